@@ -1,0 +1,167 @@
+package chunk
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+
+	"pgregory.net/rapid"
+)
+
+const testPol = Polynomial(0x3DA3358B4DC173)
+
+func cutAll(t testing.TB, c *Cutter, r io.Reader) [][]byte {
+	t.Helper()
+	if err := c.Reset(r); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, MaxSize)
+	var out [][]byte
+	for {
+		p, err := c.Next(buf)
+		if err == io.EOF {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, bytes.Clone(p))
+	}
+}
+
+func random(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	s := [32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16)}
+	rand.NewChaCha8(s).Read(b)
+	return b
+}
+
+func TestCutSizes(t *testing.T) {
+	c := NewCutter(testPol) // one cutter for all: Reset must forget
+	for _, n := range []int{0, 1, 15, 16, 4096, SQLiteSize, MinSize - 1, MinSize, MinSize + 1, 3 << 20, 20 << 20} {
+		for _, db := range []bool{false, true} {
+			data := random(uint64(n), n)
+			if db {
+				copy(data, sqliteMagic)
+			}
+			fixed := db && n >= len(sqliteMagic)
+			got := cutAll(t, c, iotest.HalfReader(bytes.NewReader(data)))
+			if !bytes.Equal(bytes.Join(got, nil), data) {
+				t.Fatalf("%d bytes, database %v: chunks do not add up to the content", n, db)
+			}
+			for i, p := range got {
+				last := i == len(got)-1
+				switch {
+				case len(p) == 0 || len(p) > MaxSize:
+					t.Errorf("%d bytes: chunk of %d bytes", n, len(p))
+				case fixed && !last && len(p) != SQLiteSize, fixed && last && len(p) > SQLiteSize:
+					t.Errorf("%d bytes: database chunk %d has %d bytes", n, i, len(p))
+				case !fixed && !last && len(p) < MinSize:
+					t.Errorf("%d bytes: chunk %d has only %d bytes", n, i, len(p))
+				}
+			}
+			if !fixed && n > 0 && n <= MinSize && len(got) != 1 {
+				t.Errorf("%d bytes: %d chunks, want 1", n, len(got))
+			}
+		}
+	}
+}
+
+func TestInsertionMovesFewBoundaries(t *testing.T) {
+	data := random(1, 30<<20)
+	changed := append([]byte("something new in front"), data...)
+	c := NewCutter(testPol)
+	h := NewHasher([32]byte{1})
+	seen := map[ID]bool{}
+	before := cutAll(t, c, bytes.NewReader(data))
+	for _, p := range before {
+		seen[h.ID(p)] = true
+	}
+	fresh := 0
+	for _, p := range cutAll(t, c, bytes.NewReader(changed)) {
+		if !seen[h.ID(p)] {
+			fresh++
+		}
+	}
+	if len(before) < 10 || fresh > 2 {
+		t.Errorf("an insertion in front changed %d of %d chunks", fresh, len(before))
+	}
+}
+
+func TestReadErrorsAreReported(t *testing.T) {
+	boom := errors.New("boom")
+	for _, n := range []int{0, 100, MinSize, 2 << 20} {
+		for _, db := range []bool{false, true} {
+			data := random(7, n)
+			if db {
+				copy(data, sqliteMagic)
+			}
+			c := NewCutter(testPol)
+			err := c.Reset(io.MultiReader(bytes.NewReader(data), iotest.ErrReader(boom)))
+			buf := make([]byte, MaxSize)
+			for err == nil {
+				_, err = c.Next(buf)
+			}
+			if !errors.Is(err, boom) {
+				t.Errorf("%d bytes, database %v: got %v", n, db, err)
+			}
+		}
+	}
+}
+
+func TestIDDependsOnKeyAndContent(t *testing.T) {
+	a, b := NewHasher([32]byte{1}), NewHasher([32]byte{2})
+	if a.ID([]byte("x")) != a.ID([]byte("x")) || a.ID([]byte("x")) == a.ID([]byte("y")) || a.ID([]byte("x")) == b.ID([]byte("x")) {
+		t.Error("IDs do not name content under a key")
+	}
+}
+
+func TestIDText(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		id := ID(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "id"))
+		text, _ := id.MarshalText()
+		var back ID
+		if err := back.UnmarshalText(text); err != nil || back != id {
+			t.Fatalf("%s came back as %s, %v", id, back, err)
+		}
+	})
+	for _, bad := range []string{"", "00", "zz", string(make([]byte, 64))} {
+		if _, err := ParseID(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+func BenchmarkCut(b *testing.B) {
+	data := random(3, 64<<20)
+	c := NewCutter(testPol)
+	buf := make([]byte, MaxSize)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if err := c.Reset(bytes.NewReader(data)); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			if _, err := c.Next(buf); err != nil {
+				break
+			}
+		}
+	}
+}
+
+func BenchmarkID(b *testing.B) {
+	h := NewHasher([32]byte{1})
+	for _, n := range []int{4 << 10, 64 << 10, 1 << 20} {
+		data := random(5, n)
+		b.Run(fmt.Sprintf("%dKiB", n>>10), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				h.ID(data)
+			}
+		})
+	}
+}

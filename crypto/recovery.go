@@ -1,0 +1,84 @@
+package crypto
+
+import (
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"lukechampine.com/blake3"
+)
+
+// A recovery key is 160 random bits and 20 bits of checksum, written as 36
+// letters and digits of Crockford's base32 in six groups of six: short enough
+// to copy by hand, and a slip of the pen is noticed before Argon2id runs.
+const (
+	recoveryBytes  = 20
+	recoveryLength = 36
+	recoveryGroup  = 6
+)
+
+var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
+
+// ErrRecoveryTypo says that something looks like a recovery key but its
+// checksum is wrong.
+var ErrRecoveryTypo = errors.New("this looks like a recovery key, but there is a typing error in it")
+
+// NewRecoveryKey draws a recovery key. The text is also the secret to make a
+// slot with.
+func NewRecoveryKey(rand io.Reader) (string, error) {
+	b := make([]byte, recoveryBytes)
+	if _, err := io.ReadFull(rand, b); err != nil {
+		return "", fmt.Errorf("draw a recovery key: %w", err)
+	}
+	defer clear(b)
+	return group(crockford.EncodeToString(b) + recoveryChecksum(b)), nil
+}
+
+// Secret returns the bytes that open a slot for what a person typed. Groups,
+// case and look-alike letters of a recovery key do not matter; anything that
+// cannot be one is taken as it is.
+func Secret(typed string) ([]byte, error) {
+	s := strings.Map(func(r rune) rune {
+		switch r {
+		case ' ', '-', '\t':
+			return -1
+		case 'o', 'O':
+			return '0'
+		case 'i', 'I', 'l', 'L':
+			return '1'
+		}
+		return r
+	}, typed)
+	s = strings.ToUpper(s)
+	if len(s) != recoveryLength || strings.Count(typed, "-") != recoveryLength/recoveryGroup-1 {
+		return []byte(typed), nil
+	}
+	b, err := crockford.DecodeString(s[:recoveryLength-4])
+	if err != nil {
+		return []byte(typed), nil
+	}
+	defer clear(b)
+	if recoveryChecksum(b) != s[recoveryLength-4:] {
+		return nil, ErrRecoveryTypo
+	}
+	return []byte(group(s)), nil
+}
+
+// recoveryChecksum is the first 20 bits of the key's BLAKE3, as 4 letters.
+func recoveryChecksum(b []byte) string {
+	sum := blake3.Sum256(b)
+	return crockford.EncodeToString(sum[:3])[:4]
+}
+
+func group(s string) string {
+	var out strings.Builder
+	for i := 0; i < len(s); i += recoveryGroup {
+		if i > 0 {
+			out.WriteByte('-')
+		}
+		out.WriteString(s[i:min(i+recoveryGroup, len(s))])
+	}
+	return out.String()
+}

@@ -1,0 +1,215 @@
+package index
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"reflect"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/pack"
+	"lukechampine.com/blake3"
+	"pgregory.net/rapid"
+)
+
+func id(n uint32) chunk.ID {
+	return blake3.Sum256(binary.LittleEndian.AppendUint32(nil, n))
+}
+
+func packID(n uint32) pack.ID { return pack.ID(id(n ^ 0xffffffff)) }
+
+// genHeader draws a header as pack.Builder would make it.
+func genHeader(t *rapid.T) pack.Header {
+	h := pack.Header{Kind: pack.Kind(rapid.IntRange(0, 1).Draw(t, "kind")), Blocks: []pack.Block{}}
+	offset := uint32(8)
+	for range rapid.IntRange(0, 6).Draw(t, "blocks") {
+		b := pack.Block{Offset: offset, Encoding: pack.Zstd, Stored: rapid.Uint32Range(50, 500).Draw(t, "stored")}
+		if rapid.Bool().Draw(t, "delta") {
+			b.Encoding = pack.Delta
+			for range rapid.IntRange(1, 4).Draw(t, "dict") {
+				b.Dict = append(b.Dict, id(rapid.Uint32Range(0, 40).Draw(t, "dict id")))
+			}
+		}
+		for range rapid.IntRange(1, 8).Draw(t, "chunks") {
+			b.Chunks = append(b.Chunks, pack.Chunk{ID: id(rapid.Uint32Range(0, 40).Draw(t, "id")), Length: rapid.Uint32Range(1, 999).Draw(t, "length")})
+		}
+		offset += b.Stored
+		h.Blocks = append(h.Blocks, b)
+	}
+	return h
+}
+
+// TestModel holds the index against plain maps.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x := New()
+		type place struct {
+			pack        pack.ID
+			block       pack.Block
+			start, size uint32
+		}
+		model := map[chunk.ID]place{}
+		headers := map[pack.ID]pack.Header{}
+		for i := range rapid.IntRange(0, 6).Draw(t, "packs") {
+			h, name := genHeader(t), packID(uint32(i))
+			headers[name] = h
+			x.Add(name, int64(i), h)
+			x.Add(name, int64(i), h) // once more changes nothing
+			for _, b := range h.Blocks {
+				start := uint32(0)
+				for _, c := range b.Chunks {
+					if _, ok := model[c.ID]; !ok {
+						model[c.ID] = place{name, b, start, c.Length}
+					}
+					start += c.Length
+				}
+			}
+			if rapid.Bool().Draw(t, "compact") {
+				x.Compact()
+			}
+		}
+		for n := range uint32(45) {
+			want, known := model[id(n)]
+			got, ok := x.Lookup(id(n))
+			if ok != known || x.Has(id(n)) != known {
+				t.Fatalf("chunk %d: known %v, want %v", n, ok, known)
+			}
+			if !known {
+				continue
+			}
+			name, blk := x.Block(got.Block)
+			if got.Pack != want.pack || name != want.pack || got.Start != want.start || got.Size != want.size || !reflect.DeepEqual(blk, want.block) {
+				t.Fatalf("chunk %d: got %+v in %+v, want %+v", n, got, blk, want)
+			}
+		}
+		packs := x.Packs()
+		if len(packs) != len(headers) {
+			t.Fatalf("%d packs, want %d", len(packs), len(headers))
+		}
+		for _, p := range packs {
+			h := headers[p.ID]
+			if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
+				t.Fatalf("pack %s: %+v, want %+v", p.ID, p, h)
+			}
+			for i, ref := range p.Blocks {
+				if _, b := x.Block(ref); !reflect.DeepEqual(b, h.Blocks[i]) {
+					t.Fatalf("pack %s block %d: %+v, want %+v", p.ID, i, b, h.Blocks[i])
+				}
+			}
+		}
+	})
+}
+
+func TestFileRoundTrip(t *testing.T) {
+	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
+	rapid.Check(t, func(t *rapid.T) {
+		var f File
+		var want []packed
+		for i := range rapid.IntRange(0, 5).Draw(t, "packs") {
+			p := packed{packID(uint32(i)), rapid.Int64Range(0, pack.MaxSize).Draw(t, "size"), genHeader(t)}
+			want = append(want, p)
+			f.Add(p.id, p.size, &p.h)
+		}
+		b, err := f.Seal(sealer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []packed
+		err = OpenFile(b, sealer, func(id pack.ID, size int64, h pack.Header) { got = append(got, packed{id, size, h}) })
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %+v, %v\nwant %+v", got, err, want)
+		}
+		for range 10 {
+			i := rapid.IntRange(0, len(b)-1).Draw(t, "flip")
+			b[i] ^= 4
+			if err := OpenFile(b, sealer, nil); !errors.Is(err, ErrDamaged) {
+				t.Fatalf("byte %d changed: got %v", i, err)
+			}
+			b[i] ^= 4
+		}
+	})
+}
+
+// TestMemory holds the index to 64 bytes a chunk at every size, in the worst
+// usual case of a block for each chunk.
+func TestMemory(t *testing.T) {
+	x := New()
+	next := uint32(0)
+	for p := range uint32(300) {
+		h := pack.Header{}
+		for range 1000 {
+			h.Blocks = append(h.Blocks, pack.Block{Encoding: pack.Zstd, Stored: 1 << 16, Chunks: []pack.Chunk{{ID: id(next), Length: 1 << 16}}})
+			next++
+		}
+		x.Add(packID(p), 1<<24, h)
+		if p > 50 {
+			if per := float64(x.Memory()) / float64(x.Len()); per > 64 {
+				t.Fatalf("%d chunks: %.1f bytes a chunk", x.Len(), per)
+			}
+		}
+	}
+	// Memory must not flatter itself.
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	said, n := x.Memory(), x.Len()
+	x = nil
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if real := int(before.HeapAlloc) - int(after.HeapAlloc); real > said+said/20 {
+		t.Errorf("Memory says %d, the heap %d for %d chunks", said, real, n)
+	}
+	runtime.KeepAlive(x)
+}
+
+func TestConcurrentUse(t *testing.T) {
+	x := New()
+	var wg sync.WaitGroup
+	for g := range uint32(4) {
+		wg.Go(func() {
+			for i := range uint32(50) {
+				n := g*1000 + i
+				x.Add(packID(n), 1, pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(n), Length: 5}}}}})
+				if loc, ok := x.Lookup(id(n)); !ok || loc.Pack != packID(n) {
+					t.Errorf("chunk %d is not where it was put", n)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func FuzzParse(f *testing.F) {
+	var file File
+	h := pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(1), Length: 5}}}}}
+	file.Add(packID(1), 100, &h)
+	f.Add(append([]byte{fileVersion, 1}, file.packs...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x := New()
+		if err := parse(b, x.Add); err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("untyped error %v", err)
+		}
+	})
+}
+
+func BenchmarkLookup(b *testing.B) {
+	x := New()
+	h := pack.Header{}
+	for n := range uint32(200_000) {
+		if n%16 == 0 {
+			h.Blocks = append(h.Blocks, pack.Block{Encoding: pack.Zstd, Stored: 1 << 16})
+		}
+		blk := &h.Blocks[len(h.Blocks)-1]
+		blk.Chunks = append(blk.Chunks, pack.Chunk{ID: id(n), Length: 1 << 16})
+	}
+	x.Add(packID(1), 1, h)
+	n := uint32(0)
+	for b.Loop() {
+		x.Lookup(id(n % 200_000))
+		n += 7919
+	}
+}

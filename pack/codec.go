@@ -1,0 +1,121 @@
+package pack
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/snap-backup/snap/crypto"
+)
+
+// Codec encodes and seals blocks, and opens and decodes them. A codec keeps
+// buffers between calls: each goroutine needs its own.
+type Codec struct {
+	sealer  *crypto.Sealer
+	level   zstd.EncoderLevel
+	encoder *zstd.Encoder // made when first needed
+	decoder *zstd.Decoder // likewise
+	scratch []byte
+}
+
+// NewCodec returns a codec that seals with sealer.
+func NewCodec(sealer *crypto.Sealer) *Codec {
+	return &Codec{sealer: sealer, level: zstd.SpeedDefault}
+}
+
+// Encode compresses plaintext when that saves space, seals it and appends it
+// to dst. It returns the sealed bytes alone and how they were encoded.
+func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
+	if c.encoder == nil {
+		enc, err := zstd.NewWriter(nil,
+			zstd.WithEncoderLevel(c.level),
+			zstd.WithEncoderConcurrency(1),
+			// Sealing authenticates; a checksum would be four wasted bytes.
+			zstd.WithEncoderCRC(false))
+		if err != nil {
+			return nil, 0, fmt.Errorf("start the compressor: %w", err)
+		}
+		c.encoder = enc
+	}
+	at := len(dst)
+	encoding, body := Zstd, c.encoder.EncodeAll(plaintext, c.scratch[:0])
+	c.scratch = body
+	// Below one part in 64 the time to decompress is worth more than the space.
+	if len(body) >= len(plaintext)-len(plaintext)/64 {
+		encoding, body = Raw, plaintext
+	}
+	dst, err := c.sealer.Seal(dst, body, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	return dst[at:], encoding, nil
+}
+
+// Decode opens a sealed block and returns its plaintext, appended to dst,
+// which should be empty. dict is the block's dictionary, nil without one. The
+// result has exactly the length that b says, or the error is ErrDamaged.
+func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error) {
+	size := b.Size()
+	if size > MaxBlockSize || len(sealed) != int(b.Stored) {
+		return nil, fmt.Errorf("%w: block of %d bytes, stored in %d, read %d", ErrDamaged, size, b.Stored, len(sealed))
+	}
+	if b.Encoding == Raw {
+		out, err := c.sealer.Open(dst, sealed, nil)
+		return checkSize(out, size, err)
+	}
+	body, err := c.sealer.Open(c.scratch[:0], sealed, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: block: %w", ErrDamaged, err)
+	}
+	c.scratch = body
+	// The decoder stops at the capacity, so a lying frame cannot grow further.
+	if cap(dst) < size {
+		dst = make([]byte, 0, size)
+	}
+	switch b.Encoding {
+	case Zstd:
+		if c.decoder == nil {
+			if c.decoder, err = newDecoder(); err != nil {
+				return nil, err
+			}
+		}
+		out, err := c.decoder.DecodeAll(body, dst[:0:size])
+		return checkSize(out, size, err)
+	case Delta:
+		if len(dict) == 0 || len(dict) > MaxDictSize {
+			return nil, fmt.Errorf("%w: dictionary of %d bytes", ErrDamaged, len(dict))
+		}
+		dec, err := newDecoder(zstd.WithDecoderDictRaw(0, dict))
+		if err != nil {
+			return nil, err
+		}
+		defer dec.Close()
+		out, err := dec.DecodeAll(body, dst[:0:size])
+		return checkSize(out, size, err)
+	}
+	return nil, fmt.Errorf("%w: unknown %s", ErrDamaged, b.Encoding)
+}
+
+func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
+	opts := append([]zstd.DOption{
+		zstd.WithDecoderConcurrency(1),
+		zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderMaxMemory(MaxBlockSize),
+		zstd.WithDecoderMaxWindow(MaxBlockSize),
+	}, more...)
+	dec, err := zstd.NewReader(nil, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("start the decompressor: %w", err)
+	}
+	return dec, nil
+}
+
+func checkSize(out []byte, size int, err error) ([]byte, error) {
+	switch {
+	case errors.Is(err, crypto.ErrAuth), err != nil:
+		return nil, fmt.Errorf("%w: block: %w", ErrDamaged, err)
+	case len(out) != size:
+		return nil, fmt.Errorf("%w: block of %d bytes, want %d", ErrDamaged, len(out), size)
+	}
+	return out, nil
+}

@@ -1,0 +1,103 @@
+package pack
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"github.com/snap-backup/snap/crypto"
+)
+
+// Builder assembles one pack in memory.
+type Builder struct {
+	buf    []byte
+	header Header
+}
+
+// NewBuilder returns a builder for a pack of about size bytes.
+func NewBuilder(kind Kind, size int) *Builder {
+	b := &Builder{buf: make([]byte, 0, size), header: Header{Kind: kind}}
+	b.buf = append(b.buf, magic...)
+	return b
+}
+
+// Add appends a block whose sealed bytes are given; Offset and Stored of the
+// description are set here.
+func (b *Builder) Add(sealed []byte, blk Block) {
+	blk.Offset, blk.Stored = uint32(len(b.buf)), uint32(len(sealed))
+	b.buf = append(b.buf, sealed...)
+	b.header.Blocks = append(b.header.Blocks, blk)
+}
+
+// Size is the length of the pack so far, without its header, in bytes.
+func (b *Builder) Size() int { return len(b.buf) }
+
+// Empty reports whether no block was added.
+func (b *Builder) Empty() bool { return len(b.header.Blocks) == 0 }
+
+// Finish seals the header with the key for packs and returns the whole file.
+// The builder may not be used afterwards.
+func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
+	at := len(b.buf)
+	file, err := sealer.Seal(b.buf, b.header.Append(nil), nil)
+	if err != nil {
+		return nil, Header{}, fmt.Errorf("finish a pack: %w", err)
+	}
+	file = binary.LittleEndian.AppendUint32(file, uint32(len(file)-at))
+	return file, b.header, nil
+}
+
+// ReadHeader reads and opens the header of a pack file of the given size. Its
+// blocks fill the file exactly, or the error is ErrDamaged.
+func ReadHeader(r io.ReaderAt, size int64, sealer *crypto.Sealer) (Header, error) {
+	if size < int64(minSize) || size > MaxSize {
+		return Header{}, fmt.Errorf("%w: file of %d bytes", ErrDamaged, size)
+	}
+	var trailer [trailerSize]byte
+	if err := readFull(r, trailer[:], size-trailerSize); err != nil {
+		return Header{}, err
+	}
+	n := int64(binary.LittleEndian.Uint32(trailer[:]))
+	if n > MaxHeaderSize || n > size-int64(len(magic)+trailerSize) {
+		return Header{}, fmt.Errorf("%w: header of %d bytes in a file of %d", ErrDamaged, n, size)
+	}
+	sealed := make([]byte, n)
+	if err := readFull(r, sealed, size-trailerSize-n); err != nil {
+		return Header{}, err
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return Header{}, fmt.Errorf("%w: header: %w", ErrDamaged, err)
+	}
+	h, err := ParseHeader(plain)
+	if err != nil {
+		return Header{}, err
+	}
+	end := int64(len(magic))
+	if len(h.Blocks) > 0 {
+		last := h.Blocks[len(h.Blocks)-1]
+		end = int64(last.Offset) + int64(last.Stored)
+	}
+	if end+n+trailerSize != size {
+		return Header{}, fmt.Errorf("%w: blocks end at %d, header begins at %d", ErrDamaged, end, size-trailerSize-n)
+	}
+	var head [len(magic)]byte
+	if err := readFull(r, head[:], 0); err != nil {
+		return Header{}, err
+	}
+	if string(head[:]) != magic {
+		return Header{}, fmt.Errorf("%w: magic %q", ErrDamaged, head)
+	}
+	return h, nil
+}
+
+func readFull(r io.ReaderAt, p []byte, off int64) error {
+	n, err := r.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || err == io.EOF {
+		err = fmt.Errorf("%w: %w", ErrDamaged, io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("read %d bytes at %d: %w", len(p), off, err)
+}

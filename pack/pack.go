@@ -1,0 +1,298 @@
+// Package pack is the container of a repository: a file of sealed blocks and a
+// sealed header that says what they hold.
+//
+//	offset  length
+//	0       8       magic "snappk01"
+//	8       …       sealed blocks, one behind the other
+//	…       …       sealed header
+//	end-4   4       length of the sealed header, little-endian
+//
+// A block is the unit of compression and of sealing; it holds one or more
+// chunks. The header lists blocks in order, so a lost index can be rebuilt
+// from packs alone. A pack's name is the BLAKE3-256 of all of its bytes: bit
+// rot shows without any key. docs/format.md has every byte and test vectors.
+//
+// A parsed header is within the limits below, and a decoded block has the
+// length that its header says; whether a chunk's bytes match its ID is the
+// caller's check, since only the repository has that key. The package knows
+// nothing of indexes or storage.
+package pack
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"lukechampine.com/blake3"
+)
+
+// Limits of the format. A reader refuses what exceeds them, so that no pack
+// can make it allocate without bound.
+const (
+	MaxSize        = 128 << 20     // bytes of a pack file
+	MaxHeaderSize  = 32 << 20      // bytes of a sealed header
+	MaxBlockSize   = chunk.MaxSize // bytes of a block's plaintext
+	MaxBlockChunks = 1 << 16
+	MaxDictChunks  = 256
+	MaxDictSize    = chunk.MaxSize // bytes of a block's dictionary
+	// MaxDepth is how many blocks may have to be decoded, one as the
+	// dictionary of the next, to read a chunk.
+	MaxDepth = 16
+)
+
+const (
+	magic       = "snappk01"
+	trailerSize = 4
+	// minSize is a pack without blocks; such a pack is never written.
+	minSize = len(magic) + crypto.Overhead + trailerSize
+)
+
+// ErrDamaged says that bytes are not what this package writes.
+var ErrDamaged = errors.New("damaged pack")
+
+// ID names a pack: BLAKE3-256 of the file's bytes.
+type ID [32]byte
+
+// String returns the ID as 64 lower-case hex digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// Kind says what a pack's chunks are for. Metadata lies apart from content, so
+// that listing a snapshot touches few and small files.
+type Kind uint8
+
+// The kinds of packs.
+const (
+	Content  Kind = 0 // chunks of files
+	Metadata Kind = 1 // tree nodes and content lists
+	numKinds      = 2
+)
+
+// String names the kind.
+func (k Kind) String() string { return [...]string{"content", "metadata"}[min(k, numKinds-1)] }
+
+// Encoding says how a block's plaintext became the bytes that are sealed.
+type Encoding uint8
+
+// The encodings of blocks.
+const (
+	Raw          Encoding = 0 // as it is
+	Zstd         Encoding = 1 // one zstd frame
+	Delta        Encoding = 2 // one zstd frame with a raw dictionary of other chunks
+	numEncodings          = 3
+)
+
+// String names the encoding.
+func (e Encoding) String() string {
+	if e < numEncodings {
+		return [...]string{"raw", "zstd", "delta"}[e]
+	}
+	return fmt.Sprintf("encoding %d", uint8(e))
+}
+
+// Chunk is one chunk of a block.
+type Chunk struct {
+	ID     chunk.ID
+	Length uint32 // bytes of plaintext, at least 1
+}
+
+// Block describes one block of a pack.
+type Block struct {
+	Offset   uint32 // of the sealed bytes in the pack
+	Stored   uint32 // length of the sealed bytes
+	Encoding Encoding
+	Dict     []chunk.ID // chunks whose bytes, in order, are the dictionary; only with Delta
+	Chunks   []Chunk    // in the order in which they lie in the plaintext
+}
+
+// Size is the length of the block's plaintext, in bytes.
+func (b *Block) Size() int {
+	n := 0
+	for _, c := range b.Chunks {
+		n += int(c.Length)
+	}
+	return n
+}
+
+// Header is what a pack holds.
+type Header struct {
+	Kind   Kind
+	Blocks []Block
+}
+
+const headerVersion = 1
+
+// Append appends the header's plain form to dst.
+func (h *Header) Append(dst []byte) []byte {
+	dst = append(dst, headerVersion, byte(h.Kind))
+	dst = binary.AppendUvarint(dst, uint64(len(h.Blocks)))
+	for i := range h.Blocks {
+		b := &h.Blocks[i]
+		dst = append(dst, byte(b.Encoding))
+		dst = binary.AppendUvarint(dst, uint64(b.Stored))
+		if b.Encoding == Delta {
+			dst = binary.AppendUvarint(dst, uint64(len(b.Dict)))
+			for _, id := range b.Dict {
+				dst = append(dst, id[:]...)
+			}
+		}
+		dst = binary.AppendUvarint(dst, uint64(len(b.Chunks)))
+		for _, c := range b.Chunks {
+			dst = append(dst, c.ID[:]...)
+			dst = binary.AppendUvarint(dst, uint64(c.Length))
+		}
+	}
+	return dst
+}
+
+// ParseHeader reads the plain form of a header and checks it against the
+// limits. All of b must be used up.
+func ParseHeader(b []byte) (Header, error) {
+	r := reader{b: b}
+	if v := r.byte(); v != headerVersion && r.err == nil {
+		return Header{}, fmt.Errorf("%w: header version %d", ErrDamaged, v)
+	}
+	h := Header{Kind: Kind(r.byte())}
+	if h.Kind >= numKinds {
+		return Header{}, fmt.Errorf("%w: pack kind %d", ErrDamaged, h.Kind)
+	}
+	// A block takes at least 36 bytes, which bounds what a count can allocate.
+	n := r.count(36)
+	h.Blocks = make([]Block, 0, n)
+	offset := uint64(len(magic))
+	for range n {
+		blk := r.block()
+		blk.Offset = uint32(offset)
+		offset += uint64(blk.Stored)
+		if r.err == nil && offset > MaxSize {
+			r.fail("blocks of more than %d bytes", MaxSize)
+		}
+		if r.err != nil {
+			break
+		}
+		h.Blocks = append(h.Blocks, blk)
+	}
+	if r.err == nil && len(r.b) > 0 {
+		r.fail("%d bytes left over", len(r.b))
+	}
+	if r.err != nil {
+		return Header{}, fmt.Errorf("%w: header: %w", ErrDamaged, r.err)
+	}
+	return h, nil
+}
+
+// block reads and checks the description of one block.
+func (r *reader) block() Block {
+	b := Block{Encoding: Encoding(r.byte())}
+	if b.Encoding >= numEncodings {
+		r.fail("unknown %s", b.Encoding)
+	}
+	b.Stored = uint32(r.upTo(MaxBlockSize+maxExpansion, "stored length"))
+	if b.Encoding == Delta {
+		n := r.count(len(chunk.ID{}))
+		if r.err == nil && (n == 0 || n > MaxDictChunks) {
+			r.fail("dictionary of %d chunks", n)
+			return b
+		}
+		b.Dict = make([]chunk.ID, n)
+		for i := range b.Dict {
+			copy(b.Dict[i][:], r.take(len(chunk.ID{})))
+		}
+	}
+	n := r.count(len(chunk.ID{}) + 1)
+	if r.err == nil && (n == 0 || n > MaxBlockChunks) {
+		r.fail("block of %d chunks", n)
+	}
+	if r.err != nil {
+		return b
+	}
+	b.Chunks = make([]Chunk, n)
+	size := uint64(0)
+	for i := range b.Chunks {
+		copy(b.Chunks[i].ID[:], r.take(len(chunk.ID{})))
+		length := r.upTo(MaxBlockSize, "chunk length")
+		if length == 0 && r.err == nil {
+			r.fail("chunk of no bytes")
+		}
+		b.Chunks[i].Length = uint32(length)
+		size += length
+	}
+	switch {
+	case r.err != nil:
+	case size > MaxBlockSize:
+		r.fail("block of %d bytes", size)
+	case b.Stored < crypto.Overhead+1:
+		r.fail("sealed block of %d bytes", b.Stored)
+	case b.Encoding == Raw && uint64(b.Stored) != size+crypto.Overhead:
+		r.fail("raw block of %d bytes, stored in %d", size, b.Stored)
+	}
+	return b
+}
+
+// maxExpansion is how much longer than its plaintext a sealed block may be.
+// A writer stores a block raw when compression does not help, so this is
+// generous.
+const maxExpansion = 1 << 16
+
+// Name returns the ID of a pack file.
+func Name(file []byte) ID { return blake3.Sum256(file) }
+
+// reader takes values off a byte slice and remembers the first error.
+type reader struct {
+	b   []byte
+	err error
+}
+
+func (r *reader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = fmt.Errorf(format, args...)
+	}
+}
+
+func (r *reader) take(n int) []byte {
+	if r.err != nil || n > len(r.b) {
+		r.fail("ends early")
+		return nil
+	}
+	out := r.b[:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) byte() byte {
+	if b := r.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if r.err != nil || n <= 0 {
+		r.fail("bad number")
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) upTo(limit uint64, what string) uint64 {
+	v := r.uvarint()
+	if v > limit {
+		r.fail("%s %d is over %d", what, v, limit)
+		return 0
+	}
+	return v
+}
+
+// count reads the number of items that take at least size bytes each.
+func (r *reader) count(size int) int {
+	v := r.uvarint()
+	if v > uint64(len(r.b)/size) {
+		r.fail("%d items do not fit into %d bytes", v, len(r.b))
+		return 0
+	}
+	return int(v)
+}

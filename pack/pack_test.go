@@ -1,0 +1,257 @@
+package pack
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"pgregory.net/rapid"
+)
+
+var testKey = crypto.Key{1, 2, 3}
+
+func sealer() *crypto.Sealer { return crypto.NewSealer(testKey, rand.Reader) }
+
+func id(n byte) chunk.ID { return chunk.ID{n} }
+
+func genBlock(t *rapid.T) Block {
+	b := Block{Encoding: Encoding(rapid.IntRange(0, numEncodings-1).Draw(t, "encoding"))}
+	size := uint32(0)
+	for range rapid.IntRange(1, 20).Draw(t, "chunks") {
+		c := Chunk{ID: id(rapid.Byte().Draw(t, "id")), Length: rapid.Uint32Range(1, 1<<18).Draw(t, "length")}
+		size += c.Length
+		b.Chunks = append(b.Chunks, c)
+	}
+	b.Stored = rapid.Uint32Range(crypto.Overhead+1, size+crypto.Overhead+1).Draw(t, "stored")
+	if b.Encoding == Raw {
+		b.Stored = size + crypto.Overhead
+	}
+	if b.Encoding == Delta {
+		for range rapid.IntRange(1, 5).Draw(t, "dict") {
+			b.Dict = append(b.Dict, id(rapid.Byte().Draw(t, "dict id")))
+		}
+	}
+	return b
+}
+
+func TestHeaderRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := Header{Kind: Kind(rapid.IntRange(0, 1).Draw(t, "kind")), Blocks: []Block{}}
+		offset := uint32(len(magic))
+		for range rapid.IntRange(0, 10).Draw(t, "blocks") {
+			b := genBlock(t)
+			b.Offset = offset
+			offset += b.Stored
+			h.Blocks = append(h.Blocks, b)
+		}
+		got, err := ParseHeader(h.Append(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, h) {
+			t.Fatalf("got %+v\nwant %+v", got, h)
+		}
+	})
+}
+
+func TestHeaderLimits(t *testing.T) {
+	one := []Chunk{{ID: id(1), Length: 100}}
+	many := make([]Chunk, MaxBlockChunks+1)
+	for i := range many {
+		many[i] = Chunk{ID: id(2), Length: 1}
+	}
+	for name, b := range map[string]Block{
+		"no chunks":         {Encoding: Zstd, Stored: 100},
+		"empty chunk":       {Encoding: Zstd, Stored: 100, Chunks: []Chunk{{ID: id(1)}}},
+		"too many chunks":   {Encoding: Zstd, Stored: 100, Chunks: many},
+		"huge chunk":        {Encoding: Zstd, Stored: 100, Chunks: []Chunk{{ID: id(1), Length: MaxBlockSize + 1}}},
+		"huge block":        {Encoding: Zstd, Stored: 100, Chunks: []Chunk{{ID: id(1), Length: MaxBlockSize}, {ID: id(2), Length: 1}}},
+		"unknown encoding":  {Encoding: 7, Stored: 100, Chunks: one},
+		"stored in nothing": {Encoding: Zstd, Stored: crypto.Overhead, Chunks: one},
+		"stored in a lot":   {Encoding: Zstd, Stored: MaxBlockSize + maxExpansion + 1, Chunks: one},
+		"raw, wrong length": {Encoding: Raw, Stored: 99 + crypto.Overhead, Chunks: one},
+		"delta of nothing":  {Encoding: Delta, Stored: 100, Chunks: one},
+		"delta of too much": {Encoding: Delta, Stored: 100, Chunks: one, Dict: make([]chunk.ID, MaxDictChunks+1)},
+	} {
+		h := Header{Blocks: []Block{b}}
+		if _, err := ParseHeader(h.Append(nil)); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	whole := (&Header{Blocks: []Block{{Encoding: Raw, Stored: 100 + crypto.Overhead, Chunks: one}}}).Append(nil)
+	for n := range whole {
+		if _, err := ParseHeader(whole[:n]); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d of %d: got %v", n, len(whole), err)
+		}
+	}
+	if _, err := ParseHeader(append(whole, 0)); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a byte too many: got %v", err)
+	}
+}
+
+func TestCodecRoundTrip(t *testing.T) {
+	text := []byte(strings.Repeat("messages, photos, health. ", 4000))
+	noise := make([]byte, 100_000)
+	rand.Read(noise)
+	c := NewCodec(sealer())
+	for _, tc := range []struct {
+		name string
+		data []byte
+		want Encoding
+	}{{"text", text, Zstd}, {"noise", noise, Raw}, {"one byte", []byte{7}, Raw}} {
+		sealed, enc, err := c.Encode(nil, tc.data)
+		if err != nil || enc != tc.want {
+			t.Fatalf("%s: %v, %v", tc.name, enc, err)
+		}
+		b := &Block{Encoding: enc, Stored: uint32(len(sealed)), Chunks: []Chunk{{Length: uint32(len(tc.data))}}}
+		got, err := c.Decode(nil, sealed, b, nil)
+		if err != nil || !bytes.Equal(got, tc.data) {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		// A frame that holds more or less than the header says is refused.
+		for _, off := range []int{-1, 1} {
+			lying := &Block{Encoding: enc, Stored: b.Stored, Chunks: []Chunk{{Length: uint32(len(tc.data) + off)}}}
+			if _, err := c.Decode(nil, sealed, lying, nil); !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s, length off by %d: got %v", tc.name, off, err)
+			}
+		}
+		for i := 0; i < len(sealed); i += 1 + len(sealed)/50 {
+			bad := bytes.Clone(sealed)
+			bad[i] ^= 0x10
+			if _, err := c.Decode(nil, bad, b, nil); !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s, byte %d changed: got %v", tc.name, i, err)
+			}
+		}
+	}
+}
+
+// TestDeltaDecodes holds the reader to the format: a zstd frame without a
+// dictionary ID, made with the dictionary's bytes as raw content.
+func TestDeltaDecodes(t *testing.T) {
+	dict := make([]byte, 300_000)
+	rand.Read(dict)
+	data := bytes.Clone(dict[1000:250_000])
+	copy(data[5000:], "a small change")
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderDictRaw(0, dict), zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderCRC(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := enc.EncodeAll(data, nil)
+	if len(frame) > len(data)/10 {
+		t.Fatalf("the dictionary did not help: %d bytes for %d", len(frame), len(data))
+	}
+	sealed, err := sealer().Seal(nil, frame, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Block{Encoding: Delta, Stored: uint32(len(sealed)), Dict: []chunk.ID{id(1)}, Chunks: []Chunk{{Length: uint32(len(data))}}}
+	c := NewCodec(sealer())
+	got, err := c.Decode(nil, sealed, b, dict)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	for name, wrong := range map[string][]byte{"none": nil, "too long": make([]byte, MaxDictSize+1)} {
+		if _, err := c.Decode(nil, sealed, b, wrong); !errors.Is(err, ErrDamaged) {
+			t.Errorf("dictionary %s: got %v", name, err)
+		}
+	}
+}
+
+func testPack(t testing.TB) ([]byte, Header) {
+	t.Helper()
+	c := NewCodec(sealer())
+	b := NewBuilder(Metadata, 1000)
+	for i := range 5 {
+		data := []byte(strings.Repeat(string('a'+rune(i)), 500*(i+1)))
+		sealed, enc, err := c.Encode(nil, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Add(sealed, Block{Encoding: enc, Chunks: []Chunk{{ID: id(byte(i)), Length: uint32(len(data))}}})
+	}
+	file, h, err := b.Finish(sealer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, h
+}
+
+func TestFileRoundTrip(t *testing.T) {
+	file, want := testPack(t)
+	got, err := ReadHeader(bytes.NewReader(file), int64(len(file)), sealer())
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %+v, %v\nwant %+v", got, err, want)
+	}
+	c := NewCodec(sealer())
+	for i := range got.Blocks {
+		b := &got.Blocks[i]
+		data, err := c.Decode(nil, file[b.Offset:b.Offset+b.Stored], b, nil)
+		if err != nil || data[0] != 'a'+byte(i) {
+			t.Errorf("block %d: %v", i, err)
+		}
+	}
+}
+
+func TestDamagedFileIsRefused(t *testing.T) {
+	file, _ := testPack(t)
+	for n := range file {
+		if _, err := ReadHeader(bytes.NewReader(file[:n]), int64(n), sealer()); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d: got %v", n, err)
+		}
+	}
+	name := Name(file)
+	for i := range file {
+		bad := bytes.Clone(file)
+		bad[i] ^= 1
+		if Name(bad) == name {
+			t.Errorf("byte %d changed: the name still fits", i)
+		}
+	}
+	wrong := crypto.NewSealer(crypto.Key{9}, rand.Reader)
+	if _, err := ReadHeader(bytes.NewReader(file), int64(len(file)), wrong); !errors.Is(err, ErrDamaged) {
+		t.Errorf("wrong key: got %v", err)
+	}
+}
+
+func FuzzParseHeader(f *testing.F) {
+	file, h := testPack(f)
+	f.Add(h.Append(nil))
+	f.Add(file)
+	h.Blocks[1].Encoding, h.Blocks[1].Dict = Delta, []chunk.ID{id(3), id(4)}
+	f.Add(h.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHeader(b)
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		again, err := ParseHeader(h.Append(nil))
+		if err != nil || !reflect.DeepEqual(h, again) {
+			t.Fatalf("%+v came back as %+v, %v", h, again, err)
+		}
+	})
+}
+
+func FuzzReadFile(f *testing.F) {
+	file, _ := testPack(f)
+	f.Add(file)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ReadHeader(bytes.NewReader(b), int64(len(b)), sealer())
+		if err != nil {
+			return
+		}
+		c := NewCodec(sealer())
+		for i := range h.Blocks {
+			blk := &h.Blocks[i]
+			_, _ = c.Decode(nil, b[blk.Offset:blk.Offset+blk.Stored], blk, nil)
+		}
+	})
+}
