@@ -1,0 +1,181 @@
+// Package fault wraps a backend and makes it fail as a test tells it: an
+// operation that is refused, one that is carried out but reported as failed, a
+// full disk, a read that comes back short or damaged.
+//
+// A test that wants to know what a failure at any point does loops:
+//
+//	for n := 1; ; n++ {
+//		store := fault.New(memory.New(), fault.Once(n, fault.ErrInjected))
+//		err := run(store)
+//		if store.Count() < n {
+//			break // the run made fewer operations, so nothing failed
+//		}
+//		... judge err and the store ...
+//	}
+package fault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// ErrInjected is for plans that need just some error.
+var ErrInjected = errors.New("injected fault")
+
+// Op is a kind of operation, a method of backend.Backend.
+type Op int
+
+// The operations.
+const (
+	Put Op = iota
+	ReadAt
+	Stat
+	List
+	Delete
+	ops // how many
+)
+
+func (o Op) String() string {
+	names := [ops]string{"put", "read", "stat", "list", "delete"}
+	if o < 0 || o >= ops {
+		return fmt.Sprintf("op(%d)", int(o))
+	}
+	return names[o]
+}
+
+// Call is one operation as a plan sees it.
+type Call struct {
+	Op   Op
+	Name string // of the file, or the prefix of a List
+	Size int    // bytes to put or to read; 0 otherwise
+	N    int    // 1 for the first operation on this Backend
+	OfOp int    // 1 for the first operation of this kind
+}
+
+// Action is what happens to one operation. The zero Action lets it pass.
+type Action struct {
+	// Before, when not nil, is returned and the store never hears of the
+	// operation.
+	Before error
+	// After, when not nil, is returned in place of the result, after the
+	// store has carried the operation out. If the store failed by itself, its
+	// own error is returned.
+	After error
+	// Read, when not nil, changes what a ReadAt gives: it may change p[:n],
+	// and its results are what the caller sees. off is the offset asked for.
+	Read func(p []byte, off int64, n int, err error) (int, error)
+}
+
+func (a Action) isZero() bool { return a.Before == nil && a.After == nil && a.Read == nil }
+
+// Plan decides what happens to each operation. It is called in the order of
+// the operations and never by two goroutines at once.
+type Plan func(Call) Action
+
+// Backend passes operations on to another Backend as its plan has it.
+type Backend struct {
+	inner backend.Backend
+
+	mu   sync.Mutex
+	plan Plan
+	n    int
+	ofOp [ops]int
+}
+
+// New wraps inner. A nil plan lets everything pass. Of several plans the first
+// that has something for an operation decides; all of them are asked.
+func New(inner backend.Backend, plans ...Plan) *Backend {
+	return &Backend{inner: inner, plan: merge(plans)}
+}
+
+// SetPlan replaces the plan and sets all counts to zero.
+func (b *Backend) SetPlan(plans ...Plan) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.plan, b.n, b.ofOp = merge(plans), 0, [ops]int{}
+}
+
+// Count returns how many operations there have been, of the given kinds or, if
+// none is given, of all. Refused ones count.
+func (b *Backend) Count(kinds ...Op) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(kinds) == 0 {
+		return b.n
+	}
+	sum := 0
+	for _, op := range kinds {
+		sum += b.ofOp[op]
+	}
+	return sum
+}
+
+func (b *Backend) next(op Op, name string, size int) Action {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n++
+	b.ofOp[op]++
+	return b.plan(Call{Op: op, Name: name, Size: size, N: b.n, OfOp: b.ofOp[op]})
+}
+
+// do carries out one operation that gives nothing but an error.
+func (b *Backend) do(op Op, name string, size int, call func() error) error {
+	action := b.next(op, name, size)
+	if action.Before != nil {
+		return fmt.Errorf("%v %s: %w", op, name, action.Before)
+	}
+	if err := call(); err != nil {
+		return err
+	}
+	if action.After != nil {
+		return fmt.Errorf("%v %s: %w", op, name, action.After)
+	}
+	return nil
+}
+
+// Put implements [backend.Backend].
+func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
+	return b.do(Put, name, len(data), func() error { return b.inner.Put(ctx, name, data) })
+}
+
+// Delete implements [backend.Backend].
+func (b *Backend) Delete(ctx context.Context, name string) error {
+	return b.do(Delete, name, 0, func() error { return b.inner.Delete(ctx, name) })
+}
+
+// List implements [backend.Backend].
+func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	return b.do(List, prefix, 0, func() error { return b.inner.List(ctx, prefix, fn) })
+}
+
+// Stat implements [backend.Backend].
+func (b *Backend) Stat(ctx context.Context, name string) (info backend.Info, err error) {
+	err = b.do(Stat, name, 0, func() error { info, err = b.inner.Stat(ctx, name); return err })
+	if err != nil {
+		return backend.Info{}, err
+	}
+	return info, nil
+}
+
+// ReadAt implements [backend.Backend].
+func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
+	action := b.next(ReadAt, name, len(p))
+	if action.Before != nil {
+		return 0, fmt.Errorf("%v %s: %w", ReadAt, name, action.Before)
+	}
+	n, err := b.inner.ReadAt(ctx, name, p, off)
+	if action.Read != nil {
+		n, err = action.Read(p, off, n, err)
+	}
+	if action.After != nil && (err == nil || errors.Is(err, io.EOF)) {
+		return 0, fmt.Errorf("%v %s: %w", ReadAt, name, action.After)
+	}
+	return n, err
+}
+
+var _ backend.Backend = (*Backend)(nil)

@@ -1,0 +1,87 @@
+package local
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// Create returns a new, empty store in dir. It makes dir, but not the folders
+// above it: a missing one is more often a disk that is not connected than a
+// wish. If dir exists it must hold no files, other than those that systems
+// leave on every disk (".DS_Store", "lost+found"); otherwise the error is
+// backend.ErrExist and nothing has changed.
+func Create(dir string) (*Backend, error) {
+	err := os.Mkdir(dir, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, failure("create", dir, "", err, hintCreate(err))
+	}
+	b, err := Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.mustBeEmpty(); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	if err := syncParent(dir); err != nil {
+		return nil, errors.Join(failure("create", dir, "flush folder above", err, hint(err)), b.Close())
+	}
+	return b, nil
+}
+
+func (b *Backend) mustBeEmpty() error {
+	entries, err := b.disk.readDir(".")
+	if err != nil {
+		return b.fail("create", ".", "list", err)
+	}
+	for _, e := range entries {
+		if isSystemEntry(e.Name()) || e.Name() == tmpFolder && e.IsDir() {
+			continue
+		}
+		file, err := b.firstFile(e.Name(), e)
+		if err != nil {
+			return b.fail("create", e.Name(), "list", err)
+		}
+		if file != "" {
+			return failure("create", b.dir, "folder is not empty, it holds "+filepath.FromSlash(file),
+				backend.ErrExist, "choose a folder that is new or empty")
+		}
+	}
+	return nil
+}
+
+// firstFile returns the name of something in the folder that is not a folder,
+// or "". Empty folders remain where an earlier attempt was interrupted.
+func (b *Backend) firstFile(name string, e fs.DirEntry) (string, error) {
+	if !e.IsDir() {
+		return name, nil
+	}
+	entries, err := b.disk.readDir(name)
+	if err != nil {
+		return "", err
+	}
+	for _, below := range entries {
+		file, err := b.firstFile(name+"/"+below.Name(), below)
+		if file != "" || err != nil {
+			return file, err
+		}
+	}
+	return "", nil
+}
+
+// isSystemEntry reports whether a name is one of those that operating systems
+// put into folders by themselves.
+func isSystemEntry(name string) bool {
+	if strings.HasPrefix(name, ".") {
+		return true
+	}
+	switch strings.ToLower(name) {
+	case "lost+found", "system volume information", "$recycle.bin", "desktop.ini", "thumbs.db":
+		return true
+	}
+	return false
+}

@@ -1,0 +1,480 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/backendtest"
+	"github.com/snap-backup/snap/repo/backend/local"
+)
+
+var ctx = context.Background()
+
+func create(t *testing.T) *local.Backend {
+	t.Helper()
+	b, err := local.Create(filepath.Join(t.TempDir(), "repository"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeStore(t, b) })
+	return b
+}
+
+func reopen(t *testing.T, b *local.Backend) *local.Backend {
+	t.Helper()
+	again, err := local.Open(b.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeStore(t, again) })
+	return again
+}
+
+func closeStore(t *testing.T, b *local.Backend) {
+	t.Helper()
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func put(t *testing.T, b backend.Backend, name, content string) {
+	t.Helper()
+	if err := b.Put(ctx, name, []byte(content)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func list(t *testing.T, b backend.Backend, prefix string) []string {
+	t.Helper()
+	var names []string
+	err := b.List(ctx, prefix, func(info backend.Info) error {
+		names = append(names, info.Name)
+		return nil
+	})
+	if err != nil {
+		t.Errorf("List(%q) = %v", prefix, err)
+	}
+	return names
+}
+
+// onDisk returns the names of all that is in a folder, "/" marks folders.
+func onDisk(t *testing.T, dir string) []string {
+	t.Helper()
+	var names []string
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || name == dir {
+			return err
+		}
+		rel, err := filepath.Rel(dir, name)
+		if rel = filepath.ToSlash(rel); e.IsDir() {
+			rel += "/"
+		}
+		names = append(names, rel)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+func TestContract(t *testing.T) {
+	backendtest.Run(t, func(t *testing.T) backend.Backend { return create(t) })
+}
+
+// pair stands for two processes: each call goes to the other one.
+type pair struct {
+	stores [2]backend.Backend
+	n      atomic.Uint32
+}
+
+func (p *pair) next() backend.Backend { return p.stores[p.n.Add(1)%2] }
+func (p *pair) Put(ctx context.Context, name string, data []byte) error {
+	return p.next().Put(ctx, name, data)
+}
+func (p *pair) ReadAt(ctx context.Context, name string, b []byte, off int64) (int, error) {
+	return p.next().ReadAt(ctx, name, b, off)
+}
+func (p *pair) Stat(ctx context.Context, name string) (backend.Info, error) {
+	return p.next().Stat(ctx, name)
+}
+func (p *pair) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	return p.next().List(ctx, prefix, fn)
+}
+func (p *pair) Delete(ctx context.Context, name string) error { return p.next().Delete(ctx, name) }
+
+func TestContractOfTwoProcesses(t *testing.T) {
+	if !hasLinks(t, t.TempDir()) {
+		t.Skip("without hard links two processes can put the same name, see the package comment")
+	}
+	backendtest.Run(t, func(t *testing.T) backend.Backend {
+		one := create(t)
+		return &pair{stores: [2]backend.Backend{one, reopen(t, one)}}
+	})
+}
+
+func hasLinks(t *testing.T, dir string) bool {
+	t.Helper()
+	name := filepath.Join(dir, "file")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return os.Link(name, name+"-2") == nil
+}
+
+func TestOnDisk(t *testing.T) {
+	b := create(t)
+	put(t, b, "config", "the configuration")
+	put(t, b, "packs/ab/cd", "a pack")
+	if err := b.Put(ctx, "config", nil); !errors.Is(err, backend.ErrExist) {
+		t.Errorf("second Put = %v", err)
+	}
+	want := []string{"config", "packs/", "packs/ab/", "packs/ab/cd", "tmp/"}
+	if got := onDisk(t, b.Dir()); !slices.Equal(got, want) {
+		t.Errorf("on disk are %q, want %q", got, want)
+	}
+	if got, err := os.ReadFile(filepath.Join(b.Dir(), "packs", "ab", "cd")); err != nil || string(got) != "a pack" {
+		t.Errorf("the pack holds %q, %v", got, err)
+	}
+	if got := list(t, reopen(t, b), ""); !slices.Equal(got, []string{"config", "packs/ab/cd"}) {
+		t.Errorf("after opening again List shows %q", got)
+	}
+}
+
+func TestCreate(t *testing.T) {
+	tests := []struct {
+		about string
+		files []string // folders end with a slash
+		ok    bool
+	}{
+		{"empty", nil, true},
+		{"what systems leave", []string{".DS_Store", ".Trashes/501/x", "lost+found/", "System Volume Information/x", "$RECYCLE.BIN/a", "desktop.ini"}, true},
+		{"after an attempt that was interrupted", []string{"tmp/put-0123", "keys/", "packs/ab/"}, true},
+		{"a repository", []string{"config"}, false},
+		{"half a repository", []string{"keys/0123"}, false},
+		{"deep down", []string{"a/b/c/d"}, false},
+		{"other files", []string{"Holiday.mov"}, false},
+		{"a file called tmp", []string{"tmp"}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.about, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, name := range tt.files {
+				path := filepath.Join(dir, filepath.FromSlash(name))
+				if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				err := error(nil)
+				if strings.HasSuffix(name, "/") {
+					err = os.MkdirAll(path, 0o700)
+				} else {
+					err = os.WriteFile(path, nil, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := onDisk(t, dir)
+			b, err := local.Create(dir)
+			if tt.ok {
+				if err != nil {
+					t.Fatal(err)
+				}
+				put(t, b, "config", "")
+				closeStore(t, b)
+				return
+			}
+			if !errors.Is(err, backend.ErrExist) || !strings.Contains(err.Error(), dir) || b != nil {
+				t.Errorf("Create = %v, want ErrExist and the path", err)
+			}
+			if after := onDisk(t, dir); !slices.Equal(before, after) {
+				t.Errorf("the folder held %q and now %q", before, after)
+			}
+		})
+	}
+}
+
+func TestCreateAndOpenRefuse(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+	tests := []struct {
+		about string
+		open  func(string) (*local.Backend, error)
+		dir   string
+		kind  error  // nil: any
+		text  string // of the hint
+	}{
+		{"Open of nothing", local.Open, missing, fs.ErrNotExist, "connect it"},
+		{"Open of a file", local.Open, file, nil, ""},
+		{"Create on a file", local.Create, file, nil, ""},
+		{"Create below nothing", local.Create, filepath.Join(missing, "repository"), fs.ErrNotExist, "the folder above"},
+		{"Create below a file", local.Create, filepath.Join(file, "repository"), nil, ""},
+	}
+	for _, tt := range tests {
+		b, err := tt.open(tt.dir)
+		if err == nil {
+			t.Errorf("%s succeeds", tt.about)
+			closeStore(t, b)
+			continue
+		}
+		if tt.kind != nil && !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.dir) || !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%s = %v", tt.about, err)
+		}
+	}
+	if got := onDisk(t, dir); !slices.Equal(got, []string{"file"}) {
+		t.Errorf("left behind: %q", got)
+	}
+}
+
+func TestForeignFilesAreLeftOut(t *testing.T) {
+	b := create(t)
+	put(t, b, "packs/ab/cd", "")
+	for _, name := range []string{".DS_Store", "packs/ab/._cd", "packs/ab/CD2", "packs/README.txt", "tmp/put-1", "tmp/x", "Folder/x"} {
+		path := filepath.Join(b.Dir(), filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := list(t, b, ""); !slices.Equal(got, []string{"packs/ab/cd"}) {
+		t.Errorf("List shows %q", got)
+	}
+}
+
+func TestSymbolicLinks(t *testing.T) {
+	b := create(t)
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, "keys/real", "real")
+	links := map[string]string{
+		"keys/inside":   "real",
+		"keys/outside":  secret,
+		"keys/dangling": "nothing",
+		"snapshots":     outside,
+		"inner":         "keys",
+	}
+	for name, target := range links {
+		if err := os.Symlink(target, filepath.Join(b.Dir(), filepath.FromSlash(name))); err != nil {
+			t.Skipf("no symbolic links here: %v", err)
+		}
+	}
+	if got := list(t, b, ""); !slices.Equal(got, []string{"keys/real"}) {
+		t.Errorf("List shows %q", got)
+	}
+	for _, name := range []string{"keys/inside", "keys/outside", "keys/dangling"} {
+		if _, err := b.Stat(ctx, name); !errors.Is(err, backend.ErrNotExist) {
+			t.Errorf("Stat(%s) = %v", name, err)
+		}
+		if n, err := b.ReadAt(ctx, name, make([]byte, 10), 0); n != 0 || !errors.Is(err, backend.ErrNotExist) {
+			t.Errorf("ReadAt(%s) = %d, %v", name, n, err)
+		}
+		if err := b.Delete(ctx, name); !errors.Is(err, backend.ErrNotExist) {
+			t.Errorf("Delete(%s) = %v", name, err)
+		}
+		if err := b.Put(ctx, name, nil); !errors.Is(err, backend.ErrExist) {
+			t.Errorf("Put(%s) = %v", name, err)
+		}
+	}
+	// What stands in place of a folder must not look like an empty one.
+	for _, prefix := range []string{"snapshots/", "inner/"} {
+		if err := b.List(ctx, prefix, func(backend.Info) error { return nil }); err == nil {
+			t.Errorf("List(%s) of a link succeeds", prefix)
+		}
+	}
+	if n, err := b.ReadAt(ctx, "snapshots/secret", make([]byte, 10), 0); n != 0 || err == nil || errors.Is(err, backend.ErrNotExist) {
+		t.Errorf("ReadAt through a link to the outside = %d, %v", n, err)
+	}
+	for _, name := range []string{"snapshots/new", "inner/new"} {
+		if err := b.Put(ctx, name, nil); err == nil {
+			t.Errorf("Put(%s) through a link succeeds", name)
+		}
+	}
+	if err := b.Delete(ctx, "snapshots/secret"); err == nil {
+		t.Error("Delete through a link to the outside succeeds")
+	}
+	if got := onDisk(t, outside); !slices.Equal(got, []string{"secret"}) {
+		t.Errorf("outside are %q", got)
+	}
+}
+
+func TestRepositoryBehindLink(t *testing.T) {
+	b := create(t)
+	put(t, b, "config", "x")
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(b.Dir(), link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	through, err := local.Open(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, through)
+	put(t, through, "keys/a", "y")
+	if got := list(t, b, ""); !slices.Equal(got, []string{"config", "keys/a"}) {
+		t.Errorf("List shows %q", got)
+	}
+}
+
+func TestRemoveStale(t *testing.T) {
+	b := create(t)
+	if n, err := b.RemoveStale(ctx, time.Now()); n != 0 || err != nil {
+		t.Errorf("RemoveStale of a new store = %d, %v", n, err)
+	}
+	put(t, b, "config", "x")
+	tmp := filepath.Join(b.Dir(), "tmp")
+	now := time.Now()
+	for name, age := range map[string]time.Duration{"put-old": 25 * time.Hour, "put-new": 23 * time.Hour, "foreign": 100 * time.Hour} {
+		path := filepath.Join(tmp, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, now.Add(-age), now.Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(tmp, "put-folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if n, err := b.RemoveStale(cancelled, now); n != 0 || !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled RemoveStale = %d, %v", n, err)
+	}
+	if n, err := b.RemoveStale(ctx, now.Add(-24*time.Hour)); n != 1 || err != nil {
+		t.Errorf("RemoveStale = %d, %v, want 1", n, err)
+	}
+	if got, want := onDisk(t, tmp), []string{"foreign", "put-folder/", "put-new"}; !slices.Equal(got, want) {
+		t.Errorf("left in tmp: %q, want %q", got, want)
+	}
+	if got := list(t, b, ""); !slices.Equal(got, []string{"config"}) {
+		t.Errorf("List shows %q", got)
+	}
+}
+
+// endsAfter is a context that ends when it has been asked a number of times.
+type endsAfter struct {
+	context.Context
+	left int
+}
+
+func (c *endsAfter) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestCancelledPutLeavesNothing(t *testing.T) {
+	b := create(t)
+	for left := range 4 {
+		err := b.Put(&endsAfter{ctx, left}, "packs/ab/cd", make([]byte, 3<<20))
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("Put cancelled after %d looks = %v", left, err)
+		}
+		if got := onDisk(t, b.Dir()); len(got) > 1 || len(got) == 1 && got[0] != "tmp/" {
+			t.Errorf("Put cancelled after %d looks leaves %q", left, got)
+		}
+	}
+}
+
+func TestFoldersMayVanish(t *testing.T) {
+	b := create(t)
+	put(t, b, "packs/ab/1", "one")
+	if err := b.Delete(ctx, "packs/ab/1"); err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"packs", "tmp"} {
+		if err := os.RemoveAll(filepath.Join(b.Dir(), folder)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, b, "packs/ab/2", "two")
+	if got := list(t, b, ""); !slices.Equal(got, []string{"packs/ab/2"}) {
+		t.Errorf("List shows %q", got)
+	}
+}
+
+func TestWithoutPermission(t *testing.T) {
+	if runtime.GOOS == "windows" || os.Geteuid() == 0 {
+		t.Skip("permissions do not bind here")
+	}
+	b := create(t)
+	put(t, b, "keys/a", "x")
+	if err := os.Chmod(filepath.Join(b.Dir(), "tmp"), 0o500); err != nil {
+		t.Fatal(err)
+	}
+	err := b.Put(ctx, "keys/b", nil)
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), filepath.Join(b.Dir(), "keys", "b")) {
+		t.Errorf("Put = %v", err)
+	}
+	put(t, reopen(t, create(t)), "config", "")
+}
+
+func BenchmarkReadAt(b *testing.B) {
+	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			store, err := local.Create(filepath.Join(b.TempDir(), "repository"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer store.Close()
+			if err := store.Put(ctx, "packs/ab/cd", make([]byte, 16<<20)); err != nil {
+				b.Fatal(err)
+			}
+			p := make([]byte, size)
+			b.SetBytes(int64(size))
+			off := int64(0)
+			for b.Loop() {
+				if _, err := store.ReadAt(ctx, "packs/ab/cd", p, off); err != nil {
+					b.Fatal(err)
+				}
+				off = (off + int64(size)) % (16 << 20)
+			}
+		})
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	for _, size := range []int{1 << 10, 16 << 20} {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			store, err := local.Create(filepath.Join(b.TempDir(), "repository"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer store.Close()
+			data := make([]byte, size)
+			b.SetBytes(int64(size))
+			for n := 0; b.Loop(); n++ {
+				name := fmt.Sprintf("packs/%02x/%d", n%256, n)
+				if err := store.Put(ctx, name, data); err != nil {
+					b.Fatal(err)
+				}
+				if size > 1<<20 {
+					if err := store.Delete(ctx, name); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+		})
+	}
+}

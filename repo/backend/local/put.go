@@ -1,0 +1,218 @@
+package local
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"sync"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+const (
+	tmpFolder = "tmp"
+	tmpPrefix = tmpFolder + "/put-"
+	// defaultPiece is how many bytes are written between two looks at the
+	// context.
+	defaultPiece = 1 << 20
+)
+
+// Put implements [backend.Backend].
+func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
+	if err := b.allowed(ctx, "put", name); err != nil {
+		return err
+	}
+	if _, err := b.disk.lstat(name); err == nil {
+		return b.putExisting(name)
+	}
+	temp, err := b.writeTemp(ctx, name, data)
+	if err != nil {
+		return err
+	}
+	err = b.publish(temp, name)
+	// After a rename there is nothing to remove. If it fails otherwise, the
+	// name in tmp stays for RemoveStale and does no harm.
+	_ = b.disk.remove(temp)
+	return err
+}
+
+// putExisting answers a Put of a name that is taken. Whoever put that file may
+// have been killed before its entry was flushed, and the caller is going to
+// rely on it.
+func (b *Backend) putExisting(name string) error {
+	if err := b.ensureFolder(name); err != nil {
+		return err
+	}
+	if err := b.disk.syncDir(path.Dir(name)); err != nil {
+		return b.fail("put", name, "flush folder", err)
+	}
+	return b.fail("put", name, "", backend.ErrExist)
+}
+
+// writeTemp makes a file in tmp that holds data and is flushed.
+func (b *Backend) writeTemp(ctx context.Context, name string, data []byte) (temp string, err error) {
+	temp, f, err := b.createTemp()
+	if err != nil {
+		return "", b.fail("put", name, "create temporary file", err)
+	}
+	step, err := fill(ctx, f, data, b.piece)
+	if errClose := f.Close(); err == nil && errClose != nil {
+		// Network file systems report here that the server took no more.
+		step, err = "close", errClose
+	}
+	if err != nil {
+		_ = b.disk.remove(temp)
+		return "", b.fail("put", name, step, err)
+	}
+	return temp, nil
+}
+
+func (b *Backend) createTemp() (string, file, error) {
+	var random [16]byte
+	if _, err := io.ReadFull(b.random, random[:]); err != nil {
+		return "", nil, err
+	}
+	temp := tmpPrefix + hex.EncodeToString(random[:])
+	f, err := b.disk.create(temp)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := b.disk.mkdir(tmpFolder); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", nil, err
+		}
+		f, err = b.disk.create(temp)
+	}
+	return temp, f, err
+}
+
+func fill(ctx context.Context, f file, data []byte, piece int) (step string, err error) {
+	for len(data) > 0 {
+		if err := ctx.Err(); err != nil {
+			return "write", err
+		}
+		n := min(piece, len(data))
+		if _, err := f.Write(data[:n]); err != nil {
+			return "write", err
+		}
+		data = data[n:]
+	}
+	return "flush", f.Sync()
+}
+
+// publish gives the complete and flushed file temp its name, and makes that
+// durable. Whether temp is still there afterwards depends on the file system.
+func (b *Backend) publish(temp, name string) error {
+	if err := b.ensureFolder(name); err != nil {
+		return err
+	}
+	err := b.disk.link(temp, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody tidied up an empty folder that this process had made.
+		b.folders.forget()
+		if err := b.ensureFolder(name); err != nil {
+			return err
+		}
+		err = b.disk.link(temp, name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) && !backend.IsNoSpace(err) {
+		// There are too many ways to say "no hard links here" to list them. If
+		// it was something else, renaming fails as well and says why.
+		err = b.renameNew(temp, name)
+	}
+	if errors.Is(err, fs.ErrExist) && !b.isOne(temp, name) {
+		return b.putExisting(name)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return b.fail("put", name, "give the file its name", err)
+	}
+	if err := b.disk.syncDir(path.Dir(name)); err != nil {
+		return b.fail("put", name, "flush folder", err)
+	}
+	return nil
+}
+
+// renameNew renames temp to name, or returns fs.ErrExist if that is taken.
+func (b *Backend) renameNew(temp, name string) error {
+	b.naming.Lock()
+	defer b.naming.Unlock()
+	_, err := b.disk.lstat(name)
+	if err == nil {
+		return fs.ErrExist
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return b.disk.rename(temp, name)
+}
+
+// isOne reports whether both names are of one file: then the link was made
+// although the answer was an error. File servers that lose the answer to a
+// request and are asked again do that.
+func (b *Backend) isOne(temp, name string) bool {
+	x, err := b.disk.lstat(temp)
+	if err != nil {
+		return false
+	}
+	y, err := b.disk.lstat(name)
+	return err == nil && b.disk.same(x, y)
+}
+
+// ensureFolder makes sure that the folder of a file exists and that the
+// entries that lead to it are durable.
+func (b *Backend) ensureFolder(name string) error {
+	b.folders.mu.Lock()
+	defer b.folders.mu.Unlock()
+	for i := range len(name) {
+		if name[i] != '/' || b.folders.known[name[:i]] {
+			continue
+		}
+		folder := name[:i]
+		err := b.disk.mkdir(folder)
+		if errors.Is(err, fs.ErrExist) {
+			err = b.mustBeFolder(folder)
+		}
+		if err != nil {
+			return b.fail("put", name, "make folder "+b.path(folder), err)
+		}
+		// Also if it was there: another process may have made it just now, and
+		// be killed before it gets to this line.
+		if err := b.disk.syncDir(path.Dir(folder)); err != nil {
+			return b.fail("put", name, "flush folder", err)
+		}
+		b.folders.add(folder)
+	}
+	return nil
+}
+
+func (b *Backend) mustBeFolder(name string) error {
+	info, err := b.disk.lstat(name)
+	if err == nil && !info.IsDir() {
+		// For a name below the name of a file, the contract knows this kind.
+		err = fmt.Errorf("%w: %w", errNotFolder, backend.ErrExist)
+	}
+	return err
+}
+
+var errNotFolder = errors.New("something that is not a folder is in the way")
+
+// durable remembers the folders whose existence this process has flushed, so
+// that it does so once and not for every file.
+type durable struct {
+	mu    sync.Mutex
+	known map[string]bool
+}
+
+func (d *durable) add(folder string) {
+	if d.known == nil {
+		d.known = make(map[string]bool)
+	}
+	d.known[folder] = true
+}
+
+func (d *durable) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.known = nil
+}

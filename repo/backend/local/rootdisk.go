@@ -1,0 +1,128 @@
+package local
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// rootDisk is the real disk. os.Root keeps every operation inside the folder.
+type rootDisk struct {
+	root   *os.Root
+	folder *os.File // the same folder, for openDirect; may be nil
+}
+
+func newRootDisk(root *os.Root) rootDisk {
+	folder, err := root.Open(".")
+	if err != nil {
+		folder = nil // without it reading is only slower
+	}
+	return rootDisk{root, folder}
+}
+
+func (d rootDisk) close() error {
+	if d.folder == nil {
+		return d.root.Close()
+	}
+	return errors.Join(d.folder.Close(), d.root.Close())
+}
+
+func (d rootDisk) create(name string) (file, error) {
+	f, err := d.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (d rootDisk) mkdir(name string) error      { return d.root.Mkdir(name, 0o700) }
+func (d rootDisk) link(from, to string) error   { return d.root.Link(from, to) }
+func (d rootDisk) rename(from, to string) error { return d.root.Rename(from, to) }
+func (d rootDisk) remove(name string) error     { return d.root.Remove(name) }
+func (d rootDisk) syncDir(name string) error {
+	if !foldersCanSync {
+		return nil
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncFolder(f)
+}
+
+func (d rootDisk) open(name string) (content, error) {
+	if c, ok := openDirect(d.folder, name); ok {
+		return c, nil
+	}
+	// Looking first keeps links from being followed, and pipes from blocking.
+	info, err := d.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNotPlain
+	}
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return sizedFile{f, info.Size()}, nil
+}
+
+func (d rootDisk) lstat(name string) (fs.FileInfo, error) { return d.root.Lstat(name) }
+func (d rootDisk) same(x, y fs.FileInfo) bool             { return os.SameFile(x, y) }
+
+func (d rootDisk) readDir(name string) ([]fs.DirEntry, error) {
+	f, err := d.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.ReadDir(-1)
+}
+
+// sizedFile is a file that does not change.
+type sizedFile struct {
+	*os.File
+	size int64
+}
+
+func (f sizedFile) Size() int64 { return f.size }
+
+type osFile struct {
+	*os.File
+}
+
+func (f osFile) Sync() error { return syncFile(f.File) }
+
+// syncFolder flushes the entries of an open folder. That a file system cannot
+// do it is no error: there is no other way to ask for it.
+func syncFolder(f *os.File) error {
+	if err := syncFile(f); err != nil && !isUnsupported(err) {
+		return err
+	}
+	return nil
+}
+
+// syncParent makes the entry of dir itself durable. The folder above is not
+// ours: where we may not read it, nobody expects us to flush it.
+func syncParent(dir string) error {
+	if !foldersCanSync {
+		return nil
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(filepath.Dir(abs))
+	if os.IsPermission(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return syncFolder(f)
+}

@@ -1,0 +1,373 @@
+package local
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// machine is a simulated computer with one disk. It knows of every file and
+// folder what a program sees and what has been flushed.
+type machine struct {
+	mu     sync.Mutex
+	root   *node
+	starts int // of programs
+}
+
+// node is a file or a folder; a file may have several names.
+type node struct {
+	isDir         bool
+	data, flushed []byte           // of a file
+	now, durable  map[string]*node // of a folder
+}
+
+func newDir() *node {
+	return &node{isDir: true, now: map[string]*node{}, durable: map[string]*node{}}
+}
+
+func newMachine() *machine { return &machine{root: newDir()} }
+
+// find returns the node of a name.
+func (m *machine) find(name string) (*node, error) {
+	n := m.root
+	if name == "." {
+		return n, nil
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		if !n.isDir {
+			return nil, syscall.ENOTDIR
+		}
+		if n = n.now[element]; n == nil {
+			return nil, syscall.ENOENT
+		}
+	}
+	return n, nil
+}
+
+// enter sets an entry of a folder.
+func (m *machine) enter(name string, n *node) error {
+	dir, err := m.find(path.Dir(name))
+	switch {
+	case err != nil:
+		return err
+	case !dir.isDir:
+		return syscall.ENOTDIR
+	case dir.now[path.Base(name)] != nil:
+		return syscall.EEXIST
+	}
+	dir.now[path.Base(name)] = n
+	return nil
+}
+
+// loss says what a power cut leaves of that which had not been flushed.
+type loss struct {
+	name string
+	// entry reports whether a change of a folder's entry reached the disk.
+	entry func() bool
+	// data gives the content of a file.
+	data func(flushed, now []byte) []byte
+}
+
+func flushedData(flushed, _ []byte) []byte { return flushed }
+func currentData(_, now []byte) []byte     { return now }
+
+// losses are the extremes, and some in between that a seed chooses.
+func losses(seeds int) []loss {
+	list := []loss{
+		{"all that was not flushed is lost", func() bool { return false }, flushedData},
+		{"entries kept, content that was not flushed lost", func() bool { return true }, flushedData},
+		{"nothing is lost", func() bool { return true }, currentData},
+	}
+	for seed := range seeds {
+		rng := rand.New(rand.NewPCG(uint64(seed), 7))
+		list = append(list, loss{
+			name:  fmt.Sprintf("partly lost, seed %d", seed),
+			entry: func() bool { return rng.IntN(2) == 0 },
+			data: func(flushed, now []byte) []byte {
+				switch rng.IntN(4) {
+				case 0:
+					return flushed
+				case 1:
+					return now
+				case 2:
+					return now[:rng.IntN(len(now)+1)]
+				}
+				// The length reached the disk, the bytes did not.
+				return append(bytes.Clone(flushed[:min(len(flushed), len(now))]), make([]byte, max(0, len(now)-len(flushed)))...)
+			},
+		})
+	}
+	return list
+}
+
+// afterPowerCut returns the machine as it is found when the power is back.
+func (m *machine) afterPowerCut(l loss) *machine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	found := make(map[*node]*node)
+	var survive func(n *node) *node
+	survive = func(n *node) *node {
+		if found[n] != nil {
+			return found[n]
+		}
+		if !n.isDir {
+			data := n.flushed
+			if !bytes.Equal(n.data, n.flushed) {
+				data = l.data(n.flushed, n.data)
+			}
+			found[n] = &node{data: data, flushed: data}
+			return found[n]
+		}
+		after := newDir()
+		found[n] = after
+		all := maps.Clone(n.durable)
+		maps.Copy(all, n.now)
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			child := n.durable[name]
+			if n.now[name] != child && l.entry() {
+				child = n.now[name]
+			}
+			if child != nil {
+				after.now[name] = survive(child)
+			}
+		}
+		after.durable = maps.Clone(after.now)
+		return after
+	}
+	return &machine{root: survive(m.root), starts: m.starts}
+}
+
+// What happens at the call that a process is told to have trouble with.
+type trouble int
+
+const (
+	none        trouble = iota
+	killBefore          // the process dies, the call was not made
+	killAfter           // the process dies, the call was made
+	failBefore          // the call fails; a write got half way
+	failAfter           // the call is made and reports an error
+	forgetFlush         // a flush reports success and does nothing
+)
+
+var errKilled = errors.New("simulation: the process is dead")
+
+// process is one program on a machine; it implements disk.
+type process struct {
+	*machine
+	at      int // the call, counted from 1, that the trouble is at
+	trouble trouble
+	err     error // for failBefore and failAfter
+	noLinks bool  // the file system has no hard links
+	dead    bool
+	calls   []string // what was called
+}
+
+var _ disk = (*process)(nil)
+
+// call runs one system call under the machine's lock. half, if not nil, is the
+// part of its effect that a failing call still has.
+func (p *process) call(what string, effect, half func() error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
+		return errKilled
+	}
+	p.calls = append(p.calls, what)
+	if len(p.calls) != p.at {
+		return effect()
+	}
+	switch p.trouble {
+	case killBefore:
+		p.dead = true
+		return errKilled
+	case killAfter:
+		_ = effect()
+		p.dead = true
+		return errKilled
+	case failBefore:
+		if half != nil {
+			_ = half()
+		}
+		return p.err
+	case failAfter:
+		if err := effect(); err != nil {
+			return err
+		}
+		return p.err
+	case forgetFlush:
+		if isFlush(what) {
+			return nil
+		}
+	}
+	return effect()
+}
+
+func isFlush(what string) bool { return strings.HasPrefix(what, "flush") }
+
+func (p *process) create(name string) (file, error) {
+	n := &node{}
+	if err := p.call("create "+label(name), func() error { return p.enter(name, n) }, nil); err != nil {
+		return nil, err
+	}
+	return &simFile{p, n}, nil
+}
+
+func (p *process) mkdir(name string) error {
+	return p.call("mkdir "+name, func() error { return p.enter(name, newDir()) }, nil)
+}
+
+func (p *process) link(from, to string) error {
+	return p.call("link "+label(from)+" "+to, func() error {
+		if p.noLinks {
+			return syscall.EPERM
+		}
+		n, err := p.find(from)
+		if err != nil {
+			return err
+		}
+		return p.enter(to, n)
+	}, nil)
+}
+
+func (p *process) rename(from, to string) error {
+	return p.call("rename "+label(from)+" "+to, func() error {
+		n, err := p.find(from)
+		if err != nil {
+			return err
+		}
+		dir, err := p.find(path.Dir(to))
+		if err != nil {
+			return err
+		}
+		dir.now[path.Base(to)] = n
+		return p.unlink(from)
+	}, nil)
+}
+
+func (p *process) remove(name string) error {
+	return p.call("remove "+label(name), func() error { return p.unlink(name) }, nil)
+}
+
+func (p *process) unlink(name string) error {
+	if _, err := p.find(name); err != nil {
+		return err
+	}
+	dir, err := p.find(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	delete(dir.now, path.Base(name))
+	return nil
+}
+
+func (p *process) syncDir(name string) error {
+	return p.call("flush folder "+name, func() error {
+		n, err := p.find(name)
+		if err != nil {
+			return err
+		}
+		n.durable = maps.Clone(n.now)
+		return nil
+	}, nil)
+}
+
+func (p *process) open(name string) (content, error) {
+	var n *node
+	err := p.call("open "+name, func() (err error) {
+		if n, err = p.find(name); err == nil && n.isDir {
+			err = errNotPlain
+		}
+		return err
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return simContent{bytes.NewReader(n.data)}, nil
+}
+
+func (p *process) lstat(name string) (info fs.FileInfo, err error) {
+	err = p.call("lstat "+label(name), func() error {
+		n, err := p.find(name)
+		info = simInfo{path.Base(name), n}
+		return err
+	}, nil)
+	return info, err
+}
+
+func (p *process) same(x, y fs.FileInfo) bool { return x.(simInfo).node == y.(simInfo).node }
+
+func (p *process) readDir(name string) (entries []fs.DirEntry, err error) {
+	err = p.call("list "+name, func() error {
+		n, err := p.find(name)
+		if err != nil {
+			return err
+		}
+		for name, child := range n.now {
+			entries = append(entries, fs.FileInfoToDirEntry(simInfo{name, child}))
+		}
+		return nil
+	}, nil)
+	return entries, err
+}
+
+// label hides the random part of temporary names.
+func label(name string) string {
+	if strings.HasPrefix(name, tmpPrefix) {
+		return "TEMP"
+	}
+	return name
+}
+
+type simFile struct {
+	p *process
+	n *node
+}
+
+func (f *simFile) Write(data []byte) (int, error) {
+	write := func(data []byte) func() error {
+		return func() error {
+			f.n.data = append(f.n.data[:len(f.n.data):len(f.n.data)], data...)
+			return nil
+		}
+	}
+	if err := f.p.call("write", write(data), write(data[:len(data)/2])); err != nil {
+		return 0, err
+	}
+	return len(data), nil
+}
+
+func (f *simFile) Sync() error {
+	return f.p.call("flush file", func() error { f.n.flushed = f.n.data; return nil }, nil)
+}
+
+func (f *simFile) Close() error { return f.p.call("close", func() error { return nil }, nil) }
+
+type simContent struct{ *bytes.Reader }
+
+func (simContent) Close() error { return nil }
+
+type simInfo struct {
+	name string
+	node *node
+}
+
+func (i simInfo) Name() string       { return i.name }
+func (i simInfo) Size() int64        { return int64(len(i.node.data)) }
+func (i simInfo) ModTime() time.Time { return time.Unix(1700000000, 0) }
+func (i simInfo) IsDir() bool        { return i.node.isDir }
+func (i simInfo) Sys() any           { return nil }
+func (i simInfo) Mode() fs.FileMode {
+	if i.node.isDir {
+		return fs.ModeDir | 0o700
+	}
+	return 0o600
+}

@@ -1,0 +1,195 @@
+// Package memory is a backend that lives in memory, for tests. It keeps the
+// whole contract of backend.Backend except for surviving its process, and can
+// be cloned, so that a test can go back to an earlier state.
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// Backend is a store in memory. Use [New]; it must not be copied.
+type Backend struct {
+	mu      sync.RWMutex
+	files   map[string][]byte // never changed in place, so that clones can share
+	folders map[string]int    // how many files are below
+}
+
+// New returns an empty store.
+func New() *Backend {
+	return &Backend{files: make(map[string][]byte), folders: make(map[string]int)}
+}
+
+// Clone returns an independent store of the same content. Its cost is that of
+// the names, not of the content.
+func (b *Backend) Clone() *Backend {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders)}
+}
+
+// Set stores a copy of data under a valid name, whether or not the name is
+// taken. It is outside the contract: tests damage a store with it.
+func (b *Backend) Set(name string, data []byte) error {
+	if err := backend.ValidName(name); err != nil {
+		return fmt.Errorf("set: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.set(name, data)
+	return nil
+}
+
+func (b *Backend) set(name string, data []byte) {
+	if _, ok := b.files[name]; !ok {
+		for folder := range foldersOf(name) {
+			b.folders[folder]++
+		}
+	}
+	b.files[name] = append(make([]byte, 0, len(data)), data...)
+}
+
+// Put implements [backend.Backend].
+func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
+	if err := allowed(ctx, name); err != nil {
+		return fmt.Errorf("put: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, taken := b.files[name]
+	for folder := range foldersOf(name) {
+		_, isFile := b.files[folder]
+		taken = taken || isFile
+	}
+	if taken || b.folders[name] > 0 {
+		return fmt.Errorf("put %s: %w", name, backend.ErrExist)
+	}
+	b.set(name, data)
+	return nil
+}
+
+// ReadAt implements [backend.Backend].
+func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
+	data, err := b.get(ctx, "read", name)
+	if err != nil {
+		return 0, err
+	}
+	if off < 0 {
+		return 0, fmt.Errorf("read %s: %w", name, errNegativeOffset)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if off >= int64(len(data)) {
+		return 0, io.EOF
+	}
+	n := copy(p, data[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+var errNegativeOffset = errors.New("negative offset")
+
+// Stat implements [backend.Backend].
+func (b *Backend) Stat(ctx context.Context, name string) (backend.Info, error) {
+	data, err := b.get(ctx, "stat", name)
+	if err != nil {
+		return backend.Info{}, err
+	}
+	return backend.Info{Name: name, Size: int64(len(data))}, nil
+}
+
+// List implements [backend.Backend]. It shows the files that were there when
+// it was called.
+func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	if err := backend.ValidPrefix(prefix); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	for _, info := range b.snapshot(prefix) {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("list: %w", err)
+		}
+		if err := fn(info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Backend) snapshot(prefix string) []backend.Info {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var infos []backend.Info
+	for name, data := range b.files {
+		if strings.HasPrefix(name, prefix) {
+			infos = append(infos, backend.Info{Name: name, Size: int64(len(data))})
+		}
+	}
+	slices.SortFunc(infos, func(x, y backend.Info) int { return strings.Compare(x.Name, y.Name) })
+	return infos
+}
+
+// Delete implements [backend.Backend].
+func (b *Backend) Delete(ctx context.Context, name string) error {
+	if err := allowed(ctx, name); err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.files[name]; !ok {
+		return fmt.Errorf("delete %s: %w", name, backend.ErrNotExist)
+	}
+	delete(b.files, name)
+	for folder := range foldersOf(name) {
+		if b.folders[folder]--; b.folders[folder] == 0 {
+			delete(b.folders, folder)
+		}
+	}
+	return nil
+}
+
+func (b *Backend) get(ctx context.Context, op, name string) ([]byte, error) {
+	if err := allowed(ctx, name); err != nil {
+		return nil, fmt.Errorf("%s: %w", op, err)
+	}
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	data, ok := b.files[name]
+	if !ok {
+		return nil, fmt.Errorf("%s %s: %w", op, name, backend.ErrNotExist)
+	}
+	return data, nil
+}
+
+func allowed(ctx context.Context, name string) error {
+	if err := backend.ValidName(name); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// foldersOf yields "a" and "a/b" for "a/b/c".
+func foldersOf(name string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for i := range len(name) {
+			if name[i] == '/' && !yield(name[:i]) {
+				return
+			}
+		}
+	}
+}
+
+var _ backend.Backend = (*Backend)(nil)

@@ -1,0 +1,89 @@
+package backend
+
+import (
+	"fmt"
+	"strings"
+)
+
+// MaxNameLength is the greatest length of a file name, in bytes. The longest
+// that a repository uses, "packs/ab/" and 64 hex digits, has 73.
+const MaxNameLength = 200
+
+// ValidName returns nil if name may name a file, and otherwise an error that
+// is [ErrInvalidName] and says why.
+//
+// A name is a relative path of elements joined by single slashes. An element
+// consists of a-z, 0-9, ".", "_" and "-", begins with a letter or digit, does
+// not end with ".", and is not a device name of Windows ("con", "nul.txt"):
+// so every name means the same file on every system, none is hidden, and none
+// leads outside. The rule about the beginning also keeps the companion files
+// apart that macOS leaves on foreign disks ("._name", ".DS_Store").
+//
+// "tmp" and names below it belong to the implementations.
+func ValidName(name string) error {
+	if len(name) > MaxNameLength {
+		return fmt.Errorf("%.40q...: longer than %d bytes: %w", name, MaxNameLength, ErrInvalidName)
+	}
+	first, _, _ := strings.Cut(name, "/")
+	if first == "tmp" {
+		return fmt.Errorf("%q: reserved for temporary files: %w", name, ErrInvalidName)
+	}
+	for element := range strings.SplitSeq(name, "/") {
+		if why := elementFault(element); why != "" {
+			return fmt.Errorf("%q: %s: %w", name, why, ErrInvalidName)
+		}
+	}
+	return nil
+}
+
+// ValidPrefix returns nil if prefix may be given to [Backend.List]: "" or a
+// valid name followed by a slash. Otherwise its error is [ErrInvalidName].
+func ValidPrefix(prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	folder, ok := strings.CutSuffix(prefix, "/")
+	if !ok {
+		return fmt.Errorf("prefix %.40q: does not end with a slash: %w", prefix, ErrInvalidName)
+	}
+	return ValidName(folder)
+}
+
+// elementFault says what is wrong with one element of a name, "" if nothing.
+func elementFault(element string) string {
+	if element == "" {
+		return "empty path element"
+	}
+	for i := range len(element) {
+		switch c := element[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		case c == '.' || c == '_' || c == '-':
+			if i == 0 {
+				return "path element does not begin with a letter or digit"
+			}
+		default:
+			return "only a-z, 0-9, '.', '_' and '-' are allowed"
+		}
+	}
+	if element[len(element)-1] == '.' {
+		return "path element ends with a dot"
+	}
+	if isWindowsDevice(element) {
+		return "path element is a device name on Windows"
+	}
+	return ""
+}
+
+// isWindowsDevice reports whether Windows would open a device instead of a
+// file of this name. An extension does not help there.
+func isWindowsDevice(element string) bool {
+	base, _, _ := strings.Cut(element, ".")
+	switch base {
+	case "con", "prn", "aux", "nul":
+		return true
+	}
+	if len(base) == 4 && (strings.HasPrefix(base, "com") || strings.HasPrefix(base, "lpt")) {
+		return '0' <= base[3] && base[3] <= '9'
+	}
+	return false
+}

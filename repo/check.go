@@ -1,0 +1,285 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"golang.org/x/sync/errgroup"
+)
+
+// CheckOptions say how thorough Check is.
+type CheckOptions struct {
+	// ReadData is the part of the packs to read and verify whole, from 0
+	// (structure alone) to 1 (every byte). A part is drawn at random.
+	ReadData float64
+	// Seed makes the draw repeatable.
+	Seed uint64
+	// Progress, if not nil, is told how many bytes of packs have been read of
+	// how many, from several goroutines.
+	Progress func(done, total int64)
+}
+
+// Problem is one thing that Check found.
+type Problem struct {
+	File  string `json:"file,omitempty"` // in the repository
+	Text  string `json:"text"`
+	Hint  string `json:"hint,omitempty"`
+	Fatal bool   `json:"fatal"` // content cannot be given back, or could be lost next
+}
+
+// Suffering is a snapshot that cannot be given back whole.
+type Suffering struct {
+	Snapshot FileID    `json:"snapshot"`
+	Device   string    `json:"device"`
+	Time     time.Time `json:"time"`
+	// Files counts what is lost; if the tree itself is damaged it is a lower
+	// bound and Tree is true.
+	Files int64    `json:"files"`
+	Tree  bool     `json:"tree_damaged"`
+	Names []string `json:"names"` // the first few
+}
+
+// maxNames bounds how many lost files are named for each snapshot.
+const maxNames = 20
+
+// CheckReport is the result of Check.
+type CheckReport struct {
+	Snapshots int   `json:"snapshots"`
+	Packs     int   `json:"packs"`
+	PackBytes int64 `json:"pack_bytes"`
+	Chunks    int   `json:"chunks"`
+	ReadPacks int   `json:"read_packs"`
+	ReadBytes int64 `json:"read_bytes"`
+
+	Problems  []Problem   `json:"problems"`
+	Suffering []Suffering `json:"suffering"`
+	// Leftovers are files that nothing refers to, as an interrupted run leaves
+	// them. They are harmless; the next run uses those that it can.
+	Leftovers []string `json:"leftovers"`
+}
+
+// Clean reports whether nothing is wrong.
+func (c *CheckReport) Clean() bool {
+	return len(c.Suffering) == 0 && !slices.ContainsFunc(c.Problems, func(p Problem) bool { return p.Fatal })
+}
+
+// checker gathers what Check finds.
+type checker struct {
+	r      *Repo
+	opts   CheckOptions
+	mu     sync.Mutex // guards report, bad and done while packs are read
+	report CheckReport
+	bad    map[chunk.ID]struct{} // chunks that cannot be had
+	done   int64
+}
+
+// Check verifies the repository: config and keys, index files, that packs are
+// there with the sizes that the index says, that every chunk of every snapshot
+// can be found, and, as far as ReadData says, that packs hold what they should.
+// Damage is in the report; an error means that checking itself failed. The
+// index is loaded anew.
+func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, error) {
+	c := &checker{r: r, opts: opts, bad: map[chunk.ID]struct{}{}}
+	if err := c.keys(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.LoadIndex(ctx); err != nil {
+		return nil, err
+	}
+	for _, err := range r.indexDamage {
+		c.damage(err, "its packs were read instead; restore the file from a copy, or keep backing up: new snapshots do not need it")
+	}
+	packs, err := c.packs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.readPacks(ctx, c.choose(packs)); err != nil {
+		return nil, err
+	}
+	c.spread()
+	if err := c.snapshots(ctx); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(c.report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
+	c.report.Chunks = r.index.Len()
+	return &c.report, nil
+}
+
+// damage notes an error as a problem.
+func (c *checker) damage(err error, hint string) {
+	p := Problem{Text: err.Error(), Hint: hint, Fatal: true}
+	var d *DamageError
+	if errors.As(err, &d) {
+		p.File = d.File
+		p.Text = d.Err.Error()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.report.Problems = append(c.report.Problems, p)
+}
+
+func (c *checker) keys(ctx context.Context) error {
+	if _, err := readConfig(ctx, c.r.be); errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
+		c.damage(&DamageError{configName, err}, "restore config from a copy of the repository before this program ends its last session")
+	} else if err != nil {
+		return err
+	}
+	keys, err := c.r.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.Damaged != "" {
+			c.damage(&DamageError{keysDir + k.ID.String(), errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
+		}
+	}
+	return nil
+}
+
+// packs compares the packs that are there with those that the index lists, and
+// marks the chunks of missing ones.
+func (c *checker) packs(ctx context.Context) ([]backend.Info, error) {
+	there := map[pack.ID]bool{}
+	var sound []backend.Info
+	err := c.r.be.List(ctx, packsDir, func(f backend.Info) error {
+		c.report.Packs++
+		c.report.PackBytes += f.Size
+		fid, err := fileID(f.Name)
+		id := pack.ID(fid)
+		if err != nil || packName(id) != f.Name {
+			c.report.Leftovers = append(c.report.Leftovers, f.Name)
+			return nil
+		}
+		p, known := c.r.index.Pack(id)
+		switch {
+		case !known:
+			c.report.Leftovers = append(c.report.Leftovers, f.Name)
+		case p.Size != f.Size:
+			there[id] = true
+			c.damage(&DamageError{f.Name, fmt.Errorf("has %d bytes, should have %d", f.Size, p.Size)}, packHint)
+			// Blocks before the end may be sound; reading tells.
+			sound = append(sound, f)
+		default:
+			there[id] = true
+			sound = append(sound, f)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	for _, p := range c.r.index.Packs() {
+		if !there[p.ID] {
+			c.damage(&DamageError{packName(p.ID), errors.New("is missing")}, packHint)
+			for _, ref := range p.Blocks {
+				c.markBlock(ref)
+			}
+		}
+	}
+	return sound, nil
+}
+
+const packHint = "fetch this file from a copy of the repository; or import the backups again with --rescan, which stores what is lost anew"
+
+// choose draws the packs to read. Those of the wrong size are always read.
+func (c *checker) choose(packs []backend.Info) []backend.Info {
+	if c.opts.ReadData >= 1 {
+		return packs
+	}
+	rng := rand.New(rand.NewPCG(c.opts.Seed, 0))
+	rng.Shuffle(len(packs), func(i, j int) { packs[i], packs[j] = packs[j], packs[i] })
+	want := 0
+	if c.opts.ReadData > 0 {
+		want = max(1, int(float64(len(packs))*c.opts.ReadData+0.5))
+	}
+	var out []backend.Info
+	for i, f := range packs {
+		id, _ := fileID(f.Name)
+		if p, _ := c.r.index.Pack(pack.ID(id)); i < want || p.Size != f.Size {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func (c *checker) readPacks(ctx context.Context, packs []backend.Info) error {
+	total := int64(0)
+	for _, f := range packs {
+		total += f.Size
+	}
+	if c.opts.Progress != nil && total > 0 {
+		c.opts.Progress(0, total)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	work := make(chan backend.Info)
+	g.Go(func() error {
+		defer close(work)
+		for _, f := range packs {
+			select {
+			case work <- f:
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		}
+		return nil
+	})
+	for range c.r.opts.Workers {
+		g.Go(func() error {
+			v := c.newVerifier()
+			for f := range work {
+				if err := v.verify(gctx, f); err != nil {
+					return err
+				}
+				c.mu.Lock()
+				c.report.ReadPacks++
+				c.report.ReadBytes += f.Size
+				done := c.report.ReadBytes
+				c.mu.Unlock()
+				if c.opts.Progress != nil {
+					c.opts.Progress(done, total)
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// spread marks the chunks of blocks whose dictionary cannot be had, and of
+// those that need these, until there are no more.
+func (c *checker) spread() {
+	if len(c.bad) == 0 {
+		return
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, p := range c.r.index.Packs() {
+			for _, ref := range p.Blocks {
+				_, b := c.r.index.Block(ref)
+				if !slices.ContainsFunc(b.Dict, c.isBad) {
+					continue
+				}
+				for _, ch := range b.Chunks {
+					if !c.isBad(ch.ID) {
+						c.bad[ch.ID] = struct{}{}
+						changed = true
+					}
+				}
+			}
+		}
+	}
+}
+
+func (c *checker) isBad(id chunk.ID) bool {
+	_, bad := c.bad[id]
+	return bad
+}

@@ -1,0 +1,230 @@
+package repo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	snapshotMagic   = "snapsn01"
+	maxSnapshotSize = 1 << 20
+	snapshotVersion = 1
+)
+
+// Snapshot is the record of one backup.
+type Snapshot struct {
+	ID FileID `json:"id"`
+
+	Version  int       `json:"version"`
+	Time     time.Time `json:"time"`      // of the backup, by its own account
+	StoredAt time.Time `json:"stored_at"` // when it came into the repository
+	Host     string    `json:"host,omitempty"`
+	Program  string    `json:"program,omitempty"`
+
+	Device Device `json:"device"`
+	Source Source `json:"source"`
+
+	Encrypted bool     `json:"encrypted"`          // by the device, with a backup password
+	Complete  bool     `json:"complete"`           // as the device finished it
+	Problems  []string `json:"problems,omitempty"` // why not, or what else was noticed
+	Tags      []string `json:"tags,omitempty"`
+
+	Parent *FileID  `json:"parent,omitempty"`
+	Root   chunk.ID `json:"root"`
+
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"` // as the folder had them
+
+	// What storing it added to the repository; the record itself, of about
+	// 1 KB, is not counted.
+	NewChunks   int64 `json:"new_chunks"`
+	NewBytes    int64 `json:"new_bytes"`    // content, before compression
+	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
+}
+
+// Device is the device that a backup is of.
+type Device struct {
+	UDID           string `json:"udid"`
+	Name           string `json:"name"`
+	ProductType    string `json:"product_type,omitempty"`    // such as iPhone14,5
+	ProductVersion string `json:"product_version,omitempty"` // of iOS
+	BuildVersion   string `json:"build_version,omitempty"`
+	SerialNumber   string `json:"serial_number,omitempty"`
+}
+
+// Source is where a backup came from.
+type Source struct {
+	Kind     string `json:"kind"`           // "folder"
+	Path     string `json:"path,omitempty"` // of the folder, as the host named it
+	Folder   string `json:"folder"`         // name of the folder to give back
+	RunID    string `json:"run_id,omitempty"`
+	Full     bool   `json:"full,omitempty"`     // by the device's own account
+	Archived bool   `json:"archived,omitempty"` // set aside by Finder or iTunes
+}
+
+// sealSnapshot returns the bytes of a snapshot file.
+func (r *Repo) sealSnapshot(s *Snapshot) ([]byte, error) {
+	plain := *s
+	plain.ID = FileID{} // it is the hash of these bytes
+	b, err := json.Marshal(&plain)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.snapshots.Seal([]byte(snapshotMagic), b, nil)
+	if err == nil && len(out) > maxSnapshotSize {
+		err = fmt.Errorf("record of %d bytes is too large", len(out))
+	}
+	return out, err
+}
+
+func openSnapshot(b []byte, sealer *crypto.Sealer) (*Snapshot, error) {
+	sealed, ok := hasMagic(b, snapshotMagic)
+	if !ok {
+		return nil, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return nil, err
+	}
+	return parseSnapshot(plain)
+}
+
+func parseSnapshot(plain []byte) (*Snapshot, error) {
+	var s Snapshot
+	if err := json.Unmarshal(plain, &s); err != nil {
+		return nil, err
+	}
+	if s.Version != snapshotVersion {
+		return nil, fmt.Errorf("snapshot version %d: %w", s.Version, ErrUnsupported)
+	}
+	return &s, nil
+}
+
+// LoadSnapshot reads one snapshot record.
+func (r *Repo) LoadSnapshot(ctx context.Context, id FileID) (*Snapshot, error) {
+	name := snapshotsDir + id.String()
+	b, err := r.readNamed(ctx, name, maxSnapshotSize)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSnapshot(b, r.snapshots)
+	if err != nil {
+		return nil, &DamageError{name, err}
+	}
+	s.ID = id
+	return s, nil
+}
+
+// Snapshots reads all snapshot records, oldest backup first. Records that
+// cannot be read are left out and reported in damaged; they do not hide the
+// others.
+func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	err = r.be.List(ctx, snapshotsDir, func(f backend.Info) error {
+		g.Go(func() error {
+			id, err := fileID(f.Name)
+			if err != nil {
+				return nil // not one of ours
+			}
+			s, err := r.LoadSnapshot(gctx, id)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, ErrDamaged):
+				damaged = append(damaged, err)
+			case err != nil:
+				return err
+			default:
+				list = append(list, s)
+			}
+			return nil
+		})
+		return gctx.Err()
+	})
+	if gerr := g.Wait(); gerr != nil {
+		err = gerr
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read snapshots: %w", err)
+	}
+	slices.SortFunc(list, func(a, b *Snapshot) int {
+		if c := a.Time.Compare(b.Time); c != 0 {
+			return c
+		}
+		if c := a.StoredAt.Compare(b.StoredAt); c != 0 {
+			return c
+		}
+		return slices.Compare(a.ID[:], b.ID[:])
+	})
+	slices.SortFunc(damaged, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return list, damaged, nil
+}
+
+// FindSnapshot finds the snapshot that a person means: a unique beginning of
+// its ID, "latest", or "latest:DEVICE" with a UDID or a device name.
+func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error) {
+	what, device, byDevice := strings.Cut(spec, ":")
+	if what != "latest" {
+		id, err := r.resolve(ctx, snapshotsDir, spec)
+		if err != nil {
+			return nil, fmt.Errorf("snapshot %q: %w", spec, err)
+		}
+		return r.LoadSnapshot(ctx, id)
+	}
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if byDevice {
+		if list, err = OfDevice(list, device); err != nil {
+			return nil, fmt.Errorf("snapshot %q: %w", spec, err)
+		}
+	}
+	if len(list) == 0 {
+		// A damaged record may be the one that was meant.
+		return nil, errors.Join(append([]error{fmt.Errorf("snapshot %q: %w", spec, ErrNoSnapshot)}, damaged...)...)
+	}
+	return list[len(list)-1], nil
+}
+
+// OfDevice returns the snapshots of one device, in the order given. The device
+// is named by its UDID, with or without dashes, or by its name; case does not
+// matter. A name that two devices share is ErrAmbiguous.
+func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
+	byUDID := slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool {
+		return plainUDID(s.Device.UDID) != plainUDID(device)
+	})
+	if len(byUDID) > 0 {
+		return byUDID, nil
+	}
+	udids := map[string]bool{}
+	byName := slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool {
+		if strings.EqualFold(s.Device.Name, device) {
+			udids[plainUDID(s.Device.UDID)] = true
+			return false
+		}
+		return true
+	})
+	if len(udids) > 1 {
+		return nil, fmt.Errorf("%d devices are called %q, use the UDID: %w", len(udids), device, ErrAmbiguous)
+	}
+	return byName, nil
+}
+
+// SameDevice reports whether two UDIDs name one device.
+func SameDevice(a, b string) bool { return plainUDID(a) == plainUDID(b) }
+
+func plainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }

@@ -1,0 +1,94 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// Stats is what a repository holds and what that costs. Sizes are in bytes.
+type Stats struct {
+	Snapshots    int           `json:"snapshots"`
+	LogicalBytes int64         `json:"logical_bytes"` // of all snapshots, as folders had them
+	StoredBytes  int64         `json:"stored_bytes"`  // of all files of the repository
+	Ratio        float64       `json:"ratio"`         // logical by stored
+	Packs        int           `json:"packs"`
+	ContentBytes int64         `json:"content_bytes"`  // packs of file content
+	MetaBytes    int64         `json:"metadata_bytes"` // packs of trees
+	IndexBytes   int64         `json:"index_bytes"`
+	OtherBytes   int64         `json:"other_bytes"` // snapshots, keys, config, packs in no index
+	Chunks       int           `json:"chunks"`
+	Devices      []DeviceStats `json:"devices"`
+}
+
+// DeviceStats is the part of one device.
+type DeviceStats struct {
+	UDID         string    `json:"udid"`
+	Name         string    `json:"name"`
+	Snapshots    int       `json:"snapshots"`
+	First        time.Time `json:"first"`
+	Last         time.Time `json:"last"`
+	NewestBytes  int64     `json:"newest_bytes"`  // of the newest snapshot alone
+	LogicalBytes int64     `json:"logical_bytes"` // of all snapshots
+	StoredBytes  int64     `json:"stored_bytes"`  // what its snapshots added when they were stored
+}
+
+// Stats counts. The index must have been loaded.
+func (r *Repo) Stats(ctx context.Context) (*Stats, []error, error) {
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	st := &Stats{Chunks: r.index.Len(), Devices: []DeviceStats{}}
+	err = r.be.List(ctx, "", func(f backend.Info) error {
+		st.StoredBytes += f.Size
+		switch {
+		case strings.HasPrefix(f.Name, indexDir):
+			st.IndexBytes += f.Size
+		case strings.HasPrefix(f.Name, packsDir):
+			st.Packs++
+			id, _ := fileID(f.Name)
+			p, known := r.index.Pack(pack.ID(id))
+			switch {
+			case !known:
+				st.OtherBytes += f.Size
+			case p.Kind == pack.Metadata:
+				st.MetaBytes += f.Size
+			default:
+				st.ContentBytes += f.Size
+			}
+		default:
+			st.OtherBytes += f.Size
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("measure the repository: %w", err)
+	}
+	at := map[string]int{}
+	for _, s := range list {
+		i, ok := at[plainUDID(s.Device.UDID)]
+		if !ok {
+			i = len(st.Devices)
+			at[plainUDID(s.Device.UDID)] = i
+			st.Devices = append(st.Devices, DeviceStats{UDID: s.Device.UDID, First: s.Time})
+		}
+		d := &st.Devices[i]
+		d.Name, d.Last, d.NewestBytes = s.Device.Name, s.Time, s.Bytes
+		d.Snapshots++
+		d.LogicalBytes += s.Bytes
+		d.StoredBytes += s.StoredBytes
+		st.Snapshots++
+		st.LogicalBytes += s.Bytes
+	}
+	if st.StoredBytes > 0 {
+		st.Ratio = float64(st.LogicalBytes) / float64(st.StoredBytes)
+	}
+	slices.SortFunc(st.Devices, func(a, b DeviceStats) int { return strings.Compare(a.Name+a.UDID, b.Name+b.UDID) })
+	return st, damaged, nil
+}

@@ -1,0 +1,139 @@
+package tree
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/snap-backup/snap/chunk"
+)
+
+// Shape of trees. Part of the format only in so far as equal entries should
+// make equal trees; a reader does not depend on it.
+const (
+	// leafBits and innerBits give nodes of 64 items on average.
+	leafBits  = 6
+	innerBits = 6
+	// cutEntries and cutSize end a node whose hashes do not.
+	cutEntries = 512
+	cutSize    = 256 << 10
+)
+
+// Save stores a node as a chunk and returns its ID.
+type Save func(ctx context.Context, node []byte) (chunk.ID, error)
+
+// Builder makes a tree from entries in ascending order of their keys.
+type Builder struct {
+	save   Save
+	levels []level
+	last   Key
+	count  uint64
+}
+
+// level is the node under construction at one height.
+type level struct {
+	node  Node
+	size  int
+	first Key
+	count uint64 // entries below
+}
+
+// NewBuilder returns a builder that stores its nodes with save.
+func NewBuilder(save Save) *Builder { return &Builder{save: save, levels: make([]level, 1)} }
+
+// Add appends an entry. Its key must come after the last one's.
+func (b *Builder) Add(ctx context.Context, e *Entry) error {
+	if err := e.check(); err != nil {
+		return err
+	}
+	key := e.Key()
+	if b.count > 0 && b.last.Compare(key) >= 0 {
+		return fmt.Errorf("entry %q does not come after %q", key, b.last)
+	}
+	b.last = key
+	b.count++
+	leaf := &b.levels[0]
+	if len(leaf.node.Entries) == 0 {
+		leaf.first = key
+	}
+	leaf.node.Entries = append(leaf.node.Entries, *e)
+	leaf.size += len(e.Path) + len(e.Domain) + len(e.Name) + 64 + len(chunk.ID{})*len(e.Content.IDs)
+	leaf.count++
+	h := pathHash(e.Path)
+	if ends(h, leafBits) || len(leaf.node.Entries) >= cutEntries || leaf.size >= cutSize {
+		return b.close(ctx, 0, h>>leafBits)
+	}
+	return nil
+}
+
+// close stores the node at a level and enters it into the level above. h are
+// the bits of the last entry's hash that no level below has used.
+func (b *Builder) close(ctx context.Context, at int, h uint64) error {
+	l := &b.levels[at]
+	id, err := b.save(ctx, l.node.encode())
+	if err != nil {
+		return err
+	}
+	child := Child{ID: id, First: l.first, Entries: l.count}
+	*l = level{node: Node{Level: uint8(at), Entries: l.node.Entries[:0], Children: l.node.Children[:0]}}
+	if at+1 == len(b.levels) {
+		if at+1 == MaxHeight {
+			return fmt.Errorf("more than %d entries", b.count)
+		}
+		b.levels = append(b.levels, level{node: Node{Level: uint8(at + 1)}})
+	}
+	up := &b.levels[at+1]
+	if len(up.node.Children) == 0 {
+		up.first = child.First
+	}
+	up.node.Children = append(up.node.Children, child)
+	up.count += child.Entries
+	up.size += len(child.First.Domain) + len(child.First.Name) + len(child.First.Path) + 64
+	if ends(h, innerBits) || len(up.node.Children) >= cutEntries || up.size >= cutSize {
+		return b.close(ctx, at+1, h>>innerBits)
+	}
+	return nil
+}
+
+// Finish stores what is left and returns the root.
+func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
+	if b.count == 0 {
+		return b.save(ctx, (&Node{}).encode())
+	}
+	for at := 0; ; at++ {
+		l := &b.levels[at]
+		top := at == len(b.levels)-1
+		if top && len(l.node.Children) == 1 {
+			return l.node.Children[0].ID, nil
+		}
+		if len(l.node.Entries)+len(l.node.Children) == 0 {
+			continue
+		}
+		// The top of a growing tree may not close by its hash here: that
+		// would add a level with one child. All ones never ends a node.
+		if err := b.close(ctx, at, ^uint64(0)); err != nil {
+			return chunk.ID{}, err
+		}
+	}
+}
+
+// Count returns the number of entries added.
+func (b *Builder) Count() uint64 { return b.count }
+
+// ends reports whether a node ends here. A hash that has no bits left ends
+// none, or a made-up path could stack levels without end.
+func ends(h uint64, bits int) bool { return h != 0 && h&(1<<bits-1) == 0 }
+
+// pathHash is FNV-1a with the finish of MurmurHash3, since FNV's low bits
+// alone are poor.
+func pathHash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h ^= uint64(s[i])
+		h *= 1099511628211
+	}
+	h ^= h >> 33
+	h *= 0xff51afd7ed558ccd
+	h ^= h >> 33
+	h *= 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}

@@ -1,0 +1,107 @@
+package tree
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/snap-backup/snap/chunk"
+)
+
+// Content lists keep entries small: a large database has thousands of chunks,
+// of which a day changes a few. A list ends after an ID whose last byte says
+// so, so a changed chunk changes one list.
+const (
+	listVersion = 1
+	listMask    = 0x7f // lists of 128 IDs on average
+	maxList     = 1024
+)
+
+// NewContent makes the content of a file from the IDs of its chunks, storing
+// lists with save where there are too many for an entry.
+func NewContent(ctx context.Context, save Save, size int64, ids []chunk.ID) (Content, error) {
+	c := Content{Size: size, IDs: ids}
+	for len(c.IDs) > MaxInline {
+		if c.Level == MaxListLevel {
+			return Content{}, fmt.Errorf("a file of %d chunks is too large", len(ids))
+		}
+		c.Level++
+		var lists []chunk.ID
+		for start, i := 0, 0; i < len(c.IDs); i++ {
+			last := i == len(c.IDs)-1
+			if !last && c.IDs[i][31]&listMask != 0 && i-start+1 < maxList {
+				continue
+			}
+			id, err := save(ctx, encodeList(c.Level, c.IDs[start:i+1]))
+			if err != nil {
+				return Content{}, err
+			}
+			lists = append(lists, id)
+			start = i + 1
+		}
+		c.IDs = lists
+	}
+	return c, nil
+}
+
+func encodeList(level uint8, ids []chunk.ID) []byte {
+	return appendIDs([]byte{listVersion, level}, ids)
+}
+
+// parseList reads a list and checks that it is one of the wanted level.
+func parseList(b []byte, level uint8) ([]chunk.ID, error) {
+	r := reader{b: b}
+	if v := r.byte(); v != listVersion {
+		r.fail("list version %d", v)
+	}
+	if l := r.byte(); l != level {
+		r.fail("list of level %d, want %d", l, level)
+	}
+	ids := r.ids(maxList)
+	if r.err == nil && (len(ids) == 0 || len(r.b) > 0) {
+		r.fail("list of %d IDs and %d bytes more", len(ids), len(r.b))
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, r.err)
+	}
+	return ids, nil
+}
+
+// Chunks calls fn for the ID of every chunk of the content, in order.
+func (c *Content) Chunks(ctx context.Context, load Load, fn func(chunk.ID) error) error {
+	return c.walk(ctx, load, c.Level, c.IDs, nil, fn)
+}
+
+// All is Chunks, and calls list for the ID of every list before it is loaded.
+func (c *Content) All(ctx context.Context, load Load, list, fn func(chunk.ID) error) error {
+	return c.walk(ctx, load, c.Level, c.IDs, list, fn)
+}
+
+// walk visits IDs at a level; it falls by one at each step, so a list cannot
+// lead back to itself.
+func (c *Content) walk(ctx context.Context, load Load, level uint8, ids []chunk.ID, list, fn func(chunk.ID) error) error {
+	for _, id := range ids {
+		if level == 0 {
+			if err := fn(id); err != nil {
+				return err
+			}
+			continue
+		}
+		if list != nil {
+			if err := list(id); err != nil {
+				return err
+			}
+		}
+		b, err := load(ctx, id)
+		if err != nil {
+			return &NodeError{id, err}
+		}
+		below, err := parseList(b, level)
+		if err != nil {
+			return &NodeError{id, err}
+		}
+		if err := c.walk(ctx, load, level-1, below, list, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}

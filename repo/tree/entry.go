@@ -1,0 +1,236 @@
+// Package tree is what a snapshot holds: its entries, sorted and cut into
+// nodes that are stored as chunks.
+//
+// Entries are sorted by (Domain, Name, Path). Leaves end where the hash of an
+// entry's path says so, inner nodes likewise with more bits, up to one root.
+// Boundaries depend on paths alone: a day that changes some entries changes
+// their leaves and the nodes above, nothing else, and equal entries make equal
+// trees whatever came before.
+//
+// The package knows how nodes are written and read, not where: it is given a
+// function to save or load a chunk. It promises that no node can make it
+// panic, loop or allocate more than a small multiple of the node's length.
+package tree
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/snap-backup/snap/chunk"
+)
+
+// Limits of the format. Longer values cannot be stored.
+const (
+	MaxPath      = 4096 // bytes of Path
+	MaxName      = 8192 // bytes of Domain and of Name
+	MaxInline    = 64   // content IDs in an entry; longer content has lists
+	MaxListLevel = 3
+)
+
+// ErrDamaged says that a node is not what this package writes.
+var ErrDamaged = errors.New("damaged tree node")
+
+// Kind is what an entry is.
+type Kind uint8
+
+// The kinds of entries.
+const (
+	File Kind = 0
+	Dir  Kind = 1
+)
+
+// Entry is one file or folder of a backup.
+type Entry struct {
+	Path   string // in the backup folder, slash-separated, relative, clean
+	Domain string // of the file on the device; empty if unknown
+	Name   string // path in the domain; empty if unknown
+	Kind   Kind
+	Mode   uint32 // permission bits in the backup folder
+	// ModTime is that of the file in the backup folder, in Unix nanoseconds.
+	ModTime int64
+
+	// Stat lets a later import recognise the file without reading it; absent
+	// if the source had no such thing.
+	Stat *Stat
+	// Source is what the backup's own catalogue says of the file; absent for
+	// files that it does not list.
+	Source *Source
+
+	Content Content
+}
+
+// Stat is what the file system of the source said besides size and mtime.
+type Stat struct {
+	Inode      uint64
+	ChangeTime int64 // Unix nanoseconds
+}
+
+// Source is a row of the backup's own catalogue.
+type Source struct {
+	ModTime int64  // on the device, in Unix seconds
+	Sum     uint64 // fingerprint of the row: equal rows have equal sums
+}
+
+// Content is a file's bytes: chunks in order. Up to MaxInline IDs of chunks
+// stand here at level 0; above, the IDs name lists, which are chunks that hold
+// the IDs of the level below.
+type Content struct {
+	Size  int64 // bytes
+	Level uint8
+	IDs   []chunk.ID
+}
+
+// Key is the place of an entry in the order of a tree.
+type Key struct{ Domain, Name, Path string }
+
+// Key returns the entry's key.
+func (e *Entry) Key() Key { return Key{e.Domain, e.Name, e.Path} }
+
+// Compare orders keys by domain, name and path, each by bytes.
+func (k Key) Compare(o Key) int {
+	if c := strings.Compare(k.Domain, o.Domain); c != 0 {
+		return c
+	}
+	if c := strings.Compare(k.Name, o.Name); c != 0 {
+		return c
+	}
+	return strings.Compare(k.Path, o.Path)
+}
+
+// Flags of an encoded entry: which optional fields follow.
+const (
+	flagDir = 1 << iota
+	flagNamed
+	flagStat
+	flagSource
+	flagLists
+	flagsKnown = 1<<iota - 1
+)
+
+// check returns an error for an entry that cannot be stored.
+func (e *Entry) check() error {
+	switch {
+	case len(e.Path) > MaxPath || len(e.Domain) > MaxName || len(e.Name) > MaxName:
+		return fmt.Errorf("entry %.100q: name too long", e.Path)
+	case !CleanPath(e.Path):
+		return fmt.Errorf("entry %q: not a clean relative path", e.Path)
+	case e.Kind > Dir:
+		return fmt.Errorf("entry %q: unknown kind %d", e.Path, e.Kind)
+	case e.Content.Size < 0:
+		return fmt.Errorf("entry %q: size %d", e.Path, e.Content.Size)
+	case len(e.Content.IDs) > MaxInline || e.Content.Level > MaxListLevel:
+		return fmt.Errorf("entry %q: %d content IDs at level %d", e.Path, len(e.Content.IDs), e.Content.Level)
+	case (e.Content.Size == 0) != (len(e.Content.IDs) == 0), e.Content.Level > 0 && len(e.Content.IDs) == 0:
+		return fmt.Errorf("entry %q: %d bytes in %d chunks", e.Path, e.Content.Size, len(e.Content.IDs))
+	case e.Kind == Dir && e.Content.Size > 0:
+		return fmt.Errorf("folder %q with content", e.Path)
+	}
+	return nil
+}
+
+// CleanPath reports whether p is a relative slash-separated path of plain
+// elements that leads nowhere but down.
+func CleanPath(p string) bool {
+	if p == "" || strings.ContainsRune(p, 0) {
+		return false
+	}
+	for e := range strings.SplitSeq(p, "/") {
+		if e == "" || e == "." || e == ".." {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *Entry) append(b []byte) []byte {
+	flags := uint64(0)
+	set := func(flag uint64, on bool) {
+		if on {
+			flags |= flag
+		}
+	}
+	set(flagDir, e.Kind == Dir)
+	set(flagNamed, e.Domain != "" || e.Name != "")
+	set(flagStat, e.Stat != nil)
+	set(flagSource, e.Source != nil)
+	set(flagLists, e.Content.Level > 0)
+	b = binary.AppendUvarint(b, flags)
+	b = appendString(b, e.Path)
+	if flags&flagNamed != 0 {
+		b = appendString(b, e.Domain)
+		b = appendString(b, e.Name)
+	}
+	b = binary.AppendUvarint(b, uint64(e.Mode))
+	b = binary.LittleEndian.AppendUint64(b, uint64(e.ModTime))
+	if e.Stat != nil {
+		b = binary.AppendUvarint(b, e.Stat.Inode)
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.Stat.ChangeTime))
+	}
+	if e.Source != nil {
+		b = binary.AppendVarint(b, e.Source.ModTime)
+		b = binary.LittleEndian.AppendUint64(b, e.Source.Sum)
+	}
+	if e.Kind == Dir {
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(e.Content.Size))
+	if e.Content.Level > 0 {
+		b = append(b, e.Content.Level)
+	}
+	return appendIDs(b, e.Content.IDs)
+}
+
+func (r *reader) entry() Entry {
+	var e Entry
+	flags := r.uvarint()
+	if flags&^uint64(flagsKnown) != 0 {
+		r.fail("unknown entry flags %#x", flags)
+	}
+	e.Path = r.string(MaxPath)
+	if flags&flagNamed != 0 {
+		e.Domain = r.string(MaxName)
+		e.Name = r.string(MaxName)
+	}
+	mode := r.uvarint()
+	if mode > math.MaxUint32 {
+		r.fail("mode %d", mode)
+	}
+	e.Mode = uint32(mode)
+	e.ModTime = int64(r.uint64())
+	if flags&flagStat != 0 {
+		e.Stat = &Stat{Inode: r.uvarint(), ChangeTime: int64(r.uint64())}
+	}
+	if flags&flagSource != 0 {
+		e.Source = &Source{ModTime: r.varint(), Sum: r.uint64()}
+	}
+	if flags&flagDir != 0 {
+		e.Kind = Dir
+	} else {
+		e.Content.Size = int64(r.uvarint())
+		if flags&flagLists != 0 {
+			if e.Content.Level = r.byte(); e.Content.Level == 0 {
+				r.fail("list level 0")
+			}
+		}
+		e.Content.IDs = r.ids(MaxInline)
+	}
+	if r.err == nil {
+		r.err = e.check()
+	}
+	return e
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendIDs(b []byte, ids []chunk.ID) []byte {
+	b = binary.AppendUvarint(b, uint64(len(ids)))
+	for _, id := range ids {
+		b = append(b, id[:]...)
+	}
+	return b
+}

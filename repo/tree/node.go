@@ -1,0 +1,101 @@
+package tree
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/snap-backup/snap/chunk"
+)
+
+// Limits on nodes.
+const (
+	maxNodeSize    = 1 << 20 // bytes; the builder cuts long before
+	maxNodeEntries = 1024
+	// MaxHeight is the greatest number of levels of a tree.
+	MaxHeight = 12
+)
+
+const nodeVersion = 1
+
+// Node is a leaf (level 0) with entries, or an inner node with children.
+type Node struct {
+	Level    uint8
+	Entries  []Entry
+	Children []Child
+}
+
+// Child is one node below an inner node.
+type Child struct {
+	ID      chunk.ID
+	First   Key    // key of the first entry below
+	Entries uint64 // number of entries below
+}
+
+func (n *Node) encode() []byte {
+	b := []byte{nodeVersion, n.Level}
+	if n.Level == 0 {
+		b = binary.AppendUvarint(b, uint64(len(n.Entries)))
+		for i := range n.Entries {
+			b = n.Entries[i].append(b)
+		}
+		return b
+	}
+	b = binary.AppendUvarint(b, uint64(len(n.Children)))
+	for i := range n.Children {
+		b = n.Children[i].append(b)
+	}
+	return b
+}
+
+func (c *Child) append(b []byte) []byte {
+	b = append(b, c.ID[:]...)
+	b = binary.AppendUvarint(b, c.Entries)
+	b = appendString(b, c.First.Domain)
+	b = appendString(b, c.First.Name)
+	return appendString(b, c.First.Path)
+}
+
+// ParseNode reads a node. Its entries or children are in order and not empty,
+// but for a leaf that is a whole tree without entries.
+func ParseNode(b []byte) (*Node, error) {
+	r := reader{b: b}
+	if v := r.byte(); r.err == nil && v != nodeVersion {
+		return nil, fmt.Errorf("%w: version %d", ErrDamaged, v)
+	}
+	n := &Node{Level: r.byte()}
+	if n.Level >= MaxHeight {
+		r.fail("level %d", n.Level)
+	}
+	// The smallest entry takes 11 bytes, the smallest child more.
+	count := r.count(11)
+	if count > maxNodeEntries || n.Level > 0 && count == 0 {
+		r.fail("%d entries", count)
+	}
+	var last Key
+	for i := range count {
+		var key Key
+		if n.Level == 0 {
+			n.Entries = append(n.Entries, r.entry())
+			key = n.Entries[i].Key()
+		} else {
+			c := Child{ID: r.id(), Entries: r.uvarint()}
+			c.First = Key{r.string(MaxName), r.string(MaxName), r.string(MaxPath)}
+			n.Children = append(n.Children, c)
+			key = c.First
+		}
+		if r.err == nil && i > 0 && last.Compare(key) >= 0 {
+			r.fail("%q does not come after %q", key, last)
+		}
+		if r.err != nil {
+			break
+		}
+		last = key
+	}
+	if r.err == nil && len(r.b) > 0 {
+		r.fail("%d bytes left over", len(r.b))
+	}
+	if r.err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, r.err)
+	}
+	return n, nil
+}

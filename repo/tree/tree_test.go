@@ -1,0 +1,324 @@
+package tree
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/snap-backup/snap/chunk"
+	"pgregory.net/rapid"
+)
+
+// store keeps chunks in a map.
+type store map[chunk.ID][]byte
+
+func (s store) save(_ context.Context, b []byte) (chunk.ID, error) {
+	id := chunk.ID(sha256.Sum256(b))
+	s[id] = append([]byte(nil), b...)
+	return id, nil
+}
+
+func (s store) load(_ context.Context, id chunk.ID) ([]byte, error) {
+	b, ok := s[id]
+	if !ok {
+		return nil, errors.New("not there")
+	}
+	return b, nil
+}
+
+func (s store) bytes() (n int) {
+	for _, b := range s {
+		n += len(b)
+	}
+	return n
+}
+
+func testID(n int) chunk.ID {
+	return sha256.Sum256(binary.LittleEndian.AppendUint64(nil, uint64(n)))
+}
+
+func genEntry(t *rapid.T) Entry {
+	e := Entry{
+		Path:    rapid.StringMatching(`[a-c]{1,3}(/[a-z]{1,4}){0,2}`).Draw(t, "path"),
+		Mode:    rapid.Uint32().Draw(t, "mode"),
+		ModTime: rapid.Int64().Draw(t, "mtime"),
+	}
+	if rapid.Bool().Draw(t, "named") {
+		e.Domain = rapid.SampledFrom([]string{"HomeDomain", "AppDomain-a.b-c", "CameraRollDomain"}).Draw(t, "domain")
+		e.Name = rapid.String().Draw(t, "name")
+	}
+	if rapid.Bool().Draw(t, "stat") {
+		e.Stat = &Stat{Inode: rapid.Uint64().Draw(t, "inode"), ChangeTime: rapid.Int64().Draw(t, "ctime")}
+	}
+	if rapid.Bool().Draw(t, "source") {
+		e.Source = &Source{ModTime: rapid.Int64().Draw(t, "source mtime"), Sum: rapid.Uint64().Draw(t, "sum")}
+	}
+	if rapid.Bool().Draw(t, "dir") {
+		e.Kind = Dir
+		return e
+	}
+	for range rapid.IntRange(0, 5).Draw(t, "ids") {
+		e.Content.IDs = append(e.Content.IDs, testID(rapid.Int().Draw(t, "id")))
+	}
+	if n := len(e.Content.IDs); n > 0 {
+		e.Content.Size = rapid.Int64Range(1, 1<<50).Draw(t, "size")
+		e.Content.Level = rapid.Uint8Range(0, MaxListLevel).Draw(t, "level")
+	}
+	return e
+}
+
+func sorted(entries []Entry) []Entry {
+	slices.SortFunc(entries, func(a, b Entry) int { return a.Key().Compare(b.Key()) })
+	return slices.CompactFunc(entries, func(a, b Entry) bool { return a.Key() == b.Key() })
+}
+
+func build(t interface{ Fatal(...any) }, s store, entries []Entry) chunk.ID {
+	b := NewBuilder(s.save)
+	for i := range entries {
+		if err := b.Add(context.Background(), &entries[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := b.Finish(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func collect(t interface{ Fatal(...any) }, s store, root chunk.ID, domain string) []Entry {
+	var out []Entry
+	err := WalkDomain(context.Background(), s.load, root, domain, func(e *Entry) error { out = append(out, *e); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		entries := sorted(rapid.SliceOf(rapid.Custom(genEntry)).Draw(t, "entries"))
+		s := store{}
+		root := build(t, s, entries)
+		if got := collect(t, s, root, ""); !reflect.DeepEqual(got, entries) && len(entries) > 0 {
+			t.Fatalf("got %+v\nwant %+v", got, entries)
+		}
+		for _, d := range []string{"HomeDomain", "AppDomain-a.b-c", "Nothing"} {
+			var want []Entry
+			for _, e := range entries {
+				if e.Domain == d {
+					want = append(want, e)
+				}
+			}
+			if got := collect(t, s, root, d); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%s: got %+v\nwant %+v", d, got, want)
+			}
+		}
+	})
+}
+
+func many(n int) []Entry {
+	entries := make([]Entry, n)
+	for i := range entries {
+		sum := sha256.Sum256(fmt.Append(nil, i))
+		entries[i] = Entry{
+			Path:    fmt.Sprintf("%x/%x", sum[:1], sum[:20]),
+			Domain:  fmt.Sprintf("AppDomain-com.example.app%d", i/500),
+			Name:    fmt.Sprintf("Library/Application Support/things/%08d.plist", i),
+			ModTime: int64(i) * 1e9, Mode: 0o644,
+			Stat:    &Stat{Inode: uint64(i), ChangeTime: int64(i)},
+			Source:  &Source{ModTime: int64(i), Sum: uint64(i)},
+			Content: Content{Size: 5000, IDs: []chunk.ID{testID(i)}},
+		}
+	}
+	return sorted(entries)
+}
+
+// TestLocalChanges holds the tree to its purpose: a change costs the nodes on
+// its way to the root, and the tree is the same whichever way it came about.
+func TestLocalChanges(t *testing.T) {
+	const n = 50_000
+	s := store{}
+	entries := many(n)
+	root := build(t, s, entries)
+	if again := build(t, s, entries); again != root {
+		t.Fatal("the same entries made another tree")
+	}
+	whole := len(s)
+	for name, change := range map[string]func([]Entry) []Entry{
+		"changed":  func(e []Entry) []Entry { e[n/2].Content.IDs = []chunk.ID{testID(-1)}; return e },
+		"removed":  func(e []Entry) []Entry { return slices.Delete(e, n/3, n/3+1) },
+		"inserted": func(e []Entry) []Entry { x := e[n/3]; x.Name += "x"; x.Path += "x"; return slices.Insert(e, n/3+1, x) },
+	} {
+		before := len(s)
+		build(t, s, change(slices.Clone(entries)))
+		if fresh := len(s) - before; fresh > 8 {
+			t.Errorf("%s: %d new nodes of %d", name, fresh, whole)
+		}
+	}
+	if avg := n / whole; avg < 32 || avg > 128 {
+		t.Errorf("%d nodes for %d entries", whole, n)
+	}
+}
+
+func TestOrderIsHeldTo(t *testing.T) {
+	b := NewBuilder(store{}.save)
+	ctx := context.Background()
+	if err := b.Add(ctx, &Entry{Path: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"b", "a"} {
+		if err := b.Add(ctx, &Entry{Path: p}); err == nil {
+			t.Errorf("%q after b was accepted", p)
+		}
+	}
+}
+
+func TestBadEntriesAreRefused(t *testing.T) {
+	ids := []chunk.ID{testID(1)}
+	for name, e := range map[string]Entry{
+		"no path":              {},
+		"absolute":             {Path: "/etc/passwd"},
+		"upwards":              {Path: "a/../../b"},
+		"dot":                  {Path: "./a"},
+		"double slash":         {Path: "a//b"},
+		"NUL":                  {Path: "a\x00b"},
+		"long":                 {Path: string(make([]byte, MaxPath+1))},
+		"kind":                 {Path: "a", Kind: 9},
+		"negative size":        {Path: "a", Content: Content{Size: -1, IDs: ids}},
+		"size without content": {Path: "a", Content: Content{Size: 1}},
+		"content without size": {Path: "a", Content: Content{IDs: ids}},
+		"folder with content":  {Path: "a", Kind: Dir, Content: Content{Size: 1, IDs: ids}},
+		"deep lists":           {Path: "a", Content: Content{Size: 1, Level: MaxListLevel + 1, IDs: ids}},
+		"many IDs":             {Path: "a", Content: Content{Size: 1, IDs: make([]chunk.ID, MaxInline+1)}},
+	} {
+		if err := NewBuilder(store{}.save).Add(context.Background(), &e); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+		// A reader refuses the same when somebody wrote it all the same.
+		if _, err := ParseNode((&Node{Entries: []Entry{e}}).encode()); !errors.Is(err, ErrDamaged) {
+			if name != "kind" && name != "folder with content" { // not expressible in a node
+				t.Errorf("%s: read with %v", name, err)
+			}
+		}
+	}
+}
+
+func TestMadeUpPathsCannotStackLevels(t *testing.T) {
+	if ends(0, leafBits) {
+		t.Error("a hash of zero ends nodes for ever")
+	}
+}
+
+func TestContentLists(t *testing.T) {
+	ctx := context.Background()
+	for _, n := range []int{0, 1, MaxInline, MaxInline + 1, 1000, 100_000} {
+		s := store{}
+		ids := make([]chunk.ID, n)
+		for i := range ids {
+			ids[i] = testID(i)
+		}
+		c, err := NewContent(ctx, s.save, int64(n), ids)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.IDs) > MaxInline {
+			t.Fatalf("%d IDs in the entry", len(c.IDs))
+		}
+		lists, got := 0, []chunk.ID{}
+		err = c.All(ctx, s.load, func(chunk.ID) error { lists++; return nil }, func(id chunk.ID) error { got = append(got, id); return nil })
+		if err != nil || !slices.Equal(got, ids) {
+			t.Fatalf("%d chunks came back as %d, %v", n, len(got), err)
+		}
+		if lists != len(s) {
+			t.Errorf("%d lists visited, %d stored", lists, len(s))
+		}
+		if n < 1000 {
+			continue
+		}
+		before := s.bytes()
+		ids[n/2] = testID(-1)
+		if _, err := NewContent(ctx, s.save, int64(n), ids); err != nil {
+			t.Fatal(err)
+		}
+		if fresh := s.bytes() - before; fresh > 200_000 {
+			t.Errorf("one changed chunk of %d cost %d bytes of lists", n, fresh)
+		}
+	}
+}
+
+func TestMissingAndWrongNodes(t *testing.T) {
+	ctx := context.Background()
+	s := store{}
+	root := build(t, s, many(5000))
+	var leaf chunk.ID
+	err := Nodes(ctx, s.load, root, func(chunk.ID) error { return nil }, func(id chunk.ID, n *Node, err error) error {
+		if n.Level == 0 {
+			leaf = id
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A node that names its own parent's level cannot make a loop.
+	n, _ := LoadNode(ctx, s.load, root)
+	n.Children[0].ID = root
+	looped, _ := s.save(ctx, n.encode())
+	var nodeErr *NodeError
+	if err := Walk(ctx, s.load, looped, func(*Entry) error { return nil }); !errors.As(err, &nodeErr) || !errors.Is(err, ErrDamaged) {
+		t.Errorf("a loop: got %v", err)
+	}
+	delete(s, leaf)
+	if err := Walk(ctx, s.load, root, func(*Entry) error { return nil }); !errors.As(err, &nodeErr) || nodeErr.ID != leaf {
+		t.Errorf("a missing leaf: got %v", err)
+	}
+	missing, seen := 0, 0
+	err = Nodes(ctx, s.load, root, func(chunk.ID) error { return nil }, func(_ chunk.ID, n *Node, err error) error {
+		if err != nil {
+			missing++
+		} else {
+			seen++
+		}
+		return nil
+	})
+	if err != nil || missing != 1 || seen < 50 {
+		t.Errorf("%d missing, %d seen, %v", missing, seen, err)
+	}
+}
+
+func FuzzParseNode(f *testing.F) {
+	entries := many(3)
+	f.Add((&Node{Entries: entries}).encode())
+	f.Add((&Node{Entries: []Entry{{Path: "00", Kind: Dir}}}).encode())
+	f.Add((&Node{Level: 1, Children: []Child{{ID: testID(1), First: entries[0].Key(), Entries: 5}}}).encode())
+	f.Add(encodeList(1, []chunk.ID{testID(1)}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if _, err := parseList(b, 1); err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("untyped error %v", err)
+		}
+		n, err := ParseNode(b)
+		if err != nil {
+			if !errors.Is(err, ErrDamaged) {
+				t.Fatalf("untyped error %v", err)
+			}
+			return
+		}
+		again, err := ParseNode(n.encode())
+		if err != nil || !reflect.DeepEqual(n, again) {
+			t.Fatalf("%+v came back as %+v, %v", n, again, err)
+		}
+	})
+}
+
+func BenchmarkBuild(b *testing.B) {
+	entries := many(100_000)
+	for b.Loop() {
+		build(b, store{}, entries)
+	}
+}

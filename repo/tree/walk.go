@@ -1,0 +1,130 @@
+package tree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/snap-backup/snap/chunk"
+)
+
+// Load returns the bytes of a chunk.
+type Load func(ctx context.Context, id chunk.ID) ([]byte, error)
+
+// SkipNode, returned by a visitor, leaves out what is below a node.
+var SkipNode = errors.New("skip this node")
+
+// NodeError is a failure to load or read one node.
+type NodeError struct {
+	ID  chunk.ID
+	Err error
+}
+
+func (e *NodeError) Error() string { return fmt.Sprintf("tree node %s: %v", e.ID.Short(), e.Err) }
+
+func (e *NodeError) Unwrap() error { return e.Err }
+
+// LoadNode loads and reads one node; its error is a *NodeError.
+func LoadNode(ctx context.Context, load Load, id chunk.ID) (*Node, error) {
+	b, err := load(ctx, id)
+	if err != nil {
+		return nil, &NodeError{id, err}
+	}
+	if len(b) > maxNodeSize {
+		return nil, &NodeError{id, fmt.Errorf("%w: %d bytes", ErrDamaged, len(b))}
+	}
+	n, err := ParseNode(b)
+	if err != nil {
+		return nil, &NodeError{id, err}
+	}
+	return n, nil
+}
+
+// Walk calls fn for every entry below root, in order. The first error ends the
+// walk and is returned; one of loading or reading a node is a *NodeError.
+func Walk(ctx context.Context, load Load, root chunk.ID, fn func(*Entry) error) error {
+	return WalkDomain(ctx, load, root, "", fn)
+}
+
+// WalkDomain is Walk for the entries of one domain alone; "" means all. It
+// loads only the nodes that may hold such entries.
+func WalkDomain(ctx context.Context, load Load, root chunk.ID, domain string, fn func(*Entry) error) error {
+	return walk(ctx, load, root, -1, domain, fn)
+}
+
+// walk visits the node id. above is the level of the node that named it, -1
+// for a root. Levels fall by one a step, so no tree can be endless.
+func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string, fn func(*Entry) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	n, err := LoadNode(ctx, load, id)
+	if err != nil {
+		return err
+	}
+	if above >= 0 && int(n.Level) != above-1 {
+		return &NodeError{id, fmt.Errorf("%w: level %d below level %d", ErrDamaged, n.Level, above)}
+	}
+	for i := range n.Entries {
+		if e := &n.Entries[i]; domain == "" || e.Domain == domain {
+			if err := fn(e); err != nil {
+				return err
+			}
+		}
+	}
+	for i, c := range n.Children {
+		if domain != "" {
+			next := i + 1
+			if strings.Compare(c.First.Domain, domain) > 0 {
+				return nil
+			}
+			if next < len(n.Children) && n.Children[next].First.Domain < domain {
+				continue
+			}
+		}
+		if err := walk(ctx, load, c.ID, int(n.Level), domain, fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Nodes visits the nodes below root, parents first. visit is called before a
+// node is loaded; it may return SkipNode. seen is called with the loaded node
+// or the error of loading it; if it returns nil for an error, the walk goes on
+// beside that node.
+func Nodes(ctx context.Context, load Load, root chunk.ID, visit func(id chunk.ID) error, seen func(id chunk.ID, n *Node, err error) error) error {
+	return nodes(ctx, load, root, -1, visit, seen)
+}
+
+func nodes(ctx context.Context, load Load, id chunk.ID, above int, visit func(chunk.ID) error, seen func(chunk.ID, *Node, error) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := visit(id); err != nil {
+		if errors.Is(err, SkipNode) {
+			return nil
+		}
+		return err
+	}
+	n, err := LoadNode(ctx, load, id)
+	if err == nil && above >= 0 && int(n.Level) != above-1 {
+		err = &NodeError{id, fmt.Errorf("%w: level %d below level %d", ErrDamaged, n.Level, above)}
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		return seen(id, nil, err)
+	}
+	if err := seen(id, n, nil); err != nil {
+		return err
+	}
+	for _, c := range n.Children {
+		if err := nodes(ctx, load, c.ID, int(n.Level), visit, seen); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,317 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/tree"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// blockTarget is the plaintext length at which a block of several chunks
+	// is closed, in bytes.
+	blockTarget = 1 << 20
+	// aloneSize is the length from which a chunk is a block of its own, in
+	// bytes: there is little to gain from neighbours, and reading it should
+	// not decode them.
+	aloneSize = 256 << 10
+	// indexEvery is how many packs are written before an index file lists
+	// them, so that a killed run loses at most about 1 GiB of work.
+	indexEvery = 64
+	// rescueTime bounds how long Close keeps what an interrupted run stored.
+	rescueTime = 30 * time.Second
+)
+
+// Writer stores the content of one snapshot. Goroutines feed it through lanes
+// of their own; blocks are compressed and sealed beside them, and packs are
+// uploaded beside that, with bounded queues between.
+//
+// A writer ends with Commit, or with Close: Close keeps what was stored
+// complete, so that the next run finds it, but writes no snapshot.
+type Writer struct {
+	r      *Repo
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	group  *errgroup.Group
+	jobs   chan job
+	sealed chan *pack.Builder
+	closed bool
+
+	buffers buffers
+
+	// The uploader alone uses these: packs that are durable but in no index
+	// file yet.
+	file  *index.File
+	fresh []freshPack
+
+	mu       sync.Mutex            // guards what follows
+	claimed  map[chunk.ID]struct{} // stored or on their way, not in the repository's index yet
+	builders [2]*pack.Builder      // by kind
+	stats    WriteStats
+
+	metaMu sync.Mutex // guards meta
+	meta   *Lane      // of tree nodes and lists
+}
+
+// WriteStats counts what a writer has added.
+type WriteStats struct {
+	Chunks int64 // new chunks
+	Bytes  int64 // their plaintext
+	Stored int64 // bytes of files written
+}
+
+// job is a block to be encoded.
+type job struct {
+	kind   pack.Kind
+	plain  []byte
+	chunks []pack.Chunk
+}
+
+type freshPack struct {
+	id   pack.ID
+	size int64
+	h    pack.Header
+}
+
+// NewWriter starts a writer. The index must have been loaded.
+func (r *Repo) NewWriter(ctx context.Context) *Writer {
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	group, gctx := errgroup.WithContext(inner)
+	w := &Writer{
+		r: r, ctx: gctx, cancel: cancel, group: group,
+		jobs:    make(chan job, r.opts.Workers),
+		sealed:  make(chan *pack.Builder),
+		claimed: map[chunk.ID]struct{}{},
+		file:    &index.File{},
+	}
+	w.meta = w.newLane(pack.Metadata)
+	var encoders sync.WaitGroup
+	for range r.opts.Workers {
+		encoders.Add(1)
+		group.Go(func() error { defer encoders.Done(); return w.encode() })
+	}
+	group.Go(func() error { return w.upload() })
+	group.Go(func() error {
+		encoders.Wait()
+		defer close(w.sealed)
+		return w.flushBuilders()
+	})
+	return w
+}
+
+// Stats returns what has been added so far.
+func (w *Writer) Stats() WriteStats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stats
+}
+
+// claim reports whether a chunk is new to the repository. If it is, the caller
+// has to store it.
+func (w *Writer) claim(id chunk.ID, size int) bool {
+	// Both under the lock: writeIndex moves chunks from one to the other.
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.claimed[id]; ok || w.r.index.Has(id) {
+		return false
+	}
+	w.claimed[id] = struct{}{}
+	w.stats.Chunks++
+	w.stats.Bytes += int64(size)
+	return true
+}
+
+// SaveNode stores a tree node or list; it is a tree.Save.
+func (w *Writer) SaveNode(ctx context.Context, node []byte) (chunk.ID, error) {
+	w.metaMu.Lock()
+	defer w.metaMu.Unlock()
+	return w.meta.add(ctx, node)
+}
+
+var _ tree.Save = (*Writer)(nil).SaveNode
+
+// encode compresses and seals blocks until there are no more.
+func (w *Writer) encode() error {
+	codec := pack.NewCodec(w.r.blocks)
+	var out []byte
+	for j := range w.jobs {
+		sealed, encoding, err := codec.Encode(out[:0], j.plain)
+		if err != nil {
+			return fmt.Errorf("encode a block: %w", err)
+		}
+		out = sealed
+		w.buffers.put(j.plain)
+		if err := w.place(j.kind, sealed, pack.Block{Encoding: encoding, Chunks: j.chunks}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place adds a sealed block to the pack of its kind and hands on the pack that
+// it does not fit into any more.
+func (w *Writer) place(kind pack.Kind, sealed []byte, b pack.Block) error {
+	w.mu.Lock()
+	var full *pack.Builder
+	cur := w.builders[kind]
+	if cur != nil && cur.Size()+len(sealed) > w.r.opts.PackSize {
+		full, cur = cur, nil
+	}
+	if cur == nil {
+		cur = pack.NewBuilder(kind, w.builderSize(kind))
+	}
+	w.builders[kind] = cur
+	cur.Add(sealed, b)
+	w.mu.Unlock()
+	if full == nil {
+		return nil
+	}
+	return w.handOn(full)
+}
+
+// builderSize is the capacity to begin a pack with: a pack of content usually
+// fills up, one of metadata seldom does.
+func (w *Writer) builderSize(kind pack.Kind) int {
+	if kind == pack.Content {
+		return w.r.opts.PackSize + w.r.opts.PackSize/16
+	}
+	return w.r.opts.PackSize / 16
+}
+
+func (w *Writer) handOn(b *pack.Builder) error {
+	select {
+	case w.sealed <- b:
+		return nil
+	case <-w.ctx.Done():
+		return context.Cause(w.ctx)
+	}
+}
+
+func (w *Writer) flushBuilders() error {
+	for kind := range w.builders {
+		w.mu.Lock()
+		b := w.builders[kind]
+		w.builders[kind] = nil
+		w.mu.Unlock()
+		if b != nil {
+			if err := w.handOn(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// upload finishes packs, stores them, and lists them in index files.
+func (w *Writer) upload() error {
+	for b := range w.sealed {
+		file, h, err := b.Finish(w.r.packs)
+		if err != nil {
+			return err
+		}
+		id := pack.Name(file)
+		if err := w.r.be.Put(w.ctx, packName(id), file); err != nil && !errors.Is(err, backend.ErrExist) {
+			return fmt.Errorf("store a pack: %w", err)
+		}
+		w.file.Add(id, int64(len(file)), &h)
+		w.fresh = append(w.fresh, freshPack{id, int64(len(file)), h})
+		w.count(len(file))
+		if w.file.Len() >= indexEvery {
+			if err := w.writeIndex(w.ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return w.writeIndex(w.ctx)
+}
+
+func (w *Writer) count(bytes int) {
+	w.mu.Lock()
+	w.stats.Stored += int64(bytes)
+	w.mu.Unlock()
+}
+
+// writeIndex lists the packs stored since the last time in an index file. Only
+// after that may others, in this process too, rely on their chunks: a snapshot
+// must never need a pack that no index lists.
+func (w *Writer) writeIndex(ctx context.Context) error {
+	if w.file.Len() == 0 {
+		return nil
+	}
+	b, err := w.file.Seal(w.r.indexes)
+	if err != nil {
+		return err
+	}
+	if _, err := w.r.putNamed(ctx, indexDir, b); err != nil {
+		return fmt.Errorf("store an index file: %w", err)
+	}
+	w.count(len(b))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.fresh {
+		w.r.index.Add(p.id, p.size, p.h)
+		for i := range p.h.Blocks {
+			for _, c := range p.h.Blocks[i].Chunks {
+				delete(w.claimed, c.ID)
+			}
+		}
+	}
+	w.file, w.fresh = &index.File{}, nil
+	return nil
+}
+
+// finish drains the pipeline: blocks, packs, index.
+func (w *Writer) finish() error {
+	if !w.closed {
+		w.closed = true
+		close(w.jobs)
+	}
+	return w.group.Wait()
+}
+
+// Commit makes everything stored durable, then writes the snapshot record,
+// whose statistics and ID it fills in. All lanes must have been flushed.
+func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
+	w.metaMu.Lock()
+	err := w.meta.Flush(ctx)
+	w.metaMu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := w.finish(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	st := w.Stats()
+	s.Version = snapshotVersion
+	s.StoredAt = w.r.opts.Now().UTC()
+	s.NewChunks, s.NewBytes, s.StoredBytes = st.Chunks, st.Bytes, st.Stored
+	b, err := w.r.sealSnapshot(s)
+	if err != nil {
+		return fmt.Errorf("seal the snapshot: %w", err)
+	}
+	if s.ID, err = w.r.putNamed(ctx, snapshotsDir, b); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	return nil
+}
+
+// Close ends a writer without a snapshot. What was stored complete is indexed,
+// so that the next run need not store it again. After Commit it does nothing.
+func (w *Writer) Close() error {
+	timer := time.AfterFunc(rescueTime, func() { w.cancel(context.DeadlineExceeded) })
+	defer timer.Stop()
+	err := w.finish()
+	w.cancel(context.Canceled)
+	return err
+}
