@@ -1,0 +1,108 @@
+package mobilesync
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestCompare(t *testing.T) {
+	file := func(path string, size int64) Record {
+		return makeRow(Record{Domain: "HomeDomain", RelativePath: path, Mode: 0o100644, Size: size})
+	}
+	sealed := func(path string, size int64) Record {
+		r := file(path, size)
+		r.EncryptionKey = make([]byte, 44)
+		return r
+	}
+	evicted := file("evicted", 100)
+	evicted.BSDFlags = 0x40000000
+	folder := makeRow(Record{Domain: "HomeDomain", RelativePath: "folder", Mode: 0o40755})
+	odd := file("odd flags", 3)
+	odd.Flags = 0
+	count := func(r Report) string {
+		return fmt.Sprintf("listed %d blobs %d missing %d size %d emptied %d blocks %d notfile %d extra %d other %d dataless %d database %d unpadded %d",
+			r.Listed, r.Blobs, r.Missing.Count, r.Size.Count, r.Emptied.Count, r.NotBlocks.Count, r.NotFile.Count, r.Extra.Count, r.Other.Count, r.Dataless, r.DatabaseSize, r.Unpadded)
+	}
+	const keep = -1
+	tests := []struct {
+		name      string
+		row       Record
+		encrypted bool
+		blob      int64 // length to give the blob; keep leaves Size
+		want      func(*Report)
+	}{
+		{"as listed", file("a", 5), false, keep, func(r *Report) { r.Blobs = 1 }},
+		{"odd flags", odd, false, 3, func(r *Report) { r.Blobs = 1 }},
+		{"shorter", file("a", 5), false, 4, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
+		{"database by name", file("a.db", 5), false, 4096, func(r *Report) { r.Blobs, r.DatabaseSize = 1, 1 }},
+		{"empty", file("a", 0), false, 0, func(r *Report) { r.Blobs = 1 }},
+		{"emptied", file("a", 9), false, 0, func(r *Report) { r.Blobs, r.Emptied.Count = 1, 1 }},
+		{"evicted", evicted, false, 0, func(r *Report) { r.Blobs, r.Dataless = 1, 1 }},
+		{"folder with a blob", folder, false, 3, func(r *Report) { r.Listed, r.NotFile.Count = 0, 1 }},
+		{"sealed", sealed("a", 5), true, 16, func(r *Report) { r.Blobs = 1 }},
+		{"sealed, whole blocks", sealed("a", 32), true, 48, func(r *Report) { r.Blobs = 1 }},
+		{"sealed, unpadded", sealed("a", 32), true, 32, func(r *Report) { r.Blobs, r.Unpadded = 1, 1 }},
+		{"sealed, empty", sealed("a", 0), true, 16, func(r *Report) { r.Blobs = 1 }},
+		{"sealed, empty of nothing", sealed("a", 0), true, 0, func(r *Report) { r.Blobs = 1 }},
+		{"sealed, emptied", sealed("a", 5), true, 0, func(r *Report) { r.Blobs, r.Emptied.Count = 1, 1 }},
+		{"sealed, broken block", sealed("a", 5), true, 15, func(r *Report) { r.Blobs, r.NotBlocks.Count = 1, 1 }},
+		{"sealed, longer", sealed("a", 5), true, 32, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
+		{"sealed database", sealed("a.sqlite", 5), true, 4112, func(r *Report) { r.Blobs, r.DatabaseSize = 1, 1 }},
+		{"no key though encrypted", file("a", 5), true, 5, func(r *Report) { r.Blobs = 1 }},
+		{"decrypted in place", sealed("a", 5), false, 5, func(r *Report) { r.Blobs = 1 }},
+		{"absurd size", sealed("a", 1<<63-1), true, 16, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			row := tt.row
+			if tt.blob != keep {
+				row.Size = 0
+			}
+			dir := backupSpec{rows: []Record{row}, encrypted: tt.encrypted}.build(t)
+			if tt.blob != keep {
+				put(t, dir, BlobPath(Hashed, row.FileID), make([]byte, tt.blob))
+				os.Remove(filepath.Join(dir, ManifestDB))
+				buildDB(t, filepath.Join(dir, ManifestDB), filesSchema, insertRecords([]Record{tt.row}))
+			}
+			b := mustOpen(t, dir)
+			want := Report{Listed: 1}
+			tt.want(&want)
+			if got := mustCompare(t, b, mustRecords(t, b)); count(got) != count(want) {
+				t.Errorf("got  %s\nwant %s", count(got), count(want))
+			}
+		})
+	}
+}
+
+func TestCompareNames(t *testing.T) {
+	var rows []Record
+	for i := range 30 {
+		rows = append(rows, makeRow(Record{Domain: "D", RelativePath: fmt.Sprintf("%02d", i), Mode: 0o100644, Size: 1}))
+	}
+	dir := backupSpec{rows: rows}.build(t)
+	for _, r := range rows[:25] {
+		os.Remove(filepath.Join(dir, filepath.FromSlash(BlobPath(Hashed, r.FileID))))
+	}
+	put(t, dir, BlobPath(Hashed, rows[29].FileID), append([]byte(sqliteMagic), 1))
+	extra := strings.Repeat("ab", 20)
+	put(t, dir, "ab/"+extra, nil)
+	put(t, dir, "aa/"+extra, nil) // a blob's name in another one's folder
+	put(t, dir, "ab/"+strings.ToUpper(extra), nil)
+	put(t, dir, extra, nil)
+	put(t, dir, "._x", nil)
+	b := mustOpen(t, dir)
+	r := mustCompare(t, b, mustRecords(t, b))
+	if r.Missing.Count != 25 || len(r.Missing.Names) != 20 || r.Faults() != 25 || !strings.HasPrefix(r.Missing.Names[0], "D/00 (") {
+		t.Errorf("missing %+v", r.Missing)
+	}
+	if want := []string{"ab/" + extra}; !slices.Equal(r.Extra.Names, want) {
+		t.Errorf("extra %v", r.Extra)
+	}
+	if r.Other.Count < 3 || r.DatabaseSize != 1 || r.Size.Count != 0 {
+		t.Errorf("report %+v", r)
+	}
+}

@@ -1,0 +1,235 @@
+package keybag
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+)
+
+var testKey = FileKey{3, 1, 4, 1, 5, 9, 2, 6}
+
+func sealBytes(t testing.TB, plain []byte, key FileKey) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w := NewSealer(&out, key)
+	if n, err := w.Write(plain); n != len(plain) || err != nil {
+		t.Fatal(n, err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func testBytes(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{7}).Read(b)
+	return b
+}
+
+// sealLengths lie around the ends of blocks and of the internal buffer.
+var sealLengths = []int{0, 1, 15, 16, 17, firstBufLen - 16, firstBufLen - 1, firstBufLen, firstBufLen + 1, firstBufLen + 16, bufLen - 17, bufLen - 16, bufLen - 1, bufLen, bufLen + 1, bufLen + 15, bufLen + 16,
+	bufLen + 17, 2*bufLen - 1, 2 * bufLen, 3*bufLen + 5}
+
+func TestSealRoundTrip(t *testing.T) {
+	for _, n := range sealLengths {
+		plain := testBytes(n)
+		sealed := sealBytes(t, plain, testKey)
+		if int64(len(sealed)) != SealedSize(int64(n)) {
+			t.Errorf("%d bytes: sealed to %d", n, len(sealed))
+		}
+		if !bytes.Equal(sealed, referenceSeal(plain, testKey)) {
+			t.Errorf("%d bytes: not AES-256-CBC with zero IV and PKCS#7", n)
+		}
+		for name, r := range map[string]io.Reader{
+			"whole":  bytes.NewReader(sealed),
+			"halves": iotest.HalfReader(bytes.NewReader(sealed)),
+			"eof":    iotest.DataErrReader(bytes.NewReader(sealed)),
+		} {
+			back, err := io.ReadAll(NewOpener(r, testKey))
+			if err != nil || !bytes.Equal(back, plain) {
+				t.Errorf("%d bytes, %s: %d bytes back, %v", n, name, len(back), err)
+			}
+		}
+	}
+}
+
+func referenceSeal(plain []byte, key FileKey) []byte {
+	pad := 16 - len(plain)%16
+	out := append(bytes.Clone(plain), bytes.Repeat([]byte{byte(pad)}, pad)...)
+	block, _ := aes.NewCipher(key[:])
+	cipher.NewCBCEncrypter(block, make([]byte, 16)).CryptBlocks(out, out)
+	return out
+}
+
+func TestSealerInPieces(t *testing.T) {
+	plain := testBytes(2*bufLen + 333)
+	var out bytes.Buffer
+	w := NewSealer(&out, testKey)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for rest := plain; len(rest) > 0; {
+		n := min(len(rest), rng.IntN(5000))
+		if _, err := w.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+	if !bytes.Equal(out.Bytes(), referenceSeal(plain, testKey)) {
+		t.Error("pieces give other bytes than the whole")
+	}
+	if _, err := w.Write([]byte{1}); err == nil {
+		t.Error("a closed sealer takes bytes")
+	}
+}
+
+func TestSealerKeepsFirstError(t *testing.T) {
+	boom := errors.New("boom")
+	w := NewSealer(writerFunc(func([]byte) (int, error) { return 0, boom }), testKey)
+	n, err := w.Write(make([]byte, 3*bufLen))
+	if !errors.Is(err, boom) || n >= 3*bufLen {
+		t.Errorf("write: %d, %v", n, err)
+	}
+	if err := w.Close(); !errors.Is(err, boom) {
+		t.Errorf("close: %v", err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+func TestOpenerRefuses(t *testing.T) {
+	sealed := sealBytes(t, bytes.Repeat([]byte{0x55}, 100), testKey)
+	unpadded := func(plain []byte) []byte {
+		block, _ := aes.NewCipher(testKey[:])
+		out := bytes.Clone(plain)
+		cipher.NewCBCEncrypter(block, make([]byte, 16)).CryptBlocks(out, out)
+		return out
+	}
+	for name, b := range map[string][]byte{
+		"empty":        nil,
+		"cut in block": sealed[:len(sealed)-1],
+		"cut block":    sealed[:len(sealed)-16],
+		"one byte":     sealed[:1],
+		"zero padding": unpadded(make([]byte, 16)),
+		"17":           unpadded(bytes.Repeat([]byte{17}, 32)),
+		"mixed":        unpadded(append(make([]byte, 13), 3, 2, 3)),
+		"at buffer":    unpadded(make([]byte, bufLen)),
+	} {
+		got, err := io.ReadAll(NewOpener(bytes.NewReader(b), testKey))
+		if !errors.Is(err, ErrPadding) || len(got) > max(0, len(b)-16) {
+			t.Errorf("%s: %d bytes, %v", name, len(got), err)
+		}
+		if _, _, err := OpenerAt(bytes.NewReader(b), int64(len(b)), testKey); !errors.Is(err, ErrPadding) {
+			t.Errorf("%s at random access: %v", name, err)
+		}
+	}
+	if _, err := io.ReadAll(NewOpener(iotest.TimeoutReader(iotest.HalfReader(bytes.NewReader(sealed))), testKey)); !errors.Is(err, iotest.ErrTimeout) {
+		t.Errorf("error of the source: %v", err)
+	}
+}
+
+func TestOpenerAt(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for _, n := range sealLengths {
+		plain := testBytes(n)
+		sealed := sealBytes(t, plain, testKey)
+		r, size, err := OpenerAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
+		if err != nil || size != int64(n) {
+			t.Fatalf("%d bytes: size %d, %v", n, size, err)
+		}
+		want := bytes.NewReader(plain)
+		for range 200 {
+			off := rng.Int64N(int64(n) + 20)
+			a, b := make([]byte, rng.IntN(n+20)), make([]byte, 0)
+			b = append(b, a...)
+			gotN, gotErr := r.ReadAt(a, off)
+			wantN, wantErr := want.ReadAt(b, off)
+			if gotN != wantN || gotErr != wantErr || !bytes.Equal(a, b) {
+				t.Fatalf("%d bytes: ReadAt(%d, %d) = %d, %v; want %d, %v", n, len(a), off, gotN, gotErr, wantN, wantErr)
+			}
+		}
+		if _, err := r.ReadAt(make([]byte, 1), -1); err == nil {
+			t.Error("negative offset")
+		}
+	}
+}
+
+func TestUnpaddedOpenerAt(t *testing.T) {
+	plain := testBytes(4096)
+	sealed := referenceSeal(plain, testKey)[:4096]
+	r, err := UnpaddedOpenerAt(bytes.NewReader(sealed), 4096, testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(io.NewSectionReader(r, 0, 1<<20)); err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	for _, size := range []int64{-16, 4095} {
+		if _, err := UnpaddedOpenerAt(bytes.NewReader(sealed), size, testKey); !errors.Is(err, ErrPadding) {
+			t.Errorf("size %d: %v", size, err)
+		}
+	}
+	r, err = UnpaddedOpenerAt(bytes.NewReader(sealed), 8192, testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ReadAt(make([]byte, 16), 4096); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("source shorter than said: %v", err)
+	}
+}
+
+func FuzzOpener(f *testing.F) {
+	f.Add(referenceSeal(nil, testKey))
+	f.Add(referenceSeal(make([]byte, 31), testKey))
+	f.Add(make([]byte, 48))
+	f.Fuzz(func(t *testing.T, sealed []byte) {
+		plain, err := io.ReadAll(NewOpener(bytes.NewReader(sealed), testKey))
+		if err != nil {
+			if !errors.Is(err, ErrPadding) {
+				t.Errorf("untyped error %v", err)
+			}
+		} else if !bytes.Equal(referenceSeal(plain, testKey), sealed) {
+			t.Error("opens, but does not seal to the same bytes")
+		}
+		at, size, atErr := OpenerAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
+		if (err == nil) != (atErr == nil) {
+			t.Fatalf("stream: %v, random access: %v", err, atErr)
+		}
+		if atErr == nil {
+			again, err := io.ReadAll(io.NewSectionReader(at, 0, size))
+			if err != nil || !bytes.Equal(again, plain) {
+				t.Errorf("random access gives other bytes: %v", err)
+			}
+		}
+	})
+}
+
+func BenchmarkSeal(b *testing.B) {
+	plain := testBytes(8 << 20)
+	b.SetBytes(int64(len(plain)))
+	for b.Loop() {
+		w := NewSealer(io.Discard, testKey)
+		_, _ = w.Write(plain)
+		_ = w.Close()
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	sealed := referenceSeal(testBytes(8<<20), testKey)
+	b.SetBytes(int64(len(sealed)))
+	for b.Loop() {
+		_, _ = io.Copy(io.Discard, NewOpener(bytes.NewReader(sealed), testKey))
+	}
+}

@@ -1,0 +1,182 @@
+package mobilesync
+
+import (
+	"database/sql"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fillMany writes n rows as a device with many files has them: a third folders,
+// half of all in one domain's deep folders, keys on all files, attributes of
+// pad bytes.
+func fillMany(n, pad int) func(tx *sql.Tx) error {
+	return func(tx *sql.Tx) error {
+		insert, err := tx.Prepare("INSERT OR REPLACE INTO Files VALUES(?,?,?,?,?)")
+		if err != nil {
+			return err
+		}
+		r := rand.New(rand.NewPCG(1, 2))
+		attributes := make([]byte, pad)
+		key := make([]byte, 44)
+		for i := range n {
+			rec := Record{
+				Domain:  fmt.Sprintf("AppDomain-com.example.app%d", i%200),
+				Mode:    0o100644,
+				Size:    r.Int64N(1 << 24),
+				ModTime: 1.6e9 + r.Int64N(1e8), ChangeTime: 1.7e9, Birth: 1.6e9,
+				UserID: 501, GroupID: 501, Inode: 1<<24 + uint64(i), ProtectionClass: 3,
+			}
+			rec.RelativePath = fmt.Sprintf("Library/Application Support/Cache/%02x/%08x-entry-%d.bin", r.IntN(256), r.Uint32(), i)
+			if i%2 == 0 {
+				rec.Domain = "MediaDomain"
+				rec.RelativePath = fmt.Sprintf("Library/SMS/Attachments/%02x/%02d/%08X-0000-4000-8000-%012X/IMG_%d.HEIC", r.IntN(256), i%16, r.Uint32(), i, i)
+			}
+			if i%3 == 0 {
+				rec.Mode, rec.Size = 0o40755, 0
+			} else {
+				for j := range key {
+					key[j] = byte(r.Uint32())
+				}
+				rec.EncryptionKey = key
+			}
+			rec = makeRow(rec)
+			var extra []pair
+			if pad > 0 {
+				extra = []pair{{"ExtendedAttributes", attributes}}
+			}
+			_, err := insert.Exec(hex.EncodeToString(rec.FileID[:]), rec.Domain, rec.RelativePath, rec.Flags, mbFile(rec, extra...))
+			if err != nil {
+				return err
+			}
+		}
+		return insert.Close()
+	}
+}
+
+func readManifest(t testing.TB, path string) *Records {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := ReadManifestDB(t.Context(), f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+func TestManyRows(t *testing.T) {
+	n := 100_000
+	if testing.Short() {
+		n = 10_000
+	}
+	path := filepath.Join(t.TempDir(), ManifestDB)
+	buildDB(t, path, filesSchema, fillMany(n, 0))
+	began := time.Now()
+	records := readManifest(t, path)
+	t.Logf("%d rows in %v", records.Len(), time.Since(began))
+	if records.Len() != n || records.Anomalies.Total() != 0 {
+		t.Fatalf("%d rows, %+v", records.Len(), records.Anomalies)
+	}
+	checkRecords(t, records)
+}
+
+// checkRecords proves the order and the index.
+func checkRecords(t *testing.T, records *Records) {
+	t.Helper()
+	var last Record
+	for i, rec := range records.All() {
+		if i > 0 && (rec.Domain < last.Domain || rec.Domain == last.Domain && rec.RelativePath < last.RelativePath) {
+			t.Fatalf("row %d (%s, %s) is out of order", i, rec.Domain, rec.RelativePath)
+		}
+		if rec.HasFileID {
+			if got, ok := records.ByFileID(rec.FileID); !ok || got != i && records.At(got).FileID != rec.FileID {
+				t.Fatalf("row %d is found at %d, %v", i, got, ok)
+			}
+		}
+		last = rec
+	}
+	if _, ok := records.ByFileID([20]byte{1, 2, 3}); ok {
+		t.Fatal("a row that is not there is found")
+	}
+}
+
+// TestHugeManifest reads 870,000 rows of a 1.2 GB manifest in a process of its
+// own and measures the most memory that took. It writes as much to the
+// temporary folder and takes minutes, so it runs only when asked:
+//
+//	SNAP_TEST_HUGE=1 go test -run TestHugeManifest -v ./device/mobilesync
+func TestHugeManifest(t *testing.T) {
+	if path := os.Getenv("SNAP_TEST_HUGE_READ"); path != "" {
+		began := time.Now()
+		records := readManifest(t, path)
+		fmt.Printf("%d rows in %v, peak memory %s\n", records.Len(), time.Since(began).Round(time.Millisecond), peakMemory(t))
+		return
+	}
+	if os.Getenv("SNAP_TEST_HUGE") == "" || testing.Short() {
+		t.Skip("SNAP_TEST_HUGE is not set")
+	}
+	path := filepath.Join(t.TempDir(), ManifestDB)
+	buildDB(t, path, filesSchema, fillMany(870_000, 0))
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestHugeManifest$")
+	child.Env = append(os.Environ(), "SNAP_TEST_HUGE_READ="+path)
+	out, err := child.CombinedOutput()
+	t.Logf("%d MB:\n%s", info.Size()>>20, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kilobytes int
+	_, after, _ := strings.Cut(string(out), "VmHWM:")
+	if _, err := fmt.Sscanf(after, "%d kB", &kilobytes); err != nil {
+		t.Fatal(err)
+	}
+	if most := 400 << 10; kilobytes > most {
+		t.Errorf("peak memory %d KiB, more than %d", kilobytes, most)
+	}
+}
+
+func peakMemory(t *testing.T) string {
+	if runtime.GOOS != "linux" {
+		t.Skip("peak memory is measured on Linux only")
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmHWM:") {
+			return line
+		}
+	}
+	return ""
+}
+
+func BenchmarkReadManifestDB(b *testing.B) {
+	const n = 100_000
+	path := filepath.Join(b.TempDir(), ManifestDB)
+	buildDB(b, path, filesSchema, fillMany(n, 0))
+	b.ReportAllocs()
+	for b.Loop() {
+		if records := readManifest(b, path); records.Len() != n {
+			b.Fatal(records.Len())
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package mobilesync
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// DefaultLocations returns where Apple's software keeps backups on this
+// system, whether these folders exist or not: Finder and iTunes on macOS; the
+// two variants of iTunes and the Apple Devices app on Windows. On other systems
+// there is no such place and the result is empty.
+func DefaultLocations() []string {
+	home, _ := os.UserHomeDir()
+	var out []string
+	for _, place := range appleFolders(runtime.GOOS, home, os.Getenv("APPDATA")) {
+		out = append(out, filepath.Join(append(place, "MobileSync", "Backup")...))
+	}
+	return out
+}
+
+// appleFolders returns, as path elements, the folders that hold "MobileSync".
+func appleFolders(goos, home, appData string) [][]string {
+	var out [][]string
+	switch goos {
+	case "darwin":
+		if home != "" {
+			out = append(out, []string{home, "Library", "Application Support"})
+		}
+	case "windows":
+		if appData == "" && home != "" {
+			appData = home + `\AppData\Roaming`
+		}
+		if appData != "" {
+			out = append(out, []string{appData, "Apple Computer"}, []string{appData, "Apple"})
+		}
+		if home != "" {
+			out = append(out, []string{home, "Apple"})
+		}
+	}
+	return out
+}

@@ -1,0 +1,102 @@
+package mobilesync
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func equalRecords(a, b Record) bool { return reflect.DeepEqual(a, b) }
+
+// mbdbRow encodes a record; properties are pairs of name and value.
+func mbdbRow(rec Record, properties ...string) []byte {
+	var out []byte
+	str := func(s string, null bool) {
+		if null {
+			out = append(out, 0xff, 0xff)
+			return
+		}
+		out = binary.BigEndian.AppendUint16(out, uint16(len(s)))
+		out = append(out, s...)
+	}
+	str(rec.Domain, false)
+	str(rec.RelativePath, false)
+	str(rec.Target, rec.Target == "")
+	str(string(rec.Digest[:]), !rec.HasDigest)
+	str(string(rec.EncryptionKey), rec.EncryptionKey == nil)
+	out = binary.BigEndian.AppendUint16(out, uint16(rec.Mode))
+	out = binary.BigEndian.AppendUint64(out, rec.Inode)
+	for _, v := range []uint32{rec.UserID, rec.GroupID, uint32(rec.ModTime), uint32(rec.ChangeTime), uint32(rec.Birth)} {
+		out = binary.BigEndian.AppendUint32(out, v)
+	}
+	out = binary.BigEndian.AppendUint64(out, uint64(rec.Size))
+	out = append(out, byte(rec.ProtectionClass), byte(len(properties)/2))
+	for _, p := range properties {
+		str(p, false)
+	}
+	return out
+}
+
+func mbdbRows() []Record {
+	return []Record{
+		makeRow(Record{Domain: "AppDomain-a", RelativePath: "link", Mode: 0o120755, Target: "/x", ModTime: 1<<32 - 1}),
+		makeRow(Record{Domain: "HomeDomain", Mode: 0o40755, Inode: 1<<64 - 1, UserID: 501, GroupID: 502, ModTime: 3, ChangeTime: 2, Birth: 1}),
+		makeRow(Record{Domain: "HomeDomain", RelativePath: "a/b", Mode: 0o100600, Size: 1 << 40, ProtectionClass: 3, EncryptionKey: bytes.Repeat([]byte{1}, 44), HasDigest: true, Digest: [20]byte{9}}),
+	}
+}
+
+func TestReadMBDB(t *testing.T) {
+	rows := mbdbRows()
+	data := []byte(mbdbMagic)
+	for _, i := range []int{2, 0, 1} {
+		data = append(data, mbdbRow(rows[i], "com.apple.x", strings.Repeat("v", 300))...)
+	}
+	records, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkRecords(t, records)
+	if records.Len() != len(rows) || records.Anomalies.Total() != 0 {
+		t.Fatalf("%d rows, %+v", records.Len(), records.Anomalies)
+	}
+	for i, want := range rows {
+		if got := records.At(i); !equalRecords(got, want) {
+			t.Errorf("row %d is\n%+v, want\n%+v", i, got, want)
+		}
+	}
+	whole := map[int]bool{len(mbdbMagic): true}
+	for i, at := 0, len(mbdbMagic); i < 3; i++ {
+		at += len(mbdbRow(rows[[]int{2, 0, 1}[i]], "com.apple.x", strings.Repeat("v", 300)))
+		whole[at] = true
+	}
+	for cut := range data {
+		_, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data[:cut]), int64(cut))
+		if whole[cut] != (err == nil) || err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("cut to %d bytes: %v", cut, err)
+		}
+	}
+	huge := rows[2]
+	huge.Size = -1
+	data = append([]byte(mbdbMagic), mbdbRow(huge)...)
+	if _, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("negative size: %v", err)
+	}
+}
+
+func FuzzReadMBDB(f *testing.F) {
+	for _, r := range mbdbRows() {
+		f.Add(append([]byte(mbdbMagic), mbdbRow(r, "n", "v")...))
+	}
+	f.Add([]byte(mbdbMagic))
+	f.Add([]byte(mbdbMagic + strings.Repeat("\xff", 80)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		records, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			return
+		}
+		checkRecords(t, records)
+	})
+}

@@ -1,0 +1,159 @@
+package mobilesync
+
+import (
+	"github.com/snap-backup/snap/device/mobilesync/bplist"
+)
+
+const (
+	// maxMeta bounds a row's description in bytes. Real ones are 300 to 600,
+	// and up to about 3 KB with extended attributes.
+	maxMeta = 1 << 20
+	// maxKey bounds an EncryptionKey in bytes: 44 in all known backups, 172 in
+	// the device's code.
+	maxKey = 1024
+)
+
+// metaReader reads MBFile objects, the keyed archives in the file column. It
+// keeps its buffers from one to the next; the Record's key points into them
+// until then.
+type metaReader struct {
+	doc     bplist.Doc
+	objects bplist.List
+	target  []byte
+}
+
+// read fills the fields of rec that the description holds. False when it is
+// not a keyed archive with a dictionary at its root; fields of odd type are
+// passed over.
+func (m *metaReader) read(blob []byte, rec *Record) bool {
+	var err error
+	if m.doc, err = bplist.Parse(blob); err != nil {
+		return false
+	}
+	archive, ok := m.doc.Dict(m.doc.Top())
+	if !ok {
+		return false
+	}
+	ref, ok := m.doc.Lookup(archive, "$objects")
+	if !ok {
+		return false
+	}
+	if m.objects, ok = m.doc.Array(ref); !ok {
+		return false
+	}
+	if ref, ok = m.doc.Lookup(archive, "$top"); !ok {
+		return false
+	}
+	top, ok := m.doc.Dict(ref)
+	if !ok {
+		return false
+	}
+	if ref, ok = m.doc.Lookup(top, "root"); !ok {
+		return false
+	}
+	if ref, ok = m.resolve(ref); !ok {
+		return false
+	}
+	file, ok := m.doc.Dict(ref)
+	if !ok {
+		return false
+	}
+	for i := range file.Keys.Len() {
+		if key, ok := m.doc.ASCII(file.Keys.At(i)); ok {
+			m.field(key, file.Values.At(i), rec)
+		}
+	}
+	rec.HasMeta = true
+	return true
+}
+
+func (m *metaReader) field(key []byte, value bplist.Ref, rec *Record) {
+	switch string(key) {
+	case "Mode":
+		m.small(value, &rec.Mode)
+	case "Size":
+		m.int(value, &rec.Size)
+	case "LastModified":
+		m.int(value, &rec.ModTime)
+	case "LastStatusChange":
+		m.int(value, &rec.ChangeTime)
+	case "Birth":
+		m.int(value, &rec.Birth)
+	case "UserID":
+		m.small(value, &rec.UserID)
+	case "GroupID":
+		m.small(value, &rec.GroupID)
+	case "InodeNumber":
+		if v, ok := m.doc.Uint(value); ok {
+			rec.Inode = v
+		}
+	case "Flags":
+		m.small(value, &rec.BSDFlags)
+	case "ProtectionClass":
+		m.small(value, &rec.ProtectionClass)
+	case "EncryptionKey":
+		if data, ok := m.data(value); ok && len(data) > 0 && len(data) <= maxKey {
+			rec.EncryptionKey = data
+		}
+	case "Digest":
+		if data, ok := m.data(value); ok && len(data) == len(rec.Digest) {
+			rec.HasDigest = true
+			copy(rec.Digest[:], data)
+		}
+	case "Target":
+		if ref, ok := m.resolve(value); ok {
+			if m.target, ok = m.doc.Append(m.target[:0], ref); ok && len(m.target) <= maxText {
+				rec.Target = string(m.target)
+			}
+		}
+	}
+}
+
+func (m *metaReader) int(value bplist.Ref, to *int64) {
+	if v, ok := m.doc.Int(value); ok {
+		*to = v
+	}
+}
+
+// small keeps the low 32 bits, so that an owner stored as -2 survives.
+func (m *metaReader) small(value bplist.Ref, to *uint32) {
+	if v, ok := m.doc.Uint(value); ok {
+		*to = uint32(v)
+	}
+}
+
+// data finds data that stands in place, behind a reference, or in a dictionary
+// under NS.data, there again perhaps behind a reference.
+func (m *metaReader) data(value bplist.Ref) ([]byte, bool) {
+	ref, ok := m.resolve(value)
+	if !ok {
+		return nil, false
+	}
+	if dict, ok := m.doc.Dict(ref); ok {
+		if ref, ok = m.doc.Lookup(dict, "NS.data"); !ok {
+			return nil, false
+		}
+		if ref, ok = m.resolve(ref); !ok {
+			return nil, false
+		}
+		return m.doc.Data(ref)
+	}
+	return m.doc.Data(ref)
+}
+
+// resolve follows a reference of the archive to its object; anything else is
+// its own. A reference to a reference is followed a few times and no more, so
+// that a circle ends.
+func (m *metaReader) resolve(ref bplist.Ref) (bplist.Ref, bool) {
+	for range 4 {
+		n, ok := m.doc.UID(ref)
+		if !ok {
+			return ref, true
+		}
+		if n >= uint64(m.objects.Len()) {
+			return 0, false
+		}
+		ref = m.objects.At(int(n))
+	}
+	return 0, false
+}

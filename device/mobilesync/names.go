@@ -1,0 +1,119 @@
+package mobilesync
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxName = 255  // bytes; the limit of APFS, NTFS (in UTF-16 units, so never less) and ext4
+	maxPath = 1023 // bytes; macOS' PATH_MAX without the final NUL
+)
+
+// NameError names a path inside a backup folder that cannot be created safely
+// on every system that snap runs on.
+type NameError struct {
+	Path   string
+	Reason string
+}
+
+func (e *NameError) Error() string {
+	return fmt.Sprintf("unsafe name %q: %s", e.Path, e.Reason)
+}
+
+// CheckPath reports with a *NameError whether a slash-separated relative path
+// cannot be given back safely, and as the same name, on Linux, macOS and
+// Windows. Refused are
+//
+//   - the empty path, absolute paths, empty components, "." and "..";
+//   - NUL and all other control characters, invalid UTF-8;
+//   - backslash, colon and < > " | ? *, which mean other places, other streams
+//     of a file or nothing at all on Windows;
+//   - a component that ends in a dot or a space, which Windows drops;
+//   - device names of Windows (CON, NUL, COM1, "aux.txt" ...);
+//   - components over 255 bytes and paths over 1,023 bytes.
+//
+// Everything else is only odd and accepted: leading dots, upper case, any
+// other Unicode in any normal form. Names that differ only by case or by
+// normal form are accepted too, since whether they collide is known only where
+// they are written: whoever creates files must not overwrite one.
+//
+// Apple's own names (hexadecimal digits and a few fixed names) always pass.
+func CheckPath(path string) error {
+	bad := func(format string, args ...any) error {
+		return &NameError{Path: path, Reason: fmt.Sprintf(format, args...)}
+	}
+	if path == "" {
+		return bad("it is empty")
+	}
+	if len(path) > maxPath {
+		return bad("longer than %d bytes", maxPath)
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		if isHex(name) && len(name) <= maxName && name != "" {
+			continue
+		}
+		if reason := nameFault(name); reason != "" {
+			return bad("%s", reason)
+		}
+	}
+	return nil
+}
+
+func isHex(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// nameFault returns why one component is refused, or "".
+func nameFault(name string) string {
+	switch {
+	case name == "":
+		return "it has an empty component"
+	case name == "." || name == "..":
+		return fmt.Sprintf("it has the component %q", name)
+	case len(name) > maxName:
+		return fmt.Sprintf("a component is longer than %d bytes", maxName)
+	case !utf8.ValidString(name):
+		return "it is not valid UTF-8"
+	case name[len(name)-1] == '.' || name[len(name)-1] == ' ':
+		return "a component ends in a dot or a space"
+	case reserved(name):
+		return "Windows keeps this name for a device"
+	}
+	for _, c := range name {
+		switch {
+		case unicode.IsControl(c):
+			return fmt.Sprintf("it contains the control character %U", c)
+		case strings.ContainsRune(`\:<>"|?*`, c):
+			return fmt.Sprintf("it contains %q", c)
+		}
+	}
+	return ""
+}
+
+// reserved reports whether Windows takes name for a device, which it does with
+// any extension, and with spaces before it, in most versions.
+func reserved(name string) bool {
+	base, _, _ := strings.Cut(name, ".")
+	base = strings.ToUpper(strings.TrimRight(base, " "))
+	switch base {
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
+		return true
+	}
+	for _, port := range []string{"COM", "LPT"} {
+		if digit, ok := strings.CutPrefix(base, port); ok {
+			switch digit {
+			case "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "¹", "²", "³":
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,148 @@
+package mobilesync
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"howett.net/plist"
+
+	"github.com/snap-backup/snap/device/mobilesync/bplist"
+)
+
+var someValues = map[string]any{
+	"Version": "10.0", "Grüße": "ä€😀", "Number": -5, "Big": uint64(1 << 40), "Yes": true, "No": false, "Real": 1.5,
+	"Date": time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC), "Data": []byte{0, 1, 2, 255}, "Empty": "",
+	"Lockdown": map[string]any{"ProductType": "iPhone <&> 'x\"", "Deeper": map[string]any{"Version": "wrong"}},
+	"List":     []any{"a", map[string]any{"Version": "wrong"}},
+}
+
+// Both readers are held against an encoder of another author.
+func TestReadPlist(t *testing.T) {
+	want := values{
+		"Version": "10.0", "Number": int64(-5), "Big": int64(1 << 40), "Yes": true, "No": false, "Real": 1.5,
+		"Date": someValues["Date"], "Data": []byte{0, 1, 2, 255}, "Empty": "", "Lockdown/ProductType": "iPhone <&> 'x\"",
+	}
+	wanted := []string{"Missing", "List", "Lockdown", "Lockdown/None", "Version/x", "List/Version"}
+	for key := range want {
+		wanted = append(wanted, key)
+	}
+	for name, format := range map[string]int{"binary": plist.BinaryFormat, "xml": plist.XMLFormat} {
+		data, err := plist.MarshalIndent(someValues, format, "\t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := readPlist(data, wanted...)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+		for cut := range len(data) - 1 {
+			if _, err := readPlist(data[:cut], wanted...); err == nil && name == "binary" {
+				t.Errorf("%s: cut to %d of %d bytes it is accepted", name, cut, len(data))
+			}
+		}
+	}
+}
+
+func TestReadXMLPlist(t *testing.T) {
+	good := map[string]string{
+		"<plist><dict><key>a</key><string>x</string></dict></plist>":                                                                      "x",
+		"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- c --><plist version=\"1.0\">\n<dict><key>a</key>\n<string>x</string></dict>\n</plist>\n": "x",
+		"<plist><dict><key>a</key><string>1<!-- 2 -->3<![CDATA[<4>&amp;]]>&#53;&#x36;</string></dict></plist>":                            "13<4>&amp;56",
+		"<plist><dict><key>a</key><string/></dict></plist>":                                                                               "",
+		"<plist><dict><key>a</key><string>1</string><key>a</key><string>2</string></dict></plist>":                                        "1",
+		"<plist><dict><key>b</key><array><dict/><array></array><true/></array><key>a</key><string>x</string></dict></plist>":              "x",
+		"<plist><dict><key>&#97;</key><string>x</string></dict></plist>":                                                                  "x",
+	}
+	for in, want := range good {
+		if got, err := readPlist([]byte(in), "a"); err != nil || got["a"] != want {
+			t.Errorf("%s: got %q, %v, want %q", in, got["a"], err, want)
+		}
+	}
+	deep := strings.Repeat("<array>", 1<<20)
+	bad := []string{
+		"", " ", "x", "<", "<plist>", "<plist/>", "<plist></plist>", "<plist><array></array></plist>", "<dict></dict>",
+		"<plist><dict></dict>", "<plist><dict></plist>", "<plist><dict></array></plist>", "<plist><dict></dict><dict></dict></plist>",
+		"<plist><dict><key>a</key></dict></plist>", "<plist><dict><string>x</string></dict></plist>", "<plist><dict><key>a</key><key>b</key><true/></dict></plist>",
+		"<plist><dict><key>a</key><what/></dict></plist>", "<plist><dict>text</dict></plist>", "<plist><dict/></plist>x",
+		"<plist><dict><key>a</key><string>&bomb;</string></dict></plist>", "<plist><dict><key>a</key><string>&#0;</string></dict></plist>",
+		"<plist><dict><key>a</key><string>\xff</string></dict></plist>", "<plist><dict><key>a</key><string><true/></string></dict></plist>",
+		"<!DOCTYPE plist [<!ENTITY a 'x'>]><plist><dict/></plist>", "<plist><dict/></plist><plist><dict/></plist>", "<plist><plist><dict/></plist></plist>",
+		"<plist><dict><key>a</key>" + deep, "<plist><dict><key>a</key><string>" + strings.Repeat("x", 100), "<" + strings.Repeat("a", 1<<20),
+	}
+	for _, in := range bad {
+		if got, err := readPlist([]byte(in), "a"); err == nil {
+			t.Errorf("%.80s: accepted as %v", in, got)
+		}
+	}
+}
+
+func TestHostileBinaryPlists(t *testing.T) {
+	// A dictionary that holds itself, and arrays that would unfold to 2^40.
+	self := writePlist(dict{{"a", dict{{"b", "c"}}}})
+	if i := bytes.IndexByte(self, 0xd1); i >= 0 {
+		self[i+4] = 0
+	}
+	if _, err := readPlist(self, "a", "a/b"); err != nil {
+		t.Log(err)
+	}
+	bomb := []byte("bplist00")
+	var offsets []byte
+	for i := range 40 {
+		offsets = append(offsets, byte(len(bomb)))
+		bomb = append(bomb, 0xa2, byte(i+1), byte(i+1))
+	}
+	offsets = append(offsets, byte(len(bomb)))
+	bomb = append(bomb, 0x08)
+	table := byte(len(bomb))
+	bomb = append(bomb, offsets...)
+	bomb = append(bomb, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 41, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, table)
+	doc, err := bplist.Parse(bomb)
+	if err != nil || doc.Validate() != nil {
+		t.Fatal(err)
+	}
+	if _, err := readPlist(bomb, "a"); err == nil {
+		t.Error("an array was taken for a dictionary")
+	}
+}
+
+func FuzzReadPlist(f *testing.F) {
+	for _, format := range []int{plist.BinaryFormat, plist.XMLFormat} {
+		data, err := plist.Marshal(someValues, format)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add(writePlist(dict{{"Version", 10}, {"Lockdown", dict{{"ProductVersion", "1"}}}}))
+	f.Add([]byte("<plist><dict><key>Date</key><date>2024-01-01T00:00:00Z</date></dict></plist>"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		v, err := readPlist(data, manifestKeys...)
+		if err != nil && v != nil {
+			t.Error("values with an error")
+		}
+		for key := range v {
+			v.text(key)
+			v.bool(key)
+			v.data(key)
+			plausible(v.date(key))
+		}
+	})
+}
+
+func BenchmarkReadXMLPlist(b *testing.B) {
+	icon := strings.Repeat("iVBORw0KGgoAAAANSUhEUgAAADAAAAAwCAYAAABXAvmHAAAAAXNSR0IArs4c6QAA\n", 150)
+	data := []byte("<plist><dict>" + strings.Repeat("<key>icon</key><dict><key>PlaceholderIcon</key><data>"+icon+"</data></dict>", 1000) +
+		"<key>Product Type</key><string>iPhone</string></dict></plist>")
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if v, err := readPlist(data, infoKeys...); err != nil || v.text("Product Type") != "iPhone" {
+			b.Fatal(v, err)
+		}
+	}
+}

@@ -1,0 +1,238 @@
+package mobilesync
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"hash/maphash"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// maxText bounds a domain, path or link target in bytes. A device's own limit
+// is 1,024.
+const maxText = 4096
+
+// recordBuilder collects rows in any order and sorts them at the end. It
+// builds pages in one buffer and keeps them as strings, so that looking at a
+// row later copies nothing.
+type recordBuilder struct {
+	out     Records
+	numbers map[string]uint32 // of domains, in order of appearance
+	names   []string
+	page    []byte
+	scratch []byte
+	text    []byte
+	budget  int64 // bytes of encoded rows still allowed
+}
+
+// newRecordBuilder returns a builder that refuses to grow much beyond source,
+// the size of the manifest in bytes: a hostile one may show the same page of
+// rows without end.
+func newRecordBuilder(source int64) *recordBuilder {
+	return &recordBuilder{
+		numbers: map[string]uint32{},
+		page:    make([]byte, 0, pageSize),
+		budget:  source + pageSize,
+	}
+}
+
+// add takes a copy of rec. FileID, domain and path must be final: anomalies
+// that show in those are counted here.
+func (b *recordBuilder) add(rec *Record) error {
+	b.count(rec)
+	number, ok := b.numbers[rec.Domain]
+	if !ok {
+		name := strings.Clone(rec.Domain)
+		number = uint32(len(b.names))
+		b.numbers[name] = number
+		b.names = append(b.names, name)
+		b.budget -= int64(len(name)) + 64
+	}
+	b.scratch = appendRow(b.scratch[:0], rec, number)
+	const perRow = 16 // reference, index and what sorting needs
+	b.budget -= int64(len(b.scratch)) + perRow
+	if b.budget < 0 {
+		return fmt.Errorf("%w: it has more rows than fit into its size", ErrCorrupt)
+	}
+	if len(b.page)+len(b.scratch) > pageSize {
+		b.seal()
+		if len(b.out.pages) == maxPages {
+			return fmt.Errorf("%w: its rows take more than 4 GiB", ErrCorrupt)
+		}
+	}
+	b.out.refs = append(b.out.refs, rowRef(len(b.out.pages)<<pageBits|len(b.page)))
+	b.page = append(b.page, b.scratch...)
+	return nil
+}
+
+func (b *recordBuilder) seal() {
+	b.out.pages = append(b.out.pages, string(b.page))
+	b.page = b.page[:0]
+}
+
+func (b *recordBuilder) count(rec *Record) {
+	a := &b.out.Anomalies
+	if rec.HasFileID {
+		b.text = append(append(append(b.text[:0], rec.Domain...), '-'), rec.RelativePath...)
+		if sha1.Sum(b.text) != rec.FileID {
+			a.FileIDMismatch++
+		}
+	}
+	switch rec.Flags {
+	case FlagFile, FlagFolder, FlagSymlink:
+		if rec.HasMeta && flagsOf(rec.Mode) != rec.Flags {
+			a.FlagsMismatch++
+		}
+	default:
+		a.OddFlags++
+	}
+}
+
+// flagsOf returns the flags that go with a mode, or 0.
+func flagsOf(mode uint32) uint32 {
+	switch mode & modeType {
+	case modeFile:
+		return FlagFile
+	case modeFolder:
+		return FlagFolder
+	case modeSymlink:
+		return FlagSymlink
+	}
+	return 0
+}
+
+// finish sorts and indexes the rows. The builder must not be used afterwards.
+func (b *recordBuilder) finish(ctx context.Context) (*Records, error) {
+	b.seal()
+	b.page, b.scratch, b.text, b.numbers = nil, nil, nil, nil
+	r := &b.out
+	r.domains = b.names
+	if err := r.sort(ctx); err != nil {
+		return nil, err
+	}
+	r.index()
+	return r, nil
+}
+
+// sort orders refs domain by domain: the rows of one are gathered with their
+// paths at hand, which is several times faster than comparing encoded rows and
+// needs the extra memory for one domain at a time only.
+func (r *Records) sort(ctx context.Context) error {
+	order := make([]uint32, len(r.domains))
+	for i := range order {
+		order[i] = uint32(i)
+	}
+	slices.SortFunc(order, func(a, b uint32) int { return strings.Compare(r.domains[a], r.domains[b]) })
+
+	for _, d := range order {
+		r.ordered = append(r.ordered, r.domains[d])
+	}
+
+	starts := make([]int, len(r.domains)+1)
+	for _, ref := range r.refs {
+		w := r.row(ref)
+		starts[w.domain]++
+	}
+	at := 0
+	for _, d := range order {
+		n := starts[d]
+		starts[d] = at
+		at += n
+	}
+	next := slices.Clone(starts)
+	sorted := make([]rowRef, len(r.refs))
+	for _, ref := range r.refs {
+		w := r.row(ref)
+		sorted[next[w.domain]] = ref
+		next[w.domain]++
+	}
+	r.refs = sorted
+
+	limit := make(chan struct{}, runtime.GOMAXPROCS(0))
+	var wg sync.WaitGroup
+	for d := range r.domains {
+		if ctx.Err() != nil {
+			break
+		}
+		limit <- struct{}{}
+		wg.Go(func() {
+			r.sortPaths(r.refs[starts[d]:next[d]])
+			<-limit
+		})
+	}
+	wg.Wait()
+	return ctx.Err()
+}
+
+func (r *Records) sortPaths(refs []rowRef) {
+	type keyed struct {
+		path string
+		ref  rowRef
+	}
+	rows := make([]keyed, len(refs))
+	for i, ref := range refs {
+		w := r.row(ref)
+		rows[i] = keyed{w.path, ref}
+	}
+	slices.SortFunc(rows, func(a, b keyed) int {
+		if c := strings.Compare(a.path, b.path); c != 0 {
+			return c
+		}
+		x, y := r.row(a.ref), r.row(b.ref)
+		return cmp.Or(strings.Compare(x.fileID(), y.fileID()), cmp.Compare(a.ref, b.ref))
+	})
+	for i := range rows {
+		refs[i] = rows[i].ref
+	}
+}
+
+func (r *Records) index() {
+	size := 16
+	for size < len(r.refs)*3/2 {
+		size *= 2
+	}
+	r.table = make([]uint32, size)
+	// The seed keeps a hostile manifest from choosing FileIDs that collide; it
+	// shows in nothing that anybody sees.
+	r.seed = maphash.MakeSeed()
+	mask := uint64(size - 1)
+rows:
+	for i, ref := range r.refs {
+		w := r.row(ref)
+		id := w.fileID()
+		if id == "" {
+			continue
+		}
+		at := maphash.String(r.seed, id) & mask
+		for ; r.table[at] != 0; at = (at + 1) & mask {
+			if other := r.row(r.refs[r.table[at]-1]); other.fileID() == id {
+				r.Anomalies.DuplicateFileID++
+				continue rows
+			}
+		}
+		r.table[at] = uint32(i + 1)
+	}
+}
+
+// setFileID takes the text of a FileID. Upper-case digits are understood, as
+// the name of the blob follows from the value, but counted as odd.
+func (rec *Record) setFileID(text []byte, a *Anomalies) {
+	rec.HasFileID = false
+	if len(text) == 40 {
+		if _, err := hex.Decode(rec.FileID[:], text); err == nil {
+			rec.HasFileID = true
+			if bytes.ContainsAny(text, "ABCDEF") {
+				a.OddFileID++
+			}
+			return
+		}
+	}
+	rec.FileID = [20]byte{}
+	a.OddFileID++
+}

@@ -1,0 +1,288 @@
+package mobilesync
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"iter"
+)
+
+// Record is one row of a manifest: what the device says about one file, folder
+// or symbolic link. A number that the row does not have is 0.
+type Record struct {
+	// FileID names the blob: SHA-1 of Domain + "-" + RelativePath. HasFileID is
+	// false when the row holds anything but 40 hexadecimal digits.
+	FileID    [20]byte
+	HasFileID bool
+
+	Domain       string
+	RelativePath string // "" for the root of the domain
+
+	Flags uint32 // 1 file, 2 folder, 4 symbolic link; others are seen
+	// HasMeta is false when the row has no readable description; then all
+	// fields below are empty.
+	HasMeta bool
+	Mode    uint32 // Unix st_mode with its type bits
+	Size    int64  // bytes on the device, which can differ from the blob's
+	// Times of the file on the device, in seconds since 1970.
+	ModTime, ChangeTime, Birth int64
+	UserID, GroupID            uint32
+	Inode                      uint64 // on the device
+	BSDFlags                   uint32
+	ProtectionClass            uint32
+	EncryptionKey              []byte // class and wrapped key; nil when the file is not encrypted
+	Digest                     [20]byte
+	HasDigest                  bool
+	Target                     string // of a symbolic link
+}
+
+// Flags of a row.
+const (
+	FlagFile    = 1
+	FlagFolder  = 2
+	FlagSymlink = 4
+)
+
+const (
+	modeType    = 0o170000
+	modeFile    = 0o100000
+	modeFolder  = 0o040000
+	modeSymlink = 0o120000
+	// sfDataless is set on files whose content is evicted to a cloud.
+	sfDataless = 0x40000000
+)
+
+// IsFile reports whether the row is about a regular file, which has a blob: by
+// Flags, or by Mode where Flags says nothing known.
+func (r *Record) IsFile() bool {
+	switch r.Flags {
+	case FlagFile:
+		return true
+	case FlagFolder, FlagSymlink:
+		return false
+	}
+	return r.Mode&modeType == modeFile
+}
+
+// Dataless reports whether the device marked the file as evicted to a cloud,
+// so that its blob is empty whatever Size says.
+func (r *Record) Dataless() bool { return r.BSDFlags&sfDataless != 0 }
+
+// Anomalies counts the rows that no sound manifest has. Such rows are kept.
+type Anomalies struct {
+	OddFileID       int `json:"odd_file_id"`       // not 40 lower-case hexadecimal digits
+	BlobFileID      int `json:"blob_file_id"`      // right, but stored as BLOB
+	FileIDMismatch  int `json:"file_id_mismatch"`  // not the SHA-1 of domain and path
+	DuplicateFileID int `json:"duplicate_file_id"` // ByFileID gives the first row
+	NullText        int `json:"null_text"`         // domain or path missing, or no text
+	LongText        int `json:"long_text"`         // a text too long to be real; counts as empty
+	OddFlags        int `json:"odd_flags"`         // other than 1, 2 and 4
+	FlagsMismatch   int `json:"flags_mismatch"`    // flags and mode tell different types
+	NullMeta        int `json:"null_meta"`         // no description
+	BadMeta         int `json:"bad_meta"`          // the description cannot be read
+}
+
+// Total returns the number of all anomalies; a row can have several.
+func (a Anomalies) Total() int {
+	return a.OddFileID + a.BlobFileID + a.FileIDMismatch + a.DuplicateFileID + a.NullText + a.LongText +
+		a.OddFlags + a.FlagsMismatch + a.NullMeta + a.BadMeta
+}
+
+// Records is all rows of a manifest, sorted by domain and relative path (in
+// byte order; equal ones by FileID). It does not change and may be used from several
+// goroutines. It takes about the bytes of the rows' texts and keys and 60 bytes
+// per row.
+type Records struct {
+	Anomalies Anomalies
+
+	domains []string // by number, in order of appearance
+	ordered []string // the same, sorted
+	pages   []string // encoded rows, see appendRow
+	refs    []rowRef // in sorted order
+	table   []uint32 // open addressing over FileID: index into refs plus 1; 0 is free
+	seed    maphash.Seed
+}
+
+// rowRef is where a row is: page number and offset.
+type rowRef uint32
+
+const (
+	pageBits = 20
+	pageSize = 1 << pageBits
+	maxPages = 1 << (32 - pageBits)
+)
+
+// Len returns the number of rows.
+func (r *Records) Len() int { return len(r.refs) }
+
+// Domains returns the domains in order. The caller must not change it.
+func (r *Records) Domains() []string { return r.ordered }
+
+// At returns row i, which must be at least 0 and under Len.
+func (r *Records) At(i int) Record {
+	row := r.row(r.refs[i])
+	rec := Record{
+		HasFileID: row.has&hasFileID != 0,
+		HasMeta:   row.has&hasMeta != 0,
+		HasDigest: row.has&hasDigest != 0,
+		Domain:    r.domains[row.domain],
+	}
+	rec.RelativePath, row.rest = row.path, row.rest[len(row.path):]
+	if rec.HasFileID {
+		copy(rec.FileID[:], row.take(20))
+	}
+	rec.Flags = uint32(row.uvarint())
+	if rec.HasMeta {
+		rec.Mode = uint32(row.uvarint())
+		rec.Size = row.varint()
+		rec.ModTime = row.varint()
+		rec.ChangeTime = rec.ModTime + row.varint()
+		rec.Birth = rec.ModTime + row.varint()
+		rec.UserID = uint32(row.uvarint())
+		rec.GroupID = uint32(row.uvarint())
+		rec.Inode = row.uvarint()
+		rec.BSDFlags = uint32(row.uvarint())
+		rec.ProtectionClass = uint32(row.uvarint())
+	}
+	if rec.HasDigest {
+		copy(rec.Digest[:], row.take(20))
+	}
+	if row.has&hasKey != 0 {
+		rec.EncryptionKey = []byte(row.take(int(row.uvarint())))
+	}
+	if row.has&hasTarget != 0 {
+		rec.Target = row.take(int(row.uvarint()))
+	}
+	return rec
+}
+
+// All goes through all rows in order.
+func (r *Records) All() iter.Seq2[int, Record] {
+	return func(yield func(int, Record) bool) {
+		for i := range r.refs {
+			if !yield(i, r.At(i)) {
+				return
+			}
+		}
+	}
+}
+
+// ByFileID returns the index of the row with this FileID.
+func (r *Records) ByFileID(id [20]byte) (int, bool) {
+	if len(r.table) == 0 {
+		return 0, false
+	}
+	mask := uint64(len(r.table) - 1)
+	for at := maphash.Bytes(r.seed, id[:]) & mask; r.table[at] != 0; at = (at + 1) & mask {
+		i := int(r.table[at] - 1)
+		if row := r.row(r.refs[i]); row.fileID() == string(id[:]) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// A row is encoded as: one byte of has bits, domain number, path length, path,
+// FileID, flags, the numbers of the description (times after the first as
+// differences to it), digest, key and target, each only if its bit is set.
+const (
+	hasFileID = 1 << iota
+	hasMeta
+	hasDigest
+	hasKey
+	hasTarget
+)
+
+// row is a cursor into an encoded row. Only rows written by appendRow are ever
+// read, so there is nothing to check.
+type row struct {
+	has    byte
+	domain uint32
+	path   string
+	rest   string // from the path on
+}
+
+func (r *Records) row(ref rowRef) row {
+	page := r.pages[ref>>pageBits]
+	w := row{has: page[ref&(pageSize-1)], rest: page[ref&(pageSize-1)+1:]}
+	w.domain = uint32(w.uvarint())
+	n := int(w.uvarint())
+	w.path = w.rest[:n]
+	return w
+}
+
+func (w *row) fileID() string {
+	if w.has&hasFileID == 0 {
+		return ""
+	}
+	return w.rest[len(w.path) : len(w.path)+20]
+}
+
+func (w *row) take(n int) string {
+	s := w.rest[:n]
+	w.rest = w.rest[n:]
+	return s
+}
+
+func (w *row) uvarint() uint64 {
+	var v uint64
+	for i, shift := 0, 0; ; i, shift = i+1, shift+7 {
+		c := w.rest[i]
+		v |= uint64(c&0x7f) << shift
+		if c < 0x80 {
+			w.rest = w.rest[i+1:]
+			return v
+		}
+	}
+}
+
+func (w *row) varint() int64 {
+	u := w.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+// appendRow encodes rec; domain is its domain's number.
+func appendRow(b []byte, rec *Record, domain uint32) []byte {
+	var has byte
+	set := func(bit byte, on bool) {
+		if on {
+			has |= bit
+		}
+	}
+	set(hasFileID, rec.HasFileID)
+	set(hasMeta, rec.HasMeta)
+	set(hasDigest, rec.HasDigest)
+	set(hasKey, rec.EncryptionKey != nil)
+	set(hasTarget, rec.Target != "")
+	b = append(b, has)
+	b = binary.AppendUvarint(b, uint64(domain))
+	b = binary.AppendUvarint(b, uint64(len(rec.RelativePath)))
+	b = append(b, rec.RelativePath...)
+	if rec.HasFileID {
+		b = append(b, rec.FileID[:]...)
+	}
+	b = binary.AppendUvarint(b, uint64(rec.Flags))
+	if rec.HasMeta {
+		b = binary.AppendUvarint(b, uint64(rec.Mode))
+		b = binary.AppendVarint(b, rec.Size)
+		b = binary.AppendVarint(b, rec.ModTime)
+		b = binary.AppendVarint(b, rec.ChangeTime-rec.ModTime)
+		b = binary.AppendVarint(b, rec.Birth-rec.ModTime)
+		b = binary.AppendUvarint(b, uint64(rec.UserID))
+		b = binary.AppendUvarint(b, uint64(rec.GroupID))
+		b = binary.AppendUvarint(b, rec.Inode)
+		b = binary.AppendUvarint(b, uint64(rec.BSDFlags))
+		b = binary.AppendUvarint(b, uint64(rec.ProtectionClass))
+	}
+	if rec.HasDigest {
+		b = append(b, rec.Digest[:]...)
+	}
+	if rec.EncryptionKey != nil {
+		b = binary.AppendUvarint(b, uint64(len(rec.EncryptionKey)))
+		b = append(b, rec.EncryptionKey...)
+	}
+	if rec.Target != "" {
+		b = binary.AppendUvarint(b, uint64(len(rec.Target)))
+		b = append(b, rec.Target...)
+	}
+	return b
+}
