@@ -34,11 +34,14 @@ var ErrAuth = errors.New("authentication failed: wrong key or damaged data")
 // Key is a symmetric key.
 type Key [KeySize]byte
 
-// String hides the key from every form of formatting.
+// String hides the key.
 func (Key) String() string { return "crypto.Key(secret)" }
 
-// GoString hides the key from %#v.
-func (k Key) GoString() string { return k.String() }
+// Format hides the key from every verb, numbers too.
+func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
+
+// MarshalText refuses, and so hides the key from JSON.
+func (Key) MarshalText() ([]byte, error) { return nil, errors.New("a key is not to be written out") }
 
 // NewKey draws a random key.
 func NewKey(rand io.Reader) (Key, error) {
@@ -66,6 +69,7 @@ const (
 	ForSnapshots Purpose = "snap v1 snapshot"
 	ForConfig    Purpose = "snap v1 config"
 	ForSlotInfo  Purpose = "snap v1 key slot info"
+	ForSecrets   Purpose = "snap v1 secret"
 )
 
 // Derive returns the key for one purpose: BLAKE3 in key derivation mode, the

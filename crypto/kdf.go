@@ -46,6 +46,9 @@ func (p KDF) Check() error {
 		return fmt.Errorf("%w: memory %d KiB", ErrBadKDF, p.MemoryKiB)
 	case p.Threads < 1:
 		return fmt.Errorf("%w: no threads", ErrBadKDF)
+	case p.MemoryKiB < 8*uint32(p.Threads):
+		// RFC 9106 demands it, and other implementations refuse less.
+		return fmt.Errorf("%w: memory %d KiB for %d threads", ErrBadKDF, p.MemoryKiB, p.Threads)
 	case len(p.Salt) < 16 || len(p.Salt) > 64:
 		return fmt.Errorf("%w: salt of %d bytes", ErrBadKDF, len(p.Salt))
 	case uint64(p.Time)*uint64(p.MemoryKiB) > 1<<27:

@@ -36,9 +36,12 @@ func NewRecoveryKey(rand io.Reader) (string, error) {
 	return group(crockford.EncodeToString(b) + recoveryChecksum(b)), nil
 }
 
-// Secret returns the bytes that open a slot for what a person typed. Groups,
-// case and look-alike letters of a recovery key do not matter; anything that
-// cannot be one is taken as it is.
+// Secret returns the bytes that open a slot for what a person typed; a slot
+// must be made with what it returns, too. Groups, case and look-alike letters
+// of a recovery key do not matter. Anything else is taken as it is, but
+// ErrRecoveryTypo is returned for what can hardly be a password: six groups of
+// six with digits among them. A passphrase of six words of six letters is not
+// such a thing.
 func Secret(typed string) ([]byte, error) {
 	s := strings.Map(func(r rune) rune {
 		switch r {
@@ -52,18 +55,45 @@ func Secret(typed string) ([]byte, error) {
 		return r
 	}, typed)
 	s = strings.ToUpper(s)
-	if len(s) != recoveryLength || strings.Count(typed, "-") != recoveryLength/recoveryGroup-1 {
+	if len(s) != recoveryLength {
 		return []byte(typed), nil
 	}
 	b, err := crockford.DecodeString(s[:recoveryLength-4])
-	if err != nil {
-		return []byte(typed), nil
-	}
 	defer clear(b)
-	if recoveryChecksum(b) != s[recoveryLength-4:] {
+	switch {
+	case err == nil && recoveryChecksum(b) == s[recoveryLength-4:]:
+		return []byte(group(s)), nil
+	case looksLikeRecovery(typed):
 		return nil, ErrRecoveryTypo
 	}
-	return []byte(group(s)), nil
+	return []byte(typed), nil
+}
+
+// minRecoveryDigits is how many digits a text needs to be taken for a mistyped
+// recovery key. One in 900 keys has fewer; it loses the better message only.
+const minRecoveryDigits = 4
+
+func looksLikeRecovery(typed string) bool {
+	groups := strings.Split(strings.TrimSpace(typed), "-")
+	if len(groups) != recoveryLength/recoveryGroup {
+		return false
+	}
+	digits := 0
+	for _, g := range groups {
+		if len(g) != recoveryGroup {
+			return false
+		}
+		for i := range len(g) {
+			c := g[i] | 0x20
+			switch {
+			case '0' <= g[i] && g[i] <= '9':
+				digits++
+			case c < 'a' || c > 'z':
+				return false
+			}
+		}
+	}
+	return digits >= minRecoveryDigits
 }
 
 // recoveryChecksum is the first 20 bits of the key's BLAKE3, as 4 letters.

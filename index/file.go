@@ -39,6 +39,9 @@ func (f *File) Add(id pack.ID, size int64, h *pack.Header) {
 // Len returns the number of packs added.
 func (f *File) Len() int { return f.n }
 
+// Size is the length of the file so far, in bytes.
+func (f *File) Size() int { return len(f.packs) }
+
 // Seal returns the bytes of the file.
 func (f *File) Seal(sealer *crypto.Sealer) ([]byte, error) {
 	plain := make([]byte, 0, len(f.packs)+16)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 )
 
@@ -12,6 +13,7 @@ import (
 type Builder struct {
 	buf    []byte
 	header Header
+	listed int // bytes that the header takes, at most
 }
 
 // NewBuilder returns a builder for a pack of about size bytes.
@@ -27,6 +29,19 @@ func (b *Builder) Add(sealed []byte, blk Block) {
 	blk.Offset, blk.Stored = uint32(len(b.buf)), uint32(len(sealed))
 	b.buf = append(b.buf, sealed...)
 	b.header.Blocks = append(b.header.Blocks, blk)
+	b.listed += listedSize(len(blk.Chunks)) + len(blk.Dict)*len(chunk.ID{})
+}
+
+// listedSize is what a block of so many chunks takes in the header, at most:
+// numbers take up to 5 bytes.
+func listedSize(chunks int) int { return 16 + chunks*(len(chunk.ID{})+5) }
+
+// Fits reports whether a block of so many sealed bytes and chunks can be added
+// without the file growing beyond size, in bytes, or its header beyond what a
+// reader takes. Many tiny chunks that compress well make long headers.
+func (b *Builder) Fits(sealed, chunks, size int) bool {
+	header := b.listed + listedSize(chunks)
+	return header <= MaxHeaderSize/2 && len(b.buf)+sealed+header <= size
 }
 
 // Size is the length of the pack so far, without its header, in bytes.
@@ -40,6 +55,9 @@ func (b *Builder) Empty() bool { return len(b.header.Blocks) == 0 }
 func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
 	at := len(b.buf)
 	file, err := sealer.Seal(b.buf, b.header.Append(nil), nil)
+	if err == nil && (len(file)-at > MaxHeaderSize || len(file)+trailerSize > MaxSize) {
+		err = fmt.Errorf("%d bytes with a header of %d are more than a reader takes", len(file)+trailerSize, len(file)-at)
+	}
 	if err != nil {
 		return nil, Header{}, fmt.Errorf("finish a pack: %w", err)
 	}

@@ -38,8 +38,9 @@ const (
 	MaxBlockChunks = 1 << 16
 	MaxDictChunks  = 256
 	MaxDictSize    = chunk.MaxSize // bytes of a block's dictionary
-	// MaxDepth is how many blocks may have to be decoded, one as the
-	// dictionary of the next, to read a chunk.
+	// MaxDepth is the greatest depth of a block: 0 without a dictionary,
+	// otherwise one more than that of the deepest block which a chunk of its
+	// dictionary lies in.
 	MaxDepth = 16
 )
 

@@ -3,6 +3,7 @@ package repo
 import (
 	"container/list"
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/snap-backup/snap/index"
@@ -20,14 +21,22 @@ type blockCache struct {
 	loading map[index.BlockRef]*loading
 }
 
+// decoded is a block's plaintext and its depth (pack.MaxDepth). The depth is
+// kept so that whether a chain is too long does not depend on what happens to
+// be in the cache.
+type decoded struct {
+	plain []byte
+	depth int
+}
+
 type cached struct {
 	ref   index.BlockRef
-	plain []byte
+	block decoded
 }
 
 type loading struct {
 	done  chan struct{}
-	plain []byte
+	block decoded
 	err   error
 }
 
@@ -40,67 +49,81 @@ func newBlockCache(limit int) *blockCache {
 }
 
 // get returns a block that is in the cache.
-func (c *blockCache) get(ref index.BlockRef) ([]byte, bool) {
+func (c *blockCache) get(ref index.BlockRef) (decoded, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lookup(ref)
 }
 
-func (c *blockCache) lookup(ref index.BlockRef) ([]byte, bool) {
+func (c *blockCache) lookup(ref index.BlockRef) (decoded, bool) {
 	e, ok := c.blocks[ref]
 	if !ok {
-		return nil, false
+		return decoded{}, false
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cached).plain, true
+	return e.Value.(*cached).block, true
 }
 
 // put enters a block. Nobody may change it afterwards: it may be in use by
 // readers even when it has left the cache.
-func (c *blockCache) put(ref index.BlockRef, plain []byte) {
+func (c *blockCache) put(ref index.BlockRef, b decoded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.blocks[ref]; ok || len(plain) > c.limit {
+	// The capacity is what the block costs, whatever part of it is in use.
+	size := cap(b.plain)
+	if _, ok := c.blocks[ref]; ok || size > c.limit {
 		return
 	}
-	c.blocks[ref] = c.order.PushFront(&cached{ref, plain})
-	c.size += len(plain)
-	for c.size > c.limit {
+	for c.size+size > c.limit {
 		last := c.order.Remove(c.order.Back()).(*cached)
 		delete(c.blocks, last.ref)
-		c.size -= len(last.plain)
+		c.size -= cap(last.block.plain)
 	}
+	c.blocks[ref] = c.order.PushFront(&cached{ref, b})
+	c.size += size
 }
 
 // load returns a block from the cache, or waits for the goroutine that is
 // already loading it, or loads it with fn. fn must not call load: two loads
 // could wait for each other.
-func (c *blockCache) load(ctx context.Context, ref index.BlockRef, fn func() ([]byte, error)) ([]byte, error) {
-	c.mu.Lock()
-	if plain, ok := c.lookup(ref); ok {
-		c.mu.Unlock()
-		return plain, nil
-	}
-	if l, ok := c.loading[ref]; ok {
+func (c *blockCache) load(ctx context.Context, ref index.BlockRef, fn func() (decoded, error)) (decoded, error) {
+	for {
+		c.mu.Lock()
+		if b, ok := c.lookup(ref); ok {
+			c.mu.Unlock()
+			return b, nil
+		}
+		l, ok := c.loading[ref]
+		if !ok {
+			l = &loading{done: make(chan struct{})}
+			c.loading[ref] = l
+			c.mu.Unlock()
+			return c.fill(ref, l, fn)
+		}
 		c.mu.Unlock()
 		select {
 		case <-l.done:
-			return l.plain, l.err
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return decoded{}, ctx.Err()
+		}
+		// That the one who loaded was called off is no reason to fail here.
+		if !errors.Is(l.err, context.Canceled) && !errors.Is(l.err, context.DeadlineExceeded) {
+			return l.block, l.err
+		}
+		if err := ctx.Err(); err != nil {
+			return decoded{}, err
 		}
 	}
-	l := &loading{done: make(chan struct{})}
-	c.loading[ref] = l
-	c.mu.Unlock()
+}
 
-	l.plain, l.err = fn()
+func (c *blockCache) fill(ref index.BlockRef, l *loading, fn func() (decoded, error)) (decoded, error) {
+	l.block, l.err = fn()
 	if l.err == nil {
-		c.put(ref, l.plain)
+		c.put(ref, l.block)
 	}
 	c.mu.Lock()
 	delete(c.loading, ref)
 	c.mu.Unlock()
 	close(l.done)
-	return l.plain, l.err
+	return l.block, l.err
 }

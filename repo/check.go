@@ -76,10 +76,12 @@ func (c *CheckReport) Clean() bool {
 type checker struct {
 	r      *Repo
 	opts   CheckOptions
-	mu     sync.Mutex // guards report, bad and done while packs are read
+	mu     sync.Mutex // guards report and bad while packs are read
 	report CheckReport
 	bad    map[chunk.ID]struct{} // chunks that cannot be had
-	done   int64
+
+	unlisted int  // packs that no index file lists
+	unknown  bool // a snapshot needs a chunk that no index file lists
 }
 
 // Check verifies the repository: config and keys, index files, that packs are
@@ -109,7 +111,12 @@ func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, erro
 	if err := c.snapshots(ctx); err != nil {
 		return nil, err
 	}
+	if c.unknown && c.unlisted > 0 {
+		c.damage(&DamageError{indexDir, fmt.Errorf("%d packs are in no index file, and content is missing: an index file was lost", c.unlisted)},
+			"restore the missing files of this folder from a copy of the repository")
+	}
 	slices.SortFunc(c.report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
+	c.report.Problems = slices.Compact(c.report.Problems) // a bad dictionary is met once for each block that needs it
 	c.report.Chunks = r.index.Len()
 	return &c.report, nil
 }
@@ -128,19 +135,32 @@ func (c *checker) damage(err error, hint string) {
 }
 
 func (c *checker) keys(ctx context.Context) error {
-	if _, err := readConfig(ctx, c.r.be); errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
-		c.damage(&DamageError{configName, err}, "restore config from a copy of the repository before this program ends its last session")
-	} else if err != nil {
+	f, err := readConfig(ctx, c.r.be)
+	if err == nil {
+		if _, err = f.open(c.r.master); err != nil {
+			err = &DamageError{configName, err}
+		}
+	}
+	switch {
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNotFound), errors.Is(err, ErrUnsupported):
+		c.damage(&DamageError{configName, err}, "it was sound when this program opened it: restore it from a copy of the repository")
+	case err != nil:
 		return err
 	}
 	keys, err := c.r.Keys(ctx)
 	if err != nil {
 		return err
 	}
+	sound := 0
 	for _, k := range keys {
-		if k.Damaged != "" {
-			c.damage(&DamageError{keysDir + k.ID.String(), errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
+		if k.Damaged == "" {
+			sound++
+			continue
 		}
+		c.damage(&DamageError{keysDir + k.ID.String(), errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
+	}
+	if sound == 0 {
+		c.damage(&DamageError{keysDir, errors.New("there is no key slot that works")}, "nobody can open the repository any more: restore a key slot from a copy of the repository")
 	}
 	return nil
 }
@@ -148,7 +168,6 @@ func (c *checker) keys(ctx context.Context) error {
 // packs compares the packs that are there with those that the index lists, and
 // marks the chunks of missing ones.
 func (c *checker) packs(ctx context.Context) ([]backend.Info, error) {
-	there := map[pack.ID]bool{}
 	var sound []backend.Info
 	err := c.r.be.List(ctx, packsDir, func(f backend.Info) error {
 		c.report.Packs++
@@ -161,15 +180,16 @@ func (c *checker) packs(ctx context.Context) ([]backend.Info, error) {
 		}
 		p, known := c.r.index.Pack(id)
 		switch {
+		case !known && len(c.r.indexDamage) > 0:
+			c.damage(&DamageError{f.Name, errors.New("no sound index file lists it, and its own header cannot be read")}, packHint)
 		case !known:
+			c.unlisted++
 			c.report.Leftovers = append(c.report.Leftovers, f.Name)
 		case p.Size != f.Size:
-			there[id] = true
 			c.damage(&DamageError{f.Name, fmt.Errorf("has %d bytes, should have %d", f.Size, p.Size)}, packHint)
 			// Blocks before the end may be sound; reading tells.
 			sound = append(sound, f)
 		default:
-			there[id] = true
 			sound = append(sound, f)
 		}
 		return nil
@@ -177,18 +197,16 @@ func (c *checker) packs(ctx context.Context) ([]backend.Info, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list packs: %w", err)
 	}
-	for _, p := range c.r.index.Packs() {
-		if !there[p.ID] {
-			c.damage(&DamageError{packName(p.ID), errors.New("is missing")}, packHint)
-			for _, ref := range p.Blocks {
-				c.markBlock(ref)
-			}
-		}
+	for _, id := range c.r.missing {
+		c.damage(&DamageError{packName(id), errors.New("is missing")}, missingHint)
 	}
 	return sound, nil
 }
 
-const packHint = "fetch this file from a copy of the repository; or import the backups again with --rescan, which stores what is lost anew"
+const (
+	missingHint = "fetch this file from a copy of the repository; or import backups that are still at hand with --rescan: what they share with it is stored anew"
+	packHint    = "fetch this file from a copy of the repository; or move it away and import backups that are still at hand with --rescan: what they share with it is stored anew"
+)
 
 // choose draws the packs to read. Those of the wrong size are always read.
 func (c *checker) choose(packs []backend.Info) []backend.Info {
@@ -257,22 +275,13 @@ func (c *checker) readPacks(ctx context.Context, packs []backend.Info) error {
 // spread marks the chunks of blocks whose dictionary cannot be had, and of
 // those that need these, until there are no more.
 func (c *checker) spread() {
-	if len(c.bad) == 0 {
-		return
-	}
 	for changed := true; changed; {
 		changed = false
 		for _, p := range c.r.index.Packs() {
 			for _, ref := range p.Blocks {
 				_, b := c.r.index.Block(ref)
-				if !slices.ContainsFunc(b.Dict, c.isBad) {
-					continue
-				}
-				for _, ch := range b.Chunks {
-					if !c.isBad(ch.ID) {
-						c.bad[ch.ID] = struct{}{}
-						changed = true
-					}
+				if slices.ContainsFunc(b.Dict, c.isLost) && c.markBlock(ref) {
+					changed = true
 				}
 			}
 		}
@@ -283,3 +292,6 @@ func (c *checker) isBad(id chunk.ID) bool {
 	_, bad := c.bad[id]
 	return bad
 }
+
+// isLost is isBad, and counts a chunk that no pack holds.
+func (c *checker) isLost(id chunk.ID) bool { return c.isBad(id) || !c.r.index.Has(id) }

@@ -67,6 +67,9 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if d := (*DamageError)(nil); errors.As(err, &d) && d.File == "" {
+				err = &DamageError{f.Name, d.Err}
+			}
 			v.c.damage(err, packHint)
 			v.c.markBlock(ref)
 		}
@@ -93,7 +96,7 @@ func (v *verifier) block(ctx context.Context, file []byte, ref index.BlockRef) e
 	if end > int64(len(file)) {
 		return &DamageError{packName(id), fmt.Errorf("block at %d is cut off", b.Offset)}
 	}
-	dict, err := v.c.r.dictionary(ctx, b.Dict, 1)
+	dict, _, err := v.c.r.dictionary(ctx, b.Dict, 1)
 	if err != nil {
 		return err
 	}
@@ -117,16 +120,18 @@ func (c *checker) markPack(p index.Pack) {
 	}
 }
 
-// markBlock notes that the chunks of a block cannot be had from it. A chunk
-// that lies in a second pack as well can still be had, once the first one is
+// markBlock notes that the chunks of a block cannot be had from it, and reports
+// whether any of them was not bad before. A chunk that lies in a second pack as well can still be had, once the first one is
 // away; until then reading finds the first.
-func (c *checker) markBlock(ref index.BlockRef) {
+func (c *checker) markBlock(ref index.BlockRef) (changed bool) {
 	_, b := c.r.index.Block(ref)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range b.Chunks {
-		if loc, ok := c.r.index.Lookup(ch.ID); ok && loc.Block == ref {
+		if loc, ok := c.r.index.Lookup(ch.ID); ok && loc.Block == ref && !c.isBad(ch.ID) {
 			c.bad[ch.ID] = struct{}{}
+			changed = true
 		}
 	}
+	return changed
 }

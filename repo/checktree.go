@@ -112,9 +112,12 @@ func (t *treeCheck) entry(ctx context.Context, e *tree.Entry) (bool, error) {
 	err := e.Content.Chunks(ctx, t.load, func(id chunk.ID) error {
 		n, known := t.c.r.index.Size(id)
 		if !known || t.c.isBad(id) {
+			t.c.unknown = t.c.unknown || !known
 			return errLost
 		}
-		size += int64(n)
+		if size += int64(n); size > e.Content.Size {
+			return errLost // before lists that repeat themselves take for ever
+		}
 		return nil
 	})
 	switch {
@@ -144,6 +147,9 @@ func (t *treeCheck) name(s string) {
 func (t *treeCheck) load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	if t.c.isBad(id) {
 		return nil, &DamageError{"", fmt.Errorf("chunk %s lies in a damaged pack", id.Short())}
+	}
+	if !t.c.r.index.Has(id) {
+		t.c.unknown = true
 	}
 	return t.c.r.Chunk(ctx, id)
 }

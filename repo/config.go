@@ -1,12 +1,14 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,6 +26,10 @@ const FormatVersion = 1
 var knownFeatures = []string{}
 
 const maxConfigSize = 64 << 10
+
+// polynomialDegree is that of every polynomial that chunk.NewPolynomial draws;
+// the cutter's tables are made for it.
+const polynomialDegree = 53
 
 // Config is what a repository says about itself.
 type Config struct {
@@ -80,11 +86,11 @@ func (c Config) seal(master crypto.Key, rand io.Reader) ([]byte, error) {
 	if f.Sealed, err = crypto.NewSealer(master.Derive(crypto.ForConfig), rand).Seal(nil, body, f.ad()); err != nil {
 		return nil, fmt.Errorf("seal config: %w", err)
 	}
-	b, err := json.Marshal(f)
+	b, err := f.encode()
 	if err != nil {
 		return nil, fmt.Errorf("seal config: %w", err)
 	}
-	return append(b, '\n'), nil
+	return b, nil
 }
 
 // readConfig reads config as far as that goes without a key, and refuses what
@@ -116,7 +122,21 @@ func parseConfig(b []byte) (*configFile, error) {
 			return nil, fmt.Errorf("it needs the feature %.40q: %w; use a newer one", feature, ErrUnsupported)
 		}
 	}
+	// The file has no hash for a name, and JSON has many spellings. With one
+	// spelling alone no changed byte goes unnoticed.
+	if same, err := f.encode(); err != nil || !bytes.Equal(b, same) {
+		return nil, &DamageError{configName, errors.New("it is not spelled as this program writes it")}
+	}
 	return &f, nil
+}
+
+// encode returns the bytes of the file.
+func (f *configFile) encode() ([]byte, error) {
+	b, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	return append(b, '\n'), nil
 }
 
 func (f *configFile) open(master crypto.Key) (Config, error) {
@@ -128,12 +148,14 @@ func (f *configFile) open(master crypto.Key) (Config, error) {
 	if err := json.Unmarshal(b, &body); err != nil {
 		return Config{}, err
 	}
-	var pol uint64
-	if _, err := fmt.Sscanf(body.Polynomial, "0x%x", &pol); err != nil || !chunk.Polynomial(pol).Irreducible() {
-		return Config{}, fmt.Errorf("chunker polynomial %q", body.Polynomial)
+	digits, ok := strings.CutPrefix(body.Polynomial, "0x")
+	n, err := strconv.ParseUint(digits, 16, 64)
+	pol := chunk.Polynomial(n)
+	if !ok || err != nil || pol.Deg() != polynomialDegree || !pol.Irreducible() {
+		return Config{}, fmt.Errorf("chunker polynomial %.40q", body.Polynomial)
 	}
 	return Config{
 		Version: f.Format, Features: f.Features,
-		ID: body.ID, Created: body.Created, Polynomial: chunk.Polynomial(pol),
+		ID: body.ID, Created: body.Created, Polynomial: pol,
 	}, nil
 }

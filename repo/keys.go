@@ -30,12 +30,16 @@ type KeyInfo struct {
 
 // unlock tries a secret on every key slot. The slots are tried in order of
 // their IDs and each costs a full derivation, so a wrong password takes at
-// least as long as a right one.
-func unlock(ctx context.Context, be backend.Backend, secret []byte) (crypto.Key, FileID, error) {
+// least as long as a right one. What a slot gives counts only if it opens the
+// config: a slot file of another repository that got here by mistake must not
+// hide the right one.
+func unlock(ctx context.Context, be backend.Backend, secret []byte, config *configFile) (crypto.Key, FileID, Config, error) {
 	var damage []error
 	tried := 0
 	var master crypto.Key
 	var slot FileID
+	var cfg Config
+	var foreign error
 	done := errors.New("opened")
 	err := be.List(ctx, keysDir, func(f backend.Info) error {
 		if err := ctx.Err(); err != nil {
@@ -60,26 +64,31 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte) (crypto.Key,
 		if err != nil {
 			return err
 		}
-		master = key
-		slot, err = fileID(f.Name)
-		if err != nil {
+		if cfg, err = config.open(key); err != nil {
+			foreign = &DamageError{configName, fmt.Errorf("key slot %s opens, but not with the key of this file: %w", f.Name, err)}
+			return nil
+		}
+		if slot, err = fileID(f.Name); err != nil {
 			return err
 		}
+		master = key
 		return done
 	})
 	switch {
 	case errors.Is(err, done):
-		return master, slot, nil
+		return master, slot, cfg, nil
 	case err != nil:
-		return crypto.Key{}, FileID{}, fmt.Errorf("open a key slot: %w", err)
+		err = fmt.Errorf("open a key slot: %w", err)
+	case foreign != nil:
+		err = errors.Join(append([]error{foreign}, damage...)...)
 	case tried == 0 && len(damage) == 0:
-		return crypto.Key{}, FileID{}, &DamageError{keysDir, errors.New("there is no key slot")}
+		err = &DamageError{keysDir, errors.New("there is no key slot")}
 	case tried == 0:
-		return crypto.Key{}, FileID{}, errors.Join(damage...)
-	case len(damage) > 0:
-		return crypto.Key{}, FileID{}, errors.Join(append([]error{ErrWrongPassword}, damage...)...)
+		err = errors.Join(damage...)
+	default:
+		err = errors.Join(append([]error{ErrWrongPassword}, damage...)...)
 	}
-	return crypto.Key{}, FileID{}, ErrWrongPassword
+	return crypto.Key{}, FileID{}, Config{}, err
 }
 
 func readSlot(ctx context.Context, be backend.Backend, name string) (*crypto.Slot, error) {
@@ -121,6 +130,9 @@ func (r *Repo) Keys(ctx context.Context) ([]KeyInfo, error) {
 		}
 		k := KeyInfo{ID: id, Current: id == r.slot}
 		s, err := readSlot(ctx, r.be, f.Name)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return err // it may be sound all the same
+		}
 		var info crypto.SlotInfo
 		if err == nil {
 			info, err = s.Info(r.master)
@@ -143,8 +155,17 @@ func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) 
 	return r.addSlot(ctx, secret, info)
 }
 
-// RemoveKey removes the key slot whose ID begins with prefix. The last slot
-// that is not damaged cannot be removed. Who has a copy of the slot's file, or
+// deleteSlot removes a slot that may be gone already.
+func (r *Repo) deleteSlot(ctx context.Context, id FileID) error {
+	err := r.be.Delete(ctx, keysDir+id.String())
+	if errors.Is(err, backend.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// RemoveKey removes the key slot whose ID begins with prefix, unless no sound
+// slot would be left. Who has a copy of the slot's file, or
 // has opened the repository with it before, is not locked out by this.
 func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 	keys, err := r.Keys(ctx)
@@ -152,10 +173,10 @@ func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 		return FileID{}, err
 	}
 	var found []KeyInfo
-	sound := 0
+	left := 0 // sound slots but for the one found
 	for _, k := range keys {
 		if k.Damaged == "" {
-			sound++
+			left++
 		}
 		if prefix != "" && strings.HasPrefix(k.ID.String(), strings.ToLower(prefix)) {
 			found = append(found, k)
@@ -166,18 +187,23 @@ func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 		return FileID{}, fmt.Errorf("%q: %w", prefix, ErrNoKey)
 	case len(found) > 1:
 		return FileID{}, fmt.Errorf("%q fits %d keys: %w", prefix, len(found), ErrAmbiguous)
-	case found[0].Damaged == "" && sound == 1:
+	}
+	if found[0].Damaged == "" {
+		left--
+	}
+	if left == 0 {
 		return FileID{}, ErrLastKey
 	}
-	if err := r.be.Delete(ctx, keysDir+found[0].ID.String()); err != nil {
+	if err := r.deleteSlot(ctx, found[0].ID); err != nil {
 		return FileID{}, fmt.Errorf("remove a key slot: %w", err)
 	}
 	return found[0].ID, nil
 }
 
 // ChangePassword replaces the slot that opened the repository by one that
-// opens with secret. The new slot is durable before the old one goes.
-func (r *Repo) ChangePassword(ctx context.Context, secret []byte) (FileID, error) {
+// opens with secret and keeps its label. The new slot is durable before the
+// old one goes.
+func (r *Repo) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (FileID, error) {
 	s, err := readSlot(ctx, r.be, keysDir+r.slot.String())
 	if err != nil {
 		return FileID{}, err
@@ -186,13 +212,14 @@ func (r *Repo) ChangePassword(ctx context.Context, secret []byte) (FileID, error
 	if err != nil {
 		return FileID{}, err
 	}
+	info.Kind = kind
 	old := r.slot
 	id, err := r.addSlot(ctx, secret, info)
 	if err != nil {
 		return FileID{}, err
 	}
 	r.slot = id
-	if err := r.be.Delete(ctx, keysDir+old.String()); err != nil {
+	if err := r.deleteSlot(ctx, old); err != nil {
 		return id, fmt.Errorf("the new password works, but the old one could not be removed: %w", err)
 	}
 	return id, nil

@@ -18,15 +18,19 @@ import (
 // have been authenticated and have this ID, or there is an error; ErrDamaged
 // if the chunk is missing or wrong.
 func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+	// A restore out of the cache must stop as soon as any other.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	loc, ok := r.index.Lookup(id)
 	if !ok {
 		return nil, &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
 	}
-	plain, err := r.cache.load(ctx, loc.Block, func() ([]byte, error) { return r.block(ctx, loc.Block, 0) })
+	b, err := r.cache.load(ctx, loc.Block, func() (decoded, error) { return r.block(ctx, loc.Block, 0) })
 	if err != nil {
 		return nil, err
 	}
-	return r.cutChunk(plain, loc, id)
+	return r.cutChunk(b.plain, loc, id)
 }
 
 // cutChunk takes a chunk out of its decoded block and checks its ID.
@@ -40,25 +44,30 @@ func (r *Repo) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte, 
 	return data, nil
 }
 
-// block reads and decodes one block. depth is the number of blocks that are
+// block reads and decodes one block. above is the number of blocks that are
 // waiting for it as their dictionary.
-func (r *Repo) block(ctx context.Context, ref index.BlockRef, depth int) ([]byte, error) {
-	if depth > pack.MaxDepth {
-		return nil, &DamageError{"", fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}
+func (r *Repo) block(ctx context.Context, ref index.BlockRef, above int) (decoded, error) {
+	if above > pack.MaxDepth {
+		return decoded{}, errTooDeep()
 	}
 	id, b := r.index.Block(ref)
 	sealed := make([]byte, b.Stored)
 	if n, err := r.be.ReadAt(ctx, packName(id), sealed, int64(b.Offset)); n < len(sealed) {
 		if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
-			return nil, &DamageError{packName(id), err}
+			return decoded{}, &DamageError{packName(id), err}
 		}
-		return nil, err
+		return decoded{}, err
 	}
-	dict, err := r.dictionary(ctx, b.Dict, depth+1)
+	dict, depth, err := r.dictionary(ctx, b.Dict, above+1)
 	if err != nil {
-		return nil, err
+		return decoded{}, err
 	}
-	return r.decode(id, sealed, &b, dict)
+	plain, err := r.decode(id, sealed, &b, dict)
+	return decoded{plain, depth}, err
+}
+
+func errTooDeep() error {
+	return &DamageError{"", fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}
 }
 
 // decode opens the sealed bytes of a block of pack id.
@@ -74,32 +83,34 @@ func (r *Repo) decode(id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]
 
 // dictionary puts together the chunks that form a block's dictionary. Their
 // blocks come from the cache or are decoded here; waiting for another
-// goroutine's load could be waiting for oneself.
-func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, depth int) ([]byte, error) {
-	var dict []byte
+// goroutine's load could be waiting for oneself. It returns also the depth of
+// the block that uses it.
+func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict []byte, depth int, err error) {
 	for _, id := range ids {
 		loc, ok := r.index.Lookup(id)
 		if !ok {
-			return nil, &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
+			return nil, 0, &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
 		}
 		if len(dict)+int(loc.Size) > pack.MaxDictSize {
-			return nil, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
+			return nil, 0, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
 		}
-		plain, ok := r.cache.get(loc.Block)
+		base, ok := r.cache.get(loc.Block)
 		if !ok {
-			var err error
-			if plain, err = r.block(ctx, loc.Block, depth); err != nil {
-				return nil, fmt.Errorf("dictionary: %w", err)
+			if base, err = r.block(ctx, loc.Block, above); err != nil {
+				return nil, 0, fmt.Errorf("dictionary: %w", err)
 			}
-			r.cache.put(loc.Block, plain)
+			r.cache.put(loc.Block, base)
 		}
-		data, err := r.cutChunk(plain, loc, id)
+		if depth = max(depth, base.depth+1); depth > pack.MaxDepth {
+			return nil, 0, errTooDeep()
+		}
+		data, err := r.cutChunk(base.plain, loc, id)
 		if err != nil {
-			return nil, fmt.Errorf("dictionary: %w", err)
+			return nil, 0, fmt.Errorf("dictionary: %w", err)
 		}
 		dict = append(dict, data...)
 	}
-	return dict, nil
+	return dict, depth, nil
 }
 
 // WriteContent writes the bytes of a file to w and checks that they are as
@@ -127,10 +138,60 @@ func (r *Repo) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) e
 	return nil
 }
 
+// SameContent reports whether src holds exactly the bytes of a content. It
+// compares chunk IDs, so nothing of the content itself is read from the
+// repository.
+func (r *Repo) SameContent(ctx context.Context, src io.Reader, c *tree.Content) (bool, error) {
+	h, _ := r.hashers.Get().(*chunk.Hasher)
+	defer r.hashers.Put(h)
+	differs := errors.New("differs")
+	var buf []byte
+	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
+		size, ok := r.index.Size(id)
+		if !ok {
+			return &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
+		}
+		if cap(buf) < int(size) {
+			buf = make([]byte, size)
+		}
+		buf = buf[:size]
+		if _, err := io.ReadFull(src, buf); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return differs
+			}
+			return err
+		}
+		if h.ID(buf) != id {
+			return differs
+		}
+		return nil
+	})
+	if errors.Is(err, differs) {
+		return false, nil
+	}
+	if err != nil {
+		return false, treeDamage(err)
+	}
+	n, err := io.ReadFull(src, make([]byte, 1))
+	if n > 0 || err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return true, nil
+}
+
 // Walk calls fn for every entry of a snapshot in order, or for those of one
 // domain.
 func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tree.Entry) error) error {
 	return treeDamage(tree.WalkDomain(ctx, r.Chunk, s.Root, domain, fn))
+}
+
+// Find returns the entry of a snapshot with a key, or nil.
+func (r *Repo) Find(ctx context.Context, s *Snapshot, key tree.Key) (*tree.Entry, error) {
+	e, err := tree.Find(ctx, r.Chunk, s.Root, key)
+	return e, treeDamage(err)
 }
 
 // treeDamage marks a node that was read but makes no sense as damage.

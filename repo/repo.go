@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -128,9 +129,12 @@ type Options struct {
 	Now      func() time.Time // time.Now by default
 	Cost     crypto.Cost      // of guessing a password of a new key slot; calibrated by default
 	Workers  int              // goroutines that compress and seal; as many as cores by default
-	PackSize int              // bytes, 16 MiB by default
+	PackSize int              // bytes, 16 MiB by default, at most 64 MiB
 	Cache    int              // bytes of decoded blocks to keep, 64 MiB by default
 }
+
+// maxPackSize leaves room below pack.MaxSize for a block and the header.
+const maxPackSize = 64 << 20
 
 func (o Options) withDefaults() Options {
 	if o.Rand == nil {
@@ -145,6 +149,7 @@ func (o Options) withDefaults() Options {
 	if o.PackSize <= 0 {
 		o.PackSize = 16 << 20
 	}
+	o.PackSize = min(o.PackSize, maxPackSize)
 	if o.Cache <= 0 {
 		o.Cache = 64 << 20
 	}
@@ -164,6 +169,7 @@ type Repo struct {
 	packs     *crypto.Sealer
 	indexes   *crypto.Sealer
 	snapshots *crypto.Sealer
+	secrets   *crypto.Sealer
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
@@ -171,6 +177,7 @@ type Repo struct {
 
 	index       *index.Index
 	indexDamage []error
+	missing     []pack.ID // packs that an index file lists and that are not there
 }
 
 // Create makes a repository in an empty backend and opens it. secret opens its
@@ -178,7 +185,8 @@ type Repo struct {
 // a complete one.
 func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.SlotInfo, opts Options) (*Repo, error) {
 	opts = opts.withDefaults()
-	if err := checkVacant(ctx, be); err != nil {
+	stale, err := checkVacant(ctx, be)
+	if err != nil {
 		return nil, err
 	}
 	master, err := crypto.NewKey(opts.Rand)
@@ -199,10 +207,23 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 		return nil, err
 	}
 	if err := be.Put(ctx, configName, b); err != nil {
-		if errors.Is(err, backend.ErrExist) {
-			err = ErrExists
+		if !errors.Is(err, backend.ErrExist) {
+			return nil, fmt.Errorf("create repository: %w", err)
 		}
-		return nil, fmt.Errorf("create repository: %w", err)
+		// Another process was faster, and its repository has no use for this
+		// slot. What fails here is only untidy.
+		_ = r.deleteSlot(ctx, r.slot)
+		return nil, fmt.Errorf("create repository: %w", ErrExists)
+	}
+	// Only now: before, one of them could have been the slot of a process that
+	// creates a repository here at the same time.
+	for _, id := range stale {
+		if id == r.slot {
+			continue // the same randomness makes the same slot
+		}
+		if err := r.deleteSlot(ctx, id); err != nil {
+			return nil, fmt.Errorf("the repository was created, but a key slot that an interrupted init left could not be removed: %w", err)
+		}
 	}
 	r.index = index.New()
 	return r, nil
@@ -210,29 +231,22 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 
 // checkVacant refuses a backend that holds a repository or what is left of
 // one. Key slots alone are what an interrupted Create leaves; they open
-// nothing, so they are removed.
-func checkVacant(ctx context.Context, be backend.Backend) error {
-	var slots []string
-	err := be.List(ctx, "", func(f backend.Info) error {
+// nothing, and are returned.
+func checkVacant(ctx context.Context, be backend.Backend) (slots []FileID, err error) {
+	err = be.List(ctx, "", func(f backend.Info) error {
 		switch {
 		case f.Name == configName:
 			return fmt.Errorf("create repository: %w", ErrExists)
 		case strings.HasPrefix(f.Name, keysDir):
-			slots = append(slots, f.Name)
+			if id, err := fileID(f.Name); err == nil {
+				slots = append(slots, id)
+			}
 		case strings.HasPrefix(f.Name, packsDir), strings.HasPrefix(f.Name, indexDir), strings.HasPrefix(f.Name, snapshotsDir):
 			return fmt.Errorf("create repository: %w, but its config file is missing; restore that file from a copy", ErrExists)
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	for _, name := range slots {
-		if err := be.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return fmt.Errorf("remove what an interrupted init left: %w", err)
-		}
-	}
-	return nil
+	return slots, err
 }
 
 // Open opens the repository in a backend with a password, key file or recovery
@@ -243,13 +257,9 @@ func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) 
 	if err != nil {
 		return nil, err
 	}
-	master, slot, err := unlock(ctx, be, secret)
+	master, slot, cfg, err := unlock(ctx, be, secret, sealed)
 	if err != nil {
 		return nil, err
-	}
-	cfg, err := sealed.open(master)
-	if err != nil {
-		return nil, &DamageError{configName, err}
 	}
 	r := newRepo(be, opts, cfg, master)
 	r.slot = slot
@@ -264,6 +274,7 @@ func newRepo(be backend.Backend, opts Options, cfg Config, master crypto.Key) *R
 		packs:     crypto.NewSealer(master.Derive(crypto.ForPacks), opts.Rand),
 		indexes:   crypto.NewSealer(master.Derive(crypto.ForIndexes), opts.Rand),
 		snapshots: crypto.NewSealer(master.Derive(crypto.ForSnapshots), opts.Rand),
+		secrets:   crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
 		cache:     newBlockCache(opts.Cache),
 	}
 	r.codecs.New = func() any { return pack.NewCodec(r.blocks) }
@@ -278,14 +289,58 @@ func (r *Repo) Config() Config { return r.config }
 func (r *Repo) Index() *index.Index { return r.index }
 
 // LoadIndex reads all index files. A damaged one does not stop it: packs that
-// no index lists are then read for their headers, and IndexDamage tells.
+// no index lists are then read for their headers, and IndexDamage tells. Packs
+// that are not there are left out, so that their chunks count as unknown and
+// are stored anew when they turn up in a backup. Nothing else may use the
+// repository meanwhile.
 func (r *Repo) LoadIndex(ctx context.Context) error {
+	x, damage, err := r.readIndex(ctx, nil)
+	if err != nil {
+		return err
+	}
+	// The packs come second: whatever an index file lists was there before it.
+	there, err := r.listPacks(ctx)
+	if err != nil {
+		return fmt.Errorf("list packs: %w", err)
+	}
+	var missing []pack.ID
+	for _, p := range x.Packs() {
+		if !there[p.ID] {
+			missing = append(missing, p.ID)
+		}
+	}
+	if len(missing) > 0 {
+		if x, damage, err = r.readIndex(ctx, missing); err != nil {
+			return err
+		}
+	}
+	if len(damage) > 0 {
+		if err := r.indexFromPacks(ctx, x); err != nil {
+			return fmt.Errorf("read pack headers in place of a damaged index: %w", err)
+		}
+	}
+	x.Compact()
+	r.index, r.indexDamage, r.missing = x, damage, missing
+	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
+	return nil
+}
+
+// readIndex reads all index files but for what they say of some packs.
+func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (*index.Index, []error, error) {
 	x := index.New()
+	add := x.Add
+	if len(without) > 0 {
+		add = func(id pack.ID, size int64, h pack.Header) {
+			if !slices.Contains(without, id) {
+				x.Add(id, size, h)
+			}
+		}
+	}
 	var damage []error
 	err := r.be.List(ctx, indexDir, func(f backend.Info) error {
 		b, err := r.readNamed(ctx, f.Name, index.MaxFileSize)
 		if err == nil {
-			err = index.OpenFile(b, r.indexes, x.Add)
+			err = index.OpenFile(b, r.indexes, add)
 			if err != nil {
 				err = &DamageError{f.Name, err}
 			}
@@ -297,16 +352,21 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("read the index: %w", err)
+		return nil, nil, fmt.Errorf("read the index: %w", err)
 	}
-	if len(damage) > 0 {
-		if err := r.indexFromPacks(ctx, x); err != nil {
-			return fmt.Errorf("read pack headers in place of a damaged index: %w", err)
+	return x, damage, nil
+}
+
+// listPacks returns the packs that are there.
+func (r *Repo) listPacks(ctx context.Context) (map[pack.ID]bool, error) {
+	there := map[pack.ID]bool{}
+	err := r.be.List(ctx, packsDir, func(f backend.Info) error {
+		if id, err := fileID(f.Name); err == nil {
+			there[pack.ID(id)] = true
 		}
-	}
-	x.Compact()
-	r.index, r.indexDamage = x, damage
-	return nil
+		return nil
+	})
+	return there, err
 }
 
 // IndexDamage returns what LoadIndex found wrong with index files.

@@ -36,6 +36,7 @@ type Snapshot struct {
 	Source Source `json:"source"`
 
 	Encrypted bool     `json:"encrypted"`          // by the device, with a backup password
+	Unlocked  bool     `json:"unlocked,omitempty"` // encrypted, but stored as what it holds
 	Complete  bool     `json:"complete"`           // as the device finished it
 	Problems  []string `json:"problems,omitempty"` // why not, or what else was noticed
 	Tags      []string `json:"tags,omitempty"`
@@ -143,6 +144,7 @@ func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
+			case errors.Is(err, backend.ErrNotExist): // forgotten since it was listed
 			case errors.Is(err, ErrDamaged):
 				damaged = append(damaged, err)
 			case err != nil:

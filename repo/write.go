@@ -26,6 +26,9 @@ const (
 	// indexEvery is how many packs are written before an index file lists
 	// them, so that a killed run loses at most about 1 GiB of work.
 	indexEvery = 64
+	// maxIndexSize is the length at which an index file is closed, in bytes.
+	// One more pack cannot bring it to index.MaxFileSize.
+	maxIndexSize = 64 << 20
 	// rescueTime bounds how long Close keeps what an interrupted run stored.
 	rescueTime = 30 * time.Second
 )
@@ -88,7 +91,7 @@ func (r *Repo) NewWriter(ctx context.Context) *Writer {
 	w := &Writer{
 		r: r, ctx: gctx, cancel: cancel, group: group,
 		jobs:    make(chan job, r.opts.Workers),
-		sealed:  make(chan *pack.Builder),
+		sealed:  make(chan *pack.Builder, 1),
 		claimed: map[chunk.ID]struct{}{},
 		file:    &index.File{},
 	}
@@ -112,6 +115,13 @@ func (w *Writer) Stats() WriteStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.stats
+}
+
+// pending counts chunks that were claimed and are in no index yet.
+func (w *Writer) pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.claimed)
 }
 
 // claim reports whether a chunk is new to the repository. If it is, the caller
@@ -162,7 +172,7 @@ func (w *Writer) place(kind pack.Kind, sealed []byte, b pack.Block) error {
 	w.mu.Lock()
 	var full *pack.Builder
 	cur := w.builders[kind]
-	if cur != nil && cur.Size()+len(sealed) > w.r.opts.PackSize {
+	if cur != nil && !cur.Fits(len(sealed), len(b.Chunks), w.r.opts.PackSize) {
 		full, cur = cur, nil
 	}
 	if cur == nil {
@@ -210,8 +220,20 @@ func (w *Writer) flushBuilders() error {
 	return nil
 }
 
-// upload finishes packs, stores them, and lists them in index files.
+// upload finishes packs, stores them, and lists them in index files. When it
+// fails, it still tries to list the packs that are durable: the next run need
+// not store them again.
 func (w *Writer) upload() error {
+	err := w.uploadAll()
+	if err != nil && w.file.Len() > 0 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), rescueTime)
+		defer cancel()
+		_ = w.writeIndex(ctx) // the first failure is the one to report
+	}
+	return err
+}
+
+func (w *Writer) uploadAll() error {
 	for b := range w.sealed {
 		file, h, err := b.Finish(w.r.packs)
 		if err != nil {
@@ -224,7 +246,7 @@ func (w *Writer) upload() error {
 		w.file.Add(id, int64(len(file)), &h)
 		w.fresh = append(w.fresh, freshPack{id, int64(len(file)), h})
 		w.count(len(file))
-		if w.file.Len() >= indexEvery {
+		if w.file.Len() >= indexEvery || w.file.Size() >= maxIndexSize {
 			if err := w.writeIndex(w.ctx); err != nil {
 				return err
 			}
@@ -291,6 +313,12 @@ func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
 	}
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	// All packs are in the index now, so nothing may be left under way. A lane
+	// that gave up, or was not flushed, has promised chunks to others that
+	// nobody will store.
+	if n := w.pending(); n > 0 {
+		return fmt.Errorf("store the snapshot: %d chunks were never stored: a lane was given up or not flushed", n)
 	}
 	st := w.Stats()
 	s.Version = snapshotVersion

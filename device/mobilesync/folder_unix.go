@@ -78,19 +78,9 @@ func noFollow(err error) error {
 
 // open opens a regular file for reading. It does not block on a named pipe.
 func (f *folder) open(path string) (*os.File, stat, error) {
-	defer runtime.KeepAlive(f)
-	dir, owned, name, err := f.parent(path)
+	fd, err := f.openNoFollow(path)
 	if err != nil {
 		return nil, stat{}, pathError("open", f.join(path), err)
-	}
-	fd, err := retry(func() (int, error) {
-		return unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	})
-	if owned {
-		unix.Close(dir)
-	}
-	if err != nil {
-		return nil, stat{}, pathError("open", f.join(path), noFollow(err))
 	}
 	var st unix.Stat_t
 	_, err = retry(func() (int, error) { return 0, unix.Fstat(fd, &st) })
@@ -105,6 +95,27 @@ func (f *folder) open(path string) (*os.File, stat, error) {
 		return nil, stat{}, pathError("open", f.join(path), err)
 	}
 	return os.NewFile(uintptr(fd), f.join(path)), fromStat(&st), nil
+}
+
+func (f *folder) openNoFollow(path string) (int, error) {
+	defer runtime.KeepAlive(f)
+	if !fs.ValidPath(path) {
+		return 0, unix.EINVAL
+	}
+	if fd, ok := openBeneath(int(f.dir.Fd()), path); ok {
+		return fd, nil
+	}
+	dir, owned, name, err := f.parent(path)
+	if err != nil {
+		return 0, err
+	}
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	})
+	if owned {
+		unix.Close(dir)
+	}
+	return fd, noFollow(err)
 }
 
 func (f *folder) lstat(path string) (stat, error) {

@@ -3,8 +3,9 @@
 //
 // It finds such folders, says whose they are, when they were made and whether
 // they are complete, lists and opens their files, reads the manifest's rows and
-// compares the two. It knows nothing of repositories, and content of encrypted
-// folders stays opaque to it.
+// compares the two. With the backup password it opens an encrypted backup's
+// manifest and file keys; without, such content stays opaque. It knows nothing
+// of repositories.
 //
 // It promises to take any folder, however damaged or hostile: nothing outside
 // the folder is opened, no link inside it is followed, no read blocks, and
@@ -26,6 +27,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 )
 
 var (
@@ -92,6 +95,10 @@ type Backup struct {
 	saidEncrypted  bool // Manifest.plist has IsEncrypted at all
 	plainDB        bool // Manifest.db begins as SQLite does
 	databaseHeader []byte
+
+	// What Unlock has opened; nil before.
+	keys        *keybag.Keys
+	manifestKey keybag.FileKey
 }
 
 var infoKeys = []string{
@@ -135,8 +142,12 @@ func Open(ctx context.Context, dir string) (*Backup, error) {
 	return b, nil
 }
 
-// Close releases the folder.
-func (b *Backup) Close() error { return b.folder.Close() }
+// Close releases the folder and forgets the key of the manifest.
+func (b *Backup) Close() error {
+	clear(b.manifestKey[:])
+	b.keys = nil
+	return b.folder.Close()
+}
 
 func (b *Backup) read(name string) error {
 	var err error
@@ -146,7 +157,7 @@ func (b *Backup) read(name string) error {
 		keys   []string
 		values *values
 	}{{StatusPlist, statusKeys, &b.status}, {ManifestPlist, manifestKeys, &b.manifest}, {InfoPlist, infoKeys, &b.info}} {
-		data, st, err := b.folder.readSmall(list.name, maxPlist)
+		data, st, err := b.folder.readSmall(list.name, MaxPlist)
 		*list.values = values{}
 		if err == nil {
 			found = true
@@ -231,10 +242,11 @@ func (b *Backup) Layout() Layout { return b.layout }
 // Manifest.plist or, when that says nothing, by the look of Manifest.db.
 func (b *Backup) Encrypted() bool { return b.encrypted }
 
-// Readable reports whether Records can work without the backup password. It
-// can differ from Encrypted: iOS 10.0 and 10.1 and all flat backups leave the
-// manifest of an encrypted backup in the clear.
-func (b *Backup) Readable() bool { return b.layout == Flat || b.plainDB }
+// Readable reports whether Records can work now: because Unlock has opened the
+// manifest, or because it is in the clear. That can differ from Encrypted: iOS
+// 10.0 and 10.1 and all flat backups leave the manifest of an encrypted backup
+// in the clear.
+func (b *Backup) Readable() bool { return b.layout == Flat || b.plainDB || b.Unlocked() }
 
 // KeyBag returns Manifest.plist's BackupKeyBag, or nil. It is there in
 // unencrypted backups too.

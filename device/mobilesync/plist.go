@@ -11,9 +11,9 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/bplist"
 )
 
-// maxPlist bounds the bytes read of one property list. Real ones are 189 bytes
+// MaxPlist bounds the bytes read of one property list. Real ones are 189 bytes
 // (Status.plist) to about 10 MB (Info.plist with many icons).
-const maxPlist = 64 << 20
+const MaxPlist = 64 << 20
 
 // maxValue bounds one value taken out of a property list; larger ones count as
 // absent. A keybag is under 2 KB.

@@ -85,7 +85,7 @@ func (b *Backup) checkStable(ctx context.Context) error {
 
 func (b *Backup) fingerprint(name string, withHash bool) (fingerprint, error) {
 	if withHash {
-		data, st, err := b.folder.readSmall(name, maxPlist)
+		data, st, err := b.folder.readSmall(name, MaxPlist)
 		if data == nil {
 			data = []byte{}
 		}

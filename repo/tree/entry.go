@@ -58,6 +58,9 @@ type Entry struct {
 	// Source is what the backup's own catalogue says of the file; absent for
 	// files that it does not list.
 	Source *Source
+	// Seal says how to make the file's bytes from its content; absent if they
+	// are the content.
+	Seal *Seal
 
 	Content Content
 }
@@ -72,6 +75,20 @@ type Stat struct {
 type Source struct {
 	ModTime int64  // on the device, in Unix seconds
 	Sum     uint64 // fingerprint of the row: equal rows have equal sums
+}
+
+// Form is a way to seal a file.
+type Form uint8
+
+// CBC is AES-256-CBC with an initialisation vector of zeros over the content
+// padded as PKCS #7 says: as iOS seals the files of encrypted backups.
+const CBC Form = 1
+
+// Seal is how a file is sealed: its bytes in the backup folder follow from the
+// content and this.
+type Seal struct {
+	Form Form
+	Key  [32]byte
 }
 
 // Content is a file's bytes: chunks in order. Up to MaxInline IDs of chunks
@@ -107,6 +124,7 @@ const (
 	flagStat
 	flagSource
 	flagLists
+	flagSeal
 	flagsKnown = 1<<iota - 1
 )
 
@@ -125,8 +143,10 @@ func (e *Entry) check() error {
 		return fmt.Errorf("entry %q: %d content IDs at level %d", e.Path, len(e.Content.IDs), e.Content.Level)
 	case (e.Content.Size == 0) != (len(e.Content.IDs) == 0), e.Content.Level > 0 && len(e.Content.IDs) == 0:
 		return fmt.Errorf("entry %q: %d bytes in %d chunks", e.Path, e.Content.Size, len(e.Content.IDs))
-	case e.Kind == Dir && e.Content.Size > 0:
+	case e.Kind == Dir && (e.Content.Size > 0 || e.Seal != nil):
 		return fmt.Errorf("folder %q with content", e.Path)
+	case e.Seal != nil && e.Seal.Form != CBC:
+		return fmt.Errorf("entry %q: unknown form of sealing %d", e.Path, e.Seal.Form)
 	}
 	return nil
 }
@@ -157,6 +177,7 @@ func (e *Entry) append(b []byte) []byte {
 	set(flagStat, e.Stat != nil)
 	set(flagSource, e.Source != nil)
 	set(flagLists, e.Content.Level > 0)
+	set(flagSeal, e.Seal != nil)
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, e.Path)
 	if flags&flagNamed != 0 {
@@ -175,6 +196,10 @@ func (e *Entry) append(b []byte) []byte {
 	}
 	if e.Kind == Dir {
 		return b
+	}
+	if e.Seal != nil {
+		b = append(b, byte(e.Seal.Form))
+		b = append(b, e.Seal.Key[:]...)
 	}
 	b = binary.AppendUvarint(b, uint64(e.Content.Size))
 	if e.Content.Level > 0 {
@@ -208,7 +233,14 @@ func (r *reader) entry() Entry {
 	}
 	if flags&flagDir != 0 {
 		e.Kind = Dir
+		if flags&(flagLists|flagSeal) != 0 {
+			r.fail("folder with content")
+		}
 	} else {
+		if flags&flagSeal != 0 {
+			e.Seal = &Seal{Form: Form(r.byte())}
+			copy(e.Seal.Key[:], r.take(len(e.Seal.Key)))
+		}
 		e.Content.Size = int64(r.uvarint())
 		if flags&flagLists != 0 {
 			if e.Content.Level = r.byte(); e.Content.Level == 0 {

@@ -62,6 +62,9 @@ func genEntry(t *rapid.T) Entry {
 		e.Kind = Dir
 		return e
 	}
+	if rapid.Bool().Draw(t, "sealed") {
+		e.Seal = &Seal{Form: CBC, Key: testID(rapid.Int().Draw(t, "key"))}
+	}
 	for range rapid.IntRange(0, 5).Draw(t, "ids") {
 		e.Content.IDs = append(e.Content.IDs, testID(rapid.Int().Draw(t, "id")))
 	}
@@ -107,6 +110,17 @@ func TestRoundTrip(t *testing.T) {
 		root := build(t, s, entries)
 		if got := collect(t, s, root, ""); !reflect.DeepEqual(got, entries) && len(entries) > 0 {
 			t.Fatalf("got %+v\nwant %+v", got, entries)
+		}
+		for i := range entries {
+			e, err := Find(context.Background(), s.load, root, entries[i].Key())
+			if err != nil || !reflect.DeepEqual(e, &entries[i]) {
+				t.Fatalf("find %q: %+v, %v", entries[i].Key(), e, err)
+			}
+			off := entries[i].Key()
+			off.Path += "!"
+			if e, err := Find(context.Background(), s.load, root, off); e != nil || err != nil {
+				t.Fatalf("find %q: %+v, %v", off, e, err)
+			}
 		}
 		for _, d := range []string{"HomeDomain", "AppDomain-a.b-c", "Nothing"} {
 			var want []Entry
@@ -194,6 +208,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 		"size without content": {Path: "a", Content: Content{Size: 1}},
 		"content without size": {Path: "a", Content: Content{IDs: ids}},
 		"folder with content":  {Path: "a", Kind: Dir, Content: Content{Size: 1, IDs: ids}},
+		"unknown seal":         {Path: "a", Seal: &Seal{Form: 9}},
 		"deep lists":           {Path: "a", Content: Content{Size: 1, Level: MaxListLevel + 1, IDs: ids}},
 		"many IDs":             {Path: "a", Content: Content{Size: 1, IDs: make([]chunk.ID, MaxInline+1)}},
 	} {

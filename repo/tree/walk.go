@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/chunk"
@@ -53,18 +54,25 @@ func WalkDomain(ctx context.Context, load Load, root chunk.ID, domain string, fn
 	return walk(ctx, load, root, -1, domain, fn)
 }
 
-// walk visits the node id. above is the level of the node that named it, -1
-// for a root. Levels fall by one a step, so no tree can be endless.
-func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string, fn func(*Entry) error) error {
+// loadBelow is LoadNode for a node that one of level above has named, or for a
+// root, where above is -1. Levels fall by one a step, so no tree is endless.
+func loadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	n, err := LoadNode(ctx, load, id)
+	if err == nil && above >= 0 && int(n.Level) != above-1 {
+		err = &NodeError{id, fmt.Errorf("%w: level %d below level %d", ErrDamaged, n.Level, above)}
+	}
+	return n, err
+}
+
+// walk visits the node id. above is the level of the node that named it, -1
+// for a root.
+func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string, fn func(*Entry) error) error {
+	n, err := loadBelow(ctx, load, id, above)
 	if err != nil {
 		return err
-	}
-	if above >= 0 && int(n.Level) != above-1 {
-		return &NodeError{id, fmt.Errorf("%w: level %d below level %d", ErrDamaged, n.Level, above)}
 	}
 	for i := range n.Entries {
 		if e := &n.Entries[i]; domain == "" || e.Domain == domain {
@@ -90,6 +98,35 @@ func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string,
 	return nil
 }
 
+// Find returns the entry with a key, or nil if there is none. It loads one node
+// of each level.
+func Find(ctx context.Context, load Load, root chunk.ID, key Key) (*Entry, error) {
+	above := -1
+	for id := root; ; {
+		n, err := loadBelow(ctx, load, id, above)
+		if err != nil {
+			return nil, err
+		}
+		if n.Level == 0 {
+			i, ok := slices.BinarySearchFunc(n.Entries, key, func(e Entry, k Key) int { return e.Key().Compare(k) })
+			if !ok {
+				return nil, nil
+			}
+			return &n.Entries[i], nil
+		}
+		// The child that can hold the key is the last one that begins at it or
+		// before it.
+		i, ok := slices.BinarySearchFunc(n.Children, key, func(c Child, k Key) int { return c.First.Compare(k) })
+		if !ok && i == 0 {
+			return nil, nil
+		}
+		if !ok {
+			i--
+		}
+		id, above = n.Children[i].ID, int(n.Level)
+	}
+}
+
 // Nodes visits the nodes below root, parents first. visit is called before a
 // node is loaded; it may return SkipNode. seen is called with the loaded node
 // or the error of loading it; if it returns nil for an error, the walk goes on
@@ -108,10 +145,7 @@ func nodes(ctx context.Context, load Load, id chunk.ID, above int, visit func(ch
 		}
 		return err
 	}
-	n, err := LoadNode(ctx, load, id)
-	if err == nil && above >= 0 && int(n.Level) != above-1 {
-		err = &NodeError{id, fmt.Errorf("%w: level %d below level %d", ErrDamaged, n.Level, above)}
-	}
+	n, err := loadBelow(ctx, load, id, above)
 	if err != nil {
 		if ctx.Err() != nil {
 			return err

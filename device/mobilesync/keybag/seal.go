@@ -12,8 +12,11 @@ import (
 // written by a tool that leaves the padding out.
 var ErrPadding = errors.New("invalid padding")
 
+// BlockSize is what the length of sealed bytes is a multiple of.
+const BlockSize = aes.BlockSize
+
 const (
-	blockLen = aes.BlockSize
+	blockLen = BlockSize
 	// bufLen is the piece that streams work in: large enough to make the cost per call vanish, small enough for the cache.
 	bufLen = 128 << 10
 	// firstBufLen is where their buffers start: most files of a backup are smaller, and there are tens of thousands.

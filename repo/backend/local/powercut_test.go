@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -334,6 +336,63 @@ func TestErrExistIsDurable(t *testing.T) {
 		if err := e.judge(start(&process{machine: m.afterPowerCut(l)})); err != nil {
 			t.Errorf("power cut (%s): %v", l.name, err)
 		}
+	}
+}
+
+// The same for a process that is killed in the middle of a Delete.
+func TestErrNotExistIsDurable(t *testing.T) {
+	ctx := context.Background()
+	m := newMachine()
+	if err := start(&process{machine: m}).Put(ctx, "keys/lost", []byte("to be revoked")); err != nil {
+		t.Fatal(err)
+	}
+	killed := &process{machine: m, at: 2, trouble: killAfter}
+	if err := start(killed).Delete(ctx, "keys/lost"); !errors.Is(err, errKilled) {
+		t.Fatalf("Delete of the killed process = %v", err)
+	}
+	if last := killed.calls[len(killed.calls)-1]; last != "remove keys/lost" {
+		t.Fatalf("the process was killed at %q", last)
+	}
+	if err := start(&process{machine: m}).Delete(ctx, "keys/lost"); !errors.Is(err, backend.ErrNotExist) {
+		t.Fatalf("Delete of the next process = %v, want ErrNotExist", err)
+	}
+	e := expectation{"keys/lost": {nil}}
+	for _, l := range losses(10) {
+		if err := e.judge(start(&process{machine: m.afterPowerCut(l)})); err != nil {
+			t.Errorf("power cut (%s): %v", l.name, err)
+		}
+	}
+}
+
+// slowLook takes its time between looking a name up and answering, so that
+// another Put can come in between.
+type slowLook struct{ *process }
+
+func (d slowLook) lstat(name string) (fs.FileInfo, error) {
+	info, err := d.process.lstat(name)
+	time.Sleep(time.Millisecond)
+	return info, err
+}
+
+func TestOneWinnerWithoutLinks(t *testing.T) {
+	p := &process{machine: newMachine(), noLinks: true}
+	b := start(p)
+	b.disk = slowLook{p}
+	var won atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			err := b.Put(context.Background(), "packs/ab/cd", []byte{byte(i)})
+			if err == nil {
+				won.Add(1)
+			} else if !errors.Is(err, backend.ErrExist) {
+				t.Errorf("Put = %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d of 8 Puts of one name succeeded", won.Load())
 	}
 }
 

@@ -116,7 +116,7 @@ func (b *Backend) publish(temp, name string) error {
 		}
 		err = b.disk.link(temp, name)
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) && !backend.IsNoSpace(err) {
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		// There are too many ways to say "no hard links here" to list them. If
 		// it was something else, renaming fails as well and says why.
 		err = b.renameNew(temp, name)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"os"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -19,6 +20,29 @@ func TestContractTheLongWay(t *testing.T) {
 		}
 		b := newBackend(root.Name(), rootDisk{root: root}, rand.Reader, root.Close)
 		t.Cleanup(func() { _ = b.Close() })
+		return b
+	})
+}
+
+// linkless is a real disk without hard links.
+type linkless struct{ rootDisk }
+
+func (linkless) link(_, _ string) error { return syscall.EPERM }
+
+func TestContractWithoutLinks(t *testing.T) {
+	backendtest.Run(t, func(t *testing.T) backend.Backend {
+		root, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newRootDisk(root)
+		b := newBackend(root.Name(), linkless{d}, rand.Reader, d.close)
+		t.Cleanup(func() {
+			if tmp, err := d.readDir(tmpFolder); err == nil && len(tmp) > 0 {
+				t.Errorf("in tmp are %v", tmp)
+			}
+			_ = b.Close()
+		})
 		return b
 	})
 }

@@ -335,7 +335,7 @@ type simFile struct {
 func (f *simFile) Write(data []byte) (int, error) {
 	write := func(data []byte) func() error {
 		return func() error {
-			f.n.data = append(f.n.data[:len(f.n.data):len(f.n.data)], data...)
+			f.n.data = append(f.n.data, data...)
 			return nil
 		}
 	}

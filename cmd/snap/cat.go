@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) catCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "cat config | snapshot ID | index ID | pack ID | key ID",
+		Short: "Print a file of the repository in the clear, for inspection",
+		Long: `Prints what a file of the repository holds, as JSON. docs/format.md explains the
+fields. IDs may be cut short; a snapshot may be "latest", too.`,
+		Args: args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			if (argv[0] == "config") != (len(argv) == 1) {
+				return usageError{fmt.Errorf("usage: %s", cmd.UseLine())}
+			}
+			r, err := a.open(ctx)
+			if err != nil {
+				return err
+			}
+			var v any
+			switch argv[0] {
+			case "config":
+				v = r.Config()
+			case "snapshot":
+				v, err = r.FindSnapshot(ctx, argv[1])
+			case "index":
+				v, err = r.InspectIndex(ctx, argv[1])
+			case "pack":
+				v, err = r.InspectPack(ctx, argv[1])
+			case "key":
+				v, err = r.InspectKey(ctx, argv[1])
+			default:
+				return usageError{fmt.Errorf("%q is none of config, snapshot, index, pack and key", argv[0])}
+			}
+			if err != nil {
+				return err
+			}
+			return printJSON(a.stdout, v)
+		},
+	}
+}

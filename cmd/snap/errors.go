@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// Exit codes. Those that restic has too have restic's numbers.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNoRepo      = 10
+	exitWrongPass   = 12
+	exitDamaged     = 13
+	exitIncomplete  = 14
+	exitNoSnapshot  = 15
+	exitExists      = 16
+	exitNoSpace     = 17
+	exitUnsupported = 18
+	exitNoBackup    = 19
+	exitInterrupted = 130
+)
+
+// kinds is the one place where an error's kind becomes an exit code and what
+// to do next. The first that fits counts. docs/guide.md has the same table.
+var kinds = []struct {
+	fits func(error) bool
+	code int
+	hint string
+}{
+	{is(context.Canceled), exitInterrupted, "what was stored so far is kept: run the same command again to go on"},
+	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},
+	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or make a repository with "snap init"`},
+	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with what was written down, group by group"},
+	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
+	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again: what is complete is kept"},
+	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
+	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
+	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
+	{is(transfer.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},
+	{is(mobilesync.ErrNoBackup), exitNoBackup, "give the folder that holds Manifest.plist, or a folder of such folders"},
+	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists what is there`},
+	{is(repo.ErrAmbiguous), exitNoSnapshot, "give more digits of the ID, or a UDID"},
+	{is(repo.ErrExists), exitExists, "use it as it is, or choose another folder"},
+	{is(transfer.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
+	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
+}
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func isUsage(err error) bool {
+	var u usageError
+	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command")
+}
+
+// classify returns the exit code and the hint for an error.
+func classify(err error) (code int, hint string) {
+	for _, k := range kinds {
+		if k.fits(err) {
+			return k.code, k.hint
+		}
+	}
+	return exitError, ""
+}
+
+// silentError has been reported already; only its code matters.
+type silentError struct{ error }
+
+func (e silentError) Unwrap() error { return e.error }
+
+// report prints an error and returns the exit code.
+func (a *app) report(ctx context.Context, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if ctx.Err() != nil {
+		err = fmt.Errorf("interrupted: %w", context.Canceled)
+	}
+	code, hint := classify(err)
+	var silent silentError
+	if errors.As(err, &silent) {
+		return code
+	}
+	a.printError(err, code, hint)
+	return code
+}
+
+func (a *app) printError(err error, code int, hint string) {
+	if a.json {
+		json.NewEncoder(a.stderr).Encode(jsonError{err.Error(), code, hint})
+		return
+	}
+	fmt.Fprintf(a.stderr, "snap: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n      "))
+	if hint != "" {
+		fmt.Fprintf(a.stderr, "      %s\n", hint)
+	}
+}
+
+// jsonError is how an error looks with --json.
+type jsonError struct {
+	Error string `json:"error"`
+	Code  int    `json:"code"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// warn prints a remark that does not end the command.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "snap: warning: "+format+"\n", args...)
+}
+
+// remark prints something good to know, unless quiet.
+func (a *app) remark(format string, args ...any) {
+	if !a.quiet && !a.json {
+		fmt.Fprintf(a.stderr, format+"\n", args...)
+	}
+}

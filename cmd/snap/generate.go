@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/spf13/cobra"
+)
+
+// generateCommand makes synthetic backups, for tests and benchmarks by hand.
+// It is hidden: a user has no need for it.
+func (a *app) generateCommand() *cobra.Command {
+	conf := synthetic.Config{}
+	var scale, encryption string
+	var days int
+	cmd := &cobra.Command{
+		Use:    "generate FOLDER",
+		Short:  "Make synthetic backup folders of several devices and days",
+		Hidden: true,
+		Args:   args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			var err error
+			if conf.Scale, err = synthetic.ParseScale(scale); err != nil {
+				return usageError{err}
+			}
+			policies := map[string]synthetic.Encryption{
+				"none": synthetic.EncryptNone, "all": synthetic.EncryptAll, "alternate": synthetic.EncryptAlternate,
+			}
+			var ok bool
+			if conf.Encryption, ok = policies[encryption]; !ok {
+				return usageError{fmt.Errorf("--encrypt takes none, all or alternate")}
+			}
+			devices, err := synthetic.Generate(cmd.Context(), argv[0], conf, days)
+			if err != nil {
+				return err
+			}
+			return a.print(devices, func(w io.Writer) {
+				for _, d := range devices {
+					fmt.Fprintf(w, "%s  %s\n", d.UDID, d.Name)
+				}
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.Uint64Var(&conf.Seed, "seed", 1, "equal seeds make equal folders")
+	f.IntVar(&conf.Devices, "devices", 2, "how many devices")
+	f.IntVar(&days, "days", 1, "how many days to go through")
+	f.StringVar(&scale, "scale", "small", "tiny, small, medium or large: 3 MB, 60 MB, 600 MB or 3 GB a device")
+	f.StringVar(&encryption, "encrypt", "none", "which devices encrypt: none, all or alternate")
+	f.StringVar(&conf.Password, "backup-password", synthetic.DefaultPassword, "of devices that encrypt")
+	f.BoolVar(&conf.CompactDBs, "compact", false, "databases as compacted copies, so that pages move")
+	return cmd
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+// importResult is what import prints for one folder.
+type importResult struct {
+	Folder string                 `json:"folder"`
+	Result *transfer.ImportResult `json:"result,omitempty"`
+	Error  *jsonError             `json:"error,omitempty"`
+}
+
+func (a *app) importCommand() *cobra.Command {
+	var opts transfer.ImportOptions
+	cmd := &cobra.Command{
+		Use:   "import [FOLDER...]",
+		Short: "Store backup folders of Finder, iTunes, Apple Devices or idevicebackup2",
+		Long: `Stores MobileSync backup folders as snapshots. FOLDER is a backup folder, or a
+folder that holds several: then all of them, archived ones too. Without FOLDER
+it takes what Finder, iTunes and Apple Devices keep on this computer.
+
+A folder that was stored before is read only where it changed. A backup that is
+unfinished or changes while it is read is refused and no snapshot is made.`,
+		RunE: func(cmd *cobra.Command, folders []string) error {
+			ctx := cmd.Context()
+			dirs, err := findBackups(folders)
+			if err != nil {
+				return err
+			}
+			r, err := a.openIndexed(ctx)
+			if err != nil {
+				return err
+			}
+			opts.Host, _ = os.Hostname()
+			opts.Program = "snap " + version
+			opts.Workers = runtime.GOMAXPROCS(0)
+			return a.importAll(ctx, r, dirs, opts)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "take backups that are unfinished, damaged or changing, and mark the snapshot")
+	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, also those that look unchanged")
+	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot of a backup that has not changed since the last one")
+	f.StringArrayVar(&opts.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
+	return cmd
+}
+
+// importAll imports one folder after the other. A folder that fails does not
+// keep the others from being stored; the first failure decides the exit code.
+func (a *app) importAll(ctx context.Context, r *repo.Repo, dirs []string, opts transfer.ImportOptions) error {
+	results := []importResult{}
+	var first error
+	for _, dir := range dirs {
+		res, err := a.importOne(ctx, r, dir, opts)
+		out := importResult{Folder: dir, Result: res}
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			code, hint := classify(err)
+			out.Error = &jsonError{err.Error(), code, hint}
+			if !a.json {
+				a.printError(err, code, hint)
+			}
+			if first == nil {
+				first = silentError{err}
+			}
+		} else if !a.json {
+			a.describeImport(a.stdout, dir, res)
+		}
+		results = append(results, out)
+	}
+	if a.json {
+		if err := a.print(results, nil); err != nil {
+			return err
+		}
+	}
+	return first
+}
+
+func (a *app) importOne(ctx context.Context, r *repo.Repo, dir string, opts transfer.ImportOptions) (*transfer.ImportResult, error) {
+	b, err := mobilesync.Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	p := &transfer.Progress{}
+	opts.Progress = p
+	stop := a.showProgress(func() meter { return transferMeter(p) })
+	defer stop()
+	return transfer.Import(ctx, r, b, opts)
+}
+
+func transferMeter(p *transfer.Progress) meter {
+	return meter{
+		phase: p.Phase(), files: p.Files.Load(), totalFiles: p.TotalFiles.Load(),
+		bytes: p.Bytes.Load(), totalBytes: p.TotalBytes.Load(),
+	}
+}
+
+func (a *app) describeImport(w io.Writer, dir string, res *transfer.ImportResult) {
+	s := res.Snapshot
+	if res.Unchanged {
+		fmt.Fprintf(w, "%s (%s): unchanged since snapshot %s\n", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
+		return
+	}
+	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
+	fmt.Fprintf(w, "          %s files, %s; read %s files, %s; added %s\n",
+		count(res.Files), bytesText(res.Bytes), count(res.ReadFiles), bytesText(res.ReadBytes), bytesText(s.StoredBytes))
+	for _, p := range s.Problems {
+		a.warn("%s: %s", dir, clean(p))
+	}
+	a.describeReport(dir, res)
+}
+
+// describeReport prints what a verifier would find in the folder.
+func (a *app) describeReport(dir string, res *transfer.ImportResult) {
+	if res.Snapshot.Encrypted {
+		a.remark("          encrypted by the device: stored as it is, files that changed share nothing with earlier days")
+	}
+	if res.Report == nil {
+		return
+	}
+	for _, f := range []struct {
+		what string
+		mobilesync.Finding
+	}{
+		{"files have another size than the manifest says", res.Report.Size},
+		{"files are empty though the manifest gives them a size", res.Report.Emptied},
+		{"files are named like backup files but are not in the manifest (kept)", res.Report.Extra},
+		{"files are not part of a backup (kept)", res.Report.Other},
+	} {
+		if f.Count > 0 {
+			a.remark("          note: %s %s, such as %s", count(int64(f.Count)), f.what, clean(f.Names[0]))
+		}
+	}
+	if n := res.Anomalies.Total(); n > 0 {
+		a.remark("          note: %s rows of the manifest are odd", count(int64(n)))
+	}
+}
+
+// findBackups returns the backup folders that the arguments mean, each once.
+func findBackups(folders []string) ([]string, error) {
+	if len(folders) > 0 {
+		var dirs []string
+		for _, f := range folders {
+			found, err := mobilesync.Find(f)
+			if err != nil {
+				return nil, err
+			}
+			dirs = append(dirs, found...)
+		}
+		return uniq(dirs), nil
+	}
+	var dirs []string
+	places := mobilesync.DefaultLocations()
+	for _, place := range places {
+		found, err := mobilesync.Find(place)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, mobilesync.ErrNoBackup) {
+			return nil, err
+		}
+		dirs = append(dirs, found...)
+	}
+	if len(dirs) == 0 {
+		if len(places) == 0 {
+			return nil, usageError{errors.New("which folder? This system has no usual place for backups")}
+		}
+		return nil, fmt.Errorf("looked in %q: %w", places, mobilesync.ErrNoBackup)
+	}
+	return uniq(dirs), nil
+}
+
+func uniq(dirs []string) []string {
+	var out []string
+	for _, d := range dirs {
+		if !slices.Contains(out, d) {
+			out = append(out, d)
+		}
+	}
+	return out
+}

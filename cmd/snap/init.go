@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "init",
+		Short: "Make a new repository",
+		Long: `Makes a new, empty repository in the folder given with -r or SNAP_REPOSITORY.
+
+The password is asked for, or comes from --password-file, --password-command,
+SNAP_PASSWORD or --key-file. Without it nobody can read the repository: add a
+recovery key with "snap key add --recovery" and keep it on paper.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			dir, err := a.location()
+			if err != nil {
+				return err
+			}
+			if be, err := local.Open(dir); err == nil {
+				// Said before a password is asked for.
+				if _, err := be.Stat(ctx, "config"); err == nil {
+					return fmt.Errorf("%s: %w", dir, repo.ErrExists)
+				}
+			}
+			secret, kind, err := a.newSecret(cmd.Context(), a.passwordFile, a.passwordCommand, a.keyFile, true)
+			if err != nil {
+				return err
+			}
+			defer clear(secret)
+			be, err := local.Create(dir)
+			if errors.Is(err, backend.ErrExist) {
+				// What an interrupted init left is no obstacle; repo.Create
+				// tells it from a folder that is in use.
+				be, err = local.Open(dir)
+			}
+			if err != nil {
+				return err
+			}
+			r, err := repo.Create(ctx, be, secret, crypto.SlotInfo{Kind: kind, Label: whoami()}, repo.Options{})
+			if err != nil {
+				return fmt.Errorf("%s: %w", dir, err)
+			}
+			result := struct {
+				Repository string `json:"repository"`
+				ID         string `json:"id"`
+				Format     int    `json:"format"`
+			}{dir, r.Config().ID, r.Config().Version}
+			return a.print(result, func(w io.Writer) {
+				fmt.Fprintf(w, "made repository %.8s in %s\n", result.ID, dir)
+				if kind == crypto.PasswordSlot {
+					a.remark("Keep the password: without it nobody can read the repository.\nA recovery key for the safe: snap key add --recovery")
+				}
+			})
+		},
+	}
+}
+
+// whoami says who made a key, as user@host.
+func whoami() string {
+	host, _ := os.Hostname()
+	if u, err := user.Current(); err == nil {
+		return u.Username + "@" + host
+	}
+	return host
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/repo/tree"
+	"github.com/spf13/cobra"
+)
+
+// lsItem is one line of ls: a domain, a folder or a file.
+type lsItem struct {
+	Type    string     `json:"type"` // domain, folder or file
+	Domain  string     `json:"domain"`
+	Name    string     `json:"name"`           // path in the domain
+	Path    string     `json:"path,omitempty"` // in the backup folder; files only
+	Files   int64      `json:"files"`          // 1 for a file, below otherwise
+	Size    int64      `json:"size"`
+	Mode    string     `json:"mode,omitempty"`
+	ModTime *time.Time `json:"mtime,omitempty"` // on the device where known, else in the folder
+}
+
+func (a *app) lsCommand() *cobra.Command {
+	var recursive bool
+	cmd := &cobra.Command{
+		Use:   "ls SNAPSHOT [DOMAIN[/PATH]]",
+		Short: "List the files of a snapshot by domain and path",
+		Long: `Without DOMAIN it lists the domains of the device and, under "-", the files of the
+backup folder that belong to none. With DOMAIN or DOMAIN/PATH it lists what is
+there, one level deep; -R lists everything below.
+
+Snapshots of encrypted backups know no domains; all files are under "-".`,
+		Example: "  snap ls latest\n  snap ls latest:Anna HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
+		Args:    args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			r, err := a.openIndexed(ctx)
+			if err != nil {
+				return err
+			}
+			s, err := r.FindSnapshot(ctx, argv[0])
+			if err != nil {
+				return err
+			}
+			l := lister{recursive: recursive, items: []lsItem{}}
+			if len(argv) > 1 {
+				l.domain, l.below, _ = strings.Cut(argv[1], "/")
+				l.below = strings.Trim(l.below, "/")
+				l.inside = true
+			}
+			only := l.domain
+			if only == noDomain {
+				only = ""
+			}
+			if err := r.Walk(ctx, s, only, l.add); err != nil {
+				return err
+			}
+			if l.inside && len(l.items) == 0 {
+				return fmt.Errorf("there is nothing at %q in snapshot %s", argv[1], s.ID.Short())
+			}
+			return a.print(l.items, func(w io.Writer) { l.print(w) })
+		},
+	}
+	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "list everything below")
+	return cmd
+}
+
+// noDomain stands for files that belong to no domain.
+const noDomain = "-"
+
+// lister gathers the lines of ls. Entries come sorted by domain and path, so
+// what lies in one folder comes in a row.
+type lister struct {
+	recursive     bool
+	inside        bool // a domain was given
+	domain, below string
+	items         []lsItem
+}
+
+func (l *lister) add(e *tree.Entry) error {
+	domain, name := e.Domain, e.Name
+	if domain == "" {
+		domain, name = noDomain, e.Path
+	}
+	if l.inside && domain != l.domain {
+		return nil
+	}
+	if !l.inside && !l.recursive {
+		l.group("domain", domain, "", e)
+		return nil
+	}
+	rest, ok := under(name, l.below)
+	if !ok {
+		return nil
+	}
+	if first, _, deeper := strings.Cut(rest, "/"); deeper && !l.recursive {
+		l.group("folder", domain, strings.TrimPrefix(l.below+"/"+first, "/"), e)
+		return nil
+	}
+	item := lsItem{Type: "file", Domain: domain, Name: name, Path: e.Path, Files: 1, Size: e.Content.Size, Mode: fs.FileMode(e.Mode).String()}
+	if e.Kind == tree.Dir {
+		item.Type, item.Files = "folder", 0
+	}
+	t := time.Unix(0, e.ModTime).UTC()
+	if e.Source != nil {
+		t = time.Unix(e.Source.ModTime, 0).UTC()
+	}
+	item.ModTime = &t
+	if n := len(l.items); n > 0 && l.items[n-1].Type == "folder" && l.items[n-1].Name == name && item.Type == "folder" {
+		return nil
+	}
+	l.items = append(l.items, item)
+	return nil
+}
+
+// under cuts the folder below off a path.
+func under(name, below string) (string, bool) {
+	if below == "" {
+		return name, true
+	}
+	if name == below {
+		return name[strings.LastIndexByte(name, '/')+1:], true
+	}
+	return strings.CutPrefix(name, below+"/")
+}
+
+// group counts an entry in the line of its domain or folder.
+func (l *lister) group(typ, domain, name string, e *tree.Entry) {
+	n := len(l.items)
+	if n == 0 || l.items[n-1].Domain != domain || l.items[n-1].Name != name {
+		l.items = append(l.items, lsItem{Type: typ, Domain: domain, Name: name})
+		n++
+	}
+	if e.Kind == tree.File {
+		l.items[n-1].Files++
+		l.items[n-1].Size += e.Content.Size
+	}
+}
+
+func (l *lister) print(w io.Writer) {
+	for i := range l.items {
+		it := &l.items[i]
+		switch it.Type {
+		case "domain":
+			fmt.Fprintf(w, "%10s  %8s files  %s\n", bytesText(it.Size), count(it.Files), clean(it.Domain))
+		case "folder":
+			fmt.Fprintf(w, "%10s  %16s  %s/\n", bytesText(it.Size), count(it.Files)+" files", clean(it.Name))
+		default:
+			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), timeText(*it.ModTime), clean(it.Name))
+		}
+	}
+}

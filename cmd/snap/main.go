@@ -1,0 +1,53 @@
+// Command snap keeps backups of iPhones and iPads in a deduplicated,
+// encrypted repository and gives any of them back byte for byte.
+//
+// Each command has a file of its own: it reads flags, calls one function of
+// the library, and prints the result, for people or, with --json, for
+// programs. Messages and progress go to standard error, results to standard
+// output. Exit codes are listed in errors.go and in docs/guide.md.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+func main() { os.Exit(start()) }
+
+// start runs the program on the real world.
+func start() int {
+	limitMemory()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends the program at once: stopping cleanly takes a moment
+	// and nothing is lost without it.
+	context.AfterFunc(ctx, stop)
+	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}
+
+// limitMemory makes the garbage collector work harder rather than let the
+// process grow: backups run beside other work, on small NAS boxes too. GOGC
+// and GOMEMLIMIT in the environment have precedence.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(220 << 20)
+	}
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return a.report(ctx, root.ExecuteContext(ctx))
+}

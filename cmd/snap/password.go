@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"github.com/snap-backup/snap/crypto"
+	"golang.org/x/term"
+)
+
+// maxKeyFile bounds a key file or password file, in bytes.
+const maxKeyFile = 1 << 20
+
+// errNoPassword says that there was none where one was looked for.
+var errNoPassword = usageError{errors.New("the password is empty")}
+
+// secret finds the secret that opens a repository: from flags, the
+// environment, or a person.
+func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
+	if a.keyFile != "" {
+		return readKeyFile(a.keyFile)
+	}
+	typed, err := a.given(ctx, a.passwordFile, a.passwordCommand)
+	if err == nil && typed == nil {
+		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", dir))
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer clear(typed)
+	return crypto.Secret(string(typed))
+}
+
+// given returns the password from flags or environment, nil if there is none.
+// Flags come before the environment.
+func (a *app) given(ctx context.Context, file, command string) ([]byte, error) {
+	switch {
+	case file != "":
+		return readPasswordFile(file)
+	case command != "":
+		return a.runCommand(ctx, command)
+	}
+	if pw, ok := os.LookupEnv("SNAP_PASSWORD"); ok && pw != "" {
+		return []byte(pw), nil
+	}
+	if f := os.Getenv("SNAP_PASSWORD_FILE"); f != "" {
+		return readPasswordFile(f)
+	}
+	if c := os.Getenv("SNAP_PASSWORD_COMMAND"); c != "" {
+		return a.runCommand(ctx, c)
+	}
+	return nil, nil
+}
+
+func readPasswordFile(name string) ([]byte, error) {
+	b, err := readSmall(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the password: %w", err)
+	}
+	return firstLine(b)
+}
+
+func readKeyFile(name string) ([]byte, error) {
+	b, err := readSmall(name)
+	if err != nil {
+		return nil, fmt.Errorf("read the key file: %w", err)
+	}
+	if len(b) < 16 {
+		return nil, usageError{fmt.Errorf("key file %s has only %d bytes; it should hold at least 16 random ones", name, len(b))}
+	}
+	return b, nil
+}
+
+func readSmall(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err == nil && len(b) > maxKeyFile {
+		err = fmt.Errorf("%s is larger than %d bytes", name, maxKeyFile)
+	}
+	return b, err
+}
+
+// firstLine cuts a password off at the end of the line.
+func firstLine(b []byte) ([]byte, error) {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) == 0 {
+		return nil, errNoPassword
+	}
+	return line, nil
+}
+
+func (a *app) runCommand(ctx context.Context, command string) ([]byte, error) {
+	shell := []string{"sh", "-c", command}
+	if runtime.GOOS == "windows" {
+		shell = []string{"cmd", "/C", command}
+	}
+	c := exec.CommandContext(ctx, shell[0], shell[1:]...)
+	c.Stdin, c.Stderr = a.stdin, a.stderr
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("the password command failed: %w", err)
+	}
+	return firstLine(out)
+}
+
+// ask reads a password without echo from a terminal, or a line from whatever
+// else standard input is.
+func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
+	f, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		line, err := bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile)).ReadBytes('\n')
+		if len(line) == 0 && err != nil {
+			return nil, usageError{errors.New("no password: use --password-file, --password-command or SNAP_PASSWORD, or run this in a terminal")}
+		}
+		return firstLine(line)
+	}
+	fd := int(f.Fd())
+	state, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprint(a.stderr, prompt)
+	type answer struct {
+		b   []byte
+		err error
+	}
+	read := make(chan answer, 1)
+	go func() {
+		b, err := term.ReadPassword(fd)
+		read <- answer{b, err}
+	}()
+	select {
+	case got := <-read:
+		fmt.Fprintln(a.stderr)
+		if got.err != nil {
+			return nil, got.err
+		}
+		if len(got.b) == 0 {
+			return nil, errNoPassword
+		}
+		return got.b, nil
+	case <-ctx.Done():
+		// Nobody waits for the reader any more, but the echo must come back.
+		term.Restore(fd, state)
+		fmt.Fprintln(a.stderr)
+		return nil, ctx.Err()
+	}
+}
+
+// askNew asks for a new password, twice at a terminal.
+func (a *app) askNew(ctx context.Context, what string) ([]byte, error) {
+	first, err := a.ask(ctx, fmt.Sprintf("new password for %s: ", what))
+	if err != nil {
+		return nil, err
+	}
+	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		return first, nil
+	}
+	again, err := a.ask(ctx, "once more: ")
+	if err != nil {
+		return nil, err
+	}
+	defer clear(again)
+	if !bytes.Equal(first, again) {
+		return nil, usageError{errors.New("the two passwords differ")}
+	}
+	return first, nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/spf13/cobra"
+)
+
+// app is what all commands share: where to read and write, and global flags.
+type app struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+
+	repoDir         string
+	passwordFile    string
+	passwordCommand string
+	keyFile         string
+	json            bool
+	quiet           bool
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "snap",
+		Short: "Keep backups of iPhones and iPads, and give any of them back",
+		Long: `snap keeps many backups of many iPhones and iPads in one repository that is
+deduplicated, compressed and encrypted, and gives any of them back byte for
+byte. It reads the backup folders of Finder, iTunes, Apple Devices and
+idevicebackup2.
+
+    snap init -r /path/to/repo        make a repository
+    snap import                       store the backups of this computer
+    snap snapshots                    see what is there
+    snap materialize latest ~/out     get a backup folder back
+
+See "snap demo" for all of that without a device.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	f := root.PersistentFlags()
+	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")
+	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
+	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")
+	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` in place of a password")
+	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
+	root.AddGroup(
+		&cobra.Group{ID: "backup", Title: "Storing and giving back:"},
+		&cobra.Group{ID: "see", Title: "Seeing what is there:"},
+		&cobra.Group{ID: "care", Title: "Looking after the repository:"},
+	)
+	for group, commands := range map[string][]*cobra.Command{
+		"backup": {a.importCommand(), a.materializeCommand(), a.demoCommand()},
+		"see":    {a.snapshotsCommand(), a.lsCommand(), a.statsCommand(), a.catCommand()},
+		"care":   {a.initCommand(), a.keyCommand(), a.checkCommand()},
+	} {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(a.versionCommand(), a.generateCommand())
+	return root
+}
+
+// usageError is a wrong command line.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// args makes cobra's complaints about arguments usage errors.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+// location returns the folder of the repository.
+func (a *app) location() (string, error) {
+	if a.repoDir != "" {
+		return a.repoDir, nil
+	}
+	if dir := os.Getenv("SNAP_REPOSITORY"); dir != "" {
+		return dir, nil
+	}
+	return "", usageError{errors.New("which repository? Use -r FOLDER or set SNAP_REPOSITORY")}
+}
+
+// open opens the repository without its index.
+func (a *app) open(ctx context.Context) (*repo.Repo, error) {
+	dir, err := a.location()
+	if err != nil {
+		return nil, err
+	}
+	be, err := local.Open(dir)
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	secret, err := a.secret(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	r, err := repo.Open(ctx, be, secret, repo.Options{})
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	return r, nil
+}
+
+// openIndexed opens the repository and loads its index.
+func (a *app) openIndexed(ctx context.Context) (*repo.Repo, error) {
+	r, err := a.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.LoadIndex(ctx); err != nil {
+		return nil, err
+	}
+	for _, err := range r.IndexDamage() {
+		a.warn("%v; the packs themselves were read instead. Run \"snap check\".", err)
+	}
+	return r, nil
+}
+
+func openError(dir string, err error) error {
+	if errors.Is(err, os.ErrNotExist) && !errors.Is(err, repo.ErrDamaged) {
+		err = repo.ErrNotFound
+	}
+	return fmt.Errorf("%s: %w", dir, err)
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+// snapshotFilter chooses snapshots.
+type snapshotFilter struct {
+	device, since, until string
+	tags                 []string
+}
+
+func (f *snapshotFilter) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.device, "device", "", "only those of this `device` (UDID or name)")
+	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only those with this `tag` (repeated: with all of them)")
+	cmd.Flags().StringVar(&f.since, "since", "", "only backups made at or after this `time` (2026-01-31, or with 15:04)")
+	cmd.Flags().StringVar(&f.until, "until", "", "only backups made at or before this `time`; a day counts to its end")
+}
+
+func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) {
+	if f.device != "" {
+		var err error
+		if list, err = repo.OfDevice(list, f.device); err != nil {
+			return nil, err
+		}
+	}
+	since, _, err := parseTime(f.since)
+	if err != nil {
+		return nil, err
+	}
+	_, until, err := parseTime(f.until)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(s *repo.Snapshot) bool {
+		for _, tag := range f.tags {
+			if !slices.Contains(s.Tags, tag) {
+				return true
+			}
+		}
+		return f.since != "" && s.Time.Before(since) || f.until != "" && !s.Time.Before(until)
+	}), nil
+}
+
+// parseTime reads a local time and returns it and the first moment after it:
+// the next day, minute or second, as precise as the text is.
+func parseTime(s string) (from, after time.Time, err error) {
+	if s == "" {
+		return
+	}
+	for _, form := range []struct {
+		layout string
+		next   func(time.Time) time.Time
+	}{
+		{"2006-01-02", func(t time.Time) time.Time { return t.AddDate(0, 0, 1) }},
+		{"2006-01-02 15:04", func(t time.Time) time.Time { return t.Add(time.Minute) }},
+		{"2006-01-02T15:04", func(t time.Time) time.Time { return t.Add(time.Minute) }},
+		{"2006-01-02 15:04:05", func(t time.Time) time.Time { return t.Add(time.Second) }},
+		{time.RFC3339, func(t time.Time) time.Time { return t.Add(time.Second) }},
+	} {
+		if t, perr := time.ParseInLocation(form.layout, s, time.Local); perr == nil {
+			return t, form.next(t), nil
+		}
+	}
+	return from, after, usageError{fmt.Errorf("%q is not a time such as 2026-01-31 or \"2026-01-31 15:04\"", s)}
+}
+
+func (a *app) snapshotsCommand() *cobra.Command {
+	var filter snapshotFilter
+	cmd := &cobra.Command{
+		Use:   "snapshots",
+		Short: "List the snapshots of all devices",
+		Long: `Lists snapshots, by device, oldest first. DATE is when the device was backed up,
+SIZE what the backup folder held, ADDED what the snapshot added to the
+repository. E marks backups that the device encrypted, ! incomplete ones.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			list, damaged, err := r.Snapshots(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, err := range damaged {
+				a.warn("%v", err)
+			}
+			if list, err = filter.apply(list); err != nil {
+				return err
+			}
+			return a.print(snapshotsJSON(list), func(w io.Writer) { printSnapshots(w, list) })
+		},
+	}
+	filter.register(cmd)
+	return cmd
+}
+
+// snapshotJSON is a snapshot as --json shows it: flat where people look most.
+type snapshotJSON struct {
+	*repo.Snapshot
+	ShortID        string `json:"short_id"`
+	UDID           string `json:"udid"`
+	DeviceName     string `json:"device_name"`
+	ProductType    string `json:"product_type"`
+	ProductVersion string `json:"product_version"`
+}
+
+func snapshotsJSON(list []*repo.Snapshot) []snapshotJSON {
+	out := make([]snapshotJSON, 0, len(list))
+	for _, s := range list {
+		out = append(out, snapshotJSON{s, s.ID.Short(), s.Device.UDID, s.Device.Name, s.Device.ProductType, s.Device.ProductVersion})
+	}
+	return out
+}
+
+func printSnapshots(w io.Writer, list []*repo.Snapshot) {
+	byDevice := map[string][]*repo.Snapshot{}
+	var order []string
+	for _, s := range list {
+		key := strings.ToLower(s.Device.UDID)
+		if byDevice[key] == nil {
+			order = append(order, key)
+		}
+		byDevice[key] = append(byDevice[key], s)
+	}
+	slices.SortStableFunc(order, func(a, b string) int {
+		return strings.Compare(newest(byDevice[a]).Device.Name, newest(byDevice[b]).Device.Name)
+	})
+	for i, key := range order {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		d := newest(byDevice[key]).Device
+		fmt.Fprintf(w, "%s (%s, %s)\n", clean(d.Name), clean(d.ProductType), clean(d.UDID))
+		var rows []string
+		for _, s := range byDevice[key] {
+			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
+				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s), clean(strings.Join(s.Tags, ","))))
+		}
+		table(w, "  ID\tDATE\tIOS\tFILES\tSIZE\tADDED\t\tTAGS", rows)
+	}
+	if len(list) > 0 {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "%d snapshots of %d devices\n", len(list), len(order))
+}
+
+func newest(list []*repo.Snapshot) *repo.Snapshot { return list[len(list)-1] }
+
+// marks shows at a glance what is special about a snapshot.
+func marks(s *repo.Snapshot) string {
+	m := ""
+	if s.Encrypted {
+		m += "E"
+	}
+	if !s.Complete {
+		m += "!"
+	}
+	return m
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) statsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "stats",
+		Short: "Show what the repository holds and what that costs",
+		Args:  args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			r, err := a.openIndexed(ctx)
+			if err != nil {
+				return err
+			}
+			st, damaged, err := r.Stats(ctx)
+			if err != nil {
+				return err
+			}
+			for _, err := range damaged {
+				a.warn("%v", err)
+			}
+			return a.print(st, func(w io.Writer) {
+				var rows []string
+				for _, d := range st.Devices {
+					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s", clean(d.Name), d.Snapshots, timeText(d.Last),
+						bytesText(d.NewestBytes), bytesText(d.LogicalBytes), bytesText(d.StoredBytes)))
+				}
+				if len(rows) > 0 {
+					table(w, "DEVICE\tSNAPSHOTS\tNEWEST\tITS SIZE\tALL SIZES\tADDED", rows)
+					fmt.Fprintln(w)
+				}
+				fmt.Fprintf(w, "%d snapshots of %s in all are stored in %s", st.Snapshots, bytesText(st.LogicalBytes), bytesText(st.StoredBytes))
+				if st.Snapshots > 0 {
+					fmt.Fprintf(w, " (%.1f to 1)", st.Ratio)
+				}
+				fmt.Fprintf(w, "\n%s content, %s lists of files, %s index, %s other; %s chunks in %d packs\n", bytesText(st.ContentBytes),
+					bytesText(st.MetaBytes), bytesText(st.IndexBytes), bytesText(st.OtherBytes), count(int64(st.Chunks)), st.Packs)
+			})
+		},
+	}
+}

@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package mobilesync
+
+func openBeneath(int, string) (fd int, ok bool) { return 0, false }

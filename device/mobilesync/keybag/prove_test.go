@@ -1,0 +1,111 @@
+package keybag
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"testing/iotest"
+)
+
+func seal(t testing.TB, plain []byte, key FileKey) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := NewSealer(&b, key)
+	if _, err := w.Write(plain); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestProverGivesThePlainFormOfCanonicalBytes(t *testing.T) {
+	key := FileKey{1}
+	for _, n := range []int{0, 1, 15, 16, 17, firstBufLen - 1, firstBufLen, firstBufLen + 1, bufLen, bufLen + 16, 3*bufLen + 5} {
+		plain := bytes.Repeat([]byte("canonical "), n/10+1)[:n]
+		sealed := seal(t, plain, key)
+		for name, r := range map[string]io.Reader{
+			"whole": bytes.NewReader(sealed), "in bytes": iotest.OneByteReader(bytes.NewReader(sealed)), "late end": iotest.DataErrReader(bytes.NewReader(sealed)),
+		} {
+			if name == "in bytes" && n > bufLen {
+				continue
+			}
+			p := NewProver(r, key)
+			got, err := io.ReadAll(p)
+			if err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%d bytes, %s: %d bytes, %v", n, name, len(got), err)
+			}
+			if more, err := p.Read(make([]byte, 10)); more != 0 || err != io.EOF {
+				t.Errorf("%d bytes, %s: after the end %d bytes, %v", n, name, more, err)
+			}
+		}
+	}
+}
+
+func TestProverRefusesWhatItCannotProve(t *testing.T) {
+	key := FileKey{1}
+	sealed := seal(t, bytes.Repeat([]byte{0x77}, 1000), key)
+	boom := errors.New("boom")
+	for name, tc := range map[string]struct {
+		r    io.Reader
+		want error
+	}{
+		"empty":       {bytes.NewReader(nil), ErrPadding},
+		"odd length":  {bytes.NewReader(sealed[:500]), ErrPadding},
+		"cut":         {bytes.NewReader(sealed[:512]), ErrPadding},
+		"wrong key":   {bytes.NewReader(seal(t, make([]byte, 1000), FileKey{2})), ErrPadding},
+		"read failed": {io.MultiReader(bytes.NewReader(sealed[:512]), iotest.ErrReader(boom)), boom},
+	} {
+		if _, err := io.ReadAll(NewProver(tc.r, key)); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", name, err, tc.want)
+		}
+	}
+}
+
+// TestProverCompares holds the comparison itself to its purpose: an opener
+// that went wrong, by a fault of program or machine, is noticed.
+func TestProverCompares(t *testing.T) {
+	key := FileKey{1}
+	plain := bytes.Repeat([]byte("some content "), 40_000)
+	sealed := seal(t, plain, key)
+	for _, at := range []int{0, 5000, len(plain) - 1} {
+		p := NewProver(bytes.NewReader(sealed), key).(*prover)
+		p.opener = &flipping{r: p.opener, at: at}
+		if _, err := io.ReadAll(p); !errors.Is(err, ErrNotCanonical) {
+			t.Errorf("byte %d opened wrongly: got %v", at, err)
+		}
+	}
+}
+
+// flipping changes one byte of what it reads.
+type flipping struct {
+	r  io.Reader
+	at int
+}
+
+func (f *flipping) Read(b []byte) (int, error) {
+	n, err := f.r.Read(b)
+	if f.at >= 0 && f.at < n {
+		b[f.at] ^= 1
+	}
+	f.at -= n
+	return n, err
+}
+
+func FuzzProver(f *testing.F) {
+	key := FileKey{3}
+	f.Add(seal(f, []byte("something"), key))
+	f.Add(seal(f, make([]byte, 64), key))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, sealed []byte) {
+		plain, err := io.ReadAll(NewProver(bytes.NewReader(sealed), key))
+		if err == nil && !bytes.Equal(seal(t, plain, key), sealed) {
+			t.Fatal("proved what is not so")
+		}
+		if err != nil && !errors.Is(err, ErrPadding) && !errors.Is(err, ErrNotCanonical) {
+			t.Fatalf("untyped error %v", err)
+		}
+	})
+}

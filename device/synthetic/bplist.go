@@ -1,0 +1,151 @@
+package synthetic
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// The archiver of a device writes dictionaries in an order of its own, which a general property list library does not keep; so
+// the blobs of Manifest.db are written by this small writer of binary property lists.
+
+type node any
+
+// Kinds of node, next to uint64 (an integer) and string.
+type (
+	plistUID  byte
+	plistData []byte
+	plistList []node
+	plistDict []plistPair
+	// plistOwn is a string that is not shared with equal ones.
+	plistOwn string
+	// plistLong is an integer that is shared with other long ones only: 64 bits wide in the archiver, though not in the file.
+	plistLong uint64
+)
+
+type plistPair struct {
+	key   string
+	value node
+}
+
+// plistWriter numbers the objects depth first, keys of a dictionary before its values, and shares equal integers and strings.
+type plistWriter struct {
+	objects []node
+	refs    map[node]int
+	inside  map[int][]int // of lists and dictionaries: the numbers of their members
+}
+
+// marshalPlist writes a list of fewer than 256 objects.
+func marshalPlist(root node) []byte {
+	w := &plistWriter{refs: map[node]int{}, inside: map[int][]int{}}
+	w.add(root)
+	out := []byte("bplist00")
+	offsets := make([]int, len(w.objects))
+	for i, o := range w.objects {
+		offsets[i] = len(out)
+		out = w.appendObject(out, i, o)
+	}
+	table := len(out)
+	width := 1
+	if table > 0xff {
+		width = 2
+	}
+	for _, o := range offsets {
+		if width == 2 {
+			out = append(out, byte(o>>8))
+		}
+		out = append(out, byte(o))
+	}
+	out = append(out, 0, 0, 0, 0, 0, 0, byte(width), 1)
+	out = binary.BigEndian.AppendUint64(out, uint64(len(w.objects)))
+	out = binary.BigEndian.AppendUint64(out, 0)
+	return binary.BigEndian.AppendUint64(out, uint64(table))
+}
+
+func (w *plistWriter) add(n node) int {
+	switch n.(type) {
+	case uint64, plistLong, string:
+		if i, ok := w.refs[n]; ok {
+			return i
+		}
+		w.refs[n] = len(w.objects)
+	}
+	i := len(w.objects)
+	w.objects = append(w.objects, n)
+	var members []int
+	switch v := n.(type) {
+	case plistList:
+		for _, m := range v {
+			members = append(members, w.add(m))
+		}
+	case plistDict:
+		for _, p := range v {
+			members = append(members, w.add(p.key))
+		}
+		for _, p := range v {
+			members = append(members, w.add(p.value))
+		}
+	default:
+		return i
+	}
+	w.inside[i] = members
+	return i
+}
+
+func (w *plistWriter) appendObject(out []byte, i int, n node) []byte {
+	switch v := n.(type) {
+	case uint64:
+		return appendPlistInt(out, v)
+	case plistLong:
+		return appendPlistInt(out, uint64(v))
+	case plistUID:
+		return append(out, 0x80, byte(v))
+	case plistData:
+		return append(appendPlistHead(out, 0x40, len(v)), v...)
+	case plistOwn:
+		return appendPlistString(out, string(v))
+	case string:
+		return appendPlistString(out, v)
+	case plistList:
+		out = appendPlistHead(out, 0xa0, len(v))
+	case plistDict:
+		out = appendPlistHead(out, 0xd0, len(v))
+	}
+	for _, m := range w.inside[i] {
+		out = append(out, byte(m))
+	}
+	return out
+}
+
+func appendPlistInt(out []byte, v uint64) []byte {
+	switch n := bits.Len64(v); {
+	case n <= 8:
+		return append(out, 0x10, byte(v))
+	case n <= 16:
+		return binary.BigEndian.AppendUint16(append(out, 0x11), uint16(v))
+	case n <= 32:
+		return binary.BigEndian.AppendUint32(append(out, 0x12), uint32(v))
+	}
+	return binary.BigEndian.AppendUint64(append(out, 0x13), v)
+}
+
+func appendPlistHead(out []byte, kind byte, n int) []byte {
+	if n < 15 {
+		return append(out, kind|byte(n))
+	}
+	return appendPlistInt(append(out, kind|15), uint64(n))
+}
+
+// appendPlistString writes ASCII as it is and anything else as UTF-16.
+func appendPlistString(out []byte, s string) []byte {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			units := utf16Units(s)
+			out = appendPlistHead(out, 0x60, len(units))
+			for _, u := range units {
+				out = binary.BigEndian.AppendUint16(out, u)
+			}
+			return out
+		}
+	}
+	return append(appendPlistHead(out, 0x50, len(s)), s...)
+}

@@ -1,0 +1,167 @@
+package synthetic
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Scale is how much a device holds.
+type Scale int
+
+// The scales, with the size of one device on day 0.
+const (
+	Tiny   Scale = iota // about 3 MB in 200 files, for unit tests
+	Small               // about 60 MB in 2,500 files
+	Medium              // about 600 MB in 20,000 files
+	Large               // about 3 GB in 60,000 files
+)
+
+var scaleNames = []string{"tiny", "small", "medium", "large"}
+
+// String returns the name that ParseScale takes.
+func (s Scale) String() string {
+	if s < 0 || int(s) >= len(scaleNames) {
+		return fmt.Sprintf("Scale(%d)", int(s))
+	}
+	return scaleNames[s]
+}
+
+// ParseScale reads "tiny", "small", "medium" or "large".
+func ParseScale(name string) (Scale, error) {
+	for i, n := range scaleNames {
+		if n == name {
+			return Scale(i), nil
+		}
+	}
+	return 0, fmt.Errorf("synthetic: no scale %q: want tiny, small, medium or large", name)
+}
+
+// Encryption says which devices make encrypted backups.
+type Encryption int
+
+// The encryption policies.
+const (
+	EncryptNone      Encryption = iota
+	EncryptAll                  // every device
+	EncryptAlternate            // the second, fourth … device
+)
+
+// Config describes a series. The zero value, but for Devices, is a usable one.
+type Config struct {
+	Seed       uint64
+	Devices    int // 0 means 1
+	Scale      Scale
+	Encryption Encryption
+	Password   string // of the encrypted devices; empty means DefaultPassword
+
+	// Start is when the first backup of the first device runs; zero means DefaultStart. Fractions of a second are dropped.
+	Start time.Time
+	// StateDir is where the live databases are kept between days, in a folder of their own that Close removes; empty means the
+	// temporary folder of the system.
+	StateDir string
+
+	// CompactDBs stores databases as compacted private copies (VACUUM INTO), as a device's agent is reported to do, so that pages
+	// move; without it the live pages are stored.
+	CompactDBs bool
+	// RealRounds gives keybags the round counts of real devices, which cost seconds to open; else they are tiny.
+	RealRounds bool
+	// EmptyAsZeroBytes stores empty files of encrypted devices as 0 bytes in place of 16.
+	EmptyAsZeroBytes bool
+
+	// FullBackupDay is a day (1 or later) whose run is a full backup: every blob is sent again, and an encrypted device makes a new
+	// keybag and new keys. 0 means never.
+	FullBackupDay int
+	// PasswordChangeDay is a day (1 or later) before which encrypted devices get NewPassword: a full run, all keys new. 0 means never.
+	PasswordChangeDay int
+	NewPassword       string
+}
+
+// DefaultPassword is the backup password of encrypted devices when Config has none.
+const DefaultPassword = "synthetic"
+
+// DefaultStart is the time of the first backup when Config has none.
+var DefaultStart = time.Date(2026, time.January, 5, 6, 30, 0, 0, time.UTC)
+
+const maxDevices = 1000
+
+var errConfig = errors.New("synthetic: bad configuration")
+
+// complete checks the configuration and fills in what is left open.
+func (c Config) complete() (Config, error) {
+	if c.Devices == 0 {
+		c.Devices = 1
+	}
+	if c.Devices < 0 || c.Devices > maxDevices {
+		return c, fmt.Errorf("%w: %d devices, want 1 to %d", errConfig, c.Devices, maxDevices)
+	}
+	if c.Scale < Tiny || c.Scale > Large {
+		return c, fmt.Errorf("%w: %v", errConfig, c.Scale)
+	}
+	if c.PasswordChangeDay > 0 && c.NewPassword == "" {
+		return c, fmt.Errorf("%w: a password change to an empty password", errConfig)
+	}
+	if c.Password == "" {
+		c.Password = DefaultPassword
+	}
+	if c.Start.IsZero() {
+		c.Start = DefaultStart
+	}
+	c.Start = c.Start.UTC().Truncate(time.Second)
+	return c, nil
+}
+
+func (c Config) encrypted(device int) bool {
+	return c.Encryption == EncryptAll || c.Encryption == EncryptAlternate && device%2 == 1
+}
+
+// fullRun reports whether the run of that day sends everything again.
+func (c Config) fullRun(day int, encrypted bool) bool {
+	return day == 0 || day == c.FullBackupDay || encrypted && day == c.PasswordChangeDay
+}
+
+// shape is the numbers behind a scale: of things on day 0, and of things that a day brings.
+type shape struct {
+	apps, plistsPerApp, cachesPerApp, homePlists, logs int
+
+	photos, photoMin, photoMax, thumb int // sizes in bytes
+	videos, videoSize, attachments    int
+
+	messages, assets, chats, health, visits, notes, calls, contacts int
+
+	photosPerDay, messagesPerDay, chatsPerDay, healthPerDay, visitsPerDay int
+	plistsPerDay, cachesPerDay, logLines                                  int
+
+	iconSize, keychain int
+}
+
+var shapes = [...]shape{
+	Tiny: {
+		apps: 6, plistsPerApp: 4, cachesPerApp: 6, homePlists: 24, logs: 3,
+		photos: 7, photoMin: 50 << 10, photoMax: 220 << 10, thumb: 6 << 10, videos: 1, videoSize: 300 << 10, attachments: 5,
+		messages: 400, assets: 80, chats: 200, health: 800, visits: 100, notes: 12, calls: 20, contacts: 20,
+		photosPerDay: 1, messagesPerDay: 8, chatsPerDay: 6, healthPerDay: 30, visitsPerDay: 8,
+		plistsPerDay: 8, cachesPerDay: 4, logLines: 40, iconSize: 1 << 10, keychain: 12 << 10,
+	},
+	Small: {
+		apps: 60, plistsPerApp: 8, cachesPerApp: 22, homePlists: 320, logs: 12,
+		photos: 60, photoMin: 50 << 10, photoMax: 1200 << 10, thumb: 12 << 10, videos: 1, videoSize: 3 << 20, attachments: 30,
+		messages: 8000, assets: 3000, chats: 5000, health: 20000, visits: 2000, notes: 200, calls: 400, contacts: 250,
+		photosPerDay: 2, messagesPerDay: 80, chatsPerDay: 60, healthPerDay: 300, visitsPerDay: 60,
+		plistsPerDay: 40, cachesPerDay: 25, logLines: 200, iconSize: 10 << 10, keychain: 100 << 10,
+	},
+	Medium: {
+		apps: 300, plistsPerApp: 12, cachesPerApp: 45, homePlists: 900, logs: 40,
+		photos: 420, photoMin: 50 << 10, photoMax: 2400 << 10, thumb: 14 << 10, videos: 2, videoSize: 25 << 20, attachments: 200,
+		messages: 60000, assets: 25000, chats: 40000, health: 150000, visits: 12000, notes: 1200, calls: 2000, contacts: 600,
+		photosPerDay: 5, messagesPerDay: 300, chatsPerDay: 250, healthPerDay: 1500, visitsPerDay: 250,
+		plistsPerDay: 120, cachesPerDay: 120, logLines: 400, iconSize: 10 << 10, keychain: 480 << 10,
+	},
+	Large: {
+		apps: 700, plistsPerApp: 14, cachesPerApp: 60, homePlists: 1500, logs: 60,
+		photos: 1450, photoMin: 50 << 10, photoMax: 4 << 20, thumb: 16 << 10, videos: 4, videoSize: 60 << 20, attachments: 700,
+		messages: 200000, assets: 80000, chats: 120000, health: 500000, visits: 25000, notes: 4000, calls: 5000, contacts: 1200,
+		photosPerDay: 10, messagesPerDay: 600, chatsPerDay: 500, healthPerDay: 3000, visitsPerDay: 400,
+		plistsPerDay: 250, cachesPerDay: 250, logLines: 600, iconSize: 9 << 10, keychain: 480 << 10,
+	},
+}

@@ -1,0 +1,268 @@
+package transfer
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"path"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/repo/tree"
+	"lukechampine.com/blake3"
+)
+
+type rootID = chunk.ID
+
+// item is one entry of the folder before it becomes an entry of the tree.
+type item struct {
+	file   mobilesync.File
+	record int32 // row of the manifest, or -1
+}
+
+// fileStat is what a file must still be when it has been read.
+type fileStat struct{ size, modTime int64 }
+
+// batch is a run of neighbouring entries, in order.
+type batch struct {
+	entries []tree.Entry
+	read    []int // entries whose content has to be read
+	stats   []fileStat
+	rows    []int32      // of the manifest, or -1
+	gone    map[int]bool // entries that could not be read and are left out
+	bytes   int64
+	done    chan struct{} // closed when all content is there
+}
+
+// list walks the folder and its manifest and sorts what belongs together.
+func (im *importer) list(ctx context.Context) error {
+	if im.b.Readable() {
+		records, err := im.b.Records(ctx)
+		if err != nil {
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case im.opts.AllowIncomplete:
+				im.mark(err.Error())
+			case errors.Is(err, mobilesync.ErrCorrupt):
+				return &IncompleteError{im.b.Dir(), []string{err.Error()}}
+			default:
+				return fmt.Errorf("%s: %w", im.b.Dir(), err)
+			}
+		} else {
+			im.records = records
+		}
+	}
+	var cmpr *mobilesync.Comparison
+	if im.records != nil {
+		cmpr = im.b.NewComparison(im.records)
+	}
+	for f, err := range im.b.Files(ctx) {
+		if err != nil {
+			return err
+		}
+		if f.Skipped != "" {
+			if err := im.skip(f); err != nil {
+				return err
+			}
+			continue
+		}
+		if cmpr != nil {
+			cmpr.Add(f)
+		}
+		im.items = append(im.items, item{f, im.rowOf(f)})
+		if !f.Dir {
+			im.res.Files++
+			im.res.Bytes += f.Size
+		}
+	}
+	if cmpr != nil {
+		rep := cmpr.Report()
+		im.res.Report = &rep
+		im.res.Anomalies = &im.records.Anomalies
+	}
+	im.opts.Progress.TotalFiles.Store(im.res.Files)
+	im.opts.Progress.TotalBytes.Store(im.res.Bytes)
+	slices.SortFunc(im.items, func(a, b item) int {
+		ka, kb := im.key(&a), im.key(&b)
+		return ka.Compare(kb)
+	})
+	return nil
+}
+
+// skip leaves out links and special files, which no device writes, and refuses
+// names that could not be given back.
+func (im *importer) skip(f mobilesync.File) error {
+	if err := mobilesync.CheckPath(f.Path); err != nil {
+		if !im.opts.AllowIncomplete {
+			return &IncompleteError{im.b.Dir(), []string{fmt.Sprintf("%v; rename or remove it", err)}}
+		}
+		im.mark(err.Error())
+	}
+	im.res.Skipped = append(im.res.Skipped, fmt.Sprintf("%s: %s", f.Path, f.Skipped))
+	return nil
+}
+
+// rowOf finds the row of the manifest that a blob belongs to.
+func (im *importer) rowOf(f mobilesync.File) int32 {
+	base := path.Base(f.Path)
+	if im.records == nil || f.Dir || len(base) != 40 {
+		return -1
+	}
+	var id [20]byte
+	if _, err := hex.Decode(id[:], []byte(base)); err != nil || mobilesync.BlobPath(im.b.Layout(), id) != f.Path {
+		return -1
+	}
+	row, ok := im.records.ByFileID(id)
+	if !ok {
+		return -1
+	}
+	if rec := im.records.At(row); !rec.IsFile() || len(rec.Domain) > tree.MaxName || len(rec.RelativePath) > tree.MaxName {
+		return -1
+	}
+	return int32(row)
+}
+
+func (im *importer) key(it *item) tree.Key {
+	k := tree.Key{Path: it.file.Path}
+	if it.record >= 0 {
+		rec := im.records.At(int(it.record))
+		k.Domain, k.Name = rec.Domain, rec.RelativePath
+	}
+	return k
+}
+
+// plan cuts the items into batches and hands them on in order. Content of
+// files that are as in the parent is taken from there.
+func (im *importer) plan(ctx context.Context, hand func(*batch) error) error {
+	next, stop := iter.Pull2(im.parentEntries(ctx))
+	defer stop()
+	old, err, more := next()
+	b := newBatch()
+	for i := range im.items {
+		e, stat := im.entry(&im.items[i])
+		for more && err == nil && old.Key().Compare(e.Key()) < 0 {
+			old, err, more = next()
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case e.Kind == tree.Dir || stat.size == 0:
+		case more && unchanged(old, &e, stat) && im.stored(ctx, &old.Content):
+			e.Content, e.Seal = old.Content, old.Seal
+			im.countKept(&e, im.items[i].record)
+			im.opts.Progress.Bytes.Add(stat.size)
+		default:
+			b.read = append(b.read, len(b.entries))
+			b.bytes += stat.size
+			im.res.ReadFiles++
+			im.res.ReadBytes += stat.size
+		}
+		b.entries = append(b.entries, e)
+		b.stats = append(b.stats, stat)
+		b.rows = append(b.rows, im.items[i].record)
+		if len(b.entries) >= batchFiles || b.bytes >= batchBytes {
+			if err := hand(b); err != nil {
+				return err
+			}
+			b = newBatch()
+		}
+	}
+	return hand(b)
+}
+
+func newBatch() *batch { return &batch{done: make(chan struct{})} }
+
+// parentEntries goes through the parent's tree. A parent that is damaged ends
+// it early: the rest of the files are then read, which stores anew what the
+// repository has lost.
+func (im *importer) parentEntries(ctx context.Context) iter.Seq2[*tree.Entry, error] {
+	return func(yield func(*tree.Entry, error) bool) {
+		if im.parent == nil || im.opts.Rescan {
+			return
+		}
+		stopped := errors.New("stopped")
+		err := im.r.Walk(ctx, im.parent, "", func(e *tree.Entry) error {
+			if !yield(e, nil) {
+				return stopped
+			}
+			return nil
+		})
+		if ctx.Err() != nil && err != stopped {
+			yield(nil, ctx.Err())
+		}
+	}
+}
+
+// unchanged reports whether a file is the one that the parent has, going by
+// everything but its bytes: size, mtime, inode, change time, and what the
+// manifest says of it. Where the system has neither inode nor change time,
+// there is too little to go by.
+func unchanged(old, e *tree.Entry, stat fileStat) bool {
+	return old.Kind == e.Kind && old.Key() == e.Key() &&
+		blobSize(old) == stat.size && old.ModTime == e.ModTime &&
+		old.Stat != nil && e.Stat != nil && *old.Stat == *e.Stat &&
+		equalSource(old.Source, e.Source)
+}
+
+// errLost ends the look at a content of which something is not there.
+var errLost = errors.New("lost")
+
+// stored reports whether all of a content that the parent refers to is in the
+// repository still. What cannot be found out counts as lost: reading the file
+// again does no harm.
+func (im *importer) stored(ctx context.Context, c *tree.Content) bool {
+	has := func(id chunk.ID) error {
+		if !im.r.Index().Has(id) {
+			return errLost
+		}
+		return nil
+	}
+	return c.All(ctx, im.r.Chunk, has, has) == nil
+}
+
+func equalSource(a, b *tree.Source) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// entry makes the entry of the tree for an item, without content.
+func (im *importer) entry(it *item) (tree.Entry, fileStat) {
+	f := &it.file
+	key := im.key(it)
+	e := tree.Entry{
+		Path: f.Path, Domain: key.Domain, Name: key.Name,
+		Mode: uint32(f.Mode.Perm()), ModTime: f.ModTime.UnixNano(),
+	}
+	if f.Dir {
+		e.Kind = tree.Dir
+		return e, fileStat{}
+	}
+	if f.Inode != 0 || f.ChangeTime != 0 {
+		e.Stat = &tree.Stat{Inode: f.Inode, ChangeTime: f.ChangeTime}
+	}
+	if it.record >= 0 {
+		rec := im.records.At(int(it.record))
+		e.Source = &tree.Source{ModTime: rec.ModTime, Sum: rowSum(&rec)}
+	}
+	return e, fileStat{f.Size, e.ModTime}
+}
+
+// rowSum fingerprints what a row says of a file's content.
+func rowSum(rec *mobilesync.Record) uint64 {
+	b := make([]byte, 0, 192)
+	for _, v := range []int64{rec.Size, rec.ModTime, rec.ChangeTime, rec.Birth, int64(rec.Inode), int64(rec.Mode), int64(rec.ProtectionClass)} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(v))
+	}
+	b = append(b, rec.Digest[:]...)
+	b = append(b, rec.EncryptionKey...)
+	sum := blake3.Sum256(b)
+	return binary.LittleEndian.Uint64(sum[:])
+}

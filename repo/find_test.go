@@ -1,0 +1,145 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// record stores a snapshot of nothing, of a device.
+func record(t testing.TB, r *Repo, udid, name string, day int) *Snapshot {
+	t.Helper()
+	ctx := context.Background()
+	w := r.NewWriter(ctx)
+	defer w.Close()
+	s := &Snapshot{Time: time.Date(2026, 2, day, 8, 0, 0, 0, time.UTC), Device: Device{UDID: udid, Name: name}}
+	if err := w.Commit(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestFindSnapshot(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	r := create(t, be)
+	if _, err := r.FindSnapshot(ctx, "latest"); !errors.Is(err, ErrNoSnapshot) {
+		t.Errorf("latest of none: got %v", err)
+	}
+	const anna, bert, carl, dora = "00008110-000A1234567890AB", "abcdef0123456789abcdef0123456789abcdef01", "00008110-000A000000000001", "00008110-000A000000000002"
+	a1 := record(t, r, anna, "Anna's iPhone", 1)
+	a9 := record(t, r, anna, "Anna: new name", 9)
+	b5 := record(t, r, bert, "Bert", 5)
+	c7 := record(t, r, carl, "iPad", 7)
+	d8 := record(t, r, dora, "ipad", 8)
+	found := map[string]*Snapshot{
+		"latest":                          a9,
+		"latest:" + anna:                  a9,
+		"latest:00008110000A1234567890AB": a9,
+		"latest:00008110000a1234567890ab": a9,
+		"latest:Anna's iPhone":            a1,
+		"latest:anna: NEW name":           a9,
+		"latest:BERT":                     b5,
+		"latest:" + bert:                  b5,
+		"latest:" + carl:                  c7,
+		"latest:" + dora:                  d8,
+		b5.ID.String():                    b5,
+		c7.ID.String()[:16]:               c7,
+	}
+	for spec, want := range found {
+		got, err := r.FindSnapshot(ctx, spec)
+		if err != nil || got.ID != want.ID {
+			t.Errorf("%q: got %v, %v, want %s", spec, got, err, want.ID.Short())
+		}
+	}
+	failures := map[string]error{
+		"":                   ErrNoSnapshot,
+		"nothing":            ErrNoSnapshot,
+		"latest:":            ErrNoSnapshot,
+		"latest:nobody":      ErrNoSnapshot,
+		"latest:iPad":        ErrAmbiguous,
+		"../config":          ErrNoSnapshot,
+		"latest:00008110":    ErrNoSnapshot, // no prefixes of UDIDs
+		a1.ID.String() + "0": ErrNoSnapshot,
+	}
+	for spec, want := range failures {
+		if got, err := r.FindSnapshot(ctx, spec); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, %v, want %v", spec, got, err, want)
+		}
+	}
+}
+
+func TestFindByPrefix(t *testing.T) {
+	ctx := context.Background()
+	r := create(t, memory.New())
+	for day := range 17 { // 17 IDs cannot all begin with different digits
+		record(t, r, "udid", "name", day+1)
+	}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := map[string]int{}
+	for _, s := range list {
+		begin[s.ID.String()[:1]]++
+	}
+	for digit, n := range begin {
+		_, err := r.FindSnapshot(ctx, digit)
+		if n > 1 && !errors.Is(err, ErrAmbiguous) || n == 1 && err != nil {
+			t.Errorf("%q fits %d: got %v", digit, n, err)
+		}
+	}
+}
+
+// A damaged record does not hide the others, and is named where it may be the
+// one that was meant.
+func TestFindBesideDamage(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	r := create(t, be)
+	good := record(t, r, "one", "One", 1)
+	bad := record(t, r, "two", "Two", 2)
+	if err := be.Set(snapshotsDir+bad.ID.String(), []byte("damaged")); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := r.FindSnapshot(ctx, "latest:One"); err != nil || s.ID != good.ID {
+		t.Error(s, err)
+	}
+	if _, err := r.FindSnapshot(ctx, "latest:Two"); !errors.Is(err, ErrNoSnapshot) || !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := r.FindSnapshot(ctx, bad.ID.String()); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A snapshot that another process forgets while the list is read is no damage.
+func TestForgottenWhileListed(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	r := create(t, be)
+	kept := record(t, r, "one", "One", 1)
+	gone := record(t, r, "two", "Two", 2)
+	r.be = vanishing{be, snapshotsDir + gone.ID.String()}
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil || len(damaged) > 0 || len(list) != 1 || list[0].ID != kept.ID {
+		t.Error(list, damaged, err)
+	}
+}
+
+// vanishing lists a file that is then not there.
+type vanishing struct {
+	backend.Backend
+	name string
+}
+
+func (v vanishing) Stat(ctx context.Context, name string) (backend.Info, error) {
+	if name == v.name {
+		return backend.Info{}, backend.ErrNotExist
+	}
+	return v.Backend.Stat(ctx, name)
+}

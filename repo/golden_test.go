@@ -1,0 +1,349 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/tree"
+	"lukechampine.com/blake3"
+)
+
+var update = flag.Bool("update", false, "write the golden repository and the test vectors anew; only for a new format version")
+
+const (
+	goldenDir   = "testdata/golden-v1"
+	vectorsFile = "../docs/format-vectors.json"
+)
+
+// hexBytes are written as hex digits.
+type hexBytes []byte
+
+func (h hexBytes) MarshalText() ([]byte, error) { return chunkHex(h), nil }
+
+func chunkHex(b []byte) []byte {
+	const digits = "0123456789abcdef"
+	var out []byte
+	for _, c := range b {
+		out = append(out, digits[c>>4], digits[c&15])
+	}
+	return out
+}
+
+// vectors are the intermediate values of reading the golden repository; the
+// document says what each is.
+type vectors struct {
+	Repository string              `json:"repository"`
+	Password   string              `json:"password"`
+	Recovery   recoveryVector      `json:"recovery_key"`
+	Slots      []slotVector        `json:"key_slots"`
+	Master     hexBytes            `json:"master_key"`
+	Keys       map[string]hexBytes `json:"derived_keys"`
+	Config     configVector        `json:"config"`
+	Chunks     []chunkVector       `json:"chunk_ids"`
+	Packs      []packVector        `json:"packs"`
+	Indexes    []plainVector       `json:"index_files"`
+	Meta       []chunkVector       `json:"nodes_and_lists"`
+	Snapshots  []snapshotVector    `json:"snapshots"`
+}
+
+type recoveryVector struct {
+	Bits hexBytes `json:"bits"`
+	Text string   `json:"text"`
+}
+
+type slotVector struct {
+	File   string   `json:"file"`
+	Secret string   `json:"secret"`
+	Key    hexBytes `json:"derived_key"`
+	Info   string   `json:"info"`
+}
+
+type configVector struct {
+	AD    string `json:"associated_data"`
+	Plain string `json:"plain"`
+}
+
+type chunkVector struct {
+	Plain hexBytes `json:"plain"`
+	ID    chunk.ID `json:"id"`
+}
+
+type packVector struct {
+	File   string        `json:"file"`
+	Header hexBytes      `json:"header"`
+	Blocks []blockVector `json:"blocks"`
+}
+
+type blockVector struct {
+	Offset     uint32   `json:"offset"`
+	Stored     uint32   `json:"stored"`
+	Encoding   string   `json:"encoding"`
+	Dictionary hexBytes `json:"dictionary,omitempty"`
+	Opened     hexBytes `json:"opened"`
+	// Plain is left out for metadata: nodes_and_lists has it.
+	Plain hexBytes `json:"plain,omitempty"`
+}
+
+type plainVector struct {
+	File  string   `json:"file"`
+	Plain hexBytes `json:"plain"`
+}
+
+type snapshotVector struct {
+	File  string       `json:"file"`
+	Plain string       `json:"plain"`
+	Files []fileVector `json:"files"`
+}
+
+// fileVector is one entry, and the BLAKE3-256 of its content.
+type fileVector struct {
+	Path   string   `json:"path"`
+	Domain string   `json:"domain,omitempty"`
+	Name   string   `json:"name,omitempty"`
+	Dir    bool     `json:"dir,omitempty"`
+	Size   int64    `json:"size"`
+	Hash   hexBytes `json:"blake3,omitempty"`
+	Sealed hexBytes `json:"sealed_blake3,omitempty"` // of the file made from it
+}
+
+// loadGolden reads the golden repository into memory.
+func loadGolden(t *testing.T) *memory.Backend {
+	t.Helper()
+	be := memory.New()
+	root := os.DirFS(goldenDir)
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(root, name)
+		if err != nil {
+			return err
+		}
+		return be.Put(context.Background(), name, b)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return be
+}
+
+func writeGolden(t *testing.T, be *memory.Backend) {
+	t.Helper()
+	if err := os.RemoveAll(goldenDir); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range content(t, be) {
+		path := filepath.Join(goldenDir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestGolden reads a repository that an earlier version of the program wrote
+// and compares every value on the way with the vectors of the document.
+func TestGolden(t *testing.T) {
+	if *update {
+		writeGolden(t, makeGolden(t))
+	}
+	be := loadGolden(t)
+	got, err := json.MarshalIndent(goldenVectors(t, be), "", "\t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, '\n')
+	if *update {
+		if err := os.WriteFile(vectorsFile, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(vectorsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = bytes.ReplaceAll(want, []byte("\r\n"), []byte("\n"))
+	gotLines, wantLines := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range min(len(gotLines), len(wantLines)) {
+		if !bytes.Equal(gotLines[i], wantLines[i]) {
+			t.Fatalf("%s, line %d: the code has\n%s\nthe vectors\n%s", vectorsFile, i+1, gotLines[i], wantLines[i])
+		}
+	}
+	if len(gotLines) != len(wantLines) {
+		t.Errorf("%d lines of vectors, want %d", len(gotLines), len(wantLines))
+	}
+	size := 0
+	for _, b := range content(t, be) {
+		size += len(b)
+	}
+	if size > 100<<10 {
+		t.Errorf("the golden repository has %d bytes", size)
+	}
+	// It is a repository like any other: sound, and open to new snapshots.
+	r, err := openWith(context.Background(), be, []byte(goldenPassword), tinyOptions(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	report, err := r.Check(context.Background(), CheckOptions{ReadData: 1})
+	if err != nil || !report.Clean() || len(report.Problems)+len(report.Leftovers) > 0 || report.Snapshots != 2 {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+	s, err := store(context.Background(), r, tinyFiles(3), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := restore(context.Background(), r, s); err != nil || sameFiles(f, tinyFiles(3)) != nil {
+		t.Error("a new snapshot:", err)
+	}
+}
+
+// goldenVectors reads a repository and notes every value on the way.
+func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
+	t.Helper()
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := &vectors{Repository: "repo/" + goldenDir, Password: goldenPassword, Keys: map[string]hexBytes{}}
+	text, err := crypto.NewRecoveryKey(bytes.NewReader([]byte(goldenRecovery)))
+	must(err)
+	v.Recovery = recoveryVector{hexBytes(goldenRecovery), text}
+	r, err := openWith(ctx, be, []byte(goldenPassword), tinyOptions(1))
+	must(err)
+	v.Master = r.master[:]
+	for _, p := range []crypto.Purpose{crypto.ForChunkIDs, crypto.ForBlocks, crypto.ForPacks, crypto.ForIndexes, crypto.ForSnapshots, crypto.ForConfig, crypto.ForSlotInfo} {
+		key := r.master.Derive(p)
+		v.Keys[string(p)] = key[:]
+	}
+	f, err := readConfig(ctx, be)
+	must(err)
+	plain, err := crypto.NewSealer(r.master.Derive(crypto.ForConfig), nil).Open(nil, f.Sealed, f.ad())
+	must(err)
+	v.Config = configVector{string(f.ad()), string(plain)}
+	all := content(t, be)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		b := all[name]
+		switch kindOf(name) {
+		case "keys":
+			s, err := crypto.ParseSlot(b)
+			must(err)
+			info, err := s.Info(r.master)
+			must(err)
+			secret := goldenPassword
+			if info.Kind == crypto.RecoverySlot {
+				secret = text
+			}
+			key, err := s.Open([]byte(secret))
+			must(err)
+			if key != r.master {
+				t.Errorf("%s holds another master key", name)
+			}
+			v.Slots = append(v.Slots, goldenSlot(t, name, secret, b, r.master))
+		case "packs":
+			v.addPack(t, r, name, b)
+		case "index":
+			plain, err := r.indexes.Open(nil, b[8:], nil)
+			must(err)
+			must(index.OpenFile(b, r.indexes, func(pack.ID, int64, pack.Header) {}))
+			v.Indexes = append(v.Indexes, plainVector{name, plain})
+		case "snapshots":
+			v.addSnapshot(t, r, name, b)
+		}
+	}
+	return v
+}
+
+func (v *vectors) addPack(t *testing.T, r *Repo, name string, b []byte) {
+	t.Helper()
+	h, err := pack.ReadHeader(bytes.NewReader(b), int64(len(b)), r.packs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := packVector{File: name, Header: h.Append(nil)}
+	for i := range h.Blocks {
+		blk := &h.Blocks[i]
+		sealed := b[blk.Offset : blk.Offset+blk.Stored]
+		opened, err := r.blocks.Open(nil, sealed, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dict, _, err := r.dictionary(context.Background(), blk.Dict, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plain, err := pack.NewCodec(r.blocks).Decode(nil, sealed, blk, dict)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bv := blockVector{blk.Offset, blk.Stored, blk.Encoding.String(), dict, opened, nil}
+		if h.Kind == pack.Content {
+			bv.Plain = plain
+		}
+		p.Blocks = append(p.Blocks, bv)
+		for _, c := range blk.Chunks {
+			data := plain[:c.Length]
+			plain = plain[c.Length:]
+			if r.NewHasher().ID(data) != c.ID {
+				t.Errorf("chunk %s has another ID", c.ID)
+			}
+			if h.Kind == pack.Metadata {
+				v.Meta = append(v.Meta, chunkVector{data, c.ID})
+			} else {
+				v.Chunks = append(v.Chunks, chunkVector{data, c.ID})
+			}
+		}
+	}
+	v.Packs = append(v.Packs, p)
+}
+
+func (v *vectors) addSnapshot(t *testing.T, r *Repo, name string, b []byte) {
+	t.Helper()
+	plain, err := r.snapshots.Open(nil, b[8:], nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := openSnapshot(b, r.snapshots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sv := snapshotVector{File: name, Plain: string(plain)}
+	err = r.Walk(context.Background(), s, "", func(e *tree.Entry) error {
+		fv := fileVector{Path: e.Path, Domain: e.Domain, Name: e.Name, Dir: e.Kind == tree.Dir, Size: e.Content.Size}
+		var data bytes.Buffer
+		if err := r.WriteContent(context.Background(), &data, &e.Content); err != nil {
+			return err
+		}
+		if !fv.Dir {
+			sum := blake3.Sum256(data.Bytes())
+			fv.Hash = sum[:]
+		}
+		if e.Seal != nil {
+			sum := blake3.Sum256(cbc(t, e.Seal.Key[:], data.Bytes()))
+			fv.Sealed = sum[:]
+		}
+		sv.Files = append(sv.Files, fv)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Snapshots = append(v.Snapshots, sv)
+}

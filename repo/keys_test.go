@@ -1,0 +1,363 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+var otherSecret = []byte("battery staple")
+
+// opens reports whether a secret opens a repository; any failure other than a
+// wrong password is an error.
+func opens(be backend.Backend, secret []byte) (bool, error) {
+	_, err := Open(context.Background(), be, secret, tinyOptions(5))
+	if errors.Is(err, ErrWrongPassword) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func TestKeys(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	r := open(t, be)
+	first := r.slot
+	if _, err := r.RemoveKey(ctx, first.Short()); !errors.Is(err, ErrLastKey) {
+		t.Errorf("last key: got %v", err)
+	}
+	second, err := r.AddKey(ctx, otherSecret, crypto.SlotInfo{Kind: crypto.RecoverySlot, Label: "drawer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := r.Keys(ctx)
+	if err != nil || len(keys) != 2 {
+		t.Fatal(keys, err)
+	}
+	for _, k := range keys {
+		want := KeyInfo{ID: first, Kind: testInfo.Kind, Label: testInfo.Label, Created: k.Created, Current: true}
+		if k.ID == second {
+			want = KeyInfo{ID: second, Kind: crypto.RecoverySlot, Label: "drawer", Created: k.Created}
+		}
+		if k != want || k.Created.IsZero() {
+			t.Errorf("got %+v, want %+v", k, want)
+		}
+	}
+	for _, secret := range [][]byte{testSecret, otherSecret} {
+		if err := judgeClean(be, secret, 1); err != nil {
+			t.Errorf("with %q: %v", secret, err)
+		}
+	}
+	if _, err := r.RemoveKey(ctx, ""); !errors.Is(err, ErrNoKey) {
+		t.Errorf("no prefix: got %v", err)
+	}
+	if _, err := r.RemoveKey(ctx, "xyz"); !errors.Is(err, ErrNoKey) {
+		t.Errorf("no such key: got %v", err)
+	}
+	if id, err := r.RemoveKey(ctx, first.String()); err != nil || id != first {
+		t.Errorf("remove the key in use: %v, %v", id, err)
+	}
+	if ok, err := opens(be, testSecret); ok || err != nil {
+		t.Errorf("the removed key: %v, %v", ok, err)
+	}
+	if _, err := r.RemoveKey(ctx, second.String()); !errors.Is(err, ErrLastKey) {
+		t.Errorf("last key: got %v", err)
+	}
+}
+
+func TestAmbiguousKey(t *testing.T) {
+	ctx := context.Background()
+	r := open(t, tinyRepo(t))
+	// 17 keys cannot all begin with different digits.
+	for range 16 {
+		if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys, err := r.Keys(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ambiguous := 0
+	for i, k := range keys[1:] {
+		if k.ID.String()[0] == keys[i].ID.String()[0] {
+			ambiguous++
+			if _, err := r.RemoveKey(ctx, k.ID.String()[:1]); !errors.Is(err, ErrAmbiguous) {
+				t.Errorf("got %v", err)
+			}
+		}
+	}
+	if ambiguous == 0 {
+		t.Fatal("no two keys alike")
+	}
+}
+
+func TestChangePassword(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	r := open(t, be)
+	id, err := r.ChangePassword(ctx, otherSecret, crypto.KeyFileSlot)
+	if err != nil || id != r.slot {
+		t.Fatal(id, err)
+	}
+	if ok, err := opens(be, testSecret); ok || err != nil {
+		t.Errorf("old password: %v, %v", ok, err)
+	}
+	if err := judgeClean(be, otherSecret, 1); err != nil {
+		t.Error(err)
+	}
+	keys, err := r.Keys(ctx)
+	if err != nil || len(keys) != 1 || keys[0].Label != testInfo.Label || keys[0].Kind != crypto.KeyFileSlot || !keys[0].Current {
+		t.Errorf("%+v, %v", keys, err)
+	}
+}
+
+// keyRuns are the operations on keys, and which secrets open the repository
+// before and after them. The second one must do so as soon as the run reports
+// success; one of them always does.
+var keyRuns = map[string]struct {
+	run   func(ctx context.Context, r *Repo) error
+	after []byte // opens afterwards, for certain
+	gone  []byte // opens no more
+}{
+	"add": {func(ctx context.Context, r *Repo) error { _, err := r.AddKey(ctx, otherSecret, testInfo); return err }, otherSecret, nil},
+	"change": {func(ctx context.Context, r *Repo) error {
+		_, err := r.ChangePassword(ctx, otherSecret, crypto.KeyFileSlot)
+		return err
+	}, otherSecret, testSecret},
+	"remove": {func(ctx context.Context, r *Repo) error { _, err := r.RemoveKey(ctx, r.slot.String()); return err }, []byte("second"), testSecret},
+}
+
+func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
+	for name, k := range keyRuns {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			base := tinyRepo(t, 1)
+			if name == "remove" {
+				if _, err := open(t, base).AddKey(ctx, k.after, testInfo); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run := func(be backend.Backend) error {
+				r, err := Open(ctx, be, testSecret, tinyOptions(4))
+				if err != nil {
+					return err
+				}
+				return k.run(ctx, r)
+			}
+			judge := func(be *memory.Backend, runErr error) error {
+				before, err := opens(be, testSecret)
+				if err != nil {
+					return err
+				}
+				after, err := opens(be, k.after)
+				switch {
+				case err != nil:
+					return err
+				case !before && !after:
+					return errors.New("nobody can open it")
+				case runErr == nil && !after:
+					return errors.New("success was reported, but the key does not open")
+				case runErr == nil && k.gone != nil && before:
+					return errors.New("success was reported, but the old key opens")
+				}
+				secret := testSecret
+				if after {
+					secret = k.after
+				}
+				if err := judgeClean(be, secret, 1); err != nil {
+					return err
+				}
+				r, err := openWith(ctx, be, secret, tinyOptions(6))
+				if err == nil {
+					_, err = store(ctx, r, tinyFiles(2), 2)
+				}
+				return err
+			}
+			everyOperation(t, 3, base, run, judge)
+			everyCrash(t, false, 1, base, run, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
+		})
+	}
+}
+
+func TestCreateSurvivesEveryFault(t *testing.T) {
+	ctx := context.Background()
+	run := func(be backend.Backend) error {
+		_, err := Create(ctx, be, testSecret, testInfo, tinyOptions(1))
+		return err
+	}
+	everyOperation(t, 2, memory.New(), run, func(be *memory.Backend, runErr error) error {
+		if err := run(be); err != nil && (!errors.Is(err, ErrExists) || errors.Is(runErr, ErrExists)) {
+			return fmt.Errorf("create again: %w", err)
+		}
+		return judgeClean(be, testSecret)
+	})
+}
+
+// A key slot that cannot be read for the moment is not damaged: removing "the
+// damaged one" could lock everybody out.
+func TestUnreadableKeyIsNotDamaged(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t)
+	store := fault.New(be)
+	r, err := Open(ctx, store, testSecret, tinyOptions(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.SetPlan(fault.On(fault.ReadAt, keysDir, fault.From(1, fault.ErrInjected)))
+	if _, err := r.Keys(ctx); !errors.Is(err, fault.ErrInjected) {
+		t.Errorf("keys: got %v", err)
+	}
+	if _, err := r.RemoveKey(ctx, r.slot.String()); err == nil {
+		t.Error("the last key was removed")
+	}
+	if ok, err := opens(be, testSecret); !ok || err != nil {
+		t.Error(ok, err)
+	}
+}
+
+func TestDamagedKeySlot(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	r := open(t, be)
+	if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+		t.Fatal(err)
+	}
+	name := keysDir + r.slot.String()
+	file := content(t, be)[name]
+	for i := range file {
+		broken := bytes.Clone(file)
+		broken[i] ^= 1 << (i % 8)
+		if err := be.Set(name, broken); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(ctx, be, testSecret, tinyOptions(3)); !errors.Is(err, ErrWrongPassword) || !errors.Is(err, ErrDamaged) {
+			t.Fatalf("byte %d: the damaged slot: got %v", i, err)
+		}
+		if _, err := Open(ctx, be, otherSecret, tinyOptions(3)); err != nil {
+			t.Fatalf("byte %d: the other slot: %v", i, err)
+		}
+	}
+	report, err := open2(t, be, otherSecret).Check(ctx, CheckOptions{})
+	if err != nil || report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+	// The damaged slot can be removed, and the other one then is the last.
+	if _, err := r.RemoveKey(ctx, r.slot.String()); err != nil {
+		t.Error(err)
+	}
+	if err := judgeClean(be, otherSecret, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+func open2(t testing.TB, be backend.Backend, secret []byte) *Repo {
+	t.Helper()
+	r, err := openWith(context.Background(), be, secret, tinyOptions(7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestNoKeyLeft(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	r := open(t, be)
+	if err := be.Delete(ctx, keysDir+r.slot.String()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, be, testSecret, tinyOptions(3)); !errors.Is(err, ErrDamaged) {
+		t.Errorf("open: got %v", err)
+	}
+	report, err := r.Check(ctx, CheckOptions{})
+	if err != nil || report.Clean() {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+}
+
+// A slot file of another repository with the same password is no obstacle.
+func TestForeignKeySlot(t *testing.T) {
+	ctx := context.Background()
+	first := 0
+	for seed := range byte(12) { // so that it sorts before and behind the right one
+		be := tinyRepo(t, 1)
+		own, err := Open(ctx, be, testSecret, tinyOptions(50+seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := own.ChangePassword(ctx, testSecret, crypto.PasswordSlot); err != nil {
+			t.Fatal(err)
+		}
+		other := memory.New()
+		foreign, err := Create(ctx, other, testSecret, testInfo, tinyOptions(100+seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if foreign.slot.String() < own.slot.String() {
+			first++
+		}
+		name := keysDir + foreign.slot.String()
+		if err := be.Put(ctx, name, content(t, other)[name]); err != nil {
+			t.Fatal(err)
+		}
+		v, err := judge(be, testSecret)
+		if err != nil || len(v.days) != 1 {
+			t.Fatalf("seed %d: %v, %v", seed, v, err)
+		}
+		if p := v.report.Problems; len(p) != 1 || p[0].File != name {
+			t.Errorf("check: %+v", p)
+		}
+	}
+	if first == 0 || first == 12 {
+		t.Errorf("the foreign slot came first %d of 12 times", first)
+	}
+	// Where there is no other slot, the error says what is wrong.
+	be := tinyRepo(t)
+	own := open(t, be)
+	if err := be.Delete(ctx, keysDir+own.slot.String()); err != nil {
+		t.Fatal(err)
+	}
+	other, err := Create(ctx, memory.New(), testSecret, testInfo, tinyOptions(99))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := keysDir + other.slot.String()
+	if err := be.Put(ctx, name, content(t, other.be)[name]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, be, testSecret, tinyOptions(3)); !errors.Is(err, ErrDamaged) || errors.Is(err, ErrWrongPassword) {
+		t.Errorf("a foreign slot alone: got %v", err)
+	}
+}
+
+// A wrong password costs as much as a right one, so that whoever guesses pays.
+func TestWrongPasswordCostsADerivation(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	opts := tinyOptions(1)
+	opts.Cost = crypto.Cost{Time: 2, MemoryKiB: 32 << 10, Threads: 1}
+	if _, err := Create(ctx, be, testSecret, testInfo, opts); err != nil {
+		t.Fatal(err)
+	}
+	took := func(secret []byte) time.Duration {
+		best := time.Hour
+		for range 3 {
+			start := time.Now()
+			_, _ = Open(ctx, be, secret, opts)
+			best = min(best, time.Since(start))
+		}
+		return best
+	}
+	if right, wrong := took(testSecret), took(otherSecret); wrong < right/2 {
+		t.Errorf("a wrong password took %v, the right one %v", wrong, right)
+	}
+}

@@ -1,0 +1,147 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+const (
+	secretsDir    = "secrets/"
+	secretMagic   = "snapse01"
+	secretVersion = 1
+	maxSecretSize = 64 << 10
+	// secretUnit is what the plain form is padded to a multiple of, in bytes:
+	// the file's length should not tell that of the password.
+	secretUnit = 512
+)
+
+// DevicePassword is the backup password of a device, kept sealed in the
+// repository. A device can have several: older snapshots may need older ones.
+type DevicePassword struct {
+	ID       FileID
+	UDID     string
+	Password string
+	Added    time.Time
+}
+
+// secretBody is the sealed part of a secret file.
+type secretBody struct {
+	Version  int       `json:"version"`
+	UDID     string    `json:"udid"`
+	Password []byte    `json:"password"`
+	Added    time.Time `json:"added"`
+}
+
+// String keeps the password out of whatever is printed.
+func (p DevicePassword) String() string {
+	return fmt.Sprintf("DevicePassword(%s, hidden)", p.UDID)
+}
+
+// GoString keeps the password out of %#v.
+func (p DevicePassword) GoString() string { return p.String() }
+
+// KeepDevicePassword stores a password of a device. One that is kept already
+// is not stored again.
+func (r *Repo) KeepDevicePassword(ctx context.Context, udid string, password []byte) error {
+	kept, err := r.DevicePasswords(ctx, udid)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(kept, func(p DevicePassword) bool { return p.Password == string(password) }) {
+		return nil
+	}
+	plain, err := json.Marshal(secretBody{secretVersion, udid, password, r.opts.Now().UTC()})
+	if err != nil {
+		return fmt.Errorf("keep a device password: %w", err)
+	}
+	defer clear(plain)
+	padded := append(plain, bytes.Repeat([]byte(" "), secretUnit-len(plain)%secretUnit)...)
+	defer clear(padded)
+	b, err := r.secrets.Seal([]byte(secretMagic), padded, nil)
+	if err != nil {
+		return fmt.Errorf("keep a device password: %w", err)
+	}
+	if _, err := r.putNamed(ctx, secretsDir, b); err != nil {
+		return fmt.Errorf("keep a device password: %w", err)
+	}
+	return nil
+}
+
+// DevicePasswords returns the passwords kept for a device, the newest first.
+// A file that is damaged is passed over: what it held has to be typed again,
+// and Check tells.
+func (r *Repo) DevicePasswords(ctx context.Context, udid string) ([]DevicePassword, error) {
+	var out []DevicePassword
+	err := r.be.List(ctx, secretsDir, func(f backend.Info) error {
+		p, err := r.readSecret(ctx, f.Name)
+		if errors.Is(err, ErrDamaged) {
+			return nil
+		}
+		if err == nil && SameDevice(p.UDID, udid) {
+			out = append(out, p)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read device passwords: %w", err)
+	}
+	slices.SortFunc(out, func(a, b DevicePassword) int { return b.Added.Compare(a.Added) })
+	return out, nil
+}
+
+// ForgetDevicePasswords removes all passwords kept for a device and returns
+// how many there were. Copies of the repository may still hold them.
+func (r *Repo) ForgetDevicePasswords(ctx context.Context, udid string) (int, error) {
+	kept, err := r.DevicePasswords(ctx, udid)
+	if err != nil {
+		return 0, err
+	}
+	for i, p := range kept {
+		if err := r.be.Delete(ctx, secretsDir+p.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return i, fmt.Errorf("forget a device password: %w", err)
+		}
+	}
+	return len(kept), nil
+}
+
+func (r *Repo) readSecret(ctx context.Context, name string) (DevicePassword, error) {
+	b, err := r.readNamed(ctx, name, maxSecretSize)
+	if err != nil {
+		return DevicePassword{}, err
+	}
+	p, err := openSecret(b, r.secrets)
+	if err != nil {
+		return DevicePassword{}, &DamageError{name, err}
+	}
+	p.ID, err = fileID(name)
+	return p, err
+}
+
+func openSecret(b []byte, sealer *crypto.Sealer) (DevicePassword, error) {
+	sealed, ok := hasMagic(b, secretMagic)
+	if !ok {
+		return DevicePassword{}, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return DevicePassword{}, err
+	}
+	defer clear(plain)
+	var body secretBody
+	if err := json.Unmarshal(plain, &body); err != nil {
+		return DevicePassword{}, errors.New("not JSON") // the reason could quote the secret
+	}
+	if body.Version != secretVersion {
+		return DevicePassword{}, fmt.Errorf("secret version %d: %w", body.Version, ErrUnsupported)
+	}
+	defer clear(body.Password)
+	return DevicePassword{UDID: body.UDID, Password: string(body.Password), Added: body.Added}, nil
+}
