@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
 
@@ -36,6 +38,9 @@ fields. IDs may be cut short; a snapshot may be "latest", too.`,
 				v, err = r.InspectKey(ctx, argv[1])
 			default:
 				return usageError{fmt.Errorf("%q is none of config, snapshot, index, pack and key", argv[0])}
+			}
+			if errors.Is(err, repo.ErrNoSnapshot) && argv[0] != "snapshot" {
+				return fmt.Errorf("there is no %s whose ID begins with %q", argv[0], argv[1])
 			}
 			if err != nil {
 				return err

@@ -51,6 +51,10 @@ with 13.`,
 			if err != nil {
 				return err
 			}
+			// No list is null in JSON.
+			report.Leftovers = append([]string{}, report.Leftovers...)
+			report.Problems = append([]repo.Problem{}, report.Problems...)
+			report.Suffering = append([]repo.Suffering{}, report.Suffering...)
 			result := struct {
 				*repo.CheckReport
 				Clean bool `json:"clean"`
@@ -97,7 +101,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		if s.Tree {
 			least = "at least "
 		}
-		fmt.Fprintf(w, "SUFFERS  snapshot %s (%s, %s): %s%s files cannot be given back\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), least, count(s.Files))
+		fmt.Fprintf(w, "SUFFERS  snapshot %s (%s, %s): %s%s cannot be given back\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), least, plural(s.Files, "file"))
 		for _, n := range s.Names {
 			fmt.Fprintf(w, "           %s\n", clean(n))
 		}
@@ -106,15 +110,19 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 	}
 	if n := len(c.Leftovers); n > 0 {
-		fmt.Fprintf(w, "%d files that nothing refers to (%s%s); they do no harm\n", n, c.Leftovers[0], map[bool]string{true: ", …", false: ""}[n > 1])
+		more := ""
+		if n > 1 {
+			more = ", …"
+		}
+		fmt.Fprintf(w, "%s of an interrupted run that nothing needs (%s%s); no harm in that\n", plural(n, "file"), c.Leftovers[0], more)
 	}
-	fmt.Fprintf(w, "%d snapshots, %d packs, %s, %s chunks", c.Snapshots, c.Packs, bytesText(c.PackBytes), count(int64(c.Chunks)))
+	fmt.Fprintf(w, "%s; %s in %s, %s", plural(c.Snapshots, "snapshot"), plural(c.Chunks, "chunk"), plural(c.Packs, "pack"), bytesText(c.PackBytes))
 	if c.ReadPacks > 0 {
-		fmt.Fprintf(w, "; %d packs read and verified", c.ReadPacks)
+		fmt.Fprintf(w, "; %s read and verified", plural(c.ReadPacks, "pack"))
 	}
 	if c.Clean() {
 		fmt.Fprintln(w, "\nno errors were found")
 	} else {
-		fmt.Fprintf(w, "\nthe repository is damaged: %d problems, %d snapshots suffer\n", len(c.Problems), len(c.Suffering))
+		fmt.Fprintf(w, "\nthe repository is damaged: %s; snapshots that suffer: %d\n", plural(len(c.Problems), "problem"), len(c.Suffering))
 	}
 }

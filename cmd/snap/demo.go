@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/synthetic"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
@@ -126,13 +127,15 @@ func (d *demo) store(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, repo.Options{}); err != nil {
+	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, d.a.options); err != nil {
 		return err
 	}
 	folders := filepath.Join(d.dir, "Backup")
 	if err := os.Mkdir(folders, 0o700); err != nil {
 		return err
 	}
+	unlock := &unlocker{a: d.a, r: d.repo, given: []byte(series.Password(0)), keys: map[[32]byte]*keybag.Keys{}}
+	defer unlock.close()
 	for day := range d.days {
 		d.say("day %d: two devices make their backups", day+1)
 		if err := series.Next(ctx, folders); err != nil {
@@ -140,7 +143,7 @@ func (d *demo) store(ctx context.Context) error {
 		}
 		for _, dev := range series.Devices() {
 			dir := filepath.Join(folders, dev.UDID)
-			res, err := d.a.importOne(ctx, d.repo, dir, transfer.ImportOptions{Host: "demo", Program: "snap " + version, Workers: runtime.GOMAXPROCS(0)})
+			res, err := d.a.importOne(ctx, d.repo, unlock, dir, transfer.ImportOptions{Host: "demo", Program: "snap " + version, Workers: runtime.GOMAXPROCS(0)})
 			if err != nil {
 				return err
 			}

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
@@ -29,6 +31,7 @@ const (
 	exitNoSpace     = 17
 	exitUnsupported = 18
 	exitNoBackup    = 19
+	exitWrongBackup = 20
 	exitInterrupted = 130
 )
 
@@ -44,6 +47,7 @@ var kinds = []struct {
 	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or make a repository with "snap init"`},
 	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with what was written down, group by group"},
 	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
+	{is(keybag.ErrWrongPassword), exitWrongBackup, "nothing was stored of this backup; try again, or store it locked with --opaque"},
 	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again: what is complete is kept"},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
@@ -52,6 +56,9 @@ var kinds = []struct {
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "give the folder that holds Manifest.plist, or a folder of such folders"},
 	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists what is there`},
 	{is(repo.ErrAmbiguous), exitNoSnapshot, "give more digits of the ID, or a UDID"},
+	{is(errNothingThere), exitError, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
+	{is(repo.ErrLastKey), exitError, `add another key first, with "snap key add"`},
+	{is(repo.ErrNoKey), exitError, `"snap key list" lists the keys`},
 	{is(repo.ErrExists), exitExists, "use it as it is, or choose another folder"},
 	{is(transfer.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
@@ -63,7 +70,8 @@ func is(target error) func(error) bool {
 
 func isUsage(err error) bool {
 	var u usageError
-	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command")
+	// Cobra has no types for these.
+	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "if any flags in the group")
 }
 
 // classify returns the exit code and the hint for an error.
@@ -100,10 +108,16 @@ func (a *app) report(ctx context.Context, err error) int {
 
 func (a *app) printError(err error, code int, hint string) {
 	if a.json {
-		json.NewEncoder(a.stderr).Encode(jsonError{err.Error(), code, hint})
+		printLine(a.stderr, jsonError{err.Error(), code, hint})
 		return
 	}
-	fmt.Fprintf(a.stderr, "snap: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n      "))
+	lead := "snap: "
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimRight(strings.ReplaceAll(line, "\t", "  "), "\n "); line != "" {
+			fmt.Fprintln(a.stderr, lead+clean(line))
+			lead = "      "
+		}
+	}
 	if hint != "" {
 		fmt.Fprintf(a.stderr, "      %s\n", hint)
 	}
@@ -116,9 +130,25 @@ type jsonError struct {
 	Hint  string `json:"hint,omitempty"`
 }
 
-// warn prints a remark that does not end the command.
+// warn prints a remark that does not end the command. With --json every line
+// of standard error is an object.
 func (a *app) warn(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "snap: warning: "+format+"\n", args...)
+	text := fmt.Sprintf(format, args...)
+	if a.json {
+		printLine(a.stderr, struct {
+			Warning string `json:"warning"`
+		}{text})
+		return
+	}
+	fmt.Fprintf(a.stderr, "snap: warning: %s\n", clean(text))
+}
+
+// printLine writes a value as one line of JSON.
+func printLine(w io.Writer, v any) {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	// There is nobody left to tell of a failure to write to standard error.
+	_ = enc.Encode(v)
 }
 
 // remark prints something good to know, unless quiet.

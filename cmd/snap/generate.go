@@ -8,6 +8,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// generated is a device that generate has made.
+type generated struct {
+	UDID      string `json:"udid"`
+	Name      string `json:"name"`
+	Encrypted bool   `json:"encrypted"`
+}
+
 // generateCommand makes synthetic backups, for tests and benchmarks by hand.
 // It is hidden: a user has no need for it.
 func (a *app) generateCommand() *cobra.Command {
@@ -35,8 +42,12 @@ func (a *app) generateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(devices, func(w io.Writer) {
-				for _, d := range devices {
+			result := []generated{}
+			for _, d := range devices {
+				result = append(result, generated{d.UDID, d.Name, d.Encrypted})
+			}
+			return a.print(result, func(w io.Writer) {
+				for _, d := range result {
 					fmt.Fprintf(w, "%s  %s\n", d.UDID, d.Name)
 				}
 			})

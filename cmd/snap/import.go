@@ -24,6 +24,7 @@ type importResult struct {
 
 func (a *app) importCommand() *cobra.Command {
 	var opts transfer.ImportOptions
+	var source backupPassword
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
 		Short: "Store backup folders of Finder, iTunes, Apple Devices or idevicebackup2",
@@ -32,7 +33,14 @@ folder that holds several: then all of them, archived ones too. Without FOLDER
 it takes what Finder, iTunes and Apple Devices keep on this computer.
 
 A folder that was stored before is read only where it changed. A backup that is
-unfinished or changes while it is read is refused and no snapshot is made.`,
+unfinished or changes while it is read is refused and no snapshot is made.
+
+With the device's backup password an encrypted backup is stored as what it holds,
+and shares storage with other days, other devices and plain backups. It comes
+back as the same encrypted folder, for which the password is not needed. The
+password comes from the flags below, from SNAP_BACKUP_PASSWORD, from the
+repository ("snap device password set"), or is asked for. Without it the backup
+is stored locked.`,
 		RunE: func(cmd *cobra.Command, folders []string) error {
 			ctx := cmd.Context()
 			dirs, err := findBackups(folders)
@@ -46,10 +54,19 @@ unfinished or changes while it is read is refused and no snapshot is made.`,
 			opts.Host, _ = os.Hostname()
 			opts.Program = "snap " + version
 			opts.Workers = runtime.GOMAXPROCS(0)
-			return a.importAll(ctx, r, dirs, opts)
+			u, err := a.newUnlocker(ctx, r, source)
+			if err != nil {
+				return err
+			}
+			defer u.close()
+			u.takeAnything = opts.AllowIncomplete
+			return a.importAll(ctx, r, u, dirs, opts)
 		},
 	}
+	source.register(cmd)
 	f := cmd.Flags()
+	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without asking for a backup password")
+	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a backup password that fits in the repository for later imports")
 	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "take backups that are unfinished, damaged or changing, and mark the snapshot")
 	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, also those that look unchanged")
 	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot of a backup that has not changed since the last one")
@@ -59,11 +76,11 @@ unfinished or changes while it is read is refused and no snapshot is made.`,
 
 // importAll imports one folder after the other. A folder that fails does not
 // keep the others from being stored; the first failure decides the exit code.
-func (a *app) importAll(ctx context.Context, r *repo.Repo, dirs []string, opts transfer.ImportOptions) error {
+func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, dirs []string, opts transfer.ImportOptions) error {
 	results := []importResult{}
 	var first error
 	for _, dir := range dirs {
-		res, err := a.importOne(ctx, r, dir, opts)
+		res, err := a.importOne(ctx, r, u, dir, opts)
 		out := importResult{Folder: dir, Result: res}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -90,12 +107,15 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, dirs []string, opts t
 	return first
 }
 
-func (a *app) importOne(ctx context.Context, r *repo.Repo, dir string, opts transfer.ImportOptions) (*transfer.ImportResult, error) {
+func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir string, opts transfer.ImportOptions) (*transfer.ImportResult, error) {
 	b, err := mobilesync.Open(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer b.Close()
+	if err := u.unlock(ctx, b); err != nil {
+		return nil, err
+	}
 	p := &transfer.Progress{}
 	opts.Progress = p
 	stop := a.showProgress(func() meter { return transferMeter(p) })
@@ -113,12 +133,12 @@ func transferMeter(p *transfer.Progress) meter {
 func (a *app) describeImport(w io.Writer, dir string, res *transfer.ImportResult) {
 	s := res.Snapshot
 	if res.Unchanged {
-		fmt.Fprintf(w, "%s (%s): unchanged since snapshot %s\n", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
+		fmt.Fprintf(w, "%s, backup of %s: unchanged since snapshot %s\n", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
 		return
 	}
 	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
-	fmt.Fprintf(w, "          %s files, %s; read %s files, %s; added %s\n",
-		count(res.Files), bytesText(res.Bytes), count(res.ReadFiles), bytesText(res.ReadBytes), bytesText(s.StoredBytes))
+	fmt.Fprintf(w, "          %s, %s; read %s, %s; added %s\n",
+		plural(res.Files, "file"), bytesText(res.Bytes), plural(res.ReadFiles, "file"), bytesText(res.ReadBytes), bytesText(s.StoredBytes))
 	for _, p := range s.Problems {
 		a.warn("%s: %s", dir, clean(p))
 	}
@@ -127,27 +147,34 @@ func (a *app) describeImport(w io.Writer, dir string, res *transfer.ImportResult
 
 // describeReport prints what a verifier would find in the folder.
 func (a *app) describeReport(dir string, res *transfer.ImportResult) {
-	if res.Snapshot.Encrypted {
-		a.remark("          encrypted by the device: stored as it is, files that changed share nothing with earlier days")
+	switch {
+	case res.Snapshot.Unlocked:
+		a.describeRaw(res)
+	case res.Snapshot.Encrypted:
+		a.remark("          stored locked: files that changed share nothing with other days; the backup password changes that (snap help device password)")
 	}
 	if res.Report == nil {
 		return
 	}
 	for _, f := range []struct {
-		what string
+		one, many string
 		mobilesync.Finding
 	}{
-		{"files have another size than the manifest says", res.Report.Size},
-		{"files are empty though the manifest gives them a size", res.Report.Emptied},
-		{"files are named like backup files but are not in the manifest (kept)", res.Report.Extra},
-		{"files are not part of a backup (kept)", res.Report.Other},
+		{"has another size than the manifest says", "have another size than the manifest says", res.Report.Size},
+		{"is empty though the manifest gives it a size", "are empty though the manifest gives them a size", res.Report.Emptied},
+		{"is named like a backup file but is not in the manifest (kept)", "are named like backup files but are not in the manifest (kept)", res.Report.Extra},
+		{"is not part of a backup (kept)", "are not part of a backup (kept)", res.Report.Other},
 	} {
-		if f.Count > 0 {
-			a.remark("          note: %s %s, such as %s", count(int64(f.Count)), f.what, clean(f.Names[0]))
+		switch f.Count {
+		case 0:
+		case 1:
+			a.remark("          note: 1 file %s: %s", f.one, clean(f.Names[0]))
+		default:
+			a.remark("          note: %s files %s, such as %s", count(int64(f.Count)), f.many, clean(f.Names[0]))
 		}
 	}
 	if n := res.Anomalies.Total(); n > 0 {
-		a.remark("          note: %s rows of the manifest are odd", count(int64(n)))
+		a.remark("          note: odd rows in the manifest: %s", count(int64(n)))
 	}
 }
 

@@ -50,7 +50,7 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 			if err != nil {
 				return err
 			}
-			r, err := repo.Create(ctx, be, secret, crypto.SlotInfo{Kind: kind, Label: whoami()}, repo.Options{})
+			r, err := repo.Create(ctx, be, secret, crypto.SlotInfo{Kind: kind, Label: whoami()}, a.options)
 			if err != nil {
 				return fmt.Errorf("%s: %w", dir, err)
 			}

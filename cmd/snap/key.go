@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 
@@ -199,5 +200,14 @@ func (a *app) newSecret(ctx context.Context, file, command, keyFile string, envi
 	if err == nil && typed == nil {
 		typed, err = a.askNew(ctx, "the repository")
 	}
-	return typed, crypto.PasswordSlot, err
+	if err != nil {
+		return nil, "", err
+	}
+	defer clear(typed)
+	secret, err := crypto.Secret(string(typed))
+	if errors.Is(err, crypto.ErrRecoveryTypo) {
+		// It would be taken for a mistyped recovery key ever after.
+		err = usageError{errors.New("a password may not look like a recovery key; choose another one")}
+	}
+	return secret, crypto.PasswordSlot, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -59,7 +60,7 @@ Snapshots of encrypted backups know no domains; all files are under "-".`,
 				return err
 			}
 			if l.inside && len(l.items) == 0 {
-				return fmt.Errorf("there is nothing at %q in snapshot %s", argv[1], s.ID.Short())
+				return fmt.Errorf("%q in snapshot %s: %w", argv[1], s.ID.Short(), errNothingThere)
 			}
 			return a.print(l.items, func(w io.Writer) { l.print(w) })
 		},
@@ -67,6 +68,8 @@ Snapshots of encrypted backups know no domains; all files are under "-".`,
 	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "list everything below")
 	return cmd
 }
+
+var errNothingThere = errors.New("there is nothing")
 
 // noDomain stands for files that belong to no domain.
 const noDomain = "-"
@@ -140,16 +143,24 @@ func (l *lister) group(typ, domain, name string, e *tree.Entry) {
 	}
 }
 
+// shown is the name of a line, with its domain where several are listed.
+func (l *lister) shown(it *lsItem) string {
+	if l.inside || it.Domain == noDomain {
+		return it.Name
+	}
+	return it.Domain + "/" + it.Name
+}
+
 func (l *lister) print(w io.Writer) {
 	for i := range l.items {
 		it := &l.items[i]
 		switch it.Type {
 		case "domain":
-			fmt.Fprintf(w, "%10s  %8s files  %s\n", bytesText(it.Size), count(it.Files), clean(it.Domain))
+			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), plural(it.Files, "file"), clean(it.Domain))
 		case "folder":
-			fmt.Fprintf(w, "%10s  %16s  %s/\n", bytesText(it.Size), count(it.Files)+" files", clean(it.Name))
+			fmt.Fprintf(w, "%10s  %16s  %s/\n", bytesText(it.Size), plural(it.Files, "file"), clean(l.shown(it)))
 		default:
-			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), timeText(*it.ModTime), clean(it.Name))
+			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), timeText(*it.ModTime), clean(l.shown(it)))
 		}
 	}
 }

@@ -9,24 +9,26 @@ package main
 
 import (
 	"context"
-	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+
+	"github.com/snap-backup/snap/repo"
 )
 
-func main() { os.Exit(start()) }
+func main() { os.Exit(start(repo.Options{})) }
 
-// start runs the program on the real world.
-func start() int {
+// start runs the program on the real world and returns the exit code.
+func start(opts repo.Options) int {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second Ctrl-C ends the program at once: stopping cleanly takes a moment
 	// and nothing is lost without it.
 	context.AfterFunc(ctx, stop)
-	return run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, options: opts}
+	return a.run(ctx, os.Args[1:])
 }
 
 // limitMemory makes the garbage collector work harder rather than let the
@@ -42,12 +44,11 @@ func limitMemory() {
 }
 
 // run executes one command line and returns the exit code.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	return a.report(ctx, root.ExecuteContext(ctx))
 }

@@ -53,7 +53,7 @@ same command; files that are whole are not written again.`,
 				return err
 			}
 			return a.print(materializeResult{s.ID, res}, func(w io.Writer) {
-				fmt.Fprintf(w, "wrote %s: %s files, %s", res.Dir, count(res.Files), bytesText(res.Bytes))
+				fmt.Fprintf(w, "wrote %s: %s, %s", res.Dir, plural(res.Files, "file"), bytesText(res.Bytes))
 				if res.Kept > 0 {
 					fmt.Fprintf(w, ", %s of them were there already", count(res.Kept))
 				}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -27,14 +26,47 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// table prints rows in columns. Cells are separated by tabs.
+// table prints rows in columns. Cells are separated by tabs; a heading that
+// begins with ">" sets its column to the right.
 func table(w io.Writer, header string, rows []string) {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, header)
+	lines := [][]string{strings.Split(header, "\t")}
 	for _, r := range rows {
-		fmt.Fprintln(tw, r)
+		lines = append(lines, strings.Split(r, "\t"))
 	}
-	tw.Flush()
+	right := make([]bool, len(lines[0]))
+	for i := range lines[0] {
+		lines[0][i], right[i] = strings.CutPrefix(lines[0][i], ">")
+	}
+	widths := make([]int, len(right))
+	for _, cells := range lines {
+		for i, c := range cells {
+			widths[i] = max(widths[i], width(c))
+		}
+	}
+	for _, cells := range lines {
+		line := ""
+		for i, c := range cells {
+			pad := strings.Repeat(" ", widths[i]-width(c))
+			if right[i] {
+				c = pad + c
+			} else {
+				c += pad
+			}
+			if i > 0 {
+				line += "  "
+			}
+			line += c
+		}
+		fmt.Fprintln(w, strings.TrimRight(line, " "))
+	}
+}
+
+// plural writes a number with its noun.
+func plural[N int | int64](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return count(int64(n)) + " " + one + "s"
 }
 
 // bytesText writes a size for people, in units of 1024 as restic does.

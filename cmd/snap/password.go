@@ -120,7 +120,10 @@ func (a *app) runCommand(ctx context.Context, command string) ([]byte, error) {
 func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
 	f, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		line, err := bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile)).ReadBytes('\n')
+		if a.lines == nil {
+			a.lines = bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile))
+		}
+		line, err := a.lines.ReadBytes('\n')
 		if len(line) == 0 && err != nil {
 			return nil, usageError{errors.New("no password: use --password-file, --password-command or SNAP_PASSWORD, or run this in a terminal")}
 		}

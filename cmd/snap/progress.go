@@ -19,6 +19,7 @@ const (
 // meter is what progress shows.
 type meter struct {
 	phase             string
+	percent           int64 // where there are no bytes to count
 	files, totalFiles int64 // 0 where there are none to count
 	bytes, totalBytes int64
 }
@@ -75,6 +76,9 @@ func (p *progress) line(m meter, now time.Time) string {
 		p.phase, p.start = m.phase, now
 	}
 	parts := []string{m.phase}
+	if m.percent > 0 {
+		parts[0] += fmt.Sprintf(" %3d%%", m.percent)
+	}
 	if m.totalBytes > 0 {
 		parts[0] += fmt.Sprintf(" %3d%%", min(100, m.bytes*100/m.totalBytes))
 		parts = append(parts, fmt.Sprintf("%s of %s", bytesText(m.bytes), bytesText(m.totalBytes)))

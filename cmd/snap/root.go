@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	lines          *bufio.Reader // of stdin, where that is no terminal
+	options        repo.Options  // of every repository that is opened or made
 
 	repoDir         string
 	passwordFile    string
@@ -48,6 +51,7 @@ See "snap demo" for all of that without a device.`,
 		},
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetHelpCommand(helpCommand(root))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f := root.PersistentFlags()
 	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")
@@ -56,6 +60,7 @@ See "snap demo" for all of that without a device.`,
 	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` in place of a password")
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
+	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")
 	root.AddGroup(
 		&cobra.Group{ID: "backup", Title: "Storing and giving back:"},
 		&cobra.Group{ID: "see", Title: "Seeing what is there:"},
@@ -64,7 +69,7 @@ See "snap demo" for all of that without a device.`,
 	for group, commands := range map[string][]*cobra.Command{
 		"backup": {a.importCommand(), a.materializeCommand(), a.demoCommand()},
 		"see":    {a.snapshotsCommand(), a.lsCommand(), a.statsCommand(), a.catCommand()},
-		"care":   {a.initCommand(), a.keyCommand(), a.checkCommand()},
+		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.checkCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
@@ -73,6 +78,25 @@ See "snap demo" for all of that without a device.`,
 	}
 	root.AddCommand(a.versionCommand(), a.generateCommand())
 	return root
+}
+
+// helpCommand is cobra's, but tells when there is nothing to help with.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Explain a command",
+		RunE: func(_ *cobra.Command, argv []string) error {
+			cmd, rest, err := root.Find(argv)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			}
+			if err != nil {
+				return usageError{err}
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
 }
 
 // usageError is a wrong command line.
@@ -116,7 +140,7 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 		return nil, err
 	}
 	defer clear(secret)
-	r, err := repo.Open(ctx, be, secret, repo.Options{})
+	r, err := repo.Open(ctx, be, secret, a.options)
 	if err != nil {
 		return nil, openError(dir, err)
 	}

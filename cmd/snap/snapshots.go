@@ -79,7 +79,9 @@ func (a *app) snapshotsCommand() *cobra.Command {
 		Short: "List the snapshots of all devices",
 		Long: `Lists snapshots, by device, oldest first. DATE is when the device was backed up,
 SIZE what the backup folder held, ADDED what the snapshot added to the
-repository. E marks backups that the device encrypted, ! incomplete ones.`,
+repository. E marks backups that the
+device encrypted, L those of them that were stored locked, without the backup
+password; ! marks incomplete ones.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := a.open(cmd.Context())
@@ -93,10 +95,21 @@ repository. E marks backups that the device encrypted, ! incomplete ones.`,
 			for _, err := range damaged {
 				a.warn("%v", err)
 			}
+			all := len(list)
 			if list, err = filter.apply(list); err != nil {
 				return err
 			}
-			return a.print(snapshotsJSON(list), func(w io.Writer) { printSnapshots(w, list) })
+			return a.print(snapshotsJSON(list), func(w io.Writer) {
+				switch {
+				case len(list) > 0:
+					printSnapshots(w, list)
+				case all == 0:
+					fmt.Fprintln(w, "no snapshots yet")
+					a.remark("\"snap import\" makes the first ones")
+				default:
+					fmt.Fprintln(w, "no snapshot fits")
+				}
+			})
 		},
 	}
 	filter.register(cmd)
@@ -145,12 +158,9 @@ func printSnapshots(w io.Writer, list []*repo.Snapshot) {
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
 				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s), clean(strings.Join(s.Tags, ","))))
 		}
-		table(w, "  ID\tDATE\tIOS\tFILES\tSIZE\tADDED\t\tTAGS", rows)
+		table(w, "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\t\tTAGS", rows)
 	}
-	if len(list) > 0 {
-		fmt.Fprintln(w)
-	}
-	fmt.Fprintf(w, "%d snapshots of %d devices\n", len(list), len(order))
+	fmt.Fprintf(w, "\n%s of %s\n", plural(len(list), "snapshot"), plural(len(order), "device"))
 }
 
 func newest(list []*repo.Snapshot) *repo.Snapshot { return list[len(list)-1] }
@@ -160,6 +170,9 @@ func marks(s *repo.Snapshot) string {
 	m := ""
 	if s.Encrypted {
 		m += "E"
+		if !s.Unlocked {
+			m += "L"
+		}
 	}
 	if !s.Complete {
 		m += "!"

@@ -32,15 +32,15 @@ func (a *app) statsCommand() *cobra.Command {
 						bytesText(d.NewestBytes), bytesText(d.LogicalBytes), bytesText(d.StoredBytes)))
 				}
 				if len(rows) > 0 {
-					table(w, "DEVICE\tSNAPSHOTS\tNEWEST\tITS SIZE\tALL SIZES\tADDED", rows)
+					table(w, "DEVICE\t>SNAPSHOTS\tNEWEST\t>ITS SIZE\t>ALL SIZES\t>ADDED", rows)
 					fmt.Fprintln(w)
 				}
-				fmt.Fprintf(w, "%d snapshots of %s in all are stored in %s", st.Snapshots, bytesText(st.LogicalBytes), bytesText(st.StoredBytes))
+				fmt.Fprintf(w, "%s, %s in all, stored in %s", plural(st.Snapshots, "snapshot"), bytesText(st.LogicalBytes), bytesText(st.StoredBytes))
 				if st.Snapshots > 0 {
 					fmt.Fprintf(w, " (%.1f to 1)", st.Ratio)
 				}
-				fmt.Fprintf(w, "\n%s content, %s lists of files, %s index, %s other; %s chunks in %d packs\n", bytesText(st.ContentBytes),
-					bytesText(st.MetaBytes), bytesText(st.IndexBytes), bytesText(st.OtherBytes), count(int64(st.Chunks)), st.Packs)
+				fmt.Fprintf(w, "\n%s content, %s lists of files, %s index, %s other; %s in %s\n", bytesText(st.ContentBytes),
+					bytesText(st.MetaBytes), bytesText(st.IndexBytes), bytesText(st.OtherBytes), plural(st.Chunks, "chunk"), plural(st.Packs, "pack"))
 			})
 		},
 	}

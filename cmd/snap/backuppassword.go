@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// backupPassword is where the backup password of a device may come from. It is
+// another one than that of the repository.
+type backupPassword struct {
+	file, command string
+	opaque        bool // use none
+	keep          bool // keep in the repository what has opened a backup
+}
+
+func (p *backupPassword) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&p.file, "backup-password-file", "", "read the device's backup password from the first line of this `file` (or $SNAP_BACKUP_PASSWORD)")
+	cmd.Flags().StringVar(&p.command, "backup-password-command", "", "read the device's backup password from the output of this shell `command`")
+	cmd.MarkFlagsMutuallyExclusive("backup-password-file", "backup-password-command")
+}
+
+// given returns the password from flags or environment, nil if there is none.
+func (p *backupPassword) given(ctx context.Context, a *app) ([]byte, error) {
+	switch {
+	case p.file != "":
+		return readPasswordFile(p.file)
+	case p.command != "":
+		return a.runCommand(ctx, p.command)
+	}
+	if pw := os.Getenv("SNAP_BACKUP_PASSWORD"); pw != "" {
+		return []byte(pw), nil
+	}
+	return nil, nil
+}
+
+// wrongBackupPassword says that no password at hand opens a backup.
+type wrongBackupPassword struct{ device string }
+
+func (e wrongBackupPassword) Error() string {
+	return fmt.Sprintf("wrong backup password for %s", clean(e.device))
+}
+
+func (wrongBackupPassword) Is(target error) bool { return target == keybag.ErrWrongPassword }
+
+// unlocker opens encrypted backups. Deriving a key takes seconds, so each
+// keybag is derived once, however many backups share it.
+type unlocker struct {
+	a      *app
+	r      *repo.Repo
+	source backupPassword
+	given  []byte
+	// takeAnything stores also what is damaged, locked if it must be.
+	takeAnything bool
+	keys   map[[32]byte]*keybag.Keys // by hash of the keybag
+}
+
+func (a *app) newUnlocker(ctx context.Context, r *repo.Repo, source backupPassword) (*unlocker, error) {
+	u := &unlocker{a: a, r: r, source: source, keys: map[[32]byte]*keybag.Keys{}}
+	var err error
+	if !source.opaque {
+		u.given, err = source.given(ctx, a)
+	}
+	return u, err
+}
+
+// close forgets all keys.
+func (u *unlocker) close() {
+	for _, k := range u.keys {
+		k.Destroy()
+	}
+	clear(u.given)
+}
+
+// unlock opens a backup if it is encrypted and a password can be had: the one
+// given, one that the repository keeps, or one that a person types. Without
+// any, the backup stays locked, which is no error.
+func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
+	if !b.Encrypted() || u.source.opaque {
+		return nil
+	}
+	bag := sha256.Sum256(b.KeyBag())
+	if keys := u.keys[bag]; keys != nil {
+		return b.UnlockWith(keys)
+	}
+	device := b.Device()
+	try := func(password []byte) error {
+		keys, err := u.derive(ctx, b, password)
+		if err == nil {
+			u.keys[bag] = keys
+		}
+		return err
+	}
+	wrong := false
+	if u.given != nil {
+		err := try(u.given)
+		if !errors.Is(err, keybag.ErrWrongPassword) {
+			return u.finish(ctx, b, u.given, err)
+		}
+		wrong = true
+	}
+	kept, err := u.r.DevicePasswords(ctx, device.UDID)
+	if err != nil {
+		return err
+	}
+	for _, p := range kept {
+		err := try([]byte(p.Password))
+		if !errors.Is(err, keybag.ErrWrongPassword) {
+			return u.explain(b, err)
+		}
+	}
+	if wrong {
+		return wrongBackupPassword{device.Name}
+	}
+	if len(kept) > 0 {
+		u.a.warn("%s: the backup password that the repository keeps does not open this backup", clean(device.Name))
+	}
+	return u.ask(ctx, b, len(kept) > 0, try)
+}
+
+// ask asks a person. An empty answer leaves the backup locked.
+func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try func([]byte) error) error {
+	name := b.Device().Name
+	if f, ok := u.a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || u.a.json {
+		if kept {
+			return wrongBackupPassword{name}
+		}
+		return nil
+	}
+	for range 3 {
+		password, err := u.a.ask(ctx, fmt.Sprintf("backup password of %s (empty: store it locked): ", clean(name)))
+		if errors.Is(err, errNoPassword) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = try(password)
+		if !errors.Is(err, keybag.ErrWrongPassword) {
+			return u.finish(ctx, b, password, err)
+		}
+		u.a.warn("that is not the backup password of %s", clean(name))
+	}
+	return wrongBackupPassword{name}
+}
+
+// finish keeps a password that has opened a backup, if that is wanted.
+func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []byte, err error) error {
+	if err == nil && u.source.keep {
+		err = u.r.KeepDevicePassword(ctx, b.Device().UDID, password)
+	}
+	return u.explain(b, err)
+}
+
+// explain makes a remark of what no password could change.
+func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
+	corrupt := errors.Is(err, mobilesync.ErrCorrupt)
+	switch {
+	case errors.Is(err, mobilesync.ErrNotUnlockable), corrupt && u.takeAnything:
+		u.a.warn("%v; it is stored locked", err)
+		return nil
+	case corrupt:
+		return &transfer.IncompleteError{Dir: b.Dir(), Reasons: []string{err.Error()}}
+	}
+	return err
+}
+
+// derive unlocks a backup with a password and shows how far it is.
+func (u *unlocker) derive(ctx context.Context, b *mobilesync.Backup, password []byte) (*keybag.Keys, error) {
+	var done, total atomic.Int64
+	stop := u.a.showProgress(func() meter {
+		return meter{phase: "unlocking " + clean(b.Device().Name), percent: percent(done.Load(), total.Load())}
+	})
+	defer stop()
+	return b.Unlock(ctx, password, func(d, t uint64) { done.Store(int64(d)); total.Store(int64(t)) })
+}
+
+func percent(done, total int64) int64 {
+	if total == 0 {
+		return 0
+	}
+	return done * 100 / total
+}
+
+// rawTexts says for people why files of an unlocked backup were stored sealed.
+var rawTexts = map[transfer.RawReason]string{
+	transfer.RawNoKey:       "that the manifest has no key for",
+	transfer.RawUnsupported: "with a key of an unknown form",
+	transfer.RawNoClass:     "whose protection class the keybag has no key for",
+	transfer.RawBadKey:      "with a damaged key",
+	transfer.RawLength:      "of a length that no encrypted file has",
+	transfer.RawPadding:     "that are cut off or damaged at their end",
+	transfer.RawDifferent:   "that do not come back the same when encrypted again",
+}
+
+// describeRaw tells which files of an unlocked backup had to be stored as they
+// are.
+func (a *app) describeRaw(res *transfer.ImportResult) {
+	for _, reason := range slices.Sorted(maps.Keys(res.Raw)) {
+		a.remark("          note: %s %s, stored as they are", plural(res.Raw[reason], "file"), rawTexts[reason])
+	}
+}

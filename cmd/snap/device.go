@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) deviceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "device",
+		Short: "Keep backup passwords of devices",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	password := &cobra.Command{
+		Use:   "password",
+		Short: "Keep, forget and test the backup password of a device",
+		Long: `With its backup password, an encrypted backup is stored as what it holds, so that
+it shares storage with other days and devices. snap can keep the password in the
+repository, sealed like everything else, so that later imports need not be told.
+
+Snapshots do not need the password to be given back. A device needs it to restore
+from what was given back.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	password.AddCommand(a.devicePasswordSetCommand(), a.devicePasswordForgetCommand(), a.devicePasswordTestCommand())
+	cmd.AddCommand(password)
+	return cmd
+}
+
+// devicePasswordResult is what the commands below print.
+type devicePasswordResult struct {
+	UDID   string `json:"udid"`
+	Name   string `json:"device_name,omitempty"`
+	Kept   int    `json:"kept"`   // passwords kept for the device after the command
+	Tested int    `json:"tested"` // encrypted snapshots whose keybag was tried
+	Opened int    `json:"opened"` // of those, how many a password opens
+}
+
+func (a *app) devicePasswordSetCommand() *cobra.Command {
+	var source backupPassword
+	var untested bool
+	cmd := &cobra.Command{
+		Use:   "set DEVICE",
+		Short: "Keep a backup password of a device in the repository",
+		Long: `Keeps a backup password, beside those kept before: older snapshots may need older
+ones. If there is an encrypted snapshot of the device, the password has to open
+the newest; --untested keeps it all the same.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			r, d, err := a.openDevice(ctx, argv[0])
+			if err != nil {
+				return err
+			}
+			pw, err := source.given(ctx, a)
+			if err == nil && pw == nil {
+				pw, err = a.askNew(ctx, "backups of "+clean(d.name))
+			}
+			if err != nil {
+				return err
+			}
+			defer clear(pw)
+			res := devicePasswordResult{UDID: d.udid, Name: d.name}
+			if enc := d.encrypted(); len(enc) > 0 && !untested {
+				res.Tested = 1
+				opens, err := a.opens(ctx, r, enc[len(enc)-1], pw)
+				if err != nil {
+					return err
+				}
+				if !opens {
+					return wrongBackupPassword{d.name}
+				}
+				res.Opened = 1
+			}
+			if err := r.KeepDevicePassword(ctx, d.udid, pw); err != nil {
+				return err
+			}
+			kept, err := r.DevicePasswords(ctx, d.udid)
+			if err != nil {
+				return err
+			}
+			res.Kept = len(kept)
+			return a.print(res, func(w io.Writer) {
+				tested := ""
+				if res.Opened > 0 {
+					tested = "; it opens the newest snapshot"
+				}
+				fmt.Fprintf(w, "the repository keeps the backup password of %s%s\n", clean(d.name), tested)
+			})
+		},
+	}
+	source.register(cmd)
+	cmd.Flags().BoolVar(&untested, "untested", false, "do not try it on a snapshot first")
+	return cmd
+}
+
+func (a *app) devicePasswordForgetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget DEVICE",
+		Short: "Remove the backup passwords of a device from the repository",
+		Args:  args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			r, d, err := a.openDevice(cmd.Context(), argv[0])
+			if err != nil {
+				return err
+			}
+			n, err := r.ForgetDevicePasswords(cmd.Context(), d.udid)
+			if err != nil {
+				return err
+			}
+			return a.print(devicePasswordResult{UDID: d.udid, Name: d.name}, func(w io.Writer) {
+				fmt.Fprintf(w, "forgot %s of %s\n", plural(int64(n), "backup password"), clean(d.name))
+			})
+		},
+	}
+}
+
+func (a *app) devicePasswordTestCommand() *cobra.Command {
+	var source backupPassword
+	cmd := &cobra.Command{
+		Use:   "test DEVICE",
+		Short: "Try the backup passwords of a device on its snapshots",
+		Long: `Tries the passwords that the repository keeps, or the one given, on the keybag of
+every encrypted snapshot of the device, without the device. It takes a few
+seconds for each keybag and password. A device needs the password of a snapshot
+to restore from it.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			r, d, err := a.openDevice(ctx, argv[0])
+			if err != nil {
+				return err
+			}
+			kept, err := r.DevicePasswords(ctx, d.udid)
+			if err != nil {
+				return err
+			}
+			var passwords [][]byte
+			given, err := source.given(ctx, a)
+			if err != nil {
+				return err
+			}
+			if given != nil {
+				passwords = append(passwords, given)
+			} else {
+				for _, p := range kept {
+					passwords = append(passwords, []byte(p.Password))
+				}
+			}
+			if len(passwords) == 0 {
+				return usageError{fmt.Errorf("the repository keeps no backup password of %s, and none was given", clean(d.name))}
+			}
+			res := devicePasswordResult{UDID: d.udid, Name: d.name, Kept: len(kept)}
+			var locked []string
+			if locked, err = a.testAll(ctx, r, d.encrypted(), passwords, &res); err != nil {
+				return err
+			}
+			err = a.print(res, func(w io.Writer) {
+				fmt.Fprintf(w, "%d of %d encrypted snapshots of %s open\n", res.Opened, res.Tested, clean(d.name))
+				for _, s := range locked {
+					fmt.Fprintf(w, "  not %s\n", s)
+				}
+			})
+			if err == nil && res.Opened < res.Tested {
+				err = silentError{wrongBackupPassword{d.name}}
+			}
+			return err
+		},
+	}
+	source.register(cmd)
+	return cmd
+}
+
+// testAll tries passwords on snapshots, each keybag once, and returns those
+// that none opens.
+func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, passwords [][]byte, res *devicePasswordResult) ([]string, error) {
+	var locked []string
+	known := map[[32]byte]bool{}
+	for _, s := range list {
+		bag, err := transfer.KeyBag(ctx, r, s)
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(bag)
+		opens, ok := known[sum]
+		for i := 0; i < len(passwords) && !ok && !opens; i++ {
+			if opens, err = a.opens(ctx, r, s, passwords[i]); err != nil {
+				return nil, err
+			}
+		}
+		known[sum] = opens
+		res.Tested++
+		if opens {
+			res.Opened++
+		} else {
+			locked = append(locked, fmt.Sprintf("%s of %s", s.ID.Short(), timeText(s.Time)))
+		}
+	}
+	return locked, nil
+}
+
+// opens reports whether a password opens the keybag of a snapshot.
+func (a *app) opens(ctx context.Context, r *repo.Repo, s *repo.Snapshot, password []byte) (bool, error) {
+	raw, err := transfer.KeyBag(ctx, r, s)
+	if err != nil {
+		return false, err
+	}
+	bag, err := keybag.Parse(raw)
+	if err != nil {
+		return false, err
+	}
+	var done, total atomic.Int64
+	stop := a.showProgress(func() meter {
+		return meter{phase: "trying the password", percent: percent(done.Load(), total.Load())}
+	})
+	defer stop()
+	keys, err := bag.Unlock(ctx, password, func(d, t uint64) { done.Store(int64(d)); total.Store(int64(t)) })
+	if errors.Is(err, keybag.ErrWrongPassword) {
+		return false, nil
+	}
+	if err == nil {
+		keys.Destroy()
+	}
+	return err == nil, err
+}
+
+// knownDevice is a device of the repository, or one that has only a UDID.
+type knownDevice struct {
+	udid, name string
+	snapshots  []*repo.Snapshot
+}
+
+func (d *knownDevice) encrypted() []*repo.Snapshot {
+	var out []*repo.Snapshot
+	for _, s := range d.snapshots {
+		if s.Encrypted {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// openDevice opens the repository and finds a device in it by UDID or name. A
+// UDID that no snapshot has is taken as it is: the password may come before
+// the first backup.
+func (a *app) openDevice(ctx context.Context, device string) (*repo.Repo, *knownDevice, error) {
+	r, err := a.openIndexed(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	mine, err := repo.OfDevice(list, device)
+	if err != nil {
+		return nil, nil, fmt.Errorf("device %q: %w", device, err)
+	}
+	if len(mine) > 0 {
+		d := newest(mine).Device
+		return r, &knownDevice{d.UDID, d.Name, mine}, nil
+	}
+	if !looksLikeUDID(device) {
+		return nil, nil, fmt.Errorf("no device is called %q; name one that has no snapshot yet by its UDID: %w", device, repo.ErrNoSnapshot)
+	}
+	return r, &knownDevice{udid: device, name: device}, nil
+}
+
+// looksLikeUDID reports whether s has the digits of a UDID: 40, or 8 and 16.
+func looksLikeUDID(s string) bool {
+	digits := 0
+	for _, c := range s {
+		switch {
+		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
+			digits++
+		case c != '-':
+			return false
+		}
+	}
+	return digits == 24 || digits == 40
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// Every kind of failure keeps its code and its hint however it is wrapped, and
+// the codes are those that docs/json.md tells.
+func TestExitCodes(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		code int
+		hint string
+	}{
+		{errors.New("anything"), 1, ""},
+		{usageError{errors.New("x")}, 2, "snap help"},
+		{repo.ErrNotFound, 10, "snap init"},
+		{crypto.ErrRecoveryTypo, 12, "group by group"},
+		{repo.ErrWrongPassword, 12, "try again"},
+		{repo.ErrDamaged, 13, "snap check"},
+		{&repo.DamageError{File: "packs/x", Err: errors.New("x")}, 13, "snap check"},
+		{transfer.ErrChanged, 14, "wait until"},
+		{transfer.ErrIncomplete, 14, "--allow-incomplete"},
+		{&mobilesync.ChangedError{Path: "x"}, 14, "wait until"},
+		{&transfer.IncompleteError{}, 14, "--allow-incomplete"},
+		{repo.ErrNoSnapshot, 15, "snap snapshots"},
+		{repo.ErrAmbiguous, 15, "more digits"},
+		{repo.ErrExists, 16, "another folder"},
+		{transfer.ErrTargetExists, 16, "--replace"},
+		{backend.ErrNoSpace, 17, "free some space"},
+		{repo.ErrUnsupported, 18, ""},
+		{mobilesync.ErrNoBackup, 19, "Manifest.plist"},
+		{context.Canceled, 130, "to go on"},
+		{fs.ErrPermission, 1, "Full Disk Access"},
+	} {
+		for _, err := range []error{test.err, fmt.Errorf("a: %w", fmt.Errorf("b: %w", test.err)), silentError{test.err}} {
+			if code, hint := classify(err); code != test.code || !strings.Contains(hint, test.hint) {
+				t.Errorf("%v: code %d, hint %q", err, code, hint)
+			}
+		}
+		if code := fmt.Sprintf(" %d ", test.code); !strings.Contains(documented, code) {
+			t.Errorf("docs/json.md does not tell code %d", test.code)
+		}
+	}
+}
+
+// Text from a device or a repository cannot take over the terminal, and every
+// line of a long error is set in.
+func TestErrorsAreSafeToShow(t *testing.T) {
+	var out strings.Builder
+	a := &app{stderr: &out}
+	if code := a.report(context.Background(), fmt.Errorf("a\x1b[2J:\n\tb: %w", os.ErrPermission)); code != exitError {
+		t.Errorf("code %d", code)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(lines[0], "snap: a") || !strings.HasPrefix(lines[1], "        b") || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("got %q", lines)
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWidth(t *testing.T) {
+	for text, want := range map[string]int{
+		"": 0, "Anna": 4, "Büro": 4, "Bu\u0308ro": 4, "電話": 4, "한국": 4, "ｆｕｌｌ": 8, "Büro-iPad 📱": 12,
+		"👩‍👩‍👧": 2, "👍🏽": 2, "❤": 1, "❤️": 2, "🇩🇪": 2, "a\u200bb": 2, "…": 1, "’": 1,
+	} {
+		if got := width(text); got != want {
+			t.Errorf("width(%q) = %d, want %d", text, got, want)
+		}
+	}
+	for i := 1; i < len(wide); i++ {
+		if wide[i][0] <= wide[i-1][1] || wide[i][1] < wide[i][0] {
+			t.Errorf("wide characters are not in order at %x", wide[i])
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var out strings.Builder
+	table(&out, "NAME\t>SIZE\tNOTE", []string{"電話\t5\t", "Anna’s iPhone\t1,000\tx"})
+	const want = "" +
+		"NAME            SIZE  NOTE\n" +
+		"電話               5\n" +
+		"Anna’s iPhone  1,000  x\n"
+	if out.String() != want {
+		t.Errorf("got\n%s", out.String())
+	}
+}
+
+func TestBytesText(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1023 << 10: "1.0 MiB", 999 << 10: "999.0 KiB",
+		5 << 30: "5.0 GiB", 1 << 62: "4.0 EiB", -2048: "-2.0 KiB",
+	} {
+		if got := bytesText(n); got != want {
+			t.Errorf("bytesText(%d) = %q, want %q", n, got, want)
+		}
+	}
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000", -100: "-100"} {
+		if got := count(n); got != want {
+			t.Errorf("count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestClean(t *testing.T) {
+	if got := clean("a\x1b[31m\tb\u202e\nc"); strings.ContainsAny(got, "\x1b\t\n\u202e") || !strings.HasPrefix(got, "a") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestParseTime(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"2026-01-31": 24 * time.Hour, "2026-01-31 15:04": time.Minute, "2026-01-31T15:04": time.Minute,
+		"2026-01-31 15:04:05": time.Second, "2026-01-31T15:04:05Z": time.Second,
+	} {
+		from, after, err := parseTime(text)
+		if err != nil || after.Sub(from) != want || from.UTC().Year() != 2026 {
+			t.Errorf("%s is from %v to %v: %v", text, from, after, err)
+		}
+	}
+	for _, text := range []string{"yesterday", "2026-13-01", "31.1.2026"} {
+		if _, _, err := parseTime(text); !isUsage(err) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestProgressLine(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	p := &progress{start: start, phase: "reading files"}
+	m := meter{phase: "reading files", files: 1000, totalFiles: 4000, bytes: 100 << 20, totalBytes: 400 << 20}
+	const want = "reading files  25%, 100.0 MiB of 400.0 MiB, 1,000 of 4,000 files, 10.0 MiB/s, ETA 30s"
+	if got := p.line(m, start.Add(10*time.Second)); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	m.phase = "finishing"
+	if got := p.line(m, start.Add(20*time.Second)); !strings.HasPrefix(got, "finishing") || strings.Contains(got, "ETA") {
+		t.Errorf("a new phase: %q", got)
+	}
+	if got := p.line(meter{phase: "reading manifest"}, start); got != "reading manifest" {
+		t.Errorf("without counts: %q", got)
+	}
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
+)
+
+// TestMain lets the test binary be snap: under that name it runs the program,
+// with key slots that take no time to open.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"snap": func() {
+			os.Exit(start(repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}}))
+		},
+	})
+}
+
+// The scripts in testdata/script are the manual of the program, and its test.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: false,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("SNAP_REPOSITORY", filepath.Join(env.WorkDir, "repo"))
+			env.Setenv("SNAP_PASSWORD", "sesame")
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("TMPDIR", env.WorkDir)
+			env.Setenv("TZ", "UTC")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":   runForCode,
+			"json":   checkJSON,
+			"pick":   pickJSON,
+			"same":   sameFolders,
+			"damage": damageFile,
+			"tidy":   checkTidy,
+
+			"recovery": mistypeRecovery,
+			"only":     onlyFile,
+		},
+	})
+}
+
+// runForCode is "code N command...": the command ends with exit code N.
+func runForCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+}
+
+// checkJSON is "json FILE [PATH[=VALUE]]...": the file, or stdout or stderr,
+// holds JSON values with keys that docs/json.md explains, the last of them has
+// something at each PATH, such as 0.device.name, and it is VALUE.
+func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: json FILE [PATH[=VALUE]]...")
+	}
+	v := readJSON(ts, args[0])
+	for _, arg := range args[1:] {
+		path, want, compare := strings.Cut(arg, "=")
+		got, err := lookup(v, path)
+		ts.Check(err)
+		if text := jsonText(got); compare && text != want {
+			ts.Fatalf("%s is %s, want %s", path, text, want)
+		}
+	}
+}
+
+// pickJSON is "pick VARIABLE FILE PATH": it sets a variable of the script.
+func pickJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: pick VARIABLE FILE PATH")
+	}
+	v, err := lookup(readJSON(ts, args[1]), args[2])
+	ts.Check(err)
+	ts.Setenv(args[0], jsonText(v))
+}
+
+func jsonText(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	b, _ := json.Marshal(v)
+	return string(b)
+}
+
+func readJSON(ts *testscript.TestScript, file string) any {
+	dec := json.NewDecoder(strings.NewReader(ts.ReadFile(file)))
+	dec.UseNumber()
+	var last any
+	for n := 0; ; n++ {
+		var v any
+		err := dec.Decode(&v)
+		if errors.Is(err, io.EOF) && n > 0 {
+			return last
+		}
+		if err != nil {
+			ts.Fatalf("value %d of %s: %v", n+1, file, err)
+		}
+		ts.Check(checkKeys(v))
+		last = v
+	}
+}
+
+var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
+
+// documented is docs/json.md.
+var documented = func() string {
+	b, _ := os.ReadFile(filepath.Join("..", "..", "docs", "json.md"))
+	return string(b)
+}()
+
+// checkKeys wants keys to be in snake case and explained.
+func checkKeys(v any) error {
+	switch v := v.(type) {
+	case []any:
+		for _, item := range v {
+			if err := checkKeys(item); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for key, item := range v {
+			if !snakeCase.MatchString(key) {
+				return fmt.Errorf("key %q is not in snake case", key)
+			}
+			if !strings.Contains(documented, "`"+key+"`") {
+				return fmt.Errorf("key %q is not in docs/json.md", key)
+			}
+			if item == nil && nullable[key] == "" {
+				return fmt.Errorf("key %q is null", key)
+			}
+			if err := checkKeys(item); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nullable are the keys that may be null, with the reason.
+var nullable = map[string]string{
+	"report":    "the manifest is unreadable without the backup password",
+	"anomalies": "the same",
+}
+
+func lookup(v any, path string) (any, error) {
+	for step := range strings.SplitSeq(path, ".") {
+		switch at := v.(type) {
+		case map[string]any:
+			item, ok := at[step]
+			if !ok {
+				return nil, fmt.Errorf("there is no %q of %q", step, path)
+			}
+			v = item
+		case []any:
+			if step == "length" {
+				v = len(at)
+				continue
+			}
+			i, err := strconv.Atoi(step)
+			if err != nil || i < 0 || i >= len(at) {
+				return nil, fmt.Errorf("there is no item %q of %q in a list of %d", step, path, len(at))
+			}
+			v = at[i]
+		default:
+			return nil, fmt.Errorf("there is nothing below %q of %q", step, path)
+		}
+	}
+	return v, nil
+}
+
+// sameFolders is "same A B": the two folders hold the same.
+func sameFolders(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: same A B")
+	}
+	a, err := fingerprint(ts.MkAbs(args[0]))
+	ts.Check(err)
+	b, err := fingerprint(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if len(a) == 0 {
+		ts.Fatalf("%s is empty", args[0])
+	}
+	if err := a.compare(b); (err != nil) != neg {
+		ts.Fatalf("%s and %s: %v", args[0], args[1], err)
+	}
+}
+
+// damageFile is "damage flip|cut|replace OLD NEW PATTERN": it spoils the first
+// file that the pattern finds.
+func damageFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: damage flip|cut PATTERN, damage replace OLD NEW PATTERN")
+	}
+	files, err := filepath.Glob(ts.MkAbs(args[len(args)-1]))
+	ts.Check(err)
+	if len(files) == 0 {
+		ts.Fatalf("no file is called %s", args[len(args)-1])
+	}
+	b, err := os.ReadFile(files[0])
+	ts.Check(err)
+	switch args[0] {
+	case "flip":
+		b[len(b)/3] ^= 1
+	case "cut":
+		b = b[:len(b)/2]
+	case "replace":
+		if !strings.Contains(string(b), args[1]) {
+			ts.Fatalf("%s does not hold %q", files[0], args[1])
+		}
+		b = []byte(strings.Replace(string(b), args[1], args[2], 1))
+	default:
+		ts.Fatalf("what is %q?", args[0])
+	}
+	ts.Check(os.WriteFile(files[0], b, 0o600))
+}
+
+// checkTidy is "tidy FILE...": no line ends in blanks or holds tabs or control
+// characters.
+func checkTidy(ts *testscript.TestScript, neg bool, args []string) {
+	for _, file := range args {
+		for line := range strings.Lines(ts.ReadFile(file)) {
+			line = strings.TrimSuffix(line, "\n")
+			if strings.TrimRight(line, " ") != line || clean(line) != line {
+				ts.Fatalf("untidy line %q", line)
+			}
+		}
+	}
+}
+
+// mistypeRecovery is "recovery KEY": it writes the key into files as people
+// type it.
+func mistypeRecovery(ts *testscript.TestScript, _ bool, args []string) {
+	key := args[0]
+	wrong := "Z"
+	if key[0] == 'Z' {
+		wrong = "Y"
+	}
+	for name, text := range map[string]string{
+		"small":     strings.ToLower(key),
+		"ungrouped": strings.ReplaceAll(key, "-", ""),
+		"slip":      wrong + key[1:],
+	} {
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text+"\n"), 0o600))
+	}
+}
+
+// onlyFile is "only VARIABLE PATTERN": it sets a variable to the name of the
+// one file that the pattern finds.
+func onlyFile(ts *testscript.TestScript, _ bool, args []string) {
+	files, err := filepath.Glob(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if len(files) != 1 {
+		ts.Fatalf("%d files are called %s", len(files), args[1])
+	}
+	ts.Setenv(args[0], filepath.Base(files[0]))
+}

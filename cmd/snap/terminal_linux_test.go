@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// openTerminal returns the two ends of a pseudo terminal.
+func openTerminal(t *testing.T) (user, program *os.File) {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Skipf("no pseudo terminals here: %v", err)
+	}
+	user = os.NewFile(uintptr(fd), "ptmx")
+	t.Cleanup(func() { user.Close() })
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { program.Close() })
+	return user, program
+}
+
+// readUntil returns what the program shows, up to a text.
+func readUntil(t *testing.T, user *os.File, text string) string {
+	t.Helper()
+	seen, buf := "", make([]byte, 1000)
+	for !strings.Contains(seen, text) {
+		if err := user.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := user.Read(buf)
+		seen += string(buf[:n])
+		if err != nil {
+			t.Fatalf("waiting for %q: %v after %q", text, err, seen)
+		}
+	}
+	return seen
+}
+
+func echoes(t *testing.T, program *os.File) bool {
+	t.Helper()
+	term, err := unix.IoctlGetTermios(int(program.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return term.Lflag&unix.ECHO != 0
+}
+
+// A password that is typed is not shown; afterwards the terminal is as before,
+// also when Ctrl-C ends the prompt.
+func TestPasswordPrompt(t *testing.T) {
+	s := newShell(t)
+	for _, test := range []struct {
+		name, typed string
+		code        int
+	}{
+		{"right", "sesame\n", exitOK},
+		{"wrong", "barley\n", exitWrongPass},
+		{"empty", "\n", exitUsage},
+		{"interrupt", "", exitInterrupted},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			user, program := openTerminal(t)
+			cmd, _ := s.command("snapshots")
+			cmd.Env = append(cmd.Env, "SNAP_PASSWORD=")
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			shown := readUntil(t, user, "password for repository "+s.repo+": ")
+			for range 1000 {
+				if !echoes(t, program) {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			if test.typed == "" {
+				if err := cmd.Process.Signal(os.Interrupt); err != nil {
+					t.Fatal(err)
+				}
+			} else if _, err := io.WriteString(user, test.typed); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if !echoes(t, program) {
+				t.Error("the terminal is left without echo")
+			}
+			if _, err := io.WriteString(program, "(end)"); err != nil {
+				t.Fatal(err)
+			}
+			shown += readUntil(t, user, "(end)")
+			if word := strings.TrimSpace(test.typed); word != "" && strings.Contains(shown, word) {
+				t.Errorf("the password is shown: %q", shown)
+			}
+		})
+	}
+}
