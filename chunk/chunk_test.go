@@ -115,7 +115,8 @@ func TestReadErrorsAreReported(t *testing.T) {
 
 func TestIDDependsOnKeyAndContent(t *testing.T) {
 	a, b := NewHasher([32]byte{1}), NewHasher([32]byte{2})
-	if a.ID([]byte("x")) != a.ID([]byte("x")) || a.ID([]byte("x")) == a.ID([]byte("y")) || a.ID([]byte("x")) == b.ID([]byte("x")) {
+	first, again := a.ID([]byte("x")), a.ID([]byte("x"))
+	if first != again || first == a.ID([]byte("y")) || first == b.ID([]byte("x")) {
 		t.Error("IDs do not name content under a key")
 	}
 }

@@ -63,16 +63,10 @@ type treeCheck struct {
 
 // node reports whether all is well at and below a node.
 func (t *treeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, error) {
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
 	if _, ok := t.clean[id]; ok {
 		return true, nil
 	}
-	n, err := tree.LoadNode(ctx, t.load, id)
-	if err == nil && above >= 0 && int(n.Level) != above-1 {
-		err = fmt.Errorf("tree node %s: level %d below level %d", id.Short(), n.Level, above)
-	}
+	n, err := tree.LoadBelow(ctx, t.load, id, above)
 	if err != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()

@@ -201,3 +201,9 @@ func treeDamage(err error) error {
 	}
 	return err
 }
+
+// Diff calls fn for every entry that differs between two snapshots; see
+// tree.Diff.
+func (r *Repo) Diff(ctx context.Context, a, b *Snapshot, fn func(a, b *tree.Entry) error) error {
+	return treeDamage(tree.Diff(ctx, r.Chunk, a.Root, b.Root, fn))
+}

@@ -64,7 +64,7 @@ type unlocker struct {
 	given  []byte
 	// takeAnything stores also what is damaged, locked if it must be.
 	takeAnything bool
-	keys   map[[32]byte]*keybag.Keys // by hash of the keybag
+	keys         map[[32]byte]*keybag.Keys // by hash of the keybag
 }
 
 func (a *app) newUnlocker(ctx context.Context, r *repo.Repo, source backupPassword) (*unlocker, error) {

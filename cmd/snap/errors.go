@@ -32,6 +32,7 @@ const (
 	exitUnsupported = 18
 	exitNoBackup    = 19
 	exitWrongBackup = 20
+	exitLocked      = 21
 	exitInterrupted = 130
 )
 
@@ -53,6 +54,7 @@ var kinds = []struct {
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
 	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
 	{is(transfer.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},
+	{is(transfer.ErrLocked), exitLocked, "import the backup again with its backup password, or give it back without --decrypt"},
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "give the folder that holds Manifest.plist, or a folder of such folders"},
 	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists what is there`},
 	{is(repo.ErrAmbiguous), exitNoSnapshot, "give more digits of the ID, or a UDID"},

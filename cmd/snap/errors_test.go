@@ -11,6 +11,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
@@ -42,6 +43,8 @@ func TestExitCodes(t *testing.T) {
 		{backend.ErrNoSpace, 17, "free some space"},
 		{repo.ErrUnsupported, 18, ""},
 		{mobilesync.ErrNoBackup, 19, "Manifest.plist"},
+		{keybag.ErrWrongPassword, 20, "--opaque"},
+		{transfer.ErrLocked, 21, "--decrypt"},
 		{context.Canceled, 130, "to go on"},
 		{fs.ErrPermission, 1, "Full Disk Access"},
 	} {

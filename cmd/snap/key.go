@@ -19,8 +19,10 @@ func (a *app) keyCommand() *cobra.Command {
 		Long: `A repository has one or several keys: passwords, key files and recovery keys.
 Each of them opens all of it. Removing a key does not lock out somebody who
 has a copy of the repository from before (docs/threat-model.md).`,
-		Args: args(cobra.NoArgs),
+		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(a.keyListCommand(), a.keyAddCommand(), a.keyRemoveCommand(), a.keyPasswdCommand())
 	return cmd

@@ -18,6 +18,7 @@ type materializeResult struct {
 
 func (a *app) materializeCommand() *cobra.Command {
 	var opts transfer.MaterializeOptions
+	var decrypt bool
 	cmd := &cobra.Command{
 		Use:   "materialize SNAPSHOT TARGET",
 		Short: "Give a snapshot back as a standard backup folder",
@@ -29,7 +30,11 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE" with a UDID or
 a device name.
 
 The folder appears when it is complete. An interrupted run is continued by the
-same command; files that are whole are not written again.`,
+same command; files that are whole are not written again.
+
+--decrypt writes TARGET/UDID-decrypted instead: the files of the device by domain
+and path, in the clear, to look at or take out. That is not a backup: no device
+restores from it.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
@@ -47,7 +52,11 @@ same command; files that are whole are not written again.`,
 			p := &transfer.Progress{}
 			opts.Progress, opts.Workers = p, runtime.GOMAXPROCS(0)
 			stop := a.showProgress(func() meter { return transferMeter(p) })
-			res, err := transfer.Materialize(ctx, r, s, argv[1], opts)
+			write := transfer.Materialize
+			if decrypt {
+				write = transfer.Decrypt
+			}
+			res, err := write(ctx, r, s, argv[1], opts)
 			stop()
 			if err != nil {
 				return err
@@ -61,10 +70,14 @@ same command; files that are whole are not written again.`,
 					fmt.Fprint(w, ", read back and the same")
 				}
 				fmt.Fprintln(w)
+				if decrypt {
+					a.remark("These are the device's files in the clear. It is not a backup: no device restores from it.")
+				}
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&opts.Replace, "replace", false, "replace the folder if it is there")
+	cmd.Flags().BoolVar(&decrypt, "decrypt", false, "write the device's files by domain and path instead, to look at; no device restores from that")
 	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "read back what was written and compare")
 	return cmd
 }

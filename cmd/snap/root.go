@@ -45,7 +45,9 @@ idevicebackup2.
 See "snap demo" for all of that without a device.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          suggest,
+		// How many letters may be wrong for a command to be suggested.
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -68,7 +70,7 @@ See "snap demo" for all of that without a device.`,
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"backup": {a.importCommand(), a.materializeCommand(), a.demoCommand()},
-		"see":    {a.snapshotsCommand(), a.lsCommand(), a.statsCommand(), a.catCommand()},
+		"see":    {a.snapshotsCommand(), a.lsCommand(), a.diffCommand(), a.statsCommand(), a.catCommand()},
 		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.checkCommand()},
 	} {
 		for _, c := range commands {
@@ -80,6 +82,18 @@ See "snap demo" for all of that without a device.`,
 	return root
 }
 
+// suggest refuses arguments of a command that has only subcommands.
+func suggest(cmd *cobra.Command, argv []string) error {
+	if len(argv) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q for %q", argv[0], cmd.CommandPath())
+	if near := cmd.SuggestionsFor(argv[0]); len(near) > 0 {
+		err = fmt.Errorf("%w; did you mean %q?", err, near[0])
+	}
+	return usageError{err}
+}
+
 // helpCommand is cobra's, but tells when there is nothing to help with.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
@@ -87,8 +101,8 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 		Short: "Explain a command",
 		RunE: func(_ *cobra.Command, argv []string) error {
 			cmd, rest, err := root.Find(argv)
-			if err == nil && len(rest) > 0 {
-				err = fmt.Errorf("unknown command %q for %q", rest[0], cmd.CommandPath())
+			if err == nil {
+				err = suggest(cmd, rest)
 			}
 			if err != nil {
 				return usageError{err}

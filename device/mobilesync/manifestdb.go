@@ -28,8 +28,8 @@ func (b *Backup) Records(ctx context.Context) (*Records, error) {
 	if b.layout == Flat {
 		return ReadManifestMBDB(ctx, file, size)
 	}
-	if b.Unlocked() {
-		plain, n, err := openManifest(file, size, b.manifestKey)
+	if b.manifestKey != nil {
+		plain, n, err := openManifest(file, size, *b.manifestKey)
 		if err != nil {
 			return nil, fmt.Errorf("read manifest of %s: %w", b.dir, err)
 		}

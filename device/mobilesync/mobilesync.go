@@ -98,7 +98,7 @@ type Backup struct {
 
 	// What Unlock has opened; nil before.
 	keys        *keybag.Keys
-	manifestKey keybag.FileKey
+	manifestKey *keybag.FileKey
 }
 
 var infoKeys = []string{
@@ -144,8 +144,10 @@ func Open(ctx context.Context, dir string) (*Backup, error) {
 
 // Close releases the folder and forgets the key of the manifest.
 func (b *Backup) Close() error {
-	clear(b.manifestKey[:])
-	b.keys = nil
+	if b.manifestKey != nil {
+		clear(b.manifestKey[:])
+	}
+	b.keys, b.manifestKey = nil, nil
 	return b.folder.Close()
 }
 

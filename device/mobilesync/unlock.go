@@ -45,6 +45,10 @@ func (b *Backup) UnlockWith(keys *keybag.Keys) error {
 	if err := b.unlockable(); err != nil {
 		return fmt.Errorf("%s: %w", b.dir, err)
 	}
+	if b.plainDB {
+		b.keys = keys
+		return nil
+	}
 	key, err := keys.Unwrap(b.ManifestKey())
 	if err != nil {
 		return fmt.Errorf("%s: the key of Manifest.db: %w: %w", b.dir, ErrNotUnlockable, err)
@@ -52,7 +56,7 @@ func (b *Backup) UnlockWith(keys *keybag.Keys) error {
 	if err := b.tryManifestKey(key); err != nil {
 		return fmt.Errorf("%s: %w", b.dir, err)
 	}
-	b.keys, b.manifestKey = keys, key
+	b.keys, b.manifestKey = keys, &key
 	return nil
 }
 
@@ -62,7 +66,7 @@ func (b *Backup) unlockable() error {
 		return fmt.Errorf("%w: it is not encrypted", ErrNotUnlockable)
 	case b.layout != Hashed:
 		return fmt.Errorf("%w: the layout of iOS 9 and earlier is stored as it is", ErrNotUnlockable)
-	case b.plainDB || len(b.ManifestKey()) == 0:
+	case len(b.ManifestKey()) == 0:
 		return fmt.Errorf("%w: the layout of iOS 10.0 and 10.1 is stored as it is", ErrNotUnlockable)
 	}
 	return nil
@@ -91,12 +95,22 @@ func (b *Backup) tryManifestKey(key keybag.FileKey) error {
 
 // openManifest gives access to the plain form of a sealed Manifest.db without
 // ever having all of it in memory or on disk. Some tools leave the padding
-// out; then all bytes are the database's.
+// out; then all bytes are the database's. The last of them may look like
+// padding, so the size that the database gives itself comes first.
 func openManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
+	all, err := keybag.UnpaddedOpenerAt(r, size, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	head := make([]byte, 100) // SQLite's file header
+	if n, err := all.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	} else if n == len(head) && isSQLite(head) && databaseSize(head) == size {
+		return all, size, nil
+	}
 	plain, n, err := keybag.OpenerAt(r, size, key)
 	if errors.Is(err, keybag.ErrPadding) {
-		plain, err = keybag.UnpaddedOpenerAt(r, size, key)
-		n = size
+		return all, size, nil
 	}
 	return plain, n, err
 }
@@ -134,5 +148,11 @@ func (b *Backup) FileKey(rec *Record) (keybag.FileKey, error) {
 var ErrNoKey = errors.New("the manifest has no key for this file")
 
 // ManifestDBKey returns the key that Manifest.db of an unlocked backup is
-// sealed with.
-func (b *Backup) ManifestDBKey() keybag.FileKey { return b.manifestKey }
+// sealed with. sealed is false where it is not: some tool has opened it in
+// place.
+func (b *Backup) ManifestDBKey() (key keybag.FileKey, sealed bool) {
+	if b.manifestKey == nil {
+		return key, false
+	}
+	return *b.manifestKey, true
+}

@@ -199,7 +199,7 @@ func TestTwins(t *testing.T) {
 	if err := storeTree(r, s, []tree.Entry{file("dir/Name"), file("dir/name"), file("dir/other"), file("UPPER")}, "x"); err != nil {
 		t.Fatal(err)
 	}
-	m := &materializer{r: r, opts: MaterializeOptions{Progress: &Progress{}}, res: &MaterializeResult{}}
+	m := &materializer{r: r, newView: asStored, opts: MaterializeOptions{Progress: &Progress{}}, res: &MaterializeResult{}}
 	dir := t.TempDir()
 	if err := m.fill(t.Context(), s, dir); err != nil {
 		t.Skipf("this file system ignores case: %v", err)

@@ -76,7 +76,7 @@ func (l *layout) has(path string, mode fs.FileMode) bool {
 // prepare makes the folders and refuses names that cannot be written here.
 func (m *materializer) prepare(ctx context.Context, s *repo.Snapshot) error {
 	m.layout = newLayout()
-	if err := m.r.Walk(ctx, s, "", m.layout.add); err != nil {
+	if err := m.walk(ctx, s, m.layout.add); err != nil {
 		return err
 	}
 	m.res.Files, m.res.Bytes = m.layout.files, m.layout.bytes
@@ -147,7 +147,7 @@ func (m *materializer) refuseTwins(ctx context.Context, s *repo.Snapshot) error 
 		wanted[strings.ToLower(p)] = true
 	}
 	var paths []string
-	err := m.r.Walk(ctx, s, "", func(e *tree.Entry) error {
+	err := m.walk(ctx, s, func(e *tree.Entry) error {
 		if wanted[strings.ToLower(e.Path)] {
 			paths = append(paths, e.Path)
 		}

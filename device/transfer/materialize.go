@@ -15,6 +15,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
 )
 
 // MaterializeOptions say how to materialize.
@@ -43,14 +44,20 @@ type MaterializeResult struct {
 // interruption the hidden folder stays; the next call with the same snapshot
 // and target checks and keeps what is whole in it.
 func Materialize(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, opts MaterializeOptions) (*MaterializeResult, error) {
-	if opts.Progress == nil {
-		opts.Progress = &Progress{}
-	}
 	name, err := FolderName(s)
 	if err != nil {
 		return nil, err
 	}
-	m := &materializer{r: r, opts: opts, res: &MaterializeResult{Dir: filepath.Join(target, name)}}
+	return materialize(ctx, r, s, target, name, asStored, opts)
+}
+
+// materialize writes what newView makes of the snapshot's entries as the
+// folder target/name.
+func materialize(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target, name string, newView func() view, opts MaterializeOptions) (*MaterializeResult, error) {
+	if opts.Progress == nil {
+		opts.Progress = &Progress{}
+	}
+	m := &materializer{r: r, opts: opts, newView: newView, res: &MaterializeResult{Dir: filepath.Join(target, name)}}
 	if err := m.vacant(); err != nil {
 		return nil, err
 	}
@@ -175,8 +182,20 @@ type materializer struct {
 	res  *MaterializeResult
 	root *os.Root // the hidden folder: nothing is opened but through it
 
+	newView   func() view
 	layout    *layout
 	keptFiles atomic.Int64
+}
+
+// walk calls fn for the entries of a snapshot as they are to be written.
+func (m *materializer) walk(ctx context.Context, s *repo.Snapshot, fn func(*tree.Entry) error) error {
+	look := m.newView()
+	return m.r.Walk(ctx, s, "", func(e *tree.Entry) error {
+		if e, ok := look(e); ok {
+			return fn(&e)
+		}
+		return nil
+	})
 }
 
 // fill writes all entries below dir.

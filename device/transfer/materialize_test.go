@@ -232,7 +232,7 @@ func TestVerifyDetectsChange(t *testing.T) {
 		},
 	} {
 		r := mustOpen(t, be, 2)
-		m := &materializer{r: r, opts: MaterializeOptions{Progress: &Progress{}, Verify: true}, res: &MaterializeResult{}}
+		m := &materializer{r: r, newView: asStored, opts: MaterializeOptions{Progress: &Progress{}, Verify: true}, res: &MaterializeResult{}}
 		dir := t.TempDir()
 		if err := m.fill(t.Context(), s, dir); err != nil || !m.res.Verified {
 			t.Fatalf("verified is %v: %v", m.res.Verified, err)

@@ -153,7 +153,7 @@ func (im *importer) plan(ctx context.Context, hand func(*batch) error) error {
 		}
 		switch {
 		case e.Kind == tree.Dir || stat.size == 0:
-		case more && unchanged(old, &e, stat) && im.stored(ctx, &old.Content):
+		case more && unchanged(old, &e, stat) && im.sameForm(&e) && im.stored(ctx, &old.Content):
 			e.Content, e.Seal = old.Content, old.Seal
 			im.countKept(&e, im.items[i].record)
 			im.opts.Progress.Bytes.Add(stat.size)
@@ -208,6 +208,13 @@ func unchanged(old, e *tree.Entry, stat fileStat) bool {
 		blobSize(old) == stat.size && old.ModTime == e.ModTime &&
 		old.Stat != nil && e.Stat != nil && *old.Stat == *e.Stat &&
 		equalSource(old.Source, e.Source)
+}
+
+// sameForm reports whether the parent has stored a file in the form in which it
+// is to be stored now. Blobs that were stored locked differ by their key from
+// those that were not; Manifest.db has the same key either way.
+func (im *importer) sameForm(e *tree.Entry) bool {
+	return e.Path != mobilesync.ManifestDB || im.parent.Unlocked == im.b.Unlocked()
 }
 
 // errLost ends the look at a content of which something is not there.

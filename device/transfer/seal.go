@@ -36,7 +36,8 @@ func (im *importer) sealOf(e *tree.Entry, row int32) (key keybag.FileKey, sealed
 		return key, false, ""
 	}
 	if row < 0 {
-		return im.b.ManifestDBKey(), e.Path == mobilesync.ManifestDB, ""
+		key, sealed = im.b.ManifestDBKey()
+		return key, sealed && e.Path == mobilesync.ManifestDB, ""
 	}
 	rec := im.records.At(int(row))
 	key, err := im.b.FileKey(&rec)
@@ -92,7 +93,7 @@ func (im *importer) storeFile(ctx context.Context, lane *repo.Lane, f *os.File, 
 			return err
 		}
 		if why == "" {
-			e.Content, e.Seal = content, &tree.Seal{Form: tree.CBC, Key: key}
+			e.Content, e.Seal = content, &tree.Seal{Form: tree.CBC, Key: tree.SealKey(key)}
 			im.count(true, "")
 			return nil
 		}
@@ -154,7 +155,7 @@ func writeBlob(ctx context.Context, r *repo.Repo, w io.Writer, e *tree.Entry) er
 	if e.Seal == nil {
 		return r.WriteContent(ctx, w, &e.Content)
 	}
-	s := keybag.NewSealer(w, e.Seal.Key)
+	s := keybag.NewSealer(w, keybag.FileKey(e.Seal.Key))
 	if err := r.WriteContent(ctx, s, &e.Content); err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func sameBlob(ctx context.Context, r *repo.Repo, src io.Reader, e *tree.Entry) (
 	if e.Seal == nil {
 		return r.SameContent(ctx, src, &e.Content)
 	}
-	same, err := r.SameContent(ctx, keybag.NewProver(src, e.Seal.Key), &e.Content)
+	same, err := r.SameContent(ctx, keybag.NewProver(src, keybag.FileKey(e.Seal.Key)), &e.Content)
 	if errors.Is(err, keybag.ErrPadding) || errors.Is(err, keybag.ErrNotCanonical) {
 		return false, nil
 	}

@@ -34,7 +34,7 @@ func (m *materializer) each(ctx context.Context, s *repo.Snapshot, do func(ctx c
 				return gctx.Err()
 			}
 		}
-		err := m.r.Walk(gctx, s, "", func(e *tree.Entry) error {
+		err := m.walk(gctx, s, func(e *tree.Entry) error {
 			if e.Kind != tree.File {
 				return nil
 			}

@@ -16,6 +16,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"math"
 	"strings"
 
@@ -88,8 +90,17 @@ const CBC Form = 1
 // content and this.
 type Seal struct {
 	Form Form
-	Key  [32]byte
+	Key  SealKey
 }
+
+// SealKey is the key that a file is sealed with. It is a secret.
+type SealKey [32]byte
+
+// Format keeps the key out of whatever is printed, with any verb.
+func (SealKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "SealKey(hidden)") }
+
+// LogValue keeps the key out of structured logs.
+func (SealKey) LogValue() slog.Value { return slog.StringValue("SealKey(hidden)") }
 
 // Content is a file's bytes: chunks in order. Up to MaxInline IDs of chunks
 // stand here at level 0; above, the IDs name lists, which are chunks that hold

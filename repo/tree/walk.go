@@ -2,7 +2,6 @@ package tree
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,9 +11,6 @@ import (
 
 // Load returns the bytes of a chunk.
 type Load func(ctx context.Context, id chunk.ID) ([]byte, error)
-
-// SkipNode, returned by a visitor, leaves out what is below a node.
-var SkipNode = errors.New("skip this node")
 
 // NodeError is a failure to load or read one node.
 type NodeError struct {
@@ -54,9 +50,9 @@ func WalkDomain(ctx context.Context, load Load, root chunk.ID, domain string, fn
 	return walk(ctx, load, root, -1, domain, fn)
 }
 
-// loadBelow is LoadNode for a node that one of level above has named, or for a
+// LoadBelow is LoadNode for a node that one of level above has named, or for a
 // root, where above is -1. Levels fall by one a step, so no tree is endless.
-func loadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, error) {
+func LoadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -70,7 +66,7 @@ func loadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, e
 // walk visits the node id. above is the level of the node that named it, -1
 // for a root.
 func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string, fn func(*Entry) error) error {
-	n, err := loadBelow(ctx, load, id, above)
+	n, err := LoadBelow(ctx, load, id, above)
 	if err != nil {
 		return err
 	}
@@ -103,7 +99,7 @@ func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string,
 func Find(ctx context.Context, load Load, root chunk.ID, key Key) (*Entry, error) {
 	above := -1
 	for id := root; ; {
-		n, err := loadBelow(ctx, load, id, above)
+		n, err := LoadBelow(ctx, load, id, above)
 		if err != nil {
 			return nil, err
 		}
@@ -125,40 +121,4 @@ func Find(ctx context.Context, load Load, root chunk.ID, key Key) (*Entry, error
 		}
 		id, above = n.Children[i].ID, int(n.Level)
 	}
-}
-
-// Nodes visits the nodes below root, parents first. visit is called before a
-// node is loaded; it may return SkipNode. seen is called with the loaded node
-// or the error of loading it; if it returns nil for an error, the walk goes on
-// beside that node.
-func Nodes(ctx context.Context, load Load, root chunk.ID, visit func(id chunk.ID) error, seen func(id chunk.ID, n *Node, err error) error) error {
-	return nodes(ctx, load, root, -1, visit, seen)
-}
-
-func nodes(ctx context.Context, load Load, id chunk.ID, above int, visit func(chunk.ID) error, seen func(chunk.ID, *Node, error) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := visit(id); err != nil {
-		if errors.Is(err, SkipNode) {
-			return nil
-		}
-		return err
-	}
-	n, err := loadBelow(ctx, load, id, above)
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		return seen(id, nil, err)
-	}
-	if err := seen(id, n, nil); err != nil {
-		return err
-	}
-	for _, c := range n.Children {
-		if err := nodes(ctx, load, c.ID, int(n.Level), visit, seen); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+	"github.com/spf13/cobra"
+)
+
+// diffResult is what diff prints.
+type diffResult struct {
+	From     repo.FileID  `json:"from"`
+	To       repo.FileID  `json:"to"`
+	Added    int          `json:"added"`
+	Removed  int          `json:"removed"`
+	Modified int          `json:"modified"`
+	Metadata int          `json:"metadata"` // other than content: times, keys, places
+	Grown    int64        `json:"grown_bytes"`
+	Changes  []diffChange `json:"changes"`
+}
+
+// diffChange is one file that differs.
+type diffChange struct {
+	Change string `json:"change"` // added, removed, modified or metadata
+	Domain string `json:"domain"`
+	Name   string `json:"name"`
+	Path   string `json:"path"` // in the backup folder
+	From   int64  `json:"from_size"`
+	To     int64  `json:"to_size"`
+}
+
+// changeMarks are restic's.
+var changeMarks = map[string]string{"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
+
+func (a *app) diffCommand() *cobra.Command {
+	var metadata bool
+	cmd := &cobra.Command{
+		Use:   "diff SNAPSHOT SNAPSHOT",
+		Short: "Show what changed between two snapshots",
+		Long: `Lists the files that differ between two snapshots, of one device or of two:
++ added, - removed, M modified; with --metadata also U, same content with other
+times or another key.`,
+		Args: args(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			r, err := a.openIndexed(ctx)
+			if err != nil {
+				return err
+			}
+			from, err := r.FindSnapshot(ctx, argv[0])
+			if err != nil {
+				return err
+			}
+			to, err := r.FindSnapshot(ctx, argv[1])
+			if err != nil {
+				return err
+			}
+			res := diffResult{From: from.ID, To: to.ID, Changes: []diffChange{}}
+			err = r.Diff(ctx, from, to, func(x, y *tree.Entry) error {
+				res.add(x, y, metadata)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(res, func(w io.Writer) {
+				for _, c := range res.Changes {
+					fmt.Fprintf(w, "%s  %s\n", changeMarks[c.Change], clean(fileText(c.Domain, c.Name, c.Path)))
+				}
+				fmt.Fprintf(w, "%s added, %s removed, %s modified, %s with other metadata; %+.1f MiB\n",
+					count(int64(res.Added)), count(int64(res.Removed)), count(int64(res.Modified)), count(int64(res.Metadata)), float64(res.Grown)/(1<<20))
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&metadata, "metadata", false, "list also files of which only metadata differs")
+	return cmd
+}
+
+// add counts a difference and keeps it if it is to be listed. Folders count
+// for nothing: their times change with every file in them.
+func (d *diffResult) add(x, y *tree.Entry, metadata bool) {
+	e := y
+	if e == nil {
+		e = x
+	}
+	if e.Kind == tree.Dir {
+		return
+	}
+	c := diffChange{Domain: e.Domain, Name: e.Name, Path: e.Path}
+	if x != nil {
+		c.From = x.Content.Size
+	}
+	if y != nil {
+		c.To = y.Content.Size
+	}
+	switch {
+	case x == nil:
+		c.Change = "added"
+		d.Added++
+	case y == nil:
+		c.Change = "removed"
+		d.Removed++
+	case !x.SameContent(y):
+		c.Change = "modified"
+		d.Modified++
+	default:
+		c.Change = "metadata"
+		d.Metadata++
+	}
+	d.Grown += c.To - c.From
+	if c.Change != "metadata" || metadata {
+		d.Changes = append(d.Changes, c)
+	}
+}
+
+// fileText names a file for people: by its place on the device, or in the
+// backup folder.
+func fileText(domain, name, path string) string {
+	if domain == "" {
+		return path
+	}
+	return domain + "/" + name
+}

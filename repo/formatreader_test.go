@@ -1,0 +1,357 @@
+package repo_test
+
+// A reader of repositories that was written from docs/format.md alone and uses
+// nothing of this project. It proves that the document is complete, and holds
+// the code to it. Numbers in comments are sections of the document. For
+// clarity it panics where a real reader would return an error; the test turns
+// that into a failure.
+
+import (
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/chacha20poly1305"
+	"lukechampine.com/blake3"
+)
+
+func try[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func insist(ok bool, what string, args ...any) {
+	if !ok {
+		panic(fmt.Sprintf(what, args...))
+	}
+}
+
+// unseal is the inverse of Seal (3).
+func unseal(key, sealed []byte, ad string) ([]byte, error) {
+	if len(sealed) < 40 {
+		return nil, fmt.Errorf("%d bytes", len(sealed))
+	}
+	return try(chacha20poly1305.NewX(key)).Open(nil, sealed[:24], sealed[24:], []byte(ad))
+}
+
+// input is bytes that are used up from the front (2).
+type input struct{ b []byte }
+
+func (in *input) take(n int) []byte {
+	insist(n >= 0 && n <= len(in.b), "ends early")
+	out := in.b[:n]
+	in.b = in.b[n:]
+	return out
+}
+
+func (in *input) byte() byte { return in.take(1)[0] }
+func (in *input) id() string { return string(in.take(32)) }
+func (in *input) u64() uint64 {
+	return binary.LittleEndian.Uint64(in.take(8))
+}
+func (in *input) uvarint() int {
+	v := uint64(0)
+	for shift := 0; ; shift += 7 {
+		b := in.byte()
+		v |= uint64(b&0x7f) << shift
+		if b < 0x80 {
+			insist(v < 1<<62, "number too large")
+			return int(v)
+		}
+	}
+}
+func (in *input) varint() int {
+	v := in.uvarint()
+	return v>>1 ^ -(v & 1)
+}
+func (in *input) string() string { return string(in.take(in.uvarint())) }
+func (in *input) ids(limit int) (ids []string) {
+	n := in.uvarint()
+	insist(n <= limit, "%d IDs", n)
+	for range n {
+		ids = append(ids, in.id())
+	}
+	return ids
+}
+func (in *input) end() { insist(len(in.b) == 0, "%d bytes left over", len(in.b)) }
+
+// block is a block's description and where it is (9).
+type block struct {
+	pack           string
+	offset, stored int
+	encoding       byte
+	dict           []string
+	chunks         []string
+	lengths        []int
+}
+
+func parseHeader(b []byte, pack string) (blocks []block) {
+	in := &input{b}
+	insist(in.byte() == 1, "header version")
+	insist(in.byte() <= 1, "kind")
+	offset := 8
+	for range in.uvarint() {
+		blk := block{pack: pack, offset: offset, encoding: in.byte(), stored: in.uvarint()}
+		insist(blk.encoding <= 2, "encoding")
+		if blk.encoding == 2 {
+			blk.dict = in.ids(256)
+		}
+		for range in.uvarint() {
+			blk.chunks = append(blk.chunks, in.id())
+			blk.lengths = append(blk.lengths, in.uvarint())
+		}
+		offset += blk.stored
+		blocks = append(blocks, blk)
+	}
+	in.end()
+	return blocks
+}
+
+// place is where a chunk lies: in which block, and at which place in it.
+type place struct {
+	block *block
+	at    int
+}
+
+type reader struct {
+	dir    string
+	master []byte
+	slots  map[string][]byte // slot keys by name of file
+	places map[string]place
+	plain  map[string]string // of index files, by name of file
+}
+
+func (r *reader) key(purpose string) []byte {
+	out := make([]byte, 32)
+	blake3.DeriveKey(out, purpose, r.master)
+	return out
+}
+
+func (r *reader) file(name string) []byte {
+	return try(os.ReadFile(filepath.Join(r.dir, filepath.FromSlash(name))))
+}
+
+// named reads a file whose name is its hash, and cuts off its magic (1).
+func (r *reader) named(name, magic string) []byte {
+	b := r.file(name)
+	insist(hash(b) == path.Base(name), "%s has other bytes than its name says", name)
+	insist(strings.HasPrefix(string(b), magic), "%s: magic", name)
+	return b[len(magic):]
+}
+
+func (r *reader) list(folder string) (names []string) {
+	for _, e := range try(os.ReadDir(filepath.Join(r.dir, folder))) {
+		names = append(names, folder+"/"+e.Name())
+	}
+	return names
+}
+
+func hash(b []byte) string {
+	sum := blake3.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// open does steps 1 to 4 of section 14.
+func open(dir, secret string) *reader {
+	r := &reader{dir: dir, slots: map[string][]byte{}, places: map[string]place{}, plain: map[string]string{}}
+	var config struct {
+		Format   int
+		Features []string
+		Sealed   []byte
+	}
+	if err := json.Unmarshal(r.file("config"), &config); err != nil {
+		panic(err)
+	}
+	insist(config.Format == 1 && len(config.Features) == 0, "config: %+v", config)
+	for _, name := range r.list("keys") {
+		var slot struct {
+			Version      int
+			KDF          string
+			Time         uint32
+			Memory       uint32 `json:"memory_kib"`
+			Threads      uint8
+			Salt, Master []byte
+			Info         []byte
+		}
+		if err := json.Unmarshal(r.named(name, ""), &slot); err != nil {
+			panic(err)
+		}
+		insist(slot.Version == 1 && slot.KDF == "argon2id", "%s: version", name)
+		key := argon2.IDKey([]byte(secret), slot.Salt, slot.Time, slot.Memory, slot.Threads, 32)
+		if master, err := unseal(key, slot.Master, "snap v1 key slot master"); err == nil {
+			r.master = master
+			r.slots[name] = key
+			try(unseal(r.key("snap v1 key slot info"), slot.Info, "snap v1 key slot info"))
+		}
+	}
+	insist(r.master != nil, "wrong password")
+	try(unseal(r.key("snap v1 config"), config.Sealed, "snap config 1 "))
+	for _, name := range r.list("index") {
+		plain := try(unseal(r.key("snap v1 index"), r.named(name, "snapix01"), ""))
+		r.plain[name] = string(plain)
+		in := &input{plain}
+		insist(in.byte() == 1, "index version")
+		for range in.uvarint() {
+			id := hex.EncodeToString(in.take(32))
+			pack := "packs/" + id[:2] + "/" + id
+			size := in.uvarint()
+			header := in.take(in.uvarint())
+			insist(size == len(r.file(pack)), "%s: length", pack)
+			insist(bytes.Equal(header, r.header(pack)), "%s: index and header differ", pack)
+			r.add(parseHeader(header, pack))
+		}
+		in.end()
+	}
+	return r
+}
+
+// header reads a pack's own header (8).
+func (r *reader) header(pack string) []byte {
+	file := r.named(pack, "")
+	insist(string(file[:8]) == "snappk01", "%s: magic", pack)
+	end := len(file) - 4
+	n := int(binary.LittleEndian.Uint32(file[end:]))
+	return try(unseal(r.key("snap v1 pack header"), file[end-n:end], ""))
+}
+
+func (r *reader) add(blocks []block) {
+	for i := range blocks {
+		for at, id := range blocks[i].chunks {
+			r.places[id] = place{&blocks[i], at}
+		}
+	}
+}
+
+// chunk is step 6 of section 14.
+func (r *reader) chunk(id string, depth int) []byte {
+	insist(depth <= 16, "chain too long")
+	p, ok := r.places[id]
+	insist(ok, "chunk %x is nowhere", id)
+	b := p.block
+	plain := try(unseal(r.key("snap v1 block"), r.file(b.pack)[b.offset:b.offset+b.stored], ""))
+	if b.encoding != 0 {
+		opts := []zstd.DOption{zstd.WithDecoderMaxWindow(8 << 20)}
+		if b.encoding == 2 {
+			var dict []byte
+			for _, id := range b.dict {
+				dict = append(dict, r.chunk(id, depth+1)...)
+			}
+			opts = append(opts, zstd.WithDecoderDictRaw(0, dict))
+		}
+		plain = try(try(zstd.NewReader(nil, opts...)).DecodeAll(plain, nil))
+	}
+	at := 0
+	var data []byte
+	for i, n := range b.lengths {
+		if i == p.at {
+			data = plain[at : at+n]
+		}
+		at += n
+	}
+	insist(at == len(plain), "block of %d bytes, want %d", len(plain), at)
+	h := blake3.New(32, r.key("snap v1 chunk id"))
+	h.Write(data)
+	insist(string(h.Sum(nil)) == id, "chunk %x has other bytes", id)
+	return data
+}
+
+// entry is what is compared with the vectors.
+type entry struct {
+	Path, Domain, Name string
+	Dir                bool
+	Size               int
+	BLAKE3             string `json:"blake3"`
+	Sealed             string `json:"sealed_blake3"`
+}
+
+// tree walks the nodes (11).
+func (r *reader) tree(id string, parent int, out *[]entry) {
+	in := &input{r.chunk(id, 0)}
+	insist(in.byte() == 1, "node version")
+	level := int(in.byte())
+	insist(parent < 0 || level == parent-1, "level")
+	for range in.uvarint() {
+		if level == 0 {
+			*out = append(*out, r.entry(in))
+			continue
+		}
+		child, below := in.id(), in.uvarint()
+		domain, name, path := in.string(), in.string(), in.string()
+		before := len(*out)
+		r.tree(child, level, out)
+		insist(len(*out)-before == below, "entries below")
+		first := (*out)[before]
+		insist(first.Domain == domain && first.Name == name && first.Path == path, "first key")
+	}
+	in.end()
+}
+
+func (r *reader) entry(in *input) (e entry) {
+	flags := in.uvarint()
+	insist(flags < 64, "flags")
+	e.Path = in.string()
+	if flags&2 != 0 {
+		e.Domain, e.Name = in.string(), in.string()
+	}
+	in.uvarint()
+	in.u64()
+	if flags&4 != 0 {
+		in.uvarint()
+		in.u64()
+	}
+	if flags&8 != 0 {
+		in.varint()
+		in.u64()
+	}
+	if e.Dir = flags&1 != 0; e.Dir {
+		return e
+	}
+	var key []byte
+	if flags&32 != 0 {
+		insist(in.byte() == 1, "form of sealing")
+		key = in.take(32)
+	}
+	e.Size = in.uvarint()
+	level := 0
+	if flags&16 != 0 {
+		level = int(in.byte())
+	}
+	data := r.content(level, in.ids(64))
+	insist(len(data) == e.Size, "%s: size", e.Path)
+	e.BLAKE3 = hash(data)
+	if key != nil {
+		n := 16 - len(data)%16
+		data = append(data, bytes.Repeat([]byte{byte(n)}, n)...)
+		cipher.NewCBCEncrypter(try(aes.NewCipher(key)), make([]byte, 16)).CryptBlocks(data, data)
+		e.Sealed = hash(data)
+	}
+	return e
+}
+
+// content puts a file together (12).
+func (r *reader) content(level int, ids []string) (data []byte) {
+	for _, id := range ids {
+		b := r.chunk(id, 0)
+		if level == 0 {
+			data = append(data, b...)
+			continue
+		}
+		in := &input{b}
+		insist(in.byte() == 1 && int(in.byte()) == level, "list")
+		data = append(data, r.content(level-1, in.ids(1024))...)
+		in.end()
+	}
+	return data
+}

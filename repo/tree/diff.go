@@ -1,0 +1,134 @@
+package tree
+
+import (
+	"context"
+
+	"github.com/snap-backup/snap/chunk"
+)
+
+// Diff calls fn for every key at which two trees differ, in order: with the
+// entry of each tree, nil where it has none. Nodes that both trees share are
+// not loaded, so the cost goes by what differs and not by what there is.
+// Entries of one key are given whenever anything in them differs.
+func Diff(ctx context.Context, load Load, a, b chunk.ID, fn func(a, b *Entry) error) error {
+	x, y := newFrontier(load, a), newFrontier(load, b)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p, q := x.head(), y.head()
+		switch {
+		case p == nil && q == nil:
+			return nil
+		case p != nil && q != nil && p.entry == nil && q.entry == nil && p.id == q.id:
+			x.drop()
+			y.drop()
+		case p != nil && p.entry == nil && (q == nil || q.entry != nil || p.level >= q.level):
+			// The higher node first: what it holds may be the other one.
+			if err := x.expand(ctx); err != nil {
+				return err
+			}
+		case q != nil && q.entry == nil:
+			if err := y.expand(ctx); err != nil {
+				return err
+			}
+		default:
+			if err := compare(x, y, p, q, fn); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// compare takes the first of two entries, or both if they have one key.
+func compare(x, y *frontier, p, q *item, fn func(a, b *Entry) error) error {
+	order := 0
+	switch {
+	case p == nil:
+		order = 1
+	case q == nil:
+		order = -1
+	default:
+		order = p.entry.Key().Compare(q.entry.Key())
+	}
+	switch {
+	case order < 0:
+		x.drop()
+		return fn(p.entry, nil)
+	case order > 0:
+		y.drop()
+		return fn(nil, q.entry)
+	}
+	x.drop()
+	y.drop()
+	if p.entry.equal(q.entry) {
+		return nil
+	}
+	return fn(p.entry, q.entry)
+}
+
+// item is a node that was not looked into yet, or an entry.
+type item struct {
+	id    chunk.ID
+	level int // of a node; one more than any for a root
+	entry *Entry
+}
+
+// frontier is what is left of a tree, the next on top.
+type frontier struct {
+	load  Load
+	items []item
+}
+
+func newFrontier(load Load, root chunk.ID) *frontier {
+	return &frontier{load, []item{{id: root, level: MaxHeight}}}
+}
+
+func (f *frontier) head() *item {
+	if len(f.items) == 0 {
+		return nil
+	}
+	return &f.items[len(f.items)-1]
+}
+
+func (f *frontier) drop() { f.items = f.items[:len(f.items)-1] }
+
+// expand puts what a node holds in its place.
+func (f *frontier) expand(ctx context.Context) error {
+	it := *f.head()
+	above := it.level + 1
+	if it.level == MaxHeight {
+		above = -1
+	}
+	n, err := LoadBelow(ctx, f.load, it.id, above)
+	if err != nil {
+		return err
+	}
+	f.drop()
+	for i := len(n.Entries) - 1; i >= 0; i-- {
+		f.items = append(f.items, item{entry: &n.Entries[i]})
+	}
+	for i := len(n.Children) - 1; i >= 0; i-- {
+		f.items = append(f.items, item{id: n.Children[i].ID, level: int(n.Level) - 1})
+	}
+	return nil
+}
+
+// equal reports whether two entries are written the same.
+func (e *Entry) equal(o *Entry) bool {
+	return string(e.append(nil)) == string(o.append(nil))
+}
+
+// SameContent reports whether two entries have the same bytes in the backup
+// folder, or, where both are sealed, hold the same.
+func (e *Entry) SameContent(o *Entry) bool {
+	if e.Kind != o.Kind || e.Content.Size != o.Content.Size || e.Content.Level != o.Content.Level || len(e.Content.IDs) != len(o.Content.IDs) {
+		return false
+	}
+	for i, id := range e.Content.IDs {
+		if o.Content.IDs[i] != id {
+			return false
+		}
+	}
+	return true
+}
