@@ -169,6 +169,11 @@ func (x *Index) Lookup(id chunk.ID) (Location, bool) {
 	if !ok {
 		return Location{}, false
 	}
+	return x.location(n), true
+}
+
+// location returns where chunk number n lies.
+func (x *Index) location(n uint32) Location {
 	ref := x.blockOf(n)
 	b := x.blocks.at(int(ref))
 	start := uint32(0)
@@ -180,7 +185,7 @@ func (x *Index) Lookup(id chunk.ID) (Location, bool) {
 		Block: ref,
 		Start: start,
 		Size:  x.chunks.at(int(n)).size,
-	}, true
+	}
 }
 
 // Block returns the pack and the description of a block.
@@ -189,17 +194,7 @@ func (x *Index) Block(ref BlockRef) (pack.ID, pack.Block) {
 	defer x.mu.RUnlock()
 	b := x.blocks.at(int(ref))
 	p := x.packs[b.packEnc&(1<<28-1)]
-	out := pack.Block{Offset: b.offset, Stored: b.stored, Encoding: pack.Encoding(b.packEnc >> 28)}
-	if b.dict > 0 {
-		run := x.dicts[b.dict-1:]
-		for _, ref := range run[1 : 1+run[0]] {
-			if ref&extraRef != 0 {
-				out.Dict = append(out.Dict, x.extra[ref&^extraRef])
-			} else {
-				out.Dict = append(out.Dict, x.chunks.at(int(ref)).id)
-			}
-		}
-	}
+	out := pack.Block{Offset: b.offset, Stored: b.stored, Encoding: pack.Encoding(b.packEnc >> 28), Dict: x.dict(b)}
 	end := uint32(x.chunks.len())
 	if int(ref)+1 < x.blocks.len() {
 		end = x.blocks.at(int(ref) + 1).first
@@ -210,6 +205,53 @@ func (x *Index) Block(ref BlockRef) (pack.ID, pack.Block) {
 		out.Chunks = append(out.Chunks, pack.Chunk{ID: e.id, Length: e.size})
 	}
 	return p.id, out
+}
+
+// dict returns the chunks of a block's dictionary.
+func (x *Index) dict(b *block) []chunk.ID {
+	if b.dict == 0 {
+		return nil
+	}
+	run := x.dicts[b.dict-1:]
+	out := make([]chunk.ID, 0, run[0])
+	for _, ref := range run[1 : 1+run[0]] {
+		if ref&extraRef != 0 {
+			out = append(out, x.extra[ref&^extraRef])
+		} else {
+			out = append(out, x.chunks.at(int(ref)).id)
+		}
+	}
+	return out
+}
+
+// Needs returns what reading a block takes: its sealed bytes and the chunks of
+// its dictionary.
+func (x *Index) Needs(ref BlockRef) (stored uint32, dict []chunk.ID) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	b := x.blocks.at(int(ref))
+	return b.stored, x.dict(b)
+}
+
+// Copies returns all places where a chunk lies, the one that Lookup gives
+// first. It looks through the whole index: it is for when the first fails.
+func (x *Index) Copies(id chunk.ID) []Location {
+	first, ok := x.Lookup(id)
+	if !ok {
+		return nil
+	}
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	out := []Location{first}
+	for i := range x.chunks.len() {
+		if x.chunks.at(i).id != id {
+			continue
+		}
+		if loc := x.location(uint32(i)); loc != first {
+			out = append(out, loc)
+		}
+	}
+	return out
 }
 
 // Pack is a known pack.

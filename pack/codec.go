@@ -15,6 +15,7 @@ type Codec struct {
 	level   zstd.EncoderLevel
 	encoder *zstd.Encoder // made when first needed
 	decoder *zstd.Decoder // likewise
+	deltas  map[Effort]*zstd.Encoder
 	scratch []byte
 }
 
@@ -37,18 +38,71 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 		}
 		c.encoder = enc
 	}
-	at := len(dst)
 	encoding, body := Zstd, c.encoder.EncodeAll(plaintext, c.scratch[:0])
 	c.scratch = body
 	// Below one part in 64 the time to decompress is worth more than the space.
 	if len(body) >= len(plaintext)-len(plaintext)/64 {
 		encoding, body = Raw, plaintext
 	}
-	dst, err := c.sealer.Seal(dst, body, nil)
-	if err != nil {
-		return nil, 0, err
+	sealed, err := c.SealFrame(dst, body)
+	return sealed, encoding, err
+}
+
+// Effort is how hard Delta looks for what plaintext and dictionary share.
+type Effort = zstd.EncoderLevel
+
+// The efforts. Near finds what lies at about the same place in a dictionary of
+// up to about the plaintext's length; Far finds what has moved by up to 4 MiB,
+// in two to four times the time.
+const (
+	Near Effort = zstd.SpeedDefault
+	Far  Effort = zstd.SpeedBetterCompression
+)
+
+// Delta compresses plaintext with a dictionary and returns the frame, which is
+// to be sealed with SealFrame.
+func (c *Codec) Delta(plaintext, dict []byte, effort Effort) ([]byte, error) {
+	if len(dict) == 0 || len(dict) > MaxDictSize {
+		return nil, fmt.Errorf("dictionary of %d bytes", len(dict))
 	}
-	return dst[at:], encoding, nil
+	enc, err := c.deltaEncoder(effort, dict)
+	if err != nil {
+		return nil, fmt.Errorf("start the compressor: %w", err)
+	}
+	return enc.EncodeAll(plaintext, nil), nil
+}
+
+// deltaEncoder returns the encoder of an effort, set to a dictionary. Its
+// tables are megabytes, so it is kept.
+func (c *Codec) deltaEncoder(effort Effort, dict []byte) (*zstd.Encoder, error) {
+	if enc := c.deltas[effort]; enc != nil {
+		return enc, enc.ResetWithOptions(nil, zstd.WithEncoderDictRaw(0, dict))
+	}
+	enc, err := zstd.NewWriter(nil,
+		zstd.WithEncoderLevel(effort),
+		zstd.WithEncoderDictRaw(0, dict),
+		zstd.WithEncoderConcurrency(1),
+		zstd.WithEncoderCRC(false),
+		// The window must reach back over the dictionary.
+		zstd.WithWindowSize(MaxBlockSize))
+	if err == nil {
+		if c.deltas == nil {
+			c.deltas = map[Effort]*zstd.Encoder{}
+		}
+		c.deltas[effort] = enc
+	}
+	return enc, err
+}
+
+// SealFrame seals the encoded form of a block and appends it to dst. It returns
+// the sealed bytes alone.
+func (c *Codec) SealFrame(dst, frame []byte) ([]byte, error) {
+	at := len(dst)
+	dst, err := c.sealer.Seal(dst, frame, nil)
+	if err != nil {
+		return nil, err
+	}
+	return dst[at:], nil
 }
 
 // Decode opens a sealed block and returns its plaintext, appended to dst,

@@ -84,7 +84,7 @@ type checker struct {
 	unknown  bool // a snapshot needs a chunk that no index file lists
 }
 
-// Check verifies the repository: config and keys, index files, that packs are
+// Check verifies the repository: config, keys and device passwords, index files, that packs are
 // there with the sizes that the index says, that every chunk of every snapshot
 // can be found, and, as far as ReadData says, that packs hold what they should.
 // Damage is in the report; an error means that checking itself failed. The
@@ -92,6 +92,9 @@ type checker struct {
 func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, error) {
 	c := &checker{r: r, opts: opts, bad: map[chunk.ID]struct{}{}}
 	if err := c.keys(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.secrets(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.LoadIndex(ctx); err != nil {

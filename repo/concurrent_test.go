@@ -122,7 +122,7 @@ func TestManyLanes(t *testing.T) {
 			lane := w.NewLane()
 			for i := range each {
 				var err error
-				if contents[l*each+i], err = lane.Store(ctx, bytes.NewReader(laneFile(l*each+i))); err != nil {
+				if contents[l*each+i], err = lane.Store(ctx, bytes.NewReader(laneFile(l*each+i)), nil); err != nil {
 					t.Error(err)
 				}
 			}
@@ -132,7 +132,7 @@ func TestManyLanes(t *testing.T) {
 		})
 	}
 	g.Wait()
-	b := tree.NewBuilder(w.SaveNode)
+	b := tree.NewBuilder(w.SaveNode, nil)
 	for i, c := range contents {
 		if err := b.Add(ctx, &tree.Entry{Path: fmt.Sprintf("f%04d", i), Content: c}); err != nil {
 			t.Fatal(err)

@@ -98,7 +98,7 @@ func commitChunks(t testing.TB, be backend.Backend, day int, chunks ...[]byte) F
 	r := open(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	b := tree.NewBuilder(w.SaveNode)
+	b := tree.NewBuilder(w.SaveNode, nil)
 	for i, c := range chunks {
 		e := tree.Entry{Path: fmt.Sprintf("file%03d", i), Content: tree.Content{Size: int64(len(c)), IDs: []chunk.ID{r.NewHasher().ID(c)}}}
 		if err := b.Add(ctx, &e); err != nil {

@@ -202,7 +202,7 @@ func TestNoSnapshotWithoutItsChunks(t *testing.T) {
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewLane()
-	if _, err := lane.add(ctx, []byte("never flushed")); err != nil {
+	if _, err := lane.add(ctx, []byte("never flushed"), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Commit(ctx, &Snapshot{}); err == nil {

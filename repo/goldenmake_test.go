@@ -61,7 +61,7 @@ func (g *goldenMaker) must(err error) {
 // delta, and a plist.
 func (g *goldenMaker) day(n int, parent *FileID) *Snapshot {
 	ctx := context.Background()
-	b := tree.NewBuilder(g.save)
+	b := tree.NewBuilder(g.save, nil)
 	count, size := int64(0), int64(0)
 	add := func(e tree.Entry) {
 		e.ModTime = time.Date(2026, 1, n, 7, 0, 0, 123456789, time.UTC).UnixNano()
@@ -133,7 +133,7 @@ func (g *goldenMaker) day(n int, parent *FileID) *Snapshot {
 }
 
 // save is a tree.Save that puts every node into a block of its own.
-func (g *goldenMaker) save(_ context.Context, node []byte) (chunk.ID, error) {
+func (g *goldenMaker) save(_ context.Context, node []byte, _ *chunk.ID) (chunk.ID, error) {
 	g.meta = append(g.meta, handBlock{encoding: pack.Zstd, chunks: [][]byte{bytes.Clone(node)}})
 	return g.r.NewHasher().ID(node), nil
 }
@@ -172,7 +172,7 @@ func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
 		var up []chunk.ID
 		for len(c.IDs) > 0 {
 			n := min(len(c.IDs), 30)
-			id, err := g.save(context.Background(), goldenList(c.Level, c.IDs[:n]))
+			id, err := g.save(context.Background(), goldenList(c.Level, c.IDs[:n]), nil)
 			g.must(err)
 			up, c.IDs = append(up, id), c.IDs[n:]
 		}

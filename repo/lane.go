@@ -22,20 +22,42 @@ type Lane struct {
 	hasher *chunk.Hasher
 	buf    []byte
 
-	plain  []byte // the open block
+	blockTarget, deltaTarget int
+
+	full  run // new chunks without a predecessor
+	delta run // new chunks that are likely to resemble others
+}
+
+// run is a block that is being filled.
+type run struct {
+	plain  []byte
 	chunks []pack.Chunk
+	near   bases // chunks at the places where these were before
+	far    bases // and farther around
+	place  place // of the last chunk
+}
+
+// place is a region of a file.
+type place struct {
+	file   *predecessor
+	region int64
 }
 
 // NewLane opens a lane for the content of files.
 func (w *Writer) NewLane() *Lane { return w.newLane(pack.Content) }
 
 func (w *Writer) newLane(kind pack.Kind) *Lane {
-	return &Lane{w: w, kind: kind, hasher: w.r.NewHasher()}
+	l := &Lane{w: w, kind: kind, hasher: w.r.NewHasher(), blockTarget: blockTarget, deltaTarget: deltaTarget}
+	if kind == pack.Metadata {
+		l.blockTarget, l.deltaTarget = nodeBlockTarget, nodeDeltaTarget
+	}
+	return l
 }
 
 // Store reads src to its end and returns its content, of which all that is new
-// is on its way into the repository.
-func (l *Lane) Store(ctx context.Context, src io.Reader) (tree.Content, error) {
+// is on its way into the repository. prev is content that src is likely to
+// resemble, such as an earlier version of the file; nil if there is none.
+func (l *Lane) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tree.Content, error) {
 	if l.cutter == nil {
 		l.cutter = chunk.NewCutter(l.w.r.config.Polynomial)
 		l.buf = make([]byte, chunk.MaxSize)
@@ -43,6 +65,7 @@ func (l *Lane) Store(ctx context.Context, src io.Reader) (tree.Content, error) {
 	if err := l.cutter.Reset(src); err != nil {
 		return tree.Content{}, err
 	}
+	old := l.w.newPredecessor(prev)
 	var ids []chunk.ID
 	size := int64(0)
 	for {
@@ -53,7 +76,7 @@ func (l *Lane) Store(ctx context.Context, src io.Reader) (tree.Content, error) {
 		if err != nil {
 			return tree.Content{}, err
 		}
-		id, err := l.add(ctx, data)
+		id, err := l.add(ctx, data, size, old)
 		if err != nil {
 			return tree.Content{}, err
 		}
@@ -63,48 +86,101 @@ func (l *Lane) Store(ctx context.Context, src io.Reader) (tree.Content, error) {
 	return tree.NewContent(ctx, l.w.SaveNode, size, ids)
 }
 
-// add stores one chunk unless it is known.
-func (l *Lane) add(ctx context.Context, data []byte) (chunk.ID, error) {
-	if err := ctx.Err(); err != nil {
+// add stores one chunk, which lies at offset off of its file, unless it is
+// known.
+func (l *Lane) add(ctx context.Context, data []byte, off int64, old *predecessor) (chunk.ID, error) {
+	if err := l.w.alive(ctx); err != nil {
 		return chunk.ID{}, err
 	}
-	if err := l.w.ctx.Err(); err != nil {
-		return chunk.ID{}, context.Cause(l.w.ctx)
+	id := l.hasher.ID(data)
+	if !l.w.claim(id, len(data)) {
+		old.met(id, off)
+		return id, nil
 	}
+	c := pack.Chunk{ID: id, Length: uint32(len(data))}
+	if near, far := old.around(ctx, off, len(data)); len(near) > 0 {
+		return id, l.addDelta(ctx, data, c, near, far, place{old, off / deltaTarget})
+	}
+	return id, l.addFull(ctx, data, c)
+}
+
+// addNode stores a tree node or list. like is the node that it probably
+// resembles.
+func (l *Lane) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.ID, error) {
 	id := l.hasher.ID(data)
 	if !l.w.claim(id, len(data)) {
 		return id, nil
 	}
 	c := pack.Chunk{ID: id, Length: uint32(len(data))}
-	if len(data) >= aloneSize {
-		return id, l.submit(ctx, append(l.w.buffers.get(len(data)), data...), []pack.Chunk{c})
-	}
-	if len(l.plain)+len(data) > blockTarget || len(l.chunks) == pack.MaxBlockChunks {
-		if err := l.Flush(ctx); err != nil {
-			return id, err
+	if like != nil {
+		if size, ok := l.w.r.index.Size(*like); ok {
+			near := []base{{*like, size}}
+			return id, l.addDelta(ctx, data, c, near, near, place{&l.w.nodes, 0})
 		}
 	}
-	if l.plain == nil {
-		l.plain = l.w.buffers.get(blockTarget)
-	}
-	l.plain = append(l.plain, data...)
-	l.chunks = append(l.chunks, c)
-	return id, nil
+	return id, l.addFull(ctx, data, c)
 }
 
-// Flush hands on the open block, however small.
+// addFull puts a chunk into the run that stands alone.
+func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
+	if len(data) >= aloneSize {
+		return l.submit(ctx, &run{plain: append(l.w.buffers.get(len(data)), data...), chunks: []pack.Chunk{c}})
+	}
+	if !l.full.fits(len(data), l.blockTarget) {
+		if err := l.flush(ctx, &l.full); err != nil {
+			return err
+		}
+	}
+	l.append(&l.full, data, c)
+	return nil
+}
+
+// addDelta puts a chunk into the run that is to be encoded against others.
+func (l *Lane) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []base, at place) error {
+	if len(l.delta.chunks) > 0 && (!l.delta.fits(len(data), l.deltaTarget) || !l.delta.near.fit(near) || at.file == l.delta.place.file && at.region != l.delta.place.region) {
+		if err := l.flush(ctx, &l.delta); err != nil {
+			return err
+		}
+	}
+	l.append(&l.delta, data, c)
+	l.delta.near.add(near)
+	l.delta.far.add(far)
+	l.delta.place = at
+	return nil
+}
+
+func (r *run) fits(size, target int) bool {
+	return len(r.plain)+size <= target && len(r.chunks) < pack.MaxBlockChunks
+}
+
+func (l *Lane) append(r *run, data []byte, c pack.Chunk) {
+	if r.plain == nil {
+		r.plain = l.w.buffers.get(max(len(data), bufferSize))
+	}
+	r.plain = append(r.plain, data...)
+	r.chunks = append(r.chunks, c)
+}
+
+// Flush hands on the open blocks, however small.
 func (l *Lane) Flush(ctx context.Context) error {
-	if len(l.chunks) == 0 {
+	if err := l.flush(ctx, &l.delta); err != nil {
+		return err
+	}
+	return l.flush(ctx, &l.full)
+}
+
+func (l *Lane) flush(ctx context.Context, r *run) error {
+	if len(r.chunks) == 0 {
 		return nil
 	}
-	plain, chunks := l.plain, l.chunks
-	l.plain, l.chunks = nil, nil
-	return l.submit(ctx, plain, chunks)
+	full := *r
+	*r = run{}
+	return l.submit(ctx, &full)
 }
 
-func (l *Lane) submit(ctx context.Context, plain []byte, chunks []pack.Chunk) error {
+func (l *Lane) submit(ctx context.Context, r *run) error {
 	select {
-	case l.w.jobs <- job{l.kind, plain, chunks}:
+	case l.w.jobs <- job{l.kind, r}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -113,12 +189,15 @@ func (l *Lane) submit(ctx context.Context, plain []byte, chunks []pack.Chunk) er
 	}
 }
 
+// bufferSize is the capacity of a usual buffer, in bytes.
+const bufferSize = deltaTarget
+
 // buffers go round between lanes and encoders. Usual blocks and large chunks
 // are kept apart, or every small block would hold a large buffer.
 type buffers struct{ blocks, chunks sync.Pool }
 
 func (p *buffers) pool(size int) *sync.Pool {
-	if size > blockTarget {
+	if size > bufferSize {
 		return &p.chunks
 	}
 	return &p.blocks
@@ -127,7 +206,7 @@ func (p *buffers) pool(size int) *sync.Pool {
 func (p *buffers) get(size int) []byte {
 	b, _ := p.pool(size).Get().(*[]byte)
 	if b == nil || cap(*b) < size {
-		return make([]byte, 0, max(size, blockTarget))
+		return make([]byte, 0, max(size, bufferSize))
 	}
 	return (*b)[:0]
 }

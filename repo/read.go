@@ -28,9 +28,13 @@ func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	}
 	b, err := r.cache.load(ctx, loc.Block, func() (decoded, error) { return r.block(ctx, loc.Block, 0) })
 	if err != nil {
-		return nil, err
+		return r.otherCopy(ctx, id, err)
 	}
-	return r.cutChunk(b.plain, loc, id)
+	data, err := r.cutChunk(b.plain, loc, id)
+	if err != nil {
+		return r.otherCopy(ctx, id, err)
+	}
+	return data, nil
 }
 
 // cutChunk takes a chunk out of its decoded block and checks its ID.
@@ -206,4 +210,9 @@ func treeDamage(err error) error {
 // tree.Diff.
 func (r *Repo) Diff(ctx context.Context, a, b *Snapshot, fn func(a, b *tree.Entry) error) error {
 	return treeDamage(tree.Diff(ctx, r.Chunk, a.Root, b.Root, fn))
+}
+
+// Outline returns the outline of a snapshot's tree; see tree.NewOutline.
+func (r *Repo) Outline(ctx context.Context, s *Snapshot) *tree.Outline {
+	return tree.NewOutline(ctx, r.Chunk, s.Root)
 }

@@ -98,16 +98,30 @@ func testFiles(day int) files {
 
 // store writes a snapshot of f. It returns errors, since tests make it fail.
 func store(ctx context.Context, r *Repo, f files, day int) (*Snapshot, error) {
+	return storeWithParent(ctx, r, f, day, nil)
+}
+
+// storeWithParent writes a snapshot of f that follows another one.
+func storeWithParent(ctx context.Context, r *Repo, f files, day int, parent *Snapshot) (*Snapshot, error) {
+	before := map[string]*tree.Content{}
+	var old *tree.Outline
+	if parent != nil {
+		old = r.Outline(ctx, parent)
+		err := r.Walk(ctx, parent, "", func(e *tree.Entry) error { before[e.Path] = &e.Content; return nil })
+		if err != nil {
+			return nil, err
+		}
+	}
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewLane()
-	b := tree.NewBuilder(w.SaveNode)
+	b := tree.NewBuilder(w.SaveNode, old)
 	s := &Snapshot{
 		Time:   time.Date(2026, 1, day, 8, 0, 0, 0, time.UTC),
 		Device: Device{UDID: "00008110-000A1234567890AB", Name: "Anna's iPhone"}, Complete: true,
 	}
 	for _, name := range slices.Sorted(maps.Keys(f)) {
-		c, err := lane.Store(ctx, bytes.NewReader(f[name]))
+		c, err := lane.Store(ctx, bytes.NewReader(f[name]), before[name])
 		if err != nil {
 			return nil, err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ const (
 type DevicePassword struct {
 	ID       FileID
 	UDID     string
-	Password string
+	Password []byte // for the caller to clear after use
 	Added    time.Time
 }
 
@@ -40,13 +41,13 @@ type secretBody struct {
 	Added    time.Time `json:"added"`
 }
 
-// String keeps the password out of whatever is printed.
-func (p DevicePassword) String() string {
-	return fmt.Sprintf("DevicePassword(%s, hidden)", p.UDID)
+// Format keeps the password out of whatever is printed, with any verb.
+func (p DevicePassword) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "DevicePassword(%s, hidden)", p.UDID)
 }
 
-// GoString keeps the password out of %#v.
-func (p DevicePassword) GoString() string { return p.String() }
+// LogValue keeps the password out of structured logs.
+func (p DevicePassword) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(p)) }
 
 // KeepDevicePassword stores a password of a device. One that is kept already
 // is not stored again.
@@ -55,7 +56,12 @@ func (r *Repo) KeepDevicePassword(ctx context.Context, udid string, password []b
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(kept, func(p DevicePassword) bool { return p.Password == string(password) }) {
+	known := false
+	for _, p := range kept {
+		known = known || bytes.Equal(p.Password, password)
+		clear(p.Password)
+	}
+	if known {
 		return nil
 	}
 	plain, err := json.Marshal(secretBody{secretVersion, udid, password, r.opts.Now().UTC()})
@@ -65,6 +71,9 @@ func (r *Repo) KeepDevicePassword(ctx context.Context, udid string, password []b
 	defer clear(plain)
 	padded := append(plain, bytes.Repeat([]byte(" "), secretUnit-len(plain)%secretUnit)...)
 	defer clear(padded)
+	if len(padded) > maxSecretSize/2 {
+		return errors.New("keep a device password: it is too long")
+	}
 	b, err := r.secrets.Seal([]byte(secretMagic), padded, nil)
 	if err != nil {
 		return fmt.Errorf("keep a device password: %w", err)
@@ -105,11 +114,34 @@ func (r *Repo) ForgetDevicePasswords(ctx context.Context, udid string) (int, err
 		return 0, err
 	}
 	for i, p := range kept {
+		clear(p.Password)
 		if err := r.be.Delete(ctx, secretsDir+p.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return i, fmt.Errorf("forget a device password: %w", err)
 		}
 	}
 	return len(kept), nil
+}
+
+// secrets looks at every kept password. Without a damaged one every snapshot
+// still comes back, so that is no loss of content.
+func (c *checker) secrets(ctx context.Context) error {
+	err := c.r.be.List(ctx, secretsDir, func(f backend.Info) error {
+		p, err := c.r.readSecret(ctx, f.Name)
+		clear(p.Password)
+		var d *DamageError
+		if !errors.As(err, &d) {
+			return err
+		}
+		c.report.Problems = append(c.report.Problems, Problem{
+			File: d.File, Text: d.Err.Error(),
+			Hint: "the backup password of a device is lost: set it again with `snap device password set`, and remove this file",
+		})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read device passwords: %w", err)
+	}
+	return nil
 }
 
 func (r *Repo) readSecret(ctx context.Context, name string) (DevicePassword, error) {
@@ -137,11 +169,12 @@ func openSecret(b []byte, sealer *crypto.Sealer) (DevicePassword, error) {
 	defer clear(plain)
 	var body secretBody
 	if err := json.Unmarshal(plain, &body); err != nil {
+		clear(body.Password)
 		return DevicePassword{}, errors.New("not JSON") // the reason could quote the secret
 	}
 	if body.Version != secretVersion {
+		clear(body.Password)
 		return DevicePassword{}, fmt.Errorf("secret version %d: %w", body.Version, ErrUnsupported)
 	}
-	defer clear(body.Password)
-	return DevicePassword{UDID: body.UDID, Password: string(body.Password), Added: body.Added}, nil
+	return DevicePassword{UDID: body.UDID, Password: body.Password, Added: body.Added}, nil
 }

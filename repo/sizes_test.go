@@ -95,7 +95,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	lane := w.NewLane()
 	var ids []chunk.ID
 	for i := range 300 {
-		id, err := lane.add(ctx, fmt.Appendf(nil, "%d.", i))
+		id, err := lane.add(ctx, fmt.Appendf(nil, "%d.", i), 0, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	if err != nil || c.Level < 2 {
 		t.Fatalf("level %d, %v", c.Level, err)
 	}
-	b := tree.NewBuilder(w.SaveNode)
+	b := tree.NewBuilder(w.SaveNode, nil)
 	s := &Snapshot{}
 	if err := b.Add(ctx, &tree.Entry{Path: "long", Content: c}); err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewLane()
-	id, err := lane.add(ctx, []byte("piece"))
+	id, err := lane.add(ctx, []byte("piece"), 0, nil)
 	if err == nil {
 		err = lane.Flush(ctx)
 	}
@@ -160,12 +160,12 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 		for range 1024 {
 			list = append(list, id[:]...)
 		}
-		id, err = w.SaveNode(ctx, list)
+		id, err = w.SaveNode(ctx, list, nil)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := tree.NewBuilder(w.SaveNode)
+	b := tree.NewBuilder(w.SaveNode, nil)
 	c := tree.Content{Size: 20, Level: 3, IDs: slices.Repeat([]chunk.ID{id}, tree.MaxInline)}
 	s := &Snapshot{}
 	if err = b.Add(ctx, &tree.Entry{Path: "bomb", Content: c}); err == nil {
@@ -203,7 +203,7 @@ func TestManyTinyFiles(t *testing.T) {
 		t.Errorf("20,000 tiny files took %d bytes", s.StoredBytes)
 	}
 	for _, p := range r.index.Packs() {
-		if int(p.Size) > r.opts.PackSize+blockTarget {
+		if int(p.Size) > r.opts.PackSize+deltaTarget {
 			t.Errorf("a %s pack of %d bytes", p.Kind, p.Size)
 		}
 	}

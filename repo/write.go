@@ -17,8 +17,16 @@ import (
 
 const (
 	// blockTarget is the plaintext length at which a block of several chunks
-	// is closed, in bytes.
-	blockTarget = 1 << 20
+	// is closed, in bytes. Larger blocks compress better by about one percent,
+	// but make chains of deltas dearer, which need whole blocks.
+	blockTarget = 256 << 10
+	// deltaTarget is the same for blocks that are encoded against others. They
+	// also end with the regions of that length that a file is divided into, so
+	// that a region's versions need each other and nothing else.
+	deltaTarget = 1 << 20
+	// Nodes of a tree that change lie far apart, each in another block.
+	nodeBlockTarget = 64 << 10
+	nodeDeltaTarget = 256 << 10
 	// aloneSize is the length from which a chunk is a block of its own, in
 	// bytes: there is little to gain from neighbours, and reading it should
 	// not decode them.
@@ -60,8 +68,9 @@ type Writer struct {
 	builders [2]*pack.Builder      // by kind
 	stats    WriteStats
 
-	metaMu sync.Mutex // guards meta
-	meta   *Lane      // of tree nodes and lists
+	metaMu sync.Mutex  // guards meta
+	meta   *Lane       // of tree nodes and lists
+	nodes  predecessor // stands for the parent's tree
 }
 
 // WriteStats counts what a writer has added.
@@ -73,9 +82,8 @@ type WriteStats struct {
 
 // job is a block to be encoded.
 type job struct {
-	kind   pack.Kind
-	plain  []byte
-	chunks []pack.Chunk
+	kind pack.Kind
+	run  *run
 }
 
 type freshPack struct {
@@ -140,10 +148,24 @@ func (w *Writer) claim(id chunk.ID, size int) bool {
 }
 
 // SaveNode stores a tree node or list; it is a tree.Save.
-func (w *Writer) SaveNode(ctx context.Context, node []byte) (chunk.ID, error) {
+func (w *Writer) SaveNode(ctx context.Context, node []byte, like *chunk.ID) (chunk.ID, error) {
 	w.metaMu.Lock()
 	defer w.metaMu.Unlock()
-	return w.meta.add(ctx, node)
+	if err := w.alive(ctx); err != nil {
+		return chunk.ID{}, err
+	}
+	return w.meta.addNode(ctx, node, like)
+}
+
+// alive returns why nothing can be stored any more.
+func (w *Writer) alive(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	return nil
 }
 
 var _ tree.Save = (*Writer)(nil).SaveNode
@@ -153,13 +175,13 @@ func (w *Writer) encode() error {
 	codec := pack.NewCodec(w.r.blocks)
 	var out []byte
 	for j := range w.jobs {
-		sealed, encoding, err := codec.Encode(out[:0], j.plain)
+		sealed, b, err := w.encodeRun(codec, out[:0], j.run)
 		if err != nil {
 			return fmt.Errorf("encode a block: %w", err)
 		}
 		out = sealed
-		w.buffers.put(j.plain)
-		if err := w.place(j.kind, sealed, pack.Block{Encoding: encoding, Chunks: j.chunks}); err != nil {
+		w.buffers.put(j.run.plain)
+		if err := w.place(j.kind, sealed, b); err != nil {
 			return err
 		}
 	}

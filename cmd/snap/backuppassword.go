@@ -115,9 +115,13 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	if err != nil {
 		return err
 	}
+	defer clearPasswords(kept)
 	for _, p := range kept {
-		err := try([]byte(p.Password))
+		err := try(p.Password)
 		if !errors.Is(err, keybag.ErrWrongPassword) {
+			if wrong && err == nil {
+				u.a.warn("%s: the backup password given does not open this backup; one that the repository keeps does", clean(device.Name))
+			}
 			return u.explain(b, err)
 		}
 	}
@@ -128,6 +132,12 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 		u.a.warn("%s: the backup password that the repository keeps does not open this backup", clean(device.Name))
 	}
 	return u.ask(ctx, b, len(kept) > 0, try)
+}
+
+func clearPasswords(list []repo.DevicePassword) {
+	for _, p := range list {
+		clear(p.Password)
+	}
 }
 
 // ask asks a person. An empty answer leaves the backup locked.
@@ -149,8 +159,11 @@ func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try
 		}
 		err = try(password)
 		if !errors.Is(err, keybag.ErrWrongPassword) {
-			return u.finish(ctx, b, password, err)
+			err = u.finish(ctx, b, password, err)
+			clear(password)
+			return err
 		}
+		clear(password)
 		u.a.warn("that is not the backup password of %s", clean(name))
 	}
 	return wrongBackupPassword{name}

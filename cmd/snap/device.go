@@ -90,6 +90,7 @@ the newest; --untested keeps it all the same.`,
 			if err != nil {
 				return err
 			}
+			clearPasswords(kept)
 			res.Kept = len(kept)
 			return a.print(res, func(w io.Writer) {
 				tested := ""
@@ -146,16 +147,18 @@ to restore from it.`,
 			if err != nil {
 				return err
 			}
+			defer clearPasswords(kept)
 			var passwords [][]byte
 			given, err := source.given(ctx, a)
 			if err != nil {
 				return err
 			}
+			defer clear(given)
 			if given != nil {
 				passwords = append(passwords, given)
 			} else {
 				for _, p := range kept {
-					passwords = append(passwords, []byte(p.Password))
+					passwords = append(passwords, p.Password)
 				}
 			}
 			if len(passwords) == 0 {

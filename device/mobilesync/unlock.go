@@ -144,6 +144,9 @@ func (b *Backup) FileKey(rec *Record) (keybag.FileKey, error) {
 	return b.keys.Unwrap(rec.EncryptionKey)
 }
 
+// Format keeps what Unlock has opened out of whatever is printed, with any verb.
+func (b *Backup) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "Backup(%s)", b.dir) }
+
 // ErrNoKey says that the manifest gives no key for a file.
 var ErrNoKey = errors.New("the manifest has no key for this file")
 

@@ -3,10 +3,15 @@ package mobilesync_test
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync"
@@ -170,5 +175,96 @@ func TestSampleUnlock(t *testing.T) {
 	old := openBackup(t, filepath.Join(samples, "pyiosbackup", "encrypted-mbdb-layout"))
 	if _, err := old.Unlock(ctx, []byte("0000"), nil); !errors.Is(err, mobilesync.ErrNotUnlockable) {
 		t.Errorf("old layout: %v", err)
+	}
+}
+
+// No way of printing shows what unlocking has opened.
+func TestKeysAreNotPrinted(t *testing.T) {
+	ctx := context.Background()
+	b := openBackup(t, generated(t, synthetic.Config{Encryption: synthetic.EncryptAll}))
+	keys, err := b.Unlock(ctx, []byte(synthetic.DefaultPassword), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Destroy()
+	key, sealed := b.ManifestDBKey()
+	if !sealed {
+		t.Fatal("Manifest.db is not sealed")
+	}
+	// A class key opens what it has wrapped; that of keybag is not to be had
+	// from outside, so the test looks for whatever has the length of one.
+	long := regexp.MustCompile(`([0-9]+ ){20}|(0x[0-9a-f]+, ){20}|[0-9a-fA-F]{40}`)
+	forms := []string{string(key[:]), hex.EncodeToString(key[:]), fmt.Sprintf("%d", key[:])}
+	type holder struct {
+		Keys *keybag.Keys
+		Key  keybag.FileKey
+		B    *mobilesync.Backup
+	}
+	for _, v := range []any{b, keys, *keys, key, &key, []keybag.FileKey{key}, holder{keys, key, b}, &holder{keys, key, b}} {
+		var out bytes.Buffer
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%T", "%t"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		slog.New(slog.NewTextHandler(&out, nil)).Info("log", "value", v)
+		if long.Match(out.Bytes()) {
+			t.Errorf("%T is printed with a key:\n%s", v, out.String())
+		}
+		for _, form := range forms {
+			if strings.Contains(strings.ToLower(out.String()), strings.ToLower(form)) {
+				t.Errorf("%T is printed with the key of Manifest.db:\n%s", v, out.String())
+			}
+		}
+	}
+	for _, form := range []any{key[:], struct{ K *[32]byte }{(*[32]byte)(&key)}} {
+		if !long.MatchString(fmt.Sprintf("%s %x %d %#v", form, form, form, form)) {
+			t.Errorf("a key in the open is not found: %d", form)
+		}
+	}
+}
+
+// TestUnlockWithAnOpenedManifest: a tool has opened Manifest.db in place. The
+// files are sealed all the same.
+func TestUnlockWithAnOpenedManifest(t *testing.T) {
+	ctx := context.Background()
+	dir := generated(t, synthetic.Config{Encryption: synthetic.EncryptAll})
+	b := openBackup(t, dir)
+	keys, err := b.Unlock(ctx, []byte(synthetic.DefaultPassword), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Destroy()
+	key, _ := b.ManifestDBKey()
+	plain, err := io.ReadAll(keybag.NewOpener(bytes.NewReader(read(t, b, mobilesync.ManifestDB)), key))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := b.Records(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, mobilesync.ManifestDB), plain, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opened := openBackup(t, dir)
+	if _, err := opened.Unlock(ctx, []byte("wrong"), nil); !errors.Is(err, keybag.ErrWrongPassword) || opened.Unlocked() {
+		t.Errorf("wrong password: %v", err)
+	}
+	if err := opened.UnlockWith(keys); err != nil {
+		t.Fatal(err)
+	}
+	if _, sealed := opened.ManifestDBKey(); sealed {
+		t.Error("Manifest.db is said to be sealed")
+	}
+	got, err := opened.Records(ctx)
+	if err != nil || got.Len() != want.Len() {
+		t.Fatalf("%d rows, want %d: %v", got.Len(), want.Len(), err)
+	}
+	for i, rec := range got.All() {
+		if other := want.At(i); len(rec.EncryptionKey) > 0 {
+			a, err := opened.FileKey(&rec)
+			if b, berr := b.FileKey(&other); err != nil || berr != nil || a != b {
+				t.Fatalf("row %d: %v, %v", i, err, berr)
+			}
+		}
 	}
 }

@@ -23,13 +23,13 @@ func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, content str
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewLane()
-	b := tree.NewBuilder(w.SaveNode)
+	b := tree.NewBuilder(w.SaveNode, nil)
 	slices.SortFunc(entries, func(a, b tree.Entry) int { return a.Key().Compare(b.Key()) })
 	for i := range entries {
 		e := &entries[i]
 		if e.Kind == tree.File {
 			var err error
-			if e.Content, err = lane.Store(ctx, strings.NewReader(content)); err != nil {
+			if e.Content, err = lane.Store(ctx, strings.NewReader(content), nil); err != nil {
 				return err
 			}
 		}

@@ -242,6 +242,10 @@ func first(n int, one, many, name string) string {
 
 // content stores all files and their tree and returns its root.
 func (im *importer) content(ctx context.Context, w *repo.Writer) (root rootID, err error) {
+	var old *tree.Outline
+	if im.parent != nil {
+		old = im.r.Outline(ctx, im.parent)
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	work := make(chan *batch, aheadBatches)
 	order := make(chan *batch, aheadBatches)
@@ -272,7 +276,7 @@ func (im *importer) content(ctx context.Context, w *repo.Writer) (root rootID, e
 		})
 	}
 	g.Go(func() error {
-		builder := tree.NewBuilder(w.SaveNode)
+		builder := tree.NewBuilder(w.SaveNode, old)
 		for b := range order {
 			select {
 			case <-b.done:

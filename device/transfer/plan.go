@@ -32,8 +32,9 @@ type batch struct {
 	entries []tree.Entry
 	read    []int // entries whose content has to be read
 	stats   []fileStat
-	rows    []int32      // of the manifest, or -1
-	gone    map[int]bool // entries that could not be read and are left out
+	rows    []int32       // of the manifest, or -1
+	before  []*tree.Entry // in the parent, or nil
+	gone    map[int]bool  // entries that could not be read and are left out
 	bytes   int64
 	done    chan struct{} // closed when all content is there
 }
@@ -153,7 +154,7 @@ func (im *importer) plan(ctx context.Context, hand func(*batch) error) error {
 		}
 		switch {
 		case e.Kind == tree.Dir || stat.size == 0:
-		case more && unchanged(old, &e, stat) && im.sameForm(&e) && im.stored(ctx, &old.Content):
+		case more && !im.opts.Rescan && unchanged(old, &e, stat) && im.sameForm(old, &e, im.items[i].record) && im.stored(ctx, &old.Content):
 			e.Content, e.Seal = old.Content, old.Seal
 			im.countKept(&e, im.items[i].record)
 			im.opts.Progress.Bytes.Add(stat.size)
@@ -166,6 +167,11 @@ func (im *importer) plan(ctx context.Context, hand func(*batch) error) error {
 		b.entries = append(b.entries, e)
 		b.stats = append(b.stats, stat)
 		b.rows = append(b.rows, im.items[i].record)
+		var before *tree.Entry
+		if more && old.Key() == e.Key() {
+			before = old
+		}
+		b.before = append(b.before, before)
 		if len(b.entries) >= batchFiles || b.bytes >= batchBytes {
 			if err := hand(b); err != nil {
 				return err
@@ -183,7 +189,7 @@ func newBatch() *batch { return &batch{done: make(chan struct{})} }
 // repository has lost.
 func (im *importer) parentEntries(ctx context.Context) iter.Seq2[*tree.Entry, error] {
 	return func(yield func(*tree.Entry, error) bool) {
-		if im.parent == nil || im.opts.Rescan {
+		if im.parent == nil {
 			return
 		}
 		stopped := errors.New("stopped")
@@ -211,10 +217,14 @@ func unchanged(old, e *tree.Entry, stat fileStat) bool {
 }
 
 // sameForm reports whether the parent has stored a file in the form in which it
-// is to be stored now. Blobs that were stored locked differ by their key from
-// those that were not; Manifest.db has the same key either way.
-func (im *importer) sameForm(e *tree.Entry) bool {
-	return e.Path != mobilesync.ManifestDB || im.parent.Unlocked == im.b.Unlocked()
+// is to be stored now: with the password one day and without it the other, a
+// file that has not changed is stored again.
+func (im *importer) sameForm(old, e *tree.Entry, row int32) bool {
+	if im.parent.Unlocked == im.b.Unlocked() {
+		return true
+	}
+	_, sealed, _ := im.sealOf(e, row)
+	return !sealed && old.Seal == nil
 }
 
 // errLost ends the look at a content of which something is not there.

@@ -19,7 +19,7 @@ func (im *importer) read(ctx context.Context, lane *repo.Lane, b *batch) error {
 	p := im.opts.Progress
 	for _, i := range b.read {
 		e := &b.entries[i]
-		err := im.readFile(ctx, lane, e, b.stats[i], b.rows[i])
+		err := im.readFile(ctx, lane, e, b.stats[i], b.rows[i], b.before[i])
 		var bad *sourceError
 		switch {
 		case err == nil:
@@ -56,14 +56,14 @@ type sourceError struct{ error }
 func (e *sourceError) Unwrap() error { return e.error }
 
 // readFile stores one file and checks that it is the one that was listed.
-func (im *importer) readFile(ctx context.Context, lane *repo.Lane, e *tree.Entry, listed fileStat, row int32) error {
+func (im *importer) readFile(ctx context.Context, lane *repo.Lane, e *tree.Entry, listed fileStat, row int32, before *tree.Entry) error {
 	f, err := im.b.OpenFile(e.Path)
 	if err != nil {
 		return &sourceError{im.opening(e.Path, err)}
 	}
 	defer f.Close()
 	src := sourceReader{f: f, size: listed.size, left: listed.size, p: im.opts.Progress}
-	err = im.storeFile(ctx, lane, f, &src, e, row)
+	err = im.storeFile(ctx, lane, f, &src, e, row, before)
 	switch {
 	case src.err != nil:
 		return &sourceError{src.err}

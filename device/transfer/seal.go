@@ -57,7 +57,7 @@ func (im *importer) sealOf(e *tree.Entry, row int32) (key keybag.FileKey, sealed
 // storeSealed stores the plain form of a sealed file and proves on the way that
 // its bytes follow from it. A reason means that they do not, and that the file
 // has to be stored as it is; src is then used up.
-func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f *os.File, src *sourceReader, key keybag.FileKey) (content tree.Content, reason RawReason, err error) {
+func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f *os.File, src *sourceReader, key keybag.FileKey, before *tree.Entry) (content tree.Content, reason RawReason, err error) {
 	// The padding comes last but is looked at first: a large file that fails
 	// there would leave all of its content behind for nothing.
 	_, _, err = keybag.OpenerAt(f, src.size, key)
@@ -71,7 +71,7 @@ func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f *os.File
 		src.err = err
 		return content, "", err
 	}
-	content, err = lane.Store(ctx, keybag.NewProver(src, key))
+	content, err = lane.Store(ctx, keybag.NewProver(src, key), contentOf(before))
 	switch {
 	case src.err != nil || err == nil:
 		return content, "", err
@@ -85,10 +85,10 @@ func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f *os.File
 
 // storeFile stores an open file: its plain form where that is proven, else its
 // bytes.
-func (im *importer) storeFile(ctx context.Context, lane *repo.Lane, f *os.File, src *sourceReader, e *tree.Entry, row int32) error {
+func (im *importer) storeFile(ctx context.Context, lane *repo.Lane, f *os.File, src *sourceReader, e *tree.Entry, row int32, before *tree.Entry) error {
 	key, sealed, reason := im.sealOf(e, row)
 	if sealed {
-		content, why, err := im.storeSealed(ctx, lane, f, src, key)
+		content, why, err := im.storeSealed(ctx, lane, f, src, key, before)
 		if err != nil {
 			return err
 		}
@@ -107,9 +107,20 @@ func (im *importer) storeFile(ctx context.Context, lane *repo.Lane, f *os.File, 
 	if reason != "" {
 		im.count(false, reason)
 	}
-	content, err := lane.Store(ctx, src)
+	var prev *tree.Content
+	if before != nil && before.Seal == nil {
+		prev = &before.Content // plain bytes are of no use for sealed ones
+	}
+	content, err := lane.Store(ctx, src, prev)
 	e.Content = content
 	return err
+}
+
+func contentOf(e *tree.Entry) *tree.Content {
+	if e == nil {
+		return nil
+	}
+	return &e.Content
 }
 
 // count keeps the books of an unlocked backup.

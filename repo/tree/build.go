@@ -18,12 +18,14 @@ const (
 	cutSize    = 256 << 10
 )
 
-// Save stores a node as a chunk and returns its ID.
-type Save func(ctx context.Context, node []byte) (chunk.ID, error)
+// Save stores a node as a chunk and returns its ID. like is a chunk that the
+// node probably resembles, nil if none is known.
+type Save func(ctx context.Context, node []byte, like *chunk.ID) (chunk.ID, error)
 
 // Builder makes a tree from entries in ascending order of their keys.
 type Builder struct {
 	save   Save
+	old    *Outline
 	levels []level
 	last   Key
 	count  uint64
@@ -37,8 +39,11 @@ type level struct {
 	count uint64 // entries below
 }
 
-// NewBuilder returns a builder that stores its nodes with save.
-func NewBuilder(save Save) *Builder { return &Builder{save: save, levels: make([]level, 1)} }
+// NewBuilder returns a builder that stores its nodes with save. old is the
+// outline of a tree that the new one probably resembles; nil if there is none.
+func NewBuilder(save Save, old *Outline) *Builder {
+	return &Builder{save: save, old: old, levels: make([]level, 1)}
+}
 
 // Add appends an entry. Its key must come after the last one's.
 func (b *Builder) Add(ctx context.Context, e *Entry) error {
@@ -69,7 +74,7 @@ func (b *Builder) Add(ctx context.Context, e *Entry) error {
 // the bits of the last entry's hash that no level below has used.
 func (b *Builder) close(ctx context.Context, at int, h uint64) error {
 	l := &b.levels[at]
-	id, err := b.save(ctx, l.node.encode())
+	id, err := b.save(ctx, l.node.encode(), b.old.at(at, l.first))
 	if err != nil {
 		return err
 	}
@@ -97,7 +102,7 @@ func (b *Builder) close(ctx context.Context, at int, h uint64) error {
 // Finish stores what is left and returns the root.
 func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 	if b.count == 0 {
-		return b.save(ctx, (&Node{}).encode())
+		return b.save(ctx, (&Node{}).encode(), nil)
 	}
 	for at := 0; ; at++ {
 		l := &b.levels[at]

@@ -31,7 +31,7 @@ func NewContent(ctx context.Context, save Save, size int64, ids []chunk.ID) (Con
 			if !last && c.IDs[i][31]&listMask != 0 && i-start+1 < maxList {
 				continue
 			}
-			id, err := save(ctx, encodeList(c.Level, c.IDs[start:i+1]))
+			id, err := save(ctx, encodeList(c.Level, c.IDs[start:i+1]), nil)
 			if err != nil {
 				return Content{}, err
 			}

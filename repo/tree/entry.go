@@ -93,6 +93,10 @@ type Seal struct {
 	Key  SealKey
 }
 
+// Format keeps the key out of whatever is printed. That of SealKey alone is not
+// asked when an entry is printed with a verb that is not for structures.
+func (s Seal) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "Seal(form %d, hidden)", s.Form) }
+
 // SealKey is the key that a file is sealed with. It is a secret.
 type SealKey [32]byte
 

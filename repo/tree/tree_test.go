@@ -17,7 +17,7 @@ import (
 // store keeps chunks in a map.
 type store map[chunk.ID][]byte
 
-func (s store) save(_ context.Context, b []byte) (chunk.ID, error) {
+func (s store) save(_ context.Context, b []byte, _ *chunk.ID) (chunk.ID, error) {
 	id := chunk.ID(sha256.Sum256(b))
 	s[id] = append([]byte(nil), b...)
 	return id, nil
@@ -81,7 +81,7 @@ func sorted(entries []Entry) []Entry {
 }
 
 func build(t interface{ Fatal(...any) }, s store, entries []Entry) chunk.ID {
-	b := NewBuilder(s.save)
+	b := NewBuilder(s.save, nil)
 	for i := range entries {
 		if err := b.Add(context.Background(), &entries[i]); err != nil {
 			t.Fatal(err)
@@ -181,7 +181,7 @@ func TestLocalChanges(t *testing.T) {
 }
 
 func TestOrderIsHeldTo(t *testing.T) {
-	b := NewBuilder(store{}.save)
+	b := NewBuilder(store{}.save, nil)
 	ctx := context.Background()
 	if err := b.Add(ctx, &Entry{Path: "b"}); err != nil {
 		t.Fatal(err)
@@ -212,7 +212,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 		"deep lists":           {Path: "a", Content: Content{Size: 1, Level: MaxListLevel + 1, IDs: ids}},
 		"many IDs":             {Path: "a", Content: Content{Size: 1, IDs: make([]chunk.ID, MaxInline+1)}},
 	} {
-		if err := NewBuilder(store{}.save).Add(context.Background(), &e); err == nil {
+		if err := NewBuilder(store{}.save, nil).Add(context.Background(), &e); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 		// A reader refuses the same when somebody wrote it all the same.
@@ -279,7 +279,7 @@ func TestMissingAndWrongNodes(t *testing.T) {
 	// A node that names its own parent's level cannot make a loop.
 	n, _ := LoadNode(ctx, s.load, root)
 	n.Children[0].ID = root
-	looped, _ := s.save(ctx, n.encode())
+	looped, _ := s.save(ctx, n.encode(), nil)
 	var nodeErr *NodeError
 	if err := Walk(ctx, s.load, looped, func(*Entry) error { return nil }); !errors.As(err, &nodeErr) || !errors.Is(err, ErrDamaged) {
 		t.Errorf("a loop: got %v", err)

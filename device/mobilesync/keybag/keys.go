@@ -48,6 +48,14 @@ type Keys struct {
 	damaged []uint32
 }
 
+// Format keeps the keys out of whatever is printed, with any verb.
+func (k Keys) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "Keys(%d classes, hidden)", len(k.open))
+}
+
+// LogValue keeps the keys out of structured logs.
+func (k Keys) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
+
 // Unlock derives the password key and opens every class key that the password protects.
 //
 // It reports the rounds done and the rounds in all (about ten million, a few seconds) to progress, which may be nil, and ends

@@ -1,0 +1,223 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+)
+
+// Bounds on chains of deltas. A block's chain is the block and all blocks that
+// have to be decoded to decode it.
+const (
+	// maxChainDepth is below what the format allows (pack.MaxDepth), so that
+	// other programs and later versions may go a little farther.
+	maxChainDepth = 8
+	// chainFactor bounds the stored bytes of a chain, as a multiple of the
+	// block's plaintext; minChain is always allowed.
+	chainFactor = 3
+	minChain    = 2 << 20
+)
+
+// A delta is kept at once when it takes less than one part in goodDelta of the
+// plaintext; otherwise it must be smaller than keepNum/keepDen of the full
+// form.
+const (
+	goodDelta = 8
+	keepNum   = 3
+	keepDen   = 4
+)
+
+var errNoBase = errors.New("no base")
+
+// encodeRun encodes a block in the way that is best for it, and seals it.
+func (w *Writer) encodeRun(codec *pack.Codec, dst []byte, r *run) ([]byte, pack.Block, error) {
+	frame, dict := w.bestDelta(codec, r)
+	if frame != nil && len(frame) < len(r.plain)/goodDelta {
+		sealed, err := codec.SealFrame(dst, frame)
+		return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
+	}
+	full, encoding, err := codec.Encode(dst, r.plain)
+	if err != nil || frame == nil || len(frame)*keepDen > (len(full)-crypto.Overhead)*keepNum {
+		return full, pack.Block{Encoding: encoding, Chunks: r.chunks}, err
+	}
+	sealed, err := codec.SealFrame(dst, frame)
+	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
+}
+
+// bestDelta tries the near dictionary and, where that finds little, the far
+// one. Without a usable dictionary the frame is nil. Failing to read one is no
+// failure to store: the block then stands alone.
+func (w *Writer) bestDelta(codec *pack.Codec, r *run) (frame []byte, dict []chunk.ID) {
+	if len(r.near.list) == 0 {
+		return nil, nil
+	}
+	if !r.place.file.moved.Load() {
+		frame, dict = w.tryDelta(codec, r, &r.near, pack.Near)
+		if frame != nil && len(frame) < len(r.plain)/goodDelta {
+			return frame, dict
+		}
+	}
+	far, farDict := w.tryDelta(codec, r, &r.far, pack.Far)
+	if far != nil && (frame == nil || len(far) < len(frame)/2) {
+		r.place.file.moved.Store(len(far) < len(r.plain)/goodDelta)
+		return far, farDict
+	}
+	return frame, dict
+}
+
+func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases, effort pack.Effort) ([]byte, []chunk.ID) {
+	ids := make([]chunk.ID, len(b.list))
+	for i := range b.list {
+		ids[i] = b.list[i].id
+	}
+	ids, ok := w.boundChain(ids, max(chainFactor*len(r.plain), minChain))
+	if !ok {
+		return nil, nil
+	}
+	dict, _, err := w.r.dictionary(w.ctx, ids, 1)
+	if err != nil {
+		return nil, nil
+	}
+	frame, err := codec.Delta(r.plain, dict, effort)
+	if err != nil {
+		return nil, nil
+	}
+	return frame, ids
+}
+
+// boundChain returns a dictionary for which the chain stays within its bounds.
+// A chunk that lies too deep is replaced by the dictionary that it was itself
+// encoded with: that is an older state of the same place.
+func (w *Writer) boundChain(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
+	for range pack.MaxDepth {
+		c := chainWalk{x: w.r.index, depths: map[index.BlockRef]int{}}
+		deepest := 0
+		for _, id := range ids {
+			d, ok := c.depth(id, 0)
+			if !ok {
+				return nil, false
+			}
+			deepest = max(deepest, d)
+		}
+		if c.stored > limit {
+			return nil, false
+		}
+		if deepest < maxChainDepth {
+			return ids, true
+		}
+		if ids = c.older(ids); len(ids) > pack.MaxDictChunks {
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// chainWalk looks at what decoding takes.
+type chainWalk struct {
+	x      *index.Index
+	depths map[index.BlockRef]int
+	stored int // bytes of all blocks met
+}
+
+// depth returns the depth of the block that a chunk lies in.
+func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
+	loc, ok := c.x.Lookup(id)
+	if !ok || above > pack.MaxDepth {
+		return 0, false
+	}
+	if d, ok := c.depths[loc.Block]; ok {
+		return d, true
+	}
+	stored, dict := c.x.Needs(loc.Block)
+	c.stored += int(stored)
+	depth := 0
+	for _, id := range dict {
+		d, ok := c.depth(id, above+1)
+		if !ok {
+			return 0, false
+		}
+		depth = max(depth, d+1)
+	}
+	c.depths[loc.Block] = depth
+	return depth, true
+}
+
+// older replaces the chunks that lie too deep by an older state of their place.
+func (c *chainWalk) older(ids []chunk.ID) []chunk.ID {
+	var out []chunk.ID
+	for _, id := range ids {
+		loc, _ := c.x.Lookup(id)
+		limit := maxChainDepth
+		if c.depths[loc.Block] >= maxChainDepth {
+			limit = c.attach(loc.Block)
+		}
+		out = c.within(out, id, limit)
+	}
+	return out
+}
+
+// within appends what a chunk leads to at a depth of at most limit.
+func (c *chainWalk) within(out []chunk.ID, id chunk.ID, limit int) []chunk.ID {
+	loc, _ := c.x.Lookup(id)
+	if c.depths[loc.Block] <= limit {
+		if !slices.Contains(out, id) {
+			out = append(out, id)
+		}
+		return out
+	}
+	_, dict := c.x.Needs(loc.Block)
+	for _, older := range dict {
+		if out = c.within(out, older, limit); len(out) > pack.MaxDictChunks {
+			break
+		}
+	}
+	return out
+}
+
+// attach returns the depth at which a new state is to join the chain of a
+// block, whose length has come to its limit. The deltas above are in effect
+// made one: as many as are together smaller than the next. So the deltas of a
+// chain shrink from its base to its end, a change is written again about as
+// often as the logarithm of the number of states, and the limit is reached
+// again only after several more.
+func (c *chainWalk) attach(ref index.BlockRef) int {
+	merged := uint32(0)
+	stored, dict := c.x.Needs(ref)
+	for depth := c.depths[ref]; depth > 1; depth-- {
+		merged += stored
+		for _, id := range dict {
+			if loc, _ := c.x.Lookup(id); c.depths[loc.Block] == depth-1 {
+				stored, dict = c.x.Needs(loc.Block)
+				break
+			}
+		}
+		if merged < stored {
+			return depth - 1
+		}
+	}
+	return 0
+}
+
+// otherCopy finds a chunk in another place than the first, which has failed.
+// Two programs that store at the same time can store a chunk twice, and each
+// as a delta against what the other one has stored; one of the copies stands.
+func (r *Repo) otherCopy(ctx context.Context, id chunk.ID, first error) ([]byte, error) {
+	if !errors.Is(first, ErrDamaged) {
+		return nil, first
+	}
+	for _, loc := range r.index.Copies(id)[1:] {
+		b, err := r.block(ctx, loc.Block, 0)
+		if err != nil {
+			continue
+		}
+		if data, err := r.cutChunk(b.plain, loc, id); err == nil {
+			return data, nil
+		}
+	}
+	return nil, first
+}

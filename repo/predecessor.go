@@ -1,0 +1,141 @@
+package repo
+
+import (
+	"context"
+	"sort"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// The near dictionary of a new chunk is what was at its place before; the far
+// one reaches farMargin beyond that, in bytes.
+const (
+	farMargin = 512 << 10
+	// maxNear bounds the near dictionary of a run, in bytes.
+	maxNear = deltaTarget + 256<<10
+)
+
+// base is a chunk that may serve in a dictionary.
+type base struct {
+	id   chunk.ID
+	size uint32
+}
+
+// bases is a dictionary that is being put together: each chunk once.
+type bases struct {
+	list []base
+	in   map[chunk.ID]struct{}
+	size int
+}
+
+// fit reports whether more chunks keep the dictionary small.
+func (b *bases) fit(more []base) bool {
+	size, n := b.size, len(b.list)
+	for _, m := range more {
+		if _, ok := b.in[m.id]; !ok {
+			size += int(m.size)
+			n++
+		}
+	}
+	return size <= maxNear && n <= pack.MaxDictChunks
+}
+
+// add takes chunks in as far as the format's limits allow.
+func (b *bases) add(more []base) {
+	if b.in == nil {
+		b.in = map[chunk.ID]struct{}{}
+	}
+	for _, m := range more {
+		if _, ok := b.in[m.id]; ok || len(b.list) == pack.MaxDictChunks || b.size+int(m.size) > pack.MaxDictSize {
+			continue
+		}
+		b.in[m.id] = struct{}{}
+		b.list = append(b.list, m)
+		b.size += int(m.size)
+	}
+}
+
+// predecessor is an earlier version of content, looked at when it is first
+// needed. A nil predecessor has nothing.
+type predecessor struct {
+	w       *Writer
+	content *tree.Content
+	moved   atomic.Bool // the near dictionary was of no use: pages have moved
+	loaded  bool
+	chunks  []base
+	ends    []int64 // offsets behind the chunks
+	places  map[chunk.ID]int64
+	shift   int64 // of the last chunk that was found at another place
+}
+
+func (w *Writer) newPredecessor(c *tree.Content) *predecessor {
+	if c == nil || len(c.IDs) == 0 {
+		return nil
+	}
+	return &predecessor{w: w, content: c}
+}
+
+// load reads where the chunks of the predecessor lie. One that is damaged
+// serves as far as it can be read: it saves space and is not needed.
+func (p *predecessor) load(ctx context.Context) {
+	p.loaded = true
+	p.places = map[chunk.ID]int64{}
+	off := int64(0)
+	_ = p.content.Chunks(ctx, p.w.r.Chunk, func(id chunk.ID) error {
+		size, ok := p.w.r.index.Size(id)
+		if !ok {
+			return errNoBase
+		}
+		if _, twice := p.places[id]; !twice {
+			p.places[id] = off
+		}
+		off += int64(size)
+		p.chunks = append(p.chunks, base{id, size})
+		p.ends = append(p.ends, off)
+		return nil
+	})
+}
+
+// met tells that a chunk of the new content, at offset off, is known. If the
+// predecessor has it elsewhere, what follows has probably moved as far.
+func (p *predecessor) met(id chunk.ID, off int64) {
+	if p == nil || !p.loaded {
+		return
+	}
+	if at, ok := p.places[id]; ok {
+		p.shift = at - off
+	}
+}
+
+// around returns the chunks of the predecessor at the place where size bytes
+// at offset off probably were, and those farther around.
+func (p *predecessor) around(ctx context.Context, off int64, size int) (near, far []base) {
+	if p == nil {
+		return nil, nil
+	}
+	if !p.loaded {
+		p.load(ctx)
+	}
+	from := off + p.shift
+	near = p.between(from, from+int64(size))
+	far = p.between(from-farMargin, from+int64(size)+farMargin)
+	if len(near) == 0 && len(p.chunks) > 0 {
+		// Beyond the end: what has grown is most like what it grew from.
+		near = p.chunks[len(p.chunks)-1:]
+		far = near
+	}
+	return near, far
+}
+
+// between returns the chunks that overlap a range.
+func (p *predecessor) between(from, to int64) []base {
+	first := sort.Search(len(p.ends), func(i int) bool { return p.ends[i] > from })
+	last := first
+	for last < len(p.ends) && (last == 0 || p.ends[last-1] < to) {
+		last++
+	}
+	return p.chunks[first:last]
+}

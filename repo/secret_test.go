@@ -1,0 +1,331 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+const (
+	phoneUDID = "00008110-0011223344556677"
+	tableUDID = "00008110-8899AABBCCDDEEFF"
+)
+
+// passwords returns what a repository keeps for a device, the newest first.
+func passwords(be backend.Backend, udid string) ([]string, error) {
+	r, err := Open(context.Background(), be, testSecret, tinyOptions(7))
+	if err != nil {
+		return nil, err
+	}
+	kept, err := r.DevicePasswords(context.Background(), udid)
+	list := []string{}
+	for _, p := range kept {
+		list = append(list, string(p.Password))
+	}
+	return list, err
+}
+
+func wantPasswords(t *testing.T, be backend.Backend, udid string, want ...string) {
+	t.Helper()
+	if got, err := passwords(be, udid); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%s: %q, %v; want %q", udid, got, err, want)
+	}
+}
+
+func keep(t *testing.T, be backend.Backend, seed byte, udid, password string) {
+	t.Helper()
+	opts := tinyOptions(seed)
+	r, err := Open(context.Background(), be, testSecret, opts)
+	if err == nil {
+		err = r.KeepDevicePassword(context.Background(), udid, []byte(password))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDevicePasswords(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	r := open(t, be)
+	for i, password := range []string{"first", "second", "first", "pässwörd 📱"} {
+		if err := r.KeepDevicePassword(ctx, phoneUDID, []byte(password)); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if err := r.KeepDevicePassword(ctx, tableUDID, []byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	wantPasswords(t, be, phoneUDID, "pässwörd 📱", "second", "first")
+	wantPasswords(t, be, strings.ToLower(strings.ReplaceAll(phoneUDID, "-", "")), "pässwörd 📱", "second", "first")
+	wantPasswords(t, be, tableUDID, "first")
+	wantPasswords(t, be, "unknown")
+
+	// Keys of the repository come and go; passwords of devices stay.
+	if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ChangePassword(ctx, []byte("third"), crypto.PasswordSlot); err != nil {
+		t.Fatal(err)
+	}
+	other := open2(t, be, otherSecret)
+	kept, err := other.DevicePasswords(ctx, phoneUDID)
+	if err != nil || len(kept) != 3 {
+		t.Errorf("%v, %v", kept, err)
+	}
+
+	if n, err := other.ForgetDevicePasswords(ctx, phoneUDID); n != 3 || err != nil {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+	if n, err := other.ForgetDevicePasswords(ctx, phoneUDID); n != 0 || err != nil {
+		t.Errorf("forgot %d again, %v", n, err)
+	}
+	kept, err = other.DevicePasswords(ctx, tableUDID)
+	if err != nil || len(kept) != 1 {
+		t.Errorf("%v, %v", kept, err)
+	}
+	if err := judgeClean(be, otherSecret, 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// The length of a file does not tell that of the password, nor does anything
+// in it.
+func TestDevicePasswordsAreSealed(t *testing.T) {
+	be := memory.New()
+	create(t, be)
+	before := content(t, be)
+	sizes := map[int]bool{}
+	for i, password := range []string{"x", "a much longer password", strings.Repeat("secret!", 30)} {
+		keep(t, be, byte(20+i), phoneUDID, password)
+	}
+	for name, b := range content(t, be) {
+		if before[name] != nil {
+			continue
+		}
+		sizes[len(b)] = true
+		for _, word := range []string{"longer", "secret!", phoneUDID, "password"} {
+			for _, form := range forms([]byte(word)) {
+				if bytes.Contains(b, form) {
+					t.Errorf("%s holds %q", name, word)
+				}
+			}
+		}
+	}
+	if len(sizes) != 1 {
+		t.Errorf("files of different sizes: %v", sizes)
+	}
+	r, err := Open(context.Background(), be, testSecret, tinyOptions(30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.KeepDevicePassword(context.Background(), phoneUDID, bytes.Repeat([]byte("p"), maxSecretSize)); err == nil {
+		t.Error("a password was kept that cannot be read back")
+	}
+	if err := r.KeepDevicePassword(context.Background(), phoneUDID, bytes.Repeat([]byte("p"), maxSecretSize/4)); err != nil {
+		t.Error(err)
+	}
+	if kept, err := r.DevicePasswords(context.Background(), phoneUDID); err != nil || len(kept) != 4 {
+		t.Errorf("%d kept, %v", len(kept), err)
+	}
+}
+
+// forms are ways in which a secret could be written.
+func forms(secret []byte) [][]byte {
+	encoded := base64.RawStdEncoding.EncodeToString(secret)
+	return [][]byte{secret, []byte(hex.EncodeToString(secret)), []byte(encoded[:len(encoded)-1])}
+}
+
+// TestDamagedDevicePassword flips every bit of one file: the others are still
+// found, and Check names the file.
+func TestDamagedDevicePassword(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	keep(t, be, 20, phoneUDID, "first")
+	before := content(t, be)
+	keep(t, be, 21, phoneUDID, "second")
+	name, file := "", []byte(nil)
+	for n, b := range content(t, be) {
+		if before[n] == nil {
+			name, file = n, b
+		}
+	}
+	for i := 0; i < len(file); i += 7 {
+		broken := bytes.Clone(file)
+		broken[i] ^= 1 << (i % 8)
+		if err := be.Set(name, broken); err != nil {
+			t.Fatal(err)
+		}
+		wantPasswords(t, be, phoneUDID, "first")
+	}
+	report, err := open(t, be).Check(ctx, CheckOptions{})
+	if err != nil || !report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name || report.Problems[0].Fatal {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+	// What is damaged can be set again.
+	keep(t, be, 22, phoneUDID, "second")
+	wantPasswords(t, be, phoneUDID, "second", "first")
+}
+
+// secretRuns are the operations on device passwords, with what may be kept
+// after a failure and what must be kept after success.
+var secretRuns = map[string]struct {
+	run     func(ctx context.Context, r *Repo) error
+	success []string
+	allowed [][]string
+}{
+	"keep": {
+		func(ctx context.Context, r *Repo) error { return r.KeepDevicePassword(ctx, phoneUDID, []byte("third")) },
+		[]string{"third", "second", "first"},
+		[][]string{{"second", "first"}},
+	},
+	"keep again": {
+		func(ctx context.Context, r *Repo) error { return r.KeepDevicePassword(ctx, phoneUDID, []byte("first")) },
+		[]string{"second", "first"},
+		nil,
+	},
+	"forget": {
+		func(ctx context.Context, r *Repo) error {
+			_, err := r.ForgetDevicePasswords(ctx, phoneUDID)
+			return err
+		},
+		[]string{},
+		[][]string{{"second", "first"}, {"second"}, {"first"}},
+	},
+}
+
+func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
+	for name, s := range secretRuns {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			base := tinyRepo(t, 1)
+			for i, p := range []string{"first", "second"} {
+				opts := tinyOptions(byte(20 + i))
+				now := opts.Now().AddDate(0, 0, i)
+				opts.Now = func() time.Time { return now }
+				r, err := Open(ctx, base, testSecret, opts)
+				if err == nil {
+					err = r.KeepDevicePassword(ctx, phoneUDID, []byte(p))
+				}
+				if err == nil {
+					err = r.KeepDevicePassword(ctx, tableUDID, []byte(p))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			run := func(be backend.Backend) error {
+				opts := tinyOptions(30)
+				later := opts.Now().AddDate(0, 1, 0)
+				opts.Now = func() time.Time { return later }
+				r, err := Open(ctx, be, testSecret, opts)
+				if err != nil {
+					return err
+				}
+				return s.run(ctx, r)
+			}
+			judge := func(be *memory.Backend, runErr error) error {
+				got, err := passwords(be, phoneUDID)
+				if err != nil {
+					return err
+				}
+				if !slices.Equal(got, s.success) && (runErr == nil || !slices.ContainsFunc(s.allowed, func(w []string) bool { return slices.Equal(w, got) })) {
+					return fmt.Errorf("%q are kept", got)
+				}
+				if got, err := passwords(be, tableUDID); err != nil || !slices.Equal(got, []string{"second", "first"}) {
+					return fmt.Errorf("of the other device %q are kept: %w", got, err)
+				}
+				if err := judgeClean(be, testSecret, 1); err != nil {
+					return err
+				}
+				// Whatever happened, the same again ends well.
+				if err := run(be); err != nil {
+					return fmt.Errorf("again: %w", err)
+				}
+				if got, err := passwords(be, phoneUDID); err != nil || !slices.Equal(got, s.success) {
+					return fmt.Errorf("after the same again %q are kept: %w", got, err)
+				}
+				return nil
+			}
+			least := 5
+			everyOperation(t, least, base, run, judge)
+			if name != "keep again" { // which changes nothing
+				everyCrash(t, false, 0, base, run, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
+			}
+		})
+	}
+}
+
+// No way of printing shows what is secret.
+func TestSecretsAreNotPrinted(t *testing.T) {
+	password, key := []byte("very secret"), tree.SealKey([]byte("0123456789abcdefghijklmnopqrstuv"))
+	seal := &tree.Seal{Form: tree.CBC, Key: key}
+	p := DevicePassword{UDID: phoneUDID, Password: password}
+	values := []any{
+		p, &p, []DevicePassword{p}, map[string]DevicePassword{"a": p},
+		key, &key, *seal, seal, tree.Entry{Path: "a", Seal: seal}, &tree.Entry{Path: "a", Seal: seal},
+	}
+	words := append(forms(password), forms(key[:])...)
+	for _, secret := range [][]byte{password, key[:]} {
+		words = append(words, []byte(strings.Trim(fmt.Sprint(secret), "[]")), []byte(strings.Trim(fmt.Sprintf("%#v", secret[:4]), "[]byte{}")))
+	}
+	for _, v := range values {
+		var out bytes.Buffer
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "% x", "%d", "%T", "%t"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		fmt.Fprintln(&out, fmt.Errorf("failed: %v", v))
+		slog.New(slog.NewTextHandler(&out, nil)).Info("log", "value", v)
+		for _, word := range words {
+			if bytes.Contains(bytes.ToLower(out.Bytes()), bytes.ToLower(word)) {
+				t.Errorf("%T is printed with %q:\n%s", v, word, out.String())
+			}
+		}
+	}
+	// The test can fail.
+	if !strings.Contains(fmt.Sprintf("%+v", struct{ P []byte }{password}), string(words[len(words)-4])) {
+		t.Error("a secret in the open is not found")
+	}
+}
+
+// FuzzDevicePassword reads whatever stands in a secret file, sealed as this
+// repository seals.
+func FuzzDevicePassword(f *testing.F) {
+	be := memory.New()
+	r, err := Create(context.Background(), be, testSecret, testInfo, tinyOptions(1))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, body := range []string{
+		`{"version":1,"udid":"a","password":"c2VjcmV0","added":"2026-01-01T00:00:00Z"}`, `{"version":2}`, `{}`, ``, `[]`,
+		`{"version":1,"password":7}`, `{"version":1,"password":"c2VjcmV0","added":"yesterday"}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		sealed, err := r.secrets.Seal([]byte(secretMagic), body, nil)
+		if err != nil {
+			t.Skip()
+		}
+		p, err := openSecret(sealed, r.secrets)
+		if err == nil && fmt.Sprint(p) != fmt.Sprintf("DevicePassword(%s, hidden)", p.UDID) {
+			t.Errorf("printed as %v", p)
+		}
+		if err != nil && len(body) > 40 && strings.Contains(err.Error(), string(body[20:40])) {
+			t.Errorf("the error quotes the file: %v", err)
+		}
+	})
+}
