@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/device/synthetic"
+	"golang.org/x/sync/errgroup"
+)
+
+// encoder says in how many bytes a file can be kept.
+type encoder interface {
+	// alone is for a file of which no earlier version is known.
+	alone(ctx context.Context, name string, size int64) (int64, error)
+	// against is for a file with an earlier version.
+	against(ctx context.Context, old, name string) (int64, error)
+	// together is for many small files at once.
+	together(ctx context.Context, names []string) (int64, error)
+}
+
+// floorSize is what a day's new content takes, in bytes.
+type floorSize struct {
+	// Each counts every new file by itself.
+	Each int64 `json:"each"`
+	// Together counts new files below smallFile as one stream per day, which
+	// compresses property lists far better.
+	Together int64 `json:"together"`
+}
+
+// smallFile bounds the files that are also compressed together, in bytes.
+const smallFile = 64 << 10
+
+// floor adds up what changes need when each changed file is a delta to the one
+// of the same path the day before, and each new file is compressed. Content
+// that was there before, under whatever name, costs nothing; neither do names,
+// metadata and encryption.
+type floor struct {
+	encode encoder
+	before string // folder with yesterday's files
+	known  map[content]bool
+	last   contents
+}
+
+// newFloor makes a floor that uses xz and xdelta3 and keeps yesterday's files
+// in a folder that it makes.
+func newFloor(dir string) (*floor, error) {
+	for _, program := range []string{"xz", "xdelta3"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("floor: %w", err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("floor: %w", err)
+	}
+	return &floor{encode: programs{}, before: dir, known: map[content]bool{}}, nil
+}
+
+// add takes in a day and returns what is new in it.
+func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, error) {
+	var each, large atomic.Int64
+	var small []string
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, path := range f.fresh(now) {
+		item := now[path]
+		name := filepath.Join(live, filepath.FromSlash(path))
+		old, changed := f.last[path]
+		isSmall := !changed && item.size < smallFile
+		if isSmall {
+			small = append(small, name)
+		}
+		g.Go(func() error {
+			n, err := f.encode.alone(gctx, name, item.size)
+			if err != nil {
+				return err
+			}
+			if changed && !old.dir {
+				delta, err := f.encode.against(gctx, filepath.Join(f.before, filepath.FromSlash(path)), name)
+				if err != nil {
+					return err
+				}
+				n = min(n, delta)
+			}
+			n = min(n, item.size)
+			each.Add(n)
+			if !isSmall {
+				large.Add(n)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return floorSize{}, fmt.Errorf("floor: %w", err)
+	}
+	size := floorSize{Each: each.Load(), Together: large.Load()}
+	if len(small) > 0 {
+		n, err := f.encode.together(ctx, small)
+		if err != nil {
+			return floorSize{}, fmt.Errorf("floor: %w", err)
+		}
+		size.Together += n
+	}
+	size.Together = min(size.Together, size.Each)
+	if err := f.remember(live, now); err != nil {
+		return floorSize{}, fmt.Errorf("floor: keep yesterday: %w", err)
+	}
+	return size, nil
+}
+
+// fresh returns the paths of files with content that was never there, each
+// content once, sorted.
+func (f *floor) fresh(now contents) []string {
+	var paths []string
+	for path := range now {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return slices.DeleteFunc(paths, func(path string) bool {
+		item := now[path]
+		if item.dir || item.size == 0 || f.known[item] {
+			return true
+		}
+		f.known[item] = true
+		return false
+	})
+}
+
+// remember keeps the files of a day to compare the next day with.
+func (f *floor) remember(live string, now contents) error {
+	for path, item := range now {
+		if item.dir || f.last[path] == item {
+			continue
+		}
+		if err := copyFile(filepath.Join(f.before, filepath.FromSlash(path)), filepath.Join(live, filepath.FromSlash(path))); err != nil {
+			return err
+		}
+	}
+	f.last = now
+	return nil
+}
+
+func copyFile(to, from string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	_, err = io.Copy(out, in)
+	return err
+}
+
+// floorSeries computes the floor of a series day by day. Sealed content hides
+// what has changed, so where devices encrypt it goes by folders of its own
+// that hold the same without encryption.
+type floorSeries struct {
+	low   *floor
+	plain *synthetic.Series // nil if the folders of the run are plain
+	dir   string
+}
+
+func newFloorSeries(c config) (*floorSeries, error) {
+	low, err := newFloor(filepath.Join(c.dir, "floor"))
+	if err != nil || c.series.Encryption == synthetic.EncryptNone {
+		return &floorSeries{low: low}, err
+	}
+	s := &floorSeries{low: low, dir: filepath.Join(c.dir, "plain")}
+	if err := os.Mkdir(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	c.series.Encryption = synthetic.EncryptNone
+	s.plain, err = synthetic.New(c.series)
+	return s, err
+}
+
+// next returns the floor of the next day, which is in live.
+func (s *floorSeries) next(ctx context.Context, live string, now contents) (floorSize, error) {
+	if s.plain != nil {
+		if err := s.plain.Next(ctx, s.dir); err != nil {
+			return floorSize{}, err
+		}
+		var err error
+		if now, err = readContents(s.dir); err != nil {
+			return floorSize{}, err
+		}
+		live = s.dir
+	}
+	return s.low.add(ctx, live, now)
+}
+
+func (s *floorSeries) close() error {
+	if s.plain == nil {
+		return nil
+	}
+	return s.plain.Close()
+}

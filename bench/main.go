@@ -1,0 +1,192 @@
+// Command bench compares snap with its peers on generated backups.
+//
+// It makes a series of backup folders (package synthetic), lets every program
+// that is installed store each day, and writes one Markdown table: what the
+// repository takes, and wall time, CPU time and peak memory of storing, giving
+// back and checking. Beside the peers stand the floor, which is what a good
+// delta and compression program needs for the changed bytes, and cp and
+// checksum programs as measures of the machine.
+//
+// It promises that all programs see the same folders, take turns, work in
+// repositories of their own with caches of their own, and that whatever they
+// give back has been compared with what they were given. It never measures
+// itself: the programs run as children of a small process that reads their
+// resource usage.
+//
+//	go run ./bench -scale small -days 8 -floor
+//
+// It measures on Unix only. bench/tools.sh says where the peers come from.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/snap-backup/snap/device/synthetic"
+)
+
+func main() {
+	if isStarter() {
+		os.Exit(starter(os.Args[1:]))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); {
+	case errors.Is(err, flag.ErrHelp):
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// config is what the flags say.
+type config struct {
+	series synthetic.Config
+	days   int
+	repeat int
+	tools  []string
+	paths  map[string]string // program by tool; empty means PATH
+	dir    string
+	keep   bool
+	floor  bool
+	json   bool
+	date   string
+}
+
+var encryptions = []string{"none", "all", "alternate"} // by synthetic.Encryption
+
+func parseFlags(args []string, stderr io.Writer) (config, error) {
+	c := config{paths: map[string]string{}}
+	paths := map[string]*string{}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.IntVar(&c.days, "days", 8, "days of the series")
+	f.IntVar(&c.series.Devices, "devices", 2, "devices of the series")
+	scale := f.String("scale", "small", "tiny, small, medium or large: 3 MB, 60 MB, 600 MB or 3 GB a device")
+	encrypt := f.String("encrypt", "none", "devices that encrypt: none, all or alternate")
+	f.Uint64Var(&c.series.Seed, "seed", 1, "equal seeds make equal folders")
+	f.BoolVar(&c.series.CompactDBs, "compact", false, "databases as compacted copies, so that pages move")
+	names := f.String("tools", "", "programs to compare, with commas (default all that are installed: "+strings.Join(toolNames(), ",")+")")
+	for _, name := range toolNames() {
+		text := name + "'s `program` (default the one in PATH)"
+		if name == snapName {
+			text = "snap's `program` (default: built from ./cmd/snap)"
+		}
+		paths[name] = f.String(name, "", text)
+	}
+	f.StringVar(&c.dir, "dir", "", "`folder` to work in (default a temporary one)")
+	f.BoolVar(&c.keep, "keep", false, "leave folders and repositories in place")
+	f.IntVar(&c.repeat, "repeat", 3, "repositories per program; each step is measured in all of them")
+	f.BoolVar(&c.floor, "floor", false, "also compute what xdelta3 and xz need for the changes")
+	f.BoolVar(&c.json, "json", false, "print all samples as JSON in place of the table")
+	f.StringVar(&c.date, "date", time.Now().UTC().Format(time.DateOnly), "`date` to print")
+	if err := f.Parse(args); err != nil {
+		return c, err
+	}
+	if f.NArg() > 0 {
+		return c, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if c.days < 1 || c.repeat < 1 || c.series.Devices < 1 {
+		return c, errors.New("-days, -devices and -repeat take numbers from 1 on")
+	}
+	for name, path := range paths {
+		c.paths[name] = *path
+	}
+	if *names != "" {
+		c.tools = strings.Split(*names, ",")
+	}
+	var err error
+	if c.series.Scale, err = synthetic.ParseScale(*scale); err != nil {
+		return c, err
+	}
+	c.series.Encryption, err = parseEncryption(*encrypt)
+	return c, err
+}
+
+func parseEncryption(name string) (synthetic.Encryption, error) {
+	for i, n := range encryptions {
+		if n == name {
+			return synthetic.Encryption(i), nil
+		}
+	}
+	return 0, fmt.Errorf("-encrypt takes %s, not %q", strings.Join(encryptions, ", "), name)
+}
+
+// run is the command: measure, then print.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	c, err := parseFlags(args, stderr)
+	if err != nil {
+		return err
+	}
+	if !measures {
+		return errors.New("this system has no wait4: snap can be built here but bench measures on Unix only")
+	}
+	if c.dir, err = workFolder(c.dir); err != nil {
+		return err
+	}
+	if c.keep {
+		fmt.Fprintln(stderr, "working in", c.dir)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
+	}
+	tools, missing, err := findTools(ctx, c)
+	if err != nil {
+		return err
+	}
+	b := &bench{conf: c, tools: tools, log: stderr, settle: settle}
+	report, err := b.run(ctx)
+	if err != nil {
+		return err
+	}
+	report.Missing = missing
+	report.Command = strings.Join(append([]string{"go run ./bench"}, publicArgs(args)...), " ")
+	if c.json {
+		return report.writeJSON(stdout)
+	}
+	return report.writeMarkdown(stdout)
+}
+
+// workFolder makes a folder of the run's own, so that removing it at the end
+// can hit nothing else.
+func workFolder(parent string) (string, error) {
+	if parent != "" {
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return "", fmt.Errorf("work folder: %w", err)
+		}
+	}
+	dir, err := os.MkdirTemp(parent, "snap-bench-")
+	if err != nil {
+		return "", fmt.Errorf("work folder: %w", err)
+	}
+	return filepath.Abs(dir)
+}
+
+// publicArgs drops from a command line what names places of one machine, so
+// that a report can be published as it is.
+func publicArgs(args []string) []string {
+	private := map[string]bool{"dir": true, "date": true, "keep": true}
+	for _, name := range toolNames() {
+		private[name] = true
+	}
+	var out []string
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		if !strings.HasPrefix(args[i], "-") || !private[name] {
+			out = append(out, args[i])
+			continue
+		}
+		if !joined && name != "keep" {
+			i++
+		}
+	}
+	return out
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// place says what a command line is for. All paths are absolute.
+type place struct {
+	repo   string // the repository's folder
+	home   string // settings and caches of this repository's user
+	folder string // name of a device's backup folder, relative to where imports run
+	label  string // of the day, such as day3
+	before string // label of the day before, empty on the first
+	id     string // of a snapshot
+	target string // where to restore to
+}
+
+// tool says how to drive one backup program: which command lines to run, with
+// the program's own defaults but for the settings named in about.
+type tool struct {
+	name    string
+	about   string // for the report: settings, and what is missing
+	program string // path
+	version []string
+	noted   string // what version printed
+
+	env      func(p place) []string
+	create   func(p place) [][]string
+	store    func(p place) []string // runs where the folders are
+	list     func(p place) []string // prints the snapshot of a device and day; nil if id is not needed
+	parseID  func(printed []byte) (string, error)
+	giveBack func(p place) []string // runs in target, makes target/folder
+	check    func(p place) []string // nil if there is none
+}
+
+// secret is the password of all repositories, which hold nothing secret.
+const secret = "bench"
+
+// snapName is the one tool that is built, not found.
+const snapName = "snap"
+
+// allTools lists the tools in the order of the report's columns.
+func allTools() []tool {
+	return []tool{snapTool(), resticTool(), borgTool(), kopiaTool(), rsyncTool()}
+}
+
+func toolNames() []string {
+	var names []string
+	for _, t := range allTools() {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+// findTools returns the tools that were asked for, else all that are
+// installed, and the names of those that are not.
+func findTools(ctx context.Context, c config) (found []*tool, missing []string, err error) {
+	for _, name := range c.tools {
+		if !slices.Contains(toolNames(), name) {
+			return nil, nil, fmt.Errorf("no tool %q: want some of %s", name, strings.Join(toolNames(), ","))
+		}
+	}
+	for _, t := range allTools() {
+		if c.tools != nil && !slices.Contains(c.tools, t.name) {
+			continue
+		}
+		if err := t.locate(ctx, c); errors.Is(err, exec.ErrNotFound) && c.tools == nil && c.paths[t.name] == "" {
+			missing = append(missing, t.name)
+			continue
+		} else if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", t.name, err)
+		}
+		found = append(found, &t)
+	}
+	return found, missing, nil
+}
+
+// locate finds or builds the program and asks it for its version.
+func (t *tool) locate(ctx context.Context, c config) error {
+	t.program = c.paths[t.name]
+	if t.program == "" && t.name == snapName {
+		t.program = filepath.Join(c.dir, "snap")
+		build := exec.CommandContext(ctx, "go", "build", "-o", t.program, "github.com/snap-backup/snap/cmd/snap")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("build: %w: %s", err, out)
+		}
+	} else {
+		program := t.program
+		if program == "" {
+			program = t.name
+		}
+		path, err := exec.LookPath(program)
+		if err != nil {
+			return err
+		}
+		if t.program, err = filepath.Abs(path); err != nil {
+			return err
+		}
+	}
+	cmd := exec.CommandContext(ctx, t.program, t.version...)
+	cmd.Env = baseEnv(c.dir)
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("version: %w", err)
+	}
+	t.noted, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return nil
+}
+
+// baseEnv is the environment of every program: nothing of the user's settings.
+func baseEnv(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LANG=C.UTF-8"}
+}
+
+// command fills in program and environment.
+func (t *tool) command(args []string, p place, dir string) command {
+	return command{
+		args: append([]string{t.program}, args...),
+		env:  append(baseEnv(p.home), t.env(p)...),
+		dir:  dir,
+	}
+}
+
+// describe returns the tool's command lines for people, by step.
+func (t *tool) describe() map[string]string {
+	p := place{repo: "REPO", home: "HOME", folder: "UDID", label: "DAY", before: "DAYBEFORE", id: "ID", target: "TARGET"}
+	line := func(args []string) string { return strings.Join(append([]string{t.name}, args...), " ") }
+	var create []string
+	for _, args := range t.create(p) {
+		create = append(create, line(args))
+	}
+	out := map[string]string{"import": line(t.store(p)), "restore": line(t.giveBack(p))}
+	if len(create) > 0 {
+		out["create"] = strings.Join(create, "; ")
+	}
+	if t.check != nil {
+		out["check"] = line(t.check(p))
+	}
+	return out
+}
+
+// snapshotID finds the name of a stored day, which is not part of any step.
+func (t *tool) snapshotID(ctx context.Context, p place, dir string) (string, error) {
+	if t.list == nil {
+		return "", nil
+	}
+	_, out, err := t.command(t.list(p), p, dir).measure(ctx)
+	if err != nil {
+		return "", err
+	}
+	id, err := t.parseID(out)
+	if err != nil {
+		return "", fmt.Errorf("%s: snapshot %s of %s: %w", t.name, p.label, p.folder, err)
+	}
+	return id, nil
+}
