@@ -7,6 +7,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/pack/wire"
 )
 
 // MaxFileSize bounds an index file, in bytes.
@@ -75,49 +76,30 @@ type packed struct {
 }
 
 func parse(b []byte, add func(id pack.ID, size int64, h pack.Header)) error {
-	if len(b) == 0 || b[0] != fileVersion {
-		return fmt.Errorf("%w: unknown version", ErrDamaged)
+	r := wire.NewReader(b)
+	if v := r.Byte(); v != fileVersion {
+		r.Fail("unknown version %d", v)
 	}
-	b = b[1:]
-	count, b, err := number(b)
 	// A pack takes more than 34 bytes.
-	if err != nil || count > uint64(len(b)/34) {
-		return fmt.Errorf("%w: %d packs do not fit into %d bytes", ErrDamaged, count, len(b))
-	}
-	packs := make([]packed, 0, count)
-	for range count {
-		var p packed
-		if len(b) < len(p.id) {
-			return fmt.Errorf("%w: ends early", ErrDamaged)
+	n := r.Count(34)
+	packs := make([]packed, 0, n)
+	for range n {
+		p := packed{id: pack.ID(r.ID()), size: int64(r.UpTo(pack.MaxSize, "pack size"))}
+		header := r.Take(r.Count(1))
+		if r.Err() != nil {
+			break
 		}
-		b = b[copy(p.id[:], b):]
-		var size, n uint64
-		if size, b, err = number(b); err != nil || size > pack.MaxSize {
-			return fmt.Errorf("%w: pack %s of %d bytes", ErrDamaged, p.id, size)
-		}
-		if n, b, err = number(b); err != nil || n > uint64(len(b)) {
-			return fmt.Errorf("%w: pack %s: ends early", ErrDamaged, p.id)
-		}
-		p.size = int64(size)
-		if p.h, err = pack.ParseHeader(b[:n]); err != nil {
+		var err error
+		if p.h, err = pack.ParseHeader(header); err != nil {
 			return fmt.Errorf("%w: pack %s: %w", ErrDamaged, p.id, err)
 		}
-		b = b[n:]
 		packs = append(packs, p)
 	}
-	if len(b) > 0 {
-		return fmt.Errorf("%w: %d bytes left over", ErrDamaged, len(b))
+	if err := r.End(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	for _, p := range packs {
 		add(p.id, p.size, p.h)
 	}
 	return nil
-}
-
-func number(b []byte) (uint64, []byte, error) {
-	v, n := binary.Uvarint(b)
-	if n <= 0 {
-		return 0, b, ErrDamaged
-	}
-	return v, b[n:], nil
 }

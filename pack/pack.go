@@ -26,6 +26,7 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/pack/wire"
 	"lukechampine.com/blake3"
 )
 
@@ -151,83 +152,80 @@ func (h *Header) Append(dst []byte) []byte {
 // ParseHeader reads the plain form of a header and checks it against the
 // limits. All of b must be used up.
 func ParseHeader(b []byte) (Header, error) {
-	r := reader{b: b}
-	if v := r.byte(); v != headerVersion && r.err == nil {
+	r := wire.NewReader(b)
+	if v := r.Byte(); v != headerVersion && r.Err() == nil {
 		return Header{}, fmt.Errorf("%w: header version %d", ErrDamaged, v)
 	}
-	h := Header{Kind: Kind(r.byte())}
+	h := Header{Kind: Kind(r.Byte())}
 	if h.Kind >= numKinds {
 		return Header{}, fmt.Errorf("%w: pack kind %d", ErrDamaged, h.Kind)
 	}
 	// A block takes at least 36 bytes, which bounds what a count can allocate.
-	n := r.count(36)
+	n := r.Count(36)
 	h.Blocks = make([]Block, 0, n)
 	offset := uint64(len(magic))
 	for range n {
-		blk := r.block()
+		blk := readBlock(r)
 		blk.Offset = uint32(offset)
 		offset += uint64(blk.Stored)
-		if r.err == nil && offset > MaxSize {
-			r.fail("blocks of more than %d bytes", MaxSize)
+		if r.Err() == nil && offset > MaxSize {
+			r.Fail("blocks of more than %d bytes", MaxSize)
 		}
-		if r.err != nil {
+		if r.Err() != nil {
 			break
 		}
 		h.Blocks = append(h.Blocks, blk)
 	}
-	if r.err == nil && len(r.b) > 0 {
-		r.fail("%d bytes left over", len(r.b))
-	}
-	if r.err != nil {
-		return Header{}, fmt.Errorf("%w: header: %w", ErrDamaged, r.err)
+	if err := r.End(); err != nil {
+		return Header{}, fmt.Errorf("%w: header: %w", ErrDamaged, err)
 	}
 	return h, nil
 }
 
 // block reads and checks the description of one block.
-func (r *reader) block() Block {
-	b := Block{Encoding: Encoding(r.byte())}
+func readBlock(r *wire.Reader) Block {
+	b := Block{Encoding: Encoding(r.Byte())}
 	if b.Encoding >= numEncodings {
-		r.fail("unknown %s", b.Encoding)
+		r.Fail("unknown %s", b.Encoding)
 	}
-	b.Stored = uint32(r.upTo(MaxBlockSize+maxExpansion, "stored length"))
+	b.Stored = uint32(r.UpTo(MaxBlockSize+maxExpansion, "stored length"))
 	if b.Encoding == Delta {
-		n := r.count(len(chunk.ID{}))
-		if r.err == nil && (n == 0 || n > MaxDictChunks) {
-			r.fail("dictionary of %d chunks", n)
+		n := r.Count(len(chunk.ID{}))
+		if r.Err() == nil && (n == 0 || n > MaxDictChunks) {
+			r.Fail("dictionary of %d chunks", n)
 			return b
 		}
 		b.Dict = make([]chunk.ID, n)
 		for i := range b.Dict {
-			copy(b.Dict[i][:], r.take(len(chunk.ID{})))
+			b.Dict[i] = r.ID()
 		}
 	}
-	n := r.count(len(chunk.ID{}) + 1)
-	if r.err == nil && (n == 0 || n > MaxBlockChunks) {
-		r.fail("block of %d chunks", n)
+	n := r.Count(len(chunk.ID{}) + 1)
+	if r.Err() == nil && (n == 0 || n > MaxBlockChunks) {
+		r.Fail("block of %d chunks", n)
 	}
-	if r.err != nil {
+	if r.Err() != nil {
 		return b
 	}
 	b.Chunks = make([]Chunk, n)
 	size := uint64(0)
 	for i := range b.Chunks {
-		copy(b.Chunks[i].ID[:], r.take(len(chunk.ID{})))
-		length := r.upTo(MaxBlockSize, "chunk length")
-		if length == 0 && r.err == nil {
-			r.fail("chunk of no bytes")
+		b.Chunks[i].ID = r.ID()
+		length := r.UpTo(MaxBlockSize, "chunk length")
+		if length == 0 && r.Err() == nil {
+			r.Fail("chunk of no bytes")
 		}
 		b.Chunks[i].Length = uint32(length)
 		size += length
 	}
 	switch {
-	case r.err != nil:
+	case r.Err() != nil:
 	case size > MaxBlockSize:
-		r.fail("block of %d bytes", size)
+		r.Fail("block of %d bytes", size)
 	case b.Stored < crypto.Overhead+1:
-		r.fail("sealed block of %d bytes", b.Stored)
+		r.Fail("sealed block of %d bytes", b.Stored)
 	case b.Encoding == Raw && uint64(b.Stored) != size+crypto.Overhead:
-		r.fail("raw block of %d bytes, stored in %d", size, b.Stored)
+		r.Fail("raw block of %d bytes, stored in %d", size, b.Stored)
 	}
 	return b
 }
@@ -239,61 +237,3 @@ const maxExpansion = 1 << 16
 
 // Name returns the ID of a pack file.
 func Name(file []byte) ID { return blake3.Sum256(file) }
-
-// reader takes values off a byte slice and remembers the first error.
-type reader struct {
-	b   []byte
-	err error
-}
-
-func (r *reader) fail(format string, args ...any) {
-	if r.err == nil {
-		r.err = fmt.Errorf(format, args...)
-	}
-}
-
-func (r *reader) take(n int) []byte {
-	if r.err != nil || n > len(r.b) {
-		r.fail("ends early")
-		return nil
-	}
-	out := r.b[:n]
-	r.b = r.b[n:]
-	return out
-}
-
-func (r *reader) byte() byte {
-	if b := r.take(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if r.err != nil || n <= 0 {
-		r.fail("bad number")
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) upTo(limit uint64, what string) uint64 {
-	v := r.uvarint()
-	if v > limit {
-		r.fail("%s %d is over %d", what, v, limit)
-		return 0
-	}
-	return v
-}
-
-// count reads the number of items that take at least size bytes each.
-func (r *reader) count(size int) int {
-	v := r.uvarint()
-	if v > uint64(len(r.b)/size) {
-		r.fail("%d items do not fit into %d bytes", v, len(r.b))
-		return 0
-	}
-	return int(v)
-}

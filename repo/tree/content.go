@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack/wire"
 )
 
 // Content lists keep entries small: a large database has thousands of chunks,
@@ -49,19 +50,19 @@ func encodeList(level uint8, ids []chunk.ID) []byte {
 
 // parseList reads a list and checks that it is one of the wanted level.
 func parseList(b []byte, level uint8) ([]chunk.ID, error) {
-	r := reader{b: b}
-	if v := r.byte(); v != listVersion {
-		r.fail("list version %d", v)
+	r := wire.NewReader(b)
+	if v := r.Byte(); v != listVersion {
+		r.Fail("list version %d", v)
 	}
-	if l := r.byte(); l != level {
-		r.fail("list of level %d, want %d", l, level)
+	if l := r.Byte(); l != level {
+		r.Fail("list of level %d, want %d", l, level)
 	}
-	ids := r.ids(maxList)
-	if r.err == nil && (len(ids) == 0 || len(r.b) > 0) {
-		r.fail("list of %d IDs and %d bytes more", len(ids), len(r.b))
+	ids := r.IDs(maxList)
+	if len(ids) == 0 {
+		r.Fail("list of no IDs")
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, r.err)
+	if err := r.End(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return ids, nil
 }

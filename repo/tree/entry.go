@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack/wire"
 )
 
 // Limits of the format. Longer values cannot be stored.
@@ -223,49 +224,51 @@ func (e *Entry) append(b []byte) []byte {
 	return appendIDs(b, e.Content.IDs)
 }
 
-func (r *reader) entry() Entry {
+func readEntry(r *wire.Reader) Entry {
 	var e Entry
-	flags := r.uvarint()
+	flags := r.Uvarint()
 	if flags&^uint64(flagsKnown) != 0 {
-		r.fail("unknown entry flags %#x", flags)
+		r.Fail("unknown entry flags %#x", flags)
 	}
-	e.Path = r.string(MaxPath)
+	e.Path = r.String(MaxPath)
 	if flags&flagNamed != 0 {
-		e.Domain = r.string(MaxName)
-		e.Name = r.string(MaxName)
+		e.Domain = r.String(MaxName)
+		e.Name = r.String(MaxName)
 	}
-	mode := r.uvarint()
+	mode := r.Uvarint()
 	if mode > math.MaxUint32 {
-		r.fail("mode %d", mode)
+		r.Fail("mode %d", mode)
 	}
 	e.Mode = uint32(mode)
-	e.ModTime = int64(r.uint64())
+	e.ModTime = int64(r.Uint64())
 	if flags&flagStat != 0 {
-		e.Stat = &Stat{Inode: r.uvarint(), ChangeTime: int64(r.uint64())}
+		e.Stat = &Stat{Inode: r.Uvarint(), ChangeTime: int64(r.Uint64())}
 	}
 	if flags&flagSource != 0 {
-		e.Source = &Source{ModTime: r.varint(), Sum: r.uint64()}
+		e.Source = &Source{ModTime: r.Varint(), Sum: r.Uint64()}
 	}
 	if flags&flagDir != 0 {
 		e.Kind = Dir
 		if flags&(flagLists|flagSeal) != 0 {
-			r.fail("folder with content")
+			r.Fail("folder with content")
 		}
 	} else {
 		if flags&flagSeal != 0 {
-			e.Seal = &Seal{Form: Form(r.byte())}
-			copy(e.Seal.Key[:], r.take(len(e.Seal.Key)))
+			e.Seal = &Seal{Form: Form(r.Byte())}
+			copy(e.Seal.Key[:], r.Take(len(e.Seal.Key)))
 		}
-		e.Content.Size = int64(r.uvarint())
+		e.Content.Size = int64(r.Uvarint())
 		if flags&flagLists != 0 {
-			if e.Content.Level = r.byte(); e.Content.Level == 0 {
-				r.fail("list level 0")
+			if e.Content.Level = r.Byte(); e.Content.Level == 0 {
+				r.Fail("list level 0")
 			}
 		}
-		e.Content.IDs = r.ids(MaxInline)
+		e.Content.IDs = r.IDs(MaxInline)
 	}
-	if r.err == nil {
-		r.err = e.check()
+	if r.Err() == nil {
+		if err := e.check(); err != nil {
+			r.Fail("%w", err)
+		}
 	}
 	return e
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack/wire"
 )
 
 // Limits on nodes.
@@ -58,44 +59,41 @@ func (c *Child) append(b []byte) []byte {
 // ParseNode reads a node. Its entries or children are in order and not empty,
 // but for a leaf that is a whole tree without entries.
 func ParseNode(b []byte) (*Node, error) {
-	r := reader{b: b}
-	if v := r.byte(); r.err == nil && v != nodeVersion {
+	r := wire.NewReader(b)
+	if v := r.Byte(); r.Err() == nil && v != nodeVersion {
 		return nil, fmt.Errorf("%w: version %d", ErrDamaged, v)
 	}
-	n := &Node{Level: r.byte()}
+	n := &Node{Level: r.Byte()}
 	if n.Level >= MaxHeight {
-		r.fail("level %d", n.Level)
+		r.Fail("level %d", n.Level)
 	}
 	// The smallest entry takes 11 bytes, the smallest child more.
-	count := r.count(11)
+	count := r.Count(11)
 	if count > maxNodeEntries || n.Level > 0 && count == 0 {
-		r.fail("%d entries", count)
+		r.Fail("%d entries", count)
 	}
 	var last Key
 	for i := range count {
 		var key Key
 		if n.Level == 0 {
-			n.Entries = append(n.Entries, r.entry())
+			n.Entries = append(n.Entries, readEntry(r))
 			key = n.Entries[i].Key()
 		} else {
-			c := Child{ID: r.id(), Entries: r.uvarint()}
-			c.First = Key{r.string(MaxName), r.string(MaxName), r.string(MaxPath)}
+			c := Child{ID: r.ID(), Entries: r.Uvarint()}
+			c.First = Key{r.String(MaxName), r.String(MaxName), r.String(MaxPath)}
 			n.Children = append(n.Children, c)
 			key = c.First
 		}
-		if r.err == nil && i > 0 && last.Compare(key) >= 0 {
-			r.fail("%q does not come after %q", key, last)
+		if r.Err() == nil && i > 0 && last.Compare(key) >= 0 {
+			r.Fail("%q does not come after %q", key, last)
 		}
-		if r.err != nil {
+		if r.Err() != nil {
 			break
 		}
 		last = key
 	}
-	if r.err == nil && len(r.b) > 0 {
-		r.fail("%d bytes left over", len(r.b))
-	}
-	if r.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, r.err)
+	if err := r.End(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return n, nil
 }
