@@ -195,10 +195,7 @@ func (x *Index) Block(ref BlockRef) (pack.ID, pack.Block) {
 	b := x.blocks.at(int(ref))
 	p := x.packs[b.packEnc&(1<<28-1)]
 	out := pack.Block{Offset: b.offset, Stored: b.stored, Encoding: pack.Encoding(b.packEnc >> 28), Dict: x.dict(b)}
-	end := uint32(x.chunks.len())
-	if int(ref)+1 < x.blocks.len() {
-		end = x.blocks.at(int(ref) + 1).first
-	}
+	end := x.end(ref)
 	out.Chunks = make([]pack.Chunk, 0, end-b.first)
 	for i := b.first; i < end; i++ {
 		e := x.chunks.at(int(i))
@@ -231,6 +228,25 @@ func (x *Index) Needs(ref BlockRef) (stored uint32, dict []chunk.ID) {
 	defer x.mu.RUnlock()
 	b := x.blocks.at(int(ref))
 	return b.stored, x.dict(b)
+}
+
+// PlainSize returns the length of a block's plaintext, in bytes.
+func (x *Index) PlainSize(ref BlockRef) int64 {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	size := int64(0)
+	for i := x.blocks.at(int(ref)).first; i < x.end(ref); i++ {
+		size += int64(x.chunks.at(int(i)).size)
+	}
+	return size
+}
+
+// end returns the number behind that of a block's last chunk.
+func (x *Index) end(ref BlockRef) uint32 {
+	if int(ref)+1 < x.blocks.len() {
+		return x.blocks.at(int(ref) + 1).first
+	}
+	return uint32(x.chunks.len())
 }
 
 // Copies returns all places where a chunk lies, the one that Lookup gives

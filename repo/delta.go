@@ -21,6 +21,9 @@ const (
 	// block's plaintext; minChain is always allowed.
 	chainFactor = 3
 	minChain    = 2 << 20
+	// placeMargin is added on both sides where an older state of a chunk is
+	// looked for in a dictionary, in bytes.
+	placeMargin = 2 << 10
 )
 
 // A delta is kept at once when it takes less than one part in goodDelta of the
@@ -91,10 +94,10 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases, effort pack.Effor
 }
 
 // boundChain returns a dictionary for which the chain stays within its bounds.
-// A chunk that lies too deep is replaced by the dictionary that it was itself
-// encoded with: that is an older state of the same place.
+// A chunk that lies too deep, or needs too much, is replaced by what lies at its
+// place in the dictionary that it was itself encoded with: an older state.
 func (w *Writer) boundChain(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
-	for range pack.MaxDepth {
+	for range 2 * pack.MaxDepth {
 		c := chainWalk{x: w.r.index, depths: map[index.BlockRef]int{}}
 		deepest := 0
 		for _, id := range ids {
@@ -104,13 +107,17 @@ func (w *Writer) boundChain(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 			}
 			deepest = max(deepest, d)
 		}
-		if c.stored > limit {
-			return nil, false
-		}
-		if deepest < maxChainDepth {
+		switch {
+		case deepest >= maxChainDepth:
+			ids = c.older(ids)
+		case c.stored <= limit:
 			return ids, true
+		case deepest == 0:
+			return nil, false
+		default:
+			ids = c.shallower(ids, deepest-1)
 		}
-		if ids = c.older(ids); len(ids) > pack.MaxDictChunks {
+		if len(ids) > pack.MaxDictChunks {
 			return nil, false
 		}
 	}
@@ -161,6 +168,15 @@ func (c *chainWalk) older(ids []chunk.ID) []chunk.ID {
 	return out
 }
 
+// shallower replaces all chunks deeper than limit.
+func (c *chainWalk) shallower(ids []chunk.ID, limit int) []chunk.ID {
+	var out []chunk.ID
+	for _, id := range ids {
+		out = c.within(out, id, limit)
+	}
+	return out
+}
+
 // within appends what a chunk leads to at a depth of at most limit.
 func (c *chainWalk) within(out []chunk.ID, id chunk.ID, limit int) []chunk.ID {
 	loc, _ := c.x.Lookup(id)
@@ -170,11 +186,36 @@ func (c *chainWalk) within(out []chunk.ID, id chunk.ID, limit int) []chunk.ID {
 		}
 		return out
 	}
-	_, dict := c.x.Needs(loc.Block)
-	for _, older := range dict {
+	for _, older := range c.place(loc) {
 		if out = c.within(out, older, limit); len(out) > pack.MaxDictChunks {
 			break
 		}
+	}
+	return out
+}
+
+// place returns the part of a block's dictionary that lies where a chunk of the
+// block lies in the plaintext. Runs and their dictionaries are in one order, so
+// places correspond, but for what was added or has moved: hence the margin.
+func (c *chainWalk) place(loc index.Location) []chunk.ID {
+	_, dict := c.x.Needs(loc.Block)
+	sizes, total := make([]int64, len(dict)), int64(0)
+	for i, id := range dict {
+		size, _ := c.x.Size(id)
+		sizes[i] = int64(size)
+		total += sizes[i]
+	}
+	plain := max(c.x.PlainSize(loc.Block), 1)
+	margin := int64(loc.Size)/4 + placeMargin
+	from := (int64(loc.Start) - margin) * total / plain
+	to := (int64(loc.Start) + int64(loc.Size) + margin) * total / plain
+	var out []chunk.ID
+	at := int64(0)
+	for i, id := range dict {
+		if at < to && at+sizes[i] > from {
+			out = append(out, id)
+		}
+		at += sizes[i]
 	}
 	return out
 }

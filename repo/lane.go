@@ -43,6 +43,16 @@ type place struct {
 	region int64
 }
 
+// joins reports whether a chunk at another place may join a run of so many
+// bytes. Small files each need another block as their dictionary's, so fewer of
+// them make a run.
+func (p place) joins(o place, size int) bool {
+	if p.file == o.file {
+		return p.region == o.region
+	}
+	return size < blockTarget
+}
+
 // NewLane opens a lane for the content of files.
 func (w *Writer) NewLane() *Lane { return w.newLane(pack.Content) }
 
@@ -137,7 +147,7 @@ func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
 
 // addDelta puts a chunk into the run that is to be encoded against others.
 func (l *Lane) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []base, at place) error {
-	if len(l.delta.chunks) > 0 && (!l.delta.fits(len(data), l.deltaTarget) || !l.delta.near.fit(near) || at.file == l.delta.place.file && at.region != l.delta.place.region) {
+	if len(l.delta.chunks) > 0 && (!l.delta.fits(len(data), l.deltaTarget) || !l.delta.near.fit(near) || !l.delta.place.joins(at, len(l.delta.plain))) {
 		if err := l.flush(ctx, &l.delta); err != nil {
 			return err
 		}
