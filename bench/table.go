@@ -52,9 +52,10 @@ func (r *report) rows() []row {
 	}))
 	out = append(out, r.stepRows(stepCheck, figures)...)
 	for _, s := range []step{stepSHA256, stepB3} {
-		line := r.stepRows(s, times[:1])[0]
-		line.ratio = false // the repositories differ in size
-		out = append(out, line)
+		for _, line := range r.stepRows(s, times) {
+			line.ratio = false // the repositories differ in size
+			out = append(out, line)
+		}
 	}
 	out = append(out, r.quotient("speed of the check, against the slower of the two", func(t *toolReport) (float64, float64) {
 		return max(r.wall(t, stepSHA256), r.wall(t, stepB3)), r.wall(t, stepCheck)

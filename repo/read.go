@@ -90,14 +90,22 @@ func (r *Repo) decode(id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]
 // goroutine's load could be waiting for oneself. It returns also the depth of
 // the block that uses it.
 func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict []byte, depth int, err error) {
+	if len(ids) == 0 {
+		return nil, 0, nil
+	}
+	size := 0
 	for _, id := range ids {
-		loc, ok := r.index.Lookup(id)
+		n, ok := r.index.Size(id)
 		if !ok {
 			return nil, 0, &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
 		}
-		if len(dict)+int(loc.Size) > pack.MaxDictSize {
+		if size += int(n); size > pack.MaxDictSize {
 			return nil, 0, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
 		}
+	}
+	dict = make([]byte, 0, size)
+	for _, id := range ids {
+		loc, _ := r.index.Lookup(id)
 		base, ok := r.cache.get(loc.Block)
 		if !ok {
 			if base, err = r.block(ctx, loc.Block, above); err != nil {
