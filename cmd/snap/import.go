@@ -54,6 +54,7 @@ is stored locked.`,
 			opts.Host, _ = os.Hostname()
 			opts.Program = "snap " + version
 			opts.Workers = runtime.GOMAXPROCS(0)
+			a.tidy(ctx)
 			u, err := a.newUnlocker(ctx, r, source)
 			if err != nil {
 				return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
@@ -17,8 +18,9 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	lines          *bufio.Reader // of stdin, where that is no terminal
-	options        repo.Options  // of every repository that is opened or made
+	lines          *bufio.Reader  // of stdin, where that is no terminal
+	options        repo.Options   // of every repository that is opened or made
+	store          *local.Backend // of the repository that was opened last
 
 	repoDir         string
 	passwordFile    string
@@ -158,7 +160,20 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	if err != nil {
 		return nil, openError(dir, err)
 	}
+	a.store = be
 	return r, nil
+}
+
+// staleAfter is how old a temporary file must be to be what a killed run left:
+// far older than any that is still being written.
+const staleAfter = 24 * time.Hour
+
+// tidy gives back the space of what killed runs left half-written. That it
+// cannot is no reason not to store.
+func (a *app) tidy(ctx context.Context) {
+	if _, err := a.store.RemoveStale(ctx, time.Now().Add(-staleAfter)); err != nil && ctx.Err() == nil {
+		a.warn("%v", err)
+	}
 }
 
 // openIndexed opens the repository and loads its index.
