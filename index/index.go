@@ -42,6 +42,7 @@ type Index struct {
 	extra  []chunk.ID // dictionary chunks whose own pack was not known yet
 	slots  []uint32   // entry number + 1; open addressing
 	used   int        // filled slots
+	twice  []uint32   // chunks that another pack has, too, and that slots do not name
 }
 
 type packEntry struct {
@@ -140,6 +141,7 @@ func (x *Index) Compact() {
 		at += n + 1
 	}
 	x.extra = left
+	x.preferShallow()
 }
 
 // Has reports whether a chunk is known.
@@ -366,6 +368,7 @@ func (x *Index) insert(n uint32) {
 			return
 		}
 		if x.chunks.at(int(m-1)).id == id {
+			x.twice = append(x.twice, n)
 			return
 		}
 		if s++; s == len(x.slots) {

@@ -156,42 +156,59 @@ func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
 
 // older replaces the chunks that lie too deep by an older state of their place.
 func (c *chainWalk) older(ids []chunk.ID) []chunk.ID {
-	var out []chunk.ID
+	found := newFound()
 	for _, id := range ids {
 		loc, _ := c.x.Lookup(id)
 		limit := maxChainDepth
 		if c.depths[loc.Block] >= maxChainDepth {
 			limit = c.attach(loc.Block)
 		}
-		out = c.within(out, id, limit)
+		c.within(found, id, limit)
 	}
-	return out
+	return found.ids
 }
 
 // shallower replaces all chunks deeper than limit.
 func (c *chainWalk) shallower(ids []chunk.ID, limit int) []chunk.ID {
-	var out []chunk.ID
+	found := newFound()
 	for _, id := range ids {
-		out = c.within(out, id, limit)
+		c.within(found, id, limit)
 	}
-	return out
+	return found.ids
 }
 
-// within appends what a chunk leads to at a depth of at most limit.
-func (c *chainWalk) within(out []chunk.ID, id chunk.ID, limit int) []chunk.ID {
+// found gathers chunks, each once. It knows what has been looked into: chunks
+// of one block lead to the same chunks below, so there are very many ways to
+// each.
+type found struct {
+	ids  []chunk.ID
+	seen map[visit]struct{}
+}
+
+// visit is a chunk that was looked into for what lies at a depth below it.
+type visit struct {
+	id    chunk.ID
+	limit int
+}
+
+func newFound() *found { return &found{seen: map[visit]struct{}{}} }
+
+// within adds what a chunk leads to at a depth of at most limit.
+func (c *chainWalk) within(f *found, id chunk.ID, limit int) {
+	if _, ok := f.seen[visit{id, limit}]; ok || len(f.ids) > pack.MaxDictChunks {
+		return
+	}
+	f.seen[visit{id, limit}] = struct{}{}
 	loc, _ := c.x.Lookup(id)
 	if c.depths[loc.Block] <= limit {
-		if !slices.Contains(out, id) {
-			out = append(out, id)
+		if !slices.Contains(f.ids, id) {
+			f.ids = append(f.ids, id)
 		}
-		return out
+		return
 	}
 	for _, older := range c.place(loc) {
-		if out = c.within(out, older, limit); len(out) > pack.MaxDictChunks {
-			break
-		}
+		c.within(f, older, limit)
 	}
-	return out
 }
 
 // place returns the part of a block's dictionary that lies where a chunk of the
@@ -245,8 +262,7 @@ func (c *chainWalk) attach(ref index.BlockRef) int {
 }
 
 // otherCopy finds a chunk in another place than the first, which has failed.
-// Two programs that store at the same time can store a chunk twice, and each
-// as a delta against what the other one has stored; one of the copies stands.
+// Two programs that store at the same time can store a chunk twice.
 func (r *Repo) otherCopy(ctx context.Context, id chunk.ID, first error) ([]byte, error) {
 	if !errors.Is(first, ErrDamaged) {
 		return nil, first

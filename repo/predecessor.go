@@ -18,6 +18,10 @@ const (
 	maxNear = deltaTarget + 256<<10
 )
 
+// maxPredecessor bounds how many chunks of an earlier version are looked at. It
+// is a database of 16 GiB; what lies behind is stored in full.
+const maxPredecessor = 1 << 18
+
 // base is a chunk that may serve in a dictionary.
 type base struct {
 	id   chunk.ID
@@ -86,7 +90,7 @@ func (p *predecessor) load(ctx context.Context) {
 	off := int64(0)
 	_ = p.content.Chunks(ctx, p.w.r.Chunk, func(id chunk.ID) error {
 		size, ok := p.w.r.index.Size(id)
-		if !ok {
+		if !ok || len(p.chunks) == maxPredecessor || off > p.content.Size {
 			return errNoBase
 		}
 		if _, twice := p.places[id]; !twice {
