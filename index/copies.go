@@ -5,16 +5,20 @@ import "github.com/snap-backup/snap/chunk"
 // unknownDepth is the depth of a block that cannot be decoded, as far as known.
 const unknownDepth = 1 << 15
 
-// preferShallow makes Lookup give, of several copies of a chunk, the one that
-// the fewest blocks have to be decoded for.
+// settle decides between copies, and finds chunks that cannot be decoded.
 //
-// Two programs that store at the same time store chunks twice, and each may
-// encode its copies against what the other one encodes against its own: first
-// copies could then need each other in a circle. The copy of least depth is at
-// most as deep as what its writer knew, and needs only chunks of less depth, so
-// these copies can never lead round in a circle.
-func (x *Index) preferShallow() {
-	if len(x.twice) == 0 {
+// Lookup gives, of several copies of a chunk, the one that the fewest blocks
+// have to be decoded for. Two programs that store at the same time store chunks
+// twice, and each may encode its copies against what the other one encodes
+// against its own: first copies could then need each other in a circle. The
+// copy of least depth is at most as deep as what its writer knew, and needs
+// only chunks of less depth, so these copies can never lead round in a circle.
+//
+// A chunk whose dictionary, or what that needs, is in no pack is lost: it counts
+// as unknown until it is stored again.
+func (x *Index) settle() {
+	x.lost = nil
+	if len(x.twice) == 0 && len(x.extra) == 0 {
 		return
 	}
 	copies := map[chunk.ID][]uint32{}
@@ -42,6 +46,31 @@ func (x *Index) preferShallow() {
 			}
 		}
 	}
+	for ref, depth := range depths {
+		if depth < unknownDepth {
+			continue
+		}
+		for i := x.blocks.at(ref).first; i < x.end(BlockRef(ref)); i++ {
+			id := x.chunks.at(int(i)).id
+			if n, _ := x.find(id); depths[x.blockOf(n)] == unknownDepth {
+				if x.lost == nil {
+					x.lost = map[chunk.ID]struct{}{}
+				}
+				x.lost[id] = struct{}{}
+			}
+		}
+	}
+}
+
+// known returns the number of the copy to use of a chunk that can be decoded.
+func (x *Index) known(id chunk.ID) (uint32, bool) {
+	n, ok := x.find(id)
+	if ok && x.lost != nil {
+		if _, lost := x.lost[id]; lost {
+			return 0, false
+		}
+	}
+	return n, ok
 }
 
 // blockDepths returns the least depth of each block, whichever copies of the

@@ -38,11 +38,12 @@ type Index struct {
 	byID   map[pack.ID]uint32
 	blocks segmented[block]
 	chunks segmented[entry]
-	dicts  []uint32   // runs of a count and that many references
-	extra  []chunk.ID // dictionary chunks whose own pack was not known yet
-	slots  []uint32   // entry number + 1; open addressing
-	used   int        // filled slots
-	twice  []uint32   // chunks that another pack has, too, and that slots do not name
+	dicts  []uint32              // runs of a count and that many references
+	extra  []chunk.ID            // dictionary chunks whose own pack was not known yet
+	slots  []uint32              // entry number + 1; open addressing
+	used   int                   // filled slots
+	twice  []uint32              // chunks that another pack has, too, and that slots do not name
+	lost   map[chunk.ID]struct{} // chunks that are there but cannot be decoded
 }
 
 type packEntry struct {
@@ -141,14 +142,14 @@ func (x *Index) Compact() {
 		at += n + 1
 	}
 	x.extra = left
-	x.preferShallow()
+	x.settle()
 }
 
 // Has reports whether a chunk is known.
 func (x *Index) Has(id chunk.ID) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	_, ok := x.find(id)
+	_, ok := x.known(id)
 	return ok
 }
 
@@ -156,7 +157,7 @@ func (x *Index) Has(id chunk.ID) bool {
 func (x *Index) Size(id chunk.ID) (uint32, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	n, ok := x.find(id)
+	n, ok := x.known(id)
 	if !ok {
 		return 0, false
 	}
@@ -167,7 +168,7 @@ func (x *Index) Size(id chunk.ID) (uint32, bool) {
 func (x *Index) Lookup(id chunk.ID) (Location, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	n, ok := x.find(id)
+	n, ok := x.known(id)
 	if !ok {
 		return Location{}, false
 	}
@@ -368,6 +369,10 @@ func (x *Index) insert(n uint32) {
 			return
 		}
 		if x.chunks.at(int(m-1)).id == id {
+			if _, lost := x.lost[id]; lost {
+				delete(x.lost, id)
+				x.slots[s], n = n+1, m-1
+			}
 			x.twice = append(x.twice, n)
 			return
 		}

@@ -74,6 +74,9 @@ func (w *Writer) bestDelta(codec *pack.Codec, r *run) (frame []byte, dict []chun
 }
 
 func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases, effort pack.Effort) ([]byte, []chunk.ID) {
+	if len(b.list) == 0 {
+		return nil, nil
+	}
 	ids := make([]chunk.ID, len(b.list))
 	for i := range b.list {
 		ids[i] = b.list[i].id

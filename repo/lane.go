@@ -125,7 +125,7 @@ func (l *Lane) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.
 	if like != nil {
 		if size, ok := l.w.r.index.Size(*like); ok {
 			near := []base{{*like, size}}
-			return id, l.addDelta(ctx, data, c, near, near, place{&l.w.nodes, 0})
+			return id, l.addDelta(ctx, data, c, near, nil, place{&l.w.nodes, 0})
 		}
 	}
 	return id, l.addFull(ctx, data, c)

@@ -22,6 +22,10 @@ const (
 // is a database of 16 GiB; what lies behind is stored in full.
 const maxPredecessor = 1 << 18
 
+// manyPlaces is the place of a chunk that the predecessor has more than once,
+// such as one of zeros: it tells nothing of where what follows has moved.
+const manyPlaces = -1
+
 // base is a chunk that may serve in a dictionary.
 type base struct {
 	id   chunk.ID
@@ -70,9 +74,9 @@ type predecessor struct {
 	moved   atomic.Bool // the near dictionary was of no use: pages have moved
 	loaded  bool
 	chunks  []base
-	ends    []int64 // offsets behind the chunks
-	places  map[chunk.ID]int64
-	shift   int64 // of the last chunk that was found at another place
+	ends    []int64            // offsets behind the chunks
+	places  map[chunk.ID]int64 // or manyPlaces
+	shift   int64              // of the last chunk that was found at another place
 }
 
 func (w *Writer) newPredecessor(c *tree.Content) *predecessor {
@@ -93,7 +97,9 @@ func (p *predecessor) load(ctx context.Context) {
 		if !ok || len(p.chunks) == maxPredecessor || off > p.content.Size {
 			return errNoBase
 		}
-		if _, twice := p.places[id]; !twice {
+		if _, twice := p.places[id]; twice {
+			p.places[id] = manyPlaces
+		} else {
 			p.places[id] = off
 		}
 		off += int64(size)
@@ -109,9 +115,20 @@ func (p *predecessor) met(id chunk.ID, off int64) {
 	if p == nil || !p.loaded {
 		return
 	}
-	if at, ok := p.places[id]; ok {
+	at, ok := p.places[id]
+	switch {
+	case !ok, p.startsAt(off+p.shift, id):
+	case p.startsAt(off, id):
+		p.shift = 0
+	case at != manyPlaces:
 		p.shift = at - off
 	}
+}
+
+// startsAt reports whether the predecessor has a chunk at an offset.
+func (p *predecessor) startsAt(off int64, id chunk.ID) bool {
+	i := sort.Search(len(p.ends), func(i int) bool { return p.ends[i] > off })
+	return i < len(p.ends) && p.chunks[i].id == id && p.ends[i]-int64(p.chunks[i].size) == off
 }
 
 // around returns the chunks of the predecessor at the place where size bytes
@@ -136,6 +153,9 @@ func (p *predecessor) around(ctx context.Context, off int64, size int) (near, fa
 
 // between returns the chunks that overlap a range.
 func (p *predecessor) between(from, to int64) []base {
+	if to <= 0 {
+		return nil
+	}
 	first := sort.Search(len(p.ends), func(i int) bool { return p.ends[i] > from })
 	last := first
 	for last < len(p.ends) && (last == 0 || p.ends[last-1] < to) {

@@ -369,8 +369,15 @@ func (r *Repo) listPacks(ctx context.Context) (map[pack.ID]bool, error) {
 	return there, err
 }
 
-// IndexDamage returns what LoadIndex found wrong with index files.
-func (r *Repo) IndexDamage() []error { return r.indexDamage }
+// IndexDamage returns what LoadIndex found wrong with index files, and the packs
+// that they list and that are not there.
+func (r *Repo) IndexDamage() []error {
+	damage := slices.Clone(r.indexDamage)
+	for _, id := range r.missing {
+		damage = append(damage, &DamageError{packName(id), errors.New("is missing")})
+	}
+	return damage
+}
 
 // indexFromPacks adds all packs that the index lacks from their own headers.
 // Packs whose header cannot be read are left out: their chunks are lost until

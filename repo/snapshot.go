@@ -214,7 +214,7 @@ func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	}
 	udids := map[string]bool{}
 	byName := slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool {
-		if strings.EqualFold(s.Device.Name, device) {
+		if foldName(s.Device.Name) == foldName(device) {
 			udids[plainUDID(s.Device.UDID)] = true
 			return false
 		}
@@ -225,6 +225,10 @@ func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	}
 	return byName, nil
 }
+
+// foldName makes names equal that people take for equal: without case, and with
+// the apostrophe that keyboards have in place of the one that iOS writes.
+func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\u2019", "'")) }
 
 // SameDevice reports whether two UDIDs name one device.
 func SameDevice(a, b string) bool { return plainUDID(a) == plainUDID(b) }

@@ -93,7 +93,7 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	}
 	bag := sha256.Sum256(b.KeyBag())
 	if keys := u.keys[bag]; keys != nil {
-		return b.UnlockWith(keys)
+		return u.explain(b, b.UnlockWith(keys))
 	}
 	device := b.Device()
 	try := func(password []byte) error {

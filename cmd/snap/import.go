@@ -67,6 +67,7 @@ is stored locked.`,
 	source.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without asking for a backup password")
+	defer cmd.MarkFlagsMutuallyExclusive("opaque", "keep-backup-password")
 	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a backup password that fits in the repository for later imports")
 	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "take backups that are unfinished, damaged or changing, and mark the snapshot")
 	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, also those that look unchanged")

@@ -33,8 +33,8 @@ func (a *app) lsCommand() *cobra.Command {
 backup folder that belong to none. With DOMAIN or DOMAIN/PATH it lists what is
 there, one level deep; -R lists everything below.
 
-Snapshots of encrypted backups know no domains; all files are under "-".`,
-		Example: "  snap ls latest\n  snap ls latest:Anna HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
+Snapshots that were stored locked know no domains; all files are under "-".`,
+		Example: "  snap ls latest\n  snap ls \"latest:Anna's iPhone\" HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()

@@ -186,7 +186,7 @@ func (a *app) openIndexed(ctx context.Context) (*repo.Repo, error) {
 		return nil, err
 	}
 	for _, err := range r.IndexDamage() {
-		a.warn("%v; the packs themselves were read instead. Run \"snap check\".", err)
+		a.warn("%v; \"snap check\" tells what that means", err)
 	}
 	return r, nil
 }

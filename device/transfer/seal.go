@@ -71,7 +71,7 @@ func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f *os.File
 		src.err = err
 		return content, "", err
 	}
-	content, err = lane.Store(ctx, keybag.NewProver(src, key), contentOf(before))
+	content, err = lane.Store(ctx, keybag.NewProver(src, key), im.plainOf(before))
 	switch {
 	case src.err != nil || err == nil:
 		return content, "", err
@@ -116,11 +116,12 @@ func (im *importer) storeFile(ctx context.Context, lane *repo.Lane, f *os.File, 
 	return err
 }
 
-func contentOf(e *tree.Entry) *tree.Content {
-	if e == nil {
+// plainOf returns what a file held before, if the parent has that.
+func (im *importer) plainOf(before *tree.Entry) *tree.Content {
+	if before == nil || before.Seal == nil && im.parent.Encrypted {
 		return nil
 	}
-	return &e.Content
+	return &before.Content
 }
 
 // count keeps the books of an unlocked backup.
