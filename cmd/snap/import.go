@@ -43,7 +43,7 @@ repository ("snap device password set"), or is asked for. Without it the backup
 is stored locked.`,
 		RunE: func(cmd *cobra.Command, folders []string) error {
 			ctx := cmd.Context()
-			dirs, err := findBackups(folders)
+			sources, err := findBackups(folders)
 			if err != nil {
 				return err
 			}
@@ -61,7 +61,7 @@ is stored locked.`,
 			}
 			defer u.close()
 			u.takeAnything = opts.AllowIncomplete
-			return a.importAll(ctx, r, u, dirs, opts)
+			return a.importAll(ctx, r, u, sources, opts)
 		},
 	}
 	source.register(cmd)
@@ -78,11 +78,16 @@ is stored locked.`,
 
 // importAll imports one folder after the other. A folder that fails does not
 // keep the others from being stored; the first failure decides the exit code.
-func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, dirs []string, opts transfer.ImportOptions) error {
+func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []importSource, opts transfer.ImportOptions) error {
 	results := []importResult{}
 	var first error
-	for _, dir := range dirs {
-		res, err := a.importOne(ctx, r, u, dir, opts)
+	for _, source := range sources {
+		dir := source.dir
+		var res *transfer.ImportResult
+		err := source.err
+		if err == nil {
+			res, err = a.importOne(ctx, r, u, dir, opts)
+		}
 		out := importResult{Folder: dir, Result: res}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -180,18 +185,35 @@ func (a *app) describeReport(dir string, res *transfer.ImportResult) {
 	}
 }
 
-// findBackups returns the backup folders that the arguments mean, each once.
-func findBackups(folders []string) ([]string, error) {
+// importSource is a backup folder, or an argument that leads to none.
+type importSource struct {
+	dir string
+	err error
+}
+
+// findBackups returns the backup folders that the arguments mean, each once. An
+// argument that leads nowhere does not keep the others from being stored,
+// unless there are no others.
+func findBackups(folders []string) ([]importSource, error) {
 	if len(folders) > 0 {
-		var dirs []string
+		var found []importSource
+		var first error
 		for _, f := range folders {
-			found, err := mobilesync.Find(f)
+			dirs, err := mobilesync.Find(f)
 			if err != nil {
-				return nil, err
+				found = append(found, importSource{f, err})
+				if first == nil {
+					first = err
+				}
 			}
-			dirs = append(dirs, found...)
+			for _, dir := range dirs {
+				found = append(found, importSource{dir: dir})
+			}
 		}
-		return uniq(dirs), nil
+		if !slices.ContainsFunc(found, func(s importSource) bool { return s.err == nil }) {
+			return nil, first
+		}
+		return uniq(found), nil
 	}
 	var dirs []string
 	places := mobilesync.DefaultLocations()
@@ -208,14 +230,18 @@ func findBackups(folders []string) ([]string, error) {
 		}
 		return nil, fmt.Errorf("looked in %q: %w", places, mobilesync.ErrNoBackup)
 	}
-	return uniq(dirs), nil
+	var found []importSource
+	for _, dir := range dirs {
+		found = append(found, importSource{dir: dir})
+	}
+	return uniq(found), nil
 }
 
-func uniq(dirs []string) []string {
-	var out []string
-	for _, d := range dirs {
-		if !slices.Contains(out, d) {
-			out = append(out, d)
+func uniq(list []importSource) []importSource {
+	var out []importSource
+	for _, s := range list {
+		if !slices.ContainsFunc(out, func(o importSource) bool { return o.dir == s.dir }) {
+			out = append(out, s)
 		}
 	}
 	return out
