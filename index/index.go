@@ -73,7 +73,8 @@ const extraRef = 1 << 31
 func New() *Index { return &Index{byID: map[pack.ID]uint32{}} }
 
 // Add makes the chunks of a pack known. A pack that is already known is
-// ignored. Of a chunk that several packs hold, the first one counts.
+// ignored. Of a chunk that several packs hold, the
+// first one counts until Compact decides.
 func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -63,7 +63,7 @@ type CheckReport struct {
 	Problems  []Problem   `json:"problems"`
 	Suffering []Suffering `json:"suffering"`
 	// Leftovers are files that nothing refers to, as an interrupted run leaves
-	// them. They are harmless; the next run uses those that it can.
+	// them. They are harmless.
 	Leftovers []string `json:"leftovers"`
 }
 

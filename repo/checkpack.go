@@ -121,8 +121,8 @@ func (c *checker) markPack(p index.Pack) {
 }
 
 // markBlock notes that the chunks of a block cannot be had from it, and reports
-// whether any of them was not bad before. A chunk that lies in a second pack as well can still be had, once the first one is
-// away; until then reading finds the first.
+// whether any of them was not bad before. A chunk of which Lookup gives another
+// copy is not marked.
 func (c *checker) markBlock(ref index.BlockRef) (changed bool) {
 	_, b := c.r.index.Block(ref)
 	c.mu.Lock()

@@ -35,8 +35,6 @@ const (
 	keepDen   = 4
 )
 
-var errNoBase = errors.New("no base")
-
 // encodeRun encodes a block in the way that is best for it, and seals it.
 func (w *Writer) encodeRun(codec *pack.Codec, dst []byte, r *run) ([]byte, pack.Block, error) {
 	frame, dict := w.bestDelta(codec, r)

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"sort"
 	"sync/atomic"
 
@@ -65,6 +66,9 @@ func (b *bases) add(more []base) {
 		b.size += int(m.size)
 	}
 }
+
+// errNoBase ends the look at a predecessor.
+var errNoBase = errors.New("no base")
 
 // predecessor is an earlier version of content, looked at when it is first
 // needed. A nil predecessor has nothing.
