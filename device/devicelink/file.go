@@ -1,0 +1,189 @@
+package devicelink
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// Kinds of frames.
+const (
+	KindEnd         = 0x00 // of the file, which is whole
+	KindHostError   = 0x06 // the host could not read the rest; data is a text
+	KindDeviceError = 0x0b // the device could not read the rest; data is a text
+	KindData        = 0x0c
+)
+
+// maxText bounds the text of an error frame, in bytes; more is discarded.
+const maxText = 4096
+
+// SourceError says that a file could not be read while it was sent. The peer
+// was told, and the link is in step.
+type SourceError struct{ Err error }
+
+func (e *SourceError) Error() string { return e.Err.Error() }
+func (e *SourceError) Unwrap() error { return e.Err }
+
+// SinkError says that what was received of a file could not be written. The
+// rest of the file was read and thrown away, and the link is in step.
+type SinkError struct{ Err error }
+
+func (e *SinkError) Error() string { return e.Err.Error() }
+func (e *SinkError) Unwrap() error { return e.Err }
+
+// WriteName begins a file.
+func (l *Conn) WriteName(name string) error {
+	if name == "" || len(name) > MaxName {
+		return fmt.Errorf("a file name of %d bytes", len(name))
+	}
+	return l.write(append(binary.BigEndian.AppendUint32(nil, uint32(len(name))), name...))
+}
+
+// EndNames ends a list of files.
+func (l *Conn) EndNames() error {
+	if err := l.write(make([]byte, 4)); err != nil {
+		return err
+	}
+	return l.w.Flush()
+}
+
+// ReadName returns the name of the next file, or "" at the end of the list.
+func (l *Conn) ReadName() (string, error) {
+	n, err := l.length(false)
+	if err != nil {
+		return "", cut(err)
+	}
+	if n > MaxName {
+		return "", fmt.Errorf("%w: a file name of %d bytes", ErrFormat, n)
+	}
+	b, err := l.bytes(int(n))
+	return string(b), err
+}
+
+// SendFile sends what r gives as the frames of one file, and its end. The
+// error is a *SourceError if r failed, or one of the link.
+func (l *Conn) SendFile(r io.Reader) (int64, error) {
+	if l.buf == nil {
+		l.buf = make([]byte, 5+MaxFrame)
+	}
+	var sent int64
+	for {
+		n, rerr := fill(r, l.buf[5:])
+		if n > 0 {
+			binary.BigEndian.PutUint32(l.buf, uint32(1+n))
+			l.buf[4] = KindData
+			if err := l.write(l.buf[:5+n]); err != nil {
+				return sent, err
+			}
+			sent += int64(n)
+		}
+		switch rerr {
+		case nil:
+		case io.EOF:
+			return sent, l.end()
+		default:
+			if err := l.SendError(KindHostError, rerr.Error()); err != nil {
+				return sent, err
+			}
+			return sent, &SourceError{rerr}
+		}
+	}
+}
+
+// fill reads until b is full. It is not io.ReadFull because that one's error
+// for the end of r can be an error of r as well, and then the file would count
+// as whole.
+func fill(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var m int
+		m, err = r.Read(b[n:])
+		n += m
+	}
+	return n, err
+}
+
+func (l *Conn) end() error { return l.write([]byte{0, 0, 0, 1, KindEnd}) }
+
+// SendError ends a file that cannot be sent, or not to its end. kind is
+// KindHostError or KindDeviceError.
+func (l *Conn) SendError(kind byte, text string) error {
+	text = text[:min(len(text), maxText)]
+	b := append(binary.BigEndian.AppendUint32(nil, uint32(1+len(text))), kind)
+	return l.write(append(b, text...))
+}
+
+// ReceiveFile writes the frames of one file to w until the file ends. remote is
+// what the peer says if it could not read all of it, and is not empty then. The
+// error is a *SinkError if w failed, or one of the link.
+func (l *Conn) ReceiveFile(w io.Writer) (n int64, remote string, err error) {
+	var sink error
+	for {
+		size, err := l.length(false)
+		if err != nil {
+			return n, "", cut(err)
+		}
+		if size == 0 {
+			return n, "", fmt.Errorf("%w: a frame without a kind", ErrFormat)
+		}
+		kind, err := l.r.ReadByte()
+		if err != nil {
+			return n, "", cut(err)
+		}
+		size--
+		switch kind {
+		case KindData:
+			n += int64(size)
+			if err := l.copy(w, size, &sink); err != nil {
+				return n, "", err
+			}
+			continue
+		case KindEnd:
+			if err := l.discard(size); err != nil {
+				return n, "", err
+			}
+		case KindHostError, KindDeviceError:
+			b, err := l.bytes(int(min(size, maxText)))
+			if err != nil {
+				return n, "", err
+			}
+			if err := l.discard(size - uint32(len(b))); err != nil {
+				return n, "", err
+			}
+			if remote = string(b); remote == "" {
+				remote = "no reason given"
+			}
+		default:
+			return n, "", fmt.Errorf("%w: a frame of kind 0x%02x", ErrFormat, kind)
+		}
+		if sink != nil {
+			return n, remote, &SinkError{sink}
+		}
+		return n, remote, nil
+	}
+}
+
+// copy hands size bytes to w straight out of the reader's buffer. Once w has
+// failed they are thrown away.
+func (l *Conn) copy(w io.Writer, size uint32, sink *error) error {
+	for size > 0 {
+		if l.r.Buffered() == 0 {
+			if _, err := l.r.Peek(1); err != nil {
+				return cut(err)
+			}
+		}
+		b, _ := l.r.Peek(min(l.r.Buffered(), int(size)))
+		if *sink == nil {
+			_, *sink = w.Write(b)
+		}
+		size -= uint32(len(b))
+		if _, err := l.r.Discard(len(b)); err != nil {
+			return cut(err)
+		}
+	}
+	return nil
+}
+
+func (l *Conn) discard(n uint32) error {
+	_, err := io.CopyN(io.Discard, l.r, int64(n))
+	return cut(err)
+}

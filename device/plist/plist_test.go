@@ -1,0 +1,122 @@
+package plist
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestBothForms(t *testing.T) {
+	want := map[string]any{
+		"text": "Ünïcode \U0001F4F1", "empty": "", "yes": true, "no": false,
+		"small": int64(7), "negative": int64(-13), "big": uint64(1<<63 + 5),
+		"real": 2.1, "data": []byte{0, 1, 255}, "when": time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
+		"list": []any{"a", int64(1), []any{}, map[string]any{}},
+	}
+	for name, enc := range map[string]func(any) ([]byte, error){"binary": EncodeBinary, "XML": EncodeXML} {
+		b, err := enc(want)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		got, err := Decode(b)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if !reflect.DeepEqual(got, any(want)) {
+			t.Errorf("%s: got %#v", name, got)
+		}
+	}
+}
+
+func TestUnsound(t *testing.T) {
+	for name, in := range map[string]string{
+		"empty":       "",
+		"text":        "hello",
+		"OpenStep":    `{ a = b; }`,
+		"cut XML":     `<plist version="1.0"><dict><key>a</key>`,
+		"deep XML":    "<plist>" + strings.Repeat("<array>", 1<<20),
+		"entities":    `<!DOCTYPE plist [<!ENTITY a "b">]><plist><string>&a;</string></plist>`,
+		"deep binary": nested(maxDepth + 2),
+		"unfolding":   unfolding(30),
+		"circle":      "bplist00\xa1\x00\x08" + strings.Repeat("\x00", 6) + "\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x0a",
+		"only a name": "bplist00",
+	} {
+		if v, err := Decode([]byte(in)); !errors.Is(err, ErrFormat) {
+			t.Errorf("%s: %v, error %v", name, v, err)
+		}
+	}
+}
+
+// objects writes a binary list of the objects given, of which the first is the
+// outermost.
+func objects(objs ...string) string {
+	var b bytes.Buffer
+	b.WriteString("bplist00")
+	var offsets []int
+	for _, o := range objs {
+		offsets = append(offsets, b.Len())
+		b.WriteString(o)
+	}
+	table := b.Len()
+	for _, o := range offsets {
+		b.Write([]byte{byte(o >> 8), byte(o)})
+	}
+	b.Write([]byte{0, 0, 0, 0, 0, 0, 2, 1})
+	for _, n := range []int{len(objs), 0, table} {
+		b.Write([]byte{0, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+	}
+	return b.String()
+}
+
+func nested(n int) string {
+	var objs []string
+	for i := range n {
+		objs = append(objs, "\xa1"+string([]byte{byte(i + 1)}))
+	}
+	return objects(append(objs, "\xa0")...)
+}
+
+// unfolding is a list of n levels that each refer to the next one twice.
+func unfolding(n int) string {
+	var objs []string
+	for i := range n {
+		objs = append(objs, "\xa2"+strings.Repeat(string([]byte{byte(i + 1)}), 2))
+	}
+	return objects(append(objs, "\xa0")...)
+}
+
+func TestSharedTextIsMadeOnce(t *testing.T) {
+	long := strings.Repeat("x", 200)
+	in := objects("\xae"+strings.Repeat("\x01", 14), "\x5f\x11\x00\xc8"+long)
+	v, err := Decode([]byte(in))
+	if err != nil || len(v.([]any)) != 14 || v.([]any)[13] != long {
+		t.Fatal(v, err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, v := range []any{[]any{"DLMessageVersionExchange", 300, 0}, map[string]any{"ErrorCode": -13, "a": []byte("b"), "c": 1.5}} {
+		x, _ := EncodeXML(v)
+		b, _ := EncodeBinary(v)
+		f.Add(x)
+		f.Add(b)
+	}
+	f.Add([]byte(nested(9)))
+	f.Add([]byte(unfolding(9)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, err := Decode(b)
+		if err != nil {
+			return
+		}
+		enc, err := EncodeBinary(v)
+		if err != nil {
+			t.Fatalf("what was read cannot be written: %v", err)
+		}
+		if _, err := Decode(enc); err != nil && len(enc) > 64 {
+			t.Fatalf("what was written cannot be read: %v", err)
+		}
+	})
+}
