@@ -70,6 +70,8 @@ const (
 	ForConfig    Purpose = "snap v1 config"
 	ForSlotInfo  Purpose = "snap v1 key slot info"
 	ForSecrets   Purpose = "snap v1 secret"
+	ForLocks     Purpose = "snap v1 lock"
+	ForPrunes    Purpose = "snap v1 prune list"
 )
 
 // Derive returns the key for one purpose: BLAKE3 in key derivation mode, the

@@ -15,10 +15,11 @@ const unknownDepth = 1 << 15
 // only chunks of less depth, so these copies can never lead round in a circle.
 //
 // A chunk whose dictionary, or what that needs, is in no pack is lost: it counts
-// as unknown until it is stored again.
+// as unknown until it is stored again. One that can be had only with the help
+// of a pack that is about to go can be read, and is stored again as well.
 func (x *Index) settle() {
-	x.lost = nil
-	if len(x.twice) == 0 && len(x.extra) == 0 {
+	x.weak = nil
+	if len(x.twice) == 0 && len(x.extra) == 0 && len(x.doomed) == 0 {
 		return
 	}
 	copies := map[chunk.ID][]uint32{}
@@ -30,12 +31,20 @@ func (x *Index) settle() {
 		}
 		copies[id] = append(copies[id], n)
 	}
-	depths := x.blockDepths(copies)
+	depths := x.blockDepths(copies, nil)
+	firm := depths
+	if len(x.doomed) > 0 {
+		firm = x.blockDepths(copies, x.doomed)
+	}
+	rank := func(n uint32) int { // less is better
+		ref := x.blockOf(n)
+		return int(firm[ref])<<16 | int(depths[ref])
+	}
 	x.twice = x.twice[:0]
 	for id, list := range copies {
 		best := list[0]
 		for _, n := range list[1:] {
-			if depths[x.blockOf(n)] < depths[x.blockOf(best)] {
+			if rank(n) < rank(best) {
 				best = n
 			}
 		}
@@ -46,41 +55,53 @@ func (x *Index) settle() {
 			}
 		}
 	}
-	for ref, depth := range depths {
-		if depth < unknownDepth {
+	for ref := range firm {
+		if firm[ref] < unknownDepth {
 			continue
 		}
 		for i := x.blocks.at(ref).first; i < x.end(BlockRef(ref)); i++ {
 			id := x.chunks.at(int(i)).id
-			if n, _ := x.find(id); depths[x.blockOf(n)] == unknownDepth {
-				if x.lost == nil {
-					x.lost = map[chunk.ID]struct{}{}
-				}
-				x.lost[id] = struct{}{}
+			n, _ := x.find(id)
+			if firm[x.blockOf(n)] < unknownDepth {
+				continue
+			}
+			if x.weak == nil {
+				x.weak = map[chunk.ID]weakness{}
+			}
+			x.weak[id] = doomed
+			if depths[x.blockOf(n)] == unknownDepth {
+				x.weak[id] = lost
 			}
 		}
 	}
 }
 
+// weakness says why nothing may rely on a chunk.
+type weakness uint8
+
+const (
+	lost   weakness = 1 + iota // it cannot be decoded
+	doomed                     // it can, as long as a pack is there that is about to go
+)
+
 // known returns the number of the copy to use of a chunk that can be decoded.
 func (x *Index) known(id chunk.ID) (uint32, bool) {
 	n, ok := x.find(id)
-	if ok && x.lost != nil {
-		if _, lost := x.lost[id]; lost {
-			return 0, false
-		}
-	}
-	return n, ok
+	return n, ok && x.weak[id] != lost
 }
 
 // blockDepths returns the least depth of each block, whichever copies of the
-// chunks in its dictionary are used. It begins with blocks that need none and
-// goes on until nothing gets shallower.
-func (x *Index) blockDepths(copies map[chunk.ID][]uint32) []uint16 {
+// chunks in its dictionary are used, but for blocks of the packs in without. It
+// begins with blocks that need none and goes on until nothing gets shallower.
+func (x *Index) blockDepths(copies map[chunk.ID][]uint32, without map[uint32]bool) []uint16 {
 	depths := make([]uint16, x.blocks.len())
 	var deltas []BlockRef
 	for i := range depths {
-		if x.blocks.at(i).dict > 0 {
+		b := x.blocks.at(i)
+		switch {
+		case without[b.packEnc&(1<<28-1)]:
+			depths[i] = unknownDepth
+		case b.dict > 0:
 			depths[i] = unknownDepth
 			deltas = append(deltas, BlockRef(i))
 		}

@@ -43,7 +43,8 @@ type Index struct {
 	slots  []uint32              // entry number + 1; open addressing
 	used   int                   // filled slots
 	twice  []uint32              // chunks that another pack has, too, and that slots do not name
-	lost   map[chunk.ID]struct{} // chunks that are there but cannot be decoded
+	weak   map[chunk.ID]weakness // chunks that are there but cannot be relied on
+	doomed map[uint32]bool       // packs that are about to go
 }
 
 type packEntry struct {
@@ -144,6 +145,32 @@ func (x *Index) Compact() {
 	}
 	x.extra = left
 	x.settle()
+}
+
+// Doom says that a known pack is about to be removed. Its chunks can be read as
+// long as it is there, but nothing new may rely on them. Call it before
+// Compact.
+func (x *Index) Doom(id pack.ID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if n, ok := x.byID[id]; ok {
+		if x.doomed == nil {
+			x.doomed = map[uint32]bool{}
+		}
+		x.doomed[n] = true
+	}
+}
+
+// Firm reports whether a chunk is known and something new may rely on it: it
+// can be read without any pack that is about to go.
+func (x *Index) Firm(id chunk.ID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if _, ok := x.find(id); !ok {
+		return false
+	}
+	_, weak := x.weak[id]
+	return !weak
 }
 
 // Has reports whether a chunk is known.
@@ -370,8 +397,8 @@ func (x *Index) insert(n uint32) {
 			return
 		}
 		if x.chunks.at(int(m-1)).id == id {
-			if _, lost := x.lost[id]; lost {
-				delete(x.lost, id)
+			if _, weak := x.weak[id]; weak {
+				delete(x.weak, id)
 				x.slots[s], n = n+1, m-1
 			}
 			x.twice = append(x.twice, n)

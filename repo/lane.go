@@ -123,7 +123,7 @@ func (l *Lane) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.
 	}
 	c := pack.Chunk{ID: id, Length: uint32(len(data))}
 	if like != nil {
-		if size, ok := l.w.r.index.Size(*like); ok {
+		if size, ok := l.w.r.index.Size(*like); ok && l.w.r.index.Firm(*like) {
 			near := []base{{*like, size}}
 			return id, l.addDelta(ctx, data, c, near, nil, place{&l.w.nodes, 0})
 		}

@@ -98,7 +98,7 @@ func (p *predecessor) load(ctx context.Context) {
 	off := int64(0)
 	_ = p.content.Chunks(ctx, p.w.r.Chunk, func(id chunk.ID) error {
 		size, ok := p.w.r.index.Size(id)
-		if !ok || len(p.chunks) == maxPredecessor || off > p.content.Size {
+		if !ok || !p.w.r.index.Firm(id) || len(p.chunks) == maxPredecessor || off > p.content.Size {
 			return errNoBase
 		}
 		if _, twice := p.places[id]; twice {

@@ -6,6 +6,9 @@
 //	packs/xx/ID     sealed blocks of chunks (package pack)
 //	index/ID        which chunks lie in which packs (package index)
 //	snapshots/ID    one sealed record for each snapshot
+//	secrets/ID      sealed backup passwords of devices
+//	locks/ID        who is at work
+//	prunes/ID       packs that are about to be removed
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear
 // whole, are never changed, and appear in this order: packs, then the index
@@ -61,6 +64,12 @@ var (
 	ErrLastKey = errors.New("this is the last key: nobody could open the repository any more")
 	// ErrNoKey says that there is no such key slot.
 	ErrNoKey = errors.New("no such key")
+	// ErrLocked says that another process uses the repository. The error is a
+	// *LockedError.
+	ErrLocked = errors.New("the repository is locked")
+	// ErrLockLost says that somebody has removed the lock of this process, so
+	// that what it relies on may be gone.
+	ErrLockLost = errors.New("the lock of this process was removed by somebody else")
 )
 
 // DamageError names a repository file that is missing or wrong. It is
@@ -108,6 +117,8 @@ const (
 	packsDir     = "packs/"
 	indexDir     = "index/"
 	snapshotsDir = "snapshots/"
+	locksDir     = "locks/"
+	prunesDir    = "prunes/"
 )
 
 func packName(id pack.ID) string {
@@ -131,6 +142,9 @@ type Options struct {
 	Workers  int              // goroutines that compress and seal; as many as cores by default
 	PackSize int              // bytes, 16 MiB by default, at most 64 MiB
 	Cache    int              // bytes of decoded blocks to keep, 64 MiB by default
+	// Refresh is how often a lock shows that its owner is alive, 5 minutes by
+	// default; never if negative.
+	Refresh time.Duration
 }
 
 // maxPackSize leaves room below pack.MaxSize for a block and the header.
@@ -153,6 +167,9 @@ func (o Options) withDefaults() Options {
 	if o.Cache <= 0 {
 		o.Cache = 64 << 20
 	}
+	if o.Refresh == 0 {
+		o.Refresh = lockRefresh
+	}
 	return o
 }
 
@@ -170,6 +187,8 @@ type Repo struct {
 	indexes   *crypto.Sealer
 	snapshots *crypto.Sealer
 	secrets   *crypto.Sealer
+	locks     *crypto.Sealer
+	prunes    *crypto.Sealer
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
@@ -178,6 +197,8 @@ type Repo struct {
 	index       *index.Index
 	indexDamage []error
 	missing     []pack.ID // packs that an index file lists and that are not there
+
+	lock *Lock // held by this process, if any
 }
 
 // Create makes a repository in an empty backend and opens it. secret opens its
@@ -275,6 +296,8 @@ func newRepo(be backend.Backend, opts Options, cfg Config, master crypto.Key) *R
 		indexes:   crypto.NewSealer(master.Derive(crypto.ForIndexes), opts.Rand),
 		snapshots: crypto.NewSealer(master.Derive(crypto.ForSnapshots), opts.Rand),
 		secrets:   crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
+		locks:     crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
+		prunes:    crypto.NewSealer(master.Derive(crypto.ForPrunes), opts.Rand),
 		cache:     newBlockCache(opts.Cache),
 	}
 	r.codecs.New = func() any { return pack.NewCodec(r.blocks) }
@@ -291,17 +314,73 @@ func (r *Repo) Index() *index.Index { return r.index }
 // LoadIndex reads all index files. A damaged one does not stop it: packs that
 // no index lists are then read for their headers, and IndexDamage tells. Packs
 // that are not there are left out, so that their chunks count as unknown and
-// are stored anew when they turn up in a backup. Nothing else may use the
+// are stored anew when they turn up in a backup; so do those of packs that are
+// about to be removed, though they can be read. Nothing else may use the
 // repository meanwhile.
 func (r *Repo) LoadIndex(ctx context.Context) error {
-	x, damage, err := r.readIndex(ctx, nil)
+	// First: a list of packs to be removed that is written later waits until
+	// this process has read it, if it holds a lock.
+	lists, err := r.pruneLists(ctx)
 	if err != nil {
 		return err
 	}
-	// The packs come second: whatever an index file lists was there before it.
+	x, damage, missing, err := r.settledIndex(ctx)
+	if err != nil {
+		return err
+	}
+	if len(damage) > 0 {
+		if err := r.indexFromPacks(ctx, x); err != nil {
+			return fmt.Errorf("read pack headers in place of a damaged index: %w", err)
+		}
+	}
+	var seen []FileID
+	for _, l := range lists {
+		seen = append(seen, l.ID)
+		for _, id := range l.Packs {
+			x.Doom(pack.ID(id))
+		}
+	}
+	x.Compact()
+	r.index, r.indexDamage, r.missing = x, damage, missing
+	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
+	return r.lock.see(ctx, seen)
+}
+
+// settledIndex reads the index files without what they say of packs that are
+// not there, which it returns. While another process replaces index files and
+// removes packs, what was listed can be gone when it is looked for, so that is
+// believed when it is met twice.
+func (r *Repo) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
+	x, damage, vanished, err := r.readIndex(ctx, nil)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	missing, err := r.missingPacks(ctx, x)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(missing) > 0 || vanished {
+		if x, damage, _, err = r.readIndex(ctx, nil); err != nil {
+			return nil, nil, nil, err
+		}
+		if missing, err = r.missingPacks(ctx, x); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if len(missing) > 0 {
+		if x, damage, _, err = r.readIndex(ctx, missing); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return x, damage, missing, nil
+}
+
+// missingPacks returns the packs of the index that are not there. It looks
+// after the index was read: whatever an index file lists was there before it.
+func (r *Repo) missingPacks(ctx context.Context, x *index.Index) ([]pack.ID, error) {
 	there, err := r.listPacks(ctx)
 	if err != nil {
-		return fmt.Errorf("list packs: %w", err)
+		return nil, fmt.Errorf("list packs: %w", err)
 	}
 	var missing []pack.ID
 	for _, p := range x.Packs() {
@@ -309,25 +388,13 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 			missing = append(missing, p.ID)
 		}
 	}
-	if len(missing) > 0 {
-		if x, damage, err = r.readIndex(ctx, missing); err != nil {
-			return err
-		}
-	}
-	if len(damage) > 0 {
-		if err := r.indexFromPacks(ctx, x); err != nil {
-			return fmt.Errorf("read pack headers in place of a damaged index: %w", err)
-		}
-	}
-	x.Compact()
-	r.index, r.indexDamage, r.missing = x, damage, missing
-	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
-	return nil
+	return missing, nil
 }
 
-// readIndex reads all index files but for what they say of some packs.
-func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (*index.Index, []error, error) {
-	x := index.New()
+// readIndex reads all index files but for what they say of some packs. One
+// that vanished is damage, and may have been replaced by another.
+func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (x *index.Index, damage []error, vanished bool, err error) {
+	x = index.New()
 	add := x.Add
 	if len(without) > 0 {
 		add = func(id pack.ID, size int64, h pack.Header) {
@@ -336,8 +403,7 @@ func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (*index.Index, 
 			}
 		}
 	}
-	var damage []error
-	err := r.be.List(ctx, indexDir, func(f backend.Info) error {
+	err = r.be.List(ctx, indexDir, func(f backend.Info) error {
 		b, err := r.readNamed(ctx, f.Name, index.MaxFileSize)
 		if err == nil {
 			err = index.OpenFile(b, r.indexes, add)
@@ -347,14 +413,15 @@ func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (*index.Index, 
 		}
 		if errors.Is(err, ErrDamaged) {
 			damage = append(damage, err)
+			vanished = vanished || errors.Is(err, backend.ErrNotExist)
 			return nil
 		}
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the index: %w", err)
+		return nil, nil, false, fmt.Errorf("read the index: %w", err)
 	}
-	return x, damage, nil
+	return x, damage, vanished, nil
 }
 
 // listPacks returns the packs that are there.

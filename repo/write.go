@@ -138,7 +138,7 @@ func (w *Writer) claim(id chunk.ID, size int) bool {
 	// Both under the lock: writeIndex moves chunks from one to the other.
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.claimed[id]; ok || w.r.index.Has(id) {
+	if _, ok := w.claimed[id]; ok || w.r.index.Firm(id) {
 		return false
 	}
 	w.claimed[id] = struct{}{}
@@ -350,7 +350,15 @@ func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("seal the snapshot: %w", err)
 	}
+	if err := w.r.lock.held(ctx); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
 	if s.ID, err = w.r.putNamed(ctx, snapshotsDir, b); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	if err := w.r.lock.held(ctx); err != nil {
+		// What it needs may have been removed before it was there to be seen.
+		_ = w.r.be.Delete(context.WithoutCancel(ctx), snapshotsDir+s.ID.String())
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	return nil

@@ -235,7 +235,7 @@ var errLost = errors.New("lost")
 // again does no harm.
 func (im *importer) stored(ctx context.Context, c *tree.Content) bool {
 	has := func(id chunk.ID) error {
-		if !im.r.Index().Has(id) {
+		if !im.r.Index().Firm(id) {
 			return errLost
 		}
 		return nil

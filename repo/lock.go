@@ -1,0 +1,389 @@
+package repo
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/owner"
+)
+
+const (
+	lockMagic   = "snaplk01"
+	lockVersion = 1
+	maxLockSize = 1 << 20
+	lockRefresh = 5 * time.Minute
+	// lockStale is the age from which the lock of a process about which nothing
+	// is known counts as left behind. If the process wakes up after all, it
+	// finds out before its snapshot counts; see Lock.held.
+	lockStale = 30 * time.Minute
+	// releaseTime bounds how long Release tries.
+	releaseTime = 30 * time.Second
+)
+
+// LockKind is what a process does, and so which others may be at work beside
+// it.
+type LockKind string
+
+// The kinds of locks. Reading, writing and one prune go on side by side.
+const (
+	LockRead      LockKind = "read"
+	LockWrite     LockKind = "write"
+	LockPrune     LockKind = "prune"
+	LockExclusive LockKind = "exclusive"
+)
+
+func (k LockKind) conflicts(o LockKind) bool {
+	return k == LockExclusive || o == LockExclusive || k == LockPrune && o == LockPrune
+}
+
+// LockState is what is known of a lock's owner.
+type LockState string
+
+// The states of a lock.
+const (
+	LockAlive LockState = "alive"   // its process runs on this machine
+	LockDead  LockState = "dead"    // its process has ended
+	LockStale LockState = "stale"   // it was not refreshed in time
+	LockFresh LockState = "fresh"   // its process is elsewhere and shows itself
+	LockBad   LockState = "damaged" // nobody can say whose it is
+)
+
+// gone reports whether the lock's process does not count any more.
+func (s LockState) gone() bool { return s == LockDead || s == LockStale }
+
+// LockInfo describes a lock in the repository.
+type LockInfo struct {
+	ID        FileID      `json:"id"`
+	Kind      LockKind    `json:"kind"`
+	What      string      `json:"what"` // the command
+	Owner     owner.Owner `json:"owner"`
+	Since     time.Time   `json:"since"`
+	Refreshed time.Time   `json:"refreshed"`
+	State     LockState   `json:"state"`
+
+	session string
+	seen    []FileID
+}
+
+// LockedError says who has locked the repository. It is ErrLocked.
+type LockedError struct{ Lock LockInfo }
+
+func (e *LockedError) Error() string {
+	l := e.Lock
+	if l.State == LockBad {
+		return fmt.Sprintf("the repository has a damaged lock, %s", l.ID.Short())
+	}
+	return fmt.Sprintf("the repository is locked by %q, process %d of %s on %s, at work since %s",
+		l.What, l.Owner.PID, l.Owner.User, l.Owner.Host, l.Since.Local().Format(time.DateTime))
+}
+
+// Is makes errors.Is(err, ErrLocked) true.
+func (e *LockedError) Is(target error) bool { return target == ErrLocked }
+
+// lockBody is a lock as it is stored.
+type lockBody struct {
+	Version   int         `json:"version"`
+	Session   string      `json:"session"` // stays while the lock is refreshed
+	Kind      LockKind    `json:"kind"`
+	What      string      `json:"what"`
+	Owner     owner.Owner `json:"owner"`
+	Since     time.Time   `json:"since"`
+	Refreshed time.Time   `json:"refreshed"`
+	// Seen are the lists of packs to remove that the process has read: it
+	// relies on none of these packs.
+	Seen []FileID `json:"seen,omitempty"`
+}
+
+// Lock is this process's lock. A nil Lock is none: its methods do nothing.
+type Lock struct {
+	r    *Repo
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu   sync.Mutex
+	body lockBody
+	id   FileID
+	lost bool
+}
+
+// Lock tells others that this process is at work, until Release. what names the
+// command for people. It fails with a *LockedError if one is at work that does
+// not suffer this one beside it. Locks that were left behind are removed.
+//
+// Call it before LoadIndex. One lock at a time can be held through a Repo.
+func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, error) {
+	if r.lock != nil {
+		return nil, errors.New("lock: this process holds one already")
+	}
+	var session [16]byte
+	if _, err := io.ReadFull(r.opts.Rand, session[:]); err != nil {
+		return nil, err
+	}
+	now := r.opts.Now().UTC()
+	l := &Lock{r: r, done: make(chan struct{}), body: lockBody{
+		Version: lockVersion, Session: hex.EncodeToString(session[:]), Kind: kind, What: what,
+		Owner: owner.Self(), Since: now, Refreshed: now,
+	}}
+	var err error
+	if l.id, err = r.putLock(ctx, l.body); err != nil {
+		return nil, fmt.Errorf("lock the repository: %w", err)
+	}
+	// Its own comes first: of two that begin at once, each sees the other's.
+	locks, err := r.Locks(ctx)
+	if err != nil {
+		l.remove(ctx)
+		return nil, err
+	}
+	for _, o := range locks {
+		switch {
+		case o.ID == l.id:
+		case o.State.gone():
+			if err := r.be.Delete(ctx, locksDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+				l.remove(ctx)
+				return nil, fmt.Errorf("remove a lock that was left behind: %w", err)
+			}
+		case o.State == LockBad && (kind == LockPrune || kind == LockExclusive), o.State != LockBad && kind.conflicts(o.Kind):
+			l.remove(ctx)
+			return nil, &LockedError{o}
+		}
+	}
+	r.lock = l
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	l.stop = stop
+	go l.keep(inner)
+	return l, nil
+}
+
+// keep refreshes the lock until it is released. A refresh that fails is tried
+// again next time: there are several before the lock counts as stale.
+func (l *Lock) keep(ctx context.Context) {
+	defer close(l.done)
+	if l.r.opts.Refresh < 0 {
+		return
+	}
+	tick := time.NewTicker(l.r.opts.Refresh)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = l.refresh(ctx)
+		}
+	}
+}
+
+// refresh puts a newer lock in the place of the last one.
+func (l *Lock) refresh(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.renew(ctx)
+}
+
+func (l *Lock) renew(ctx context.Context) error {
+	if l.lost {
+		return ErrLockLost
+	}
+	body := l.body
+	body.Refreshed = l.r.opts.Now().UTC()
+	id, err := l.r.putLock(ctx, body)
+	if err != nil {
+		return fmt.Errorf("refresh the lock: %w", err)
+	}
+	old := l.id
+	l.body, l.id = body, id
+	if old == id {
+		return nil
+	}
+	switch err := l.r.be.Delete(ctx, locksDir+old.String()); {
+	case errors.Is(err, backend.ErrNotExist):
+		l.lost = true // somebody took this process for dead in between
+		l.remove(ctx)
+		return ErrLockLost
+	case err != nil:
+		return fmt.Errorf("refresh the lock: %w", err)
+	}
+	return nil
+}
+
+// see notes that the process has read lists of packs to remove.
+func (l *Lock) see(ctx context.Context, lists []FileID) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if slices.Equal(l.body.Seen, lists) {
+		return nil
+	}
+	l.body.Seen = lists
+	return l.renew(ctx)
+}
+
+// held returns nil if the lock was there all the time. A writer asks after its
+// snapshot is durable: whoever removes the lock of a process that seems dead
+// does so before it looks for snapshots, so either that snapshot was seen, or
+// its writer finds the lock gone and takes the snapshot back.
+func (l *Lock) held(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lost {
+		return ErrLockLost
+	}
+	_, err := l.r.be.Stat(ctx, locksDir+l.id.String())
+	if errors.Is(err, backend.ErrNotExist) {
+		l.lost = true
+		return ErrLockLost
+	}
+	return err
+}
+
+// Release removes the lock. It does so even if the context that it was made
+// with has ended.
+func (l *Lock) Release() {
+	if l == nil {
+		return
+	}
+	l.stop()
+	<-l.done
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	defer cancel()
+	l.remove(ctx)
+	l.r.lock = nil
+}
+
+// remove deletes the lock's file. What is left behind is recognised as dead by
+// whoever comes next.
+func (l *Lock) remove(ctx context.Context) {
+	_ = l.r.be.Delete(context.WithoutCancel(ctx), locksDir+l.id.String())
+}
+
+func (r *Repo) putLock(ctx context.Context, body lockBody) (FileID, error) {
+	plain, err := json.Marshal(body)
+	if err != nil {
+		return FileID{}, err
+	}
+	b, err := r.locks.Seal([]byte(lockMagic), plain, nil)
+	if err != nil {
+		return FileID{}, err
+	}
+	return r.putNamed(ctx, locksDir, b)
+}
+
+// Locks lists the locks in the repository, the oldest first.
+func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
+	self := owner.Self()
+	var out []LockInfo
+	err := r.be.List(ctx, locksDir, func(f backend.Info) error {
+		id, err := fileID(f.Name)
+		if err != nil {
+			return nil // not one of ours
+		}
+		info, err := r.readLock(ctx, f.Name)
+		switch {
+		case errors.Is(err, backend.ErrNotExist):
+			return nil // released or refreshed since it was listed
+		case errors.Is(err, ErrDamaged):
+			info.State = LockBad
+		case err != nil:
+			return err
+		default:
+			info.State = r.judge(info, self)
+		}
+		info.ID = id
+		out = append(out, info)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read locks: %w", err)
+	}
+	slices.SortFunc(out, func(a, b LockInfo) int { return a.Since.Compare(b.Since) })
+	return out, nil
+}
+
+func (r *Repo) judge(l LockInfo, self owner.Owner) LockState {
+	switch l.Owner.State(self) {
+	case owner.Alive:
+		return LockAlive
+	case owner.Dead:
+		return LockDead
+	}
+	if r.opts.Now().Sub(l.Refreshed) > lockStale {
+		return LockStale
+	}
+	return LockFresh
+}
+
+// RemoveLocks removes the locks that were left behind, or all with force, and
+// returns those it removed. A process whose lock goes while it runs notices
+// before its snapshot counts, and fails.
+func (r *Repo) RemoveLocks(ctx context.Context, force bool) ([]LockInfo, error) {
+	locks, err := r.Locks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var removed []LockInfo
+	for _, l := range locks {
+		if !force && !l.State.gone() && l.State != LockBad {
+			continue
+		}
+		if err := r.be.Delete(ctx, locksDir+l.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return removed, fmt.Errorf("remove lock %s: %w", l.ID.Short(), err)
+		}
+		removed = append(removed, l)
+	}
+	return removed, nil
+}
+
+func (r *Repo) readLock(ctx context.Context, name string) (LockInfo, error) {
+	b, err := r.readNamed(ctx, name, maxLockSize)
+	if err != nil {
+		return LockInfo{}, err
+	}
+	body, err := openLock(b, r.locks)
+	if err != nil {
+		return LockInfo{}, &DamageError{name, err}
+	}
+	return LockInfo{
+		Kind: body.Kind, What: body.What, Owner: body.Owner, Since: body.Since, Refreshed: body.Refreshed,
+		session: body.Session, seen: body.Seen,
+	}, nil
+}
+
+func openLock(b []byte, sealer *crypto.Sealer) (lockBody, error) {
+	var body lockBody
+	sealed, ok := hasMagic(b, lockMagic)
+	if !ok {
+		return body, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return body, err
+	}
+	return parseLock(plain)
+}
+
+func parseLock(plain []byte) (lockBody, error) {
+	var body lockBody
+	if err := json.Unmarshal(plain, &body); err != nil {
+		return body, err
+	}
+	if body.Version != lockVersion {
+		return body, fmt.Errorf("lock version %d: %w", body.Version, ErrUnsupported)
+	}
+	return body, nil
+}
