@@ -15,6 +15,7 @@ type Codec struct {
 	level   zstd.EncoderLevel
 	encoder *zstd.Encoder // made when first needed
 	decoder *zstd.Decoder // likewise
+	patcher *zstd.Decoder // likewise, for frames with a dictionary
 	deltas  map[Effort]*zstd.Encoder
 	scratch []byte
 }
@@ -139,15 +140,25 @@ func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error
 		if len(dict) == 0 || len(dict) > MaxDictSize {
 			return nil, fmt.Errorf("%w: dictionary of %d bytes", ErrDamaged, len(dict))
 		}
-		dec, err := newDecoder(zstd.WithDecoderDictRaw(0, dict))
+		dec, err := c.deltaDecoder(dict)
 		if err != nil {
 			return nil, err
 		}
-		defer dec.Close()
 		out, err := dec.DecodeAll(body, dst[:0:size])
 		return checkSize(out, size, err)
 	}
 	return nil, fmt.Errorf("%w: unknown %s", ErrDamaged, b.Encoding)
+}
+
+// deltaDecoder returns the decoder of deltas, set to a dictionary. A new one
+// takes longer to make than a small delta to decode, so it is kept.
+func (c *Codec) deltaDecoder(dict []byte) (_ *zstd.Decoder, err error) {
+	set := zstd.WithDecoderDictRaw(0, dict)
+	if c.patcher != nil {
+		return c.patcher, c.patcher.ResetWithOptions(nil, set)
+	}
+	c.patcher, err = newDecoder(set)
+	return c.patcher, err
 }
 
 func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {

@@ -100,7 +100,8 @@ func (v *verifier) block(ctx context.Context, file []byte, ref index.BlockRef) e
 	if err != nil {
 		return err
 	}
-	plain, err := v.codec.Decode(v.plain[:0], file[b.Offset:end], &b, dict)
+	defer dict.free()
+	plain, err := v.codec.Decode(v.plain[:0], file[b.Offset:end], &b, dict.b)
 	if err != nil {
 		return &DamageError{packName(id), fmt.Errorf("block at %d: %w", b.Offset, err)}
 	}

@@ -87,7 +87,11 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases, effort pack.Effor
 	if err != nil {
 		return nil, nil
 	}
-	frame, err := codec.Delta(r.plain, dict, effort)
+	defer dict.free()
+	if w.r.checkDictionary(ids, dict.b) != nil {
+		return nil, nil
+	}
+	frame, err := codec.Delta(r.plain, dict.b, effort)
 	if err != nil {
 		return nil, nil
 	}
@@ -264,7 +268,7 @@ func (c *chainWalk) attach(ref index.BlockRef) int {
 
 // otherCopy finds a chunk in another place than the first, which has failed.
 // Two programs that store at the same time can store a chunk twice.
-func (r *Repo) otherCopy(ctx context.Context, id chunk.ID, first error) ([]byte, error) {
+func (r *Repo) otherCopy(ctx context.Context, id chunk.ID, ref index.BlockRef, first error) ([]byte, error) {
 	if !errors.Is(first, ErrDamaged) {
 		return nil, first
 	}
@@ -277,5 +281,5 @@ func (r *Repo) otherCopy(ctx context.Context, id chunk.ID, first error) ([]byte,
 			return data, nil
 		}
 	}
-	return nil, first
+	return nil, r.blame(ctx, ref, first, map[index.BlockRef]bool{})
 }

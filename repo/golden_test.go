@@ -285,10 +285,11 @@ func (v *vectors) addPack(t *testing.T, r *Repo, name string, b []byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dict, _, err := r.dictionary(context.Background(), blk.Dict, 1)
+		lent, _, err := r.dictionary(context.Background(), blk.Dict, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
+		dict := bytes.Clone(lent.b)
 		plain, err := pack.NewCodec(r.blocks).Decode(nil, sealed, blk, dict)
 		if err != nil {
 			t.Fatal(err)

@@ -27,12 +27,12 @@ func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 		return nil, &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
 	}
 	b, err := r.cache.load(ctx, loc.Block, func() (decoded, error) { return r.block(ctx, loc.Block, 0) })
-	if err != nil {
-		return r.otherCopy(ctx, id, err)
+	var data []byte
+	if err == nil {
+		data, err = r.cutChunk(b.plain, loc, id)
 	}
-	data, err := r.cutChunk(b.plain, loc, id)
 	if err != nil {
-		return r.otherCopy(ctx, id, err)
+		return r.otherCopy(ctx, id, loc.Block, err)
 	}
 	return data, nil
 }
@@ -40,12 +40,19 @@ func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 // cutChunk takes a chunk out of its decoded block and checks its ID.
 func (r *Repo) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte, error) {
 	data := plain[loc.Start : loc.Start+loc.Size]
+	if err := r.checkID(data, loc.Pack, id); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+func (r *Repo) checkID(data []byte, from pack.ID, id chunk.ID) error {
 	h, _ := r.hashers.Get().(*chunk.Hasher)
 	defer r.hashers.Put(h)
 	if h.ID(data) != id {
-		return nil, &DamageError{packName(loc.Pack), fmt.Errorf("chunk %s has other bytes than its ID says", id.Short())}
+		return &DamageError{packName(from), fmt.Errorf("chunk %s has other bytes than its ID says", id.Short())}
 	}
-	return data, nil
+	return nil
 }
 
 // block reads and decodes one block. above is the number of blocks that are
@@ -55,19 +62,30 @@ func (r *Repo) block(ctx context.Context, ref index.BlockRef, above int) (decode
 		return decoded{}, errTooDeep()
 	}
 	id, b := r.index.Block(ref)
-	sealed := make([]byte, b.Stored)
-	if n, err := r.be.ReadAt(ctx, packName(id), sealed, int64(b.Offset)); n < len(sealed) {
-		if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
-			return decoded{}, &DamageError{packName(id), err}
-		}
-		return decoded{}, err
-	}
 	dict, depth, err := r.dictionary(ctx, b.Dict, above+1)
 	if err != nil {
 		return decoded{}, err
 	}
-	plain, err := r.decode(id, sealed, &b, dict)
+	defer dict.free()
+	sealed := r.scratch.take(int(b.Stored))
+	defer sealed.free()
+	if err := r.readSealed(ctx, id, sealed.b, int64(b.Offset)); err != nil {
+		return decoded{}, err
+	}
+	plain, err := r.decode(id, sealed.b, &b, dict.b)
 	return decoded{plain, depth}, err
+}
+
+// readSealed fills sealed with the bytes of a pack from an offset on.
+func (r *Repo) readSealed(ctx context.Context, id pack.ID, sealed []byte, offset int64) error {
+	n, err := r.be.ReadAt(ctx, packName(id), sealed, offset)
+	if n == len(sealed) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
+		return &DamageError{packName(id), err}
+	}
+	return err
 }
 
 func errTooDeep() error {
@@ -85,44 +103,100 @@ func (r *Repo) decode(id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]
 	return plain, err
 }
 
-// dictionary puts together the chunks that form a block's dictionary. Their
-// blocks come from the cache or are decoded here; waiting for another
-// goroutine's load could be waiting for oneself. It returns also the depth of
-// the block that uses it.
-func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict []byte, depth int, err error) {
+// dictionary puts together the chunks that form a block's dictionary, to be
+// given back with free. Their blocks come from the cache or are decoded here;
+// waiting for another goroutine's load could be waiting for oneself. It returns
+// also the depth of the block that uses it.
+//
+// The IDs of these chunks are not checked: those of the chunks that come out of
+// the decoded block are. Whoever keeps what was made with a dictionary without
+// such a check has to call checkDictionary.
+func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict scratch, depth int, err error) {
 	if len(ids) == 0 {
-		return nil, 0, nil
+		return scratch{}, 0, nil
 	}
+	locs := make([]index.Location, len(ids))
 	size := 0
-	for _, id := range ids {
-		n, ok := r.index.Size(id)
+	for i, id := range ids {
+		loc, ok := r.index.Lookup(id)
 		if !ok {
-			return nil, 0, &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
+			return scratch{}, 0, &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
 		}
-		if size += int(n); size > pack.MaxDictSize {
-			return nil, 0, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
+		if size += int(loc.Size); size > pack.MaxDictSize {
+			return scratch{}, 0, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
 		}
+		locs[i] = loc
 	}
-	dict = make([]byte, 0, size)
-	for _, id := range ids {
-		loc, _ := r.index.Lookup(id)
-		base, ok := r.cache.get(loc.Block)
-		if !ok {
-			if base, err = r.block(ctx, loc.Block, above); err != nil {
-				return nil, 0, fmt.Errorf("dictionary: %w", err)
+	dict = r.scratch.take(size)
+	at := 0
+	var base decoded
+	for i, loc := range locs {
+		if i == 0 || loc.Block != locs[i-1].Block {
+			if base, err = r.base(ctx, loc.Block, above); err != nil {
+				dict.free()
+				return scratch{}, 0, err
 			}
-			r.cache.put(loc.Block, base)
 		}
 		if depth = max(depth, base.depth+1); depth > pack.MaxDepth {
-			return nil, 0, errTooDeep()
+			dict.free()
+			return scratch{}, 0, errTooDeep()
 		}
-		data, err := r.cutChunk(base.plain, loc, id)
-		if err != nil {
-			return nil, 0, fmt.Errorf("dictionary: %w", err)
-		}
-		dict = append(dict, data...)
+		at += copy(dict.b[at:], base.plain[loc.Start:loc.Start+loc.Size])
 	}
 	return dict, depth, nil
+}
+
+// base returns a block that a dictionary needs.
+func (r *Repo) base(ctx context.Context, ref index.BlockRef, above int) (decoded, error) {
+	b, ok := r.cache.get(ref)
+	if ok {
+		return b, nil
+	}
+	b, err := r.block(ctx, ref, above)
+	if err != nil {
+		return decoded{}, fmt.Errorf("dictionary: %w", err)
+	}
+	r.cache.put(ref, b)
+	return b, nil
+}
+
+// checkDictionary checks the IDs of the chunks in a dictionary.
+func (r *Repo) checkDictionary(ids []chunk.ID, dict []byte) error {
+	for _, id := range ids {
+		loc, ok := r.index.Lookup(id)
+		if !ok || int(loc.Size) > len(dict) {
+			return &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
+		}
+		if err := r.checkID(dict[:loc.Size], loc.Pack, id); err != nil {
+			return fmt.Errorf("dictionary: %w", err)
+		}
+		dict = dict[loc.Size:]
+	}
+	return nil
+}
+
+// blame finds out why what was decoded from a block is wrong: it returns the
+// first error in the blocks that its dictionary comes from, or err.
+func (r *Repo) blame(ctx context.Context, ref index.BlockRef, err error, seen map[index.BlockRef]bool) error {
+	if seen[ref] || ctx.Err() != nil {
+		return err
+	}
+	seen[ref] = true
+	_, ids := r.index.Needs(ref)
+	for _, id := range ids {
+		loc, ok := r.index.Lookup(id)
+		if !ok {
+			continue
+		}
+		b, bad := r.base(ctx, loc.Block, 1)
+		if bad == nil {
+			_, bad = r.cutChunk(b.plain, loc, id)
+		}
+		if errors.Is(bad, ErrDamaged) {
+			return r.blame(ctx, loc.Block, bad, seen)
+		}
+	}
+	return err
 }
 
 // WriteContent writes the bytes of a file to w and checks that they are as

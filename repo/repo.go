@@ -192,6 +192,7 @@ type Repo struct {
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
+	scratch scratchPool
 	cache   *blockCache
 
 	index       *index.Index

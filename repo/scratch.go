@@ -1,0 +1,33 @@
+package repo
+
+import "sync"
+
+// scratchPool lends memory for sealed bytes and dictionaries, which are needed
+// for a moment, once a block.
+type scratchPool struct{ pool sync.Pool } // of *[]byte
+
+// scratch is lent memory of the length that was asked for. Its bytes are
+// whatever the last user left. The zero value is none.
+type scratch struct {
+	b    []byte
+	pool *sync.Pool
+	from *[]byte
+}
+
+func (p *scratchPool) take(n int) scratch {
+	from, _ := p.pool.Get().(*[]byte)
+	if from == nil {
+		from = new([]byte)
+	}
+	if cap(*from) < n {
+		*from = make([]byte, n)
+	}
+	return scratch{(*from)[:n], &p.pool, from}
+}
+
+// free gives the memory back. Nobody may use it afterwards.
+func (s scratch) free() {
+	if s.from != nil {
+		s.pool.Put(s.from)
+	}
+}
