@@ -182,6 +182,9 @@ type materializer struct {
 	res  *MaterializeResult
 	root *os.Root // the hidden folder: nothing is opened but through it
 
+	folder *os.File   // the same folder, for createDirect; nil if that is of no use
+	exact  exactModes // likewise
+
 	newView   func() view
 	layout    *layout
 	keptFiles atomic.Int64
@@ -206,6 +209,10 @@ func (m *materializer) fill(ctx context.Context, s *repo.Snapshot, dir string) e
 	}
 	defer root.Close()
 	m.root = root
+	if folder, err := root.Open("."); err == nil {
+		defer folder.Close()
+		m.folder = folder // without it writing is only slower
+	}
 	m.opts.Progress.enter("reading snapshot")
 	if err := m.prepare(ctx, s); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -81,14 +80,14 @@ func describe(e *tree.Entry) string {
 // file writes one file unless an interrupted run left it whole.
 func (m *materializer) file(ctx context.Context, e *tree.Entry) error {
 	path := filepath.FromSlash(e.Path)
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	f, err := m.root.OpenFile(path, flags, 0o600)
+	mode := modeOf(e, 0o600)
+	f, err := m.create(path, mode)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Entries of folders may be missing from what somebody else wrote.
 		if err := m.root.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
-		f, err = m.root.OpenFile(path, flags, 0o600)
+		f, err = m.create(path, mode)
 	}
 	if errors.Is(err, fs.ErrExist) {
 		whole, err := m.whole(ctx, e)
@@ -102,34 +101,58 @@ func (m *materializer) file(ctx context.Context, e *tree.Entry) error {
 		if err := m.root.Remove(path); err != nil {
 			return err
 		}
-		if f, err = m.root.OpenFile(path, flags, 0o600); err != nil {
+		if f, err = m.create(path, mode); err != nil {
 			return err
 		}
 	} else if err != nil {
 		return err
 	}
-	err = m.write(ctx, f, e)
+	err = writeBlob(ctx, m.r, progressWriter{f, m.opts.Progress}, e)
+	if err == nil {
+		err = f.finish(mode, time.Unix(0, e.ModTime))
+	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil {
-		return err
-	}
-	return m.setMeta(e, 0o600)
+	return err
 }
 
-// write puts the content into a new file. Small pieces are gathered, large
-// ones pass through.
-func (m *materializer) write(ctx context.Context, f *os.File, e *tree.Entry) error {
-	w := progressWriter{f, m.opts.Progress}
-	if len(e.Content.IDs) < 2 || e.Seal != nil {
-		return writeBlob(ctx, m.r, w, e)
+// created is a new file in the hidden folder.
+type created interface {
+	io.WriteCloser
+	// finish sets what writing changes, and the mode unless the file has it.
+	finish(mode fs.FileMode, mtime time.Time) error
+}
+
+// create makes a new file, in the short way where there is one. It fails with
+// fs.ErrExist if something has the name and fs.ErrNotExist if its folder is not
+// there.
+func (m *materializer) create(path string, mode fs.FileMode) (created, error) {
+	f, err := createDirect(m.folder, path, mode, &m.exact)
+	if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+		return f, err
 	}
-	buf := bufio.NewWriterSize(w, 256<<10)
-	if err := writeBlob(ctx, m.r, buf, e); err != nil {
-		return err
+	long, err := m.root.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
 	}
-	return buf.Flush()
+	return rootFile{long, m.root, path}, nil
+}
+
+// rootFile is a file that was created through os.Root.
+type rootFile struct {
+	*os.File
+	root *os.Root
+	path string
+}
+
+func (f rootFile) finish(mode fs.FileMode, mtime time.Time) error {
+	if mode != 0o600 {
+		if err := f.root.Chmod(f.path, mode); err != nil {
+			return err
+		}
+	}
+	return f.root.Chtimes(f.path, mtime, mtime)
 }
 
 // whole reports whether the file on disk has the content of an entry.
@@ -165,11 +188,15 @@ func (m *materializer) verify(ctx context.Context, e *tree.Entry) error {
 	return nil
 }
 
-// setMeta sets the mode, with what the owner needs added, and the mtime.
+// modeOf is the mode to give an entry: with what the owner needs added.
+func modeOf(e *tree.Entry, least fs.FileMode) fs.FileMode {
+	return fs.FileMode(e.Mode)&fs.ModePerm | least
+}
+
+// setMeta sets the mode and the mtime of what is there already.
 func (m *materializer) setMeta(e *tree.Entry, least fs.FileMode) error {
 	path := filepath.FromSlash(e.Path)
-	mode := fs.FileMode(e.Mode)&fs.ModePerm | least
-	if mode != least {
+	if mode := modeOf(e, least); mode != least {
 		if err := m.root.Chmod(path, mode); err != nil {
 			return err
 		}
