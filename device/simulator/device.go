@@ -1,0 +1,247 @@
+package simulator
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// MobileBackup2 names the backup service, which Handle adds. It is the one that
+// a locked device starts only for a host that shows its EscrowBag.
+const MobileBackup2 = "com.apple.mobilebackup2"
+
+// Lockdown stands for lockdownd's own connections, where a service's name is
+// asked for: in events and faults.
+const Lockdown = "lockdown"
+
+// Spec says what a device is. Fields that are left out get the values of an
+// ordinary iPhone.
+type Spec struct {
+	UDID           string // as in TargetIdentifier, with its dash
+	Name           string
+	ProductType    string // such as "iPhone14,5"
+	ProductVersion string // of iOS
+	BuildVersion   string
+	SerialNumber   string
+	WiFiAddress    string // MAC
+
+	Capacity  uint64 // bytes of storage
+	Available uint64 // bytes of it that are free
+
+	Trust   Trust // what it says to hosts that want to pair
+	Managed bool  // a profile forbids pairing with further hosts
+
+	PlainText bool   // no TLS, neither in sessions nor in services
+	MaxTLS    uint16 // newest version of TLS it speaks, for old devices; 0: any
+	Now       func() time.Time
+}
+
+func (s Spec) withDefaults() Spec {
+	or := func(v *string, other string) {
+		if *v == "" {
+			*v = other
+		}
+	}
+	or(&s.UDID, "00008110-000A1B2C3D4E5F60")
+	or(&s.Name, "Simulated iPhone")
+	or(&s.ProductType, "iPhone14,5")
+	or(&s.ProductVersion, "17.5.1")
+	or(&s.BuildVersion, "21F90")
+	or(&s.SerialNumber, "SIM"+strings.ToUpper(s.UDID[max(0, len(s.UDID)-9):]))
+	or(&s.WiFiAddress, "02:00:00:00:00:01")
+	if s.Capacity == 0 {
+		s.Capacity = 128_000_000_000
+		s.Available = 64_000_000_000
+	}
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	return s
+}
+
+// Handler is the device's side of one connection to a service. The connection
+// is closed when it returns, and when ctx ends.
+type Handler func(ctx context.Context, conn net.Conn)
+
+// Device is one simulated device. Its methods may be called at any time from any
+// goroutine.
+type Device struct {
+	spec    Spec
+	journal *journal
+	values  valueStore
+	key     func() (*rsa.PrivateKey, error) // made when first needed
+	faults  faults
+
+	mu       sync.Mutex
+	trust    trustState
+	lock     lockState
+	services map[string]Handler
+	refused  map[string]string // errors of services that do not start
+	ports    ports
+}
+
+// NewDevice returns a device that is not attached to anything yet.
+func NewDevice(spec Spec) *Device {
+	spec = spec.withDefaults()
+	d := &Device{
+		spec:    spec,
+		journal: newJournal(spec.Now),
+		trust:   trustState{policy: spec.Trust, hosts: map[string]trustedHost{}},
+		ports:   ports{open: map[uint16]port{}, next: firstPort},
+	}
+	d.key = sync.OnceValues(newKey)
+	d.services = map[string]Handler{}
+	d.fillValues()
+	return d
+}
+
+func (d *Device) fillValues() {
+	class := "iPhone"
+	if strings.HasPrefix(d.spec.ProductType, "iPad") {
+		class = "iPad"
+	}
+	for at, v := range map[valueKey]any{
+		{"", "ActivationState"}:                   "Activated",
+		{"", "BuildVersion"}:                      d.spec.BuildVersion,
+		{"", "CPUArchitecture"}:                   "arm64e",
+		{"", "DeviceClass"}:                       class,
+		{"", "DeviceColor"}:                       "1",
+		{"", "DeviceName"}:                        d.spec.Name,
+		{"", "HardwareModel"}:                     "D17AP",
+		{"", "PasswordProtected"}:                 false,
+		{"", "ProductName"}:                       "iPhone OS",
+		{"", "ProductType"}:                       d.spec.ProductType,
+		{"", "ProductVersion"}:                    d.spec.ProductVersion,
+		{"", "ProtocolVersion"}:                   "2",
+		{"", "SerialNumber"}:                      d.spec.SerialNumber,
+		{"", "TimeZone"}:                          "Europe/Berlin",
+		{"", "TimeIntervalSince1970"}:             float64(d.spec.Now().Unix()),
+		{"", "UniqueDeviceID"}:                    d.spec.UDID,
+		{"", "WiFiAddress"}:                       d.spec.WiFiAddress,
+		{DomainBackup, "WillEncrypt"}:             false,
+		{DomainBackup, "Version"}:                 "2.4",
+		{DomainBackup, "RequiresEncryption"}:      false,
+		{DomainBackup, "CloudBackupEnabled"}:      false,
+		{DomainITunes, "MinITunesVersion"}:        "12.12",
+		{DomainStore, "AccountSocialEnabled"}:     false,
+		{DomainFindMy, "IsAssociated"}:            false,
+		{DomainDiskUsage, "TotalDataCapacity"}:    d.spec.Capacity,
+		{DomainDiskUsage, "TotalDiskCapacity"}:    d.spec.Capacity,
+		{DomainDiskUsage, "TotalDataAvailable"}:   d.spec.Available,
+		{DomainBattery, "BatteryIsCharging"}:      true,
+		{DomainBattery, "ExternalConnected"}:      true,
+		{DomainWireless, "EnableWifiConnections"}: true,
+		{DomainBattery, "BatteryCurrentCapacity"}: uint64(80),
+	} {
+		d.SetValue(at.domain, at.key, v)
+	}
+}
+
+// UDID returns the device's identifier.
+func (d *Device) UDID() string { return d.spec.UDID }
+
+// Name returns the name that the owner gave the device.
+func (d *Device) Name() string { return d.text("", "DeviceName") }
+
+// Handle adds a service, or replaces one. A nil handler removes it.
+func (d *Device) Handle(service string, h Handler) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if h == nil {
+		delete(d.services, service)
+		return
+	}
+	d.services[service] = h
+}
+
+// Refuse makes StartService answer with an error, such as ServiceProhibited,
+// instead of starting a service; "" lets it start again.
+func (d *Device) Refuse(service, lockdownError string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refused == nil {
+		d.refused = map[string]string{}
+	}
+	d.refused[service] = lockdownError
+}
+
+// sockaddr is where the device is said to be in the network.
+func (d *Device) sockaddr() []byte { return sockaddr([4]byte{127, 0, 0, 1}) }
+
+func (d *Device) tlsMax() uint16 {
+	if d.spec.MaxTLS == 0 {
+		return tls.VersionTLS13
+	}
+	return d.spec.MaxTLS
+}
+
+// Lock is how accessible a device is.
+type Lock int
+
+const (
+	Unlocked       Lock = iota
+	Locked              // the screen is locked, after it was open
+	NotYetUnlocked      // since it was switched on nobody has unlocked it
+)
+
+func (l Lock) String() string {
+	switch l {
+	case Unlocked:
+		return "unlocked"
+	case Locked:
+		return "locked"
+	case NotYetUnlocked:
+		return "not yet unlocked since it was switched on"
+	}
+	return fmt.Sprintf("Lock(%d)", int(l))
+}
+
+type lockState struct {
+	state    Lock
+	passcode bool
+}
+
+// Lock returns whether the screen is locked.
+func (d *Device) Lock() Lock {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lock.state
+}
+
+// SetLock locks or unlocks the screen. A device that can be locked has a
+// passcode from then on.
+func (d *Device) SetLock(l Lock) {
+	d.mu.Lock()
+	d.lock.state = l
+	if l != Unlocked {
+		d.lock.passcode = true
+	}
+	d.mu.Unlock()
+	d.SetValue("", "PasswordProtected", l != Unlocked)
+}
+
+// PasscodeSet returns whether the device has a passcode, so that it asks for it
+// before a backup.
+func (d *Device) PasscodeSet() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.lock.passcode
+}
+
+// SetPasscode says whether the device has a passcode. Without one it is unlocked.
+func (d *Device) SetPasscode(set bool) {
+	d.mu.Lock()
+	d.lock.passcode = set
+	if !set {
+		d.lock.state = Unlocked
+	}
+	d.mu.Unlock()
+	if !set {
+		d.SetValue("", "PasswordProtected", false)
+	}
+}

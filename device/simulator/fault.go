@@ -1,0 +1,239 @@
+package simulator
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Direction says which bytes of a connection count.
+type Direction int
+
+const (
+	Either   Direction = iota // both together
+	FromHost                  // those that the device has read
+	ToHost                    // those that the device has sent
+)
+
+// Fault is something that happens to a link while a service is used.
+type Fault struct {
+	Service   string // name of a service, Lockdown, or "" for any
+	Direction Direction
+	// After is the number of bytes that pass unharmed, counted from the
+	// connection's beginning: a service's own bytes, without those of TLS, for
+	// Lockdown those on the wire.
+	After int64
+	// Silent makes the connection stay open and nothing pass any more, instead
+	// of cutting it.
+	Silent bool
+}
+
+// maxFaults bounds how many wait for a connection.
+const maxFaults = 1024
+
+var errCut = errors.New("simulated fault: the link is cut")
+
+// faults are those that wait for a connection of their service, and the
+// connections that exist.
+type faults struct {
+	mu      sync.Mutex
+	waiting []Fault
+	open    map[*conn]struct{}
+	latency time.Duration
+}
+
+func (f *Fault) fits(service string) bool { return f.Service == "" || f.Service == service }
+
+// Inject lets a fault happen to the open connections of its service or, if there
+// are none, to the next one.
+func (d *Device) Inject(f Fault) {
+	d.faults.mu.Lock()
+	var hit []*conn
+	for c := range d.faults.open {
+		if f.fits(c.service) {
+			hit = append(hit, c)
+		}
+	}
+	if len(hit) == 0 && len(d.faults.waiting) < maxFaults {
+		d.faults.waiting = append(d.faults.waiting, f)
+	}
+	d.faults.mu.Unlock()
+	for _, c := range hit {
+		c.set(f)
+	}
+}
+
+// Cut breaks the open connections of a service, or the next one if there are
+// none, once so many bytes have passed in both directions together. With 0 that
+// is at once.
+func (d *Device) Cut(service string, afterBytes int64) {
+	d.Inject(Fault{Service: service, After: afterBytes})
+}
+
+// SetLatency delays everything that the device sends, one write at a time.
+func (d *Device) SetLatency(by time.Duration) {
+	d.faults.mu.Lock()
+	defer d.faults.mu.Unlock()
+	d.faults.latency = by
+}
+
+func (f *faults) delay() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.latency
+}
+
+// add registers a connection and gives it the fault that waits for it.
+func (f *faults) add(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = map[*conn]struct{}{}
+	}
+	f.open[c] = struct{}{}
+	for i := range f.waiting {
+		if fault := f.waiting[i]; fault.fits(c.service) {
+			f.waiting = append(f.waiting[:i], f.waiting[i+1:]...)
+			c.fault = &fault
+			return
+		}
+	}
+}
+
+func (f *faults) remove(c *conn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.open, c)
+}
+
+// conn is a connection as a service sees it: after TLS, on a link that may have
+// faults.
+type conn struct {
+	net.Conn // with TLS if the service has it
+	raw      net.Conn
+	done     <-chan struct{} // closed when the connection is to end
+	service  string
+	dev      *Device
+	link     *Link
+
+	mu      sync.Mutex
+	in, out int64
+	fault   *Fault
+	silent  bool
+	cut     bool
+}
+
+// set gives an open connection a fault, which may be due already.
+func (c *conn) set(f Fault) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fault = &f
+	c.check()
+}
+
+// check lets the fault happen when it is due; c.mu must be held.
+func (c *conn) check() {
+	if c.fault == nil || c.left() > 0 {
+		return
+	}
+	if c.fault.Silent {
+		c.silent = true
+	} else {
+		c.cut = true
+		c.raw.Close()
+	}
+	c.fault = nil
+	c.dev.Log(c.service, "fault", "")
+}
+
+// left is the number of bytes that pass until the fault.
+func (c *conn) left() int64 {
+	n := c.fault.After
+	if c.fault.Direction != ToHost {
+		n -= c.in
+	}
+	if c.fault.Direction != FromHost {
+		n -= c.out
+	}
+	return n
+}
+
+// allow returns how many of n bytes may pass in a direction, and whether the
+// connection is usable at all.
+func (c *conn) allow(dir Direction, n int) (int, error) {
+	c.mu.Lock()
+	c.check()
+	silent, cut := c.silent, c.cut
+	if c.fault != nil && (c.fault.Direction == Either || c.fault.Direction == dir) {
+		n = int(min(int64(n), c.left()))
+	}
+	c.mu.Unlock()
+	if silent {
+		return 0, c.hang()
+	}
+	if cut {
+		return 0, errCut
+	}
+	return n, nil
+}
+
+// passed counts bytes.
+func (c *conn) passed(dir Direction, n int) {
+	c.mu.Lock()
+	if dir == FromHost {
+		c.in += int64(n)
+	} else {
+		c.out += int64(n)
+	}
+	c.check()
+	c.mu.Unlock()
+}
+
+// hang takes what the host sends and gives nothing until the connection ends.
+func (c *conn) hang() error {
+	_, _ = io.Copy(io.Discard, c.raw)
+	return errCut
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	allowed, err := c.allow(FromHost, len(p))
+	if err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(p[:allowed])
+	c.mu.Lock()
+	late := c.silent // a fault that came while Read waited
+	c.mu.Unlock()
+	if late {
+		return 0, c.hang()
+	}
+	c.passed(FromHost, n)
+	return n, err
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	if delay := c.dev.faults.delay(); delay > 0 {
+		t := time.NewTimer(delay)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.done:
+			return 0, net.ErrClosed
+		}
+	}
+	written := 0
+	for {
+		allowed, err := c.allow(ToHost, len(p)-written)
+		if err != nil {
+			return written, err
+		}
+		n, err := c.Conn.Write(p[written : written+allowed])
+		written += n
+		c.passed(ToHost, n)
+		if err != nil || written == len(p) {
+			return written, err
+		}
+	}
+}

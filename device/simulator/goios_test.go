@@ -1,0 +1,245 @@
+package simulator
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/danielpaulus/go-ios/ios"
+
+	"github.com/snap-backup/snap/device/plistmsg"
+)
+
+func TestListAndListen(t *testing.T) {
+	r := newRig(t)
+	a := NewDevice(Spec{UDID: "00008030-000000000000A11A", Name: "A"})
+	b := NewDevice(Spec{UDID: "00008030-000000000000B11B", Name: "B"})
+	r.Attach(a, USB)
+	r.Attach(a, Network)
+	list, err := ios.ListDevices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(list.DeviceList); n != 2 {
+		t.Fatalf("%d devices: %v", n, list)
+	}
+	for i, want := range []string{"USB", "Network"} {
+		if e := list.DeviceList[i]; e.Properties.SerialNumber != a.UDID() || e.Properties.ConnectionType != want || e.DeviceID != i+1 {
+			t.Errorf("device %d is %+v", i, e)
+		}
+	}
+	next, stop, err := ios.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	expect := func(what string, id int) {
+		t.Helper()
+		msg, err := next()
+		if err != nil || msg.MessageType != what || msg.DeviceID != id {
+			t.Errorf("got %+v %v, want %s of %d", msg, err, what, id)
+		}
+	}
+	expect("Attached", 1)
+	expect("Attached", 2)
+	link := r.Attach(b, USB)
+	expect("Attached", 3)
+	link.Detach()
+	expect("Detached", 3)
+	r.Detach(a)
+	expect("Detached", 1)
+	expect("Detached", 2)
+}
+
+func TestSessionAndValues(t *testing.T) {
+	for name, spec := range map[string]Spec{
+		"TLS 1.3": {Name: "größer 📱"},
+		"TLS 1.2": {Name: "older", MaxTLS: tls.VersionTLS12},
+		"plain":   {Name: "plain", PlainText: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			d := r.device(spec)
+			e := r.entry(d.UDID())
+			values, err := ios.GetValuesPlist(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if values["DeviceName"] != spec.Name || values["UniqueDeviceID"] != d.UDID() {
+				t.Errorf("values %v", values)
+			}
+			session, err := ios.ConnectLockdownWithSession(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer session.Close()
+			if v, err := session.GetValueForDomain("WillEncrypt", DomainBackup); v != false || err != nil {
+				t.Errorf("WillEncrypt is %v %v", v, err)
+			}
+			if v, err := session.GetValueForDomain("Nothing", DomainBackup); v != nil || err != nil {
+				t.Errorf("an unknown value is %v %v", v, err)
+			}
+			if err := session.SetValueForDomain("EnableWifiConnections", DomainWireless, false); err != nil {
+				t.Error(err)
+			}
+			if v := d.Value(DomainWireless, "EnableWifiConnections"); v != false {
+				t.Errorf("what was set is %v", v)
+			}
+			r.blameless(d)
+		})
+	}
+}
+
+// A service that is added gets what the host sends, after TLS.
+func TestHandle(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		r := newRig(t)
+		d := r.device(Spec{PlainText: plain})
+		d.Handle("org.example.echo", func(_ context.Context, conn net.Conn) { _, _ = io.Copy(conn, conn) })
+		c, err := ios.ConnectToService(r.entry(d.UDID()), "org.example.echo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 5)
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
+			t.Errorf("%q %v", got, err)
+		}
+		c.Close()
+		r.await(d, "org.example.echo", "close")
+		r.blameless(d)
+		if _, err := ios.ConnectToService(r.entry(d.UDID()), "org.example.none"); err == nil || !strings.Contains(err.Error(), "InvalidService") {
+			t.Errorf("unknown service: %v", err)
+		}
+		d.Refuse("org.example.echo", "ServiceProhibited")
+		if _, err := ios.ConnectToService(r.entry(d.UDID()), "org.example.echo"); err == nil || !strings.Contains(err.Error(), "ServiceProhibited") {
+			t.Errorf("refused service: %v", err)
+		}
+	}
+}
+
+func TestPair(t *testing.T) {
+	r := newRig(t)
+	d := NewDevice(Spec{})
+	r.Attach(d, USB)
+	e := r.entry(d.UDID())
+	refused := func(want string) {
+		t.Helper()
+		if err := ios.Pair(e); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	if _, err := ios.ReadPairRecord(d.UDID()); err == nil {
+		t.Error("a pair record of nobody")
+	}
+	d.SetLock(Locked)
+	refused("PasswordProtected")
+	d.SetLock(Unlocked)
+	d.SetManaged(true)
+	refused("MCProtected")
+	d.SetManaged(false)
+	refused("accept the PairingDialog")
+	if !d.TrustDialog() {
+		t.Error("no dialog")
+	}
+	d.AnswerTrust(false)
+	refused("UserDeniedPairing")
+	refused("UserDeniedPairing")
+	r.Detach(d)
+	r.Attach(d, USB)
+	e = r.entry(d.UDID())
+	refused("accept the PairingDialog")
+	d.AnswerTrust(true)
+	if err := ios.Pair(e); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ios.GetValuesPlist(e); err != nil {
+		t.Errorf("after pairing: %v", err)
+	}
+	record, err := ios.ReadPairRecord(d.UDID())
+	if err != nil || len(record.EscrowBag) != 32 {
+		t.Errorf("record %+v %v", record, err)
+	}
+	d.ForgetHosts()
+	if _, err := ios.GetValuesPlist(e); err == nil {
+		t.Error("a stale pairing was accepted")
+	}
+	r.blameless(d)
+	if _, err := ios.GetDevice(d.UDID()); err != nil {
+		t.Error(err)
+	}
+	r.Detach(d)
+	r.Attach(d, Network)
+	e = r.entry(d.UDID())
+	refused("PairingProhibitedOverThisConnection")
+}
+
+// startBackup asks for the backup service with an EscrowBag, or without when it
+// is nil, and returns lockdownd's error.
+func startBackup(t *testing.T, e ios.DeviceEntry, bag []byte) string {
+	t.Helper()
+	session, err := ios.ConnectLockdownWithSession(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer session.Close()
+	request := map[string]any{"Label": "test", "Request": "StartService", "Service": MobileBackup2}
+	if bag != nil {
+		request["EscrowBag"] = bag
+	}
+	if err := session.Send(request); err != nil {
+		t.Fatal(err)
+	}
+	b, err := session.ReadMessage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := plistmsg.DecodeDict(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, _ := reply["Error"].(string)
+	if (name == "") != (reply["Port"] != nil) {
+		t.Errorf("reply %v", reply)
+	}
+	return name
+}
+
+func TestEscrowBag(t *testing.T) {
+	r := newRig(t)
+	d := r.device(Spec{})
+	d.Handle(MobileBackup2, func(context.Context, net.Conn) {})
+	e := r.entry(d.UDID())
+	record, err := ios.ReadPairRecord(d.UDID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bag := record.EscrowBag
+	for _, test := range []struct {
+		lock       Lock
+		bag        []byte
+		want       string
+		violations int
+	}{
+		{Unlocked, bag, "", 0},
+		{Locked, bag, "", 0},
+		{NotYetUnlocked, bag, "EscrowLocked", 0},
+		{Unlocked, nil, "", 1},
+		{Locked, nil, "PasswordProtected", 2},
+		{NotYetUnlocked, nil, "PasswordProtected", 3},
+		{Locked, make([]byte, 32), "PasswordProtected", 4},
+	} {
+		d.SetLock(test.lock)
+		if got := startBackup(t, e, test.bag); got != test.want {
+			t.Errorf("%v: got %q, want %q", test.lock, got, test.want)
+		}
+		if got := d.Violations(); len(got) != test.violations {
+			t.Errorf("%v: violations %q", test.lock, got)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package simulator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Event is one thing that happened at a device.
+type Event struct {
+	Time    time.Time
+	Service string // name of a service, or "lockdown", "mux", "trust"
+	Kind    string // such as "connect", "close", "StartService", "post", "observe", "lock"
+	Detail  string // such as the name of a notification or a path
+}
+
+func (e Event) String() string { return e.Service + " " + e.Kind + " " + e.Detail }
+
+// What is kept of each; a host must not fill memory by repeating itself.
+const (
+	maxEvents     = 20000
+	maxViolations = 1000
+)
+
+// journal keeps what happened and what was wrong with it.
+type journal struct {
+	mu         sync.Mutex
+	now        func() time.Time
+	first      int // number of the first event that is still kept
+	events     []Event
+	violations []string
+	more       chan struct{} // closed and replaced with every event
+}
+
+func newJournal(now func() time.Time) *journal {
+	return &journal{now: now, more: make(chan struct{})}
+}
+
+func (j *journal) add(service, kind, detail string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.events) == maxEvents {
+		half := maxEvents / 2
+		j.events = append(j.events[:0], j.events[half:]...)
+		j.first += half
+	}
+	const longest = 512
+	if len(detail) > longest {
+		detail = detail[:longest] + "…"
+	}
+	j.events = append(j.events, Event{j.now(), service, kind, detail})
+	close(j.more)
+	j.more = make(chan struct{})
+}
+
+func (j *journal) violate(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	j.mu.Lock()
+	if len(j.violations) < maxViolations {
+		j.violations = append(j.violations, text)
+	}
+	j.mu.Unlock()
+	j.add("host", "violation", text)
+}
+
+// from returns the kept events from number n on, the number of the next one,
+// and a channel that is closed when there is one.
+func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	kept := j.events[min(max(n-j.first, 0), len(j.events)):]
+	return slices.Clone(kept), j.first + len(j.events), j.more
+}
+
+// Events returns what happened so far, oldest first. Of very many events the
+// oldest are forgotten.
+func (d *Device) Events() []Event {
+	events, _, _ := d.journal.from(0)
+	return events
+}
+
+// Await returns the first event that match wants, among those that happened
+// already and those that will, or the context's error.
+func (d *Device) Await(ctx context.Context, match func(Event) bool) (Event, error) {
+	next := 0
+	for {
+		var events []Event
+		var more <-chan struct{}
+		events, next, more = d.journal.from(next)
+		if i := slices.IndexFunc(events, match); i >= 0 {
+			return events[i], nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		}
+	}
+}
+
+// Log adds an event, for services that are added with Handle.
+func (d *Device) Log(service, kind, detail string) { d.journal.add(service, kind, detail) }
+
+// Violations returns what the host did wrong, oldest first.
+func (d *Device) Violations() []string {
+	d.journal.mu.Lock()
+	defer d.journal.mu.Unlock()
+	return slices.Clone(d.journal.violations)
+}
+
+// Violate records that the host did something wrong, for services that are
+// added with Handle.
+func (d *Device) Violate(format string, args ...any) { d.journal.violate(format, args...) }

@@ -1,0 +1,242 @@
+package simulator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+
+	"github.com/snap-backup/snap/device/plistmsg"
+)
+
+// maxRequest bounds a request to lockdownd, in bytes. Pair is the longest, with
+// three certificates.
+const maxRequest = 1 << 20
+
+// session is what lockdownd knows of one connection.
+type session struct {
+	dev  *Device
+	over Transport
+	id   string // "" outside of a session
+	host trustedHost
+}
+
+// serveLockdown answers one connection to lockdownd.
+func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
+	s := session{dev: d, over: USB}
+	if c, ok := raw.(*conn); ok && c.link != nil {
+		s.over = c.link.Transport
+	}
+	stream := raw
+	for {
+		request, err := plistmsg.ReadDict(stream, maxRequest)
+		if err != nil {
+			d.framing(Lockdown, err)
+			break
+		}
+		name, _ := request["Request"].(string)
+		reply := s.answer(name, request)
+		reply["Request"] = name
+		if err := plistmsg.Write(stream, reply); err != nil {
+			break
+		}
+		if name != "StartSession" || reply["EnableSessionSSL"] != true {
+			continue
+		}
+		conf, err := d.tlsConfig(s.host)
+		if err != nil {
+			break
+		}
+		if stream, err = startTLS(ctx, raw, conf); err != nil {
+			d.Log(Lockdown, "close", "TLS: "+err.Error())
+			return
+		}
+	}
+	stream.Close()
+}
+
+// framing records a message that was not one. How a connection ends is no
+// violation.
+func (d *Device) framing(service string, err error) {
+	if errors.Is(err, plistmsg.ErrFormat) || errors.Is(err, plistmsg.ErrLength) {
+		d.Violate("%s: %v", service, err)
+	}
+}
+
+// answer returns the reply to one request.
+func (s *session) answer(name string, request map[string]any) map[string]any {
+	d := s.dev
+	detail := ""
+	for _, field := range []string{"Service", "Domain", "Key"} {
+		if v, ok := request[field].(string); ok {
+			if detail != "" {
+				detail += " "
+			}
+			detail += v
+		}
+	}
+	d.Log(Lockdown, name, detail)
+	switch name {
+	case "QueryType":
+		return map[string]any{"Type": "com.apple.mobile.lockdown"}
+	case "GetValue":
+		return s.getValue(request)
+	case "SetValue", "RemoveValue":
+		return s.setValue(request, name == "RemoveValue")
+	case "Pair":
+		return d.pair(request, s.over)
+	case "ValidatePair":
+		return d.validatePair(request)
+	case "Unpair":
+		return d.unpair(request)
+	case "StartSession":
+		return s.start(request)
+	case "StopSession":
+		if s.id == "" || request["SessionID"] != s.id {
+			return fault("SessionInactive")
+		}
+		s.id = ""
+		return map[string]any{}
+	case "StartService":
+		return s.startService(request)
+	case "Goodbye":
+		return map[string]any{}
+	}
+	d.Violate("lockdown: unknown request %q", name)
+	return fault("InvalidRequest")
+}
+
+func (s *session) getValue(request map[string]any) map[string]any {
+	domain, hasDomain := request["Domain"].(string)
+	key, hasKey := request["Key"].(string)
+	reply := map[string]any{}
+	if hasDomain {
+		reply["Domain"] = domain
+	}
+	if hasKey {
+		reply["Key"] = key
+	}
+	if s.id == "" && (domain != "" || hasKey && !public(key)) {
+		reply["Error"] = "GetProhibited"
+		return reply
+	}
+	if domain == "" && key == "DevicePublicKey" {
+		b, err := s.dev.publicKey()
+		if err != nil {
+			reply["Error"] = "MissingValue"
+			return reply
+		}
+		reply["Value"] = b
+		return reply
+	}
+	var v any
+	if hasKey {
+		v = s.dev.Value(domain, key)
+	} else if all := s.dev.Values(domain); len(all) > 0 {
+		for key := range all {
+			if s.id == "" && !public(key) {
+				delete(all, key)
+			}
+		}
+		v = all
+	}
+	if v == nil {
+		reply["Error"] = "MissingValue"
+		return reply
+	}
+	reply["Value"] = v
+	return reply
+}
+
+func (s *session) setValue(request map[string]any, remove bool) map[string]any {
+	domain, _ := request["Domain"].(string)
+	key, _ := request["Key"].(string)
+	v := request["Value"]
+	reply := map[string]any{"Key": key}
+	if domain != "" {
+		reply["Domain"] = domain
+	}
+	switch {
+	case s.id == "" || !writable(domain, key):
+		reply["Error"] = "SetProhibited"
+	case key == "" || v == nil && !remove:
+		reply["Error"] = "MissingValue"
+	case remove:
+		s.dev.SetValue(domain, key, nil)
+	case !s.dev.values.set(domain, key, v):
+		reply["Error"] = "SetProhibited"
+	default:
+		reply["Value"] = v
+	}
+	return reply
+}
+
+func (s *session) start(request map[string]any) map[string]any {
+	if s.id != "" {
+		s.dev.Violate("StartSession inside of a session")
+		return fault("SessionActive")
+	}
+	id, _ := request["HostID"].(string)
+	host, ok := s.dev.host(id)
+	if !ok {
+		return fault(errInvalidHostID)
+	}
+	if request["SystemBUID"] != host.buid {
+		s.dev.Violate("StartSession with a SystemBUID that is not the one of the pairing")
+		return fault(errInvalidHostID)
+	}
+	s.id, s.host = newUUID(), host
+	return map[string]any{"SessionID": s.id, "EnableSessionSSL": !s.dev.spec.PlainText}
+}
+
+func (s *session) startService(request map[string]any) map[string]any {
+	d := s.dev
+	service, _ := request["Service"].(string)
+	refuse := func(name string) map[string]any {
+		d.Log(service, "refused", name)
+		return map[string]any{"Service": service, "Error": name}
+	}
+	if s.id == "" {
+		d.Violate("StartService %s outside of a session", service)
+		return refuse("SessionInactive")
+	}
+	d.mu.Lock()
+	handler, known := d.services[service]
+	refusal := d.refused[service]
+	lock := d.lock.state
+	d.mu.Unlock()
+	if !known {
+		return refuse("InvalidService")
+	}
+	if refusal != "" {
+		return refuse(refusal)
+	}
+	if service == MobileBackup2 {
+		bag, shown := request["EscrowBag"].([]byte)
+		good := bytes.Equal(bag, s.host.escrow)
+		switch {
+		case !shown:
+			d.Violate("StartService %s without EscrowBag", service)
+		case !good:
+			d.Violate("StartService %s with an EscrowBag that is not the one of the pairing", service)
+		}
+		switch {
+		case lock == NotYetUnlocked && good:
+			return refuse("EscrowLocked")
+		case lock != Unlocked && !good:
+			return refuse(errPasswordProtected)
+		}
+	}
+	p := port{service: service, handler: handler}
+	reply := map[string]any{"Service": service}
+	if !d.spec.PlainText {
+		conf, err := d.tlsConfig(s.host)
+		if err != nil {
+			return refuse("ServiceLimit")
+		}
+		p.tls = conf
+		reply["EnableServiceSSL"] = true
+	}
+	reply["Port"] = int(d.handOut(p))
+	return reply
+}

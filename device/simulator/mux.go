@@ -1,0 +1,277 @@
+package simulator
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/bits"
+	"net"
+	"time"
+
+	"github.com/snap-backup/snap/device/plistmsg"
+)
+
+// A message of usbmuxd is a header of four little-endian 32-bit numbers (whole
+// length, version, type, tag) and an XML property list.
+const (
+	muxHeader   = 16
+	muxVersion  = 1
+	muxPlist    = 8
+	maxMuxFrame = 1 << 20
+)
+
+// Numbers of Result messages.
+const (
+	resultOK          = 0
+	resultBadCommand  = 1
+	resultBadDevice   = 2
+	resultRefused     = 3
+	resultBadVersion  = 6
+	patience          = 30 * time.Second // for a client that does not take what it gets
+	maxQueuedMessages = 256
+)
+
+type muxFrame struct {
+	version, kind, tag uint32
+	body               []byte
+}
+
+// readMuxFrame reads exactly one message, and not a byte of what follows: after
+// Connect that belongs to the device.
+func readMuxFrame(r io.Reader) (muxFrame, error) {
+	var h [muxHeader]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return muxFrame{}, err
+	}
+	n := binary.LittleEndian.Uint32(h[0:])
+	f := muxFrame{binary.LittleEndian.Uint32(h[4:]), binary.LittleEndian.Uint32(h[8:]), binary.LittleEndian.Uint32(h[12:]), nil}
+	if n < muxHeader || n > maxMuxFrame {
+		return f, fmt.Errorf("message of %d bytes, %d to %d are possible", n, muxHeader, maxMuxFrame)
+	}
+	var err error
+	f.body, err = plistmsg.ReadBody(r, int(n-muxHeader))
+	return f, err
+}
+
+func appendMuxFrame(dst []byte, tag uint32, v map[string]any) ([]byte, error) {
+	body, err := plistmsg.Encode(v)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range []uint32{uint32(muxHeader + len(body)), muxVersion, muxPlist, tag} {
+		dst = binary.LittleEndian.AppendUint32(dst, n)
+	}
+	return append(dst, body...), nil
+}
+
+func result(n int) map[string]any { return map[string]any{"MessageType": "Result", "Number": n} }
+
+// client is one connection of a program to the mux.
+type client struct {
+	sim  *Simulator
+	conn net.Conn
+}
+
+func (c *client) send(tag uint32, v map[string]any) error {
+	b, err := appendMuxFrame(nil, tag, v)
+	if err != nil {
+		return err
+	}
+	_ = c.conn.SetWriteDeadline(time.Now().Add(patience))
+	_, err = c.conn.Write(b)
+	_ = c.conn.SetWriteDeadline(time.Time{})
+	return err
+}
+
+// serveClient answers one connection until it ends or belongs to a device.
+func (s *Simulator) serveClient(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	c := &client{s, conn}
+	for {
+		f, err := readMuxFrame(conn)
+		if err != nil {
+			return
+		}
+		if f.version != muxVersion || f.kind != muxPlist {
+			if c.send(f.tag, result(resultBadVersion)) != nil {
+				return
+			}
+			continue
+		}
+		request, err := plistmsg.DecodeDict(f.body)
+		if err != nil {
+			request = nil // answered as an unknown command
+		}
+		switch request["MessageType"] {
+		case "Listen":
+			c.watch(f.tag)
+			return
+		case "Connect":
+			link, p, code := s.target(request)
+			if c.send(f.tag, result(code)) != nil {
+				return
+			}
+			if code == resultOK {
+				link.serve(ctx, conn, p)
+				return
+			}
+		default:
+			if c.send(f.tag, s.answer(request)) != nil {
+				return
+			}
+		}
+	}
+}
+
+// answer is the reply to a request that keeps the connection as it is.
+func (s *Simulator) answer(request map[string]any) map[string]any {
+	udid, _ := request["PairRecordID"].(string)
+	switch request["MessageType"] {
+	case "ListDevices":
+		list := []any{}
+		for _, l := range s.attachedLinks() {
+			list = append(list, l.attached())
+		}
+		return map[string]any{"DeviceList": list}
+	case "ReadBUID":
+		return map[string]any{"BUID": s.buid}
+	case "ReadPairRecord":
+		record, ok := s.PairRecord(udid)
+		if !ok {
+			return result(resultBadDevice)
+		}
+		return map[string]any{"PairRecordData": record}
+	case "SavePairRecord":
+		record, ok := request["PairRecordData"].([]byte)
+		if !ok || udid == "" || s.SetPairRecord(udid, record) != nil {
+			return result(resultBadCommand)
+		}
+		s.tellPaired(udid)
+		return result(resultOK)
+	case "DeletePairRecord":
+		if _, ok := s.PairRecord(udid); !ok {
+			return result(resultBadDevice)
+		}
+		_ = s.SetPairRecord(udid, nil) // removing cannot fail
+		return result(resultOK)
+	}
+	return result(resultBadCommand)
+}
+
+// target finds what Connect asks for.
+func (s *Simulator) target(request map[string]any) (*Link, port, int) {
+	id, _ := request["DeviceID"].(uint64)
+	swapped, ok := request["PortNumber"].(uint64)
+	if !ok || swapped > 0xffff {
+		return nil, port{}, resultBadCommand
+	}
+	l := s.link(int(min(id, 1<<31-1)))
+	if l == nil {
+		return nil, port{}, resultBadDevice
+	}
+	// The port's bytes are in the order of the network, read as if they were not.
+	p, ok := l.dev.connectTo(bits.ReverseBytes16(uint16(swapped)))
+	if !ok {
+		return nil, port{}, resultRefused
+	}
+	return l, p, resultOK
+}
+
+// attached is the message that describes a link.
+func (l *Link) attached() map[string]any {
+	properties := map[string]any{
+		"ConnectionType": string(l.Transport),
+		"DeviceID":       l.ID,
+		"SerialNumber":   l.dev.UDID(),
+	}
+	switch l.Transport {
+	case USB:
+		properties["ConnectionSpeed"] = 480000000
+		properties["LocationID"] = l.ID << 16
+		properties["ProductID"] = 0x12a8
+	case Network:
+		properties["EscapedFullServiceName"] = l.dev.spec.WiFiAddress + "._apple-mobdev2._tcp.local."
+		properties["InterfaceIndex"] = 1
+		properties["NetworkAddress"] = l.dev.sockaddr()
+	}
+	return map[string]any{"MessageType": "Attached", "DeviceID": l.ID, "Properties": properties}
+}
+
+// sockaddr is an address as macOS has it: 16 bytes, of which the first is the
+// length and the second the family.
+func sockaddr(ip [4]byte) []byte {
+	return append([]byte{16, 2, 0, 0}, append(ip[:], bytes.Repeat([]byte{0}, 8)...)...)
+}
+
+// watcher is a client that wants to hear of devices that come and go.
+type watcher struct{ queue chan map[string]any }
+
+// tell passes an event to all watchers; s.mu must be held, so that they hear of
+// events in the order in which these happen. One that does not keep up is given
+// up: its queue is closed.
+func (s *Simulator) tell(event map[string]any) {
+	for w := range s.watchers {
+		select {
+		case w.queue <- event:
+		default:
+			delete(s.watchers, w)
+			close(w.queue)
+		}
+	}
+}
+
+func (s *Simulator) tellPaired(udid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.sortedLinks() {
+		if recordKey(l.dev.UDID()) == recordKey(udid) {
+			s.tell(map[string]any{"MessageType": "Paired", "DeviceID": l.ID})
+		}
+	}
+}
+
+// watch sends events until the client goes.
+func (c *client) watch(tag uint32) {
+	if c.send(tag, result(resultOK)) != nil {
+		return
+	}
+	s := c.sim
+	w := &watcher{queue: make(chan map[string]any, maxQueuedMessages)}
+	s.mu.Lock()
+	present := s.sortedLinks()
+	s.watchers[w] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.watchers, w)
+		s.mu.Unlock()
+	}()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		_, _ = io.Copy(io.Discard, c.conn) // ends with the connection
+	}()
+	defer func() {
+		c.conn.Close()
+		<-gone
+	}()
+	for _, l := range present {
+		if c.send(0, l.attached()) != nil {
+			return
+		}
+	}
+	for {
+		select {
+		case event, ok := <-w.queue:
+			if !ok || c.send(0, event) != nil {
+				return
+			}
+		case <-gone:
+			return
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package simulator
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+)
+
+const (
+	lockdownPort = 62078
+	firstPort    = 49152
+	lastPort     = 62000
+	maxPorts     = 256 // handed out and not used yet
+	handshake    = 30 * time.Second
+)
+
+// port is what waits behind a port number.
+type port struct {
+	service string
+	handler Handler
+	tls     *tls.Config // nil: plain text
+}
+
+// ports are those that StartService has handed out; each is good for one
+// connection.
+type ports struct {
+	open  map[uint16]port
+	order []uint16
+	next  uint16
+}
+
+// handOut opens a port for one connection. The oldest unused one is closed when
+// there are too many.
+func (d *Device) handOut(p port) uint16 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.ports.order) == maxPorts {
+		delete(d.ports.open, d.ports.order[0])
+		d.ports.order = d.ports.order[1:]
+	}
+	n := d.ports.next
+	for _, taken := d.ports.open[n]; taken; _, taken = d.ports.open[n] {
+		n++
+	}
+	d.ports.next = n + 1
+	if d.ports.next > lastPort {
+		d.ports.next = firstPort
+	}
+	d.ports.open[n] = p
+	d.ports.order = append(d.ports.order, n)
+	return n
+}
+
+// connectTo takes what is behind a port.
+func (d *Device) connectTo(n uint16) (port, bool) {
+	if n == lockdownPort {
+		return port{service: Lockdown, handler: d.serveLockdown}, true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p, ok := d.ports.open[n]
+	if ok {
+		delete(d.ports.open, n)
+		for i, other := range d.ports.order {
+			if other == n {
+				d.ports.order = append(d.ports.order[:i:i], d.ports.order[i+1:]...)
+				break
+			}
+		}
+	}
+	return p, ok
+}
+
+// serve runs one connection to a port until its handler returns or the link
+// ends.
+func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
+	defer raw.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	leave, ok := l.enter(cancel)
+	if !ok {
+		return
+	}
+	defer leave()
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
+	defer stop()
+
+	d := l.dev
+	var stream net.Conn = raw
+	if p.tls != nil {
+		secure, err := startTLS(ctx, raw, p.tls)
+		if err != nil {
+			d.Log(p.service, "close", "TLS: "+err.Error())
+			return
+		}
+		stream = secure
+	}
+	c := &conn{Conn: stream, raw: raw, done: ctx.Done(), service: p.service, dev: d, link: l}
+	d.faults.add(c)
+	defer d.faults.remove(c)
+	d.Log(p.service, "connect", string(l.Transport))
+	c.mu.Lock()
+	c.check()
+	c.mu.Unlock()
+	p.handler(ctx, c)
+	if ctx.Err() == nil {
+		c.Close()
+	}
+	d.Log(p.service, "close", "")
+}
+
+// startTLS makes the device's side of a TLS connection.
+func startTLS(ctx context.Context, c net.Conn, conf *tls.Config) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshake)
+	defer cancel()
+	secure := tls.Server(c, conf)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	return secure, nil
+}

@@ -1,0 +1,241 @@
+package simulator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Transport is the way by which a device is attached.
+type Transport string
+
+const (
+	USB     Transport = "USB"
+	Network Transport = "Network"
+)
+
+// Bounds of what clients can make the mux hold.
+const (
+	maxConnections = 1024
+	maxRecords     = 1024
+	maxRecord      = 256 << 10 // bytes of one pair record; real ones have 6 to 10 KB
+)
+
+// Simulator is a mux with the devices that are attached to it.
+type Simulator struct {
+	buid string
+	room chan struct{} // one place for each connection
+
+	mu       sync.Mutex
+	lastID   int
+	links    map[int]*Link
+	records  map[string][]byte // pair records by UDID without dashes
+	watchers map[*watcher]struct{}
+}
+
+// New returns a mux without devices.
+func New() *Simulator {
+	return &Simulator{
+		buid:     newUUID(),
+		room:     make(chan struct{}, maxConnections),
+		links:    map[int]*Link{},
+		records:  map[string][]byte{},
+		watchers: map[*watcher]struct{}{},
+	}
+}
+
+// Address returns what USBMUXD_SOCKET_ADDRESS has to be for clients to find a
+// listener: UNIX:///abs/path or host:port, the forms that all clients know.
+func Address(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "UNIX://" + a.String()
+	}
+	return a.String()
+}
+
+// Serve answers clients until ctx ends, which closes all connections. It may be
+// called for several listeners; it closes l.
+func (s *Simulator) Serve(ctx context.Context, l net.Listener) error {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			l.Close()
+			return fmt.Errorf("simulated usbmuxd: %w", err)
+		}
+		select {
+		case s.room <- struct{}{}:
+		default:
+			c.Close()
+			continue
+		}
+		serving.Go(func() {
+			defer func() { <-s.room }()
+			s.serveClient(ctx, c)
+		})
+	}
+}
+
+// Link is one attachment of a device.
+type Link struct {
+	ID        int // the mux's DeviceID
+	Transport Transport
+
+	sim    *Simulator
+	dev    *Device
+	mu     sync.Mutex
+	gone   bool
+	cancel map[int]context.CancelFunc // of the connections under way
+	lastID int
+}
+
+// Attach attaches a device and tells the clients that watch. A device can be
+// attached several times, as one is that hangs on a cable and is in the Wi-Fi,
+// too; each link has an ID of its own.
+func (s *Simulator) Attach(d *Device, t Transport) *Link {
+	if t == USB {
+		d.reconnected()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID++
+	l := &Link{ID: s.lastID, Transport: t, sim: s, dev: d, cancel: map[int]context.CancelFunc{}}
+	s.links[l.ID] = l
+	d.Log("mux", "attach", string(t))
+	s.tell(l.attached())
+	return l
+}
+
+// Detach ends a link: its connections break, and clients that watch hear of it.
+func (l *Link) Detach() {
+	l.sim.mu.Lock()
+	_, was := l.sim.links[l.ID]
+	delete(l.sim.links, l.ID)
+	if was {
+		l.sim.tell(map[string]any{"MessageType": "Detached", "DeviceID": l.ID})
+	}
+	l.sim.mu.Unlock()
+	l.mu.Lock()
+	l.gone = true
+	l.mu.Unlock()
+	l.drop()
+	if was {
+		l.dev.Log("mux", "detach", string(l.Transport))
+	}
+}
+
+// Detach ends all links of a device.
+func (s *Simulator) Detach(d *Device) {
+	for _, l := range s.attachedLinks() {
+		if l.dev == d {
+			l.Detach()
+		}
+	}
+}
+
+// attachedLinks returns the links in the order in which they were made.
+func (s *Simulator) attachedLinks() []*Link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sortedLinks()
+}
+
+func (s *Simulator) sortedLinks() []*Link {
+	var out []*Link
+	for _, id := range slices.Sorted(maps.Keys(s.links)) {
+		out = append(out, s.links[id])
+	}
+	return out
+}
+
+func (s *Simulator) link(id int) *Link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.links[id]
+}
+
+// drop breaks the connections that are under way.
+func (l *Link) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, cancel := range l.cancel {
+		cancel()
+	}
+}
+
+// enter registers a connection; false means that the link has ended.
+func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return nil, false
+	}
+	l.lastID++
+	id := l.lastID
+	l.cancel[id] = cancel
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.cancel, id)
+	}, true
+}
+
+// recordKey makes UDIDs with and without dashes the same.
+func recordKey(udid string) string { return strings.ToUpper(strings.ReplaceAll(udid, "-", "")) }
+
+// PairRecord returns the mux's pair record for a device, an XML property list.
+func (s *Simulator) PairRecord(udid string) ([]byte, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.records[recordKey(udid)]
+	return slices.Clone(b), ok
+}
+
+var errRecord = errors.New("no room for the pair record")
+
+// SetPairRecord stores a pair record as it is; nil removes it.
+func (s *Simulator) SetPairRecord(udid string, record []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := recordKey(udid)
+	if record == nil {
+		delete(s.records, key)
+		return nil
+	}
+	if _, ok := s.records[key]; !ok && len(s.records) == maxRecords || len(record) > maxRecord {
+		return errRecord
+	}
+	s.records[key] = slices.Clone(record)
+	return nil
+}
+
+// Trust pairs this mux's host with a device as if both had been paired long ago.
+func (s *Simulator) Trust(d *Device) error {
+	record, err := d.pairWithNewHost(s.buid)
+	if err != nil {
+		return err
+	}
+	return s.SetPairRecord(d.UDID(), record)
+}
+
+// newUUID returns a random identifier in the usual form.
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%X-%X-%X-%X-%X", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

@@ -1,0 +1,117 @@
+package simulator
+
+import (
+	"maps"
+	"sync"
+)
+
+// Domains of lockdownd's values that a backup has to do with. Global values have
+// the empty domain.
+const (
+	DomainBackup    = "com.apple.mobile.backup"
+	DomainITunes    = "com.apple.mobile.iTunes"
+	DomainStore     = "com.apple.iTunes"
+	DomainFindMy    = "com.apple.fmip"
+	DomainDiskUsage = "com.apple.disk_usage"
+	DomainBattery   = "com.apple.mobile.battery"
+	DomainWireless  = "com.apple.mobile.wireless_lockdown"
+)
+
+// A host may set values; these bound how many.
+const (
+	maxDomains = 64
+	maxKeys    = 512
+)
+
+type valueKey struct{ domain, key string }
+
+// valueStore is what lockdownd's GetValue answers from.
+type valueStore struct {
+	mu      sync.Mutex
+	domains map[string]map[string]any
+}
+
+func (s *valueStore) get(domain, key string) (any, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.domains[domain][key]
+	return v, ok
+}
+
+func (s *valueStore) all(domain string) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.domains[domain])
+}
+
+// set stores a value, nil removes it. It reports whether there was room.
+func (s *valueStore) set(domain, key string, v any) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v == nil {
+		delete(s.domains[domain], key)
+		return true
+	}
+	if s.domains == nil {
+		s.domains = map[string]map[string]any{}
+	}
+	d := s.domains[domain]
+	if d == nil {
+		if len(s.domains) == maxDomains {
+			return false
+		}
+		d = map[string]any{}
+		s.domains[domain] = d
+	}
+	if _, ok := d[key]; !ok && len(d) == maxKeys {
+		return false
+	}
+	d[key] = v
+	return true
+}
+
+// Value returns a value of lockdownd, nil if there is none.
+func (d *Device) Value(domain, key string) any {
+	v, _ := d.values.get(domain, key)
+	return v
+}
+
+// Values returns all values of a domain, nil if there are none.
+func (d *Device) Values(domain string) map[string]any { return d.values.all(domain) }
+
+// SetValue sets a value of lockdownd; nil removes it. v must be of a type that
+// property lists know: string, bool, number, []byte, time.Time, []any or
+// map[string]any.
+func (d *Device) SetValue(domain, key string, v any) { d.values.set(domain, key, v) }
+
+// text returns a value that should be a text.
+func (d *Device) text(domain, key string) string {
+	s, _ := d.Value(domain, key).(string)
+	return s
+}
+
+// public are the values that lockdownd tells before a session has begun.
+func public(key string) bool {
+	switch key {
+	case "BuildVersion", "CPUArchitecture", "DeviceClass", "DeviceColor", "DeviceName", "DevicePublicKey",
+		"HardwareModel", "ProductName", "ProductType", "ProductVersion", "ProtocolVersion",
+		"SupportedDeviceFamilies", "UniqueChipID", "UniqueDeviceID", "WiFiAddress":
+		return true
+	}
+	return false
+}
+
+// writable reports whether a host may set a value.
+func writable(domain, key string) bool {
+	switch domain {
+	case "":
+		switch key {
+		case "DeviceName", "TimeZone", "TimeIntervalSince1970", "Uses24HourClock", "UntrustedHostBUID":
+			return true
+		}
+		return false
+	case DomainBackup, DomainFindMy, DomainDiskUsage, DomainBattery:
+		return false
+	}
+	return true
+}
