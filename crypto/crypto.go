@@ -72,6 +72,7 @@ const (
 	ForSecrets   Purpose = "snap v1 secret"
 	ForLocks     Purpose = "snap v1 lock"
 	ForPrunes    Purpose = "snap v1 prune list"
+	ForRuns      Purpose = "snap v1 run"
 )
 
 // Derive returns the key for one purpose: BLAKE3 in key derivation mode, the

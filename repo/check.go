@@ -114,6 +114,9 @@ func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, erro
 	if err := c.snapshots(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.unfinished(ctx); err != nil {
+		return nil, err
+	}
 	if c.unknown && c.unlisted > 0 {
 		c.damage(&DamageError{indexDir, fmt.Errorf("%d packs are in no index file, and content is missing: an index file was lost", c.unlisted)},
 			"restore the missing files of this folder from a copy of the repository")

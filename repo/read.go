@@ -274,6 +274,17 @@ func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tr
 	return treeDamage(tree.WalkDomain(ctx, r.Chunk, s.Root, domain, fn))
 }
 
+// Leaves calls fn for every leaf of a snapshot's tree; see tree.WalkLeaves.
+func (r *Repo) Leaves(ctx context.Context, s *Snapshot, fn func(id chunk.ID, leaf *tree.Node) error) error {
+	return treeDamage(tree.WalkLeaves(ctx, r.Chunk, s.Root, fn))
+}
+
+// Leaf loads one leaf of a tree.
+func (r *Repo) Leaf(ctx context.Context, id chunk.ID) (*tree.Node, error) {
+	n, err := tree.LoadNode(ctx, r.Chunk, id)
+	return n, treeDamage(err)
+}
+
 // Find returns the entry of a snapshot with a key, or nil.
 func (r *Repo) Find(ctx context.Context, s *Snapshot, key tree.Key) (*tree.Entry, error) {
 	e, err := tree.Find(ctx, r.Chunk, s.Root, key)

@@ -9,6 +9,8 @@
 //	secrets/ID      sealed backup passwords of devices
 //	locks/ID        who is at work
 //	prunes/ID       packs that are about to be removed
+//	secrets/ID      backup passwords of devices
+//	runs/ID         what device backups that broke off have brought so far
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear
 // whole, are never changed, and appear in this order: packs, then the index
@@ -189,6 +191,7 @@ type Repo struct {
 	secrets   *crypto.Sealer
 	locks     *crypto.Sealer
 	prunes    *crypto.Sealer
+	runs      *crypto.Sealer
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
@@ -299,6 +302,7 @@ func newRepo(be backend.Backend, opts Options, cfg Config, master crypto.Key) *R
 		secrets:   crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
 		locks:     crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
 		prunes:    crypto.NewSealer(master.Derive(crypto.ForPrunes), opts.Rand),
+		runs:      crypto.NewSealer(master.Derive(crypto.ForRuns), opts.Rand),
 		cache:     newBlockCache(opts.Cache),
 	}
 	r.codecs.New = func() any { return pack.NewCodec(r.blocks) }

@@ -66,13 +66,19 @@ type Device struct {
 
 // Source is where a backup came from.
 type Source struct {
-	Kind     string `json:"kind"`           // "folder"
+	Kind     string `json:"kind"`           // "folder" or "device"
 	Path     string `json:"path,omitempty"` // of the folder, as the host named it
 	Folder   string `json:"folder"`         // name of the folder to give back
 	RunID    string `json:"run_id,omitempty"`
 	Full     bool   `json:"full,omitempty"`     // by the device's own account
 	Archived bool   `json:"archived,omitempty"` // set aside by Finder or iTunes
 }
+
+// Kinds of sources.
+const (
+	FromFolder = "folder"
+	FromDevice = "device"
+)
 
 // sealSnapshot returns the bytes of a snapshot file.
 func (r *Repo) sealSnapshot(s *Snapshot) ([]byte, error) {

@@ -68,6 +68,8 @@ type Writer struct {
 	builders [2]*pack.Builder      // by kind
 	stats    WriteStats
 
+	before WriteStats // of earlier writers of the same snapshot
+
 	metaMu sync.Mutex  // guards meta
 	meta   *Lane       // of tree nodes and lists
 	nodes  predecessor // stands for the parent's tree
@@ -78,6 +80,11 @@ type WriteStats struct {
 	Chunks int64 // new chunks
 	Bytes  int64 // their plaintext
 	Stored int64 // bytes of files written
+}
+
+// Add returns the sum of two statistics.
+func (s WriteStats) Add(o WriteStats) WriteStats {
+	return WriteStats{s.Chunks + o.Chunks, s.Bytes + o.Bytes, s.Stored + o.Stored}
 }
 
 // job is a block to be encoded.
@@ -321,9 +328,10 @@ func (w *Writer) finish() error {
 	return w.group.Wait()
 }
 
-// Commit makes everything stored durable, then writes the snapshot record,
-// whose statistics and ID it fills in. All lanes must have been flushed.
-func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
+// Finish makes everything stored durable and ends the writer without a
+// snapshot: its chunks are in the index then, and another writer may go on. All
+// lanes must have been flushed.
+func (w *Writer) Finish(ctx context.Context) error {
 	w.metaMu.Lock()
 	err := w.meta.Flush(ctx)
 	w.metaMu.Unlock()
@@ -340,9 +348,22 @@ func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
 	// that gave up, or was not flushed, has promised chunks to others that
 	// nobody will store.
 	if n := w.pending(); n > 0 {
-		return fmt.Errorf("store the snapshot: %d chunks were never stored: a lane was given up or not flushed", n)
+		return fmt.Errorf("%d chunks were never stored: a lane was given up or not flushed", n)
 	}
-	st := w.Stats()
+	return nil
+}
+
+// Continue makes the statistics of the snapshot include what earlier writers
+// have stored for it.
+func (w *Writer) Continue(before WriteStats) { w.before = before }
+
+// Commit makes everything stored durable, then writes the snapshot record,
+// whose statistics and ID it fills in. All lanes must have been flushed.
+func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
+	if err := w.Finish(ctx); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	st := w.Stats().Add(w.before)
 	s.Version = snapshotVersion
 	s.StoredAt = w.r.opts.Now().UTC()
 	s.NewChunks, s.NewBytes, s.StoredBytes = st.Chunks, st.Bytes, st.Stored

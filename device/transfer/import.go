@@ -169,7 +169,7 @@ func (im *importer) findParent(ctx context.Context) error {
 func (im *importer) source() repo.Source {
 	dir := im.b.Dir()
 	return repo.Source{
-		Kind: "folder", Path: dir, Folder: filepath.Base(dir),
+		Kind: repo.FromFolder, Path: dir, Folder: filepath.Base(dir),
 		RunID: im.b.StatusUUID(), Full: im.b.FullBackup(), Archived: im.b.Archived(),
 	}
 }

@@ -50,6 +50,29 @@ func WalkDomain(ctx context.Context, load Load, root chunk.ID, domain string, fn
 	return walk(ctx, load, root, -1, domain, fn)
 }
 
+// WalkLeaves calls fn for every leaf below root, in order, with its ID: whoever
+// notes that and the place of an entry in it finds the entry again by loading
+// one node.
+func WalkLeaves(ctx context.Context, load Load, root chunk.ID, fn func(id chunk.ID, leaf *Node) error) error {
+	return walkLeaves(ctx, load, root, -1, fn)
+}
+
+func walkLeaves(ctx context.Context, load Load, id chunk.ID, above int, fn func(chunk.ID, *Node) error) error {
+	n, err := LoadBelow(ctx, load, id, above)
+	if err != nil {
+		return err
+	}
+	if n.Level == 0 {
+		return fn(id, n)
+	}
+	for _, c := range n.Children {
+		if err := walkLeaves(ctx, load, c.ID, int(n.Level), fn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // LoadBelow is LoadNode for a node that one of level above has named, or for a
 // root, where above is -1. Levels fall by one a step, so no tree is endless.
 func LoadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, error) {

@@ -1,0 +1,22 @@
+package local
+
+import (
+	"context"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// Free implements [backend.Freer]: what the file system leaves to a user
+// without privileges.
+func (b *Backend) Free(ctx context.Context) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, failure("measure free space", b.dir, "", err, "")
+	}
+	free, err := freeBytes(b.dir)
+	if err != nil {
+		return 0, failure("measure free space", b.dir, "", err, "")
+	}
+	return free, nil
+}
+
+var _ backend.Freer = (*Backend)(nil)

@@ -1,0 +1,19 @@
+package local
+
+import (
+	"math"
+
+	"golang.org/x/sys/windows"
+)
+
+func freeBytes(dir string) (int64, error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return 0, err
+	}
+	var mine, total, all uint64
+	if err := windows.GetDiskFreeSpaceEx(path, &mine, &total, &all); err != nil {
+		return 0, err
+	}
+	return int64(min(mine, math.MaxInt64)), nil
+}
