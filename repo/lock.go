@@ -131,7 +131,7 @@ func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, err
 	now := r.opts.Now().UTC()
 	l := &Lock{r: r, done: make(chan struct{}), body: lockBody{
 		Version: lockVersion, Session: hex.EncodeToString(session[:]), Kind: kind, What: what,
-		Owner: owner.Self(), Since: now, Refreshed: now,
+		Owner: *r.opts.Owner, Since: now, Refreshed: now,
 	}}
 	var err error
 	if l.id, err = r.putLock(ctx, l.body); err != nil {
@@ -140,7 +140,7 @@ func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, err
 	// Its own comes first: of two that begin at once, each sees the other's.
 	locks, err := r.Locks(ctx)
 	if err != nil {
-		l.remove(ctx)
+		_ = l.remove(ctx)
 		return nil, err
 	}
 	for _, o := range locks {
@@ -148,11 +148,11 @@ func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, err
 		case o.ID == l.id:
 		case o.State.gone():
 			if err := r.be.Delete(ctx, locksDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
-				l.remove(ctx)
+				_ = l.remove(ctx)
 				return nil, fmt.Errorf("remove a lock that was left behind: %w", err)
 			}
 		case o.State == LockBad && (kind == LockPrune || kind == LockExclusive), o.State != LockBad && kind.conflicts(o.Kind):
-			l.remove(ctx)
+			_ = l.remove(ctx)
 			return nil, &LockedError{o}
 		}
 	}
@@ -207,7 +207,7 @@ func (l *Lock) renew(ctx context.Context) error {
 	switch err := l.r.be.Delete(ctx, locksDir+old.String()); {
 	case errors.Is(err, backend.ErrNotExist):
 		l.lost = true // somebody took this process for dead in between
-		l.remove(ctx)
+		_ = l.remove(ctx)
 		return ErrLockLost
 	case err != nil:
 		return fmt.Errorf("refresh the lock: %w", err)
@@ -228,6 +228,9 @@ func (l *Lock) see(ctx context.Context, lists []FileID) error {
 	l.body.Seen = lists
 	return l.renew(ctx)
 }
+
+// session names the lock through all its refreshes.
+func (l *Lock) session() string { return l.body.Session }
 
 // held returns nil if the lock was there all the time. A writer asks after its
 // snapshot is durable: whoever removes the lock of a process that seems dead
@@ -251,10 +254,10 @@ func (l *Lock) held(ctx context.Context) error {
 }
 
 // Release removes the lock. It does so even if the context that it was made
-// with has ended.
-func (l *Lock) Release() {
+// with has ended. An error can be ignored: what is left behind is recognised.
+func (l *Lock) Release() error {
 	if l == nil {
-		return
+		return nil
 	}
 	l.stop()
 	<-l.done
@@ -262,14 +265,17 @@ func (l *Lock) Release() {
 	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
-	l.remove(ctx)
 	l.r.lock = nil
+	return l.remove(ctx)
 }
 
-// remove deletes the lock's file. What is left behind is recognised as dead by
-// whoever comes next.
-func (l *Lock) remove(ctx context.Context) {
-	_ = l.r.be.Delete(context.WithoutCancel(ctx), locksDir+l.id.String())
+// remove deletes the lock's file.
+func (l *Lock) remove(ctx context.Context) error {
+	err := l.r.be.Delete(context.WithoutCancel(ctx), locksDir+l.id.String())
+	if errors.Is(err, backend.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (r *Repo) putLock(ctx context.Context, body lockBody) (FileID, error) {
@@ -316,6 +322,9 @@ func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
 }
 
 func (r *Repo) judge(l LockInfo, self owner.Owner) LockState {
+	if r.lock != nil && l.session == r.lock.session() {
+		return LockAlive
+	}
 	switch l.Owner.State(self) {
 	case owner.Alive:
 		return LockAlive
@@ -328,17 +337,19 @@ func (r *Repo) judge(l LockInfo, self owner.Owner) LockState {
 	return LockFresh
 }
 
-// RemoveLocks removes the locks that were left behind, or all with force, and
-// returns those it removed. A process whose lock goes while it runs notices
-// before its snapshot counts, and fails.
-func (r *Repo) RemoveLocks(ctx context.Context, force bool) ([]LockInfo, error) {
+// LeftBehind reports whether a lock's process is gone, as far as can be known.
+func LeftBehind(l LockInfo) bool { return l.State.gone() }
+
+// RemoveLocks removes some locks and returns them. A process whose lock goes
+// while it runs notices before its snapshot counts, and fails.
+func (r *Repo) RemoveLocks(ctx context.Context, which func(LockInfo) bool) ([]LockInfo, error) {
 	locks, err := r.Locks(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var removed []LockInfo
 	for _, l := range locks {
-		if !force && !l.State.gone() && l.State != LockBad {
+		if !which(l) {
 			continue
 		}
 		if err := r.be.Delete(ctx, locksDir+l.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {

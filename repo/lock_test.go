@@ -105,16 +105,18 @@ func TestLocksLeftBehind(t *testing.T) {
 			}
 		}
 		l.Release()
-		removed, err := r.RemoveLocks(ctx, false)
+		removed, err := r.RemoveLocks(ctx, LeftBehind)
 		if err != nil || len(removed) != 0 {
 			t.Errorf("%s: unlock removed %v, error %v", name, removed, err)
 		}
-		removed, _ = r.RemoveLocks(ctx, true)
+		removed, _ = r.RemoveLocks(ctx, anyLock)
 		if want := 1; (len(removed) == want) == tt.state.gone() {
 			t.Errorf("%s: unlock by force removed %v", name, removed)
 		}
 	}
 }
+
+func anyLock(LockInfo) bool { return true }
 
 func TestDamagedLock(t *testing.T) {
 	ctx := context.Background()
@@ -132,7 +134,7 @@ func TestDamagedLock(t *testing.T) {
 	if _, err := r.Lock(ctx, LockPrune, "prune"); !errors.Is(err, ErrLocked) {
 		t.Fatalf("a damaged lock does not stop what removes: %v", err)
 	}
-	if removed, err := r.RemoveLocks(ctx, false); err != nil || len(removed) != 1 {
+	if removed, err := r.RemoveLocks(ctx, anyLock); err != nil || len(removed) != 1 {
 		t.Fatal(removed, err)
 	}
 }
@@ -191,7 +193,7 @@ func TestLostLockMakesNoSnapshot(t *testing.T) {
 		}
 		steal := func() {
 			other := lockRepo(t, mem, 3, &now)
-			if removed, err := other.RemoveLocks(ctx, true); err != nil || len(removed) != 1 {
+			if removed, err := other.RemoveLocks(ctx, anyLock); err != nil || len(removed) != 1 {
 				t.Fatal(removed, err)
 			}
 		}

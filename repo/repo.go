@@ -42,6 +42,7 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/owner"
 	"lukechampine.com/blake3"
 )
 
@@ -147,6 +148,8 @@ type Options struct {
 	// Refresh is how often a lock shows that its owner is alive, 5 minutes by
 	// default; never if negative.
 	Refresh time.Duration
+	// Owner is who locks the repository: this process, by default.
+	Owner *owner.Owner
 }
 
 // maxPackSize leaves room below pack.MaxSize for a block and the header.
@@ -171,6 +174,10 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Refresh == 0 {
 		o.Refresh = lockRefresh
+	}
+	if o.Owner == nil {
+		self := owner.Self()
+		o.Owner = &self
 	}
 	return o
 }

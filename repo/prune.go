@@ -1,0 +1,394 @@
+package repo
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+const (
+	// roundBytes is how much prune rewrites before it removes what it has
+	// replaced: so much more room it takes at most while it works.
+	roundBytes = 256 << 20
+	// Packs below a part of the usual size are worth putting together when
+	// there are many of them.
+	smallPack  = 8 // of the usual size, as a divisor
+	manyPacks  = 32
+	defaultAge = 14 * 24 * time.Hour
+)
+
+// PruneOptions say what Prune may leave and do.
+type PruneOptions struct {
+	// MaxUnused returns how many bytes of waste may stay in packs that hold
+	// other things, given how many bytes are in use. Nil allows 5 %.
+	MaxUnused func(used int64) int64
+	// MaxRepack bounds the bytes that are written anew; negative for no bound.
+	MaxRepack int64
+	// Abandoned is the age from which a device backup that broke off counts as
+	// given up; 14 days by default.
+	Abandoned time.Duration
+	// DryRun changes nothing.
+	DryRun bool
+	// Progress, if not nil, is told what is being done, and how far it is.
+	Progress func(phase string, done, total int64)
+}
+
+// PruneReport says what Prune has found and done, or would do.
+type PruneReport struct {
+	Snapshots int   `json:"snapshots"`
+	Packs     int   `json:"packs"`
+	PackBytes int64 `json:"pack_bytes"`
+
+	UsedBytes   int64 `json:"used_bytes"`   // that snapshots need
+	BaseBytes   int64 `json:"base_bytes"`   // of these, needed only to decode others
+	UnusedBytes int64 `json:"unused_bytes"` // that nothing needs
+
+	RemovePacks int   `json:"remove_packs"` // that hold nothing in use
+	RemoveBytes int64 `json:"remove_bytes"`
+	RepackPacks int   `json:"repack_packs"` // to be written anew without waste
+	RepackBytes int64 `json:"repack_bytes"`
+	Flattened   int   `json:"flattened_blocks"` // stored anew without what they were a difference to
+	KeptUnused  int64 `json:"kept_unused_bytes"`
+	FreeBytes   int64 `json:"free_bytes"` // the repository shrinks by this, as far as can be told before
+
+	AbandonedRuns int `json:"abandoned_runs"` // unfinished backups that were given up
+
+	// What was done.
+	RemovedPacks int   `json:"removed_packs"`
+	FreedBytes   int64 `json:"freed_bytes"`
+	WrittenBytes int64 `json:"written_bytes"`
+	// Packs that go with the next prune, since others are at work that began
+	// before this one.
+	PendingPacks int        `json:"pending_packs"`
+	PendingBytes int64      `json:"pending_bytes"`
+	Waiting      []LockInfo `json:"waiting"`
+}
+
+// pruner is one run of Prune.
+type pruner struct {
+	r      *Repo
+	opts   PruneOptions
+	report PruneReport
+	stale  bool // what was looked up is not true any more
+
+	flattened bool
+}
+
+// Prune frees what no snapshot and no unfinished backup needs. The caller holds
+// a lock of kind LockPrune, but for a dry run. Backups may go on meanwhile. It
+// can be stopped at any point; the next one goes on.
+//
+// It refuses a repository that has lost something a snapshot needs, with an
+// ErrDamaged: what is left may be what a repair needs.
+func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, error) {
+	if opts.MaxUnused == nil {
+		opts.MaxUnused = func(used int64) int64 { return used / 20 }
+	}
+	if opts.Abandoned == 0 {
+		opts.Abandoned = defaultAge
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(string, int64, int64) {}
+	}
+	p := &pruner{r: r, opts: opts, report: PruneReport{Waiting: []LockInfo{}}}
+	if opts.DryRun {
+		_, err := p.look(ctx)
+		return &p.report, err
+	}
+	if r.lock == nil || r.lock.body.Kind != LockPrune {
+		return nil, errors.New("prune: the repository is not locked for that")
+	}
+	if err := p.abandon(ctx); err != nil {
+		return nil, err
+	}
+	// Others may store while this one works; what they add is looked at then,
+	// and not for ever.
+	for range 4 {
+		p.stale = false
+		plan, err := p.look(ctx)
+		if err != nil {
+			return &p.report, err
+		}
+		if len(plan.flat) > 0 && !p.flattened {
+			// What these blocks lean on is waste only when they are written.
+			p.flattened, p.stale = true, true
+			p.report.Flattened = len(plan.u.flat)
+			err = p.rewrite(ctx, plan.u, plan.flat)
+		} else {
+			err = p.run(ctx, plan)
+		}
+		if err != nil {
+			return &p.report, err
+		}
+		if !p.stale || len(p.report.Waiting) > 0 {
+			break
+		}
+	}
+	return &p.report, p.pending(ctx)
+}
+
+// abandon removes the records of unfinished backups that nobody will go on
+// with.
+func (p *pruner) abandon(ctx context.Context) error {
+	runs, _, err := p.r.Unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range runs {
+		if !p.given(u) {
+			continue
+		}
+		if err := p.r.RemoveUnfinished(ctx, u); err != nil {
+			return err
+		}
+		p.report.AbandonedRuns++
+	}
+	return nil
+}
+
+// given reports whether an unfinished backup was given up. A changed password
+// is kept: the next backup of the device needs it, whenever that is.
+func (p *pruner) given(u *Unfinished) bool {
+	return u.Kind == UnfinishedBackup && p.r.opts.Now().Sub(u.Saved) > p.opts.Abandoned
+}
+
+// prunePlan is what is to be done.
+type prunePlan struct {
+	u      *usage
+	dead   []FileID     // hold nothing in use, or are in no index
+	repack []index.Pack // are to be written anew
+	flat   []index.Pack // hold blocks that are to lose their dictionary
+}
+
+// look finds out what is in use and plans what to do.
+func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
+	p.opts.Progress("looking at snapshots", 0, 0)
+	u, err := p.r.usage(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("prune: %w", err)
+	}
+	for _, err := range p.r.indexDamage {
+		return nil, fmt.Errorf("prune: %w", err)
+	}
+	if !p.flattened {
+		u.flatten()
+	}
+	rep := &p.report
+	done := *rep
+	*rep = PruneReport{
+		Snapshots: u.snapshots, Waiting: []LockInfo{}, AbandonedRuns: done.AbandonedRuns, Flattened: done.Flattened,
+		RemovedPacks: done.RemovedPacks, FreedBytes: done.FreedBytes, WrittenBytes: done.WrittenBytes,
+	}
+	plan := &prunePlan{u: u}
+	if p.opts.DryRun {
+		rep.Flattened = len(u.flat)
+		u.findBases() // as it will be after that
+	}
+	known := map[pack.ID]index.Pack{}
+	for _, pk := range p.r.index.Packs() {
+		known[pk.ID] = pk
+	}
+	announced := map[FileID]bool{}
+	lists, err := p.r.pruneLists(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range lists {
+		for _, id := range l.Packs {
+			announced[id] = true
+		}
+	}
+	var partly []wasted
+	small := map[pack.Kind]int{}
+	err = p.r.be.List(ctx, packsDir, func(f backend.Info) error {
+		id, err := fileID(f.Name)
+		if err != nil {
+			return nil // not one of ours
+		}
+		rep.Packs++
+		rep.PackBytes += f.Size
+		pk, ok := known[pack.ID(id)]
+		if !ok || !slices.ContainsFunc(pk.Blocks, u.live) {
+			if !announced[id] {
+				plan.dead = append(plan.dead, id)
+			}
+			rep.RemovePacks++
+			rep.RemoveBytes += f.Size
+			return nil
+		}
+		w := p.waste(u, pk)
+		rep.UsedBytes += w.used
+		rep.BaseBytes += w.bases
+		if w.flat {
+			plan.flat = append(plan.flat, pk)
+		}
+		if int(pk.Size) < p.r.opts.PackSize/smallPack {
+			small[pk.Kind]++
+			w.small = true
+		}
+		partly = append(partly, w)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
+	p.choose(plan, partly, small)
+	rep.FreeBytes = rep.RemoveBytes + rep.FreeBytes
+	rep.KeptUnused = rep.PackBytes - rep.UsedBytes - rep.FreeBytes
+	return plan, nil
+}
+
+// wasted is a pack with something in use.
+type wasted struct {
+	pack        index.Pack
+	used, bases int64 // bytes, with the part of the header that belongs to it
+	small, flat bool
+}
+
+func (w *wasted) waste() int64 { return w.pack.Size - w.used }
+
+// waste estimates how much of a pack is in use. Of a block that is in use in
+// part, it takes the part of its length.
+func (p *pruner) waste(u *usage, pk index.Pack) wasted {
+	w := wasted{pack: pk}
+	var blocks, used, bases int64
+	for _, ref := range pk.Blocks {
+		stored, _ := p.r.index.Needs(ref)
+		blocks += int64(stored)
+		_, keep, of := u.keep(ref)
+		_, direct, _ := u.used.Block(ref)
+		used += int64(stored) * keep / max(of, 1)
+		bases += int64(stored) * (keep - direct) / max(of, 1)
+		w.flat = w.flat || u.flat[ref]
+	}
+	w.used = pk.Size * used / max(blocks, 1)
+	w.bases = pk.Size * bases / max(blocks, 1)
+	return w
+}
+
+// choose picks the packs to write anew: those with most waste for their size
+// first, until what is left is allowed. Packs with blocks that are to lose
+// their dictionary, and small packs where there are many, come along.
+func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
+	slices.SortFunc(partly, func(a, b wasted) int {
+		if c := cmp.Compare(b.waste()*a.pack.Size, a.waste()*b.pack.Size); c != 0 {
+			return c
+		}
+		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
+	})
+	left, written := int64(0), int64(0)
+	for i := range partly {
+		left += partly[i].waste()
+	}
+	allowed := p.opts.MaxUnused(p.report.UsedBytes)
+	for i := range partly {
+		w := &partly[i]
+		merge := w.small && small[w.pack.Kind] >= manyPacks
+		if (left <= allowed || w.waste() == 0) && !merge && !w.flat {
+			continue
+		}
+		if p.opts.MaxRepack >= 0 && written+w.used > p.opts.MaxRepack {
+			continue
+		}
+		written += w.used
+		left -= w.waste()
+		plan.repack = append(plan.repack, w.pack)
+		p.report.RepackPacks++
+		p.report.RepackBytes += w.used
+		p.report.FreeBytes += w.waste()
+	}
+}
+
+// run carries out a plan, in rounds.
+func (p *pruner) run(ctx context.Context, plan *prunePlan) error {
+	// First what is to go without anything being written: a full disk has room
+	// again then.
+	if len(plan.dead) > 0 {
+		if _, err := p.r.putPruneList(ctx, plan.dead); err != nil {
+			return err
+		}
+	}
+	p.opts.Progress("removing packs", 0, 0)
+	if err := p.sweep(ctx, plan.u); err != nil {
+		return err
+	}
+	if p.stale || len(p.report.Waiting) > 0 {
+		return nil
+	}
+	return p.rewrite(ctx, plan.u, plan.repack)
+}
+
+// rewrite writes packs anew, in rounds, and removes them.
+func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack) error {
+	total := int64(0)
+	for i := range packs {
+		total += packs[i].Size
+	}
+	for done := int64(0); len(packs) > 0; {
+		n, size := 0, int64(0)
+		for n < len(packs) && (n == 0 || size < roundBytes) {
+			size += packs[n].Size
+			n++
+		}
+		round := packs[:n]
+		packs = packs[n:]
+		p.opts.Progress("rewriting packs", done, total)
+		written, err := p.repack(ctx, u, round)
+		p.report.WrittenBytes += written
+		if err != nil {
+			return err
+		}
+		done += size
+		var ids []FileID
+		for _, pk := range round {
+			ids = append(ids, FileID(pk.ID))
+			p.r.index.Doom(pk.ID)
+			u.moved[pk.ID] = true
+		}
+		if _, err := p.r.putPruneList(ctx, ids); err != nil {
+			return err
+		}
+		p.r.index.Compact() // what was copied is found at its new place
+		stale := p.stale
+		p.stale = false
+		if err := p.sweep(ctx, u); err != nil {
+			return err
+		}
+		if p.stale || len(p.report.Waiting) > 0 {
+			p.stale = true
+			return nil
+		}
+		p.stale = stale
+	}
+	return nil
+}
+
+// pending counts what was announced and could not be removed yet.
+func (p *pruner) pending(ctx context.Context) error {
+	lists, err := p.r.pruneLists(ctx)
+	if err != nil {
+		return err
+	}
+	for _, l := range lists {
+		for _, id := range l.Packs {
+			info, err := p.r.be.Stat(ctx, packName(pack.ID(id)))
+			if errors.Is(err, backend.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			p.report.PendingPacks++
+			p.report.PendingBytes += info.Size
+		}
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// usage says what the snapshots and the unfinished runs need, in terms of the
+// index as it was loaded.
+type usage struct {
+	r         *Repo
+	snapshots int
+	records   []string // names of the records that were counted, sorted
+	used      *index.Marks
+	bases     *index.Marks            // what is needed only to decode something else, too
+	flat      map[index.BlockRef]bool // blocks to be stored without their dictionary
+	moved     map[pack.ID]bool        // packs of which everything in use is in others, too
+}
+
+// usage looks at every snapshot and unfinished run, and loads the index for
+// that. It fails if a snapshot cannot be read to its end: what it needs is not
+// known then.
+func (r *Repo) usage(ctx context.Context) (*usage, error) {
+	u := &usage{r: r, flat: map[index.BlockRef]bool{}, moved: map[pack.ID]bool{}}
+	var err error
+	if u.records, err = r.records(ctx); err != nil {
+		return nil, err
+	}
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(damaged) > 0 {
+		return nil, damaged[0]
+	}
+	runs, _, err := r.allUnfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The index comes after: it has then what these need.
+	if err := r.LoadIndex(ctx); err != nil {
+		return nil, err
+	}
+	u.used = r.index.NewMarks()
+	u.snapshots = len(list)
+	for _, s := range list {
+		if err := u.tree(ctx, s.Root, -1); err != nil {
+			return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
+		}
+	}
+	for _, run := range runs {
+		for _, root := range run.Parts {
+			// A damaged one is of no use: its device sends the files again.
+			if err := u.tree(ctx, root, -1); err != nil && !errors.Is(err, ErrDamaged) {
+				return nil, fmt.Errorf("unfinished backup of %s: %w", run.UDID, err)
+			}
+		}
+	}
+	u.findBases()
+	return u, nil
+}
+
+// records lists what makes content needed.
+func (r *Repo) records(ctx context.Context) ([]string, error) {
+	var names []string
+	for _, dir := range []string{snapshotsDir, runsDir} {
+		err := r.be.List(ctx, dir, func(f backend.Info) error {
+			names = append(names, f.Name)
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", dir, err)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// current reports whether there is no record now that was not counted.
+func (u *usage) current(ctx context.Context) (bool, error) {
+	now, err := u.r.records(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range now {
+		if _, counted := slices.BinarySearch(u.records, name); !counted {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// mark notes that a chunk is needed. It reports whether that is news.
+func (u *usage) mark(id chunk.ID) (bool, error) {
+	_, added, ok := u.used.Add(id)
+	if !ok {
+		return false, &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
+	}
+	return added, nil
+}
+
+// tree marks a node and everything below it, once.
+func (u *usage) tree(ctx context.Context, id chunk.ID, above int) error {
+	added, err := u.mark(id)
+	if err != nil || !added {
+		return err
+	}
+	n, err := tree.LoadBelow(ctx, u.r.Chunk, id, above)
+	if err != nil {
+		return treeDamage(err)
+	}
+	mark := func(id chunk.ID) error { _, err := u.mark(id); return err }
+	for i := range n.Entries {
+		if err := n.Entries[i].Content.All(ctx, u.r.Chunk, mark, mark); err != nil {
+			return treeDamage(err)
+		}
+	}
+	for _, child := range n.Children {
+		if err := u.tree(ctx, child.ID, int(n.Level)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// findBases marks the chunks that have to be decoded to decode the used ones,
+// apart from blocks in flat.
+func (u *usage) findBases() {
+	u.bases = u.r.index.NewMarks()
+	var open []index.BlockRef
+	for _, p := range u.r.index.Packs() {
+		for _, ref := range p.Blocks {
+			if u.used.Any(ref) {
+				open = append(open, ref)
+			}
+		}
+	}
+	done := map[index.BlockRef]bool{}
+	for len(open) > 0 {
+		ref := open[len(open)-1]
+		open = open[:len(open)-1]
+		if done[ref] || u.flat[ref] {
+			continue
+		}
+		done[ref] = true
+		_, dict := u.r.index.Needs(ref)
+		for _, id := range dict {
+			if loc, added, ok := u.bases.Add(id); ok && added {
+				open = append(open, loc.Block)
+			}
+		}
+	}
+}
+
+// live reports whether anything in a block has to stay.
+func (u *usage) live(ref index.BlockRef) bool { return u.used.Any(ref) || u.bases.Any(ref) }
+
+// keep reports which chunks of a block have to stay, and the length of these
+// and of all.
+func (u *usage) keep(ref index.BlockRef) (keep []bool, length, of int64) {
+	keep, length, of = u.used.Block(ref)
+	bases, _, _ := u.bases.Block(ref)
+	_, b := u.r.index.Block(ref)
+	for i := range keep {
+		if bases[i] && !keep[i] {
+			keep[i] = true
+			length += int64(b.Chunks[i].Length)
+		}
+	}
+	return keep, length, of
+}
+
+// flatten chooses blocks that are better stored without a dictionary: where
+// forgetting has left blocks that are needed only to decode others, and these
+// are worth less than they cost. It looks at groups of such leftovers that hang
+// together, and at the blocks that still lean on them. Until these have been
+// written anew, what they lean on stays needed; see findBases.
+func (u *usage) flatten() {
+	x := u.r.index
+	ghost := map[index.BlockRef]index.BlockRef{} // to another one of its group
+	var leaning []index.BlockRef
+	for _, p := range x.Packs() {
+		for _, ref := range p.Blocks {
+			switch {
+			case u.used.Any(ref):
+				leaning = append(leaning, ref)
+			case u.bases.Any(ref):
+				ghost[ref] = ref
+			}
+		}
+	}
+	if len(ghost) == 0 {
+		return
+	}
+	find := func(ref index.BlockRef) index.BlockRef {
+		for ghost[ref] != ref {
+			ghost[ref] = ghost[ghost[ref]]
+			ref = ghost[ref]
+		}
+		return ref
+	}
+	leansOn := func(ref index.BlockRef) (first index.BlockRef, any bool) {
+		_, dict := x.Needs(ref)
+		for _, id := range dict {
+			loc, ok := x.Lookup(id)
+			if _, is := ghost[loc.Block]; !ok || !is {
+				continue
+			}
+			if any {
+				ghost[find(loc.Block)] = find(first)
+			}
+			first, any = loc.Block, true
+		}
+		return first, any
+	}
+	for ref := range ghost {
+		if on, any := leansOn(ref); any {
+			ghost[find(ref)] = find(on)
+		}
+	}
+	type group struct {
+		stored      int64 // of its ghosts
+		full, plain int64 // of those without a dictionary, stored and not
+		leaning     []index.BlockRef
+	}
+	groups := map[index.BlockRef]*group{}
+	of := map[index.BlockRef]index.BlockRef{}
+	for _, ref := range leaning {
+		if on, any := leansOn(ref); any {
+			of[ref] = on
+		}
+	}
+	at := func(ref index.BlockRef) *group {
+		root := find(ref)
+		if groups[root] == nil {
+			groups[root] = &group{}
+		}
+		return groups[root]
+	}
+	for ref := range ghost {
+		stored, dict := x.Needs(ref)
+		g := at(ref)
+		g.stored += int64(stored)
+		if len(dict) == 0 {
+			g.full += int64(stored)
+			g.plain += x.PlainSize(ref)
+		}
+	}
+	for ref, on := range of {
+		g := at(on)
+		g.leaning = append(g.leaning, ref)
+	}
+	for _, g := range groups {
+		cost := int64(0)
+		for _, ref := range g.leaning {
+			stored, _ := x.Needs(ref)
+			full := x.PlainSize(ref)
+			if g.plain > 0 {
+				full = full * g.full / g.plain
+			}
+			cost += max(full-int64(stored), 0)
+		}
+		// What it would take is an estimate, and writing costs something, too.
+		if cost+cost/4 < g.stored {
+			for _, ref := range g.leaning {
+				u.flat[ref] = true
+			}
+		}
+	}
+}
