@@ -6,6 +6,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/pack/zdelta"
 )
 
 // Codec encodes and seals blocks, and opens and decodes them. A codec keeps
@@ -16,7 +17,7 @@ type Codec struct {
 	encoder *zstd.Encoder // made when first needed
 	decoder *zstd.Decoder // likewise
 	patcher *zstd.Decoder // likewise, for frames with a dictionary
-	deltas  map[Effort]*zstd.Encoder
+	deltas  *zdelta.Encoder
 	scratch []byte
 }
 
@@ -49,50 +50,16 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	return sealed, encoding, err
 }
 
-// Effort is how hard Delta looks for what plaintext and dictionary share.
-type Effort = zstd.EncoderLevel
-
-// The efforts. Near finds what lies at about the same place in a dictionary of
-// up to about the plaintext's length; Far finds what has moved by up to 4 MiB,
-// in two to four times the time.
-const (
-	Near Effort = zstd.SpeedDefault
-	Far  Effort = zstd.SpeedBetterCompression
-)
-
 // Delta compresses plaintext with a dictionary and returns the frame, which is
 // to be sealed with SealFrame.
-func (c *Codec) Delta(plaintext, dict []byte, effort Effort) ([]byte, error) {
+func (c *Codec) Delta(plaintext, dict []byte) ([]byte, error) {
 	if len(dict) == 0 || len(dict) > MaxDictSize {
 		return nil, fmt.Errorf("dictionary of %d bytes", len(dict))
 	}
-	enc, err := c.deltaEncoder(effort, dict)
-	if err != nil {
-		return nil, fmt.Errorf("start the compressor: %w", err)
+	if c.deltas == nil {
+		c.deltas = &zdelta.Encoder{}
 	}
-	return enc.EncodeAll(plaintext, nil), nil
-}
-
-// deltaEncoder returns the encoder of an effort, set to a dictionary. Its
-// tables are megabytes, so it is kept.
-func (c *Codec) deltaEncoder(effort Effort, dict []byte) (*zstd.Encoder, error) {
-	if enc := c.deltas[effort]; enc != nil {
-		return enc, enc.ResetWithOptions(nil, zstd.WithEncoderDictRaw(0, dict))
-	}
-	enc, err := zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(effort),
-		zstd.WithEncoderDictRaw(0, dict),
-		zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(false),
-		// The window must reach back over the dictionary.
-		zstd.WithWindowSize(MaxBlockSize))
-	if err == nil {
-		if c.deltas == nil {
-			c.deltas = map[Effort]*zstd.Encoder{}
-		}
-		c.deltas[effort] = enc
-	}
-	return enc, err
+	return c.deltas.Encode(nil, plaintext, dict)
 }
 
 // SealFrame seals the encoded form of a block and appends it to dst. It returns

@@ -58,12 +58,15 @@ func (w *Writer) bestDelta(codec *pack.Codec, r *run) (frame []byte, dict []chun
 		return nil, nil
 	}
 	if !r.place.file.moved.Load() {
-		frame, dict = w.tryDelta(codec, r, &r.near, pack.Near)
+		frame, dict = w.tryDelta(codec, r, &r.near)
 		if frame != nil && len(frame) < len(r.plain)/goodDelta {
 			return frame, dict
 		}
+		if len(r.far.list) == len(r.near.list) {
+			return frame, dict // there is nothing farther around
+		}
 	}
-	far, farDict := w.tryDelta(codec, r, &r.far, pack.Far)
+	far, farDict := w.tryDelta(codec, r, &r.far)
 	if far != nil && (frame == nil || len(far) < len(frame)/2) {
 		r.place.file.moved.Store(len(far) < len(r.plain)/goodDelta)
 		return far, farDict
@@ -71,7 +74,7 @@ func (w *Writer) bestDelta(codec *pack.Codec, r *run) (frame []byte, dict []chun
 	return frame, dict
 }
 
-func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases, effort pack.Effort) ([]byte, []chunk.ID) {
+func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.ID) {
 	if len(b.list) == 0 {
 		return nil, nil
 	}
@@ -91,7 +94,7 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases, effort pack.Effor
 	if w.r.checkDictionary(ids, dict.b) != nil {
 		return nil, nil
 	}
-	frame, err := codec.Delta(r.plain, dict.b, effort)
+	frame, err := codec.Delta(r.plain, dict.b)
 	if err != nil {
 		return nil, nil
 	}

@@ -98,7 +98,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 		at += int(ch.Length)
 	}
 	if len(b.Dict) > 0 && !flat {
-		frame, err := c.codec.Delta(part, dict.b, pack.Far)
+		frame, err := c.codec.Delta(part, dict.b)
 		if err != nil {
 			return err
 		}
