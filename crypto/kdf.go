@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -20,18 +19,11 @@ type KDF struct {
 // Bounds on what a slot file may ask of the machine that opens it: enough for
 // decades of faster hardware, too little to exhaust a small computer.
 const (
-	MinMemoryKiB = 8       // only tests go below DefaultMemoryKiB
+	MinMemoryKiB = 8       // only tests go below DefaultCost
 	MaxMemoryKiB = 1 << 20 // 1 GiB
 	MaxTime      = 1 << 12
 	saltSize     = 32
 )
-
-// DefaultMemoryKiB is what new slots use: 64 MiB, the second recommended
-// option of RFC 9106. More would not fit beside a backup on a small NAS.
-const DefaultMemoryKiB = 64 << 10
-
-// defaultThreads is the number of lanes recommended by RFC 9106.
-const defaultThreads = 4
 
 // ErrBadKDF says that a slot's parameters are out of bounds.
 var ErrBadKDF = errors.New("key derivation parameters are out of bounds")
@@ -76,26 +68,12 @@ type Cost struct {
 	Threads   uint8
 }
 
-// Calibrate finds the number of passes that brings one derivation to about
-// target on this machine, at DefaultMemoryKiB. It never goes below one pass.
-// now is the clock to measure with.
-func Calibrate(target time.Duration, now func() time.Time) Cost {
-	c := Cost{Time: 1, MemoryKiB: DefaultMemoryKiB, Threads: defaultThreads}
-	salt := make([]byte, saltSize)
-	// The first run also pays for fetching the memory from the system, so the
-	// second one is what counts.
-	var one time.Duration
-	for range 2 {
-		start := now()
-		argon2.IDKey([]byte("calibration"), salt, 1, c.MemoryKiB, c.Threads, KeySize)
-		one = now().Sub(start)
-	}
-	if one > 0 {
-		passes := (target + one/2) / one
-		c.Time = uint32(min(max(passes, 1), 64))
-	}
-	return c
-}
+// DefaultCost is what new slots use: the second recommended option of RFC 9106,
+// three passes over 64 MiB in four lanes. More memory would not fit beside a
+// backup on a small NAS. It is the same on every machine: passes counted by a
+// clock are few where the machine is slow or busy, and many where every command
+// then pays for them.
+func DefaultCost() Cost { return Cost{Time: 3, MemoryKiB: 64 << 10, Threads: 4} }
 
 // withSalt completes the cost to a KDF with a new random salt.
 func (c Cost) withSalt(rand io.Reader) (KDF, error) {

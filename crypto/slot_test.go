@@ -111,7 +111,7 @@ func TestSlotLimits(t *testing.T) {
 func TestKDFBounds(t *testing.T) {
 	salt := make([]byte, 32)
 	for _, ok := range []KDF{
-		{1, MinMemoryKiB, 1, salt}, {1, DefaultMemoryKiB, defaultThreads, salt}, {64, DefaultMemoryKiB, 4, salt},
+		{1, MinMemoryKiB, 1, salt}, {1, 64 << 10, 4, salt}, {64, 64 << 10, 4, salt},
 		{1, MaxMemoryKiB, 255, salt}, {128, MaxMemoryKiB, 1, salt}, {MaxTime, 8, 1, salt}, {1, 16, 2, salt[:16]},
 	} {
 		if err := ok.Check(); err != nil {
@@ -131,19 +131,14 @@ func TestKDFBounds(t *testing.T) {
 	}
 }
 
-func TestCalibrate(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 64 MiB of memory several times")
+// RFC 9106, 4: the second recommended option, and its bounds are this package's.
+func TestDefaultCost(t *testing.T) {
+	kdf, err := DefaultCost().withSalt(seeded(1))
+	if err != nil || kdf.Check() != nil {
+		t.Fatal(err, kdf.Check())
 	}
-	for took, want := range map[time.Duration]uint32{
-		100 * time.Millisecond: 5, time.Second: 1, time.Hour: 1, time.Nanosecond: 64, 0: 1, -time.Second: 1,
-	} {
-		now := time.Unix(0, 0)
-		clock := func() time.Time { now = now.Add(took); return now }
-		got := Calibrate(500*time.Millisecond, clock)
-		if got.Time != want || got.MemoryKiB != DefaultMemoryKiB {
-			t.Errorf("one pass takes %v: got %+v, want %d passes", took, got, want)
-		}
+	if kdf.Time < 3 || kdf.MemoryKiB < 64<<10 || kdf.Threads != 4 || len(kdf.Salt) < 16 {
+		t.Errorf("%+v is less than what is recommended", kdf)
 	}
 }
 

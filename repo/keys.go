@@ -11,9 +11,6 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// calibrateTo is how long guessing one password should take here.
-const calibrateTo = 500 * time.Millisecond
-
 // maxSlots bounds how many key slots are tried with a password, so that a
 // repository cannot keep a machine busy for ever.
 const maxSlots = 64
@@ -106,7 +103,7 @@ func readSlot(ctx context.Context, be backend.Backend, name string) (*crypto.Slo
 func (r *Repo) addSlot(ctx context.Context, secret []byte, info crypto.SlotInfo) (FileID, error) {
 	cost := r.opts.Cost
 	if cost == (crypto.Cost{}) {
-		cost = crypto.Calibrate(calibrateTo, r.opts.Now)
+		cost = crypto.DefaultCost()
 	}
 	info.Created = r.opts.Now().UTC().Truncate(time.Second)
 	b, err := crypto.NewSlot(r.opts.Rand, r.master, secret, cost, info)

@@ -141,7 +141,7 @@ func fileID(name string) (FileID, error) {
 type Options struct {
 	Rand     io.Reader        // crypto/rand by default
 	Now      func() time.Time // time.Now by default
-	Cost     crypto.Cost      // of guessing a password of a new key slot; calibrated by default
+	Cost     crypto.Cost      // of guessing a password of a new key slot; crypto.DefaultCost by default
 	Workers  int              // goroutines that compress and seal; as many as cores by default
 	PackSize int              // bytes, 16 MiB by default, at most 64 MiB
 	Cache    int              // bytes of decoded blocks to keep, 64 MiB by default
