@@ -74,34 +74,36 @@ func (b *Backup) Compare(files iter.Seq2[File, error], records *Records) (Report
 	return c.Report(), nil
 }
 
-// Add takes the next file, in any order. In a plain backup it may look into
-// a blob of unexpected length for SQLite's magic.
-func (c *Comparison) Add(f File) {
+// Add takes the next file, in any order, and returns the row of a regular file
+// that it is the blob of. In a plain backup it may look into a blob of
+// unexpected length for SQLite's magic.
+func (c *Comparison) Add(f File) (row int, ok bool) {
 	if f.Dir && f.Skipped == "" {
-		return
+		return 0, false
 	}
 	id, shaped := blobID(c.b.layout, f.Path)
 	if f.Skipped != "" || !shaped {
 		if !ownFile(c.b.layout, f.Path) || f.Skipped != "" {
 			c.report.Other.add(f.Path)
 		}
-		return
+		return 0, false
 	}
 	i, listed := c.records.ByFileID(id)
 	if !listed {
 		c.report.Extra.add(f.Path)
-		return
+		return 0, false
 	}
 	rec := c.records.At(i)
 	if !rec.IsFile() {
 		if rec.HasMeta || rec.Flags == FlagFolder || rec.Flags == FlagSymlink {
 			c.report.NotFile.add(f.Path)
-			return
+			return 0, false
 		}
 	}
 	c.report.Blobs++
 	c.have[i/64] |= 1 << (i % 64)
 	c.checkSize(f, &rec)
+	return i, rec.IsFile()
 }
 
 func (c *Comparison) checkSize(f File, rec *Record) {
@@ -144,18 +146,14 @@ func (c *Comparison) isDatabase(path string) bool {
 func (c *Comparison) Report() Report {
 	out := c.report
 	for i := range c.records.Len() {
-		w := c.records.row(c.records.refs[i])
-		if w.has&hasFileID == 0 {
-			continue
-		}
-		rec := c.records.At(i)
-		if !rec.IsFile() {
+		if !c.records.listsFile(i) {
 			continue
 		}
 		out.Listed++
 		if c.have[i/64]&(1<<(i%64)) != 0 {
 			continue
 		}
+		rec := c.records.At(i)
 		// Of several rows with the same FileID the first carries the mark.
 		if first, ok := c.records.ByFileID(rec.FileID); ok && c.have[first/64]&(1<<(first%64)) != 0 {
 			continue

@@ -155,6 +155,26 @@ func (r *Records) At(i int) Record {
 	return rec
 }
 
+// Name returns domain and relative path of row i, for less than At takes.
+func (r *Records) Name(i int) (domain, path string) {
+	w := r.row(r.refs[i])
+	return r.domains[w.domain], w.path
+}
+
+// listsFile reports whether row i is about a regular file and has a FileID.
+func (r *Records) listsFile(i int) bool {
+	w := r.row(r.refs[i])
+	if w.has&hasFileID == 0 {
+		return false
+	}
+	w.rest = w.rest[len(w.path)+20:]
+	rec := Record{Flags: uint32(w.uvarint())}
+	if w.has&hasMeta != 0 {
+		rec.Mode = uint32(w.uvarint())
+	}
+	return rec.IsFile()
+}
+
 // All goes through all rows in order.
 func (r *Records) All() iter.Seq2[int, Record] {
 	return func(yield func(int, Record) bool) {

@@ -1,13 +1,12 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
-	"path"
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
@@ -39,60 +38,104 @@ type batch struct {
 	done    chan struct{} // closed when all content is there
 }
 
-// list walks the folder and its manifest and sorts what belongs together.
+// list walks the folder, reads its manifest beside that, and sorts what belongs
+// together.
 func (im *importer) list(ctx context.Context) error {
-	if im.b.Readable() {
-		records, err := im.b.Records(ctx)
-		if err != nil {
-			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case im.opts.AllowIncomplete:
-				im.mark(err.Error())
-			case errors.Is(err, mobilesync.ErrCorrupt):
-				return &IncompleteError{im.b.Dir(), []string{err.Error()}}
-			default:
-				return fmt.Errorf("%s: %w", im.b.Dir(), err)
-			}
-		} else {
-			im.records = records
-		}
+	inner, cancel := context.WithCancel(ctx)
+	walked := make(chan error, 1)
+	go func() { walked <- im.walk(inner) }()
+	err := im.readRecords(ctx)
+	if err != nil {
+		cancel()
 	}
-	var cmpr *mobilesync.Comparison
-	if im.records != nil {
-		cmpr = im.b.NewComparison(im.records)
+	walkErr := <-walked
+	cancel()
+	if err := cmp.Or(err, walkErr); err != nil {
+		return err
 	}
+	if err := im.match(); err != nil {
+		return err
+	}
+	im.opts.Progress.TotalFiles.Store(im.res.Files)
+	im.opts.Progress.TotalBytes.Store(im.res.Bytes)
+	slices.SortFunc(im.items, im.compare)
+	return nil
+}
+
+func (im *importer) readRecords(ctx context.Context) error {
+	if !im.b.Readable() {
+		return nil
+	}
+	records, err := im.b.Records(ctx)
+	switch {
+	case err == nil:
+		im.records = records
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case im.opts.AllowIncomplete:
+		im.mark(err.Error())
+	case errors.Is(err, mobilesync.ErrCorrupt):
+		return &IncompleteError{im.b.Dir(), []string{err.Error()}}
+	default:
+		return fmt.Errorf("%s: %w", im.b.Dir(), err)
+	}
+	return nil
+}
+
+func (im *importer) walk(ctx context.Context) error {
 	for f, err := range im.b.Files(ctx) {
 		if err != nil {
 			return err
 		}
-		if f.Skipped != "" {
-			if err := im.skip(f); err != nil {
+		im.items = append(im.items, item{f, -1})
+	}
+	return nil
+}
+
+// match finds the row of each file, and leaves out what is not to be stored.
+func (im *importer) match() error {
+	var cmpr *mobilesync.Comparison
+	if im.records != nil {
+		cmpr = im.b.NewComparison(im.records)
+	}
+	kept := im.items[:0]
+	for _, it := range im.items {
+		if it.file.Skipped != "" {
+			if err := im.skip(it.file); err != nil {
 				return err
 			}
 			continue
 		}
 		if cmpr != nil {
-			cmpr.Add(f)
+			if row, ok := cmpr.Add(it.file); ok {
+				domain, name := im.records.Name(row)
+				if len(domain) <= tree.MaxName && len(name) <= tree.MaxName {
+					it.record = int32(row)
+				}
+			}
 		}
-		im.items = append(im.items, item{f, im.rowOf(f)})
-		if !f.Dir {
+		kept = append(kept, it)
+		if !it.file.Dir {
 			im.res.Files++
-			im.res.Bytes += f.Size
+			im.res.Bytes += it.file.Size
 		}
 	}
+	im.items = kept
 	if cmpr != nil {
 		rep := cmpr.Report()
 		im.res.Report = &rep
 		im.res.Anomalies = &im.records.Anomalies
 	}
-	im.opts.Progress.TotalFiles.Store(im.res.Files)
-	im.opts.Progress.TotalBytes.Store(im.res.Bytes)
-	slices.SortFunc(im.items, func(a, b item) int {
-		ka, kb := im.key(&a), im.key(&b)
-		return ka.Compare(kb)
-	})
 	return nil
+}
+
+// compare orders items by key. Rows of the manifest are in that order, so their
+// numbers say the same.
+func (im *importer) compare(a, b item) int {
+	if a.record >= 0 && b.record >= 0 {
+		return cmp.Compare(a.record, b.record)
+	}
+	return im.key(&a).Compare(im.key(&b))
 }
 
 // skip leaves out links and special files, which no device writes, and refuses
@@ -108,31 +151,10 @@ func (im *importer) skip(f mobilesync.File) error {
 	return nil
 }
 
-// rowOf finds the row of the manifest that a blob belongs to.
-func (im *importer) rowOf(f mobilesync.File) int32 {
-	base := path.Base(f.Path)
-	if im.records == nil || f.Dir || len(base) != 40 {
-		return -1
-	}
-	var id [20]byte
-	if _, err := hex.Decode(id[:], []byte(base)); err != nil || mobilesync.BlobPath(im.b.Layout(), id) != f.Path {
-		return -1
-	}
-	row, ok := im.records.ByFileID(id)
-	if !ok {
-		return -1
-	}
-	if rec := im.records.At(row); !rec.IsFile() || len(rec.Domain) > tree.MaxName || len(rec.RelativePath) > tree.MaxName {
-		return -1
-	}
-	return int32(row)
-}
-
 func (im *importer) key(it *item) tree.Key {
 	k := tree.Key{Path: it.file.Path}
 	if it.record >= 0 {
-		rec := im.records.At(int(it.record))
-		k.Domain, k.Name = rec.Domain, rec.RelativePath
+		k.Domain, k.Name = im.records.Name(int(it.record))
 	}
 	return k
 }
