@@ -1,6 +1,8 @@
 package pack
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -51,7 +53,9 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 }
 
 // Delta compresses plaintext with a dictionary and returns the frame, which is
-// to be sealed with SealFrame.
+// to be sealed with SealFrame. What it returns has been decoded again, by
+// another program's decoder, and compared: a block is often the only copy of
+// what it holds.
 func (c *Codec) Delta(plaintext, dict []byte) ([]byte, error) {
 	if len(dict) == 0 || len(dict) > MaxDictSize {
 		return nil, fmt.Errorf("dictionary of %d bytes", len(dict))
@@ -59,7 +63,22 @@ func (c *Codec) Delta(plaintext, dict []byte) ([]byte, error) {
 	if c.deltas == nil {
 		c.deltas = &zdelta.Encoder{}
 	}
-	return c.deltas.Encode(nil, plaintext, dict)
+	frame, err := c.deltas.Encode(nil, plaintext, dict)
+	if err != nil {
+		return nil, err
+	}
+	dec, err := c.deltaDecoder(dict)
+	if err != nil {
+		return nil, err
+	}
+	if cap(c.scratch) < len(plaintext) {
+		c.scratch = make([]byte, 0, len(plaintext))
+	}
+	back, err := dec.DecodeAll(frame, c.scratch[:0:len(plaintext)])
+	if err != nil || !bytes.Equal(back, plaintext) {
+		return nil, fmt.Errorf("a delta of %d bytes does not decode to what it was made from: %w", len(plaintext), cmp.Or(err, ErrDamaged))
+	}
+	return frame, nil
 }
 
 // SealFrame seals the encoded form of a block and appends it to dst. It returns
