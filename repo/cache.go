@@ -83,6 +83,20 @@ func (c *blockCache) put(ref index.BlockRef, b decoded) {
 	c.size += size
 }
 
+// remove takes a block out.
+func (c *blockCache) remove(ref index.BlockRef) (decoded, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.blocks[ref]
+	if !ok {
+		return decoded{}, false
+	}
+	b := c.order.Remove(e).(*cached).block
+	delete(c.blocks, ref)
+	c.size -= cap(b.plain)
+	return b, true
+}
+
 // load returns a block from the cache, or waits for the goroutine that is
 // already loading it, or loads it with fn. fn must not call load: two loads
 // could wait for each other.

@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"golang.org/x/sync/errgroup"
@@ -235,41 +237,63 @@ func (c *checker) choose(packs []backend.Info) []backend.Info {
 	return out
 }
 
-func (c *checker) readPacks(ctx context.Context, packs []backend.Info) error {
+// readPacks verifies packs: first the families of blocks that have to do with
+// each other, then each pack with its other blocks.
+func (c *checker) readPacks(ctx context.Context, files []backend.Info) error {
+	packs := make([]index.Pack, len(files))
 	total := int64(0)
-	for _, f := range packs {
+	for i, f := range files {
+		id, _ := fileID(f.Name)
+		packs[i], _ = c.r.index.Pack(pack.ID(id))
 		total += f.Size
 	}
+	progress := func(int64) {}
 	if c.opts.Progress != nil && total > 0 {
-		c.opts.Progress(0, total)
+		var done atomic.Int64
+		progress = func(n int64) { c.opts.Progress(min(done.Add(n), total), total) }
 	}
+	progress(0)
+	p := newPlan(c.r.index, packs)
+	work := make(chan func(context.Context, *verifier) error)
 	g, gctx := errgroup.WithContext(ctx)
-	work := make(chan backend.Info)
+	hand := func(job func(context.Context, *verifier) error) error {
+		select {
+		case work <- job:
+			return nil
+		case <-gctx.Done():
+			return gctx.Err()
+		}
+	}
 	g.Go(func() error {
 		defer close(work)
-		for _, f := range packs {
-			select {
-			case work <- f:
-			case <-gctx.Done():
-				return gctx.Err()
+		for _, family := range p.families {
+			if err := hand(func(ctx context.Context, v *verifier) error { return v.family(ctx, family, progress) }); err != nil {
+				return err
+			}
+		}
+		for i, f := range files {
+			if err := hand(func(ctx context.Context, v *verifier) error {
+				if err := v.verify(ctx, f); err != nil {
+					return err
+				}
+				c.mu.Lock()
+				c.report.ReadPacks++
+				c.report.ReadBytes += f.Size
+				c.mu.Unlock()
+				progress(f.Size - p.stored[i])
+				return nil
+			}); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	for range c.r.opts.Workers {
 		g.Go(func() error {
-			v := c.newVerifier()
-			for f := range work {
-				if err := v.verify(gctx, f); err != nil {
+			v := c.newVerifier(p)
+			for job := range work {
+				if err := job(gctx, v); err != nil {
 					return err
-				}
-				c.mu.Lock()
-				c.report.ReadPacks++
-				c.report.ReadBytes += f.Size
-				done := c.report.ReadBytes
-				c.mu.Unlock()
-				if c.opts.Progress != nil {
-					c.opts.Progress(done, total)
 				}
 			}
 			return nil
@@ -285,8 +309,8 @@ func (c *checker) spread() {
 		changed = false
 		for _, p := range c.r.index.Packs() {
 			for _, ref := range p.Blocks {
-				_, b := c.r.index.Block(ref)
-				if slices.ContainsFunc(b.Dict, c.isLost) && c.markBlock(ref) {
+				_, dict := c.r.index.Needs(ref)
+				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref) {
 					changed = true
 				}
 			}
@@ -297,6 +321,13 @@ func (c *checker) spread() {
 func (c *checker) isBad(id chunk.ID) bool {
 	_, bad := c.bad[id]
 	return bad
+}
+
+// anyBad is isBad for several, while packs are read.
+func (c *checker) anyBad(ids []chunk.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(ids, c.isBad)
 }
 
 // isLost is isBad, and counts a chunk that no pack holds.

@@ -13,22 +13,25 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// verifier reads whole packs. One goroutine uses it.
+// verifier reads packs and decodes blocks. One goroutine uses it.
 type verifier struct {
 	c      *checker
+	plan   *plan
 	codec  *pack.Codec
 	hasher *chunk.Hasher
 	file   []byte
-	plain  []byte
+	plain  []byte   // of a block that nobody needs
+	spare  [][]byte // memory of blocks that nobody needs any more
 }
 
-func (c *checker) newVerifier() *verifier {
-	return &verifier{c: c, codec: pack.NewCodec(c.r.blocks), hasher: c.r.NewHasher()}
+func (c *checker) newVerifier(p *plan) *verifier {
+	return &verifier{c: c, plan: p, codec: pack.NewCodec(c.r.blocks), hasher: c.r.NewHasher()}
 }
 
 // verify reads a pack and checks every byte of it: its name, its header
-// against the index, and every chunk against its ID. What is wrong goes into
-// the report; an error means that the check cannot go on.
+// against the index, and every chunk against its ID, but for blocks that are
+// verified with their family. What is wrong goes into the report; an error
+// means that the check cannot go on.
 func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -63,13 +66,13 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 		fail(errors.New("the index says something else about it than its own header"))
 	}
 	for _, ref := range p.Blocks {
-		if err := v.block(ctx, file, ref); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if d := (*DamageError)(nil); errors.As(err, &d) && d.File == "" {
-				err = &DamageError{f.Name, d.Err}
-			}
+		if v.plan.inFamily(ref) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := v.alone(file, ref); err != nil {
 			v.c.damage(err, packHint)
 			v.c.markBlock(ref)
 		}
@@ -89,30 +92,126 @@ func (v *verifier) sameAsIndex(p index.Pack, h pack.Header) bool {
 	return true
 }
 
-// block decodes one block and checks its chunks.
-func (v *verifier) block(ctx context.Context, file []byte, ref index.BlockRef) error {
+// alone verifies a block that has to do with no other, out of its pack's bytes.
+func (v *verifier) alone(file []byte, ref index.BlockRef) error {
 	id, b := v.c.r.index.Block(ref)
 	end := int64(b.Offset) + int64(b.Stored)
 	if end > int64(len(file)) {
 		return &DamageError{packName(id), fmt.Errorf("block at %d is cut off", b.Offset)}
 	}
-	dict, _, err := v.c.r.dictionary(ctx, b.Dict, 1)
-	if err != nil {
-		return err
+	plain, err := v.decode(v.plain, id, file[b.Offset:end], &b, nil)
+	if err == nil {
+		v.plain = plain
 	}
-	defer dict.free()
-	plain, err := v.codec.Decode(v.plain[:0], file[b.Offset:end], &b, dict.b)
+	return err
+}
+
+// decode decodes a block and checks its chunks. It uses the memory of dst if
+// that is large enough.
+func (v *verifier) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
+	plain, err := v.codec.Decode(dst[:0], sealed, b, dict)
 	if err != nil {
-		return &DamageError{packName(id), fmt.Errorf("block at %d: %w", b.Offset, err)}
+		return nil, &DamageError{packName(id), fmt.Errorf("block at %d: %w", b.Offset, err)}
 	}
-	v.plain = plain
+	rest := plain
 	for _, c := range b.Chunks {
-		if v.hasher.ID(plain[:c.Length]) != c.ID {
-			return &DamageError{packName(id), fmt.Errorf("block at %d: chunk %s has other bytes than its ID says", b.Offset, c.ID.Short())}
+		if v.hasher.ID(rest[:c.Length]) != c.ID {
+			return nil, &DamageError{packName(id), fmt.Errorf("block at %d: chunk %s has other bytes than its ID says", b.Offset, c.ID.Short())}
 		}
-		plain = plain[c.Length:]
+		rest = rest[c.Length:]
+	}
+	return plain, nil
+}
+
+// family verifies the blocks of a family, and tells how many sealed bytes each
+// has.
+func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(int64)) error {
+	defer func() { v.spare = nil }()
+	for _, ref := range refs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		stored, err := v.member(ctx, ref)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			v.c.damage(err, packHint)
+			v.c.markBlock(ref)
+		}
+		v.plan.verified(ref, v.forget)
+		done(stored)
 	}
 	return nil
+}
+
+// member verifies one block of a family. One that needs what is known to be bad
+// is passed over: spread finds it.
+func (v *verifier) member(ctx context.Context, ref index.BlockRef) (stored int64, err error) {
+	r := v.c.r
+	id, b := r.index.Block(ref)
+	stored = int64(b.Stored)
+	if v.c.anyBad(b.Dict) {
+		return stored, nil
+	}
+	dict, depth, err := r.dictionary(ctx, b.Dict, 1)
+	if err != nil {
+		return stored, inPack(id, err)
+	}
+	defer dict.free()
+	sealed := r.scratch.take(int(b.Stored))
+	defer sealed.free()
+	if err := r.readSealed(ctx, id, sealed.b, int64(b.Offset)); err != nil {
+		return stored, inPack(id, fmt.Errorf("block at %d: %w", b.Offset, err))
+	}
+	needed := v.plan.left[ref] > 0
+	plain, err := v.decode(v.memory(b.Size(), needed), id, sealed.b, &b, dict.b)
+	switch {
+	case err != nil:
+		return stored, r.blame(ctx, ref, err, map[index.BlockRef]bool{})
+	case needed:
+		r.cache.put(ref, decoded{plain, depth})
+	default:
+		v.plain = plain
+	}
+	return stored, nil
+}
+
+// inPack names a pack where an error names none.
+func inPack(id pack.ID, err error) error {
+	if d := (*DamageError)(nil); !errors.As(err, &d) {
+		return &DamageError{packName(id), err}
+	} else if d.File == "" {
+		return &DamageError{packName(id), d.Err}
+	}
+	return err
+}
+
+// memory returns memory for a block: for one that others need it must be the
+// block's own.
+func (v *verifier) memory(size int, needed bool) []byte {
+	if !needed {
+		return v.plain
+	}
+	for i, b := range v.spare {
+		if cap(b) >= size && cap(b) <= size+size/4 {
+			v.spare[i] = v.spare[len(v.spare)-1]
+			v.spare = v.spare[:len(v.spare)-1]
+			return b
+		}
+	}
+	return nil
+}
+
+// maxSpare bounds how many pieces of memory a verifier keeps.
+const maxSpare = 4
+
+// forget drops a block that nobody will need. It was in this goroutine's hands
+// alone, so its memory can be used again.
+func (v *verifier) forget(ref index.BlockRef) {
+	if b, ok := v.c.r.cache.remove(ref); ok && len(v.spare) < maxSpare {
+		v.spare = append(v.spare, b.plain)
+	}
 }
 
 func (c *checker) markPack(p index.Pack) {
