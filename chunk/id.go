@@ -12,7 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
-	"lukechampine.com/blake3"
+	"github.com/snap-backup/snap/crypto/blake"
 )
 
 // ID names a chunk: keyed BLAKE3-256 of its plaintext.
@@ -51,18 +51,12 @@ func ParseID(s string) (ID, error) {
 
 // Hasher computes chunk IDs. It keeps state between calls to save allocations,
 // so each goroutine needs its own.
-type Hasher struct{ h *blake3.Hasher }
+type Hasher struct{ h *blake.Hasher }
 
 // NewHasher returns a hasher for a repository's ID key.
 func NewHasher(key [32]byte) *Hasher {
-	return &Hasher{h: blake3.New(len(ID{}), key[:])}
+	return &Hasher{blake.NewKeyed(key)}
 }
 
 // ID returns the ID of a chunk.
-func (h *Hasher) ID(data []byte) ID {
-	var id ID
-	h.h.Reset()
-	h.h.Write(data)
-	h.h.Sum(id[:0])
-	return id
-}
+func (h *Hasher) ID(data []byte) ID { return h.h.Sum(data) }

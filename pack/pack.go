@@ -26,8 +26,8 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/pack/wire"
-	"lukechampine.com/blake3"
 )
 
 // Limits of the format. A reader refuses what exceeds them, so that no pack
@@ -236,4 +236,4 @@ func readBlock(r *wire.Reader) Block {
 const maxExpansion = 1 << 16
 
 // Name returns the ID of a pack file.
-func Name(file []byte) ID { return blake3.Sum256(file) }
+func Name(file []byte) ID { return blake.New().Sum(file) }
