@@ -272,6 +272,14 @@ func (x *Index) PlainSize(ref BlockRef) int64 {
 	return size
 }
 
+// Alone reports whether a block is a single chunk that needs no dictionary.
+func (x *Index) Alone(ref BlockRef) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	b := x.blocks.at(int(ref))
+	return b.dict == 0 && x.end(ref) == b.first+1
+}
+
 // end returns the number behind that of a block's last chunk.
 func (x *Index) end(ref BlockRef) uint32 {
 	if int(ref)+1 < x.blocks.len() {

@@ -72,7 +72,7 @@ func (r *Repo) block(ctx context.Context, ref index.BlockRef, above int) (decode
 	if err := r.readSealed(ctx, id, sealed.b, int64(b.Offset)); err != nil {
 		return decoded{}, err
 	}
-	plain, err := r.decode(id, sealed.b, &b, dict.b)
+	plain, err := r.decode(nil, id, sealed.b, &b, dict.b)
 	return decoded{plain, depth}, err
 }
 
@@ -92,11 +92,12 @@ func errTooDeep() error {
 	return &DamageError{"", fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}
 }
 
-// decode opens the sealed bytes of a block of pack id.
-func (r *Repo) decode(id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
+// decode opens the sealed bytes of a block of pack id. It uses the memory of
+// dst if that is large enough.
+func (r *Repo) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
 	codec, _ := r.codecs.Get().(*pack.Codec)
 	defer r.codecs.Put(codec)
-	plain, err := codec.Decode(nil, sealed, b, dict)
+	plain, err := codec.Decode(dst[:0], sealed, b, dict)
 	if errors.Is(err, pack.ErrDamaged) || errors.Is(err, crypto.ErrAuth) {
 		return nil, &DamageError{packName(id), err}
 	}
@@ -199,19 +200,55 @@ func (r *Repo) blame(ctx context.Context, ref index.BlockRef, err error, seen ma
 	return err
 }
 
+// writeChunk writes a chunk, checked, to w. One that is a block of its own, as
+// those of photos are, goes past the cache: nobody will ask for it again.
+func (r *Repo) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if loc, ok := r.index.Lookup(id); ok && r.index.Alone(loc.Block) {
+		if n, err := r.writeAlone(ctx, w, id, loc); !errors.Is(err, ErrDamaged) {
+			return n, err
+		}
+		// Chunk knows what to do about it. Nothing has been written.
+	}
+	data, err := r.Chunk(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(data)
+}
+
+// writeAlone is writeChunk for a chunk that is a block of its own. If its error
+// is ErrDamaged, it has written nothing.
+func (r *Repo) writeAlone(ctx context.Context, w io.Writer, id chunk.ID, loc index.Location) (int, error) {
+	_, b := r.index.Block(loc.Block)
+	sealed := r.scratch.take(int(b.Stored))
+	defer sealed.free()
+	if err := r.readSealed(ctx, loc.Pack, sealed.b, int64(b.Offset)); err != nil {
+		return 0, err
+	}
+	plain := r.scratch.take(b.Size())
+	defer plain.free()
+	data, err := r.decode(plain.b, loc.Pack, sealed.b, &b, nil)
+	if err == nil {
+		err = r.checkID(data, loc.Pack, id)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(data)
+}
+
 // WriteContent writes the bytes of a file to w and checks that they are as
 // many as the content says.
 func (r *Repo) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
 	written := int64(0)
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
-		data, err := r.Chunk(ctx, id)
-		if err != nil {
-			return err
-		}
-		if written+int64(len(data)) > c.Size {
+		if size, ok := r.index.Size(id); ok && written+int64(size) > c.Size {
 			return &DamageError{"", fmt.Errorf("a file of %d bytes has more in its chunks", c.Size)}
 		}
-		n, err := w.Write(data)
+		n, err := r.writeChunk(ctx, w, id)
 		written += int64(n)
 		return err
 	})

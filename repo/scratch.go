@@ -14,13 +14,17 @@ type scratch struct {
 	from *[]byte
 }
 
+// scratchStep is what lent memory is a multiple of, in bytes.
+const scratchStep = 256 << 10
+
 func (p *scratchPool) take(n int) scratch {
 	from, _ := p.pool.Get().(*[]byte)
 	if from == nil {
 		from = new([]byte)
 	}
 	if cap(*from) < n {
-		*from = make([]byte, n)
+		// With some room it is likely to be enough for who comes next.
+		*from = make([]byte, n, (n+scratchStep-1)/scratchStep*scratchStep)
 	}
 	return scratch{(*from)[:n], &p.pool, from}
 }
