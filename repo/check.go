@@ -123,10 +123,25 @@ func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, erro
 		c.damage(&DamageError{indexDir, fmt.Errorf("%d packs are in no index file, and content is missing: an index file was lost", c.unlisted)},
 			"restore the missing files of this folder from a copy of the repository")
 	}
+	c.passOver()
 	slices.SortFunc(c.report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
 	c.report.Problems = slices.Compact(c.report.Problems) // a bad dictionary is met once for each block that needs it
 	c.report.Chunks = r.index.Len()
 	return &c.report, nil
+}
+
+// passOver takes packs that a prune is about to remove for leftovers: what they
+// need may be gone already. If something is lost they stay problems.
+func (c *checker) passOver() {
+	going := map[string]bool{}
+	for id := range c.r.going {
+		going[packName(id)] = true
+		c.report.Leftovers = append(c.report.Leftovers, packName(id))
+	}
+	slices.Sort(c.report.Leftovers)
+	if len(c.report.Suffering) == 0 {
+		c.report.Problems = slices.DeleteFunc(c.report.Problems, func(p Problem) bool { return going[p.File] })
+	}
 }
 
 // damage notes an error as a problem.

@@ -76,7 +76,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	}
 	// Decoded even if it is copied as it is: what replaces the only copy must
 	// be known to be sound.
-	plain, err := c.r.decode(id, sealed, &b, dict.b)
+	plain, err := c.r.decode(nil, id, sealed, &b, dict.b)
 	if err != nil {
 		return err
 	}

@@ -209,6 +209,8 @@ type Repo struct {
 	indexDamage []error
 	missing     []pack.ID // packs that an index file lists and that are not there
 
+	going map[pack.ID]bool // packs that are about to be removed
+
 	lock *Lock // held by this process, if any
 }
 
@@ -346,14 +348,18 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 		}
 	}
 	var seen []FileID
+	going := map[pack.ID]bool{}
 	for _, l := range lists {
 		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
-			x.Doom(pack.ID(id))
+			if _, there := x.Pack(pack.ID(id)); there {
+				x.Doom(pack.ID(id))
+				going[pack.ID(id)] = true
+			}
 		}
 	}
 	x.Compact()
-	r.index, r.indexDamage, r.missing = x, damage, missing
+	r.index, r.indexDamage, r.missing, r.going = x, damage, missing, going
 	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
 	return r.lock.see(ctx, seen)
 }
