@@ -11,6 +11,16 @@ import (
 	"time"
 )
 
+// Names of the services that every device has.
+const (
+	NotificationProxy = "com.apple.mobile.notification_proxy"
+	AFC               = "com.apple.afc"
+	InstallationProxy = "com.apple.mobile.installation_proxy"
+	SpringBoard       = "com.apple.springboardservices"
+	DiagnosticsRelay  = "com.apple.mobile.diagnostics_relay"
+	Heartbeat         = "com.apple.mobile.heartbeat"
+)
+
 // MobileBackup2 names the backup service, which Handle adds. It is the one that
 // a locked device starts only for a host that shows its EscrowBag.
 const MobileBackup2 = "com.apple.mobilebackup2"
@@ -36,9 +46,13 @@ type Spec struct {
 	Trust   Trust // what it says to hosts that want to pair
 	Managed bool  // a profile forbids pairing with further hosts
 
-	PlainText bool   // no TLS, neither in sessions nor in services
-	MaxTLS    uint16 // newest version of TLS it speaks, for old devices; 0: any
-	Now       func() time.Time
+	PlainText         bool          // no TLS, neither in sessions nor in services
+	MaxTLS            uint16        // newest version of TLS it speaks, for old devices; 0: any
+	HeartbeatInterval time.Duration // 0: 10 s
+	// Key is the device's identity, RSA of 2048 bits; nil: a new one. Making one
+	// takes a good part of a second.
+	Key *rsa.PrivateKey
+	Now func() time.Time
 }
 
 func (s Spec) withDefaults() Spec {
@@ -58,6 +72,9 @@ func (s Spec) withDefaults() Spec {
 		s.Capacity = 128_000_000_000
 		s.Available = 64_000_000_000
 	}
+	if s.HeartbeatInterval <= 0 {
+		s.HeartbeatInterval = 10 * time.Second
+	}
 	if s.Now == nil {
 		s.Now = time.Now
 	}
@@ -76,6 +93,10 @@ type Device struct {
 	values  valueStore
 	key     func() (*rsa.PrivateKey, error) // made when first needed
 	faults  faults
+	files   *fileSystem
+	apps    apps
+	sync    syncState
+	notices notices
 
 	mu       sync.Mutex
 	trust    trustState
@@ -91,11 +112,24 @@ func NewDevice(spec Spec) *Device {
 	d := &Device{
 		spec:    spec,
 		journal: newJournal(spec.Now),
+		files:   newFileSystem(spec.Now),
 		trust:   trustState{policy: spec.Trust, hosts: map[string]trustedHost{}},
 		ports:   ports{open: map[uint16]port{}, next: firstPort},
 	}
-	d.key = sync.OnceValues(newKey)
-	d.services = map[string]Handler{}
+	d.key = sync.OnceValues(func() (*rsa.PrivateKey, error) {
+		if spec.Key != nil {
+			return spec.Key, nil
+		}
+		return newKey()
+	})
+	d.services = map[string]Handler{
+		NotificationProxy: d.serveNotifications,
+		AFC:               d.serveAFC,
+		InstallationProxy: d.serveApps,
+		SpringBoard:       d.serveSpringBoard,
+		DiagnosticsRelay:  d.serveDiagnostics,
+		Heartbeat:         d.serveHeartbeat,
+	}
 	d.fillValues()
 	return d
 }

@@ -28,6 +28,8 @@ type Fault struct {
 	// Silent makes the connection stay open and nothing pass any more, instead
 	// of cutting it.
 	Silent bool
+	// Now hits the open connections instead of the next one.
+	Now bool
 }
 
 // maxFaults bounds how many wait for a connection.
@@ -46,17 +48,18 @@ type faults struct {
 
 func (f *Fault) fits(service string) bool { return f.Service == "" || f.Service == service }
 
-// Inject lets a fault happen to the open connections of its service or, if there
-// are none, to the next one.
+// Inject lets a fault happen to the next connection to its service or, with Now,
+// to those that are open.
 func (d *Device) Inject(f Fault) {
 	d.faults.mu.Lock()
 	var hit []*conn
-	for c := range d.faults.open {
-		if f.fits(c.service) {
-			hit = append(hit, c)
+	if f.Now {
+		for c := range d.faults.open {
+			if f.fits(c.service) {
+				hit = append(hit, c)
+			}
 		}
-	}
-	if len(hit) == 0 && len(d.faults.waiting) < maxFaults {
+	} else if len(d.faults.waiting) < maxFaults {
 		d.faults.waiting = append(d.faults.waiting, f)
 	}
 	d.faults.mu.Unlock()
@@ -65,12 +68,14 @@ func (d *Device) Inject(f Fault) {
 	}
 }
 
-// Cut breaks the open connections of a service, or the next one if there are
-// none, once so many bytes have passed in both directions together. With 0 that
-// is at once.
+// Cut breaks the next connection to a service once so many bytes have passed in
+// both directions together.
 func (d *Device) Cut(service string, afterBytes int64) {
 	d.Inject(Fault{Service: service, After: afterBytes})
 }
+
+// Break breaks the open connections to a service.
+func (d *Device) Break(service string) { d.Inject(Fault{Service: service, Now: true}) }
 
 // SetLatency delays everything that the device sends, one write at a time.
 func (d *Device) SetLatency(by time.Duration) {

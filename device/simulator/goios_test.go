@@ -10,7 +10,7 @@ import (
 
 	"github.com/danielpaulus/go-ios/ios"
 
-	"github.com/snap-backup/snap/device/plistmsg"
+	"github.com/snap-backup/snap/device/plist"
 )
 
 func TestListAndListen(t *testing.T) {
@@ -199,7 +199,7 @@ func startBackup(t *testing.T, e ios.DeviceEntry, bag []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := plistmsg.DecodeDict(b)
+	reply, err := plist.Dict(b)
 	if err != nil {
 		t.Fatal(err)
 	}

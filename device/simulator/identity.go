@@ -13,7 +13,7 @@ import (
 	"math/big"
 	"time"
 
-	"github.com/snap-backup/snap/device/plistmsg"
+	"github.com/snap-backup/snap/device/plist"
 )
 
 // keyBits is what devices and hosts use.
@@ -34,11 +34,14 @@ func (d *Device) publicKey() ([]byte, error) {
 type certificates struct{ device, host, root []byte }
 
 // certify makes the certificates of a new host for a device's key, as a host
-// does before it asks to pair.
-func certify(device *rsa.PublicKey, root, host *rsa.PrivateKey, now time.Time) (certificates, error) {
+// does before it asks to pair. Host and root have one key, but certificates of
+// their own.
+func certify(device *rsa.PublicKey, host *rsa.PrivateKey, now time.Time) (certificates, error) {
 	template := func(ca bool) *x509.Certificate {
+		// Random, so that certificates of one key differ.
+		serial := new(big.Int).SetBytes(newEscrowBag()[:16])
 		t := &x509.Certificate{
-			SerialNumber:          big.NewInt(1),
+			SerialNumber:          serial,
 			Subject:               pkix.Name{},
 			NotBefore:             now.Add(-time.Hour),
 			NotAfter:              now.AddDate(10, 0, 0),
@@ -56,8 +59,8 @@ func certify(device *rsa.PublicKey, root, host *rsa.PrivateKey, now time.Time) (
 		der *[]byte
 		key *rsa.PublicKey
 		ca  bool
-	}{{&c.root, &root.PublicKey, true}, {&c.host, &host.PublicKey, false}, {&c.device, device, false}} {
-		der, err := x509.CreateCertificate(rand.Reader, template(part.ca), template(true), part.key, root)
+	}{{&c.root, &host.PublicKey, true}, {&c.host, &host.PublicKey, false}, {&c.device, device, false}} {
+		der, err := x509.CreateCertificate(rand.Reader, template(part.ca), template(true), part.key, host)
 		if err != nil {
 			return c, fmt.Errorf("certificate of a pairing: %w", err)
 		}
@@ -76,20 +79,12 @@ func keyPEM(key *rsa.PrivateKey) []byte {
 
 // pairWithNewHost makes a host that the device trusts and returns the host's pair
 // record.
-func (d *Device) pairWithNewHost(buid string) ([]byte, error) {
+func (d *Device) pairWithNewHost(buid string, hostKey *rsa.PrivateKey) ([]byte, error) {
 	key, err := d.key()
 	if err != nil {
 		return nil, err
 	}
-	rootKey, err := newKey()
-	if err != nil {
-		return nil, err
-	}
-	hostKey, err := newKey()
-	if err != nil {
-		return nil, err
-	}
-	certs, err := certify(&key.PublicKey, rootKey, hostKey, d.spec.Now())
+	certs, err := certify(&key.PublicKey, hostKey, d.spec.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +92,13 @@ func (d *Device) pairWithNewHost(buid string) ([]byte, error) {
 	if err := d.addHost(host); err != nil {
 		return nil, err
 	}
-	return plistmsg.Encode(map[string]any{
+	return plist.EncodeXML(map[string]any{
 		"HostID":            host.id,
 		"SystemBUID":        buid,
 		"HostCertificate":   certificatePEM(certs.host),
 		"HostPrivateKey":    keyPEM(hostKey),
 		"RootCertificate":   certificatePEM(certs.root),
-		"RootPrivateKey":    keyPEM(rootKey),
+		"RootPrivateKey":    keyPEM(hostKey),
 		"DeviceCertificate": certificatePEM(certs.device),
 		"EscrowBag":         host.escrow,
 		"WiFiMACAddress":    d.spec.WiFiAddress,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -46,17 +47,23 @@ func (j *journal) add(service, kind, detail string) {
 		j.events = append(j.events[:0], j.events[half:]...)
 		j.first += half
 	}
-	const longest = 512
-	if len(detail) > longest {
-		detail = detail[:longest] + "…"
-	}
-	j.events = append(j.events, Event{j.now(), service, kind, detail})
+	j.events = append(j.events, Event{j.now(), shortened(service), shortened(kind), shortened(detail)})
 	close(j.more)
 	j.more = make(chan struct{})
 }
 
+// shortened is a text of bounded length that keeps no longer one alive: hosts
+// choose most of what is written here.
+func shortened(s string) string {
+	const longest = 512
+	if len(s) > longest {
+		return strings.ToValidUTF8(s[:longest], "") + "…"
+	}
+	return strings.Clone(s)
+}
+
 func (j *journal) violate(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
+	text := shortened(fmt.Sprintf(format, args...))
 	j.mu.Lock()
 	if len(j.violations) < maxViolations {
 		j.violations = append(j.violations, text)

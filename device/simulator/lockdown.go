@@ -3,15 +3,8 @@ package simulator
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net"
-
-	"github.com/snap-backup/snap/device/plistmsg"
 )
-
-// maxRequest bounds a request to lockdownd, in bytes. Pair is the longest, with
-// three certificates.
-const maxRequest = 1 << 20
 
 // session is what lockdownd knows of one connection.
 type session struct {
@@ -29,7 +22,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 	}
 	stream := raw
 	for {
-		request, err := plistmsg.ReadDict(stream, maxRequest)
+		request, err := readMessage(stream)
 		if err != nil {
 			d.framing(Lockdown, err)
 			break
@@ -37,7 +30,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		name, _ := request["Request"].(string)
 		reply := s.answer(name, request)
 		reply["Request"] = name
-		if err := plistmsg.Write(stream, reply); err != nil {
+		if err := writeMessage(stream, reply); err != nil {
 			break
 		}
 		if name != "StartSession" || reply["EnableSessionSSL"] != true {
@@ -53,14 +46,6 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		}
 	}
 	stream.Close()
-}
-
-// framing records a message that was not one. How a connection ends is no
-// violation.
-func (d *Device) framing(service string, err error) {
-	if errors.Is(err, plistmsg.ErrFormat) || errors.Is(err, plistmsg.ErrLength) {
-		d.Violate("%s: %v", service, err)
-	}
 }
 
 // answer returns the reply to one request.
@@ -163,7 +148,7 @@ func (s *session) setValue(request map[string]any, remove bool) map[string]any {
 		reply["Error"] = "MissingValue"
 	case remove:
 		s.dev.SetValue(domain, key, nil)
-	case !s.dev.values.set(domain, key, v):
+	case !s.dev.values.setByHost(domain, key, v):
 		reply["Error"] = "SetProhibited"
 	default:
 		reply["Value"] = v

@@ -10,7 +10,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/snap-backup/snap/device/plistmsg"
+	"github.com/snap-backup/snap/device/plist"
 )
 
 // A message of usbmuxd is a header of four little-endian 32-bit numbers (whole
@@ -51,12 +51,12 @@ func readMuxFrame(r io.Reader) (muxFrame, error) {
 		return f, fmt.Errorf("message of %d bytes, %d to %d are possible", n, muxHeader, maxMuxFrame)
 	}
 	var err error
-	f.body, err = plistmsg.ReadBody(r, int(n-muxHeader))
+	f.body, err = readBody(r, int(n-muxHeader))
 	return f, err
 }
 
 func appendMuxFrame(dst []byte, tag uint32, v map[string]any) ([]byte, error) {
-	body, err := plistmsg.Encode(v)
+	body, err := plist.EncodeXML(v)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (s *Simulator) serveClient(ctx context.Context, conn net.Conn) {
 			}
 			continue
 		}
-		request, err := plistmsg.DecodeDict(f.body)
+		request, err := plist.Dict(f.body)
 		if err != nil {
 			request = nil // answered as an unknown command
 		}
@@ -164,12 +164,12 @@ func (s *Simulator) answer(request map[string]any) map[string]any {
 
 // target finds what Connect asks for.
 func (s *Simulator) target(request map[string]any) (*Link, port, int) {
-	id, _ := request["DeviceID"].(uint64)
-	swapped, ok := request["PortNumber"].(uint64)
-	if !ok || swapped > 0xffff {
+	id, _ := request["DeviceID"].(int64)
+	swapped, ok := request["PortNumber"].(int64)
+	if !ok || swapped < 0 || swapped > 0xffff {
 		return nil, port{}, resultBadCommand
 	}
-	l := s.link(int(min(id, 1<<31-1)))
+	l := s.link(int(max(0, min(id, 1<<31-1))))
 	if l == nil {
 		return nil, port{}, resultBadDevice
 	}

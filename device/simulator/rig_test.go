@@ -2,17 +2,31 @@ package simulator
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
 )
+
+// sharedKey is made once, since it takes long.
+var sharedKey = sync.OnceValues(newKey)
+
+func testKey(t *testing.T) *rsa.PrivateKey {
+	t.Helper()
+	key, err := sharedKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
 
 // rig is a mux that serves a socket, which clients find by their environment.
 type rig struct {
@@ -33,7 +47,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	r := &rig{New(), t, Address(l.Addr()), ctx}
+	r := &rig{NewWithKey(testKey(t)), t, Address(l.Addr()), ctx}
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx, l) }()
 	ios.SetLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -51,6 +65,7 @@ func newRig(t *testing.T) *rig {
 // device adds an attached device that trusts this host.
 func (r *rig) device(spec Spec) *Device {
 	r.t.Helper()
+	spec.Key = testKey(r.t)
 	d := NewDevice(spec)
 	r.Attach(d, USB)
 	if err := r.Trust(d); err != nil {

@@ -3,6 +3,7 @@ package simulator
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,14 +24,16 @@ const (
 // Bounds of what clients can make the mux hold.
 const (
 	maxConnections = 1024
-	maxRecords     = 1024
-	maxRecord      = 256 << 10 // bytes of one pair record; real ones have 6 to 10 KB
+	maxUDID        = 128
+	maxRecords     = 256
+	maxRecord      = 64 << 10 // bytes of one pair record; real ones have 6 to 10 KB
 )
 
 // Simulator is a mux with the devices that are attached to it.
 type Simulator struct {
 	buid string
-	room chan struct{} // one place for each connection
+	room chan struct{}                   // one place for each connection
+	key  func() (*rsa.PrivateKey, error) // of the host, for Trust
 
 	mu       sync.Mutex
 	lastID   int
@@ -40,8 +43,17 @@ type Simulator struct {
 }
 
 // New returns a mux without devices.
-func New() *Simulator {
+func New() *Simulator { return NewWithKey(nil) }
+
+// NewWithKey is New for a host whose key, RSA of 2048 bits, exists already.
+func NewWithKey(host *rsa.PrivateKey) *Simulator {
 	return &Simulator{
+		key: sync.OnceValues(func() (*rsa.PrivateKey, error) {
+			if host != nil {
+				return host, nil
+			}
+			return newKey()
+		}),
 		buid:     newUUID(),
 		room:     make(chan struct{}, maxConnections),
 		links:    map[int]*Link{},
@@ -99,6 +111,7 @@ type Link struct {
 	dev    *Device
 	mu     sync.Mutex
 	gone   bool
+	hearts int                        // heartbeats under way
 	cancel map[int]context.CancelFunc // of the connections under way
 	lastID int
 }
@@ -216,7 +229,7 @@ func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 		delete(s.records, key)
 		return nil
 	}
-	if _, ok := s.records[key]; !ok && len(s.records) == maxRecords || len(record) > maxRecord {
+	if _, ok := s.records[key]; !ok && len(s.records) == maxRecords || len(record) > maxRecord || len(key) > maxUDID {
 		return errRecord
 	}
 	s.records[key] = slices.Clone(record)
@@ -225,7 +238,11 @@ func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 
 // Trust pairs this mux's host with a device as if both had been paired long ago.
 func (s *Simulator) Trust(d *Device) error {
-	record, err := d.pairWithNewHost(s.buid)
+	key, err := s.key()
+	if err != nil {
+		return err
+	}
+	record, err := d.pairWithNewHost(s.buid, key)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package simulator
 import (
 	"maps"
 	"sync"
+
+	"github.com/snap-backup/snap/device/plist"
 )
 
 // Domains of lockdownd's values that a backup has to do with. Global values have
@@ -21,6 +23,7 @@ const (
 const (
 	maxDomains = 64
 	maxKeys    = 512
+	maxHostSet = 4 << 20 // bytes that hosts may set in all, also if they repeat themselves
 )
 
 type valueKey struct{ domain, key string }
@@ -29,6 +32,7 @@ type valueKey struct{ domain, key string }
 type valueStore struct {
 	mu      sync.Mutex
 	domains map[string]map[string]any
+	hostSet int // bytes that hosts have set
 }
 
 func (s *valueStore) get(domain, key string) (any, bool) {
@@ -68,6 +72,19 @@ func (s *valueStore) set(domain, key string, v any) bool {
 	}
 	d[key] = v
 	return true
+}
+
+// setByHost stores a value that came from a host, if it leaves room.
+func (s *valueStore) setByHost(domain, key string, v any) bool {
+	b, err := plist.EncodeBinary(v)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	s.hostSet += len(domain) + len(key) + len(b)
+	full := s.hostSet > maxHostSet
+	s.mu.Unlock()
+	return !full && s.set(domain, key, v)
 }
 
 // Value returns a value of lockdownd, nil if there is none.

@@ -1,0 +1,129 @@
+package simulator
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+)
+
+// App is an app that installation_proxy lists.
+type App struct {
+	ID       string // bundle identifier
+	Name     string
+	Version  string
+	SINF     []byte // of an app from the store
+	Metadata []byte // of an app from the store, a property list
+}
+
+// appsPerPage is how many apps one message lists.
+const appsPerPage = 5
+
+type apps struct {
+	mu   sync.Mutex
+	list []App
+}
+
+// SetApps says which apps the owner has installed.
+func (d *Device) SetApps(list []App) {
+	d.apps.mu.Lock()
+	defer d.apps.mu.Unlock()
+	d.apps.list = slices.Clone(list)
+}
+
+// Apps returns the apps that the owner has installed.
+func (d *Device) Apps() []App {
+	d.apps.mu.Lock()
+	defer d.apps.mu.Unlock()
+	return slices.Clone(d.apps.list)
+}
+
+// attributes returns what a host asked for of an app, all if it did not say.
+func (a App) attributes(wanted map[string]any) map[string]any {
+	all := map[string]any{
+		"ApplicationType":            "User",
+		"CFBundleIdentifier":         a.ID,
+		"CFBundleName":               a.Name,
+		"CFBundleDisplayName":        a.Name,
+		"CFBundleExecutable":         a.Name,
+		"CFBundleVersion":            a.Version,
+		"CFBundleShortVersionString": a.Version,
+		"Path":                       "/private/var/containers/Bundle/Application/" + a.ID + "/" + a.Name + ".app",
+	}
+	if a.SINF != nil {
+		all["ApplicationSINF"] = a.SINF
+	}
+	if a.Metadata != nil {
+		all["iTunesMetadata"] = a.Metadata
+	}
+	if names, ok := wanted["ReturnAttributes"].([]any); ok {
+		for name := range all {
+			if !slices.Contains(names, any(name)) {
+				delete(all, name)
+			}
+		}
+	}
+	return all
+}
+
+// serveApps is installation_proxy, as far as it lists apps.
+func (d *Device) serveApps(_ context.Context, conn net.Conn) {
+	d.requests(InstallationProxy, conn, "Command", func(command string, request map[string]any) ([]map[string]any, bool) {
+		options, _ := request["ClientOptions"].(map[string]any)
+		var list []App
+		if kind, _ := options["ApplicationType"].(string); kind == "" || kind == "User" || kind == "Any" {
+			list = d.Apps()
+		}
+		done := map[string]any{"Status": "Complete"}
+		switch command {
+		case "Browse":
+			var pages []map[string]any
+			for at := 0; at < len(list); at += appsPerPage {
+				page := []any{}
+				for _, app := range list[at:min(at+appsPerPage, len(list))] {
+					page = append(page, app.attributes(options))
+				}
+				pages = append(pages, map[string]any{
+					"Status": "BrowsingApplications", "CurrentIndex": at, "CurrentAmount": len(page), "CurrentList": page,
+				})
+			}
+			return append(pages, done), true
+		case "Lookup":
+			wanted, some := options["BundleIDs"].([]any)
+			found := map[string]any{}
+			for _, app := range list {
+				if !some || slices.Contains(wanted, any(app.ID)) {
+					found[app.ID] = app.attributes(options)
+				}
+			}
+			done["LookupResult"] = found
+			return []map[string]any{done}, true
+		}
+		return nil, false
+	})
+}
+
+// requests answers framed requests one by one until the connection ends. answer
+// gets what stands under the key that names the command; false says that it is
+// unknown.
+func (d *Device) requests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
+	for {
+		request, err := readMessage(conn)
+		if err != nil {
+			d.framing(service, err)
+			return
+		}
+		command, _ := request[key].(string)
+		d.Log(service, "request", command)
+		replies, known := answer(command, request)
+		if !known {
+			d.Violate("%s: unknown command %q", service, command)
+			replies = []map[string]any{{"Error": "UnknownCommand", "Status": "UnknownRequest"}}
+		}
+		for _, reply := range replies {
+			if writeMessage(conn, reply) != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package simulator
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// serveHeartbeat asks the host for a sign of life once an interval. Over the
+// network, a host that stops giving it loses all its connections an interval
+// later, unless it has started another heartbeat until then.
+func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
+	interval := d.spec.HeartbeatInterval
+	var link *Link
+	if c, ok := c.(*conn); ok && c.link != nil && c.link.Transport == Network {
+		link = c.link
+	}
+	link.beating(1)
+	for d.beat(c, interval) {
+		if !sleep(ctx, interval) {
+			break
+		}
+	}
+	c.Close()
+	if link.beating(-1) == 0 && link != nil && sleep(ctx, interval) && link.beating(0) == 0 {
+		d.Log(Heartbeat, "lost", "")
+		link.drop()
+	}
+}
+
+// beat asks once; it reports whether the host answered in time.
+func (d *Device) beat(c net.Conn, interval time.Duration) bool {
+	seconds := max(1, int(interval/time.Second))
+	if writeMessage(c, map[string]any{"Command": "Marco", "Interval": seconds}) != nil {
+		return false
+	}
+	_ = c.SetReadDeadline(time.Now().Add(interval))
+	reply, err := readMessage(c)
+	if err != nil {
+		d.framing(Heartbeat, err)
+		return false
+	}
+	if reply["Command"] != "Polo" {
+		d.Violate("%s: %v where Polo is expected", Heartbeat, reply["Command"])
+		return false
+	}
+	d.Log(Heartbeat, "Polo", "")
+	return true
+}
+
+// beating counts the heartbeats of a link. A nil link has none.
+func (l *Link) beating(by int) int {
+	if l == nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hearts += by
+	return l.hearts
+}
+
+// sleep waits; false says that ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
