@@ -13,6 +13,9 @@ import (
 	"github.com/snap-backup/snap/device/plist"
 )
 
+// values are all that a session shows.
+func values(e ios.DeviceEntry) (map[string]any, error) { return ios.GetValuesPlist(e) }
+
 func TestListAndListen(t *testing.T) {
 	r := newRig(t)
 	a := NewDevice(Spec{UDID: "00008030-000000000000A11A", Name: "A"})
