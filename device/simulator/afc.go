@@ -130,6 +130,9 @@ func (d *Device) serveAFC(ctx context.Context, conn net.Conn) {
 			}
 			break
 		}
+		if p.op == afcLock && s.takesSyncLock(p) {
+			d.syncRequested(ctx)
+		}
 		reply := s.answer(p)
 		reply.number = p.number
 		if _, err := conn.Write(reply.append(nil)); err != nil {

@@ -239,6 +239,15 @@ const (
 	lockRelease   = 8 | 4
 )
 
+// takesSyncLock reports whether a request to lock is for the sync lock.
+func (s *afcSession) takesSyncLock(p afcPacket) bool {
+	n, _, ok := p.numbers(2)
+	if !ok || s.handles[n[0]] == nil {
+		return false
+	}
+	return s.handles[n[0]].path == SyncLockFile && n[1] == lockExclusive
+}
+
 func (s *afcSession) lock(h *handle, kind uint64) afcStatus {
 	n := h.node
 	switch kind {

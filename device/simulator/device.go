@@ -204,9 +204,6 @@ func (d *Device) Refuse(service, lockdownError string) {
 	d.refused[service] = lockdownError
 }
 
-// sockaddr is where the device is said to be in the network.
-func (d *Device) sockaddr() []byte { return sockaddr([4]byte{127, 0, 0, 1}) }
-
 func (d *Device) tlsMax() uint16 {
 	if d.spec.MaxTLS == 0 {
 		return tls.VersionTLS13

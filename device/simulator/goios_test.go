@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
 
@@ -128,35 +129,15 @@ func TestHandle(t *testing.T) {
 
 func TestPair(t *testing.T) {
 	r := newRig(t)
-	d := NewDevice(Spec{})
+	d := NewDevice(Spec{Key: testKey(t)})
 	r.Attach(d, USB)
 	e := r.entry(d.UDID())
-	refused := func(want string) {
-		t.Helper()
-		if err := ios.Pair(e); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %s", err, want)
-		}
-	}
 	if _, err := ios.ReadPairRecord(d.UDID()); err == nil {
 		t.Error("a pair record of nobody")
 	}
-	d.SetLock(Locked)
-	refused("PasswordProtected")
-	d.SetLock(Unlocked)
-	d.SetManaged(true)
-	refused("MCProtected")
-	d.SetManaged(false)
-	refused("accept the PairingDialog")
-	if !d.TrustDialog() {
-		t.Error("no dialog")
+	if err := ios.Pair(e); err == nil || !strings.Contains(err.Error(), "accept the PairingDialog") {
+		t.Errorf("before the owner has answered: %v", err)
 	}
-	d.AnswerTrust(false)
-	refused("UserDeniedPairing")
-	refused("UserDeniedPairing")
-	r.Detach(d)
-	r.Attach(d, USB)
-	e = r.entry(d.UDID())
-	refused("accept the PairingDialog")
 	d.AnswerTrust(true)
 	if err := ios.Pair(e); err != nil {
 		t.Fatal(err)
@@ -173,13 +154,78 @@ func TestPair(t *testing.T) {
 		t.Error("a stale pairing was accepted")
 	}
 	r.blameless(d)
-	if _, err := ios.GetDevice(d.UDID()); err != nil {
-		t.Error(err)
+}
+
+// What a device says to a host that asks to pair, in all states that it can be in.
+func TestMayPair(t *testing.T) {
+	key := testKey(t)
+	d := NewDevice(Spec{Key: key})
+	certs, err := certify(&key.PublicKey, key, time.Now())
+	if err != nil {
+		t.Fatal(err)
 	}
-	r.Detach(d)
-	r.Attach(d, Network)
-	e = r.entry(d.UDID())
-	refused("PairingProhibitedOverThisConnection")
+	sim := New()
+	link := sim.Attach(d, USB)
+	asked := 0
+	ask := func(host string, over Transport, want string) {
+		t.Helper()
+		asked++
+		reply := d.pair(map[string]any{"PairRecord": map[string]any{
+			"HostID": host, "SystemBUID": "b", "DeviceCertificate": certificatePEM(certs.device),
+			"HostCertificate": certificatePEM(certs.host), "RootCertificate": certificatePEM(certs.root),
+		}}, over)
+		got, _ := reply["Error"].(string)
+		bag, _ := reply["EscrowBag"].([]byte)
+		if got != want || (len(bag) == 32) != (want == "") {
+			t.Errorf("request %d: got %q and a bag of %d bytes, want %q", asked, got, len(bag), want)
+		}
+	}
+	ask("a", Network, "PairingProhibitedOverThisConnection")
+	d.SetLock(Locked)
+	ask("a", USB, "PasswordProtected")
+	d.SetLock(Unlocked)
+	d.SetManaged(true)
+	ask("a", USB, "MCProtected")
+	d.SetManaged(false)
+	ask("a", USB, "PairingDialogResponsePending")
+	ask("a", USB, "PairingDialogResponsePending")
+	d.AnswerTrust(false)
+	ask("a", USB, "UserDeniedPairing")
+	ask("a", USB, "UserDeniedPairing")
+	link.Detach()
+	sim.Attach(d, USB)
+	ask("a", USB, "PairingDialogResponsePending")
+	if !d.TrustDialog() {
+		t.Error("no dialog")
+	}
+	d.AnswerTrust(true)
+	ask("a", USB, "")
+	ask("a", USB, "")
+	ask("b", USB, "PairingDialogResponsePending")
+	d.SetManaged(true)
+	ask("a", USB, "")
+	ask("b", USB, "MCProtected")
+	d.SetManaged(false)
+	d.SetTrust(TrustNever)
+	ask("b", USB, "UserDeniedPairing")
+	d.SetTrust(TrustAlways)
+	ask("b", USB, "")
+	if v := d.Violations(); len(v) != 0 {
+		t.Errorf("violations %q", v)
+	}
+	certs.device = certs.host[:len(certs.host)-1]
+	ask("c", USB, "InvalidPairRecord")
+	if v := d.Violations(); len(v) != 1 {
+		t.Errorf("violations %q", v)
+	}
+	for _, request := range []func(map[string]any) map[string]any{d.validatePair, d.unpair} {
+		if got := request(map[string]any{"PairRecord": map[string]any{"HostID": "nobody"}}); got["Error"] != "InvalidHostID" {
+			t.Errorf("of a host that is not known: %v", got)
+		}
+		if got := request(map[string]any{"PairRecord": map[string]any{"HostID": "a"}}); len(got) != 0 {
+			t.Errorf("of a host that is known: %v", got)
+		}
+	}
 }
 
 // startBackup asks for the backup service with an EscrowBag, or without when it

@@ -10,6 +10,7 @@ import (
 type session struct {
 	dev  *Device
 	over Transport
+	link *Link  // nil in tests
 	id   string // "" outside of a session
 	host trustedHost
 }
@@ -18,7 +19,7 @@ type session struct {
 func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 	s := session{dev: d, over: USB}
 	if c, ok := raw.(*conn); ok && c.link != nil {
-		s.over = c.link.Transport
+		s.over, s.link = c.link.Transport, c.link
 	}
 	stream := raw
 	for {
@@ -222,6 +223,12 @@ func (s *session) startService(request map[string]any) map[string]any {
 		p.tls = conf
 		reply["EnableServiceSSL"] = true
 	}
-	reply["Port"] = int(d.handOut(p))
+	number := d.handOut(p)
+	if s.link != nil && s.link.network != nil {
+		if err := s.link.offer(number); err != nil {
+			return refuse("ServiceLimit")
+		}
+	}
+	reply["Port"] = int(number)
 	return reply
 }

@@ -1,7 +1,6 @@
 package simulator
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -196,15 +195,9 @@ func (l *Link) attached() map[string]any {
 	case Network:
 		properties["EscapedFullServiceName"] = l.dev.spec.WiFiAddress + "._apple-mobdev2._tcp.local."
 		properties["InterfaceIndex"] = 1
-		properties["NetworkAddress"] = l.dev.sockaddr()
+		properties["NetworkAddress"] = l.sockaddr()
 	}
 	return map[string]any{"MessageType": "Attached", "DeviceID": l.ID, "Properties": properties}
-}
-
-// sockaddr is an address as macOS has it: 16 bytes, of which the first is the
-// length and the second the family.
-func sockaddr(ip [4]byte) []byte {
-	return append([]byte{16, 2, 0, 0}, append(ip[:], bytes.Repeat([]byte{0}, 8)...)...)
 }
 
 // watcher is a client that wants to hear of devices that come and go.

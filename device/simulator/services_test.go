@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
@@ -255,45 +256,47 @@ func TestSyncOrder(t *testing.T) {
 		"unlock without lock": {[]string{open, unlock, closeFile}, []string{"without a lock"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := NewDevice(Spec{PlainText: true})
-			host, device := net.Pipe()
-			served := make(chan struct{})
-			go func() { d.serveAFC(t.Context(), device); close(served) }()
-			var file uint64
-			for _, step := range test.steps {
-				switch step {
-				case open:
-					reply := afcCall(t, host, afcOpen, SyncLockFile+"\x00", 2)
-					n, _, ok := reply.numbers(1)
-					if reply.op != afcOpenReply || !ok {
-						t.Fatalf("open: %v", reply)
+			synctest.Test(t, func(t *testing.T) {
+				d := NewDevice(Spec{PlainText: true})
+				host, device := net.Pipe()
+				served := make(chan struct{})
+				go func() { d.serveAFC(t.Context(), device); close(served) }()
+				var file uint64
+				for _, step := range test.steps {
+					switch step {
+					case open:
+						reply := afcCall(t, host, afcOpen, SyncLockFile+"\x00", 2)
+						n, _, ok := reply.numbers(1)
+						if reply.op != afcOpenReply || !ok {
+							t.Fatalf("open: %v", reply)
+						}
+						file = n[0]
+					case lock:
+						wantStatus(t, afcCall(t, host, afcLock, "", file, 6), afcOK)
+					case unlock:
+						wantStatus(t, afcCall(t, host, afcLock, "", file, 12), afcOK)
+					case closeFile:
+						wantStatus(t, afcCall(t, host, afcClose, "", file), afcOK)
+					case hangUp:
+					default:
+						d.syncPost(step)
 					}
-					file = n[0]
-				case lock:
-					wantStatus(t, afcCall(t, host, afcLock, "", file, 6), afcOK)
-				case unlock:
-					wantStatus(t, afcCall(t, host, afcLock, "", file, 12), afcOK)
-				case closeFile:
-					wantStatus(t, afcCall(t, host, afcClose, "", file), afcOK)
-				case hangUp:
-				default:
-					d.syncPost(step)
+					if want := step == SyncDidStart && name == "good"; want && !d.Syncing(t.Context()) {
+						t.Error("not syncing")
+					}
 				}
-				if want := step == SyncDidStart && name == "good"; want && !d.Syncing() {
-					t.Error("not syncing")
+				host.Close()
+				<-served
+				got := d.Violations()
+				if len(got) != len(test.want) {
+					t.Fatalf("violations %q, want %q", got, test.want)
 				}
-			}
-			host.Close()
-			<-served
-			got := d.Violations()
-			if len(got) != len(test.want) {
-				t.Fatalf("violations %q, want %q", got, test.want)
-			}
-			for i := range got {
-				if !strings.Contains(got[i], test.want[i]) {
-					t.Errorf("violation %q, want %q", got[i], test.want[i])
+				for i := range got {
+					if !strings.Contains(got[i], test.want[i]) {
+						t.Errorf("violation %q, want %q", got[i], test.want[i])
+					}
 				}
-			}
+			})
 		})
 	}
 }
@@ -310,6 +313,12 @@ func TestLockBusy(t *testing.T) {
 		wantStatus(t, afcCall(t, c, afcLock, "", n[0], 6), want)
 	}
 	// Another program comes too late.
+	d.syncPost(SyncDidStart)
+	d.syncPost(SyncWillStart)
+	d.syncPost(SyncLockRequest)
+	if !d.Syncing(t.Context()) {
+		t.Error("the first is not syncing any more")
+	}
 	other := r.connect(r.entry(d.UDID()), AFC)
 	m, _, _ := afcCall(t, other, afcOpen, SyncLockFile, 2).numbers(1)
 	wantStatus(t, afcCall(t, other, afcLock, "", m[0], 6), afcWouldBlock)

@@ -107,26 +107,29 @@ type Link struct {
 	ID        int // the mux's DeviceID
 	Transport Transport
 
-	sim    *Simulator
-	dev    *Device
-	mu     sync.Mutex
-	gone   bool
-	hearts int                        // heartbeats under way
-	cancel map[int]context.CancelFunc // of the connections under way
-	lastID int
+	sim     *Simulator
+	dev     *Device
+	network *network // nil: to be reached through the mux only
+	mu      sync.Mutex
+	gone    bool
+	hearts  int                        // heartbeats under way
+	cancel  map[int]context.CancelFunc // of the connections under way
+	lastID  int
 }
 
 // Attach attaches a device and tells the clients that watch. A device can be
 // attached several times, as one is that hangs on a cable and is in the Wi-Fi,
 // too; each link has an ID of its own.
-func (s *Simulator) Attach(d *Device, t Transport) *Link {
+func (s *Simulator) Attach(d *Device, t Transport) *Link { return s.attach(d, t, nil) }
+
+func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
 	if t == USB {
 		d.reconnected()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lastID++
-	l := &Link{ID: s.lastID, Transport: t, sim: s, dev: d, cancel: map[int]context.CancelFunc{}}
+	l := &Link{ID: s.lastID, Transport: t, sim: s, dev: d, network: n, cancel: map[int]context.CancelFunc{}}
 	s.links[l.ID] = l
 	d.Log("mux", "attach", string(t))
 	s.tell(l.attached())
@@ -145,6 +148,9 @@ func (l *Link) Detach() {
 	l.mu.Lock()
 	l.gone = true
 	l.mu.Unlock()
+	if l.network != nil {
+		l.network.stop()
+	}
 	l.drop()
 	if was {
 		l.dev.Log("mux", "detach", string(l.Transport))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"time"
 )
 
 // Names of the notifications by which a host takes its turn at syncing.
@@ -37,7 +38,46 @@ type syncState struct {
 	phase  syncPhase
 	opened int // times that the lock file is open
 	locked bool
-	busy   int // attempts to lock that will fail
+	busy   int           // attempts to lock that will fail
+	change chan struct{} // closed with the next change, for those that wait
+}
+
+// syncGrace is how long a device waits for a notification before it finds fault
+// with what comes before it: nobody confirms notifications, and they come on
+// another connection than what they announce.
+const syncGrace = 2 * time.Second
+
+// set changes the state, under s.mu.
+func (s *syncState) set(change func()) {
+	change()
+	if s.change != nil {
+		close(s.change)
+		s.change = nil
+	}
+}
+
+// await waits until reached, called under s.mu, reports true, for at most
+// syncGrace.
+func (s *syncState) await(ctx context.Context, reached func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, syncGrace)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		if reached() {
+			s.mu.Unlock()
+			return true
+		}
+		if s.change == nil {
+			s.change = make(chan struct{})
+		}
+		change := s.change
+		s.mu.Unlock()
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // SetLockBusy makes the next attempts to take the sync lock fail with "would
@@ -49,11 +89,15 @@ func (d *Device) SetLockBusy(attempts int) {
 }
 
 // Syncing reports whether a host holds the sync lock and has said that it
-// started. A backup should run only then.
-func (d *Device) Syncing() bool {
-	d.sync.mu.Lock()
-	defer d.sync.mu.Unlock()
-	return d.sync.phase == syncStarted && d.sync.locked
+// started; a backup should run only then. It waits a moment for a notification
+// that may be on its way.
+func (d *Device) Syncing(ctx context.Context) bool {
+	return d.sync.await(ctx, func() bool { return d.sync.phase == syncStarted && d.sync.locked })
+}
+
+// syncRequested waits a moment for syncLockRequest.
+func (d *Device) syncRequested(ctx context.Context) {
+	d.sync.await(ctx, func() bool { return d.sync.locked || d.sync.phase == syncRequested })
 }
 
 // syncPost follows a notification that a host posts.
@@ -64,22 +108,25 @@ func (d *Device) syncPost(name string) {
 	switch name {
 	case SyncWillStart:
 		if s.locked {
-			d.Violate("syncWillStart while the sync lock is held")
+			return // another program, which will find the lock taken
 		}
-		s.phase = syncAnnounced
+		s.set(func() { s.phase = syncAnnounced })
 	case SyncLockRequest:
+		if s.locked {
+			return
+		}
 		if s.phase != syncAnnounced {
 			d.Violate("syncLockRequest without syncWillStart before it")
 		}
 		if s.opened == 0 {
 			d.Violate("syncLockRequest before the lock file is open")
 		}
-		s.phase = syncRequested
+		s.set(func() { s.phase = syncRequested })
 	case SyncDidStart:
 		if s.phase != syncRequested || !s.locked {
 			d.Violate("syncDidStart without the sync lock")
 		}
-		s.phase = syncStarted
+		s.set(func() { s.phase = syncStarted })
 	case SyncDidFinish:
 		if s.phase == syncIdle {
 			d.Violate("syncDidFinish without syncWillStart before it")
@@ -87,7 +134,7 @@ func (d *Device) syncPost(name string) {
 		if s.locked {
 			d.Violate("syncDidFinish before the sync lock is released")
 		}
-		s.phase = syncIdle
+		s.set(func() { s.phase = syncIdle })
 	}
 }
 
@@ -96,6 +143,9 @@ func (d *Device) syncTryLock() bool {
 	s := &d.sync
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.locked {
+		return false
+	}
 	if s.phase != syncRequested {
 		d.Violate("the sync lock is asked for without syncLockRequest before it")
 	}
@@ -116,7 +166,7 @@ func (d *Device) syncOpen(by int) {
 func (d *Device) syncLocked(locked bool) {
 	d.sync.mu.Lock()
 	defer d.sync.mu.Unlock()
-	d.sync.locked = locked
+	d.sync.set(func() { d.sync.locked = locked })
 }
 
 // syncLost is called when a connection ends that held the lock.
@@ -126,7 +176,7 @@ func (d *Device) syncLost(byHost bool) {
 	}
 	d.sync.mu.Lock()
 	defer d.sync.mu.Unlock()
-	d.sync.locked, d.sync.phase = false, syncIdle
+	d.sync.set(func() { d.sync.locked, d.sync.phase = false, syncIdle })
 }
 
 // endedByHost tells connections that the host closed from those that were cut.

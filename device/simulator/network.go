@@ -1,0 +1,105 @@
+package simulator
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// portOpen is how long a service's port waits in the network for its host.
+const portOpen = time.Minute
+
+// network is a link's place in the network: libimobiledevice dials devices
+// itself that are attached by network, instead of asking the mux.
+type network struct {
+	ctx  context.Context
+	stop context.CancelFunc
+	ip   netip.Addr
+}
+
+// AttachNetwork attaches a device by network at an IPv4 address of this machine,
+// such as one of 127.0.0.0/8 on Linux, where its lockdownd listens at its usual
+// port until ctx ends or the link is detached. A device that Attach attaches by
+// network can be reached through the mux only.
+func (s *Simulator) AttachNetwork(ctx context.Context, d *Device, ip netip.Addr) (*Link, error) {
+	if !ip.Is4() {
+		return nil, fmt.Errorf("attach %s by network: %v is no IPv4 address", d.Name(), ip)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	n := &network{ctx: ctx, stop: cancel, ip: ip}
+	ln, err := n.listen(lockdownPort)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("attach %s by network: %w", d.Name(), err)
+	}
+	l := s.attach(d, Network, n)
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				cancel()
+				return
+			}
+			go l.dialled(c, lockdownPort)
+		}
+	}()
+	return l, nil
+}
+
+// listen opens a port that closes with the link.
+func (n *network) listen(port uint16) (net.Listener, error) {
+	var conf net.ListenConfig
+	ln, err := conf.Listen(n.ctx, "tcp4", net.JoinHostPort(n.ip.String(), strconv.Itoa(int(port))))
+	if err == nil {
+		context.AfterFunc(n.ctx, func() { ln.Close() })
+	}
+	return ln, err
+}
+
+// offer lets a host dial a port that was handed out, once.
+func (l *Link) offer(port uint16) error {
+	ln, err := l.network.listen(port)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer ln.Close()
+		if ln, ok := ln.(*net.TCPListener); ok {
+			_ = ln.SetDeadline(time.Now().Add(portOpen))
+		}
+		if c, err := ln.Accept(); err == nil {
+			go l.dialled(c, port)
+		}
+	}()
+	return nil
+}
+
+// dialled serves a connection that did not come through the mux.
+func (l *Link) dialled(c net.Conn, number uint16) {
+	select {
+	case l.sim.room <- struct{}{}:
+		defer func() { <-l.sim.room }()
+	default:
+		c.Close()
+		return
+	}
+	p, ok := l.dev.connectTo(number)
+	if !ok {
+		c.Close()
+		return
+	}
+	l.serve(l.network.ctx, c, p)
+}
+
+// sockaddr is the link's address as macOS has it: 16 bytes, of which the first
+// is the length and the second the family.
+func (l *Link) sockaddr() []byte {
+	ip := [4]byte{127, 0, 0, 1}
+	if l.network != nil {
+		ip = l.network.ip.As4()
+	}
+	return append([]byte{16, 2, 0, 0, ip[0], ip[1], ip[2], ip[3]}, make([]byte, 8)...)
+}
