@@ -144,20 +144,27 @@ func TestInteropPair(t *testing.T) {
 	if !ok {
 		t.Fatal("no pair record")
 	}
+	d.mu.Lock()
 	hosts := maps.Clone(d.trust.hosts)
+	d.mu.Unlock()
 	d.ForgetHosts()
 	d.SetTrust(TrustNever)
 	r.says(false, "ERROR", "idevicepair", "validate")
 	if err := r.SetPairRecord(udidA, record); err != nil {
 		t.Fatal(err)
 	}
+	d.mu.Lock()
 	d.trust.hosts = hosts
+	d.mu.Unlock()
 	r.says(true, "SUCCESS: Unpaired", "idevicepair", "unpair")
 	if _, ok := r.PairRecord(udidA); ok {
 		t.Error("the pair record is still there")
 	}
-	if n := len(d.trust.hosts); n != 0 {
-		t.Errorf("the device trusts %d hosts", n)
+	d.mu.Lock()
+	left := len(d.trust.hosts)
+	d.mu.Unlock()
+	if left != 0 {
+		t.Errorf("the device trusts %d hosts", left)
 	}
 	r.blameless(d)
 }
