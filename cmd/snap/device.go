@@ -17,9 +17,11 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "device",
-		Short: "Keep backup passwords of devices",
-		Args:  args(cobra.NoArgs),
+		Short: "Pair with a device, describe it, keep its backup password",
+		Args:  suggest,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	password := &cobra.Command{
 		Use:   "password",
@@ -30,11 +32,13 @@ repository, sealed like everything else, so that later imports need not be told.
 
 Snapshots do not need the password to be given back. A device needs it to restore
 from what was given back.`,
-		Args: args(cobra.NoArgs),
+		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	password.AddCommand(a.devicePasswordSetCommand(), a.devicePasswordForgetCommand(), a.devicePasswordTestCommand())
-	cmd.AddCommand(password)
+	cmd.AddCommand(a.deviceInfoCommand(), a.devicePairCommand(), a.deviceUnpairCommand(), password)
 	return cmd
 }
 

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/link"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
@@ -33,6 +36,8 @@ const (
 	exitNoBackup    = 19
 	exitWrongBackup = 20
 	exitLocked      = 21
+	exitNoDevice    = 22
+	exitUntrusted   = 23
 	exitInterrupted = 130
 )
 
@@ -58,6 +63,20 @@ var kinds = []struct {
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "give the folder that holds Manifest.plist, or a folder of such folders"},
 	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists what is there`},
 	{is(repo.ErrAmbiguous), exitNoSnapshot, "give more digits of the ID, or a UDID"},
+	{is(device.ErrNoMux), exitNoDevice, device.MuxHint(runtime.GOOS)},
+	{is(device.ErrNotFound), exitNoDevice, `connect it by cable and unlock it; "snap devices" lists what is connected`},
+	{is(device.ErrAmbiguous), exitNoDevice, "give more of the UDID or the whole name"},
+	{is(device.ErrGone), exitNoDevice, "connect the device again, unlock it, and run the same command again"},
+	{is(device.ErrDialogPending), exitUntrusted, "unlock the device, tap Trust and enter its passcode, then run the same command again"},
+	{is(device.ErrLocked), exitUntrusted, "unlock the device and run the same command again"},
+	{is(device.ErrNotPaired), exitUntrusted, `connect it by cable and run "snap device pair"`},
+	{is(device.ErrStalePairing), exitUntrusted, `connect it by cable and run "snap device pair" again`},
+	{is(device.ErrDenied), exitUntrusted, `run "snap device pair" again and tap Trust; if it does not ask, connect it anew, or reset it in Settings, General, Transfer or Reset, Reset Location & Privacy`},
+	{is(device.ErrManaged), exitUntrusted, "ask whoever manages the device to allow pairing with this computer"},
+	{is(device.ErrNeedsCable), exitUntrusted, "connect the device by cable once"},
+	{is(device.ErrSyncBusy), exitError, "wait until Finder, iTunes or the other program has ended, and run the same command again"},
+	{is(device.ErrBusy), exitError, "close other programs that use the device, or connect it anew"},
+	{is(link.ErrTimeout), exitError, "unlock the device, connect it anew, and run the same command again; restart it if that does not help"},
 	{is(errNothingThere), exitError, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
 	{is(repo.ErrLastKey), exitError, `add another key first, with "snap key add"`},
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/link"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
@@ -45,6 +47,22 @@ func TestExitCodes(t *testing.T) {
 		{mobilesync.ErrNoBackup, 19, "Manifest.plist"},
 		{keybag.ErrWrongPassword, 20, "--opaque"},
 		{transfer.ErrLocked, 21, "--decrypt"},
+		{device.ErrNoMux, 22, "usbmuxd"},
+		{fmt.Errorf("%w: %w", device.ErrNoMux, fs.ErrPermission), 22, "usbmuxd"},
+		{device.ErrNotFound, 22, "snap devices"},
+		{device.ErrAmbiguous, 22, "UDID"},
+		{device.ErrGone, 22, "connect the device again"},
+		{device.ErrDialogPending, 23, "tap Trust"},
+		{device.ErrLocked, 23, "unlock"},
+		{&device.Refusal{Code: "EscrowLocked"}, 23, "unlock"},
+		{device.ErrNotPaired, 23, "snap device pair"},
+		{device.ErrStalePairing, 23, "again"},
+		{device.ErrDenied, 23, "tap Trust"},
+		{device.ErrManaged, 23, "manages"},
+		{device.ErrNeedsCable, 23, "by cable"},
+		{device.ErrSyncBusy, 1, "Finder"},
+		{device.ErrBusy, 1, "other programs"},
+		{link.ErrTimeout, 1, "connect it anew"},
 		{context.Canceled, 130, "to go on"},
 		{fs.ErrPermission, 1, "Full Disk Access"},
 	} {

@@ -72,7 +72,7 @@ See "snap demo" for all of that without a device.`,
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"backup": {a.importCommand(), a.materializeCommand(), a.demoCommand()},
-		"see":    {a.snapshotsCommand(), a.lsCommand(), a.diffCommand(), a.statsCommand(), a.catCommand()},
+		"see":    {a.devicesCommand(), a.snapshotsCommand(), a.lsCommand(), a.diffCommand(), a.statsCommand(), a.catCommand()},
 		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.checkCommand()},
 	} {
 		for _, c := range commands {

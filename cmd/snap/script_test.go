@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/repo"
 )
 
@@ -39,6 +40,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("TMPDIR", env.WorkDir)
 			env.Setenv("TZ", "UTC")
+			env.Setenv(device.AddressVariable, noDevices)
+			env.Values[simulationKey{}] = &simulation{}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -51,6 +54,7 @@ func TestScripts(t *testing.T) {
 
 			"recovery": mistypeRecovery,
 			"only":     onlyFile,
+			"simulate": simulate,
 		},
 	})
 }

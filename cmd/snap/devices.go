@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+func (a *app) devicesCommand() *cobra.Command {
+	var watch bool
+	cmd := &cobra.Command{
+		Use:   "devices",
+		Short: "List the devices that are connected",
+		Long: `Lists the iPhones and iPads that are connected by cable or, where the system
+offers them, by Wi-Fi, and whether they trust this computer. With a repository
+(-r, or SNAP_REPOSITORY together with a password that need not be asked for) it
+tells how old the newest snapshot of each is.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			m, err := mux()
+			if err != nil {
+				return err
+			}
+			list, err := a.snapshotsUnasked(ctx)
+			if err != nil {
+				return err
+			}
+			if watch {
+				return a.watchDevices(ctx, m, list)
+			}
+			entries, err := m.List(ctx)
+			if err != nil {
+				return err
+			}
+			found, err := a.describeAll(ctx, m, entries, list)
+			if err != nil {
+				return err
+			}
+			return a.print(found, func(w io.Writer) {
+				if len(found) == 0 {
+					fmt.Fprintln(w, "no device is connected")
+					a.remark("connect one by cable and unlock it; it asks whether to trust this computer")
+					return
+				}
+				printDevices(w, found)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and tell of devices that come and go, until interrupted")
+	return cmd
+}
+
+// mux is the usbmuxd of this computer.
+func mux() (*device.Mux, error) {
+	m, err := device.Open(os.Getenv(device.AddressVariable))
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return m, nil
+}
+
+// deviceJSON is a connected device as --json shows it.
+type deviceJSON struct {
+	*device.Info
+	LastSnapshot *lastSnapshot `json:"last_snapshot,omitempty"`
+	Problem      string        `json:"problem,omitempty"` // why it was not described in full
+}
+
+type lastSnapshot struct {
+	ID         repo.FileID `json:"id"`
+	Time       time.Time   `json:"time"`
+	AgeSeconds int64       `json:"age_seconds"`
+}
+
+// snapshotsUnasked returns the snapshots of the repository if there is one that
+// opens without asking anybody: listing devices needs none.
+func (a *app) snapshotsUnasked(ctx context.Context) ([]*repo.Snapshot, error) {
+	if a.repoDir == "" {
+		if os.Getenv("SNAP_REPOSITORY") == "" {
+			return nil, nil
+		}
+		if a.keyFile == "" {
+			pw, err := a.given(ctx, a.passwordFile, a.passwordCommand)
+			clear(pw)
+			if err != nil || pw == nil {
+				return nil, err
+			}
+		}
+	}
+	r, err := a.open(ctx)
+	if err == nil {
+		var list []*repo.Snapshot
+		if list, _, err = r.Snapshots(ctx); err == nil {
+			return list, nil
+		}
+	}
+	if a.repoDir == "" && ctx.Err() == nil {
+		a.warn("without the repository: %v", err)
+		return nil, nil
+	}
+	return nil, err
+}
+
+// describeAll describes devices, several at a time.
+func (a *app) describeAll(ctx context.Context, m *device.Mux, entries []device.Entry, list []*repo.Snapshot) ([]deviceJSON, error) {
+	found := make([]deviceJSON, len(entries))
+	var g errgroup.Group
+	g.SetLimit(8)
+	for i, e := range entries {
+		g.Go(func() error {
+			found[i] = a.describe(ctx, m, e, list)
+			return nil
+		})
+	}
+	_ = g.Wait() // what is wrong with a device is in its Problem
+	return found, ctx.Err()
+}
+
+func (a *app) describe(ctx context.Context, m *device.Mux, e device.Entry, list []*repo.Snapshot) deviceJSON {
+	info, err := m.Describe(ctx, e)
+	d := deviceJSON{Info: info}
+	if err != nil {
+		d.Problem = err.Error()
+	}
+	for _, s := range list {
+		if !repo.SameDevice(s.Device.UDID, e.UDID) || d.LastSnapshot != nil && s.Time.Before(d.LastSnapshot.Time) {
+			continue
+		}
+		d.LastSnapshot = &lastSnapshot{s.ID, s.Time, int64(a.now().Sub(s.Time) / time.Second)}
+	}
+	return d
+}
+
+func (a *app) now() time.Time {
+	if a.options.Now != nil {
+		return a.options.Now()
+	}
+	return time.Now()
+}
+
+func printDevices(w io.Writer, found []deviceJSON) {
+	var rows []string
+	snapshots := false
+	for _, d := range found {
+		snapshots = snapshots || d.LastSnapshot != nil
+	}
+	for _, d := range found {
+		row := []string{clean(orUnknown(d.Name)), clean(d.Model), clean(d.ProductVersion), d.UDID, linkText(d.Connection), trustText(d.Trust),
+			yesNo(d.WillEncrypt), batteryText(d.Battery)}
+		if snapshots {
+			row = append(row, ageOf(d.LastSnapshot))
+		}
+		rows = append(rows, strings.Join(row, "\t"))
+	}
+	header := "NAME\tMODEL\tIOS\tUDID\tLINK\tTRUST\tENCRYPTED\t>BATTERY"
+	if snapshots {
+		header += "\tLAST SNAPSHOT"
+	}
+	table(w, header, rows)
+	for _, d := range found {
+		if d.Problem != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", clean(orUnknown(d.Name)), clean(d.Problem))
+		} else if d.Trust != device.Trusted {
+			fmt.Fprintf(w, "\n%s: %s\n", clean(orUnknown(d.Name)), trustAdvice(d.Trust, d.UDID))
+		}
+	}
+}
+
+// trustAdvice says what a state of trust means and which command helps.
+func trustAdvice(t device.Trust, udid string) string {
+	switch t {
+	case device.NotPaired, device.Stale, device.Denied:
+		return fmt.Sprintf("%s (snap device pair %s)", t.Words(), udid)
+	}
+	return t.Words()
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "unknown"
+	}
+	return s
+}
+
+func linkText(k device.Kind) string {
+	if k == device.USB {
+		return "cable"
+	}
+	return "Wi-Fi"
+}
+
+func trustText(t device.Trust) string {
+	return strings.ReplaceAll(string(t), "-", " ")
+}
+
+func yesNo(b *bool) string {
+	switch {
+	case b == nil:
+		return "?"
+	case *b:
+		return "yes"
+	}
+	return "no"
+}
+
+func batteryText(b *device.Battery) string {
+	switch {
+	case b == nil:
+		return "?"
+	case b.Charging:
+		return fmt.Sprintf("%d%% +", b.Percent)
+	}
+	return fmt.Sprintf("%d%%", b.Percent)
+}
+
+func ageOf(s *lastSnapshot) string {
+	if s == nil {
+		return "none"
+	}
+	return ageText(time.Duration(s.AgeSeconds) * time.Second)
+}
+
+// ageText writes how long ago something was, as precisely as people do.
+func ageText(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "in the future"
+	case d < time.Minute:
+		return "just now"
+	case d < time.Hour:
+		return plural(int64(d/time.Minute), "minute") + " ago"
+	case d < 48*time.Hour:
+		return plural(int64(d/time.Hour), "hour") + " ago"
+	}
+	return plural(int64(d/(24*time.Hour)), "day") + " ago"
+}
+
+// deviceEvent is what --watch tells: one JSON object a line.
+type deviceEvent struct {
+	Event  device.Change `json:"event"`
+	UDID   string        `json:"udid"`
+	Link   device.Kind   `json:"connection"`
+	Device *deviceJSON   `json:"device,omitempty"`
+}
+
+// watchDevices tells of devices that come and go. An interrupt is how it is
+// meant to end.
+func (a *app) watchDevices(ctx context.Context, m *device.Mux, list []*repo.Snapshot) error {
+	names := map[string]string{}
+	err := m.Watch(ctx, func(e device.Event) error {
+		ev := deviceEvent{Event: e.Change, UDID: e.Entry.UDID, Link: e.Entry.Link().Kind}
+		about := ""
+		if e.Change != device.Detached {
+			d := a.describe(ctx, m, e.Entry, list)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			ev.Device = &d
+			names[ev.UDID] = d.Name
+			about = fmt.Sprintf(", %s, iOS %s: %s", clean(d.Model), clean(d.ProductVersion), trustAdvice(d.Trust, d.UDID))
+			if d.Trust == device.Unknown {
+				about = ": " + clean(d.Problem)
+			}
+		}
+		if a.json {
+			printLine(a.stdout, ev)
+			return nil
+		}
+		fmt.Fprintf(a.stdout, "%s %s %s (%s, %s)%s\n", a.now().Local().Format("15:04:05"), e.Change, clean(orUnknown(names[ev.UDID])), ev.UDID, linkText(ev.Link), about)
+		return nil
+	})
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return nil
+	}
+	return err
+}

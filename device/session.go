@@ -1,0 +1,232 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/danielpaulus/go-ios/ios"
+	"github.com/snap-backup/snap/device/link"
+	"github.com/snap-backup/snap/device/plist"
+)
+
+// lockdownPort is lockdownd's port on every device.
+const lockdownPort = 62078
+
+// label is how snap calls itself towards a device.
+const label = "snap"
+
+// Session is a conversation with lockdownd. Devices end idle ones: hold it for
+// some requests, not for the length of a backup. It is for one goroutine.
+type Session struct {
+	mux    *Mux
+	entry  Entry
+	record *ios.PairRecord // nil: not paired
+	conn   *link.Conn
+	id     string
+	broken bool // the connection has failed
+}
+
+// Session opens a session with a paired device. The error is ErrNotPaired,
+// ErrStalePairing, ErrLocked or another Refusal where that is the reason.
+func (m *Mux) Session(ctx context.Context, e Entry) (*Session, error) {
+	r, err := m.pairRecord(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("device %s: %w", e.UDID, err)
+	}
+	return m.sessionWith(ctx, e, r)
+}
+
+func (m *Mux) sessionWith(ctx context.Context, e Entry, r *ios.PairRecord) (*Session, error) {
+	s, err := m.lockdown(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	s.record = r
+	if err := s.start(ctx); err != nil {
+		s.conn.Close()
+		return nil, fmt.Errorf("device %s: %w", e.UDID, err)
+	}
+	return s, nil
+}
+
+// lockdown opens a conversation without pairing: a device then answers a few
+// questions, such as its name.
+func (m *Mux) lockdown(ctx context.Context, e Entry) (*Session, error) {
+	c, err := m.connect(ctx, e.Link(), lockdownPort)
+	if err != nil {
+		return nil, fmt.Errorf("device %s: %w", e.UDID, err)
+	}
+	return &Session{mux: m, entry: e, conn: link.New(c)}, nil
+}
+
+func (s *Session) start(ctx context.Context) error {
+	d, err := s.ask(ctx, "StartSession", map[string]any{"HostID": s.record.HostID, "SystemBUID": s.record.SystemBUID, "ProtocolVersion": "2"})
+	if err != nil {
+		return fmt.Errorf("start a session: %w", err)
+	}
+	s.id = d.String("SessionID")
+	if !d.Bool("EnableSessionSSL") {
+		return nil
+	}
+	t, err := secure(ctx, s.conn.Raw(), s.record)
+	if err != nil {
+		return fmt.Errorf("start a session: %w", err)
+	}
+	s.conn = link.New(t)
+	return nil
+}
+
+// ask makes a request and returns the answer, a Refusal as the error.
+func (s *Session) ask(ctx context.Context, request string, more map[string]any) (plist.Dict, error) {
+	msg := map[string]any{"Label": label, "Request": request}
+	for k, v := range more {
+		msg[k] = v
+	}
+	d, err := s.conn.Ask(ctx, msg)
+	if err != nil {
+		s.broken = true
+		return nil, gone(err)
+	}
+	return checkReply(d, request)
+}
+
+// checkReply tells a refusal, and an answer to another question.
+func checkReply(d plist.Dict, request string) (plist.Dict, error) {
+	if code := d.String("Error"); code != "" {
+		return d, refusal(code)
+	}
+	// Devices leave Request out now and then.
+	if got := d.String("Request"); got != "" && got != request {
+		return nil, fmt.Errorf("%w: the device answers to something else than %s", plist.ErrFormat, request)
+	}
+	if e, ok := d["Error"]; ok {
+		return nil, refusal(fmt.Sprintf("error of type %T", e))
+	}
+	return d, nil
+}
+
+// gone tells that a connection has ended in words.
+func gone(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	return err
+}
+
+// Value returns one value; domain "" is the general one. A value that is not
+// there is ErrMissing.
+func (s *Session) Value(ctx context.Context, domain, key string) (any, error) {
+	d, err := s.get(ctx, domain, key)
+	if err == nil && !d.Has("Value") {
+		err = ErrMissing
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask for %s %s: %w", domain, key, err)
+	}
+	return d["Value"], nil
+}
+
+// Values returns all values of a domain.
+func (s *Session) Values(ctx context.Context, domain string) (plist.Dict, error) {
+	d, err := s.get(ctx, domain, "")
+	if err != nil {
+		return nil, fmt.Errorf("ask for all of %s: %w", domain, err)
+	}
+	return d.Dict("Value"), nil
+}
+
+func (s *Session) get(ctx context.Context, domain, key string) (plist.Dict, error) {
+	more := map[string]any{}
+	if domain != "" {
+		more["Domain"] = domain
+	}
+	if key != "" {
+		more["Key"] = key
+	}
+	return s.ask(ctx, "GetValue", more)
+}
+
+// SetValue changes a value of the device.
+func (s *Session) SetValue(ctx context.Context, domain, key string, value any) error {
+	_, err := s.ask(ctx, "SetValue", map[string]any{"Domain": domain, "Key": key, "Value": value})
+	if err != nil {
+		return fmt.Errorf("set %s %s: %w", domain, key, err)
+	}
+	return nil
+}
+
+// StartService starts a service and connects to it, with TLS where the device
+// wants that. With escrow it also starts while the screen is locked, as long as
+// the device was unlocked once since it was switched on; only some services
+// take it, mobilebackup2 among them.
+func (s *Session) StartService(ctx context.Context, name string, escrow bool) (net.Conn, error) {
+	c, err := s.startService(ctx, name, escrow)
+	if err != nil {
+		return nil, fmt.Errorf("device %s: start %s: %w", s.entry.UDID, name, err)
+	}
+	return c, nil
+}
+
+func (s *Session) startService(ctx context.Context, name string, escrow bool) (net.Conn, error) {
+	more := map[string]any{"Service": name}
+	if escrow && s.record != nil && len(s.record.EscrowBag) > 0 {
+		more["EscrowBag"] = s.record.EscrowBag
+	}
+	d, err := s.ask(ctx, "StartService", more)
+	if err != nil {
+		return nil, err
+	}
+	port, ok := d.Int("Port")
+	if !ok || port < 1 || port > 65535 {
+		return nil, fmt.Errorf("%w: the device names port %v", plist.ErrFormat, d["Port"])
+	}
+	c, err := s.mux.connect(ctx, s.entry.Link(), uint16(port))
+	if err != nil || !d.Bool("EnableServiceSSL") {
+		return c, err
+	}
+	if s.record == nil {
+		c.Close()
+		return nil, ErrNotPaired
+	}
+	t, err := secure(ctx, c, s.record)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	if err := t.SetDeadline(time.Time{}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// goodbyeTimeout is how long Close waits for the device.
+const goodbyeTimeout = 2 * time.Second
+
+// Close ends the session. It may be called after a failure and when the context
+// of the session has ended.
+func (s *Session) Close() error {
+	if s.id != "" && !s.broken {
+		ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+		defer cancel()
+		// The connection is closed next, which ends the session as well.
+		_, _ = s.ask(ctx, "StopSession", map[string]any{"SessionID": s.id})
+		s.id = ""
+	}
+	return s.conn.Close()
+}
+
+// Service opens a session, starts a service, and ends the session.
+func (m *Mux) Service(ctx context.Context, e Entry, name string, escrow bool) (net.Conn, error) {
+	s, err := m.Session(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.StartService(ctx, name, escrow)
+}

@@ -1,0 +1,117 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/snap-backup/snap/device/plist"
+)
+
+// Change is what happened to a device.
+type Change string
+
+// The changes.
+const (
+	Attached Change = "attached"
+	Detached Change = "detached"
+	Paired   Change = "paired"
+)
+
+// Event is a change of one link of a device.
+type Event struct {
+	Change Change
+	Entry  Entry // with the one link
+}
+
+// muxRetry is how long Watch waits for usbmuxd to come back. On Linux it ends
+// with the last device and begins with the next.
+const muxRetry = 2 * time.Second
+
+// Watch tells on of devices that come and go, beginning with those that are
+// there, until ctx ends; it returns ctx's error then. If usbmuxd ends, its
+// devices are reported as detached, and it is waited for. An error of on ends
+// it, too.
+func (m *Mux) Watch(ctx context.Context, on func(Event) error) error {
+	w := watcher{on: on, known: map[int64]Entry{}}
+	for first := true; ; first = false {
+		c, err := m.dial(ctx)
+		if err == nil {
+			err = w.listen(ctx, c)
+			c.raw.Close()
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case w.failed != nil:
+			return w.failed
+		case first && len(w.known) == 0 && !w.listening:
+			return err
+		}
+		for id := range w.known {
+			if err := w.forget(id); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(muxRetry):
+		}
+	}
+}
+
+type watcher struct {
+	on        func(Event) error
+	known     map[int64]Entry
+	listening bool
+	failed    error // of on
+}
+
+func (w *watcher) listen(ctx context.Context, c *muxConn) error {
+	if _, err := c.ask(ctx, "Listen", map[string]any{"ConnType": 1}); err != nil {
+		return err
+	}
+	w.listening = true
+	for {
+		d, err := c.receive(ctx, 0)
+		if err != nil {
+			return fmt.Errorf("listen to usbmuxd: %w", err)
+		}
+		if w.failed = w.handle(d); w.failed != nil {
+			return w.failed
+		}
+	}
+}
+
+func (w *watcher) handle(d plist.Dict) error {
+	id, _ := d.Int("DeviceID")
+	switch d.String("MessageType") {
+	case "Attached":
+		e, ok := parseEntry(d)
+		if !ok || len(w.known) >= maxDevices {
+			return nil
+		}
+		if _, twice := w.known[e.Links[0].ID]; twice {
+			return nil
+		}
+		w.known[e.Links[0].ID] = e
+		return w.on(Event{Attached, e})
+	case "Detached":
+		return w.forget(id)
+	case "Paired":
+		if e, ok := w.known[id]; ok {
+			return w.on(Event{Paired, e})
+		}
+	}
+	return nil
+}
+
+func (w *watcher) forget(id int64) error {
+	e, ok := w.known[id]
+	if !ok {
+		return nil
+	}
+	delete(w.known, id)
+	return w.on(Event{Detached, e})
+}
