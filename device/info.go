@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/link"
 	"github.com/snap-backup/snap/device/service"
 )
 
@@ -91,7 +91,7 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	}
 	for _, d := range []struct {
 		domain string
-		fill   func(plist.Dict)
+		fill   func(link.Dict)
 	}{
 		{BackupDomain, info.backup}, {batteryDomain, info.battery}, {diskDomain, info.disk}, {findMyDomain, info.findMy},
 	} {
@@ -113,7 +113,7 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 // maxText bounds a text in an Info, in bytes.
 const maxText = 1 << 10
 
-func text(d plist.Dict, key string) string {
+func text(d link.Dict, key string) string {
 	s := strings.ToValidUTF8(d.String(key), "\uFFFD")
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "")
@@ -121,7 +121,7 @@ func text(d plist.Dict, key string) string {
 	return s
 }
 
-func flag(d plist.Dict, key string) *bool {
+func flag(d link.Dict, key string) *bool {
 	if !d.Has(key) {
 		return nil
 	}
@@ -129,7 +129,7 @@ func flag(d plist.Dict, key string) *bool {
 	return &b
 }
 
-func (i *Info) general(d plist.Dict) {
+func (i *Info) general(d link.Dict) {
 	i.Name, i.ProductType = text(d, "DeviceName"), text(d, "ProductType")
 	i.Model = Model(i.ProductType)
 	i.ProductVersion, i.BuildVersion, i.SerialNumber = text(d, "ProductVersion"), text(d, "BuildVersion"), text(d, "SerialNumber")
@@ -139,7 +139,7 @@ func (i *Info) general(d plist.Dict) {
 	}
 }
 
-func (i *Info) backup(d plist.Dict) {
+func (i *Info) backup(d link.Dict) {
 	i.WillEncrypt, i.RequiresEncryption, i.CloudBackup = flag(d, "WillEncrypt"), flag(d, "RequiresEncryption"), flag(d, "CloudBackupEnabled")
 	t := d.Time("LastiTunesBackupDate")
 	if n, ok := seconds(d["LastiTunesBackupDate"]); ok {
@@ -165,13 +165,13 @@ func seconds(v any) (int64, bool) {
 	return int64(f), f > 0 && f < float64(math.MaxInt64/int64(time.Second))
 }
 
-func (i *Info) battery(d plist.Dict) {
+func (i *Info) battery(d link.Dict) {
 	if n, ok := d.Int("BatteryCurrentCapacity"); ok && n >= 0 && n <= 100 {
 		i.Battery = &Battery{int(n), d.Bool("BatteryIsCharging")}
 	}
 }
 
-func (i *Info) disk(d plist.Dict) {
+func (i *Info) disk(d link.Dict) {
 	total, ok := d.Int("TotalDataCapacity")
 	free, known := d.Int("TotalDataAvailable")
 	if ok && known && total > 0 && free >= 0 && free <= total {
@@ -179,4 +179,4 @@ func (i *Info) disk(d plist.Dict) {
 	}
 }
 
-func (i *Info) findMy(d plist.Dict) { i.FindMy = flag(d, "IsAssociated") }
+func (i *Info) findMy(d link.Dict) { i.FindMy = flag(d, "IsAssociated") }

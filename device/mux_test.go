@@ -106,7 +106,7 @@ func serveOnce(t *testing.T, reply []byte) *Mux {
 
 func muxMessage(t testing.TB, v any) []byte {
 	t.Helper()
-	b, err := plist.Encode(v)
+	b, err := plist.EncodeXML(v)
 	if err != nil {
 		t.Fatal(err)
 	}

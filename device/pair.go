@@ -18,6 +18,9 @@ type PairOptions struct {
 	// Poll is how often the device is asked whether somebody tapped Trust; 0
 	// means every second.
 	Poll time.Duration
+	// Wait is how long somebody has for doing what the device wants, counted
+	// from when it first wants something; 0: as long as the context lasts.
+	Wait time.Duration
 	// On, if not nil, is told each state once when it begins: Locked and
 	// DialogPending while somebody has to do something on the device.
 	On func(Trust)
@@ -70,6 +73,11 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 // start.
 func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	opt.On(Locked)
+	if opt.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, opt.Wait)
+		defer cancel()
+	}
 	for {
 		if err := pause(ctx, opt.Poll); err != nil {
 			return fmt.Errorf("pair with %s: %w: %w", e.UDID, ErrLocked, err)
@@ -79,7 +87,7 @@ func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 			opt.On(Trusted)
 			return s.Close()
 		}
-		if !errors.Is(err, ErrLocked) {
+		if ctx.Err() == nil && !errors.Is(err, ErrLocked) {
 			return err
 		}
 	}
@@ -130,6 +138,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 		"PairingOptions":  map[string]any{"ExtendedPairingErrors": true},
 	}
 	state := Unknown
+	patience := ctx
 	for {
 		d, err := s.ask(ctx, "Pair", request)
 		if err == nil {
@@ -139,6 +148,11 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 		now := trustOf(err)
 		switch {
 		case now == Locked || now == DialogPending:
+			if state == Unknown && opt.Wait > 0 {
+				var cancel context.CancelFunc
+				patience, cancel = context.WithTimeout(ctx, opt.Wait)
+				defer cancel()
+			}
 			if now != state {
 				state = now
 				opt.On(now)
@@ -148,7 +162,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 		default:
 			return nil, err
 		}
-		if perr := pause(ctx, opt.Poll); perr != nil {
+		if perr := pause(patience, opt.Poll); perr != nil {
 			return nil, fmt.Errorf("%w: %w", err, perr)
 		}
 		if s.broken {

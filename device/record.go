@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/danielpaulus/go-ios/ios"
+	"github.com/snap-backup/snap/device/link"
 	"github.com/snap-backup/snap/device/plist"
 )
 
@@ -32,7 +33,7 @@ func (m *Mux) pairRecord(ctx context.Context, e Entry) (*ios.PairRecord, error) 
 }
 
 func parseRecord(b []byte) (*ios.PairRecord, error) {
-	d, err := plist.DecodeDict(b)
+	d, err := link.Decode(b)
 	if err != nil {
 		// Not the bytes: a record holds private keys.
 		return nil, fmt.Errorf("pair record of usbmuxd: %w", err)
@@ -61,7 +62,7 @@ func (m *Mux) saveRecord(ctx context.Context, e Entry, r *ios.PairRecord) error 
 	if len(r.EscrowBag) > 0 {
 		dict["EscrowBag"] = r.EscrowBag
 	}
-	b, err := plist.Encode(dict)
+	b, err := plist.EncodeXML(dict)
 	if err != nil {
 		return err
 	}

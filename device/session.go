@@ -82,7 +82,7 @@ func (s *Session) start(ctx context.Context) error {
 }
 
 // ask makes a request and returns the answer, a Refusal as the error.
-func (s *Session) ask(ctx context.Context, request string, more map[string]any) (plist.Dict, error) {
+func (s *Session) ask(ctx context.Context, request string, more map[string]any) (link.Dict, error) {
 	msg := map[string]any{"Label": label, "Request": request}
 	for k, v := range more {
 		msg[k] = v
@@ -96,7 +96,7 @@ func (s *Session) ask(ctx context.Context, request string, more map[string]any) 
 }
 
 // checkReply tells a refusal, and an answer to another question.
-func checkReply(d plist.Dict, request string) (plist.Dict, error) {
+func checkReply(d link.Dict, request string) (link.Dict, error) {
 	if code := d.String("Error"); code != "" {
 		return d, refusal(code)
 	}
@@ -132,7 +132,7 @@ func (s *Session) Value(ctx context.Context, domain, key string) (any, error) {
 }
 
 // Values returns all values of a domain.
-func (s *Session) Values(ctx context.Context, domain string) (plist.Dict, error) {
+func (s *Session) Values(ctx context.Context, domain string) (link.Dict, error) {
 	d, err := s.get(ctx, domain, "")
 	if err != nil {
 		return nil, fmt.Errorf("ask for all of %s: %w", domain, err)
@@ -140,7 +140,7 @@ func (s *Session) Values(ctx context.Context, domain string) (plist.Dict, error)
 	return d.Dict("Value"), nil
 }
 
-func (s *Session) get(ctx context.Context, domain, key string) (plist.Dict, error) {
+func (s *Session) get(ctx context.Context, domain, key string) (link.Dict, error) {
 	more := map[string]any{}
 	if domain != "" {
 		more["Domain"] = domain

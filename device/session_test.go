@@ -150,7 +150,7 @@ func TestSessionFailures(t *testing.T) {
 
 func encode(t testing.TB, v any) []byte {
 	t.Helper()
-	b, err := plist.Encode(v)
+	b, err := plist.EncodeXML(v)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func encode(t testing.TB, v any) []byte {
 
 func hostID(t *testing.T, record []byte) string {
 	t.Helper()
-	d, err := plist.DecodeDict(record)
+	d, err := link.Decode(record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestPair(t *testing.T) {
 		t.Errorf("%v, want %v", states, want)
 	}
 	record, _ := r.PairRecord(d.UDID())
-	dict, err := plist.DecodeDict(record)
+	dict, err := link.Decode(record)
 	if err != nil || len(dict.Data("EscrowBag")) != 32 || dict.String("WiFiMACAddress") == "" || dict.String("SystemBUID") == "" {
 		t.Errorf("%v", err)
 	}
@@ -349,13 +349,13 @@ func FuzzLockdown(f *testing.F) {
 		f.Add(encode(f, v))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d, err := plist.DecodeDict(b)
+		d, err := link.Decode(b)
 		if err != nil {
 			return
 		}
 		if reply, err := checkReply(d, "GetValue"); err == nil {
 			var i Info
-			for _, v := range []plist.Dict{reply, reply.Dict("Value")} {
+			for _, v := range []link.Dict{reply, reply.Dict("Value")} {
 				i.general(v)
 				i.backup(v)
 				i.battery(v)
