@@ -1,0 +1,249 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/device/afc"
+	"github.com/snap-backup/snap/device/link"
+	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/service"
+)
+
+// InfoOptions are what InfoPlist takes from outside.
+type InfoOptions struct {
+	Now    time.Time
+	Random io.Reader
+	// Missing, if not nil, is told what could not be had and was left out.
+	Missing func(what string, err error)
+}
+
+// Bounds of what goes into an Info.plist. Real ones have up to 10 MB, most of
+// which are icons.
+const (
+	maxITunesFile = 8 << 20  // bytes of one file
+	maxAppData    = 8 << 20  // bytes of one app
+	maxInfoData   = 40 << 20 // bytes in all
+	maxAppNames   = 20_000
+)
+
+// iTunesFolder holds files that a host keeps copies of.
+const iTunesFolder = "/iTunes_Control/iTunes/"
+
+var iTunesFiles = []string{
+	"ApertureAlbumPrefs", "IC-Info.sidb", "IC-Info.sidv", "PhotosFolderAlbums", "PhotosFolderName", "PhotosFolderPrefs",
+	"VoiceMemos.plist", "iPhotoAlbumPrefs", "iTunesApplicationIDs", "iTunesPrefs", "iTunesPrefs.plist",
+}
+
+// oldITunes is the version of iTunes that is named where a device does not say
+// which it needs at least; some iPads do not.
+const oldITunes = "10.0.1"
+
+// InfoPlist makes the Info.plist of a backup: what the host, not the device,
+// puts beside it. Apple's programs show it, and a device reads it when it
+// restores. What a device does not tell is left out, but without its general
+// values there is no Info.plist. files may be nil: a connection is made then.
+//
+// It holds a phone number, IMEI and serial number.
+func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt InfoOptions) ([]byte, error) {
+	g := gatherer{ctx: ctx, opt: opt, left: maxInfoData}
+	s, err := m.Session(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("make Info.plist: %w", err)
+	}
+	defer s.Close()
+	if g.general, err = s.Values(ctx, ""); err != nil {
+		return nil, fmt.Errorf("make Info.plist: %w", err)
+	}
+	settings, err := s.Values(ctx, "com.apple.iTunes")
+	g.note("settings of iTunes", err)
+	g.settings = settings
+	version, err := s.Value(ctx, "com.apple.mobile.iTunes", "MinITunesVersion")
+	g.note("version of iTunes", err)
+	g.version, _ = version.(string)
+	// All connections first: a device does not keep a session that is idle.
+	apps, appsErr := s.StartService(ctx, service.InstallationProxy, false)
+	icons, iconsErr := s.StartService(ctx, service.SpringBoard, false)
+	if files == nil {
+		if c, err := s.StartService(ctx, afc.Service, false); g.note("files of iTunes", err) {
+			files = afc.New(c)
+			defer files.Close()
+		}
+	}
+	if g.note("apps", appsErr) {
+		g.apps(service.NewApps(apps))
+	}
+	if g.note("icons", iconsErr) {
+		g.icons(service.NewIcons(icons))
+	}
+	if files != nil {
+		g.readFiles(files)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("make Info.plist: %w", err)
+	}
+	return g.build(e.UDID)
+}
+
+// gatherer collects what an Info.plist holds.
+type gatherer struct {
+	ctx  context.Context
+	opt  InfoOptions
+	left int // bytes that may still come in
+
+	general, settings link.Dict
+	version           string
+	names             []any
+	applications      map[string]map[string]any
+	withData          []string // keys of applications, in order
+	files             map[string]any
+	books             []byte
+}
+
+// note tells of something that is missing and reports whether it is there.
+func (g *gatherer) note(what string, err error) bool {
+	if err != nil && !errors.Is(err, ErrMissing) && g.opt.Missing != nil {
+		g.opt.Missing(what, err)
+	}
+	return err == nil
+}
+
+var errTooMuch = errors.New("it is larger than any real one")
+
+// room takes bytes from what is left.
+func (g *gatherer) room(n, limit int) error {
+	if n > limit || n > g.left {
+		return errTooMuch
+	}
+	g.left -= n
+	return nil
+}
+
+func (g *gatherer) apps(c *service.Apps) {
+	defer c.Close()
+	g.applications = map[string]map[string]any{}
+	err := c.Browse(g.ctx, []string{"CFBundleIdentifier", "ApplicationSINF", "iTunesMetadata"}, func(app link.Dict) error {
+		id := text(app, "CFBundleIdentifier")
+		if id == "" || len(g.names) == maxAppNames {
+			return nil
+		}
+		g.names = append(g.names, id)
+		// An app that lacks either was not bought in the store.
+		sinf, metadata := app.Data("ApplicationSINF"), app.Data("iTunesMetadata")
+		if len(sinf) == 0 || len(metadata) == 0 || g.applications[id] != nil {
+			return nil
+		}
+		if g.note("app "+id, g.room(len(sinf)+len(metadata), maxAppData)) {
+			g.applications[id] = map[string]any{"ApplicationSINF": sinf, "iTunesMetadata": metadata}
+			g.withData = append(g.withData, id)
+		}
+		return nil
+	})
+	g.note("apps", err)
+}
+
+func (g *gatherer) icons(c *service.Icons) {
+	defer c.Close()
+	for _, id := range g.withData {
+		png, err := c.PNG(g.ctx, id)
+		if !g.note("icons", err) {
+			return
+		}
+		if len(png) > 0 && g.note("icon of "+id, g.room(len(png), maxAppData)) {
+			g.applications[id]["PlaceholderIcon"] = png
+		}
+	}
+}
+
+func (g *gatherer) readFiles(c *afc.Client) {
+	g.files = map[string]any{}
+	for _, name := range iTunesFiles {
+		b, ok := g.readFile(c, iTunesFolder+name)
+		if !ok {
+			return
+		}
+		if b != nil {
+			g.files[name] = b
+		}
+	}
+	g.books, _ = g.readFile(c, "/Books/iBooksData2.plist")
+}
+
+// readFile returns a file, nil if there is none; ok is false when the
+// connection has failed.
+func (g *gatherer) readFile(c *afc.Client, path string) (b []byte, ok bool) {
+	b, err := c.ReadFile(g.ctx, path, maxITunesFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, true
+	}
+	if err == nil {
+		err = g.room(len(b), maxITunesFile)
+	}
+	if g.note(path, err) {
+		if b == nil {
+			b = []byte{} // there, but empty
+		}
+		return b, true
+	}
+	var status afc.Status
+	return nil, errors.As(err, &status) || errors.Is(err, afc.ErrTooLarge) || errors.Is(err, errTooMuch)
+}
+
+func (g *gatherer) build(udid string) ([]byte, error) {
+	id := make([]byte, 16)
+	if _, err := io.ReadFull(g.opt.Random, id); err != nil {
+		return nil, fmt.Errorf("make Info.plist: %w", err)
+	}
+	out := map[string]any{
+		"GUID":              fmt.Sprintf("%X", id),
+		"Last Backup Date":  g.opt.Now.UTC().Truncate(time.Second),
+		"Target Identifier": udid,
+		"Target Type":       "Device",
+		"Unique Identifier": strings.ToUpper(udid),
+		"iTunes Version":    oldITunes,
+	}
+	if g.version != "" {
+		out["iTunes Version"] = g.version
+	}
+	for key, from := range map[string]string{
+		"Build Version": "BuildVersion", "Product Type": "ProductType", "Product Version": "ProductVersion", "Serial Number": "SerialNumber",
+		"Device Name": "DeviceName", "Display Name": "DeviceName", "ICCID": "IntegratedCircuitCardIdentity",
+		"IMEI": "InternationalMobileEquipmentIdentity", "MEID": "MobileEquipmentIdentifier", "Phone Number": "PhoneNumber",
+	} {
+		if s := text(g.general, from); s != "" {
+			out[key] = s
+		}
+	}
+	if t := text(g.general, "ProductType"); t != "" {
+		out["Product Name"] = Model(t)
+	}
+	apps, files, settings := map[string]any{}, g.files, map[string]any(g.settings)
+	for id, app := range g.applications {
+		apps[id] = app
+	}
+	if files == nil {
+		files = map[string]any{}
+	}
+	if settings == nil {
+		settings = map[string]any{}
+	}
+	names := g.names
+	if names == nil {
+		names = []any{}
+	}
+	out["Applications"], out["Installed Applications"] = apps, names
+	out["iTunes Files"], out["iTunes Settings"] = files, settings
+	if g.books != nil {
+		out["iBooks Data 2"] = g.books
+	}
+	b, err := plist.EncodeXML(out)
+	if err != nil {
+		return nil, fmt.Errorf("make Info.plist: %w", err)
+	}
+	return b, nil
+}
