@@ -146,9 +146,7 @@ pairing.`,
 			if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 				name = info.Name
 			}
-			waiting, cancel := context.WithTimeout(ctx, patience)
-			defer cancel()
-			err = m.Pair(waiting, e, device.PairOptions{Now: a.now(), Random: rand.Reader, On: func(t device.Trust) {
+			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, Wait: patience, On: func(t device.Trust) {
 				// Said whatever --quiet says: nothing goes on until somebody has done it.
 				switch {
 				case t == device.Trusted:
