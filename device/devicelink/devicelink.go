@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"time"
 
@@ -213,6 +214,42 @@ func (l *Conn) WriteMessage(v ...any) error {
 		return err
 	}
 	return l.w.Flush()
+}
+
+// WriteEncoded sends a message that is too large to be built in memory: a
+// property list of size bytes, which list writes.
+func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
+	if size <= 0 || size > math.MaxUint32 {
+		return fmt.Errorf("a message of %d bytes", size)
+	}
+	if err := l.write(binary.BigEndian.AppendUint32(nil, uint32(size))); err != nil {
+		return err
+	}
+	w := &exactly{l: l, left: size}
+	if err := list(w); err != nil {
+		return err
+	}
+	if w.left != 0 {
+		return fmt.Errorf("a message lacks %d of %d bytes", w.left, size)
+	}
+	return l.w.Flush()
+}
+
+// exactly writes to the peer, and no more than was announced.
+type exactly struct {
+	l    *Conn
+	left int64
+}
+
+func (w *exactly) Write(b []byte) (int, error) {
+	if int64(len(b)) > w.left {
+		return 0, errors.New("a message is longer than announced")
+	}
+	if err := w.l.write(b); err != nil {
+		return 0, err
+	}
+	w.left -= int64(len(b))
+	return len(b), nil
 }
 
 // Disconnect tells the peer that the conversation is over.

@@ -1,0 +1,171 @@
+package backup2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// BackupRequest asks a device to back itself up.
+type BackupRequest struct {
+	UDID string // of the device, with its dash; the name of its folder
+	// Full asks for all files. The device is told so, and not shown the
+	// Status.plist of the backup before, without which it has nothing to
+	// continue: newer devices look at that only.
+	Full bool
+}
+
+// Backup has the device back itself up into the Folder. When it returns nil the
+// device has checked the backup and calls it complete.
+//
+// An error is or wraps a *DeviceError, a *ProtocolError, ErrLinkLost or
+// ErrCancelled, or what the Folder failed with. The Folder then holds what came
+// until then: complete files, in the state that its Status.plist tells.
+func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o Observer) error {
+	if err := checkIdentifier(q.UDID); err != nil {
+		return err
+	}
+	fields := map[string]any{"TargetIdentifier": q.UDID}
+	if q.Full {
+		fields["Options"] = map[string]any{"ForceFullBackup": true}
+	}
+	r := &run{folder: folder, scope: newScope(false, q.UDID), watch: newWatch(o)}
+	if q.Full {
+		r.hidden = q.UDID + "/Status.plist"
+	}
+	return s.do(ctx, "Backup", fields, r)
+}
+
+// RestoreOptions say what a restore does. The zero value is the careful one.
+// All are sent, as devices have defaults of their own.
+type RestoreOptions struct {
+	SystemFiles   bool // also restore system files
+	NoReboot      bool // do not restart the device at the end
+	CopyBackup    bool // have the device's own backup copied aside first
+	ResetSettings bool // do not preserve the device's current settings
+	// RemoveOthers removes apps and data from the device that are not in the
+	// backup.
+	RemoveOthers bool
+}
+
+// RestoreRequest asks a device to restore a backup.
+type RestoreRequest struct {
+	Target   string // UDID of the device
+	Source   string // identifier of the backup's folder; "" for Target
+	Options  RestoreOptions
+	Password []byte // of the backup, if it is encrypted
+	// ApplicationIDs restricts the restore to apps, where the device can do so.
+	ApplicationIDs []string
+}
+
+// RestoreResult is how a restore ended.
+type RestoreResult struct {
+	// Rebooted says that the connection ended after files were sent without the
+	// device's last word, as it does when a device restarts at once. The restore
+	// is probably done; only the device can show it.
+	Rebooted bool
+	// Missing counts the files that the device asked for and did not get.
+	Missing  int
+	Progress Progress
+}
+
+// almost is the percentage from which the end of a connection is taken for the
+// restart after a restore and not for a cable that was pulled.
+const almost = 90
+
+// Restore has the device restore a backup out of the Folder, which is not
+// changed but for what CopyBackup asks for. Errors are as in Backup; the device
+// may then be left with part of the backup.
+func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, o Observer) (RestoreResult, error) {
+	if q.Source == "" {
+		q.Source = q.Target
+	}
+	for _, id := range []string{q.Target, q.Source} {
+		if err := checkIdentifier(id); err != nil {
+			return RestoreResult{}, err
+		}
+	}
+	options := map[string]any{
+		"RestoreSystemFiles":      q.Options.SystemFiles,
+		"RestoreShouldReboot":     !q.Options.NoReboot,
+		"RestoreDontCopyBackup":   !q.Options.CopyBackup,
+		"RestorePreserveSettings": !q.Options.ResetSettings,
+		"RemoveItemsNotRestored":  q.Options.RemoveOthers,
+	}
+	if len(q.Password) > 0 {
+		options["Password"] = string(q.Password)
+	}
+	fields := map[string]any{"TargetIdentifier": q.Target, "SourceIdentifier": q.Source, "Options": options}
+	if len(q.ApplicationIDs) > 0 {
+		fields["ApplicationIDs"] = q.ApplicationIDs
+	}
+	r := &run{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), watch: newWatch(o)}
+	err := s.do(ctx, "Restore", fields, r)
+	result := RestoreResult{Missing: r.unsent, Progress: r.watch.progress}
+	if errors.Is(err, ErrLinkLost) && r.ended && !q.Options.NoReboot && r.watch.phase == PhaseSending &&
+		(result.Progress.Percent == 0 || result.Progress.Percent >= almost) {
+		result.Rebooted = true
+		return result, nil
+	}
+	return result, err
+}
+
+// ChangePassword sets the password of the device's backups (no old), changes
+// it, or turns encryption off (no new). The device may ask for its passcode,
+// and seals the keys of the backup in the Folder anew if there is one; if it
+// finds none its next backup is a full one.
+func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []byte, folder Folder, o Observer) error {
+	if err := checkIdentifier(udid); err != nil {
+		return err
+	}
+	fields := map[string]any{"TargetIdentifier": udid}
+	if len(old) > 0 {
+		fields["OldPassword"] = string(old)
+	}
+	if len(new) > 0 {
+		fields["NewPassword"] = string(new)
+	}
+	if len(fields) == 1 {
+		return errors.New("change the backup password: neither an old nor a new one is given")
+	}
+	r := &run{folder: folder, scope: newScope(false, udid), watch: newWatch(o), rekeying: true}
+	return s.do(ctx, "ChangePassword", fields, r)
+}
+
+// do sends a request and serves the device until it says how it went.
+func (s *Session) do(ctx context.Context, name string, fields map[string]any, r *run) error {
+	if s.unusable {
+		return fmt.Errorf("%s: the session has ended", name)
+	}
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("%s: %w", name, cancelled(ctx))
+	}
+	work, end := s.guard(ctx)
+	defer end()
+	r.Session, r.ctx = s, work
+	r.watch.enter(PhaseWaiting)
+	err := s.send(name, fields)
+	var last response
+	if err == nil {
+		last, err = r.serve()
+	}
+	if err != nil {
+		err = linkError(err)
+		if ctx.Err() != nil {
+			err = cancelled(ctx)
+		}
+		s.abandon(err)
+		if r.failed != nil {
+			err = fmt.Errorf("%w; before that: %w", err, r.failed)
+		}
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	switch {
+	case last.code != 0:
+		return fmt.Errorf("%s: %w", name, &DeviceError{Code: last.code, Description: last.description, Cause: r.failed})
+	case r.failed != nil:
+		return fmt.Errorf("%s: the device calls it complete, but: %w", name, r.failed)
+	}
+	return nil
+}
