@@ -1,0 +1,138 @@
+package backup2
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestScope(t *testing.T) {
+	const other = "00008030-0123456789ABCDEF"
+	const (
+		read = 1 << iota
+		write
+		target
+		all  = read | write | target
+		none = 0
+	)
+	tests := []struct {
+		path     string
+		want     int // in a backup
+		restored int // in a restore
+	}{
+		{udid, all, read},
+		{udid + "/Status.plist", all, read},
+		{udid + "/Snapshot/ab/" + sha1A, all, read},
+		{udid + "/Gäste … .txt", all, read},
+		{udid + "/..x/x..", all, read},
+		{udid + "/" + strings.Repeat("a", 4096-len(udid)-1), all, read},
+		{udid + "/" + strings.Repeat("a", 4096-len(udid)), none, none},
+		{"", none, none},
+		{"/", none, none},
+		{"/etc/passwd", none, none},
+		{"/" + udid + "/x", none, none},
+		{udid + "/", none, none},
+		{udid + "//x", none, none},
+		{udid + "/./x", none, none},
+		{udid + "/../x", none, none},
+		{udid + "/..", none, none},
+		{udid + "/ab/../../../x", none, none},
+		{"..", none, none},
+		{"../" + udid, none, none},
+		{".", none, none},
+		{udid + `\..\..\x`, none, none},
+		{udid + "/a\\b", none, none},
+		{`C:\x`, none, none},
+		{"C:/x", none, none},
+		{udid + "/a\x00b", none, none},
+		{udid + "/\xff", none, none},
+		{udid + "x/y", none, none},
+		{udid[:len(udid)-1], none, none},
+		{other + "/Status.plist", none, none},
+		{strings.ToLower(udid) + "/Status.plist", none, none},
+		{udid + "/status.plist", none, none},
+		{udid + "/STATUS.PLIST", none, none},
+		{udid + "/\u017fnapshot/ab/x", none, none}, // a long s, which folds to s
+		{udid + "/manifest.DB", none, none},
+		{udid + "/ab/status.plist", all, read},
+		{udid + "-20240131-123456", target, target},
+		{udid + "-20240131-123456/ab/x", target, target},
+		{udid + "-20240131-123456/../x", none, none},
+		{udid + "-20240131-12345", none, none},
+		{udid + "-20240131-1234567", none, none},
+		{udid + "-20240131x123456", none, none},
+		{udid + "-2024013a-123456", none, none},
+		{other + "-20240131-123456", none, none},
+		{"-20240131-123456", none, none},
+	}
+	for _, test := range tests {
+		for _, readOnly := range []bool{false, true} {
+			s := newScope(readOnly, udid)
+			got := 0
+			for bit, check := range map[int]func(string) error{read: s.read, write: s.write, target: s.target} {
+				if err := check(test.path); err == nil {
+					got |= bit
+				} else if !errors.Is(err, errPath) {
+					t.Errorf("%q: %v", test.path, err)
+				}
+			}
+			want := test.want
+			if readOnly {
+				want = test.restored
+			}
+			if got != want {
+				t.Errorf("%q, restore %v: %b, want %b", test.path, readOnly, got, want)
+			}
+		}
+	}
+}
+
+func TestScopeAside(t *testing.T) {
+	s := newScope(true, udid, "source")
+	for i := range maxAside {
+		name := "source-20240131-00000" + string(rune('0'+i))
+		if s.write(name) == nil || s.read(name) == nil || s.target(name) != nil || !s.done(name+"/x") || s.write(name+"/y") != nil || s.read(name) != nil {
+			t.Error(name)
+		}
+	}
+	if s.target("source-20240131-999999") == nil {
+		t.Error("one too many was put aside")
+	}
+	if s.target("source-20240131-000000/again") != nil {
+		t.Error("what was put aside cannot be written any more")
+	}
+	if s.done("source/x") {
+		t.Error("source is not aside")
+	}
+}
+
+// FuzzPath: what passes is clean and below an identifier.
+func FuzzPath(f *testing.F) {
+	for _, path := range []string{
+		udid, udid + "/Status.plist", udid + "/../x", udid + "-20240131-123456/x", "/etc", "", udid + "/a\x00", udid + "//", udid + "/\u017fnapshot",
+	} {
+		f.Add(path)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		s := newScope(false, udid)
+		if s.target(path) != nil {
+			if s.read(path) == nil || s.write(path) == nil {
+				t.Errorf("%q cannot be a target, but be read or written", path)
+			}
+			return
+		}
+		if !utf8.ValidString(path) || strings.ContainsAny(path, "\\\x00") || strings.HasPrefix(path, "/") || len(path) > 4096 {
+			t.Errorf("%q passed", path)
+		}
+		first, rest, deep := strings.Cut(path, "/")
+		if first != udid && (len(first) != len(udid)+16 || !strings.HasPrefix(first, udid+"-")) {
+			t.Errorf("%q passed", path)
+		}
+		for e := range strings.SplitSeq(rest, "/") {
+			if deep && (e == "" || e == "." || e == "..") {
+				t.Errorf("%q passed", path)
+			}
+		}
+	})
+}
