@@ -673,10 +673,7 @@ func benchmarkFiles(b *testing.B, files, size int) {
 	b.ReportAllocs()
 	f := odd{create: func(context.Context, string) (Upload, error) { return new(countingUpload), nil }}
 	for b.Loop() {
-		g := &gate{Conn: &replay{r: bytes.NewReader(stream.Bytes())}}
-		o := Options{}
-		o.fill()
-		s := &Session{gate: g, o: o, link: devicelink.New(g, devicelink.Options{Idle: o.Idle, Busy: o.Busy, Write: o.Write, MaxMessage: o.MaxMessage})}
+		s := newSession(&replay{r: bytes.NewReader(stream.Bytes())}, Options{})
 		if err := s.Backup(b.Context(), BackupRequest{UDID: udid}, f, nil); err != nil {
 			b.Fatal(err)
 		}

@@ -61,11 +61,7 @@ type Session struct {
 // Dial greets the backup service at the other end of conn, which the session
 // owns from now on; it is closed if Dial fails.
 func Dial(ctx context.Context, conn net.Conn, o Options) (*Session, error) {
-	o.fill()
-	g := &gate{Conn: conn}
-	s := &Session{gate: g, o: o, link: devicelink.New(g, devicelink.Options{
-		Idle: o.Idle, Busy: o.Busy, Write: o.Write, MaxMessage: o.MaxMessage,
-	})}
+	s := newSession(conn, o)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	err := s.greet()
 	if !stop() {
@@ -76,6 +72,14 @@ func Dial(ctx context.Context, conn net.Conn, o Options) (*Session, error) {
 		return nil, fmt.Errorf("greet the device's backup service: %w", err)
 	}
 	return s, nil
+}
+
+func newSession(conn net.Conn, o Options) *Session {
+	o.fill()
+	g := &gate{Conn: conn}
+	return &Session{gate: g, o: o, link: devicelink.New(g, devicelink.Options{
+		Idle: o.Idle, Busy: o.Busy, Write: o.Write, MaxMessage: o.MaxMessage,
+	})}
 }
 
 func (s *Session) greet() error {
