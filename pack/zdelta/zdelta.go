@@ -14,6 +14,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/klauspost/compress/huff0"
 )
@@ -62,10 +63,12 @@ func (e *Encoder) Encode(dst, plain, dict []byte) ([]byte, error) {
 	}
 	// What lies farther back than a match can reach is of no use.
 	dict = dict[max(0, len(dict)-MaxWindow):]
-	e.hist = append(append(e.hist[:0], dict...), plain...)
+	e.hist = slices.Grow(e.hist[:0], len(dict)+len(plain))
+	e.hist = append(append(e.hist, dict...), plain...)
 	e.start = len(dict)
 	e.reps = [3]int{1, 4, 8}
 	e.index()
+	dst = slices.Grow(dst, len(plain)/8+64) // what a delta worth its name takes
 	dst = binary.LittleEndian.AppendUint32(dst, magic)
 	// A window and a content size of 4 bytes; neither checksum nor ID.
 	dst = append(dst, 2<<6, windowByte)
