@@ -289,7 +289,8 @@ func (x *Index) end(ref BlockRef) uint32 {
 }
 
 // Copies returns all places where a chunk lies, the one that Lookup gives
-// first. It looks through the whole index: it is for when the first fails.
+// first. It looks through all chunks that lie in several places: it is for when
+// the first fails.
 func (x *Index) Copies(id chunk.ID) []Location {
 	first, ok := x.Lookup(id)
 	if !ok {
@@ -298,11 +299,11 @@ func (x *Index) Copies(id chunk.ID) []Location {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	out := []Location{first}
-	for i := range x.chunks.len() {
-		if x.chunks.at(i).id != id {
+	for _, n := range x.twice {
+		if x.chunks.at(int(n)).id != id {
 			continue
 		}
-		if loc := x.location(uint32(i)); loc != first {
+		if loc := x.location(n); loc != first {
 			out = append(out, loc)
 		}
 	}

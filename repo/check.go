@@ -78,9 +78,10 @@ func (c *CheckReport) Clean() bool {
 type checker struct {
 	r      *Repo
 	opts   CheckOptions
-	mu     sync.Mutex // guards report and bad while packs are read
+	mu     sync.Mutex // guards report, bad and passed while packs are read
 	report CheckReport
 	bad    map[chunk.ID]struct{} // chunks that cannot be had
+	passed []index.BlockRef      // not verified, since their dictionary cannot be had from its first copy
 
 	unlisted int  // packs that no index file lists
 	unknown  bool // a snapshot needs a chunk that no index file lists
@@ -112,7 +113,7 @@ func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, erro
 	if err := c.readPacks(ctx, c.choose(packs)); err != nil {
 		return nil, err
 	}
-	c.spread()
+	c.spread(ctx)
 	if err := c.snapshots(ctx); err != nil {
 		return nil, err
 	}
@@ -314,18 +315,21 @@ func (c *checker) readPacks(ctx context.Context, files []backend.Info) error {
 			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.again(ctx, p)
 }
 
 // spread marks the chunks of blocks whose dictionary cannot be had, and of
 // those that need these, until there are no more.
-func (c *checker) spread() {
+func (c *checker) spread(ctx context.Context) {
 	for changed := true; changed; {
 		changed = false
 		for _, p := range c.r.index.Packs() {
 			for _, ref := range p.Blocks {
 				_, dict := c.r.index.Needs(ref)
-				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref) {
+				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) {
 					changed = true
 				}
 			}

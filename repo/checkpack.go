@@ -74,7 +74,7 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 		}
 		if err := v.alone(file, ref); err != nil {
 			v.c.damage(err, packHint)
-			v.c.markBlock(ref)
+			v.c.markBlock(ref, nil)
 		}
 	}
 	return nil
@@ -131,13 +131,13 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		stored, err := v.member(ctx, ref)
+		stored, err := v.member(ctx, ref, nil)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
 			v.c.damage(err, packHint)
-			v.c.markBlock(ref)
+			v.c.markBlock(ref, nil)
 		}
 		v.plan.verified(ref, v.forget)
 		done(stored)
@@ -145,16 +145,61 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 	return nil
 }
 
-// member verifies one block of a family. One that needs what is known to be bad
-// is passed over: spread finds it.
-func (v *verifier) member(ctx context.Context, ref index.BlockRef) (stored int64, err error) {
+// again verifies the blocks that were passed over because the first copy of a
+// chunk in their dictionary is bad, where another copy is sound. This comes when
+// all else has been verified: until then a block that another copy lies in may be
+// in another goroutine's hands.
+func (c *checker) again(ctx context.Context, p *plan) error {
+	for id := range c.bad {
+		if c.elsewhere(ctx, id) {
+			delete(c.bad, id)
+		}
+	}
+	v := c.newVerifier(p)
+	for _, ref := range c.passed {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, err := v.member(ctx, ref, detours{})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			c.damage(err, packHint)
+			c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) })
+		}
+	}
+	return nil
+}
+
+// elsewhere reports whether a chunk can be read although the copy that the
+// index gives first cannot.
+func (c *checker) elsewhere(ctx context.Context, id chunk.ID) bool {
+	if len(c.r.index.Copies(id)) < 2 {
+		return false
+	}
+	_, err := c.r.Chunk(ctx, id)
+	return err == nil
+}
+
+// member verifies one block of a family. One whose dictionary is known to be
+// bad, or cannot be had and by is nil, is passed over: again finds it, and
+// spread.
+func (v *verifier) member(ctx context.Context, ref index.BlockRef, by detours) (stored int64, err error) {
 	r := v.c.r
 	id, b := r.index.Block(ref)
 	stored = int64(b.Stored)
 	if v.c.anyBad(b.Dict) {
+		if by == nil {
+			v.c.passOn(ref)
+		}
 		return stored, nil
 	}
-	dict, depth, err := r.dictionary(ctx, b.Dict, 1)
+	dict, depth, err := r.dictionary(ctx, b.Dict, 1, by)
+	if by == nil && errors.Is(err, ErrDamaged) {
+		v.c.passOn(ref)
+		return stored, nil
+	}
 	if err != nil {
 		return stored, inPack(id, err)
 	}
@@ -216,22 +261,29 @@ func (v *verifier) forget(ref index.BlockRef) {
 
 func (c *checker) markPack(p index.Pack) {
 	for _, ref := range p.Blocks {
-		c.markBlock(ref)
+		c.markBlock(ref, nil)
 	}
 }
 
 // markBlock notes that the chunks of a block cannot be had from it, and reports
 // whether any of them was not bad before. A chunk of which Lookup gives another
-// copy is not marked.
-func (c *checker) markBlock(ref index.BlockRef) (changed bool) {
+// copy is not marked, nor one that but, if not nil, excepts.
+func (c *checker) markBlock(ref index.BlockRef, but func(chunk.ID) bool) (changed bool) {
 	_, b := c.r.index.Block(ref)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range b.Chunks {
-		if loc, ok := c.r.index.Lookup(ch.ID); ok && loc.Block == ref && !c.isBad(ch.ID) {
+		if loc, ok := c.r.index.Lookup(ch.ID); ok && loc.Block == ref && !c.isBad(ch.ID) && (but == nil || !but(ch.ID)) {
 			c.bad[ch.ID] = struct{}{}
 			changed = true
 		}
 	}
 	return changed
+}
+
+// passOn notes a block for again.
+func (c *checker) passOn(ref index.BlockRef) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.passed = append(c.passed, ref)
 }

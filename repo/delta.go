@@ -1,8 +1,6 @@
 package repo
 
 import (
-	"context"
-	"errors"
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
@@ -86,7 +84,7 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.
 	if !ok {
 		return nil, nil
 	}
-	dict, _, err := w.r.dictionary(w.ctx, ids, 1)
+	dict, _, err := w.r.dictionary(w.ctx, ids, 1, detours{})
 	if err != nil {
 		return nil, nil
 	}
@@ -267,22 +265,4 @@ func (c *chainWalk) attach(ref index.BlockRef) int {
 		}
 	}
 	return 0
-}
-
-// otherCopy finds a chunk in another place than the first, which has failed.
-// Two programs that store at the same time can store a chunk twice.
-func (r *Repo) otherCopy(ctx context.Context, id chunk.ID, ref index.BlockRef, first error) ([]byte, error) {
-	if !errors.Is(first, ErrDamaged) {
-		return nil, first
-	}
-	for _, loc := range r.index.Copies(id)[1:] {
-		b, err := r.block(ctx, loc.Block, 0)
-		if err != nil {
-			continue
-		}
-		if data, err := r.cutChunk(b.plain, loc, id); err == nil {
-			return data, nil
-		}
-	}
-	return nil, r.blame(ctx, ref, first, map[index.BlockRef]bool{})
 }

@@ -285,7 +285,7 @@ func (v *vectors) addPack(t *testing.T, r *Repo, name string, b []byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lent, _, err := r.dictionary(context.Background(), blk.Dict, 1)
+		lent, _, err := r.dictionary(context.Background(), blk.Dict, 1, detours{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	if !ok {
 		return nil, &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
 	}
-	b, err := r.cache.load(ctx, loc.Block, func() (decoded, error) { return r.block(ctx, loc.Block, 0) })
+	b, err := r.cache.load(ctx, loc.Block, func() (decoded, error) { return r.block(ctx, loc.Block, 0, detours{}) })
 	var data []byte
 	if err == nil {
 		data, err = r.cutChunk(b.plain, loc, id)
@@ -56,13 +56,13 @@ func (r *Repo) checkID(data []byte, from pack.ID, id chunk.ID) error {
 }
 
 // block reads and decodes one block. above is the number of blocks that are
-// waiting for it as their dictionary.
-func (r *Repo) block(ctx context.Context, ref index.BlockRef, above int) (decoded, error) {
+// waiting for it as their dictionary; by is shared by all blocks on one way.
+func (r *Repo) block(ctx context.Context, ref index.BlockRef, above int, by detours) (decoded, error) {
 	if above > pack.MaxDepth {
 		return decoded{}, errTooDeep()
 	}
 	id, b := r.index.Block(ref)
-	dict, depth, err := r.dictionary(ctx, b.Dict, above+1)
+	dict, depth, err := r.dictionary(ctx, b.Dict, above+1, by)
 	if err != nil {
 		return decoded{}, err
 	}
@@ -112,7 +112,7 @@ func (r *Repo) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict
 // The IDs of these chunks are not checked: those of the chunks that come out of
 // the decoded block are. Whoever keeps what was made with a dictionary without
 // such a check has to call checkDictionary.
-func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict scratch, depth int, err error) {
+func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int, by detours) (dict scratch, depth int, err error) {
 	if len(ids) == 0 {
 		return scratch{}, 0, nil
 	}
@@ -131,12 +131,14 @@ func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict 
 	dict = r.scratch.take(size)
 	at := 0
 	var base decoded
+	var from index.BlockRef // of base
 	for i, loc := range locs {
-		if i == 0 || loc.Block != locs[i-1].Block {
-			if base, err = r.base(ctx, loc.Block, above); err != nil {
+		if i == 0 || loc.Block != from {
+			if base, loc, err = r.base(ctx, ids[i], loc, above, by); err != nil {
 				dict.free()
 				return scratch{}, 0, err
 			}
+			from = loc.Block
 		}
 		if depth = max(depth, base.depth+1); depth > pack.MaxDepth {
 			dict.free()
@@ -145,20 +147,6 @@ func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int) (dict 
 		at += copy(dict.b[at:], base.plain[loc.Start:loc.Start+loc.Size])
 	}
 	return dict, depth, nil
-}
-
-// base returns a block that a dictionary needs.
-func (r *Repo) base(ctx context.Context, ref index.BlockRef, above int) (decoded, error) {
-	b, ok := r.cache.get(ref)
-	if ok {
-		return b, nil
-	}
-	b, err := r.block(ctx, ref, above)
-	if err != nil {
-		return decoded{}, fmt.Errorf("dictionary: %w", err)
-	}
-	r.cache.put(ref, b)
-	return b, nil
 }
 
 // checkDictionary checks the IDs of the chunks in a dictionary.
@@ -189,7 +177,7 @@ func (r *Repo) blame(ctx context.Context, ref index.BlockRef, err error, seen ma
 		if !ok {
 			continue
 		}
-		b, bad := r.base(ctx, loc.Block, 1)
+		b, bad := r.baseBlock(ctx, loc.Block, 1, nil)
 		if bad == nil {
 			_, bad = r.cutChunk(b.plain, loc, id)
 		}

@@ -69,7 +69,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	dict := scratch{}
 	if len(b.Dict) > 0 {
 		var err error
-		if dict, _, err = c.r.dictionary(ctx, b.Dict, 1); err != nil {
+		if dict, _, err = c.r.dictionary(ctx, b.Dict, 1, detours{}); err != nil {
 			return err
 		}
 		defer dict.free()

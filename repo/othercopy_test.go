@@ -1,0 +1,168 @@
+package repo
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// spoil flips a bit in the middle of the block that the index gives for a
+// chunk, and returns the name of its pack.
+func spoil(t testing.TB, be *memory.Backend, plain []byte) string {
+	t.Helper()
+	r := open(t, be)
+	loc, ok := r.index.Lookup(r.NewHasher().ID(plain))
+	if !ok {
+		t.Fatal("no such chunk")
+	}
+	_, b := r.index.Block(loc.Block)
+	return flip(t, be, packName(loc.Pack), int(b.Offset+b.Stored/2))
+}
+
+func flip(t testing.TB, be *memory.Backend, name string, at int) string {
+	t.Helper()
+	file, err := backend.ReadAll(context.Background(), be, name, pack.MaxSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file[at] ^= 16
+	if err := be.Set(name, file); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// What needs a damaged base is decoded with another copy of it, however far
+// below, and the check says that nothing is lost.
+func TestOtherCopyOfABase(t *testing.T) {
+	v := chain(6)
+	for name, damage := range map[string][]int{
+		"the base": {0}, "in between": {2}, "the last": {4}, "two": {0, 3}, "every first copy": {0, 1, 2, 3, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			be := memory.New()
+			r := create(t, be)
+			for range 2 {
+				putPack(t, r, be, pack.Content, raw(v[0]))
+				for i := 1; i < 5; i++ {
+					putPack(t, r, be, pack.Content, delta(r, v[i], v[i-1]))
+				}
+			}
+			putPack(t, r, be, pack.Content, raw(v[5]))
+			commitChunks(t, be, 1, v[4])
+			commitChunks(t, be, 2, v[:5]...)
+			commitChunks(t, be, 3, v[5])
+			var bad []string
+			for _, i := range damage {
+				bad = append(bad, spoil(t, be, v[i]))
+			}
+			for cache, size := range cacheSizes {
+				for i := range v {
+					if err := readAll(t, withCache(t, be, size), v[i]); err != nil {
+						t.Errorf("%s: version %d: %v", cache, i, err)
+					}
+				}
+			}
+			if n := checkSuffering(t, be); n != 0 {
+				t.Errorf("%d snapshots suffer", n)
+			}
+			report, err := open(t, be).Check(context.Background(), CheckOptions{ReadData: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range report.Problems {
+				if !strings.Contains(strings.Join(bad, " "), p.File) {
+					t.Errorf("%s is blamed, damaged are %v", p.File, bad)
+				}
+			}
+			if report.Clean() {
+				t.Error("the damage went unnoticed")
+			}
+		})
+	}
+}
+
+// When no copy of a base is sound, there are very many ways down through the
+// copies above it. Not all of them may be gone.
+func TestManyCopiesOfWhatIsLost(t *testing.T) {
+	const copies = 4
+	v := chain(10)
+	be := memory.New()
+	r := create(t, be)
+	for range copies {
+		base := putPack(t, r, be, pack.Content, raw(v[0]))
+		for i := 1; i < len(v); i++ {
+			putPack(t, r, be, pack.Content, delta(r, v[i], v[i-1]))
+		}
+		flip(t, be, base, 50)
+	}
+	counting := fault.New(be)
+	ro, err := openWith(context.Background(), counting, testSecret, testOptions(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := counting.Count(fault.ReadAt)
+	if err := readAll(t, ro, v[len(v)-1]); err == nil {
+		t.Fatal("what is lost was read")
+	}
+	if reads := counting.Count(fault.ReadAt) - before; reads > 20*copies*len(v) {
+		t.Errorf("%d reads to find that %d copies of %d versions are lost", reads, copies, len(v))
+	}
+	commitChunks(t, be, 1, v[len(v)-1])
+	if n := checkSuffering(t, be); n != 1 {
+		t.Errorf("%d snapshots suffer", n)
+	}
+}
+
+// Two writers may have stored the same two chunks, each as a delta against the
+// other, and each also whole.
+func TestCopiesInACircleHelpEachOther(t *testing.T) {
+	v := chain(3)
+	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
+		be := memory.New()
+		r := create(t, be)
+		putPack(t, r, be, pack.Content, raw(v[0]))
+		putPack(t, r, be, pack.Content, raw(v[1]))
+		putPack(t, r, be, pack.Content, delta(r, v[0], v[1]), delta(r, v[1], v[0]))
+		putPack(t, r, be, pack.Content, delta(r, v[2], v[0]))
+		commitChunks(t, be, 1, v[2])
+		spoil(t, be, v[0])
+		if want > 0 {
+			spoil(t, be, v[1])
+		}
+		if n := checkSuffering(t, be); n != want {
+			t.Errorf("%s: %d snapshots suffer, want %d", name, n, want)
+		}
+		if err := readAll(t, open(t, be), v[2]); (err == nil) != (want == 0) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A snapshot suffers only where no copy can be had, also when the check has not
+// read the packs that hold the other copies.
+func TestOtherCopyAndAPartialCheck(t *testing.T) {
+	v := chain(4)
+	be := memory.New()
+	r := create(t, be)
+	for range 2 {
+		putPack(t, r, be, pack.Content, raw(v[0]))
+	}
+	putPack(t, r, be, pack.Content, delta(r, v[1], v[0]))
+	commitChunks(t, be, 1, v[1])
+	bad := spoil(t, be, v[0])
+	// A pack of the wrong length is always read.
+	file := content(t, be)[bad]
+	if err := be.Set(bad, append(file, 0)); err != nil {
+		t.Fatal(err)
+	}
+	report, err := open(t, be).Check(context.Background(), CheckOptions{})
+	if err != nil || report.Clean() || len(report.Suffering) != 0 {
+		t.Errorf("%+v, %v", report, err)
+	}
+}
