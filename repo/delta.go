@@ -19,6 +19,10 @@ const (
 	// block's plaintext; minChain is always allowed.
 	chainFactor = 3
 	minChain    = 2 << 20
+	// joinedChain bounds the stored bytes of the chain of a run that another
+	// file is to join. The earlier versions of small files lie in a block each,
+	// and a run of many of them would need more than it may.
+	joinedChain = 256 << 10
 	// placeMargin is added on both sides where an older state of a chunk is
 	// looked for in a dictionary, in bytes.
 	placeMargin = 2 << 10
@@ -158,6 +162,17 @@ func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
 	}
 	c.depths[loc.Block] = depth
 	return depth, true
+}
+
+// with looks at more chunks and returns the stored bytes of all blocks met.
+func (c *chainWalk) with(x *index.Index, more []base) int {
+	if c.depths == nil {
+		c.x, c.depths = x, map[index.BlockRef]int{}
+	}
+	for _, m := range more {
+		c.depth(m.id, 0)
+	}
+	return c.stored
 }
 
 // older replaces the chunks that lie too deep by an older state of their place.

@@ -32,9 +32,10 @@ type Lane struct {
 type run struct {
 	plain  []byte
 	chunks []pack.Chunk
-	near   bases // chunks at the places where these were before
-	far    bases // and farther around
-	place  place // of the last chunk
+	near   bases     // chunks at the places where these were before
+	far    bases     // and farther around
+	place  place     // of the last chunk
+	chain  chainWalk // of near
 }
 
 // place is a region of a file.
@@ -147,12 +148,14 @@ func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
 
 // addDelta puts a chunk into the run that is to be encoded against others.
 func (l *Lane) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []base, at place) error {
-	if len(l.delta.chunks) > 0 && (!l.delta.fits(len(data), l.deltaTarget) || !l.delta.near.fit(near) || !l.delta.place.joins(at, len(l.delta.plain))) {
+	if len(l.delta.chunks) > 0 && (!l.delta.fits(len(data), l.deltaTarget) || !l.delta.near.fit(near) ||
+		!l.delta.place.joins(at, len(l.delta.plain)) || at.file != l.delta.place.file && l.delta.chain.with(l.w.r.index, near) > joinedChain) {
 		if err := l.flush(ctx, &l.delta); err != nil {
 			return err
 		}
 	}
 	l.append(&l.delta, data, c)
+	l.delta.chain.with(l.w.r.index, near)
 	l.delta.near.add(near)
 	l.delta.far.add(far)
 	l.delta.place = at

@@ -1,0 +1,43 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// TestManySmallChanges touches many small files that lie far apart. A run of
+// all of them would need all the blocks in which they lay, more than a chain
+// may; that is no reason to store them in full.
+func TestManySmallChanges(t *testing.T) {
+	be := memory.New()
+	r := create(t, be)
+	d := newDiary(1)
+	f := files{}
+	for i := range 50 {
+		f[fmt.Sprintf("%02d/a.json", i)] = d.text(4000)
+		f[fmt.Sprintf("%02d/b", i)] = noise(uint64(2*i), 120<<10)
+		f[fmt.Sprintf("%02d/c", i)] = noise(uint64(2*i+1), 120<<10)
+	}
+	first := storeAfter(t, r, f, 1, nil)
+	before := countDeltaBlocks(r)
+	touched := files{}
+	for i := range 50 {
+		name := fmt.Sprintf("%02d/a.json", i)
+		touched[name] = bytes.Clone(f[name])
+		copy(touched[name][2000:], "changed today")
+	}
+	second := storeAfter(t, r, touched, 2, first)
+	// In full they take about 90 KB.
+	t.Logf("50 touched files of 4,000 bytes took %d bytes in %d deltas", second.StoredBytes, countDeltaBlocks(r)-before)
+	if second.StoredBytes > 20<<10 {
+		t.Errorf("50 touched files of 4,000 bytes took %d bytes", second.StoredBytes)
+	}
+	r = open(t, be)
+	if got, err := restore(context.Background(), r, second); err != nil || sameFiles(got, touched) != nil {
+		t.Error(err, sameFiles(got, touched))
+	}
+}
