@@ -24,7 +24,7 @@ func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	}
 	loc, ok := r.index.Lookup(id)
 	if !ok {
-		return nil, &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
+		return nil, r.unknown(id)
 	}
 	b, err := r.cache.load(ctx, loc.Block, func() (decoded, error) { return r.block(ctx, loc.Block, 0, detours{}) })
 	var data []byte
@@ -121,7 +121,7 @@ func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int, by det
 	for i, id := range ids {
 		loc, ok := r.index.Lookup(id)
 		if !ok {
-			return scratch{}, 0, &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
+			return scratch{}, 0, fmt.Errorf("dictionary: %w", r.unknown(id))
 		}
 		if size += int(loc.Size); size > pack.MaxDictSize {
 			return scratch{}, 0, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
@@ -154,7 +154,7 @@ func (r *Repo) checkDictionary(ids []chunk.ID, dict []byte) error {
 	for _, id := range ids {
 		loc, ok := r.index.Lookup(id)
 		if !ok || int(loc.Size) > len(dict) {
-			return &DamageError{"", fmt.Errorf("chunk %s, a dictionary, is in no index", id.Short())}
+			return fmt.Errorf("dictionary: %w", r.unknown(id))
 		}
 		if err := r.checkID(dict[:loc.Size], loc.Pack, id); err != nil {
 			return fmt.Errorf("dictionary: %w", err)
@@ -260,7 +260,7 @@ func (r *Repo) SameContent(ctx context.Context, src io.Reader, c *tree.Content) 
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
 		size, ok := r.index.Size(id)
 		if !ok {
-			return &DamageError{"", fmt.Errorf("chunk %s is in no index", id.Short())}
+			return r.unknown(id)
 		}
 		if cap(buf) < int(size) {
 			buf = make([]byte, size)

@@ -464,6 +464,20 @@ func (r *Repo) IndexDamage() []error {
 	return damage
 }
 
+// unknown is the error for a chunk that no pack holds, or that needs such a
+// chunk.
+func (r *Repo) unknown(id chunk.ID) error {
+	err := fmt.Errorf("chunk %s is in no index", id.Short())
+	switch n := len(r.missing); n {
+	case 0:
+		return &DamageError{"", err}
+	case 1:
+		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, and %w", err)}
+	default:
+		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, with %d other packs, and %w", n-1, err)}
+	}
+}
+
 // indexFromPacks adds all packs that the index lacks from their own headers.
 // Packs whose header cannot be read are left out: their chunks are lost until
 // the pack is repaired, and will be missed by name.

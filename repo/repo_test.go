@@ -108,7 +108,7 @@ func storeWithParent(ctx context.Context, r *Repo, f files, day int, parent *Sna
 	if parent != nil {
 		old = r.Outline(ctx, parent)
 		err := r.Walk(ctx, parent, "", func(e *tree.Entry) error { before[e.Path] = &e.Content; return nil })
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrDamaged) {
 			return nil, err
 		}
 	}

@@ -13,8 +13,10 @@ import (
 	"lukechampine.com/blake3"
 )
 
-// tinyFiles is a day of a backup in 250 KB, for tests that store it hundreds
-// of times. With tinyOptions it still makes several packs of both kinds.
+// tinyFiles is a day of a backup in 300 KB, for tests that store it hundreds
+// of times. With tinyOptions it still makes several packs of both kinds, and
+// from the second day on deltas of everything in deltaFiles and of tree nodes:
+// TestTheRigsStoreDeltas holds it to that.
 func tinyFiles(day int) files {
 	f := files{"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil}
 	for i := range 8 {
@@ -31,8 +33,22 @@ func tinyFiles(day int) files {
 	db := append([]byte("SQLite format 3\x00"), noise(2, 80<<10)...)
 	copy(db[70<<10:], fmt.Appendf(nil, "row of day %d", day))
 	f["cc/database"] = db
+	// What is cut by content grows in front, so that all of it moves.
+	text := noise(3, 40<<10)
+	for d := 1; d <= day; d++ {
+		text = append(fmt.Appendf(nil, "paragraph of day %d. ", d), text...)
+	}
+	f["dd/document"] = text
+	for i := range 3 {
+		settings := noise(uint64(4+i), 700)
+		copy(settings[300:], fmt.Appendf(nil, "day %d", day))
+		f[fmt.Sprintf("ee/settings%d", i)] = settings
+	}
 	return f
 }
+
+// deltaFiles are files that change a little every day.
+var deltaFiles = []string{"cc/database", "dd/document", "ee/settings0", "ee/settings1", "ee/settings2"}
 
 // noise is content that does not compress.
 func noise(seed uint64, n int) []byte {
@@ -73,13 +89,22 @@ func openWith(ctx context.Context, be backend.Backend, secret []byte, opts Optio
 	return r, r.LoadIndex(ctx)
 }
 
-// storeTiny is one run of a program that stores a day.
+// storeTiny is one run of a program that stores a day, after the latest day
+// that is there.
 func storeTiny(ctx context.Context, be backend.Backend, day int) (*Snapshot, error) {
 	r, err := openWith(ctx, be, testSecret, tinyOptions(byte(10+day)))
 	if err != nil {
 		return nil, err
 	}
-	return store(ctx, r, tinyFiles(day), day)
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var parent *Snapshot
+	if len(list) > 0 {
+		parent = list[len(list)-1]
+	}
+	return storeWithParent(ctx, r, tinyFiles(day), day, parent)
 }
 
 // verdict is what a repository looks like after something went wrong.

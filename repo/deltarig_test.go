@@ -1,0 +1,331 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// depthOf is the depth of the block that a chunk lies in.
+func depthOf(t testing.TB, r *Repo, id chunk.ID) int {
+	t.Helper()
+	w := chainWalk{x: r.index, depths: map[index.BlockRef]int{}}
+	d, ok := w.depth(id, 0)
+	if !ok {
+		t.Fatalf("chunk %s cannot be decoded", id.Short())
+	}
+	return d
+}
+
+// TestTheRigsStoreDeltas holds the tiny files to what the tests of faults,
+// crashes and damage rely on: generations of deltas of databases, of content
+// that moves, of small files and of tree nodes.
+func TestTheRigsStoreDeltas(t *testing.T) {
+	ctx := context.Background()
+	r := open(t, tinyRepo(t, 1, 2, 3))
+	list, _, err := r.Snapshots(ctx)
+	if err != nil || len(list) != 3 {
+		t.Fatal(list, err)
+	}
+	for _, s := range list[1:] {
+		day := s.Time.Day()
+		for _, name := range deltaFiles {
+			e, err := r.Find(ctx, s, tree.Key{Path: name})
+			if err != nil || e == nil {
+				t.Fatal(name, err)
+			}
+			deepest := 0
+			for _, id := range e.Content.IDs {
+				deepest = max(deepest, depthOf(t, r, id))
+			}
+			if deepest != day-1 {
+				t.Errorf("day %d: %s has depth %d", day, name, deepest)
+			}
+		}
+		if d := depthOf(t, r, s.Root); d != day-1 {
+			t.Errorf("day %d: the root has depth %d", day, d)
+		}
+	}
+	kinds := map[string]int{}
+	for _, p := range r.index.Packs() {
+		c, err := r.InspectPack(ctx, p.ID.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range c.Blocks {
+			if b.Encoding == "delta" && len(b.Dict) > 0 {
+				kinds[c.Kind]++
+			}
+		}
+	}
+	t.Log("delta blocks:", kinds)
+	if kinds["content"] < 6 || kinds["metadata"] < 2 {
+		t.Errorf("delta blocks: %v", kinds)
+	}
+}
+
+// dependants is what cannot be had without some blocks, worked out from what
+// the tests know of a sound repository.
+type dependants struct {
+	files map[FileID]map[string]bool // by snapshot
+	trees map[FileID]bool            // snapshots of which part of the tree is lost
+}
+
+// needsOf follows blocks to the blocks that are deltas against them, and those
+// to the files and trees of each snapshot.
+func needsOf(t testing.TB, r *Repo, bad map[index.BlockRef]bool) dependants {
+	t.Helper()
+	bad = maps.Clone(bad)
+	in := func(id chunk.ID) bool { loc, _ := r.index.Lookup(id); return bad[loc.Block] }
+	for grown := true; grown; {
+		grown = false
+		for _, p := range r.index.Packs() {
+			for _, ref := range p.Blocks {
+				if _, dict := r.index.Needs(ref); !bad[ref] && slices.ContainsFunc(dict, in) {
+					bad[ref], grown = true, true
+				}
+			}
+		}
+	}
+	ctx := context.Background()
+	d := dependants{map[FileID]map[string]bool{}, map[FileID]bool{}}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		d.files[s.ID] = map[string]bool{}
+		var below func(id chunk.ID)
+		below = func(id chunk.ID) {
+			if in(id) {
+				d.trees[s.ID] = true
+				return
+			}
+			n, err := tree.LoadNode(ctx, r.Chunk, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range n.Children {
+				below(c.ID)
+			}
+			for _, e := range n.Entries {
+				if slices.ContainsFunc(e.Content.IDs, in) {
+					d.files[s.ID][e.Path] = true
+				}
+			}
+		}
+		below(s.Root)
+	}
+	return d
+}
+
+// traced returns an error unless checking and restoring blame exactly what
+// depends on what was damaged, and name file, and no other, as the cause.
+func traced(be *memory.Backend, want dependants, file string) error {
+	ctx := context.Background()
+	r, err := openWith(ctx, be, testSecret, tinyOptions(2))
+	if err != nil {
+		return err
+	}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		sound := tinyFiles(s.Time.Day())
+		err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
+			var b bytes.Buffer
+			err := r.WriteContent(ctx, &b, &e.Content)
+			switch lost := want.files[s.ID][e.Path]; {
+			case err == nil && lost:
+				return fmt.Errorf("%s needs what is damaged and was read", e.Path)
+			case err == nil && !bytes.Equal(b.Bytes(), sound[e.Path]):
+				return fmt.Errorf("%s: wrong bytes", e.Path)
+			case err != nil && !lost:
+				return fmt.Errorf("%s needs nothing that is damaged: %v", e.Path, err)
+			}
+			return names(err, file)
+		})
+		if want.trees[s.ID] {
+			if err == nil {
+				return fmt.Errorf("day %d: all of the tree was read", s.Time.Day())
+			}
+			err = names(err, file)
+		}
+		if err != nil {
+			return fmt.Errorf("day %d: %w", s.Time.Day(), err)
+		}
+	}
+	report, err := r.Check(ctx, CheckOptions{ReadData: 1})
+	if err != nil {
+		return err
+	}
+	if len(report.Problems) == 0 {
+		return errors.New("check found nothing")
+	}
+	for _, p := range report.Problems {
+		if p.File != file {
+			return fmt.Errorf("check blames %s: %s", p.File, p.Text)
+		}
+	}
+	suffering := map[FileID]bool{}
+	for _, s := range report.Suffering {
+		suffering[s.Snapshot] = true
+		if s.Tree != want.trees[s.Snapshot] {
+			return fmt.Errorf("check says of snapshot %s: %+v", s.Snapshot.Short(), s)
+		}
+		if lost := slices.Sorted(maps.Keys(want.files[s.Snapshot])); !s.Tree && !slices.Equal(lost, s.Names) {
+			return fmt.Errorf("check names %v, lost are %v", s.Names, lost)
+		}
+	}
+	for id, lost := range want.files {
+		if (len(lost) > 0 || want.trees[id]) != suffering[id] {
+			return fmt.Errorf("check says %v of snapshot %s, lost are %v", suffering[id], id.Short(), lost)
+		}
+	}
+	return nil
+}
+
+// names returns an error if err is one that names another file of the
+// repository than the damaged one, or none.
+func names(err error, file string) error {
+	if err == nil {
+		return nil
+	}
+	var d *DamageError
+	if !errors.As(err, &d) || d.File != file {
+		return fmt.Errorf("damaged is %s, the error names another: %w", file, err)
+	}
+	return nil
+}
+
+// TestDamagedBasesAreTraced damages every block of every pack, cuts every pack
+// short, and takes every pack away: whatever is a delta against what was in it,
+// however indirectly, is lost, by name, and nothing else is.
+func TestDamagedBasesAreTraced(t *testing.T) {
+	base := tinyRepo(t, 1, 2, 3, 4)
+	r := open(t, base)
+	all := content(t, base)
+	indirect := 0
+	for _, p := range r.index.Packs() {
+		name := packName(p.ID)
+		try := func(how string, file []byte, bad map[index.BlockRef]bool) {
+			t.Helper()
+			be := base.Clone()
+			if err := be.Set(name, file); err != nil {
+				t.Fatal(err)
+			}
+			want := needsOf(t, r, bad)
+			if err := traced(be, want, name); err != nil {
+				t.Fatalf("%s pack %s: %s: %v", p.Kind, name, how, err)
+			}
+			lost := 0
+			for _, files := range want.files {
+				if len(files) > 0 {
+					lost++
+				}
+			}
+			if lost > 1 && p.Kind == pack.Content {
+				indirect++
+			}
+		}
+		whole := map[index.BlockRef]bool{}
+		for i, ref := range p.Blocks {
+			_, b := r.index.Block(ref)
+			whole[ref] = true
+			flipped := bytes.Clone(all[name])
+			flipped[int(b.Offset)+int(b.Stored)*(i%3)/3] ^= 1 << (i % 8)
+			try(fmt.Sprintf("bit flipped in block %d", i), flipped, map[index.BlockRef]bool{ref: true})
+		}
+		last := p.Blocks[len(p.Blocks)-1]
+		_, b := r.index.Block(last)
+		try("cut in the last block", all[name][:b.Offset+b.Stored-1], map[index.BlockRef]bool{last: true})
+		try("emptied", nil, whole)
+	}
+	if indirect < 10 {
+		t.Errorf("only %d damages cost more than one snapshot", indirect)
+	}
+}
+
+// TestMissingBasesAreTraced takes packs away. What they held is unknown then,
+// so that it is stored anew; the check names the pack, and all that is lost.
+func TestMissingBasesAreTraced(t *testing.T) {
+	ctx := context.Background()
+	base := tinyRepo(t, 1, 2, 3, 4)
+	r := open(t, base)
+	for _, p := range r.index.Packs() {
+		name := packName(p.ID)
+		be := base.Clone()
+		if err := be.Delete(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		bad := map[index.BlockRef]bool{}
+		for _, ref := range p.Blocks {
+			bad[ref] = true
+		}
+		want := needsOf(t, r, bad)
+		if err := traced(be, want, name); err != nil {
+			t.Fatalf("%s pack %s: %v", p.Kind, name, err)
+		}
+		// The day that was stored last is at hand still: storing it again heals
+		// its snapshot.
+		if _, err := storeTiny(ctx, be, 4); err != nil {
+			t.Fatal(err)
+		}
+		healed := open(t, be)
+		list, _, err := healed.Snapshots(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list {
+			got, err := restore(ctx, healed, s)
+			if err == nil {
+				err = sameFiles(got, tinyFiles(s.Time.Day()))
+			}
+			if s.Time.Day() == 4 && err != nil {
+				t.Fatalf("%s pack %s: stored anew, and not healed: %v", p.Kind, name, err)
+			}
+		}
+	}
+}
+
+// With several packs missing, no pack that is there is blamed for what it
+// cannot give back.
+func TestSeveralMissingBases(t *testing.T) {
+	ctx := context.Background()
+	base := tinyRepo(t, 1, 2, 3)
+	packs := open(t, base).index.Packs()
+	for i := range packs {
+		be := base.Clone()
+		gone := []string{packName(packs[i].ID), packName(packs[(i+1)%len(packs)].ID), packName(packs[(i+3)%len(packs)].ID)}
+		for _, name := range gone {
+			if err := be.Delete(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, err := assess(be)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range a.report.Problems {
+			if !slices.Contains(gone, p.File) {
+				t.Fatalf("missing are %v, check blames %+v", gone, p)
+			}
+		}
+		for _, name := range gone {
+			if err := a.detected(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
