@@ -23,9 +23,6 @@ const (
 	// file is to join. The earlier versions of small files lie in a block each,
 	// and a run of many of them would need more than it may.
 	joinedChain = 256 << 10
-	// placeMargin is added on both sides where an older state of a chunk is
-	// looked for in a dictionary, in bytes.
-	placeMargin = 2 << 10
 )
 
 // A delta is kept at once when it takes less than one part in goodDelta of the
@@ -234,7 +231,9 @@ func (c *chainWalk) within(f *found, id chunk.ID, limit int) {
 
 // place returns the part of a block's dictionary that lies where a chunk of the
 // block lies in the plaintext. Runs and their dictionaries are in one order, so
-// places correspond, but for what was added or has moved: hence the margin.
+// places correspond, but for what was added or has moved. There is no margin for
+// that: of blocks of small files it would take in all of the dictionary, and
+// dictionaries would grow from state to state.
 func (c *chainWalk) place(loc index.Location) []chunk.ID {
 	_, dict := c.x.Needs(loc.Block)
 	sizes, total := make([]int64, len(dict)), int64(0)
@@ -244,9 +243,8 @@ func (c *chainWalk) place(loc index.Location) []chunk.ID {
 		total += sizes[i]
 	}
 	plain := max(c.x.PlainSize(loc.Block), 1)
-	margin := int64(loc.Size)/4 + placeMargin
-	from := (int64(loc.Start) - margin) * total / plain
-	to := (int64(loc.Start) + int64(loc.Size) + margin) * total / plain
+	from := int64(loc.Start) * total / plain
+	to := (int64(loc.Start)+int64(loc.Size))*total/plain + 1
 	var out []chunk.ID
 	at := int64(0)
 	for i, id := range dict {
