@@ -92,6 +92,11 @@ func openWith(ctx context.Context, be backend.Backend, secret []byte, opts Optio
 // storeTiny is one run of a program that stores a day, after the latest day
 // that is there.
 func storeTiny(ctx context.Context, be backend.Backend, day int) (*Snapshot, error) {
+	return storeFiles(ctx, be, tinyFiles(day), day)
+}
+
+// storeFiles is storeTiny with other files.
+func storeFiles(ctx context.Context, be backend.Backend, f files, day int) (*Snapshot, error) {
 	r, err := openWith(ctx, be, testSecret, tinyOptions(byte(10+day)))
 	if err != nil {
 		return nil, err
@@ -104,7 +109,7 @@ func storeTiny(ctx context.Context, be backend.Backend, day int) (*Snapshot, err
 	if len(list) > 0 {
 		parent = list[len(list)-1]
 	}
-	return storeWithParent(ctx, r, tinyFiles(day), day, parent)
+	return storeWithParent(ctx, r, f, day, parent)
 }
 
 // verdict is what a repository looks like after something went wrong.
