@@ -73,6 +73,12 @@ type Options struct {
 	Busy       time.Duration // waiting for more inside of a message or file
 	Write      time.Duration // waiting until the peer takes what is sent
 	MaxMessage int           // bytes
+	// MaxFrame is the longest frame of a file's data taken, in bytes. A device
+	// has little memory; hosts take any.
+	MaxFrame int
+	// Device says that this side is the device, whose error frames have a kind
+	// of their own.
+	Device bool
 }
 
 // Conn is one DeviceLink connection. One goroutine may use it at a time; Close

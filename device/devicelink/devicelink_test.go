@@ -292,3 +292,36 @@ func FuzzPeer(f *testing.F) {
 		}
 	})
 }
+
+// TestDeviceSide holds what differs on the device's side.
+func TestDeviceSide(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	device, host := New(a, Options{Device: true, MaxFrame: 100}), New(b, Options{})
+	sent := make(chan error, 1)
+	go func() {
+		_, err := device.SendFile(iotest.ErrReader(errors.New("no longer there")))
+		sent <- errors.Join(err, device.EndNames())
+	}()
+	kind := make([]byte, 5)
+	if _, err := io.ReadFull(b, kind); err != nil || kind[4] != KindDeviceError {
+		t.Fatalf("a file that the device cannot read ends in %x, %v", kind, err)
+	}
+	if _, err := io.CopyN(io.Discard, b, int64(len("no longer there"))+4); err != nil {
+		t.Fatal(err)
+	}
+	var source *SourceError
+	if err := <-sent; !errors.As(err, &source) {
+		t.Fatal(err)
+	}
+	go func() {
+		_, err := host.SendFile(bytes.NewReader(make([]byte, 101)))
+		sent <- errors.Join(err, host.EndNames())
+	}()
+	if _, _, err := device.ReceiveFile(io.Discard); !errors.Is(err, ErrFormat) {
+		t.Errorf("a frame over the limit: %v", err)
+	}
+	a.Close()
+	<-sent
+}

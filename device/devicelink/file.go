@@ -82,12 +82,19 @@ func (l *Conn) SendFile(r io.Reader) (int64, error) {
 		case io.EOF:
 			return sent, l.end()
 		default:
-			if err := l.SendError(KindHostError, rerr.Error()); err != nil {
+			if err := l.SendError(l.errorKind(), rerr.Error()); err != nil {
 				return sent, err
 			}
 			return sent, &SourceError{rerr}
 		}
 	}
+}
+
+func (l *Conn) errorKind() byte {
+	if l.o.Device {
+		return KindDeviceError
+	}
+	return KindHostError
 }
 
 // fill reads until b is full. It is not io.ReadFull because that one's error
@@ -132,6 +139,9 @@ func (l *Conn) ReceiveFile(w io.Writer) (n int64, remote string, err error) {
 		size--
 		switch kind {
 		case KindData:
+			if l.o.MaxFrame > 0 && uint64(size) > uint64(l.o.MaxFrame) {
+				return n, "", fmt.Errorf("%w: a frame of %d bytes, at most %d are taken", ErrFormat, size, l.o.MaxFrame)
+			}
 			n += int64(size)
 			if err := l.copy(w, size, &sink); err != nil {
 				return n, "", err

@@ -1,0 +1,17 @@
+package synthetic
+
+import "github.com/snap-backup/snap/device/mobilesync"
+
+// MarshalMBFile writes the description of a file, folder or symlink for the column file of Manifest.db as devices write it.
+// xattrs is the property list of its extended attributes, nil if it has none.
+func MarshalMBFile(r *mobilesync.Record, xattrs []byte) []byte {
+	row := &record{
+		path: r.RelativePath, mode: r.Mode, size: r.Size, modified: r.ModTime, changed: r.ChangeTime, birth: r.Birth,
+		uid: int64(int32(r.UserID)), gid: int64(int32(r.GroupID)), inode: r.Inode, flags: r.BSDFlags, class: r.ProtectionClass,
+		target: r.Target, key: r.EncryptionKey, xattrs: xattrs,
+	}
+	if r.HasDigest {
+		row.digest = r.Digest[:]
+	}
+	return row.marshal()
+}
