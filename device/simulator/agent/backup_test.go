@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestFullAndIncremental(t *testing.T) {
+	for _, c := range []struct{ name, password string }{{"plain", ""}, {"encrypted", "secret"}} {
+		t.Run(c.name, func(t *testing.T) {
+			d, h := newDevice(t, Options{Password: c.password}), newHost(t)
+			first := d.must(h, 0, "Backup")
+			if !first.Full || first.Files < 100 || first.Moved != first.Files+2 || first.Rounds != 1 {
+				t.Errorf("first run: %+v", first)
+			}
+			d.same(h, c.password)
+
+			again := d.must(h, 0, "Backup")
+			if again.Full || again.Files != 0 || again.Kept != first.Files {
+				t.Errorf("run without changes: %+v", again)
+			}
+			d.same(h, c.password)
+
+			for range 2 {
+				d.SetContent(d.day())
+				next := d.must(h, 0, "Backup")
+				if next.Full || next.Files == 0 || next.Files*2 > first.Files || next.Bytes*2 > first.Bytes {
+					t.Errorf("next day: %+v", next)
+				}
+				d.same(h, c.password)
+			}
+			d.clean()
+
+			if c.password == "" {
+				// The device changes nothing in its content's manifest, so it is that to the byte.
+				want, err := os.ReadFile(filepath.Join(d.dir, d.Device().UDID, "Manifest.db"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got, err := os.ReadFile(filepath.Join(d.folder(h), "Manifest.db")); err != nil || string(got) != string(want) {
+					t.Errorf("Manifest.db has %d bytes in place of %d: %v", len(got), len(want), err)
+				}
+			}
+		})
+	}
+}

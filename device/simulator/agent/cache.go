@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/sha256"
+	"fmt"
+	"io"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+)
+
+// fileID names a file in a backup.
+type fileID = [sha1.Size]byte
+
+// fileState is by what a device knows that a file has not changed.
+type fileState struct {
+	modified, changed, size int64
+	inode                   uint64
+}
+
+func stateOf(r *mobilesync.Record) fileState {
+	return fileState{r.ModTime, r.ChangeTime, r.Size, r.Inode}
+}
+
+// sent is what the agent knows of a file that it sent.
+type sent struct {
+	state  fileState
+	digest [sha1.Size]byte // of the bytes as they went
+	key    []byte          // wrapped; nil in a plain backup
+}
+
+// cache is what a device keeps of a run until that is complete.
+type cache struct {
+	uuid   string
+	number uint64 // of the run, for its randomness
+	full   bool
+	base   *set   // of the old backup, as far as it is known
+	locks  *locks // nil in a plain backup
+	sent   map[fileID]sent
+	tries  uint64 // of files, each of which has a key of its own
+}
+
+// locks is what an encrypted backup is encrypted with.
+type locks struct {
+	bag         []byte
+	keys        *keybag.Keys
+	manifest    keybag.FileKey
+	manifestKey []byte // wrapped
+}
+
+// set is what the agent knows of a complete backup that it made.
+type set struct {
+	parent *set // whose files it shares
+	sums   map[fileID][sha1.Size]byte
+}
+
+func (s *set) digest(id fileID) (sum [sha1.Size]byte, ok bool) {
+	for ; s != nil; s = s.parent {
+		if sum, ok = s.sums[id]; ok {
+			return sum, true
+		}
+	}
+	return sum, false
+}
+
+// told is what the host was told last, and has to know.
+type told struct {
+	status, plist []byte
+	manifest      [sha256.Size]byte // of Manifest.db
+	uuid          string            // of the run that this is of
+}
+
+func (t *talk) newCache(full bool) (*cache, error) {
+	a := t.agent
+	c := &cache{number: a.count, full: full, sent: map[fileID]sent{}}
+	var err error
+	if c.uuid, err = newUUID(a.stream("status", c.number)); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func newUUID(random io.Reader) (string, error) {
+	var b [16]byte
+	if _, err := io.ReadFull(random, b[:]); err != nil {
+		return "", err
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%X-%X-%X-%X-%X", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
+}
+
+// lock prepares encryption: under the bag of the old backup, or under a new
+// one if that is nil.
+func (t *talk) lock(c *cache, password, bag []byte, keys *keybag.Keys) error {
+	a := t.agent
+	var err error
+	if bag == nil {
+		if bag, keys, err = keybag.New(a.stream("keybag", c.number), password, a.rounds()); err != nil {
+			return err
+		}
+	}
+	l := &locks{bag: bag, keys: keys}
+	if _, err := io.ReadFull(a.stream("manifest key", c.number), l.manifest[:]); err != nil {
+		return err
+	}
+	if l.manifestKey, err = keys.Wrap(keybag.ClassNone, l.manifest); err != nil {
+		return err
+	}
+	c.locks = l
+	return nil
+}
+
+// fileKey draws the next key for a file.
+func (c *cache) fileKey(a *Agent, r *mobilesync.Record) (key keybag.FileKey, wrapped []byte, err error) {
+	c.tries++
+	mac := hmac.New(sha256.New, fmt.Appendf(nil, "%d %d %s %d", a.opts.Seed, c.number, a.me.UDID, c.tries))
+	mac.Write(r.FileID[:])
+	key = keybag.FileKey(mac.Sum(nil))
+	wrapped, err = c.locks.keys.Wrap(classOf(r), key)
+	return key, wrapped, err
+}
+
+// classOf is the protection class of a file in an encrypted backup. Files whose
+// record names none that a backup's keybag opens are as most are.
+func classOf(r *mobilesync.Record) uint32 {
+	if r.ProtectionClass >= keybag.ClassComplete && r.ProtectionClass <= keybag.ClassNone {
+		return r.ProtectionClass
+	}
+	return keybag.ClassUntilFirstUnlock
+}
+
+// open opens a file as it goes to the host: the content, sealed in an encrypted
+// backup. digest is that of the bytes read so far.
+func (c *cache) open(ctx context.Context, a *Agent, from Content, r *mobilesync.Record) (*outgoing, error) {
+	file, err := from.Open(r)
+	if err != nil {
+		return nil, err
+	}
+	o := &outgoing{Closer: file, sum: sha1.New()}
+	var plain io.Reader = ctxReader{ctx, file}
+	if c.locks != nil {
+		key, wrapped, err := c.fileKey(a, r)
+		if err != nil {
+			_ = file.Close()
+			return nil, err
+		}
+		o.key = wrapped
+		if !r.Dataless() {
+			plain = newSealing(plain, key)
+		}
+	}
+	o.Reader = io.TeeReader(plain, o.sum)
+	return o, nil
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/plist"
+)
+
+// changePassword sets, changes or removes the backup password.
+func (t *talk) changePassword(request map[string]any) error {
+	dir, err := t.folderOf(request)
+	if err != nil {
+		return err
+	}
+	if err := t.at(StepBegin); err != nil {
+		return err
+	}
+	old, next := textOf(request["OldPassword"]), textOf(request["NewPassword"])
+	if !bytes.Equal(old, t.agent.secret()) {
+		return fail(codePassword, "%s", describe(codePassword))
+	}
+	if len(old) == 0 && len(next) == 0 {
+		return fail(codeGeneric, "neither an old nor a new password")
+	}
+	if err := t.at(StepKeybag); err != nil {
+		return err
+	}
+	if err := t.rewrap(dir, old, next); err != nil {
+		return err
+	}
+	t.agent.setPassword(next)
+	return nil
+}
+
+// rewrap brings the keybag of the host's backup under the new password, so that
+// the next backup need not be a full one.
+func (t *talk) rewrap(dir string, old, next []byte) error {
+	// A run that broke off would have its keybag here. It is not changed: what
+	// that run sent is sent again.
+	if _, err := t.smallFile(dir + "/Snapshot/" + mobilesync.ManifestPlist); err != nil {
+		return err
+	}
+	path := dir + "/" + mobilesync.ManifestPlist
+	raw, err := t.smallFile(path)
+	if err != nil || raw == nil || len(old) == 0 || len(next) == 0 {
+		return err
+	}
+	manifest, err := plist.Dict(raw)
+	if err != nil {
+		return nil
+	}
+	if encrypted, _ := manifest["IsEncrypted"].(bool); !encrypted {
+		return nil
+	}
+	bagBytes, _ := manifest["BackupKeyBag"].([]byte)
+	bag, err := keybag.Parse(bagBytes)
+	if err != nil {
+		return nil
+	}
+	wrapped, err := bag.Rewrap(t.ctx, t.agent.stream("rewrap", t.agent.count), old, next)
+	if errors.Is(err, keybag.ErrWrongPassword) {
+		return nil // a backup of before; the next one will be full
+	}
+	if err != nil {
+		return err
+	}
+	manifest["BackupKeyBag"] = wrapped
+	changed, err := plist.EncodeBinary(manifest)
+	if err != nil {
+		return err
+	}
+	if err := t.uploads([]upload{bytesUpload(path, changed)}, -1, 0); err != nil {
+		return err
+	}
+	if bytes.Equal(raw, t.agent.told.plist) {
+		t.agent.told.plist = changed
+	}
+	return nil
+}
+
+// textOf returns a password of a request, which hosts send as text.
+func textOf(v any) []byte {
+	switch p := v.(type) {
+	case string:
+		return []byte(p)
+	case []byte:
+		return p
+	}
+	return nil
+}

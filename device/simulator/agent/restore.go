@@ -1,0 +1,365 @@
+package agent
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/plist"
+)
+
+const (
+	maxRestoreBatch = 31 // files
+	maxRestoreBytes = 64 << 20
+)
+
+// RestoreOptions are those of a Restore, with the device's defaults filled in.
+// PreserveSettings changes nothing here.
+type RestoreOptions struct {
+	System, Reboot, DontCopy, PreserveSettings, RemoveOthers bool
+}
+
+func restoreOptions(request map[string]any) (o RestoreOptions, password []byte) {
+	options, _ := request["Options"].(map[string]any)
+	flag := func(name string, standard bool) bool {
+		if v, ok := options[name].(bool); ok {
+			return v
+		}
+		return standard
+	}
+	return RestoreOptions{
+		System:           flag("RestoreSystemFiles", true),
+		Reboot:           flag("RestoreShouldReboot", true),
+		DontCopy:         flag("RestoreDontCopyBackup", false),
+		PreserveSettings: flag("RestorePreserveSettings", false),
+		RemoveOthers:     flag("RemoveItemsNotRestored", true),
+	}, textOf(options["Password"])
+}
+
+// restore is one restore under way.
+type restore struct {
+	*talk
+	dir     string // the host's folder
+	work    string
+	options RestoreOptions
+
+	manifest map[string]any // Manifest.plist
+	info     []byte         // Info.plist
+	set      *oldSet
+	known    *set // nil if this agent did not make the backup
+	size     int64
+
+	target string // the new content
+	plain  map[fileID][sha1.Size]byte
+}
+
+func (t *talk) restore(request map[string]any) error {
+	dir, err := t.folderOf(request)
+	if err != nil {
+		return err
+	}
+	if err := t.at(StepBegin); err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(t.agent.opts.StateDir, "run-")
+	if err != nil {
+		return err
+	}
+	r := &restore{talk: t, dir: dir, work: work, plain: map[fileID][sha1.Size]byte{}}
+	var password []byte
+	r.options, password = restoreOptions(request)
+	t.agent.note(t.run, func(run *Run) { run.Options = r.options })
+	return errors.Join(r.play(password), os.RemoveAll(work))
+}
+
+func (r *restore) play(password []byte) error {
+	if err := r.judge(password); err != nil {
+		return err
+	}
+	if err := r.safetyCopy(); err != nil {
+		return err
+	}
+	if err := r.prepare(); err != nil {
+		return err
+	}
+	if err := r.getFiles(); err != nil {
+		return err
+	}
+	content, err := r.settle()
+	if err != nil {
+		return err
+	}
+	r.applications()
+	r.agent.SetContent(content)
+	r.reboot = r.options.Reboot
+	return nil
+}
+
+// judge gets the four files that tell what backup it is, and decides whether it
+// can be restored here.
+func (r *restore) judge(password []byte) error {
+	if err := r.at(StepStatus); err != nil {
+		return err
+	}
+	raw, err := r.smallFile(r.dir + "/" + mobilesync.StatusPlist)
+	if err != nil {
+		return err
+	}
+	if s := parseStatus(raw); s == nil || s.snapshot != "finished" {
+		return fail(codeNoBackup, "%s", describe(codeNoBackup))
+	}
+	if err := r.at(StepManifest); err != nil {
+		return err
+	}
+	if raw, err = r.smallFile(r.dir + "/" + mobilesync.ManifestPlist); err != nil {
+		return err
+	}
+	if r.manifest, err = plist.Dict(raw); err != nil {
+		return fail(codeDamaged, "%s: %v", mobilesync.ManifestPlist, err)
+	}
+	path := filepath.Join(r.work, mobilesync.ManifestDB)
+	sum, size, found, err := r.downloadTo(r.dir+"/"+mobilesync.ManifestDB, path)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fail(codeDamaged, "%s is missing", mobilesync.ManifestDB)
+	}
+	if r.info, err = r.smallFile(r.dir + "/" + mobilesync.InfoPlist); err != nil {
+		return err
+	}
+	info, err := plist.Dict(r.info)
+	if err != nil {
+		return fail(codeDamaged, "%s: %v", mobilesync.InfoPlist, err)
+	}
+	if err := r.compatible(info); err != nil {
+		return err
+	}
+	r.known = r.agent.sets[sum]
+	return r.open(path, sum, size, password)
+}
+
+// open reads the manifest, with the password if that is needed.
+func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password []byte) (err error) {
+	r.set = &oldSet{sum: sum}
+	if encrypted, _ := r.manifest["IsEncrypted"].(bool); encrypted {
+		if r.set.keys, err = unlock(r.talk, r.manifest, password); err != nil {
+			if r.ctx.Err() != nil {
+				return r.ctx.Err()
+			}
+			return fail(codePassword, "%s: %v", describe(codePassword), err)
+		}
+		r.set.manifestKey, _ = r.manifest["ManifestKey"].([]byte)
+	}
+	if r.set.records, err = r.set.readRecords(r.ctx, path, size); err != nil {
+		if r.ctx.Err() != nil {
+			return r.ctx.Err()
+		}
+		return fail(codeDamaged, "%s: %v", mobilesync.ManifestDB, err)
+	}
+	r.size = size
+	return nil
+}
+
+// compatible compares the version of the backup with that of the device.
+func (r *restore) compatible(info map[string]any) error {
+	mine := r.agent.me.ProductVersion
+	for _, v := range []any{r.manifest["RequiredProductVersion"], info["Product Version"]} {
+		if needed, ok := v.(string); ok && mine != "" && newer(needed, mine) {
+			return fail(codeIncompatible, "the backup is of iOS %s, this device has %s", needed, mine)
+		}
+	}
+	return nil
+}
+
+// newer compares versions such as 17.6.1.
+func newer(a, b string) bool {
+	x, y := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range max(len(x), len(y)) {
+		var m, n int
+		if i < len(x) {
+			m, _ = strconv.Atoi(x[i])
+		}
+		if i < len(y) {
+			n, _ = strconv.Atoi(y[i])
+		}
+		if m != n {
+			return m > n
+		}
+	}
+	return false
+}
+
+// safetyCopy lets the host copy its backup of this device.
+func (r *restore) safetyCopy() error {
+	if r.options.DontCopy {
+		return nil
+	}
+	if err := r.at(StepCopy); err != nil {
+		return err
+	}
+	target := r.agent.me.UDID
+	files, others, err := r.list(target)
+	if err != nil || len(files)+len(others) == 0 {
+		return err
+	}
+	if _, _, err := r.freeSpace(); err != nil {
+		return err
+	}
+	aside := target + "-" + r.agent.opts.Clock().UTC().Format("20060102-150405")
+	return r.want(nil, "DLMessageCopyItem", target, aside, map[string]any{}, 0.0)
+}
+
+// prepare makes the folder for the new content.
+func (r *restore) prepare() error {
+	r.agent.restored++
+	r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.me.UDID)
+	for i := range 256 {
+		if err := os.MkdirAll(filepath.Join(r.target, fmt.Sprintf("%02x", i)), 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wanted reports whether a row of the backup is restored.
+func (r *restore) wanted(rec *mobilesync.Record) bool {
+	return r.options.System || !systemDomain(rec.Domain)
+}
+
+// getFiles gets the files in batches, in the order of their domains.
+func (r *restore) getFiles() error {
+	var batch []int
+	var size int64
+	total := r.set.records.Len()
+	for i, rec := range r.set.records.All() {
+		if !rec.IsFile() || !rec.HasFileID || !r.wanted(&rec) {
+			continue
+		}
+		if len(batch) > 0 && (len(batch) == maxRestoreBatch || size+rec.Size >= maxRestoreBytes) {
+			if err := r.getBatch(batch, float64(i)/float64(total)); err != nil {
+				return err
+			}
+			batch, size = batch[:0], 0
+		}
+		batch, size = append(batch, i), size+rec.Size
+	}
+	if len(batch) == 0 {
+		return nil
+	}
+	return r.getBatch(batch, 1)
+}
+
+func (r *restore) getBatch(batch []int, share float64) error {
+	if err := r.at(StepFiles); err != nil {
+		return err
+	}
+	paths, index := make([]string, len(batch)), map[string]int{}
+	for i, at := range batch {
+		rec := r.set.records.At(at)
+		paths[i] = r.dir + "/" + mobilesync.BlobPath(mobilesync.Hashed, rec.FileID)
+		index[paths[i]] = at
+	}
+	temp := filepath.Join(r.work, "file")
+	var file *os.File
+	defer func() {
+		if file != nil {
+			_ = file.Close() // left open by an error
+		}
+	}()
+	missing, err := r.downloads(paths, 100*share, func(string) (_ io.Writer, err error) {
+		if file != nil {
+			_ = file.Close() // of a file that the host could not read
+		}
+		file, err = os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		return file, err
+	}, func(path string) error {
+		rec := r.set.records.At(index[path])
+		return r.keep(&rec, file)
+	})
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fail(codeDamaged, "Manifest references files not in backup: %s", missing[0])
+	}
+	return nil
+}
+
+// keep checks a file that came and puts its plain form to its place.
+func (r *restore) keep(rec *mobilesync.Record, file *os.File) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	stored := sha1.New()
+	var plain io.Reader = io.TeeReader(file, stored)
+	if info, err := file.Stat(); err != nil {
+		return err
+	} else if r.set.keys != nil && rec.EncryptionKey != nil && info.Size() > 0 {
+		key, err := r.set.keys.Unwrap(rec.EncryptionKey)
+		if err != nil {
+			return fail(codeDamaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
+		}
+		plain = newOpener(plain, key)
+	}
+	out, err := os.OpenFile(filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	sum := sha1.New()
+	n, err := io.Copy(io.MultiWriter(out, sum), plain)
+	if cerr := out.Close(); cerr != nil {
+		return cerr
+	}
+	if err != nil {
+		r.agent.violate("restore: %s/%s cannot be decrypted: %v", rec.Domain, rec.RelativePath, err)
+		return fail(codeDamaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
+	}
+	if err := r.check(rec, [sha1.Size]byte(stored.Sum(nil))); err != nil {
+		return err
+	}
+	r.plain[rec.FileID] = [sha1.Size]byte(sum.Sum(nil))
+	r.agent.note(r.run, func(run *Run) { run.Files++; run.Bytes += n })
+	return nil
+}
+
+// check compares a file as it came with what the manifest says and with what
+// this agent sent when it made the backup.
+func (r *restore) check(rec *mobilesync.Record, sum [sha1.Size]byte) error {
+	want, known := r.known.digest(rec.FileID)
+	switch {
+	case rec.HasDigest && sum != rec.Digest, known && sum != want:
+		r.agent.violate("restore: %s/%s comes back with other bytes", rec.Domain, rec.RelativePath)
+		return fail(codeDamaged, "%s/%s is not what was backed up", rec.Domain, rec.RelativePath)
+	case !rec.HasDigest && digestDomains[rec.Domain]:
+		return fail(codeDamaged, "%s/%s has no digest", rec.Domain, rec.RelativePath)
+	}
+	return nil
+}
+
+// applications counts the apps that the host told the device to fetch again.
+func (r *restore) applications() {
+	if r.agent.opts.Applications == nil {
+		return
+	}
+	raw, ok := r.agent.opts.Applications()
+	if !ok {
+		return
+	}
+	apps, err := plist.Dict(raw)
+	if err != nil {
+		r.agent.violate("restore: RestoreApplications.plist: %v", err)
+		return
+	}
+	r.agent.note(r.run, func(run *Run) { run.Applications = len(apps) })
+}
+
+func idText(id fileID) string { return hex.EncodeToString(id[:]) }

@@ -1,0 +1,303 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/plist"
+)
+
+// loadOld gets the old backup's manifests and names. b.old stays nil when the
+// run has to be a full one. must says that the old backup counts as finished,
+// so that a missing manifest is damage.
+func (b *backup) loadOld(must bool) error {
+	if err := b.at(StepManifest); err != nil {
+		return err
+	}
+	raw, err := b.smallFile(b.dir + "/" + mobilesync.ManifestPlist)
+	if err != nil {
+		return err
+	}
+	if raw == nil {
+		if must {
+			return fail(codeDamaged, "%s is missing", mobilesync.ManifestPlist)
+		}
+		return nil
+	}
+	old, err := b.parseOld(raw)
+	if err != nil {
+		return err
+	}
+	if old == nil {
+		return b.look()
+	}
+	path := filepath.Join(b.work, "old")
+	sum, size, found, err := b.downloadTo(b.dir+"/"+mobilesync.ManifestDB, path)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return b.look()
+	}
+	b.compareTold(raw, sum)
+	old.sum = sum
+	if old.records, err = old.readRecords(b.ctx, path, size); err != nil {
+		if b.ctx.Err() != nil {
+			return b.ctx.Err()
+		}
+		return b.look() // unreadable: a full run
+	}
+	if must {
+		if _, err := b.readStatus(); err != nil {
+			return err
+		}
+	}
+	if err := b.look(); err != nil {
+		return err
+	}
+	for _, rec := range old.records.All() {
+		if rec.IsFile() && rec.HasFileID && !b.names.has(rec.FileID) {
+			return nil // the old backup is damaged: a full run
+		}
+	}
+	b.old = old
+	return nil
+}
+
+// look asks what files the host has.
+func (b *backup) look() error {
+	if err := b.at(StepListing); err != nil {
+		return err
+	}
+	names, _, err := b.list(b.dir)
+	b.names = names
+	return err
+}
+
+// compareTold holds what comes back against what was sent, if it is of the run
+// that was sent last.
+func (b *backup) compareTold(raw []byte, sum [sha256.Size]byte) {
+	last := parseStatus(b.agent.told.status)
+	if last == nil || last.snapshot != "finished" {
+		return
+	}
+	now, err := plist.Dict(raw)
+	if err != nil {
+		return
+	}
+	was, err := plist.Dict(b.agent.told.plist)
+	if err != nil || now["Date"] != was["Date"] {
+		return // an older backup was put back
+	}
+	if !bytes.Equal(raw, b.agent.told.plist) {
+		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestPlist)
+	}
+	if sum != b.agent.told.manifest {
+		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestDB)
+	}
+}
+
+// downloadTo gets a file into a new file at path.
+func (t *talk) downloadTo(from, path string) (sum [sha256.Size]byte, size int64, found bool, err error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return sum, 0, false, err
+	}
+	h := &countingHash{Hash: sha256.New()}
+	found, err = t.download(from, io.MultiWriter(f, h))
+	err = errors.Join(err, f.Close())
+	return [sha256.Size]byte(h.Sum(nil)), h.n, found, err
+}
+
+type countingHash struct {
+	hash.Hash
+	n int64
+}
+
+func (c *countingHash) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
+	return c.Hash.Write(p)
+}
+
+// parseOld reads the old Manifest.plist. nil means that the new backup has to be
+// a full one: it is unsound, of another version, or encrypted otherwise.
+func (b *backup) parseOld(raw []byte) (*oldSet, error) {
+	password := b.agent.secret()
+	m, err := plist.Dict(raw)
+	if err != nil {
+		return nil, nil
+	}
+	encrypted, _ := m["IsEncrypted"].(bool)
+	if version, _ := m["Version"].(string); version != "10.0" || encrypted != (len(password) > 0) {
+		return nil, nil
+	}
+	old := &oldSet{}
+	if old.bag, _ = m["BackupKeyBag"].([]byte); !encrypted {
+		return old, nil
+	}
+	if old.keys, err = unlock(b.talk, m, password); err != nil {
+		if b.ctx.Err() != nil {
+			return nil, b.ctx.Err()
+		}
+		return nil, nil
+	}
+	old.manifestKey, _ = m["ManifestKey"].([]byte)
+	return old, nil
+}
+
+func unlock(t *talk, manifest map[string]any, password []byte) (*keybag.Keys, error) {
+	raw, _ := manifest["BackupKeyBag"].([]byte)
+	bag, err := keybag.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	return bag.Unlock(t.ctx, password, nil)
+}
+
+func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *mobilesync.Records, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var from io.ReaderAt = f
+	if o.keys != nil {
+		key, err := o.keys.Unwrap(o.manifestKey)
+		if err != nil {
+			return nil, err
+		}
+		if from, size, err = openSealed(f, size, key); err != nil {
+			return nil, err
+		}
+	}
+	return mobilesync.ReadManifestDB(ctx, from, size)
+}
+
+// resume goes on with a run that broke off while files were sent.
+func (b *backup) resume(s *status) error {
+	b.note(func(r *Run) { r.Resumed = s.snapshot })
+	if err := b.at(StepListing); err != nil {
+		return err
+	}
+	var err error
+	if b.snapshot, _, err = b.list(b.dir + "/Snapshot"); err != nil {
+		return err
+	}
+	if err := b.loadOld(false); err != nil {
+		return err
+	}
+	c := b.agent.unfinished
+	usable := c != nil && c.uuid == s.uuid && c.full == (b.old == nil) && (c.locks != nil) == b.agent.WillEncrypt()
+	if usable && c.locks != nil && b.old != nil {
+		usable = bytes.Equal(c.locks.bag, b.old.bag)
+	}
+	if !usable {
+		b.snapshot = nil // nobody knows what state of the files it holds
+		return b.newRun()
+	}
+	b.cache = c
+	if b.old != nil {
+		b.plainBag = b.old.bag
+	}
+	b.note(func(r *Run) { r.UUID, r.Full = c.uuid, c.full })
+	return nil
+}
+
+// complete brings a run that broke off after its files were sent to its end.
+func (b *backup) complete(s *status) error {
+	if err := b.at(StepFinishing); err != nil {
+		return err
+	}
+	// Only what the host has counts here; the run's cache is not needed.
+	b.cache = &cache{uuid: s.uuid}
+	if s.snapshot == "moving" {
+		files, others, err := b.list(b.dir + "/Snapshot")
+		if err != nil {
+			return err
+		}
+		m := &moves{talk: b.talk, name: b.moveName(), total: len(files)}
+		for _, id := range files.sorted() {
+			if err := m.add(b.dir+"/Snapshot/", b.dir+"/", mobilesync.BlobPath(mobilesync.Hashed, id)); err != nil {
+				return err
+			}
+		}
+		if err := m.flush(); err != nil {
+			return err
+		}
+		for _, name := range []string{mobilesync.ManifestPlist, mobilesync.ManifestDB} {
+			if !others[name] {
+				continue
+			}
+			if err := m.add(b.dir+"/Snapshot/", b.dir+"/", name); err != nil {
+				return err
+			}
+			if err := m.flush(); err != nil {
+				return err
+			}
+		}
+		if err := b.sendStatus(StepRemoving, "removing", "new", s.full); err != nil {
+			return err
+		}
+	}
+	if err := b.removeUnknown(); err != nil {
+		return err
+	}
+	if err := b.removeLeftovers(); err != nil {
+		return err
+	}
+	if err := b.sendStatus(StepFinished, "finished", "new", false); err != nil {
+		return err
+	}
+	if c := b.agent.unfinished; c != nil && c.uuid == s.uuid {
+		b.agent.remember(c)
+	}
+	return nil
+}
+
+// removeUnknown removes what the host's manifest does not name.
+func (b *backup) removeUnknown() error {
+	raw, err := b.smallFile(b.dir + "/" + mobilesync.ManifestPlist)
+	if err != nil {
+		return err
+	}
+	old, err := b.parseOld(raw)
+	if err != nil || old == nil {
+		return err
+	}
+	path := filepath.Join(b.work, "broken")
+	_, size, found, err := b.downloadTo(b.dir+"/"+mobilesync.ManifestDB, path)
+	if err != nil || !found {
+		return err
+	}
+	records, err := old.readRecords(b.ctx, path, size)
+	if err != nil {
+		return fail(codeDamaged, "%s of the broken run: %v", mobilesync.ManifestDB, err)
+	}
+	files, _, err := b.list(b.dir)
+	if err != nil {
+		return err
+	}
+	var gone []string
+	for _, id := range files.sorted() {
+		if _, ok := records.ByFileID(id); !ok {
+			gone = append(gone, fmt.Sprintf("%s/%s", b.dir, mobilesync.BlobPath(mobilesync.Hashed, id)))
+		}
+	}
+	for len(gone) > 0 {
+		n := min(maxBatch, len(gone))
+		if err := b.removeItems(gone[:n]...); err != nil {
+			return err
+		}
+		gone = gone[n:]
+	}
+	return nil
+}

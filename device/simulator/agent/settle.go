@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha1"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/synthetic"
+)
+
+func newOpener(r io.Reader, key keybag.FileKey) io.Reader { return keybag.NewOpener(r, key) }
+
+// settle makes of what was restored, and of what stays, the new content.
+func (r *restore) settle() (Content, error) {
+	path := filepath.Join(r.target, mobilesync.ManifestDB)
+	if err := r.plainManifest(path); err != nil {
+		return nil, err
+	}
+	next := uint64(r.agent.restored) << 32 // inodes: restored files are new files
+	now := r.agent.opts.Clock().Unix()
+	err := editManifest(r.ctx, path, r.set.records, func(rec *mobilesync.Record) edit {
+		if !r.wanted(rec) {
+			return dropRow
+		}
+		if !rec.IsFile() || !rec.HasMeta {
+			return keepRow
+		}
+		next++
+		rec.Inode, rec.ChangeTime, rec.EncryptionKey = next, now, nil
+		if rec.HasDigest {
+			rec.Digest = r.plain[rec.FileID]
+		}
+		return changeRow
+	})
+	if err != nil {
+		return nil, fmt.Errorf("manifest of what was restored: %w", err)
+	}
+	if err := r.keepOthers(path); err != nil {
+		return nil, fmt.Errorf("what stays on the device: %w", err)
+	}
+	if err := r.writePlists(); err != nil {
+		return nil, err
+	}
+	return OpenFolder(r.ctx, r.target, nil)
+}
+
+// plainManifest writes the backup's Manifest.db in the clear.
+func (r *restore) plainManifest(path string) (err error) {
+	in, err := os.Open(filepath.Join(r.work, mobilesync.ManifestDB))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	var from io.ReaderAt = in
+	size := r.size
+	if r.set.keys != nil {
+		key, err := r.set.keys.Unwrap(r.set.manifestKey)
+		if err != nil {
+			return err
+		}
+		if from, size, err = openSealed(in, size, key); err != nil {
+			return err
+		}
+	}
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, ctxReader{r.ctx, io.NewSectionReader(from, 0, size)})
+	return errors.Join(err, out.Close())
+}
+
+// keepOthers adds what was on the device before and stays there: everything
+// that the backup does not have, unless such things are to be removed, and
+// system files if none were restored.
+func (r *restore) keepOthers(path string) error {
+	content, _ := r.agent.current()
+	records, err := content.Records(r.ctx)
+	if err != nil {
+		return err
+	}
+	var stay []int
+	for i, rec := range records.All() {
+		at, inBackup := r.set.records.ByFileID(rec.FileID)
+		if inBackup {
+			other := r.set.records.At(at)
+			inBackup = r.wanted(&other)
+		}
+		if rec.HasFileID && !inBackup && (!r.options.RemoveOthers || !r.wanted(&rec)) {
+			stay = append(stay, i)
+		}
+	}
+	if len(stay) == 0 {
+		return nil
+	}
+	before := filepath.Join(r.work, "before")
+	if err := writeManifest(r.ctx, content, before); err != nil {
+		return err
+	}
+	return withManifest(r.ctx, before, func(from *sql.Tx) error {
+		return withManifest(r.ctx, path, func(to *sql.Tx) error {
+			for _, i := range stay {
+				rec := records.At(i)
+				if err := r.keepOther(content, &rec, from, to); err != nil {
+					return fmt.Errorf("%s/%s: %w", rec.Domain, rec.RelativePath, err)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func (r *restore) keepOther(content Content, rec *mobilesync.Record, from, to *sql.Tx) error {
+	id := idText(rec.FileID)
+	var blob []byte
+	if err := from.QueryRowContext(r.ctx, "SELECT file FROM Files WHERE fileID = ?", id).Scan(&blob); err != nil {
+		return err
+	}
+	if rec.IsFile() {
+		digest, err := copyOut(r.ctx, content, rec, filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))))
+		if err != nil {
+			return err
+		}
+		if rec.EncryptionKey != nil && rec.HasMeta {
+			rec.EncryptionKey, rec.Digest = nil, digest
+			blob = synthetic.MarshalMBFile(rec, extendedAttributes(blob))
+		}
+	}
+	_, err := to.ExecContext(r.ctx, "INSERT OR REPLACE INTO Files (fileID, domain, relativePath, flags, file) VALUES (?, ?, ?, ?, ?)",
+		id, rec.Domain, rec.RelativePath, rec.Flags, blob)
+	return err
+}
+
+func copyOut(ctx context.Context, content Content, rec *mobilesync.Record, path string) (digest [sha1.Size]byte, err error) {
+	in, err := content.Open(rec)
+	if err != nil {
+		return digest, err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return digest, err
+	}
+	sum := sha1.New()
+	_, err = io.Copy(io.MultiWriter(out, sum), ctxReader{ctx, in})
+	return [sha1.Size]byte(sum.Sum(nil)), errors.Join(err, out.Close())
+}
+
+// writePlists makes the folder of the new content one that can be read as a
+// backup.
+func (r *restore) writePlists() error {
+	delete(r.manifest, "ManifestKey")
+	r.manifest["IsEncrypted"] = false
+	bag, keys, err := keybag.New(r.agent.stream("keybag", r.agent.count), nil, r.agent.rounds())
+	if err != nil {
+		return err
+	}
+	keys.Destroy()
+	r.manifest["BackupKeyBag"] = bag
+	manifest, err := plist.EncodeBinary(r.manifest)
+	if err != nil {
+		return err
+	}
+	uuid, err := newUUID(r.agent.stream("status", r.agent.count))
+	if err != nil {
+		return err
+	}
+	status, err := plist.EncodeBinary(map[string]any{"BackupState": "new", "Date": r.agent.opts.Clock().UTC(), "IsFullBackup": false,
+		"SnapshotState": "finished", "UUID": uuid, "Version": "3.3"})
+	if err != nil {
+		return err
+	}
+	for name, b := range map[string][]byte{mobilesync.ManifestPlist: manifest, mobilesync.StatusPlist: status, mobilesync.InfoPlist: r.info} {
+		if err := os.WriteFile(filepath.Join(r.target, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

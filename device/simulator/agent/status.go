@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/plist"
+)
+
+func newBytes(b []byte) io.Reader { return bytes.NewReader(b) }
+
+func newSum() hash.Hash { return sha256.New() }
+
+// status is what a Status.plist says.
+type status struct {
+	version, uuid, snapshot string
+	full                    bool
+}
+
+// old reports whether it is of the time before Manifest.db.
+func (s *status) old() bool {
+	v, err := strconv.ParseFloat(s.version, 64)
+	return err != nil || v < 3.3
+}
+
+// parseStatus reads a Status.plist; nil if it is none.
+func parseStatus(b []byte) *status {
+	d, err := plist.Dict(b)
+	if err != nil {
+		return nil
+	}
+	s := &status{}
+	s.version, _ = d["Version"].(string)
+	s.uuid, _ = d["UUID"].(string)
+	s.snapshot, _ = d["SnapshotState"].(string)
+	s.full, _ = d["IsFullBackup"].(bool)
+	return s
+}
+
+// readStatus gets Status.plist, nil if there is none or none that can be read.
+func (b *backup) readStatus() (*status, error) {
+	raw, err := b.smallFile(b.dir + "/" + mobilesync.StatusPlist)
+	if err != nil || raw == nil {
+		return nil, err
+	}
+	s := parseStatus(raw)
+	if s != nil && s.uuid == b.agent.told.uuid && !bytes.Equal(raw, b.agent.told.status) && b.agent.told.status != nil {
+		if last := parseStatus(b.agent.told.status); last != nil && last.uuid == s.uuid && last.snapshot == s.snapshot {
+			b.agent.violate("%s comes back with other bytes", mobilesync.StatusPlist)
+		}
+	}
+	return s, nil
+}
+
+// sendStatus tells the host how far the run is.
+func (b *backup) sendStatus(step Step, snapshot, state string, full bool) error {
+	if err := b.at(step); err != nil {
+		return err
+	}
+	raw, err := plist.EncodeBinary(map[string]any{
+		"BackupState": state, "Date": b.now(), "IsFullBackup": full, "SnapshotState": snapshot, "UUID": b.cache.uuid, "Version": "3.3",
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.uploads([]upload{bytesUpload(b.dir+"/"+mobilesync.StatusPlist, raw)}, -1, 0); err != nil {
+		return err
+	}
+	b.agent.told.status = raw
+	return nil
+}
+
+// verify looks whether the host has what it was given: the last word of a run.
+func (b *backup) verify() error {
+	if err := b.at(StepVerify); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name string
+		want []byte
+	}{{mobilesync.StatusPlist, b.agent.told.status}, {mobilesync.ManifestPlist, b.agent.told.plist}} {
+		raw, err := b.smallFile(b.dir + "/" + f.name)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(raw, f.want) {
+			b.agent.violate("%s comes back with other bytes", f.name)
+			return fail(codeDamaged, "%s is not what was sent", f.name)
+		}
+	}
+	sum := newSum()
+	found, err := b.download(b.dir+"/"+mobilesync.ManifestDB, sum)
+	if err != nil {
+		return err
+	}
+	if !found || [32]byte(sum.Sum(nil)) != b.agent.told.manifest {
+		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestDB)
+		return fail(codeDamaged, "%s is not what was sent", mobilesync.ManifestDB)
+	}
+	if b.agent.opts.NoListing {
+		return nil
+	}
+	names, _, err := b.list(b.dir)
+	if err != nil {
+		return err
+	}
+	for _, rec := range b.records.All() {
+		if !rec.IsFile() || !rec.HasFileID || names.has(rec.FileID) {
+			continue
+		}
+		if _, sent := b.cache.sent[rec.FileID]; !sent {
+			if _, kept := b.oldRecord(rec.FileID); !kept {
+				continue // it could not be read
+			}
+		}
+		b.agent.violate("%s is not listed", mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))
+		return fail(codeDamaged, "Manifest references files not in backup: %s", fmt.Sprintf("%x", rec.FileID))
+	}
+	return nil
+}
