@@ -286,7 +286,8 @@ func (l *Conn) AcceptVersion() (major int64, err error) {
 	return major, nil
 }
 
-// OfferVersion is the device's part of the greeting.
+// OfferVersion is the device's part of the greeting. Some hosts answer with the
+// latest version that they know in place of the one offered.
 func (l *Conn) OfferVersion(major int64) error {
 	if err := l.WriteMessage(VersionExchange, major, 0); err != nil {
 		return err
@@ -296,7 +297,7 @@ func (l *Conn) OfferVersion(major int64) error {
 		return cut(err)
 	}
 	word, _ := m.Text(1)
-	if got, _ := m.Int(2); m.Name() != VersionExchange || word != VersionsOk || got != major {
+	if got, _ := m.Int(2); m.Name() != VersionExchange || word != VersionsOk || got < major {
 		return fmt.Errorf("%w: version %d is answered by %v", ErrFormat, major, m)
 	}
 	return l.WriteMessage(DeviceReady)
