@@ -341,7 +341,7 @@ func (t *talk) suffer(f Fault) error {
 	case Huge:
 		t.quirks.total = f.Bytes
 	case Attack:
-		return attackNamed(f.Name)(t)
+		return attackNamed(f.Name)(t, f)
 	}
 	return nil
 }

@@ -1,0 +1,187 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+)
+
+// backedUp is a device with a backup on a host, whose content has gone on by a
+// day since.
+func backedUp(t *testing.T, password string) (*device, *host, Content) {
+	d, h := newDevice(t, Options{Password: password}), newHost(t)
+	d.must(h, 0, "Backup")
+	d.same(h, password)
+	before := d.Content()
+	d.SetContent(d.day())
+	return d, h, before
+}
+
+func options(more ...any) map[string]any {
+	o := map[string]any{"RestoreSystemFiles": true, "RestoreDontCopyBackup": true, "RemoveItemsNotRestored": true, "RestoreShouldReboot": true}
+	for i := 0; i < len(more); i += 2 {
+		o[more[i].(string)] = more[i+1]
+	}
+	return o
+}
+
+func TestRestore(t *testing.T) {
+	for _, password := range []string{"", "secret"} {
+		d, h, _ := backedUp(t, password)
+		run := d.must(h, 0, "Restore", "Options", options("Password", password))
+		if run.Files < 100 || run.Bytes == 0 || !run.Options.Reboot || slices.Contains(run.Steps, StepCopy) {
+			t.Errorf("%+v", run)
+		}
+		d.same(h, password)
+		next := d.must(h, 0, "Backup")
+		if next.Full || next.Files != run.Files {
+			t.Errorf("the backup after: %+v", next)
+		}
+		d.same(h, password)
+		d.clean()
+	}
+}
+
+func TestRestoreOptions(t *testing.T) {
+	d, h, _ := backedUp(t, "")
+	today, err := d.Content().Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	backup, err := OpenFolder(t.Context(), d.folder(h), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer backup.Close()
+
+	run := d.must(h, 0, "Restore", "Options", map[string]any{"RestoreSystemFiles": false, "RemoveItemsNotRestored": false, "RestoreShouldReboot": false})
+	if run.Options.Reboot || !slices.Contains(run.Steps, StepCopy) {
+		t.Errorf("%+v", run)
+	}
+	if copies, err := filepath.Glob(filepath.Join(h.root, d.Device().UDID+"-*", "Manifest.db")); err != nil || len(copies) != 1 {
+		t.Errorf("copies: %q, %v", copies, err)
+	}
+	now, err := d.Content().Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stayed, system := 0, 0
+	for _, rec := range now.All() {
+		from := Content(backup)
+		i, inBackup := backup.records.ByFileID(rec.FileID)
+		other := mobilesync.Record{}
+		switch _, inToday := today.ByFileID(rec.FileID); {
+		case systemDomain(rec.Domain):
+			system++
+			fallthrough
+		case !inBackup:
+			stayed++
+			if !inToday {
+				t.Fatalf("%s/%s comes from nowhere", rec.Domain, rec.RelativePath)
+			}
+			continue // its blob may be of the next day on the disk already
+		default:
+			other = backup.records.At(i)
+		}
+		if !sameFile(&rec, &other) {
+			t.Errorf("%s/%s is described differently", rec.Domain, rec.RelativePath)
+		}
+		if rec.IsFile() {
+			if same, err := sameBytes(t.Context(), d.Content(), &rec, from, &other); err != nil || !same {
+				t.Errorf("%s/%s has other content: %v", rec.Domain, rec.RelativePath, err)
+			}
+		}
+	}
+	for _, rec := range today.All() {
+		if _, ok := now.ByFileID(rec.FileID); !ok {
+			t.Errorf("%s/%s is gone", rec.Domain, rec.RelativePath)
+		}
+	}
+	if stayed <= system || system == 0 {
+		t.Errorf("%d stayed, %d of them of the system", stayed, system)
+	}
+	d.clean()
+}
+
+func TestRestoreRefused(t *testing.T) {
+	spoil := func(name, text string) func(*device, *host) {
+		return func(d *device, h *host) { h.mangle[d.Device().UDID+"/"+name] = text }
+	}
+	for name, c := range map[string]struct {
+		password string
+		spoil    func(*device, *host)
+		options  map[string]any
+		code     int64
+		violates bool
+	}{
+		"wrong password":  {"secret", nil, options("Password", "wrong"), codePassword, false},
+		"no password":     {"secret", nil, options(), codePassword, false},
+		"no status":       {"", spoil("Status.plist", ""), options(), codeNoBackup, false},
+		"no info":         {"", spoil("Info.plist", "<plist></plist>"), options(), codeDamaged, false},
+		"newer iOS":       {"", spoil("Info.plist", `<plist version="1.0"><dict><key>Product Version</key><string>99.1</string></dict></plist>`), options(), codeIncompatible, false},
+		"manifest damage": {"", spoil("Manifest.db", "SQLite format 3\x00junk"), options(), codeDamaged, false},
+		"file missing":    {"", func(d *device, h *host) { spoilBlob(d, h, func(p string) error { return os.Remove(p) }) }, options(), codeDamaged, false},
+		"file cut": {"", func(d *device, h *host) {
+			spoilBlob(d, h, func(p string) error { return os.WriteFile(p, []byte("other"), 0o644) })
+		}, options(), codeDamaged, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, h, _ := backedUp(t, c.password)
+			if c.spoil != nil {
+				c.spoil(d, h)
+			}
+			before := d.Content()
+			d.must(h, c.code, "Restore", "Options", c.options)
+			if d.Content() != before {
+				t.Error("the content changed")
+			}
+			if got := len(d.Violations()) > 0; got != c.violates {
+				t.Errorf("violations: %q", d.Violations())
+			}
+		})
+	}
+}
+
+func spoilBlob(d *device, h *host, how func(string) error) {
+	d.t.Helper()
+	files, err := filepath.Glob(filepath.Join(d.folder(h), "??", "*"))
+	if err != nil || len(files) == 0 {
+		d.t.Fatal(len(files), err)
+	}
+	if err := how(files[len(files)/2]); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func TestChangePassword(t *testing.T) {
+	d, h := newDevice(t, Options{}), newHost(t)
+	d.must(h, 0, "Backup")
+	d.must(h, codePassword, "ChangePassword", "OldPassword", "guess", "NewPassword", "first")
+	d.must(h, 0, "ChangePassword", "NewPassword", "first")
+	if !d.WillEncrypt() {
+		t.Error("encryption is not on")
+	}
+	full := d.must(h, 0, "Backup")
+	if !full.Full {
+		t.Errorf("after it was switched on: %+v", full)
+	}
+	d.same(h, "first")
+	d.must(h, codePassword, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
+	d.must(h, codePassword, "ChangePassword", "NewPassword", "second")
+	d.must(h, 0, "ChangePassword", "OldPassword", "first", "NewPassword", "second")
+	d.same(h, "second") // the keybag was re-wrapped on the host
+	d.SetContent(d.day())
+	if next := d.must(h, 0, "Backup"); next.Full || next.Kept == 0 {
+		t.Errorf("after the change: %+v", next)
+	}
+	d.same(h, "second")
+	d.must(h, 0, "ChangePassword", "OldPassword", "second")
+	if off := d.must(h, 0, "Backup"); !off.Full || d.WillEncrypt() {
+		t.Errorf("after it was switched off: %+v", off)
+	}
+	d.same(h, "")
+	d.clean()
+}
