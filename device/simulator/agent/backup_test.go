@@ -34,11 +34,8 @@ func TestFullAndIncremental(t *testing.T) {
 
 			if c.password == "" {
 				// The device changes nothing in its content's manifest, so it is that to the byte.
-				want, err := os.ReadFile(filepath.Join(d.dir, d.Device().UDID, "Manifest.db"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got, err := os.ReadFile(filepath.Join(d.folder(h), "Manifest.db")); err != nil || string(got) != string(want) {
+				want, err := os.ReadFile(filepath.Join(d.today(), "Manifest.db"))
+				if got := h.files[d.own("Manifest.db")]; err != nil || string(got) != string(want) {
 					t.Errorf("Manifest.db has %d bytes in place of %d: %v", len(got), len(want), err)
 				}
 			}

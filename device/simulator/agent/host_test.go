@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,11 +21,12 @@ import (
 	"github.com/snap-backup/snap/device/synthetic"
 )
 
-// host is a small host on a folder. Its fields make it misbehave.
+// host is a small host that keeps everything in memory. Its fields make it
+// misbehave.
 type host struct {
-	t    *testing.T
-	root string
-	free int64
+	t     *testing.T
+	files map[string][]byte // by path
+	free  int64
 
 	log     []string          // names of requests
 	mangle  map[string]string // path → what is sent in place of the content
@@ -32,17 +37,49 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	return &host{t: t, root: t.TempDir(), free: 1 << 40, mangle: map[string]string{}, hide: map[string]bool{}, status: map[string]int64{}}
+	return &host{t: t, files: map[string][]byte{}, free: 1 << 40, mangle: map[string]string{}, hide: map[string]bool{}, status: map[string]int64{}}
 }
 
 var errBadPath = errors.New("a path that leads outside")
 
-func (h *host) path(p string) (string, error) {
-	if len(p) > 1000 || !filepath.IsLocal(p) || strings.ContainsAny(p, "\\\x00") || p == "." {
-		h.refused++
-		return "", errBadPath
+func (h *host) check(paths ...string) error {
+	for _, p := range paths {
+		if len(p) > 1000 || p == "." || path.Clean(p) != p || !fs.ValidPath(p) || strings.ContainsAny(p, "\\\x00:") || strings.HasPrefix(p, "00008110-FFFF") {
+			h.refused++
+			return errBadPath
+		}
 	}
-	return filepath.Join(h.root, filepath.FromSlash(p)), nil
+	return nil
+}
+
+// below returns the names of the files at and below a path, in order.
+func (h *host) below(p string) []string {
+	var out []string
+	for name := range h.files {
+		if name == p || strings.HasPrefix(name, p+"/") {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// move gives everything at and below from another name, or with keep copies it.
+func (h *host) move(from, to string, keep bool) error {
+	if err := h.check(from, to); err != nil {
+		return err
+	}
+	names := h.below(from)
+	if len(names) == 0 {
+		return fs.ErrNotExist
+	}
+	for _, name := range names {
+		h.files[to+strings.TrimPrefix(name, from)] = h.files[name]
+		if !keep {
+			delete(h.files, name)
+		}
+	}
+	return nil
 }
 
 // request serves one operation and returns its Response.
@@ -105,31 +142,24 @@ func (h *host) serve(l *devicelink.Conn, m devicelink.Message) error {
 	var err error
 	switch m.Name() {
 	case "DLMessageCreateDirectory":
-		if path, err = h.path(path); err == nil {
-			err = os.MkdirAll(path, 0o755)
-		}
+		err = h.check(path)
 	case "DLMessageMoveItems", "DLMessageMoveFiles":
 		moves, _ := m.Dict(1)
 		for from, to := range moves {
 			to, _ := to.(string)
-			err = errors.Join(err, h.move(from, to))
+			err = errors.Join(err, h.move(from, to, false))
 		}
 	case "DLMessageRemoveItems", "DLMessageRemoveFiles":
 		paths, _ := m.Texts(1)
 		for _, p := range paths {
-			p, perr := h.path(p)
-			if perr == nil {
-				perr = os.RemoveAll(p)
+			err = errors.Join(err, h.check(p))
+			for _, name := range h.below(p) {
+				delete(h.files, name)
 			}
-			err = errors.Join(err, perr)
 		}
 	case "DLMessageCopyItem":
 		to, _ := m.Text(2)
-		from, ferr := h.path(path)
-		to, terr := h.path(to)
-		if err = errors.Join(ferr, terr); err == nil {
-			err = os.CopyFS(to, os.DirFS(from))
-		}
+		err = h.move(path, to, true)
 	default:
 		err = errors.New("unknown")
 	}
@@ -139,17 +169,6 @@ func (h *host) serve(l *devicelink.Conn, m devicelink.Message) error {
 	return l.WriteStatus(0, "", nil)
 }
 
-func (h *host) move(from, to string) error {
-	f, err := h.path(from)
-	if err != nil {
-		return err
-	}
-	if to, err = h.path(to); err != nil {
-		return err
-	}
-	return os.Rename(f, to)
-}
-
 func (h *host) download(l *devicelink.Conn, m devicelink.Message) error {
 	paths, _ := m.Texts(1)
 	bad := map[string]any{}
@@ -157,14 +176,13 @@ func (h *host) download(l *devicelink.Conn, m devicelink.Message) error {
 		if err := l.WriteName(p); err != nil {
 			return err
 		}
-		var r io.ReadCloser
-		local, err := h.path(p)
-		if err == nil {
-			r, err = os.Open(local)
+		err := h.check(p)
+		content, ok := h.files[p]
+		if err == nil && !ok {
+			err = fs.ErrNotExist
 		}
-		if text, ok := h.mangle[p]; ok && err == nil {
-			r.Close()
-			r = io.NopCloser(strings.NewReader(text))
+		if text, ok := h.mangle[p]; ok {
+			content = []byte(text)
 		}
 		if err != nil {
 			bad[p] = map[string]any{"DLFileErrorString": err.Error(), "DLFileErrorCode": int64(devicelink.StatusNoFile)}
@@ -173,10 +191,9 @@ func (h *host) download(l *devicelink.Conn, m devicelink.Message) error {
 			}
 			continue
 		}
-		if _, err = l.SendFile(r); err != nil {
+		if _, err = l.SendFile(bytes.NewReader(content)); err != nil {
 			return err
 		}
-		r.Close()
 	}
 	if err := l.EndNames(); err != nil {
 		return err
@@ -201,16 +218,15 @@ func (h *host) upload(l *devicelink.Conn) error {
 		if err != nil {
 			return err
 		}
-		path, err := h.path(to)
+		err = h.check(to)
 		var b bytes.Buffer
 		failed = errors.Join(failed, err)
 		if _, _, err := l.ReceiveFile(&b); err != nil {
 			return err
 		}
-		if path == "" {
-			continue
+		if err == nil {
+			h.files[to] = b.Bytes()
 		}
-		failed = errors.Join(failed, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b.Bytes(), 0o644))
 	}
 	if failed != nil {
 		return l.WriteStatus(devicelink.StatusFailed, failed.Error(), nil)
@@ -220,66 +236,91 @@ func (h *host) upload(l *devicelink.Conn) error {
 
 func (h *host) list(l *devicelink.Conn, dir string) error {
 	out := map[string]any{}
-	path, err := h.path(dir)
-	if err != nil {
+	if err := h.check(dir); err != nil {
 		return l.WriteStatus(devicelink.StatusFailed, err.Error(), nil)
 	}
-	entries, err := os.ReadDir(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
+	for _, file := range h.below(dir) {
+		name, rest, folder := strings.Cut(strings.TrimPrefix(file, dir+"/"), "/")
 		kind := "DLFileTypeRegular"
-		if e.IsDir() {
+		if folder {
 			kind = "DLFileTypeDirectory"
 		}
-		if !h.hide[e.Name()] {
-			info, err := e.Info()
-			if err != nil {
-				return err
-			}
-			out[e.Name()] = map[string]any{"DLFileType": kind, "DLFileSize": info.Size(), "DLFileModificationDate": info.ModTime()}
+		if !h.hide[name] && !h.hide[rest] {
+			out[name] = map[string]any{"DLFileType": kind, "DLFileSize": len(h.files[file]), "DLFileModificationDate": synthetic.DefaultStart}
 		}
 	}
 	return l.WriteStatus(0, "", out)
 }
 
+// days are the contents of one synthetic device on consecutive days, made once
+// for all tests.
+var days = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "agent-days-")
+	if err != nil {
+		return "", err
+	}
+	s, err := synthetic.New(synthetic.Config{Seed: 5, StateDir: dir})
+	if err != nil {
+		return dir, err
+	}
+	defer s.Close()
+	live := filepath.Join(dir, "live")
+	for i := range 4 {
+		if err := s.Next(context.Background(), live); err != nil {
+			return dir, err
+		}
+		if err := os.CopyFS(filepath.Join(dir, fmt.Sprint(i)), os.DirFS(filepath.Join(live, s.Devices()[0].UDID))); err != nil {
+			return dir, err
+		}
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := days(); err == nil {
+		os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
 // device is a simulated phone whose content is a synthetic series.
 type device struct {
 	*Agent
-	t      *testing.T
-	series *synthetic.Series
-	dir    string // of the content
+	t    *testing.T
+	next int
 }
 
 func newDevice(t *testing.T, o Options) *device {
 	t.Helper()
-	s, err := synthetic.New(synthetic.Config{Seed: 5, StateDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	d := &device{t: t, series: s, dir: t.TempDir()}
-	o.Content = d.day()
-	o.StateDir = t.TempDir()
+	d := &device{t: t}
+	o.Content, o.StateDir = d.day(), t.TempDir()
 	if o.Patience == 0 {
 		o.Patience = 10 * time.Second
 	}
 	now := synthetic.DefaultStart
 	o.Clock = func() time.Time { now = now.Add(time.Second); return now }
+	var err error
 	if d.Agent, err = New(o); err != nil {
 		t.Fatal(err)
 	}
 	return d
 }
 
-// day brings the content to the next day.
-func (d *device) day() Content {
-	d.t.Helper()
-	if err := d.series.Next(context.Background(), d.dir); err != nil {
+// today is the folder of the day that day returned last.
+func (d *device) today() string {
+	dir, err := days()
+	if err != nil {
 		d.t.Fatal(err)
 	}
-	f, err := OpenFolder(context.Background(), filepath.Join(d.dir, d.series.Devices()[0].UDID), nil)
+	return filepath.Join(dir, fmt.Sprint(d.next-1))
+}
+
+// day returns the content of the next day.
+func (d *device) day() Content {
+	d.t.Helper()
+	d.next++
+	f, err := OpenFolder(context.Background(), d.today(), nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -322,21 +363,40 @@ func (d *device) must(h *host, code int64, name string, more ...any) Run {
 	return d.LastRun()
 }
 
-// folder is the backup on the host.
-func (d *device) folder(h *host) string { return filepath.Join(h.root, d.Device().UDID) }
+// own is a path in the device's folder on the host.
+func (d *device) own(name string) string { return d.Device().UDID + "/" + name }
+
+// blobs are the paths of the data files on the host.
+func (d *device) blobs(h *host, under string) []string {
+	return slices.DeleteFunc(h.below(d.Device().UDID), func(p string) bool {
+		ok, _ := path.Match(d.own(under+"??/*"), p)
+		return !ok
+	})
+}
+
+// write writes the backup on the host to a folder.
+func (d *device) write(h *host) string {
+	d.t.Helper()
+	// The host writes Info.plist; a copy of the synthetic one will do.
+	info, err := os.ReadFile(filepath.Join(d.today(), "Info.plist"))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	h.files[d.own("Info.plist")] = info
+	dir := filepath.Join(d.t.TempDir(), d.Device().UDID)
+	for _, name := range h.below(d.Device().UDID) {
+		to := filepath.Join(filepath.Dir(dir), filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, h.files[name], 0o644)); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	return dir
+}
 
 // same wants the backup on the host to be what is on the device.
 func (d *device) same(h *host, password string) {
 	d.t.Helper()
-	// The host writes Info.plist; a copy of the synthetic one will do.
-	info, err := os.ReadFile(filepath.Join(d.dir, d.series.Devices()[0].UDID, "Info.plist"))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(d.folder(h), "Info.plist"), info, 0o644); err != nil {
-		d.t.Fatal(err)
-	}
-	differences, err := Verify(context.Background(), d.Content(), d.folder(h), []byte(password))
+	differences, err := Verify(context.Background(), d.Content(), d.write(h), []byte(password))
 	if err != nil {
 		d.t.Fatal(err)
 	}

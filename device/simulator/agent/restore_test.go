@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -11,13 +9,12 @@ import (
 
 // backedUp is a device with a backup on a host, whose content has gone on by a
 // day since.
-func backedUp(t *testing.T, password string) (*device, *host, Content) {
+func backedUp(t *testing.T, password string) (*device, *host) {
 	d, h := newDevice(t, Options{Password: password}), newHost(t)
 	d.must(h, 0, "Backup")
 	d.same(h, password)
-	before := d.Content()
 	d.SetContent(d.day())
-	return d, h, before
+	return d, h
 }
 
 func options(more ...any) map[string]any {
@@ -30,7 +27,7 @@ func options(more ...any) map[string]any {
 
 func TestRestore(t *testing.T) {
 	for _, password := range []string{"", "secret"} {
-		d, h, _ := backedUp(t, password)
+		d, h := backedUp(t, password)
 		run := d.must(h, 0, "Restore", "Options", options("Password", password))
 		if run.Files < 100 || run.Bytes == 0 || !run.Options.Reboot || slices.Contains(run.Steps, StepCopy) {
 			t.Errorf("%+v", run)
@@ -46,12 +43,12 @@ func TestRestore(t *testing.T) {
 }
 
 func TestRestoreOptions(t *testing.T) {
-	d, h, _ := backedUp(t, "")
+	d, h := backedUp(t, "")
 	today, err := d.Content().Records(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	backup, err := OpenFolder(t.Context(), d.folder(h), nil)
+	backup, err := OpenFolder(t.Context(), d.write(h), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,8 +58,8 @@ func TestRestoreOptions(t *testing.T) {
 	if run.Options.Reboot || !slices.Contains(run.Steps, StepCopy) {
 		t.Errorf("%+v", run)
 	}
-	if copies, err := filepath.Glob(filepath.Join(h.root, d.Device().UDID+"-*", "Manifest.db")); err != nil || len(copies) != 1 {
-		t.Errorf("copies: %q, %v", copies, err)
+	if all, mine := len(h.files), len(h.below(d.Device().UDID)); all != 2*mine {
+		t.Errorf("%d files in the backup and %d with its copy", mine, all)
 	}
 	now, err := d.Content().Records(t.Context())
 	if err != nil {
@@ -123,13 +120,11 @@ func TestRestoreRefused(t *testing.T) {
 		"no info":         {"", spoil("Info.plist", "<plist></plist>"), options(), codeDamaged, false},
 		"newer iOS":       {"", spoil("Info.plist", `<plist version="1.0"><dict><key>Product Version</key><string>99.1</string></dict></plist>`), options(), codeIncompatible, false},
 		"manifest damage": {"", spoil("Manifest.db", "SQLite format 3\x00junk"), options(), codeDamaged, false},
-		"file missing":    {"", func(d *device, h *host) { spoilBlob(d, h, func(p string) error { return os.Remove(p) }) }, options(), codeDamaged, false},
-		"file cut": {"", func(d *device, h *host) {
-			spoilBlob(d, h, func(p string) error { return os.WriteFile(p, []byte("other"), 0o644) })
-		}, options(), codeDamaged, true},
+		"file missing":    {"", func(d *device, h *host) { delete(h.files, d.blobs(h, "")[9]) }, options(), codeDamaged, false},
+		"other file":      {"", func(d *device, h *host) { h.files[d.blobs(h, "")[9]] = []byte("other") }, options(), codeDamaged, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, h, _ := backedUp(t, c.password)
+			d, h := backedUp(t, c.password)
 			if c.spoil != nil {
 				c.spoil(d, h)
 			}
@@ -142,17 +137,6 @@ func TestRestoreRefused(t *testing.T) {
 				t.Errorf("violations: %q", d.Violations())
 			}
 		})
-	}
-}
-
-func spoilBlob(d *device, h *host, how func(string) error) {
-	d.t.Helper()
-	files, err := filepath.Glob(filepath.Join(d.folder(h), "??", "*"))
-	if err != nil || len(files) == 0 {
-		d.t.Fatal(len(files), err)
-	}
-	if err := how(files[len(files)/2]); err != nil {
-		d.t.Fatal(err)
 	}
 }
 

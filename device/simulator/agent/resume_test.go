@@ -2,8 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 )
 
@@ -108,13 +106,11 @@ func TestResumeForgotten(t *testing.T) {
 	d.SetContent(d.day())
 	d.script("manifests=cut")
 	broken = d.breaks(h)
-	files, err := filepath.Glob(filepath.Join(d.folder(h), "Snapshot", "*", "*"))
-	if err != nil || len(files) != broken.Files {
-		t.Fatalf("%d files of %d: %v", len(files), broken.Files, err)
+	files := d.blobs(h, "Snapshot/")
+	if len(files) != broken.Files {
+		t.Fatalf("%d files of %d", len(files), broken.Files)
 	}
-	if err := os.Remove(files[0]); err != nil {
-		t.Fatal(err)
-	}
+	delete(h.files, files[0])
 	again = d.must(h, 0, "Backup")
 	if again.Files != 1 || again.Resent != 1 {
 		t.Errorf("one file lost: %+v", again)
@@ -125,36 +121,29 @@ func TestResumeForgotten(t *testing.T) {
 
 // TestFallBack holds when an old backup is good for nothing.
 func TestFallBack(t *testing.T) {
-	blob := func(d *device, h *host) string {
-		files, err := filepath.Glob(filepath.Join(d.folder(h), "??", "*"))
-		if err != nil || len(files) == 0 {
-			t.Fatal(len(files), err)
-		}
-		return files[0]
+	remove := func(name string) func(*device, *host) {
+		return func(d *device, h *host) { delete(h.files, d.own(name)) }
+	}
+	write := func(name, text string) func(*device, *host) {
+		return func(d *device, h *host) { h.files[d.own(name)] = []byte(text) }
 	}
 	for name, c := range map[string]struct {
-		spoil func(d *device, h *host) error
+		spoil func(d *device, h *host)
 		code  int64
 	}{
-		"status missing": {func(d *device, h *host) error { return os.Remove(filepath.Join(d.folder(h), "Status.plist")) }, 0},
-		"status of junk": {func(d *device, h *host) error {
-			return os.WriteFile(filepath.Join(d.folder(h), "Status.plist"), []byte("x"), 0o644)
-		}, 0},
-		"file missing":  {func(d *device, h *host) error { return os.Remove(blob(d, h)) }, 0},
-		"encryption on": {func(d *device, h *host) error { d.setPassword([]byte("new")); return nil }, 0},
-		"no manifest":   {func(d *device, h *host) error { return os.Remove(filepath.Join(d.folder(h), "Manifest.plist")) }, codeDamaged},
-		"no database":   {func(d *device, h *host) error { return os.Remove(filepath.Join(d.folder(h), "Manifest.db")) }, 0},
-		"database of junk": {func(d *device, h *host) error {
-			return os.WriteFile(filepath.Join(d.folder(h), "Manifest.db"), []byte("junk"), 0o644)
-		}, 0},
-		"of an earlier time": {func(d *device, h *host) error { return oldStatus(filepath.Join(d.folder(h), "Status.plist")) }, 0},
+		"status missing":     {remove("Status.plist"), 0},
+		"status of junk":     {write("Status.plist", "x"), 0},
+		"file missing":       {func(d *device, h *host) { delete(h.files, d.blobs(h, "")[7]) }, 0},
+		"encryption on":      {func(d *device, h *host) { d.setPassword([]byte("new")) }, 0},
+		"no manifest":        {remove("Manifest.plist"), codeDamaged},
+		"no database":        {remove("Manifest.db"), 0},
+		"database of junk":   {write("Manifest.db", "junk"), 0},
+		"of an earlier time": {write("Status.plist", oldStatus), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, h := newDevice(t, Options{}), newHost(t)
 			d.must(h, 0, "Backup")
-			if err := c.spoil(d, h); err != nil {
-				t.Fatal(err)
-			}
+			c.spoil(d, h)
 			run := d.must(h, c.code, "Backup")
 			if c.code != 0 {
 				return
@@ -163,14 +152,12 @@ func TestFallBack(t *testing.T) {
 				t.Errorf("%+v", run)
 			}
 			d.same(h, string(d.secret()))
-			if left, err := filepath.Glob(filepath.Join(h.root, "*-*-*")); err != nil || len(left) > 0 {
-				t.Errorf("left over: %q, %v", left, err)
+			if len(h.files) != len(h.below(d.Device().UDID)) {
+				t.Error("something is left over beside the backup")
 			}
 		})
 	}
 }
 
-// oldStatus writes what iOS 9 would have.
-func oldStatus(path string) error {
-	return os.WriteFile(path, []byte(`<plist version="1.0"><dict><key>Version</key><string>2.4</string><key>SnapshotState</key><string>finished</string></dict></plist>`), 0o644)
-}
+// oldStatus is what iOS 9 writes.
+const oldStatus = `<plist version="1.0"><dict><key>Version</key><string>2.4</string><key>SnapshotState</key><string>finished</string></dict></plist>`
