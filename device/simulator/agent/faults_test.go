@@ -1,8 +1,18 @@
 package agent
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/device/devicelink"
 )
 
 func TestParseFault(t *testing.T) {
@@ -43,5 +53,301 @@ func FuzzParseFault(f *testing.F) {
 		if err != nil || again != fault {
 			t.Errorf("%q is %+v, written as %q and read as %+v, %v", text, fault, fault, again, err)
 		}
+	})
+}
+
+// TestFaults holds what each kind of bad luck comes to, and that the next run
+// is well again.
+func TestFaults(t *testing.T) {
+	for fault, c := range map[string]struct {
+		code  int64 // of the Response, -1 for none
+		check func(*testing.T, *device, *host, Run)
+	}{
+		"begin=fail 208":           {208, nil},
+		"upload=fail 202":          {202, nil},
+		"verify=fail 205":          {205, nil},
+		"begin=wait 20ms":          {0, nil},
+		"upload:2=ping":            {0, nil},
+		"scan=unknown":             {0, nil},
+		"response=bye":             {-1, nil},
+		"moving=cut":               {-1, nil},
+		"@200000=cut":              {-1, nil},
+		"upload=huge 999999999999": {0, nil},
+		"space=huge 9000000000000": {105, func(t *testing.T, _ *device, h *host, r Run) {
+			if !h.purged {
+				t.Error("the host was not asked to make room")
+			}
+		}},
+		"upload=twice": {0, func(t *testing.T, d *device, h *host, r Run) {
+			if r.Files != r.Moved-2+1 {
+				t.Errorf("%+v", r)
+			}
+			d.same(h, "")
+		}},
+		"upload=readerror": {0, func(t *testing.T, d *device, h *host, r Run) {
+			if r.Failed != 1 || r.Files != r.Moved-2+1 {
+				t.Errorf("%+v", r)
+			}
+			if next := d.must(h, 0, "Backup"); next.Files != 1 || next.Full {
+				t.Errorf("the run after: %+v", next)
+			}
+		}},
+	} {
+		t.Run(fault, func(t *testing.T) {
+			d, h := newDevice(t, Options{}), newHost(t)
+			d.script(fault)
+			if c.code < 0 {
+				if r := d.breaks(h); r.Code != -1 || r.Err == "" {
+					t.Errorf("%+v", r)
+				}
+			} else {
+				run := d.must(h, c.code, "Backup")
+				if c.check != nil {
+					c.check(t, d, h, run)
+				}
+			}
+			d.must(h, 0, "Backup")
+			d.same(h, "")
+			d.clean()
+		})
+	}
+}
+
+// TestCutEverywhere cuts a run after ever more bytes; the next run is always
+// complete.
+func TestCutEverywhere(t *testing.T) {
+	step := int64(170_000)
+	if testing.Short() {
+		step *= 5
+	}
+	for after := int64(1); ; after += step {
+		d, h := newDevice(t, Options{}), newHost(t)
+		if err := d.SetScript(Script{{After: after, Do: Cut}}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.do(h, d.request("Backup"))
+		if err == nil {
+			if after < 1_000_000 {
+				t.Fatalf("a run without a cut after %d bytes", after)
+			}
+			return
+		}
+		d.must(h, 0, "Backup")
+		d.same(h, "")
+		d.clean()
+	}
+}
+
+// TestChangesMeanwhile has a device that is used during the backup.
+func TestChangesMeanwhile(t *testing.T) {
+	for _, password := range []string{"", "secret"} {
+		var d *device
+		changed := false
+		d = newDevice(t, Options{Password: password, OnStep: func(s Step) {
+			if s == StepUpload && !changed {
+				changed = true
+				d.SetContent(d.day())
+			}
+		}})
+		h := newHost(t)
+		run := d.must(h, 0, "Backup")
+		if run.Rounds != 2 {
+			t.Errorf("%+v", run)
+		}
+		d.same(h, password)
+		d.clean()
+	}
+}
+
+// TestBadHosts wants every misdeed of a host seen.
+func TestBadHosts(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*device, *host)
+		code  int64
+		says  string
+	}{
+		"status other bytes":   {func(d *device, h *host) { h.mangle[d.own("Status.plist")] = oldStatus }, codeDamaged, "Status.plist comes back"},
+		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.plist")] = "x" }, codeDamaged, "Manifest.plist comes back"},
+		"database other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.db")] = "x" }, codeDamaged, "Manifest.db comes back"},
+		"not listed": {func(d *device, h *host) {
+			records, _ := d.Content().Records(context.Background())
+			for _, rec := range records.All() {
+				if rec.IsFile() {
+					h.hide[idText(rec.FileID)] = true
+					return
+				}
+			}
+		}, codeDamaged, "is not listed"},
+		"upload refused": {func(_ *device, h *host) { h.status["DLMessageUploadFiles"] = devicelink.StatusNoSpace }, codeHostFull, ""},
+		"mkdir refused":  {func(_ *device, h *host) { h.status["DLMessageCreateDirectory"] = devicelink.StatusFailed }, codeLink, ""},
+		"mkdir exists":   {func(_ *device, h *host) { h.status["DLMessageCreateDirectory"] = devicelink.StatusExists }, 0, ""},
+		"move refused":   {func(_ *device, h *host) { h.status["DLMessageMoveItems"] = devicelink.StatusNoFile }, codeNoFile, ""},
+		"no room told":   {func(_ *device, h *host) { h.status["DLMessageGetFreeDiskSpace"] = devicelink.StatusFailed }, 0, ""},
+		"little room":    {func(_ *device, h *host) { h.free = 1000 }, codeHostFull, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, h := newDevice(t, Options{}), newHost(t)
+			if strings.HasSuffix(name, "other bytes") {
+				// Only what comes back after the run is wrong.
+				d.opts.OnStep = func(s Step) {
+					if s == StepVerify {
+						c.spoil(d, h)
+					}
+				}
+			} else {
+				c.spoil(d, h)
+			}
+			d.must(h, c.code, "Backup")
+			found := strings.Join(d.Violations(), "\n")
+			if c.says == "" && found != "" || !strings.Contains(found, c.says) {
+				t.Errorf("violations: %s", found)
+			}
+		})
+	}
+}
+
+// TestSilentHost has a host that stops answering.
+func TestSilentHost(t *testing.T) {
+	d := newDevice(t, Options{Patience: 50 * time.Millisecond})
+	a, b := net.Pipe()
+	defer b.Close()
+	go func() {
+		l := devicelink.New(b, devicelink.Options{})
+		if _, err := l.AcceptVersion(); err != nil {
+			return
+		}
+		_ = l.WriteMessage(devicelink.ProcessMessage, d.request("Backup"))
+		_, _ = b.Read(make([]byte, 3)) // and no more
+	}()
+	if err := d.Serve(context.Background(), a); err == nil {
+		t.Error("the agent is content")
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	a, b = net.Pipe()
+	defer b.Close()
+	done := make(chan error, 1)
+	go func() { done <- d.Serve(ctx, a) }()
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestAttacks lets a careful host survive every attack.
+func TestAttacks(t *testing.T) {
+	names := Attacks()
+	for _, want := range []string{"upload-dotdot", "move-to-absolute", "list-nul", "download-long", "message-bomb", "frame-huge", "endless-lists"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("there is no attack %s", want)
+		}
+	}
+	d, h := newDevice(t, Options{}), newHost(t)
+	d.must(h, 0, "Backup")
+	whole := maps.Clone(h.files)
+	for _, name := range names {
+		if strings.HasPrefix(name, "endless-") && testing.Short() {
+			continue
+		}
+		if err := d.SetScript(Script{{At: StepStatus, Do: Attack, Name: name, Bytes: 200}, {At: StepScan, Do: Fail, Code: 202}}); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err := d.do(h, d.request("Backup"))
+		path := framingAttacks()[name] == nil && !strings.HasSuffix(name, "-long")
+		if path && err != nil {
+			t.Errorf("%s: the conversation ends with %v", name, err)
+		}
+		if took := time.Since(start); took > 8*time.Second {
+			t.Errorf("%s took %v", name, took)
+		}
+		maps.DeleteFunc(h.files, func(p string, _ []byte) bool {
+			return name == "endless-names" && strings.HasPrefix(p, d.own("Snapshot/hostile-"))
+		})
+		if !maps.EqualFunc(h.files, whole, bytes.Equal) {
+			t.Errorf("%s changed something", name)
+			h.files = maps.Clone(whole)
+		}
+	}
+	d.clean()
+}
+
+// TestAttackSucceeds has a host that minds no path, which has to be told.
+func TestAttackSucceeds(t *testing.T) {
+	d, h := newDevice(t, Options{}), newHost(t)
+	h.status["DLMessageCreateDirectory"] = 0
+	d.script("scan=attack mkdir-dotdot")
+	d.must(h, 0, "Backup")
+	if v := d.Violations(); len(v) != 1 || !strings.Contains(v[0], "mkdir-dotdot") {
+		t.Errorf("violations: %q", v)
+	}
+}
+
+// TestSameSeed wants the same bytes from the same options.
+func TestSameSeed(t *testing.T) {
+	var first map[string][]byte
+	for range 2 {
+		d, h := newDevice(t, Options{Password: "secret", Seed: 3}), newHost(t)
+		d.must(h, 0, "Backup")
+		d.SetContent(d.day())
+		d.must(h, 0, "Backup")
+		if first == nil {
+			first = h.files
+		} else if !maps.EqualFunc(first, h.files, bytes.Equal) {
+			t.Error("the second device sends other bytes")
+		}
+	}
+	d, h := newDevice(t, Options{Password: "secret", Seed: 4}), newHost(t)
+	d.must(h, 0, "Backup")
+	if bytes.Equal(first[d.own("Manifest.plist")], h.files[d.own("Manifest.plist")]) {
+		t.Error("another seed changes nothing")
+	}
+}
+
+// FuzzHost sends whatever to the agent: it must end, and not panic.
+func FuzzHost(f *testing.F) {
+	message := func(v ...any) []byte {
+		a, b := net.Pipe()
+		go func() {
+			_ = devicelink.New(a, devicelink.Options{}).WriteMessage(v...)
+			a.Close()
+		}()
+		out, err := io.ReadAll(b)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return out
+	}
+	dir, err := days()
+	if err != nil {
+		f.Fatal(err)
+	}
+	content, err := OpenFolder(context.Background(), dir+"/0", nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { content.Close() })
+	greeting := append(message(devicelink.VersionExchange, devicelink.VersionsOk, 300),
+		message(devicelink.ProcessMessage, map[string]any{"MessageName": "Hello", "SupportedProtocolVersions": []any{2.1}})...)
+	missing := append([]byte{0, 0, 0, 1, 'x', 0, 0, 0, 1, 6, 0, 0, 0, 0}, message(devicelink.StatusResponse, -13, "Multi status", map[string]any{})...)
+	ok := message(devicelink.StatusResponse, 0, "", map[string]any{})
+	for _, operation := range []string{"Backup", "Restore", "ChangePassword", "Info"} {
+		request := message(devicelink.ProcessMessage, map[string]any{"MessageName": operation, "TargetIdentifier": content.Device().UDID, "NewPassword": "x"})
+		f.Add(slices.Concat(greeting, request, missing, ok, ok))
+		f.Add(slices.Concat(greeting, request, ok, message(devicelink.DisconnectName)))
+	}
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, answers []byte) {
+		agent, err := New(Options{Content: content, StateDir: t.TempDir(), Patience: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, b) }()
+		go func() {
+			_, _ = b.Write(answers)
+			b.Close()
+		}()
+		_ = agent.Serve(context.Background(), a)
 	})
 }

@@ -122,7 +122,7 @@ func (h *host) request(conn net.Conn, request map[string]any) (map[string]any, e
 }
 
 func (h *host) serve(l *devicelink.Conn, m devicelink.Message) error {
-	if code, ok := h.status[m.Name()]; ok {
+	if code, ok := h.status[m.Name()]; ok && m.Name() != "DLMessageUploadFiles" {
 		return l.WriteStatus(code, "as told", nil)
 	}
 	path, _ := m.Text(1)
@@ -227,6 +227,9 @@ func (h *host) upload(l *devicelink.Conn) error {
 		if err == nil {
 			h.files[to] = b.Bytes()
 		}
+	}
+	if code, ok := h.status["DLMessageUploadFiles"]; ok {
+		return l.WriteStatus(code, "as told", nil)
 	}
 	if failed != nil {
 		return l.WriteStatus(devicelink.StatusFailed, failed.Error(), nil)
