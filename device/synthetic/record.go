@@ -1,6 +1,13 @@
 package synthetic
 
-import "github.com/snap-backup/snap/device/mobilesync"
+import (
+	"slices"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+)
+
+// ManifestSchema returns the statements that make an empty Manifest.db.
+func ManifestSchema() []string { return slices.Clone(manifestTables) }
 
 // MarshalMBFile writes the description of a file, folder or symlink for the column file of Manifest.db as devices write it.
 // xattrs is the property list of its extended attributes, nil if it has none.

@@ -54,9 +54,12 @@ func (h *host) check(paths ...string) error {
 
 // below returns the names of the files at and below a path, in order.
 func (h *host) below(p string) []string {
+	if _, file := h.files[p]; file {
+		return []string{p}
+	}
 	var out []string
 	for name := range h.files {
-		if name == p || strings.HasPrefix(name, p+"/") {
+		if strings.HasPrefix(name, p+"/") {
 			out = append(out, name)
 		}
 	}

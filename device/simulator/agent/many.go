@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha1"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/synthetic"
+)
+
+// Many is Content of any number of tiny files: phones with 870,000 are known.
+// The files exist only while they are read.
+type Many struct {
+	device  mobilesync.Device
+	path    string // of its Manifest.db
+	records *mobilesync.Records
+}
+
+const manyDomain = "AppDomain-com.example.many"
+
+// NewMany makes content of n files. Its Manifest.db, of some 500 bytes for each,
+// is written to dir.
+func NewMany(ctx context.Context, dir string, device mobilesync.Device, n int) (*Many, error) {
+	m := &Many{device: device, path: filepath.Join(dir, "many.db")}
+	if err := m.write(ctx, n); err != nil {
+		return nil, fmt.Errorf("content of %d files: %w", n, err)
+	}
+	f, err := os.Open(m.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if m.records, err = mobilesync.ReadManifestDB(ctx, f, info.Size()); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Many) write(ctx context.Context, n int) (err error) {
+	f, err := os.OpenFile(m.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	db, err := openManifest(m.path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, db.Close())
+		if err == nil {
+			err = setJournal(m.path, 2)
+		}
+	}()
+	for _, statement := range synthetic.ManifestSchema() {
+		if _, err := db.ExecContext(ctx, statement); err != nil {
+			return err
+		}
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := insertMany(ctx, tx, n); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+func insertMany(ctx context.Context, tx *sql.Tx, n int) error {
+	put, err := tx.PrepareContext(ctx, "INSERT INTO Files (fileID, domain, relativePath, flags, file) VALUES (?, ?, ?, ?, ?)")
+	if err != nil {
+		return err
+	}
+	defer put.Close()
+	const day = 1_767_571_200 // Unix seconds
+	for i := range n {
+		rec := mobilesync.Record{
+			RelativePath: fmt.Sprintf("Documents/%04d/%07d.txt", i/1000, i), Mode: 0o100644, Size: int64(len(manyText(i))),
+			ModTime: day, ChangeTime: day, Birth: day, UserID: 501, GroupID: 501, Inode: uint64(i) + 10_000, ProtectionClass: 3,
+		}
+		id := sha1.Sum([]byte(manyDomain + "-" + rec.RelativePath))
+		if _, err := put.ExecContext(ctx, idText(id), manyDomain, rec.RelativePath, mobilesync.FlagFile, synthetic.MarshalMBFile(&rec, nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// manyText is the content of file i; every hundredth is empty.
+func manyText(i int) string {
+	if i%100 == 0 {
+		return ""
+	}
+	return fmt.Sprintf("note %d\n", i)
+}
+
+// Device implements Content.
+func (m *Many) Device() mobilesync.Device { return m.device }
+
+// Base implements Content.
+func (m *Many) Base() map[string]any {
+	return map[string]any{"SystemDomainsVersion": "24.0", "WasPasscodeSet": true, "Applications": map[string]any{}}
+}
+
+// Records implements Content.
+func (m *Many) Records(context.Context) (*mobilesync.Records, error) { return m.records, nil }
+
+// Manifest implements Content.
+func (m *Many) Manifest(ctx context.Context, w io.Writer) error {
+	f, err := os.Open(m.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(w, ctxReader{ctx, f})
+	return err
+}
+
+// Open implements Content.
+func (m *Many) Open(rec *mobilesync.Record) (io.ReadCloser, error) {
+	number, ok := strings.CutSuffix(filepath.Base(rec.RelativePath), ".txt")
+	i, err := strconv.Atoi(number)
+	if !ok || err != nil {
+		return nil, fmt.Errorf("%s: %w", rec.RelativePath, os.ErrNotExist)
+	}
+	return io.NopCloser(strings.NewReader(manyText(i))), nil
+}

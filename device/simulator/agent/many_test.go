@@ -1,0 +1,52 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+)
+
+func TestMany(t *testing.T) {
+	n := 2000
+	if os.Getenv("SNAP_TEST_HUGE") != "" {
+		n = 870_000
+	}
+	dir := t.TempDir()
+	content, err := NewMany(t.Context(), dir, mobilesync.Device{UDID: "00008110-00000000000870AA", ProductVersion: "18.2"}, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, h := &device{t: t, next: 1}, newHost(t)
+	if d.Agent, err = New(Options{Content: content, StateDir: dir, Patience: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	run := d.must(h, 0, "Backup")
+	if run.Files != n || !run.Full {
+		t.Errorf("%+v", run)
+	}
+	if again := d.must(h, 0, "Backup"); again.Files != 0 || again.Kept != n {
+		t.Errorf("%+v", again)
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	t.Logf("%d files: Manifest.db has %d MB, %d MB of memory from the system, host included", n, len(h.files[d.own("Manifest.db")])>>20, m.Sys>>20)
+	d.clean()
+	if n > 10_000 {
+		return // the folder of so many files is not worth the time
+	}
+	dir = d.write(h)
+	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it is another device's
+		t.Fatal(err)
+	}
+	differences, err := Verify(t.Context(), content, dir, nil)
+	differences = slices.DeleteFunc(differences, func(s string) bool { return strings.HasPrefix(s, mobilesync.InfoPlist) })
+	if err != nil || len(differences) > 0 {
+		t.Errorf("%q, %v", differences, err)
+	}
+}
