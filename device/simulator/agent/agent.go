@@ -52,6 +52,11 @@ type Options struct {
 	Script Script
 	// OnStep is called when a conversation reaches a step.
 	OnStep func(Step)
+	// OnViolation is called with what is added to Violations.
+	OnViolation func(text string)
+	// Locked reports whether nobody has unlocked the device since it was
+	// switched on, so that it cannot read its files; nil means that it can.
+	Locked func() bool
 	// OnEncryption is called when the backup password was set (true) or removed.
 	OnEncryption func(on bool)
 	// Applications returns what the host put at
@@ -182,10 +187,15 @@ func (a *Agent) Violations() []string {
 const maxViolations = 100
 
 func (a *Agent) violate(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.violations) < maxViolations {
-		a.violations = append(a.violations, fmt.Sprintf(format, args...))
+	more := len(a.violations) < maxViolations
+	if more {
+		a.violations = append(a.violations, text)
+	}
+	a.mu.Unlock()
+	if more && a.opts.OnViolation != nil {
+		a.opts.OnViolation(text)
 	}
 }
 
@@ -229,7 +239,7 @@ type Run struct {
 	Failed  int // files that could not be read
 
 	Options      RestoreOptions // of a restore
-	Applications int            // that a restore found in RestoreApplications.plist
+	Applications int            // that a restore found in RestoreApplications.plist; -1 if there is none
 
 	Code int64  // ErrorCode of the Response; -1 as long as there is none
 	Err  string // why there was none, or what the Response said

@@ -57,7 +57,7 @@ func (t *talk) backup(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := t.at(StepBegin); err != nil {
+	if err := t.unlocked(); err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp(t.agent.opts.StateDir, "run-")

@@ -113,6 +113,15 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+func TestLocked(t *testing.T) {
+	locked := true
+	d, h := newDevice(t, Options{Locked: func() bool { return locked }}), newHost(t)
+	d.must(h, codeLocked, "Backup")
+	locked = false
+	d.must(h, 0, "Backup")
+	d.clean()
+}
+
 // TestCutEverywhere cuts a run after ever more bytes; the next run is always
 // complete.
 func TestCutEverywhere(t *testing.T) {

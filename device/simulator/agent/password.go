@@ -15,7 +15,7 @@ func (t *talk) changePassword(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := t.at(StepBegin); err != nil {
+	if err := t.unlocked(); err != nil {
 		return err
 	}
 	old, next := textOf(request["OldPassword"]), textOf(request["NewPassword"])

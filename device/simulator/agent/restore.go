@@ -66,7 +66,7 @@ func (t *talk) restore(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := t.at(StepBegin); err != nil {
+	if err := t.unlocked(); err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp(t.agent.opts.StateDir, "run-")
@@ -347,11 +347,13 @@ func (r *restore) check(rec *mobilesync.Record, sum [sha1.Size]byte) error {
 
 // applications counts the apps that the host told the device to fetch again.
 func (r *restore) applications() {
-	if r.agent.opts.Applications == nil {
-		return
+	var raw []byte
+	ok := r.agent.opts.Applications != nil
+	if ok {
+		raw, ok = r.agent.opts.Applications()
 	}
-	raw, ok := r.agent.opts.Applications()
 	if !ok {
+		r.agent.note(r.run, func(run *Run) { run.Applications = -1 })
 		return
 	}
 	apps, err := plist.Dict(raw)

@@ -372,7 +372,7 @@ func describe(code int64) string {
 		{codeNoBackup, "No complete backup"},
 		{codeDamaged, "Backup damaged"},
 		{codePassword, "Invalid password"},
-		{208, "Device locked"},
+		{codeLocked, "Device locked"},
 		{210, "No account"},
 		{212, "Setup is not finished"},
 		{241, "Protection class is not available"},

@@ -31,6 +31,7 @@ const (
 	codeNoBackup     = 204
 	codeDamaged      = 205
 	codePassword     = 207
+	codeLocked       = 208
 )
 
 // failure is an error that the host is told in the Response.
@@ -140,11 +141,24 @@ func (t *talk) operate(name string, request map[string]any) error {
 		err = t.changePassword(request)
 	case "Info", "List", "Unback", "Extract":
 		err = t.outdated(request)
+	case "EnableCloudBackup", "EraseDevice", "Remove":
+		err = fail(codeGeneric, "%s is not supported", name)
 	default:
 		t.agent.violate("an operation %q", name)
 		err = fail(codeGeneric, "%q is not supported", name)
 	}
 	return t.finish(err)
+}
+
+// unlocked begins an operation that needs the device's files.
+func (t *talk) unlocked() error {
+	if err := t.at(StepBegin); err != nil {
+		return err
+	}
+	if t.agent.opts.Locked != nil && t.agent.opts.Locked() {
+		return fail(codeLocked, "%s", describe(codeLocked))
+	}
+	return nil
 }
 
 // outdated is what came of operations that look for the manifest of iOS 9.

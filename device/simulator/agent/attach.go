@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"context"
+	"net"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/simulator"
+)
+
+// What a backup has to do with the rest of a device.
+const (
+	willEncrypt         = "WillEncrypt"
+	domainChanged       = "com.apple.mobile.backup.domain_changed"
+	restoreApplications = "/iTunesRestore/RestoreApplications.plist"
+)
+
+// Attach gives a simulated device a backup agent. Whose backups it makes is
+// what the device says of itself; whether they are encrypted is told to lockdown
+// and, when it changes, to whoever listens. What is wrong with a host stands in
+// the device's Violations, too. A device that nobody has unlocked since it was
+// switched on answers with 208.
+func Attach(d *simulator.Device, o Options) (*Agent, error) {
+	text := func(key string) string {
+		s, _ := d.Value("", key).(string)
+		return s
+	}
+	if o.Device.UDID == "" {
+		o.Device = mobilesync.Device{UDID: d.UDID(), Name: d.Name(), ProductType: text("ProductType"), ProductVersion: text("ProductVersion"),
+			BuildVersion: text("BuildVersion"), SerialNumber: text("SerialNumber")}
+	}
+	told := o.OnEncryption
+	o.OnEncryption = func(on bool) {
+		d.SetValue(simulator.DomainBackup, willEncrypt, on)
+		d.Notify(domainChanged)
+		if told != nil {
+			told(on)
+		}
+	}
+	if o.Applications == nil {
+		o.Applications = func() ([]byte, bool) { return d.ReadFile(restoreApplications) }
+	}
+	if o.Locked == nil {
+		o.Locked = func() bool { return d.Lock() == simulator.NotYetUnlocked }
+	}
+	seen := o.OnViolation
+	o.OnViolation = func(text string) {
+		d.Violate("%s: %s", simulator.MobileBackup2, text)
+		if seen != nil {
+			seen(text)
+		}
+	}
+	a, err := New(o)
+	if err != nil {
+		return nil, err
+	}
+	d.SetValue(simulator.DomainBackup, willEncrypt, a.WillEncrypt())
+	d.Handle(simulator.MobileBackup2, func(ctx context.Context, conn net.Conn) {
+		if err := a.Serve(ctx, conn); err != nil {
+			d.Log(simulator.MobileBackup2, "ended", err.Error())
+		}
+	})
+	return a, nil
+}
