@@ -28,6 +28,8 @@ type host struct {
 	files map[string][]byte // by path
 	free  int64
 
+	patience time.Duration // with the device
+
 	log     []string          // names of requests
 	mangle  map[string]string // path → what is sent in place of the content
 	hide    map[string]bool   // names left out of listings
@@ -37,7 +39,7 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	return &host{t: t, files: map[string][]byte{}, free: 1 << 40, mangle: map[string]string{}, hide: map[string]bool{}, status: map[string]int64{}}
+	return &host{t: t, files: map[string][]byte{}, free: 1 << 40, patience: 10 * time.Second, mangle: map[string]string{}, hide: map[string]bool{}, status: map[string]int64{}}
 }
 
 var errBadPath = errors.New("a path that leads outside")
@@ -88,7 +90,7 @@ func (h *host) move(from, to string, keep bool) error {
 // request serves one operation and returns its Response.
 func (h *host) request(conn net.Conn, request map[string]any) (map[string]any, error) {
 	defer conn.Close()
-	l := devicelink.New(conn, devicelink.Options{Busy: 10 * time.Second, Idle: 10 * time.Second, Write: 10 * time.Second})
+	l := devicelink.New(conn, devicelink.Options{Busy: h.patience, Idle: h.patience, Write: h.patience})
 	if _, err := l.AcceptVersion(); err != nil {
 		return nil, err
 	}
@@ -228,7 +230,7 @@ func (h *host) upload(l *devicelink.Conn) error {
 			return err
 		}
 		if err == nil {
-			h.files[to] = b.Bytes()
+			h.files[to] = bytes.Clone(b.Bytes())
 		}
 	}
 	if code, ok := h.status["DLMessageUploadFiles"]; ok {
@@ -265,6 +267,7 @@ var days = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	daysDir = dir
 	s, err := synthetic.New(synthetic.Config{Seed: 5, StateDir: dir})
 	if err != nil {
 		return dir, err
@@ -282,10 +285,13 @@ var days = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// daysDir is to be removed at the end; empty if no test needed it.
+var daysDir string
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := days(); err == nil {
-		os.RemoveAll(dir)
+	if daysDir != "" {
+		os.RemoveAll(daysDir)
 	}
 	os.Exit(code)
 }

@@ -23,9 +23,10 @@ func TestMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, h := &device{t: t, next: 1}, newHost(t)
-	if d.Agent, err = New(Options{Content: content, StateDir: dir, Patience: time.Minute}); err != nil {
+	if d.Agent, err = New(Options{Content: content, StateDir: dir, Patience: 10 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
+	h.patience = 10 * time.Minute
 	run := d.must(h, 0, "Backup")
 	if run.Files != n || !run.Full {
 		t.Errorf("%+v", run)
