@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -57,7 +56,7 @@ var errStop = errors.New("stop")
 
 type walker struct {
 	ctx    context.Context
-	folder *folder
+	folder source
 	yield  func(File, error) bool
 	wg     sync.WaitGroup
 }
@@ -181,7 +180,7 @@ func oddType(mode fs.FileMode) string {
 // OpenFile opens a regular file inside the backup folder for reading; path is
 // relative and slash-separated, as in File. It fails on anything but a regular
 // file, passes no symbolic link anywhere on the way, and does not block.
-func (b *Backup) OpenFile(path string) (*os.File, error) {
+func (b *Backup) OpenFile(path string) (Content, error) {
 	if err := CheckPath(path); err != nil {
 		return nil, fmt.Errorf("open file of %s: %w", b.dir, err)
 	}

@@ -25,6 +25,28 @@ var (
 	errLink       = errors.New("a part of the path is a symbolic link or not a folder")
 )
 
+// source is where a backup lies.
+type source interface {
+	// open opens a regular file for reading, and nothing else.
+	open(path string) (Content, stat, error)
+	// lstat does not follow links.
+	lstat(path string) (stat, error)
+	// list returns the entries of a directory, in no order; "" is the top.
+	list(path string) ([]entry, error)
+	Close() error
+}
+
+// diskFolder is a folder as a source.
+type diskFolder struct{ *folder }
+
+func (d diskFolder) open(path string) (Content, stat, error) {
+	f, st, err := d.folder.open(path)
+	if err != nil {
+		return nil, st, err
+	}
+	return f, st, nil
+}
+
 // entry is one name of a directory.
 type entry struct {
 	name string
@@ -34,7 +56,7 @@ type entry struct {
 
 // readSmall returns the whole content of a regular file of at most limit
 // bytes, and its attributes as they were when it was opened.
-func (f *folder) readSmall(path string, limit int64) ([]byte, stat, error) {
+func readSmall(f source, path string, limit int64) ([]byte, stat, error) {
 	file, st, err := f.open(path)
 	if err != nil {
 		return nil, stat{}, err
@@ -54,7 +76,7 @@ func (f *folder) readSmall(path string, limit int64) ([]byte, stat, error) {
 }
 
 // exists reports whether path is there, as anything.
-func (f *folder) exists(path string) (bool, error) {
+func exists(f source, path string) (bool, error) {
 	_, err := f.lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil

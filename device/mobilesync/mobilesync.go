@@ -24,7 +24,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -78,7 +77,7 @@ func (l Layout) String() string {
 // Backup is one backup folder. Its methods may be called at the same time.
 type Backup struct {
 	dir    string
-	folder *folder
+	folder source
 
 	layout   Layout
 	device   Device
@@ -134,10 +133,14 @@ func Open(ctx context.Context, dir string) (*Backup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open backup: %w", withHint(err))
 	}
-	b := &Backup{dir: real, folder: folder, faults: map[string]error{}, seen: map[string]fingerprint{}}
-	if err := b.read(filepath.Base(filepath.Clean(dir))); err != nil {
+	return openSource(diskFolder{folder}, real, filepath.Base(filepath.Clean(dir)))
+}
+
+func openSource(folder source, dir, name string) (*Backup, error) {
+	b := &Backup{dir: dir, folder: folder, faults: map[string]error{}, seen: map[string]fingerprint{}}
+	if err := b.read(name); err != nil {
 		folder.Close()
-		return nil, fmt.Errorf("open backup %s: %w", real, err)
+		return nil, fmt.Errorf("open backup %s: %w", dir, err)
 	}
 	return b, nil
 }
@@ -159,7 +162,7 @@ func (b *Backup) read(name string) error {
 		keys   []string
 		values *values
 	}{{StatusPlist, statusKeys, &b.status}, {ManifestPlist, manifestKeys, &b.manifest}, {InfoPlist, infoKeys, &b.info}} {
-		data, st, err := b.folder.readSmall(list.name, MaxPlist)
+		data, st, err := readSmall(b.folder, list.name, MaxPlist)
 		*list.values = values{}
 		if err == nil {
 			found = true
@@ -270,7 +273,7 @@ func (b *Backup) StatusUUID() string { return clean(b.status.text("UUID")) }
 
 // OpenManifest opens Manifest.db or Manifest.mbdb as it is on disk, and returns
 // its size in bytes.
-func (b *Backup) OpenManifest() (*os.File, int64, error) {
+func (b *Backup) OpenManifest() (Content, int64, error) {
 	name := ManifestDB
 	switch b.layout {
 	case Flat:

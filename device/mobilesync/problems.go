@@ -49,7 +49,7 @@ func (b *Backup) Problems(ctx context.Context) ([]Problem, error) {
 	add := func(kind ProblemKind, fatal bool, format string, args ...any) {
 		out = append(out, Problem{kind, fatal, fmt.Sprintf(format, args...)})
 	}
-	snapshot, err := b.folder.exists(snapshotDir)
+	snapshot, err := exists(b.folder, snapshotDir)
 	if err != nil {
 		return nil, fmt.Errorf("judge backup %s: %w", b.dir, err)
 	}
@@ -114,7 +114,7 @@ func (b *Backup) judgeManifest(add addProblem) {
 	case Flat:
 		name = ManifestMBDB
 	case Hashed:
-		if there, err := b.folder.exists(ManifestMBDB); there && err == nil {
+		if there, err := exists(b.folder, ManifestMBDB); there && err == nil {
 			add(ProblemBoth, false, "both Manifest.db and Manifest.mbdb are there; Manifest.db counts")
 		}
 	}

@@ -47,7 +47,7 @@ func (b *Backup) CheckStable(ctx context.Context) error {
 }
 
 func (b *Backup) checkStable(ctx context.Context) error {
-	there, err := b.folder.exists(snapshotDir)
+	there, err := exists(b.folder, snapshotDir)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (b *Backup) checkStable(ctx context.Context) error {
 
 func (b *Backup) fingerprint(name string, withHash bool) (fingerprint, error) {
 	if withHash {
-		data, st, err := b.folder.readSmall(name, MaxPlist)
+		data, st, err := readSmall(b.folder, name, MaxPlist)
 		if data == nil {
 			data = []byte{}
 		}

@@ -29,6 +29,8 @@ type ImportOptions struct {
 	Program         string // name and version, for the record
 	Workers         int    // goroutines that read, at least 1
 	Progress        *Progress
+	// Received is for a backup that a device has just sent; nil for a folder.
+	Received *Received
 }
 
 // ImportResult says what Import did.
@@ -82,6 +84,9 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Import
 	}
 	opts.Progress.enter("reading manifest")
 	if err := im.list(ctx); err != nil {
+		return nil, err
+	}
+	if err := im.lacking(); err != nil {
 		return nil, err
 	}
 	if err := im.findParent(ctx); err != nil {
@@ -143,6 +148,10 @@ func (im *importer) judge(ctx context.Context) error {
 // findParent looks for the snapshot that this backup most likely continues: of
 // the same device, preferably from the same folder, the one stored last.
 func (im *importer) findParent(ctx context.Context) error {
+	if im.opts.Received != nil {
+		im.parent = im.opts.Received.Parent
+		return nil
+	}
 	list, _, err := im.r.Snapshots(ctx)
 	if err != nil {
 		return err
@@ -167,6 +176,9 @@ func (im *importer) findParent(ctx context.Context) error {
 }
 
 func (im *importer) source() repo.Source {
+	if im.opts.Received != nil {
+		return im.opts.Received.Source
+	}
 	dir := im.b.Dir()
 	return repo.Source{
 		Kind: repo.FromFolder, Path: dir, Folder: filepath.Base(dir),
@@ -178,6 +190,9 @@ func (im *importer) source() repo.Source {
 func (im *importer) store(ctx context.Context) error {
 	w := im.r.NewWriter(ctx)
 	defer w.Close()
+	if im.opts.Received != nil {
+		w.Continue(im.opts.Received.Before)
+	}
 	root, err := im.content(ctx, w)
 	if err != nil {
 		return err

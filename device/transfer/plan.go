@@ -174,7 +174,13 @@ func (im *importer) plan(ctx context.Context, hand func(*batch) error) error {
 		if err != nil {
 			return err
 		}
+		held, herr := im.takeHeld(ctx, &e, im.items[i].record)
+		if herr != nil {
+			return herr
+		}
 		switch {
+		case held:
+			im.opts.Progress.Bytes.Add(stat.size)
 		case e.Kind == tree.Dir || stat.size == 0:
 		case more && !im.opts.Rescan && unchanged(old, &e, stat) && im.sameForm(old, &e, im.items[i].record) && im.stored(ctx, &old.Content):
 			e.Content, e.Seal = old.Content, old.Seal

@@ -112,7 +112,7 @@ func (im *importer) opening(path string, err error) error {
 // sourceReader reads no more of a file than was listed, so that one that grows
 // for ever ends, and keeps its errors apart from those of storing.
 type sourceReader struct {
-	f    *os.File
+	f    mobilesync.Content
 	size int64 // as listed
 	left int64
 	p    *Progress
