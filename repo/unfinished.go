@@ -54,6 +54,9 @@ type Unfinished struct {
 
 	// Parent is the snapshot that the device continues, nil for none.
 	Parent *FileID `json:"parent,omitempty"`
+	// Full says that the device was shown nothing of the parent and sends
+	// everything.
+	Full bool `json:"full,omitempty"`
 	// Parts are roots of trees with the files; those of later parts replace
 	// equal paths of earlier ones.
 	Parts []chunk.ID `json:"parts"`
@@ -62,6 +65,9 @@ type Unfinished struct {
 
 	Files int64 `json:"files"` // in all parts, without those that were replaced
 	Bytes int64 `json:"bytes"`
+	// Spooled counts files that wait outside of the repository, for keys that
+	// come at the end, on the computer that received them.
+	Spooled int64 `json:"spooled,omitempty"`
 
 	NewChunks   int64 `json:"new_chunks"` // see Snapshot
 	NewBytes    int64 `json:"new_bytes"`
