@@ -102,6 +102,9 @@ func (n *names) setOld(old *set) {
 		n.others[path] = other{old: e}
 	}
 	for b := range 256 {
+		if old.flat {
+			break
+		}
 		if dir := byteName(byte(b)); old.first[b] < old.first[b+1] {
 			if _, ok := n.dirs[dir]; !ok {
 				n.dirs[dir] = tree.Entry{Path: dir, Kind: tree.Dir, Mode: dirMode}
