@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"sort"
+	"sync"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
@@ -25,6 +26,10 @@ type content struct {
 	ids  []chunk.ID
 	ends []int64 // offsets behind the chunks
 	pos  int64
+
+	mu   sync.Mutex // guards the chunk used last: getting one checks all of it
+	last int        // its number and 1; 0 for none
+	data []byte
 }
 
 // openContent reads where the chunks of a content lie. They stay where they
@@ -68,7 +73,7 @@ func (f *content) ReadAt(p []byte, off int64) (int, error) {
 		if i == len(f.ends) {
 			return n, io.EOF
 		}
-		data, err := f.r.Chunk(f.ctx, f.ids[i])
+		data, err := f.chunk(i)
 		if err != nil {
 			return n, err
 		}
@@ -77,6 +82,22 @@ func (f *content) ReadAt(p []byte, off int64) (int, error) {
 		off += int64(m)
 	}
 	return n, nil
+}
+
+func (f *content) chunk(i int) ([]byte, error) {
+	if err := f.ctx.Err(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last == i+1 {
+		return f.data, nil
+	}
+	data, err := f.r.Chunk(f.ctx, f.ids[i])
+	if err == nil {
+		f.last, f.data = i+1, data
+	}
+	return data, err
 }
 
 // Read implements io.Reader. It gives no more than what one chunk has: the

@@ -26,14 +26,17 @@ func (n *Run) open(ctx context.Context, p string) (io.ReadCloser, error) {
 	switch {
 	case !ok:
 		return nil, fmt.Errorf("open %s: %w", p, fs.ErrNotExist)
-	case f.entry != nil:
-		return openEntry(ctx, n.r, f.entry)
 	case f.file == nil:
-		e, err := n.names.old.entry(ctx, f.blob)
-		if err != nil {
-			return nil, err
+		e := f.entry
+		if e == nil {
+			var err error
+			if e, err = n.names.old.entry(ctx, f.blob); err != nil {
+				return nil, err
+			}
 		}
-		return openEntry(ctx, n.r, e)
+		as := *e
+		as.ModTime = n.now.UnixNano() // what lists say, too
+		return openEntry(ctx, n.r, &as)
 	case f.file.state&spooled != 0:
 		section, err := n.spool.section(f.file.at, f.file.size)
 		if err != nil {

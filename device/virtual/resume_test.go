@@ -65,6 +65,9 @@ func TestResume(t *testing.T) {
 				{"manifests", 1, 8}, {"move", 1, 3}, {"move", 7, 3}, {"finish", 1, 3}, {"verified", 1, 3},
 			} {
 				for _, killed := range []bool{false, true} {
+					if testing.Short() && (killed == opts.Encrypted || c.n == 1) {
+						continue
+					}
 					be := base.Clone()
 					p := newPhone(s.phone.dir)
 					p.step = breakAt(c.step, c.n)

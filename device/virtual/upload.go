@@ -148,6 +148,9 @@ func (u *upload) Write(p []byte) (int, error) {
 		u.stream(bytes.NewReader(u.n.buf))
 	}
 	n, err := u.pipe.Write(p)
+	if errors.Is(err, io.ErrClosedPipe) && u.ctx.Err() != nil {
+		err = context.Cause(u.ctx)
+	}
 	return n, noSpace(err)
 }
 
