@@ -133,11 +133,11 @@ func TestOurHostAttacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range Attacks() {
-		if strings.HasPrefix(name, "endless-") || strings.HasPrefix(name, "frame-") || strings.HasPrefix(name, "name-") || strings.HasPrefix(name, "message-") {
-			continue // these take their time; the host's own tests have them
+		if name == "endless-names" || testing.Short() && framingAttacks()[name] != nil {
+			continue // empty files under good names are none of its business
 		}
 		before := len(h.files)
-		if err := d.SetScript(Script{{At: StepStatus, Do: Attack, Name: name}, {At: StepScan, Do: Fail, Code: 202}}); err != nil {
+		if err := d.SetScript(Script{{At: StepStatus, Do: Attack, Name: name, Bytes: 500}, {At: StepScan, Do: Fail, Code: 202}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.oursBackup(h); err == nil {
