@@ -31,6 +31,9 @@ type bench struct {
 
 func newBench(t *testing.T, o agent.Options) *bench {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("whole backups by another program")
+	}
 	if _, err := exec.LookPath("idevicebackup2"); err != nil {
 		if os.Getenv("SNAP_TEST_INTEROP") != "" {
 			t.Fatal("idevicebackup2 (libimobiledevice-utils) is missing")

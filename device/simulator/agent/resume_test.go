@@ -41,8 +41,8 @@ func TestResume(t *testing.T) {
 				{"verify=cut", ""},
 			} {
 				t.Run(fmt.Sprintf("%s/%s/%t", c.fault, password, incremental), func(t *testing.T) {
-					if testing.Short() && (password != "") == incremental {
-						t.Skip("half of the cases are enough for now")
+					if testing.Short() && (password == "" || !incremental) {
+						t.Skip("the hardest cases are enough for now")
 					}
 					d, h := newDevice(t, Options{Password: password}), newHost(t)
 					if incremental {
