@@ -14,6 +14,7 @@ type gate struct {
 	mu      sync.Mutex
 	waiting bool
 	stopped bool
+	done    <-chan struct{} // of the caller's context
 	latest  time.Time // no deadline is later; zero for no such limit
 }
 
@@ -26,7 +27,20 @@ func (g *gate) wait(waiting bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = waiting
+	select {
+	case <-g.done: // a fast device could ask much before stop is called
+		g.stopped = true
+	default:
+	}
 	return !g.stopped
+}
+
+// until makes the session stop when done is closed, at the latest when stop is
+// called.
+func (g *gate) until(done <-chan struct{}) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.done = done
 }
 
 // stop wakes the session, now or as soon as it waits.

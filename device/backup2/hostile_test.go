@@ -185,7 +185,9 @@ func TestCancelAnywhere(t *testing.T) {
 		}
 		begin := time.Now()
 		err = s.Backup(ctx, BackupRequest{UDID: udid}, m, nil)
-		if !errors.Is(err, ErrCancelled) || !errors.Is(err, because) || m.calls > n+8 || m.open != 0 {
+		cancelled := errors.Is(err, ErrCancelled) && errors.Is(err, because)
+		// After the last call the device may have been faster.
+		if !cancelled && (err != nil || n < calls) || m.calls > n+8 || m.open != 0 {
 			t.Errorf("ended at call %d: %v, %d calls, %d uploads open", n, err, m.calls, m.open)
 		}
 		if took := time.Since(begin); took > 3*time.Second {

@@ -164,6 +164,7 @@ func readResponse(m devicelink.Message) (response, bool, error) {
 // returns is that of the work on the Folder. end must be called.
 func (s *Session) guard(ctx context.Context) (work context.Context, end func()) {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.gate.until(ctx.Done())
 	done, finished := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(finished)
