@@ -71,7 +71,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.SetOutput(stderr)
 	f.IntVar(&c.days, "days", 8, "days of the series")
 	f.IntVar(&c.series.Devices, "devices", 2, "devices of the series")
-	scale := f.String("scale", "small", "tiny, small, medium or large: 3 MB, 60 MB, 600 MB or 3 GB a device")
+	scale := f.String("scale", "small", "tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files a device")
 	encrypt := f.String("encrypt", "none", "devices that encrypt: none, all or alternate")
 	f.Uint64Var(&c.series.Seed, "seed", 1, "equal seeds make equal folders")
 	f.BoolVar(&c.series.CompactDBs, "compact", false, "databases as compacted copies, so that pages move")

@@ -57,7 +57,7 @@ func (a *app) generateCommand() *cobra.Command {
 	f.Uint64Var(&conf.Seed, "seed", 1, "equal seeds make equal folders")
 	f.IntVar(&conf.Devices, "devices", 2, "how many devices")
 	f.IntVar(&days, "days", 1, "how many days to go through")
-	f.StringVar(&scale, "scale", "small", "tiny, small, medium or large: 3 MB, 60 MB, 600 MB or 3 GB a device")
+	f.StringVar(&scale, "scale", "small", "tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files a device")
 	f.StringVar(&encryption, "encrypt", "none", "which devices encrypt: none, all or alternate")
 	f.StringVar(&conf.Password, "backup-password", synthetic.DefaultPassword, "of devices that encrypt")
 	f.BoolVar(&conf.CompactDBs, "compact", false, "databases as compacted copies, so that pages move")

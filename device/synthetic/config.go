@@ -15,9 +15,10 @@ const (
 	Small               // about 60 MB in 2,500 files
 	Medium              // about 600 MB in 20,000 files
 	Large               // about 3 GB in 60,000 files
+	Crowd               // about 530 MB in 100,000 files, nearly all of them small
 )
 
-var scaleNames = []string{"tiny", "small", "medium", "large"}
+var scaleNames = []string{"tiny", "small", "medium", "large", "crowd"}
 
 // String returns the name that ParseScale takes.
 func (s Scale) String() string {
@@ -27,14 +28,14 @@ func (s Scale) String() string {
 	return scaleNames[s]
 }
 
-// ParseScale reads "tiny", "small", "medium" or "large".
+// ParseScale reads "tiny", "small", "medium", "large" or "crowd".
 func ParseScale(name string) (Scale, error) {
 	for i, n := range scaleNames {
 		if n == name {
 			return Scale(i), nil
 		}
 	}
-	return 0, fmt.Errorf("synthetic: no scale %q: want tiny, small, medium or large", name)
+	return 0, fmt.Errorf("synthetic: no scale %q: want tiny, small, medium, large or crowd", name)
 }
 
 // Encryption says which devices make encrypted backups.
@@ -95,7 +96,7 @@ func (c Config) complete() (Config, error) {
 	if c.Devices < 0 || c.Devices > maxDevices {
 		return c, fmt.Errorf("%w: %d devices, want 1 to %d", errConfig, c.Devices, maxDevices)
 	}
-	if c.Scale < Tiny || c.Scale > Large {
+	if c.Scale < Tiny || c.Scale > Crowd {
 		return c, fmt.Errorf("%w: %v", errConfig, c.Scale)
 	}
 	if c.PasswordChangeDay > 0 && c.NewPassword == "" {
@@ -163,5 +164,12 @@ var shapes = [...]shape{
 		messages: 200000, assets: 80000, chats: 120000, health: 500000, visits: 25000, notes: 4000, calls: 5000, contacts: 1200,
 		photosPerDay: 10, messagesPerDay: 600, chatsPerDay: 500, healthPerDay: 3000, visitsPerDay: 400,
 		plistsPerDay: 250, cachesPerDay: 250, logLines: 600, iconSize: 9 << 10, keychain: 480 << 10,
+	},
+	Crowd: {
+		apps: 1000, plistsPerApp: 45, cachesPerApp: 54, homePlists: 1500, logs: 60,
+		photos: 60, photoMin: 50 << 10, photoMax: 1200 << 10, thumb: 12 << 10, videos: 1, videoSize: 3 << 20, attachments: 30,
+		messages: 8000, assets: 3000, chats: 5000, health: 20000, visits: 2000, notes: 200, calls: 400, contacts: 250,
+		photosPerDay: 2, messagesPerDay: 80, chatsPerDay: 60, healthPerDay: 300, visitsPerDay: 60,
+		plistsPerDay: 250, cachesPerDay: 250, logLines: 200, iconSize: 2 << 10, keychain: 480 << 10,
 	},
 }
