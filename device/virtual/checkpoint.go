@@ -31,6 +31,7 @@ type checkpoint struct {
 
 	unsaved int  // names taken out since the last save
 	all     bool // the next save is to have all names
+	rest    bool // the one before files move is: the record lacks earlier names
 }
 
 const (
@@ -91,14 +92,17 @@ func (n *Run) unsaveAll(ctx context.Context) error {
 		if err := n.spool.forgetAll(); err != nil {
 			return n.fail(err)
 		}
+		for i := range n.names.files {
+			n.names.files[i].state &^= saved
+		}
 	}
 	return n.unsaveParts(ctx)
 }
 
-// unsaveParts durably empties the record.
+// unsaveParts durably empties the record. What is in the spool stays.
 func (n *Run) unsaveParts(ctx context.Context) error {
 	for i := range n.names.files {
-		if f := &n.names.files[i]; f.state&spooled == 0 || !n.checkpoint.all {
+		if f := &n.names.files[i]; f.state&spooled == 0 {
 			f.state &^= saved
 		}
 	}
@@ -139,15 +143,18 @@ func (n *Run) setStatus(ctx context.Context, s status) error {
 	c := &n.checkpoint
 	switch {
 	case before.run != "" && before.run != s.run && n.resumed != (Resumed{}):
-		// Not the run that broke off: everything comes again.
-		if err := n.unsaveAll(ctx); err != nil {
+		// Another run than the one that broke off. It may send everything again,
+		// or go on with what is there: that is not known before files move. Until
+		// then the record has what this run brings.
+		if err := n.unsaveParts(ctx); err != nil {
 			return err
 		}
-		c.frozen, c.fresh = false, []string{mobilesync.StatusPlist}
+		c.frozen, c.rest, c.fresh = false, true, []string{mobilesync.StatusPlist}
 	case c.frozen:
 		return nil
 	}
 	if s.state == stateMoving {
+		c.all = c.all || c.rest
 		// All files and both manifests are here.
 		if err := n.save(ctx); err != nil {
 			return err

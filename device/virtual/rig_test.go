@@ -537,3 +537,11 @@ func importFolder(t testing.TB, r *repo.Repo, p *phone) {
 		t.Fatal(err)
 	}
 }
+
+// copyFolder copies a backup folder.
+func copyFolder(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}

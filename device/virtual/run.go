@@ -125,8 +125,9 @@ type Run struct {
 
 var _ backup2.Folder = (*Run)(nil)
 
-// NewRun begins a backup of a device. The repository's index must have been
-// loaded. The device continues from the last complete snapshot that the
+// NewRun begins a backup of a device. The caller holds a lock of the repository
+// for writing until the run has ended, and has loaded the index after that: else
+// a prune could remove what has been received. The device continues from the last complete snapshot that the
 // repository has of it, wherever that came from, and from what an interrupted
 // run has left.
 //
