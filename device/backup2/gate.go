@@ -15,7 +15,7 @@ type gate struct {
 	waiting bool
 	stopped bool
 	done    <-chan struct{} // of the caller's context
-	latest  time.Time // no deadline is later; zero for no such limit
+	latest  time.Time       // no deadline is later; zero for no such limit
 }
 
 // past is a deadline that ends what is waiting.

@@ -43,11 +43,13 @@ type ImportResult struct {
 	ReadBytes int64          `json:"read_bytes"`
 	// Of an unlocked backup: files that are stored as what they hold, and
 	// those that had to be stored sealed.
-	Unsealed  int64                 `json:"unsealed_files"`
-	Raw       map[RawReason]int64   `json:"raw_files,omitempty"`
-	Skipped   []string              `json:"skipped"`  // entries left out, with the reason
-	Problems  []Problem             `json:"problems"` // of the folder
-	Report    *mobilesync.Report    `json:"report"`   // files against manifest; null if that is unreadable
+	Unsealed int64               `json:"unsealed_files"`
+	Raw      map[RawReason]int64 `json:"raw_files,omitempty"`
+	Skipped  []string            `json:"skipped"`  // entries left out, with the reason
+	Problems []Problem           `json:"problems"` // of the folder
+	// Report is null if the manifest is unreadable, or nothing has changed
+	// since the last import, so that it was not read.
+	Report    *mobilesync.Report    `json:"report"` // files against manifest
 	Anomalies *mobilesync.Anomalies `json:"anomalies"`
 }
 
@@ -75,28 +77,41 @@ func (e *IncompleteError) Is(target error) bool { return target == ErrIncomplete
 // have been loaded. After an error no snapshot was made; content that had been
 // stored by then is found again by the next run.
 func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts ImportOptions) (*ImportResult, error) {
-	if opts.Progress == nil {
-		opts.Progress = &Progress{}
+	im := newImporter(r, b, opts)
+	same, err := im.look(ctx)
+	if err == nil {
+		err = im.store(ctx, same)
 	}
-	im := &importer{r: r, b: b, opts: opts, res: &ImportResult{Skipped: []string{}, Problems: []Problem{}}}
-	if err := im.judge(ctx); err != nil {
-		return nil, err
-	}
-	opts.Progress.enter("reading manifest")
-	if err := im.list(ctx); err != nil {
-		return nil, err
-	}
-	if err := im.lacking(); err != nil {
-		return nil, err
-	}
-	if err := im.findParent(ctx); err != nil {
-		return nil, err
-	}
-	opts.Progress.enter("reading files")
-	if err := im.store(ctx); err != nil {
+	if err != nil {
 		return nil, err
 	}
 	return im.res, nil
+}
+
+func newImporter(r *repo.Repo, b *mobilesync.Backup, opts ImportOptions) *importer {
+	if opts.Progress == nil {
+		opts.Progress = &Progress{}
+	}
+	return &importer{r: r, b: b, opts: opts, res: &ImportResult{Skipped: []string{}, Problems: []Problem{}}}
+}
+
+// look finds out what there is to store. It reports whether that is just what
+// the parent has.
+func (im *importer) look(ctx context.Context) (same bool, err error) {
+	if err := im.judge(ctx); err != nil {
+		return false, err
+	}
+	if err := im.findParent(ctx); err != nil {
+		return false, err
+	}
+	if same, err = im.same(ctx); err != nil || same {
+		return same, err
+	}
+	im.opts.Progress.enter("reading manifest")
+	if err := im.list(ctx); err != nil {
+		return false, err
+	}
+	return false, im.lacking()
 }
 
 // importer is one run of Import.
@@ -186,16 +201,22 @@ func (im *importer) source() repo.Source {
 	}
 }
 
-// store reads what is new and writes the snapshot.
-func (im *importer) store(ctx context.Context) error {
+// store reads what is new, unless all is the same as in the parent, and writes
+// the snapshot.
+func (im *importer) store(ctx context.Context, same bool) (err error) {
 	w := im.r.NewWriter(ctx)
 	defer w.Close()
 	if im.opts.Received != nil {
 		w.Continue(im.opts.Received.Before)
 	}
-	root, err := im.content(ctx, w)
-	if err != nil {
-		return err
+	var root rootID
+	if same {
+		root = im.parent.Root
+	} else {
+		im.opts.Progress.enter("reading files")
+		if root, err = im.content(ctx, w); err != nil {
+			return err
+		}
 	}
 	im.opts.Progress.enter("finishing")
 	if err := im.b.CheckStable(ctx); err != nil {

@@ -43,7 +43,13 @@ type batch struct {
 func (im *importer) list(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	walked := make(chan error, 1)
-	go func() { walked <- im.walk(inner) }()
+	go func() {
+		if im.items != nil { // same has looked
+			walked <- nil
+			return
+		}
+		walked <- im.walk(inner)
+	}()
 	err := im.readRecords(ctx)
 	if err != nil {
 		cancel()

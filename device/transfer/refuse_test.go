@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
@@ -164,21 +163,14 @@ func TestChangingIsRefused(t *testing.T) {
 				m := newMini(t)
 				store := memory.New()
 				createRepo(t, store)
-				// The snapshots are listed between the listing of the folder
-				// and the first file that is read.
-				changed := false
-				be := fault.New(store, fault.On(fault.List, "snapshots/", func(fault.Call) fault.Action {
-					if !changed {
-						changed = true
-						test.change(m, m.blob(domain, path))
-					}
-					return fault.Action{}
-				}))
-				r := mustOpen(t, be, 3)
-				res, err := importDir(r, m.dir, ImportOptions{Workers: 1, AllowIncomplete: allow})
-				if !changed {
-					t.Fatal("nothing was changed")
-				}
+				r := mustOpen(t, store, 3)
+				b, err := mobilesync.Open(t.Context(), m.dir)
+				m.check(err)
+				im := newImporter(r, b, ImportOptions{Workers: 1, AllowIncomplete: allow})
+				same, err := im.look(t.Context())
+				m.check(err)
+				test.change(m, m.blob(domain, path))
+				err = im.store(t.Context(), same)
 				if !allow {
 					if !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), m.dir) || len(fileNames(t, store, "snapshots/")) > 0 {
 						t.Errorf("got %v", err)
@@ -189,7 +181,7 @@ func TestChangingIsRefused(t *testing.T) {
 					t.Errorf("not taken: %v", err)
 					continue
 				}
-				s := res.Snapshot
+				s := im.res.Snapshot
 				if s.Complete || len(s.Problems) == 0 {
 					t.Errorf("complete is %v, problems %q", s.Complete, s.Problems)
 				}
@@ -206,7 +198,7 @@ func TestChangingIsRefused(t *testing.T) {
 				m.check(errors.Join(os.RemoveAll(filepath.Join(m.dir, "Snapshot")), os.RemoveAll(m.blob(domain, path))))
 				m.put(domain, path, []byte("at rest"))
 				m.finish(10)
-				res = mustImport(t, mustOpen(t, store, 4), m.dir, ImportOptions{})
+				res := mustImport(t, mustOpen(t, store, 4), m.dir, ImportOptions{})
 				if err := giveBack(mustOpen(t, store, 5), res.Snapshot, t.TempDir(), takePicture(t, m.dir)); err != nil {
 					t.Errorf("the next import: %v", err)
 				}
