@@ -147,9 +147,48 @@ func (r *Repo) Keys(ctx context.Context) ([]KeyInfo, error) {
 	return out, nil
 }
 
-// AddKey adds a key slot that opens with secret.
+// AddKey adds a key slot that opens with secret. If another one does already,
+// that is ErrKeyExists: removing one of them would not do what it seems to.
 func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) (FileID, error) {
+	if err := r.unusedSecret(ctx, secret, FileID{}); err != nil {
+		return FileID{}, err
+	}
 	return r.addSlot(ctx, secret, info)
+}
+
+// unusedSecret fails if a slot but the one given opens with a secret.
+func (r *Repo) unusedSecret(ctx context.Context, secret []byte, but FileID) error {
+	tried := 0
+	err := r.be.List(ctx, keysDir, func(f backend.Info) error {
+		id, err := fileID(f.Name)
+		if err != nil || id == but || tried >= maxSlots {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s, err := readSlot(ctx, r.be, f.Name)
+		if errors.Is(err, ErrDamaged) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		tried++
+		key, err := s.Open(secret)
+		if errors.Is(err, crypto.ErrWrongPassword) {
+			return nil
+		}
+		if err == nil {
+			key.Destroy()
+			err = fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("add a key: %w", err)
+	}
+	return nil
 }
 
 // deleteSlot removes a slot that may be gone already.
@@ -211,6 +250,9 @@ func (r *Repo) ChangePassword(ctx context.Context, secret []byte, kind crypto.Sl
 	}
 	info.Kind = kind
 	old := r.slot
+	if err := r.unusedSecret(ctx, secret, old); err != nil {
+		return FileID{}, err
+	}
 	id, err := r.addSlot(ctx, secret, info)
 	if err != nil {
 		return FileID{}, err

@@ -77,8 +77,8 @@ func TestAmbiguousKey(t *testing.T) {
 	ctx := context.Background()
 	r := open(t, tinyRepo(t))
 	// 17 keys cannot all begin with different digits.
-	for range 16 {
-		if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+	for i := range 16 {
+		if _, err := r.AddKey(ctx, fmt.Appendf(nil, "secret %d", i), testInfo); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -97,6 +97,28 @@ func TestAmbiguousKey(t *testing.T) {
 	}
 	if ambiguous == 0 {
 		t.Fatal("no two keys alike")
+	}
+}
+
+// Two slots with one secret would mislead whoever removes one of them.
+func TestKeyOfASecretThatIsThere(t *testing.T) {
+	ctx := context.Background()
+	r := open(t, tinyRepo(t))
+	if _, err := r.AddKey(ctx, testSecret, testInfo); !errors.Is(err, ErrKeyExists) {
+		t.Errorf("the secret in use: %v", err)
+	}
+	if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.ChangePassword(ctx, otherSecret, crypto.PasswordSlot); !errors.Is(err, ErrKeyExists) {
+		t.Errorf("change to the secret of another slot: %v", err)
+	}
+	if keys, err := r.Keys(ctx); err != nil || len(keys) != 2 {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
+	// Changing it to itself makes a fresh slot in place of the old one.
+	if _, err := r.ChangePassword(ctx, testSecret, crypto.PasswordSlot); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -82,8 +82,12 @@ func (e *LockedError) Error() string {
 	if l.State == LockBad {
 		return fmt.Sprintf("the repository has a damaged lock, %s", l.ID.Short())
 	}
-	return fmt.Sprintf("the repository is locked by %q, process %d of %s on %s, at work since %s",
-		l.What, l.Owner.PID, l.Owner.User, l.Owner.Host, l.Since.Local().Format(time.DateTime))
+	state := "that process is running"
+	if l.State != LockAlive {
+		state = "it last showed itself at " + l.Refreshed.Local().Format(time.TimeOnly)
+	}
+	return fmt.Sprintf("the repository is locked by %q, process %d of %s on %s, at work since %s; %s",
+		l.What, l.Owner.PID, l.Owner.User, l.Owner.Host, l.Since.Local().Format(time.DateTime), state)
 }
 
 // Is makes errors.Is(err, ErrLocked) true.

@@ -67,6 +67,8 @@ var (
 	ErrLastKey = errors.New("this is the last key: nobody could open the repository any more")
 	// ErrNoKey says that there is no such key slot.
 	ErrNoKey = errors.New("no such key")
+	// ErrKeyExists says that a secret opens a key slot already.
+	ErrKeyExists = errors.New("this password or key file opens the repository already")
 	// ErrLocked says that another process uses the repository. The error is a
 	// *LockedError.
 	ErrLocked = errors.New("the repository is locked")

@@ -20,7 +20,7 @@ fields. IDs may be cut short; a snapshot may be "latest", too.`,
 			if (argv[0] == "config") != (len(argv) == 1) {
 				return usageError{fmt.Errorf("usage: %s", cmd.UseLine())}
 			}
-			r, err := a.open(ctx)
+			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}

@@ -32,7 +32,7 @@ with 13.`,
 			if err != nil {
 				return err
 			}
-			r, err := a.open(ctx)
+			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}

@@ -81,6 +81,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 			err = errors.Join(err, os.RemoveAll(d.dir))
 		}
 	}()
+	defer d.a.releaseLock() // before the folder goes
 	if err := d.store(ctx); err != nil {
 		return err
 	}
@@ -128,6 +129,9 @@ func (d *demo) store(ctx context.Context) error {
 		return err
 	}
 	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, d.a.options); err != nil {
+		return err
+	}
+	if err := d.a.takeLock(ctx, d.repo, repo.LockWrite, "snap demo"); err != nil {
 		return err
 	}
 	folders := filepath.Join(d.dir, "Backup")

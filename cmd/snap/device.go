@@ -63,7 +63,7 @@ the newest; --untested keeps it all the same.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, d, err := a.openDevice(ctx, argv[0])
+			r, d, err := a.openDevice(cmd, repo.LockWrite, argv[0])
 			if err != nil {
 				return err
 			}
@@ -116,7 +116,7 @@ func (a *app) devicePasswordForgetCommand() *cobra.Command {
 		Short: "Remove the backup passwords of a device from the repository",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			r, d, err := a.openDevice(cmd.Context(), argv[0])
+			r, d, err := a.openDevice(cmd, repo.LockWrite, argv[0])
 			if err != nil {
 				return err
 			}
@@ -143,7 +143,7 @@ to restore from it.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, d, err := a.openDevice(ctx, argv[0])
+			r, d, err := a.openDevice(cmd, repo.LockRead, argv[0])
 			if err != nil {
 				return err
 			}
@@ -261,8 +261,9 @@ func (d *knownDevice) encrypted() []*repo.Snapshot {
 // openDevice opens the repository and finds a device in it by UDID or name. A
 // UDID that no snapshot has is taken as it is: the password may come before
 // the first backup.
-func (a *app) openDevice(ctx context.Context, device string) (*repo.Repo, *knownDevice, error) {
-	r, err := a.openIndexed(ctx)
+func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) (*repo.Repo, *knownDevice, error) {
+	ctx := cmd.Context()
+	r, err := a.openIndexed(cmd, kind)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -26,6 +26,7 @@ const (
 	exitError       = 1
 	exitUsage       = 2
 	exitNoRepo      = 10
+	exitInUse       = 11
 	exitWrongPass   = 12
 	exitDamaged     = 13
 	exitIncomplete  = 14
@@ -51,6 +52,8 @@ var kinds = []struct {
 	{is(context.Canceled), exitInterrupted, "what was stored so far is kept: run the same command again to go on"},
 	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},
 	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or make a repository with "snap init"`},
+	{is(repo.ErrLocked), exitInUse, `wait for it (--retry-lock 10m does), or see "snap unlock"; nothing was changed`},
+	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: what was stored is found, if it is still there"},
 	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with what was written down, group by group"},
 	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
 	{is(keybag.ErrWrongPassword), exitWrongBackup, "nothing was stored; try again (\"snap import --opaque\" stores the backup locked)"},
@@ -80,6 +83,7 @@ var kinds = []struct {
 	{is(errNothingThere), exitError, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
 	{is(repo.ErrLastKey), exitError, `add another key first, with "snap key add"`},
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
+	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},
 	{is(repo.ErrExists), exitExists, "use it as it is, or choose another folder"},
 	{is(transfer.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
@@ -170,6 +174,13 @@ func printLine(w io.Writer, v any) {
 	enc.SetEscapeHTML(false)
 	// There is nobody left to tell of a failure to write to standard error.
 	_ = enc.Encode(v)
+}
+
+// detail prints what only --verbose tells.
+func (a *app) detail(format string, args ...any) {
+	if a.verbose {
+		a.remark("%s", clean(fmt.Sprintf(format, args...)))
+	}
 }
 
 // remark prints something good to know, unless quiet.

@@ -47,7 +47,7 @@ is stored locked.`,
 			if err != nil {
 				return err
 			}
-			r, err := a.openIndexed(ctx)
+			r, err := a.openIndexed(cmd, repo.LockWrite)
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func (a *app) keyListCommand() *cobra.Command {
 		Short: "List the keys of the repository",
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := a.open(cmd.Context())
+			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}
@@ -88,7 +88,7 @@ keep it in a safe place. It can be typed wherever the password is asked for.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			r, err := a.open(ctx)
+			r, err := a.openLocked(cmd, repo.LockWrite)
 			if err != nil {
 				return err
 			}
@@ -137,7 +137,7 @@ func (a *app) keyRemoveCommand() *cobra.Command {
 		Short: "Remove a key",
 		Args:  args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, ids []string) error {
-			r, err := a.open(cmd.Context())
+			r, err := a.openLocked(cmd, repo.LockWrite)
 			if err != nil {
 				return err
 			}
@@ -160,7 +160,7 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			r, err := a.open(ctx)
+			r, err := a.openLocked(cmd, repo.LockWrite)
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 	"github.com/spf13/cobra"
 )
@@ -38,7 +39,7 @@ Snapshots that were stored locked know no domains; all files are under "-".`,
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, err := a.openIndexed(ctx)
+			r, err := a.openIndexed(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}

@@ -38,7 +38,7 @@ restores from it.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, err := a.openIndexed(ctx)
+			r, err := a.openIndexed(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}

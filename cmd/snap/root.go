@@ -28,6 +28,11 @@ type app struct {
 	keyFile         string
 	json            bool
 	quiet           bool
+	verbose         bool
+
+	lock      *repo.Lock // of the command that runs
+	noLock    bool
+	retryLock time.Duration
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -64,6 +69,8 @@ See "snap demo" for all of that without a device.`,
 	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` in place of a password")
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "tell more of what is done")
+	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, for others who lock the repository")
 	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")
 	root.AddGroup(
 		&cobra.Group{ID: "backup", Title: "Storing and giving back:"},
@@ -71,9 +78,9 @@ See "snap demo" for all of that without a device.`,
 		&cobra.Group{ID: "care", Title: "Looking after the repository:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"backup": {a.importCommand(), a.materializeCommand(), a.demoCommand()},
-		"see":    {a.devicesCommand(), a.snapshotsCommand(), a.lsCommand(), a.diffCommand(), a.statsCommand(), a.catCommand()},
-		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.checkCommand()},
+		"backup": {a.importCommand(), a.noLockFlag(a.materializeCommand()), a.demoCommand()},
+		"see":    {a.devicesCommand(), a.noLockFlag(a.snapshotsCommand()), a.noLockFlag(a.lsCommand()), a.noLockFlag(a.diffCommand()), a.noLockFlag(a.statsCommand()), a.noLockFlag(a.catCommand())},
+		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.noLockFlag(a.checkCommand()), a.unlockCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
@@ -141,7 +148,7 @@ func (a *app) location() (string, error) {
 	return "", usageError{errors.New("which repository? Use -r FOLDER or set SNAP_REPOSITORY")}
 }
 
-// open opens the repository without its index.
+// open opens the repository without a lock and without its index.
 func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	dir, err := a.location()
 	if err != nil {
@@ -174,21 +181,6 @@ func (a *app) tidy(ctx context.Context) {
 	if _, err := a.store.RemoveStale(ctx, time.Now().Add(-staleAfter)); err != nil && ctx.Err() == nil {
 		a.warn("%v", err)
 	}
-}
-
-// openIndexed opens the repository and loads its index.
-func (a *app) openIndexed(ctx context.Context) (*repo.Repo, error) {
-	r, err := a.open(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.LoadIndex(ctx); err != nil {
-		return nil, err
-	}
-	for _, err := range r.IndexDamage() {
-		a.warn("%v; \"snap check\" tells what that means", err)
-	}
-	return r, nil
 }
 
 func openError(dir string, err error) error {

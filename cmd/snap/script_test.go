@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,11 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/snap-backup/snap/repo/owner"
 )
 
 // TestMain lets the test binary be snap: under that name it runs the program,
@@ -52,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"damage": damageFile,
 			"tidy":   checkTidy,
 
+			"leave":    leaveLock,
 			"recovery": mistypeRecovery,
 			"only":     onlyFile,
 			"simulate": simulate,
@@ -274,6 +279,39 @@ func mistypeRecovery(ts *testscript.TestScript, _ bool, args []string) {
 		"slip":      wrong + key[1:],
 	} {
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text+"\n"), 0o600))
+	}
+}
+
+// leaveLock is "leave KIND AGE": a process on another computer holds a lock that
+// it refreshed that long ago.
+func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: leave KIND AGE")
+	}
+	age, err := time.ParseDuration(args[1])
+	ts.Check(err)
+	be, err := local.Open(ts.Getenv("SNAP_REPOSITORY"))
+	ts.Check(err)
+	r, err := repo.Open(context.Background(), be, []byte(ts.Getenv("SNAP_PASSWORD")), repo.Options{
+		Now:     func() time.Time { return time.Now().Add(-age) },
+		Refresh: -1,
+		Owner:   &owner.Owner{Host: "elsewhere", User: "anna", PID: 4711},
+	})
+	ts.Check(err)
+	// It stands alone for a moment, so that it can be made at all.
+	hidden := ts.MkAbs("locks-aside")
+	dir := filepath.Join(ts.Getenv("SNAP_REPOSITORY"), "locks")
+	aside := os.Rename(dir, hidden) == nil
+	_, err = r.Lock(context.Background(), repo.LockKind(args[0]), "snap test")
+	ts.Check(err)
+	if aside {
+		made, err := os.ReadDir(dir)
+		ts.Check(err)
+		for _, f := range made {
+			ts.Check(os.Rename(filepath.Join(dir, f.Name()), filepath.Join(hidden, f.Name())))
+		}
+		ts.Check(os.Remove(dir))
+		ts.Check(os.Rename(hidden, dir))
 	}
 }
 

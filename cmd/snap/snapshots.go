@@ -27,7 +27,7 @@ func (f *snapshotFilter) register(cmd *cobra.Command) {
 func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) {
 	if f.device != "" {
 		var err error
-		if list, err = repo.OfDevice(list, f.device); err != nil {
+		if list, err = ofDevice(list, f.device); err != nil {
 			return nil, err
 		}
 	}
@@ -47,6 +47,19 @@ func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) 
 		}
 		return f.since != "" && s.Time.Before(since) || f.until != "" && !s.Time.Before(until)
 	}), nil
+}
+
+// ofDevice returns the snapshots of a device. That there are none is an error:
+// the name may be mistyped.
+func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
+	mine, err := repo.OfDevice(list, device)
+	if err != nil {
+		return nil, fmt.Errorf("device %q: %w", device, err)
+	}
+	if len(mine) == 0 {
+		return nil, fmt.Errorf("no device has the name or UDID %q: %w", device, repo.ErrNoSnapshot)
+	}
+	return mine, nil
 }
 
 // parseTime reads a local time and returns it and the first moment after it:
@@ -84,7 +97,7 @@ device encrypted, L those of them that were stored locked, without the backup
 password; ! marks incomplete ones.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := a.open(cmd.Context())
+			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
 
@@ -14,7 +15,7 @@ func (a *app) statsCommand() *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			r, err := a.openIndexed(ctx)
+			r, err := a.openIndexed(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}

@@ -137,6 +137,13 @@ func IsNoSpace(err error) bool {
 	return errors.Is(err, ErrNoSpace) || isNoSpaceErrno(err)
 }
 
+// IsReadOnly reports whether err says that a store takes no writes from this
+// process: a read-only file system (EROFS, ERROR_WRITE_PROTECT), or a lack of
+// permission.
+func IsReadOnly(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || isReadOnlyErrno(err)
+}
+
 // ReadAll returns the whole content of a file of at most limit bytes; a larger
 // one is ErrTooLarge, before anything is allocated. It returns the bytes as
 // the store gave them: checking them is the caller's part.
