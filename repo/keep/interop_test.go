@@ -1,0 +1,122 @@
+package keep
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// restic runs the program that these rules come from, in UTC.
+func restic(t *testing.T, dir string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command("restic", append([]string{"--no-cache", "--quiet", "--json", "-r", filepath.Join(dir, "repo")}, args...)...)
+	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=x", "TZ=UTC", "HOME="+dir)
+	out, err := cmd.Output()
+	if err != nil {
+		stderr := ""
+		if exit, ok := err.(*exec.ExitError); ok {
+			stderr = string(exit.Stderr)
+		}
+		t.Fatalf("restic %s: %v\n%s", strings.Join(args, " "), err, stderr)
+	}
+	return out
+}
+
+// restic keeps the same snapshots of a random series under random policies.
+func TestInteropRestic(t *testing.T) {
+	if _, err := exec.LookPath("restic"); err != nil {
+		if os.Getenv("SNAP_TEST_INTEROP") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	if testing.Short() {
+		t.Skip("restic takes its time to open a repository")
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	restic(t, dir, "init")
+	// Gaps of minutes, hours, days and weeks, so that periods are shared and left
+	// out.
+	var list []Snapshot
+	now := time.Date(2024, 12, 20, 20, 0, 0, 0, time.UTC)
+	for range 14 {
+		now = now.Add(time.Duration(1+rng.IntN(50)) * []time.Duration{time.Minute, time.Hour, 12 * time.Hour, 24 * time.Hour}[rng.IntN(4)])
+		s := Snapshot{Time: now, Complete: true}
+		args := []string{"backup", "--time", now.Format(time.DateTime), filepath.Join(dir, "file")}
+		for _, tag := range []string{"a", "b"} {
+			if rng.IntN(3) == 0 {
+				s.Tags = append(s.Tags, tag)
+				args = append(args, "--tag", tag)
+			}
+		}
+		restic(t, dir, args...)
+		list = append(list, s)
+	}
+	for range 12 {
+		p, flags := randomPolicy(rng)
+		var groups []struct {
+			Keep []struct {
+				Time time.Time `json:"time"`
+			} `json:"keep"`
+		}
+		out := restic(t, dir, append([]string{"forget", "--dry-run"}, flags...)...)
+		if err := json.Unmarshal(out, &groups); err != nil || len(groups) != 1 {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var want, got []string
+		for _, s := range groups[0].Keep {
+			want = append(want, s.Time.UTC().Format(time.DateTime))
+		}
+		for i, v := range p.Apply(list, time.Now(), time.UTC) {
+			if v.Keep {
+				got = append(got, list[i].Time.Format(time.DateTime))
+			}
+		}
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%v of %+v:\ngot  %v\nwant %v", flags, list, got, want)
+		}
+	}
+}
+
+// randomPolicy returns a policy that keeps something, and restic's flags for it.
+func randomPolicy(rng *rand.Rand) (p Policy, flags []string) {
+	for name, n := range map[string]*int{
+		"last": &p.Last, "hourly": &p.Hourly, "daily": &p.Daily, "weekly": &p.Weekly, "monthly": &p.Monthly, "yearly": &p.Yearly,
+	} {
+		if rng.IntN(4) == 0 {
+			*n = 1 + rng.IntN(4)
+			flags = append(flags, "--keep-"+name, fmt.Sprint(*n))
+		}
+	}
+	for name, d := range map[string]*Duration{
+		"within": &p.Within, "within-hourly": &p.WithinHourly, "within-daily": &p.WithinDaily,
+		"within-weekly": &p.WithinWeekly, "within-monthly": &p.WithinMonthly, "within-yearly": &p.WithinYearly,
+	} {
+		if rng.IntN(5) == 0 {
+			*d = Duration{Months: rng.IntN(3), Days: 1 + rng.IntN(20), Hours: rng.IntN(30)}
+			flags = append(flags, "--keep-"+name, d.String())
+		}
+	}
+	if rng.IntN(3) == 0 {
+		p.Tags = [][]string{{"a", "b"}}
+		flags = append(flags, "--keep-tag", "a,b")
+	}
+	if len(flags) == 0 {
+		p.Last, flags = 3, []string{"--keep-last", "3"}
+	}
+	return p, flags
+}

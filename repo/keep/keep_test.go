@@ -1,0 +1,183 @@
+package keep
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func at(t testing.TB, text string) time.Time {
+	t.Helper()
+	for _, layout := range []string{"2006-01-02", "2006-01-02 15:04"} {
+		if v, err := time.ParseInLocation(layout, text, time.UTC); err == nil {
+			return v
+		}
+	}
+	t.Fatalf("time %q", text)
+	return time.Time{}
+}
+
+// series reads snapshots, oldest first: a time each, with ! for an incomplete
+// one, * for a pinned one, and tags behind #.
+func series(t testing.TB, text string) ([]Snapshot, []string) {
+	t.Helper()
+	var list []Snapshot
+	var names []string
+	for field := range strings.SplitSeq(text, ", ") {
+		s := Snapshot{Complete: true}
+		name, tags, tagged := strings.Cut(field, "#")
+		if tagged {
+			s.Tags = strings.Split(tags, "+")
+		}
+		s.Complete = !strings.Contains(name, "!")
+		s.Pinned = strings.Contains(name, "*")
+		name = strings.Trim(name, "!*")
+		s.Time = at(t, name)
+		list, names = append(list, s), append(names, name)
+	}
+	return list, names
+}
+
+const sundays = "2014-09-07, 2014-09-14, 2014-09-21, 2014-09-28, 2014-10-05, 2014-10-12, 2014-10-19, 2014-10-26, " +
+	"2014-11-02, 2014-11-09, 2014-11-16, 2014-11-23, 2014-11-30"
+
+func TestApply(t *testing.T) {
+	within := func(s string) Duration {
+		d, err := ParseDuration(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	for name, c := range map[string]struct {
+		series, keep string
+		Policy
+	}{
+		// The examples of restic's manual.
+		"a count counts snapshots, not days that went by": {sundays, "2014-11-09, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Daily: 4}},
+		"a month of Sundays":                              {sundays, "2014-09-28, 2014-10-26, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Weekly: 3, Monthly: 3}},
+		"a rule not used up keeps the oldest":             {sundays, "2014-09-07, 2014-11-30", Policy{Yearly: 3}},
+		"a rule used up does not":                         {sundays, "2014-11-30", Policy{Yearly: 1}},
+		"all of them":                                     {sundays, sundays, Policy{Last: Unlimited}},
+		"of every month":                                  {sundays, "2014-09-07, 2014-09-28, 2014-10-26, 2014-11-30", Policy{Monthly: Unlimited}},
+		"within, from the newest":                         {sundays, "2014-11-16, 2014-11-23, 2014-11-30", Policy{Within: within("15d")}},
+		"within 14 days is less than 14 days":             {sundays, "2014-11-23, 2014-11-30", Policy{Within: within("14d")}},
+		"of months within":                                {sundays, "2014-10-26, 2014-11-30", Policy{WithinMonthly: within("2m")}},
+
+		"the newest of a period": {"2026-01-05 06:00, 2026-01-05 23:59, 2026-01-06 00:01, 2026-01-06 12:00", "2026-01-05 23:59, 2026-01-06 12:00", Policy{Daily: 2}},
+		"ISO weeks":              {"2025-12-28, 2025-12-29, 2025-12-31, 2026-01-01, 2026-01-05", "2025-12-28, 2026-01-01, 2026-01-05", Policy{Weekly: 3}},
+		"hours":                  {"2026-01-05 06:00, 2026-01-05 06:59, 2026-01-05 07:00", "2026-01-05 06:59, 2026-01-05 07:00", Policy{Hourly: 2}},
+		"a clock that was wrong": {"2026-01-01, 2026-01-05, 2099-01-01", "2026-01-05, 2099-01-01", Policy{Within: within("2d")}},
+		"tags":                   {"2026-01-01#a+b, 2026-01-02#a, 2026-01-03, 2026-01-04#c", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Last: 1, Tags: [][]string{{"a", "b"}, {""}}}},
+
+		// What restic does not know.
+		"pinned":                             {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
+		"incomplete ones do not count":       {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
+		"an incomplete one at the end stays": {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
+		"incomplete, within and tagged":      {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
+		"incomplete ones are all there is":   {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
+		"no rules":                           {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
+	} {
+		list, names := series(t, c.series)
+		for range 2 {
+			var kept []string
+			for i, v := range c.Apply(list, at(t, "2027-01-01"), time.UTC) {
+				if v.Keep {
+					kept = append(kept, names[i])
+				}
+				if v.Keep != (len(v.Reasons) > 0) {
+					t.Errorf("%s: %s: kept %v for %q", name, names[i], v.Keep, v.Reasons)
+				}
+			}
+			slices.Sort(kept)
+			if got := strings.Join(kept, ", "); got != c.keep {
+				t.Errorf("%s: kept %s, want %s", name, got, c.keep)
+			}
+			slices.Reverse(list) // the order does not matter
+			slices.Reverse(names)
+		}
+	}
+}
+
+func TestReasons(t *testing.T) {
+	list, _ := series(t, "2026-01-01*#a, 2026-01-02, 2026-01-03!")
+	p := Policy{Last: 1, Yearly: 2, Within: Duration{Days: 30}, Tags: [][]string{{"a"}}}
+	var got []string
+	for _, v := range p.Apply(list, at(t, "2027-01-01"), time.UTC) {
+		got = append(got, strings.Join(v.Reasons, "; "))
+	}
+	want := []string{"pinned; tag a; within 30d; oldest, yearly", "within 30d; last; yearly", "within 30d; newer than the last complete one"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// Which day it is depends on where one is.
+func TestZone(t *testing.T) {
+	list, _ := series(t, "2026-01-05 22:30, 2026-01-05 23:30, 2026-01-06 00:30")
+	p := Policy{Daily: 1}
+	kept := func(zone *time.Location) (n int) {
+		q := Policy{Daily: 5}
+		for _, v := range q.Apply(list, at(t, "2027-01-01"), zone) {
+			if v.Keep {
+				n++
+			}
+		}
+		return n
+	}
+	if !p.Apply(list, at(t, "2027-01-01"), time.UTC)[2].Keep {
+		t.Error("the newest is not kept")
+	}
+	// In UTC: the newest of the 6th, the newest of the 5th, and the oldest.
+	if got := kept(time.UTC); got != 3 {
+		t.Errorf("UTC: %d", got)
+	}
+	// An hour east the last two are of one day.
+	if got := kept(time.FixedZone("", 3600)); got != 2 {
+		t.Errorf("an hour east: %d", got)
+	}
+}
+
+func TestEmpty(t *testing.T) {
+	if p := (Policy{}); !p.Empty() {
+		t.Error("no rules are not empty")
+	}
+	for _, p := range []Policy{{Last: 1}, {Yearly: Unlimited}, {Within: Duration{Hours: 1}}, {WithinDaily: Duration{Years: 1}}, {Tags: [][]string{{"a"}}}} {
+		if p.Empty() {
+			t.Errorf("%+v is empty", p)
+		}
+	}
+}
+
+func TestParseDuration(t *testing.T) {
+	for text, want := range map[string]string{"1y6m": "1y6m", "2y5m7d3h": "2y5m7d3h", "12h": "12h", "7d1y": "1y7d", "0d": "0h"} {
+		if d, err := ParseDuration(text); err != nil || d.String() != want {
+			t.Errorf("%q: %v, %v", text, d, err)
+		}
+	}
+	for _, text := range []string{"", "5", "d", "-1d", "1d2d", "1w", "1d ", "10000y", "99999999999999999999d", "1.5d", "٣d"} {
+		if d, err := ParseDuration(text); err == nil {
+			t.Errorf("%q: %v", text, d)
+		}
+	}
+}
+
+func FuzzParseDuration(f *testing.F) {
+	for _, s := range []string{"1y6m", "30d", "12h", "0h", "", "1d1d", "9999y9999m9999d9999h"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDuration(s)
+		if err != nil {
+			return
+		}
+		again, err := ParseDuration(d.String())
+		if err != nil || again != d {
+			t.Errorf("%q: %v, again %v, %v", s, d, again, err)
+		}
+		if now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC); d.before(now).After(now) {
+			t.Errorf("%q leads into the future", s)
+		}
+	})
+}
