@@ -13,18 +13,21 @@ import (
 // snapshots walks the trees of all snapshots. Nodes below which all is well
 // are remembered, so many snapshots of alike trees cost little more than one.
 func (c *checker) snapshots(ctx context.Context) error {
-	list, damaged, err := c.r.Snapshots(ctx)
+	all, err := c.r.readRecords(ctx)
 	if err != nil {
 		return err
 	}
-	for _, err := range damaged {
+	for _, s := range all.superseded {
+		c.report.Leftovers = append(c.report.Leftovers, snapshotsDir+s.ID.String())
+	}
+	for _, err := range all.damaged {
 		c.damage(err, "this snapshot is lost unless a copy of the repository has its record")
 	}
 	if err := c.strays(ctx); err != nil {
 		return err
 	}
 	clean := map[chunk.ID]struct{}{}
-	for _, s := range list {
+	for _, s := range all.current {
 		c.report.Snapshots++
 		t := treeCheck{c: c, clean: clean, s: Suffering{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
 		if _, err := t.node(ctx, s.Root, -1); err != nil {

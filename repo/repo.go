@@ -61,6 +61,8 @@ var (
 	ErrDamaged = errors.New("repository is damaged")
 	// ErrNoSnapshot says that no snapshot fits what was asked for.
 	ErrNoSnapshot = errors.New("no such snapshot")
+	// ErrChanged says that somebody else has changed or forgotten a snapshot.
+	ErrChanged = errors.New("somebody else has changed or forgotten it at the same time")
 	// ErrAmbiguous says that several snapshots, keys or devices fit.
 	ErrAmbiguous = errors.New("ambiguous")
 	// ErrLastKey says that the only key slot cannot be removed.

@@ -40,6 +40,14 @@ type Snapshot struct {
 	Complete  bool     `json:"complete"`           // as the device finished it
 	Problems  []string `json:"problems,omitempty"` // why not, or what else was noticed
 	Tags      []string `json:"tags,omitempty"`
+	Pin       *Pin     `json:"pin,omitempty"`
+	Note      string   `json:"note,omitempty"`
+
+	// Of a record that ChangeSnapshot has made: the ID under which the snapshot
+	// was stored, those that it had since, and when it was changed last.
+	Original *FileID    `json:"original,omitempty"`
+	Former   []FileID   `json:"former,omitempty"`
+	Changed  *time.Time `json:"changed,omitempty"`
 
 	Parent *FileID  `json:"parent,omitempty"`
 	Root   chunk.ID `json:"root"`
@@ -133,11 +141,39 @@ func (r *Repo) LoadSnapshot(ctx context.Context, id FileID) (*Snapshot, error) {
 	return s, nil
 }
 
+// SnapshotByID returns the snapshot that has an ID, or had it before it was
+// changed: the parent of another one, say. If there is none, that is
+// ErrNoSnapshot.
+func (r *Repo) SnapshotByID(ctx context.Context, id FileID) (*Snapshot, error) {
+	s, err := r.LoadSnapshot(ctx, id)
+	if !errors.Is(err, backend.ErrNotExist) {
+		return s, err
+	}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		if s.Has(id) {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("snapshot %s: %w", id.Short(), ErrNoSnapshot)
+}
+
 // Snapshots reads all snapshot records, oldest backup first. Records that
 // cannot be read are left out and reported in damaged; they do not hide the
 // others.
 func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
+	all, err := r.readRecords(ctx)
+	return all.current, all.damaged, err
+}
+
+// readRecords is Snapshots, and returns what a change that was cut off has left.
+func (r *Repo) readRecords(ctx context.Context) (all snapshotRecords, err error) {
 	var mu sync.Mutex
+	var list []*Snapshot
+	var damaged []error
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	err = r.be.List(ctx, snapshotsDir, func(f backend.Info) error {
@@ -166,7 +202,7 @@ func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error
 		err = gerr
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read snapshots: %w", err)
+		return snapshotRecords{}, fmt.Errorf("read snapshots: %w", err)
 	}
 	slices.SortFunc(list, func(a, b *Snapshot) int {
 		if c := a.Time.Compare(b.Time); c != 0 {
@@ -178,34 +214,80 @@ func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error
 		return slices.Compare(a.ID[:], b.ID[:])
 	})
 	slices.SortFunc(damaged, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return list, damaged, nil
+	all.current, all.superseded = settle(list)
+	all.damaged = damaged
+	return all, nil
 }
 
 // FindSnapshot finds the snapshot that a person means: a unique beginning of
-// its ID, "latest", or "latest:DEVICE" with a UDID or a device name.
+// its ID, or of one that it had before it was changed, "latest", or
+// "latest:DEVICE" with a UDID or a device name.
 func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error) {
-	what, device, byDevice := strings.Cut(spec, ":")
-	if what != "latest" {
+	if what, _, _ := strings.Cut(spec, ":"); what != "latest" {
+		// Mostly that needs one record, and no others can be in the way.
 		id, err := r.resolve(ctx, snapshotsDir, spec)
-		if err != nil {
+		if err == nil {
+			return r.LoadSnapshot(ctx, id)
+		}
+		if !errors.Is(err, ErrNoSnapshot) {
 			return nil, fmt.Errorf("snapshot %q: %w", spec, err)
 		}
-		return r.LoadSnapshot(ctx, id)
 	}
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if byDevice {
-		if list, err = OfDevice(list, device); err != nil {
-			return nil, fmt.Errorf("snapshot %q: %w", spec, err)
-		}
-	}
-	if len(list) == 0 {
+	s, err := FindIn(list, spec)
+	if errors.Is(err, ErrNoSnapshot) {
 		// A damaged record may be the one that was meant.
-		return nil, errors.Join(append([]error{fmt.Errorf("snapshot %q: %w", spec, ErrNoSnapshot)}, damaged...)...)
+		err = errors.Join(append([]error{err}, damaged...)...)
+	}
+	return s, err
+}
+
+// FindIn is FindSnapshot for a list that Snapshots has returned.
+func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
+	what, device, byDevice := strings.Cut(spec, ":")
+	var err error
+	switch {
+	case what != "latest":
+		list, err = byID(list, strings.ToLower(spec))
+	case byDevice:
+		list, err = OfDevice(list, device)
+	}
+	if err == nil && len(list) == 0 {
+		err = ErrNoSnapshot
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %q: %w", spec, err)
 	}
 	return list[len(list)-1], nil
+}
+
+// byID returns the one snapshot whose ID begins with prefix. IDs that snapshots
+// had before count where no present one fits.
+func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
+	if prefix == "" {
+		return nil, nil
+	}
+	fits := func(id FileID) bool { return strings.HasPrefix(id.String(), prefix) }
+	var found []*Snapshot
+	for _, s := range list {
+		if fits(s.ID) {
+			found = append(found, s)
+		}
+	}
+	for _, s := range list {
+		if len(found) == 0 || !fits(found[0].ID) {
+			if s.Original != nil && fits(*s.Original) || slices.ContainsFunc(s.Former, fits) {
+				found = append(found, s)
+			}
+		}
+	}
+	if len(found) > 1 {
+		return nil, fmt.Errorf("%q fits %d IDs: %w", prefix, len(found), ErrAmbiguous)
+	}
+	return found, nil
 }
 
 // OfDevice returns the snapshots of one device, in the order given. The device

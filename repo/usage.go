@@ -34,12 +34,12 @@ func (r *Repo) usage(ctx context.Context) (*usage, error) {
 	if u.records, err = r.records(ctx); err != nil {
 		return nil, err
 	}
-	list, damaged, err := r.Snapshots(ctx)
+	all, err := r.readRecords(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(damaged) > 0 {
-		return nil, damaged[0]
+	if len(all.damaged) > 0 {
+		return nil, all.damaged[0]
 	}
 	runs, _, err := r.allUnfinished(ctx)
 	if err != nil {
@@ -50,8 +50,8 @@ func (r *Repo) usage(ctx context.Context) (*usage, error) {
 		return nil, err
 	}
 	u.used = r.index.NewMarks()
-	u.snapshots = len(list)
-	for _, s := range list {
+	u.snapshots = len(all.current)
+	for _, s := range slices.Concat(all.current, all.superseded) {
 		if err := u.tree(ctx, s.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
 		}
