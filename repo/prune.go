@@ -36,6 +36,11 @@ type PruneOptions struct {
 	Abandoned time.Duration
 	// DryRun changes nothing.
 	DryRun bool
+	// Forget are snapshots that a dry run takes for forgotten.
+	Forget []FileID
+	// Reserve makes a new reserve at the end, if there is none or it has become
+	// too small. See MakeReserve.
+	Reserve bool
 	// Progress, if not nil, is told what is being done, and how far it is.
 	Progress func(phase string, done, total int64)
 }
@@ -105,8 +110,9 @@ func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, erro
 	if r.lock == nil || r.lock.body.Kind != LockPrune {
 		return nil, errors.New("prune: the repository is not locked for that")
 	}
+	p.r.UseReserve()
 	if err := p.abandon(ctx); err != nil {
-		return nil, err
+		return &p.report, err
 	}
 	// Others may store while this one works; what they add is looked at then,
 	// and not for ever.
@@ -129,6 +135,11 @@ func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, erro
 		}
 		if !p.stale || len(p.report.Waiting) > 0 {
 			break
+		}
+	}
+	if opts.Reserve {
+		if err := p.r.MakeReserve(ctx); err != nil && !backend.IsNoSpace(err) {
+			return &p.report, err
 		}
 	}
 	return &p.report, p.pending(ctx)
@@ -170,7 +181,11 @@ type prunePlan struct {
 // look finds out what is in use and plans what to do.
 func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	p.opts.Progress("looking at snapshots", 0, 0)
-	u, err := p.r.usage(ctx)
+	var forget []FileID
+	if p.opts.DryRun {
+		forget = p.opts.Forget
+	}
+	u, err := p.r.usage(ctx, forget...)
 	if err != nil {
 		return nil, fmt.Errorf("prune: %w", err)
 	}
@@ -178,7 +193,7 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 		return nil, fmt.Errorf("prune: %w", err)
 	}
 	if !p.flattened {
-		u.flatten()
+		p.flatten(u)
 	}
 	rep := &p.report
 	done := *rep
@@ -246,6 +261,24 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	return plan, nil
 }
 
+// flatten chooses blocks to store without their dictionary, if their packs may
+// all be written anew.
+func (p *pruner) flatten(u *usage) {
+	u.flatten()
+	if p.opts.MaxRepack < 0 {
+		return
+	}
+	size := int64(0)
+	for _, pk := range p.r.index.Packs() {
+		if slices.ContainsFunc(pk.Blocks, func(ref index.BlockRef) bool { return u.flat[ref] }) {
+			size += pk.Size
+		}
+	}
+	if size > p.opts.MaxRepack {
+		clear(u.flat)
+	}
+}
+
 // wasted is a pack with something in use.
 type wasted struct {
 	pack        index.Pack
@@ -284,7 +317,7 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		}
 		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
 	})
-	left, written := int64(0), int64(0)
+	left, written := int64(0), p.report.WrittenBytes
 	for i := range partly {
 		left += partly[i].waste()
 	}
@@ -295,7 +328,7 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		if (left <= allowed || w.waste() == 0) && !merge && !w.flat {
 			continue
 		}
-		if p.opts.MaxRepack >= 0 && written+w.used > p.opts.MaxRepack {
+		if p.opts.MaxRepack >= 0 && written+max(w.used, 1) > p.opts.MaxRepack {
 			continue
 		}
 		written += w.used

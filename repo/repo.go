@@ -9,8 +9,8 @@
 //	secrets/ID      sealed backup passwords of devices
 //	locks/ID        who is at work
 //	prunes/ID       packs that are about to be removed
-//	secrets/ID      backup passwords of devices
 //	runs/ID         what device backups that broke off have brought so far
+//	reserve         room that a prune of a full store needs at first
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear
 // whole, are never changed, and appear in this order: packs, then the index
@@ -216,6 +216,8 @@ type Repo struct {
 	going map[pack.ID]bool // packs that are about to be removed
 
 	lock *Lock // held by this process, if any
+
+	useReserve bool // when the store is full
 }
 
 // Create makes a repository in an empty backend and opens it. secret opens its
@@ -542,6 +544,12 @@ func readNamed(ctx context.Context, be backend.Backend, name string, limit int64
 func (r *Repo) putNamed(ctx context.Context, dir string, b []byte) (FileID, error) {
 	id := FileID(blake3.Sum256(b))
 	err := r.be.Put(ctx, dir+id.String(), b)
+	if r.useReserve && backend.IsNoSpace(err) {
+		if err := r.giveUpReserve(ctx); err != nil {
+			return FileID{}, err
+		}
+		err = r.be.Put(ctx, dir+id.String(), b)
+	}
 	if err != nil && !errors.Is(err, backend.ErrExist) {
 		return FileID{}, err
 	}

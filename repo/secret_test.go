@@ -45,7 +45,7 @@ func wantPasswords(t *testing.T, be backend.Backend, udid string, want ...string
 	}
 }
 
-func keep(t *testing.T, be backend.Backend, seed byte, udid, password string) {
+func keepSecret(t *testing.T, be backend.Backend, seed byte, udid, password string) {
 	t.Helper()
 	opts := tinyOptions(seed)
 	r, err := Open(context.Background(), be, testSecret, opts)
@@ -110,7 +110,7 @@ func TestDevicePasswordsAreSealed(t *testing.T) {
 	before := content(t, be)
 	sizes := map[int]bool{}
 	for i, password := range []string{"x", "a much longer password", strings.Repeat("secret!", 30)} {
-		keep(t, be, byte(20+i), phoneUDID, password)
+		keepSecret(t, be, byte(20+i), phoneUDID, password)
 	}
 	for name, b := range content(t, be) {
 		if before[name] != nil {
@@ -154,9 +154,9 @@ func forms(secret []byte) [][]byte {
 func TestDamagedDevicePassword(t *testing.T) {
 	ctx := context.Background()
 	be := tinyRepo(t, 1)
-	keep(t, be, 20, phoneUDID, "first")
+	keepSecret(t, be, 20, phoneUDID, "first")
 	before := content(t, be)
-	keep(t, be, 21, phoneUDID, "second")
+	keepSecret(t, be, 21, phoneUDID, "second")
 	name, file := "", []byte(nil)
 	for n, b := range content(t, be) {
 		if before[n] == nil {
@@ -176,7 +176,7 @@ func TestDamagedDevicePassword(t *testing.T) {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 	// What is damaged can be set again.
-	keep(t, be, 22, phoneUDID, "second")
+	keepSecret(t, be, 22, phoneUDID, "second")
 	wantPasswords(t, be, phoneUDID, "second", "first")
 }
 

@@ -15,13 +15,14 @@ import (
 type Stats struct {
 	Snapshots    int           `json:"snapshots"`
 	LogicalBytes int64         `json:"logical_bytes"` // of all snapshots, as folders had them
-	StoredBytes  int64         `json:"stored_bytes"`  // of all files of the repository
+	StoredBytes  int64         `json:"stored_bytes"`  // of all files of the repository but the reserve
 	Ratio        float64       `json:"ratio"`         // logical by stored
 	Packs        int           `json:"packs"`
 	ContentBytes int64         `json:"content_bytes"`  // packs of file content
 	MetaBytes    int64         `json:"metadata_bytes"` // packs of trees
 	IndexBytes   int64         `json:"index_bytes"`
-	OtherBytes   int64         `json:"other_bytes"` // snapshots, keys, config, packs in no index
+	OtherBytes   int64         `json:"other_bytes"`   // snapshots, keys, config, packs in no index
+	ReserveBytes int64         `json:"reserve_bytes"` // not in StoredBytes; see MakeReserve
 	Chunks       int           `json:"chunks"`
 	Devices      []DeviceStats `json:"devices"`
 }
@@ -46,6 +47,10 @@ func (r *Repo) Stats(ctx context.Context) (*Stats, []error, error) {
 	}
 	st := &Stats{Chunks: r.index.Len(), Devices: []DeviceStats{}}
 	err = r.be.List(ctx, "", func(f backend.Info) error {
+		if f.Name == reserveName {
+			st.ReserveBytes = f.Size
+			return nil
+		}
 		st.StoredBytes += f.Size
 		switch {
 		case strings.HasPrefix(f.Name, indexDir):

@@ -26,9 +26,9 @@ type usage struct {
 }
 
 // usage looks at every snapshot and unfinished run, and loads the index for
-// that. It fails if a snapshot cannot be read to its end: what it needs is not
+// that. Snapshots in without are left out. It fails if a snapshot cannot be read to its end: what it needs is not
 // known then.
-func (r *Repo) usage(ctx context.Context) (*usage, error) {
+func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 	u := &usage{r: r, flat: map[index.BlockRef]bool{}, moved: map[pack.ID]bool{}}
 	var err error
 	if u.records, err = r.records(ctx); err != nil {
@@ -41,6 +41,8 @@ func (r *Repo) usage(ctx context.Context) (*usage, error) {
 	if len(all.damaged) > 0 {
 		return nil, all.damaged[0]
 	}
+	all.current = slices.DeleteFunc(all.current, func(s *Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
+	all.superseded = slices.DeleteFunc(all.superseded, func(s *Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
 	runs, _, err := r.allUnfinished(ctx)
 	if err != nil {
 		return nil, err

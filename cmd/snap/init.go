@@ -54,6 +54,9 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 			if err != nil {
 				return fmt.Errorf("%s: %w", dir, err)
 			}
+			if err := r.MakeReserve(ctx); err != nil {
+				a.warn("the repository is there, but has no reserve for when the disk is full: %v", err)
+			}
 			result := struct {
 				Repository string `json:"repository"`
 				ID         string `json:"id"`

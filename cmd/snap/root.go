@@ -75,12 +75,14 @@ See "snap demo" for all of that without a device.`,
 	root.AddGroup(
 		&cobra.Group{ID: "backup", Title: "Storing and giving back:"},
 		&cobra.Group{ID: "see", Title: "Seeing what is there:"},
+		&cobra.Group{ID: "choose", Title: "Choosing what stays:"},
 		&cobra.Group{ID: "care", Title: "Looking after the repository:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"backup": {a.importCommand(), a.noLockFlag(a.materializeCommand()), a.demoCommand()},
 		"see":    {a.devicesCommand(), a.noLockFlag(a.snapshotsCommand()), a.noLockFlag(a.lsCommand()), a.noLockFlag(a.diffCommand()), a.noLockFlag(a.statsCommand()), a.noLockFlag(a.catCommand())},
-		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.noLockFlag(a.checkCommand()), a.unlockCommand()},
+		"choose": {a.forgetCommand(), a.tagCommand(), a.pinCommand(), a.unpinCommand(), a.noteCommand()},
+		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.noLockFlag(a.checkCommand()), a.pruneCommand(), a.unlockCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

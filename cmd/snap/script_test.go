@@ -56,6 +56,8 @@ func TestScripts(t *testing.T) {
 			"damage": damageFile,
 			"tidy":   checkTidy,
 
+			"pick-latest": pickLatest,
+
 			"leave":    leaveLock,
 			"recovery": mistypeRecovery,
 			"only":     onlyFile,
@@ -280,6 +282,19 @@ func mistypeRecovery(ts *testscript.TestScript, _ bool, args []string) {
 	} {
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text+"\n"), 0o600))
 	}
+}
+
+// pickLatest is "pick-latest VARIABLE": it sets a variable to the ID of the
+// newest snapshot.
+func pickLatest(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(ts.Exec("snap", "snapshots", "--json"))
+	list, ok := readJSON(ts, "stdout").([]any)
+	if !ok || len(list) == 0 {
+		ts.Fatalf("there is no snapshot")
+	}
+	id, err := lookup(list[len(list)-1], "id")
+	ts.Check(err)
+	ts.Setenv(args[0], jsonText(id))
 }
 
 // leaveLock is "leave KIND AGE": a process on another computer holds a lock that

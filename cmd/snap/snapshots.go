@@ -94,7 +94,8 @@ func (a *app) snapshotsCommand() *cobra.Command {
 SIZE what the backup folder held, ADDED what the snapshot added to the
 repository. E marks backups that the
 device encrypted, L those of them that were stored locked, without the backup
-password; ! marks incomplete ones.`,
+password; ! marks incomplete ones, ⚑ pinned ones. NOTE is the note, or the reason
+of the pin.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := a.openLocked(cmd, repo.LockRead)
@@ -168,10 +169,20 @@ func printSnapshots(w io.Writer, list []*repo.Snapshot) {
 		fmt.Fprintf(w, "%s (%s, %s)\n", clean(d.Name), clean(d.ProductType), clean(d.UDID))
 		var rows []string
 		for _, s := range byDevice[key] {
-			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
-				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s), clean(strings.Join(s.Tags, ","))))
+			note := s.Note
+			if note == "" && s.Pin != nil {
+				note = s.Pin.Reason
+			}
+			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
+				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s), clean(strings.Join(s.Tags, ",")), clean(note)))
 		}
-		table(w, "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\t\tTAGS", rows)
+		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\t\tTAGS"
+		if slices.ContainsFunc(byDevice[key], func(s *repo.Snapshot) bool { return s.Note != "" || s.Pin != nil }) {
+			header += "\tNOTE"
+		} else {
+			header += "\t"
+		}
+		table(w, header, rows)
 	}
 	fmt.Fprintf(w, "\n%s of %s\n", plural(len(list), "snapshot"), plural(len(order), "device"))
 }
@@ -189,6 +200,9 @@ func marks(s *repo.Snapshot) string {
 	}
 	if !s.Complete {
 		m += "!"
+	}
+	if s.Pin != nil {
+		m += "⚑"
 	}
 	return m
 }

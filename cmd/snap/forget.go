@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/keep"
+	"github.com/spf13/cobra"
+)
+
+// policyFlags are the rules of what to keep.
+type policyFlags struct {
+	keep.Policy
+	tags []string
+}
+
+// keepCount is a flag that takes a number or "unlimited".
+type keepCount struct{ n *int }
+
+func (c keepCount) Type() string { return "n" }
+func (c keepCount) String() string {
+	if c.n == nil || *c.n == 0 {
+		return ""
+	}
+	return fmt.Sprint(*c.n)
+}
+func (c keepCount) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if s == "unlimited" {
+		n, err = keep.Unlimited, nil
+	}
+	if err != nil || n < keep.Unlimited || n == 0 {
+		return errors.New(`it takes a number from 1 on, or "unlimited"`)
+	}
+	*c.n = n
+	return nil
+}
+
+// keepDuration is a flag that takes a duration of the calendar.
+type keepDuration struct{ d *keep.Duration }
+
+func (c keepDuration) Type() string { return "duration" }
+func (c keepDuration) String() string {
+	if c.d == nil || *c.d == (keep.Duration{}) {
+		return ""
+	}
+	return c.d.String()
+}
+func (c keepDuration) Set(s string) (err error) {
+	*c.d, err = keep.ParseDuration(s)
+	return err
+}
+
+func (p *policyFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.VarP(keepCount{&p.Last}, "keep-last", "l", "keep the last `n` snapshots")
+	for _, r := range []struct {
+		name, short, period string
+		n                   *int
+		within              *keep.Duration
+	}{
+		{"hourly", "H", "hours", &p.Hourly, &p.WithinHourly},
+		{"daily", "d", "days", &p.Daily, &p.WithinDaily},
+		{"weekly", "w", "weeks", &p.Weekly, &p.WithinWeekly},
+		{"monthly", "m", "months", &p.Monthly, &p.WithinMonthly},
+		{"yearly", "y", "years", &p.Yearly, &p.WithinYearly},
+	} {
+		f.VarP(keepCount{r.n}, "keep-"+r.name, r.short, "keep the newest snapshot of each of the last `n` "+r.period+" that have one")
+		f.Var(keepDuration{r.within}, "keep-within-"+r.name, "keep the newest snapshot of each of the "+r.period+" within this `duration`")
+	}
+	f.Var(keepDuration{&p.Within}, "keep-within", "keep snapshots that are younger than this `duration` (1y6m, 30d, 12h), from the newest one")
+	f.StringArrayVar(&p.tags, "keep-tag", nil, "keep snapshots with this `tag` (a,b: with both; can be repeated)")
+}
+
+func (p *policyFlags) policy() *keep.Policy {
+	for _, tags := range p.tags {
+		p.Tags = append(p.Tags, strings.Split(tags, ","))
+	}
+	return &p.Policy
+}
+
+// forgetResult is what forget prints.
+type forgetResult struct {
+	DryRun  bool           `json:"dry_run"`
+	Devices []forgetDevice `json:"devices"`
+	Kept    int            `json:"kept"`
+	Removed []repo.FileID  `json:"removed"` // or would be
+	Prune   *pruneResult   `json:"prune,omitempty"`
+}
+
+type forgetDevice struct {
+	UDID      string           `json:"udid"`
+	Name      string           `json:"device_name"`
+	Snapshots []forgetSnapshot `json:"snapshots"`
+}
+
+type forgetSnapshot struct {
+	ID       repo.FileID `json:"id"`
+	ShortID  string      `json:"short_id"`
+	Time     time.Time   `json:"time"`
+	Complete bool        `json:"complete"`
+	Tags     []string    `json:"tags,omitempty"`
+	Keep     bool        `json:"keep"`
+	Reasons  []string    `json:"reasons"`
+
+	marks string
+}
+
+func (a *app) forgetCommand() *cobra.Command {
+	f := forget{a: a}
+	cmd := &cobra.Command{
+		Use:   "forget [SNAPSHOT...]",
+		Short: "Remove snapshots, by ID or by a policy of what to keep",
+		Long: `Removes the snapshots given, or, with --keep-… rules, of each device all that no
+rule keeps. The rules are those of restic: --keep-daily 7 keeps the newest
+snapshot of each of the last seven days that have one, in this computer's time
+zone; days without a backup do not count. While a rule is not used up it keeps
+the oldest snapshot, too. A snapshot stays if any rule keeps it, or if it is
+pinned (snap pin).
+
+Incomplete snapshots do not count for the rules with numbers: they go, unless
+they are newer than the last complete one, or the device has no other.
+
+The last complete snapshot of a device is not removed without --allow-last.
+
+Space comes back with "snap prune", or at once with --prune.`,
+		Example: "  snap forget 1a2b3c4d\n  snap forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --keep-yearly 10 --dry-run\n  snap forget --device \"Anna's iPhone\" --keep-within 1y --prune",
+		RunE:    func(cmd *cobra.Command, argv []string) error { return f.run(cmd, argv) },
+	}
+	f.policy.register(cmd)
+	f.pruning.register(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.filter.device, "device", "", "only snapshots of this `device` (UDID or name)")
+	fl.StringArrayVar(&f.filter.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of them)")
+	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "show what would be removed, and remove nothing")
+	fl.BoolVar(&f.prune, "prune", false, "then free what nothing needs any more, as \"snap prune\" does")
+	fl.BoolVar(&f.allowLast, "allow-last", false, "remove also the last complete snapshot of a device")
+	return cmd
+}
+
+// forget is one run of the command.
+type forget struct {
+	a                        *app
+	policy                   policyFlags
+	filter                   snapshotFilter
+	pruning                  pruneFlags
+	dryRun, prune, allowLast bool
+}
+
+func (f *forget) run(cmd *cobra.Command, specs []string) error {
+	ctx, a := cmd.Context(), f.a
+	policy := f.policy.policy()
+	switch {
+	case len(specs) == 0 && policy.Empty():
+		return usageError{errors.New("forget what? Name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
+	case len(specs) > 0 && (!policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0):
+		return usageError{errors.New("forget takes either snapshots, or rules of what to keep with --device and --tag")}
+	}
+	opts, err := f.pruning.options()
+	if err != nil {
+		return err
+	}
+	r, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	kind := repo.LockWrite
+	switch {
+	case f.dryRun:
+		kind = repo.LockRead
+	case f.prune:
+		kind = repo.LockPrune
+	}
+	r.UseReserve()
+	if err := a.takeLock(ctx, r, kind, cmd.CommandPath()); err != nil {
+		return err
+	}
+	decided, err := f.decide(ctx, r, specs, policy)
+	if err != nil {
+		return err
+	}
+	res := newForgetResult(decided)
+	res.DryRun = f.dryRun
+	if !f.dryRun {
+		if err := r.Forget(ctx, res.Removed...); err != nil {
+			return err
+		}
+	}
+	if f.prune {
+		opts.DryRun, opts.Forget = f.dryRun, res.Removed
+		pruned, err := a.prune(ctx, r, opts)
+		if err != nil {
+			if !f.dryRun {
+				err = fmt.Errorf("%s forgotten; %w", plural(len(res.Removed), "snapshot"), err)
+			}
+			return err
+		}
+		res.Prune = pruned
+	}
+	return a.print(res, func(w io.Writer) { f.print(w, res) })
+}
+
+// decide says what happens to which snapshots, and refuses what must not.
+func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, policy *keep.Policy) ([]repo.Retention, error) {
+	all, damaged, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range damaged {
+		f.a.warn("%v", err)
+	}
+	var decided []repo.Retention
+	if len(specs) > 0 {
+		var chosen []*repo.Snapshot
+		for _, spec := range specs {
+			s, err := repo.FindIn(all, spec)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Contains(chosen, s) {
+				chosen = append(chosen, s)
+			}
+		}
+		slices.SortStableFunc(chosen, func(x, y *repo.Snapshot) int { return x.Time.Compare(y.Time) })
+		decided = repo.RetainNone(chosen)
+	} else {
+		chosen, err := f.filter.apply(all)
+		if err != nil {
+			return nil, err
+		}
+		decided = repo.Retain(chosen, policy, time.Now(), time.Local)
+	}
+	if err := repo.CheckRetention(all, decided); err != nil {
+		if !f.allowLast || errors.Is(err, repo.ErrPinned) {
+			return nil, err
+		}
+	}
+	return decided, nil
+}
+
+func newForgetResult(decided []repo.Retention) *forgetResult {
+	res := &forgetResult{Devices: []forgetDevice{}, Removed: []repo.FileID{}}
+	for _, s := range repo.Forgotten(decided) {
+		res.Removed = append(res.Removed, s.ID)
+	}
+	for _, d := range decided {
+		out := forgetDevice{UDID: d.UDID, Name: d.Device}
+		for _, x := range d.Snapshots {
+			s := x.Snapshot
+			out.Snapshots = append(out.Snapshots, forgetSnapshot{
+				ID: s.ID, ShortID: s.ID.Short(), Time: s.Time, Complete: s.Complete, Tags: s.Tags,
+				Keep: x.Keep, Reasons: append([]string{}, x.Reasons...), marks: marks(s),
+			})
+			if x.Keep {
+				res.Kept++
+			}
+		}
+		res.Devices = append(res.Devices, out)
+	}
+	return res
+}
+
+func (f *forget) print(w io.Writer, res *forgetResult) {
+	for _, d := range res.Devices {
+		fmt.Fprintf(w, "%s (%s)\n", clean(d.Name), clean(d.UDID))
+		var rows []string
+		for _, s := range d.Snapshots {
+			what := "remove"
+			if s.Keep {
+				what = "keep"
+			}
+			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s", s.ShortID, timeText(s.Time), s.marks,
+				clean(strings.Join(s.Tags, ",")), what, clean(strings.Join(s.Reasons, "; "))))
+		}
+		table(w, "  ID\tDATE\t\tTAGS\t\tWHY", rows)
+		fmt.Fprintln(w)
+	}
+	verb, snapshots := "removed", plural(len(res.Removed), "snapshot")
+	if res.DryRun {
+		verb = "would remove"
+	}
+	fmt.Fprintf(w, "%s %s", verb, snapshots)
+	if !f.policy.Empty() {
+		fmt.Fprintf(w, ", kept %s", count(int64(res.Kept)))
+	}
+	fmt.Fprintln(w)
+	switch {
+	case res.Prune != nil:
+		res.Prune.print(w)
+	case !res.DryRun && len(res.Removed) > 0:
+		f.a.remark("\"snap prune\" frees the space that only they needed")
+	}
+}

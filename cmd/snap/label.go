@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+// labelResult is what the commands below print for each snapshot.
+type labelResult struct {
+	snapshotJSON
+	Was repo.FileID `json:"was"` // the ID before
+}
+
+// relabel changes labels of snapshots and prints what they are now.
+func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labels), text func(*repo.Snapshot) string) error {
+	ctx := cmd.Context()
+	r, err := a.openLocked(cmd, repo.LockWrite)
+	if err != nil {
+		return err
+	}
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, err := range damaged {
+		a.warn("%v", err)
+	}
+	var chosen []*repo.Snapshot
+	for _, spec := range specs {
+		s, err := repo.FindIn(list, spec)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(chosen, s) {
+			chosen = append(chosen, s)
+		}
+	}
+	results := []labelResult{}
+	for _, s := range chosen {
+		labels := s.Labels()
+		change(&labels)
+		now := s
+		if !reflect.DeepEqual(labels, s.Labels()) {
+			if now, err = r.ChangeSnapshot(ctx, s, labels); err != nil {
+				return err
+			}
+		}
+		results = append(results, labelResult{snapshotsJSON([]*repo.Snapshot{now})[0], s.ID})
+	}
+	return a.print(results, func(w io.Writer) {
+		for _, res := range results {
+			fmt.Fprintf(w, "%s of %s, %s: %s\n", res.ShortID, clean(res.DeviceName), timeText(res.Time), clean(text(res.Snapshot)))
+		}
+		if slices.ContainsFunc(results, func(l labelResult) bool { return l.ID != l.Was }) {
+			a.remark("a changed snapshot has a new ID; earlier ones find it, too")
+		}
+	})
+}
+
+func (a *app) tagCommand() *cobra.Command {
+	var add, remove, set []string
+	cmd := &cobra.Command{
+		Use:     "tag SNAPSHOT...",
+		Short:   "Change the tags of snapshots",
+		Example: "  snap tag --add before-update latest\n  snap tag --remove before-update --add kept 1a2b3c4d\n  snap tag --set '' 1a2b3c4d",
+		Args:    args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, specs []string) error {
+			f := cmd.Flags()
+			if !f.Changed("add") && !f.Changed("remove") && !f.Changed("set") {
+				return usageError{errors.New("which tags? Use --add, --remove or --set")}
+			}
+			for _, tag := range slices.Concat(add, remove) {
+				if tag == "" {
+					return usageError{errors.New("a tag cannot be empty")}
+				}
+			}
+			for _, tag := range slices.Concat(add, set) {
+				if strings.Contains(tag, ",") {
+					return usageError{fmt.Errorf("tag %q: a tag cannot hold a comma", tag)}
+				}
+			}
+			return a.relabel(cmd, specs, func(l *repo.Labels) {
+				if f.Changed("set") {
+					l.Tags = nil
+				}
+				l.Tags = slices.DeleteFunc(l.Tags, func(tag string) bool { return slices.Contains(remove, tag) })
+				for _, tag := range slices.Concat(set, add) {
+					if tag != "" && !slices.Contains(l.Tags, tag) {
+						l.Tags = append(l.Tags, tag)
+					}
+				}
+			}, func(s *repo.Snapshot) string {
+				if len(s.Tags) == 0 {
+					return "no tags"
+				}
+				return "tags " + strings.Join(s.Tags, ", ")
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&add, "add", nil, "add this `tag` (can be repeated)")
+	f.StringArrayVar(&remove, "remove", nil, "remove this `tag` (can be repeated)")
+	f.StringArrayVar(&set, "set", nil, "have this `tag` in place of all others (can be repeated; an empty one for none)")
+	cmd.MarkFlagsMutuallyExclusive("set", "add")
+	cmd.MarkFlagsMutuallyExclusive("set", "remove")
+	return cmd
+}
+
+func (a *app) pinCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "pin SNAPSHOT...",
+		Short: "Keep snapshots, whatever is forgotten",
+		Long: `A pinned snapshot is never forgotten, neither by a policy nor by its ID, until it
+is unpinned. "snap snapshots" marks it with ⚑.`,
+		Args: args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, specs []string) error {
+			return a.relabel(cmd, specs, func(l *repo.Labels) {
+				if l.Pin == nil || l.Pin.Reason != reason {
+					l.Pin = &repo.Pin{Since: time.Now().UTC().Truncate(time.Second), Reason: reason}
+				}
+			}, func(s *repo.Snapshot) string {
+				if s.Pin.Reason == "" {
+					return "pinned"
+				}
+				return "pinned: " + s.Pin.Reason
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, as `text`")
+	return cmd
+}
+
+func (a *app) unpinCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unpin SNAPSHOT...",
+		Short: "Let snapshots be forgotten again",
+		Args:  args(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, specs []string) error {
+			return a.relabel(cmd, specs, func(l *repo.Labels) { l.Pin = nil },
+				func(*repo.Snapshot) string { return "not pinned" })
+		},
+	}
+}
+
+func (a *app) noteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "note SNAPSHOT [TEXT]",
+		Short: "Write a note to a snapshot, or remove it",
+		Args:  args(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			text := ""
+			if len(argv) > 1 {
+				text = argv[1]
+			}
+			return a.relabel(cmd, argv[:1], func(l *repo.Labels) { l.Note = text }, func(s *repo.Snapshot) string {
+				if s.Note == "" {
+					return "no note"
+				}
+				return s.Note
+			})
+		},
+	}
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+// pruneFlags say what a prune may leave and do.
+type pruneFlags struct{ maxUnused, maxRepack string }
+
+func (p *pruneFlags) register(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&p.maxUnused, "max-unused", "5%", "waste that may stay in packs with other things: a `limit` such as 5%, 100M, 0, or unlimited to write nothing anew")
+	f.StringVar(&p.maxRepack, "max-repack-size", "", "write at most this `size` anew, such as 10G")
+}
+
+func (p *pruneFlags) options() (repo.PruneOptions, error) {
+	opts := repo.PruneOptions{MaxRepack: -1, Reserve: true}
+	var err error
+	if opts.MaxUnused, err = parseMaxUnused(p.maxUnused); err != nil {
+		return opts, usageError{fmt.Errorf("--max-unused: %w", err)}
+	}
+	if p.maxUnused == "unlimited" {
+		opts.MaxRepack = 0
+	} else if p.maxRepack != "" {
+		if opts.MaxRepack, err = parseSize(p.maxRepack); err != nil {
+			return opts, usageError{fmt.Errorf("--max-repack-size: %w", err)}
+		}
+	}
+	return opts, nil
+}
+
+// parseMaxUnused reads a limit of waste: a part of all that is stored, a size,
+// or "unlimited".
+func parseMaxUnused(s string) (func(used int64) int64, error) {
+	if s == "unlimited" {
+		return func(int64) int64 { return math.MaxInt64 }, nil
+	}
+	if number, ok := strings.CutSuffix(s, "%"); ok {
+		p, err := strconv.ParseFloat(number, 64)
+		if err != nil || !(p >= 0 && p < 100) {
+			return nil, fmt.Errorf("%q is not a part from 0%% to below 100%%", s)
+		}
+		// p percent of used and unused together.
+		return func(used int64) int64 { return int64(p / (100 - p) * float64(used)) }, nil
+	}
+	n, err := parseSize(s)
+	return func(int64) int64 { return n }, err
+}
+
+// parseSize reads a number of bytes with a unit of 1024: 100, 100K, 5M, 1.5G,
+// 2T; "iB" or "B" behind it is allowed.
+func parseSize(s string) (int64, error) {
+	text := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s), "B"), "I")
+	unit := 1.0
+	for i, c := range "KMGT" {
+		if number, ok := strings.CutSuffix(text, string(c)); ok {
+			text, unit = number, math.Pow(1024, float64(i+1))
+			break
+		}
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if v *= unit; err != nil || !(v >= 0 && v < 1<<62) {
+		return 0, fmt.Errorf("%q is not a size such as 500M or 2G", s)
+	}
+	return int64(v), nil
+}
+
+// pruneResult is what prune prints.
+type pruneResult struct {
+	DryRun bool `json:"dry_run"`
+	*repo.PruneReport
+	Waiting []lockJSON `json:"waiting"`
+}
+
+func (a *app) pruneCommand() *cobra.Command {
+	var flags pruneFlags
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "Free the space that no snapshot needs",
+		Long: `Removes what no snapshot and no unfinished backup needs. Packs without anything in
+use go first, so that a full disk has room again; then packs with much waste are
+written anew without it, until no more waste is left than --max-unused allows.
+
+Backups may go on meanwhile. What was needed when a running command began stays
+until a prune after its end. It can be stopped at any time.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			opts, err := flags.options()
+			if err != nil {
+				return err
+			}
+			opts.DryRun = dryRun
+			kind := repo.LockPrune
+			if dryRun {
+				kind = repo.LockRead
+			}
+			r, err := a.open(ctx)
+			if err != nil {
+				return err
+			}
+			r.UseReserve()
+			if err := a.takeLock(ctx, r, kind, cmd.CommandPath()); err != nil {
+				return err
+			}
+			res, err := a.prune(ctx, r, opts)
+			if err != nil {
+				return err
+			}
+			return a.print(res, func(w io.Writer) { res.print(w) })
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "say what would be freed, and change nothing")
+	return cmd
+}
+
+// prune runs a prune, or its forecast, and shows its progress.
+func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (*pruneResult, error) {
+	var mu sync.Mutex
+	var now meter
+	opts.Progress = func(phase string, done, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		now = meter{phase: phase, bytes: done, totalBytes: total}
+	}
+	stop := a.showProgress(func() meter {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	})
+	report, err := r.Prune(ctx, opts)
+	stop()
+	if err != nil {
+		if report != nil && report.FreedBytes > 0 {
+			err = fmt.Errorf("%w\n%s were freed before that, in %s; the next prune goes on from there", err,
+				bytesText(report.FreedBytes), plural(report.RemovedPacks, "pack"))
+		}
+		if errors.Is(err, repo.ErrDamaged) {
+			err = fmt.Errorf("%w\na prune removes nothing from a damaged repository, since a repair may need it", err)
+		}
+		return nil, err
+	}
+	res := &pruneResult{DryRun: opts.DryRun, PruneReport: report, Waiting: []lockJSON{}}
+	for _, l := range report.Waiting {
+		res.Waiting = append(res.Waiting, lockToPrint(l))
+	}
+	return res, nil
+}
+
+func (res *pruneResult) print(w io.Writer) {
+	fmt.Fprintf(w, "%s are needed by %s", bytesText(res.UsedBytes), plural(res.Snapshots, "snapshot"))
+	if res.BaseBytes > 0 {
+		fmt.Fprintf(w, ", %s of it only to decode the rest", bytesText(res.BaseBytes))
+	}
+	fmt.Fprintln(w)
+	if res.DryRun {
+		fmt.Fprintf(w, "%s are waste\n", bytesText(res.UnusedBytes))
+		fmt.Fprintf(w, "would remove %s, %s\n", plural(res.RemovePacks, "pack"), bytesText(res.RemoveBytes))
+		if res.RepackPacks > 0 {
+			fmt.Fprintf(w, "would write %s anew, %s without their waste\n", plural(res.RepackPacks, "pack"), bytesText(res.RepackBytes))
+		}
+		fmt.Fprintf(w, "would free about %s\n", bytesText(res.FreeBytes))
+	} else {
+		fmt.Fprintf(w, "removed %s, %s", plural(res.RemovedPacks, "pack"), bytesText(res.FreedBytes))
+		if res.WrittenBytes > 0 {
+			fmt.Fprintf(w, "; what was needed of them was written anew, %s", bytesText(res.WrittenBytes))
+		}
+		fmt.Fprintf(w, "\nfreed %s\n", bytesText(res.FreedBytes-res.WrittenBytes))
+	}
+	if res.KeptUnused > 0 && len(res.Waiting) == 0 {
+		fmt.Fprintf(w, "%s of waste may stay\n", bytesText(res.KeptUnused))
+	}
+	if res.AbandonedRuns > 0 {
+		fmt.Fprintf(w, "gave up %s that nobody has gone on with\n", plural(res.AbandonedRuns, "unfinished backup"))
+	}
+	if res.PendingPacks > 0 {
+		fmt.Fprintf(w, "%s, %s, go with the next prune", plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes))
+		if len(res.Waiting) > 0 {
+			fmt.Fprint(w, ", when these have ended")
+		}
+		fmt.Fprintln(w)
+	}
+	if len(res.Waiting) > 0 {
+		printLocks(w, res.Waiting)
+	}
+}

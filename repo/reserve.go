@@ -1,0 +1,66 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+const (
+	// reserveName is a file that keeps room for what a prune has to write before
+	// it can remove anything: its lock, its list, and new index files.
+	reserveName = "reserve"
+	minReserve  = 4 << 20
+	maxReserve  = 128 << 20
+)
+
+// MakeReserve sees to it that the store has a reserve: as much as all index
+// files take, and a MiB, but at least 4 MiB and at most 128 MiB. It can fail
+// with an error that backend.IsNoSpace recognises, which does no harm.
+func (r *Repo) MakeReserve(ctx context.Context) error {
+	size := int64(1 << 20)
+	err := r.be.List(ctx, indexDir, func(f backend.Info) error { size += f.Size; return nil })
+	if err != nil {
+		return fmt.Errorf("make the reserve: %w", err)
+	}
+	size = min(max(size, minReserve), maxReserve)
+	switch there, err := r.be.Stat(ctx, reserveName); {
+	case err == nil && there.Size >= size:
+		return nil
+	case err == nil:
+		// With half as much again, it does not have to be made again each time.
+		size = min(size*3/2, maxReserve)
+		if err := r.giveUpReserve(ctx); err != nil {
+			return err
+		}
+	case !errors.Is(err, backend.ErrNotExist):
+		return fmt.Errorf("make the reserve: %w", err)
+	}
+	// Noise, since some file systems take no room for zeros.
+	var seed [32]byte
+	if _, err := io.ReadFull(r.opts.Rand, seed[:]); err != nil {
+		return err
+	}
+	noise := make([]byte, size)
+	_, _ = rand.NewChaCha8(seed).Read(noise) // never fails
+	if err := r.be.Put(ctx, reserveName, noise); err != nil && !errors.Is(err, backend.ErrExist) {
+		return fmt.Errorf("make the reserve: %w", err)
+	}
+	return nil
+}
+
+// UseReserve lets the reserve be given up when there is no room for a lock, a
+// list or an index file: for commands that free room in the end.
+func (r *Repo) UseReserve() { r.useReserve = true }
+
+func (r *Repo) giveUpReserve(ctx context.Context) error {
+	err := r.be.Delete(ctx, reserveName)
+	if errors.Is(err, backend.ErrNotExist) {
+		return nil
+	}
+	return err
+}

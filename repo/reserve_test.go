@@ -1,0 +1,195 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// quota is a store of limited size, in which removing makes room.
+type quota struct {
+	*memory.Backend
+	limit int64
+}
+
+func (q *quota) Put(ctx context.Context, name string, data []byte) error {
+	left, err := q.Free(ctx)
+	if err != nil {
+		return err
+	}
+	if int64(len(data)) > left {
+		return backend.ErrNoSpace
+	}
+	return q.Backend.Put(ctx, name, data)
+}
+
+func (q *quota) Free(ctx context.Context) (int64, error) {
+	left := q.limit
+	err := q.List(ctx, "", func(f backend.Info) error { left -= f.Size; return nil })
+	return left, err
+}
+
+// A full store can be pruned, by means of the reserve, and has one again then.
+func TestPruneOfAFullStore(t *testing.T) {
+	ctx := context.Background()
+	for _, reserve := range []bool{false, true} {
+		be := chainRepo(t, 1, 2, 3)
+		if reserve {
+			if err := open(t, be).MakeReserve(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		full := &quota{Backend: be, limit: size(t, be, "") + 100}
+		r := open(t, full)
+		if _, err := r.Lock(ctx, LockPrune, "prune"); !backend.IsNoSpace(err) {
+			t.Fatalf("the store is not full: %v", err)
+		}
+		r.UseReserve()
+		l, err := r.Lock(ctx, LockPrune, "prune")
+		if !reserve {
+			if !backend.IsNoSpace(err) {
+				t.Fatalf("locked without room: %v", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := forgetDays(ctx, r, []int{1, 2}); err != nil {
+			t.Fatal(err)
+		}
+		opts := everything
+		opts.Reserve = true
+		rep, err := r.Prune(ctx, opts)
+		if err != nil || rep.FreedBytes == 0 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		if err := l.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := be.Stat(ctx, reserveName); err != nil {
+			t.Errorf("no reserve after it: %v", err)
+		}
+		if err := judgeClean(be, testSecret, 3); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Who stores does not take the reserve.
+func TestTheReserveIsForPrune(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	if err := open(t, be).MakeReserve(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storeTiny(ctx, &quota{Backend: be, limit: size(t, be, "") + 100}, 2); !backend.IsNoSpace(err) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := be.Stat(ctx, reserveName); err != nil {
+		t.Error(err)
+	}
+	if err := judgeClean(be, testSecret, 1); err != nil {
+		t.Error(err)
+	}
+	stats, _, err := func() (*Stats, []error, error) {
+		r, err := openWith(ctx, be, testSecret, tinyOptions(5))
+		if err != nil {
+			return nil, nil, err
+		}
+		return r.Stats(ctx)
+	}()
+	if err != nil || stats.ReserveBytes != minReserve || stats.StoredBytes >= minReserve {
+		t.Errorf("%+v, %v", stats, err)
+	}
+}
+
+func TestReserveGrowsWithTheIndex(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t)
+	r := open(t, be)
+	reserve := func() int64 {
+		t.Helper()
+		if err := r.MakeReserve(ctx); err != nil {
+			t.Fatal(err)
+		}
+		f, err := be.Stat(ctx, reserveName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Size
+	}
+	if got := reserve(); got != minReserve {
+		t.Errorf("%d bytes for an empty repository", got)
+	}
+	if err := be.Put(ctx, indexDir+FileID{1}.String(), make([]byte, 8<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if got := reserve(); got != (9<<20)*3/2 {
+		t.Errorf("%d bytes for an index of 8 MiB", got)
+	}
+	if err := be.Put(ctx, indexDir+FileID{2}.String(), make([]byte, 3<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if got := reserve(); got != (9<<20)*3/2 {
+		t.Errorf("%d bytes: it was made again without need", got)
+	}
+	if err := (&quota{Backend: be}).Put(ctx, "x", []byte{1}); !errors.Is(err, backend.ErrNoSpace) {
+		t.Error(err)
+	}
+}
+
+// A bound on what is written anew holds for all that a prune writes.
+func TestPruneMaxRepack(t *testing.T) {
+	ctx := context.Background()
+	for _, limit := range []int64{0, 60 << 10, -1} {
+		be := chainRepo(t, 1, 2, 3, 4)
+		opts := everything
+		opts.MaxRepack = limit
+		rep, err := pruneTiny(ctx, be, opts, 1, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if limit >= 0 && rep.WrittenBytes > limit+limit/4 || limit < 0 && rep.WrittenBytes == 0 {
+			t.Errorf("limit %d: %d bytes were written", limit, rep.WrittenBytes)
+		}
+		if err := judgeClean(be, testSecret, 2, 4); err != nil {
+			t.Errorf("limit %d: %v", limit, err)
+		}
+	}
+}
+
+// A forecast can take snapshots for forgotten, and changes nothing.
+func TestPruneForecastAfterForgetting(t *testing.T) {
+	ctx := context.Background()
+	be := chainRepo(t, 1, 2, 3)
+	r := open(t, be)
+	var ids []FileID
+	for _, day := range []int{1, 2} {
+		s, err := dayOf(ctx, r, day)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, s.ID)
+	}
+	opts := everything
+	opts.DryRun, opts.Forget = true, ids
+	forecast, err := r.Prune(ctx, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := forgetTiny(ctx, be, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	opts.Forget = nil
+	after, err := open(t, be).Prune(ctx, opts)
+	if err != nil || forecast.FreeBytes == 0 || forecast.FreeBytes != after.FreeBytes || forecast.Snapshots != 1 {
+		t.Errorf("forecast %+v\nafter forgetting %+v, %v", forecast, after, err)
+	}
+}
