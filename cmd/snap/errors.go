@@ -18,6 +18,7 @@ import (
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/mirror"
 )
 
 // Exit codes. Those that restic has too have restic's numbers.
@@ -39,6 +40,7 @@ const (
 	exitLocked      = 21
 	exitNoDevice    = 22
 	exitUntrusted   = 23
+	exitRefused     = 24
 	exitInterrupted = 130
 )
 
@@ -58,6 +60,10 @@ var kinds = []struct {
 	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
 	{is(keybag.ErrWrongPassword), exitWrongBackup, "nothing was stored; try again (\"snap import --opaque\" stores the backup locked)"},
 	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again: what is complete is kept"},
+	{is(mirror.ErrRefused), exitRefused, ""},
+	{is(mirror.ErrDamaged), exitDamaged, `in the repository: "snap check --read-data" tells what suffers; on the mirror: "snap mirror --check --heal" copies sound files over`},
+	{is(mirror.ErrRestless), exitError, "run it again, with the password, so that a prune waits; what was copied is kept"},
+	{is(errOutOfDate), exitError, `"snap mirror TARGET" brings it up to date`},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
 	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
@@ -106,6 +112,11 @@ func isUsage(err error) bool {
 func classify(err error) (code int, hint string) {
 	for _, k := range kinds {
 		if k.fits(err) {
+			// Some know better what to do.
+			var h interface{ Hint() string }
+			if k.hint == "" && errors.As(err, &h) {
+				return k.code, h.Hint()
+			}
 			return k.code, k.hint
 		}
 	}

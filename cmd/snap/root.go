@@ -79,10 +79,35 @@ See "snap demo" for all of that without a device.`,
 		&cobra.Group{ID: "care", Title: "Looking after the repository:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		"backup": {a.importCommand(), a.noLockFlag(a.materializeCommand()), a.demoCommand()},
-		"see":    {a.devicesCommand(), a.noLockFlag(a.snapshotsCommand()), a.noLockFlag(a.lsCommand()), a.noLockFlag(a.diffCommand()), a.noLockFlag(a.statsCommand()), a.noLockFlag(a.catCommand())},
-		"choose": {a.forgetCommand(), a.tagCommand(), a.pinCommand(), a.unpinCommand(), a.noteCommand()},
-		"care":   {a.initCommand(), a.keyCommand(), a.deviceCommand(), a.noLockFlag(a.checkCommand()), a.pruneCommand(), a.unlockCommand()},
+		"backup": {
+			a.importCommand(),
+			a.noLockFlag(a.materializeCommand()),
+			a.demoCommand(),
+		},
+		"see": {
+			a.devicesCommand(),
+			a.noLockFlag(a.snapshotsCommand()),
+			a.noLockFlag(a.lsCommand()),
+			a.noLockFlag(a.diffCommand()),
+			a.noLockFlag(a.statsCommand()),
+			a.noLockFlag(a.catCommand()),
+		},
+		"choose": {
+			a.forgetCommand(),
+			a.tagCommand(),
+			a.pinCommand(),
+			a.unpinCommand(),
+			a.noteCommand(),
+		},
+		"care": {
+			a.initCommand(),
+			a.keyCommand(),
+			a.deviceCommand(),
+			a.noLockFlag(a.checkCommand()),
+			a.pruneCommand(),
+			a.unlockCommand(),
+			a.mirrorCommand(),
+		},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

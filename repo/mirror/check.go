@@ -1,0 +1,125 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+)
+
+// CheckReport says how a mirror compares with its source.
+type CheckReport struct {
+	Files   int64    `json:"files"` // of the target, all read
+	Bytes   int64    `json:"bytes"`
+	Damaged []Damage `json:"damaged"` // files of the target that are not what their names say
+	Healed  []string `json:"healed"`  // files that were, and were copied anew
+	Missing []string `json:"missing"` // on the target
+	Extra   []string `json:"extra"`   // on the target alone
+}
+
+// Clean reports whether every file of the target is sound.
+func (r *CheckReport) Clean() bool { return len(r.Damaged) == 0 }
+
+// Same reports whether the target has the files of the source and no others.
+func (r *CheckReport) Same() bool { return len(r.Missing)+len(r.Extra) == 0 }
+
+// Check reads every file of a mirror, compares it with the hash in its name, and
+// compares the names with those of the source. Of the options it uses Workers,
+// Progress and Heal; without Heal it changes nothing.
+func Check(ctx context.Context, source, target backend.Backend, opts Options) (*CheckReport, error) {
+	if opts.Workers <= 0 {
+		opts.Workers = 2
+	}
+	m := &mirroring{source: source, target: target, opts: opts, room: semaphore.NewWeighted(inFlight), report: &Report{}}
+	dst, err := list(ctx, target)
+	if err != nil {
+		return nil, fmt.Errorf("target: %w", err)
+	}
+	src, err := list(ctx, source)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	if len(dst[config]) == 0 && len(dst[keys])+len(dst[packs]) == 0 {
+		return nil, &RefusedError{"the target is no mirror: there is no repository", "make one first, without --check"}
+	}
+	if err := m.sameRepository(ctx, &src, &dst); err != nil {
+		return nil, err
+	}
+	out := &CheckReport{Damaged: []Damage{}, Healed: []string{}, Missing: []string{}, Extra: []string{}}
+	out.Files, out.Bytes = dst.total()
+	m.progress.TotalFiles, m.progress.TotalBytes = out.Files, out.Bytes
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(opts.Workers)
+	for c := range classes {
+		out.Missing = append(out.Missing, slices.Collect(maps.Keys(without(src[c], dst[c])))...)
+		out.Extra = append(out.Extra, slices.Collect(maps.Keys(without(dst[c], src[c])))...)
+		for _, name := range slices.Sorted(maps.Keys(dst[c])) {
+			if gctx.Err() != nil {
+				break
+			}
+			g.Go(func() error { return m.checkFile(gctx, out, name, dst[c][name]) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	m.opts.Progress = nil // what follows is not counted
+	slices.Sort(out.Missing)
+	slices.Sort(out.Extra)
+	slices.SortFunc(out.Damaged, func(a, b Damage) int { return slices.Compare([]byte(a.File), []byte(b.File)) })
+	if opts.Heal {
+		err = m.heal(ctx, &src, out)
+	}
+	return out, errors.Join(err, ctx.Err())
+}
+
+// heal replaces damaged files whose source is sound.
+func (m *mirroring) heal(ctx context.Context, src *listing, out *CheckReport) error {
+	var left []Damage
+	for _, d := range out.Damaged {
+		size, there := src.size(d.File)
+		if !there {
+			left = append(left, d)
+			continue
+		}
+		m.lacking = 0
+		if err := m.copyFile(ctx, d.File, size, true, false); err != nil && !errors.Is(err, errVanished) {
+			return err
+		}
+		if m.lacking > 0 {
+			d.Text += "; so it is in the source"
+			left = append(left, d)
+			continue
+		}
+		out.Healed = append(out.Healed, d.File)
+	}
+	out.Damaged = append([]Damage{}, left...)
+	return nil
+}
+
+func (m *mirroring) checkFile(ctx context.Context, out *CheckReport, name string, size int64) error {
+	var bad string
+	err := m.with(ctx, m.target, name, size, func(_ []byte, fault string) error { bad = fault; return nil })
+	if errors.Is(err, errVanished) {
+		bad, err = "it was there and is gone", nil
+	}
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if bad != "" {
+		out.Damaged = append(out.Damaged, Damage{name, bad})
+	}
+	m.progress.Files++
+	m.progress.Bytes += size
+	if m.opts.Progress != nil {
+		m.opts.Progress(m.progress)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+package mirror
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// class is a group of files that are copied together: those of a later class
+// may need those of an earlier one, never the other way round.
+type class int
+
+// The classes in the order in which they are copied.
+const (
+	keys class = iota
+	config
+	packs
+	indexes
+	records // what makes content needed, and what nothing needs
+	classes
+)
+
+// folders are what a mirror holds beside config. locks/ and prunes/ are about
+// processes at work on the source, and stay there.
+var folders = [classes][]string{
+	keys:    {"keys/"},
+	packs:   {"packs/"},
+	indexes: {"index/"},
+	records: {"snapshots/", "runs/", "secrets/"},
+}
+
+const (
+	configName    = "config"
+	snapshots     = "snapshots/"
+	locks         = "locks/"
+	mirrored      = "mirrored/" // on the target alone, see memory.go
+	maxConfigSize = 64 << 10
+	// maxFileSize is the format's greatest file, an index file.
+	maxFileSize = 256 << 20
+)
+
+// listing is the files of a repository: sizes by name.
+type listing [classes]map[string]int64
+
+// list lists what is mirrored. It begins with the records: what they need was
+// there before them, so it is in what is listed after them, unless another
+// process replaces it meanwhile. Run looks whether that has happened.
+func list(ctx context.Context, be backend.Backend) (listing, error) {
+	var l listing
+	for c := records; c >= keys; c-- {
+		var err error
+		if l[c], err = listClass(ctx, be, c); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+func listClass(ctx context.Context, be backend.Backend, c class) (map[string]int64, error) {
+	files := map[string]int64{}
+	if c == config {
+		info, err := be.Stat(ctx, configName)
+		if err == nil {
+			files[configName] = info.Size
+		}
+		if errors.Is(err, backend.ErrNotExist) {
+			err = nil
+		}
+		return files, err
+	}
+	for _, folder := range folders[c] {
+		err := be.List(ctx, folder, func(f backend.Info) error {
+			if _, ok := hashOf(f.Name); ok {
+				files[f.Name] = f.Size
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", folder, err)
+		}
+	}
+	return files, nil
+}
+
+// hashOf returns the hash that a file's name stands for. ok is false if it is
+// no name of a repository file; other files are not looked at.
+func hashOf(name string) (hash [32]byte, ok bool) {
+	folder, id, _ := strings.Cut(name, "/")
+	if folder == "packs" {
+		var first string
+		first, id, _ = strings.Cut(id, "/")
+		if len(first) != 2 || !strings.HasPrefix(id, first) {
+			return hash, false
+		}
+	}
+	if len(id) != 2*len(hash) || strings.ToLower(id) != id {
+		return hash, false
+	}
+	_, err := hex.Decode(hash[:], []byte(id))
+	return hash, err == nil
+}
+
+// files counts the files of a listing and their bytes.
+func (l *listing) total() (files, bytes int64) {
+	for _, m := range l {
+		files += int64(len(m))
+		bytes += sum(m)
+	}
+	return files, bytes
+}
+
+// size returns the length of a file, if it is there.
+func (l *listing) size(name string) (int64, bool) {
+	for _, m := range l {
+		if n, ok := m[name]; ok {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+func (l *listing) has(name string) bool {
+	_, ok := l.size(name)
+	return ok
+}
+
+func sum(m map[string]int64) (n int64) {
+	for _, size := range m {
+		n += size
+	}
+	return n
+}
+
+// under returns the files in a folder.
+func under(m map[string]int64, folder string) map[string]int64 {
+	out := map[string]int64{}
+	for name, size := range m {
+		if strings.HasPrefix(name, folder) {
+			out[name] = size
+		}
+	}
+	return out
+}
+
+// without returns the files of a that b does not have.
+func without(a, b map[string]int64) map[string]int64 {
+	out := map[string]int64{}
+	for name, size := range a {
+		if _, ok := b[name]; !ok {
+			out[name] = size
+		}
+	}
+	return out
+}
