@@ -52,6 +52,9 @@ type Snapshot struct {
 	Parent *FileID  `json:"parent,omitempty"`
 	Root   chunk.ID `json:"root"`
 
+	// CopiedFrom is set in a copy of another repository's snapshot.
+	CopiedFrom *Origin `json:"copied_from,omitempty"`
+
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"` // as the folder had them
 
@@ -60,6 +63,14 @@ type Snapshot struct {
 	NewChunks   int64 `json:"new_chunks"`
 	NewBytes    int64 `json:"new_bytes"`    // content, before compression
 	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
+}
+
+// Origin is the snapshot of another repository that a snapshot is a copy of: the
+// one that was imported, also if it came by way of a third repository.
+type Origin struct {
+	Repository string   `json:"repository"` // its ID, as in its Config
+	Snapshot   FileID   `json:"snapshot"`
+	Root       chunk.ID `json:"root"` // by the keys of that repository
 }
 
 // Device is the device that a backup is of.
