@@ -61,6 +61,7 @@ var kinds = []struct {
 	{is(keybag.ErrWrongPassword), exitWrongBackup, "nothing was stored; try again (\"snap import --opaque\" stores the backup locked)"},
 	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again: what is complete is kept"},
 	{is(mirror.ErrRefused), exitRefused, ""},
+	{is(repo.ErrSameRepository), exitUsage, `choose another target; "snap mirror" keeps exact copies`},
 	{is(mirror.ErrDamaged), exitDamaged, `in the repository: "snap check --read-data" tells what suffers; on the mirror: "snap mirror --check --heal" copies sound files over`},
 	{is(mirror.ErrRestless), exitError, "run it again, with the password, so that a prune waits; what was copied is kept"},
 	{is(errOutOfDate), exitError, `"snap mirror TARGET" brings it up to date`},

@@ -107,6 +107,7 @@ See "snap demo" for all of that without a device.`,
 			a.pruneCommand(),
 			a.unlockCommand(),
 			a.mirrorCommand(),
+			a.copyCommand(),
 		},
 	} {
 		for _, c := range commands {
