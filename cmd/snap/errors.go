@@ -12,6 +12,8 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/backup2"
+	"github.com/snap-backup/snap/device/flow"
 	"github.com/snap-backup/snap/device/link"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
@@ -26,6 +28,7 @@ const (
 	exitOK          = 0
 	exitError       = 1
 	exitUsage       = 2
+	exitPartial     = 3
 	exitNoRepo      = 10
 	exitInUse       = 11
 	exitWrongPass   = 12
@@ -41,6 +44,12 @@ const (
 	exitNoDevice    = 22
 	exitUntrusted   = 23
 	exitRefused     = 24
+
+	exitDeviceBusy  = 25
+	exitCancelled   = 26
+	exitLinkLost    = 27
+	exitDeviceError = 28
+	exitUnfit       = 29
 	exitInterrupted = 130
 )
 
@@ -52,6 +61,7 @@ var kinds = []struct {
 	hint string
 }{
 	{is(context.Canceled), exitInterrupted, "what was stored so far is kept: run the same command again to go on"},
+	{is(errPartial), exitPartial, "the others are complete"},
 	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},
 	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or make a repository with "snap init"`},
 	{is(repo.ErrLocked), exitInUse, `wait for it (--retry-lock 10m does), or see "snap unlock"; nothing was changed`},
@@ -87,7 +97,17 @@ var kinds = []struct {
 	{is(device.ErrDenied), exitUntrusted, `run "snap device pair" again and tap Trust; if it does not ask, connect it anew, or reset it in Settings, General, Transfer or Reset, Reset Location & Privacy`},
 	{is(device.ErrManaged), exitUntrusted, "ask whoever manages the device to allow pairing with this computer"},
 	{is(device.ErrNeedsCable), exitUntrusted, "connect the device by cable once"},
-	{is(device.ErrSyncBusy), exitError, "wait until Finder, iTunes or the other program has ended, and run the same command again"},
+	{is(flow.ErrInUse), exitDeviceBusy, "wait until it has ended, and run the same command again"},
+	{is(flow.ErrRefused), exitUnfit, "nothing on the device was changed"},
+	{is(flow.ErrCancelledOnDevice), exitCancelled, "run the same command again when you are ready"},
+	{is(backup2.ErrNoSpace), exitNoSpace, ""},
+	{is(backup2.ErrLocked), exitUntrusted, ""},
+	{is(backup2.ErrWrongPassword), exitWrongBackup, ""},
+	{is(backup2.ErrCancelled), exitCancelled, "run the same command again when you are ready"},
+	{isDeviceError, exitDeviceError, ""},
+	{is(backup2.ErrLinkLost), exitLinkLost, "check the cable or the Wi-Fi connection, unlock the device, and run the same command again"},
+	{isProtocolError, exitDeviceError, "restart the device and run the same command again"},
+	{is(device.ErrSyncBusy), exitDeviceBusy, "wait until Finder, iTunes or the other program has ended, and run the same command again"},
 	{is(device.ErrBusy), exitError, "close other programs that use the device, or connect it anew"},
 	{is(link.ErrTimeout), exitError, "unlock the device, connect it anew, and run the same command again; restart it if that does not help"},
 	{is(errNothingThere), exitError, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
@@ -109,17 +129,30 @@ func isUsage(err error) bool {
 	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "if any flags in the group")
 }
 
-// classify returns the exit code and the hint for an error.
+// isDeviceError reports whether a device said how something failed.
+func isDeviceError(err error) bool {
+	var e *backup2.DeviceError
+	return errors.As(err, &e)
+}
+
+func isProtocolError(err error) bool {
+	var e *backup2.ProtocolError
+	return errors.As(err, &e)
+}
+
+// classify returns the exit code and the hint for an error. What a device says
+// has hints of its own, where the kind has none.
 func classify(err error) (code int, hint string) {
 	for _, k := range kinds {
-		if k.fits(err) {
-			// Some know better what to do.
-			var h interface{ Hint() string }
-			if k.hint == "" && errors.As(err, &h) {
-				return k.code, h.Hint()
-			}
-			return k.code, k.hint
+		if !k.fits(err) {
+			continue
 		}
+		// Some know better what to do.
+		var h interface{ Hint() string }
+		if k.hint == "" && errors.As(err, &h) {
+			return k.code, h.Hint()
+		}
+		return k.code, k.hint
 	}
 	return exitError, ""
 }

@@ -80,9 +80,11 @@ See "snap demo" for all of that without a device.`,
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"backup": {
+			a.backupCommand(),
 			a.importCommand(),
 			a.noLockFlag(a.materializeCommand()),
 			a.demoCommand(),
+			a.simulateCommand(),
 		},
 		"see": {
 			a.devicesCommand(),

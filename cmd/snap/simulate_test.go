@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -10,12 +14,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
+	"github.com/snap-backup/snap/device/synthetic"
 )
 
 // simulation is the simulated devices of one script.
 type simulation struct {
 	sim     *simulator.Simulator
 	devices map[string]*simulator.Device // by name
+	lab     *lab.Lab                     // of devices with content
 	wait    sync.WaitGroup
 }
 
@@ -32,15 +40,33 @@ const noDevices = "UNIX:/nonexistent/usbmuxd"
 //	simulate tap NAME                   in a moment, somebody taps Trust
 //	simulate unlock|lock|reset|detach NAME
 //	simulate blameless NAME             snap did nothing wrong to it
+//	simulate lab N [WORD]...            N devices with content, which can be backed up; words:
+//	                                    encrypted, alternate, spare, small, real
+//	simulate do COMMAND...              what happens to them: see package lab
+//	simulate await NAME STEP            until the device's agent has come to a step
+//	simulate holds NAME FOLDER [PASSWORD]  the backup folder has what is on the device
+//	simulate runs NAME FIELD=VALUE...   the last run of the agent
 func simulate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: simulate start|attach|tap|unlock|lock|reset|detach ...")
 	}
-	if args[0] == "start" {
-		startSimulation(ts)
+	s, _ := ts.Value(simulationKey{}).(*simulation)
+	switch args[0] {
+	case "start":
+		startSimulation(ts, simulator.New())
+		return
+	case "lab":
+		s.startLab(ts, args[1:])
+		return
+	case "do":
+		reply, err := s.lab.Do(context.Background(), strings.Join(args[1:], " "))
+		ts.Check(err)
+		ts.Logf("%s", reply)
+		return
+	case "await", "holds", "runs":
+		s.ofLab(ts, args)
 		return
 	}
-	s, _ := ts.Value(simulationKey{}).(*simulation)
 	if s.sim == nil || len(args) < 2 {
 		ts.Fatalf("simulate start comes first, and every command but that names a device")
 	}
@@ -78,12 +104,12 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func startSimulation(ts *testscript.TestScript) {
+func startSimulation(ts *testscript.TestScript, sim *simulator.Simulator) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	s, _ := ts.Value(simulationKey{}).(*simulation)
-	s.sim, s.devices = simulator.New(), map[string]*simulator.Device{}
+	s.sim, s.devices = sim, map[string]*simulator.Device{}
 	s.wait.Go(func() { _ = s.sim.Serve(ctx, l) })
 	ts.Defer(func() {
 		cancel()
@@ -139,5 +165,72 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	s.sim.Attach(d, by)
 	if !strings.EqualFold(d.UDID(), words[0]) {
 		ts.Fatalf("%s is %s", name, d.UDID())
+	}
+}
+
+// startLab makes devices with content. Scripts name them by the first word of
+// their name.
+func (s *simulation) startLab(ts *testscript.TestScript, args []string) {
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	dir, err := os.MkdirTemp(ts.Getenv("WORK"), "lab")
+	ts.Check(err)
+	o := lab.Options{Dir: dir, Devices: n, Seed: 1}
+	if slices.Contains(args, "small") {
+		o.Scale = synthetic.Small
+	}
+	if slices.Contains(args, "encrypted") {
+		o.Encrypt = synthetic.EncryptAll
+	}
+	if slices.Contains(args, "alternate") {
+		o.Encrypt = synthetic.EncryptAlternate
+	}
+	s.lab, err = lab.New(context.Background(), o)
+	ts.Check(err)
+	if slices.Contains(args, "spare") {
+		_, err := s.lab.AddSpare(context.Background(), simulator.Spec{})
+		ts.Check(err)
+	}
+	ts.Defer(func() { _ = s.lab.Close() })
+	startSimulation(ts, s.lab.Mux)
+	for _, d := range s.lab.Devices() {
+		name := strings.FieldsFunc(d.Name(), func(r rune) bool { return r == ' ' || r == '-' || r == '\u2019' })[0]
+		s.devices[name] = d.Device
+	}
+}
+
+func (s *simulation) ofLab(ts *testscript.TestScript, args []string) {
+	d, err := s.lab.Find(args[1])
+	ts.Check(err)
+	switch args[0] {
+	case "await":
+		deadline := time.Now().Add(20 * time.Second)
+		for !slices.Contains(d.Agent.LastRun().Steps, agent.Step(args[2])) {
+			if time.Now().After(deadline) {
+				ts.Fatalf("%s has not come to %s: %+v", args[1], args[2], d.Agent.LastRun())
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	case "holds":
+		password := ""
+		if len(args) > 3 {
+			password = args[3]
+		}
+		differences, err := agent.Verify(context.Background(), d.Agent.Content(), ts.MkAbs(args[2]), []byte(password))
+		ts.Check(err)
+		if len(differences) > 0 {
+			ts.Fatalf("%s differs from %s: %s", args[2], args[1], strings.Join(differences, "; "))
+		}
+	case "runs":
+		r := d.Agent.LastRun()
+		fields := map[string]string{"operation": r.Operation, "full": fmt.Sprint(r.Full), "resumed": r.Resumed, "code": fmt.Sprint(r.Code),
+			"resent": fmt.Sprint(r.Resent), "applications": fmt.Sprint(r.Applications), "options": fmt.Sprintf("%+v", r.Options),
+			"spared": fmt.Sprint(r.Spared > 0)}
+		for _, want := range args[2:] {
+			field, value, _ := strings.Cut(want, "=")
+			if got, ok := fields[field]; !ok || got != value {
+				ts.Fatalf("%s of the last run of %s is %q, want %q: %+v", field, args[1], got, value, r)
+			}
+		}
 	}
 }

@@ -160,6 +160,10 @@ func (a *Agent) secret() []byte {
 	return slices.Clone(a.password)
 }
 
+// SetPassword changes the backup password, as another host does it that has no
+// backup of the device; empty ends encryption.
+func (a *Agent) SetPassword(password string) { a.setPassword([]byte(password)) }
+
 func (a *Agent) setPassword(p []byte) {
 	a.mu.Lock()
 	a.password = slices.Clone(p)

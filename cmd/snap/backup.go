@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/device/virtual"
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+// backupResult is what backup prints for one device.
+type backupResult struct {
+	UDID   string        `json:"udid"`
+	Name   string        `json:"device_name,omitempty"`
+	Result *backupReport `json:"result,omitempty"`
+	Kept   *flow.Kept    `json:"kept,omitempty"` // of a backup that broke off
+	Error  *jsonError    `json:"error,omitempty"`
+}
+
+// backupReport is a backup that has become a snapshot.
+type backupReport struct {
+	*transfer.ImportResult
+	Received      int64       `json:"received_files"` // in this run, from the device
+	ReceivedBytes int64       `json:"received_bytes"`
+	Resumed       int64       `json:"resumed_files"` // of a run that broke off, not sent again
+	ResumedBytes  int64       `json:"resumed_bytes"`
+	Locked        bool        `json:"locked"` // encrypted, and the password is not known
+	Parent        repo.FileID `json:"parent,omitzero"`
+}
+
+// backupCommand backs up devices that are connected.
+func (a *app) backupCommand() *cobra.Command {
+	var opt flow.BackupOptions
+	var source backupPassword
+	var all bool
+	var limit, host string
+	cmd := &cobra.Command{
+		Use:   "backup [DEVICE...]",
+		Short: "Back up devices that are connected",
+		Long: `Backs up iPhones and iPads that are connected by cable or Wi-Fi, each into a
+snapshot. DEVICE is a UDID, a name, or the beginning of either; it may be left
+out if only one device is connected. Several are backed up at the same time.
+
+The device sends what has changed since its last snapshot, also if that was
+imported from a folder. Since iOS 16 it asks for its passcode each time: enter it
+on the device.
+
+A backup that breaks off, by Ctrl-C, a pulled cable or a power cut, makes no
+snapshot; what was received is kept, and the next backup goes on from there.
+
+If the device encrypts its backups, the passwords that the repository keeps for
+it ("snap device password set") open them, so that they share storage. Until its
+keys come, at the end, what it sends waits as it is in the spool folder. Without
+the password the backup is stored locked.`,
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			var err error
+			if opt.SpoolLimit, err = parseSize(limit); err != nil {
+				return usageError{fmt.Errorf("--spool-limit: %w", err)}
+			}
+			if all && len(argv) > 0 {
+				return usageError{errors.New("name devices, or give --all, not both")}
+			}
+			m, entries, err := chosenDevices(ctx, argv, all)
+			if err != nil {
+				return err
+			}
+			if opt.SpoolDir == "" {
+				opt.SpoolDir = cacheDir("spool")
+			}
+			if err := os.MkdirAll(opt.SpoolDir, 0o700); err != nil {
+				return err
+			}
+			r, release, err := a.openToWrite(ctx, "snap backup")
+			if err != nil {
+				return err
+			}
+			defer release()
+			a.tidy(ctx)
+			given, err := source.given(ctx, a)
+			if err != nil {
+				return err
+			}
+			defer clear(given)
+			if given != nil {
+				opt.Passwords = [][]byte{given}
+			}
+			opt.Workers = max(1, runtime.GOMAXPROCS(0)/len(entries))
+			return a.backupAll(ctx, a.flowHost(m, r, host), entries, opt)
+		},
+	}
+	source.register(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&all, "all", false, "back up all devices that are connected")
+	f.BoolVar(&opt.Full, "full", false, "let the device send all files, not only those that changed")
+	f.StringArrayVar(&opt.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
+	f.StringVar(&host, "host", "", "`name` of this computer for the record")
+	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` where encrypted files wait for their keys (default: in the user's cache folder)")
+	f.StringVar(&limit, "spool-limit", bytesFlag(virtual.DefaultSpoolLimit), "how much may wait there, such as 500M or 64G")
+	return cmd
+}
+
+// chosenDevices finds the devices that a command line names, each once.
+func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, []device.Entry, error) {
+	if !all && len(argv) < 2 {
+		m, e, err := oneDevice(ctx, argv)
+		return m, []device.Entry{e}, err
+	}
+	m, err := mux()
+	if err != nil {
+		return nil, nil, err
+	}
+	if all {
+		list, err := m.List(ctx)
+		if err == nil && len(list) == 0 {
+			err = fmt.Errorf("%w: none is", device.ErrNotFound)
+		}
+		return m, list, err
+	}
+	var list []device.Entry
+	for _, name := range argv {
+		e, err := m.Find(ctx, name)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !slices.ContainsFunc(list, func(o device.Entry) bool { return o.UDID == e.UDID }) {
+			list = append(list, e)
+		}
+	}
+	return m, list, nil
+}
+
+// cacheDir is a folder of the user for what may be lost.
+func cacheDir(name string) string {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		base = filepath.Join(os.TempDir(), fmt.Sprintf("snap-%d", os.Getuid()))
+	}
+	return filepath.Join(base, "snap", name)
+}
+
+func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) flow.Host {
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	return flow.Host{Mux: m, Repo: r, LockDir: cacheDir("devices"), Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader}
+}
+
+// openToWrite opens the repository, locked for a writer, with its index.
+func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(), error) {
+	return a.openFor(ctx, repo.LockWrite, what)
+}
+
+func (a *app) openFor(ctx context.Context, kind repo.LockKind, what string) (*repo.Repo, func(), error) {
+	r, err := a.open(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := r.Lock(ctx, kind, what)
+	if err != nil {
+		return nil, nil, err
+	}
+	// A lock that is left behind is recognised.
+	release := func() { _ = lock.Release() }
+	if err := r.LoadIndex(ctx); err != nil {
+		release()
+		return nil, nil, err
+	}
+	for _, err := range r.IndexDamage() {
+		a.warn("%v; \"snap check\" tells what that means", err)
+	}
+	return r, release, nil
+}
+
+// backupAll backs devices up at the same time. One that fails does not keep the
+// others from being backed up.
+func (a *app) backupAll(ctx context.Context, h flow.Host, entries []device.Entry, opt flow.BackupOptions) error {
+	results := make([]backupResult, len(entries))
+	errs := make([]error, len(entries))
+	board := a.newBoard(ctx, h.Mux, entries)
+	var wait sync.WaitGroup
+	for i, e := range entries {
+		wait.Go(func() {
+			mine := opt
+			view := board.views[i]
+			mine.Progress = view.storing
+			res, err := h.Backup(ctx, e, mine, view)
+			view.done()
+			results[i], errs[i] = a.backupOutcome(view, e, res, err), err
+		})
+	}
+	wait.Wait()
+	board.stop()
+	failed := slices.DeleteFunc(slices.Clone(errs), func(err error) bool { return err == nil })
+	if a.json {
+		if err := a.print(results, nil); err != nil {
+			return err
+		}
+	}
+	switch {
+	case len(failed) == 0:
+		return nil
+	case ctx.Err() != nil, len(failed) == len(errs):
+		return silentError{failed[0]}
+	}
+	return silentError{errPartial}
+}
+
+// errPartial says that some of several devices failed.
+var errPartial = errors.New("some devices were not backed up")
+
+// backupOutcome prints how the backup of one device ended, as soon as it has.
+func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err error) backupResult {
+	out := backupResult{UDID: e.UDID, Name: v.name}
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			err = canceledError{err}
+		}
+		var broken *flow.Interrupted
+		if errors.As(err, &broken) && broken.Kept.Files > 0 {
+			out.Kept = &broken.Kept
+		}
+		code, hint := classify(err)
+		out.Error = &jsonError{err.Error(), code, hint}
+		if !a.json {
+			v.board.say(func() { a.printError(fmt.Errorf("%s: %w", v.name, err), code, hint) })
+		}
+		return out
+	}
+	out.Name = res.Info.Name
+	out.Result = &backupReport{ImportResult: res.Import, Received: res.Files, ReceivedBytes: res.Bytes,
+		Resumed: res.Resumed.Files, ResumedBytes: res.Resumed.Bytes, Locked: res.Locked != nil}
+	if res.Parent != nil {
+		out.Result.Parent = res.Parent.ID
+	}
+	if !a.json {
+		v.board.say(func() { a.describeBackup(a.stdout, res) })
+	}
+	return out
+}
+
+// canceledError is a Ctrl-C, however it came out.
+type canceledError struct{ error }
+
+func (e canceledError) Unwrap() error { return e.error }
+
+func (a *app) describeBackup(w io.Writer, res *flow.BackupResult) {
+	s := res.Snapshot
+	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
+	fmt.Fprintf(w, "          %s, %s; received %s, %s; added %s\n",
+		plural(res.Import.Files, "file"), bytesText(res.Import.Bytes), plural(res.Files, "file"), bytesText(res.Bytes), bytesText(s.StoredBytes))
+	for _, p := range res.Problems {
+		a.warn("%s: %s", s.Device.Name, p)
+	}
+	for _, p := range s.Problems {
+		a.warn("%s: %s", s.Device.Name, p)
+	}
+	if res.Locked != nil {
+		a.remark("          stored locked: %s; tell snap the backup password with \"snap device password set %s\" so that later backups share storage",
+			lockedText(res.Locked), s.Device.UDID)
+		return
+	}
+	a.describeReport(s.Device.Name, res.Import)
+}

@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
+	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/spf13/cobra"
+)
+
+// simulateRun is one run of the command.
+type simulateRun struct {
+	a              *app
+	socket, state  string
+	scale, encrypt string
+	spare          bool
+	faults         []string
+	opt            lab.Options
+
+	mu sync.Mutex // held while something is printed
+}
+
+// simulateReady is what simulate prints first.
+type simulateReady struct {
+	Event    string            `json:"event"` // ready
+	Variable string            `json:"variable"`
+	Address  string            `json:"address"`
+	Devices  []simulatedDevice `json:"devices"`
+}
+
+type simulatedDevice struct {
+	UDID      string `json:"udid"`
+	Name      string `json:"device_name"`
+	Encrypted bool   `json:"encrypted"`
+}
+
+// simulateReply answers a command with --json.
+type simulateReply struct {
+	Event   string `json:"event"` // reply
+	Command string `json:"command"`
+	Text    string `json:"text,omitempty"`
+	Error   string `json:"error,omitempty"`
+}
+
+func (a *app) simulateCommand() *cobra.Command {
+	s := &simulateRun{a: a}
+	cmd := &cobra.Command{
+		Use:   "simulate",
+		Short: "Play iPhones to try everything with, without a phone",
+		Long: `Plays iPhones and iPads on a socket, and prints the line that makes snap, and
+other programs such as idevicebackup2, find them there. Their content is
+generated; they back up, restore, encrypt and refuse as devices do.
+
+It goes on until Ctrl-C or the end of its input, and takes commands on standard
+input, one a line, such as "next" (a day of use goes by), "lock 1", "cut 1
+1000000" (the link breaks after a million bytes), "enter 1" (the passcode).
+"help" lists them all. docs/devices.md is a walk-through.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&s.socket, "socket", "", "`path` of the socket, or host:port (default: one in the state folder)")
+	f.StringVar(&s.state, "state", "", "`folder` for what is on the devices; it is removed in the end unless it is given here")
+	f.IntVar(&s.opt.Devices, "devices", 1, "how many devices")
+	f.BoolVar(&s.spare, "spare", false, "one more device with little on it, to restore to")
+	f.StringVar(&s.scale, "scale", "tiny", "how much is on them: tiny, small, medium or large")
+	f.StringVar(&s.encrypt, "encrypt", "none", "which devices encrypt their backups: none, all or alternate")
+	f.StringVar(&s.opt.Password, "backup-password", synthetic.DefaultPassword, "the backup password of those")
+	f.Uint64Var(&s.opt.Seed, "seed", 1, "equal seeds make equal devices")
+	f.BoolVar(&s.opt.Untrusted, "untrusted", false, "the devices do not trust this computer yet")
+	f.BoolVar(&s.opt.RealRounds, "real-rounds", false, "backup passwords cost seconds to try, as those of real devices do")
+	f.StringArrayVar(&s.faults, "fault", nil, "what goes wrong once at the first device, such as upload:3=cut, begin=fail 208 (can be repeated)")
+	return cmd
+}
+
+func (s *simulateRun) run(ctx context.Context) (err error) {
+	if s.opt.Scale, err = synthetic.ParseScale(s.scale); err != nil {
+		return usageError{err}
+	}
+	if s.opt.Encrypt, err = parseEncryption(s.encrypt); err != nil {
+		return usageError{err}
+	}
+	var script agent.Script
+	for _, text := range s.faults {
+		f, err := agent.ParseFault(text)
+		if err != nil {
+			return usageError{err}
+		}
+		script = append(script, f)
+	}
+	if s.opt.Devices < 1 {
+		return usageError{errors.New("--devices takes a number from 1 on")}
+	}
+	if s.state != "" {
+		err = os.MkdirAll(s.state, 0o700)
+	}
+	// Day 0 cannot be made over another one, so each run has a folder of its own.
+	if err == nil {
+		s.opt.Dir, err = os.MkdirTemp(s.state, "snap-simulate-")
+	}
+	if err != nil {
+		return err
+	}
+	if s.state == "" {
+		defer func() { err = errors.Join(err, os.RemoveAll(s.opt.Dir)) }()
+	}
+	s.opt.On = s.tell
+	l, err := lab.New(ctx, s.opt)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if s.spare {
+		if _, err := l.AddSpare(ctx, simulator.Spec{}); err != nil {
+			return err
+		}
+	}
+	if err := l.Devices()[0].Agent.SetScript(script); err != nil {
+		return usageError{err}
+	}
+	return s.serve(ctx, l)
+}
+
+func parseEncryption(s string) (synthetic.Encryption, error) {
+	all := map[string]synthetic.Encryption{"none": synthetic.EncryptNone, "all": synthetic.EncryptAll, "alternate": synthetic.EncryptAlternate}
+	e, ok := all[s]
+	if !ok {
+		return 0, fmt.Errorf("--encrypt takes none, all or alternate, not %q", s)
+	}
+	return e, nil
+}
+
+func (s *simulateRun) listen() (net.Listener, error) {
+	switch {
+	case s.socket == "":
+		return net.Listen("unix", filepath.Join(s.opt.Dir, "usbmuxd"))
+	case strings.ContainsAny(s.socket, `/\`) || !strings.Contains(s.socket, ":"):
+		path, err := filepath.Abs(s.socket)
+		if err != nil {
+			return nil, err
+		}
+		return net.Listen("unix", path)
+	}
+	return net.Listen("tcp", s.socket)
+}
+
+func (s *simulateRun) serve(ctx context.Context, l *lab.Lab) error {
+	on, err := s.listen()
+	if err != nil {
+		return fmt.Errorf("listen for programs: %w", err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- l.Serve(ctx, on) }()
+	defer func() {
+		stop()
+		<-served
+	}()
+	ready := simulateReady{Event: "ready", Variable: device.AddressVariable, Address: simulator.Address(on.Addr())}
+	for _, d := range l.Devices() {
+		ready.Devices = append(ready.Devices, simulatedDevice{d.UDID(), d.Name(), d.Agent.WillEncrypt()})
+	}
+	s.print(ready, func(w io.Writer) {
+		reply, _ := l.Do(ctx, "devices")
+		fmt.Fprintln(w, cleanLines(reply))
+		fmt.Fprintf(w, "\nIn another terminal:\n\n    export %s=%s\n    snap devices\n\n", ready.Variable, ready.Address)
+		fmt.Fprintln(w, `"help" lists what can be done to them; Ctrl-C ends it.`)
+	})
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		in := bufio.NewScanner(s.a.stdin)
+		for in.Scan() {
+			select {
+			case lines <- in.Text():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil // how it is meant to end
+		case err := <-served:
+			served <- nil
+			return err
+		case line, ok := <-lines:
+			if !ok || strings.TrimSpace(line) == "quit" {
+				return nil
+			}
+			s.do(ctx, l, line)
+		}
+	}
+}
+
+// do answers a command.
+func (s *simulateRun) do(ctx context.Context, l *lab.Lab, line string) {
+	reply, err := l.Do(ctx, line)
+	out := simulateReply{Event: "reply", Command: line, Text: reply}
+	if err != nil {
+		out.Error = err.Error()
+	}
+	s.print(out, func(w io.Writer) {
+		switch {
+		case err != nil:
+			fmt.Fprintln(s.a.stderr, "snap:", clean(err.Error()))
+		case reply != "":
+			fmt.Fprintln(w, cleanLines(reply))
+		case strings.TrimSpace(line) != "":
+			fmt.Fprintln(w, "done")
+		}
+	})
+}
+
+// tell prints what programs do to the devices.
+func (s *simulateRun) tell(e lab.Event) {
+	s.print(e, func(w io.Writer) {
+		lead := ""
+		if e.What == lab.EventViolation {
+			lead = "VIOLATION: "
+		}
+		fmt.Fprintf(w, "%s: %s%s\n", clean(e.Device), lead, clean(e.Text))
+	})
+}
+
+func (s *simulateRun) print(v any, human func(w io.Writer)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.a.json {
+		printLine(s.a.stdout, v)
+		return
+	}
+	human(s.a.stdout)
+}
+
+// cleanLines is clean for text of several lines.
+func cleanLines(s string) string {
+	lines := strings.Split(s, "\n")
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,261 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+)
+
+// ErrCommand says that a line is no command.
+var ErrCommand = errors.New("no such command")
+
+// command is something that the owner of a device, or the world, does.
+type command struct {
+	args string // what comes behind the name, for people
+	help string
+	// need is the number of arguments behind the device; device says whether
+	// there is one.
+	device bool
+	need   int
+	do     func(ctx context.Context, l *Lab, d *Device, args []string) (string, error)
+}
+
+var commands = map[string]command{
+	"next": {"", "a day of use goes by", false, 0, func(ctx context.Context, l *Lab, _ *Device, _ []string) (string, error) {
+		if err := l.NextDay(ctx); err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("it is day %d", l.Day()+1), nil
+	}},
+	"devices": {"", "list the devices", false, 0, func(_ context.Context, l *Lab, _ *Device, _ []string) (string, error) {
+		return l.list(), nil
+	}},
+	"lock": {"DEVICE", "lock the screen", true, 0, change(func(d *Device) { d.SetLock(simulator.Locked) })},
+	"reboot": {"DEVICE", "start it anew; nobody has unlocked it since", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
+		l.Mux.Detach(d.Device)
+		d.SetLock(simulator.NotYetUnlocked)
+		d.Agent.Forget()
+		l.Mux.Attach(d.Device, simulator.USB)
+		return "", nil
+	}},
+	"unlock": {"DEVICE", "unlock it", true, 0, change(func(d *Device) { d.SetLock(simulator.Unlocked) })},
+	"trust":  {"DEVICE", "tap Trust, or pair as if long ago", true, 0, trust},
+	"deny":   {"DEVICE", "tap Don't Trust", true, 0, change(func(d *Device) { d.AnswerTrust(false) })},
+	"reset":  {"DEVICE", "forget all computers", true, 0, change(func(d *Device) { d.ForgetHosts() })},
+	"detach": {"DEVICE", "pull the cable, and leave the Wi-Fi", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
+		l.Mux.Detach(d.Device)
+		return "", nil
+	}},
+	"attach": {"DEVICE", "plug it in", true, 0, attach(simulator.USB)},
+	"wifi":   {"DEVICE", "connect it by Wi-Fi", true, 0, attach(simulator.Network)},
+	"cut": {"DEVICE BYTES", "break the link after so many bytes of the next backup", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+		if _, err := strconv.ParseUint(args[0], 10, 62); err != nil {
+			return "", fmt.Errorf("%q is no number of bytes", args[0])
+		}
+		return "", d.fault("@" + args[0] + "=cut")
+	}},
+	"fault": {"DEVICE FAULT", "let something go wrong: upload:3=cut, begin=fail 208, begin=wait 90s ...", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+		return "", d.fault(strings.Join(args, " "))
+	}},
+	"cancel": {"DEVICE", "tap Cancel on it", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+		return fmt.Sprintf("%d programs listen", d.Notify(simulator.SyncCancelRequest)), nil
+	}},
+	"ask": {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
+	"enter": {"DEVICE", "enter the passcode", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+		if !d.EnterPasscode() {
+			return "", errors.New("it does not ask for its passcode")
+		}
+		return "", nil
+	}},
+	"password": {"DEVICE [PASSWORD]", "another computer sets the backup password; without one, encryption ends", true, 0, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+		d.Agent.SetPassword(strings.Join(args, " "))
+		return "", nil
+	}},
+	"findmy":  {"DEVICE on|off", "switch Find My", true, 1, setting(simulator.DomainFindMy, "IsAssociated", func(s string) any { return s == "on" })},
+	"ios":     {"DEVICE VERSION", "give it another version of iOS", true, 1, setting("", "ProductVersion", func(s string) any { return s })},
+	"battery": {"DEVICE PERCENT", "discharge it", true, 1, battery},
+	"free":    {"DEVICE BYTES", "have so much storage left", true, 1, setting(simulator.DomainDiskUsage, "TotalDataAvailable", number)},
+	"busy": {"DEVICE TIMES", "another program synchronises; that many attempts fail", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+		n, err := strconv.Atoi(args[0])
+		if err == nil {
+			d.SetLockBusy(n)
+		}
+		return "", err
+	}},
+	"runs": {"DEVICE", "what programs have done to it", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+		return d.runs(), nil
+	}},
+	"violations": {"", "what programs did that no device would forgive", false, 0, func(_ context.Context, l *Lab, _ *Device, _ []string) (string, error) {
+		var lines []string
+		for _, d := range l.Devices() {
+			for _, v := range d.Violations() {
+				lines = append(lines, d.Name()+": "+v)
+			}
+		}
+		if lines == nil {
+			return "none", nil
+		}
+		return strings.Join(lines, "\n"), nil
+	}},
+}
+
+// Do does what a line says: a command and, for most, a device and more. The
+// reply may have several lines and may be empty.
+func (l *Lab) Do(ctx context.Context, line string) (reply string, err error) {
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return "", nil
+	}
+	if words[0] == "help" {
+		return Help(), nil
+	}
+	c, ok := commands[words[0]]
+	if !ok {
+		return "", fmt.Errorf("%w: %q; \"help\" lists them", ErrCommand, words[0])
+	}
+	args := words[1:]
+	var d *Device
+	if c.device {
+		name := ""
+		if len(args) > 0 {
+			name, args = args[0], args[1:]
+		} else if all := l.Devices(); len(all) == 1 && c.need == 0 {
+			name = "1"
+		}
+		if d, err = l.Find(name); err != nil {
+			return "", err
+		}
+	}
+	if len(args) < c.need {
+		return "", fmt.Errorf("usage: %s %s", words[0], c.args)
+	}
+	return c.do(ctx, l, d, args)
+}
+
+// Help lists the commands of Do.
+func Help() string {
+	var names []string
+	wide := 0
+	for name, c := range commands {
+		names = append(names, name)
+		wide = max(wide, len(name)+1+len(c.args))
+	}
+	sort.Strings(names)
+	var b strings.Builder
+	for _, name := range names {
+		c := commands[name]
+		fmt.Fprintf(&b, "%-*s  %s\n", wide, strings.TrimSpace(name+" "+c.args), c.help)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func change(f func(d *Device)) func(context.Context, *Lab, *Device, []string) (string, error) {
+	return func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+		f(d)
+		return "", nil
+	}
+}
+
+func trust(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
+	if d.TrustDialog() {
+		d.AnswerTrust(true)
+		return "", nil
+	}
+	return "", l.Mux.Trust(d.Device)
+}
+
+func attach(by simulator.Transport) func(context.Context, *Lab, *Device, []string) (string, error) {
+	return func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
+		l.Mux.Attach(d.Device, by)
+		return "", nil
+	}
+}
+
+func number(s string) any {
+	n, err := strconv.ParseUint(s, 10, 62)
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
+func setting(domain, key string, parse func(string) any) func(context.Context, *Lab, *Device, []string) (string, error) {
+	return func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+		v := parse(args[0])
+		if v == nil {
+			return "", fmt.Errorf("%q is no number", args[0])
+		}
+		d.SetValue(domain, key, v)
+		return "", nil
+	}
+}
+
+func battery(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	n, err := strconv.ParseUint(args[0], 10, 62)
+	if err != nil || n > 100 {
+		return "", fmt.Errorf("%q is no number of percent", args[0])
+	}
+	d.SetValue(simulator.DomainBattery, "BatteryCurrentCapacity", n)
+	d.SetValue(simulator.DomainBattery, "BatteryIsCharging", false)
+	return "", nil
+}
+
+// fault lets something go wrong in the next operation.
+func (d *Device) fault(text string) error {
+	f, err := agent.ParseFault(text)
+	if err != nil {
+		return err
+	}
+	return d.Agent.SetScript(agent.Script{f})
+}
+
+func (l *Lab) list() string {
+	var b strings.Builder
+	for i, d := range l.Devices() {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%d  %s  %s, iOS %v", i+1, d.UDID(), d.Name(), d.Value("", "ProductVersion"))
+		if d.Agent.WillEncrypt() {
+			b.WriteString(", encrypts")
+			if d.password != "" {
+				fmt.Fprintf(&b, " (%q)", d.password)
+			}
+		}
+	}
+	return b.String()
+}
+
+func (d *Device) runs() string {
+	var lines []string
+	for _, r := range d.Agent.Runs() {
+		how := "incremental"
+		if r.Full {
+			how = "full"
+		}
+		if r.Operation != "Backup" {
+			how = "done"
+		}
+		line := fmt.Sprintf("%s (%s): %d files, %d bytes", r.Operation, how, r.Files, r.Bytes)
+		if r.Spared > 0 {
+			line += fmt.Sprintf(", %d not sent again", r.Spared)
+		}
+		switch {
+		case r.Err != "":
+			line += ": " + r.Err
+		case r.Code != 0:
+			line += fmt.Sprintf(": error %d", r.Code)
+		}
+		lines = append(lines, line)
+	}
+	if lines == nil {
+		return "nothing yet"
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,357 @@
+// Package lab is simulated devices that are ready to use: each has content that
+// changes from day to day, a backup agent and an owner who does what a line of
+// text says (Do). A computer reaches them through the socket that Serve is given.
+//
+// It is what snap simulate, the demo and tests of whole commands stand on. The
+// same options give the same content.
+package lab
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/synthetic"
+)
+
+// Options say which devices there are.
+type Options struct {
+	// Dir is a folder for content and state; it must exist. What is left in it
+	// is the caller's.
+	Dir     string
+	Devices int // 0 means 1
+	Scale   synthetic.Scale
+	Seed    uint64
+	Start   time.Time // of day 0; zero means synthetic.DefaultStart
+	// Encrypt says which devices make encrypted backups from the beginning,
+	// with Password (synthetic.DefaultPassword if empty).
+	Encrypt  synthetic.Encryption
+	Password string
+	// RealRounds makes passwords cost what they cost on real devices.
+	RealRounds bool
+	CompactDBs bool
+
+	Untrusted bool // the devices do not know this computer yet
+	PlainText bool // no TLS
+	// Clock tells the devices the time; nil means time.Now.
+	Clock func() time.Time
+	// On, if not nil, is told what happens, from many goroutines.
+	On func(Event)
+}
+
+// Event is something that a program has done to a device.
+type Event struct {
+	Device string    `json:"device"` // its name
+	What   EventKind `json:"event"`
+	Text   string    `json:"text"`
+}
+
+// EventKind is the kind of an Event.
+type EventKind string
+
+// The kinds of events.
+const (
+	EventStep      EventKind = "step"      // of a backup, restore or change of password
+	EventViolation EventKind = "violation" // what no device would forgive
+	EventPasscode  EventKind = "passcode"  // the device asks its owner for the passcode
+)
+
+// Device is a simulated device with its agent.
+type Device struct {
+	*simulator.Device
+	Agent *agent.Agent
+
+	lab      *Lab
+	password string // given at the beginning
+	content  []*agent.Folder
+	series   *synthetic.Series
+	folder   string // of the content
+	links    []*simulator.Link
+
+	mu    sync.Mutex
+	asks  bool          // for the passcode before each operation
+	enter chan struct{} // closed when it is entered
+	last  agent.Step    // that was told of
+}
+
+// Lab is a number of devices and the mux that they are attached to.
+type Lab struct {
+	Mux  *simulator.Simulator
+	opts Options
+
+	mu      sync.Mutex
+	series  *synthetic.Series
+	devices []*Device
+}
+
+// New makes the devices with the content of day 0, and attaches them by cable.
+func New(ctx context.Context, o Options) (*Lab, error) {
+	if o.Devices == 0 {
+		o.Devices = 1
+	}
+	if o.Password == "" {
+		o.Password = synthetic.DefaultPassword
+	}
+	l := &Lab{Mux: simulator.New(), opts: o}
+	var err error
+	if l.series, err = synthetic.New(l.config(o.Seed, o.Devices, o.Scale)); err != nil {
+		return nil, err
+	}
+	if err := l.fill(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) config(seed uint64, devices int, scale synthetic.Scale) synthetic.Config {
+	return synthetic.Config{Seed: seed, Devices: devices, Scale: scale, StateDir: l.opts.Dir, Start: l.opts.Start, CompactDBs: l.opts.CompactDBs}
+}
+
+func (l *Lab) fill(ctx context.Context) error {
+	folder := filepath.Join(l.opts.Dir, "content")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	if err := l.series.Next(ctx, folder); err != nil {
+		return err
+	}
+	for i, who := range l.series.Devices() {
+		password := ""
+		if l.opts.Encrypt == synthetic.EncryptAll || l.opts.Encrypt == synthetic.EncryptAlternate && i%2 == 1 {
+			password = l.opts.Password
+		}
+		spec := simulator.Spec{UDID: who.UDID, Name: who.Name, ProductType: who.ProductType, ProductVersion: who.ProductVersion,
+			BuildVersion: who.BuildVersion, SerialNumber: who.SerialNumber}
+		if _, err := l.add(ctx, spec, filepath.Join(folder, who.UDID), l.series, password); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddSpare attaches one more device that has little on it, such as one that is
+// new: for restores. An empty UDID and name are chosen.
+func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error) {
+	l.mu.Lock()
+	n := len(l.devices)
+	l.mu.Unlock()
+	folder := filepath.Join(l.opts.Dir, "spare"+strconv.Itoa(n))
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	series, err := synthetic.New(l.config(l.opts.Seed+uint64(n)+1000, 1, synthetic.Tiny))
+	if err != nil {
+		return nil, err
+	}
+	if err := series.Next(ctx, folder); err != nil {
+		return nil, errors.Join(err, series.Close())
+	}
+	who := series.Devices()[0]
+	if spec.Name == "" {
+		spec.Name = "Spare iPhone"
+	}
+	if spec.UDID == "" {
+		spec.UDID = fmt.Sprintf("00008110-%016X", 0x5BA2E00+n)
+	}
+	if spec.ProductType == "" {
+		spec.ProductType, spec.ProductVersion, spec.BuildVersion = who.ProductType, who.ProductVersion, who.BuildVersion
+	}
+	return l.add(ctx, spec, filepath.Join(folder, who.UDID), series, "")
+}
+
+func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, series *synthetic.Series, password string) (*Device, error) {
+	spec.PlainText = l.opts.PlainText
+	if spec.Key == nil && !spec.PlainText {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		spec.Key = key
+	}
+	d := &Device{Device: simulator.NewDevice(spec), lab: l, folder: folder, series: series, password: password}
+	content, err := agent.OpenFolder(ctx, folder, nil)
+	if err != nil {
+		return nil, err
+	}
+	d.content = append(d.content, content)
+	state := filepath.Join(l.opts.Dir, "state-"+spec.UDID)
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return nil, errors.Join(err, content.Close())
+	}
+	d.Agent, err = agent.Attach(d.Device, agent.Options{
+		Content: content, StateDir: state, Password: password, RealRounds: l.opts.RealRounds, Seed: l.opts.Seed, Clock: l.opts.Clock,
+		Version: 400, Patience: time.Minute, OnStep: d.step,
+		OnViolation: func(text string) { d.tell(EventViolation, text) },
+	})
+	if err != nil {
+		return nil, errors.Join(err, content.Close())
+	}
+	if !l.opts.Untrusted {
+		if err := l.Mux.Trust(d.Device); err != nil {
+			return nil, errors.Join(err, content.Close())
+		}
+	}
+	l.mu.Lock()
+	l.devices = append(l.devices, d)
+	l.mu.Unlock()
+	d.links = append(d.links, l.Mux.Attach(d.Device, simulator.USB))
+	return d, nil
+}
+
+// Serve answers on a listener until ctx ends.
+func (l *Lab) Serve(ctx context.Context, on net.Listener) error { return l.Mux.Serve(ctx, on) }
+
+// Devices returns the devices, the spare ones last.
+func (l *Lab) Devices() []*Device {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.devices)
+}
+
+// Day returns the day of the devices' content, from 0 on.
+func (l *Lab) Day() int { return l.series.Day() }
+
+// NextDay changes the content of the devices as a day of use does.
+func (l *Lab) NextDay(ctx context.Context) error {
+	if err := l.series.Next(ctx, filepath.Join(l.opts.Dir, "content")); err != nil {
+		return err
+	}
+	for _, d := range l.Devices() {
+		if d.series != l.series {
+			continue
+		}
+		content, err := agent.OpenFolder(ctx, d.folder, nil)
+		if err != nil {
+			return err
+		}
+		d.Agent.SetContent(content)
+		d.content = append(d.content, content)
+		// A backup under way may still read yesterday's.
+		if n := len(d.content); n > 2 {
+			_ = d.content[0].Close()
+			d.content = d.content[1:]
+		}
+	}
+	return nil
+}
+
+// Close releases what the devices have open. Serve should have ended.
+func (l *Lab) Close() error {
+	var errs []error
+	for _, d := range l.Devices() {
+		for _, c := range d.content {
+			errs = append(errs, c.Close())
+		}
+		if d.series != l.series {
+			errs = append(errs, d.series.Close())
+		}
+	}
+	return errors.Join(append(errs, l.series.Close())...)
+}
+
+// Folder returns the folder with the content that the device had when its day
+// began, a plain backup folder.
+func (d *Device) Folder() string { return d.folder }
+
+func (d *Device) tell(kind EventKind, text string) {
+	if d.lab.opts.On != nil {
+		d.lab.opts.On(Event{d.Name(), kind, text})
+	}
+}
+
+// step follows an operation of the agent, which waits for it.
+func (d *Device) step(s agent.Step) {
+	run := d.Agent.LastRun()
+	if s == agent.StepBegin {
+		d.tell(EventStep, run.Operation+" begins")
+		d.askPasscode()
+		return
+	}
+	d.mu.Lock()
+	again := d.last == s // the next batch of the same
+	d.last = s
+	d.mu.Unlock()
+	if !again {
+		d.tell(EventStep, string(s))
+	}
+}
+
+// askPasscode waits until the owner enters the passcode, if the device asks
+// for it.
+func (d *Device) askPasscode() {
+	d.mu.Lock()
+	if !d.asks {
+		d.mu.Unlock()
+		return
+	}
+	enter := make(chan struct{})
+	d.enter = enter
+	d.mu.Unlock()
+	d.Notify("com.apple.LocalAuthentication.ui.presented")
+	d.tell(EventPasscode, "it asks for its passcode")
+	timer := time.NewTimer(2 * time.Minute)
+	defer timer.Stop()
+	select {
+	case <-enter:
+	case <-timer.C:
+	}
+	d.Notify("com.apple.LocalAuthentication.ui.dismissed")
+}
+
+// AskPasscode says whether the device asks its owner for the passcode before
+// each backup, restore and change of password, until EnterPasscode.
+func (d *Device) AskPasscode(on bool) {
+	d.SetPasscode(on)
+	d.mu.Lock()
+	d.asks = on
+	d.mu.Unlock()
+}
+
+// EnterPasscode is what the owner does then. It reports whether the device had
+// asked.
+func (d *Device) EnterPasscode() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.enter == nil {
+		return false
+	}
+	close(d.enter)
+	d.enter = nil
+	return true
+}
+
+// Find returns the device that is meant by a number from 1 on, or by the
+// beginning of its name or UDID.
+func (l *Lab) Find(name string) (*Device, error) {
+	devices := l.Devices()
+	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= len(devices) {
+		return devices[n-1], nil
+	}
+	var found []*Device
+	for _, d := range devices {
+		if begins(d.Name(), name) || begins(d.UDID(), name) {
+			found = append(found, d)
+		}
+	}
+	if name == "" || len(found) != 1 {
+		return nil, fmt.Errorf("%d devices are called %q; give a number from 1 to %d, or the beginning of a name", len(found), name, len(devices))
+	}
+	return found[0], nil
+}
+
+func begins(s, prefix string) bool {
+	s, prefix = strings.ToLower(s), strings.ToLower(prefix)
+	return strings.HasPrefix(s, prefix) || strings.HasPrefix(strings.ReplaceAll(s, "\u2019", "'"), prefix)
+}
