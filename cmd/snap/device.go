@@ -17,7 +17,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "device",
-		Short: "Pair with a device, describe it, keep its backup password",
+		Short: "Pair with a device, describe it, switch encryption, keep its backup password",
 		Args:  suggest,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -38,7 +38,7 @@ from what was given back.`,
 		SuggestionsMinimumDistance: 2,
 	}
 	password.AddCommand(a.devicePasswordSetCommand(), a.devicePasswordForgetCommand(), a.devicePasswordTestCommand())
-	cmd.AddCommand(a.deviceInfoCommand(), a.devicePairCommand(), a.deviceUnpairCommand(), password)
+	cmd.AddCommand(a.deviceInfoCommand(), a.devicePairCommand(), a.deviceUnpairCommand(), a.deviceEncryptionCommand(), password)
 	return cmd
 }
 

@@ -25,32 +25,32 @@ import (
 
 // Exit codes. Those that restic has too have restic's numbers.
 const (
-	exitOK          = 0
-	exitError       = 1
-	exitUsage       = 2
-	exitPartial     = 3
-	exitNoRepo      = 10
-	exitInUse       = 11
-	exitWrongPass   = 12
-	exitDamaged     = 13
-	exitIncomplete  = 14
-	exitNoSnapshot  = 15
-	exitExists      = 16
-	exitNoSpace     = 17
-	exitUnsupported = 18
-	exitNoBackup    = 19
-	exitWrongBackup = 20
-	exitLocked      = 21
-	exitNoDevice    = 22
-	exitUntrusted   = 23
-	exitRefused     = 24
-
-	exitDeviceBusy  = 25
-	exitCancelled   = 26
-	exitLinkLost    = 27
-	exitDeviceError = 28
-	exitUnfit       = 29
-	exitInterrupted = 130
+	exitOK           = 0
+	exitError        = 1
+	exitUsage        = 2
+	exitPartial      = 3
+	exitNoRepo       = 10
+	exitInUse        = 11
+	exitWrongPass    = 12
+	exitDamaged      = 13
+	exitIncomplete   = 14
+	exitNoSnapshot   = 15
+	exitExists       = 16
+	exitNoSpace      = 17
+	exitUnsupported  = 18
+	exitNoBackup     = 19
+	exitWrongBackup  = 20
+	exitLocked       = 21
+	exitNoDevice     = 22
+	exitUntrusted    = 23
+	exitRefused      = 24
+	exitDeviceBusy   = 25
+	exitCancelled    = 26
+	exitLinkLost     = 27
+	exitDeviceError  = 28
+	exitUnfit        = 29
+	exitHalfRestored = 30
+	exitInterrupted  = 130
 )
 
 // kinds is the one place where an error's kind becomes an exit code and what
@@ -60,6 +60,8 @@ var kinds = []struct {
 	code int
 	hint string
 }{
+	{is(flow.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if it does not start, it has to be erased with Finder, iTunes or Apple Devices first"},
+	{is(errPassword), exitWrongBackup, "try again, with the backup password that the device had when the snapshot was made"},
 	{is(context.Canceled), exitInterrupted, "what was stored so far is kept: run the same command again to go on"},
 	{is(errPartial), exitPartial, "the others are complete"},
 	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},
@@ -167,7 +169,7 @@ func (a *app) report(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !errors.Is(err, flow.ErrHalfRestored) {
 		err = fmt.Errorf("interrupted: %w", context.Canceled)
 	}
 	code, hint := classify(err)

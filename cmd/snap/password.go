@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 
 	"github.com/snap-backup/snap/crypto"
 	"golang.org/x/term"
@@ -180,4 +181,33 @@ func (a *app) askNew(ctx context.Context, what string) ([]byte, error) {
 		return nil, usageError{errors.New("the two passwords differ")}
 	}
 	return first, nil
+}
+
+// askLine reads a line that is no secret.
+func (a *app) askLine(ctx context.Context, prompt string) (string, error) {
+	f, ok := a.stdin.(*os.File)
+	if ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(a.stderr, prompt)
+	}
+	if a.lines == nil {
+		a.lines = bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile))
+	}
+	type answer struct {
+		line string
+		err  error
+	}
+	read := make(chan answer, 1)
+	go func() {
+		line, err := a.lines.ReadString('\n')
+		read <- answer{line, err}
+	}()
+	select {
+	case got := <-read:
+		if got.err != nil && !errors.Is(got.err, io.EOF) {
+			return "", got.err
+		}
+		return strings.TrimSpace(got.line), nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }

@@ -41,12 +41,14 @@ func (a *app) rootCommand() *cobra.Command {
 		Short: "Keep backups of iPhones and iPads, and give any of them back",
 		Long: `snap keeps many backups of many iPhones and iPads in one repository that is
 deduplicated, compressed and encrypted, and gives any of them back byte for
-byte. It reads the backup folders of Finder, iTunes, Apple Devices and
-idevicebackup2.
+byte: to a device, or as a folder. It backs up devices that are connected, and
+reads the backup folders of Finder, iTunes, Apple Devices and idevicebackup2.
 
     snap init -r /path/to/repo        make a repository
+    snap backup                       back up the iPhone on the cable
     snap import                       store the backups of this computer
     snap snapshots                    see what is there
+    snap restore latest               restore to the device
     snap materialize latest ~/out     get a backup folder back
 
 See "snap demo" for all of that without a device.`,
@@ -83,6 +85,7 @@ See "snap demo" for all of that without a device.`,
 			a.backupCommand(),
 			a.importCommand(),
 			a.noLockFlag(a.materializeCommand()),
+			a.restoreCommand(),
 			a.demoCommand(),
 			a.simulateCommand(),
 		},

@@ -43,7 +43,9 @@ const noDevices = "UNIX:/nonexistent/usbmuxd"
 //	simulate lab N [WORD]...            N devices with content, which can be backed up; words:
 //	                                    encrypted, alternate, spare, small, real
 //	simulate do COMMAND...              what happens to them: see package lab
-//	simulate await NAME STEP            until the device's agent has come to a step
+//	simulate await NAME STEP            until it is at work and has come to a step
+//	simulate await-prompt NAME          until it asks for its passcode
+//	simulate passcode NAME              and it is entered
 //	simulate holds NAME FOLDER [PASSWORD]  the backup folder has what is on the device
 //	simulate runs NAME FIELD=VALUE...   the last run of the agent
 func simulate(ts *testscript.TestScript, neg bool, args []string) {
@@ -63,7 +65,7 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 		ts.Logf("%s", reply)
 		return
-	case "await", "holds", "runs":
+	case "await", "holds", "runs", "passcode", "await-prompt":
 		s.ofLab(ts, args)
 		return
 	}
@@ -205,11 +207,25 @@ func (s *simulation) ofLab(ts *testscript.TestScript, args []string) {
 	switch args[0] {
 	case "await":
 		deadline := time.Now().Add(20 * time.Second)
-		for !slices.Contains(d.Agent.LastRun().Steps, agent.Step(args[2])) {
+		for {
+			if r := d.Agent.LastRun(); r.Code == -1 && r.Err == "" && slices.Contains(r.Steps, agent.Step(args[2])) {
+				break
+			}
 			if time.Now().After(deadline) {
 				ts.Fatalf("%s has not come to %s: %+v", args[1], args[2], d.Agent.LastRun())
 			}
 			time.Sleep(5 * time.Millisecond)
+		}
+	case "passcode", "await-prompt":
+		deadline := time.Now().Add(20 * time.Second)
+		for !d.Asking() {
+			if time.Now().After(deadline) {
+				ts.Fatalf("%s does not ask for its passcode", args[1])
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if args[0] == "passcode" {
+			d.EnterPasscode()
 		}
 	case "holds":
 		password := ""

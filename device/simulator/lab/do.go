@@ -67,6 +67,7 @@ var commands = map[string]command{
 		return fmt.Sprintf("%d programs listen", d.Notify(simulator.SyncCancelRequest)), nil
 	}},
 	"ask": {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
+	"ask-not": {"DEVICE", "ask for it no more; there is none", true, 0, change(func(d *Device) { d.AskPasscode(false) })},
 	"enter": {"DEVICE", "enter the passcode", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
 		if !d.EnterPasscode() {
 			return "", errors.New("it does not ask for its passcode")

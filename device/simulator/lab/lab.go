@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/snap-backup/snap/device/plist"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/synthetic"
@@ -198,6 +199,11 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	if err != nil {
 		return nil, errors.Join(err, content.Close())
 	}
+	apps, err := storeApps()
+	if err != nil {
+		return nil, errors.Join(err, content.Close())
+	}
+	d.SetApps(apps)
 	if !l.opts.Untrusted {
 		if err := l.Mux.Trust(d.Device); err != nil {
 			return nil, errors.Join(err, content.Close())
@@ -208,6 +214,21 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	l.mu.Unlock()
 	d.links = append(d.links, l.Mux.Attach(d.Device, simulator.USB))
 	return d, nil
+}
+
+// storeApps are apps from the store, which a restore has the device install
+// anew.
+func storeApps() ([]simulator.App, error) {
+	var apps []simulator.App
+	for _, name := range []string{"Weather Vane", "Train Times"} {
+		id := "org.example." + strings.ToLower(strings.ReplaceAll(name, " ", ""))
+		metadata, err := plist.EncodeXML(map[string]any{"softwareVersionBundleId": id, "itemName": name})
+		if err != nil {
+			return nil, err
+		}
+		apps = append(apps, simulator.App{ID: id, Name: name, Version: "1.0", SINF: []byte("licence of " + name), Metadata: metadata})
+	}
+	return apps, nil
 }
 
 // Serve answers on a listener until ctx ends.
@@ -317,6 +338,13 @@ func (d *Device) AskPasscode(on bool) {
 	d.mu.Lock()
 	d.asks = on
 	d.mu.Unlock()
+}
+
+// Asking reports whether the device waits for its passcode.
+func (d *Device) Asking() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.enter != nil
 }
 
 // EnterPasscode is what the owner does then. It reports whether the device had

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/repo"
+	"github.com/spf13/cobra"
+)
+
+// restoreResult is what restore prints.
+type restoreResult struct {
+	Snapshot repo.FileID `json:"snapshot"`
+	UDID     string      `json:"udid"`
+	Name     string      `json:"device_name"`
+	Source   string      `json:"source_udid"`
+	Refusals []string    `json:"refusals"`
+	Notes    []string    `json:"notes"`
+	Done     bool        `json:"done"`     // false with --dry-run
+	Rebooted bool        `json:"rebooted"` // before it said how it went
+	Files    int64       `json:"sent_files"`
+	Bytes    int64       `json:"sent_bytes"`
+	Missing  int         `json:"missing_files"`
+}
+
+// restoreCommand restores a snapshot to a device that is connected.
+func (a *app) restoreCommand() *cobra.Command {
+	var opt flow.RestoreOptions
+	var source backupPassword
+	var target string
+	var confirmed, dry bool
+	cmd := &cobra.Command{
+		Use:   "restore SNAPSHOT",
+		Short: "Restore a snapshot to a device that is connected",
+		Long: `Restores a snapshot to the device that it is of, or to another one with --device.
+What is on the device is replaced by what the snapshot has; what only the device
+has stays unless --remove-items-not-restored is given.
+
+First it checks what can be checked without touching the device: that its iOS is
+not older than the snapshot's, Find My is off, there is room and power, the
+snapshot is whole, and the backup password opens it. Then it shows what it is
+about to do and asks for the device's name.
+
+At the end the device restarts and installs its apps anew from the App Store.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			r, release, err := a.openFor(ctx, repo.LockRead, "snap restore")
+			if err != nil {
+				return err
+			}
+			defer release()
+			s, err := r.FindSnapshot(ctx, argv[0])
+			if err != nil {
+				return err
+			}
+			m, e, err := restoreTarget(ctx, s, target)
+			if err != nil {
+				return err
+			}
+			h := a.flowHost(m, r, "")
+			p, err := h.PlanRestore(ctx, e, s)
+			if err != nil {
+				return err
+			}
+			res := restoreResult{Snapshot: s.ID, UDID: e.UDID, Name: p.Info.Name, Source: s.Device.UDID, Refusals: []string{}, Notes: []string{}}
+			res.Refusals, res.Notes = append(res.Refusals, p.Refusals...), append(res.Notes, p.Notes...)
+			if !a.json {
+				a.describePlan(p, &opt)
+			}
+			if err := p.Err(); err != nil {
+				return err
+			}
+			if p.NeedsPassword {
+				if opt.Password, err = a.restorePassword(ctx, r, s, source); err != nil {
+					return err
+				}
+				defer clear(opt.Password)
+			}
+			if dry {
+				return a.print(res, func(w io.Writer) { fmt.Fprintln(w, "nothing was done") })
+			}
+			if !confirmed {
+				if err := a.confirm(ctx, p.Info); err != nil {
+					return err
+				}
+			}
+			board := a.newBoard(ctx, m, []device.Entry{e})
+			out, err := h.Restore(ctx, p, opt, board.views[0])
+			board.views[0].done()
+			board.stop()
+			if err != nil {
+				return err
+			}
+			res.Done, res.Rebooted, res.Missing = true, out.Rebooted, out.Missing
+			res.Files, res.Bytes = out.Progress.Files, out.Progress.Bytes
+			return a.print(res, func(w io.Writer) { describeRestore(w, p, &opt, &res) })
+		},
+	}
+	source.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&target, "device", "", "restore to this connected `device`, by UDID or name, instead of the one that the snapshot is of")
+	f.BoolVar(&confirmed, "yes", false, "do not ask; the device is changed at once")
+	f.BoolVar(&dry, "dry-run", false, "check everything, and touch nothing")
+	f.BoolVar(&opt.RemoveOthers, "remove-items-not-restored", false, "remove apps and data from the device that are not in the snapshot")
+	f.BoolVar(&opt.SystemFiles, "system-files", false, "also restore system files, such as the layout of the home screen")
+	f.BoolVar(&opt.ResetSettings, "settings", false, "replace the device's settings by those of the snapshot")
+	f.BoolVar(&opt.NoReboot, "no-reboot", false, "do not restart the device at the end")
+	f.BoolVar(&opt.SkipApps, "skip-apps", false, "do not have the device install its apps anew")
+	return cmd
+}
+
+// restoreTarget finds the device to restore to. It is never guessed.
+func restoreTarget(ctx context.Context, s *repo.Snapshot, target string) (*device.Mux, device.Entry, error) {
+	m, err := mux()
+	if err != nil {
+		return nil, device.Entry{}, err
+	}
+	if target != "" {
+		e, err := m.Find(ctx, target)
+		return m, e, err
+	}
+	list, err := m.List(ctx)
+	if err != nil {
+		return nil, device.Entry{}, err
+	}
+	i := slices.IndexFunc(list, func(e device.Entry) bool { return repo.SameDevice(e.UDID, s.Device.UDID) })
+	if i < 0 {
+		return nil, device.Entry{}, fmt.Errorf("%s, of which the snapshot is, is not connected; --device restores to another one: %w", s.Device.Name, device.ErrNotFound)
+	}
+	return m, list[i], nil
+}
+
+func (a *app) describePlan(p *flow.Plan, opt *flow.RestoreOptions) {
+	s, d := p.Snapshot, p.Info
+	a.remark("snapshot  %s of %s: %s (%s, iOS %s, %s)", s.ID.Short(), timeText(s.Time), clean(s.Device.Name), clean(device.Model(s.Device.ProductType)),
+		clean(s.Device.ProductVersion), s.Device.UDID)
+	a.remark("          %s, %s", plural(s.Files, "file"), bytesText(s.Bytes))
+	a.remark("device    %s (%s, iOS %s, %s)", clean(d.Name), clean(d.Model), clean(d.ProductVersion), d.UDID)
+	for _, n := range p.Notes {
+		a.remark("note      %s", clean(n))
+	}
+	if opt.RemoveOthers {
+		a.remark("note      everything that is not in the snapshot is removed from the device")
+	}
+}
+
+// errPassword says that no password at hand opens the snapshot to restore.
+var errPassword = errors.New("the device would refuse it; it was not touched")
+
+// restorePassword finds the password that opens a snapshot, without the device:
+// the one given, one that is kept, or one that a person types.
+func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapshot, source backupPassword) ([]byte, error) {
+	given, err := source.given(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	try := [][]byte{given}
+	if given == nil {
+		kept, err := r.DevicePasswords(ctx, s.Device.UDID)
+		if err != nil {
+			return nil, err
+		}
+		try = nil
+		for _, k := range slices.Backward(kept) {
+			try = append(try, k.Password)
+		}
+	}
+	for i, pw := range try {
+		opens, err := a.opens(ctx, r, s, pw)
+		if err != nil {
+			return nil, err
+		}
+		if opens {
+			for _, other := range try[i+1:] {
+				clear(other)
+			}
+			return pw, nil
+		}
+		clear(pw)
+	}
+	wrong := fmt.Errorf("%w; %w", wrongBackupPassword{s.Device.Name}, errPassword)
+	if given != nil {
+		return nil, wrong
+	}
+	pw, err := a.ask(ctx, fmt.Sprintf("backup password of %s as of %s: ", clean(s.Device.Name), timeText(s.Time)))
+	if err != nil {
+		return nil, err
+	}
+	if opens, err := a.opens(ctx, r, s, pw); err != nil || !opens {
+		clear(pw)
+		if err == nil {
+			err = wrong
+		}
+		return nil, err
+	}
+	return pw, nil
+}
+
+// errNotConfirmed says that a person did not agree.
+var errNotConfirmed = usageError{errors.New("not confirmed: nothing was changed")}
+
+// confirm asks for the name of a device that is about to be changed.
+func (a *app) confirm(ctx context.Context, d *device.Info) error {
+	line, err := a.askLine(ctx, fmt.Sprintf("type the name of the device, %s, to go on: ", clean(d.Name)))
+	if err != nil {
+		return err
+	}
+	if fold(line) != fold(d.Name) && !repo.SameDevice(line, d.UDID) || line == "" {
+		return errNotConfirmed
+	}
+	return nil
+}
+
+// fold makes what people type comparable with a name.
+func fold(s string) string {
+	return strings.Join(strings.Fields(strings.ToLower(strings.ReplaceAll(s, "\u2019", "'"))), " ")
+}
+
+func describeRestore(w io.Writer, p *flow.Plan, opt *flow.RestoreOptions, res *restoreResult) {
+	name := clean(p.Info.Name)
+	fmt.Fprintf(w, "restored snapshot %s to %s: sent %s, %s\n", p.Snapshot.ID.Short(), name, plural(res.Files, "file"), bytesText(res.Bytes))
+	switch {
+	case res.Rebooted:
+		fmt.Fprintf(w, "%s restarted before it said how it went. That is usual, and the restore probably done: look at the device.\n", name)
+	case opt.NoReboot:
+		fmt.Fprintf(w, "Restart %s now.\n", name)
+	default:
+		fmt.Fprintf(w, "%s restarts and finishes by itself.\n", name)
+	}
+}
