@@ -168,20 +168,17 @@ func (a *app) openFor(ctx context.Context, kind repo.LockKind, what string) (*re
 	if err != nil {
 		return nil, nil, err
 	}
-	lock, err := r.Lock(ctx, kind, what)
-	if err != nil {
+	if err := a.takeLock(ctx, r, kind, what); err != nil {
 		return nil, nil, err
 	}
-	// A lock that is left behind is recognised.
-	release := func() { _ = lock.Release() }
 	if err := r.LoadIndex(ctx); err != nil {
-		release()
+		a.releaseLock()
 		return nil, nil, err
 	}
 	for _, err := range r.IndexDamage() {
 		a.warn("%v; \"snap check\" tells what that means", err)
 	}
-	return r, release, nil
+	return r, a.releaseLock, nil
 }
 
 // backupAll backs devices up at the same time. One that fails does not keep the
