@@ -3,18 +3,56 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
 
+// statsResult is what stats prints.
+type statsResult struct {
+	*repo.Stats
+	Shares []repo.Share `json:"shares,omitzero"` // with --by
+	Growth []growth     `json:"growth,omitzero"` // with --growth
+	Prune  *pruneResult `json:"prune,omitempty"` // with --prune
+}
+
+// growth is what the repository was given in one period.
+type growth struct {
+	Date      string `json:"date"` // the first day of it
+	Snapshots int    `json:"snapshots"`
+	NewBytes  int64  `json:"new_bytes"`
+	Stored    int64  `json:"stored_bytes"`
+	Total     int64  `json:"total_bytes"` // stored up to its end
+}
+
 func (a *app) statsCommand() *cobra.Command {
-	return &cobra.Command{
+	var by, period string
+	var prune bool
+	cmd := &cobra.Command{
 		Use:   "stats",
 		Short: "Show what the repository holds and what that costs",
-		Args:  args(cobra.NoArgs),
+		Long: `Shows what the repository holds, by device.
+
+--by domain and --by app add what the files of each domain or app take: how many
+there are in the newest snapshots, and what storing all snapshots of them took.
+Of equal content, the first that was stored counts.
+
+--growth adds what each day (or =week, =month) brought, as far as snapshots are
+there that tell. --prune adds what "snap prune" would free.`,
+		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			name, ok := shareNames[by]
+			if !ok {
+				return usageError{fmt.Errorf("--by takes domain or app, not %q", by)}
+			}
+			begin, ok := periods[period]
+			if !ok {
+				return usageError{fmt.Errorf("--growth takes day, week or month, not %q", period)}
+			}
 			r, err := a.openIndexed(cmd, repo.LockRead)
 			if err != nil {
 				return err
@@ -26,23 +64,164 @@ func (a *app) statsCommand() *cobra.Command {
 			for _, err := range damaged {
 				a.warn("%v", err)
 			}
-			return a.print(st, func(w io.Writer) {
-				var rows []string
-				for _, d := range st.Devices {
-					rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s", clean(d.Name), d.Snapshots, timeText(d.Last),
-						bytesText(d.NewestBytes), bytesText(d.LogicalBytes), bytesText(d.StoredBytes)))
+			list, _, err := r.Snapshots(ctx)
+			if err != nil {
+				return err
+			}
+			res := statsResult{Stats: st}
+			if name != nil {
+				if res.Shares, err = r.Shares(ctx, list, name); err != nil {
+					return err
 				}
-				if len(rows) > 0 {
-					table(w, "DEVICE\t>SNAPSHOTS\tNEWEST\t>ITS SIZE\t>ALL SIZES\t>ADDED", rows)
-					fmt.Fprintln(w)
+			}
+			if begin != nil {
+				res.Growth = grow(list, begin, time.Local)
+			}
+			if prune {
+				opts, err := (&pruneFlags{maxUnused: "5%"}).options()
+				if err != nil {
+					return err
 				}
-				fmt.Fprintf(w, "%s, %s in all, stored in %s", plural(st.Snapshots, "snapshot"), bytesText(st.LogicalBytes), bytesText(st.StoredBytes))
-				if st.Snapshots > 0 {
-					fmt.Fprintf(w, " (%.1f to 1)", st.Ratio)
+				opts.DryRun = true
+				if res.Prune, err = a.prune(ctx, r, opts); err != nil {
+					return err
 				}
-				fmt.Fprintf(w, "\n%s content, %s lists of files, %s index, %s other; %s in %s\n", bytesText(st.ContentBytes),
-					bytesText(st.MetaBytes), bytesText(st.IndexBytes), bytesText(st.OtherBytes), plural(st.Chunks, "chunk"), plural(st.Packs, "pack"))
-			})
+			}
+			return a.print(res, res.printTo)
 		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&by, "by", "", "add what each `domain or app` takes")
+	f.StringVar(&period, "growth", "", "add what each `period` brought: day, week or month")
+	f.Lookup("growth").NoOptDefVal = "day"
+	f.BoolVar(&prune, "prune", false, "add what a prune would free")
+	return cmd
+}
+
+// shareNames are the ways to name what a file belongs to.
+var shareNames = map[string]func(domain string) string{
+	"": nil,
+	"domain": func(domain string) string {
+		if domain == "" {
+			return noDomain
+		}
+		return domain
+	},
+	"app": appOf,
+}
+
+// appOf names the app that a domain belongs to, or the domain if it is the
+// system's. Files that belong to none are called "-".
+func appOf(domain string) string {
+	for _, kind := range []string{"AppDomain-", "AppDomainGroup-group.", "AppDomainGroup-", "AppDomainPlugin-"} {
+		if app, ok := strings.CutPrefix(domain, kind); ok && app != "" {
+			return app
+		}
+	}
+	if domain == "" {
+		return noDomain
+	}
+	return domain
+}
+
+// periods give the first day of the period that a time lies in.
+var periods = map[string]func(time.Time) time.Time{
+	"":      nil,
+	"day":   func(t time.Time) time.Time { return t },
+	"week":  func(t time.Time) time.Time { return t.AddDate(0, 0, -(int(t.Weekday())+6)%7) },
+	"month": func(t time.Time) time.Time { return t.AddDate(0, 0, 1-t.Day()) },
+}
+
+// grow adds up what snapshots brought when they were stored.
+func grow(list []*repo.Snapshot, begin func(time.Time) time.Time, zone *time.Location) []growth {
+	out, at := []growth{}, map[string]int{}
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b *repo.Snapshot) int { return a.StoredAt.Compare(b.StoredAt) })
+	total := int64(0)
+	for _, s := range list {
+		date := begin(s.StoredAt.In(zone)).Format(time.DateOnly)
+		i, ok := at[date]
+		if !ok {
+			i = len(out)
+			at[date] = i
+			out = append(out, growth{Date: date})
+		}
+		g := &out[i]
+		total += s.StoredBytes
+		g.Snapshots++
+		g.NewBytes += s.NewBytes
+		g.Stored += s.StoredBytes
+		g.Total = total
+	}
+	return out
+}
+
+func (st *statsResult) printTo(w io.Writer) {
+	var rows []string
+	for _, d := range st.Devices {
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s", clean(d.Name), d.Snapshots, timeText(d.Last),
+			bytesText(d.NewestBytes), bytesText(d.LogicalBytes), bytesText(d.StoredBytes)))
+	}
+	if len(rows) > 0 {
+		table(w, "DEVICE\t>SNAPSHOTS\tNEWEST\t>ITS SIZE\t>ALL SIZES\t>ADDED", rows)
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "%s, %s in all, stored in %s", plural(st.Snapshots, "snapshot"), bytesText(st.LogicalBytes), bytesText(st.StoredBytes))
+	if st.Snapshots > 0 {
+		fmt.Fprintf(w, " (%.1f to 1)", st.Ratio)
+	}
+	fmt.Fprintf(w, "\n%s content, %s lists of files, %s index, %s other; %s in %s\n", bytesText(st.ContentBytes),
+		bytesText(st.MetaBytes), bytesText(st.IndexBytes), bytesText(st.OtherBytes), plural(st.Chunks, "chunk"), plural(st.Packs, "pack"))
+	if st.ReserveBytes > 0 {
+		fmt.Fprintf(w, "%s besides as a reserve for a full disk\n", bytesText(st.ReserveBytes))
+	}
+	if st.Shares != nil {
+		fmt.Fprintln(w)
+		rows = nil
+		for _, s := range st.Shares {
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", clean(s.Name), count(s.Files), bytesText(s.NewestBytes), bytesText(s.StoredBytes)))
+		}
+		table(w, "NAME\t>FILES NOW\t>SIZE NOW\t>STORED", rows)
+	}
+	if st.Growth != nil {
+		fmt.Fprintln(w)
+		printGrowth(w, st.Growth)
+	}
+	if st.Prune != nil {
+		fmt.Fprintln(w, "\nsnap prune:")
+		st.Prune.print(w)
+	}
+}
+
+// printGrowth prints what each period brought, with a bar.
+func printGrowth(w io.Writer, list []growth) {
+	most := int64(1)
+	for _, g := range list {
+		most = max(most, g.Stored)
+	}
+	var rows []string
+	for _, g := range list {
+		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s", g.Date, g.Snapshots, bytesText(g.Stored), bytesText(g.Total), bar(g.Stored, most)))
+	}
+	table(w, "STORED\t>SNAPSHOTS\t>ADDED\t>TOTAL\t", rows)
+}
+
+const (
+	barWidth = 30
+	eighths  = "▏▎▍▌▋▊▉█"
+)
+
+// bar draws a part of most, to an eighth of a column. What is there at all
+// shows.
+func bar(part, most int64) string {
+	n := int(float64(part) / float64(most) * barWidth * 8)
+	if part > 0 {
+		n = max(n, 1)
+	}
+	blocks := []rune(eighths)
+	out := strings.Repeat(string(blocks[7]), n/8)
+	if n%8 > 0 {
+		out += string(blocks[n%8-1])
+	}
+	return out
 }

@@ -1,0 +1,43 @@
+package repo
+
+import (
+	"context"
+	"testing"
+)
+
+// All that is in packs of content belongs to somebody, but for their headers.
+func TestShares(t *testing.T) {
+	ctx := context.Background()
+	r, err := openWith(ctx, chainRepo(t, 1, 2, 3), testSecret, tinyOptions(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shares, err := r.Shares(ctx, list, func(domain string) string { return "all" + domain })
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, _, err := r.Stats(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sum Share
+	for _, s := range shares {
+		sum.Files += s.Files
+		sum.NewestBytes += s.NewestBytes
+		sum.StoredBytes += s.StoredBytes
+	}
+	bytes := int64(0)
+	for _, b := range tinyFiles(3) {
+		bytes += int64(len(b))
+	}
+	if int(sum.Files) != len(tinyFiles(3)) || sum.NewestBytes != bytes {
+		t.Errorf("%+v, want %d files of %d bytes", shares, len(tinyFiles(3)), bytes)
+	}
+	if sum.StoredBytes > st.ContentBytes || sum.StoredBytes < st.ContentBytes*9/10 {
+		t.Errorf("%d bytes of %d belong to somebody", sum.StoredBytes, st.ContentBytes)
+	}
+}
