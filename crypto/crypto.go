@@ -73,6 +73,7 @@ const (
 	ForLocks     Purpose = "snap v1 lock"
 	ForPrunes    Purpose = "snap v1 prune list"
 	ForRuns      Purpose = "snap v1 run"
+	ForChecks    Purpose = "snap v1 check record"
 )
 
 // Derive returns the key for one purpose: BLAKE3 in key derivation mode, the

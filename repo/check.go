@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -21,8 +22,13 @@ import (
 // CheckOptions say how thorough Check is.
 type CheckOptions struct {
 	// ReadData is the part of the packs to read and verify whole, from 0
-	// (structure alone) to 1 (every byte). A part is drawn at random.
+	// (structure alone) to 1 (every byte). Those that were read longest ago,
+	// or never, come first; which of them is drawn at random.
 	ReadData float64
+	// ReadPacks and ReadBytes ask for so many packs or bytes, if they are not
+	// 0, in place of a part.
+	ReadPacks int
+	ReadBytes int64
 	// Seed makes the draw repeatable.
 	Seed uint64
 	// Progress, if not nil, is told how many bytes of packs have been read of
@@ -61,6 +67,16 @@ type CheckReport struct {
 	Chunks    int   `json:"chunks"`
 	ReadPacks int   `json:"read_packs"`
 	ReadBytes int64 `json:"read_bytes"`
+	// UnreadPacks have never been read whole since they were stored, as far as
+	// is known; Oldest is when that one of the others was read whose turn it
+	// is, nil if there is none.
+	UnreadPacks int        `json:"unread_packs"`
+	Oldest      *time.Time `json:"oldest_read,omitempty"`
+	// ChainDepth is the length of the longest chain of differences, and
+	// LongChains how many blocks need more than a writer allows: a matter of
+	// speed alone.
+	ChainDepth int `json:"chain_depth"`
+	LongChains int `json:"long_chains"`
 
 	Problems  []Problem   `json:"problems"`
 	Suffering []Suffering `json:"suffering"`
@@ -83,6 +99,13 @@ type checker struct {
 	bad    map[chunk.ID]struct{} // chunks that cannot be had
 	passed []index.BlockRef      // not verified, since their dictionary cannot be had from its first copy
 
+	list        []*Snapshot
+	damagedList []error
+	runs        []*Unfinished
+	damagedRuns []error
+
+	verified map[pack.ID]bool // packs that were read and are sound
+
 	unlisted int  // packs that no index file lists
 	unknown  bool // a snapshot needs a chunk that no index file lists
 }
@@ -93,27 +116,37 @@ type checker struct {
 // Damage is in the report; an error means that checking itself failed. The
 // index is loaded anew.
 func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, error) {
-	c := &checker{r: r, opts: opts, bad: map[chunk.ID]struct{}{}}
+	c := &checker{r: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}}
 	if err := c.keys(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.secrets(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.records(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.LoadIndex(ctx); err != nil {
 		return nil, err
 	}
 	for _, err := range r.indexDamage {
-		c.damage(err, "its packs were read instead; restore the file from a copy, or keep backing up: new snapshots do not need it")
+		c.damage(err, "its packs were read instead; `snap repair index` writes a new one, and nothing is lost")
 	}
 	packs, err := c.packs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.readPacks(ctx, c.choose(packs)); err != nil {
+	past, err := r.readTimes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = c.readPacks(ctx, c.choose(packs, past))
+	c.remember(ctx, past, packs)
+	if err != nil {
 		return nil, err
 	}
 	c.spread(ctx)
+	c.chains(ctx)
 	if err := c.snapshots(ctx); err != nil {
 		return nil, err
 	}
@@ -228,26 +261,32 @@ func (c *checker) packs(ctx context.Context) ([]backend.Info, error) {
 }
 
 const (
-	missingHint = "fetch this file from a copy of the repository; or import backups that are still at hand with --rescan: what they share with it is stored anew"
-	packHint    = "fetch this file from a copy of the repository; or move it away and import backups that are still at hand with --rescan: what they share with it is stored anew"
+	missingHint = "fetch it from a copy with `snap repair --from COPY`; or import backups that are still at hand with --rescan: what they share with it is stored anew"
+	packHint    = "fetch it from a copy with `snap repair --from COPY`; or run `snap repair packs` and import backups that are still at hand with --rescan: what they share with it is stored anew"
 )
 
-// choose draws the packs to read. Those of the wrong size are always read.
-func (c *checker) choose(packs []backend.Info) []backend.Info {
+// choose picks the packs to read: those that were read longest ago first. Those
+// of the wrong size are always read.
+func (c *checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
 	if c.opts.ReadData >= 1 {
 		return packs
 	}
+	packs = slices.Clone(packs)
 	rng := rand.New(rand.NewPCG(c.opts.Seed, 0))
 	rng.Shuffle(len(packs), func(i, j int) { packs[i], packs[j] = packs[j], packs[i] })
-	want := 0
+	slices.SortStableFunc(packs, func(a, b backend.Info) int { return past.of(a.Name).Compare(past.of(b.Name)) })
+	want, bytes := c.opts.ReadPacks, int64(0)
 	if c.opts.ReadData > 0 {
-		want = max(1, int(float64(len(packs))*c.opts.ReadData+0.5))
+		// Rounded up, or a small part of few packs would never be done.
+		want = max(want, int(math.Ceil(float64(len(packs))*c.opts.ReadData-1e-9)))
 	}
 	var out []backend.Info
 	for i, f := range packs {
 		id, _ := fileID(f.Name)
-		if p, _ := c.r.index.Pack(pack.ID(id)); i < want || p.Size != f.Size {
+		p, _ := c.r.index.Pack(pack.ID(id))
+		if i < want || bytes < c.opts.ReadBytes || p.Size != f.Size {
 			out = append(out, f)
+			bytes += f.Size
 		}
 	}
 	return out
@@ -270,6 +309,7 @@ func (c *checker) readPacks(ctx context.Context, files []backend.Info) error {
 	}
 	progress(0)
 	p := newPlan(c.r.index, packs)
+	var families atomic.Int64 // that were looked at
 	work := make(chan func(context.Context, *verifier) error)
 	g, gctx := errgroup.WithContext(ctx)
 	hand := func(job func(context.Context, *verifier) error) error {
@@ -283,7 +323,10 @@ func (c *checker) readPacks(ctx context.Context, files []backend.Info) error {
 	g.Go(func() error {
 		defer close(work)
 		for _, family := range p.families {
-			if err := hand(func(ctx context.Context, v *verifier) error { return v.family(ctx, family, progress) }); err != nil {
+			if err := hand(func(ctx context.Context, v *verifier) error {
+				defer families.Add(1)
+				return v.family(ctx, family, progress)
+			}); err != nil {
 				return err
 			}
 		}
@@ -295,6 +338,7 @@ func (c *checker) readPacks(ctx context.Context, files []backend.Info) error {
 				c.mu.Lock()
 				c.report.ReadPacks++
 				c.report.ReadBytes += f.Size
+				c.noteSound(f.Name)
 				c.mu.Unlock()
 				progress(f.Size - p.stored[i])
 				return nil
@@ -304,6 +348,11 @@ func (c *checker) readPacks(ctx context.Context, files []backend.Info) error {
 		}
 		return nil
 	})
+	defer func() {
+		if families.Load() < int64(len(p.families)) {
+			clear(c.verified) // blocks of any pack may not have been looked at
+		}
+	}()
 	for range c.r.opts.Workers {
 		g.Go(func() error {
 			v := c.newVerifier(p)

@@ -10,32 +10,48 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// snapshots walks the trees of all snapshots. Nodes below which all is well
-// are remembered, so many snapshots of alike trees cost little more than one.
-func (c *checker) snapshots(ctx context.Context) error {
+// records reads the records of snapshots and unfinished runs. It comes before
+// the index is loaded, which then has what they need, however many are stored
+// meanwhile.
+func (c *checker) records(ctx context.Context) (err error) {
 	all, err := c.r.readRecords(ctx)
 	if err != nil {
 		return err
 	}
+	c.list, c.damagedList = all.current, all.damaged
 	for _, s := range all.superseded {
 		c.report.Leftovers = append(c.report.Leftovers, snapshotsDir+s.ID.String())
 	}
-	for _, err := range all.damaged {
-		c.damage(err, "this snapshot is lost unless a copy of the repository has its record")
+	c.runs, c.damagedRuns, err = c.r.allUnfinished(ctx)
+	return err
+}
+
+// snapshots walks the trees of all snapshots. Nodes below which all is well
+// are remembered, so many snapshots of alike trees cost little more than one.
+func (c *checker) snapshots(ctx context.Context) error {
+	for _, err := range c.damagedList {
+		c.damage(err, "this snapshot is lost unless a copy of the repository has its record: see `snap help repair`")
 	}
 	if err := c.strays(ctx); err != nil {
 		return err
 	}
 	clean := map[chunk.ID]struct{}{}
-	for _, s := range all.current {
+	for _, s := range c.list {
 		c.report.Snapshots++
 		t := treeCheck{c: c, clean: clean, s: Suffering{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
 		if _, err := t.node(ctx, s.Root, -1); err != nil {
 			return err
 		}
-		if t.s.Files > 0 || t.s.Tree {
-			c.report.Suffering = append(c.report.Suffering, t.s)
+		if t.s.Files == 0 && !t.s.Tree {
+			continue
 		}
+		// What was forgotten since it was listed may have been removed.
+		if _, err := c.r.be.Stat(ctx, snapshotsDir+s.ID.String()); errors.Is(err, backend.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		c.report.Suffering = append(c.report.Suffering, t.s)
 	}
 	return nil
 }
@@ -43,7 +59,7 @@ func (c *checker) snapshots(ctx context.Context) error {
 // strays notes files in the folders of snapshots and index files that are not
 // named as such.
 func (c *checker) strays(ctx context.Context) error {
-	for _, dir := range []string{snapshotsDir, indexDir, keysDir, runsDir} {
+	for _, dir := range []string{snapshotsDir, indexDir, keysDir, runsDir, checksDir} {
 		err := c.r.be.List(ctx, dir, func(f backend.Info) error {
 			if id, err := fileID(f.Name); err != nil || dir+id.String() != f.Name {
 				c.report.Leftovers = append(c.report.Leftovers, f.Name)

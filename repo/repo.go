@@ -11,6 +11,8 @@
 //	prunes/ID       packs that are about to be removed
 //	runs/ID         what device backups that broke off have brought so far
 //	reserve         room that a prune of a full store needs at first
+
+//	checks/ID       when which pack was last read and found sound
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear
 // whole, are never changed, and appear in this order: packs, then the index
@@ -203,6 +205,7 @@ type Repo struct {
 	locks     *crypto.Sealer
 	prunes    *crypto.Sealer
 	runs      *crypto.Sealer
+	checks    *crypto.Sealer
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
@@ -318,6 +321,7 @@ func newRepo(be backend.Backend, opts Options, cfg Config, master crypto.Key) *R
 		locks:     crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
 		prunes:    crypto.NewSealer(master.Derive(crypto.ForPrunes), opts.Rand),
 		runs:      crypto.NewSealer(master.Derive(crypto.ForRuns), opts.Rand),
+		checks:    crypto.NewSealer(master.Derive(crypto.ForChecks), opts.Rand),
 		cache:     newBlockCache(opts.Cache),
 	}
 	r.codecs.New = func() any { return pack.NewCodec(r.blocks) }

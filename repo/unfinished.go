@@ -252,18 +252,14 @@ func (r *Repo) Free(ctx context.Context) (int64, error) {
 // unfinished looks at the records of unfinished runs. Without a damaged one
 // every snapshot still comes back.
 func (c *checker) unfinished(ctx context.Context) error {
-	list, damaged, err := c.r.allUnfinished(ctx)
-	if err != nil {
-		return err
-	}
 	const hint = "the device sends the files again in its next backup; this file can be removed"
-	for _, err := range damaged {
+	for _, err := range c.damagedRuns {
 		var d *DamageError
 		if errors.As(err, &d) {
 			c.report.Problems = append(c.report.Problems, Problem{File: d.File, Text: d.Err.Error(), Hint: hint})
 		}
 	}
-	for _, u := range list {
+	for _, u := range c.runs {
 		lost := 0
 		t := treeCheck{c: c, clean: map[chunk.ID]struct{}{}}
 		for _, root := range u.Parts {

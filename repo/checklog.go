@@ -1,0 +1,239 @@
+package repo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+const (
+	checksDir    = "checks/"
+	checkMagic   = "snapck01"
+	checkVersion = 1
+	maxCheckSize = 64 << 20
+	// maxCheckPacks bounds what one record names: about 17 MB.
+	maxCheckPacks = 1 << 18
+	// rememberTime bounds how long an interrupted check takes to note what it
+	// has read.
+	rememberTime = 10 * time.Second
+)
+
+// checkLog says when packs were last read and found sound, so that checks that
+// read a part each read everything in turn.
+type checkLog struct {
+	Version int         `json:"version"`
+	Reads   []checkRead `json:"reads"`
+}
+
+// checkRead are packs that were read at one time.
+type checkRead struct {
+	Time  time.Time `json:"time"`
+	Packs []FileID  `json:"packs"`
+}
+
+// readTimes is what all records together say.
+type readTimes struct {
+	last  map[FileID]time.Time
+	files []string // that say so; those that cannot be read, too
+}
+
+// of returns when a pack was read, the zero time for never.
+func (t *readTimes) of(name string) time.Time {
+	id, _ := fileID(name)
+	return t.last[id]
+}
+
+// readTimes reads the records. One that is damaged is passed over: what it says
+// is then read again too early, which does no harm.
+func (r *Repo) readTimes(ctx context.Context) (*readTimes, error) {
+	t := &readTimes{last: map[FileID]time.Time{}}
+	err := r.be.List(ctx, checksDir, func(f backend.Info) error {
+		b, err := r.readNamed(ctx, f.Name, maxCheckSize)
+		if errors.Is(err, backend.ErrNotExist) {
+			return nil // replaced since it was listed
+		}
+		var l checkLog
+		if err == nil {
+			l, err = openCheckLog(b, r.checks)
+			if err != nil && !errors.Is(err, ErrUnsupported) {
+				err = &DamageError{f.Name, err}
+			}
+		}
+		if errors.Is(err, ErrUnsupported) {
+			return nil // another program's, to be kept
+		}
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		if _, err := fileID(f.Name); err == nil {
+			t.files = append(t.files, f.Name)
+		}
+		for _, read := range l.Reads {
+			for _, id := range read.Packs {
+				if read.Time.After(t.last[id]) {
+					t.last[id] = read.Time
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read when packs were read last: %w", err)
+	}
+	return t, nil
+}
+
+func openCheckLog(b []byte, sealer *crypto.Sealer) (checkLog, error) {
+	sealed, ok := hasMagic(b, checkMagic)
+	if !ok {
+		return checkLog{}, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return checkLog{}, err
+	}
+	return parseCheckLog(plain)
+}
+
+func parseCheckLog(plain []byte) (checkLog, error) {
+	var l checkLog
+	if err := json.Unmarshal(plain, &l); err != nil {
+		return checkLog{}, err
+	}
+	if l.Version != checkVersion {
+		return checkLog{}, fmt.Errorf("check record version %d: %w", l.Version, ErrUnsupported)
+	}
+	return l, nil
+}
+
+// noteSound notes a pack that was read whole, unless something was found wrong
+// with it. The caller holds c.mu.
+func (c *checker) noteSound(name string) {
+	if id, err := fileID(name); err == nil {
+		c.verified[pack.ID(id)] = true
+	}
+}
+
+// remember stores when packs were read, and counts those that never were. Not
+// to be able to is no failure of the check: on a read-only disk it must work,
+// too.
+func (c *checker) remember(ctx context.Context, past *readTimes, there []backend.Info) {
+	for _, p := range c.report.Problems {
+		if id, err := fileID(p.File); err == nil {
+			delete(c.verified, pack.ID(id))
+		}
+	}
+	now := c.r.opts.Now().UTC().Truncate(time.Second)
+	last := map[FileID]time.Time{} // without what is there no more
+	for _, f := range there {
+		id, _ := fileID(f.Name)
+		at := past.last[id]
+		if c.verified[pack.ID(id)] {
+			at = now
+		}
+		switch {
+		case at.IsZero():
+			c.report.UnreadPacks++
+			continue
+		case c.report.Oldest == nil || at.Before(*c.report.Oldest):
+			c.report.Oldest = &at
+		}
+		last[id] = at
+	}
+	if len(c.verified) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberTime)
+	defer cancel()
+	if err := c.r.putReadTimes(ctx, last, past.files); err != nil {
+		c.report.Problems = append(c.report.Problems, Problem{
+			File: checksDir, Text: fmt.Sprintf("it could not be noted which packs were read: %v", err),
+			Hint: "the next check of a part may read the same packs again",
+		})
+	}
+}
+
+// putReadTimes stores when packs were read, then removes the records that it
+// replaces.
+func (r *Repo) putReadTimes(ctx context.Context, last map[FileID]time.Time, old []string) error {
+	byTime := map[time.Time][]FileID{}
+	n := 0
+	for id, at := range last {
+		if n++; n <= maxCheckPacks {
+			byTime[at] = append(byTime[at], id)
+		}
+	}
+	l := checkLog{Version: checkVersion, Reads: []checkRead{}}
+	for at, ids := range byTime {
+		slices.SortFunc(ids, func(a, b FileID) int { return slices.Compare(a[:], b[:]) })
+		l.Reads = append(l.Reads, checkRead{at, ids})
+	}
+	slices.SortFunc(l.Reads, func(a, b checkRead) int { return a.Time.Compare(b.Time) })
+	plain, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	b, err := r.checks.Seal([]byte(checkMagic), plain, nil)
+	if err != nil {
+		return err
+	}
+	id, err := r.putNamed(ctx, checksDir, b)
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if name == checksDir+id.String() {
+			continue // the same randomness makes the same file
+		}
+		if err := r.be.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// chains looks at what has to be decoded for each block. What is deeper than a
+// reader goes is lost.
+func (c *checker) chains(ctx context.Context) {
+	x := c.r.index
+	deep := false
+	for _, p := range x.Packs() {
+		for _, ref := range p.Blocks {
+			own, dict := x.Needs(ref)
+			if len(dict) == 0 || slices.ContainsFunc(dict, c.isLost) {
+				continue
+			}
+			w := chainWalk{x: x, depths: map[index.BlockRef]int{}}
+			depth, decodable := 0, true
+			for _, id := range dict {
+				d, ok := w.depth(id, 1)
+				if depth = max(depth, d+1); !ok {
+					decodable = false
+					break
+				}
+			}
+			if !decodable || depth > pack.MaxDepth {
+				deep = c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) || deep
+				c.damage(&DamageError{packName(p.ID), fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}, packHint)
+				continue
+			}
+			c.report.ChainDepth = max(c.report.ChainDepth, depth)
+			limit := max(chainFactor*x.PlainSize(ref), minChain) + int64(own)
+			if depth > maxChainDepth || int64(w.stored)+int64(own) > limit {
+				c.report.LongChains++
+			}
+		}
+	}
+	if deep {
+		c.spread(ctx)
+	}
+}
