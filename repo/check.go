@@ -31,6 +31,8 @@ type CheckOptions struct {
 	ReadBytes int64
 	// Seed makes the draw repeatable.
 	Seed uint64
+	// forgetful checks do not note what they have read.
+	forgetful bool
 	// Progress, if not nil, is told how many bytes of packs have been read of
 	// how many, from several goroutines.
 	Progress func(done, total int64)
@@ -80,6 +82,9 @@ type CheckReport struct {
 
 	Problems  []Problem   `json:"problems"`
 	Suffering []Suffering `json:"suffering"`
+	// Marked are snapshots whose records say what they have lost; of that
+	// nothing is new, and they can be given back without it.
+	Marked []Suffering `json:"marked"`
 	// Leftovers are files that nothing refers to, as an interrupted run leaves
 	// them. They are harmless.
 	Leftovers []string `json:"leftovers"`
@@ -116,6 +121,15 @@ type checker struct {
 // Damage is in the report; an error means that checking itself failed. The
 // index is loaded anew.
 func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, error) {
+	c, err := r.check(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &c.report, nil
+}
+
+// check is Check, and returns what else it has found out.
+func (r *Repo) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 	c := &checker{r: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}}
 	if err := c.keys(ctx); err != nil {
 		return nil, err
@@ -161,7 +175,7 @@ func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, erro
 	slices.SortFunc(c.report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
 	c.report.Problems = slices.Compact(c.report.Problems) // a bad dictionary is met once for each block that needs it
 	c.report.Chunks = r.index.Len()
-	return &c.report, nil
+	return c, nil
 }
 
 // passOver takes packs that a prune is about to remove for leftovers: what they
@@ -237,6 +251,8 @@ func (c *checker) packs(ctx context.Context) ([]backend.Info, error) {
 		}
 		p, known := c.r.index.Pack(id)
 		switch {
+		case !known && c.r.announced[fid]:
+			c.report.Leftovers = append(c.report.Leftovers, f.Name)
 		case !known && len(c.r.indexDamage) > 0:
 			c.damage(&DamageError{f.Name, errors.New("no sound index file lists it, and its own header cannot be read")}, packHint)
 		case !known:

@@ -149,7 +149,7 @@ func (c *checker) remember(ctx context.Context, past *readTimes, there []backend
 		}
 		last[id] = at
 	}
-	if len(c.verified) == 0 {
+	if len(c.verified) == 0 || c.opts.forgetful {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberTime)

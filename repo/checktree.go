@@ -7,6 +7,7 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/mend"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -42,6 +43,9 @@ func (c *checker) snapshots(ctx context.Context) error {
 		if _, err := t.node(ctx, s.Root, -1); err != nil {
 			return err
 		}
+		if err := c.marked(ctx, s); err != nil {
+			return err
+		}
 		if t.s.Files == 0 && !t.s.Tree {
 			continue
 		}
@@ -70,7 +74,10 @@ func (c *checker) strays(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return c.r.be.List(ctx, mend.Dir, func(f backend.Info) error {
+		c.damage(&DamageError{f.Name, errors.New("a repair was cut off before this file came to its place")}, "run `snap repair` again")
+		return nil
+	})
 }
 
 // treeCheck walks one snapshot's tree.
@@ -142,12 +149,16 @@ func (t *treeCheck) entry(ctx context.Context, e *tree.Entry) (bool, error) {
 		return false, err
 	}
 	t.s.Files++
+	t.nameEntry(e)
+	return false, nil
+}
+
+func (t *treeCheck) nameEntry(e *tree.Entry) {
 	if e.Domain != "" {
 		t.name(fmt.Sprintf("%s (%s/%s)", e.Path, e.Domain, e.Name))
 	} else {
 		t.name(e.Path)
 	}
-	return false, nil
 }
 
 func (t *treeCheck) name(s string) {

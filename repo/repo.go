@@ -216,7 +216,8 @@ type Repo struct {
 	indexDamage []error
 	missing     []pack.ID // packs that an index file lists and that are not there
 
-	going map[pack.ID]bool // packs that are about to be removed
+	going     map[pack.ID]bool // packs that are about to be removed
+	announced map[FileID]bool  // these, and those of them that no index lists
 
 	lock *Lock // held by this process, if any
 
@@ -358,10 +359,11 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 		}
 	}
 	var seen []FileID
-	going := map[pack.ID]bool{}
+	going, announced := map[pack.ID]bool{}, map[FileID]bool{}
 	for _, l := range lists {
 		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
+			announced[id] = true
 			if _, there := x.Pack(pack.ID(id)); there {
 				x.Doom(pack.ID(id))
 				going[pack.ID(id)] = true
@@ -369,7 +371,7 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 		}
 	}
 	x.Compact()
-	r.index, r.indexDamage, r.missing, r.going = x, damage, missing, going
+	r.index, r.indexDamage, r.missing, r.going, r.announced = x, damage, missing, going, announced
 	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
 	return r.lock.see(ctx, seen)
 }

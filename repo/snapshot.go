@@ -49,6 +49,12 @@ type Snapshot struct {
 	Former   []FileID   `json:"former,omitempty"`
 	Changed  *time.Time `json:"changed,omitempty"`
 
+	// Original is the record that this one has replaced, the first one if it
+	// was replaced several times.
+	Original *FileID `json:"original,omitempty"`
+	// Lost says what the snapshot had and the repository has lost.
+	Lost *Lost `json:"lost,omitempty"`
+
 	Parent *FileID  `json:"parent,omitempty"`
 	Root   chunk.ID `json:"root"`
 

@@ -57,6 +57,9 @@ func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 		if err := u.tree(ctx, s.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
 		}
+		if err := u.lost(ctx, s.Lost); err != nil {
+			return nil, fmt.Errorf("what snapshot %s has lost: %w", s.ID.Short(), err)
+		}
 	}
 	for _, run := range runs {
 		for _, root := range run.Parts {
