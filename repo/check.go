@@ -106,6 +106,7 @@ type checker struct {
 
 	list        []*Snapshot
 	damagedList []error
+	superseded  []*Snapshot
 	runs        []*Unfinished
 	damagedRuns []error
 

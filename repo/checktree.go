@@ -19,7 +19,7 @@ func (c *checker) records(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	c.list, c.damagedList = all.current, all.damaged
+	c.list, c.superseded, c.damagedList = all.current, all.superseded, all.damaged
 	for _, s := range all.superseded {
 		c.report.Leftovers = append(c.report.Leftovers, snapshotsDir+s.ID.String())
 	}

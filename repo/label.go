@@ -68,8 +68,25 @@ func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (
 	if err != nil {
 		return nil, err
 	}
-	n := *s
+	n := r.successor(s)
 	n.Tags, n.Pin, n.Note = labels.Tags, labels.Pin, labels.Note
+	if err := r.replaceSnapshot(ctx, s, n); err != nil {
+		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
+	}
+	// What a crash has left of earlier changes.
+	for _, old := range records.superseded {
+		if old.origin() == s.origin() && old.ID != s.ID {
+			if err := r.deleteSnapshot(ctx, old.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
+				return n, err
+			}
+		}
+	}
+	return n, nil
+}
+
+// successor returns a record that is to replace s, to be changed and stored.
+func (r *Repo) successor(s *Snapshot) *Snapshot {
+	n := *s
 	original := s.origin()
 	n.Original = &original
 	n.Former = slices.Clone(s.Former)
@@ -82,18 +99,7 @@ func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (
 		now = s.Changed.Add(1) // a clock that goes backwards does not bring the old one back
 	}
 	n.Changed = &now
-	if err := r.replaceSnapshot(ctx, s, &n); err != nil {
-		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
-	}
-	// What a crash has left of earlier changes.
-	for _, old := range records.superseded {
-		if old.origin() == original && old.ID != s.ID {
-			if err := r.deleteSnapshot(ctx, old.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
-				return &n, err
-			}
-		}
-	}
-	return &n, nil
+	return &n
 }
 
 // replaceSnapshot stores the record n, then removes that of s.

@@ -60,6 +60,16 @@ func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) 
 			rep.Damaged = append(rep.Damaged, d.File)
 		}
 	}
+	// What a change or a repair that was cut off has left to do.
+	for _, s := range c.superseded {
+		if opts.DryRun {
+			break
+		}
+		// Not Forget, which means all records of the snapshot.
+		if err := r.deleteSnapshot(ctx, s.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return rep, err
+		}
+	}
 	suffers := map[FileID]bool{}
 	for _, s := range c.report.Suffering {
 		suffers[s.Snapshot] = true
@@ -67,16 +77,6 @@ func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) 
 	for i, s := range c.list {
 		opts.tell("repairing snapshots", int64(i), int64(len(c.list)))
 		if !suffers[s.ID] && s.Lost == nil {
-			continue
-		}
-		// What a repair that was cut off has left to do.
-		if slices.ContainsFunc(c.list, func(o *Snapshot) bool { return !suffers[o.ID] && o.supersedes(s, suffers[s.ID]) }) {
-			if opts.DryRun {
-				continue
-			}
-			if err := r.Forget(ctx, s.ID); err != nil {
-				return rep, err
-			}
 			continue
 		}
 		b := rebuild{c: c, s: s}
@@ -98,23 +98,6 @@ func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) 
 		rep.Removed++
 	}
 	return rep, nil
-}
-
-// supersedes reports whether a record was made to replace another one, which
-// suffers from a loss or not.
-func (s *Snapshot) supersedes(o *Snapshot, suffers bool) bool {
-	if s.ID == o.ID || s.origin() != o.origin() {
-		return false
-	}
-	return suffers || o.Lost != nil && (s.Lost == nil || s.Lost.Time.After(o.Lost.Time))
-}
-
-// origin names all versions of a snapshot.
-func (s *Snapshot) origin() FileID {
-	if s.Original != nil {
-		return *s.Original
-	}
-	return s.ID
 }
 
 // rebuild makes the new version of one snapshot.
@@ -154,12 +137,9 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 	if err != nil {
 		return nil, err
 	}
-	n := *b.s
+	n := r.successor(b.s)
 	complete := n.Complete || n.Lost != nil && n.Lost.Complete
 	n.Root, n.Files, n.Bytes, n.Lost, n.Complete = root, b.files, b.bytes, nil, complete
-	if n.Original == nil {
-		n.Original = &b.s.ID
-	}
 	if b.out.Files > 0 || b.out.Tree {
 		n.Complete = false
 		n.Lost = &Lost{Time: r.opts.Now().UTC(), Complete: complete, Files: b.out.Files, Bytes: b.out.Bytes, Nodes: b.nodes}
@@ -178,7 +158,7 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 	if err := w.Finish(ctx); err != nil {
 		return nil, err
 	}
-	if err := r.replaceSnapshot(ctx, &n, b.s.ID); err != nil {
+	if err := r.replaceSnapshot(ctx, b.s, n); err != nil {
 		return nil, err
 	}
 	b.out.New = &n.ID
@@ -287,22 +267,4 @@ func (b *rebuild) problems(l *Lost) []string {
 		out = append(out, fmt.Sprintf("%s%d more files", lostNote, more))
 	}
 	return out
-}
-
-// replaceSnapshot stores a new version of a record, then removes the old one.
-func (r *Repo) replaceSnapshot(ctx context.Context, s *Snapshot, old FileID) error {
-	b, err := r.sealSnapshot(s)
-	if err != nil {
-		return err
-	}
-	if err := r.lock.held(ctx); err != nil {
-		return err
-	}
-	if s.ID, err = r.putNamed(ctx, snapshotsDir, b); err != nil {
-		return fmt.Errorf("store the new record: %w", err)
-	}
-	if err := r.be.Delete(ctx, snapshotsDir+old.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
-		return fmt.Errorf("remove the old record: %w", err)
-	}
-	return nil
 }

@@ -43,15 +43,12 @@ type Snapshot struct {
 	Pin       *Pin     `json:"pin,omitempty"`
 	Note      string   `json:"note,omitempty"`
 
-	// Of a record that ChangeSnapshot has made: the ID under which the snapshot
+	// Of a record that has replaced another one: the ID under which the snapshot
 	// was stored, those that it had since, and when it was changed last.
 	Original *FileID    `json:"original,omitempty"`
 	Former   []FileID   `json:"former,omitempty"`
 	Changed  *time.Time `json:"changed,omitempty"`
 
-	// Original is the record that this one has replaced, the first one if it
-	// was replaced several times.
-	Original *FileID `json:"original,omitempty"`
 	// Lost says what the snapshot had and the repository has lost.
 	Lost *Lost `json:"lost,omitempty"`
 

@@ -57,6 +57,7 @@ with 13.`,
 			// No list is null in JSON.
 			report.Leftovers = append([]string{}, report.Leftovers...)
 			report.Problems = append([]repo.Problem{}, report.Problems...)
+			report.Marked = append([]repo.Suffering{}, report.Marked...)
 			report.Suffering = append([]repo.Suffering{}, report.Suffering...)
 			result := struct {
 				*repo.CheckReport
@@ -130,6 +131,13 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		if more := s.Files - int64(len(s.Names)); more > 0 {
 			fmt.Fprintf(w, "           and %s more\n", count(more))
 		}
+	}
+	for _, s := range c.Marked {
+		what := plural(s.Files, "file")
+		if s.Tree {
+			what += " and a part of the list of files"
+		}
+		fmt.Fprintf(w, "MARKED   snapshot %s (%s, %s) has lost %s, as its record says\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 	}
 	if n := len(c.Leftovers); n > 0 {
 		more := ""

@@ -77,6 +77,8 @@ var kinds = []struct {
 	{is(mirror.ErrDamaged), exitDamaged, `in the repository: "snap check --read-data" tells what suffers; on the mirror: "snap mirror --check --heal" copies sound files over`},
 	{is(mirror.ErrRestless), exitError, "run it again, with the password, so that a prune waits; what was copied is kept"},
 	{is(errOutOfDate), exitError, `"snap mirror TARGET" brings it up to date`},
+
+	{is(repo.ErrOtherRepository), exitError, "nothing was changed"},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
 	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) repairCommand() *cobra.Command {
+	var o healFlags
+	cmd := &cobra.Command{
+		Use:   "repair [--from OTHER]",
+		Short: "Heal a damaged repository",
+		Long: `Heals files that are damaged or missing from OTHER, without losing anything. OTHER
+is the folder of another repository:
+
+  an exact copy (same keys): damaged files are fetched by name, and packs that are
+  missing as far as a snapshot needs them. Everything is compared with its name.
+
+  any other repository that holds backups of the same devices: content that is
+  missing is looked for in it. Lists of files cannot be had that way.
+
+"snap check --read-data" tells what is damaged. Where there is no copy:
+
+    snap repair index        rebuild the index from the packs; loses nothing
+    snap repair packs        save what is sound of damaged packs
+    snap repair snapshots    mark what cannot be healed
+
+in this order. Nobody else may use the repository meanwhile.`,
+		Args: suggest,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.heal(cmd.Context(), &o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.from, "from", "", "heal from the repository in this `folder`")
+	f.BoolVar(&o.snapshots, "missing-snapshots", false, "also fetch snapshots of an exact copy that are not here: lost, or forgotten")
+	f.StringVar(&o.passwordFile, "from-password-file", "", "password `file` of the other repository (or $SNAP_FROM_PASSWORD)")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only tell what would be done")
+	cmd.AddCommand(a.repairIndexCommand(), a.repairPacksCommand(), a.repairSnapshotsCommand())
+	return cmd
+}
+
+// repairing opens the repository, for this process alone unless nothing is to be
+// changed, and shows progress while do works.
+func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r *repo.Repo, opts repo.RepairOptions) error) (err error) {
+	r, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	if !dryRun {
+		l, err := r.Lock(ctx, repo.LockExclusive, what)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = l.Release() }() // what is left behind is recognised
+	}
+	var mu sync.Mutex
+	now := meter{phase: "looking"}
+	stop := a.showProgress(func() meter {
+		mu.Lock()
+		defer mu.Unlock()
+		return now
+	})
+	defer stop()
+	return do(r, repo.RepairOptions{DryRun: dryRun, Progress: func(phase string, done, total int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		now = meter{phase: phase}
+		if total > 0 {
+			now.percent = 100 * done / total
+		}
+	}})
+}
+
+// would says in which form a report speaks.
+func would(dryRun bool) string {
+	if dryRun {
+		return "would be "
+	}
+	return ""
+}
+
+func (a *app) repairIndexCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "index",
+		Short: "Rebuild the index from the packs",
+		Long: `Reads the headers of all packs and writes new index files where the old ones are
+damaged, gone or wrong. Nothing is lost by that.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var rep *repo.IndexRepair
+			err := a.repairing(cmd.Context(), "repair index", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+				rep, err = r.RepairIndex(cmd.Context(), opts)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(rep, func(w io.Writer) { printIndexRepair(w, rep, dryRun, true) })
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would be done")
+	return cmd
+}
+
+func printIndexRepair(w io.Writer, x *repo.IndexRepair, dryRun, always bool) {
+	for _, f := range x.Damaged {
+		fmt.Fprintf(w, "DAMAGED  %s\n", f)
+	}
+	for _, id := range x.Unreadable {
+		fmt.Fprintf(w, "UNKNOWN  pack %s: its header is damaged and no index file lists it\n", id)
+	}
+	for _, id := range x.Dropped {
+		fmt.Fprintf(w, "MISSING  pack %s\n", id)
+	}
+	switch {
+	case x.Changed():
+		fmt.Fprintf(w, "the index %srebuilt from %s: %s that no index file listed, %d wrong, %d missing\n",
+			map[bool]string{true: "would be ", false: "was "}[dryRun], plural(x.Packs, "pack"), plural(len(x.Added), "pack"), len(x.Corrected), len(x.Dropped))
+	case always:
+		fmt.Fprintf(w, "the index says what its %s say; nothing to do\n", plural(x.Packs, "pack"))
+	}
+}
+
+func (a *app) repairPacksCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "packs",
+		Short: "Save what is sound of damaged packs",
+		Long: `Reads all packs. Of those that are damaged every block that is still as it was
+written goes into new packs; the damaged ones leave the index, and the next
+"snap prune" removes them. What could not be saved is stored anew when it turns
+up in a backup ("snap import --rescan").
+
+Try "snap repair --from COPY" first: it loses nothing.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var rep *repo.PackRepair
+			err := a.repairing(cmd.Context(), "repair packs", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+				rep, err = r.RepairPacks(cmd.Context(), opts)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(rep, func(w io.Writer) { printPackRepair(w, rep, dryRun) })
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would be done")
+	return cmd
+}
+
+func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
+	printIndexRepair(w, rep.Index, dryRun, false)
+	lost := 0
+	for _, d := range rep.Damaged {
+		fmt.Fprintf(w, "DAMAGED  pack %s: %s\n", d.Pack, clean(d.Text))
+		fmt.Fprintf(w, "         %d of %s %ssaved", d.Saved, plural(d.Blocks, "block"), would(dryRun))
+		if d.LostChunks > 0 {
+			fmt.Fprintf(w, "; lost: %s, %s", plural(d.LostChunks, "chunk"), bytesText(d.LostBytes))
+		}
+		fmt.Fprintln(w)
+		lost += d.LostChunks
+	}
+	fmt.Fprintf(w, "%s read, %s; damaged: %d\n", plural(rep.Packs, "pack"), bytesText(rep.Bytes), len(rep.Damaged))
+	if lost > 0 {
+		fmt.Fprintln(w, `"snap check" tells which files are lost; import backups that are still at hand with --rescan, then "snap repair snapshots"`)
+	}
+}
+
+func (a *app) repairSnapshotsCommand() *cobra.Command {
+	var opts repo.SnapshotRepairOptions
+	cmd := &cobra.Command{
+		Use:   "snapshots",
+		Short: "Mark what snapshots have lost",
+		Long: `Reads everything and makes a new version of each snapshot that cannot be given
+back whole: without the files that are lost, with a record that lists them. The
+rest can be given back, and prune works, again. Files that were lost before and
+are whole again come back.
+
+A snapshot whose record cannot be read is left alone; --remove-damaged removes
+such records.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var rep *repo.SnapshotRepair
+			err := a.repairing(cmd.Context(), "repair snapshots", opts.DryRun, func(r *repo.Repo, o repo.RepairOptions) (err error) {
+				opts.RepairOptions = o
+				rep, err = r.RepairSnapshots(cmd.Context(), opts)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(rep, func(w io.Writer) { printSnapshotRepair(w, rep, opts.DryRun) })
+		},
+	}
+	cmd.Flags().BoolVar(&opts.DryRun, "dry-run", false, "only tell what would be done")
+	cmd.Flags().BoolVar(&opts.RemoveDamaged, "remove-damaged", false, "remove snapshot records that cannot be read")
+	return cmd
+}
+
+func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, dryRun bool) {
+	for _, s := range rep.Repaired {
+		fmt.Fprintf(w, "%s (%s, %s)", s.Snapshot.Short(), clean(s.Device), timeText(s.Time))
+		if s.New != nil {
+			fmt.Fprintf(w, " is now %s", s.New.Short())
+		}
+		if s.Regained > 0 {
+			fmt.Fprintf(w, "; whole again: %s", plural(s.Regained, "file"))
+		}
+		if s.Files > 0 {
+			fmt.Fprintf(w, "; lost: %s, %s", plural(s.Files, "file"), bytesText(s.Bytes))
+		}
+		if s.Tree {
+			fmt.Fprint(w, "; part of the list of files is lost")
+		}
+		fmt.Fprintln(w)
+		for _, n := range s.Names {
+			fmt.Fprintf(w, "           %s\n", clean(n))
+		}
+		if more := s.Files - int64(len(s.Names)); more > 0 {
+			fmt.Fprintf(w, "           and %s more\n", count(more))
+		}
+	}
+	for _, name := range rep.Damaged {
+		if rep.Removed > 0 {
+			fmt.Fprintf(w, "REMOVED  %s: nobody can read it\n", name)
+		} else {
+			fmt.Fprintf(w, "DAMAGED  %s: nobody can read it; fetch it from a copy, or remove it with --remove-damaged\n", name)
+		}
+	}
+	fmt.Fprintf(w, "%s; %srepaired: %d\n", plural(rep.Snapshots, "snapshot"), would(dryRun), len(rep.Repaired))
+}
+
+// healFlags are the flags of repair itself.
+type healFlags struct {
+	from, passwordFile string
+	snapshots, dryRun  bool
+}
+
+// healResult is what repair prints.
+type healResult struct {
+	From    string              `json:"from"`
+	Mirror  *repo.HealReport    `json:"mirror,omitempty"`
+	Content *repo.ContentReport `json:"content,omitempty"`
+}
+
+func (a *app) heal(ctx context.Context, o *healFlags) error {
+	if o.from == "" {
+		return usageError{errors.New(`heal from where? Use --from FOLDER; without a copy see "snap help repair"`)}
+	}
+	from, err := local.Open(o.from)
+	if err != nil {
+		return openError(o.from, err)
+	}
+	out := healResult{From: o.from}
+	err = a.repairing(ctx, "repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+		out.Mirror, err = r.HealFromMirror(ctx, from, repo.HealOptions{RepairOptions: opts, Snapshots: o.snapshots})
+		if !errors.Is(err, repo.ErrOtherRepository) {
+			return err
+		}
+		other, err := a.openOther(ctx, from, o)
+		if err != nil {
+			return err
+		}
+		out.Content, err = r.HealFromContent(ctx, other, opts)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) })
+}
+
+// openOther opens the repository to heal from.
+func (a *app) openOther(ctx context.Context, be *local.Backend, o *healFlags) (*repo.Repo, error) {
+	var typed []byte
+	var err error
+	switch {
+	case o.passwordFile != "":
+		typed, err = readPasswordFile(o.passwordFile)
+	case os.Getenv("SNAP_FROM_PASSWORD") != "":
+		typed = []byte(os.Getenv("SNAP_FROM_PASSWORD"))
+	default:
+		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", o.from))
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer clear(typed)
+	secret, err := crypto.Secret(string(typed))
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	r, err := repo.Open(ctx, be, secret, a.options)
+	if err != nil {
+		return nil, openError(o.from, err)
+	}
+	return r, r.LoadIndex(ctx)
+}
+
+func printHeal(w io.Writer, h *healResult, dryRun bool) {
+	if m := h.Mirror; m != nil {
+		for _, f := range m.Damaged {
+			fmt.Fprintf(w, "DAMAGED  %s\n", f)
+		}
+		for _, f := range m.Fetched {
+			fmt.Fprintf(w, "FETCHED  %s\n", f)
+		}
+		for _, f := range m.Unhealed {
+			fmt.Fprintf(w, "UNHEALED %s: the copy has it neither\n", f)
+		}
+		printIndexRepair(w, m.Index, dryRun, false)
+		if n := len(m.Elsewhere); n > 0 {
+			fmt.Fprintf(w, "the copy has %s that %s not here; --missing-snapshots fetches what is not\n", plural(n, "snapshot"), map[bool]string{true: "was", false: "were"}[n == 1])
+		}
+		if m.MissingChunks > 0 {
+			fmt.Fprintf(w, "%s that snapshots need are in neither repository; \"snap check\" tells which files are lost\n", plural(m.MissingChunks, "chunk"))
+		}
+		fmt.Fprintf(w, "%s read; damaged: %d; %sfetched: %d, %s\n", plural(m.Read, "file"), len(m.Damaged), would(dryRun), len(m.Fetched), bytesText(m.FetchedBytes))
+	}
+	if c := h.Content; c != nil {
+		printPackRepair(w, c.Packs, dryRun)
+		fmt.Fprintf(w, "missing: %s; %sfound in %s of the other repository: %d, %s\n", plural(c.MissingChunks, "chunk"), would(dryRun), plural(c.Snapshots, "snapshot"), c.FoundChunks, bytesText(c.FoundBytes))
+		if c.MissingLists > 0 {
+			fmt.Fprintf(w, "lists of files that only an exact copy could give back: %d\n", c.MissingLists)
+		}
+	}
+	fmt.Fprintln(w, `"snap check --read-data" tells whether all is well now`)
+}
