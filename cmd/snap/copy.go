@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
@@ -72,6 +73,7 @@ func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release fu
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.dir, err)
 	}
+	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter)) // what killed runs left
 	return r, func() { _ = l.Release() }, nil
 }
 

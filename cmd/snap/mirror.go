@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
@@ -206,7 +207,7 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, look 
 		return nil, nothing, err
 	}
 	done := func() { _ = be.Close() }
-	if fresh {
+	if fresh || look {
 		return be, done, nil
 	}
 	_, err = be.Stat(ctx, "config")
@@ -220,6 +221,9 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, look 
 		done()
 		return nil, nothing, err
 	}
+	// What was being written when the drive was pulled. That it cannot be
+	// removed is no reason not to copy.
+	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter))
 	return be, done, nil
 }
 
