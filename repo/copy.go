@@ -126,7 +126,7 @@ func (r *Repo) origin(s *Snapshot) Origin {
 	if s.CopiedFrom != nil {
 		return *s.CopiedFrom
 	}
-	return Origin{r.config.ID, s.ID, s.Root}
+	return Origin{r.config.ID, s.origin(), s.Root}
 }
 
 // copyOf finds the target's copy of a snapshot, nil if there is none. A record
@@ -181,13 +181,14 @@ func (c *copying) snapshot(ctx context.Context, s *Snapshot) error {
 	defer w.Close()
 	copied := *s
 	copied.Parent = nil
+	copied.Original, copied.Former, copied.Changed = nil, nil, nil // IDs and changes of this repository's record
 	var like *Snapshot
 	if parent != nil {
 		like = c.copyOf(parent)
 	}
 	if s.Parent != nil {
 		for _, p := range c.source {
-			if p.ID != *s.Parent {
+			if !p.Has(*s.Parent) {
 				continue
 			}
 			if o := c.copyOf(p); o != nil {
@@ -221,7 +222,7 @@ func (c *copying) parent(s *Snapshot) *Snapshot {
 		if !SameDevice(p.Device.UDID, s.Device.UDID) || c.copyOf(p) == nil {
 			continue
 		}
-		if s.Parent != nil && p.ID == *s.Parent {
+		if s.Parent != nil && p.Has(*s.Parent) {
 			return p
 		}
 		// The last one before, or else the first one behind.
