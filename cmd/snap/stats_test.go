@@ -74,3 +74,18 @@ func TestParseSizes(t *testing.T) {
 		}
 	}
 }
+
+func FuzzParseSize(f *testing.F) {
+	for _, s := range []string{"0", "100", "1.5M", "2GiB", "5%", "unlimited", "-1", "NaN", "1e400T"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if n, err := parseSize(s); err == nil && n < 0 {
+			t.Errorf("%q: %d bytes", s, n)
+		}
+		limit, err := parseMaxUnused(s)
+		if err == nil && (limit(0) < 0 || limit(1<<40) < 0) {
+			t.Errorf("%q: %d, %d", s, limit(0), limit(1<<40))
+		}
+	})
+}
