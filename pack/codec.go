@@ -25,7 +25,7 @@ type Codec struct {
 
 // NewCodec returns a codec that seals with sealer.
 func NewCodec(sealer *crypto.Sealer) *Codec {
-	return &Codec{sealer: sealer, level: zstd.SpeedFastest}
+	return &Codec{sealer: sealer, level: zstd.SpeedDefault}
 }
 
 // Encode compresses plaintext when that saves space, seals it and appends it

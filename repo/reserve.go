@@ -14,15 +14,15 @@ const (
 	// reserveName is a file that keeps room for what a prune has to write before
 	// it can remove anything: its lock, its list, and new index files.
 	reserveName = "reserve"
-	minReserve  = 4 << 20
+	minReserve  = 512 << 10
 	maxReserve  = 128 << 20
 )
 
 // MakeReserve sees to it that the store has a reserve: as much as all index
-// files take, and a MiB, but at least 4 MiB and at most 128 MiB. It can fail
+// files take, and 256 KiB, but at least 512 KiB and at most 128 MiB. It can fail
 // with an error that backend.IsNoSpace recognises, which does no harm.
 func (r *Repo) MakeReserve(ctx context.Context) error {
-	size := int64(1 << 20)
+	size := int64(256 << 10)
 	err := r.be.List(ctx, indexDir, func(f backend.Info) error { size += f.Size; return nil })
 	if err != nil {
 		return fmt.Errorf("make the reserve: %w", err)

@@ -348,7 +348,7 @@ func (n *Run) drop(ctx context.Context, u *repo.Unfinished) error {
 // makes sense: the device must continue the same snapshot, and once it has
 // begun to move files, all of them must be there.
 func (n *Run) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
-	sameParent := (u.Parent == nil) == (n.parent == nil) && (u.Parent == nil || *u.Parent == n.parent.ID)
+	sameParent := (u.Parent == nil) == (n.parent == nil) && (u.Parent == nil || n.parent.Has(*u.Parent))
 	begunFull := u.Full || n.parent == nil
 	if !sameParent || !begunFull && n.shown == nil {
 		return false, nil

@@ -227,7 +227,7 @@ func applyRekeys(ctx context.Context, r *repo.Repo, udid string, parent *repo.Sn
 		return err
 	}
 	for _, u := range list {
-		if u.Parent == nil || *u.Parent != parent.ID {
+		if u.Parent == nil || !parent.Has(*u.Parent) {
 			continue
 		}
 		err := r.WalkUnfinished(ctx, u, func(e *tree.Entry) error {
