@@ -16,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/parity"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -79,6 +80,9 @@ type CheckReport struct {
 	// speed alone.
 	ChainDepth int `json:"chain_depth"`
 	LongChains int `json:"long_chains"`
+
+	// Parity says what is guarded against damage; nil without parity.
+	Parity *parity.Status `json:"parity,omitempty"`
 
 	Problems  []Problem   `json:"problems"`
 	Suffering []Suffering `json:"suffering"`
@@ -166,6 +170,9 @@ func (r *Repo) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 		return nil, err
 	}
 	if err := c.unfinished(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.parity(ctx); err != nil {
 		return nil, err
 	}
 	if c.unknown && c.unlisted > 0 {

@@ -8,6 +8,7 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/mend"
+	"github.com/snap-backup/snap/repo/parity"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -63,7 +64,7 @@ func (c *checker) snapshots(ctx context.Context) error {
 // strays notes files in the folders of snapshots and index files that are not
 // named as such.
 func (c *checker) strays(ctx context.Context) error {
-	for _, dir := range []string{snapshotsDir, indexDir, keysDir, runsDir, checksDir} {
+	for _, dir := range []string{snapshotsDir, indexDir, keysDir, runsDir, checksDir, parity.Dir} {
 		err := c.r.be.List(ctx, dir, func(f backend.Info) error {
 			if id, err := fileID(f.Name); err != nil || dir+id.String() != f.Name {
 				c.report.Leftovers = append(c.report.Leftovers, f.Name)

@@ -310,3 +310,81 @@ func TestHealFromOtherKeysSurvivesEverything(t *testing.T) {
 			return err
 		})
 }
+
+// guarded is a store with parity of a half.
+func guarded(t testing.TB, days ...int) *memory.Backend {
+	t.Helper()
+	be := chainRepo(t, days...)
+	if _, err := open(t, be).RefreshParity(context.Background(), 50_00, nil); err != nil {
+		t.Fatal(err)
+	}
+	return be
+}
+
+// Without any copy parity brings back one rotten file of each group, and the
+// index is made anew.
+func TestRotHealsFromParity(t *testing.T) {
+	ctx := context.Background()
+	base := guarded(t, 1, 2, 3)
+	rounds := 20
+	if testing.Short() {
+		rounds = 4
+	}
+	for seed := range rounds {
+		be := base.Clone()
+		rng := rand.New(rand.NewPCG(damageSeed+2, uint64(seed)))
+		rot(t, be, rng, "index")
+		for _, kind := range []string{packsDir, snapshotsDir} {
+			in := filesIn(t, be, kind)
+			flipBit(t, be, in[rng.IntN(len(in))], rng.IntN(1<<20))
+		}
+		rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1})
+		if err != nil || rep.Clean() || rep.Parity == nil || rep.Parity.Unprotected != 0 {
+			t.Fatalf("%+v, %v", rep, err)
+		}
+		err = repairTiny(ctx, be, 98, func(r *Repo) error {
+			healed, err := r.HealFromParity(ctx, RepairOptions{})
+			if err == nil && len(healed.Healed) != 2 {
+				err = fmt.Errorf("%+v", healed)
+			}
+			return err
+		})
+		if err == nil {
+			err = repairIndex(be)
+		}
+		if err == nil {
+			err = judgeClean(be, testSecret, 1, 2, 3)
+		}
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+// Prune keeps parity true: what remains is guarded, and what went does not come
+// back.
+func TestPruneKeepsParity(t *testing.T) {
+	ctx := context.Background()
+	be := guarded(t, 1, 2, 3)
+	if err := forgetTiny(ctx, be, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pruneTiny(ctx, be, everything); err != nil {
+		t.Fatal(err)
+	}
+	st, err := open(t, be).ParityStatus(ctx)
+	if err != nil || st.Unprotected != 0 || len(st.Missing) != 0 || st.Groups == 0 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	packs := filesIn(t, be, packsDir)
+	removeAll(t, be, packs[0])
+	heal := func(be backend.Backend) error {
+		return repairTiny(ctx, be, 99, func(r *Repo) error { _, err := r.HealFromParity(ctx, RepairOptions{}); return err })
+	}
+	eachRepair(t, be, 10, heal, func(be *memory.Backend) error {
+		if got := filesIn(t, be, packsDir); !slices.Equal(got, packs) {
+			return fmt.Errorf("packs %v, want %v", got, packs)
+		}
+		return judgeClean(be, testSecret, 3)
+	})
+}

@@ -13,6 +13,7 @@
 //	reserve         room that a prune of a full store needs at first
 
 //	checks/ID       when which pack was last read and found sound
+//	parity/ID       what brings damaged packs and records back (package parity)
 //	healing/NAME    good bytes on their way to the place of a damaged file
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear

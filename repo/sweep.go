@@ -54,6 +54,9 @@ func (p *pruner) sweep(ctx context.Context, u *usage) error {
 	if err := p.unlist(ctx, going); err != nil {
 		return err
 	}
+	if err := p.guard(ctx, going); err != nil {
+		return err
+	}
 	for id := range going {
 		if err := p.remove(ctx, id); err != nil {
 			return err

@@ -146,6 +146,9 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 		fmt.Fprintf(w, "%s of an interrupted run that nothing needs (%s%s); no harm in that\n", plural(n, "file"), c.Leftovers[0], more)
 	}
+	if s := c.Parity; s != nil {
+		fmt.Fprintf(w, "parity: %s protected, %s unprotected\n", bytesText(s.Protected), bytesText(s.Unprotected))
+	}
 	fmt.Fprintf(w, "%s; %s in %s, %s", plural(c.Snapshots, "snapshot"), plural(c.Chunks, "chunk"), plural(c.Packs, "pack"), bytesText(c.PackBytes))
 	if c.ReadPacks > 0 {
 		fmt.Fprintf(w, "; %s read and verified", plural(c.ReadPacks, "pack"))

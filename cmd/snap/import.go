@@ -61,6 +61,7 @@ is stored locked.`,
 			}
 			defer u.close()
 			u.takeAnything = opts.AllowIncomplete
+			defer a.protect(cmd, r)
 			return a.importAll(ctx, r, u, sources, opts)
 		},
 	}

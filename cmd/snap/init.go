@@ -15,7 +15,8 @@ import (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	return &cobra.Command{
+	var guard string
+	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make a new repository",
 		Long: `Makes a new, empty repository in the folder given with -r or SNAP_REPOSITORY.
@@ -26,6 +27,13 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			percent := 0
+			if guard != "" {
+				var err error
+				if percent, err = parsePercent(guard); err != nil {
+					return err
+				}
+			}
 			dir, err := a.location()
 			if err != nil {
 				return err
@@ -57,6 +65,11 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 			if err := r.MakeReserve(ctx); err != nil {
 				a.warn("the repository is there, but has no reserve for when the disk is full: %v", err)
 			}
+			if percent > 0 {
+				if _, err := r.RefreshParity(ctx, percent, nil); err != nil {
+					return fmt.Errorf("the repository was made, but without parity: %w", err)
+				}
+			}
 			result := struct {
 				Repository string `json:"repository"`
 				ID         string `json:"id"`
@@ -70,6 +83,8 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 			})
 		},
 	}
+	cmd.Flags().StringVar(&guard, "parity", "", "guard it against bit rot with so many `percent` more, such as 5% (snap help parity)")
+	return cmd
 }
 
 // whoami says who made a key, as user@host.

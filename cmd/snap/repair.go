@@ -11,6 +11,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/snap-backup/snap/repo/parity"
 	"github.com/spf13/cobra"
 )
 
@@ -19,8 +20,9 @@ func (a *app) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair [--from OTHER]",
 		Short: "Heal a damaged repository",
-		Long: `Heals files that are damaged or missing from OTHER, without losing anything. OTHER
-is the folder of another repository:
+		Long: `Heals files that are damaged or missing, without losing anything: from parity, if
+the repository has any ("snap help parity"), and from OTHER. That is the folder of
+another repository:
 
   an exact copy (same keys): damaged files are fetched by name, and packs that are
   missing as far as a snapshot needs them. Everything is compared with its name.
@@ -248,21 +250,36 @@ type healFlags struct {
 
 // healResult is what repair prints.
 type healResult struct {
-	From    string              `json:"from"`
+	From    string              `json:"from,omitempty"`
+	Parity  *parity.HealReport  `json:"parity,omitempty"`
 	Mirror  *repo.HealReport    `json:"mirror,omitempty"`
 	Content *repo.ContentReport `json:"content,omitempty"`
 }
 
 func (a *app) heal(ctx context.Context, o *healFlags) error {
-	if o.from == "" {
-		return usageError{errors.New(`heal from where? Use --from FOLDER; without a copy see "snap help repair"`)}
-	}
-	from, err := local.Open(o.from)
-	if err != nil {
-		return openError(o.from, err)
+	var from *local.Backend
+	if o.from != "" {
+		var err error
+		if from, err = local.Open(o.from); err != nil {
+			return openError(o.from, err)
+		}
 	}
 	out := healResult{From: o.from}
-	err = a.repairing(ctx, "repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+	err := a.repairing(ctx, "repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+		status, err := r.ParityStatus(ctx)
+		if err != nil {
+			return err
+		}
+		if status.Groups > 0 {
+			if out.Parity, err = r.HealFromParity(ctx, opts); err != nil {
+				return err
+			}
+		} else if from == nil {
+			return usageError{errors.New(`heal from where? Use --from FOLDER; without a copy or parity see "snap help repair"`)}
+		}
+		if from == nil {
+			return nil
+		}
 		out.Mirror, err = r.HealFromMirror(ctx, from, repo.HealOptions{RepairOptions: opts, Snapshots: o.snapshots})
 		if !errors.Is(err, repo.ErrOtherRepository) {
 			return err
@@ -309,6 +326,15 @@ func (a *app) openOther(ctx context.Context, be *local.Backend, o *healFlags) (*
 }
 
 func printHeal(w io.Writer, h *healResult, dryRun bool) {
+	if p := h.Parity; p != nil {
+		for _, f := range p.Healed {
+			fmt.Fprintf(w, "HEALED   %s\n", f)
+		}
+		for _, f := range p.Unhealed {
+			fmt.Fprintf(w, "UNHEALED %s: too much of its group is damaged\n", f)
+		}
+		fmt.Fprintf(w, "parity: %s read; %shealed: %d, remade: %d, beyond it: %d\n", plural(p.Files, "file"), would(dryRun), len(p.Healed), p.Remade, len(p.Unhealed))
+	}
 	if m := h.Mirror; m != nil {
 		for _, f := range m.Damaged {
 			fmt.Fprintf(w, "DAMAGED  %s\n", f)

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/parity"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) parityCommand() *cobra.Command {
+	var only bool
+	cmd := &cobra.Command{
+		Use:   "parity [PERCENT|off]",
+		Short: "Guard the repository against bit rot without a copy",
+		Long: `Makes or refreshes parity: with 5% two damaged or missing packs of every 40 can be
+brought back by "snap repair", or any number of damaged sectors that do not lie
+at the same place of three of them. Without PERCENT it makes parity for what has
+none yet. "snap import" and "snap prune" do that by themselves. "off" removes it.
+
+It is no replacement for a copy: when the disk dies, parity dies with it.`,
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			ctx := cmd.Context()
+			percent, off := 0, false
+			if len(argv) > 0 && argv[0] == "off" {
+				off = true
+			} else if len(argv) > 0 {
+				var err error
+				if percent, err = parsePercent(argv[0]); err != nil {
+					return err
+				}
+			}
+			r, err := a.open(ctx)
+			if err != nil {
+				return err
+			}
+			if !only {
+				l, err := r.Lock(ctx, repo.LockWrite, "parity")
+				if err != nil {
+					return err
+				}
+				defer func() { _ = l.Release() }() // what is left behind is recognised
+			}
+			if err := r.LoadIndex(ctx); err != nil {
+				return err
+			}
+			var out parityResult
+			switch {
+			case only:
+			case off:
+				if out.Removed, err = r.RemoveParity(ctx); err != nil {
+					return err
+				}
+			default:
+				if out.Refreshed, err = a.refreshParity(cmd, r, percent); err != nil {
+					return err
+				}
+			}
+			if out.Status, err = r.ParityStatus(ctx); err != nil {
+				return err
+			}
+			return a.print(out, func(w io.Writer) { printParity(w, &out) })
+		},
+	}
+	cmd.Flags().BoolVar(&only, "status", false, "only tell what is guarded")
+	return cmd
+}
+
+// parityResult is what parity prints.
+type parityResult struct {
+	Refreshed *parity.RefreshReport `json:"refreshed,omitempty"`
+	Removed   int                   `json:"removed_files"`
+	Status    *parity.Status        `json:"status"`
+}
+
+func (a *app) refreshParity(cmd *cobra.Command, r *repo.Repo, percent int) (*parity.RefreshReport, error) {
+	var done, total atomic.Int64
+	stop := a.showProgress(func() meter {
+		m := meter{phase: "making parity"}
+		if n := total.Load(); n > 0 {
+			m.percent = 100 * done.Load() / n
+		}
+		return m
+	})
+	defer stop()
+	return r.RefreshParity(cmd.Context(), percent, func(d, t int) { done.Store(int64(d)); total.Store(int64(t)) })
+}
+
+// parsePercent reads "5%" as hundredths of a percent.
+func parsePercent(s string) (int, error) {
+	v, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
+	if err != nil || !(v >= 1 && v <= 100) {
+		return 0, usageError{errors.New("parity takes from 1% to 100%, such as 5%")}
+	}
+	return int(math.Round(v * 100)), nil
+}
+
+func printParity(w io.Writer, out *parityResult) {
+	if r := out.Refreshed; r != nil {
+		for _, name := range r.Damaged {
+			fmt.Fprintf(w, "DAMAGED  %s: run \"snap repair\"\n", name)
+		}
+	}
+	s := out.Status
+	for _, name := range s.Missing {
+		fmt.Fprintf(w, "MISSING  %s: run \"snap repair\"\n", name)
+	}
+	if s.Groups == 0 {
+		fmt.Fprintln(w, "no parity; \"snap parity 5%\" makes some")
+		return
+	}
+	fmt.Fprintf(w, "parity of %g%%: %s protected by %s in %s, %s unprotected\n", s.Percent, bytesText(s.Protected), bytesText(s.ParityBytes), plural(s.Groups, "file"), bytesText(s.Unprotected))
+}
+
+// protect makes parity for what was stored, where the repository has any. The
+// backup is safe without.
+func (a *app) protect(cmd *cobra.Command, r *repo.Repo) {
+	if _, err := a.refreshParity(cmd, r, 0); err != nil && cmd.Context().Err() == nil {
+		a.warn("no parity for what is new: %v; \"snap parity\" tries again", err)
+	}
+}

@@ -1,0 +1,91 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/parity"
+)
+
+// RefreshParity makes parity for what has none yet, and anew for groups of which
+// packs were removed. percent, in hundredths, changes how much there is; with 0 a
+// repository without parity stays so. Call it after storing; the index must have
+// been loaded.
+func (r *Repo) RefreshParity(ctx context.Context, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
+	if len(r.indexDamage) > 0 {
+		return nil, fmt.Errorf("parity: the index is damaged, so nobody knows which packs are missing; repair it first: %w", r.indexDamage[0])
+	}
+	missing := map[string]bool{}
+	for _, id := range r.missing {
+		missing[packName(id)] = true
+	}
+	return parity.Refresh(ctx, r.be, parity.RefreshOptions{
+		Percent: percent, Progress: progress,
+		Lost: func(name string) bool { return missing[name] },
+	})
+}
+
+// RemoveParity removes all parity files, and returns how many there were.
+func (r *Repo) RemoveParity(ctx context.Context) (int, error) { return parity.Remove(ctx, r.be) }
+
+// ParityStatus says what parity guards.
+func (r *Repo) ParityStatus(ctx context.Context) (*parity.Status, error) {
+	s, err := parity.Load(ctx, r.be)
+	if err != nil {
+		return nil, err
+	}
+	return s.Status(ctx)
+}
+
+// HealFromParity brings back what parity can. The caller holds a lock of kind
+// LockExclusive, but for a dry run.
+func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.HealReport, error) {
+	if err := r.forRepair(ctx, opts.DryRun); err != nil {
+		return nil, err
+	}
+	return parity.Heal(ctx, r.be, parity.HealOptions{DryRun: opts.DryRun, Progress: func(done, total int) {
+		opts.tell("healing from parity", int64(done), int64(total))
+	}})
+}
+
+// guard makes parity without packs that are about to be removed. A full disk is
+// no reason to keep them.
+func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
+	without := map[string]bool{}
+	for id := range going {
+		without[packName(id)] = true
+	}
+	_, err := parity.Refresh(ctx, p.r.be, parity.RefreshOptions{Without: func(name string) bool { return without[name] }})
+	if backend.IsNoSpace(err) {
+		return nil
+	}
+	return err
+}
+
+// parity looks at what is guarded, and, if all data is read, at parity itself.
+func (c *checker) parity(ctx context.Context) error {
+	s, err := parity.Load(ctx, c.r.be)
+	if err != nil {
+		return err
+	}
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if c.opts.ReadData >= 1 {
+		if st.Damaged, err = s.Verify(ctx); err != nil {
+			return err
+		}
+	}
+	if st.Groups > 0 || len(st.Damaged) > 0 {
+		c.report.Parity = st
+	}
+	for _, name := range st.Damaged {
+		c.report.Problems = append(c.report.Problems, Problem{
+			File: name, Text: "is damaged: what it guards is not guarded, or less", Hint: "`snap repair` or `snap parity` makes it anew",
+		})
+	}
+	return nil
+}

@@ -1,0 +1,428 @@
+package parity
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/crash"
+	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// store puts files of some lengths and returns their names.
+func store(t testing.TB, be backend.Backend, kind byte, seed uint64, sizes ...int) []string {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 1))
+	var names []string
+	for _, n := range sizes {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		m := member{kind: kind, id: hashOf(b), size: int64(n)}
+		if err := be.Put(context.Background(), m.name(), b); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, m.name())
+	}
+	return names
+}
+
+func withConfig(t testing.TB) *memory.Backend {
+	t.Helper()
+	be := memory.New()
+	if err := be.Put(context.Background(), "config", []byte("config")); err != nil {
+		t.Fatal(err)
+	}
+	return be
+}
+
+func content(t testing.TB, be backend.Backend, dir string) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	if err := be.List(context.Background(), dir, func(f backend.Info) error {
+		b, err := backend.ReadAll(context.Background(), be, f.Name, 1<<30)
+		all[f.Name] = b
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func refresh(t testing.TB, be backend.Backend, percent int) *RefreshReport {
+	t.Helper()
+	rep, err := Refresh(context.Background(), be, RefreshOptions{Percent: percent})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rep
+}
+
+func heal(t testing.TB, be backend.Backend) *HealReport {
+	t.Helper()
+	rep, err := Heal(context.Background(), be, HealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rep
+}
+
+// sizes are packs and records of many lengths, around segments and rows.
+var sizes = []int{300_000, 300_000, 299_999, SegmentSize, SegmentSize + 1, 1, 50, 7 * SegmentSize, 400_000, 123_456}
+
+// usual is a store with two whole groups and one that is not.
+func usual(t testing.TB) *memory.Backend {
+	t.Helper()
+	be := withConfig(t)
+	store(t, be, 0, 1, sizes...)
+	store(t, be, 1, 2, 900, 1000, 1100)
+	refresh(t, be, 50_00) // groups of four
+	return be
+}
+
+func TestNoParityWithoutAsking(t *testing.T) {
+	be := withConfig(t)
+	store(t, be, 0, 1, 1000)
+	if rep := refresh(t, be, 0); rep.Made != 0 || len(content(t, be, Dir)) != 0 {
+		t.Fatalf("%+v", rep)
+	}
+	// Asked for while there is nothing to guard, it is remembered.
+	empty := withConfig(t)
+	refresh(t, empty, 5_00)
+	store(t, empty, 0, 1, 1000)
+	if rep := refresh(t, empty, 0); rep.Made != 1 || rep.Removed != 1 {
+		t.Fatalf("%+v", rep)
+	}
+	if n, err := Remove(context.Background(), empty); n != 1 || err != nil || len(content(t, empty, Dir)) != 0 {
+		t.Fatal(n, err)
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	ctx := context.Background()
+	be := usual(t)
+	s, err := Load(ctx, be)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.Status(ctx)
+	if err != nil || st.Unprotected != 0 || st.Percent != 50 || st.Groups != 4 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	total := int64(0)
+	for _, b := range content(t, be, Dir) {
+		total += int64(len(b))
+	}
+	if total != st.ParityBytes {
+		t.Errorf("%d bytes of parity, said %d", total, st.ParityBytes)
+	}
+	if rep := refresh(t, be, 0); rep.Made != 0 || rep.Removed != 0 {
+		t.Errorf("again: %+v", rep)
+	}
+	more := store(t, be, 0, 3, 5000)
+	if rep := refresh(t, be, 0); rep.Made != 1 || rep.Removed != 1 {
+		t.Errorf("one more: %+v", rep)
+	}
+	// One goes: its group is made anew before.
+	if rep, err := Refresh(ctx, be, RefreshOptions{Without: func(n string) bool { return n == more[0] }}); err != nil || rep.Made != 1 || rep.Removed != 1 {
+		t.Errorf("one less: %+v, %v", rep, err)
+	}
+	if err := be.Delete(ctx, more[0]); err != nil {
+		t.Fatal(err)
+	}
+	if rep := refresh(t, be, 0); rep.Made != 0 {
+		t.Errorf("after it went: %+v", rep)
+	}
+	if rep := refresh(t, be, 25_00); rep.Made == 0 || rep.Kept != 0 {
+		t.Errorf("another percentage: %+v", rep)
+	}
+	if rep := heal(t, be); len(rep.Healed)+len(rep.Unhealed)+rep.Remade > 0 {
+		t.Errorf("%+v", rep)
+	}
+}
+
+// What is lost and could come back keeps its group; what is damaged gets no
+// parity of its damage.
+func TestRefreshKeepsWhatHeals(t *testing.T) {
+	ctx := context.Background()
+	be := usual(t)
+	want := content(t, be, "packs/")
+	names := slices.Sorted(func(yield func(string) bool) {
+		for n := range want {
+			if !yield(n) {
+				return
+			}
+		}
+	})
+	if err := be.Delete(ctx, names[0]); err != nil {
+		t.Fatal(err)
+	}
+	b := bytes.Clone(want[names[1]])
+	b[len(b)/2] ^= 1
+	if err := be.Set(names[1], b); err != nil {
+		t.Fatal(err)
+	}
+	store(t, be, 0, 9, 2000)
+	rep, err := Refresh(ctx, be, RefreshOptions{Lost: func(n string) bool { return n == names[0] }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	healed := heal(t, be)
+	for _, n := range names[:2] {
+		if !bytes.Equal(content(t, be, "packs/")[n], want[n]) {
+			t.Errorf("%s did not come back: %+v, %+v", n, rep, healed)
+		}
+	}
+}
+
+// Whatever a row can lose comes back; what is more is said, and nothing else
+// suffers.
+func TestHeal(t *testing.T) {
+	ctx := context.Background()
+	base := usual(t)
+	want := content(t, base, "")
+	rounds := 60
+	if testing.Short() {
+		rounds = 15
+	}
+	for seed := range rounds {
+		rng := rand.New(rand.NewPCG(7, uint64(seed)))
+		be := base.Clone()
+		s, err := Load(ctx, be)
+		if err != nil {
+			t.Fatal(err)
+		}
+		harmed := 0
+		for _, g := range s.groups {
+			victims := rng.Perm(len(g.members))[:rng.IntN(min(g.parity, len(g.members))+1)]
+			for _, v := range victims {
+				name := g.members[v].name()
+				b := bytes.Clone(want[name])
+				at := rng.IntN(len(b))
+				switch rng.IntN(4) {
+				case 0:
+					b[at] ^= 1 << rng.IntN(8)
+				case 1:
+					b = append(b[:at], b[min(len(b), at+1+rng.IntN(len(b))):]...)
+				case 2:
+					b = append(b, 1)
+				default:
+					b = nil
+				}
+				if b == nil && g.members[v].kind == 0 {
+					err = be.Delete(ctx, name)
+				} else {
+					err = be.Set(name, b)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				harmed++
+			}
+			if len(victims) < g.parity { // parity itself may be hit then, in one place
+				b := bytes.Clone(want[g.name])
+				b[rng.IntN(len(b))] ^= 4
+				if err := be.Set(g.name, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		rep := heal(t, be)
+		if len(rep.Healed) != harmed || len(rep.Unhealed) > 0 {
+			t.Fatalf("seed %d: %d harmed: %+v", seed, harmed, rep)
+		}
+		got := content(t, be, "")
+		for name, b := range want {
+			if !bytes.Equal(got[name], b) {
+				t.Fatalf("seed %d: %s differs", seed, name)
+			}
+		}
+		if len(got) != len(want) {
+			t.Fatalf("seed %d: %d files, want %d", seed, len(got), len(want))
+		}
+	}
+}
+
+func TestTooMuchIsSaid(t *testing.T) {
+	be := usual(t)
+	before := content(t, be, "packs/")
+	for name := range before {
+		if err := be.Delete(context.Background(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rep := heal(t, be)
+	if len(rep.Unhealed) < len(sizes)-4 || len(rep.Healed)+len(rep.Unhealed) != len(sizes) {
+		t.Fatalf("%+v", rep)
+	}
+	// A record that is not there was forgotten.
+	for name := range content(t, be, "snapshots/") {
+		if err := be.Delete(context.Background(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if heal(t, be); len(content(t, be, "snapshots/")) > 0 {
+		t.Error("a forgotten snapshot came back")
+	}
+}
+
+// Refreshing and healing may be cut off anywhere.
+func TestSurvivesEverything(t *testing.T) {
+	ctx := context.Background()
+	base := usual(t)
+	want := content(t, base, "packs/")
+	for name, b := range want {
+		if len(b) == 300_000 {
+			if err := base.Set(name, b[:1000]); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+	}
+	store(t, base, 0, 5, 700)
+	run := func(be backend.Backend) error {
+		if _, err := Refresh(ctx, be, RefreshOptions{Lost: func(n string) bool { return want[n] != nil }}); err != nil {
+			return err
+		}
+		_, err := Heal(ctx, be, HealOptions{})
+		return err
+	}
+	judge := func(be *memory.Backend) error {
+		if err := run(be); err != nil {
+			return err
+		}
+		got := content(t, be, "packs/")
+		for name, b := range want {
+			if !bytes.Equal(got[name], b) {
+				return fmt.Errorf("%s differs", name)
+			}
+		}
+		return nil
+	}
+	for n := 1; ; n++ {
+		be := base.Clone()
+		f := fault.New(be, fault.From(n, fault.ErrInjected))
+		err := run(f)
+		if f.Count() < n {
+			break
+		}
+		if !errors.Is(err, fault.ErrInjected) {
+			t.Fatalf("gone at %d: %v", n, err)
+		}
+		if err := judge(be); err != nil {
+			t.Fatalf("gone at %d: %v", n, err)
+		}
+	}
+	for at := 1; ; at++ {
+		p := crash.New(base.Clone(), crash.Plan{At: at, Seed: uint64(at)})
+		if err := run(p); !p.Crashed() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if err := judge(p.Reboot()); err != nil {
+			t.Fatalf("%s: %v", p.Outcome(), err)
+		}
+	}
+}
+
+// mul multiplies in the field of docs/format.md.
+func mul(a, b byte) byte {
+	p := 0
+	for i := range 8 {
+		if b>>i&1 == 1 {
+			p ^= int(a) << i
+		}
+	}
+	for i := 14; i >= 8; i-- {
+		if p>>i&1 == 1 {
+			p ^= 0x11d << (i - 8)
+		}
+	}
+	return byte(p)
+}
+
+func inverse(a byte) byte {
+	for b := 1; ; b++ {
+		if mul(a, byte(b)) == 1 {
+			return byte(b)
+		}
+	}
+}
+
+// The test vector is what docs/format.md says, computed by hand.
+func TestVector(t *testing.T) {
+	be := withConfig(t)
+	files := [][]byte{[]byte(strings.Repeat("first ", 20)), []byte(strings.Repeat("second ", 10)), []byte("third")}
+	h := &Header{percent: 50_00, segment: 64, parity: 2}
+	for _, b := range files {
+		m := member{id: hashOf(b), size: int64(len(b))}
+		if err := be.Put(context.Background(), m.name(), b); err != nil {
+			t.Fatal(err)
+		}
+		h.members = append(h.members, m)
+	}
+	s := &Set{be: be}
+	data, bad, err := s.compute(context.Background(), h)
+	if err != nil || len(bad) > 0 {
+		t.Fatal(bad, err)
+	}
+	var want []byte
+	for row := range 2 {
+		width := min(64, 120-64*row)
+		for p := range 2 {
+			for col := range width {
+				v := byte(0)
+				for i, b := range files {
+					if at := 64*row + col; at < len(b) {
+						v ^= mul(inverse(byte(3+p)^byte(i)), b[at])
+					}
+				}
+				want = append(want, v)
+			}
+		}
+	}
+	if !bytes.Equal(data, want) {
+		t.Errorf("parity\n%x, want\n%x", data, want)
+	}
+	file := hex.EncodeToString(h.encode(data))
+	golden, err := os.ReadFile("testdata/vector.hex")
+	if os.Getenv("SNAP_MAKE_VECTOR") != "" {
+		err = errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile("testdata/vector.hex", []byte(file+"\n"), 0o644))
+		golden = []byte(file)
+	}
+	if err != nil || strings.TrimSpace(string(golden)) != file {
+		t.Errorf("%v: got\n%s", err, file)
+	}
+}
+
+func FuzzParseHeader(f *testing.F) {
+	s, err := Load(context.Background(), usual(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, g := range s.groups {
+		f.Add(g.append(nil))
+	}
+	f.Add((&Header{segment: SegmentSize}).append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := ParseHeader(b)
+		if err != nil {
+			return
+		}
+		if again, err := ParseHeader(h.append(nil)); err != nil || !bytes.Equal(again.append(nil), h.append(nil)) {
+			t.Fatal(err)
+		}
+	})
+}
