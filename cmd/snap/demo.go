@@ -6,31 +6,41 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
-	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/backup2"
+	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/synthetic"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 )
 
 func (a *app) demoCommand() *cobra.Command {
-	d := demo{a: a}
+	d := demo{a: a, middle: map[string]fingerprints{}}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the main job on generated devices, without a phone",
-		Long: `Generates backup folders of two small devices over several days, as Finder would
-make them: real databases, photos, settings and logs that change a little every
-day; the second device encrypts its backups. Each day goes into a repository in
-a temporary folder. Then a day from the middle is given back and compared byte
-by byte. Everything is removed at the end unless --keep is given.`,
+		Short: "Show the main job on simulated devices, without a phone",
+		Long: `Simulates an iPhone and an iPad over several days, down to the socket where
+devices are found: real databases, photos, settings and logs that change a little
+every day; the iPad encrypts its backups. Each day both are backed up, by the
+protocol that real devices speak, into a repository in a temporary folder. Then a
+day from the middle is given back as a folder and compared byte by byte, and
+restored to a device that is new, which then has the same. Everything is removed
+at the end unless --keep is given.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) },
 	}
@@ -51,10 +61,12 @@ type demo struct {
 	keep bool
 
 	dir    string
-	series *synthetic.Series
+	lab    *lab.Lab
+	host   flow.Host
 	repo   *repo.Repo
-	middle map[string]fingerprints // of each device's folder on the middle day, by UDID
+	middle map[string]fingerprints // of each device on the middle day, by UDID
 	copied int64                   // what a copy of every day would have taken
+	day    atomic.Int64            // from 0 on
 }
 
 // demoResult is what the demo prints.
@@ -64,6 +76,7 @@ type demoResult struct {
 	StoredBytes int64          `json:"stored_bytes"` // what the repository takes
 	Verified    []string       `json:"verified"`     // snapshots given back and compared
 	Files       int            `json:"verified_files"`
+	Restored    []string       `json:"restored"` // snapshots restored to a device, and compared
 	Seconds     float64        `json:"seconds"`
 	Kept        string         `json:"kept,omitempty"`
 }
@@ -81,7 +94,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 			err = errors.Join(err, os.RemoveAll(d.dir))
 		}
 	}()
-	defer d.a.releaseLock() // before the folder goes
+	end, err := d.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	if err := d.store(ctx); err != nil {
 		return err
 	}
@@ -94,6 +111,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if !d.a.json {
 		fmt.Fprintln(d.a.stdout)
 		printSnapshots(d.a.stdout, list)
+		fmt.Fprintln(d.a.stdout)
 	}
 	if err := d.giveBack(ctx, list, &res); err != nil {
 		return err
@@ -104,6 +122,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	if !report.Clean() {
 		return fmt.Errorf("the check of the repository failed: %w", repo.ErrDamaged)
+	}
+	for _, dev := range d.lab.Devices() {
+		if wrong := dev.Violations(); len(wrong) > 0 {
+			return fmt.Errorf("%s has suffered from snap: %q", dev.Name(), wrong)
+		}
 	}
 	st, _, err := d.repo.Stats(ctx)
 	if err != nil {
@@ -116,73 +139,105 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return d.a.print(res, func(w io.Writer) { d.conclude(w, &res) })
 }
 
-// store makes the days and imports each.
-func (d *demo) store(ctx context.Context) error {
-	series, err := synthetic.New(synthetic.Config{Seed: d.seed, Devices: 2, Scale: synthetic.Small, Encryption: synthetic.EncryptAlternate, StateDir: d.dir})
-	if err != nil {
-		return err
-	}
-	defer series.Close()
-	d.series = series
+// connect makes the repository, and the devices behind a socket of their own.
+func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	be, err := local.Create(filepath.Join(d.dir, "repository"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, d.a.options); err != nil {
-		return err
+		return nil, err
 	}
-	if err := d.a.takeLock(ctx, d.repo, repo.LockWrite, "snap demo"); err != nil {
-		return err
+	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: synthetic.Small, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock}); err != nil {
+		return nil, err
 	}
-	folders := filepath.Join(d.dir, "Backup")
-	if err := os.Mkdir(folders, 0o700); err != nil {
-		return err
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(err, d.lab.Close())
 	}
-	unlock := &unlocker{a: d.a, r: d.repo, given: []byte(series.Password(0)), keys: map[[32]byte]*keybag.Keys{}}
-	defer unlock.close()
+	ctx, stop := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- d.lab.Serve(ctx, listener) }()
+	end = func() {
+		stop()
+		<-served
+		_ = d.lab.Close() // what it has open is in a folder that goes
+	}
+	m, err := device.Open(simulator.Address(listener.Addr()))
+	if err != nil {
+		end()
+		return nil, err
+	}
+	d.host = d.a.flowHost(m, d.repo, "demo")
+	d.host.LockDir = d.dir
+	return end, nil
+}
+
+// clock is that of the devices: their last day is today.
+func (d *demo) clock() time.Time {
+	return d.a.now().AddDate(0, 0, int(d.day.Load())-d.days+1)
+}
+
+// store lets the days go by and backs the devices up on each.
+func (d *demo) store(ctx context.Context) error {
 	for day := range d.days {
-		d.say("day %d: two devices make their backups", day+1)
-		if err := series.Next(ctx, folders); err != nil {
-			return err
-		}
-		for _, dev := range series.Devices() {
-			dir := filepath.Join(folders, dev.UDID)
-			res, err := d.a.importOne(ctx, d.repo, unlock, dir, transfer.ImportOptions{Host: "demo", Program: "snap " + version, Workers: runtime.GOMAXPROCS(0)})
-			if err != nil {
+		d.say("day %d: two devices are backed up", day+1)
+		d.day.Store(int64(day))
+		if day > 0 {
+			if err := d.lab.NextDay(ctx); err != nil {
 				return err
 			}
-			d.copied += res.Bytes
-			d.say("  %-16s %s in %s files; %s had changed, the repository grew by %s", clean(dev.Name), bytesText(res.Bytes),
-				count(res.Files), bytesText(res.ReadBytes), bytesText(res.Snapshot.StoredBytes))
 		}
-		if day == d.days/2 {
-			if err := d.remember(folders); err != nil {
+		devices := d.lab.Devices()
+		results := make([]*flow.BackupResult, len(devices))
+		var both errgroup.Group
+		for i, dev := range devices {
+			both.Go(func() (err error) {
+				results[i], err = d.backup(ctx, dev)
 				return err
+			})
+		}
+		if err := both.Wait(); err != nil {
+			return err
+		}
+		for i, dev := range devices {
+			res := results[i]
+			d.copied += res.Import.Bytes
+			d.say("  %-16s %s in %s files; it sent %s, the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
+				count(res.Import.Files), bytesText(res.Bytes), bytesText(res.Snapshot.StoredBytes))
+			if day == d.days/2 {
+				// Tomorrow it has something else.
+				var err error
+				if d.middle[dev.UDID()], err = inventory(ctx, dev.Agent.Content()); err != nil {
+					return err
+				}
 			}
 		}
 	}
 	return nil
 }
 
-// remember fingerprints the folders of today: tomorrow the devices overwrite
-// them, as Finder's are overwritten.
-func (d *demo) remember(folders string) error {
-	d.middle = map[string]fingerprints{}
-	for _, dev := range d.series.Devices() {
-		f, err := fingerprint(filepath.Join(folders, dev.UDID))
-		if err != nil {
-			return err
-		}
-		d.middle[dev.UDID] = f
+func (d *demo) backup(ctx context.Context, dev *lab.Device) (*flow.BackupResult, error) {
+	e, err := d.host.Mux.Find(ctx, dev.UDID())
+	if err == nil && dev.Agent.WillEncrypt() {
+		err = d.repo.KeepDevicePassword(ctx, dev.UDID(), []byte(synthetic.DefaultPassword))
 	}
-	return nil
+	if err != nil {
+		return nil, err
+	}
+	res, err := d.host.Backup(ctx, e, flow.BackupOptions{SpoolDir: filepath.Join(d.dir, "spool"), Workers: runtime.GOMAXPROCS(0)}, quietly{d.a})
+	if err == nil && res.Locked != nil {
+		err = fmt.Errorf("the backup of %s was stored locked: %w", dev.Name(), res.Locked)
+	}
+	return res, err
 }
 
-// giveBack materializes the middle day of each device and compares it.
+// giveBack gives the middle day of each device back, as a folder and to a new
+// device, and compares.
 func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
 	target := filepath.Join(d.dir, "given back")
-	for _, dev := range d.series.Devices() {
-		mine, err := repo.OfDevice(list, dev.UDID)
+	for i, dev := range d.lab.Devices() {
+		mine, err := repo.OfDevice(list, dev.UDID())
 		if err != nil {
 			return err
 		}
@@ -191,20 +246,70 @@ func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoRes
 		if err != nil {
 			return err
 		}
-		got, err := fingerprint(out.Dir)
+		folder, err := agent.OpenFolder(ctx, out.Dir, []byte(synthetic.DefaultPassword))
 		if err != nil {
 			return err
 		}
-		if err := d.middle[dev.UDID].compare(got); err != nil {
-			return fmt.Errorf("%s is not what was imported: %w", out.Dir, err)
+		got, err := inventory(ctx, folder)
+		if err = errors.Join(err, folder.Close()); err != nil {
+			return err
+		}
+		if err := d.middle[dev.UDID()].compare(got); err != nil {
+			return fmt.Errorf("%s is not what was on %s that day: %w", out.Dir, dev.Name(), err)
 		}
 		res.Verified = append(res.Verified, s.ID.String())
 		res.Files += len(got)
-		d.say("day %d of %s given back from snapshot %s: %s files and folders, every byte and time the same",
-			d.days/2+1, clean(dev.Name), s.ID.Short(), count(int64(len(got))))
+		d.say("day %d of %s given back from snapshot %s: %s files and folders, every byte as on the device that day",
+			d.days/2+1, clean(dev.Name()), s.ID.Short(), count(int64(len(got))))
+		if i > 0 {
+			continue
+		}
+		if err := d.restore(ctx, s, d.middle[dev.UDID()]); err != nil {
+			return err
+		}
+		res.Restored = append(res.Restored, s.ID.String())
 	}
 	return nil
 }
+
+// restore restores a snapshot to a device that has just been bought.
+func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints) error {
+	bought, err := d.lab.AddSpare(ctx, simulator.Spec{Name: "New iPhone"})
+	if err != nil {
+		return err
+	}
+	e, err := d.host.Mux.Find(ctx, bought.UDID())
+	if err != nil {
+		return err
+	}
+	p, err := d.host.PlanRestore(ctx, e, s)
+	if err != nil {
+		return err
+	}
+	opt := flow.RestoreOptions{RestoreOptions: backup2.RestoreOptions{SystemFiles: true, RemoveOthers: true}}
+	out, err := d.host.Restore(ctx, p, opt, quietly{d.a})
+	if err != nil {
+		return err
+	}
+	got, err := inventory(ctx, bought.Agent.Content())
+	if err != nil {
+		return err
+	}
+	if err := want.compare(got); err != nil {
+		return fmt.Errorf("%s does not have what was restored: %w", bought.Name(), err)
+	}
+	d.say("  and restored to %s: %s, every file there as it was", bought.Name(), bytesText(out.Progress.Bytes))
+	return nil
+}
+
+// quietly is an observer that tells of trouble alone.
+type quietly struct{ a *app }
+
+func (quietly) Phase(backup2.Phase)       {}
+func (quietly) Progress(backup2.Progress) {}
+func (quietly) Remark(string)             {}
+func (quietly) Prompt(bool)               {}
+func (q quietly) Warning(text string)     { q.a.warn("%s", text) }
 
 func (d *demo) conclude(w io.Writer, res *demoResult) {
 	fmt.Fprintf(w, "\nA copy of every day would take %s; the repository, encrypted, takes %s.\n", bytesText(res.CopiedBytes), bytesText(res.StoredBytes))
@@ -221,38 +326,32 @@ func (d *demo) say(format string, args ...any) {
 	}
 }
 
-// fingerprints are what must come back of a folder: kind, size, mtime and
-// content of everything in it, by path.
+// fingerprints are what must come back: kind, size, time and content of
+// everything, by path.
 type fingerprints map[string]string
 
-func fingerprint(dir string) (fingerprints, error) {
-	f := fingerprints{}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
+// inventory takes the fingerprints of what is on a device, or in a backup folder
+// of it.
+func inventory(ctx context.Context, c agent.Content) (fingerprints, error) {
+	records, err := c.Records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := fingerprints{}
+	for _, rec := range records.All() {
 		sum := ""
-		if !e.IsDir() {
-			if sum, err = hashFile(path); err != nil {
-				return err
+		if rec.IsFile() {
+			if sum, err = hashContent(c, &rec); err != nil {
+				return nil, err
 			}
 		}
-		f[rel] = fmt.Sprintf("%v %d %s", e.IsDir(), info.ModTime().UnixNano(), sum)
-		return nil
-	})
-	return f, err
+		all[rec.Domain+"-"+rec.RelativePath] = fmt.Sprintf("%d %o %d %d %s%s", rec.Flags, rec.Mode, rec.Size, rec.ModTime, rec.Target, sum)
+	}
+	return all, nil
 }
 
-func hashFile(path string) (string, error) {
-	f, err := os.Open(path)
+func hashContent(c agent.Content, rec *mobilesync.Record) (string, error) {
+	f, err := c.Open(rec)
 	if err != nil {
 		return "", err
 	}

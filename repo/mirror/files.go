@@ -30,7 +30,7 @@ var folders = [classes][]string{
 	keys:    {"keys/"},
 	packs:   {"packs/"},
 	indexes: {"index/"},
-	records: {"snapshots/", "runs/", "secrets/"},
+	records: {"snapshots/", "runs/", "secrets/", "parity/"},
 }
 
 const (
