@@ -88,6 +88,7 @@ the password the backup is stored locked.`,
 				return err
 			}
 			defer release()
+			defer a.protect(cmd, r)
 			a.tidy(ctx)
 			given, err := source.given(ctx, a)
 			if err != nil {

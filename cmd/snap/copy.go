@@ -121,6 +121,7 @@ For a copy with the same passwords "snap mirror" is simpler and needs none.`,
 				return err
 			}
 			defer release()
+			defer a.protect(cmd, to)
 			if to.Config().ID == from.Config().ID {
 				return repo.ErrSameRepository
 			}
