@@ -66,7 +66,7 @@ var commands = map[string]command{
 	"cancel": {"DEVICE", "tap Cancel on it", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
 		return fmt.Sprintf("%d programs listen", d.Notify(simulator.SyncCancelRequest)), nil
 	}},
-	"ask": {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
+	"ask":     {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
 	"ask-not": {"DEVICE", "ask for it no more; there is none", true, 0, change(func(d *Device) { d.AskPasscode(false) })},
 	"enter": {"DEVICE", "enter the passcode", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
 		if !d.EnterPasscode() {
