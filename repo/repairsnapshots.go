@@ -60,19 +60,21 @@ func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) 
 			rep.Damaged = append(rep.Damaged, d.File)
 		}
 	}
-	// What a change or a repair that was cut off has left to do.
+	suffers := map[FileID]bool{}
+	for _, s := range c.report.Suffering {
+		suffers[s.Snapshot] = true
+	}
+	// What a change or a repair that was cut off has left to do, unless the old
+	// record may be the better one.
 	for _, s := range c.superseded {
-		if opts.DryRun {
-			break
+		newer := slices.IndexFunc(c.list, func(o *Snapshot) bool { return o.origin() == s.origin() })
+		if opts.DryRun || newer >= 0 && suffers[c.list[newer].ID] {
+			continue
 		}
 		// Not Forget, which means all records of the snapshot.
 		if err := r.deleteSnapshot(ctx, s.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return rep, err
 		}
-	}
-	suffers := map[FileID]bool{}
-	for _, s := range c.report.Suffering {
-		suffers[s.Snapshot] = true
 	}
 	for i, s := range c.list {
 		opts.tell("repairing snapshots", int64(i), int64(len(c.list)))
