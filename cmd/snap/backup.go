@@ -45,7 +45,7 @@ func (a *app) backupCommand() *cobra.Command {
 	var opt flow.BackupOptions
 	var source backupPassword
 	var all bool
-	var limit, host string
+	var limit, host, checkpoint string
 	cmd := &cobra.Command{
 		Use:   "backup [DEVICE...]",
 		Short: "Back up devices that are connected",
@@ -69,6 +69,9 @@ the password the backup is stored locked.`,
 			var err error
 			if opt.SpoolLimit, err = parseSize(limit); err != nil {
 				return usageError{fmt.Errorf("--spool-limit: %w", err)}
+			}
+			if opt.CheckpointBytes, err = parseSize(checkpoint); err != nil {
+				return usageError{fmt.Errorf("--checkpoint: %w", err)}
 			}
 			if all && len(argv) > 0 {
 				return usageError{errors.New("name devices, or give --all, not both")}
@@ -108,6 +111,7 @@ the password the backup is stored locked.`,
 	f.BoolVar(&opt.Full, "full", false, "let the device send all files, not only those that changed")
 	f.StringArrayVar(&opt.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
 	f.StringVar(&host, "host", "", "`name` of this computer for the record")
+	f.StringVar(&checkpoint, "checkpoint", "256M", "after how much it is noted what was received, which is what a power cut can cost")
 	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` where encrypted files wait for their keys (default: in the user's cache folder)")
 	f.StringVar(&limit, "spool-limit", bytesFlag(virtual.DefaultSpoolLimit), "how much may wait there, such as 500M or 64G")
 	return cmd

@@ -18,10 +18,11 @@ import (
 type shell struct {
 	t    *testing.T
 	repo string
+	env  []string // more of the environment
 }
 
 func newShell(t *testing.T) *shell {
-	s := &shell{t, filepath.Join(t.TempDir(), "repo")}
+	s := &shell{t: t, repo: filepath.Join(t.TempDir(), "repo")}
 	s.run(0, "init")
 	return s
 }
@@ -37,6 +38,7 @@ func (s *shell) command(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	cmd := exec.Command(self)
 	cmd.Args = append([]string{"snap"}, args...)
 	cmd.Env = append(os.Environ(), "SNAP_REPOSITORY="+s.repo, "SNAP_PASSWORD=sesame", "GOMAXPROCS=1")
+	cmd.Env = append(cmd.Env, s.env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out
 }

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
+	"github.com/snap-backup/snap/device/synthetic"
+	"golang.org/x/sys/unix"
+)
+
+// The disk of the repository is full in the middle of a backup: that is said,
+// snapshots are as they were, and with room again the next backup goes on.
+func TestBackupOnFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it stores 60 MB")
+	}
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=160m"); err != nil {
+		t.Skipf("mounting a small disk needs root: %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	s := &shell{t: t, repo: filepath.Join(disk, "repo")}
+	s.run(0, "init")
+	filler := filepath.Join(disk, "filler")
+	var armed atomic.Bool
+	armed.Store(true)
+	l := startLab(t, lab.Options{Scale: synthetic.Small, Seed: 3, On: fillOn(t, agent.StepUpload, &armed, func() {
+		var st unix.Statfs_t
+		if err := unix.Statfs(disk, &st); err != nil {
+			t.Error(err)
+		}
+		if err := os.WriteFile(filler, make([]byte, int64(st.Bavail)*st.Bsize-(8<<20)), 0o600); err != nil {
+			t.Error(err)
+		}
+	})})
+	d := l.Devices()[0]
+	out := s.run(exitNoSpace, "backup")
+	if !strings.Contains(out, "free some space and run the same command again") {
+		t.Errorf("it says %s", out)
+	}
+	if n := len(s.stored()); n != 0 {
+		t.Errorf("%d snapshots", n)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s.run(0, "check", "--read-data")
+	s.run(0, "backup")
+	s.run(0, "check", "--read-data")
+	target := filepath.Join(t.TempDir(), "out")
+	s.run(0, "materialize", "latest", target)
+	holds(t, d, onlyChild(t, target))
+	blameless(t, l)
+}
