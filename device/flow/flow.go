@@ -79,6 +79,16 @@ var (
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )
 
+// refuse makes an error that is ErrRefused.
+func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
+
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// Is makes errors.Is(err, ErrRefused) true.
+func (refusal) Is(target error) bool { return target == ErrRefused }
+
 // describe describes a device that trusts this computer; one that does not is an
 // error that says why.
 func (h Host) describe(ctx context.Context, e device.Entry) (*device.Info, error) {
@@ -89,7 +99,7 @@ func (h Host) describe(ctx context.Context, e device.Entry) (*device.Info, error
 	if info.Trust != device.Trusted {
 		s, err := h.Mux.Session(ctx, e)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", nameOf(info), err)
+			return nil, err
 		}
 		_ = s.Close() // it has let this computer in meanwhile
 		return h.Mux.Describe(ctx, e)

@@ -2,7 +2,6 @@ package flow
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/virtual"
@@ -26,11 +25,11 @@ func (h Host) Encryption(ctx context.Context, e device.Entry, hasOld, hasNew boo
 	name := nameOf(info)
 	switch {
 	case !hasOld && yes(info.WillEncrypt):
-		return nil, fmt.Errorf("%s encrypts its backups already; the password can be changed: %w", name, ErrRefused)
+		return nil, refuse("%s encrypts its backups already; the password can be changed", name)
 	case hasOld && !yes(info.WillEncrypt):
-		return nil, fmt.Errorf("%s does not encrypt its backups: %w", name, ErrRefused)
+		return nil, refuse("%s does not encrypt its backups", name)
 	case !hasNew && yes(info.RequiresEncryption):
-		return nil, fmt.Errorf("%s has to encrypt its backups: the organisation that manages it wants that: %w", name, ErrRefused)
+		return nil, refuse("%s has to encrypt its backups: the organisation that manages it wants that", name)
 	}
 	return info, nil
 }

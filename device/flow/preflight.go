@@ -25,7 +25,7 @@ func yes(b *bool) bool { return b != nil && *b }
 func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) error {
 	name := nameOf(info)
 	if yes(info.RequiresEncryption) && !yes(info.WillEncrypt) {
-		return fmt.Errorf("%s: the organisation that manages it requires encrypted backups, and encryption is off: %w", name, ErrRefused)
+		return refuse("%s: the organisation that manages it requires encrypted backups, and encryption is off", name)
 	}
 	if b := info.Battery; b != nil && b.Percent < lowBattery && !b.Charging {
 		o.Warning(fmt.Sprintf("the battery of %s is at %d%%: connect it to power", name, b.Percent))

@@ -53,7 +53,7 @@ func (p *Plan) Err() error {
 	if len(p.Refusals) == 0 {
 		return nil
 	}
-	return fmt.Errorf("restore snapshot %s to %s: %s: %w", p.Snapshot.ID.Short(), nameOf(p.Info), strings.Join(p.Refusals, "; "), ErrRefused)
+	return refuse("restore snapshot %s to %s: %s", p.Snapshot.ID.Short(), nameOf(p.Info), strings.Join(p.Refusals, "; "))
 }
 
 // PlanRestore looks at everything that can be known before a restore.
@@ -105,25 +105,25 @@ func plainInfo(s *repo.Snapshot) ([]byte, error) {
 // judge finds what speaks against it.
 func (p *Plan) judge() {
 	s, d := p.Snapshot, p.Info
-	refuse := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
+	against := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
 	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
 	if !s.Complete {
-		refuse("the snapshot is of an incomplete backup")
+		against("the snapshot is of an incomplete backup")
 	}
 	if n := p.source.Lost(); n > 0 {
-		refuse("the repository has lost content of %d files of the snapshot", n)
+		against("the repository has lost content of %d files of the snapshot", n)
 	}
 	if from, to := s.Device.ProductVersion, d.ProductVersion; from != "" && to != "" && compareVersions(to, from) < 0 {
-		refuse("it was made with iOS %s, and the device has iOS %s, which is older: update the device first", from, to)
+		against("it was made with iOS %s, and the device has iOS %s, which is older: update the device first", from, to)
 	}
 	if yes(d.FindMy) {
-		refuse("Find My is on: switch it off on the device, in Settings, your name, Find My")
+		against("Find My is on: switch it off on the device, in Settings, your name, Find My")
 	}
 	if b := d.Battery; b != nil && b.Percent < restoreBattery && !b.Charging {
-		refuse("the battery of the device is at %d%%: connect it to power", b.Percent)
+		against("the battery of the device is at %d%%: connect it to power", b.Percent)
 	}
 	if st := d.Storage; st != nil && s.Bytes > st.Total {
-		refuse("the snapshot has %d MB, and the device %d MB of storage in all", s.Bytes/1_000_000, st.Total/1_000_000)
+		against("the snapshot has %d MB, and the device %d MB of storage in all", s.Bytes/1_000_000, st.Total/1_000_000)
 	} else if st != nil && s.Bytes > st.Free {
 		note("the snapshot has %d MB, and the device only %d MB of free storage: it may not fit beside what is there", s.Bytes/1_000_000, st.Free/1_000_000)
 	}

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Backs one simulated device up with snap and with idevicebackup2 in turn, in
+# full and after a day of use, and prints what each took. It needs
+# idevicebackup2 (libimobiledevice-utils) and GNU time.
+#
+#   bench/device.sh [SCALE]        tiny, small, medium (default) or large
+#   ENCRYPT=all bench/device.sh    a device that encrypts, its password known
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scale=${1:-medium}
+dir=$(mktemp -d "${TMPDIR:-/tmp}/snap-device-XXXXXX")
+trap 'exec 3>&-; wait; rm -rf "$dir"' EXIT
+
+go build -o "$dir/snap" ./cmd/snap
+export SNAP_REPOSITORY=$dir/repo SNAP_PASSWORD=bench SNAP_BACKUP_PASSWORD=synthetic
+export XDG_CACHE_HOME=$dir/cache USBMUXD_SOCKET_ADDRESS=UNIX://$dir/mux
+"$dir/snap" init >/dev/null 2>&1
+mkfifo "$dir/in"
+"$dir/snap" simulate --socket "$dir/mux" --state "$dir/state" --scale "$scale" --encrypt "${ENCRYPT:-none}" <"$dir/in" >"$dir/log" 2>&1 &
+exec 3>"$dir/in"
+said() { # said N TEXT: waits until the simulator has said TEXT N times
+  until [ "$(grep -c "$2" "$dir/log")" -ge "$1" ]; do sleep 0.2; done
+}
+said 1 'lists what can be done'
+
+printf '%-34s %8s %8s %8s %10s\n' "$scale, encryption ${ENCRYPT:-none}" wall_s user_s sys_s memory_MB
+measure() { # measure NAME COMMAND...
+  local name=$1
+  shift
+  command time -o "$dir/time" -f '%e %U %S %M' "$@" >"$dir/out" 2>&1 || { cat "$dir/out"; exit 1; }
+  awk -v name="$name" '{ printf "%-34s %8.2f %8.2f %8.2f %10.0f\n", name, $1, $2, $3, $4 / 1024 }' "$dir/time"
+}
+mkdir "$dir/folder"
+both() {
+  measure "idevicebackup2, $1" idevicebackup2 backup "$dir/folder"
+  measure "snap, $1" "$dir/snap" backup
+}
+both full
+measure "idevicebackup2, nothing changed" idevicebackup2 backup "$dir/folder"
+measure "snap, nothing changed" "$dir/snap" backup
+echo next >&3
+said 1 'it is day 2'
+both "next day"
+"$dir/snap" check --read-data >/dev/null
+echo violations >&3
+said 1 '^none'
