@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Backs one simulated device up with snap and with idevicebackup2 in turn, in
-# full and after a day of use, and prints what each took. It needs
+# full and after days of use, and prints what each took. It needs
 # idevicebackup2 (libimobiledevice-utils) and GNU time.
 #
 #   bench/device.sh [SCALE]        tiny, small, medium (default) or large
+#   DAYS=1 bench/device.sh         one day of use, not three
 #   ENCRYPT=all bench/device.sh    a device that encrypts, its password known
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -38,9 +39,11 @@ both() {
 both full
 measure "idevicebackup2, nothing changed" idevicebackup2 backup "$dir/folder"
 measure "snap, nothing changed" "$dir/snap" backup
-echo next >&3
-said 1 'it is day 2'
-both "next day"
+for day in $(seq 2 $((${DAYS:-3} + 1))); do
+  echo next >&3
+  said 1 "it is day $day"
+  both "day $day"
+done
 "$dir/snap" check --read-data >/dev/null
 echo violations >&3
 said 1 '^none'
