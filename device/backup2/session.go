@@ -27,7 +27,7 @@ type Options struct {
 	// Grace is how long a request that is being served when the context ends
 	// may take until the connection is closed. Default 5 seconds.
 	Grace time.Duration
-	// MaxMessage is the longest request, in bytes. Default 32 MiB: a list of
+	// MaxMessage is the longest request, in bytes. Default 16 MiB: a list of
 	// half a million names.
 	MaxMessage int
 }
@@ -42,7 +42,7 @@ func (o *Options) fill() {
 		}
 	}
 	if o.MaxMessage <= 0 {
-		o.MaxMessage = 32 << 20
+		o.MaxMessage = 16 << 20
 	}
 }
 

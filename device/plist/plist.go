@@ -22,8 +22,20 @@ import (
 // ErrFormat says that bytes are not a sound property list.
 var ErrFormat = errors.New("not a sound property list")
 
+var errUnfolds = fmt.Errorf("%w: it unfolds to much more than it has bytes", ErrFormat)
+
 // errNaN: no message has such a value, and it could not be written again.
 var errNaN = fmt.Errorf("%w: a real that is no number", ErrFormat)
+
+// What a value and a container cost in memory besides their content, in bytes,
+// and how many times its own length a list may cost. Messages of devices come
+// to three times at most.
+const (
+	valueCost     = 16
+	containerCost = 64
+	maxUnfolding  = 8
+	smallList     = 64 << 10 // may always be made
+)
 
 // maxDepth bounds how deep containers nest. Messages of devices have under ten
 // levels.
@@ -75,9 +87,8 @@ func encode(v any, format int) ([]byte, error) {
 
 type binary struct {
 	doc bplist.Doc
-	// left is how many more values may be made. A list in which every container
-	// is referred to once has at least a byte for each; one that refers to its
-	// containers again and again would unfold without end.
+	// left is how many more bytes of memory, roughly, may be made. A list that
+	// refers to its containers again and again would unfold without end.
 	left int
 	// Shared text and data are made once.
 	texts map[bplist.Ref]string
@@ -91,7 +102,7 @@ func decodeBinary(b []byte) (any, error) {
 	if err := doc.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
 	}
-	d := binary{doc: doc, left: len(b), texts: map[bplist.Ref]string{}}
+	d := binary{doc: doc, left: maxUnfolding*len(b) + smallList, texts: map[bplist.Ref]string{}}
 	return d.value(doc.Top(), 0)
 }
 
@@ -99,11 +110,14 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("%w: it nests deeper than %d levels", ErrFormat, maxDepth)
 	}
-	if d.left--; d.left < 0 {
-		return nil, fmt.Errorf("%w: it unfolds to more values than it has bytes", ErrFormat)
+	if !d.pay(valueCost) {
+		return nil, errUnfolds
 	}
 	if l, ok := d.doc.Array(r); ok {
-		out := make([]any, 0, min(l.Len(), d.left))
+		if !d.pay(containerCost) {
+			return nil, errUnfolds
+		}
+		out := make([]any, 0, min(l.Len(), d.left/valueCost))
 		for i := range l.Len() {
 			v, err := d.value(l.At(i), depth+1)
 			if err != nil {
@@ -114,7 +128,10 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 		return out, nil
 	}
 	if m, ok := d.doc.Dict(r); ok {
-		out := make(map[string]any, min(m.Keys.Len(), d.left))
+		if !d.pay(containerCost + m.Keys.Len()*valueCost) {
+			return nil, errUnfolds
+		}
+		out := make(map[string]any, m.Keys.Len())
 		for i := range m.Keys.Len() {
 			k, ok := d.text(m.Keys.At(i))
 			if !ok {
@@ -131,6 +148,12 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 		return out, nil
 	}
 	return d.scalar(r)
+}
+
+// pay reports whether so much more may be made.
+func (d *binary) pay(cost int) bool {
+	d.left -= cost
+	return d.left >= 0
 }
 
 func (d *binary) scalar(r bplist.Ref) (any, error) {
@@ -167,6 +190,7 @@ func (d *binary) text(r bplist.Ref) (string, bool) {
 	}
 	s, ok := d.doc.String(r)
 	if ok {
+		d.left -= len(s) + containerCost // noticed with the next value
 		d.texts[r] = s
 	}
 	return s, ok
@@ -188,8 +212,7 @@ func decodeXML(b []byte) (any, error) {
 }
 
 // checkXML refuses lists that would exhaust the decoder's stack, and document
-// types of one's own. It overestimates the depth of lists that write their
-// containers inside of comments, which nobody does.
+// types of one's own.
 func checkXML(b []byte) error {
 	t := bytes.TrimLeft(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), " \t\r\n")
 	if !bytes.HasPrefix(t, []byte("<")) {
@@ -202,25 +225,47 @@ func checkXML(b []byte) error {
 			return nil
 		}
 		t = t[i+1:]
+		// What looks like a tag inside of these is none.
+		end := []byte(">")
 		switch {
-		case bytes.HasPrefix(t, []byte("!ENTITY")):
-			return fmt.Errorf("%w: it defines entities", ErrFormat)
+		case bytes.HasPrefix(t, []byte("!--")):
+			t, end = t[len("!--"):], []byte("-->")
+		case bytes.HasPrefix(t, []byte("![CDATA[")):
+			t, end = t[len("![CDATA["):], []byte("]]>")
+		case bytes.HasPrefix(t, []byte("?")):
+			end = []byte("?>")
+		case bytes.HasPrefix(t, []byte("!")) && bytes.IndexByte(t[:tagEnd(t)], '[') >= 0:
+			return fmt.Errorf("%w: it has a document type of its own", ErrFormat)
+		case bytes.HasPrefix(t, []byte("!")):
 		case bytes.HasPrefix(t, []byte("/")):
 			depth--
-		case bytes.HasPrefix(t, []byte("?")), bytes.HasPrefix(t, []byte("!")):
 		default:
-			end := bytes.IndexByte(t, '>')
-			if end < 0 {
-				return fmt.Errorf("%w: it ends inside of a tag", ErrFormat)
+			tag := t[:tagEnd(t)]
+			// Quotes could hide where a tag ends. Only the outermost one has any.
+			if bytes.ContainsAny(tag, "\"'") && depth > 0 {
+				return fmt.Errorf("%w: a tag with attributes", ErrFormat)
 			}
-			if end == 0 || t[end-1] != '/' {
+			if len(tag) == 0 || tag[len(tag)-1] != '/' || bytes.ContainsAny(tag, "\"'") {
 				depth++
 			}
 		}
-		if depth > maxDepth {
-			return fmt.Errorf("%w: it nests deeper than %d levels", ErrFormat, maxDepth)
+		if depth < 0 || depth > maxDepth {
+			return fmt.Errorf("%w: it nests deeper than %d levels, or closes what is not open", ErrFormat, maxDepth)
 		}
+		n := bytes.Index(t, end)
+		if n < 0 {
+			return fmt.Errorf("%w: it ends inside of a tag", ErrFormat)
+		}
+		t = t[n+len(end):]
 	}
+}
+
+// tagEnd is where the tag ends that t begins with, or the length of t.
+func tagEnd(t []byte) int {
+	if n := bytes.IndexByte(t, '>'); n >= 0 {
+		return n
+	}
+	return len(t)
 }
 
 // normal gives the values that the XML decoder made the types of Decode.

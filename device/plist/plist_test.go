@@ -33,16 +33,22 @@ func TestBothForms(t *testing.T) {
 
 func TestUnsound(t *testing.T) {
 	for name, in := range map[string]string{
-		"empty":       "",
-		"text":        "hello",
-		"OpenStep":    `{ a = b; }`,
-		"cut XML":     `<plist version="1.0"><dict><key>a</key>`,
-		"deep XML":    "<plist>" + strings.Repeat("<array>", 1<<20),
-		"entities":    `<!DOCTYPE plist [<!ENTITY a "b">]><plist><string>&a;</string></plist>`,
-		"deep binary": nested(maxDepth + 2),
-		"unfolding":   unfolding(30),
-		"circle":      "bplist00\xa1\x00\x08" + strings.Repeat("\x00", 6) + "\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x0a",
-		"only a name": "bplist00",
+		"empty":            "",
+		"text":             "hello",
+		"OpenStep":         `{ a = b; }`,
+		"cut XML":          `<plist version="1.0"><dict><key>a</key>`,
+		"deep XML":         "<plist>" + strings.Repeat("<array>", 1<<20),
+		"tags in comments": "<plist><!--" + strings.Repeat("</>", 1<<20) + "-->" + strings.Repeat("<array>", 1<<20),
+		"tags in text":     "<plist><![CDATA[" + strings.Repeat("</>", 1<<20) + "]]>" + strings.Repeat("<array>", 1<<20),
+		"tags in quotes":   "<plist>" + strings.Repeat(`<array x="/>">`, 1<<20),
+		"outer in quotes":  strings.Repeat(`<plist x="/>">`, 1<<20),
+		"closed twice":     "<plist></plist></plist>",
+		"many containers":  objects("\xaf\x11\x10\x00"+strings.Repeat("\x01", 1<<12), "\xd0") + "",
+		"entities":         `<!DOCTYPE plist [<!ENTITY a "b">]><plist><string>&a;</string></plist>`,
+		"deep binary":      nested(maxDepth + 2),
+		"unfolding":        unfolding(30),
+		"circle":           "bplist00\xa1\x00\x08" + strings.Repeat("\x00", 6) + "\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x0a",
+		"only a name":      "bplist00",
 	} {
 		if v, err := Decode([]byte(in)); !errors.Is(err, ErrFormat) {
 			t.Errorf("%s: %v, error %v", name, v, err)
