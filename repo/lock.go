@@ -72,6 +72,7 @@ type LockInfo struct {
 
 	session string
 	seen    []FileID
+	others  []FileID // older files of the same lock
 }
 
 // LockedError says who has locked the repository. It is ErrLocked.
@@ -116,6 +117,7 @@ type Lock struct {
 	mu   sync.Mutex
 	body lockBody
 	id   FileID
+	last *FileID // the file before that, which stays until the next refresh
 	lost bool
 }
 
@@ -149,9 +151,9 @@ func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, err
 	}
 	for _, o := range locks {
 		switch {
-		case o.ID == l.id:
+		case o.session == l.body.Session:
 		case o.State.gone():
-			if err := r.be.Delete(ctx, locksDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			if err := r.deleteLock(ctx, o); err != nil {
 				_ = l.remove(ctx)
 				return nil, fmt.Errorf("remove a lock that was left behind: %w", err)
 			}
@@ -194,8 +196,8 @@ func (l *Lock) refresh(ctx context.Context) error {
 }
 
 func (l *Lock) renew(ctx context.Context) error {
-	if l.lost {
-		return ErrLockLost
+	if err := l.there(ctx); err != nil {
+		return err
 	}
 	body := l.body
 	body.Refreshed = l.r.opts.Now().UTC()
@@ -203,12 +205,18 @@ func (l *Lock) renew(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("refresh the lock: %w", err)
 	}
-	old := l.id
-	l.body, l.id = body, id
-	if old == id {
+	if id == l.id {
 		return nil
 	}
-	switch err := l.r.be.Delete(ctx, locksDir+old.String()); {
+	// The file before the last one goes, not the last one: a listing that this
+	// happens during could show neither of them then.
+	oldest := l.last
+	last := l.id
+	l.body, l.id, l.last = body, id, &last
+	if oldest == nil {
+		return nil
+	}
+	switch err := l.r.be.Delete(ctx, locksDir+oldest.String()); {
 	case errors.Is(err, backend.ErrNotExist):
 		l.lost = true // somebody took this process for dead in between
 		_ = l.remove(ctx)
@@ -246,15 +254,35 @@ func (l *Lock) held(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.there(ctx)
+}
+
+// there returns nil if nobody has taken the lock away.
+func (l *Lock) there(ctx context.Context) error {
 	if l.lost {
 		return ErrLockLost
 	}
-	_, err := l.r.be.Stat(ctx, locksDir+l.id.String())
-	if errors.Is(err, backend.ErrNotExist) {
-		l.lost = true
-		return ErrLockLost
+	for _, id := range l.files() {
+		_, err := l.r.be.Stat(ctx, locksDir+id.String())
+		if errors.Is(err, backend.ErrNotExist) {
+			l.lost = true
+			_ = l.remove(ctx)
+			return ErrLockLost
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
+}
+
+// files names the files that the lock consists of. Who takes the lock away may
+// have seen one of them alone.
+func (l *Lock) files() []FileID {
+	if l.last == nil {
+		return []FileID{l.id}
+	}
+	return []FileID{*l.last, l.id}
 }
 
 // Release removes the lock. It does so even if the context that it was made
@@ -273,13 +301,16 @@ func (l *Lock) Release() error {
 	return l.remove(ctx)
 }
 
-// remove deletes the lock's file.
+// remove deletes the lock's files.
 func (l *Lock) remove(ctx context.Context) error {
-	err := l.r.be.Delete(context.WithoutCancel(ctx), locksDir+l.id.String())
-	if errors.Is(err, backend.ErrNotExist) {
-		return nil
+	var all error
+	for _, id := range l.files() {
+		err := l.r.be.Delete(context.WithoutCancel(ctx), locksDir+id.String())
+		if err != nil && !errors.Is(err, backend.ErrNotExist) {
+			all = errors.Join(all, err)
+		}
 	}
-	return err
+	return all
 }
 
 func (r *Repo) putLock(ctx context.Context, body lockBody) (FileID, error) {
@@ -321,8 +352,29 @@ func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read locks: %w", err)
 	}
+	out = newestFiles(out)
 	slices.SortFunc(out, func(a, b LockInfo) int { return a.Since.Compare(b.Since) })
 	return out, nil
+}
+
+// newestFiles makes one of the files of each lock, of which the newest counts.
+func newestFiles(all []LockInfo) []LockInfo {
+	var out []LockInfo
+	at := map[string]int{}
+	for _, l := range all {
+		i, again := at[l.session]
+		switch {
+		case l.session == "" || !again:
+			at[l.session] = len(out)
+			out = append(out, l)
+		case l.Refreshed.After(out[i].Refreshed) || l.Refreshed.Equal(out[i].Refreshed) && len(l.seen) >= len(out[i].seen):
+			l.others = append(out[i].others, out[i].ID)
+			out[i] = l
+		default:
+			out[i].others = append(out[i].others, l.ID)
+		}
+	}
+	return out
 }
 
 func (r *Repo) judge(l LockInfo, self owner.Owner) LockState {
@@ -356,12 +408,22 @@ func (r *Repo) RemoveLocks(ctx context.Context, which func(LockInfo) bool) ([]Lo
 		if !which(l) {
 			continue
 		}
-		if err := r.be.Delete(ctx, locksDir+l.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		if err := r.deleteLock(ctx, l); err != nil {
 			return removed, fmt.Errorf("remove lock %s: %w", l.ID.Short(), err)
 		}
 		removed = append(removed, l)
 	}
 	return removed, nil
+}
+
+// deleteLock removes all files of somebody's lock.
+func (r *Repo) deleteLock(ctx context.Context, l LockInfo) error {
+	for _, id := range append(l.others, l.ID) {
+		if err := r.be.Delete(ctx, locksDir+id.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *Repo) readLock(ctx context.Context, name string) (LockInfo, error) {

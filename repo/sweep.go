@@ -25,20 +25,23 @@ func (p *pruner) sweep(ctx context.Context, u *usage) error {
 	}
 	// From here on nobody who could rely on these packs can store a snapshot
 	// any more, so what is looked up now stays true.
-	if u != nil {
-		current, err := u.current(ctx)
-		if err != nil {
-			return err
+	for range maxReads {
+		if u != nil {
+			current, err := u.current(ctx)
+			if err != nil {
+				return err
+			}
+			if current {
+				break
+			}
 		}
-		if !current {
-			u = nil
-		}
-	}
-	if u == nil {
 		if u, err = p.r.usage(ctx); err != nil {
 			return err
 		}
 		p.stale = true
+	}
+	if current, err := u.current(ctx); err != nil || !current {
+		return err // the next prune goes on
 	}
 	going := map[pack.ID]bool{}
 	for _, l := range ready {

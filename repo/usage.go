@@ -26,27 +26,16 @@ type usage struct {
 }
 
 // usage looks at every snapshot and unfinished run, and loads the index for
-// that. Snapshots in without are left out. It fails if a snapshot cannot be read to its end: what it needs is not
-// known then.
+// that. Snapshots in without are left out. It fails if a snapshot cannot be read
+// to its end: what it needs is not known then.
 func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 	u := &usage{r: r, flat: map[index.BlockRef]bool{}, moved: map[pack.ID]bool{}}
-	var err error
-	if u.records, err = r.records(ctx); err != nil {
-		return nil, err
-	}
-	all, err := r.readRecords(ctx)
+	all, runs, err := u.read(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if len(all.damaged) > 0 {
-		return nil, all.damaged[0]
 	}
 	all.current = slices.DeleteFunc(all.current, func(s *Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
 	all.superseded = slices.DeleteFunc(all.superseded, func(s *Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
-	runs, _, err := r.allUnfinished(ctx)
-	if err != nil {
-		return nil, err
-	}
 	// The index comes after: it has then what these need.
 	if err := r.LoadIndex(ctx); err != nil {
 		return nil, err
@@ -72,6 +61,38 @@ func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 	u.findBases()
 	return u, nil
 }
+
+// read reads all records. A record that is replaced by another one meanwhile, as
+// when a snapshot gets a tag, could be missed in both forms, so it reads until
+// nothing has changed.
+func (u *usage) read(ctx context.Context) (all snapshotRecords, runs []*Unfinished, err error) {
+	for range maxReads {
+		if u.records, err = u.r.records(ctx); err != nil {
+			return all, nil, err
+		}
+		if all, err = u.r.readRecords(ctx); err != nil {
+			return all, nil, err
+		}
+		if runs, _, err = u.r.allUnfinished(ctx); err != nil {
+			return all, nil, err
+		}
+		after, err := u.r.records(ctx)
+		if err != nil {
+			return all, nil, err
+		}
+		if !slices.Equal(after, u.records) {
+			continue
+		}
+		if len(all.damaged) > 0 {
+			return all, nil, all.damaged[0]
+		}
+		return all, runs, nil
+	}
+	return all, nil, errors.New("snapshots change faster than they can be read; try again")
+}
+
+// maxReads bounds how often records are read anew because others change them.
+const maxReads = 20
 
 // records lists what makes content needed.
 func (r *Repo) records(ctx context.Context) ([]string, error) {

@@ -157,10 +157,10 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n := len(kept); n > 0 {
-		clearPasswords(kept[:n-1])
+	if len(kept) > 0 {
+		clearPasswords(kept[1:]) // the newest comes first
 		c.fromKept = true
-		return kept[n-1].Password, nil
+		return kept[0].Password, nil
 	}
 	return c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)))
 }
