@@ -101,12 +101,13 @@ func (c *CheckReport) Clean() bool {
 
 // checker gathers what Check finds.
 type checker struct {
-	r      *Repo
-	opts   CheckOptions
-	mu     sync.Mutex // guards report, bad and passed while packs are read
-	report CheckReport
-	bad    map[chunk.ID]struct{} // chunks that cannot be had
-	passed []index.BlockRef      // not verified, since their dictionary cannot be had from its first copy
+	r       *Repo
+	opts    CheckOptions
+	mu      sync.Mutex // guards report, bad and passed while packs are read
+	report  CheckReport
+	bad     map[chunk.ID]struct{} // chunks that cannot be had
+	passed  []index.BlockRef      // not verified, since their dictionary cannot be had from its first copy
+	orphans []error               // of blocks whose dictionary no pack has
 
 	list        []*Snapshot
 	damagedList []error
@@ -179,11 +180,24 @@ func (r *Repo) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 		c.damage(&DamageError{indexDir, fmt.Errorf("%d packs are in no index file, and content is missing: an index file was lost", c.unlisted)},
 			"restore the missing files of this folder from a copy of the repository")
 	}
+	c.adopt()
 	c.passOver()
 	slices.SortFunc(c.report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
 	c.report.Problems = slices.Compact(c.report.Problems) // a bad dictionary is met once for each block that needs it
 	c.report.Chunks = r.index.Len()
 	return c, nil
+}
+
+// adopt makes problems of blocks whose dictionary no pack has, if something is
+// lost. Else nobody needs them: they are waste that a prune has left in packs
+// with other things, while what they were a difference to could go.
+func (c *checker) adopt() {
+	if !c.unknown && len(c.r.missing) == 0 && len(c.r.indexDamage) == 0 {
+		return
+	}
+	for _, err := range c.orphans {
+		c.damage(err, packHint)
+	}
 }
 
 // passOver takes packs that a prune is about to remove for leftovers: what they

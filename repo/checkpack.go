@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
@@ -165,7 +166,12 @@ func (c *checker) again(ctx context.Context, p *plan) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			c.damage(err, packHint)
+			_, dict := c.r.index.Needs(ref)
+			if slices.ContainsFunc(dict, func(id chunk.ID) bool { return !c.r.index.Has(id) }) {
+				c.orphans = append(c.orphans, err)
+			} else {
+				c.damage(err, packHint)
+			}
 			c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) })
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -268,5 +269,38 @@ func TestForeignFiles(t *testing.T) {
 	a, err := assess(be)
 	if err != nil || a.refused != nil || a.sound != 1 || len(a.report.Suffering) > 0 || len(a.report.Leftovers) < 4 {
 		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// A pack that something is in use of keeps its waste, and what that was a
+// difference to may be gone. Check does not call it damage, unless something is
+// lost.
+func TestWasteWithoutADictionaryIsNoDamage(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	r := create(t, be)
+	useful, waste := noise(1, 900), noise(2, 900)
+	putPack(t, r, be, pack.Content, raw(useful), delta(r, waste, noise(3, 900)))
+	if err := r.LoadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
+	before := len(content(t, be))
+	if s := storeAfter(t, r, files{"useful": useful}, 1, nil); s.NewBytes > 900 {
+		t.Fatalf("%d bytes were stored anew, in %d files", s.NewBytes, len(content(t, be))-before)
+	}
+	for _, part := range []float64{0, 0.5, 1} {
+		report, err := open(t, be).Check(ctx, CheckOptions{ReadData: part})
+		if err != nil || !report.Clean() || len(report.Problems) > 0 {
+			t.Errorf("check of %v: %+v, %v", part, report, err)
+		}
+	}
+	// When a pack is missing, that may be where the dictionary was.
+	other := putPack(t, r, be, pack.Content, raw(noise(4, 900)))
+	if err := be.Delete(ctx, other); err != nil {
+		t.Fatal(err)
+	}
+	report, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1})
+	if err != nil || report.Clean() || len(report.Problems) != 2 {
+		t.Errorf("with a pack missing: %+v, %v", report, err)
 	}
 }
