@@ -110,9 +110,18 @@ func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, erro
 	if r.lock == nil || r.lock.body.Kind != LockPrune {
 		return nil, errors.New("prune: the repository is not locked for that")
 	}
+	err := p.prune(ctx)
+	if err != nil && errors.Is(r.lock.held(ctx), ErrLockLost) && !errors.Is(err, ErrLockLost) {
+		// Another prune has gone on meanwhile. What looks like damage is its work.
+		err = fmt.Errorf("prune: %w, after which it failed: %v", ErrLockLost, err)
+	}
+	return &p.report, err
+}
+
+func (p *pruner) prune(ctx context.Context) error {
 	p.r.UseReserve()
 	if err := p.abandon(ctx); err != nil {
-		return &p.report, err
+		return err
 	}
 	// Others may store while this one works; what they add is looked at then,
 	// and not for ever.
@@ -120,7 +129,7 @@ func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, erro
 		p.stale = false
 		plan, err := p.look(ctx)
 		if err != nil {
-			return &p.report, err
+			return err
 		}
 		if len(plan.flat) > 0 && !p.flattened {
 			// What these blocks lean on is waste only when they are written.
@@ -131,18 +140,18 @@ func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, erro
 			err = p.run(ctx, plan)
 		}
 		if err != nil {
-			return &p.report, err
+			return err
 		}
 		if !p.stale || len(p.report.Waiting) > 0 {
 			break
 		}
 	}
-	if opts.Reserve {
+	if p.opts.Reserve {
 		if err := p.r.MakeReserve(ctx); err != nil && !backend.IsNoSpace(err) {
-			return &p.report, err
+			return err
 		}
 	}
-	return &p.report, p.pending(ctx)
+	return p.pending(ctx)
 }
 
 // abandon removes the records of unfinished backups that nobody will go on

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/snap-backup/snap/index"
@@ -22,6 +23,12 @@ func (p *pruner) sweep(ctx context.Context, u *usage) error {
 	ready, err := p.ready(ctx, lists)
 	if err != nil || len(ready) == 0 {
 		return err
+	}
+	// If this process has slept until another prune took it for dead, that one
+	// may have removed what has just been copied. Whoever begins from here on
+	// reads these lists, and does not take what is on them for a copy.
+	if err := p.r.lock.held(ctx); err != nil {
+		return fmt.Errorf("prune: %w", err)
 	}
 	// From here on nobody who could rely on these packs can store a snapshot
 	// any more, so what is looked up now stays true.
@@ -60,7 +67,7 @@ func (p *pruner) sweep(ctx context.Context, u *usage) error {
 	if err := p.guard(ctx, going); err != nil {
 		return err
 	}
-	for id := range going {
+	for _, id := range slices.SortedFunc(maps.Keys(going), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) }) {
 		if err := p.remove(ctx, id); err != nil {
 			return err
 		}
@@ -139,8 +146,7 @@ func (p *pruner) unlist(ctx context.Context, going map[pack.ID]bool) error {
 	if err != nil {
 		return fmt.Errorf("list packs: %w", err)
 	}
-	var small []string
-	var old []string
+	var small, old, fresh []string
 	file, stays := &index.File{}, map[pack.ID]bool{}
 	flush := func() error {
 		if file.Len() == 0 {
@@ -150,9 +156,11 @@ func (p *pruner) unlist(ctx context.Context, going map[pack.ID]bool) error {
 		if err != nil {
 			return err
 		}
-		if _, err := p.r.putNamed(ctx, indexDir, b); err != nil {
+		id, err := p.r.putNamed(ctx, indexDir, b)
+		if err != nil {
 			return fmt.Errorf("store an index file: %w", err)
 		}
+		fresh = append(fresh, indexDir+id.String())
 		file = &index.File{}
 		return nil
 	}
@@ -218,6 +226,16 @@ func (p *pruner) unlist(ctx context.Context, going map[pack.ID]bool) error {
 	}
 	if err := flush(); err != nil {
 		return err
+	}
+	if err := p.r.lock.held(ctx); err != nil {
+		// They may list packs that another prune has removed. What else they
+		// list is in the old ones, or in those that the other one has made.
+		for _, name := range fresh {
+			if !slices.Contains(names, name) {
+				_ = p.r.be.Delete(context.WithoutCancel(ctx), name)
+			}
+		}
+		return fmt.Errorf("prune: %w", err)
 	}
 	for _, name := range old {
 		if err := p.r.be.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {

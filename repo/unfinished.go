@@ -96,7 +96,9 @@ func (r *Repo) NewUnfinished(kind, udid string) (*Unfinished, error) {
 
 // SaveUnfinished stores a record, then removes the one that it replaces. What
 // its parts need must be in the index: after Finish of the writer that stored
-// them. It fills in ID, Version and Saved.
+// them. It fills in ID, Version and Saved. If somebody has removed the lock of
+// this process, the parts may be gone: the new record is taken back, the earlier
+// one stays, and the error is ErrLockLost.
 func (r *Repo) SaveUnfinished(ctx context.Context, u *Unfinished) error {
 	before := u.ID
 	u.Version, u.Saved = unfinishedVersion, r.opts.Now().UTC()
@@ -114,8 +116,18 @@ func (r *Repo) SaveUnfinished(ctx context.Context, u *Unfinished) error {
 	if len(b) > maxUnfinishedSize || len(u.Parts) > maxParts {
 		return fmt.Errorf("save an unfinished run: a record of %d bytes and %d parts is too large", len(b), len(u.Parts))
 	}
+	if err := r.lock.held(ctx); err != nil {
+		return fmt.Errorf("save an unfinished run: %w", err)
+	}
 	id, err := r.putNamed(ctx, runsDir, b)
 	if err != nil {
+		return fmt.Errorf("save an unfinished run: %w", err)
+	}
+	if err := r.lock.held(ctx); err != nil {
+		// What it needs may have been removed before it was there to be seen.
+		if id != before {
+			_ = r.be.Delete(context.WithoutCancel(ctx), runsDir+id.String())
+		}
 		return fmt.Errorf("save an unfinished run: %w", err)
 	}
 	u.ID = id

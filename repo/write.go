@@ -301,7 +301,19 @@ func (w *Writer) writeIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.r.putNamed(ctx, indexDir, b); err != nil {
+	// A prune that has taken this process for dead removes packs that no index
+	// lists; none is to list them then.
+	if err := w.r.lock.held(ctx); err != nil {
+		return fmt.Errorf("store an index file: %w", err)
+	}
+	id, err := w.r.putNamed(ctx, indexDir, b)
+	if err != nil {
+		return fmt.Errorf("store an index file: %w", err)
+	}
+	if err := w.r.lock.held(ctx); err != nil {
+		if errors.Is(err, ErrLockLost) {
+			_ = w.withdraw(context.WithoutCancel(ctx), id) // the next prune does it, too
+		}
 		return fmt.Errorf("store an index file: %w", err)
 	}
 	w.count(len(b))
@@ -317,6 +329,34 @@ func (w *Writer) writeIndex(ctx context.Context) error {
 	}
 	w.file, w.fresh = &index.File{}, nil
 	return nil
+}
+
+// withdraw replaces an index file by one without the packs that are gone. Those
+// that are there stay listed: somebody may rely on them already.
+func (w *Writer) withdraw(ctx context.Context, id FileID) error {
+	there, err := w.r.listPacks(ctx)
+	if err != nil {
+		return err
+	}
+	left := &index.File{}
+	for _, p := range w.fresh {
+		if there[p.id] {
+			left.Add(p.id, p.size, &p.h)
+		}
+	}
+	if left.Len() == len(w.fresh) {
+		return nil
+	}
+	if left.Len() > 0 {
+		b, err := left.Seal(w.r.indexes)
+		if err != nil {
+			return err
+		}
+		if _, err := w.r.putNamed(ctx, indexDir, b); err != nil {
+			return err
+		}
+	}
+	return w.r.be.Delete(ctx, indexDir+id.String())
 }
 
 // finish drains the pipeline: blocks, packs, index.
