@@ -103,48 +103,59 @@ func store(ctx context.Context, r *Repo, f files, day int) (*Snapshot, error) {
 
 // storeWithParent writes a snapshot of f that follows another one.
 func storeWithParent(ctx context.Context, r *Repo, f files, day int, parent *Snapshot) (*Snapshot, error) {
+	s := &Snapshot{
+		Time:   time.Date(2026, 1, day, 8, 0, 0, 0, time.UTC),
+		Device: Device{UDID: "00008110-000A1234567890AB", Name: "Anna's iPhone"}, Complete: true,
+	}
+	return s, storeSnapshot(ctx, r, f, s, parent)
+}
+
+// storeSnapshot stores files under a record that says whose they are.
+func storeSnapshot(ctx context.Context, r *Repo, f files, s, parent *Snapshot) error {
+	w := r.NewWriter(ctx)
+	defer w.Close()
+	if err := storeTree(ctx, r, w, f, s, parent); err != nil {
+		return err
+	}
+	return w.Commit(ctx, s)
+}
+
+// storeTree stores files through a writer and notes their tree in a record.
+func storeTree(ctx context.Context, r *Repo, w *Writer, f files, s, parent *Snapshot) error {
 	before := map[string]*tree.Content{}
 	var old *tree.Outline
 	if parent != nil {
 		old = r.Outline(ctx, parent)
 		err := r.Walk(ctx, parent, "", func(e *tree.Entry) error { before[e.Path] = &e.Content; return nil })
 		if err != nil && !errors.Is(err, ErrDamaged) {
-			return nil, err
+			return err
 		}
 	}
-	w := r.NewWriter(ctx)
-	defer w.Close()
 	lane := w.NewLane()
 	b := tree.NewBuilder(w.SaveNode, old)
-	s := &Snapshot{
-		Time:   time.Date(2026, 1, day, 8, 0, 0, 0, time.UTC),
-		Device: Device{UDID: "00008110-000A1234567890AB", Name: "Anna's iPhone"}, Complete: true,
-	}
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		c, err := lane.Store(ctx, bytes.NewReader(f[name]), before[name])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := b.Add(ctx, &tree.Entry{Path: name, Mode: 0o644, Content: c}); err != nil {
-			return nil, err
+			return err
 		}
 		s.Files++
 		s.Bytes += c.Size
 		// Many blocks make many packs, and so more places for things to fail.
 		if c.Size >= 20<<10 {
 			if err := lane.Flush(ctx); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	if err := lane.Flush(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	var err error
-	if s.Root, err = b.Finish(ctx); err != nil {
-		return nil, err
-	}
-	return s, w.Commit(ctx, s)
+	s.Root, err = b.Finish(ctx)
+	return err
 }
 
 func mustStore(t testing.TB, r *Repo, day int) *Snapshot {

@@ -27,7 +27,7 @@ func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) er
 	} else if os.Getenv("SNAP_TEST_HUGE") != "" {
 		stride = 1
 	}
-	for n := 1; ; n += stride {
+	for n := 2; ; n += stride {
 		be := base.Clone()
 		var failed error
 		store := fault.New(be, func(c fault.Call) fault.Action {

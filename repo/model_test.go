@@ -1,0 +1,480 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/crash"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/owner"
+)
+
+// model plays several processes on several machines that work on two stores by
+// one clock, and knows what must be in the stores. Everything that happens
+// follows from its seed, but for the names of files.
+//
+// A process is suspended inside of an operation on its store: others run to
+// their end on its stack meanwhile, and may be suspended in turn. So there is no
+// concurrency between processes, and every interleaving can be had again.
+type model struct {
+	rng     *rand.Rand
+	stores  [2]*modelStore // the second one gets copies of the first one's snapshots
+	devices []*diary
+	log     []string
+	failure error
+	count   map[string]int // of what has happened
+	started int            // processes
+	copying bool
+	running int // how many are suspended, and the one that runs
+
+	mu  sync.Mutex // guards now, which goroutines of a process read
+	now time.Time
+}
+
+// modelStore is a store and what must be in it.
+type modelStore struct {
+	be      *memory.Backend
+	want    map[int64]*wanted // by the time of the backup
+	secrets [][]byte          // of which at least one opens it
+}
+
+// certainty is what is known of a snapshot.
+type certainty int
+
+const (
+	must    certainty = iota // it is there
+	perhaps                  // who stored or forgot it has not finished, or was killed
+	gone                     // it is not there and does not come back
+)
+
+// wanted is a snapshot as it has to come back.
+type wanted struct {
+	files   files
+	state   certainty
+	touched int // how often somebody has begun to forget it
+	notes   map[string]bool
+}
+
+// modelProcess is one process's view of a store. At one of its operations it is
+// suspended, at one of its changes it may die.
+type modelProcess struct {
+	*crash.Backend
+	m         *model
+	name      string
+	suspendAt int // 0 for never
+	meanwhile func()
+	begun     time.Time
+	others    int // processes that had been started when this one began
+
+	mu sync.Mutex // held while it is suspended
+	n  int
+}
+
+// operation is where a process may be suspended. Reads do not count, since
+// several goroutines make them in any order.
+func (p *modelProcess) operation() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.n++; p.n == p.suspendAt {
+		p.meanwhile()
+	}
+}
+
+func (p *modelProcess) wait() { p.mu.Lock(); defer p.mu.Unlock() }
+
+func (p *modelProcess) Put(ctx context.Context, name string, data []byte) error {
+	p.operation()
+	return p.Backend.Put(ctx, name, data)
+}
+
+func (p *modelProcess) Delete(ctx context.Context, name string) error {
+	p.operation()
+	return p.Backend.Delete(ctx, name)
+}
+
+func (p *modelProcess) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	p.operation()
+	return p.Backend.List(ctx, prefix, fn)
+}
+
+func (p *modelProcess) ReadAt(ctx context.Context, name string, b []byte, off int64) (int, error) {
+	p.wait()
+	return p.Backend.ReadAt(ctx, name, b, off)
+}
+
+func (p *modelProcess) Stat(ctx context.Context, name string) (backend.Info, error) {
+	p.wait()
+	return p.Backend.Stat(ctx, name)
+}
+
+var _ backend.Backend = (*modelProcess)(nil)
+
+// slept reports whether others may have taken the process for dead.
+func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > lockStale }
+
+// alone reports whether nobody else did anything since it began.
+func (p *modelProcess) alone() bool { return p.m.started == p.others }
+
+func newModel(seed uint64) (*model, error) {
+	m := &model{
+		rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{},
+		now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC),
+	}
+	for i := range m.stores {
+		s := &modelStore{be: memory.New(), want: map[int64]*wanted{}, secrets: [][]byte{testSecret}}
+		if _, err := Create(context.Background(), s.be, testSecret, testInfo, m.options("maker")); err != nil {
+			return nil, err
+		}
+		m.stores[i] = s
+	}
+	for i := range 3 {
+		m.devices = append(m.devices, smallDiary(seed, uint64(i)))
+	}
+	return m, nil
+}
+
+// smallDiary is a diary of 30 KB.
+func smallDiary(seed, which uint64) *diary {
+	d := &diary{rng: rand.New(rand.NewPCG(seed, which+10))}
+	d.db = append([]byte("SQLite format 3\x00"), d.text(4*diaryPage-16)...)
+	d.document = d.text(8 << 10)
+	for i := range d.settings {
+		d.settings[i] = d.text(300)
+	}
+	return d
+}
+
+func (m *model) time() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+func (m *model) pass(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = m.now.Add(d)
+}
+
+func (m *model) options(host string) Options {
+	var seed [32]byte
+	for i := range seed {
+		seed[i] = byte(m.rng.Uint32())
+	}
+	opts := testOptions(0)
+	opts.Rand = &lockedReader{r: rand.NewChaCha8(seed)}
+	opts.Now = m.time
+	opts.PackSize = 12 << 10
+	opts.Refresh = -1
+	opts.Owner = &owner.Owner{Host: host, PID: 1}
+	return opts
+}
+
+func (m *model) chance(percent int) bool { return m.rng.IntN(100) < percent }
+
+func (m *model) note(format string, args ...any) {
+	m.log = append(m.log, fmt.Sprintf("%s %s", strings.Repeat("  ", m.running), fmt.Sprintf(format, args...)))
+}
+
+func (m *model) fail(err error) {
+	if m.failure == nil && err != nil {
+		m.failure = err
+		m.note("FAILS: %v", err)
+	}
+}
+
+// process starts one that may die or be suspended.
+func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess {
+	m.started++
+	p := &modelProcess{m: m, name: fmt.Sprintf("%s#%d", what, m.started), begun: m.time(), others: m.started}
+	plan := crash.Plan{}
+	at := 1 + min(m.rng.IntN(60), m.rng.IntN(60)) // near the beginning, mostly: few make so many
+	switch kind := m.rng.IntN(10); {
+	case riskless:
+	case kind < 3:
+		plan = crash.Plan{At: at/2 + 1, Seed: m.rng.Uint64()}
+	case kind < 8 && m.running < 3:
+		p.suspendAt, p.meanwhile = at, m.meanwhile(p)
+	}
+	p.Backend = crash.New(s.be, plan)
+	return p
+}
+
+// meanwhile is what happens while a process is suspended: for a moment, or for
+// so long that its lock counts as left behind.
+func (m *model) meanwhile(p *modelProcess) func() {
+	return func() {
+		m.count["suspended"]++
+		if m.chance(50) {
+			m.count["slept"]++
+			m.note("%s sleeps at operation %d", p.name, p.n)
+			m.pass(time.Hour + time.Duration(m.rng.IntN(48))*time.Hour)
+		} else {
+			m.note("%s is suspended at operation %d", p.name, p.n)
+		}
+		for range 1 + m.rng.IntN(4) {
+			m.step()
+		}
+		m.note("%s goes on", p.name)
+	}
+}
+
+// step lets one process run to its end.
+func (m *model) step() {
+	if m.failure != nil {
+		return
+	}
+	m.running++
+	defer func() { m.running-- }()
+	m.pass(time.Duration(10+m.rng.IntN(170)) * time.Second)
+	s := m.stores[0]
+	if m.chance(15) {
+		s = m.stores[1]
+	}
+	acts := modelActs()
+	if s == m.stores[1] {
+		acts = acts[1:] // nobody stores there but by copying
+	}
+	total := 0
+	for _, a := range acts {
+		total += a.weight
+	}
+	pick := m.rng.IntN(total)
+	for _, a := range acts {
+		if pick -= a.weight; pick < 0 {
+			m.count["steps"]++
+			if a.name == "copy" {
+				s = m.stores[1]
+			}
+			m.run(a, s)
+			return
+		}
+	}
+}
+
+// run lets a process do one thing and judges how it ends.
+func (m *model) run(a modelAct, s *modelStore) {
+	p := m.process(a.name, s, false)
+	m.note("%s on store %d, dies or is suspended at %d", p.name, slices.Index(m.stores[:], s), p.suspendAt)
+	err := a.do(context.Background(), m, s, p)
+	m.note("%s: %v", p.name, err)
+	m.count[a.name]++
+	var locked *LockedError
+	switch {
+	case err == nil:
+	case errors.Is(err, crash.ErrCrashed):
+		m.count["crashed"]++
+	case errors.As(err, &locked):
+		m.count["locked"]++
+	case errors.Is(err, ErrLockLost):
+		m.count["lock lost"]++
+		if !p.slept() {
+			m.fail(fmt.Errorf("%s lost its lock in %v: %w", p.name, m.time().Sub(p.begun), err))
+		}
+	case p.slept():
+		m.count["other failures of sleepers"]++
+	case !p.alone() && (errors.Is(err, ErrChanged) || errors.Is(err, ErrNoSnapshot) || errors.Is(err, ErrWrongPassword)):
+		m.count["overtaken"]++
+	default:
+		m.fail(fmt.Errorf("%s: %w", p.name, err))
+	}
+}
+
+// open opens a store with the password that works.
+func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, host string) (r *Repo, err error) {
+	opts := m.options(host)
+	for _, secret := range s.secrets {
+		if r, err = Open(ctx, be, secret, opts); !errors.Is(err, ErrWrongPassword) {
+			break
+		}
+	}
+	return r, err
+}
+
+// settle looks at a store while nobody is at work, and makes certain what was
+// not.
+func (m *model) settle(s *modelStore, thorough bool) error {
+	ctx := context.Background()
+	s.secrets = slices.DeleteFunc(s.secrets, func(secret []byte) bool {
+		_, err := Open(ctx, s.be, secret, m.options("judge"))
+		return errors.Is(err, ErrWrongPassword)
+	})
+	r, err := m.open(ctx, s, s.be, "judge")
+	if err == nil {
+		err = r.LoadIndex(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil || len(damaged) > 0 {
+		return fmt.Errorf("snapshots: %w %v", err, damaged)
+	}
+	there := map[int64]bool{}
+	for _, snap := range list {
+		key := snap.Time.UnixNano()
+		w := s.want[key]
+		switch {
+		case w == nil:
+			return fmt.Errorf("snapshot %s of %v: nobody stored it", snap.ID.Short(), snap.Time)
+		case w.state == gone:
+			return fmt.Errorf("snapshot %s of %v is back: it was forgotten, or never stored", snap.ID.Short(), snap.Time)
+		case there[key]:
+			return fmt.Errorf("snapshot %s of %v is there twice", snap.ID.Short(), snap.Time)
+		case !w.notes[snap.Note]:
+			return fmt.Errorf("snapshot %s of %v has the note %q, want one of %v", snap.ID.Short(), snap.Time, snap.Note, w.notes)
+		}
+		w.state, there[key], w.notes = must, true, map[string]bool{snap.Note: true}
+		got, err := restore(ctx, r, snap)
+		if err == nil {
+			err = sameFiles(got, w.files)
+		}
+		if err != nil {
+			return fmt.Errorf("snapshot %s of %v: %w", snap.ID.Short(), snap.Time, err)
+		}
+		m.count["snapshots read"]++
+	}
+	for key, w := range s.want {
+		if w.state == must && !there[key] {
+			return fmt.Errorf("the snapshot of %v is lost", time.Unix(0, key).UTC())
+		}
+		if !there[key] {
+			delete(s.want, key) // nobody can store one of that time again
+		}
+	}
+	runs, bad, err := r.Unfinished(ctx)
+	if err != nil || len(bad) > 0 {
+		return fmt.Errorf("unfinished runs: %w %v", err, bad)
+	}
+	m.count["unfinished runs read"] += len(runs)
+	opts := CheckOptions{forgetful: true}
+	if thorough {
+		opts.ReadData = 1
+	}
+	report, err := r.Check(ctx, opts)
+	if err != nil || !report.Clean() || len(report.Problems) > 0 {
+		return fmt.Errorf("check finds %+v, error %v", report, err)
+	}
+	m.count["checks"]++
+	return nil
+}
+
+// finish lets a day pass and prunes everything: what others left behind must be
+// out of the way then.
+func (m *model) finish() error {
+	m.pass(30 * 24 * time.Hour)
+	for i, s := range m.stores {
+		r, err := m.open(context.Background(), s, s.be, "last")
+		if err != nil {
+			return err
+		}
+		l, err := r.Lock(context.Background(), LockPrune, "prune")
+		if err != nil {
+			return err
+		}
+		rep, err := r.Prune(context.Background(), everything)
+		if err = errors.Join(err, l.Release()); err != nil {
+			return fmt.Errorf("the last prune: %w", err)
+		}
+		if len(rep.Waiting) > 0 || rep.PendingPacks > 0 {
+			return fmt.Errorf("the last prune waits: %+v", rep)
+		}
+		err = s.be.List(context.Background(), "", func(f backend.Info) error {
+			for _, dir := range []string{locksDir, prunesDir} {
+				if strings.HasPrefix(f.Name, dir) {
+					return fmt.Errorf("store %d: %s was left behind", i, f.Name)
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			err = m.settle(s, true)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// life runs one model to its end.
+func (m *model) life(steps int) error {
+	for m.count["steps"] < steps {
+		m.step()
+		if m.failure != nil {
+			return m.failure
+		}
+		if m.chance(20) {
+			m.pass(time.Duration(m.rng.IntN(24)) * time.Hour)
+		}
+		if m.chance(40) {
+			for i, s := range m.stores {
+				if err := m.settle(s, m.chance(25)); err != nil {
+					m.note("store %d: %v", i, err)
+					return fmt.Errorf("store %d: %w", i, err)
+				}
+			}
+		}
+	}
+	return m.finish()
+}
+
+// TestModel lets processes at work on the same repository interrupt, outlive and
+// kill each other, life after life. SNAP_TEST_MODEL sets how long, as in "10m";
+// SNAP_TEST_MODEL_SEED begins with a certain life and runs that one alone.
+func TestModel(t *testing.T) {
+	length := 20 * time.Second
+	if testing.Short() {
+		length = 3 * time.Second
+	}
+	if s := os.Getenv("SNAP_TEST_MODEL"); s != "" {
+		var err error
+		if length, err = time.ParseDuration(s); err != nil {
+			t.Fatalf("SNAP_TEST_MODEL: %v", err)
+		}
+	}
+	seed, only := uint64(1), false
+	if s := os.Getenv("SNAP_TEST_MODEL_SEED"); s != "" {
+		if _, err := fmt.Sscan(s, &seed); err != nil {
+			t.Fatalf("SNAP_TEST_MODEL_SEED: %v", err)
+		}
+		only = true
+	} else if os.Getenv("SNAP_TEST_MODEL") != "" {
+		seed = uint64(time.Now().UnixNano())
+	}
+	total := map[string]int{}
+	for end := time.Now().Add(length); time.Now().Before(end); seed++ {
+		m, err := newModel(seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.life(150); err != nil {
+			t.Fatalf("SNAP_TEST_MODEL_SEED=%d: %v\n%s", seed, err, strings.Join(m.log[max(0, len(m.log)-60):], "\n"))
+		}
+		total["lives"]++
+		for what, n := range m.count {
+			total[what] += n
+		}
+		if only {
+			break
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(total)) {
+		t.Logf("%6d %s", total[what], what)
+	}
+	for _, what := range []string{"crashed", "slept", "lock lost", "store", "prune", "copy", "packs removed"} {
+		if total[what] == 0 && !only {
+			t.Errorf("it never happened: %s", what)
+		}
+	}
+}

@@ -1,0 +1,335 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/keep"
+)
+
+// modelAct is something that a process does.
+type modelAct struct {
+	name   string
+	weight int
+	do     func(context.Context, *model, *modelStore, *modelProcess) error
+}
+
+func modelActs() []modelAct {
+	return []modelAct{
+		{"store", 30, modelStoreDay},
+		{"copy", 8, modelCopy},
+		{"forget", 10, modelForget},
+		{"policy", 4, modelPolicy},
+		{"prune", 20, modelPrune},
+		{"check", 6, modelCheck},
+		{"read", 6, modelRead},
+		{"label", 10, modelLabel},
+		{"key", 3, modelKey},
+		{"break off", 8, modelBreakOff},
+	}
+}
+
+// locked opens a store and locks it for as long as do takes. It lists the
+// snapshots and loads the index after that, which then has what they need.
+func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind LockKind, do func(r *Repo, list []*Snapshot) error) (err error) {
+	r, err := m.open(ctx, s, p, p.name)
+	if err != nil {
+		return err
+	}
+	l, err := r.Lock(ctx, kind, p.name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Release()) }()
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.LoadIndex(ctx); err != nil {
+		return err
+	}
+	return do(r, list)
+}
+
+// some picks a snapshot; nil if there is none.
+func some(list []*Snapshot, n uint32) *Snapshot {
+	if len(list) == 0 {
+		return nil
+	}
+	return list[int(n%uint32(len(list)))]
+}
+
+func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	which := m.rng.IntN(len(m.devices))
+	d := m.devices[which]
+	d.next(m.started)
+	m.pass(time.Nanosecond) // so that no two are of the same time
+	rec := &Snapshot{Time: m.time(), Complete: true, Device: Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", which), Name: fmt.Sprint("device ", which)}}
+	w := &wanted{files: d.files(), state: perhaps, notes: map[string]bool{"": true}}
+	s.want[rec.Time.UnixNano()] = w
+	orphan := m.chance(10)
+	err := m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+		var parent *Snapshot
+		for _, o := range list {
+			if SameDevice(o.Device.UDID, rec.Device.UDID) && !orphan {
+				parent = o
+			}
+		}
+		if parent != nil {
+			rec.Parent = &parent.ID
+		}
+		return storeSnapshot(ctx, r, w.files, rec, parent)
+	})
+	w.stored(err)
+	return err
+}
+
+// stored notes how storing a snapshot ended.
+func (w *wanted) stored(err error) {
+	if err == nil && w.touched == 0 {
+		w.state = must
+	}
+}
+
+func modelForget(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	n, k := m.rng.Uint32(), 1+m.rng.IntN(3)
+	return m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+		if len(list) < 3 {
+			return nil
+		}
+		var going []*Snapshot
+		for i := range k {
+			going = append(going, some(list, n+uint32(i)))
+		}
+		return m.forget(ctx, s, r, going)
+	})
+}
+
+func (m *model) forget(ctx context.Context, s *modelStore, r *Repo, going []*Snapshot) error {
+	var ids []FileID
+	for _, o := range going {
+		ids = append(ids, o.ID)
+		if w := s.want[o.Time.UnixNano()]; w != nil && w.state != gone {
+			w.state = perhaps
+			w.touched++
+		}
+	}
+	if err := r.Forget(ctx, ids...); err != nil {
+		return err
+	}
+	for _, o := range going {
+		if w := s.want[o.Time.UnixNano()]; w != nil {
+			w.state = gone
+		}
+	}
+	return nil
+}
+
+func modelPolicy(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	policy := keep.Policy{Last: 1, Daily: 3, Weekly: 2, Monthly: 2}
+	return m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+		going := forgettable(list, policy, m.time())
+		return m.forget(ctx, s, r, going)
+	})
+}
+
+// forgettable returns the snapshots that a policy does not keep, device by device.
+func forgettable(list []*Snapshot, policy keep.Policy, now time.Time) []*Snapshot {
+	byDevice := map[string][]*Snapshot{}
+	var order []string
+	for _, s := range list {
+		if byDevice[s.Device.UDID] == nil {
+			order = append(order, s.Device.UDID)
+		}
+		byDevice[s.Device.UDID] = append(byDevice[s.Device.UDID], s)
+	}
+	var going []*Snapshot
+	for _, udid := range order {
+		var judged []keep.Snapshot
+		for _, s := range byDevice[udid] {
+			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Pinned: s.Pin != nil})
+		}
+		for i, v := range policy.Apply(judged, now, time.UTC) {
+			if !v.Keep {
+				going = append(going, byDevice[udid][i])
+			}
+		}
+	}
+	return going
+}
+
+func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	opts := everything
+	if m.chance(30) {
+		opts = PruneOptions{MaxRepack: -1}
+	}
+	if m.chance(10) {
+		opts.MaxRepack = int64(m.rng.IntN(60 << 10))
+	}
+	r, err := m.open(ctx, s, p, p.name)
+	if err != nil {
+		return err
+	}
+	l, err := r.Lock(ctx, LockPrune, p.name)
+	if err != nil {
+		return err
+	}
+	rep, err := r.Prune(ctx, opts)
+	if rep != nil {
+		m.count["packs removed"] += rep.RemovedPacks
+		m.count["blocks flattened"] += rep.Flattened
+		m.count["prunes that wait"] += min(1, len(rep.Waiting))
+	}
+	return errors.Join(err, l.Release())
+}
+
+// modelCheck wants a check to find nothing, whatever happens beside it.
+func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	opts := CheckOptions{ReadData: float64(m.rng.IntN(3)) / 2, Seed: m.rng.Uint64()}
+	return m.locked(ctx, s, p, LockRead, func(r *Repo, _ []*Snapshot) error {
+		report, err := r.Check(ctx, opts)
+		if err == nil && !report.Clean() && !p.slept() {
+			err = fmt.Errorf("check finds %+v", report)
+		}
+		return err
+	})
+}
+
+// modelRead wants a snapshot to be read to its end, whatever happens beside it.
+func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	n := m.rng.Uint32()
+	return m.locked(ctx, s, p, LockRead, func(r *Repo, list []*Snapshot) error {
+		if len(list) == 0 {
+			return nil
+		}
+		o := some(list, n)
+		w := s.want[o.Time.UnixNano()]
+		if w == nil {
+			return fmt.Errorf("a snapshot of %v that nobody stored", o.Time)
+		}
+		got, err := restore(ctx, r, o)
+		if err == nil {
+			err = sameFiles(got, w.files)
+		}
+		return err
+	})
+}
+
+func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	n, note := m.rng.Uint32(), p.name
+	return m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+		if len(list) == 0 {
+			return nil
+		}
+		o := some(list, n)
+		w := s.want[o.Time.UnixNano()]
+		before := maps.Clone(w.notes)
+		w.notes[note] = true
+		_, err := r.ChangeSnapshot(ctx, o, Labels{Note: note})
+		switch {
+		case err == nil && p.alone():
+			w.notes = map[string]bool{note: true}
+		case errors.Is(err, ErrChanged) && p.alone():
+			w.notes = before
+		}
+		return err
+	})
+}
+
+func modelKey(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	r, err := m.open(ctx, s, p, p.name)
+	if err != nil {
+		return err
+	}
+	secret := []byte("secret of " + p.name)
+	s.secrets = append(s.secrets, secret)
+	if p.n%2 == 0 {
+		_, err = r.ChangePassword(ctx, secret, crypto.PasswordSlot)
+		return err
+	}
+	_, err = r.AddKey(ctx, secret, testInfo)
+	return err
+}
+
+// modelBreakOff stores what a device has sent before it was unplugged, or goes
+// on with that and stores a snapshot.
+func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	if s != m.stores[0] {
+		return nil
+	}
+	goOn := m.chance(40)
+	d := m.devices[m.rng.IntN(len(m.devices))]
+	d.next(m.started)
+	f := d.files()
+	return m.locked(ctx, s, p, LockWrite, func(r *Repo, _ []*Snapshot) error {
+		runs, _, err := r.Unfinished(ctx)
+		if err != nil {
+			return err
+		}
+		if len(runs) > 0 && goOn {
+			return r.RemoveUnfinished(ctx, runs[0])
+		}
+		u, err := r.NewUnfinished(UnfinishedBackup, "00008110-0000000000000000")
+		if err != nil {
+			return err
+		}
+		for range 2 {
+			w := r.NewWriter(ctx)
+			rec := &Snapshot{}
+			err = storeTree(ctx, r, w, f, rec, nil)
+			if err == nil {
+				err = w.Finish(ctx)
+			}
+			if err = errors.Join(err, w.Close()); err != nil {
+				return err
+			}
+			u.Parts = append(u.Parts, rec.Root)
+			if err := r.SaveUnfinished(ctx, u); err != nil {
+				return err
+			}
+			f = files{"later": []byte(p.name)}
+		}
+		return nil
+	})
+}
+
+// modelCopy copies from the first store to the second one.
+func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) error {
+	from, to := m.stores[0], m.stores[1]
+	if m.copying {
+		return nil // two copies of one snapshot at a time make it twice
+	}
+	m.copying = true
+	defer func() { m.copying = false }()
+	n := m.rng.Uint32()
+	source := m.process("copy from", from, true)
+	p.others++
+	return m.locked(ctx, from, source, LockRead, func(r *Repo, list []*Snapshot) error {
+		if len(list) == 0 {
+			return nil
+		}
+		at := int(n) % len(list)
+		list = list[at:min(len(list), at+2)]
+		for _, o := range list {
+			key := o.Time.UnixNano()
+			if to.want[key] == nil || to.want[key].state == gone {
+				to.want[key] = &wanted{files: from.want[key].files, state: perhaps, notes: map[string]bool{}}
+			}
+			to.want[key].notes[o.Note] = true
+		}
+		return m.locked(ctx, to, p, LockWrite, func(t *Repo, _ []*Snapshot) error {
+			rep, err := r.CopyTo(ctx, t, list, CopyOptions{})
+			for _, line := range rep.Snapshots {
+				w := to.want[line.Time.UnixNano()]
+				if line.Outcome == CopyDone && w.touched == 0 {
+					w.state = must
+				}
+			}
+			return err
+		})
+	})
+}
