@@ -47,19 +47,26 @@ func (m *mirroring) guard(ctx context.Context, src, dst *listing, mem memory) er
 	if err := guardSnapshots(snaps, under(dst[records], snapshots), mem); err != nil {
 		return err
 	}
-	lostPacks, lostIndexes := mem.news(without(dst[packs], src[packs])), mem.news(without(dst[indexes], src[indexes]))
+	lostPacks, lostIndexes := without(dst[packs], src[packs]), without(dst[indexes], src[indexes])
+	if m.opts.Whole != nil {
+		// The key knows better than what the target has noted.
+		if len(lostPacks)+len(lostIndexes) == 0 {
+			return nil
+		}
+		if err := m.opts.Whole(ctx); err != nil {
+			return fmt.Errorf("%w: %w", &RefusedError{fmt.Sprintf("%d packs and %d index files of the target are gone from the source, and its snapshots are not whole", len(lostPacks), len(lostIndexes)), hintLost}, err)
+		}
+		return nil
+	}
+	lostPacks, lostIndexes = mem.news(lostPacks), mem.news(lostIndexes)
 	if len(lostPacks)+len(lostIndexes) == 0 {
 		return nil
 	}
-	if have, had := sum(src[packs]), sum(dst[packs]); have*2 < had && m.opts.Whole == nil {
+	if have, had := sum(src[packs]), sum(dst[packs]); have*2 < had {
 		return &RefusedError{fmt.Sprintf("the source has packs of %d bytes, the target of %d: more than half is gone", have, had),
 			hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
 	}
 	switch {
-	case m.opts.Whole != nil:
-		if err := m.opts.Whole(ctx); err != nil {
-			return fmt.Errorf("%w: %w", &RefusedError{fmt.Sprintf("%d packs and %d index files of the target are gone from the source, and its snapshots are not whole", len(lostPacks), len(lostIndexes)), hintLost}, err)
-		}
 	case len(lostPacks) > 0 && len(lostIndexes) == 0 && len(dst[indexes]) > 0:
 		// A prune replaces the index files that list a pack before it removes
 		// the pack. Only what a killed run left goes without.

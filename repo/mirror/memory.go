@@ -35,6 +35,7 @@ type memory struct {
 	came  map[id]bool // snapshots
 	loose map[id]bool // files that may go without further evidence
 	files []string    // that hold it
+	marks []string    // those of files that hold loose
 	keep  string      // the one that stays
 }
 
@@ -68,6 +69,7 @@ func readMemory(ctx context.Context, target backend.Backend) (memory, error) {
 				mem.came[id] = true
 			}
 		case looseMagic:
+			mem.marks = append(mem.marks, f.Name)
 			for _, id := range ids {
 				mem.loose[id] = true
 			}
@@ -163,6 +165,37 @@ func (m *mirroring) loosen(ctx context.Context, names iter.Seq[string]) error {
 	}
 	_, err := putMemory(ctx, m.target, looseMagic, loose)
 	return err
+}
+
+// claim ends that packs and index files of the source may go from the target
+// without further evidence: the records that are about to come may need them.
+// What the source does not have stays as it is noted, for removeAll.
+func (m *mirroring) claim(ctx context.Context, src *listing) error {
+	now, err := readMemory(ctx, m.target)
+	if err != nil || len(now.marks) == 0 {
+		return err
+	}
+	for _, c := range []class{packs, indexes} {
+		for name := range src[c] {
+			hash, _ := hashOf(name)
+			delete(now.loose, hash)
+		}
+	}
+	rest := ""
+	if len(now.loose) > 0 {
+		if rest, err = putMemory(ctx, m.target, looseMagic, now.loose); err != nil {
+			return err
+		}
+	}
+	for _, name := range now.marks {
+		if name == rest {
+			continue
+		}
+		if err := m.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // forget removes what the target need not remember any more.

@@ -53,7 +53,7 @@ type Options struct {
 	DryRun bool
 	// Whole, if not nil, returns an error if a snapshot of the source needs
 	// something that is not there. It needs the key, so it is the caller's. It
-	// is asked before packs or index files are removed from the target.
+	// is asked before any pack or index file is removed from the target.
 	Whole func(context.Context) error
 	// Heal lets Check replace damaged files of the target by those of the source,
 	// where these are sound.
@@ -176,8 +176,10 @@ func (m *mirroring) round(ctx context.Context, last bool) (settled bool, err err
 	if err := m.checkRoom(ctx, need); err != nil {
 		return false, err
 	}
-	// Until this run has come to its end the source may prune them again.
-	if err := m.loosen(ctx, slices.Values(slices.Concat(todo[packs], todo[indexes]))); err != nil {
+	// Until records come that need them the source may prune them again. Those
+	// that the target has, torn, may be needed by records that it has.
+	fresh := slices.DeleteFunc(slices.Concat(todo[packs], todo[indexes]), dst.has)
+	if err := m.loosen(ctx, slices.Values(fresh)); err != nil {
 		return false, fmt.Errorf("target: %w", err)
 	}
 	for c := keys; c < records; c++ {
@@ -210,10 +212,16 @@ func (m *mirroring) round(ctx context.Context, last bool) (settled bool, err err
 	if mem, err = m.remember(ctx, &src, &dst, mem); err != nil {
 		return false, fmt.Errorf("target: %w", err)
 	}
+	if err := m.claim(ctx, &src); err != nil {
+		return false, fmt.Errorf("target: %w", err)
+	}
 	if err := m.copyAll(ctx, todo[records], src[records], dst[records], false); err != nil {
 		return m.again(err)
 	}
 	if len(m.report.Damaged) > 0 {
+		if err := m.forget(ctx, mem); err != nil {
+			return false, err
+		}
 		return false, fmt.Errorf("%w in the source: %s; everything else was copied, and nothing was removed", ErrDamaged, damageText(m.report.Damaged))
 	}
 	now, err := listClass(ctx, m.source, records)
