@@ -12,6 +12,7 @@
 package mend
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -24,6 +25,9 @@ import (
 
 // Dir is the folder of files on their way.
 const Dir = "healing/"
+
+// config is the one file whose name says nothing of its bytes.
+const config = "config"
 
 // maxFile bounds a file of a repository, in bytes.
 const maxFile = 512 << 20
@@ -77,7 +81,7 @@ func Finish(ctx context.Context, be backend.Backend) error {
 			}
 			continue
 		}
-		if there, err := backend.ReadAll(ctx, be, name, maxFile); err == nil && fits(name, there) {
+		if there, err := backend.ReadAll(ctx, be, name, maxFile); err == nil && isGood(name, there, data) {
 			if err := remove(ctx, be, Dir+name); err != nil {
 				return err
 			}
@@ -90,8 +94,18 @@ func Finish(ctx context.Context, be backend.Backend) error {
 	return nil
 }
 
+// isGood reports whether a file in its place needs no replacing by one on its
+// way. The bytes of config tell nothing: what is on its way was found good, and
+// what is in its place was found damaged or is torn, unless they are the same.
+func isGood(name string, there, onItsWay []byte) bool {
+	if name == config {
+		return bytes.Equal(there, onItsWay)
+	}
+	return fits(name, there)
+}
+
 // fits reports whether data are the bytes that a name stands for.
 func fits(name string, data []byte) bool {
 	id := blake3.Sum256(data)
-	return name == "config" || name[strings.LastIndexByte(name, '/')+1:] == hex.EncodeToString(id[:])
+	return name == config || name[strings.LastIndexByte(name, '/')+1:] == hex.EncodeToString(id[:])
 }

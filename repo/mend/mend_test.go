@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"testing"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -16,10 +17,15 @@ import (
 // Wherever it is cut off, the damaged file or the good one is there, and the
 // good one after Finish.
 func TestPutSurvivesEveryCrash(t *testing.T) {
+	id := blake3.Sum256([]byte("good"))
+	for _, name := range []string{"packs/xx/" + hex.EncodeToString(id[:]), "config"} {
+		t.Run(name[:5], func(t *testing.T) { putSurvivesEveryCrash(t, name) })
+	}
+}
+
+func putSurvivesEveryCrash(t *testing.T, name string) {
 	ctx := context.Background()
 	good := []byte("good")
-	id := blake3.Sum256(good)
-	name := "packs/xx/" + hex.EncodeToString(id[:])
 	base := memory.New()
 	if err := base.Put(ctx, name, []byte("damaged")); err != nil {
 		t.Fatal(err)
@@ -69,6 +75,22 @@ func TestFinishLooksAtBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b, err := backend.ReadAll(ctx, be, name, 100); err != nil || string(b) != "good" {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// Any bytes could be a config: the one on its way was found good, the one in its
+// place was not.
+func TestFinishPrefersConfigOnItsWay(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	if err := errors.Join(be.Put(ctx, "config", []byte("damaged")), be.Put(ctx, mend.Dir+"config", []byte("good"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := mend.Finish(ctx, be); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || string(b) != "good" {
 		t.Fatalf("%q, %v", b, err)
 	}
 }
