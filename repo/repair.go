@@ -59,7 +59,8 @@ func (x *IndexRepair) Changed() bool {
 // every pack and, where the index files say something else, or are damaged or
 // gone, writes new ones and then removes the old. Of a pack whose header is
 // damaged the index is believed. Packs that a prune has announced and no index
-// lists stay out.
+// lists stay out, unless index files are damaged or missing: then they may have
+// been listed, and a snapshot may need them. The prune decides that anew.
 //
 // The caller holds a lock of kind LockExclusive, but for a dry run. The index
 // is loaded anew.
@@ -112,6 +113,17 @@ func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepai
 		sealed, file = append(sealed, b), &index.File{}
 		return err
 	}
+	// What is announced comes last: whether it is taken in depends on the others.
+	isAnnounced := func(f backend.Info) bool { fid, _ := fileID(f.Name); return announced[fid] }
+	slices.SortStableFunc(files, func(a, b backend.Info) int {
+		switch x, y := isAnnounced(a), isAnnounced(b); {
+		case x == y:
+			return 0
+		case y:
+			return -1
+		}
+		return 1
+	})
 	for i, f := range files {
 		opts.tell("reading pack headers", int64(i), int64(len(files)))
 		fid, _ := fileID(f.Name)
@@ -127,8 +139,8 @@ func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepai
 		case err != nil:
 			rep.Unreadable = append(rep.Unreadable, fid)
 			continue
-		case !listed && announced[fid]:
-			continue
+		case !listed && announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
+			continue // a prune was cut off before it removed it
 		case !listed:
 			rep.Added = append(rep.Added, fid)
 		case !sameHeader(old, p, h) || p.Size != f.Size:

@@ -1,0 +1,91 @@
+package repo
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// announcedRepo is a store of three days in which a prune has announced packs
+// that a backup, which began before, has taken for day 2 after all.
+func announcedRepo(t *testing.T) *memory.Backend {
+	t.Helper()
+	ctx := context.Background()
+	be := chainRepo(t, 1, 2, 3)
+	now := time.Now()
+	a := lockRepo(t, be, 41, &now)
+	l, err := a.Lock(ctx, LockWrite, "backup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.LoadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := pruneTiny(ctx, be, everything, 2)
+	if err != nil || rep.PendingPacks == 0 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if _, err := storeWithParent(ctx, a, tinyFiles(2), 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	return be
+}
+
+// Announced packs that a snapshot needs come back into an index that was damaged
+// or is gone, and the prune that follows keeps them.
+func TestRepairIndexKeepsAnnounced(t *testing.T) {
+	ctx := context.Background()
+	base := announcedRepo(t)
+	for _, gone := range []bool{false, true} {
+		be := base.Clone()
+		for name, b := range content(t, be) {
+			if !strings.HasPrefix(name, indexDir) {
+				continue
+			}
+			if err := be.Delete(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+			if gone {
+				continue
+			}
+			b = slices.Clone(b)
+			b[len(b)/2] ^= 1
+			if err := be.Put(ctx, name, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := Open(ctx, be, testSecret, tinyOptions(60))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := r.Lock(ctx, LockExclusive, "repair")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.RepairIndex(ctx, RepairOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+			t.Errorf("gone %v, repaired: %v", gone, err)
+		}
+		if _, err := pruneTiny(ctx, be, everything); err != nil {
+			t.Errorf("gone %v, prune: %v", gone, err)
+		}
+		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+			t.Errorf("gone %v, pruned: %v", gone, err)
+		}
+	}
+}
