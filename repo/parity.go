@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/snap-backup/snap/pack"
@@ -51,13 +52,16 @@ func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.
 }
 
 // guard makes parity without packs that are about to be removed. A full disk is
-// no reason to keep them.
+// no reason to keep them. A damaged file is: what is going may be what heals it.
 func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
 	without := map[string]bool{}
 	for id := range going {
 		without[packName(id)] = true
 	}
-	_, err := parity.Refresh(ctx, p.r.be, parity.RefreshOptions{Without: func(name string) bool { return without[name] }})
+	rep, err := parity.Refresh(ctx, p.r.be, parity.RefreshOptions{Without: func(name string) bool { return without[name] }})
+	if rep != nil && len(rep.Damaged) > 0 {
+		return &DamageError{rep.Damaged[0], errors.New("no pack was removed, since parity may need it to heal this file; heal first with `snap repair`, then prune again")}
+	}
 	if backend.IsNoSpace(err) {
 		return nil
 	}

@@ -49,7 +49,8 @@ type RefreshReport struct {
 // Refresh makes parity for files that have none, and anew for groups that are
 // not whole any more. Without parity in the repository it does nothing, unless a
 // percentage is given. What it replaces is removed when everything new is
-// durable. It may run beside writers.
+// durable. It may run beside writers. If storing fails, the report is given with
+// the error, as far as it goes.
 func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*RefreshReport, error) {
 	s, err := Load(ctx, be)
 	if err != nil {
@@ -93,7 +94,7 @@ func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*Ref
 			continue
 		}
 		if err := s.put(ctx, b); err != nil {
-			return nil, err
+			return rep, err // with what was found damaged
 		}
 		rep.Made++
 		rep.Written += int64(len(b))

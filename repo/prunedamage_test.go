@@ -1,0 +1,75 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// A prune removes nothing while parity could heal a damaged pack with it.
+func TestPruneKeepsWhatParityHeals(t *testing.T) {
+	ctx := context.Background()
+	be := chainRepo(t, 1, 2, 3)
+	r, err := openWith(ctx, be, testSecret, tinyOptions(60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.RefreshParity(ctx, 500, nil); err != nil {
+		t.Fatal(err)
+	}
+	opts := PruneOptions{MaxUnused: func(int64) int64 { return 1 << 40 }}
+	pruned := be.Clone()
+	if _, err := pruneTiny(ctx, pruned, opts, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	left := content(t, pruned)
+	victim := ""
+	for name, b := range content(t, be) {
+		if left[name] != nil && strings.HasPrefix(name, packsDir) && (victim == "" || len(b) > len(left[victim])) {
+			victim = name
+		}
+	}
+	b := slices.Clone(left[victim])
+	b[len(b)/2] ^= 1
+	if err := be.Set(victim, b); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := pruneTiny(ctx, be, opts, 1, 2)
+	var d *DamageError
+	if !errors.Is(err, ErrDamaged) || !errors.As(err, &d) || d.File != victim || !strings.Contains(err.Error(), "snap repair") || rep.RemovedPacks > 0 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	healParityTiny(t, be)
+	if err := judgeClean(be, testSecret, 3); err != nil {
+		t.Error("healed:", err)
+	}
+	if rep, err := pruneTiny(ctx, be, opts); err != nil || rep.RemovedPacks == 0 {
+		t.Errorf("after healing: %+v, %v", rep, err)
+	}
+	if err := judgeClean(be, testSecret, 3); err != nil {
+		t.Error("pruned:", err)
+	}
+}
+
+func healParityTiny(t *testing.T, be *memory.Backend) {
+	t.Helper()
+	ctx := context.Background()
+	r, err := openWith(ctx, be, testSecret, tinyOptions(61))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Lock(ctx, LockExclusive, "repair")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := r.HealFromParity(ctx, RepairOptions{}); err != nil || len(rep.Healed) != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
