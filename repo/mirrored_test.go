@@ -28,12 +28,12 @@ func sameRepository(t testing.TB, source, target backend.Backend) error {
 	t.Helper()
 	a, b := content(t, source), content(t, target)
 	for name := range a {
-		if strings.HasPrefix(name, locksDir) || strings.HasPrefix(name, prunesDir) {
+		if strings.HasPrefix(name, locksDir) || strings.HasPrefix(name, prunesDir) || strings.HasPrefix(name, checksDir) {
 			delete(a, name)
 		}
 	}
 	for name := range b {
-		if strings.HasPrefix(name, "mirrored/") {
+		if strings.HasPrefix(name, "mirrored/") || strings.HasPrefix(name, checksDir) { // each remembers its own checks
 			delete(b, name)
 		}
 	}

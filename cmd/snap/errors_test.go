@@ -60,7 +60,7 @@ func TestExitCodes(t *testing.T) {
 		{device.ErrDenied, 23, "tap Trust"},
 		{device.ErrManaged, 23, "manages"},
 		{device.ErrNeedsCable, 23, "by cable"},
-		{device.ErrSyncBusy, 1, "Finder"},
+		{device.ErrSyncBusy, 25, "Finder"},
 		{device.ErrBusy, 1, "other programs"},
 		{link.ErrTimeout, 1, "connect it anew"},
 		{context.Canceled, 130, "to go on"},
