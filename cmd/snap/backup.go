@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -81,7 +80,9 @@ the password the backup is stored locked.`,
 				return err
 			}
 			if opt.SpoolDir == "" {
-				opt.SpoolDir = cacheDir("spool")
+				if opt.SpoolDir, err = cacheDir("spool"); err != nil {
+					return err
+				}
 			}
 			if err := os.MkdirAll(opt.SpoolDir, 0o700); err != nil {
 				return err
@@ -102,7 +103,11 @@ the password the backup is stored locked.`,
 				opt.Passwords = [][]byte{given}
 			}
 			opt.Workers = max(1, runtime.GOMAXPROCS(0)/len(entries))
-			return a.backupAll(ctx, a.flowHost(m, r, host), entries, opt)
+			h, err := a.flowHost(m, r, host)
+			if err != nil {
+				return err
+			}
+			return a.backupAll(ctx, h, entries, opt)
 		},
 	}
 	source.register(cmd)
@@ -147,20 +152,15 @@ func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, [
 	return m, list, nil
 }
 
-// cacheDir is a folder of the user for what may be lost.
-func cacheDir(name string) string {
-	base, err := os.UserCacheDir()
+func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (flow.Host, error) {
+	locks, err := cacheDir("devices")
 	if err != nil {
-		base = filepath.Join(os.TempDir(), fmt.Sprintf("snap-%d", os.Getuid()))
+		return flow.Host{}, err
 	}
-	return filepath.Join(base, "snap", name)
-}
-
-func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) flow.Host {
 	if name == "" {
 		name, _ = os.Hostname()
 	}
-	return flow.Host{Mux: m, Repo: r, LockDir: cacheDir("devices"), Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader}
+	return flow.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader}, nil
 }
 
 // openToWrite opens the repository, locked for a writer, with its index.

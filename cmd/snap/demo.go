@@ -168,7 +168,10 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 		end()
 		return nil, err
 	}
-	d.host = d.a.flowHost(m, d.repo, "demo")
+	if d.host, err = d.a.flowHost(m, d.repo, "demo"); err != nil {
+		end()
+		return nil, err
+	}
 	d.host.LockDir = d.dir
 	return end, nil
 }

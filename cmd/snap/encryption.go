@@ -96,7 +96,10 @@ func (c *passwordChange) run(ctx context.Context, argv []string) error {
 		return err
 	}
 	defer release()
-	c.repo, c.host, c.entry = r, c.a.flowHost(m, r, ""), e
+	c.repo, c.entry = r, e
+	if c.host, err = c.a.flowHost(m, r, ""); err != nil {
+		return err
+	}
 	// Before anybody types a password for nothing.
 	if c.info, err = c.host.Encryption(ctx, e, c.hasOld, c.hasNew); err != nil {
 		return err

@@ -158,6 +158,10 @@ func classify(err error) (code int, hint string) {
 		}
 		return k.code, k.hint
 	}
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return exitError, h.Hint()
+	}
 	return exitError, ""
 }
 

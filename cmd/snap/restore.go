@@ -64,7 +64,10 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 			if err != nil {
 				return err
 			}
-			h := a.flowHost(m, r, "")
+			h, err := a.flowHost(m, r, "")
+			if err != nil {
+				return err
+			}
 			p, err := h.PlanRestore(ctx, e, s)
 			if err != nil {
 				return err

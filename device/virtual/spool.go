@@ -61,21 +61,42 @@ var errSpoolFull = errors.New("the spool is full")
 
 func spoolName(repo, run string) string { return "snap-" + repo + "-" + run }
 
-// openSpool opens the spool of a run, or makes it.
+// openSpool opens the spool of a run, or makes it. Links that lead out of it are
+// not followed: what they lead to would be cut short and written over.
 func openSpool(dir, name string, limit int64) (*spool, error) {
-	dir = filepath.Join(dir, name)
+	s, err := openSpoolIn(dir, name)
+	if err != nil {
+		return nil, fmt.Errorf("open the spool %s: %w", filepath.Join(dir, name), err)
+	}
+	s.limit = limit
+	return s, nil
+}
+
+func openSpoolIn(dir, name string) (*spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the spool: %w", err)
+		return nil, err
 	}
-	s := &spool{dir: dir, limit: limit}
+	spools, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer spools.Close()
+	if err := spools.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	own, err := spools.OpenRoot(name)
+	if err != nil {
+		return nil, err
+	}
+	defer own.Close()
+	s := &spool{dir: filepath.Join(dir, name)}
 	const flags = os.O_RDWR | os.O_CREATE
-	var err error
-	if s.data, err = os.OpenFile(filepath.Join(dir, spoolData), flags, 0o600); err != nil {
-		return nil, fmt.Errorf("open the spool: %w", err)
+	if s.data, err = own.OpenFile(spoolData, flags, 0o600); err != nil {
+		return nil, err
 	}
-	if s.index, err = os.OpenFile(filepath.Join(dir, spoolIndex), flags, 0o600); err != nil {
+	if s.index, err = own.OpenFile(spoolIndex, flags, 0o600); err != nil {
 		s.data.Close()
-		return nil, fmt.Errorf("open the spool: %w", err)
+		return nil, err
 	}
 	return s, nil
 }

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// cacheDir is a folder of the user for what may be lost.
+func cacheDir(name string) (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		// Where all users make folders, another one can have made this first.
+		base = filepath.Join(os.TempDir(), fmt.Sprintf("snap-%d", os.Getuid()))
+		if err := ownFolder(base); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(base, "snap", name), nil
+}
+
+// ownFolder makes a folder that nobody else can look into, or makes sure that
+// the one that is there is so.
+func ownFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make a cache folder: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at the cache folder: %w", err)
+	}
+	if why := notPrivate(info); why != "" {
+		return &foreignCacheError{dir, why}
+	}
+	return nil
+}
+
+// foreignCacheError says why a cache folder cannot be trusted.
+type foreignCacheError struct{ dir, why string }
+
+func (e *foreignCacheError) Error() string {
+	return fmt.Sprintf("the cache folder %s %s; nothing was written to it", e.dir, e.why)
+}
+
+// Hint says what to do.
+func (e *foreignCacheError) Hint() string {
+	return "set HOME, or XDG_CACHE_HOME, to a folder of your own"
+}

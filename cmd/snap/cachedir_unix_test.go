@@ -1,0 +1,59 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Without a home the cache is where every user can make folders.
+func TestCacheDirWithoutHome(t *testing.T) {
+	tests := []struct {
+		what  string
+		plant func(dir string) error
+		want  string // in the error, "" if there is none
+	}{
+		{"not there", func(string) error { return nil }, ""},
+		{"one's own", func(dir string) error { return os.Mkdir(dir, 0o700) }, ""},
+		{"open to all", func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)) }, "mode 0777"},
+		{"readable by all", func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o755)) }, "mode 0755"},
+		{"a link", func(dir string) error { return os.Symlink(filepath.Dir(dir), dir) }, "is no folder"},
+		{"a file", func(dir string) error { return os.WriteFile(dir, nil, 0o600) }, "is no folder"},
+	}
+	if os.Geteuid() == 0 {
+		tests = append(tests, tests[0])
+		last := &tests[len(tests)-1]
+		last.what, last.want = "another user's", "belongs to another user"
+		last.plant = func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, 12345, 12345)) }
+	}
+	for _, tt := range tests {
+		t.Run(tt.what, func(t *testing.T) {
+			temp := t.TempDir()
+			t.Setenv("HOME", "")
+			t.Setenv("XDG_CACHE_HOME", "")
+			t.Setenv("TMPDIR", temp)
+			base := filepath.Join(temp, fmt.Sprintf("snap-%d", os.Getuid()))
+			if err := tt.plant(base); err != nil {
+				t.Fatal(err)
+			}
+			dir, err := cacheDir("spool")
+			if tt.want == "" {
+				if err != nil || dir != filepath.Join(base, "snap", "spool") {
+					t.Fatalf("%q, %v", dir, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("%q, %v, want %q", dir, err, tt.want)
+			}
+			if _, hint := classify(err); !strings.Contains(hint, "XDG_CACHE_HOME") {
+				t.Errorf("hint %q", hint)
+			}
+		})
+	}
+}
