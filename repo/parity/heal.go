@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/reedsolomon"
@@ -93,6 +94,7 @@ func (s *Set) heal(ctx context.Context, g *group, opts HealOptions, rep *HealRep
 		return nil
 	}
 	h := *g.Header
+	h.members = slices.Clone(h.members)
 	data, bad, err := s.compute(ctx, &h)
 	if err != nil || len(bad) > 0 {
 		return err

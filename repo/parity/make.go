@@ -269,6 +269,10 @@ func (s *Set) build(ctx context.Context, percent int, members []member) (file []
 // compute reads the members and fills in all hashes. It returns the parity, and
 // which members are not what their names say.
 func (s *Set) compute(ctx context.Context, h *Header) (data []byte, bad []string, err error) {
+	if len(h.members) == 0 {
+		h.sums = nil
+		return nil, nil, nil // it only remembers that there is to be parity
+	}
 	code, err := reedsolomon.New(len(h.members), h.parity, reedsolomon.WithCauchyMatrix())
 	if err != nil {
 		return nil, nil, err
