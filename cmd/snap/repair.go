@@ -333,6 +333,9 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 		for _, f := range p.Unhealed {
 			fmt.Fprintf(w, "UNHEALED %s: too much of its group is damaged\n", f)
 		}
+		for _, f := range p.Skipped {
+			fmt.Fprintf(w, "SKIPPED  %s: its header cannot be true; remove it, and `snap parity` makes new parity\n", f)
+		}
 		fmt.Fprintf(w, "parity: %s read; %shealed: %d, remade: %d, beyond it: %d\n", plural(p.Files, "file"), would(dryRun), len(p.Healed), p.Remade, len(p.Unhealed))
 	}
 	if m := h.Mirror; m != nil {

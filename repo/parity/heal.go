@@ -14,6 +14,10 @@ import (
 	"lukechampine.com/blake3"
 )
 
+// maxRemade bounds the parity that is made anew for one file, in bytes; two
+// segments for each row of the longest pack are a quarter of it.
+const maxRemade = 1 << 30
+
 // HealOptions say how to heal.
 type HealOptions struct {
 	DryRun   bool
@@ -26,13 +30,17 @@ type HealReport struct {
 	Healed   []string `json:"healed"`   // damaged or missing, and whole again
 	Unhealed []string `json:"unhealed"` // too much of their groups is bad
 	Remade   int      `json:"remade"`   // parity files that were damaged themselves
+	// Skipped are parity files whose headers contradict sound files, or that are
+	// damaged and ask for more memory than a group of this program: nothing is
+	// made from these.
+	Skipped []string `json:"skipped"`
 }
 
 // Heal reads everything that is guarded and brings back what is damaged, and
 // packs that are missing. A snapshot record that is missing may have been
 // forgotten, and stays so. Nobody else may use the repository meanwhile.
 func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealReport, error) {
-	rep := &HealReport{Healed: []string{}, Unhealed: []string{}}
+	rep := &HealReport{Healed: []string{}, Unhealed: []string{}, Skipped: []string{}}
 	if !opts.DryRun {
 		if err := mend.Finish(ctx, be); err != nil {
 			return nil, err
@@ -58,13 +66,19 @@ func (s *Set) heal(ctx context.Context, g *group, opts HealOptions, rep *HealRep
 	for i := range g.members {
 		m := &g.members[i]
 		rep.Files++
-		there, sound, err := s.sound(ctx, m.name(), m.id)
+		size, sound, err := s.sound(ctx, m.name(), m.id)
 		if err != nil {
 			return err
 		}
-		if sound {
+		if sound && size == m.size {
 			continue
 		}
+		if sound {
+			// The file is what its name says, so the header lies.
+			rep.Skipped = append(rep.Skipped, g.name)
+			return nil
+		}
+		there := size >= 0
 		if !there && m.kind != 0 {
 			whole = false
 			continue // forgotten
@@ -89,6 +103,10 @@ func (s *Set) heal(ctx context.Context, g *group, opts HealOptions, rep *HealRep
 	if err != nil || sound || !whole {
 		return err
 	}
+	if int64(g.parity)*g.length() > maxRemade {
+		rep.Skipped = append(rep.Skipped, g.name)
+		return nil
+	}
 	rep.Remade++
 	if opts.DryRun {
 		return nil
@@ -111,7 +129,8 @@ func (s *Set) soundName(ctx context.Context, name string) (there, sound bool, er
 	if err != nil || len(id) != 32 {
 		return true, false, nil
 	}
-	return s.sound(ctx, name, [32]byte(id))
+	size, sound, err := s.sound(ctx, name, [32]byte(id))
+	return size >= 0, sound, err
 }
 
 // Verify reads all parity files and returns the damaged ones.
@@ -129,14 +148,15 @@ func (s *Set) Verify(ctx context.Context) ([]string, error) {
 	return bad, nil
 }
 
-// sound reports whether a file is there, and is what its name says.
-func (s *Set) sound(ctx context.Context, name string, id [32]byte) (there, sound bool, err error) {
+// sound returns the length of a file, -1 if it is not there, and whether it is
+// what its name says.
+func (s *Set) sound(ctx context.Context, name string, id [32]byte) (size int64, sound bool, err error) {
 	info, err := s.be.Stat(ctx, name)
 	if errors.Is(err, backend.ErrNotExist) {
-		return false, false, nil
+		return -1, false, nil
 	}
 	if err != nil {
-		return false, false, err
+		return -1, false, err
 	}
 	h := blake3.New(32, nil)
 	buf := make([]byte, min(1<<20, max(info.Size, 1)))
@@ -144,14 +164,14 @@ func (s *Set) sound(ctx context.Context, name string, id [32]byte) (there, sound
 		p := buf[:min(int64(len(buf)), info.Size-off)]
 		n, err := s.read(ctx, name, p, off)
 		if err != nil {
-			return true, false, err
+			return info.Size, false, err
 		}
 		if n < len(p) {
-			return true, false, nil
+			return info.Size, false, nil
 		}
 		_, _ = h.Write(p) // it never fails
 	}
-	return true, [32]byte(h.Sum(nil)) == id, nil
+	return info.Size, [32]byte(h.Sum(nil)) == id, nil
 }
 
 // rebuild puts a member together from its own sound segments and, where these are

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -59,5 +61,54 @@ func TestHealWithDamagedEmptyGroup(t *testing.T) {
 	}
 	if got := content(t, be, Dir)[name]; !bytes.Equal(got, b) {
 		t.Error("the empty group is still damaged")
+	}
+}
+
+// A header that says something else of a sound file than is true makes nothing
+// and takes no memory.
+func TestHealSkipsLyingHeaders(t *testing.T) {
+	be := withConfig(t)
+	names := store(t, be, 0, 1, 1000)
+	id, err := hex.DecodeString(names[0][len(names[0])-64:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := forged(5_00, maxSegment, maxParity, member{id: [32]byte(id), size: 8 << 20})
+	name := plant(t, be, b)
+	rotten := bytes.Clone(b)
+	rotten[9] ^= 1
+	if err := be.Set(name, rotten); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	rep := heal(t, be)
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
+		t.Errorf("it took %d MiB", n>>20)
+	}
+	if !slices.Equal(rep.Skipped, []string{name}) || len(rep.Healed)+len(rep.Unhealed)+rep.Remade > 0 {
+		t.Errorf("%+v", rep)
+	}
+}
+
+// A damaged parity file that asks for more parity than any group needs is not
+// made anew.
+func TestHealBoundsRemade(t *testing.T) {
+	be := withConfig(t)
+	const size = maxRemade/maxParity + 1
+	names := store(t, be, 0, 1, size)
+	id, err := hex.DecodeString(names[0][len(names[0])-64:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := forged(5_00, maxSegment, maxParity, member{id: [32]byte(id), size: size})
+	name := plant(t, be, b)
+	b[9] ^= 1
+	if err := be.Set(name, b); err != nil {
+		t.Fatal(err)
+	}
+	if rep := heal(t, be); !slices.Equal(rep.Skipped, []string{name}) || rep.Remade > 0 {
+		t.Errorf("%+v", rep)
 	}
 }
