@@ -61,7 +61,15 @@ func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealRepor
 	return rep, nil
 }
 
-func (s *Set) heal(ctx context.Context, g *group, opts HealOptions, rep *HealReport) error {
+func (s *Set) heal(ctx context.Context, known *group, opts HealOptions, rep *HealReport) error {
+	g, err := s.reload(ctx, known)
+	if errors.Is(err, ErrDamaged) {
+		rep.Skipped = append(rep.Skipped, known.name) // it could be read before
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	whole := true
 	for i := range g.members {
 		m := &g.members[i]
@@ -122,6 +130,19 @@ func (s *Set) heal(ctx context.Context, g *group, opts HealOptions, rep *HealRep
 		return nil // made by another program; the next refresh replaces it
 	}
 	return mend.Put(ctx, s.be, g.name, b)
+}
+
+// reload reads the header of a group again, with all hashes.
+func (s *Set) reload(ctx context.Context, g *group) (*group, error) {
+	info, err := s.be.Stat(ctx, g.name)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", g.name, err)
+	}
+	full, err := s.load(ctx, info)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", g.name, err)
+	}
+	return full, nil
 }
 
 func (s *Set) soundName(ctx context.Context, name string) (there, sound bool, err error) {

@@ -112,3 +112,24 @@ func TestHealBoundsRemade(t *testing.T) {
 		t.Errorf("%+v", rep)
 	}
 }
+
+// What is kept of parity files does not grow with the hashes in their headers.
+func TestLoadKeepsNoSums(t *testing.T) {
+	be := withConfig(t)
+	for i := range 4 {
+		plant(t, be, forged(5_00, minSegment, 1, member{id: [32]byte{byte(i)}, size: 16 << 20}))
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	s, err := Load(context.Background(), be)
+	if err != nil || len(s.groups) != 4 {
+		t.Fatal(s, err)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > 1<<20 {
+		t.Errorf("it keeps %d KiB", n>>10)
+	}
+	runtime.KeepAlive(s)
+}

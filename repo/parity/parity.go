@@ -67,6 +67,15 @@ type group struct {
 	data int64 // where its parity begins
 }
 
+// forget drops the hashes of segments: those of all groups would take memory
+// without bound. Who heals reads the header again.
+func (g *group) forget() {
+	g.sums = nil
+	for i := range g.members {
+		g.members[i].sums = nil
+	}
+}
+
 // Set is what the parity files of a repository guard.
 type Set struct {
 	be      backend.Backend
@@ -91,6 +100,7 @@ func Load(ctx context.Context, be backend.Backend) (*Set, error) {
 		case err != nil:
 			return err
 		default:
+			g.forget()
 			s.groups = append(s.groups, g)
 			for i := range g.members {
 				s.guarded[g.members[i].name()] = g
