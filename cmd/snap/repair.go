@@ -294,7 +294,13 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) })
+	if err := a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) }); err != nil {
+		return err
+	}
+	if out.Parity != nil && len(out.Parity.Unhealed) > 0 || out.Mirror != nil && len(out.Mirror.Unhealed) > 0 {
+		return silentError{repo.ErrDamaged} // a script must not take that for healed
+	}
+	return nil
 }
 
 // openOther opens the repository to heal from.

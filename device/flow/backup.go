@@ -172,7 +172,7 @@ func (h Host) interrupted(ctx context.Context, run *virtual.Run, info *device.In
 	}
 	for _, u := range list {
 		if u.Kind == repo.UnfinishedBackup && repo.SameDevice(u.UDID, info.UDID) {
-			out.Kept = Kept{u.Files + u.Spooled, u.Bytes}
+			out.Kept = Kept{u.Files, u.Bytes}
 		}
 	}
 	return out
