@@ -133,3 +133,20 @@ func TestLoadKeepsNoSums(t *testing.T) {
 	}
 	runtime.KeepAlive(s)
 }
+
+// One parity file with a great percentage does not make all parity anew.
+func TestPercentIsOfMostBytes(t *testing.T) {
+	be := usual(t)
+	plant(t, be, forged(100_00, SegmentSize, 0))
+	plant(t, be, forged(100_00, SegmentSize, 1, member{id: [32]byte{1}, size: 1}))
+	s, err := Load(context.Background(), be)
+	if err != nil || s.Percent() != 50_00 {
+		t.Fatal(s.Percent(), err)
+	}
+	if rep := refresh(t, be, 0); rep.Made > 0 {
+		t.Errorf("%+v", rep)
+	}
+	if s, err = Load(context.Background(), be); err != nil || s.Percent() != 50_00 {
+		t.Error(s.Percent(), err)
+	}
+}

@@ -153,13 +153,30 @@ func (s *Set) header(ctx context.Context, f backend.Info, off int64, n uint32) (
 }
 
 // Percent is how much parity was asked for, in hundredths of a percent; 0 if the
-// repository has none.
+// repository has none. Where groups differ, that of the most guarded bytes counts:
+// one small file with a great number must not make everything anew. Groups
+// without files count only where there are no others.
 func (s *Set) Percent() int {
-	p := 0
+	bytes := map[int]int64{}
+	empty := 0
 	for _, g := range s.groups {
-		p = max(p, g.percent)
+		if len(g.members) == 0 {
+			empty = max(empty, g.percent)
+		}
+		for i := range g.members {
+			bytes[g.percent] += g.members[i].size
+		}
 	}
-	return p
+	best := 0
+	for p, n := range bytes {
+		if n > bytes[best] || n == bytes[best] && p > best {
+			best = p
+		}
+	}
+	if best == 0 {
+		return empty
+	}
+	return best
 }
 
 // Status says what is guarded.
