@@ -150,3 +150,42 @@ func TestPercentIsOfMostBytes(t *testing.T) {
 		t.Error(s.Percent(), err)
 	}
 }
+
+// A forged group of the same files does not take the place of sound ones: they
+// go only when new ones were made.
+func TestForgedGroupVoidsNothing(t *testing.T) {
+	ctx := context.Background()
+	be := withConfig(t)
+	var lengths []int
+	for i := range 40 {
+		lengths = append(lengths, 1000+i)
+	}
+	names := store(t, be, 0, 1, lengths...)
+	refresh(t, be, 5_00)
+	s, err := Load(ctx, be)
+	if err != nil || len(s.groups) != 1 {
+		t.Fatal(s, err)
+	}
+	all, err := s.list(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for segment := minSegment; ; segment++ {
+		b := forged(5_00, segment, 2, slices.Clone(all)...)
+		if hash := hashOf(b); Dir+hex.EncodeToString(hash[:]) < s.groups[0].name {
+			plant(t, be, b) // it is listed first
+			break
+		}
+	}
+	rep := refresh(t, be, 0)
+	want := content(t, be, "packs/")
+	if err := be.Delete(ctx, names[0]); err != nil {
+		t.Fatal(err)
+	}
+	if healed := heal(t, be); !bytes.Equal(content(t, be, "packs/")[names[0]], want[names[0]]) {
+		t.Errorf("%+v; %+v", rep, healed)
+	}
+	if again := refresh(t, be, 0); again.Made+again.Removed > 0 {
+		t.Errorf("again: %+v", again)
+	}
+}

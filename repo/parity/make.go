@@ -86,8 +86,10 @@ func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*Ref
 		}
 		for _, name := range bad {
 			rep.Damaged = append(rep.Damaged, name)
-			if g := s.guarded[name]; g != nil {
-				keep[g] = true
+			for _, g := range s.groups {
+				if slices.ContainsFunc(g.members, func(m member) bool { return m.name() == name }) {
+					keep[g] = true // any of them may be the one that heals it
+				}
 			}
 		}
 		if b == nil {
@@ -200,6 +202,17 @@ func (s *Set) plan(kind byte, percent int, all []member, lost func(string) bool,
 			delete(open, g.members[i].name())
 		}
 	}
+	// Two groups of the same file: one may be forged, or what a run that was cut
+	// off left. Nobody knows which, so neither is believed before a new one is made.
+	claims := map[string]int{}
+	for _, g := range s.groups {
+		for i := range g.members {
+			claims[g.members[i].name()]++
+		}
+	}
+	shared := func(g *group) bool {
+		return slices.ContainsFunc(g.members, func(m member) bool { return claims[m.name()] > 1 })
+	}
 	var partial []*group
 	for _, g := range s.groups {
 		if len(g.members) == 0 || g.members[0].kind != kind {
@@ -211,7 +224,7 @@ func (s *Set) plan(kind byte, percent int, all []member, lost func(string) bool,
 				keep[g] = true // it may bring it back; the others get a new group beside it
 			}
 		}
-		if g.percent != percent || !whole(g) {
+		if g.percent != percent || !whole(g) || shared(g) {
 			continue
 		}
 		if len(g.members) == size(percent) {
