@@ -143,7 +143,21 @@ func TestRepairIndexKeepsWhatHeadersLost(t *testing.T) {
 	if _, err := storeTiny(context.Background(), be, 2); err != nil {
 		t.Fatal(err)
 	}
-	flipBit(t, be, filesIn(t, be, indexDir)[0], 30)
+	// Of an index file that lists other packs.
+	r := open(t, be)
+	for _, file := range filesIn(t, be, indexDir) {
+		lists := false
+		err := index.OpenFile(content(t, be)[file], r.indexes, func(id pack.ID, _ int64, _ pack.Header) {
+			lists = lists || packName(id) == name
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !lists {
+			flipBit(t, be, file, 30)
+			break
+		}
+	}
 	if err := repairIndex(be); err != nil {
 		t.Fatal(err)
 	}
