@@ -21,6 +21,7 @@ type Codec struct {
 	patcher *zstd.Decoder // likewise, for frames with a dictionary
 	deltas  *zdelta.Encoder
 	scratch []byte
+	probe   []byte // samples of content
 }
 
 // NewCodec returns a codec that seals with sealer.
@@ -42,14 +43,45 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 		}
 		c.encoder = enc
 	}
-	encoding, body := Zstd, c.encoder.EncodeAll(plaintext, c.scratch[:0])
-	c.scratch = body
-	// Below one part in 64 the time to decompress is worth more than the space.
-	if len(body) >= len(plaintext)-len(plaintext)/64 {
-		encoding, body = Raw, plaintext
+	encoding, body := Raw, plaintext
+	if c.mayShrink(plaintext) {
+		c.scratch = c.encoder.EncodeAll(plaintext, c.scratch[:0])
+		if shrinks(c.scratch, plaintext) {
+			encoding, body = Zstd, c.scratch
+		}
 	}
 	sealed, err := c.SealFrame(dst, body)
 	return sealed, encoding, err
+}
+
+// shrinks reports whether compressing was of use. Below one part in 64 the time
+// to decompress is worth more than the space.
+func shrinks(compressed, plain []byte) bool { return len(compressed) < len(plain)-len(plain)/64 }
+
+const (
+	// Content from probeFrom bytes on is probed before it is compressed: photos
+	// and films are most of a device. A probe takes so many samples of that size,
+	// in bytes, from all over the content.
+	probeFrom  = 128 << 10
+	probeCount = 8
+	probeSize  = 4 << 10
+)
+
+// mayShrink reports whether content is worth compressing, by samples of it.
+func (c *Codec) mayShrink(plain []byte) bool {
+	if len(plain) < probeFrom {
+		return true
+	}
+	if c.probe == nil {
+		c.probe = make([]byte, 0, probeCount*probeSize)
+	}
+	c.probe = c.probe[:0]
+	for i := range probeCount {
+		at := i * (len(plain) - probeSize) / (probeCount - 1)
+		c.probe = append(c.probe, plain[at:at+probeSize]...)
+	}
+	c.scratch = c.encoder.EncodeAll(c.probe, c.scratch[:0])
+	return shrinks(c.scratch, c.probe)
 }
 
 // Delta compresses plaintext with a dictionary and returns the frame, which is

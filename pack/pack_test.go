@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -288,5 +289,29 @@ func TestDeltaRoundTrip(t *testing.T) {
 	}
 	if _, err := c.Delta([]byte("x"), nil); err == nil {
 		t.Error("a delta without a dictionary")
+	}
+}
+
+// Content of which no sample shrinks is not compressed; a part that does is
+// enough to try.
+func TestProbe(t *testing.T) {
+	c := NewCodec(sealer())
+	noise := make([]byte, 1<<20)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		plain []byte
+		want  Encoding
+	}{
+		"noise":              {noise, Raw},
+		"zeros":              {make([]byte, 1<<20), Zstd},
+		"text in its middle": {slices.Concat(noise[:400<<10], bytes.Repeat([]byte("text "), 60<<10), noise[:300<<10]), Zstd},
+		"short noise":        {noise[:1000], Raw},
+	} {
+		sealed, got, err := c.Encode(nil, test.plain)
+		if err != nil || got != test.want {
+			t.Errorf("%s: %v, %d bytes, %v", name, got, len(sealed), err)
+		}
 	}
 }
