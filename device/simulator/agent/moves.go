@@ -1,0 +1,109 @@
+package agent
+
+import (
+	"github.com/snap-backup/snap/device/mobilesync"
+)
+
+// moveAll moves what was sent, and is in the manifest, to its place.
+func (b *backup) moveAll() error {
+	if err := b.sendStatus(StepMoving, "moving", "new", b.cache.full); err != nil {
+		return err
+	}
+	moves := &moves{talk: b.talk, name: b.moveName(), total: len(b.cache.sent)}
+	for _, rec := range b.records.All() {
+		if _, ok := b.cache.sent[rec.FileID]; ok && rec.IsFile() {
+			if err := moves.add(b.dir+"/Snapshot/", b.dir+"/", mobilesync.BlobPath(mobilesync.Hashed, rec.FileID)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, name := range []string{"", mobilesync.ManifestPlist, mobilesync.ManifestDB} {
+		if name != "" {
+			if err := moves.add(b.dir+"/Snapshot/", b.dir+"/", name); err != nil {
+				return err
+			}
+		}
+		if err := moves.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moves gathers moves into batches.
+type moves struct {
+	*talk
+	name  string
+	total int
+	done  int
+	batch map[string]string
+}
+
+func (m *moves) add(from, to, name string) error {
+	if m.batch == nil {
+		m.batch = map[string]string{}
+	}
+	m.batch[from+name] = to + name
+	if len(m.batch) == maxBatch {
+		return m.flush()
+	}
+	return nil
+}
+
+func (m *moves) flush() error {
+	if len(m.batch) == 0 {
+		return nil
+	}
+	if err := m.at(StepMove); err != nil {
+		return err
+	}
+	if err := m.want(nil, m.name, m.batch, map[string]any{}, 100*float64(m.done)/float64(max(m.total, 1))); err != nil {
+		return err
+	}
+	m.done += len(m.batch)
+	m.agent.note(m.run, func(r *Run) { r.Moved += len(m.batch) })
+	clear(m.batch)
+	return nil
+}
+
+// removeAll removes what the manifest no longer names, and what is left over.
+func (b *backup) removeAll() error {
+	if err := b.sendStatus(StepRemoving, "removing", "new", b.cache.full); err != nil {
+		return err
+	}
+	var gone []string
+	for _, id := range b.names.sorted() {
+		if _, ok := b.records.ByFileID(id); !ok {
+			gone = append(gone, b.dir+"/"+mobilesync.BlobPath(mobilesync.Hashed, id))
+		}
+	}
+	b.note(func(r *Run) { r.Removed = len(gone) })
+	for len(gone) > 0 {
+		n := min(maxBatch, len(gone))
+		if err := b.removeItems(gone[:n]...); err != nil {
+			return err
+		}
+		gone = gone[n:]
+	}
+	return b.removeLeftovers()
+}
+
+func (b *backup) removeLeftovers() error {
+	last := []string{b.dir + "/Snapshot", b.dir + "/Manifest.mbdx"}
+	if b.aside != "" {
+		last = append(last, b.aside)
+	}
+	for _, path := range last {
+		if err := b.removeItems(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backup) removeItems(paths ...string) error {
+	if err := b.at(StepRemove); err != nil {
+		return err
+	}
+	return b.want(nil, b.removeName(), paths, map[string]any{}, 99.0)
+}

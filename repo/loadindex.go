@@ -1,0 +1,200 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// LoadIndex reads all index files. A damaged one does not stop it: packs that
+// no index lists are then read for their headers, and IndexDamage tells. Packs
+// that are not there are left out, so that their chunks count as unknown and
+// are stored anew when they turn up in a backup; so do those of packs that are
+// about to be removed, though they can be read. Nothing else may use the
+// repository meanwhile.
+func (r *Repo) LoadIndex(ctx context.Context) error {
+	// First: a list of packs to be removed that is written later waits until
+	// this process has read it, if it holds a lock.
+	lists, err := r.pruneLists(ctx)
+	if err != nil {
+		return err
+	}
+	x, damage, missing, err := r.settledIndex(ctx)
+	if err != nil {
+		return err
+	}
+	if len(damage) > 0 {
+		if err := r.indexFromPacks(ctx, x); err != nil {
+			return fmt.Errorf("read pack headers in place of a damaged index: %w", err)
+		}
+	}
+	var seen []FileID
+	going, announced := map[pack.ID]bool{}, map[FileID]bool{}
+	for _, l := range lists {
+		seen = append(seen, l.ID)
+		for _, id := range l.Packs {
+			announced[id] = true
+			if _, there := x.Pack(pack.ID(id)); there {
+				x.Doom(pack.ID(id))
+				going[pack.ID(id)] = true
+			}
+		}
+	}
+	x.Compact()
+	r.index, r.indexDamage, r.missing, r.going, r.announced = x, damage, missing, going, announced
+	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
+	return r.lock.see(ctx, seen)
+}
+
+// settledIndex reads the index files without what they say of packs that are
+// not there, which it returns. While another process replaces index files and
+// removes packs, what was listed can be gone when it is looked for, so that is
+// believed when it is met twice.
+func (r *Repo) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
+	x, damage, vanished, err := r.readIndex(ctx, nil)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	missing, err := r.missingPacks(ctx, x)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if len(missing) > 0 || vanished {
+		if x, damage, _, err = r.readIndex(ctx, nil); err != nil {
+			return nil, nil, nil, err
+		}
+		if missing, err = r.missingPacks(ctx, x); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if len(missing) > 0 {
+		if x, damage, _, err = r.readIndex(ctx, missing); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	return x, damage, missing, nil
+}
+
+// missingPacks returns the packs of the index that are not there. It looks
+// after the index was read: whatever an index file lists was there before it.
+func (r *Repo) missingPacks(ctx context.Context, x *index.Index) ([]pack.ID, error) {
+	there, err := r.listPacks(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	var missing []pack.ID
+	for _, p := range x.Packs() {
+		if !there[p.ID] {
+			missing = append(missing, p.ID)
+		}
+	}
+	return missing, nil
+}
+
+// readIndex reads all index files but for what they say of some packs. One
+// that vanished is damage, and may have been replaced by another.
+func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (x *index.Index, damage []error, vanished bool, err error) {
+	x = index.New()
+	add := x.Add
+	if len(without) > 0 {
+		add = func(id pack.ID, size int64, h pack.Header) {
+			if !slices.Contains(without, id) {
+				x.Add(id, size, h)
+			}
+		}
+	}
+	err = r.be.List(ctx, indexDir, func(f backend.Info) error {
+		b, err := r.readNamed(ctx, f.Name, index.MaxFileSize)
+		if err == nil {
+			err = index.OpenFile(b, r.indexes, add)
+			if err != nil {
+				err = &DamageError{f.Name, err}
+			}
+		}
+		if errors.Is(err, ErrDamaged) {
+			damage = append(damage, err)
+			vanished = vanished || errors.Is(err, backend.ErrNotExist)
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("read the index: %w", err)
+	}
+	return x, damage, vanished, nil
+}
+
+// listPacks returns the packs that are there.
+func (r *Repo) listPacks(ctx context.Context) (map[pack.ID]bool, error) {
+	there := map[pack.ID]bool{}
+	err := r.be.List(ctx, packsDir, func(f backend.Info) error {
+		if id, err := fileID(f.Name); err == nil {
+			there[pack.ID(id)] = true
+		}
+		return nil
+	})
+	return there, err
+}
+
+// IndexDamage returns what LoadIndex found wrong with index files, and the packs
+// that they list and that are not there.
+func (r *Repo) IndexDamage() []error {
+	damage := slices.Clone(r.indexDamage)
+	for _, id := range r.missing {
+		damage = append(damage, &DamageError{packName(id), errors.New("is missing")})
+	}
+	return damage
+}
+
+// unknown is the error for a chunk that no pack holds, or that needs such a
+// chunk.
+func (r *Repo) unknown(id chunk.ID) error {
+	err := fmt.Errorf("chunk %s is in no index", id.Short())
+	switch n := len(r.missing); n {
+	case 0:
+		return &DamageError{"", err}
+	case 1:
+		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, and %w", err)}
+	default:
+		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, with %d other packs, and %w", n-1, err)}
+	}
+}
+
+// indexFromPacks adds all packs that the index lacks from their own headers.
+// Packs whose header cannot be read are left out: their chunks are lost until
+// the pack is repaired, and will be missed by name.
+func (r *Repo) indexFromPacks(ctx context.Context, x *index.Index) error {
+	return r.be.List(ctx, packsDir, func(f backend.Info) error {
+		id, err := fileID(f.Name)
+		if err != nil {
+			return nil
+		}
+		if _, known := x.Pack(pack.ID(id)); known {
+			return nil
+		}
+		h, err := r.readHeader(ctx, f)
+		if errors.Is(err, ErrDamaged) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		x.Add(pack.ID(id), f.Size, h)
+		return nil
+	})
+}
+
+// readHeader reads the header of a pack file.
+func (r *Repo) readHeader(ctx context.Context, f backend.Info) (pack.Header, error) {
+	h, err := pack.ReadHeader(readerAt{ctx, r.be, f.Name}, f.Size, r.packs)
+	if errors.Is(err, pack.ErrDamaged) {
+		return pack.Header{}, &DamageError{f.Name, err}
+	}
+	return h, err
+}
