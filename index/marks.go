@@ -33,6 +33,14 @@ func (m *Marks) Add(id chunk.ID) (loc Location, added, ok bool) {
 	return m.x.location(n), true, true
 }
 
+// Has reports whether the copy of a chunk is marked that Lookup gives.
+func (m *Marks) Has(id chunk.ID) bool {
+	m.x.mu.RLock()
+	defer m.x.mu.RUnlock()
+	n, ok := m.x.known(id)
+	return ok && m.has(n)
+}
+
 // Block reports which chunks of a block are marked, and the length of these
 // and of all, in bytes of plaintext.
 func (m *Marks) Block(ref BlockRef) (marked []bool, length, of int64) {

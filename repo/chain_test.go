@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -188,7 +187,7 @@ func (h *chainsHeld) hold(t testing.TB, r *Repo, day int) {
 			if b.Encoding != pack.Delta {
 				continue
 			}
-			w := chainWalk{x: r.index, depths: map[index.BlockRef]int{}}
+			w := newChainWalk(r.index)
 			at, ok := w.depth(b.Chunks[0].ID, 0)
 			if !ok {
 				t.Fatalf("day %d: a chain without end", day)

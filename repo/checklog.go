@@ -10,7 +10,6 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
-	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -212,7 +211,7 @@ func (c *checker) chains(ctx context.Context) {
 			if len(dict) == 0 || slices.ContainsFunc(dict, c.isLost) {
 				continue
 			}
-			w := chainWalk{x: x, depths: map[index.BlockRef]int{}}
+			w := newChainWalk(x)
 			depth, decodable := 0, true
 			for _, id := range dict {
 				d, ok := w.depth(id, 1)

@@ -308,7 +308,7 @@ func (k *blockCopier) bases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
 		out[i] = k.c.ids[id]
 	}
 	k.c.mu.Unlock()
-	walk := chainWalk{x: k.c.to.index, depths: map[index.BlockRef]int{}}
+	walk := newChainWalk(k.c.to.index)
 	for _, id := range out {
 		depth, ok := walk.depth(id, 0)
 		if !ok || depth >= maxChainDepth || !k.c.to.index.Firm(id) {

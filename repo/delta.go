@@ -37,17 +37,25 @@ const (
 // encodeRun encodes a block in the way that is best for it, and seals it.
 func (w *Writer) encodeRun(codec *pack.Codec, dst []byte, r *run) ([]byte, pack.Block, error) {
 	frame, dict := w.bestDelta(codec, r)
-	if frame != nil && len(frame) < len(r.plain)/goodDelta {
-		sealed, err := codec.SealFrame(dst, frame)
-		return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
-	}
-	full, encoding, err := codec.Encode(dst, r.plain)
-	if err != nil || frame == nil || len(frame)*keepDen > (len(full)-crypto.Overhead)*keepNum {
-		return full, pack.Block{Encoding: encoding, Chunks: r.chunks}, err
+	return sealRun(codec, dst, r, frame, dict)
+}
+
+// sealRun seals the better of two forms of a block: its delta against a
+// dictionary, if there is one, and the full one.
+func sealRun(codec *pack.Codec, dst []byte, r *run, frame []byte, dict []chunk.ID) ([]byte, pack.Block, error) {
+	if frame == nil || len(frame) >= len(r.plain)/goodDelta {
+		full, encoding, err := codec.Encode(dst, r.plain)
+		if err != nil || frame == nil || len(frame)*keepDen > (len(full)-crypto.Overhead)*keepNum {
+			return full, pack.Block{Encoding: encoding, Chunks: r.chunks}, err
+		}
 	}
 	sealed, err := codec.SealFrame(dst, frame)
 	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
 }
+
+// dictWeight is what the IDs of a dictionary take, in bytes: in the pack's header
+// and in the index.
+func dictWeight(dict []chunk.ID) int { return 2 * len(chunk.ID{}) * len(dict) }
 
 // bestDelta tries the near dictionary and, where that finds little, the far
 // one. Without a usable dictionary the frame is nil. Failing to read one is no
@@ -81,18 +89,15 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.
 	for i := range b.list {
 		ids[i] = b.list[i].id
 	}
-	ids, ok := w.boundChain(ids, max(chainFactor*len(r.plain), minChain))
+	ids, ok := chainRule{x: w.r.index}.bound(ids, maxChain(len(r.plain)), maxChainDepth)
 	if !ok {
 		return nil, nil
 	}
-	dict, _, err := w.r.dictionary(w.ctx, ids, 1, detours{})
+	dict, err := w.r.soundDictionary(w.ctx, ids)
 	if err != nil {
 		return nil, nil
 	}
 	defer dict.free()
-	if w.r.checkDictionary(ids, dict.b) != nil {
-		return nil, nil
-	}
 	frame, err := codec.Delta(r.plain, dict.b)
 	if err != nil {
 		return nil, nil
@@ -100,12 +105,31 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.
 	return frame, ids
 }
 
-// boundChain returns a dictionary for which the chain stays within its bounds.
-// A chunk that lies too deep, or needs too much, is replaced by what lies at its
-// place in the dictionary that it was itself encoded with: an older state.
-func (w *Writer) boundChain(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
+// maxChain bounds the stored bytes of the chain of a block, given its plaintext.
+func maxChain(plain int) int { return max(chainFactor*plain, minChain) }
+
+// chainRule keeps chains within their bounds.
+type chainRule struct {
+	x *index.Index
+	// plan says of blocks that are to be written anew what they will need.
+	plan map[index.BlockRef]planned
+	// avoid, if not nil, reports blocks that must not be needed.
+	avoid func(index.BlockRef) bool
+}
+
+// planned is what a block will need.
+type planned struct {
+	stored uint32 // bytes, an estimate
+	dict   []chunk.ID
+}
+
+// bound returns a dictionary for which the chain stays within its bounds: in
+// stored bytes, and in the depth of the block that uses it. A chunk that lies
+// too deep, or needs too much, is replaced by what lies at its place in the
+// dictionary that it was itself encoded with: an older state.
+func (rule chainRule) bound(ids []chunk.ID, limit, maxDepth int) ([]chunk.ID, bool) {
 	for range 2 * pack.MaxDepth {
-		c := chainWalk{x: w.r.index, depths: map[index.BlockRef]int{}}
+		c := rule.walk()
 		deepest := 0
 		for _, id := range ids {
 			d, ok := c.depth(id, 0)
@@ -115,8 +139,12 @@ func (w *Writer) boundChain(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 			deepest = max(deepest, d)
 		}
 		switch {
+		case len(ids) == 0 || maxDepth < 1:
+			return nil, false
 		case deepest >= maxChainDepth:
 			ids = c.older(ids)
+		case deepest >= maxDepth:
+			ids = c.shallower(ids, maxDepth-1)
 		case c.stored <= limit:
 			return ids, true
 		case deepest == 0:
@@ -133,9 +161,23 @@ func (w *Writer) boundChain(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 
 // chainWalk looks at what decoding takes.
 type chainWalk struct {
-	x      *index.Index
+	chainRule
 	depths map[index.BlockRef]int
 	stored int // bytes of all blocks met
+}
+
+func newChainWalk(x *index.Index) *chainWalk { return chainRule{x: x}.walk() }
+
+func (rule chainRule) walk() *chainWalk {
+	return &chainWalk{chainRule: rule, depths: map[index.BlockRef]int{}}
+}
+
+// needs is the index's Needs, for blocks as they will be.
+func (rule chainRule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
+	if p, ok := rule.plan[ref]; ok {
+		return p.stored, p.dict
+	}
+	return rule.x.Needs(ref)
 }
 
 // depth returns the depth of the block that a chunk lies in.
@@ -147,7 +189,10 @@ func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
 	if d, ok := c.depths[loc.Block]; ok {
 		return d, true
 	}
-	stored, dict := c.x.Needs(loc.Block)
+	if c.avoid != nil && c.avoid(loc.Block) {
+		return 0, false
+	}
+	stored, dict := c.needs(loc.Block)
 	c.stored += int(stored)
 	depth := 0
 	for _, id := range dict {
@@ -235,7 +280,7 @@ func (c *chainWalk) within(f *found, id chunk.ID, limit int) {
 // that: of blocks of small files it would take in all of the dictionary, and
 // dictionaries would grow from state to state.
 func (c *chainWalk) place(loc index.Location) []chunk.ID {
-	_, dict := c.x.Needs(loc.Block)
+	_, dict := c.needs(loc.Block)
 	sizes, total := make([]int64, len(dict)), int64(0)
 	for i, id := range dict {
 		size, _ := c.x.Size(id)
@@ -264,12 +309,12 @@ func (c *chainWalk) place(loc index.Location) []chunk.ID {
 // again only after several more.
 func (c *chainWalk) attach(ref index.BlockRef) int {
 	merged := uint32(0)
-	stored, dict := c.x.Needs(ref)
+	stored, dict := c.needs(ref)
 	for depth := c.depths[ref]; depth > 1; depth-- {
 		merged += stored
 		for _, id := range dict {
 			if loc, _ := c.x.Lookup(id); c.depths[loc.Block] == depth-1 {
-				stored, dict = c.x.Needs(loc.Block)
+				stored, dict = c.needs(loc.Block)
 				break
 			}
 		}

@@ -19,7 +19,7 @@ import (
 // depthOf is the depth of the block that a chunk lies in.
 func depthOf(t testing.TB, r *Repo, id chunk.ID) int {
 	t.Helper()
-	w := chainWalk{x: r.index, depths: map[index.BlockRef]int{}}
+	w := newChainWalk(r.index)
 	d, ok := w.depth(id, 0)
 	if !ok {
 		t.Fatalf("chunk %s cannot be decoded", id.Short())

@@ -76,7 +76,7 @@ func (l *Lane) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tr
 	if err := l.cutter.Reset(src); err != nil {
 		return tree.Content{}, err
 	}
-	old := l.w.newPredecessor(prev)
+	old := l.w.r.newPredecessor(prev)
 	var ids []chunk.ID
 	size := int64(0)
 	for {

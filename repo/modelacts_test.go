@@ -181,7 +181,7 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	rep, err := r.Prune(ctx, opts)
 	if rep != nil {
 		m.count["packs removed"] += rep.RemovedPacks
-		m.count["blocks flattened"] += rep.Flattened
+		m.count["blocks rebased"] += rep.Rebased
 		m.count["prunes that wait"] += min(1, len(rep.Waiting))
 	}
 	return errors.Join(err, l.Release())

@@ -73,7 +73,7 @@ var errNoBase = errors.New("no base")
 // predecessor is an earlier version of content, looked at when it is first
 // needed. A nil predecessor has nothing.
 type predecessor struct {
-	w       *Writer
+	r       *Repo
 	content *tree.Content
 	moved   atomic.Bool // the near dictionary was of no use: pages have moved
 	loaded  bool
@@ -83,11 +83,11 @@ type predecessor struct {
 	shift   int64              // of the last chunk that was found at another place
 }
 
-func (w *Writer) newPredecessor(c *tree.Content) *predecessor {
+func (r *Repo) newPredecessor(c *tree.Content) *predecessor {
 	if c == nil || len(c.IDs) == 0 {
 		return nil
 	}
-	return &predecessor{w: w, content: c}
+	return &predecessor{r: r, content: c}
 }
 
 // load reads where the chunks of the predecessor lie. One that is damaged
@@ -96,9 +96,9 @@ func (p *predecessor) load(ctx context.Context) {
 	p.loaded = true
 	p.places = map[chunk.ID]int64{}
 	off := int64(0)
-	_ = p.content.Chunks(ctx, p.w.r.Chunk, func(id chunk.ID) error {
-		size, ok := p.w.r.index.Size(id)
-		if !ok || !p.w.r.index.Firm(id) || len(p.chunks) == maxPredecessor || off > p.content.Size {
+	_ = p.content.Chunks(ctx, p.r.Chunk, func(id chunk.ID) error {
+		size, ok := p.r.index.Size(id)
+		if !ok || !p.r.index.Firm(id) || len(p.chunks) == maxPredecessor || off > p.content.Size {
 			return errNoBase
 		}
 		if _, twice := p.places[id]; twice {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -59,7 +60,7 @@ type PruneReport struct {
 	RemoveBytes int64 `json:"remove_bytes"`
 	RepackPacks int   `json:"repack_packs"` // to be written anew without waste
 	RepackBytes int64 `json:"repack_bytes"`
-	Flattened   int   `json:"flattened_blocks"` // stored anew without what they were a difference to
+	Rebased     int   `json:"rebased_blocks"` // stored anew, as a difference to something else or to nothing
 	KeptUnused  int64 `json:"kept_unused_bytes"`
 	FreeBytes   int64 `json:"free_bytes"` // the repository shrinks by this, as far as can be told before
 
@@ -82,8 +83,6 @@ type pruner struct {
 	opts   PruneOptions
 	report PruneReport
 	stale  bool // what was looked up is not true any more
-
-	flattened bool
 }
 
 // Prune frees what no snapshot and no unfinished backup needs. The caller holds
@@ -125,22 +124,32 @@ func (p *pruner) prune(ctx context.Context) error {
 	}
 	// Others may store while this one works; what they add is looked at then,
 	// and not for ever.
+	rebased := false
 	for range 4 {
 		p.stale = false
 		plan, err := p.look(ctx)
 		if err != nil {
 			return err
 		}
-		if len(plan.flat) > 0 && !p.flattened {
-			// What these blocks lean on is waste only when they are written.
-			p.flattened, p.stale = true, true
-			p.report.Flattened = len(plan.u.flat)
-			err = p.rewrite(ctx, plan.u, plan.flat)
-		} else {
-			err = p.run(ctx, plan)
-		}
-		if err != nil {
+		// First what is to go without anything being written: a full disk has room
+		// again then.
+		if err := p.removeDead(ctx, plan); err != nil {
 			return err
+		}
+		if !p.stale && len(p.report.Waiting) == 0 {
+			work := p.rewriteWaste
+			if !rebased {
+				rebased = true
+				if err := p.rebase(ctx, plan.u); err != nil {
+					return err
+				}
+				if len(plan.u.rebased) > 0 {
+					work = p.rewriteRebased
+				}
+			}
+			if err := work(ctx, plan); err != nil {
+				return err
+			}
 		}
 		if !p.stale || len(p.report.Waiting) > 0 {
 			break
@@ -184,7 +193,6 @@ type prunePlan struct {
 	u      *usage
 	dead   []FileID     // hold nothing in use, or are in no index
 	repack []index.Pack // are to be written anew
-	flat   []index.Pack // hold blocks that are to lose their dictionary
 }
 
 // look finds out what is in use and plans what to do.
@@ -201,19 +209,17 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	for _, err := range p.r.indexDamage {
 		return nil, fmt.Errorf("prune: %w", err)
 	}
-	if !p.flattened {
-		p.flatten(u)
-	}
 	rep := &p.report
 	done := *rep
 	*rep = PruneReport{
-		Snapshots: u.snapshots, Waiting: []LockInfo{}, AbandonedRuns: done.AbandonedRuns, Flattened: done.Flattened,
+		Snapshots: len(u.list), Waiting: []LockInfo{}, AbandonedRuns: done.AbandonedRuns, Rebased: done.Rebased,
 		RemovedPacks: done.RemovedPacks, FreedBytes: done.FreedBytes, WrittenBytes: done.WrittenBytes,
 	}
 	plan := &prunePlan{u: u}
 	if p.opts.DryRun {
-		rep.Flattened = len(u.flat)
-		u.findBases() // as it will be after that
+		if err := p.rebase(ctx, u); err != nil {
+			return nil, err
+		}
 	}
 	known := map[pack.ID]index.Pack{}
 	for _, pk := range p.r.index.Packs() {
@@ -250,9 +256,6 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 		w := p.waste(u, pk)
 		rep.UsedBytes += w.used
 		rep.BaseBytes += w.bases
-		if w.flat {
-			plan.flat = append(plan.flat, pk)
-		}
 		if int(pk.Size) < p.r.opts.PackSize/smallPack {
 			small[pk.Kind]++
 			w.small = true
@@ -270,29 +273,57 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	return plan, nil
 }
 
-// flatten chooses blocks to store without their dictionary, if their packs may
-// all be written anew.
-func (p *pruner) flatten(u *usage) {
-	u.flatten()
-	if p.opts.MaxRepack < 0 {
-		return
-	}
-	size := int64(0)
+// rebase chooses blocks to store with another dictionary. From then on, what
+// these lean on counts as waste.
+func (p *pruner) rebase(ctx context.Context, u *usage) error {
+	p.opts.Progress("looking at leftovers", 0, 0)
+	used := int64(0)
 	for _, pk := range p.r.index.Packs() {
-		if slices.ContainsFunc(pk.Blocks, func(ref index.BlockRef) bool { return u.flat[ref] }) {
-			size += pk.Size
+		if slices.ContainsFunc(pk.Blocks, u.live) {
+			used += pk.Size
 		}
 	}
-	if size > p.opts.MaxRepack {
-		clear(u.flat)
+	budget := int64(rebaseBytes)
+	if p.opts.MaxRepack >= 0 {
+		budget = min(budget, p.opts.MaxRepack)
 	}
+	if err := u.rebase(ctx, p.opts.MaxUnused(used)/2, budget); err != nil {
+		return fmt.Errorf("prune: %w", err)
+	}
+	p.report.Rebased = len(u.rebased)
+	u.findBases()
+	return nil
+}
+
+// rewriteRebased writes the packs with blocks that are to have another
+// dictionary. None of them goes before all are written: until then they may hold
+// what others of them still need.
+func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) error {
+	var packs []index.Pack
+	for _, pk := range p.r.index.Packs() {
+		if slices.ContainsFunc(pk.Blocks, plan.u.isRebased) {
+			packs = append(packs, pk)
+		}
+	}
+	err := p.rewrite(ctx, plan.u, packs, math.MaxInt64)
+	if backend.IsNoSpace(err) {
+		// It does without. What was written is waste.
+		p.report.Rebased, err = 0, nil
+	}
+	p.stale = true
+	return err
+}
+
+// rewriteWaste writes the packs with much waste.
+func (p *pruner) rewriteWaste(ctx context.Context, plan *prunePlan) error {
+	return p.rewrite(ctx, plan.u, plan.repack, roundBytes)
 }
 
 // wasted is a pack with something in use.
 type wasted struct {
-	pack        index.Pack
-	used, bases int64 // bytes, with the part of the header that belongs to it
-	small, flat bool
+	pack           index.Pack
+	used, bases    int64 // bytes, with the part of the header that belongs to it
+	small, rebased bool
 }
 
 func (w *wasted) waste() int64 { return w.pack.Size - w.used }
@@ -309,7 +340,7 @@ func (p *pruner) waste(u *usage, pk index.Pack) wasted {
 		_, direct, _ := u.used.Block(ref)
 		used += int64(stored) * keep / max(of, 1)
 		bases += int64(stored) * (keep - direct) / max(of, 1)
-		w.flat = w.flat || u.flat[ref]
+		w.rebased = w.rebased || u.isRebased(ref)
 	}
 	w.used = pk.Size * used / max(blocks, 1)
 	w.bases = pk.Size * bases / max(blocks, 1)
@@ -317,8 +348,8 @@ func (p *pruner) waste(u *usage, pk index.Pack) wasted {
 }
 
 // choose picks the packs to write anew: those with most waste for their size
-// first, until what is left is allowed. Packs with blocks that are to lose
-// their dictionary, and small packs where there are many, come along.
+// first, until what is left is allowed. Packs with blocks that are to have
+// another dictionary, and small packs where there are many, come along.
 func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
 	slices.SortFunc(partly, func(a, b wasted) int {
 		if c := cmp.Compare(b.waste()*a.pack.Size, a.waste()*b.pack.Size); c != 0 {
@@ -334,7 +365,7 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 	for i := range partly {
 		w := &partly[i]
 		merge := w.small && small[w.pack.Kind] >= manyPacks
-		if (left <= allowed || w.waste() == 0) && !merge && !w.flat {
+		if (left <= allowed || w.waste() == 0) && !merge && !w.rebased {
 			continue
 		}
 		if p.opts.MaxRepack >= 0 && written+max(w.used, 1) > p.opts.MaxRepack {
@@ -349,34 +380,26 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 	}
 }
 
-// run carries out a plan, in rounds.
-func (p *pruner) run(ctx context.Context, plan *prunePlan) error {
-	// First what is to go without anything being written: a full disk has room
-	// again then.
+// removeDead removes what nothing needs, and what earlier runs have announced.
+func (p *pruner) removeDead(ctx context.Context, plan *prunePlan) error {
 	if len(plan.dead) > 0 {
 		if _, err := p.r.putPruneList(ctx, plan.dead); err != nil {
 			return err
 		}
 	}
 	p.opts.Progress("removing packs", 0, 0)
-	if err := p.sweep(ctx, plan.u); err != nil {
-		return err
-	}
-	if p.stale || len(p.report.Waiting) > 0 {
-		return nil
-	}
-	return p.rewrite(ctx, plan.u, plan.repack)
+	return p.sweep(ctx, plan.u)
 }
 
-// rewrite writes packs anew, in rounds, and removes them.
-func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack) error {
+// rewrite writes packs anew, in rounds of so many bytes, and removes them.
+func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack, limit int64) error {
 	total := int64(0)
 	for i := range packs {
 		total += packs[i].Size
 	}
 	for done := int64(0); len(packs) > 0; {
 		n, size := 0, int64(0)
-		for n < len(packs) && (n == 0 || size < roundBytes) {
+		for n < len(packs) && (n == 0 || size < limit) {
 			size += packs[n].Size
 			n++
 		}

@@ -173,7 +173,7 @@ func judgePrune(be *memory.Backend, days ...int) error {
 	if _, err := storeTiny(context.Background(), be, 6); err != nil {
 		return fmt.Errorf("next run: %w", err)
 	}
-	rep, err := pruneTiny(context.Background(), be, everything, 1, 2)
+	rep, err := pruneTiny(context.Background(), be, everything, 1, 3)
 	if err != nil {
 		return fmt.Errorf("next prune: %w", err)
 	}
@@ -187,21 +187,29 @@ func judgePrune(be *memory.Backend, days ...int) error {
 }
 
 func TestPruneSurvivesEveryFault(t *testing.T) {
-	everyOperation(t, 30, chainRepo(t, 1, 2, 3),
+	everyOperation(t, 30, chainRepo(t, 1, 2, 3, 4),
 		func(be backend.Backend) error {
-			_, err := pruneTiny(context.Background(), be, everything, 1, 2)
+			// What leaned on day 3 comes to lean on day 2, which is stored in full.
+			rep, err := pruneTiny(context.Background(), be, everything, 1, 3)
+			if err == nil && rep.Rebased == 0 {
+				err = errors.New("nothing was rebased")
+			}
 			return err
 		},
-		func(be *memory.Backend, err error) error { return judgePrune(be, 3) })
+		func(be *memory.Backend, err error) error { return judgePrune(be, 2, 4) })
 }
 
 func TestPruneSurvivesEveryCrash(t *testing.T) {
-	everyCrash(t, false, 10, chainRepo(t, 1, 2, 3),
+	everyCrash(t, false, 10, chainRepo(t, 1, 2, 3, 4),
 		func(be backend.Backend) error {
-			_, err := pruneTiny(context.Background(), be, everything, 1, 2)
+			// What leaned on day 3 comes to lean on day 2, which is stored in full.
+			rep, err := pruneTiny(context.Background(), be, everything, 1, 3)
+			if err == nil && rep.Rebased == 0 {
+				err = errors.New("nothing was rebased")
+			}
 			return err
 		},
-		func(be *memory.Backend) error { return judgePrune(be, 3) })
+		func(be *memory.Backend) error { return judgePrune(be, 2, 4) })
 }
 
 // A backup that began before a prune, and ends at any of its steps or after,

@@ -149,6 +149,20 @@ func (r *Repo) dictionary(ctx context.Context, ids []chunk.ID, above int, by det
 	return dict, depth, nil
 }
 
+// soundDictionary is dictionary with the IDs of its chunks checked, for what is
+// to be kept.
+func (r *Repo) soundDictionary(ctx context.Context, ids []chunk.ID) (scratch, error) {
+	dict, _, err := r.dictionary(ctx, ids, 1, detours{})
+	if err != nil {
+		return dict, err
+	}
+	if err := r.checkDictionary(ids, dict.b); err != nil {
+		dict.free()
+		return scratch{}, err
+	}
+	return dict, nil
+}
+
 // checkDictionary checks the IDs of the chunks in a dictionary.
 func (r *Repo) checkDictionary(ids []chunk.ID, dict []byte) error {
 	for _, id := range ids {

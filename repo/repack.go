@@ -31,11 +31,19 @@ func (p *pruner) repack(ctx context.Context, u *usage, packs []index.Pack) (int6
 	for range p.r.opts.Workers {
 		g.Go(func() error {
 			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.blocks)}
+			for kind := range c.lanes {
+				c.lanes[kind] = w.newLane(pack.Kind(kind))
+			}
 			for pk := range work {
 				for _, ref := range pk.Blocks {
 					if err := c.block(gctx, pk.Kind, ref); err != nil {
 						return fmt.Errorf("rewrite a pack: %w", err)
 					}
+				}
+			}
+			for _, lane := range c.lanes {
+				if err := lane.Flush(gctx); err != nil {
+					return fmt.Errorf("rewrite a pack: %w", err)
 				}
 			}
 			return nil
@@ -54,6 +62,7 @@ type copier struct {
 	u     *usage
 	w     *Writer
 	codec *pack.Codec
+	lanes [2]*Lane // by kind: what is left of blocks without a dictionary shares new ones
 }
 
 func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
@@ -83,35 +92,56 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	if err := c.checkIDs(id, plain, b.Chunks); err != nil {
 		return err
 	}
-	flat := c.u.flat[ref]
-	if length == of && !flat {
+	other, rebased := c.u.rebased[ref]
+	if length == of && !rebased {
 		return c.w.place(kind, sealed, b)
+	}
+	wants := b.Dict
+	if rebased {
+		wants = other
 	}
 	var part []byte
 	var chunks []pack.Chunk
 	at := 0
 	for i, ch := range b.Chunks {
-		if keep[i] {
+		switch {
+		case !keep[i]:
+		case len(wants) == 0:
+			if err := c.lanes[kind].addFull(ctx, plain[at:at+int(ch.Length)], ch); err != nil {
+				return err
+			}
+		default:
 			part = append(part, plain[at:at+int(ch.Length)]...)
 			chunks = append(chunks, ch)
 		}
 		at += int(ch.Length)
 	}
-	if len(b.Dict) > 0 && !flat {
-		frame, err := c.codec.Delta(part, dict.b)
-		if err != nil {
-			return err
-		}
-		if sealed, err = c.codec.SealFrame(nil, frame); err != nil {
-			return err
-		}
-		return c.w.place(kind, sealed, pack.Block{Encoding: pack.Delta, Dict: b.Dict, Chunks: chunks})
+	if len(wants) == 0 {
+		return nil
 	}
-	sealed, encoding, err := c.codec.Encode(nil, part)
+	if rebased {
+		if dict, err = c.r.soundDictionary(ctx, wants); err != nil {
+			wants = nil // as good, but for the room it takes
+		}
+		defer dict.free()
+	}
+	return c.encode(kind, &run{plain: part, chunks: chunks}, wants, dict.b)
+}
+
+// encode stores a block, with a dictionary or without.
+func (c *copier) encode(kind pack.Kind, r *run, ids []chunk.ID, dict []byte) error {
+	var frame []byte
+	if len(ids) > 0 {
+		var err error
+		if frame, err = c.codec.Delta(r.plain, dict); err != nil {
+			return err
+		}
+	}
+	sealed, b, err := sealRun(c.codec, nil, r, frame, ids)
 	if err != nil {
 		return err
 	}
-	return c.w.place(kind, sealed, pack.Block{Encoding: encoding, Chunks: chunks})
+	return c.w.place(kind, sealed, b)
 }
 
 func (c *copier) checkIDs(from pack.ID, plain []byte, chunks []pack.Chunk) error {

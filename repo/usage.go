@@ -16,20 +16,20 @@ import (
 // usage says what the snapshots and the unfinished runs need, in terms of the
 // index as it was loaded.
 type usage struct {
-	r         *Repo
-	snapshots int
-	records   []string // names of the records that were counted, sorted
-	used      *index.Marks
-	bases     *index.Marks            // what is needed only to decode something else, too
-	flat      map[index.BlockRef]bool // blocks to be stored without their dictionary
-	moved     map[pack.ID]bool        // packs of which everything in use is in others, too
+	r       *Repo
+	list    []*Snapshot
+	records []string // names of the records that were counted, sorted
+	used    *index.Marks
+	bases   *index.Marks                  // what is needed only to decode something else, too
+	rebased map[index.BlockRef][]chunk.ID // blocks to be stored with another dictionary, or with none
+	moved   map[pack.ID]bool              // packs of which everything in use is in others, too
 }
 
 // usage looks at every snapshot and unfinished run, and loads the index for
 // that. Snapshots in without are left out. It fails if a snapshot cannot be read
 // to its end: what it needs is not known then.
 func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
-	u := &usage{r: r, flat: map[index.BlockRef]bool{}, moved: map[pack.ID]bool{}}
+	u := &usage{r: r, rebased: map[index.BlockRef][]chunk.ID{}, moved: map[pack.ID]bool{}}
 	all, runs, err := u.read(ctx)
 	if err != nil {
 		return nil, err
@@ -40,8 +40,8 @@ func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 	if err := r.LoadIndex(ctx); err != nil {
 		return nil, err
 	}
+	u.list = all.current
 	u.used = r.index.NewMarks()
-	u.snapshots = len(all.current)
 	for _, s := range slices.Concat(all.current, all.superseded) {
 		if err := u.tree(ctx, s.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
@@ -157,8 +157,18 @@ func (u *usage) tree(ctx context.Context, id chunk.ID, above int) error {
 	return nil
 }
 
-// findBases marks the chunks that have to be decoded to decode the used ones,
-// apart from blocks in flat.
+func (u *usage) isRebased(ref index.BlockRef) bool { _, ok := u.rebased[ref]; return ok }
+
+// needs returns what decoding a block takes, as it is to be.
+func (u *usage) needs(ref index.BlockRef) []chunk.ID {
+	if dict, ok := u.rebased[ref]; ok {
+		return dict
+	}
+	_, dict := u.r.index.Needs(ref)
+	return dict
+}
+
+// findBases marks the chunks that have to be decoded to decode the used ones.
 func (u *usage) findBases() {
 	u.bases = u.r.index.NewMarks()
 	var open []index.BlockRef
@@ -173,12 +183,11 @@ func (u *usage) findBases() {
 	for len(open) > 0 {
 		ref := open[len(open)-1]
 		open = open[:len(open)-1]
-		if done[ref] || u.flat[ref] {
+		if done[ref] {
 			continue
 		}
 		done[ref] = true
-		_, dict := u.r.index.Needs(ref)
-		for _, id := range dict {
+		for _, id := range u.needs(ref) {
 			if loc, added, ok := u.bases.Add(id); ok && added {
 				open = append(open, loc.Block)
 			}
@@ -202,103 +211,4 @@ func (u *usage) keep(ref index.BlockRef) (keep []bool, length, of int64) {
 		}
 	}
 	return keep, length, of
-}
-
-// flatten chooses blocks that are better stored without a dictionary: where
-// forgetting has left blocks that are needed only to decode others, and these
-// are worth less than they cost. It looks at groups of such leftovers that hang
-// together, and at the blocks that still lean on them. Until these have been
-// written anew, what they lean on stays needed; see findBases.
-func (u *usage) flatten() {
-	x := u.r.index
-	ghost := map[index.BlockRef]index.BlockRef{} // to another one of its group
-	var leaning []index.BlockRef
-	for _, p := range x.Packs() {
-		for _, ref := range p.Blocks {
-			switch {
-			case u.used.Any(ref):
-				leaning = append(leaning, ref)
-			case u.bases.Any(ref):
-				ghost[ref] = ref
-			}
-		}
-	}
-	if len(ghost) == 0 {
-		return
-	}
-	find := func(ref index.BlockRef) index.BlockRef {
-		for ghost[ref] != ref {
-			ghost[ref] = ghost[ghost[ref]]
-			ref = ghost[ref]
-		}
-		return ref
-	}
-	leansOn := func(ref index.BlockRef) (first index.BlockRef, any bool) {
-		_, dict := x.Needs(ref)
-		for _, id := range dict {
-			loc, ok := x.Lookup(id)
-			if _, is := ghost[loc.Block]; !ok || !is {
-				continue
-			}
-			if any {
-				ghost[find(loc.Block)] = find(first)
-			}
-			first, any = loc.Block, true
-		}
-		return first, any
-	}
-	for ref := range ghost {
-		if on, any := leansOn(ref); any {
-			ghost[find(ref)] = find(on)
-		}
-	}
-	type group struct {
-		stored      int64 // of its ghosts
-		full, plain int64 // of those without a dictionary, stored and not
-		leaning     []index.BlockRef
-	}
-	groups := map[index.BlockRef]*group{}
-	of := map[index.BlockRef]index.BlockRef{}
-	for _, ref := range leaning {
-		if on, any := leansOn(ref); any {
-			of[ref] = on
-		}
-	}
-	at := func(ref index.BlockRef) *group {
-		root := find(ref)
-		if groups[root] == nil {
-			groups[root] = &group{}
-		}
-		return groups[root]
-	}
-	for ref := range ghost {
-		stored, dict := x.Needs(ref)
-		g := at(ref)
-		g.stored += int64(stored)
-		if len(dict) == 0 {
-			g.full += int64(stored)
-			g.plain += x.PlainSize(ref)
-		}
-	}
-	for ref, on := range of {
-		g := at(on)
-		g.leaning = append(g.leaning, ref)
-	}
-	for _, g := range groups {
-		cost := int64(0)
-		for _, ref := range g.leaning {
-			stored, _ := x.Needs(ref)
-			full := x.PlainSize(ref)
-			if g.plain > 0 {
-				full = full * g.full / g.plain
-			}
-			cost += max(full-int64(stored), 0)
-		}
-		// What it would take is an estimate, and writing costs something, too.
-		if cost+cost/4 < g.stored {
-			for _, ref := range g.leaning {
-				u.flat[ref] = true
-			}
-		}
-	}
 }
