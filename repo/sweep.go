@@ -142,10 +142,7 @@ func (p *pruner) unlist(ctx context.Context, going map[pack.ID]bool) error {
 		size int64
 		h    pack.Header
 	}
-	there, err := p.r.listPacks(ctx)
-	if err != nil {
-		return fmt.Errorf("list packs: %w", err)
-	}
+	var there map[pack.ID]bool
 	var small, old, fresh []string
 	file, stays := &index.File{}, map[pack.ID]bool{}
 	flush := func() error {
@@ -211,6 +208,13 @@ func (p *pruner) unlist(ctx context.Context, going map[pack.ID]bool) error {
 		return nil
 	}); err != nil {
 		return fmt.Errorf("list the index: %w", err)
+	}
+	// After the index: a pack is there before a file lists it, so what is not
+	// there now has been removed.
+	var err error
+	there, err = p.r.listPacks(ctx)
+	if err != nil {
+		return fmt.Errorf("list packs: %w", err)
 	}
 	for _, name := range names {
 		if err := take(name, false); err != nil {
