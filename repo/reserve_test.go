@@ -95,13 +95,11 @@ func TestTheReserveIsForPrune(t *testing.T) {
 	if err := judgeClean(be, testSecret, 1); err != nil {
 		t.Error(err)
 	}
-	stats, _, err := func() (*Stats, []error, error) {
-		r, err := openWith(ctx, be, testSecret, tinyOptions(5))
-		if err != nil {
-			return nil, nil, err
-		}
-		return r.Stats(ctx)
-	}()
+	r, err := openWith(ctx, be, testSecret, tinyOptions(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats, err := r.Stats(ctx, nil)
 	if err != nil || stats.ReserveBytes != minReserve || stats.StoredBytes >= minReserve {
 		t.Errorf("%+v, %v", stats, err)
 	}

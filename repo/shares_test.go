@@ -20,7 +20,7 @@ func TestShares(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, _, err := r.Stats(ctx)
+	st, err := r.Stats(ctx, list)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,14 +39,11 @@ type DeviceStats struct {
 	StoredBytes  int64     `json:"stored_bytes"`  // what its snapshots added when they were stored
 }
 
-// Stats counts. The index must have been loaded.
-func (r *Repo) Stats(ctx context.Context) (*Stats, []error, error) {
-	list, damaged, err := r.Snapshots(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
+// Stats counts snapshots, in the order of Snapshots, and what there is. The index
+// must have been loaded.
+func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	st := &Stats{Chunks: r.index.Len(), Devices: []DeviceStats{}}
-	err = r.be.List(ctx, "", func(f backend.Info) error {
+	err := r.be.List(ctx, "", func(f backend.Info) error {
 		if f.Name == reserveName {
 			st.ReserveBytes = f.Size
 			return nil
@@ -73,7 +70,7 @@ func (r *Repo) Stats(ctx context.Context) (*Stats, []error, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("measure the repository: %w", err)
+		return nil, fmt.Errorf("measure the repository: %w", err)
 	}
 	at := map[string]int{}
 	for _, s := range list {
@@ -95,5 +92,5 @@ func (r *Repo) Stats(ctx context.Context) (*Stats, []error, error) {
 		st.Ratio = float64(st.LogicalBytes) / float64(st.StoredBytes)
 	}
 	slices.SortFunc(st.Devices, func(a, b DeviceStats) int { return strings.Compare(a.Name+a.UDID, b.Name+b.UDID) })
-	return st, damaged, nil
+	return st, nil
 }

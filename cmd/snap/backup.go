@@ -165,24 +165,18 @@ func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (flow.Host, err
 
 // openToWrite opens the repository, locked for a writer, with its index.
 func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(), error) {
-	return a.openFor(ctx, repo.LockWrite, what)
-}
-
-func (a *app) openFor(ctx context.Context, kind repo.LockKind, what string) (*repo.Repo, func(), error) {
 	r, err := a.open(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := a.takeLock(ctx, r, kind, what); err != nil {
+	if err := a.takeLock(ctx, r, repo.LockWrite, what); err != nil {
 		return nil, nil, err
 	}
 	if err := r.LoadIndex(ctx); err != nil {
 		a.releaseLock()
 		return nil, nil, err
 	}
-	for _, err := range r.IndexDamage() {
-		a.warn("%v; \"snap check\" tells what that means", err)
-	}
+	a.warnOfIndex(r)
 	return r, a.releaseLock, nil
 }
 

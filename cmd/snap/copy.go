@@ -69,7 +69,7 @@ func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release fu
 	if r, err = repo.Open(ctx, be, secret, a.options); err != nil {
 		return nil, nil, openError(t.dir, err)
 	}
-	l, err := r.Lock(ctx, repo.LockWrite, "snap copy")
+	l, err := a.acquire(ctx, r, repo.LockWrite, "snap copy")
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.dir, err)
 	}
@@ -104,18 +104,10 @@ For a copy with the same passwords "snap mirror" is simpler and needs none.`,
 			if target.dir == "" {
 				return usageError{errors.New("into which repository? Use --to FOLDER or set SNAP_TO_REPOSITORY")}
 			}
-			from, err := a.open(ctx)
+			from, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
 			}
-			l, err := from.Lock(ctx, repo.LockRead, "snap copy")
-			if errors.Is(err, repo.ErrLocked) || ctx.Err() != nil {
-				return err
-			}
-			if err != nil {
-				a.warn("the repository cannot be locked, so do not prune it meanwhile: %v", err)
-			}
-			defer func() { _ = l.Release() }()
 			to, release, err := target.open(ctx, a)
 			if err != nil {
 				return err
@@ -125,17 +117,16 @@ For a copy with the same passwords "snap mirror" is simpler and needs none.`,
 			if to.Config().ID == from.Config().ID {
 				return repo.ErrSameRepository
 			}
+			// Before the indexes are read: these have what the snapshots need then.
+			list, err := a.chosen(ctx, from, &filter, argv)
+			if err != nil {
+				return err
+			}
 			for _, r := range []*repo.Repo{from, to} {
 				if err := r.LoadIndex(ctx); err != nil {
 					return err
 				}
-				for _, err := range r.IndexDamage() {
-					a.warn("%v; \"snap check\" tells what that means", err)
-				}
-			}
-			list, err := a.chosen(ctx, from, &filter, argv)
-			if err != nil {
-				return err
+				a.warnOfIndex(r)
 			}
 			var done, total atomic.Int64
 			opts.Progress = func(d, t int64) { done.Store(d); total.Store(t) }

@@ -128,7 +128,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 			return fmt.Errorf("%s has suffered from snap: %q", dev.Name(), wrong)
 		}
 	}
-	st, _, err := d.repo.Stats(ctx)
+	st, err := d.repo.Stats(ctx, list)
 	if err != nil {
 		return err
 	}

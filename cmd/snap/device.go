@@ -263,14 +263,15 @@ func (d *knownDevice) encrypted() []*repo.Snapshot {
 // the first backup.
 func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) (*repo.Repo, *knownDevice, error) {
 	ctx := cmd.Context()
-	r, err := a.openIndexed(cmd, kind)
+	r, err := a.openLocked(cmd, kind)
 	if err != nil {
 		return nil, nil, err
 	}
-	list, _, err := r.Snapshots(ctx)
+	list, _, err := r.SnapshotsIndexed(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	a.warnOfIndex(r)
 	mine, err := repo.OfDevice(list, device)
 	if err != nil {
 		return nil, nil, fmt.Errorf("device %q: %w", device, err)

@@ -45,18 +45,11 @@ times or another key.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, err := a.openIndexed(cmd, repo.LockRead)
+			r, found, err := a.openToRead(cmd, argv[0], argv[1])
 			if err != nil {
 				return err
 			}
-			from, err := r.FindSnapshot(ctx, argv[0])
-			if err != nil {
-				return err
-			}
-			to, err := r.FindSnapshot(ctx, argv[1])
-			if err != nil {
-				return err
-			}
+			from, to := found[0], found[1]
 			res := diffResult{From: from.ID, To: to.ID, Changes: []diffChange{}}
 			err = r.Diff(ctx, from, to, func(x, y *tree.Entry) error {
 				res.add(x, y, metadata)

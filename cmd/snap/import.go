@@ -47,10 +47,11 @@ is stored locked.`,
 			if err != nil {
 				return err
 			}
-			r, err := a.openIndexed(cmd, repo.LockWrite)
+			r, release, err := a.openToWrite(ctx, cmd.CommandPath())
 			if err != nil {
 				return err
 			}
+			defer release()
 			opts.Host, _ = os.Hostname()
 			opts.Program = "snap " + version
 			opts.Workers = runtime.GOMAXPROCS(0)

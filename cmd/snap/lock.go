@@ -24,19 +24,43 @@ func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, er
 	return r, nil
 }
 
-// openIndexed is openLocked, and loads the index.
-func (a *app) openIndexed(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, error) {
-	r, err := a.openLocked(cmd, kind)
+// openToRead opens the repository, locked for a reader, with the snapshots that
+// specs mean and the index that has what they need.
+func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*repo.Snapshot, error) {
+	r, err := a.openLocked(cmd, repo.LockRead)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := r.LoadIndex(cmd.Context()); err != nil {
-		return nil, err
+	found, err := r.FindIndexed(cmd.Context(), specs...)
+	if err != nil {
+		return nil, nil, err
 	}
+	a.warnOfIndex(r)
+	return r, found, nil
+}
+
+// openAll is openToRead with all snapshots.
+func (a *app) openAll(cmd *cobra.Command) (*repo.Repo, []*repo.Snapshot, error) {
+	r, err := a.openLocked(cmd, repo.LockRead)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, damaged, err := r.SnapshotsIndexed(cmd.Context())
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, err := range damaged {
+		a.warn("%v", err)
+	}
+	a.warnOfIndex(r)
+	return r, list, nil
+}
+
+// warnOfIndex tells what is wrong with the index that was loaded.
+func (a *app) warnOfIndex(r *repo.Repo) {
 	for _, err := range r.IndexDamage() {
 		a.warn("%v; \"snap check\" tells what that means", err)
 	}
-	return r, nil
 }
 
 // noLockFlag lets a command that only reads go without a lock.
@@ -50,30 +74,38 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
-// takeLock locks the repository. It waits for others as long as --retry-lock
-// says. Whoever only reads goes on without a lock where none can be written: on
-// a medium that takes no writes nobody else removes anything, and on a full
-// disk a backup must come back all the same.
-func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) error {
-	if a.noLock {
-		return nil
+// takeLock locks the repository until the command ends, unless it only reads and
+// --no-lock is given.
+func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) (err error) {
+	if !a.noLock {
+		a.lock, err = a.acquire(ctx, r, kind, what)
 	}
-	deadline := time.Now().Add(a.retryLock)
+	return err
+}
+
+// acquire locks a repository. It waits for others as long as --retry-lock says.
+// Whoever only reads goes on without a lock, which is nil then, where none can be
+// written: on a medium that takes no writes nobody else removes anything, and on
+// a full disk a backup must come back all the same.
+func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) (*repo.Lock, error) {
+	var deadline time.Time // from the first refusal on: that may take its time
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		l, err := r.Lock(ctx, kind, what)
+		if deadline.IsZero() {
+			deadline = time.Now().Add(a.retryLock)
+		}
 		left := time.Until(deadline)
 		switch {
 		case err == nil:
-			a.lock = l
-			return nil
+			return l, nil
 		case kind == repo.LockRead && backend.IsReadOnly(err):
 			a.detail("the repository cannot be written to, so nobody is told that it is being read")
-			return nil
+			return nil, nil
 		case kind == repo.LockRead && backend.IsNoSpace(err):
 			a.warn("there is no room to lock the repository; do not prune it until this command has ended")
-			return nil
+			return nil, nil
 		case !errors.Is(err, repo.ErrLocked) || left <= 0:
-			return err
+			return nil, err
 		case wait == firstRetry:
 			a.remark("%v; waiting for up to %v", err, a.retryLock)
 		}
@@ -81,7 +113,7 @@ func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, wh
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return ctx.Err()
+			return nil, ctx.Err()
 		case <-timer.C:
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 	"github.com/spf13/cobra"
 )
@@ -39,14 +38,11 @@ Snapshots that were stored locked know no domains; all files are under "-".`,
 		Args:    args(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, err := a.openIndexed(cmd, repo.LockRead)
+			r, found, err := a.openToRead(cmd, argv[0])
 			if err != nil {
 				return err
 			}
-			s, err := r.FindSnapshot(ctx, argv[0])
-			if err != nil {
-				return err
-			}
+			s := found[0]
 			l := lister{recursive: recursive, items: []lsItem{}}
 			if len(argv) > 1 {
 				l.domain, l.below, _ = strings.Cut(argv[1], "/")

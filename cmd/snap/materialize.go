@@ -38,14 +38,11 @@ restores from it.`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, err := a.openIndexed(cmd, repo.LockRead)
+			r, found, err := a.openToRead(cmd, argv[0])
 			if err != nil {
 				return err
 			}
-			s, err := r.FindSnapshot(ctx, argv[0])
-			if err != nil {
-				return err
-			}
+			s := found[0]
 			if !s.Complete {
 				a.warn("snapshot %s is of an incomplete backup; a device may refuse it", s.ID.Short())
 			}

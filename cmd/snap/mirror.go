@@ -66,11 +66,11 @@ its files with those of the repository; --check --heal replaces damaged ones.`,
 			if err := apart(dir, argv[0]); err != nil {
 				return err
 			}
-			release, whole, err := a.openIfPassword(ctx, source, dir, "mirror")
+			whole, err := a.openIfPassword(ctx, source, dir, cmd.CommandPath())
 			if err != nil {
 				return err
 			}
-			defer release()
+			defer a.releaseLock() // before the source is closed
 			opts.Whole = whole
 			target, done, err := mirrorTarget(ctx, source, argv[0], opts.DryRun || check)
 			if err != nil {
@@ -146,29 +146,20 @@ func apart(dir, target string) error {
 
 // openIfPassword opens the repository and locks it for reading if a password is
 // given. Without one, whole is nil.
-func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string) (release func(), whole func(context.Context) error, err error) {
-	release = func() {}
+func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string) (whole func(context.Context) error, err error) {
 	secret, err := a.givenSecret(ctx)
 	if err != nil || secret == nil {
-		return release, nil, err
+		return nil, err
 	}
 	defer clear(secret)
 	r, err := repo.Open(ctx, be, secret, a.options)
 	if err != nil {
-		return release, nil, openError(dir, err)
+		return nil, openError(dir, err)
 	}
-	l, err := r.Lock(ctx, repo.LockRead, what)
-	switch {
-	case err == nil:
-		release = func() { _ = l.Release() }
-	case errors.Is(err, repo.ErrLocked) || ctx.Err() != nil:
-		return release, nil, fmt.Errorf("%s: %w", dir, err)
-	default:
-		// It may be mounted for reading alone; whatever changes meanwhile is
-		// noticed without a lock, too.
-		a.remark("%s cannot be locked: %v", dir, err)
+	if err := a.takeLock(ctx, r, repo.LockRead, what); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	return release, r.Whole, nil
+	return r.Whole, nil
 }
 
 // givenSecret returns the secret from flags or environment, nil if there is none.

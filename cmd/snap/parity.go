@@ -42,11 +42,9 @@ It is no replacement for a copy: when the disk dies, parity dies with it.`,
 				return err
 			}
 			if !only {
-				l, err := r.Lock(ctx, repo.LockWrite, "parity")
-				if err != nil {
+				if err := a.takeLock(ctx, r, repo.LockWrite, cmd.CommandPath()); err != nil {
 					return err
 				}
-				defer func() { _ = l.Release() }() // what is left behind is recognised
 			}
 			if err := r.LoadIndex(ctx); err != nil {
 				return err

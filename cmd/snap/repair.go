@@ -57,11 +57,10 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r
 		return err
 	}
 	if !dryRun {
-		l, err := r.Lock(ctx, repo.LockExclusive, what)
-		if err != nil {
+		if err := a.takeLock(ctx, r, repo.LockExclusive, what); err != nil {
 			return err
 		}
-		defer func() { _ = l.Release() }() // what is left behind is recognised
+		defer a.releaseLock()
 	}
 	var mu sync.Mutex
 	now := meter{phase: "looking"}
@@ -99,7 +98,7 @@ damaged, gone or wrong. Nothing is lost by that.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.IndexRepair
-			err := a.repairing(cmd.Context(), "repair index", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+			err := a.repairing(cmd.Context(), "snap repair index", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
 				rep, err = r.RepairIndex(cmd.Context(), opts)
 				return err
 			})
@@ -146,7 +145,7 @@ Try "snap repair --from COPY" first: it loses nothing.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.PackRepair
-			err := a.repairing(cmd.Context(), "repair packs", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+			err := a.repairing(cmd.Context(), "snap repair packs", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
 				rep, err = r.RepairPacks(cmd.Context(), opts)
 				return err
 			})
@@ -193,7 +192,7 @@ such records.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
-			err := a.repairing(cmd.Context(), "repair snapshots", opts.DryRun, func(r *repo.Repo, o repo.RepairOptions) (err error) {
+			err := a.repairing(cmd.Context(), "snap repair snapshots", opts.DryRun, func(r *repo.Repo, o repo.RepairOptions) (err error) {
 				opts.RepairOptions = o
 				rep, err = r.RepairSnapshots(cmd.Context(), opts)
 				return err
@@ -265,7 +264,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 		}
 	}
 	out := healResult{From: o.from}
-	err := a.repairing(ctx, "repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+	err := a.repairing(ctx, "snap repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
 		status, err := r.ParityStatus(ctx)
 		if err != nil {
 			return err

@@ -51,15 +51,11 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			r, release, err := a.openFor(ctx, repo.LockRead, "snap restore")
+			r, found, err := a.openToRead(cmd, argv[0])
 			if err != nil {
 				return err
 			}
-			defer release()
-			s, err := r.FindSnapshot(ctx, argv[0])
-			if err != nil {
-				return err
-			}
+			s := found[0]
 			m, e, err := restoreTarget(ctx, s, target)
 			if err != nil {
 				return err

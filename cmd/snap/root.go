@@ -113,8 +113,8 @@ See "snap demo" for all of that without a device.`,
 			a.parityCommand(),
 			a.pruneCommand(),
 			a.unlockCommand(),
-			a.mirrorCommand(),
-			a.copyCommand(),
+			a.noLockFlag(a.mirrorCommand()),
+			a.noLockFlag(a.copyCommand()),
 		},
 	} {
 		for _, c := range commands {

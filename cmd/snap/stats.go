@@ -53,18 +53,11 @@ there that tell. --prune adds what "snap prune" would free.`,
 			if !ok {
 				return usageError{fmt.Errorf("--growth takes day, week or month, not %q", period)}
 			}
-			r, err := a.openIndexed(cmd, repo.LockRead)
+			r, list, err := a.openAll(cmd)
 			if err != nil {
 				return err
 			}
-			st, damaged, err := r.Stats(ctx)
-			if err != nil {
-				return err
-			}
-			for _, err := range damaged {
-				a.warn("%v", err)
-			}
-			list, _, err := r.Snapshots(ctx)
+			st, err := r.Stats(ctx, list)
 			if err != nil {
 				return err
 			}

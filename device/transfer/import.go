@@ -183,7 +183,8 @@ func (im *importer) findParent(ctx context.Context) error {
 		return a.StoredAt.After(b.StoredAt)
 	}
 	for _, s := range list {
-		if repo.SameDevice(s.Device.UDID, udid) && better(s, im.parent) {
+		// One that was stored since the index was loaded cannot be read.
+		if repo.SameDevice(s.Device.UDID, udid) && im.r.Index().Has(s.Root) && better(s, im.parent) {
 			im.parent = s
 		}
 	}

@@ -1,0 +1,102 @@
+package repo
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// listHook calls hook before a folder is listed.
+type listHook struct {
+	backend.Backend
+	hook func(prefix string)
+}
+
+func (b *listHook) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	b.hook(prefix)
+	return b.Backend.List(ctx, prefix, fn)
+}
+
+// Whatever a reader is doing when a backup ends, the snapshot that it finds can
+// be given back.
+func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
+	ctx := context.Background()
+	find := map[string]func(r *Repo) (*Snapshot, error){
+		"latest": func(r *Repo) (*Snapshot, error) {
+			found, err := r.FindIndexed(ctx, "latest")
+			if err != nil {
+				return nil, err
+			}
+			return found[0], nil
+		},
+		"all": func(r *Repo) (*Snapshot, error) {
+			list, _, err := r.SnapshotsIndexed(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return list[len(list)-1], nil
+		},
+	}
+	for name, find := range find {
+		for at := 1; ; at++ { // the how many-th listing of the reader a backup ends before
+			be := tinyRepo(t, 1)
+			lists, stored := 0, false
+			r, err := Open(ctx, &listHook{be, func(string) {
+				if lists++; lists == at {
+					stored = true
+					if _, err := storeTiny(ctx, be, 2); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}}, testSecret, tinyOptions(40))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := find(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := stored
+			f, err := restore(ctx, r, s)
+			if err == nil {
+				err = sameFiles(f, tinyFiles(s.Time.Day()))
+			}
+			if err != nil {
+				t.Errorf("%s, a backup that ended before listing %d: %v", name, at, err)
+			}
+			if !ended {
+				if at < 4 {
+					t.Errorf("%s: only %d listings", name, at)
+				}
+				break
+			}
+		}
+	}
+}
+
+// The race that the order is about: without it a snapshot looks damaged.
+func TestAnIndexThatIsReadFirstLacksWhatComesLater(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t, 1)
+	r, err := openWith(ctx, be, testSecret, tinyOptions(40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := storeTiny(ctx, be, 2); err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.FindSnapshot(ctx, "latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := restore(ctx, r, s); err == nil || !strings.Contains(err.Error(), "in no index") {
+		t.Errorf("%v", err)
+	}
+	if found, err := r.FindIndexed(ctx, s.ID.String()); err != nil {
+		t.Error(err)
+	} else if _, err := restore(ctx, r, found[0]); err != nil {
+		t.Error(err)
+	}
+}
