@@ -141,3 +141,123 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 	}
 	return opts
 }
+
+// Without the key, what a run that was cut off has noted does not let the target
+// follow a source that has lost packs. A prune of the source is followed.
+func TestMirrorWithoutKeyAfterACutOff(t *testing.T) {
+	ctx := context.Background()
+	stages := map[string]func(todo func(dir string) []string) string{
+		"before the index":   func(todo func(string) []string) string { return slices.Min(todo(indexDir)) },
+		"in the index":       func(todo func(string) []string) string { return slices.Max(todo(indexDir)) },
+		"before the records": func(todo func(string) []string) string { return slices.Min(todo(snapshotsDir)) },
+	}
+	for stage, name := range stages {
+		for _, whole := range []bool{true, false} { // the target had a snapshot before
+			source, target := chainRepo(t, 1), memory.New()
+			if whole {
+				if err := mirrorTo(source, target, oneAtATime); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, day := range []int{2, 3} {
+				if _, err := storeTiny(ctx, source, day); err != nil {
+					t.Fatal(err)
+				}
+			}
+			old := content(t, target)
+			isNew := func(name string) bool { return old[name] == nil }
+			at := name(func(dir string) []string {
+				return slices.DeleteFunc(fileNames(t, source, dir), func(name string) bool { return !isNew(name) })
+			})
+			cut := fault.New(target, fault.On(fault.Put, at, fault.From(1, fault.ErrInjected)))
+			if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
+				t.Fatalf("%s: %v", stage, err)
+			}
+			lossy, came := source.Clone(), fileNames(t, target, packsDir)
+			came = slices.DeleteFunc(came, func(name string) bool { return !isNew(name) })
+			if err := lossy.Delete(ctx, came[0]); err != nil {
+				t.Fatal(err)
+			}
+			before := target.Clone()
+			if err := mirrorTo(lossy, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
+				t.Errorf("%s, %v: after a loss: %v", stage, whole, err)
+			}
+			if len(content(t, target)) != len(content(t, before)) {
+				t.Errorf("%s, %v: the target has changed", stage, whole)
+			}
+			if _, err := pruneTiny(ctx, source, everything, 2); err != nil {
+				t.Fatal(err)
+			}
+			if err := mirrorTo(source, before, oneAtATime); err != nil {
+				t.Errorf("%s, %v: after a prune: %v", stage, whole, err)
+			}
+			if err := judgeClean(before, testSecret, 1, 3); err != nil {
+				t.Errorf("%s, %v: %v", stage, whole, err)
+			}
+		}
+	}
+}
+
+// Two lists of what came from the source, as a run that was cut off leaves them,
+// count together, and stay so in the next run.
+func TestMirrorRemembersAfterACutOff(t *testing.T) {
+	ctx := context.Background()
+	for _, first := range []bool{true, false} {
+		source, target := chainRepo(t, 1), memory.New()
+		if err := mirrorTo(source, target, oneAtATime); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := storeTiny(ctx, source, 2); err != nil {
+			t.Fatal(err)
+		}
+		before := target.Clone()
+		if err := mirrorTo(source, target, oneAtATime); err != nil {
+			t.Fatal(err)
+		}
+		// What the run before remembered is there again, listed first or last.
+		lists := fileNames(t, before, "mirrored/")
+		if err := target.Put(ctx, lists[0], content(t, before)[lists[0]]); err != nil {
+			t.Fatal(err)
+		}
+		both := fileNames(t, target, "mirrored/")
+		if len(both) != 2 {
+			t.Fatalf("%d lists", len(both))
+		}
+		be := backend.Backend(target)
+		if !first {
+			be = &backwards{target}
+		}
+		if err := mirrorTo(source, be, oneAtATime); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(fileNames(t, target, "mirrored/")); n != 1 {
+			t.Errorf("%d lists are left", n)
+		}
+		// Both snapshots came from the source, so both may go.
+		if _, err := pruneTiny(ctx, source, everything, 2); err != nil {
+			t.Fatal(err)
+		}
+		if err := mirrorTo(source, target, oneAtATime); err != nil {
+			t.Error(err)
+		}
+		if err := judgeClean(target, testSecret, 1); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// backwards lists files in the opposite order.
+type backwards struct{ backend.Backend }
+
+func (b *backwards) List(ctx context.Context, dir string, fn func(backend.Info) error) error {
+	var all []backend.Info
+	if err := b.Backend.List(ctx, dir, func(f backend.Info) error { all = append(all, f); return nil }); err != nil {
+		return err
+	}
+	for _, f := range slices.Backward(all) {
+		if err := fn(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -58,6 +58,9 @@ func (m *mirroring) guard(ctx context.Context, src, dst *listing, mem memory) er
 		}
 		return nil
 	}
+	if len(lostPacks) > 0 && len(lostIndexes) == 0 && len(mem.loose) > 0 && !mem.vanished(src, dst) {
+		return unlistedLoss(len(lostPacks))
+	}
 	lostPacks, lostIndexes = mem.news(lostPacks), mem.news(lostIndexes)
 	if len(lostPacks)+len(lostIndexes) == 0 {
 		return nil
@@ -68,15 +71,40 @@ func (m *mirroring) guard(ctx context.Context, src, dst *listing, mem memory) er
 	}
 	switch {
 	case len(lostPacks) > 0 && len(lostIndexes) == 0 && len(dst[indexes]) > 0:
-		// A prune replaces the index files that list a pack before it removes
-		// the pack. Only what a killed run left goes without.
-		return &RefusedError{fmt.Sprintf("%d packs are gone from the source, and all index files that could list them are still there; a prune does not do that", len(lostPacks)),
-			hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
+		return unlistedLoss(len(lostPacks))
 	case len(lostIndexes) > 0 && len(lostPacks) == 0 && len(without(src[indexes], dst[indexes])) == 0:
 		return &RefusedError{fmt.Sprintf("%d index files are gone from the source, and nothing has taken their place; a prune does not do that", len(lostIndexes)),
 			hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
 	}
 	return nil
+}
+
+// unlistedLoss is the refusal to follow a source that lacks packs and no index
+// file. A prune replaces the index files that list a pack before it removes the
+// pack. Only what a killed run left goes without.
+func unlistedLoss(packs int) error {
+	return &RefusedError{fmt.Sprintf("%d packs are gone from the source, and all index files that could list them are still there; a prune does not do that", packs),
+		hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
+}
+
+// vanished reports whether the source has given up a file that was noted and has
+// not come to the target as a pack: an index file, if what was noted of packs did
+// come. It is what a run that was cut off has noted, so this tells a prune from a
+// loss as the target's own index files do otherwise.
+func (mem *memory) vanished(src, dst *listing) bool {
+	here := map[id]bool{}
+	for _, files := range []map[string]int64{src[packs], src[indexes], dst[packs]} {
+		for name := range files {
+			hash, _ := hashOf(name)
+			here[hash] = true
+		}
+	}
+	for hash := range mem.loose {
+		if !here[hash] {
+			return true
+		}
+	}
+	return false
 }
 
 // news returns the files that need evidence to go.

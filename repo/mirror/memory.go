@@ -36,13 +36,14 @@ type memory struct {
 	loose map[id]bool // files that may go without further evidence
 	files []string    // that hold it
 	marks []string    // those of files that hold loose
-	keep  string      // the one that stays
+	keep  string      // the one that stays; none if what they hold has to be put together
 }
 
 // readMemory reads what the target remembers. What cannot be read means
 // nothing: the careful side.
 func readMemory(ctx context.Context, target backend.Backend) (memory, error) {
 	mem := memory{came: map[id]bool{}, loose: map[id]bool{}}
+	cames := 0
 	err := target.List(ctx, mirrored, func(f backend.Info) error {
 		hash, ok := hashOf(f.Name)
 		if !ok {
@@ -65,6 +66,7 @@ func readMemory(ctx context.Context, target backend.Backend) (memory, error) {
 		switch magic {
 		case cameMagic:
 			mem.keep = f.Name
+			cames++
 			for _, id := range ids {
 				mem.came[id] = true
 			}
@@ -76,6 +78,9 @@ func readMemory(ctx context.Context, target backend.Backend) (memory, error) {
 		}
 		return nil
 	})
+	if cames > 1 {
+		mem.keep = "" // a run that was cut off has left two, and neither has all
+	}
 	return mem, err
 }
 
@@ -198,14 +203,15 @@ func (m *mirroring) claim(ctx context.Context, src *listing) error {
 	return nil
 }
 
-// forget removes what the target need not remember any more.
-func (m *mirroring) forget(ctx context.Context, mem memory) error {
+// forget removes what the target need not remember any more; with marks, also
+// what may go from it.
+func (m *mirroring) forget(ctx context.Context, mem memory, marks bool) error {
 	now, err := readMemory(ctx, m.target)
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	for _, name := range now.files {
-		if name == mem.keep {
+		if name == mem.keep || !marks && slices.Contains(now.marks, name) {
 			continue
 		}
 		if err := m.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
