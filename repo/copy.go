@@ -68,7 +68,8 @@ type CopyReport struct {
 // with its ID on the way; what was encoded stays so where the target has the
 // chunks of its dictionary. Chunks stay as they were cut.
 //
-// A snapshot that was copied before is not copied again. One that cannot be read
+// A snapshot that was copied before is not copied again, nor is one that somebody
+// else copies meanwhile. One that cannot be read
 // is left out and reported; the error is then ErrDamaged, and all others were
 // copied. Both indexes must have been loaded, under a read lock here and a write
 // lock there. The report is there with an error, too.
@@ -84,6 +85,10 @@ func (r *Repo) CopyTo(ctx context.Context, to *Repo, list []*Snapshot, opts Copy
 	}
 	if c.target, _, err = to.Snapshots(ctx); err != nil {
 		return rep, fmt.Errorf("target: %w", err)
+	}
+	c.seen = map[FileID]bool{}
+	for _, s := range c.target {
+		c.seen[s.ID] = true
 	}
 	list = slices.Clone(list)
 	slices.SortStableFunc(list, func(a, b *Snapshot) int { return a.Time.Compare(b.Time) })
@@ -115,6 +120,7 @@ type copying struct {
 	opts           CopyOptions
 	report         *CopyReport
 	primed         map[FileID]bool // snapshots whose chunks are in ids
+	seen           map[FileID]bool // records of the target that were looked at
 
 	mu          sync.Mutex            // guards what follows while blocks are copied
 	ids         map[chunk.ID]chunk.ID // of content: there by here; the target has it
@@ -148,10 +154,12 @@ func (c *copying) copyOf(s *Snapshot) *Snapshot {
 // snapshot copies one snapshot.
 func (c *copying) snapshot(ctx context.Context, s *Snapshot) error {
 	line := CopiedSnapshot{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Outcome: CopyDone}
-	if have := c.copyOf(s); have != nil {
-		line.Outcome, line.Copy = CopyPresent, &have.ID
-		c.report.Present++
-		c.report.Snapshots = append(c.report.Snapshots, line)
+	have, err := c.copyNow(ctx, s)
+	if err != nil {
+		return err
+	}
+	if have != nil {
+		c.present(&line, have)
 		return nil
 	}
 	parent := c.parent(s)
@@ -201,11 +209,26 @@ func (c *copying) snapshot(ctx context.Context, s *Snapshot) error {
 	}
 	from := c.from.origin(s)
 	copied.CopiedFrom = &from
+	if have, err = c.copyNow(ctx, s); err != nil {
+		return err
+	}
+	if have != nil {
+		c.present(&line, have) // what was stored serves others, or is pruned
+		return nil
+	}
 	if err := w.Commit(ctx, &copied); err != nil {
 		return err
 	}
 	c.target = append(c.target, &copied)
+	c.seen[copied.ID] = true
 	c.primed[s.ID] = true
+	if have, err = c.settle(ctx, s, &copied); err != nil {
+		return err
+	}
+	if have != &copied {
+		c.present(&line, have)
+		return nil
+	}
 	line.Copy, line.NewBytes, line.StoredBytes = &copied.ID, copied.NewBytes, copied.StoredBytes
 	c.report.Copied++
 	c.report.NewBytes += copied.NewBytes
@@ -219,7 +242,11 @@ func (c *copying) snapshot(ctx context.Context, s *Snapshot) error {
 func (c *copying) parent(s *Snapshot) *Snapshot {
 	var best *Snapshot
 	for _, p := range c.source {
-		if !SameDevice(p.Device.UDID, s.Device.UDID) || c.copyOf(p) == nil {
+		if !SameDevice(p.Device.UDID, s.Device.UDID) || !c.from.index.Has(p.Root) {
+			continue
+		}
+		// What was stored since the indexes were loaded cannot be read.
+		if o := c.copyOf(p); o == nil || !c.to.index.Has(o.Root) {
 			continue
 		}
 		if s.Parent != nil && p.Has(*s.Parent) {

@@ -1,0 +1,120 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// putHook calls hook before and after a file is stored.
+type putHook struct {
+	backend.Backend
+	before, after func(name string)
+}
+
+func (b *putHook) Put(ctx context.Context, name string, data []byte) error {
+	b.before(name)
+	err := b.Backend.Put(ctx, name, data)
+	b.after(name)
+	return err
+}
+
+// copyBeside is copyAll by another process, whose files have other names.
+func copyBeside(ctx context.Context, source, target backend.Backend, seed byte) (*CopyReport, error) {
+	from, err := Open(ctx, source, testSecret, tinyOptions(seed))
+	if err != nil {
+		return nil, err
+	}
+	to, err := Open(ctx, target, testSecret, tinyOptions(seed))
+	if err != nil {
+		return nil, err
+	}
+	to.opts.Refresh = -1
+	l, err := to.Lock(ctx, LockWrite, "copy")
+	if err != nil {
+		return nil, err
+	}
+	rep, err := copyLocked(ctx, from, to, CopyOptions{}, nil)
+	return rep, errors.Join(err, l.Release())
+}
+
+// Two processes that copy the same snapshots at the same time leave one copy of
+// each, whenever the second one begins.
+func TestCopyAtTheSameTime(t *testing.T) {
+	ctx := context.Background()
+	source := chainRepo(t, 1, 2, 3)
+	for _, after := range []bool{false, true} {
+		for at := 1; ; at++ {
+			target := otherRepo(t)
+			puts, done := 0, false
+			other := func(string) {
+				if done {
+					return
+				}
+				if puts++; puts != at {
+					return
+				}
+				done = true
+				if rep, err := copyBeside(ctx, source, target, 60); err != nil || rep.Damaged > 0 {
+					t.Errorf("%+v, %v", rep, err)
+				}
+			}
+			nothing := func(string) {}
+			h := &putHook{target, other, nothing}
+			if after {
+				h = &putHook{target, nothing, other}
+			}
+			rep, err := copyAll(ctx, source, h, CopyOptions{})
+			if err != nil || rep.Copied+rep.Present != 3 || rep.Damaged > 0 {
+				t.Fatalf("put %d: %+v, %v", at, rep, err)
+			}
+			if err := judgeClean(target, testSecret, 1, 2, 3); err != nil {
+				t.Errorf("after %v, put %d: %v", after, at, err)
+			}
+			for _, s := range rep.Snapshots {
+				if done && s.Copy == nil {
+					t.Errorf("put %d: %+v", at, s)
+				}
+			}
+			if !done {
+				if at < 10 {
+					t.Errorf("only %d files were stored", at)
+				}
+				break
+			}
+		}
+	}
+}
+
+// Both have looked before either has stored its record: one copy stays, whichever
+// comes first.
+func TestCopyStoresBothRecords(t *testing.T) {
+	ctx := context.Background()
+	source := chainRepo(t, 1)
+	for seed := range byte(8) { // IDs fall both ways
+		target := otherRepo(t)
+		done := false
+		rep, err := copyAll(ctx, source, &putHook{target, func(name string) {
+			if done || !strings.HasPrefix(name, snapshotsDir) {
+				return
+			}
+			done = true
+			if rep, err := copyBeside(ctx, source, target, 60+seed); err != nil || rep.Copied != 1 {
+				t.Errorf("%+v, %v", rep, err)
+			}
+		}, func(string) {}}, CopyOptions{})
+		if err != nil || !done {
+			t.Fatal(err)
+		}
+		if err := judgeClean(target, testSecret, 1); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		names := fileNames(t, target, snapshotsDir)
+		if len(names) != 1 || rep.Snapshots[0].Copy == nil || names[0] != snapshotsDir+rep.Snapshots[0].Copy.String() {
+			t.Errorf("seed %d: %v, %+v", seed, names, rep.Snapshots)
+		}
+	}
+}
