@@ -19,9 +19,9 @@ func (a *app) parityCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "parity [PERCENT|off]",
 		Short: "Guard the repository against bit rot without a copy",
-		Long: `Makes or refreshes parity: with 5% two damaged or missing packs of every 40 can be
-brought back by "snap repair", or any number of damaged sectors that do not lie
-at the same place of three of them. Without PERCENT it makes parity for what has
+		Long: `Makes or refreshes parity: with 5% any two damaged or missing packs of every 40 can
+be brought back by "snap repair", or any number of damaged sectors, unless three
+lie at the same place of three packs. Without PERCENT it makes parity for what has
 none yet. "snap import" and "snap prune" do that by themselves. "off" removes it.
 
 It is no replacement for a copy: when the disk dies, parity dies with it.`,

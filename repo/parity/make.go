@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// usualParity is how many segments guard a row of a whole group.
+	// usualParity is how many segments guard a row of a group of several files.
 	usualParity = 2
 	// stripBytes is about how much of all files of a group is read at once.
 	stripBytes = 32 << 20
@@ -21,6 +21,11 @@ const (
 
 // size is how many files a whole group has.
 func size(percent int) int { return min(max(usualParity*100_00/max(percent, 1), 2), MaxMembers) }
+
+// rowParity is how many segments guard a row of a group of n files. A file that
+// is alone has what amounts to a copy; two of these would guard against the loss
+// of both only.
+func rowParity(n int) int { return min(max(n, 1), usualParity) }
 
 // RefreshOptions say what Refresh is to do.
 type RefreshOptions struct {
@@ -224,7 +229,7 @@ func (s *Set) plan(kind byte, percent int, all []member, lost func(string) bool,
 				keep[g] = true // it may bring it back; the others get a new group beside it
 			}
 		}
-		if g.percent != percent || !whole(g) || shared(g) {
+		if g.percent != percent || g.parity < rowParity(len(g.members)) || !whole(g) || shared(g) {
 			continue
 		}
 		if len(g.members) == size(percent) {
@@ -262,10 +267,7 @@ func (s *Set) plan(kind byte, percent int, all []member, lost func(string) bool,
 // left out and returned; without any other the file is nil.
 func (s *Set) build(ctx context.Context, percent int, members []member) (file []byte, bad []string, err error) {
 	for len(members) > 0 {
-		h := &Header{percent: percent, segment: SegmentSize, parity: usualParity, members: slices.Clone(members)}
-		if len(members) <= size(percent)/2 {
-			h.parity = 1
-		}
+		h := &Header{percent: percent, segment: SegmentSize, parity: rowParity(len(members)), members: slices.Clone(members)}
 		data, wrong, err := s.compute(ctx, h)
 		if err != nil {
 			return nil, nil, err

@@ -3,8 +3,9 @@
 // records.
 //
 // The files of a group are laid side by side and cut into rows of 64 KiB
-// segments. Each row has one or two segments of parity, so in each row as many
-// segments can be lost: two whole files of a group, or two places in each row,
+// segments. Each row has two segments of parity (one, if the file is alone in its
+// group), so in each row as many segments can be lost: two whole files of a group,
+// or one and a place in each row of the others, or two places in each row,
 // whichever files they are in. The hash of every segment is kept, so that it is
 // known which are bad.
 //

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -249,6 +250,54 @@ func TestHeal(t *testing.T) {
 		}
 		if len(got) != len(want) {
 			t.Fatalf("seed %d: %d files, want %d", seed, len(got), len(want))
+		}
+	}
+}
+
+// However few files there are, two of a group heal, and of a lost one all that is
+// bad elsewhere at different places, or at one place of one other file.
+func TestFewFilesHeal(t *testing.T) {
+	ctx := context.Background()
+	long := []int{300_000, 250_000, 200_000, 199_999, 70_000}
+	for n := 2; n <= len(long); n++ {
+		base := withConfig(t)
+		store(t, base, 0, 1, long[:n]...)
+		refresh(t, base, 5_00)
+		want := content(t, base, "packs/")
+		names := slices.Sorted(maps.Keys(want))
+		harm := map[string]func(be *memory.Backend) error{
+			"two lost": func(be *memory.Backend) error { return errors.Join(be.Delete(ctx, names[0]), be.Delete(ctx, names[1])) },
+			"one lost, the same place of another bad": func(be *memory.Backend) error {
+				b := bytes.Clone(want[names[1]])
+				for at := 0; at < len(b); at += SegmentSize {
+					b[at] ^= 1
+				}
+				return errors.Join(be.Delete(ctx, names[0]), be.Set(names[1], b))
+			},
+			"one lost, different places of others bad": func(be *memory.Backend) error {
+				errs := []error{be.Delete(ctx, names[0])}
+				for i, name := range names[1:] {
+					if b := bytes.Clone(want[name]); i*SegmentSize < len(b) {
+						b[i*SegmentSize] ^= 1
+						errs = append(errs, be.Set(name, b))
+					}
+				}
+				return errors.Join(errs...)
+			},
+		}
+		for what, harm := range harm {
+			be := base.Clone()
+			if err := harm(be); err != nil {
+				t.Fatal(err)
+			}
+			if rep := heal(t, be); len(rep.Unhealed) > 0 || len(rep.Healed) == 0 {
+				t.Errorf("%d files, %s: %+v", n, what, rep)
+			}
+			for name, b := range content(t, be, "packs/") {
+				if !bytes.Equal(b, want[name]) {
+					t.Errorf("%d files, %s: %s differs", n, what, name)
+				}
+			}
 		}
 	}
 }
