@@ -29,9 +29,10 @@ everything: 3% a day in 34 days.
 
 If something is damaged it says which files of which snapshots suffer, and exits
 with 13.`,
-		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: args(optional("read-data")),
+		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
+			readData := optionalValue(readData, argv)
 			opts, err := parsePart(readData)
 			if err != nil {
 				return err
@@ -120,11 +121,14 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 	}
 	for _, s := range c.Suffering {
-		least := ""
-		if s.Tree {
-			least = "at least "
+		what := plural(s.Files, "file") + " cannot be given back"
+		switch {
+		case s.Tree && s.Files == 0:
+			what = "a part of its list of files is lost"
+		case s.Tree:
+			what = "a part of its list of files is lost, and at least " + what
 		}
-		fmt.Fprintf(w, "SUFFERS  snapshot %s (%s, %s): %s%s cannot be given back\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), least, plural(s.Files, "file"))
+		fmt.Fprintf(w, "SUFFERS  snapshot %s (%s, %s): %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 		for _, n := range s.Names {
 			fmt.Fprintf(w, "           %s\n", clean(n))
 		}

@@ -50,6 +50,13 @@ times or another key.`,
 				return err
 			}
 			from, to := found[0], found[1]
+			if locked(from) != locked(to) {
+				for _, s := range []*repo.Snapshot{from, to} {
+					if locked(s) {
+						a.warn("snapshot %s was stored locked, without the backup password, and the other one was not: what is the same in both cannot be told, so all files are listed as removed and added", s.ID.Short())
+					}
+				}
+			}
 			res := diffResult{From: from.ID, To: to.ID, Changes: []diffChange{}}
 			err = r.Diff(ctx, from, to, func(x, y *tree.Entry) error {
 				res.add(x, y, metadata)
@@ -70,6 +77,9 @@ times or another key.`,
 	cmd.Flags().BoolVar(&metadata, "metadata", false, "list also files of which only metadata differs")
 	return cmd
 }
+
+// locked reports whether nobody can look into a snapshot's files.
+func locked(s *repo.Snapshot) bool { return s.Encrypted && !s.Unlocked }
 
 // add counts a difference and keeps it if it is to be listed. Folders count
 // for nothing: their times change with every file in them.

@@ -114,7 +114,7 @@ var kinds = []struct {
 	{is(device.ErrSyncBusy), exitDeviceBusy, "wait until Finder, iTunes or the other program has ended, and run the same command again"},
 	{is(device.ErrBusy), exitError, "close other programs that use the device, or connect it anew"},
 	{is(link.ErrTimeout), exitError, "unlock the device, connect it anew, and run the same command again; restart it if that does not help"},
-	{is(errNothingThere), exitError, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
+	{is(errNothingThere), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
 	{is(repo.ErrLastKey), exitError, `add another key first, with "snap key add"`},
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
 	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},

@@ -202,6 +202,9 @@ func findBackups(folders []string) ([]importSource, error) {
 		var first error
 		for _, f := range folders {
 			dirs, err := mobilesync.Find(f)
+			if errors.Is(err, os.ErrNotExist) {
+				err = fmt.Errorf("%s is not there: %w", f, mobilesync.ErrNoBackup)
+			}
 			if err != nil {
 				found = append(found, importSource{f, err})
 				if first == nil {

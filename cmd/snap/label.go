@@ -20,7 +20,7 @@ type labelResult struct {
 }
 
 // relabel changes labels of snapshots and prints what they are now.
-func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labels), text func(*repo.Snapshot) string) error {
+func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labels), text func(was repo.Labels, now *repo.Snapshot) string) error {
 	ctx := cmd.Context()
 	r, err := a.openLocked(cmd, repo.LockWrite)
 	if err != nil {
@@ -43,7 +43,7 @@ func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labe
 			chosen = append(chosen, s)
 		}
 	}
-	results := []labelResult{}
+	results, before := []labelResult{}, []repo.Labels{}
 	for _, s := range chosen {
 		labels := s.Labels()
 		change(&labels)
@@ -53,11 +53,12 @@ func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labe
 				return err
 			}
 		}
+		before = append(before, s.Labels())
 		results = append(results, labelResult{snapshotsJSON([]*repo.Snapshot{now})[0], s.ID})
 	}
 	return a.print(results, func(w io.Writer) {
-		for _, res := range results {
-			fmt.Fprintf(w, "%s of %s, %s: %s\n", res.ShortID, clean(res.DeviceName), timeText(res.Time), clean(text(res.Snapshot)))
+		for i, res := range results {
+			fmt.Fprintf(w, "%s of %s, %s: %s\n", res.ShortID, clean(res.DeviceName), timeText(res.Time), clean(text(before[i], res.Snapshot)))
 		}
 		if slices.ContainsFunc(results, func(l labelResult) bool { return l.ID != l.Was }) {
 			a.remark("a changed snapshot has a new ID; earlier ones find it, too")
@@ -76,6 +77,9 @@ func (a *app) tagCommand() *cobra.Command {
 			f := cmd.Flags()
 			if !f.Changed("add") && !f.Changed("remove") && !f.Changed("set") {
 				return usageError{errors.New("which tags? Use --add, --remove or --set")}
+			}
+			if f.Changed("set") && (f.Changed("add") || f.Changed("remove")) {
+				return usageError{errors.New("--set says which tags there are to be, and goes without --add and --remove: --set a --set b has these two and no others, --set '' none")}
 			}
 			for _, tag := range slices.Concat(add, remove) {
 				if tag == "" {
@@ -97,7 +101,7 @@ func (a *app) tagCommand() *cobra.Command {
 						l.Tags = append(l.Tags, tag)
 					}
 				}
-			}, func(s *repo.Snapshot) string {
+			}, func(_ repo.Labels, s *repo.Snapshot) string {
 				if len(s.Tags) == 0 {
 					return "no tags"
 				}
@@ -109,8 +113,6 @@ func (a *app) tagCommand() *cobra.Command {
 	f.StringArrayVar(&add, "add", nil, "add this `tag` (can be repeated)")
 	f.StringArrayVar(&remove, "remove", nil, "remove this `tag` (can be repeated)")
 	f.StringArrayVar(&set, "set", nil, "have this `tag` in place of all others (can be repeated; an empty one for none)")
-	cmd.MarkFlagsMutuallyExclusive("set", "add")
-	cmd.MarkFlagsMutuallyExclusive("set", "remove")
 	return cmd
 }
 
@@ -120,18 +122,26 @@ func (a *app) pinCommand() *cobra.Command {
 		Use:   "pin SNAPSHOT...",
 		Short: "Keep snapshots, whatever is forgotten",
 		Long: `A pinned snapshot is never forgotten, neither by a policy nor by its ID, until it
-is unpinned. "snap snapshots" marks it with ⚑.`,
+is unpinned. "snap snapshots" marks it with ⚑. Pinning it again with another
+--reason replaces the reason, and shows what it was; without, it stays.`,
 		Args: args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			return a.relabel(cmd, specs, func(l *repo.Labels) {
-				if l.Pin == nil || l.Pin.Reason != reason {
+				switch {
+				case l.Pin == nil:
 					l.Pin = &repo.Pin{Since: time.Now().UTC().Truncate(time.Second), Reason: reason}
+				case cmd.Flags().Changed("reason"):
+					l.Pin = &repo.Pin{Since: l.Pin.Since, Reason: reason}
 				}
-			}, func(s *repo.Snapshot) string {
-				if s.Pin.Reason == "" {
-					return "pinned"
+			}, func(was repo.Labels, s *repo.Snapshot) string {
+				text := "pinned"
+				if s.Pin.Reason != "" {
+					text += ": " + s.Pin.Reason
 				}
-				return "pinned: " + s.Pin.Reason
+				if was.Pin != nil && was.Pin.Reason != "" && was.Pin.Reason != s.Pin.Reason {
+					text += " (the reason was: " + was.Pin.Reason + ")"
+				}
+				return text
 			})
 		},
 	}
@@ -146,7 +156,7 @@ func (a *app) unpinCommand() *cobra.Command {
 		Args:  args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			return a.relabel(cmd, specs, func(l *repo.Labels) { l.Pin = nil },
-				func(*repo.Snapshot) string { return "not pinned" })
+				func(repo.Labels, *repo.Snapshot) string { return "not pinned" })
 		},
 	}
 }
@@ -161,7 +171,7 @@ func (a *app) noteCommand() *cobra.Command {
 			if len(argv) > 1 {
 				text = argv[1]
 			}
-			return a.relabel(cmd, argv[:1], func(l *repo.Labels) { l.Note = text }, func(s *repo.Snapshot) string {
+			return a.relabel(cmd, argv[:1], func(l *repo.Labels) { l.Note = text }, func(_ repo.Labels, s *repo.Snapshot) string {
 				if s.Note == "" {
 					return "no note"
 				}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/snap-backup/snap/crypto"
@@ -44,7 +46,7 @@ in this order. Nobody else may use the repository meanwhile.`,
 	f.StringVar(&o.from, "from", "", "heal from the repository in this `folder`")
 	f.BoolVar(&o.snapshots, "missing-snapshots", false, "also fetch snapshots of an exact copy that are not here: lost, or forgotten")
 	f.StringVar(&o.passwordFile, "from-password-file", "", "password `file` of the other repository (or $SNAP_FROM_PASSWORD)")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only tell what would be done")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "only tell what would be done")
 	cmd.AddCommand(a.repairIndexCommand(), a.repairPacksCommand(), a.repairSnapshotsCommand())
 	return cmd
 }
@@ -108,7 +110,7 @@ damaged, gone or wrong. Nothing is lost by that.`,
 			return a.print(rep, func(w io.Writer) { printIndexRepair(w, rep, dryRun, true) })
 		},
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would be done")
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only tell what would be done")
 	return cmd
 }
 
@@ -155,7 +157,7 @@ Try "snap repair --from COPY" first: it loses nothing.`,
 			return a.print(rep, func(w io.Writer) { printPackRepair(w, rep, dryRun) })
 		},
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what would be done")
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only tell what would be done")
 	return cmd
 }
 
@@ -203,7 +205,7 @@ such records.`,
 			return a.print(rep, func(w io.Writer) { printSnapshotRepair(w, rep, opts.DryRun) })
 		},
 	}
-	cmd.Flags().BoolVar(&opts.DryRun, "dry-run", false, "only tell what would be done")
+	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only tell what would be done")
 	cmd.Flags().BoolVar(&opts.RemoveDamaged, "remove-damaged", false, "remove snapshot records that cannot be read")
 	return cmd
 }
@@ -353,7 +355,11 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 		for _, f := range m.Unhealed {
 			fmt.Fprintf(w, "UNHEALED %s: the copy has it neither\n", f)
 		}
-		printIndexRepair(w, m.Index, dryRun, false)
+		index := *m.Index
+		index.Dropped = slices.DeleteFunc(slices.Clone(index.Dropped), func(id repo.FileID) bool {
+			return slices.ContainsFunc(m.Fetched, func(name string) bool { return strings.HasSuffix(name, "/"+id.String()) })
+		}) // what was missing and came from the copy is not missing any more
+		printIndexRepair(w, &index, dryRun, false)
 		if n := len(m.Elsewhere); n > 0 {
 			fmt.Fprintf(w, "the copy has %s that %s not here; --missing-snapshots fetches what is not\n", plural(n, "snapshot"), map[bool]string{true: "was", false: "were"}[n == 1])
 		}

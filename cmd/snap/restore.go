@@ -106,7 +106,7 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 	f := cmd.Flags()
 	f.StringVar(&target, "device", "", "restore to this connected `device`, by UDID or name, instead of the one that the snapshot is of")
 	f.BoolVar(&confirmed, "yes", false, "do not ask; the device is changed at once")
-	f.BoolVar(&dry, "dry-run", false, "check everything, and touch nothing")
+	f.BoolVarP(&dry, "dry-run", "n", false, "check everything, and touch nothing")
 	f.BoolVar(&opt.RemoveOthers, "remove-items-not-restored", false, "remove apps and data from the device that are not in the snapshot")
 	f.BoolVar(&opt.SystemFiles, "system-files", false, "also restore system files, such as the layout of the home screen")
 	f.BoolVar(&opt.ResetSettings, "settings", false, "replace the device's settings by those of the snapshot")

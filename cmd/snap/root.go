@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/repo"
@@ -166,10 +167,34 @@ func (e usageError) Unwrap() error { return e.error }
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") {
+				err = fmt.Errorf("unexpected argument %q", args[0]) // cobra takes it for a command
+			}
 			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
 		}
 		return nil
 	}
+}
+
+// optional accepts no arguments, or one behind a flag whose value may be left out:
+// people write "--read-data 3%" as well as "--read-data=3%", and to the parser the
+// former is a flag without a value and an argument.
+func optional(flag string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, argv []string) error {
+		f := cmd.Flags().Lookup(flag)
+		if len(argv) == 1 && f.Changed && f.Value.String() == f.NoOptDefVal {
+			return nil
+		}
+		return cobra.NoArgs(cmd, argv)
+	}
+}
+
+// optionalValue is the value of such a flag.
+func optionalValue(value string, argv []string) string {
+	if len(argv) > 0 {
+		return argv[0]
+	}
+	return value
 }
 
 // location returns the folder of the repository.

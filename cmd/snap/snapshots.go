@@ -92,10 +92,9 @@ func (a *app) snapshotsCommand() *cobra.Command {
 		Short: "List the snapshots of all devices",
 		Long: `Lists snapshots, by device, oldest first. DATE is when the device was backed up,
 SIZE what the backup folder held, ADDED what the snapshot added to the
-repository. E marks backups that the
-device encrypted, L those of them that were stored locked, without the backup
-password; ! marks incomplete ones, ⚑ pinned ones. NOTE is the note, or the reason
-of the pin.`,
+repository. FLAGS are E for backups that the device encrypted, L for those of them
+that were stored locked, without the backup password, ! for incomplete ones, and ⚑
+for pinned ones. NOTE is the note, or the reason of the pin.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := a.openLocked(cmd, repo.LockRead)
@@ -176,7 +175,7 @@ func printSnapshots(w io.Writer, list []*repo.Snapshot) {
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
 				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s), clean(strings.Join(s.Tags, ",")), clean(note)))
 		}
-		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\t\tTAGS"
+		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\tFLAGS\tTAGS"
 		if slices.ContainsFunc(byDevice[key], func(s *repo.Snapshot) bool { return s.Note != "" || s.Pin != nil }) {
 			header += "\tNOTE"
 		} else {
@@ -194,7 +193,7 @@ func marks(s *repo.Snapshot) string {
 	m := ""
 	if s.Encrypted {
 		m += "E"
-		if !s.Unlocked {
+		if locked(s) {
 			m += "L"
 		}
 	}

@@ -42,9 +42,10 @@ Of equal content, the first that was stored counts.
 
 --growth adds what each day (or =week, =month) brought, as far as snapshots are
 there that tell. --prune adds what "snap prune" would free.`,
-		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: args(optional("growth")),
+		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
+			period := optionalValue(period, argv)
 			name, ok := shareNames[by]
 			if !ok {
 				return usageError{fmt.Errorf("--by takes domain or app, not %q", by)}
