@@ -190,9 +190,15 @@ func (r *Repo) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 
 // adopt makes problems of blocks whose dictionary no pack has, if something is
 // lost. Else nobody needs them: they are waste that a prune has left in packs
-// with other things, while what they were a difference to could go.
+// with other things, while what they were a difference to could go. Where packs are
+// missing, these are named as problems, and the blocks that need them, of which
+// there can be thousands, are counted.
 func (c *checker) adopt() {
-	if !c.unknown && len(c.r.missing) == 0 && len(c.r.indexDamage) == 0 {
+	if n := len(c.orphans); n > 0 && len(c.r.missing) > 0 {
+		c.damage(fmt.Errorf("blocks of other packs that cannot be decoded without the missing packs: %d", n), "")
+		return
+	}
+	if !c.unknown && len(c.r.indexDamage) == 0 {
 		return
 	}
 	for _, err := range c.orphans {

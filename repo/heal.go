@@ -223,7 +223,12 @@ func (h *healer) content(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n := need{h: h, nodes: map[chunk.ID]bool{}, missing: map[chunk.ID]bool{}, packs: map[pack.ID]bool{}, blocks: map[block]bool{}}
+	// A dry run has not rebuilt the index; what would be in it is here all the same.
+	added := map[pack.ID]bool{}
+	for _, id := range h.rep.Index.Added {
+		added[pack.ID(id)] = h.opts.DryRun
+	}
+	n := need{h: h, added: added, nodes: map[chunk.ID]bool{}, missing: map[chunk.ID]bool{}, packs: map[pack.ID]bool{}, blocks: map[block]bool{}}
 	for i, s := range append(slices.Clone(list), more...) {
 		h.opts.tell("looking at snapshots", int64(i), int64(len(list)+len(more)))
 		if err := n.snapshot(ctx, s); err != nil {
@@ -321,6 +326,7 @@ type need struct {
 	nodes   map[chunk.ID]bool // that were looked at
 	missing map[chunk.ID]bool // neither here nor there
 	blocks  map[block]bool    // whose dictionaries were looked at
+	added   map[pack.ID]bool  // packs here that the index would list
 	packs   map[pack.ID]bool
 	order   []pack.ID // to be fetched
 }
@@ -359,7 +365,7 @@ func (n *need) chunk(id chunk.ID, above int) {
 			n.missing[id] = true
 			return
 		}
-		if _, known := n.h.r.index.Pack(loc.Pack); !n.packs[loc.Pack] && (!known || n.h.bad[loc.Pack]) {
+		if _, known := n.h.r.index.Pack(loc.Pack); !n.packs[loc.Pack] && (!known && !n.added[loc.Pack] || n.h.bad[loc.Pack]) {
 			n.packs[loc.Pack] = true
 			n.order = append(n.order, loc.Pack)
 		}

@@ -165,6 +165,10 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 	if c.Clean() {
 		fmt.Fprintln(w, "\nno errors were found")
 	} else {
-		fmt.Fprintf(w, "\nthe repository is damaged: %s; snapshots that suffer: %d\n", plural(len(c.Problems), "problem"), len(c.Suffering))
+		problems := ""
+		if len(c.Problems) > 0 {
+			problems = plural(len(c.Problems), "problem") + "; "
+		}
+		fmt.Fprintf(w, "\nthe repository is damaged: %ssnapshots that suffer: %d\n", problems, len(c.Suffering))
 	}
 }

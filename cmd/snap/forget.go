@@ -279,7 +279,7 @@ func (f *forget) print(w io.Writer, res *forgetResult) {
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s", s.ShortID, timeText(s.Time), s.marks,
 				clean(strings.Join(s.Tags, ",")), what, clean(strings.Join(s.Reasons, "; "))))
 		}
-		table(w, "  ID\tDATE\t\tTAGS\t\tWHY", rows)
+		table(w, "  ID\tDATE\tFLAGS\tTAGS\tACTION\tWHY", rows)
 		fmt.Fprintln(w)
 	}
 	verb, snapshots := "removed", plural(len(res.Removed), "snapshot")

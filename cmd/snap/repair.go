@@ -295,10 +295,16 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 	if err != nil {
 		return err
 	}
+	if out.Parity != nil && out.Mirror != nil {
+		// What parity could not heal may have come from the copy.
+		out.Parity.Unhealed = slices.DeleteFunc(out.Parity.Unhealed, func(name string) bool { return slices.Contains(out.Mirror.Fetched, name) })
+	}
 	if err := a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) }); err != nil {
 		return err
 	}
-	if out.Parity != nil && len(out.Parity.Unhealed) > 0 || out.Mirror != nil && len(out.Mirror.Unhealed) > 0 {
+	content := out.Content
+	if out.Parity != nil && len(out.Parity.Unhealed) > 0 || out.Mirror != nil && len(out.Mirror.Unhealed)+out.Mirror.MissingChunks > 0 ||
+		content != nil && (content.MissingLists > 0 || content.FoundChunks < content.MissingChunks) {
 		return silentError{repo.ErrDamaged} // a script must not take that for healed
 	}
 	return nil
