@@ -195,7 +195,7 @@ func (r *Repo) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 // there can be thousands, are counted.
 func (c *checker) adopt() {
 	if n := len(c.orphans); n > 0 && len(c.r.missing) > 0 {
-		c.damage(fmt.Errorf("blocks of other packs that cannot be decoded without the missing packs: %d", n), "")
+		c.damage(&DamageError{packName(c.r.missing[0]), fmt.Errorf("without it, or others that are missing, %d blocks of other packs cannot be decoded", n)}, missingHint)
 		return
 	}
 	if !c.unknown && len(c.r.indexDamage) == 0 {
