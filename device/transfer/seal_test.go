@@ -96,7 +96,7 @@ func (run *seriesRun) verify(t testing.TB) {
 // stored is the size of the repository, in bytes.
 func (run *seriesRun) stored(t testing.TB) int64 {
 	t.Helper()
-	st, _, err := run.r.Stats(context.Background())
+	st, err := run.r.Stats(context.Background(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
