@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -70,13 +71,15 @@ func (n *Run) changing(ctx context.Context, path string) error {
 		return nil
 	}
 	f := &n.names.files[number]
+	if f.state&spooled != 0 {
+		// Its index has it before the record knows.
+		f.state &^= saved
+		return n.spool.forget(path)
+	}
 	if f.state&saved == 0 || !needsKey(path) {
 		return nil
 	}
 	f.state &^= saved
-	if f.state&spooled != 0 {
-		return n.spool.forget(path)
-	}
 	if c.unsaved++; c.unsaved > maxUnsaved {
 		c.all = true // anew after this file
 		return n.unsaveParts(ctx)
@@ -166,11 +169,24 @@ func (n *Run) setStatus(ctx context.Context, s status) error {
 }
 
 func (n *Run) saveIfDue(ctx context.Context) error {
-	c := &n.checkpoint
-	if !c.all && c.bytes < n.opts.CheckpointBytes && len(c.fresh) < checkpointFiles && n.opts.Now().Sub(c.last) < n.opts.CheckpointTime {
+	if !n.due() {
 		return nil
 	}
 	return n.save(ctx)
+}
+
+// due reports whether a checkpoint is worth its cost: some small packs and an
+// index file, and flushing.
+func (n *Run) due() bool {
+	c := &n.checkpoint
+	before := n.bytes - c.bytes
+	switch {
+	case c.all, len(c.fresh) >= checkpointFiles, n.opts.Now().Sub(c.last) >= n.opts.CheckpointTime:
+		return true
+	case c.bytes >= min(n.opts.CheckpointBytes, max(firstCheckpoint, before)):
+		return true
+	}
+	return n.spool != nil && c.record.ID == repo.FileID{} && c.bytes >= firstSpooled
 }
 
 // rotate makes all that was stored durable and goes on with a new writer.
@@ -308,8 +324,7 @@ func (n *Run) resume(ctx context.Context) error {
 	if want, err := n.wantsSpool(ctx); err != nil || !want {
 		return err
 	}
-	n.spool, err = openSpool(n.opts.SpoolDir, n.spoolName(), n.opts.SpoolLimit)
-	return err
+	return n.openSpool()
 }
 
 // fresh begins with nothing but the parent.
@@ -391,7 +406,7 @@ func (n *Run) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 		return false, err
 	}
 	n.stored = len(n.names.ids)
-	if u.Spooled > 0 {
+	if u.Spooled > 0 || n.spoolIsThere() {
 		waiting, err := n.loadSpool()
 		if err != nil {
 			return false, err
@@ -410,18 +425,26 @@ func (n *Run) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	return true, nil
 }
 
+// spoolIsThere reports whether the run that is continued has left a spool here.
+// Its index is ahead of the record, by what came after the last checkpoint.
+func (n *Run) spoolIsThere() bool {
+	if n.opts.SpoolDir == "" {
+		return false
+	}
+	info, err := os.Lstat(filepath.Join(n.opts.SpoolDir, n.spoolName()))
+	return err == nil && info.IsDir()
+}
+
 // loadSpool takes over the spool of an interrupted run. Where it lies on
 // another computer, or is gone, the device sends its files again.
 func (n *Run) loadSpool() (int64, error) {
 	if n.opts.SpoolDir == "" {
 		return 0, nil
 	}
-	sp, err := openSpool(n.opts.SpoolDir, n.spoolName(), n.opts.SpoolLimit)
-	if err != nil {
+	if err := n.openSpool(); err != nil {
 		return 0, err
 	}
-	n.spool = sp
-	kept, err := sp.load()
+	kept, err := n.spool.load()
 	if err != nil {
 		return 0, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/owner"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -41,10 +42,17 @@ type RunOptions struct {
 	SpoolLimit int64
 
 	// The record of what was received is written every CheckpointBytes (256 MiB
-	// if 0) or CheckpointTime (a minute if 0), after a file: a run that is
-	// killed loses no more than that and one file.
+	// if 0) or CheckpointTime (a minute if 0), after a file; in the beginning
+	// whenever as much has come as before, from 32 MiB on. A run that is killed
+	// loses no more than that and one file. What waits in the spool outlives a
+	// process that is killed anyway; the record counts for it only after a power
+	// cut.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
+
+	// Owner is this process, for others to know whether it is alive; nil asks the
+	// system.
+	Owner *owner.Owner
 
 	// SpaceFactor is how many bytes of a backup one free byte of the store is
 	// said to take; see Space. 0 chooses.
@@ -61,6 +69,11 @@ const (
 
 	defaultCheckpointBytes = 256 << 20
 	defaultCheckpointTime  = time.Minute
+	// firstCheckpoint is how much comes, in bytes, before the first checkpoint.
+	firstCheckpoint = 32 << 20
+	// firstSpooled is the same where a spool has it: its run has to be known to the
+	// repository so that the next one finds it.
+	firstSpooled = 1 << 20
 )
 
 func (o RunOptions) withDefaults() RunOptions {
@@ -75,6 +88,10 @@ func (o RunOptions) withDefaults() RunOptions {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Owner == nil {
+		self := owner.Self()
+		o.Owner = &self
 	}
 	return o
 }
@@ -336,6 +353,12 @@ func (n *Run) SetInfo(info []byte) error {
 	return up.Commit()
 }
 
+// openSpool opens or makes the spool of this run.
+func (n *Run) openSpool() (err error) {
+	n.spool, err = openSpool(n.opts.SpoolDir, n.spoolName(), n.opts.SpoolLimit, *n.opts.Owner)
+	return err
+}
+
 // sweep removes spools that no run will continue.
 func (n *Run) sweep(records []*repo.Unfinished) {
 	if n.opts.SpoolDir == "" {
@@ -345,5 +368,5 @@ func (n *Run) sweep(records []*repo.Unfinished) {
 	for _, u := range records {
 		known[u.Run] = true
 	}
-	sweepSpools(n.opts.SpoolDir, n.r.Config().ID, known, n.opts.Now())
+	sweepSpools(n.opts.SpoolDir, n.r.Config().ID, known, *n.opts.Owner, n.opts.Now())
 }

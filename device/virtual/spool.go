@@ -10,18 +10,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
-	"time"
+	"slices"
 
+	"github.com/snap-backup/snap/repo/owner"
 	"lukechampine.com/blake3"
 )
 
 // spool keeps what an encrypted backup has sent until its keys come, which is
 // at the end. It lies there as the device sealed it.
 //
-// It is a folder of two files. Content is appended to "data"; "index" gets a
-// line for each file when that is durable. So whatever is cut off, every line
-// is of a file that is there; its hash says so again when the next run reads it.
+// It is a folder of three files. Content is appended to "data"; "index" gets a
+// line for each file as soon as all of it is written, so that a process that is
+// killed leaves what it has received. Both are flushed with checkpoints, for power
+// cuts; a line that comes out of one without its content has a hash that the next
+// run does not find. "owner" says which process is at work.
 type spool struct {
 	dir   string
 	limit int64
@@ -30,8 +32,10 @@ type spool struct {
 
 	end     int64 // of what is in use
 	buf     []byte
-	written int64 // what of end is in the file; the rest is in buf
-	fresh   []spoolLine
+	written int64       // what of end is in the file; the rest is in buf
+	fresh   []spoolLine // of files that are received whole, not in the index yet
+	noted   int64       // bytes of the index
+	synced  bool        // all that is in the files is durable
 
 	// Of the file that is being received.
 	start int64
@@ -50,10 +54,9 @@ type spoolLine struct {
 const (
 	spoolData   = "data"
 	spoolIndex  = "index"
+	spoolOwner  = "owner"
 	spoolBuffer = 256 << 10
-	// staleSpool is how old a spool is, of which no run is known, that is
-	// removed: one of a run that has only begun is younger.
-	staleSpool = 24 * time.Hour
+	spoolLines  = 1 << 10 // that are noted at once
 )
 
 // errSpoolFull says that the rest has to go elsewhere.
@@ -63,8 +66,8 @@ func spoolName(repo, run string) string { return "snap-" + repo + "-" + run }
 
 // openSpool opens the spool of a run, or makes it. Links that lead out of it are
 // not followed: what they lead to would be cut short and written over.
-func openSpool(dir, name string, limit int64) (*spool, error) {
-	s, err := openSpoolIn(dir, name)
+func openSpool(dir, name string, limit int64, self owner.Owner) (*spool, error) {
+	s, err := openSpoolIn(dir, name, self)
 	if err != nil {
 		return nil, fmt.Errorf("open the spool %s: %w", filepath.Join(dir, name), err)
 	}
@@ -72,7 +75,7 @@ func openSpool(dir, name string, limit int64) (*spool, error) {
 	return s, nil
 }
 
-func openSpoolIn(dir, name string) (*spool, error) {
+func openSpoolIn(dir, name string, self owner.Owner) (*spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -89,6 +92,9 @@ func openSpoolIn(dir, name string) (*spool, error) {
 		return nil, err
 	}
 	defer own.Close()
+	if err := writeOwner(own, self); err != nil {
+		return nil, err
+	}
 	s := &spool{dir: filepath.Join(dir, name)}
 	const flags = os.O_RDWR | os.O_CREATE
 	if s.data, err = own.OpenFile(spoolData, flags, 0o600); err != nil {
@@ -126,9 +132,7 @@ func (s *spool) load() (map[string]spoolLine, error) {
 	if err := s.index.Truncate(whole); err != nil {
 		return nil, fmt.Errorf("read the index of the spool: %w", err)
 	}
-	if _, err := s.index.Seek(whole, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("read the index of the spool: %w", err)
-	}
+	s.noted = whole
 	for path, l := range kept {
 		h := blake3.New(32, nil)
 		n, err := io.Copy(h, io.NewSectionReader(s.data, l.Offset, l.Size))
@@ -153,26 +157,43 @@ func (s *spool) Write(p []byte) (int, error) {
 	if s.end+int64(len(p)) > s.limit {
 		return 0, errSpoolFull
 	}
-	_, _ = s.sum.Write(p)
 	s.buf = append(s.buf, p...)
 	s.end += int64(len(p))
 	if len(s.buf) >= spoolBuffer {
 		if err := s.flush(); err != nil {
+			// p may come to lie elsewhere.
+			s.buf = s.buf[:len(s.buf)-len(p)]
+			s.end -= int64(len(p))
 			return 0, err
 		}
+		// What cannot be noted now, the next checkpoint complains about.
+		_ = s.noteFresh()
 	}
+	_, _ = s.sum.Write(p)
 	return len(p), nil
 }
 
+// flush writes what is in the buffer.
 func (s *spool) flush() error {
 	if len(s.buf) == 0 {
 		return nil
 	}
+	s.synced = false
 	if _, err := s.data.WriteAt(s.buf, s.written); err != nil {
 		return fmt.Errorf("write to the spool: %w", err)
 	}
 	s.written += int64(len(s.buf))
 	s.buf = s.buf[:0]
+	return nil
+}
+
+// noteFresh puts the files that were committed into the index. All of them is in
+// the data file.
+func (s *spool) noteFresh() error {
+	if err := s.note(s.fresh...); err != nil {
+		return err
+	}
+	s.fresh = s.fresh[:0]
 	return nil
 }
 
@@ -182,6 +203,9 @@ func (s *spool) size() int64 { return s.end - s.start }
 // commit ends the file and returns where it lies.
 func (s *spool) commit(path string) (off, size int64) {
 	s.fresh = append(s.fresh, spoolLine{Path: path, Offset: s.start, Size: s.size(), Sum: s.sum.Sum(nil)})
+	if (s.size() >= spoolBuffer || len(s.fresh) >= spoolLines) && s.flush() == nil {
+		_ = s.noteFresh() // or later
+	}
 	return s.start, s.size()
 }
 
@@ -206,43 +230,63 @@ func (s *spool) section(off, size int64) (*io.SectionReader, error) {
 	return io.NewSectionReader(s.data, off, size), nil
 }
 
-// sync makes the files that were committed durable, then says so in the index.
+// sync makes the files that were committed durable.
 func (s *spool) sync() error {
-	if len(s.fresh) == 0 {
-		return nil
-	}
 	if err := s.flush(); err != nil {
 		return err
+	}
+	if err := s.noteFresh(); err != nil {
+		return err
+	}
+	if s.synced {
+		return nil
 	}
 	if err := s.data.Sync(); err != nil {
 		return fmt.Errorf("flush the spool: %w", err)
 	}
-	if err := s.note(s.fresh...); err != nil {
+	if err := s.syncIndex(); err != nil {
 		return err
 	}
-	s.fresh = s.fresh[:0]
+	s.synced = true
+	return nil
+}
+
+func (s *spool) syncIndex() error {
+	if err := s.index.Sync(); err != nil {
+		return fmt.Errorf("flush the index of the spool: %w", err)
+	}
 	return nil
 }
 
 // forget durably takes a file out of the index, before another takes its name.
-func (s *spool) forget(path string) error { return s.note(spoolLine{Path: path, Removed: true}) }
+func (s *spool) forget(path string) error {
+	kept := slices.DeleteFunc(s.fresh, func(l spoolLine) bool { return l.Path == path })
+	waited := len(kept) < len(s.fresh)
+	s.fresh = kept
+	if waited {
+		return nil // and what it had replaced is out since it came
+	}
+	if err := s.note(spoolLine{Path: path, Removed: true}); err != nil {
+		return err
+	}
+	return s.syncIndex()
+}
 
 // forgetAll is forget for all files.
 func (s *spool) forgetAll() error {
-	s.fresh = nil
+	s.fresh, s.noted = nil, 0
 	if err := s.index.Truncate(0); err != nil {
 		return fmt.Errorf("empty the index of the spool: %w", err)
 	}
-	if _, err := s.index.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("empty the index of the spool: %w", err)
-	}
-	if err := s.index.Sync(); err != nil {
-		return fmt.Errorf("empty the index of the spool: %w", err)
-	}
-	return nil
+	return s.syncIndex()
 }
 
+// note appends to the index. What of an attempt that failed is there is written
+// over by the next one.
 func (s *spool) note(lines ...spoolLine) error {
+	if len(lines) == 0 {
+		return nil
+	}
 	var b []byte
 	for _, l := range lines {
 		line, err := json.Marshal(l)
@@ -251,12 +295,11 @@ func (s *spool) note(lines ...spoolLine) error {
 		}
 		b = append(append(b, line...), '\n')
 	}
-	if _, err := s.index.Write(b); err != nil {
+	s.synced = false
+	if _, err := s.index.WriteAt(b, s.noted); err != nil {
 		return fmt.Errorf("write the index of the spool: %w", err)
 	}
-	if err := s.index.Sync(); err != nil {
-		return fmt.Errorf("flush the index of the spool: %w", err)
-	}
+	s.noted += int64(len(b))
 	return nil
 }
 
@@ -272,25 +315,4 @@ func (s *spool) remove() error {
 		return fmt.Errorf("remove the spool: %w", err)
 	}
 	return nil
-}
-
-// sweepSpools removes spools of runs of this repository that nobody continues.
-// What cannot be removed stays for the next time.
-func sweepSpools(dir, repo string, known map[string]bool, now time.Time) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		run, ok := strings.CutPrefix(e.Name(), spoolName(repo, ""))
-		if !ok || !e.IsDir() || known[run] {
-			continue
-		}
-		if info, err := os.Stat(filepath.Join(dir, e.Name(), spoolData)); err == nil && now.Sub(info.ModTime()) < staleSpool {
-			continue
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		_ = os.RemoveAll(filepath.Join(dir, e.Name()))
-	}
 }

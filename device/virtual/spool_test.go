@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/snap-backup/snap/repo/owner"
 )
 
 // A link that somebody has planted where a spool comes leads nowhere.
 func TestSpoolFollowsNoLinkOut(t *testing.T) {
 	const name, precious = "snap-r-x", "precious content of somebody\n"
-	for _, planted := range []string{name, filepath.Join(name, spoolData), filepath.Join(name, spoolIndex)} {
+	for _, planted := range []string{name, filepath.Join(name, spoolData), filepath.Join(name, spoolIndex), filepath.Join(name, spoolOwner)} {
 		t.Run(planted, func(t *testing.T) {
 			dir, outside := t.TempDir(), t.TempDir()
 			victim := filepath.Join(outside, spoolIndex)
@@ -24,7 +26,7 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 			if err := os.Symlink(target, filepath.Join(dir, planted)); err != nil {
 				t.Skip(err)
 			}
-			s, err := openSpool(dir, name, 1<<20)
+			s, err := openSpool(dir, name, 1<<20, owner.Self())
 			if err == nil {
 				_, _ = s.load()
 				_ = s.close()

@@ -1,0 +1,102 @@
+package virtual
+
+import (
+	"encoding/json"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/repo/owner"
+)
+
+const (
+	// staleSpool is how old a spool is, of which no run is known, that is removed
+	// although nobody can tell whether its process is alive, such as one in another
+	// container: a spool of a run that has only begun is younger.
+	staleSpool = 24 * time.Hour
+	// foreignSpool is the same of one of another repository, whose runs are not
+	// known here. Prune lets go of unfinished runs after two weeks.
+	foreignSpool = 30 * 24 * time.Hour
+	// maxOwner bounds what is read of an owner, in bytes.
+	maxOwner = 16 << 10
+)
+
+// spoolShape is how spools of any repository are called.
+var spoolShape = regexp.MustCompile(`^snap-[0-9a-f]{32}-[0-9a-f]{16}$`)
+
+// writeOwner says in a spool who is at work there.
+func writeOwner(spool *os.Root, self owner.Owner) error {
+	b, err := json.Marshal(self)
+	if err != nil {
+		return err
+	}
+	f, err := spool.OpenFile(spoolOwner, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(b); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// sweepSpools removes spools that nobody continues: of runs of this repository
+// that are not known, whose process is dead or was last heard of long ago, and
+// those that were left by other repositories long ago. Never one of a process that is
+// alive. What cannot be removed stays for the next time.
+func sweepSpools(dir, repo string, known map[string]bool, self owner.Owner, now time.Time) {
+	spools, err := os.OpenRoot(dir)
+	if err != nil {
+		return
+	}
+	defer spools.Close()
+	entries, err := fs.ReadDir(spools.FS(), ".")
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		run, own := strings.CutPrefix(e.Name(), spoolName(repo, ""))
+		if own && known[run] || !own && !spoolShape.MatchString(e.Name()) {
+			continue
+		}
+		old := now.Sub(lastUse(spools, e))
+		state := spoolState(spools, e.Name(), self)
+		if state == owner.Alive || own && state == owner.Unknown && old < staleSpool || !own && old < foreignSpool {
+			continue
+		}
+		_ = spools.RemoveAll(e.Name())
+	}
+}
+
+// spoolState judges the process that was last at work in a spool.
+func spoolState(spools *os.Root, name string, self owner.Owner) owner.State {
+	f, err := spools.Open(filepath.Join(name, spoolOwner))
+	if err != nil {
+		return owner.Unknown
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxOwner))
+	var o owner.Owner
+	if err != nil || json.Unmarshal(b, &o) != nil {
+		return owner.Unknown
+	}
+	return o.State(self)
+}
+
+// lastUse is when something was last written to a spool.
+func lastUse(spools *os.Root, e fs.DirEntry) (last time.Time) {
+	for _, name := range []string{"", spoolData, spoolIndex, spoolOwner} {
+		if info, err := spools.Lstat(filepath.Join(e.Name(), name)); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
+}
