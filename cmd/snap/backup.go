@@ -13,6 +13,7 @@ import (
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/device/virtual"
 	"github.com/snap-backup/snap/repo"
@@ -61,8 +62,11 @@ snapshot; what was received is kept, and the next backup goes on from there.
 
 If the device encrypts its backups, the passwords that the repository keeps for
 it ("snap device password set") open them, so that they share storage. Until its
-keys come, at the end, what it sends waits as it is in the spool folder. Without
-the password the backup is stored locked.`,
+keys come, at the end, what it sends waits as it is in the spool folder. Another
+password comes from the flags below or from SNAP_BACKUP_PASSWORD, or is asked for
+at a terminal. It is tried on the last snapshot first, but what counts is what the
+device sends: if no password opens that, the backup is stored all the same, locked,
+and the exit code is 20. Without any password it is stored locked, too.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			var err error
@@ -102,6 +106,7 @@ the password the backup is stored locked.`,
 			if given != nil {
 				opt.Passwords = [][]byte{given}
 			}
+			opt.KeepPassword = source.keep
 			opt.Workers = max(1, runtime.GOMAXPROCS(0)/len(entries))
 			h, err := a.flowHost(m, r, host)
 			if err != nil {
@@ -112,6 +117,7 @@ the password the backup is stored locked.`,
 	}
 	source.register(cmd)
 	f := cmd.Flags()
+	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a backup password that opens the backup in the repository for later ones")
 	f.BoolVar(&all, "all", false, "back up all devices that are connected")
 	f.BoolVar(&opt.Full, "full", false, "let the device send all files, not only those that changed")
 	f.StringArrayVar(&opt.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
@@ -191,9 +197,12 @@ func (a *app) backupAll(ctx context.Context, h flow.Host, entries []device.Entry
 		wait.Go(func() {
 			mine := opt
 			view := board.views[i]
-			mine.Progress = view.storing
+			mine.Progress, mine.Ask = view.storing, a.askForBackup(board)
 			res, err := h.Backup(ctx, e, mine, view)
 			view.done()
+			if err == nil && errors.Is(res.Locked, keybag.ErrWrongPassword) {
+				err = storedLocked{res.Snapshot}
+			}
 			results[i], errs[i] = a.backupOutcome(view, e, res, err), err
 		})
 	}
@@ -217,9 +226,38 @@ func (a *app) backupAll(ctx context.Context, h flow.Host, entries []device.Entry
 // errPartial says that some of several devices failed.
 var errPartial = errors.New("some devices were not backed up")
 
+// storedLocked says that a backup is whole and stored, but that no password at
+// hand opens it.
+type storedLocked struct{ s *repo.Snapshot }
+
+func (e storedLocked) Error() string {
+	return fmt.Sprintf("snapshot %s is complete, but stored locked: wrong backup password", e.s.ID.Short())
+}
+
+// Hint says what to do.
+func (e storedLocked) Hint() string {
+	return fmt.Sprintf("nothing is lost: \"snap device password set %s\" with the right one, and the next backup opens what this one holds, too", e.s.Device.UDID)
+}
+
+func isStoredLocked(err error) bool {
+	var e storedLocked
+	return errors.As(err, &e)
+}
+
 // backupOutcome prints how the backup of one device ended, as soon as it has.
 func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err error) backupResult {
 	out := backupResult{UDID: e.UDID, Name: v.name}
+	if res != nil {
+		out.Name = res.Info.Name
+		out.Result = &backupReport{ImportResult: res.Import, Received: res.Files, ReceivedBytes: res.Bytes,
+			Resumed: res.Resumed.Files, ResumedBytes: res.Resumed.Bytes, Locked: res.Locked != nil}
+		if res.Parent != nil {
+			out.Result.Parent = res.Parent.ID
+		}
+		if !a.json {
+			v.board.say(func() { a.describeBackup(a.stdout, res) })
+		}
+	}
 	if err != nil {
 		if errors.Is(err, context.Canceled) {
 			err = canceledError{err}
@@ -233,16 +271,6 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err
 		if !a.json {
 			v.board.say(func() { a.printError(fmt.Errorf("%s: %w", v.name, err), code, hint) })
 		}
-		return out
-	}
-	out.Name = res.Info.Name
-	out.Result = &backupReport{ImportResult: res.Import, Received: res.Files, ReceivedBytes: res.Bytes,
-		Resumed: res.Resumed.Files, ResumedBytes: res.Resumed.Bytes, Locked: res.Locked != nil}
-	if res.Parent != nil {
-		out.Result.Parent = res.Parent.ID
-	}
-	if !a.json {
-		v.board.say(func() { a.describeBackup(a.stdout, res) })
 	}
 	return out
 }
@@ -263,9 +291,12 @@ func (a *app) describeBackup(w io.Writer, res *flow.BackupResult) {
 	for _, p := range s.Problems {
 		a.warn("%s: %s", s.Device.Name, p)
 	}
+	if errors.Is(res.Locked, keybag.ErrWrongPassword) {
+		return // which is an error of its own
+	}
 	if res.Locked != nil {
 		a.remark("          stored locked: %s; tell snap the backup password with \"snap device password set %s\" so that later backups share storage",
-			lockedText(res.Locked), s.Device.UDID)
+			clean(res.Locked.Error()), s.Device.UDID)
 		return
 	}
 	a.describeReport(s.Device.Name, res.Import)

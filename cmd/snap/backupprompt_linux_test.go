@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/synthetic"
 )
 
@@ -78,4 +80,85 @@ func TestBackupPasswordPrompt(t *testing.T) {
 	if strings.Count(snapshots, " EL\n") != 1 || strings.Count(snapshots, " E\n") != 2 {
 		t.Errorf("snapshots:\n%s", snapshots)
 	}
+}
+
+// A backup of a device asks, too: before the device is asked for anything, trying
+// the answer on the last snapshot, and again when what has come does not open.
+func TestDeviceBackupPasswordPrompt(t *testing.T) {
+	s := newShell(t)
+	s.env = append(s.env, "SNAP_BACKUP_PASSWORD=")
+	l := startLab(t, lab.Options{Seed: 3, Encrypt: synthetic.EncryptAll, Password: "pears"})
+	device := l.Devices()[0]
+	const (
+		first  = "(empty: store it locked): "
+		second = "(the same again if it was changed on the device): "
+	)
+	type answer struct{ prompt, text string }
+	for _, test := range []struct {
+		name   string
+		set    string // password of the device, from another computer
+		typed  []answer
+		flags  []string
+		says   string
+		locked bool
+	}{
+		{name: "nothing", typed: []answer{{first, ""}}, says: "stored locked: the backup password is not known", locked: true},
+		{name: "right", typed: []answer{{first, "pears"}}, says: "backup of"},
+		{name: "second try", typed: []answer{{first, "apples"}, {second, "pears"}}, says: "that does not open the last snapshot of"},
+		{name: "changed", set: "plums", typed: []answer{{first, "plums"}, {second, "plums"}}, says: "backup of"},
+		{name: "changed and wrong", set: "figs", typed: []answer{{first, "apples"}, {second, "apples"}, {first, "figs"}},
+			flags: []string{"--keep-backup-password"}, says: "that is not the backup password of"},
+		{name: "kept", says: "backup of"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.set != "" {
+				device.Agent.SetPassword(test.set)
+			}
+			user, program := openTerminal(t)
+			cmd, _ := s.command(append([]string{"backup"}, test.flags...)...)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			shown := ""
+			for _, a := range test.typed {
+				shown += readUntil(t, user, a.prompt)
+				for range 1000 {
+					if !echoes(t, program) {
+						break
+					}
+					time.Sleep(5 * time.Millisecond)
+				}
+				if _, err := io.WriteString(user, a.text+"\n"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = cmd.Wait()
+			if _, err := io.WriteString(program, "(end)"); err != nil {
+				t.Fatal(err)
+			}
+			shown += readUntil(t, user, "(end)")
+			if code := cmd.ProcessState.ExitCode(); code != exitOK {
+				t.Errorf("exit code %d: %s", code, shown)
+			}
+			if !strings.Contains(shown, test.says) {
+				t.Errorf("%q is not said: %q", test.says, shown)
+			}
+			for _, a := range test.typed {
+				if a.text != "" && strings.Contains(shown, a.text) {
+					t.Errorf("%q is shown: %q", a.text, shown)
+				}
+			}
+			var list []struct {
+				Unlocked bool `json:"unlocked"`
+			}
+			if err := json.Unmarshal([]byte(s.run(exitOK, "snapshots", "--json")), &list); err != nil {
+				t.Fatal(err)
+			}
+			if list[len(list)-1].Unlocked == test.locked {
+				t.Errorf("the last snapshot is unlocked: %v", list[len(list)-1].Unlocked)
+			}
+		})
+	}
+	blameless(t, l)
 }

@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/flow"
-	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
 	"golang.org/x/term"
 )
@@ -23,7 +22,10 @@ type board struct {
 	a     *app
 	views []*view
 
-	mu   sync.Mutex // held while something is printed
+	mu     sync.Mutex  // held while something is printed
+	asking sync.Mutex  // held while somebody is asked
+	quiet  atomic.Bool // somebody is asked: lines of progress would be in the way
+
 	end  chan struct{}
 	wait sync.WaitGroup
 }
@@ -102,6 +104,9 @@ func (b *board) say(print func()) {
 }
 
 func (b *board) show(now time.Time) {
+	if b.quiet.Load() {
+		return
+	}
 	for _, v := range b.views {
 		line := v.text(now)
 		if line == "" {
@@ -227,14 +232,6 @@ func (v *view) Prompt(on bool) {
 		return
 	}
 	v.board.say(func() { fmt.Fprintln(v.board.a.stderr, clean(text)) })
-}
-
-// lockedText says why a backup is stored locked.
-func lockedText(err error) string {
-	if errors.Is(err, keybag.ErrWrongPassword) {
-		return "no backup password that is known opens it"
-	}
-	return clean(err.Error())
 }
 
 // bytesFlag writes a size as parseSize reads it.

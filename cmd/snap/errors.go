@@ -62,6 +62,7 @@ var kinds = []struct {
 }{
 	{is(flow.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if it does not start, it has to be erased with Finder, iTunes or Apple Devices first"},
 	{is(errPassword), exitWrongBackup, "try again, with the backup password that the device had when the snapshot was made"},
+	{isStoredLocked, exitWrongBackup, ""},
 	{is(context.Canceled), exitInterrupted, "what was stored so far is kept: run the same command again to go on"},
 	{is(errPartial), exitPartial, "the others are complete"},
 	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},

@@ -22,8 +22,15 @@ type BackupOptions struct {
 	// Passwords are backup passwords to try before those that the repository
 	// keeps for the device.
 	Passwords [][]byte
-	Workers   int
-	Progress  *transfer.Progress // of what is done when the device has finished
+	// Ask, if not nil, asks a person for the backup password of a device that
+	// encrypts; an empty answer is none. It is called before the device is asked for
+	// anything, and at the end if no password opens what has come.
+	Ask func(ctx context.Context, info *device.Info, why Doubt) ([]byte, error)
+	// KeepPassword keeps a password that was given or typed, and that has opened
+	// the backup, in the repository.
+	KeepPassword bool
+	Workers      int
+	Progress     *transfer.Progress // of what is done when the device has finished
 	// CheckpointBytes and CheckpointTime: see virtual.RunOptions.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
@@ -75,6 +82,11 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	if err := h.preflight(ctx, info, o); err != nil {
 		return nil, err
 	}
+	keys, err := h.newOpener(ctx, info, &opt, o)
+	if err != nil {
+		return nil, err
+	}
+	defer keys.close()
 	c, err := h.dial(ctx, e, o)
 	if err != nil {
 		return nil, err
@@ -97,11 +109,6 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	if err != nil {
 		return nil, c.why(ctx, err)
 	}
-	keys, err := h.newOpener(ctx, e.UDID, opt.Passwords, o)
-	if err != nil {
-		return nil, err
-	}
-	defer keys.close()
 	run, err := h.newRun(c.ctx, info, keys, opt)
 	if err != nil {
 		return nil, c.why(ctx, err)

@@ -14,7 +14,7 @@
 // # What it never does
 //
 // It does not lock repositories or load their indexes, prints nothing, and asks
-// nobody.
+// nobody but by the functions that it is given.
 package flow
 
 import (

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/plist"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -59,6 +60,34 @@ func NewRekey(ctx context.Context, r *repo.Repo, udid string) (*Rekey, error) {
 	}
 	k.rec.Device, k.rec.Parent = parent.Device.Name, &parent.ID
 	return k, nil
+}
+
+// LastKeyBag returns the keybag that a device's next backup continues from: that
+// of its last complete snapshot, or what a change of the password has made of it.
+// nil if there is none.
+func LastKeyBag(ctx context.Context, r *repo.Repo, udid string) ([]byte, error) {
+	k, err := NewRekey(ctx, r, udid)
+	if err != nil {
+		return nil, err
+	}
+	f, err := k.Open(ctx, udid+"/"+mobilesync.ManifestPlist)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, mobilesync.MaxPlist))
+	if err != nil {
+		return nil, fmt.Errorf("read the keys of the last backup of %s: %w", udid, err)
+	}
+	d, err := plist.Dict(b)
+	if encrypted, _ := d["IsEncrypted"].(bool); err != nil || !encrypted {
+		return nil, nil // plain ones have a keybag, too, that no password opens
+	}
+	bag, _ := d["BackupKeyBag"].([]byte)
+	return bag, nil
 }
 
 // Changed reports whether the device has written its keys back, so that the

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/flow"
+	"golang.org/x/term"
+)
+
+// askForBackup returns how a person is asked for the backup password of a device
+// while devices are backed up; nil if there is nobody to ask.
+func (a *app) askForBackup(b *board) func(context.Context, *device.Info, flow.Doubt) ([]byte, error) {
+	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || a.json {
+		return nil
+	}
+	return func(ctx context.Context, info *device.Info, why flow.Doubt) ([]byte, error) {
+		b.asking.Lock()
+		defer b.asking.Unlock()
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		b.quiet.Store(true)
+		defer b.quiet.Store(false)
+		name := clean(info.Name)
+		prompt := fmt.Sprintf("backup password of %s (empty: store it locked): ", name)
+		b.say(func() {
+			switch why {
+			case flow.PasswordDoubted:
+				a.warn("that does not open the last snapshot of %s", name)
+				prompt = fmt.Sprintf("backup password of %s (the same again if it was changed on the device): ", name)
+			case flow.PasswordWrong:
+				a.warn("that is not the backup password of %s", name)
+			}
+		})
+		password, err := a.ask(ctx, prompt)
+		if errors.Is(err, errNoPassword) {
+			return nil, nil
+		}
+		return password, err
+	}
+}
