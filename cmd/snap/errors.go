@@ -50,6 +50,7 @@ const (
 	exitDeviceError  = 28
 	exitUnfit        = 29
 	exitHalfRestored = 30
+	exitNoRoom       = 31
 	exitInterrupted  = 130
 )
 
@@ -103,6 +104,7 @@ var kinds = []struct {
 	{is(device.ErrManaged), exitUntrusted, "ask whoever manages the device to allow pairing with this computer"},
 	{is(device.ErrNeedsCable), exitUntrusted, "connect the device by cable once"},
 	{is(flow.ErrInUse), exitDeviceBusy, "wait until it has ended, and run the same command again"},
+	{is(flow.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it, or go on with --ignore-space if what is there is replaced"},
 	{is(flow.ErrRefused), exitUnfit, "nothing on the device was changed"},
 	{is(flow.ErrCancelledOnDevice), exitCancelled, "run the same command again when you are ready"},
 	{is(backup2.ErrNoSpace), exitNoSpace, ""},

@@ -34,7 +34,7 @@ func (a *app) restoreCommand() *cobra.Command {
 	var opt flow.RestoreOptions
 	var source backupPassword
 	var target string
-	var confirmed, dry bool
+	var confirmed, dry, ignoreRoom bool
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
 		Short: "Restore a snapshot to a device that is connected",
@@ -67,6 +67,9 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 			p, err := h.PlanRestore(ctx, e, s)
 			if err != nil {
 				return err
+			}
+			if ignoreRoom {
+				p.IgnoreRoom()
 			}
 			res := restoreResult{Snapshot: s.ID, UDID: e.UDID, Name: p.Info.Name, Source: s.Device.UDID, Refusals: []string{}, Notes: []string{}}
 			res.Refusals, res.Notes = append(res.Refusals, p.Refusals...), append(res.Notes, p.Notes...)
@@ -107,6 +110,7 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 	f.StringVar(&target, "device", "", "restore to this connected `device`, by UDID or name, instead of the one that the snapshot is of")
 	f.BoolVar(&confirmed, "yes", false, "do not ask; the device is changed at once")
 	f.BoolVarP(&dry, "dry-run", "n", false, "check everything, and touch nothing")
+	f.BoolVar(&ignoreRoom, "ignore-space", false, "go on though the snapshot is larger than the device's free storage")
 	f.BoolVar(&opt.RemoveOthers, "remove-items-not-restored", false, "remove apps and data from the device that are not in the snapshot")
 	f.BoolVar(&opt.SystemFiles, "system-files", false, "also restore system files, such as the layout of the home screen")
 	f.BoolVar(&opt.ResetSettings, "settings", false, "replace the device's settings by those of the snapshot")

@@ -75,6 +75,8 @@ var (
 	// ErrRefused says that a check before the beginning has failed. The device
 	// was not touched.
 	ErrRefused = errors.New("refused")
+	// ErrNoRoom says that nothing but room on the device speaks against a restore.
+	ErrNoRoom = errors.New("it does not fit on the device")
 	// ErrCancelledOnDevice says that somebody pressed Cancel on the device.
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )

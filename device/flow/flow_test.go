@@ -229,6 +229,18 @@ func TestRefusedRestores(t *testing.T) {
 		}
 		r.do(c.undo)
 	}
+	r.do("free 1 1000")
+	short, err := r.PlanRestore(t.Context(), r.entry(), res.Snapshot)
+	if err != nil || !errors.Is(short.Err(), ErrNoRoom) || !errors.Is(short.Err(), ErrRefused) {
+		t.Errorf("%v, %v", short.Err(), err)
+	}
+	if _, err := r.Restore(t.Context(), short, RestoreOptions{}, &heard{}); !errors.Is(err, ErrNoRoom) {
+		t.Error(err)
+	}
+	if short.IgnoreRoom(); short.Err() != nil || !strings.Contains(strings.Join(short.Notes, " "), "free storage") {
+		t.Errorf("%v, %q", short.Err(), short.Notes)
+	}
+	r.do("free 1 60000000000")
 	incomplete := *res.Snapshot
 	incomplete.Complete = false
 	incomplete.Bytes = 1 << 60

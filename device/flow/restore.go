@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ type Plan struct {
 	// know before agreeing.
 	Refusals []string
 	Notes    []string
+	// Room says that the snapshot is larger than the device's free storage; "" if it
+	// is not. See IgnoreRoom.
+	Room string
 	// NeedsPassword says that the device wants the backup password.
 	NeedsPassword bool
 
@@ -48,12 +52,29 @@ type Plan struct {
 // Other reports whether the snapshot is of another device.
 func (p *Plan) Other() bool { return !repo.SameDevice(p.Info.UDID, p.Snapshot.Device.UDID) }
 
-// Err is what the refusals come to, nil if there are none.
+// IgnoreRoom makes a note of the lack of room. The device may still refuse: it
+// knows better what of its content the snapshot replaces.
+func (p *Plan) IgnoreRoom() {
+	if p.Room != "" {
+		p.Notes, p.Room = append(p.Notes, p.Room), ""
+	}
+}
+
+// Err is what the refusals come to, nil if there are none; ErrNoRoom if room is
+// all that is missing.
 func (p *Plan) Err() error {
-	if len(p.Refusals) == 0 {
+	reasons := slices.Clone(p.Refusals)
+	if p.Room != "" {
+		reasons = append(reasons, p.Room)
+	}
+	if len(reasons) == 0 {
 		return nil
 	}
-	return refuse("restore snapshot %s to %s: %s", p.Snapshot.ID.Short(), nameOf(p.Info), strings.Join(p.Refusals, "; "))
+	err := refusal(fmt.Sprintf("restore snapshot %s to %s: %s", p.Snapshot.ID.Short(), nameOf(p.Info), strings.Join(reasons, "; ")))
+	if len(p.Refusals) == 0 {
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	return err
 }
 
 // PlanRestore looks at everything that can be known before a restore.
@@ -125,7 +146,7 @@ func (p *Plan) judge() {
 	if st := d.Storage; st != nil && s.Bytes > st.Total {
 		against("the snapshot has %d MB, and the device %d MB of storage in all", s.Bytes/1_000_000, st.Total/1_000_000)
 	} else if st != nil && s.Bytes > st.Free {
-		note("the snapshot has %d MB, and the device only %d MB of free storage: it may not fit beside what is there", s.Bytes/1_000_000, st.Free/1_000_000)
+		p.Room = fmt.Sprintf("the snapshot has %d MB, and the device only %d MB of free storage, beside what is there", s.Bytes/1_000_000, st.Free/1_000_000)
 	}
 	if s.Device.ProductVersion == "" {
 		note("the snapshot does not say which iOS it was made with; a device with an older one refuses it")
