@@ -61,3 +61,66 @@ func TestBackupOnFullDisk(t *testing.T) {
 	holds(t, d, onlyChild(t, target))
 	blameless(t, l)
 }
+
+// The disk is full from some step of a backup on, to the last byte: that of the
+// repository, or that of the spool.
+func TestFullDisks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it stores 40 MB")
+	}
+	steps := []agent.Step{agent.StepUpload, agent.StepManifests, agent.StepResponse}
+	if os.Getenv("SNAP_TEST_BREAKS") != "" {
+		steps = backupSteps
+	}
+	for _, test := range []struct {
+		name    string
+		encrypt synthetic.Encryption
+		spool   bool // it is the spool's disk
+		steps   []agent.Step
+	}{
+		{"repository", synthetic.EncryptNone, false, steps},
+		{"repository, encrypted", synthetic.EncryptAll, false, steps},
+		{"spool", synthetic.EncryptAll, true, steps[:len(steps)-1]},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			disk := t.TempDir()
+			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
+				t.Skipf("mounting a small disk needs root: %v", err)
+			}
+			defer func() {
+				if err := unix.Unmount(disk, 0); err != nil {
+					t.Error(err)
+				}
+			}()
+			s := &shell{t: t, repo: filepath.Join(disk, "repo")}
+			if test.spool {
+				s.repo = filepath.Join(t.TempDir(), "repo")
+			}
+			s.run(0, "init")
+			b := newBreaks(t, s, test.encrypt)
+			if test.spool {
+				b.spool = filepath.Join(disk, "spool")
+			}
+			filler := filepath.Join(disk, "filler")
+			b.fill = func() {
+				f, err := os.Create(filler)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer f.Close()
+				for _, size := range []int{1 << 20, 4 << 10} {
+					for err = nil; err == nil; {
+						_, err = f.Write(make([]byte, size))
+					}
+				}
+			}
+			b.free = func() { _ = os.Remove(filler) }
+			var list []breakage
+			for _, step := range test.steps {
+				list = append(list, breakage{how: "full", step: step})
+			}
+			b.playAll(list, 0, nil)
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/device/devicelink"
@@ -354,6 +355,9 @@ func (t *talk) downloads(paths []string, progress float64, sink func(path string
 			break
 		}
 		i := slices.Index(paths[next:], got)
+		if i < 0 && next == 0 && isGoodbye(got) {
+			return nil, errLeft // it had not seen the request yet
+		}
 		if i < 0 {
 			return nil, fmt.Errorf("%w: the host sends %q, which was not asked for or not now", devicelink.ErrFormat, got)
 		}
@@ -385,6 +389,12 @@ func (t *talk) downloads(paths []string, progress float64, sink func(path string
 		return nil, own
 	}
 	return t.judgeDownload(name, paths, next, failedFiles, s)
+}
+
+// isGoodbye reports whether what stands in the place of a name is a message with
+// which the host leaves. Its length comes first, as with a name.
+func isGoodbye(got string) bool {
+	return (strings.HasPrefix(got, "bplist00") || strings.HasPrefix(got, "<?xml")) && strings.Contains(got, "DLMessageDisconnect")
 }
 
 // judgeDownload compares the answer with the files that came before it.
