@@ -124,7 +124,10 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 		return nil, h.interrupted(ctx, run, info, err, false)
 	}
 	announcePasscode(info, o)
-	err = c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: opt.Full}, run, o)
+	// A full backup that broke off is gone on with; asked for a full one, the device
+	// would send all of it again.
+	full := opt.Full && run.Resumed().Files == 0
+	err = c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: full}, run, o)
 	if err != nil {
 		// What the device itself calls damaged is not worth going on with.
 		err, damaged := c.why(ctx, err), errors.Is(err, backup2.ErrDamaged)

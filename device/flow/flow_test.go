@@ -168,6 +168,27 @@ func TestInterruptedBackup(t *testing.T) {
 	r.blameless()
 }
 
+// A full backup that broke off is gone on with, also when a full one is asked for.
+func TestInterruptedFullBackup(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{}); err != nil {
+		t.Fatal(err)
+	}
+	r.do("fault 1 moving=cut")
+	if _, err := r.Backup(t.Context(), r.entry(), BackupOptions{Full: true}, &heard{}); err == nil {
+		t.Fatal("it was not cut")
+	}
+	sent := r.device.Agent.LastRun().Files
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{Full: true}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := r.device.Agent.LastRun().Files; sent < 100 || again > 0 || !res.Snapshot.Source.Full {
+		t.Errorf("%d files were sent, then %d; %+v", sent, again, res.Snapshot.Source)
+	}
+	r.blameless()
+}
+
 // What the device itself calls damaged is dropped.
 func TestDamagedBackupIsDropped(t *testing.T) {
 	r := newRig(t)
