@@ -407,7 +407,7 @@ func (n *Run) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	}
 	n.stored = len(n.names.ids)
 	if u.Spooled > 0 || n.spoolIsThere() {
-		waiting, err := n.loadSpool()
+		waiting, err := n.loadSpool(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -437,14 +437,14 @@ func (n *Run) spoolIsThere() bool {
 
 // loadSpool takes over the spool of an interrupted run. Where it lies on
 // another computer, or is gone, the device sends its files again.
-func (n *Run) loadSpool() (int64, error) {
+func (n *Run) loadSpool(ctx context.Context) (int64, error) {
 	if n.opts.SpoolDir == "" {
 		return 0, nil
 	}
 	if err := n.openSpool(); err != nil {
 		return 0, err
 	}
-	kept, err := n.spool.load()
+	kept, err := n.spool.load(ctx)
 	if err != nil {
 		return 0, err
 	}

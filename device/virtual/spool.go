@@ -2,12 +2,14 @@ package virtual
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,10 +109,11 @@ func openSpoolIn(dir, name string, self owner.Owner) (*spool, error) {
 	return s, nil
 }
 
-// load reads what an interrupted run has left and keeps what is whole.
-func (s *spool) load() (map[string]spoolLine, error) {
+// load reads what an interrupted run has left and keeps what is whole. That can
+// take minutes.
+func (s *spool) load(ctx context.Context) (map[string]spoolLine, error) {
 	kept := map[string]spoolLine{}
-	in := bufio.NewReaderSize(s.index, 64<<10)
+	in := bufio.NewReaderSize(io.NewSectionReader(s.index, 0, math.MaxInt64), 64<<10)
 	whole := int64(0) // bytes of the index that make sense
 	for {
 		line, err := in.ReadSlice('\n')
@@ -135,7 +138,10 @@ func (s *spool) load() (map[string]spoolLine, error) {
 	s.noted = whole
 	for path, l := range kept {
 		h := blake3.New(32, nil)
-		n, err := io.Copy(h, io.NewSectionReader(s.data, l.Offset, l.Size))
+		n, err := io.Copy(h, untilDone{ctx, io.NewSectionReader(s.data, l.Offset, l.Size)})
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("read the spool: %w", context.Cause(ctx))
+		}
 		if err != nil || n != l.Size || string(h.Sum(nil)) != string(l.Sum) {
 			delete(kept, path)
 			continue
@@ -144,6 +150,19 @@ func (s *spool) load() (map[string]spoolLine, error) {
 	}
 	s.written = s.end
 	return kept, nil
+}
+
+// untilDone is a reader that ends with a context.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(p []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return u.r.Read(p)
 }
 
 // begin starts a file.

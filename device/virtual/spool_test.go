@@ -28,7 +28,7 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 			}
 			s, err := openSpool(dir, name, 1<<20, owner.Self())
 			if err == nil {
-				_, _ = s.load()
+				_, _ = s.load(t.Context())
 				_ = s.close()
 				t.Error("it was opened")
 			}

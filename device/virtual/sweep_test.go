@@ -181,7 +181,12 @@ func TestSpoolForgets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.close()
-	kept, err := s.load()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.load(gone); !errors.Is(err, context.Canceled) {
+		t.Errorf("read to no avail: %v", err)
+	}
+	kept, err := s.load(t.Context())
 	if err != nil || len(kept) != 2 || kept["stays"].Size != 7 || kept["waits"].Size != 6 {
 		t.Errorf("%+v, %v", kept, err)
 	}
