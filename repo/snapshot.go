@@ -304,28 +304,39 @@ func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 	return found, nil
 }
 
-// OfDevice returns the snapshots of one device, in the order given. The device
-// is named by its UDID, with or without dashes, or by its name; case does not
-// matter. A name that two devices share is ErrAmbiguous.
+// minPrefix is how much of a UDID has to be given at least.
+const minPrefix = 4
+
+// OfDevice returns the snapshots of one device, in the order given; none fits is
+// no error. The device is named as connected ones are: by its UDID, with or
+// without dashes, by its name, or by the beginning of either; case does not
+// matter. The whole name goes before beginnings. What several devices share is
+// ErrAmbiguous.
 func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
-	byUDID := slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool {
-		return plainUDID(s.Device.UDID) != plainUDID(device)
-	})
-	if len(byUDID) > 0 {
-		return byUDID, nil
-	}
-	udids := map[string]bool{}
-	byName := slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool {
-		if foldName(s.Device.Name) == foldName(device) {
-			udids[plainUDID(s.Device.UDID)] = true
-			return false
+	udid, name := plainUDID(device), foldName(device)
+	for _, fits := range []func(d *Device) bool{
+		func(d *Device) bool { return plainUDID(d.UDID) == udid },
+		func(d *Device) bool { return foldName(d.Name) == name },
+		func(d *Device) bool {
+			return name != "" && strings.HasPrefix(foldName(d.Name), name) ||
+				len(udid) >= minPrefix && strings.HasPrefix(plainUDID(d.UDID), udid)
+		},
+	} {
+		udids := map[string]bool{}
+		for _, s := range list {
+			if fits(&s.Device) {
+				udids[plainUDID(s.Device.UDID)] = true
+			}
 		}
-		return true
-	})
-	if len(udids) > 1 {
-		return nil, fmt.Errorf("%d devices are called %q, use the UDID: %w", len(udids), device, ErrAmbiguous)
+		if len(udids) > 1 {
+			return nil, fmt.Errorf("%d devices fit %q, use the whole name or the UDID: %w", len(udids), device, ErrAmbiguous)
+		}
+		if len(udids) == 1 {
+			// All of it, under whatever name it had then.
+			return slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool { return !udids[plainUDID(s.Device.UDID)] }), nil
+		}
 	}
-	return byName, nil
+	return nil, nil
 }
 
 // foldName makes names equal that people take for equal: without case, and with
