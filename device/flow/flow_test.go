@@ -49,7 +49,13 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	l, err := lab.New(t.Context(), lab.Options{Dir: t.TempDir(), Seed: 1, PlainText: true})
+	return newRigWith(t, lab.Options{})
+}
+
+func newRigWith(t *testing.T, o lab.Options) *rig {
+	t.Helper()
+	o.Dir, o.Seed, o.PlainText = t.TempDir(), 1, true
+	l, err := lab.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

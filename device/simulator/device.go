@@ -194,7 +194,8 @@ func (d *Device) Handle(service string, h Handler) {
 }
 
 // Refuse makes StartService answer with an error, such as ServiceProhibited,
-// instead of starting a service; "" lets it start again.
+// instead of starting a service, and StartSession where the service is Lockdown;
+// "" lets it start again.
 func (d *Device) Refuse(service, lockdownError string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

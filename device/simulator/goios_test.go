@@ -192,6 +192,12 @@ func TestMayPair(t *testing.T) {
 	d.AnswerTrust(false)
 	ask("a", USB, "UserDeniedPairing")
 	ask("a", USB, "UserDeniedPairing")
+	ask("x", USB, "PairingDialogResponsePending") // no was said to another one
+	d.AnswerTrust(false)
+	ask("x", USB, "UserDeniedPairing")
+	d.AnswerTrust(false) // before anybody asks
+	ask("y", USB, "UserDeniedPairing")
+	ask("z", USB, "PairingDialogResponsePending")
 	link.Detach()
 	sim.Attach(d, USB)
 	ask("a", USB, "PairingDialogResponsePending")

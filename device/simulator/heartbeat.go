@@ -6,6 +6,26 @@ import (
 	"time"
 )
 
+// heartbeatPatience is how many intervals a host has for an answer, and for
+// starting a heartbeat at all.
+const (
+	heartbeatPatience = 3
+	heartbeatStart    = 10
+)
+
+// expectHeartbeat breaks a link by network that is in use without a heartbeat.
+func (l *Link) expectHeartbeat(ctx context.Context) {
+	for missed := 0; sleep(ctx, l.dev.spec.HeartbeatInterval); {
+		if l.beating(0) > 0 {
+			missed = 0
+		} else if missed++; missed == heartbeatStart {
+			l.dev.Log(Heartbeat, "lost", "")
+			l.drop()
+			return
+		}
+	}
+}
+
 // serveHeartbeat asks the host for a sign of life once an interval. Over the
 // network, a host that stops giving it loses all its connections an interval
 // later, unless it has started another heartbeat until then.
@@ -34,7 +54,7 @@ func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	if writeMessage(c, map[string]any{"Command": "Marco", "Interval": seconds}) != nil {
 		return false
 	}
-	_ = c.SetReadDeadline(time.Now().Add(interval))
+	_ = c.SetReadDeadline(time.Now().Add(heartbeatPatience * interval))
 	reply, err := readMessage(c)
 	if err != nil {
 		d.framing(Heartbeat, err)

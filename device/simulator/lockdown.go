@@ -21,7 +21,8 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 	if c, ok := raw.(*conn); ok && c.link != nil {
 		s.over, s.link = c.link.Transport, c.link
 	}
-	stream := raw
+	var stream net.Conn = raw
+	var secure *sessionTLS // while there is a session
 	for {
 		request, err := readMessage(stream)
 		if err != nil {
@@ -34,16 +35,27 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		if err := writeMessage(stream, reply); err != nil {
 			break
 		}
-		if name != "StartSession" || reply["EnableSessionSSL"] != true {
-			continue
-		}
-		conf, err := d.tlsConfig(s.host)
-		if err != nil {
-			break
-		}
-		if stream, err = startTLS(ctx, raw, conf); err != nil {
-			d.Log(Lockdown, "close", "TLS: "+err.Error())
-			return
+		switch {
+		case name == "StopSession" && reply["Error"] == nil && secure != nil:
+			// What comes next is in the clear again.
+			if !secure.end() {
+				d.Log(Lockdown, "close", "TLS goes on behind StopSession")
+				d.Violate("lockdown: TLS behind the session's end")
+				raw.Close()
+				return
+			}
+			stream, secure = secure.records, nil
+		case name == "StartSession" && reply["EnableSessionSSL"] == true:
+			conf, err := d.tlsConfig(s.host)
+			if err == nil {
+				secure, err = startSession(ctx, stream, conf)
+			}
+			if err != nil {
+				d.Log(Lockdown, "close", "TLS: "+err.Error())
+				raw.Close()
+				return
+			}
+			stream = secure
 		}
 	}
 	stream.Close()
@@ -161,6 +173,12 @@ func (s *session) start(request map[string]any) map[string]any {
 	if s.id != "" {
 		s.dev.Violate("StartSession inside of a session")
 		return fault("SessionActive")
+	}
+	s.dev.mu.Lock()
+	refusal := s.dev.refused[Lockdown]
+	s.dev.mu.Unlock()
+	if refusal != "" {
+		return fault(refusal)
 	}
 	id, _ := request["HostID"].(string)
 	host, ok := s.dev.host(id)

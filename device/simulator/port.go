@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -76,6 +77,8 @@ func (d *Device) connectTo(n uint16) (port, bool) {
 // ends.
 func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
 	defer raw.Close()
+	var background sync.WaitGroup
+	defer background.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	leave, ok := l.enter(cancel)
@@ -103,6 +106,9 @@ func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
 	c.mu.Lock()
 	c.check()
 	c.mu.Unlock()
+	if l.Transport == Network && p.service != Lockdown && p.service != Heartbeat {
+		background.Go(func() { l.expectHeartbeat(ctx) })
+	}
 	p.handler(ctx, c)
 	if ctx.Err() == nil {
 		c.Close()

@@ -339,8 +339,8 @@ func TestHeartbeat(t *testing.T) {
 	}
 	r.Attach(d, Network)
 	e := r.entry(d.UDID())
-	files := r.connect(e, AFC)
 	heart := r.connect(e, Heartbeat)
+	files := r.connect(e, AFC)
 	for range 3 {
 		msg, err := readMessage(heart)
 		if err != nil || msg["Command"] != "Marco" {

@@ -32,8 +32,9 @@ type trustedHost struct {
 type trustState struct {
 	policy  Trust
 	hosts   map[string]trustedHost
-	showing bool  // the dialog is on the screen
-	answer  *bool // what the owner tapped
+	showing bool   // the dialog is on the screen
+	answer  *bool  // what the owner tapped
+	told    string // the host that was told that it is no
 }
 
 // Answers of lockdownd to hosts that it does not serve.
@@ -69,11 +70,13 @@ func (d *Device) TrustDialog() bool {
 	return d.trust.showing
 }
 
-// AnswerTrust is the owner's tap on "Trust" or "Don't Trust"; a host learns of it
-// with its next attempt. A refusal holds until the device is attached anew.
+// AnswerTrust is the owner's tap on "Trust" or "Don't Trust"; the host that asks
+// next learns of it. A refusal holds for that host until the device is attached
+// anew; for another one, or one that calls itself differently in its next
+// attempt, the owner is asked again.
 func (d *Device) AnswerTrust(yes bool) {
 	d.mu.Lock()
-	d.trust.answer, d.trust.showing = &yes, false
+	d.trust.answer, d.trust.showing, d.trust.told = &yes, false, ""
 	d.mu.Unlock()
 	d.Log("trust", "answer", fmt.Sprint(yes))
 }
@@ -111,6 +114,7 @@ func (d *Device) addHost(h trustedHost) error {
 	if _, ok := d.trust.hosts[h.id]; !ok && len(d.trust.hosts) >= maxHosts {
 		return errHosts
 	}
+	d.trust.answer = nil
 	d.trust.hosts[h.id] = h
 	return nil
 }
@@ -130,13 +134,16 @@ func (d *Device) mayPair(hostID string, over Transport) string {
 		return errPasswordProtected
 	case known || t.policy == TrustAlways:
 		return ""
-	case t.policy == TrustNever || t.answer != nil && !*t.answer:
+	case t.policy == TrustNever:
 		return errUserDenied
-	case t.answer != nil:
+	case t.answer != nil && *t.answer:
 		t.answer = nil // good for one host
 		return ""
+	case t.answer != nil && (t.told == "" || t.told == hostID):
+		t.told = hostID
+		return errUserDenied
 	}
-	t.showing = true
+	t.answer, t.showing = nil, true
 	return errDialogPending
 }
 

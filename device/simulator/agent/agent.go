@@ -52,6 +52,9 @@ type Options struct {
 	Script Script
 	// OnStep is called when a conversation reaches a step.
 	OnStep func(Step)
+	// OnBegin is called when an operation begins, before anything is said: where
+	// a device asks for its passcode. Its context ends when the host leaves.
+	OnBegin func(context.Context)
 	// OnViolation is called with what is added to Violations.
 	OnViolation func(text string)
 	// Locked reports whether nobody has unlocked the device since it was

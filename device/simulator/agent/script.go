@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -248,12 +250,41 @@ type wire struct {
 	net.Conn
 	script *script
 
+	early []byte // read before its time; only known to the conversation
+
 	mu  sync.Mutex
 	cut bool
 }
 
-func (w *wire) Read(p []byte) (int, error) {
-	n, err := w.Conn.Read(p)
+// present returns a context that ends when the host leaves, or says anything,
+// at a time when a host has nothing to say. end has to be called.
+func (w *wire) present(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var b [1]byte
+	n := 0
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		var err error
+		if n, err = w.Conn.Read(b[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel()
+		}
+	})
+	return ctx, func() {
+		_ = w.SetReadDeadline(time.Unix(1, 0))
+		reading.Wait()
+		_ = w.SetReadDeadline(time.Time{})
+		w.early = append(w.early, b[:n]...)
+		cancel()
+	}
+}
+
+func (w *wire) Read(p []byte) (n int, err error) {
+	if len(w.early) > 0 {
+		n = copy(p, w.early)
+		w.early = w.early[n:]
+	} else {
+		n, err = w.Conn.Read(p)
+	}
 	may, cut := w.script.pass(n)
 	if cut {
 		w.cutNow()
@@ -303,6 +334,11 @@ func (t *talk) at(step Step) error {
 	})
 	if t.agent.opts.OnStep != nil {
 		t.agent.opts.OnStep(step)
+	}
+	if step == StepBegin && t.agent.opts.OnBegin != nil {
+		present, end := t.wire.present(t.ctx)
+		t.agent.opts.OnBegin(present)
+		end()
 	}
 	for _, f := range t.script.due(step) {
 		if err := t.suffer(f); err != nil {

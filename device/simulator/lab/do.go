@@ -36,7 +36,7 @@ var commands = map[string]command{
 	"devices": {"", "list the devices", false, 0, func(_ context.Context, l *Lab, _ *Device, _ []string) (string, error) {
 		return l.list(), nil
 	}},
-	"lock": {"DEVICE", "lock the screen", true, 0, change(func(d *Device) { d.SetLock(simulator.Locked) })},
+	"lock": {"DEVICE", "lock the screen: a backup under way goes on, the next one asks for the passcode", true, 0, change(func(d *Device) { d.SetLock(simulator.Locked) })},
 	"reboot": {"DEVICE", "start it anew; nobody has unlocked it since", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
 		l.Mux.Detach(d.Device)
 		d.SetLock(simulator.NotYetUnlocked)
@@ -44,9 +44,9 @@ var commands = map[string]command{
 		l.Mux.Attach(d.Device, simulator.USB)
 		return "", nil
 	}},
-	"unlock": {"DEVICE", "unlock it", true, 0, change(func(d *Device) { d.SetLock(simulator.Unlocked) })},
+	"unlock": {"DEVICE", "unlock it", true, 0, change((*Device).Unlock)},
 	"trust":  {"DEVICE", "tap Trust, or pair as if long ago", true, 0, trust},
-	"deny":   {"DEVICE", "tap Don't Trust", true, 0, change(func(d *Device) { d.AnswerTrust(false) })},
+	"deny":   {"DEVICE", "tap Don't Trust, now or when it asks next", true, 0, deny},
 	"reset":  {"DEVICE", "forget all computers", true, 0, change(func(d *Device) { d.ForgetHosts() })},
 	"detach": {"DEVICE", "pull the cable, and leave the Wi-Fi", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
 		l.Mux.Detach(d.Device)
@@ -68,9 +68,12 @@ var commands = map[string]command{
 	}},
 	"ask":     {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
 	"ask-not": {"DEVICE", "ask for it no more; there is none", true, 0, change(func(d *Device) { d.AskPasscode(false) })},
-	"enter": {"DEVICE", "enter the passcode", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+	"enter": {"DEVICE", "enter the passcode, now or when it asks next", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+		if !d.wouldAsk() {
+			return "", errors.New(`it does not ask for its passcode ("ask" has it ask)`)
+		}
 		if !d.EnterPasscode() {
-			return "", errors.New("it does not ask for its passcode")
+			return "it will be entered when the device asks", nil
 		}
 		return "", nil
 	}},
@@ -169,6 +172,15 @@ func trust(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
 		return "", nil
 	}
 	return "", l.Mux.Trust(d.Device)
+}
+
+func deny(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+	asks := d.TrustDialog()
+	d.AnswerTrust(false)
+	if !asks {
+		return "the next computer that asks will be refused", nil
+	}
+	return "", nil
 }
 
 func attach(by simulator.Transport) func(context.Context, *Lab, *Device, []string) (string, error) {

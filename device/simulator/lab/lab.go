@@ -46,6 +46,11 @@ type Options struct {
 
 	Untrusted bool // the devices do not know this computer yet
 	PlainText bool // no TLS
+	// Heartbeat is the interval of the devices' heartbeats; 0: that of real ones.
+	Heartbeat time.Duration
+	// Patience is how long a device waits for its passcode before it gives up
+	// with error 208; 0 means two minutes.
+	Patience time.Duration
 	// Clock tells the devices the time; nil means time.Now.
 	Clock func() time.Time
 	// On, if not nil, is told what happens, from many goroutines.
@@ -84,6 +89,8 @@ type Device struct {
 	mu    sync.Mutex
 	asks  bool          // for the passcode before each operation
 	enter chan struct{} // closed when it is entered
+	early bool          // it was entered before the device asked
+	shut  bool          // the passcode was not entered in time
 	last  agent.Step    // that was told of
 }
 
@@ -104,6 +111,9 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	}
 	if o.Password == "" {
 		o.Password = synthetic.DefaultPassword
+	}
+	if o.Patience == 0 {
+		o.Patience = 2 * time.Minute
 	}
 	l := &Lab{Mux: simulator.New(), opts: o}
 	var err error
@@ -173,7 +183,7 @@ func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error
 }
 
 func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, series *synthetic.Series, password string) (*Device, error) {
-	spec.PlainText = l.opts.PlainText
+	spec.PlainText, spec.HeartbeatInterval = l.opts.PlainText, l.opts.Heartbeat
 	if spec.Key == nil && !spec.PlainText {
 		key, err := rsa.GenerateKey(rand.Reader, 2048)
 		if err != nil {
@@ -193,7 +203,7 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	}
 	d.Agent, err = agent.Attach(d.Device, agent.Options{
 		Content: content, StateDir: state, Password: password, RealRounds: l.opts.RealRounds, Seed: l.opts.Seed, Clock: l.opts.Clock,
-		Version: 400, Patience: time.Minute, OnStep: d.step,
+		Version: 400, Patience: time.Minute, OnStep: d.step, OnBegin: d.askPasscode, Locked: d.sealed,
 		OnViolation: func(text string) { d.tell(EventViolation, text) },
 	})
 	if err != nil {
@@ -297,7 +307,6 @@ func (d *Device) step(s agent.Step) {
 	run := d.Agent.LastRun()
 	if s == agent.StepBegin {
 		d.tell(EventStep, run.Operation+" begins")
-		d.askPasscode()
 		return
 	}
 	d.mu.Lock()
@@ -309,26 +318,54 @@ func (d *Device) step(s agent.Step) {
 	}
 }
 
-// askPasscode waits until the owner enters the passcode, if the device asks
-// for it.
-func (d *Device) askPasscode() {
+// sealed reports whether an operation has to end with 208.
+func (d *Device) sealed() bool {
 	d.mu.Lock()
-	if !d.asks {
+	defer d.mu.Unlock()
+	return d.shut || d.Lock() == simulator.NotYetUnlocked
+}
+
+// askPasscode waits until the owner enters the passcode, if the device asks for
+// it: because it was told to, or as its screen is locked. ctx ends when the
+// computer leaves.
+func (d *Device) askPasscode(ctx context.Context) {
+	d.mu.Lock()
+	d.shut = false
+	if !d.asks && d.Lock() != simulator.Locked {
 		d.mu.Unlock()
 		return
 	}
 	enter := make(chan struct{})
 	d.enter = enter
+	if d.early {
+		d.entered()
+	}
 	d.mu.Unlock()
 	d.Notify("com.apple.LocalAuthentication.ui.presented")
 	d.tell(EventPasscode, "it asks for its passcode")
-	timer := time.NewTimer(2 * time.Minute)
+	timer := time.NewTimer(d.lab.opts.Patience)
 	defer timer.Stop()
 	select {
 	case <-enter:
 	case <-timer.C:
+		d.tell(EventPasscode, "nobody has entered its passcode")
+	case <-ctx.Done():
 	}
+	d.mu.Lock()
+	if d.enter != nil {
+		d.enter, d.shut = nil, true
+	}
+	d.mu.Unlock()
 	d.Notify("com.apple.LocalAuthentication.ui.dismissed")
+}
+
+// entered ends the question for the passcode; d.mu is held.
+func (d *Device) entered() {
+	close(d.enter)
+	d.enter, d.early = nil, false
+	if d.Lock() == simulator.Locked {
+		d.SetLock(simulator.Unlocked)
+	}
 }
 
 // AskPasscode says whether the device asks its owner for the passcode before
@@ -336,7 +373,7 @@ func (d *Device) askPasscode() {
 func (d *Device) AskPasscode(on bool) {
 	d.SetPasscode(on)
 	d.mu.Lock()
-	d.asks = on
+	d.asks, d.early = on, false
 	d.mu.Unlock()
 }
 
@@ -348,16 +385,33 @@ func (d *Device) Asking() bool {
 }
 
 // EnterPasscode is what the owner does then. It reports whether the device had
-// asked.
+// asked; otherwise the passcode is entered as soon as it does.
 func (d *Device) EnterPasscode() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.enter == nil {
+		d.early = true
 		return false
 	}
-	close(d.enter)
-	d.enter = nil
+	d.entered()
 	return true
+}
+
+// Unlock unlocks the screen, which is an answer to the question for the passcode.
+func (d *Device) Unlock() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.SetLock(simulator.Unlocked)
+	if d.enter != nil {
+		d.entered()
+	}
+}
+
+// wouldAsk reports whether the next operation has to wait for the passcode.
+func (d *Device) wouldAsk() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asks || d.enter != nil || d.Lock() == simulator.Locked
 }
 
 // Find returns the device that is meant by a number from 1 on, or by the

@@ -33,6 +33,9 @@ func TestDo(t *testing.T) {
 	}{
 		{"next", "it is day 2", func() bool { return l.Day() == 1 }},
 		{"lock anna", "", func() bool { return d.Lock() == simulator.Locked }},
+		{"enter 1", "it will be entered when the device asks", nil},
+		{"deny 1", "the next computer that asks will be refused", nil},
+		{"trust 1", "", nil},
 		{"unlock Anna's", "", func() bool { return d.Lock() == simulator.Unlocked }},
 		{"reboot 1", "", func() bool { return d.Lock() == simulator.NotYetUnlocked }},
 		{"findmy 1 on", "", func() bool { return d.Value(simulator.DomainFindMy, "IsAssociated") == true }},

@@ -1,0 +1,65 @@
+package simulator
+
+import (
+	"bufio"
+	"crypto/tls"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/danielpaulus/go-ios/ios"
+)
+
+// After StopSession the connection is in the clear, whether or not the host says
+// that its TLS has ended, and another session can begin on it.
+func TestSessionEnds(t *testing.T) {
+	r := newRig(t)
+	d := r.device(Spec{})
+	record, err := ios.ReadPairRecord(d.UDID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := tls.X509KeyPair(record.HostCertificate, record.HostPrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, dev := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.serveLockdown(r.ctx, dev)
+	}()
+	ask := func(c net.Conn, request map[string]any) map[string]any {
+		t.Helper()
+		if err := writeMessage(c, request); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := readMessage(c)
+		if err != nil || reply["Error"] != nil {
+			t.Fatalf("%v: %v, %v", request, reply, err)
+		}
+		return reply
+	}
+	for _, polite := range []bool{true, false, true} {
+		reply := ask(host, map[string]any{"Request": "StartSession", "HostID": record.HostID, "SystemBUID": record.SystemBUID})
+		// It must not read beyond its last record either.
+		records := &recordConn{Conn: host, in: bufio.NewReader(host), whole: true}
+		secure := tls.Client(records, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true})
+		ask(secure, map[string]any{"Request": "GetValue", "Key": "SerialNumber"})
+		ask(secure, map[string]any{"Request": "StopSession", "SessionID": reply["SessionID"]})
+		// The device's goodbye.
+		if _, err := secure.Read(make([]byte, 1)); err == nil {
+			t.Fatal("the device's TLS goes on")
+		}
+		if polite {
+			_ = secure.CloseWrite()
+			_ = host.SetDeadline(time.Time{})
+		}
+		if got := ask(host, map[string]any{"Request": "GetValue", "Key": "DeviceName"})["Value"]; got != d.Name() {
+			t.Errorf("in the clear: %v", got)
+		}
+	}
+	host.Close()
+	<-done
+	r.blameless(d)
+}
