@@ -57,6 +57,21 @@ type Storage struct {
 	Free  int64 `json:"free_bytes"`
 }
 
+// backupService is the one service that devices start behind a locked screen,
+// though not before they were unlocked for the first time.
+const backupService = "com.apple.mobilebackup2"
+
+// sealed reports whether the device has not been unlocked since it was switched
+// on. Nothing but the attempt to start a service tells; it is not connected to.
+func (s *Session) sealed(ctx context.Context) bool {
+	more := map[string]any{"Service": backupService}
+	if s.record != nil && len(s.record.EscrowBag) > 0 {
+		more["EscrowBag"] = s.record.EscrowBag
+	}
+	_, err := s.ask(ctx, "StartService", more)
+	return errors.Is(err, ErrLocked)
+}
+
 // describeTimeout bounds a Describe as a whole.
 const describeTimeout = time.Minute
 
@@ -88,6 +103,9 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	info.general(general)
 	if info.Trust != Trusted {
 		return info, nil
+	}
+	if general.Bool("PasswordProtected") && s.sealed(ctx) {
+		info.Trust = Locked
 	}
 	for _, d := range []struct {
 		domain string

@@ -73,24 +73,34 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 // start.
 func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	opt.On(Locked)
+	patience := ctx
 	if opt.Wait > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, opt.Wait)
+		patience, cancel = context.WithTimeout(ctx, opt.Wait)
 		defer cancel()
 	}
 	for {
-		if err := pause(ctx, opt.Poll); err != nil {
-			return fmt.Errorf("pair with %s: %w: %w", e.UDID, ErrLocked, err)
+		if err := pause(patience, opt.Poll); err != nil {
+			return fmt.Errorf("pair with %s: %w", e.UDID, patienceOver(ctx, ErrLocked))
 		}
-		s, err := m.Session(ctx, e)
+		s, err := m.Session(patience, e)
 		if err == nil {
 			opt.On(Trusted)
 			return s.Close()
 		}
-		if ctx.Err() == nil && !errors.Is(err, ErrLocked) {
+		if patience.Err() == nil && !errors.Is(err, ErrLocked) {
 			return err
 		}
 	}
+}
+
+// patienceOver is what err comes to when nobody did what the device wants: the
+// end of ctx, or of the time that somebody had.
+func patienceOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", err, ctx.Err())
+	}
+	return fmt.Errorf("%w, and nobody did anything about it in time", err)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -162,8 +172,8 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 		default:
 			return nil, err
 		}
-		if perr := pause(patience, opt.Poll); perr != nil {
-			return nil, fmt.Errorf("%w: %w", err, perr)
+		if pause(patience, opt.Poll) != nil {
+			return nil, patienceOver(ctx, err)
 		}
 		if s.broken {
 			s.Close()

@@ -8,7 +8,7 @@ type Trust string
 // The states of trust.
 const (
 	Trusted       Trust = "trusted"
-	Locked        Trust = "locked"
+	Locked        Trust = "locked" // it may trust this computer: nobody has unlocked it since it was switched on
 	DialogPending Trust = "dialog"
 	Denied        Trust = "denied"
 	Stale         Trust = "stale"

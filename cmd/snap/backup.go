@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/snap-backup/snap/device"
@@ -217,7 +218,9 @@ func (a *app) backupAll(ctx context.Context, h flow.Host, entries []device.Entry
 	switch {
 	case len(failed) == 0:
 		return nil
-	case ctx.Err() != nil, len(failed) == len(errs):
+	case ctx.Err() != nil:
+		return silentError{interruption{hintGoOn}} // each device has said so
+	case len(failed) == len(errs):
 		return silentError{failed[0]}
 	}
 	return silentError{errPartial}
@@ -259,26 +262,42 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err
 		}
 	}
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
-			err = canceledError{err}
-		}
 		var broken *flow.Interrupted
 		if errors.As(err, &broken) && broken.Kept.Files > 0 {
 			out.Kept = &broken.Kept
 		}
+		if errors.Is(err, context.Canceled) {
+			err = stoppedBackup{out.Kept}
+		}
 		code, hint := classify(err)
 		out.Error = &jsonError{err.Error(), code, hint}
 		if !a.json {
-			v.board.say(func() { a.printError(fmt.Errorf("%s: %w", v.name, err), code, hint) })
+			v.board.say(func() { a.printError(errors.New(named(v.name, v.udid, err.Error())), code, hint) })
 		}
 	}
 	return out
 }
 
-// canceledError is a Ctrl-C, however it came out.
-type canceledError struct{ error }
+// stoppedBackup is a backup that a Ctrl-C ended, however that came out.
+type stoppedBackup struct{ kept *flow.Kept }
 
-func (e canceledError) Unwrap() error { return e.error }
+func (e stoppedBackup) Error() string {
+	if e.kept == nil {
+		return "interrupted; nothing was received that could be kept"
+	}
+	return fmt.Sprintf("interrupted; what was received is kept (%s)", plural(e.kept.Files, "file"))
+}
+
+func (stoppedBackup) Unwrap() error { return interruption{"run the same command again to go on"} }
+
+// named says of which device a text is, unless the text does.
+func named(name, udid, text string) string {
+	text = strings.TrimPrefix(text, "device "+udid+": ")
+	if strings.Contains(text, name) {
+		return text
+	}
+	return name + ": " + text
+}
 
 func (a *app) describeBackup(w io.Writer, res *flow.BackupResult) {
 	s := res.Snapshot
@@ -286,10 +305,10 @@ func (a *app) describeBackup(w io.Writer, res *flow.BackupResult) {
 	fmt.Fprintf(w, "          %s, %s; received %s, %s; added %s\n",
 		plural(res.Import.Files, "file"), bytesText(res.Import.Bytes), plural(res.Files, "file"), bytesText(res.Bytes), bytesText(s.StoredBytes))
 	for _, p := range res.Problems {
-		a.warn("%s: %s", s.Device.Name, p)
+		a.warn("%s", named(s.Device.Name, s.Device.UDID, p))
 	}
 	for _, p := range s.Problems {
-		a.warn("%s: %s", s.Device.Name, p)
+		a.warn("%s", named(s.Device.Name, s.Device.UDID, p))
 	}
 	if errors.Is(res.Locked, keybag.ErrWrongPassword) {
 		return // which is an error of its own

@@ -36,7 +36,7 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, flow.Do
 				a.warn("that is not the backup password of %s", name)
 			}
 		})
-		password, err := a.ask(ctx, prompt)
+		password, err := a.ask(ctx, prompt, oldBackupPassword)
 		if errors.Is(err, errNoPassword) {
 			return nil, nil
 		}

@@ -150,7 +150,7 @@ func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try
 		return nil
 	}
 	for range 3 {
-		password, err := u.a.ask(ctx, fmt.Sprintf("backup password of %s (empty: store it locked): ", clean(name)))
+		password, err := u.a.ask(ctx, fmt.Sprintf("backup password of %s (empty: store it locked): ", clean(name)), oldBackupPassword)
 		if errors.Is(err, errNoPassword) {
 			return nil
 		}

@@ -203,7 +203,7 @@ func (v *view) Progress(p backup2.Progress) {
 
 // Warning implements flow.Observer.
 func (v *view) Warning(text string) {
-	v.board.say(func() { v.board.a.warn("%s: %s", v.name, text) })
+	v.board.say(func() { v.board.a.warn("%s", named(v.name, v.udid, text)) })
 }
 
 // Remark implements flow.Observer.

@@ -43,7 +43,7 @@ func (t *copyTarget) secret(ctx context.Context, a *app) ([]byte, error) {
 	case os.Getenv("SNAP_TO_PASSWORD") != "":
 		typed = []byte(os.Getenv("SNAP_TO_PASSWORD"))
 	default:
-		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", t.dir))
+		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", t.dir), targetPassword)
 	}
 	if err != nil {
 		return nil, err

@@ -69,7 +69,7 @@ the newest; --untested keeps it all the same.`,
 			}
 			pw, err := source.given(ctx, a)
 			if err == nil && pw == nil {
-				pw, err = a.askNew(ctx, "backups of "+clean(d.name))
+				pw, err = a.askNew(ctx, "backups of "+clean(d.name), oldBackupPassword)
 			}
 			if err != nil {
 				return err

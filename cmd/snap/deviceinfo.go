@@ -142,9 +142,9 @@ pairing.`,
 			if err != nil {
 				return err
 			}
-			name := e.UDID
+			name, sealed := e.UDID, false
 			if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
-				name = info.Name
+				name, sealed = info.Name, info.Trust == device.Locked
 			}
 			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, Wait: patience, On: func(t device.Trust) {
 				// Said whatever --quiet says: nothing goes on until somebody has done it.
@@ -157,7 +157,7 @@ pairing.`,
 				}
 			}})
 			if err != nil {
-				return err
+				return orInterrupted(ctx, err, "nothing was changed; run the same command again, and tap Trust")
 			}
 			res := pairResult{UDID: e.UDID, Name: name, Trust: device.Trusted, WiFi: wifi}
 			if wifi {
@@ -167,6 +167,9 @@ pairing.`,
 			}
 			return a.print(res, func(w io.Writer) {
 				fmt.Fprintf(w, "%s trusts this computer\n", clean(name))
+				if sealed {
+					a.remark("before a backup it has to be unlocked: nobody has done that since it was switched on")
+				}
 				if wifi {
 					fmt.Fprintln(w, "it can be reached by Wi-Fi, too")
 				}

@@ -69,7 +69,9 @@ func (a *app) encryptionSwitch(name, short string, hasOld, hasNew bool) *cobra.C
 		Use:   name + " [DEVICE]",
 		Short: short,
 		Args:  args(cobra.MaximumNArgs(1)),
-		RunE:  func(cmd *cobra.Command, argv []string) error { return c.run(cmd.Context(), argv) },
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			return orInterrupted(cmd.Context(), c.run(cmd.Context(), argv), "nothing was changed; run the same command again")
+		},
 	}
 	f := cmd.Flags()
 	if hasOld {
@@ -120,7 +122,7 @@ func (c *passwordChange) run(ctx context.Context, argv []string) error {
 		return fmt.Errorf("%s: the old backup password %s is wrong: %w", c.info.Name, which, err)
 	}
 	if err != nil {
-		return err
+		return orInterrupted(ctx, err, `if the device was given its passcode, it may have been changed: "snap device info" tells whether encryption is on`)
 	}
 	return c.conclude(ctx, res)
 }
@@ -146,7 +148,7 @@ func (c *passwordChange) ask(ctx context.Context) (err error) {
 	case pw != "":
 		c.newSecret = []byte(pw)
 	default:
-		c.newSecret, err = c.a.askNew(ctx, "backups of "+name)
+		c.newSecret, err = c.a.askNew(ctx, "backups of "+name, newBackupPassword)
 	}
 	return err
 }
@@ -165,7 +167,7 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 		c.fromKept = true
 		return kept[0].Password, nil
 	}
-	return c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)))
+	return c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)), oldBackupPassword)
 }
 
 func (c *passwordChange) conclude(ctx context.Context, res *flow.PasswordResult) error {

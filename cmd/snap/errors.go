@@ -64,7 +64,8 @@ var kinds = []struct {
 	{is(flow.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if it does not start, it has to be erased with Finder, iTunes or Apple Devices first"},
 	{is(errPassword), exitWrongBackup, "try again, with the backup password that the device had when the snapshot was made"},
 	{isStoredLocked, exitWrongBackup, ""},
-	{is(context.Canceled), exitInterrupted, "what was stored so far is kept: run the same command again to go on"},
+	{isInterruption, exitInterrupted, ""},
+	{is(context.Canceled), exitInterrupted, hintGoOn},
 	{is(errPartial), exitPartial, "the others are complete"},
 	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},
 	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or make a repository with "snap init"`},
@@ -126,6 +127,29 @@ var kinds = []struct {
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
 }
 
+// hintGoOn is for commands that store.
+const hintGoOn = "what was stored so far is kept: run the same command again to go on"
+
+// interruption is a Ctrl-C, and what a person should know then.
+type interruption struct{ hint string }
+
+func (interruption) Error() string        { return "interrupted" }
+func (interruption) Is(target error) bool { return target == context.Canceled }
+func (i interruption) Hint() string       { return i.hint }
+
+func isInterruption(err error) bool {
+	var i interruption
+	return errors.As(err, &i)
+}
+
+// orInterrupted returns err, or what to say if it comes from a Ctrl-C.
+func orInterrupted(ctx context.Context, err error, hint string) error {
+	if err == nil || ctx.Err() == nil || isInterruption(err) || errors.Is(err, flow.ErrHalfRestored) {
+		return err
+	}
+	return interruption{hint}
+}
+
 func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
@@ -178,14 +202,13 @@ func (a *app) report(ctx context.Context, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if ctx.Err() != nil && !errors.Is(err, flow.ErrHalfRestored) {
-		err = fmt.Errorf("interrupted: %w", context.Canceled)
-	}
-	code, hint := classify(err)
 	var silent silentError
 	if errors.As(err, &silent) {
+		code, _ := classify(err)
 		return code
 	}
+	err = orInterrupted(ctx, err, hintGoOn)
+	code, hint := classify(err)
 	a.printError(err, code, hint)
 	return code
 }

@@ -8,10 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
 // shell runs snap as a process of its own on one repository.
@@ -193,4 +197,67 @@ func onlyChild(t *testing.T, dir string) string {
 		t.Fatalf("%v in %s: %v", entries, dir, err)
 	}
 	return filepath.Join(dir, entries[0].Name())
+}
+
+// Ctrl-C while a device sends: no snapshot, it is said once and in plain words,
+// what came is kept, and the next backup goes on from there.
+func TestInterruptedBackup(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no way to send Ctrl-C to one process")
+	}
+	l := startLab(t, lab.Options{PlainText: true})
+	d := l.Devices()[0]
+	s := newShell(t)
+	interrupt := func(fault string, step agent.Step, args ...string) string {
+		t.Helper()
+		if _, err := l.Do(t.Context(), "fault 1 "+fault); err != nil {
+			t.Fatal(err)
+		}
+		runs := len(d.Agent.Runs())
+		cmd, out := s.command(args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for range 4000 {
+			if all := d.Agent.Runs(); len(all) > runs && slices.Contains(all[runs].Steps, step) {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != exitInterrupted {
+			t.Errorf("%v: exit code %d, want %d", args, code, exitInterrupted)
+		}
+		if strings.Count(out.String(), "interrupted") != 1 || strings.Contains(out.String(), "context") || strings.Count(out.String(), "command again") > 1 {
+			t.Errorf("%v says %s", args, out)
+		}
+		return out.String()
+	}
+	if said := interrupt("manifests=wait 3s", agent.StepManifests, "backup"); !strings.Contains(said, "what was received is kept (1") {
+		t.Errorf("it says %s", said)
+	}
+	if n := s.stored(); len(n) != 0 {
+		t.Errorf("%d snapshots after an interrupt", len(n))
+	}
+	s.run(0, "backup")
+	if r := d.Agent.LastRun(); r.Resumed == "" || r.Resent > 0 || r.Spared == 0 {
+		t.Errorf("the next backup: %+v", r)
+	}
+	s.run(0, "check", "--read-data")
+
+	// While the device asks for its passcode; it does not ask any more then.
+	d.AskPasscode(true)
+	if said := interrupt("upload=wait 0s", agent.StepBegin, "backup"); !strings.Contains(said, "nothing was received") {
+		t.Errorf("it says %s", said)
+	}
+	d.AskPasscode(false)
+	s.run(0, "backup")
+	s.env = []string{"SNAP_NEW_BACKUP_PASSWORD=pears"}
+	if said := interrupt("begin=wait 3s", agent.StepBegin, "device", "encryption", "on"); !strings.Contains(said, "snap device info") {
+		t.Errorf("it says %s", said)
+	}
+	blameless(t, l)
 }

@@ -200,7 +200,11 @@ func (a *app) newSecret(ctx context.Context, file, command, keyFile string, envi
 		typed, err = a.given(ctx, "", "")
 	}
 	if err == nil && typed == nil {
-		typed, err = a.askNew(ctx, "the repository")
+		ways := newRepoPassword
+		if environment {
+			ways = repoPassword
+		}
+		typed, err = a.askNew(ctx, "the repository", ways)
 	}
 	if err != nil {
 		return nil, "", err

@@ -22,6 +22,19 @@ const maxKeyFile = 1 << 20
 // errNoPassword says that there was none where one was looked for.
 var errNoPassword = usageError{errors.New("the password is empty")}
 
+// passwordWays are the flags and the variable by which a password can be given
+// without typing it.
+type passwordWays string
+
+const (
+	repoPassword      passwordWays = "--password-file, --password-command or SNAP_PASSWORD"
+	newRepoPassword   passwordWays = "--new-password-file or --new-password-command"
+	targetPassword    passwordWays = "--to-password-file, --to-password-command or SNAP_TO_PASSWORD"
+	otherPassword     passwordWays = "--from-password-file or SNAP_FROM_PASSWORD"
+	oldBackupPassword passwordWays = "--backup-password-file, --backup-password-command or SNAP_BACKUP_PASSWORD"
+	newBackupPassword passwordWays = "--new-backup-password-file or SNAP_NEW_BACKUP_PASSWORD"
+)
+
 // secret finds the secret that opens a repository: from flags, the
 // environment, or a person.
 func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
@@ -30,7 +43,7 @@ func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
 	}
 	typed, err := a.given(ctx, a.passwordFile, a.passwordCommand)
 	if err == nil && typed == nil {
-		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", dir))
+		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", dir), repoPassword)
 	}
 	if err != nil {
 		return nil, err
@@ -117,8 +130,9 @@ func (a *app) runCommand(ctx context.Context, command string) ([]byte, error) {
 }
 
 // ask reads a password without echo from a terminal, or a line from whatever
-// else standard input is.
-func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
+// else standard input is. ways are the other ways to give it, to be told where
+// there is neither.
+func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte, error) {
 	f, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		if a.lines == nil {
@@ -126,7 +140,7 @@ func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
 		}
 		line, err := a.lines.ReadBytes('\n')
 		if len(line) == 0 && err != nil {
-			return nil, usageError{errors.New("no password: use --password-file, --password-command or SNAP_PASSWORD, or run this in a terminal")}
+			return nil, usageError{fmt.Errorf("no password: use %s, or run this in a terminal", ways)}
 		}
 		return firstLine(line)
 	}
@@ -164,15 +178,15 @@ func (a *app) ask(ctx context.Context, prompt string) ([]byte, error) {
 }
 
 // askNew asks for a new password, twice at a terminal.
-func (a *app) askNew(ctx context.Context, what string) ([]byte, error) {
-	first, err := a.ask(ctx, fmt.Sprintf("new password for %s: ", what))
+func (a *app) askNew(ctx context.Context, what string, ways passwordWays) ([]byte, error) {
+	first, err := a.ask(ctx, fmt.Sprintf("new password for %s: ", what), ways)
 	if err != nil {
 		return nil, err
 	}
 	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
 		return first, nil
 	}
-	again, err := a.ask(ctx, "once more: ")
+	again, err := a.ask(ctx, "once more: ", ways)
 	if err != nil {
 		return nil, err
 	}

@@ -320,7 +320,7 @@ func (a *app) openOther(ctx context.Context, be *local.Backend, o *healFlags) (*
 	case os.Getenv("SNAP_FROM_PASSWORD") != "":
 		typed = []byte(os.Getenv("SNAP_FROM_PASSWORD"))
 	default:
-		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", o.from))
+		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", o.from), otherPassword)
 	}
 	if err != nil {
 		return nil, err

@@ -49,8 +49,9 @@ about to do and asks for the device's name.
 
 At the end the device restarts and installs its apps anew from the App Store.`,
 		Args: args(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, argv []string) error {
+		RunE: func(cmd *cobra.Command, argv []string) (err error) {
 			ctx := cmd.Context()
+			defer func() { err = orInterrupted(ctx, err, "the device was not changed; run the same command again") }()
 			r, found, err := a.openToRead(cmd, argv[0])
 			if err != nil {
 				return err
@@ -192,7 +193,7 @@ func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapsho
 	if given != nil {
 		return nil, wrong
 	}
-	pw, err := a.ask(ctx, fmt.Sprintf("backup password of %s as of %s: ", clean(s.Device.Name), timeText(s.Time)))
+	pw, err := a.ask(ctx, fmt.Sprintf("backup password of %s as of %s: ", clean(s.Device.Name), timeText(s.Time)), oldBackupPassword)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"unicode"
@@ -144,6 +145,8 @@ func linkError(err error) error {
 		return &ProtocolError{err}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: the device was silent for too long: %w", ErrLinkLost, err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
+		return ErrLinkLost // there is no more to say
 	}
 	return fmt.Errorf("%w: %w", ErrLinkLost, err)
 }

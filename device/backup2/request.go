@@ -34,7 +34,7 @@ func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o 
 	if q.Full {
 		r.hidden = q.UDID + "/Status.plist"
 	}
-	return s.do(ctx, "Backup", fields, r)
+	return s.do(ctx, "Backup", "backup", fields, r)
 }
 
 // RestoreOptions say what a restore does. The zero value is the careful one.
@@ -101,7 +101,7 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 		fields["ApplicationIDs"] = q.ApplicationIDs
 	}
 	r := &run{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), watch: newWatch(o)}
-	err := s.do(ctx, "Restore", fields, r)
+	err := s.do(ctx, "Restore", "restore", fields, r)
 	result := RestoreResult{Missing: r.unsent, Progress: r.watch.progress}
 	if errors.Is(err, ErrLinkLost) && r.ended && !q.Options.NoReboot && r.watch.phase == PhaseSending &&
 		(result.Progress.Percent == 0 || result.Progress.Percent >= almost) {
@@ -130,16 +130,17 @@ func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []by
 		return errors.New("change the backup password: neither an old nor a new one is given")
 	}
 	r := &run{folder: folder, scope: newScope(false, udid), watch: newWatch(o), rekeying: true}
-	return s.do(ctx, "ChangePassword", fields, r)
+	return s.do(ctx, "ChangePassword", "change the backup password", fields, r)
 }
 
-// do sends a request and serves the device until it says how it went.
-func (s *Session) do(ctx context.Context, name string, fields map[string]any, r *run) error {
+// do sends a request and serves the device until it says how it went. what is
+// the request in people's words.
+func (s *Session) do(ctx context.Context, name, what string, fields map[string]any, r *run) error {
 	if s.unusable {
-		return fmt.Errorf("%s: the session has ended", name)
+		return fmt.Errorf("%s: the session has ended", what)
 	}
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("%s: %w", name, cancelled(ctx))
+		return fmt.Errorf("%s: %w", what, cancelled(ctx))
 	}
 	work, end := s.guard(ctx)
 	defer end()
@@ -159,13 +160,13 @@ func (s *Session) do(ctx context.Context, name string, fields map[string]any, r 
 		if r.failed != nil {
 			err = fmt.Errorf("%w; before that: %w", err, r.failed)
 		}
-		return fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	switch {
 	case last.code != 0:
-		return fmt.Errorf("%s: %w", name, &DeviceError{Code: last.code, Description: last.description, Cause: r.failed})
+		return fmt.Errorf("%s: %w", what, &DeviceError{Code: last.code, Description: last.description, Cause: r.failed})
 	case r.failed != nil:
-		return fmt.Errorf("%s: the device calls it complete, but: %w", name, r.failed)
+		return fmt.Errorf("%s: the device calls it complete, but: %w", what, r.failed)
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	res.Result, err = run.Publish(ctx, virtual.PublishOptions{Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress})
 	if err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("interrupted: %w", ctx.Err())
+			err = interrupted{ctx.Err()}
 		}
 		return nil, h.interrupted(ctx, run, info, err, false)
 	}

@@ -81,6 +81,12 @@ var (
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )
 
+// interrupted is the end of the caller's context in people's words.
+type interrupted struct{ error }
+
+func (interrupted) Error() string   { return "interrupted" }
+func (i interrupted) Unwrap() error { return i.error }
+
 // refuse makes an error that is ErrRefused.
 func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
@@ -217,7 +223,7 @@ func (c *call) why(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("interrupted: %w", ctx.Err())
+		return interrupted{ctx.Err()}
 	case errors.Is(context.Cause(c.ctx), ErrCancelledOnDevice):
 		return ErrCancelledOnDevice
 	}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/lab"
+)
+
+// Each state of trust is told in plain words by every command that meets it, and
+// by name with --json.
+func TestTrustStates(t *testing.T) {
+	l := startLab(t, lab.Options{PlainText: true})
+	d := l.Devices()[0]
+	t.Setenv("SNAP_REPOSITORY", "")
+	run := func(args ...string) (out string, code int) {
+		var b strings.Builder
+		a := &app{stdin: strings.NewReader(""), stdout: &b, stderr: &b}
+		code = a.run(context.Background(), args)
+		return b.String(), code
+	}
+	for _, c := range []struct {
+		state string // as --json has it
+		begin func()
+		words string // of devices and info
+		pair  string // of pair
+		code  int    // of pair
+	}{
+		{"trusted", func() {}, "", "trusts this computer", exitOK},
+		{"locked", func() { d.SetLock(simulator.NotYetUnlocked) }, "it is locked: unlock it", "nobody has done that since it was switched on", exitOK},
+		{"locked", func() { d.Refuse(simulator.Lockdown, "PasswordProtected") }, "it is locked: unlock it", "it is locked: unlock it", exitUntrusted},
+		{"dialog", func() { d.Refuse(simulator.Lockdown, "PairingDialogResponsePending") }, "it asks whether to trust this computer", "tap Trust, and enter its passcode", exitUntrusted},
+		{"denied", func() { d.Refuse(simulator.Lockdown, "UserDeniedPairing"); d.SetTrust(simulator.TrustNever) },
+			`somebody chose "Don't Trust"`, "somebody chose not to trust this computer", exitUntrusted},
+		{"stale", func() { d.ForgetHosts() }, "it does not trust this computer any more", "tap Trust, and enter its passcode", exitUntrusted},
+		{"managed", func() { d.Refuse(simulator.Lockdown, "MCProtected") }, "the organisation that manages it", "ask whoever manages the device", exitUntrusted},
+		{"not-paired", func() { _ = l.Mux.SetPairRecord(d.UDID(), nil) }, "it does not trust this computer yet", "tap Trust, and enter its passcode", exitUntrusted},
+	} {
+		t.Run(c.state, func(t *testing.T) {
+			if err := l.Mux.Trust(d.Device); err != nil {
+				t.Fatal(err)
+			}
+			c.begin()
+			defer func() {
+				d.Refuse(simulator.Lockdown, "")
+				d.SetTrust(simulator.TrustAsk)
+				d.SetLock(simulator.Unlocked)
+			}()
+			out, code := run("devices")
+			if code != exitOK || !strings.Contains(out, c.words) || !strings.Contains(out, " "+strings.ReplaceAll(c.state, "-", " ")+" ") {
+				t.Errorf("devices: code %d: %s", code, out)
+			}
+			if out, code = run("device", "info"); code != exitOK || !strings.Contains(out, strings.ReplaceAll(c.state, "-", " ")+": "+c.words) {
+				t.Errorf("info: code %d: %s", code, out)
+			}
+			var info device.Info
+			out, code = run("device", "info", "--json")
+			if err := json.Unmarshal([]byte(out), &info); err != nil || code != exitOK || string(info.Trust) != c.state {
+				t.Errorf("info --json: code %d, %v: %s", code, err, out)
+			}
+			if out, code = run("device", "pair", "--wait", "1ms"); code != c.code || !strings.Contains(out, c.pair) {
+				t.Errorf("pair: code %d, want %d and %q: %s", code, c.code, c.pair, out)
+			}
+			if strings.Contains(out, "context") || strings.Count(out, "Anna") > 2 {
+				t.Errorf("ugly: %s", out)
+			}
+		})
+	}
+}
