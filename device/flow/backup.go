@@ -116,6 +116,7 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	for _, p := range run.Problems() {
 		o.Warning(p)
 	}
+	o.Remark(h.summary(ctx, info, run.Parent(), opt.Full))
 	if r := run.Resumed(); r.Files > 0 {
 		o.Remark(fmt.Sprintf("it goes on with the backup that broke off on %s: %d files (%d bytes) need not come again",
 			r.Since.Local().Format("2006-01-02 15:04"), r.Files, r.Bytes))

@@ -127,7 +127,8 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 			t.Errorf("phase %d is %q, want %q", i, o.phases[i], p)
 		}
 	}
-	if len(o.remarks) != 2 || !strings.Contains(o.remarks[0], "not encrypted") || !strings.Contains(o.remarks[1], "passcode") {
+	if len(o.remarks) != 3 || !strings.Contains(o.remarks[0], "not encrypted") || !strings.Contains(o.remarks[2], "passcode") ||
+		!strings.HasPrefix(o.remarks[1], r.device.Name()+" (iPhone 13, iOS 17.6.1): the first backup, of everything; not encrypted by the device") {
 		t.Errorf("remarks %q", o.remarks)
 	}
 	r.do("battery 1 5")
@@ -136,7 +137,7 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 	if res, err = r.Backup(t.Context(), r.entry(), BackupOptions{}, o); err != nil || res.Parent == nil {
 		t.Fatal(err)
 	}
-	if len(o.warnings) != 2 || len(o.remarks) != 1 {
+	if len(o.warnings) != 2 || len(o.remarks) != 2 || !strings.Contains(o.remarks[0], "changed since snapshot "+res.Parent.ID.Short()) {
 		t.Errorf("warnings %q, remarks %q", o.warnings, o.remarks)
 	}
 	r.blameless()

@@ -73,7 +73,7 @@ func announcePasscode(info *device.Info, o Observer) {
 		return
 	}
 	if yes(info.PasscodeSet) {
-		o.Remark(fmt.Sprintf("%s asks for its passcode: enter it on the device", nameOf(info)))
+		o.Remark(fmt.Sprintf("%s is going to ask for its passcode: enter it on the device", nameOf(info)))
 		return
 	}
 	o.Remark(fmt.Sprintf("if %s asks for its passcode, enter it on the device", nameOf(info)))
