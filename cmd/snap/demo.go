@@ -91,7 +91,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if !d.keep {
-			err = errors.Join(err, os.RemoveAll(d.dir))
+			err = errors.Join(err, removeFolders(d.dir))
 		}
 	}()
 	end, err := d.connect(ctx)
@@ -113,15 +113,12 @@ func (d *demo) run(ctx context.Context) (err error) {
 		printSnapshots(d.a.stdout, list)
 		fmt.Fprintln(d.a.stdout)
 	}
-	if err := d.giveBack(ctx, list, &res); err != nil {
+	// All of it reads; much of it waits for one another's turn in a conversation.
+	all, both := errgroup.WithContext(ctx)
+	all.Go(func() error { return d.giveBack(both, list, &res) })
+	all.Go(func() error { return d.check(both) })
+	if err := all.Wait(); err != nil {
 		return err
-	}
-	report, err := d.repo.Check(ctx, repo.CheckOptions{ReadData: 1})
-	if err != nil {
-		return err
-	}
-	if !report.Clean() {
-		return fmt.Errorf("the check of the repository failed: %w", repo.ErrDamaged)
 	}
 	for _, dev := range d.lab.Devices() {
 		if wrong := dev.Violations(); len(wrong) > 0 {
@@ -235,74 +232,120 @@ func (d *demo) backup(ctx context.Context, dev *lab.Device) (*flow.BackupResult,
 	return res, err
 }
 
-// giveBack gives the middle day of each device back, as a folder and to a new
-// device, and compares.
-func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
-	target := filepath.Join(d.dir, "given back")
-	for i, dev := range d.lab.Devices() {
-		mine, err := repo.OfDevice(list, dev.UDID())
-		if err != nil {
-			return err
-		}
-		s := mine[d.days/2]
-		out, err := transfer.Materialize(ctx, d.repo, s, target, transfer.MaterializeOptions{Workers: runtime.GOMAXPROCS(0)})
-		if err != nil {
-			return err
-		}
-		folder, err := agent.OpenFolder(ctx, out.Dir, []byte(synthetic.DefaultPassword))
-		if err != nil {
-			return err
-		}
-		got, err := inventory(ctx, folder)
-		if err = errors.Join(err, folder.Close()); err != nil {
-			return err
-		}
-		if err := d.middle[dev.UDID()].compare(got); err != nil {
-			return fmt.Errorf("%s is not what was on %s that day: %w", out.Dir, dev.Name(), err)
-		}
-		res.Verified = append(res.Verified, s.ID.String())
-		res.Files += len(got)
-		d.say("day %d of %s given back from snapshot %s: %s files and folders, every byte as on the device that day",
-			d.days/2+1, clean(dev.Name()), s.ID.Short(), count(int64(len(got))))
-		if i > 0 {
-			continue
-		}
-		if err := d.restore(ctx, s, d.middle[dev.UDID()]); err != nil {
-			return err
-		}
-		res.Restored = append(res.Restored, s.ID.String())
+// check reads all of the repository.
+func (d *demo) check(ctx context.Context) error {
+	report, err := d.repo.Check(ctx, repo.CheckOptions{ReadData: 1})
+	if err != nil {
+		return err
+	}
+	if !report.Clean() {
+		return fmt.Errorf("the check of the repository failed: %w", repo.ErrDamaged)
 	}
 	return nil
 }
 
+// giveBack gives the middle day of each device back as a folder, the first one's
+// to a new device, too, and compares.
+func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
+	devices := d.lab.Devices()
+	snapshots, files := make([]*repo.Snapshot, len(devices)), make([]int, len(devices))
+	all, ctx := errgroup.WithContext(ctx)
+	for i, dev := range devices {
+		mine, err := repo.OfDevice(list, dev.UDID())
+		if err != nil {
+			return err
+		}
+		snapshots[i] = mine[d.days/2]
+		all.Go(func() (err error) {
+			files[i], err = d.materialize(ctx, dev, snapshots[i])
+			return err
+		})
+	}
+	var restored backup2.Progress
+	all.Go(func() (err error) {
+		restored, err = d.restore(ctx, snapshots[0], d.middle[devices[0].UDID()])
+		return err
+	})
+	if err := all.Wait(); err != nil {
+		return err
+	}
+	for i, dev := range devices {
+		s := snapshots[i]
+		res.Verified = append(res.Verified, s.ID.String())
+		res.Files += files[i]
+		d.say("day %d of %s given back from snapshot %s: %s files and folders, every byte as on the device that day",
+			d.days/2+1, clean(dev.Name()), s.ID.Short(), count(int64(files[i])))
+		if i == 0 {
+			res.Restored = append(res.Restored, s.ID.String())
+			d.say("  and restored to New iPhone: %s, every file there as it was", bytesText(restored.Bytes))
+		}
+	}
+	return nil
+}
+
+// materialize gives a snapshot back as a folder, compares, and returns the number
+// of files and folders.
+func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapshot) (int, error) {
+	out, err := transfer.Materialize(ctx, d.repo, s, filepath.Join(d.dir, "given back"), transfer.MaterializeOptions{Workers: runtime.GOMAXPROCS(0)})
+	if err != nil {
+		return 0, err
+	}
+	folder, err := agent.OpenFolder(ctx, out.Dir, []byte(synthetic.DefaultPassword))
+	if err != nil {
+		return 0, err
+	}
+	got, err := inventory(ctx, folder)
+	if err = errors.Join(err, folder.Close()); err != nil {
+		return 0, err
+	}
+	if err := d.middle[dev.UDID()].compare(got); err != nil {
+		return 0, fmt.Errorf("%s is not what was on %s that day: %w", out.Dir, dev.Name(), err)
+	}
+	return len(got), nil
+}
+
 // restore restores a snapshot to a device that has just been bought.
-func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints) error {
+func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints) (sent backup2.Progress, err error) {
 	bought, err := d.lab.AddSpare(ctx, simulator.Spec{Name: "New iPhone"})
 	if err != nil {
-		return err
+		return sent, err
 	}
 	e, err := d.host.Mux.Find(ctx, bought.UDID())
 	if err != nil {
-		return err
+		return sent, err
 	}
 	p, err := d.host.PlanRestore(ctx, e, s)
 	if err != nil {
-		return err
+		return sent, err
 	}
 	opt := flow.RestoreOptions{RestoreOptions: backup2.RestoreOptions{SystemFiles: true, RemoveOthers: true}}
 	out, err := d.host.Restore(ctx, p, opt, quietly{d.a})
 	if err != nil {
-		return err
+		return sent, err
 	}
 	got, err := inventory(ctx, bought.Agent.Content())
 	if err != nil {
-		return err
+		return sent, err
 	}
 	if err := want.compare(got); err != nil {
-		return fmt.Errorf("%s does not have what was restored: %w", bought.Name(), err)
+		return sent, fmt.Errorf("%s does not have what was restored: %w", bought.Name(), err)
 	}
-	d.say("  and restored to %s: %s, every file there as it was", bought.Name(), bytesText(out.Progress.Bytes))
-	return nil
+	return out.Progress, nil
+}
+
+// removeFolders removes a folder, what is two levels down side by side: there are
+// thousands of files, and file systems take their time.
+func removeFolders(dir string) error {
+	parts, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	if err != nil {
+		return err
+	}
+	var all errgroup.Group
+	all.SetLimit(4)
+	for _, p := range parts {
+		all.Go(func() error { return os.RemoveAll(p) })
+	}
+	return errors.Join(all.Wait(), os.RemoveAll(dir))
 }
 
 // quietly is an observer that tells of trouble alone.

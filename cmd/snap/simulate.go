@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/simulator"
@@ -72,7 +73,7 @@ input, one a line, such as "next" (a day of use goes by), "lock 1", "cut 1
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.socket, "socket", "", "`path` of the socket, or host:port (default: one in the state folder)")
-	f.StringVar(&s.state, "state", "", "`folder` for what is on the devices; it is removed in the end unless it is given here")
+	f.StringVar(&s.state, "state", "", "`folder` that keeps the devices, their content, pairing and encryption; the next run with it goes on with them, whatever its other flags say (default: one that is removed in the end)")
 	f.IntVar(&s.opt.Devices, "devices", 1, "how many devices")
 	f.BoolVar(&s.spare, "spare", false, "one more device with little on it, to restore to")
 	f.StringVar(&s.scale, "scale", "tiny", "how much is on them: tiny, small, medium or large")
@@ -104,11 +105,12 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 		return usageError{errors.New("--devices takes a number from 1 on")}
 	}
 	if s.state != "" {
-		err = os.MkdirAll(s.state, 0o700)
-	}
-	// Day 0 cannot be made over another one, so each run has a folder of its own.
-	if err == nil {
-		s.opt.Dir, err = os.MkdirTemp(s.state, "snap-simulate-")
+		s.opt.Dir, err = filepath.Abs(s.state)
+		if err == nil {
+			err = os.MkdirAll(s.opt.Dir, 0o700)
+		}
+	} else {
+		s.opt.Dir, err = os.MkdirTemp("", "snap-simulate-")
 	}
 	if err != nil {
 		return err
@@ -116,21 +118,42 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 	if s.state == "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(s.opt.Dir)) }()
 	}
+	on, err := s.listen() // which also tells whether another one plays in that folder
+	if err != nil {
+		return fmt.Errorf("listen for programs: %w", err)
+	}
+	defer on.Close()
 	s.opt.On = s.tell
-	l, err := lab.New(ctx, s.opt)
+	l, err := s.devices(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	if s.spare {
-		if _, err := l.AddSpare(ctx, simulator.Spec{}); err != nil {
-			return err
-		}
+	if s.state != "" {
+		defer func() { err = errors.Join(err, l.Save()) }()
 	}
 	if err := l.Devices()[0].Agent.SetScript(script); err != nil {
 		return usageError{err}
 	}
-	return s.serve(ctx, l)
+	return s.serve(ctx, l, on)
+}
+
+// devices goes on with those of the state folder, or makes new ones.
+func (s *simulateRun) devices(ctx context.Context) (*lab.Lab, error) {
+	l, found, err := lab.Resume(ctx, s.opt)
+	if found {
+		return l, err
+	}
+	if err == nil {
+		l, err = lab.New(ctx, s.opt)
+	}
+	if err != nil || !s.spare {
+		return l, err
+	}
+	if _, err := l.AddSpare(ctx, simulator.Spec{}); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
 }
 
 func parseEncryption(s string) (synthetic.Encryption, error) {
@@ -145,22 +168,37 @@ func parseEncryption(s string) (synthetic.Encryption, error) {
 func (s *simulateRun) listen() (net.Listener, error) {
 	switch {
 	case s.socket == "":
-		return net.Listen("unix", filepath.Join(s.opt.Dir, "usbmuxd"))
+		return listenUnix(filepath.Join(s.opt.Dir, "usbmuxd"))
 	case strings.ContainsAny(s.socket, `/\`) || !strings.Contains(s.socket, ":"):
 		path, err := filepath.Abs(s.socket)
 		if err != nil {
 			return nil, err
 		}
-		return net.Listen("unix", path)
+		return listenUnix(path)
 	}
 	return net.Listen("tcp", s.socket)
 }
 
-func (s *simulateRun) serve(ctx context.Context, l *lab.Lab) error {
-	on, err := s.listen()
-	if err != nil {
-		return fmt.Errorf("listen for programs: %w", err)
+// listenUnix listens on a socket, also where a run that was killed has left one
+// that nobody answers at.
+func listenUnix(path string) (net.Listener, error) {
+	l, err := net.Listen("unix", path)
+	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
+		return l, err
 	}
+	if c, failed := net.Dial("unix", path); failed == nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if info, failed := os.Lstat(path); failed != nil || info.Mode().Type() != os.ModeSocket {
+		return nil, err
+	}
+	if err := os.Remove(path); err != nil {
+		return nil, err
+	}
+	return net.Listen("unix", path)
+}
+
+func (s *simulateRun) serve(ctx context.Context, l *lab.Lab, on net.Listener) error {
 	ctx, stop := context.WithCancel(ctx)
 	served := make(chan error, 1)
 	go func() { served <- l.Serve(ctx, on) }()
@@ -202,6 +240,11 @@ func (s *simulateRun) serve(ctx context.Context, l *lab.Lab) error {
 				return nil
 			}
 			s.do(ctx, l, line)
+			if s.state != "" {
+				if err := l.Save(); err != nil {
+					return err
+				}
+			}
 		}
 	}
 }

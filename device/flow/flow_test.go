@@ -54,7 +54,10 @@ func newRig(t *testing.T) *rig {
 
 func newRigWith(t *testing.T, o lab.Options) *rig {
 	t.Helper()
-	o.Dir, o.Seed, o.PlainText = t.TempDir(), 1, true
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	o.Seed, o.PlainText = 1, true
 	l, err := lab.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -163,6 +163,9 @@ func (a *Agent) secret() []byte {
 	return slices.Clone(a.password)
 }
 
+// Password returns the backup password; empty means unencrypted backups.
+func (a *Agent) Password() string { return string(a.secret()) }
+
 // SetPassword changes the backup password, as another host does it that has no
 // backup of the device; empty ends encryption.
 func (a *Agent) SetPassword(password string) { a.setPassword([]byte(password)) }

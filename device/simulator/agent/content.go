@@ -80,6 +80,9 @@ func openFolder(ctx context.Context, b *mobilesync.Backup, password []byte) (*Fo
 	return &Folder{backup: b, base: base, records: records}, nil
 }
 
+// Dir returns the folder.
+func (f *Folder) Dir() string { return f.backup.Dir() }
+
 // Close releases the folder.
 func (f *Folder) Close() error { return f.backup.Close() }
 

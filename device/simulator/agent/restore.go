@@ -220,8 +220,13 @@ func (r *restore) safetyCopy() error {
 
 // prepare makes the folder for the new content.
 func (r *restore) prepare() error {
-	r.agent.restored++
-	r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.me.UDID)
+	for {
+		r.agent.restored++
+		r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.me.UDID)
+		if _, err := os.Lstat(filepath.Dir(r.target)); err != nil {
+			break // not of a run before
+		}
+	}
 	for i := range 256 {
 		if err := os.MkdirAll(filepath.Join(r.target, fmt.Sprintf("%02x", i)), 0o700); err != nil {
 			return err

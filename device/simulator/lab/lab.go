@@ -55,6 +55,8 @@ type Options struct {
 	Clock func() time.Time
 	// On, if not nil, is told what happens, from many goroutines.
 	On func(Event)
+
+	was map[string]*deviceState // what Resume goes on from, by UDID
 }
 
 // Event is something that a program has done to a device.
@@ -98,6 +100,7 @@ type Device struct {
 type Lab struct {
 	Mux  *simulator.Simulator
 	opts Options
+	key  func() (*rsa.PrivateKey, error) // of all devices; making one takes long
 
 	mu      sync.Mutex
 	series  *synthetic.Series
@@ -106,6 +109,17 @@ type Lab struct {
 
 // New makes the devices with the content of day 0, and attaches them by cable.
 func New(ctx context.Context, o Options) (*Lab, error) {
+	l, err := newLab(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fill(ctx); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func newLab(o Options) (*Lab, error) {
 	if o.Devices == 0 {
 		o.Devices = 1
 	}
@@ -116,14 +130,10 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 		o.Patience = 2 * time.Minute
 	}
 	l := &Lab{Mux: simulator.New(), opts: o}
+	l.key = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 	var err error
-	if l.series, err = synthetic.New(l.config(o.Seed, o.Devices, o.Scale)); err != nil {
-		return nil, err
-	}
-	if err := l.fill(ctx); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	return l, nil
+	l.series, err = synthetic.New(l.config(o.Seed, o.Devices, o.Scale))
+	return l, err
 }
 
 func (l *Lab) config(seed uint64, devices int, scale synthetic.Scale) synthetic.Config {
@@ -183,15 +193,29 @@ func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error
 }
 
 func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, series *synthetic.Series, password string) (*Device, error) {
+	was := l.opts.was[spec.UDID]
+	if was != nil {
+		key, err := was.Memory.PrivateKey()
+		if err != nil {
+			return nil, err
+		}
+		spec.Key, spec.Name, password = key, was.Name, was.Password
+	}
 	spec.PlainText, spec.HeartbeatInterval = l.opts.PlainText, l.opts.Heartbeat
 	if spec.Key == nil && !spec.PlainText {
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		key, err := l.key()
 		if err != nil {
 			return nil, err
 		}
 		spec.Key = key
 	}
 	d := &Device{Device: simulator.NewDevice(spec), lab: l, folder: folder, series: series, password: password}
+	if was != nil {
+		if err := d.Remember(was.Memory); err != nil {
+			return nil, err
+		}
+		d.AskPasscode(was.Asks)
+	}
 	content, err := agent.OpenFolder(ctx, folder, nil)
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 	"github.com/snap-backup/snap/device/synthetic"
 )
 
-func newLab(t *testing.T) *Lab {
+func testLab(t *testing.T) *Lab {
 	t.Helper()
 	l, err := New(t.Context(), Options{Dir: t.TempDir(), Devices: 2, Seed: 1, Encrypt: synthetic.EncryptAlternate, PlainText: true})
 	if err != nil {
@@ -25,7 +25,7 @@ func newLab(t *testing.T) *Lab {
 }
 
 func TestDo(t *testing.T) {
-	l := newLab(t)
+	l := testLab(t)
 	d := l.Devices()[0]
 	for _, c := range []struct {
 		line, reply string
@@ -75,7 +75,7 @@ func TestDo(t *testing.T) {
 // A spare device is another one than those with content of the series, and a day
 // of use leaves it alone.
 func TestSpare(t *testing.T) {
-	l := newLab(t)
+	l := testLab(t)
 	d, err := l.AddSpare(t.Context(), simulator.Spec{})
 	if err != nil {
 		t.Fatal(err)

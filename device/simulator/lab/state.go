@@ -1,0 +1,193 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/synthetic"
+)
+
+// stateFile has what Resume goes on from. What the devices hold is made anew,
+// day by day, which gives the same; only what was restored is kept as it is.
+const stateFile = "lab.json"
+
+// maxState bounds the state file, in bytes, and maxDays the days that are lived
+// through again.
+const (
+	maxState = 16 << 20
+	maxDays  = 10_000
+)
+
+type state struct {
+	Devices int              `json:"devices"`
+	Scale   string           `json:"scale"`
+	Seed    uint64           `json:"seed"`
+	Day     int              `json:"day"`
+	Mux     simulator.Memory `json:"mux"`
+	Each    []deviceState    `json:"each"` // the spare ones last
+}
+
+type deviceState struct {
+	UDID     string                 `json:"udid"`
+	Name     string                 `json:"name"`
+	Password string                 `json:"password,omitempty"` // of its backups
+	Asks     bool                   `json:"asks,omitempty"`
+	Restored string                 `json:"restored,omitempty"` // folder below that of the lab
+	Memory   simulator.DeviceMemory `json:"memory"`
+}
+
+// Save keeps in the lab's folder what Resume needs: which devices there are, what
+// is on them, whom they trust, and how they encrypt. What Do has set besides,
+// such as a battery, is not kept.
+func (l *Lab) Save() error {
+	st := state{Devices: l.opts.Devices, Scale: l.opts.Scale.String(), Seed: l.opts.Seed, Day: l.Day(), Mux: l.Mux.Memory()}
+	for _, d := range l.Devices() {
+		memory, err := d.Memory()
+		if err != nil {
+			return err
+		}
+		each := deviceState{UDID: d.UDID(), Name: d.Name(), Password: d.Agent.Password(), Memory: memory}
+		d.mu.Lock()
+		each.Asks = d.asks
+		d.mu.Unlock()
+		if c, ok := d.Agent.Content().(*agent.Folder); ok && c.Dir() != d.folder {
+			if each.Restored, err = filepath.Rel(l.opts.Dir, c.Dir()); err != nil {
+				return err
+			}
+		}
+		st.Each = append(st.Each, each)
+	}
+	b, err := json.MarshalIndent(st, "", " ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(l.opts.Dir, stateFile)
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// Resume makes the devices that Save kept in o.Dir, and says whether there were
+// any. What o says of devices does not count then.
+func Resume(ctx context.Context, o Options) (l *Lab, found bool, err error) {
+	st, err := readState(filepath.Join(o.Dir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, true, fmt.Errorf("devices of %s: %w", o.Dir, err)
+	}
+	if l, err = st.resume(ctx, o); err != nil {
+		return nil, true, fmt.Errorf("devices of %s: %w", o.Dir, err)
+	}
+	return l, true, nil
+}
+
+func readState(path string) (*state, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxState+1))
+	if err != nil {
+		return nil, err
+	}
+	return parseState(b)
+}
+
+func parseState(b []byte) (*state, error) {
+	if len(b) > maxState {
+		return nil, errors.New("its " + stateFile + " is too large")
+	}
+	var st state
+	if err := json.Unmarshal(b, &st); err != nil {
+		return nil, fmt.Errorf("its %s: %w", stateFile, err)
+	}
+	if st.Devices < 1 || st.Devices > len(st.Each) || st.Day < 0 || st.Day > maxDays {
+		return nil, fmt.Errorf("its %s makes no sense", stateFile)
+	}
+	for _, d := range st.Each {
+		if d.Restored != "" && !filepath.IsLocal(d.Restored) {
+			return nil, fmt.Errorf("its %s names the folder %q", stateFile, d.Restored)
+		}
+	}
+	return &st, nil
+}
+
+func (st *state) resume(ctx context.Context, o Options) (*Lab, error) {
+	var err error
+	if o.Scale, err = synthetic.ParseScale(st.Scale); err != nil {
+		return nil, err
+	}
+	if err := removeMade(o.Dir); err != nil {
+		return nil, err
+	}
+	o.Devices, o.Seed, o.Untrusted = st.Devices, st.Seed, true // whom they trust is kept
+	o.was = map[string]*deviceState{}
+	for i := range st.Each {
+		o.was[st.Each[i].UDID] = &st.Each[i]
+	}
+	l, err := newLab(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(l.Mux.Remember(st.Mux), st.fill(ctx, l)); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+func (st *state) fill(ctx context.Context, l *Lab) error {
+	if err := l.fill(ctx); err != nil {
+		return err
+	}
+	for range st.Day {
+		if err := l.NextDay(ctx); err != nil {
+			return err
+		}
+	}
+	for _, d := range st.Each[st.Devices:] {
+		if _, err := l.AddSpare(ctx, simulator.Spec{UDID: d.UDID, Name: d.Name}); err != nil {
+			return err
+		}
+	}
+	for _, d := range l.Devices() {
+		was := l.opts.was[d.UDID()]
+		if was == nil || was.Restored == "" {
+			continue
+		}
+		content, err := agent.OpenFolder(ctx, filepath.Join(l.opts.Dir, was.Restored), nil)
+		if err != nil {
+			return err
+		}
+		d.Agent.SetContent(content)
+		d.content = append(d.content, content)
+	}
+	return nil
+}
+
+// removeMade removes what is made anew, also after a run that was killed.
+func removeMade(dir string) error {
+	for _, pattern := range []string{"content", "spare*", "synthetic-*", filepath.Join("state-*", "run-*")} {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			if err := os.RemoveAll(f); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
