@@ -31,6 +31,7 @@ import (
 
 func (a *app) demoCommand() *cobra.Command {
 	d := demo{a: a, middle: map[string]fingerprints{}}
+	var scale string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the main job on simulated devices, without a phone",
@@ -42,8 +43,14 @@ day from the middle is given back as a folder and compared byte by byte, and
 restored to a device that is new, which then has the same. Everything is removed
 at the end unless --keep is given.`,
 		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if d.size, err = synthetic.ParseScale(scale); err != nil {
+				return usageError{err}
+			}
+			return d.run(cmd.Context())
+		},
 	}
+	cmd.Flags().StringVar(&scale, "scale", "demo", "how much is on the devices: tiny, demo, small, medium or large: 3, 30, 60, 600 or 3000 MB each")
 	cmd.Flags().IntVar(&d.days, "days", 4, "how many days")
 	cmd.Flags().Uint64Var(&d.seed, "seed", 1, "equal seeds make equal devices")
 	cmd.Flags().BoolVar(&d.keep, "keep", false, "leave the folders and the repository where they are")
@@ -57,6 +64,7 @@ const demoPassword = "demo"
 type demo struct {
 	a    *app
 	days int
+	size synthetic.Scale
 	seed uint64
 	keep bool
 
@@ -145,7 +153,7 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, d.a.options); err != nil {
 		return nil, err
 	}
-	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: synthetic.Small, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock}); err != nil {
+	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: d.size, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock}); err != nil {
 		return nil, err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -16,9 +16,10 @@ const (
 	Medium              // about 600 MB in 20,000 files
 	Large               // about 3 GB in 60,000 files
 	Crowd               // about 530 MB in 100,000 files, nearly all of them small
+	Demo                // about 28 MB in 1,100 files, for people who wait
 )
 
-var scaleNames = []string{"tiny", "small", "medium", "large", "crowd"}
+var scaleNames = []string{"tiny", "small", "medium", "large", "crowd", "demo"}
 
 // String returns the name that ParseScale takes.
 func (s Scale) String() string {
@@ -28,14 +29,14 @@ func (s Scale) String() string {
 	return scaleNames[s]
 }
 
-// ParseScale reads "tiny", "small", "medium", "large" or "crowd".
+// ParseScale reads "tiny", "small", "medium", "large", "crowd" or "demo".
 func ParseScale(name string) (Scale, error) {
 	for i, n := range scaleNames {
 		if n == name {
 			return Scale(i), nil
 		}
 	}
-	return 0, fmt.Errorf("synthetic: no scale %q: want tiny, small, medium, large or crowd", name)
+	return 0, fmt.Errorf("synthetic: no scale %q: want tiny, small, medium, large, crowd or demo", name)
 }
 
 // Encryption says which devices make encrypted backups.
@@ -96,7 +97,7 @@ func (c Config) complete() (Config, error) {
 	if c.Devices < 0 || c.Devices > maxDevices {
 		return c, fmt.Errorf("%w: %d devices, want 1 to %d", errConfig, c.Devices, maxDevices)
 	}
-	if c.Scale < Tiny || c.Scale > Crowd {
+	if c.Scale < Tiny || c.Scale > Demo {
 		return c, fmt.Errorf("%w: %v", errConfig, c.Scale)
 	}
 	if c.PasswordChangeDay > 0 && c.NewPassword == "" {
@@ -150,6 +151,13 @@ var shapes = [...]shape{
 		messages: 8000, assets: 3000, chats: 5000, health: 20000, visits: 2000, notes: 200, calls: 400, contacts: 250,
 		photosPerDay: 2, messagesPerDay: 80, chatsPerDay: 60, healthPerDay: 300, visitsPerDay: 60,
 		plistsPerDay: 40, cachesPerDay: 25, logLines: 200, iconSize: 10 << 10, keychain: 100 << 10,
+	},
+	Demo: {
+		apps: 30, plistsPerApp: 8, cachesPerApp: 20, homePlists: 160, logs: 8,
+		photos: 28, photoMin: 50 << 10, photoMax: 1200 << 10, thumb: 12 << 10, videos: 1, videoSize: 3 << 20, attachments: 15,
+		messages: 4000, assets: 1500, chats: 2500, health: 10000, visits: 1000, notes: 100, calls: 200, contacts: 125,
+		photosPerDay: 2, messagesPerDay: 60, chatsPerDay: 40, healthPerDay: 200, visitsPerDay: 40,
+		plistsPerDay: 25, cachesPerDay: 15, logLines: 120, iconSize: 10 << 10, keychain: 60 << 10,
 	},
 	Medium: {
 		apps: 300, plistsPerApp: 12, cachesPerApp: 45, homePlists: 900, logs: 40,

@@ -38,7 +38,7 @@ func TestTimes(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	for _, conf := range []Config{{Devices: -1}, {Devices: maxDevices + 1}, {Scale: Crowd + 1}, {PasswordChangeDay: 1}} {
+	for _, conf := range []Config{{Devices: -1}, {Devices: maxDevices + 1}, {Scale: Demo + 1}, {PasswordChangeDay: 1}} {
 		if _, err := New(conf); !errors.Is(err, errConfig) {
 			t.Errorf("%+v: %v", conf, err)
 		}
@@ -82,7 +82,7 @@ func TestRelativeStateDir(t *testing.T) {
 }
 
 func TestScaleNames(t *testing.T) {
-	for s := Tiny; s <= Crowd; s++ {
+	for s := Tiny; s <= Demo; s++ {
 		if back, err := ParseScale(s.String()); err != nil || back != s {
 			t.Errorf("%v: %v, %v", s, back, err)
 		}

@@ -66,6 +66,9 @@ type Event struct {
 	Text   string    `json:"text"`
 }
 
+// capacity of the devices, in bytes.
+const capacity = 128_000_000_000
+
 // EventKind is the kind of an Event.
 type EventKind string
 
@@ -200,6 +203,9 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 			return nil, err
 		}
 		spec.Key, spec.Name, password = key, was.Name, was.Password
+	}
+	if spec.Capacity == 0 {
+		spec.Capacity, spec.Available = capacity, capacity-1_000_000_000 // as little in use as is there
 	}
 	spec.PlainText, spec.HeartbeatInterval = l.opts.PlainText, l.opts.Heartbeat
 	if spec.Key == nil && !spec.PlainText {
