@@ -86,7 +86,7 @@ const (
 	hintRetry  = "Try again; if it fails again, restart the device first."
 	hintUnlock = "Unlock the device, keep it awake, try again, and enter its passcode on it when it asks."
 	hintLink   = "Check the cable or the Wi-Fi connection and try again."
-	hintBackup = "This backup cannot be continued or restored. Make a new full backup, or choose an older one to restore."
+	hintBackup = "Back up again, with --full if it fails again; to restore, take another snapshot."
 	hintDevice = "Check that the device has free storage, restart it, and try again."
 	hintSetup  = "Finish setting up the device first, then try again."
 )
@@ -101,7 +101,7 @@ var codes = map[int64]code{
 	6:   {"something is a folder", hintBackup, nil},
 	7:   {"links lead in a circle", hintBackup, nil},
 	9:   {"a file changed while it was read", "Leave the device alone while it is backed up, and try again.", nil},
-	10:  {"a property list cannot be written", hintRetry, nil},
+	10:  {"a property list cannot be written", hintBackup, nil},
 	11:  {"a property list cannot be read", hintBackup, ErrDamaged},
 	25:  {"it is being restored from iCloud", "Wait until the restore from iCloud is finished, then try again.", ErrNotReady},
 	100: {"the connection failed, or the computer refused something", hintLink, nil},
