@@ -23,12 +23,17 @@ import (
 	"github.com/snap-backup/snap/repo/owner"
 )
 
+// packSizeVariable makes the snap of tests write small packs, of so many bytes,
+// so that it has something to do with little data.
+const packSizeVariable = "SNAP_TEST_PACK_SIZE"
+
 // TestMain lets the test binary be snap: under that name it runs the program,
 // with key slots that take no time to open.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"snap": func() {
-			os.Exit(start(repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}}))
+			size, _ := strconv.Atoi(os.Getenv(packSizeVariable)) // 0 is the usual size
+			os.Exit(start(repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, PackSize: size}))
 		},
 	})
 }
