@@ -1,9 +1,11 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
@@ -53,63 +55,67 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 }
 
 // settledIndex reads the index files without what they say of packs that are
-// not there, which it returns. While another process replaces index files and
-// removes packs, what was listed can be gone when it is looked for, so that is
-// believed when it is met twice.
+// not there, which it returns. While other processes replace index files and
+// remove packs, what was listed can be gone when it is looked for. So that is
+// believed of a file when it is met twice, and nothing new with it: several
+// processes that store beside a prune can be quick enough for more than one try.
 func (r *Repo) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
-	x, damage, vanished, err := r.readIndex(ctx, nil)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	missing, err := r.missingPacks(ctx, x)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if len(missing) > 0 || vanished {
-		if x, damage, _, err = r.readIndex(ctx, nil); err != nil {
+	var lost map[pack.ID]bool // by the try before
+	var gone []string
+	for {
+		x, err := r.readIndex(ctx, lost)
+		if err != nil {
 			return nil, nil, nil, err
 		}
-		if missing, err = r.missingPacks(ctx, x); err != nil {
-			return nil, nil, nil, err
+		// After the index was read: whatever an index file lists was there
+		// before it.
+		there, err := r.listPacks(ctx)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("list packs: %w", err)
 		}
-	}
-	if len(missing) > 0 {
-		if x, damage, _, err = r.readIndex(ctx, missing); err != nil {
-			return nil, nil, nil, err
-		}
-	}
-	return x, damage, missing, nil
-}
-
-// missingPacks returns the packs of the index that are not there. It looks
-// after the index was read: whatever an index file lists was there before it.
-func (r *Repo) missingPacks(ctx context.Context, x *index.Index) ([]pack.ID, error) {
-	there, err := r.listPacks(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list packs: %w", err)
-	}
-	var missing []pack.ID
-	for _, p := range x.Packs() {
-		if !there[p.ID] {
-			missing = append(missing, p.ID)
-		}
-	}
-	return missing, nil
-}
-
-// readIndex reads all index files but for what they say of some packs. One
-// that vanished is damage, and may have been replaced by another.
-func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (x *index.Index, damage []error, vanished bool, err error) {
-	x = index.New()
-	add := x.Add
-	if len(without) > 0 {
-		add = func(id pack.ID, size int64, h pack.Header) {
-			if !slices.Contains(without, id) {
-				x.Add(id, size, h)
+		settled, missing := true, map[pack.ID]bool{}
+		for _, id := range x.without {
+			if there[id] {
+				settled = false
+			} else {
+				missing[id] = true
 			}
 		}
+		for _, p := range x.Packs() {
+			if !there[p.ID] {
+				settled, missing[p.ID] = false, true
+			}
+		}
+		for _, name := range x.vanished {
+			settled = settled && slices.Contains(gone, name)
+		}
+		if settled {
+			byName := func(a, b pack.ID) int { return bytes.Compare(a[:], b[:]) }
+			return x.Index, x.damage, slices.SortedFunc(maps.Keys(missing), byName), nil
+		}
+		lost, gone = missing, x.vanished
 	}
-	err = r.be.List(ctx, indexDir, func(f backend.Info) error {
+}
+
+// indexRead is what the index files say, in one reading.
+type indexRead struct {
+	*index.Index
+	damage   []error
+	vanished []string  // files of which that is the damage; others may have replaced them
+	without  []pack.ID // packs that are listed, and were left out
+}
+
+// readIndex reads all index files but for what they say of some packs.
+func (r *Repo) readIndex(ctx context.Context, without map[pack.ID]bool) (*indexRead, error) {
+	x := &indexRead{Index: index.New()}
+	add := func(id pack.ID, size int64, h pack.Header) {
+		if without[id] {
+			x.without = append(x.without, id)
+		} else {
+			x.Add(id, size, h)
+		}
+	}
+	err := r.be.List(ctx, indexDir, func(f backend.Info) error {
 		b, err := r.readNamed(ctx, f.Name, index.MaxFileSize)
 		if err == nil {
 			err = index.OpenFile(b, r.indexes, add)
@@ -118,16 +124,18 @@ func (r *Repo) readIndex(ctx context.Context, without []pack.ID) (x *index.Index
 			}
 		}
 		if errors.Is(err, ErrDamaged) {
-			damage = append(damage, err)
-			vanished = vanished || errors.Is(err, backend.ErrNotExist)
+			x.damage = append(x.damage, err)
+			if errors.Is(err, backend.ErrNotExist) {
+				x.vanished = append(x.vanished, f.Name)
+			}
 			return nil
 		}
 		return err
 	})
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("read the index: %w", err)
+		return nil, fmt.Errorf("read the index: %w", err)
 	}
-	return x, damage, vanished, nil
+	return x, nil
 }
 
 // listPacks returns the packs that are there.

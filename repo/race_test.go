@@ -2,12 +2,16 @@ package repo
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -22,6 +26,62 @@ func (b *readHook) ReadAt(ctx context.Context, name string, p []byte, off int64)
 		b.hook(name)
 	}
 	return b.Backend.ReadAt(ctx, name, p, off)
+}
+
+// anewIndex replaces all index files by one that says the same.
+func anewIndex(t testing.TB, be backend.Backend) {
+	t.Helper()
+	ctx := context.Background()
+	r, err := openWith(ctx, be, testSecret, tinyOptions(66))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.opts.Rand = rand.Reader // another name each time
+	r.indexes = crypto.NewSealer(r.master.Derive(crypto.ForIndexes), rand.Reader)
+	old, f := filesIn(t, be, indexDir), &index.File{}
+	for _, p := range r.index.Packs() {
+		h := headerOf(r.index, p)
+		f.Add(p.ID, p.Size, &h)
+	}
+	b, err := f.Seal(r.indexes)
+	if err == nil {
+		_, err = r.putNamed(ctx, indexDir, b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range old {
+		if err := be.Delete(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// However often the index files are replaced while they are read, that is no
+// damage. A file that is listed and never there is.
+func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
+	for times := 1; times <= 4; times++ {
+		be := chainRepo(t, 1, 2, 3)
+		n := 0
+		r := open(t, &readHook{be, func(name string) {
+			if strings.HasPrefix(name, indexDir) && n < times {
+				n++
+				anewIndex(t, be)
+			}
+		}})
+		if damage := r.IndexDamage(); n < times || len(damage) > 0 {
+			t.Errorf("replaced %d times: %v", n, damage)
+		}
+		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+			t.Error(err)
+		}
+	}
+	be := chainRepo(t, 1, 2, 3)
+	name := filesIn(t, be, indexDir)[0]
+	r := open(t, fault.New(be, fault.On(fault.ReadAt, name, fault.From(1, backend.ErrNotExist))))
+	if damage := r.IndexDamage(); len(damage) != 1 || !strings.Contains(damage[0].Error(), name) {
+		t.Errorf("a file that is not there: %v", damage)
+	}
 }
 
 // pruneAt is one run of a program that prunes, at a time.

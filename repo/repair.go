@@ -69,11 +69,11 @@ func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepai
 		return nil, err
 	}
 	rep := &IndexRepair{Damaged: []string{}, Added: []FileID{}, Corrected: []FileID{}, Dropped: []FileID{}, Unreadable: []FileID{}}
-	old, damage, _, err := r.readIndex(ctx, nil)
+	old, err := r.readIndex(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	for _, err := range damage {
+	for _, err := range old.damage {
 		var d *DamageError
 		if errors.As(err, &d) {
 			rep.Damaged = append(rep.Damaged, d.File)
@@ -135,7 +135,7 @@ func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepai
 		case err != nil && !errors.Is(err, ErrDamaged):
 			return nil, fmt.Errorf("read the header of %s: %w", f.Name, err)
 		case err != nil && listed:
-			h, size = headerOf(old, p), p.Size
+			h, size = headerOf(old.Index, p), p.Size
 		case err != nil:
 			rep.Unreadable = append(rep.Unreadable, fid)
 			continue
@@ -143,7 +143,7 @@ func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepai
 			continue // a prune was cut off before it removed it
 		case !listed:
 			rep.Added = append(rep.Added, fid)
-		case !sameHeader(old, p, h) || p.Size != f.Size:
+		case !sameHeader(old.Index, p, h) || p.Size != f.Size:
 			rep.Corrected = append(rep.Corrected, fid)
 		}
 		there[id] = true
