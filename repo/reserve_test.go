@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -76,6 +77,67 @@ func TestPruneOfAFullStore(t *testing.T) {
 		if err := judgeClean(be, testSecret, 3); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Whatever room a store has, a prune that finds too little to write packs anew
+// leaves enough for the next one to begin.
+func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
+	ctx := context.Background()
+	base := tinyRepo(t)
+	for day := 1; day <= 2; day++ {
+		f := tinyFiles(day)
+		for i := range 60 { // half of each pack goes with day 1
+			n := i
+			if i%2 == 0 {
+				n += 100 * day
+			}
+			f[fmt.Sprintf("ff/photo%02d", i)] = noise(uint64(7000+n), 25<<10)
+		}
+		if _, err := storeFiles(ctx, base, f, day); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := open(t, base).MakeReserve(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := forgetTiny(ctx, base, 1); err != nil {
+		t.Fatal(err)
+	}
+	stopped := 0
+	step := int64(40_009)
+	if testing.Short() {
+		step = 250_007
+	}
+	for room := int64(0); room < 1<<20; room += step {
+		be := base.Clone()
+		full := &quota{Backend: be, limit: size(t, be, "") + room}
+		opts := everything
+		opts.Reserve = true
+		for try := range 3 {
+			r := open(t, full)
+			r.UseReserve()
+			l, err := r.Lock(ctx, LockPrune, "prune")
+			if err != nil {
+				t.Fatalf("room for %d bytes: prune %d cannot begin: %v", room, try+1, err)
+			}
+			_, err = r.Prune(ctx, opts)
+			if err != nil && !backend.IsNoSpace(err) {
+				t.Fatalf("room for %d bytes: prune %d: %v", room, try+1, err)
+			}
+			if err != nil {
+				stopped++
+			}
+			if err := l.Release(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1}); err != nil || !rep.Clean() {
+			t.Fatalf("room for %d bytes: %+v, %v", room, rep, err)
+		}
+	}
+	if stopped == 0 {
+		t.Error("there was always room")
 	}
 }
 

@@ -85,7 +85,7 @@ func killActs() []killAct {
 		{name: "forget", weight: 4, args: words("forget --keep-last 3"), may: keepLast(3)},
 		{name: "forget and prune", weight: 8, args: words("forget --keep-last 2 --prune --max-unused 0"), may: keepLast(2)},
 		{name: "prune", weight: 14, args: words("prune --max-unused 0")},
-		{name: "mirror", weight: 8, args: sides("mirror MIRROR")},
+		{name: "mirror", weight: 8, args: sides("mirror --accept-removals MIRROR")},
 		{name: "mirror and heal", weight: 3, args: func(g *killRig) []string {
 			if !exists(filepath.Join(g.path("mirror"), "config")) {
 				return nil
@@ -262,6 +262,12 @@ func (g *killRig) sound(repo string, all bool) {
 	if !all {
 		list = list[:min(1, len(list))]
 	}
+	g.comeBack(repo, list)
+}
+
+// comeBack wants snapshots to be given back as the folders were.
+func (g *killRig) comeBack(repo string, list []killedSnapshot) {
+	g.t.Helper()
 	for _, s := range list {
 		want, out := g.want[s.key()], g.path("out")
 		if want == nil {
@@ -355,7 +361,7 @@ func (g *killRig) round(act killAct, thorough bool) {
 	}
 	g.sound(g.repo, true)
 	g.sound(g.path("other"), true)
-	g.run(0, "mirror", g.path("mirror"))
+	g.run(0, "mirror", "--accept-removals", g.path("mirror"))
 	g.run(0, "mirror", "--check", g.path("mirror"))
 	g.sound(g.path("mirror"), true)
 }

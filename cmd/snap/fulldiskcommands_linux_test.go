@@ -1,0 +1,228 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/device/synthetic"
+	"golang.org/x/sys/unix"
+)
+
+// fillUp writes a file that leaves so many bytes free on a disk, and returns what
+// removes it.
+func fillUp(t *testing.T, disk string, leave int64) (empty func()) {
+	t.Helper()
+	filler := filepath.Join(disk, "filler")
+	var st unix.Statfs_t
+	if err := unix.Statfs(disk, &st); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filler)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if size := int64(st.Bavail)*st.Bsize - leave; size > 0 {
+		if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		t.Helper()
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// fullDisk is a repository of some days, and what its snapshots have to be.
+type fullDisk struct {
+	*killRig
+	disk string
+}
+
+// onFullDisk is a command on a disk that is full.
+type onFullDisk struct {
+	name string
+	// spoil prepares the repository; may be nil.
+	spoil func(g *fullDisk)
+	// args are the command's. REPO stands for the repository on the disk, GOOD
+	// for a mirror of it elsewhere, DISK and AWAY for folders.
+	args string
+	// codes are the exit codes without any room. With some room it may end well.
+	codes []int
+	// forgets is whether snapshots may go.
+	forgets bool
+}
+
+func (g *fullDisk) flip(pattern string) {
+	g.t.Helper()
+	files, err := filepath.Glob(filepath.Join(g.repo, filepath.FromSlash(pattern)))
+	if err != nil || len(files) == 0 {
+		g.t.Fatalf("%s: %v", pattern, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	b[len(b)/3] ^= 1
+	if err := os.WriteFile(files[0], b, 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func onFullDisks() []onFullDisk {
+	// What has to be written anew may find no room, though whole packs went.
+	full, fine, either := []int{exitNoSpace}, []int{0}, []int{0, exitNoSpace}
+	return []onFullDisk{
+		{name: "import", args: "import --skip-if-unchanged Backup", codes: full},
+		{name: "forget", args: "forget --keep-last 1", codes: fine, forgets: true},
+		{name: "forget and prune", args: "forget --keep-last 1 --prune --max-unused 0", codes: either, forgets: true},
+		{name: "prune", args: "prune --max-unused 0", codes: either, spoil: func(g *fullDisk) { g.run(0, "forget", "--keep-last", "1") }},
+		{name: "mirror to it", args: "mirror -r GOOD DISK/mirror", codes: full},
+		{name: "mirror from it", args: "mirror AWAY/mirror", codes: fine},
+		{name: "copy to it", args: "copy -r GOOD --to DISK/other", codes: full, spoil: func(g *fullDisk) { g.run(0, "init", "-r", filepath.Join(g.disk, "other")) }},
+		{name: "copy from it", args: "copy --to AWAY/other", codes: fine, spoil: func(g *fullDisk) { g.run(0, "init", "-r", g.path("other")) }},
+		{name: "materialize from it", args: "materialize --replace latest AWAY/given", codes: fine},
+		{name: "materialize to it", args: "materialize -r GOOD --replace latest DISK/given", codes: full},
+		{name: "init", args: "init -r DISK/new", codes: full},
+		{name: "key add", args: "key add --new-password-file secret", codes: full},
+		{name: "key passwd", args: "key passwd --new-password-file sesame", codes: full},
+		{name: "note", args: "note latest text", codes: full},
+		{name: "parity", args: "parity 50%", codes: full},
+		{name: "check", args: "check --read-data", codes: fine},
+		{name: "unlock", args: "unlock", codes: fine},
+		{name: "repair index", args: "repair index", codes: full, spoil: func(g *fullDisk) { g.flip("index/*") }},
+		{name: "repair packs", args: "repair packs", codes: full, spoil: func(g *fullDisk) { g.flip("packs/*/*") }},
+		{name: "repair by parity", args: "repair", codes: full, spoil: func(g *fullDisk) { g.flip("packs/*/*"); g.flip("snapshots/*") }},
+		{name: "repair from a mirror", args: "repair --from GOOD", codes: full, spoil: func(g *fullDisk) { g.flip("packs/*/*"); g.flip("index/*") }},
+	}
+}
+
+// TestCommandsOnFullDisk runs every command that writes on a disk that is full to
+// its last byte, or has a little room: it says so, nothing is lost, and with room
+// again it ends well.
+func TestCommandsOnFullDisk(t *testing.T) {
+	disk, dir := smallDisk(t, "24m"), t.TempDir()
+	if disk == "" {
+		return
+	}
+	series, err := synthetic.New(synthetic.Config{Seed: 4, Scale: synthetic.Tiny, StateDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer series.Close()
+	g := &fullDisk{disk: disk, killRig: &killRig{
+		shell: &shell{t: t, repo: filepath.Join(dir, "base"), env: []string{"SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame", packSizeVariable + "=200000"}},
+		dir:   dir, series: series, want: map[string]fingerprints{}, secrets: []string{"sesame"}, count: map[string]int{},
+	}}
+	g.run(0, "init", "--parity", "10%")
+	for range 2 {
+		g.run(0, g.nextDay()...)
+	}
+	good := filepath.Join(dir, "good")
+	g.run(0, "mirror", good)
+	g.nextDay() // which is to be imported
+	base := g.repo
+	g.repo = filepath.Join(disk, "repo")
+	for name, text := range map[string]string{"secret": "another one\n", "sesame": "open\n"} {
+		if err := os.WriteFile(g.path(name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rooms := []int64{0, 16 << 10, 300 << 10}
+	if testing.Short() {
+		rooms = rooms[:1]
+	}
+	for _, c := range onFullDisks() {
+		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
+			g.shell.t = t
+			for _, room := range rooms {
+				g.onFullDisk(c, base, good, room)
+			}
+		})
+	}
+}
+
+func (g *fullDisk) onFullDisk(c onFullDisk, base, good string, room int64) {
+	t := g.t
+	t.Helper()
+	if err := os.CopyFS(g.repo, os.DirFS(base)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		for _, path := range []string{g.repo, filepath.Join(g.disk, "mirror"), filepath.Join(g.disk, "other"), filepath.Join(g.disk, "given"),
+			filepath.Join(g.disk, "new"), g.path("mirror"), g.path("other"), g.path("given"), filepath.Join(g.disk, "filler")} {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}()
+	g.secrets = []string{"sesame", "open"}
+	g.unlock(g.repo)
+	if c.spoil != nil {
+		c.spoil(g)
+	}
+	_, before := g.snapshots(good)
+	args := strings.Fields(strings.NewReplacer("GOOD", good, "DISK", g.disk, "AWAY", g.dir,
+		"Backup", g.path("Backup"), "-file ", "-file "+g.dir+string(filepath.Separator)).Replace(c.args))
+
+	empty := fillUp(t, g.disk, room)
+	cmd, out := g.command(args...)
+	_ = cmd.Run()
+	code := cmd.ProcessState.ExitCode()
+	if !slices.Contains(c.codes, code) && (room == 0 || code != 0) {
+		t.Fatalf("room for %d bytes: snap %s ends with %d, want %v\n%s", room, c.args, code, c.codes, out)
+	}
+	if code == exitNoSpace && !strings.Contains(out.String(), "free some space") {
+		t.Errorf("room for %d bytes: snap %s says %s", room, c.args, out)
+	}
+	healing := strings.HasPrefix(c.name, "repair")
+	if !healing {
+		g.unlock(g.repo)
+		if out := g.run(0, "check"); strings.Contains(out, "DAMAGED") || strings.Contains(out, "SUFFERS") {
+			t.Errorf("room for %d bytes: after snap %s check says %s", room, c.args, out)
+		}
+	}
+	empty()
+	g.unlock(g.repo)
+	cmd, out = g.command(args...)
+	_ = cmd.Run()
+	if code := cmd.ProcessState.ExitCode(); code != 0 && code != exitExists {
+		t.Fatalf("room for %d bytes: the next run of snap %s ends with %d\n%s", room, c.args, code, out)
+	}
+	g.unlock(g.repo)
+	if c.name == "repair packs" {
+		g.run(0, "repair", "--from", good)
+		g.run(0, "prune")
+	}
+	var report struct {
+		Clean bool              `json:"clean"`
+		Bad   []json.RawMessage `json:"problems"`
+	}
+	g.json(&report, "check", "--read-data")
+	if !report.Clean || len(report.Bad) > 0 {
+		t.Errorf("room for %d bytes: after snap %s check finds %s", room, c.args, report.Bad)
+	}
+	list, now := g.snapshots(g.repo)
+	for key := range before {
+		if !now[key] && !c.forgets && c.name != "prune" {
+			t.Errorf("room for %d bytes: snapshot %s is lost", room, key)
+		}
+	}
+	if len(list) == 0 {
+		t.Errorf("room for %d bytes: no snapshot is left", room)
+	}
+	g.comeBack(g.repo, list)
+	for _, other := range []string{filepath.Join(g.disk, "mirror"), filepath.Join(g.disk, "other"), g.path("mirror"), g.path("other")} {
+		if exists(filepath.Join(other, "config")) {
+			list, _ := g.snapshots(other)
+			g.run(0, "check", "-r", other, "--read-data")
+			g.comeBack(other, list)
+		}
+	}
+}
