@@ -118,7 +118,7 @@ func TestCommandsOnFullDisk(t *testing.T) {
 	defer series.Close()
 	g := &fullDisk{disk: disk, killRig: &killRig{
 		shell: &shell{t: t, repo: filepath.Join(dir, "base"), env: []string{"SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame", packSizeVariable + "=200000"}},
-		dir:   dir, series: series, want: map[string]fingerprints{}, secrets: []string{"sesame"}, count: map[string]int{},
+		dir:   dir, store: dir, series: series, want: map[string]fingerprints{}, secrets: []string{"sesame"}, count: map[string]int{},
 	}}
 	g.run(0, "init", "--parity", "10%")
 	for range 2 {

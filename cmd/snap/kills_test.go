@@ -21,7 +21,8 @@ import (
 type killRig struct {
 	*shell
 	rng     *rand.Rand
-	dir     string
+	dir     string // of backup folders and what is given back
+	store   string // of repositories
 	series  *synthetic.Series
 	want    map[string]fingerprints  // of backup folders, by snapshot
 	today   map[string]bool          // the snapshots that an import of the folders makes
@@ -61,7 +62,7 @@ func words(s string) func(*killRig) []string {
 // sides returns arguments in which MIRROR and OTHER stand for folders.
 func sides(s string) func(*killRig) []string {
 	return func(g *killRig) []string {
-		s := strings.NewReplacer("MIRROR", g.path("mirror"), "OTHER", g.path("other")).Replace(s)
+		s := strings.NewReplacer("MIRROR", g.at("mirror"), "OTHER", g.at("other")).Replace(s)
 		return strings.Fields(s)
 	}
 }
@@ -87,10 +88,10 @@ func killActs() []killAct {
 		{name: "prune", weight: 14, args: words("prune --max-unused 0")},
 		{name: "mirror", weight: 8, args: sides("mirror --accept-removals MIRROR")},
 		{name: "mirror and heal", weight: 3, args: func(g *killRig) []string {
-			if !exists(filepath.Join(g.path("mirror"), "config")) {
+			if !exists(filepath.Join(g.at("mirror"), "config")) {
 				return nil
 			}
-			return []string{"mirror", "--check", "--heal", g.path("mirror")}
+			return []string{"mirror", "--check", "--heal", g.at("mirror")}
 		}, ok: []int{0, exitError}}, // it may be out of date, which is told
 		{name: "copy", weight: 8, args: sides("copy --to OTHER")},
 		{name: "repair index", weight: 4, args: words("repair index")},
@@ -108,7 +109,7 @@ func killActs() []killAct {
 		{name: "parity", weight: 4, args: func(g *killRig) []string {
 			return []string{"parity", []string{"10%", "25%", "off"}[g.rng.IntN(3)]}
 		}},
-		{name: "init", weight: 2, args: func(g *killRig) []string { return []string{"init", "-r", filepath.Join(g.dir, "new"+g.number())} },
+		{name: "init", weight: 2, args: func(g *killRig) []string { return []string{"init", "-r", g.at("new" + g.number())} },
 			ok: []int{0, exitExists}},
 	}
 }
@@ -116,6 +117,8 @@ func killActs() []killAct {
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 func (g *killRig) path(name string) string { return filepath.Join(g.dir, name) }
+
+func (g *killRig) at(name string) string { return filepath.Join(g.store, name) }
 
 func (g *killRig) number() string { return strconv.Itoa(int(g.rng.Uint32())) }
 
@@ -194,7 +197,7 @@ func (g *killRig) unlock(repo string) {
 func (g *killRig) kill(name string, args []string) bool {
 	g.t.Helper()
 	locks := func() int {
-		files, _ := filepath.Glob(filepath.Join(g.dir, "*", "locks", "*"))
+		files, _ := filepath.Glob(filepath.Join(g.store, "*", "locks", "*"))
 		return len(files)
 	}
 	before, begun := locks(), time.Now()
@@ -326,10 +329,10 @@ func (g *killRig) round(act killAct, thorough bool) {
 	g.listedNow(come, goes)
 	g.sound(g.repo, false)
 	if act.name == "copy" {
-		g.sound(g.path("other"), false)
+		g.sound(g.at("other"), false)
 	}
-	if records, _ := filepath.Glob(filepath.Join(g.path("mirror"), "snapshots", "*")); act.name == "mirror" && len(records) > 0 {
-		g.sound(g.path("mirror"), false)
+	if records, _ := filepath.Glob(filepath.Join(g.at("mirror"), "snapshots", "*")); act.name == "mirror" && len(records) > 0 {
+		g.sound(g.at("mirror"), false)
 	}
 
 	begun := time.Now()
@@ -342,7 +345,7 @@ func (g *killRig) round(act killAct, thorough bool) {
 	g.takes[act.name] = max(time.Since(begun), g.takes[act.name]*9/10)
 	g.listedNow(come, goes)
 	if act.name == "copy" {
-		_, now := g.snapshots(g.path("other"))
+		_, now := g.snapshots(g.at("other"))
 		g.unlock(g.repo)
 		for key := range g.listed {
 			if !now[key] {
@@ -360,10 +363,10 @@ func (g *killRig) round(act killAct, thorough bool) {
 		return
 	}
 	g.sound(g.repo, true)
-	g.sound(g.path("other"), true)
-	g.run(0, "mirror", "--accept-removals", g.path("mirror"))
-	g.run(0, "mirror", "--check", g.path("mirror"))
-	g.sound(g.path("mirror"), true)
+	g.sound(g.at("other"), true)
+	g.run(0, "mirror", "--accept-removals", g.at("mirror"))
+	g.run(0, "mirror", "--check", g.at("mirror"))
+	g.sound(g.at("mirror"), true)
 }
 
 // numberFrom reads a number from a variable of the environment.
@@ -389,6 +392,12 @@ func TestKills(t *testing.T) {
 	if testing.Short() {
 		rounds = min(rounds, 3)
 	}
+	killRounds(t, t.TempDir(), rounds)
+}
+
+// killRounds does so with repositories in a folder.
+func killRounds(t *testing.T, store string, rounds uint64) {
+	t.Helper()
 	seed := numberFrom(t, "SNAP_TEST_KILLS_SEED", uint64(time.Now().UnixNano()))
 	dir := t.TempDir()
 	series, err := synthetic.New(synthetic.Config{Seed: seed, Devices: 2, Scale: synthetic.Tiny, Encryption: synthetic.EncryptAlternate, StateDir: dir})
@@ -397,12 +406,11 @@ func TestKills(t *testing.T) {
 	}
 	defer series.Close()
 	g := &killRig{
-		shell: &shell{t: t, repo: filepath.Join(dir, "repo"), env: []string{
+		shell: &shell{t: t, repo: filepath.Join(store, "repo"), env: []string{
 			"SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame", "SNAP_BACKUP_PASSWORD=" + synthetic.DefaultPassword, packSizeVariable + "=200000"}},
-		rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, series: series,
+		rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, store: store, series: series,
 		want: map[string]fingerprints{}, secrets: []string{"sesame"}, takes: map[string]time.Duration{}, count: map[string]int{},
 	}
-	g.env = append(g.env, "SNAP_TO_PASSWORD=sesame")
 	defer func() {
 		if t.Failed() {
 			t.Logf("SNAP_TEST_KILLS_SEED=%d", seed)
@@ -412,7 +420,7 @@ func TestKills(t *testing.T) {
 		}
 	}()
 	g.run(0, "init", "--parity", "10%")
-	g.run(0, "init", "-r", g.path("other"))
+	g.run(0, "init", "-r", g.at("other"))
 	acts := killActs()
 	g.takes["import"] = 500 * time.Millisecond
 	g.round(acts[0], false)
