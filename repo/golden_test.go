@@ -120,10 +120,12 @@ type fileVector struct {
 }
 
 // loadGolden reads the golden repository into memory.
-func loadGolden(t *testing.T) *memory.Backend {
+func loadGolden(t *testing.T) *memory.Backend { return loadGoldenFrom(t, goldenDir) }
+
+func loadGoldenFrom(t *testing.T, dir string) *memory.Backend {
 	t.Helper()
 	be := memory.New()
-	root := os.DirFS(goldenDir)
+	root := os.DirFS(dir)
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -140,13 +142,13 @@ func loadGolden(t *testing.T) *memory.Backend {
 	return be
 }
 
-func writeGolden(t *testing.T, be *memory.Backend) {
+func writeGoldenTo(t *testing.T, dir string, be *memory.Backend) {
 	t.Helper()
-	if err := os.RemoveAll(goldenDir); err != nil {
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
 	for name, b := range content(t, be) {
-		path := filepath.Join(goldenDir, filepath.FromSlash(name))
+		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +162,7 @@ func writeGolden(t *testing.T, be *memory.Backend) {
 // and compares every value on the way with the vectors of the document.
 func TestGolden(t *testing.T) {
 	if *update {
-		writeGolden(t, makeGolden(t))
+		writeGoldenTo(t, goldenDir, makeGolden(t))
 	}
 	be := loadGolden(t)
 	got, err := json.MarshalIndent(goldenVectors(t, be), "", "\t")

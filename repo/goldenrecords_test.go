@@ -1,0 +1,320 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/mend"
+	"github.com/snap-backup/snap/repo/mirror"
+	"github.com/snap-backup/snap/repo/owner"
+)
+
+var updateRecords = flag.Bool("update-records", false, "write the golden repository of all kinds of records anew; only for a new format version")
+
+// recordsDir is a golden repository in the middle of its life: it has every kind
+// of file that there is beside those of golden-v1. It was a mirror once; a
+// backup on another machine is at work in it, or was; a prune waits for that; a
+// device backup has broken off; a change of a record and a repair were cut off.
+const recordsDir = "testdata/golden-v1-records"
+
+// recordFiles is a day of a backup in 15 KB.
+func recordFiles(day int) files {
+	db := append([]byte("SQLite format 3\x00"), noise(1, 6<<10)...)
+	copy(db[3<<10:], fmt.Appendf(nil, "row of day %d", day))
+	return files{
+		"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil,
+		"aa/old": noise(2, 5<<10), "bb/new": noise(uint64(100+day), 2<<10), "cc/database": db,
+	}
+}
+
+const recordNote = "the last one before the repair"
+
+var recordLabels = Labels{
+	Tags: []string{"before-update", "weekly"}, Note: recordNote,
+	Pin: &Pin{Since: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), Reason: "before the repair"},
+}
+
+func recordOptions(seed byte, now time.Time) Options {
+	o := testOptions(seed)
+	o.PackSize, o.Refresh = 8<<10, -1
+	clock := o.Now
+	begun := clock()
+	o.Now = func() time.Time { return now.Add(clock().Sub(begun)) }
+	return o
+}
+
+// makeRecords makes the repository.
+func makeRecords(t *testing.T) *memory.Backend {
+	ctx := context.Background()
+	now := time.Date(2026, 2, 1, 8, 0, 0, 0, time.UTC)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	secret := []byte(goldenPassword)
+	source := memory.New()
+	_, err := Create(ctx, source, secret, crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "golden"}, recordOptions(1, now))
+	must(err)
+	var parent *Snapshot
+	add := func(be backend.Backend, day int) *Snapshot {
+		r, err := openWith(ctx, be, secret, recordOptions(byte(10+day), now.AddDate(0, 0, day)))
+		must(err)
+		s, err := storeWithParent(ctx, r, recordFiles(day), day, parent)
+		must(err)
+		return s
+	}
+	for day := 1; day <= 3; day++ {
+		parent = add(source, day)
+	}
+	be := memory.New()
+	must(mirrorTo(source, be, oneAtATime))
+
+	r, err := openWith(ctx, be, secret, recordOptions(30, now.AddDate(0, 0, 5)))
+	must(err)
+	second, err := dayOf(ctx, r, 2)
+	must(err)
+	record, err := backend.ReadAll(ctx, be, snapshotsDir+second.ID.String(), 1<<20)
+	must(err)
+	l, err := r.Lock(ctx, LockWrite, "snap tag")
+	must(err)
+	_, err = r.ChangeSnapshot(ctx, second, recordLabels)
+	must(errors.Join(err, l.Release()))
+	must(be.Put(ctx, snapshotsDir+second.ID.String(), record)) // as if it had been cut off
+	must(r.KeepDevicePassword(ctx, phoneUDID, []byte("of the phone")))
+	u, err := r.NewUnfinished(UnfinishedBackup, phoneUDID)
+	must(err)
+	must(receive(ctx, r, u, "dd/arrived", noise(3, 3<<10)))
+	_, err = r.Check(ctx, CheckOptions{ReadData: 1})
+	must(err)
+	_, err = r.RefreshParity(ctx, 50_00, nil)
+	must(err)
+	must(be.Put(ctx, reserveName, noise(4, 1000)))
+	name := filesIn(t, be, packsDir)[0]
+	must(be.Put(ctx, mend.Dir+name, content(t, be)[name]))
+
+	// What a prune finds is waste, but cannot remove yet.
+	fourth := add(be, 4)
+	elsewhere := recordOptions(40, now.AddDate(0, 0, 6))
+	elsewhere.Owner = &owner.Owner{Host: "nas", User: "anna", PID: 4711, Started: "12345", Boot: "1"}
+	w, err := openWith(ctx, be, secret, elsewhere)
+	must(err)
+	_, err = w.Lock(ctx, LockWrite, "snap backup")
+	must(err)
+	p, err := Open(ctx, be, secret, recordOptions(41, now.AddDate(0, 0, 6)))
+	must(err)
+	must(p.Forget(ctx, fourth.ID))
+	l, err = p.Lock(ctx, LockPrune, "snap prune")
+	must(err)
+	rep, err := p.Prune(ctx, PruneOptions{MaxRepack: 0})
+	if err == nil && len(rep.Waiting) != 1 {
+		err = fmt.Errorf("%+v", rep)
+	}
+	must(errors.Join(err, l.Release()))
+	return be
+}
+
+func openRecords(t *testing.T, be backend.Backend) *Repo {
+	t.Helper()
+	r, err := openWith(context.Background(), be, []byte(goldenPassword), recordOptions(50, time.Date(2026, 2, 9, 8, 0, 0, 0, time.UTC)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// recordsWhole wants days to come back, and no damage.
+func recordsWhole(t *testing.T, be backend.Backend, days ...int) *CheckReport {
+	t.Helper()
+	ctx := context.Background()
+	r := openRecords(t, be)
+	list, damaged, err := r.Snapshots(ctx)
+	if err != nil || len(damaged) > 0 {
+		t.Fatal(damaged, err)
+	}
+	var got []int
+	for _, s := range list {
+		got = append(got, s.Time.Day())
+		f, err := restore(ctx, r, s)
+		if err == nil {
+			err = sameFiles(f, recordFiles(s.Time.Day()))
+		}
+		if err != nil {
+			t.Errorf("day %d: %v", s.Time.Day(), err)
+		}
+		if l := s.Labels(); s.Time.Day() == 2 && (!slices.Equal(l.Tags, recordLabels.Tags) || l.Note != recordNote || l.Pin == nil || *l.Pin != *recordLabels.Pin) {
+			t.Errorf("labels %+v", l)
+		}
+	}
+	if !slices.Equal(got, days) {
+		t.Errorf("snapshots of days %v, want %v", got, days)
+	}
+	rep, err := r.Check(ctx, CheckOptions{ReadData: 1})
+	if err != nil || !rep.Clean() || len(rep.Problems) > 0 {
+		t.Errorf("check: %+v, %v", rep, err)
+	}
+	return rep
+}
+
+// TestGoldenRecords reads a repository that an earlier version of the program
+// wrote and that has every kind of record, and lets each do its work.
+func TestGoldenRecords(t *testing.T) {
+	ctx := context.Background()
+	if *updateRecords {
+		writeGoldenTo(t, recordsDir, makeRecords(t))
+	}
+	be := loadGoldenFrom(t, recordsDir)
+	kinds := map[string]int{}
+	total := 0
+	for name, b := range content(t, be) {
+		kinds[kindOf(name)]++
+		total += len(b)
+	}
+	for _, kind := range []string{"config", "keys", "packs", "index", "snapshots", "secrets", "locks", "prunes", "runs", "checks", "parity", "mirrored", "healing", "reserve"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no file of kind %s in %v", kind, kinds)
+		}
+	}
+	if total > 120<<10 {
+		t.Errorf("it has %d bytes", total)
+	}
+	pristine := content(t, be)
+
+	r := openRecords(t, be.Clone())
+	onItsWay := filesIn(t, be, mend.Dir)
+	if rep, err := r.Check(ctx, CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != onItsWay[0] {
+		t.Errorf("check of a repair that was cut off: %+v, %v", rep, err)
+	}
+	if err := mend.Finish(ctx, be); err != nil || len(filesIn(t, be, mend.Dir)) > 0 {
+		t.Fatal("the repair does not go on:", err)
+	}
+	delete(pristine, onItsWay[0])
+
+	r = openRecords(t, be)
+	locks, err := r.Locks(ctx)
+	if err != nil || len(locks) != 1 || locks[0].Kind != LockWrite || locks[0].What != "snap backup" || locks[0].Owner.Host != "nas" || locks[0].State != LockStale {
+		t.Errorf("locks: %+v, %v", locks, err)
+	}
+	lists, err := r.pruneLists(ctx)
+	if err != nil || len(lists) != 1 || len(lists[0].Packs) == 0 {
+		t.Errorf("prune lists: %+v, %v", lists, err)
+	}
+	runs, damaged, err := r.Unfinished(ctx)
+	if err != nil || len(runs) != 1 || len(damaged) > 0 || runs[0].UDID != phoneUDID {
+		t.Fatalf("unfinished runs: %+v, %v, %v", runs, damaged, err)
+	}
+	if got, err := received(ctx, r, runs[0]); err != nil || got["dd/arrived"] != string(noise(3, 3<<10)) {
+		t.Errorf("the unfinished run has %d files, %v", len(got), err)
+	}
+	kept, err := r.DevicePasswords(ctx, phoneUDID)
+	if err != nil || len(kept) != 1 || string(kept[0].Password) != "of the phone" {
+		t.Errorf("%d passwords, %v", len(kept), err)
+	}
+	times, err := r.readTimes(ctx)
+	if err != nil || len(times.last) < 5 {
+		t.Errorf("checks know of %d packs, %v", len(times.last), err)
+	}
+	if st, err := r.ParityStatus(ctx); err != nil || st.Groups < 2 || st.Percent != 50 || len(st.Damaged)+len(st.Missing) > 0 {
+		t.Errorf("parity: %+v, %v", st, err)
+	}
+	rep := recordsWhole(t, be.Clone(), 1, 2, 3)
+	if len(rep.Leftovers) == 0 {
+		t.Error("check names no leftover: a replaced record, at least")
+	}
+
+	t.Run("prune", func(t *testing.T) {
+		be := be.Clone()
+		r := openRecords(t, be)
+		l, err := r.Lock(ctx, LockPrune, "prune")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := forgetDays(ctx, r, []int{1}); err != nil {
+			t.Fatal(err)
+		}
+		rep, err := r.Prune(ctx, everything)
+		if err != nil || rep.RemovedPacks == 0 || len(rep.Waiting) > 0 || rep.PendingPacks > 0 {
+			t.Errorf("%+v, %v", rep, err)
+		}
+		if err := l.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if left := append(filesIn(t, be, locksDir), filesIn(t, be, prunesDir)...); len(left) > 0 {
+			t.Errorf("%v are left", left)
+		}
+		recordsWhole(t, be, 2, 3)
+		if runs, _, err := openRecords(t, be).Unfinished(ctx); err != nil || len(runs) != 1 {
+			t.Errorf("%d unfinished runs, %v", len(runs), err)
+		}
+	})
+
+	t.Run("heal", func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(damageSeed, 5))
+		// Two packs came after the parity was made, and have none.
+		for dir, want := range map[string]int{packsDir: 8, snapshotsDir: 4} {
+			healed := 0
+			for _, name := range filesIn(t, be, dir) {
+				be := be.Clone()
+				flipBit(t, be, name, rng.IntN(1<<20))
+				r := openRecords(t, be)
+				l, err := r.Lock(ctx, LockExclusive, "repair")
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, err = r.HealFromParity(ctx, RepairOptions{})
+				if err = errors.Join(err, l.Release()); err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Equal(content(t, be)[name], pristine[name]) {
+					healed++
+				}
+			}
+			if healed != want {
+				t.Errorf("%d files of %s healed, want %d of %d", healed, dir, want, len(filesIn(t, be, dir)))
+			}
+		}
+	})
+
+	t.Run("mirror", func(t *testing.T) {
+		source, target := memory.New(), be.Clone()
+		for name, b := range pristine {
+			if kind := kindOf(name); kind != "mirrored" && kind != "locks" {
+				if err := source.Put(ctx, name, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		removeAll(t, target, filesIn(t, target, locksDir)...)
+		third, err := dayOf(ctx, openRecords(t, source), 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		removeAll(t, source, snapshotsDir+third.ID.String())
+		// It came from the source, by the marks, so its removal is followed.
+		if err := mirrorTo(source, target, oneAtATime); err != nil {
+			t.Error(err)
+		}
+		recordsWhole(t, target, 1, 2)
+		marks := filesIn(t, be, "mirrored/")
+		unmarked := be.Clone()
+		removeAll(t, unmarked, append(marks, filesIn(t, be, locksDir)...)...)
+		if err := mirrorTo(source, unmarked, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
+			t.Errorf("without marks: %v", err)
+		}
+	})
+	if !maps.EqualFunc(pristine, content(t, be), bytes.Equal) {
+		t.Error("reading has changed something")
+	}
+}
