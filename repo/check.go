@@ -119,6 +119,8 @@ type checker struct {
 
 	unlisted int  // packs that no index file lists
 	unknown  bool // a snapshot needs a chunk that no index file lists
+
+	gone error // the whole store could not be read
 }
 
 // Check verifies the repository: config, keys and device passwords, index files, that packs are
@@ -167,6 +169,9 @@ func (r *Repo) check(ctx context.Context, opts CheckOptions) (*checker, error) {
 	}
 	c.spread(ctx)
 	c.chains(ctx)
+	if c.gone != nil {
+		return nil, c.gone
+	}
 	if err := c.snapshots(ctx); err != nil {
 		return nil, err
 	}

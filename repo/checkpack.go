@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 
@@ -51,9 +52,13 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 		v.file = make([]byte, f.Size)
 	}
 	file := v.file[:f.Size]
-	n, err := v.c.r.be.ReadAt(ctx, f.Name, file, 0)
+	n := 0
+	err := v.c.stubbornly(ctx, func() (err error) { n, err = v.c.r.be.ReadAt(ctx, f.Name, file, 0); return err })
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if errors.Is(err, errGone) {
+		return fmt.Errorf("read %s: %w", f.Name, err)
 	}
 	if n < len(file) {
 		fail(fmt.Errorf("reading stopped after %d of %d bytes: %w", n, len(file), err))
@@ -136,6 +141,9 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(err, errGone) {
+			return err
+		}
 		if err != nil {
 			v.c.damage(err, packHint)
 			v.c.markBlock(ref, nil)
@@ -165,6 +173,9 @@ func (c *checker) again(ctx context.Context, p *plan) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(err, errGone) {
+			return err
+		}
 		if err != nil {
 			_, dict := c.r.index.Needs(ref)
 			if slices.ContainsFunc(dict, func(id chunk.ID) bool { return !c.r.index.Has(id) }) {
@@ -178,13 +189,36 @@ func (c *checker) again(ctx context.Context, p *plan) error {
 	return nil
 }
 
+// errGone says that the whole store cannot be read, which is no damage.
+var errGone = errors.New("the repository cannot be read any more")
+
+// stubbornly tries a read again in which the store fails: what is found damaged
+// may be given up for it. The error is errGone if the rest of the store cannot be
+// read either.
+func (c *checker) stubbornly(ctx context.Context, read func() error) error {
+	var err error
+	for range readTries {
+		err = read()
+		if err == nil || ctx.Err() != nil || errors.Is(err, ErrDamaged) || errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	if _, statErr := c.r.be.Stat(ctx, configName); statErr != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return err
+}
+
 // elsewhere reports whether a chunk can be read although the copy that the
-// index gives first cannot.
+// index gives first cannot. If the whole store cannot be read, gone says so.
 func (c *checker) elsewhere(ctx context.Context, id chunk.ID) bool {
 	if len(c.r.index.Copies(id)) < 2 {
 		return false
 	}
-	_, err := c.r.Chunk(ctx, id)
+	err := c.stubbornly(ctx, func() error { _, err := c.r.Chunk(ctx, id); return err })
+	if errors.Is(err, errGone) {
+		c.gone = err
+	}
 	return err == nil
 }
 
@@ -201,7 +235,9 @@ func (v *verifier) member(ctx context.Context, ref index.BlockRef, by detours) (
 		}
 		return stored, nil
 	}
-	dict, depth, err := r.dictionary(ctx, b.Dict, 1, by)
+	var dict scratch
+	var depth int
+	err = v.c.stubbornly(ctx, func() (err error) { dict, depth, err = r.dictionary(ctx, b.Dict, 1, by); return err })
 	if by == nil && errors.Is(err, ErrDamaged) {
 		v.c.passOn(ref)
 		return stored, nil
@@ -212,7 +248,8 @@ func (v *verifier) member(ctx context.Context, ref index.BlockRef, by detours) (
 	defer dict.free()
 	sealed := r.scratch.take(int(b.Stored))
 	defer sealed.free()
-	if err := r.readSealed(ctx, id, sealed.b, int64(b.Offset)); err != nil {
+	err = v.c.stubbornly(ctx, func() error { return r.readSealed(ctx, id, sealed.b, int64(b.Offset)) })
+	if err != nil {
 		return stored, inPack(id, fmt.Errorf("block at %d: %w", b.Offset, err))
 	}
 	needed := v.plan.left[ref] > 0

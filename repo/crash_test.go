@@ -16,6 +16,12 @@ import (
 // each, and judges what is found after the restart.
 func everyCrash(t *testing.T, torn bool, least int, base *memory.Backend, run func(backend.Backend) error, judge func(be *memory.Backend) error) {
 	t.Helper()
+	someCrashes(t, eachOne, torn, least, base, run, judge)
+}
+
+// someCrashes is everyCrash, but for the changes that step leaves out.
+func someCrashes(t *testing.T, step func() int, torn bool, least int, base *memory.Backend, run func(backend.Backend) error, judge func(be *memory.Backend) error) {
+	t.Helper()
 	seeds := uint64(4)
 	if torn {
 		seeds = 8
@@ -23,8 +29,10 @@ func everyCrash(t *testing.T, torn bool, least int, base *memory.Backend, run fu
 	if testing.Short() {
 		seeds = 2
 	}
+	points := 0
+	defer func() { t.Logf("%d processes have died (torn: %v)", points, torn) }()
 	for seed := range seeds {
-		for at := 1; ; at++ {
+		for at := step(); ; at += step() {
 			process := crash.New(base.Clone(), crash.Plan{At: at, Seed: seed, Torn: torn})
 			err := run(process)
 			if !process.Crashed() {
@@ -33,6 +41,7 @@ func everyCrash(t *testing.T, torn bool, least int, base *memory.Backend, run fu
 				}
 				break
 			}
+			points++
 			if !errors.Is(err, crash.ErrCrashed) {
 				t.Fatalf("%s: the run noticed nothing: %v", process.Outcome(), err)
 			}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -24,8 +26,31 @@ var faultModes = map[string]func(n int) fault.Plan{
 // operations, so that a loop that tests nothing does not pass.
 func everyOperation(t *testing.T, least int, base *memory.Backend, run func(be backend.Backend) error, judge func(be *memory.Backend, err error) error) {
 	t.Helper()
+	someOperations(t, eachOne, least, base, run, judge)
+}
+
+// eachOne is a step that leaves out nothing.
+func eachOne() int { return 1 }
+
+// sampled is a step that leaves out most, by a seed that a failure shows.
+func sampled(t *testing.T, most int) func() int {
+	seed := uint64(time.Now().UnixNano())
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("sampled by seed %d; without -short nothing is left out", seed)
+		}
+	})
+	rng := rand.New(rand.NewPCG(seed, 0))
+	return func() int { return 1 + rng.IntN(most) }
+}
+
+// someOperations is everyOperation, but for those that step leaves out.
+func someOperations(t *testing.T, step func() int, least int, base *memory.Backend, run func(be backend.Backend) error, judge func(be *memory.Backend, err error) error) {
+	t.Helper()
+	points := 0
+	defer func() { t.Logf("%d operations have failed", points) }()
 	for mode, plan := range faultModes {
-		for n := 1; ; n++ {
+		for n := step(); ; n += step() {
 			be := base.Clone()
 			store := fault.New(be, plan(n))
 			err := run(store)
@@ -35,6 +60,7 @@ func everyOperation(t *testing.T, least int, base *memory.Backend, run func(be b
 				}
 				break
 			}
+			points++
 			if err == nil && mode == "gone from here" {
 				t.Fatalf("%s at %d: the run noticed nothing", mode, n)
 			}

@@ -1,0 +1,247 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// rigJob is a run of a program that changes a repository of days 1 to 3, and ends
+// the same way when it is run again.
+type rigJob struct {
+	name string
+	run  func(be backend.Backend) error
+	may  []int // days that may be gone after it
+}
+
+// jobs are all that can be done to a repository. What has a judge of its own in
+// another test has this one in addition.
+func jobs(t *testing.T) []rigJob {
+	ctx := context.Background()
+	runs := byte(0)
+	with := func(kind LockKind, do func(r *Repo) error) func(be backend.Backend) error {
+		return func(be backend.Backend) error {
+			// Two runs never make a file of the same bytes, and name.
+			runs++
+			o := tinyOptions(runs)
+			o.Refresh = -1
+			r, err := Open(ctx, be, testSecret, o)
+			if err != nil {
+				return err
+			}
+			l, err := r.Lock(ctx, kind, "job")
+			if err != nil {
+				return err
+			}
+			err = r.LoadIndex(ctx)
+			if err == nil {
+				err = do(r)
+			}
+			return errors.Join(err, l.Release())
+		}
+	}
+	label := func(labels Labels) func(be backend.Backend) error {
+		return with(LockWrite, func(r *Repo) error {
+			s, err := dayOf(ctx, r, 1)
+			if err == nil {
+				_, err = r.ChangeSnapshot(ctx, s, labels)
+			}
+			return err
+		})
+	}
+	source := otherKeys(t, 3, 4)
+	return []rigJob{
+		{"forget", with(LockWrite, func(r *Repo) error { return forgetDays(ctx, r, []int{1, 2}) }), []int{1, 2}},
+		{"prune", with(LockPrune, func(r *Repo) error {
+			err := forgetDays(ctx, r, []int{1, 2})
+			if err == nil {
+				_, err = r.Prune(ctx, everything)
+			}
+			return err
+		}), []int{1, 2}},
+		{"tag", label(Labels{Tags: []string{"weekly"}}), nil},
+		{"pin", label(Labels{Pin: &Pin{Reason: "why"}}), nil},
+		{"note", label(Labels{Note: "note"}), nil},
+		{"add a key", with(LockWrite, func(r *Repo) error {
+			_, err := r.AddKey(ctx, otherSecret, testInfo)
+			if errors.Is(err, ErrKeyExists) {
+				return nil // by the run that died
+			}
+			return err
+		}), nil},
+		{"keep a password", with(LockWrite, func(r *Repo) error { return r.KeepDevicePassword(ctx, phoneUDID, []byte("password")) }), nil},
+		{"break off", with(LockWrite, func(r *Repo) error {
+			u, err := r.NewUnfinished(UnfinishedBackup, phoneUDID)
+			if err != nil {
+				return err
+			}
+			return receive(ctx, r, u, "bb/arrived", noise(9, 50<<10))
+		}), nil},
+		{"parity", with(LockWrite, func(r *Repo) error { _, err := r.RefreshParity(ctx, 50_00, nil); return err }), nil},
+		{"check", with(LockRead, func(r *Repo) error { _, err := r.Check(ctx, CheckOptions{ReadData: 1}); return err }), nil},
+		{"reserve", with(LockWrite, func(r *Repo) error { return r.MakeReserve(ctx) }), nil},
+		{"copy", with(LockWrite, func(r *Repo) error {
+			from, err := openWith(ctx, source, otherSecret, tinyOptions(98))
+			if err != nil {
+				return err
+			}
+			list, _, err := from.Snapshots(ctx)
+			if err == nil {
+				_, err = from.CopyTo(ctx, r, list, CopyOptions{})
+			}
+			return err
+		}), nil},
+		{"repair index", with(LockExclusive, func(r *Repo) error { _, err := r.RepairIndex(ctx, RepairOptions{}); return err }), nil},
+		{"repair packs", with(LockExclusive, func(r *Repo) error { _, err := r.RepairPacks(ctx, RepairOptions{}); return err }), nil},
+		{"repair snapshots", with(LockExclusive, func(r *Repo) error { _, err := r.RepairSnapshots(ctx, SnapshotRepairOptions{}); return err }), nil},
+	}
+}
+
+// judgeJob wants every snapshot that is listed to be whole, all days to be
+// there but those that may have gone, and no word of damage but of the files in
+// bad.
+func judgeJob(be *memory.Backend, j rigJob, bad []string) error {
+	v, err := judge(be, testSecret)
+	if err != nil {
+		return err
+	}
+	for _, day := range []int{1, 2, 3} {
+		if !slices.Contains(v.days, day) && !slices.Contains(j.may, day) {
+			return fmt.Errorf("day %d is gone: %v", day, v.days)
+		}
+	}
+	if len(v.report.Suffering) > 0 {
+		return fmt.Errorf("check: %+v", v.report)
+	}
+	for _, p := range v.report.Problems {
+		if !slices.Contains(bad, p.File) {
+			return fmt.Errorf("check names %+v, torn are %v", p, bad)
+		}
+	}
+	return nil
+}
+
+// again runs a job once more, after a repair if it asks for that.
+func (j rigJob) again(be *memory.Backend) error {
+	// What the dead have left: "snap unlock --remove-all".
+	removeAllLocks(be)
+	err := j.run(be)
+	if errors.Is(err, ErrDamaged) {
+		if err := repairAll(be); err != nil {
+			return fmt.Errorf("repair: %w", err)
+		}
+		err = j.run(be)
+	}
+	if err != nil {
+		return fmt.Errorf("next run: %w", err)
+	}
+	return nil
+}
+
+func removeAllLocks(be *memory.Backend) {
+	ctx := context.Background()
+	_ = be.List(ctx, locksDir, func(f backend.Info) error { return be.Delete(ctx, f.Name) })
+}
+
+// Everything that changes a repository may fail or die anywhere, also on a disk
+// that lies about flushing: nothing is lost, check names what is torn and no
+// more, and the next run ends well.
+func TestEveryJobSurvivesEverything(t *testing.T) {
+	for _, j := range jobs(t) {
+		t.Run(strings.ReplaceAll(j.name, " ", "_"), func(t *testing.T) {
+			base := chainRepo(t, 1, 2, 3)
+			judge := func(be *memory.Backend) error {
+				bad := misnamed(t, be)
+				if err := judgeJob(be, j, bad); err != nil {
+					return err
+				}
+				if err := j.again(be); err != nil {
+					return err
+				}
+				return judgeJob(be, j, bad)
+			}
+			step := eachOne
+			if testing.Short() {
+				step = sampled(t, 30)
+			}
+			someOperations(t, step, 0, base, j.run, func(be *memory.Backend, _ error) error { return judge(be) })
+			if testing.Short() {
+				step = sampled(t, 4)
+			}
+			someCrashes(t, step, false, 0, base, j.run, judge)
+			someCrashes(t, step, true, 0, base, j.run, judge)
+		})
+	}
+}
+
+// Bits rot in records that no snapshot needs, too: check names those whose loss
+// would be felt, and nothing else suffers of any of them.
+func TestRotOfEveryRecord(t *testing.T) {
+	ctx := context.Background()
+	base := loadGoldenFrom(t, recordsDir)
+	named := map[string]int{}
+	all := content(t, base)
+	rng := rand.New(rand.NewPCG(damageSeed, 3))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		kind := kindOf(name)
+		if slices.Contains([]string{"config", "keys", "packs", "index", "snapshots"}, kind) {
+			continue // other tests have these
+		}
+		damaged := damages(rng, all[name])
+		damaged["gone"] = nil
+		for how, b := range damaged {
+			be := base.Clone()
+			removeAll(t, be, name)
+			if how != "gone" {
+				if err := be.Set(name, bytes.Clone(b)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := openRecords(t, be)
+			rep, err := r.Check(ctx, CheckOptions{ReadData: 1, forgetful: true})
+			if err != nil || len(rep.Suffering) > 0 {
+				t.Fatalf("%s %s: %+v, %v", name, how, rep, err)
+			}
+			if slices.ContainsFunc(rep.Problems, func(p Problem) bool { return p.File == name }) {
+				named[kind]++
+			} else if how != "gone" && slices.Contains([]string{"secrets", "runs", "parity", "healing"}, kind) {
+				t.Errorf("%s %s: check does not name it", name, how)
+			}
+			// A prune loses nothing, whatever it makes of that.
+			err = func() error {
+				l, err := r.Lock(ctx, LockPrune, "prune")
+				if err != nil {
+					return err
+				}
+				_, err = r.Prune(ctx, everything)
+				return errors.Join(err, l.Release())
+			}()
+			if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrLocked) {
+				t.Errorf("%s %s: prune: %v", name, how, err)
+			}
+			list, bad, err := openRecords(t, be).Snapshots(ctx)
+			if err != nil || len(bad) > 0 || len(list) != 3 {
+				t.Fatalf("%s %s: after a prune %d snapshots, %v, %v", name, how, len(list), bad, err)
+			}
+			for _, s := range list {
+				f, err := restore(ctx, openRecords(t, be), s)
+				if err == nil {
+					err = sameFiles(f, recordFiles(s.Time.Day()))
+				}
+				if err != nil {
+					t.Errorf("%s %s: after a prune, day %d: %v", name, how, s.Time.Day(), err)
+				}
+			}
+		}
+	}
+	t.Logf("check names %v", named)
+}
