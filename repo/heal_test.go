@@ -361,6 +361,53 @@ func TestRotHealsFromParity(t *testing.T) {
 	}
 }
 
+// Whatever happens to one file of a group, parity brings it back byte for byte,
+// and after it all snapshots.
+func TestEveryFileHealsFromParity(t *testing.T) {
+	ctx := context.Background()
+	base := guarded(t, 1, 2, 3)
+	all := content(t, base)
+	rng := rand.New(rand.NewPCG(damageSeed+4, 0))
+	names := append(filesIn(t, base, packsDir), filesIn(t, base, snapshotsDir)...)
+	for i, name := range names {
+		if testing.Short() && i%4 != 0 {
+			continue
+		}
+		whole := all[name]
+		at := rng.IntN(len(whole))
+		until := min(len(whole), at+1+rng.IntN(5000))
+		zeros := bytes.Clone(whole)
+		clear(zeros[at:])
+		for how, b := range map[string][]byte{
+			"gone": nil, "emptied": {}, "cut": whole[:at], "zeros": zeros,
+			"bytes dropped": slices.Concat(whole[:at], whole[until:]),
+			"bytes added":   slices.Concat(whole[:at], noise(5, 100), whole[at:]),
+		} {
+			if bytes.Equal(b, whole) || how == "gone" && kindOf(name) == "snapshots" {
+				continue // a record that is gone looks like one that was forgotten
+			}
+			be := base.Clone()
+			removeAll(t, be, name)
+			if how != "gone" {
+				if err := be.Set(name, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1, forgetful: true}); err != nil || rep.Clean() && kindOf(name) == "packs" {
+				t.Errorf("%s %s: check finds nothing, %v", name, how, err)
+			}
+			err := repairTiny(ctx, be, 94, func(r *Repo) error { _, err := r.HealFromParity(ctx, RepairOptions{}); return err })
+			if err != nil {
+				t.Errorf("%s %s: %v", name, how, err)
+			} else if !bytes.Equal(content(t, be)[name], whole) {
+				t.Errorf("%s %s: it did not come back", name, how)
+			} else if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+				t.Errorf("%s %s: %v", name, how, err)
+			}
+		}
+	}
+}
+
 // Prune keeps parity true: what remains is guarded, and what went does not come
 // back.
 func TestPruneKeepsParity(t *testing.T) {

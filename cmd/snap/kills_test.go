@@ -364,6 +364,10 @@ func (g *killRig) round(act killAct, thorough bool) {
 	}
 	g.sound(g.repo, true)
 	g.sound(g.at("other"), true)
+	g.unlock(g.at("other"))
+	g.run(0, "forget", "-r", g.at("other"), "--keep-last", "3", "--prune") // so that it does not grow for ever
+	_, g.copied = g.snapshots(g.at("other"))
+	g.unlock(g.repo)
 	g.run(0, "mirror", "--accept-removals", g.at("mirror"))
 	g.run(0, "mirror", "--check", g.at("mirror"))
 	g.sound(g.at("mirror"), true)
