@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -150,6 +151,33 @@ func TestMirrorSurvivesEveryFault(t *testing.T) {
 		run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
 		everyOperation(t, 15, base, run, func(be *memory.Backend, _ error) error { return again(be) })
 		everyCrash(t, false, 5, base, run, again)
+	}
+}
+
+// Whatever a run that was cut off has left, the target is known as a mirror of
+// this source, and of no other.
+func TestMirrorKnowsWhatItHasBegun(t *testing.T) {
+	ctx := context.Background()
+	source, other := chainRepo(t, 1, 2), otherRepo(t)
+	for n := 1; ; n++ {
+		target := memory.New()
+		store := fault.New(target, fault.From(n, fault.ErrInjected))
+		err := mirrorTo(source, store, oneAtATime)
+		if store.Count() < n {
+			if err != nil || n < 20 {
+				t.Errorf("the undisturbed run had %d operations: %v", n-1, err)
+			}
+			break
+		}
+		if files := content(t, target); len(files) == 0 || files[configName] != nil {
+			continue
+		}
+		if shares, err := mirror.Shares(ctx, source, target); err != nil || !shares {
+			t.Errorf("cut off at %d it has left %v, which nobody knows: %v", n, slices.Sorted(maps.Keys(content(t, target))), err)
+		}
+		if shares, err := mirror.Shares(ctx, other, target); err != nil || shares {
+			t.Errorf("cut off at %d: taken for a mirror of another repository, %v", n, err)
+		}
 	}
 }
 

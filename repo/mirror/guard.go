@@ -168,8 +168,8 @@ func (m *mirroring) sameRepository(ctx context.Context, src, dst *listing) error
 	return nil
 }
 
-// Shares reports whether a target without config holds files of the source. It
-// is for callers that look at what a folder holds before they use it.
+// Shares reports whether a target without config holds files of the source, or
+// the note that a mirror of it writes before the first of them. It is for callers that look at what a folder holds before they use it.
 func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 	src, err := list(ctx, source)
 	if err != nil {
@@ -179,9 +179,18 @@ func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	mem, err := readMemory(ctx, target)
+	if err != nil {
+		return false, err
+	}
 	for c := range classes {
 		for name := range dst[c] {
 			if src.has(name) {
+				return true, nil
+			}
+		}
+		for name := range src[c] {
+			if hash, ok := hashOf(name); ok && mem.loose[hash] {
 				return true, nil
 			}
 		}
