@@ -37,7 +37,7 @@ func sampled(t *testing.T, most int) func() int {
 	seed := uint64(time.Now().UnixNano())
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("sampled by seed %d; without -short nothing is left out", seed)
+			t.Logf("sampled by seed %d; SNAP_TEST_HUGE leaves nothing out", seed)
 		}
 	})
 	rng := rand.New(rand.NewPCG(seed, 0))

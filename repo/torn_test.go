@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -169,16 +170,16 @@ func TestEveryJobSurvivesEverything(t *testing.T) {
 				}
 				return judgeJob(be, j, bad)
 			}
-			step := eachOne
-			if testing.Short() {
-				step = sampled(t, 30)
+			fails, dies := sampled(t, 5), sampled(t, 3)
+			switch {
+			case os.Getenv("SNAP_TEST_HUGE") != "": // takes minutes
+				fails, dies = eachOne, eachOne
+			case testing.Short():
+				fails, dies = sampled(t, 30), sampled(t, 5)
 			}
-			someOperations(t, step, 0, base, j.run, func(be *memory.Backend, _ error) error { return judge(be) })
-			if testing.Short() {
-				step = sampled(t, 4)
-			}
-			someCrashes(t, step, false, 0, base, j.run, judge)
-			someCrashes(t, step, true, 0, base, j.run, judge)
+			someOperations(t, fails, 0, base, j.run, func(be *memory.Backend, _ error) error { return judge(be) })
+			someCrashes(t, dies, false, 0, base, j.run, judge)
+			someCrashes(t, dies, true, 0, base, j.run, judge)
 		})
 	}
 }
