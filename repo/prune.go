@@ -268,8 +268,8 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	}
 	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
 	p.choose(plan, partly, small)
-	rep.FreeBytes = rep.RemoveBytes + rep.FreeBytes
-	rep.KeptUnused = rep.PackBytes - rep.UsedBytes - rep.FreeBytes
+	rep.FreeBytes = rep.RemoveBytes + max(rep.FreeBytes-u.rebaseCost, 0)
+	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-u.rebaseCost, 0)
 	return plan, nil
 }
 

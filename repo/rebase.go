@@ -288,6 +288,7 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 		}
 		if size <= budget {
 			budget -= size
+			b.u.rebaseCost += cost
 			maps.Copy(packs, more)
 			for _, ref := range g.leaners {
 				b.lean[ref].chosen = true

@@ -22,7 +22,9 @@ type usage struct {
 	used    *index.Marks
 	bases   *index.Marks                  // what is needed only to decode something else, too
 	rebased map[index.BlockRef][]chunk.ID // blocks to be stored with another dictionary, or with none
-	moved   map[pack.ID]bool              // packs of which everything in use is in others, too
+	// rebaseCost estimates by how many bytes these will be larger.
+	rebaseCost int64
+	moved      map[pack.ID]bool // packs of which everything in use is in others, too
 }
 
 // usage looks at every snapshot and unfinished run, and loads the index for

@@ -169,7 +169,7 @@ func (res *pruneResult) print(w io.Writer) {
 		fmt.Fprintf(w, "%s are waste\n", bytesText(res.UnusedBytes))
 		fmt.Fprintf(w, "would remove %s, %s\n", plural(res.RemovePacks, "pack"), bytesText(res.RemoveBytes))
 		if res.RepackPacks > 0 {
-			fmt.Fprintf(w, "would write %s anew, %s without their waste\n", plural(res.RepackPacks, "pack"), bytesText(res.RepackBytes))
+			fmt.Fprintf(w, "would write %s anew, without waste or as fewer, %s\n", plural(res.RepackPacks, "pack"), bytesText(res.RepackBytes))
 		}
 		fmt.Fprintf(w, "would free about %s\n", bytesText(res.FreeBytes))
 	} else {
