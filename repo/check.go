@@ -203,7 +203,7 @@ func (c *checker) adopt() {
 		c.damage(&DamageError{packName(c.r.missing[0]), fmt.Errorf("without it, or others that are missing, %d blocks of other packs cannot be decoded", n)}, missingHint)
 		return
 	}
-	if !c.unknown && len(c.r.indexDamage) == 0 {
+	if !c.unknown && len(c.report.Suffering) == 0 {
 		return
 	}
 	for _, err := range c.orphans {

@@ -41,7 +41,9 @@ func TestFindSnapshot(t *testing.T) {
 		"latest:" + anna:                  a9,
 		"latest:00008110000A1234567890AB": a9,
 		"latest:00008110000a1234567890ab": a9,
-		"latest:Anna's iPhone":            a1,
+		"latest:Anna's iPhone":            a9, // it had that name once
+		"latest:bert":                     b5,
+		"latest:abcd":                     b5,
 		"latest:anna: NEW name":           a9,
 		"latest:BERT":                     b5,
 		"latest:" + bert:                  b5,
@@ -63,7 +65,8 @@ func TestFindSnapshot(t *testing.T) {
 		"latest:nobody":      ErrNoSnapshot,
 		"latest:iPad":        ErrAmbiguous,
 		"../config":          ErrNoSnapshot,
-		"latest:00008110":    ErrNoSnapshot, // no prefixes of UDIDs
+		"latest:00008110":    ErrAmbiguous,  // so begin three UDIDs
+		"latest:abc":         ErrNoSnapshot, // too short for the beginning of a UDID
 		a1.ID.String() + "0": ErrNoSnapshot,
 	}
 	for spec, want := range failures {

@@ -26,8 +26,11 @@ const (
 	// rebaseBytes bounds the packs that one prune writes anew to rebase: they
 	// can all go only when that is done.
 	rebaseBytes = 4 << 30
+	// worthWriting is which part of what is written anew to rebase has to be saved
+	// by that, as a divisor.
+	worthWriting = 8
 	// groupTrials bounds how many blocks of a group are tried.
-	groupTrials = 32
+	groupTrials = 6
 )
 
 // rebaser plans what is to be rebased.
@@ -62,6 +65,11 @@ func (u *usage) rebase(ctx context.Context, allowed, budget int64) error {
 	if err := b.findPredecessors(ctx); err != nil {
 		return err
 	}
+	// Planned for all, tried, and planned again for those that are worth it.
+	for _, l := range b.lean {
+		l.chosen = true
+	}
+	b.plan()
 	if err := b.choose(ctx, budget); err != nil {
 		return err
 	}
@@ -256,8 +264,12 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 		g := groups[b.group(l.on)]
 		g.leaners = append(g.leaners, ref)
 	}
+	for _, l := range b.lean {
+		l.chosen = false
+	}
 	codec := pack.NewCodec(b.u.r.blocks)
 	packs := map[pack.ID]bool{}
+	var saved, written int64
 	for _, root := range slices.Sorted(maps.Keys(groups)) {
 		g := groups[root]
 		slices.Sort(g.leaners)
@@ -286,14 +298,22 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 				size += pk.Size
 			}
 		}
-		if size <= budget {
-			budget -= size
-			b.u.rebaseCost += cost
-			maps.Copy(packs, more)
-			for _, ref := range g.leaners {
-				b.lean[ref].chosen = true
-			}
+		if written+size > budget {
+			continue
 		}
+		written += size
+		saved += g.weight - cost
+		b.u.rebaseCost += cost
+		maps.Copy(packs, more)
+		for _, ref := range g.leaners {
+			b.lean[ref].chosen = true
+		}
+	}
+	if saved < written/worthWriting {
+		for _, l := range b.lean {
+			l.chosen = false
+		}
+		b.u.rebaseCost = 0
 	}
 	return nil
 }
@@ -315,7 +335,7 @@ func (b *rebaser) try(ctx context.Context, codec *pack.Codec, ref index.BlockRef
 	}
 	defer plain.free()
 	r := run{plain: plain.b, chunks: chunks}
-	ids := b.wants(ref)
+	ids := b.u.rebased[ref]
 	var frame []byte
 	if len(ids) > 0 {
 		if dict, _, err := b.u.r.dictionary(ctx, ids, 1, detours{}); err == nil {
@@ -330,7 +350,7 @@ func (b *rebaser) try(ctx context.Context, codec *pack.Codec, ref index.BlockRef
 	return int64(len(sealed) + dictWeight(stored.Dict)), err
 }
 
-// wants returns the dictionary that a block should have.
+// wants returns the dictionary that a block should have, but for the bounds.
 func (b *rebaser) wants(ref index.BlockRef) []chunk.ID {
 	l := b.lean[ref]
 	if len(l.near.list) == 0 {
@@ -347,6 +367,7 @@ func (b *rebaser) wants(ref index.BlockRef) []chunk.ID {
 // block, nor to one that has none yet; and no block may come to lie so deep that
 // what leans on it would lie too deep.
 func (b *rebaser) plan() {
+	clear(b.u.rebased)
 	done := map[index.BlockRef]planned{}
 	rule := chainRule{x: b.x, plan: done, avoid: func(ref index.BlockRef) bool {
 		l := b.lean[ref]

@@ -170,7 +170,7 @@ func TestEveryJobSurvivesEverything(t *testing.T) {
 				}
 				return judgeJob(be, j, bad)
 			}
-			fails, dies := sampled(t, 5), sampled(t, 3)
+			fails, dies := sampled(t, 15), sampled(t, 6)
 			switch {
 			case os.Getenv("SNAP_TEST_HUGE") != "": // takes minutes
 				fails, dies = eachOne, eachOne

@@ -90,9 +90,9 @@ func TestYears(t *testing.T) {
 	}
 	ratio := float64(size(t, be, "")) / float64(size(t, fresh, ""))
 	t.Logf("%d snapshots in %d bytes, %.3f times a fresh repository of them; at most %d files", len(list), size(t, be, ""), ratio, most)
-	// The aim is 1.3. What is above comes with blocks that fall to pieces over
-	// the years, and varies by a few percent; see docs/benchmarks.md.
-	if ratio > 1.4 {
+	// The aim is 1.3 in the end. Which packs go first is chance: one year has
+	// given 1.22 to 1.31.
+	if ratio > 1.35 {
 		t.Errorf("%.3f times the size of a fresh repository", ratio)
 	}
 	if most > 400 {
