@@ -30,7 +30,7 @@ const (
 	// by that, as a divisor.
 	worthWriting = 8
 	// groupTrials bounds how many blocks of a group are tried.
-	groupTrials = 6
+	groupTrials = 12
 )
 
 // rebaser plans what is to be rebased.
@@ -269,22 +269,37 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 	}
 	codec := pack.NewCodec(b.u.r.blocks)
 	packs := map[pack.ID]bool{}
-	var saved, written int64
-	for _, root := range slices.Sorted(maps.Keys(groups)) {
-		g := groups[root]
+	total := int64(0)
+	for _, g := range groups {
+		total += g.weight
+	}
+	// The heaviest first: when half of all has been looked at, it shows whether
+	// this comes to anything.
+	order := slices.SortedFunc(maps.Values(groups), func(x, y *group) int { return cmp.Compare(y.weight, x.weight) })
+	var saved, written, seen int64
+	for _, g := range order {
+		if seen > total/2 && saved < written/worthWriting/2 {
+			break
+		}
+		seen += g.weight
 		slices.Sort(g.leaners)
 		step := (len(g.leaners) + groupTrials - 1) / groupTrials
-		var before, after int64
+		var before, after, path, all int64
+		for _, ref := range g.leaners {
+			all += b.lean[ref].path + 1
+		}
 		for i := 0; i < len(g.leaners); i += step {
 			ref := g.leaners[i]
 			n, err := b.try(ctx, codec, ref)
 			if err != nil {
 				return err
 			}
+			path += b.lean[ref].path + 1
 			before += b.weight(ref) - b.leftover(ref)
 			after += n
 		}
-		cost := (after - before) * int64(step)
+		// What a block costs goes by what it has been through.
+		cost := int64(float64(after-before) / float64(path) * float64(all))
 		// Some were not tried, and writing costs something, too.
 		if cost+cost/8 >= g.weight {
 			continue

@@ -90,9 +90,9 @@ func TestYears(t *testing.T) {
 	}
 	ratio := float64(size(t, be, "")) / float64(size(t, fresh, ""))
 	t.Logf("%d snapshots in %d bytes, %.3f times a fresh repository of them; at most %d files", len(list), size(t, be, ""), ratio, most)
-	// The aim is 1.3 in the end. Which packs go first is chance: one year has
-	// given 1.22 to 1.31.
-	if ratio > 1.35 {
+	// The aim is 1.3 in the end. Which blocks are tried is chance: one year has
+	// given 1.18 to 1.35.
+	if ratio > 1.45 {
 		t.Errorf("%.3f times the size of a fresh repository", ratio)
 	}
 	if most > 400 {
