@@ -276,13 +276,32 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 	// The heaviest first: when half of all has been looked at, it shows whether
 	// this comes to anything.
 	order := slices.SortedFunc(maps.Values(groups), func(x, y *group) int { return cmp.Compare(y.weight, x.weight) })
+	sizes := map[pack.ID]int64{}
+	for _, p := range b.x.Packs() {
+		sizes[p.ID] = p.Size
+	}
 	var saved, written, seen int64
 	for _, g := range order {
 		if seen > total/2 && saved < written/worthWriting/2 {
 			break
 		}
 		seen += g.weight
+		if len(g.leaners) == 0 {
+			continue
+		}
 		slices.Sort(g.leaners)
+		size := int64(0)
+		more := map[pack.ID]bool{}
+		for _, ref := range g.leaners {
+			id, _ := b.x.Block(ref)
+			if !packs[id] && !more[id] {
+				more[id] = true
+				size += sizes[id]
+			}
+		}
+		if written+size > budget {
+			continue // before anything is read to find out
+		}
 		step := (len(g.leaners) + groupTrials - 1) / groupTrials
 		var before, after, path, all int64
 		for _, ref := range g.leaners {
@@ -302,18 +321,6 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 		cost := int64(float64(after-before) / float64(path) * float64(all))
 		// Some were not tried, and writing costs something, too.
 		if cost+cost/8 >= g.weight {
-			continue
-		}
-		size := int64(0)
-		more := map[pack.ID]bool{}
-		for _, ref := range g.leaners {
-			id, _ := b.x.Block(ref)
-			if pk, ok := b.x.Pack(id); ok && !packs[id] && !more[id] {
-				more[id] = true
-				size += pk.Size
-			}
-		}
-		if written+size > budget {
 			continue
 		}
 		written += size
@@ -337,19 +344,17 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 func (b *rebaser) try(ctx context.Context, codec *pack.Codec, ref index.BlockRef) (int64, error) {
 	_, block := b.x.Block(ref)
 	used, _, _ := b.u.used.Block(ref)
-	var own []chunk.ID
-	var chunks []pack.Chunk
+	r := run{}
 	for i, c := range block.Chunks {
-		if used[i] {
-			own, chunks = append(own, c.ID), append(chunks, c)
+		if !used[i] {
+			continue
 		}
+		plain, err := b.u.r.Chunk(ctx, c.ID)
+		if err != nil {
+			return 0, err
+		}
+		r.plain, r.chunks = append(r.plain, plain...), append(r.chunks, c)
 	}
-	plain, _, err := b.u.r.dictionary(ctx, own, 1, detours{})
-	if err != nil {
-		return 0, err
-	}
-	defer plain.free()
-	r := run{plain: plain.b, chunks: chunks}
 	ids := b.u.rebased[ref]
 	var frame []byte
 	if len(ids) > 0 {
