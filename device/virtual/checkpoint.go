@@ -448,8 +448,10 @@ func (n *Run) loadSpool(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	taken := int64(0)
 	for path, l := range kept {
-		if !tree.CleanPath(path) {
+		// Others are not spooled, and could be folders of those that are.
+		if !tree.CleanPath(path) || !needsKey(path) {
 			continue
 		}
 		number, err := n.names.add(file{size: l.Size, at: l.Offset, state: spooled | saved})
@@ -459,8 +461,9 @@ func (n *Run) loadSpool(ctx context.Context) (int64, error) {
 		if err := n.names.put(path, number, n.now); err != nil {
 			return 0, err
 		}
+		taken++
 	}
-	return int64(len(kept)), nil
+	return taken, nil
 }
 
 func (n *Run) readStatus(ctx context.Context) (status, error) {

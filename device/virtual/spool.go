@@ -94,6 +94,11 @@ func openSpoolIn(dir, name string, self owner.Owner) (*spool, error) {
 		return nil, err
 	}
 	defer own.Close()
+	for _, file := range []string{spoolOwner, spoolData, spoolIndex} {
+		if err := fileOrNothing(own, file); err != nil {
+			return nil, err
+		}
+	}
 	if err := writeOwner(own, self); err != nil {
 		return nil, err
 	}
@@ -107,6 +112,19 @@ func openSpoolIn(dir, name string, self owner.Owner) (*spool, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// fileOrNothing returns an error if something else than a file has a name: a pipe
+// would be waited for without end.
+func fileOrNothing(dir *os.Root, name string) error {
+	info, err := dir.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no file; remove it", filepath.Join(dir.Name(), name))
+	}
+	return err
 }
 
 // load reads what an interrupted run has left and keeps what is whole. That can
@@ -136,7 +154,15 @@ func (s *spool) load(ctx context.Context) (map[string]spoolLine, error) {
 		return nil, fmt.Errorf("read the index of the spool: %w", err)
 	}
 	s.noted = whole
+	there, err := s.data.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the spool: %w", err)
+	}
 	for path, l := range kept {
+		if l.Offset > there.Size() || l.Size > there.Size()-l.Offset {
+			delete(kept, path)
+			continue
+		}
 		h := blake3.New(32, nil)
 		n, err := io.Copy(h, untilDone{ctx, io.NewSectionReader(s.data, l.Offset, l.Size)})
 		if ctx.Err() != nil {

@@ -2,11 +2,13 @@ package virtual
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/snap-backup/snap/repo/owner"
+	"lukechampine.com/blake3"
 )
 
 // A link that somebody has planted where a spool comes leads nowhere.
@@ -36,5 +38,32 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 				t.Errorf("the victim has %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// Whatever an index says, a spool takes in no file that its data has not, and can
+// be appended to.
+func TestSpoolOfANonsensicalIndex(t *testing.T) {
+	dir, self := t.TempDir(), owner.Self()
+	s, err := openSpool(dir, "snap-r-x", 1<<20, self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := blake3.Sum256(nil)
+	empty := spoolLine{Path: "Manifest.db", Offset: math.MaxInt64 - 1, Sum: sum[:]}
+	if err := errors.Join(s.note(empty, spoolLine{Path: "x", Offset: math.MaxInt64, Size: math.MaxInt64}), s.close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = openSpool(dir, "snap-r-x", 1<<20, self); err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	kept, err := s.load(t.Context())
+	if err != nil || len(kept) != 0 {
+		t.Errorf("%+v, %v", kept, err)
+	}
+	s.begin()
+	if _, err := s.Write(make([]byte, spoolBuffer)); err != nil {
+		t.Error(err)
 	}
 }

@@ -60,11 +60,11 @@ func sweepSpools(dir, repo string, known map[string]bool, self owner.Owner, now 
 		return
 	}
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || !spoolShape.MatchString(e.Name()) {
 			continue
 		}
 		run, own := strings.CutPrefix(e.Name(), spoolName(repo, ""))
-		if own && known[run] || !own && !spoolShape.MatchString(e.Name()) {
+		if own && known[run] {
 			continue
 		}
 		old := now.Sub(lastUse(spools, e))
@@ -78,7 +78,11 @@ func sweepSpools(dir, repo string, known map[string]bool, self owner.Owner, now 
 
 // spoolState judges the process that was last at work in a spool.
 func spoolState(spools *os.Root, name string, self owner.Owner) owner.State {
-	f, err := spools.Open(filepath.Join(name, spoolOwner))
+	path := filepath.Join(name, spoolOwner)
+	if fileOrNothing(spools, path) != nil {
+		return owner.Unknown
+	}
+	f, err := spools.Open(path)
 	if err != nil {
 		return owner.Unknown
 	}

@@ -47,6 +47,7 @@ func TestSweepSpools(t *testing.T) {
 		{"another repository, dead, old", other, false, &dead, 31 * 24 * time.Hour, false},
 		{"another repository, alive and old", other, false, &self, 31 * 24 * time.Hour, true},
 		{"not a spool", "x", false, &dead, 100 * 24 * time.Hour, true},
+		{"a copy of one that somebody keeps", mine + "-0123456789abcdef", false, &dead, 100 * 24 * time.Hour, true},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			dir := t.TempDir()
