@@ -227,7 +227,7 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 		return nil, err
 	}
 	d.content = append(d.content, content)
-	state := filepath.Join(l.opts.Dir, "state-"+spec.UDID)
+	state := filepath.Join(l.opts.Dir, stateFolder(spec.UDID))
 	if err := os.MkdirAll(state, 0o700); err != nil {
 		return nil, errors.Join(err, content.Close())
 	}

@@ -120,6 +120,9 @@ func parseState(b []byte) (*state, error) {
 		if d.Restored != "" && !filepath.IsLocal(d.Restored) {
 			return nil, fmt.Errorf("its %s names the folder %q", stateFile, d.Restored)
 		}
+		if own := stateFolder(d.UDID); filepath.Base(own) != own || !filepath.IsLocal(own) {
+			return nil, fmt.Errorf("its %s names the device %q", stateFile, d.UDID)
+		}
 	}
 	return &st, nil
 }
@@ -176,15 +179,24 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 	return nil
 }
 
-// removeMade removes what is made anew, also after a run that was killed.
+// stateFolder is the folder of a device, below that of the lab.
+func stateFolder(udid string) string { return "state-" + udid }
+
+// removeMade removes what is made anew, also after a run that was killed. Links
+// that lead out of dir are not followed.
 func removeMade(dir string) error {
-	for _, pattern := range []string{"content", "spare*", "synthetic-*", filepath.Join("state-*", "run-*")} {
-		found, err := filepath.Glob(filepath.Join(dir, pattern))
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, pattern := range []string{"content", "spare*", "synthetic-*", stateFolder("*") + "/run-*"} {
+		found, err := fs.Glob(root.FS(), pattern)
 		if err != nil {
 			return err
 		}
 		for _, f := range found {
-			if err := os.RemoveAll(f); err != nil {
+			if err := root.RemoveAll(f); err != nil {
 				return err
 			}
 		}
