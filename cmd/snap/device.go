@@ -83,7 +83,7 @@ the newest; --untested keeps it all the same.`,
 					return err
 				}
 				if !opens {
-					return wrongBackupPassword{d.name}
+					return advised{wrongBackupPassword{d.name}, "nothing was stored: it does not open the newest encrypted snapshot; try again, or keep it all the same with --untested"}
 				}
 				res.Opened = 1
 			}
@@ -166,7 +166,8 @@ to restore from it.`,
 				}
 			}
 			if len(passwords) == 0 {
-				return usageError{fmt.Errorf("the repository keeps no backup password of %s, and none was given", clean(d.name))}
+				return advised{usageError{fmt.Errorf("the repository keeps no backup password of %s, and none was given", clean(d.name))},
+					fmt.Sprintf("give one with --backup-password-file, or keep one with \"snap device password set %s\"", d.udid)}
 			}
 			res := devicePasswordResult{UDID: d.udid, Name: d.name, Kept: len(kept)}
 			var locked []string

@@ -171,12 +171,26 @@ func isProtocolError(err error) bool {
 	return errors.As(err, &e)
 }
 
+// advised is an error of which the place that made it knows better what to do
+// than its kind does.
+type advised struct {
+	error
+	hint string
+}
+
+func (e advised) Unwrap() error { return e.error }
+func (e advised) Hint() string  { return e.hint }
+
 // classify returns the exit code and the hint for an error. What a device says
 // has hints of its own, where the kind has none.
 func classify(err error) (code int, hint string) {
 	for _, k := range kinds {
 		if !k.fits(err) {
 			continue
+		}
+		var better advised
+		if errors.As(err, &better) {
+			return k.code, better.hint
 		}
 		// Some know better what to do.
 		var h interface{ Hint() string }

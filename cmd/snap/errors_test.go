@@ -29,6 +29,8 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{errors.New("anything"), 1, ""},
 		{usageError{errors.New("x")}, 2, "snap help"},
+		{advised{usageError{errors.New("x")}, "do y"}, 2, "do y"},
+		{advised{keybag.ErrWrongPassword, "do y"}, 20, "do y"},
 		{repo.ErrNotFound, 10, "snap init"},
 		{crypto.ErrRecoveryTypo, 12, "group by group"},
 		{repo.ErrWrongPassword, 12, "try again"},

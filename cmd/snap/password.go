@@ -192,7 +192,8 @@ func (a *app) askNew(ctx context.Context, what string, ways passwordWays) ([]byt
 	}
 	defer clear(again)
 	if !bytes.Equal(first, again) {
-		return nil, usageError{errors.New("the two passwords differ")}
+		return nil, advised{usageError{errors.New("the two passwords differ")},
+			"nothing was changed; run the same command again and type the same password twice"}
 	}
 	return first, nil
 }

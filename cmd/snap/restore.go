@@ -208,7 +208,8 @@ func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapsho
 }
 
 // errNotConfirmed says that a person did not agree.
-var errNotConfirmed = usageError{errors.New("not confirmed: nothing was changed")}
+var errNotConfirmed = advised{usageError{errors.New("not confirmed: nothing was changed")},
+	`run the same command again and type the name as it is shown, or go on without being asked with --yes`}
 
 // confirm asks for the name of a device that is about to be changed.
 func (a *app) confirm(ctx context.Context, d *device.Info) error {
