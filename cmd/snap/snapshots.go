@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -88,15 +89,21 @@ func parseTime(s string) (from, after time.Time, err error) {
 func (a *app) snapshotsCommand() *cobra.Command {
 	var filter snapshotFilter
 	cmd := &cobra.Command{
-		Use:   "snapshots",
-		Short: "List the snapshots of all devices",
+		Use:   "snapshots [DEVICE]",
+		Short: "List the snapshots of all devices, or of one",
 		Long: `Lists snapshots, by device, oldest first. DATE is when the device was backed up,
 SIZE what the backup folder held, ADDED what the snapshot added to the
 repository. FLAGS are E for backups that the device encrypted, L for those of them
 that were stored locked, without the backup password, ! for incomplete ones, and ⚑
 for pinned ones. NOTE is the note, or the reason of the pin.`,
-		Args: args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: args(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, argv []string) error {
+			if len(argv) > 0 {
+				if cmd.Flags().Changed("device") {
+					return usageError{errors.New("name the device, or give --device, not both")}
+				}
+				filter.device = argv[0]
+			}
 			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
@@ -118,7 +125,7 @@ for pinned ones. NOTE is the note, or the reason of the pin.`,
 					printSnapshots(w, list)
 				case all == 0:
 					fmt.Fprintln(w, "no snapshots yet")
-					a.remark("\"snap import\" makes the first ones")
+					a.remark("\"snap backup\" or \"snap import\" makes the first ones")
 				default:
 					fmt.Fprintln(w, "no snapshot fits")
 				}
