@@ -46,7 +46,7 @@ func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) erro
 	// Once for each device, and again when encryption was switched off.
 	if info.WillEncrypt != nil && !*info.WillEncrypt && (last == nil || last.Encrypted) {
 		o.Remark(fmt.Sprintf("backups of %s are not encrypted by it, and lack passwords, health data, Wi-Fi networks and call history; "+
-			"\"snap device encryption on\" changes that", name))
+			"\"snap device encryption on %s\" changes that", name, info.UDID))
 	}
 	return h.room(ctx, info, last, o)
 }
