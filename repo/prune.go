@@ -347,11 +347,18 @@ func (p *pruner) waste(u *usage, pk index.Pack) wasted {
 	return w
 }
 
-// choose picks the packs to write anew: those with most waste for their size
-// first, until what is left is allowed. Packs with blocks that are to have
-// another dictionary, and small packs where there are many, come along.
+// choose picks the packs to write anew: those with blocks that are to have
+// another dictionary, and then those with most waste for their size, until what
+// is left is allowed. The first go first, since prune writes them before it looks
+// for other waste. Small packs, where there are many, come along.
 func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
 	slices.SortFunc(partly, func(a, b wasted) int {
+		if a.rebased != b.rebased {
+			if a.rebased {
+				return -1
+			}
+			return 1
+		}
 		if c := cmp.Compare(b.waste()*a.pack.Size, a.waste()*b.pack.Size); c != 0 {
 			return c
 		}
