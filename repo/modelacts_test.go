@@ -151,7 +151,8 @@ func forgettable(list []*Snapshot, policy keep.Policy, now time.Time) []*Snapsho
 	for _, udid := range order {
 		var judged []keep.Snapshot
 		for _, s := range byDevice[udid] {
-			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Pinned: s.Pin != nil})
+			lost := !s.Complete && s.Lost != nil && s.Lost.Complete
+			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Lost: lost, Pinned: s.Pin != nil})
 		}
 		for i, v := range policy.Apply(judged, now, time.UTC) {
 			if !v.Keep {

@@ -40,7 +40,10 @@ func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Loc
 	for _, mine := range byDevice(list) {
 		judged := make([]keep.Snapshot, len(mine))
 		for i, s := range mine {
-			judged[i] = keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Pinned: s.Pin != nil}
+			judged[i] = keep.Snapshot{
+				Time: s.Time, Tags: s.Tags, Complete: s.Complete, Pinned: s.Pin != nil,
+				Lost: !s.Complete && s.Lost != nil && s.Lost.Complete,
+			}
 		}
 		r := newRetention(mine)
 		for i, v := range policy.Apply(judged, now, zone) {

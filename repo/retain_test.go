@@ -54,3 +54,19 @@ func TestCheckRetention(t *testing.T) {
 		t.Errorf("a policy that keeps nothing: %v", err)
 	}
 }
+
+// TestRetainWhatHasLostAPart replays what follows a damaged pack: it has marked
+// every day, a new backup is complete, and the policy of every night runs.
+func TestRetainWhatHasLostAPart(t *testing.T) {
+	day := func(n int) *Snapshot {
+		return &Snapshot{ID: FileID{byte(n)}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC), Device: Device{UDID: "A"}}
+	}
+	was, wasNot, now := day(1), day(2), day(3)
+	was.Lost = &Lost{Complete: true, Files: 1}
+	wasNot.Lost = &Lost{Files: 1}
+	now.Complete = true
+	going := Forgotten(Retain([]*Snapshot{was, wasNot, now}, &keep.Policy{Daily: 7}, time.Date(2026, 1, 4, 0, 0, 0, 0, time.UTC), time.UTC))
+	if len(going) != 1 || going[0] != wasNot {
+		t.Errorf("forgotten: %v; want only the one that never was complete", going)
+	}
+}

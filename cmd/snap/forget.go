@@ -126,7 +126,8 @@ the oldest snapshot, too. A snapshot stays if any rule keeps it, or if it is
 pinned (snap pin).
 
 Incomplete snapshots do not count for the rules with numbers: they go, unless
-they are newer than the last complete one, or the device has no other.
+they are newer than the last complete one, or the device has no other. One that
+was complete until the repository lost a part of it stays as if it still were.
 
 The last complete snapshot of a device is not removed without --allow-last.
 

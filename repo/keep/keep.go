@@ -15,7 +15,9 @@
 // What snap adds: pinned snapshots are kept. Incomplete ones do not count, so
 // that they push no complete one out: one that is newer than every complete one
 // is kept, since it has what no other has, others only for their tags or
-// because of Within. If there is no complete one, incomplete ones count.
+// because of Within. If there is no complete one, incomplete ones count. One that
+// was complete until the repository lost a part of it is kept where it would be
+// if it still were: it pushes nothing out, and nothing pushes it out for that.
 package keep
 
 import (
@@ -33,6 +35,7 @@ type Snapshot struct {
 	Time     time.Time
 	Tags     []string
 	Complete bool
+	Lost     bool // it is not complete, but was until a part of it was lost
 	Pinned   bool
 }
 
@@ -148,7 +151,23 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 	for _, r := range p.rules() {
 		r.apply(list, counted, verdicts, latest, zone)
 	}
+	p.applyLost(list, order, verdicts, latest, zone)
 	return verdicts
+}
+
+// applyLost keeps what the rules would keep if nothing were lost. Whatever else
+// is kept stays so.
+func (p *Policy) applyLost(list []Snapshot, order []int, verdicts []Verdict, latest time.Time, zone *time.Location) {
+	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !list[i].Complete && !list[i].Lost })
+	whole := make([]Verdict, len(list))
+	for _, r := range p.rules() {
+		r.apply(list, counted, whole, latest, zone)
+	}
+	for i := range list {
+		if list[i].Lost && !verdicts[i].Keep {
+			verdicts[i] = whole[i]
+		}
+	}
 }
 
 // apply runs one rule over the snapshots that count, newest first.

@@ -19,7 +19,7 @@ func at(t testing.TB, text string) time.Time {
 }
 
 // series reads snapshots, oldest first: a time each, with ! for an incomplete
-// one, * for a pinned one, and tags behind #.
+// one, ? for one that has lost a part, * for a pinned one, and tags behind #.
 func series(t testing.TB, text string) ([]Snapshot, []string) {
 	t.Helper()
 	var list []Snapshot
@@ -30,9 +30,10 @@ func series(t testing.TB, text string) ([]Snapshot, []string) {
 		if tagged {
 			s.Tags = strings.Split(tags, "+")
 		}
-		s.Complete = !strings.Contains(name, "!")
+		s.Complete = !strings.ContainsAny(name, "!?")
+		s.Lost = strings.Contains(name, "?")
 		s.Pinned = strings.Contains(name, "*")
-		name = strings.Trim(name, "!*")
+		name = strings.Trim(name, "!?*")
 		s.Time = at(t, name)
 		list, names = append(list, s), append(names, name)
 	}
@@ -72,12 +73,15 @@ func TestApply(t *testing.T) {
 		"tags":                   {"2026-01-01#a+b, 2026-01-02#a, 2026-01-03, 2026-01-04#c", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Last: 1, Tags: [][]string{{"a", "b"}, {""}}}},
 
 		// What restic does not know.
-		"pinned":                             {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
-		"incomplete ones do not count":       {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
-		"an incomplete one at the end stays": {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
-		"incomplete, within and tagged":      {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
-		"incomplete ones are all there is":   {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
-		"no rules":                           {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
+		"pinned":                                  {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
+		"incomplete ones do not count":            {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
+		"an incomplete one at the end stays":      {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
+		"incomplete, within and tagged":           {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
+		"incomplete ones are all there is":        {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
+		"what has lost a part stays by the rules": {"2026-01-01?, 2026-01-02?, 2026-01-03?, 2026-01-04", "2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 3}},
+		"what has lost a part pushes nothing out": {"2026-01-01, 2026-01-02, 2026-01-03?, 2026-01-04?", "2026-01-01, 2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 2}},
+		"and is no reason to keep a broken one":   {"2026-01-01?, 2026-01-02!, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Daily: 2}},
+		"no rules":                                {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
 	} {
 		list, names := series(t, c.series)
 		for range 2 {
