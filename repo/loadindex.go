@@ -169,6 +169,8 @@ func (r *Repo) unknown(id chunk.ID) error {
 		return &DamageError{"", err}
 	case 1:
 		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, and %w", err)}
+	case 2:
+		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, with another pack, and %w", err)}
 	default:
 		return &DamageError{packName(r.missing[0]), fmt.Errorf("it is missing, with %d other packs, and %w", n-1, err)}
 	}

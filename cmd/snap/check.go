@@ -138,8 +138,11 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 	}
 	for _, s := range c.Marked {
 		what := plural(s.Files, "file")
-		if s.Tree {
-			what += " and a part of the list of files"
+		switch {
+		case s.Tree && s.Files == 0:
+			what = "a part of its list of files, with whatever was in it"
+		case s.Tree:
+			what += " and a part of its list of files, with whatever was in it"
 		}
 		fmt.Fprintf(w, "MARKED   snapshot %s (%s, %s) has lost %s, as its record says\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 	}
@@ -152,6 +155,9 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 	}
 	if s := c.Parity; s != nil {
 		fmt.Fprintf(w, "parity: %s protected, %s unprotected\n", bytesText(s.Protected), bytesText(s.Unprotected))
+		if len(c.Problems) > 0 {
+			fmt.Fprintln(w, "first of all try `snap repair`: it heals by parity, without a copy; `snap repair -n` tells what it would heal")
+		}
 	}
 	fmt.Fprintf(w, "%s; %s in %s, %s", plural(c.Snapshots, "snapshot"), plural(c.Chunks, "chunk"), plural(c.Packs, "pack"), bytesText(c.PackBytes))
 	if c.ReadPacks > 0 {

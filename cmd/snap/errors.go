@@ -83,6 +83,8 @@ var kinds = []struct {
 
 	{is(repo.ErrOtherRepository), exitError, "nothing was changed"},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
+	{isUnopened("config"), exitDamaged, "without it nothing can be read: copy the file of that name from a mirror or another copy of this repository into its place"},
+	{isUnopened("keys/"), exitDamaged, "open the repository with another key, such as the recovery key; then remove the damaged file and add a new key (\"snap key add\"); or copy keys/ from a mirror or another copy of this repository"},
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
 	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
 	{is(transfer.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},
@@ -152,6 +154,15 @@ func orInterrupted(ctx context.Context, err error, hint string) error {
 
 func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
+}
+
+// isUnopened reports whether a repository cannot be opened since a file of it is
+// damaged whose name begins like that. No other command can tell more then.
+func isUnopened(name string) func(error) bool {
+	return func(err error) bool {
+		var e *repo.DamageError
+		return errors.As(err, &e) && strings.HasPrefix(e.File, name)
+	}
 }
 
 func isUsage(err error) bool {

@@ -43,7 +43,10 @@ restores from it.`,
 				return err
 			}
 			s := found[0]
-			if !s.Complete {
+			switch {
+			case s.Lost != nil:
+				a.warn("snapshot %s has lost a part of its files, which the folder will lack; \"snap check\" tells how much, \"snap help repair\" how to get them back", s.ID.Short())
+			case !s.Complete:
 				a.warn("snapshot %s is of an incomplete backup; a device may refuse it", s.ID.Short())
 			}
 			p := &transfer.Progress{}

@@ -381,5 +381,12 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 			fmt.Fprintf(w, "lists of files that only an exact copy could give back: %d\n", c.MissingLists)
 		}
 	}
-	fmt.Fprintln(w, `"snap check --read-data" tells whether all is well now`)
+	switch {
+	case h.Parity != nil && len(h.Parity.Unhealed) > 0 && h.Mirror == nil && h.Content == nil:
+		fmt.Fprintln(w, `what parity could not heal may be in a copy: "snap repair --from COPY"; without one see "snap help repair"`)
+	case dryRun:
+		fmt.Fprintln(w, "nothing was changed")
+	default:
+		fmt.Fprintln(w, `"snap check --read-data" tells whether all is well now`)
+	}
 }
