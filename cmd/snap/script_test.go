@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -230,7 +232,7 @@ func sameFolders(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// damageFile is "damage flip|cut|replace OLD NEW PATTERN": it spoils the first
+// damageFile is "damage flip|cut|replace OLD NEW PATTERN": it spoils the largest
 // file that the pattern finds.
 func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
@@ -241,6 +243,14 @@ func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 	if len(files) == 0 {
 		ts.Fatalf("no file is called %s", args[len(args)-1])
 	}
+	// The largest of them: which name comes first is chance, and of two packs one
+	// may hold lists of files and the other content.
+	size := func(name string) int64 {
+		info, err := os.Stat(name)
+		ts.Check(err)
+		return info.Size()
+	}
+	slices.SortStableFunc(files, func(a, b string) int { return cmp.Compare(size(b), size(a)) })
 	b, err := os.ReadFile(files[0])
 	ts.Check(err)
 	switch args[0] {
