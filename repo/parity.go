@@ -16,6 +16,9 @@ import (
 // been loaded.
 func (r *Repo) RefreshParity(ctx context.Context, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
 	if len(r.indexDamage) > 0 {
+		if s, err := parity.Load(ctx, r.be); err == nil && percent == 0 && s.Percent() == 0 {
+			return &parity.RefreshReport{Damaged: []string{}}, nil // nobody wants parity
+		}
 		return nil, fmt.Errorf("parity: the index is damaged, so nobody knows which packs are missing; repair it first: %w", r.indexDamage[0])
 	}
 	missing := map[string]bool{}
