@@ -85,6 +85,7 @@ var kinds = []struct {
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
 	{isUnopened("config"), exitDamaged, "without it nothing can be read: copy the file of that name from a mirror or another copy of this repository into its place"},
 	{isUnopened("keys/"), exitDamaged, "open the repository with another key, such as the recovery key; then remove the damaged file and add a new key (\"snap key add\"); or copy keys/ from a mirror or another copy of this repository"},
+	{is(errLostPart), exitDamaged, `"snap check" tells what; "snap repair --from COPY" brings back what another copy has`},
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
 	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
 	{is(transfer.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},

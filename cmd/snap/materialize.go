@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -43,10 +44,7 @@ restores from it.`,
 				return err
 			}
 			s := found[0]
-			switch {
-			case s.Lost != nil:
-				a.warn("snapshot %s has lost a part of its files, which the folder will lack; \"snap check\" tells how much, \"snap help repair\" how to get them back", s.ID.Short())
-			case !s.Complete:
+			if s.Lost == nil && !s.Complete {
 				a.warn("snapshot %s is of an incomplete backup; a device may refuse it", s.ID.Short())
 			}
 			p := &transfer.Progress{}
@@ -61,7 +59,7 @@ restores from it.`,
 			if err != nil {
 				return err
 			}
-			return a.print(materializeResult{s.ID, res}, func(w io.Writer) {
+			err = a.print(materializeResult{s.ID, res}, func(w io.Writer) {
 				fmt.Fprintf(w, "wrote %s: %s, %s", res.Dir, plural(res.Files, "file"), bytesText(res.Bytes))
 				if res.Kept > 0 {
 					fmt.Fprintf(w, ", %s of them were there already", count(res.Kept))
@@ -74,6 +72,10 @@ restores from it.`,
 					a.remark("These are the device's files in the clear. It is not a backup: no device restores from it.")
 				}
 			})
+			if err == nil && s.Lost != nil {
+				err = fmt.Errorf("snapshot %s: %w", s.ID.Short(), errLostPart)
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&opts.Replace, "replace", false, "replace the folder if it is there")
@@ -81,3 +83,7 @@ restores from it.`,
 	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "read back what was written and compare")
 	return cmd
 }
+
+// errLostPart says that a snapshot was given back as far as there is anything
+// of it.
+var errLostPart = errors.New("the repository has lost a part of it, which what was written lacks")
