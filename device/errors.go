@@ -19,6 +19,14 @@ var (
 	ErrMissing       = errors.New("the device has no such value")
 )
 
+// ErrNone is ErrNotFound, where nothing is connected at all.
+var ErrNone error = noDevice{}
+
+type noDevice struct{}
+
+func (noDevice) Error() string        { return "no device is connected" }
+func (noDevice) Is(target error) bool { return target == ErrNotFound }
+
 // refusals are the error texts of lockdownd that mean something to a caller.
 var refusals = map[string]error{
 	"PasswordProtected":                   ErrLocked,

@@ -100,7 +100,7 @@ func choose(list []Entry, names []string, device string) (Entry, error) {
 		return list[fits[0]], nil
 	}
 	if len(list) == 0 {
-		return Entry{}, fmt.Errorf("%w: none is", ErrNotFound)
+		return Entry{}, ErrNone
 	}
 	kind := ErrAmbiguous
 	if len(fits) == 0 {
@@ -114,8 +114,11 @@ func choose(list []Entry, names []string, device string) (Entry, error) {
 		there = append(there, strings.TrimSpace(fmt.Sprintf("%s %s", list[i].UDID, names[i])))
 	}
 	slices.Sort(there)
-	if device == "" {
+	switch {
+	case device == "":
 		return Entry{}, fmt.Errorf("%w: name one of them: %s", kind, strings.Join(there, ", "))
+	case kind == ErrNotFound:
+		return Entry{}, fmt.Errorf("%w: %q is none of %s", kind, device, strings.Join(there, ", "))
 	}
 	return Entry{}, fmt.Errorf("%w %q: there is %s", kind, device, strings.Join(there, ", "))
 }

@@ -98,12 +98,21 @@ func (c Config) seal(master crypto.Key, rand io.Reader) ([]byte, error) {
 func readConfig(ctx context.Context, be backend.Backend) (*configFile, error) {
 	b, err := backend.ReadAll(ctx, be, configName, maxConfigSize)
 	if errors.Is(err, backend.ErrNotExist) {
+		if hasFiles(ctx, be, packsDir) {
+			return nil, &DamageError{configName, errors.New("it is missing, and there are packs")}
+		}
 		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, err
 	}
 	return parseConfig(b)
+}
+
+// hasFiles reports whether there is anything in a folder.
+func hasFiles(ctx context.Context, be backend.Backend, dir string) bool {
+	found := errors.New("found")
+	return errors.Is(be.List(ctx, dir, func(backend.Info) error { return found }), found)
 }
 
 func parseConfig(b []byte) (*configFile, error) {

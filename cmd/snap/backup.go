@@ -142,7 +142,7 @@ func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, [
 	if all {
 		list, err := m.List(ctx)
 		if err == nil && len(list) == 0 {
-			err = fmt.Errorf("%w: none is", device.ErrNotFound)
+			err = device.ErrNone
 		}
 		return m, list, err
 	}

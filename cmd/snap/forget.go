@@ -270,6 +270,9 @@ func newForgetResult(decided []repo.Retention) *forgetResult {
 
 func (f *forget) print(w io.Writer, res *forgetResult) {
 	for _, d := range res.Devices {
+		if f.a.quiet && !res.DryRun {
+			break // what a job that runs every night should not mail
+		}
 		fmt.Fprintf(w, "%s (%s)\n", clean(d.Name), clean(d.UDID))
 		var rows []string
 		for _, s := range d.Snapshots {

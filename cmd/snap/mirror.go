@@ -241,6 +241,10 @@ func printMirror(w io.Writer, r *mirror.Report) {
 	}
 }
 
+// namedMissing is how many of the files are named that a mirror lacks. One that
+// was not brought up to date for a while lacks thousands.
+const namedMissing = 10
+
 // mirrorChecked prints the report of a check and turns it into an exit code.
 func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 	result := struct {
@@ -254,6 +258,13 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		}
 		for _, name := range r.Healed {
 			fmt.Fprintf(w, "HEALED   %s\n", name)
+		}
+		for i, name := range r.Missing {
+			if i == namedMissing {
+				fmt.Fprintf(w, "MISSING  %d more\n", len(r.Missing)-i)
+				break
+			}
+			fmt.Fprintf(w, "MISSING  %s\n", name)
 		}
 		fmt.Fprintf(w, "%s read, %s; damaged: %d, missing: %d, only on the mirror: %d\n", plural(r.Files, "file"), bytesText(r.Bytes), len(r.Damaged), len(r.Missing), len(r.Extra))
 		if r.Clean() && r.Same() {

@@ -198,6 +198,7 @@ func printGrowth(w io.Writer, list []growth) {
 		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s", g.Date, g.Snapshots, bytesText(g.Stored), bytesText(g.Total), bar(g.Stored, most)))
 	}
 	table(w, "STORED\t>SNAPSHOTS\t>ADDED\t>TOTAL\t", rows)
+	fmt.Fprintln(w, "Of snapshots that are there: what forgotten ones brought is not counted.")
 }
 
 const (
