@@ -214,6 +214,8 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 		err = c.why(ctx, err)
 		if res.Progress.Files > int64(len(metadata)) {
 			err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
+		} else {
+			err = fmt.Errorf("%s has no file of snapshot %s yet: %w", nameOf(p.Info), p.Snapshot.ID.Short(), err)
 		}
 		return res, err
 	}
