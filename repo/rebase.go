@@ -70,7 +70,7 @@ func (u *usage) rebase(ctx context.Context, allowed, budget int64) error {
 		l.chosen = true
 	}
 	b.plan()
-	if err := b.choose(ctx, budget); err != nil {
+	if err := b.choose(ctx, allowed == 0, budget); err != nil {
 		return err
 	}
 	b.plan()
@@ -247,7 +247,8 @@ func (b *rebaser) far(ref index.BlockRef) bool {
 
 // choose picks the groups of leftovers that are worth less than they cost.
 // What it would take to do without them is found by trying some of the blocks.
-func (b *rebaser) choose(ctx context.Context, budget int64) error {
+// thorough takes whatever saves something, however much is to be written for it.
+func (b *rebaser) choose(ctx context.Context, thorough bool, budget int64) error {
 	type group struct {
 		weight  int64 // of its leftovers
 		leaners []index.BlockRef
@@ -282,7 +283,7 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 	}
 	var saved, written, seen int64
 	for _, g := range order {
-		if seen > total/2 && saved < written/worthWriting/2 {
+		if !thorough && seen > total/2 && saved < written/worthWriting/2 {
 			break
 		}
 		seen += g.weight
@@ -331,7 +332,7 @@ func (b *rebaser) choose(ctx context.Context, budget int64) error {
 			b.lean[ref].chosen = true
 		}
 	}
-	if saved < written/worthWriting {
+	if !thorough && saved < written/worthWriting {
 		for _, l := range b.lean {
 			l.chosen = false
 		}
