@@ -167,7 +167,7 @@ func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (flow.Host, err
 	if name == "" {
 		name, _ = os.Hostname()
 	}
-	return flow.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader}, nil
+	return flow.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
 }
 
 // openToWrite opens the repository, locked for a writer, with its index.

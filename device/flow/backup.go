@@ -118,8 +118,8 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	}
 	o.Remark(h.summary(ctx, info, run.Parent(), opt.Full))
 	if r := run.Resumed(); r.Files > 0 {
-		o.Remark(fmt.Sprintf("it goes on with the backup that broke off on %s: %d files (%.1f MB) need not come again",
-			r.Since.Local().Format("2006-01-02 15:04"), r.Files, float64(r.Bytes)/1e6))
+		o.Remark(fmt.Sprintf("it goes on with the backup that broke off on %s: %d files (%s) need not come again",
+			r.Since.Local().Format("2006-01-02 15:04"), r.Files, h.bytes(r.Bytes)))
 	}
 	if err := run.SetInfo(plist); err != nil {
 		return nil, h.interrupted(ctx, run, info, err, false)

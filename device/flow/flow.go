@@ -46,6 +46,16 @@ type Host struct {
 	Now     func() time.Time
 	Random  io.Reader // must be cryptographic
 	Limits  backup2.Options
+	// Bytes writes a number of bytes for people, as whoever shows the texts of
+	// this package does it elsewhere. By default in full.
+	Bytes func(int64) string
+}
+
+func (h Host) bytes(n int64) string {
+	if h.Bytes == nil {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return h.Bytes(n)
 }
 
 // Observer is told how something goes on: from one goroutine at a time, but for

@@ -31,7 +31,7 @@ func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) erro
 		o.Warning(fmt.Sprintf("the battery of %s is at %d%%: connect it to power", name, b.Percent))
 	}
 	if s := info.Storage; s != nil && s.Free < lowStorage {
-		o.Warning(fmt.Sprintf("%s has only %d MB of storage left; a backup may need more than that", name, s.Free/1_000_000))
+		o.Warning(fmt.Sprintf("%s has only %s of storage left; a backup may need more than that", name, h.bytes(s.Free)))
 	}
 	list, _, err := h.Repo.Snapshots(ctx)
 	if err != nil {
@@ -61,7 +61,7 @@ func (h Host) room(ctx context.Context, info *device.Info, last *repo.Snapshot, 
 		return nil // not every store knows
 	}
 	if used := info.Storage.Total - info.Storage.Free; free < used/2 {
-		o.Warning(fmt.Sprintf("%s holds %d GB, system and apps included, and the repository has room for %d GB", nameOf(info), used/1_000_000_000, free/1_000_000_000))
+		o.Warning(fmt.Sprintf("%s holds %s, system and apps included, and the repository has room for %s", nameOf(info), h.bytes(used), h.bytes(free)))
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 	if err != nil {
 		return nil, err
 	}
-	p.judge()
+	p.judge(h.bytes)
 	return p, nil
 }
 
@@ -124,7 +124,7 @@ func plainInfo(s *repo.Snapshot) ([]byte, error) {
 }
 
 // judge finds what speaks against it.
-func (p *Plan) judge() {
+func (p *Plan) judge(size func(int64) string) {
 	s, d := p.Snapshot, p.Info
 	against := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
 	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
@@ -144,9 +144,9 @@ func (p *Plan) judge() {
 		against("the battery of the device is at %d%%: connect it to power", b.Percent)
 	}
 	if st := d.Storage; st != nil && s.Bytes > st.Total {
-		against("the snapshot has %d MB, and the device %d MB of storage in all", s.Bytes/1_000_000, st.Total/1_000_000)
+		against("the snapshot has %s, and the device %s of storage in all", size(s.Bytes), size(st.Total))
 	} else if st != nil && s.Bytes > st.Free {
-		p.Room = fmt.Sprintf("the snapshot has %d MB, and the device only %d MB of free storage, beside what is there", s.Bytes/1_000_000, st.Free/1_000_000)
+		p.Room = fmt.Sprintf("the snapshot has %s, and the device only %s of free storage, beside what is there", size(s.Bytes), size(st.Free))
 	}
 	if s.Device.ProductVersion == "" {
 		note("the snapshot does not say which iOS it was made with; a device with an older one refuses it")

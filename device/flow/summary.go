@@ -32,7 +32,7 @@ func (h Host) summary(ctx context.Context, info *device.Info, parent *repo.Snaps
 		text += "; not encrypted by the device"
 	}
 	if free, err := h.Repo.Free(ctx); err == nil { // not every store knows
-		text += fmt.Sprintf("; the repository has %.1f GB free", float64(free)/1e9)
+		text += fmt.Sprintf("; the repository has %s free", h.bytes(free))
 	}
 	return text
 }
