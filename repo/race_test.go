@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -209,7 +210,10 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 			}
 			_ = l.Release()
 		}
+		var mu sync.Mutex // records are read by several goroutines
 		h := &readHook{be, func(name string) {
+			mu.Lock()
+			defer mu.Unlock()
 			if changes < times && name == snapshotsDir+s.ID.String() {
 				changes++
 				tag()
