@@ -22,7 +22,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/snap-backup/snap/device"
@@ -236,6 +239,15 @@ func (c *call) why(ctx context.Context, err error) error {
 		return interrupted{ctx.Err()}
 	case errors.Is(context.Cause(c.ctx), ErrCancelledOnDevice):
 		return ErrCancelledOnDevice
+	case linkEnded(err) && !errors.Is(err, backup2.ErrLinkLost) && !errors.Is(err, repo.ErrDamaged):
+		return fmt.Errorf("%w: %w", backup2.ErrLinkLost, err)
 	}
 	return err
+}
+
+// linkEnded reports whether an error is what a connection gives that the other
+// side, or the cable, has ended.
+func linkEnded(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},
+		func(end error) bool { return errors.Is(err, end) })
 }
