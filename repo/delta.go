@@ -85,11 +85,7 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.
 	if len(b.list) == 0 {
 		return nil, nil
 	}
-	ids := make([]chunk.ID, len(b.list))
-	for i := range b.list {
-		ids[i] = b.list[i].id
-	}
-	ids, ok := chainRule{x: w.r.index}.bound(ids, maxChain(len(r.plain)), maxChainDepth)
+	ids, ok := chainRule{x: w.r.index}.bound(b.ids(), maxChain(len(r.plain)), maxChainDepth)
 	if !ok {
 		return nil, nil
 	}
@@ -204,6 +200,18 @@ func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
 	}
 	c.depths[loc.Block] = depth
 	return depth, true
+}
+
+// over returns the depth of a block, as far as its dictionary is known.
+func (c *chainWalk) over(ref index.BlockRef) int {
+	_, dict := c.needs(ref)
+	depth := 0
+	for _, id := range dict {
+		if d, ok := c.depth(id, 1); ok {
+			depth = max(depth, d+1)
+		}
+	}
+	return depth
 }
 
 // with looks at more chunks and returns the stored bytes of all blocks met.

@@ -67,6 +67,14 @@ func (b *bases) add(more []base) {
 	}
 }
 
+func (b *bases) ids() []chunk.ID {
+	ids := make([]chunk.ID, len(b.list))
+	for i := range b.list {
+		ids[i] = b.list[i].id
+	}
+	return ids
+}
+
 // errNoBase ends the look at a predecessor.
 var errNoBase = errors.New("no base")
 
