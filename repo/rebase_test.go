@@ -113,3 +113,26 @@ func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
 		}
 	}
 }
+
+// A block that cannot be tried is let be, and the forecast is made all the same.
+func TestRebaseLetsDamageBe(t *testing.T) {
+	ctx := context.Background()
+	be := chainRepo(t, 1, 2, 3, 4)
+	if err := forgetTiny(ctx, be, 1, 3); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range open(t, be).index.Packs() {
+		if p.Kind == pack.Content {
+			flipBit(t, be, packName(p.ID), 20) // of its first block
+		}
+	}
+	opts := everything
+	opts.DryRun = true
+	r, err := Open(ctx, be, testSecret, tinyOptions(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := r.Prune(ctx, opts); err != nil || rep.RemovePacks == 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
