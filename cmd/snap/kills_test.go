@@ -205,8 +205,9 @@ func (g *killRig) kill(name string, args []string) bool {
 	if err := cmd.Start(); err != nil {
 		g.t.Fatal(err)
 	}
+	var ended time.Time
 	done := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(done) }()
+	go func() { _ = cmd.Wait(); ended = time.Now(); close(done) }()
 	wait := time.Duration(g.rng.Float64() * 1.1 * float64(g.takes[name]))
 	if g.rng.IntN(2) == 0 {
 		for tick := time.NewTicker(time.Millisecond); locks() == before && time.Since(begun) < g.takes[name]; <-tick.C {
@@ -220,6 +221,7 @@ func (g *killRig) kill(name string, args []string) bool {
 		<-done
 	}
 	if cmd.ProcessState.Exited() {
+		g.takes[name] = ended.Sub(begun)
 		if code := cmd.ProcessState.ExitCode(); code == 2 || bytes.Contains(out.Bytes(), []byte("panic:")) {
 			g.t.Fatalf("snap %s: exit code %d\n%s", strings.Join(args, " "), code, out)
 		}
@@ -320,7 +322,8 @@ func (g *killRig) round(act killAct, thorough bool) {
 		list, _ := g.snapshots(g.repo)
 		come, goes = act.may(g, list)
 	}
-	if g.kill(act.name, args) {
+	killed := g.kill(act.name, args)
+	if killed {
 		g.count["killed"]++
 		g.count["killed "+act.name]++
 	} else {
@@ -341,8 +344,10 @@ func (g *killRig) round(act killAct, thorough bool) {
 	if code := cmd.ProcessState.ExitCode(); code != 0 && !slices.Contains(act.ok, code) {
 		g.t.Fatalf("the next run of snap %s ends with %d\n%s", strings.Join(args, " "), code, out)
 	}
-	// The run that follows has less to do than the one that was killed.
-	g.takes[act.name] = max(time.Since(begun), g.takes[act.name]*9/10)
+	// The run that follows has less to do than one that was killed.
+	if took := time.Since(begun); killed {
+		g.takes[act.name] = max(took, g.takes[act.name]*9/10)
+	}
 	g.listedNow(come, goes)
 	if act.name == "copy" {
 		_, now := g.snapshots(g.at("other"))
@@ -426,18 +431,21 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 	g.run(0, "init", "--parity", "10%")
 	g.run(0, "init", "-r", g.at("other"))
 	acts := killActs()
-	g.takes["import"] = 500 * time.Millisecond
+	begun := time.Now()
+	g.run(0, "snapshots")
+	least := time.Since(begun) // of what a command takes on this machine
+	g.takes["import"] = 4 * least
 	g.round(acts[0], false)
 	total := 0
 	for _, a := range acts {
 		total += a.weight
 	}
-	for n := range rounds {
+	for n := uint64(0); n < rounds || n < 4*rounds && g.count["killed"] < int(rounds)/4; n++ {
 		pick := g.rng.IntN(total)
 		for _, a := range acts {
 			if pick -= a.weight; pick < 0 {
 				if g.takes[a.name] == 0 {
-					g.takes[a.name] = 150 * time.Millisecond
+					g.takes[a.name] = 3 * least / 2
 				}
 				t.Logf("round %d: %s", n, a.name)
 				g.round(a, n%10 == 9)
