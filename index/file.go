@@ -10,18 +10,17 @@ import (
 	"github.com/snap-backup/snap/pack/wire"
 )
 
-// MaxFileSize bounds an index file, in bytes.
+// MaxFileSize bounds an index file, in bytes, and its plain form.
 const MaxFileSize = 256 << 20
 
-const (
-	magic       = "snapix01"
-	fileVersion = 1
-)
+const magic = "snapix01"
 
 // ErrDamaged says that bytes are not what this package writes.
 var ErrDamaged = errors.New("damaged index file")
 
-// File is one index file: packs and their headers.
+// File is one index file: packs and their headers. The headers are in their plain
+// form, and the whole is compressed, so that IDs which several packs list count
+// once.
 type File struct {
 	packs []byte
 	n     int
@@ -40,16 +39,20 @@ func (f *File) Add(id pack.ID, size int64, h *pack.Header) {
 // Len returns the number of packs added.
 func (f *File) Len() int { return f.n }
 
-// Size is the length of the file so far, in bytes.
+// Size is the length of the file so far, in bytes, in its plain form.
 func (f *File) Size() int { return len(f.packs) }
 
 // Seal returns the bytes of the file.
 func (f *File) Seal(sealer *crypto.Sealer) ([]byte, error) {
 	plain := make([]byte, 0, len(f.packs)+16)
-	plain = append(plain, fileVersion)
+	plain = append(plain, pack.PlainVersion)
 	plain = binary.AppendUvarint(plain, uint64(f.n))
 	plain = append(plain, f.packs...)
-	out, err := sealer.Seal([]byte(magic), plain, nil)
+	form, err := pack.Compress(plain)
+	if err != nil {
+		return nil, fmt.Errorf("index file: %w", err)
+	}
+	out, err := sealer.Seal([]byte(magic), form, nil)
 	if err != nil {
 		return nil, fmt.Errorf("seal an index file: %w", err)
 	}
@@ -62,7 +65,16 @@ func OpenFile(b []byte, sealer *crypto.Sealer, add func(id pack.ID, size int64, 
 	if len(b) < len(magic) || string(b[:len(magic)]) != magic {
 		return fmt.Errorf("%w: bad magic", ErrDamaged)
 	}
-	plain, err := sealer.Open(nil, b[len(magic):], nil)
+	form, err := sealer.Open(nil, b[len(magic):], nil)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return expand(form, add)
+}
+
+// expand reads what is sealed as an index file.
+func expand(form []byte, add func(id pack.ID, size int64, h pack.Header)) error {
+	plain, err := pack.Expand(form, MaxFileSize)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -77,7 +89,7 @@ type packed struct {
 
 func parse(b []byte, add func(id pack.ID, size int64, h pack.Header)) error {
 	r := wire.NewReader(b)
-	if v := r.Byte(); v != fileVersion {
+	if v := r.Byte(); v != pack.PlainVersion {
 		r.Fail("unknown version %d", v)
 	}
 	// A pack takes more than 34 bytes.

@@ -201,19 +201,6 @@ func TestConcurrentUse(t *testing.T) {
 	wg.Wait()
 }
 
-func FuzzParse(f *testing.F) {
-	var file File
-	h := pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(1), Length: 5}}}}}
-	file.Add(packID(1), 100, &h)
-	f.Add(append([]byte{fileVersion, 1}, file.packs...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		x := New()
-		if err := parse(b, x.Add); err != nil && !errors.Is(err, ErrDamaged) {
-			t.Fatalf("untyped error %v", err)
-		}
-	})
-}
-
 func BenchmarkLookup(b *testing.B) {
 	x := New()
 	h := pack.Header{}

@@ -33,13 +33,9 @@ func NewCodec(sealer *crypto.Sealer) *Codec {
 // to dst. It returns the sealed bytes alone and how they were encoded.
 func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	if c.encoder == nil {
-		enc, err := zstd.NewWriter(nil,
-			zstd.WithEncoderLevel(c.level),
-			zstd.WithEncoderConcurrency(1),
-			// Sealing authenticates; a checksum would be four wasted bytes.
-			zstd.WithEncoderCRC(false))
+		enc, err := newEncoder(c.level)
 		if err != nil {
-			return nil, 0, fmt.Errorf("start the compressor: %w", err)
+			return nil, 0, err
 		}
 		c.encoder = enc
 	}
@@ -177,6 +173,20 @@ func (c *Codec) deltaDecoder(dict []byte) (_ *zstd.Decoder, err error) {
 	}
 	c.patcher, err = newDecoder(set)
 	return c.patcher, err
+}
+
+func newEncoder(level zstd.EncoderLevel, more ...zstd.EOption) (*zstd.Encoder, error) {
+	opts := append([]zstd.EOption{
+		zstd.WithEncoderLevel(level),
+		zstd.WithEncoderConcurrency(1),
+		// Sealing authenticates; a checksum would be four wasted bytes.
+		zstd.WithEncoderCRC(false),
+	}, more...)
+	enc, err := zstd.NewWriter(nil, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("start the compressor: %w", err)
+	}
+	return enc, nil
 }
 
 func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {

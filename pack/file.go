@@ -13,7 +13,7 @@ import (
 type Builder struct {
 	buf    []byte
 	header Header
-	listed int // bytes that the header takes, at most
+	listed int // bytes that the header takes, at most: those of its plain form
 }
 
 // NewBuilder returns a builder for a pack of about size bytes.
@@ -54,9 +54,14 @@ func (b *Builder) Empty() bool { return len(b.header.Blocks) == 0 }
 // The builder may not be used afterwards.
 func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
 	at := len(b.buf)
-	file, err := sealer.Seal(b.buf, b.header.Append(nil), nil)
-	if err == nil && (len(file)-at > MaxHeaderSize || len(file)+trailerSize > MaxSize) {
-		err = fmt.Errorf("%d bytes with a header of %d are more than a reader takes", len(file)+trailerSize, len(file)-at)
+	plain := b.header.Append(nil)
+	header, err := Compress(plain)
+	var file []byte
+	if err == nil {
+		file, err = sealer.Seal(b.buf, header, nil)
+	}
+	if err == nil && (len(plain)+crypto.Overhead > MaxHeaderSize || len(file)+trailerSize > MaxSize) {
+		err = fmt.Errorf("%d bytes with a header of %d are more than a reader takes", len(file)+trailerSize, len(plain)+crypto.Overhead)
 	}
 	if err != nil {
 		return nil, Header{}, fmt.Errorf("finish a pack: %w", err)
@@ -87,7 +92,7 @@ func ReadHeader(r io.ReaderAt, size int64, sealer *crypto.Sealer) (Header, error
 	if err != nil {
 		return Header{}, fmt.Errorf("%w: header: %w", ErrDamaged, err)
 	}
-	h, err := ParseHeader(plain)
+	h, err := expandHeader(plain)
 	if err != nil {
 		return Header{}, err
 	}
@@ -107,6 +112,15 @@ func ReadHeader(r io.ReaderAt, size int64, sealer *crypto.Sealer) (Header, error
 		return Header{}, fmt.Errorf("%w: magic %q", ErrDamaged, head)
 	}
 	return h, nil
+}
+
+// expandHeader reads what is sealed as the header of a pack.
+func expandHeader(b []byte) (Header, error) {
+	plain, err := Expand(b, MaxHeaderSize)
+	if err != nil {
+		return Header{}, fmt.Errorf("header: %w", err)
+	}
+	return ParseHeader(plain)
 }
 
 func readFull(r io.ReaderAt, p []byte, off int64) error {

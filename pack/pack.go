@@ -12,6 +12,9 @@
 // from packs alone. A pack's name is the BLAKE3-256 of all of its bytes: bit
 // rot shows without any key. docs/format.md has every byte and test vectors.
 //
+// Long headers in which IDs repeat are compressed (compress.go), as are index
+// files.
+//
 // A parsed header is within the limits below, and a decoded block has the
 // length that its header says; whether a chunk's bytes match its ID is the
 // caller's check, since only the repository has that key. The package knows
@@ -34,7 +37,7 @@ import (
 // can make it allocate without bound.
 const (
 	MaxSize        = 128 << 20     // bytes of a pack file
-	MaxHeaderSize  = 32 << 20      // bytes of a sealed header
+	MaxHeaderSize  = 32 << 20      // bytes of a sealed header, and of its plain form
 	MaxBlockSize   = chunk.MaxSize // bytes of a block's plaintext
 	MaxBlockChunks = 1 << 16
 	MaxDictChunks  = 256
@@ -124,11 +127,9 @@ type Header struct {
 	Blocks []Block
 }
 
-const headerVersion = 1
-
 // Append appends the header's plain form to dst.
 func (h *Header) Append(dst []byte) []byte {
-	dst = append(dst, headerVersion, byte(h.Kind))
+	dst = append(dst, PlainVersion, byte(h.Kind))
 	dst = binary.AppendUvarint(dst, uint64(len(h.Blocks)))
 	for i := range h.Blocks {
 		b := &h.Blocks[i]
@@ -153,7 +154,7 @@ func (h *Header) Append(dst []byte) []byte {
 // limits. All of b must be used up.
 func ParseHeader(b []byte) (Header, error) {
 	r := wire.NewReader(b)
-	if v := r.Byte(); v != headerVersion && r.Err() == nil {
+	if v := r.Byte(); v != PlainVersion && r.Err() == nil {
 		return Header{}, fmt.Errorf("%w: header version %d", ErrDamaged, v)
 	}
 	h := Header{Kind: Kind(r.Byte())}
@@ -182,7 +183,7 @@ func ParseHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// block reads and checks the description of one block.
+// readBlock reads and checks the description of one block.
 func readBlock(r *wire.Reader) Block {
 	b := Block{Encoding: Encoding(r.Byte())}
 	if b.Encoding >= numEncodings {

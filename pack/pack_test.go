@@ -221,21 +221,26 @@ func TestDamagedFileIsRefused(t *testing.T) {
 	}
 }
 
+// FuzzParseHeader reads both forms of headers.
 func FuzzParseHeader(f *testing.F) {
 	file, h := testPack(f)
 	f.Add(h.Append(nil))
 	f.Add(file)
 	h.Blocks[1].Encoding, h.Blocks[1].Dict = Delta, []chunk.ID{id(3), id(4)}
 	f.Add(h.Append(nil))
+	f.Add(compressedForm(uint64(len(h.Append(nil))-1), frameOf(f, h.Append(nil)[1:])))
+	long := longHeader(40, true)
+	f.Add(compressed(f, long.Append(nil)))
+	f.Add(compressedForm(1<<20, frameOf(f, make([]byte, 1<<20))))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := ParseHeader(b)
+		h, err := expandHeader(b)
 		if err != nil {
 			if !errors.Is(err, ErrDamaged) {
 				t.Fatalf("untyped error %v", err)
 			}
 			return
 		}
-		again, err := ParseHeader(h.Append(nil))
+		again, err := expandHeader(compressed(t, h.Append(nil)))
 		if err != nil || !reflect.DeepEqual(h, again) {
 			t.Fatalf("%+v came back as %+v, %v", h, again, err)
 		}
@@ -245,6 +250,11 @@ func FuzzParseHeader(f *testing.F) {
 func FuzzReadFile(f *testing.F) {
 	file, _ := testPack(f)
 	f.Add(file)
+	long, err := packOf(f, longHeader(40, true))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(long)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ReadHeader(bytes.NewReader(b), int64(len(b)), sealer())
 		if err != nil {

@@ -53,8 +53,8 @@ func sealRun(codec *pack.Codec, dst []byte, r *run, frame []byte, dict []chunk.I
 	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
 }
 
-// dictWeight is what the IDs of a dictionary take, in bytes: in the pack's header
-// and in the index.
+// dictWeight is what the IDs of a dictionary take at most, in bytes: in the pack's
+// header and in the index. Less where these are compressed, which shows only then.
 func dictWeight(dict []chunk.ID) int { return 2 * len(chunk.ID{}) * len(dict) }
 
 // bestDelta tries the near dictionary and, where that finds little, the far

@@ -27,7 +27,8 @@ func TestFormatDocument(t *testing.T) {
 		Keys   map[string]string            `json:"derived_keys"`
 		Chunks []struct{ Plain, ID string } `json:"chunk_ids"`
 		Packs  []struct{ File, Header string }
-		Index  []struct{ File, Plain string } `json:"index_files"`
+		Long   struct{ Opened, Header string } `json:"compressed_header"`
+		Index  []struct{ File, Plain string }  `json:"index_files"`
 		Snaps  []struct {
 			File, Plain string
 			Files       []entry
@@ -63,6 +64,10 @@ func TestFormatDocument(t *testing.T) {
 		if got := hex.EncodeToString(r.header(p.File)); got != p.Header {
 			t.Errorf("%s: header differs", p.File)
 		}
+	}
+	long := plainForm(try(hex.DecodeString(v.Long.Opened)), 32<<20)
+	if blocks := parseHeader(long, ""); hex.EncodeToString(long) != v.Long.Header || len(blocks) != 7 || len(v.Long.Opened) > len(v.Long.Header)*3/4 {
+		t.Errorf("the compressed header has %d bytes and %d blocks", len(long), len(blocks))
 	}
 	for _, x := range v.Index {
 		if got := hex.EncodeToString([]byte(r.plain[x.File])); got != x.Plain {

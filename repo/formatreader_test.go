@@ -87,6 +87,22 @@ func (in *input) ids(limit int) (ids []string) {
 }
 func (in *input) end() { insist(len(in.b) == 0, "%d bytes left over", len(in.b)) }
 
+// plainForm brings the compressed form of a header or an index file into the
+// plain one (9, 10).
+func plainForm(b []byte, limit int) []byte {
+	in := &input{b}
+	if in.byte() != 2 {
+		return b
+	}
+	n := in.uvarint()
+	insist(n <= limit && n <= len(in.b)*32768, "plain form of %d bytes", n)
+	dec := try(zstd.NewReader(nil, zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderConcurrency(1)))
+	defer dec.Close()
+	out := try(dec.DecodeAll(in.b, []byte{1}))
+	insist(len(out) == 1+n, "plain form of %d bytes, want %d", len(out)-1, n)
+	return out
+}
+
 // block is a block's description and where it is (9).
 type block struct {
 	pack           string
@@ -95,6 +111,8 @@ type block struct {
 	dict           []string
 	chunks         []string
 	lengths        []int
+	plain          []byte // once it was decoded
+	depth          int    // likewise (7)
 }
 
 func parseHeader(b []byte, pack string) (blocks []block) {
@@ -131,6 +149,7 @@ type reader struct {
 	slots  map[string][]byte // slot keys by name of file
 	places map[string]place
 	plain  map[string]string // of index files, by name of file
+	forms  map[string]byte   // versions of index files and pack headers, by name of file
 }
 
 func (r *reader) key(purpose string) []byte {
@@ -165,7 +184,7 @@ func hash(b []byte) string {
 
 // open does steps 1 to 4 of section 14.
 func open(dir, secret string) *reader {
-	r := &reader{dir: dir, slots: map[string][]byte{}, places: map[string]place{}, plain: map[string]string{}}
+	r := &reader{dir: dir, slots: map[string][]byte{}, places: map[string]place{}, plain: map[string]string{}, forms: map[string]byte{}}
 	var config struct {
 		Format   int
 		Features []string
@@ -199,8 +218,9 @@ func open(dir, secret string) *reader {
 	insist(r.master != nil, "wrong password")
 	try(unseal(r.key("snap v1 config"), config.Sealed, "snap config 1 "))
 	for _, name := range r.list("index") {
-		plain := try(unseal(r.key("snap v1 index"), r.named(name, "snapix01"), ""))
-		r.plain[name] = string(plain)
+		form := try(unseal(r.key("snap v1 index"), r.named(name, "snapix01"), ""))
+		plain := plainForm(form, 256<<20)
+		r.plain[name], r.forms[name] = string(plain), form[0]
 		in := &input{plain}
 		insist(in.byte() == 1, "index version")
 		for range in.uvarint() {
@@ -217,13 +237,15 @@ func open(dir, secret string) *reader {
 	return r
 }
 
-// header reads a pack's own header (8).
+// header reads a pack's own header, and gives it in its plain form (8, 9).
 func (r *reader) header(pack string) []byte {
 	file := r.named(pack, "")
 	insist(string(file[:8]) == "snappk01", "%s: magic", pack)
 	end := len(file) - 4
 	n := int(binary.LittleEndian.Uint32(file[end:]))
-	return try(unseal(r.key("snap v1 pack header"), file[end-n:end], ""))
+	form := try(unseal(r.key("snap v1 pack header"), file[end-n:end], ""))
+	r.forms[pack] = form[0]
+	return plainForm(form, 32<<20)
 }
 
 func (r *reader) add(blocks []block) {
@@ -234,12 +256,12 @@ func (r *reader) add(blocks []block) {
 	}
 }
 
-// chunk is step 6 of section 14.
-func (r *reader) chunk(id string, depth int) []byte {
-	insist(depth <= 16, "chain too long")
-	p, ok := r.places[id]
-	insist(ok, "chunk %x is nowhere", id)
-	b := p.block
+// decode gives the plaintext of a block, each once: chains that meet would
+// otherwise be decoded again and again.
+func (r *reader) decode(b *block, depth int) []byte {
+	if b.plain != nil {
+		return b.plain
+	}
 	plain := try(unseal(r.key("snap v1 block"), r.file(b.pack)[b.offset:b.offset+b.stored], ""))
 	if b.encoding != 0 {
 		opts := []zstd.DOption{zstd.WithDecoderMaxWindow(8 << 20)}
@@ -247,11 +269,24 @@ func (r *reader) chunk(id string, depth int) []byte {
 			var dict []byte
 			for _, id := range b.dict {
 				dict = append(dict, r.chunk(id, depth+1)...)
+				b.depth = max(b.depth, r.places[id].block.depth+1)
 			}
+			insist(b.depth <= 16, "block of depth %d", b.depth)
 			opts = append(opts, zstd.WithDecoderDictRaw(0, dict))
 		}
 		plain = try(try(zstd.NewReader(nil, opts...)).DecodeAll(plain, nil))
 	}
+	b.plain = plain
+	return plain
+}
+
+// chunk is step 6 of section 14.
+func (r *reader) chunk(id string, depth int) []byte {
+	insist(depth <= 16, "chain too long")
+	p, ok := r.places[id]
+	insist(ok, "chunk %x is nowhere", id)
+	b := p.block
+	plain := r.decode(b, depth)
 	at := 0
 	var data []byte
 	for i, n := range b.lengths {

@@ -2,6 +2,7 @@ package repo
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -90,6 +91,15 @@ func TestYears(t *testing.T) {
 	}
 	ratio := float64(size(t, be, "")) / float64(size(t, fresh, ""))
 	t.Logf("%d snapshots in %d bytes, %.3f times a fresh repository of them; at most %d files", len(list), size(t, be, ""), ratio, most)
+	for name, be := range map[string]*memory.Backend{"this one": be, "a fresh one": fresh} {
+		headers := 0
+		for file, b := range content(t, be) {
+			if kindOf(file) == "packs" {
+				headers += int(binary.LittleEndian.Uint32(b[len(b)-4:]))
+			}
+		}
+		t.Logf("of %s, index files have %d bytes and pack headers %d", name, size(t, be, indexDir), headers)
+	}
 	// The aim is 1.3 in the end. Which blocks are tried is chance: one year has
 	// given 1.18 to 1.35.
 	if ratio > 1.45 {

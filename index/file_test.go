@@ -1,0 +1,212 @@
+package index
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	mrand "math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/pack"
+)
+
+// history returns the headers of packs as years of backups and prunes leave
+// them: of so many chunks, some in blocks whose dictionary is a run of earlier
+// chunks, most of them stored shortly before.
+func history(chunks int, deltas bool) []pack.Header {
+	rng := mrand.New(mrand.NewPCG(1, 2))
+	var all []chunk.ID
+	var packs []pack.Header
+	for len(all) < chunks {
+		h := pack.Header{}
+		for range min(256, 1+chunks/16) {
+			b := pack.Block{Encoding: pack.Zstd, Stored: 50 + rng.Uint32N(64<<10)}
+			if n := rng.IntN(24); deltas && n > 8 && n < len(all) {
+				at := max(0, len(all)-n-rng.IntN(20_000))
+				b.Encoding, b.Dict = pack.Delta, all[at:at+n]
+			}
+			for range 1 + rng.IntN(16) {
+				all = append(all, id(uint32(len(all))))
+				b.Chunks = append(b.Chunks, pack.Chunk{ID: all[len(all)-1], Length: 1 + rng.Uint32N(64<<10)})
+			}
+			h.Blocks = append(h.Blocks, b)
+		}
+		packs = append(packs, h)
+	}
+	return packs
+}
+
+// seal makes index files of so many packs each, and returns their lengths
+// in the plain form, too.
+func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (files [][]byte, plain int) {
+	t.Helper()
+	f := &File{}
+	for i := range packs {
+		f.Add(packID(uint32(i)), 1<<24, &packs[i])
+		if f.Len() < each && i+1 < len(packs) {
+			continue
+		}
+		b, err := f.Seal(sealer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, plain, f = append(files, b), plain+f.Size(), &File{}
+	}
+	return files, plain
+}
+
+func TestFileIsCompressedWhereIDsRepeat(t *testing.T) {
+	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
+	for _, tc := range []struct {
+		name   string
+		packs  []pack.Header
+		packed bool
+	}{
+		{"short", history(100, true)[:1], false},
+		{"nothing repeats", history(3000, false), false},
+		{"dictionaries", history(3000, true), true},
+		{"copies", slices.Repeat(history(3000, false), 10), true},
+		{"longer than a window", history(200_000, true), true},
+	} {
+		files, plain := seal(t, sealer, tc.packs, len(tc.packs))
+		form, err := sealer.Open(nil, files[0][len(magic):], nil)
+		if err != nil || len(files) != 1 {
+			t.Fatal(len(files), err)
+		}
+		if packed := form[0] != pack.PlainVersion; packed != tc.packed || packed && len(form) > plain*2/3 {
+			t.Errorf("%s: version %d, %d bytes for %d", tc.name, form[0], len(form), plain)
+		}
+		var got []pack.Header
+		err = OpenFile(files[0], sealer, func(id pack.ID, size int64, h pack.Header) {
+			if id != packID(uint32(len(got))) || size != 1<<24 {
+				t.Errorf("%s: pack %s of %d bytes", tc.name, id, size)
+			}
+			got = append(got, h)
+		})
+		if err != nil || len(got) != len(tc.packs) {
+			t.Fatalf("%s: %d packs, want %d; %v", tc.name, len(got), len(tc.packs), err)
+		}
+		for i, h := range got {
+			if !bytes.Equal(h.Append(nil), tc.packs[i].Append(nil)) {
+				t.Errorf("%s: pack %d differs", tc.name, i)
+			}
+		}
+	}
+}
+
+// plainFile is the plain form of an index file of one pack, whose header is given
+// in bytes.
+func plainFile(header []byte) []byte {
+	b := append([]byte{pack.PlainVersion, 1}, make([]byte, 32)...)
+	b = append(b, 100)
+	b = binary.AppendUvarint(b, uint64(len(header)))
+	return append(b, header...)
+}
+
+func compressed(t testing.TB, plain []byte) []byte {
+	t.Helper()
+	b, err := pack.Compress(plain)
+	if err != nil || bytes.Equal(b, plain) {
+		t.Fatalf("%d bytes do not shrink: %v", len(plain), err)
+	}
+	return b
+}
+
+func TestDamagedForms(t *testing.T) {
+	header := history(3000, true)[1].Append(nil)
+	plain := plainFile(header)
+	for name, good := range map[string][]byte{"plain": plain, "compressed": compressed(t, plain)} {
+		packs := 0
+		if err := expand(good, func(pack.ID, int64, pack.Header) { packs++ }); err != nil || packs != 1 {
+			t.Errorf("%s: %d packs, %v", name, packs, err)
+		}
+	}
+	whole := compressed(t, plain)
+	n, used := binary.Uvarint(whole[1:])
+	frame := whole[1+used:]
+	form := func(length uint64, frame []byte) []byte {
+		return append(binary.AppendUvarint(whole[:1:1], length), frame...)
+	}
+	zeros := compressed(t, make([]byte, 1<<20))
+	for name, bad := range map[string][]byte{
+		"nothing":                        {},
+		"another version":                append([]byte{3}, plain[1:]...),
+		"a compressed header, plain":     plainFile(compressed(t, header)),
+		"the same, compressed":           compressed(t, slices.Concat(plainFile(compressed(t, header)), make([]byte, 8000))),
+		"a compressed header alone":      compressed(t, header),
+		"a byte more than said":          form(n-1, frame),
+		"a byte less than said":          form(n+1, frame),
+		"more than an index file may be": form(MaxFileSize+1, make([]byte, 10_000)),
+		"more than a frame can hold":     form(MaxFileSize, frame[:1000]),
+		"a byte left over":               compressed(t, append(bytes.Clone(plain), 0)),
+		"more packs than there are":      compressed(t, append([]byte{1, 2}, plain[2:]...)),
+		"zeros":                          zeros,
+		"cut off":                        whole[:len(whole)-1],
+		"something behind":               append(bytes.Clone(whole), 1),
+	} {
+		err := expand(bad, func(pack.ID, int64, pack.Header) { t.Errorf("%s: a pack is taken from it", name) })
+		if !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// FuzzParse reads both forms of index files.
+func FuzzParse(f *testing.F) {
+	var file File
+	h := pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(1), Length: 5}}}}}
+	file.Add(packID(1), 100, &h)
+	f.Add(append([]byte{pack.PlainVersion, 1}, file.packs...))
+	header := history(400, true)[1].Append(nil)
+	f.Add(compressed(f, plainFile(header)))
+	f.Add(plainFile(compressed(f, header)))
+	f.Add(compressed(f, make([]byte, 1<<20)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		x := New()
+		if err := expand(b, x.Add); err != nil && !errors.Is(err, ErrDamaged) {
+			t.Fatalf("untyped error %v", err)
+		}
+	})
+}
+
+// BenchmarkLoad loads an index of a million chunks: compares the hash of each file
+// with its name, and opens it.
+func BenchmarkLoad(b *testing.B) {
+	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
+	for name, deltas := range map[string]bool{"full": false, "deltas": true} {
+		files, plain := seal(b, sealer, history(1_000_000, deltas), 64)
+		size := 0
+		for _, f := range files {
+			size += len(f)
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				x := New()
+				for _, f := range files {
+					pack.Name(f)
+					if err := OpenFile(f, sealer, x.Add); err != nil {
+						b.Fatal(err)
+					}
+				}
+				x.Compact()
+			}
+			b.ReportMetric(float64(size)/1e6, "MB")
+			b.ReportMetric(float64(plain)/1e6, "plainMB")
+		})
+	}
+}
+
+// BenchmarkSeal writes index files of a million chunks.
+func BenchmarkSeal(b *testing.B) {
+	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
+	packs := history(1_000_000, true)
+	b.ReportAllocs()
+	for b.Loop() {
+		seal(b, sealer, packs, 64)
+	}
+}
