@@ -1,6 +1,11 @@
 package index
 
-import "github.com/snap-backup/snap/chunk"
+import (
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack"
+)
 
 // unknownDepth is the depth of a block that cannot be decoded, as far as known.
 const unknownDepth = 1 << 15
@@ -14,12 +19,14 @@ const unknownDepth = 1 << 15
 // copy of least depth is at most as deep as what its writer knew, and needs
 // only chunks of less depth, so these copies can never lead round in a circle.
 //
-// A chunk whose dictionary, or what that needs, is in no pack is lost: it counts
-// as unknown until it is stored again. One that can be had only with the help
-// of a pack that is about to go can be read, and is stored again as well.
+// A chunk whose dictionary, or what that needs, is in no pack is lost, and so is
+// one that can only be had with its own help, or through more dictionaries than
+// a reader follows: it counts as unknown until it is stored again. One that can
+// be had only with the help of a pack that is about to go can be read, and is
+// stored again as well.
 func (x *Index) settle() {
 	x.weak = nil
-	if len(x.twice) == 0 && len(x.extra) == 0 && len(x.doomed) == 0 {
+	if len(x.twice) == 0 && len(x.dicts) == 0 && len(x.doomed) == 0 {
 		return
 	}
 	copies := map[chunk.ID][]uint32{}
@@ -92,10 +99,12 @@ func (x *Index) known(id chunk.ID) (uint32, bool) {
 
 // blockDepths returns the least depth of each block, whichever copies of the
 // chunks in its dictionary are used, but for blocks of the packs in without. It
-// begins with blocks that need none and goes on until nothing gets shallower.
+// begins with blocks that need none and goes on, a depth at a time, as deep as a
+// reader goes. What is left then is deeper, needs what is not there, or needs
+// itself, straight or round a circle, and cannot be decoded.
 func (x *Index) blockDepths(copies map[chunk.ID][]uint32, without map[uint32]bool) []uint16 {
 	depths := make([]uint16, x.blocks.len())
-	var deltas []BlockRef
+	var left []BlockRef
 	for i := range depths {
 		b := x.blocks.at(i)
 		switch {
@@ -103,36 +112,43 @@ func (x *Index) blockDepths(copies map[chunk.ID][]uint32, without map[uint32]boo
 			depths[i] = unknownDepth
 		case b.dict > 0:
 			depths[i] = unknownDepth
-			deltas = append(deltas, BlockRef(i))
+			left = append(left, BlockRef(i))
 		}
 	}
-	least := func(id chunk.ID) uint16 {
-		list, ok := copies[id]
-		if !ok {
-			n, known := x.find(id)
-			if !known {
-				return unknownDepth
-			}
-			return depths[x.blockOf(n)]
+	// Neighbours mostly need neighbours: these are not searched for.
+	var last BlockRef
+	depth := func(n uint32) uint16 {
+		if n >= x.end(last) && int(last)+1 < len(depths) {
+			last++
 		}
-		d := uint16(unknownDepth)
-		for _, n := range list {
-			d = min(d, depths[x.blockOf(n)])
+		if n < x.blocks.at(int(last)).first || n >= x.end(last) {
+			last = x.blockOf(n)
 		}
-		return d
+		return depths[last]
 	}
-	for changed := true; changed; {
-		changed = false
-		for _, ref := range deltas {
-			d := uint16(0)
-			for _, id := range x.dict(x.blocks.at(int(ref))) {
-				d = max(d, least(id))
-			}
-			if d < unknownDepth && d+1 < depths[ref] {
-				depths[ref] = d + 1
-				changed = true
+	// known reports whether a chunk of a dictionary lies above a depth.
+	known := func(ref uint32, above uint16) bool {
+		if ref&extraRef != 0 {
+			return false
+		}
+		if len(copies) > 0 {
+			if list, ok := copies[x.chunks.at(int(ref)).id]; ok {
+				return slices.ContainsFunc(list, func(n uint32) bool { return depth(n) < above })
 			}
 		}
+		return depth(ref) < above
+	}
+	for d := uint16(1); d <= pack.MaxDepth && len(left) > 0; d++ {
+		left = slices.DeleteFunc(left, func(ref BlockRef) bool {
+			run := x.dicts[x.blocks.at(int(ref)).dict-1:]
+			for _, n := range run[1 : 1+run[0]] {
+				if !known(n, d) {
+					return false
+				}
+			}
+			depths[ref] = d
+			return true
+		})
 	}
 	return depths
 }

@@ -224,6 +224,22 @@ func TestDeltaChain(t *testing.T) {
 	if n := checkSuffering(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer, want the one with the chain that is too long", n)
 	}
+	storeAnew(t, be, versions[last])
+}
+
+// storeAnew backs up content again that a pack holds and nobody can read: that
+// makes it readable, and the snapshots whole that suffered from it.
+func storeAnew(t testing.TB, be backend.Backend, content []byte) {
+	t.Helper()
+	if _, err := store(context.Background(), open(t, be), files{"again": content}, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := readAll(t, open(t, be), content); err != nil {
+		t.Errorf("a backup relied on what cannot be read: %v", err)
+	}
+	if n := checkSuffering(t, be); n != 0 {
+		t.Errorf("%d snapshots suffer from what was stored anew", n)
+	}
 }
 
 func TestDeltaCycles(t *testing.T) {
@@ -262,6 +278,7 @@ func TestDeltaCycles(t *testing.T) {
 			if n := checkSuffering(t, be); n != 1 {
 				t.Errorf("%d snapshots suffer", n)
 			}
+			storeAnew(t, be, v[0])
 		})
 	}
 }

@@ -160,8 +160,8 @@ func (r *Repo) IndexDamage() []error {
 	return damage
 }
 
-// unknown is the error for a chunk that no pack holds, or that needs such a
-// chunk.
+// unknown is the error for a chunk that no pack holds, or that cannot be decoded
+// from what the packs hold.
 func (r *Repo) unknown(id chunk.ID) error {
 	err := fmt.Errorf("chunk %s is in no index", id.Short())
 	switch n := len(r.missing); n {

@@ -1,0 +1,79 @@
+package index
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack"
+)
+
+// Index files can list anything. What can only be decoded with its own help, or
+// through more dictionaries than a reader follows, counts as unknown, in whatever
+// order packs become known, until it is stored again.
+func TestUndecodable(t *testing.T) {
+	in := func(ids ...uint32) (out []chunk.ID) {
+		for _, n := range ids {
+			out = append(out, id(n))
+		}
+		return out
+	}
+	full := func(ids ...uint32) pack.Header { return one(nil, in(ids...)...) }
+	delta := func(n uint32, dict ...uint32) pack.Header { return one(in(dict...), id(n)) }
+	join := func(packs ...pack.Header) (h pack.Header) {
+		for _, p := range packs {
+			h.Blocks = append(h.Blocks, p.Blocks...)
+		}
+		return h
+	}
+	chain := func(from, to uint32) (packs []pack.Header) {
+		for n := from; n <= to; n++ {
+			packs = append(packs, delta(n, n-1))
+		}
+		return packs
+	}
+	for _, test := range []struct {
+		name        string
+		packs       []pack.Header
+		known, lost []uint32
+	}{
+		{"itself", []pack.Header{delta(1, 1)}, nil, []uint32{1}},
+		{"itself and another", []pack.Header{full(1), delta(2, 1, 2)}, []uint32{1}, []uint32{2}},
+		{"its block", []pack.Header{one(in(2), in(1, 2)...)}, nil, []uint32{1, 2}},
+		{"itself, and a sound copy", []pack.Header{delta(1, 1), full(1), delta(2, 1)}, []uint32{1, 2}, nil},
+		{"two", []pack.Header{delta(1, 2), delta(2, 1), full(3)}, []uint32{3}, []uint32{1, 2}},
+		{"two in one pack", []pack.Header{join(delta(1, 2), delta(2, 1), full(3))}, []uint32{3}, []uint32{1, 2}},
+		{"two, and a sound copy", []pack.Header{delta(1, 2), delta(2, 1), full(2)}, []uint32{1, 2}, nil},
+		{"three, and what needs them", []pack.Header{delta(1, 2), delta(2, 3), delta(3, 4, 1), full(4), delta(5, 1)}, []uint32{4}, []uint32{1, 2, 3, 5}},
+		{"copies that need each other", []pack.Header{delta(1, 2), delta(2, 1), delta(1, 2), delta(2, 1)}, nil, []uint32{1, 2}},
+		{"as deep as can be", append(chain(1, pack.MaxDepth), full(0)), []uint32{0, 1, pack.MaxDepth}, nil},
+		{"too deep", append(chain(1, pack.MaxDepth+2), full(0)), []uint32{0, pack.MaxDepth}, []uint32{pack.MaxDepth + 1, pack.MaxDepth + 2}},
+		{"too deep, and a sound copy", append(chain(1, pack.MaxDepth+2), full(0, 2)), []uint32{pack.MaxDepth, pack.MaxDepth + 2}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for range 2 {
+				slices.Reverse(test.packs)
+				x := New()
+				for i, h := range test.packs {
+					x.Add(packID(uint32(i)), 200, h)
+				}
+				x.Compact()
+				for _, n := range append(test.known, test.lost...) {
+					want := slices.Contains(test.known, n)
+					if _, found := x.Lookup(id(n)); found != want || x.Has(id(n)) != want || x.Firm(id(n)) != want {
+						t.Errorf("chunk %d: found %v, known %v, firm %v", n, found, x.Has(id(n)), x.Firm(id(n)))
+					}
+				}
+				x.Add(packID(99), 200, full(test.lost...))
+				for range 2 {
+					for _, n := range test.lost {
+						if !x.Firm(id(n)) {
+							t.Errorf("chunk %d was stored again and is not firm", n)
+						}
+					}
+					x.Compact()
+				}
+			}
+		})
+	}
+}
