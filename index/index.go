@@ -109,8 +109,13 @@ func (x *Index) addDict(ids []chunk.ID) uint32 {
 	}
 	start := uint32(len(x.dicts)) + 1
 	x.dicts = append(x.dicts, uint32(len(ids)))
+	next := uint32(0) // chunks of a dictionary mostly lie side by side
 	for _, id := range ids {
-		ref, ok := x.find(id)
+		ref, ok := next, int(next) < x.chunks.len() && x.chunks.at(int(next)).id == id
+		if !ok {
+			ref, ok = x.find(id)
+		}
+		next = ref + 1
 		if !ok {
 			ref = extraRef | uint32(len(x.extra))
 			x.extra = append(x.extra, id)
