@@ -53,9 +53,9 @@ func sealRun(codec *pack.Codec, dst []byte, r *run, frame []byte, dict []chunk.I
 	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
 }
 
-// dictWeight is what the IDs of a dictionary take at most, in bytes: in the pack's
-// header and in the index. Less where these are compressed, which shows only then.
-func dictWeight(dict []chunk.ID) int { return 2 * len(chunk.ID{}) * len(dict) }
+// dictWeight is about what the IDs of a dictionary take, in bytes: in the pack's
+// header and in the index, which are compressed to half of that.
+func dictWeight(dict []chunk.ID) int { return len(chunk.ID{}) * len(dict) }
 
 // bestDelta tries the near dictionary and, where that finds little, the far
 // one. Without a usable dictionary the frame is nil. Failing to read one is no
@@ -85,7 +85,7 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.
 	if len(b.list) == 0 {
 		return nil, nil
 	}
-	ids, ok := chainRule{x: w.r.index}.bound(b.ids(), maxChain(len(r.plain)), maxChainDepth)
+	ids, ok := chainRule{x: w.r.index}.bound(b.ids(), maxChain(len(r.plain)))
 	if !ok {
 		return nil, nil
 	}
@@ -106,24 +106,39 @@ func maxChain(plain int) int { return max(chainFactor*plain, minChain) }
 
 // chainRule keeps chains within their bounds.
 type chainRule struct {
-	x *index.Index
-	// plan says of blocks that are to be written anew what they will need.
-	plan map[index.BlockRef]planned
-	// avoid, if not nil, reports blocks that must not be needed.
-	avoid func(index.BlockRef) bool
+	x    *index.Index
+	plan *layout // of what the index will be
 }
 
-// planned is what a block will need.
-type planned struct {
-	stored uint32 // bytes, an estimate
-	dict   []chunk.ID
+// lookup is the index's Lookup, for chunks as they will lie.
+func (rule chainRule) lookup(id chunk.ID) (index.Location, bool) {
+	if loc, ok := rule.plan.location(id); ok {
+		return loc, true
+	}
+	return rule.x.Lookup(id)
 }
 
-// bound returns a dictionary for which the chain stays within its bounds: in
-// stored bytes, and in the depth of the block that uses it. A chunk that lies
-// too deep, or needs too much, is replaced by what lies at its place in the
-// dictionary that it was itself encoded with: an older state.
-func (rule chainRule) bound(ids []chunk.ID, limit, maxDepth int) ([]chunk.ID, bool) {
+// needs is the index's Needs, for blocks as they will be.
+func (rule chainRule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
+	if u := rule.plan.unit(ref); u != nil {
+		return u.stored, u.dict
+	}
+	return rule.x.Needs(ref)
+}
+
+// plainSize is the index's PlainSize, for blocks as they will be.
+func (rule chainRule) plainSize(ref index.BlockRef) int64 {
+	if u := rule.plan.unit(ref); u != nil {
+		return int64(u.size)
+	}
+	return rule.x.PlainSize(ref)
+}
+
+// bound returns a dictionary for which the chain stays within its bounds, in
+// stored bytes and in depth. A chunk that lies too deep, or needs too much, is
+// replaced by what lies at its place in the dictionary that it was itself
+// encoded with: an older state.
+func (rule chainRule) bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	for range 2 * pack.MaxDepth {
 		c := rule.walk()
 		deepest := 0
@@ -135,12 +150,10 @@ func (rule chainRule) bound(ids []chunk.ID, limit, maxDepth int) ([]chunk.ID, bo
 			deepest = max(deepest, d)
 		}
 		switch {
-		case len(ids) == 0 || maxDepth < 1:
+		case len(ids) == 0:
 			return nil, false
 		case deepest >= maxChainDepth:
 			ids = c.older(ids)
-		case deepest >= maxDepth:
-			ids = c.shallower(ids, maxDepth-1)
 		case c.stored <= limit:
 			return ids, true
 		case deepest == 0:
@@ -168,24 +181,16 @@ func (rule chainRule) walk() *chainWalk {
 	return &chainWalk{chainRule: rule, depths: map[index.BlockRef]int{}}
 }
 
-// needs is the index's Needs, for blocks as they will be.
-func (rule chainRule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
-	if p, ok := rule.plan[ref]; ok {
-		return p.stored, p.dict
-	}
-	return rule.x.Needs(ref)
-}
-
 // depth returns the depth of the block that a chunk lies in.
 func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
-	loc, ok := c.x.Lookup(id)
+	loc, ok := c.lookup(id)
 	if !ok || above > pack.MaxDepth {
 		return 0, false
 	}
 	if d, ok := c.depths[loc.Block]; ok {
 		return d, true
 	}
-	if c.avoid != nil && c.avoid(loc.Block) {
+	if c.plan.open(loc.Block) {
 		return 0, false
 	}
 	stored, dict := c.needs(loc.Block)
@@ -229,7 +234,7 @@ func (c *chainWalk) with(x *index.Index, more []base) int {
 func (c *chainWalk) older(ids []chunk.ID) []chunk.ID {
 	found := newFound()
 	for _, id := range ids {
-		loc, _ := c.x.Lookup(id)
+		loc, _ := c.lookup(id)
 		limit := maxChainDepth
 		if c.depths[loc.Block] >= maxChainDepth {
 			limit = c.attach(loc.Block)
@@ -270,7 +275,7 @@ func (c *chainWalk) within(f *found, id chunk.ID, limit int) {
 		return
 	}
 	f.seen[visit{id, limit}] = struct{}{}
-	loc, _ := c.x.Lookup(id)
+	loc, _ := c.lookup(id)
 	if c.depths[loc.Block] <= limit {
 		if !slices.Contains(f.ids, id) {
 			f.ids = append(f.ids, id)
@@ -295,7 +300,7 @@ func (c *chainWalk) place(loc index.Location) []chunk.ID {
 		sizes[i] = int64(size)
 		total += sizes[i]
 	}
-	plain := max(c.x.PlainSize(loc.Block), 1)
+	plain := max(c.plainSize(loc.Block), 1)
 	from := int64(loc.Start) * total / plain
 	to := (int64(loc.Start)+int64(loc.Size))*total/plain + 1
 	var out []chunk.ID
@@ -321,7 +326,7 @@ func (c *chainWalk) attach(ref index.BlockRef) int {
 	for depth := c.depths[ref]; depth > 1; depth-- {
 		merged += stored
 		for _, id := range dict {
-			if loc, _ := c.x.Lookup(id); c.depths[loc.Block] == depth-1 {
+			if loc, _ := c.lookup(id); c.depths[loc.Block] == depth-1 {
 				stored, dict = c.needs(loc.Block)
 				break
 			}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -31,6 +32,7 @@ type Lane struct {
 // run is a block that is being filled.
 type run struct {
 	plain  []byte
+	size   int // of the plaintext, also where it has not been read
 	chunks []pack.Chunk
 	near   bases     // chunks at the places where these were before
 	far    bases     // and farther around
@@ -135,7 +137,7 @@ func (l *Lane) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.
 // addFull puts a chunk into the run that stands alone.
 func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
 	if len(data) >= aloneSize {
-		return l.submit(ctx, &run{plain: append(l.w.buffers.get(len(data)), data...), chunks: []pack.Chunk{c}})
+		return l.submit(ctx, &run{plain: append(l.w.buffers.get(len(data)), data...), size: len(data), chunks: []pack.Chunk{c}})
 	}
 	if !l.full.fits(len(data), l.blockTarget) {
 		if err := l.flush(ctx, &l.full); err != nil {
@@ -148,22 +150,33 @@ func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
 
 // addDelta puts a chunk into the run that is to be encoded against others.
 func (l *Lane) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []base, at place) error {
-	if len(l.delta.chunks) > 0 && (!l.delta.fits(len(data), l.deltaTarget) || !l.delta.near.fit(near) ||
-		!l.delta.place.joins(at, len(l.delta.plain)) || at.file != l.delta.place.file && l.delta.chain.with(l.w.r.index, near) > joinedChain) {
+	if len(l.delta.chunks) > 0 && !l.delta.takes(l.w.r.index, len(data), l.deltaTarget, near, at) {
 		if err := l.flush(ctx, &l.delta); err != nil {
 			return err
 		}
 	}
 	l.append(&l.delta, data, c)
-	l.delta.chain.with(l.w.r.index, near)
-	l.delta.near.add(near)
+	l.delta.leanOn(l.w.r.index, near, at)
 	l.delta.far.add(far)
-	l.delta.place = at
 	return nil
 }
 
 func (r *run) fits(size, target int) bool {
-	return len(r.plain)+size <= target && len(r.chunks) < pack.MaxBlockChunks
+	return r.size+size <= target && len(r.chunks) < pack.MaxBlockChunks
+}
+
+// takes reports whether another chunk, of so many bytes and with chunks at its
+// place before, may join the run.
+func (r *run) takes(x *index.Index, size, target int, near []base, at place) bool {
+	return r.fits(size, target) && r.near.fit(near) && r.place.joins(at, r.size) &&
+		(at.file == r.place.file || r.chain.with(x, near) <= joinedChain)
+}
+
+// leanOn notes what was at the place of the chunk that was added last.
+func (r *run) leanOn(x *index.Index, near []base, at place) {
+	r.chain.with(x, near)
+	r.near.add(near)
+	r.place = at
 }
 
 func (l *Lane) append(r *run, data []byte, c pack.Chunk) {
@@ -171,6 +184,7 @@ func (l *Lane) append(r *run, data []byte, c pack.Chunk) {
 		r.plain = l.w.buffers.get(max(len(data), bufferSize))
 	}
 	r.plain = append(r.plain, data...)
+	r.size += len(data)
 	r.chunks = append(r.chunks, c)
 }
 

@@ -143,7 +143,7 @@ func (p *pruner) prune(ctx context.Context) error {
 				if err := p.rebase(ctx, plan.u); err != nil {
 					return err
 				}
-				if len(plan.u.rebased) > 0 {
+				if plan.u.rebased != nil {
 					work = p.rewriteRebased
 				}
 			}
@@ -268,7 +268,7 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	}
 	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
 	p.choose(plan, partly, small)
-	rep.FreeBytes = rep.RemoveBytes + max(rep.FreeBytes-u.rebaseCost, 0)
+	rep.FreeBytes = max(rep.RemoveBytes+rep.FreeBytes-u.rebaseCost, 0)
 	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-u.rebaseCost, 0)
 	return plan, nil
 }
@@ -276,7 +276,8 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 // rebase chooses blocks to store with another dictionary. From then on, what
 // these lean on counts as waste.
 func (p *pruner) rebase(ctx context.Context, u *usage) error {
-	p.opts.Progress("looking at leftovers", 0, 0)
+	const phase = "looking at leftovers"
+	p.opts.Progress(phase, 0, 0)
 	used := int64(0)
 	for _, pk := range p.r.index.Packs() {
 		if slices.ContainsFunc(pk.Blocks, u.live) {
@@ -287,10 +288,12 @@ func (p *pruner) rebase(ctx context.Context, u *usage) error {
 	if p.opts.MaxRepack >= 0 {
 		budget = min(budget, p.opts.MaxRepack)
 	}
-	if err := u.rebase(ctx, p.opts.MaxUnused(used)/2, budget); err != nil {
+	if err := u.rebase(ctx, p.opts.MaxUnused(used)/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) }); err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
-	p.report.Rebased = len(u.rebased)
+	if u.rebased != nil {
+		p.report.Rebased = len(u.rebased.goes)
+	}
 	u.findBases()
 	return nil
 }
@@ -305,7 +308,7 @@ func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) error {
 			packs = append(packs, pk)
 		}
 	}
-	err := p.rewrite(ctx, plan.u, packs, math.MaxInt64)
+	err := p.rewrite(ctx, plan.u, packs, plan.u.rebased.units, math.MaxInt64)
 	if backend.IsNoSpace(err) {
 		// It does without. What was written is waste.
 		p.report.Rebased, err = 0, nil
@@ -316,7 +319,7 @@ func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) error {
 
 // rewriteWaste writes the packs with much waste.
 func (p *pruner) rewriteWaste(ctx context.Context, plan *prunePlan) error {
-	return p.rewrite(ctx, plan.u, plan.repack, roundBytes)
+	return p.rewrite(ctx, plan.u, plan.repack, nil, roundBytes)
 }
 
 // wasted is a pack with something in use.
@@ -398,8 +401,9 @@ func (p *pruner) removeDead(ctx context.Context, plan *prunePlan) error {
 	return p.sweep(ctx, plan.u)
 }
 
-// rewrite writes packs anew, in rounds of so many bytes, and removes them.
-func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack, limit int64) error {
+// rewrite writes packs anew, in rounds of so many bytes, and removes them. Units
+// come with each round; there is one when there are units.
+func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack, units []*unit, limit int64) error {
 	total := int64(0)
 	for i := range packs {
 		total += packs[i].Size
@@ -413,7 +417,7 @@ func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack, limi
 		round := packs[:n]
 		packs = packs[n:]
 		p.opts.Progress("rewriting packs", done, total)
-		written, err := p.repack(ctx, u, round)
+		written, err := p.repack(ctx, u, round, units)
 		p.report.WrittenBytes += written
 		if err != nil {
 			return err

@@ -6,70 +6,89 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
-	"github.com/snap-backup/snap/repo/tree"
+	"github.com/snap-backup/snap/pack"
 )
 
 // Blocks are differences to what came before. When that is forgotten, it stays
-// as a leftover: chunks needed to decode others, and by no snapshot. Rebasing
-// gives the blocks that lean on leftovers another dictionary, of what the
-// snapshots that are kept have: the version of the file in the snapshot before,
-// as if those in between had never been. What has none is stored in full.
+// as a leftover: chunks needed to decode others, and by no snapshot. And what is
+// kept of many days lies in as many small blocks. Rebasing stores both anew, in
+// the blocks that backups would have made had the days between never been: each
+// snapshot that is kept has the one before it, of those that are kept, for a
+// predecessor. What has none is stored in full.
 
 const (
-	// maxPredecessors bounds the IDs of what was at the place of blocks, and so
-	// memory. Blocks beyond it get what lies below the leftovers.
-	maxPredecessors = 1 << 21
-	// rebaseBytes bounds the packs that one prune writes anew to rebase: they
-	// can all go only when that is done.
+	// maxNews bounds the chunks that are looked at and the IDs of what was at their
+	// places, and so memory. Chunks beyond it get what lies below the leftovers.
+	maxNews = 1 << 20
+	// rebaseBytes bounds the packs that one prune writes anew to rebase, which can
+	// all go only when that is done, and the plaintext that it encodes to see what
+	// that would take.
 	rebaseBytes = 4 << 30
 	// worthWriting is which part of what is written anew to rebase has to be saved
 	// by that, as a divisor.
 	worthWriting = 8
-	// groupTrials bounds how many blocks of a group are tried.
-	groupTrials = 12
 )
 
 // rebaser plans what is to be rebased.
 type rebaser struct {
 	u      *usage
 	x      *index.Index
-	ghosts map[index.BlockRef]index.BlockRef // hold leftovers; to another one of the group
-	lean   map[index.BlockRef]*leaner
-	order  []index.BlockRef // those with a predecessor, as snapshots have them
-	ids    int              // in all predecessors
+	ghosts map[index.BlockRef]bool           // hold leftovers
+	lean   map[index.BlockRef]*leaner        // need leftovers, at some depth
+	roots  map[index.BlockRef]index.BlockRef // of ghosts and leaners: another one of the group
+	news   []news                            // as snapshots have them
+	met    map[chunk.ID]struct{}             // of these
+	ids    int                               // in all of them
 }
 
-// leaner is a block in use that needs leftovers.
+// leaner is a block that needs leftovers, or a block that does.
 type leaner struct {
-	on     index.BlockRef // one of these
-	path   int64          // bytes of those that are differences themselves
+	kind   pack.Kind
 	depth  int
-	near   bases // what is at its place in the snapshot before
 	chosen bool
 }
 
-// rebase chooses blocks that are better stored with another dictionary, or with
-// none: where leftovers are worth less than they cost. Leftovers of at most
-// allowed bytes are let be; so is what would take more than budget bytes of packs
-// to be written anew.
-func (u *usage) rebase(ctx context.Context, allowed, budget int64) error {
-	b := &rebaser{u: u, x: u.r.index, ghosts: map[index.BlockRef]index.BlockRef{}, lean: map[index.BlockRef]*leaner{}}
+// news is a chunk of a leaner that a snapshot has and the one before it has not.
+type news struct {
+	chunk pack.Chunk
+	block index.BlockRef
+	in    *Snapshot
+	at    place
+	near  []base // what is at its place in the snapshot before
+}
+
+// rebase chooses blocks that are better stored anew: where leftovers are worth less
+// than they cost. Leftovers of at most allowed bytes are let be; so is what would
+// take more than budget bytes of packs to be written anew.
+func (u *usage) rebase(ctx context.Context, allowed, budget int64, progress func(done, total int64)) error {
+	b := &rebaser{
+		u: u, x: u.r.index, ghosts: map[index.BlockRef]bool{}, lean: map[index.BlockRef]*leaner{},
+		roots: map[index.BlockRef]index.BlockRef{}, met: map[chunk.ID]struct{}{},
+	}
 	if b.findGhosts() <= allowed {
 		return nil
 	}
 	b.findLeaners()
-	if err := b.findPredecessors(ctx); err != nil {
+	groups := b.groups()
+	total := b.within(groups, budget)
+	if total == 0 {
+		return nil
+	}
+	if err := b.findNews(ctx); err != nil {
 		return err
 	}
-	// Planned for all, tried, and planned again for those that are worth it.
-	for _, l := range b.lean {
-		l.chosen = true
+	if allowed > 0 {
+		if total = b.promising(groups); total == 0 {
+			return nil
+		}
 	}
-	b.plan()
-	if err := b.choose(ctx, allowed == 0, budget); err != nil {
+	planned, err := b.plan(ctx, func(tried int64) { progress(tried, total) })
+	if err != nil {
 		return err
 	}
-	b.plan()
+	if b.choose(groups, planned, allowed == 0) {
+		u.rebased = planned.only(b)
+	}
 	return nil
 }
 
@@ -78,7 +97,8 @@ func (b *rebaser) findGhosts() (weight int64) {
 	for _, p := range b.x.Packs() {
 		for _, ref := range p.Blocks {
 			if n := b.leftover(ref); n > 0 {
-				b.ghosts[ref] = ref
+				b.ghosts[ref] = true
+				b.roots[ref] = ref
 				weight += n
 			}
 		}
@@ -93,17 +113,77 @@ func (b *rebaser) leftover(ref index.BlockRef) int64 {
 	return b.weight(ref) * (keep - used) / max(of, 1)
 }
 
-// weight is what a block takes, in bytes, with its dictionary's IDs.
-func (b *rebaser) weight(ref index.BlockRef) int64 {
-	stored, dict := b.x.Needs(ref)
-	return int64(stored) + int64(dictWeight(dict))
+// inUse returns the bytes of what snapshots have of a block.
+func (b *rebaser) inUse(ref index.BlockRef) int64 {
+	_, used, of := b.u.used.Block(ref)
+	return b.weight(ref) * used / max(of, 1)
 }
 
-// under returns the leftovers that a block needs.
+// weight is what a block takes, in bytes, with its description.
+func (b *rebaser) weight(ref index.BlockRef) int64 {
+	stored, dict := b.x.Needs(ref)
+	return int64(stored) + int64(dictWeight(dict)) + blockWeight
+}
+
+// blockWeight is about what a block takes in a pack's header and in the index,
+// without its chunks and dictionary.
+const blockWeight = 16
+
+// group returns the block that stands for all that hang together with one.
+func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
+	for b.roots[ref] != ref {
+		b.roots[ref] = b.roots[b.roots[ref]]
+		ref = b.roots[ref]
+	}
+	return ref
+}
+
+func (b *rebaser) join(refs ...index.BlockRef) {
+	for _, ref := range refs[1:] {
+		b.roots[b.group(ref)] = b.group(refs[0])
+	}
+}
+
+// findLeaners finds the blocks that need leftovers, and those that need these: so
+// no block that stays comes to lie deeper when they are stored anew.
+func (b *rebaser) findLeaners() {
+	walk := newChainWalk(b.x)
+	type block struct {
+		ref   index.BlockRef
+		kind  pack.Kind
+		depth int
+	}
+	var blocks []block
+	for _, p := range b.x.Packs() {
+		for _, ref := range p.Blocks {
+			if d := walk.over(ref); d > 0 {
+				blocks = append(blocks, block{ref, p.Kind, d})
+			}
+		}
+	}
+	slices.SortStableFunc(blocks, func(x, y block) int { return x.depth - y.depth })
+	for _, k := range blocks {
+		on := b.under(k.ref)
+		if len(on) == 0 {
+			continue
+		}
+		if _, ok := b.roots[k.ref]; !ok {
+			b.roots[k.ref] = k.ref
+		}
+		b.join(append(on, k.ref)...)
+		// What nothing needs may be needed again: it goes, too.
+		if b.u.used.Any(k.ref) || !b.u.live(k.ref) {
+			b.lean[k.ref] = &leaner{kind: k.kind, depth: k.depth}
+		}
+	}
+}
+
+// under returns the blocks with leftovers that a block needs, and the leaners.
 func (b *rebaser) under(ref index.BlockRef) (on []index.BlockRef) {
 	_, dict := b.x.Needs(ref)
 	for _, id := range dict {
-		if loc, ok := b.x.Lookup(id); ok && b.ghost(id, loc) && !slices.Contains(on, loc.Block) {
+		loc, ok := b.x.Lookup(id)
+		if ok && (b.ghost(id, loc) || b.lean[loc.Block] != nil) && !slices.Contains(on, loc.Block) {
 			on = append(on, loc.Block)
 		}
 	}
@@ -112,125 +192,5 @@ func (b *rebaser) under(ref index.BlockRef) (on []index.BlockRef) {
 
 // ghost reports whether a chunk is a leftover.
 func (b *rebaser) ghost(id chunk.ID, loc index.Location) bool {
-	_, is := b.ghosts[loc.Block]
-	return is && !b.u.used.Has(id)
-}
-
-// group returns the leftover that stands for all that hang together with one.
-func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
-	for b.ghosts[ref] != ref {
-		b.ghosts[ref] = b.ghosts[b.ghosts[ref]]
-		ref = b.ghosts[ref]
-	}
-	return ref
-}
-
-func (b *rebaser) join(refs ...index.BlockRef) {
-	for _, ref := range refs[1:] {
-		b.ghosts[b.group(ref)] = b.group(refs[0])
-	}
-}
-
-func (b *rebaser) findLeaners() {
-	for ref := range b.ghosts {
-		b.join(append(b.under(ref), ref)...)
-	}
-	walk := newChainWalk(b.x)
-	for _, p := range b.x.Packs() {
-		for _, ref := range p.Blocks {
-			if !b.u.used.Any(ref) {
-				continue
-			}
-			on := b.under(ref)
-			if len(on) == 0 {
-				continue
-			}
-			b.join(on...)
-			l := &leaner{on: on[0], depth: walk.over(ref)}
-			seen := map[index.BlockRef]bool{}
-			for len(on) > 0 {
-				ghost := on[len(on)-1]
-				on = on[:len(on)-1]
-				if seen[ghost] {
-					continue
-				}
-				seen[ghost] = true
-				on = append(on, b.under(ghost)...)
-				if _, dict := b.x.Needs(ghost); len(dict) > 0 {
-					l.path += b.weight(ghost)
-				}
-			}
-			b.lean[ref] = l
-		}
-	}
-}
-
-// findPredecessors looks at what each snapshot has changed since the one before
-// it of the same device, and notes what was at the place of the chunks in
-// blocks that lean on leftovers.
-func (b *rebaser) findPredecessors(ctx context.Context) error {
-	for _, mine := range byDevice(b.u.list) {
-		slices.SortStableFunc(mine, func(a, b *Snapshot) int { return a.Time.Compare(b.Time) })
-		for i := 1; i < len(mine); i++ {
-			err := tree.Diff(ctx, b.u.r.Chunk, mine[i-1].Root, mine[i].Root, func(old, now *tree.Entry) error {
-				if old == nil || now == nil || b.ids > maxPredecessors {
-					return nil
-				}
-				return b.file(ctx, &old.Content, &now.Content)
-			})
-			if err != nil {
-				return treeDamage(err)
-			}
-		}
-	}
-	return nil
-}
-
-// file notes the predecessors of the chunks of one file.
-func (b *rebaser) file(ctx context.Context, old, now *tree.Content) error {
-	p := b.u.r.newPredecessor(old)
-	if p == nil {
-		return nil
-	}
-	p.load(ctx)
-	off := int64(0)
-	return treeDamage(now.Chunks(ctx, b.u.r.Chunk, func(id chunk.ID) error {
-		loc, ok := b.x.Lookup(id)
-		if !ok {
-			return b.u.r.unknown(id)
-		}
-		at := off
-		off += int64(loc.Size)
-		l := b.lean[loc.Block]
-		if _, there := p.places[id]; there || l == nil {
-			p.met(id, at)
-			return nil
-		}
-		near, far := p.around(ctx, at, int(loc.Size))
-		if b.far(loc.Block) {
-			near = far
-		}
-		if len(near) == 0 {
-			return nil
-		}
-		if len(l.near.list) == 0 {
-			b.order = append(b.order, loc.Block)
-		}
-		b.ids -= len(l.near.list)
-		l.near.add(near)
-		b.ids += len(l.near.list)
-		return nil
-	}))
-}
-
-// far reports whether a block was encoded with more than what was at its place:
-// its pages had moved.
-func (b *rebaser) far(ref index.BlockRef) bool {
-	size := int64(0)
-	_, dict := b.x.Needs(ref)
-	for _, id := range dict {
-		n, _ := b.x.Size(id)
-		size += int64(n)
-	}
-	return size >= b.x.PlainSize(ref)+farMargin
+	return b.ghosts[loc.Block] && !b.u.used.Has(id)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
 // Other programs may make chains as long as the format allows. A block at the end
@@ -134,5 +135,72 @@ func TestRebaseLetsDamageBe(t *testing.T) {
 	}
 	if rep, err := r.Prune(ctx, opts); err != nil || rep.RemovePacks == 0 {
 		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// What is left of many days lies in a block for each of them. It is put together
+// as a backup would have done it.
+func TestRebaseJoinsWhatIsLeft(t *testing.T) {
+	ctx := context.Background()
+	const page, days = 64 << 10, 9
+	version := func(day int) files {
+		b := append([]byte("SQLite format 3\x00"), noise(9, (days+1)*page-16)...)
+		copy(b[100:], fmt.Appendf(nil, "changed on day %d", day)) // every day
+		for n := 2; n <= day; n++ {
+			copy(b[n*page+100:], fmt.Appendf(nil, "changed on day %d", n)) // once
+		}
+		return files{"file.db": b}
+	}
+	repository := func(days ...int) *memory.Backend {
+		be := tinyRepo(t)
+		for _, day := range days {
+			if _, err := storeFiles(ctx, be, version(day), day); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return be
+	}
+	deltas := func(be *memory.Backend) (n int) {
+		r := open(t, be)
+		for _, p := range r.index.Packs() {
+			for _, ref := range p.Blocks {
+				if _, dict := r.index.Needs(ref); p.Kind == pack.Content && len(dict) > 0 {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	be := repository(1, 2, 3, 4, 5, 6, 7, 8, 9)
+	if n := deltas(be); n != days-1 {
+		t.Fatalf("%d blocks before, want %d", n, days-1)
+	}
+	if err := forgetTiny(ctx, be, 2, 3, 4, 5, 6, 7, 8); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := pruneTiny(ctx, be, everything); err != nil || rep.Rebased < days-2 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	// What is left of day 2 leans on day 1, which is there, and stays as it is.
+	fresh := repository(1, 9)
+	if got, want := deltas(be), deltas(fresh); got != want+1 {
+		t.Errorf("%d blocks, a fresh repository has %d", got, want)
+	}
+	if got, want := size(t, be, packsDir), size(t, fresh, packsDir); got > want*101/100 {
+		t.Errorf("%d bytes, a fresh repository has %d", got, want)
+	}
+	r := open(t, be)
+	list, _, err := r.Snapshots(ctx)
+	if err != nil || len(list) != 2 {
+		t.Fatal(list, err)
+	}
+	for i, day := range []int{1, 9} {
+		got, err := restore(ctx, r, list[i])
+		if err == nil {
+			err = sameFiles(got, version(day))
+		}
+		if err != nil {
+			t.Errorf("day %d: %v", day, err)
+		}
 	}
 }

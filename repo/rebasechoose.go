@@ -2,8 +2,6 @@ package repo
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"maps"
 	"slices"
 
@@ -11,133 +9,204 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// choose picks the groups of leftovers that are worth less than they cost.
-// What it would take to do without them is found by trying some of the blocks.
-// thorough takes whatever saves something, however much is to be written for it.
-func (b *rebaser) choose(ctx context.Context, thorough bool, budget int64) error {
-	type group struct {
-		weight  int64 // of its leftovers
-		leaners []index.BlockRef
-	}
-	found := map[index.BlockRef]*group{}
-	for ref := range b.ghosts {
-		root := b.group(ref)
-		if found[root] == nil {
-			found[root] = &group{}
-		}
-		found[root].weight += b.leftover(ref)
-	}
-	for ref, l := range b.lean {
-		g := found[b.group(l.on)]
-		g.leaners = append(g.leaners, ref)
-	}
-	for _, l := range b.lean {
-		l.chosen = false
-	}
-	codec := pack.NewCodec(b.u.r.blocks)
-	packs := map[pack.ID]bool{}
-	total := int64(0)
-	for _, g := range found {
-		total += g.weight
-	}
-	// The heaviest first: when half of all has been looked at, it shows whether
-	// this comes to anything.
-	order := slices.SortedFunc(maps.Values(found), func(x, y *group) int { return cmp.Compare(y.weight, x.weight) })
-	sizes := map[pack.ID]int64{}
-	for _, p := range b.x.Packs() {
-		sizes[p.ID] = p.Size
-	}
-	var saved, written, seen int64
-groups:
-	for _, g := range order {
-		if !thorough && seen > total/2 && saved < written/worthWriting/2 {
-			break
-		}
-		seen += g.weight
-		if len(g.leaners) == 0 {
-			continue
-		}
-		slices.Sort(g.leaners)
-		size := int64(0)
-		more := map[pack.ID]bool{}
-		for _, ref := range g.leaners {
-			id, _ := b.x.Block(ref)
-			if !packs[id] && !more[id] {
-				more[id] = true
-				size += sizes[id]
-			}
-		}
-		if written+size > budget {
-			continue // before anything is read to find out
-		}
-		step := (len(g.leaners) + groupTrials - 1) / groupTrials
-		var before, after, path, all int64
-		for _, ref := range g.leaners {
-			all += b.lean[ref].path + 1
-		}
-		for i := 0; i < len(g.leaners); i += step {
-			ref := g.leaners[i]
-			n, err := b.try(ctx, codec, ref)
-			if errors.Is(err, ErrDamaged) {
-				// What is damaged stays for a repair, and the rest need not wait.
-				continue groups
-			}
-			if err != nil {
-				return err
-			}
-			path += b.lean[ref].path + 1
-			before += b.weight(ref) - b.leftover(ref)
-			after += n
-		}
-		// What a block costs goes by what it has been through.
-		cost := int64(float64(after-before) / float64(path) * float64(all))
-		// Some were not tried, and writing costs something, too.
-		if cost+cost/8 >= g.weight {
-			continue
-		}
-		written += size
-		saved += g.weight - cost
-		b.u.rebaseCost += cost
-		maps.Copy(packs, more)
-		for _, ref := range g.leaners {
-			b.lean[ref].chosen = true
-		}
-	}
-	if !thorough && saved < written/worthWriting {
-		for _, l := range b.lean {
-			l.chosen = false
-		}
-		b.u.rebaseCost = 0
-	}
-	return nil
+// group is blocks that hang together: leftovers, and what leans on them.
+type group struct {
+	root    index.BlockRef
+	weight  int64 // of leftovers, in bytes
+	before  int64 // of what is in use of the leaners
+	plain   int64 // its plaintext
+	after   int64 // of what is to come in the place of leaners
+	gain    int64 // what that saves
+	leaners []index.BlockRef
 }
 
-// try returns what is in use of a block would take without leftovers.
-func (b *rebaser) try(ctx context.Context, codec *pack.Codec, ref index.BlockRef) (int64, error) {
-	_, block := b.x.Block(ref)
-	used, _, _ := b.u.used.Block(ref)
-	r := run{}
-	for i, c := range block.Chunks {
-		if !used[i] {
+// groups returns all groups, the heaviest first.
+func (b *rebaser) groups() []*group {
+	found := map[index.BlockRef]*group{}
+	at := func(ref index.BlockRef) *group {
+		root := b.group(ref)
+		if found[root] == nil {
+			found[root] = &group{root: root}
+		}
+		return found[root]
+	}
+	for ref := range b.ghosts {
+		at(ref).weight += b.leftover(ref)
+	}
+	for ref := range b.lean {
+		_, used, _ := b.u.used.Block(ref)
+		g := at(ref)
+		g.leaners = append(g.leaners, ref)
+		g.before += b.inUse(ref)
+		g.plain += used
+	}
+	return slices.SortedFunc(maps.Values(found), func(x, y *group) int {
+		return cmp.Or(cmp.Compare(y.weight, x.weight), cmp.Compare(x.root, y.root))
+	})
+}
+
+// packsOf counts what has to be written anew for groups.
+type packsOf struct {
+	x     *index.Index
+	sizes map[pack.ID]int64
+	in    map[pack.ID]bool
+	bytes int64
+}
+
+func (b *rebaser) packs() *packsOf {
+	p := &packsOf{x: b.x, sizes: map[pack.ID]int64{}, in: map[pack.ID]bool{}}
+	for _, pk := range b.x.Packs() {
+		p.sizes[pk.ID] = pk.Size
+	}
+	return p
+}
+
+// more returns the bytes of the packs that a group adds.
+func (p *packsOf) more(g *group) (n int64) {
+	for id := range p.of(g) {
+		if !p.in[id] {
+			n += p.sizes[id]
+		}
+	}
+	return n
+}
+
+func (p *packsOf) add(g *group) {
+	p.bytes += p.more(g)
+	maps.Copy(p.in, p.of(g))
+}
+
+func (p *packsOf) of(g *group) map[pack.ID]bool {
+	in := map[pack.ID]bool{}
+	for _, ref := range g.leaners {
+		id, _ := p.x.Block(ref)
+		in[id] = true
+	}
+	return in
+}
+
+// within chooses the groups that may be tried, before anything is read to do
+// so. It returns the bytes of plaintext that this takes.
+func (b *rebaser) within(groups []*group, budget int64) (plain int64) {
+	packs := b.packs()
+	for _, g := range groups {
+		if len(g.leaners) == 0 || packs.bytes+packs.more(g) > budget || plain+g.plain > rebaseBytes {
 			continue
 		}
-		plain, err := b.u.r.Chunk(ctx, c.ID)
-		if err != nil {
-			return 0, err
-		}
-		r.plain, r.chunks = append(r.plain, plain...), append(r.chunks, c)
+		packs.add(g)
+		plain += g.plain
+		b.set(g, true)
 	}
-	ids := b.u.rebased[ref]
-	var frame []byte
-	if len(ids) > 0 {
-		if dict, _, err := b.u.r.dictionary(ctx, ids, 1, detours{}); err == nil {
-			frame, err = codec.Delta(r.plain, dict.b)
-			dict.free()
-			if err != nil {
-				return 0, err
+	return plain
+}
+
+func (b *rebaser) set(g *group, chosen bool) {
+	for _, ref := range g.leaners {
+		b.lean[ref].chosen = chosen
+	}
+}
+
+// promising leaves the groups chosen that may come to take less, as far as that can
+// be told without encoding: what has a predecessor will take what it takes now, and
+// the rest what it would take in full. It returns the bytes of plaintext to try, or 0
+// if all of them together do not promise enough.
+func (b *rebaser) promising(groups []*group) (plain int64) {
+	after := map[index.BlockRef]int64{} // by root
+	for i := range b.news {
+		own, _ := b.now(b.news[i].chunk.ID)
+		after[b.group(b.news[i].block)] += own
+	}
+	for ref, l := range b.lean {
+		if !l.chosen {
+			continue
+		}
+		used, _, _ := b.u.used.Block(ref)
+		_, block := b.x.Block(ref)
+		for i, c := range block.Chunks {
+			if _, met := b.met[c.ID]; used[i] && !met {
+				_, bottom := b.now(c.ID)
+				after[b.group(ref)] += bottom
 			}
 		}
 	}
-	sealed, stored, err := sealRun(codec, nil, &r, frame, ids)
-	return int64(len(sealed) + dictWeight(stored.Dict)), err
+	for _, g := range b.chosen(groups) {
+		g.gain = g.weight + g.before - after[g.root]
+		b.set(g, g.gain > 0)
+	}
+	if !b.worth(groups, worthWriting) {
+		return 0
+	}
+	for _, g := range b.chosen(groups) {
+		plain += g.plain
+	}
+	return plain
+}
+
+// worth reports whether the groups that are chosen save one part in so many of what
+// has to be written anew for them. Those that do not, for what is written for them
+// alone, are chosen no longer.
+func (b *rebaser) worth(groups []*group, part int64) bool {
+	packs, users := b.packs(), map[pack.ID]int{}
+	chosen := b.chosen(groups)
+	for _, g := range chosen {
+		for id := range packs.of(g) {
+			users[id]++
+		}
+	}
+	slices.SortStableFunc(chosen, func(x, y *group) int { return cmp.Compare(x.gain, y.gain) })
+	saved := int64(0)
+	for _, g := range chosen {
+		alone := int64(0)
+		for id := range packs.of(g) {
+			if users[id] == 1 {
+				alone += packs.sizes[id]
+			}
+		}
+		if g.gain < alone/part {
+			b.set(g, false)
+			for id := range packs.of(g) {
+				users[id]--
+			}
+			continue
+		}
+		packs.add(g)
+		saved += g.gain
+	}
+	return saved > packs.bytes/part
+}
+
+// chosen returns the groups that are chosen so far.
+func (b *rebaser) chosen(groups []*group) []*group {
+	return slices.DeleteFunc(slices.Clone(groups), func(g *group) bool {
+		return len(g.leaners) == 0 || !b.lean[g.leaners[0]].chosen
+	})
+}
+
+// choose picks the groups of which the leftovers, and the small blocks above them,
+// take more than what is to come in their place. It reports whether that is worth
+// the writing; thorough takes nearly whatever saves something.
+func (b *rebaser) choose(groups []*group, l *layout, thorough bool) bool {
+	byRoot := map[index.BlockRef]*group{}
+	for _, g := range groups {
+		byRoot[g.root] = g
+	}
+	for _, u := range l.units {
+		byRoot[u.group].after += int64(u.stored) + int64(dictWeight(u.dict)) + blockWeight
+	}
+	for _, g := range b.chosen(groups) {
+		// Writing costs something, too, and leftovers may be a few bytes.
+		g.gain = g.weight + g.before - g.after
+		b.set(g, !l.damaged[g.root] && g.gain > max(g.after-g.before, 0)/8+g.after/32)
+	}
+	part := int64(worthWriting)
+	if thorough {
+		part *= 16
+	}
+	if !b.worth(groups, part) {
+		return false
+	}
+	for _, g := range b.chosen(groups) {
+		b.u.rebaseCost += g.after - g.before
+	}
+	return true
 }

@@ -2,6 +2,8 @@ package repo
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
@@ -9,108 +11,261 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// wants returns the dictionary that a block should have, but for the bounds.
-func (b *rebaser) wants(ref index.BlockRef) []chunk.ID {
-	l := b.lean[ref]
-	if len(l.near.list) == 0 {
-		return b.beneath(ref)
-	}
-	return l.near.ids()
+const (
+	// unitJoins is up to which length a unit is made of several files, in bytes. It
+	// needs whatever any of them needs, so its chain is as long as the longest.
+	unitJoins = 64 << 10
+	// keptSealed bounds the encoded units that are kept until they are stored. What
+	// is beyond it is encoded again.
+	keptSealed = 64 << 20
+)
+
+// layout is blocks that are to go, and units that come in their place. A nil
+// layout changes nothing.
+type layout struct {
+	goes    map[index.BlockRef]bool
+	units   []*unit
+	at      map[chunk.ID]index.Location // in units, by planned
+	damaged map[index.BlockRef]bool     // groups of which something cannot be read
 }
 
-// plan gives each chosen block its dictionary. It must not lead back to the
-// block, nor to one that has none yet; and no block may come to lie so deep that
-// what leans on it would lie too deep.
-func (b *rebaser) plan() {
-	clear(b.u.rebased)
-	done := map[index.BlockRef]planned{}
-	rule := chainRule{x: b.x, plan: done, avoid: func(ref index.BlockRef) bool {
-		l := b.lean[ref]
-		_, ok := done[ref]
-		return l != nil && l.chosen && !ok
-	}}
-	above := b.above()
-	settle := func(ref index.BlockRef) {
-		l := b.lean[ref]
-		plain := b.x.PlainSize(ref)
-		stored, _ := b.x.Needs(ref)
-		dict, ok := rule.bound(b.wants(ref), maxChain(int(plain)), maxChainDepth-above[ref])
-		if ok {
-			done[ref] = planned{uint32(min(int64(stored)+l.path, plain)), dict}
-		} else {
-			done[ref] = planned{stored: uint32(plain)}
-			dict = nil
-		}
-		b.u.rebased[ref] = dict
+// unit is a block that is to be stored, of chunks that lie in others.
+type unit struct {
+	run
+	kind   pack.Kind
+	group  index.BlockRef
+	of     index.BlockRef // one of the leaners that its chunks lie in
+	dict   []chunk.ID     // nil: it stands alone
+	stored uint32         // sealed bytes
+	done   bool           // it has its dictionary
+	sealed []byte         // what is to be stored, or nil if that is to be encoded again
+	block  pack.Block     // of sealed
+}
+
+// planned is the first number of blocks that are planned: they are in no index.
+const planned index.BlockRef = 1 << 31
+
+// location returns where a chunk of a unit will lie.
+func (l *layout) location(id chunk.ID) (index.Location, bool) {
+	if l == nil {
+		return index.Location{}, false
 	}
-	var others []index.BlockRef
-	for ref, l := range b.lean {
-		if l.chosen && len(l.near.list) == 0 {
-			others = append(others, ref)
+	loc, ok := l.at[id]
+	return loc, ok
+}
+
+// unit returns a block that is planned, or nil.
+func (l *layout) unit(ref index.BlockRef) *unit {
+	if l == nil || ref < planned {
+		return nil
+	}
+	return l.units[ref-planned]
+}
+
+// open reports whether a block must not be needed: it goes, or has no dictionary
+// yet.
+func (l *layout) open(ref index.BlockRef) bool {
+	if u := l.unit(ref); u != nil {
+		return !u.done
+	}
+	return l != nil && l.goes[ref]
+}
+
+// add appends a unit.
+func (l *layout) add(u *unit) {
+	l.units = append(l.units, u)
+	at := uint32(0)
+	for _, c := range u.chunks {
+		l.put(c, at)
+		at += c.Length
+	}
+}
+
+// put notes the place of a chunk in the last unit.
+func (l *layout) put(c pack.Chunk, start uint32) {
+	l.at[c.ID] = index.Location{Block: planned + index.BlockRef(len(l.units)-1), Start: start, Size: c.Length}
+}
+
+func (b *rebaser) newLayout() *layout {
+	l := &layout{goes: map[index.BlockRef]bool{}, at: map[chunk.ID]index.Location{}, damaged: map[index.BlockRef]bool{}}
+	for ref, n := range b.lean {
+		if n.chosen {
+			l.goes[ref] = true
 		}
 	}
-	slices.SortFunc(others, func(x, y index.BlockRef) int {
-		return cmp.Or(cmp.Compare(b.lean[x].depth, b.lean[y].depth), cmp.Compare(x, y))
+	return l
+}
+
+// only returns the part of a layout for what is chosen by now.
+func (l *layout) only(b *rebaser) *layout {
+	left := b.newLayout()
+	rule := chainRule{b.x, left}
+	for _, u := range l.units {
+		if !b.lean[u.of].chosen {
+			continue
+		}
+		u.done = false
+		left.add(u)
+		if u.dict != nil {
+			// It may have needed a unit that does not come.
+			if dict, ok := rule.bound(u.dict, maxChain(u.size)); !ok || !slices.Equal(dict, u.dict) {
+				u.dict, u.sealed, u.stored = dict, nil, uint32(u.size)
+			}
+		}
+		u.done = true
+	}
+	return left
+}
+
+// planner puts a layout together.
+type planner struct {
+	b      *rebaser
+	layout *layout
+	rule   chainRule
+	codec  *pack.Codec
+	kept   int   // bytes of sealed units
+	tried  int64 // bytes of plaintext
+	tell   func(tried int64)
+}
+
+// plan divides the chunks of all chosen leaners into units, and encodes each with
+// its dictionary: it leads to no unit that has none yet, and so not back to itself.
+func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*layout, error) {
+	p := &planner{b: b, layout: b.newLayout(), codec: pack.NewCodec(b.u.r.blocks), tell: tell}
+	p.rule = chainRule{b.x, p.layout}
+	if err := p.others(ctx); err != nil {
+		return nil, err
+	}
+	return p.layout, p.inOrder(ctx)
+}
+
+// others makes units of what has no predecessor: one of each block, with what
+// lies beneath.
+func (p *planner) others(ctx context.Context) error {
+	var refs []index.BlockRef
+	for ref := range p.layout.goes {
+		refs = append(refs, ref)
+	}
+	slices.SortFunc(refs, func(x, y index.BlockRef) int {
+		return cmp.Or(cmp.Compare(p.b.lean[x].depth, p.b.lean[y].depth), cmp.Compare(x, y))
 	})
-	for _, ref := range others {
-		settle(ref)
-	}
-	for _, ref := range b.order {
-		if l := b.lean[ref]; l.chosen {
-			settle(ref)
-		}
-	}
-}
-
-// above returns how many blocks that stay as they are lie above each block, one
-// on the other, at most.
-func (b *rebaser) above() map[index.BlockRef]int {
-	walk := newChainWalk(b.x)
-	at := make([][]index.BlockRef, pack.MaxDepth+1) // by depth
-	for _, p := range b.x.Packs() {
-		for _, ref := range p.Blocks {
-			// What nothing needs may be needed again.
-			if l := b.lean[ref]; l != nil && l.chosen {
+	for _, ref := range refs {
+		used, _, _ := p.b.u.used.Block(ref)
+		_, block := p.b.x.Block(ref)
+		var u *unit
+		for i, c := range block.Chunks {
+			_, met := p.b.met[c.ID]
+			_, placed := p.layout.at[c.ID]
+			if met || placed || !used[i] {
 				continue
 			}
-			depth := min(walk.over(ref), pack.MaxDepth)
-			at[depth] = append(at[depth], ref)
-		}
-	}
-	above := map[index.BlockRef]int{}
-	for _, refs := range slices.Backward(at) {
-		for _, ref := range refs {
-			_, dict := b.x.Needs(ref)
-			for _, id := range dict {
-				if loc, ok := b.x.Lookup(id); ok {
-					above[loc.Block] = max(above[loc.Block], above[ref]+1)
-				}
+			if u == nil {
+				u = p.begin(ref)
+				u.near.add(p.b.beneath(ref))
 			}
+			p.put(u, c)
+		}
+		if err := p.settle(ctx, u); err != nil {
+			return err
 		}
 	}
-	return above
+	return nil
 }
 
-// beneath returns the chunks in use to which a block's dictionary leads, through
-// leftovers.
-func (b *rebaser) beneath(ref index.BlockRef) []chunk.ID {
-	walk := newChainWalk(b.x)
-	seen := map[chunk.ID]bool{}
-	var found []chunk.ID
-	_, open := b.x.Needs(ref)
-	for open = slices.Clone(open); len(open) > 0 && len(found) < pack.MaxDictChunks; {
-		id := open[0]
-		open = open[1:]
-		if seen[id] {
+// inOrder makes units of the rest, much as backups would.
+func (p *planner) inOrder(ctx context.Context) error {
+	var u *unit
+	var in *Snapshot
+	for i := range p.b.news {
+		n := &p.b.news[i]
+		if !p.layout.goes[n.block] {
 			continue
 		}
-		seen[id] = true
-		loc, ok := b.x.Lookup(id)
-		if !ok || !b.ghost(id, loc) {
-			found = append(found, id)
-			continue
+		size := int(n.chunk.Length)
+		if u == nil || n.in != in || p.b.group(n.block) != u.group ||
+			n.at.file != u.place.file && u.size+size > unitJoins || !u.takes(p.b.x, size, deltaTarget, n.near, n.at) {
+			if err := p.settle(ctx, u); err != nil {
+				return err
+			}
+			u, in = p.begin(n.block), n.in
 		}
-		open = append(open, walk.place(loc)...)
+		p.put(u, n.chunk)
+		u.leanOn(p.b.x, n.near, n.at)
 	}
-	return found
+	return p.settle(ctx, u)
+}
+
+// begin adds a unit, of the kind and group of a block.
+func (p *planner) begin(ref index.BlockRef) *unit {
+	u := &unit{kind: p.b.lean[ref].kind, group: p.b.group(ref), of: ref}
+	u.chain = *p.rule.walk()
+	p.layout.add(u)
+	return u
+}
+
+// put adds a chunk to the last unit.
+func (p *planner) put(u *unit, c pack.Chunk) {
+	p.layout.put(c, uint32(u.size))
+	u.chunks = append(u.chunks, c)
+	u.size += int(c.Length)
+}
+
+// settle gives a unit its dictionary, and finds out what it will take.
+func (p *planner) settle(ctx context.Context, u *unit) error {
+	if u == nil {
+		return nil
+	}
+	u.dict, _ = p.rule.bound(u.near.ids(), maxChain(u.size))
+	u.near, u.chain, u.done = bases{}, chainWalk{}, true
+	p.tried += int64(u.size)
+	p.tell(p.tried)
+	sealed, block, err := p.b.u.r.sealUnit(ctx, p.codec, u)
+	if errors.Is(err, ErrDamaged) {
+		// It stays for a repair, and the rest need not wait.
+		p.layout.damaged[u.group] = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.stored, u.dict = uint32(len(sealed)), block.Dict
+	if p.kept+len(sealed) <= keptSealed && u.dict != nil {
+		p.kept += len(sealed)
+		u.sealed, u.block = sealed, block
+	}
+	return nil
+}
+
+// sealUnit encodes and seals a unit. One whose dictionary cannot be read is as
+// good without, but for the room it takes.
+func (r *Repo) sealUnit(ctx context.Context, codec *pack.Codec, u *unit) ([]byte, pack.Block, error) {
+	from, err := r.gather(ctx, u)
+	if err != nil {
+		return nil, pack.Block{}, err
+	}
+	var frame []byte
+	if len(u.dict) > 0 {
+		dict, err := r.soundDictionary(ctx, u.dict)
+		if err == nil {
+			frame, err = codec.Delta(from.plain, dict.b)
+			dict.free()
+		}
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return nil, pack.Block{}, err
+		}
+	}
+	return sealRun(codec, nil, from, frame, u.dict)
+}
+
+// gather reads the chunks of a unit.
+func (r *Repo) gather(ctx context.Context, u *unit) (*run, error) {
+	out := &run{chunks: u.chunks, size: u.size, plain: make([]byte, 0, u.size)}
+	for _, c := range u.chunks {
+		plain, err := r.Chunk(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		out.plain = append(out.plain, plain...)
+	}
+	return out, nil
 }

@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
@@ -10,35 +11,37 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repack writes what is in use in some packs into new ones, which are durable
-// and in the index when it returns. It returns the bytes written.
-func (p *pruner) repack(ctx context.Context, u *usage, packs []index.Pack) (int64, error) {
+// repack writes what is in use in some packs into new ones, and some units, which
+// are durable and in the index when it returns. It returns the bytes written.
+func (p *pruner) repack(ctx context.Context, u *usage, packs []index.Pack, units []*unit) (int64, error) {
 	w := p.r.NewWriter(ctx)
 	defer w.Close()
 	g, gctx := errgroup.WithContext(ctx)
-	work := make(chan index.Pack)
+	work := make(chan func(*copier) error)
+	var alone atomic.Bool // a block needs no dictionary any more, which may be waste now
 	g.Go(func() error {
 		defer close(work)
 		for _, pk := range packs {
-			select {
-			case work <- pk:
-			case <-gctx.Done():
-				return gctx.Err()
+			if err := handOver(gctx, work, func(c *copier) error { return c.pack(gctx, pk) }); err != nil {
+				return err
+			}
+		}
+		for _, unit := range units {
+			if err := handOver(gctx, work, func(c *copier) error { return c.unit(gctx, unit) }); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
 	for range p.r.opts.Workers {
 		g.Go(func() error {
-			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.blocks)}
+			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.blocks), alone: &alone}
 			for kind := range c.lanes {
 				c.lanes[kind] = w.newLane(pack.Kind(kind))
 			}
-			for pk := range work {
-				for _, ref := range pk.Blocks {
-					if err := c.block(gctx, pk.Kind, ref); err != nil {
-						return fmt.Errorf("rewrite a pack: %w", err)
-					}
+			for do := range work {
+				if err := do(&c); err != nil {
+					return fmt.Errorf("rewrite a pack: %w", err)
 				}
 			}
 			for _, lane := range c.lanes {
@@ -53,7 +56,17 @@ func (p *pruner) repack(ctx context.Context, u *usage, packs []index.Pack) (int6
 		return w.Stats().Stored, err
 	}
 	err := w.Finish(ctx)
+	p.stale = p.stale || alone.Load()
 	return w.Stats().Stored, err
+}
+
+func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*copier) error) error {
+	select {
+	case work <- do:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // copier copies what is in use of blocks into a writer's packs.
@@ -63,13 +76,57 @@ type copier struct {
 	w     *Writer
 	codec *pack.Codec
 	lanes [2]*Lane // by kind: what is left of blocks without a dictionary shares new ones
+	alone *atomic.Bool
 }
 
+func (c *copier) pack(ctx context.Context, pk index.Pack) error {
+	for _, ref := range pk.Blocks {
+		if err := c.block(ctx, pk.Kind, ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unit stores what was planned.
+func (c *copier) unit(ctx context.Context, u *unit) error {
+	if u.sealed != nil {
+		return c.w.place(u.kind, u.sealed, u.block)
+	}
+	if len(u.dict) == 0 {
+		r, err := c.r.gather(ctx, u)
+		if err != nil {
+			return err
+		}
+		for i, ch := range u.chunks {
+			if err := c.lanes[u.kind].addFull(ctx, r.plain[:ch.Length], u.chunks[i]); err != nil {
+				return err
+			}
+			r.plain = r.plain[ch.Length:]
+		}
+		return nil
+	}
+	sealed, b, err := c.r.sealUnit(ctx, c.codec, u)
+	if err != nil {
+		return err
+	}
+	return c.w.place(u.kind, sealed, b)
+}
+
+// block copies what is to be kept of a block, but for what is in a unit.
 func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
 	keep, length, of := c.u.keep(ref)
+	_, listed := c.r.index.Block(ref)
+	for i, ch := range listed.Chunks {
+		if _, in := c.u.rebased.location(ch.ID); keep[i] && in {
+			keep[i] = false
+			length -= int64(ch.Length)
+		}
+	}
 	if length == 0 {
 		return nil
 	}
+	rebased := c.u.isRebased(ref)
 	id, b := c.r.index.Block(ref)
 	sealed := make([]byte, b.Stored)
 	if err := c.r.readSealed(ctx, id, sealed, int64(b.Offset)); err != nil {
@@ -92,13 +149,12 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	if err := c.checkIDs(id, plain, b.Chunks); err != nil {
 		return err
 	}
-	other, rebased := c.u.rebased[ref]
 	if length == of && !rebased {
 		return c.w.place(kind, sealed, b)
 	}
 	wants := b.Dict
 	if rebased {
-		wants = other
+		wants = nil // it may be gone
 	}
 	var part []byte
 	var chunks []pack.Chunk
@@ -119,27 +175,16 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	if len(wants) == 0 {
 		return nil
 	}
-	if rebased {
-		if dict, err = c.r.soundDictionary(ctx, wants); err != nil {
-			wants = nil // as good, but for the room it takes
-		}
-		defer dict.free()
-	}
-	return c.encode(kind, &run{plain: part, chunks: chunks}, wants, dict.b)
-}
-
-// encode stores a block, with a dictionary or without.
-func (c *copier) encode(kind pack.Kind, r *run, ids []chunk.ID, dict []byte) error {
-	var frame []byte
-	if len(ids) > 0 {
-		var err error
-		if frame, err = c.codec.Delta(r.plain, dict); err != nil {
-			return err
-		}
-	}
-	sealed, b, err := sealRun(c.codec, nil, r, frame, ids)
+	frame, err := c.codec.Delta(part, dict.b)
 	if err != nil {
 		return err
+	}
+	sealed, b, err = sealRun(c.codec, nil, &run{plain: part, chunks: chunks}, frame, wants)
+	if err != nil {
+		return err
+	}
+	if b.Encoding != pack.Delta {
+		c.alone.Store(true)
 	}
 	return c.w.place(kind, sealed, b)
 }

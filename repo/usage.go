@@ -20,8 +20,8 @@ type usage struct {
 	list    []*Snapshot
 	records []string // names of the records that were counted, sorted
 	used    *index.Marks
-	bases   *index.Marks                  // what is needed only to decode something else, too
-	rebased map[index.BlockRef][]chunk.ID // blocks to be stored with another dictionary, or with none
+	bases   *index.Marks // what is needed only to decode something else, too
+	rebased *layout      // of blocks to be stored anew, or nil
 	// rebaseCost estimates by how many bytes these will be larger.
 	rebaseCost int64
 	moved      map[pack.ID]bool // packs of which everything in use is in others, too
@@ -31,7 +31,7 @@ type usage struct {
 // that. Snapshots in without are left out. It fails if a snapshot cannot be read
 // to its end: what it needs is not known then.
 func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
-	u := &usage{r: r, rebased: map[index.BlockRef][]chunk.ID{}, moved: map[pack.ID]bool{}}
+	u := &usage{r: r, moved: map[pack.ID]bool{}}
 	all, runs, err := u.read(ctx)
 	if err != nil {
 		return nil, err
@@ -159,21 +159,26 @@ func (u *usage) tree(ctx context.Context, id chunk.ID, above int) error {
 	return nil
 }
 
-func (u *usage) isRebased(ref index.BlockRef) bool { _, ok := u.rebased[ref]; return ok }
+// isRebased reports whether what is in use of a block is to be stored anew.
+func (u *usage) isRebased(ref index.BlockRef) bool { return u.rebased != nil && u.rebased.goes[ref] }
 
-// needs returns what decoding a block takes, as it is to be.
-func (u *usage) needs(ref index.BlockRef) []chunk.ID {
-	if dict, ok := u.rebased[ref]; ok {
-		return dict
-	}
-	_, dict := u.r.index.Needs(ref)
-	return dict
-}
-
-// findBases marks the chunks that have to be decoded to decode the used ones.
+// findBases marks the chunks that have to be decoded to decode the used ones, as
+// these are to be.
 func (u *usage) findBases() {
 	u.bases = u.r.index.NewMarks()
 	var open []index.BlockRef
+	need := func(ids []chunk.ID) {
+		for _, id := range ids {
+			if loc, added, ok := u.bases.Add(id); ok && added {
+				open = append(open, loc.Block)
+			}
+		}
+	}
+	if u.rebased != nil {
+		for _, unit := range u.rebased.units {
+			need(unit.dict)
+		}
+	}
 	for _, p := range u.r.index.Packs() {
 		for _, ref := range p.Blocks {
 			if u.used.Any(ref) {
@@ -185,15 +190,12 @@ func (u *usage) findBases() {
 	for len(open) > 0 {
 		ref := open[len(open)-1]
 		open = open[:len(open)-1]
-		if done[ref] {
+		if done[ref] || u.isRebased(ref) {
 			continue
 		}
 		done[ref] = true
-		for _, id := range u.needs(ref) {
-			if loc, added, ok := u.bases.Add(id); ok && added {
-				open = append(open, loc.Block)
-			}
-		}
+		_, dict := u.r.index.Needs(ref)
+		need(dict)
 	}
 }
 
