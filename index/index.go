@@ -293,6 +293,13 @@ func (x *Index) end(ref BlockRef) uint32 {
 	return uint32(x.chunks.len())
 }
 
+// Duplicates reports whether a chunk lies in several places.
+func (x *Index) Duplicates() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return len(x.twice) > 0
+}
+
 // Copies returns all places where a chunk lies, the one that Lookup gives
 // first. It looks through all chunks that lie in several places: it is for when
 // the first fails.

@@ -73,3 +73,46 @@ func healParityTiny(t *testing.T, be *memory.Backend) {
 		t.Fatal(err)
 	}
 }
+
+// A pack that is copied as it is has to be what its name says. In one that is not, the
+// prune stops at the block that is damaged, and removes nothing of it.
+func TestPruneCopiesNoDamage(t *testing.T) {
+	ctx := context.Background()
+	be := chainRepo(t, 1, 2, 3, 4, 5)
+	if err := forgetTiny(ctx, be, 1, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	var packs []string
+	for name := range content(t, be) {
+		if strings.HasPrefix(name, packsDir) {
+			packs = append(packs, name)
+		}
+	}
+	stopped := 0
+	for _, name := range packs {
+		damaged := be.Clone()
+		flipBit(t, damaged, name, len(content(t, be)[name])/3)
+		before := content(t, damaged)
+		_, err := pruneTiny(ctx, damaged, everything)
+		left := content(t, damaged)[name]
+		if left == nil && err == nil {
+			// It went: nothing in it was in use.
+			if err := judgeClean(damaged, testSecret, 4, 5); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil {
+			stopped++
+		}
+		if !slices.Equal(left, before[name]) {
+			t.Errorf("%s was damaged, and is gone", name)
+		}
+	}
+	if stopped == 0 {
+		t.Error("no damage was met")
+	}
+}

@@ -2,7 +2,9 @@ package repo
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/snap-backup/snap/chunk"
@@ -80,12 +82,69 @@ type copier struct {
 }
 
 func (c *copier) pack(ctx context.Context, pk index.Pack) error {
+	whole, err := c.whole(ctx, pk)
+	if err != nil {
+		return err
+	}
 	for _, ref := range pk.Blocks {
-		if err := c.block(ctx, pk.Kind, ref); err != nil {
+		if whole != nil && c.asItIs(ref) {
+			_, b := c.r.index.Block(ref)
+			err = c.w.place(pk.Kind, whole[b.Offset:b.Offset+b.Stored], b)
+		} else {
+			err = c.block(ctx, pk.Kind, ref)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// maxWhole bounds the packs that are read as a whole, in bytes: each worker holds
+// one.
+const maxWhole = 32 << 20
+
+// whole returns the bytes of a pack of which most is to be copied as it is, if they
+// are those that were once stored, by the pack's name. Its blocks need not be decoded
+// then to know them for sound. Otherwise it returns nil: each block is looked at,
+// which tells what is damaged. So it does where a chunk lies in several packs, of
+// which only one copy is kept.
+func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
+	if pk.Size > maxWhole || c.u.twice {
+		return nil, nil
+	}
+	same := int64(0)
+	for _, ref := range pk.Blocks {
+		if c.asItIs(ref) {
+			stored, _ := c.r.index.Needs(ref)
+			same += int64(stored)
+		}
+	}
+	if same < pk.Size/2 {
+		return nil, nil
+	}
+	whole := make([]byte, pk.Size)
+	err := c.r.readSealed(ctx, pk.ID, whole, 0)
+	if err != nil && !errors.Is(err, ErrDamaged) {
+		return nil, err
+	}
+	if err != nil || pack.Name(whole) != pk.ID {
+		return nil, nil
+	}
+	return whole, nil
+}
+
+// asItIs reports whether all of a block is to be kept, with its dictionary.
+func (c *copier) asItIs(ref index.BlockRef) bool {
+	_, length, of := c.u.keep(ref)
+	if length < of || c.u.isRebased(ref) {
+		return false
+	}
+	_, b := c.r.index.Block(ref)
+	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool {
+		_, in := c.u.rebased.location(ch.ID)
+		return in
+	})
 }
 
 // unit stores what was planned.

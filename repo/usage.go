@@ -21,6 +21,7 @@ type usage struct {
 	records []string // names of the records that were counted, sorted
 	used    *index.Marks
 	bases   *index.Marks // what is needed only to decode something else, too
+	twice   bool         // some chunks lie in several packs, of which one copy is marked
 	rebased *layout      // of blocks to be stored anew, or nil
 	// rebaseCost estimates by how many bytes these will be larger.
 	rebaseCost int64
@@ -42,7 +43,7 @@ func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 	if err := r.LoadIndex(ctx); err != nil {
 		return nil, err
 	}
-	u.list = all.current
+	u.list, u.twice = all.current, r.index.Duplicates()
 	u.used = r.index.NewMarks()
 	for _, s := range slices.Concat(all.current, all.superseded) {
 		if err := u.tree(ctx, s.Root, -1); err != nil {
