@@ -106,11 +106,14 @@ func (b *rebaser) findGhosts() (weight int64) {
 	return weight
 }
 
-// leftover returns the bytes of the leftovers in a block.
+// leftover returns the bytes of the leftovers in a block, at least 1 if there are any.
 func (b *rebaser) leftover(ref index.BlockRef) int64 {
 	_, keep, of := b.u.keep(ref)
 	_, used, _ := b.u.used.Block(ref)
-	return b.weight(ref) * (keep - used) / max(of, 1)
+	if keep == used {
+		return 0
+	}
+	return max(b.weight(ref)*(keep-used)/of, 1)
 }
 
 // inUse returns the bytes of what snapshots have of a block.
