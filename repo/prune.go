@@ -367,7 +367,7 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		}
 		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
 	})
-	left, written := int64(0), p.report.WrittenBytes
+	left, written := int64(0), p.report.WrittenBytes+max(plan.u.rebaseCost, 0)
 	for i := range partly {
 		left += partly[i].waste()
 	}

@@ -24,7 +24,7 @@ func TestChooseForecastsRebasedFirst(t *testing.T) {
 		"nothing is rebased":     {[]wasted{some(1, 800, false), some(2, 850, false), some(3, 850, false)}, []byte{1, 2}, 350},
 	} {
 		p := &pruner{r: &Repo{}, opts: PruneOptions{MaxUnused: func(int64) int64 { return 200 }, MaxRepack: -1}}
-		plan := &prunePlan{}
+		plan := &prunePlan{u: &usage{}}
 		p.choose(plan, c.partly, map[pack.Kind]int{})
 		var got []byte
 		for _, pk := range plan.repack {

@@ -86,7 +86,7 @@ func (u *usage) rebase(ctx context.Context, allowed, budget int64, progress func
 	if err != nil {
 		return err
 	}
-	if b.choose(groups, planned, allowed == 0) {
+	if b.choose(groups, planned, budget, allowed == 0) {
 		u.rebased = planned.only(b)
 	}
 	return nil

@@ -56,7 +56,9 @@ type packsOf struct {
 func (b *rebaser) packs() *packsOf {
 	p := &packsOf{x: b.x, sizes: map[pack.ID]int64{}, in: map[pack.ID]bool{}}
 	for _, pk := range b.x.Packs() {
-		p.sizes[pk.ID] = pk.Size
+		if slices.ContainsFunc(pk.Blocks, b.u.live) { // others go without being written
+			p.sizes[pk.ID] = pk.Size
+		}
 	}
 	return p
 }
@@ -185,7 +187,7 @@ func (b *rebaser) chosen(groups []*group) []*group {
 // choose picks the groups of which the leftovers, and the small blocks above them,
 // take more than what is to come in their place. It reports whether that is worth
 // the writing; thorough takes nearly whatever saves something.
-func (b *rebaser) choose(groups []*group, l *layout, thorough bool) bool {
+func (b *rebaser) choose(groups []*group, l *layout, budget int64, thorough bool) bool {
 	byRoot := map[index.BlockRef]*group{}
 	for _, g := range groups {
 		byRoot[g.root] = g
@@ -197,6 +199,17 @@ func (b *rebaser) choose(groups []*group, l *layout, thorough bool) bool {
 		// Writing costs something, too, and leftovers may be a few bytes.
 		g.gain = g.weight + g.before - g.after
 		b.set(g, !l.damaged[g.root] && g.gain > max(g.after-g.before, 0)/8+g.after/32)
+	}
+	// What comes in the place of small differences may be much more than they were.
+	packs, more := b.packs(), int64(0)
+	for _, g := range b.chosen(groups) {
+		grows := max(g.after-g.before, 0)
+		if packs.bytes+packs.more(g)+more+grows > budget {
+			b.set(g, false)
+			continue
+		}
+		packs.add(g)
+		more += grows
 	}
 	part := int64(worthWriting)
 	if thorough {

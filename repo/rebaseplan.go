@@ -236,8 +236,8 @@ func (p *planner) settle(ctx context.Context, u *unit) error {
 	return nil
 }
 
-// sealUnit encodes and seals a unit. One whose dictionary cannot be read is as
-// good without, but for the room it takes.
+// sealUnit encodes and seals a unit. One whose dictionary cannot be read, or used, is
+// as good without, but for the room it takes.
 func (r *Repo) sealUnit(ctx context.Context, codec *pack.Codec, u *unit) ([]byte, pack.Block, error) {
 	from, err := r.gather(ctx, u)
 	if err != nil {
@@ -247,7 +247,9 @@ func (r *Repo) sealUnit(ctx context.Context, codec *pack.Codec, u *unit) ([]byte
 	if len(u.dict) > 0 {
 		dict, err := r.soundDictionary(ctx, u.dict)
 		if err == nil {
-			frame, err = codec.Delta(from.plain, dict.b)
+			if frame, err = codec.Delta(from.plain, dict.b); err != nil {
+				frame, err = nil, nil // as when a backup stores it
+			}
 			dict.free()
 		}
 		if err != nil && !errors.Is(err, ErrDamaged) {

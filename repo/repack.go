@@ -147,12 +147,16 @@ func (c *copier) asItIs(ref index.BlockRef) bool {
 	})
 }
 
+// smallUnit is the length from which a unit is a block of its own, in bytes. What
+// does not compress would keep it from being compressed.
+const smallUnit = blockTarget / 8
+
 // unit stores what was planned.
 func (c *copier) unit(ctx context.Context, u *unit) error {
 	if u.sealed != nil {
 		return c.w.place(u.kind, u.sealed, u.block)
 	}
-	if len(u.dict) == 0 {
+	if len(u.dict) == 0 && u.size < smallUnit { // shares a block with others
 		r, err := c.r.gather(ctx, u)
 		if err != nil {
 			return err

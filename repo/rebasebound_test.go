@@ -1,0 +1,126 @@
+package repo
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// What small differences grow to when they are stored without what they were
+// made against counts for the bound on what is written anew.
+func TestRebaseStaysWithinTheBound(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t)
+	first, second := files{}, files{}
+	for i := range 12 {
+		name, b := fmt.Sprint("file", i), noise(uint64(20+i), 40<<10)
+		first[name] = b
+		second[name] = slices.Concat([]byte("changed"), b[:20<<10])
+	}
+	for day, f := range []files{first, second} {
+		if _, err := storeFiles(ctx, be, f, day+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := forgetTiny(ctx, be, 1); err != nil {
+		t.Fatal(err)
+	}
+	opts := everything
+	opts.MaxRepack = 30 << 10
+	rep, err := pruneTiny(ctx, be, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if limit := opts.MaxRepack * 5 / 4; rep.WrittenBytes > limit {
+		t.Errorf("%d bytes are written, at most %d may be: %+v", rep.WrittenBytes, opts.MaxRepack, rep)
+	}
+}
+
+// Packs that go without anything being written are no reason not to rebase: what
+// they hold costs nothing. The next prune would find that.
+func TestRebaseCountsNotWhatIsDead(t *testing.T) {
+	ctx := context.Background()
+	for name, opts := range map[string]PruneOptions{
+		"some waste": {MaxRepack: -1},
+		"a bound":    {MaxRepack: 60 << 10, MaxUnused: everything.MaxUnused},
+	} {
+		be := tinyRepo(t)
+		base := noise(20, 60<<10)
+		save := func(day int, b []byte, parent *Snapshot) *Snapshot {
+			r, err := openWith(ctx, be, testSecret, tinyOptions(byte(10+day)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return storeAfter(t, r, files{"file": b}, day, parent)
+		}
+		first := save(1, base, nil)
+		var dead []int
+		for day := 2; day < 26; day++ { // half of it new, half of it as on the first day
+			save(day, slices.Concat(base[:31<<10], noise(uint64(100+day), 29<<10)), first)
+			dead = append(dead, day)
+		}
+		save(27, slices.Concat([]byte("changed"), base[:30<<10]), first)
+		if err := forgetTiny(ctx, be, append(dead, 1)...); err != nil {
+			t.Fatal(err)
+		}
+		before := size(t, be, packsDir)
+		rep, err := pruneTiny(ctx, be, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after := size(t, be, packsDir)
+		again, err := pruneTiny(ctx, be, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes, %d after a prune, %d after another one", name, before, after, size(t, be, packsDir))
+		if rep.Rebased == 0 || again.Rebased > 0 {
+			t.Errorf("%s: %d blocks rebased, and %d by the next prune", name, rep.Rebased, again.Rebased)
+		}
+	}
+}
+
+// A unit that stands alone takes what was measured when it was chosen: put into one
+// block with what does not compress it could take twice as much.
+func TestRebaseStoresWhatItMeasured(t *testing.T) {
+	ctx := context.Background()
+	be := tinyRepo(t)
+	rng := rand.New(rand.NewPCG(1, 1))
+	letters := make([]byte, 110<<10)
+	for i := range letters {
+		letters[i] = byte('a' + rng.IntN(9))
+	}
+	first, second := files{}, files{}
+	for i := range 3 {
+		photo := noise(uint64(20+i), 38<<10)
+		first[fmt.Sprint("a", i)] = photo
+		second[fmt.Sprint("a", i)] = slices.Concat([]byte("changed"), photo[:24<<10])
+	}
+	first["b"] = append(slices.Clone(letters), noise(30, 30<<10)...)
+	second["b"] = slices.Concat([]byte("changed"), letters)
+	for day, f := range []files{first, second} {
+		if _, err := storeFiles(ctx, be, f, day+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := forgetTiny(ctx, be, 1); err != nil {
+		t.Fatal(err)
+	}
+	before := size(t, be, packsDir)
+	dry := everything
+	dry.DryRun = true
+	forecast, err := pruneTiny(ctx, be, dry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rep, err := pruneTiny(ctx, be, everything)
+	if err != nil || rep.Rebased == 0 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	after := size(t, be, packsDir)
+	if want := before - forecast.FreeBytes; after > want*11/10 {
+		t.Errorf("%d bytes, and %d after the prune, want about %d", before, after, want)
+	}
+}
