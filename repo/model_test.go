@@ -61,7 +61,8 @@ const (
 type wanted struct {
 	files   files
 	state   certainty
-	touched int // how often somebody has begun to forget it
+	touched int  // how often somebody has begun to forget it
+	coming  bool // it is being copied, and may come back
 	notes   map[string]bool
 }
 

@@ -122,7 +122,7 @@ func (m *model) forget(ctx context.Context, s *modelStore, r *Repo, going []*Sna
 		return err
 	}
 	for _, o := range going {
-		if w := s.want[o.Time.UnixNano()]; w != nil {
+		if w := s.want[o.Time.UnixNano()]; w != nil && !w.coming {
 			w.state = gone
 		}
 	}
@@ -321,6 +321,8 @@ func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) er
 				to.want[key] = &wanted{files: from.want[key].files, state: perhaps, notes: map[string]bool{}}
 			}
 			to.want[key].notes[o.Note] = true
+			to.want[key].coming = true
+			defer func() { to.want[key].coming = false }()
 		}
 		return m.locked(ctx, to, p, LockWrite, func(t *Repo, _ []*Snapshot) error {
 			rep, err := r.CopyTo(ctx, t, list, CopyOptions{})
