@@ -150,18 +150,22 @@ func (r *Repo) Keys(ctx context.Context) ([]KeyInfo, error) {
 // AddKey adds a key slot that opens with secret. If another one does already,
 // that is ErrKeyExists: removing one of them would not do what it seems to.
 func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) (FileID, error) {
-	if err := r.unusedSecret(ctx, secret, FileID{}); err != nil {
-		return FileID{}, err
+	id, found, err := r.slotOf(ctx, secret, FileID{})
+	if err == nil && found {
+		err = fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+	}
+	if err != nil {
+		return FileID{}, fmt.Errorf("add a key: %w", err)
 	}
 	return r.addSlot(ctx, secret, info)
 }
 
-// unusedSecret fails if a slot but the one given opens with a secret.
-func (r *Repo) unusedSecret(ctx context.Context, secret []byte, but FileID) error {
+// slotOf finds a slot but the one given that opens with a secret.
+func (r *Repo) slotOf(ctx context.Context, secret []byte, but FileID) (slot FileID, found bool, err error) {
 	tried := 0
-	err := r.be.List(ctx, keysDir, func(f backend.Info) error {
+	err = r.be.List(ctx, keysDir, func(f backend.Info) error {
 		id, err := fileID(f.Name)
-		if err != nil || id == but || tried >= maxSlots {
+		if err != nil || id == but || tried >= maxSlots || found {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -179,16 +183,14 @@ func (r *Repo) unusedSecret(ctx context.Context, secret []byte, but FileID) erro
 		if errors.Is(err, crypto.ErrWrongPassword) {
 			return nil
 		}
-		if err == nil {
-			key.Destroy()
-			err = fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+		if err != nil {
+			return err
 		}
-		return err
+		key.Destroy()
+		slot, found = id, true
+		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("add a key: %w", err)
-	}
-	return nil
+	return slot, found, err
 }
 
 // deleteSlot removes a slot that may be gone already.
@@ -238,28 +240,51 @@ func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 
 // ChangePassword replaces the slot that opened the repository by one that
 // opens with secret and keeps its label. The new slot is durable before the
-// old one goes.
+// old one goes; if that is cut off in between, the same again removes the old
+// one. If any other slot opens with secret, that is ErrKeyExists.
 func (r *Repo) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (FileID, error) {
-	s, err := readSlot(ctx, r.be, keysDir+r.slot.String())
-	if err != nil {
-		return FileID{}, err
-	}
-	info, err := s.Info(r.master)
+	info, err := r.slotInfo(ctx, r.slot)
 	if err != nil {
 		return FileID{}, err
 	}
 	info.Kind = kind
 	old := r.slot
-	if err := r.unusedSecret(ctx, secret, old); err != nil {
-		return FileID{}, err
+	id, found, err := r.slotOf(ctx, secret, old)
+	if err == nil && found {
+		err = r.leftByChange(ctx, id, info)
 	}
-	id, err := r.addSlot(ctx, secret, info)
 	if err != nil {
-		return FileID{}, err
+		return FileID{}, fmt.Errorf("change the password: %w", err)
+	}
+	if !found {
+		if id, err = r.addSlot(ctx, secret, info); err != nil {
+			return FileID{}, err
+		}
 	}
 	r.slot = id
 	if err := r.deleteSlot(ctx, old); err != nil {
 		return id, fmt.Errorf("the new password works, but the old one could not be removed: %w", err)
 	}
 	return id, nil
+}
+
+// leftByChange fails unless a slot looks like what a change of the slot with
+// that info leaves if it is cut off.
+func (r *Repo) leftByChange(ctx context.Context, id FileID, info crypto.SlotInfo) error {
+	other, err := r.slotInfo(ctx, id)
+	if err != nil {
+		return err
+	}
+	if other.Kind != info.Kind || other.Label != info.Label {
+		return fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+	}
+	return nil
+}
+
+func (r *Repo) slotInfo(ctx context.Context, id FileID) (crypto.SlotInfo, error) {
+	s, err := readSlot(ctx, r.be, keysDir+id.String())
+	if err != nil {
+		return crypto.SlotInfo{}, err
+	}
+	return s.Info(r.master)
 }
