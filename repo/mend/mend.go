@@ -8,13 +8,14 @@
 //
 // Whatever is found there later is brought to its place by Finish. The package
 // knows nothing of what files mean, and needs no key: it handles files that are
-// named by the BLAKE3-256 of their bytes, and config, which it takes as it is.
+// named by the BLAKE3-256 of their bytes, and config, which it takes if it is whole.
 package mend
 
 import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -104,8 +105,13 @@ func isGood(name string, there, onItsWay []byte) bool {
 	return fits(name, there)
 }
 
-// fits reports whether data are the bytes that a name stands for.
+// fits reports whether data are the bytes that a name stands for. Of config that
+// is whether they are whole: it is JSON and a newline, and whatever a disk leaves
+// of it that lost its end is not.
 func fits(name string, data []byte) bool {
+	if name == config {
+		return bytes.HasSuffix(data, []byte("\n")) && json.Valid(data)
+	}
 	id := blake3.Sum256(data)
-	return name == config || name[strings.LastIndexByte(name, '/')+1:] == hex.EncodeToString(id[:])
+	return name[strings.LastIndexByte(name, '/')+1:] == hex.EncodeToString(id[:])
 }

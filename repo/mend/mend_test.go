@@ -17,22 +17,27 @@ import (
 // Wherever it is cut off, the damaged file or the good one is there, and the
 // good one after Finish.
 func TestPutSurvivesEveryCrash(t *testing.T) {
-	id := blake3.Sum256([]byte("good"))
+	id := blake3.Sum256(good)
 	for _, name := range []string{"packs/xx/" + hex.EncodeToString(id[:]), "config"} {
-		t.Run(name[:5], func(t *testing.T) { putSurvivesEveryCrash(t, name) })
+		t.Run(name[:5], func(t *testing.T) { putSurvivesEveryCrash(t, name, false) })
+		t.Run(name[:5]+" torn", func(t *testing.T) { putSurvivesEveryCrash(t, name, true) })
 	}
 }
 
-func putSurvivesEveryCrash(t *testing.T, name string) {
+// good ends as the files do whose names say nothing of their bytes.
+var good = []byte(`{"good":1}` + "\n")
+
+func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
 	ctx := context.Background()
-	good := []byte("good")
 	base := memory.New()
 	if err := base.Put(ctx, name, []byte("damaged")); err != nil {
 		t.Fatal(err)
 	}
-	for seed := range uint64(8) {
+	crashes := 0
+	defer func() { t.Logf("%d processes have died (torn: %v)", crashes, torn) }()
+	for seed := range uint64(16) {
 		for at := 1; ; at++ {
-			process := crash.New(base.Clone(), crash.Plan{At: at, Seed: seed})
+			process := crash.New(base.Clone(), crash.Plan{At: at, Seed: seed, Torn: torn})
 			err := mend.Put(ctx, process, name, good)
 			if !process.Crashed() {
 				if err != nil || at < 4 {
@@ -40,17 +45,21 @@ func putSurvivesEveryCrash(t *testing.T, name string) {
 				}
 				break
 			}
+			crashes++
 			be := process.Reboot()
-			begun := false
-			if err := be.List(ctx, mend.Dir, func(backend.Info) error { begun = true; return nil }); err != nil {
-				t.Fatal(err)
-			}
+			before, _ := backend.ReadAll(ctx, be, name, 100)
+			onItsWay, _ := backend.ReadAll(ctx, be, mend.Dir+name, 100)
 			if err := mend.Finish(ctx, be); err != nil {
 				t.Fatal(err)
 			}
+			want := before
+			if bytes.Equal(onItsWay, good) {
+				want = good
+			}
+			// What is torn on its way leaves what is in its place.
 			b, err := backend.ReadAll(ctx, be, name, 100)
-			if err != nil || begun && !bytes.Equal(b, good) {
-				t.Fatalf("%s: %q, %v", process.Outcome(), b, err)
+			if err != nil || !bytes.Equal(b, want) || !bytes.Equal(b, good) && string(b) != "damaged" {
+				t.Fatalf("%s: %q, want %q, %v", process.Outcome(), b, want, err)
 			}
 			if err := be.List(ctx, mend.Dir, func(f backend.Info) error { t.Error(f.Name); return nil }); err != nil {
 				t.Fatal(err)
@@ -79,18 +88,36 @@ func TestFinishLooksAtBytes(t *testing.T) {
 	}
 }
 
-// Any bytes could be a config: the one on its way was found good, the one in its
-// place was not.
+// Any whole file could be a config: the one on its way was found good, the one in
+// its place was not.
 func TestFinishPrefersConfigOnItsWay(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	if err := errors.Join(be.Put(ctx, "config", []byte("damaged")), be.Put(ctx, mend.Dir+"config", []byte("good"))); err != nil {
+	if err := errors.Join(be.Put(ctx, "config", []byte("damaged")), be.Put(ctx, mend.Dir+"config", good)); err != nil {
 		t.Fatal(err)
 	}
 	if err := mend.Finish(ctx, be); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || string(b) != "good" {
+	if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {
 		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// A config that was torn on its way must not replace the one that somebody has
+// brought from a copy since.
+func TestFinishPassesOverTornConfig(t *testing.T) {
+	ctx := context.Background()
+	for _, torn := range [][]byte{nil, good[:4], good[:len(good)-1], append(bytes.Clone(good[:6]), make([]byte, 5)...), make([]byte, 11)} {
+		be := memory.New()
+		if err := errors.Join(be.Put(ctx, "config", good), be.Put(ctx, mend.Dir+"config", torn)); err != nil {
+			t.Fatal(err)
+		}
+		if err := mend.Finish(ctx, be); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {
+			t.Errorf("%q on its way: %q, %v", torn, b, err)
+		}
 	}
 }
