@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/tree"
 )
 
 // healTiny is one run of a program that heals from an exact copy.
@@ -236,6 +239,136 @@ func TestHealSurvivesEverything(t *testing.T) {
 			}
 			return nil
 		})
+}
+
+// wholeFiles is what can be given back of every snapshot that is listed, by day.
+func wholeFiles(be *memory.Backend) (map[int]files, error) {
+	ctx := context.Background()
+	r, err := openWith(ctx, be, testSecret, tinyOptions(2))
+	if err != nil {
+		return nil, err
+	}
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	whole := map[int]files{}
+	for _, s := range list {
+		f := files{}
+		err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
+			var b bytes.Buffer
+			err := r.WriteContent(ctx, &b, &e.Content)
+			if err == nil {
+				f[e.Path] = b.Bytes()
+			} else if !errors.Is(err, ErrDamaged) {
+				return err
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return nil, err
+		}
+		whole[s.Time.Day()] = f
+	}
+	return whole, nil
+}
+
+// notLost wants everything that could be given back before.
+func notLost(be *memory.Backend, before map[int]files) error {
+	now, err := wholeFiles(be)
+	if err != nil {
+		return err
+	}
+	for day, f := range before {
+		for name, b := range f {
+			if got, ok := now[day][name]; !ok || !bytes.Equal(got, b) {
+				return fmt.Errorf("day %d: %s could be given back before", day, name)
+			}
+		}
+	}
+	return nil
+}
+
+// A disk that lies about flushing may tear what comes from another copy: nothing
+// more is lost, also if the copy never comes back, check names no file that was
+// sound, and with the copy the next run brings back everything.
+func TestHealSurvivesTornFiles(t *testing.T) {
+	ctx := context.Background()
+	step := sampled(t, 5)
+	if os.Getenv("SNAP_TEST_HUGE") != "" {
+		step = eachOne
+	}
+	good := chainRepo(t, 1, 2)
+	spoilt := good.Clone()
+	rot(t, spoilt, rand.New(rand.NewPCG(damageSeed, 9)), "packs", "index", "snapshots")
+	removeAll(t, spoilt, filesIn(t, spoilt, packsDir)[1])
+	forgotten := good.Clone()
+	removeAll(t, forgotten, filesIn(t, forgotten, snapshotsDir)[0])
+	if _, err := pruneTiny(ctx, forgotten, everything); err != nil {
+		t.Fatal(err)
+	}
+	content, _ := harmed(t, 1, 2)
+	other := otherKeys(t, 1, 2)
+	mirror := func(opts HealOptions) func(r *Repo) error {
+		return func(r *Repo) error { _, err := r.HealFromMirror(ctx, good, opts); return err }
+	}
+	for _, h := range []struct {
+		name string
+		base *memory.Backend
+		heal func(r *Repo) error
+		keep bool // damaged files of the base are left to a prune
+	}{
+		{"a copy", spoilt, mirror(HealOptions{}), false},
+		{"snapshots of a copy", forgotten, mirror(HealOptions{Snapshots: true}), false},
+		{"other keys", content, func(r *Repo) error {
+			from, err := openWith(ctx, other, otherSecret, tinyOptions(97))
+			if err == nil {
+				_, err = r.HealFromContent(ctx, from, RepairOptions{})
+			}
+			return err
+		}, true},
+	} {
+		t.Run(strings.ReplaceAll(h.name, " ", "_"), func(t *testing.T) {
+			seed, torn := byte(100), 0
+			heal := func(be backend.Backend) error {
+				seed++ // two runs never make a file of the same bytes
+				return repairTiny(ctx, be, seed, h.heal)
+			}
+			before, err := wholeFiles(h.base)
+			if err != nil {
+				t.Fatal(err)
+			}
+			old := misnamed(t, h.base)
+			someCrashes(t, step, true, 0, h.base, heal, func(be *memory.Backend) error {
+				bad := misnamed(t, be)
+				torn += len(bad)
+				removeAllLocks(be)
+				alone := be.Clone()
+				if err := repairIndex(alone); err != nil {
+					return fmt.Errorf("without the copy: %w", err)
+				}
+				if err := notLost(alone, before); err != nil {
+					return fmt.Errorf("without the copy: %w", err)
+				}
+				if err := heal(be); err != nil {
+					return fmt.Errorf("next run: %w", err)
+				}
+				v, err := judge(be, testSecret)
+				if err != nil || len(v.damaged) > 0 || !slices.Equal(v.days, []int{1, 2}) || len(v.report.Suffering) > 0 {
+					return fmt.Errorf("days %v, damaged %v, %w", v.days, v.damaged, err)
+				}
+				for _, p := range v.report.Problems {
+					if !slices.Contains(bad, p.File) && !(h.keep && slices.Contains(old, p.File)) {
+						return fmt.Errorf("check names %+v, torn are %v", p, bad)
+					}
+				}
+				return nil
+			})
+			if torn == 0 && !testing.Short() {
+				t.Error("nothing was ever torn")
+			}
+		})
+	}
 }
 
 // otherKeys is a repository of its own that holds the same days.
