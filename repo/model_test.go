@@ -62,7 +62,8 @@ type wanted struct {
 	files   files
 	state   certainty
 	touched int  // how often somebody has begun to forget it
-	coming  bool // it is being copied, and may come back
+	renewed int  // how often a copy of it was begun, or a change of its record cut off
+	coming  bool // it is being copied
 	notes   map[string]bool
 }
 

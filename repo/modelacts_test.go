@@ -111,18 +111,24 @@ func modelForget(ctx context.Context, m *model, s *modelStore, p *modelProcess) 
 
 func (m *model) forget(ctx context.Context, s *modelStore, r *Repo, going []*Snapshot) error {
 	var ids []FileID
+	renewed := map[*wanted]int{}
 	for _, o := range going {
 		ids = append(ids, o.ID)
-		if w := s.want[o.Time.UnixNano()]; w != nil && w.state != gone {
+		w := s.want[o.Time.UnixNano()]
+		if w != nil && w.state != gone {
 			w.state = perhaps
 			w.touched++
+		}
+		if w != nil {
+			renewed[w] = w.renewed
 		}
 	}
 	if err := r.Forget(ctx, ids...); err != nil {
 		return err
 	}
 	for _, o := range going {
-		if w := s.want[o.Time.UnixNano()]; w != nil && !w.coming {
+		// It may have a new record by now, or may still get one.
+		if w := s.want[o.Time.UnixNano()]; w != nil && !w.coming && renewed[w] == w.renewed {
 			w.state = gone
 		}
 	}
@@ -236,6 +242,11 @@ func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 			w.notes = map[string]bool{note: true}
 		case errors.Is(err, ErrChanged) && p.alone():
 			w.notes = before
+		case err != nil && !errors.Is(err, ErrChanged):
+			// It died between the new record and the end of the old one, maybe.
+			if w.renewed++; w.state == gone {
+				w.state = perhaps
+			}
 		}
 		return err
 	})
@@ -322,6 +333,7 @@ func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) er
 			}
 			to.want[key].notes[o.Note] = true
 			to.want[key].coming = true
+			to.want[key].renewed++
 			defer func() { to.want[key].coming = false }()
 		}
 		return m.locked(ctx, to, p, LockWrite, func(t *Repo, _ []*Snapshot) error {
