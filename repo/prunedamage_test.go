@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
@@ -114,5 +115,44 @@ func TestPruneCopiesNoDamage(t *testing.T) {
 	}
 	if stopped == 0 {
 		t.Error("no damage was met")
+	}
+}
+
+// What the index says of a pack that is copied as it is has to be what the pack says.
+func TestPruneCopiesNoLies(t *testing.T) {
+	base := chainRepo(t, 1, 2, 3, 4, 5)
+	if err := forgetTiny(context.Background(), base, 1, 2, 3); err != nil {
+		t.Fatal(err)
+	}
+	for name, lie := range map[string]func(b *pack.Block){
+		"a block behind the end":   func(b *pack.Block) { b.Stored += 1 << 20 },
+		"another length of chunks": func(b *pack.Block) { b.Chunks[0].Length++ },
+	} {
+		noticed := 0
+		for n := range filesIn(t, base, packsDir) {
+			be, at := base.Clone(), 0
+			lyingIndex(t, be, func(h *pack.Header) {
+				if last := &h.Blocks[len(h.Blocks)-1]; at == n && h.Kind == pack.Content && last.Encoding != pack.Raw {
+					lie(last)
+				}
+				at++
+			})
+			_, err := pruneTiny(context.Background(), be, everything)
+			if err != nil && !errors.Is(err, ErrDamaged) {
+				t.Fatalf("%s of pack %d: %v", name, n, err)
+			}
+			if err != nil {
+				noticed++
+			}
+			if err := repairIndex(be); err != nil {
+				t.Fatalf("%s of pack %d: %v", name, n, err)
+			}
+			if err := judgeClean(be, testSecret, 4, 5); err != nil {
+				t.Errorf("%s of pack %d: %v", name, n, err)
+			}
+		}
+		if noticed == 0 {
+			t.Errorf("%s: it was never noticed", name)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -62,6 +63,7 @@ func (p *pruner) repack(ctx context.Context, u *usage, packs []index.Pack, units
 	return w.Stats().Stored, err
 }
 
+// handOver gives work to a copier that is free.
 func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*copier) error) error {
 	select {
 	case work <- do:
@@ -81,6 +83,7 @@ type copier struct {
 	alone *atomic.Bool
 }
 
+// pack copies what is to be kept of a pack.
 func (c *copier) pack(ctx context.Context, pk index.Pack) error {
 	whole, err := c.whole(ctx, pk)
 	if err != nil {
@@ -105,7 +108,7 @@ func (c *copier) pack(ctx context.Context, pk index.Pack) error {
 const maxWhole = 32 << 20
 
 // whole returns the bytes of a pack of which most is to be copied as it is, if they
-// are those that were once stored, by the pack's name. Its blocks need not be decoded
+// are those that were once stored, by the pack's name, and hold what the index says. Its blocks need not be decoded
 // then to know them for sound. Otherwise it returns nil: each block is looked at,
 // which tells what is damaged. So it does where a chunk lies in several packs, of
 // which only one copy is kept.
@@ -129,6 +132,12 @@ func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
 		return nil, err
 	}
 	if err != nil || pack.Name(whole) != pk.ID {
+		return nil, nil
+	}
+	// The index may say something else than the pack does.
+	own, err := pack.ReadHeader(bytes.NewReader(whole), pk.Size, c.r.packs)
+	listed := headerOf(c.r.index, pk)
+	if err != nil || !bytes.Equal(own.Append(nil), listed.Append(nil)) {
 		return nil, nil
 	}
 	return whole, nil

@@ -63,16 +63,25 @@ func flipBit(t testing.TB, be *memory.Backend, name string, at int) {
 // wrongIndex replaces the index by one that says something wrong of a pack.
 func wrongIndex(t testing.TB, be *memory.Backend) {
 	t.Helper()
+	first := true
+	lyingIndex(t, be, func(h *pack.Header) {
+		if first {
+			h.Blocks[0].Chunks[0].ID[0] ^= 1
+		}
+		first = false
+	})
+}
+
+// lyingIndex replaces the index by one in which something is different.
+func lyingIndex(t testing.TB, be *memory.Backend, lie func(*pack.Header)) {
+	t.Helper()
 	ctx := context.Background()
 	r := open(t, be)
 	old := filesIn(t, be, indexDir)
 	f := &index.File{}
-	for i, p := range r.index.Packs() {
+	for _, p := range r.index.Packs() {
 		h := headerOf(r.index, p)
-		if i == 0 {
-			h.Blocks[0].Chunks = slices.Clone(h.Blocks[0].Chunks)
-			h.Blocks[0].Chunks[0].ID[0] ^= 1
-		}
+		lie(&h)
 		f.Add(p.ID, p.Size, &h)
 	}
 	b, err := f.Seal(r.indexes)
