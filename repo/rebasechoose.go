@@ -193,7 +193,7 @@ func (b *rebaser) choose(groups []*group, l *layout, budget int64, thorough bool
 		byRoot[g.root] = g
 	}
 	for _, u := range l.units {
-		byRoot[u.group].after += int64(u.stored) + int64(dictWeight(u.dict)) + blockWeight
+		byRoot[b.group(u.of)].after += int64(u.stored) + int64(dictWeight(u.dict)) + blockWeight
 	}
 	for _, g := range b.chosen(groups) {
 		// Writing costs something, too, and leftovers may be a few bytes.

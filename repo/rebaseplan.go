@@ -33,7 +33,6 @@ type layout struct {
 type unit struct {
 	run
 	kind   pack.Kind
-	group  index.BlockRef
 	of     index.BlockRef // one of the leaners that its chunks lie in
 	dict   []chunk.ID     // nil: it stands alone
 	stored uint32         // sealed bytes
@@ -182,7 +181,7 @@ func (p *planner) inOrder(ctx context.Context) error {
 			continue
 		}
 		size := int(n.chunk.Length)
-		if u == nil || n.in != in || p.b.group(n.block) != u.group ||
+		if u == nil || n.in != in || p.b.group(n.block) != p.b.group(u.of) ||
 			n.at.file != u.place.file && u.size+size > unitJoins || !u.takes(p.b.x, size, deltaTarget, n.near, n.at) {
 			if err := p.settle(ctx, u); err != nil {
 				return err
@@ -195,9 +194,9 @@ func (p *planner) inOrder(ctx context.Context) error {
 	return p.settle(ctx, u)
 }
 
-// begin adds a unit, of the kind and group of a block.
+// begin adds a unit, of the kind of a block, whose chunks it is to have.
 func (p *planner) begin(ref index.BlockRef) *unit {
-	u := &unit{kind: p.b.lean[ref].kind, group: p.b.group(ref), of: ref}
+	u := &unit{kind: p.b.lean[ref].kind, of: ref}
 	u.chain = *p.rule.walk()
 	p.layout.add(u)
 	return u
@@ -222,7 +221,7 @@ func (p *planner) settle(ctx context.Context, u *unit) error {
 	sealed, block, err := p.b.u.r.sealUnit(ctx, p.codec, u)
 	if errors.Is(err, ErrDamaged) {
 		// It stays for a repair, and the rest need not wait.
-		p.layout.damaged[u.group] = true
+		p.layout.damaged[p.b.group(u.of)] = true
 		return nil
 	}
 	if err != nil {
@@ -248,11 +247,10 @@ func (r *Repo) sealUnit(ctx context.Context, codec *pack.Codec, u *unit) ([]byte
 		dict, err := r.soundDictionary(ctx, u.dict)
 		if err == nil {
 			if frame, err = codec.Delta(from.plain, dict.b); err != nil {
-				frame, err = nil, nil // as when a backup stores it
+				frame = nil // as when a backup stores it
 			}
 			dict.free()
-		}
-		if err != nil && !errors.Is(err, ErrDamaged) {
+		} else if !errors.Is(err, ErrDamaged) {
 			return nil, pack.Block{}, err
 		}
 	}
