@@ -12,7 +12,7 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"golang.org/x/sync/errgroup"
 )
 

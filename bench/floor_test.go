@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // counted is an encoder whose sizes can be added up by hand.

@@ -31,7 +31,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 func main() {

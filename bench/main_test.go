@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // allocateEnv makes the test program a child that uses that many bytes.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // step names a kind of work that is measured.

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/service"
+	"github.com/snap-backup/snap/device/protocol/service"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // Domains of values that lockdownd keeps.
@@ -109,7 +109,7 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	}
 	for _, d := range []struct {
 		domain string
-		fill   func(link.Dict)
+		fill   func(stream.Dict)
 	}{
 		{BackupDomain, info.backup}, {batteryDomain, info.battery}, {diskDomain, info.disk}, {findMyDomain, info.findMy},
 	} {
@@ -131,7 +131,7 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 // maxText bounds a text in an Info, in bytes.
 const maxText = 1 << 10
 
-func text(d link.Dict, key string) string {
+func text(d stream.Dict, key string) string {
 	s := strings.ToValidUTF8(d.String(key), "\uFFFD")
 	if len(s) > maxText {
 		s = strings.ToValidUTF8(s[:maxText], "")
@@ -139,7 +139,7 @@ func text(d link.Dict, key string) string {
 	return s
 }
 
-func flag(d link.Dict, key string) *bool {
+func flag(d stream.Dict, key string) *bool {
 	if !d.Has(key) {
 		return nil
 	}
@@ -147,7 +147,7 @@ func flag(d link.Dict, key string) *bool {
 	return &b
 }
 
-func (i *Info) general(d link.Dict) {
+func (i *Info) general(d stream.Dict) {
 	i.Name, i.ProductType = text(d, "DeviceName"), text(d, "ProductType")
 	i.Model = Model(i.ProductType)
 	i.ProductVersion, i.BuildVersion, i.SerialNumber = text(d, "ProductVersion"), text(d, "BuildVersion"), text(d, "SerialNumber")
@@ -157,7 +157,7 @@ func (i *Info) general(d link.Dict) {
 	}
 }
 
-func (i *Info) backup(d link.Dict) {
+func (i *Info) backup(d stream.Dict) {
 	i.WillEncrypt, i.RequiresEncryption, i.CloudBackup = flag(d, "WillEncrypt"), flag(d, "RequiresEncryption"), flag(d, "CloudBackupEnabled")
 	t := d.Time("LastiTunesBackupDate")
 	if n, ok := seconds(d["LastiTunesBackupDate"]); ok {
@@ -183,13 +183,13 @@ func seconds(v any) (int64, bool) {
 	return int64(f), f > 0 && f < float64(math.MaxInt64/int64(time.Second))
 }
 
-func (i *Info) battery(d link.Dict) {
+func (i *Info) battery(d stream.Dict) {
 	if n, ok := d.Int("BatteryCurrentCapacity"); ok && n >= 0 && n <= 100 {
 		i.Battery = &Battery{int(n), d.Bool("BatteryIsCharging")}
 	}
 }
 
-func (i *Info) disk(d link.Dict) {
+func (i *Info) disk(d stream.Dict) {
 	total, ok := d.Int("TotalDataCapacity")
 	free, known := d.Int("TotalDataAvailable")
 	if ok && known && total > 0 && free >= 0 && free <= total {
@@ -197,4 +197,4 @@ func (i *Info) disk(d link.Dict) {
 	}
 }
 
-func (i *Info) findMy(d link.Dict) { i.FindMy = flag(d, "IsAssociated") }
+func (i *Info) findMy(d stream.Dict) { i.FindMy = flag(d, "IsAssociated") }

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/device/afc"
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/plist"
-	"github.com/snap-backup/snap/device/service"
+	"github.com/snap-backup/snap/device/protocol/afc"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/protocol/service"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // InfoOptions are what InfoPlist takes from outside.
@@ -96,7 +96,7 @@ type gatherer struct {
 	opt  InfoOptions
 	left int // bytes that may still come in
 
-	general, settings link.Dict
+	general, settings stream.Dict
 	version           string
 	names             []any
 	applications      map[string]map[string]any
@@ -127,7 +127,7 @@ func (g *gatherer) room(n, limit int) error {
 func (g *gatherer) apps(c *service.Apps) {
 	defer c.Close()
 	g.applications = map[string]map[string]any{}
-	err := c.Browse(g.ctx, []string{"CFBundleIdentifier", "ApplicationSINF", "iTunesMetadata"}, func(app link.Dict) error {
+	err := c.Browse(g.ctx, []string{"CFBundleIdentifier", "ApplicationSINF", "iTunesMetadata"}, func(app stream.Dict) error {
 		id := text(app, "CFBundleIdentifier")
 		if id == "" || len(g.names) == maxAppNames {
 			return nil

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/service"
+	"github.com/snap-backup/snap/device/protocol/service"
+	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/simulator"
 )
 
@@ -40,7 +40,7 @@ func TestInfoPlist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := link.Decode(raw)
+	got, err := stream.Decode(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestInfoPlistWithoutServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := link.Decode(raw)
+	got, err := stream.Decode(raw)
 	if err != nil || got.String("Product Name") != "iPad99,9" || got.String("iTunes Version") != oldITunes || got.List("Installed Applications") == nil ||
 		!got.Has("Applications") || !got.Has("iTunes Files") {
 		t.Errorf("%v %v", got, err)

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // ErrNoMux says that no usbmuxd answers.
@@ -58,9 +58,9 @@ func (m *Mux) dial(ctx context.Context) (*muxConn, error) {
 // at 16 MiB.
 const maxMuxMessage = 4 << 20
 
-func (c *muxConn) receive(ctx context.Context, timeout time.Duration) (link.Dict, error) {
+func (c *muxConn) receive(ctx context.Context, timeout time.Duration) (stream.Dict, error) {
 	var msg ios.UsbMuxMessage
-	err := link.Do(ctx, c.raw, timeout, func() (err error) {
+	err := stream.Do(ctx, c.raw, timeout, func() (err error) {
 		msg, err = c.codec.ReadMessage()
 		return err
 	})
@@ -70,16 +70,16 @@ func (c *muxConn) receive(ctx context.Context, timeout time.Duration) (link.Dict
 	return decodeMux(msg.Payload)
 }
 
-func decodeMux(payload []byte) (link.Dict, error) {
+func decodeMux(payload []byte) (stream.Dict, error) {
 	if len(payload) > maxMuxMessage {
 		return nil, fmt.Errorf("%w: %d bytes from usbmuxd", plist.ErrFormat, len(payload))
 	}
-	return link.Decode(payload)
+	return stream.Decode(payload)
 }
 
 // ask sends a request and returns the answer. An answer that is a Result other
 // than 0 is a muxResult.
-func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (link.Dict, error) {
+func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (stream.Dict, error) {
 	msg := map[string]any{
 		"MessageType": kind, "ProgName": "snap", "ClientVersionString": "snap",
 		"BundleID": "com.github.snap-backup.snap", "kLibUSBMuxVersion": 3,
@@ -87,10 +87,10 @@ func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (li
 	for k, v := range more {
 		msg[k] = v
 	}
-	var d link.Dict
-	err := link.Do(ctx, c.raw, link.Timeout, func() error { return c.codec.Send(msg) })
+	var d stream.Dict
+	err := stream.Do(ctx, c.raw, stream.Timeout, func() error { return c.codec.Send(msg) })
 	if err == nil {
-		d, err = c.receive(ctx, link.Timeout)
+		d, err = c.receive(ctx, stream.Timeout)
 	}
 	if err == nil {
 		err = resultOf(d)
@@ -121,7 +121,7 @@ func (r muxResult) Error() string {
 
 func (r muxResult) Is(target error) bool { return r == muxBadDevice && target == ErrGone }
 
-func resultOf(d link.Dict) error {
+func resultOf(d stream.Dict) error {
 	if !d.Has("Number") && d.String("MessageType") != "Result" {
 		return nil
 	}
@@ -136,7 +136,7 @@ func resultOf(d link.Dict) error {
 }
 
 // ask makes one request on a connection of its own.
-func (m *Mux) ask(ctx context.Context, kind string, more map[string]any) (link.Dict, error) {
+func (m *Mux) ask(ctx context.Context, kind string, more map[string]any) (stream.Dict, error) {
 	c, err := m.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func (m *Mux) List(ctx context.Context) ([]Entry, error) {
 	return parseList(d)
 }
 
-func parseList(d link.Dict) ([]Entry, error) {
+func parseList(d stream.Dict) ([]Entry, error) {
 	if !d.Has("DeviceList") {
 		return nil, fmt.Errorf("list devices: %w: usbmuxd sent no list", plist.ErrFormat)
 	}
@@ -237,7 +237,7 @@ func (e *Entry) add(l Link) {
 }
 
 // parseEntry reads an Attached message or an item of the list.
-func parseEntry(d link.Dict) (Entry, bool) {
+func parseEntry(d stream.Dict) (Entry, bool) {
 	p := d.Dict("Properties")
 	id, ok := d.Int("DeviceID")
 	if !ok {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/simulator"
 )
 

@@ -6,8 +6,8 @@ import (
 	"fmt"
 
 	"github.com/danielpaulus/go-ios/ios"
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // pairRecord returns what this computer keeps of its pairing with a device.
@@ -33,7 +33,7 @@ func (m *Mux) pairRecord(ctx context.Context, e Entry) (*ios.PairRecord, error) 
 }
 
 func parseRecord(b []byte) (*ios.PairRecord, error) {
-	d, err := link.Decode(b)
+	d, err := stream.Decode(b)
 	if err != nil {
 		// Not the bytes: a record holds private keys.
 		return nil, fmt.Errorf("pair record of usbmuxd: %w", err)

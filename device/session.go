@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // lockdownPort is lockdownd's port on every device.
@@ -26,7 +26,7 @@ type Session struct {
 	mux    *Mux
 	entry  Entry
 	record *ios.PairRecord // nil: not paired
-	conn   *link.Conn
+	conn   *stream.Conn
 	id     string
 	broken bool // the connection has failed
 }
@@ -61,7 +61,7 @@ func (m *Mux) lockdown(ctx context.Context, e Entry) (*Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device %s: %w", e.UDID, err)
 	}
-	return &Session{mux: m, entry: e, conn: link.New(c)}, nil
+	return &Session{mux: m, entry: e, conn: stream.New(c)}, nil
 }
 
 func (s *Session) start(ctx context.Context) error {
@@ -77,12 +77,12 @@ func (s *Session) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start a session: %w", err)
 	}
-	s.conn = link.New(t)
+	s.conn = stream.New(t)
 	return nil
 }
 
 // ask makes a request and returns the answer, a Refusal as the error.
-func (s *Session) ask(ctx context.Context, request string, more map[string]any) (link.Dict, error) {
+func (s *Session) ask(ctx context.Context, request string, more map[string]any) (stream.Dict, error) {
 	msg := map[string]any{"Label": label, "Request": request}
 	for k, v := range more {
 		msg[k] = v
@@ -96,7 +96,7 @@ func (s *Session) ask(ctx context.Context, request string, more map[string]any) 
 }
 
 // checkReply tells a refusal, and an answer to another question.
-func checkReply(d link.Dict, request string) (link.Dict, error) {
+func checkReply(d stream.Dict, request string) (stream.Dict, error) {
 	if code := d.String("Error"); code != "" {
 		return d, refusal(code)
 	}
@@ -132,7 +132,7 @@ func (s *Session) Value(ctx context.Context, domain, key string) (any, error) {
 }
 
 // Values returns all values of a domain.
-func (s *Session) Values(ctx context.Context, domain string) (link.Dict, error) {
+func (s *Session) Values(ctx context.Context, domain string) (stream.Dict, error) {
 	d, err := s.get(ctx, domain, "")
 	if err != nil {
 		return nil, fmt.Errorf("ask for all of %s: %w", domain, err)
@@ -140,7 +140,7 @@ func (s *Session) Values(ctx context.Context, domain string) (link.Dict, error) 
 	return d.Dict("Value"), nil
 }
 
-func (s *Session) get(ctx context.Context, domain, key string) (link.Dict, error) {
+func (s *Session) get(ctx context.Context, domain, key string) (stream.Dict, error) {
 	more := map[string]any{}
 	if domain != "" {
 		more["Domain"] = domain

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/link"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/simulator"
 )
 
@@ -22,7 +22,7 @@ func speak(t *testing.T, c net.Conn) {
 	t.Helper()
 	defer c.Close()
 	b := make([]byte, 4)
-	err := link.Do(t.Context(), c, 5*time.Second, func() error {
+	err := stream.Do(t.Context(), c, 5*time.Second, func() error {
 		if _, err := c.Write([]byte("snap")); err != nil {
 			return err
 		}
@@ -159,7 +159,7 @@ func encode(t testing.TB, v any) []byte {
 
 func hostID(t *testing.T, record []byte) string {
 	t.Helper()
-	d, err := link.Decode(record)
+	d, err := stream.Decode(record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestPair(t *testing.T) {
 		t.Errorf("%v, want %v", states, want)
 	}
 	record, _ := r.PairRecord(d.UDID())
-	dict, err := link.Decode(record)
+	dict, err := stream.Decode(record)
 	if err != nil || len(dict.Data("EscrowBag")) != 32 || dict.String("WiFiMACAddress") == "" || dict.String("SystemBUID") == "" {
 		t.Errorf("%v", err)
 	}
@@ -349,13 +349,13 @@ func FuzzLockdown(f *testing.F) {
 		f.Add(encode(f, v))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d, err := link.Decode(b)
+		d, err := stream.Decode(b)
 		if err != nil {
 			return
 		}
 		if reply, err := checkReply(d, "GetValue"); err == nil {
 			var i Info
-			for _, v := range []link.Dict{reply, reply.Dict("Value")} {
+			for _, v := range []stream.Dict{reply, reply.Dict("Value")} {
 				i.general(v)
 				i.backup(v)
 				i.battery(v)

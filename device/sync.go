@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/snap-backup/snap/device/afc"
-	"github.com/snap-backup/snap/device/service"
+	"github.com/snap-backup/snap/device/protocol/afc"
+	"github.com/snap-backup/snap/device/protocol/service"
 )
 
 // ErrSyncBusy says that another program synchronises with the device.

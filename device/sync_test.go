@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/afc"
-	"github.com/snap-backup/snap/device/service"
+	"github.com/snap-backup/snap/device/protocol/afc"
+	"github.com/snap-backup/snap/device/protocol/service"
 	"github.com/snap-backup/snap/device/simulator"
 )
 

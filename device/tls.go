@@ -7,7 +7,7 @@ import (
 	"net"
 
 	"github.com/danielpaulus/go-ios/ios"
-	"github.com/snap-backup/snap/device/link"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // secure wraps a stream to a device in TLS, with the certificate of the pair
@@ -25,7 +25,7 @@ func secure(ctx context.Context, c net.Conn, r *ios.PairRecord) (net.Conn, error
 		MinVersion:         tls.VersionTLS10,
 		CipherSuites:       cipherSuites(),
 	})
-	if err := link.Do(ctx, c, link.Timeout, func() error { return t.HandshakeContext(ctx) }); err != nil {
+	if err := stream.Do(ctx, c, stream.Timeout, func() error { return t.HandshakeContext(ctx) }); err != nil {
 		return nil, fmt.Errorf("encrypt the connection: %w", err)
 	}
 	return t, nil

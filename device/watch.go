@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/snap-backup/snap/device/link"
+	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
 // Change is what happened to a device.
@@ -84,7 +84,7 @@ func (w *watcher) listen(ctx context.Context, c *muxConn) error {
 	}
 }
 
-func (w *watcher) handle(d link.Dict) error {
+func (w *watcher) handle(d stream.Dict) error {
 	id, _ := d.Int("DeviceID")
 	switch d.String("MessageType") {
 	case "Attached":

@@ -60,14 +60,14 @@ func TestUndecodable(t *testing.T) {
 				x.Compact()
 				for _, n := range append(test.known, test.lost...) {
 					want := slices.Contains(test.known, n)
-					if _, found := x.Lookup(id(n)); found != want || x.Has(id(n)) != want || x.Firm(id(n)) != want {
-						t.Errorf("chunk %d: found %v, known %v, firm %v", n, found, x.Has(id(n)), x.Firm(id(n)))
+					if _, found := x.Lookup(id(n)); found != want || x.Has(id(n)) != want || x.Reusable(id(n)) != want {
+						t.Errorf("chunk %d: found %v, known %v, firm %v", n, found, x.Has(id(n)), x.Reusable(id(n)))
 					}
 				}
 				x.Add(packID(99), 200, full(test.lost...))
 				for range 2 {
 					for _, n := range test.lost {
-						if !x.Firm(id(n)) {
+						if !x.Reusable(id(n)) {
 							t.Errorf("chunk %d was stored again and is not firm", n)
 						}
 					}

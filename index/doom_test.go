@@ -27,8 +27,8 @@ func TestDoom(t *testing.T) {
 	x.Add(going, 200, one(nil, id(1), id(2)))
 	x.Add(staying, 200, one([]chunk.ID{id(2)}, id(3)))
 	x.Add(repacked, 200, one(nil, id(1)))
-	x.Doom(going)
-	x.Doom(packID(9)) // not there
+	x.Retire(going)
+	x.Retire(packID(9)) // not there
 	x.Compact()
 	for n, want := range map[uint32]struct{ firm, has bool }{
 		1: {true, true},
@@ -36,15 +36,15 @@ func TestDoom(t *testing.T) {
 		3: {false, true}, // its dictionary is about to go
 		4: {false, false},
 	} {
-		if x.Firm(id(n)) != want.firm || x.Has(id(n)) != want.has {
-			t.Errorf("chunk %d: firm %v, there %v", n, x.Firm(id(n)), x.Has(id(n)))
+		if x.Reusable(id(n)) != want.firm || x.Has(id(n)) != want.has {
+			t.Errorf("chunk %d: firm %v, there %v", n, x.Reusable(id(n)), x.Has(id(n)))
 		}
 	}
 	if loc, _ := x.Lookup(id(1)); loc.Pack != repacked {
 		t.Error("the copy in the doomed pack is used")
 	}
 	x.Add(packID(4), 200, one(nil, id(2)))
-	if !x.Firm(id(2)) {
+	if !x.Reusable(id(2)) {
 		t.Error("a chunk that was stored anew does not count")
 	}
 	if loc, _ := x.Lookup(id(2)); loc.Pack != packID(4) {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/pack"
-	"github.com/snap-backup/snap/pack/wire"
+	"github.com/snap-backup/snap/pack/binread"
 )
 
 // MaxFileSize bounds an index file, in bytes, and its plain form.
@@ -88,7 +88,7 @@ type packed struct {
 }
 
 func parse(b []byte, add func(id pack.ID, size int64, h pack.Header)) error {
-	r := wire.NewReader(b)
+	r := binread.NewReader(b)
 	if v := r.Byte(); v != pack.PlainVersion {
 		r.Fail("unknown version %d", v)
 	}

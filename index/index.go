@@ -152,10 +152,10 @@ func (x *Index) Compact() {
 	x.settle()
 }
 
-// Doom says that a known pack is about to be removed. Its chunks can be read as
+// Retire says that a known pack is about to be removed. Its chunks can be read as
 // long as it is there, but nothing new may rely on them. Call it before
 // Compact.
-func (x *Index) Doom(id pack.ID) {
+func (x *Index) Retire(id pack.ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if n, ok := x.byID[id]; ok {
@@ -166,9 +166,9 @@ func (x *Index) Doom(id pack.ID) {
 	}
 }
 
-// Firm reports whether a chunk is known and something new may rely on it: it
+// Reusable reports whether a chunk is known and something new may rely on it: it
 // can be read without any pack that is about to go.
-func (x *Index) Firm(id chunk.ID) bool {
+func (x *Index) Reusable(id chunk.ID) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if _, ok := x.find(id); !ok {
@@ -257,9 +257,9 @@ func (x *Index) dict(b *block) []chunk.ID {
 	return out
 }
 
-// Needs returns what reading a block takes: its sealed bytes and the chunks of
+// Dependencies returns what reading a block takes: its sealed bytes and the chunks of
 // its dictionary.
-func (x *Index) Needs(ref BlockRef) (stored uint32, dict []chunk.ID) {
+func (x *Index) Dependencies(ref BlockRef) (stored uint32, dict []chunk.ID) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	b := x.blocks.at(int(ref))
@@ -277,8 +277,8 @@ func (x *Index) PlainSize(ref BlockRef) int64 {
 	return size
 }
 
-// Alone reports whether a block is a single chunk that needs no dictionary.
-func (x *Index) Alone(ref BlockRef) bool {
+// Single reports whether a block is a single chunk that needs no dictionary.
+func (x *Index) Single(ref BlockRef) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	b := x.blocks.at(int(ref))

@@ -89,8 +89,8 @@ func TestModel(t *testing.T) {
 		for n := range uint32(45) {
 			want, known := model[id(n)], decodable[id(n)]
 			got, ok := x.Lookup(id(n))
-			if ok != known || x.Has(id(n)) != known || x.Firm(id(n)) != known {
-				t.Fatalf("chunk %d: known %v, firm %v, want %v", n, ok, x.Firm(id(n)), known)
+			if ok != known || x.Has(id(n)) != known || x.Reusable(id(n)) != known {
+				t.Fatalf("chunk %d: known %v, firm %v, want %v", n, ok, x.Reusable(id(n)), known)
 			}
 			if !known {
 				continue
@@ -291,7 +291,7 @@ func TestCopiesThatNeedEachOther(t *testing.T) {
 				if !ok || steps > 2 {
 					t.Fatalf("chunk %d cannot be decoded", n)
 				}
-				_, dict := x.Needs(loc.Block)
+				_, dict := x.Dependencies(loc.Block)
 				if len(dict) == 0 {
 					break
 				}

@@ -2,20 +2,20 @@ package index
 
 import "github.com/snap-backup/snap/chunk"
 
-// Marks is a set of chunks of one Index, a bit for each copy. What was marked
+// ChunkSet is a set of chunks of one Index, a bit for each copy. What was marked
 // stays marked when Compact later prefers another copy. It may not be used by
 // several goroutines at once.
-type Marks struct {
+type ChunkSet struct {
 	x    *Index
 	bits []uint64
 }
 
-// NewMarks returns an empty set.
-func (x *Index) NewMarks() *Marks { return &Marks{x: x} }
+// NewChunkSet returns an empty set.
+func (x *Index) NewChunkSet() *ChunkSet { return &ChunkSet{x: x} }
 
 // Add marks the copy of a chunk that Lookup gives. added is false if it was
 // marked before, ok if the chunk is not known.
-func (m *Marks) Add(id chunk.ID) (loc Location, added, ok bool) {
+func (m *ChunkSet) Add(id chunk.ID) (loc Location, added, ok bool) {
 	m.x.mu.RLock()
 	defer m.x.mu.RUnlock()
 	n, ok := m.x.known(id)
@@ -34,7 +34,7 @@ func (m *Marks) Add(id chunk.ID) (loc Location, added, ok bool) {
 }
 
 // Has reports whether the copy of a chunk is marked that Lookup gives.
-func (m *Marks) Has(id chunk.ID) bool {
+func (m *ChunkSet) Has(id chunk.ID) bool {
 	m.x.mu.RLock()
 	defer m.x.mu.RUnlock()
 	n, ok := m.x.known(id)
@@ -43,7 +43,7 @@ func (m *Marks) Has(id chunk.ID) bool {
 
 // Block reports which chunks of a block are marked, and the length of these
 // and of all, in bytes of plaintext.
-func (m *Marks) Block(ref BlockRef) (marked []bool, length, of int64) {
+func (m *ChunkSet) Block(ref BlockRef) (marked []bool, length, of int64) {
 	m.x.mu.RLock()
 	defer m.x.mu.RUnlock()
 	first, end := m.x.blocks.at(int(ref)).first, m.x.end(ref)
@@ -61,7 +61,7 @@ func (m *Marks) Block(ref BlockRef) (marked []bool, length, of int64) {
 }
 
 // Any reports whether a chunk of a block is marked.
-func (m *Marks) Any(ref BlockRef) bool {
+func (m *ChunkSet) Any(ref BlockRef) bool {
 	m.x.mu.RLock()
 	defer m.x.mu.RUnlock()
 	for n := m.x.blocks.at(int(ref)).first; n < m.x.end(ref); n++ {
@@ -72,7 +72,7 @@ func (m *Marks) Any(ref BlockRef) bool {
 	return false
 }
 
-func (m *Marks) has(n uint32) bool {
+func (m *ChunkSet) has(n uint32) bool {
 	word := int(n / 64)
 	return word < len(m.bits) && m.bits[word]&(1<<(n%64)) != 0
 }

@@ -30,7 +30,7 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/crypto/blake"
-	"github.com/snap-backup/snap/pack/wire"
+	"github.com/snap-backup/snap/pack/binread"
 )
 
 // Limits of the format. A reader refuses what exceeds them, so that no pack
@@ -153,7 +153,7 @@ func (h *Header) Append(dst []byte) []byte {
 // ParseHeader reads the plain form of a header and checks it against the
 // limits. All of b must be used up.
 func ParseHeader(b []byte) (Header, error) {
-	r := wire.NewReader(b)
+	r := binread.NewReader(b)
 	if v := r.Byte(); v != PlainVersion && r.Err() == nil {
 		return Header{}, fmt.Errorf("%w: header version %d", ErrDamaged, v)
 	}
@@ -184,7 +184,7 @@ func ParseHeader(b []byte) (Header, error) {
 }
 
 // readBlock reads and checks the description of one block.
-func readBlock(r *wire.Reader) Block {
+func readBlock(r *binread.Reader) Block {
 	b := Block{Encoding: Encoding(r.Byte())}
 	if b.Encoding >= numEncodings {
 		r.Fail("unknown %s", b.Encoding)

@@ -426,7 +426,7 @@ func (c *checker) spread(ctx context.Context) {
 		changed = false
 		for _, p := range c.r.index.Packs() {
 			for _, ref := range p.Blocks {
-				_, dict := c.r.index.Needs(ref)
+				_, dict := c.r.index.Dependencies(ref)
 				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) {
 					changed = true
 				}

@@ -207,7 +207,7 @@ func (c *checker) chains(ctx context.Context) {
 	deep := false
 	for _, p := range x.Packs() {
 		for _, ref := range p.Blocks {
-			own, dict := x.Needs(ref)
+			own, dict := x.Dependencies(ref)
 			if len(dict) == 0 || slices.ContainsFunc(dict, c.isLost) {
 				continue
 			}

@@ -177,7 +177,7 @@ func (c *checker) again(ctx context.Context, p *plan) error {
 			return err
 		}
 		if err != nil {
-			_, dict := c.r.index.Needs(ref)
+			_, dict := c.r.index.Dependencies(ref)
 			if slices.ContainsFunc(dict, func(id chunk.ID) bool { return !c.r.index.Has(id) }) {
 				c.orphans = append(c.orphans, err)
 			} else {

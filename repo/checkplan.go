@@ -57,7 +57,7 @@ func newPlan(x *index.Index, packs []index.Pack) *plan {
 	}
 	for _, pk := range packs {
 		for _, ref := range pk.Blocks {
-			_, dict := x.Needs(ref)
+			_, dict := x.Dependencies(ref)
 			has[ref] = has[ref] || len(dict) > 0
 			for _, id := range dict {
 				if loc, ok := x.Lookup(id); ok && chosen[loc.Block] && (len(p.needs) == 0 || p.needs[len(p.needs)-1] != edge{ref, loc.Block}) {
@@ -82,7 +82,7 @@ func newPlan(x *index.Index, packs []index.Pack) *plan {
 			if !has[ref] {
 				continue
 			}
-			n, _ := x.Needs(ref)
+			n, _ := x.Dependencies(ref)
 			p.stored[i] += int64(n)
 			if !placed[ref] {
 				p.families = append(p.families, p.family(ref, placed))
@@ -126,7 +126,7 @@ func (p *plan) family(first index.BlockRef, placed []bool) (order []index.BlockR
 
 // inFamily reports whether a block is verified with its family.
 func (p *plan) inFamily(ref index.BlockRef) bool {
-	_, dict := p.x.Needs(ref)
+	_, dict := p.x.Dependencies(ref)
 	return len(dict) > 0 || len(p.users.of(ref)) > 0
 }
 

@@ -64,7 +64,7 @@ func TestPlan(t *testing.T) {
 			if _, ok := place[ref]; ok != p.inFamily(ref) {
 				t.Fatalf("block %d: placed %v, in a family %v", ref, ok, !ok)
 			}
-			_, dict := x.Needs(ref)
+			_, dict := x.Dependencies(ref)
 			seen := map[index.BlockRef]bool{}
 			for _, id := range dict {
 				loc, ok := x.Lookup(id)

@@ -7,8 +7,8 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/mend"
 	"github.com/snap-backup/snap/repo/parity"
+	"github.com/snap-backup/snap/repo/replace"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -75,7 +75,7 @@ func (c *checker) strays(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.r.be.List(ctx, mend.Dir, func(f backend.Info) error {
+	return c.r.be.List(ctx, replace.Dir, func(f backend.Info) error {
 		c.damage(&DamageError{f.Name, errors.New("a repair was cut off before this file came to its place")}, "run `snap repair` again")
 		return nil
 	})

@@ -119,7 +119,7 @@ func TestManyLanes(t *testing.T) {
 	var g sync.WaitGroup
 	for l := range lanes {
 		g.Go(func() {
-			lane := w.NewLane()
+			lane := w.NewContentWriter()
 			for i := range each {
 				var err error
 				if contents[l*each+i], err = lane.Store(ctx, bytes.NewReader(laneFile(l*each+i)), nil); err != nil {

@@ -266,7 +266,7 @@ func (c *copying) need(ctx context.Context, s *Snapshot) (map[chunk.ID]uint32, e
 	need := map[chunk.ID]uint32{}
 	err := c.from.Walk(ctx, s, "", func(e *tree.Entry) error {
 		return e.Content.Chunks(ctx, c.from.Chunk, func(id chunk.ID) error {
-			if to, known := c.ids[id]; known && (c.opts.DryRun || c.to.index.Firm(to)) {
+			if to, known := c.ids[id]; known && (c.opts.DryRun || c.to.index.Reusable(to)) {
 				return nil
 			}
 			size, ok := c.from.index.Size(id)

@@ -41,7 +41,7 @@ func (c *copying) prime(ctx context.Context, here, there *Snapshot) error {
 			to := other.ids[at]
 			at++
 			size, ok := c.from.index.Size(id)
-			if have, there := c.to.index.Size(to); !ok || !there || have != size || !c.to.index.Firm(to) {
+			if have, there := c.to.index.Size(to); !ok || !there || have != size || !c.to.index.Reusable(to) {
 				return nil // it will be read
 			}
 			c.ids[id] = to
@@ -119,7 +119,7 @@ func (c *copying) content(ctx context.Context, need map[chunk.ID]uint32) (*Write
 // those that wait.
 func (c *copying) split(pending []index.BlockRef, need map[chunk.ID]uint32) (ready, later []index.BlockRef) {
 	for _, ref := range pending {
-		_, dict := c.from.index.Needs(ref)
+		_, dict := c.from.index.Dependencies(ref)
 		waits := slices.ContainsFunc(dict, func(id chunk.ID) bool {
 			_, wanted := need[id]
 			_, done := c.ids[id]
@@ -311,7 +311,7 @@ func (k *blockCopier) bases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
 	walk := newChainWalk(k.c.to.index)
 	for _, id := range out {
 		depth, ok := walk.depth(id, 0)
-		if !ok || depth >= maxChainDepth || !k.c.to.index.Firm(id) {
+		if !ok || depth >= maxChainDepth || !k.c.to.index.Reusable(id) {
 			return nil, false
 		}
 	}

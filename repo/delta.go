@@ -123,7 +123,7 @@ func (rule chainRule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID)
 	if u := rule.plan.unit(ref); u != nil {
 		return u.stored, u.dict
 	}
-	return rule.x.Needs(ref)
+	return rule.x.Dependencies(ref)
 }
 
 // plainSize is the index's PlainSize, for blocks as they will be.

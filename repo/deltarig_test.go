@@ -91,7 +91,7 @@ func needsOf(t testing.TB, r *Repo, bad map[index.BlockRef]bool) dependants {
 		grown = false
 		for _, p := range r.index.Packs() {
 			for _, ref := range p.Blocks {
-				if _, dict := r.index.Needs(ref); !bad[ref] && slices.ContainsFunc(dict, in) {
+				if _, dict := r.index.Dependencies(ref); !bad[ref] && slices.ContainsFunc(dict, in) {
 					bad[ref], grown = true, true
 				}
 			}

@@ -227,7 +227,7 @@ func TestNoSnapshotWithoutItsChunks(t *testing.T) {
 	r := create(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	if _, err := lane.add(ctx, []byte("never flushed"), 0, nil); err != nil {
 		t.Fatal(err)
 	}

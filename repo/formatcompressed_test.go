@@ -32,7 +32,7 @@ func storeDay(t *testing.T, be *local.Backend, files map[string][]byte, parent *
 	}
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane, b := w.NewLane(), tree.NewBuilder(w.SaveNode, old)
+	lane, b := w.NewContentWriter(), tree.NewBuilder(w.SaveNode, old)
 	s := &repo.Snapshot{Time: opts.Now(), Complete: true, Device: repo.Device{UDID: "00008110-000A1234567890AB"}}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		c := try(lane.Store(ctx, bytes.NewReader(files[name]), before[name]))

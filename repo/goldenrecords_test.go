@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/mend"
 	"github.com/snap-backup/snap/repo/mirror"
-	"github.com/snap-backup/snap/repo/owner"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 var updateRecords = flag.Bool("update-records", false, "write the golden repository of all kinds of records anew; only for a new format version")
@@ -103,12 +103,12 @@ func makeRecords(t *testing.T) *memory.Backend {
 	must(err)
 	must(be.Put(ctx, reserveName, noise(4, 1000)))
 	name := filesIn(t, be, packsDir)[0]
-	must(be.Put(ctx, mend.Dir+name, content(t, be)[name]))
+	must(be.Put(ctx, replace.Dir+name, content(t, be)[name]))
 
 	// What a prune finds is waste, but cannot remove yet.
 	fourth := add(be, 4)
 	elsewhere := recordOptions(40, now.AddDate(0, 0, 6))
-	elsewhere.Owner = &owner.Owner{Host: "nas", User: "anna", PID: 4711, Started: "12345", Boot: "1"}
+	elsewhere.Owner = &process.Identity{Host: "nas", User: "anna", PID: 4711, Started: "12345", Boot: "1"}
 	w, err := openWith(ctx, be, secret, elsewhere)
 	must(err)
 	_, err = w.Lock(ctx, LockWrite, "snap backup")
@@ -193,11 +193,11 @@ func TestGoldenRecords(t *testing.T) {
 	pristine := content(t, be)
 
 	r := openRecords(t, be.Clone())
-	onItsWay := filesIn(t, be, mend.Dir)
+	onItsWay := filesIn(t, be, replace.Dir)
 	if rep, err := r.Check(ctx, CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != onItsWay[0] {
 		t.Errorf("check of a repair that was cut off: %+v, %v", rep, err)
 	}
-	if err := mend.Finish(ctx, be); err != nil || len(filesIn(t, be, mend.Dir)) > 0 {
+	if err := replace.Finish(ctx, be); err != nil || len(filesIn(t, be, replace.Dir)) > 0 {
 		t.Fatal("the repair does not go on:", err)
 	}
 	delete(pristine, onItsWay[0])

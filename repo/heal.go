@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/mend"
+	"github.com/snap-backup/snap/repo/replace"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -193,14 +193,14 @@ func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
 }
 
 // put stores a file that was fetched, maybe in the place of a damaged one.
-func (h *healer) put(ctx context.Context, name string, b []byte, replace bool) error {
+func (h *healer) put(ctx context.Context, name string, b []byte, overwrite bool) error {
 	h.rep.Fetched = append(h.rep.Fetched, name)
 	h.rep.FetchedBytes += int64(len(b))
 	if h.opts.DryRun {
 		return nil
 	}
-	if replace {
-		return mend.Put(ctx, h.r.be, name, b)
+	if overwrite {
+		return replace.Put(ctx, h.r.be, name, b)
 	}
 	if err := h.r.be.Put(ctx, name, b); err != nil && !errors.Is(err, backend.ErrExist) {
 		return fmt.Errorf("store what came from the copy: %w", err)
@@ -375,7 +375,7 @@ func (n *need) chunk(id chunk.ID, above int) {
 		return
 	}
 	n.blocks[at] = true
-	_, dict := x.Needs(loc.Block)
+	_, dict := x.Dependencies(loc.Block)
 	for _, base := range dict {
 		n.chunk(base, above+1)
 	}

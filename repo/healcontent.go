@@ -30,7 +30,7 @@ type contentHealer struct {
 	missing map[chunk.ID]bool     // under this repository's key
 	files   map[tree.Key]struct{} // that lack something
 	devices map[string]bool       // that have such files
-	lane    *Lane
+	lane    *ContentWriter
 	cutter  *chunk.Cutter
 	hasher  *chunk.Hasher
 	buf     []byte
@@ -66,12 +66,12 @@ func (r *Repo) HealFromContent(ctx context.Context, other *Repo, opts RepairOpti
 	}
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	h.lane = w.NewLane()
+	h.lane = w.NewContentWriter()
 	list, _, err := other.Snapshots(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("the other repository: %w", err)
 	}
-	seen := other.index.NewMarks()
+	seen := other.index.NewChunkSet()
 	for i := len(list) - 1; i >= 0 && len(h.missing) > 0; i-- {
 		opts.tell("looking through the other repository", int64(len(list)-i-1), int64(len(list)))
 		s := list[i]

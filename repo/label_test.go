@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // relabel is one run of a program that gives a day other labels. If it is
@@ -20,7 +20,7 @@ import (
 func relabel(be backend.Backend, day int, labels Labels) (*Snapshot, error) {
 	ctx := context.Background()
 	o := tinyOptions(byte(60 + len(labels.Note)))
-	dead := owner.Self()
+	dead := process.Self()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
 	r, err := Open(ctx, be, testSecret, o)

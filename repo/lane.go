@@ -13,10 +13,10 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Lane is one goroutine's way into a Writer. What is stored through a lane in
+// ContentWriter is one goroutine's way into a Writer. What is stored through a lane in
 // a row shares blocks, so files that are alike or are read together should
 // come one behind the other.
-type Lane struct {
+type ContentWriter struct {
 	w      *Writer
 	kind   pack.Kind
 	cutter *chunk.Cutter
@@ -56,11 +56,11 @@ func (p place) joins(o place, size int) bool {
 	return size < blockTarget
 }
 
-// NewLane opens a lane for the content of files.
-func (w *Writer) NewLane() *Lane { return w.newLane(pack.Content) }
+// NewContentWriter opens a lane for the content of files.
+func (w *Writer) NewContentWriter() *ContentWriter { return w.newContentWriter(pack.Content) }
 
-func (w *Writer) newLane(kind pack.Kind) *Lane {
-	l := &Lane{w: w, kind: kind, hasher: w.r.NewHasher(), blockTarget: blockTarget, deltaTarget: deltaTarget}
+func (w *Writer) newContentWriter(kind pack.Kind) *ContentWriter {
+	l := &ContentWriter{w: w, kind: kind, hasher: w.r.NewHasher(), blockTarget: blockTarget, deltaTarget: deltaTarget}
 	if kind == pack.Metadata {
 		l.blockTarget, l.deltaTarget = nodeBlockTarget, nodeDeltaTarget
 	}
@@ -70,7 +70,7 @@ func (w *Writer) newLane(kind pack.Kind) *Lane {
 // Store reads src to its end and returns its content, of which all that is new
 // is on its way into the repository. prev is content that src is likely to
 // resemble, such as an earlier version of the file; nil if there is none.
-func (l *Lane) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tree.Content, error) {
+func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tree.Content, error) {
 	if l.cutter == nil {
 		l.cutter = chunk.NewCutter(l.w.r.config.Polynomial)
 		l.buf = make([]byte, chunk.MaxSize)
@@ -101,7 +101,7 @@ func (l *Lane) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tr
 
 // add stores one chunk, which lies at offset off of its file, unless it is
 // known.
-func (l *Lane) add(ctx context.Context, data []byte, off int64, old *predecessor) (chunk.ID, error) {
+func (l *ContentWriter) add(ctx context.Context, data []byte, off int64, old *predecessor) (chunk.ID, error) {
 	if err := l.w.alive(ctx); err != nil {
 		return chunk.ID{}, err
 	}
@@ -119,14 +119,14 @@ func (l *Lane) add(ctx context.Context, data []byte, off int64, old *predecessor
 
 // addNode stores a tree node or list. like is the node that it probably
 // resembles.
-func (l *Lane) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.ID, error) {
+func (l *ContentWriter) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.ID, error) {
 	id := l.hasher.ID(data)
 	if !l.w.claim(id, len(data)) {
 		return id, nil
 	}
 	c := pack.Chunk{ID: id, Length: uint32(len(data))}
 	if like != nil {
-		if size, ok := l.w.r.index.Size(*like); ok && l.w.r.index.Firm(*like) {
+		if size, ok := l.w.r.index.Size(*like); ok && l.w.r.index.Reusable(*like) {
 			near := []base{{*like, size}}
 			return id, l.addDelta(ctx, data, c, near, nil, place{&l.w.nodes, 0})
 		}
@@ -135,7 +135,7 @@ func (l *Lane) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.
 }
 
 // addFull puts a chunk into the run that stands alone.
-func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
+func (l *ContentWriter) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
 	if len(data) >= aloneSize {
 		return l.submit(ctx, &run{plain: append(l.w.buffers.get(len(data)), data...), size: len(data), chunks: []pack.Chunk{c}})
 	}
@@ -149,7 +149,7 @@ func (l *Lane) addFull(ctx context.Context, data []byte, c pack.Chunk) error {
 }
 
 // addDelta puts a chunk into the run that is to be encoded against others.
-func (l *Lane) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []base, at place) error {
+func (l *ContentWriter) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []base, at place) error {
 	if len(l.delta.chunks) > 0 && !l.delta.takes(l.w.r.index, len(data), l.deltaTarget, near, at) {
 		if err := l.flush(ctx, &l.delta); err != nil {
 			return err
@@ -179,7 +179,7 @@ func (r *run) leanOn(x *index.Index, near []base, at place) {
 	r.place = at
 }
 
-func (l *Lane) append(r *run, data []byte, c pack.Chunk) {
+func (l *ContentWriter) append(r *run, data []byte, c pack.Chunk) {
 	if r.plain == nil {
 		r.plain = l.w.buffers.get(max(len(data), bufferSize))
 	}
@@ -189,14 +189,14 @@ func (l *Lane) append(r *run, data []byte, c pack.Chunk) {
 }
 
 // Flush hands on the open blocks, however small.
-func (l *Lane) Flush(ctx context.Context) error {
+func (l *ContentWriter) Flush(ctx context.Context) error {
 	if err := l.flush(ctx, &l.delta); err != nil {
 		return err
 	}
 	return l.flush(ctx, &l.full)
 }
 
-func (l *Lane) flush(ctx context.Context, r *run) error {
+func (l *ContentWriter) flush(ctx context.Context, r *run) error {
 	if len(r.chunks) == 0 {
 		return nil
 	}
@@ -205,7 +205,7 @@ func (l *Lane) flush(ctx context.Context, r *run) error {
 	return l.submit(ctx, &full)
 }
 
-func (l *Lane) submit(ctx context.Context, r *run) error {
+func (l *ContentWriter) submit(ctx context.Context, r *run) error {
 	select {
 	case l.w.jobs <- job{l.kind, r}:
 		return nil

@@ -43,7 +43,7 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 		for _, id := range l.Packs {
 			announced[id] = true
 			if _, there := x.Pack(pack.ID(id)); there {
-				x.Doom(pack.ID(id))
+				x.Retire(pack.ID(id))
 				going[pack.ID(id)] = true
 			}
 		}

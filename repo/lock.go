@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 const (
@@ -62,13 +62,13 @@ func (s LockState) gone() bool { return s == LockDead || s == LockStale }
 
 // LockInfo describes a lock in the repository.
 type LockInfo struct {
-	ID        FileID      `json:"id"`
-	Kind      LockKind    `json:"kind"`
-	What      string      `json:"what"` // the command
-	Owner     owner.Owner `json:"owner"`
-	Since     time.Time   `json:"since"`
-	Refreshed time.Time   `json:"refreshed"`
-	State     LockState   `json:"state"`
+	ID        FileID        `json:"id"`
+	Kind      LockKind      `json:"kind"`
+	What      string        `json:"what"` // the command
+	Owner     process.Identity `json:"owner"`
+	Since     time.Time     `json:"since"`
+	Refreshed time.Time     `json:"refreshed"`
+	State     LockState     `json:"state"`
 
 	session string
 	seen    []FileID
@@ -96,13 +96,13 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 
 // lockBody is a lock as it is stored.
 type lockBody struct {
-	Version   int         `json:"version"`
-	Session   string      `json:"session"` // stays while the lock is refreshed
-	Kind      LockKind    `json:"kind"`
-	What      string      `json:"what"`
-	Owner     owner.Owner `json:"owner"`
-	Since     time.Time   `json:"since"`
-	Refreshed time.Time   `json:"refreshed"`
+	Version   int           `json:"version"`
+	Session   string        `json:"session"` // stays while the lock is refreshed
+	Kind      LockKind      `json:"kind"`
+	What      string        `json:"what"`
+	Owner     process.Identity `json:"owner"`
+	Since     time.Time     `json:"since"`
+	Refreshed time.Time     `json:"refreshed"`
 	// Seen are the lists of packs to remove that the process has read: it
 	// relies on none of these packs.
 	Seen []FileID `json:"seen,omitempty"`
@@ -327,7 +327,7 @@ func (r *Repo) putLock(ctx context.Context, body lockBody) (FileID, error) {
 
 // Locks lists the locks in the repository, the oldest first.
 func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
-	self := owner.Self()
+	self := process.Self()
 	var out []LockInfo
 	err := r.be.List(ctx, locksDir, func(f backend.Info) error {
 		id, err := fileID(f.Name)
@@ -377,14 +377,14 @@ func newestFiles(all []LockInfo) []LockInfo {
 	return out
 }
 
-func (r *Repo) judge(l LockInfo, self owner.Owner) LockState {
+func (r *Repo) judge(l LockInfo, self process.Identity) LockState {
 	if r.lock != nil && l.session == r.lock.session() {
 		return LockAlive
 	}
 	switch l.Owner.State(self) {
-	case owner.Alive:
+	case process.Alive:
 		return LockAlive
-	case owner.Dead:
+	case process.Dead:
 		return LockDead
 	}
 	if r.opts.Now().Sub(l.Refreshed) > lockStale {

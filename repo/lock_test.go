@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // lockRepo is one process's view of a store, with a clock to set.
@@ -58,7 +58,7 @@ func TestWhichLocksSufferEachOther(t *testing.T) {
 }
 
 // leave puts a lock of another process into the store.
-func leave(t *testing.T, r *Repo, kind LockKind, o owner.Owner, refreshed time.Time) FileID {
+func leave(t *testing.T, r *Repo, kind LockKind, o process.Identity, refreshed time.Time) FileID {
 	t.Helper()
 	id, err := r.putLock(context.Background(), lockBody{
 		Version: lockVersion, Session: "other", Kind: kind, What: "other", Owner: o, Since: refreshed, Refreshed: refreshed,
@@ -72,13 +72,13 @@ func leave(t *testing.T, r *Repo, kind LockKind, o owner.Owner, refreshed time.T
 func TestLocksLeftBehind(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
-	self := owner.Self()
+	self := process.Self()
 	elsewhere := self
 	elsewhere.Host += "-other"
 	ended := self
 	ended.Started += "0"
 	for name, tt := range map[string]struct {
-		owner owner.Owner
+		owner process.Identity
 		age   time.Duration
 		state LockState
 	}{

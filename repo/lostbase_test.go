@@ -64,7 +64,7 @@ func countDeltaBlocks(r *Repo) int {
 	n := 0
 	for _, p := range r.index.Packs() {
 		for _, ref := range p.Blocks {
-			if _, dict := r.index.Needs(ref); len(dict) > 0 {
+			if _, dict := r.index.Dependencies(ref); len(dict) > 0 {
 				n++
 			}
 		}

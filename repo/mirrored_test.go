@@ -347,7 +347,7 @@ func TestMirrorRefuses(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return r.Whole(ctx)
+				return r.CheckComplete(ctx)
 			}
 		}
 		err := mirrorTo(source, target, opts)

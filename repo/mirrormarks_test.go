@@ -136,7 +136,7 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 			if err != nil {
 				return err
 			}
-			return r.Whole(ctx)
+			return r.CheckComplete(ctx)
 		}
 	}
 	return opts

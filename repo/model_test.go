@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/crash"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // model plays several processes on several machines that work on two stores by
@@ -178,7 +178,7 @@ func (m *model) options(host string) Options {
 	opts.Now = m.time
 	opts.PackSize = 12 << 10
 	opts.Refresh = -1
-	opts.Owner = &owner.Owner{Host: host, PID: 1}
+	opts.Owner = &process.Identity{Host: host, PID: 1}
 	return opts
 }
 

@@ -106,7 +106,7 @@ func (p *predecessor) load(ctx context.Context) {
 	off := int64(0)
 	_ = p.content.Chunks(ctx, p.r.Chunk, func(id chunk.ID) error {
 		size, ok := p.r.index.Size(id)
-		if !ok || !p.r.index.Firm(id) || len(p.chunks) == maxPredecessor || off > p.content.Size {
+		if !ok || !p.r.index.Reusable(id) || len(p.chunks) == maxPredecessor || off > p.content.Size {
 			return errNoBase
 		}
 		if _, twice := p.places[id]; twice {

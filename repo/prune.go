@@ -337,7 +337,7 @@ func (p *pruner) waste(u *usage, pk index.Pack) wasted {
 	w := wasted{pack: pk}
 	var blocks, used, bases int64
 	for _, ref := range pk.Blocks {
-		stored, _ := p.r.index.Needs(ref)
+		stored, _ := p.r.index.Dependencies(ref)
 		blocks += int64(stored)
 		_, keep, of := u.keep(ref)
 		_, direct, _ := u.used.Block(ref)
@@ -426,7 +426,7 @@ func (p *pruner) rewrite(ctx context.Context, u *usage, packs []index.Pack, unit
 		var ids []FileID
 		for _, pk := range round {
 			ids = append(ids, FileID(pk.ID))
-			p.r.index.Doom(pk.ID)
+			p.r.index.Retire(pk.ID)
 			u.moved[pk.ID] = true
 		}
 		if _, err := p.r.putPruneList(ctx, ids); err != nil {

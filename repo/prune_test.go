@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // everything is a PruneOptions that leaves no waste.
@@ -20,7 +20,7 @@ var everything = PruneOptions{MaxUnused: func(int64) int64 { return 0 }, MaxRepa
 // killed, others can tell.
 func pruneTiny(ctx context.Context, be backend.Backend, opts PruneOptions, forget ...int) (*PruneReport, error) {
 	o := tinyOptions(77)
-	dead := owner.Self()
+	dead := process.Self()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
 	r, err := Open(ctx, be, testSecret, o)

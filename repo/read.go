@@ -185,7 +185,7 @@ func (r *Repo) blame(ctx context.Context, ref index.BlockRef, err error, seen ma
 		return err
 	}
 	seen[ref] = true
-	_, ids := r.index.Needs(ref)
+	_, ids := r.index.Dependencies(ref)
 	for _, id := range ids {
 		loc, ok := r.index.Lookup(id)
 		if !ok {
@@ -208,7 +208,7 @@ func (r *Repo) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, e
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	if loc, ok := r.index.Lookup(id); ok && r.index.Alone(loc.Block) {
+	if loc, ok := r.index.Lookup(id); ok && r.index.Single(loc.Block) {
 		if n, err := r.writeAlone(ctx, w, id, loc); !errors.Is(err, ErrDamaged) {
 			return n, err
 		}

@@ -124,7 +124,7 @@ func (b *rebaser) inUse(ref index.BlockRef) int64 {
 
 // weight is what a block takes, in bytes, with its description.
 func (b *rebaser) weight(ref index.BlockRef) int64 {
-	stored, dict := b.x.Needs(ref)
+	stored, dict := b.x.Dependencies(ref)
 	return int64(stored) + int64(dictWeight(dict)) + blockWeight
 }
 
@@ -183,7 +183,7 @@ func (b *rebaser) findLeaners() {
 
 // under returns the blocks with leftovers that a block needs, and the leaners.
 func (b *rebaser) under(ref index.BlockRef) (on []index.BlockRef) {
-	_, dict := b.x.Needs(ref)
+	_, dict := b.x.Dependencies(ref)
 	for _, id := range dict {
 		loc, ok := b.x.Lookup(id)
 		if ok && (b.ghost(id, loc) || b.lean[loc.Block] != nil) && !slices.Contains(on, loc.Block) {

@@ -164,7 +164,7 @@ func TestRebaseJoinsWhatIsLeft(t *testing.T) {
 		r := open(t, be)
 		for _, p := range r.index.Packs() {
 			for _, ref := range p.Blocks {
-				if _, dict := r.index.Needs(ref); p.Kind == pack.Content && len(dict) > 0 {
+				if _, dict := r.index.Dependencies(ref); p.Kind == pack.Content && len(dict) > 0 {
 					n++
 				}
 			}

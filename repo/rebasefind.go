@@ -70,7 +70,7 @@ func (b *rebaser) file(ctx context.Context, in *Snapshot, old, now *tree.Content
 // its pages had moved.
 func (b *rebaser) far(ref index.BlockRef) bool {
 	size := int64(0)
-	_, dict := b.x.Needs(ref)
+	_, dict := b.x.Dependencies(ref)
 	for _, id := range dict {
 		n, _ := b.x.Size(id)
 		size += int64(n)
@@ -83,7 +83,7 @@ func (b *rebaser) far(ref index.BlockRef) bool {
 func (b *rebaser) beneath(ref index.BlockRef) (found []base) {
 	walk := newChainWalk(b.x)
 	seen := map[chunk.ID]bool{}
-	_, open := b.x.Needs(ref)
+	_, open := b.x.Dependencies(ref)
 	for open = slices.Clone(open); len(open) > 0 && len(found) < pack.MaxDictChunks; {
 		id := open[0]
 		open = open[1:]
@@ -116,7 +116,7 @@ func (b *rebaser) now(id chunk.ID) (own, bottom int64) {
 		if !ok || seen[id] {
 			continue
 		}
-		n, dict := b.x.Needs(loc.Block)
+		n, dict := b.x.Dependencies(loc.Block)
 		share := int64(n) * int64(loc.Size) / max(b.x.PlainSize(loc.Block), 1)
 		if len(seen) == 0 {
 			own, mine = share, int64(loc.Size)

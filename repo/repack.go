@@ -40,7 +40,7 @@ func (p *pruner) repack(ctx context.Context, u *usage, packs []index.Pack, units
 		g.Go(func() error {
 			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.blocks), alone: &alone}
 			for kind := range c.lanes {
-				c.lanes[kind] = w.newLane(pack.Kind(kind))
+				c.lanes[kind] = w.newContentWriter(pack.Kind(kind))
 			}
 			for do := range work {
 				if err := do(&c); err != nil {
@@ -79,7 +79,7 @@ type copier struct {
 	u     *usage
 	w     *Writer
 	codec *pack.Codec
-	lanes [2]*Lane // by kind: what is left of blocks without a dictionary shares new ones
+	lanes [2]*ContentWriter // by kind: what is left of blocks without a dictionary shares new ones
 	alone *atomic.Bool
 }
 
@@ -119,7 +119,7 @@ func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
 	same := int64(0)
 	for _, ref := range pk.Blocks {
 		if c.asItIs(ref) {
-			stored, _ := c.r.index.Needs(ref)
+			stored, _ := c.r.index.Dependencies(ref)
 			same += int64(stored)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/mend"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 // RepairOptions say how to repair.
@@ -35,7 +35,7 @@ func (r *Repo) forRepair(ctx context.Context, dryRun bool) error {
 	if r.lock == nil || r.lock.body.Kind != LockExclusive {
 		return errors.New("repair: the repository is not locked for that")
 	}
-	return mend.Finish(ctx, r.be)
+	return replace.Finish(ctx, r.be)
 }
 
 // IndexRepair says what RepairIndex has found and done, or would do.

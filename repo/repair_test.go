@@ -11,17 +11,17 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // repairTiny is one run of a program that repairs. If it is killed, others can
 // tell.
 func repairTiny(ctx context.Context, be backend.Backend, seed byte, run func(r *Repo) error) error {
 	o := tinyOptions(seed)
-	dead := owner.Self()
+	dead := process.Self()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
 	r, err := Open(ctx, be, testSecret, o)

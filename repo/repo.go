@@ -41,9 +41,9 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // Options are what a repository takes from outside. The zero value is what a
@@ -59,7 +59,7 @@ type Options struct {
 	// default; never if negative.
 	Refresh time.Duration
 	// Owner is who locks the repository: this process, by default.
-	Owner *owner.Owner
+	Owner *process.Identity
 }
 
 // maxPackSize leaves room below pack.MaxSize for a block and the header.
@@ -86,7 +86,7 @@ func (o Options) withDefaults() Options {
 		o.Refresh = lockRefresh
 	}
 	if o.Owner == nil {
-		self := owner.Self()
+		self := process.Self()
 		o.Owner = &self
 	}
 	return o

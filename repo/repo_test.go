@@ -131,7 +131,7 @@ func storeTree(ctx context.Context, r *Repo, w *Writer, f files, s, parent *Snap
 			return err
 		}
 	}
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	b := tree.NewBuilder(w.SaveNode, old)
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		c, err := lane.Store(ctx, bytes.NewReader(f[name]), before[name])

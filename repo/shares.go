@@ -24,7 +24,7 @@ type Share struct {
 type sharer struct {
 	r      *Repo
 	name   func(domain string) string
-	seen   *index.Marks // chunks that are counted
+	seen   *index.ChunkSet // chunks that are counted
 	shares map[string]*Share
 	stored map[string]float64 // parts of blocks
 }
@@ -34,7 +34,7 @@ type sharer struct {
 // for the oldest snapshot that has it, as the part of its block that it fills.
 // The index must have been loaded.
 func (r *Repo) Shares(ctx context.Context, list []*Snapshot, name func(domain string) string) ([]Share, error) {
-	s := &sharer{r: r, name: name, seen: r.index.NewMarks(), shares: map[string]*Share{}, stored: map[string]float64{}}
+	s := &sharer{r: r, name: name, seen: r.index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
 	for _, snapshot := range list {
 		if err := s.tree(ctx, snapshot.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", snapshot.ID.Short(), err)
@@ -102,7 +102,7 @@ func (s *sharer) tree(ctx context.Context, id chunk.ID, above int) error {
 			if err != nil || !added {
 				return err
 			}
-			stored, _ := s.r.index.Needs(loc.Block)
+			stored, _ := s.r.index.Dependencies(loc.Block)
 			s.stored[name] += float64(stored) * float64(loc.Size) / float64(max(s.r.index.PlainSize(loc.Block), 1))
 			return nil
 		})

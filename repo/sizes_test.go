@@ -92,7 +92,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	r := open(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	var ids []chunk.ID
 	for i := range 300 {
 		id, err := lane.add(ctx, fmt.Appendf(nil, "%d.", i), 0, nil)
@@ -150,7 +150,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	r := open(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	id, err := lane.add(ctx, []byte("piece"), 0, nil)
 	if err == nil {
 		err = lane.Flush(ctx)

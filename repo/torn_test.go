@@ -161,7 +161,7 @@ func goOn(ctx context.Context, r *Repo) error {
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	w.Continue(u.Stats())
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	b := tree.NewBuilder(w.SaveNode, nil)
 	s := &Snapshot{Time: time.Date(2026, 1, 4, 8, 0, 0, 0, time.UTC), Device: Device{UDID: phoneUDID}, Complete: true}
 	for _, path := range slices.Sorted(maps.Keys(all)) {

@@ -18,7 +18,7 @@ import (
 func receive(ctx context.Context, r *Repo, u *Unfinished, path string, data []byte) error {
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	content, err := lane.Store(ctx, bytes.NewReader(data), nil)
 	if err != nil {
 		return err

@@ -19,8 +19,8 @@ type usage struct {
 	r       *Repo
 	list    []*Snapshot
 	records []string // names of the records that were counted, sorted
-	used    *index.Marks
-	bases   *index.Marks // what is needed only to decode something else, too
+	used    *index.ChunkSet
+	bases   *index.ChunkSet // what is needed only to decode something else, too
 	twice   bool         // some chunks lie in several packs, of which one copy is marked
 	rebased *layout      // of blocks to be stored anew, or nil
 	// rebaseCost estimates by how many bytes these will be larger.
@@ -44,7 +44,7 @@ func (r *Repo) usage(ctx context.Context, without ...FileID) (*usage, error) {
 		return nil, err
 	}
 	u.list, u.twice = all.current, r.index.Duplicates()
-	u.used = r.index.NewMarks()
+	u.used = r.index.NewChunkSet()
 	for _, s := range slices.Concat(all.current, all.superseded) {
 		if err := u.tree(ctx, s.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
@@ -166,7 +166,7 @@ func (u *usage) isRebased(ref index.BlockRef) bool { return u.rebased != nil && 
 // findBases marks the chunks that have to be decoded to decode the used ones, as
 // these are to be.
 func (u *usage) findBases() {
-	u.bases = u.r.index.NewMarks()
+	u.bases = u.r.index.NewChunkSet()
 	var open []index.BlockRef
 	need := func(ids []chunk.ID) {
 		for _, id := range ids {
@@ -195,7 +195,7 @@ func (u *usage) findBases() {
 			continue
 		}
 		done[ref] = true
-		_, dict := u.r.index.Needs(ref)
+		_, dict := u.r.index.Dependencies(ref)
 		need(dict)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// Whole returns nil if everything is there that the snapshots and unfinished
+// CheckComplete returns nil if everything is there that the snapshots and unfinished
 // runs need: every chunk is in the index, and every pack that the index lists is
 // there. It reads the trees of all snapshots, no content, and loads the index.
-func (r *Repo) Whole(ctx context.Context) error {
+func (r *Repo) CheckComplete(ctx context.Context) error {
 	if _, err := r.usage(ctx); err != nil {
 		return err
 	}

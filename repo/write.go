@@ -71,7 +71,7 @@ type Writer struct {
 	before WriteStats // of earlier writers of the same snapshot
 
 	metaMu sync.Mutex  // guards meta
-	meta   *Lane       // of tree nodes and lists
+	meta   *ContentWriter       // of tree nodes and lists
 	nodes  predecessor // stands for the parent's tree
 }
 
@@ -110,7 +110,7 @@ func (r *Repo) NewWriter(ctx context.Context) *Writer {
 		claimed: map[chunk.ID]struct{}{},
 		file:    &index.File{},
 	}
-	w.meta = w.newLane(pack.Metadata)
+	w.meta = w.newContentWriter(pack.Metadata)
 	var encoders sync.WaitGroup
 	for range r.opts.Workers {
 		encoders.Add(1)
@@ -145,7 +145,7 @@ func (w *Writer) claim(id chunk.ID, size int) bool {
 	// Both under the lock: writeIndex moves chunks from one to the other.
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, ok := w.claimed[id]; ok || w.r.index.Firm(id) {
+	if _, ok := w.claimed[id]; ok || w.r.index.Reusable(id) {
 		return false
 	}
 	w.claimed[id] = struct{}{}

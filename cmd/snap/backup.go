@@ -13,7 +13,7 @@ import (
 	"sync"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/device/virtual"
@@ -26,7 +26,7 @@ type backupResult struct {
 	UDID   string        `json:"udid"`
 	Name   string        `json:"device_name,omitempty"`
 	Result *backupReport `json:"result,omitempty"`
-	Kept   *flow.Kept    `json:"kept,omitempty"` // of a backup that broke off
+	Kept   *host.Kept    `json:"kept,omitempty"` // of a backup that broke off
 	Error  *jsonError    `json:"error,omitempty"`
 }
 
@@ -43,7 +43,7 @@ type backupReport struct {
 
 // backupCommand backs up devices that are connected.
 func (a *app) backupCommand() *cobra.Command {
-	var opt flow.BackupOptions
+	var opt host.BackupOptions
 	var source backupPassword
 	var all bool
 	var limit, host, checkpoint string
@@ -159,15 +159,15 @@ func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, [
 	return m, list, nil
 }
 
-func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (flow.Host, error) {
+func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (host.Host, error) {
 	locks, err := cacheDir("devices")
 	if err != nil {
-		return flow.Host{}, err
+		return host.Host{}, err
 	}
 	if name == "" {
 		name, _ = os.Hostname()
 	}
-	return flow.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
+	return host.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
 }
 
 // openToWrite opens the repository, locked for a writer, with its index.
@@ -189,7 +189,7 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 
 // backupAll backs devices up at the same time. One that fails does not keep the
 // others from being backed up.
-func (a *app) backupAll(ctx context.Context, h flow.Host, entries []device.Entry, opt flow.BackupOptions) error {
+func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry, opt host.BackupOptions) error {
 	results := make([]backupResult, len(entries))
 	errs := make([]error, len(entries))
 	board := a.newBoard(ctx, h.Mux, entries)
@@ -248,7 +248,7 @@ func isStoredLocked(err error) bool {
 }
 
 // backupOutcome prints how the backup of one device ended, as soon as it has.
-func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err error) backupResult {
+func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err error) backupResult {
 	out := backupResult{UDID: e.UDID, Name: v.name}
 	if res != nil {
 		out.Name = res.Info.Name
@@ -262,7 +262,7 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err
 		}
 	}
 	if err != nil {
-		var broken *flow.Interrupted
+		var broken *host.Interrupted
 		if errors.As(err, &broken) && broken.Kept.Files > 0 {
 			out.Kept = &broken.Kept
 		}
@@ -279,7 +279,7 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *flow.BackupResult, err
 }
 
 // stoppedBackup is a backup that a Ctrl-C ended, however that came out.
-type stoppedBackup struct{ kept *flow.Kept }
+type stoppedBackup struct{ kept *host.Kept }
 
 func (e stoppedBackup) Error() string {
 	if e.kept == nil {
@@ -299,7 +299,7 @@ func named(name, udid, text string) string {
 	return name + ": " + text
 }
 
-func (a *app) describeBackup(w io.Writer, res *flow.BackupResult) {
+func (a *app) describeBackup(w io.Writer, res *host.BackupResult) {
 	s := res.Snapshot
 	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
 	fmt.Fprintf(w, "          %s, %s; received %s, %s; added %s\n",

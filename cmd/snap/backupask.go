@@ -7,17 +7,17 @@ import (
 	"os"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/host"
 	"golang.org/x/term"
 )
 
 // askForBackup returns how a person is asked for the backup password of a device
 // while devices are backed up; nil if there is nobody to ask.
-func (a *app) askForBackup(b *board) func(context.Context, *device.Info, flow.Doubt) ([]byte, error) {
+func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.Doubt) ([]byte, error) {
 	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || a.json {
 		return nil
 	}
-	return func(ctx context.Context, info *device.Info, why flow.Doubt) ([]byte, error) {
+	return func(ctx context.Context, info *device.Info, why host.Doubt) ([]byte, error) {
 		b.asking.Lock()
 		defer b.asking.Unlock()
 		if err := ctx.Err(); err != nil {
@@ -29,10 +29,10 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, flow.Do
 		prompt := fmt.Sprintf("backup password of %s (empty: store it locked): ", name)
 		b.say(func() {
 			switch why {
-			case flow.PasswordDoubted:
+			case host.PasswordDoubted:
 				a.warn("that does not open the last snapshot of %s", name)
 				prompt = fmt.Sprintf("backup password of %s (the same again if it was changed on the device): ", name)
-			case flow.PasswordWrong:
+			case host.PasswordWrong:
 				a.warn("that is not the backup password of %s", name)
 			}
 		})

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/simulator/lab"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // At a terminal the backup password is asked for: three times at most, without

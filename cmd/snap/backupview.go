@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/backup2"
-	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/host"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/transfer"
 	"golang.org/x/term"
 )
@@ -46,7 +46,7 @@ type view struct {
 	prompted bool
 }
 
-var _ flow.Observer = (*view)(nil)
+var _ host.Observer = (*view)(nil)
 
 // newBoard begins to show; stop ends it.
 func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entry) *board {
@@ -135,7 +135,7 @@ func (v *view) text(now time.Time) string {
 	switch {
 	case v.over || v.phase == "":
 		return ""
-	case v.phase == flow.PhaseStoring || v.phase == flow.PhaseUnlocking:
+	case v.phase == host.PhaseStoring || v.phase == host.PhaseUnlocking:
 		m := transferMeter(v.storing)
 		if m.phase == "" {
 			m.phase = string(v.phase)
@@ -177,7 +177,7 @@ func (v *view) event(kind, text string) {
 	}
 }
 
-// Phase implements flow.Observer.
+// Phase implements host.Observer.
 func (v *view) Phase(p backup2.Phase) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -190,7 +190,7 @@ func (v *view) Phase(p backup2.Phase) {
 // jsonEvery is how often progress is an event.
 const jsonEvery = time.Second
 
-// Progress implements flow.Observer.
+// Progress implements host.Observer.
 func (v *view) Progress(p backup2.Progress) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -201,12 +201,12 @@ func (v *view) Progress(p backup2.Progress) {
 	}
 }
 
-// Warning implements flow.Observer.
+// Warning implements host.Observer.
 func (v *view) Warning(text string) {
 	v.board.say(func() { v.board.a.warn("%s", named(v.name, v.udid, text)) })
 }
 
-// Remark implements flow.Observer.
+// Remark implements host.Observer.
 func (v *view) Remark(text string) {
 	v.mu.Lock()
 	v.event("remark", text)
@@ -214,7 +214,7 @@ func (v *view) Remark(text string) {
 	v.board.say(func() { v.board.a.remark("%s", clean(text)) })
 }
 
-// Prompt implements flow.Observer. It is said whatever --quiet says: nothing
+// Prompt implements host.Observer. It is said whatever --quiet says: nothing
 // goes on until somebody has done it.
 func (v *view) Prompt(on bool) {
 	v.mu.Lock()

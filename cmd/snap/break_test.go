@@ -21,7 +21,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // breaks are a device that is backed up day by day while something goes wrong,
@@ -119,16 +119,16 @@ func (b *breaks) sends(full bool) (sum int64) {
 	return sum
 }
 
-// process is a backup under way.
-type process struct {
+// child is a backup under way.
+type child struct {
 	cmd   *exec.Cmd
 	out   *bytes.Buffer
 	ended chan struct{}
 }
 
-func (b *breaks) start(args ...string) *process {
+func (b *breaks) start(args ...string) *child {
 	b.t.Helper()
-	p := &process{ended: make(chan struct{})}
+	p := &child{ended: make(chan struct{})}
 	p.cmd, p.out = b.command(args...)
 	if err := p.cmd.Start(); err != nil {
 		b.t.Fatal(err)
@@ -137,7 +137,7 @@ func (b *breaks) start(args ...string) *process {
 	return p
 }
 
-func (p *process) end(s os.Signal) {
+func (p *child) end(s os.Signal) {
 	_ = p.cmd.Process.Signal(s)
 	<-p.ended
 }
@@ -196,7 +196,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		checkpoint = args
 	}
 	runs := len(b.device.Agent.Runs())
-	var p *process
+	var p *child
 	var at string
 	if k.step != "" {
 		at = string(k.step)

@@ -15,13 +15,13 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/backup2"
-	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
@@ -70,7 +70,7 @@ type demo struct {
 
 	dir    string
 	lab    *lab.Lab
-	host   flow.Host
+	host   host.Host
 	repo   *repo.Repo
 	middle map[string]fingerprints // of each device on the middle day, by UDID
 	copied int64                   // what a copy of every day would have taken
@@ -197,7 +197,7 @@ func (d *demo) store(ctx context.Context) error {
 			}
 		}
 		devices := d.lab.Devices()
-		results := make([]*flow.BackupResult, len(devices))
+		results := make([]*host.BackupResult, len(devices))
 		var both errgroup.Group
 		for i, dev := range devices {
 			both.Go(func() (err error) {
@@ -225,7 +225,7 @@ func (d *demo) store(ctx context.Context) error {
 	return nil
 }
 
-func (d *demo) backup(ctx context.Context, dev *lab.Device) (*flow.BackupResult, error) {
+func (d *demo) backup(ctx context.Context, dev *lab.Device) (*host.BackupResult, error) {
 	e, err := d.host.Mux.Find(ctx, dev.UDID())
 	if err == nil && dev.Agent.WillEncrypt() {
 		err = d.repo.KeepDevicePassword(ctx, dev.UDID(), []byte(synthetic.DefaultPassword))
@@ -233,7 +233,7 @@ func (d *demo) backup(ctx context.Context, dev *lab.Device) (*flow.BackupResult,
 	if err != nil {
 		return nil, err
 	}
-	res, err := d.host.Backup(ctx, e, flow.BackupOptions{SpoolDir: filepath.Join(d.dir, "spool"), Workers: runtime.GOMAXPROCS(0)}, quietly{d.a})
+	res, err := d.host.Backup(ctx, e, host.BackupOptions{SpoolDir: filepath.Join(d.dir, "spool"), Workers: runtime.GOMAXPROCS(0)}, quietly{d.a})
 	if err == nil && res.Locked != nil {
 		err = fmt.Errorf("the backup of %s was stored locked: %w", dev.Name(), res.Locked)
 	}
@@ -326,7 +326,7 @@ func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints)
 	if err != nil {
 		return sent, err
 	}
-	opt := flow.RestoreOptions{RestoreOptions: backup2.RestoreOptions{SystemFiles: true, RemoveOthers: true}}
+	opt := host.RestoreOptions{RestoreOptions: backup2.RestoreOptions{SystemFiles: true, RemoveOthers: true}}
 	out, err := d.host.Restore(ctx, p, opt, quietly{d.a})
 	if err != nil {
 		return sent, err

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/device/backup2"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 )
 
 // Every error that devices are known to report has words, a hint, an exit code,

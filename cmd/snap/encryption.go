@@ -8,8 +8,8 @@ import (
 	"os"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/backup2"
-	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/host"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -55,7 +55,7 @@ type passwordChange struct {
 	keep, noKeep         bool
 	confirmed            bool
 	hasOld, hasNew       bool
-	host                 flow.Host
+	host                 host.Host
 	repo                 *repo.Repo
 	entry                device.Entry
 	info                 *device.Info
@@ -170,7 +170,7 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 	return c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)), oldBackupPassword)
 }
 
-func (c *passwordChange) conclude(ctx context.Context, res *flow.PasswordResult) error {
+func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult) error {
 	out := encryptionResult{UDID: c.entry.UDID, Name: c.info.Name, Encrypted: c.hasNew, Continues: res.Continues}
 	if c.hasNew && c.keep && !c.noKeep {
 		// The device has it already: that counts, whatever happens here.

@@ -12,11 +12,11 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/backup2"
-	"github.com/snap-backup/snap/device/flow"
-	"github.com/snap-backup/snap/device/link"
+	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
@@ -61,7 +61,7 @@ var kinds = []struct {
 	code int
 	hint string
 }{
-	{is(flow.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if it does not start, it has to be erased with Finder, iTunes or Apple Devices first"},
+	{is(host.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if it does not start, it has to be erased with Finder, iTunes or Apple Devices first"},
 	{is(errPassword), exitWrongBackup, "try again, with the backup password that the device had when the snapshot was made"},
 	{isStoredLocked, exitWrongBackup, ""},
 	{isInterruption, exitInterrupted, ""},
@@ -107,10 +107,10 @@ var kinds = []struct {
 	{is(device.ErrDenied), exitUntrusted, `run "snap device pair DEVICE" again and tap Trust; if it does not ask, connect it anew, or reset it in Settings, General, Transfer or Reset, Reset Location & Privacy`},
 	{is(device.ErrManaged), exitUntrusted, "ask whoever manages the device to allow pairing with this computer"},
 	{is(device.ErrNeedsCable), exitUntrusted, "connect the device by cable once"},
-	{is(flow.ErrInUse), exitDeviceBusy, "wait until it has ended, and run the same command again"},
-	{is(flow.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it, or go on with --ignore-space if what is there is replaced"},
-	{is(flow.ErrRefused), exitUnfit, "nothing on the device was changed"},
-	{is(flow.ErrCancelledOnDevice), exitCancelled, "run the same command again when you are ready"},
+	{is(host.ErrInUse), exitDeviceBusy, "wait until it has ended, and run the same command again"},
+	{is(host.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it, or go on with --ignore-space if what is there is replaced"},
+	{is(host.ErrRefused), exitUnfit, "nothing on the device was changed"},
+	{is(host.ErrCancelledOnDevice), exitCancelled, "run the same command again when you are ready"},
 	{is(backup2.ErrNoSpace), exitNoSpace, ""},
 	{is(backup2.ErrLocked), exitUntrusted, ""},
 	{is(backup2.ErrWrongPassword), exitWrongBackup, ""},
@@ -120,7 +120,7 @@ var kinds = []struct {
 	{isProtocolError, exitDeviceError, "restart the device and run the same command again"},
 	{is(device.ErrSyncBusy), exitDeviceBusy, "wait until Finder, iTunes or the other program has ended, and run the same command again"},
 	{is(device.ErrBusy), exitError, "close other programs that use the device, or connect it anew"},
-	{is(link.ErrTimeout), exitError, "unlock the device, connect it anew, and run the same command again; restart it if that does not help"},
+	{is(stream.ErrTimeout), exitError, "unlock the device, connect it anew, and run the same command again; restart it if that does not help"},
 	{is(errNothingThere), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
 	{is(repo.ErrLastKey), exitError, `add another key first, with "snap key add"`},
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
@@ -147,7 +147,7 @@ func isInterruption(err error) bool {
 
 // orInterrupted returns err, or what to say if it comes from a Ctrl-C.
 func orInterrupted(ctx context.Context, err error, hint string) error {
-	if err == nil || ctx.Err() == nil || isInterruption(err) || errors.Is(err, flow.ErrHalfRestored) {
+	if err == nil || ctx.Err() == nil || isInterruption(err) || errors.Is(err, host.ErrHalfRestored) {
 		return err
 	}
 	return interruption{hint}

@@ -11,9 +11,9 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/link"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
@@ -64,7 +64,7 @@ func TestExitCodes(t *testing.T) {
 		{device.ErrNeedsCable, 23, "by cable"},
 		{device.ErrSyncBusy, 25, "Finder"},
 		{device.ErrBusy, 1, "other programs"},
-		{link.ErrTimeout, 1, "connect it anew"},
+		{stream.ErrTimeout, 1, "connect it anew"},
 		{context.Canceled, 130, "to go on"},
 		{fs.ErrPermission, 1, "Full Disk Access"},
 	} {

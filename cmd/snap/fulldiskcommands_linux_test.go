@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"golang.org/x/sys/unix"
 )
 

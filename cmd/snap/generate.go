@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/spf13/cobra"
 )
 

@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // wideContent is content whose Manifest.db is large, by rows of folders with many

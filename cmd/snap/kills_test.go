@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // killRig is a repository, its mirror and a copy of it, on which processes are

@@ -159,7 +159,7 @@ func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what 
 	if err := a.takeLock(ctx, r, repo.LockRead, what); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	return r.Whole, nil
+	return r.CheckComplete, nil
 }
 
 // givenSecret returns the secret from flags or environment, nil if there is none.

@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // startLab makes devices with content and lets snap, and other programs that

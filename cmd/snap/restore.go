@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/flow"
+	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -31,7 +31,7 @@ type restoreResult struct {
 
 // restoreCommand restores a snapshot to a device that is connected.
 func (a *app) restoreCommand() *cobra.Command {
-	var opt flow.RestoreOptions
+	var opt host.RestoreOptions
 	var source backupPassword
 	var target string
 	var confirmed, dry, ignoreRoom bool
@@ -141,7 +141,7 @@ func restoreTarget(ctx context.Context, s *repo.Snapshot, target string) (*devic
 	return m, list[i], nil
 }
 
-func (a *app) describePlan(p *flow.Plan, opt *flow.RestoreOptions) {
+func (a *app) describePlan(p *host.Plan, opt *host.RestoreOptions) {
 	s, d := p.Snapshot, p.Info
 	a.remark("snapshot  %s of %s: %s (%s, iOS %s, %s)", s.ID.Short(), timeText(s.Time), clean(s.Device.Name), clean(device.Model(s.Device.ProductType)),
 		clean(s.Device.ProductVersion), s.Device.UDID)
@@ -228,7 +228,7 @@ func fold(s string) string {
 	return strings.Join(strings.Fields(strings.ToLower(strings.ReplaceAll(s, "\u2019", "'"))), " ")
 }
 
-func describeRestore(w io.Writer, p *flow.Plan, opt *flow.RestoreOptions, res *restoreResult) {
+func describeRestore(w io.Writer, p *host.Plan, opt *host.RestoreOptions, res *restoreResult) {
 	name := clean(p.Info.Name)
 	fmt.Fprintf(w, "restored snapshot %s to %s: sent %s, %s\n", p.Snapshot.ID.Short(), name, plural(res.Files, "file"), bytesText(res.Bytes))
 	switch {

@@ -20,9 +20,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // packSizeVariable makes the snap of tests write small packs, of so many bytes,
@@ -325,7 +325,7 @@ func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 	r, err := repo.Open(context.Background(), be, []byte(ts.Getenv("SNAP_PASSWORD")), repo.Options{
 		Now:     func() time.Time { return time.Now().Add(-age) },
 		Refresh: -1,
-		Owner:   &owner.Owner{Host: "elsewhere", User: "anna", PID: 4711},
+		Owner:   &process.Identity{Host: "elsewhere", User: "anna", PID: 4711},
 	})
 	ts.Check(err)
 	// It stands alone for a moment, so that it can be made at all.

@@ -17,7 +17,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/spf13/cobra"
 )
 

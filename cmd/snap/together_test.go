@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // try runs snap and returns an error unless it ends with 0. Unlike run it may be

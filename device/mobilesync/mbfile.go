@@ -1,7 +1,7 @@
 package mobilesync
 
 import (
-	"github.com/snap-backup/snap/device/mobilesync/bplist"
+	"github.com/snap-backup/snap/device/protocol/bplist"
 )
 
 const (

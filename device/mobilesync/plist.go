@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/device/mobilesync/bplist"
+	"github.com/snap-backup/snap/device/protocol/bplist"
 )
 
 // MaxPlist bounds the bytes read of one property list. Real ones are 189 bytes

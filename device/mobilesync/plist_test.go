@@ -9,7 +9,7 @@ import (
 
 	"howett.net/plist"
 
-	"github.com/snap-backup/snap/device/mobilesync/bplist"
+	"github.com/snap-backup/snap/device/protocol/bplist"
 )
 
 var someValues = map[string]any{

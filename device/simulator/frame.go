@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // maxRequest bounds a message of a host, in bytes. Pair is the longest, with

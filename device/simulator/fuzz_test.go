@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // tape is a connection to a host that sends what it has, takes everything and is

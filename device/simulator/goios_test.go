@@ -11,7 +11,7 @@ import (
 
 	"github.com/danielpaulus/go-ios/ios"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // values are all that a session shows.

@@ -13,7 +13,7 @@ import (
 	"math/big"
 	"time"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // keyBits is what devices and hosts use.

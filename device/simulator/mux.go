@@ -9,7 +9,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // A message of usbmuxd is a header of four little-endian 32-bit numbers (whole

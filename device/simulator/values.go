@@ -4,7 +4,7 @@ import (
 	"maps"
 	"sync"
 
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // Domains of lockdownd's values that a backup has to do with. Global values have

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo/tree"
 	"pgregory.net/rapid"
 )

@@ -22,7 +22,7 @@ func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, content str
 	ctx := context.Background()
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	b := tree.NewBuilder(w.SaveNode, nil)
 	slices.SortFunc(entries, func(a, b tree.Entry) int { return a.Key().Compare(b.Key()) })
 	for i := range entries {

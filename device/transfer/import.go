@@ -301,7 +301,7 @@ func (im *importer) content(ctx context.Context, w *repo.Writer) (root rootID, e
 		})
 	})
 	for range max(1, im.opts.Workers) {
-		lane := w.NewLane()
+		lane := w.NewContentWriter()
 		g.Go(func() error {
 			for b := range work {
 				if err := im.read(gctx, lane, b); err != nil {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/tree"

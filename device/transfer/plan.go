@@ -269,7 +269,7 @@ var errLost = errors.New("lost")
 // again does no harm.
 func (im *importer) stored(ctx context.Context, c *tree.Content) bool {
 	has := func(id chunk.ID) error {
-		if !im.r.Index().Firm(id) {
+		if !im.r.Index().Reusable(id) {
 			return errLost
 		}
 		return nil

@@ -15,7 +15,7 @@ import (
 )
 
 // read fills in the content of a batch's entries that have to be read.
-func (im *importer) read(ctx context.Context, lane *repo.Lane, b *batch) error {
+func (im *importer) read(ctx context.Context, lane *repo.ContentWriter, b *batch) error {
 	p := im.opts.Progress
 	for _, i := range b.read {
 		e := &b.entries[i]
@@ -56,7 +56,7 @@ type sourceError struct{ error }
 func (e *sourceError) Unwrap() error { return e.error }
 
 // readFile stores one file and checks that it is the one that was listed.
-func (im *importer) readFile(ctx context.Context, lane *repo.Lane, e *tree.Entry, listed fileStat, row int32, before *tree.Entry) error {
+func (im *importer) readFile(ctx context.Context, lane *repo.ContentWriter, e *tree.Entry, listed fileStat, row int32, before *tree.Entry) error {
 	f, err := im.b.OpenFile(e.Path)
 	if err != nil {
 		return &sourceError{im.opening(e.Path, err)}

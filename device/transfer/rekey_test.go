@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
 )

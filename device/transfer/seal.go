@@ -56,7 +56,7 @@ func (im *importer) sealOf(e *tree.Entry, row int32) (key keybag.FileKey, sealed
 // storeSealed stores the plain form of a sealed file and proves on the way that
 // its bytes follow from it. A reason means that they do not, and that the file
 // has to be stored as it is; src is then used up.
-func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f io.ReaderAt, src *sourceReader, key keybag.FileKey, before *tree.Entry) (content tree.Content, reason RawReason, err error) {
+func (im *importer) storeSealed(ctx context.Context, lane *repo.ContentWriter, f io.ReaderAt, src *sourceReader, key keybag.FileKey, before *tree.Entry) (content tree.Content, reason RawReason, err error) {
 	// The padding comes last but is looked at first: a large file that fails
 	// there would leave all of its content behind for nothing.
 	_, _, err = keybag.OpenerAt(f, src.size, key)
@@ -84,7 +84,7 @@ func (im *importer) storeSealed(ctx context.Context, lane *repo.Lane, f io.Reade
 
 // storeFile stores an open file: its plain form where that is proven, else its
 // bytes.
-func (im *importer) storeFile(ctx context.Context, lane *repo.Lane, f mobilesync.Content, src *sourceReader, e *tree.Entry, row int32, before *tree.Entry) error {
+func (im *importer) storeFile(ctx context.Context, lane *repo.ContentWriter, f mobilesync.Content, src *sourceReader, e *tree.Entry, row int32, before *tree.Entry) error {
 	key, sealed, reason := im.sealOf(e, row)
 	if sealed {
 		content, why, err := im.storeSealed(ctx, lane, f, src, key, before)

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snap-backup/snap/device/backup2"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/crash"

@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/snap-backup/snap/device/backup2"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 )
 
 // Open implements backup2.Folder.

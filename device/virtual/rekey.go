@@ -8,9 +8,9 @@ import (
 	"io"
 	"io/fs"
 
-	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -158,7 +158,7 @@ func (u *rekeyUpload) Commit() error {
 func (k *Rekey) keep(ctx context.Context, path string, data []byte) error {
 	w := k.r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewLane()
+	lane := w.NewContentWriter()
 	c, err := lane.Store(ctx, bytes.NewReader(data), nil)
 	if err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 

@@ -19,10 +19,10 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
-	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/plist"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"

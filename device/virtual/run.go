@@ -9,10 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/owner"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -52,7 +52,7 @@ type RunOptions struct {
 
 	// Owner is this process, for others to know whether it is alive; nil asks the
 	// system.
-	Owner *owner.Owner
+	Owner *process.Identity
 
 	// SpaceFactor is how many bytes of a backup one free byte of the store is
 	// said to take; see Space. 0 chooses.
@@ -90,7 +90,7 @@ func (o RunOptions) withDefaults() RunOptions {
 		o.Now = time.Now
 	}
 	if o.Owner == nil {
-		self := owner.Self()
+		self := process.Self()
 		o.Owner = &self
 	}
 	return o
@@ -124,7 +124,7 @@ type Run struct {
 	status  status // of the device, by its Status.plist
 
 	writer *repo.Writer
-	lane   *repo.Lane
+	lane   *repo.ContentWriter
 	stats  repo.WriteStats // of writers that have finished
 	stored int             // chunk IDs of names that lie in those
 	buf    []byte          // of the upload
@@ -246,7 +246,7 @@ func (n *Run) Problems() []string { return slices.Clone(n.problems) }
 
 func (n *Run) openWriter() {
 	n.writer = n.r.NewWriter(n.ctx)
-	n.lane = n.writer.NewLane()
+	n.lane = n.writer.NewContentWriter()
 }
 
 // wantsSpool reports whether a spool is of use: without a password the content

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/snap-backup/snap/repo/owner"
+	"github.com/snap-backup/snap/internal/process"
 	"lukechampine.com/blake3"
 )
 
@@ -68,7 +68,7 @@ func spoolName(repo, run string) string { return "snap-" + repo + "-" + run }
 
 // openSpool opens the spool of a run, or makes it. Links that lead out of it are
 // not followed: what they lead to would be cut short and written over.
-func openSpool(dir, name string, limit int64, self owner.Owner) (*spool, error) {
+func openSpool(dir, name string, limit int64, self process.Identity) (*spool, error) {
 	s, err := openSpoolIn(dir, name, self)
 	if err != nil {
 		return nil, fmt.Errorf("open the spool %s: %w", filepath.Join(dir, name), err)
@@ -77,7 +77,7 @@ func openSpool(dir, name string, limit int64, self owner.Owner) (*spool, error) 
 	return s, nil
 }
 
-func openSpoolIn(dir, name string, self owner.Owner) (*spool, error) {
+func openSpoolIn(dir, name string, self process.Identity) (*spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/snap-backup/snap/repo/owner"
+	"github.com/snap-backup/snap/internal/process"
 	"lukechampine.com/blake3"
 )
 
@@ -28,7 +28,7 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 			if err := os.Symlink(target, filepath.Join(dir, planted)); err != nil {
 				t.Skip(err)
 			}
-			s, err := openSpool(dir, name, 1<<20, owner.Self())
+			s, err := openSpool(dir, name, 1<<20, process.Self())
 			if err == nil {
 				_, _ = s.load(t.Context())
 				_ = s.close()
@@ -44,7 +44,7 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 // Whatever an index says, a spool takes in no file that its data has not, and can
 // be appended to.
 func TestSpoolOfANonsensicalIndex(t *testing.T) {
-	dir, self := t.TempDir(), owner.Self()
+	dir, self := t.TempDir(), process.Self()
 	s, err := openSpool(dir, "snap-r-x", 1<<20, self)
 	if err != nil {
 		t.Fatal(err)

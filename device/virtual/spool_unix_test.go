@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo/owner"
+	"github.com/snap-backup/snap/internal/process"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,8 +26,8 @@ func TestSpoolWaitsForNoPipe(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			sweepSpools(dir, repo, nil, owner.Self(), time.Now())
-			s, err := openSpool(dir, name, 1<<20, owner.Self())
+			sweepSpools(dir, repo, nil, process.Self(), time.Now())
+			s, err := openSpool(dir, name, 1<<20, process.Self())
 			if err == nil {
 				_, err = s.load(t.Context())
 				_ = s.close()

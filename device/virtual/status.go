@@ -1,6 +1,6 @@
 package virtual
 
-import "github.com/snap-backup/snap/device/plist"
+import "github.com/snap-backup/snap/device/protocol/plist"
 
 // status is what a device says of its backup in Status.plist.
 type status struct {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/repo/owner"
+	"github.com/snap-backup/snap/internal/process"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 var spoolShape = regexp.MustCompile(`^snap-[0-9a-f]{32}-[0-9a-f]{16}$`)
 
 // writeOwner says in a spool who is at work there.
-func writeOwner(spool *os.Root, self owner.Owner) error {
+func writeOwner(spool *os.Root, self process.Identity) error {
 	b, err := json.Marshal(self)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func writeOwner(spool *os.Root, self owner.Owner) error {
 // that are not known, whose process is dead or was last heard of long ago, and
 // those that were left by other repositories long ago. Never one of a process that is
 // alive. What cannot be removed stays for the next time.
-func sweepSpools(dir, repo string, known map[string]bool, self owner.Owner, now time.Time) {
+func sweepSpools(dir, repo string, known map[string]bool, self process.Identity, now time.Time) {
 	spools, err := os.OpenRoot(dir)
 	if err != nil {
 		return
@@ -69,7 +69,7 @@ func sweepSpools(dir, repo string, known map[string]bool, self owner.Owner, now 
 		}
 		old := now.Sub(lastUse(spools, e))
 		state := spoolState(spools, e.Name(), self)
-		if state == owner.Alive || own && state == owner.Unknown && old < staleSpool || !own && old < foreignSpool {
+		if state == process.Alive || own && state == process.Unknown && old < staleSpool || !own && old < foreignSpool {
 			continue
 		}
 		_ = spools.RemoveAll(e.Name())
@@ -77,20 +77,20 @@ func sweepSpools(dir, repo string, known map[string]bool, self owner.Owner, now 
 }
 
 // spoolState judges the process that was last at work in a spool.
-func spoolState(spools *os.Root, name string, self owner.Owner) owner.State {
+func spoolState(spools *os.Root, name string, self process.Identity) process.State {
 	path := filepath.Join(name, spoolOwner)
 	if fileOrNothing(spools, path) != nil {
-		return owner.Unknown
+		return process.Unknown
 	}
 	f, err := spools.Open(path)
 	if err != nil {
-		return owner.Unknown
+		return process.Unknown
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxOwner))
-	var o owner.Owner
+	var o process.Identity
 	if err != nil || json.Unmarshal(b, &o) != nil {
-		return owner.Unknown
+		return process.Unknown
 	}
 	return o.State(self)
 }

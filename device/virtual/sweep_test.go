@@ -11,15 +11,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend/memory"
-	"github.com/snap-backup/snap/repo/owner"
 )
 
 // Only spools that nobody continues are removed, and never one of a process that
 // is alive.
 func TestSweepSpools(t *testing.T) {
-	self := owner.Self()
+	self := process.Self()
 	if self.Started == "" {
 		t.Skip("this system does not tell when a process started")
 	}
@@ -32,7 +32,7 @@ func TestSweepSpools(t *testing.T) {
 		what  string
 		repo  string
 		known bool
-		owner *owner.Owner // nil for none
+		owner *process.Identity // nil for none
 		age   time.Duration
 		stays bool
 	}{
@@ -87,7 +87,7 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 	if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
 		t.Fatal(err)
 	}
-	self := owner.Self()
+	self := process.Self()
 	dead := self
 	dead.Started += "1"
 	for _, c := range []struct {
@@ -148,7 +148,7 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 
 // What is noted of a file that comes again is out before the next version comes.
 func TestSpoolForgets(t *testing.T) {
-	dir, self := t.TempDir(), owner.Self()
+	dir, self := t.TempDir(), process.Self()
 	s, err := openSpool(dir, "snap-r-x", 1<<20, self)
 	if err != nil {
 		t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"io/fs"
 	"time"
 
-	"github.com/snap-backup/snap/device/backup2"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/tree"
 )

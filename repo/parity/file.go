@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/snap-backup/snap/pack/wire"
+	"github.com/snap-backup/snap/pack/binread"
 	"lukechampine.com/blake3"
 )
 
@@ -101,7 +101,7 @@ func (h *Header) append(b []byte) []byte {
 
 // ParseHeader reads a header. All of b must be used up.
 func ParseHeader(b []byte) (*Header, error) {
-	r := wire.NewReader(b)
+	r := binread.NewReader(b)
 	if v := r.Byte(); v != version {
 		return nil, fmt.Errorf("%w: header version %d", ErrDamaged, v)
 	}
@@ -139,7 +139,7 @@ func ParseHeader(b []byte) (*Header, error) {
 	return h, nil
 }
 
-func sums(r *wire.Reader, n int) []sum {
+func sums(r *binread.Reader, n int) []sum {
 	b := r.Take(n * sumSize)
 	if b == nil {
 		return nil

@@ -10,7 +10,7 @@ import (
 
 	"github.com/klauspost/reedsolomon"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/mend"
+	"github.com/snap-backup/snap/repo/replace"
 	"lukechampine.com/blake3"
 )
 
@@ -42,7 +42,7 @@ type HealReport struct {
 func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealReport, error) {
 	rep := &HealReport{Healed: []string{}, Unhealed: []string{}, Skipped: []string{}}
 	if !opts.DryRun {
-		if err := mend.Finish(ctx, be); err != nil {
+		if err := replace.Finish(ctx, be); err != nil {
 			return nil, err
 		}
 	}
@@ -102,7 +102,7 @@ func (s *Set) heal(ctx context.Context, known *group, opts HealOptions, rep *Hea
 		}
 		rep.Healed = append(rep.Healed, m.name())
 		if !opts.DryRun {
-			if err := mend.Put(ctx, s.be, m.name(), b); err != nil {
+			if err := replace.Put(ctx, s.be, m.name(), b); err != nil {
 				return err
 			}
 		}
@@ -129,7 +129,7 @@ func (s *Set) heal(ctx context.Context, known *group, opts HealOptions, rep *Hea
 	if hash := hashOf(b); fmt.Sprintf("%s%x", Dir, hash) != g.name {
 		return nil // made by another program; the next refresh replaces it
 	}
-	return mend.Put(ctx, s.be, g.name, b)
+	return replace.Put(ctx, s.be, g.name, b)
 }
 
 // reload reads the header of a group again, with all hashes.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/snap-backup/snap/chunk"
-	"github.com/snap-backup/snap/pack/wire"
+	"github.com/snap-backup/snap/pack/binread"
 )
 
 // Content lists keep entries small: a large database has thousands of chunks,
@@ -50,7 +50,7 @@ func encodeList(level uint8, ids []chunk.ID) []byte {
 
 // parseList reads a list and checks that it is one of the wanted level.
 func parseList(b []byte, level uint8) ([]chunk.ID, error) {
-	r := wire.NewReader(b)
+	r := binread.NewReader(b)
 	if v := r.Byte(); v != listVersion {
 		r.Fail("list version %d", v)
 	}

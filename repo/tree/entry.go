@@ -22,7 +22,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/chunk"
-	"github.com/snap-backup/snap/pack/wire"
+	"github.com/snap-backup/snap/pack/binread"
 )
 
 // Limits of the format. Longer values cannot be stored.
@@ -224,7 +224,7 @@ func (e *Entry) append(b []byte) []byte {
 	return appendIDs(b, e.Content.IDs)
 }
 
-func readEntry(r *wire.Reader) Entry {
+func readEntry(r *binread.Reader) Entry {
 	var e Entry
 	flags := r.Uvarint()
 	if flags&^uint64(flagsKnown) != 0 {

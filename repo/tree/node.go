@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/snap-backup/snap/chunk"
-	"github.com/snap-backup/snap/pack/wire"
+	"github.com/snap-backup/snap/pack/binread"
 )
 
 // Limits on nodes.
@@ -59,7 +59,7 @@ func (c *Child) append(b []byte) []byte {
 // ParseNode reads a node. Its entries or children are in order and not empty,
 // but for a leaf that is a whole tree without entries.
 func ParseNode(b []byte) (*Node, error) {
-	r := wire.NewReader(b)
+	r := binread.NewReader(b)
 	if v := r.Byte(); r.Err() == nil && v != nodeVersion {
 		return nil, fmt.Errorf("%w: version %d", ErrDamaged, v)
 	}

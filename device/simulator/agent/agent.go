@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/snap-backup/snap/device/devicelink"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // Options say what device is played, and how. Content and StateDir are needed.

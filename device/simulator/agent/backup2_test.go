@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/device/backup2"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 )
 
 // folder is what backup2 sees of a host.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 // Content is what is on a device, in the clear.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/devicelink"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 func TestParseFault(t *testing.T) {

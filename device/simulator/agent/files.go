@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/snap-backup/snap/device/devicelink"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // download gets one file. found is false if the host has none.

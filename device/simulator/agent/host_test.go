@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/devicelink"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // host is a small host that keeps everything in memory. Its fields make it

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/snap-backup/snap/device/devicelink"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // attack is one thing that a hostile device does. An error ends the

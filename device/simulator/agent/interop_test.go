@@ -14,7 +14,7 @@ import (
 
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // bench is a simulated device behind a simulated usbmuxd, and a folder that

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/snap-backup/snap/device/devicelink"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // listing is the data files that a host has in a folder and its 256 others.

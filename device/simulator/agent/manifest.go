@@ -14,10 +14,10 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/mobilesync/bplist"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/plist"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/protocol/bplist"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 
 	_ "modernc.org/sqlite" // the driver
 )

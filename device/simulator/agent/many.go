@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // Many is Content of any number of tiny files: phones with 870,000 are known.

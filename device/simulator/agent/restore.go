@@ -13,7 +13,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 const (

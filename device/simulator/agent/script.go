@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/snap-backup/snap/device/devicelink"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // Step names a point that an operation reaches.

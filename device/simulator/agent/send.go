@@ -7,8 +7,8 @@ import (
 	"io"
 	"path/filepath"
 
-	"github.com/snap-backup/snap/device/devicelink"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // sendAll sends the files, again and again until none has changed meanwhile.

@@ -12,8 +12,8 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/plist"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 func newOpener(r io.Reader, key keybag.FileKey) io.Reader { return keybag.NewOpener(r, key) }

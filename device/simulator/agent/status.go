@@ -9,7 +9,7 @@ import (
 	"strconv"
 
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/plist"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 func newBytes(b []byte) io.Reader { return bytes.NewReader(b) }

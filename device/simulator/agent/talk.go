@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/snap-backup/snap/device/devicelink"
+	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
 // Error codes of MBErrorDomain.

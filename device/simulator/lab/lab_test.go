@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 func testLab(t *testing.T) *Lab {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
-	"github.com/snap-backup/snap/device/synthetic"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
 // stateFile has what Resume goes on from. What the devices hold is made anew,

@@ -1,0 +1,335 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// heard keeps what an observer was told.
+type heard struct {
+	mu       sync.Mutex
+	phases   []backup2.Phase
+	warnings []string
+	remarks  []string
+	prompts  []bool
+}
+
+func (h *heard) Phase(p backup2.Phase) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.phases = append(h.phases, p)
+}
+func (h *heard) Progress(backup2.Progress) {}
+func (h *heard) Warning(text string)       { h.warnings = append(h.warnings, text) }
+func (h *heard) Remark(text string)        { h.remarks = append(h.remarks, text) }
+func (h *heard) Prompt(on bool)            { h.prompts = append(h.prompts, on) }
+
+// rig is a host and a device.
+type rig struct {
+	Host
+	t      *testing.T
+	lab    *lab.Lab
+	device *lab.Device
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	return newRigWith(t, lab.Options{})
+}
+
+func newRigWith(t *testing.T, o lab.Options) *rig {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	o.Seed, o.PlainText = 1, true
+	l, err := lab.New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- l.Serve(ctx, listener) }()
+	t.Cleanup(func() {
+		stop()
+		<-served
+		_ = l.Close()
+	})
+	m, err := device.Open(simulator.Address(listener.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := repo.Create(t.Context(), memory.New(), []byte("secret"), crypto.SlotInfo{Kind: crypto.PasswordSlot},
+		repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{Host: Host{Mux: m, Repo: r, LockDir: t.TempDir(), Name: "here", Program: "test", Now: time.Now, Random: rand.Reader},
+		t: t, lab: l, device: l.Devices()[0]}
+}
+
+func (r *rig) entry() device.Entry {
+	r.t.Helper()
+	e, err := r.Mux.Find(r.t.Context(), r.device.UDID())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return e
+}
+
+func (r *rig) do(line string) {
+	r.t.Helper()
+	if _, err := r.lab.Do(r.t.Context(), line); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) blameless() {
+	r.t.Helper()
+	for _, v := range r.device.Violations() {
+		r.t.Error(v)
+	}
+}
+
+func TestBackupPhasesAndRemarks(t *testing.T) {
+	r, o := newRig(t), &heard{}
+	r.device.SetPasscode(true)
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{Tags: []string{"x"}}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Parent != nil || res.Snapshot.Source.Kind != repo.FromDevice || res.Snapshot.Tags[0] != "x" || res.Snapshot.Host != "here" {
+		t.Errorf("%+v", res.Snapshot)
+	}
+	want := []backup2.Phase{PhaseConnecting, PhaseConnecting, PhaseLocking, PhaseInfo, backup2.PhaseWaiting, backup2.PhasePreparing,
+		backup2.PhaseReceiving, backup2.PhaseFinishing, backup2.PhaseVerifying, PhaseStoring}
+	if len(o.phases) != len(want) {
+		t.Fatalf("%q, want %q", o.phases, want)
+	}
+	for i, p := range want {
+		if o.phases[i] != p {
+			t.Errorf("phase %d is %q, want %q", i, o.phases[i], p)
+		}
+	}
+	if len(o.remarks) != 3 || !strings.Contains(o.remarks[0], "not encrypted") || !strings.Contains(o.remarks[2], "passcode") ||
+		!strings.HasPrefix(o.remarks[1], r.device.Name()+" (iPhone 13, iOS 17.6.1): the first backup, of everything; not encrypted by the device") {
+		t.Errorf("remarks %q", o.remarks)
+	}
+	r.do("battery 1 5")
+	r.do("free 1 1000")
+	o = &heard{}
+	if res, err = r.Backup(t.Context(), r.entry(), BackupOptions{}, o); err != nil || res.Parent == nil {
+		t.Fatal(err)
+	}
+	if len(o.warnings) != 2 || len(o.remarks) != 2 || !strings.Contains(o.remarks[0], "changed since snapshot "+res.Parent.ID.Short()) {
+		t.Errorf("warnings %q, remarks %q", o.warnings, o.remarks)
+	}
+	r.blameless()
+}
+
+// A backup that is interrupted says what is kept, and lets go of the device.
+func TestInterruptedBackup(t *testing.T) {
+	r := newRig(t)
+	r.do("fault 1 manifests=wait 1s")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for r.device.Agent.LastRun().Files < 131 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	_, err := r.Backup(ctx, r.entry(), BackupOptions{}, &heard{})
+	var broken *Interrupted
+	if !errors.As(err, &broken) || !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v", err)
+	}
+	if broken.Kept.Files < 100 || !strings.Contains(err.Error(), "the next backup goes on from there") {
+		t.Errorf("%v: %+v", err, broken.Kept)
+	}
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the device had sent and this side had not read yet comes again.
+	if again := r.device.Agent.LastRun().Resent; res.Resumed.Files != broken.Kept.Files || again > 131-int(broken.Kept.Files) {
+		t.Errorf("resumed %+v, kept %+v, the device sent again %d", res.Resumed, broken.Kept, again)
+	}
+	if left, _, err := r.Repo.Unfinished(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v is left: %v", left, err)
+	}
+	r.blameless()
+}
+
+// A full backup that broke off is gone on with, also when a full one is asked for.
+func TestInterruptedFullBackup(t *testing.T) {
+	r := newRig(t)
+	if _, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{}); err != nil {
+		t.Fatal(err)
+	}
+	r.do("fault 1 moving=cut")
+	if _, err := r.Backup(t.Context(), r.entry(), BackupOptions{Full: true}, &heard{}); err == nil {
+		t.Fatal("it was not cut")
+	}
+	sent := r.device.Agent.LastRun().Files
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{Full: true}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := r.device.Agent.LastRun().Files; sent < 100 || again > 0 || !res.Snapshot.Source.Full {
+		t.Errorf("%d files were sent, then %d; %+v", sent, again, res.Snapshot.Source)
+	}
+	r.blameless()
+}
+
+// What the device itself calls damaged is dropped.
+func TestDamagedBackupIsDropped(t *testing.T) {
+	r := newRig(t)
+	r.do("fault 1 verify=fail 205")
+	_, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if !errors.Is(err, backup2.ErrDamaged) {
+		t.Fatal(err)
+	}
+	if left, _, err := r.Repo.Unfinished(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v is left: %v", left, err)
+	}
+	if list, _, _ := r.Repo.Snapshots(t.Context()); len(list) > 0 {
+		t.Errorf("%d snapshots", len(list))
+	}
+}
+
+func TestOneAtATime(t *testing.T) {
+	h := Host{LockDir: t.TempDir()}
+	release, err := h.claim("00008110-ABC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.claim("00008110-abc"); !errors.Is(err, ErrInUse) {
+		t.Errorf("%v", err)
+	}
+	other, err := h.claim("../../etc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other()
+	release()
+	if release, err = h.claim("00008110-ABC"); err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
+func TestRefusedRestores(t *testing.T) {
+	r := newRig(t)
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ do, undo, want string }{
+		{"ios 1 17.6.0", "ios 1 17.6.1", "older"},
+		{"findmy 1 on", "findmy 1 off", "Find My"},
+		{"battery 1 19", "battery 1 20", "connect it to power"},
+	} {
+		r.do(c.do)
+		p, err := r.PlanRestore(t.Context(), r.entry(), res.Snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Refusals) != 1 || !strings.Contains(p.Refusals[0], c.want) {
+			t.Errorf("%s: %q", c.do, p.Refusals)
+		}
+		if _, err := r.Restore(t.Context(), p, RestoreOptions{}, &heard{}); !errors.Is(err, ErrRefused) {
+			t.Errorf("%s: %v", c.do, err)
+		}
+		r.do(c.undo)
+	}
+	r.do("free 1 1000")
+	short, err := r.PlanRestore(t.Context(), r.entry(), res.Snapshot)
+	if err != nil || !errors.Is(short.Err(), ErrNoRoom) || !errors.Is(short.Err(), ErrRefused) {
+		t.Errorf("%v, %v", short.Err(), err)
+	}
+	if _, err := r.Restore(t.Context(), short, RestoreOptions{}, &heard{}); !errors.Is(err, ErrNoRoom) {
+		t.Error(err)
+	}
+	if short.IgnoreRoom(); short.Err() != nil || !strings.Contains(strings.Join(short.Notes, " "), "free storage") {
+		t.Errorf("%v, %q", short.Err(), short.Notes)
+	}
+	r.do("free 1 60000000000")
+	incomplete := *res.Snapshot
+	incomplete.Complete = false
+	incomplete.Bytes = 1 << 60
+	p, err := r.PlanRestore(t.Context(), r.entry(), &incomplete)
+	if err != nil || len(p.Refusals) != 2 {
+		t.Errorf("%q, %v", p.Refusals, err)
+	}
+	if runs := r.device.Agent.Runs(); len(runs) != 1 {
+		t.Errorf("the device was asked for %d things", len(runs))
+	}
+	if p, err = r.PlanRestore(t.Context(), r.entry(), res.Snapshot); err != nil || p.Err() != nil {
+		t.Fatal(p.Err(), err)
+	}
+	if _, err := r.Restore(t.Context(), p, RestoreOptions{}, &heard{}); err != nil {
+		t.Fatal(err)
+	}
+	r.blameless()
+}
+
+// A restore that fails leaves no list of apps on the device, and is half only if
+// it had begun.
+func TestRestoreFails(t *testing.T) {
+	r := newRig(t)
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.PlanRestore(t.Context(), r.entry(), res.Snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for fault, half := range map[string]bool{"begin=fail 208": false, "files:2=fail 102": true} {
+		r.do("fault 1 " + fault)
+		_, err := r.Restore(t.Context(), p, RestoreOptions{}, &heard{})
+		var failed *backup2.DeviceError
+		if !errors.As(err, &failed) || errors.Is(err, ErrHalfRestored) != half {
+			t.Errorf("%s: %v", fault, err)
+		}
+		if _, ok := r.device.ReadFile(restoreApps); ok {
+			t.Errorf("%s: the list of apps is still there", fault)
+		}
+	}
+	if r.device.Agent.LastRun().Steps[0] != agent.StepBegin {
+		t.Error("nothing was begun")
+	}
+}
+
+func TestCompareVersions(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"17.5.1", "17.5.1", 0}, {"17.5", "17.5.0", 0}, {"9.3.5", "10.0", -1}, {"17.10", "17.9.9", 1}, {"", "1", -1}, {"x", "", 0}} {
+		if got := compareVersions(c.a, c.b); got != c.want {
+			t.Errorf("%q and %q: %d, want %d", c.a, c.b, got, c.want)
+		}
+		if got := compareVersions(c.b, c.a); got != -c.want {
+			t.Errorf("%q and %q: %d, want %d", c.b, c.a, got, -c.want)
+		}
+	}
+}

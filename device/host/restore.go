@@ -1,0 +1,259 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/virtual"
+	"github.com/snap-backup/snap/repo"
+)
+
+// ErrHalfRestored says that a restore broke off after it had begun: the device
+// may have part of it.
+var ErrHalfRestored = errors.New("the restore did not come to its end; the device may have a part of it")
+
+const (
+	restoreFolder = "/iTunesRestore"
+	restoreApps   = restoreFolder + "/RestoreApplications.plist"
+	// restoreBattery is the charge in percent that a restore needs without power:
+	// a device that is switched off in the middle has to be erased.
+	restoreBattery = 20
+)
+
+// Plan is what is known before a restore. Nothing has been touched.
+type Plan struct {
+	Info     *device.Info // of the device to restore to
+	Snapshot *repo.Snapshot
+	// Refusals are why it cannot be done, and Notes what else a person should
+	// know before agreeing.
+	Refusals []string
+	Notes    []string
+	// Room says that the snapshot is larger than the device's free storage; "" if it
+	// is not. See IgnoreRoom.
+	Room string
+	// NeedsPassword says that the device wants the backup password.
+	NeedsPassword bool
+
+	source *virtual.Source
+	entry  device.Entry
+	info   []byte // Info.plist
+}
+
+// Other reports whether the snapshot is of another device.
+func (p *Plan) Other() bool { return !repo.SameDevice(p.Info.UDID, p.Snapshot.Device.UDID) }
+
+// IgnoreRoom makes a note of the lack of room. The device may still refuse: it
+// knows better what of its content the snapshot replaces.
+func (p *Plan) IgnoreRoom() {
+	if p.Room != "" {
+		p.Notes, p.Room = append(p.Notes, p.Room), ""
+	}
+}
+
+// Err is what the refusals come to, nil if there are none; ErrNoRoom if room is
+// all that is missing.
+func (p *Plan) Err() error {
+	reasons := slices.Clone(p.Refusals)
+	if p.Room != "" {
+		reasons = append(reasons, p.Room)
+	}
+	if len(reasons) == 0 {
+		return nil
+	}
+	err := refusal(fmt.Sprintf("restore snapshot %s to %s: %s", p.Snapshot.ID.Short(), nameOf(p.Info), strings.Join(reasons, "; ")))
+	if len(p.Refusals) == 0 {
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	return err
+}
+
+// PlanRestore looks at everything that can be known before a restore.
+func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot) (*Plan, error) {
+	info, err := h.describe(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Info: info, Snapshot: s, NeedsPassword: s.Encrypted, entry: e}
+	if p.source, err = virtual.NewSource(ctx, h.Repo, s, virtual.SourceOptions{UDID: s.Device.UDID, Target: info.UDID}); err != nil {
+		return nil, err
+	}
+	p.info, err = p.read(ctx, mobilesync.InfoPlist)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Some folders that were imported have none; a device wants one.
+		if p.info, err = plainInfo(s); err == nil {
+			p.source, err = virtual.NewSource(ctx, h.Repo, s, virtual.SourceOptions{UDID: s.Device.UDID, Target: info.UDID, Info: p.info})
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.judge(h.bytes)
+	return p, nil
+}
+
+// maxInfo bounds an Info.plist that is read, in bytes.
+const maxInfo = 64 << 20
+
+func (p *Plan) read(ctx context.Context, name string) ([]byte, error) {
+	f, err := p.source.Open(ctx, p.Snapshot.Device.UDID+"/"+name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxInfo))
+}
+
+// plainInfo is an Info.plist with what a device looks at.
+func plainInfo(s *repo.Snapshot) ([]byte, error) {
+	d := s.Device
+	return plist.EncodeXML(map[string]any{
+		"Device Name": d.Name, "Display Name": d.Name, "Product Type": d.ProductType, "Product Version": d.ProductVersion,
+		"Build Version": d.BuildVersion, "Serial Number": d.SerialNumber, "Target Identifier": d.UDID, "Target Type": "Device",
+		"Unique Identifier": strings.ToUpper(d.UDID), "Last Backup Date": s.Time, "Installed Applications": []any{},
+	})
+}
+
+// judge finds what speaks against it.
+func (p *Plan) judge(size func(int64) string) {
+	s, d := p.Snapshot, p.Info
+	against := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
+	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
+	if !s.Complete {
+		against("the snapshot is of an incomplete backup")
+	}
+	if n := p.source.Lost(); n > 0 {
+		against("the repository has lost content of %d files of the snapshot", n)
+	}
+	if from, to := s.Device.ProductVersion, d.ProductVersion; from != "" && to != "" && compareVersions(to, from) < 0 {
+		against("it was made with iOS %s, and the device has iOS %s, which is older: update the device first", from, to)
+	}
+	if yes(d.FindMy) {
+		against("Find My is on: switch it off on the device, in Settings, your name, Find My")
+	}
+	if b := d.Battery; b != nil && b.Percent < restoreBattery && !b.Charging {
+		against("the battery of the device is at %d%%: connect it to power", b.Percent)
+	}
+	if st := d.Storage; st != nil && s.Bytes > st.Total {
+		against("the snapshot has %s, and the device %s of storage in all", size(s.Bytes), size(st.Total))
+	} else if st != nil && s.Bytes > st.Free {
+		p.Room = fmt.Sprintf("the snapshot has %s, and the device only %s of free storage, beside what is there", size(s.Bytes), size(st.Free))
+	}
+	if s.Device.ProductVersion == "" {
+		note("the snapshot does not say which iOS it was made with; a device with an older one refuses it")
+	}
+	if !s.Encrypted {
+		note("the snapshot is not encrypted by the device: it has no passwords, health data, Wi-Fi networks and call history")
+	}
+	if p.Other() {
+		note("the snapshot is of another device: what is bound to that one does not transfer, such as cards of Apple Pay, Face ID and Touch ID, and passwords that never leave a device")
+	}
+	if a, b := family(s.Device.ProductType), family(d.ProductType); a != "" && b != "" && a != b {
+		note("the snapshot is of an %s, and this is an %s: apps and settings that only the one has are left out", a, b)
+	}
+}
+
+// family is iPhone, iPad or iPod, or "".
+func family(productType string) string {
+	for _, f := range []string{"iPhone", "iPad", "iPod"} {
+		if strings.HasPrefix(productType, f) {
+			return f
+		}
+	}
+	return ""
+}
+
+// RestoreOptions say how to restore.
+type RestoreOptions struct {
+	backup2.RestoreOptions
+	SkipApps bool // do not have the device install the apps anew
+	Password []byte
+}
+
+// Restore restores what was planned. An error after the device has begun is
+// ErrHalfRestored, too.
+func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer Observer) (backup2.RestoreResult, error) {
+	o := &mentions{o: observer}
+	if err := p.Err(); err != nil {
+		return backup2.RestoreResult{}, err
+	}
+	release, err := h.claim(p.Info.UDID)
+	if err != nil {
+		return backup2.RestoreResult{}, err
+	}
+	defer release()
+	c, err := h.dial(ctx, p.entry, o)
+	if err != nil {
+		return backup2.RestoreResult{}, err
+	}
+	defer c.hang(ctx)
+	o.Phase(PhaseLocking)
+	if err := c.sync.Lock(c.ctx); err != nil {
+		return backup2.RestoreResult{}, c.why(ctx, err)
+	}
+	if !opt.SkipApps {
+		if err := p.putApps(c.ctx, c); err != nil {
+			return backup2.RestoreResult{}, c.why(ctx, err)
+		}
+	}
+	announcePasscode(p.Info, o)
+	res, err := c.Session.Restore(c.ctx, backup2.RestoreRequest{
+		Target: p.Info.UDID, Source: p.Snapshot.Device.UDID, Options: opt.RestoreOptions, Password: opt.Password,
+	}, p.source, o)
+	if err != nil {
+		p.removeApps(ctx, c)
+		err = c.why(ctx, err)
+		if res.Progress.Files > int64(len(metadata)) {
+			err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
+		} else {
+			err = fmt.Errorf("%s has no file of snapshot %s yet: %w", nameOf(p.Info), p.Snapshot.ID.Short(), err)
+		}
+		return res, err
+	}
+	if res.Missing > 0 {
+		o.Warning(fmt.Sprintf("the device asked for %d files that the snapshot does not have", res.Missing))
+	}
+	return res, nil
+}
+
+// metadata is what a device reads before it changes anything.
+var metadata = []string{mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.ManifestPlist, mobilesync.ManifestDB, mobilesync.ManifestDB, mobilesync.InfoPlist}
+
+// putApps tells the device which apps to install anew.
+func (p *Plan) putApps(ctx context.Context, c *call) error {
+	apps := map[string]any{}
+	if d, err := plist.Dict(p.info); err == nil {
+		if list, ok := d["Applications"].(map[string]any); ok {
+			apps = list
+		}
+	}
+	b, err := plist.EncodeXML(apps)
+	if err != nil {
+		return fmt.Errorf("list the apps to install: %w", err)
+	}
+	if err := c.sync.Files().Mkdir(ctx, restoreFolder); err != nil {
+		return fmt.Errorf("list the apps to install: %w", err)
+	}
+	if err := c.sync.Files().WriteFile(ctx, restoreApps, b); err != nil {
+		return fmt.Errorf("list the apps to install: %w", err)
+	}
+	return nil
+}
+
+// removeApps takes the list away after a failure, as far as the device is
+// still there.
+func (p *Plan) removeApps(ctx context.Context, c *call) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	_ = c.sync.Files().Remove(ctx, restoreApps)
+	_ = c.sync.Files().Remove(ctx, restoreFolder)
+}

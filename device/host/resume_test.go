@@ -1,0 +1,106 @@
+package host
+
+import (
+	"context"
+	"net"
+	"reflect"
+	"testing"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/lab"
+)
+
+// Simulated devices that were saved are, in another run, the same to a host: it
+// is trusted, the next backup goes on, and what was restored is there.
+func TestSavedDevices(t *testing.T) {
+	dir := t.TempDir()
+	r := newRigWith(t, lab.Options{Dir: dir})
+	spare, err := r.lab.AddSpare(t.Context(), simulator.Spec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.do("next")
+	r.do("password 1 pears")
+	if err := r.Repo.KeepDevicePassword(t.Context(), r.device.UDID(), []byte("pears")); err != nil {
+		t.Fatal(err)
+	}
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{SpoolDir: t.TempDir()}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := r.Mux.Find(t.Context(), spare.UDID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.PlanRestore(t.Context(), e, res.Snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Restore(t.Context(), p, RestoreOptions{Password: []byte("pears")}, &heard{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.lab.Save(); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string][]string{}
+	for _, d := range r.lab.Devices() {
+		before[d.UDID()] = paths(t, d.Agent.Content())
+	}
+
+	l, found, err := lab.Resume(t.Context(), lab.Options{Dir: dir, PlainText: true, Devices: 7, Seed: 99})
+	if err != nil || !found {
+		t.Fatal(found, err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- l.Serve(ctx, listener) }()
+	defer func() {
+		stop()
+		<-served
+		_ = l.Close()
+	}()
+	if r.Mux, err = device.Open(simulator.Address(listener.Addr())); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range l.Devices() {
+		if !reflect.DeepEqual(paths(t, d.Agent.Content()), before[d.UDID()]) {
+			t.Errorf("%s has other files than before", d.Name())
+		}
+	}
+	if n := len(l.Devices()); n != len(before) || l.Day() != 1 || !l.Devices()[0].Agent.WillEncrypt() {
+		t.Errorf("%d devices on day %d", n, l.Day())
+	}
+	again, err := r.Backup(t.Context(), r.entry(), BackupOptions{SpoolDir: t.TempDir()}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.Parent == nil || again.Parent.ID != res.Snapshot.ID || again.Files > 10 || again.Locked != nil {
+		t.Errorf("the next backup received %d files: %+v", again.Files, again)
+	}
+	for _, d := range l.Devices() {
+		for _, v := range d.Violations() {
+			t.Error(v)
+		}
+	}
+	if _, found, err := lab.Resume(t.Context(), lab.Options{Dir: t.TempDir()}); found || err != nil {
+		t.Error(found, err)
+	}
+}
+
+func paths(t *testing.T, c agent.Content) (all []string) {
+	t.Helper()
+	records, err := c.Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range records.All() {
+		all = append(all, rec.Domain+"-"+rec.RelativePath)
+	}
+	return all
+}

@@ -1,0 +1,38 @@
+package host
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/repo"
+)
+
+// summary is what is about to be backed up: the device, what it goes on from,
+// whether it encrypts, and the room that there is.
+func (h Host) summary(ctx context.Context, info *device.Info, parent *repo.Snapshot, full bool) string {
+	text := fmt.Sprintf("%s (%s, iOS %s", nameOf(info), info.Model, info.ProductVersion)
+	if info.Connection == device.Network {
+		text += ", by Wi-Fi"
+	}
+	encrypts := yes(info.WillEncrypt)
+	switch {
+	case parent == nil:
+		text += "): the first backup, of everything"
+	case full:
+		text += "): a full backup"
+	case info.WillEncrypt != nil && parent.Encrypted != encrypts:
+		text += "): a full backup, since encryption was switched"
+	default:
+		text += fmt.Sprintf("): what has changed since snapshot %s of %s", parent.ID.Short(), parent.Time.Local().Format("2006-01-02 15:04"))
+	}
+	if info.WillEncrypt != nil && encrypts {
+		text += "; encrypted by the device"
+	} else if info.WillEncrypt != nil {
+		text += "; not encrypted by the device"
+	}
+	if free, err := h.Repo.Free(ctx); err == nil { // not every store knows
+		text += fmt.Sprintf("; the repository has %s free", h.bytes(free))
+	}
+	return text
+}

@@ -1,0 +1,292 @@
+// Package afc is a client of Apple File Conduit, the service that gives a host
+// the media files of a device, and the lock that keeps programs that
+// synchronise from getting in each other's way.
+//
+// A client has one request under way at a time. Sizes that a device claims are
+// bounded. After an error other than a Status the client can only be closed.
+package afc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/device/protocol/stream"
+)
+
+// Service is the name of the service.
+const Service = "com.apple.afc"
+
+const (
+	magic     = "CFA6LPAA"
+	headerLen = 40
+	// maxReply bounds what follows a header; a large folder's list is the
+	// largest of them.
+	maxReply = 16 << 20
+	// chunk is what one read asks for and one write carries, in bytes.
+	chunk = 256 << 10
+)
+
+// Operations, by their number in the header.
+const (
+	opStatus     = 0x01
+	opData       = 0x02
+	opList       = 0x03
+	opRemove     = 0x08
+	opMkdir      = 0x09
+	opStat       = 0x0a
+	opOpen       = 0x0d
+	opOpenResult = 0x0e
+	opRead       = 0x0f
+	opWrite      = 0x10
+	opClose      = 0x14
+	opLock       = 0x1b
+)
+
+// Mode says how a file is opened.
+type Mode uint64
+
+// Modes of Open.
+const (
+	Read      Mode = 1
+	ReadWrite Mode = 2 // made if missing
+	Truncate  Mode = 3 // write; made if missing, emptied if not
+)
+
+const (
+	lockExclusive = 6 // fails with WouldBlock rather than wait
+	lockRelease   = 12
+)
+
+// Status is an answer other than "done". It is fs.ErrNotExist or fs.ErrExist
+// where it means that.
+type Status uint64
+
+// Some of the statuses.
+const (
+	NotFound   Status = 8
+	Denied     Status = 10
+	Exists     Status = 16
+	WouldBlock Status = 19
+)
+
+func (s Status) Error() string {
+	switch s {
+	case NotFound:
+		return "no such file on the device"
+	case Denied:
+		return "the device denies it"
+	case Exists:
+		return "there is such a file on the device already"
+	case WouldBlock:
+		return "another program has the lock"
+	}
+	return fmt.Sprintf("the device answers status %d", uint64(s))
+}
+
+// Is lets errors.Is compare with the errors of io/fs.
+func (s Status) Is(target error) bool {
+	return s == NotFound && target == fs.ErrNotExist || s == Exists && target == fs.ErrExist
+}
+
+// ErrProtocol says that the device's answer is none of this protocol.
+var ErrProtocol = errors.New("damaged answer of the file service")
+
+// Client is a connection to the service.
+type Client struct {
+	mu     sync.Mutex
+	conn   net.Conn
+	packet uint64
+}
+
+// New makes a client of a connection to Service, which it owns from now on.
+func New(c net.Conn) *Client { return &Client{conn: c} }
+
+// Close closes the connection. The device releases locks and open files then.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// request sends an operation with its fixed part and payload, and returns the
+// kind and body of the reply. A status other than 0 is returned as an error.
+func (c *Client) request(ctx context.Context, op uint64, fixed, payload []byte) (kind uint64, body []byte, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.packet++
+	head := make([]byte, 0, headerLen+len(fixed)+len(payload))
+	head = append(head, magic...)
+	for _, n := range []uint64{uint64(headerLen + len(fixed) + len(payload)), uint64(headerLen + len(fixed)), c.packet, op} {
+		head = binary.LittleEndian.AppendUint64(head, n)
+	}
+	head = append(append(head, fixed...), payload...)
+	err = stream.Do(ctx, c.conn, stream.Timeout, func() error {
+		if _, err := c.conn.Write(head); err != nil {
+			return err
+		}
+		kind, body, err = readReply(c.conn, c.packet)
+		return err
+	})
+	if err == nil && kind == opStatus {
+		if len(body) < 8 {
+			return 0, nil, fmt.Errorf("%w: a status of %d bytes", ErrProtocol, len(body))
+		}
+		if s := Status(binary.LittleEndian.Uint64(body)); s != 0 {
+			return 0, nil, s
+		}
+	}
+	return kind, body, err
+}
+
+// readReply reads the reply to a packet: all that follows its header.
+func readReply(r io.Reader, packet uint64) (kind uint64, body []byte, err error) {
+	var head [headerLen]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	word := func(i int) uint64 { return binary.LittleEndian.Uint64(head[8+8*i:]) }
+	whole, fixed := word(0), word(1)
+	switch {
+	case string(head[:8]) != magic:
+		return 0, nil, fmt.Errorf("%w: it begins with %q", ErrProtocol, head[:8])
+	case fixed < headerLen || whole < fixed || whole-headerLen > maxReply:
+		return 0, nil, fmt.Errorf("%w: lengths %d and %d", ErrProtocol, whole, fixed)
+	case word(2) != packet:
+		return 0, nil, fmt.Errorf("%w: it is for packet %d, not %d", ErrProtocol, word(2), packet)
+	}
+	body = make([]byte, whole-headerLen)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return 0, nil, err
+	}
+	return word(3), body, nil
+}
+
+// done makes a request that is answered by a status alone.
+func (c *Client) done(ctx context.Context, op uint64, fixed, payload []byte) error {
+	kind, _, err := c.request(ctx, op, fixed, payload)
+	if err == nil && kind != opStatus {
+		err = fmt.Errorf("%w: operation %#x in place of a status", ErrProtocol, kind)
+	}
+	return err
+}
+
+// data makes a request that is answered by data.
+func (c *Client) data(ctx context.Context, op uint64, fixed []byte) ([]byte, error) {
+	kind, body, err := c.request(ctx, op, fixed, nil)
+	if err == nil && kind != opData {
+		// A status "done" in place of data: there is none.
+		if kind == opStatus {
+			return nil, nil
+		}
+		err = fmt.Errorf("%w: operation %#x in place of data", ErrProtocol, kind)
+	}
+	return body, err
+}
+
+func pathArg(path string) ([]byte, error) {
+	if path == "" || strings.ContainsRune(path, 0) {
+		return nil, fmt.Errorf("%q is no path", path)
+	}
+	return append([]byte(path), 0), nil
+}
+
+func wrap(op, path string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %s on the device: %w", op, path, err)
+	}
+	return nil
+}
+
+// Info is what Stat tells.
+type Info struct {
+	Size     int64
+	Dir      bool
+	Link     string // target of a symbolic link
+	Modified time.Time
+}
+
+// Stat describes a file or folder.
+func (c *Client) Stat(ctx context.Context, path string) (Info, error) {
+	arg, err := pathArg(path)
+	if err != nil {
+		return Info{}, err
+	}
+	b, err := c.data(ctx, opStat, arg)
+	if err != nil {
+		return Info{}, wrap("stat", path, err)
+	}
+	var info Info
+	pairs := texts(b)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		n, _ := strconv.ParseInt(pairs[i+1], 10, 64)
+		switch pairs[i] {
+		case "st_size":
+			info.Size = n
+		case "st_ifmt":
+			info.Dir = pairs[i+1] == "S_IFDIR"
+		case "st_mtime":
+			info.Modified = time.Unix(0, n).UTC()
+		case "LinkTarget":
+			info.Link = pairs[i+1]
+		}
+	}
+	if info.Size < 0 {
+		return Info{}, wrap("stat", path, fmt.Errorf("%w: a size of %d", ErrProtocol, info.Size))
+	}
+	return info, nil
+}
+
+// texts splits texts that each end with a NUL.
+func texts(b []byte) []string {
+	s := strings.TrimSuffix(string(b), "\x00")
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, "\x00")
+}
+
+// List returns the names in a folder, without "." and "..".
+func (c *Client) List(ctx context.Context, path string) ([]string, error) {
+	arg, err := pathArg(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := c.data(ctx, opList, arg)
+	if err != nil {
+		return nil, wrap("list", path, err)
+	}
+	var out []string
+	for _, name := range texts(b) {
+		if name != "." && name != ".." {
+			out = append(out, name)
+		}
+	}
+	return out, nil
+}
+
+// Mkdir makes a folder and those above it. One that is there is no error.
+func (c *Client) Mkdir(ctx context.Context, path string) error {
+	arg, err := pathArg(path)
+	if err != nil {
+		return err
+	}
+	err = c.done(ctx, opMkdir, arg, nil)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return wrap("make folder", path, err)
+}
+
+// Remove removes a file or an empty folder.
+func (c *Client) Remove(ctx context.Context, path string) error {
+	arg, err := pathArg(path)
+	if err != nil {
+		return err
+	}
+	return wrap("remove", path, c.done(ctx, opRemove, arg, nil))
+}

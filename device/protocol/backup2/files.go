@@ -1,0 +1,208 @@
+package backup2
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+
+	"github.com/snap-backup/snap/device/protocol/devicelink"
+)
+
+// download sends files. Whatever is wrong with one, the others follow.
+func (r *run) download(m devicelink.Message) error {
+	paths, ok := m.Texts(1)
+	r.watch.percent(m, 3)
+	failures := map[string]any{}
+	for _, path := range paths {
+		failure, err := r.send(path)
+		if err != nil {
+			return err
+		}
+		if failure != nil {
+			r.unsent++
+			code, text := status(failure)
+			failures[strings.ToValidUTF8(path, "\uFFFD")] = map[string]any{"DLFileErrorString": text, "DLFileErrorCode": code}
+		}
+	}
+	if err := r.link.EndNames(); err != nil {
+		return err
+	}
+	switch {
+	case !ok:
+		return r.malformed(m)
+	case len(failures) > 0:
+		return r.link.WriteStatus(devicelink.StatusMulti, "Multi status", failures)
+	}
+	return r.link.WriteStatus(devicelink.StatusOK, "", nil)
+}
+
+// send sends one file. It returns why the device does not get all of it, and
+// an error that ends the session.
+func (r *run) send(path string) (failure, err error) {
+	var f io.ReadCloser
+	if failure = r.scope.read(path); failure != nil {
+		if err := r.refuse(path, failure); err != nil {
+			return nil, err
+		}
+		if path == "" || len(path) > devicelink.MaxName {
+			return failure, nil // this cannot even be repeated
+		}
+	} else {
+		if isData(path) {
+			r.watch.enter(PhaseSending)
+		} else if r.watch.phase == PhaseFinishing {
+			r.watch.enter(PhaseVerifying)
+		}
+		if f, failure = r.open(path); failure == nil {
+			defer f.Close()
+		}
+	}
+	if err := r.link.WriteName(path); err != nil {
+		return nil, err
+	}
+	if failure != nil {
+		if !errors.Is(failure, fs.ErrNotExist) && !errors.Is(failure, errPath) {
+			r.watch.warn("open %q: %v", path, failure)
+		}
+		_, text := status(failure)
+		return failure, r.link.SendError(devicelink.KindHostError, text)
+	}
+	source := source{r: f, watch: r.watch}
+	if _, err = r.link.SendFile(&source); source.err != nil {
+		var told *devicelink.SourceError
+		if err != nil && !errors.As(err, &told) {
+			return nil, err
+		}
+		r.watch.warn("read %q: %v", path, source.err)
+		return source.err, nil
+	}
+	r.watch.file()
+	return nil, err
+}
+
+func (r *run) open(path string) (io.ReadCloser, error) {
+	if path == r.hidden {
+		return nil, fs.ErrNotExist
+	}
+	return r.folder.Open(r.ctx, path)
+}
+
+// source counts what is read, and keeps why reading failed: the link is told
+// no more than that it did, so that no kind of failure looks like an end.
+type source struct {
+	r     io.Reader
+	watch *watch
+	err   error
+}
+
+var errSource = errors.New("input/output error")
+
+func (s *source) Read(b []byte) (int, error) {
+	n, err := s.r.Read(b)
+	s.watch.bytes(n)
+	if err != nil && err != io.EOF {
+		s.err = err
+		err = errSource
+	}
+	return n, err
+}
+
+// upload receives files. The list is read to its end whatever happens to the
+// files in it; the answer is the first failure.
+func (r *run) upload(m devicelink.Message) error {
+	r.watch.percent(m, 2)
+	var first error
+	for {
+		origin, err := r.link.ReadName()
+		if err != nil {
+			return err
+		}
+		if origin == "" {
+			return r.writeStatus(first)
+		}
+		path, err := r.link.ReadName()
+		if err != nil {
+			return err
+		}
+		failure, err := r.receive(origin, path, errors.Is(first, ErrNoSpace))
+		if err != nil {
+			return err
+		}
+		if first == nil {
+			first = failure
+		}
+	}
+}
+
+// receive receives one file, which on the device was origin. It returns why the
+// Folder does not have it, and an error that ends the session. discard says
+// that there is no use in trying.
+func (r *run) receive(origin, path string, discard bool) (failure, err error) {
+	sink := sink{watch: r.watch}
+	if failure = r.scope.write(path); failure != nil {
+		if err := r.refuse(path, failure); err != nil {
+			return nil, err
+		}
+	} else if discard {
+		failure = ErrNoSpace
+	} else {
+		if isData(path) {
+			r.watch.enter(PhaseReceiving)
+		}
+		if sink.u, failure = r.folder.Create(r.ctx, path); failure == nil {
+			defer sink.u.Abort()
+		}
+	}
+	_, remote, err := r.link.ReceiveFile(&sink)
+	if broken := new(devicelink.SinkError); errors.As(err, &broken) {
+		failure, err = broken.Err, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if failure == nil {
+		failure = sink.u.Commit()
+	}
+	if failure != nil {
+		if !errors.Is(failure, errPath) {
+			failure = fmt.Errorf("store %q: %w", path, failure)
+			r.lose(failure)
+		}
+		return failure, nil
+	}
+	if remote != "" {
+		r.watch.warn("the device could not read all of its %q (%q): %s", printable(origin), path, printable(remote))
+	}
+	if path == r.hidden {
+		r.hidden = ""
+	}
+	r.watch.file()
+	return nil, nil
+}
+
+// sink counts what is written to an upload, or to nothing if there is none.
+type sink struct {
+	u     Upload
+	watch *watch
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	s.watch.bytes(len(b))
+	if s.u == nil {
+		return len(b), nil
+	}
+	n, err := s.u.Write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// isData reports whether path is that of a data file: its name is 40
+// hexadecimal digits.
+func isData(path string) bool {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	return len(name) == 40 && strings.Trim(name, "0123456789abcdefABCDEF") == ""
+}

@@ -1,0 +1,191 @@
+package backup2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/snap-backup/snap/device/protocol/devicelink"
+)
+
+// Options are the limits of a session. The zero value of each means its
+// default.
+type Options struct {
+	// Idle is how long the device may be silent between two requests; it
+	// prepares for minutes, and waits for its passcode for up to half an hour.
+	// Default 40 minutes.
+	Idle time.Duration
+	// Busy is how long it may be silent inside a message or file. Default 5
+	// minutes.
+	Busy time.Duration
+	// Write is how long it may take to accept what is sent. Default 5 minutes.
+	Write time.Duration
+	// Greeting is how long it may take to begin. Default 1 minute.
+	Greeting time.Duration
+	// Grace is how long a request that is being served when the context ends
+	// may take until the connection is closed. Default 5 seconds.
+	Grace time.Duration
+	// MaxMessage is the longest request, in bytes. Default 16 MiB: a list of
+	// half a million names.
+	MaxMessage int
+}
+
+func (o *Options) fill() {
+	for _, d := range []struct {
+		of     *time.Duration
+		normal time.Duration
+	}{{&o.Idle, 40 * time.Minute}, {&o.Busy, 5 * time.Minute}, {&o.Write, 5 * time.Minute}, {&o.Greeting, time.Minute}, {&o.Grace, 5 * time.Second}} {
+		if *d.of <= 0 {
+			*d.of = d.normal
+		}
+	}
+	if o.MaxMessage <= 0 {
+		o.MaxMessage = 16 << 20
+	}
+}
+
+// goodbye bounds the last message: a device that does not take it is left.
+const goodbye = 2 * time.Second
+
+// Session is a conversation with the backup service of a device. One goroutine
+// may use it at a time; what another one can do is end a call's context.
+type Session struct {
+	gate     *gate
+	link     *devicelink.Conn
+	o        Options
+	unusable bool
+}
+
+// Dial greets the backup service at the other end of conn, which the session
+// owns from now on; it is closed if Dial fails.
+func Dial(ctx context.Context, conn net.Conn, o Options) (*Session, error) {
+	s := newSession(conn, o)
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	err := s.greet()
+	if !stop() {
+		err = cancelled(ctx)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("greet the device's backup service: %w", err)
+	}
+	return s, nil
+}
+
+func newSession(conn net.Conn, o Options) *Session {
+	o.fill()
+	g := &gate{Conn: conn}
+	return &Session{gate: g, o: o, link: devicelink.New(g, devicelink.Options{
+		Idle: o.Idle, Busy: o.Busy, Write: o.Write, MaxMessage: o.MaxMessage,
+	})}
+}
+
+func (s *Session) greet() error {
+	s.gate.within(s.o.Greeting)
+	defer s.gate.within(0)
+	if _, err := s.link.AcceptVersion(); err != nil {
+		return linkError(err)
+	}
+	if err := s.send("Hello", map[string]any{"SupportedProtocolVersions": []float64{2.0, 2.1}}); err != nil {
+		return linkError(err)
+	}
+	m, err := s.link.ReadMessage()
+	if err != nil {
+		return linkError(err)
+	}
+	r, ok, err := readResponse(m)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return protocolError("%q where it should answer the greeting", printable(m.Name()))
+	case r.code == 1:
+		return fmt.Errorf("%w: the device speaks another version of the backup protocol", ErrIncompatible)
+	case r.code != 0:
+		return &DeviceError{Code: r.code, Description: r.description}
+	}
+	return nil
+}
+
+// send sends a request.
+func (s *Session) send(name string, fields map[string]any) error {
+	fields["MessageName"] = name
+	return s.link.WriteMessage(devicelink.ProcessMessage, fields)
+}
+
+// Close ends the conversation, politely where that is possible, and closes the
+// connection.
+func (s *Session) Close() error {
+	s.gate.within(goodbye)
+	if !s.unusable {
+		s.unusable = true
+		s.link.Disconnect() // best effort
+	}
+	if err := s.link.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// abandon closes the connection after err, telling the device if it may listen.
+func (s *Session) abandon(err error) {
+	s.gate.within(goodbye)
+	if !errors.Is(err, ErrLinkLost) {
+		s.link.Disconnect() // best effort
+	}
+	s.unusable = true
+	s.link.Close()
+}
+
+// response is the device's word on how something went.
+type response struct {
+	code        int64
+	description string
+}
+
+// readResponse returns false if m is no response.
+func readResponse(m devicelink.Message) (response, bool, error) {
+	fields, ok := m.Dict(1)
+	if name, _ := fields["MessageName"].(string); !ok || m.Name() != devicelink.ProcessMessage || name != "Response" {
+		return response{}, false, nil
+	}
+	code, ok := devicelink.Int(fields["ErrorCode"])
+	if !ok {
+		return response{}, true, protocolError("a response without ErrorCode")
+	}
+	description, _ := fields["ErrorDescription"].(string)
+	return response{code, printable(description)}, true, nil
+}
+
+// guard ends the session when ctx ends: it wakes it where it waits for the
+// device, and gives it Grace to finish what it is serving. The context it
+// returns is that of the work on the Folder. end must be called.
+func (s *Session) guard(ctx context.Context) (work context.Context, end func()) {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	s.gate.until(ctx.Done())
+	done, finished := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(finished)
+		select {
+		case <-done:
+			return
+		case <-ctx.Done():
+		}
+		s.gate.stop()
+		t := time.NewTimer(s.o.Grace)
+		defer t.Stop()
+		select {
+		case <-done:
+		case <-t.C:
+			cancel(context.Cause(ctx))
+			s.link.Close()
+		}
+	}()
+	return work, func() {
+		close(done)
+		<-finished
+		cancel(context.Canceled)
+	}
+}

@@ -1,0 +1,43 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/snap-backup/snap/device/protocol/stream"
+)
+
+// The device names the seconds between two beats. It gets patience for three.
+const (
+	defaultBeat = 10 * time.Second
+	maxBeat     = 10 * time.Minute
+)
+
+// Heartbeat answers the device's beats until ctx ends, and returns nil then.
+// A device that is connected by Wi-Fi drops its sessions when nobody answers.
+// It closes c, a connection to HeartbeatName.
+func Heartbeat(ctx context.Context, c net.Conn) error {
+	conn := stream.New(c)
+	defer conn.Close()
+	wait := 3 * defaultBeat
+	for {
+		msg, err := conn.Receive(ctx, wait)
+		if err == nil && msg.String("Command") == "Marco" {
+			if n, ok := msg.Int("Interval"); ok && n > 0 && n <= int64(maxBeat/time.Second) {
+				wait = 3 * time.Duration(n) * time.Second
+			}
+			err = conn.Send(ctx, map[string]any{"Command": "Polo"})
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("heartbeat of the device stopped: %w", err)
+		}
+		if msg.String("Command") == "SleepyTime" {
+			return fmt.Errorf("heartbeat: the device goes to sleep")
+		}
+	}
+}

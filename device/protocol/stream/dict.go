@@ -1,0 +1,67 @@
+package stream
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/snap-backup/snap/device/protocol/plist"
+)
+
+// MaxMessage bounds one message of a device, in bytes. The largest real ones
+// are pages of the list of apps.
+const MaxMessage = 8 << 20
+
+// Dict is a dictionary that a device sent. Its methods give the zero value for
+// what is missing or of another type, and work on a nil Dict.
+type Dict map[string]any
+
+// Decode reads a property list that holds a dictionary. The error is a
+// plist.ErrFormat.
+func Decode(b []byte) (Dict, error) {
+	if len(b) > MaxMessage {
+		return nil, fmt.Errorf("%w: %d bytes, more than %d", plist.ErrFormat, len(b), MaxMessage)
+	}
+	return plist.Dict(b)
+}
+
+// Has reports whether there is something under key.
+func (d Dict) Has(key string) bool { _, ok := d[key]; return ok }
+
+// String returns the text under key.
+func (d Dict) String(key string) string { s, _ := d[key].(string); return s }
+
+// Bool returns the truth value under key. Some devices send 0 and 1.
+func (d Dict) Bool(key string) bool {
+	b, ok := d[key].(bool)
+	if !ok {
+		n, _ := d.Int(key)
+		return n == 1
+	}
+	return b
+}
+
+// Int returns the whole number under key, which may be stored as any number.
+func (d Dict) Int(key string) (int64, bool) {
+	switch n := d[key].(type) {
+	case int64:
+		return n, true
+	case float64:
+		if n == math.Trunc(n) && math.Abs(n) < 1<<53 {
+			return int64(n), true
+		}
+	}
+	return 0, false
+}
+
+// Data returns the bytes under key.
+func (d Dict) Data(key string) []byte { b, _ := d[key].([]byte); return b }
+
+// Time returns the date under key.
+func (d Dict) Time(key string) time.Time { t, _ := d[key].(time.Time); return t }
+
+// Dict returns the dictionary under key.
+func (d Dict) Dict(key string) Dict { m, _ := d[key].(map[string]any); return m }
+
+// List returns the array under key.
+func (d Dict) List(key string) []any { l, _ := d[key].([]any); return l }

@@ -1,0 +1,81 @@
+package stream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/device/protocol/plist"
+)
+
+// answer serves one message with raw bytes.
+func answer(t *testing.T, reply []byte) *Conn {
+	t.Helper()
+	here, there := net.Pipe()
+	t.Cleanup(func() { here.Close(); there.Close() })
+	go func() {
+		var size [4]byte
+		if _, err := io.ReadFull(there, size[:]); err != nil {
+			return
+		}
+		_, _ = io.CopyN(io.Discard, there, int64(binary.BigEndian.Uint32(size[:])))
+		_, _ = there.Write(reply)
+	}()
+	return New(here)
+}
+
+func frame(body []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
+}
+
+func TestAsk(t *testing.T) {
+	body, err := plist.EncodeXML(map[string]any{"Port": 5})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := answer(t, frame(body)).Ask(t.Context(), map[string]any{"Request": "X"})
+	if n, _ := got.Int("Port"); err != nil || n != 5 {
+		t.Errorf("%v %v", got, err)
+	}
+	if _, err := answer(t, frame([]byte("<plist><true/></plist>"))).Ask(t.Context(), nil); !errors.Is(err, plist.ErrFormat) {
+		t.Errorf("no dictionary: %v", err)
+	}
+	if _, err := answer(t, []byte{0xff, 0xff, 0xff, 0xff}).Ask(t.Context(), nil); err == nil {
+		t.Error("4 GiB were accepted")
+	}
+}
+
+func TestContextAndDeadlineEndAWait(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(20*time.Millisecond, cancel)
+	begin := time.Now()
+	if _, err := answer(t, nil).Ask(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: %v", err)
+	}
+	c := answer(t, nil)
+	if err := c.Send(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Receive(t.Context(), 20*time.Millisecond); !errors.Is(err, ErrTimeout) {
+		t.Errorf("late: %v", err)
+	}
+	if d := time.Since(begin); d > 5*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	// A context that ended does not cut what runs under another one.
+	body, _ := plist.EncodeXML(map[string]any{})
+	c = answer(t, frame(body))
+	if err := c.Send(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Receive(ctx, 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("ended before: %v", err)
+	}
+	if _, err := c.Receive(t.Context(), time.Second); err != nil {
+		t.Errorf("after that: %v", err)
+	}
+}

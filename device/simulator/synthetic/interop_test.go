@@ -1,0 +1,284 @@
+package synthetic_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// missing skips a test whose judge is not on this machine, or fails it where
+// judges have to be.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("SNAP_TEST_INTEROP") != "" {
+		t.Fatalf("%s is missing", what)
+	}
+	t.Skipf("%s is missing", what)
+}
+
+// python finds a Python that can do something. The first in PATH need not be
+// the one that a distribution's packages belong to.
+func python(t *testing.T, try, needs string) string {
+	t.Helper()
+	for _, name := range []string{"python3", "/usr/bin/python3", "python"} {
+		path, err := exec.LookPath(name)
+		if err == nil && exec.Command(path, "-c", try).Run() == nil {
+			return path
+		}
+	}
+	missing(t, needs)
+	return ""
+}
+
+func generate(t *testing.T, conf synthetic.Config, days int) (folders []string, devices []synthetic.Device) {
+	t.Helper()
+	dir := t.TempDir()
+	conf.StateDir = t.TempDir()
+	devices, err := synthetic.Generate(context.Background(), dir, conf, days)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range devices {
+		folders = append(folders, filepath.Join(dir, d.UDID))
+	}
+	return folders, devices
+}
+
+// judge lets decrypt.py open a folder and returns the SHA-256 of the content of
+// every file.
+func judge(t *testing.T, folder, password string) map[string]string {
+	t.Helper()
+	cmd := exec.Command(python(t, "import cryptography, sqlite3", "python3-cryptography"), filepath.Join("testdata", "decrypt.py"), folder)
+	cmd.Stdin = strings.NewReader(password + "\n")
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, problems.String())
+	}
+	var sums map[string]string
+	if err := json.Unmarshal(out.Bytes(), &sums); err != nil {
+		t.Fatal(err)
+	}
+	if len(sums) < 100 {
+		t.Fatalf("%s has only %d files", folder, len(sums))
+	}
+	return sums
+}
+
+func wantSame(t *testing.T, got, want map[string]string) {
+	t.Helper()
+	different := 0
+	for name, sum := range want {
+		if got[name] != sum {
+			if different++; different <= 5 {
+				t.Errorf("%s is %q, want %s", name, got[name], sum)
+			}
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d files, want %d", len(got), len(want))
+	}
+}
+
+// giveBack stores a folder with its password and materializes it from a
+// repository that was opened anew, without it.
+func giveBack(t *testing.T, folder, password string) string {
+	t.Helper()
+	ctx := context.Background()
+	be, secret := memory.New(), []byte("correct horse")
+	opts := repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}}
+	r, err := repo.Create(ctx, be, secret, crypto.SlotInfo{Kind: crypto.PasswordSlot}, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := mobilesync.Open(ctx, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	keys, err := b.Unlock(ctx, []byte(password), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Destroy()
+	stored, err := transfer.Import(ctx, r, b, transfer.ImportOptions{Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored.Unsealed < 100 || len(stored.Raw) > 0 {
+		t.Errorf("%d files were stored as what they hold, raw %v", stored.Unsealed, stored.Raw)
+	}
+	again, err := repo.Open(ctx, be, secret, opts)
+	if err == nil {
+		err = again.LoadIndex(ctx)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := transfer.Materialize(ctx, again, stored.Snapshot, t.TempDir(), transfer.MaterializeOptions{Workers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Dir
+}
+
+// TestInteropDecrypt: a program of other authors' cryptography opens what is
+// generated and what comes out of a repository, and finds in it what is in the
+// plain backup of the same device.
+func TestInteropDecrypt(t *testing.T) {
+	for name, test := range map[string]struct {
+		conf     synthetic.Config
+		days     int
+		password string
+	}{
+		"first day": {synthetic.Config{Seed: 31}, 1, synthetic.DefaultPassword},
+		"third day, after a change of the password": {
+			synthetic.Config{Seed: 32, Devices: 2, PasswordChangeDay: 1, NewPassword: "größer 📱", EmptyAsZeroBytes: true}, 3, "größer 📱",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plain, _ := generate(t, test.conf, test.days)
+			test.conf.Encryption = synthetic.EncryptAll
+			sealed, _ := generate(t, test.conf, test.days)
+			for i := range plain {
+				want := judge(t, plain[i], "")
+				wantSame(t, judge(t, sealed[i], test.password), want)
+				wantSame(t, judge(t, giveBack(t, sealed[i], test.password), test.password), want)
+			}
+		})
+	}
+}
+
+// TestInteropDecryptRefuses: the judge finds fault with a wrong password and
+// with a byte that is not as it was.
+func TestInteropDecryptRefuses(t *testing.T) {
+	folders, _ := generate(t, synthetic.Config{Seed: 33, Encryption: synthetic.EncryptAll}, 1)
+	py := python(t, "import cryptography, sqlite3", "python3-cryptography")
+	refuses := func(password, want string) {
+		t.Helper()
+		cmd := exec.Command(py, filepath.Join("testdata", "decrypt.py"), folders[0])
+		cmd.Stdin = strings.NewReader(password + "\n")
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%v: %s", err, out)
+		}
+	}
+	refuses("wrong", "wrong password?")
+	sms := filepath.Join(folders[0], "3d", "3d0d7e5fb2ce288813306e4d4636395e047a3d28")
+	b, err := os.ReadFile(sms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(sms, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(synthetic.DefaultPassword, "Digest")
+}
+
+// beginWith returns the files of a folder whose first bytes are one of heads.
+func beginWith(t *testing.T, folder string, heads ...string) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		for _, head := range heads {
+			if bytes.HasPrefix(b, []byte(head)) {
+				found = append(found, path)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// TestInteropDatabases: SQLite's own program finds every database sound, after
+// three days of changes.
+func TestInteropDatabases(t *testing.T) {
+	program, err := exec.LookPath("sqlite3")
+	if err != nil {
+		missing(t, "sqlite3")
+	}
+	for name, compact := range map[string]bool{"live": false, "compacted": true} {
+		t.Run(name, func(t *testing.T) {
+			folders, _ := generate(t, synthetic.Config{Seed: 34, CompactDBs: compact}, 3)
+			databases := beginWith(t, folders[0], "SQLite format 3\x00")
+			if len(databases) < 6 {
+				t.Errorf("only %d databases", len(databases))
+			}
+			if !slices.Contains(databases, filepath.Join(folders[0], mobilesync.ManifestDB)) {
+				t.Error("Manifest.db is none of them")
+			}
+			for _, path := range databases {
+				// Opening a database may write beside it.
+				b, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				copied := filepath.Join(t.TempDir(), "copy.db")
+				if err := os.WriteFile(copied, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				out, err := exec.Command(program, copied, "PRAGMA integrity_check").CombinedOutput()
+				if err != nil || string(bytes.TrimSpace(out)) != "ok" {
+					t.Errorf("%s: %v: %s", path, err, out)
+				}
+			}
+		})
+	}
+}
+
+// readPlists prints how many property lists, named on standard input, Python
+// can read.
+const readPlists = `
+import plistlib, sys
+n = 0
+for name in sys.stdin.read().split("\0"):
+    try:
+        with open(name, "rb") as f:
+            plistlib.load(f)
+    except Exception as e:
+        sys.exit("%s: %r" % (name, e))
+    n += 1
+print(n)
+`
+
+// TestInteropPlists: Python reads every property list of a folder.
+func TestInteropPlists(t *testing.T) {
+	py := python(t, "import plistlib", "python3")
+	folders, _ := generate(t, synthetic.Config{Seed: 35}, 2)
+	lists := beginWith(t, folders[0], "bplist00", "<?xml")
+	if len(lists) < 30 {
+		t.Errorf("only %d property lists", len(lists))
+	}
+	cmd := exec.Command(py, "-c", readPlists)
+	cmd.Stdin = strings.NewReader(strings.Join(lists, "\x00"))
+	out, err := cmd.CombinedOutput()
+	var n int
+	if err == nil {
+		err = json.Unmarshal(out, &n)
+	}
+	if err != nil || n != len(lists) {
+		t.Errorf("%d of %d were read: %v: %s", n, len(lists), err, out)
+	}
+}

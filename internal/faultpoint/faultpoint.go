@@ -1,0 +1,71 @@
+// Package faultpoint chooses the points of failure that a test tries.
+//
+// A test that fails or interrupts an operation at each of its steps is thorough
+// and slow. By default it tries a random sample of the steps. With SNAP_TEST_ALL
+// set it tries every step, as CI does; with -short it tries a smaller sample.
+// A sample depends on the test's name and on a seed, which the test logs.
+// SNAP_TEST_SEED replays it.
+package faultpoint
+
+import (
+	"hash/fnv"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+// shortDivisor is by how much -short shrinks a sample.
+const shortDivisor = 4
+
+// seed is that of all samples of this process.
+var seed = sync.OnceValue(func() uint64 {
+	if s := os.Getenv("SNAP_TEST_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			panic("SNAP_TEST_SEED is not a number: " + s)
+		}
+		return n
+	}
+	return rand.Uint64()
+})
+
+// All reports whether tests are to try every point of failure.
+func All() bool { return os.Getenv("SNAP_TEST_ALL") != "" }
+
+// Rand returns the source of a test's random choices, and logs the seed that
+// repeats them.
+func Rand(t testing.TB) *rand.Rand {
+	t.Helper()
+	t.Logf("random choices of this test: SNAP_TEST_SEED=%d", seed())
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(t.Name()))
+	return rand.New(rand.NewPCG(seed(), h.Sum64()))
+}
+
+// Choose returns the points to try, sorted, out of the n points 0 to n-1: all of
+// them if All, otherwise the last one and others by chance, want in all.
+func Choose(t testing.TB, n, want int) []int {
+	t.Helper()
+	if testing.Short() {
+		want = (want + shortDivisor - 1) / shortDivisor
+	}
+	points := make([]int, n)
+	for i := range points {
+		points[i] = i
+	}
+	if All() || want >= n {
+		return points
+	}
+	if want <= 0 {
+		return nil
+	}
+	// The last step is the one that commits.
+	rng := Rand(t)
+	rng.Shuffle(n-1, func(i, j int) { points[i], points[j] = points[j], points[i] })
+	points = append(points[:want-1], n-1)
+	slices.Sort(points)
+	return points
+}

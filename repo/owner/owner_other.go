@@ -1,8 +1,0 @@
-//go:build !linux && !darwin && !windows
-
-package owner
-
-func boot() string  { return "" }
-func space() string { return "" }
-
-func started(int) (string, bool) { return "", true }

@@ -1,0 +1,123 @@
+package replace_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/crash"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/replace"
+	"lukechampine.com/blake3"
+)
+
+// Wherever it is cut off, the damaged file or the good one is there, and the
+// good one after Finish.
+func TestPutSurvivesEveryCrash(t *testing.T) {
+	id := blake3.Sum256(good)
+	for _, name := range []string{"packs/xx/" + hex.EncodeToString(id[:]), "config"} {
+		t.Run(name[:5], func(t *testing.T) { putSurvivesEveryCrash(t, name, false) })
+		t.Run(name[:5]+" torn", func(t *testing.T) { putSurvivesEveryCrash(t, name, true) })
+	}
+}
+
+// good ends as the files do whose names say nothing of their bytes.
+var good = []byte(`{"good":1}` + "\n")
+
+func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
+	ctx := context.Background()
+	base := memory.New()
+	if err := base.Put(ctx, name, []byte("damaged")); err != nil {
+		t.Fatal(err)
+	}
+	crashes := 0
+	defer func() { t.Logf("%d processes have died (torn: %v)", crashes, torn) }()
+	for seed := range uint64(16) {
+		for at := 1; ; at++ {
+			process := crash.New(base.Clone(), crash.Plan{At: at, Seed: seed, Torn: torn})
+			err := replace.Put(ctx, process, name, good)
+			if !process.Crashed() {
+				if err != nil || at < 4 {
+					t.Fatal(at, err)
+				}
+				break
+			}
+			crashes++
+			be := process.Reboot()
+			before, _ := backend.ReadAll(ctx, be, name, 100)
+			onItsWay, _ := backend.ReadAll(ctx, be, replace.Dir+name, 100)
+			if err := replace.Finish(ctx, be); err != nil {
+				t.Fatal(err)
+			}
+			want := before
+			if bytes.Equal(onItsWay, good) {
+				want = good
+			}
+			// What is torn on its way leaves what is in its place.
+			b, err := backend.ReadAll(ctx, be, name, 100)
+			if err != nil || !bytes.Equal(b, want) || !bytes.Equal(b, good) && string(b) != "damaged" {
+				t.Fatalf("%s: %q, want %q, %v", process.Outcome(), b, want, err)
+			}
+			if err := be.List(ctx, replace.Dir, func(f backend.Info) error { t.Error(f.Name); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// What is damaged on its way replaces nothing.
+func TestFinishLooksAtBytes(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	id := blake3.Sum256([]byte("good"))
+	name := "index/" + hex.EncodeToString(id[:])
+	if err := be.Put(ctx, name, []byte("good")); err != nil {
+		t.Fatal(err)
+	}
+	if err := be.Put(ctx, replace.Dir+name, []byte("torn")); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace.Finish(ctx, be); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := backend.ReadAll(ctx, be, name, 100); err != nil || string(b) != "good" {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// Any whole file could be a config: the one on its way was found good, the one in
+// its place was not.
+func TestFinishPrefersConfigOnItsWay(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	if err := errors.Join(be.Put(ctx, "config", []byte("damaged")), be.Put(ctx, replace.Dir+"config", good)); err != nil {
+		t.Fatal(err)
+	}
+	if err := replace.Finish(ctx, be); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {
+		t.Fatalf("%q, %v", b, err)
+	}
+}
+
+// A config that was torn on its way must not replace the one that somebody has
+// brought from a copy since.
+func TestFinishPassesOverTornConfig(t *testing.T) {
+	ctx := context.Background()
+	for _, torn := range [][]byte{nil, good[:4], good[:len(good)-1], append(bytes.Clone(good[:6]), make([]byte, 5)...), make([]byte, 11)} {
+		be := memory.New()
+		if err := errors.Join(be.Put(ctx, "config", good), be.Put(ctx, replace.Dir+"config", torn)); err != nil {
+			t.Fatal(err)
+		}
+		if err := replace.Finish(ctx, be); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {
+			t.Errorf("%q on its way: %q, %v", torn, b, err)
+		}
+	}
+}
