@@ -62,13 +62,13 @@ func (s LockState) gone() bool { return s == LockDead || s == LockStale }
 
 // LockInfo describes a lock in the repository.
 type LockInfo struct {
-	ID        FileID        `json:"id"`
-	Kind      LockKind      `json:"kind"`
-	What      string        `json:"what"` // the command
+	ID        FileID           `json:"id"`
+	Kind      LockKind         `json:"kind"`
+	What      string           `json:"what"` // the command
 	Owner     process.Identity `json:"owner"`
-	Since     time.Time     `json:"since"`
-	Refreshed time.Time     `json:"refreshed"`
-	State     LockState     `json:"state"`
+	Since     time.Time        `json:"since"`
+	Refreshed time.Time        `json:"refreshed"`
+	State     LockState        `json:"state"`
 
 	session string
 	seen    []FileID
@@ -96,13 +96,13 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 
 // lockBody is a lock as it is stored.
 type lockBody struct {
-	Version   int           `json:"version"`
-	Session   string        `json:"session"` // stays while the lock is refreshed
-	Kind      LockKind      `json:"kind"`
-	What      string        `json:"what"`
+	Version   int              `json:"version"`
+	Session   string           `json:"session"` // stays while the lock is refreshed
+	Kind      LockKind         `json:"kind"`
+	What      string           `json:"what"`
 	Owner     process.Identity `json:"owner"`
-	Since     time.Time     `json:"since"`
-	Refreshed time.Time     `json:"refreshed"`
+	Since     time.Time        `json:"since"`
+	Refreshed time.Time        `json:"refreshed"`
 	// Seen are the lists of packs to remove that the process has read: it
 	// relies on none of these packs.
 	Seen []FileID `json:"seen,omitempty"`

@@ -21,8 +21,8 @@ type usage struct {
 	records []string // names of the records that were counted, sorted
 	used    *index.ChunkSet
 	bases   *index.ChunkSet // what is needed only to decode something else, too
-	twice   bool         // some chunks lie in several packs, of which one copy is marked
-	rebased *layout      // of blocks to be stored anew, or nil
+	twice   bool            // some chunks lie in several packs, of which one copy is marked
+	rebased *layout         // of blocks to be stored anew, or nil
 	// rebaseCost estimates by how many bytes these will be larger.
 	rebaseCost int64
 	moved      map[pack.ID]bool // packs of which everything in use is in others, too

@@ -70,9 +70,9 @@ type Writer struct {
 
 	before WriteStats // of earlier writers of the same snapshot
 
-	metaMu sync.Mutex  // guards meta
-	meta   *ContentWriter       // of tree nodes and lists
-	nodes  predecessor // stands for the parent's tree
+	metaMu sync.Mutex     // guards meta
+	meta   *ContentWriter // of tree nodes and lists
+	nodes  predecessor    // stands for the parent's tree
 }
 
 // WriteStats counts what a writer has added.
