@@ -1,12 +1,10 @@
 package device
 
 import (
-	"context"
-	"errors"
-	"net"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
 )
 
@@ -19,21 +17,8 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
 	sim := simulator.New()
-	done := make(chan error, 1)
-	go func() { done <- sim.Serve(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	m, err := Open(simulator.Address(l.Addr()))
+	m, err := Open(devicetest.Serve(t, sim))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,9 +48,7 @@ func (r *rig) entry() Entry {
 
 func blameless(t *testing.T, d *simulator.Device) {
 	t.Helper()
-	for _, v := range d.Violations() {
-		t.Errorf("%s: violation: %s", d.Name(), v)
-	}
+	devicetest.NoViolations(t, d)
 }
 
 // within fails a test that takes longer than a tester waits.

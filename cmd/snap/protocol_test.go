@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
@@ -26,38 +26,16 @@ import (
 // this process starts, find them.
 func startLab(t *testing.T, o lab.Options) *lab.Lab {
 	t.Helper()
-	if o.Dir == "" {
-		o.Dir = t.TempDir()
-	}
-	l, err := lab.New(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- l.Serve(ctx, listener) }()
-	t.Cleanup(func() {
-		stop()
-		<-served
-		_ = l.Close()
-	})
-	t.Setenv(device.AddressVariable, simulator.Address(listener.Addr()))
+	l := devicetest.NewLab(t, o)
+	t.Setenv(device.AddressVariable, l.Address)
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	return l
+	return l.Lab
 }
 
 // blameless wants the devices not to have suffered.
 func blameless(t *testing.T, l *lab.Lab) {
 	t.Helper()
-	for _, d := range l.Devices() {
-		for _, v := range d.Violations() {
-			t.Errorf("%s: %s", d.Name(), v)
-		}
-	}
+	devicetest.NoViolations(t, l.Devices()...)
 }
 
 // holds wants a backup folder to have what is on a device.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -12,8 +11,8 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/protocol/backup2"
-	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/repo"
@@ -43,7 +42,7 @@ func (h *heard) Prompt(on bool)            { h.prompts = append(h.prompts, on) }
 type rig struct {
 	Host
 	t      *testing.T
-	lab    *lab.Lab
+	lab    *devicetest.Lab
 	device *lab.Device
 }
 
@@ -54,27 +53,9 @@ func newRig(t *testing.T) *rig {
 
 func newRigWith(t *testing.T, o lab.Options) *rig {
 	t.Helper()
-	if o.Dir == "" {
-		o.Dir = t.TempDir()
-	}
 	o.Seed, o.PlainText = 1, true
-	l, err := lab.New(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- l.Serve(ctx, listener) }()
-	t.Cleanup(func() {
-		stop()
-		<-served
-		_ = l.Close()
-	})
-	m, err := device.Open(simulator.Address(listener.Addr()))
+	l := devicetest.NewLab(t, o)
+	m, err := device.Open(l.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,16 +79,12 @@ func (r *rig) entry() device.Entry {
 
 func (r *rig) do(line string) {
 	r.t.Helper()
-	if _, err := r.lab.Do(r.t.Context(), line); err != nil {
-		r.t.Fatal(err)
-	}
+	r.lab.Run(r.t, line)
 }
 
 func (r *rig) blameless() {
 	r.t.Helper()
-	for _, v := range r.device.Violations() {
-		r.t.Error(v)
-	}
+	devicetest.NoViolations(r.t, r.device)
 }
 
 func TestBackupPhasesAndRemarks(t *testing.T) {

@@ -1,12 +1,11 @@
 package host
 
 import (
-	"context"
-	"net"
 	"reflect"
 	"testing"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
@@ -53,19 +52,8 @@ func TestSavedDevices(t *testing.T) {
 	if err != nil || !found {
 		t.Fatal(found, err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- l.Serve(ctx, listener) }()
-	defer func() {
-		stop()
-		<-served
-		_ = l.Close()
-	}()
-	if r.Mux, err = device.Open(simulator.Address(listener.Addr())); err != nil {
+	t.Cleanup(func() { _ = l.Close() })
+	if r.Mux, err = device.Open(devicetest.Serve(t, l)); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range l.Devices() {
@@ -83,11 +71,7 @@ func TestSavedDevices(t *testing.T) {
 	if again.Parent == nil || again.Parent.ID != res.Snapshot.ID || again.Files > 10 || again.Locked != nil {
 		t.Errorf("the next backup received %d files: %+v", again.Files, again)
 	}
-	for _, d := range l.Devices() {
-		for _, v := range d.Violations() {
-			t.Error(v)
-		}
-	}
+	devicetest.NoViolations(t, l.Devices()...)
 	if _, found, err := lab.Resume(t.Context(), lab.Options{Dir: t.TempDir()}); found || err != nil {
 		t.Error(found, err)
 	}
