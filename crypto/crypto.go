@@ -62,18 +62,18 @@ type Purpose string
 
 // The purposes of format version 1.
 const (
-	ForChunkIDs  Purpose = "snap v1 chunk id"
-	ForBlocks    Purpose = "snap v1 block"
-	ForPacks     Purpose = "snap v1 pack header"
-	ForIndexes   Purpose = "snap v1 index"
-	ForSnapshots Purpose = "snap v1 snapshot"
-	ForConfig    Purpose = "snap v1 config"
-	ForSlotInfo  Purpose = "snap v1 key slot info"
-	ForSecrets   Purpose = "snap v1 secret"
-	ForLocks     Purpose = "snap v1 lock"
-	ForPrunes    Purpose = "snap v1 prune list"
-	ForRuns      Purpose = "snap v1 run"
-	ForChecks    Purpose = "snap v1 check record"
+	ForChunkIDs   Purpose = "snap v1 chunk id"
+	ForBlocks     Purpose = "snap v1 block"
+	ForPacks      Purpose = "snap v1 pack header"
+	ForIndexes    Purpose = "snap v1 index"
+	ForSnapshots  Purpose = "snap v1 snapshot"
+	ForConfig     Purpose = "snap v1 config"
+	ForSlotInfo   Purpose = "snap v1 key slot info"
+	ForSecrets    Purpose = "snap v1 secret"
+	ForLocks      Purpose = "snap v1 lock"
+	ForPruneLists Purpose = "snap v1 prune list"
+	ForUnfinished Purpose = "snap v1 run"
+	ForChecks     Purpose = "snap v1 check record"
 )
 
 // Derive returns the key for one purpose: BLAKE3 in key derivation mode, the

@@ -80,11 +80,11 @@ func (c *Codec) mayShrink(plain []byte) bool {
 	return shrinks(c.scratch, c.probe)
 }
 
-// Delta compresses plaintext with a dictionary and returns the frame, which is
+// CompressDelta compresses plaintext with a dictionary and returns the frame, which is
 // to be sealed with SealFrame. What it returns has been decoded again, by
 // another program's decoder, and compared: a block is often the only copy of
 // what it holds.
-func (c *Codec) Delta(plaintext, dict []byte) ([]byte, error) {
+func (c *Codec) CompressDelta(plaintext, dict []byte) ([]byte, error) {
 	if len(dict) == 0 || len(dict) > MaxDictSize {
 		return nil, fmt.Errorf("dictionary of %d bytes", len(dict))
 	}

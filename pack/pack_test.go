@@ -278,11 +278,11 @@ func TestDeltaRoundTrip(t *testing.T) {
 		dict := bytes.Clone(base[i*1000 : min(len(base), i*1000+size)])
 		data := append(bytes.Clone(dict), fmt.Appendf(nil, "and something new, number %d", i)...)
 		data = data[:min(len(data), MaxBlockSize)]
-		frame, err := c.Delta(data, dict)
+		frame, err := c.CompressDelta(data, dict)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want, _ := fresh().Delta(data, dict); !bytes.Equal(frame, want) {
+		if want, _ := fresh().CompressDelta(data, dict); !bytes.Equal(frame, want) {
 			t.Errorf("%d bytes: a used codec gives %d bytes, a fresh one %d", size, len(frame), len(want))
 		}
 		if size >= 5000 && len(frame) > len(data)/10 {
@@ -297,7 +297,7 @@ func TestDeltaRoundTrip(t *testing.T) {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 	}
-	if _, err := c.Delta([]byte("x"), nil); err == nil {
+	if _, err := c.CompressDelta([]byte("x"), nil); err == nil {
 		t.Error("a delta without a dictionary")
 	}
 }

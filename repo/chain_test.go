@@ -212,7 +212,7 @@ func differences(t testing.TB, before, after files) int {
 		if bytes.Equal(before[name], b) {
 			continue
 		}
-		frame, err := codec.Delta(b, before[name])
+		frame, err := codec.CompressDelta(b, before[name])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 			Domain: fmt.Sprintf("AppDomain-com.example.app%03d", i/1000), Name: fmt.Sprintf("Library/Application Support/a folder/file %08d.plist", i),
 			ModTime: int64(i) * 1e9, Mode: 0o644,
 			Stat:   &tree.Stat{Inode: uint64(i), ChangeTime: int64(i) * 1e9},
-			Source: &tree.Source{ModTime: int64(i), Sum: rng.Uint64()},
+			Record: &tree.Record{ModTime: int64(i), Sum: rng.Uint64()},
 		}
 	}
 	var took time.Duration // of the tree alone
@@ -297,7 +297,7 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 	first := day(nil)
 	for range touched {
 		e := &list[rng.IntN(entries)]
-		e.ModTime, e.Stat, e.Source = rng.Int64(), &tree.Stat{Inode: rng.Uint64(), ChangeTime: rng.Int64()}, &tree.Source{ModTime: rng.Int64(), Sum: rng.Uint64()}
+		e.ModTime, e.Stat, e.Record = rng.Int64(), &tree.Stat{Inode: rng.Uint64(), ChangeTime: rng.Int64()}, &tree.Record{ModTime: rng.Int64(), Sum: rng.Uint64()}
 	}
 	second := day(first)
 	t.Logf("the first tree takes %d bytes, %d touched entries of %d another %d in %v", first.StoredBytes, touched, entries, second.StoredBytes, took)

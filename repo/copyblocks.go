@@ -228,7 +228,7 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 		}
 		return k.place(frame, pack.Block{Encoding: b.Encoding, Dict: bases, Chunks: chunks}, true)
 	case usable && len(bases) > 0:
-		frame, err := k.codec.Delta(part, dict.b)
+		frame, err := k.codec.CompressDelta(part, dict.b)
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.
 		return nil, nil
 	}
 	defer dict.free()
-	frame, err := codec.Delta(r.plain, dict.b)
+	frame, err := codec.CompressDelta(r.plain, dict.b)
 	if err != nil {
 		return nil, nil
 	}

@@ -376,8 +376,8 @@ func (v *vectors) addSnapshot(t *testing.T, r *Repo, name string, b []byte) {
 			sum := blake3.Sum256(data.Bytes())
 			fv.Hash = sum[:]
 		}
-		if e.Seal != nil {
-			sum := blake3.Sum256(cbc(t, e.Seal.Key[:], data.Bytes()))
+		if e.Encryption != nil {
+			sum := blake3.Sum256(cbc(t, e.Encryption.Key[:], data.Bytes()))
 			fv.Sealed = sum[:]
 		}
 		sv.Files = append(sv.Files, fv)

@@ -96,11 +96,11 @@ func (g *goldenMaker) day(n int, parent *FileID) *Snapshot {
 			Path: fmt.Sprintf("%02x/%040x", i, i), Domain: "AppDomain-com.example.app",
 			Name: fmt.Sprintf("Documents/%03d-ü.plist", i), Mode: 0o644,
 			Stat:    &tree.Stat{Inode: 1 << 40, ChangeTime: -1},
-			Source:  &tree.Source{ModTime: int64(i) - 75, Sum: uint64(i) << 56},
+			Record:  &tree.Record{ModTime: int64(i) - 75, Sum: uint64(i) << 56},
 			Content: g.content(plists[1+i%(len(plists)-1)]),
 		}
 		if i%50 == 7 {
-			e.Seal = &tree.Seal{Form: tree.CBC, Key: [32]byte{byte(i), 1, 2, 3}}
+			e.Encryption = &tree.Encryption{Cipher: tree.CBC, Key: [32]byte{byte(i), 1, 2, 3}}
 		}
 		add(e)
 	}

@@ -20,7 +20,7 @@ import (
 func relabel(be backend.Backend, day int, labels Labels) (*Snapshot, error) {
 	ctx := context.Background()
 	o := tinyOptions(byte(60 + len(labels.Note)))
-	dead := process.Self()
+	dead := process.Current()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
 	r, err := Open(ctx, be, testSecret, o)

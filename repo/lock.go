@@ -327,7 +327,7 @@ func (r *Repo) putLock(ctx context.Context, body lockBody) (FileID, error) {
 
 // Locks lists the locks in the repository, the oldest first.
 func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
-	self := process.Self()
+	self := process.Current()
 	var out []LockInfo
 	err := r.be.List(ctx, locksDir, func(f backend.Info) error {
 		id, err := fileID(f.Name)

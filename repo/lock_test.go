@@ -72,7 +72,7 @@ func leave(t *testing.T, r *Repo, kind LockKind, o process.Identity, refreshed t
 func TestLocksLeftBehind(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
-	self := process.Self()
+	self := process.Current()
 	elsewhere := self
 	elsewhere.Host += "-other"
 	ended := self

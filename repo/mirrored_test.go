@@ -342,7 +342,7 @@ func TestMirrorRefuses(t *testing.T) {
 		before := content(t, target)
 		opts := oneAtATime
 		if tt.withKey {
-			opts.Whole = func(ctx context.Context) error {
+			opts.VerifySnapshots = func(ctx context.Context) error {
 				r, err := Open(ctx, source, testSecret, tinyOptions(5))
 				if err != nil {
 					return err

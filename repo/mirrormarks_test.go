@@ -131,7 +131,7 @@ func TestMirrorDoesNotMarkWhatItReplaces(t *testing.T) {
 func keyed(source backend.Backend, withKey bool) mirror.Options {
 	opts := oneAtATime
 	if withKey {
-		opts.Whole = func(ctx context.Context) error {
+		opts.VerifySnapshots = func(ctx context.Context) error {
 			r, err := Open(ctx, source, testSecret, tinyOptions(5))
 			if err != nil {
 				return err

@@ -20,7 +20,7 @@ var everything = PruneOptions{MaxUnused: func(int64) int64 { return 0 }, MaxRepa
 // killed, others can tell.
 func pruneTiny(ctx context.Context, be backend.Backend, opts PruneOptions, forget ...int) (*PruneReport, error) {
 	o := tinyOptions(77)
-	dead := process.Self()
+	dead := process.Current()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
 	r, err := Open(ctx, be, testSecret, o)

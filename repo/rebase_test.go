@@ -35,7 +35,7 @@ func TestRebaseOfTheLongestChains(t *testing.T) {
 		var frame []byte
 		if n > 0 {
 			var err error
-			if frame, err = codec.Delta(one.plain, version(n-1)); err != nil {
+			if frame, err = codec.CompressDelta(one.plain, version(n-1)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -246,7 +246,7 @@ func (r *Repo) sealUnit(ctx context.Context, codec *pack.Codec, u *unit) ([]byte
 	if len(u.dict) > 0 {
 		dict, err := r.soundDictionary(ctx, u.dict)
 		if err == nil {
-			if frame, err = codec.Delta(from.plain, dict.b); err != nil {
+			if frame, err = codec.CompressDelta(from.plain, dict.b); err != nil {
 				frame = nil // as when a backup stores it
 			}
 			dict.free()

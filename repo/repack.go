@@ -247,7 +247,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	if len(wants) == 0 {
 		return nil
 	}
-	frame, err := c.codec.Delta(part, dict.b)
+	frame, err := c.codec.CompressDelta(part, dict.b)
 	if err != nil {
 		return err
 	}

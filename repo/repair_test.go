@@ -21,7 +21,7 @@ import (
 // tell.
 func repairTiny(ctx context.Context, be backend.Backend, seed byte, run func(r *Repo) error) error {
 	o := tinyOptions(seed)
-	dead := process.Self()
+	dead := process.Current()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
 	r, err := Open(ctx, be, testSecret, o)

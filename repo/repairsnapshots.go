@@ -244,7 +244,7 @@ func (b *rebuild) pass(ctx context.Context) error {
 
 // sizeInFolder is the length of a file in the backup folder.
 func sizeInFolder(e *tree.Entry) int64 {
-	if e.Seal != nil {
+	if e.Encryption != nil {
 		return e.Content.Size/16*16 + 16 // padded
 	}
 	return e.Content.Size

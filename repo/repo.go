@@ -86,7 +86,7 @@ func (o Options) withDefaults() Options {
 		o.Refresh = lockRefresh
 	}
 	if o.Owner == nil {
-		self := process.Self()
+		self := process.Current()
 		o.Owner = &self
 	}
 	return o
@@ -224,8 +224,8 @@ func newRepo(be backend.Backend, opts Options, cfg Config, master crypto.Key) *R
 		snapshots: crypto.NewSealer(master.Derive(crypto.ForSnapshots), opts.Rand),
 		secrets:   crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
 		locks:     crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
-		prunes:    crypto.NewSealer(master.Derive(crypto.ForPrunes), opts.Rand),
-		runs:      crypto.NewSealer(master.Derive(crypto.ForRuns), opts.Rand),
+		prunes:    crypto.NewSealer(master.Derive(crypto.ForPruneLists), opts.Rand),
+		runs:      crypto.NewSealer(master.Derive(crypto.ForUnfinished), opts.Rand),
 		checks:    crypto.NewSealer(master.Derive(crypto.ForChecks), opts.Rand),
 		cache:     newBlockCache(opts.Cache),
 	}

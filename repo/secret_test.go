@@ -271,12 +271,12 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 
 // No way of printing shows what is secret.
 func TestSecretsAreNotPrinted(t *testing.T) {
-	password, key := []byte("very secret"), tree.SealKey([]byte("0123456789abcdefghijklmnopqrstuv"))
-	seal := &tree.Seal{Form: tree.CBC, Key: key}
+	password, key := []byte("very secret"), tree.FileKey([]byte("0123456789abcdefghijklmnopqrstuv"))
+	seal := &tree.Encryption{Cipher: tree.CBC, Key: key}
 	p := DevicePassword{UDID: phoneUDID, Password: password}
 	values := []any{
 		p, &p, []DevicePassword{p}, map[string]DevicePassword{"a": p},
-		key, &key, *seal, seal, tree.Entry{Path: "a", Seal: seal}, &tree.Entry{Path: "a", Seal: seal},
+		key, &key, *seal, seal, tree.Entry{Path: "a", Encryption: seal}, &tree.Entry{Path: "a", Encryption: seal},
 	}
 	words := append(forms(password), forms(key[:])...)
 	for _, secret := range [][]byte{password, key[:]} {

@@ -78,7 +78,7 @@ var kinds = []struct {
 	{is(mirror.ErrRefused), exitRefused, ""},
 	{is(repo.ErrSameRepository), exitUsage, `choose another target; "snap mirror" keeps exact copies`},
 	{is(mirror.ErrDamaged), exitDamaged, `in the repository: "snap check --read-data" tells what suffers; on the mirror: "snap mirror --check --heal" copies sound files over`},
-	{is(mirror.ErrRestless), exitError, "run it again, with the password, so that a prune waits; what was copied is kept"},
+	{is(mirror.ErrChanging), exitError, "run it again, with the password, so that a prune waits; what was copied is kept"},
 	{is(errOutOfDate), exitError, `"snap mirror TARGET" brings it up to date`},
 
 	{is(repo.ErrOtherRepository), exitError, "nothing was changed"},

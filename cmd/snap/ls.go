@@ -105,8 +105,8 @@ func (l *lister) add(e *tree.Entry) error {
 		item.Type, item.Files = "folder", 0
 	}
 	t := time.Unix(0, e.ModTime).UTC()
-	if e.Source != nil {
-		t = time.Unix(e.Source.ModTime, 0).UTC()
+	if e.Record != nil {
+		t = time.Unix(e.Record.ModTime, 0).UTC()
 	}
 	item.ModTime = &t
 	if n := len(l.items); n > 0 && l.items[n-1].Type == "folder" && l.items[n-1].Name == name && item.Type == "folder" {

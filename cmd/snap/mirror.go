@@ -71,7 +71,7 @@ its files with those of the repository; --check --heal replaces damaged ones.`,
 				return err
 			}
 			defer a.releaseLock() // before the source is closed
-			opts.Whole = whole
+			opts.VerifySnapshots = whole
 			target, done, err := mirrorTarget(ctx, source, argv[0], opts.DryRun || check)
 			if err != nil {
 				return err

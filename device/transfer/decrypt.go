@@ -58,8 +58,8 @@ func newDecryptedView() view {
 			return tree.Entry{}, false
 		}
 		out := tree.Entry{Mode: 0o600, ModTime: e.ModTime, Content: e.Content}
-		if e.Source != nil {
-			out.ModTime = e.Source.ModTime * 1e9
+		if e.Record != nil {
+			out.ModTime = e.Record.ModTime * 1e9
 		}
 		if e.Domain == "" {
 			out.Path = names.place(noDomainFolder + "/" + e.Path)

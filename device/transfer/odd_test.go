@@ -291,13 +291,13 @@ func TestOddRows(t *testing.T) {
 			return nil
 		}))
 		one, two, three := entries[blobOf(ids[8])], entries[blobOf(twin)], entries[blobOf(third)]
-		if one.Seal == nil || two.Seal == nil || three.Seal == nil || *one.Seal != *two.Seal || *one.Seal == *three.Seal {
+		if one.Encryption == nil || two.Encryption == nil || three.Encryption == nil || *one.Encryption != *two.Encryption || *one.Encryption == *three.Encryption {
 			t.Error("the seals of equal content are wrong")
 		}
 		if len(one.Content.IDs) == 0 || one.Content.IDs[0] != two.Content.IDs[0] || one.Content.IDs[0] != three.Content.IDs[0] {
 			t.Error("equal content is not stored once")
 		}
-		if e := entries[blobOf(ids[9])]; e.Seal == nil {
+		if e := entries[blobOf(ids[9])]; e.Encryption == nil {
 			t.Error("a file of another size than its row says was stored locked")
 		}
 	})
@@ -426,7 +426,7 @@ func TestFormChangesWithThePassword(t *testing.T) {
 				}
 				sealed := int64(0)
 				s.check(r.Walk(context.Background(), res.Snapshot, "", func(e *tree.Entry) error {
-					if e.Seal != nil {
+					if e.Encryption != nil {
 						sealed++
 					}
 					return nil

@@ -189,7 +189,7 @@ func (im *importer) plan(ctx context.Context, hand func(*batch) error) error {
 			im.opts.Progress.Bytes.Add(stat.size)
 		case e.Kind == tree.Dir || stat.size == 0:
 		case more && !im.opts.Rescan && unchanged(old, &e, stat) && im.sameForm(old, &e, im.items[i].record) && im.stored(ctx, &old.Content):
-			e.Content, e.Seal = old.Content, old.Seal
+			e.Content, e.Encryption = old.Content, old.Encryption
 			im.countKept(&e, im.items[i].record)
 			im.opts.Progress.Bytes.Add(stat.size)
 		default:
@@ -247,7 +247,7 @@ func unchanged(old, e *tree.Entry, stat fileStat) bool {
 	return old.Kind == e.Kind && old.Key() == e.Key() &&
 		blobSize(old) == stat.size && old.ModTime == e.ModTime &&
 		old.Stat != nil && e.Stat != nil && *old.Stat == *e.Stat &&
-		equalSource(old.Source, e.Source)
+		equalSource(old.Record, e.Record)
 }
 
 // sameForm reports whether the parent has stored a file in the form in which it
@@ -258,7 +258,7 @@ func (im *importer) sameForm(old, e *tree.Entry, row int32) bool {
 		return true
 	}
 	_, sealed, _ := im.sealOf(e, row)
-	return !sealed && old.Seal == nil
+	return !sealed && old.Encryption == nil
 }
 
 // errLost ends the look at a content of which something is not there.
@@ -277,7 +277,7 @@ func (im *importer) stored(ctx context.Context, c *tree.Content) bool {
 	return c.All(ctx, im.r.Chunk, has, has) == nil
 }
 
-func equalSource(a, b *tree.Source) bool {
+func equalSource(a, b *tree.Record) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
@@ -301,7 +301,7 @@ func (im *importer) entry(it *item) (tree.Entry, fileStat) {
 	}
 	if it.record >= 0 {
 		rec := im.records.At(int(it.record))
-		e.Source = &tree.Source{ModTime: rec.ModTime, Sum: rowSum(&rec)}
+		e.Record = &tree.Record{ModTime: rec.ModTime, Sum: rowSum(&rec)}
 	}
 	return e, fileStat{f.Size, e.ModTime}
 }

@@ -40,12 +40,12 @@ func (im *importer) takeHeld(ctx context.Context, e *tree.Entry, row int32) (boo
 		return false, err
 	}
 	e.Mode, e.ModTime, e.Stat = h.Entry.Mode, h.Entry.ModTime, h.Entry.Stat
-	if h.Entry.Seal == nil && h.Entry.Content.Size > 0 && !h.Final {
+	if h.Entry.Encryption == nil && h.Entry.Content.Size > 0 && !h.Final {
 		if _, sealed, _ := im.sealOf(e, row); sealed {
 			return false, nil
 		}
 	}
-	e.Content, e.Seal = h.Entry.Content, h.Entry.Seal
+	e.Content, e.Encryption = h.Entry.Content, h.Entry.Encryption
 	if im.b.Unlocked() && blobSize(e) > 0 {
 		im.countKept(e, row)
 	}

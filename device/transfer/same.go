@@ -84,7 +84,7 @@ func (im *importer) sameFile(ctx context.Context, old *tree.Entry, it *item, res
 	}
 	e, stat := im.entry(it)
 	// What only the manifest tells.
-	e.Domain, e.Name, e.Source = old.Domain, old.Name, old.Source
+	e.Domain, e.Name, e.Record = old.Domain, old.Name, old.Record
 	if e.Mode != old.Mode || e.Kind != old.Kind || e.ModTime != old.ModTime {
 		return errOther
 	}
@@ -97,9 +97,9 @@ func (im *importer) sameFile(ctx context.Context, old *tree.Entry, it *item, res
 	res.Files++
 	res.Bytes += stat.size
 	switch {
-	case old.Seal != nil:
+	case old.Encryption != nil:
 		res.Unsealed++
-	case im.b.Unlocked() && stat.size > 0 && (old.Source != nil || old.Path == mobilesync.ManifestDB):
+	case im.b.Unlocked() && stat.size > 0 && (old.Record != nil || old.Path == mobilesync.ManifestDB):
 		return errOther // the reason why it is stored sealed is not in the tree
 	}
 	return nil

@@ -92,7 +92,7 @@ func (im *importer) storeFile(ctx context.Context, lane *repo.ContentWriter, f m
 			return err
 		}
 		if why == "" {
-			e.Content, e.Seal = content, &tree.Seal{Form: tree.CBC, Key: tree.SealKey(key)}
+			e.Content, e.Encryption = content, &tree.Encryption{Cipher: tree.CBC, Key: tree.FileKey(key)}
 			im.count(true, "")
 			return nil
 		}
@@ -107,7 +107,7 @@ func (im *importer) storeFile(ctx context.Context, lane *repo.ContentWriter, f m
 		im.count(false, reason)
 	}
 	var prev *tree.Content
-	if before != nil && before.Seal == nil {
+	if before != nil && before.Encryption == nil {
 		prev = &before.Content // plain bytes are of no use for sealed ones
 	}
 	content, err := lane.Store(ctx, src, prev)
@@ -117,7 +117,7 @@ func (im *importer) storeFile(ctx context.Context, lane *repo.ContentWriter, f m
 
 // plainOf returns what a file held before, if the parent has that.
 func (im *importer) plainOf(before *tree.Entry) *tree.Content {
-	if before == nil || before.Seal == nil && im.parent.Encrypted {
+	if before == nil || before.Encryption == nil && im.parent.Encrypted {
 		return nil
 	}
 	return &before.Content
@@ -139,7 +139,7 @@ func (im *importer) count(sealed bool, reason RawReason) {
 
 // countKept keeps the books for a file that was taken over from the parent.
 func (im *importer) countKept(e *tree.Entry, row int32) {
-	if e.Seal != nil {
+	if e.Encryption != nil {
 		im.count(true, "")
 		return
 	}
@@ -155,7 +155,7 @@ func (im *importer) countKept(e *tree.Entry, row int32) {
 
 // blobSize is the length of a file in the backup folder, in bytes.
 func blobSize(e *tree.Entry) int64 {
-	if e.Seal != nil {
+	if e.Encryption != nil {
 		return keybag.SealedSize(e.Content.Size)
 	}
 	return e.Content.Size
@@ -163,10 +163,10 @@ func blobSize(e *tree.Entry) int64 {
 
 // writeBlob writes a file's bytes as they were in the backup folder.
 func writeBlob(ctx context.Context, r *repo.Repo, w io.Writer, e *tree.Entry) error {
-	if e.Seal == nil {
+	if e.Encryption == nil {
 		return r.WriteContent(ctx, w, &e.Content)
 	}
-	s := keybag.NewSealer(w, keybag.FileKey(e.Seal.Key))
+	s := keybag.NewSealer(w, keybag.FileKey(e.Encryption.Key))
 	if err := r.WriteContent(ctx, s, &e.Content); err != nil {
 		return err
 	}
@@ -176,10 +176,10 @@ func writeBlob(ctx context.Context, r *repo.Repo, w io.Writer, e *tree.Entry) er
 // sameBlob reports whether src holds a file's bytes as they were in the backup
 // folder.
 func sameBlob(ctx context.Context, r *repo.Repo, src io.Reader, e *tree.Entry) (bool, error) {
-	if e.Seal == nil {
+	if e.Encryption == nil {
 		return r.SameContent(ctx, src, &e.Content)
 	}
-	same, err := r.SameContent(ctx, keybag.NewProver(src, keybag.FileKey(e.Seal.Key)), &e.Content)
+	same, err := r.SameContent(ctx, keybag.NewProver(src, keybag.FileKey(e.Encryption.Key)), &e.Content)
 	if errors.Is(err, keybag.ErrPadding) || errors.Is(err, keybag.ErrNotCanonical) {
 		return false, nil
 	}

@@ -380,7 +380,7 @@ func (n *Run) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	lost := false
 	whole := &set{r: n.r}
 	err := n.r.WalkUnfinished(ctx, u, func(e *tree.Entry) error {
-		if removed[e.Path] || e.Kind != tree.File || e.Seal != nil {
+		if removed[e.Path] || e.Kind != tree.File || e.Encryption != nil {
 			return nil
 		}
 		there, err := whole.whole(ctx, &e.Content)

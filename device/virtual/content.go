@@ -147,10 +147,10 @@ func (i fileInfo) Sys() any           { return nil }
 // was sealed.
 func openEntry(ctx context.Context, r *repo.Repo, e *tree.Entry) (io.ReadCloser, error) {
 	f, err := openContent(ctx, r, &e.Content, time.Unix(0, e.ModTime))
-	if err != nil || e.Seal == nil {
+	if err != nil || e.Encryption == nil {
 		return f, err
 	}
-	return newSealing(f, keybag.FileKey(e.Seal.Key)), nil
+	return newSealing(f, keybag.FileKey(e.Encryption.Key)), nil
 }
 
 // sealing seals what it reads.

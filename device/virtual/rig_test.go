@@ -498,10 +498,10 @@ func sameAsImport(t testing.TB, r *repo.Repo, p *phone, s *repo.Snapshot, passwo
 		out := map[string]string{}
 		err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
 			key := [32]byte{}
-			if e.Seal != nil {
-				key = e.Seal.Key
+			if e.Encryption != nil {
+				key = e.Encryption.Key
 			}
-			out[e.Path] = fmt.Sprintf("%d %o %q %q %v %x %v", e.Kind, 0, e.Domain, e.Name, e.Source, key, e.Content)
+			out[e.Path] = fmt.Sprintf("%d %o %q %q %v %x %v", e.Kind, 0, e.Domain, e.Name, e.Record, key, e.Content)
 			return nil
 		})
 		if err != nil {

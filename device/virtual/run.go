@@ -90,7 +90,7 @@ func (o RunOptions) withDefaults() RunOptions {
 		o.Now = time.Now
 	}
 	if o.Owner == nil {
-		self := process.Self()
+		self := process.Current()
 		o.Owner = &self
 	}
 	return o

@@ -175,7 +175,7 @@ func (x *set) leaf(ctx context.Context, number uint32) (*tree.Node, error) {
 
 // blobSize is the length of a file in the backup folder.
 func blobSize(e *tree.Entry) int64 {
-	if e.Seal != nil {
+	if e.Encryption != nil {
 		return keybag.SealedSize(e.Content.Size)
 	}
 	return e.Content.Size

@@ -28,7 +28,7 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 			if err := os.Symlink(target, filepath.Join(dir, planted)); err != nil {
 				t.Skip(err)
 			}
-			s, err := openSpool(dir, name, 1<<20, process.Self())
+			s, err := openSpool(dir, name, 1<<20, process.Current())
 			if err == nil {
 				_, _ = s.load(t.Context())
 				_ = s.close()
@@ -44,7 +44,7 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 // Whatever an index says, a spool takes in no file that its data has not, and can
 // be appended to.
 func TestSpoolOfANonsensicalIndex(t *testing.T) {
-	dir, self := t.TempDir(), process.Self()
+	dir, self := t.TempDir(), process.Current()
 	s, err := openSpool(dir, "snap-r-x", 1<<20, self)
 	if err != nil {
 		t.Fatal(err)

@@ -26,8 +26,8 @@ func TestSpoolWaitsForNoPipe(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			sweepSpools(dir, repo, nil, process.Self(), time.Now())
-			s, err := openSpool(dir, name, 1<<20, process.Self())
+			sweepSpools(dir, repo, nil, process.Current(), time.Now())
+			s, err := openSpool(dir, name, 1<<20, process.Current())
 			if err == nil {
 				_, err = s.load(t.Context())
 				_ = s.close()

@@ -19,7 +19,7 @@ import (
 // Only spools that nobody continues are removed, and never one of a process that
 // is alive.
 func TestSweepSpools(t *testing.T) {
-	self := process.Self()
+	self := process.Current()
 	if self.Started == "" {
 		t.Skip("this system does not tell when a process started")
 	}
@@ -87,7 +87,7 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 	if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
 		t.Fatal(err)
 	}
-	self := process.Self()
+	self := process.Current()
 	dead := self
 	dead.Started += "1"
 	for _, c := range []struct {
@@ -148,7 +148,7 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 
 // What is noted of a file that comes again is out before the next version comes.
 func TestSpoolForgets(t *testing.T) {
-	dir, self := t.TempDir(), process.Self()
+	dir, self := t.TempDir(), process.Current()
 	s, err := openSpool(dir, "snap-r-x", 1<<20, self)
 	if err != nil {
 		t.Fatal(err)

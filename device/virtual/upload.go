@@ -113,7 +113,7 @@ func (n *Run) predecessor(ctx context.Context, path string) (*tree.Content, erro
 			return nil, nil // it saves space and is not needed
 		}
 	}
-	if e == nil || e.Seal == nil && n.parent.Encrypted {
+	if e == nil || e.Encryption == nil && n.parent.Encrypted {
 		return nil, nil
 	}
 	return &e.Content, nil

@@ -1,9 +1,10 @@
-// Package process tells who works on something, and whether that one is still
-// alive: it is the evidence on which locks are judged.
+// Package process identifies processes and tells whether they still run. Locks
+// are judged by its answers.
 //
-// A process is known by its number together with when it started, on which
-// boot of which machine, and in which space of process numbers (containers on
-// one machine have their own). Of a process elsewhere nothing can be said.
+// A process is identified by its number, its start, the boot and the host it
+// runs on, and its PID namespace, since containers on one host have their own.
+// The package never claims anything about processes of other hosts and
+// namespaces.
 package process
 
 import (
@@ -11,56 +12,56 @@ import (
 	"os/user"
 )
 
-// Identity is a process. Fields that a system cannot tell are empty.
+// Identity identifies a process. Fields that the system does not tell are empty.
 type Identity struct {
-	Host    string `json:"host"`
-	User    string `json:"user,omitempty"`
-	PID     int    `json:"pid"`
-	Started string `json:"started,omitempty"` // as the system counts, for comparing only
-	Boot    string `json:"boot,omitempty"`    // of the machine
-	Space   string `json:"space,omitempty"`   // of process numbers
+	Host         string `json:"host"`
+	User         string `json:"user,omitempty"`
+	PID          int    `json:"pid"`
+	Started      string `json:"started,omitempty"` // in the unit of the system; only for comparison
+	Boot         string `json:"boot,omitempty"`    // ID of the boot
+	PIDNamespace string `json:"space,omitempty"`   // Linux only
 }
 
 // State is what is known of a process.
 type State int
 
-// The states of an owner.
+// The states of a process.
 const (
 	Unknown State = iota // it runs elsewhere, or the system does not tell
 	Alive
 	Dead
 )
 
-// Self describes this process.
-func Self() Identity {
-	o := Identity{PID: os.Getpid(), Boot: boot(), Space: space()}
-	o.Host, _ = os.Hostname()
+// Current describes this process.
+func Current() Identity {
+	id := Identity{PID: os.Getpid(), Boot: boot(), PIDNamespace: pidNamespace()}
+	id.Host, _ = os.Hostname()
 	if u, err := user.Current(); err == nil {
-		o.User = u.Username
+		id.User = u.Username
 	}
-	o.Started, _ = started(o.PID)
-	return o
+	id.Started, _ = started(id.PID)
+	return id
 }
 
-// State judges o, as seen from self.
-func (o Identity) State(self Identity) State {
-	if o.Host == "" || o.Host != self.Host || o.Space != self.Space {
+// State returns the state of id, as seen from self.
+func (id Identity) State(self Identity) State {
+	if id.Host == "" || id.Host != self.Host || id.PIDNamespace != self.PIDNamespace {
 		return Unknown
 	}
-	if o.Boot != "" && self.Boot != "" && o.Boot != self.Boot {
-		return Dead // the machine was started anew
+	if id.Boot != "" && self.Boot != "" && id.Boot != self.Boot {
+		return Dead // the host was restarted
 	}
-	if o.Started == "" {
+	if id.Started == "" {
 		return Unknown
 	}
-	now, exists := started(o.PID)
+	now, exists := started(id.PID)
 	switch {
 	case !exists:
 		return Dead
 	case now == "":
 		return Unknown
-	case now != o.Started:
-		return Dead // another process has its number
+	case now != id.Started:
+		return Dead // the number was reused
 	}
 	return Alive
 }

@@ -12,7 +12,7 @@ func boot() string {
 	return id
 }
 
-func space() string { return "" }
+func pidNamespace() string { return "" }
 
 func started(pid int) (when string, exists bool) {
 	p, err := unix.SysctlKinfoProc("kern.proc.pid", pid)

@@ -14,13 +14,14 @@ func boot() string {
 	return strings.TrimSpace(string(b))
 }
 
-func space() string {
+func pidNamespace() string {
 	s, _ := os.Readlink("/proc/self/ns/pid")
 	return s
 }
 
 // started returns when a process started, in ticks since the boot: field 22 of
-// its stat file. The second field, its name in parentheses, can hold anything.
+// its stat file. The second field is the name in parentheses and can hold any
+// bytes.
 func started(pid int) (ticks string, exists bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -31,7 +32,7 @@ func started(pid int) (ticks string, exists bool) {
 		return "", true
 	}
 	if fields[0] == "Z" || fields[0] == "X" {
-		return "", false // it has ended, and only its parent has not noticed
+		return "", false // it has ended, but its parent has not waited for it
 	}
 	return fields[19], true
 }

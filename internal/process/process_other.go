@@ -2,7 +2,7 @@
 
 package process
 
-func boot() string  { return "" }
-func space() string { return "" }
+func boot() string         { return "" }
+func pidNamespace() string { return "" }
 
 func started(int) (string, bool) { return "", true }

@@ -8,12 +8,12 @@ import (
 )
 
 func TestState(t *testing.T) {
-	self := Self()
+	self := Current()
 	if self.Started == "" {
-		t.Skipf("%s does not tell when a process started", runtime.GOOS)
+		t.Skipf("%s does not tell the start of a process", runtime.GOOS)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestSleeper$")
-	cmd.Env = append(os.Environ(), "OWNER_SLEEPER=1")
+	cmd.Env = append(os.Environ(), "PROCESS_TEST_SLEEPER=1")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -25,46 +25,46 @@ func TestState(t *testing.T) {
 	child.PID = cmd.Process.Pid
 	child.Started, _ = started(child.PID)
 	if got := child.State(self); got != Alive {
-		t.Errorf("a process that runs: %v", got)
+		t.Errorf("a running process is %v", got)
 	}
 	reused := child
 	reused.Started += "1"
 	if got := reused.State(self); got != Dead {
-		t.Errorf("a process whose number another one has: %v", got)
+		t.Errorf("a process whose number was reused is %v", got)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	// Until it is waited for, it is there and has ended.
+	// Until it is waited for, the process is a zombie.
 	in.Close()
 	cmd.Wait()
 	if got := child.State(self); got != Dead {
-		t.Errorf("a process that was killed: %v", got)
+		t.Errorf("a killed process is %v", got)
 	}
 	for name, change := range map[string]func(*Identity){
-		"elsewhere":         func(o *Identity) { o.Host += "x" },
-		"without a host":    func(o *Identity) { o.Host = "" },
-		"another container": func(o *Identity) { o.Space += "x" },
-		"no start":          func(o *Identity) { o.Started = "" },
+		"elsewhere":         func(id *Identity) { id.Host += "x" },
+		"without a host":    func(id *Identity) { id.Host = "" },
+		"another container": func(id *Identity) { id.PIDNamespace += "x" },
+		"no start":          func(id *Identity) { id.Started = "" },
 	} {
-		o := self
-		change(&o)
-		if got := o.State(self); got != Unknown {
+		id := self
+		change(&id)
+		if got := id.State(self); got != Unknown {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
 	if self.Boot != "" {
-		o := self
-		o.Boot += "x"
-		if got := o.State(self); got != Dead {
-			t.Errorf("before the last boot: %v", got)
+		id := self
+		id.Boot += "x"
+		if got := id.State(self); got != Dead {
+			t.Errorf("a process before the last boot is %v", got)
 		}
 	}
 }
 
 // TestSleeper is the process that TestState looks at.
 func TestSleeper(t *testing.T) {
-	if os.Getenv("OWNER_SLEEPER") == "" {
+	if os.Getenv("PROCESS_TEST_SLEEPER") == "" {
 		t.Skip("not asked for")
 	}
 	os.Stdin.Read(make([]byte, 1))

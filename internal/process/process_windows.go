@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// The time at which a process was made is enough: it tells boots apart, too.
-func boot() string  { return "" }
-func space() string { return "" }
+// The creation time is enough: it also tells boots apart.
+func boot() string         { return "" }
+func pidNamespace() string { return "" }
 
 const stillActive = 259 // STILL_ACTIVE
 

@@ -48,12 +48,12 @@ func (m *mirroring) guard(ctx context.Context, src, dst *listing, mem memory) er
 		return err
 	}
 	lostPacks, lostIndexes := without(dst[packs], src[packs]), without(dst[indexes], src[indexes])
-	if m.opts.Whole != nil {
+	if m.opts.VerifySnapshots != nil {
 		// The key knows better than what the target has noted.
 		if len(lostPacks)+len(lostIndexes) == 0 {
 			return nil
 		}
-		if err := m.opts.Whole(ctx); err != nil {
+		if err := m.opts.VerifySnapshots(ctx); err != nil {
 			return fmt.Errorf("%w: %w", &RefusedError{fmt.Sprintf("%d packs and %d index files of the target are gone from the source, and its snapshots are not whole", len(lostPacks), len(lostIndexes)), hintLost}, err)
 		}
 		return nil

@@ -40,8 +40,8 @@ var (
 	ErrRefused = errors.New("not mirrored")
 	// ErrDamaged says that files are damaged or missing; the report has them.
 	ErrDamaged = errors.New("damaged files")
-	// ErrRestless says that the source changed too fast to be copied whole.
-	ErrRestless = errors.New("the repository changes faster than it can be copied")
+	// ErrChanging says that the source changed too fast to be copied whole.
+	ErrChanging = errors.New("the repository changes faster than it can be copied")
 )
 
 // Options are what Run takes beside the two stores.
@@ -51,10 +51,10 @@ type Options struct {
 	AcceptRemovals bool
 	// DryRun only looks, and says what would be done.
 	DryRun bool
-	// Whole, if not nil, returns an error if a snapshot of the source needs
+	// VerifySnapshots, if not nil, returns an error if a snapshot of the source needs
 	// something that is not there. It needs the key, so it is the caller's. It
 	// is asked before any pack or index file is removed from the target.
-	Whole func(context.Context) error
+	VerifySnapshots func(context.Context) error
 	// Heal lets Check replace damaged files of the target by those of the source,
 	// where these are sound.
 	Heal bool
@@ -117,7 +117,7 @@ func Run(ctx context.Context, source, target backend.Backend, opts Options) (*Re
 			return m.report, err
 		}
 	}
-	return m.report, fmt.Errorf("%w: what was copied is kept, run it again when less is going on", ErrRestless)
+	return m.report, fmt.Errorf("%w: what was copied is kept, run it again when less is going on", ErrChanging)
 }
 
 // mirroring is a Run.

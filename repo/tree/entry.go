@@ -58,12 +58,12 @@ type Entry struct {
 	// Stat lets a later import recognise the file without reading it; absent
 	// if the source had no such thing.
 	Stat *Stat
-	// Source is what the backup's own catalogue says of the file; absent for
+	// Record is what the backup's own catalogue says of the file; absent for
 	// files that it does not list.
-	Source *Source
-	// Seal says how to make the file's bytes from its content; absent if they
+	Record *Record
+	// Encryption says how to make the file's bytes from its content; absent if they
 	// are the content.
-	Seal *Seal
+	Encryption *Encryption
 
 	Content Content
 }
@@ -74,38 +74,40 @@ type Stat struct {
 	ChangeTime int64 // Unix nanoseconds
 }
 
-// Source is a row of the backup's own catalogue.
-type Source struct {
+// Record is a row of the backup's own catalogue.
+type Record struct {
 	ModTime int64  // on the device, in Unix seconds
 	Sum     uint64 // fingerprint of the row: equal rows have equal sums
 }
 
-// Form is a way to seal a file.
-type Form uint8
+// Cipher is a way to seal a file.
+type Cipher uint8
 
 // CBC is AES-256-CBC with an initialisation vector of zeros over the content
 // padded as PKCS #7 says: as iOS seals the files of encrypted backups.
-const CBC Form = 1
+const CBC Cipher = 1
 
-// Seal is how a file is sealed: its bytes in the backup folder follow from the
+// Encryption is how a file is sealed: its bytes in the backup folder follow from the
 // content and this.
-type Seal struct {
-	Form Form
-	Key  SealKey
+type Encryption struct {
+	Cipher Cipher
+	Key    FileKey
 }
 
 // Format keeps the key out of whatever is printed. That of SealKey alone is not
 // asked when an entry is printed with a verb that is not for structures.
-func (s Seal) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "Seal(form %d, hidden)", s.Form) }
+func (s Encryption) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "Encryption(cipher %d, hidden)", s.Cipher)
+}
 
-// SealKey is the key that a file is sealed with. It is a secret.
-type SealKey [32]byte
+// FileKey is the key that a file is sealed with. It is a secret.
+type FileKey [32]byte
 
 // Format keeps the key out of whatever is printed, with any verb.
-func (SealKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "SealKey(hidden)") }
+func (FileKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "FileKey(hidden)") }
 
 // LogValue keeps the key out of structured logs.
-func (SealKey) LogValue() slog.Value { return slog.StringValue("SealKey(hidden)") }
+func (FileKey) LogValue() slog.Value { return slog.StringValue("FileKey(hidden)") }
 
 // Content is a file's bytes: chunks in order. Up to MaxInline IDs of chunks
 // stand here at level 0; above, the IDs name lists, which are chunks that hold
@@ -159,10 +161,10 @@ func (e *Entry) check() error {
 		return fmt.Errorf("entry %q: %d content IDs at level %d", e.Path, len(e.Content.IDs), e.Content.Level)
 	case (e.Content.Size == 0) != (len(e.Content.IDs) == 0), e.Content.Level > 0 && len(e.Content.IDs) == 0:
 		return fmt.Errorf("entry %q: %d bytes in %d chunks", e.Path, e.Content.Size, len(e.Content.IDs))
-	case e.Kind == Dir && (e.Content.Size > 0 || e.Seal != nil):
+	case e.Kind == Dir && (e.Content.Size > 0 || e.Encryption != nil):
 		return fmt.Errorf("folder %q with content", e.Path)
-	case e.Seal != nil && e.Seal.Form != CBC:
-		return fmt.Errorf("entry %q: unknown form of sealing %d", e.Path, e.Seal.Form)
+	case e.Encryption != nil && e.Encryption.Cipher != CBC:
+		return fmt.Errorf("entry %q: unknown form of sealing %d", e.Path, e.Encryption.Cipher)
 	}
 	return nil
 }
@@ -191,9 +193,9 @@ func (e *Entry) append(b []byte) []byte {
 	set(flagDir, e.Kind == Dir)
 	set(flagNamed, e.Domain != "" || e.Name != "")
 	set(flagStat, e.Stat != nil)
-	set(flagSource, e.Source != nil)
+	set(flagSource, e.Record != nil)
 	set(flagLists, e.Content.Level > 0)
-	set(flagSeal, e.Seal != nil)
+	set(flagSeal, e.Encryption != nil)
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, e.Path)
 	if flags&flagNamed != 0 {
@@ -206,16 +208,16 @@ func (e *Entry) append(b []byte) []byte {
 		b = binary.AppendUvarint(b, e.Stat.Inode)
 		b = binary.LittleEndian.AppendUint64(b, uint64(e.Stat.ChangeTime))
 	}
-	if e.Source != nil {
-		b = binary.AppendVarint(b, e.Source.ModTime)
-		b = binary.LittleEndian.AppendUint64(b, e.Source.Sum)
+	if e.Record != nil {
+		b = binary.AppendVarint(b, e.Record.ModTime)
+		b = binary.LittleEndian.AppendUint64(b, e.Record.Sum)
 	}
 	if e.Kind == Dir {
 		return b
 	}
-	if e.Seal != nil {
-		b = append(b, byte(e.Seal.Form))
-		b = append(b, e.Seal.Key[:]...)
+	if e.Encryption != nil {
+		b = append(b, byte(e.Encryption.Cipher))
+		b = append(b, e.Encryption.Key[:]...)
 	}
 	b = binary.AppendUvarint(b, uint64(e.Content.Size))
 	if e.Content.Level > 0 {
@@ -245,7 +247,7 @@ func readEntry(r *binread.Reader) Entry {
 		e.Stat = &Stat{Inode: r.Uvarint(), ChangeTime: int64(r.Uint64())}
 	}
 	if flags&flagSource != 0 {
-		e.Source = &Source{ModTime: r.Varint(), Sum: r.Uint64()}
+		e.Record = &Record{ModTime: r.Varint(), Sum: r.Uint64()}
 	}
 	if flags&flagDir != 0 {
 		e.Kind = Dir
@@ -254,8 +256,8 @@ func readEntry(r *binread.Reader) Entry {
 		}
 	} else {
 		if flags&flagSeal != 0 {
-			e.Seal = &Seal{Form: Form(r.Byte())}
-			copy(e.Seal.Key[:], r.Take(len(e.Seal.Key)))
+			e.Encryption = &Encryption{Cipher: Cipher(r.Byte())}
+			copy(e.Encryption.Key[:], r.Take(len(e.Encryption.Key)))
 		}
 		e.Content.Size = int64(r.Uvarint())
 		if flags&flagLists != 0 {

@@ -56,14 +56,14 @@ func genEntry(t *rapid.T) Entry {
 		e.Stat = &Stat{Inode: rapid.Uint64().Draw(t, "inode"), ChangeTime: rapid.Int64().Draw(t, "ctime")}
 	}
 	if rapid.Bool().Draw(t, "source") {
-		e.Source = &Source{ModTime: rapid.Int64().Draw(t, "source mtime"), Sum: rapid.Uint64().Draw(t, "sum")}
+		e.Record = &Record{ModTime: rapid.Int64().Draw(t, "source mtime"), Sum: rapid.Uint64().Draw(t, "sum")}
 	}
 	if rapid.Bool().Draw(t, "dir") {
 		e.Kind = Dir
 		return e
 	}
 	if rapid.Bool().Draw(t, "sealed") {
-		e.Seal = &Seal{Form: CBC, Key: SealKey(testID(rapid.Int().Draw(t, "key")))}
+		e.Encryption = &Encryption{Cipher: CBC, Key: FileKey(testID(rapid.Int().Draw(t, "key")))}
 	}
 	for range rapid.IntRange(0, 5).Draw(t, "ids") {
 		e.Content.IDs = append(e.Content.IDs, testID(rapid.Int().Draw(t, "id")))
@@ -146,7 +146,7 @@ func many(n int) []Entry {
 			Name:    fmt.Sprintf("Library/Application Support/things/%08d.plist", i),
 			ModTime: int64(i) * 1e9, Mode: 0o644,
 			Stat:    &Stat{Inode: uint64(i), ChangeTime: int64(i)},
-			Source:  &Source{ModTime: int64(i), Sum: uint64(i)},
+			Record:  &Record{ModTime: int64(i), Sum: uint64(i)},
 			Content: Content{Size: 5000, IDs: []chunk.ID{testID(i)}},
 		}
 	}
@@ -208,7 +208,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 		"size without content": {Path: "a", Content: Content{Size: 1}},
 		"content without size": {Path: "a", Content: Content{IDs: ids}},
 		"folder with content":  {Path: "a", Kind: Dir, Content: Content{Size: 1, IDs: ids}},
-		"unknown seal":         {Path: "a", Seal: &Seal{Form: 9}},
+		"unknown seal":         {Path: "a", Encryption: &Encryption{Cipher: 9}},
 		"deep lists":           {Path: "a", Content: Content{Size: 1, Level: MaxListLevel + 1, IDs: ids}},
 		"many IDs":             {Path: "a", Content: Content{Size: 1, IDs: make([]chunk.ID, MaxInline+1)}},
 	} {
