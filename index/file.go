@@ -10,17 +10,18 @@ import (
 	"github.com/snap-backup/snap/pack/binread"
 )
 
-// MaxFileSize bounds an index file, in bytes, and its plain form.
+// MaxFileSize is the greatest length of an index file and of its plain form, in
+// bytes.
 const MaxFileSize = 256 << 20
 
 const magic = "snapix01"
 
-// ErrDamaged says that bytes are not what this package writes.
+// ErrDamaged is the error for bytes that this package did not write.
 var ErrDamaged = errors.New("damaged index file")
 
 // File is one index file: packs and their headers. The headers are in their plain
-// form, and the whole is compressed, so that IDs which several packs list count
-// once.
+// form, and the file is compressed as one, so that an ID in several headers takes
+// space only once.
 type File struct {
 	packs []byte
 	n     int
@@ -39,49 +40,49 @@ func (f *File) Add(id pack.ID, size int64, h *pack.Header) {
 // Len returns the number of packs added.
 func (f *File) Len() int { return f.n }
 
-// Size is the length of the file so far, in bytes, in its plain form.
+// Size returns the length of the plain form so far, in bytes.
 func (f *File) Size() int { return len(f.packs) }
 
-// Seal returns the bytes of the file.
+// Seal returns the sealed bytes of the file.
 func (f *File) Seal(sealer *crypto.Sealer) ([]byte, error) {
 	plain := make([]byte, 0, len(f.packs)+16)
 	plain = append(plain, pack.PlainVersion)
 	plain = binary.AppendUvarint(plain, uint64(f.n))
 	plain = append(plain, f.packs...)
-	form, err := pack.Compress(plain)
+	compressed, err := pack.Compress(plain)
 	if err != nil {
 		return nil, fmt.Errorf("index file: %w", err)
 	}
-	out, err := sealer.Seal([]byte(magic), form, nil)
+	out, err := sealer.Seal([]byte(magic), compressed, nil)
 	if err != nil {
 		return nil, fmt.Errorf("seal an index file: %w", err)
 	}
 	return out, nil
 }
 
-// OpenFile opens the bytes of a file and calls add for each pack in it. It
-// checks all of the file before the first call.
+// OpenFile unseals an index file and calls add for each of its packs. It checks the
+// entire file before the first call.
 func OpenFile(b []byte, sealer *crypto.Sealer, add func(id pack.ID, size int64, h pack.Header)) error {
 	if len(b) < len(magic) || string(b[:len(magic)]) != magic {
 		return fmt.Errorf("%w: bad magic", ErrDamaged)
 	}
-	form, err := sealer.Open(nil, b[len(magic):], nil)
+	compressed, err := sealer.Open(nil, b[len(magic):], nil)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	return expand(form, add)
+	return expand(compressed, add)
 }
 
-// expand reads what is sealed as an index file.
-func expand(form []byte, add func(id pack.ID, size int64, h pack.Header)) error {
-	plain, err := pack.Expand(form, MaxFileSize)
+// expand reads the compressed form of an index file.
+func expand(compressed []byte, add func(id pack.ID, size int64, h pack.Header)) error {
+	plain, err := pack.Expand(compressed, MaxFileSize)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return parse(plain, add)
 }
 
-type packed struct {
+type listedPack struct {
 	id   pack.ID
 	size int64
 	h    pack.Header
@@ -92,11 +93,11 @@ func parse(b []byte, add func(id pack.ID, size int64, h pack.Header)) error {
 	if v := r.Byte(); v != pack.PlainVersion {
 		r.Fail("unknown version %d", v)
 	}
-	// A pack takes more than 34 bytes.
+	// A pack takes at least 34 bytes.
 	n := r.Count(34)
-	packs := make([]packed, 0, n)
+	packs := make([]listedPack, 0, n)
 	for range n {
-		p := packed{id: pack.ID(r.ID()), size: int64(r.UpTo(pack.MaxSize, "pack size"))}
+		p := listedPack{id: pack.ID(r.ID()), size: int64(r.UpTo(pack.MaxSize, "pack size"))}
 		header := r.Take(r.Count(1))
 		if r.Err() != nil {
 			break

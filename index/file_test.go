@@ -14,9 +14,9 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// history returns the headers of packs as years of backups and prunes leave
-// them: of so many chunks, some in blocks whose dictionary is a run of earlier
-// chunks, most of them stored shortly before.
+// history returns pack headers like those of years of backups and prunes. With
+// deltas, the dictionary of most blocks is a run of chunks, most of which were
+// stored shortly before.
 func history(chunks int, deltas bool) []pack.Header {
 	rng := mrand.New(mrand.NewPCG(1, 2))
 	var all []chunk.ID
@@ -40,8 +40,8 @@ func history(chunks int, deltas bool) []pack.Header {
 	return packs
 }
 
-// seal makes index files of so many packs each, and returns their lengths
-// in the plain form, too.
+// seal returns index files of so many packs each, and the length of their plain
+// forms.
 func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (files [][]byte, plain int) {
 	t.Helper()
 	f := &File{}
@@ -62,9 +62,9 @@ func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (f
 func TestFileIsCompressedWhereIDsRepeat(t *testing.T) {
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	for _, tc := range []struct {
-		name   string
-		packs  []pack.Header
-		packed bool
+		name       string
+		packs      []pack.Header
+		compressed bool
 	}{
 		{"short", history(100, true)[:1], false},
 		{"nothing repeats", history(3000, false), false},
@@ -77,7 +77,7 @@ func TestFileIsCompressedWhereIDsRepeat(t *testing.T) {
 		if err != nil || len(files) != 1 {
 			t.Fatal(len(files), err)
 		}
-		if packed := form[0] != pack.PlainVersion; packed != tc.packed || packed && len(form) > plain*2/3 {
+		if isCompressed := form[0] != pack.PlainVersion; isCompressed != tc.compressed || isCompressed && len(form) > plain*2/3 {
 			t.Errorf("%s: version %d, %d bytes for %d", tc.name, form[0], len(form), plain)
 		}
 		var got []pack.Header
@@ -98,8 +98,7 @@ func TestFileIsCompressedWhereIDsRepeat(t *testing.T) {
 	}
 }
 
-// plainFile is the plain form of an index file of one pack, whose header is given
-// in bytes.
+// plainFile returns the plain form of an index file of one pack with this header.
 func plainFile(header []byte) []byte {
 	b := append([]byte{pack.PlainVersion, 1}, make([]byte, 32)...)
 	b = append(b, 100)
@@ -146,9 +145,9 @@ func TestDamagedForms(t *testing.T) {
 		"more packs than there are":      compressed(t, append([]byte{1, 2}, plain[2:]...)),
 		"zeros":                          zeros,
 		"cut off":                        whole[:len(whole)-1],
-		"something behind":               append(bytes.Clone(whole), 1),
+		"bytes at the end":               append(bytes.Clone(whole), 1),
 	} {
-		err := expand(bad, func(pack.ID, int64, pack.Header) { t.Errorf("%s: a pack is taken from it", name) })
+		err := expand(bad, func(pack.ID, int64, pack.Header) { t.Errorf("%s: a pack was read from it", name) })
 		if !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: got %v", name, err)
 		}
@@ -173,8 +172,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// BenchmarkLoad loads an index of a million chunks: compares the hash of each file
-// with its name, and opens it.
+// BenchmarkLoad loads an index of a million chunks. It also hashes each file, as a
+// repository does to compare it with its name.
 func BenchmarkLoad(b *testing.B) {
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	for name, deltas := range map[string]bool{"full": false, "deltas": true} {

@@ -1,18 +1,16 @@
-// Package index says where each chunk lies: chunk ID to pack, block and place.
+// Package index maps chunk IDs to the pack, block and offset that hold them.
 //
-// Index holds it in memory in at most about 64 bytes a chunk, whatever the
-// number of packs: chunks lie in arrays in the order of their blocks, so a
-// chunk's block is found by search and its place by adding lengths, and a
-// table of 4-byte slots finds a chunk by ID. File (file.go) is its form in the
-// repository; several files together are the index.
+// Index holds the map in memory and takes at most about 64 bytes a chunk,
+// whatever the number of packs. Chunks are stored in arrays in the order of their
+// blocks, so a chunk's block is found by binary search and its offset by adding
+// lengths. A table of 4-byte slots finds a chunk by ID. File (file.go) is the form
+// in the repository; several files together are the index.
 //
-// The index knows nothing of keys, snapshots or storage. It may be used by
-// several goroutines.
+// The package knows nothing of snapshots or storage. An Index is safe for
+// concurrent use.
 package index
 
 import (
-	"encoding/binary"
-	"math/bits"
 	"sort"
 	"sync"
 
@@ -20,33 +18,36 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// Location is where a chunk lies.
+// Location says where a chunk is.
 type Location struct {
 	Pack  pack.ID
-	Block BlockRef // equal for chunks of one block; the key for a cache of blocks
+	Block BlockRef // a key for caches of blocks
 	Start uint32   // of the chunk in the block's plaintext
 	Size  uint32   // of the chunk
 }
 
-// BlockRef names a block inside one Index. It means nothing to another one.
+// BlockRef identifies a block of one Index. It has no meaning in another Index.
 type BlockRef uint32
 
 // Index is the set of known packs and what they hold.
 type Index struct {
 	mu     sync.RWMutex
 	packs  []packEntry
-	byID   map[pack.ID]uint32
+	byID   map[pack.ID]uint32 // pack numbers
 	blocks segmented[block]
 	chunks segmented[entry]
-	dicts  []uint32              // runs of a count and that many references
-	extra  []chunk.ID            // dictionary chunks whose own pack was not known yet
-	slots  []uint32              // entry number + 1; open addressing
-	used   int                   // filled slots
-	twice  []uint32              // chunks that another pack has, too, and that slots do not name
-	weak   map[chunk.ID]weakness // chunks that are there but cannot be relied on
-	doomed map[uint32]bool       // packs that are about to go
+	dicts  []uint32   // runs of a count and that many references
+	extra  []chunk.ID // dictionary chunks that were unknown when they were added
+	slots  []uint32   // chunk number + 1; open addressing
+	used   int        // filled slots
+
+	duplicates []uint32            // chunk numbers of copies that slots do not name
+	unusable   map[chunk.ID]reason // known chunks that new snapshots may not rely on
+	retired    map[uint32]bool     // pack numbers
 }
 
+// packEntry, block and entry describe packs, blocks and chunks. Their numbers are
+// their positions in the arrays of Index.
 type packEntry struct {
 	id         pack.ID
 	size       int64
@@ -55,27 +56,30 @@ type packEntry struct {
 }
 
 type block struct {
-	packEnc uint32 // pack number, encoding in the upper 4 bits
+	packEnc uint32 // pack number; the upper 4 bits are the encoding
 	offset  uint32
 	stored  uint32
 	first   uint32 // number of its first chunk
-	dict    uint32 // 1 + start of its run in dicts; 0 without
+	dict    uint32 // 1 + start of its run in dicts; 0 without a dictionary
 }
+
+func (b *block) pack() uint32 { return b.packEnc & (1<<28 - 1) }
+
+func (b *block) encoding() pack.Encoding { return pack.Encoding(b.packEnc >> 28) }
 
 type entry struct {
 	id   chunk.ID
 	size uint32
 }
 
-// extraRef marks a dictionary reference into extra.
+// extraRef marks references of dictionaries into extra.
 const extraRef = 1 << 31
 
 // New returns an empty index.
 func New() *Index { return &Index{byID: map[pack.ID]uint32{}} }
 
-// Add makes the chunks of a pack known. A pack that is already known is
-// ignored. Of a chunk that several packs hold, the
-// first one counts until Compact decides.
+// Add adds a pack and its chunks. It ignores a pack that is already known. If
+// several packs hold a chunk, Lookup returns the first copy until Compact chooses.
 func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -109,7 +113,7 @@ func (x *Index) addDict(ids []chunk.ID) uint32 {
 	}
 	start := uint32(len(x.dicts)) + 1
 	x.dicts = append(x.dicts, uint32(len(ids)))
-	next := uint32(0) // chunks of a dictionary mostly lie side by side
+	next := uint32(0) // chunks of a dictionary mostly follow each other
 	for _, id := range ids {
 		ref, ok := next, int(next) < x.chunks.len() && x.chunks.at(int(next)).id == id
 		if !ok {
@@ -125,12 +129,13 @@ func (x *Index) addDict(ids []chunk.ID) uint32 {
 	return start
 }
 
-// Compact gives back memory that loading many packs in random order took. Call
-// it when all index files have been added.
+// Compact frees memory that adding packs in random order took, chooses between the
+// copies of chunks and finds chunks that cannot be decoded. Call it after all index
+// files have been added.
 func (x *Index) Compact() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	var left []chunk.ID
+	var unknown []chunk.ID
 	for at := 0; at < len(x.dicts); {
 		n := int(x.dicts[at])
 		for i := at + 1; i <= at+n; i++ {
@@ -142,47 +147,46 @@ func (x *Index) Compact() {
 			if found, ok := x.find(id); ok {
 				x.dicts[i] = found
 			} else {
-				x.dicts[i] = extraRef | uint32(len(left))
-				left = append(left, id)
+				x.dicts[i] = extraRef | uint32(len(unknown))
+				unknown = append(unknown, id)
 			}
 		}
 		at += n + 1
 	}
-	x.extra = left
-	x.settle()
+	x.extra = unknown
+	x.resolve()
 }
 
-// Retire says that a known pack is about to be removed. Its chunks can be read as
-// long as it is there, but nothing new may rely on them. Call it before
-// Compact.
+// Retire marks a known pack as about to be removed. Its chunks can still be read,
+// but are not reusable. Call it before Compact.
 func (x *Index) Retire(id pack.ID) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if n, ok := x.byID[id]; ok {
-		if x.doomed == nil {
-			x.doomed = map[uint32]bool{}
+		if x.retired == nil {
+			x.retired = map[uint32]bool{}
 		}
-		x.doomed[n] = true
+		x.retired[n] = true
 	}
 }
 
-// Reusable reports whether a chunk is known and something new may rely on it: it
-// can be read without any pack that is about to go.
+// Reusable reports whether new snapshots may rely on a chunk: it is known and can
+// be decoded without retired packs.
 func (x *Index) Reusable(id chunk.ID) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if _, ok := x.find(id); !ok {
 		return false
 	}
-	_, weak := x.weak[id]
-	return !weak
+	_, unusable := x.unusable[id]
+	return !unusable
 }
 
-// Has reports whether a chunk is known.
+// Has reports whether a chunk is known and can be decoded.
 func (x *Index) Has(id chunk.ID) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	_, ok := x.known(id)
+	_, ok := x.decodable(id)
 	return ok
 }
 
@@ -190,25 +194,25 @@ func (x *Index) Has(id chunk.ID) bool {
 func (x *Index) Size(id chunk.ID) (uint32, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	n, ok := x.known(id)
+	n, ok := x.decodable(id)
 	if !ok {
 		return 0, false
 	}
 	return x.chunks.at(int(n)).size, true
 }
 
-// Lookup returns where a chunk lies.
+// Lookup returns the location of a known chunk.
 func (x *Index) Lookup(id chunk.ID) (Location, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	n, ok := x.known(id)
+	n, ok := x.decodable(id)
 	if !ok {
 		return Location{}, false
 	}
 	return x.location(n), true
 }
 
-// location returns where chunk number n lies.
+// location returns the location of chunk number n.
 func (x *Index) location(n uint32) Location {
 	ref := x.blockOf(n)
 	b := x.blocks.at(int(ref))
@@ -217,7 +221,7 @@ func (x *Index) location(n uint32) Location {
 		start += x.chunks.at(int(i)).size
 	}
 	return Location{
-		Pack:  x.packs[b.packEnc&(1<<28-1)].id,
+		Pack:  x.packs[b.pack()].id,
 		Block: ref,
 		Start: start,
 		Size:  x.chunks.at(int(n)).size,
@@ -229,8 +233,8 @@ func (x *Index) Block(ref BlockRef) (pack.ID, pack.Block) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	b := x.blocks.at(int(ref))
-	p := x.packs[b.packEnc&(1<<28-1)]
-	out := pack.Block{Offset: b.offset, Stored: b.stored, Encoding: pack.Encoding(b.packEnc >> 28), Dict: x.dict(b)}
+	p := x.packs[b.pack()]
+	out := pack.Block{Offset: b.offset, Stored: b.stored, Encoding: b.encoding(), Dict: x.dict(b)}
 	end := x.end(ref)
 	out.Chunks = make([]pack.Chunk, 0, end-b.first)
 	for i := b.first; i < end; i++ {
@@ -257,8 +261,8 @@ func (x *Index) dict(b *block) []chunk.ID {
 	return out
 }
 
-// Dependencies returns what reading a block takes: its sealed bytes and the chunks of
-// its dictionary.
+// Dependencies returns what decoding a block takes: the length of its sealed bytes
+// and the chunks of its dictionary.
 func (x *Index) Dependencies(ref BlockRef) (stored uint32, dict []chunk.ID) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -277,7 +281,7 @@ func (x *Index) PlainSize(ref BlockRef) int64 {
 	return size
 }
 
-// Single reports whether a block is a single chunk that needs no dictionary.
+// Single reports whether a block holds one chunk and has no dictionary.
 func (x *Index) Single(ref BlockRef) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -285,7 +289,7 @@ func (x *Index) Single(ref BlockRef) bool {
 	return b.dict == 0 && x.end(ref) == b.first+1
 }
 
-// end returns the number behind that of a block's last chunk.
+// end returns one more than the number of a block's last chunk.
 func (x *Index) end(ref BlockRef) uint32 {
 	if int(ref)+1 < x.blocks.len() {
 		return x.blocks.at(int(ref) + 1).first
@@ -293,16 +297,15 @@ func (x *Index) end(ref BlockRef) uint32 {
 	return uint32(x.chunks.len())
 }
 
-// Duplicates reports whether a chunk lies in several places.
+// Duplicates reports whether any chunk has several copies.
 func (x *Index) Duplicates() bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return len(x.twice) > 0
+	return len(x.duplicates) > 0
 }
 
-// Copies returns all places where a chunk lies, the one that Lookup gives
-// first. It looks through all chunks that lie in several places: it is for when
-// the first fails.
+// Copies returns the locations of all copies of a chunk, beginning with the one
+// that Lookup returns. It scans all duplicates: call it when the first copy fails.
 func (x *Index) Copies(id chunk.ID) []Location {
 	first, ok := x.Lookup(id)
 	if !ok {
@@ -311,7 +314,7 @@ func (x *Index) Copies(id chunk.ID) []Location {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	out := []Location{first}
-	for _, n := range x.twice {
+	for _, n := range x.duplicates {
 		if x.chunks.at(int(n)).id != id {
 			continue
 		}
@@ -361,119 +364,22 @@ func (x *Index) pack(n uint32) Pack {
 	return out
 }
 
-// Len returns the number of chunks, counting one that lies in several packs
-// each time.
+// Len returns the number of chunks. It counts every copy.
 func (x *Index) Len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.chunks.len()
 }
 
-// Memory returns the bytes of memory that the index holds, near enough to
-// watch a limit.
+// Memory returns about how many bytes of memory the index takes.
 func (x *Index) Memory() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.chunks.memory(36) + x.blocks.memory(20) + 4*(cap(x.dicts)+cap(x.slots)) + 32*cap(x.extra) + 160*len(x.packs)
 }
 
-// blockOf finds the block that holds chunk number n.
+// blockOf returns the block that holds chunk number n.
 func (x *Index) blockOf(n uint32) BlockRef {
 	after := sort.Search(x.blocks.len(), func(i int) bool { return x.blocks.at(i).first > n })
 	return BlockRef(after - 1)
 }
-
-// find returns the number of the first chunk with this ID.
-func (x *Index) find(id chunk.ID) (uint32, bool) {
-	if len(x.slots) == 0 {
-		return 0, false
-	}
-	for s := slot(id, len(x.slots)); ; {
-		n := x.slots[s]
-		if n == 0 {
-			return 0, false
-		}
-		if x.chunks.at(int(n-1)).id == id {
-			return n - 1, true
-		}
-		if s++; s == len(x.slots) {
-			s = 0
-		}
-	}
-}
-
-// insert enters chunk number n into the table unless its ID is there.
-func (x *Index) insert(n uint32) {
-	// A fill of at most 0.85 keeps runs short; growing by a quarter, not to the
-	// double, keeps the promise of the package comment just after growing, too.
-	if (x.used+1)*20 > len(x.slots)*17 {
-		x.grow(max(1024, len(x.slots)+len(x.slots)/4))
-	}
-	id := x.chunks.at(int(n)).id
-	for s := slot(id, len(x.slots)); ; {
-		m := x.slots[s]
-		if m == 0 {
-			x.slots[s] = n + 1
-			x.used++
-			return
-		}
-		if x.chunks.at(int(m-1)).id == id {
-			if _, weak := x.weak[id]; weak {
-				delete(x.weak, id)
-				x.slots[s], n = n+1, m-1
-			}
-			x.twice = append(x.twice, n)
-			return
-		}
-		if s++; s == len(x.slots) {
-			s = 0
-		}
-	}
-}
-
-func (x *Index) grow(size int) {
-	old := x.slots
-	x.slots = make([]uint32, size)
-	for _, n := range old {
-		if n == 0 {
-			continue
-		}
-		s := slot(x.chunks.at(int(n-1)).id, size)
-		for x.slots[s] != 0 {
-			if s++; s == size {
-				s = 0
-			}
-		}
-		x.slots[s] = n
-	}
-}
-
-// slot maps an ID to one of n slots. IDs are uniform already.
-func slot(id chunk.ID, n int) int {
-	hi, _ := bits.Mul64(binary.LittleEndian.Uint64(id[:8]), uint64(n))
-	return int(hi)
-}
-
-// segmented is an array that grows without copying and without slack of more
-// than one segment.
-type segmented[T any] struct {
-	segs [][]T
-	n    int
-}
-
-// segmentSize makes segments of both element types fill whole pages of memory.
-const segmentSize = 1 << 11
-
-func (s *segmented[T]) len() int { return s.n }
-
-func (s *segmented[T]) at(i int) *T { return &s.segs[i/segmentSize][i%segmentSize] }
-
-func (s *segmented[T]) append(v T) {
-	if s.n == len(s.segs)*segmentSize {
-		s.segs = append(s.segs, make([]T, segmentSize))
-	}
-	s.n++
-	*s.at(s.n - 1) = v
-}
-
-func (s *segmented[T]) memory(size int) int { return len(s.segs) * segmentSize * size }

@@ -45,7 +45,7 @@ func genHeader(t *rapid.T) pack.Header {
 	return h
 }
 
-// TestModel holds the index against plain maps.
+// TestModel compares the index with plain maps.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := New()
@@ -60,7 +60,7 @@ func TestModel(t *testing.T) {
 			h, name := genHeader(t), packID(uint32(i))
 			headers[name] = h
 			x.Add(name, int64(i), h)
-			x.Add(name, int64(i), h) // once more changes nothing
+			x.Add(name, int64(i), h) // a known pack changes nothing
 			for _, b := range h.Blocks {
 				start := uint32(0)
 				for _, c := range b.Chunks {
@@ -73,8 +73,8 @@ func TestModel(t *testing.T) {
 			}
 		}
 		x.Compact()
-		// A chunk counts as known when some copy of it can be decoded through as
-		// many dictionaries as a reader follows.
+		// A chunk is known if a copy of it can be decoded with as many dictionaries
+		// as a reader follows.
 		decodable := map[chunk.ID]bool{}
 		for range pack.MaxDepth + 1 {
 			before := maps.Clone(decodable)
@@ -90,12 +90,12 @@ func TestModel(t *testing.T) {
 			want, known := model[id(n)], decodable[id(n)]
 			got, ok := x.Lookup(id(n))
 			if ok != known || x.Has(id(n)) != known || x.Reusable(id(n)) != known {
-				t.Fatalf("chunk %d: known %v, firm %v, want %v", n, ok, x.Reusable(id(n)), known)
+				t.Fatalf("chunk %d: Lookup %v, Reusable %v, want %v", n, ok, x.Reusable(id(n)), known)
 			}
 			if !known {
 				continue
 			}
-			// Any copy will do, whichever Compact has come to prefer.
+			// Compact may choose any copy.
 			name, blk := x.Block(got.Block)
 			if !slices.ContainsFunc(want, func(p place) bool {
 				return got.Pack == p.pack && name == p.pack && got.Start == p.start && got.Size == p.size && reflect.DeepEqual(blk, p.block)
@@ -128,9 +128,9 @@ func TestFileRoundTrip(t *testing.T) {
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	rapid.Check(t, func(t *rapid.T) {
 		var f File
-		var want []packed
+		var want []listedPack
 		for i := range rapid.IntRange(0, 5).Draw(t, "packs") {
-			p := packed{packID(uint32(i)), rapid.Int64Range(0, pack.MaxSize).Draw(t, "size"), genHeader(t)}
+			p := listedPack{packID(uint32(i)), rapid.Int64Range(0, pack.MaxSize).Draw(t, "size"), genHeader(t)}
 			want = append(want, p)
 			f.Add(p.id, p.size, &p.h)
 		}
@@ -138,8 +138,8 @@ func TestFileRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got []packed
-		err = OpenFile(b, sealer, func(id pack.ID, size int64, h pack.Header) { got = append(got, packed{id, size, h}) })
+		var got []listedPack
+		err = OpenFile(b, sealer, func(id pack.ID, size int64, h pack.Header) { got = append(got, listedPack{id, size, h}) })
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("got %+v, %v\nwant %+v", got, err, want)
 		}
@@ -154,8 +154,8 @@ func TestFileRoundTrip(t *testing.T) {
 	})
 }
 
-// TestMemory holds the index to 64 bytes a chunk at every size, in the worst
-// usual case of a block for each chunk.
+// TestMemory checks that the index takes at most 64 bytes a chunk at every size if
+// each chunk has its own block.
 func TestMemory(t *testing.T) {
 	x := New()
 	next := uint32(0)
@@ -172,7 +172,7 @@ func TestMemory(t *testing.T) {
 			}
 		}
 	}
-	// Memory must not flatter itself.
+	// Memory must not be less than the heap shows.
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -181,7 +181,7 @@ func TestMemory(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if real := int(before.HeapAlloc) - int(after.HeapAlloc); real > said+said/20 {
-		t.Errorf("Memory says %d, the heap %d for %d chunks", said, real, n)
+		t.Errorf("Memory() = %d, the heap shrank by %d, for %d chunks", said, real, n)
 	}
 	runtime.KeepAlive(x)
 }
@@ -195,7 +195,7 @@ func TestConcurrentUse(t *testing.T) {
 				n := g*1000 + i
 				x.Add(packID(n), 1, pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(n), Length: 5}}}}})
 				if loc, ok := x.Lookup(id(n)); !ok || loc.Pack != packID(n) {
-					t.Errorf("chunk %d is not where it was put", n)
+					t.Errorf("Lookup of chunk %d does not return its pack", n)
 				}
 			}
 		})
@@ -221,9 +221,8 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkAdd opens index files and makes an index of them: 240,000 chunks,
-// all in full, or five of six in deltas at depths up to 5. Half of the files that
-// need another one come before it.
+// BenchmarkAdd loads index files of 240,000 chunks: all in full, or five of six in
+// deltas at depths up to 5. Half of the files that need another one come first.
 func BenchmarkAdd(b *testing.B) {
 	const files, packs, blocks, chunks = 8, 15, 250, 8
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
@@ -267,8 +266,8 @@ func BenchmarkAdd(b *testing.B) {
 	b.Run("deltas", func(b *testing.B) { load(b, true) })
 }
 
-// TestCopiesThatNeedEachOther holds Compact to giving copies that can be
-// decoded, in whatever order the packs of two writers become known.
+// TestCopiesThatNeedEachOther checks that Compact chooses copies that can be
+// decoded, in whatever order the packs of two writers are added.
 func TestCopiesThatNeedEachOther(t *testing.T) {
 	full := func(n uint32) pack.Header {
 		return pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(n), Length: 5}}}}}
@@ -276,7 +275,7 @@ func TestCopiesThatNeedEachOther(t *testing.T) {
 	delta := func(n, base uint32) pack.Header {
 		return pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Delta, Dict: []chunk.ID{id(base)}, Chunks: []pack.Chunk{{ID: id(n), Length: 5}}}}}
 	}
-	// One stores 1, 2, 3, each after the one before, the other 3, 2, 1.
+	// One writer stores 1, 2, 3, each as a delta of the one before, the other 3, 2, 1.
 	headers := []pack.Header{full(1), delta(2, 1), delta(3, 2), full(3), delta(2, 3), delta(1, 2)}
 	rapid.Check(t, func(t *rapid.T) {
 		x := New()

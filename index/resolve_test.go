@@ -8,9 +8,9 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// Index files can list anything. What can only be decoded with its own help, or
-// through more dictionaries than a reader follows, counts as unknown, in whatever
-// order packs become known, until it is stored again.
+// Index files can list anything. A chunk that needs itself, or more dictionaries
+// than a reader follows, counts as unknown until it is stored again, in whatever
+// order packs are added.
 func TestUndecodable(t *testing.T) {
 	in := func(ids ...uint32) (out []chunk.ID) {
 		for _, n := range ids {
@@ -40,15 +40,15 @@ func TestUndecodable(t *testing.T) {
 		{"itself", []pack.Header{delta(1, 1)}, nil, []uint32{1}},
 		{"itself and another", []pack.Header{full(1), delta(2, 1, 2)}, []uint32{1}, []uint32{2}},
 		{"its block", []pack.Header{one(in(2), in(1, 2)...)}, nil, []uint32{1, 2}},
-		{"itself, and a sound copy", []pack.Header{delta(1, 1), full(1), delta(2, 1)}, []uint32{1, 2}, nil},
+		{"itself, and a good copy", []pack.Header{delta(1, 1), full(1), delta(2, 1)}, []uint32{1, 2}, nil},
 		{"two", []pack.Header{delta(1, 2), delta(2, 1), full(3)}, []uint32{3}, []uint32{1, 2}},
 		{"two in one pack", []pack.Header{join(delta(1, 2), delta(2, 1), full(3))}, []uint32{3}, []uint32{1, 2}},
-		{"two, and a sound copy", []pack.Header{delta(1, 2), delta(2, 1), full(2)}, []uint32{1, 2}, nil},
-		{"three, and what needs them", []pack.Header{delta(1, 2), delta(2, 3), delta(3, 4, 1), full(4), delta(5, 1)}, []uint32{4}, []uint32{1, 2, 3, 5}},
+		{"two, and a good copy", []pack.Header{delta(1, 2), delta(2, 1), full(2)}, []uint32{1, 2}, nil},
+		{"three, and one that needs them", []pack.Header{delta(1, 2), delta(2, 3), delta(3, 4, 1), full(4), delta(5, 1)}, []uint32{4}, []uint32{1, 2, 3, 5}},
 		{"copies that need each other", []pack.Header{delta(1, 2), delta(2, 1), delta(1, 2), delta(2, 1)}, nil, []uint32{1, 2}},
-		{"as deep as can be", append(chain(1, pack.MaxDepth), full(0)), []uint32{0, 1, pack.MaxDepth}, nil},
+		{"as deep as allowed", append(chain(1, pack.MaxDepth), full(0)), []uint32{0, 1, pack.MaxDepth}, nil},
 		{"too deep", append(chain(1, pack.MaxDepth+2), full(0)), []uint32{0, pack.MaxDepth}, []uint32{pack.MaxDepth + 1, pack.MaxDepth + 2}},
-		{"too deep, and a sound copy", append(chain(1, pack.MaxDepth+2), full(0, 2)), []uint32{pack.MaxDepth, pack.MaxDepth + 2}, nil},
+		{"too deep, and a good copy", append(chain(1, pack.MaxDepth+2), full(0, 2)), []uint32{pack.MaxDepth, pack.MaxDepth + 2}, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for range 2 {
@@ -61,14 +61,14 @@ func TestUndecodable(t *testing.T) {
 				for _, n := range append(test.known, test.lost...) {
 					want := slices.Contains(test.known, n)
 					if _, found := x.Lookup(id(n)); found != want || x.Has(id(n)) != want || x.Reusable(id(n)) != want {
-						t.Errorf("chunk %d: found %v, known %v, firm %v", n, found, x.Has(id(n)), x.Reusable(id(n)))
+						t.Errorf("chunk %d: Lookup %v, Has %v, Reusable %v", n, found, x.Has(id(n)), x.Reusable(id(n)))
 					}
 				}
 				x.Add(packID(99), 200, full(test.lost...))
 				for range 2 {
 					for _, n := range test.lost {
 						if !x.Reusable(id(n)) {
-							t.Errorf("chunk %d was stored again and is not firm", n)
+							t.Errorf("chunk %d was stored again but is not reusable", n)
 						}
 					}
 					x.Compact()

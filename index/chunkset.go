@@ -1,0 +1,78 @@
+package index
+
+import "github.com/snap-backup/snap/chunk"
+
+// ChunkSet is a set of chunks of one Index, with a bit for each copy. The copy that
+// was added stays in the set if Compact later chooses another one. A ChunkSet is
+// not safe for concurrent use.
+type ChunkSet struct {
+	x    *Index
+	bits []uint64
+}
+
+// NewChunkSet returns an empty set.
+func (x *Index) NewChunkSet() *ChunkSet { return &ChunkSet{x: x} }
+
+// Add adds the copy of a chunk that Lookup returns. added is false if the set has
+// it already, ok is false if the chunk is not known.
+func (s *ChunkSet) Add(id chunk.ID) (loc Location, added, ok bool) {
+	s.x.mu.RLock()
+	defer s.x.mu.RUnlock()
+	n, ok := s.x.decodable(id)
+	if !ok {
+		return Location{}, false, false
+	}
+	word, bit := int(n/64), uint64(1)<<(n%64)
+	if word >= len(s.bits) {
+		s.bits = append(s.bits, make([]uint64, (s.x.chunks.len()+63)/64-len(s.bits))...)
+	}
+	if s.bits[word]&bit != 0 {
+		return Location{}, false, true
+	}
+	s.bits[word] |= bit
+	return s.x.location(n), true, true
+}
+
+// Has reports whether the set has the copy of a chunk that Lookup returns.
+func (s *ChunkSet) Has(id chunk.ID) bool {
+	s.x.mu.RLock()
+	defer s.x.mu.RUnlock()
+	n, ok := s.x.decodable(id)
+	return ok && s.has(n)
+}
+
+// Block returns which chunks of a block are in the set, the length of these and
+// the length of all, in bytes of plaintext.
+func (s *ChunkSet) Block(ref BlockRef) (members []bool, length, total int64) {
+	s.x.mu.RLock()
+	defer s.x.mu.RUnlock()
+	first, end := s.x.blocks.at(int(ref)).first, s.x.end(ref)
+	members = make([]bool, 0, end-first)
+	for n := first; n < end; n++ {
+		size := int64(s.x.chunks.at(int(n)).size)
+		total += size
+		has := s.has(n)
+		if has {
+			length += size
+		}
+		members = append(members, has)
+	}
+	return members, length, total
+}
+
+// Any reports whether the set has a chunk of a block.
+func (s *ChunkSet) Any(ref BlockRef) bool {
+	s.x.mu.RLock()
+	defer s.x.mu.RUnlock()
+	for n := s.x.blocks.at(int(ref)).first; n < s.x.end(ref); n++ {
+		if s.has(n) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *ChunkSet) has(n uint32) bool {
+	word := int(n / 64)
+	return word < len(s.bits) && s.bits[word]&(1<<(n%64)) != 0
+}

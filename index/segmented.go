@@ -1,0 +1,26 @@
+package index
+
+// segmented is an array that grows without copying. At most one segment of it is
+// unused.
+type segmented[T any] struct {
+	segs [][]T
+	n    int
+}
+
+// segmentSize is a number of elements. Segments of both element types fill entire
+// pages of memory.
+const segmentSize = 1 << 11
+
+func (s *segmented[T]) len() int { return s.n }
+
+func (s *segmented[T]) at(i int) *T { return &s.segs[i/segmentSize][i%segmentSize] }
+
+func (s *segmented[T]) append(v T) {
+	if s.n == len(s.segs)*segmentSize {
+		s.segs = append(s.segs, make([]T, segmentSize))
+	}
+	s.n++
+	*s.at(s.n - 1) = v
+}
+
+func (s *segmented[T]) memory(size int) int { return len(s.segs) * segmentSize * size }
