@@ -16,8 +16,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/snap-backup/snap/crypto/blake"
 	"golang.org/x/crypto/chacha20poly1305"
-	"lukechampine.com/blake3"
 )
 
 // KeySize is the length of every symmetric key, in bytes.
@@ -80,7 +80,7 @@ const (
 // purpose as context string.
 func (k Key) Derive(p Purpose) Key {
 	var sub Key
-	blake3.DeriveKey(sub[:], string(p), k[:])
+	blake.DeriveKey(sub[:], string(p), k[:])
 	return sub
 }
 

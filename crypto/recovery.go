@@ -4,10 +4,9 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"github.com/snap-backup/snap/crypto/blake"
 	"io"
 	"strings"
-
-	"lukechampine.com/blake3"
 )
 
 // A recovery key is 160 random bits and 20 bits of checksum, written as 36
@@ -98,7 +97,7 @@ func looksLikeRecovery(typed string) bool {
 
 // recoveryChecksum is the first 20 bits of the key's BLAKE3, as 4 letters.
 func recoveryChecksum(b []byte) string {
-	sum := blake3.Sum256(b)
+	sum := blake.Sum(b)
 	return crockford.EncodeToString(sum[:3])[:4]
 }
 

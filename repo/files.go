@@ -9,9 +9,9 @@ import (
 	"io"
 	"strings"
 
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
-	"lukechampine.com/blake3"
 )
 
 // FileID names a repository file: BLAKE3-256 of its bytes.
@@ -75,7 +75,7 @@ func readNamed(ctx context.Context, be backend.Backend, name string, limit int64
 	case err != nil:
 		return nil, err
 	}
-	if FileID(blake3.Sum256(b)) != id {
+	if FileID(blake.Sum(b)) != id {
 		return nil, &DamageError{name, errors.New("its bytes are not those that its name stands for")}
 	}
 	return b, nil
@@ -83,7 +83,7 @@ func readNamed(ctx context.Context, be backend.Backend, name string, limit int64
 
 // putNamed stores a file under the hash of its bytes and returns that.
 func (r *Repo) putNamed(ctx context.Context, dir string, b []byte) (FileID, error) {
-	id := FileID(blake3.Sum256(b))
+	id := FileID(blake.Sum(b))
 	err := r.be.Put(ctx, dir+id.String(), b)
 	if r.useReserve && backend.IsNoSpace(err) {
 		if err := r.giveUpReserve(ctx); err != nil {

@@ -8,10 +8,10 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
-	"lukechampine.com/blake3"
 )
 
 // DamagedPack is a pack that RepairPacks has taken apart.
@@ -122,7 +122,7 @@ func (r *Repo) packDamage(ctx context.Context, p index.Pack, buf *[]byte) (strin
 			failed = fmt.Errorf("reading stopped after %d of %d bytes: %w", n, len(b), err)
 			continue
 		}
-		if pack.ID(blake3.Sum256(b[:n])) != p.ID {
+		if pack.ID(blake.Sum(b[:n])) != p.ID {
 			return "its bytes are not those that its name stands for", nil
 		}
 		return "", nil

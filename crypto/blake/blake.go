@@ -1,24 +1,41 @@
-// Package blake computes BLAKE3-256 of bytes that are at hand as a whole.
+// Package blake computes BLAKE3-256 hashes. It is the only package that imports
+// lukechampine.com/blake3, except for tests, which compare with it:
 //
-// It gives what lukechampine.com/blake3 gives, and uses that package's vector
-// code. That package's streaming interface cuts what it is given into trees of
-// powers of two and starts a goroutine for each 16 KiB, which chunks of 64 KiB
-// pay for in CPU time. Whoever hashes here has other chunks for the other
-// cores.
+//   - Hasher hashes many byte slices, such as chunks
+//   - Sum hashes one byte slice, such as a repository file
+//   - NewStream hashes content that is read in pieces
+//   - DeriveKey derives keys
+//
+// All return the same hashes as lukechampine.com/blake3. That package's streams
+// start a goroutine for each 16 KiB, which costs CPU time and gains nothing for
+// callers that hash several chunks at a time. Hasher and Sum use its vector code
+// without goroutines.
 package blake
 
 import (
 	"encoding/binary"
+	"hash"
 	"math/bits"
 
+	"lukechampine.com/blake3"
 	"lukechampine.com/blake3/guts"
 )
 
-// span is what vector code hashes at a time, in bytes.
+// Sum returns the hash of b.
+func Sum(b []byte) [32]byte { return New().Sum(b) }
+
+// NewStream returns a hash for content that is read in pieces.
+func NewStream() hash.Hash { return blake3.New(32, nil) }
+
+// DeriveKey fills sub with a key that is derived from key for the purpose that
+// context names.
+func DeriveKey(sub []byte, context string, key []byte) { blake3.DeriveKey(sub, context, key) }
+
+// span is how many bytes the vector code hashes at a time.
 const span = guts.MaxSIMD * guts.ChunkSize
 
-// Hasher computes hashes of one kind. It keeps memory between calls: each
-// goroutine needs its own.
+// Hasher computes keyed hashes, or hashes without a key. It keeps a buffer between
+// calls and is not safe for concurrent use.
 type Hasher struct {
 	key   [8]uint32
 	flags uint32
@@ -28,7 +45,7 @@ type Hasher struct {
 // New returns a hasher without a key.
 func New() *Hasher { return &Hasher{key: guts.IV} }
 
-// NewKeyed returns a hasher for BLAKE3's keyed mode.
+// NewKeyed returns a hasher of BLAKE3's keyed mode.
 func NewKeyed(key [32]byte) *Hasher {
 	h := &Hasher{flags: guts.FlagKeyedHash}
 	for i := range h.key {
@@ -49,8 +66,8 @@ func (h *Hasher) Sum(b []byte) [32]byte {
 	return out
 }
 
-// node returns the node above b, whose first KiB is number counter of the
-// whole.
+// node returns the root of the tree of b. counter is the number of its first KiB in
+// the hashed bytes.
 func (h *Hasher) node(b []byte, counter uint64) guts.Node {
 	switch {
 	case len(b) < span:
@@ -59,7 +76,7 @@ func (h *Hasher) node(b []byte, counter uint64) guts.Node {
 	case len(b) == span:
 		return guts.CompressBuffer((*[span]byte)(b), len(b), &h.key, counter, h.flags)
 	}
-	// The left part is the largest power of two that leaves something.
+	// The left part is the largest power of two below the length.
 	left := 1 << (bits.Len(uint(len(b)-1)) - 1)
 	l := guts.ChainingValue(h.node(b[:left], counter))
 	r := guts.ChainingValue(h.node(b[left:], counter+uint64(left/guts.ChunkSize)))

@@ -3,6 +3,7 @@ package blake
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"lukechampine.com/blake3"
@@ -21,9 +22,8 @@ func keyed(key [32]byte, b []byte) (out [32]byte) {
 	return out
 }
 
-// TestSum compares with the other implementation at every length around the
-// places where something changes, and some beyond, with hashers that have been
-// used before.
+// TestSum compares with the reference implementation at lengths around those where
+// the code path changes and at random lengths. It reuses the hashers.
 func TestSum(t *testing.T) {
 	key := [32]byte{1, 2, 3, 31: 9}
 	plain, withKey := New(), NewKeyed(key)
@@ -41,8 +41,12 @@ func TestSum(t *testing.T) {
 	sizes = append(sizes, len(all))
 	for _, n := range sizes {
 		b := all[len(all)-n:]
-		if got, want := plain.Sum(b), blake3.Sum256(b); got != want {
+		want := blake3.Sum256(b)
+		if got := plain.Sum(b); got != want {
 			t.Fatalf("%d bytes: got %x, want %x", n, got, want)
+		}
+		if got := Sum(b); got != want {
+			t.Fatalf("%d bytes with Sum: got %x, want %x", n, got, want)
 		}
 		if got, want := withKey.Sum(b), keyed(key, b); got != want {
 			t.Fatalf("%d bytes with a key: got %x, want %x", n, got, want)
@@ -56,16 +60,27 @@ func FuzzSum(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if New().Sum(b) != blake3.Sum256(b) {
-			t.Fatalf("%d bytes: another hash", len(b))
+			t.Fatalf("%d bytes: hashes differ", len(b))
 		}
 	})
+}
+
+func TestStream(t *testing.T) {
+	b := data(100_000)
+	h := NewStream()
+	for piece := range slices.Chunk(b, 999) {
+		h.Write(piece)
+	}
+	if want := blake3.Sum256(b); [32]byte(h.Sum(nil)) != want {
+		t.Errorf("got %x, want %x", h.Sum(nil), want)
+	}
 }
 
 func BenchmarkSum(b *testing.B) {
 	key := [32]byte{1}
 	for _, n := range []int{300, 4 << 10, 64 << 10, 1 << 20} {
 		buf := data(n)
-		b.Run(fmt.Sprintf("whole/%d", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("Hasher/%d", n), func(b *testing.B) {
 			b.SetBytes(int64(n))
 			h := NewKeyed(key)
 			for b.Loop() {

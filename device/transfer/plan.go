@@ -10,9 +10,9 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/repo/tree"
-	"lukechampine.com/blake3"
 )
 
 type rootID = chunk.ID
@@ -314,6 +314,6 @@ func rowSum(rec *mobilesync.Record) uint64 {
 	}
 	b = append(b, rec.Digest[:]...)
 	b = append(b, rec.EncryptionKey...)
-	sum := blake3.Sum256(b)
+	sum := blake.Sum(b)
 	return binary.LittleEndian.Uint64(sum[:])
 }

@@ -14,8 +14,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/internal/process"
-	"lukechampine.com/blake3"
 )
 
 // spool keeps what an encrypted backup has sent until its keys come, which is
@@ -163,7 +163,7 @@ func (s *spool) load(ctx context.Context) (map[string]spoolLine, error) {
 			delete(kept, path)
 			continue
 		}
-		h := blake3.New(32, nil)
+		h := blake.NewStream()
 		n, err := io.Copy(h, untilDone{ctx, io.NewSectionReader(s.data, l.Offset, l.Size)})
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("read the spool: %w", context.Cause(ctx))
@@ -194,7 +194,7 @@ func (u untilDone) Read(p []byte) (int, error) {
 // begin starts a file.
 func (s *spool) begin() {
 	s.start = s.end
-	s.sum = blake3.New(32, nil)
+	s.sum = blake.NewStream()
 }
 
 // Write appends to the file that was begun.

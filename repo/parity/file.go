@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/pack/binread"
-	"lukechampine.com/blake3"
 )
 
 const (
@@ -36,7 +36,7 @@ var ErrDamaged = errors.New("damaged parity file")
 type sum [sumSize]byte
 
 func sumOf(b []byte) sum {
-	h := blake3.Sum256(b)
+	h := blake.Sum(b)
 	return sum(h[:sumSize])
 }
 
@@ -155,7 +155,7 @@ func sums(r *binread.Reader, n int) []sum {
 // one damaged place makes the rest useless.
 func (h *Header) encode(data []byte) []byte {
 	head := h.append(nil)
-	hash := blake3.Sum256(head)
+	hash := blake.Sum(head)
 	b := make([]byte, 0, len(magic)+2*(len(head)+frame)+len(data))
 	b = append(b, magic...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(head)))
@@ -171,7 +171,7 @@ func open(b []byte) (*Header, error) {
 		return nil, fmt.Errorf("%w: ends early", ErrDamaged)
 	}
 	head, want := b[:len(b)-32], b[len(b)-32:]
-	if hash := blake3.Sum256(head); string(hash[:]) != string(want) {
+	if hash := blake.Sum(head); string(hash[:]) != string(want) {
 		return nil, fmt.Errorf("%w: header has another hash", ErrDamaged)
 	}
 	return ParseHeader(head)

@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/klauspost/reedsolomon"
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/replace"
-	"lukechampine.com/blake3"
 )
 
 // maxRemade bounds the parity that is made anew for one file, in bytes; two
@@ -179,7 +179,7 @@ func (s *Set) sound(ctx context.Context, name string, id [32]byte) (size int64, 
 	if err != nil {
 		return -1, false, err
 	}
-	h := blake3.New(32, nil)
+	h := blake.NewStream()
 	buf := make([]byte, min(1<<20, max(info.Size, 1)))
 	for off := int64(0); off < info.Size; off += int64(len(buf)) {
 		p := buf[:min(int64(len(buf)), info.Size-off)]

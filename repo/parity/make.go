@@ -5,11 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 
 	"github.com/klauspost/reedsolomon"
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
-	"lukechampine.com/blake3"
 )
 
 const (
@@ -295,9 +296,9 @@ func (s *Set) compute(ctx context.Context, h *Header) (data []byte, bad []string
 	total := h.length()
 	data = make([]byte, 0, int64(h.parity)*total)
 	h.sums = nil
-	hashes := make([]*blake3.Hasher, len(h.members))
+	hashes := make([]hash.Hash, len(h.members))
 	for i := range hashes {
-		hashes[i] = blake3.New(32, nil)
+		hashes[i] = blake.NewStream()
 		h.members[i].sums = nil
 	}
 	step := int64(h.segment) * max(1, stripBytes/int64(h.segment*len(h.members)))

@@ -24,8 +24,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
-	"lukechampine.com/blake3"
 )
 
 // Dir is the folder of parity files.
@@ -259,4 +259,4 @@ func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, 
 	return n, nil
 }
 
-func hashOf(b []byte) [32]byte { return blake3.Sum256(b) }
+func hashOf(b []byte) [32]byte { return blake.Sum(b) }

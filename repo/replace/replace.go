@@ -20,8 +20,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
-	"lukechampine.com/blake3"
 )
 
 // Dir is the folder of files on their way.
@@ -112,6 +112,6 @@ func fits(name string, data []byte) bool {
 	if name == config {
 		return bytes.HasSuffix(data, []byte("\n")) && json.Valid(data)
 	}
-	id := blake3.Sum256(data)
+	id := blake.Sum(data)
 	return name[strings.LastIndexByte(name, '/')+1:] == hex.EncodeToString(id[:])
 }
