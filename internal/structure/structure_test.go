@@ -1,0 +1,226 @@
+// Package structure tests how snap's packages fit together: which may import
+// which, how large they and their functions may be, and that each says what it is
+// for. It has no code.
+package structure
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// notYet are the beginnings of complaints about what is being rebuilt. The list
+// only shrinks.
+var notYet = []string{
+	"CONTRIBUTING.md has ",
+	"device imports github.com/danielpaulus/go-ios",
+	"device/transfer imports lukechampine.com/blake3",
+	"device/virtual imports lukechampine.com/blake3",
+	"device/mobilesync has ",
+	"device/simulator has ",
+	"device/simulator/agent has ",
+	"device/virtual has ",
+	"device/host: Host.Backup has ",
+	"repo has ",
+	"repo: ",
+	"repo/mirror: mirroring.round has ",
+	"repo/parity: Refresh has ",
+	"the package comment of repo ",
+}
+
+func complain(t *testing.T, format string, args ...any) {
+	t.Helper()
+	message := fmt.Sprintf(format, args...)
+	for _, begin := range notYet {
+		if strings.HasPrefix(message, begin) {
+			t.Log(message)
+			return
+		}
+	}
+	t.Error(message)
+}
+
+// layers are the packages from the bottom to the top. A package imports only
+// packages of its own line and of lines above it here. The first line that fits
+// a package is its own, so exceptions come before what they are taken from.
+var layers = [][]string{
+	{"internal/..."},
+	{"crypto/...", "chunk/..."},
+	{"pack/..."},
+	{"index/..."},
+	{"repo/backend/..."},
+	{"device/protocol/...", "device/mobilesync/..."},
+	{"repo/repotest", "device/devicetest"}, // of tests, which see all
+	{"repo/internal/...", "repo/keep", "repo/layout", "repo/mirror", "repo/parity", "repo/replace", "repo/tree"},
+	{"repo"},
+	{"device/..."},
+	{"bench", "cmd/..."},
+}
+
+// forbidden are imports that the layers allow and that are wrong all the same.
+var forbidden = []struct {
+	from, to, except []string
+	why              string
+}{
+	{
+		from: []string{"device/protocol/...", "device/mobilesync/..."},
+		to:   []string{"repo/...", "index/...", "pack/...", "chunk/..."},
+		why:  "devices and their backups are described without a repository",
+	},
+	{
+		from:   []string{"..."},
+		except: []string{"bench", "cmd/...", "device/devicetest", "device/simulator/..."},
+		to:     []string{"device/simulator/..."},
+		why:    "simulated devices are for trying, measuring and testing",
+	},
+	{
+		from:   []string{"..."},
+		except: testPackages,
+		to:     append([]string{"testing"}, testPackages...),
+		why:    "what helps tests is not part of the program",
+	},
+}
+
+// testPackages help tests, and only they and tests import them.
+var testPackages = []string{
+	"device/devicetest", "internal/faultpoint", "repo/backend/backendtest", "repo/repotest",
+}
+
+// homes are the packages that may import a library of others, so that there is
+// one place that knows its ways.
+var homes = []struct {
+	library string
+	home    []string
+}{
+	{"github.com/danielpaulus/go-ios", []string{"device/protocol/..."}},
+	{"github.com/klauspost/compress", []string{"pack/..."}},
+	{"github.com/klauspost/reedsolomon", []string{"repo/parity"}},
+	{"github.com/restic/chunker", []string{"chunk"}},
+	{"github.com/spf13/cobra", []string{"cmd/..."}},
+	{"howett.net/plist", []string{"device/..."}},
+	{"lukechampine.com/blake3", []string{"chunk", "crypto/...", "repo/..."}},
+	{"modernc.org/sqlite", []string{"device/mobilesync/...", "device/simulator/..."}},
+}
+
+func layer(dir string) int {
+	return slices.IndexFunc(layers, func(l []string) bool { return matches(dir, l...) })
+}
+
+func TestLayers(t *testing.T) {
+	each(t, func(dir string, r *room) {
+		own := layer(dir)
+		if own < 0 {
+			complain(t, "%s is in no layer", dir)
+			return
+		}
+		if matches(dir, testPackages...) {
+			return
+		}
+		for _, to := range ours(r.imports) {
+			if layer(to) > own {
+				complain(t, "%s imports %s, which is in a higher layer", dir, to)
+			}
+		}
+	})
+}
+
+// ours are the imports of this module.
+func ours(imports []string) (found []string) {
+	all, _ := rooms()
+	for _, to := range imports {
+		if all[to] != nil {
+			found = append(found, to)
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func TestForbiddenImports(t *testing.T) {
+	each(t, func(dir string, r *room) {
+		for _, rule := range forbidden {
+			if !matches(dir, rule.from...) || matches(dir, rule.except...) {
+				continue
+			}
+			for _, to := range r.imports {
+				if matches(to, rule.to...) {
+					complain(t, "%s imports %s, but %s", dir, to, rule.why)
+				}
+			}
+		}
+	})
+}
+
+func TestHomesOfLibraries(t *testing.T) {
+	each(t, func(dir string, r *room) {
+		for _, to := range r.imports {
+			for _, l := range homes {
+				if matches(to, l.library+"/...") && !matches(dir, l.home...) {
+					complain(t, "%s imports %s, whose home is %s", dir, to, strings.Join(l.home, ", "))
+				}
+			}
+		}
+	})
+}
+
+const (
+	maxPackage  = 3000
+	maxFunction = 80
+)
+
+func TestSizes(t *testing.T) {
+	each(t, func(dir string, r *room) {
+		// cmd/snap is a file for each command, which do not know each other.
+		if r.lines > maxPackage && dir != "cmd/snap" {
+			complain(t, "%s has %d lines; divide it where it is over %d", dir, r.lines, maxPackage)
+		}
+		for _, f := range r.functions {
+			if f.lines > maxFunction && !f.table {
+				complain(t, "%s: %s has %d lines, more than %d", dir, f.name, f.lines, maxFunction)
+			}
+		}
+	})
+}
+
+func TestPackageComments(t *testing.T) {
+	each(t, func(dir string, r *room) {
+		begin := "Package " + r.name + " "
+		if r.name == "main" {
+			begin = "Command " + path.Base(dir) + " "
+		}
+		if !strings.HasPrefix(r.comment, begin) {
+			complain(t, "the package comment of %s does not begin with %q", dir, begin)
+		}
+	})
+}
+
+// TestContributingNamesEveryPackage compares the table of packages in
+// CONTRIBUTING.md with the packages that exist.
+func TestContributingNamesEveryPackage(t *testing.T) {
+	text, err := os.ReadFile(root + "/CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n| package | job |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows := map[string]int{}
+	for line := range strings.Lines(table) {
+		first, _, _ := strings.Cut(strings.TrimPrefix(line, "|"), "|")
+		for _, name := range regexp.MustCompile("`[^`]*`").FindAllString(first, -1) {
+			rows[strings.Trim(name, "`")]++
+		}
+	}
+	each(t, func(dir string, r *room) {
+		if n := rows[dir]; n != 1 {
+			complain(t, "CONTRIBUTING.md has %d rows for %s", n, dir)
+		}
+		delete(rows, dir)
+	})
+	for dir := range rows {
+		complain(t, "CONTRIBUTING.md has a row for %s, which does not exist", dir)
+	}
+}
