@@ -1,0 +1,127 @@
+package repotest
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/snap-backup/snap/internal/faultpoint"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/crash"
+	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// faultModes are the ways in which step n of a run can fail.
+var faultModes = []struct {
+	name string
+	plan func(n int) fault.Plan
+}{
+	{"refused", func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) }},
+	{"done but reported as failed", func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) }},
+	{"all refused from here on", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
+}
+
+// A Run is an operation on a repository that a test disturbs. It starts from a
+// copy of Base every time.
+type Run struct {
+	Base *memory.Backend
+	Do   func(be backend.Backend) error
+	// Least is how many steps Do must have when nothing fails, so that a test
+	// that disturbs nothing does not pass.
+	Least int
+	// Want is how many steps to disturb in each way unless SNAP_TEST_ALL is set.
+	Want int
+}
+
+// EveryFault lets Do fail at its steps, in every way, and judges what is found
+// after that: be, and the error of Do.
+func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error) error) {
+	t.Helper()
+	count := fault.New(run.Base.Clone())
+	if err := run.Do(count); err != nil || count.Count() <= run.Least {
+		t.Fatalf("undisturbed, it had %d steps, want over %d: %v", count.Count(), run.Least, err)
+	}
+	for _, mode := range faultModes {
+		for _, point := range faultpoint.Choose(t, count.Count(), run.Want) {
+			n := point + 1
+			be := run.Base.Clone()
+			store := fault.New(be, mode.plan(n))
+			err := run.Do(store)
+			if store.Count() < n {
+				if err != nil {
+					t.Fatalf("undisturbed: %v", err)
+				}
+				continue // this time it had fewer steps
+			}
+			if err == nil && mode.name == "all refused from here on" {
+				t.Fatalf("step %d, %s: no error", n, mode.name)
+			}
+			if err != nil && !errors.Is(err, fault.ErrInjected) {
+				t.Errorf("step %d, %s: the error hides its cause: %v", n, mode.name, err)
+			}
+			if jerr := judge(be, err); jerr != nil {
+				t.Fatalf("step %d, %s (error %v): %v", n, mode.name, err, jerr)
+			}
+		}
+	}
+}
+
+// EveryCrash lets the process that runs Do die at its changes, and judges what
+// is found after the restart.
+func EveryCrash(t *testing.T, run Run, judge func(be *memory.Backend) error) {
+	t.Helper()
+	crashes(t, run, 4, false, judge)
+}
+
+// EveryTear is EveryCrash on a disk that breaks its promise to write files
+// completely: the one that was being written may be found damaged.
+func EveryTear(t *testing.T, run Run, judge func(be *memory.Backend) error) {
+	t.Helper()
+	crashes(t, run, 8, true, judge)
+}
+
+func crashes(t *testing.T, run Run, outcomes int, torn bool, judge func(be *memory.Backend) error) {
+	t.Helper()
+	count := crash.New(run.Base.Clone(), crash.Plan{})
+	if err := run.Do(count); err != nil || count.Changes() <= run.Least {
+		t.Fatalf("undisturbed, it made %d changes, want over %d: %v", count.Changes(), run.Least, err)
+	}
+	rng := faultpoint.Rand(t)
+	for _, point := range faultpoint.Choose(t, count.Changes(), run.Want) {
+		seeds := []uint64{uint64(rng.IntN(outcomes))}
+		if faultpoint.All() {
+			seeds = nil
+			for seed := range uint64(outcomes) {
+				seeds = append(seeds, seed)
+			}
+		}
+		for _, seed := range seeds {
+			process := crash.New(run.Base.Clone(), crash.Plan{At: point + 1, Seed: seed, Torn: torn})
+			err := run.Do(process)
+			if !process.Crashed() {
+				if err != nil {
+					t.Fatalf("undisturbed: %v", err)
+				}
+				continue
+			}
+			if !errors.Is(err, crash.ErrCrashed) {
+				t.Fatalf("%s: its error was %v", process.Outcome(), err)
+			}
+			if err := judge(process.Reboot()); err != nil {
+				t.Fatalf("%s: %v", process.Outcome(), err)
+			}
+		}
+	}
+}
+
+// PutSizes returns the sizes of the files that an operation puts.
+func PutSizes(base *memory.Backend, do func(backend.Backend) error) ([]int, error) {
+	var sizes []int
+	be := fault.New(base.Clone(), func(c fault.Call) fault.Action {
+		if c.Op == fault.Put {
+			sizes = append(sizes, c.Size)
+		}
+		return fault.Action{}
+	})
+	return sizes, do(be)
+}

@@ -1,0 +1,152 @@
+package repotest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+)
+
+// Files is the content of a made-up backup, by path.
+type Files map[string][]byte
+
+// Same returns an error that names the first difference between what was read
+// and what was stored.
+func (got Files) Same(want Files) error {
+	if len(got) != len(want) {
+		return fmt.Errorf("%d files, want %d", len(got), len(want))
+	}
+	for name, b := range want {
+		if !bytes.Equal(got[name], b) {
+			return fmt.Errorf("%s differs", name)
+		}
+	}
+	return nil
+}
+
+// Noise returns bytes that do not compress.
+func Noise(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	var key [32]byte
+	key[0], key[1], key[2] = byte(seed), byte(seed>>8), 77
+	rand.NewChaCha8(key).Read(b)
+	return b
+}
+
+// Day returns a day of a backup in 300 KB, for tests that store it hundreds of
+// times. With SmallPacks it fills several packs of both kinds, and from the
+// second day on everything in DeltaFiles and some tree nodes become deltas.
+// TestTheRigsStoreDeltas of package repo verifies that.
+func Day(day int) Files {
+	f := Files{"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil}
+	for i := range 8 {
+		version := 0
+		if i%4 == day%4 {
+			version = day
+		}
+		f[fmt.Sprintf("%02x/small%d", i, i)] = bytes.Repeat(fmt.Appendf(nil, "file %d version %d. ", i, version), 20+i*10)
+	}
+	f["aa/old"] = Noise(1, 30<<10)
+	for i := range 4 {
+		f[fmt.Sprintf("bb/new%d", i)] = Noise(uint64(1000*i+day), 30<<10)
+	}
+	db := append([]byte("SQLite format 3\x00"), Noise(2, 80<<10)...)
+	copy(db[70<<10:], fmt.Appendf(nil, "row of day %d", day))
+	f["cc/database"] = db
+	// This one is cut by content and grows in front, so all of it moves.
+	text := Noise(3, 40<<10)
+	for d := 1; d <= day; d++ {
+		text = append(fmt.Appendf(nil, "paragraph of day %d. ", d), text...)
+	}
+	f["dd/document"] = text
+	for i := range 3 {
+		settings := Noise(uint64(4+i), 700)
+		copy(settings[300:], fmt.Appendf(nil, "day %d", day))
+		f[fmt.Sprintf("ee/settings%d", i)] = settings
+	}
+	return f
+}
+
+// DeltaFiles are the files of Day that change a little every day.
+var DeltaFiles = []string{"cc/database", "dd/document", "ee/settings0", "ee/settings1", "ee/settings2"}
+
+// Diary is a device whose database changes in some pages every day, grows, and
+// now and then gets a page inserted. Small settings change beside it.
+type Diary struct {
+	Rng      *rand.Rand
+	DB       []byte
+	Document []byte // cut by content
+	Settings [20][]byte
+}
+
+// DiaryPage is the size of a page of a Diary's database.
+const DiaryPage = 4096
+
+// NewDiary returns a device with a database of some pages.
+func NewDiary(pages int) *Diary {
+	d := &Diary{Rng: rand.New(rand.NewPCG(1, 2))}
+	d.DB = append(d.DB, "SQLite format 3\x00"...)
+	for len(d.DB) < pages*DiaryPage {
+		d.DB = append(d.DB, d.Text(400)...)
+	}
+	d.DB = d.DB[:pages*DiaryPage]
+	d.Document = d.Text(60 << 10)
+	for i := range d.Settings {
+		d.Settings[i] = d.Text(1500)
+	}
+	return d
+}
+
+// NewSmallDiary returns a device of 30 KB.
+func NewSmallDiary(seed, which uint64) *Diary {
+	d := &Diary{Rng: rand.New(rand.NewPCG(seed, which+10))}
+	d.DB = append([]byte("SQLite format 3\x00"), d.Text(4*DiaryPage-16)...)
+	d.Document = d.Text(8 << 10)
+	for i := range d.Settings {
+		d.Settings[i] = d.Text(300)
+	}
+	return d
+}
+
+// Text returns bytes that compress to about half.
+func (d *Diary) Text(n int) []byte {
+	var b []byte
+	for len(b) < n {
+		b = fmt.Appendf(b, "%x message %d;", d.Rng.Uint32(), d.Rng.IntN(50))
+	}
+	return b[:n]
+}
+
+// Next changes the device as a day of use does.
+func (d *Diary) Next(day int) {
+	pages := len(d.DB) / DiaryPage
+	for range 5 {
+		at := (1+d.Rng.IntN(pages-1))*DiaryPage + d.Rng.IntN(DiaryPage-200)
+		copy(d.DB[at:], d.Text(150))
+	}
+	if day%4 == 0 {
+		d.DB = append(d.DB, d.Text(DiaryPage)...)
+	}
+	if day%30 == 29 {
+		at := pages / 3 * DiaryPage
+		d.DB = append(d.DB[:at:at], append(d.Text(DiaryPage), d.DB[at:]...)...)
+	}
+	if day%3 == 0 {
+		at := d.Rng.IntN(len(d.Document))
+		d.Document = slices.Concat(d.Document[:at], d.Text(80), d.Document[at+40*d.Rng.IntN(2)*min(1, (len(d.Document)-at)/40):])
+	}
+	for range 4 {
+		s := d.Settings[d.Rng.IntN(len(d.Settings))]
+		binary.LittleEndian.PutUint32(s[d.Rng.IntN(len(s)-4):], uint32(day))
+	}
+}
+
+// Files returns the device's files.
+func (d *Diary) Files() Files {
+	f := Files{"db/sms.db": bytes.Clone(d.DB), "document": bytes.Clone(d.Document)}
+	for i, s := range d.Settings {
+		f[fmt.Sprintf("settings/%02d.plist", i)] = bytes.Clone(s)
+	}
+	return f
+}

@@ -1,0 +1,165 @@
+package repotest
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// MasterKey reads the master key of a repository from its key slots.
+func MasterKey(t testing.TB, be backend.Backend, secret []byte) crypto.Key {
+	t.Helper()
+	for _, name := range FilesIn(t, be, KeysDir) {
+		b, err := backend.ReadAll(context.Background(), be, name, crypto.MaxSlotSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := crypto.ParseSlot(b)
+		if err != nil {
+			continue
+		}
+		if key, err := s.Open(secret); err == nil {
+			return key
+		}
+	}
+	t.Fatal("no key slot opens")
+	return crypto.Key{}
+}
+
+// Sealer returns the sealer of one purpose.
+func Sealer(t testing.TB, be backend.Backend, purpose crypto.Purpose) *crypto.Sealer {
+	t.Helper()
+	return crypto.NewSealer(MasterKey(t, be, Secret).Derive(purpose), rand.Reader)
+}
+
+// PutNamed stores a file under the hash of its bytes and returns its ID.
+func PutNamed(t testing.TB, be backend.Backend, dir string, b []byte) repo.FileID {
+	t.Helper()
+	id := repo.FileID(blake.Sum(b))
+	if err := be.Put(context.Background(), dir+id.String(), b); err != nil && !errors.Is(err, backend.ErrExist) {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// Header returns what an index says of a pack.
+func Header(x *index.Index, p index.Pack) pack.Header {
+	h := pack.Header{Kind: p.Kind}
+	for _, ref := range p.Blocks {
+		_, b := x.Block(ref)
+		h.Blocks = append(h.Blocks, b)
+	}
+	return h
+}
+
+// ReplaceIndex replaces all index files by one. change, if not nil, may change
+// what it says of each pack.
+func ReplaceIndex(t testing.TB, be backend.Backend, change func(*pack.Header)) {
+	t.Helper()
+	x := MustOpen(t, be).Index()
+	old, f := FilesIn(t, be, IndexDir), &index.File{}
+	for _, p := range x.Packs() {
+		h := Header(x, p)
+		if change != nil {
+			change(&h)
+		}
+		f.Add(p.ID, p.Size, &h)
+	}
+	b, err := f.Seal(Sealer(t, be, crypto.ForIndexes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	PutNamed(t, be, IndexDir, b)
+	Remove(t, be, old...)
+}
+
+// A Block is made by hand, of one encoding or another.
+type Block struct {
+	Encoding pack.Encoding
+	Dict     []chunk.ID
+	With     []byte // the dictionary's bytes
+	Chunks   [][]byte
+}
+
+// Delta returns a block of one chunk whose dictionary is other chunks.
+func Delta(r *repo.Repo, plain []byte, dict ...[]byte) Block {
+	b := Block{Encoding: pack.Delta, Chunks: [][]byte{plain}, With: bytes.Join(dict, nil)}
+	for _, d := range dict {
+		b.Dict = append(b.Dict, r.NewHasher().ID(d))
+	}
+	return b
+}
+
+// Raw returns a block of one chunk that is not compressed.
+func Raw(plain []byte) Block { return Block{Chunks: [][]byte{plain}} }
+
+// seal encodes and seals the block.
+func (b *Block) seal(r *repo.Repo, sealer *crypto.Sealer) ([]byte, pack.Block, error) {
+	body := bytes.Join(b.Chunks, nil)
+	blk := pack.Block{Encoding: b.Encoding, Dict: b.Dict}
+	for _, c := range b.Chunks {
+		blk.Chunks = append(blk.Chunks, pack.Chunk{ID: r.NewHasher().ID(c), Length: uint32(len(c))})
+	}
+	if b.Encoding != pack.Raw {
+		opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(zstd.SpeedBestCompression)}
+		if b.Encoding == pack.Delta {
+			opts = append(opts, zstd.WithEncoderDictRaw(0, b.With))
+		}
+		enc, err := zstd.NewWriter(nil, opts...)
+		if err != nil {
+			return nil, blk, err
+		}
+		body = enc.EncodeAll(body, nil)
+	}
+	sealed, err := sealer.Seal(nil, body, nil)
+	return sealed, blk, err
+}
+
+// PutPack stores a pack made by hand and an index file that lists it, and
+// returns the pack's name.
+func PutPack(t testing.TB, r *repo.Repo, be backend.Backend, kind pack.Kind, blocks ...Block) string {
+	t.Helper()
+	return PutPackWith(t, r, be, MasterKey(t, be, Secret), rand.Reader, kind, blocks...)
+}
+
+// PutPackWith is PutPack with a master key and a source of randomness.
+func PutPackWith(t testing.TB, r *repo.Repo, be backend.Backend, master crypto.Key, rand io.Reader, kind pack.Kind, blocks ...Block) string {
+	t.Helper()
+	sealer := crypto.NewSealer(master.Derive(crypto.ForBlocks), rand)
+	builder := pack.NewBuilder(kind, 0)
+	for _, b := range blocks {
+		sealed, blk, err := b.seal(r, sealer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		builder.Add(sealed, blk)
+	}
+	file, h, err := builder.Finish(crypto.NewSealer(master.Derive(crypto.ForPacks), rand))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := PackName(pack.Name(file))
+	if err := be.Put(context.Background(), name, file); err != nil {
+		t.Fatal(err)
+	}
+	var f index.File
+	f.Add(pack.Name(file), int64(len(file)), &h)
+	b, err := f.Seal(crypto.NewSealer(master.Derive(crypto.ForIndexes), rand))
+	if err != nil {
+		t.Fatal(err)
+	}
+	PutNamed(t, be, IndexDir, b)
+	return name
+}

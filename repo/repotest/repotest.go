@@ -1,0 +1,182 @@
+// Package repotest makes, fills, damages and verifies repositories for tests.
+//
+// It uses only the public API of package repo and the backends, so tests of any
+// package may use it. Everything it makes is repeatable: random bytes come from
+// a seed, clocks advance by a fixed step, and key slots cost next to nothing. A
+// test reads like this:
+//
+//	be := repotest.New(t, 1, 2, 3) // a repository with the snapshots of three days
+//	... change or damage it ...
+//	if err := repotest.Verify(be, 1, 2, 3); err != nil { // read back byte for byte
+//		t.Error(err)
+//	}
+//
+// [EveryFault] and [EveryCrash] run an operation again and again and let it fail
+// or die at its steps; [Jobs] lists the operations that change a repository.
+//
+// Functions that take a testing.TB end the test when they fail. The others
+// return errors, because tests make them fail on purpose.
+package repotest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// Passwords of the repositories.
+var (
+	Secret      = []byte("correct horse")  // of those that New and Create make
+	OtherSecret = []byte("battery staple") // of those that NewForeign makes
+)
+
+// SlotInfo describes the key slots.
+var SlotInfo = crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "test"}
+
+// CheapCost is the least that deriving a key from a password may cost.
+var CheapCost = crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}
+
+// Rand returns a seeded source of randomness that several goroutines may read.
+func Rand(seed [32]byte) io.Reader { return &lockedReader{r: rand.NewChaCha8(seed)} }
+
+type lockedReader struct {
+	mu sync.Mutex
+	r  io.Reader
+}
+
+func (l *lockedReader) Read(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.r.Read(p)
+}
+
+// Clock returns a clock that advances by step each time it is read.
+func Clock(start time.Time, step time.Duration) func() time.Time {
+	var n atomic.Int64
+	return func() time.Time { return start.Add(time.Duration(n.Add(1)) * step) }
+}
+
+// Options returns options that make a process repeatable: seeded randomness, a
+// clock that advances a minute a reading from 2026 on, one worker. Processes
+// that store in the same repository need different seeds.
+func Options(seed byte) repo.Options {
+	return repo.Options{
+		Rand:     Rand([32]byte{seed}),
+		Now:      Clock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Minute),
+		Cost:     CheapCost,
+		Workers:  1,
+		PackSize: 256 << 10,
+	}
+}
+
+// SmallPacks returns Options with packs so small that a single day fills several
+// of both kinds.
+func SmallPacks(seed byte) repo.Options {
+	opts := Options(seed)
+	opts.PackSize = 40 << 10
+	return opts
+}
+
+// Create makes a repository in an empty backend.
+func Create(t testing.TB, be backend.Backend) *repo.Repo {
+	t.Helper()
+	r, err := repo.Create(context.Background(), be, Secret, SlotInfo, Options(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Open opens a repository and reads its index.
+func Open(ctx context.Context, be backend.Backend, secret []byte, opts repo.Options) (*repo.Repo, error) {
+	r, err := repo.Open(ctx, be, secret, opts)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.LoadIndex(ctx)
+}
+
+// MustOpen opens a repository, to read it.
+func MustOpen(t testing.TB, be backend.Backend) *repo.Repo {
+	t.Helper()
+	return MustOpenWith(t, be, Secret, Options(2))
+}
+
+// MustOpenWith opens a repository and reads its index.
+func MustOpenWith(t testing.TB, be backend.Backend, secret []byte, opts repo.Options) *repo.Repo {
+	t.Helper()
+	r, err := Open(context.Background(), be, secret, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// made holds the repositories that New has made, by their days.
+var made sync.Map
+
+// New returns a repository with the snapshots of some days of [Day], given in
+// ascending order. Each day follows the one before and is encoded against it.
+func New(t testing.TB, days ...int) *memory.Backend {
+	t.Helper()
+	key := fmt.Sprint(days)
+	build, _ := made.LoadOrStore(key, sync.OnceValues(func() (*memory.Backend, error) {
+		ctx := context.Background()
+		be := memory.New()
+		if _, err := repo.Create(ctx, be, Secret, SlotInfo, SmallPacks(1)); err != nil {
+			return nil, err
+		}
+		for _, day := range days {
+			if _, err := StoreDay(ctx, be, day); err != nil {
+				return nil, fmt.Errorf("day %d: %w", day, err)
+			}
+		}
+		return be, nil
+	}))
+	be, err := build.(func() (*memory.Backend, error))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return be.Clone()
+}
+
+// NewOther returns an empty repository that has the same password as those of
+// New and other keys.
+func NewOther(t testing.TB) *memory.Backend {
+	t.Helper()
+	be := memory.New()
+	if _, err := repo.Create(context.Background(), be, Secret, SlotInfo, SmallPacks(99)); err != nil {
+		t.Fatal(err)
+	}
+	return be
+}
+
+// NewForeign returns a repository with another password and other keys that
+// cuts and encodes the snapshots of some days by itself.
+func NewForeign(t testing.TB, days ...int) *memory.Backend {
+	t.Helper()
+	ctx := context.Background()
+	be := memory.New()
+	opts := SmallPacks(45)
+	opts.PackSize = 64 << 10
+	if _, err := repo.Create(ctx, be, OtherSecret, SlotInfo, opts); err != nil {
+		t.Fatal(err)
+	}
+	for _, day := range days {
+		r := MustOpenWith(t, be, OtherSecret, SmallPacks(byte(50+day)))
+		if _, err := Store(ctx, r, Day(day), day); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return be
+}
