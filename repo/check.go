@@ -32,8 +32,8 @@ type CheckOptions struct {
 	ReadBytes int64
 	// Seed makes the draw repeatable.
 	Seed uint64
-	// forgetful checks do not note what they have read.
-	forgetful bool
+	// DryRun changes nothing: the log of pack checks stays as it is.
+	DryRun bool
 	// Progress, if not nil, is told how many bytes of packs have been read of
 	// how many, from several goroutines.
 	Progress func(done, total int64)
@@ -236,37 +236,6 @@ func (c *checker) damage(err error, hint string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.report.Problems = append(c.report.Problems, p)
-}
-
-func (c *checker) keys(ctx context.Context) error {
-	f, err := readConfig(ctx, c.r.be)
-	if err == nil {
-		if _, err = f.open(c.r.master); err != nil {
-			err = &DamageError{configName, err}
-		}
-	}
-	switch {
-	case errors.Is(err, ErrDamaged), errors.Is(err, ErrNotFound), errors.Is(err, ErrUnsupported):
-		c.damage(&DamageError{configName, err}, "it was sound when this program opened it: restore it from a copy of the repository")
-	case err != nil:
-		return err
-	}
-	keys, err := c.r.Keys(ctx)
-	if err != nil {
-		return err
-	}
-	sound := 0
-	for _, k := range keys {
-		if k.Damaged == "" {
-			sound++
-			continue
-		}
-		c.damage(&DamageError{keysDir + k.ID.String(), errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
-	}
-	if sound == 0 {
-		c.damage(&DamageError{keysDir, errors.New("there is no key slot that works")}, "nobody can open the repository any more: restore a key slot from a copy of the repository")
-	}
-	return nil
 }
 
 // packs compares the packs that are there with those that the index lists, and

@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	checksDir    = "checks/"
 	checkMagic   = "snapck01"
 	checkVersion = 1
 	maxCheckSize = 64 << 20
@@ -148,7 +147,7 @@ func (c *checker) remember(ctx context.Context, past *readTimes, there []backend
 		}
 		last[id] = at
 	}
-	if len(c.verified) == 0 || c.opts.forgetful {
+	if len(c.verified) == 0 || c.opts.DryRun {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberTime)

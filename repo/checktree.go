@@ -7,26 +7,8 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/parity"
-	"github.com/snap-backup/snap/repo/replace"
 	"github.com/snap-backup/snap/repo/tree"
 )
-
-// records reads the records of snapshots and unfinished runs. It comes before
-// the index is loaded, which then has what they need, however many are stored
-// meanwhile.
-func (c *checker) records(ctx context.Context) (err error) {
-	all, err := c.r.readRecords(ctx)
-	if err != nil {
-		return err
-	}
-	c.list, c.superseded, c.damagedList = all.current, all.superseded, all.damaged
-	for _, s := range all.superseded {
-		c.report.Leftovers = append(c.report.Leftovers, snapshotsDir+s.ID.String())
-	}
-	c.runs, c.damagedRuns, err = c.r.allUnfinished(ctx)
-	return err
-}
 
 // snapshots walks the trees of all snapshots. Nodes below which all is well
 // are remembered, so many snapshots of alike trees cost little more than one.
@@ -59,26 +41,6 @@ func (c *checker) snapshots(ctx context.Context) error {
 		c.report.Suffering = append(c.report.Suffering, t.s)
 	}
 	return nil
-}
-
-// strays notes files in the folders of snapshots and index files that are not
-// named as such.
-func (c *checker) strays(ctx context.Context) error {
-	for _, dir := range []string{snapshotsDir, indexDir, keysDir, runsDir, checksDir, parity.Dir} {
-		err := c.r.be.List(ctx, dir, func(f backend.Info) error {
-			if id, err := fileID(f.Name); err != nil || dir+id.String() != f.Name {
-				c.report.Leftovers = append(c.report.Leftovers, f.Name)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return c.r.be.List(ctx, replace.Dir, func(f backend.Info) error {
-		c.damage(&DamageError{f.Name, errors.New("a repair was cut off before this file came to its place")}, "run `snap repair` again")
-		return nil
-	})
 }
 
 // treeCheck walks one snapshot's tree.

@@ -109,12 +109,6 @@ func readConfig(ctx context.Context, be backend.Backend) (*configFile, error) {
 	return parseConfig(b)
 }
 
-// hasFiles reports whether there is anything in a folder.
-func hasFiles(ctx context.Context, be backend.Backend, dir string) bool {
-	found := errors.New("found")
-	return errors.Is(be.List(ctx, dir, func(backend.Info) error { return found }), found)
-}
-
 func parseConfig(b []byte) (*configFile, error) {
 	var f configFile
 	if err := json.Unmarshal(b, &f); err != nil {
@@ -167,4 +161,12 @@ func (f *configFile) open(master crypto.Key) (Config, error) {
 		Version: f.Format, Features: f.Features,
 		ID: body.ID, Created: body.Created, Polynomial: pol,
 	}, nil
+}
+
+// CheckConfig looks at the config of the repository in a backend as far as that
+// goes without a key: ErrNotFound if there is none, ErrUnsupported if this
+// program is too old for it, ErrDamaged if it is no config.
+func CheckConfig(ctx context.Context, be backend.Backend) error {
+	_, err := readConfig(ctx, be)
+	return err
 }

@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
-	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 )
@@ -25,111 +24,60 @@ const (
 	joinedChain = 256 << 10
 )
 
-// A delta is kept at once when it takes less than one part in goodDelta of the
-// plaintext; otherwise it must be smaller than keepNum/keepDen of the full
-// form.
-const (
-	goodDelta = 8
-	keepNum   = 3
-	keepDen   = 4
-)
-
-// encodeRun encodes a block in the way that is best for it, and seals it.
-func (w *Writer) encodeRun(codec *pack.Codec, dst []byte, r *run) ([]byte, pack.Block, error) {
-	frame, dict := w.bestDelta(codec, r)
-	return sealRun(codec, dst, r, frame, dict)
-}
-
-// sealRun seals the better of two forms of a block: its delta against a
-// dictionary, if there is one, and the full one.
-func sealRun(codec *pack.Codec, dst []byte, r *run, frame []byte, dict []chunk.ID) ([]byte, pack.Block, error) {
-	if frame == nil || len(frame) >= len(r.plain)/goodDelta {
-		full, encoding, err := codec.Encode(dst, r.plain)
-		if err != nil || frame == nil || len(frame)*keepDen > (len(full)-crypto.Overhead)*keepNum {
-			return full, pack.Block{Encoding: encoding, Chunks: r.chunks}, err
-		}
-	}
-	sealed, err := codec.SealFrame(dst, frame)
-	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.chunks}, err
-}
-
-// dictWeight is about what the IDs of a dictionary take, in bytes: in the pack's
-// header and in the index, which are compressed to half of that.
-func dictWeight(dict []chunk.ID) int { return len(chunk.ID{}) * len(dict) }
-
-// bestDelta tries the near dictionary and, where that finds little, the far
-// one. Without a usable dictionary the frame is nil. Failing to read one is no
-// failure to store: the block then stands alone.
-func (w *Writer) bestDelta(codec *pack.Codec, r *run) (frame []byte, dict []chunk.ID) {
-	if len(r.near.list) == 0 {
-		return nil, nil
-	}
-	if !r.place.file.moved.Load() {
-		frame, dict = w.tryDelta(codec, r, &r.near)
-		if frame != nil && len(frame) < len(r.plain)/goodDelta {
-			return frame, dict
-		}
-		if len(r.far.list) == len(r.near.list) {
-			return frame, dict // there is nothing farther around
-		}
-	}
-	far, farDict := w.tryDelta(codec, r, &r.far)
-	if far != nil && (frame == nil || len(far) < len(frame)/2) {
-		r.place.file.moved.Store(len(far) < len(r.plain)/goodDelta)
-		return far, farDict
-	}
-	return frame, dict
-}
-
-func (w *Writer) tryDelta(codec *pack.Codec, r *run, b *bases) ([]byte, []chunk.ID) {
-	if len(b.list) == 0 {
-		return nil, nil
-	}
-	ids, ok := chainRule{x: w.r.index}.bound(b.ids(), maxChain(len(r.plain)))
-	if !ok {
-		return nil, nil
-	}
-	dict, err := w.r.soundDictionary(w.ctx, ids)
-	if err != nil {
-		return nil, nil
-	}
-	defer dict.free()
-	frame, err := codec.CompressDelta(r.plain, dict.b)
-	if err != nil {
-		return nil, nil
-	}
-	return frame, ids
-}
-
 // maxChain bounds the stored bytes of the chain of a block, given its plaintext.
 func maxChain(plain int) int { return max(chainFactor*plain, minChain) }
 
-// chainRule keeps chains within their bounds.
-type chainRule struct {
-	x    *index.Index
-	plan *layout // of what the index will be
+// planned describes blocks that will be written and are in no index yet.
+type planned interface {
+	// location returns where a chunk will be, if it is in a planned block.
+	location(id chunk.ID) (index.Location, bool)
+	// block describes a planned block.
+	block(ref index.BlockRef) (b plannedBlock, ok bool)
+	// unusable reports whether a block must not be needed: it goes, or its own
+	// dictionary is not known yet.
+	unusable(ref index.BlockRef) bool
 }
 
-// lookup is the index's Lookup, for chunks as they will lie.
+// plannedBlock is what the rules ask about a planned block.
+type plannedBlock struct {
+	stored uint32 // sealed bytes
+	plain  int64  // bytes of plaintext
+	dict   []chunk.ID
+}
+
+// chainRule keeps chains within their bounds. plan, if not nil, goes before the
+// index.
+type chainRule struct {
+	x    *index.Index
+	plan planned
+}
+
+// lookup is the index's Lookup, with the plan carried out.
 func (rule chainRule) lookup(id chunk.ID) (index.Location, bool) {
-	if loc, ok := rule.plan.location(id); ok {
-		return loc, true
+	if rule.plan != nil {
+		if loc, ok := rule.plan.location(id); ok {
+			return loc, true
+		}
 	}
 	return rule.x.Lookup(id)
 }
 
-// needs is the index's Needs, for blocks as they will be.
+// needs is the index's Dependencies, with the plan carried out.
 func (rule chainRule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
-	if u := rule.plan.unit(ref); u != nil {
-		return u.stored, u.dict
+	if rule.plan != nil {
+		if b, ok := rule.plan.block(ref); ok {
+			return b.stored, b.dict
+		}
 	}
 	return rule.x.Dependencies(ref)
 }
 
-// plainSize is the index's PlainSize, for blocks as they will be.
+// plainSize is the index's PlainSize, with the plan carried out.
 func (rule chainRule) plainSize(ref index.BlockRef) int64 {
-	if u := rule.plan.unit(ref); u != nil {
-		return int64(u.size)
+	if rule.plan != nil {
+		if b, ok := rule.plan.block(ref); ok {
+			return b.plain
+		}
 	}
 	return rule.x.PlainSize(ref)
 }
@@ -190,7 +138,7 @@ func (c *chainWalk) depth(id chunk.ID, above int) (int, bool) {
 	if d, ok := c.depths[loc.Block]; ok {
 		return d, true
 	}
-	if c.plan.open(loc.Block) {
+	if c.plan != nil && c.plan.unusable(loc.Block) {
 		return 0, false
 	}
 	stored, dict := c.needs(loc.Block)

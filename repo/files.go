@@ -3,7 +3,6 @@ package repo
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,50 +12,6 @@ import (
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 )
-
-// FileID names a repository file: BLAKE3-256 of its bytes.
-type FileID [32]byte
-
-// String returns the ID as 64 lower-case hex digits.
-func (id FileID) String() string { return hex.EncodeToString(id[:]) }
-
-// Short returns the first 8 hex digits, for people.
-func (id FileID) Short() string { return hex.EncodeToString(id[:4]) }
-
-// MarshalText implements encoding.TextMarshaler.
-func (id FileID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (id *FileID) UnmarshalText(b []byte) error {
-	if len(b) != 2*len(id) {
-		return fmt.Errorf("file ID %.80q: want %d hex digits", b, 2*len(id))
-	}
-	_, err := hex.Decode(id[:], b)
-	return err
-}
-
-// Folders of a repository, as prefixes of names.
-const (
-	configName   = "config"
-	keysDir      = "keys/"
-	packsDir     = "packs/"
-	indexDir     = "index/"
-	snapshotsDir = "snapshots/"
-	locksDir     = "locks/"
-	prunesDir    = "prunes/"
-)
-
-func packName(id pack.ID) string {
-	s := id.String()
-	return packsDir + s[:2] + "/" + s
-}
-
-// fileID parses the ID at the end of a file's name.
-func fileID(name string) (FileID, error) {
-	var id FileID
-	err := id.UnmarshalText([]byte(name[strings.LastIndexByte(name, '/')+1:]))
-	return id, err
-}
 
 // readNamed reads a whole file whose name is the hash of its bytes.
 func (r *Repo) readNamed(ctx context.Context, name string, limit int64) ([]byte, error) {
@@ -96,6 +51,10 @@ func (r *Repo) putNamed(ctx context.Context, dir string, b []byte) (FileID, erro
 	}
 	return id, nil
 }
+
+// readTries is how often check and repair try a read that fails before its place
+// on the disk counts as lost.
+const readTries = 4
 
 // readerAt is a file of a backend as an io.ReaderAt.
 type readerAt struct {
@@ -141,4 +100,25 @@ func (r *Repo) resolve(ctx context.Context, dir, prefix string) (FileID, error) 
 // hasMagic cuts the magic off the front of a file.
 func hasMagic(b []byte, magic string) ([]byte, bool) {
 	return bytes.CutPrefix(b, []byte(magic))
+}
+
+// namesIn lists the files of a folder that are named by a hash.
+func (r *Repo) namesIn(ctx context.Context, dir string) ([]string, error) {
+	var names []string
+	err := r.be.List(ctx, dir, func(f backend.Info) error {
+		if _, err := fileID(f.Name); err == nil {
+			names = append(names, f.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	return names, nil
+}
+
+// hasFiles reports whether there is anything in a folder.
+func hasFiles(ctx context.Context, be backend.Backend, dir string) bool {
+	found := errors.New("found")
+	return errors.Is(be.List(ctx, dir, func(backend.Info) error { return found }), found)
 }

@@ -243,7 +243,7 @@ func (h *healer) content(ctx context.Context) error {
 		}
 	}
 	h.rep.MissingChunks = len(n.missing)
-	file := &index.File{}
+	fetched := h.r.newIndexBuilder(func(ctx context.Context, file []byte) error { _, err := h.r.putIndex(ctx, file); return err })
 	for i, id := range n.order {
 		h.opts.tell("fetching packs", int64(i), int64(len(n.order)))
 		name := packName(id)
@@ -258,17 +258,16 @@ func (h *healer) content(ctx context.Context) error {
 		if err := h.put(ctx, name, b, false); err != nil {
 			return err
 		}
+		if h.opts.DryRun {
+			continue
+		}
 		p, _ := h.m.index.Pack(id)
 		header := headerOf(h.m.index, p)
-		file.Add(id, p.Size, &header)
-		if last := i == len(n.order)-1; last || file.Size() >= maxIndexSize {
-			if err := h.list(ctx, file); err != nil {
-				return err
-			}
-			file = &index.File{}
+		if err := fetched.add(ctx, id, p.Size, &header); err != nil {
+			return err
 		}
 	}
-	if err := h.list(ctx, file); err != nil {
+	if err := fetched.flush(ctx); err != nil {
 		return err
 	}
 	for _, s := range more {
@@ -281,21 +280,6 @@ func (h *healer) content(ctx context.Context) error {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// list lists fetched packs in the index.
-func (h *healer) list(ctx context.Context, file *index.File) error {
-	if h.opts.DryRun || file.Len() == 0 {
-		return nil
-	}
-	b, err := file.Seal(h.r.indexes)
-	if err != nil {
-		return err
-	}
-	if _, err := h.r.putNamed(ctx, indexDir, b); err != nil {
-		return fmt.Errorf("store an index file: %w", err)
 	}
 	return nil
 }

@@ -526,7 +526,7 @@ func TestEveryFileHealsFromParity(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1, forgetful: true}); err != nil || rep.Clean() && kindOf(name) == "packs" {
+			if rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1, DryRun: true}); err != nil || rep.Clean() && kindOf(name) == "packs" {
 				t.Errorf("%s %s: check finds nothing, %v", name, how, err)
 			}
 			err := repairTiny(ctx, be, 94, func(r *Repo) error { _, err := r.HealFromParity(ctx, RepairOptions{}); return err })

@@ -58,7 +58,7 @@ func (s *Snapshot) Has(id FileID) bool {
 // the snapshot at the same time, one of the two wins, and the other one fails
 // with ErrChanged.
 func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (*Snapshot, error) {
-	if r.lock == nil {
+	if r.guard == nil {
 		return nil, errors.New("change a snapshot: the repository is not locked for that")
 	}
 	if err := labels.check(); err != nil {
@@ -108,13 +108,13 @@ func (r *Repo) replaceSnapshot(ctx context.Context, s, n *Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := r.lock.held(ctx); err != nil {
+	if err := r.held(ctx); err != nil {
 		return err
 	}
 	if n.ID, err = r.putNamed(ctx, snapshotsDir, b); err != nil {
 		return err
 	}
-	err = r.lock.held(ctx)
+	err = r.held(ctx)
 	if err == nil {
 		err = r.deleteSnapshot(ctx, s.ID)
 		if errors.Is(err, backend.ErrNotExist) {

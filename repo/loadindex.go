@@ -51,7 +51,10 @@ func (r *Repo) LoadIndex(ctx context.Context) error {
 	x.Compact()
 	r.index, r.indexDamage, r.missing, r.going, r.announced = x, damage, missing, going, announced
 	r.cache = newBlockCache(r.opts.Cache) // its keys mean blocks of the old index
-	return r.lock.see(ctx, seen)
+	if r.guard == nil {
+		return nil
+	}
+	return r.guard.see(ctx, seen)
 }
 
 // settledIndex reads the index files without what they say of packs that are

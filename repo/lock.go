@@ -20,7 +20,6 @@ const (
 	lockMagic   = "snaplk01"
 	lockVersion = 1
 	maxLockSize = 1 << 20
-	lockRefresh = 5 * time.Minute
 	// lockStale is the age from which the lock of a process about which nothing
 	// is known counts as left behind. If the process wakes up after all, it
 	// finds out before its snapshot counts; see Lock.held.
@@ -127,7 +126,7 @@ type Lock struct {
 //
 // Call it before LoadIndex. One lock at a time can be held through a Repo.
 func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, error) {
-	if r.lock != nil {
+	if r.guard != nil {
 		return nil, errors.New("lock: this process holds one already")
 	}
 	var session [16]byte
@@ -162,7 +161,7 @@ func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, err
 			return nil, &LockedError{o}
 		}
 	}
-	r.lock = l
+	r.guard = &guard{kind: string(kind), session: l.body.Session, held: l.held, see: l.see}
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
 	go l.keep(inner)
@@ -227,11 +226,8 @@ func (l *Lock) renew(ctx context.Context) error {
 	return nil
 }
 
-// see notes that the process has read lists of packs to remove.
+// see notes that the process has read prune lists.
 func (l *Lock) see(ctx context.Context, lists []FileID) error {
-	if l == nil {
-		return nil
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if slices.Equal(l.body.Seen, lists) {
@@ -241,17 +237,8 @@ func (l *Lock) see(ctx context.Context, lists []FileID) error {
 	return l.renew(ctx)
 }
 
-// session names the lock through all its refreshes.
-func (l *Lock) session() string { return l.body.Session }
-
-// held returns nil if the lock was there all the time. A writer asks after its
-// snapshot is durable: whoever removes the lock of a process that seems dead
-// does so before it looks for snapshots, so either that snapshot was seen, or
-// its writer finds the lock gone and takes the snapshot back.
+// held returns nil if the lock was there all the time.
 func (l *Lock) held(ctx context.Context) error {
-	if l == nil {
-		return nil
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.there(ctx)
@@ -297,7 +284,7 @@ func (l *Lock) Release() error {
 	defer l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
-	l.r.lock = nil
+	l.r.guard = nil
 	return l.remove(ctx)
 }
 
@@ -378,7 +365,7 @@ func newestFiles(all []LockInfo) []LockInfo {
 }
 
 func (r *Repo) judge(l LockInfo, self process.Identity) LockState {
-	if r.lock != nil && l.session == r.lock.session() {
+	if r.guard != nil && l.session == r.guard.session {
 		return LockAlive
 	}
 	switch l.Owner.State(self) {
@@ -391,6 +378,20 @@ func (r *Repo) judge(l LockInfo, self process.Identity) LockState {
 		return LockStale
 	}
 	return LockFresh
+}
+
+// lockedFor reports whether this process holds a lock of a kind.
+func (r *Repo) lockedFor(kind LockKind) bool { return r.guard != nil && r.guard.kind == string(kind) }
+
+// notRead returns the locks whose processes may rely on the packs of a prune
+// list, since they have not read it.
+func (r *Repo) notRead(locks []LockInfo, list FileID) (out []LockInfo) {
+	for _, l := range locks {
+		if l.session != r.guard.session && l.Kind != LockPrune && !slices.Contains(l.seen, list) {
+			out = append(out, l)
+		}
+	}
+	return out
 }
 
 // LeftBehind reports whether a lock's process is gone, as far as can be known.

@@ -359,7 +359,7 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 		return fmt.Errorf("unfinished runs: %w %v", err, bad)
 	}
 	m.count["unfinished runs read"] += len(runs)
-	opts := CheckOptions{forgetful: true}
+	opts := CheckOptions{DryRun: true}
 	if thorough {
 		opts.ReadData = 1
 	}

@@ -2,11 +2,8 @@ package repo
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/snap-backup/snap/pack"
-	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/parity"
 )
 
@@ -52,47 +49,4 @@ func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.
 	return parity.Heal(ctx, r.be, parity.HealOptions{DryRun: opts.DryRun, Progress: func(done, total int) {
 		opts.tell("healing from parity", int64(done), int64(total))
 	}})
-}
-
-// guard makes parity without packs that are about to be removed. A full disk is
-// no reason to keep them. A damaged file is: what is going may be what heals it.
-func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
-	without := map[string]bool{}
-	for id := range going {
-		without[packName(id)] = true
-	}
-	rep, err := parity.Refresh(ctx, p.r.be, parity.RefreshOptions{Without: func(name string) bool { return without[name] }})
-	if rep != nil && len(rep.Damaged) > 0 {
-		return &DamageError{rep.Damaged[0], errors.New("no pack was removed, since parity may need it to heal this file; heal first with `snap repair`, then prune again")}
-	}
-	if backend.IsNoSpace(err) {
-		return nil
-	}
-	return err
-}
-
-// parity looks at what is guarded, and, if all data is read, at parity itself.
-func (c *checker) parity(ctx context.Context) error {
-	s, err := parity.Load(ctx, c.r.be)
-	if err != nil {
-		return err
-	}
-	st, err := s.Status(ctx)
-	if err != nil {
-		return err
-	}
-	if c.opts.ReadData >= 1 {
-		if st.Damaged, err = s.Verify(ctx); err != nil {
-			return err
-		}
-	}
-	if st.Groups > 0 || len(st.Damaged) > 0 {
-		c.report.Parity = st
-	}
-	for _, name := range st.Damaged {
-		c.report.Problems = append(c.report.Problems, Problem{
-			File: name, Text: "is damaged: what it guards is not guarded, or less", Hint: "`snap repair` or `snap parity` makes it anew",
-		})
-	}
-	return nil
 }

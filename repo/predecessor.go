@@ -7,17 +7,12 @@ import (
 	"sync/atomic"
 
 	"github.com/snap-backup/snap/chunk"
-	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
 // The near dictionary of a new chunk is what was at its place before; the far
 // one reaches farMargin beyond that, in bytes.
-const (
-	farMargin = 512 << 10
-	// maxNear bounds the near dictionary of a run, in bytes.
-	maxNear = deltaTarget + 256<<10
-)
+const farMargin = 512 << 10
 
 // maxPredecessor bounds how many chunks of an earlier version are looked at. It
 // is a database of 16 GiB; what lies behind is stored in full.
@@ -26,54 +21,6 @@ const maxPredecessor = 1 << 18
 // manyPlaces is the place of a chunk that the predecessor has more than once,
 // such as one of zeros: it tells nothing of where what follows has moved.
 const manyPlaces = -1
-
-// base is a chunk that may serve in a dictionary.
-type base struct {
-	id   chunk.ID
-	size uint32
-}
-
-// bases is a dictionary that is being put together: each chunk once.
-type bases struct {
-	list []base
-	in   map[chunk.ID]struct{}
-	size int
-}
-
-// fit reports whether more chunks keep the dictionary small.
-func (b *bases) fit(more []base) bool {
-	size, n := b.size, len(b.list)
-	for _, m := range more {
-		if _, ok := b.in[m.id]; !ok {
-			size += int(m.size)
-			n++
-		}
-	}
-	return size <= maxNear && n <= pack.MaxDictChunks
-}
-
-// add takes chunks in as far as the format's limits allow.
-func (b *bases) add(more []base) {
-	if b.in == nil {
-		b.in = map[chunk.ID]struct{}{}
-	}
-	for _, m := range more {
-		if _, ok := b.in[m.id]; ok || len(b.list) == pack.MaxDictChunks || b.size+int(m.size) > pack.MaxDictSize {
-			continue
-		}
-		b.in[m.id] = struct{}{}
-		b.list = append(b.list, m)
-		b.size += int(m.size)
-	}
-}
-
-func (b *bases) ids() []chunk.ID {
-	ids := make([]chunk.ID, len(b.list))
-	for i := range b.list {
-		ids[i] = b.list[i].id
-	}
-	return ids
-}
 
 // errNoBase ends the look at a predecessor.
 var errNoBase = errors.New("no base")

@@ -106,11 +106,11 @@ func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, erro
 		_, err := p.look(ctx)
 		return &p.report, err
 	}
-	if r.lock == nil || r.lock.body.Kind != LockPrune {
+	if !r.lockedFor(LockPrune) {
 		return nil, errors.New("prune: the repository is not locked for that")
 	}
 	err := p.prune(ctx)
-	if err != nil && errors.Is(r.lock.held(ctx), ErrLockLost) && !errors.Is(err, ErrLockLost) {
+	if err != nil && errors.Is(r.held(ctx), ErrLockLost) && !errors.Is(err, ErrLockLost) {
 		// Another prune has gone on meanwhile. What looks like damage is its work.
 		err = fmt.Errorf("prune: %w, after which it failed: %v", ErrLockLost, err)
 	}
@@ -140,10 +140,10 @@ func (p *pruner) prune(ctx context.Context) error {
 			work := p.rewriteWaste
 			if !rebased {
 				rebased = true
-				if err := p.rebase(ctx, plan.u); err != nil {
+				if err := p.rebase(ctx, plan); err != nil {
 					return err
 				}
-				if plan.u.rebased != nil {
+				if plan.rebase != nil {
 					work = p.rewriteRebased
 				}
 			}
@@ -191,8 +191,17 @@ func (p *pruner) given(u *Unfinished) bool {
 // prunePlan is what is to be done.
 type prunePlan struct {
 	u      *usage
+	rebase *layout      // nil if nothing is to be rebased
 	dead   []FileID     // hold nothing in use, or are in no index
 	repack []index.Pack // are to be written anew
+}
+
+// rebaseCost estimates by how many bytes rebased blocks will be larger.
+func (plan *prunePlan) rebaseCost() int64 {
+	if plan.rebase == nil {
+		return 0
+	}
+	return plan.rebase.cost
 }
 
 // look finds out what is in use and plans what to do.
@@ -217,7 +226,7 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	}
 	plan := &prunePlan{u: u}
 	if p.opts.DryRun {
-		if err := p.rebase(ctx, u); err != nil {
+		if err := p.rebase(ctx, plan); err != nil {
 			return nil, err
 		}
 	}
@@ -225,15 +234,9 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	for _, pk := range p.r.index.Packs() {
 		known[pk.ID] = pk
 	}
-	announced := map[FileID]bool{}
-	lists, err := p.r.pruneLists(ctx)
+	announced, err := p.r.announcedPacks(ctx)
 	if err != nil {
 		return nil, err
-	}
-	for _, l := range lists {
-		for _, id := range l.Packs {
-			announced[id] = true
-		}
 	}
 	var partly []wasted
 	small := map[pack.Kind]int{}
@@ -268,19 +271,19 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	}
 	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
 	p.choose(plan, partly, small)
-	rep.FreeBytes = max(rep.RemoveBytes+rep.FreeBytes-u.rebaseCost, 0)
-	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-u.rebaseCost, 0)
+	rep.FreeBytes = max(rep.RemoveBytes+rep.FreeBytes-plan.rebaseCost(), 0)
+	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-plan.rebaseCost(), 0)
 	return plan, nil
 }
 
 // rebase chooses blocks to store with another dictionary. From then on, what
 // these lean on counts as waste.
-func (p *pruner) rebase(ctx context.Context, u *usage) error {
+func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
 	const phase = "looking at leftovers"
 	p.opts.Progress(phase, 0, 0)
 	used := int64(0)
 	for _, pk := range p.r.index.Packs() {
-		if slices.ContainsFunc(pk.Blocks, u.live) {
+		if slices.ContainsFunc(pk.Blocks, plan.u.live) {
 			used += pk.Size
 		}
 	}
@@ -288,13 +291,15 @@ func (p *pruner) rebase(ctx context.Context, u *usage) error {
 	if p.opts.MaxRepack >= 0 {
 		budget = min(budget, p.opts.MaxRepack)
 	}
-	if err := u.rebase(ctx, p.opts.MaxUnused(used)/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) }); err != nil {
+	l, err := findRebase(ctx, plan.u, p.opts.MaxUnused(used)/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) })
+	if err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
-	if u.rebased != nil {
-		p.report.Rebased = len(u.rebased.goes)
+	if l != nil {
+		plan.rebase = l
+		plan.u.apply(l)
+		p.report.Rebased = l.size()
 	}
-	u.findBases()
 	return nil
 }
 
@@ -308,7 +313,7 @@ func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) error {
 			packs = append(packs, pk)
 		}
 	}
-	err := p.rewrite(ctx, plan.u, packs, plan.u.rebased.units, math.MaxInt64)
+	err := p.rewrite(ctx, plan.u, packs, plan.rebase.units, math.MaxInt64)
 	if backend.IsNoSpace(err) {
 		// It does without. What was written is waste.
 		p.report.Rebased, err = 0, nil
@@ -367,7 +372,7 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		}
 		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
 	})
-	left, written := int64(0), p.report.WrittenBytes+max(plan.u.rebaseCost, 0)
+	left, written := int64(0), p.report.WrittenBytes+max(plan.rebaseCost(), 0)
 	for i := range partly {
 		left += partly[i].waste()
 	}

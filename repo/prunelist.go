@@ -67,6 +67,18 @@ func (r *Repo) pruneLists(ctx context.Context) ([]pruneList, error) {
 	return out, nil
 }
 
+// announcedPacks returns the packs that prune lists name.
+func (r *Repo) announcedPacks(ctx context.Context) (map[FileID]bool, error) {
+	lists, err := r.pruneLists(ctx)
+	announced := map[FileID]bool{}
+	for _, l := range lists {
+		for _, id := range l.Packs {
+			announced[id] = true
+		}
+	}
+	return announced, err
+}
+
 func (r *Repo) readPruneList(ctx context.Context, name string) (pruneList, error) {
 	b, err := r.readNamed(ctx, name, maxPruneSize)
 	if err != nil {

@@ -307,44 +307,10 @@ func (r *Repo) SameContent(ctx context.Context, src io.Reader, c *tree.Content) 
 	return true, nil
 }
 
-// Walk calls fn for every entry of a snapshot in order, or for those of one
-// domain.
-func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tree.Entry) error) error {
-	return treeDamage(tree.WalkDomain(ctx, r.Chunk, s.Root, domain, fn))
-}
-
-// Leaves calls fn for every leaf of a snapshot's tree; see tree.WalkLeaves.
-func (r *Repo) Leaves(ctx context.Context, s *Snapshot, fn func(id chunk.ID, leaf *tree.Node) error) error {
-	return treeDamage(tree.WalkLeaves(ctx, r.Chunk, s.Root, fn))
-}
-
-// Leaf loads one leaf of a tree.
-func (r *Repo) Leaf(ctx context.Context, id chunk.ID) (*tree.Node, error) {
-	n, err := tree.LoadNode(ctx, r.Chunk, id)
-	return n, treeDamage(err)
-}
-
-// Find returns the entry of a snapshot with a key, or nil.
-func (r *Repo) Find(ctx context.Context, s *Snapshot, key tree.Key) (*tree.Entry, error) {
-	e, err := tree.Find(ctx, r.Chunk, s.Root, key)
-	return e, treeDamage(err)
-}
-
 // treeDamage marks a node that was read but makes no sense as damage.
 func treeDamage(err error) error {
 	if errors.Is(err, tree.ErrDamaged) && !errors.Is(err, ErrDamaged) {
 		return &DamageError{"", err}
 	}
 	return err
-}
-
-// Diff calls fn for every entry that differs between two snapshots; see
-// tree.Diff.
-func (r *Repo) Diff(ctx context.Context, a, b *Snapshot, fn func(a, b *tree.Entry) error) error {
-	return treeDamage(tree.Diff(ctx, r.Chunk, a.Root, b.Root, fn))
-}
-
-// Outline returns the outline of a snapshot's tree; see tree.NewOutline.
-func (r *Repo) Outline(ctx context.Context, s *Snapshot) *tree.Outline {
-	return tree.NewOutline(ctx, r.Chunk, s.Root)
 }

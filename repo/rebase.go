@@ -57,39 +57,39 @@ type news struct {
 	near  []base // what is at its place in the snapshot before
 }
 
-// rebase chooses blocks that are better stored anew: where leftovers are worth less
-// than they cost. Leftovers of at most allowed bytes are let be; so is what would
-// take more than budget bytes of packs to be written anew.
-func (u *usage) rebase(ctx context.Context, allowed, budget int64, progress func(done, total int64)) error {
+// findRebase plans to store blocks anew where leftovers are worth less than they
+// cost. The plan is nil if there are none. Leftovers of at most allowed bytes
+// stay; so does what would take more than budget bytes of packs to be written.
+func findRebase(ctx context.Context, u *usage, allowed, budget int64, progress func(done, total int64)) (*layout, error) {
 	b := &rebaser{
 		u: u, x: u.r.index, ghosts: map[index.BlockRef]bool{}, lean: map[index.BlockRef]*leaner{},
 		roots: map[index.BlockRef]index.BlockRef{}, met: map[chunk.ID]struct{}{},
 	}
 	if b.findGhosts() <= allowed {
-		return nil
+		return nil, nil
 	}
 	b.findLeaners()
 	groups := b.groups()
 	total := b.within(groups, budget)
 	if total == 0 {
-		return nil
+		return nil, nil
 	}
 	if err := b.findNews(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if allowed > 0 {
 		if total = b.promising(groups); total == 0 {
-			return nil
+			return nil, nil
 		}
 	}
-	planned, err := b.plan(ctx, func(tried int64) { progress(tried, total) })
+	l, err := b.plan(ctx, func(tried int64) { progress(tried, total) })
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if b.choose(groups, planned, budget, allowed == 0) {
-		u.rebased = planned.only(b)
+	if !b.choose(groups, l, budget, allowed == 0) {
+		return nil, nil
 	}
-	return nil
+	return l.only(b), nil
 }
 
 // findGhosts returns the bytes of all leftovers.

@@ -219,7 +219,7 @@ func (b *rebaser) choose(groups []*group, l *layout, budget int64, thorough bool
 		return false
 	}
 	for _, g := range b.chosen(groups) {
-		b.u.rebaseCost += g.after - g.before
+		l.cost += g.after - g.before
 	}
 	return true
 }

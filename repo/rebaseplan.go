@@ -20,13 +20,13 @@ const (
 	keptSealed = 64 << 20
 )
 
-// layout is blocks that are to go, and units that come in their place. A nil
-// layout changes nothing.
+// layout is blocks that are to go, and units that come in their place.
 type layout struct {
 	goes    map[index.BlockRef]bool
 	units   []*unit
-	at      map[chunk.ID]index.Location // in units, by planned
+	at      map[chunk.ID]index.Location // in units, by number
 	damaged map[index.BlockRef]bool     // groups of which something cannot be read
+	cost    int64                       // by so many bytes the new blocks are estimated to be larger
 }
 
 // unit is a block that is to be stored, of chunks that lie in others.
@@ -41,34 +41,53 @@ type unit struct {
 	block  pack.Block     // of sealed
 }
 
-// planned is the first number of blocks that are planned: they are in no index.
-const planned index.BlockRef = 1 << 31
+// firstPlanned is the number of the first planned block.
+const firstPlanned index.BlockRef = 1 << 31
 
-// location returns where a chunk of a unit will lie.
+// location returns where a chunk will be, if it is in a planned block.
 func (l *layout) location(id chunk.ID) (index.Location, bool) {
-	if l == nil {
-		return index.Location{}, false
-	}
 	loc, ok := l.at[id]
 	return loc, ok
 }
 
-// unit returns a block that is planned, or nil.
+// unit returns a planned block, nil for one of the index.
 func (l *layout) unit(ref index.BlockRef) *unit {
-	if l == nil || ref < planned {
+	if ref < firstPlanned {
 		return nil
 	}
-	return l.units[ref-planned]
+	return l.units[ref-firstPlanned]
 }
 
-// open reports whether a block must not be needed: it goes, or has no dictionary
-// yet.
-func (l *layout) open(ref index.BlockRef) bool {
+// block describes a planned block.
+func (l *layout) block(ref index.BlockRef) (plannedBlock, bool) {
+	u := l.unit(ref)
+	if u == nil {
+		return plannedBlock{}, false
+	}
+	return plannedBlock{u.stored, int64(u.size), u.dict}, true
+}
+
+// unusable reports whether a block must not be needed: it goes, or has no
+// dictionary yet.
+func (l *layout) unusable(ref index.BlockRef) bool {
 	if u := l.unit(ref); u != nil {
 		return !u.done
 	}
-	return l != nil && l.goes[ref]
+	return l.goes[ref]
 }
+
+// replaces reports whether what is in use of a block is to be stored anew.
+func (l *layout) replaces(ref index.BlockRef) bool { return l.goes[ref] }
+
+// dictionaries calls fn for the dictionary of every planned block.
+func (l *layout) dictionaries(fn func(ids []chunk.ID)) {
+	for _, u := range l.units {
+		fn(u.dict)
+	}
+}
+
+// size returns how many blocks the plan replaces.
+func (l *layout) size() int { return len(l.goes) }
 
 // add appends a unit.
 func (l *layout) add(u *unit) {
@@ -82,7 +101,7 @@ func (l *layout) add(u *unit) {
 
 // put notes the place of a chunk in the last unit.
 func (l *layout) put(c pack.Chunk, start uint32) {
-	l.at[c.ID] = index.Location{Block: planned + index.BlockRef(len(l.units)-1), Start: start, Size: c.Length}
+	l.at[c.ID] = index.Location{Block: firstPlanned + index.BlockRef(len(l.units)-1), Start: start, Size: c.Length}
 }
 
 func (b *rebaser) newLayout() *layout {
@@ -98,6 +117,7 @@ func (b *rebaser) newLayout() *layout {
 // only returns the part of a layout for what is chosen by now.
 func (l *layout) only(b *rebaser) *layout {
 	left := b.newLayout()
+	left.cost = l.cost
 	rule := chainRule{b.x, left}
 	for _, u := range l.units {
 		if !b.lean[u.of].chosen {

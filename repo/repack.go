@@ -150,10 +150,7 @@ func (c *copier) asItIs(ref index.BlockRef) bool {
 		return false
 	}
 	_, b := c.r.index.Block(ref)
-	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool {
-		_, in := c.u.rebased.location(ch.ID)
-		return in
-	})
+	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool { return c.u.inPlan(ch.ID) })
 }
 
 // smallUnit is the length from which a unit is a block of its own, in bytes. What
@@ -190,7 +187,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	keep, length, of := c.u.keep(ref)
 	_, listed := c.r.index.Block(ref)
 	for i, ch := range listed.Chunks {
-		if _, in := c.u.rebased.location(ch.ID); keep[i] && in {
+		if keep[i] && c.u.inPlan(ch.ID) {
 			keep[i] = false
 			length -= int64(ch.Length)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/replace"
@@ -32,7 +31,7 @@ func (r *Repo) forRepair(ctx context.Context, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
-	if r.lock == nil || r.lock.body.Kind != LockExclusive {
+	if !r.lockedFor(LockExclusive) {
 		return errors.New("repair: the repository is not locked for that")
 	}
 	return replace.Finish(ctx, r.be)
@@ -68,162 +67,136 @@ func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepai
 	if err := r.forRepair(ctx, opts.DryRun); err != nil {
 		return nil, err
 	}
-	rep := &IndexRepair{Damaged: []string{}, Added: []FileID{}, Corrected: []FileID{}, Dropped: []FileID{}, Unreadable: []FileID{}}
-	old, err := r.readIndex(ctx, nil)
+	x := &indexRepairer{r: r, rep: &IndexRepair{
+		Damaged: []string{}, Added: []FileID{}, Corrected: []FileID{}, Dropped: []FileID{}, Unreadable: []FileID{},
+	}, there: map[pack.ID]bool{}}
+	x.packs = r.newIndexBuilder(func(_ context.Context, file []byte) error { x.files = append(x.files, file); return nil })
+	if err := x.readOld(ctx); err != nil {
+		return nil, err
+	}
+	packs, err := x.list(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, err := range old.damage {
+	for i, f := range packs {
+		opts.tell("reading pack headers", int64(i), int64(len(packs)))
+		if err := x.pack(ctx, f); err != nil {
+			return nil, err
+		}
+	}
+	if err := x.packs.flush(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range x.old.Packs() {
+		if !x.there[p.ID] {
+			x.rep.Dropped = append(x.rep.Dropped, FileID(p.ID))
+		}
+	}
+	if opts.DryRun || !x.rep.Changed() {
+		return x.rep, r.LoadIndex(ctx)
+	}
+	opts.tell("writing the index", 0, 0)
+	if err := x.write(ctx); err != nil {
+		return nil, err
+	}
+	return x.rep, r.LoadIndex(ctx)
+}
+
+// indexRepairer is one run of RepairIndex.
+type indexRepairer struct {
+	r         *Repo
+	rep       *IndexRepair
+	old       *indexRead
+	oldFiles  []string
+	announced map[FileID]bool  // packs that a prune is about to remove
+	there     map[pack.ID]bool // packs that the new index lists
+	packs     *indexBuilder
+	files     [][]byte // of the new index
+}
+
+// readOld reads the index files as they are.
+func (x *indexRepairer) readOld(ctx context.Context) (err error) {
+	if x.old, err = x.r.readIndex(ctx, nil); err != nil {
+		return err
+	}
+	for _, err := range x.old.damage {
 		var d *DamageError
 		if errors.As(err, &d) {
-			rep.Damaged = append(rep.Damaged, d.File)
+			x.rep.Damaged = append(x.rep.Damaged, d.File)
 		}
 	}
-	oldFiles, err := r.namesIn(ctx, indexDir)
-	if err != nil {
-		return nil, err
+	if x.oldFiles, err = x.r.namesIn(ctx, indexDir); err != nil {
+		return err
 	}
-	lists, err := r.pruneLists(ctx)
-	if err != nil {
-		return nil, err
-	}
-	announced := map[FileID]bool{}
-	for _, l := range lists {
-		for _, id := range l.Packs {
-			announced[id] = true
-		}
-	}
-	var files []backend.Info
-	if err := r.be.List(ctx, packsDir, func(f backend.Info) error {
-		if id, err := fileID(f.Name); err == nil && packName(pack.ID(id)) == f.Name {
+	x.announced, err = x.r.announcedPacks(ctx)
+	return err
+}
+
+// list lists the packs. Those that a prune is about to remove come last: whether
+// they belong in the index depends on the others.
+func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err error) {
+	var last []backend.Info
+	err = x.r.be.List(ctx, packsDir, func(f backend.Info) error {
+		id, err := fileID(f.Name)
+		switch {
+		case err != nil || packName(pack.ID(id)) != f.Name:
+		case x.announced[id]:
+			last = append(last, f)
+		default:
 			files = append(files, f)
 		}
 		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("list packs: %w", err)
-	}
-	there := map[pack.ID]bool{}
-	var sealed [][]byte
-	file := &index.File{}
-	flush := func() error {
-		if file.Len() == 0 {
-			return nil
-		}
-		b, err := file.Seal(r.indexes)
-		sealed, file = append(sealed, b), &index.File{}
-		return err
-	}
-	// What is announced comes last: whether it is taken in depends on the others.
-	isAnnounced := func(f backend.Info) bool { fid, _ := fileID(f.Name); return announced[fid] }
-	slices.SortStableFunc(files, func(a, b backend.Info) int {
-		switch x, y := isAnnounced(a), isAnnounced(b); {
-		case x == y:
-			return 0
-		case y:
-			return -1
-		}
-		return 1
-	})
-	for i, f := range files {
-		opts.tell("reading pack headers", int64(i), int64(len(files)))
-		fid, _ := fileID(f.Name)
-		id := pack.ID(fid)
-		p, listed := old.Pack(id)
-		h, err := r.readHeader(ctx, f)
-		size := f.Size
-		switch {
-		case err != nil && !errors.Is(err, ErrDamaged):
-			return nil, fmt.Errorf("read the header of %s: %w", f.Name, err)
-		case err != nil && listed:
-			h, size = headerOf(old.Index, p), p.Size
-		case err != nil:
-			rep.Unreadable = append(rep.Unreadable, fid)
-			continue
-		case !listed && announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
-			continue // a prune was cut off before it removed it
-		case !listed:
-			rep.Added = append(rep.Added, fid)
-		case !sameHeader(old.Index, p, h) || p.Size != f.Size:
-			rep.Corrected = append(rep.Corrected, fid)
-		}
-		there[id] = true
-		rep.Packs++
-		file.Add(id, size, &h)
-		if file.Size() >= maxIndexSize {
-			if err := flush(); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := flush(); err != nil {
-		return nil, err
-	}
-	for _, p := range old.Packs() {
-		if !there[p.ID] {
-			rep.Dropped = append(rep.Dropped, FileID(p.ID))
-		}
-	}
-	if opts.DryRun || !rep.Changed() {
-		return rep, r.LoadIndex(ctx)
-	}
-	opts.tell("writing the index", 0, 0)
-	keep := map[string]bool{}
-	for _, b := range sealed {
-		id, err := r.putNamed(ctx, indexDir, b)
-		if err != nil {
-			return nil, fmt.Errorf("store an index file: %w", err)
-		}
-		keep[indexDir+id.String()] = true
-		rep.Written++
-	}
-	for _, name := range oldFiles {
-		if keep[name] {
-			continue
-		}
-		if err := r.be.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return nil, fmt.Errorf("remove an index file: %w", err)
-		}
-		rep.Removed++
-	}
-	return rep, r.LoadIndex(ctx)
-}
-
-// namesIn lists the files of a folder that are named by a hash.
-func (r *Repo) namesIn(ctx context.Context, dir string) ([]string, error) {
-	var names []string
-	err := r.be.List(ctx, dir, func(f backend.Info) error {
-		if _, err := fileID(f.Name); err == nil {
-			names = append(names, f.Name)
-		}
-		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", dir, err)
+		return nil, fmt.Errorf("list packs: %w", err)
 	}
-	return names, nil
+	return append(files, last...), nil
 }
 
-// headerOf is what an index says of a pack, in the form of the pack's header.
-func headerOf(x *index.Index, p index.Pack) pack.Header {
-	h := pack.Header{Kind: p.Kind}
-	for _, ref := range p.Blocks {
-		_, b := x.Block(ref)
-		h.Blocks = append(h.Blocks, b)
+// pack lists a pack in the new index, by its header if that can be read.
+func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
+	rep := x.rep
+	fid, _ := fileID(f.Name)
+	id := pack.ID(fid)
+	p, listed := x.old.Pack(id)
+	h, err := x.r.readHeader(ctx, f)
+	size := f.Size
+	switch {
+	case err != nil && !errors.Is(err, ErrDamaged):
+		return fmt.Errorf("read the header of %s: %w", f.Name, err)
+	case err != nil && listed:
+		h, size = headerOf(x.old.Index, p), p.Size
+	case err != nil:
+		rep.Unreadable = append(rep.Unreadable, fid)
+		return nil
+	case !listed && x.announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
+		return nil // a prune was cut off before it removed it
+	case !listed:
+		rep.Added = append(rep.Added, fid)
+	case !sameHeader(x.old.Index, p, h) || p.Size != f.Size:
+		rep.Corrected = append(rep.Corrected, fid)
 	}
-	return h
+	x.there[id] = true
+	rep.Packs++
+	return x.packs.add(ctx, id, size, &h)
 }
 
-// sameHeader reports whether an index says of a pack what its header says.
-func sameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
-	if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
-		return false
+// write stores the new index files, then removes the old ones.
+func (x *indexRepairer) write(ctx context.Context) error {
+	var keep, old []string
+	for _, b := range x.files {
+		name, err := x.r.putIndex(ctx, b)
+		if err != nil {
+			return err
+		}
+		keep = append(keep, name)
+		x.rep.Written++
 	}
-	for i, ref := range p.Blocks {
-		_, a := x.Block(ref)
-		b := &h.Blocks[i]
-		if a.Offset != b.Offset || a.Stored != b.Stored || a.Encoding != b.Encoding || !slices.Equal(a.Dict, b.Dict) || !slices.Equal(a.Chunks, b.Chunks) {
-			return false
+	for _, name := range x.oldFiles {
+		if !slices.Contains(keep, name) {
+			old = append(old, name)
 		}
 	}
-	return true
+	x.rep.Removed = len(old)
+	return x.r.removeIndex(ctx, old)
 }

@@ -88,7 +88,7 @@ func (r *Repo) RepairPacks(ctx context.Context, opts RepairOptions) (*PackRepair
 	if _, err := r.putPruneList(ctx, ids); err != nil {
 		return rep, err
 	}
-	if err := (&pruner{r: r}).unlist(ctx, going); err != nil {
+	if err := r.unlist(ctx, going); err != nil {
 		return rep, err
 	}
 	return rep, r.LoadIndex(ctx)
@@ -194,10 +194,6 @@ func (r *Repo) salvage(ctx context.Context, bad []index.Pack, rep *PackRepair, d
 	rep.Written = w.Stats().Stored
 	return err
 }
-
-// readTries is how often a read that fails is tried before its place on the disk
-// counts as lost: what is given up here is removed in the end.
-const readTries = 4
 
 // readStubborn fills p from a file. It reports false if the file is too short or
 // cannot be read there, and an error if the whole store is gone.

@@ -49,7 +49,7 @@ func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) 
 	if err := r.forRepair(ctx, opts.DryRun); err != nil {
 		return nil, err
 	}
-	c, err := r.check(ctx, CheckOptions{ReadData: 1, forgetful: opts.DryRun, Progress: func(done, total int64) { opts.tell("reading packs", done, total) }})
+	c, err := r.check(ctx, CheckOptions{ReadData: 1, DryRun: opts.DryRun, Progress: func(done, total int64) { opts.tell("reading packs", done, total) }})
 	if err != nil {
 		return nil, err
 	}

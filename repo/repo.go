@@ -62,6 +62,9 @@ type Options struct {
 	Owner *process.Identity
 }
 
+// defaultRefresh is how often a lock is refreshed, see Options.Refresh.
+const defaultRefresh = 5 * time.Minute
+
 // maxPackSize leaves room below pack.MaxSize for a block and the header.
 const maxPackSize = 64 << 20
 
@@ -83,7 +86,7 @@ func (o Options) withDefaults() Options {
 		o.Cache = 64 << 20
 	}
 	if o.Refresh == 0 {
-		o.Refresh = lockRefresh
+		o.Refresh = defaultRefresh
 	}
 	if o.Owner == nil {
 		self := process.Current()
@@ -123,9 +126,31 @@ type Repo struct {
 	going     map[pack.ID]bool // packs that are about to be removed
 	announced map[FileID]bool  // these, and those of them that no index lists
 
-	lock *Lock // held by this process, if any
+	guard *guard // the lock that this process holds, nil for none
 
 	useReserve bool // when the store is full
+}
+
+// guard is what a repository asks the lock of this process.
+type guard struct {
+	kind    string
+	session string // names the lock through all its refreshes
+	// held returns nil if the lock was there all the time, else ErrLockLost.
+	held func(context.Context) error
+	// see notes that the process has read some prune lists.
+	see func(ctx context.Context, lists []FileID) error
+}
+
+// held returns nil if the lock of this process was there all the time, or if it
+// holds none. A writer asks after its snapshot is durable: whoever removes the
+// lock of a process that seems dead does so before it looks for snapshots. So
+// either that snapshot was seen, or its writer finds the lock gone and takes the
+// snapshot back.
+func (r *Repo) held(ctx context.Context) error {
+	if r.guard == nil {
+		return nil
+	}
+	return r.guard.held(ctx)
 }
 
 // Create makes a repository in an empty backend and opens it. secret opens its

@@ -11,11 +11,8 @@ import (
 )
 
 const (
-	// reserveName is a file that keeps room for what a prune has to write before
-	// it can remove anything: its lock, its list, and new index files.
-	reserveName = "reserve"
-	minReserve  = 512 << 10
-	maxReserve  = 128 << 20
+	minReserve = 512 << 10
+	maxReserve = 128 << 20
 )
 
 // MakeReserve sees to it that the store has a reserve: as much as all index
@@ -63,4 +60,14 @@ func (r *Repo) giveUpReserve(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// Free returns how many bytes the store can still take; errors.ErrUnsupported
+// if it does not know.
+func (r *Repo) Free(ctx context.Context) (int64, error) {
+	f, ok := r.be.(backend.Freer)
+	if !ok {
+		return 0, fmt.Errorf("free space of the store: %w", errors.ErrUnsupported)
+	}
+	return f.Free(ctx)
 }

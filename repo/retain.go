@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/repo/keep"
@@ -70,25 +69,6 @@ func RetainNone(list []*Snapshot) []Retention {
 func newRetention(mine []*Snapshot) Retention {
 	d := mine[len(mine)-1].Device
 	return Retention{UDID: d.UDID, Device: d.Name}
-}
-
-// byDevice parts snapshots by device, the devices in the order of their names.
-func byDevice(list []*Snapshot) [][]*Snapshot {
-	at := map[string]int{}
-	var groups [][]*Snapshot
-	for _, s := range list {
-		udid := plainUDID(s.Device.UDID)
-		i, ok := at[udid]
-		if !ok {
-			i = len(groups)
-			at[udid] = i
-			groups = append(groups, nil)
-		}
-		groups[i] = append(groups[i], s)
-	}
-	name := func(g []*Snapshot) string { d := g[len(g)-1].Device; return d.Name + "\x00" + d.UDID }
-	slices.SortFunc(groups, func(a, b []*Snapshot) int { return strings.Compare(name(a), name(b)) })
-	return groups
 }
 
 // Forgotten returns the snapshots that are not kept.

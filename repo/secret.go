@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	secretsDir    = "secrets/"
 	secretMagic   = "snapse01"
 	secretVersion = 1
 	maxSecretSize = 64 << 10
@@ -120,28 +119,6 @@ func (r *Repo) ForgetDevicePasswords(ctx context.Context, udid string) (int, err
 		}
 	}
 	return len(kept), nil
-}
-
-// secrets looks at every kept password. Without a damaged one every snapshot
-// still comes back, so that is no loss of content.
-func (c *checker) secrets(ctx context.Context) error {
-	err := c.r.be.List(ctx, secretsDir, func(f backend.Info) error {
-		p, err := c.r.readSecret(ctx, f.Name)
-		clear(p.Password)
-		var d *DamageError
-		if !errors.As(err, &d) {
-			return err
-		}
-		c.report.Problems = append(c.report.Problems, Problem{
-			File: d.File, Text: d.Err.Error(),
-			Hint: "the backup password of a device is lost: set it again with `snap device password set`, and remove this file",
-		})
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read device passwords: %w", err)
-	}
-	return nil
 }
 
 func (r *Repo) readSecret(ctx context.Context, name string) (DevicePassword, error) {

@@ -347,3 +347,34 @@ func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\
 func SameDevice(a, b string) bool { return plainUDID(a) == plainUDID(b) }
 
 func plainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
+
+// byDevice parts snapshots by device, the devices in the order of their names.
+func byDevice(list []*Snapshot) [][]*Snapshot {
+	at := map[string]int{}
+	var groups [][]*Snapshot
+	for _, s := range list {
+		udid := plainUDID(s.Device.UDID)
+		i, ok := at[udid]
+		if !ok {
+			i = len(groups)
+			at[udid] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], s)
+	}
+	name := func(g []*Snapshot) string { d := g[len(g)-1].Device; return d.Name + "\x00" + d.UDID }
+	slices.SortFunc(groups, func(a, b []*Snapshot) int { return strings.Compare(name(a), name(b)) })
+	return groups
+}
+
+// WriteStats counts what a writer has added.
+type WriteStats struct {
+	Chunks int64 // new chunks
+	Bytes  int64 // their plaintext
+	Stored int64 // bytes of files written
+}
+
+// Add returns the sum of two statistics.
+func (s WriteStats) Add(o WriteStats) WriteStats {
+	return WriteStats{s.Chunks + o.Chunks, s.Bytes + o.Bytes, s.Stored + o.Stored}
+}

@@ -7,9 +7,9 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/parity"
 )
 
 // sweep removes the packs of the lists that every process at work has read, but
@@ -27,7 +27,7 @@ func (p *pruner) sweep(ctx context.Context, u *usage) error {
 	// If this process has slept until another prune took it for dead, that one
 	// may have removed what has just been copied. Whoever begins from here on
 	// reads these lists, and does not take what is on them for a copy.
-	if err := p.r.lock.held(ctx); err != nil {
+	if err := p.r.held(ctx); err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
 	// From here on nobody who could rely on these packs can store a snapshot
@@ -61,7 +61,7 @@ func (p *pruner) sweep(ctx context.Context, u *usage) error {
 			delete(going, known.ID)
 		}
 	}
-	if err := p.unlist(ctx, going); err != nil {
+	if err := p.r.unlist(ctx, going); err != nil {
 		return err
 	}
 	if err := p.guard(ctx, going); err != nil {
@@ -93,17 +93,13 @@ func (p *pruner) ready(ctx context.Context, lists []pruneList) ([]pruneList, err
 	var ready []pruneList
 	p.report.Waiting = []LockInfo{}
 	for _, l := range lists {
-		wait := false
-		for _, o := range locks {
-			if o.session == p.r.lock.session() || o.Kind == LockPrune || slices.Contains(o.seen, l.ID) {
-				continue
-			}
-			wait = true
+		waiting := p.r.notRead(locks, l.ID)
+		for _, o := range waiting {
 			if !slices.ContainsFunc(p.report.Waiting, func(w LockInfo) bool { return w.ID == o.ID }) {
 				p.report.Waiting = append(p.report.Waiting, o)
 			}
 		}
-		if !wait {
+		if len(waiting) == 0 {
 			ready = append(ready, l)
 		}
 	}
@@ -126,125 +122,19 @@ func (p *pruner) remove(ctx context.Context, id pack.ID) error {
 	return nil
 }
 
-const (
-	// smallIndex is the size below which index files are worth putting
-	// together, in bytes, and manySmall how many there have to be.
-	smallIndex = 1 << 20
-	manySmall  = 16
-)
-
-// unlist writes new index files for the old ones that list packs which are
-// going or gone, and then removes the old ones. Where there are many small
-// files it puts them together.
-func (p *pruner) unlist(ctx context.Context, going map[pack.ID]bool) error {
-	type entry struct {
-		id   pack.ID
-		size int64
-		h    pack.Header
+// guard makes parity without packs that are about to be removed. A full disk is
+// no reason to keep them. A damaged file is: what is going may be what heals it.
+func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
+	without := map[string]bool{}
+	for id := range going {
+		without[packName(id)] = true
 	}
-	var there map[pack.ID]bool
-	var small, old, fresh []string
-	file, stays := &index.File{}, map[pack.ID]bool{}
-	flush := func() error {
-		if file.Len() == 0 {
-			return nil
-		}
-		b, err := file.Seal(p.r.indexes)
-		if err != nil {
-			return err
-		}
-		id, err := p.r.putNamed(ctx, indexDir, b)
-		if err != nil {
-			return fmt.Errorf("store an index file: %w", err)
-		}
-		fresh = append(fresh, indexDir+id.String())
-		file = &index.File{}
+	rep, err := parity.Refresh(ctx, p.r.be, parity.RefreshOptions{Without: func(name string) bool { return without[name] }})
+	if rep != nil && len(rep.Damaged) > 0 {
+		return &DamageError{rep.Damaged[0], errors.New("no pack was removed, since parity may need it to heal this file; heal first with `snap repair`, then prune again")}
+	}
+	if backend.IsNoSpace(err) {
 		return nil
 	}
-	take := func(name string, all bool) error {
-		b, err := p.r.readNamed(ctx, name, index.MaxFileSize)
-		if err != nil {
-			return err
-		}
-		var entries []entry
-		changed := all
-		err = index.OpenFile(b, p.r.indexes, func(id pack.ID, size int64, h pack.Header) {
-			if going[id] || !there[id] {
-				changed = true
-				return
-			}
-			entries = append(entries, entry{id, size, h})
-		})
-		if err != nil {
-			return &DamageError{name, err}
-		}
-		if !changed {
-			if len(b) < smallIndex {
-				small = append(small, name)
-			}
-			return nil
-		}
-		old = append(old, name)
-		for i := range entries {
-			e := &entries[i]
-			if stays[e.id] {
-				continue
-			}
-			stays[e.id] = true
-			file.Add(e.id, e.size, &e.h)
-			if file.Size() >= maxIndexSize {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}
-	var names []string
-	if err := p.r.be.List(ctx, indexDir, func(f backend.Info) error {
-		if _, err := fileID(f.Name); err == nil {
-			names = append(names, f.Name)
-		}
-		return nil
-	}); err != nil {
-		return fmt.Errorf("list the index: %w", err)
-	}
-	// After the index: a pack is there before a file lists it, so what is not
-	// there now has been removed.
-	var err error
-	there, err = p.r.listPacks(ctx)
-	if err != nil {
-		return fmt.Errorf("list packs: %w", err)
-	}
-	for _, name := range names {
-		if err := take(name, false); err != nil {
-			return err
-		}
-	}
-	if len(small) >= manySmall {
-		for _, name := range small {
-			if err := take(name, true); err != nil {
-				return err
-			}
-		}
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	if err := p.r.lock.held(ctx); err != nil {
-		// They may list packs that another prune has removed. What else they
-		// list is in the old ones, or in those that the other one has made.
-		for _, name := range fresh {
-			if !slices.Contains(names, name) {
-				_ = p.r.be.Delete(context.WithoutCancel(ctx), name)
-			}
-		}
-		return fmt.Errorf("prune: %w", err)
-	}
-	for _, name := range old {
-		if err := p.r.be.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return fmt.Errorf("remove an index file: %w", err)
-		}
-	}
-	return nil
+	return err
 }

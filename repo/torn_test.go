@@ -333,7 +333,7 @@ func TestRotOfEveryRecord(t *testing.T) {
 				}
 			}
 			r := openRecords(t, be)
-			rep, err := r.Check(ctx, CheckOptions{ReadData: 1, forgetful: true})
+			rep, err := r.Check(ctx, CheckOptions{ReadData: 1, DryRun: true})
 			if err != nil || len(rep.Suffering) > 0 {
 				t.Fatalf("%s %s: %+v, %v", name, how, rep, err)
 			}

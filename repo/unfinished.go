@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	runsDir           = "runs/"
 	unfinishedMagic   = "snaprn01"
 	unfinishedVersion = 1
 	maxUnfinishedSize = 4 << 20
@@ -116,14 +115,14 @@ func (r *Repo) SaveUnfinished(ctx context.Context, u *Unfinished) error {
 	if len(b) > maxUnfinishedSize || len(u.Parts) > maxParts {
 		return fmt.Errorf("save an unfinished run: a record of %d bytes and %d parts is too large", len(b), len(u.Parts))
 	}
-	if err := r.lock.held(ctx); err != nil {
+	if err := r.held(ctx); err != nil {
 		return fmt.Errorf("save an unfinished run: %w", err)
 	}
 	id, err := r.putNamed(ctx, runsDir, b)
 	if err != nil {
 		return fmt.Errorf("save an unfinished run: %w", err)
 	}
-	if err := r.lock.held(ctx); err != nil {
+	if err := r.held(ctx); err != nil {
 		// What it needs may have been removed before it was there to be seen.
 		if id != before {
 			_ = r.be.Delete(context.WithoutCancel(ctx), runsDir+id.String())
@@ -248,47 +247,5 @@ func (r *Repo) RemoveUnfinished(ctx context.Context, u *Unfinished) error {
 		}
 	}
 	u.ID = FileID{}
-	return nil
-}
-
-// Free returns how many bytes the store can still take; errors.ErrUnsupported
-// if it does not know.
-func (r *Repo) Free(ctx context.Context) (int64, error) {
-	f, ok := r.be.(backend.Freer)
-	if !ok {
-		return 0, fmt.Errorf("free space of the store: %w", errors.ErrUnsupported)
-	}
-	return f.Free(ctx)
-}
-
-// unfinished looks at the records of unfinished runs. Without a damaged one
-// every snapshot still comes back.
-func (c *checker) unfinished(ctx context.Context) error {
-	const hint = "the device sends the files again in its next backup; this file can be removed"
-	for _, err := range c.damagedRuns {
-		var d *DamageError
-		if errors.As(err, &d) {
-			c.report.Problems = append(c.report.Problems, Problem{File: d.File, Text: d.Err.Error(), Hint: hint})
-		}
-	}
-	for _, u := range c.runs {
-		lost := 0
-		t := treeCheck{c: c, clean: map[chunk.ID]struct{}{}}
-		for _, root := range u.Parts {
-			good, err := t.node(ctx, root, -1)
-			if err != nil {
-				return err
-			}
-			if !good {
-				lost++
-			}
-		}
-		if lost > 0 {
-			c.report.Problems = append(c.report.Problems, Problem{
-				File: runsDir + u.ID.String(), Hint: hint,
-				Text: fmt.Sprintf("an interrupted backup of %s has lost content that was received", u.UDID),
-			})
-		}
-	}
 	return nil
 }

@@ -20,12 +20,27 @@ type usage struct {
 	list    []*Snapshot
 	records []string // names of the records that were counted, sorted
 	used    *index.ChunkSet
-	bases   *index.ChunkSet // what is needed only to decode something else, too
-	twice   bool            // some chunks lie in several packs, of which one copy is marked
-	rebased *layout         // of blocks to be stored anew, or nil
-	// rebaseCost estimates by how many bytes these will be larger.
-	rebaseCost int64
-	moved      map[pack.ID]bool // packs of which everything in use is in others, too
+	bases   *index.ChunkSet  // what is needed only to decode something else, too
+	twice   bool             // some chunks lie in several packs, of which one copy is marked
+	plan    replacement      // of blocks to be stored anew, or nil
+	moved   map[pack.ID]bool // packs of which everything in use is in others, too
+}
+
+// replacement is a plan to store what is in use of some blocks in other blocks.
+type replacement interface {
+	// replaces reports whether a block is one of those to be replaced.
+	replaces(ref index.BlockRef) bool
+	// dictionaries calls fn for the dictionary of every block that is to come.
+	dictionaries(fn func(ids []chunk.ID))
+	// location returns where a chunk will be, if it is in a block that is to come.
+	location(id chunk.ID) (index.Location, bool)
+}
+
+// apply makes the usage that of the repository as it will be when a plan is
+// carried out. What only replaced blocks need counts as unused then.
+func (u *usage) apply(plan replacement) {
+	u.plan = plan
+	u.findBases()
 }
 
 // usage looks at every snapshot and unfinished run, and loads the index for
@@ -161,7 +176,16 @@ func (u *usage) tree(ctx context.Context, id chunk.ID, above int) error {
 }
 
 // isRebased reports whether what is in use of a block is to be stored anew.
-func (u *usage) isRebased(ref index.BlockRef) bool { return u.rebased != nil && u.rebased.goes[ref] }
+func (u *usage) isRebased(ref index.BlockRef) bool { return u.plan != nil && u.plan.replaces(ref) }
+
+// inPlan reports whether the plan has a new block for a chunk.
+func (u *usage) inPlan(id chunk.ID) bool {
+	if u.plan == nil {
+		return false
+	}
+	_, ok := u.plan.location(id)
+	return ok
+}
 
 // findBases marks the chunks that have to be decoded to decode the used ones, as
 // these are to be.
@@ -175,10 +199,8 @@ func (u *usage) findBases() {
 			}
 		}
 	}
-	if u.rebased != nil {
-		for _, unit := range u.rebased.units {
-			need(unit.dict)
-		}
+	if u.plan != nil {
+		u.plan.dictionaries(need)
 	}
 	for _, p := range u.r.index.Packs() {
 		for _, ref := range p.Blocks {
@@ -216,4 +238,38 @@ func (u *usage) keep(ref index.BlockRef) (keep []bool, length, of int64) {
 		}
 	}
 	return keep, length, of
+}
+
+// lost marks what is left of lost files, so that it is there should the rest
+// come back. What is missing is no error here.
+func (u *usage) lost(ctx context.Context, l *Lost) error {
+	if l == nil {
+		return nil
+	}
+	load := func(ctx context.Context, id chunk.ID) ([]byte, error) {
+		u.used.Add(id)
+		return u.r.Chunk(ctx, id)
+	}
+	mark := func(id chunk.ID) error { u.used.Add(id); return nil }
+	entries, _, err := l.entries(ctx, load)
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		err := entries[i].Content.All(ctx, u.r.Chunk, mark, mark)
+		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, tree.ErrDamaged) {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckComplete returns nil if everything is there that the snapshots and unfinished
+// runs need: every chunk is in the index, and every pack that the index lists is
+// there. It reads the trees of all snapshots, no content, and loads the index.
+func (r *Repo) CheckComplete(ctx context.Context) error {
+	if _, err := r.usage(ctx); err != nil {
+		return err
+	}
+	return errors.Join(r.IndexDamage()...)
 }

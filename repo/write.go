@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
-	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/tree"
@@ -34,9 +34,6 @@ const (
 	// indexEvery is how many packs are written before an index file lists
 	// them, so that a killed run loses at most about 1 GiB of work.
 	indexEvery = 64
-	// maxIndexSize is the length at which an index file is closed, in bytes.
-	// One more pack cannot bring it to index.MaxFileSize.
-	maxIndexSize = 64 << 20
 	// rescueTime bounds how long Close keeps what an interrupted run stored.
 	rescueTime = 30 * time.Second
 )
@@ -60,8 +57,8 @@ type Writer struct {
 
 	// The uploader alone uses these: packs that are durable but in no index
 	// file yet.
-	file  *index.File
-	fresh []freshPack
+	unlisted *indexBuilder
+	fresh    []freshPack
 
 	mu       sync.Mutex            // guards what follows
 	claimed  map[chunk.ID]struct{} // stored or on their way, not in the repository's index yet
@@ -73,18 +70,6 @@ type Writer struct {
 	metaMu sync.Mutex     // guards meta
 	meta   *ContentWriter // of tree nodes and lists
 	nodes  predecessor    // stands for the parent's tree
-}
-
-// WriteStats counts what a writer has added.
-type WriteStats struct {
-	Chunks int64 // new chunks
-	Bytes  int64 // their plaintext
-	Stored int64 // bytes of files written
-}
-
-// Add returns the sum of two statistics.
-func (s WriteStats) Add(o WriteStats) WriteStats {
-	return WriteStats{s.Chunks + o.Chunks, s.Bytes + o.Bytes, s.Stored + o.Stored}
 }
 
 // job is a block to be encoded.
@@ -108,8 +93,8 @@ func (r *Repo) NewWriter(ctx context.Context) *Writer {
 		jobs:    make(chan job, r.opts.Workers),
 		sealed:  make(chan *pack.Builder, 1),
 		claimed: map[chunk.ID]struct{}{},
-		file:    &index.File{},
 	}
+	w.unlisted = r.newIndexBuilder(w.putIndex)
 	w.meta = w.newContentWriter(pack.Metadata)
 	var encoders sync.WaitGroup
 	for range r.opts.Workers {
@@ -254,10 +239,10 @@ func (w *Writer) flushBuilders() error {
 // not store them again.
 func (w *Writer) upload() error {
 	err := w.uploadAll()
-	if err != nil && w.file.Len() > 0 {
+	if err != nil && w.unlisted.len() > 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), rescueTime)
 		defer cancel()
-		_ = w.writeIndex(ctx) // the first failure is the one to report
+		_ = w.unlisted.flush(ctx) // the first failure is the one to report
 	}
 	return err
 }
@@ -272,16 +257,18 @@ func (w *Writer) uploadAll() error {
 		if err := w.r.be.Put(w.ctx, packName(id), file); err != nil && !errors.Is(err, backend.ErrExist) {
 			return fmt.Errorf("store a pack: %w", err)
 		}
-		w.file.Add(id, int64(len(file)), &h)
 		w.fresh = append(w.fresh, freshPack{id, int64(len(file)), h})
 		w.count(len(file))
-		if w.file.Len() >= indexEvery || w.file.Size() >= maxIndexSize {
-			if err := w.writeIndex(w.ctx); err != nil {
+		if err := w.unlisted.add(w.ctx, id, int64(len(file)), &h); err != nil {
+			return err
+		}
+		if w.unlisted.len() >= indexEvery {
+			if err := w.unlisted.flush(w.ctx); err != nil {
 				return err
 			}
 		}
 	}
-	return w.writeIndex(w.ctx)
+	return w.unlisted.flush(w.ctx)
 }
 
 func (w *Writer) count(bytes int) {
@@ -290,33 +277,26 @@ func (w *Writer) count(bytes int) {
 	w.mu.Unlock()
 }
 
-// writeIndex lists the packs stored since the last time in an index file. Only
-// after that may others, in this process too, rely on their chunks: a snapshot
-// must never need a pack that no index lists.
-func (w *Writer) writeIndex(ctx context.Context) error {
-	if w.file.Len() == 0 {
-		return nil
+// putIndex stores an index file that lists the fresh packs. Only after that may
+// others, in this process too, rely on their chunks: a snapshot must never need a
+// pack that no index lists.
+func (w *Writer) putIndex(ctx context.Context, file []byte) error {
+	// A prune that has taken this process for dead removes packs that no index
+	// lists; none is to list them then.
+	if err := w.r.held(ctx); err != nil {
+		return fmt.Errorf("store an index file: %w", err)
 	}
-	b, err := w.file.Seal(w.r.indexes)
+	name, err := w.r.putIndex(ctx, file)
 	if err != nil {
 		return err
 	}
-	// A prune that has taken this process for dead removes packs that no index
-	// lists; none is to list them then.
-	if err := w.r.lock.held(ctx); err != nil {
-		return fmt.Errorf("store an index file: %w", err)
-	}
-	id, err := w.r.putNamed(ctx, indexDir, b)
-	if err != nil {
-		return fmt.Errorf("store an index file: %w", err)
-	}
-	if err := w.r.lock.held(ctx); err != nil {
+	if err := w.r.held(ctx); err != nil {
 		if errors.Is(err, ErrLockLost) {
-			_ = w.withdraw(context.WithoutCancel(ctx), id) // the next prune does it, too
+			_ = w.withdraw(context.WithoutCancel(ctx), name) // the next prune does it, too
 		}
 		return fmt.Errorf("store an index file: %w", err)
 	}
-	w.count(len(b))
+	w.count(len(file))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.fresh {
@@ -327,36 +307,31 @@ func (w *Writer) writeIndex(ctx context.Context) error {
 			}
 		}
 	}
-	w.file, w.fresh = &index.File{}, nil
+	w.fresh = nil
 	return nil
 }
 
 // withdraw replaces an index file by one without the packs that are gone. Those
 // that are there stay listed: somebody may rely on them already.
-func (w *Writer) withdraw(ctx context.Context, id FileID) error {
+func (w *Writer) withdraw(ctx context.Context, name string) error {
 	there, err := w.r.listPacks(ctx)
 	if err != nil {
 		return err
 	}
-	left := &index.File{}
-	for _, p := range w.fresh {
-		if there[p.id] {
-			left.Add(p.id, p.size, &p.h)
-		}
-	}
-	if left.Len() == len(w.fresh) {
+	left := slices.DeleteFunc(slices.Clone(w.fresh), func(p freshPack) bool { return !there[p.id] })
+	if len(left) == len(w.fresh) {
 		return nil
 	}
-	if left.Len() > 0 {
-		b, err := left.Seal(w.r.indexes)
-		if err != nil {
-			return err
-		}
-		if _, err := w.r.putNamed(ctx, indexDir, b); err != nil {
+	b := w.r.newIndexBuilder(func(ctx context.Context, file []byte) error { _, err := w.r.putIndex(ctx, file); return err })
+	for _, p := range left {
+		if err := b.add(ctx, p.id, p.size, &p.h); err != nil {
 			return err
 		}
 	}
-	return w.r.be.Delete(ctx, indexDir+id.String())
+	if err := b.flush(ctx); err != nil {
+		return err
+	}
+	return w.r.be.Delete(ctx, name)
 }
 
 // finish drains the pipeline: blocks, packs, index.
@@ -411,13 +386,13 @@ func (w *Writer) Commit(ctx context.Context, s *Snapshot) error {
 	if err != nil {
 		return fmt.Errorf("seal the snapshot: %w", err)
 	}
-	if err := w.r.lock.held(ctx); err != nil {
+	if err := w.r.held(ctx); err != nil {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	if s.ID, err = w.r.putNamed(ctx, snapshotsDir, b); err != nil {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
-	if err := w.r.lock.held(ctx); err != nil {
+	if err := w.r.held(ctx); err != nil {
 		// What it needs may have been removed before it was there to be seen.
 		_ = w.r.be.Delete(context.WithoutCancel(ctx), snapshotsDir+s.ID.String())
 		return fmt.Errorf("store the snapshot: %w", err)

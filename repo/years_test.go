@@ -92,7 +92,7 @@ func testYears(t *testing.T, years int, life uint64) {
 			t.Fatalf("snapshot of %v: %v", s.Time, err)
 		}
 	}
-	report, err := r.Check(ctx, CheckOptions{ReadData: 1, forgetful: true})
+	report, err := r.Check(ctx, CheckOptions{ReadData: 1, DryRun: true})
 	if err != nil || !report.Clean() || len(report.Problems) > 0 || report.LongChains > 0 {
 		t.Errorf("check finds %+v, error %v", report, err)
 	}
