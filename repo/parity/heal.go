@@ -14,33 +14,33 @@ import (
 	"github.com/snap-backup/snap/repo/replace"
 )
 
-// maxRemade bounds the parity that is made anew for one file, in bytes; two
-// segments for each row of the longest pack are a quarter of it.
+// maxRemade is the greatest length of parity that is made again, in bytes. The
+// parity of a group that this program makes is at most a quarter of it.
 const maxRemade = 1 << 30
 
-// HealOptions say how to heal.
+// HealOptions are the options of Heal.
 type HealOptions struct {
 	DryRun   bool
 	Progress func(done, total int) // groups; may be nil
 }
 
-// HealReport says what Heal has found and done, or would do.
+// HealReport says what Heal has found and done. After a dry run it says what Heal
+// would do.
 type HealReport struct {
-	Files    int      `json:"files"`    // guarded ones that were read
-	Healed   []string `json:"healed"`   // damaged or missing, and whole again
-	Unhealed []string `json:"unhealed"` // too much of their groups is bad
-	Remade   int      `json:"remade"`   // parity files that were damaged themselves
-	// Skipped are parity files whose headers contradict sound files, or that are
-	// damaged and ask for more memory than a group of this program: nothing is
-	// made from these.
+	Files    int      `json:"files"`    // protected files that were read
+	Healed   []string `json:"healed"`   // files that were damaged or missing
+	Unhealed []string `json:"unhealed"` // too many shards of their groups are bad
+	Remade   int      `json:"remade"`   // damaged parity files that were made again
+	// Skipped are parity files that were not used: their headers contradict files
+	// that are good, or they are damaged and making them again would take too much
+	// memory.
 	Skipped []string `json:"skipped"`
 }
 
-// Heal reads everything that is guarded and brings back what is damaged, and
-// packs that are missing. A snapshot record that is missing may have been
-// forgotten, and stays so. Nobody else may use the repository meanwhile.
+// Heal reads all protected files, replaces damaged ones and restores missing packs.
+// It does not restore missing snapshot records, since they may have been forgotten.
+// The caller must be the only user of the repository.
 func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealReport, error) {
-	rep := &HealReport{Healed: []string{}, Unhealed: []string{}, Skipped: []string{}}
 	if !opts.DryRun {
 		if err := replace.Finish(ctx, be); err != nil {
 			return nil, err
@@ -50,86 +50,112 @@ func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealRepor
 	if err != nil {
 		return nil, err
 	}
+	h := &healer{s, opts, &HealReport{Healed: []string{}, Unhealed: []string{}, Skipped: []string{}}}
 	for i, g := range s.groups {
 		if opts.Progress != nil {
 			opts.Progress(i, len(s.groups))
 		}
-		if err := s.heal(ctx, g, opts, rep); err != nil {
+		if err := h.heal(ctx, g); err != nil {
 			return nil, err
 		}
 	}
-	return rep, nil
+	return h.report, nil
 }
 
-func (s *Set) heal(ctx context.Context, known *group, opts HealOptions, rep *HealReport) error {
-	g, err := s.reload(ctx, known)
+// healer is a call of Heal.
+type healer struct {
+	*Set
+	opts   HealOptions
+	report *HealReport
+}
+
+// errContradiction is the error for a header that contradicts a good file.
+var errContradiction = errors.New("parity header contradicts a file")
+
+// heal heals the files of a group, and then its parity file.
+func (h *healer) heal(ctx context.Context, loaded *group) error {
+	g, err := h.reload(ctx, loaded)
 	if errors.Is(err, ErrDamaged) {
-		rep.Skipped = append(rep.Skipped, known.name) // it could be read before
+		h.report.Skipped = append(h.report.Skipped, loaded.name) // damaged since Load
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	whole := true
-	for i := range g.members {
-		m := &g.members[i]
-		rep.Files++
-		size, sound, err := s.sound(ctx, m.name(), m.id)
-		if err != nil {
-			return err
-		}
-		if sound && size == m.size {
-			continue
-		}
-		if sound {
-			// The file is what its name says, so the header lies.
-			rep.Skipped = append(rep.Skipped, g.name)
+	complete := true
+	for i := range g.files {
+		good, err := h.healFile(ctx, g, i)
+		if errors.Is(err, errContradiction) {
+			h.report.Skipped = append(h.report.Skipped, g.name)
 			return nil
 		}
-		there := size >= 0
-		if !there && m.kind != 0 {
-			whole = false
-			continue // forgotten
-		}
-		b, err := s.rebuild(ctx, g, i)
 		if err != nil {
 			return err
 		}
-		if b == nil {
-			whole = false
-			rep.Unhealed = append(rep.Unhealed, m.name())
-			continue
-		}
-		rep.Healed = append(rep.Healed, m.name())
-		if !opts.DryRun {
-			if err := replace.Put(ctx, s.be, m.name(), b); err != nil {
-				return err
-			}
-		}
+		complete = complete && good
 	}
-	_, sound, err := s.soundName(ctx, g.name)
-	if err != nil || sound || !whole {
+	if !complete {
+		return nil // its parity cannot be computed
+	}
+	return h.remake(ctx, g)
+}
+
+// healFile heals a file of a group if it is damaged, or is a missing pack. It
+// reports whether the file is good afterwards, or would be without DryRun.
+func (h *healer) healFile(ctx context.Context, g *group, which int) (good bool, err error) {
+	f := &g.files[which]
+	h.report.Files++
+	size, good, err := h.verify(ctx, f.name(), f.id)
+	switch {
+	case err != nil:
+		return false, err
+	case good && size == f.size:
+		return true, nil
+	case good:
+		return false, errContradiction
+	case size < 0 && f.kind != 0:
+		return false, nil // forgotten
+	}
+	b, err := h.rebuild(ctx, g, which)
+	if err != nil {
+		return false, err
+	}
+	if b == nil {
+		h.report.Unhealed = append(h.report.Unhealed, f.name())
+		return false, nil
+	}
+	h.report.Healed = append(h.report.Healed, f.name())
+	if h.opts.DryRun {
+		return true, nil
+	}
+	return true, replace.Put(ctx, h.be, f.name(), b)
+}
+
+// remake makes the parity file of a group again if it is damaged.
+func (h *healer) remake(ctx context.Context, g *group) error {
+	_, good, err := h.verifyParity(ctx, g.name)
+	if err != nil || good {
 		return err
 	}
 	if int64(g.parity)*g.length() > maxRemade {
-		rep.Skipped = append(rep.Skipped, g.name)
+		h.report.Skipped = append(h.report.Skipped, g.name)
 		return nil
 	}
-	rep.Remade++
-	if opts.DryRun {
+	h.report.Remade++
+	if h.opts.DryRun {
 		return nil
 	}
-	h := *g.Header
-	h.members = slices.Clone(h.members)
-	data, bad, err := s.compute(ctx, &h)
+	header := *g.Header
+	header.files = slices.Clone(header.files)
+	parity, bad, err := h.compute(ctx, &header)
 	if err != nil || len(bad) > 0 {
 		return err
 	}
-	b := h.encode(data)
+	b := header.encode(parity)
 	if hash := hashOf(b); fmt.Sprintf("%s%x", Dir, hash) != g.name {
-		return nil // made by another program; the next refresh replaces it
+		return nil // another program made it; the next Refresh replaces it
 	}
-	return replace.Put(ctx, s.be, g.name, b)
+	return replace.Put(ctx, h.be, g.name, b)
 }
 
 // reload reads the header of a group again, with all hashes.
@@ -145,33 +171,34 @@ func (s *Set) reload(ctx context.Context, g *group) (*group, error) {
 	return full, nil
 }
 
-func (s *Set) soundName(ctx context.Context, name string) (there, sound bool, err error) {
+// verifyParity reports whether a parity file exists and has the hash of its name.
+func (s *Set) verifyParity(ctx context.Context, name string) (exists, good bool, err error) {
 	id, err := hex.DecodeString(strings.TrimPrefix(name, Dir))
 	if err != nil || len(id) != 32 {
 		return true, false, nil
 	}
-	size, sound, err := s.sound(ctx, name, [32]byte(id))
-	return size >= 0, sound, err
+	size, good, err := s.verify(ctx, name, [32]byte(id))
+	return size >= 0, good, err
 }
 
-// Verify reads all parity files and returns the damaged ones.
+// Verify reads all parity files and returns the names of damaged ones.
 func (s *Set) Verify(ctx context.Context) ([]string, error) {
 	bad := append([]string{}, s.damaged...)
 	for _, g := range s.groups {
-		there, sound, err := s.soundName(ctx, g.name)
+		exists, good, err := s.verifyParity(ctx, g.name)
 		if err != nil {
 			return nil, err
 		}
-		if there && !sound {
+		if exists && !good {
 			bad = append(bad, g.name)
 		}
 	}
 	return bad, nil
 }
 
-// sound returns the length of a file, -1 if it is not there, and whether it is
-// what its name says.
-func (s *Set) sound(ctx context.Context, name string, id [32]byte) (size int64, sound bool, err error) {
+// verify returns the length of a file, -1 if it does not exist, and whether it has
+// the hash id.
+func (s *Set) verify(ctx context.Context, name string, id [32]byte) (size int64, good bool, err error) {
 	info, err := s.be.Stat(ctx, name)
 	if errors.Is(err, backend.ErrNotExist) {
 		return -1, false, nil
@@ -195,60 +222,60 @@ func (s *Set) sound(ctx context.Context, name string, id [32]byte) (size int64, 
 	return info.Size, [32]byte(h.Sum(nil)) == id, nil
 }
 
-// rebuild puts a member together from its own sound segments and, where these are
-// bad, from the others of their rows. It returns nil if that is not enough.
+// rebuild returns the bytes of a file, from its good shards and, for bad ones, from
+// the other shards of their stripes. It returns nil if too many are bad.
 func (s *Set) rebuild(ctx context.Context, g *group, which int) ([]byte, error) {
-	m := &g.members[which]
-	code, err := reedsolomon.New(len(g.members), g.parity, reedsolomon.WithCauchyMatrix())
+	f := &g.files[which]
+	code, err := reedsolomon.New(len(g.files), g.parity, reedsolomon.WithCauchyMatrix())
 	if err != nil {
 		return nil, err
 	}
-	out := make([]byte, m.size)
-	for row := range m.sums {
-		at := int64(row) * int64(g.segment)
-		own := out[at:min(at+int64(g.segment), m.size)]
-		n, err := s.read(ctx, m.name(), own, at)
+	out := make([]byte, f.size)
+	for stripe := range f.sums {
+		at := int64(stripe) * int64(g.shard)
+		own := out[at:min(at+int64(g.shard), f.size)]
+		n, err := s.read(ctx, f.name(), own, at)
 		if err != nil {
 			return nil, err
 		}
-		if n == len(own) && sumOf(own) == m.sums[row] {
+		if n == len(own) && sumOf(own) == f.sums[stripe] {
 			continue
 		}
-		shards, err := s.row(ctx, g, row)
+		shards, err := s.stripe(ctx, g, stripe)
 		if err != nil {
 			return nil, err
 		}
 		shards[which] = nil
-		need := make([]bool, len(g.members)+g.parity)
+		need := make([]bool, len(g.files)+g.parity)
 		need[which] = true
 		if err := code.ReconstructSome(shards, need); err != nil {
-			return nil, nil // too few are left
+			return nil, nil // too few shards are good
 		}
-		if copy(own, shards[which]); sumOf(own) != m.sums[row] {
+		if copy(own, shards[which]); sumOf(own) != f.sums[stripe] {
 			return nil, nil
 		}
 	}
-	if hashOf(out) != m.id {
+	if hashOf(out) != f.id {
 		return nil, nil
 	}
 	return out, nil
 }
 
-// row reads the segments of a row; those that are bad are nil.
-func (s *Set) row(ctx context.Context, g *group, row int) ([][]byte, error) {
-	width := g.width(row)
-	at := int64(row) * int64(g.segment)
-	shards := make([][]byte, len(g.members)+g.parity)
-	for i := range g.members {
-		m := &g.members[i]
+// stripe reads the shards of a stripe. Bad ones are nil.
+func (s *Set) stripe(ctx context.Context, g *group, stripe int) ([][]byte, error) {
+	width := g.width(stripe)
+	at := int64(stripe) * int64(g.shard)
+	shards := make([][]byte, len(g.files)+g.parity)
+	for i := range g.files {
+		f := &g.files[i]
 		b := make([]byte, width)
-		n := int(min(max(m.size-at, 0), int64(width)))
+		n := int(min(max(f.size-at, 0), int64(width)))
 		if n > 0 {
-			got, err := s.read(ctx, m.name(), b[:n], at)
+			got, err := s.read(ctx, f.name(), b[:n], at)
 			if err != nil {
 				return nil, err
 			}
-			if got < n || sumOf(b[:n]) != m.sums[row] {
+			if got < n || sumOf(b[:n]) != f.sums[stripe] {
 				continue
 			}
 		}
@@ -260,8 +287,8 @@ func (s *Set) row(ctx context.Context, g *group, row int) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if got == width && sumOf(b) == g.sums[row*g.parity+i] {
-			shards[len(g.members)+i] = b
+		if got == width && sumOf(b) == g.sums[stripe*g.parity+i] {
+			shards[len(g.files)+i] = b
 		}
 	}
 	return shards, nil

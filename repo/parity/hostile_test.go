@@ -11,18 +11,18 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// forged is a parity file as somebody without a key could write it: all its
-// numbers fit each other, and its hashes are of nothing.
-func forged(percent, segment, parity int, members ...member) []byte {
-	h := &Header{percent: percent, segment: segment, parity: parity, members: members}
-	for i := range h.members {
-		h.members[i].sums = make([]sum, segments(h.members[i].size, segment))
+// forged returns a parity file as an attacker without a key could write it: its
+// numbers are consistent, and its hashes are zeros.
+func forged(percent, shard, parity int, files ...file) []byte {
+	h := &Header{percent: percent, shard: shard, parity: parity, files: files}
+	for i := range h.files {
+		h.files[i].sums = make([]sum, shardCount(h.files[i].size, shard))
 	}
-	h.sums = make([]sum, h.rows()*parity)
+	h.sums = make([]sum, h.stripes()*parity)
 	return h.encode(nil)
 }
 
-// plant stores a parity file under the name that it has if it is whole.
+// plant stores b as a parity file under the name of an undamaged one.
 func plant(t testing.TB, be *memory.Backend, b []byte) string {
 	t.Helper()
 	hash := hashOf(b)
@@ -33,10 +33,9 @@ func plant(t testing.TB, be *memory.Backend, b []byte) string {
 	return name
 }
 
-// A group without files whose file is damaged is made anew, and does not keep
-// others from being healed.
+// Heal makes a damaged parity file without files again and heals other groups.
 func TestHealWithDamagedEmptyGroup(t *testing.T) {
-	be := usual(t)
+	be := protectedStore(t)
 	want := content(t, be, "packs/")
 	lost := ""
 	for lost = range want {
@@ -45,11 +44,11 @@ func TestHealWithDamagedEmptyGroup(t *testing.T) {
 	if err := be.Delete(context.Background(), lost); err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, SegmentSize, 0)
+	b := forged(5_00, ShardSize, 0)
 	name := plant(t, be, b)
-	rotten := bytes.Clone(b)
-	rotten[9] ^= 1
-	if err := be.Set(name, rotten); err != nil {
+	damaged := bytes.Clone(b)
+	damaged[9] ^= 1
+	if err := be.Set(name, damaged); err != nil {
 		t.Fatal(err)
 	}
 	rep := heal(t, be)
@@ -57,27 +56,26 @@ func TestHealWithDamagedEmptyGroup(t *testing.T) {
 		t.Errorf("%+v", rep)
 	}
 	if got := content(t, be, "packs/")[lost]; !bytes.Equal(got, want[lost]) {
-		t.Error("the lost pack did not come back")
+		t.Error("the lost pack was not restored")
 	}
 	if got := content(t, be, Dir)[name]; !bytes.Equal(got, b) {
 		t.Error("the empty group is still damaged")
 	}
 }
 
-// A header that says something else of a sound file than is true makes nothing
-// and takes no memory.
-func TestHealSkipsLyingHeaders(t *testing.T) {
+// Heal skips a header that contradicts a good file, and takes no memory for it.
+func TestHealSkipsContradictions(t *testing.T) {
 	be := withConfig(t)
 	names := store(t, be, 0, 1, 1000)
 	id, err := hex.DecodeString(names[0][len(names[0])-64:])
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, maxSegment, maxParity, member{id: [32]byte(id), size: 8 << 20})
+	b := forged(5_00, maxShard, maxParity, file{id: [32]byte(id), size: 8 << 20})
 	name := plant(t, be, b)
-	rotten := bytes.Clone(b)
-	rotten[9] ^= 1
-	if err := be.Set(name, rotten); err != nil {
+	damaged := bytes.Clone(b)
+	damaged[9] ^= 1
+	if err := be.Set(name, damaged); err != nil {
 		t.Fatal(err)
 	}
 	var before, after runtime.MemStats
@@ -85,15 +83,15 @@ func TestHealSkipsLyingHeaders(t *testing.T) {
 	rep := heal(t, be)
 	runtime.ReadMemStats(&after)
 	if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
-		t.Errorf("it took %d MiB", n>>20)
+		t.Errorf("Heal allocated %d MiB", n>>20)
 	}
 	if !slices.Equal(rep.Skipped, []string{name}) || len(rep.Healed)+len(rep.Unhealed)+rep.Remade > 0 {
 		t.Errorf("%+v", rep)
 	}
 }
 
-// A damaged parity file that asks for more parity than any group needs is not
-// made anew.
+// Heal does not make a damaged parity file again if it asks for more parity than
+// any group of this program has.
 func TestHealBoundsRemade(t *testing.T) {
 	be := withConfig(t)
 	const size = maxRemade/maxParity + 1
@@ -102,7 +100,7 @@ func TestHealBoundsRemade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, maxSegment, maxParity, member{id: [32]byte(id), size: size})
+	b := forged(5_00, maxShard, maxParity, file{id: [32]byte(id), size: size})
 	name := plant(t, be, b)
 	b[9] ^= 1
 	if err := be.Set(name, b); err != nil {
@@ -113,11 +111,11 @@ func TestHealBoundsRemade(t *testing.T) {
 	}
 }
 
-// What is kept of parity files does not grow with the hashes in their headers.
+// Load does not keep the hashes of shards.
 func TestLoadKeepsNoSums(t *testing.T) {
 	be := withConfig(t)
 	for i := range 4 {
-		plant(t, be, forged(5_00, minSegment, 1, member{id: [32]byte{byte(i)}, size: 16 << 20}))
+		plant(t, be, forged(5_00, minShard, 1, file{id: [32]byte{byte(i)}, size: 16 << 20}))
 	}
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -129,16 +127,16 @@ func TestLoadKeepsNoSums(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > 1<<20 {
-		t.Errorf("it keeps %d KiB", n>>10)
+		t.Errorf("the set takes %d KiB", n>>10)
 	}
 	runtime.KeepAlive(s)
 }
 
-// One parity file with a great percentage does not make all parity anew.
+// One parity file with another percentage does not change the percentage.
 func TestPercentIsOfMostBytes(t *testing.T) {
-	be := usual(t)
-	plant(t, be, forged(100_00, SegmentSize, 0))
-	plant(t, be, forged(100_00, SegmentSize, 1, member{id: [32]byte{1}, size: 1}))
+	be := protectedStore(t)
+	plant(t, be, forged(100_00, ShardSize, 0))
+	plant(t, be, forged(100_00, ShardSize, 1, file{id: [32]byte{1}, size: 1}))
 	s, err := Load(context.Background(), be)
 	if err != nil || s.Percent() != 50_00 {
 		t.Fatal(s.Percent(), err)
@@ -151,9 +149,9 @@ func TestPercentIsOfMostBytes(t *testing.T) {
 	}
 }
 
-// A forged group of the same files does not take the place of sound ones: they
-// go only when new ones were made.
-func TestForgedGroupVoidsNothing(t *testing.T) {
+// A forged group of the same files does not replace good groups: they are removed
+// only after new ones were made.
+func TestForgedGroupReplacesNothing(t *testing.T) {
 	ctx := context.Background()
 	be := withConfig(t)
 	var lengths []int
@@ -170,8 +168,8 @@ func TestForgedGroupVoidsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for segment := minSegment; ; segment++ {
-		b := forged(5_00, segment, 2, slices.Clone(all)...)
+	for shard := minShard; ; shard++ {
+		b := forged(5_00, shard, 2, slices.Clone(all)...)
 		if hash := hashOf(b); Dir+hex.EncodeToString(hash[:]) < s.groups[0].name {
 			plant(t, be, b) // it is listed first
 			break

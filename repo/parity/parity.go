@@ -1,17 +1,17 @@
-// Package parity guards files of a repository against bit rot and loss, without
-// a second copy: a Reed-Solomon code over groups of packs and of snapshot
+// Package parity protects files of a repository against bit rot and loss without a
+// second copy: it stores a Reed-Solomon code over groups of packs and of snapshot
 // records.
 //
-// The files of a group are laid side by side and cut into rows of 64 KiB
-// segments. Each row has two segments of parity (one, if the file is alone in its
-// group), so in each row as many segments can be lost: two whole files of a group,
-// or one and a place in each row of the others, or two places in each row,
-// whichever files they are in. The hash of every segment is kept, so that it is
-// known which are bad.
+// The files of a parity group are cut into shards of 64 KiB. The shards at the same
+// offset of all files form a stripe. Each stripe gets two parity shards (one, if
+// the group has one file), so any two shards of a stripe can be lost: two files of
+// a group, or one file and one shard in each stripe of the others, or two shards in
+// each stripe, whichever files they are in. The hash of every shard is stored, so
+// damaged shards are known.
 //
-// The package needs no key: what it guards is sealed, and what it brings back is
-// compared with its name. docs/format.md has every byte, docs/design/parity.md
-// the reasons.
+// The package needs no key: protected files are sealed, and a healed file must have
+// the hash that is its name. It never replaces a file that has this hash.
+// docs/format.md has the bytes, docs/design/parity.md the reasons.
 package parity
 
 import (
@@ -31,12 +31,12 @@ import (
 // Dir is the folder of parity files.
 const Dir = "parity/"
 
-// kinds are the folders whose files are guarded; a file's kind is the place of
-// its folder here.
+// kinds are the folders of protected files. A file's kind is the index of its
+// folder.
 var kinds = [...]string{"packs/", "snapshots/"}
 
-// name is the name of a member in the repository.
-func (m *member) name() string {
+// name returns the name of a file in the repository.
+func (m *file) name() string {
 	id := hex.EncodeToString(m.id[:])
 	if m.kind == 0 {
 		return kinds[0] + id[:2] + "/" + id
@@ -44,13 +44,13 @@ func (m *member) name() string {
 	return kinds[m.kind] + id
 }
 
-// newMember is the member that a file would be; false if it is none.
-func newMember(f backend.Info) (member, bool) {
+// newFile returns a stored file as a protected one; false if it cannot be one.
+func newFile(f backend.Info) (file, bool) {
 	for k, dir := range kinds {
 		if !strings.HasPrefix(f.Name, dir) || f.Size < 1 || f.Size > maxMember {
 			continue
 		}
-		m := member{kind: byte(k), size: f.Size}
+		m := file{kind: byte(k), size: f.Size}
 		id, err := hex.DecodeString(f.Name[strings.LastIndexByte(f.Name, '/')+1:])
 		if err != nil || len(id) != len(m.id) {
 			return m, false
@@ -58,40 +58,39 @@ func newMember(f backend.Info) (member, bool) {
 		copy(m.id[:], id)
 		return m, m.name() == f.Name
 	}
-	return member{}, false
+	return file{}, false
 }
 
-// group is a parity file.
+// group is a parity group, stored as one parity file.
 type group struct {
 	*Header
 	name string
-	data int64 // where its parity begins
+	data int64 // offset of its parity shards
 }
 
-// forget drops the hashes of segments: those of all groups would take memory
-// without bound. Who heals reads the header again.
-func (g *group) forget() {
+// dropSums drops the hashes of shards, since those of all groups would take memory
+// without bound. Healing reads the header again.
+func (g *group) dropSums() {
 	g.sums = nil
-	for i := range g.members {
-		g.members[i].sums = nil
+	for i := range g.files {
+		g.files[i].sums = nil
 	}
 }
 
-// Set is what the parity files of a repository guard.
+// Set is the parity groups of a repository.
 type Set struct {
-	be      backend.Backend
-	groups  []*group
-	damaged []string // files of which not even the header can be read
-	guarded map[string]*group
-	fresh   []string // files that were stored
+	be        backend.Backend
+	groups    []*group
+	damaged   []string // parity files without a readable header
+	protected map[string]*group
 }
 
 // Load reads the headers of all parity files.
 func Load(ctx context.Context, be backend.Backend) (*Set, error) {
-	s := &Set{be: be, guarded: map[string]*group{}}
+	s := &Set{be: be, protected: map[string]*group{}}
 	err := be.List(ctx, Dir, func(f backend.Info) error {
 		if len(f.Name) != len(Dir)+64 {
-			return nil // not one of ours
+			return nil // not a parity file
 		}
 		g, err := s.load(ctx, f)
 		switch {
@@ -101,10 +100,10 @@ func Load(ctx context.Context, be backend.Backend) (*Set, error) {
 		case err != nil:
 			return err
 		default:
-			g.forget()
+			g.dropSums()
 			s.groups = append(s.groups, g)
-			for i := range g.members {
-				s.guarded[g.members[i].name()] = g
+			for i := range g.files {
+				s.protected[g.files[i].name()] = g
 			}
 		}
 		return nil
@@ -115,7 +114,8 @@ func Load(ctx context.Context, be backend.Backend) (*Set, error) {
 	return s, nil
 }
 
-// load reads the header at the beginning of a file, or that at its end.
+// load reads the header at the beginning of a parity file, or else the one at its
+// end.
 func (s *Set) load(ctx context.Context, f backend.Info) (*group, error) {
 	front := make([]byte, len(magic)+4)
 	h, err := (*Header)(nil), error(ErrDamaged)
@@ -153,19 +153,19 @@ func (s *Set) header(ctx context.Context, f backend.Info, off int64, n uint32) (
 	return open(b)
 }
 
-// Percent is how much parity was asked for, in hundredths of a percent; 0 if the
-// repository has none. Where groups differ, that of the most guarded bytes counts:
-// one small file with a great number must not make everything anew. Groups
-// without files count only where there are no others.
+// Percent returns how much parity the user asked for, in hundredths of a percent; 0
+// if the repository has none. If groups differ, the percentage of most protected
+// bytes counts, so that one small forged file cannot cause all parity to be
+// computed again. Groups without files count only if there are no others.
 func (s *Set) Percent() int {
 	bytes := map[int]int64{}
 	empty := 0
 	for _, g := range s.groups {
-		if len(g.members) == 0 {
+		if len(g.files) == 0 {
 			empty = max(empty, g.percent)
 		}
-		for i := range g.members {
-			bytes[g.percent] += g.members[i].size
+		for i := range g.files {
+			bytes[g.percent] += g.files[i].size
 		}
 	}
 	best := 0
@@ -180,40 +180,40 @@ func (s *Set) Percent() int {
 	return best
 }
 
-// Status says what is guarded.
+// Status says what parity protects.
 type Status struct {
-	Percent     float64 `json:"percent"` // that was asked for; 0 without parity
+	Percent     float64 `json:"percent"` // as asked for; 0 without parity
 	Groups      int     `json:"groups"`
 	ParityBytes int64   `json:"parity_bytes"`
 	Protected   int64   `json:"protected_bytes"` // of packs and snapshot records
 	Unprotected int64   `json:"unprotected_bytes"`
-	// Missing are guarded packs that are not there: lost, or removed by a
-	// program that knows nothing of parity.
+	// Missing are protected packs that do not exist: they were lost, or removed by
+	// a program without parity.
 	Missing []string `json:"missing"`
 	// Damaged are parity files that cannot be read.
 	Damaged []string `json:"damaged"`
 }
 
-// Status compares what is guarded with what is there.
+// Status compares the parity groups with the stored files.
 func (s *Set) Status(ctx context.Context) (*Status, error) {
 	st := &Status{Percent: float64(s.Percent()) / 100, Groups: len(s.groups), Missing: []string{}, Damaged: append([]string{}, s.damaged...)}
-	there, err := s.list(ctx)
+	stored, err := s.list(ctx)
 	if err != nil {
 		return nil, err
 	}
 	names := map[string]bool{}
-	for i := range there {
-		names[there[i].name()] = true
-		if s.guarded[there[i].name()] != nil {
-			st.Protected += there[i].size
+	for i := range stored {
+		names[stored[i].name()] = true
+		if s.protected[stored[i].name()] != nil {
+			st.Protected += stored[i].size
 		} else {
-			st.Unprotected += there[i].size
+			st.Unprotected += stored[i].size
 		}
 	}
 	for _, g := range s.groups {
 		st.ParityBytes += g.data + int64(g.parity)*g.length() + g.data - int64(len(magic))
-		for i := range g.members {
-			if name := g.members[i].name(); g.members[i].kind == 0 && !names[name] {
+		for i := range g.files {
+			if name := g.files[i].name(); g.files[i].kind == 0 && !names[name] {
 				st.Missing = append(st.Missing, name)
 			}
 		}
@@ -222,12 +222,12 @@ func (s *Set) Status(ctx context.Context) (*Status, error) {
 	return st, nil
 }
 
-// list returns all files that can be guarded.
-func (s *Set) list(ctx context.Context) ([]member, error) {
-	var out []member
+// list returns all files that can be protected.
+func (s *Set) list(ctx context.Context) ([]file, error) {
+	var out []file
 	for _, dir := range kinds {
 		err := s.be.List(ctx, dir, func(f backend.Info) error {
-			if m, ok := newMember(f); ok {
+			if m, ok := newFile(f); ok {
 				out = append(out, m)
 			}
 			return nil
@@ -239,8 +239,8 @@ func (s *Set) list(ctx context.Context) ([]member, error) {
 	return out, nil
 }
 
-// read reads from a file as far as it is there.
-// An error means that the store is gone.
+// read reads from a file as much as can be read. An error means that the store
+// cannot be reached.
 func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	n, err := s.be.ReadAt(ctx, name, p, off)
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
@@ -249,11 +249,11 @@ func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, 
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	// A bad place of the disk is what parity is for; no disk at all is not.
+	// A bad sector is damage to heal. A missing disk is not.
 	if again, err := s.be.ReadAt(ctx, name, p, off); err == nil {
 		return again, nil
 	}
-	if _, gone := s.be.Stat(ctx, "config"); gone != nil {
+	if _, unreachable := s.be.Stat(ctx, "config"); unreachable != nil {
 		return 0, fmt.Errorf("read %s: %w", name, err)
 	}
 	return n, nil

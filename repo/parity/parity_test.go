@@ -13,23 +13,22 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/crash"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// store puts files of some lengths and returns their names.
+// store stores random files of these lengths and returns their names.
 func store(t testing.TB, be backend.Backend, kind byte, seed uint64, sizes ...int) []string {
 	t.Helper()
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := rand.NewChaCha8([32]byte{byte(seed)})
 	var names []string
 	for _, n := range sizes {
 		b := make([]byte, n)
-		for i := range b {
-			b[i] = byte(rng.Uint32())
-		}
-		m := member{kind: kind, id: hashOf(b), size: int64(n)}
+		rng.Read(b)
+		m := file{kind: kind, id: hashOf(b), size: int64(n)}
 		if err := be.Put(context.Background(), m.name(), b); err != nil {
 			t.Fatal(err)
 		}
@@ -78,11 +77,11 @@ func heal(t testing.TB, be backend.Backend) *HealReport {
 	return rep
 }
 
-// sizes are packs and records of many lengths, around segments and rows.
-var sizes = []int{300_000, 300_000, 299_999, SegmentSize, SegmentSize + 1, 1, 50, 7 * SegmentSize, 400_000, 123_456}
+// sizes are lengths around those of shards and stripes.
+var sizes = []int{300_000, 300_000, 299_999, ShardSize, ShardSize + 1, 1, 50, 7 * ShardSize, 400_000, 123_456}
 
-// usual is a store with two whole groups and one that is not.
-func usual(t testing.TB) *memory.Backend {
+// protectedStore returns a store with two full groups and two partial ones.
+func protectedStore(t testing.TB) *memory.Backend {
 	t.Helper()
 	be := withConfig(t)
 	store(t, be, 0, 1, sizes...)
@@ -92,12 +91,13 @@ func usual(t testing.TB) *memory.Backend {
 }
 
 func TestNoParityWithoutAsking(t *testing.T) {
+	t.Parallel()
 	be := withConfig(t)
 	store(t, be, 0, 1, 1000)
 	if rep := refresh(t, be, 0); rep.Made != 0 || len(content(t, be, Dir)) != 0 {
 		t.Fatalf("%+v", rep)
 	}
-	// Asked for while there is nothing to guard, it is remembered.
+	// Without files the percentage is stored.
 	empty := withConfig(t)
 	refresh(t, empty, 5_00)
 	store(t, empty, 0, 1, 1000)
@@ -110,8 +110,9 @@ func TestNoParityWithoutAsking(t *testing.T) {
 }
 
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	be := usual(t)
+	be := protectedStore(t)
 	s, err := Load(ctx, be)
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +126,7 @@ func TestRefresh(t *testing.T) {
 		total += int64(len(b))
 	}
 	if total != st.ParityBytes {
-		t.Errorf("%d bytes of parity, said %d", total, st.ParityBytes)
+		t.Errorf("%d bytes of parity, Status says %d", total, st.ParityBytes)
 	}
 	if rep := refresh(t, be, 0); rep.Made != 0 || rep.Removed != 0 {
 		t.Errorf("again: %+v", rep)
@@ -134,7 +135,7 @@ func TestRefresh(t *testing.T) {
 	if rep := refresh(t, be, 0); rep.Made != 1 || rep.Removed != 1 {
 		t.Errorf("one more: %+v", rep)
 	}
-	// One goes: its group is made anew before.
+	// Before a file is removed, its group is made again.
 	if rep, err := Refresh(ctx, be, RefreshOptions{Without: func(n string) bool { return n == more[0] }}); err != nil || rep.Made != 1 || rep.Removed != 1 {
 		t.Errorf("one less: %+v, %v", rep, err)
 	}
@@ -152,11 +153,11 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// What is lost and could come back keeps its group; what is damaged gets no
-// parity of its damage.
-func TestRefreshKeepsWhatHeals(t *testing.T) {
+// Refresh keeps the group of a lost file and makes no parity of damaged bytes.
+func TestRefreshKeepsGroupsThatHeal(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	be := usual(t)
+	be := protectedStore(t)
 	want := content(t, be, "packs/")
 	names := slices.Sorted(func(yield func(string) bool) {
 		for n := range want {
@@ -181,33 +182,29 @@ func TestRefreshKeepsWhatHeals(t *testing.T) {
 	healed := heal(t, be)
 	for _, n := range names[:2] {
 		if !bytes.Equal(content(t, be, "packs/")[n], want[n]) {
-			t.Errorf("%s did not come back: %+v, %+v", n, rep, healed)
+			t.Errorf("%s was not healed: %+v, %+v", n, rep, healed)
 		}
 	}
 }
 
-// Whatever a row can lose comes back; what is more is said, and nothing else
-// suffers.
+// Heal restores as many files as a stripe can lose, and changes nothing else.
 func TestHeal(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	base := usual(t)
+	base := protectedStore(t)
 	want := content(t, base, "")
-	rounds := 60
-	if testing.Short() {
-		rounds = 15
-	}
-	for seed := range rounds {
+	for _, seed := range faultpoint.Choose(t, 60, 20) {
 		rng := rand.New(rand.NewPCG(7, uint64(seed)))
 		be := base.Clone()
 		s, err := Load(ctx, be)
 		if err != nil {
 			t.Fatal(err)
 		}
-		harmed := 0
+		damaged := 0
 		for _, g := range s.groups {
-			victims := rng.Perm(len(g.members))[:rng.IntN(min(g.parity, len(g.members))+1)]
+			victims := rng.Perm(len(g.files))[:rng.IntN(min(g.parity, len(g.files))+1)]
 			for _, v := range victims {
-				name := g.members[v].name()
+				name := g.files[v].name()
 				b := bytes.Clone(want[name])
 				at := rng.IntN(len(b))
 				switch rng.IntN(4) {
@@ -220,7 +217,7 @@ func TestHeal(t *testing.T) {
 				default:
 					b = nil
 				}
-				if b == nil && g.members[v].kind == 0 {
+				if b == nil && g.files[v].kind == 0 {
 					err = be.Delete(ctx, name)
 				} else {
 					err = be.Set(name, b)
@@ -228,9 +225,9 @@ func TestHeal(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				harmed++
+				damaged++
 			}
-			if len(victims) < g.parity { // parity itself may be hit then, in one place
+			if len(victims) < g.parity { // then a shard of parity may be bad as well
 				b := bytes.Clone(want[g.name])
 				b[rng.IntN(len(b))] ^= 4
 				if err := be.Set(g.name, b); err != nil {
@@ -239,8 +236,8 @@ func TestHeal(t *testing.T) {
 			}
 		}
 		rep := heal(t, be)
-		if len(rep.Healed) != harmed || len(rep.Unhealed) > 0 {
-			t.Fatalf("seed %d: %d harmed: %+v", seed, harmed, rep)
+		if len(rep.Healed) != damaged || len(rep.Unhealed) > 0 {
+			t.Fatalf("seed %d: %d damaged: %+v", seed, damaged, rep)
 		}
 		got := content(t, be, "")
 		for name, b := range want {
@@ -254,9 +251,10 @@ func TestHeal(t *testing.T) {
 	}
 }
 
-// However few files there are, two of a group heal, and of a lost one all that is
-// bad elsewhere at different places, or at one place of one other file.
+// In groups of any size Heal restores two files, or one file if in each stripe one
+// more shard is bad.
 func TestFewFilesHeal(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	long := []int{300_000, 250_000, 200_000, 199_999, 70_000}
 	for n := 2; n <= len(long); n++ {
@@ -265,29 +263,29 @@ func TestFewFilesHeal(t *testing.T) {
 		refresh(t, base, 5_00)
 		want := content(t, base, "packs/")
 		names := slices.Sorted(maps.Keys(want))
-		harm := map[string]func(be *memory.Backend) error{
+		damages := map[string]func(be *memory.Backend) error{
 			"two lost": func(be *memory.Backend) error { return errors.Join(be.Delete(ctx, names[0]), be.Delete(ctx, names[1])) },
-			"one lost, the same place of another bad": func(be *memory.Backend) error {
+			"one lost, another one bad in each stripe": func(be *memory.Backend) error {
 				b := bytes.Clone(want[names[1]])
-				for at := 0; at < len(b); at += SegmentSize {
+				for at := 0; at < len(b); at += ShardSize {
 					b[at] ^= 1
 				}
 				return errors.Join(be.Delete(ctx, names[0]), be.Set(names[1], b))
 			},
-			"one lost, different places of others bad": func(be *memory.Backend) error {
+			"one lost, each other one bad in one stripe": func(be *memory.Backend) error {
 				errs := []error{be.Delete(ctx, names[0])}
 				for i, name := range names[1:] {
-					if b := bytes.Clone(want[name]); i*SegmentSize < len(b) {
-						b[i*SegmentSize] ^= 1
+					if b := bytes.Clone(want[name]); i*ShardSize < len(b) {
+						b[i*ShardSize] ^= 1
 						errs = append(errs, be.Set(name, b))
 					}
 				}
 				return errors.Join(errs...)
 			},
 		}
-		for what, harm := range harm {
+		for what, damage := range damages {
 			be := base.Clone()
-			if err := harm(be); err != nil {
+			if err := damage(be); err != nil {
 				t.Fatal(err)
 			}
 			if rep := heal(t, be); len(rep.Unhealed) > 0 || len(rep.Healed) == 0 {
@@ -302,8 +300,9 @@ func TestFewFilesHeal(t *testing.T) {
 	}
 }
 
-func TestTooMuchIsSaid(t *testing.T) {
-	be := usual(t)
+func TestHealReportsUnhealed(t *testing.T) {
+	t.Parallel()
+	be := protectedStore(t)
 	before := content(t, be, "packs/")
 	for name := range before {
 		if err := be.Delete(context.Background(), name); err != nil {
@@ -314,7 +313,7 @@ func TestTooMuchIsSaid(t *testing.T) {
 	if len(rep.Unhealed) < len(sizes)-4 || len(rep.Healed)+len(rep.Unhealed) != len(sizes) {
 		t.Fatalf("%+v", rep)
 	}
-	// A record that is not there was forgotten.
+	// A missing record was forgotten.
 	for name := range content(t, be, "snapshots/") {
 		if err := be.Delete(context.Background(), name); err != nil {
 			t.Fatal(err)
@@ -325,10 +324,11 @@ func TestTooMuchIsSaid(t *testing.T) {
 	}
 }
 
-// Refreshing and healing may be cut off anywhere.
-func TestSurvivesEverything(t *testing.T) {
+// Refresh and Heal may fail or be interrupted at any operation.
+func TestSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	base := usual(t)
+	base := protectedStore(t)
 	want := content(t, base, "packs/")
 	for name, b := range want {
 		if len(b) == 300_000 {
@@ -358,27 +358,23 @@ func TestSurvivesEverything(t *testing.T) {
 		}
 		return nil
 	}
-	for n := 1; ; n++ {
+	steps := fault.New(base.Clone())
+	if err := run(steps); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range faultpoint.Choose(t, steps.Count(), 24) {
 		be := base.Clone()
-		f := fault.New(be, fault.From(n, fault.ErrInjected))
-		err := run(f)
-		if f.Count() < n {
-			break
-		}
-		if !errors.Is(err, fault.ErrInjected) {
-			t.Fatalf("gone at %d: %v", n, err)
+		if err := run(fault.New(be, fault.From(n+1, fault.ErrInjected))); !errors.Is(err, fault.ErrInjected) {
+			t.Fatalf("failing from operation %d: %v", n+1, err)
 		}
 		if err := judge(be); err != nil {
-			t.Fatalf("gone at %d: %v", n, err)
+			t.Fatalf("failing from operation %d: %v", n+1, err)
 		}
 	}
-	for at := 1; ; at++ {
-		p := crash.New(base.Clone(), crash.Plan{At: at, Seed: uint64(at)})
+	for _, n := range faultpoint.Choose(t, steps.Count(fault.Put, fault.Delete), 24) {
+		p := crash.New(base.Clone(), crash.Plan{At: n + 1, Seed: uint64(n)})
 		if err := run(p); !p.Crashed() {
-			if err != nil {
-				t.Fatal(err)
-			}
-			break
+			t.Fatalf("no crash at change %d: %v", n+1, err)
 		}
 		if err := judge(p.Reboot()); err != nil {
 			t.Fatalf("%s: %v", p.Outcome(), err)
@@ -410,17 +406,18 @@ func inverse(a byte) byte {
 	}
 }
 
-// The test vector is what docs/format.md says, computed by hand.
+// The test vector is computed here as docs/format.md describes it.
 func TestVector(t *testing.T) {
+	t.Parallel()
 	be := withConfig(t)
 	files := [][]byte{[]byte(strings.Repeat("first ", 20)), []byte(strings.Repeat("second ", 10)), []byte("third")}
-	h := &Header{percent: 50_00, segment: 64, parity: 2}
+	h := &Header{percent: 50_00, shard: 64, parity: 2}
 	for _, b := range files {
-		m := member{id: hashOf(b), size: int64(len(b))}
+		m := file{id: hashOf(b), size: int64(len(b))}
 		if err := be.Put(context.Background(), m.name(), b); err != nil {
 			t.Fatal(err)
 		}
-		h.members = append(h.members, m)
+		h.files = append(h.files, m)
 	}
 	s := &Set{be: be}
 	data, bad, err := s.compute(context.Background(), h)
@@ -428,13 +425,13 @@ func TestVector(t *testing.T) {
 		t.Fatal(bad, err)
 	}
 	var want []byte
-	for row := range 2 {
-		width := min(64, 120-64*row)
+	for stripe := range 2 {
+		width := min(64, 120-64*stripe)
 		for p := range 2 {
 			for col := range width {
 				v := byte(0)
 				for i, b := range files {
-					if at := 64*row + col; at < len(b) {
+					if at := 64*stripe + col; at < len(b) {
 						v ^= mul(inverse(byte(3+p)^byte(i)), b[at])
 					}
 				}
@@ -457,14 +454,14 @@ func TestVector(t *testing.T) {
 }
 
 func FuzzParseHeader(f *testing.F) {
-	s, err := Load(context.Background(), usual(f))
+	s, err := Load(context.Background(), protectedStore(f))
 	if err != nil {
 		f.Fatal(err)
 	}
 	for _, g := range s.groups {
 		f.Add(g.append(nil))
 	}
-	f.Add((&Header{segment: SegmentSize}).append(nil))
+	f.Add((&Header{shard: ShardSize}).append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeader(b)
 		if err != nil {

@@ -1,0 +1,145 @@
+package parity
+
+import (
+	"context"
+	"hash"
+	"slices"
+
+	"github.com/klauspost/reedsolomon"
+	"github.com/snap-backup/snap/crypto/blake"
+)
+
+// stripBytes is about how much of all files of a group is read at a time.
+const stripBytes = 32 << 20
+
+// build returns the parity file of a group. It leaves out files that do not have
+// the hash of their name and returns their names. If no other is left, the parity
+// file is nil.
+func (s *Set) build(ctx context.Context, percent int, files []file) (parityFile []byte, bad []string, err error) {
+	for len(files) > 0 {
+		h := &Header{percent: percent, shard: ShardSize, parity: stripeParity(len(files)), files: slices.Clone(files)}
+		parity, wrong, err := s.compute(ctx, h)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(wrong) == 0 {
+			return h.encode(parity), bad, nil
+		}
+		bad = append(bad, wrong...)
+		files = slices.DeleteFunc(slices.Clone(files), func(f file) bool { return slices.Contains(wrong, f.name()) })
+	}
+	return nil, bad, nil
+}
+
+// compute reads the files of a header and fills in the hashes of all shards. It
+// returns the parity shards, and the names of files that do not have the hash of
+// their name.
+func (s *Set) compute(ctx context.Context, h *Header) (parity []byte, bad []string, err error) {
+	h.sums = nil
+	if len(h.files) == 0 {
+		return nil, nil, nil // it only stores the percentage
+	}
+	e, err := newEncoder(h)
+	if err != nil {
+		return nil, nil, err
+	}
+	for off := int64(0); off < h.length(); off += e.step {
+		if err := e.read(ctx, s, off); err != nil {
+			return nil, nil, err
+		}
+		if err := e.encode(off); err != nil {
+			return nil, nil, err
+		}
+	}
+	return e.parity, e.bad(), nil
+}
+
+// encoder computes the parity of a group, a strip of all files at a time.
+type encoder struct {
+	h      *Header
+	code   reedsolomon.Encoder
+	step   int64       // bytes of a strip, a multiple of the shard size
+	strips [][]byte    // of each file, filled up with zeros
+	hashes []hash.Hash // of each file
+	short  []bool      // files that ended early
+	parity []byte
+}
+
+func newEncoder(h *Header) (*encoder, error) {
+	code, err := reedsolomon.New(len(h.files), h.parity, reedsolomon.WithCauchyMatrix())
+	if err != nil {
+		return nil, err
+	}
+	n := len(h.files)
+	e := &encoder{
+		h: h, code: code,
+		step:   int64(h.shard) * max(1, stripBytes/int64(h.shard*n)),
+		strips: make([][]byte, n), hashes: make([]hash.Hash, n), short: make([]bool, n),
+		parity: make([]byte, 0, int64(h.parity)*h.length()),
+	}
+	for i := range n {
+		h.files[i].sums = nil
+		e.hashes[i] = blake.NewStream()
+		e.strips[i] = make([]byte, min(e.step, h.length()))
+	}
+	return e, nil
+}
+
+// read reads the strips at an offset.
+func (e *encoder) read(ctx context.Context, s *Set, off int64) error {
+	for i := range e.h.files {
+		f := &e.h.files[i]
+		clear(e.strips[i])
+		n := min(max(f.size-off, 0), e.step)
+		if n == 0 {
+			continue
+		}
+		got, err := s.read(ctx, f.name(), e.strips[i][:n], off)
+		if err != nil {
+			return err
+		}
+		if int64(got) < n {
+			e.short[i] = true
+		}
+		_, _ = e.hashes[i].Write(e.strips[i][:n]) // it never fails
+	}
+	return nil
+}
+
+// encode appends the parity of the strips at an offset.
+func (e *encoder) encode(off int64) error {
+	h, total := e.h, e.h.length()
+	for at := off; at < min(off+e.step, total); at += int64(h.shard) {
+		width := int(min(int64(h.shard), total-at))
+		shards := make([][]byte, len(h.files)+h.parity)
+		for i := range h.files {
+			shards[i] = e.strips[i][at-off:][:width]
+			if n := min(h.files[i].size-at, int64(width)); n > 0 {
+				h.files[i].sums = append(h.files[i].sums, sumOf(shards[i][:n]))
+			}
+		}
+		for i := range h.parity {
+			e.parity = e.parity[:len(e.parity)+width]
+			shards[len(h.files)+i] = e.parity[len(e.parity)-width:]
+		}
+		if err := e.code.Encode(shards); err != nil {
+			return err
+		}
+		for _, p := range shards[len(h.files):] {
+			h.sums = append(h.sums, sumOf(p))
+		}
+	}
+	return nil
+}
+
+// bad returns the names of files that do not have the hash of their name.
+func (e *encoder) bad() []string {
+	var names []string
+	for i := range e.h.files {
+		f := &e.h.files[i]
+		if e.short[i] || [32]byte(e.hashes[i].Sum(nil)) != f.id {
+			names = append(names, f.name())
+		}
+	}
+	return names
+}
