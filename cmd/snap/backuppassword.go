@@ -12,6 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
@@ -179,7 +180,7 @@ func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []
 
 // explain makes a remark of what no password could change.
 func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
-	corrupt := errors.Is(err, mobilesync.ErrCorrupt)
+	corrupt := errors.Is(err, manifest.ErrCorrupt)
 	switch {
 	case errors.Is(err, mobilesync.ErrNotUnlockable), corrupt && u.takeAnything:
 		u.a.warn("%v; it is stored locked", err)

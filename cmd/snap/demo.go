@@ -16,7 +16,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
@@ -404,7 +404,7 @@ func inventory(ctx context.Context, c agent.Content) (fingerprints, error) {
 	return all, nil
 }
 
-func hashContent(c agent.Content, rec *mobilesync.Record) (string, error) {
+func hashContent(c agent.Content, rec *manifest.Record) (string, error) {
 	f, err := c.Open(rec)
 	if err != nil {
 		return "", err

@@ -12,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/transfer"
@@ -38,7 +39,7 @@ func TestExitCodes(t *testing.T) {
 		{&repo.DamageError{File: "packs/x", Err: errors.New("x")}, 13, "snap check"},
 		{transfer.ErrChanged, 14, "wait until"},
 		{transfer.ErrIncomplete, 14, "--allow-incomplete"},
-		{&mobilesync.ChangedError{Path: "x"}, 14, "wait until"},
+		{&folder.ChangedError{Path: "x"}, 14, "wait until"},
 		{&transfer.IncompleteError{}, 14, "--allow-incomplete"},
 		{repo.ErrNoSnapshot, 15, "snap snapshots"},
 		{repo.ErrAmbiguous, 15, "more digits"},

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
@@ -27,10 +28,10 @@ import (
 type wideContent struct {
 	agent.Content
 	db      string
-	records *mobilesync.Records
+	records *manifest.Records
 }
 
-func (w *wideContent) Records(context.Context) (*mobilesync.Records, error) { return w.records, nil }
+func (w *wideContent) Records(context.Context) (*manifest.Records, error) { return w.records, nil }
 
 func (w *wideContent) Manifest(_ context.Context, to io.Writer) error {
 	f, err := os.Open(w.db)
@@ -80,7 +81,7 @@ func widen(t *testing.T, from agent.Content, size int64) *wideContent {
 	version(2)
 	info, err := f.Stat()
 	if err == nil {
-		w.records, err = mobilesync.ReadManifestDB(ctx, f, info.Size())
+		w.records, err = manifest.ReadDB(ctx, f, info.Size())
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
@@ -96,7 +97,7 @@ func insertWide(ctx context.Context, tx *sql.Tx, n int) error {
 	defer put.Close()
 	stuff, rng := make([]byte, wideRow), rand.NewChaCha8([32]byte{1})
 	for i := range n {
-		rec := mobilesync.Record{RelativePath: fmt.Sprintf("Library/%06d", i), Mode: 0o40755, ModTime: 1_767_571_200, Inode: uint64(i) + 1e6}
+		rec := manifest.Record{RelativePath: fmt.Sprintf("Library/%06d", i), Mode: 0o40755, ModTime: 1_767_571_200, Inode: uint64(i) + 1e6}
 		// A half of it shrinks.
 		_, _ = rng.Read(stuff[:wideRow/2])
 		id := sha1.Sum([]byte("AppDomain-com.example.wide-" + rec.RelativePath))

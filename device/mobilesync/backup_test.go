@@ -11,24 +11,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
-func someRows() []Record {
-	return []Record{
-		makeRow(Record{Domain: "HomeDomain", Mode: 0o40755, ModTime: 1, ChangeTime: 2, Birth: 3}),
-		makeRow(Record{Domain: "HomeDomain", RelativePath: "Library", Mode: 0o40755}),
-		makeRow(Record{Domain: "HomeDomain", RelativePath: "Library/link", Mode: 0o120755, Target: "/var/tmp"}),
-		makeRow(Record{
-			Domain: "HomeDomain", RelativePath: "Library/a.plist", Mode: 0o100644, Size: 5, ModTime: 1.7e9, ChangeTime: 1.6e9,
-			Birth: -1, UserID: 501, GroupID: 502, Inode: 1 << 63, BSDFlags: 128, ProtectionClass: 3, HasDigest: true, Digest: [20]byte{1, 2},
-		}),
-		makeRow(Record{Domain: "AppDomain-a.b", RelativePath: "Documents/Gäste.txt", Mode: 0o100600, Size: 0}),
-		makeRow(Record{Domain: "AppDomain-a.b", RelativePath: "Documents/key", Mode: 0o100600, Size: 7, EncryptionKey: make([]byte, 44)}),
-	}
-}
-
 func TestOpenPlain(t *testing.T) {
-	dir := backupSpec{rows: someRows()}.build(t)
+	dir := backupSpec{rows: manifesttest.Rows()}.build(t)
 	b := mustOpen(t, dir)
 	want := Device{
 		UDID: "00008110-000A1234567890AB", Name: "Ann's iPhone", ProductType: "iPhone14,2", ProductName: "iPhone 13 & Pro",
@@ -44,11 +34,11 @@ func TestOpenPlain(t *testing.T) {
 		t.Errorf("problems %+v", problems)
 	}
 	records := mustRecords(t, b)
-	checkRecords(t, records)
+	manifesttest.Check(t, records)
 	if a := records.Anomalies; a.Total() != 0 {
 		t.Errorf("anomalies %+v", a)
 	}
-	for _, row := range someRows() {
+	for _, row := range manifesttest.Rows() {
 		i, ok := records.ByFileID(row.FileID)
 		if !ok {
 			t.Fatalf("row %s is gone", row.RelativePath)
@@ -167,7 +157,7 @@ func TestProblems(t *testing.T) {
 }
 
 func TestCheckStable(t *testing.T) {
-	finished := writePlist(dict{{"SnapshotState", "finished"}})
+	finished := manifesttest.Plist(dict{{"SnapshotState", "finished"}})
 	tests := []struct {
 		name, want string
 		change     func(t *testing.T, dir string)
@@ -204,11 +194,11 @@ func TestCheckStable(t *testing.T) {
 			b := mustOpen(t, dir)
 			tt.change(t, dir)
 			err := b.CheckStable(t.Context())
-			var changed *ChangedError
+			var changed *folder.ChangedError
 			switch {
 			case tt.want == "" && err != nil:
 				t.Error(err)
-			case tt.want != "" && (!errors.As(err, &changed) || changed.Path != tt.want || !errors.Is(err, ErrChanged)):
+			case tt.want != "" && (!errors.As(err, &changed) || changed.Path != tt.want || !errors.Is(err, folder.ErrChanged)):
 				t.Errorf("got %v, want a change of %s", err, tt.want)
 			}
 		})
@@ -337,20 +327,20 @@ func TestHostileDatabases(t *testing.T) {
 		{"virtual table", "CREATE VIRTUAL TABLE Files USING fts5(fileID, domain, relativePath, flags, file)", nil},
 		{"computed column", "CREATE TABLE Files(fileID, domain, relativePath AS (printf('%.*c', 1000000, 'x')), flags, file)", nil},
 		{"missing column", "CREATE TABLE Files(fileID, domain, relativePath, flags)", nil},
-		{"huge value", filesSchema, big},
+		{"huge value", manifesttest.Schema, big},
 		{"long statement", "CREATE TABLE Files(fileID, domain, relativePath, flags, file DEFAULT '" + strings.Repeat("x", 1<<20) + "')", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), ManifestDB)
-			buildDB(t, path, tt.schema, tt.fill)
+			manifesttest.WriteDB(t, path, tt.schema, tt.fill)
 			f, err := os.Open(path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer f.Close()
 			info, _ := f.Stat()
-			if _, err := ReadManifestDB(t.Context(), f, info.Size()); !errors.Is(err, ErrCorrupt) {
+			if _, err := manifest.ReadDB(t.Context(), f, info.Size()); !errors.Is(err, manifest.ErrCorrupt) {
 				t.Errorf("got %v", err)
 			}
 		})

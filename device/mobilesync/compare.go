@@ -6,6 +6,9 @@ import (
 	"iter"
 	"math"
 	"strings"
+
+	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 // maxNames bounds the names that a Finding keeps.
@@ -23,47 +26,47 @@ func (f *Finding) add(name string) {
 	}
 }
 
-// Report is how the blobs of a folder and the rows of its manifest agree. Rows
+// Report says how the blobs of a folder and the rows of its manifest agree. Rows
 // are named "domain/path (FileID)", files by their path.
 type Report struct {
 	Listed int `json:"listed"` // rows that should have a blob
 	Blobs  int `json:"blobs"`  // files that are blobs of a row
 
-	// Faults: content that the manifest promises is not there.
+	// Faults: content of the manifest that is missing.
 	Missing Finding `json:"missing"`
 
 	// Warnings.
 	Size      Finding `json:"size"`       // blob of another length than the row's size allows
-	Emptied   Finding `json:"emptied"`    // blob of 0 bytes, size greater, and not marked as evicted to a cloud
-	NotBlocks Finding `json:"not_blocks"` // encrypted, but no whole number of cipher blocks
+	Emptied   Finding `json:"emptied"`    // blob of 0 bytes, size greater, and not marked as moved to a cloud
+	NotBlocks Finding `json:"not_blocks"` // encrypted, but its length is not a multiple of 16
 	NotFile   Finding `json:"not_file"`   // blob of a row for a folder or link
 	Extra     Finding `json:"extra"`      // named like a blob, but not listed
-	Other     Finding `json:"other"`      // any other file that a backup does not have
+	Other     Finding `json:"other"`      // any other file that is not part of a backup
 
 	// Normal, for completeness.
-	Dataless     int `json:"dataless"`      // blobs of 0 bytes marked as evicted to a cloud
+	Dataless     int `json:"dataless"`      // blobs of 0 bytes marked as moved to a cloud
 	DatabaseSize int `json:"database_size"` // SQLite files of another length, which the device compacts
 	Unpadded     int `json:"unpadded"`      // encrypted, of a length without padding
 }
 
-// Faults returns the number of files that are promised and not there.
+// Faults returns the number of missing blobs.
 func (r *Report) Faults() int { return r.Missing.Count }
 
-// Comparison sets files against rows as they come by.
+// Comparison compares files with rows, one file after another.
 type Comparison struct {
 	b       *Backup
-	records *Records
+	records *manifest.Records
 	have    []uint64 // bitmap of rows that have a blob
 	report  Report
 }
 
 // NewComparison begins a comparison with the rows of this backup.
-func (b *Backup) NewComparison(records *Records) *Comparison {
+func (b *Backup) NewComparison(records *manifest.Records) *Comparison {
 	return &Comparison{b: b, records: records, have: make([]uint64, (records.Len()+63)/64)}
 }
 
-// Compare sets all files against all rows. An error of files ends it.
-func (b *Backup) Compare(files iter.Seq2[File, error], records *Records) (Report, error) {
+// Compare compares all files with all rows. An error of files ends it.
+func (b *Backup) Compare(files iter.Seq2[folder.File, error], records *manifest.Records) (Report, error) {
 	c := b.NewComparison(records)
 	for f, err := range files {
 		if err != nil {
@@ -74,10 +77,10 @@ func (b *Backup) Compare(files iter.Seq2[File, error], records *Records) (Report
 	return c.Report(), nil
 }
 
-// Add takes the next file, in any order, and returns the row of a regular file
-// that it is the blob of. In a plain backup it may look into a blob of
-// unexpected length for SQLite's magic.
-func (c *Comparison) Add(f File) (row int, ok bool) {
+// Add adds a file, in any order, and returns the row of the regular file whose
+// blob it is. In an unencrypted backup it may read the first bytes of a blob of
+// unexpected length, to recognise databases.
+func (c *Comparison) Add(f folder.File) (row int, ok bool) {
 	if f.Dir && f.Skipped == "" {
 		return 0, false
 	}
@@ -95,7 +98,7 @@ func (c *Comparison) Add(f File) (row int, ok bool) {
 	}
 	rec := c.records.At(i)
 	if !rec.IsFile() {
-		if rec.HasMeta || rec.Flags == FlagFolder || rec.Flags == FlagSymlink {
+		if rec.HasMeta || rec.Flags == manifest.FlagFolder || rec.Flags == manifest.FlagSymlink {
 			c.report.NotFile.add(f.Path)
 			return 0, false
 		}
@@ -106,25 +109,25 @@ func (c *Comparison) Add(f File) (row int, ok bool) {
 	return i, rec.IsFile()
 }
 
-func (c *Comparison) checkSize(f File, rec *Record) {
-	sealed := c.b.encrypted && rec.EncryptionKey != nil
+func (c *Comparison) checkSize(f folder.File, rec *manifest.Record) {
+	encrypted := c.b.encrypted && rec.EncryptionKey != nil
 	want := rec.Size
-	if sealed && want >= 0 && want < math.MaxInt64-16 {
+	if encrypted && want >= 0 && want < math.MaxInt64-16 {
 		want = (want/16 + 1) * 16
 	}
 	switch {
 	case !rec.HasMeta, f.Size == want:
 	case f.Size == 0 && rec.Size == 0:
-		// Some systems store an empty file as nothing, others as padding alone.
+		// Some versions store an empty file as no bytes, others as padding alone.
 	case f.Size == 0 && rec.Dataless():
 		c.report.Dataless++
 	case f.Size == 0:
 		c.report.Emptied.add(f.Path)
-	case sealed && f.Size%16 != 0:
+	case encrypted && f.Size%16 != 0:
 		c.report.NotBlocks.add(f.Path)
-	case sealed && f.Size == want-16 && rec.Size%16 == 0:
+	case encrypted && f.Size == want-16 && rec.Size%16 == 0:
 		c.report.Unpadded++
-	case namedLikeDatabase(rec.RelativePath), !sealed && c.isDatabase(f.Path):
+	case namedLikeDatabase(rec.RelativePath), !encrypted && c.isDatabase(f.Path):
 		c.report.DatabaseSize++
 	default:
 		c.report.Size.add(f.Path)
@@ -137,16 +140,16 @@ func (c *Comparison) isDatabase(path string) bool {
 		return false
 	}
 	defer file.Close()
-	head := make([]byte, len(sqliteMagic))
-	_, err = io.ReadFull(file, head)
-	return err == nil && isSQLite(head)
+	head := make([]byte, manifest.HeaderLen)
+	n, _ := io.ReadFull(file, head) // what cannot be read is not a database
+	return manifest.IsSQLite(head[:n])
 }
 
-// Report returns the result; call it when all files have been added.
+// Report returns the result, after all files have been added.
 func (c *Comparison) Report() Report {
 	out := c.report
 	for i := range c.records.Len() {
-		if !c.records.listsFile(i) {
+		if !c.records.ListsFile(i) {
 			continue
 		}
 		out.Listed++
@@ -154,7 +157,7 @@ func (c *Comparison) Report() Report {
 			continue
 		}
 		rec := c.records.At(i)
-		// Of several rows with the same FileID the first carries the mark.
+		// Of several rows with the same FileID the first is marked.
 		if first, ok := c.records.ByFileID(rec.FileID); ok && c.have[first/64]&(1<<(first%64)) != 0 {
 			continue
 		}
@@ -163,7 +166,7 @@ func (c *Comparison) Report() Report {
 	return out
 }
 
-// blobID returns the FileID that a file's place in the folder stands for.
+// blobID returns the FileID in the path of a blob.
 func blobID(layout Layout, path string) (id [20]byte, ok bool) {
 	if layout == Hashed {
 		dir, name, found := strings.Cut(path, "/")
@@ -172,14 +175,15 @@ func blobID(layout Layout, path string) (id [20]byte, ok bool) {
 		}
 		path = name
 	}
-	if len(path) != 40 || !isHex(path) {
+	if len(path) != 40 || strings.Trim(path, "0123456789abcdef") != "" {
 		return id, false
 	}
 	_, err := hex.Decode(id[:], []byte(path))
 	return id, err == nil
 }
 
-// ownFile reports whether a backup of this layout has this file besides blobs.
+// ownFile reports whether a backup of this layout has this file, which is not a
+// blob.
 func ownFile(layout Layout, path string) bool {
 	switch path {
 	case InfoPlist, ManifestPlist, StatusPlist:
@@ -201,8 +205,8 @@ func namedLikeDatabase(path string) bool {
 	return false
 }
 
-// BlobPath returns where the blob of a row is in a folder of this layout:
-// "xx/<40 digits>", or flat.
+// BlobPath returns the path of a row's blob in a folder of this layout:
+// "xx/<40 digits>", or "<40 digits>" if it is flat.
 func BlobPath(layout Layout, id [20]byte) string {
 	name := hex.EncodeToString(id[:])
 	if layout == Flat {

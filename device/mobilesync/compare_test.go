@@ -7,20 +7,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
 func TestCompare(t *testing.T) {
-	file := func(path string, size int64) Record {
-		return makeRow(Record{Domain: "HomeDomain", RelativePath: path, Mode: 0o100644, Size: size})
+	file := func(path string, size int64) manifest.Record {
+		return manifesttest.Row(manifest.Record{Domain: "HomeDomain", RelativePath: path, Mode: 0o100644, Size: size})
 	}
-	sealed := func(path string, size int64) Record {
+	sealed := func(path string, size int64) manifest.Record {
 		r := file(path, size)
 		r.EncryptionKey = make([]byte, 44)
 		return r
 	}
 	evicted := file("evicted", 100)
 	evicted.BSDFlags = 0x40000000
-	folder := makeRow(Record{Domain: "HomeDomain", RelativePath: "folder", Mode: 0o40755})
+	folder := manifesttest.Row(manifest.Record{Domain: "HomeDomain", RelativePath: "folder", Mode: 0o40755})
 	odd := file("odd flags", 3)
 	odd.Flags = 0
 	count := func(r Report) string {
@@ -30,7 +33,7 @@ func TestCompare(t *testing.T) {
 	const keep = -1
 	tests := []struct {
 		name      string
-		row       Record
+		row       manifest.Record
 		encrypted bool
 		blob      int64 // length to give the blob; keep leaves Size
 		want      func(*Report)
@@ -62,11 +65,11 @@ func TestCompare(t *testing.T) {
 			if tt.blob != keep {
 				row.Size = 0
 			}
-			dir := backupSpec{rows: []Record{row}, encrypted: tt.encrypted}.build(t)
+			dir := backupSpec{rows: []manifest.Record{row}, encrypted: tt.encrypted}.build(t)
 			if tt.blob != keep {
 				put(t, dir, BlobPath(Hashed, row.FileID), make([]byte, tt.blob))
 				os.Remove(filepath.Join(dir, ManifestDB))
-				buildDB(t, filepath.Join(dir, ManifestDB), filesSchema, insertRecords([]Record{tt.row}))
+				manifesttest.WriteDB(t, filepath.Join(dir, ManifestDB), manifesttest.Schema, manifesttest.Insert([]manifest.Record{tt.row}))
 			}
 			b := mustOpen(t, dir)
 			want := Report{Listed: 1}
@@ -79,15 +82,15 @@ func TestCompare(t *testing.T) {
 }
 
 func TestCompareNames(t *testing.T) {
-	var rows []Record
+	var rows []manifest.Record
 	for i := range 30 {
-		rows = append(rows, makeRow(Record{Domain: "D", RelativePath: fmt.Sprintf("%02d", i), Mode: 0o100644, Size: 1}))
+		rows = append(rows, manifesttest.Row(manifest.Record{Domain: "D", RelativePath: fmt.Sprintf("%02d", i), Mode: 0o100644, Size: 1}))
 	}
 	dir := backupSpec{rows: rows}.build(t)
 	for _, r := range rows[:25] {
 		os.Remove(filepath.Join(dir, filepath.FromSlash(BlobPath(Hashed, r.FileID))))
 	}
-	put(t, dir, BlobPath(Hashed, rows[29].FileID), append([]byte(sqliteMagic), 1))
+	put(t, dir, BlobPath(Hashed, rows[29].FileID), []byte("SQLite format 3\x00x"))
 	extra := strings.Repeat("ab", 20)
 	put(t, dir, "ab/"+extra, nil)
 	put(t, dir, "aa/"+extra, nil) // a blob's name in another one's folder

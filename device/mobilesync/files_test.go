@@ -1,7 +1,6 @@
 package mobilesync
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,10 +9,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
 func TestFiles(t *testing.T) {
-	dir := backupSpec{rows: someRows()}.build(t)
+	dir := backupSpec{rows: manifesttest.Rows()}.build(t)
 	put(t, dir, "z/deep/er/file", []byte("four"))
 	put(t, dir, ".DS_Store", []byte("x"))
 	b := mustOpen(t, dir)
@@ -120,52 +121,6 @@ func TestTopFilesAreNotFollowed(t *testing.T) {
 	}
 }
 
-func TestVanishing(t *testing.T) {
-	w := walker{}
-	var changed *ChangedError
-	if _, err := w.file("aa", &entry{name: "x", gone: true}); !errors.As(err, &changed) || changed.Path != "aa/x" {
-		t.Error(err)
-	}
-}
-
-func TestCheckPath(t *testing.T) {
-	good := []string{
-		"Info.plist", "aa/aa00", ".DS_Store", "._x", "_BackupExplorer/a b.txt", "Snapshot/00", "Grüße", "e\u0301", "COM", "COM10", "CONSOLE", "nul-1", "x.con",
-		strings.Repeat("a", 255), strings.Repeat("a", 255) + "/b",
-	}
-	bad := []string{
-		"", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", "a\x00", "Icon\r", "a\nb", "a\x7f", "a\u0085", `a\b`, "C:", "a:b", "a<", "a>", `a"`, "a|", "a?", "a*",
-		"a.", "a ", "a./b", "a /b", "CON", "con", "Nul.txt", "aux.tar.gz", "COM1", "lpt9.x", "COM¹", "CONIN$", "PRN ", "AUX .x", "a/NUL/b",
-		"\xff", "a\xc3", strings.Repeat("a", 256), strings.Repeat("a/", 512) + "a",
-	}
-	for _, path := range good {
-		if err := CheckPath(path); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, path := range bad {
-		var name *NameError
-		if err := CheckPath(path); !errors.As(err, &name) || name.Path != path || name.Reason == "" {
-			t.Errorf("%q: %v", path, err)
-		}
-	}
-}
-
-func FuzzCheckPath(f *testing.F) {
-	for _, s := range []string{"Info.plist", "a/../b", "a:b", "con.txt", "\xff"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, path string) {
-		if CheckPath(path) != nil {
-			return
-		}
-		// What passes stays inside any folder and keeps its name when cleaned.
-		if !filepath.IsLocal(path) || filepath.ToSlash(filepath.Clean(filepath.FromSlash(path))) != path || strings.ContainsAny(path, "\\:\x00") {
-			t.Errorf("%q passed", path)
-		}
-	})
-}
-
 func TestHostileNames(t *testing.T) {
 	if runtime.GOOS == "windows" || runtime.GOOS == "darwin" {
 		t.Skip("this system has no such names")
@@ -201,9 +156,9 @@ func TestHostileNames(t *testing.T) {
 // manyFiles makes a folder of n empty blobs.
 func manyFiles(t testing.TB, n int, layout Layout) string {
 	dir := t.TempDir()
-	put(t, dir, StatusPlist, writePlist(dict{}))
+	put(t, dir, StatusPlist, manifesttest.Plist(dict{}))
 	for i := range n {
-		id := fileID("d", fmt.Sprint(i))
+		id := manifesttest.FileID("d", fmt.Sprint(i))
 		path := filepath.Join(dir, filepath.FromSlash(BlobPath(layout, id)))
 		if i < 4096 {
 			os.MkdirAll(filepath.Dir(path), 0o755)

@@ -10,10 +10,10 @@ import (
 	"slices"
 )
 
-// Find returns the backup folders at dir: dir itself if it is one, else those
-// of its direct children that look like one, sorted. Children may be links or
-// junctions, since users move backups to other disks that way. ErrNoBackup when
-// there are none.
+// Find returns the backup folders at dir: dir itself if it is one, else its
+// direct children that are, sorted. Children may be links or junctions, since
+// users move backups to other disks that way. The error is ErrNoBackup if there
+// are none.
 func Find(dir string) ([]string, error) {
 	out, err := find(dir)
 	if err != nil {
@@ -59,8 +59,8 @@ func find(dir string) ([]string, error) {
 	return out, nil
 }
 
-// looksLikeBackup asks for the files that only a backup has. Info.plist alone
-// does not count, as every application folder of macOS has one.
+// looksLikeBackup looks for the files that only a backup has. Info.plist alone
+// does not count, since every application of macOS has one.
 func looksLikeBackup(dir string) (bool, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return false, err
@@ -76,7 +76,7 @@ func looksLikeBackup(dir string) (bool, error) {
 	return false, nil
 }
 
-// withHint adds to macOS' refusal what the user can do about it.
+// withHint adds to a refusal of macOS what the user can do.
 func withHint(err error) error { return hintFor(runtime.GOOS, err) }
 
 func hintFor(goos string, err error) error {

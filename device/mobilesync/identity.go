@@ -8,19 +8,18 @@ import (
 	"unicode"
 )
 
-// Device says whose backup it is. Fields are empty where the property lists
-// are silent. All text is valid UTF-8 without control characters, but was
-// written by the device's owner.
+// Device describes the device of a backup. Fields are empty if no property list
+// has them. All text is valid UTF-8 without control characters.
 type Device struct {
 	UDID           string // 40 lower-case hex digits, or 8-16 upper-case ones
 	Name           string // as set by the owner
 	ProductType    string // "iPhone9,3"
-	ProductName    string // "iPhone 7"; host's words, often missing
+	ProductName    string // "iPhone 7"; written by the host, often missing
 	ProductVersion string // "14.3"
 	BuildVersion   string // "18C66"
 	SerialNumber   string
-	// FromName says that no property list names the device, and UDID is the
-	// name of the folder, whatever that looks like.
+	// FromName says that no property list names the device. UDID is then the name
+	// of the folder, in whatever form.
 	FromName bool
 }
 
@@ -29,23 +28,23 @@ var (
 	archiveShape = regexp.MustCompile(`^(.+)-(\d{8}-\d{6})$`)
 )
 
-// Device returns whose backup it is. A UDID in Manifest.plist outranks one in
-// Info.plist, and that one the name of the folder.
+// Device describes the device. A UDID in Manifest.plist takes precedence over
+// one in Info.plist, and that over the name of the folder.
 func (b *Backup) Device() Device { return b.device }
 
-// Date returns when the backup was made: by Status.plist, else Manifest.plist,
-// else Info.plist; for an archived folder whose property lists are silent, the
-// local time in its name. Zero when nothing says.
+// Date returns when the backup was made, according to Status.plist, else
+// Manifest.plist, else Info.plist, else the local time in the name of an archived
+// folder. It is zero if none of them has a date.
 func (b *Backup) Date() time.Time { return b.date }
 
-// Archived reports whether the folder's name carries the time at which it was
-// set aside; the host does not touch such a folder again.
+// Archived reports whether the folder's name ends in the time at which it was
+// archived. Hosts do not change such a folder.
 func (b *Backup) Archived() bool { return b.archived }
 
-// identify fills in device, date and archived; name is the last component of
-// the path by which the folder was opened.
+// identify sets device, date and archived. name is the last component of the
+// path by which the folder was opened.
 func (b *Backup) identify(name string) {
-	// Through a link, either name may be the one that means something.
+	// Link and target may have different names; prefer the one with a UDID.
 	if real := filepath.Base(b.dir); !looksNamed(name) && looksNamed(real) {
 		name = real
 	}
@@ -61,12 +60,12 @@ func (b *Backup) identify(name string) {
 		return ""
 	}
 	b.device = Device{
-		Name:           first(b.manifest.text("Lockdown/DeviceName"), b.info.text("Device Name"), b.info.text("Display Name")),
-		ProductType:    first(b.manifest.text("Lockdown/ProductType"), b.info.text("Product Type")),
-		ProductName:    first(b.info.text("Product Name")),
-		ProductVersion: first(b.manifest.text("Lockdown/ProductVersion"), b.info.text("Product Version")),
-		BuildVersion:   first(b.manifest.text("Lockdown/BuildVersion"), b.info.text("Build Version")),
-		SerialNumber:   first(b.manifest.text("Lockdown/SerialNumber"), b.info.text("Serial Number")),
+		Name:           first(b.manifest.Text("Lockdown/DeviceName"), b.info.Text("Device Name"), b.info.Text("Display Name")),
+		ProductType:    first(b.manifest.Text("Lockdown/ProductType"), b.info.Text("Product Type")),
+		ProductName:    first(b.info.Text("Product Name")),
+		ProductVersion: first(b.manifest.Text("Lockdown/ProductVersion"), b.info.Text("Product Version")),
+		BuildVersion:   first(b.manifest.Text("Lockdown/BuildVersion"), b.info.Text("Build Version")),
+		SerialNumber:   first(b.manifest.Text("Lockdown/SerialNumber"), b.info.Text("Serial Number")),
 	}
 	for _, id := range b.statedUDIDs() {
 		if id.udid != "" {
@@ -81,7 +80,7 @@ func (b *Backup) identify(name string) {
 		}
 	}
 	for _, t := range []time.Time{
-		b.status.date("Date"), b.manifest.date("Date"), b.info.date("Last Backup Date"), aside,
+		b.status.Time("Date"), b.manifest.Time("Date"), b.info.Time("Last Backup Date"), aside,
 	} {
 		if plausible(t) {
 			b.date = t
@@ -92,17 +91,17 @@ func (b *Backup) identify(name string) {
 
 type statedUDID struct{ where, udid string }
 
-// statedUDIDs returns what the property lists say, most trusted first.
+// statedUDIDs returns the UDIDs in the property lists, most trusted first.
 func (b *Backup) statedUDIDs() []statedUDID {
 	return []statedUDID{
-		{ManifestPlist, normalUDID(b.manifest.text("Lockdown/UniqueDeviceID"))},
-		{InfoPlist, normalUDID(b.info.text("Target Identifier"))},
-		{InfoPlist, normalUDID(b.info.text("Unique Identifier"))},
+		{ManifestPlist, normalUDID(b.manifest.Text("Lockdown/UniqueDeviceID"))},
+		{InfoPlist, normalUDID(b.info.Text("Target Identifier"))},
+		{InfoPlist, normalUDID(b.info.Text("Unique Identifier"))},
 	}
 }
 
-// normalUDID returns a UDID in the case that devices use, or "" if s has not
-// the shape of one. Info.plist writes it in upper case.
+// normalUDID returns a UDID in the case that devices use, or "" if s is not a
+// UDID. Info.plist has it in upper case.
 func normalUDID(s string) string {
 	if !udidShape.MatchString(s) {
 		return ""
@@ -119,9 +118,8 @@ func looksNamed(name string) bool {
 	return normalUDID(stem) != ""
 }
 
-// splitArchive cuts the time off the name of an archived folder. The time is
-// local by the clock of the host that wrote it; the local zone here is the best
-// guess there is.
+// splitArchive splits the name of an archived folder. The time in it is local to
+// the host that wrote it; the local zone here is the best guess.
 func splitArchive(name string) (stem string, aside time.Time) {
 	m := archiveShape.FindStringSubmatch(name)
 	if m == nil {
@@ -134,12 +132,12 @@ func splitArchive(name string) (stem string, aside time.Time) {
 	return m[1], t
 }
 
-// plausible refuses dates that no backup has: the first was in 2007, and a
-// device whose clock was lost says 1970 or 2001.
+// plausible refuses dates that no backup has. A device that lost its clock says
+// 1970 or 2001.
 func plausible(t time.Time) bool { return t.Year() >= 2005 && t.Year() < 2200 }
 
-// clean makes a text from a property list fit to show: valid UTF-8, one line,
-// no control or invisible direction characters, at most 256 bytes.
+// clean makes a text of a property list safe to show: valid UTF-8, one line, no
+// control or invisible direction characters, at most 256 bytes.
 func clean(s string) string {
 	const longest = 256
 	if len(s) > longest {

@@ -6,10 +6,10 @@ import (
 	"runtime"
 )
 
-// DefaultLocations returns where Apple's software keeps backups on this
-// system, whether these folders exist or not: Finder and iTunes on macOS; the
-// two variants of iTunes and the Apple Devices app on Windows. On other systems
-// there is no such place and the result is empty.
+// DefaultLocations returns the folders in which Apple's programs keep backups on
+// this system, whether they exist or not: Finder and iTunes on macOS; the two
+// variants of iTunes and Apple Devices on Windows. On other systems the result is
+// empty.
 func DefaultLocations() []string {
 	home, _ := os.UserHomeDir()
 	var out []string
@@ -19,7 +19,7 @@ func DefaultLocations() []string {
 	return out
 }
 
-// appleFolders returns, as path elements, the folders that hold "MobileSync".
+// appleFolders returns the parents of "MobileSync", as path elements.
 func appleFolders(goos, home, appData string) [][]string {
 	var out [][]string
 	switch goos {

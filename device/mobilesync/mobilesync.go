@@ -1,21 +1,18 @@
-// Package mobilesync reads and judges MobileSync backup folders: what Finder,
-// iTunes, Apple Devices and idevicebackup2 write for one iPhone or iPad.
+// Package mobilesync reads MobileSync backup folders: what Finder, iTunes, Apple
+// Devices and idevicebackup2 write for one iPhone or iPad.
 //
-// It finds such folders, says whose they are, when they were made and whether
-// they are complete, lists and opens their files, reads the manifest's rows and
-// compares the two. With the backup password it opens an encrypted backup's
-// manifest and file keys; without, such content stays opaque. It knows nothing
-// of repositories.
+// It finds such folders, identifies device and date, reports whether they are
+// complete, lists and opens their files, reads the rows of the manifest, and
+// compares rows and files. With the backup password it decrypts the manifest and
+// unwraps file keys. It knows nothing of repositories.
 //
-// It promises to take any folder, however damaged or hostile: nothing outside
-// the folder is opened, no link inside it is followed, no read blocks, and
-// memory is bounded by the size of what is read. It never writes: not even the
-// side files that opening a database usually leaves behind, so it works on
-// read-only file systems.
+// It accepts any folder, however damaged or hostile: it opens nothing outside
+// the folder, follows no link inside it, never blocks on a read, and bounds
+// memory by the size of what it reads. It never writes, so it works on read-only
+// file systems.
 //
-// A Backup is a picture of the moment of Open. Devices update a backup in
-// place, so whoever takes it into a store asks Problems first, reads, and asks
-// CheckStable last.
+// A Backup describes the folder at the time of Open. Devices update a backup in
+// place, so code that imports one calls Problems first and CheckStable last.
 package mobilesync
 
 import (
@@ -24,21 +21,21 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"path/filepath"
 	"time"
 
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
 var (
-	// ErrNoBackup says that a folder is no MobileSync backup and holds none.
+	// ErrNoBackup says that a folder is not a MobileSync backup and contains none.
 	ErrNoBackup = errors.New("no MobileSync backup here")
 	// ErrEncrypted says that rows cannot be read without the backup password.
 	ErrEncrypted = errors.New("the manifest is encrypted")
-	// ErrCorrupt says that a manifest is damaged or not made by a device.
-	ErrCorrupt = errors.New("the manifest is damaged")
-	// ErrChanged says that the folder changed while it was read.
-	ErrChanged = errors.New("the backup changed while it was read")
 )
 
 // Names of the files at the top of a backup folder.
@@ -49,14 +46,17 @@ const (
 	ManifestDB    = "Manifest.db"
 	ManifestMBDB  = "Manifest.mbdb"
 	snapshotDir   = "Snapshot"
-	sqliteMagic   = "SQLite format 3\x00"
 )
+
+// MaxPlist limits the size of a property list that is read, in bytes. Real ones
+// have 189 bytes (Status.plist) to about 10 MB (Info.plist with many icons).
+const MaxPlist = 64 << 20
 
 // Layout is how a backup folder arranges its files.
 type Layout int
 
 const (
-	// LayoutUnknown: the folder has no manifest of rows.
+	// LayoutUnknown: the folder has no manifest.
 	LayoutUnknown Layout = iota
 	// Hashed is iOS 10 and later: Manifest.db, blobs as xx/<40 hex digits>.
 	Hashed
@@ -74,10 +74,10 @@ func (l Layout) String() string {
 	return "unknown"
 }
 
-// Backup is one backup folder. Its methods may be called at the same time.
+// Backup is one backup folder. Its methods may be called concurrently.
 type Backup struct {
 	dir    string
-	folder source
+	source folder.Source
 
 	layout   Layout
 	device   Device
@@ -85,17 +85,17 @@ type Backup struct {
 	archived bool
 	named    string // UDID in the folder's name, or ""
 
-	// What the three property lists said, each empty when missing or unsound.
-	info, manifest, status values
-	faults                 map[string]error // why a property list said nothing
+	// Values of the three property lists, empty if the list is missing or unsound.
+	info, manifest, status plist.Values
+	faults                 map[string]error // by file name: why it was not read
 	seen                   map[string]fingerprint
 
 	encrypted      bool
-	saidEncrypted  bool // Manifest.plist has IsEncrypted at all
-	plainDB        bool // Manifest.db begins as SQLite does
-	databaseHeader []byte
+	saidEncrypted  bool // Manifest.plist has IsEncrypted
+	plainDB        bool // Manifest.db is not encrypted
+	manifestHeader []byte
 
-	// What Unlock has opened; nil before.
+	// Set by Unlock.
 	keys        *keybag.Keys
 	manifestKey *keybag.FileKey
 }
@@ -113,11 +113,11 @@ var manifestKeys = []string{
 
 var statusKeys = []string{"Version", "UUID", "Date", "BackupState", "SnapshotState", "IsFullBackup"}
 
-// Open reads the property lists of the backup folder dir and tells its layout.
-// If dir itself is a symbolic link or junction it is resolved; links inside are
-// never followed. Missing, damaged and odd property lists are no error here but
-// a matter of Problems. ErrNoBackup when dir has none of the files that make a
-// backup. The caller closes the Backup.
+// Open reads the property lists of the backup folder dir. If dir itself is a
+// symbolic link or junction, Open resolves it; links inside are never followed.
+// Missing and damaged property lists are not an error; Problems reports them.
+// The error is ErrNoBackup if dir has none of the files of a backup. The caller
+// closes the Backup.
 func Open(ctx context.Context, dir string) (*Backup, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -129,17 +129,26 @@ func Open(ctx context.Context, dir string) (*Backup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open backup: %w", withHint(err))
 	}
-	folder, err := openFolder(real)
+	source, err := folder.Open(real)
 	if err != nil {
 		return nil, fmt.Errorf("open backup: %w", withHint(err))
 	}
-	return openSource(diskFolder{folder}, real, filepath.Base(filepath.Clean(dir)))
+	return openSource(source, real, filepath.Base(filepath.Clean(dir)))
 }
 
-func openSource(folder source, dir, name string) (*Backup, error) {
-	b := &Backup{dir: dir, folder: folder, faults: map[string]error{}, seen: map[string]fingerprint{}}
+// OpenStore is Open for a backup in a Store. name is what its folder would be
+// called: the UDID. Closing the Backup does not close store.
+func OpenStore(ctx context.Context, store folder.Store, name string) (*Backup, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return openSource(folder.FromStore(store), name, name)
+}
+
+func openSource(source folder.Source, dir, name string) (*Backup, error) {
+	b := &Backup{dir: dir, source: source, faults: map[string]error{}, seen: map[string]fingerprint{}}
 	if err := b.read(name); err != nil {
-		folder.Close()
+		source.Close()
 		return nil, fmt.Errorf("open backup %s: %w", dir, err)
 	}
 	return b, nil
@@ -151,7 +160,7 @@ func (b *Backup) Close() error {
 		clear(b.manifestKey[:])
 	}
 	b.keys, b.manifestKey = nil, nil
-	return b.folder.Close()
+	return b.source.Close()
 }
 
 func (b *Backup) read(name string) error {
@@ -160,10 +169,10 @@ func (b *Backup) read(name string) error {
 	for _, list := range []struct {
 		name   string
 		keys   []string
-		values *values
+		values *plist.Values
 	}{{StatusPlist, statusKeys, &b.status}, {ManifestPlist, manifestKeys, &b.manifest}, {InfoPlist, infoKeys, &b.info}} {
-		data, st, err := readSmall(b.folder, list.name, MaxPlist)
-		*list.values = values{}
+		data, st, err := folder.ReadSmall(b.source, list.name, MaxPlist)
+		*list.values = plist.Values{}
 		if err == nil {
 			found = true
 			b.seen[list.name] = fingerprintOf(st, data)
@@ -171,8 +180,8 @@ func (b *Backup) read(name string) error {
 				b.faults[list.name] = errEmpty
 				continue
 			}
-			var got values
-			if got, err = readPlist(data, list.keys...); err == nil {
+			var got plist.Values
+			if got, err = plist.Select(data, list.keys...); err == nil {
 				*list.values = got
 				continue
 			}
@@ -191,7 +200,7 @@ func (b *Backup) read(name string) error {
 		}
 		return ErrNoBackup
 	}
-	b.judgeEncryption()
+	b.detectEncryption()
 	b.identify(name)
 	return nil
 }
@@ -201,79 +210,125 @@ func (b *Backup) detectLayout() (Layout, error) {
 		name   string
 		layout Layout
 	}{{ManifestDB, Hashed}, {ManifestMBDB, Flat}} {
-		file, st, err := b.folder.open(try.name)
+		file, st, err := b.source.Open(try.name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case errors.Is(err, fs.ErrPermission):
 			return 0, withHint(err)
 		case err != nil:
-			// A manifest that is no regular file is as good as none.
+			// Problems reports a manifest that is not a regular file.
 			b.faults[try.name] = err
 			continue
 		}
-		head := make([]byte, 100) // SQLite's file header
+		head := make([]byte, manifest.HeaderLen)
 		n, err := io.ReadFull(file, head)
 		file.Close()
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			return 0, err
 		}
-		b.databaseHeader = head[:n]
+		b.manifestHeader = head[:n]
 		b.seen[try.name] = fingerprintOf(st, nil)
 		return try.layout, nil
 	}
 	return LayoutUnknown, nil
 }
 
-func (b *Backup) judgeEncryption() {
-	b.plainDB = b.layout == Hashed && isSQLite(b.databaseHeader)
-	b.encrypted, b.saidEncrypted = b.manifest.bool("IsEncrypted")
+func (b *Backup) detectEncryption() {
+	b.plainDB = b.layout == Hashed && manifest.IsSQLite(b.manifestHeader)
+	b.encrypted, b.saidEncrypted = b.manifest.Bool("IsEncrypted")
 	if !b.saidEncrypted {
-		b.encrypted = b.layout == Hashed && !b.plainDB && len(b.databaseHeader) > 0
+		b.encrypted = b.layout == Hashed && !b.plainDB && len(b.manifestHeader) > 0
 	}
 }
 
-func isSQLite(head []byte) bool {
-	return len(head) >= len(sqliteMagic) && string(head[:len(sqliteMagic)]) == sqliteMagic
-}
-
-// Dir returns the absolute path of the folder, links resolved.
+// Dir returns the absolute path of the folder, with links resolved.
 func (b *Backup) Dir() string { return b.dir }
 
 // Layout returns how the folder arranges its files.
 func (b *Backup) Layout() Layout { return b.layout }
 
-// Encrypted reports whether the device encrypted the files of this backup, by
-// Manifest.plist or, when that says nothing, by the look of Manifest.db.
+// Encrypted reports whether the device encrypted the files of this backup. If
+// Manifest.plist does not say, the first bytes of Manifest.db decide.
 func (b *Backup) Encrypted() bool { return b.encrypted }
 
-// Readable reports whether Records can work now: because Unlock has opened the
-// manifest, or because it is in the clear. That can differ from Encrypted: iOS
-// 10.0 and 10.1 and all flat backups leave the manifest of an encrypted backup
-// in the clear.
+// Readable reports whether Records can read the manifest: because it is not
+// encrypted, or because the Backup is unlocked. iOS 10.0 and 10.1 and all flat
+// backups leave the manifest of an encrypted backup unencrypted.
 func (b *Backup) Readable() bool { return b.layout == Flat || b.plainDB || b.Unlocked() }
 
-// KeyBag returns Manifest.plist's BackupKeyBag, or nil. It is there in
-// unencrypted backups too.
-func (b *Backup) KeyBag() []byte { return b.manifest.data("BackupKeyBag") }
+// KeyBag returns Manifest.plist's BackupKeyBag, or nil. Unencrypted backups have
+// one too.
+func (b *Backup) KeyBag() []byte { return b.manifest.Data("BackupKeyBag") }
 
 // ManifestKey returns Manifest.plist's ManifestKey, which wraps the key of
 // Manifest.db, or nil.
-func (b *Backup) ManifestKey() []byte { return b.manifest.data("ManifestKey") }
+func (b *Backup) ManifestKey() []byte { return b.manifest.Data("ManifestKey") }
 
-// FullBackup returns what Status.plist says in IsFullBackup. Devices set it
-// unreliably.
+// FullBackup returns IsFullBackup of Status.plist, which devices set unreliably.
 func (b *Backup) FullBackup() bool {
-	full, _ := b.status.bool("IsFullBackup")
+	full, _ := b.status.Bool("IsFullBackup")
 	return full
 }
 
-// StatusUUID returns Status.plist's UUID, which is new at every run, or "".
-func (b *Backup) StatusUUID() string { return clean(b.status.text("UUID")) }
+// StatusUUID returns Status.plist's UUID, or "". Every backup sets a new one.
+func (b *Backup) StatusUUID() string { return clean(b.status.Text("UUID")) }
+
+// Files returns everything below the backup folder: see folder.Walk.
+func (b *Backup) Files(ctx context.Context) iter.Seq2[folder.File, error] {
+	return func(yield func(folder.File, error) bool) {
+		for f, err := range folder.Walk(ctx, b.source) {
+			if err != nil {
+				err = fmt.Errorf("list files of %s: %w", b.dir, err)
+			}
+			if !yield(f, err) {
+				return
+			}
+		}
+	}
+}
+
+// OpenFile opens a regular file inside the backup folder. path is relative and
+// slash-separated, as in folder.File. OpenFile fails for anything but a regular
+// file, passes no symbolic link, and does not block.
+func (b *Backup) OpenFile(path string) (folder.Content, error) {
+	if err := folder.CheckPath(path); err != nil {
+		return nil, fmt.Errorf("open file of %s: %w", b.dir, err)
+	}
+	f, _, err := b.source.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open file of backup: %w", err)
+	}
+	return f, nil
+}
+
+// Records reads all rows of the manifest. The error is ErrEncrypted if that
+// needs the backup password, and manifest.ErrCorrupt if the manifest is damaged.
+func (b *Backup) Records(ctx context.Context) (*manifest.Records, error) {
+	file, size, err := b.OpenManifest()
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if b.layout == Flat {
+		return manifest.ReadMBDB(ctx, file, size)
+	}
+	if b.manifestKey != nil {
+		plain, n, err := decryptManifest(file, size, *b.manifestKey)
+		if err != nil {
+			return nil, fmt.Errorf("read manifest of %s: %w", b.dir, err)
+		}
+		return manifest.ReadDB(ctx, plain, n)
+	}
+	if !b.plainDB && b.encrypted {
+		return nil, fmt.Errorf("read manifest of %s: %w", b.dir, ErrEncrypted)
+	}
+	return manifest.ReadDB(ctx, file, size)
+}
 
 // OpenManifest opens Manifest.db or Manifest.mbdb as it is on disk, and returns
 // its size in bytes.
-func (b *Backup) OpenManifest() (Content, int64, error) {
+func (b *Backup) OpenManifest() (folder.Content, int64, error) {
 	name := ManifestDB
 	switch b.layout {
 	case Flat:
@@ -281,9 +336,9 @@ func (b *Backup) OpenManifest() (Content, int64, error) {
 	case LayoutUnknown:
 		return nil, 0, fmt.Errorf("open manifest of %s: %w", b.dir, fs.ErrNotExist)
 	}
-	file, st, err := b.folder.open(name)
+	file, st, err := b.source.Open(name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open manifest: %w", err)
 	}
-	return file, st.size, nil
+	return file, st.Size, nil
 }

@@ -2,10 +2,12 @@ package mobilesync
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 var errEmpty = errors.New("it is empty")
@@ -15,9 +17,9 @@ type ProblemKind string
 
 const (
 	// Fatal kinds: the backup is incomplete, mixed or damaged.
-	ProblemUnfinished     ProblemKind = "unfinished"      // Status.plist does not say that the run finished
-	ProblemSnapshot       ProblemKind = "snapshot"        // Snapshot/ exists: a run is under way or was cut off
-	ProblemPlaceholder    ProblemKind = "placeholder"     // made before a first run that never finished
+	ProblemUnfinished     ProblemKind = "unfinished"      // Status.plist does not say that the backup finished
+	ProblemSnapshot       ProblemKind = "snapshot"        // Snapshot/ exists: a backup is running or was interrupted
+	ProblemPlaceholder    ProblemKind = "placeholder"     // written before a first backup that never finished
 	ProblemStatusPlist    ProblemKind = "status-plist"    // missing, empty or unsound
 	ProblemManifestPlist  ProblemKind = "manifest-plist"  // missing, empty or unsound
 	ProblemManifest       ProblemKind = "manifest"        // no Manifest.db or Manifest.mbdb
@@ -25,22 +27,22 @@ const (
 
 	// The others are warnings.
 	ProblemInfoPlist   ProblemKind = "info-plist"      // missing, empty or unsound
-	ProblemUDID        ProblemKind = "udid"            // the property lists or the folder name disagree, or are silent
-	ProblemEncryption  ProblemKind = "encryption"      // Manifest.plist and Manifest.db disagree, or the former is silent
-	ProblemManifestKey ProblemKind = "manifest-key"    // encrypted, but no password will open it
-	ProblemWAL         ProblemKind = "write-ahead-log" // Manifest.db-wal holds rows that Records does not see
+	ProblemUDID        ProblemKind = "udid"            // the property lists and the folder name disagree, or have no UDID
+	ProblemEncryption  ProblemKind = "encryption"      // Manifest.plist and Manifest.db disagree, or the former does not say
+	ProblemManifestKey ProblemKind = "manifest-key"    // encrypted, but the key is missing
+	ProblemWAL         ProblemKind = "write-ahead-log" // Manifest.db-wal has rows that Records does not read
 	ProblemBoth        ProblemKind = "two-manifests"   // Manifest.db and Manifest.mbdb; the former is used
 )
 
 // Problem is one reason to doubt a backup.
 type Problem struct {
 	Kind  ProblemKind
-	Fatal bool   // not to be taken in as a complete backup
-	Text  string // for people: one sentence, no final stop
+	Fatal bool   // the backup is not complete
+	Text  string // for people: one sentence, without a final stop
 }
 
-// Problems judges the folder from its top files; it reads no blobs and no rows.
-// An empty result means complete as far as these tell.
+// Problems checks the files at the top of the folder. It reads no blobs and no
+// rows. The backup is complete if no problem is fatal.
 func (b *Backup) Problems(ctx context.Context) ([]Problem, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -49,63 +51,63 @@ func (b *Backup) Problems(ctx context.Context) ([]Problem, error) {
 	add := func(kind ProblemKind, fatal bool, format string, args ...any) {
 		out = append(out, Problem{kind, fatal, fmt.Sprintf(format, args...)})
 	}
-	snapshot, err := exists(b.folder, snapshotDir)
+	snapshot, err := folder.Exists(b.source, snapshotDir)
 	if err != nil {
-		return nil, fmt.Errorf("judge backup %s: %w", b.dir, err)
+		return nil, fmt.Errorf("check backup %s: %w", b.dir, err)
 	}
-	b.judgeStatus(snapshot, add)
-	b.judgeManifest(add)
+	b.checkStatus(snapshot, add)
+	b.checkManifest(add)
 	if err := b.faults[InfoPlist]; err != nil {
 		add(ProblemInfoPlist, false, "Info.plist %s", fault(err))
 	}
-	b.judgeUDID(add)
-	if wal, err := b.folder.lstat(ManifestDB + "-wal"); b.plainDB && err == nil && wal.size > 0 {
-		add(ProblemWAL, false, "Manifest.db-wal of %d bytes lies beside Manifest.db: some tool opened the manifest, and what it wrote there is kept but not looked at", wal.size)
+	b.checkUDID(add)
+	if wal, err := b.source.Lstat(ManifestDB + "-wal"); b.plainDB && err == nil && wal.Size > 0 {
+		add(ProblemWAL, false, "there is a Manifest.db-wal of %d bytes: a program has opened the manifest; snap stores this file but does not read it", wal.Size)
 	}
 	return out, nil
 }
 
 type addProblem func(kind ProblemKind, fatal bool, format string, args ...any)
 
-func (b *Backup) judgeStatus(snapshot bool, add addProblem) {
-	state := clean(b.status.text("SnapshotState"))
+func (b *Backup) checkStatus(snapshot bool, add addProblem) {
+	state := clean(b.status.Text("SnapshotState"))
 	placeholder := errors.Is(b.faults[ManifestPlist], errEmpty) && state == "finished"
 	switch err := b.faults[StatusPlist]; {
 	case err != nil:
-		add(ProblemStatusPlist, true, "Status.plist %s, so nothing says that the last run finished", fault(err))
+		add(ProblemStatusPlist, true, "Status.plist %s, so it is unknown whether the last backup finished", fault(err))
 	case state == "":
-		add(ProblemUnfinished, true, "Status.plist does not say whether the last run finished")
+		add(ProblemUnfinished, true, "Status.plist does not say whether the last backup finished")
 	case state != "finished":
-		add(ProblemUnfinished, true, "the last run did not finish: Status.plist says %q; %s", state, stateMeaning(state))
+		add(ProblemUnfinished, true, "the last backup did not finish: Status.plist says %q; %s", state, stateMeaning(state))
 	case placeholder:
-		add(ProblemPlaceholder, true, "Manifest.plist is empty although Status.plist says finished: a first run was prepared and never finished")
+		add(ProblemPlaceholder, true, "Manifest.plist is empty although Status.plist says finished: a first backup was prepared and never finished")
 	}
 	if snapshot {
-		add(ProblemSnapshot, true, "the folder Snapshot exists: a run is under way, or was cut off")
+		add(ProblemSnapshot, true, "the folder Snapshot exists: a backup is running or was interrupted")
 	}
 }
 
-// stateMeaning says what a folder holds when its run stopped in this state.
+// stateMeaning describes a folder whose backup stopped in this state.
 func stateMeaning(state string) string {
 	switch state {
 	case "uploading":
 		return "new files were still arriving"
 	case "moving":
-		return "new files were being moved over old ones, so the folder is mixed"
+		return "new files were replacing old ones, so the folder is a mixture of both"
 	case "removing":
-		return "files of the old state were being removed"
+		return "files of the previous backup were being removed"
 	}
-	return "this state is not known"
+	return "snap does not know this state"
 }
 
-func (b *Backup) judgeManifest(add addProblem) {
+func (b *Backup) checkManifest(add addProblem) {
 	if err := b.faults[ManifestPlist]; err != nil {
 		add(ProblemManifestPlist, true, "Manifest.plist %s", fault(err))
 	}
 	name := ManifestDB
 	switch b.layout {
 	case LayoutUnknown:
-		reason := "there is no Manifest.db (nor Manifest.mbdb, as older systems have)"
+		reason := "there is no Manifest.db (and no Manifest.mbdb, which older versions of iOS write)"
 		if err := b.faults[ManifestDB]; err != nil {
 			reason = "Manifest.db " + fault(err)
 		}
@@ -114,84 +116,71 @@ func (b *Backup) judgeManifest(add addProblem) {
 	case Flat:
 		name = ManifestMBDB
 	case Hashed:
-		if there, err := exists(b.folder, ManifestMBDB); there && err == nil {
-			add(ProblemBoth, false, "both Manifest.db and Manifest.mbdb are there; Manifest.db counts")
+		if there, err := folder.Exists(b.source, ManifestMBDB); there && err == nil {
+			add(ProblemBoth, false, "there is a Manifest.db and a Manifest.mbdb; snap uses Manifest.db")
 		}
 	}
-	size := b.seen[name].size
+	size := b.seen[name].Size
 	if size == 0 {
 		add(ProblemManifestDamage, true, "%s is empty", name)
 		return
 	}
 	if b.layout == Flat {
-		if string(b.databaseHeader[:min(len(b.databaseHeader), len(mbdbMagic))]) != mbdbMagic {
-			add(ProblemManifestDamage, true, "Manifest.mbdb does not begin as it must")
+		if !manifest.IsMBDB(b.manifestHeader) {
+			add(ProblemManifestDamage, true, "Manifest.mbdb is damaged: it has the wrong first bytes")
 		}
 		return
 	}
-	b.judgeDatabase(size, add)
+	b.checkDatabase(size, add)
 }
 
-func (b *Backup) judgeDatabase(size int64, add addProblem) {
+func (b *Backup) checkDatabase(size int64, add addProblem) {
 	if b.faults[ManifestPlist] == nil && !b.saidEncrypted {
 		add(ProblemEncryption, false, "Manifest.plist does not say whether the backup is encrypted")
 	}
 	if b.plainDB {
 		if b.encrypted {
-			add(ProblemEncryption, false, "the backup is encrypted but its Manifest.db is not: made by iOS 10.0 or 10.1, or decrypted by some tool")
+			add(ProblemEncryption, false, "the backup is encrypted but its Manifest.db is not: iOS 10.0 or 10.1 made it, or a program has decrypted it")
 		}
-		if need := databaseSize(b.databaseHeader); need > size {
+		if need := manifest.DatabaseSize(b.manifestHeader); need > size {
 			add(ProblemManifestDamage, true, "Manifest.db is cut off: it has %d bytes of %d", size, need)
 		}
 		return
 	}
 	switch {
 	case !b.encrypted:
-		add(ProblemManifestDamage, true, "Manifest.plist says that the backup is not encrypted, but Manifest.db is no SQLite database")
+		add(ProblemManifestDamage, true, "Manifest.plist says that the backup is not encrypted, but Manifest.db is not an SQLite database")
 	case size%16 != 0:
-		add(ProblemManifestDamage, true, "Manifest.db is cut off: %d bytes are not a whole number of cipher blocks", size)
+		add(ProblemManifestDamage, true, "Manifest.db is cut off: its length of %d bytes is not a multiple of 16", size)
 	case b.faults[ManifestPlist] == nil && len(b.ManifestKey()) == 0:
-		add(ProblemManifestKey, false, "Manifest.plist has no ManifestKey, so no password will open Manifest.db")
+		add(ProblemManifestKey, false, "Manifest.plist has no ManifestKey, so no password can decrypt Manifest.db")
 	}
 }
 
-// databaseSize returns the bytes that an SQLite header claims, or 0 if it makes
-// no valid claim (as databases written by very old versions of SQLite).
-func databaseSize(head []byte) int64 {
-	if len(head) < 100 || binary.BigEndian.Uint32(head[24:]) != binary.BigEndian.Uint32(head[92:]) {
-		return 0
-	}
-	page := int64(binary.BigEndian.Uint16(head[16:]))
-	if page == 1 {
-		page = 65536
-	}
-	return page * int64(binary.BigEndian.Uint32(head[28:]))
-}
-
-func (b *Backup) judgeUDID(add addProblem) {
+func (b *Backup) checkUDID(add addProblem) {
 	if b.device.FromName {
-		add(ProblemUDID, false, "no property list names the device; the name of the folder stands for its UDID")
+		add(ProblemUDID, false, "no property list names the device; snap uses the name of the folder as its UDID")
 		return
 	}
 	for _, id := range b.statedUDIDs() {
 		if id.udid != "" && id.udid != b.device.UDID {
-			add(ProblemUDID, false, "%s names the device %s, but %s is trusted more", id.where, id.udid, b.device.UDID)
+			add(ProblemUDID, false, "%s names the device %s; snap uses %s from another file", id.where, id.udid, b.device.UDID)
 			return
 		}
 	}
 	if b.named != "" && b.named != b.device.UDID {
-		add(ProblemUDID, false, "the folder is named after %s, but holds a backup of %s", b.named, b.device.UDID)
+		add(ProblemUDID, false, "the folder is named %s, but contains a backup of %s", b.named, b.device.UDID)
 	}
 }
 
-// fault says in words what was wrong with a property list.
+// fault describes why a property list was not read.
 func fault(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "is missing"
 	case errors.Is(err, errEmpty):
 		return "is empty"
-	case errors.Is(err, errNotRegular), errors.Is(err, errLink):
+	case errors.Is(err, folder.ErrNotRegular), errors.Is(err, folder.ErrLink):
 		return "is not a regular file"
 	}
 	return fmt.Sprintf("cannot be read (%v)", err)

@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
 // samples returns the folder of public sample backups, which are not part of
@@ -39,7 +42,7 @@ func mustProblems(t *testing.T, b *Backup) []Problem {
 	return problems
 }
 
-func mustRecords(t *testing.T, b *Backup) *Records {
+func mustRecords(t *testing.T, b *Backup) *manifest.Records {
 	t.Helper()
 	records, err := b.Records(t.Context())
 	if err != nil {
@@ -48,7 +51,7 @@ func mustRecords(t *testing.T, b *Backup) *Records {
 	return records
 }
 
-func mustCompare(t *testing.T, b *Backup, records *Records) Report {
+func mustCompare(t *testing.T, b *Backup, records *manifest.Records) Report {
 	t.Helper()
 	report, err := b.Compare(b.Files(t.Context()), records)
 	if err != nil {
@@ -74,18 +77,18 @@ func TestSampleRealManifest(t *testing.T) {
 		t.Errorf("problems %v, want %v", got, want)
 	}
 	records := mustRecords(t, b)
-	checkRecords(t, records)
+	manifesttest.Check(t, records)
 	if records.Len() != 3721 || records.Anomalies.Total() != 0 {
 		t.Fatalf("%d rows, %+v", records.Len(), records.Anomalies)
 	}
 	var files, folders, links, keys, digests, targets, described int
 	for _, r := range records.All() {
 		switch r.Flags {
-		case FlagFile:
+		case manifest.FlagFile:
 			files++
-		case FlagFolder:
+		case manifest.FlagFolder:
 			folders++
-		case FlagSymlink:
+		case manifest.FlagSymlink:
 			links++
 		}
 		if len(r.EncryptionKey) == 44 && uint32(r.EncryptionKey[0]) == r.ProtectionClass {
@@ -104,7 +107,7 @@ func TestSampleRealManifest(t *testing.T) {
 	if files != 1089 || folders != 2618 || links != 14 || keys != 1089 || digests != 477 || targets != 14 || described != 3721 {
 		t.Errorf("files %d folders %d links %d keys %d digests %d targets %d described %d", files, folders, links, keys, digests, targets, described)
 	}
-	i, ok := records.ByFileID(fileID("HomeDomain", "Library/SMS/sms.db"))
+	i, ok := records.ByFileID(manifesttest.FileID("HomeDomain", "Library/SMS/sms.db"))
 	if r := records.At(max(i, 0)); !ok || r.RelativePath != "Library/SMS/sms.db" || r.Domain != "HomeDomain" || !r.IsFile() {
 		t.Errorf("messages: %v %+v", ok, r)
 	}
@@ -162,7 +165,7 @@ func TestSampleFlat(t *testing.T) {
 		t.Fatalf("%d rows, %+v", records.Len(), records.Anomalies)
 	}
 	r := records.At(0)
-	if r.Domain != "MyTestDomain" || r.RelativePath != "Media/Test.txt" || r.Size != 9 || len(r.EncryptionKey) != 44 || r.ProtectionClass != 4 || r.Flags != FlagFile {
+	if r.Domain != "MyTestDomain" || r.RelativePath != "Media/Test.txt" || r.Size != 9 || len(r.EncryptionKey) != 44 || r.ProtectionClass != 4 || r.Flags != manifest.FlagFile {
 		t.Errorf("row %+v", r)
 	}
 	if report := mustCompare(t, b, records); report.Listed != 1 || report.Blobs != 1 || report.Size.Count != 0 || report.Other.Count != 0 {

@@ -6,39 +6,30 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 )
 
-// fingerprint is what Open saw of a file at the top of the folder.
+// fingerprint identifies the state of a file at the top of the folder.
 type fingerprint struct {
-	stat
+	folder.Stat
 	hash   [sha256.Size]byte // of the content of property lists
 	hashed bool
 }
 
-func fingerprintOf(st stat, content []byte) fingerprint {
-	f := fingerprint{stat: st}
+func fingerprintOf(st folder.Stat, content []byte) fingerprint {
+	f := fingerprint{Stat: st}
 	if content != nil {
 		f.hash, f.hashed = sha256.Sum256(content), true
 	}
 	return f
 }
 
-// ChangedError names the file by which a change was noticed. It is ErrChanged.
-type ChangedError struct {
-	Path string // inside the backup folder
-	What string
-}
-
-func (e *ChangedError) Error() string { return fmt.Sprintf("%v: %s: %s", ErrChanged, e.Path, e.What) }
-
-// Is makes errors.Is(err, ErrChanged) true.
-func (e *ChangedError) Is(target error) bool { return target == ErrChanged }
-
-// CheckStable returns a *ChangedError if the backup is not what Open saw: one of
-// the property lists or the manifest changed, appeared or vanished, or a
-// Snapshot folder is there, which means that the device began to write. Property
-// lists are compared by content; the manifest by size, times and inode, so that
-// also a run that came and went in between is noticed.
+// CheckStable returns a *folder.ChangedError if the backup changed since Open: a
+// property list or the manifest changed, appeared or vanished, or a Snapshot
+// folder exists, which means that the device began to write. It compares property
+// lists by content, and the manifest by size, times and inode, which also detects
+// a backup that began and finished in between.
 func (b *Backup) CheckStable(ctx context.Context) error {
 	if err := b.checkStable(ctx); err != nil {
 		return fmt.Errorf("check that %s has not changed: %w", b.dir, err)
@@ -47,12 +38,12 @@ func (b *Backup) CheckStable(ctx context.Context) error {
 }
 
 func (b *Backup) checkStable(ctx context.Context) error {
-	there, err := exists(b.folder, snapshotDir)
+	there, err := folder.Exists(b.source, snapshotDir)
 	if err != nil {
 		return err
 	}
 	if there {
-		return &ChangedError{snapshotDir, "a backup run began, or was cut off before"}
+		return &folder.ChangedError{Path: snapshotDir, What: "a backup began, or was interrupted before"}
 	}
 	for _, name := range []string{StatusPlist, ManifestPlist, ManifestDB, ManifestMBDB, InfoPlist} {
 		if err := ctx.Err(); err != nil {
@@ -61,23 +52,23 @@ func (b *Backup) checkStable(ctx context.Context) error {
 		before, was := b.seen[name]
 		now, err := b.fingerprint(name, before.hashed)
 		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, errNotRegular), errors.Is(err, errLink):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, folder.ErrNotRegular), errors.Is(err, folder.ErrLink):
 			if was {
-				return &ChangedError{name, "it is gone"}
+				return &folder.ChangedError{Path: name, What: "it is gone"}
 			}
 			continue
 		case err != nil && !was:
-			// It could not be read then, and cannot be now.
+			// Open could not read it either.
 			continue
 		case err != nil:
 			return err
 		case !was && b.faults[name] == nil, !was && errors.Is(b.faults[name], fs.ErrNotExist):
-			return &ChangedError{name, "it appeared"}
+			return &folder.ChangedError{Path: name, What: "it appeared"}
 		case !was:
 			continue
 		}
 		if what := before.differs(now); what != "" {
-			return &ChangedError{name, what}
+			return &folder.ChangedError{Path: name, What: what}
 		}
 	}
 	return nil
@@ -85,13 +76,13 @@ func (b *Backup) checkStable(ctx context.Context) error {
 
 func (b *Backup) fingerprint(name string, withHash bool) (fingerprint, error) {
 	if withHash {
-		data, st, err := readSmall(b.folder, name, MaxPlist)
+		data, st, err := folder.ReadSmall(b.source, name, MaxPlist)
 		if data == nil {
 			data = []byte{}
 		}
 		return fingerprintOf(st, data), err
 	}
-	file, st, err := b.folder.open(name)
+	file, st, err := b.source.Open(name)
 	if err != nil {
 		return fingerprint{}, err
 	}
@@ -101,17 +92,17 @@ func (b *Backup) fingerprint(name string, withHash bool) (fingerprint, error) {
 
 func (f fingerprint) differs(now fingerprint) string {
 	switch {
-	case f.size != now.size:
-		return fmt.Sprintf("it had %d bytes and has %d", f.size, now.size)
+	case f.Size != now.Size:
+		return fmt.Sprintf("it had %d bytes and has %d", f.Size, now.Size)
 	case f.hashed:
 		if f.hash != now.hash {
 			return "its content differs"
 		}
-	case f.inode != now.inode:
+	case f.Inode != now.Inode:
 		return "it was replaced"
-	case f.modTime != now.modTime:
+	case f.ModTime != now.ModTime:
 		return "it was written to"
-	case f.change != now.change:
+	case f.Change != now.Change:
 		return "it was written to or its attributes were changed"
 	}
 	return ""

@@ -7,19 +7,24 @@ import (
 	"io"
 
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// ErrNotUnlockable says that no password makes the content of a backup
-// readable here, and why.
-var ErrNotUnlockable = errors.New("cannot be unlocked")
+var (
+	// ErrNotUnlockable says that no password can decrypt a backup here, and why.
+	ErrNotUnlockable = errors.New("cannot be unlocked")
+	// ErrNoKey says that the manifest has no key for a file.
+	ErrNoKey = errors.New("the manifest has no key for this file")
+)
 
-// Unlock opens an encrypted backup of iOS 10.2 or later with its password, so
-// that Records and FileKey work. Deriving the key takes seconds on real
-// backups; progress, which may be nil, is told the rounds done and in all.
+// Unlock unlocks an encrypted backup of iOS 10.2 or later with its password, so
+// that Records and FileKey work. Deriving the key takes seconds; it calls
+// progress, which may be nil, with the rounds done and the total.
 //
-// keybag.ErrWrongPassword when the password is wrong; ErrNotUnlockable when
-// the backup is not encrypted, has an older layout, or a keybag that makes no
-// sense. Nothing is asked of a device.
+// The error is keybag.ErrWrongPassword if the password is wrong, and
+// ErrNotUnlockable if the backup is not encrypted, has an older layout, or has a
+// malformed keybag.
 func (b *Backup) Unlock(ctx context.Context, password []byte, progress func(done, total uint64)) (*keybag.Keys, error) {
 	if err := b.unlockable(); err != nil {
 		return nil, fmt.Errorf("%s: %w", b.dir, err)
@@ -39,8 +44,8 @@ func (b *Backup) Unlock(ctx context.Context, password []byte, progress func(done
 	return keys, nil
 }
 
-// UnlockWith opens a backup with the keys of its keybag that another backup
-// with the same bag has opened. The keys stay the caller's.
+// UnlockWith unlocks a backup with the keys of its keybag, which another backup
+// with the same keybag has unlocked. The caller keeps and destroys the keys.
 func (b *Backup) UnlockWith(keys *keybag.Keys) error {
 	if err := b.unlockable(); err != nil {
 		return fmt.Errorf("%s: %w", b.dir, err)
@@ -65,47 +70,47 @@ func (b *Backup) unlockable() error {
 	case !b.encrypted:
 		return fmt.Errorf("%w: it is not encrypted", ErrNotUnlockable)
 	case b.layout != Hashed:
-		return fmt.Errorf("%w: the layout of iOS 9 and earlier is stored as it is", ErrNotUnlockable)
+		return fmt.Errorf("%w: snap stores the layout of iOS 9 and earlier encrypted", ErrNotUnlockable)
 	case len(b.ManifestKey()) == 0:
-		return fmt.Errorf("%w: the layout of iOS 10.0 and 10.1 is stored as it is", ErrNotUnlockable)
+		return fmt.Errorf("%w: snap stores the layout of iOS 10.0 and 10.1 encrypted", ErrNotUnlockable)
 	}
 	return nil
 }
 
-// tryManifestKey looks whether Manifest.db opens to an SQLite database.
+// tryManifestKey checks that key decrypts Manifest.db to an SQLite database.
 func (b *Backup) tryManifestKey(key keybag.FileKey) error {
 	file, size, err := b.OpenManifest()
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	plain, _, err := openManifest(file, size, key)
+	plain, _, err := decryptManifest(file, size, key)
 	if err != nil {
-		return fmt.Errorf("%w: Manifest.db: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: Manifest.db: %w", manifest.ErrCorrupt, err)
 	}
-	head := make([]byte, len(sqliteMagic))
+	head := make([]byte, manifest.HeaderLen)
 	if n, err := plain.ReadAt(head, 0); n < len(head) && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: Manifest.db: %w", ErrCorrupt, err)
+		return fmt.Errorf("%w: Manifest.db: %w", manifest.ErrCorrupt, err)
 	}
-	if !isSQLite(head) {
-		return fmt.Errorf("%w: Manifest.db does not open with the key that the backup gives for it", ErrCorrupt)
+	if !manifest.IsSQLite(head) {
+		return fmt.Errorf("%w: the backup's key does not decrypt Manifest.db", manifest.ErrCorrupt)
 	}
 	return nil
 }
 
-// openManifest gives access to the plain form of a sealed Manifest.db without
-// ever having all of it in memory or on disk. Some tools leave the padding
-// out; then all bytes are the database's. The last of them may look like
-// padding, so the size that the database gives itself comes first.
-func openManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
+// decryptManifest returns a reader of the plaintext of an encrypted Manifest.db
+// without holding all of it in memory or on disk. Some programs omit the
+// padding. The end of such a database may look like padding, so the size in its
+// header decides first.
+func decryptManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
 	all, err := keybag.UnpaddedOpenerAt(r, size, key)
 	if err != nil {
 		return nil, 0, err
 	}
-	head := make([]byte, 100) // SQLite's file header
+	head := make([]byte, manifest.HeaderLen)
 	if n, err := all.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, 0, err
-	} else if n == len(head) && isSQLite(head) && databaseSize(head) == size {
+	} else if n == len(head) && manifest.IsSQLite(head) && manifest.DatabaseSize(head) == size {
 		return all, size, nil
 	}
 	plain, n, err := keybag.OpenerAt(r, size, key)
@@ -115,13 +120,13 @@ func openManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, i
 	return plain, n, err
 }
 
-// ParseKeyBag returns the keybag in the bytes of a Manifest.plist.
-func ParseKeyBag(manifest []byte) ([]byte, error) {
-	v, err := readPlist(manifest, "BackupKeyBag")
+// ParseKeyBag returns the keybag in a Manifest.plist.
+func ParseKeyBag(manifestPlist []byte) ([]byte, error) {
+	v, err := plist.Select(manifestPlist, "BackupKeyBag")
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ManifestPlist, err)
 	}
-	bag := v.data("BackupKeyBag")
+	bag := v.Data("BackupKeyBag")
 	if len(bag) == 0 {
 		return nil, fmt.Errorf("%s has no keybag", ManifestPlist)
 	}
@@ -131,10 +136,10 @@ func ParseKeyBag(manifest []byte) ([]byte, error) {
 // Unlocked reports whether Unlock or UnlockWith has succeeded.
 func (b *Backup) Unlocked() bool { return b.keys != nil }
 
-// FileKey returns the key that a row's blob is sealed with. keybag.ErrNoClass,
-// ErrUnsupportedKey and ErrUnwrap say why there is none; ErrNoKey that the row
-// names none, so that the blob is in the clear.
-func (b *Backup) FileKey(rec *Record) (keybag.FileKey, error) {
+// FileKey returns the key that a row's blob is encrypted with. The error is
+// ErrNoKey if the row has no key, so that the blob is not encrypted, or
+// keybag.ErrNoClass, ErrUnsupportedKey or ErrUnwrap.
+func (b *Backup) FileKey(rec *manifest.Record) (keybag.FileKey, error) {
 	switch {
 	case b.keys == nil:
 		return keybag.FileKey{}, ErrEncrypted
@@ -144,16 +149,12 @@ func (b *Backup) FileKey(rec *Record) (keybag.FileKey, error) {
 	return b.keys.Unwrap(rec.EncryptionKey)
 }
 
-// Format keeps what Unlock has opened out of whatever is printed, with any verb.
+// Format keeps keys out of printed text, with any verb.
 func (b *Backup) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "Backup(%s)", b.dir) }
 
-// ErrNoKey says that the manifest gives no key for a file.
-var ErrNoKey = errors.New("the manifest has no key for this file")
-
 // ManifestDBKey returns the key that Manifest.db of an unlocked backup is
-// sealed with. sealed is false where it is not: some tool has opened it in
-// place.
-func (b *Backup) ManifestDBKey() (key keybag.FileKey, sealed bool) {
+// encrypted with. encrypted is false if a program has decrypted it in place.
+func (b *Backup) ManifestDBKey() (key keybag.FileKey, encrypted bool) {
 	if b.manifestKey == nil {
 		return key, false
 	}

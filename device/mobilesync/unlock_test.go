@@ -17,6 +17,8 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 // generated makes one day of a tiny device and returns its folder.
@@ -134,7 +136,7 @@ func TestUnlockRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	b = openBackup(t, dir)
-	if _, err := b.Unlock(ctx, []byte(synthetic.DefaultPassword), nil); !errors.Is(err, mobilesync.ErrCorrupt) || b.Unlocked() {
+	if _, err := b.Unlock(ctx, []byte(synthetic.DefaultPassword), nil); !errors.Is(err, manifest.ErrCorrupt) || b.Unlocked() {
 		t.Errorf("damaged Manifest.db: %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -121,7 +121,7 @@ func (f *folding) free(name string) string {
 
 // escape makes one element of a path into a name that every system can hold.
 func escape(name string) string {
-	if name != "" && mobilesync.CheckPath(name) == nil && !strings.Contains(name, "%") {
+	if name != "" && folder.CheckPath(name) == nil && !strings.Contains(name, "%") {
 		return name
 	}
 	var b strings.Builder
@@ -138,7 +138,7 @@ func escape(name string) string {
 	if len(out) > 200 {
 		out = strings.ToValidUTF8(out[:200], "")
 	}
-	if out == "" || mobilesync.CheckPath(out) != nil {
+	if out == "" || folder.CheckPath(out) != nil {
 		out = "%" + out // device names of Windows, and nothing at all
 	}
 	return out

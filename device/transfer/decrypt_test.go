@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo/tree"
 	"pgregory.net/rapid"
@@ -88,7 +89,7 @@ func TestPlacesAreSafeAndDistinct(t *testing.T) {
 			if !ok {
 				t.Fatal("left out")
 			}
-			if err := mobilesync.CheckPath(out.Path); err != nil && len(out.Path) < 900 {
+			if err := folder.CheckPath(out.Path); err != nil && len(out.Path) < 900 {
 				t.Fatalf("%q/%q became %q: %v", e.Domain, e.Name, out.Path, err)
 			}
 			if folded := filepath.ToSlash(out.Path); seen[folded] {

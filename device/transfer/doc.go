@@ -13,7 +13,7 @@ import (
 	"errors"
 	"sync/atomic"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 )
 
 // The kinds of failure that a caller decides on; test with errors.Is.
@@ -23,7 +23,7 @@ var (
 	ErrIncomplete = errors.New("the backup is incomplete")
 	// ErrChanged says that a backup changed while it was read. What was read
 	// stays in the repository for the next try; no snapshot was made.
-	ErrChanged = mobilesync.ErrChanged
+	ErrChanged = folder.ErrChanged
 	// ErrTargetExists says that Materialize would replace a folder.
 	ErrTargetExists = errors.New("target exists")
 	// ErrVerify says that a file on disk is not what was written.

@@ -78,8 +78,8 @@ func guarded(t *testing.T, run func(target string)) {
 	}
 }
 
-func file(path string) tree.Entry   { return tree.Entry{Path: path, Mode: 0o644, ModTime: 1e18} }
-func folder(path string) tree.Entry { return tree.Entry{Path: path, Kind: tree.Dir, Mode: 0o755} }
+func file(path string) tree.Entry      { return tree.Entry{Path: path, Mode: 0o644, ModTime: 1e18} }
+func directory(path string) tree.Entry { return tree.Entry{Path: path, Kind: tree.Dir, Mode: 0o755} }
 
 // A tree that no import writes is refused before a file is written, and
 // nothing outside the target is touched.
@@ -99,9 +99,9 @@ func TestHostileTreesAreRefused(t *testing.T) {
 		{"long name", []tree.Entry{file(strings.Repeat("x", 256))}},
 		{"long path", []tree.Entry{file(strings.Repeat("xxxxxxx/", 200) + "x")}},
 		{"file twice", []tree.Entry{file("a"), in("HomeDomain", file("a"))}},
-		{"file and folder", []tree.Entry{file("a"), in("HomeDomain", folder("a"))}},
+		{"file and folder", []tree.Entry{file("a"), in("HomeDomain", directory("a"))}},
 		{"file below a file", []tree.Entry{file("a"), file("a/b")}},
-		{"folder below a file", []tree.Entry{in("HomeDomain", file("a")), folder("a/b/c")}},
+		{"folder below a file", []tree.Entry{in("HomeDomain", file("a")), directory("a/b/c")}},
 		{"file above a file", []tree.Entry{in("HomeDomain", file("a")), file("a/b/c")}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestHostileFolderNames(t *testing.T) {
 // Modes and times of every kind are taken or refused, and never more than
 // permission bits.
 func TestOddModesAndTimes(t *testing.T) {
-	entries := []tree.Entry{folder("dir")}
+	entries := []tree.Entry{directory("dir")}
 	entries[0].Mode = math.MaxUint32
 	for i, mode := range []uint32{0, 0o4755, 0o7777, math.MaxUint32, 0o400} {
 		e := file(string(rune('a' + i)))

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 	"golang.org/x/sync/errgroup"
@@ -49,8 +51,8 @@ type ImportResult struct {
 	Problems []Problem           `json:"problems"` // of the folder
 	// Report is null if the manifest is unreadable, or nothing has changed
 	// since the last import, so that it was not read.
-	Report    *mobilesync.Report    `json:"report"` // files against manifest
-	Anomalies *mobilesync.Anomalies `json:"anomalies"`
+	Report    *mobilesync.Report  `json:"report"` // files against manifest
+	Anomalies *manifest.Anomalies `json:"anomalies"`
 }
 
 // Problem is one reason to doubt a backup; see mobilesync.Problem.
@@ -121,7 +123,7 @@ type importer struct {
 	opts    ImportOptions
 	res     *ImportResult
 	items   []item // sorted by key
-	records *mobilesync.Records
+	records *manifest.Records
 	parent  *repo.Snapshot
 
 	// For the record; goroutines that read files note what they meet.
@@ -221,7 +223,7 @@ func (im *importer) store(ctx context.Context, same bool) (err error) {
 	}
 	im.opts.Progress.enter("finishing")
 	if err := im.b.CheckStable(ctx); err != nil {
-		if !im.opts.AllowIncomplete || !errors.Is(err, mobilesync.ErrChanged) {
+		if !im.opts.AllowIncomplete || !errors.Is(err, folder.ErrChanged) {
 			return err
 		}
 		im.mark(err.Error())

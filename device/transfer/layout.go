@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -35,7 +35,7 @@ func newLayout() *layout {
 
 // add takes an entry in, unless it could not stand beside the others.
 func (l *layout) add(e *tree.Entry) error {
-	if err := mobilesync.CheckPath(e.Path); err != nil {
+	if err := folder.CheckPath(e.Path); err != nil {
 		return fmt.Errorf("refused: %w", err)
 	}
 	for i := range len(e.Path) {

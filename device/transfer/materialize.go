@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -122,7 +122,7 @@ func FolderName(s *repo.Snapshot) (string, error) {
 	if name == "" {
 		name = s.Source.Folder
 	}
-	if err := mobilesync.CheckPath(name); err != nil || strings.Contains(name, "/") {
+	if err := folder.CheckPath(name); err != nil || strings.Contains(name, "/") {
 		return "", fmt.Errorf("snapshot %s: %q cannot be the name of a folder", s.ID.Short(), name)
 	}
 	return name, nil

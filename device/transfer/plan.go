@@ -12,6 +12,8 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -19,7 +21,7 @@ type rootID = chunk.ID
 
 // item is one entry of the folder before it becomes an entry of the tree.
 type item struct {
-	file   mobilesync.File
+	file   folder.File
 	record int32 // row of the manifest, or -1
 }
 
@@ -80,7 +82,7 @@ func (im *importer) readRecords(ctx context.Context) error {
 		return ctx.Err()
 	case im.opts.AllowIncomplete:
 		im.mark(err.Error())
-	case errors.Is(err, mobilesync.ErrCorrupt):
+	case errors.Is(err, manifest.ErrCorrupt):
 		return &IncompleteError{im.b.Dir(), []string{err.Error()}}
 	default:
 		return fmt.Errorf("%s: %w", im.b.Dir(), err)
@@ -146,8 +148,8 @@ func (im *importer) compare(a, b item) int {
 
 // skip leaves out links and special files, which no device writes, and refuses
 // names that could not be given back.
-func (im *importer) skip(f mobilesync.File) error {
-	if err := mobilesync.CheckPath(f.Path); err != nil {
+func (im *importer) skip(f folder.File) error {
+	if err := folder.CheckPath(f.Path); err != nil {
 		if !im.opts.AllowIncomplete {
 			return &IncompleteError{im.b.Dir(), []string{fmt.Sprintf("%v; rename or remove it", err)}}
 		}
@@ -307,7 +309,7 @@ func (im *importer) entry(it *item) (tree.Entry, fileStat) {
 }
 
 // rowSum fingerprints what a row says of a file's content.
-func rowSum(rec *mobilesync.Record) uint64 {
+func rowSum(rec *manifest.Record) uint64 {
 	b := make([]byte, 0, 192)
 	for _, v := range []int64{rec.Size, rec.ModTime, rec.ChangeTime, rec.Birth, int64(rec.Inode), int64(rec.Mode), int64(rec.ProtectionClass)} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))

@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -95,7 +95,7 @@ func (im *importer) onDisk(path string) string {
 }
 
 func (im *importer) changed(path, what string) error {
-	return fmt.Errorf("%s: %w", im.b.Dir(), &mobilesync.ChangedError{Path: path, What: what})
+	return fmt.Errorf("%s: %w", im.b.Dir(), &folder.ChangedError{Path: path, What: what})
 }
 
 // opening explains why a file that was listed a moment ago cannot be opened.
@@ -112,7 +112,7 @@ func (im *importer) opening(path string, err error) error {
 // sourceReader reads no more of a file than was listed, so that one that grows
 // for ever ends, and keeps its errors apart from those of storing.
 type sourceReader struct {
-	f    mobilesync.Content
+	f    folder.Content
 	size int64 // as listed
 	left int64
 	p    *Progress

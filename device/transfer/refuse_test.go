@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
@@ -24,7 +25,7 @@ func TestIncompleteIsRefused(t *testing.T) {
 		spoil      func(m *mini)
 	}{
 		{"running", "uploading", func(m *mini) { m.status("uploading", time.Unix(1.7e9, 0)) }},
-		{"moving", "mixed", func(m *mini) { m.status("moving", time.Unix(1.7e9, 0)) }},
+		{"moving", "mixture", func(m *mini) { m.status("moving", time.Unix(1.7e9, 0)) }},
 		{"no state", "does not say", func(m *mini) { m.status("", time.Unix(1.7e9, 0)) }},
 		{"snapshot folder", "Snapshot", func(m *mini) { m.write("Snapshot/Manifest.db", []byte("x")) }},
 		{"placeholder", "never finished", func(m *mini) { m.write("Manifest.plist", nil) }},
@@ -35,7 +36,7 @@ func TestIncompleteIsRefused(t *testing.T) {
 		{"no manifest", "no Manifest.db", remove("Manifest.db")},
 		{"empty manifest", "Manifest.db is empty", func(m *mini) { m.write("Manifest.db", nil) }},
 		{"manifest cut off", "cut off", func(m *mini) { m.check(os.Truncate(filepath.Join(m.dir, "Manifest.db"), 4096)) }},
-		{"manifest of noise", "no SQLite database", func(m *mini) { m.write("Manifest.db", noise(7, 4096)) }},
+		{"manifest of noise", "not an SQLite database", func(m *mini) { m.write("Manifest.db", noise(7, 4096)) }},
 		{"manifest damaged inside", "manifest is damaged", func(m *mini) {
 			b, err := os.ReadFile(filepath.Join(m.dir, "Manifest.db"))
 			m.check(err)
@@ -65,7 +66,7 @@ func TestIncompleteIsRefused(t *testing.T) {
 			}
 			want := takePicture(t, m.dir)
 			for path := range want {
-				if mobilesync.CheckPath(path) != nil {
+				if folder.CheckPath(path) != nil {
 					delete(want, path)
 				}
 			}

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
@@ -84,7 +85,7 @@ func (im *importer) storeSealed(ctx context.Context, lane *repo.ContentWriter, f
 
 // storeFile stores an open file: its plain form where that is proven, else its
 // bytes.
-func (im *importer) storeFile(ctx context.Context, lane *repo.ContentWriter, f mobilesync.Content, src *sourceReader, e *tree.Entry, row int32, before *tree.Entry) error {
+func (im *importer) storeFile(ctx context.Context, lane *repo.ContentWriter, f folder.Content, src *sourceReader, e *tree.Entry, row int32, before *tree.Entry) error {
 	key, sealed, reason := im.sealOf(e, row)
 	if sealed {
 		content, why, err := im.storeSealed(ctx, lane, f, src, key, before)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
@@ -216,16 +217,16 @@ type store struct {
 	ctx context.Context
 }
 
-var _ mobilesync.Store = (*store)(nil)
+var _ folder.Store = (*store)(nil)
 
-// Open implements mobilesync.Store. Nothing asks for files that have to be
+// Open implements folder.Store. Nothing asks for files that have to be
 // sealed again: the importer takes over what the parent has of those.
-func (s *store) Open(path string) (mobilesync.Content, error) {
+func (s *store) Open(path string) (folder.Content, error) {
 	f, err := s.n.open(s.ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	c, ok := f.(mobilesync.Content)
+	c, ok := f.(folder.Content)
 	if !ok {
 		f.Close()
 		return nil, fmt.Errorf("open %s: it is sealed: %w", path, errors.ErrUnsupported)
@@ -233,8 +234,8 @@ func (s *store) Open(path string) (mobilesync.Content, error) {
 	return c, nil
 }
 
-// Stat implements mobilesync.Store.
-func (s *store) Stat(path string) (mobilesync.File, error) {
+// Stat implements folder.Store.
+func (s *store) Stat(path string) (folder.File, error) {
 	s.n.mu.RLock()
 	defer s.n.mu.RUnlock()
 	if d, ok := s.n.names.dirs[path]; ok {
@@ -242,7 +243,7 @@ func (s *store) Stat(path string) (mobilesync.File, error) {
 	}
 	f, ok := s.n.names.lookup(path)
 	if !ok {
-		return mobilesync.File{}, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+		return folder.File{}, fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 	}
 	size := int64(0)
 	switch {
@@ -256,15 +257,15 @@ func (s *store) Stat(path string) (mobilesync.File, error) {
 	return s.file(path, size), nil
 }
 
-// List implements mobilesync.Store.
-func (s *store) List(dir string) ([]mobilesync.File, error) {
+// List implements folder.Store.
+func (s *store) List(dir string) ([]folder.File, error) {
 	s.n.mu.RLock()
 	defer s.n.mu.RUnlock()
 	items, err := s.n.names.list(dir)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]mobilesync.File, len(items))
+	out := make([]folder.File, len(items))
 	for i, it := range items {
 		path := it.name
 		if dir != "" {
@@ -281,10 +282,10 @@ func (s *store) List(dir string) ([]mobilesync.File, error) {
 
 // file describes a file; what the parent has of it replaces mode and time
 // later.
-func (s *store) file(path string, size int64) mobilesync.File {
-	return mobilesync.File{Path: path, Mode: fileMode, Size: size, ModTime: s.n.now}
+func (s *store) file(path string, size int64) folder.File {
+	return folder.File{Path: path, Mode: fileMode, Size: size, ModTime: s.n.now}
 }
 
-func dirFile(path string, e *tree.Entry) mobilesync.File {
-	return mobilesync.File{Path: path, Dir: true, Mode: fs.ModeDir | fs.FileMode(e.Mode).Perm(), ModTime: time.Unix(0, e.ModTime)}
+func dirFile(path string, e *tree.Entry) folder.File {
+	return folder.File{Path: path, Dir: true, Mode: fs.ModeDir | fs.FileMode(e.Mode).Perm(), ModTime: time.Unix(0, e.ModTime)}
 }

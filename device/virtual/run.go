@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
@@ -152,7 +153,7 @@ var _ backup2.Folder = (*Run)(nil)
 // empty folder, so that it sends everything and the loss is made good.
 func NewRun(ctx context.Context, r *repo.Repo, opts RunOptions) (*Run, error) {
 	opts = opts.withDefaults()
-	if err := mobilesync.CheckPath(opts.UDID); err != nil || strings.Contains(opts.UDID, "/") {
+	if err := folder.CheckPath(opts.UDID); err != nil || strings.Contains(opts.UDID, "/") {
 		return nil, fmt.Errorf("begin a backup: %q cannot be the name of a device", opts.UDID)
 	}
 	n := &Run{r: r, opts: opts, now: opts.Now().UTC().Truncate(time.Second)}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
@@ -45,7 +46,7 @@ func NewSource(ctx context.Context, r *repo.Repo, s *repo.Snapshot, opts SourceO
 	if opts.UDID == "" {
 		opts.UDID = s.Device.UDID
 	}
-	if err := mobilesync.CheckPath(opts.UDID); err != nil || strings.Contains(opts.UDID, "/") {
+	if err := folder.CheckPath(opts.UDID); err != nil || strings.Contains(opts.UDID, "/") {
 		return nil, fmt.Errorf("show snapshot %s: %q cannot be the name of a device", s.ID.Short(), opts.UDID)
 	}
 	x, err := newSet(ctx, r, s)

@@ -43,10 +43,15 @@ func TestUnsound(t *testing.T) {
 		"tags in quotes":   "<plist>" + strings.Repeat(`<array x="/>">`, 1<<20),
 		"outer in quotes":  strings.Repeat(`<plist x="/>">`, 1<<20),
 		"closed twice":     "<plist></plist></plist>",
-		"many containers":  objects("\xaf\x11\x10\x00"+strings.Repeat("\x01", 1<<12), "\xd0") + "",
+		"many containers":  objects("\xaf\x11\x10\x00"+strings.Repeat("\x01", 1<<12), "\xd0"),
+		"two values":       `<plist><array/><array/></plist>`,
+		"no value":         `<plist></plist>`,
+		"bad integer":      `<plist><integer>1_000</integer></plist>`,
+		"bad date":         `<plist><date>yesterday</date></plist>`,
+		"not a number":     `<plist><real>nan</real></plist>`,
 		"entities":         `<!DOCTYPE plist [<!ENTITY a "b">]><plist><string>&a;</string></plist>`,
 		"deep binary":      nested(maxDepth + 2),
-		"unfolding":        unfolding(30),
+		"expanding":        expanding(30),
 		"circle":           "bplist00\xa1\x00\x08" + strings.Repeat("\x00", 6) + "\x01\x01" + "\x00\x00\x00\x00\x00\x00\x00\x01" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x0a",
 		"only a name":      "bplist00",
 	} {
@@ -56,8 +61,7 @@ func TestUnsound(t *testing.T) {
 	}
 }
 
-// objects writes a binary list of the objects given, of which the first is the
-// outermost.
+// objects returns a binary list of the objects; the first one is the root.
 func objects(objs ...string) string {
 	var b bytes.Buffer
 	b.WriteString("bplist00")
@@ -77,6 +81,7 @@ func objects(objs ...string) string {
 	return b.String()
 }
 
+// nested returns n arrays, each in the next.
 func nested(n int) string {
 	var objs []string
 	for i := range n {
@@ -85,8 +90,8 @@ func nested(n int) string {
 	return objects(append(objs, "\xa0")...)
 }
 
-// unfolding is a list of n levels that each refer to the next one twice.
-func unfolding(n int) string {
+// expanding returns a list of n levels that each refer to the next one twice.
+func expanding(n int) string {
 	var objs []string
 	for i := range n {
 		objs = append(objs, "\xa2"+strings.Repeat(string([]byte{byte(i + 1)}), 2))
@@ -94,12 +99,26 @@ func unfolding(n int) string {
 	return objects(append(objs, "\xa0")...)
 }
 
-func TestSharedTextIsMadeOnce(t *testing.T) {
+func TestSharedText(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	in := objects("\xae"+strings.Repeat("\x01", 14), "\x5f\x11\x00\xc8"+long)
 	v, err := Decode([]byte(in))
 	if err != nil || len(v.([]any)) != 14 || v.([]any)[13] != long {
 		t.Fatal(v, err)
+	}
+}
+
+// TestXMLNumbers reads numbers as other implementations write them.
+func TestXMLNumbers(t *testing.T) {
+	for in, want := range map[string]any{
+		"<integer>010</integer>": int64(10), "<integer> -0x1F\n</integer>": int64(-31), "<integer>0xffffffffffffffff</integer>": uint64(1<<64 - 1),
+		"<integer>-9223372036854775808</integer>": int64(-1 << 63), "<real>1e3</real>": 1000.0, "<data> AA\n E= </data>": []byte{0, 1},
+		"<true></true>": true, "<array><dict/><array/></array>": []any{map[string]any{}, []any{}},
+	} {
+		got, err := Decode([]byte("<plist version=\"1.0\">" + in + "</plist>"))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %#v, %v", in, got, err)
+		}
 	}
 }
 
@@ -111,7 +130,7 @@ func FuzzDecode(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte(nested(9)))
-	f.Add([]byte(unfolding(9)))
+	f.Add([]byte(expanding(9)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		v, err := Decode(b)
 		if err != nil {
@@ -119,10 +138,10 @@ func FuzzDecode(f *testing.F) {
 		}
 		enc, err := EncodeBinary(v)
 		if err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
+			t.Fatalf("the decoded value cannot be encoded: %v", err)
 		}
 		if _, err := Decode(enc); err != nil && len(enc) > 64 {
-			t.Fatalf("what was written cannot be read: %v", err)
+			t.Fatalf("the encoded value cannot be decoded: %v", err)
 		}
 	})
 }

@@ -5,7 +5,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 const (
@@ -23,7 +23,7 @@ type backup struct {
 
 	content    Content
 	generation int
-	records    *mobilesync.Records
+	records    *manifest.Records
 
 	cache    *cache
 	old      *oldSet // nil in a full run
@@ -179,19 +179,19 @@ func (b *backup) scan() (err error) {
 	return err
 }
 
-func (b *backup) oldRecord(id fileID) (mobilesync.Record, bool) {
+func (b *backup) oldRecord(id fileID) (manifest.Record, bool) {
 	if b.old == nil {
-		return mobilesync.Record{}, false
+		return manifest.Record{}, false
 	}
 	i, ok := b.old.records.ByFileID(id)
 	if !ok {
-		return mobilesync.Record{}, false
+		return manifest.Record{}, false
 	}
 	return b.old.records.At(i), true
 }
 
 // unchanged reports whether the old backup has the file as it is now.
-func (b *backup) unchanged(r *mobilesync.Record) bool {
+func (b *backup) unchanged(r *manifest.Record) bool {
 	old, ok := b.oldRecord(r.FileID)
 	return ok && old.IsFile() && stateOf(&old) == stateOf(r) && (old.EncryptionKey != nil) == (b.cache.locks != nil)
 }

@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 // fileID names a file in a backup.
@@ -21,7 +21,7 @@ type fileState struct {
 	inode                   uint64
 }
 
-func stateOf(r *mobilesync.Record) fileState {
+func stateOf(r *manifest.Record) fileState {
 	return fileState{r.ModTime, r.ChangeTime, r.Size, r.Inode}
 }
 
@@ -114,7 +114,7 @@ func (t *talk) lock(c *cache, password, bag []byte, keys *keybag.Keys) error {
 }
 
 // fileKey draws the next key for a file.
-func (c *cache) fileKey(a *Agent, r *mobilesync.Record) (key keybag.FileKey, wrapped []byte, err error) {
+func (c *cache) fileKey(a *Agent, r *manifest.Record) (key keybag.FileKey, wrapped []byte, err error) {
 	c.tries++
 	mac := hmac.New(sha256.New, fmt.Appendf(nil, "%d %d %s %d", a.opts.Seed, c.number, a.me.UDID, c.tries))
 	mac.Write(r.FileID[:])
@@ -125,7 +125,7 @@ func (c *cache) fileKey(a *Agent, r *mobilesync.Record) (key keybag.FileKey, wra
 
 // classOf is the protection class of a file in an encrypted backup. Files whose
 // record names none that a backup's keybag opens are as most are.
-func classOf(r *mobilesync.Record) uint32 {
+func classOf(r *manifest.Record) uint32 {
 	if r.ProtectionClass >= keybag.ClassComplete && r.ProtectionClass <= keybag.ClassNone {
 		return r.ProtectionClass
 	}
@@ -134,7 +134,7 @@ func classOf(r *mobilesync.Record) uint32 {
 
 // open opens a file as it goes to the host: the content, sealed in an encrypted
 // backup. digest is that of the bytes read so far.
-func (c *cache) open(ctx context.Context, a *Agent, from Content, r *mobilesync.Record) (*outgoing, error) {
+func (c *cache) open(ctx context.Context, a *Agent, from Content, r *manifest.Record) (*outgoing, error) {
 	file, err := from.Open(r)
 	if err != nil {
 		return nil, err

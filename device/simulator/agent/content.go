@@ -10,6 +10,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
@@ -21,11 +22,11 @@ type Content interface {
 	// caller may change the map, but nothing below it.
 	Base() map[string]any
 	// Records returns the files, folders and links.
-	Records(ctx context.Context) (*mobilesync.Records, error)
+	Records(ctx context.Context) (*manifest.Records, error)
 	// Manifest writes a Manifest.db with these records.
 	Manifest(ctx context.Context, w io.Writer) error
 	// Open opens the content of a file. fs.ErrNotExist if it is gone.
-	Open(rec *mobilesync.Record) (io.ReadCloser, error)
+	Open(rec *manifest.Record) (io.ReadCloser, error)
 }
 
 // Folder is the Content that a backup folder holds. It stays good while the
@@ -34,7 +35,7 @@ type Content interface {
 type Folder struct {
 	backup  *mobilesync.Backup
 	base    map[string]any
-	records *mobilesync.Records
+	records *manifest.Records
 }
 
 // OpenFolder opens the backup folder dir, of iOS 10 or later; password is that of
@@ -99,7 +100,7 @@ func (f *Folder) Base() map[string]any {
 }
 
 // Records implements Content.
-func (f *Folder) Records(context.Context) (*mobilesync.Records, error) { return f.records, nil }
+func (f *Folder) Records(context.Context) (*manifest.Records, error) { return f.records, nil }
 
 // Manifest implements Content.
 func (f *Folder) Manifest(ctx context.Context, w io.Writer) error {
@@ -129,7 +130,7 @@ func openSealed(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int
 }
 
 // Open implements Content.
-func (f *Folder) Open(rec *mobilesync.Record) (io.ReadCloser, error) {
+func (f *Folder) Open(rec *manifest.Record) (io.ReadCloser, error) {
 	file, err := f.backup.OpenFile(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))
 	if err != nil {
 		return nil, err
@@ -259,13 +260,13 @@ func (c *comparison) contents(want, have Content) error {
 
 // sameFile compares two descriptions but for what a backup changes: keys,
 // digests, and where a file lies.
-func sameFile(a, b *mobilesync.Record) bool {
+func sameFile(a, b *manifest.Record) bool {
 	return a.Domain == b.Domain && a.RelativePath == b.RelativePath && a.Flags == b.Flags && a.Mode == b.Mode && a.Size == b.Size &&
 		a.ModTime == b.ModTime && a.Birth == b.Birth && a.UserID == b.UserID && a.GroupID == b.GroupID && a.BSDFlags == b.BSDFlags &&
 		a.ProtectionClass == b.ProtectionClass && a.Target == b.Target
 }
 
-func sameBytes(ctx context.Context, a Content, ra *mobilesync.Record, b Content, rb *mobilesync.Record) (bool, error) {
+func sameBytes(ctx context.Context, a Content, ra *manifest.Record, b Content, rb *manifest.Record) (bool, error) {
 	x, err := a.Open(ra)
 	if err != nil {
 		return false, err

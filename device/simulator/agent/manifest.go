@@ -13,8 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/bplist"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
@@ -33,7 +33,7 @@ const (
 
 // editManifest rewrites rows of the plain Manifest.db at path in place, so that
 // unchanged ones stay where they are. judge may change the record.
-func editManifest(ctx context.Context, path string, records *mobilesync.Records, judge func(*mobilesync.Record) edit) (err error) {
+func editManifest(ctx context.Context, path string, records *manifest.Records, judge func(*manifest.Record) edit) (err error) {
 	todo := map[int]edit{}
 	for i, rec := range records.All() {
 		if e := judge(&rec); e != keepRow {
@@ -205,7 +205,7 @@ func writeManifest(ctx context.Context, content Content, path string) error {
 }
 
 // row makes of a row of the content that of the backup.
-func (b *backup) row(rec *mobilesync.Record) edit {
+func (b *backup) row(rec *manifest.Record) edit {
 	if !rec.IsFile() || !rec.HasFileID || !rec.HasMeta {
 		return keepRow
 	}
@@ -296,7 +296,7 @@ func sealedFile(path string, l *locks) (io.ReadCloser, error) {
 
 // oldSet is a complete backup that the host gave back.
 type oldSet struct {
-	records     *mobilesync.Records
+	records     *manifest.Records
 	bag         []byte
 	keys        *keybag.Keys // of an encrypted one, as is manifestKey
 	manifestKey []byte

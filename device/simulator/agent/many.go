@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -21,7 +22,7 @@ import (
 type Many struct {
 	device  mobilesync.Device
 	path    string // of its Manifest.db
-	records *mobilesync.Records
+	records *manifest.Records
 }
 
 const manyDomain = "AppDomain-com.example.many"
@@ -42,7 +43,7 @@ func NewMany(ctx context.Context, dir string, device mobilesync.Device, n int) (
 	if err != nil {
 		return nil, err
 	}
-	if m.records, err = mobilesync.ReadManifestDB(ctx, f, info.Size()); err != nil {
+	if m.records, err = manifest.ReadDB(ctx, f, info.Size()); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -89,12 +90,12 @@ func insertMany(ctx context.Context, tx *sql.Tx, n int) error {
 	defer put.Close()
 	const day = 1_767_571_200 // Unix seconds
 	for i := range n {
-		rec := mobilesync.Record{
+		rec := manifest.Record{
 			RelativePath: fmt.Sprintf("Documents/%04d/%07d.txt", i/1000, i), Mode: 0o100644, Size: int64(len(manyText(i))),
 			ModTime: day, ChangeTime: day, Birth: day, UserID: 501, GroupID: 501, Inode: uint64(i) + 10_000, ProtectionClass: 3,
 		}
 		id := sha1.Sum([]byte(manyDomain + "-" + rec.RelativePath))
-		if _, err := put.ExecContext(ctx, idText(id), manyDomain, rec.RelativePath, mobilesync.FlagFile, synthetic.MarshalMBFile(&rec, nil)); err != nil {
+		if _, err := put.ExecContext(ctx, idText(id), manyDomain, rec.RelativePath, manifest.FlagFile, synthetic.MarshalMBFile(&rec, nil)); err != nil {
 			return err
 		}
 	}
@@ -118,7 +119,7 @@ func (m *Many) Base() map[string]any {
 }
 
 // Records implements Content.
-func (m *Many) Records(context.Context) (*mobilesync.Records, error) { return m.records, nil }
+func (m *Many) Records(context.Context) (*manifest.Records, error) { return m.records, nil }
 
 // Manifest implements Content.
 func (m *Many) Manifest(ctx context.Context, w io.Writer) error {
@@ -132,7 +133,7 @@ func (m *Many) Manifest(ctx context.Context, w io.Writer) error {
 }
 
 // Open implements Content.
-func (m *Many) Open(rec *mobilesync.Record) (io.ReadCloser, error) {
+func (m *Many) Open(rec *manifest.Record) (io.ReadCloser, error) {
 	number, ok := strings.CutSuffix(filepath.Base(rec.RelativePath), ".txt")
 	i, err := strconv.Atoi(number)
 	if !ok || err != nil {

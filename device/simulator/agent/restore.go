@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
@@ -236,7 +237,7 @@ func (r *restore) prepare() error {
 }
 
 // wanted reports whether a row of the backup is restored.
-func (r *restore) wanted(rec *mobilesync.Record) bool {
+func (r *restore) wanted(rec *manifest.Record) bool {
 	return r.options.System || !systemDomain(rec.Domain)
 }
 
@@ -300,7 +301,7 @@ func (r *restore) getBatch(batch []int, share float64) error {
 }
 
 // keep checks a file that came and puts its plain form to its place.
-func (r *restore) keep(rec *mobilesync.Record, file *os.File) error {
+func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -338,7 +339,7 @@ func (r *restore) keep(rec *mobilesync.Record, file *os.File) error {
 
 // check compares a file as it came with what the manifest says and with what
 // this agent sent when it made the backup.
-func (r *restore) check(rec *mobilesync.Record, sum [sha1.Size]byte) error {
+func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	want, known := r.known.digest(rec.FileID)
 	switch {
 	case rec.HasDigest && sum != rec.Digest, known && sum != want:

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 // backedUp is a device with a backup on a host, whose content has gone on by a
@@ -69,7 +69,7 @@ func TestRestoreOptions(t *testing.T) {
 	stayed, ofSystem := 0, 0
 	for _, rec := range now.All() {
 		i, inBackup := backup.records.ByFileID(rec.FileID)
-		from, other := Content(backup), mobilesync.Record{}
+		from, other := Content(backup), manifest.Record{}
 		if system := systemDomain(rec.Domain); system || !inBackup {
 			stayed++
 			if system {

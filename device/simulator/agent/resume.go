@@ -13,6 +13,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
@@ -163,7 +164,7 @@ func unlock(t *talk, manifest map[string]any, password []byte) (*keybag.Keys, er
 	return bag.Unlock(t.ctx, password, nil)
 }
 
-func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *mobilesync.Records, err error) {
+func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *manifest.Records, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -179,7 +180,7 @@ func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *m
 			return nil, err
 		}
 	}
-	return mobilesync.ReadManifestDB(ctx, from, size)
+	return manifest.ReadDB(ctx, from, size)
 }
 
 // resume goes on with a run that broke off while files were sent.

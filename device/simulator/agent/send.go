@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
@@ -138,7 +139,7 @@ func (b *backup) sendBatch(batch []int32, progress float64) error {
 }
 
 // file is how the file of a record is sent.
-func (b *backup) file(rec mobilesync.Record) upload {
+func (b *backup) file(rec manifest.Record) upload {
 	var out *outgoing
 	name := hex.EncodeToString(rec.FileID[:])
 	return upload{

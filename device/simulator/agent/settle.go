@@ -12,6 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
@@ -26,7 +27,7 @@ func (r *restore) settle() (Content, error) {
 	}
 	next := uint64(r.agent.restored) << 32 // inodes: restored files are new files
 	now := r.agent.opts.Clock().Unix()
-	err := editManifest(r.ctx, path, r.set.records, func(rec *mobilesync.Record) edit {
+	err := editManifest(r.ctx, path, r.set.records, func(rec *manifest.Record) edit {
 		if !r.wanted(rec) {
 			return dropRow
 		}
@@ -118,7 +119,7 @@ func (r *restore) keepOthers(path string) error {
 	})
 }
 
-func (r *restore) keepOther(content Content, rec *mobilesync.Record, from, to *sql.Tx) error {
+func (r *restore) keepOther(content Content, rec *manifest.Record, from, to *sql.Tx) error {
 	id := idText(rec.FileID)
 	var blob []byte
 	if err := from.QueryRowContext(r.ctx, "SELECT file FROM Files WHERE fileID = ?", id).Scan(&blob); err != nil {
@@ -139,7 +140,7 @@ func (r *restore) keepOther(content Content, rec *mobilesync.Record, from, to *s
 	return err
 }
 
-func copyOut(ctx context.Context, content Content, rec *mobilesync.Record, path string) (digest [sha1.Size]byte, err error) {
+func copyOut(ctx context.Context, content Content, rec *manifest.Record, path string) (digest [sha1.Size]byte, err error) {
 	in, err := content.Open(rec)
 	if err != nil {
 		return digest, err

@@ -3,7 +3,7 @@ package synthetic
 import (
 	"slices"
 
-	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
 // ManifestSchema returns the statements that make an empty Manifest.db.
@@ -11,7 +11,7 @@ func ManifestSchema() []string { return slices.Clone(manifestTables) }
 
 // MarshalMBFile writes the description of a file, folder or symlink for the column file of Manifest.db as devices write it.
 // xattrs is the property list of its extended attributes, nil if it has none.
-func MarshalMBFile(r *mobilesync.Record, xattrs []byte) []byte {
+func MarshalMBFile(r *manifest.Record, xattrs []byte) []byte {
 	row := &record{
 		path: r.RelativePath, mode: r.Mode, size: r.Size, modified: r.ModTime, changed: r.ChangeTime, birth: r.Birth,
 		uid: int64(int32(r.UserID)), gid: int64(int32(r.GroupID)), inode: r.Inode, flags: r.BSDFlags, class: r.ProtectionClass,

@@ -1,9 +1,11 @@
-package mobilesync
+package manifest
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,51 +18,51 @@ import (
 	"modernc.org/sqlite/vfs"
 )
 
-// Records reads all rows of the manifest: of Manifest.db, or of Manifest.mbdb
-// in a flat backup. ErrEncrypted when that needs the backup password,
-// ErrCorrupt when the manifest is damaged.
-func (b *Backup) Records(ctx context.Context) (*Records, error) {
-	file, size, err := b.OpenManifest()
-	if err != nil {
-		return nil, err
+// ErrCorrupt says that a manifest is damaged or not made by a device.
+var ErrCorrupt = errors.New("the manifest is damaged")
+
+const (
+	dbName      = "Manifest.db"
+	sqliteMagic = "SQLite format 3\x00"
+	// HeaderLen is the length of the header of an SQLite database.
+	HeaderLen = 100
+)
+
+// IsSQLite reports whether a file that begins with head is an SQLite database.
+func IsSQLite(head []byte) bool { return bytes.HasPrefix(head, []byte(sqliteMagic)) }
+
+// DatabaseSize returns the size in bytes that the header of an SQLite database
+// names, or 0 if it names none (as databases of very old versions do).
+func DatabaseSize(head []byte) int64 {
+	if len(head) < HeaderLen || binary.BigEndian.Uint32(head[24:]) != binary.BigEndian.Uint32(head[92:]) {
+		return 0
 	}
-	defer file.Close()
-	if b.layout == Flat {
-		return ReadManifestMBDB(ctx, file, size)
+	page := int64(binary.BigEndian.Uint16(head[16:]))
+	if page == 1 {
+		page = 65536
 	}
-	if b.manifestKey != nil {
-		plain, n, err := openManifest(file, size, *b.manifestKey)
-		if err != nil {
-			return nil, fmt.Errorf("read manifest of %s: %w", b.dir, err)
-		}
-		return ReadManifestDB(ctx, plain, n)
-	}
-	if !b.plainDB && b.encrypted {
-		return nil, fmt.Errorf("read manifest of %s: %w", b.dir, ErrEncrypted)
-	}
-	return ReadManifestDB(ctx, file, size)
+	return page * int64(binary.BigEndian.Uint32(head[28:]))
 }
 
-// ReadManifestDB reads all rows of a Manifest.db in the clear, of which source
-// holds size bytes. Bytes behind the last page are ignored, as decryption
-// leaves some. Nothing is written anywhere.
+// ReadDB reads all rows of a decrypted Manifest.db. source holds its size bytes.
+// ReadDB ignores bytes after the last page, which decryption may leave.
 //
-// The database may be hostile: only an ordinary table named Files with ordinary
-// columns is read, and values, statements and the number of rows are limited.
-func ReadManifestDB(ctx context.Context, source io.ReaderAt, size int64) (*Records, error) {
-	records, err := readManifestDB(ctx, source, size)
+// The database may be hostile: ReadDB reads only an ordinary table named Files
+// with ordinary columns, and limits values, statements and the number of rows.
+func ReadDB(ctx context.Context, source io.ReaderAt, size int64) (*Records, error) {
+	records, err := readDB(ctx, source, size)
 	if err != nil {
 		return nil, fmt.Errorf("read Manifest.db: %w", err)
 	}
 	return records, nil
 }
 
-func readManifestDB(ctx context.Context, source io.ReaderAt, size int64) (_ *Records, err error) {
+func readDB(ctx context.Context, source io.ReaderAt, size int64) (_ *Records, err error) {
 	head := make([]byte, len(sqliteMagic))
 	if n, err := source.ReadAt(head, 0); n < len(head) && err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if !isSQLite(head) {
+	if !IsSQLite(head) {
 		return nil, fmt.Errorf("%w: not an SQLite database", ErrCorrupt)
 	}
 	disk := &oneFile{source: source, size: size}
@@ -70,7 +72,7 @@ func readManifestDB(ctx context.Context, source io.ReaderAt, size int64) (_ *Rec
 	}
 	defer func() { err = errors.Join(err, system.Close()) }()
 	// immutable: no locks and no write-ahead log, so no side files.
-	db, err := sql.Open("sqlite", "file:"+ManifestDB+"?mode=ro&immutable=1&vfs="+name)
+	db, err := sql.Open("sqlite", "file:"+dbName+"?mode=ro&immutable=1&vfs="+name)
 	if err != nil {
 		return nil, err
 	}
@@ -101,12 +103,12 @@ func scanFiles(ctx context.Context, db *sql.DB, size int64) (*Records, error) {
 	return b.finish(ctx)
 }
 
-// scanRows gives all rows of Files to b. It asks the driver itself, as the
-// general layer above copies every value once more.
+// scanRows adds all rows of Files to b. It calls the driver directly, because
+// database/sql copies every value once more.
 func scanRows(ctx context.Context, raw any, b *recordBuilder) (err error) {
 	driverConn, ok := raw.(driver.QueryerContext)
 	if !ok {
-		return fmt.Errorf("the database driver gives a %T, which answers no queries", raw)
+		return fmt.Errorf("the database driver returns a %T, which has no queries", raw)
 	}
 	rows, err := driverConn.QueryContext(ctx, "SELECT fileID, domain, relativePath, flags, file FROM main.Files NOT INDEXED", nil)
 	if err != nil {
@@ -134,7 +136,7 @@ func scanRows(ctx context.Context, raw any, b *recordBuilder) (err error) {
 	}
 }
 
-// restrict takes from SQLite what reading a manifest does not need.
+// restrict disables what reading a manifest does not need.
 func restrict(ctx context.Context, conn *sql.Conn) error {
 	for limit, value := range map[int]int{
 		sqlitelib.SQLITE_LIMIT_LENGTH:          maxMeta,
@@ -162,9 +164,8 @@ func restrict(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// checkSchema refuses everything that is called Files and is not a plain table
-// with the five columns: a view or virtual table would run what its author
-// wrote, and so would a generated column.
+// checkSchema refuses a Files that is not a plain table with the five columns: a
+// view, virtual table or generated column would run code of its author.
 func checkSchema(ctx context.Context, conn *sql.Conn) error {
 	var kind string
 	var statement sql.NullString
@@ -211,7 +212,7 @@ type rowScanner struct {
 	rec     Record
 }
 
-// scan takes the values of fileID, domain, relativePath, flags and file.
+// scan adds a row with the values of fileID, domain, relativePath, flags, file.
 func (s *rowScanner) scan(values []driver.Value) error {
 	a := &s.builder.out.Anomalies
 	s.rec = Record{}
@@ -249,7 +250,7 @@ func (s *rowScanner) readMeta(blob []byte, a *Anomalies) {
 	}
 }
 
-// text returns a column that should be text.
+// text returns the text of a column, and counts one of another type.
 func text(column driver.Value, a *Anomalies) string {
 	var s string
 	switch v := column.(type) {
@@ -268,7 +269,7 @@ func text(column driver.Value, a *Anomalies) string {
 	return s
 }
 
-// sqlError tells a cancelled call from a damaged database.
+// sqlError distinguishes a cancelled call from a damaged database.
 func sqlError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -279,7 +280,7 @@ func sqlError(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
-// oneFile is a file system for SQLite that has the database and nothing else.
+// oneFile is a file system for SQLite that has only the database.
 type oneFile struct {
 	source io.ReaderAt
 	size   int64
@@ -287,7 +288,7 @@ type oneFile struct {
 }
 
 func (o *oneFile) Open(name string) (fs.File, error) {
-	if name != ManifestDB {
+	if name != dbName {
 		return nil, fs.ErrNotExist
 	}
 	return &oneOpenFile{o, io.NewSectionReader(o.source, 0, o.size)}, nil
@@ -311,7 +312,7 @@ func (f *oneOpenFile) Close() error               { return nil }
 
 type oneInfo struct{ size int64 }
 
-func (i oneInfo) Name() string     { return ManifestDB }
+func (i oneInfo) Name() string     { return dbName }
 func (i oneInfo) Size() int64      { return i.size }
 func (oneInfo) Mode() fs.FileMode  { return 0o400 }
 func (oneInfo) ModTime() time.Time { return time.Time{} }

@@ -1,10 +1,10 @@
-package mobilesync
+package folder
 
 import "golang.org/x/sys/unix"
 
-// openBeneath opens path below dir in one call, passing no link on the way. It
-// does not wait if path is a pipe. ok is false when the kernel cannot say, or
-// does not know the call: then the long way tells why.
+// openBeneath opens path below dir in one call, without passing a link or
+// waiting for a pipe. ok is false if the call fails or the kernel does not have
+// it; the caller then opens each component and learns the reason.
 func openBeneath(dir int, path string) (fd int, ok bool) {
 	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,

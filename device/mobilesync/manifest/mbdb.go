@@ -1,7 +1,8 @@
-package mobilesync
+package manifest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/binary"
@@ -13,10 +14,10 @@ import (
 // mbdbMagic begins Manifest.mbdb: its name and version 5.0.
 const mbdbMagic = "mbdb\x05\x00"
 
-// ReadManifestMBDB reads all rows of a Manifest.mbdb, the manifest of iOS 9 and
-// earlier, of which source holds size bytes. Each row describes itself, so its
-// Flags and FileID are derived: from mode, and from domain and path.
-func ReadManifestMBDB(ctx context.Context, source io.Reader, size int64) (*Records, error) {
+// ReadMBDB reads all rows of a Manifest.mbdb, the manifest of iOS 9 and earlier.
+// source holds its size bytes. Rows have no Flags and FileID; they are derived
+// from the mode, and from domain and path.
+func ReadMBDB(ctx context.Context, source io.Reader, size int64) (*Records, error) {
 	r := mbdbReader{in: bufio.NewReaderSize(io.LimitReader(source, size), 256<<10)}
 	records, err := r.readAll(ctx, size)
 	if err != nil {
@@ -24,6 +25,9 @@ func ReadManifestMBDB(ctx context.Context, source io.Reader, size int64) (*Recor
 	}
 	return records, nil
 }
+
+// IsMBDB reports whether a file that begins with head is a Manifest.mbdb.
+func IsMBDB(head []byte) bool { return bytes.HasPrefix(head, []byte(mbdbMagic)) }
 
 type mbdbReader struct {
 	in      *bufio.Reader
@@ -39,9 +43,9 @@ func (r *mbdbReader) readAll(ctx context.Context, size int64) (*Records, error) 
 		return nil, err
 	}
 	if string(magic[:]) != mbdbMagic {
-		return nil, fmt.Errorf("%w: it does not begin as it must", ErrCorrupt)
+		return nil, fmt.Errorf("%w: it does not begin with mbdb and version 5.0", ErrCorrupt)
 	}
-	// A row is shorter here than the way it is kept, which has the FileID too.
+	// A row in memory is longer than here, since it has the FileID too.
 	b := newRecordBuilder(2*size + pageSize)
 	for n := 0; ; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
@@ -116,7 +120,7 @@ func (r *mbdbReader) row(rec *Record, a *Anomalies) error {
 	return nil
 }
 
-// str reads a string into buf; length 0xFFFF stands for none.
+// str reads a string into buf. Length 0xFFFF means null.
 func (r *mbdbReader) str(buf []byte) (text []byte, null bool, err error) {
 	var length [2]byte
 	if err := r.full(length[:]); err != nil {

@@ -1,4 +1,4 @@
-package mobilesync
+package manifest
 
 import (
 	"github.com/snap-backup/snap/device/protocol/bplist"
@@ -14,17 +14,16 @@ const (
 )
 
 // metaReader reads MBFile objects, the keyed archives in the file column. It
-// keeps its buffers from one to the next; the Record's key points into them
-// until then.
+// reuses its buffers; the Record's key points into them until the next read.
 type metaReader struct {
 	doc     bplist.Doc
 	objects bplist.List
 	target  []byte
 }
 
-// read fills the fields of rec that the description holds. False when it is
-// not a keyed archive with a dictionary at its root; fields of odd type are
-// passed over.
+// read fills the fields of rec that the description has. It returns false if
+// blob is not a keyed archive with a dictionary at its root, and skips fields of
+// unexpected type.
 func (m *metaReader) read(blob []byte, rec *Record) bool {
 	var err error
 	if m.doc, err = bplist.Parse(blob); err != nil {
@@ -115,15 +114,15 @@ func (m *metaReader) int(value bplist.Ref, to *int64) {
 	}
 }
 
-// small keeps the low 32 bits, so that an owner stored as -2 survives.
+// small keeps the low 32 bits, which preserves an owner stored as -2.
 func (m *metaReader) small(value bplist.Ref, to *uint32) {
 	if v, ok := m.doc.Uint(value); ok {
 		*to = uint32(v)
 	}
 }
 
-// data finds data that stands in place, behind a reference, or in a dictionary
-// under NS.data, there again perhaps behind a reference.
+// data finds data that is in place, behind a reference, or in a dictionary under
+// NS.data, perhaps behind another reference.
 func (m *metaReader) data(value bplist.Ref) ([]byte, bool) {
 	ref, ok := m.resolve(value)
 	if !ok {
@@ -141,9 +140,8 @@ func (m *metaReader) data(value bplist.Ref) ([]byte, bool) {
 	return m.doc.Data(ref)
 }
 
-// resolve follows a reference of the archive to its object; anything else is
-// its own. A reference to a reference is followed a few times and no more, so
-// that a circle ends.
+// resolve follows a reference of the archive to its object. Anything else
+// resolves to itself. It follows at most four references, so that a cycle ends.
 func (m *metaReader) resolve(ref bplist.Ref) (bplist.Ref, bool) {
 	for range 4 {
 		n, ok := m.doc.UID(ref)

@@ -1,4 +1,4 @@
-package mobilesync
+package manifest_test
 
 import (
 	"bytes"
@@ -7,12 +7,15 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
-func equalRecords(a, b Record) bool { return reflect.DeepEqual(a, b) }
+func equalRecords(a, b manifest.Record) bool { return reflect.DeepEqual(a, b) }
 
 // mbdbRow encodes a record; properties are pairs of name and value.
-func mbdbRow(rec Record, properties ...string) []byte {
+func mbdbRow(rec manifest.Record, properties ...string) []byte {
 	var out []byte
 	str := func(s string, null bool) {
 		if null {
@@ -40,25 +43,25 @@ func mbdbRow(rec Record, properties ...string) []byte {
 	return out
 }
 
-func mbdbRows() []Record {
-	return []Record{
-		makeRow(Record{Domain: "AppDomain-a", RelativePath: "link", Mode: 0o120755, Target: "/x", ModTime: 1<<32 - 1}),
-		makeRow(Record{Domain: "HomeDomain", Mode: 0o40755, Inode: 1<<64 - 1, UserID: 501, GroupID: 502, ModTime: 3, ChangeTime: 2, Birth: 1}),
-		makeRow(Record{Domain: "HomeDomain", RelativePath: "a/b", Mode: 0o100600, Size: 1 << 40, ProtectionClass: 3, EncryptionKey: bytes.Repeat([]byte{1}, 44), HasDigest: true, Digest: [20]byte{9}}),
+func mbdbRows() []manifest.Record {
+	return []manifest.Record{
+		manifesttest.Row(manifest.Record{Domain: "AppDomain-a", RelativePath: "link", Mode: 0o120755, Target: "/x", ModTime: 1<<32 - 1}),
+		manifesttest.Row(manifest.Record{Domain: "HomeDomain", Mode: 0o40755, Inode: 1<<64 - 1, UserID: 501, GroupID: 502, ModTime: 3, ChangeTime: 2, Birth: 1}),
+		manifesttest.Row(manifest.Record{Domain: "HomeDomain", RelativePath: "a/b", Mode: 0o100600, Size: 1 << 40, ProtectionClass: 3, EncryptionKey: bytes.Repeat([]byte{1}, 44), HasDigest: true, Digest: [20]byte{9}}),
 	}
 }
 
 func TestReadMBDB(t *testing.T) {
 	rows := mbdbRows()
-	data := []byte(mbdbMagic)
+	data := []byte(manifest.MBDBMagic)
 	for _, i := range []int{2, 0, 1} {
 		data = append(data, mbdbRow(rows[i], "com.apple.x", strings.Repeat("v", 300))...)
 	}
-	records, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data), int64(len(data)))
+	records, err := manifest.ReadMBDB(t.Context(), bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkRecords(t, records)
+	manifesttest.Check(t, records)
 	if records.Len() != len(rows) || records.Anomalies.Total() != 0 {
 		t.Fatalf("%d rows, %+v", records.Len(), records.Anomalies)
 	}
@@ -67,36 +70,36 @@ func TestReadMBDB(t *testing.T) {
 			t.Errorf("row %d is\n%+v, want\n%+v", i, got, want)
 		}
 	}
-	whole := map[int]bool{len(mbdbMagic): true}
-	for i, at := 0, len(mbdbMagic); i < 3; i++ {
+	whole := map[int]bool{len(manifest.MBDBMagic): true}
+	for i, at := 0, len(manifest.MBDBMagic); i < 3; i++ {
 		at += len(mbdbRow(rows[[]int{2, 0, 1}[i]], "com.apple.x", strings.Repeat("v", 300)))
 		whole[at] = true
 	}
 	for cut := range data {
-		_, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data[:cut]), int64(cut))
-		if whole[cut] != (err == nil) || err != nil && !errors.Is(err, ErrCorrupt) {
+		_, err := manifest.ReadMBDB(t.Context(), bytes.NewReader(data[:cut]), int64(cut))
+		if whole[cut] != (err == nil) || err != nil && !errors.Is(err, manifest.ErrCorrupt) {
 			t.Errorf("cut to %d bytes: %v", cut, err)
 		}
 	}
 	huge := rows[2]
 	huge.Size = -1
-	data = append([]byte(mbdbMagic), mbdbRow(huge)...)
-	if _, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrCorrupt) {
+	data = append([]byte(manifest.MBDBMagic), mbdbRow(huge)...)
+	if _, err := manifest.ReadMBDB(t.Context(), bytes.NewReader(data), int64(len(data))); !errors.Is(err, manifest.ErrCorrupt) {
 		t.Errorf("negative size: %v", err)
 	}
 }
 
 func FuzzReadMBDB(f *testing.F) {
 	for _, r := range mbdbRows() {
-		f.Add(append([]byte(mbdbMagic), mbdbRow(r, "n", "v")...))
+		f.Add(append([]byte(manifest.MBDBMagic), mbdbRow(r, "n", "v")...))
 	}
-	f.Add([]byte(mbdbMagic))
-	f.Add([]byte(mbdbMagic + strings.Repeat("\xff", 80)))
+	f.Add([]byte(manifest.MBDBMagic))
+	f.Add([]byte(manifest.MBDBMagic + strings.Repeat("\xff", 80)))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		records, err := ReadManifestMBDB(t.Context(), bytes.NewReader(data), int64(len(data)))
+		records, err := manifest.ReadMBDB(t.Context(), bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			return
 		}
-		checkRecords(t, records)
+		manifesttest.Check(t, records)
 	})
 }

@@ -1,4 +1,4 @@
-package mobilesync
+package manifest_test
 
 import (
 	"database/sql"
@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
 // fillMany writes n rows as a device with many files has them: a third folders,
@@ -27,7 +30,7 @@ func fillMany(n, pad int) func(tx *sql.Tx) error {
 		attributes := make([]byte, pad)
 		key := make([]byte, 44)
 		for i := range n {
-			rec := Record{
+			rec := manifest.Record{
 				Domain:  fmt.Sprintf("AppDomain-com.example.app%d", i%200),
 				Mode:    0o100644,
 				Size:    r.Int64N(1 << 24),
@@ -47,12 +50,12 @@ func fillMany(n, pad int) func(tx *sql.Tx) error {
 				}
 				rec.EncryptionKey = key
 			}
-			rec = makeRow(rec)
-			var extra []pair
+			rec = manifesttest.Row(rec)
+			var extra []manifesttest.Pair
 			if pad > 0 {
-				extra = []pair{{"ExtendedAttributes", attributes}}
+				extra = []manifesttest.Pair{{"ExtendedAttributes", attributes}}
 			}
-			_, err := insert.Exec(hex.EncodeToString(rec.FileID[:]), rec.Domain, rec.RelativePath, rec.Flags, mbFile(rec, extra...))
+			_, err := insert.Exec(hex.EncodeToString(rec.FileID[:]), rec.Domain, rec.RelativePath, rec.Flags, manifesttest.MBFile(rec, extra...))
 			if err != nil {
 				return err
 			}
@@ -61,7 +64,7 @@ func fillMany(n, pad int) func(tx *sql.Tx) error {
 	}
 }
 
-func readManifest(t testing.TB, path string) *Records {
+func readManifest(t testing.TB, path string) *manifest.Records {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -72,7 +75,7 @@ func readManifest(t testing.TB, path string) *Records {
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, err := ReadManifestDB(t.Context(), f, info.Size())
+	records, err := manifest.ReadDB(t.Context(), f, info.Size())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,35 +87,15 @@ func TestManyRows(t *testing.T) {
 	if testing.Short() {
 		n = 10_000
 	}
-	path := filepath.Join(t.TempDir(), ManifestDB)
-	buildDB(t, path, filesSchema, fillMany(n, 0))
+	path := filepath.Join(t.TempDir(), "Manifest.db")
+	manifesttest.WriteDB(t, path, manifesttest.Schema, fillMany(n, 0))
 	began := time.Now()
 	records := readManifest(t, path)
 	t.Logf("%d rows in %v", records.Len(), time.Since(began))
 	if records.Len() != n || records.Anomalies.Total() != 0 {
 		t.Fatalf("%d rows, %+v", records.Len(), records.Anomalies)
 	}
-	checkRecords(t, records)
-}
-
-// checkRecords proves the order and the index.
-func checkRecords(t *testing.T, records *Records) {
-	t.Helper()
-	var last Record
-	for i, rec := range records.All() {
-		if i > 0 && (rec.Domain < last.Domain || rec.Domain == last.Domain && rec.RelativePath < last.RelativePath) {
-			t.Fatalf("row %d (%s, %s) is out of order", i, rec.Domain, rec.RelativePath)
-		}
-		if rec.HasFileID {
-			if got, ok := records.ByFileID(rec.FileID); !ok || got != i && records.At(got).FileID != rec.FileID {
-				t.Fatalf("row %d is found at %d, %v", i, got, ok)
-			}
-		}
-		last = rec
-	}
-	if _, ok := records.ByFileID([20]byte{1, 2, 3}); ok {
-		t.Fatal("a row that is not there is found")
-	}
+	manifesttest.Check(t, records)
 }
 
 // TestHugeManifest reads 870,000 rows of a 1.2 GB manifest in a process of its
@@ -130,8 +113,8 @@ func TestHugeManifest(t *testing.T) {
 	if os.Getenv("SNAP_TEST_HUGE") == "" || testing.Short() {
 		t.Skip("SNAP_TEST_HUGE is not set")
 	}
-	path := filepath.Join(t.TempDir(), ManifestDB)
-	buildDB(t, path, filesSchema, fillMany(870_000, 0))
+	path := filepath.Join(t.TempDir(), "Manifest.db")
+	manifesttest.WriteDB(t, path, manifesttest.Schema, fillMany(870_000, 0))
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -169,10 +152,10 @@ func peakMemory(t *testing.T) string {
 	return ""
 }
 
-func BenchmarkReadManifestDB(b *testing.B) {
+func BenchmarkReadDB(b *testing.B) {
 	const n = 100_000
-	path := filepath.Join(b.TempDir(), ManifestDB)
-	buildDB(b, path, filesSchema, fillMany(n, 0))
+	path := filepath.Join(b.TempDir(), "Manifest.db")
+	manifesttest.WriteDB(b, path, manifesttest.Schema, fillMany(n, 0))
 	b.ReportAllocs()
 	for b.Loop() {
 		if records := readManifest(b, path); records.Len() != n {

@@ -1,13 +1,12 @@
-package mobilesync
+package plist
 
 import (
-	"bytes"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
-	"howett.net/plist"
+	howett "howett.net/plist"
 
 	"github.com/snap-backup/snap/device/protocol/bplist"
 )
@@ -19,9 +18,9 @@ var someValues = map[string]any{
 	"List":     []any{"a", map[string]any{"Version": "wrong"}},
 }
 
-// Both readers are held against an encoder of another author.
-func TestReadPlist(t *testing.T) {
-	want := values{
+// TestSelect compares both forms with an encoder of another author.
+func TestSelect(t *testing.T) {
+	want := Values{
 		"Version": "10.0", "Number": int64(-5), "Big": int64(1 << 40), "Yes": true, "No": false, "Real": 1.5,
 		"Date": someValues["Date"], "Data": []byte{0, 1, 2, 255}, "Empty": "", "Lockdown/ProductType": "iPhone <&> 'x\"",
 	}
@@ -29,12 +28,12 @@ func TestReadPlist(t *testing.T) {
 	for key := range want {
 		wanted = append(wanted, key)
 	}
-	for name, format := range map[string]int{"binary": plist.BinaryFormat, "xml": plist.XMLFormat} {
-		data, err := plist.MarshalIndent(someValues, format, "\t")
+	for name, format := range map[string]int{"binary": howett.BinaryFormat, "xml": howett.XMLFormat} {
+		data, err := howett.MarshalIndent(someValues, format, "\t")
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := readPlist(data, wanted...)
+		got, err := Select(data, wanted...)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -42,14 +41,14 @@ func TestReadPlist(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, got, want)
 		}
 		for cut := range len(data) - 1 {
-			if _, err := readPlist(data[:cut], wanted...); err == nil && name == "binary" {
-				t.Errorf("%s: cut to %d of %d bytes it is accepted", name, cut, len(data))
+			if _, err := Select(data[:cut], wanted...); err == nil && name == "binary" {
+				t.Errorf("%s: accepted when cut to %d of %d bytes", name, cut, len(data))
 			}
 		}
 	}
 }
 
-func TestReadXMLPlist(t *testing.T) {
+func TestSelectXML(t *testing.T) {
 	good := map[string]string{
 		"<plist><dict><key>a</key><string>x</string></dict></plist>":                                                                      "x",
 		"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- c --><plist version=\"1.0\">\n<dict><key>a</key>\n<string>x</string></dict>\n</plist>\n": "x",
@@ -60,7 +59,7 @@ func TestReadXMLPlist(t *testing.T) {
 		"<plist><dict><key>&#97;</key><string>x</string></dict></plist>":                                                                  "x",
 	}
 	for in, want := range good {
-		if got, err := readPlist([]byte(in), "a"); err != nil || got["a"] != want {
+		if got, err := Select([]byte(in), "a"); err != nil || got["a"] != want {
 			t.Errorf("%s: got %q, %v, want %q", in, got["a"], err, want)
 		}
 	}
@@ -76,20 +75,17 @@ func TestReadXMLPlist(t *testing.T) {
 		"<plist><dict><key>a</key>" + deep, "<plist><dict><key>a</key><string>" + strings.Repeat("x", 100), "<" + strings.Repeat("a", 1<<20),
 	}
 	for _, in := range bad {
-		if got, err := readPlist([]byte(in), "a"); err == nil {
+		if got, err := Select([]byte(in), "a"); err == nil {
 			t.Errorf("%.80s: accepted as %v", in, got)
 		}
 	}
 }
 
-func TestHostileBinaryPlists(t *testing.T) {
-	// A dictionary that holds itself, and arrays that would unfold to 2^40.
-	self := writePlist(dict{{"a", dict{{"b", "c"}}}})
-	if i := bytes.IndexByte(self, 0xd1); i >= 0 {
-		self[i+4] = 0
-	}
-	if _, err := readPlist(self, "a", "a/b"); err != nil {
-		t.Log(err)
+func TestSelectHostileBinary(t *testing.T) {
+	// A dictionary that contains itself, and arrays that would expand to 2^40.
+	self := objects("\xd1\x01\x00", "\x51a")
+	if v, err := Select([]byte(self), "a", "a/a", "a/b"); err != nil || len(v) != 0 {
+		t.Errorf("got %v, %v", v, err)
 	}
 	bomb := []byte("bplist00")
 	var offsets []byte
@@ -106,42 +102,42 @@ func TestHostileBinaryPlists(t *testing.T) {
 	if err != nil || doc.Validate() != nil {
 		t.Fatal(err)
 	}
-	if _, err := readPlist(bomb, "a"); err == nil {
+	if _, err := Select(bomb, "a"); err == nil {
 		t.Error("an array was taken for a dictionary")
 	}
 }
 
-func FuzzReadPlist(f *testing.F) {
-	for _, format := range []int{plist.BinaryFormat, plist.XMLFormat} {
-		data, err := plist.Marshal(someValues, format)
+func FuzzSelect(f *testing.F) {
+	for _, format := range []int{howett.BinaryFormat, howett.XMLFormat} {
+		data, err := howett.Marshal(someValues, format)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(data)
 	}
-	f.Add(writePlist(dict{{"Version", 10}, {"Lockdown", dict{{"ProductVersion", "1"}}}}))
+	f.Add([]byte(objects("\xd1\x01\x02", "\x58Lockdown", "\xd1\x03\x04", "\x51a", "\x10\x0a")))
 	f.Add([]byte("<plist><dict><key>Date</key><date>2024-01-01T00:00:00Z</date></dict></plist>"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := readPlist(data, manifestKeys...)
+		v, err := Select(data, "Version", "Date", "Lockdown/a")
 		if err != nil && v != nil {
 			t.Error("values with an error")
 		}
 		for key := range v {
-			v.text(key)
-			v.bool(key)
-			v.data(key)
-			plausible(v.date(key))
+			v.Text(key)
+			v.Bool(key)
+			v.Data(key)
+			v.Time(key)
 		}
 	})
 }
 
-func BenchmarkReadXMLPlist(b *testing.B) {
+func BenchmarkSelectXML(b *testing.B) {
 	icon := strings.Repeat("iVBORw0KGgoAAAANSUhEUgAAADAAAAAwCAYAAABXAvmHAAAAAXNSR0IArs4c6QAA\n", 150)
 	data := []byte("<plist><dict>" + strings.Repeat("<key>icon</key><dict><key>PlaceholderIcon</key><data>"+icon+"</data></dict>", 1000) +
 		"<key>Product Type</key><string>iPhone</string></dict></plist>")
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		if v, err := readPlist(data, infoKeys...); err != nil || v.text("Product Type") != "iPhone" {
+		if v, err := Select(data, "Device Name", "Product Type"); err != nil || v.Text("Product Type") != "iPhone" {
 			b.Fatal(v, err)
 		}
 	}

@@ -1,4 +1,13 @@
-package mobilesync
+// Package manifest reads the manifests of MobileSync backups: Manifest.db, an
+// SQLite database of iOS 10 and later, and Manifest.mbdb of iOS 9 and earlier.
+//
+// ReadDB and ReadMBDB return all rows as Records, sorted and indexed by FileID.
+// A manifest may be hostile: only plain columns of a plain table are read,
+// memory is bounded by the size of the manifest, and damage is ErrCorrupt or
+// counted in Anomalies. The package never writes, not even the side files that
+// opening a database usually leaves behind, and it knows no passwords: an
+// encrypted manifest must be decrypted first.
+package manifest
 
 import (
 	"encoding/binary"
@@ -7,10 +16,10 @@ import (
 )
 
 // Record is one row of a manifest: what the device says about one file, folder
-// or symbolic link. A number that the row does not have is 0.
+// or symbolic link. A number that is missing in the row is 0.
 type Record struct {
 	// FileID names the blob: SHA-1 of Domain + "-" + RelativePath. HasFileID is
-	// false when the row holds anything but 40 hexadecimal digits.
+	// false if the row has anything but 40 hexadecimal digits.
 	FileID    [20]byte
 	HasFileID bool
 
@@ -18,18 +27,18 @@ type Record struct {
 	RelativePath string // "" for the root of the domain
 
 	Flags uint32 // 1 file, 2 folder, 4 symbolic link; others are seen
-	// HasMeta is false when the row has no readable description; then all
-	// fields below are empty.
+	// HasMeta is false if the row has no readable description. The fields below
+	// are empty then.
 	HasMeta bool
 	Mode    uint32 // Unix st_mode with its type bits
-	Size    int64  // bytes on the device, which can differ from the blob's
+	Size    int64  // bytes on the device; the blob's size can differ
 	// Times of the file on the device, in seconds since 1970.
 	ModTime, ChangeTime, Birth int64
 	UserID, GroupID            uint32
 	Inode                      uint64 // on the device
 	BSDFlags                   uint32
 	ProtectionClass            uint32
-	EncryptionKey              []byte // class and wrapped key; nil when the file is not encrypted
+	EncryptionKey              []byte // class and wrapped key; nil if the file is not encrypted
 	Digest                     [20]byte
 	HasDigest                  bool
 	Target                     string // of a symbolic link
@@ -47,12 +56,12 @@ const (
 	modeFile    = 0o100000
 	modeFolder  = 0o040000
 	modeSymlink = 0o120000
-	// sfDataless is set on files whose content is evicted to a cloud.
+	// sfDataless is set on files whose content was moved to a cloud.
 	sfDataless = 0x40000000
 )
 
-// IsFile reports whether the row is about a regular file, which has a blob: by
-// Flags, or by Mode where Flags says nothing known.
+// IsFile reports whether the row is about a regular file, which has a blob. It
+// looks at Mode if Flags is unknown.
 func (r *Record) IsFile() bool {
 	switch r.Flags {
 	case FlagFile:
@@ -63,20 +72,20 @@ func (r *Record) IsFile() bool {
 	return r.Mode&modeType == modeFile
 }
 
-// Dataless reports whether the device marked the file as evicted to a cloud,
-// so that its blob is empty whatever Size says.
+// Dataless reports whether the device marked the file as moved to a cloud. Its
+// blob is empty then, whatever Size says.
 func (r *Record) Dataless() bool { return r.BSDFlags&sfDataless != 0 }
 
-// Anomalies counts the rows that no sound manifest has. Such rows are kept.
+// Anomalies counts rows that no sound manifest has. Records keeps such rows.
 type Anomalies struct {
 	OddFileID       int `json:"odd_file_id"`       // not 40 lower-case hexadecimal digits
-	BlobFileID      int `json:"blob_file_id"`      // right, but stored as BLOB
+	BlobFileID      int `json:"blob_file_id"`      // correct, but stored as BLOB
 	FileIDMismatch  int `json:"file_id_mismatch"`  // not the SHA-1 of domain and path
-	DuplicateFileID int `json:"duplicate_file_id"` // ByFileID gives the first row
-	NullText        int `json:"null_text"`         // domain or path missing, or no text
-	LongText        int `json:"long_text"`         // a text too long to be real; counts as empty
+	DuplicateFileID int `json:"duplicate_file_id"` // ByFileID returns the first row
+	NullText        int `json:"null_text"`         // domain or path missing, or not text
+	LongText        int `json:"long_text"`         // a text too long to be real; read as empty
 	OddFlags        int `json:"odd_flags"`         // other than 1, 2 and 4
-	FlagsMismatch   int `json:"flags_mismatch"`    // flags and mode tell different types
+	FlagsMismatch   int `json:"flags_mismatch"`    // flags and mode name different types
 	NullMeta        int `json:"null_meta"`         // no description
 	BadMeta         int `json:"bad_meta"`          // the description cannot be read
 }
@@ -87,10 +96,10 @@ func (a Anomalies) Total() int {
 		a.OddFlags + a.FlagsMismatch + a.NullMeta + a.BadMeta
 }
 
-// Records is all rows of a manifest, sorted by domain and relative path (in
-// byte order; equal ones by FileID). It does not change and may be used from several
-// goroutines. It takes about the bytes of the rows' texts and keys and 60 bytes
-// per row.
+// Records holds all rows of a manifest, sorted by domain and relative path (in
+// byte order; equal ones by FileID). It does not change and may be used by
+// several goroutines. It takes the bytes of the rows' texts and keys and about
+// 60 bytes per row.
 type Records struct {
 	Anomalies Anomalies
 
@@ -102,7 +111,7 @@ type Records struct {
 	seed    maphash.Seed
 }
 
-// rowRef is where a row is: page number and offset.
+// rowRef locates a row: page number and offset.
 type rowRef uint32
 
 const (
@@ -114,7 +123,7 @@ const (
 // Len returns the number of rows.
 func (r *Records) Len() int { return len(r.refs) }
 
-// Domains returns the domains in order. The caller must not change it.
+// Domains returns the domains in order. The caller must not modify the slice.
 func (r *Records) Domains() []string { return r.ordered }
 
 // At returns row i, which must be at least 0 and under Len.
@@ -155,14 +164,15 @@ func (r *Records) At(i int) Record {
 	return rec
 }
 
-// Name returns domain and relative path of row i, for less than At takes.
+// Name returns domain and relative path of row i. It costs less than At.
 func (r *Records) Name(i int) (domain, path string) {
 	w := r.row(r.refs[i])
 	return r.domains[w.domain], w.path
 }
 
-// listsFile reports whether row i is about a regular file and has a FileID.
-func (r *Records) listsFile(i int) bool {
+// ListsFile reports whether row i is about a regular file and has a FileID, so
+// that the backup should have its blob.
+func (r *Records) ListsFile(i int) bool {
 	w := r.row(r.refs[i])
 	if w.has&hasFileID == 0 {
 		return false
@@ -175,7 +185,7 @@ func (r *Records) listsFile(i int) bool {
 	return rec.IsFile()
 }
 
-// All goes through all rows in order.
+// All returns an iterator over all rows in order.
 func (r *Records) All() iter.Seq2[int, Record] {
 	return func(yield func(int, Record) bool) {
 		for i := range r.refs {
@@ -212,8 +222,8 @@ const (
 	hasTarget
 )
 
-// row is a cursor into an encoded row. Only rows written by appendRow are ever
-// read, so there is nothing to check.
+// row is a cursor into an encoded row. It checks nothing, since it reads only
+// what appendRow wrote.
 type row struct {
 	has    byte
 	domain uint32

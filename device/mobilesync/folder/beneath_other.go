@@ -1,5 +1,5 @@
 //go:build unix && !linux
 
-package mobilesync
+package folder
 
 func openBeneath(int, string) (fd int, ok bool) { return 0, false }

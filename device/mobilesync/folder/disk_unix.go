@@ -1,6 +1,6 @@
 //go:build unix
 
-package mobilesync
+package folder
 
 import (
 	"io/fs"
@@ -13,22 +13,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// folder opens things below one directory and never passes a symbolic link on
-// the way: each component is opened relative to the one before.
-type folder struct {
+// disk opens files below one directory and never passes a symbolic link: each
+// component is opened relative to the one before.
+type disk struct {
 	dir  *os.File
 	path string
 }
 
-func openFolder(path string) (*folder, error) {
+func openDisk(path string) (*disk, error) {
 	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	return &folder{dir, path}, nil
+	return &disk{dir, path}, nil
 }
 
-func (f *folder) Close() error { return f.dir.Close() }
+// Close implements Source.
+func (d *disk) Close() error { return d.dir.Close() }
 
 func retry[T any](call func() (T, error)) (T, error) {
 	for {
@@ -39,10 +40,10 @@ func retry[T any](call func() (T, error)) (T, error) {
 	}
 }
 
-// parent opens the directory that holds the last component of path, which it
-// returns too. The caller closes owned directories only.
-func (f *folder) parent(path string) (fd int, owned bool, last string, err error) {
-	fd = int(f.dir.Fd())
+// parent opens the directory that holds the last component of path, and returns
+// both. The caller closes the directory if it is owned.
+func (d *disk) parent(path string) (fd int, owned bool, last string, err error) {
+	fd = int(d.dir.Fd())
 	for {
 		name, rest, more := strings.Cut(path, "/")
 		if name == "" || name == "." || name == ".." {
@@ -67,45 +68,45 @@ func (f *folder) parent(path string) (fd int, owned bool, last string, err error
 	}
 }
 
-// noFollow gives the errors by which systems answer O_NOFOLLOW on a link one
-// name; ENOTDIR is one of them when a directory was asked for.
+// noFollow maps the errors that systems return for O_NOFOLLOW on a link to
+// ErrLink. ENOTDIR is one of them when O_DIRECTORY is set.
 func noFollow(err error) error {
 	if err == unix.ELOOP || err == unix.EMLINK || err == unix.ENOTDIR {
-		return errLink
+		return ErrLink
 	}
 	return err
 }
 
-// open opens a regular file for reading. It does not block on a named pipe.
-func (f *folder) open(path string) (*os.File, stat, error) {
-	fd, err := f.openNoFollow(path)
+// openFile opens a regular file for reading. It does not block on a named pipe.
+func (d *disk) openFile(path string) (*os.File, Stat, error) {
+	fd, err := d.openNoFollow(path)
 	if err != nil {
-		return nil, stat{}, pathError("open", f.join(path), err)
+		return nil, Stat{}, pathError("open", d.join(path), err)
 	}
 	var st unix.Stat_t
 	_, err = retry(func() (int, error) { return 0, unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = errNotRegular
+		err = ErrNotRegular
 	}
 	if err == nil {
 		err = unix.SetNonblock(fd, false)
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, stat{}, pathError("open", f.join(path), err)
+		return nil, Stat{}, pathError("open", d.join(path), err)
 	}
-	return os.NewFile(uintptr(fd), f.join(path)), fromStat(&st), nil
+	return os.NewFile(uintptr(fd), d.join(path)), fromStat(&st), nil
 }
 
-func (f *folder) openNoFollow(path string) (int, error) {
-	defer runtime.KeepAlive(f)
+func (d *disk) openNoFollow(path string) (int, error) {
+	defer runtime.KeepAlive(d)
 	if !fs.ValidPath(path) {
 		return 0, unix.EINVAL
 	}
-	if fd, ok := openBeneath(int(f.dir.Fd()), path); ok {
+	if fd, ok := openBeneath(int(d.dir.Fd()), path); ok {
 		return fd, nil
 	}
-	dir, owned, name, err := f.parent(path)
+	dir, owned, name, err := d.parent(path)
 	if err != nil {
 		return 0, err
 	}
@@ -118,11 +119,12 @@ func (f *folder) openNoFollow(path string) (int, error) {
 	return fd, noFollow(err)
 }
 
-func (f *folder) lstat(path string) (stat, error) {
-	defer runtime.KeepAlive(f)
-	dir, owned, name, err := f.parent(path)
+// Lstat implements Source.
+func (d *disk) Lstat(path string) (Stat, error) {
+	defer runtime.KeepAlive(d)
+	dir, owned, name, err := d.parent(path)
 	if err != nil {
-		return stat{}, pathError("lstat", f.join(path), err)
+		return Stat{}, pathError("lstat", d.join(path), err)
 	}
 	var st unix.Stat_t
 	_, err = retry(func() (int, error) { return 0, unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
@@ -130,19 +132,19 @@ func (f *folder) lstat(path string) (stat, error) {
 		unix.Close(dir)
 	}
 	if err != nil {
-		return stat{}, pathError("lstat", f.join(path), err)
+		return Stat{}, pathError("lstat", d.join(path), err)
 	}
 	return fromStat(&st), nil
 }
 
-// list returns the entries of a directory, in no order; "" is the folder itself.
-func (f *folder) list(path string) ([]entry, error) {
-	defer runtime.KeepAlive(f)
-	up, owned, name := int(f.dir.Fd()), false, "."
+// List implements Source.
+func (d *disk) List(path string) ([]Entry, error) {
+	defer runtime.KeepAlive(d)
+	up, owned, name := int(d.dir.Fd()), false, "."
 	if path != "" {
 		var err error
-		if up, owned, name, err = f.parent(path); err != nil {
-			return nil, pathError("open", f.join(path), err)
+		if up, owned, name, err = d.parent(path); err != nil {
+			return nil, pathError("open", d.join(path), err)
 		}
 	}
 	fd, err := retry(func() (int, error) {
@@ -152,24 +154,24 @@ func (f *folder) list(path string) ([]entry, error) {
 		unix.Close(up)
 	}
 	if err != nil {
-		return nil, pathError("open", f.join(path), noFollow(err))
+		return nil, pathError("open", d.join(path), noFollow(err))
 	}
-	dir := os.NewFile(uintptr(fd), f.join(path))
+	dir := os.NewFile(uintptr(fd), d.join(path))
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
 	if err != nil {
 		return nil, err
 	}
-	entries := make([]entry, len(names))
+	entries := make([]Entry, len(names))
 	for i, name := range names {
-		entries[i].name = name
+		entries[i].Name = name
 	}
 	return entries, statAll(dir, entries)
 }
 
-// statAll asks for the attributes of all entries of dir, on all processors
-// when there are many: a flat backup has 100,000 files in one directory.
-func statAll(dir *os.File, entries []entry) error {
+// statAll reads the attributes of all entries of dir, on all processors if
+// there are many: a flat backup has 100,000 files in one directory.
+func statAll(dir *os.File, entries []Entry) error {
 	const batch = 4096
 	fd := int(dir.Fd())
 	errs := make([]error, (len(entries)+batch-1)/batch)
@@ -195,27 +197,27 @@ func statAll(dir *os.File, entries []entry) error {
 	return nil
 }
 
-func statSome(fd int, dir string, entries []entry) error {
+func statSome(fd int, dir string, entries []Entry) error {
 	for i := range entries {
 		var st unix.Stat_t
 		_, err := retry(func() (int, error) {
-			return 0, unix.Fstatat(fd, entries[i].name, &st, unix.AT_SYMLINK_NOFOLLOW)
+			return 0, unix.Fstatat(fd, entries[i].Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		})
 		if err == unix.ENOENT {
-			entries[i].gone = true
+			entries[i].Gone = true
 			continue
 		}
 		if err != nil {
-			return pathError("lstat", filepath.Join(dir, entries[i].name), err)
+			return pathError("lstat", filepath.Join(dir, entries[i].Name), err)
 		}
-		entries[i].stat = fromStat(&st)
+		entries[i].Stat = fromStat(&st)
 	}
 	return nil
 }
 
-func (f *folder) join(path string) string { return filepath.Join(f.path, filepath.FromSlash(path)) }
+func (d *disk) join(path string) string { return filepath.Join(d.path, filepath.FromSlash(path)) }
 
-func fromStat(st *unix.Stat_t) stat {
+func fromStat(st *unix.Stat_t) Stat {
 	mode := fs.FileMode(st.Mode & 0o777)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -234,11 +236,11 @@ func fromStat(st *unix.Stat_t) stat {
 	default:
 		mode |= fs.ModeIrregular
 	}
-	return stat{
-		mode:    mode,
-		size:    st.Size,
-		modTime: unix.TimespecToNsec(st.Mtim),
-		change:  unix.TimespecToNsec(st.Ctim),
-		inode:   uint64(st.Ino),
+	return Stat{
+		Mode:    mode,
+		Size:    st.Size,
+		ModTime: unix.TimespecToNsec(st.Mtim),
+		Change:  unix.TimespecToNsec(st.Ctim),
+		Inode:   uint64(st.Ino),
 	}
 }

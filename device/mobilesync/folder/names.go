@@ -1,4 +1,4 @@
-package mobilesync
+package folder
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ const (
 	maxPath = 1023 // bytes; macOS' PATH_MAX without the final NUL
 )
 
-// NameError names a path inside a backup folder that cannot be created safely
-// on every system that snap runs on.
+// NameError names a path that cannot be created safely on every system that
+// snap runs on.
 type NameError struct {
 	Path   string
 	Reason string
@@ -23,22 +23,22 @@ func (e *NameError) Error() string {
 	return fmt.Sprintf("unsafe name %q: %s", e.Path, e.Reason)
 }
 
-// CheckPath reports with a *NameError whether a slash-separated relative path
-// cannot be given back safely, and as the same name, on Linux, macOS and
-// Windows. Refused are
+// CheckPath returns a *NameError if a slash-separated relative path cannot be
+// created safely, and under the same name, on Linux, macOS and Windows. It
+// refuses
 //
 //   - the empty path, absolute paths, empty components, "." and "..";
 //   - NUL and all other control characters, invalid UTF-8;
-//   - backslash, colon and < > " | ? *, which mean other places, other streams
-//     of a file or nothing at all on Windows;
+//   - backslash, colon and < > " | ? *, which are separators, name streams or
+//     are invalid on Windows;
 //   - a component that ends in a dot or a space, which Windows drops;
 //   - device names of Windows (CON, NUL, COM1, "aux.txt" ...);
 //   - components over 255 bytes and paths over 1,023 bytes.
 //
-// Everything else is only odd and accepted: leading dots, upper case, any
-// other Unicode in any normal form. Names that differ only by case or by
-// normal form are accepted too, since whether they collide is known only where
-// they are written: whoever creates files must not overwrite one.
+// It accepts everything else: leading dots, upper case, any other Unicode in
+// any normal form. It also accepts names that differ only in case or normal
+// form: whether they collide depends on the file system that they are written
+// to, so code that creates files must not overwrite one.
 //
 // Apple's own names (hexadecimal digits and a few fixed names) always pass.
 func CheckPath(path string) error {
@@ -85,7 +85,7 @@ func nameFault(name string) string {
 	case name[len(name)-1] == '.' || name[len(name)-1] == ' ':
 		return "a component ends in a dot or a space"
 	case reserved(name):
-		return "Windows keeps this name for a device"
+		return "Windows reserves this name for a device"
 	}
 	for _, c := range name {
 		switch {
@@ -98,8 +98,8 @@ func nameFault(name string) string {
 	return ""
 }
 
-// reserved reports whether Windows takes name for a device, which it does with
-// any extension, and with spaces before it, in most versions.
+// reserved reports whether Windows reserves name for a device. Most versions
+// do so with any extension too, and with spaces before it.
 func reserved(name string) bool {
 	base, _, _ := strings.Cut(name, ".")
 	base = strings.ToUpper(strings.TrimRight(base, " "))

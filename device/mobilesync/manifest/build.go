@@ -1,4 +1,4 @@
-package mobilesync
+package manifest
 
 import (
 	"bytes"
@@ -18,9 +18,9 @@ import (
 // is 1,024.
 const maxText = 4096
 
-// recordBuilder collects rows in any order and sorts them at the end. It
-// builds pages in one buffer and keeps them as strings, so that looking at a
-// row later copies nothing.
+// recordBuilder collects rows in any order and sorts them at the end. It fills
+// pages in one buffer and keeps them as strings, so that reading a row later
+// copies nothing.
 type recordBuilder struct {
 	out     Records
 	numbers map[string]uint32 // of domains, in order of appearance
@@ -32,7 +32,7 @@ type recordBuilder struct {
 }
 
 // newRecordBuilder returns a builder that refuses to grow much beyond source,
-// the size of the manifest in bytes: a hostile one may show the same page of
+// the size of the manifest in bytes: a hostile one may repeat the same page of
 // rows without end.
 func newRecordBuilder(source int64) *recordBuilder {
 	return &recordBuilder{
@@ -42,8 +42,7 @@ func newRecordBuilder(source int64) *recordBuilder {
 	}
 }
 
-// add takes a copy of rec. FileID, domain and path must be final: anomalies
-// that show in those are counted here.
+// add copies rec and counts anomalies of its FileID, domain and path.
 func (b *recordBuilder) add(rec *Record) error {
 	b.count(rec)
 	number, ok := b.numbers[rec.Domain]
@@ -55,7 +54,7 @@ func (b *recordBuilder) add(rec *Record) error {
 		b.budget -= int64(len(name)) + 64
 	}
 	b.scratch = appendRow(b.scratch[:0], rec, number)
-	const perRow = 16 // reference, index and what sorting needs
+	const perRow = 16 // reference, index and sorting
 	b.budget -= int64(len(b.scratch)) + perRow
 	if b.budget < 0 {
 		return fmt.Errorf("%w: it has more rows than fit into its size", ErrCorrupt)
@@ -94,7 +93,7 @@ func (b *recordBuilder) count(rec *Record) {
 	}
 }
 
-// flagsOf returns the flags that go with a mode, or 0.
+// flagsOf returns the flags that match a mode, or 0.
 func flagsOf(mode uint32) uint32 {
 	switch mode & modeType {
 	case modeFile:
@@ -120,9 +119,9 @@ func (b *recordBuilder) finish(ctx context.Context) (*Records, error) {
 	return r, nil
 }
 
-// sort orders refs domain by domain: the rows of one are gathered with their
-// paths at hand, which is several times faster than comparing encoded rows and
-// needs the extra memory for one domain at a time only.
+// sort orders refs domain by domain, decoding the paths of one domain at a time.
+// That is several times faster than comparing encoded rows, and needs extra
+// memory for one domain only.
 func (r *Records) sort(ctx context.Context) error {
 	order := make([]uint32, len(r.domains))
 	for i := range order {
@@ -198,8 +197,8 @@ func (r *Records) index() {
 		size *= 2
 	}
 	r.table = make([]uint32, size)
-	// The seed keeps a hostile manifest from choosing FileIDs that collide; it
-	// shows in nothing that anybody sees.
+	// The seed keeps a hostile manifest from choosing FileIDs that collide. No
+	// output depends on it.
 	r.seed = maphash.MakeSeed()
 	mask := uint64(size - 1)
 rows:
@@ -220,8 +219,8 @@ rows:
 	}
 }
 
-// setFileID takes the text of a FileID. Upper-case digits are understood, as
-// the name of the blob follows from the value, but counted as odd.
+// setFileID parses the text of a FileID. It accepts upper-case digits, since the
+// name of the blob follows from the value, but counts them as odd.
 func (rec *Record) setFileID(text []byte, a *Anomalies) {
 	rec.HasFileID = false
 	if len(text) == 40 {

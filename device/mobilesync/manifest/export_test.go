@@ -1,0 +1,28 @@
+package manifest
+
+import "context"
+
+// What tests in package manifest_test use.
+const (
+	MaxKey      = maxKey
+	MaxText     = maxText
+	MBDBMagic   = mbdbMagic
+	SQLiteMagic = sqliteMagic
+)
+
+// ReadMeta reads the description of a row.
+func ReadMeta(blob []byte, rec *Record) bool {
+	var m metaReader
+	return m.read(blob, rec)
+}
+
+// Build adds rows until next returns nil, as a manifest of size bytes.
+func Build(ctx context.Context, size int64, next func() *Record) (*Records, error) {
+	b := newRecordBuilder(size)
+	for rec := next(); rec != nil; rec = next() {
+		if err := b.add(rec); err != nil {
+			return nil, err
+		}
+	}
+	return b.finish(ctx)
+}
