@@ -19,7 +19,8 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
@@ -32,13 +33,13 @@ type breaks struct {
 	device  *lab.Device
 	guard   string // a folder with what the other device's snapshot held
 	sealed  bool
-	records agent.Content // of the day before
+	records devicefiles.Source // of the day before
 
 	fill, free func() // the disk
 	spool      string // a folder that is not the usual one
 
 	mu   sync.Mutex
-	step agent.Step
+	step faults.Step
 	then func() // called once when the device comes to the step, and waits for it
 }
 
@@ -65,7 +66,7 @@ func (b *breaks) on(e lab.Event) {
 	}
 	b.mu.Lock()
 	var then func()
-	if e.Text == string(b.step) || b.step == agent.StepBegin && strings.HasSuffix(e.Text, " begins") {
+	if e.Text == string(b.step) || b.step == faults.StepBegin && strings.HasSuffix(e.Text, " begins") {
 		then, b.then, b.step = b.then, nil, ""
 	}
 	b.mu.Unlock()
@@ -75,7 +76,7 @@ func (b *breaks) on(e lab.Event) {
 }
 
 // at has something done when the device comes to a step.
-func (b *breaks) at(step agent.Step, then func()) {
+func (b *breaks) at(step faults.Step, then func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.step, b.then = step, then
@@ -159,8 +160,8 @@ func (b *breaks) ids() (out []string) {
 
 // breakage is how a backup is broken off.
 type breakage struct {
-	how  string     // cut, kill, interrupt, full
-	step agent.Step // or after some of the bytes, if empty:
+	how  string      // cut, kill, interrupt, full
+	step faults.Step // or after some of the bytes, if empty:
 	part float64
 }
 
@@ -303,9 +304,9 @@ func (b *breaks) done() {
 }
 
 // backupSteps are the steps of a backup at which it is broken off.
-var backupSteps = []agent.Step{agent.StepBegin, agent.StepStatus, agent.StepScan, agent.StepManifest, agent.StepListing, agent.StepSpace,
-	agent.StepFolders, agent.StepUploading, agent.StepUpload, agent.StepManifests, agent.StepMoving, agent.StepMove, agent.StepRemoving,
-	agent.StepRemove, agent.StepFinished, agent.StepVerify, agent.StepResponse}
+var backupSteps = []faults.Step{faults.StepBegin, faults.StepStatus, faults.StepScan, faults.StepManifest, faults.StepListing, faults.StepSpace,
+	faults.StepFolders, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving,
+	faults.StepRemove, faults.StepFinished, faults.StepVerify, faults.StepResponse}
 
 // breakages are what to play: at each step a cut, a kill and Ctrl-C, then as many
 // after some bytes. Few of them with -short, a part by default; with
@@ -321,7 +322,7 @@ func breakages(rng *rand.Rand) []breakage {
 	}
 	switch {
 	case testing.Short():
-		return []breakage{{how: "kill", step: agent.StepManifests}}
+		return []breakage{{how: "kill", step: faults.StepManifests}}
 	case os.Getenv("SNAP_TEST_BREAKS") == "":
 		all = slices.Collect(func(yield func(breakage) bool) {
 			for i := rng.IntN(17); i < len(all); i += 17 {
@@ -330,7 +331,7 @@ func breakages(rng *rand.Rand) []breakage {
 				}
 			}
 		})
-		all = append(all, breakage{how: "kill", step: agent.StepManifests}, breakage{how: "cut", part: rng.Float64()})
+		all = append(all, breakage{how: "kill", step: faults.StepManifests}, breakage{how: "cut", part: rng.Float64()})
 		return append(all, breakage{how: "kill", part: rng.Float64()})
 	}
 	return all

@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/device/transfer"
@@ -298,7 +298,7 @@ func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapsho
 	if err != nil {
 		return 0, err
 	}
-	folder, err := agent.OpenFolder(ctx, out.Dir, []byte(synthetic.DefaultPassword))
+	folder, err := devicefiles.OpenFolder(ctx, out.Dir, []byte(synthetic.DefaultPassword))
 	if err != nil {
 		return 0, err
 	}
@@ -386,7 +386,7 @@ type fingerprints map[string]string
 
 // inventory takes the fingerprints of what is on a device, or in a backup folder
 // of it.
-func inventory(ctx context.Context, c agent.Content) (fingerprints, error) {
+func inventory(ctx context.Context, c devicefiles.Source) (fingerprints, error) {
 	records, err := c.Records(ctx)
 	if err != nil {
 		return nil, err
@@ -404,7 +404,7 @@ func inventory(ctx context.Context, c agent.Content) (fingerprints, error) {
 	return all, nil
 }
 
-func hashContent(c agent.Content, rec *manifest.Record) (string, error) {
+func hashContent(c devicefiles.Source, rec *manifest.Record) (string, error) {
 	f, err := c.Open(rec)
 	if err != nil {
 		return "", err

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"golang.org/x/sys/unix"
@@ -32,7 +32,7 @@ func TestBackupOnFullDisk(t *testing.T) {
 	filler := filepath.Join(disk, "filler")
 	var armed atomic.Bool
 	armed.Store(true)
-	l := startLab(t, lab.Options{Scale: synthetic.Small, Seed: 3, On: fillOn(t, agent.StepUpload, &armed, func() {
+	l := startLab(t, lab.Options{Scale: synthetic.Small, Seed: 3, On: fillOn(t, faults.StepUpload, &armed, func() {
 		var st unix.Statfs_t
 		if err := unix.Statfs(disk, &st); err != nil {
 			t.Error(err)
@@ -73,7 +73,7 @@ func TestFullDisks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it stores 40 MB")
 	}
-	steps := []agent.Step{agent.StepUpload, agent.StepManifests, agent.StepResponse}
+	steps := []faults.Step{faults.StepUpload, faults.StepManifests, faults.StepResponse}
 	if os.Getenv("SNAP_TEST_BREAKS") != "" {
 		steps = backupSteps
 	}
@@ -81,7 +81,7 @@ func TestFullDisks(t *testing.T) {
 		name    string
 		encrypt synthetic.Encryption
 		spool   bool // it is the spool's disk
-		steps   []agent.Step
+		steps   []faults.Step
 	}{
 		{"repository", synthetic.EncryptNone, false, steps},
 		{"repository, encrypted", synthetic.EncryptAll, false, steps},

@@ -18,7 +18,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
@@ -26,7 +26,7 @@ import (
 // wideContent is content whose Manifest.db is large, by rows of folders with many
 // extended attributes.
 type wideContent struct {
-	agent.Content
+	devicefiles.Source
 	db      string
 	records *manifest.Records
 }
@@ -48,10 +48,10 @@ const wideRow = 12_000
 
 // widen adds rows to a content's Manifest.db until it has about size bytes. The
 // same content gets the same rows. OpenFolder's content is closed by its lab.
-func widen(t *testing.T, from agent.Content, size int64) *wideContent {
+func widen(t *testing.T, from devicefiles.Source, size int64) *wideContent {
 	t.Helper()
 	ctx := t.Context()
-	w := &wideContent{Content: from, db: filepath.Join(t.TempDir(), mobilesync.ManifestDB)}
+	w := &wideContent{Source: from, db: filepath.Join(t.TempDir(), mobilesync.ManifestDB)}
 	f, err := os.Create(w.db)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestHugeDeviceManifest(t *testing.T) {
 			check("check", "check", "--read-data")
 			target := filepath.Join(t.TempDir(), "out")
 			s.run(0, "materialize", "latest", target)
-			differences, err := agent.Verify(t.Context(), content, onlyChild(t, target), []byte(synthetic.DefaultPassword))
+			differences, err := devicefiles.Verify(t.Context(), content, onlyChild(t, target), []byte(synthetic.DefaultPassword))
 			if err != nil || len(differences) > 0 {
 				t.Errorf("%q, %v", differences[:min(len(differences), 5)], err)
 			}

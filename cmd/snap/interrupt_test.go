@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
@@ -208,7 +208,7 @@ func TestInterruptedBackup(t *testing.T) {
 	l := startLab(t, lab.Options{PlainText: true})
 	d := l.Devices()[0]
 	s := newShell(t)
-	interrupt := func(fault string, step agent.Step, args ...string) string {
+	interrupt := func(fault string, step faults.Step, args ...string) string {
 		t.Helper()
 		if _, err := l.Do(t.Context(), "fault 1 "+fault); err != nil {
 			t.Fatal(err)
@@ -236,7 +236,7 @@ func TestInterruptedBackup(t *testing.T) {
 		}
 		return out.String()
 	}
-	if said := interrupt("manifests=wait 3s", agent.StepManifests, "backup"); !strings.Contains(said, "what was received is kept (1") {
+	if said := interrupt("manifests=wait 3s", faults.StepManifests, "backup"); !strings.Contains(said, "what was received is kept (1") {
 		t.Errorf("it says %s", said)
 	}
 	if n := s.stored(); len(n) != 0 {
@@ -250,13 +250,13 @@ func TestInterruptedBackup(t *testing.T) {
 
 	// While the device asks for its passcode; it does not ask any more then.
 	d.AskPasscode(true)
-	if said := interrupt("upload=wait 0s", agent.StepBegin, "backup"); !strings.Contains(said, "nothing was received") {
+	if said := interrupt("upload=wait 0s", faults.StepBegin, "backup"); !strings.Contains(said, "nothing was received") {
 		t.Errorf("it says %s", said)
 	}
 	d.AskPasscode(false)
 	s.run(0, "backup")
 	s.env = []string{"SNAP_NEW_BACKUP_PASSWORD=pears"}
-	if said := interrupt("begin=wait 3s", agent.StepBegin, "device", "encryption", "on"); !strings.Contains(said, "snap device info") {
+	if said := interrupt("begin=wait 3s", faults.StepBegin, "device", "encryption", "on"); !strings.Contains(said, "snap device info") {
 		t.Errorf("it says %s", said)
 	}
 	blameless(t, l)

@@ -17,7 +17,8 @@ import (
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
@@ -41,7 +42,7 @@ func blameless(t *testing.T, l *lab.Lab) {
 // holds wants a backup folder to have what is on a device.
 func holds(t *testing.T, d *lab.Device, folder string) {
 	t.Helper()
-	differences, err := agent.Verify(t.Context(), d.Agent.Content(), folder, []byte(synthetic.DefaultPassword))
+	differences, err := devicefiles.Verify(t.Context(), d.Agent.Content(), folder, []byte(synthetic.DefaultPassword))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +290,7 @@ func TestInteropFolder(t *testing.T) {
 }
 
 // fillOn writes a file into a folder when a device comes to a step.
-func fillOn(t *testing.T, step agent.Step, armed *atomic.Bool, fill func()) func(lab.Event) {
+func fillOn(t *testing.T, step faults.Step, armed *atomic.Bool, fill func()) func(lab.Event) {
 	t.Helper()
 	return func(e lab.Event) {
 		if e.What == lab.EventStep && e.Text == string(step) && armed.CompareAndSwap(true, false) {

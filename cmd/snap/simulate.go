@@ -15,7 +15,7 @@ import (
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/spf13/cobra"
@@ -93,9 +93,9 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 	if s.opt.Encrypt, err = parseEncryption(s.encrypt); err != nil {
 		return usageError{err}
 	}
-	var script agent.Script
+	var script faults.Script
 	for _, text := range s.faults {
-		f, err := agent.ParseFault(text)
+		f, err := faults.Parse(text)
 		if err != nil {
 			return usageError{err}
 		}

@@ -14,7 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
@@ -208,7 +209,7 @@ func (s *simulation) ofLab(ts *testscript.TestScript, args []string) {
 	case "await":
 		deadline := time.Now().Add(20 * time.Second)
 		for {
-			if r := d.Agent.LastRun(); r.Code == -1 && r.Err == "" && slices.Contains(r.Steps, agent.Step(args[2])) {
+			if r := d.Agent.LastRun(); r.Code == -1 && r.Err == "" && slices.Contains(r.Steps, faults.Step(args[2])) {
 				break
 			}
 			if time.Now().After(deadline) {
@@ -232,7 +233,7 @@ func (s *simulation) ofLab(ts *testscript.TestScript, args []string) {
 		if len(args) > 3 {
 			password = args[3]
 		}
-		differences, err := agent.Verify(context.Background(), d.Agent.Content(), ts.MkAbs(args[2]), []byte(password))
+		differences, err := devicefiles.Verify(context.Background(), d.Agent.Content(), ts.MkAbs(args[2]), []byte(password))
 		ts.Check(err)
 		if len(differences) > 0 {
 			ts.Fatalf("%s differs from %s: %s", args[2], args[1], strings.Join(differences, "; "))

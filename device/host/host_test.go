@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/protocol/backup2"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -292,7 +292,7 @@ func TestRestoreFails(t *testing.T) {
 			t.Errorf("%s: the list of apps is still there", fault)
 		}
 	}
-	if r.device.Agent.LastRun().Steps[0] != agent.StepBegin {
+	if r.device.Agent.LastRun().Steps[0] != faults.StepBegin {
 		t.Error("nothing was begun")
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
@@ -77,7 +77,7 @@ func TestSavedDevices(t *testing.T) {
 	}
 }
 
-func paths(t *testing.T, c agent.Content) (all []string) {
+func paths(t *testing.T, c devicefiles.Source) (all []string) {
 	t.Helper()
 	records, err := c.Records(t.Context())
 	if err != nil {

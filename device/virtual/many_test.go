@@ -11,6 +11,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
 )
@@ -26,7 +27,7 @@ func TestManyFiles(t *testing.T) {
 		t.Skip("slow")
 	}
 	ctx := context.Background()
-	many, err := agent.NewMany(ctx, t.TempDir(), mobilesync.Device{UDID: "00008110-000A1234567890AB", Name: "Many", ProductType: "iPhone14,5", ProductVersion: "17.6.1"}, n)
+	many, err := devicefiles.NewMany(ctx, t.TempDir(), mobilesync.Device{UDID: "00008110-000A1234567890AB", Name: "Many", ProductType: "iPhone14,5", ProductVersion: "17.6.1"}, n)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
@@ -63,7 +65,7 @@ func verified(t testing.TB, a *agent.Agent, r *repo.Repo, s *repo.Snapshot, pass
 	if err != nil {
 		t.Fatal(err)
 	}
-	diff, err := agent.Verify(ctx, a.Content(), res.Dir, []byte(password))
+	diff, err := devicefiles.Verify(ctx, a.Content(), res.Dir, []byte(password))
 	if err != nil || len(diff) > 0 {
 		t.Errorf("snapshot %s: %v, %v", s.ID.Short(), diff, err)
 	}
@@ -104,9 +106,9 @@ func newLab(t testing.TB, password string, days int) *lab {
 	return l
 }
 
-func (l *lab) content(day int) agent.Content {
+func (l *lab) content(day int) devicefiles.Source {
 	l.t.Helper()
-	c, err := agent.OpenFolder(context.Background(), l.days[day], nil)
+	c, err := devicefiles.OpenFolder(context.Background(), l.days[day], nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -136,8 +138,8 @@ func TestProtocol(t *testing.T) {
 			verified(t, l.a, r, first.Snapshot, password)
 			all := l.a.LastRun().Files
 			l.a.SetContent(l.content(1))
-			for i, step := range []agent.Step{agent.StepListing, agent.StepUploading, agent.StepUpload, agent.StepManifests, agent.StepMoving, agent.StepMove, agent.StepRemoving, agent.StepFinished, agent.StepVerify} {
-				if err := l.a.SetScript(agent.Script{{At: step, Do: agent.Cut}}); err != nil {
+			for i, step := range []faults.Step{faults.StepListing, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving, faults.StepFinished, faults.StepVerify} {
+				if err := l.a.SetScript(faults.Script{{At: step, Do: faults.Cut}}); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := backUp(t, l.a, mustOpen(t, be, byte(3+i)), opts); err == nil {

@@ -17,11 +17,14 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
 // Options say what device is played, and how. Content and StateDir are needed.
 type Options struct {
-	Content Content
+	Content devicefiles.Source
 	// Device is whose backups these are; the zero value means that of Content.
 	Device mobilesync.Device
 	// StateDir is a folder for working copies of manifests and for what is
@@ -49,9 +52,9 @@ type Options struct {
 	// inside of one; 0 means 5 minutes.
 	Patience time.Duration
 	// Script is what goes wrong.
-	Script Script
+	Script faults.Script
 	// OnStep is called when a conversation reaches a step.
-	OnStep func(Step)
+	OnStep func(faults.Step)
 	// OnBegin is called when an operation begins, before anything is said: where
 	// a device asks for its passcode. Its context ends when the host leaves.
 	OnBegin func(context.Context)
@@ -77,10 +80,10 @@ type Agent struct {
 	count uint64     // conversations begun
 
 	mu         sync.Mutex
-	content    Content
+	content    devicefiles.Source
 	generation int // of content
 	password   []byte
-	script     *script
+	faults     *faults.Player
 	runs       []*Run
 	violations []string
 
@@ -96,7 +99,7 @@ func New(o Options) (*Agent, error) {
 	if o.Content == nil || o.StateDir == "" {
 		return nil, errors.New("simulated device: it needs content and a folder for its state")
 	}
-	if err := o.Script.check(); err != nil {
+	if err := o.Script.Check(); err != nil {
 		return nil, fmt.Errorf("simulated device: %w", err)
 	}
 	if o.Clock == nil {
@@ -114,7 +117,7 @@ func New(o Options) (*Agent, error) {
 	if o.Device.UDID == "" {
 		return nil, errors.New("simulated device: it has no UDID")
 	}
-	return &Agent{opts: o, me: o.Device, content: o.Content, password: []byte(o.Password), script: newScript(o.Script),
+	return &Agent{opts: o, me: o.Device, content: o.Content, password: []byte(o.Password), faults: faults.NewPlayer(o.Script),
 		sets: map[[sha256.Size]byte]*set{}}, nil
 }
 
@@ -122,12 +125,12 @@ func New(o Options) (*Agent, error) {
 func (a *Agent) Device() mobilesync.Device { return a.me }
 
 // Content returns what is on the device now.
-func (a *Agent) Content() Content {
+func (a *Agent) Content() devicefiles.Source {
 	c, _ := a.current()
 	return c
 }
 
-func (a *Agent) current() (Content, int) {
+func (a *Agent) current() (devicefiles.Source, int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.content, a.generation
@@ -136,7 +139,7 @@ func (a *Agent) current() (Content, int) {
 // SetContent changes what is on the device, at any time: a backup that is under
 // way sends what changed in a second round. The agent does not close what it
 // had.
-func (a *Agent) SetContent(c Content) {
+func (a *Agent) SetContent(c devicefiles.Source) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.content = c
@@ -144,13 +147,13 @@ func (a *Agent) SetContent(c Content) {
 }
 
 // SetScript changes what goes wrong from now on.
-func (a *Agent) SetScript(s Script) error {
-	if err := s.check(); err != nil {
+func (a *Agent) SetScript(s faults.Script) error {
+	if err := s.Check(); err != nil {
 		return fmt.Errorf("simulated device: %w", err)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.script = newScript(s)
+	a.faults = faults.NewPlayer(s)
 	return nil
 }
 
@@ -235,9 +238,9 @@ type Run struct {
 	Operation string // as the host named it: Backup, Restore, ChangePassword …
 	UUID      string // of a backup, as in Status.plist
 	Full      bool
-	Resumed   string // the SnapshotState that a broken run had left, or ""
-	Rounds    int    // of uploads
-	Steps     []Step // each once for every time it was reached in a row
+	Resumed   string        // the SnapshotState that a broken run had left, or ""
+	Rounds    int           // of uploads
+	Steps     []faults.Step // each once for every time it was reached in a row
 
 	Files   int   // data files sent, or in a restore received
 	Bytes   int64 // of them
@@ -289,22 +292,20 @@ func (a *Agent) Serve(ctx context.Context, conn net.Conn) error {
 	defer a.busy.Unlock()
 	a.count++
 	a.mu.Lock()
-	script := a.script
+	player := a.faults
 	a.mu.Unlock()
-	w := &wire{Conn: conn, script: script}
+	w := faults.NewConn(conn, player)
 	defer w.Close()
 	defer context.AfterFunc(ctx, func() { w.Close() })()
-	t := &talk{
-		agent: a, ctx: ctx, wire: w, script: script,
-		link: devicelink.New(w, devicelink.Options{
-			Busy: a.opts.Patience, Write: a.opts.Patience, MaxMessage: maxMessage, MaxFrame: devicelink.MaxFrame, Device: true,
-		}),
-	}
+	link := devicelink.New(w, devicelink.Options{
+		Busy: a.opts.Patience, Write: a.opts.Patience, MaxMessage: maxMessage, MaxFrame: devicelink.MaxFrame, Device: true,
+	})
+	t := &session{Client: hostfiles.New(ctx, link, a.violate), agent: a, ctx: ctx, conn: w, link: link, faults: player}
 	err := t.serve()
 	if ctx.Err() != nil {
 		return fmt.Errorf("simulated device %s: %w", a.me.UDID, ctx.Err())
 	}
-	if err != nil && !errors.Is(err, errOver) {
+	if err != nil && !errors.Is(err, hostfiles.ErrOver) {
 		return fmt.Errorf("simulated device %s: %w", a.me.UDID, err)
 	}
 	return nil

@@ -6,6 +6,10 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 const (
@@ -17,29 +21,29 @@ const (
 
 // backup is one backup under way.
 type backup struct {
-	*talk
+	*session
 	dir  string // the host's folder, in its paths
 	work string // folder for working copies, which is removed
 
-	content    Content
+	content    devicefiles.Source
 	generation int
 	records    *manifest.Records
 
 	cache    *cache
-	old      *oldSet // nil in a full run
-	names    listing // what the host has of the old backup; nil if it was not asked
-	snapshot listing // what the host has of the broken run
-	plainBag []byte  // of an old plain backup
-	aside    string  // where an old backup of another era was moved
+	old      *oldSet           // nil in a full run
+	names    hostfiles.Listing // what the host has of the old backup; nil if it was not asked
+	snapshot hostfiles.Listing // what the host has of the broken run
+	plainBag []byte            // of an old plain backup
+	aside    string            // where an old backup of another era was moved
 }
 
 // folderOf returns the folder on the host that a request is about.
-func (t *talk) folderOf(request map[string]any) (string, error) {
+func (t *session) folderOf(request map[string]any) (string, error) {
 	target, _ := request["TargetIdentifier"].(string)
 	source, _ := request["SourceIdentifier"].(string)
 	if target != t.agent.me.UDID {
 		t.agent.violate("%s with the target %q on the device %s", t.run.Operation, target, t.agent.me.UDID)
-		return "", fail(codeGeneric, "this device is not %q", target)
+		return "", mberror.Errorf(mberror.Generic, "this device is not %q", target)
 	}
 	if source != "" {
 		return source, nil
@@ -47,7 +51,7 @@ func (t *talk) folderOf(request map[string]any) (string, error) {
 	return target, nil
 }
 
-func (t *talk) backup(request map[string]any) error {
+func (t *session) backup(request map[string]any) error {
 	dir, err := t.folderOf(request)
 	if err != nil {
 		return err
@@ -59,19 +63,19 @@ func (t *talk) backup(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	b := &backup{talk: t, dir: dir, work: work}
+	b := &backup{session: t, dir: dir, work: work}
 	return errors.Join(b.play(), os.RemoveAll(work))
 }
 
 func (b *backup) play() error {
-	if err := b.at(StepStatus); err != nil {
+	if err := b.at(faults.StepStatus); err != nil {
 		return err
 	}
 	status, err := b.readStatus()
 	if err != nil {
 		return err
 	}
-	if err := b.at(StepScan); err != nil {
+	if err := b.at(faults.StepScan); err != nil {
 		return err
 	}
 	if err := b.begin(status); err != nil {
@@ -89,7 +93,7 @@ func (b *backup) play() error {
 	if err := b.removeAll(); err != nil {
 		return err
 	}
-	if err := b.sendStatus(StepFinished, "finished", "new", false); err != nil {
+	if err := b.sendStatus(faults.StepFinished, "finished", "new", false); err != nil {
 		return err
 	}
 	if err := b.verify(); err != nil {
@@ -105,7 +109,7 @@ func (b *backup) begin(s *status) error {
 	case s == nil:
 	case s.old():
 		b.aside = b.dir + "-" + b.now().Format("20060102-150405")
-		if err := b.want(nil, b.moveName(), map[string]string{b.dir: b.aside}, map[string]any{}, 0.0); err != nil {
+		if err := b.Require(nil, b.moveName(), map[string]string{b.dir: b.aside}, map[string]any{}, 0.0); err != nil {
 			return err
 		}
 	case s.snapshot == "uploading":
@@ -179,7 +183,7 @@ func (b *backup) scan() (err error) {
 	return err
 }
 
-func (b *backup) oldRecord(id fileID) (manifest.Record, bool) {
+func (b *backup) oldRecord(id hostfiles.FileID) (manifest.Record, bool) {
 	if b.old == nil {
 		return manifest.Record{}, false
 	}
@@ -204,7 +208,7 @@ func (b *backup) plan() (list []int32, size int64) {
 			continue
 		}
 		if s, ok := b.cache.sent[rec.FileID]; ok {
-			if s.state == stateOf(&rec) && (b.run.Rounds > 0 || b.snapshot.has(rec.FileID)) {
+			if s.state == stateOf(&rec) && (b.run.Rounds > 0 || b.snapshot.Has(rec.FileID)) {
 				if b.run.Rounds == 0 {
 					spared++
 				}
@@ -230,7 +234,7 @@ func (b *backup) plan() (list []int32, size int64) {
 
 // remember ends a run: what it made is known from now on.
 func (a *Agent) remember(c *cache) {
-	sums := make(map[fileID][20]byte, len(c.sent))
+	sums := make(map[hostfiles.FileID][20]byte, len(c.sent))
 	for id, s := range c.sent {
 		sums[id] = s.digest
 	}

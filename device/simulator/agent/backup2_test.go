@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/hostile"
 )
 
 // folder is what backup2 sees of a host.
@@ -132,12 +134,12 @@ func TestOurHostAttacked(t *testing.T) {
 	if err := d.oursBackup(h); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range Attacks() {
-		if name == "endless-names" || testing.Short() && framingAttacks()[name] != nil {
+	for _, name := range hostile.Names() {
+		if name == "endless-names" || testing.Short() && hostile.Framing(name) {
 			continue // empty files under good names are none of its business
 		}
 		before := len(h.files)
-		if err := d.SetScript(Script{{At: StepStatus, Do: Attack, Name: name, Bytes: 500}, {At: StepScan, Do: Fail, Code: 202}}); err != nil {
+		if err := d.SetScript(faults.Script{{At: faults.StepStatus, Do: faults.Attack, Name: name, Bytes: 500}, {At: faults.StepScan, Do: faults.Fail, Code: 202}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.oursBackup(h); err == nil {

@@ -10,10 +10,9 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
-
-// fileID names a file in a backup.
-type fileID = [sha1.Size]byte
 
 // fileState is by what a device knows that a file has not changed.
 type fileState struct {
@@ -39,7 +38,7 @@ type cache struct {
 	full   bool
 	base   *set   // of the old backup, as far as it is known
 	locks  *locks // nil in a plain backup
-	sent   map[fileID]sent
+	sent   map[hostfiles.FileID]sent
 	tries  uint64 // of files, each of which has a key of its own
 }
 
@@ -54,10 +53,10 @@ type locks struct {
 // set is what the agent knows of a complete backup that it made.
 type set struct {
 	parent *set // whose files it shares
-	sums   map[fileID][sha1.Size]byte
+	sums   map[hostfiles.FileID][sha1.Size]byte
 }
 
-func (s *set) digest(id fileID) (sum [sha1.Size]byte, ok bool) {
+func (s *set) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
 	for ; s != nil; s = s.parent {
 		if sum, ok = s.sums[id]; ok {
 			return sum, true
@@ -73,9 +72,9 @@ type told struct {
 	uuid          string            // of the run that this is of
 }
 
-func (t *talk) newCache(full bool) (*cache, error) {
+func (t *session) newCache(full bool) (*cache, error) {
 	a := t.agent
-	c := &cache{number: a.count, full: full, sent: map[fileID]sent{}}
+	c := &cache{number: a.count, full: full, sent: map[hostfiles.FileID]sent{}}
 	var err error
 	if c.uuid, err = newUUID(a.stream("status", c.number)); err != nil {
 		return nil, err
@@ -94,7 +93,7 @@ func newUUID(random io.Reader) (string, error) {
 
 // lock prepares encryption: under the bag of the old backup, or under a new
 // one if that is nil.
-func (t *talk) lock(c *cache, password, bag []byte, keys *keybag.Keys) error {
+func (t *session) lock(c *cache, password, bag []byte, keys *keybag.Keys) error {
 	a := t.agent
 	var err error
 	if bag == nil {
@@ -134,13 +133,13 @@ func classOf(r *manifest.Record) uint32 {
 
 // open opens a file as it goes to the host: the content, sealed in an encrypted
 // backup. digest is that of the bytes read so far.
-func (c *cache) open(ctx context.Context, a *Agent, from Content, r *manifest.Record) (*outgoing, error) {
+func (c *cache) open(ctx context.Context, a *Agent, from devicefiles.Source, r *manifest.Record) (*outgoing, error) {
 	file, err := from.Open(r)
 	if err != nil {
 		return nil, err
 	}
 	o := &outgoing{Closer: file, sum: sha1.New()}
-	var plain io.Reader = ctxReader{ctx, file}
+	var plain io.Reader = devicefiles.NewReader(ctx, file)
 	if c.locks != nil {
 		key, wrapped, err := c.fileKey(a, r)
 		if err != nil {

@@ -13,48 +13,12 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/hostile"
+	"github.com/snap-backup/snap/device/simulator/manifestdb"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
-
-func TestParseFault(t *testing.T) {
-	for text, want := range map[string]Fault{
-		"upload:3=cut":               {At: StepUpload, Nth: 3, Do: Cut},
-		"begin=fail 208":             {At: StepBegin, Do: Fail, Code: 208},
-		"begin=wait 1m30s":           {At: StepBegin, Do: Wait, For: 90 * time.Second},
-		"space=huge 1000000000000":   {At: StepSpace, Do: Huge, Bytes: 1e12},
-		"upload=attack mkdir-dotdot": {At: StepUpload, Do: Attack, Name: "mkdir-dotdot"},
-		"@50000=cut":                 {After: 50000, Do: Cut},
-	} {
-		got, err := ParseFault(text)
-		if err != nil || got != want {
-			t.Errorf("%q is read as %+v, %v", text, got, err)
-		}
-		if got.String() != text {
-			t.Errorf("%q comes out as %q", text, got)
-		}
-	}
-	for _, text := range []string{"", "cut", "upload", "upload=", "nowhere=cut", "upload=explode", "@0=cut", "@-3=cut", "@9=bye", "@x=cut", "upload:x=cut",
-		"begin=fail", "begin=fail 0", "begin=wait soon", "begin=wait -1s", "space=huge -1", "upload=attack nothing", "upload=cut 3", "upload:-1=cut"} {
-		if f, err := ParseFault(text); err == nil {
-			t.Errorf("%q is read as %+v", text, f)
-		}
-	}
-}
-
-func FuzzParseFault(f *testing.F) {
-	for _, text := range []string{"upload:3=cut", "@50000=cut", "begin=wait 1s", "upload=attack list-absolute"} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		fault, err := ParseFault(text)
-		if err != nil {
-			return
-		}
-		again, err := ParseFault(fault.String())
-		if err != nil || again != fault {
-			t.Errorf("%q is %+v, written as %q and read as %+v, %v", text, fault, fault, again, err)
-		}
-	})
-}
 
 // TestFaults holds what each kind of bad luck comes to, and that the next run
 // is well again.
@@ -116,7 +80,7 @@ func TestFaults(t *testing.T) {
 func TestLocked(t *testing.T) {
 	locked := true
 	d, h := newDevice(t, Options{Locked: func() bool { return locked }}), newHost(t)
-	d.must(h, codeLocked, "Backup")
+	d.must(h, mberror.Locked, "Backup")
 	locked = false
 	d.must(h, 0, "Backup")
 	d.clean()
@@ -131,7 +95,7 @@ func TestCutEverywhere(t *testing.T) {
 	const step = 170_000
 	for after := int64(1); ; after += step {
 		d, h := newDevice(t, Options{}), newHost(t)
-		if err := d.SetScript(Script{{After: after, Do: Cut}}); err != nil {
+		if err := d.SetScript(faults.Script{{After: after, Do: faults.Cut}}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := d.do(h, d.request("Backup"))
@@ -152,8 +116,8 @@ func TestChangesMeanwhile(t *testing.T) {
 	for _, password := range []string{"", "secret"} {
 		var d *device
 		changed := false
-		d = newDevice(t, Options{Password: password, OnStep: func(s Step) {
-			if s == StepUpload && !changed {
+		d = newDevice(t, Options{Password: password, OnStep: func(s faults.Step) {
+			if s == faults.StepUpload && !changed {
 				changed = true
 				d.SetContent(d.day())
 			}
@@ -175,31 +139,31 @@ func TestBadHosts(t *testing.T) {
 		code  int64
 		says  string
 	}{
-		"status other bytes":   {func(d *device, h *host) { h.mangle[d.own("Status.plist")] = oldStatus }, codeDamaged, "Status.plist comes back"},
-		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.plist")] = "x" }, codeDamaged, "Manifest.plist comes back"},
-		"database other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.db")] = "x" }, codeDamaged, "Manifest.db comes back"},
+		"status other bytes":   {func(d *device, h *host) { h.mangle[d.own("Status.plist")] = oldStatus }, mberror.Damaged, "Status.plist comes back"},
+		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.plist")] = "x" }, mberror.Damaged, "Manifest.plist comes back"},
+		"database other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.db")] = "x" }, mberror.Damaged, "Manifest.db comes back"},
 		"not listed": {func(d *device, h *host) {
 			records, _ := d.Content().Records(context.Background())
 			for _, rec := range records.All() {
 				if rec.IsFile() {
-					h.hide[idText(rec.FileID)] = true
+					h.hide[manifestdb.ID(rec.FileID)] = true
 					return
 				}
 			}
-		}, codeDamaged, "is not listed"},
-		"upload refused": {func(_ *device, h *host) { h.status["DLMessageUploadFiles"] = devicelink.StatusNoSpace }, codeHostFull, ""},
-		"mkdir refused":  {func(_ *device, h *host) { h.status["DLMessageCreateDirectory"] = devicelink.StatusFailed }, codeLink, ""},
+		}, mberror.Damaged, "is not listed"},
+		"upload refused": {func(_ *device, h *host) { h.status["DLMessageUploadFiles"] = devicelink.StatusNoSpace }, mberror.HostFull, ""},
+		"mkdir refused":  {func(_ *device, h *host) { h.status["DLMessageCreateDirectory"] = devicelink.StatusFailed }, mberror.Link, ""},
 		"mkdir exists":   {func(_ *device, h *host) { h.status["DLMessageCreateDirectory"] = devicelink.StatusExists }, 0, ""},
-		"move refused":   {func(_ *device, h *host) { h.status["DLMessageMoveItems"] = devicelink.StatusNoFile }, codeNoFile, ""},
+		"move refused":   {func(_ *device, h *host) { h.status["DLMessageMoveItems"] = devicelink.StatusNoFile }, mberror.NoFile, ""},
 		"no room told":   {func(_ *device, h *host) { h.status["DLMessageGetFreeDiskSpace"] = devicelink.StatusFailed }, 0, ""},
-		"little room":    {func(_ *device, h *host) { h.free = 1000 }, codeHostFull, ""},
+		"little room":    {func(_ *device, h *host) { h.free = 1000 }, mberror.HostFull, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, h := newDevice(t, Options{}), newHost(t)
 			if strings.HasSuffix(name, "other bytes") {
 				// Only what comes back after the run is wrong.
-				d.opts.OnStep = func(s Step) {
-					if s == StepVerify {
+				d.opts.OnStep = func(s faults.Step) {
+					if s == faults.StepVerify {
 						c.spoil(d, h)
 					}
 				}
@@ -245,7 +209,7 @@ func TestSilentHost(t *testing.T) {
 
 // TestAttacks lets a careful host survive every attack.
 func TestAttacks(t *testing.T) {
-	names := Attacks()
+	names := hostile.Names()
 	for _, want := range []string{"upload-dotdot", "move-to-absolute", "list-nul", "download-long", "message-bomb", "frame-huge", "endless-lists"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("there is no attack %s", want)
@@ -258,12 +222,12 @@ func TestAttacks(t *testing.T) {
 		if strings.HasPrefix(name, "endless-") && testing.Short() {
 			continue
 		}
-		if err := d.SetScript(Script{{At: StepStatus, Do: Attack, Name: name, Bytes: 200}, {At: StepScan, Do: Fail, Code: 202}}); err != nil {
+		if err := d.SetScript(faults.Script{{At: faults.StepStatus, Do: faults.Attack, Name: name, Bytes: 200}, {At: faults.StepScan, Do: faults.Fail, Code: 202}}); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
 		_, err := d.do(h, d.request("Backup"))
-		path := framingAttacks()[name] == nil && !strings.HasSuffix(name, "-long")
+		path := !hostile.Framing(name) && !strings.HasSuffix(name, "-long")
 		if path && err != nil {
 			t.Errorf("%s: the conversation ends with %v", name, err)
 		}
@@ -331,7 +295,7 @@ func FuzzHost(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	content, err := OpenFolder(context.Background(), dir+"/0", nil)
+	content, err := devicefiles.OpenFolder(context.Background(), dir+"/0", nil)
 	if err != nil {
 		f.Fatal(err)
 	}

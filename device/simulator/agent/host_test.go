@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -329,10 +330,10 @@ func (d *device) today() string {
 }
 
 // day returns the content of the next day.
-func (d *device) day() Content {
+func (d *device) day() devicefiles.Source {
 	d.t.Helper()
 	d.next++
-	f, err := OpenFolder(context.Background(), d.today(), nil)
+	f, err := devicefiles.OpenFolder(context.Background(), d.today(), nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -408,7 +409,7 @@ func (d *device) write(h *host) string {
 // same wants the backup on the host to be what is on the device.
 func (d *device) same(h *host, password string) {
 	d.t.Helper()
-	differences, err := Verify(context.Background(), d.Content(), d.write(h), []byte(password))
+	differences, err := devicefiles.Verify(context.Background(), d.Content(), d.write(h), []byte(password))
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -86,12 +88,12 @@ func (b *bench) serve() {
 }
 
 // day brings the content to the next day.
-func (b *bench) day() agent.Content {
+func (b *bench) day() devicefiles.Source {
 	b.t.Helper()
 	if err := b.series.Next(context.Background(), b.content); err != nil {
 		b.t.Fatal(err)
 	}
-	f, err := agent.OpenFolder(context.Background(), filepath.Join(b.content, b.series.Devices()[0].UDID), nil)
+	f, err := devicefiles.OpenFolder(context.Background(), filepath.Join(b.content, b.series.Devices()[0].UDID), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -120,7 +122,7 @@ func (b *bench) folder() string { return filepath.Join(b.backups, b.agent.Device
 // same wants the folder that was written to be what is on the device.
 func (b *bench) same(password string) {
 	b.t.Helper()
-	differences, err := agent.Verify(context.Background(), b.agent.Content(), b.folder(), []byte(password))
+	differences, err := devicefiles.Verify(context.Background(), b.agent.Content(), b.folder(), []byte(password))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -210,11 +212,11 @@ func TestInteropFailures(t *testing.T) {
 		fault string
 		exit  int
 	}{{"begin=fail 208", 48}, {"upload=fail 202", 54}} {
-		f, err := agent.ParseFault(c.fault)
+		f, err := faults.Parse(c.fault)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.agent.SetScript(agent.Script{f}); err != nil {
+		if err := b.agent.SetScript(faults.Script{f}); err != nil {
 			t.Fatal(err)
 		}
 		b.run(c.exit, "backup", b.backups)

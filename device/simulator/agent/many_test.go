@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 )
 
 func TestMany(t *testing.T) {
@@ -18,12 +19,12 @@ func TestMany(t *testing.T) {
 		n = 870_000
 	}
 	dir := t.TempDir()
-	content, err := NewMany(t.Context(), dir, mobilesync.Device{UDID: "00008110-00000000000870AA", ProductVersion: "18.2"}, n)
+	many, err := devicefiles.NewMany(t.Context(), dir, mobilesync.Device{UDID: "00008110-00000000000870AA", ProductVersion: "18.2"}, n)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d, h := &device{t: t, next: 1}, newHost(t)
-	if d.Agent, err = New(Options{Content: content, StateDir: dir, Patience: 10 * time.Minute}); err != nil {
+	if d.Agent, err = New(Options{Content: many, StateDir: dir, Patience: 10 * time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	h.patience = 10 * time.Minute
@@ -45,7 +46,7 @@ func TestMany(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it is another device's
 		t.Fatal(err)
 	}
-	differences, err := Verify(t.Context(), content, dir, nil)
+	differences, err := devicefiles.Verify(t.Context(), many, dir, nil)
 	differences = slices.DeleteFunc(differences, func(s string) bool { return strings.HasPrefix(s, mobilesync.InfoPlist) })
 	if err != nil || len(differences) > 0 {
 		t.Errorf("%q, %v", differences, err)

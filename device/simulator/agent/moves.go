@@ -2,14 +2,15 @@ package agent
 
 import (
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/simulator/faults"
 )
 
 // moveAll moves what was sent, and is in the manifest, to its place.
 func (b *backup) moveAll() error {
-	if err := b.sendStatus(StepMoving, "moving", "new", b.cache.full); err != nil {
+	if err := b.sendStatus(faults.StepMoving, "moving", "new", b.cache.full); err != nil {
 		return err
 	}
-	moves := &moves{talk: b.talk, name: b.moveName(), total: len(b.cache.sent)}
+	moves := &moves{session: b.session, name: b.moveName(), total: len(b.cache.sent)}
 	for _, rec := range b.records.All() {
 		if _, ok := b.cache.sent[rec.FileID]; ok && rec.IsFile() {
 			if err := moves.add(b.dir+"/Snapshot/", b.dir+"/", mobilesync.BlobPath(mobilesync.Hashed, rec.FileID)); err != nil {
@@ -32,7 +33,7 @@ func (b *backup) moveAll() error {
 
 // moves gathers moves into batches.
 type moves struct {
-	*talk
+	*session
 	name  string
 	total int
 	done  int
@@ -54,10 +55,10 @@ func (m *moves) flush() error {
 	if len(m.batch) == 0 {
 		return nil
 	}
-	if err := m.at(StepMove); err != nil {
+	if err := m.at(faults.StepMove); err != nil {
 		return err
 	}
-	if err := m.want(nil, m.name, m.batch, map[string]any{}, 100*float64(m.done)/float64(max(m.total, 1))); err != nil {
+	if err := m.Require(nil, m.name, m.batch, map[string]any{}, 100*float64(m.done)/float64(max(m.total, 1))); err != nil {
 		return err
 	}
 	m.done += len(m.batch)
@@ -68,11 +69,11 @@ func (m *moves) flush() error {
 
 // removeAll removes what the manifest no longer names, and what is left over.
 func (b *backup) removeAll() error {
-	if err := b.sendStatus(StepRemoving, "removing", "new", b.cache.full); err != nil {
+	if err := b.sendStatus(faults.StepRemoving, "removing", "new", b.cache.full); err != nil {
 		return err
 	}
 	var gone []string
-	for _, id := range b.names.sorted() {
+	for _, id := range b.names.Sorted() {
 		if _, ok := b.records.ByFileID(id); !ok {
 			gone = append(gone, b.dir+"/"+mobilesync.BlobPath(mobilesync.Hashed, id))
 		}
@@ -102,8 +103,8 @@ func (b *backup) removeLeftovers() error {
 }
 
 func (b *backup) removeItems(paths ...string) error {
-	if err := b.at(StepRemove); err != nil {
+	if err := b.at(faults.StepRemove); err != nil {
 		return err
 	}
-	return b.want(nil, b.removeName(), paths, map[string]any{}, 99.0)
+	return b.Require(nil, b.removeName(), paths, map[string]any{}, 99.0)
 }

@@ -7,10 +7,12 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 // changePassword sets, changes or removes the backup password.
-func (t *talk) changePassword(request map[string]any) error {
+func (t *session) changePassword(request map[string]any) error {
 	dir, err := t.folderOf(request)
 	if err != nil {
 		return err
@@ -20,12 +22,12 @@ func (t *talk) changePassword(request map[string]any) error {
 	}
 	old, next := textOf(request["OldPassword"]), textOf(request["NewPassword"])
 	if !bytes.Equal(old, t.agent.secret()) {
-		return fail(codePassword, "%s", describe(codePassword))
+		return mberror.Of(mberror.Password)
 	}
 	if len(old) == 0 && len(next) == 0 {
-		return fail(codeGeneric, "neither an old nor a new password")
+		return mberror.Errorf(mberror.Generic, "neither an old nor a new password")
 	}
-	if err := t.at(StepKeybag); err != nil {
+	if err := t.at(faults.StepKeybag); err != nil {
 		return err
 	}
 	if err := t.rewrap(dir, old, next); err != nil {
@@ -37,14 +39,14 @@ func (t *talk) changePassword(request map[string]any) error {
 
 // rewrap brings the keybag of the host's backup under the new password, so that
 // the next backup need not be a full one.
-func (t *talk) rewrap(dir string, old, next []byte) error {
+func (t *session) rewrap(dir string, old, next []byte) error {
 	// A run that broke off would have its keybag here. It is not changed: what
 	// that run sent is sent again.
-	if _, err := t.smallFile(dir + "/Snapshot/" + mobilesync.ManifestPlist); err != nil {
+	if _, err := t.SmallFile(dir + "/Snapshot/" + mobilesync.ManifestPlist); err != nil {
 		return err
 	}
 	path := dir + "/" + mobilesync.ManifestPlist
-	raw, err := t.smallFile(path)
+	raw, err := t.SmallFile(path)
 	if err != nil || raw == nil || len(old) == 0 || len(next) == 0 {
 		return err
 	}
@@ -72,7 +74,7 @@ func (t *talk) rewrap(dir string, old, next []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := t.uploads([]upload{bytesUpload(path, changed)}, -1, 0); err != nil {
+	if err := t.UploadBytes(path, changed); err != nil {
 		return err
 	}
 	if bytes.Equal(raw, t.agent.told.plist) {

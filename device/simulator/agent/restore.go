@@ -3,7 +3,6 @@ package agent
 import (
 	"crypto/sha1"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +12,13 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 const (
@@ -47,7 +51,7 @@ func restoreOptions(request map[string]any) (o RestoreOptions, password []byte) 
 
 // restore is one restore under way.
 type restore struct {
-	*talk
+	*session
 	dir     string // the host's folder
 	work    string
 	options RestoreOptions
@@ -59,10 +63,10 @@ type restore struct {
 	size     int64
 
 	target string // the new content
-	plain  map[fileID][sha1.Size]byte
+	plain  map[hostfiles.FileID][sha1.Size]byte
 }
 
-func (t *talk) restore(request map[string]any) error {
+func (t *session) restore(request map[string]any) error {
 	dir, err := t.folderOf(request)
 	if err != nil {
 		return err
@@ -74,7 +78,7 @@ func (t *talk) restore(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	r := &restore{talk: t, dir: dir, work: work, plain: map[fileID][sha1.Size]byte{}}
+	r := &restore{session: t, dir: dir, work: work, plain: map[hostfiles.FileID][sha1.Size]byte{}}
 	var password []byte
 	r.options, password = restoreOptions(request)
 	t.agent.note(t.run, func(run *Run) { run.Options = r.options })
@@ -107,24 +111,24 @@ func (r *restore) play(password []byte) error {
 // judge gets the four files that tell what backup it is, and decides whether it
 // can be restored here.
 func (r *restore) judge(password []byte) error {
-	if err := r.at(StepStatus); err != nil {
+	if err := r.at(faults.StepStatus); err != nil {
 		return err
 	}
-	raw, err := r.smallFile(r.dir + "/" + mobilesync.StatusPlist)
+	raw, err := r.SmallFile(r.dir + "/" + mobilesync.StatusPlist)
 	if err != nil {
 		return err
 	}
 	if s := parseStatus(raw); s == nil || s.snapshot != "finished" {
-		return fail(codeNoBackup, "%s", describe(codeNoBackup))
+		return mberror.Of(mberror.NoBackup)
 	}
-	if err := r.at(StepManifest); err != nil {
+	if err := r.at(faults.StepManifest); err != nil {
 		return err
 	}
-	if raw, err = r.smallFile(r.dir + "/" + mobilesync.ManifestPlist); err != nil {
+	if raw, err = r.SmallFile(r.dir + "/" + mobilesync.ManifestPlist); err != nil {
 		return err
 	}
 	if r.manifest, err = plist.Dict(raw); err != nil {
-		return fail(codeDamaged, "%s: %v", mobilesync.ManifestPlist, err)
+		return mberror.Errorf(mberror.Damaged, "%s: %v", mobilesync.ManifestPlist, err)
 	}
 	path := filepath.Join(r.work, mobilesync.ManifestDB)
 	sum, size, found, err := r.downloadTo(r.dir+"/"+mobilesync.ManifestDB, path)
@@ -132,14 +136,14 @@ func (r *restore) judge(password []byte) error {
 		return err
 	}
 	if !found {
-		return fail(codeDamaged, "%s is missing", mobilesync.ManifestDB)
+		return mberror.Errorf(mberror.Damaged, "%s is missing", mobilesync.ManifestDB)
 	}
-	if r.info, err = r.smallFile(r.dir + "/" + mobilesync.InfoPlist); err != nil {
+	if r.info, err = r.SmallFile(r.dir + "/" + mobilesync.InfoPlist); err != nil {
 		return err
 	}
 	info, err := plist.Dict(r.info)
 	if err != nil {
-		return fail(codeDamaged, "%s: %v", mobilesync.InfoPlist, err)
+		return mberror.Errorf(mberror.Damaged, "%s: %v", mobilesync.InfoPlist, err)
 	}
 	if err := r.compatible(info); err != nil {
 		return err
@@ -152,11 +156,11 @@ func (r *restore) judge(password []byte) error {
 func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password []byte) (err error) {
 	r.set = &oldSet{sum: sum}
 	if encrypted, _ := r.manifest["IsEncrypted"].(bool); encrypted {
-		if r.set.keys, err = unlock(r.talk, r.manifest, password); err != nil {
+		if r.set.keys, err = unlock(r.session, r.manifest, password); err != nil {
 			if r.ctx.Err() != nil {
 				return r.ctx.Err()
 			}
-			return fail(codePassword, "%s: %v", describe(codePassword), err)
+			return mberror.Errorf(mberror.Password, "%s: %v", mberror.Describe(mberror.Password), err)
 		}
 		r.set.manifestKey, _ = r.manifest["ManifestKey"].([]byte)
 	}
@@ -164,7 +168,7 @@ func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password 
 		if r.ctx.Err() != nil {
 			return r.ctx.Err()
 		}
-		return fail(codeDamaged, "%s: %v", mobilesync.ManifestDB, err)
+		return mberror.Errorf(mberror.Damaged, "%s: %v", mobilesync.ManifestDB, err)
 	}
 	r.size = size
 	return nil
@@ -175,7 +179,7 @@ func (r *restore) compatible(info map[string]any) error {
 	mine := r.agent.me.ProductVersion
 	for _, v := range []any{r.manifest["RequiredProductVersion"], info["Product Version"]} {
 		if needed, ok := v.(string); ok && mine != "" && newer(needed, mine) {
-			return fail(codeIncompatible, "the backup is of iOS %s, this device has %s", needed, mine)
+			return mberror.Errorf(mberror.Incompatible, "the backup is of iOS %s, this device has %s", needed, mine)
 		}
 	}
 	return nil
@@ -204,19 +208,19 @@ func (r *restore) safetyCopy() error {
 	if r.options.DontCopy {
 		return nil
 	}
-	if err := r.at(StepCopy); err != nil {
+	if err := r.at(faults.StepCopy); err != nil {
 		return err
 	}
 	target := r.agent.me.UDID
-	files, others, err := r.list(target)
+	files, others, err := r.List(target)
 	if err != nil || len(files)+len(others) == 0 {
 		return err
 	}
-	if _, _, err := r.freeSpace(); err != nil {
+	if _, _, err := r.FreeSpace(); err != nil {
 		return err
 	}
 	aside := target + "-" + r.agent.opts.Clock().UTC().Format("20060102-150405")
-	return r.want(nil, "DLMessageCopyItem", target, aside, map[string]any{}, 0.0)
+	return r.Require(nil, "DLMessageCopyItem", target, aside, map[string]any{}, 0.0)
 }
 
 // prepare makes the folder for the new content.
@@ -238,7 +242,7 @@ func (r *restore) prepare() error {
 
 // wanted reports whether a row of the backup is restored.
 func (r *restore) wanted(rec *manifest.Record) bool {
-	return r.options.System || !systemDomain(rec.Domain)
+	return r.options.System || !devicefiles.System(rec.Domain)
 }
 
 // getFiles gets the files in batches, in the order of their domains.
@@ -265,7 +269,7 @@ func (r *restore) getFiles() error {
 }
 
 func (r *restore) getBatch(batch []int, share float64) error {
-	if err := r.at(StepFiles); err != nil {
+	if err := r.at(faults.StepFiles); err != nil {
 		return err
 	}
 	paths, index := make([]string, len(batch)), map[string]int{}
@@ -281,7 +285,7 @@ func (r *restore) getBatch(batch []int, share float64) error {
 			_ = file.Close() // left open by an error
 		}
 	}()
-	missing, err := r.downloads(paths, 100*share, func(string) (_ io.Writer, err error) {
+	missing, err := r.DownloadAll(paths, 100*share, func(string) (_ io.Writer, err error) {
 		if file != nil {
 			_ = file.Close() // of a file that the host could not read
 		}
@@ -295,7 +299,7 @@ func (r *restore) getBatch(batch []int, share float64) error {
 		return err
 	}
 	if len(missing) > 0 {
-		return fail(codeDamaged, "Manifest references files not in backup: %s", missing[0])
+		return mberror.Errorf(mberror.Damaged, "Manifest references files not in backup: %s", missing[0])
 	}
 	return nil
 }
@@ -312,9 +316,9 @@ func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 	} else if r.set.keys != nil && rec.EncryptionKey != nil && info.Size() > 0 {
 		key, err := r.set.keys.Unwrap(rec.EncryptionKey)
 		if err != nil {
-			return fail(codeDamaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
+			return mberror.Errorf(mberror.Damaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
 		}
-		plain = newOpener(plain, key)
+		plain = keybag.NewOpener(plain, key)
 	}
 	out, err := os.OpenFile(filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -327,7 +331,7 @@ func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 	}
 	if err != nil {
 		r.agent.violate("restore: %s/%s cannot be decrypted: %v", rec.Domain, rec.RelativePath, err)
-		return fail(codeDamaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
+		return mberror.Errorf(mberror.Damaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
 	}
 	if err := r.check(rec, [sha1.Size]byte(stored.Sum(nil))); err != nil {
 		return err
@@ -344,9 +348,9 @@ func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	switch {
 	case rec.HasDigest && sum != rec.Digest, known && sum != want:
 		r.agent.violate("restore: %s/%s comes back with other bytes", rec.Domain, rec.RelativePath)
-		return fail(codeDamaged, "%s/%s is not what was backed up", rec.Domain, rec.RelativePath)
-	case !rec.HasDigest && digestDomains[rec.Domain]:
-		return fail(codeDamaged, "%s/%s has no digest", rec.Domain, rec.RelativePath)
+		return mberror.Errorf(mberror.Damaged, "%s/%s is not what was backed up", rec.Domain, rec.RelativePath)
+	case !rec.HasDigest && devicefiles.HasDigests(rec.Domain):
+		return mberror.Errorf(mberror.Damaged, "%s/%s has no digest", rec.Domain, rec.RelativePath)
 	}
 	return nil
 }
@@ -369,5 +373,3 @@ func (r *restore) applications() {
 	}
 	r.agent.note(r.run, func(run *Run) { run.Applications = len(apps) })
 }
-
-func idText(id fileID) string { return hex.EncodeToString(id[:]) }

@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 // backedUp is a device with a backup on a host, whose content has gone on by a
@@ -29,7 +32,7 @@ func TestRestore(t *testing.T) {
 	for _, password := range []string{"", "secret"} {
 		d, h := backedUp(t, password)
 		run := d.must(h, 0, "Restore", "Options", options("Password", password))
-		if run.Files < 100 || run.Bytes == 0 || !run.Options.Reboot || slices.Contains(run.Steps, StepCopy) {
+		if run.Files < 100 || run.Bytes == 0 || !run.Options.Reboot || slices.Contains(run.Steps, faults.StepCopy) {
 			t.Errorf("%+v", run)
 		}
 		d.same(h, password)
@@ -49,14 +52,18 @@ func TestRestoreOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backup, err := OpenFolder(t.Context(), d.write(h), nil)
+	backup, err := devicefiles.OpenFolder(t.Context(), d.write(h), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer backup.Close()
+	stored, err := backup.Records(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	run := d.must(h, 0, "Restore", "Options", map[string]any{"RestoreSystemFiles": false, "RemoveItemsNotRestored": false, "RestoreShouldReboot": false})
-	if run.Options.Reboot || !slices.Contains(run.Steps, StepCopy) {
+	if run.Options.Reboot || !slices.Contains(run.Steps, faults.StepCopy) {
 		t.Errorf("%+v", run)
 	}
 	if all, mine := len(h.files), len(h.below(d.Device().UDID)); all != 2*mine {
@@ -68,9 +75,9 @@ func TestRestoreOptions(t *testing.T) {
 	}
 	stayed, ofSystem := 0, 0
 	for _, rec := range now.All() {
-		i, inBackup := backup.records.ByFileID(rec.FileID)
-		from, other := Content(backup), manifest.Record{}
-		if system := systemDomain(rec.Domain); system || !inBackup {
+		i, inBackup := stored.ByFileID(rec.FileID)
+		from, other := devicefiles.Source(backup), manifest.Record{}
+		if system := devicefiles.System(rec.Domain); system || !inBackup {
 			stayed++
 			if system {
 				ofSystem++
@@ -81,13 +88,13 @@ func TestRestoreOptions(t *testing.T) {
 			}
 			from, other = before, today.At(j)
 		} else {
-			other = backup.records.At(i)
+			other = stored.At(i)
 		}
-		if !sameFile(&rec, &other) {
+		if !devicefiles.SameMetadata(&rec, &other) {
 			t.Errorf("%s/%s is described differently", rec.Domain, rec.RelativePath)
 		}
 		if rec.IsFile() {
-			if same, err := sameBytes(t.Context(), d.Content(), &rec, from, &other); err != nil || !same {
+			if same, err := devicefiles.SameBytes(t.Context(), d.Content(), &rec, from, &other); err != nil || !same {
 				t.Errorf("%s/%s has other content: %v", rec.Domain, rec.RelativePath, err)
 			}
 		}
@@ -114,14 +121,14 @@ func TestRestoreRefused(t *testing.T) {
 		code     int64
 		violates bool
 	}{
-		"wrong password":  {"secret", nil, options("Password", "wrong"), codePassword, false},
-		"no password":     {"secret", nil, options(), codePassword, false},
-		"no status":       {"", spoil("Status.plist", ""), options(), codeNoBackup, false},
-		"no info":         {"", spoil("Info.plist", "<plist></plist>"), options(), codeDamaged, false},
-		"newer iOS":       {"", spoil("Info.plist", `<plist version="1.0"><dict><key>Product Version</key><string>99.1</string></dict></plist>`), options(), codeIncompatible, false},
-		"manifest damage": {"", spoil("Manifest.db", "SQLite format 3\x00junk"), options(), codeDamaged, false},
-		"file missing":    {"", func(d *device, h *host) { delete(h.files, d.blobs(h, "")[9]) }, options(), codeDamaged, false},
-		"other file":      {"", func(d *device, h *host) { h.files[d.blobs(h, "")[9]] = []byte("other") }, options(), codeDamaged, true},
+		"wrong password":  {"secret", nil, options("Password", "wrong"), mberror.Password, false},
+		"no password":     {"secret", nil, options(), mberror.Password, false},
+		"no status":       {"", spoil("Status.plist", ""), options(), mberror.NoBackup, false},
+		"no info":         {"", spoil("Info.plist", "<plist></plist>"), options(), mberror.Damaged, false},
+		"newer iOS":       {"", spoil("Info.plist", `<plist version="1.0"><dict><key>Product Version</key><string>99.1</string></dict></plist>`), options(), mberror.Incompatible, false},
+		"manifest damage": {"", spoil("Manifest.db", "SQLite format 3\x00junk"), options(), mberror.Damaged, false},
+		"file missing":    {"", func(d *device, h *host) { delete(h.files, d.blobs(h, "")[9]) }, options(), mberror.Damaged, false},
+		"other file":      {"", func(d *device, h *host) { h.files[d.blobs(h, "")[9]] = []byte("other") }, options(), mberror.Damaged, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d, h := backedUp(t, c.password)
@@ -143,7 +150,7 @@ func TestRestoreRefused(t *testing.T) {
 func TestChangePassword(t *testing.T) {
 	d, h := newDevice(t, Options{}), newHost(t)
 	d.must(h, 0, "Backup")
-	d.must(h, codePassword, "ChangePassword", "OldPassword", "guess", "NewPassword", "first")
+	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "guess", "NewPassword", "first")
 	d.must(h, 0, "ChangePassword", "NewPassword", "first")
 	if !d.WillEncrypt() {
 		t.Error("encryption is not on")
@@ -153,8 +160,8 @@ func TestChangePassword(t *testing.T) {
 		t.Errorf("after it was switched on: %+v", full)
 	}
 	d.same(h, "first")
-	d.must(h, codePassword, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
-	d.must(h, codePassword, "ChangePassword", "NewPassword", "second")
+	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
+	d.must(h, mberror.Password, "ChangePassword", "NewPassword", "second")
 	d.must(h, 0, "ChangePassword", "OldPassword", "first", "NewPassword", "second")
 	d.same(h, "second") // the keybag was re-wrapped on the host
 	d.SetContent(d.day())

@@ -15,22 +15,25 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 // loadOld gets the old backup's manifests and names. b.old stays nil when the
 // run has to be a full one. must says that the old backup counts as finished,
 // so that a missing manifest is damage.
 func (b *backup) loadOld(must bool) error {
-	if err := b.at(StepManifest); err != nil {
+	if err := b.at(faults.StepManifest); err != nil {
 		return err
 	}
-	raw, err := b.smallFile(b.dir + "/" + mobilesync.ManifestPlist)
+	raw, err := b.SmallFile(b.dir + "/" + mobilesync.ManifestPlist)
 	if err != nil {
 		return err
 	}
 	if raw == nil {
 		if must {
-			return fail(codeDamaged, "%s is missing", mobilesync.ManifestPlist)
+			return mberror.Errorf(mberror.Damaged, "%s is missing", mobilesync.ManifestPlist)
 		}
 		return nil
 	}
@@ -66,7 +69,7 @@ func (b *backup) loadOld(must bool) error {
 		return err
 	}
 	for _, rec := range old.records.All() {
-		if rec.IsFile() && rec.HasFileID && !b.names.has(rec.FileID) {
+		if rec.IsFile() && rec.HasFileID && !b.names.Has(rec.FileID) {
 			return nil // the old backup is damaged: a full run
 		}
 	}
@@ -76,10 +79,10 @@ func (b *backup) loadOld(must bool) error {
 
 // look asks what files the host has.
 func (b *backup) look() error {
-	if err := b.at(StepListing); err != nil {
+	if err := b.at(faults.StepListing); err != nil {
 		return err
 	}
-	names, _, err := b.list(b.dir)
+	names, _, err := b.List(b.dir)
 	b.names = names
 	return err
 }
@@ -108,13 +111,13 @@ func (b *backup) compareTold(raw []byte, sum [sha256.Size]byte) {
 }
 
 // downloadTo gets a file into a new file at path.
-func (t *talk) downloadTo(from, path string) (sum [sha256.Size]byte, size int64, found bool, err error) {
+func (t *session) downloadTo(from, path string) (sum [sha256.Size]byte, size int64, found bool, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return sum, 0, false, err
 	}
 	h := &countingHash{Hash: sha256.New()}
-	found, err = t.download(from, io.MultiWriter(f, h))
+	found, err = t.Download(from, io.MultiWriter(f, h))
 	err = errors.Join(err, f.Close())
 	return [sha256.Size]byte(h.Sum(nil)), h.n, found, err
 }
@@ -145,7 +148,7 @@ func (b *backup) parseOld(raw []byte) (*oldSet, error) {
 	if old.bag, _ = m["BackupKeyBag"].([]byte); !encrypted {
 		return old, nil
 	}
-	if old.keys, err = unlock(b.talk, m, password); err != nil {
+	if old.keys, err = unlock(b.session, m, password); err != nil {
 		if b.ctx.Err() != nil {
 			return nil, b.ctx.Err()
 		}
@@ -155,7 +158,7 @@ func (b *backup) parseOld(raw []byte) (*oldSet, error) {
 	return old, nil
 }
 
-func unlock(t *talk, manifest map[string]any, password []byte) (*keybag.Keys, error) {
+func unlock(t *session, manifest map[string]any, password []byte) (*keybag.Keys, error) {
 	raw, _ := manifest["BackupKeyBag"].([]byte)
 	bag, err := keybag.Parse(raw)
 	if err != nil {
@@ -176,7 +179,7 @@ func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *m
 		if err != nil {
 			return nil, err
 		}
-		if from, size, err = openSealed(f, size, key); err != nil {
+		if from, size, err = devicefiles.OpenManifest(f, size, key); err != nil {
 			return nil, err
 		}
 	}
@@ -186,11 +189,11 @@ func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *m
 // resume goes on with a run that broke off while files were sent.
 func (b *backup) resume(s *status) error {
 	b.note(func(r *Run) { r.Resumed = s.snapshot })
-	if err := b.at(StepListing); err != nil {
+	if err := b.at(faults.StepListing); err != nil {
 		return err
 	}
 	var err error
-	if b.snapshot, _, err = b.list(b.dir + "/Snapshot"); err != nil {
+	if b.snapshot, _, err = b.List(b.dir + "/Snapshot"); err != nil {
 		return err
 	}
 	if err := b.loadOld(false); err != nil {
@@ -215,18 +218,18 @@ func (b *backup) resume(s *status) error {
 
 // complete brings a run that broke off after its files were sent to its end.
 func (b *backup) complete(s *status) error {
-	if err := b.at(StepFinishing); err != nil {
+	if err := b.at(faults.StepFinishing); err != nil {
 		return err
 	}
 	// Only what the host has counts here; the run's cache is not needed.
 	b.cache = &cache{uuid: s.uuid}
 	if s.snapshot == "moving" {
-		files, others, err := b.list(b.dir + "/Snapshot")
+		files, others, err := b.List(b.dir + "/Snapshot")
 		if err != nil {
 			return err
 		}
-		m := &moves{talk: b.talk, name: b.moveName(), total: len(files)}
-		for _, id := range files.sorted() {
+		m := &moves{session: b.session, name: b.moveName(), total: len(files)}
+		for _, id := range files.Sorted() {
 			if err := m.add(b.dir+"/Snapshot/", b.dir+"/", mobilesync.BlobPath(mobilesync.Hashed, id)); err != nil {
 				return err
 			}
@@ -245,7 +248,7 @@ func (b *backup) complete(s *status) error {
 				return err
 			}
 		}
-		if err := b.sendStatus(StepRemoving, "removing", "new", s.full); err != nil {
+		if err := b.sendStatus(faults.StepRemoving, "removing", "new", s.full); err != nil {
 			return err
 		}
 	}
@@ -255,7 +258,7 @@ func (b *backup) complete(s *status) error {
 	if err := b.removeLeftovers(); err != nil {
 		return err
 	}
-	if err := b.sendStatus(StepFinished, "finished", "new", false); err != nil {
+	if err := b.sendStatus(faults.StepFinished, "finished", "new", false); err != nil {
 		return err
 	}
 	if c := b.agent.unfinished; c != nil && c.uuid == s.uuid {
@@ -266,7 +269,7 @@ func (b *backup) complete(s *status) error {
 
 // removeUnknown removes what the host's manifest does not name.
 func (b *backup) removeUnknown() error {
-	raw, err := b.smallFile(b.dir + "/" + mobilesync.ManifestPlist)
+	raw, err := b.SmallFile(b.dir + "/" + mobilesync.ManifestPlist)
 	if err != nil {
 		return err
 	}
@@ -281,14 +284,14 @@ func (b *backup) removeUnknown() error {
 	}
 	records, err := old.readRecords(b.ctx, path, size)
 	if err != nil {
-		return fail(codeDamaged, "%s of the broken run: %v", mobilesync.ManifestDB, err)
+		return mberror.Errorf(mberror.Damaged, "%s of the broken run: %v", mobilesync.ManifestDB, err)
 	}
-	files, _, err := b.list(b.dir)
+	files, _, err := b.List(b.dir)
 	if err != nil {
 		return err
 	}
 	var gone []string
-	for _, id := range files.sorted() {
+	for _, id := range files.Sorted() {
 		if _, ok := records.ByFileID(id); !ok {
 			gone = append(gone, fmt.Sprintf("%s/%s", b.dir, mobilesync.BlobPath(mobilesync.Hashed, id)))
 		}

@@ -3,14 +3,17 @@ package agent
 import (
 	"fmt"
 	"testing"
+
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 // script sets what goes wrong.
-func (d *device) script(faults ...string) {
+func (d *device) script(list ...string) {
 	d.t.Helper()
-	var s Script
-	for _, text := range faults {
-		f, err := ParseFault(text)
+	var s faults.Script
+	for _, text := range list {
+		f, err := faults.Parse(text)
 		if err != nil {
 			d.t.Fatal(err)
 		}
@@ -135,7 +138,7 @@ func TestFallBack(t *testing.T) {
 		"status of junk":     {write("Status.plist", "x"), 0},
 		"file missing":       {func(d *device, h *host) { delete(h.files, d.blobs(h, "")[7]) }, 0},
 		"encryption on":      {func(d *device, h *host) { d.setPassword([]byte("new")) }, 0},
-		"no manifest":        {remove("Manifest.plist"), codeDamaged},
+		"no manifest":        {remove("Manifest.plist"), mberror.Damaged},
 		"no database":        {remove("Manifest.db"), 0},
 		"database of junk":   {write("Manifest.db", "junk"), 0},
 		"of an earlier time": {write("Status.plist", oldStatus), 0},

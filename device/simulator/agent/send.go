@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,6 +12,9 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
 // sendAll sends the files, again and again until none has changed meanwhile.
@@ -29,7 +34,7 @@ func (b *backup) sendAll() error {
 		if !b.cache.full {
 			state = "old"
 		}
-		if err := b.sendStatus(StepUploading, "uploading", state, b.cache.full); err != nil {
+		if err := b.sendStatus(faults.StepUploading, "uploading", state, b.cache.full); err != nil {
 			return err
 		}
 		b.note(func(r *Run) { r.Rounds++ })
@@ -44,51 +49,39 @@ func (b *backup) sendAll() error {
 
 // space makes sure that the host has room.
 func (b *backup) space(size int64) error {
-	if err := b.at(StepSpace); err != nil {
+	if err := b.at(faults.StepSpace); err != nil {
 		return err
 	}
 	need := size + reserve
 	if b.quirks.total > 0 {
 		need, b.quirks.total = b.quirks.total, 0
 	}
-	free, known, err := b.freeSpace()
+	free, known, err := b.FreeSpace()
 	if err != nil || !known || free >= need {
 		return err
 	}
-	s, err := b.ask("DLMessagePurgeDiskSpace", need+purge, urgency)
+	s, err := b.Ask("DLMessagePurgeDiskSpace", need+purge, urgency)
 	if err != nil {
 		return err
 	}
 	if s.Code == devicelink.StatusOK {
-		if free, known, err = b.freeSpace(); err != nil || !known || free >= need {
+		if free, known, err = b.FreeSpace(); err != nil || !known || free >= need {
 			return err
 		}
 	}
-	return fail(codeHostFull, "%s (%d bytes needed, %d free)", describe(codeHostFull), need, free)
-}
-
-func (t *talk) freeSpace() (free int64, known bool, err error) {
-	s, err := t.ask("DLMessageGetFreeDiskSpace")
-	if err != nil || s.Code != devicelink.StatusOK {
-		return 0, false, err
-	}
-	free, ok := devicelink.Int(s.Payload)
-	if !ok {
-		t.agent.violate("DLMessageGetFreeDiskSpace is answered by a %T", s.Payload)
-	}
-	return free, ok, nil
+	return mberror.Errorf(mberror.HostFull, "%s (%d bytes needed, %d free)", mberror.Describe(mberror.HostFull), need, free)
 }
 
 func (b *backup) folders() error {
-	if err := b.at(StepFolders); err != nil {
+	if err := b.at(faults.StepFolders); err != nil {
 		return err
 	}
 	for _, top := range []string{b.dir, b.dir + "/Snapshot"} {
-		if err := b.mkdir(top); err != nil {
+		if err := b.Mkdir(top); err != nil {
 			return err
 		}
 		for i := range 256 {
-			if err := b.mkdir(fmt.Sprintf("%s/%02x", top, i)); err != nil {
+			if err := b.Mkdir(fmt.Sprintf("%s/%02x", top, i)); err != nil {
 				return err
 			}
 		}
@@ -96,14 +89,10 @@ func (b *backup) folders() error {
 	return nil
 }
 
-func (b *backup) mkdir(path string) error {
-	return b.want([]int64{devicelink.StatusExists}, "DLMessageCreateDirectory", path, map[string]any{})
-}
-
 // sendFiles sends the files of the records of list.
 func (b *backup) sendFiles(list []int32) error {
 	for done := 0; done < len(list); done += maxBatch {
-		if err := b.at(StepUpload); err != nil {
+		if err := b.at(faults.StepUpload); err != nil {
 			return err
 		}
 		batch := list[done:min(done+maxBatch, len(list))]
@@ -116,7 +105,7 @@ func (b *backup) sendFiles(list []int32) error {
 }
 
 func (b *backup) sendBatch(batch []int32, progress float64) error {
-	files := make([]upload, 0, len(batch)+1)
+	files := make([]hostfiles.Upload, 0, len(batch)+1)
 	var total int64
 	for _, i := range batch {
 		rec := b.records.At(int(i))
@@ -124,7 +113,7 @@ func (b *backup) sendBatch(batch []int32, progress float64) error {
 		files = append(files, b.file(rec))
 	}
 	if b.quirks.readError {
-		files[0].content = half(files[0].content)
+		files[0].Open = half(files[0].Open)
 	}
 	if b.quirks.twice {
 		rec := b.records.At(int(batch[0]))
@@ -135,17 +124,17 @@ func (b *backup) sendBatch(batch []int32, progress float64) error {
 		total = b.quirks.total
 	}
 	b.quirks = quirks{}
-	return b.uploads(files, progress, max(total, 1))
+	return b.Upload(files, progress, max(total, 1))
 }
 
 // file is how the file of a record is sent.
-func (b *backup) file(rec manifest.Record) upload {
+func (b *backup) file(rec manifest.Record) hostfiles.Upload {
 	var out *outgoing
 	name := hex.EncodeToString(rec.FileID[:])
-	return upload{
-		device: "/.ba/mobile/" + rec.Domain + "/" + rec.RelativePath,
-		host:   b.dir + "/Snapshot/" + name[:2] + "/" + name,
-		content: func() (io.ReadCloser, error) {
+	return hostfiles.Upload{
+		DevicePath: "/.ba/mobile/" + rec.Domain + "/" + rec.RelativePath,
+		HostPath:   b.dir + "/Snapshot/" + name[:2] + "/" + name,
+		Open: func() (io.ReadCloser, error) {
 			var err error
 			out, err = b.cache.open(b.ctx, b.agent, b.content, &rec)
 			if err != nil {
@@ -153,7 +142,7 @@ func (b *backup) file(rec manifest.Record) upload {
 			}
 			return out, nil
 		},
-		sent: func(n int64, err error) {
+		Sent: func(n int64, err error) {
 			b.note(func(r *Run) {
 				r.Files++
 				r.Bytes += n
@@ -184,7 +173,7 @@ func half(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 		return struct {
 			io.Reader
 			io.Closer
-		}{io.MultiReader(newBytes(b[:len(b)/2]), broken{}), file}, nil
+		}{io.MultiReader(bytes.NewReader(b[:len(b)/2]), broken{}), file}, nil
 	}
 }
 
@@ -197,7 +186,7 @@ func (broken) Read([]byte) (int, error) {
 
 // sendManifests sends what the backup will be judged by.
 func (b *backup) sendManifests() error {
-	if err := b.at(StepManifests); err != nil {
+	if err := b.at(faults.StepManifests); err != nil {
 		return err
 	}
 	path := filepath.Join(b.work, mobilesync.ManifestDB)
@@ -208,14 +197,14 @@ func (b *backup) sendManifests() error {
 	if err != nil {
 		return err
 	}
-	if err := b.uploads([]upload{bytesUpload(b.dir+"/Snapshot/"+mobilesync.ManifestPlist, list)}, -1, 0); err != nil {
+	if err := b.UploadBytes(b.dir+"/Snapshot/"+mobilesync.ManifestPlist, list); err != nil {
 		return err
 	}
-	sum := newSum()
-	err = b.uploads([]upload{{
-		device: "/var/.ba/" + mobilesync.ManifestDB,
-		host:   b.dir + "/Snapshot/" + mobilesync.ManifestDB,
-		content: func() (io.ReadCloser, error) {
+	sum := sha256.New()
+	err = b.Upload([]hostfiles.Upload{{
+		DevicePath: "/var/.ba/" + mobilesync.ManifestDB,
+		HostPath:   b.dir + "/Snapshot/" + mobilesync.ManifestDB,
+		Open: func() (io.ReadCloser, error) {
 			f, err := sealedFile(path, b.cache.locks)
 			if err != nil {
 				return nil, err

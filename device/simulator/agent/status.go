@@ -4,17 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"hash"
-	"io"
 	"strconv"
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/faults"
+	"github.com/snap-backup/snap/device/simulator/mberror"
 )
-
-func newBytes(b []byte) io.Reader { return bytes.NewReader(b) }
-
-func newSum() hash.Hash { return sha256.New() }
 
 // status is what a Status.plist says.
 type status struct {
@@ -44,7 +40,7 @@ func parseStatus(b []byte) *status {
 
 // readStatus gets Status.plist, nil if there is none or none that can be read.
 func (b *backup) readStatus() (*status, error) {
-	raw, err := b.smallFile(b.dir + "/" + mobilesync.StatusPlist)
+	raw, err := b.SmallFile(b.dir + "/" + mobilesync.StatusPlist)
 	if err != nil || raw == nil {
 		return nil, err
 	}
@@ -58,7 +54,7 @@ func (b *backup) readStatus() (*status, error) {
 }
 
 // sendStatus tells the host how far the run is.
-func (b *backup) sendStatus(step Step, snapshot, state string, full bool) error {
+func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool) error {
 	if err := b.at(step); err != nil {
 		return err
 	}
@@ -68,7 +64,7 @@ func (b *backup) sendStatus(step Step, snapshot, state string, full bool) error 
 	if err != nil {
 		return err
 	}
-	if err := b.uploads([]upload{bytesUpload(b.dir+"/"+mobilesync.StatusPlist, raw)}, -1, 0); err != nil {
+	if err := b.UploadBytes(b.dir+"/"+mobilesync.StatusPlist, raw); err != nil {
 		return err
 	}
 	b.agent.told.status = raw
@@ -77,40 +73,40 @@ func (b *backup) sendStatus(step Step, snapshot, state string, full bool) error 
 
 // verify looks whether the host has what it was given: the last word of a run.
 func (b *backup) verify() error {
-	if err := b.at(StepVerify); err != nil {
+	if err := b.at(faults.StepVerify); err != nil {
 		return err
 	}
 	for _, f := range []struct {
 		name string
 		want []byte
 	}{{mobilesync.StatusPlist, b.agent.told.status}, {mobilesync.ManifestPlist, b.agent.told.plist}} {
-		raw, err := b.smallFile(b.dir + "/" + f.name)
+		raw, err := b.SmallFile(b.dir + "/" + f.name)
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(raw, f.want) {
 			b.agent.violate("%s comes back with other bytes", f.name)
-			return fail(codeDamaged, "%s is not what was sent", f.name)
+			return mberror.Errorf(mberror.Damaged, "%s is not what was sent", f.name)
 		}
 	}
-	sum := newSum()
-	found, err := b.download(b.dir+"/"+mobilesync.ManifestDB, sum)
+	sum := sha256.New()
+	found, err := b.Download(b.dir+"/"+mobilesync.ManifestDB, sum)
 	if err != nil {
 		return err
 	}
 	if !found || [32]byte(sum.Sum(nil)) != b.agent.told.manifest {
 		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestDB)
-		return fail(codeDamaged, "%s is not what was sent", mobilesync.ManifestDB)
+		return mberror.Errorf(mberror.Damaged, "%s is not what was sent", mobilesync.ManifestDB)
 	}
 	if b.agent.opts.NoListing {
 		return nil
 	}
-	names, _, err := b.list(b.dir)
+	names, _, err := b.List(b.dir)
 	if err != nil {
 		return err
 	}
 	for _, rec := range b.records.All() {
-		if !rec.IsFile() || !rec.HasFileID || names.has(rec.FileID) {
+		if !rec.IsFile() || !rec.HasFileID || names.Has(rec.FileID) {
 			continue
 		}
 		if _, sent := b.cache.sent[rec.FileID]; !sent {
@@ -119,7 +115,7 @@ func (b *backup) verify() error {
 			}
 		}
 		b.agent.violate("%s is not listed", mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))
-		return fail(codeDamaged, "Manifest references files not in backup: %s", fmt.Sprintf("%x", rec.FileID))
+		return mberror.Errorf(mberror.Damaged, "Manifest references files not in backup: %s", fmt.Sprintf("%x", rec.FileID))
 	}
 	return nil
 }

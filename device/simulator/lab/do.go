@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/faults"
 )
 
 // ErrCommand says that a line is no command.
@@ -221,11 +221,11 @@ func battery(_ context.Context, _ *Lab, d *Device, args []string) (string, error
 
 // fault lets something go wrong in the next operation.
 func (d *Device) fault(text string) error {
-	f, err := agent.ParseFault(text)
+	f, err := faults.Parse(text)
 	if err != nil {
 		return err
 	}
-	return d.Agent.SetScript(agent.Script{f})
+	return d.Agent.SetScript(faults.Script{f})
 }
 
 func (l *Lab) list() string {

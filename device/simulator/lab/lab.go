@@ -24,6 +24,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -86,7 +88,7 @@ type Device struct {
 
 	lab      *Lab
 	password string // given at the beginning
-	content  []*agent.Folder
+	content  []*devicefiles.Folder
 	series   *synthetic.Series
 	folder   string // of the content
 	links    []*simulator.Link
@@ -96,7 +98,7 @@ type Device struct {
 	enter chan struct{} // closed when it is entered
 	early bool          // it was entered before the device asked
 	shut  bool          // the passcode was not entered in time
-	last  agent.Step    // that was told of
+	last  faults.Step   // that was told of
 }
 
 // Lab is a number of devices and the mux that they are attached to.
@@ -222,7 +224,7 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 		}
 		d.AskPasscode(was.Asks)
 	}
-	content, err := agent.OpenFolder(ctx, folder, nil)
+	content, err := devicefiles.OpenFolder(ctx, folder, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +295,7 @@ func (l *Lab) NextDay(ctx context.Context) error {
 		if d.series != l.series {
 			continue
 		}
-		content, err := agent.OpenFolder(ctx, d.folder, nil)
+		content, err := devicefiles.OpenFolder(ctx, d.folder, nil)
 		if err != nil {
 			return err
 		}
@@ -333,9 +335,9 @@ func (d *Device) tell(kind EventKind, text string) {
 }
 
 // step follows an operation of the agent, which waits for it.
-func (d *Device) step(s agent.Step) {
+func (d *Device) step(s faults.Step) {
 	run := d.Agent.LastRun()
-	if s == agent.StepBegin {
+	if s == faults.StepBegin {
 		d.tell(EventStep, run.Operation+" begins")
 		return
 	}

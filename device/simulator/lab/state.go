@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/snap-backup/snap/device/simulator"
-	"github.com/snap-backup/snap/device/simulator/agent"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -58,7 +58,7 @@ func (l *Lab) Save() error {
 		d.mu.Lock()
 		each.Asks = d.asks
 		d.mu.Unlock()
-		if c, ok := d.Agent.Content().(*agent.Folder); ok && c.Dir() != d.folder {
+		if c, ok := d.Agent.Content().(*devicefiles.Folder); ok && c.Dir() != d.folder {
 			if each.Restored, err = filepath.Rel(l.opts.Dir, c.Dir()); err != nil {
 				return err
 			}
@@ -169,7 +169,7 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 		if was == nil || was.Restored == "" {
 			continue
 		}
-		content, err := agent.OpenFolder(ctx, filepath.Join(l.opts.Dir, was.Restored), nil)
+		content, err := devicefiles.OpenFolder(ctx, filepath.Join(l.opts.Dir, was.Restored), nil)
 		if err != nil {
 			return err
 		}

@@ -14,32 +14,32 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/manifestdb"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-func newOpener(r io.Reader, key keybag.FileKey) io.Reader { return keybag.NewOpener(r, key) }
-
 // settle makes of what was restored, and of what stays, the new content.
-func (r *restore) settle() (Content, error) {
+func (r *restore) settle() (devicefiles.Source, error) {
 	path := filepath.Join(r.target, mobilesync.ManifestDB)
 	if err := r.plainManifest(path); err != nil {
 		return nil, err
 	}
 	next := uint64(r.agent.restored) << 32 // inodes: restored files are new files
 	now := r.agent.opts.Clock().Unix()
-	err := editManifest(r.ctx, path, r.set.records, func(rec *manifest.Record) edit {
+	err := manifestdb.Edit(r.ctx, path, r.set.records, func(rec *manifest.Record) manifestdb.Change {
 		if !r.wanted(rec) {
-			return dropRow
+			return manifestdb.Delete
 		}
 		if !rec.IsFile() || !rec.HasMeta {
-			return keepRow
+			return manifestdb.Keep
 		}
 		next++
 		rec.Inode, rec.ChangeTime, rec.EncryptionKey = next, now, nil
 		if rec.HasDigest {
 			rec.Digest = r.plain[rec.FileID]
 		}
-		return changeRow
+		return manifestdb.Update
 	})
 	if err != nil {
 		return nil, fmt.Errorf("manifest of what was restored: %w", err)
@@ -50,7 +50,7 @@ func (r *restore) settle() (Content, error) {
 	if err := r.writePlists(); err != nil {
 		return nil, err
 	}
-	return OpenFolder(r.ctx, r.target, nil)
+	return devicefiles.OpenFolder(r.ctx, r.target, nil)
 }
 
 // plainManifest writes the backup's Manifest.db in the clear.
@@ -67,7 +67,7 @@ func (r *restore) plainManifest(path string) (err error) {
 		if err != nil {
 			return err
 		}
-		if from, size, err = openSealed(in, size, key); err != nil {
+		if from, size, err = devicefiles.OpenManifest(in, size, key); err != nil {
 			return err
 		}
 	}
@@ -75,7 +75,7 @@ func (r *restore) plainManifest(path string) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, ctxReader{r.ctx, io.NewSectionReader(from, 0, size)})
+	_, err = io.Copy(out, devicefiles.NewReader(r.ctx, io.NewSectionReader(from, 0, size)))
 	return errors.Join(err, out.Close())
 }
 
@@ -83,8 +83,8 @@ func (r *restore) plainManifest(path string) (err error) {
 // that the backup does not have, unless such things are to be removed, and
 // system files if none were restored.
 func (r *restore) keepOthers(path string) error {
-	content, _ := r.agent.current()
-	records, err := content.Records(r.ctx)
+	current, _ := r.agent.current()
+	records, err := current.Records(r.ctx)
 	if err != nil {
 		return err
 	}
@@ -103,14 +103,14 @@ func (r *restore) keepOthers(path string) error {
 		return nil
 	}
 	before := filepath.Join(r.work, "before")
-	if err := writeManifest(r.ctx, content, before); err != nil {
+	if err := writeManifest(r.ctx, current, before); err != nil {
 		return err
 	}
-	return withManifest(r.ctx, before, func(from *sql.Tx) error {
-		return withManifest(r.ctx, path, func(to *sql.Tx) error {
+	return manifestdb.Write(r.ctx, before, func(from *sql.Tx) error {
+		return manifestdb.Write(r.ctx, path, func(to *sql.Tx) error {
 			for _, i := range stay {
 				rec := records.At(i)
-				if err := r.keepOther(content, &rec, from, to); err != nil {
+				if err := r.keepOther(current, &rec, from, to); err != nil {
 					return fmt.Errorf("%s/%s: %w", rec.Domain, rec.RelativePath, err)
 				}
 			}
@@ -119,20 +119,20 @@ func (r *restore) keepOthers(path string) error {
 	})
 }
 
-func (r *restore) keepOther(content Content, rec *manifest.Record, from, to *sql.Tx) error {
-	id := idText(rec.FileID)
+func (r *restore) keepOther(source devicefiles.Source, rec *manifest.Record, from, to *sql.Tx) error {
+	id := manifestdb.ID(rec.FileID)
 	var blob []byte
 	if err := from.QueryRowContext(r.ctx, "SELECT file FROM Files WHERE fileID = ?", id).Scan(&blob); err != nil {
 		return err
 	}
 	if rec.IsFile() {
-		digest, err := copyOut(r.ctx, content, rec, filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))))
+		digest, err := copyOut(r.ctx, source, rec, filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))))
 		if err != nil {
 			return err
 		}
 		if rec.EncryptionKey != nil && rec.HasMeta {
 			rec.EncryptionKey, rec.Digest = nil, digest
-			blob = synthetic.MarshalMBFile(rec, extendedAttributes(blob))
+			blob = synthetic.MarshalMBFile(rec, manifestdb.ExtendedAttributes(blob))
 		}
 	}
 	_, err := to.ExecContext(r.ctx, "INSERT OR REPLACE INTO Files (fileID, domain, relativePath, flags, file) VALUES (?, ?, ?, ?, ?)",
@@ -140,8 +140,8 @@ func (r *restore) keepOther(content Content, rec *manifest.Record, from, to *sql
 	return err
 }
 
-func copyOut(ctx context.Context, content Content, rec *manifest.Record, path string) (digest [sha1.Size]byte, err error) {
-	in, err := content.Open(rec)
+func copyOut(ctx context.Context, source devicefiles.Source, rec *manifest.Record, path string) (digest [sha1.Size]byte, err error) {
+	in, err := source.Open(rec)
 	if err != nil {
 		return digest, err
 	}
@@ -151,7 +151,7 @@ func copyOut(ctx context.Context, content Content, rec *manifest.Record, path st
 		return digest, err
 	}
 	sum := sha1.New()
-	_, err = io.Copy(io.MultiWriter(out, sum), ctxReader{ctx, in})
+	_, err = io.Copy(io.MultiWriter(out, sum), devicefiles.NewReader(ctx, in))
 	return [sha1.Size]byte(sum.Sum(nil)), errors.Join(err, out.Close())
 }
 

@@ -1,10 +1,9 @@
-package agent
+package devicefiles
 
 import (
 	"context"
 	"crypto/sha1"
 	"database/sql"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,21 +13,22 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/device/simulator/manifestdb"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// Many is Content of any number of tiny files: phones with 870,000 are known.
-// The files exist only while they are read.
+// Many is content of any number of tiny files; there are phones with 870,000. The
+// files exist only while they are read.
 type Many struct {
 	device  mobilesync.Device
-	path    string // of its Manifest.db
+	path    string // of Manifest.db
 	records *manifest.Records
 }
 
 const manyDomain = "AppDomain-com.example.many"
 
-// NewMany makes content of n files. Its Manifest.db, of some 500 bytes for each,
-// is written to dir.
+// NewMany returns content of n files. It writes the Manifest.db, some 500 bytes
+// for each file, to dir.
 func NewMany(ctx context.Context, dir string, device mobilesync.Device, n int) (*Many, error) {
 	m := &Many{device: device, path: filepath.Join(dir, "many.db")}
 	if err := m.write(ctx, n); err != nil {
@@ -49,37 +49,8 @@ func NewMany(ctx context.Context, dir string, device mobilesync.Device, n int) (
 	return m, nil
 }
 
-func (m *Many) write(ctx context.Context, n int) (err error) {
-	f, err := os.OpenFile(m.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	db, err := openManifest(m.path)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, db.Close())
-		if err == nil {
-			err = setJournal(m.path, 2)
-		}
-	}()
-	for _, statement := range synthetic.ManifestSchema() {
-		if _, err := db.ExecContext(ctx, statement); err != nil {
-			return err
-		}
-	}
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := insertMany(ctx, tx, n); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
+func (m *Many) write(ctx context.Context, n int) error {
+	return manifestdb.Create(ctx, m.path, func(tx *sql.Tx) error { return insertMany(ctx, tx, n) })
 }
 
 func insertMany(ctx context.Context, tx *sql.Tx, n int) error {
@@ -95,7 +66,7 @@ func insertMany(ctx context.Context, tx *sql.Tx, n int) error {
 			ModTime: day, ChangeTime: day, Birth: day, UserID: 501, GroupID: 501, Inode: uint64(i) + 10_000, ProtectionClass: 3,
 		}
 		id := sha1.Sum([]byte(manyDomain + "-" + rec.RelativePath))
-		if _, err := put.ExecContext(ctx, idText(id), manyDomain, rec.RelativePath, manifest.FlagFile, synthetic.MarshalMBFile(&rec, nil)); err != nil {
+		if _, err := put.ExecContext(ctx, manifestdb.ID(id), manyDomain, rec.RelativePath, manifest.FlagFile, synthetic.MarshalMBFile(&rec, nil)); err != nil {
 			return err
 		}
 	}
@@ -110,29 +81,29 @@ func manyText(i int) string {
 	return fmt.Sprintf("note %d\n", i)
 }
 
-// Device implements Content.
+// Device implements Source.
 func (m *Many) Device() mobilesync.Device { return m.device }
 
-// Base implements Content.
+// Base implements Source.
 func (m *Many) Base() map[string]any {
 	return map[string]any{"SystemDomainsVersion": "24.0", "WasPasscodeSet": true, "Applications": map[string]any{}}
 }
 
-// Records implements Content.
+// Records implements Source.
 func (m *Many) Records(context.Context) (*manifest.Records, error) { return m.records, nil }
 
-// Manifest implements Content.
+// Manifest implements Source.
 func (m *Many) Manifest(ctx context.Context, w io.Writer) error {
 	f, err := os.Open(m.path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(w, ctxReader{ctx, f})
+	_, err = io.Copy(w, NewReader(ctx, f))
 	return err
 }
 
-// Open implements Content.
+// Open implements Source.
 func (m *Many) Open(rec *manifest.Record) (io.ReadCloser, error) {
 	number, ok := strings.CutSuffix(filepath.Base(rec.RelativePath), ".txt")
 	i, err := strconv.Atoi(number)

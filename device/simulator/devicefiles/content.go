@@ -1,0 +1,66 @@
+// Package devicefiles has what is on a simulated device: the content of a backup
+// folder, or generated files.
+//
+// Content is streamed. It is never changed here.
+package devicefiles
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+)
+
+// Source is what is on a device, in the clear.
+type Source interface {
+	// Device returns the device.
+	Device() mobilesync.Device
+	// Base returns the fields of Manifest.plist other than encryption and date.
+	// The caller may change the map, but not its values.
+	Base() map[string]any
+	// Records returns the files, folders and links.
+	Records(ctx context.Context) (*manifest.Records, error)
+	// Manifest writes a Manifest.db with these records.
+	Manifest(ctx context.Context, w io.Writer) error
+	// Open opens the content of a file. The error is fs.ErrNotExist if the file is
+	// gone.
+	Open(rec *manifest.Record) (io.ReadCloser, error)
+}
+
+// NewReader returns a reader of r that fails when ctx is cancelled.
+func NewReader(ctx context.Context, r io.Reader) io.Reader { return ctxReader{ctx, r} }
+
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r ctxReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
+}
+
+// HasDigests reports whether devices record the SHA-1 of the stored bytes for the
+// files of a domain.
+func HasDigests(domain string) bool { return digestDomains[domain] }
+
+var digestDomains = map[string]bool{
+	"HomeDomain": true, "RootDomain": true, "HealthDomain": true, "WirelessDomain": true, "SystemPreferencesDomain": true,
+	"DatabaseDomain": true, "HomeKitDomain": true, "InstallDomain": true, "ManagedPreferencesDomain": true, "KeyboardDomain": true,
+	"KeychainDomain": true, "MobileDeviceDomain": true, "NetworkDomain": true, "ProtectedDomain": true,
+}
+
+// System reports whether the files of a domain are system files, which a device
+// restores only on request.
+func System(domain string) bool {
+	switch kind, _, _ := strings.Cut(domain, "-"); kind {
+	case "RootDomain", "WirelessDomain", "SystemPreferencesDomain", "DatabaseDomain", "InstallDomain", "ManagedPreferencesDomain",
+		"MobileDeviceDomain", "NetworkDomain", "ProtectedDomain", "SysContainerDomain", "SysSharedContainerDomain":
+		return true
+	}
+	return false
+}

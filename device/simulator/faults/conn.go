@@ -1,0 +1,96 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
+)
+
+// Conn is the connection below a conversation. It cuts itself as the script says.
+type Conn struct {
+	net.Conn
+	player *Player
+
+	early []byte // read by Present; only used by the conversation
+
+	mu  sync.Mutex
+	cut bool
+}
+
+// NewConn returns a connection with the faults of a player.
+func NewConn(c net.Conn, p *Player) *Conn { return &Conn{Conn: c, player: p} }
+
+// Present returns a context that ends when the host disconnects, or sends
+// anything, at a time when a host waits for the device. Call end afterwards.
+func (c *Conn) Present(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var b [1]byte
+	n := 0
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		var err error
+		if n, err = c.Conn.Read(b[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel()
+		}
+	})
+	return ctx, func() {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		reading.Wait()
+		_ = c.SetReadDeadline(time.Time{})
+		c.early = append(c.early, b[:n]...)
+		cancel()
+	}
+}
+
+func (c *Conn) Read(p []byte) (n int, err error) {
+	if len(c.early) > 0 {
+		n = copy(p, c.early)
+		c.early = c.early[n:]
+	} else {
+		n, err = c.Conn.Read(p)
+	}
+	may, cut := c.player.pass(n)
+	if cut {
+		c.Cut()
+		return may, hostfiles.ErrCut
+	}
+	return n, err
+}
+
+func (c *Conn) Write(p []byte) (int, error) {
+	may, cut := c.player.pass(len(p))
+	if !cut {
+		return c.Conn.Write(p)
+	}
+	n, err := c.Conn.Write(p[:may])
+	c.Cut()
+	return n, errors.Join(err, hostfiles.ErrCut)
+}
+
+// Cut closes the connection at once.
+func (c *Conn) Cut() {
+	c.mu.Lock()
+	c.cut = true
+	c.mu.Unlock()
+	_ = c.Conn.Close() // that is the point
+}
+
+// CloseWrite ends what is sent, if the connection below can do that.
+func (c *Conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// WasCut reports whether the connection was cut on purpose.
+func (c *Conn) WasCut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut
+}

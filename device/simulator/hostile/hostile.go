@@ -1,0 +1,78 @@
+// Package hostile has a device's attacks on its host: requests with paths outside
+// of the backup folder, broken framing, endless transfers.
+//
+// An attack that a host falls for is reported as a violation.
+package hostile
+
+import (
+	"maps"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/device/simulator/hostfiles"
+)
+
+// Conn is the connection to a host.
+type Conn interface {
+	net.Conn
+	// Cut closes the connection at once, without a goodbye.
+	Cut()
+	// CloseWrite ends what is sent, if the connection can do that.
+	CloseWrite() error
+}
+
+// Target is an attacked host.
+type Target struct {
+	*hostfiles.Client
+	Link    *devicelink.Conn
+	Conn    Conn
+	UDID    string // of the device
+	Violate func(format string, args ...any)
+}
+
+// Attack attacks a host. size is how many bytes or requests an endless attack
+// sends; 0 means its default. An error ends the conversation; it is ErrOver of
+// package hostfiles if the attack ends it on purpose.
+type Attack func(t *Target, size int64) error
+
+// Names returns the names of all attacks. Those on paths are called
+// OPERATION-PATH.
+func Names() []string {
+	names := slices.Collect(maps.Keys(framingAttacks()))
+	for operation := range pathAttacks() {
+		for kind := range badPaths("") {
+			names = append(names, operation+"-"+kind)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Named returns the attack with a name, nil if there is none.
+func Named(name string) Attack {
+	if a := framingAttacks()[name]; a != nil {
+		return a
+	}
+	i := strings.LastIndexByte(name, '-')
+	if i < 0 {
+		return nil
+	}
+	operation, kind := pathAttacks()[name[:i]], name[i+1:]
+	if _, ok := badPaths("")[kind]; operation == nil || !ok {
+		return nil
+	}
+	return func(t *Target, _ int64) error {
+		path := badPaths(t.UDID)[kind]
+		accepted, err := operation(t, path)
+		if err == nil && accepted {
+			t.Violate("attack %s: the host accepts the path %.100q", name, path)
+		}
+		return err
+	}
+}
+
+// Framing reports whether an attack is on the framing, which a host can only
+// answer by ending the conversation.
+func Framing(name string) bool { return framingAttacks()[name] != nil }
