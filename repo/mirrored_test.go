@@ -313,13 +313,13 @@ func TestMirrorRefuses(t *testing.T) {
 		{"snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, snapshotsDir, 99) }, "more than half", false, true},
 		{"most snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, snapshotsDir, 3) }, "more than half", false, true},
 		{"one pack gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, packsDir, 1) }, "a prune does not do that", false, false},
-		{"one pack gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, packsDir, 1) }, "not whole", false, true},
-		{"one index file gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 1) }, "nothing has taken their place", false, false},
-		{"one index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 1) }, "not whole", false, true},
+		{"one pack gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, packsDir, 1) }, "not complete", false, true},
+		{"one index file gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 1) }, "nothing replaced them", false, false},
+		{"one index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 1) }, "not complete", false, true},
 		{"pack and index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) {
 			removeFiles(t, s, indexDir, 1)
 			removeFiles(t, s, packsDir, 1)
-		}, "not whole", false, true},
+		}, "not complete", false, true},
 		{"another repository", func(t *testing.T, s, target *memory.Backend) {
 			removeFiles(t, target, "", 1)
 			if err := target.Put(ctx, "config", content(t, otherRepo(t))["config"]); err != nil {
@@ -330,7 +330,7 @@ func TestMirrorRefuses(t *testing.T) {
 			if _, err := storeTiny(ctx, target, 9); err != nil {
 				t.Fatal(err)
 			}
-		}, "somebody has stored into the mirror", false, true},
+		}, "another program stored them in the mirror", false, true},
 	}
 	for _, tt := range tests {
 		source := chainRepo(t, 1, 2, 3, 4)

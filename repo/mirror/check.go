@@ -16,26 +16,26 @@ import (
 type CheckReport struct {
 	Files   int64    `json:"files"` // of the target, all read
 	Bytes   int64    `json:"bytes"`
-	Damaged []Damage `json:"damaged"` // files of the target that are not what their names say
-	Healed  []string `json:"healed"`  // files that were, and were copied anew
+	Damaged []Damage `json:"damaged"` // files of the target without the hash of their name
+	Healed  []string `json:"healed"`  // files that were damaged and were replaced
 	Missing []string `json:"missing"` // on the target
-	Extra   []string `json:"extra"`   // on the target alone
+	Extra   []string `json:"extra"`   // only on the target
 }
 
-// Clean reports whether every file of the target is sound.
+// Clean reports whether every file of the target is good.
 func (r *CheckReport) Clean() bool { return len(r.Damaged) == 0 }
 
 // Same reports whether the target has the files of the source and no others.
 func (r *CheckReport) Same() bool { return len(r.Missing)+len(r.Extra) == 0 }
 
 // Check reads every file of a mirror, compares it with the hash in its name, and
-// compares the names with those of the source. Of the options it uses Workers,
-// Progress and Heal; without Heal it changes nothing.
+// compares the names with those of the source. It uses the options Workers,
+// Progress and Heal. Without Heal it changes nothing.
 func Check(ctx context.Context, source, target backend.Backend, opts Options) (*CheckReport, error) {
 	if opts.Workers <= 0 {
 		opts.Workers = 2
 	}
-	m := &mirroring{source: source, target: target, opts: opts, room: semaphore.NewWeighted(inFlight), report: &Report{}}
+	m := &mirrorer{source: source, target: target, opts: opts, memory: semaphore.NewWeighted(inFlight), report: &Report{}}
 	dst, err := list(ctx, target)
 	if err != nil {
 		return nil, fmt.Errorf("target: %w", err)
@@ -45,7 +45,7 @@ func Check(ctx context.Context, source, target backend.Backend, opts Options) (*
 		return nil, fmt.Errorf("source: %w", err)
 	}
 	if len(dst[config]) == 0 && len(dst[keys])+len(dst[packs]) == 0 {
-		return nil, &RefusedError{"the target is no mirror: there is no repository", "make one first, without --check"}
+		return nil, &RefusedError{"the target is no mirror: it has no repository", "make a mirror first, without --check"}
 	}
 	if err := m.sameRepository(ctx, &src, &dst); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func Check(ctx context.Context, source, target backend.Backend, opts Options) (*
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	m.opts.Progress = nil // what follows is not counted
+	m.opts.Progress = nil // progress counts only reading
 	slices.Sort(out.Missing)
 	slices.Sort(out.Extra)
 	slices.SortFunc(out.Damaged, func(a, b Damage) int { return slices.Compare([]byte(a.File), []byte(b.File)) })
@@ -78,21 +78,21 @@ func Check(ctx context.Context, source, target backend.Backend, opts Options) (*
 	return out, errors.Join(err, ctx.Err())
 }
 
-// heal replaces damaged files whose source is sound.
-func (m *mirroring) heal(ctx context.Context, src *listing, out *CheckReport) error {
+// heal replaces damaged files by good ones of the source.
+func (m *mirrorer) heal(ctx context.Context, src *listing, out *CheckReport) error {
 	var left []Damage
 	for _, d := range out.Damaged {
-		size, there := src.size(d.File)
-		if !there {
+		size, exists := src.size(d.File)
+		if !exists {
 			left = append(left, d)
 			continue
 		}
 		m.lacking = 0
-		if err := m.copyFile(ctx, d.File, size, true, false); err != nil && !errors.Is(err, errVanished) {
+		if err := m.copyFile(ctx, d.File, size, true); err != nil && !errors.Is(err, errChanged) {
 			return err
 		}
 		if m.lacking > 0 {
-			d.Text += "; so it is in the source"
+			d.Text += "; the source's copy is damaged as well"
 			left = append(left, d)
 			continue
 		}
@@ -102,11 +102,11 @@ func (m *mirroring) heal(ctx context.Context, src *listing, out *CheckReport) er
 	return nil
 }
 
-func (m *mirroring) checkFile(ctx context.Context, out *CheckReport, name string, size int64) error {
+func (m *mirrorer) checkFile(ctx context.Context, out *CheckReport, name string, size int64) error {
 	var bad string
-	err := m.with(ctx, m.target, name, size, func(_ []byte, fault string) error { bad = fault; return nil })
-	if errors.Is(err, errVanished) {
-		bad, err = "it was there and is gone", nil
+	err := m.read(ctx, m.target, name, size, func(_ []byte, damage string) error { bad = damage; return nil })
+	if errors.Is(err, errChanged) {
+		bad, err = "it disappeared during the check", nil
 	}
 	if err != nil {
 		return fmt.Errorf("target: %w", err)

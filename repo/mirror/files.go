@@ -10,8 +10,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// class is a group of files that are copied together: those of a later class
-// may need those of an earlier one, never the other way round.
+// class is a set of files that are copied together. Files of a later class may need
+// files of an earlier one, never the other way round.
 type class int
 
 // The classes in the order in which they are copied.
@@ -20,12 +20,12 @@ const (
 	config
 	packs
 	indexes
-	records // what makes content needed, and what nothing needs
+	records // files that need others, and files that no other needs
 	classes
 )
 
-// folders are what a mirror holds beside config. locks/ and prunes/ are about
-// processes at work on the source, and stay there.
+// folders are the folders of a mirror. locks/ and prunes/ are not copied: they are
+// about running processes of the source.
 var folders = [classes][]string{
 	keys:    {"keys/"},
 	packs:   {"packs/"},
@@ -37,18 +37,18 @@ const (
 	configName    = "config"
 	snapshots     = "snapshots/"
 	locks         = "locks/"
-	mirrored      = "mirrored/" // on the target alone, see memory.go
+	mirrored      = "mirrored/" // only on the target, see notes.go
 	maxConfigSize = 64 << 10
-	// maxFileSize is the format's greatest file, an index file.
+	// maxFileSize is the greatest length of a repository file: that of an index file.
 	maxFileSize = 256 << 20
 )
 
 // listing is the files of a repository: sizes by name.
 type listing [classes]map[string]int64
 
-// list lists what is mirrored. It begins with the records: what they need was
-// there before them, so it is in what is listed after them, unless another
-// process replaces it meanwhile. Run looks whether that has happened.
+// list lists the files to mirror. It lists records first. The files that they need
+// are older, so they are listed later, unless another process replaces them
+// meanwhile. Run checks for that.
 func list(ctx context.Context, be backend.Backend) (listing, error) {
 	var l listing
 	for c := records; c >= keys; c-- {
@@ -86,8 +86,8 @@ func listClass(ctx context.Context, be backend.Backend, c class) (map[string]int
 	return files, nil
 }
 
-// hashOf returns the hash that a file's name stands for. ok is false if it is
-// no name of a repository file; other files are not looked at.
+// hashOf returns the hash in a file's name. ok is false if it is not the name of a
+// repository file. Other files are ignored.
 func hashOf(name string) (hash [32]byte, ok bool) {
 	folder, id, _ := strings.Cut(name, "/")
 	if folder == "packs" {
@@ -104,7 +104,7 @@ func hashOf(name string) (hash [32]byte, ok bool) {
 	return hash, err == nil
 }
 
-// files counts the files of a listing and their bytes.
+// total returns the number of files of a listing and their total length.
 func (l *listing) total() (files, bytes int64) {
 	for _, m := range l {
 		files += int64(len(m))
@@ -113,7 +113,7 @@ func (l *listing) total() (files, bytes int64) {
 	return files, bytes
 }
 
-// size returns the length of a file, if it is there.
+// size returns the length of a file, if the listing has it.
 func (l *listing) size(name string) (int64, bool) {
 	for _, m := range l {
 		if n, ok := m[name]; ok {

@@ -1,14 +1,16 @@
 package mirror
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// RefusedError says why a copy would do harm, and what to do. It is ErrRefused.
+// RefusedError says why a copy would do harm and what to do. It is ErrRefused.
 type RefusedError struct{ Why, Do string }
 
 // Hint says what to do.
@@ -20,22 +22,22 @@ func (e *RefusedError) Error() string { return fmt.Sprintf("%v: %s", ErrRefused,
 func (e *RefusedError) Is(target error) bool { return target == ErrRefused }
 
 const (
-	hintLost     = "look at the source first: \"snap check\"; if it has lost files, copy them back from the mirror; nothing was changed"
-	hintRemovals = "if you removed these yourself, run it again with --accept-removals; otherwise the source has lost them: copy them back from the mirror. Nothing was changed"
+	hintLost     = "nothing was changed; run \"snap check\" on the source, and if it has lost files, copy them back from the mirror"
+	hintRemovals = "nothing was changed; if you removed these yourself, run it again with --accept-removals; otherwise the source has lost them: copy them back from the mirror"
+	hintPassword = hintRemovals + ". With the password snap can tell whether a snapshot needs them"
 )
 
-// guard refuses to go on where the target is no copy of the source, and where
-// the source looks as if it had lost files: a mirror that follows then is no
-// copy any more. Without a key it goes by what a repository does whenever it
-// removes something.
-func (m *mirroring) guard(ctx context.Context, src, dst *listing, mem memory) error {
+// guard returns a *RefusedError if the target is not a copy of the source, or if the
+// source seems to have lost files: a mirror that followed would lose them as well.
+// Without a key it compares the missing files with those that a prune removes.
+func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error {
 	if err := m.sameRepository(ctx, src, dst); err != nil {
 		return err
 	}
 	snaps := under(src[records], snapshots)
 	switch {
 	case len(src[keys]) == 0:
-		return &RefusedError{"the source has no key slot: nobody could open its copy", hintLost}
+		return &RefusedError{"the source has no key slot, so nobody could open its copy", hintLost}
 	case len(src[packs]) > 0 && len(src[indexes]) == 0:
 		return &RefusedError{fmt.Sprintf("the source has %d packs and no index file", len(src[packs])), hintLost}
 	case len(snaps) > 0 && len(src[packs]) == 0:
@@ -44,54 +46,53 @@ func (m *mirroring) guard(ctx context.Context, src, dst *listing, mem memory) er
 	if m.opts.AcceptRemovals {
 		return nil
 	}
-	if err := guardSnapshots(snaps, under(dst[records], snapshots), mem); err != nil {
+	if err := guardSnapshots(snaps, under(dst[records], snapshots), n); err != nil {
 		return err
 	}
 	lostPacks, lostIndexes := without(dst[packs], src[packs]), without(dst[indexes], src[indexes])
 	if m.opts.VerifySnapshots != nil {
-		// The key knows better than what the target has noted.
+		// With the key no evidence is needed.
 		if len(lostPacks)+len(lostIndexes) == 0 {
 			return nil
 		}
 		if err := m.opts.VerifySnapshots(ctx); err != nil {
-			return fmt.Errorf("%w: %w", &RefusedError{fmt.Sprintf("%d packs and %d index files of the target are gone from the source, and its snapshots are not whole", len(lostPacks), len(lostIndexes)), hintLost}, err)
+			return fmt.Errorf("%w: %w", &RefusedError{fmt.Sprintf("%d packs and %d index files of the target are gone from the source, and its snapshots are not complete", len(lostPacks), len(lostIndexes)), hintLost}, err)
 		}
 		return nil
 	}
-	if len(lostPacks) > 0 && len(lostIndexes) == 0 && len(mem.loose) > 0 && !mem.vanished(src, dst) {
+	if len(lostPacks) > 0 && len(lostIndexes) == 0 && len(n.removable) > 0 && !n.pruned(src, dst) {
 		return unlistedLoss(len(lostPacks))
 	}
-	lostPacks, lostIndexes = mem.news(lostPacks), mem.news(lostIndexes)
+	lostPacks, lostIndexes = n.unexplained(lostPacks), n.unexplained(lostIndexes)
 	if len(lostPacks)+len(lostIndexes) == 0 {
 		return nil
 	}
 	if have, had := sum(src[packs]), sum(dst[packs]); have*2 < had {
 		return &RefusedError{fmt.Sprintf("the source has packs of %d bytes, the target of %d: more than half is gone", have, had),
-			hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
+			hintPassword}
 	}
 	switch {
 	case len(lostPacks) > 0 && len(lostIndexes) == 0 && len(dst[indexes]) > 0:
 		return unlistedLoss(len(lostPacks))
 	case len(lostIndexes) > 0 && len(lostPacks) == 0 && len(without(src[indexes], dst[indexes])) == 0:
-		return &RefusedError{fmt.Sprintf("%d index files are gone from the source, and nothing has taken their place; a prune does not do that", len(lostIndexes)),
-			hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
+		return &RefusedError{fmt.Sprintf("%d index files are gone from the source, and nothing replaced them; a prune does not do that", len(lostIndexes)),
+			hintPassword}
 	}
 	return nil
 }
 
-// unlistedLoss is the refusal to follow a source that lacks packs and no index
-// file. A prune replaces the index files that list a pack before it removes the
-// pack. Only what a killed run left goes without.
+// unlistedLoss is the error for a source that lacks packs but no index files. A
+// prune replaces the index files that list a pack before it removes the pack,
+// except for packs that an interrupted process has left.
 func unlistedLoss(packs int) error {
-	return &RefusedError{fmt.Sprintf("%d packs are gone from the source, and all index files that could list them are still there; a prune does not do that", packs),
-		hintRemovals + ". With the password it can be told whether a snapshot lacks anything"}
+	return &RefusedError{fmt.Sprintf("%d packs are gone from the source, but all index files that could list them still exist; a prune does not do that", packs),
+		hintPassword}
 }
 
-// vanished reports whether the source has given up a file that was noted and has
-// not come to the target as a pack: an index file, if what was noted of packs did
-// come. It is what a run that was cut off has noted, so this tells a prune from a
-// loss as the target's own index files do otherwise.
-func (mem *memory) vanished(src, dst *listing) bool {
+// pruned reports whether a file that an interrupted run has noted is now neither in
+// the source nor among the target's packs. It is then an index file that a prune
+// has replaced, since the run copies packs before index files.
+func (n *notes) pruned(src, dst *listing) bool {
 	here := map[id]bool{}
 	for _, files := range []map[string]int64{src[packs], src[indexes], dst[packs]} {
 		for name := range files {
@@ -99,7 +100,7 @@ func (mem *memory) vanished(src, dst *listing) bool {
 			here[hash] = true
 		}
 	}
-	for hash := range mem.loose {
+	for hash := range n.removable {
 		if !here[hash] {
 			return true
 		}
@@ -107,36 +108,37 @@ func (mem *memory) vanished(src, dst *listing) bool {
 	return false
 }
 
-// news returns the files that need evidence to go.
-func (mem *memory) news(files map[string]int64) map[string]int64 {
+// unexplained removes removable files from files and returns the rest.
+func (n *notes) unexplained(files map[string]int64) map[string]int64 {
 	maps.DeleteFunc(files, func(name string, _ int64) bool {
 		hash, _ := hashOf(name)
-		return mem.loose[hash]
+		return n.removable[hash]
 	})
 	return files
 }
 
-// guardSnapshots looks at the snapshots that are gone from the source.
-func guardSnapshots(src, dst map[string]int64, mem memory) error {
-	gone := mem.news(without(dst, src))
-	strangers := 0
+// guardSnapshots checks the snapshots that are missing in the source.
+func guardSnapshots(src, dst map[string]int64, n notes) error {
+	gone := n.unexplained(without(dst, src))
+	foreign := 0
 	for name := range gone {
-		if hash, _ := hashOf(name); !mem.came[hash] {
-			strangers++
+		if hash, _ := hashOf(name); !n.copied[hash] {
+			foreign++
 		}
 	}
 	switch {
-	case strangers > 0:
-		return &RefusedError{fmt.Sprintf("the target has %d snapshots that are not in the source and did not come from there: somebody has stored into the mirror, or it was not made by this command", strangers),
-			"to keep them, use the target as a repository of its own and make another mirror; to remove them, run it again with --accept-removals; nothing was changed"}
+	case foreign > 0:
+		return &RefusedError{fmt.Sprintf("the target has %d snapshots that are not in the source and were not copied from it: another program stored them in the mirror, or it was not made by this command", foreign),
+			"nothing was changed; to keep them, use the target as a separate repository and make another mirror; to remove them, run it again with --accept-removals"}
 	case len(gone) > 0 && 2*len(src) < len(dst):
 		return &RefusedError{fmt.Sprintf("the source has %d snapshots, the target %d: more than half is gone", len(src), len(dst)), hintRemovals}
 	}
 	return nil
 }
 
-// sameRepository makes sure that the target is empty or a copy of the source.
-func (m *mirroring) sameRepository(ctx context.Context, src, dst *listing) error {
+// sameRepository returns a *RefusedError unless the target is empty or a copy of the
+// source.
+func (m *mirrorer) sameRepository(ctx context.Context, src, dst *listing) error {
 	if len(src[config]) == 0 {
 		return &RefusedError{"the source has no config file", hintLost}
 	}
@@ -147,12 +149,12 @@ func (m *mirroring) sameRepository(ctx context.Context, src, dst *listing) error
 		}
 		if !same {
 			return &RefusedError{"the target is another repository: its config file is not the source's",
-				"choose another target. If it is a mirror of this repository whose config is damaged, remove that file and run it again; to copy into another repository there is \"snap copy\""}
+				"choose another target; \"snap copy\" copies into another repository. If the target is a mirror of this repository with a damaged config file, remove that file and run it again"}
 		}
 		return nil
 	}
-	// Without config, other files tell: their names are hashes of bytes that
-	// are random in part, so no two repositories share any.
+	// Without config other files tell: their names are hashes of partly random
+	// bytes, so no two repositories have one in common.
 	files := 0
 	for c := range classes {
 		for name := range dst[c] {
@@ -163,13 +165,14 @@ func (m *mirroring) sameRepository(ctx context.Context, src, dst *listing) error
 		}
 	}
 	if files > 0 {
-		return &RefusedError{"the target has files of a repository, but no config file and nothing of this repository", "choose another target"}
+		return &RefusedError{"the target has files of a repository, but no config file and no file of this repository", "choose another target"}
 	}
 	return nil
 }
 
-// Shares reports whether a target without config holds files of the source, or
-// the note that a mirror of it writes before the first of them. It is for callers that look at what a folder holds before they use it.
+// Shares reports whether a target without config has files of the source, or the
+// note that a mirror has before the first of them. Callers check with it what a
+// folder holds before they use it.
 func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 	src, err := list(ctx, source)
 	if err != nil {
@@ -179,7 +182,7 @@ func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	mem, err := readMemory(ctx, target)
+	n, err := readNotes(ctx, target)
 	if err != nil {
 		return false, err
 	}
@@ -190,10 +193,26 @@ func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 			}
 		}
 		for name := range src[c] {
-			if hash, ok := hashOf(name); ok && mem.loose[hash] {
+			if hash, ok := hashOf(name); ok && n.removable[hash] {
 				return true, nil
 			}
 		}
 	}
 	return false, nil
+}
+
+// sameConfig reports whether two stores have the same config file.
+func sameConfig(ctx context.Context, a, b backend.Backend) (bool, error) {
+	x, err := backend.ReadAll(ctx, a, configName, maxConfigSize)
+	if err != nil {
+		return false, fmt.Errorf("source: %w", err)
+	}
+	y, err := backend.ReadAll(ctx, b, configName, maxConfigSize)
+	if errors.Is(err, backend.ErrTooLarge) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("target: %w", err)
+	}
+	return bytes.Equal(x, y), nil
 }

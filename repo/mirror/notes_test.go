@@ -9,18 +9,18 @@ import (
 	store "github.com/snap-backup/snap/repo/backend/memory"
 )
 
-func FuzzParseMemory(f *testing.F) {
+func FuzzParseNote(f *testing.F) {
 	one, two := bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
-	f.Add([]byte(cameMagic))
-	f.Add(append([]byte(cameMagic), one...))
-	f.Add(append(append([]byte(looseMagic), one...), two...))
-	f.Add(append(append([]byte(cameMagic), two...), one...)) // out of order
+	f.Add([]byte(copiedMagic))
+	f.Add(append([]byte(copiedMagic), one...))
+	f.Add(append(append([]byte(removableMagic), one...), two...))
+	f.Add(append(append([]byte(copiedMagic), two...), one...)) // out of order
 	f.Add([]byte("snapsn01"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		magic, ids := parseMemory(b)
+		magic, ids := parseNote(b)
 		if magic == "" {
 			if len(ids) > 0 {
-				t.Fatal("IDs of no file")
+				t.Fatal("IDs without a magic")
 			}
 			return
 		}
@@ -29,16 +29,16 @@ func FuzzParseMemory(f *testing.F) {
 			set[id] = true
 		}
 		be := store.New()
-		name, err := putMemory(context.Background(), be, magic, set)
+		name, err := putNote(context.Background(), be, magic, set)
 		if err != nil || len(set) != len(ids) {
 			t.Fatal(err, len(set), len(ids))
 		}
 		if info, err := be.Stat(context.Background(), name); err != nil || info.Size != int64(len(b)) {
-			t.Fatalf("%d bytes came back as %v, %v", len(b), info, err)
+			t.Fatalf("%d bytes were stored as %v, %v", len(b), info, err)
 		}
-		mem, err := readMemory(context.Background(), be)
-		if err != nil || len(mem.came)+len(mem.loose) != len(ids) {
-			t.Fatalf("%d IDs, read %d and %d, %v", len(ids), len(mem.came), len(mem.loose), err)
+		n, err := readNotes(context.Background(), be)
+		if err != nil || len(n.copied)+len(n.removable) != len(ids) {
+			t.Fatalf("%d IDs, read %d and %d, %v", len(ids), len(n.copied), len(n.removable), err)
 		}
 	})
 }

@@ -1,0 +1,185 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/repo/backend"
+	"golang.org/x/sync/errgroup"
+)
+
+// copyAll copies files of one class from src to the target, which has dst of this
+// class.
+func (m *mirrorer) copyAll(ctx context.Context, names []string, src, dst map[string]int64) error {
+	return m.each(ctx, names, func(ctx context.Context, name string) error {
+		_, replace := dst[name]
+		return m.copyFile(ctx, name, src[name], replace)
+	})
+}
+
+// readAll reads files of one class and reports damaged ones.
+func (m *mirrorer) readAll(ctx context.Context, names []string, src, dst map[string]int64) error {
+	return m.each(ctx, names, func(ctx context.Context, name string) error {
+		var damage string
+		if err := m.read(ctx, m.source, name, src[name], func(_ []byte, text string) error { damage = text; return nil }); err != nil {
+			return err
+		}
+		if damage == "" {
+			return nil
+		}
+		_, onTarget := dst[name]
+		return m.reportDamage(ctx, name, damage, src[name], onTarget)
+	})
+}
+
+// each calls fn for all names, by several goroutines.
+func (m *mirrorer) each(ctx context.Context, names []string, fn func(ctx context.Context, name string) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(m.opts.Workers)
+	for _, name := range names {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return fn(gctx, name) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// copyFile copies a file if it is good. With replace the target has a file of that
+// name, which is damaged.
+func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replace bool) error {
+	var damage string
+	err := m.read(ctx, m.source, name, size, func(b []byte, text string) error {
+		if damage = text; damage != "" {
+			return nil
+		}
+		if replace {
+			if err := m.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+				return fmt.Errorf("target: %w", err)
+			}
+		}
+		if err := m.target.Put(ctx, name, b); err != nil && !errors.Is(err, backend.ErrExist) {
+			return fmt.Errorf("target: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if damage != "" {
+		return m.reportDamage(ctx, name, damage, size, replace)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance(size)
+	m.report.CopiedFiles++
+	m.report.CopiedBytes += size
+	if replace {
+		m.report.HealedFiles++
+	}
+	return nil
+}
+
+// reportDamage notes a damaged file of the source.
+func (m *mirrorer) reportDamage(ctx context.Context, name, damage string, size int64, onTarget bool) error {
+	good := false
+	if onTarget {
+		var err error
+		if good, err = m.isGood(ctx, name); err != nil {
+			return fmt.Errorf("target: %w", err)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance(size)
+	if good {
+		damage += "; the target has a good copy"
+	} else {
+		m.lacking++
+	}
+	if !slices.ContainsFunc(m.report.Damaged, func(d Damage) bool { return d.File == name }) {
+		m.report.Damaged = append(m.report.Damaged, Damage{name, damage})
+	}
+	return nil
+}
+
+// advance counts a file as done. The caller holds m.mu.
+func (m *mirrorer) advance(size int64) {
+	m.progress.Files++
+	m.progress.Bytes += size
+	if m.opts.Progress != nil {
+		m.opts.Progress(m.progress)
+	}
+}
+
+// isGood reports whether the target's copy of a file has the hash of its name.
+func (m *mirrorer) isGood(ctx context.Context, name string) (bool, error) {
+	info, err := m.target.Stat(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	good := false
+	err = m.read(ctx, m.target, name, info.Size, func(_ []byte, damage string) error { good = damage == ""; return nil })
+	return good, err
+}
+
+// read reads a file and calls fn with its bytes, which are valid until fn returns,
+// or with what is wrong with them. If the file does not exist, it returns
+// errChanged.
+func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, size int64, fn func(b []byte, damage string) error) error {
+	limit := int64(maxFileSize)
+	if name == configName {
+		limit = maxConfigSize
+	}
+	if size > limit {
+		return fn(nil, fmt.Sprintf("it has %d bytes, more than allowed", size))
+	}
+	weight := min(size, inFlight)
+	if err := m.memory.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	defer m.memory.Release(weight)
+	buf, _ := m.buffers.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	defer m.buffers.Put(buf)
+	if int64(cap(*buf)) < size {
+		*buf = make([]byte, size)
+	}
+	b := (*buf)[:size]
+	n, err := be.ReadAt(ctx, name, b, 0)
+	switch {
+	case errors.Is(err, backend.ErrNotExist):
+		return errChanged
+	case err != nil && n < len(b) && isEnd(err):
+		return fn(nil, fmt.Sprintf("it ends after %d of %d bytes", n, size))
+	case err == nil && n < len(b):
+		return fn(nil, fmt.Sprintf("only %d of %d bytes can be read", n, size))
+	case err != nil && n < len(b):
+		return fmt.Errorf("read %s: %w", name, err)
+	}
+	want, hashed := hashOf(name)
+	if !hashed {
+		return fn(b, "")
+	}
+	h, _ := m.hashers.Get().(*blake.Hasher)
+	if h == nil {
+		h = blake.New()
+	}
+	got := h.Sum(b)
+	m.hashers.Put(h)
+	if got != want {
+		return fn(nil, "its bytes do not have the hash that is its name")
+	}
+	return fn(b, "")
+}
+
+func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -1,0 +1,223 @@
+package mirror
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// A mirror has notes. They list the snapshots that were copied from the source: a
+// snapshot that the source does not have was either removed there or stored in the
+// mirror by another program, and only the former may be removed. They also list the
+// files that a run is about to copy and to remove, so that the next run does not
+// take the leftovers of an interrupted one for a loss of the source.
+//
+//	mirrored/HASH   magic "snapmi01", then the IDs of snapshots, ascending
+//	                magic "snapml01", then the IDs of removable files, ascending
+const (
+	copiedMagic    = "snapmi01"
+	removableMagic = "snapml01"
+	maxNote        = 64 << 20
+)
+
+type id = [32]byte
+
+// notes are the notes of a target.
+type notes struct {
+	copied    map[id]bool // snapshots that were copied from the source
+	removable map[id]bool // files that may be removed without further evidence
+	files     []string    // the files of all notes
+	marks     []string    // those that list removable files
+	keep      string      // the one with all copied snapshots; "" if they are in several
+}
+
+// readNotes reads the notes of a target. It ignores notes that are damaged, so that
+// less may be removed.
+func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
+	n := notes{copied: map[id]bool{}, removable: map[id]bool{}}
+	lists := 0
+	err := target.List(ctx, mirrored, func(f backend.Info) error {
+		hash, ok := hashOf(f.Name)
+		if !ok {
+			return nil
+		}
+		b, err := backend.ReadAll(ctx, target, f.Name, maxNote)
+		switch {
+		case errors.Is(err, backend.ErrNotExist):
+			return nil
+		case errors.Is(err, backend.ErrTooLarge), errors.Is(err, io.ErrUnexpectedEOF):
+			b = nil
+		case err != nil:
+			return err
+		}
+		n.files = append(n.files, f.Name)
+		if blake.New().Sum(b) != hash {
+			return nil
+		}
+		magic, ids := parseNote(b)
+		switch magic {
+		case copiedMagic:
+			n.keep = f.Name
+			lists++
+			for _, id := range ids {
+				n.copied[id] = true
+			}
+		case removableMagic:
+			n.marks = append(n.marks, f.Name)
+			for _, id := range ids {
+				n.removable[id] = true
+			}
+		}
+		return nil
+	})
+	if lists > 1 {
+		n.keep = "" // an interrupted run left two, and neither has all
+	}
+	return n, err
+}
+
+// parseNote returns the magic and the IDs of a note; "" if b is not a note.
+func parseNote(b []byte) (magic string, ids []id) {
+	if len(b) < 8 || (len(b)-8)%32 != 0 {
+		return "", nil
+	}
+	magic = string(b[:8])
+	if magic != copiedMagic && magic != removableMagic {
+		return "", nil
+	}
+	ids = make([]id, 0, len(b)/32)
+	for one := range slices.Chunk(b[8:], 32) {
+		next := id(one)
+		if n := len(ids); n > 0 && slices.Compare(ids[n-1][:], next[:]) >= 0 {
+			return "", nil
+		}
+		ids = append(ids, next)
+	}
+	return magic, ids
+}
+
+// putNote stores a note and returns its name.
+func putNote(ctx context.Context, target backend.Backend, magic string, set map[id]bool) (string, error) {
+	ids := slices.SortedFunc(maps.Keys(set), func(a, b id) int { return slices.Compare(a[:], b[:]) })
+	b := []byte(magic)
+	for _, id := range ids {
+		b = append(b, id[:]...)
+	}
+	if len(b) > maxNote {
+		return "", fmt.Errorf("%d files are too many for a note", len(ids))
+	}
+	hash := blake.New().Sum(b)
+	name := mirrored + hex.EncodeToString(hash[:])
+	info, err := target.Stat(ctx, name)
+	switch {
+	case err == nil && info.Size == int64(len(b)):
+		return name, nil
+	case err == nil: // cut short by a crash
+		if err := target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return "", err
+		}
+	}
+	if err := target.Put(ctx, name, b); err != nil && !errors.Is(err, backend.ErrExist) {
+		return "", err
+	}
+	return name, nil
+}
+
+// noteSnapshots notes the snapshots that are about to be copied, together with
+// those that were copied before. It replaces r.notes.
+func (r *round) noteSnapshots(ctx context.Context) error {
+	copied, changed := map[id]bool{}, r.notes.keep == ""
+	for name := range under(r.src[records], snapshots) {
+		hash, _ := hashOf(name)
+		copied[hash] = true
+		changed = changed || !r.notes.copied[hash]
+	}
+	for name := range under(r.dst[records], snapshots) {
+		if hash, _ := hashOf(name); r.notes.copied[hash] || r.opts.AcceptRemovals {
+			copied[hash] = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	name, err := putNote(ctx, r.target, copiedMagic, copied)
+	if err != nil {
+		return err
+	}
+	r.notes.keep, r.notes.copied = name, copied
+	r.notes.files = append(r.notes.files, name)
+	return nil
+}
+
+// markRemovable notes files that may be removed from the target without further
+// evidence.
+func (m *mirrorer) markRemovable(ctx context.Context, names iter.Seq[string]) error {
+	removable := map[id]bool{}
+	for name := range names {
+		if hash, ok := hashOf(name); ok {
+			removable[hash] = true
+		}
+	}
+	if len(removable) == 0 {
+		return nil
+	}
+	_, err := putNote(ctx, m.target, removableMagic, removable)
+	return err
+}
+
+// unmarkRemovable removes the packs and index files of the source from the notes of
+// removable files, since the records that are about to be copied may need them.
+// Files that the source does not have remain noted for removeAll.
+func (r *round) unmarkRemovable(ctx context.Context) error {
+	now, err := readNotes(ctx, r.target)
+	if err != nil || len(now.marks) == 0 {
+		return err
+	}
+	for _, c := range []class{packs, indexes} {
+		for name := range r.src[c] {
+			hash, _ := hashOf(name)
+			delete(now.removable, hash)
+		}
+	}
+	rest := ""
+	if len(now.removable) > 0 {
+		if rest, err = putNote(ctx, r.target, removableMagic, now.removable); err != nil {
+			return err
+		}
+	}
+	for _, name := range now.marks {
+		if name == rest {
+			continue
+		}
+		if err := r.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeNotes removes all notes but the list of copied snapshots. Notes of removable
+// files are only removed with marks.
+func (m *mirrorer) removeNotes(ctx context.Context, known notes, marks bool) error {
+	now, err := readNotes(ctx, m.target)
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	for _, name := range now.files {
+		if name == known.keep || !marks && slices.Contains(now.marks, name) {
+			continue
+		}
+		if err := m.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return fmt.Errorf("target: %w", err)
+		}
+	}
+	return nil
+}
