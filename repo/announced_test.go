@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -15,27 +18,27 @@ import (
 func announcedRepo(t *testing.T) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3)
+	be := repotest.New(t, 1, 2, 3)
 	now := time.Now()
 	a := lockRepo(t, be, 41, &now)
-	l, err := a.Lock(ctx, LockWrite, "backup")
+	l, err := a.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := a.LoadIndex(ctx); err != nil {
 		t.Fatal(err)
 	}
-	rep, err := pruneTiny(ctx, be, everything, 2)
+	rep, err := repotest.Prune(ctx, be, repotest.NoWaste, 2)
 	if err != nil || rep.PendingPacks == 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if _, err := storeWithParent(ctx, a, tinyFiles(2), 2, nil); err != nil {
+	if _, err := repotest.StoreAfter(ctx, a, repotest.Day(2), 2, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Release(); err != nil {
 		t.Fatal(err)
 	}
-	if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+	if err := repotest.Verify(be, 1, 2, 3); err != nil {
 		t.Fatal(err)
 	}
 	return be
@@ -48,8 +51,8 @@ func TestRepairIndexKeepsAnnounced(t *testing.T) {
 	base := announcedRepo(t)
 	for _, gone := range []bool{false, true} {
 		be := base.Clone()
-		for name, b := range content(t, be) {
-			if !strings.HasPrefix(name, indexDir) {
+		for name, b := range repotest.Content(t, be) {
+			if !strings.HasPrefix(name, repotest.IndexDir) {
 				continue
 			}
 			if err := be.Delete(ctx, name); err != nil {
@@ -64,27 +67,27 @@ func TestRepairIndexKeepsAnnounced(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r, err := Open(ctx, be, testSecret, tinyOptions(60))
+		r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(60))
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := r.Lock(ctx, LockExclusive, "repair")
+		l, err := r.Lock(ctx, repo.LockExclusive, "repair")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.RepairIndex(ctx, RepairOptions{}); err != nil {
+		if _, err := r.RepairIndex(ctx, repo.RepairOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+		if err := repotest.Verify(be, 1, 2, 3); err != nil {
 			t.Errorf("gone %v, repaired: %v", gone, err)
 		}
-		if _, err := pruneTiny(ctx, be, everything); err != nil {
+		if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
 			t.Errorf("gone %v, prune: %v", gone, err)
 		}
-		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+		if err := repotest.Verify(be, 1, 2, 3); err != nil {
 			t.Errorf("gone %v, pruned: %v", gone, err)
 		}
 	}

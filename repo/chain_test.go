@@ -1,14 +1,15 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
@@ -16,82 +17,6 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/tree"
 )
-
-// diary is a device whose database changes in some pages every day, grows, and
-// now and then has pages inserted in front; beside it are small settings.
-type diary struct {
-	rng      *rand.Rand
-	db       []byte
-	document []byte // cut by content
-	settings [20][]byte
-}
-
-const diaryPage = 4096
-
-func newDiary(pages int) *diary {
-	d := &diary{rng: rand.New(rand.NewPCG(1, 2))}
-	d.db = append(d.db, "SQLite format 3\x00"...)
-	for len(d.db) < pages*diaryPage {
-		d.db = append(d.db, d.text(400)...)
-	}
-	d.db = d.db[:pages*diaryPage]
-	d.document = d.text(60 << 10)
-	for i := range d.settings {
-		d.settings[i] = d.text(1500)
-	}
-	return d
-}
-
-// text makes something that compresses to about half.
-func (d *diary) text(n int) []byte {
-	var b []byte
-	for len(b) < n {
-		b = fmt.Appendf(b, "%x message %d;", d.rng.Uint32(), d.rng.IntN(50))
-	}
-	return b[:n]
-}
-
-// next lives through a day.
-func (d *diary) next(day int) {
-	pages := len(d.db) / diaryPage
-	for range 5 {
-		at := (1+d.rng.IntN(pages-1))*diaryPage + d.rng.IntN(diaryPage-200)
-		copy(d.db[at:], d.text(150))
-	}
-	if day%4 == 0 {
-		d.db = append(d.db, d.text(diaryPage)...)
-	}
-	if day%30 == 29 {
-		at := pages / 3 * diaryPage
-		d.db = append(d.db[:at:at], append(d.text(diaryPage), d.db[at:]...)...)
-	}
-	if day%3 == 0 {
-		at := d.rng.IntN(len(d.document))
-		d.document = slices.Concat(d.document[:at], d.text(80), d.document[at+40*d.rng.IntN(2)*min(1, (len(d.document)-at)/40):])
-	}
-	for range 4 {
-		s := d.settings[d.rng.IntN(len(d.settings))]
-		binary.LittleEndian.PutUint32(s[d.rng.IntN(len(s)-4):], uint32(day))
-	}
-}
-
-func (d *diary) files() files {
-	f := files{"db/sms.db": bytes.Clone(d.db), "document": bytes.Clone(d.document)}
-	for i, s := range d.settings {
-		f[fmt.Sprintf("settings/%02d.plist", i)] = bytes.Clone(s)
-	}
-	return f
-}
-
-// storeAfter is store for a snapshot that follows another one.
-func storeAfter(t testing.TB, r *Repo, f files, day int, parent *Snapshot) *Snapshot {
-	t.Helper()
-	s, err := storeWithParent(context.Background(), r, f, day, parent)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
 
 // TestAYearOfDeltas stores a year of a small device, each day after the one
 // before. Every day it holds all new chains to what docs/format.md says of them;
@@ -104,19 +29,19 @@ func TestAYearOfDeltas(t *testing.T) {
 	}
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
-	d := newDiary(40)
-	var snapshots []*Snapshot
-	var want []files
-	var parent *Snapshot
+	r := repotest.Create(t, be)
+	d := repotest.NewDiary(40)
+	var snapshots []*repo.Snapshot
+	var want []repotest.Files
+	var parent *repo.Snapshot
 	floor, grown := 0, int64(0)
 	chains := chainsHeld{seen: map[pack.ID]bool{}}
 	for day := range days {
 		if day > 0 {
-			d.next(day)
+			d.Next(day)
 		}
-		f := d.files()
-		parent = storeAfter(t, r, f, day, parent)
+		f := d.Files()
+		parent = repotest.MustStoreAfter(t, r, f, day, parent)
 		if day > 0 {
 			grown += parent.StoredBytes
 			floor += differences(t, want[day-1], f)
@@ -142,15 +67,15 @@ func TestAYearOfDeltas(t *testing.T) {
 		if day%7 != 0 && day != days-1 {
 			continue
 		}
-		got, err := restore(ctx, open(t, be), s)
+		got, err := repotest.Restore(ctx, repotest.MustOpen(t, be), s)
 		if err == nil {
-			err = sameFiles(got, want[day])
+			err = got.Same(want[day])
 		}
 		if err != nil {
 			t.Fatalf("day %d: %v", day, err)
 		}
 	}
-	report, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1})
+	report, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil || !report.Clean() {
 		t.Fatalf("check: %+v, %v", report, err)
 	}
@@ -175,28 +100,27 @@ type chainsHeld struct {
 	depth, longest int
 }
 
-func (h *chainsHeld) hold(t testing.TB, r *Repo, day int) {
+func (h *chainsHeld) hold(t testing.TB, r *repo.Repo, day int) {
 	t.Helper()
-	for _, p := range r.index.Packs() {
+	for _, p := range r.Index().Packs() {
 		if h.seen[p.ID] {
 			continue
 		}
 		h.seen[p.ID] = true
 		for _, ref := range p.Blocks {
-			_, b := r.index.Block(ref)
+			_, b := r.Index().Block(ref)
 			if b.Encoding != pack.Delta {
 				continue
 			}
-			w := newChainWalk(r.index)
-			at, ok := w.depth(b.Chunks[0].ID, 0)
+			at, stored, ok := repo.ChainDepth(r.Index(), b.Chunks[0].ID)
 			if !ok {
 				t.Fatalf("day %d: a chain without end", day)
 			}
 			h.deltas++
 			h.bases += len(b.Dict)
-			h.depth, h.longest = max(h.depth, at), max(h.longest, w.stored)
-			if limit := max(chainFactor*b.Size(), minChain) + int(b.Stored); w.stored > limit || at > maxChainDepth {
-				t.Errorf("day %d: a block of %d bytes has a chain of %d bytes and depth %d", day, b.Size(), w.stored, at)
+			h.depth, h.longest = max(h.depth, at), max(h.longest, stored)
+			if limit := max(repo.ChainFactor*b.Size(), repo.MinChain) + int(b.Stored); stored > limit || at > repo.MaxChainDepth {
+				t.Errorf("day %d: a block of %d bytes has a chain of %d bytes and depth %d", day, b.Size(), stored, at)
 			}
 		}
 	}
@@ -204,7 +128,7 @@ func (h *chainsHeld) hold(t testing.TB, r *Repo, day int) {
 
 // differences returns what the files of a day take, each as a difference to
 // that of the day before, whatever reading it would then take.
-func differences(t testing.TB, before, after files) int {
+func differences(t testing.TB, before, after repotest.Files) int {
 	t.Helper()
 	total := 0
 	codec := pack.NewCodec(nil)
@@ -229,11 +153,11 @@ type reads struct {
 
 func (r reads) String() string { return fmt.Sprintf("%d blocks of %d bytes", r.blocks, r.bytes) }
 
-func readingCost(t testing.TB, be backend.Backend, s *Snapshot) reads {
+func readingCost(t testing.TB, be backend.Backend, s *repo.Snapshot) reads {
 	t.Helper()
 	var c reads
 	counting := fault.New(be)
-	r, err := openWith(context.Background(), counting, testSecret, testOptions(9))
+	r, err := repotest.Open(context.Background(), counting, repotest.Secret, repotest.Options(9))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +168,7 @@ func readingCost(t testing.TB, be backend.Backend, s *Snapshot) reads {
 		}
 		return fault.Action{}
 	})
-	if _, err := restore(context.Background(), r, s); err != nil {
+	if _, err := repotest.Restore(context.Background(), r, s); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -256,7 +180,7 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 	const entries, touched = 200_000, 500
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
+	r := repotest.Create(t, be)
 	rng := rand.New(rand.NewPCG(3, 4))
 	list := make([]tree.Entry, entries)
 	for i := range list {
@@ -269,7 +193,7 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 		}
 	}
 	var took time.Duration // of the tree alone
-	day := func(parent *Snapshot) *Snapshot {
+	day := func(parent *repo.Snapshot) *repo.Snapshot {
 		w := r.NewWriter(ctx)
 		defer w.Close()
 		begin := time.Now()
@@ -287,7 +211,7 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &Snapshot{Root: root}
+		s := &repo.Snapshot{Root: root}
 		if err := w.Commit(ctx, s); err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +233,7 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 		t.Errorf("%d touched entries took %v", touched, took)
 	}
 	n := 0
-	err := open(t, be).Walk(ctx, second, "", func(e *tree.Entry) error {
+	err := repotest.MustOpen(t, be).Walk(ctx, second, "", func(e *tree.Entry) error {
 		if e.ModTime != list[n].ModTime {
 			return fmt.Errorf("entry %d is not what was stored", n)
 		}

@@ -1,23 +1,24 @@
-package repo
+package repo_test
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
 // checkPart is one run of a program that checks a part.
-func checkPart(ctx context.Context, be backend.Backend, day int, opts CheckOptions) (*CheckReport, error) {
-	o := tinyOptions(byte(day))
+func checkPart(ctx context.Context, be backend.Backend, day int, opts repo.CheckOptions) (*repo.CheckReport, error) {
+	o := repotest.SmallPacks(byte(day))
 	o.Now = func() time.Time { return time.Date(2026, 2, day, 4, 0, 0, 0, time.UTC) }
-	r, err := Open(ctx, be, testSecret, o)
+	r, err := repo.Open(ctx, be, repotest.Secret, o)
 	if err != nil {
 		return nil, err
 	}
@@ -29,11 +30,11 @@ func checkPart(ctx context.Context, be backend.Backend, day int, opts CheckOptio
 // everything was read once.
 func TestChecksOfPartsReadEverything(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1, 2, 3)
-	packs := len(filesIn(t, be, packsDir))
+	be := repotest.New(t, 1, 2, 3)
+	packs := len(repotest.FilesIn(t, be, repotest.PacksDir))
 	read := 0
 	for day := 1; day <= 34; day++ {
-		rep, err := checkPart(ctx, be, day, CheckOptions{ReadData: 0.03})
+		rep, err := checkPart(ctx, be, day, repo.CheckOptions{ReadData: 0.03})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,27 +42,27 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 		if want := max(packs-read, 0); rep.UnreadPacks != want {
 			t.Fatalf("day %d: %d packs of %d were never read, want %d", day, rep.UnreadPacks, packs, want)
 		}
-		if n := len(filesIn(t, be, checksDir)); n != 1 {
+		if n := len(repotest.FilesIn(t, be, repotest.ChecksDir)); n != 1 {
 			t.Fatalf("day %d: %d records", day, n)
 		}
 	}
 	if read < packs {
 		t.Fatalf("%d of %d packs read", read, packs)
 	}
-	rep, err := checkPart(ctx, be, 36, CheckOptions{ReadPacks: 3})
+	rep, err := checkPart(ctx, be, 36, repo.CheckOptions{ReadPacks: 3})
 	if err != nil || rep.ReadPacks != 3 || rep.Oldest == nil {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	// Damage that is there is found when its turn comes, and again until it is mended.
-	name := filesIn(t, be, packsDir)[0]
-	b := content(t, be)[name]
+	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
+	b := repotest.Content(t, be)[name]
 	b[len(b)/2] ^= 1
 	if err := be.Set(name, b); err != nil {
 		t.Fatal(err)
 	}
 	found, turns := 0, 0
 	for day := 37; day < 37+2*packs; day++ {
-		rep, err := checkPart(ctx, be, day, CheckOptions{ReadBytes: 1})
+		rep, err := checkPart(ctx, be, day, repo.CheckOptions{ReadBytes: 1})
 		if err != nil || rep.ReadPacks != 1 {
 			t.Fatal(rep, err)
 		}
@@ -81,39 +82,31 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 // record is of use or passed over.
 func TestCheckSurvivesEveryFault(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t, 1)
-	if _, err := checkPart(ctx, base, 1, CheckOptions{ReadPacks: 2}); err != nil {
+	base := repotest.New(t, 1)
+	if _, err := checkPart(ctx, base, 1, repo.CheckOptions{ReadPacks: 2}); err != nil {
 		t.Fatal(err)
 	}
-	for mode, plan := range faultModes {
-		for n := 1; ; n++ {
-			be := base.Clone()
-			store := fault.New(be, plan(n))
-			rep, err := checkPart(ctx, store, 2, CheckOptions{ReadPacks: 2})
-			if store.Count() < n {
-				break
-			}
-			if err == nil && len(rep.Problems) == 0 && mode == "gone from here" {
-				t.Fatalf("%s at %d: nothing was noticed", mode, n)
-			}
-			if err := judgeClean(be, testSecret, 1); err != nil {
-				t.Fatalf("%s at %d: %v", mode, n, err)
-			}
+	run := repotest.Run{Base: base, Want: 8, Do: func(be backend.Backend) error {
+		rep, err := checkPart(ctx, be, 2, repo.CheckOptions{ReadPacks: 2})
+		if err == nil && len(rep.Problems) > 0 {
+			err = fault.ErrInjected // it was noticed
 		}
-	}
+		return err
+	}}
+	repotest.EveryFault(t, run, func(be *memory.Backend, _ error) error { return repotest.Verify(be, 1) })
 }
 
 // A damaged record costs nothing, and goes with the next one.
 func TestDamagedCheckRecord(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
+	be := repotest.New(t, 1)
 	for _, b := range []string{"", "snapck01", "snapck01" + strings.Repeat("x", 100)} {
-		if err := be.Set(checksDir+strings.Repeat("0", 64), []byte(b)); err != nil {
+		if err := be.Set(repotest.ChecksDir+strings.Repeat("0", 64), []byte(b)); err != nil {
 			t.Fatal(err)
 		}
-		rep, err := checkPart(ctx, be, 2, CheckOptions{ReadData: 1})
-		if err != nil || !rep.Clean() || rep.UnreadPacks > 0 || len(filesIn(t, be, checksDir)) != 1 {
-			t.Fatalf("%+v, %v, %v", rep, err, filesIn(t, be, checksDir))
+		rep, err := checkPart(ctx, be, 2, repo.CheckOptions{ReadData: 1})
+		if err != nil || !rep.Clean() || rep.UnreadPacks > 0 || len(repotest.FilesIn(t, be, repotest.ChecksDir)) != 1 {
+			t.Fatalf("%+v, %v, %v", rep, err, repotest.FilesIn(t, be, repotest.ChecksDir))
 		}
 	}
 }
@@ -122,7 +115,7 @@ func TestDamagedCheckRecord(t *testing.T) {
 // called damaged.
 func TestCheckBesideBackup(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t, 1)
+	base := repotest.New(t, 1)
 	stored := 0
 	for n := 1; ; n++ {
 		be := base.Clone()
@@ -131,12 +124,12 @@ func TestCheckBesideBackup(t *testing.T) {
 		store := fault.New(be, func(c fault.Call) fault.Action {
 			if c.N == n && !done {
 				done = true
-				_, failed = storeTiny(ctx, be, 2)
+				_, failed = repotest.StoreDay(ctx, be, 2)
 				stored++
 			}
 			return fault.Action{}
 		})
-		rep, err := checkPart(ctx, store, 1, CheckOptions{ReadData: 1})
+		rep, err := checkPart(ctx, store, 1, repo.CheckOptions{ReadData: 1})
 		if !done {
 			break
 		}
@@ -152,55 +145,26 @@ func TestCheckBesideBackup(t *testing.T) {
 // A snapshot that is forgotten while a check runs is not missed.
 func TestCheckBesideForget(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1, 2)
-	all := content(t, be)
+	be := repotest.New(t, 1, 2)
+	all := repotest.Content(t, be)
 	done := false
 	store := fault.New(be, func(c fault.Call) fault.Action {
-		if c.Op == fault.List && c.Name == indexDir && !done {
+		if c.Op == fault.List && c.Name == repotest.IndexDir && !done {
 			done = true
-			if err := forgetTiny(ctx, be, 2); err != nil {
+			if err := repotest.Forget(ctx, be, 2); err != nil {
 				t.Error(err)
 			}
-			if _, err := pruneTiny(ctx, be, everything); err != nil {
+			if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
 				t.Error(err)
 			}
 		}
 		return fault.Action{}
 	})
-	rep, err := checkPart(ctx, store, 1, CheckOptions{ReadData: 1})
+	rep, err := checkPart(ctx, store, 1, repo.CheckOptions{ReadData: 1})
 	if err != nil || !rep.Clean() || !done {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if len(content(t, be)) >= len(all) {
+	if len(repotest.Content(t, be)) >= len(all) {
 		t.Error("nothing was removed")
 	}
-}
-
-// filesIn lists a folder.
-func filesIn(t testing.TB, be backend.Backend, dir string) []string {
-	t.Helper()
-	var names []string
-	if err := be.List(context.Background(), dir, func(f backend.Info) error { names = append(names, f.Name); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	return names
-}
-
-func FuzzParseCheckLog(f *testing.F) {
-	f.Add([]byte(`{"version":1,"reads":[]}`))
-	f.Add(fmt.Appendf(nil, `{"version":1,"reads":[{"time":"2026-02-01T04:00:00Z","packs":["%064x"]}]}`, 7))
-	f.Add([]byte(`{"version":2}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		l, err := parseCheckLog(b)
-		if err != nil {
-			return
-		}
-		again, err := json.Marshal(l)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := parseCheckLog(again); err != nil && !errors.Is(err, ErrUnsupported) {
-			t.Fatal(err)
-		}
-	})
 }

@@ -18,8 +18,8 @@ func TestConfigOfTheFuture(t *testing.T) {
 		"format":  func(c *Config) { c.Version = FormatVersion + 1 },
 		"feature": func(c *Config) { c.Features = []string{"time-travel"} },
 	} {
-		be := tinyRepo(t, 1)
-		r := open(t, be)
+		be := createHere(t)
+		r := openHere(t, be)
 		cfg := r.Config()
 		change(&cfg)
 		b, err := cfg.seal(r.master, r.opts.Rand)
@@ -29,7 +29,7 @@ func TestConfigOfTheFuture(t *testing.T) {
 		if err := be.Set(configName, b); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(ctx, be, testSecret, tinyOptions(1)); !errors.Is(err, ErrUnsupported) {
+		if _, err := Open(ctx, be, hereSecret, hereOptions()); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -42,8 +42,8 @@ func TestConfigOfTheFuture(t *testing.T) {
 // What stands beside the sealed part is authenticated with it.
 func TestConfigClearPartIsAuthenticated(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r := open(t, be)
+	be := createHere(t)
+	r := openHere(t, be)
 	cfg := r.Config()
 	cfg.Features = []string{"essential"}
 	b, err := cfg.seal(r.master, r.opts.Rand)
@@ -54,13 +54,13 @@ func TestConfigClearPartIsAuthenticated(t *testing.T) {
 	if err := be.Set(configName, b); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(ctx, be, testSecret, tinyOptions(1)); !errors.Is(err, ErrDamaged) {
+	if _, err := Open(ctx, be, hereSecret, hereOptions()); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a feature was taken out: got %v", err)
 	}
 }
 
 func TestConfigBody(t *testing.T) {
-	r := open(t, tinyRepo(t))
+	r := openHere(t, createHere(t))
 	for _, body := range []string{``, `{}`, `{"polynomial":"0x0"}`, `{"polynomial":"0x4"}`, `{"polynomial":"0x3"}`, `{"polynomial":"0xffffffffffffffff"}`, `{"polynomial":"0xfffffffffffffffff"}`, `{"polynomial":3}`, `[]`} {
 		f := configFile{Format: 1, Features: []string{}}
 		var err error
@@ -133,8 +133,10 @@ func FuzzOpenSnapshot(f *testing.F) {
 
 func TestSnapshotRecord(t *testing.T) {
 	ctx := context.Background()
-	be := memory.New()
-	r := create(t, be)
+	r := openHere(t, createHere(t))
+	if err := r.LoadIndex(ctx); err != nil {
+		t.Fatal(err)
+	}
 	s := &Snapshot{Problems: []string{strings.Repeat("x", maxSnapshotSize)}}
 	w := r.NewWriter(ctx)
 	if err := w.Commit(ctx, s); err == nil {
@@ -146,4 +148,27 @@ func TestSnapshotRecord(t *testing.T) {
 	if _, err := parseSnapshot([]byte(`{"version":2}`)); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Package repotest cannot be used here, since it imports this package.
+var hereSecret = []byte("correct horse")
+
+func hereOptions() Options { return Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}} }
+
+func createHere(t *testing.T) *memory.Backend {
+	t.Helper()
+	be := memory.New()
+	if _, err := Create(context.Background(), be, hereSecret, crypto.SlotInfo{Kind: crypto.PasswordSlot}, hereOptions()); err != nil {
+		t.Fatal(err)
+	}
+	return be
+}
+
+func openHere(t *testing.T, be *memory.Backend) *Repo {
+	t.Helper()
+	r, err := Open(context.Background(), be, hereSecret, hereOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -9,15 +9,18 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
 func TestContentReader(t *testing.T) {
 	ctx := context.Background()
-	r := create(t, memory.New())
+	r := repotest.Create(t, memory.New())
 	f := testFiles(1)
-	s, err := store(ctx, r, f, 1)
+	s, err := repotest.Store(ctx, r, f, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +52,7 @@ func TestContentReader(t *testing.T) {
 		for _, wrong := range []int64{-1, 1} {
 			if c := e.Content; c.Size+wrong >= 0 {
 				c.Size += wrong
-				if _, err := r.NewContentReader(ctx, &c); !errors.Is(err, ErrDamaged) {
+				if _, err := r.NewContentReader(ctx, &c); !errors.Is(err, repo.ErrDamaged) {
 					t.Errorf("%s: opened with a size that is wrong by %d: %v", name, wrong, err)
 				}
 			}

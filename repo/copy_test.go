@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -8,6 +8,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -15,21 +18,22 @@ import (
 
 // copyAll is one run of a program that copies the snapshots of some days, or of
 // all, with the locks that it takes.
-func copyAll(ctx context.Context, source, target backend.Backend, opts CopyOptions, days ...int) (*CopyReport, error) {
-	from, err := Open(ctx, source, testSecret, tinyOptions(50))
+func copyAll(ctx context.Context, source, target backend.Backend, opts repo.CopyOptions, days ...int) (*repo.CopyReport, error) {
+	fromOpts, toOpts := repotest.SmallPacks(50), repotest.SmallPacks(51)
+	fromOpts.Refresh, toOpts.Refresh = -1, -1
+	from, err := repo.Open(ctx, source, repotest.Secret, fromOpts)
 	if err != nil {
 		return nil, err
 	}
-	to, err := Open(ctx, target, testSecret, tinyOptions(51))
+	to, err := repo.Open(ctx, target, repotest.Secret, toOpts)
 	if err != nil {
 		return nil, err
 	}
-	from.opts.Refresh, to.opts.Refresh = -1, -1
-	read, err := from.Lock(ctx, LockRead, "copy")
+	read, err := from.Lock(ctx, repo.LockRead, "copy")
 	if err != nil {
 		return nil, err
 	}
-	write, err := to.Lock(ctx, LockWrite, "copy")
+	write, err := to.Lock(ctx, repo.LockWrite, "copy")
 	if err != nil {
 		return nil, errors.Join(err, read.Release())
 	}
@@ -37,7 +41,7 @@ func copyAll(ctx context.Context, source, target backend.Backend, opts CopyOptio
 	return rep, errors.Join(err, write.Release(), read.Release())
 }
 
-func copyLocked(ctx context.Context, from, to *Repo, opts CopyOptions, days []int) (*CopyReport, error) {
+func copyLocked(ctx context.Context, from, to *repo.Repo, opts repo.CopyOptions, days []int) (*repo.CopyReport, error) {
 	if err := from.LoadIndex(ctx); err != nil {
 		return nil, err
 	}
@@ -49,21 +53,21 @@ func copyLocked(ctx context.Context, from, to *Repo, opts CopyOptions, days []in
 		return nil, err
 	}
 	if len(days) > 0 {
-		list = slices.DeleteFunc(list, func(s *Snapshot) bool { return !slices.Contains(days, s.Time.Day()) })
+		list = slices.DeleteFunc(list, func(s *repo.Snapshot) bool { return !slices.Contains(days, s.Time.Day()) })
 	}
 	return from.CopyTo(ctx, to, list, opts)
 }
 
 func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	ctx := context.Background()
-	source, target := chainRepo(t, 1, 2, 3, 4, 5), otherRepo(t)
-	untouched := content(t, source)
-	dry, err := copyAll(ctx, source, target, CopyOptions{DryRun: true})
-	if err != nil || len(content(t, target)) != 2 {
+	source, target := repotest.New(t, 1, 2, 3, 4, 5), repotest.NewOther(t)
+	untouched := repotest.Content(t, source)
+	dry, err := copyAll(ctx, source, target, repo.CopyOptions{DryRun: true})
+	if err != nil || len(repotest.Content(t, target)) != 2 {
 		t.Fatal(err, "a dry run has changed the target")
 	}
 	var done, total int64
-	rep, err := copyAll(ctx, source, target, CopyOptions{Progress: func(d, t int64) { done, total = d, t }})
+	rep, err := copyAll(ctx, source, target, repo.CopyOptions{Progress: func(d, t int64) { done, total = d, t }})
 	if err != nil || rep.Copied != 5 || rep.Present+rep.Damaged != 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
@@ -73,38 +77,38 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	if done != total || done == 0 || dry.Copied != 5 || dry.NewBytes != done {
 		t.Errorf("%d of %d bytes, forecast %d", done, total, dry.NewBytes)
 	}
-	if err := judgeClean(target, testSecret, 1, 2, 3, 4, 5); err != nil {
+	if err := repotest.Verify(target, 1, 2, 3, 4, 5); err != nil {
 		t.Fatal(err)
 	}
-	if a, b := size(t, source, packsDir), size(t, target, packsDir); b > a*21/20 {
+	if a, b := repotest.Size(t, source, repotest.PacksDir), repotest.Size(t, target, repotest.PacksDir); b > a*21/20 {
 		t.Errorf("packs of %d bytes became %d", a, b)
 	}
-	if after := content(t, source); len(after) != len(untouched) {
+	if after := repotest.Content(t, source); len(after) != len(untouched) {
 		t.Errorf("the source had %d files and has %d", len(untouched), len(after))
 	}
 	// What was copied is not even read again.
-	if _, err := storeTiny(ctx, source, 6); err != nil {
+	if _, err := repotest.StoreDay(ctx, source, 6); err != nil {
 		t.Fatal(err)
 	}
 	read := int64(0)
 	watch := fault.New(source, func(c fault.Call) fault.Action {
-		if c.Op == fault.ReadAt && len(c.Name) > len(packsDir) && c.Name[:len(packsDir)] == packsDir {
+		if c.Op == fault.ReadAt && len(c.Name) > len(repotest.PacksDir) && c.Name[:len(repotest.PacksDir)] == repotest.PacksDir {
 			read += int64(c.Size)
 		}
 		return fault.Action{}
 	})
-	rep, err = copyAll(ctx, watch, target, CopyOptions{})
+	rep, err = copyAll(ctx, watch, target, repo.CopyOptions{})
 	if err != nil || rep.Copied != 1 || rep.Present != 5 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if whole := size(t, source, packsDir); read > whole*2/3 {
+	if whole := repotest.Size(t, source, repotest.PacksDir); read > whole*2/3 {
 		t.Errorf("for one day of six %d bytes were read, all packs have %d", read, whole)
 	}
-	if err := judgeClean(target, testSecret, 1, 2, 3, 4, 5, 6); err != nil {
+	if err := repotest.Verify(target, 1, 2, 3, 4, 5, 6); err != nil {
 		t.Fatal(err)
 	}
-	before := len(content(t, target))
-	if rep, err = copyAll(ctx, source, target, CopyOptions{}); err != nil || rep.Present != 6 || len(content(t, target)) != before {
+	before := len(repotest.Content(t, target))
+	if rep, err = copyAll(ctx, source, target, repo.CopyOptions{}); err != nil || rep.Present != 6 || len(repotest.Content(t, target)) != before {
 		t.Errorf("copied again: %+v, %v", rep, err)
 	}
 }
@@ -112,8 +116,8 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 // Parents, marks, and the way back.
 func TestCopyRecords(t *testing.T) {
 	ctx := context.Background()
-	source, target := chainRepo(t, 1, 2, 3), otherRepo(t)
-	from := open(t, source)
+	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
+	from := repotest.MustOpen(t, source)
 	list, _, err := from.Snapshots(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -134,10 +138,10 @@ func TestCopyRecords(t *testing.T) {
 	if err := from.KeepDevicePassword(ctx, s.Device.UDID, []byte("new")); err != nil {
 		t.Fatal(err)
 	}
-	if rep, err := copyAll(ctx, source, target, CopyOptions{}, 2, 3); err != nil || rep.Copied != 2 || rep.Passwords != 0 {
+	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{}, 2, 3); err != nil || rep.Copied != 2 || rep.Passwords != 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	to := open(t, target)
+	to := repotest.MustOpen(t, target)
 	got, _, err := to.Snapshots(ctx)
 	if err != nil || len(got) != 2 {
 		t.Fatal(got, err)
@@ -145,13 +149,13 @@ func TestCopyRecords(t *testing.T) {
 	if got[1].Parent == nil || *got[1].Parent != got[0].ID || got[0].Parent != nil || !slices.Equal(got[1].Tags, s.Tags) {
 		t.Errorf("parents %v and %v", got[0].Parent, got[1].Parent)
 	}
-	if o := got[1].CopiedFrom; o == nil || o.Repository != from.config.ID || o.Snapshot != s.ID || o.Root != s.Root {
+	if o := got[1].CopiedFrom; o == nil || o.Repository != from.Config().ID || o.Snapshot != s.ID || o.Root != s.Root {
 		t.Errorf("copied from %+v", o)
 	}
 	if kept, err := to.DevicePasswords(ctx, s.Device.UDID); err != nil || len(kept) != 0 {
 		t.Errorf("%d passwords came without being asked for, %v", len(kept), err)
 	}
-	if rep, err := copyAll(ctx, source, target, CopyOptions{Passwords: true}, 3); err != nil || rep.Present != 1 || rep.Passwords != 2 {
+	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{Passwords: true}, 3); err != nil || rep.Present != 1 || rep.Passwords != 2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	kept, err := to.DevicePasswords(ctx, s.Device.UDID)
@@ -165,24 +169,24 @@ func TestCopyRecords(t *testing.T) {
 	if err := w.Commit(ctx, &changed); err != nil {
 		t.Fatal(err)
 	}
-	if rep, err := copyAll(ctx, source, target, CopyOptions{}, 3); err != nil || rep.Copied > 0 {
+	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{}, 3); err != nil || rep.Copied > 0 {
 		t.Errorf("with other tags: %+v, %v", rep, err)
 	}
 	// Back, and by way of a third one.
-	if rep, err := copyAll(ctx, target, source, CopyOptions{}); err != nil || rep.Copied > 0 || rep.Present != 2 {
+	if rep, err := copyAll(ctx, target, source, repo.CopyOptions{}); err != nil || rep.Copied > 0 || rep.Present != 2 {
 		t.Errorf("back: %+v, %v", rep, err)
 	}
 	third := memory.New()
-	if _, err := Create(ctx, third, testSecret, testInfo, tinyOptions(98)); err != nil {
+	if _, err := repo.Create(ctx, third, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(98)); err != nil {
 		t.Fatal(err)
 	}
-	if rep, err := copyAll(ctx, target, third, CopyOptions{}); err != nil || rep.Copied != 2 {
+	if rep, err := copyAll(ctx, target, third, repo.CopyOptions{}); err != nil || rep.Copied != 2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if rep, err := copyAll(ctx, source, third, CopyOptions{}, 2, 3); err != nil || rep.Copied > 0 {
+	if rep, err := copyAll(ctx, source, third, repo.CopyOptions{}, 2, 3); err != nil || rep.Copied > 0 {
 		t.Errorf("the same from its origin: %+v, %v", rep, err)
 	}
-	if _, err := copyAll(ctx, source, source.Clone(), CopyOptions{}); !errors.Is(err, ErrSameRepository) {
+	if _, err := copyAll(ctx, source, source.Clone(), repo.CopyOptions{}); !errors.Is(err, repo.ErrSameRepository) {
 		t.Errorf("into a mirror: %v", err)
 	}
 }
@@ -190,15 +194,15 @@ func TestCopyRecords(t *testing.T) {
 // Differences whose bases are not copied are stored in full.
 func TestCopyWithoutBases(t *testing.T) {
 	for _, days := range [][]int{{5}, {2, 4}, {5, 1}} {
-		source, target := chainRepo(t, 1, 2, 3, 4, 5), otherRepo(t)
+		source, target := repotest.New(t, 1, 2, 3, 4, 5), repotest.NewOther(t)
 		for _, day := range days {
-			rep, err := copyAll(context.Background(), source, target, CopyOptions{}, day)
+			rep, err := copyAll(context.Background(), source, target, repo.CopyOptions{}, day)
 			if err != nil || rep.Copied != 1 {
 				t.Fatalf("%+v, %v", rep, err)
 			}
 		}
 		slices.Sort(days)
-		if err := judgeClean(target, testSecret, days...); err != nil {
+		if err := repotest.Verify(target, days...); err != nil {
 			t.Errorf("days %v: %v", days, err)
 		}
 	}
@@ -207,65 +211,65 @@ func TestCopyWithoutBases(t *testing.T) {
 // The target has content of its own, cut and encoded by itself.
 func TestCopyIntoAFullRepository(t *testing.T) {
 	ctx := context.Background()
-	source, target := chainRepo(t, 1, 2, 3), otherRepo(t)
+	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
 	for _, day := range []int{2, 4} {
-		r, err := openWith(ctx, target, testSecret, tinyOptions(60+byte(day)))
+		r, err := repotest.Open(ctx, target, repotest.Secret, repotest.SmallPacks(60+byte(day)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store(ctx, r, tinyFiles(day), day); err != nil {
+		if _, err := repotest.Store(ctx, r, repotest.Day(day), day); err != nil {
 			t.Fatal(err)
 		}
 	}
-	before := size(t, target, packsDir)
-	if rep, err := copyAll(ctx, source, target, CopyOptions{}, 1, 3); err != nil || rep.Copied != 2 {
+	before := repotest.Size(t, target, repotest.PacksDir)
+	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{}, 1, 3); err != nil || rep.Copied != 2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if err := judgeClean(target, testSecret, 1, 2, 3, 4); err != nil {
+	if err := repotest.Verify(target, 1, 2, 3, 4); err != nil {
 		t.Error(err)
 	}
-	if added := size(t, target, packsDir) - before; added > size(t, source, packsDir)*3/4 {
-		t.Errorf("%d bytes were added, the source has %d", added, size(t, source, packsDir))
+	if added := repotest.Size(t, target, repotest.PacksDir) - before; added > repotest.Size(t, source, repotest.PacksDir)*3/4 {
+		t.Errorf("%d bytes were added, the source has %d", added, repotest.Size(t, source, repotest.PacksDir))
 	}
 }
 
 func judgeCopy(source backend.Backend, be *memory.Backend) error {
-	v, err := judge(be, testSecret)
+	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
 		return err
 	}
-	if !v.report.Clean() || len(v.report.Problems) > 0 || len(v.damaged) > 0 {
-		return fmt.Errorf("check: %+v %v", v.report, v.damaged)
+	if !v.Report.Clean() || len(v.Report.Problems) > 0 || len(v.Damaged) > 0 {
+		return fmt.Errorf("check: %+v %v", v.Report, v.Damaged)
 	}
 	// What a killed run has left is not in the way.
-	r, err := Open(context.Background(), be, testSecret, tinyOptions(3))
+	r, err := repo.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
 		return err
 	}
-	if _, err := r.RemoveLocks(context.Background(), func(LockInfo) bool { return true }); err != nil {
+	if _, err := r.RemoveLocks(context.Background(), func(repo.LockInfo) bool { return true }); err != nil {
 		return err
 	}
-	if _, err := copyAll(context.Background(), source, be, CopyOptions{}); err != nil {
+	if _, err := copyAll(context.Background(), source, be, repo.CopyOptions{}); err != nil {
 		return fmt.Errorf("next run: %w", err)
 	}
-	return judgeClean(be, testSecret, 1, 2, 3)
+	return repotest.Verify(be, 1, 2, 3)
 }
 
 func TestCopySurvivesEveryFault(t *testing.T) {
-	source, target := chainRepo(t, 1, 2, 3), otherRepo(t)
-	if _, err := copyAll(context.Background(), source, target, CopyOptions{}, 1); err != nil {
+	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
+	if _, err := copyAll(context.Background(), source, target, repo.CopyOptions{}, 1); err != nil {
 		t.Fatal(err)
 	}
-	untouched := content(t, source)
+	untouched := repotest.Content(t, source)
 	run := func(be backend.Backend) error {
-		_, err := copyAll(context.Background(), source, be, CopyOptions{})
+		_, err := copyAll(context.Background(), source, be, repo.CopyOptions{})
 		return err
 	}
-	everyOperation(t, 15, target, run, func(be *memory.Backend, _ error) error { return judgeCopy(source, be) })
-	everyCrash(t, false, 5, target, run, func(be *memory.Backend) error { return judgeCopy(source, be) })
+	repotest.EveryFault(t, repotest.Run{Base: target, Do: run, Least: 15, Want: 12}, func(be *memory.Backend, _ error) error { return judgeCopy(source, be) })
+	repotest.EveryCrash(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 8}, func(be *memory.Backend) error { return judgeCopy(source, be) })
 	// Locks of those that were killed aside, nothing happens to the source.
-	for name, b := range content(t, source) {
-		if _, was := untouched[name]; !was && name[:len(locksDir)] != locksDir || was && !bytes.Equal(b, untouched[name]) {
+	for name, b := range repotest.Content(t, source) {
+		if _, was := untouched[name]; !was && name[:len(repotest.LocksDir)] != repotest.LocksDir || was && !bytes.Equal(b, untouched[name]) {
 			t.Errorf("%s has changed in the source", name)
 		}
 	}
@@ -275,17 +279,17 @@ func TestCopyFromAFailingSource(t *testing.T) {
 	if testing.Short() {
 		t.Skip("many runs")
 	}
-	source, target := chainRepo(t, 1, 2, 3), otherRepo(t)
-	untouched := content(t, source)
+	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
+	untouched := repotest.Content(t, source)
 	var after *memory.Backend
-	everyOperation(t, 15, source,
-		func(be backend.Backend) error {
-			after = target.Clone()
-			_, err := copyAll(context.Background(), be, after, CopyOptions{})
-			return err
-		},
+	repotest.EveryFault(t, repotest.Run{Base: source, Do: func(be backend.Backend) error {
+		after = target.Clone()
+		_, err := copyAll(context.Background(), be, after, repo.CopyOptions{})
+		return err
+	}, Least: 15, Want: 12},
+
 		func(be *memory.Backend, _ error) error {
-			now := content(t, be)
+			now := repotest.Content(t, be)
 			for name, b := range untouched {
 				if !bytes.Equal(now[name], b) {
 					return fmt.Errorf("%s has changed in the source", name)
@@ -293,29 +297,30 @@ func TestCopyFromAFailingSource(t *testing.T) {
 			}
 			return judgeCopy(source, after)
 		})
+
 }
 
 // A snapshot that cannot be read does not keep the others from being copied.
 func TestCopyFromADamagedSource(t *testing.T) {
 	ctx := context.Background()
 	damaged := 0
-	base := chainRepo(t, 1, 2, 3)
-	for _, name := range fileNames(t, base, packsDir) {
-		source, target := base.Clone(), otherRepo(t)
-		b := bytes.Clone(content(t, source)[name])
+	base := repotest.New(t, 1, 2, 3)
+	for _, name := range repotest.FilesIn(t, base, repotest.PacksDir) {
+		source, target := base.Clone(), repotest.NewOther(t)
+		b := bytes.Clone(repotest.Content(t, source)[name])
 		for i := 20; i < len(b); i += 300 {
 			b[i] ^= 1
 		}
 		if err := errors.Join(source.Delete(ctx, name), source.Put(ctx, name, b)); err != nil {
 			t.Fatal(err)
 		}
-		rep, err := copyAll(ctx, source, target, CopyOptions{})
-		if rep.Damaged > 0 != errors.Is(err, ErrDamaged) || rep.Copied+rep.Damaged != 3 || err != nil && !errors.Is(err, ErrDamaged) {
+		rep, err := copyAll(ctx, source, target, repo.CopyOptions{})
+		if rep.Damaged > 0 != errors.Is(err, repo.ErrDamaged) || rep.Copied+rep.Damaged != 3 || err != nil && !errors.Is(err, repo.ErrDamaged) {
 			t.Fatalf("%s: %+v, %v", name, rep, err)
 		}
 		damaged += rep.Damaged
-		v, err := judge(target, testSecret)
-		if err != nil || len(v.days) != rep.Copied || !v.report.Clean() {
+		v, err := repotest.Examine(target, repotest.Secret)
+		if err != nil || len(v.Days) != rep.Copied || !v.Report.Clean() {
 			t.Errorf("%s: %+v, %v", name, v, err)
 		}
 	}
@@ -325,7 +330,7 @@ func TestCopyFromADamagedSource(t *testing.T) {
 }
 
 func TestCopyEndsWithItsContext(t *testing.T) {
-	source, target := chainRepo(t, 1, 2, 3), otherRepo(t)
+	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
 	for n := 1; ; n += 3 {
 		ctx, cancel := context.WithCancel(context.Background())
 		be := target.Clone()
@@ -335,7 +340,7 @@ func TestCopyEndsWithItsContext(t *testing.T) {
 			}
 			return fault.Action{}
 		})
-		_, err := copyAll(ctx, source, store, CopyOptions{})
+		_, err := copyAll(ctx, source, store, repo.CopyOptions{})
 		done := store.Count() < n
 		cancel()
 		if done {

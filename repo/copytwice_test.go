@@ -1,10 +1,13 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -23,21 +26,22 @@ func (b *putHook) Put(ctx context.Context, name string, data []byte) error {
 }
 
 // copyBeside is copyAll by another process, whose files have other names.
-func copyBeside(ctx context.Context, source, target backend.Backend, seed byte) (*CopyReport, error) {
-	from, err := Open(ctx, source, testSecret, tinyOptions(seed))
+func copyBeside(ctx context.Context, source, target backend.Backend, seed byte) (*repo.CopyReport, error) {
+	from, err := repo.Open(ctx, source, repotest.Secret, repotest.SmallPacks(seed))
 	if err != nil {
 		return nil, err
 	}
-	to, err := Open(ctx, target, testSecret, tinyOptions(seed))
+	opts := repotest.SmallPacks(seed)
+	opts.Refresh = -1
+	to, err := repo.Open(ctx, target, repotest.Secret, opts)
 	if err != nil {
 		return nil, err
 	}
-	to.opts.Refresh = -1
-	l, err := to.Lock(ctx, LockWrite, "copy")
+	l, err := to.Lock(ctx, repo.LockWrite, "copy")
 	if err != nil {
 		return nil, err
 	}
-	rep, err := copyLocked(ctx, from, to, CopyOptions{}, nil)
+	rep, err := copyLocked(ctx, from, to, repo.CopyOptions{}, nil)
 	return rep, errors.Join(err, l.Release())
 }
 
@@ -45,10 +49,10 @@ func copyBeside(ctx context.Context, source, target backend.Backend, seed byte) 
 // each, whenever the second one begins.
 func TestCopyAtTheSameTime(t *testing.T) {
 	ctx := context.Background()
-	source := chainRepo(t, 1, 2, 3)
+	source := repotest.New(t, 1, 2, 3)
 	for _, after := range []bool{false, true} {
 		for at := 1; ; at++ {
-			target := otherRepo(t)
+			target := repotest.NewOther(t)
 			puts, done := 0, false
 			other := func(string) {
 				if done {
@@ -67,11 +71,11 @@ func TestCopyAtTheSameTime(t *testing.T) {
 			if after {
 				h = &putHook{target, nothing, other}
 			}
-			rep, err := copyAll(ctx, source, h, CopyOptions{})
+			rep, err := copyAll(ctx, source, h, repo.CopyOptions{})
 			if err != nil || rep.Copied+rep.Present != 3 || rep.Damaged > 0 {
 				t.Fatalf("put %d: %+v, %v", at, rep, err)
 			}
-			if err := judgeClean(target, testSecret, 1, 2, 3); err != nil {
+			if err := repotest.Verify(target, 1, 2, 3); err != nil {
 				t.Errorf("after %v, put %d: %v", after, at, err)
 			}
 			for _, s := range rep.Snapshots {
@@ -93,27 +97,27 @@ func TestCopyAtTheSameTime(t *testing.T) {
 // comes first.
 func TestCopyStoresBothRecords(t *testing.T) {
 	ctx := context.Background()
-	source := chainRepo(t, 1)
+	source := repotest.New(t, 1)
 	for seed := range byte(8) { // IDs fall both ways
-		target := otherRepo(t)
+		target := repotest.NewOther(t)
 		done := false
 		rep, err := copyAll(ctx, source, &putHook{target, func(name string) {
-			if done || !strings.HasPrefix(name, snapshotsDir) {
+			if done || !strings.HasPrefix(name, repotest.SnapshotsDir) {
 				return
 			}
 			done = true
 			if rep, err := copyBeside(ctx, source, target, 60+seed); err != nil || rep.Copied != 1 {
 				t.Errorf("%+v, %v", rep, err)
 			}
-		}, func(string) {}}, CopyOptions{})
+		}, func(string) {}}, repo.CopyOptions{})
 		if err != nil || !done {
 			t.Fatal(err)
 		}
-		if err := judgeClean(target, testSecret, 1); err != nil {
+		if err := repotest.Verify(target, 1); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
-		names := fileNames(t, target, snapshotsDir)
-		if len(names) != 1 || rep.Snapshots[0].Copy == nil || names[0] != snapshotsDir+rep.Snapshots[0].Copy.String() {
+		names := repotest.FilesIn(t, target, repotest.SnapshotsDir)
+		if len(names) != 1 || rep.Snapshots[0].Copy == nil || names[0] != repotest.SnapshotsDir+rep.Snapshots[0].Copy.String() {
 			t.Errorf("seed %d: %v, %+v", seed, names, rep.Snapshots)
 		}
 	}

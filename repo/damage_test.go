@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -11,6 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -22,10 +26,10 @@ const damageSeed = 20260101
 
 // aftermath is what is left of a damaged repository.
 type aftermath struct {
-	refused error           // by Open
-	failed  map[FileID]bool // snapshots that are listed and cannot be restored
-	sound   int             // snapshots that came back byte for byte
-	report  *CheckReport
+	refused error                // by Open
+	failed  map[repo.FileID]bool // snapshots that are listed and cannot be restored
+	sound   int                  // snapshots that came back byte for byte
+	report  *repo.CheckReport
 }
 
 // assess opens, restores and checks a damaged repository. Wrong bytes, a
@@ -33,13 +37,13 @@ type aftermath struct {
 // restoring did are errors.
 func assess(be backend.Backend) (aftermath, error) {
 	ctx := context.Background()
-	a := aftermath{failed: map[FileID]bool{}}
-	opts := tinyOptions(2)
+	a := aftermath{failed: map[repo.FileID]bool{}}
+	opts := repotest.SmallPacks(2)
 	opts.Cache = 1 << 10
-	r, err := openWith(ctx, be, testSecret, opts)
+	r, err := repotest.Open(ctx, be, repotest.Secret, opts)
 	if err != nil {
 		a.refused = err
-		for _, kind := range []error{ErrDamaged, ErrWrongPassword, ErrUnsupported, ErrNotFound} {
+		for _, kind := range []error{repo.ErrDamaged, repo.ErrWrongPassword, repo.ErrUnsupported, repo.ErrNotFound} {
 			if errors.Is(err, kind) {
 				return a, nil
 			}
@@ -51,23 +55,23 @@ func assess(be backend.Backend) (aftermath, error) {
 		return a, err
 	}
 	for _, s := range list {
-		got, err := restore(ctx, r, s)
+		got, err := repotest.Restore(ctx, r, s)
 		if err != nil {
-			if !errors.Is(err, ErrDamaged) {
+			if !errors.Is(err, repo.ErrDamaged) {
 				return a, fmt.Errorf("restore: not called damage: %w", err)
 			}
 			a.failed[s.ID] = true
 			continue
 		}
-		if err := sameFiles(got, tinyFiles(s.Time.Day())); err != nil {
+		if err := got.Same(repotest.Day(s.Time.Day())); err != nil {
 			return a, fmt.Errorf("wrong bytes: %w", err)
 		}
 		a.sound++
 	}
-	if a.report, err = r.Check(ctx, CheckOptions{ReadData: 1}); err != nil {
+	if a.report, err = r.Check(ctx, repo.CheckOptions{ReadData: 1}); err != nil {
 		return a, fmt.Errorf("check: %w", err)
 	}
-	suffering := map[FileID]bool{}
+	suffering := map[repo.FileID]bool{}
 	for _, s := range a.report.Suffering {
 		suffering[s.Snapshot] = true
 		if !s.Tree && int(s.Files) < len(s.Names) || len(s.Names) == 0 {
@@ -83,7 +87,7 @@ func assess(be backend.Backend) (aftermath, error) {
 // detected returns an error unless the damage of a file was noticed and named.
 func (a aftermath) detected(name string) error {
 	if a.refused != nil {
-		if !strings.HasPrefix(name, keysDir) && name != configName {
+		if !strings.HasPrefix(name, repotest.KeysDir) && name != repotest.ConfigName {
 			return fmt.Errorf("the repository cannot be opened: %w", a.refused)
 		}
 		return nil
@@ -91,25 +95,19 @@ func (a aftermath) detected(name string) error {
 	if a.report.Clean() {
 		return errors.New("check found nothing")
 	}
-	if !slices.ContainsFunc(a.report.Problems, func(p Problem) bool { return p.File == name && p.Hint != "" }) {
+	if !slices.ContainsFunc(a.report.Problems, func(p repo.Problem) bool { return p.File == name && p.Hint != "" }) {
 		return fmt.Errorf("check does not name it: %+v", a.report.Problems)
 	}
 	return nil
 }
 
-// kindOf is the folder of a file.
-func kindOf(name string) string {
-	dir, _, _ := strings.Cut(name, "/")
-	return dir
-}
-
 // everyFile calls try with the name and bytes of every file.
 func everyFile(t *testing.T, be *memory.Backend, try func(name string, b []byte)) {
 	t.Helper()
-	all := content(t, be)
+	all := repotest.Content(t, be)
 	kinds := map[string]int{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		kinds[kindOf(name)]++
+		kinds[repotest.Folder(name)]++
 		try(name, all[name])
 	}
 	for _, kind := range []string{"config", "keys", "packs", "index", "snapshots"} {
@@ -138,7 +136,7 @@ func damages(rng *rand.Rand, b []byte) map[string][]byte {
 }
 
 func TestEveryDamageIsFound(t *testing.T) {
-	base := tinyRepo(t, 1, 2, 3)
+	base := repotest.New(t, 1, 2, 3)
 	rng := rand.New(rand.NewPCG(damageSeed, 0))
 	everyFile(t, base, func(name string, b []byte) {
 		for how, damaged := range damages(rng, b) {
@@ -150,10 +148,10 @@ func TestEveryDamageIsFound(t *testing.T) {
 			if err == nil {
 				err = a.detected(name)
 			}
-			if err == nil && kindOf(name) == "index" && (a.sound != 3 || len(a.failed) > 0) {
+			if err == nil && repotest.Folder(name) == "index" && (a.sound != 3 || len(a.failed) > 0) {
 				err = fmt.Errorf("a damaged index file cost %d snapshots", len(a.failed))
 			}
-			if err == nil && kindOf(name) == "snapshots" && a.sound != 2 {
+			if err == nil && repotest.Folder(name) == "snapshots" && a.sound != 2 {
 				err = fmt.Errorf("%d other snapshots came back", a.sound)
 			}
 			if err != nil {
@@ -163,36 +161,33 @@ func TestEveryDamageIsFound(t *testing.T) {
 	})
 }
 
-// Every byte of the small files, since they are small.
-func TestEveryByteOfConfigCounts(t *testing.T) {
+// Every bit of config matters: to a program that opens the repository, and to a
+// check by one that had opened it before.
+func TestEveryBitOfConfigMatters(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	base := tinyRepo(t, 1)
-	r := open(t, base)
-	file := content(t, base)[configName]
-	for i := range file {
-		for bit := range 8 {
-			be := base.Clone()
-			flipped := bytes.Clone(file)
-			flipped[i] ^= 1 << bit
-			if err := be.Set(configName, flipped); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := Open(ctx, be, testSecret, tinyOptions(1)); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrUnsupported) {
-				t.Fatalf("bit %d of byte %d (%q): open: got %v", bit, i, flipped[i], err)
-			}
-			// A program that has it open notices, too.
-			r.be = be
-			c := &checker{r: r}
-			if err := c.keys(ctx); err != nil || c.report.Clean() || c.report.Problems[0].File != configName {
-				t.Fatalf("bit %d of byte %d: check: %v, %+v", bit, i, err, c.report)
-			}
+	be := repotest.New(t)
+	r := repotest.MustOpen(t, be)
+	file := repotest.Content(t, be)[repotest.ConfigName]
+	for _, bit := range faultpoint.Choose(t, 8*len(file), 200) {
+		flipped := bytes.Clone(file)
+		flipped[bit/8] ^= 1 << (bit % 8)
+		if err := be.Set(repotest.ConfigName, flipped); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(1)); !errors.Is(err, repo.ErrDamaged) && !errors.Is(err, repo.ErrUnsupported) {
+			t.Fatalf("bit %d flipped (%q): open: got %v", bit, flipped[bit/8], err)
+		}
+		report, err := r.Check(ctx, repo.CheckOptions{DryRun: true})
+		if err != nil || report.Clean() || report.Problems[0].File != repotest.ConfigName {
+			t.Fatalf("bit %d flipped: check: %v, %+v", bit, err, report)
 		}
 	}
 }
 
 func TestEveryDeletionIsFound(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t, 1, 2, 3)
+	base := repotest.New(t, 1, 2, 3)
 	everyFile(t, base, func(name string, _ []byte) {
 		be := base.Clone()
 		if err := be.Delete(ctx, name); err != nil {
@@ -201,15 +196,15 @@ func TestEveryDeletionIsFound(t *testing.T) {
 		a, err := assess(be)
 		switch {
 		case err != nil:
-		case kindOf(name) == "snapshots":
+		case repotest.Folder(name) == "snapshots":
 			// Nothing refers to a snapshot: its absence is no damage, and costs
 			// the others nothing.
 			if a.sound != 2 || !a.report.Clean() {
 				err = fmt.Errorf("%d snapshots, %+v", a.sound, a.report)
 			}
-		case kindOf(name) == "index":
+		case repotest.Folder(name) == "index":
 			// The name of what is not there cannot be known.
-			err = a.detected(indexDir)
+			err = a.detected(repotest.IndexDir)
 		default:
 			err = a.detected(name)
 		}
@@ -222,20 +217,20 @@ func TestEveryDeletionIsFound(t *testing.T) {
 // Files that took each other's place, or lie under a second name, are found:
 // a name stands for its bytes.
 func TestSwappedFilesAreFound(t *testing.T) {
-	base := tinyRepo(t, 1, 2)
-	if _, err := open(t, base).AddKey(context.Background(), otherSecret, testInfo); err != nil {
+	base := repotest.New(t, 1, 2)
+	if _, err := repotest.MustOpen(t, base).AddKey(context.Background(), repotest.OtherSecret, repotest.SlotInfo); err != nil {
 		t.Fatal(err)
 	}
-	all := content(t, base)
+	all := repotest.Content(t, base)
 	names := slices.Sorted(maps.Keys(all))
 	rng := rand.New(rand.NewPCG(damageSeed, 1))
 	for _, name := range names {
-		if name == configName {
+		if name == repotest.ConfigName {
 			continue
 		}
 		for range 2 {
 			other := names[rng.IntN(len(names))]
-			if other == name || other == configName {
+			if other == name || other == repotest.ConfigName {
 				continue
 			}
 			for how, b := range map[string][]byte{"swapped with": all[name], "overwritten with": all[other]} {
@@ -244,7 +239,7 @@ func TestSwappedFilesAreFound(t *testing.T) {
 					t.Fatal(err)
 				}
 				a, err := assess(be)
-				if err == nil && (a.refused == nil || kindOf(other) != "keys") {
+				if err == nil && (a.refused == nil || repotest.Folder(other) != "keys") {
 					err = a.detected(name)
 				}
 				if err == nil && how == "swapped with" && a.refused == nil {
@@ -260,7 +255,7 @@ func TestSwappedFilesAreFound(t *testing.T) {
 
 // Files that are not the repository's are noted and do no harm.
 func TestForeignFiles(t *testing.T) {
-	be := tinyRepo(t, 1)
+	be := repotest.New(t, 1)
 	for _, name := range []string{"snapshots/readme.txt", "index/x/y", "packs/00/no-pack", "packs/stray", "keys/note", "readme"} {
 		if err := be.Set(name, []byte("not ours")); err != nil {
 			t.Fatal(err)
@@ -278,28 +273,28 @@ func TestForeignFiles(t *testing.T) {
 func TestWasteWithoutADictionaryIsNoDamage(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
-	useful, waste := noise(1, 900), noise(2, 900)
-	putPack(t, r, be, pack.Content, raw(useful), delta(r, waste, noise(3, 900)))
+	r := repotest.Create(t, be)
+	useful, waste := repotest.Noise(1, 900), repotest.Noise(2, 900)
+	repotest.PutPack(t, r, be, pack.Content, repotest.Raw(useful), repotest.Delta(r, waste, repotest.Noise(3, 900)))
 	if err := r.LoadIndex(ctx); err != nil {
 		t.Fatal(err)
 	}
-	before := len(content(t, be))
-	if s := storeAfter(t, r, files{"useful": useful}, 1, nil); s.NewBytes > 900 {
-		t.Fatalf("%d bytes were stored anew, in %d files", s.NewBytes, len(content(t, be))-before)
+	before := len(repotest.Content(t, be))
+	if s := repotest.MustStoreAfter(t, r, repotest.Files{"useful": useful}, 1, nil); s.NewBytes > 900 {
+		t.Fatalf("%d bytes were stored anew, in %d files", s.NewBytes, len(repotest.Content(t, be))-before)
 	}
 	for _, part := range []float64{0, 0.5, 1} {
-		report, err := open(t, be).Check(ctx, CheckOptions{ReadData: part})
+		report, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: part})
 		if err != nil || !report.Clean() || len(report.Problems) > 0 {
 			t.Errorf("check of %v: %+v, %v", part, report, err)
 		}
 	}
 	// When a pack is missing, that may be where the dictionary was.
-	other := putPack(t, r, be, pack.Content, raw(noise(4, 900)))
+	other := repotest.PutPack(t, r, be, pack.Content, repotest.Raw(repotest.Noise(4, 900)))
 	if err := be.Delete(ctx, other); err != nil {
 		t.Fatal(err)
 	}
-	report, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1})
+	report, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil || report.Clean() || len(report.Problems) != 2 {
 		t.Errorf("with a pack missing: %+v, %v", report, err)
 	}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -9,6 +9,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
@@ -17,10 +20,9 @@ import (
 )
 
 // depthOf is the depth of the block that a chunk lies in.
-func depthOf(t testing.TB, r *Repo, id chunk.ID) int {
+func depthOf(t testing.TB, r *repo.Repo, id chunk.ID) int {
 	t.Helper()
-	w := newChainWalk(r.index)
-	d, ok := w.depth(id, 0)
+	d, _, ok := repo.ChainDepth(r.Index(), id)
 	if !ok {
 		t.Fatalf("chunk %s cannot be decoded", id.Short())
 	}
@@ -32,14 +34,14 @@ func depthOf(t testing.TB, r *Repo, id chunk.ID) int {
 // that moves, of small files and of tree nodes.
 func TestTheRigsStoreDeltas(t *testing.T) {
 	ctx := context.Background()
-	r := open(t, tinyRepo(t, 1, 2, 3))
+	r := repotest.MustOpen(t, repotest.New(t, 1, 2, 3))
 	list, _, err := r.Snapshots(ctx)
 	if err != nil || len(list) != 3 {
 		t.Fatal(list, err)
 	}
 	for _, s := range list[1:] {
 		day := s.Time.Day()
-		for _, name := range deltaFiles {
+		for _, name := range repotest.DeltaFiles {
 			e, err := r.Find(ctx, s, tree.Key{Path: name})
 			if err != nil || e == nil {
 				t.Fatal(name, err)
@@ -57,7 +59,7 @@ func TestTheRigsStoreDeltas(t *testing.T) {
 		}
 	}
 	kinds := map[string]int{}
-	for _, p := range r.index.Packs() {
+	for _, p := range r.Index().Packs() {
 		c, err := r.InspectPack(ctx, p.ID.String())
 		if err != nil {
 			t.Fatal(err)
@@ -77,28 +79,28 @@ func TestTheRigsStoreDeltas(t *testing.T) {
 // dependants is what cannot be had without some blocks, worked out from what
 // the tests know of a sound repository.
 type dependants struct {
-	files map[FileID]map[string]bool // by snapshot
-	trees map[FileID]bool            // snapshots of which part of the tree is lost
+	files map[repo.FileID]map[string]bool // by snapshot
+	trees map[repo.FileID]bool            // snapshots of which part of the tree is lost
 }
 
 // needsOf follows blocks to the blocks that are deltas against them, and those
 // to the files and trees of each snapshot.
-func needsOf(t testing.TB, r *Repo, bad map[index.BlockRef]bool) dependants {
+func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants {
 	t.Helper()
 	bad = maps.Clone(bad)
-	in := func(id chunk.ID) bool { loc, _ := r.index.Lookup(id); return bad[loc.Block] }
+	in := func(id chunk.ID) bool { loc, _ := r.Index().Lookup(id); return bad[loc.Block] }
 	for grown := true; grown; {
 		grown = false
-		for _, p := range r.index.Packs() {
+		for _, p := range r.Index().Packs() {
 			for _, ref := range p.Blocks {
-				if _, dict := r.index.Dependencies(ref); !bad[ref] && slices.ContainsFunc(dict, in) {
+				if _, dict := r.Index().Dependencies(ref); !bad[ref] && slices.ContainsFunc(dict, in) {
 					bad[ref], grown = true, true
 				}
 			}
 		}
 	}
 	ctx := context.Background()
-	d := dependants{map[FileID]map[string]bool{}, map[FileID]bool{}}
+	d := dependants{map[repo.FileID]map[string]bool{}, map[repo.FileID]bool{}}
 	list, _, err := r.Snapshots(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +135,7 @@ func needsOf(t testing.TB, r *Repo, bad map[index.BlockRef]bool) dependants {
 // depends on what was damaged, and name file, and no other, as the cause.
 func traced(be *memory.Backend, want dependants, file string) error {
 	ctx := context.Background()
-	r, err := openWith(ctx, be, testSecret, tinyOptions(2))
+	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
 	if err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func traced(be *memory.Backend, want dependants, file string) error {
 		return err
 	}
 	for _, s := range list {
-		sound := tinyFiles(s.Time.Day())
+		sound := repotest.Day(s.Time.Day())
 		err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
 			var b bytes.Buffer
 			err := r.WriteContent(ctx, &b, &e.Content)
@@ -166,7 +168,7 @@ func traced(be *memory.Backend, want dependants, file string) error {
 			return fmt.Errorf("day %d: %w", s.Time.Day(), err)
 		}
 	}
-	report, err := r.Check(ctx, CheckOptions{ReadData: 1})
+	report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil {
 		return err
 	}
@@ -178,7 +180,7 @@ func traced(be *memory.Backend, want dependants, file string) error {
 			return fmt.Errorf("check blames %s: %s", p.File, p.Text)
 		}
 	}
-	suffering := map[FileID]bool{}
+	suffering := map[repo.FileID]bool{}
 	for _, s := range report.Suffering {
 		suffering[s.Snapshot] = true
 		if s.Tree != want.trees[s.Snapshot] {
@@ -202,7 +204,7 @@ func names(err error, file string) error {
 	if err == nil {
 		return nil
 	}
-	var d *DamageError
+	var d *repo.DamageError
 	if !errors.As(err, &d) || d.File != file {
 		return fmt.Errorf("damaged is %s, the error names another: %w", file, err)
 	}
@@ -213,12 +215,12 @@ func names(err error, file string) error {
 // short, and takes every pack away: whatever is a delta against what was in it,
 // however indirectly, is lost, by name, and nothing else is.
 func TestDamagedBasesAreTraced(t *testing.T) {
-	base := tinyRepo(t, 1, 2, 3, 4)
-	r := open(t, base)
-	all := content(t, base)
+	base := repotest.New(t, 1, 2, 3, 4)
+	r := repotest.MustOpen(t, base)
+	all := repotest.Content(t, base)
 	indirect := 0
-	for _, p := range r.index.Packs() {
-		name := packName(p.ID)
+	for _, p := range r.Index().Packs() {
+		name := repotest.PackName(p.ID)
 		try := func(how string, file []byte, bad map[index.BlockRef]bool) {
 			t.Helper()
 			be := base.Clone()
@@ -241,14 +243,14 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 		}
 		whole := map[index.BlockRef]bool{}
 		for i, ref := range p.Blocks {
-			_, b := r.index.Block(ref)
+			_, b := r.Index().Block(ref)
 			whole[ref] = true
 			flipped := bytes.Clone(all[name])
 			flipped[int(b.Offset)+int(b.Stored)*(i%3)/3] ^= 1 << (i % 8)
 			try(fmt.Sprintf("bit flipped in block %d", i), flipped, map[index.BlockRef]bool{ref: true})
 		}
 		last := p.Blocks[len(p.Blocks)-1]
-		_, b := r.index.Block(last)
+		_, b := r.Index().Block(last)
 		try("cut in the last block", all[name][:b.Offset+b.Stored-1], map[index.BlockRef]bool{last: true})
 		try("emptied", nil, whole)
 	}
@@ -261,10 +263,10 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 // so that it is stored anew; the check names the pack, and all that is lost.
 func TestMissingBasesAreTraced(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t, 1, 2, 3, 4)
-	r := open(t, base)
-	for _, p := range r.index.Packs() {
-		name := packName(p.ID)
+	base := repotest.New(t, 1, 2, 3, 4)
+	r := repotest.MustOpen(t, base)
+	for _, p := range r.Index().Packs() {
+		name := repotest.PackName(p.ID)
 		be := base.Clone()
 		if err := be.Delete(ctx, name); err != nil {
 			t.Fatal(err)
@@ -279,18 +281,18 @@ func TestMissingBasesAreTraced(t *testing.T) {
 		}
 		// The day that was stored last is at hand still: storing it again heals
 		// its snapshot.
-		if _, err := storeTiny(ctx, be, 4); err != nil {
+		if _, err := repotest.StoreDay(ctx, be, 4); err != nil {
 			t.Fatal(err)
 		}
-		healed := open(t, be)
+		healed := repotest.MustOpen(t, be)
 		list, _, err := healed.Snapshots(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, s := range list {
-			got, err := restore(ctx, healed, s)
+			got, err := repotest.Restore(ctx, healed, s)
 			if err == nil {
-				err = sameFiles(got, tinyFiles(s.Time.Day()))
+				err = got.Same(repotest.Day(s.Time.Day()))
 			}
 			if s.Time.Day() == 4 && err != nil {
 				t.Fatalf("%s pack %s: stored anew, and not healed: %v", p.Kind, name, err)
@@ -303,11 +305,11 @@ func TestMissingBasesAreTraced(t *testing.T) {
 // cannot give back.
 func TestSeveralMissingBases(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t, 1, 2, 3)
-	packs := open(t, base).index.Packs()
+	base := repotest.New(t, 1, 2, 3)
+	packs := repotest.MustOpen(t, base).Index().Packs()
 	for i := range packs {
 		be := base.Clone()
-		gone := []string{packName(packs[i].ID), packName(packs[(i+1)%len(packs)].ID), packName(packs[(i+3)%len(packs)].ID)}
+		gone := []string{repotest.PackName(packs[i].ID), repotest.PackName(packs[(i+1)%len(packs)].ID), repotest.PackName(packs[(i+3)%len(packs)].ID)}
 		for _, name := range gone {
 			if err := be.Delete(ctx, name); err != nil {
 				t.Fatal(err)

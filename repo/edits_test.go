@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend/crash"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -18,7 +21,7 @@ func edit(t *rapid.T, b []byte) []byte {
 	b = bytes.Clone(b)
 	at := rapid.IntRange(0, len(b)).Draw(t, "at")
 	n := rapid.IntRange(0, min(len(b)-at, 20_000)).Draw(t, "length")
-	fresh := noise(rapid.Uint64Range(0, 1<<15).Draw(t, "bytes"), rapid.SampledFrom([]int{1, 60, 4096, 15_000}).Draw(t, "fresh"))
+	fresh := repotest.Noise(rapid.Uint64Range(0, 1<<15).Draw(t, "bytes"), rapid.SampledFrom([]int{1, 60, 4096, 15_000}).Draw(t, "fresh"))
 	switch rapid.SampledFrom([]string{"insert", "delete", "replace", "append", "truncate", "move pages", "zeros"}).Draw(t, "edit") {
 	case "insert":
 		return slices.Insert(b, at, fresh...)
@@ -50,15 +53,15 @@ func TestEditsOverGenerations(t *testing.T) {
 	deltas := 0
 	rapid.Check(t, func(t *rapid.T) {
 		be := memory.New()
-		if _, err := Create(ctx, be, testSecret, testInfo, tinyOptions(1)); err != nil {
+		if _, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(1)); err != nil {
 			t.Fatal(err)
 		}
-		now := files{}
+		now := repotest.Files{}
 		for i, size := range []int{500, 9_000, rapid.SampledFrom([]int{60_000, 60_000, 700_000}).Draw(t, "text")} {
-			now[fmt.Sprintf("text%d", i)] = noise(uint64(i), size)
+			now[fmt.Sprintf("text%d", i)] = repotest.Noise(uint64(i), size)
 		}
-		now["db"] = append([]byte("SQLite format 3\x00"), noise(9, rapid.IntRange(0, 200_000).Draw(t, "db"))...)
-		stored := map[int]files{} // by day
+		now["db"] = append([]byte("SQLite format 3\x00"), repotest.Noise(9, rapid.IntRange(0, 200_000).Draw(t, "db"))...)
+		stored := map[int]repotest.Files{} // by day
 		for day := 1; day <= rapid.IntRange(3, 10).Draw(t, "days"); day++ {
 			now = maps.Clone(now)
 			for range rapid.IntRange(0, 4).Draw(t, "edits") {
@@ -74,7 +77,7 @@ func TestEditsOverGenerations(t *testing.T) {
 				at = rapid.IntRange(1, 8).Draw(t, "crash at")
 			}
 			process := crash.New(be, crash.Plan{At: at, Seed: uint64(day)})
-			_, err := storeFiles(ctx, process, now, day)
+			_, err := repotest.StoreFiles(ctx, process, now, day)
 			be = process.Reboot()
 			if err != nil && !process.Crashed() {
 				t.Fatalf("day %d: %v", day, err)
@@ -92,16 +95,16 @@ func TestEditsOverGenerations(t *testing.T) {
 			t.Fatal(err, damaged)
 		}
 		for _, s := range list {
-			got, err := restore(ctx, r, s)
+			got, err := repotest.Restore(ctx, r, s)
 			if err == nil {
-				err = sameFiles(got, stored[s.Time.Day()])
+				err = got.Same(stored[s.Time.Day()])
 			}
 			if err != nil {
 				t.Fatalf("day %d: %v", s.Time.Day(), err)
 			}
 		}
 		deltas += countDeltaBlocks(r)
-		report, err := r.Check(ctx, CheckOptions{ReadData: 1})
+		report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 		if err != nil || !report.Clean() || len(report.Problems) > 0 {
 			t.Fatalf("check: %+v, %v", report, err)
 		}
@@ -112,8 +115,8 @@ func TestEditsOverGenerations(t *testing.T) {
 	}
 }
 
-func mustOpen(t *rapid.T, be *memory.Backend) *Repo {
-	r, err := openWith(context.Background(), be, testSecret, tinyOptions(2))
+func mustOpen(t *rapid.T, be *memory.Backend) *repo.Repo {
+	r, err := repotest.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(2))
 	if err != nil {
 		t.Fatal(err)
 	}

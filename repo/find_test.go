@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -6,17 +6,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
 // record stores a snapshot of nothing, of a device.
-func record(t testing.TB, r *Repo, udid, name string, day int) *Snapshot {
+func record(t testing.TB, r *repo.Repo, udid, name string, day int) *repo.Snapshot {
 	t.Helper()
 	ctx := context.Background()
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	s := &Snapshot{Time: time.Date(2026, 2, day, 8, 0, 0, 0, time.UTC), Device: Device{UDID: udid, Name: name}}
+	s := &repo.Snapshot{Time: time.Date(2026, 2, day, 8, 0, 0, 0, time.UTC), Device: repo.Device{UDID: udid, Name: name}}
 	if err := w.Commit(ctx, s); err != nil {
 		t.Fatal(err)
 	}
@@ -26,8 +29,8 @@ func record(t testing.TB, r *Repo, udid, name string, day int) *Snapshot {
 func TestFindSnapshot(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
-	if _, err := r.FindSnapshot(ctx, "latest"); !errors.Is(err, ErrNoSnapshot) {
+	r := repotest.Create(t, be)
+	if _, err := r.FindSnapshot(ctx, "latest"); !errors.Is(err, repo.ErrNoSnapshot) {
 		t.Errorf("latest of none: got %v", err)
 	}
 	const anna, bert, carl, dora = "00008110-000A1234567890AB", "abcdef0123456789abcdef0123456789abcdef01", "00008110-000A000000000001", "00008110-000A000000000002"
@@ -36,7 +39,7 @@ func TestFindSnapshot(t *testing.T) {
 	b5 := record(t, r, bert, "Bert", 5)
 	c7 := record(t, r, carl, "iPad", 7)
 	d8 := record(t, r, dora, "ipad", 8)
-	found := map[string]*Snapshot{
+	found := map[string]*repo.Snapshot{
 		"latest":                          a9,
 		"latest:" + anna:                  a9,
 		"latest:00008110000A1234567890AB": a9,
@@ -59,15 +62,15 @@ func TestFindSnapshot(t *testing.T) {
 		}
 	}
 	failures := map[string]error{
-		"":                   ErrNoSnapshot,
-		"nothing":            ErrNoSnapshot,
-		"latest:":            ErrNoSnapshot,
-		"latest:nobody":      ErrNoSnapshot,
-		"latest:iPad":        ErrAmbiguous,
-		"../config":          ErrNoSnapshot,
-		"latest:00008110":    ErrAmbiguous,  // so begin three UDIDs
-		"latest:abc":         ErrNoSnapshot, // too short for the beginning of a UDID
-		a1.ID.String() + "0": ErrNoSnapshot,
+		"":                   repo.ErrNoSnapshot,
+		"nothing":            repo.ErrNoSnapshot,
+		"latest:":            repo.ErrNoSnapshot,
+		"latest:nobody":      repo.ErrNoSnapshot,
+		"latest:iPad":        repo.ErrAmbiguous,
+		"../config":          repo.ErrNoSnapshot,
+		"latest:00008110":    repo.ErrAmbiguous,  // so begin three UDIDs
+		"latest:abc":         repo.ErrNoSnapshot, // too short for the beginning of a UDID
+		a1.ID.String() + "0": repo.ErrNoSnapshot,
 	}
 	for spec, want := range failures {
 		if got, err := r.FindSnapshot(ctx, spec); !errors.Is(err, want) {
@@ -78,7 +81,7 @@ func TestFindSnapshot(t *testing.T) {
 
 func TestFindByPrefix(t *testing.T) {
 	ctx := context.Background()
-	r := create(t, memory.New())
+	r := repotest.Create(t, memory.New())
 	for day := range 17 { // 17 IDs cannot all begin with different digits
 		record(t, r, "udid", "name", day+1)
 	}
@@ -92,7 +95,7 @@ func TestFindByPrefix(t *testing.T) {
 	}
 	for digit, n := range begin {
 		_, err := r.FindSnapshot(ctx, digit)
-		if n > 1 && !errors.Is(err, ErrAmbiguous) || n == 1 && err != nil {
+		if n > 1 && !errors.Is(err, repo.ErrAmbiguous) || n == 1 && err != nil {
 			t.Errorf("%q fits %d: got %v", digit, n, err)
 		}
 	}
@@ -103,19 +106,19 @@ func TestFindByPrefix(t *testing.T) {
 func TestFindBesideDamage(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
+	r := repotest.Create(t, be)
 	good := record(t, r, "one", "One", 1)
 	bad := record(t, r, "two", "Two", 2)
-	if err := be.Set(snapshotsDir+bad.ID.String(), []byte("damaged")); err != nil {
+	if err := be.Set(repotest.SnapshotsDir+bad.ID.String(), []byte("damaged")); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := r.FindSnapshot(ctx, "latest:One"); err != nil || s.ID != good.ID {
 		t.Error(s, err)
 	}
-	if _, err := r.FindSnapshot(ctx, "latest:Two"); !errors.Is(err, ErrNoSnapshot) || !errors.Is(err, ErrDamaged) {
+	if _, err := r.FindSnapshot(ctx, "latest:Two"); !errors.Is(err, repo.ErrNoSnapshot) || !errors.Is(err, repo.ErrDamaged) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := r.FindSnapshot(ctx, bad.ID.String()); !errors.Is(err, ErrDamaged) {
+	if _, err := r.FindSnapshot(ctx, bad.ID.String()); !errors.Is(err, repo.ErrDamaged) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -124,10 +127,10 @@ func TestFindBesideDamage(t *testing.T) {
 func TestForgottenWhileListed(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
+	r := repotest.Create(t, be)
 	kept := record(t, r, "one", "One", 1)
 	gone := record(t, r, "two", "Two", 2)
-	r.be = vanishing{be, snapshotsDir + gone.ID.String()}
+	r = repotest.MustOpen(t, vanishing{be, repotest.SnapshotsDir + gone.ID.String()})
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil || len(damaged) > 0 || len(list) != 1 || list[0].ID != kept.ID {
 		t.Error(list, damaged, err)

@@ -1,9 +1,12 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -23,15 +26,15 @@ func (b *listHook) List(ctx context.Context, prefix string, fn func(backend.Info
 // be given back.
 func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
 	ctx := context.Background()
-	find := map[string]func(r *Repo) (*Snapshot, error){
-		"latest": func(r *Repo) (*Snapshot, error) {
+	find := map[string]func(r *repo.Repo) (*repo.Snapshot, error){
+		"latest": func(r *repo.Repo) (*repo.Snapshot, error) {
 			found, err := r.FindIndexed(ctx, "latest")
 			if err != nil {
 				return nil, err
 			}
 			return found[0], nil
 		},
-		"all": func(r *Repo) (*Snapshot, error) {
+		"all": func(r *repo.Repo) (*repo.Snapshot, error) {
 			list, _, err := r.SnapshotsIndexed(ctx)
 			if err != nil {
 				return nil, err
@@ -41,16 +44,16 @@ func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
 	}
 	for name, find := range find {
 		for at := 1; ; at++ { // the how many-th listing of the reader a backup ends before
-			be := tinyRepo(t, 1)
+			be := repotest.New(t, 1)
 			lists, stored := 0, false
-			r, err := Open(ctx, &listHook{be, func(string) {
+			r, err := repo.Open(ctx, &listHook{be, func(string) {
 				if lists++; lists == at {
 					stored = true
-					if _, err := storeTiny(ctx, be, 2); err != nil {
+					if _, err := repotest.StoreDay(ctx, be, 2); err != nil {
 						t.Fatal(err)
 					}
 				}
-			}}, testSecret, tinyOptions(40))
+			}}, repotest.Secret, repotest.SmallPacks(40))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,9 +62,9 @@ func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			ended := stored
-			f, err := restore(ctx, r, s)
+			f, err := repotest.Restore(ctx, r, s)
 			if err == nil {
-				err = sameFiles(f, tinyFiles(s.Time.Day()))
+				err = f.Same(repotest.Day(s.Time.Day()))
 			}
 			if err != nil {
 				t.Errorf("%s, a backup that ended before listing %d: %v", name, at, err)
@@ -79,24 +82,24 @@ func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
 // The race that the order is about: without it a snapshot looks damaged.
 func TestAnIndexThatIsReadFirstLacksWhatComesLater(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r, err := openWith(ctx, be, testSecret, tinyOptions(40))
+	be := repotest.New(t, 1)
+	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(40))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storeTiny(ctx, be, 2); err != nil {
+	if _, err := repotest.StoreDay(ctx, be, 2); err != nil {
 		t.Fatal(err)
 	}
 	s, err := r.FindSnapshot(ctx, "latest")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := restore(ctx, r, s); err == nil || !strings.Contains(err.Error(), "in no index") {
+	if _, err := repotest.Restore(ctx, r, s); err == nil || !strings.Contains(err.Error(), "in no index") {
 		t.Errorf("%v", err)
 	}
 	if found, err := r.FindIndexed(ctx, s.ID.String()); err != nil {
 		t.Error(err)
-	} else if _, err := restore(ctx, r, found[0]); err != nil {
+	} else if _, err := repotest.Restore(ctx, r, found[0]); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -6,12 +6,17 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
@@ -156,7 +161,7 @@ func writeGoldenTo(t *testing.T, dir string, be *memory.Backend) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range content(t, be) {
+	for name, b := range repotest.Content(t, be) {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -199,26 +204,26 @@ func TestGolden(t *testing.T) {
 		t.Errorf("%d lines of vectors, want %d", len(gotLines), len(wantLines))
 	}
 	size := 0
-	for _, b := range content(t, be) {
+	for _, b := range repotest.Content(t, be) {
 		size += len(b)
 	}
 	if size > 100<<10 {
 		t.Errorf("the golden repository has %d bytes", size)
 	}
 	// It is a repository like any other: sound, and open to new snapshots.
-	r, err := openWith(context.Background(), be, []byte(goldenPassword), tinyOptions(5))
+	r, err := repotest.Open(context.Background(), be, []byte(goldenPassword), repotest.SmallPacks(5))
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := r.Check(context.Background(), CheckOptions{ReadData: 1})
+	report, err := r.Check(context.Background(), repo.CheckOptions{ReadData: 1})
 	if err != nil || !report.Clean() || len(report.Problems)+len(report.Leftovers) > 0 || report.Snapshots != 2 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
-	s, err := store(context.Background(), r, tinyFiles(3), 3)
+	s, err := repotest.Store(context.Background(), r, repotest.Day(3), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f, err := restore(context.Background(), r, s); err != nil || sameFiles(f, tinyFiles(3)) != nil {
+	if f, err := repotest.Restore(context.Background(), r, s); err != nil || f.Same(repotest.Day(3)) != nil {
 		t.Error("a new snapshot:", err)
 	}
 }
@@ -237,27 +242,34 @@ func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 	text, err := crypto.NewRecoveryKey(bytes.NewReader([]byte(goldenRecovery)))
 	must(err)
 	v.Recovery = recoveryVector{hexBytes(goldenRecovery), text}
-	r, err := openWith(ctx, be, []byte(goldenPassword), tinyOptions(1))
+	r, err := repotest.Open(ctx, be, []byte(goldenPassword), repotest.SmallPacks(1))
 	must(err)
-	v.Master = r.master[:]
+	master := repotest.MasterKey(t, be, []byte(goldenPassword))
+	v.Master = master[:]
 	for _, p := range []crypto.Purpose{crypto.ForChunkIDs, crypto.ForBlocks, crypto.ForPacks, crypto.ForIndexes, crypto.ForSnapshots, crypto.ForConfig, crypto.ForSlotInfo} {
-		key := r.master.Derive(p)
+		key := master.Derive(p)
 		v.Keys[string(p)] = key[:]
 	}
 	v.Compressed = readCompressed(t)
-	f, err := readConfig(ctx, be)
+	all := repotest.Content(t, be)
+	var f struct {
+		Format   int
+		Features []string
+		Sealed   []byte
+	}
+	must(json.Unmarshal(all[repotest.ConfigName], &f))
+	ad := fmt.Sprintf("snap config %d %s", f.Format, strings.Join(f.Features, " "))
+	plain, err := crypto.NewSealer(master.Derive(crypto.ForConfig), nil).Open(nil, f.Sealed, []byte(ad))
 	must(err)
-	plain, err := crypto.NewSealer(r.master.Derive(crypto.ForConfig), nil).Open(nil, f.Sealed, f.ad())
-	must(err)
-	v.Config = configVector{string(f.ad()), string(plain)}
-	all := content(t, be)
+	v.Config = configVector{ad, string(plain)}
+	sealer := func(p crypto.Purpose) *crypto.Sealer { return crypto.NewSealer(master.Derive(p), nil) }
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		b := all[name]
-		switch kindOf(name) {
+		switch repotest.Folder(name) {
 		case "keys":
 			s, err := crypto.ParseSlot(b)
 			must(err)
-			info, err := s.Info(r.master)
+			info, err := s.Info(master)
 			must(err)
 			secret := goldenPassword
 			if info.Kind == crypto.RecoverySlot {
@@ -265,19 +277,19 @@ func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 			}
 			key, err := s.Open([]byte(secret))
 			must(err)
-			if key != r.master {
+			if key != master {
 				t.Errorf("%s holds another master key", name)
 			}
-			v.Slots = append(v.Slots, goldenSlot(t, name, secret, b, r.master))
+			v.Slots = append(v.Slots, goldenSlot(t, name, secret, b, master))
 		case "packs":
-			v.addPack(t, r, name, b)
+			v.addPack(t, r, name, b, sealer(crypto.ForPacks), sealer(crypto.ForBlocks))
 		case "index":
-			plain, err := r.indexes.Open(nil, b[8:], nil)
+			plain, err := sealer(crypto.ForIndexes).Open(nil, b[8:], nil)
 			must(err)
-			must(index.OpenFile(b, r.indexes, func(pack.ID, int64, pack.Header) {}))
+			must(index.OpenFile(b, sealer(crypto.ForIndexes), func(pack.ID, int64, pack.Header) {}))
 			v.Indexes = append(v.Indexes, plainVector{name, plain})
 		case "snapshots":
-			v.addSnapshot(t, r, name, b)
+			v.addSnapshot(t, r, name, b, sealer(crypto.ForSnapshots))
 		}
 	}
 	return v
@@ -311,9 +323,9 @@ func readCompressed(t *testing.T) compressedVector {
 	return compressedVector{opened, h.Append(nil)}
 }
 
-func (v *vectors) addPack(t *testing.T, r *Repo, name string, b []byte) {
+func (v *vectors) addPack(t *testing.T, r *repo.Repo, name string, b []byte, packs, blocks *crypto.Sealer) {
 	t.Helper()
-	h, err := pack.ReadHeader(bytes.NewReader(b), int64(len(b)), r.packs)
+	h, err := pack.ReadHeader(bytes.NewReader(b), int64(len(b)), packs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -321,16 +333,19 @@ func (v *vectors) addPack(t *testing.T, r *Repo, name string, b []byte) {
 	for i := range h.Blocks {
 		blk := &h.Blocks[i]
 		sealed := b[blk.Offset : blk.Offset+blk.Stored]
-		opened, err := r.blocks.Open(nil, sealed, nil)
+		opened, err := blocks.Open(nil, sealed, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		lent, _, err := r.dictionary(context.Background(), blk.Dict, 1, detours{})
-		if err != nil {
-			t.Fatal(err)
+		var dict []byte
+		for _, id := range blk.Dict {
+			c, err := r.Chunk(context.Background(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dict = append(dict, c...)
 		}
-		dict := bytes.Clone(lent.b)
-		plain, err := pack.NewCodec(r.blocks).Decode(nil, sealed, blk, dict)
+		plain, err := pack.NewCodec(blocks).Decode(nil, sealed, blk, dict)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,13 +370,13 @@ func (v *vectors) addPack(t *testing.T, r *Repo, name string, b []byte) {
 	v.Packs = append(v.Packs, p)
 }
 
-func (v *vectors) addSnapshot(t *testing.T, r *Repo, name string, b []byte) {
+func (v *vectors) addSnapshot(t *testing.T, r *repo.Repo, name string, b []byte, sealer *crypto.Sealer) {
 	t.Helper()
-	plain, err := r.snapshots.Open(nil, b[8:], nil)
+	plain, err := sealer.Open(nil, b[8:], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := openSnapshot(b, r.snapshots)
+	s, err := r.FindSnapshot(context.Background(), strings.TrimPrefix(name, repotest.SnapshotsDir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,17 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
@@ -28,18 +32,19 @@ const (
 type goldenMaker struct {
 	t    *testing.T
 	be   *memory.Backend
-	r    *Repo
-	meta []handBlock // metadata that waits for a pack
+	r    *repo.Repo
+	rand io.Reader
+	meta []repotest.Block // metadata that waits for a pack
 }
 
 func makeGolden(t *testing.T) *memory.Backend {
 	ctx := context.Background()
-	opts := testOptions(1)
+	opts := repotest.Options(1)
 	opts.Rand = rand.NewChaCha8([32]byte([]byte("snap golden repository version 1")))
 	opts.Cost = crypto.Cost{Time: 2, MemoryKiB: 64, Threads: 2}
-	g := &goldenMaker{t: t, be: memory.New()}
+	g := &goldenMaker{t: t, be: memory.New(), rand: opts.Rand}
 	var err error
-	g.r, err = Create(ctx, g.be, []byte(goldenPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "golden"}, opts)
+	g.r, err = repo.Create(ctx, g.be, []byte(goldenPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "golden"}, opts)
 	g.must(err)
 	text, err := crypto.NewRecoveryKey(strings.NewReader(goldenRecovery))
 	g.must(err)
@@ -59,7 +64,7 @@ func (g *goldenMaker) must(err error) {
 
 // day stores one snapshot. Day 2 changes the database, which it stores as a
 // delta, and a plist.
-func (g *goldenMaker) day(n int, parent *FileID) *Snapshot {
+func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
 	ctx := context.Background()
 	b := tree.NewBuilder(g.save, nil)
 	count, size := int64(0), int64(0)
@@ -76,15 +81,15 @@ func (g *goldenMaker) day(n int, parent *FileID) *Snapshot {
 	tiny := goldenTiny()
 	switch n {
 	case 1:
-		g.pack(pack.Content, raw(db[0]), raw(db[1]), handBlock{encoding: pack.Zstd, chunks: plists})
-		g.pack(pack.Content, handBlock{encoding: pack.Zstd, chunks: tiny})
+		g.pack(pack.Content, repotest.Raw(db[0]), repotest.Raw(db[1]), repotest.Block{Encoding: pack.Zstd, Chunks: plists})
+		g.pack(pack.Content, repotest.Block{Encoding: pack.Zstd, Chunks: tiny})
 	case 2:
 		// Two chunks against two; then one against the result: depth 2.
 		old := goldenDatabase(1)
-		two := delta(g.r, nil, old[0], old[1])
-		two.chunks = db
+		two := repotest.Delta(g.r, nil, old[0], old[1])
+		two.Chunks = db
 		third := goldenDatabase(3)[0]
-		g.pack(pack.Content, two, delta(g.r, third, db[0]), handBlock{encoding: pack.Zstd, chunks: plists[:1]})
+		g.pack(pack.Content, two, repotest.Delta(g.r, third, db[0]), repotest.Block{Encoding: pack.Zstd, Chunks: plists[:1]})
 		db = append(db, third)
 	}
 	// Entries come in the order of their keys: domain, name, path.
@@ -114,43 +119,42 @@ func (g *goldenMaker) day(n int, parent *FileID) *Snapshot {
 	g.must(err)
 	g.pack(pack.Metadata, g.meta...)
 	g.meta = nil
-	s := &Snapshot{
-		Version: snapshotVersion, Time: time.Date(2026, 1, n, 8, 0, 0, 0, time.UTC), StoredAt: time.Date(2026, 1, n, 8, 5, 0, 0, time.UTC),
+	s := &repo.Snapshot{
+		Version: 1, Time: time.Date(2026, 1, n, 8, 0, 0, 0, time.UTC), StoredAt: time.Date(2026, 1, n, 8, 5, 0, 0, time.UTC),
 		Host: "host", Program: "snap test",
-		Device: Device{UDID: "00008110-000A1234567890AB", Name: "Anna’s iPhone", ProductType: "iPhone14,5", ProductVersion: "19.2", BuildVersion: "23C55", SerialNumber: "ABCDEFGHIJ"},
-		Source: Source{Kind: "folder", Path: "/backups", Folder: "00008110-000A1234567890AB", RunID: "7A0B", Full: n == 1},
+		Device: repo.Device{UDID: "00008110-000A1234567890AB", Name: "Anna’s iPhone", ProductType: "iPhone14,5", ProductVersion: "19.2", BuildVersion: "23C55", SerialNumber: "ABCDEFGHIJ"},
+		Source: repo.Source{Kind: "folder", Path: "/backups", Folder: "00008110-000A1234567890AB", RunID: "7A0B", Full: n == 1},
 		Parent: parent, Root: root, Complete: true, Files: count, Bytes: size,
 		NewChunks: 1, NewBytes: 2, StoredBytes: 3,
 	}
 	if n == 2 {
 		s.Tags, s.Problems, s.Encrypted = []string{"weekly", "before <update>"}, []string{"one file was not listed"}, true
 	}
-	sealed, err := g.r.sealSnapshot(s)
+	sealed, err := repo.SealSnapshot(g.r, s)
 	g.must(err)
-	s.ID, err = g.r.putNamed(ctx, snapshotsDir, sealed)
-	g.must(err)
+	s.ID = repotest.PutNamed(g.t, g.be, repotest.SnapshotsDir, sealed)
 	return s
 }
 
 // save is a tree.Save that puts every node into a block of its own.
 func (g *goldenMaker) save(_ context.Context, node []byte, _ *chunk.ID) (chunk.ID, error) {
-	g.meta = append(g.meta, handBlock{encoding: pack.Zstd, chunks: [][]byte{bytes.Clone(node)}})
+	g.meta = append(g.meta, repotest.Block{Encoding: pack.Zstd, Chunks: [][]byte{bytes.Clone(node)}})
 	return g.r.NewHasher().ID(node), nil
 }
 
 // pack stores a pack and lists it in an index file.
-func (g *goldenMaker) pack(kind pack.Kind, blocks ...handBlock) {
+func (g *goldenMaker) pack(kind pack.Kind, blocks ...repotest.Block) {
 	known := index.New()
-	if g.r.index != nil {
-		known = g.r.index
+	if g.r.Index() != nil {
+		known = g.r.Index()
 	}
-	var fresh []handBlock
+	var fresh []repotest.Block
 	for _, b := range blocks {
-		if !known.Has(g.r.NewHasher().ID(b.chunks[0])) {
+		if !known.Has(g.r.NewHasher().ID(b.Chunks[0])) {
 			fresh = append(fresh, b)
 		}
 	}
-	putPack(g.t, g.r, g.be, kind, fresh...)
+	repotest.PutPackWith(g.t, g.r, g.be, repotest.MasterKey(g.t, g.be, []byte(goldenPassword)), g.rand, kind, fresh...)
 	g.must(g.r.LoadIndex(context.Background()))
 }
 
@@ -193,7 +197,7 @@ func goldenList(level uint8, ids []chunk.ID) []byte {
 
 // goldenDatabase is two chunks that change a little from day to day.
 func goldenDatabase(n int) [][]byte {
-	out := [][]byte{append([]byte("SQLite format 3\x00"), noise(1, 3000)...), noise(2, 2000)}
+	out := [][]byte{append([]byte("SQLite format 3\x00"), repotest.Noise(1, 3000)...), repotest.Noise(2, 2000)}
 	for i := range out {
 		copy(out[i][500*n:], fmt.Appendf(nil, "changed on day %d", n))
 	}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -11,6 +11,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/internal/process"
@@ -29,24 +32,24 @@ var updateRecords = flag.Bool("update-records", false, "write the golden reposit
 const recordsDir = "testdata/golden-v1-records"
 
 // recordFiles is a day of a backup in 15 KB.
-func recordFiles(day int) files {
-	db := append([]byte("SQLite format 3\x00"), noise(1, 6<<10)...)
+func recordFiles(day int) repotest.Files {
+	db := append([]byte("SQLite format 3\x00"), repotest.Noise(1, 6<<10)...)
 	copy(db[3<<10:], fmt.Appendf(nil, "row of day %d", day))
-	return files{
+	return repotest.Files{
 		"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil,
-		"aa/old": noise(2, 5<<10), "bb/new": noise(uint64(100+day), 2<<10), "cc/database": db,
+		"aa/old": repotest.Noise(2, 5<<10), "bb/new": repotest.Noise(uint64(100+day), 2<<10), "cc/database": db,
 	}
 }
 
 const recordNote = "the last one before the repair"
 
-var recordLabels = Labels{
+var recordLabels = repo.Labels{
 	Tags: []string{"before-update", "weekly"}, Note: recordNote,
-	Pin: &Pin{Since: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), Reason: "before the repair"},
+	Pin: &repo.Pin{Since: time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC), Reason: "before the repair"},
 }
 
-func recordOptions(seed byte, now time.Time) Options {
-	o := testOptions(seed)
+func recordOptions(seed byte, now time.Time) repo.Options {
+	o := repotest.Options(seed)
 	o.PackSize, o.Refresh = 8<<10, -1
 	clock := o.Now
 	begun := clock()
@@ -66,13 +69,13 @@ func makeRecords(t *testing.T) *memory.Backend {
 	}
 	secret := []byte(goldenPassword)
 	source := memory.New()
-	_, err := Create(ctx, source, secret, crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "golden"}, recordOptions(1, now))
+	_, err := repo.Create(ctx, source, secret, crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "golden"}, recordOptions(1, now))
 	must(err)
-	var parent *Snapshot
-	add := func(be backend.Backend, day int) *Snapshot {
-		r, err := openWith(ctx, be, secret, recordOptions(byte(10+day), now.AddDate(0, 0, day)))
+	var parent *repo.Snapshot
+	add := func(be backend.Backend, day int) *repo.Snapshot {
+		r, err := repotest.Open(ctx, be, secret, recordOptions(byte(10+day), now.AddDate(0, 0, day)))
 		must(err)
-		s, err := storeWithParent(ctx, r, recordFiles(day), day, parent)
+		s, err := repotest.StoreAfter(ctx, r, recordFiles(day), day, parent)
 		must(err)
 		return s
 	}
@@ -82,43 +85,43 @@ func makeRecords(t *testing.T) *memory.Backend {
 	be := memory.New()
 	must(mirrorTo(source, be, oneAtATime))
 
-	r, err := openWith(ctx, be, secret, recordOptions(30, now.AddDate(0, 0, 5)))
+	r, err := repotest.Open(ctx, be, secret, recordOptions(30, now.AddDate(0, 0, 5)))
 	must(err)
-	second, err := dayOf(ctx, r, 2)
+	second, err := repotest.FindDay(ctx, r, 2)
 	must(err)
-	record, err := backend.ReadAll(ctx, be, snapshotsDir+second.ID.String(), 1<<20)
+	record, err := backend.ReadAll(ctx, be, repotest.SnapshotsDir+second.ID.String(), 1<<20)
 	must(err)
-	l, err := r.Lock(ctx, LockWrite, "snap tag")
+	l, err := r.Lock(ctx, repo.LockWrite, "snap tag")
 	must(err)
 	_, err = r.ChangeSnapshot(ctx, second, recordLabels)
 	must(errors.Join(err, l.Release()))
-	must(be.Put(ctx, snapshotsDir+second.ID.String(), record)) // as if it had been cut off
-	must(r.KeepDevicePassword(ctx, phoneUDID, []byte("of the phone")))
-	u, err := r.NewUnfinished(UnfinishedBackup, phoneUDID)
+	must(be.Put(ctx, repotest.SnapshotsDir+second.ID.String(), record)) // as if it had been cut off
+	must(r.KeepDevicePassword(ctx, repotest.JobUDID, []byte("of the phone")))
+	u, err := r.NewUnfinished(repo.UnfinishedBackup, repotest.JobUDID)
 	must(err)
-	must(receive(ctx, r, u, "dd/arrived", noise(3, 3<<10)))
-	_, err = r.Check(ctx, CheckOptions{ReadData: 1})
+	must(repotest.Receive(ctx, r, u, "dd/arrived", repotest.Noise(3, 3<<10)))
+	_, err = r.Check(ctx, repo.CheckOptions{ReadData: 1})
 	must(err)
 	_, err = r.RefreshParity(ctx, 50_00, nil)
 	must(err)
-	must(be.Put(ctx, reserveName, noise(4, 1000)))
-	name := filesIn(t, be, packsDir)[0]
-	must(be.Put(ctx, replace.Dir+name, content(t, be)[name]))
+	must(be.Put(ctx, repotest.ReserveName, repotest.Noise(4, 1000)))
+	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
+	must(be.Put(ctx, replace.Dir+name, repotest.Content(t, be)[name]))
 
 	// What a prune finds is waste, but cannot remove yet.
 	fourth := add(be, 4)
 	elsewhere := recordOptions(40, now.AddDate(0, 0, 6))
 	elsewhere.Owner = &process.Identity{Host: "nas", User: "anna", PID: 4711, Started: "12345", Boot: "1"}
-	w, err := openWith(ctx, be, secret, elsewhere)
+	w, err := repotest.Open(ctx, be, secret, elsewhere)
 	must(err)
-	_, err = w.Lock(ctx, LockWrite, "snap backup")
+	_, err = w.Lock(ctx, repo.LockWrite, "snap backup")
 	must(err)
-	p, err := Open(ctx, be, secret, recordOptions(41, now.AddDate(0, 0, 6)))
+	p, err := repo.Open(ctx, be, secret, recordOptions(41, now.AddDate(0, 0, 6)))
 	must(err)
 	must(p.Forget(ctx, fourth.ID))
-	l, err = p.Lock(ctx, LockPrune, "snap prune")
+	l, err = p.Lock(ctx, repo.LockPrune, "snap prune")
 	must(err)
-	rep, err := p.Prune(ctx, PruneOptions{MaxRepack: 0})
+	rep, err := p.Prune(ctx, repo.PruneOptions{MaxRepack: 0})
 	if err == nil && len(rep.Waiting) != 1 {
 		err = fmt.Errorf("%+v", rep)
 	}
@@ -126,9 +129,9 @@ func makeRecords(t *testing.T) *memory.Backend {
 	return be
 }
 
-func openRecords(t *testing.T, be backend.Backend) *Repo {
+func openRecords(t *testing.T, be backend.Backend) *repo.Repo {
 	t.Helper()
-	r, err := openWith(context.Background(), be, []byte(goldenPassword), recordOptions(50, time.Date(2026, 2, 9, 8, 0, 0, 0, time.UTC)))
+	r, err := repotest.Open(context.Background(), be, []byte(goldenPassword), recordOptions(50, time.Date(2026, 2, 9, 8, 0, 0, 0, time.UTC)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +139,7 @@ func openRecords(t *testing.T, be backend.Backend) *Repo {
 }
 
 // recordsWhole wants days to come back, and no damage.
-func recordsWhole(t *testing.T, be backend.Backend, days ...int) *CheckReport {
+func recordsWhole(t *testing.T, be backend.Backend, days ...int) *repo.CheckReport {
 	t.Helper()
 	ctx := context.Background()
 	r := openRecords(t, be)
@@ -147,9 +150,9 @@ func recordsWhole(t *testing.T, be backend.Backend, days ...int) *CheckReport {
 	var got []int
 	for _, s := range list {
 		got = append(got, s.Time.Day())
-		f, err := restore(ctx, r, s)
+		f, err := repotest.Restore(ctx, r, s)
 		if err == nil {
-			err = sameFiles(f, recordFiles(s.Time.Day()))
+			err = f.Same(recordFiles(s.Time.Day()))
 		}
 		if err != nil {
 			t.Errorf("day %d: %v", s.Time.Day(), err)
@@ -161,7 +164,7 @@ func recordsWhole(t *testing.T, be backend.Backend, days ...int) *CheckReport {
 	if !slices.Equal(got, days) {
 		t.Errorf("snapshots of days %v, want %v", got, days)
 	}
-	rep, err := r.Check(ctx, CheckOptions{ReadData: 1})
+	rep, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil || !rep.Clean() || len(rep.Problems) > 0 {
 		t.Errorf("check: %+v, %v", rep, err)
 	}
@@ -178,8 +181,8 @@ func TestGoldenRecords(t *testing.T) {
 	be := loadGoldenFrom(t, recordsDir)
 	kinds := map[string]int{}
 	total := 0
-	for name, b := range content(t, be) {
-		kinds[kindOf(name)]++
+	for name, b := range repotest.Content(t, be) {
+		kinds[repotest.Folder(name)]++
 		total += len(b)
 	}
 	for _, kind := range []string{"config", "keys", "packs", "index", "snapshots", "secrets", "locks", "prunes", "runs", "checks", "parity", "mirrored", "healing", "reserve"} {
@@ -190,41 +193,41 @@ func TestGoldenRecords(t *testing.T) {
 	if total > 120<<10 {
 		t.Errorf("it has %d bytes", total)
 	}
-	pristine := content(t, be)
+	pristine := repotest.Content(t, be)
 
 	r := openRecords(t, be.Clone())
-	onItsWay := filesIn(t, be, replace.Dir)
-	if rep, err := r.Check(ctx, CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != onItsWay[0] {
+	onItsWay := repotest.FilesIn(t, be, replace.Dir)
+	if rep, err := r.Check(ctx, repo.CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != onItsWay[0] {
 		t.Errorf("check of a repair that was cut off: %+v, %v", rep, err)
 	}
-	if err := replace.Finish(ctx, be); err != nil || len(filesIn(t, be, replace.Dir)) > 0 {
+	if err := replace.Finish(ctx, be); err != nil || len(repotest.FilesIn(t, be, replace.Dir)) > 0 {
 		t.Fatal("the repair does not go on:", err)
 	}
 	delete(pristine, onItsWay[0])
 
 	r = openRecords(t, be)
 	locks, err := r.Locks(ctx)
-	if err != nil || len(locks) != 1 || locks[0].Kind != LockWrite || locks[0].What != "snap backup" || locks[0].Owner.Host != "nas" || locks[0].State != LockStale {
+	if err != nil || len(locks) != 1 || locks[0].Kind != repo.LockWrite || locks[0].What != "snap backup" || locks[0].Owner.Host != "nas" || locks[0].State != repo.LockStale {
 		t.Errorf("locks: %+v, %v", locks, err)
 	}
-	lists, err := r.pruneLists(ctx)
-	if err != nil || len(lists) != 1 || len(lists[0].Packs) == 0 {
+	lists, err := repo.PruneLists(ctx, r)
+	if err != nil || len(lists) != 1 || len(lists[0]) == 0 {
 		t.Errorf("prune lists: %+v, %v", lists, err)
 	}
 	runs, damaged, err := r.Unfinished(ctx)
-	if err != nil || len(runs) != 1 || len(damaged) > 0 || runs[0].UDID != phoneUDID {
+	if err != nil || len(runs) != 1 || len(damaged) > 0 || runs[0].UDID != repotest.JobUDID {
 		t.Fatalf("unfinished runs: %+v, %v, %v", runs, damaged, err)
 	}
-	if got, err := received(ctx, r, runs[0]); err != nil || got["dd/arrived"] != string(noise(3, 3<<10)) {
+	if got, err := repotest.Received(ctx, r, runs[0]); err != nil || got["dd/arrived"] != string(repotest.Noise(3, 3<<10)) {
 		t.Errorf("the unfinished run has %d files, %v", len(got), err)
 	}
-	kept, err := r.DevicePasswords(ctx, phoneUDID)
+	kept, err := r.DevicePasswords(ctx, repotest.JobUDID)
 	if err != nil || len(kept) != 1 || string(kept[0].Password) != "of the phone" {
 		t.Errorf("%d passwords, %v", len(kept), err)
 	}
-	times, err := r.readTimes(ctx)
-	if err != nil || len(times.last) < 5 {
-		t.Errorf("checks know of %d packs, %v", len(times.last), err)
+	known, err := repo.PacksLastRead(ctx, r)
+	if err != nil || known < 5 {
+		t.Errorf("checks know of %d packs, %v", known, err)
 	}
 	if st, err := r.ParityStatus(ctx); err != nil || st.Groups < 2 || st.Percent != 50 || len(st.Damaged)+len(st.Missing) > 0 {
 		t.Errorf("parity: %+v, %v", st, err)
@@ -237,21 +240,21 @@ func TestGoldenRecords(t *testing.T) {
 	t.Run("prune", func(t *testing.T) {
 		be := be.Clone()
 		r := openRecords(t, be)
-		l, err := r.Lock(ctx, LockPrune, "prune")
+		l, err := r.Lock(ctx, repo.LockPrune, "prune")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := forgetDays(ctx, r, []int{1}); err != nil {
+		if err := repotest.ForgetDays(ctx, r, 1); err != nil {
 			t.Fatal(err)
 		}
-		rep, err := r.Prune(ctx, everything)
+		rep, err := r.Prune(ctx, repotest.NoWaste)
 		if err != nil || rep.RemovedPacks == 0 || len(rep.Waiting) > 0 || rep.PendingPacks > 0 {
 			t.Errorf("%+v, %v", rep, err)
 		}
 		if err := l.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if left := append(filesIn(t, be, locksDir), filesIn(t, be, prunesDir)...); len(left) > 0 {
+		if left := append(repotest.FilesIn(t, be, repotest.LocksDir), repotest.FilesIn(t, be, repotest.PrunesDir)...); len(left) > 0 {
 			t.Errorf("%v are left", left)
 		}
 		recordsWhole(t, be, 2, 3)
@@ -263,26 +266,26 @@ func TestGoldenRecords(t *testing.T) {
 	t.Run("heal", func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(damageSeed, 5))
 		// Two packs came after the parity was made, and have none.
-		for dir, want := range map[string]int{packsDir: 8, snapshotsDir: 4} {
+		for dir, want := range map[string]int{repotest.PacksDir: 8, repotest.SnapshotsDir: 4} {
 			healed := 0
-			for _, name := range filesIn(t, be, dir) {
+			for _, name := range repotest.FilesIn(t, be, dir) {
 				be := be.Clone()
-				flipBit(t, be, name, rng.IntN(1<<20))
+				repotest.FlipBit(t, be, name, rng.IntN(1<<20))
 				r := openRecords(t, be)
-				l, err := r.Lock(ctx, LockExclusive, "repair")
+				l, err := r.Lock(ctx, repo.LockExclusive, "repair")
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, err = r.HealFromParity(ctx, RepairOptions{})
+				_, err = r.HealFromParity(ctx, repo.RepairOptions{})
 				if err = errors.Join(err, l.Release()); err != nil {
 					t.Fatal(err)
 				}
-				if bytes.Equal(content(t, be)[name], pristine[name]) {
+				if bytes.Equal(repotest.Content(t, be)[name], pristine[name]) {
 					healed++
 				}
 			}
 			if healed != want {
-				t.Errorf("%d files of %s healed, want %d of %d", healed, dir, want, len(filesIn(t, be, dir)))
+				t.Errorf("%d files of %s healed, want %d of %d", healed, dir, want, len(repotest.FilesIn(t, be, dir)))
 			}
 		}
 	})
@@ -290,31 +293,31 @@ func TestGoldenRecords(t *testing.T) {
 	t.Run("mirror", func(t *testing.T) {
 		source, target := memory.New(), be.Clone()
 		for name, b := range pristine {
-			if kind := kindOf(name); kind != "mirrored" && kind != "locks" {
+			if kind := repotest.Folder(name); kind != "mirrored" && kind != "locks" {
 				if err := source.Put(ctx, name, b); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		removeAll(t, target, filesIn(t, target, locksDir)...)
-		third, err := dayOf(ctx, openRecords(t, source), 3)
+		repotest.Remove(t, target, repotest.FilesIn(t, target, repotest.LocksDir)...)
+		third, err := repotest.FindDay(ctx, openRecords(t, source), 3)
 		if err != nil {
 			t.Fatal(err)
 		}
-		removeAll(t, source, snapshotsDir+third.ID.String())
+		repotest.Remove(t, source, repotest.SnapshotsDir+third.ID.String())
 		// It came from the source, by the marks, so its removal is followed.
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Error(err)
 		}
 		recordsWhole(t, target, 1, 2)
-		marks := filesIn(t, be, "mirrored/")
+		marks := repotest.FilesIn(t, be, "mirrored/")
 		unmarked := be.Clone()
-		removeAll(t, unmarked, append(marks, filesIn(t, be, locksDir)...)...)
+		repotest.Remove(t, unmarked, append(marks, repotest.FilesIn(t, be, repotest.LocksDir)...)...)
 		if err := mirrorTo(source, unmarked, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
 			t.Errorf("without marks: %v", err)
 		}
 	})
-	if !maps.EqualFunc(pristine, content(t, be), bytes.Equal) {
+	if !maps.EqualFunc(pristine, repotest.Content(t, be), bytes.Equal) {
 		t.Error("reading has changed something")
 	}
 }

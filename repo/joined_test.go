@@ -1,10 +1,12 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -14,30 +16,30 @@ import (
 // may; that is no reason to store them in full.
 func TestManySmallChanges(t *testing.T) {
 	be := memory.New()
-	r := create(t, be)
-	d := newDiary(1)
-	f := files{}
+	r := repotest.Create(t, be)
+	d := repotest.NewDiary(1)
+	f := repotest.Files{}
 	for i := range 50 {
-		f[fmt.Sprintf("%02d/a.json", i)] = d.text(4000)
-		f[fmt.Sprintf("%02d/b", i)] = noise(uint64(2*i), 120<<10)
-		f[fmt.Sprintf("%02d/c", i)] = noise(uint64(2*i+1), 120<<10)
+		f[fmt.Sprintf("%02d/a.json", i)] = d.Text(4000)
+		f[fmt.Sprintf("%02d/b", i)] = repotest.Noise(uint64(2*i), 120<<10)
+		f[fmt.Sprintf("%02d/c", i)] = repotest.Noise(uint64(2*i+1), 120<<10)
 	}
-	first := storeAfter(t, r, f, 1, nil)
+	first := repotest.MustStoreAfter(t, r, f, 1, nil)
 	before := countDeltaBlocks(r)
-	touched := files{}
+	touched := repotest.Files{}
 	for i := range 50 {
 		name := fmt.Sprintf("%02d/a.json", i)
 		touched[name] = bytes.Clone(f[name])
 		copy(touched[name][2000:], "changed today")
 	}
-	second := storeAfter(t, r, touched, 2, first)
+	second := repotest.MustStoreAfter(t, r, touched, 2, first)
 	// In full they take about 90 KB.
 	t.Logf("50 touched files of 4,000 bytes took %d bytes in %d deltas", second.StoredBytes, countDeltaBlocks(r)-before)
 	if second.StoredBytes > 20<<10 {
 		t.Errorf("50 touched files of 4,000 bytes took %d bytes", second.StoredBytes)
 	}
-	r = open(t, be)
-	if got, err := restore(context.Background(), r, second); err != nil || sameFiles(got, touched) != nil {
-		t.Error(err, sameFiles(got, touched))
+	r = repotest.MustOpen(t, be)
+	if got, err := repotest.Restore(context.Background(), r, second); err != nil || got.Same(touched) != nil {
+		t.Error(err, got.Same(touched))
 	}
 }

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -10,33 +10,50 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-var otherSecret = []byte("battery staple")
-
 // opens reports whether a secret opens a repository; any failure other than a
 // wrong password is an error.
 func opens(be backend.Backend, secret []byte) (bool, error) {
-	_, err := Open(context.Background(), be, secret, tinyOptions(5))
-	if errors.Is(err, ErrWrongPassword) {
+	_, err := repo.Open(context.Background(), be, secret, repotest.SmallPacks(5))
+	if errors.Is(err, repo.ErrWrongPassword) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
+// currentKey returns the key slot that opened a repository.
+func currentKey(t *testing.T, r *repo.Repo) repo.FileID {
+	t.Helper()
+	keys, err := r.Keys(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range keys {
+		if k.Current {
+			return k.ID
+		}
+	}
+	t.Fatal("no key slot is the current one")
+	return repo.FileID{}
+}
+
 func TestKeys(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r := open(t, be)
-	first := r.slot
-	if _, err := r.RemoveKey(ctx, first.Short()); !errors.Is(err, ErrLastKey) {
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
+	first := currentKey(t, r)
+	if _, err := r.RemoveKey(ctx, first.Short()); !errors.Is(err, repo.ErrLastKey) {
 		t.Errorf("last key: got %v", err)
 	}
-	second, err := r.AddKey(ctx, otherSecret, crypto.SlotInfo{Kind: crypto.RecoverySlot, Label: "drawer"})
+	second, err := r.AddKey(ctx, repotest.OtherSecret, crypto.SlotInfo{Kind: crypto.RecoverySlot, Label: "drawer"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,42 +62,42 @@ func TestKeys(t *testing.T) {
 		t.Fatal(keys, err)
 	}
 	for _, k := range keys {
-		want := KeyInfo{ID: first, Kind: testInfo.Kind, Label: testInfo.Label, Created: k.Created, Current: true}
+		want := repo.KeyInfo{ID: first, Kind: repotest.SlotInfo.Kind, Label: repotest.SlotInfo.Label, Created: k.Created, Current: true}
 		if k.ID == second {
-			want = KeyInfo{ID: second, Kind: crypto.RecoverySlot, Label: "drawer", Created: k.Created}
+			want = repo.KeyInfo{ID: second, Kind: crypto.RecoverySlot, Label: "drawer", Created: k.Created}
 		}
 		if k != want || k.Created.IsZero() {
 			t.Errorf("got %+v, want %+v", k, want)
 		}
 	}
-	for _, secret := range [][]byte{testSecret, otherSecret} {
-		if err := judgeClean(be, secret, 1); err != nil {
+	for _, secret := range [][]byte{repotest.Secret, repotest.OtherSecret} {
+		if err := repotest.VerifyWith(be, secret, 1); err != nil {
 			t.Errorf("with %q: %v", secret, err)
 		}
 	}
-	if _, err := r.RemoveKey(ctx, ""); !errors.Is(err, ErrNoKey) {
+	if _, err := r.RemoveKey(ctx, ""); !errors.Is(err, repo.ErrNoKey) {
 		t.Errorf("no prefix: got %v", err)
 	}
-	if _, err := r.RemoveKey(ctx, "xyz"); !errors.Is(err, ErrNoKey) {
+	if _, err := r.RemoveKey(ctx, "xyz"); !errors.Is(err, repo.ErrNoKey) {
 		t.Errorf("no such key: got %v", err)
 	}
 	if id, err := r.RemoveKey(ctx, first.String()); err != nil || id != first {
 		t.Errorf("remove the key in use: %v, %v", id, err)
 	}
-	if ok, err := opens(be, testSecret); ok || err != nil {
+	if ok, err := opens(be, repotest.Secret); ok || err != nil {
 		t.Errorf("the removed key: %v, %v", ok, err)
 	}
-	if _, err := r.RemoveKey(ctx, second.String()); !errors.Is(err, ErrLastKey) {
+	if _, err := r.RemoveKey(ctx, second.String()); !errors.Is(err, repo.ErrLastKey) {
 		t.Errorf("last key: got %v", err)
 	}
 }
 
 func TestAmbiguousKey(t *testing.T) {
 	ctx := context.Background()
-	r := open(t, tinyRepo(t))
+	r := repotest.MustOpen(t, repotest.New(t))
 	// 17 keys cannot all begin with different digits.
 	for i := range 16 {
-		if _, err := r.AddKey(ctx, fmt.Appendf(nil, "secret %d", i), testInfo); err != nil {
+		if _, err := r.AddKey(ctx, fmt.Appendf(nil, "secret %d", i), repotest.SlotInfo); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +109,7 @@ func TestAmbiguousKey(t *testing.T) {
 	for i, k := range keys[1:] {
 		if k.ID.String()[0] == keys[i].ID.String()[0] {
 			ambiguous++
-			if _, err := r.RemoveKey(ctx, k.ID.String()[:1]); !errors.Is(err, ErrAmbiguous) {
+			if _, err := r.RemoveKey(ctx, k.ID.String()[:1]); !errors.Is(err, repo.ErrAmbiguous) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -105,43 +122,43 @@ func TestAmbiguousKey(t *testing.T) {
 // Two slots with one secret would mislead whoever removes one of them.
 func TestKeyOfASecretThatIsThere(t *testing.T) {
 	ctx := context.Background()
-	r := open(t, tinyRepo(t))
-	if _, err := r.AddKey(ctx, testSecret, testInfo); !errors.Is(err, ErrKeyExists) {
+	r := repotest.MustOpen(t, repotest.New(t))
+	if _, err := r.AddKey(ctx, repotest.Secret, repotest.SlotInfo); !errors.Is(err, repo.ErrKeyExists) {
 		t.Errorf("the secret in use: %v", err)
 	}
-	info := testInfo
+	info := repotest.SlotInfo
 	info.Label = "another"
-	if _, err := r.AddKey(ctx, otherSecret, info); err != nil {
+	if _, err := r.AddKey(ctx, repotest.OtherSecret, info); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.ChangePassword(ctx, otherSecret, crypto.PasswordSlot); !errors.Is(err, ErrKeyExists) {
+	if _, err := r.ChangePassword(ctx, repotest.OtherSecret, crypto.PasswordSlot); !errors.Is(err, repo.ErrKeyExists) {
 		t.Errorf("change to the secret of another slot: %v", err)
 	}
 	if keys, err := r.Keys(ctx); err != nil || len(keys) != 2 {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
 	// Changing it to itself makes a fresh slot in place of the old one.
-	if _, err := r.ChangePassword(ctx, testSecret, crypto.PasswordSlot); err != nil {
+	if _, err := r.ChangePassword(ctx, repotest.Secret, crypto.PasswordSlot); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestChangePassword(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r := open(t, be)
-	id, err := r.ChangePassword(ctx, otherSecret, crypto.KeyFileSlot)
-	if err != nil || id != r.slot {
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
+	id, err := r.ChangePassword(ctx, repotest.OtherSecret, crypto.KeyFileSlot)
+	if err != nil || id != currentKey(t, r) {
 		t.Fatal(id, err)
 	}
-	if ok, err := opens(be, testSecret); ok || err != nil {
+	if ok, err := opens(be, repotest.Secret); ok || err != nil {
 		t.Errorf("old password: %v, %v", ok, err)
 	}
-	if err := judgeClean(be, otherSecret, 1); err != nil {
+	if err := repotest.VerifyWith(be, repotest.OtherSecret, 1); err != nil {
 		t.Error(err)
 	}
 	keys, err := r.Keys(ctx)
-	if err != nil || len(keys) != 1 || keys[0].Label != testInfo.Label || keys[0].Kind != crypto.KeyFileSlot || !keys[0].Current {
+	if err != nil || len(keys) != 1 || keys[0].Label != repotest.SlotInfo.Label || keys[0].Kind != crypto.KeyFileSlot || !keys[0].Current {
 		t.Errorf("%+v, %v", keys, err)
 	}
 }
@@ -150,37 +167,51 @@ func TestChangePassword(t *testing.T) {
 // before and after them. The second one must do so as soon as the run reports
 // success; one of them always does.
 var keyRuns = map[string]struct {
-	run   func(ctx context.Context, r *Repo) error
+	run   func(ctx context.Context, r *repo.Repo) error
 	after []byte // opens afterwards, for certain
 	gone  []byte // opens no more
 }{
-	"add": {func(ctx context.Context, r *Repo) error { _, err := r.AddKey(ctx, otherSecret, testInfo); return err }, otherSecret, nil},
-	"change": {func(ctx context.Context, r *Repo) error {
-		_, err := r.ChangePassword(ctx, otherSecret, crypto.KeyFileSlot)
+	"add": {func(ctx context.Context, r *repo.Repo) error {
+		_, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo)
 		return err
-	}, otherSecret, testSecret},
-	"remove": {func(ctx context.Context, r *Repo) error { _, err := r.RemoveKey(ctx, r.slot.String()); return err }, []byte("second"), testSecret},
+	}, repotest.OtherSecret, nil},
+	"change": {func(ctx context.Context, r *repo.Repo) error {
+		_, err := r.ChangePassword(ctx, repotest.OtherSecret, crypto.KeyFileSlot)
+		return err
+	}, repotest.OtherSecret, repotest.Secret},
+	"remove": {func(ctx context.Context, r *repo.Repo) error {
+		keys, err := r.Keys(ctx)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if k.Current {
+				_, err = r.RemoveKey(ctx, k.ID.String())
+			}
+		}
+		return err
+	}, []byte("second"), repotest.Secret},
 }
 
 func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 	for name, k := range keyRuns {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
-			base := tinyRepo(t, 1)
+			base := repotest.New(t, 1)
 			if name == "remove" {
-				if _, err := open(t, base).AddKey(ctx, k.after, testInfo); err != nil {
+				if _, err := repotest.MustOpen(t, base).AddKey(ctx, k.after, repotest.SlotInfo); err != nil {
 					t.Fatal(err)
 				}
 			}
 			run := func(be backend.Backend) error {
-				r, err := Open(ctx, be, testSecret, tinyOptions(4))
+				r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(4))
 				if err != nil {
 					return err
 				}
 				return k.run(ctx, r)
 			}
 			judge := func(be *memory.Backend, runErr error) error {
-				before, err := opens(be, testSecret)
+				before, err := opens(be, repotest.Secret)
 				if err != nil {
 					return err
 				}
@@ -195,21 +226,21 @@ func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 				case runErr == nil && k.gone != nil && before:
 					return errors.New("success was reported, but the old key opens")
 				}
-				secret := testSecret
+				secret := repotest.Secret
 				if after {
 					secret = k.after
 				}
-				if err := judgeClean(be, secret, 1); err != nil {
+				if err := repotest.VerifyWith(be, secret, 1); err != nil {
 					return err
 				}
-				r, err := openWith(ctx, be, secret, tinyOptions(6))
+				r, err := repotest.Open(ctx, be, secret, repotest.SmallPacks(6))
 				if err == nil {
-					_, err = store(ctx, r, tinyFiles(2), 2)
+					_, err = repotest.Store(ctx, r, repotest.Day(2), 2)
 				}
 				return err
 			}
-			everyOperation(t, 3, base, run, judge)
-			everyCrash(t, false, 1, base, run, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
+			repotest.EveryFault(t, repotest.Run{Base: base, Do: run, Least: 3, Want: 12}, judge)
+			repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 1, Want: 8}, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
 		})
 	}
 }
@@ -222,23 +253,23 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 	for name, k := range keyRuns {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
-			base := tinyRepo(t, 1)
+			base := repotest.New(t, 1)
 			stay := [][]byte{third}
 			if k.gone == nil {
-				stay = append(stay, testSecret)
+				stay = append(stay, repotest.Secret)
 			}
 			if name == "remove" {
 				stay = append(stay, k.after)
 			}
 			for _, secret := range stay {
-				if _, err := open(t, base).AddKey(ctx, secret, testInfo); err != nil && !errors.Is(err, ErrKeyExists) {
+				if _, err := repotest.MustOpen(t, base).AddKey(ctx, secret, repotest.SlotInfo); err != nil && !errors.Is(err, repo.ErrKeyExists) {
 					t.Fatal(err)
 				}
 			}
 			seed, torn := byte(0), 0
 			run := func(be backend.Backend) error {
 				seed++ // two runs never make a slot of the same bytes
-				r, err := Open(ctx, be, testSecret, tinyOptions(60+seed))
+				r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(60+seed))
 				if err != nil {
 					return err
 				}
@@ -250,12 +281,12 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 						return fmt.Errorf("%q does not open any more: %w", secret, err)
 					}
 				}
-				v, err := judge(be, third)
-				if err != nil || !slices.Equal(v.days, []int{1}) || len(v.report.Suffering) > 0 {
-					return fmt.Errorf("days %v, %w", v.days, err)
+				v, err := repotest.Examine(be, third)
+				if err != nil || !slices.Equal(v.Days, []int{1}) || len(v.Report.Suffering) > 0 {
+					return fmt.Errorf("days %v, %w", v.Days, err)
 				}
 				var named []string
-				for _, p := range v.report.Problems {
+				for _, p := range v.Report.Problems {
 					named = append(named, p.File)
 				}
 				if slices.Sort(named); !slices.Equal(named, bad) {
@@ -264,12 +295,12 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 				return nil
 			}
 			crashes := func(be *memory.Backend) error {
-				bad := misnamed(t, be)
+				bad := repotest.Misnamed(t, be)
 				torn += len(bad)
 				if err := judge(be, bad); err != nil {
 					return err
 				}
-				before, err := opens(be, testSecret)
+				before, err := opens(be, repotest.Secret)
 				if err != nil {
 					return err
 				}
@@ -277,31 +308,31 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 					return fmt.Errorf("neither the old nor the new secret opens: %w", err)
 				}
 				if before { // or it is done
-					if err := run(be); err != nil && (k.gone != nil || !errors.Is(err, ErrKeyExists)) {
+					if err := run(be); err != nil && (k.gone != nil || !errors.Is(err, repo.ErrKeyExists)) {
 						return fmt.Errorf("the same again: %w", err)
 					}
 				}
 				if ok, err := opens(be, k.after); !ok {
 					return fmt.Errorf("after the same again the new secret does not open: %w", err)
 				}
-				if ok, err := opens(be, testSecret); ok != (k.gone == nil) || err != nil {
+				if ok, err := opens(be, repotest.Secret); ok != (k.gone == nil) || err != nil {
 					return fmt.Errorf("after the same again the old secret opens: %v, %v", ok, err)
 				}
 				if err := judge(be, bad); err != nil {
 					return fmt.Errorf("after the same again: %w", err)
 				}
 				for _, name := range bad {
-					r, err := Open(ctx, be, third, tinyOptions(6))
+					r, err := repo.Open(ctx, be, third, repotest.SmallPacks(6))
 					if err != nil {
 						return err
 					}
-					if _, err := r.RemoveKey(ctx, strings.TrimPrefix(name, keysDir)); err != nil {
+					if _, err := r.RemoveKey(ctx, strings.TrimPrefix(name, repotest.KeysDir)); err != nil {
 						return fmt.Errorf("remove the torn slot: %w", err)
 					}
 				}
 				return judge(be, nil)
 			}
-			everyCrash(t, true, 0, base, run, crashes)
+			repotest.EveryTear(t, repotest.Run{Base: base, Do: run, Least: 0, Want: 8}, crashes)
 			if name != "remove" && torn == 0 && !testing.Short() { // which stores nothing
 				t.Error("no slot was ever torn")
 			}
@@ -312,94 +343,87 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 func TestCreateSurvivesEveryFault(t *testing.T) {
 	ctx := context.Background()
 	run := func(be backend.Backend) error {
-		_, err := Create(ctx, be, testSecret, testInfo, tinyOptions(1))
+		_, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(1))
 		return err
 	}
-	everyOperation(t, 2, memory.New(), run, func(be *memory.Backend, runErr error) error {
-		if err := run(be); err != nil && (!errors.Is(err, ErrExists) || errors.Is(runErr, ErrExists)) {
+	repotest.EveryFault(t, repotest.Run{Base: memory.New(), Do: run, Least: 2, Want: 12}, func(be *memory.Backend, runErr error) error {
+		if err := run(be); err != nil && (!errors.Is(err, repo.ErrExists) || errors.Is(runErr, repo.ErrExists)) {
 			return fmt.Errorf("create again: %w", err)
 		}
-		return judgeClean(be, testSecret)
+		return repotest.Verify(be)
 	})
+
 }
 
 // A key slot that cannot be read for the moment is not damaged: removing "the
 // damaged one" could lock everybody out.
 func TestUnreadableKeyIsNotDamaged(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t)
+	be := repotest.New(t)
 	store := fault.New(be)
-	r, err := Open(ctx, store, testSecret, tinyOptions(3))
+	r, err := repo.Open(ctx, store, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.SetPlan(fault.On(fault.ReadAt, keysDir, fault.From(1, fault.ErrInjected)))
+	key := currentKey(t, r)
+	store.SetPlan(fault.On(fault.ReadAt, repotest.KeysDir, fault.From(1, fault.ErrInjected)))
 	if _, err := r.Keys(ctx); !errors.Is(err, fault.ErrInjected) {
 		t.Errorf("keys: got %v", err)
 	}
-	if _, err := r.RemoveKey(ctx, r.slot.String()); err == nil {
+	if _, err := r.RemoveKey(ctx, key.String()); err == nil {
 		t.Error("the last key was removed")
 	}
-	if ok, err := opens(be, testSecret); !ok || err != nil {
+	if ok, err := opens(be, repotest.Secret); !ok || err != nil {
 		t.Error(ok, err)
 	}
 }
 
 func TestDamagedKeySlot(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r := open(t, be)
-	if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
+	if _, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo); err != nil {
 		t.Fatal(err)
 	}
-	name := keysDir + r.slot.String()
-	file := content(t, be)[name]
+	name := repotest.KeysDir + currentKey(t, r).String()
+	file := repotest.Content(t, be)[name]
 	for i := range file {
 		broken := bytes.Clone(file)
 		broken[i] ^= 1 << (i % 8)
 		if err := be.Set(name, broken); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(ctx, be, testSecret, tinyOptions(3)); !errors.Is(err, ErrWrongPassword) || !errors.Is(err, ErrDamaged) {
+		if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3)); !errors.Is(err, repo.ErrWrongPassword) || !errors.Is(err, repo.ErrDamaged) {
 			t.Fatalf("byte %d: the damaged slot: got %v", i, err)
 		}
-		if _, err := Open(ctx, be, otherSecret, tinyOptions(3)); err != nil {
+		if _, err := repo.Open(ctx, be, repotest.OtherSecret, repotest.SmallPacks(3)); err != nil {
 			t.Fatalf("byte %d: the other slot: %v", i, err)
 		}
 	}
-	report, err := open2(t, be, otherSecret).Check(ctx, CheckOptions{})
+	report, err := repotest.MustOpenWith(t, be, repotest.OtherSecret, repotest.SmallPacks(7)).Check(ctx, repo.CheckOptions{})
 	if err != nil || report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 	// The damaged slot can be removed, and the other one then is the last.
-	if _, err := r.RemoveKey(ctx, r.slot.String()); err != nil {
+	if _, err := r.RemoveKey(ctx, currentKey(t, r).String()); err != nil {
 		t.Error(err)
 	}
-	if err := judgeClean(be, otherSecret, 1); err != nil {
+	if err := repotest.VerifyWith(be, repotest.OtherSecret, 1); err != nil {
 		t.Error(err)
 	}
-}
-
-func open2(t testing.TB, be backend.Backend, secret []byte) *Repo {
-	t.Helper()
-	r, err := openWith(context.Background(), be, secret, tinyOptions(7))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
 }
 
 func TestNoKeyLeft(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r := open(t, be)
-	if err := be.Delete(ctx, keysDir+r.slot.String()); err != nil {
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
+	if err := be.Delete(ctx, repotest.KeysDir+currentKey(t, r).String()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(ctx, be, testSecret, tinyOptions(3)); !errors.Is(err, ErrDamaged) {
+	if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3)); !errors.Is(err, repo.ErrDamaged) {
 		t.Errorf("open: got %v", err)
 	}
-	report, err := r.Check(ctx, CheckOptions{})
+	report, err := r.Check(ctx, repo.CheckOptions{})
 	if err != nil || report.Clean() {
 		t.Errorf("check: %+v, %v", report, err)
 	}
@@ -410,31 +434,31 @@ func TestForeignKeySlot(t *testing.T) {
 	ctx := context.Background()
 	first := 0
 	for seed := range byte(12) { // so that it sorts before and behind the right one
-		be := tinyRepo(t, 1)
-		own, err := Open(ctx, be, testSecret, tinyOptions(50+seed))
+		be := repotest.New(t, 1)
+		own, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(50+seed))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := own.ChangePassword(ctx, testSecret, crypto.PasswordSlot); err != nil {
+		if _, err := own.ChangePassword(ctx, repotest.Secret, crypto.PasswordSlot); err != nil {
 			t.Fatal(err)
 		}
 		other := memory.New()
-		foreign, err := Create(ctx, other, testSecret, testInfo, tinyOptions(100+seed))
+		foreign, err := repo.Create(ctx, other, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(100+seed))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if foreign.slot.String() < own.slot.String() {
+		if currentKey(t, foreign).String() < currentKey(t, own).String() {
 			first++
 		}
-		name := keysDir + foreign.slot.String()
-		if err := be.Put(ctx, name, content(t, other)[name]); err != nil {
+		name := repotest.KeysDir + currentKey(t, foreign).String()
+		if err := be.Put(ctx, name, repotest.Content(t, other)[name]); err != nil {
 			t.Fatal(err)
 		}
-		v, err := judge(be, testSecret)
-		if err != nil || len(v.days) != 1 {
+		v, err := repotest.Examine(be, repotest.Secret)
+		if err != nil || len(v.Days) != 1 {
 			t.Fatalf("seed %d: %v, %v", seed, v, err)
 		}
-		if p := v.report.Problems; len(p) != 1 || p[0].File != name {
+		if p := v.Report.Problems; len(p) != 1 || p[0].File != name {
 			t.Errorf("check: %+v", p)
 		}
 	}
@@ -442,20 +466,21 @@ func TestForeignKeySlot(t *testing.T) {
 		t.Errorf("the foreign slot came first %d of 12 times", first)
 	}
 	// Where there is no other slot, the error says what is wrong.
-	be := tinyRepo(t)
-	own := open(t, be)
-	if err := be.Delete(ctx, keysDir+own.slot.String()); err != nil {
+	be := repotest.New(t)
+	own := repotest.MustOpen(t, be)
+	if err := be.Delete(ctx, repotest.KeysDir+currentKey(t, own).String()); err != nil {
 		t.Fatal(err)
 	}
-	other, err := Create(ctx, memory.New(), testSecret, testInfo, tinyOptions(99))
+	elsewhere := memory.New()
+	other, err := repo.Create(ctx, elsewhere, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(99))
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := keysDir + other.slot.String()
-	if err := be.Put(ctx, name, content(t, other.be)[name]); err != nil {
+	name := repotest.KeysDir + currentKey(t, other).String()
+	if err := be.Put(ctx, name, repotest.Content(t, elsewhere)[name]); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(ctx, be, testSecret, tinyOptions(3)); !errors.Is(err, ErrDamaged) || errors.Is(err, ErrWrongPassword) {
+	if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3)); !errors.Is(err, repo.ErrDamaged) || errors.Is(err, repo.ErrWrongPassword) {
 		t.Errorf("a foreign slot alone: got %v", err)
 	}
 }
@@ -464,18 +489,18 @@ func TestForeignKeySlot(t *testing.T) {
 func TestWrongPasswordCostsADerivation(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	opts := tinyOptions(1)
+	opts := repotest.SmallPacks(1)
 	opts.Cost = crypto.Cost{Time: 2, MemoryKiB: 32 << 10, Threads: 1}
-	if _, err := Create(ctx, be, testSecret, testInfo, opts); err != nil {
+	if _, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, opts); err != nil {
 		t.Fatal(err)
 	}
 	// The memory that Argon2id takes tells that it ran; time would tell only on
 	// an idle machine.
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	_, err := Open(ctx, be, otherSecret, opts)
+	_, err := repo.Open(ctx, be, repotest.OtherSecret, opts)
 	runtime.ReadMemStats(&after)
-	if !errors.Is(err, ErrWrongPassword) || after.TotalAlloc-before.TotalAlloc < uint64(opts.Cost.MemoryKiB)<<10 {
+	if !errors.Is(err, repo.ErrWrongPassword) || after.TotalAlloc-before.TotalAlloc < uint64(opts.Cost.MemoryKiB)<<10 {
 		t.Errorf("a wrong password took %d bytes of memory: %v", after.TotalAlloc-before.TotalAlloc, err)
 	}
 }

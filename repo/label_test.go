@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -17,64 +20,51 @@ import (
 
 // relabel is one run of a program that gives a day other labels. If it is
 // killed, others can tell.
-func relabel(be backend.Backend, day int, labels Labels) (*Snapshot, error) {
+func relabel(be backend.Backend, day int, labels repo.Labels) (*repo.Snapshot, error) {
 	ctx := context.Background()
-	o := tinyOptions(byte(60 + len(labels.Note)))
+	o := repotest.SmallPacks(byte(60 + len(labels.Note)))
 	dead := process.Current()
 	dead.Started += "0"
 	o.Owner, o.Refresh = &dead, -1
-	r, err := Open(ctx, be, testSecret, o)
+	r, err := repo.Open(ctx, be, repotest.Secret, o)
 	if err != nil {
 		return nil, err
 	}
-	l, err := r.Lock(ctx, LockWrite, "tag")
+	l, err := r.Lock(ctx, repo.LockWrite, "tag")
 	if err != nil {
 		return nil, err
 	}
-	s, err := dayOf(ctx, r, day)
+	s, err := repotest.FindDay(ctx, r, day)
 	if err == nil {
 		s, err = r.ChangeSnapshot(ctx, s, labels)
 	}
 	return s, errors.Join(err, l.Release())
 }
 
-func dayOf(ctx context.Context, r *Repo, day int) (*Snapshot, error) {
-	list, _, err := r.Snapshots(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range list {
-		if s.Time.Day() == day {
-			return s, nil
-		}
-	}
-	return nil, fmt.Errorf("day %d: %w", day, ErrNoSnapshot)
-}
-
 func TestChangeSnapshot(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1, 2)
-	r := open(t, be)
-	before, err := dayOf(ctx, r, 1)
+	be := repotest.New(t, 1, 2)
+	r := repotest.MustOpen(t, be)
+	before, err := repotest.FindDay(ctx, r, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.ChangeSnapshot(ctx, before, Labels{}); err == nil {
+	if _, err := r.ChangeSnapshot(ctx, before, repo.Labels{}); err == nil {
 		t.Error("a change without a lock")
 	}
-	first, err := relabel(be, 1, Labels{Tags: []string{"a"}, Note: "n", Pin: &Pin{Reason: "why", Since: time.Unix(5, 0).UTC()}})
+	first, err := relabel(be, 1, repo.Labels{Tags: []string{"a"}, Note: "n", Pin: &repo.Pin{Reason: "why", Since: time.Unix(5, 0).UTC()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := relabel(be, 1, Labels{Tags: []string{"b"}, Note: "no"})
+	second, err := relabel(be, 1, repo.Labels{Tags: []string{"b"}, Note: "no"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(content(t, be)); second.ID == first.ID || first.ID == before.ID || n == 0 {
+	if n := len(repotest.Content(t, be)); second.ID == first.ID || first.ID == before.ID || n == 0 {
 		t.Fatal("the ID stays the same")
 	}
 	// By whatever ID it had, it is found, and is what it was otherwise.
-	for _, id := range []FileID{before.ID, first.ID, second.ID} {
+	for _, id := range []repo.FileID{before.ID, first.ID, second.ID} {
 		found, err := r.SnapshotByID(ctx, id)
 		if err != nil || found.ID != second.ID || !found.Has(id) {
 			t.Fatalf("%s: %v, %v", id.Short(), found, err)
@@ -84,44 +74,44 @@ func TestChangeSnapshot(t *testing.T) {
 		}
 		want := *before
 		want.ID, want.Tags, want.Note = second.ID, []string{"b"}, "no"
-		want.Original, want.Former, want.Changed = &before.ID, []FileID{first.ID}, second.Changed
+		want.Original, want.Former, want.Changed = &before.ID, []repo.FileID{first.ID}, second.Changed
 		if !reflect.DeepEqual(*found, want) {
 			t.Errorf("got  %+v\nwant %+v", *found, want)
 		}
 	}
-	if _, err := r.SnapshotByID(ctx, FileID{1}); !errors.Is(err, ErrNoSnapshot) {
+	if _, err := r.SnapshotByID(ctx, repo.FileID{1}); !errors.Is(err, repo.ErrNoSnapshot) {
 		t.Errorf("an ID that nobody had: %v", err)
 	}
-	if err := judgeClean(be, testSecret, 1, 2); err != nil {
+	if err := repotest.Verify(be, 1, 2); err != nil {
 		t.Error(err)
 	}
 	// It is forgotten by its first ID, too.
 	if err := r.Forget(ctx, before.ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := judgeClean(be, testSecret, 2); err != nil {
+	if err := repotest.Verify(be, 2); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestLabelsAreBounded(t *testing.T) {
-	be := tinyRepo(t, 1)
-	long := strings.Repeat("x", maxLabel+1)
-	for _, l := range []Labels{{Note: long}, {Tags: []string{long}}, {Pin: &Pin{Reason: long}}, {Tags: make([]string, maxTags+1)}} {
+	be := repotest.New(t, 1)
+	long := strings.Repeat("x", repo.MaxLabel+1)
+	for _, l := range []repo.Labels{{Note: long}, {Tags: []string{long}}, {Pin: &repo.Pin{Reason: long}}, {Tags: make([]string, repo.MaxTags+1)}} {
 		if _, err := relabel(be, 1, l); err == nil {
 			t.Error("too long labels are taken")
 		}
 	}
-	most := Labels{Note: long[1:], Pin: &Pin{Reason: long[1:]}}
-	for range maxTags {
+	most := repo.Labels{Note: long[1:], Pin: &repo.Pin{Reason: long[1:]}}
+	for range repo.MaxTags {
 		most.Tags = append(most.Tags, long[1:])
 	}
-	for range maxFormer + 3 {
+	for range repo.MaxFormer + 3 {
 		if _, err := relabel(be, 1, most); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := judgeClean(be, testSecret, 1); err != nil {
+	if err := repotest.Verify(be, 1); err != nil {
 		t.Error(err)
 	}
 }
@@ -130,18 +120,18 @@ func TestLabelsAreBounded(t *testing.T) {
 // next change leaves one record.
 func judgeLabels(be *memory.Backend, runErr error) error {
 	ctx := context.Background()
-	v, err := judge(be, testSecret)
+	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
 		return err
 	}
-	if !slices.Equal(v.days, []int{1, 2}) || len(v.damaged) > 0 || !v.report.Clean() || len(v.report.Problems) > 0 {
-		return fmt.Errorf("snapshots %v, damage %v, check %+v", v.days, v.damaged, v.report)
+	if !slices.Equal(v.Days, []int{1, 2}) || len(v.Damaged) > 0 || !v.Report.Clean() || len(v.Report.Problems) > 0 {
+		return fmt.Errorf("snapshots %v, damage %v, check %+v", v.Days, v.Damaged, v.Report)
 	}
-	r, err := Open(ctx, be, testSecret, tinyOptions(4))
+	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(4))
 	if err != nil {
 		return err
 	}
-	s, err := dayOf(ctx, r, 1)
+	s, err := repotest.FindDay(ctx, r, 1)
 	if err != nil {
 		return err
 	}
@@ -151,11 +141,11 @@ func judgeLabels(be *memory.Backend, runErr error) error {
 	if s.Note != "new" && s.Note != "old" {
 		return fmt.Errorf("note %q", s.Note)
 	}
-	if s, err = relabel(be, 1, Labels{Note: "newer"}); err != nil {
+	if s, err = relabel(be, 1, repo.Labels{Note: "newer"}); err != nil {
 		return fmt.Errorf("next change: %w", err)
 	}
 	records := 0
-	err = be.List(ctx, snapshotsDir, func(backend.Info) error { records++; return nil })
+	err = be.List(ctx, repotest.SnapshotsDir, func(backend.Info) error { records++; return nil })
 	if err != nil || records != 2 {
 		return fmt.Errorf("%d records, %v", records, err)
 	}
@@ -163,28 +153,30 @@ func judgeLabels(be *memory.Backend, runErr error) error {
 	if err := r.Forget(ctx, s.ID); err != nil {
 		return err
 	}
-	return judgeClean(be, testSecret, 2)
+	return repotest.Verify(be, 2)
 }
 
 // labelled is a store of two days, of which the first has been changed once.
 func labelled(t *testing.T) *memory.Backend {
-	be := tinyRepo(t, 1, 2)
-	if _, err := relabel(be, 1, Labels{Note: "old"}); err != nil {
+	be := repotest.New(t, 1, 2)
+	if _, err := relabel(be, 1, repo.Labels{Note: "old"}); err != nil {
 		t.Fatal(err)
 	}
 	return be
 }
 
 func TestChangeSurvivesEveryFault(t *testing.T) {
-	everyOperation(t, 8, labelled(t),
-		func(be backend.Backend) error { _, err := relabel(be, 1, Labels{Note: "new"}); return err },
+	repotest.EveryFault(t, repotest.Run{Base: labelled(t), Do: func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "new"}); return err }, Least: 8, Want: 12},
+
 		judgeLabels)
+
 }
 
 func TestChangeSurvivesEveryCrash(t *testing.T) {
-	everyCrash(t, false, 3, labelled(t),
-		func(be backend.Backend) error { _, err := relabel(be, 1, Labels{Note: "new"}); return err },
+	repotest.EveryCrash(t, repotest.Run{Base: labelled(t), Do: func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "new"}); return err }, Least: 3, Want: 8},
+
 		func(be *memory.Backend) error { return judgeLabels(be, errors.New("crashed")) })
+
 }
 
 // A snapshot that was changed and not cleaned up does not come back when it is
@@ -192,28 +184,28 @@ func TestChangeSurvivesEveryCrash(t *testing.T) {
 func TestForgetOfTwoRecords(t *testing.T) {
 	ctx := context.Background()
 	be := labelled(t)
-	old := content(t, be)
-	if _, err := relabel(be, 1, Labels{Note: "new"}); err != nil {
+	old := repotest.Content(t, be)
+	if _, err := relabel(be, 1, repo.Labels{Note: "new"}); err != nil {
 		t.Fatal(err)
 	}
 	for name, b := range old {
-		if strings.HasPrefix(name, snapshotsDir) {
+		if strings.HasPrefix(name, repotest.SnapshotsDir) {
 			if err := be.Put(ctx, name, b); err != nil && !errors.Is(err, backend.ErrExist) {
 				t.Fatal(err)
 			}
 		}
 	}
-	r := open(t, be)
-	report, err := r.Check(ctx, CheckOptions{})
+	r := repotest.MustOpen(t, be)
+	report, err := r.Check(ctx, repo.CheckOptions{})
 	if err != nil || report.Snapshots != 2 || len(report.Leftovers) != 1 {
 		t.Fatalf("check: %+v, %v", report, err)
 	}
-	everyOperation(t, 3, be,
-		func(be backend.Backend) error { return forgetTiny(ctx, be, 1) },
+	repotest.EveryFault(t, repotest.Run{Base: be, Do: func(be backend.Backend) error { return repotest.Forget(ctx, be, 1) }, Least: 3, Want: 12},
+
 		func(be *memory.Backend, err error) error {
-			r := open(t, be)
-			s, serr := dayOf(ctx, r, 1)
-			if errors.Is(serr, ErrNoSnapshot) {
+			r := repotest.MustOpen(t, be)
+			s, serr := repotest.FindDay(ctx, r, 1)
+			if errors.Is(serr, repo.ErrNoSnapshot) {
 				return nil
 			}
 			if serr != nil || s.Note != "new" || err == nil {
@@ -221,6 +213,7 @@ func TestForgetOfTwoRecords(t *testing.T) {
 			}
 			return nil
 		})
+
 }
 
 // Of two changes at the same time one wins; a change does not bring back what
@@ -228,23 +221,23 @@ func TestForgetOfTwoRecords(t *testing.T) {
 func TestChangeBesideOthers(t *testing.T) {
 	ctx := context.Background()
 	for name, other := range map[string]func(be backend.Backend) error{
-		"another change": func(be backend.Backend) error { _, err := relabel(be, 1, Labels{Note: "other"}); return err },
-		"forget":         func(be backend.Backend) error { return forgetTiny(ctx, be, 1) },
+		"another change": func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "other"}); return err },
+		"forget":         func(be backend.Backend) error { return repotest.Forget(ctx, be, 1) },
 	} {
 		for at := 1; ; at++ {
 			be := labelled(t)
 			var otherErr error
 			hooked := &hookBackend{Backend: be, at: at, hook: func() { otherErr = other(be) }}
-			_, err := relabel(hooked, 1, Labels{Note: "new"})
+			_, err := relabel(hooked, 1, repo.Labels{Note: "new"})
 			if hooked.n < at {
 				break
 			}
-			r := open(t, be)
-			s, serr := dayOf(ctx, r, 1)
+			r := repotest.MustOpen(t, be)
+			s, serr := repotest.FindDay(ctx, r, 1)
 			switch {
-			case otherErr != nil && !errors.Is(otherErr, ErrChanged):
+			case otherErr != nil && !errors.Is(otherErr, repo.ErrChanged):
 				t.Errorf("%s at %d: %v", name, at, otherErr)
-			case err != nil && !errors.Is(err, ErrChanged) && !errors.Is(err, ErrNoSnapshot) && !errors.Is(err, ErrLockLost):
+			case err != nil && !errors.Is(err, repo.ErrChanged) && !errors.Is(err, repo.ErrNoSnapshot) && !errors.Is(err, repo.ErrLockLost):
 				t.Errorf("%s at %d: the change: %v", name, at, err)
 			case name == "forget" && serr == nil:
 				t.Errorf("%s at %d: it is there again: %+v (%v)", name, at, s, err)

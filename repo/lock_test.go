@@ -1,10 +1,14 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
@@ -12,12 +16,12 @@ import (
 )
 
 // lockRepo is one process's view of a store, with a clock to set.
-func lockRepo(t *testing.T, be backend.Backend, seed byte, now *time.Time) *Repo {
+func lockRepo(t *testing.T, be backend.Backend, seed byte, now *time.Time) *repo.Repo {
 	t.Helper()
-	opts := tinyOptions(seed)
+	opts := repotest.SmallPacks(seed)
 	opts.Now = func() time.Time { return *now }
 	opts.Refresh = -1
-	r, err := openWith(context.Background(), be, testSecret, opts)
+	r, err := repotest.Open(context.Background(), be, repotest.Secret, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,14 +32,14 @@ func TestWhichLocksSufferEachOther(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
 	for _, tt := range []struct {
-		first, second LockKind
+		first, second repo.LockKind
 		ok            bool
 	}{
-		{LockRead, LockRead, true}, {LockRead, LockWrite, true}, {LockWrite, LockWrite, true},
-		{LockWrite, LockPrune, true}, {LockPrune, LockWrite, true}, {LockPrune, LockPrune, false},
-		{LockExclusive, LockRead, false}, {LockRead, LockExclusive, false}, {LockExclusive, LockExclusive, false},
+		{repo.LockRead, repo.LockRead, true}, {repo.LockRead, repo.LockWrite, true}, {repo.LockWrite, repo.LockWrite, true},
+		{repo.LockWrite, repo.LockPrune, true}, {repo.LockPrune, repo.LockWrite, true}, {repo.LockPrune, repo.LockPrune, false},
+		{repo.LockExclusive, repo.LockRead, false}, {repo.LockRead, repo.LockExclusive, false}, {repo.LockExclusive, repo.LockExclusive, false},
 	} {
-		be := tinyRepo(t)
+		be := repotest.New(t)
 		a, b := lockRepo(t, be, 2, &now), lockRepo(t, be, 3, &now)
 		la, err := a.Lock(ctx, tt.first, "first")
 		if err != nil {
@@ -45,8 +49,8 @@ func TestWhichLocksSufferEachOther(t *testing.T) {
 		if (err == nil) != tt.ok {
 			t.Errorf("%s beside %s: %v", tt.second, tt.first, err)
 		}
-		var le *LockedError
-		if err != nil && (!errors.Is(err, ErrLocked) || !errors.As(err, &le) || le.Lock.What != "first") {
+		var le *repo.LockedError
+		if err != nil && (!errors.Is(err, repo.ErrLocked) || !errors.As(err, &le) || le.Lock.What != "first") {
 			t.Errorf("%s beside %s: %v", tt.second, tt.first, err)
 		}
 		la.Release()
@@ -58,11 +62,9 @@ func TestWhichLocksSufferEachOther(t *testing.T) {
 }
 
 // leave puts a lock of another process into the store.
-func leave(t *testing.T, r *Repo, kind LockKind, o process.Identity, refreshed time.Time) FileID {
+func leave(t *testing.T, r *repo.Repo, kind repo.LockKind, o process.Identity, refreshed time.Time) repo.FileID {
 	t.Helper()
-	id, err := r.putLock(context.Background(), lockBody{
-		Version: lockVersion, Session: "other", Kind: kind, What: "other", Owner: o, Since: refreshed, Refreshed: refreshed,
-	})
+	id, err := repo.LeaveLock(context.Background(), r, kind, o, refreshed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,23 +82,23 @@ func TestLocksLeftBehind(t *testing.T) {
 	for name, tt := range map[string]struct {
 		owner process.Identity
 		age   time.Duration
-		state LockState
+		state repo.LockState
 	}{
-		"ended a moment ago":           {ended, 0, LockDead},
-		"runs, and slept for a day":    {self, 24 * time.Hour, LockAlive},
-		"elsewhere, shows itself":      {elsewhere, 10 * time.Minute, LockFresh},
-		"elsewhere, silent":            {elsewhere, 31 * time.Minute, LockStale},
-		"elsewhere, with a fast clock": {elsewhere, -time.Hour, LockFresh},
+		"ended a moment ago":           {ended, 0, repo.LockDead},
+		"runs, and slept for a day":    {self, 24 * time.Hour, repo.LockAlive},
+		"elsewhere, shows itself":      {elsewhere, 10 * time.Minute, repo.LockFresh},
+		"elsewhere, silent":            {elsewhere, 31 * time.Minute, repo.LockStale},
+		"elsewhere, with a fast clock": {elsewhere, -time.Hour, repo.LockFresh},
 	} {
-		be := tinyRepo(t)
+		be := repotest.New(t)
 		r := lockRepo(t, be, 2, &now)
-		leave(t, r, LockExclusive, tt.owner, now.Add(-tt.age))
+		leave(t, r, repo.LockExclusive, tt.owner, now.Add(-tt.age))
 		locks, err := r.Locks(ctx)
 		if err != nil || len(locks) != 1 || locks[0].State != tt.state {
 			t.Errorf("%s: %+v, error %v", name, locks, err)
 		}
-		l, err := r.Lock(ctx, LockWrite, "mine")
-		if (err == nil) != tt.state.gone() {
+		l, err := r.Lock(ctx, repo.LockWrite, "mine")
+		if (err == nil) != repo.LockGone(tt.state) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err == nil {
@@ -105,33 +107,31 @@ func TestLocksLeftBehind(t *testing.T) {
 			}
 		}
 		l.Release()
-		removed, err := r.RemoveLocks(ctx, LeftBehind)
+		removed, err := r.RemoveLocks(ctx, repo.LeftBehind)
 		if err != nil || len(removed) != 0 {
 			t.Errorf("%s: unlock removed %v, error %v", name, removed, err)
 		}
 		removed, _ = r.RemoveLocks(ctx, anyLock)
-		if want := 1; (len(removed) == want) == tt.state.gone() {
+		if want := 1; (len(removed) == want) == repo.LockGone(tt.state) {
 			t.Errorf("%s: unlock by force removed %v", name, removed)
 		}
 	}
 }
 
-func anyLock(LockInfo) bool { return true }
+func anyLock(repo.LockInfo) bool { return true }
 
 func TestDamagedLock(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
-	be := tinyRepo(t)
+	be := repotest.New(t)
 	r := lockRepo(t, be, 2, &now)
-	if _, err := r.putNamed(ctx, locksDir, []byte("snaplk01 nonsense")); err != nil {
-		t.Fatal(err)
-	}
-	l, err := r.Lock(ctx, LockWrite, "backup")
+	repotest.PutNamed(t, be, repotest.LocksDir, []byte("snaplk01 nonsense"))
+	l, err := r.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatalf("a damaged lock stops a backup: %v", err)
 	}
 	l.Release()
-	if _, err := r.Lock(ctx, LockPrune, "prune"); !errors.Is(err, ErrLocked) {
+	if _, err := r.Lock(ctx, repo.LockPrune, "prune"); !errors.Is(err, repo.ErrLocked) {
 		t.Fatalf("a damaged lock does not stop what removes: %v", err)
 	}
 	if removed, err := r.RemoveLocks(ctx, anyLock); err != nil || len(removed) != 1 {
@@ -142,14 +142,14 @@ func TestDamagedLock(t *testing.T) {
 func TestRefresh(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
-	be := tinyRepo(t)
+	be := repotest.New(t)
 	r := lockRepo(t, be, 2, &now)
-	l, err := r.Lock(ctx, LockWrite, "backup")
+	l, err := r.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(time.Hour)
-	if err := l.refresh(ctx); err != nil {
+	if err := repo.RefreshLock(ctx, l); err != nil {
 		t.Fatal(err)
 	}
 	locks, err := r.Locks(ctx)
@@ -157,12 +157,12 @@ func TestRefresh(t *testing.T) {
 		t.Fatal(locks, err)
 	}
 	l.Release()
-	opts := tinyOptions(3)
+	opts := repotest.SmallPacks(3)
 	opts.Refresh = time.Millisecond
-	if r, err = openWith(ctx, be, testSecret, opts); err != nil {
+	if r, err = repotest.Open(ctx, be, repotest.Secret, opts); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = r.Lock(ctx, LockWrite, "backup"); err != nil {
+	if l, err = r.Lock(ctx, repo.LockWrite, "backup"); err != nil {
 		t.Fatal(err)
 	}
 	first, _ := r.Locks(ctx)
@@ -184,10 +184,10 @@ func TestLostLockMakesNoSnapshot(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
 	for name, when := range map[string]string{"before the snapshot": "before", "and it was refreshed since": "refresh", "while the snapshot is written": "during"} {
-		mem := tinyRepo(t)
+		mem := repotest.New(t)
 		be := &lockThief{Backend: mem}
 		r := lockRepo(t, be, 2, &now)
-		l, err := r.Lock(ctx, LockWrite, "backup")
+		l, err := r.Lock(ctx, repo.LockWrite, "backup")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,13 +203,13 @@ func TestLostLockMakesNoSnapshot(t *testing.T) {
 		case "refresh":
 			steal()
 			now = now.Add(time.Second)
-			if err := l.refresh(ctx); !errors.Is(err, ErrLockLost) {
+			if err := repo.RefreshLock(ctx, l); !errors.Is(err, repo.ErrLockLost) {
 				t.Errorf("refreshing a lost lock: %v", err)
 			}
 		case "during":
 			be.steal = steal
 		}
-		if _, err := store(ctx, r, tinyFiles(1), 1); !errors.Is(err, ErrLockLost) {
+		if _, err := repotest.Store(ctx, r, repotest.Day(1), 1); !errors.Is(err, repo.ErrLockLost) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if list, _, _ := r.Snapshots(ctx); len(list) != 0 {
@@ -229,7 +229,7 @@ type lockThief struct {
 }
 
 func (b *lockThief) Put(ctx context.Context, name string, data []byte) error {
-	if b.steal != nil && len(name) > len(snapshotsDir) && name[:len(snapshotsDir)] == snapshotsDir {
+	if b.steal != nil && len(name) > len(repotest.SnapshotsDir) && name[:len(repotest.SnapshotsDir)] == repotest.SnapshotsDir {
 		b.steal()
 	}
 	return b.Backend.Put(ctx, name, data)
@@ -240,18 +240,18 @@ func (b *lockThief) Put(ctx context.Context, name string, data []byte) error {
 func TestWritersAvoidPacksThatAreToGo(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
-	be := tinyRepo(t, 1)
+	be := repotest.New(t, 1)
 	r := lockRepo(t, be, 2, &now)
-	var packs []FileID
+	var packs []repo.FileID
 	for _, p := range r.Index().Packs() {
-		packs = append(packs, FileID(p.ID))
+		packs = append(packs, repo.FileID(p.ID))
 	}
-	list, err := r.putPruneList(ctx, packs)
+	list, err := repo.PutPruneList(ctx, r, packs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := lockRepo(t, be, 3, &now)
-	l, err := w.Lock(ctx, LockWrite, "backup")
+	l, err := w.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,17 +260,17 @@ func TestWritersAvoidPacksThatAreToGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	locks, _ := r.Locks(ctx)
-	if len(locks) != 1 || len(locks[0].seen) != 1 || locks[0].seen[0] != list.ID {
+	if len(locks) != 1 || !slices.Equal(repo.LockSeen(locks[0]), []repo.FileID{list}) {
 		t.Fatalf("the lock says %+v", locks)
 	}
-	if err := judgeClean(be, testSecret, 1); err != nil {
+	if err := repotest.Verify(be, 1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store(ctx, w, tinyFiles(1), 1); err != nil {
+	if _, err := repotest.Store(ctx, w, repotest.Day(1), 1); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range packs {
-		if err := be.Delete(ctx, packsDir+p.String()[:2]+"/"+p.String()); err != nil {
+		if err := be.Delete(ctx, repotest.PacksDir+p.String()[:2]+"/"+p.String()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -279,19 +279,11 @@ func TestWritersAvoidPacksThatAreToGo(t *testing.T) {
 	if err != nil || len(list2) != 2 {
 		t.Fatal(list2, err)
 	}
-	got, err := restore(ctx, fresh, list2[1])
+	got, err := repotest.Restore(ctx, fresh, list2[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := sameFiles(got, tinyFiles(1)); err != nil {
+	if err := got.Same(repotest.Day(1)); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func FuzzLock(f *testing.F) {
-	f.Add([]byte(`{"version":1,"kind":"write","seen":["` + FileID{}.String() + `"]}`))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		parsePruneList(b)
-		parseLock(b)
-	})
 }

@@ -1,9 +1,12 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -14,57 +17,57 @@ import (
 func TestWhatNeedsALostPackIsStoredAnew(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	r := create(t, be)
-	d := newDiary(60)
-	var parent *Snapshot
-	var days []*Snapshot
-	var want []files
+	r := repotest.Create(t, be)
+	d := repotest.NewDiary(60)
+	var parent *repo.Snapshot
+	var days []*repo.Snapshot
+	var want []repotest.Files
 	for day := range 4 {
-		d.next(day)
-		want = append(want, d.files())
-		parent = storeAfter(t, r, want[day], day+1, parent)
+		d.Next(day)
+		want = append(want, d.Files())
+		parent = repotest.MustStoreAfter(t, r, want[day], day+1, parent)
 		days = append(days, parent)
 	}
 	// The first content pack holds all that was stored in full.
 	var base string
-	for _, p := range r.index.Packs() {
-		if name := packName(p.ID); base == "" && p.Kind == 0 {
+	for _, p := range r.Index().Packs() {
+		if name := repotest.PackName(p.ID); base == "" && p.Kind == 0 {
 			base = name
 		}
 	}
-	if countDeltaBlocks(r) == 0 || !strings.HasPrefix(base, packsDir) {
+	if countDeltaBlocks(r) == 0 || !strings.HasPrefix(base, repotest.PacksDir) {
 		t.Fatal("nothing was stored as a delta")
 	}
 	if err := be.Delete(ctx, base); err != nil {
 		t.Fatal(err)
 	}
 
-	r = open(t, be)
+	r = repotest.MustOpen(t, be)
 	if len(r.IndexDamage()) != 1 {
 		t.Errorf("damage: %v", r.IndexDamage())
 	}
-	again := storeAfter(t, r, want[3], 5, days[3])
-	r = open(t, be)
-	for _, s := range []*Snapshot{again, days[3]} {
-		got, err := restore(ctx, r, s)
+	again := repotest.MustStoreAfter(t, r, want[3], 5, days[3])
+	r = repotest.MustOpen(t, be)
+	for _, s := range []*repo.Snapshot{again, days[3]} {
+		got, err := repotest.Restore(ctx, r, s)
 		if err == nil {
-			err = sameFiles(got, want[3])
+			err = got.Same(want[3])
 		}
 		if err != nil {
 			t.Errorf("snapshot of day %d: %v", s.Time.Day(), err)
 		}
 	}
-	report, err := r.Check(ctx, CheckOptions{})
+	report, err := r.Check(ctx, repo.CheckOptions{})
 	if err != nil || len(report.Suffering) != 3 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 }
 
-func countDeltaBlocks(r *Repo) int {
+func countDeltaBlocks(r *repo.Repo) int {
 	n := 0
-	for _, p := range r.index.Packs() {
+	for _, p := range r.Index().Packs() {
 		for _, ref := range p.Blocks {
-			if _, dict := r.index.Dependencies(ref); len(dict) > 0 {
+			if _, dict := r.Index().Dependencies(ref); len(dict) > 0 {
 				n++
 			}
 		}

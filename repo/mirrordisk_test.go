@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -24,7 +26,7 @@ type caseless struct{ backend.Backend }
 
 func (c caseless) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	return c.Backend.List(ctx, strings.ToLower(prefix), func(f backend.Info) error {
-		if strings.HasPrefix(f.Name, snapshotsDir) {
+		if strings.HasPrefix(f.Name, repotest.SnapshotsDir) {
 			// What the contract leaves out must not be taken for something else.
 			f.Name = strings.ToUpper(f.Name)
 			if backend.ValidName(f.Name) == nil {
@@ -43,13 +45,13 @@ func (c caseless) Put(ctx context.Context, name string, b []byte) error {
 // A store that hides files (a share that folds names) makes a mirror copy too
 // much, not too little, and remove nothing.
 func TestMirrorToACaselessStore(t *testing.T) {
-	source, target := chainRepo(t, 1, 2), memory.New()
+	source, target := repotest.New(t, 1, 2), memory.New()
 	for range 2 {
 		if err := mirrorTo(source, caseless{target}, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(sameRepository(t, source, target), judgeClean(target, testSecret, 1, 2)); err != nil {
+	if err := errors.Join(sameRepository(t, source, target), repotest.Verify(target, 1, 2)); err != nil {
 		t.Error(err)
 	}
 }
@@ -57,7 +59,7 @@ func TestMirrorToACaselessStore(t *testing.T) {
 func TestMirrorToAFullDisk(t *testing.T) {
 	source, older := movedOn(t)
 	run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
-	sizes, err := putSizes(older, run)
+	sizes, err := repotest.PutSizes(older, run)
 	if err != nil || len(sizes) < 5 {
 		t.Fatal(sizes, err)
 	}
@@ -99,7 +101,7 @@ func TestMirrorToRealDrives(t *testing.T) {
 			if err != nil || rep.CopiedFiles == 0 {
 				t.Fatalf("%+v, %v", rep, err)
 			}
-			if err := errors.Join(sameRepository(t, source, be), judgeClean(be, testSecret, 2, 3, 4)); err != nil {
+			if err := errors.Join(sameRepository(t, source, be), repotest.Verify(be, 2, 3, 4)); err != nil {
 				t.Error(err)
 			}
 			check, err := mirror.Check(context.Background(), source, be, mirror.Options{})

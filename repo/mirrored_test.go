@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -27,14 +30,14 @@ func mirrorTo(source, target backend.Backend, opts mirror.Options) error {
 // sameRepository wants a mirror to have the files of its source, byte for byte.
 func sameRepository(t testing.TB, source, target backend.Backend) error {
 	t.Helper()
-	a, b := content(t, source), content(t, target)
+	a, b := repotest.Content(t, source), repotest.Content(t, target)
 	for name := range a {
-		if strings.HasPrefix(name, locksDir) || strings.HasPrefix(name, prunesDir) || strings.HasPrefix(name, checksDir) {
+		if strings.HasPrefix(name, repotest.LocksDir) || strings.HasPrefix(name, repotest.PrunesDir) || strings.HasPrefix(name, repotest.ChecksDir) {
 			delete(a, name)
 		}
 	}
 	for name := range b {
-		if strings.HasPrefix(name, "mirrored/") || strings.HasPrefix(name, checksDir) { // each remembers its own checks
+		if strings.HasPrefix(name, "mirrored/") || strings.HasPrefix(name, repotest.ChecksDir) { // each remembers its own checks
 			delete(b, name)
 		}
 	}
@@ -52,16 +55,16 @@ func sameRepository(t testing.TB, source, target backend.Backend) error {
 // judgeMirror wants whatever snapshots a mirror has to be whole.
 func judgeMirror(be *memory.Backend) error {
 	ctx := context.Background()
-	if _, err := Open(ctx, be, testSecret, tinyOptions(2)); errors.Is(err, ErrNotFound) || errors.Is(err, ErrWrongPassword) {
-		err := be.List(ctx, snapshotsDir, func(f backend.Info) error { return fmt.Errorf("%s without a key", f.Name) })
+	if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2)); errors.Is(err, repo.ErrNotFound) || errors.Is(err, repo.ErrWrongPassword) {
+		err := be.List(ctx, repotest.SnapshotsDir, func(f backend.Info) error { return fmt.Errorf("%s without a key", f.Name) })
 		return err // it has just begun
 	}
-	v, err := judge(be, testSecret)
+	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
 		return err
 	}
-	if len(v.report.Problems) > 0 || len(v.report.Suffering) > 0 || len(v.damaged) > 0 {
-		return fmt.Errorf("check: %+v %v", v.report, v.damaged)
+	if len(v.Report.Problems) > 0 || len(v.Report.Suffering) > 0 || len(v.Damaged) > 0 {
+		return fmt.Errorf("check: %+v %v", v.Report, v.Damaged)
 	}
 	return nil
 }
@@ -70,14 +73,14 @@ func judgeMirror(be *memory.Backend) error {
 // mirror was made, and that mirror.
 func movedOn(t testing.TB) (source, target *memory.Backend) {
 	t.Helper()
-	source, target = chainRepo(t, 1, 2, 3), memory.New()
+	source, target = repotest.New(t, 1, 2, 3), memory.New()
 	if err := mirrorTo(source, target, oneAtATime); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storeTiny(context.Background(), source, 4); err != nil {
+	if _, err := repotest.StoreDay(context.Background(), source, 4); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pruneTiny(context.Background(), source, everything, 1); err != nil {
+	if _, err := repotest.Prune(context.Background(), source, repotest.NoWaste, 1); err != nil {
 		t.Fatal(err)
 	}
 	return source, target
@@ -86,14 +89,14 @@ func movedOn(t testing.TB) (source, target *memory.Backend) {
 func TestMirrorIsExact(t *testing.T) {
 	ctx := context.Background()
 	source, target := movedOn(t)
-	if err := judgeClean(target, testSecret, 1, 2, 3); err != nil {
+	if err := repotest.Verify(target, 1, 2, 3); err != nil {
 		t.Fatal(err)
 	}
 	rep, err := mirror.Run(ctx, source, target, mirror.Options{})
 	if err != nil || rep.CopiedFiles == 0 || rep.RemovedFiles == 0 || len(rep.Damaged) > 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if err := errors.Join(sameRepository(t, source, target), judgeClean(target, testSecret, 2, 3, 4)); err != nil {
+	if err := errors.Join(sameRepository(t, source, target), repotest.Verify(target, 2, 3, 4)); err != nil {
 		t.Fatal(err)
 	}
 	// Without changes nothing is read or written but names.
@@ -110,12 +113,12 @@ func TestMirrorIsExact(t *testing.T) {
 
 func TestMirrorDryRun(t *testing.T) {
 	source, target := movedOn(t)
-	before := content(t, target)
+	before := repotest.Content(t, target)
 	dry, err := mirror.Run(context.Background(), source, target, mirror.Options{DryRun: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if after := content(t, target); len(after) != len(before) {
+	if after := repotest.Content(t, target); len(after) != len(before) {
 		t.Error("a dry run has changed the target")
 	}
 	rep, err := mirror.Run(context.Background(), source, target, mirror.Options{})
@@ -135,7 +138,7 @@ func TestMirrorSurvivesEveryFault(t *testing.T) {
 	}
 	for _, base := range targets {
 		source := changed.Clone()
-		untouched := content(t, source)
+		untouched := repotest.Content(t, source)
 		again := func(be *memory.Backend) error {
 			if err := judgeMirror(be); err != nil {
 				return err
@@ -143,14 +146,14 @@ func TestMirrorSurvivesEveryFault(t *testing.T) {
 			if err := mirrorTo(source, be, oneAtATime); err != nil {
 				return fmt.Errorf("next run: %w", err)
 			}
-			if len(content(t, source)) != len(untouched) {
+			if len(repotest.Content(t, source)) != len(untouched) {
 				return errors.New("the source has changed")
 			}
 			return sameRepository(t, source, be)
 		}
 		run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
-		everyOperation(t, 15, base, run, func(be *memory.Backend, _ error) error { return again(be) })
-		everyCrash(t, false, 5, base, run, again)
+		repotest.EveryFault(t, repotest.Run{Base: base, Do: run, Least: 15, Want: 12}, func(be *memory.Backend, _ error) error { return again(be) })
+		repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 5, Want: 8}, again)
 	}
 }
 
@@ -158,7 +161,7 @@ func TestMirrorSurvivesEveryFault(t *testing.T) {
 // this source, and of no other.
 func TestMirrorKnowsWhatItHasBegun(t *testing.T) {
 	ctx := context.Background()
-	source, other := chainRepo(t, 1, 2), otherRepo(t)
+	source, other := repotest.New(t, 1, 2), repotest.NewOther(t)
 	for n := 1; ; n++ {
 		target := memory.New()
 		store := fault.New(target, fault.From(n, fault.ErrInjected))
@@ -169,11 +172,11 @@ func TestMirrorKnowsWhatItHasBegun(t *testing.T) {
 			}
 			break
 		}
-		if files := content(t, target); len(files) == 0 || files[configName] != nil {
+		if files := repotest.Content(t, target); len(files) == 0 || files[repotest.ConfigName] != nil {
 			continue
 		}
 		if shares, err := mirror.Shares(ctx, source, target); err != nil || !shares {
-			t.Errorf("cut off at %d it has left %v, which nobody knows: %v", n, slices.Sorted(maps.Keys(content(t, target))), err)
+			t.Errorf("cut off at %d it has left %v, which nobody knows: %v", n, slices.Sorted(maps.Keys(repotest.Content(t, target))), err)
 		}
 		if shares, err := mirror.Shares(ctx, other, target); err != nil || shares {
 			t.Errorf("cut off at %d: taken for a mirror of another repository, %v", n, err)
@@ -185,8 +188,8 @@ func TestMirrorKnowsWhatItHasBegun(t *testing.T) {
 func TestMirrorHealsTornFiles(t *testing.T) {
 	source, target := movedOn(t)
 	run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
-	everyCrash(t, true, 5, target, run, func(be *memory.Backend) error {
-		bad := misnamed(t, be)
+	repotest.EveryTear(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 8}, func(be *memory.Backend) error {
+		bad := repotest.Misnamed(t, be)
 		if err := run(be); err != nil {
 			return err
 		}
@@ -202,36 +205,38 @@ func TestMirrorHealsTornFiles(t *testing.T) {
 		}
 		return sameRepository(t, source, be)
 	})
+
 }
 
 func TestMirrorOfAFailingSource(t *testing.T) {
 	source, older := movedOn(t)
-	everyOperation(t, 15, source,
-		func(be backend.Backend) error {
-			target := older.Clone()
-			err := mirrorTo(be, target, oneAtATime)
-			if jerr := judgeMirror(target); jerr != nil {
-				t.Fatalf("%v: %v", err, jerr)
-			}
-			return err
-		},
+	repotest.EveryFault(t, repotest.Run{Base: source, Do: func(be backend.Backend) error {
+		target := older.Clone()
+		err := mirrorTo(be, target, oneAtATime)
+		if jerr := judgeMirror(target); jerr != nil {
+			t.Fatalf("%v: %v", err, jerr)
+		}
+		return err
+	}, Least: 15, Want: 12},
+
 		func(be *memory.Backend, _ error) error { return sameRepository(t, source, be) })
+
 }
 
 // At every operation of a mirror on its source, somebody stores or prunes.
 func TestMirrorOfALivelySource(t *testing.T) {
 	base, older := movedOn(t)
 	busy := map[string]func(be backend.Backend) error{
-		"store": func(be backend.Backend) error { _, err := storeTiny(context.Background(), be, 5); return err },
+		"store": func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 5); return err },
 		"prune": func(be backend.Backend) error {
-			_, err := pruneTiny(context.Background(), be, everything, 2)
+			_, err := repotest.Prune(context.Background(), be, repotest.NoWaste, 2)
 			return err
 		},
 		"store and prune": func(be backend.Backend) error {
-			if _, err := storeTiny(context.Background(), be, 5); err != nil {
+			if _, err := repotest.StoreDay(context.Background(), be, 5); err != nil {
 				return err
 			}
-			_, err := pruneTiny(context.Background(), be, everything, 3)
+			_, err := repotest.Prune(context.Background(), be, repotest.NoWaste, 3)
 			return err
 		},
 	}
@@ -274,7 +279,7 @@ func TestMirrorOfALivelySource(t *testing.T) {
 
 func removeFiles(t testing.TB, be backend.Backend, dir string, n int) (removed []string) {
 	t.Helper()
-	for _, name := range fileNames(t, be, dir) {
+	for _, name := range repotest.FilesIn(t, be, dir) {
 		if n == 0 {
 			break
 		}
@@ -285,15 +290,6 @@ func removeFiles(t testing.TB, be backend.Backend, dir string, n int) (removed [
 		removed = append(removed, name)
 	}
 	return removed
-}
-
-func fileNames(t testing.TB, be backend.Backend, dir string) (names []string) {
-	t.Helper()
-	err := be.List(context.Background(), dir, func(f backend.Info) error { names = append(names, f.Name); return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return names
 }
 
 // A source that has lost files must not take them from its mirror.
@@ -307,43 +303,43 @@ func TestMirrorRefuses(t *testing.T) {
 		withKey bool // also, or only, with the key
 	}{
 		{"config gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, "", 1) }, "no config file", true, false},
-		{"keys gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, keysDir, 9) }, "no key slot", true, false},
-		{"packs gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, packsDir, 99) }, "no packs", true, false},
-		{"index gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 99) }, "no index file", true, false},
-		{"snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, snapshotsDir, 99) }, "more than half", false, true},
-		{"most snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, snapshotsDir, 3) }, "more than half", false, true},
-		{"one pack gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, packsDir, 1) }, "a prune does not do that", false, false},
-		{"one pack gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, packsDir, 1) }, "not complete", false, true},
-		{"one index file gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 1) }, "nothing replaced them", false, false},
-		{"one index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, indexDir, 1) }, "not complete", false, true},
+		{"keys gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.KeysDir, 9) }, "no key slot", true, false},
+		{"packs gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 99) }, "no packs", true, false},
+		{"index gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 99) }, "no index file", true, false},
+		{"snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 99) }, "more than half", false, true},
+		{"most snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 3) }, "more than half", false, true},
+		{"one pack gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 1) }, "a prune does not do that", false, false},
+		{"one pack gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 1) }, "not complete", false, true},
+		{"one index file gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 1) }, "nothing replaced them", false, false},
+		{"one index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 1) }, "not complete", false, true},
 		{"pack and index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) {
-			removeFiles(t, s, indexDir, 1)
-			removeFiles(t, s, packsDir, 1)
+			removeFiles(t, s, repotest.IndexDir, 1)
+			removeFiles(t, s, repotest.PacksDir, 1)
 		}, "not complete", false, true},
 		{"another repository", func(t *testing.T, s, target *memory.Backend) {
 			removeFiles(t, target, "", 1)
-			if err := target.Put(ctx, "config", content(t, otherRepo(t))["config"]); err != nil {
+			if err := target.Put(ctx, "config", repotest.Content(t, repotest.NewOther(t))["config"]); err != nil {
 				t.Fatal(err)
 			}
 		}, "another repository", true, false},
 		{"stored into the mirror", func(t *testing.T, _, target *memory.Backend) {
-			if _, err := storeTiny(ctx, target, 9); err != nil {
+			if _, err := repotest.StoreDay(ctx, target, 9); err != nil {
 				t.Fatal(err)
 			}
 		}, "another program stored them in the mirror", false, true},
 	}
 	for _, tt := range tests {
-		source := chainRepo(t, 1, 2, 3, 4)
+		source := repotest.New(t, 1, 2, 3, 4)
 		target := memory.New()
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
 		tt.spoil(t, source, target)
-		before := content(t, target)
+		before := repotest.Content(t, target)
 		opts := oneAtATime
 		if tt.withKey {
 			opts.VerifySnapshots = func(ctx context.Context) error {
-				r, err := Open(ctx, source, testSecret, tinyOptions(5))
+				r, err := repo.Open(ctx, source, repotest.Secret, repotest.SmallPacks(5))
 				if err != nil {
 					return err
 				}
@@ -354,7 +350,7 @@ func TestMirrorRefuses(t *testing.T) {
 		if !errors.Is(err, mirror.ErrRefused) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.what, err, tt.want)
 		}
-		if len(content(t, target)) != len(before) {
+		if len(repotest.Content(t, target)) != len(before) {
 			t.Errorf("%s: the target has changed", tt.what)
 		}
 		opts.AcceptRemovals = true
@@ -369,23 +365,14 @@ func TestMirrorRefuses(t *testing.T) {
 	}
 }
 
-func otherRepo(t testing.TB) *memory.Backend {
-	t.Helper()
-	be := memory.New()
-	if _, err := Create(context.Background(), be, testSecret, testInfo, tinyOptions(99)); err != nil {
-		t.Fatal(err)
-	}
-	return be
-}
-
 // What a repository does by itself is never refused.
 func TestMirrorFollowsPrunes(t *testing.T) {
 	for _, forget := range [][]int{{1}, {1, 2}, {3}, {4, 5}} {
-		source, target := chainRepo(t, 1, 2, 3, 4, 5), memory.New()
+		source, target := repotest.New(t, 1, 2, 3, 4, 5), memory.New()
 		for _, step := range []func() error{
 			func() error { return nil },
-			func() error { return forgetTiny(context.Background(), source, forget...) },
-			func() error { _, err := pruneTiny(context.Background(), source, everything); return err },
+			func() error { return repotest.Forget(context.Background(), source, forget...) },
+			func() error { _, err := repotest.Prune(context.Background(), source, repotest.NoWaste); return err },
 		} {
 			if err := step(); err != nil {
 				t.Fatal(err)
@@ -404,49 +391,49 @@ func TestMirrorFollowsPrunes(t *testing.T) {
 // sound ones.
 func TestMirrorOfADamagedSource(t *testing.T) {
 	ctx := context.Background()
-	for _, dir := range []string{packsDir, indexDir, snapshotsDir} {
+	for _, dir := range []string{repotest.PacksDir, repotest.IndexDir, repotest.SnapshotsDir} {
 		for _, fresh := range []bool{false, true} {
-			source, target := chainRepo(t, 1, 2, 3), memory.New()
+			source, target := repotest.New(t, 1, 2, 3), memory.New()
 			if !fresh {
 				if err := mirrorTo(source, target, oneAtATime); err != nil {
 					t.Fatal(err)
 				}
 			}
-			before := content(t, target)
-			name := fileNames(t, source, dir)[0]
-			b := content(t, source)[name]
+			before := repotest.Content(t, target)
+			name := repotest.FilesIn(t, source, dir)[0]
+			b := repotest.Content(t, source)[name]
 			if err := source.Delete(ctx, name); err != nil {
 				t.Fatal(err)
 			}
 			if err := source.Put(ctx, name, b[:len(b)-7]); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := storeTiny(ctx, source, 4); err != nil {
+			if _, err := repotest.StoreDay(ctx, source, 4); err != nil {
 				t.Fatal(err)
 			}
 			rep, err := mirror.Run(ctx, source, target, oneAtATime)
 			if !errors.Is(err, mirror.ErrDamaged) || len(rep.Damaged) != 1 || rep.Damaged[0].File != name {
 				t.Fatalf("%s: %+v, %v", name, rep, err)
 			}
-			after := content(t, target)
+			after := repotest.Content(t, target)
 			for n, b := range before {
 				if !bytes.Equal(after[n], b) && !strings.HasPrefix(n, "mirrored/") {
 					t.Errorf("%s: %s has changed on the target", name, n)
 				}
 			}
-			if bad := misnamed(t, target); len(bad) > 0 {
+			if bad := repotest.Misnamed(t, target); len(bad) > 0 {
 				t.Errorf("%s: damage came to the target: %v", name, bad)
 			}
 			if err := judgeMirror(target); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			v, err := judge(target, testSecret)
+			v, err := repotest.Examine(target, repotest.Secret)
 			want := map[bool][]int{true: {1, 2, 3, 4}, false: {}}[!fresh]
-			if dir == snapshotsDir && fresh {
+			if dir == repotest.SnapshotsDir && fresh {
 				continue // three of the four
 			}
-			if err != nil || !slices.Equal(v.days, want) {
-				t.Errorf("%s: days %v, want %v, %v", name, v.days, want, err)
+			if err != nil || !slices.Equal(v.Days, want) {
+				t.Errorf("%s: days %v, want %v, %v", name, v.Days, want, err)
 			}
 		}
 	}
@@ -454,16 +441,16 @@ func TestMirrorOfADamagedSource(t *testing.T) {
 
 func TestMirrorCheck(t *testing.T) {
 	ctx := context.Background()
-	source, target := chainRepo(t, 1, 2), memory.New()
+	source, target := repotest.New(t, 1, 2), memory.New()
 	if _, err := mirror.Check(ctx, source, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
 		t.Errorf("nothing there: %v", err)
 	}
 	if err := mirrorTo(source, target, oneAtATime); err != nil {
 		t.Fatal(err)
 	}
-	names := fileNames(t, target, packsDir)
+	names := repotest.FilesIn(t, target, repotest.PacksDir)
 	flipped := names[0]
-	b := bytes.Clone(content(t, target)[flipped])
+	b := bytes.Clone(repotest.Content(t, target)[flipped])
 	b[len(b)/2] ^= 1
 	if err := errors.Join(target.Delete(ctx, flipped), target.Put(ctx, flipped, b), target.Delete(ctx, names[1]), source.Delete(ctx, names[2])); err != nil {
 		t.Fatal(err)
@@ -482,7 +469,7 @@ func TestMirrorCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	rep, err = mirror.Check(ctx, source, target, mirror.Options{Heal: true})
-	if err != nil || rep.Clean() || len(rep.Healed) > 0 || !bytes.Equal(content(t, target)[flipped], b) {
+	if err != nil || rep.Clean() || len(rep.Healed) > 0 || !bytes.Equal(repotest.Content(t, target)[flipped], b) {
 		t.Errorf("damaged on both sides: %+v, %v", rep, err)
 	}
 }
@@ -491,11 +478,11 @@ func TestMirrorCheck(t *testing.T) {
 func TestMirrorKeepsWhatIsInUse(t *testing.T) {
 	ctx := context.Background()
 	source, target := movedOn(t)
-	r, err := Open(ctx, target, testSecret, tinyOptions(5))
+	r, err := repo.Open(ctx, target, repotest.Secret, repotest.SmallPacks(5))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := r.Lock(ctx, LockRead, "materialize")
+	l, err := r.Lock(ctx, repo.LockRead, "materialize")
 	if err != nil {
 		t.Fatal(err)
 	}

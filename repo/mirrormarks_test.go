@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -18,17 +21,17 @@ import (
 // then.
 func TestMirrorMarksDoNotCoverLosses(t *testing.T) {
 	ctx := context.Background()
-	junk := runsDir + strings.Repeat("ab", 32)
+	junk := repotest.RunsDir + strings.Repeat("ab", 32)
 	ends := map[string]func(t *testing.T, source, target *memory.Backend){
 		"cut off before the last record": func(t *testing.T, source, target *memory.Backend) {
-			last := slices.Max(fileNames(t, source, snapshotsDir))
+			last := slices.Max(repotest.FilesIn(t, source, repotest.SnapshotsDir))
 			cut := fault.New(target, fault.On(fault.Put, last, fault.From(1, fault.ErrInjected)))
 			if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
 				t.Fatal(err)
 			}
 		},
 		"cut off at its end": func(t *testing.T, source, target *memory.Backend) {
-			last, stored := slices.Max(fileNames(t, source, snapshotsDir)), false
+			last, stored := slices.Max(repotest.FilesIn(t, source, repotest.SnapshotsDir)), false
 			cut := fault.New(target, func(c fault.Call) fault.Action {
 				if stored {
 					return fault.Action{Before: fault.ErrInjected}
@@ -39,7 +42,7 @@ func TestMirrorMarksDoNotCoverLosses(t *testing.T) {
 			if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
 				t.Fatal(err)
 			}
-			if err := judgeClean(target, testSecret, 1, 2, 3); err != nil {
+			if err := repotest.Verify(target, 1, 2, 3); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -50,24 +53,24 @@ func TestMirrorMarksDoNotCoverLosses(t *testing.T) {
 			if err := mirrorTo(source, target, oneAtATime); !errors.Is(err, mirror.ErrDamaged) {
 				t.Fatal(err)
 			}
-			if err := errors.Join(source.Delete(ctx, junk), judgeClean(target, testSecret, 1, 2, 3)); err != nil {
+			if err := errors.Join(source.Delete(ctx, junk), repotest.Verify(target, 1, 2, 3)); err != nil {
 				t.Fatal(err)
 			}
 		},
 	}
 	for how, end := range ends {
 		for _, withKey := range []bool{true, false} {
-			source, target := chainRepo(t, 1, 2, 3), memory.New()
+			source, target := repotest.New(t, 1, 2, 3), memory.New()
 			end(t, source, target)
 			if err := mirrorTo(source.Clone(), target.Clone(), oneAtATime); err != nil {
 				t.Fatalf("%s: without a loss: %v", how, err)
 			}
-			removeFiles(t, source, packsDir, 1)
-			before := content(t, target)
+			removeFiles(t, source, repotest.PacksDir, 1)
+			before := repotest.Content(t, target)
 			if err := mirrorTo(source, target, keyed(source, withKey)); !errors.Is(err, mirror.ErrRefused) {
 				t.Errorf("%s, key %v: %v", how, withKey, err)
 			}
-			if len(content(t, target)) != len(before) {
+			if len(repotest.Content(t, target)) != len(before) {
 				t.Errorf("%s, key %v: the target has changed", how, withKey)
 			}
 		}
@@ -76,18 +79,18 @@ func TestMirrorMarksDoNotCoverLosses(t *testing.T) {
 
 // With the key, marks that are there do not count.
 func TestMirrorAsksInSpiteOfMarks(t *testing.T) {
-	source, target := chainRepo(t, 1, 2, 3), memory.New()
-	last := slices.Max(fileNames(t, source, indexDir))
+	source, target := repotest.New(t, 1, 2, 3), memory.New()
+	last := slices.Max(repotest.FilesIn(t, source, repotest.IndexDir))
 	cut := fault.New(target, fault.On(fault.Put, last, fault.From(1, fault.ErrInjected)))
 	if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
 		t.Fatal(err)
 	}
-	removeFiles(t, source, packsDir, 1)
-	before := content(t, target)
+	removeFiles(t, source, repotest.PacksDir, 1)
+	before := repotest.Content(t, target)
 	if err := mirrorTo(source, target, keyed(source, true)); !errors.Is(err, mirror.ErrRefused) {
 		t.Error(err)
 	}
-	if len(content(t, target)) != len(before) {
+	if len(repotest.Content(t, target)) != len(before) {
 		t.Error("the target has changed")
 	}
 }
@@ -95,12 +98,12 @@ func TestMirrorAsksInSpiteOfMarks(t *testing.T) {
 // A torn file of the target that was replaced is one that its records need.
 func TestMirrorDoesNotMarkWhatItReplaces(t *testing.T) {
 	ctx := context.Background()
-	source, target := chainRepo(t, 1, 2, 3), memory.New()
+	source, target := repotest.New(t, 1, 2, 3), memory.New()
 	if err := mirrorTo(source, target, oneAtATime); err != nil {
 		t.Fatal(err)
 	}
-	name := fileNames(t, target, packsDir)[0]
-	whole := content(t, target)[name]
+	name := repotest.FilesIn(t, target, repotest.PacksDir)[0]
+	whole := repotest.Content(t, target)[name]
 	if err := errors.Join(target.Delete(ctx, name), target.Put(ctx, name, whole[:len(whole)-7])); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +125,7 @@ func TestMirrorDoesNotMarkWhatItReplaces(t *testing.T) {
 	if err := mirrorTo(source, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
 		t.Error(err)
 	}
-	if err := judgeClean(target, testSecret, 1, 2, 3); err != nil {
+	if err := repotest.Verify(target, 1, 2, 3); err != nil {
 		t.Error(err)
 	}
 }
@@ -132,7 +135,7 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 	opts := oneAtATime
 	if withKey {
 		opts.VerifySnapshots = func(ctx context.Context) error {
-			r, err := Open(ctx, source, testSecret, tinyOptions(5))
+			r, err := repo.Open(ctx, source, repotest.Secret, repotest.SmallPacks(5))
 			if err != nil {
 				return err
 			}
@@ -147,33 +150,33 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 func TestMirrorWithoutKeyAfterACutOff(t *testing.T) {
 	ctx := context.Background()
 	stages := map[string]func(todo func(dir string) []string) string{
-		"before the index":   func(todo func(string) []string) string { return slices.Min(todo(indexDir)) },
-		"in the index":       func(todo func(string) []string) string { return slices.Max(todo(indexDir)) },
-		"before the records": func(todo func(string) []string) string { return slices.Min(todo(snapshotsDir)) },
+		"before the index":   func(todo func(string) []string) string { return slices.Min(todo(repotest.IndexDir)) },
+		"in the index":       func(todo func(string) []string) string { return slices.Max(todo(repotest.IndexDir)) },
+		"before the records": func(todo func(string) []string) string { return slices.Min(todo(repotest.SnapshotsDir)) },
 	}
 	for stage, name := range stages {
 		for _, whole := range []bool{true, false} { // the target had a snapshot before
-			source, target := chainRepo(t, 1), memory.New()
+			source, target := repotest.New(t, 1), memory.New()
 			if whole {
 				if err := mirrorTo(source, target, oneAtATime); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for _, day := range []int{2, 3} {
-				if _, err := storeTiny(ctx, source, day); err != nil {
+				if _, err := repotest.StoreDay(ctx, source, day); err != nil {
 					t.Fatal(err)
 				}
 			}
-			old := content(t, target)
+			old := repotest.Content(t, target)
 			isNew := func(name string) bool { return old[name] == nil }
 			at := name(func(dir string) []string {
-				return slices.DeleteFunc(fileNames(t, source, dir), func(name string) bool { return !isNew(name) })
+				return slices.DeleteFunc(repotest.FilesIn(t, source, dir), func(name string) bool { return !isNew(name) })
 			})
 			cut := fault.New(target, fault.On(fault.Put, at, fault.From(1, fault.ErrInjected)))
 			if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
 				t.Fatalf("%s: %v", stage, err)
 			}
-			lossy, came := source.Clone(), fileNames(t, target, packsDir)
+			lossy, came := source.Clone(), repotest.FilesIn(t, target, repotest.PacksDir)
 			came = slices.DeleteFunc(came, func(name string) bool { return !isNew(name) })
 			if err := lossy.Delete(ctx, came[0]); err != nil {
 				t.Fatal(err)
@@ -182,16 +185,16 @@ func TestMirrorWithoutKeyAfterACutOff(t *testing.T) {
 			if err := mirrorTo(lossy, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
 				t.Errorf("%s, %v: after a loss: %v", stage, whole, err)
 			}
-			if len(content(t, target)) != len(content(t, before)) {
+			if len(repotest.Content(t, target)) != len(repotest.Content(t, before)) {
 				t.Errorf("%s, %v: the target has changed", stage, whole)
 			}
-			if _, err := pruneTiny(ctx, source, everything, 2); err != nil {
+			if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 				t.Fatal(err)
 			}
 			if err := mirrorTo(source, before, oneAtATime); err != nil {
 				t.Errorf("%s, %v: after a prune: %v", stage, whole, err)
 			}
-			if err := judgeClean(before, testSecret, 1, 3); err != nil {
+			if err := repotest.Verify(before, 1, 3); err != nil {
 				t.Errorf("%s, %v: %v", stage, whole, err)
 			}
 		}
@@ -203,11 +206,11 @@ func TestMirrorWithoutKeyAfterACutOff(t *testing.T) {
 func TestMirrorRemembersAfterACutOff(t *testing.T) {
 	ctx := context.Background()
 	for _, first := range []bool{true, false} {
-		source, target := chainRepo(t, 1), memory.New()
+		source, target := repotest.New(t, 1), memory.New()
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := storeTiny(ctx, source, 2); err != nil {
+		if _, err := repotest.StoreDay(ctx, source, 2); err != nil {
 			t.Fatal(err)
 		}
 		before := target.Clone()
@@ -215,11 +218,11 @@ func TestMirrorRemembersAfterACutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		// What the run before remembered is there again, listed first or last.
-		lists := fileNames(t, before, "mirrored/")
-		if err := target.Put(ctx, lists[0], content(t, before)[lists[0]]); err != nil {
+		lists := repotest.FilesIn(t, before, "mirrored/")
+		if err := target.Put(ctx, lists[0], repotest.Content(t, before)[lists[0]]); err != nil {
 			t.Fatal(err)
 		}
-		both := fileNames(t, target, "mirrored/")
+		both := repotest.FilesIn(t, target, "mirrored/")
 		if len(both) != 2 {
 			t.Fatalf("%d lists", len(both))
 		}
@@ -230,17 +233,17 @@ func TestMirrorRemembersAfterACutOff(t *testing.T) {
 		if err := mirrorTo(source, be, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		if n := len(fileNames(t, target, "mirrored/")); n != 1 {
+		if n := len(repotest.FilesIn(t, target, "mirrored/")); n != 1 {
 			t.Errorf("%d lists are left", n)
 		}
 		// Both snapshots came from the source, so both may go.
-		if _, err := pruneTiny(ctx, source, everything, 2); err != nil {
+		if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 			t.Fatal(err)
 		}
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Error(err)
 		}
-		if err := judgeClean(target, testSecret, 1); err != nil {
+		if err := repotest.Verify(target, 1); err != nil {
 			t.Error(err)
 		}
 	}

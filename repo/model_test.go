@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend"
@@ -29,7 +32,7 @@ import (
 type model struct {
 	rng     *rand.Rand
 	stores  [2]*modelStore // the second one gets copies of the first one's snapshots
-	devices []*diary
+	devices []*repotest.Diary
 	log     []string
 	failure error
 	count   map[string]int // of what has happened
@@ -52,14 +55,14 @@ type modelStore struct {
 type certainty int
 
 const (
-	must    certainty = iota // it is there
+	present certainty = iota // it is there
 	perhaps                  // who stored or forgot it has not finished, or was killed
 	gone                     // it is not there and does not come back
 )
 
 // wanted is a snapshot as it has to come back.
 type wanted struct {
-	files   files
+	files   repotest.Files
 	state   certainty
 	touched int  // how often somebody has begun to forget it
 	renewed int  // how often a copy of it was begun, or a change of its record cut off
@@ -122,7 +125,7 @@ func (p *modelProcess) Stat(ctx context.Context, name string) (backend.Info, err
 var _ backend.Backend = (*modelProcess)(nil)
 
 // slept reports whether others may have taken the process for dead.
-func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > lockStale }
+func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > repo.LockStaleAfter }
 
 // alone reports whether nobody else did anything since it began.
 func (p *modelProcess) alone() bool { return p.m.started == p.others }
@@ -133,27 +136,16 @@ func newModel(seed uint64) (*model, error) {
 		now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC),
 	}
 	for i := range m.stores {
-		s := &modelStore{be: memory.New(), want: map[int64]*wanted{}, secrets: [][]byte{testSecret}}
-		if _, err := Create(context.Background(), s.be, testSecret, testInfo, m.options("maker")); err != nil {
+		s := &modelStore{be: memory.New(), want: map[int64]*wanted{}, secrets: [][]byte{repotest.Secret}}
+		if _, err := repo.Create(context.Background(), s.be, repotest.Secret, repotest.SlotInfo, m.options("maker")); err != nil {
 			return nil, err
 		}
 		m.stores[i] = s
 	}
 	for i := range 3 {
-		m.devices = append(m.devices, smallDiary(seed, uint64(i)))
+		m.devices = append(m.devices, repotest.NewSmallDiary(seed, uint64(i)))
 	}
 	return m, nil
-}
-
-// smallDiary is a diary of 30 KB.
-func smallDiary(seed, which uint64) *diary {
-	d := &diary{rng: rand.New(rand.NewPCG(seed, which+10))}
-	d.db = append([]byte("SQLite format 3\x00"), d.text(4*diaryPage-16)...)
-	d.document = d.text(8 << 10)
-	for i := range d.settings {
-		d.settings[i] = d.text(300)
-	}
-	return d
 }
 
 func (m *model) time() time.Time {
@@ -168,13 +160,13 @@ func (m *model) pass(d time.Duration) {
 	m.now = m.now.Add(d)
 }
 
-func (m *model) options(host string) Options {
+func (m *model) options(host string) repo.Options {
 	var seed [32]byte
 	for i := range seed {
 		seed[i] = byte(m.rng.Uint32())
 	}
-	opts := testOptions(0)
-	opts.Rand = &lockedReader{r: rand.NewChaCha8(seed)}
+	opts := repotest.Options(0)
+	opts.Rand = repotest.Rand(seed)
 	opts.Now = m.time
 	opts.PackSize = 12 << 10
 	opts.Refresh = -1
@@ -271,21 +263,21 @@ func (m *model) run(a modelAct, s *modelStore) {
 	err := a.do(context.Background(), m, s, p)
 	m.note("%s: %v", p.name, err)
 	m.count[a.name]++
-	var locked *LockedError
+	var locked *repo.LockedError
 	switch {
 	case err == nil:
 	case errors.Is(err, crash.ErrCrashed):
 		m.count["crashed"]++
 	case errors.As(err, &locked):
 		m.count["locked"]++
-	case errors.Is(err, ErrLockLost):
+	case errors.Is(err, repo.ErrLockLost):
 		m.count["lock lost"]++
 		if !p.slept() {
 			m.fail(fmt.Errorf("%s lost its lock in %v: %w", p.name, m.time().Sub(p.begun), err))
 		}
 	case p.slept():
 		m.count["other failures of sleepers"]++
-	case !p.alone() && (errors.Is(err, ErrChanged) || errors.Is(err, ErrNoSnapshot) || errors.Is(err, ErrWrongPassword)):
+	case !p.alone() && (errors.Is(err, repo.ErrChanged) || errors.Is(err, repo.ErrNoSnapshot) || errors.Is(err, repo.ErrWrongPassword)):
 		m.count["overtaken"]++
 	default:
 		m.fail(fmt.Errorf("%s: %w", p.name, err))
@@ -293,10 +285,10 @@ func (m *model) run(a modelAct, s *modelStore) {
 }
 
 // open opens a store with the password that works.
-func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, host string) (r *Repo, err error) {
+func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, host string) (r *repo.Repo, err error) {
 	opts := m.options(host)
 	for _, secret := range s.secrets {
-		if r, err = Open(ctx, be, secret, opts); !errors.Is(err, ErrWrongPassword) {
+		if r, err = repo.Open(ctx, be, secret, opts); !errors.Is(err, repo.ErrWrongPassword) {
 			break
 		}
 	}
@@ -308,8 +300,8 @@ func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, hos
 func (m *model) settle(s *modelStore, thorough bool) error {
 	ctx := context.Background()
 	s.secrets = slices.DeleteFunc(s.secrets, func(secret []byte) bool {
-		_, err := Open(ctx, s.be, secret, m.options("judge"))
-		return errors.Is(err, ErrWrongPassword)
+		_, err := repo.Open(ctx, s.be, secret, m.options("judge"))
+		return errors.Is(err, repo.ErrWrongPassword)
 	})
 	r, err := m.open(ctx, s, s.be, "judge")
 	if err == nil {
@@ -336,10 +328,10 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 		case !w.notes[snap.Note]:
 			return fmt.Errorf("snapshot %s of %v has the note %q, want one of %v", snap.ID.Short(), snap.Time, snap.Note, w.notes)
 		}
-		w.state, there[key], w.notes = must, true, map[string]bool{snap.Note: true}
-		got, err := restore(ctx, r, snap)
+		w.state, there[key], w.notes = present, true, map[string]bool{snap.Note: true}
+		got, err := repotest.Restore(ctx, r, snap)
 		if err == nil {
-			err = sameFiles(got, w.files)
+			err = got.Same(w.files)
 		}
 		if err != nil {
 			return fmt.Errorf("snapshot %s of %v: %w", snap.ID.Short(), snap.Time, err)
@@ -347,7 +339,7 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 		m.count["snapshots read"]++
 	}
 	for key, w := range s.want {
-		if w.state == must && !there[key] {
+		if w.state == present && !there[key] {
 			return fmt.Errorf("the snapshot of %v is lost", time.Unix(0, key).UTC())
 		}
 		if !there[key] {
@@ -359,7 +351,7 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 		return fmt.Errorf("unfinished runs: %w %v", err, bad)
 	}
 	m.count["unfinished runs read"] += len(runs)
-	opts := CheckOptions{DryRun: true}
+	opts := repo.CheckOptions{DryRun: true}
 	if thorough {
 		opts.ReadData = 1
 	}
@@ -380,11 +372,11 @@ func (m *model) finish() error {
 		if err != nil {
 			return err
 		}
-		l, err := r.Lock(context.Background(), LockPrune, "prune")
+		l, err := r.Lock(context.Background(), repo.LockPrune, "prune")
 		if err != nil {
 			return err
 		}
-		rep, err := r.Prune(context.Background(), everything)
+		rep, err := r.Prune(context.Background(), repotest.NoWaste)
 		if err = errors.Join(err, l.Release()); err != nil {
 			return fmt.Errorf("the last prune: %w", err)
 		}
@@ -392,7 +384,7 @@ func (m *model) finish() error {
 			return fmt.Errorf("the last prune waits: %+v", rep)
 		}
 		err = s.be.List(context.Background(), "", func(f backend.Info) error {
-			for _, dir := range []string{locksDir, prunesDir} {
+			for _, dir := range []string{repotest.LocksDir, repotest.PrunesDir} {
 				if strings.HasPrefix(f.Name, dir) {
 					return fmt.Errorf("store %d: %s was left behind", i, f.Name)
 				}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/keep"
@@ -35,7 +38,7 @@ func modelActs() []modelAct {
 
 // locked opens a store and locks it for as long as do takes. It lists the
 // snapshots and loads the index after that, which then has what they need.
-func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind LockKind, do func(r *Repo, list []*Snapshot) error) (err error) {
+func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind repo.LockKind, do func(r *repo.Repo, list []*repo.Snapshot) error) (err error) {
 	r, err := m.open(ctx, s, p, p.name)
 	if err != nil {
 		return err
@@ -56,7 +59,7 @@ func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind
 }
 
 // some picks a snapshot; nil if there is none.
-func some(list []*Snapshot, n uint32) *Snapshot {
+func some(list []*repo.Snapshot, n uint32) *repo.Snapshot {
 	if len(list) == 0 {
 		return nil
 	}
@@ -66,23 +69,23 @@ func some(list []*Snapshot, n uint32) *Snapshot {
 func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	which := m.rng.IntN(len(m.devices))
 	d := m.devices[which]
-	d.next(m.started)
+	d.Next(m.started)
 	m.pass(time.Nanosecond) // so that no two are of the same time
-	rec := &Snapshot{Time: m.time(), Complete: true, Device: Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", which), Name: fmt.Sprint("device ", which)}}
-	w := &wanted{files: d.files(), state: perhaps, notes: map[string]bool{"": true}}
+	rec := &repo.Snapshot{Time: m.time(), Complete: true, Device: repo.Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", which), Name: fmt.Sprint("device ", which)}}
+	w := &wanted{files: d.Files(), state: perhaps, notes: map[string]bool{"": true}}
 	s.want[rec.Time.UnixNano()] = w
 	orphan := m.chance(10)
-	err := m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
-		var parent *Snapshot
+	err := m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
+		var parent *repo.Snapshot
 		for _, o := range list {
-			if SameDevice(o.Device.UDID, rec.Device.UDID) && !orphan {
+			if repo.SameDevice(o.Device.UDID, rec.Device.UDID) && !orphan {
 				parent = o
 			}
 		}
 		if parent != nil {
 			rec.Parent = &parent.ID
 		}
-		return storeSnapshot(ctx, r, w.files, rec, parent)
+		return repotest.StoreSnapshot(ctx, r, w.files, rec, parent)
 	})
 	w.stored(err)
 	return err
@@ -91,17 +94,17 @@ func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess
 // stored notes how storing a snapshot ended.
 func (w *wanted) stored(err error) {
 	if err == nil && w.touched == 0 {
-		w.state = must
+		w.state = present
 	}
 }
 
 func modelForget(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n, k := m.rng.Uint32(), 1+m.rng.IntN(3)
-	return m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) < 3 {
 			return nil
 		}
-		var going []*Snapshot
+		var going []*repo.Snapshot
 		for i := range k {
 			going = append(going, some(list, n+uint32(i)))
 		}
@@ -109,8 +112,8 @@ func modelForget(ctx context.Context, m *model, s *modelStore, p *modelProcess) 
 	})
 }
 
-func (m *model) forget(ctx context.Context, s *modelStore, r *Repo, going []*Snapshot) error {
-	var ids []FileID
+func (m *model) forget(ctx context.Context, s *modelStore, r *repo.Repo, going []*repo.Snapshot) error {
+	var ids []repo.FileID
 	renewed := map[*wanted]int{}
 	for _, o := range going {
 		ids = append(ids, o.ID)
@@ -137,15 +140,15 @@ func (m *model) forget(ctx context.Context, s *modelStore, r *Repo, going []*Sna
 
 func modelPolicy(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	policy := keep.Policy{Last: 1, Daily: 3, Weekly: 2, Monthly: 2}
-	return m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
 		going := forgettable(list, policy, m.time())
 		return m.forget(ctx, s, r, going)
 	})
 }
 
 // forgettable returns the snapshots that a policy does not keep, device by device.
-func forgettable(list []*Snapshot, policy keep.Policy, now time.Time) []*Snapshot {
-	byDevice := map[string][]*Snapshot{}
+func forgettable(list []*repo.Snapshot, policy keep.Policy, now time.Time) []*repo.Snapshot {
+	byDevice := map[string][]*repo.Snapshot{}
 	var order []string
 	for _, s := range list {
 		if byDevice[s.Device.UDID] == nil {
@@ -153,7 +156,7 @@ func forgettable(list []*Snapshot, policy keep.Policy, now time.Time) []*Snapsho
 		}
 		byDevice[s.Device.UDID] = append(byDevice[s.Device.UDID], s)
 	}
-	var going []*Snapshot
+	var going []*repo.Snapshot
 	for _, udid := range order {
 		var judged []keep.Snapshot
 		for _, s := range byDevice[udid] {
@@ -170,9 +173,9 @@ func forgettable(list []*Snapshot, policy keep.Policy, now time.Time) []*Snapsho
 }
 
 func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
-	opts := everything
+	opts := repotest.NoWaste
 	if m.chance(30) {
-		opts = PruneOptions{MaxRepack: -1}
+		opts = repo.PruneOptions{MaxRepack: -1}
 	}
 	if m.chance(10) {
 		opts.MaxRepack = int64(m.rng.IntN(60 << 10))
@@ -181,7 +184,7 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	if err != nil {
 		return err
 	}
-	l, err := r.Lock(ctx, LockPrune, p.name)
+	l, err := r.Lock(ctx, repo.LockPrune, p.name)
 	if err != nil {
 		return err
 	}
@@ -196,8 +199,8 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 
 // modelCheck wants a check to find nothing, whatever happens beside it.
 func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
-	opts := CheckOptions{ReadData: float64(m.rng.IntN(3)) / 2, Seed: m.rng.Uint64()}
-	return m.locked(ctx, s, p, LockRead, func(r *Repo, _ []*Snapshot) error {
+	opts := repo.CheckOptions{ReadData: float64(m.rng.IntN(3)) / 2, Seed: m.rng.Uint64()}
+	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, _ []*repo.Snapshot) error {
 		report, err := r.Check(ctx, opts)
 		if err == nil && !report.Clean() && !p.slept() {
 			err = fmt.Errorf("check finds %+v", report)
@@ -209,7 +212,7 @@ func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 // modelRead wants a snapshot to be read to its end, whatever happens beside it.
 func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n := m.rng.Uint32()
-	return m.locked(ctx, s, p, LockRead, func(r *Repo, list []*Snapshot) error {
+	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) == 0 {
 			return nil
 		}
@@ -218,9 +221,9 @@ func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) er
 		if w == nil {
 			return fmt.Errorf("a snapshot of %v that nobody stored", o.Time)
 		}
-		got, err := restore(ctx, r, o)
+		got, err := repotest.Restore(ctx, r, o)
 		if err == nil {
-			err = sameFiles(got, w.files)
+			err = got.Same(w.files)
 		}
 		return err
 	})
@@ -228,7 +231,7 @@ func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) er
 
 func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n, note := m.rng.Uint32(), p.name
-	return m.locked(ctx, s, p, LockWrite, func(r *Repo, list []*Snapshot) error {
+	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) == 0 {
 			return nil
 		}
@@ -236,13 +239,13 @@ func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 		w := s.want[o.Time.UnixNano()]
 		before := maps.Clone(w.notes)
 		w.notes[note] = true
-		_, err := r.ChangeSnapshot(ctx, o, Labels{Note: note})
+		_, err := r.ChangeSnapshot(ctx, o, repo.Labels{Note: note})
 		switch {
 		case err == nil && p.alone():
 			w.notes = map[string]bool{note: true}
-		case errors.Is(err, ErrChanged) && p.alone():
+		case errors.Is(err, repo.ErrChanged) && p.alone():
 			w.notes = before
-		case err != nil && !errors.Is(err, ErrChanged):
+		case err != nil && !errors.Is(err, repo.ErrChanged):
 			// It died between the new record and the end of the old one, maybe.
 			if w.renewed++; w.state == gone {
 				w.state = perhaps
@@ -263,7 +266,7 @@ func modelKey(ctx context.Context, m *model, s *modelStore, p *modelProcess) err
 		_, err = r.ChangePassword(ctx, secret, crypto.PasswordSlot)
 		return err
 	}
-	_, err = r.AddKey(ctx, secret, testInfo)
+	_, err = r.AddKey(ctx, secret, repotest.SlotInfo)
 	return err
 }
 
@@ -275,9 +278,9 @@ func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess
 	}
 	goOn := m.chance(40)
 	d := m.devices[m.rng.IntN(len(m.devices))]
-	d.next(m.started)
-	f := d.files()
-	return m.locked(ctx, s, p, LockWrite, func(r *Repo, _ []*Snapshot) error {
+	d.Next(m.started)
+	f := d.Files()
+	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, _ []*repo.Snapshot) error {
 		runs, _, err := r.Unfinished(ctx)
 		if err != nil {
 			return err
@@ -285,14 +288,14 @@ func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess
 		if len(runs) > 0 && goOn {
 			return r.RemoveUnfinished(ctx, runs[0])
 		}
-		u, err := r.NewUnfinished(UnfinishedBackup, "00008110-0000000000000000")
+		u, err := r.NewUnfinished(repo.UnfinishedBackup, "00008110-0000000000000000")
 		if err != nil {
 			return err
 		}
 		for range 2 {
 			w := r.NewWriter(ctx)
-			rec := &Snapshot{}
-			err = storeTree(ctx, r, w, f, rec, nil)
+			rec := &repo.Snapshot{}
+			err = repotest.StoreTree(ctx, r, w, f, rec, nil)
 			if err == nil {
 				err = w.Finish(ctx)
 			}
@@ -303,7 +306,7 @@ func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess
 			if err := r.SaveUnfinished(ctx, u); err != nil {
 				return err
 			}
-			f = files{"later": []byte(p.name)}
+			f = repotest.Files{"later": []byte(p.name)}
 		}
 		return nil
 	})
@@ -320,7 +323,7 @@ func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) er
 	n := m.rng.Uint32()
 	source := m.process("copy from", from, true)
 	p.others++
-	return m.locked(ctx, from, source, LockRead, func(r *Repo, list []*Snapshot) error {
+	return m.locked(ctx, from, source, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) == 0 {
 			return nil
 		}
@@ -336,12 +339,12 @@ func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) er
 			to.want[key].renewed++
 			defer func() { to.want[key].coming = false }()
 		}
-		return m.locked(ctx, to, p, LockWrite, func(t *Repo, _ []*Snapshot) error {
-			rep, err := r.CopyTo(ctx, t, list, CopyOptions{})
+		return m.locked(ctx, to, p, repo.LockWrite, func(t *repo.Repo, _ []*repo.Snapshot) error {
+			rep, err := r.CopyTo(ctx, t, list, repo.CopyOptions{})
 			for _, line := range rep.Snapshots {
 				w := to.want[line.Time.UnixNano()]
-				if line.Outcome == CopyDone && w.touched == 0 {
-					w.state = must
+				if line.Outcome == repo.CopyDone && w.touched == 0 {
+					w.state = present
 				}
 			}
 			return err

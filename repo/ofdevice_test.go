@@ -1,15 +1,17 @@
-package repo
+package repo_test
 
 import (
 	"errors"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
 )
 
 // Snapshots are found by device as connected devices are: see TestFind of package
 // device.
 func TestOfDevice(t *testing.T) {
-	var list []*Snapshot
-	for _, d := range []Device{
+	var list []*repo.Snapshot
+	for _, d := range []repo.Device{
 		{UDID: "00008110-AAAA", Name: "Anna\u2019s iPhone"},
 		{UDID: "00008110-BBBB", Name: "Anna\u2019s iPad"},
 		{UDID: "00008020-CCCC", Name: "Ben"},
@@ -17,7 +19,7 @@ func TestOfDevice(t *testing.T) {
 		{UDID: "00008020-EEEE", Name: ""},
 		{UDID: "00008110-AAAA", Name: "Renamed"},
 	} {
-		list = append(list, &Snapshot{Device: d})
+		list = append(list, &repo.Snapshot{Device: d})
 	}
 	for _, c := range []struct {
 		name  string
@@ -27,18 +29,18 @@ func TestOfDevice(t *testing.T) {
 	}{
 		{"00008110aaaa", "00008110-AAAA", 2, nil},
 		{"anna's iphone", "00008110-AAAA", 2, nil}, // also under the name that it has now
-		{"anna's ip", "", 0, ErrAmbiguous},
+		{"anna's ip", "", 0, repo.ErrAmbiguous},
 		{"anna's ipa", "00008110-BBBB", 1, nil},
 		{"ben", "00008020-CCCC", 1, nil}, // the whole name goes first
 		{"ben ", "00008020-DDDD", 1, nil},
-		{"be", "", 0, ErrAmbiguous},
+		{"be", "", 0, repo.ErrAmbiguous},
 		{"ren", "00008110-AAAA", 2, nil},
 		{"00008020-d", "00008020-DDDD", 1, nil},
-		{"00008020", "", 0, ErrAmbiguous},
+		{"00008020", "", 0, repo.ErrAmbiguous},
 		{"000", "", 0, nil},
 		{"nobody", "", 0, nil},
 	} {
-		got, err := OfDevice(list, c.name)
+		got, err := repo.OfDevice(list, c.name)
 		if !errors.Is(err, c.err) || len(got) != c.count || c.count > 0 && got[0].Device.UDID != c.udid {
 			t.Errorf("%q: %d snapshots, %v; want %d of %s, %v", c.name, len(got), err, c.count, c.udid, c.err)
 		}

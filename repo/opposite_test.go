@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -8,13 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-func versionFiles(v int) files {
-	b := noise(77, 100<<10)
+func versionFiles(v int) repotest.Files {
+	b := repotest.Noise(77, 100<<10)
 	copy(b[1000*v:], fmt.Sprintf("version %d", v))
-	return files{"f": b}
+	return repotest.Files{"f": b}
 }
 
 // TestWritersInOppositeOrder lets two writers store the same versions of a
@@ -29,19 +32,19 @@ func TestWritersInOppositeOrder(t *testing.T) {
 	}
 	for round := range rounds {
 		be := memory.New()
-		if _, err := Create(ctx, be, testSecret, testInfo, testOptions(byte(round))); err != nil {
+		if _, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, repotest.Options(byte(round))); err != nil {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
 		for i, order := range [][]int{{1, 2, 3}, {3, 2, 1}} {
-			r, err := openWith(ctx, be, testSecret, testOptions(byte(round*2+i+1)))
+			r, err := repotest.Open(ctx, be, repotest.Secret, repotest.Options(byte(round*2+i+1)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			wg.Go(func() {
-				var parent *Snapshot
+				var parent *repo.Snapshot
 				for _, v := range order {
-					s, err := storeWithParent(ctx, r, versionFiles(v), v, parent)
+					s, err := repotest.StoreAfter(ctx, r, versionFiles(v), v, parent)
 					if err != nil {
 						t.Error(err)
 						return
@@ -51,21 +54,21 @@ func TestWritersInOppositeOrder(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		r := open(t, be)
+		r := repotest.MustOpen(t, be)
 		list, _, err := r.Snapshots(ctx)
 		if err != nil || len(list) != 6 {
 			t.Fatal(len(list), err)
 		}
 		for _, s := range list {
-			got, err := restore(ctx, r, s)
+			got, err := repotest.Restore(ctx, r, s)
 			if err == nil {
-				err = sameFiles(got, versionFiles(s.Time.Day()))
+				err = got.Same(versionFiles(s.Time.Day()))
 			}
 			if err != nil {
 				t.Fatalf("round %d: version %d: %v", round, s.Time.Day(), err)
 			}
 		}
-		report, err := r.Check(ctx, CheckOptions{ReadData: 1})
+		report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 		if err != nil || !report.Clean() {
 			t.Fatalf("round %d: check: %+v, %v", round, report, err)
 		}
@@ -77,18 +80,18 @@ func TestWritersInOppositeOrder(t *testing.T) {
 // and looking for an older state must not go all of them.
 func TestScatteredChangesCostNoTime(t *testing.T) {
 	ctx := context.Background()
-	r := create(t, memory.New())
+	r := repotest.Create(t, memory.New())
 	rng := rand.New(rand.NewPCG(5, 6))
-	db := newDiary(512).db
-	var parent *Snapshot
+	db := repotest.NewDiary(512).DB
+	var parent *repo.Snapshot
 	for day := range 25 {
-		for at := 0; at+diaryPage < len(db); at += 16 * diaryPage {
+		for at := 0; at+repotest.DiaryPage < len(db); at += 16 * repotest.DiaryPage {
 			if rng.IntN(10) < 6 {
 				copy(db[at+64+rng.IntN(3000):], fmt.Sprintf("row of day %d", day))
 			}
 		}
 		begin := time.Now()
-		s, err := storeWithParent(ctx, r, files{"db": append([]byte(nil), db...)}, day, parent)
+		s, err := repotest.StoreAfter(ctx, r, repotest.Files{"db": append([]byte(nil), db...)}, day, parent)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,12 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
@@ -15,13 +18,13 @@ import (
 // chunk, and returns the name of its pack.
 func spoil(t testing.TB, be *memory.Backend, plain []byte) string {
 	t.Helper()
-	r := open(t, be)
-	loc, ok := r.index.Lookup(r.NewHasher().ID(plain))
+	r := repotest.MustOpen(t, be)
+	loc, ok := r.Index().Lookup(r.NewHasher().ID(plain))
 	if !ok {
 		t.Fatal("no such chunk")
 	}
-	_, b := r.index.Block(loc.Block)
-	return flip(t, be, packName(loc.Pack), int(b.Offset+b.Stored/2))
+	_, b := r.Index().Block(loc.Block)
+	return flip(t, be, repotest.PackName(loc.Pack), int(b.Offset+b.Stored/2))
 }
 
 func flip(t testing.TB, be *memory.Backend, name string, at int) string {
@@ -46,14 +49,14 @@ func TestOtherCopyOfABase(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			be := memory.New()
-			r := create(t, be)
+			r := repotest.Create(t, be)
 			for range 2 {
-				putPack(t, r, be, pack.Content, raw(v[0]))
+				repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[0]))
 				for i := 1; i < 5; i++ {
-					putPack(t, r, be, pack.Content, delta(r, v[i], v[i-1]))
+					repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[i], v[i-1]))
 				}
 			}
-			putPack(t, r, be, pack.Content, raw(v[5]))
+			repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[5]))
 			commitChunks(t, be, 1, v[4])
 			commitChunks(t, be, 2, v[:5]...)
 			commitChunks(t, be, 3, v[5])
@@ -71,7 +74,7 @@ func TestOtherCopyOfABase(t *testing.T) {
 			if n := checkSuffering(t, be); n != 0 {
 				t.Errorf("%d snapshots suffer", n)
 			}
-			report, err := open(t, be).Check(context.Background(), CheckOptions{ReadData: 1})
+			report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{ReadData: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -93,16 +96,16 @@ func TestManyCopiesOfWhatIsLost(t *testing.T) {
 	const copies = 4
 	v := chain(10)
 	be := memory.New()
-	r := create(t, be)
+	r := repotest.Create(t, be)
 	for range copies {
-		base := putPack(t, r, be, pack.Content, raw(v[0]))
+		base := repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[0]))
 		for i := 1; i < len(v); i++ {
-			putPack(t, r, be, pack.Content, delta(r, v[i], v[i-1]))
+			repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[i], v[i-1]))
 		}
 		flip(t, be, base, 50)
 	}
 	counting := fault.New(be)
-	ro, err := openWith(context.Background(), counting, testSecret, testOptions(3))
+	ro, err := repotest.Open(context.Background(), counting, repotest.Secret, repotest.Options(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +128,11 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 	v := chain(3)
 	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
 		be := memory.New()
-		r := create(t, be)
-		putPack(t, r, be, pack.Content, raw(v[0]))
-		putPack(t, r, be, pack.Content, raw(v[1]))
-		putPack(t, r, be, pack.Content, delta(r, v[0], v[1]), delta(r, v[1], v[0]))
-		putPack(t, r, be, pack.Content, delta(r, v[2], v[0]))
+		r := repotest.Create(t, be)
+		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[0]))
+		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[1]))
+		repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[0], v[1]), repotest.Delta(r, v[1], v[0]))
+		repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[2], v[0]))
 		commitChunks(t, be, 1, v[2])
 		spoil(t, be, v[0])
 		if want > 0 {
@@ -138,7 +141,7 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 		if n := checkSuffering(t, be); n != want {
 			t.Errorf("%s: %d snapshots suffer, want %d", name, n, want)
 		}
-		if err := readAll(t, open(t, be), v[2]); (err == nil) != (want == 0) {
+		if err := readAll(t, repotest.MustOpen(t, be), v[2]); (err == nil) != (want == 0) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -149,19 +152,19 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
 	v := chain(4)
 	be := memory.New()
-	r := create(t, be)
+	r := repotest.Create(t, be)
 	for range 2 {
-		putPack(t, r, be, pack.Content, raw(v[0]))
+		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[0]))
 	}
-	putPack(t, r, be, pack.Content, delta(r, v[1], v[0]))
+	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[1], v[0]))
 	commitChunks(t, be, 1, v[1])
 	bad := spoil(t, be, v[0])
 	// A pack of the wrong length is always read.
-	file := content(t, be)[bad]
+	file := repotest.Content(t, be)[bad]
 	if err := be.Set(bad, append(file, 0)); err != nil {
 		t.Fatal(err)
 	}
-	report, err := open(t, be).Check(context.Background(), CheckOptions{})
+	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
 	if err != nil || report.Clean() || len(report.Suffering) != 0 {
 		t.Errorf("%+v, %v", report, err)
 	}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -14,23 +17,23 @@ import (
 // A prune removes nothing while parity could heal a damaged pack with it.
 func TestPruneKeepsWhatParityHeals(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3)
-	r, err := openWith(ctx, be, testSecret, tinyOptions(60))
+	be := repotest.New(t, 1, 2, 3)
+	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(60))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.RefreshParity(ctx, 500, nil); err != nil {
 		t.Fatal(err)
 	}
-	opts := PruneOptions{MaxUnused: func(int64) int64 { return 1 << 40 }}
+	opts := repo.PruneOptions{MaxUnused: func(int64) int64 { return 1 << 40 }}
 	pruned := be.Clone()
-	if _, err := pruneTiny(ctx, pruned, opts, 1, 2); err != nil {
+	if _, err := repotest.Prune(ctx, pruned, opts, 1, 2); err != nil {
 		t.Fatal(err)
 	}
-	left := content(t, pruned)
+	left := repotest.Content(t, pruned)
 	victim := ""
-	for name, b := range content(t, be) {
-		if left[name] != nil && strings.HasPrefix(name, packsDir) && (victim == "" || len(b) > len(left[victim])) {
+	for name, b := range repotest.Content(t, be) {
+		if left[name] != nil && strings.HasPrefix(name, repotest.PacksDir) && (victim == "" || len(b) > len(left[victim])) {
 			victim = name
 		}
 	}
@@ -39,19 +42,19 @@ func TestPruneKeepsWhatParityHeals(t *testing.T) {
 	if err := be.Set(victim, b); err != nil {
 		t.Fatal(err)
 	}
-	rep, err := pruneTiny(ctx, be, opts, 1, 2)
-	var d *DamageError
-	if !errors.Is(err, ErrDamaged) || !errors.As(err, &d) || d.File != victim || !strings.Contains(err.Error(), "snap repair") || rep.RemovedPacks > 0 {
+	rep, err := repotest.Prune(ctx, be, opts, 1, 2)
+	var d *repo.DamageError
+	if !errors.Is(err, repo.ErrDamaged) || !errors.As(err, &d) || d.File != victim || !strings.Contains(err.Error(), "snap repair") || rep.RemovedPacks > 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	healParityTiny(t, be)
-	if err := judgeClean(be, testSecret, 3); err != nil {
+	if err := repotest.Verify(be, 3); err != nil {
 		t.Error("healed:", err)
 	}
-	if rep, err := pruneTiny(ctx, be, opts); err != nil || rep.RemovedPacks == 0 {
+	if rep, err := repotest.Prune(ctx, be, opts); err != nil || rep.RemovedPacks == 0 {
 		t.Errorf("after healing: %+v, %v", rep, err)
 	}
-	if err := judgeClean(be, testSecret, 3); err != nil {
+	if err := repotest.Verify(be, 3); err != nil {
 		t.Error("pruned:", err)
 	}
 }
@@ -59,15 +62,15 @@ func TestPruneKeepsWhatParityHeals(t *testing.T) {
 func healParityTiny(t *testing.T, be *memory.Backend) {
 	t.Helper()
 	ctx := context.Background()
-	r, err := openWith(ctx, be, testSecret, tinyOptions(61))
+	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(61))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := r.Lock(ctx, LockExclusive, "repair")
+	l, err := r.Lock(ctx, repo.LockExclusive, "repair")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rep, err := r.HealFromParity(ctx, RepairOptions{}); err != nil || len(rep.Healed) != 1 {
+	if rep, err := r.HealFromParity(ctx, repo.RepairOptions{}); err != nil || len(rep.Healed) != 1 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	if err := l.Release(); err != nil {
@@ -79,31 +82,31 @@ func healParityTiny(t *testing.T, be *memory.Backend) {
 // prune stops at the block that is damaged, and removes nothing of it.
 func TestPruneCopiesNoDamage(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3, 4, 5)
-	if err := forgetTiny(ctx, be, 1, 2, 3); err != nil {
+	be := repotest.New(t, 1, 2, 3, 4, 5)
+	if err := repotest.Forget(ctx, be, 1, 2, 3); err != nil {
 		t.Fatal(err)
 	}
 	var packs []string
-	for name := range content(t, be) {
-		if strings.HasPrefix(name, packsDir) {
+	for name := range repotest.Content(t, be) {
+		if strings.HasPrefix(name, repotest.PacksDir) {
 			packs = append(packs, name)
 		}
 	}
 	stopped := 0
 	for _, name := range packs {
 		damaged := be.Clone()
-		flipBit(t, damaged, name, len(content(t, be)[name])/3)
-		before := content(t, damaged)
-		_, err := pruneTiny(ctx, damaged, everything)
-		left := content(t, damaged)[name]
+		repotest.FlipBit(t, damaged, name, len(repotest.Content(t, be)[name])/3)
+		before := repotest.Content(t, damaged)
+		_, err := repotest.Prune(ctx, damaged, repotest.NoWaste)
+		left := repotest.Content(t, damaged)[name]
 		if left == nil && err == nil {
 			// It went: nothing in it was in use.
-			if err := judgeClean(damaged, testSecret, 4, 5); err != nil {
+			if err := repotest.Verify(damaged, 4, 5); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 			continue
 		}
-		if err != nil && !errors.Is(err, ErrDamaged) {
+		if err != nil && !errors.Is(err, repo.ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err != nil {
@@ -120,8 +123,8 @@ func TestPruneCopiesNoDamage(t *testing.T) {
 
 // What the index says of a pack that is copied as it is has to be what the pack says.
 func TestPruneCopiesNoLies(t *testing.T) {
-	base := chainRepo(t, 1, 2, 3, 4, 5)
-	if err := forgetTiny(context.Background(), base, 1, 2, 3); err != nil {
+	base := repotest.New(t, 1, 2, 3, 4, 5)
+	if err := repotest.Forget(context.Background(), base, 1, 2, 3); err != nil {
 		t.Fatal(err)
 	}
 	for name, lie := range map[string]func(b *pack.Block){
@@ -129,25 +132,25 @@ func TestPruneCopiesNoLies(t *testing.T) {
 		"another length of chunks": func(b *pack.Block) { b.Chunks[0].Length++ },
 	} {
 		noticed := 0
-		for n := range filesIn(t, base, packsDir) {
+		for n := range repotest.FilesIn(t, base, repotest.PacksDir) {
 			be, at := base.Clone(), 0
-			lyingIndex(t, be, func(h *pack.Header) {
+			repotest.ReplaceIndex(t, be, func(h *pack.Header) {
 				if last := &h.Blocks[len(h.Blocks)-1]; at == n && h.Kind == pack.Content && last.Encoding != pack.Raw {
 					lie(last)
 				}
 				at++
 			})
-			_, err := pruneTiny(context.Background(), be, everything)
-			if err != nil && !errors.Is(err, ErrDamaged) {
+			_, err := repotest.Prune(context.Background(), be, repotest.NoWaste)
+			if err != nil && !errors.Is(err, repo.ErrDamaged) {
 				t.Fatalf("%s of pack %d: %v", name, n, err)
 			}
 			if err != nil {
 				noticed++
 			}
-			if err := repairIndex(be); err != nil {
+			if err := repotest.RepairIndex(be); err != nil {
 				t.Fatalf("%s of pack %d: %v", name, n, err)
 			}
-			if err := judgeClean(be, testSecret, 4, 5); err != nil {
+			if err := repotest.Verify(be, 4, 5); err != nil {
 				t.Errorf("%s of pack %d: %v", name, n, err)
 			}
 		}

@@ -1,16 +1,16 @@
-package repo
+package repo_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/crypto"
-	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/tree"
@@ -29,76 +29,47 @@ func (b *readHook) ReadAt(ctx context.Context, name string, p []byte, off int64)
 	return b.Backend.ReadAt(ctx, name, p, off)
 }
 
-// anewIndex replaces all index files by one that says the same.
-func anewIndex(t testing.TB, be backend.Backend) {
-	t.Helper()
-	ctx := context.Background()
-	r, err := openWith(ctx, be, testSecret, tinyOptions(66))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.opts.Rand = rand.Reader // another name each time
-	r.indexes = crypto.NewSealer(r.master.Derive(crypto.ForIndexes), rand.Reader)
-	old, f := filesIn(t, be, indexDir), &index.File{}
-	for _, p := range r.index.Packs() {
-		h := headerOf(r.index, p)
-		f.Add(p.ID, p.Size, &h)
-	}
-	b, err := f.Seal(r.indexes)
-	if err == nil {
-		_, err = r.putNamed(ctx, indexDir, b)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range old {
-		if err := be.Delete(ctx, name); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // However often the index files are replaced while they are read, that is no
 // damage. A file that is listed and never there is.
 func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
 	for times := 1; times <= 4; times++ {
-		be := chainRepo(t, 1, 2, 3)
+		be := repotest.New(t, 1, 2, 3)
 		n := 0
-		r := open(t, &readHook{be, func(name string) {
-			if strings.HasPrefix(name, indexDir) && n < times {
+		r := repotest.MustOpen(t, &readHook{be, func(name string) {
+			if strings.HasPrefix(name, repotest.IndexDir) && n < times {
 				n++
-				anewIndex(t, be)
+				repotest.ReplaceIndex(t, be, nil)
 			}
 		}})
 		if damage := r.IndexDamage(); n < times || len(damage) > 0 {
 			t.Errorf("replaced %d times: %v", n, damage)
 		}
-		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+		if err := repotest.Verify(be, 1, 2, 3); err != nil {
 			t.Error(err)
 		}
 	}
-	be := chainRepo(t, 1, 2, 3)
-	name := filesIn(t, be, indexDir)[0]
-	r := open(t, fault.New(be, fault.On(fault.ReadAt, name, fault.From(1, backend.ErrNotExist))))
+	be := repotest.New(t, 1, 2, 3)
+	name := repotest.FilesIn(t, be, repotest.IndexDir)[0]
+	r := repotest.MustOpen(t, fault.New(be, fault.On(fault.ReadAt, name, fault.From(1, backend.ErrNotExist))))
 	if damage := r.IndexDamage(); len(damage) != 1 || !strings.Contains(damage[0].Error(), name) {
 		t.Errorf("a file that is not there: %v", damage)
 	}
 }
 
 // pruneAt is one run of a program that prunes, at a time.
-func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*PruneReport, error) {
-	o := tinyOptions(77)
+func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*repo.PruneReport, error) {
+	o := repotest.SmallPacks(77)
 	o.Refresh = -1
 	o.Now = func() time.Time { return now }
-	r, err := Open(ctx, be, testSecret, o)
+	r, err := repo.Open(ctx, be, repotest.Secret, o)
 	if err != nil {
 		return nil, err
 	}
-	l, err := r.Lock(ctx, LockPrune, "prune")
+	l, err := r.Lock(ctx, repo.LockPrune, "prune")
 	if err != nil {
 		return nil, err
 	}
-	rep, err := r.Prune(ctx, everything)
+	rep, err := r.Prune(ctx, repotest.NoWaste)
 	return rep, errors.Join(err, l.Release())
 }
 
@@ -107,25 +78,25 @@ func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*PruneRepo
 func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 	ctx := context.Background()
 	for at := 1; at <= 4; at++ {
-		be := chainRepo(t, 1, 2, 3)
+		be := repotest.New(t, 1, 2, 3)
 		now := time.Now()
 		a := lockRepo(t, be, 41, &now)
-		l, err := a.Lock(ctx, LockWrite, "backup")
+		l, err := a.Lock(ctx, repo.LockWrite, "backup")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := a.LoadIndex(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := forgetTiny(ctx, be, 2); err != nil {
+		if err := repotest.Forget(ctx, be, 2); err != nil {
 			t.Fatal(err)
 		}
 		reads := 0
 		h := &readHook{be, func(name string) {
-			if strings.HasPrefix(name, locksDir) && strings.HasSuffix(name, l.id.String()) {
+			if strings.HasPrefix(name, repotest.LocksDir) && strings.HasSuffix(name, repo.LockID(l).String()) {
 				if reads++; reads == at {
 					now = now.Add(5 * time.Minute)
-					if err := l.refresh(ctx); err != nil {
+					if err := repo.RefreshLock(ctx, l); err != nil {
 						t.Error(err)
 					}
 				}
@@ -135,13 +106,13 @@ func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 		if err != nil || len(rep.Waiting) != 1 {
 			t.Fatalf("refreshed at look %d: %+v, %v", at, rep, err)
 		}
-		if _, err := storeWithParent(ctx, a, tinyFiles(2), 2, nil); err != nil {
+		if _, err := repotest.StoreAfter(ctx, a, repotest.Day(2), 2, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := judge(be, testSecret); err != nil {
+		if _, err := repotest.Examine(be, repotest.Secret); err != nil {
 			t.Errorf("refreshed at look %d: %v", at, err)
 		}
 	}
@@ -149,31 +120,31 @@ func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 
 func TestExclusiveSeesALockThatIsRefreshed(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1)
+	be := repotest.New(t, 1)
 	now := time.Now()
 	a := lockRepo(t, be, 41, &now)
-	l, err := a.Lock(ctx, LockWrite, "backup")
+	l, err := a.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &readHook{Backend: be}
 	b := lockRepo(t, h, 42, &now)
-	first := l.id
+	first := repo.LockID(l)
 	h.hook = func(name string) {
-		if name == locksDir+first.String() && l.id == first {
+		if name == repotest.LocksDir+first.String() && repo.LockID(l) == first {
 			now = now.Add(5 * time.Minute)
-			if err := l.refresh(ctx); err != nil {
+			if err := repo.RefreshLock(ctx, l); err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	if _, err := b.Lock(ctx, LockExclusive, "repair"); !errors.Is(err, ErrLocked) {
+	if _, err := b.Lock(ctx, repo.LockExclusive, "repair"); !errors.Is(err, repo.ErrLocked) {
 		t.Errorf("beside a writer: %v", err)
 	}
-	if err := errors.Join(l.held(ctx), l.refresh(ctx), l.Release()); err != nil {
+	if err := errors.Join(repo.LockHeld(ctx, l), repo.RefreshLock(ctx, l), l.Release()); err != nil {
 		t.Error(err)
 	}
-	if n := len(filesIn(t, be, locksDir)); n > 0 {
+	if n := len(repotest.FilesIn(t, be, repotest.LocksDir)); n > 0 {
 		t.Errorf("%d files are left", n)
 	}
 }
@@ -183,8 +154,8 @@ func TestExclusiveSeesALockThatIsRefreshed(t *testing.T) {
 func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 	ctx := context.Background()
 	for times := 1; times <= 3; times++ {
-		be := chainRepo(t, 1, 2, 3)
-		r, err := openWith(ctx, be, testSecret, tinyOptions(50))
+		be := repotest.New(t, 1, 2, 3)
+		r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(50))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -194,18 +165,18 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 		}
 		s, changes := list[1], 0
 		tag := func() {
-			w, err := openWith(ctx, be, testSecret, tinyOptions(byte(90+changes)))
+			w, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(byte(90+changes)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := w.Lock(ctx, LockWrite, "tag")
+			l, err := w.Lock(ctx, repo.LockWrite, "tag")
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := w.LoadIndex(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if s, err = w.ChangeSnapshot(ctx, s, Labels{Tags: []string{strings.Repeat("x", changes)}}); err != nil {
+			if s, err = w.ChangeSnapshot(ctx, s, repo.Labels{Tags: []string{strings.Repeat("x", changes)}}); err != nil {
 				t.Fatal(err)
 			}
 			_ = l.Release()
@@ -214,7 +185,7 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 		h := &readHook{be, func(name string) {
 			mu.Lock()
 			defer mu.Unlock()
-			if changes < times && name == snapshotsDir+s.ID.String() {
+			if changes < times && name == repotest.SnapshotsDir+s.ID.String() {
 				changes++
 				tag()
 			}
@@ -222,8 +193,8 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 		if _, err := pruneAt(ctx, h, time.Now()); err != nil || changes < times {
 			t.Fatalf("after %d changes: %v", changes, err)
 		}
-		if v, err := judge(be, testSecret); err != nil || len(v.days) != 3 {
-			t.Errorf("%d changes: days %v, %v", times, v.days, err)
+		if v, err := repotest.Examine(be, repotest.Secret); err != nil || len(v.Days) != 3 {
+			t.Errorf("%d changes: days %v, %v", times, v.Days, err)
 		}
 	}
 }
@@ -231,8 +202,9 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 // The same for the record of a run that goes on.
 func TestPruneWhileARunIsSaved(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3)
-	r, err := openWith(ctx, be, testSecret, tinyOptions(50))
+	be := repotest.New(t, 1, 2, 3)
+	opts := repotest.SmallPacks(50)
+	r, err := repotest.Open(ctx, be, repotest.Secret, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +212,7 @@ func TestPruneWhileARunIsSaved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u, err := r.NewUnfinished(UnfinishedBackup, "x")
+	u, err := r.NewUnfinished(repo.UnfinishedBackup, "x")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,12 +220,12 @@ func TestPruneWhileARunIsSaved(t *testing.T) {
 	if err := r.SaveUnfinished(ctx, u); err != nil {
 		t.Fatal(err)
 	}
-	if err := forgetTiny(ctx, be, 2); err != nil {
+	if err := repotest.Forget(ctx, be, 2); err != nil {
 		t.Fatal(err)
 	}
 	n := 0
 	h := &readHook{be, func(name string) {
-		if n < 4 && name == runsDir+u.ID.String() {
+		if n < 4 && name == repotest.RunsDir+u.ID.String() {
 			if n++; n > 1 { // those that were given up are looked for first
 				u.Files++
 				if err := r.SaveUnfinished(ctx, u); err != nil {
@@ -262,17 +234,17 @@ func TestPruneWhileARunIsSaved(t *testing.T) {
 			}
 		}
 	}}
-	if _, err := pruneAt(ctx, h, r.opts.Now()); err != nil || n < 4 {
+	if _, err := pruneAt(ctx, h, opts.Now()); err != nil || n < 4 {
 		t.Fatalf("%d reads: %v", n, err)
 	}
-	x, err := openWith(ctx, be, testSecret, tinyOptions(51))
+	x, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(51))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := x.WalkUnfinished(ctx, u, func(*tree.Entry) error { return nil }); err != nil {
 		t.Error(err)
 	}
-	if rep, err := x.Check(ctx, CheckOptions{ReadData: 1}); err != nil || len(rep.Problems) > 0 {
+	if rep, err := x.Check(ctx, repo.CheckOptions{ReadData: 1}); err != nil || len(rep.Problems) > 0 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 }

@@ -1,13 +1,14 @@
-package repo
+package repo_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
 
-	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -18,63 +19,43 @@ import (
 // of one is as good as any.
 func TestRebaseOfTheLongestChains(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t)
-	r := open(t, be)
+	be := repotest.New(t)
+	r := repotest.MustOpen(t, be)
 	version := func(n int) []byte {
-		b := noise(9, 1500)
+		b := repotest.Noise(9, 1500)
 		copy(b[100:], fmt.Appendf(nil, "version %d", n))
 		return b
 	}
-	w := r.NewWriter(ctx)
-	codec := pack.NewCodec(r.blocks)
-	var before []chunk.ID
-	for n := range pack.MaxDepth + 1 {
-		one := run{plain: version(n)}
-		id := r.NewHasher().ID(one.plain)
-		one.chunks = []pack.Chunk{{ID: id, Length: uint32(len(one.plain))}}
-		var frame []byte
-		if n > 0 {
-			var err error
-			if frame, err = codec.CompressDelta(one.plain, version(n-1)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		sealed, block, err := sealRun(codec, nil, &one, frame, before)
-		if err == nil {
-			err = w.place(pack.Content, sealed, block)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		before = []chunk.ID{id}
+	blocks := []repotest.Block{repotest.Raw(version(0))}
+	for n := range pack.MaxDepth {
+		blocks = append(blocks, repotest.Delta(r, version(n+1), version(n)))
 	}
-	if err := errors.Join(w.Finish(ctx), w.Close()); err != nil {
-		t.Fatal(err)
-	}
+	repotest.PutPack(t, r, be, pack.Content, blocks...)
+	last := r.NewHasher().ID(version(pack.MaxDepth))
 	for i, n := range []int{0, pack.MaxDepth} {
-		if _, err := storeFiles(ctx, be, files{"file": version(n)}, i+1); err != nil {
+		if _, err := repotest.StoreFiles(ctx, be, repotest.Files{"file": version(n)}, i+1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	r = open(t, be)
-	if d := depthOf(t, r, before[0]); d != pack.MaxDepth {
+	r = repotest.MustOpen(t, be)
+	if d := depthOf(t, r, last); d != pack.MaxDepth {
 		t.Fatalf("depth %d", d)
 	}
-	rep, err := pruneTiny(ctx, be, everything)
+	rep, err := repotest.Prune(ctx, be, repotest.NoWaste)
 	if err != nil || rep.Rebased == 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	r = open(t, be)
-	if d := depthOf(t, r, before[0]); d > 1 {
+	r = repotest.MustOpen(t, be)
+	if d := depthOf(t, r, last); d > 1 {
 		t.Errorf("depth %d after the prune", d)
 	}
 	list, _, err := r.Snapshots(ctx)
 	if err != nil || len(list) != 2 {
 		t.Fatal(list, err)
 	}
-	got, err := restore(ctx, r, list[1])
+	got, err := repotest.Restore(ctx, r, list[1])
 	if err == nil {
-		err = sameFiles(got, files{"file": version(pack.MaxDepth)})
+		err = got.Same(repotest.Files{"file": version(pack.MaxDepth)})
 	}
 	if err != nil {
 		t.Error(err)
@@ -84,14 +65,14 @@ func TestRebaseOfTheLongestChains(t *testing.T) {
 // What may not be written anew is not read and encoded to see what it would take.
 func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3, 4)
-	if err := forgetTiny(ctx, be, 1, 3); err != nil {
+	be := repotest.New(t, 1, 2, 3, 4)
+	if err := repotest.Forget(ctx, be, 1, 3); err != nil {
 		t.Fatal(err)
 	}
 	var contents []string
-	for _, p := range open(t, be).index.Packs() {
+	for _, p := range repotest.MustOpen(t, be).Index().Packs() {
 		if p.Kind == pack.Content {
-			contents = append(contents, packName(p.ID))
+			contents = append(contents, repotest.PackName(p.ID))
 		}
 	}
 	for _, most := range []int64{0, -1} {
@@ -102,9 +83,9 @@ func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
 			}
 			return fault.Action{}
 		})
-		opts := everything
+		opts := repotest.NoWaste
 		opts.MaxRepack, opts.DryRun = most, true
-		r, err := Open(ctx, backend.Backend(store), testSecret, tinyOptions(3))
+		r, err := repo.Open(ctx, backend.Backend(store), repotest.Secret, repotest.SmallPacks(3))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,18 +99,18 @@ func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
 // A block that cannot be tried is let be, and the forecast is made all the same.
 func TestRebaseLetsDamageBe(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3, 4)
-	if err := forgetTiny(ctx, be, 1, 3); err != nil {
+	be := repotest.New(t, 1, 2, 3, 4)
+	if err := repotest.Forget(ctx, be, 1, 3); err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range open(t, be).index.Packs() {
+	for _, p := range repotest.MustOpen(t, be).Index().Packs() {
 		if p.Kind == pack.Content {
-			flipBit(t, be, packName(p.ID), 20) // of its first block
+			repotest.FlipBit(t, be, repotest.PackName(p.ID), 20) // of its first block
 		}
 	}
-	opts := everything
+	opts := repotest.NoWaste
 	opts.DryRun = true
-	r, err := Open(ctx, be, testSecret, tinyOptions(3))
+	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,28 +124,28 @@ func TestRebaseLetsDamageBe(t *testing.T) {
 func TestRebaseJoinsWhatIsLeft(t *testing.T) {
 	ctx := context.Background()
 	const page, days = 64 << 10, 9
-	version := func(day int) files {
-		b := append([]byte("SQLite format 3\x00"), noise(9, (days+1)*page-16)...)
+	version := func(day int) repotest.Files {
+		b := append([]byte("SQLite format 3\x00"), repotest.Noise(9, (days+1)*page-16)...)
 		copy(b[100:], fmt.Appendf(nil, "changed on day %d", day)) // every day
 		for n := 2; n <= day; n++ {
 			copy(b[n*page+100:], fmt.Appendf(nil, "changed on day %d", n)) // once
 		}
-		return files{"file.db": b}
+		return repotest.Files{"file.db": b}
 	}
 	repository := func(days ...int) *memory.Backend {
-		be := tinyRepo(t)
+		be := repotest.New(t)
 		for _, day := range days {
-			if _, err := storeFiles(ctx, be, version(day), day); err != nil {
+			if _, err := repotest.StoreFiles(ctx, be, version(day), day); err != nil {
 				t.Fatal(err)
 			}
 		}
 		return be
 	}
 	deltas := func(be *memory.Backend) (n int) {
-		r := open(t, be)
-		for _, p := range r.index.Packs() {
+		r := repotest.MustOpen(t, be)
+		for _, p := range r.Index().Packs() {
 			for _, ref := range p.Blocks {
-				if _, dict := r.index.Dependencies(ref); p.Kind == pack.Content && len(dict) > 0 {
+				if _, dict := r.Index().Dependencies(ref); p.Kind == pack.Content && len(dict) > 0 {
 					n++
 				}
 			}
@@ -175,10 +156,10 @@ func TestRebaseJoinsWhatIsLeft(t *testing.T) {
 	if n := deltas(be); n != days-1 {
 		t.Fatalf("%d blocks before, want %d", n, days-1)
 	}
-	if err := forgetTiny(ctx, be, 2, 3, 4, 5, 6, 7, 8); err != nil {
+	if err := repotest.Forget(ctx, be, 2, 3, 4, 5, 6, 7, 8); err != nil {
 		t.Fatal(err)
 	}
-	if rep, err := pruneTiny(ctx, be, everything); err != nil || rep.Rebased < days-2 {
+	if rep, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil || rep.Rebased < days-2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	// What is left of day 2 leans on day 1, which is there, and stays as it is.
@@ -186,18 +167,18 @@ func TestRebaseJoinsWhatIsLeft(t *testing.T) {
 	if got, want := deltas(be), deltas(fresh); got != want+1 {
 		t.Errorf("%d blocks, a fresh repository has %d", got, want)
 	}
-	if got, want := size(t, be, packsDir), size(t, fresh, packsDir); got > want*101/100 {
+	if got, want := repotest.Size(t, be, repotest.PacksDir), repotest.Size(t, fresh, repotest.PacksDir); got > want*101/100 {
 		t.Errorf("%d bytes, a fresh repository has %d", got, want)
 	}
-	r := open(t, be)
+	r := repotest.MustOpen(t, be)
 	list, _, err := r.Snapshots(ctx)
 	if err != nil || len(list) != 2 {
 		t.Fatal(list, err)
 	}
 	for i, day := range []int{1, 9} {
-		got, err := restore(ctx, r, list[i])
+		got, err := repotest.Restore(ctx, r, list[i])
 		if err == nil {
-			err = sameFiles(got, version(day))
+			err = got.Same(version(day))
 		}
 		if err != nil {
 			t.Errorf("day %d: %v", day, err)

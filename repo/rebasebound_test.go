@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -6,30 +6,33 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // What small differences grow to when they are stored without what they were
 // made against counts for the bound on what is written anew.
 func TestRebaseStaysWithinTheBound(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t)
-	first, second := files{}, files{}
+	be := repotest.New(t)
+	first, second := repotest.Files{}, repotest.Files{}
 	for i := range 12 {
-		name, b := fmt.Sprint("file", i), noise(uint64(20+i), 40<<10)
+		name, b := fmt.Sprint("file", i), repotest.Noise(uint64(20+i), 40<<10)
 		first[name] = b
 		second[name] = slices.Concat([]byte("changed"), b[:20<<10])
 	}
-	for day, f := range []files{first, second} {
-		if _, err := storeFiles(ctx, be, f, day+1); err != nil {
+	for day, f := range []repotest.Files{first, second} {
+		if _, err := repotest.StoreFiles(ctx, be, f, day+1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := forgetTiny(ctx, be, 1); err != nil {
+	if err := repotest.Forget(ctx, be, 1); err != nil {
 		t.Fatal(err)
 	}
-	opts := everything
+	opts := repotest.NoWaste
 	opts.MaxRepack = 30 << 10
-	rep, err := pruneTiny(ctx, be, opts)
+	rep, err := repotest.Prune(ctx, be, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,40 +45,40 @@ func TestRebaseStaysWithinTheBound(t *testing.T) {
 // they hold costs nothing. The next prune would find that.
 func TestRebaseCountsNotWhatIsDead(t *testing.T) {
 	ctx := context.Background()
-	for name, opts := range map[string]PruneOptions{
+	for name, opts := range map[string]repo.PruneOptions{
 		"some waste": {MaxRepack: -1},
-		"a bound":    {MaxRepack: 60 << 10, MaxUnused: everything.MaxUnused},
+		"a bound":    {MaxRepack: 60 << 10, MaxUnused: repotest.NoWaste.MaxUnused},
 	} {
-		be := tinyRepo(t)
-		base := noise(20, 60<<10)
-		save := func(day int, b []byte, parent *Snapshot) *Snapshot {
-			r, err := openWith(ctx, be, testSecret, tinyOptions(byte(10+day)))
+		be := repotest.New(t)
+		base := repotest.Noise(20, 60<<10)
+		save := func(day int, b []byte, parent *repo.Snapshot) *repo.Snapshot {
+			r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(byte(10+day)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			return storeAfter(t, r, files{"file": b}, day, parent)
+			return repotest.MustStoreAfter(t, r, repotest.Files{"file": b}, day, parent)
 		}
 		first := save(1, base, nil)
 		var dead []int
 		for day := 2; day < 26; day++ { // half of it new, half of it as on the first day
-			save(day, slices.Concat(base[:31<<10], noise(uint64(100+day), 29<<10)), first)
+			save(day, slices.Concat(base[:31<<10], repotest.Noise(uint64(100+day), 29<<10)), first)
 			dead = append(dead, day)
 		}
 		save(27, slices.Concat([]byte("changed"), base[:30<<10]), first)
-		if err := forgetTiny(ctx, be, append(dead, 1)...); err != nil {
+		if err := repotest.Forget(ctx, be, append(dead, 1)...); err != nil {
 			t.Fatal(err)
 		}
-		before := size(t, be, packsDir)
-		rep, err := pruneTiny(ctx, be, opts)
+		before := repotest.Size(t, be, repotest.PacksDir)
+		rep, err := repotest.Prune(ctx, be, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after := size(t, be, packsDir)
-		again, err := pruneTiny(ctx, be, opts)
+		after := repotest.Size(t, be, repotest.PacksDir)
+		again, err := repotest.Prune(ctx, be, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %d bytes, %d after a prune, %d after another one", name, before, after, size(t, be, packsDir))
+		t.Logf("%s: %d bytes, %d after a prune, %d after another one", name, before, after, repotest.Size(t, be, repotest.PacksDir))
 		if rep.Rebased == 0 || again.Rebased > 0 {
 			t.Errorf("%s: %d blocks rebased, and %d by the next prune", name, rep.Rebased, again.Rebased)
 		}
@@ -86,40 +89,40 @@ func TestRebaseCountsNotWhatIsDead(t *testing.T) {
 // block with what does not compress it could take twice as much.
 func TestRebaseStoresWhatItMeasured(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t)
+	be := repotest.New(t)
 	rng := rand.New(rand.NewPCG(1, 1))
 	letters := make([]byte, 110<<10)
 	for i := range letters {
 		letters[i] = byte('a' + rng.IntN(9))
 	}
-	first, second := files{}, files{}
+	first, second := repotest.Files{}, repotest.Files{}
 	for i := range 3 {
-		photo := noise(uint64(20+i), 38<<10)
+		photo := repotest.Noise(uint64(20+i), 38<<10)
 		first[fmt.Sprint("a", i)] = photo
 		second[fmt.Sprint("a", i)] = slices.Concat([]byte("changed"), photo[:24<<10])
 	}
-	first["b"] = append(slices.Clone(letters), noise(30, 30<<10)...)
+	first["b"] = append(slices.Clone(letters), repotest.Noise(30, 30<<10)...)
 	second["b"] = slices.Concat([]byte("changed"), letters)
-	for day, f := range []files{first, second} {
-		if _, err := storeFiles(ctx, be, f, day+1); err != nil {
+	for day, f := range []repotest.Files{first, second} {
+		if _, err := repotest.StoreFiles(ctx, be, f, day+1); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := forgetTiny(ctx, be, 1); err != nil {
+	if err := repotest.Forget(ctx, be, 1); err != nil {
 		t.Fatal(err)
 	}
-	before := size(t, be, packsDir)
-	dry := everything
+	before := repotest.Size(t, be, repotest.PacksDir)
+	dry := repotest.NoWaste
 	dry.DryRun = true
-	forecast, err := pruneTiny(ctx, be, dry)
+	forecast, err := repotest.Prune(ctx, be, dry)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rep, err := pruneTiny(ctx, be, everything)
+	rep, err := repotest.Prune(ctx, be, repotest.NoWaste)
 	if err != nil || rep.Rebased == 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	after := size(t, be, packsDir)
+	after := repotest.Size(t, be, repotest.PacksDir)
 	if want := before - forecast.FreeBytes; after > want*11/10 {
 		t.Errorf("%d bytes, and %d after the prune, want about %d", before, after, want)
 	}

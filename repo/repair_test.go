@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -10,61 +10,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/index"
-	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// repairTiny is one run of a program that repairs. If it is killed, others can
-// tell.
-func repairTiny(ctx context.Context, be backend.Backend, seed byte, run func(r *Repo) error) error {
-	o := tinyOptions(seed)
-	dead := process.Current()
-	dead.Started += "0"
-	o.Owner, o.Refresh = &dead, -1
-	r, err := Open(ctx, be, testSecret, o)
-	if err != nil {
-		return err
-	}
-	l, err := r.Lock(ctx, LockExclusive, "repair")
-	if err != nil {
-		return err
-	}
-	err = run(r)
-	return errors.Join(err, l.Release())
-}
-
-func repairIndex(be backend.Backend) error {
-	ctx := context.Background()
-	return repairTiny(ctx, be, 91, func(r *Repo) error { _, err := r.RepairIndex(ctx, RepairOptions{}); return err })
-}
-
-func repairPacks(be backend.Backend) error {
-	ctx := context.Background()
-	return repairTiny(ctx, be, 92, func(r *Repo) error { _, err := r.RepairPacks(ctx, RepairOptions{}); return err })
-}
-
-func repairSnapshots(be backend.Backend) error {
-	ctx := context.Background()
-	return repairTiny(ctx, be, 93, func(r *Repo) error { _, err := r.RepairSnapshots(ctx, SnapshotRepairOptions{}); return err })
-}
-
-func flipBit(t testing.TB, be *memory.Backend, name string, at int) {
-	t.Helper()
-	b := bytes.Clone(content(t, be)[name])
-	b[at%len(b)] ^= 0x10
-	if err := be.Set(name, b); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // wrongIndex replaces the index by one that says something wrong of a pack.
 func wrongIndex(t testing.TB, be *memory.Backend) {
 	t.Helper()
 	first := true
-	lyingIndex(t, be, func(h *pack.Header) {
+	repotest.ReplaceIndex(t, be, func(h *pack.Header) {
 		if first {
 			h.Blocks[0].Chunks[0].ID[0] ^= 1
 		}
@@ -72,72 +32,39 @@ func wrongIndex(t testing.TB, be *memory.Backend) {
 	})
 }
 
-// lyingIndex replaces the index by one in which something is different.
-func lyingIndex(t testing.TB, be *memory.Backend, lie func(*pack.Header)) {
-	t.Helper()
-	ctx := context.Background()
-	r := open(t, be)
-	old := filesIn(t, be, indexDir)
-	f := &index.File{}
-	for _, p := range r.index.Packs() {
-		h := headerOf(r.index, p)
-		lie(&h)
-		f.Add(p.ID, p.Size, &h)
-	}
-	b, err := f.Seal(r.indexes)
-	if err == nil {
-		_, err = r.putNamed(ctx, indexDir, b)
-	}
-	for _, name := range old {
-		err = errors.Join(err, be.Delete(ctx, name))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func removeAll(t testing.TB, be *memory.Backend, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		if err := be.Delete(context.Background(), name); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestRepairIndex(t *testing.T) {
 	ctx := context.Background()
-	base := chainRepo(t, 1, 2, 3)
+	base := repotest.New(t, 1, 2, 3)
 	for name, harm := range map[string]func(be *memory.Backend){
-		"all gone": func(be *memory.Backend) { removeAll(t, be, filesIn(t, be, indexDir)...) },
-		"one gone": func(be *memory.Backend) { removeAll(t, be, filesIn(t, be, indexDir)[0]) },
+		"all gone": func(be *memory.Backend) { repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.IndexDir)...) },
+		"one gone": func(be *memory.Backend) { repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.IndexDir)[0]) },
 		"one flipped": func(be *memory.Backend) {
-			flipBit(t, be, filesIn(t, be, indexDir)[1], 50)
+			repotest.FlipBit(t, be, repotest.FilesIn(t, be, repotest.IndexDir)[1], 50)
 		},
 		"wrong": func(be *memory.Backend) { wrongIndex(t, be) },
 	} {
 		be := base.Clone()
 		harm(be)
-		before := content(t, be)
-		r, err := Open(ctx, be, testSecret, tinyOptions(90))
+		before := repotest.Content(t, be)
+		r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(90))
 		if err != nil {
 			t.Fatal(err)
 		}
-		dry, err := r.RepairIndex(ctx, RepairOptions{DryRun: true})
-		if err != nil || !dry.Changed() || !maps.EqualFunc(before, content(t, be), bytes.Equal) {
+		dry, err := r.RepairIndex(ctx, repo.RepairOptions{DryRun: true})
+		if err != nil || !dry.Changed() || !maps.EqualFunc(before, repotest.Content(t, be), bytes.Equal) {
 			t.Fatalf("%s: dry run: %+v, %v", name, dry, err)
 		}
-		if _, err := r.RepairIndex(ctx, RepairOptions{}); err == nil {
+		if _, err := r.RepairIndex(ctx, repo.RepairOptions{}); err == nil {
 			t.Fatal("it works without a lock")
 		}
-		if err := repairIndex(be); err != nil {
+		if err := repotest.RepairIndex(be); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+		if err := repotest.Verify(be, 1, 2, 3); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		again, err := r.RepairIndex(ctx, RepairOptions{DryRun: true})
-		if err != nil || again.Changed() || again.Packs != len(filesIn(t, be, packsDir)) {
+		again, err := r.RepairIndex(ctx, repo.RepairOptions{DryRun: true})
+		if err != nil || again.Changed() || again.Packs != len(repotest.FilesIn(t, be, repotest.PacksDir)) {
 			t.Errorf("%s: again: %+v, %v", name, again, err)
 		}
 	}
@@ -145,32 +72,31 @@ func TestRepairIndex(t *testing.T) {
 
 // A pack that lost its header is still listed, since the index knows it.
 func TestRepairIndexKeepsWhatHeadersLost(t *testing.T) {
-	be := tinyRepo(t, 1)
-	removeAll(t, be, filesIn(t, tinyRepo(t, 1), snapshotsDir)...)
-	name := filesIn(t, be, packsDir)[0]
-	flipBit(t, be, name, len(content(t, be)[name])-1)
-	if _, err := storeTiny(context.Background(), be, 2); err != nil {
+	be := repotest.New(t, 1)
+	repotest.Remove(t, be, repotest.FilesIn(t, repotest.New(t, 1), repotest.SnapshotsDir)...)
+	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
+	repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])-1)
+	if _, err := repotest.StoreDay(context.Background(), be, 2); err != nil {
 		t.Fatal(err)
 	}
 	// Of an index file that lists other packs.
-	r := open(t, be)
-	for _, file := range filesIn(t, be, indexDir) {
+	for _, file := range repotest.FilesIn(t, be, repotest.IndexDir) {
 		lists := false
-		err := index.OpenFile(content(t, be)[file], r.indexes, func(id pack.ID, _ int64, _ pack.Header) {
-			lists = lists || packName(id) == name
+		err := index.OpenFile(repotest.Content(t, be)[file], repotest.Sealer(t, be, crypto.ForIndexes), func(id pack.ID, _ int64, _ pack.Header) {
+			lists = lists || repotest.PackName(id) == name
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !lists {
-			flipBit(t, be, file, 30)
+			repotest.FlipBit(t, be, file, 30)
 			break
 		}
 	}
-	if err := repairIndex(be); err != nil {
+	if err := repotest.RepairIndex(be); err != nil {
 		t.Fatal(err)
 	}
-	rep, err := open(t, be).Check(context.Background(), CheckOptions{ReadData: 1})
+	rep, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{ReadData: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,33 +117,33 @@ func eachRepair(t *testing.T, base *memory.Backend, least int, repair func(backe
 		}
 		return judge(be)
 	}
-	everyOperation(t, least, base, repair, func(be *memory.Backend, _ error) error { return again(be) })
-	everyCrash(t, false, 2, base, repair, again)
+	repotest.EveryFault(t, repotest.Run{Base: base, Do: repair, Least: least, Want: 12}, func(be *memory.Backend, _ error) error { return again(be) })
+	repotest.EveryCrash(t, repotest.Run{Base: base, Do: repair, Least: 2, Want: 8}, again)
 }
 
 func TestRepairIndexSurvivesEverything(t *testing.T) {
-	base := chainRepo(t, 1, 2)
-	removeAll(t, base, filesIn(t, base, indexDir)[0])
-	flipBit(t, base, filesIn(t, base, indexDir)[0], 40)
-	eachRepair(t, base, 15, repairIndex, func(be *memory.Backend) error { return judgeClean(be, testSecret, 1, 2) })
+	base := repotest.New(t, 1, 2)
+	repotest.Remove(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0])
+	repotest.FlipBit(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0], 40)
+	eachRepair(t, base, 15, repotest.RepairIndex, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 }
 
 // harmed is a store that lost a part of its content: a bit in each of some packs,
 // and what is lost by that, by day.
 func harmed(t testing.TB, days ...int) (be *memory.Backend, lost map[int][]string) {
 	t.Helper()
-	be = chainRepo(t, days...)
-	r := open(t, be)
+	be = repotest.New(t, days...)
+	r := repotest.MustOpen(t, be)
 	n := 0
-	for _, p := range r.index.Packs() {
+	for _, p := range r.Index().Packs() {
 		if p.Kind != pack.Content || len(p.Blocks) < 2 {
 			continue
 		}
 		if n++; n%2 == 0 {
 			continue
 		}
-		_, b := r.index.Block(p.Blocks[0])
-		flipBit(t, be, packName(p.ID), int(b.Offset)+20)
+		_, b := r.Index().Block(p.Blocks[0])
+		repotest.FlipBit(t, be, repotest.PackName(p.ID), int(b.Offset)+20)
 	}
 	return be, lostFiles(t, be)
 }
@@ -226,7 +152,7 @@ func harmed(t testing.TB, days ...int) (be *memory.Backend, lost map[int][]strin
 func lostFiles(t testing.TB, be backend.Backend) map[int][]string {
 	t.Helper()
 	ctx := context.Background()
-	rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1})
+	rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +167,7 @@ func lostFiles(t testing.TB, be backend.Backend) map[int][]string {
 // record names, and a repository in which nothing else is wrong.
 func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 	ctx := context.Background()
-	r, err := openWith(ctx, be, testSecret, tinyOptions(2))
+	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
 	if err != nil {
 		return err
 	}
@@ -251,13 +177,13 @@ func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 	}
 	for i, s := range list {
 		day := s.Time.Day()
-		want := tinyFiles(day)
+		want := repotest.Day(day)
 		for _, name := range lost[day] {
 			delete(want, name)
 		}
-		got, err := restore(ctx, r, s)
+		got, err := repotest.Restore(ctx, r, s)
 		if err == nil {
-			err = sameFiles(got, want)
+			err = got.Same(want)
 		}
 		switch {
 		case err != nil:
@@ -279,39 +205,32 @@ func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 			return fmt.Errorf("day %d: %w", day, err)
 		}
 	}
-	rep, err := r.Check(ctx, CheckOptions{ReadData: 1})
+	rep, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil || !rep.Clean() || len(rep.Problems) > 0 || len(rep.Marked) != len(lost) {
 		return fmt.Errorf("check: %+v, %w", rep, err)
 	}
 	return nil
 }
 
-func repairAll(be backend.Backend) error {
-	if err := repairPacks(be); err != nil {
-		return err
-	}
-	return repairSnapshots(be)
-}
-
 func TestRepairPacksAndSnapshots(t *testing.T) {
 	ctx := context.Background()
 	days := []int{1, 2, 3}
 	be, lost := harmed(t, days...)
-	if len(lost) == 0 || len(lost[3]) == len(tinyFiles(3)) {
+	if len(lost) == 0 || len(lost[3]) == len(repotest.Day(3)) {
 		t.Fatal(lost)
 	}
-	before := content(t, be)
-	r := open(t, be)
-	dry, err := r.RepairPacks(ctx, RepairOptions{DryRun: true})
+	before := repotest.Content(t, be)
+	r := repotest.MustOpen(t, be)
+	dry, err := r.RepairPacks(ctx, repo.RepairOptions{DryRun: true})
 	if err != nil || len(dry.Damaged) < 2 {
 		t.Fatalf("%+v, %v", dry, err)
 	}
-	drySnapshots, err := r.RepairSnapshots(ctx, SnapshotRepairOptions{RepairOptions: RepairOptions{DryRun: true}})
+	drySnapshots, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{RepairOptions: repo.RepairOptions{DryRun: true}})
 	if err != nil || len(drySnapshots.Repaired) != len(lost) {
 		t.Fatalf("%+v, %v", drySnapshots, err)
 	}
-	after := content(t, be)
-	for _, name := range filesIn(t, be, checksDir) {
+	after := repotest.Content(t, be)
+	for _, name := range repotest.FilesIn(t, be, repotest.ChecksDir) {
 		delete(before, name)
 		delete(after, name)
 	}
@@ -323,24 +242,24 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	if err := repairPacks(be); err != nil {
+	if err := repotest.RepairPacks(be); err != nil {
 		t.Fatal(err)
 	}
 	if now := lostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
 		t.Fatalf("lost %v, after saving blocks %v", lost, now)
 	}
-	if err := repairSnapshots(be); err != nil {
+	if err := repotest.RepairSnapshots(be); err != nil {
 		t.Fatal(err)
 	}
 	if err := judgeLost(be, days, lost); err != nil {
 		t.Fatal(err)
 	}
 	// Prune works again, and takes the damaged packs.
-	if _, err := pruneTiny(ctx, be, everything); err != nil {
+	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}
 	for _, d := range dry.Damaged {
-		if _, err := be.Stat(ctx, packName(pack.ID(d.Pack))); !errors.Is(err, backend.ErrNotExist) {
+		if _, err := be.Stat(ctx, repotest.PackName(pack.ID(d.Pack))); !errors.Is(err, backend.ErrNotExist) {
 			t.Errorf("%s is still there", d.Pack.Short())
 		}
 	}
@@ -349,22 +268,22 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	}
 	// The same content comes with another backup: it is stored anew, and the next
 	// repair puts everything back.
-	if _, err := storeTiny(ctx, be, 3); err != nil {
+	if _, err := repotest.StoreDay(ctx, be, 3); err != nil {
 		t.Fatal(err)
 	}
 	if err := forgetNewest(ctx, be); err != nil {
 		t.Fatal(err)
 	}
-	if err := repairSnapshots(be); err != nil {
+	if err := repotest.RepairSnapshots(be); err != nil {
 		t.Fatal(err)
 	}
-	list, _, err := open(t, be).Snapshots(ctx)
-	if err != nil || len(list) != 3 || list[2].Lost != nil || !list[2].Complete || list[2].Files != int64(len(tinyFiles(3))) {
+	list, _, err := repotest.MustOpen(t, be).Snapshots(ctx)
+	if err != nil || len(list) != 3 || list[2].Lost != nil || !list[2].Complete || list[2].Files != int64(len(repotest.Day(3))) {
 		t.Fatalf("%+v, %v", list[2], err)
 	}
-	got, err := restore(ctx, open(t, be), list[2])
+	got, err := repotest.Restore(ctx, repotest.MustOpen(t, be), list[2])
 	if err == nil {
-		err = sameFiles(got, tinyFiles(3))
+		err = got.Same(repotest.Day(3))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -373,7 +292,7 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 
 // forgetNewest forgets the snapshot that was stored last.
 func forgetNewest(ctx context.Context, be backend.Backend) error {
-	r, err := Open(ctx, be, testSecret, tinyOptions(3))
+	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
 		return err
 	}
@@ -381,14 +300,14 @@ func forgetNewest(ctx context.Context, be backend.Backend) error {
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(s *Snapshot) bool { return s.Original != nil || s.Parent != nil })
+	list = slices.DeleteFunc(list, func(s *repo.Snapshot) bool { return s.Original != nil || s.Parent != nil })
 	last := list[len(list)-1]
 	return r.Forget(ctx, last.ID)
 }
 
 func TestRepairPacksSurvivesEverything(t *testing.T) {
 	be, lost := harmed(t, 1, 2)
-	eachRepair(t, be, 20, repairPacks, func(be *memory.Backend) error {
+	eachRepair(t, be, 20, repotest.RepairPacks, func(be *memory.Backend) error {
 		if now := lostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
 			return fmt.Errorf("lost %v, now %v", lost, now)
 		}
@@ -398,45 +317,45 @@ func TestRepairPacksSurvivesEverything(t *testing.T) {
 
 func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
 	be, lost := harmed(t, 1, 2)
-	if err := repairPacks(be); err != nil {
+	if err := repotest.RepairPacks(be); err != nil {
 		t.Fatal(err)
 	}
-	eachRepair(t, be, 20, repairSnapshots, func(be *memory.Backend) error { return judgeLost(be, []int{1, 2}, lost) })
+	eachRepair(t, be, 20, repotest.RepairSnapshots, func(be *memory.Backend) error { return judgeLost(be, []int{1, 2}, lost) })
 }
 
 // Of a snapshot that lost parts of its list of files, what can still be found
 // comes back; the lost parts are noted, and come back should they be found.
 func TestRepairSnapshotsWithoutLists(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t, 1)
-	r := open(t, base)
+	base := repotest.New(t, 1)
+	r := repotest.MustOpen(t, base)
 	w := r.NewWriter(ctx)
 	// A snapshot with many leaves, in packs of their own.
-	f := files{}
+	f := repotest.Files{}
 	for i := range 3000 {
 		f[fmt.Sprintf("%04d", i)] = []byte("small")
 	}
-	if _, err := store(ctx, r, f, 2); err != nil {
+	if _, err := repotest.Store(ctx, r, f, 2); err != nil {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	r = open(t, base)
+	r = repotest.MustOpen(t, base)
 	broken := 0
-	for _, p := range r.index.Packs() {
+	for _, p := range r.Index().Packs() {
 		if p.Kind != pack.Metadata || len(p.Blocks) < 2 {
 			continue
 		}
 		be := base.Clone()
-		_, b := r.index.Block(p.Blocks[0])
-		flipBit(t, be, packName(p.ID), int(b.Offset)+30)
-		if err := repairAll(be); err != nil {
+		_, b := r.Index().Block(p.Blocks[0])
+		repotest.FlipBit(t, be, repotest.PackName(p.ID), int(b.Offset)+30)
+		if err := repotest.RepairAll(be); err != nil {
 			t.Fatal(err)
 		}
-		rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1})
+		rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
 		if err != nil || !rep.Clean() || len(rep.Marked) == 0 {
 			t.Fatalf("%+v, %v", rep, err)
 		}
-		list, _, err := open(t, be).Snapshots(ctx)
+		list, _, err := repotest.MustOpen(t, be).Snapshots(ctx)
 		if err != nil || len(list) != 2 {
 			t.Fatal(list, err)
 		}
@@ -446,14 +365,14 @@ func TestRepairSnapshotsWithoutLists(t *testing.T) {
 		}
 		broken++
 		// The pack comes back.
-		if err := be.Set(packName(p.ID), content(t, base)[packName(p.ID)]); err != nil {
+		if err := be.Set(repotest.PackName(p.ID), repotest.Content(t, base)[repotest.PackName(p.ID)]); err != nil {
 			t.Fatal(err)
 		}
-		removeAll(t, be, filesIn(t, be, prunesDir)...)
-		if err := errors.Join(repairIndex(be), repairSnapshots(be)); err != nil {
+		repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.PrunesDir)...)
+		if err := errors.Join(repotest.RepairIndex(be), repotest.RepairSnapshots(be)); err != nil {
 			t.Fatal(err)
 		}
-		list, _, err = open(t, be).Snapshots(ctx)
+		list, _, err = repotest.MustOpen(t, be).Snapshots(ctx)
 		if err != nil || list[1].Lost != nil || list[1].Files != 3000 {
 			t.Fatalf("%+v, %v", list[1], err)
 		}
@@ -465,23 +384,23 @@ func TestRepairSnapshotsWithoutLists(t *testing.T) {
 
 func TestRepairSnapshotsWithDamagedRecords(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1, 2)
-	flipBit(t, be, filesIn(t, be, snapshotsDir)[0], 60)
-	if err := repairSnapshots(be); err != nil {
+	be := repotest.New(t, 1, 2)
+	repotest.FlipBit(t, be, repotest.FilesIn(t, be, repotest.SnapshotsDir)[0], 60)
+	if err := repotest.RepairSnapshots(be); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(filesIn(t, be, snapshotsDir)); n != 2 {
+	if n := len(repotest.FilesIn(t, be, repotest.SnapshotsDir)); n != 2 {
 		t.Fatalf("%d records", n)
 	}
-	var rep *SnapshotRepair
-	err := repairTiny(ctx, be, 94, func(r *Repo) (err error) {
-		rep, err = r.RepairSnapshots(ctx, SnapshotRepairOptions{RemoveDamaged: true})
+	var rep *repo.SnapshotRepair
+	err := repotest.Repair(ctx, be, 94, func(r *repo.Repo) (err error) {
+		rep, err = r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{RemoveDamaged: true})
 		return err
 	})
-	if err != nil || rep.Removed != 1 || len(filesIn(t, be, snapshotsDir)) != 1 {
+	if err != nil || rep.Removed != 1 || len(repotest.FilesIn(t, be, repotest.SnapshotsDir)) != 1 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	if _, err := pruneTiny(ctx, be, everything); err != nil {
+	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,10 +1,13 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -37,19 +40,19 @@ func (q *quota) Free(ctx context.Context) (int64, error) {
 func TestPruneOfAFullStore(t *testing.T) {
 	ctx := context.Background()
 	for _, reserve := range []bool{false, true} {
-		be := chainRepo(t, 1, 2, 3)
+		be := repotest.New(t, 1, 2, 3)
 		if reserve {
-			if err := open(t, be).MakeReserve(ctx); err != nil {
+			if err := repotest.MustOpen(t, be).MakeReserve(ctx); err != nil {
 				t.Fatal(err)
 			}
 		}
-		full := &quota{Backend: be, limit: size(t, be, "") + 100}
-		r := open(t, full)
-		if _, err := r.Lock(ctx, LockPrune, "prune"); !backend.IsNoSpace(err) {
+		full := &quota{Backend: be, limit: repotest.Size(t, be, "") + 100}
+		r := repotest.MustOpen(t, full)
+		if _, err := r.Lock(ctx, repo.LockPrune, "prune"); !backend.IsNoSpace(err) {
 			t.Fatalf("the store is not full: %v", err)
 		}
 		r.UseReserve()
-		l, err := r.Lock(ctx, LockPrune, "prune")
+		l, err := r.Lock(ctx, repo.LockPrune, "prune")
 		if !reserve {
 			if !backend.IsNoSpace(err) {
 				t.Fatalf("locked without room: %v", err)
@@ -59,10 +62,10 @@ func TestPruneOfAFullStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := forgetDays(ctx, r, []int{1, 2}); err != nil {
+		if err := repotest.ForgetDays(ctx, r, 1, 2); err != nil {
 			t.Fatal(err)
 		}
-		opts := everything
+		opts := repotest.NoWaste
 		opts.Reserve = true
 		rep, err := r.Prune(ctx, opts)
 		if err != nil || rep.FreedBytes == 0 {
@@ -71,10 +74,10 @@ func TestPruneOfAFullStore(t *testing.T) {
 		if err := l.Release(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := be.Stat(ctx, reserveName); err != nil {
+		if _, err := be.Stat(ctx, repotest.ReserveName); err != nil {
 			t.Errorf("no reserve after it: %v", err)
 		}
-		if err := judgeClean(be, testSecret, 3); err != nil {
+		if err := repotest.Verify(be, 3); err != nil {
 			t.Error(err)
 		}
 	}
@@ -84,24 +87,24 @@ func TestPruneOfAFullStore(t *testing.T) {
 // leaves enough for the next one to begin.
 func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
 	ctx := context.Background()
-	base := tinyRepo(t)
+	base := repotest.New(t)
 	for day := 1; day <= 2; day++ {
-		f := tinyFiles(day)
+		f := repotest.Day(day)
 		for i := range 60 { // half of each pack goes with day 1
 			n := i
 			if i%2 == 0 {
 				n += 100 * day
 			}
-			f[fmt.Sprintf("ff/photo%02d", i)] = noise(uint64(7000+n), 25<<10)
+			f[fmt.Sprintf("ff/photo%02d", i)] = repotest.Noise(uint64(7000+n), 25<<10)
 		}
-		if _, err := storeFiles(ctx, base, f, day); err != nil {
+		if _, err := repotest.StoreFiles(ctx, base, f, day); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := open(t, base).MakeReserve(ctx); err != nil {
+	if err := repotest.MustOpen(t, base).MakeReserve(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := forgetTiny(ctx, base, 1); err != nil {
+	if err := repotest.Forget(ctx, base, 1); err != nil {
 		t.Fatal(err)
 	}
 	stopped := 0
@@ -111,13 +114,13 @@ func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
 	}
 	for room := int64(0); room < 1<<20; room += step {
 		be := base.Clone()
-		full := &quota{Backend: be, limit: size(t, be, "") + room}
-		opts := everything
+		full := &quota{Backend: be, limit: repotest.Size(t, be, "") + room}
+		opts := repotest.NoWaste
 		opts.Reserve = true
 		for try := range 3 {
-			r := open(t, full)
+			r := repotest.MustOpen(t, full)
 			r.UseReserve()
-			l, err := r.Lock(ctx, LockPrune, "prune")
+			l, err := r.Lock(ctx, repo.LockPrune, "prune")
 			if err != nil {
 				t.Fatalf("room for %d bytes: prune %d cannot begin: %v", room, try+1, err)
 			}
@@ -132,7 +135,7 @@ func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if rep, err := open(t, be).Check(ctx, CheckOptions{ReadData: 1}); err != nil || !rep.Clean() {
+		if rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1}); err != nil || !rep.Clean() {
 			t.Fatalf("room for %d bytes: %+v, %v", room, rep, err)
 		}
 	}
@@ -144,54 +147,54 @@ func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
 // Who stores does not take the reserve.
 func TestTheReserveIsForPrune(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	if err := open(t, be).MakeReserve(ctx); err != nil {
+	be := repotest.New(t, 1)
+	if err := repotest.MustOpen(t, be).MakeReserve(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := storeTiny(ctx, &quota{Backend: be, limit: size(t, be, "") + 100}, 2); !backend.IsNoSpace(err) {
+	if _, err := repotest.StoreDay(ctx, &quota{Backend: be, limit: repotest.Size(t, be, "") + 100}, 2); !backend.IsNoSpace(err) {
 		t.Fatalf("got %v", err)
 	}
-	if _, err := be.Stat(ctx, reserveName); err != nil {
+	if _, err := be.Stat(ctx, repotest.ReserveName); err != nil {
 		t.Error(err)
 	}
-	if err := judgeClean(be, testSecret, 1); err != nil {
+	if err := repotest.Verify(be, 1); err != nil {
 		t.Error(err)
 	}
-	r, err := openWith(ctx, be, testSecret, tinyOptions(5))
+	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(5))
 	if err != nil {
 		t.Fatal(err)
 	}
 	stats, err := r.Stats(ctx, nil)
-	if err != nil || stats.ReserveBytes != minReserve || stats.StoredBytes >= minReserve {
+	if err != nil || stats.ReserveBytes != repo.MinReserve || stats.StoredBytes >= repo.MinReserve {
 		t.Errorf("%+v, %v", stats, err)
 	}
 }
 
 func TestReserveGrowsWithTheIndex(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t)
-	r := open(t, be)
+	be := repotest.New(t)
+	r := repotest.MustOpen(t, be)
 	reserve := func() int64 {
 		t.Helper()
 		if err := r.MakeReserve(ctx); err != nil {
 			t.Fatal(err)
 		}
-		f, err := be.Stat(ctx, reserveName)
+		f, err := be.Stat(ctx, repotest.ReserveName)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return f.Size
 	}
-	if got := reserve(); got != minReserve {
+	if got := reserve(); got != repo.MinReserve {
 		t.Errorf("%d bytes for an empty repository", got)
 	}
-	if err := be.Put(ctx, indexDir+FileID{1}.String(), make([]byte, 8<<20)); err != nil {
+	if err := be.Put(ctx, repotest.IndexDir+repo.FileID{1}.String(), make([]byte, 8<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if got := reserve(); got != (8<<20+256<<10)*3/2 {
 		t.Errorf("%d bytes for an index of 8 MiB", got)
 	}
-	if err := be.Put(ctx, indexDir+FileID{2}.String(), make([]byte, 3<<20)); err != nil {
+	if err := be.Put(ctx, repotest.IndexDir+repo.FileID{2}.String(), make([]byte, 3<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if got := reserve(); got != (8<<20+256<<10)*3/2 {
@@ -206,17 +209,17 @@ func TestReserveGrowsWithTheIndex(t *testing.T) {
 func TestPruneMaxRepack(t *testing.T) {
 	ctx := context.Background()
 	for _, limit := range []int64{0, 60 << 10, -1} {
-		be := chainRepo(t, 1, 2, 3, 4)
-		opts := everything
+		be := repotest.New(t, 1, 2, 3, 4)
+		opts := repotest.NoWaste
 		opts.MaxRepack = limit
-		rep, err := pruneTiny(ctx, be, opts, 1, 3)
+		rep, err := repotest.Prune(ctx, be, opts, 1, 3)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if limit >= 0 && rep.WrittenBytes > limit+limit/4 || limit < 0 && rep.WrittenBytes == 0 {
 			t.Errorf("limit %d: %d bytes were written", limit, rep.WrittenBytes)
 		}
-		if err := judgeClean(be, testSecret, 2, 4); err != nil {
+		if err := repotest.Verify(be, 2, 4); err != nil {
 			t.Errorf("limit %d: %v", limit, err)
 		}
 	}
@@ -225,30 +228,30 @@ func TestPruneMaxRepack(t *testing.T) {
 // A forecast can take snapshots for forgotten, and changes nothing.
 func TestPruneForecastAfterForgetting(t *testing.T) {
 	ctx := context.Background()
-	be := chainRepo(t, 1, 2, 3)
-	r := open(t, be)
-	var ids []FileID
+	be := repotest.New(t, 1, 2, 3)
+	r := repotest.MustOpen(t, be)
+	var ids []repo.FileID
 	for _, day := range []int{1, 2} {
-		s, err := dayOf(ctx, r, day)
+		s, err := repotest.FindDay(ctx, r, day)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, s.ID)
 	}
-	opts := everything
+	opts := repotest.NoWaste
 	opts.DryRun, opts.Forget = true, ids
 	forecast, err := r.Prune(ctx, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := judgeClean(be, testSecret, 1, 2, 3); err != nil {
+	if err := repotest.Verify(be, 1, 2, 3); err != nil {
 		t.Fatal(err)
 	}
-	if err := forgetTiny(ctx, be, 1, 2); err != nil {
+	if err := repotest.Forget(ctx, be, 1, 2); err != nil {
 		t.Fatal(err)
 	}
 	opts.Forget = nil
-	after, err := open(t, be).Prune(ctx, opts)
+	after, err := repotest.MustOpen(t, be).Prune(ctx, opts)
 	if err != nil || forecast.FreeBytes == 0 || forecast.FreeBytes != after.FreeBytes || forecast.Snapshots != 1 {
 		t.Errorf("forecast %+v\nafter forgetting %+v, %v", forecast, after, err)
 	}

@@ -1,56 +1,58 @@
-package repo
+package repo_test
 
 import (
 	"errors"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
+
 	"github.com/snap-backup/snap/repo/keep"
 )
 
 func TestCheckRetention(t *testing.T) {
-	day := func(udid string, n int, complete bool) *Snapshot {
-		return &Snapshot{
-			ID: FileID{byte(n), udid[0]}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC),
-			Device: Device{UDID: udid, Name: "device " + udid}, Complete: complete,
+	day := func(udid string, n int, complete bool) *repo.Snapshot {
+		return &repo.Snapshot{
+			ID: repo.FileID{byte(n), udid[0]}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC),
+			Device: repo.Device{UDID: udid, Name: "device " + udid}, Complete: complete,
 		}
 	}
 	a1, a2, a3 := day("AB-1", 1, true), day("ab1", 2, true), day("AB-1", 3, false)
 	b1, b2 := day("B", 1, false), day("B", 2, false)
 	pinned := day("C", 1, true)
-	pinned.Pin = &Pin{}
-	all := []*Snapshot{a1, b1, pinned, a2, b2, a3}
+	pinned.Pin = &repo.Pin{}
+	all := []*repo.Snapshot{a1, b1, pinned, a2, b2, a3}
 	for name, c := range map[string]struct {
-		forget []*Snapshot
+		forget []*repo.Snapshot
 		want   error
 	}{
 		"nothing":                         {nil, nil},
-		"one of two":                      {[]*Snapshot{a1}, nil},
-		"both complete ones":              {[]*Snapshot{a1, a2}, ErrLastSnapshot},
-		"the incomplete one":              {[]*Snapshot{a3}, nil},
-		"one of those all incomplete":     {[]*Snapshot{b1}, nil},
-		"all of those, which are no good": {[]*Snapshot{b1, b2}, ErrLastSnapshot},
-		"a pinned one":                    {[]*Snapshot{pinned}, ErrPinned},
+		"one of two":                      {[]*repo.Snapshot{a1}, nil},
+		"both complete ones":              {[]*repo.Snapshot{a1, a2}, repo.ErrLastSnapshot},
+		"the incomplete one":              {[]*repo.Snapshot{a3}, nil},
+		"one of those all incomplete":     {[]*repo.Snapshot{b1}, nil},
+		"all of those, which are no good": {[]*repo.Snapshot{b1, b2}, repo.ErrLastSnapshot},
+		"a pinned one":                    {[]*repo.Snapshot{pinned}, repo.ErrPinned},
 	} {
-		if err := CheckRetention(all, RetainNone(c.forget)); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+		if err := repo.CheckRetention(all, repo.RetainNone(c.forget)); !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
 	}
 	// A policy looks at each device by itself.
 	policy := &keep.Policy{Last: 1}
-	got := Retain(all, policy, time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), time.UTC)
+	got := repo.Retain(all, policy, time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), time.UTC)
 	if len(got) != 3 || got[0].UDID != "AB-1" || len(got[0].Snapshots) != 3 {
 		t.Fatalf("%+v", got)
 	}
-	going := Forgotten(got)
+	going := repo.Forgotten(got)
 	if len(going) != 2 || going[0] != a1 || going[1] != b1 {
 		t.Errorf("it forgets %+v", going)
 	}
-	if err := CheckRetention(all, got); err != nil {
+	if err := repo.CheckRetention(all, got); err != nil {
 		t.Error(err)
 	}
 	// One by tags may keep nothing of a device.
-	if err := CheckRetention(all, Retain(all, &keep.Policy{Tags: [][]string{{"x"}}}, time.Now(), time.UTC)); !errors.Is(err, ErrLastSnapshot) {
+	if err := repo.CheckRetention(all, repo.Retain(all, &keep.Policy{Tags: [][]string{{"x"}}}, time.Now(), time.UTC)); !errors.Is(err, repo.ErrLastSnapshot) {
 		t.Errorf("a policy that keeps nothing: %v", err)
 	}
 }
@@ -58,14 +60,14 @@ func TestCheckRetention(t *testing.T) {
 // TestRetainWhatHasLostAPart replays what follows a damaged pack: it has marked
 // every day, a new backup is complete, and the policy of every night runs.
 func TestRetainWhatHasLostAPart(t *testing.T) {
-	day := func(n int) *Snapshot {
-		return &Snapshot{ID: FileID{byte(n)}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC), Device: Device{UDID: "A"}}
+	day := func(n int) *repo.Snapshot {
+		return &repo.Snapshot{ID: repo.FileID{byte(n)}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC), Device: repo.Device{UDID: "A"}}
 	}
 	was, wasNot, now := day(1), day(2), day(3)
-	was.Lost = &Lost{Complete: true, Files: 1}
-	wasNot.Lost = &Lost{Files: 1}
+	was.Lost = &repo.Lost{Complete: true, Files: 1}
+	wasNot.Lost = &repo.Lost{Files: 1}
 	now.Complete = true
-	going := Forgotten(Retain([]*Snapshot{was, wasNot, now}, &keep.Policy{Daily: 7}, time.Date(2026, 1, 4, 0, 0, 0, 0, time.UTC), time.UTC))
+	going := repo.Forgotten(repo.Retain([]*repo.Snapshot{was, wasNot, now}, &keep.Policy{Daily: 7}, time.Date(2026, 1, 4, 0, 0, 0, 0, time.UTC), time.UTC))
 	if len(going) != 1 || going[0] != wasNot {
 		t.Errorf("forgotten: %v; want only the one that never was complete", going)
 	}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -20,13 +23,12 @@ import (
 )
 
 const (
-	phoneUDID = "00008110-0011223344556677"
 	tableUDID = "00008110-8899AABBCCDDEEFF"
 )
 
 // passwords returns what a repository keeps for a device, the newest first.
 func passwords(be backend.Backend, udid string) ([]string, error) {
-	r, err := Open(context.Background(), be, testSecret, tinyOptions(7))
+	r, err := repo.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(7))
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +49,8 @@ func wantPasswords(t *testing.T, be backend.Backend, udid string, want ...string
 
 func keepSecret(t *testing.T, be backend.Backend, seed byte, udid, password string) {
 	t.Helper()
-	opts := tinyOptions(seed)
-	r, err := Open(context.Background(), be, testSecret, opts)
+	opts := repotest.SmallPacks(seed)
+	r, err := repo.Open(context.Background(), be, repotest.Secret, opts)
 	if err == nil {
 		err = r.KeepDevicePassword(context.Background(), udid, []byte(password))
 	}
@@ -59,45 +61,45 @@ func keepSecret(t *testing.T, be backend.Backend, seed byte, udid, password stri
 
 func TestDevicePasswords(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	r := open(t, be)
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
 	for i, password := range []string{"first", "second", "first", "pässwörd 📱"} {
-		if err := r.KeepDevicePassword(ctx, phoneUDID, []byte(password)); err != nil {
+		if err := r.KeepDevicePassword(ctx, repotest.JobUDID, []byte(password)); err != nil {
 			t.Fatal(i, err)
 		}
 	}
 	if err := r.KeepDevicePassword(ctx, tableUDID, []byte("first")); err != nil {
 		t.Fatal(err)
 	}
-	wantPasswords(t, be, phoneUDID, "pässwörd 📱", "second", "first")
-	wantPasswords(t, be, strings.ToLower(strings.ReplaceAll(phoneUDID, "-", "")), "pässwörd 📱", "second", "first")
+	wantPasswords(t, be, repotest.JobUDID, "pässwörd 📱", "second", "first")
+	wantPasswords(t, be, strings.ToLower(strings.ReplaceAll(repotest.JobUDID, "-", "")), "pässwörd 📱", "second", "first")
 	wantPasswords(t, be, tableUDID, "first")
 	wantPasswords(t, be, "unknown")
 
 	// Keys of the repository come and go; passwords of devices stay.
-	if _, err := r.AddKey(ctx, otherSecret, testInfo); err != nil {
+	if _, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.ChangePassword(ctx, []byte("third"), crypto.PasswordSlot); err != nil {
 		t.Fatal(err)
 	}
-	other := open2(t, be, otherSecret)
-	kept, err := other.DevicePasswords(ctx, phoneUDID)
+	other := repotest.MustOpenWith(t, be, repotest.OtherSecret, repotest.SmallPacks(7))
+	kept, err := other.DevicePasswords(ctx, repotest.JobUDID)
 	if err != nil || len(kept) != 3 {
 		t.Errorf("%v, %v", kept, err)
 	}
 
-	if n, err := other.ForgetDevicePasswords(ctx, phoneUDID); n != 3 || err != nil {
+	if n, err := other.ForgetDevicePasswords(ctx, repotest.JobUDID); n != 3 || err != nil {
 		t.Errorf("forgot %d, %v", n, err)
 	}
-	if n, err := other.ForgetDevicePasswords(ctx, phoneUDID); n != 0 || err != nil {
+	if n, err := other.ForgetDevicePasswords(ctx, repotest.JobUDID); n != 0 || err != nil {
 		t.Errorf("forgot %d again, %v", n, err)
 	}
 	kept, err = other.DevicePasswords(ctx, tableUDID)
 	if err != nil || len(kept) != 1 {
 		t.Errorf("%v, %v", kept, err)
 	}
-	if err := judgeClean(be, otherSecret, 1); err != nil {
+	if err := repotest.VerifyWith(be, repotest.OtherSecret, 1); err != nil {
 		t.Error(err)
 	}
 }
@@ -106,18 +108,18 @@ func TestDevicePasswords(t *testing.T) {
 // in it.
 func TestDevicePasswordsAreSealed(t *testing.T) {
 	be := memory.New()
-	create(t, be)
-	before := content(t, be)
+	repotest.Create(t, be)
+	before := repotest.Content(t, be)
 	sizes := map[int]bool{}
 	for i, password := range []string{"x", "a much longer password", strings.Repeat("secret!", 30)} {
-		keepSecret(t, be, byte(20+i), phoneUDID, password)
+		keepSecret(t, be, byte(20+i), repotest.JobUDID, password)
 	}
-	for name, b := range content(t, be) {
+	for name, b := range repotest.Content(t, be) {
 		if before[name] != nil {
 			continue
 		}
 		sizes[len(b)] = true
-		for _, word := range []string{"longer", "secret!", phoneUDID, "password"} {
+		for _, word := range []string{"longer", "secret!", repotest.JobUDID, "password"} {
 			for _, form := range forms([]byte(word)) {
 				if bytes.Contains(b, form) {
 					t.Errorf("%s holds %q", name, word)
@@ -128,17 +130,17 @@ func TestDevicePasswordsAreSealed(t *testing.T) {
 	if len(sizes) != 1 {
 		t.Errorf("files of different sizes: %v", sizes)
 	}
-	r, err := Open(context.Background(), be, testSecret, tinyOptions(30))
+	r, err := repo.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(30))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.KeepDevicePassword(context.Background(), phoneUDID, bytes.Repeat([]byte("p"), maxSecretSize)); err == nil {
+	if err := r.KeepDevicePassword(context.Background(), repotest.JobUDID, bytes.Repeat([]byte("p"), repo.MaxSecretSize)); err == nil {
 		t.Error("a password was kept that cannot be read back")
 	}
-	if err := r.KeepDevicePassword(context.Background(), phoneUDID, bytes.Repeat([]byte("p"), maxSecretSize/4)); err != nil {
+	if err := r.KeepDevicePassword(context.Background(), repotest.JobUDID, bytes.Repeat([]byte("p"), repo.MaxSecretSize/4)); err != nil {
 		t.Error(err)
 	}
-	if kept, err := r.DevicePasswords(context.Background(), phoneUDID); err != nil || len(kept) != 4 {
+	if kept, err := r.DevicePasswords(context.Background(), repotest.JobUDID); err != nil || len(kept) != 4 {
 		t.Errorf("%d kept, %v", len(kept), err)
 	}
 }
@@ -153,12 +155,12 @@ func forms(secret []byte) [][]byte {
 // found, and Check names the file.
 func TestDamagedDevicePassword(t *testing.T) {
 	ctx := context.Background()
-	be := tinyRepo(t, 1)
-	keepSecret(t, be, 20, phoneUDID, "first")
-	before := content(t, be)
-	keepSecret(t, be, 21, phoneUDID, "second")
+	be := repotest.New(t, 1)
+	keepSecret(t, be, 20, repotest.JobUDID, "first")
+	before := repotest.Content(t, be)
+	keepSecret(t, be, 21, repotest.JobUDID, "second")
 	name, file := "", []byte(nil)
-	for n, b := range content(t, be) {
+	for n, b := range repotest.Content(t, be) {
 		if before[n] == nil {
 			name, file = n, b
 		}
@@ -169,37 +171,41 @@ func TestDamagedDevicePassword(t *testing.T) {
 		if err := be.Set(name, broken); err != nil {
 			t.Fatal(err)
 		}
-		wantPasswords(t, be, phoneUDID, "first")
+		wantPasswords(t, be, repotest.JobUDID, "first")
 	}
-	report, err := open(t, be).Check(ctx, CheckOptions{})
+	report, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{})
 	if err != nil || !report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name || report.Problems[0].Fatal {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 	// What is damaged can be set again.
-	keepSecret(t, be, 22, phoneUDID, "second")
-	wantPasswords(t, be, phoneUDID, "second", "first")
+	keepSecret(t, be, 22, repotest.JobUDID, "second")
+	wantPasswords(t, be, repotest.JobUDID, "second", "first")
 }
 
 // secretRuns are the operations on device passwords, with what may be kept
 // after a failure and what must be kept after success.
 var secretRuns = map[string]struct {
-	run     func(ctx context.Context, r *Repo) error
+	run     func(ctx context.Context, r *repo.Repo) error
 	success []string
 	allowed [][]string
 }{
 	"keep": {
-		func(ctx context.Context, r *Repo) error { return r.KeepDevicePassword(ctx, phoneUDID, []byte("third")) },
+		func(ctx context.Context, r *repo.Repo) error {
+			return r.KeepDevicePassword(ctx, repotest.JobUDID, []byte("third"))
+		},
 		[]string{"third", "second", "first"},
 		[][]string{{"second", "first"}},
 	},
 	"keep again": {
-		func(ctx context.Context, r *Repo) error { return r.KeepDevicePassword(ctx, phoneUDID, []byte("first")) },
+		func(ctx context.Context, r *repo.Repo) error {
+			return r.KeepDevicePassword(ctx, repotest.JobUDID, []byte("first"))
+		},
 		[]string{"second", "first"},
 		nil,
 	},
 	"forget": {
-		func(ctx context.Context, r *Repo) error {
-			_, err := r.ForgetDevicePasswords(ctx, phoneUDID)
+		func(ctx context.Context, r *repo.Repo) error {
+			_, err := r.ForgetDevicePasswords(ctx, repotest.JobUDID)
 			return err
 		},
 		[]string{},
@@ -211,14 +217,14 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 	for name, s := range secretRuns {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
-			base := tinyRepo(t, 1)
+			base := repotest.New(t, 1)
 			for i, p := range []string{"first", "second"} {
-				opts := tinyOptions(byte(20 + i))
+				opts := repotest.SmallPacks(byte(20 + i))
 				now := opts.Now().AddDate(0, 0, i)
 				opts.Now = func() time.Time { return now }
-				r, err := Open(ctx, base, testSecret, opts)
+				r, err := repo.Open(ctx, base, repotest.Secret, opts)
 				if err == nil {
-					err = r.KeepDevicePassword(ctx, phoneUDID, []byte(p))
+					err = r.KeepDevicePassword(ctx, repotest.JobUDID, []byte(p))
 				}
 				if err == nil {
 					err = r.KeepDevicePassword(ctx, tableUDID, []byte(p))
@@ -228,17 +234,17 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 				}
 			}
 			run := func(be backend.Backend) error {
-				opts := tinyOptions(30)
+				opts := repotest.SmallPacks(30)
 				later := opts.Now().AddDate(0, 1, 0)
 				opts.Now = func() time.Time { return later }
-				r, err := Open(ctx, be, testSecret, opts)
+				r, err := repo.Open(ctx, be, repotest.Secret, opts)
 				if err != nil {
 					return err
 				}
 				return s.run(ctx, r)
 			}
 			judge := func(be *memory.Backend, runErr error) error {
-				got, err := passwords(be, phoneUDID)
+				got, err := passwords(be, repotest.JobUDID)
 				if err != nil {
 					return err
 				}
@@ -248,22 +254,22 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 				if got, err := passwords(be, tableUDID); err != nil || !slices.Equal(got, []string{"second", "first"}) {
 					return fmt.Errorf("of the other device %q are kept: %w", got, err)
 				}
-				if err := judgeClean(be, testSecret, 1); err != nil {
+				if err := repotest.Verify(be, 1); err != nil {
 					return err
 				}
 				// Whatever happened, the same again ends well.
 				if err := run(be); err != nil {
 					return fmt.Errorf("again: %w", err)
 				}
-				if got, err := passwords(be, phoneUDID); err != nil || !slices.Equal(got, s.success) {
+				if got, err := passwords(be, repotest.JobUDID); err != nil || !slices.Equal(got, s.success) {
 					return fmt.Errorf("after the same again %q are kept: %w", got, err)
 				}
 				return nil
 			}
 			least := 5
-			everyOperation(t, least, base, run, judge)
+			repotest.EveryFault(t, repotest.Run{Base: base, Do: run, Least: least, Want: 12}, judge)
 			if name != "keep again" { // which changes nothing
-				everyCrash(t, false, 0, base, run, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
+				repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 0, Want: 8}, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
 			}
 		})
 	}
@@ -273,9 +279,9 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 func TestSecretsAreNotPrinted(t *testing.T) {
 	password, key := []byte("very secret"), tree.FileKey([]byte("0123456789abcdefghijklmnopqrstuv"))
 	seal := &tree.Encryption{Cipher: tree.CBC, Key: key}
-	p := DevicePassword{UDID: phoneUDID, Password: password}
+	p := repo.DevicePassword{UDID: repotest.JobUDID, Password: password}
 	values := []any{
-		p, &p, []DevicePassword{p}, map[string]DevicePassword{"a": p},
+		p, &p, []repo.DevicePassword{p}, map[string]repo.DevicePassword{"a": p},
 		key, &key, *seal, seal, tree.Entry{Path: "a", Encryption: seal}, &tree.Entry{Path: "a", Encryption: seal},
 	}
 	words := append(forms(password), forms(key[:])...)
@@ -299,33 +305,4 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if !strings.Contains(fmt.Sprintf("%+v", struct{ P []byte }{password}), string(words[len(words)-4])) {
 		t.Error("a secret in the open is not found")
 	}
-}
-
-// FuzzDevicePassword reads whatever stands in a secret file, sealed as this
-// repository seals.
-func FuzzDevicePassword(f *testing.F) {
-	be := memory.New()
-	r, err := Create(context.Background(), be, testSecret, testInfo, tinyOptions(1))
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, body := range []string{
-		`{"version":1,"udid":"a","password":"c2VjcmV0","added":"2026-01-01T00:00:00Z"}`, `{"version":2}`, `{}`, ``, `[]`,
-		`{"version":1,"password":7}`, `{"version":1,"password":"c2VjcmV0","added":"yesterday"}`,
-	} {
-		f.Add([]byte(body))
-	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		sealed, err := r.secrets.Seal([]byte(secretMagic), body, nil)
-		if err != nil {
-			t.Skip()
-		}
-		p, err := openSecret(sealed, r.secrets)
-		if err == nil && fmt.Sprint(p) != fmt.Sprintf("DevicePassword(%s, hidden)", p.UDID) {
-			t.Errorf("printed as %v", p)
-		}
-		if err != nil && len(body) > 40 && strings.Contains(err.Error(), string(body[20:40])) {
-			t.Errorf("the error quotes the file: %v", err)
-		}
-	})
 }

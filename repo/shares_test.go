@@ -1,14 +1,17 @@
-package repo
+package repo_test
 
 import (
 	"context"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // All that is in packs of content belongs to somebody, but for their headers.
 func TestShares(t *testing.T) {
 	ctx := context.Background()
-	r, err := openWith(ctx, chainRepo(t, 1, 2, 3), testSecret, tinyOptions(9))
+	r, err := repotest.Open(ctx, repotest.New(t, 1, 2, 3), repotest.Secret, repotest.SmallPacks(9))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,18 +27,18 @@ func TestShares(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var sum Share
+	var sum repo.Share
 	for _, s := range shares {
 		sum.Files += s.Files
 		sum.NewestBytes += s.NewestBytes
 		sum.StoredBytes += s.StoredBytes
 	}
 	bytes := int64(0)
-	for _, b := range tinyFiles(3) {
+	for _, b := range repotest.Day(3) {
 		bytes += int64(len(b))
 	}
-	if int(sum.Files) != len(tinyFiles(3)) || sum.NewestBytes != bytes {
-		t.Errorf("%+v, want %d files of %d bytes", shares, len(tinyFiles(3)), bytes)
+	if int(sum.Files) != len(repotest.Day(3)) || sum.NewestBytes != bytes {
+		t.Errorf("%+v, want %d files of %d bytes", shares, len(repotest.Day(3)), bytes)
 	}
 	if sum.StoredBytes > st.ContentBytes || sum.StoredBytes < st.ContentBytes*9/10 {
 		t.Errorf("%d bytes of %d belong to somebody", sum.StoredBytes, st.ContentBytes)

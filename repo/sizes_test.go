@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"bytes"
@@ -9,6 +9,10 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
+
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
@@ -17,24 +21,24 @@ import (
 )
 
 // roundTrip stores files, reads them with another Repo, and checks.
-func roundTrip(t *testing.T, f files) (*Repo, *Snapshot) {
+func roundTrip(t *testing.T, f repotest.Files) (*repo.Repo, *repo.Snapshot) {
 	t.Helper()
 	ctx := context.Background()
 	be := memory.New()
-	create(t, be)
-	s, err := store(ctx, open(t, be), f, 1)
+	repotest.Create(t, be)
+	s, err := repotest.Store(ctx, repotest.MustOpen(t, be), f, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := open(t, be)
-	got, err := restore(ctx, r, s)
+	r := repotest.MustOpen(t, be)
+	got, err := repotest.Restore(ctx, r, s)
 	if err == nil {
-		err = sameFiles(got, f)
+		err = got.Same(f)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := r.Check(ctx, CheckOptions{ReadData: 1})
+	report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil || !report.Clean() || len(report.Leftovers) > 0 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
@@ -42,13 +46,13 @@ func roundTrip(t *testing.T, f files) (*Repo, *Snapshot) {
 }
 
 func TestSizesAtEveryEdge(t *testing.T) {
-	f := files{}
-	for _, edge := range []int{0, 1, chunk.SQLiteSize, aloneSize, chunk.MinSize, blockTarget, 2 * blockTarget} {
+	f := repotest.Files{}
+	for _, edge := range []int{0, 1, chunk.SQLiteSize, repo.AloneSize, chunk.MinSize, repo.BlockTarget, 2 * repo.BlockTarget} {
 		for d := -1; d <= 1; d++ {
 			if n := edge + d; n >= 0 {
-				f[fmt.Sprintf("noise%d", n)] = noise(uint64(n), n)
+				f[fmt.Sprintf("noise%d", n)] = repotest.Noise(uint64(n), n)
 				f[fmt.Sprintf("text%d", n)] = bytes.Repeat([]byte("text "), n/5+1)[:n]
-				if db := append([]byte("SQLite format 3\x00"), noise(uint64(n+1), n)...); n >= 16 {
+				if db := append([]byte("SQLite format 3\x00"), repotest.Noise(uint64(n+1), n)...); n >= 16 {
 					f[fmt.Sprintf("sqlite%d", n)] = db[:n]
 				}
 			}
@@ -59,7 +63,7 @@ func TestSizesAtEveryEdge(t *testing.T) {
 
 func TestLargestChunk(t *testing.T) {
 	// Content without any boundary: chunks of the greatest length.
-	roundTrip(t, files{"zeros": make([]byte, 2*chunk.MaxSize+1), "zero": make([]byte, chunk.MaxSize)})
+	roundTrip(t, repotest.Files{"zeros": make([]byte, 2*chunk.MaxSize+1), "zero": make([]byte, chunk.MaxSize)})
 }
 
 // A database of more chunks than an entry takes has lists; one level of them
@@ -74,7 +78,7 @@ func TestContentLists(t *testing.T) {
 	}
 	db := b.Bytes()
 	inline := db[:tree.MaxInline*chunk.SQLiteSize]
-	f := files{"db": db, "inline": inline, "one more": db[:len(inline)+1]}
+	f := repotest.Files{"db": db, "inline": inline, "one more": db[:len(inline)+1]}
 	r, s := roundTrip(t, f)
 	levels := map[string]uint8{}
 	err := r.Walk(ctx, s, "", func(e *tree.Entry) error { levels[e.Path] = e.Content.Level; return nil })
@@ -88,14 +92,14 @@ func TestContentLists(t *testing.T) {
 func TestContentListsOfTwoLevels(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	create(t, be)
-	r := open(t, be)
+	repotest.Create(t, be)
+	r := repotest.MustOpen(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewContentWriter()
 	var ids []chunk.ID
 	for i := range 300 {
-		id, err := lane.add(ctx, fmt.Appendf(nil, "%d.", i), 0, nil)
+		id, err := repo.AddChunk(ctx, lane, fmt.Appendf(nil, "%d.", i))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,7 +120,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 		t.Fatalf("level %d, %v", c.Level, err)
 	}
 	b := tree.NewBuilder(w.SaveNode, nil)
-	s := &Snapshot{}
+	s := &repo.Snapshot{}
 	if err := b.Add(ctx, &tree.Entry{Path: "long", Content: c}); err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +130,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = open(t, be)
+	r = repotest.MustOpen(t, be)
 	n := new(counter)
 	if err := r.WriteContent(ctx, n, &c); err != nil || int64(*n) != want {
 		t.Errorf("%d of %d bytes: %v", *n, want, err)
@@ -146,12 +150,12 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 func TestListsThatRepeatEachOther(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
-	create(t, be)
-	r := open(t, be)
+	repotest.Create(t, be)
+	r := repotest.MustOpen(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewContentWriter()
-	id, err := lane.add(ctx, []byte("piece"), 0, nil)
+	id, err := repo.AddChunk(ctx, lane, []byte("piece"))
 	if err == nil {
 		err = lane.Flush(ctx)
 	}
@@ -167,7 +171,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	}
 	b := tree.NewBuilder(w.SaveNode, nil)
 	c := tree.Content{Size: 20, Level: 3, IDs: slices.Repeat([]chunk.ID{id}, tree.MaxInline)}
-	s := &Snapshot{}
+	s := &repo.Snapshot{}
 	if err = b.Add(ctx, &tree.Entry{Path: "bomb", Content: c}); err == nil {
 		s.Root, err = b.Finish(ctx)
 	}
@@ -177,9 +181,9 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r = open(t, be)
+	r = repotest.MustOpen(t, be)
 	var out bytes.Buffer
-	if err := r.WriteContent(ctx, &out, &c); !errors.Is(err, ErrDamaged) || out.Len() > 20 {
+	if err := r.WriteContent(ctx, &out, &c); !errors.Is(err, repo.ErrDamaged) || out.Len() > 20 {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}
 	if n := checkSuffering(t, be); n != 1 {
@@ -194,7 +198,7 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 // Very many tiny files lie together in few blocks, and make long headers: no
 // pack and no index file may outgrow what a reader takes.
 func TestManyTinyFiles(t *testing.T) {
-	f := files{}
+	f := repotest.Files{}
 	for i := range 20_000 {
 		f[fmt.Sprintf("%02x/f%d", i%256, i)] = fmt.Appendf(nil, "%d", i)
 	}
@@ -202,8 +206,8 @@ func TestManyTinyFiles(t *testing.T) {
 	if s.StoredBytes > 4<<20 {
 		t.Errorf("20,000 tiny files took %d bytes", s.StoredBytes)
 	}
-	for _, p := range r.index.Packs() {
-		if int(p.Size) > r.opts.PackSize+deltaTarget {
+	for _, p := range r.Index().Packs() {
+		if int(p.Size) > repotest.Options(0).PackSize+repo.DeltaTarget {
 			t.Errorf("a %s pack of %d bytes", p.Kind, p.Size)
 		}
 	}
@@ -217,11 +221,11 @@ func TestPacksStayWithinTheLimits(t *testing.T) {
 		chunks[i] = pack.Chunk{ID: chunk.ID{byte(i), byte(i >> 8)}, Length: 100}
 	}
 	n := 0
-	for b.Fits(1000, len(chunks), maxPackSize) {
+	for b.Fits(1000, len(chunks), repo.MaxPackSize) {
 		b.Add(make([]byte, 1000), pack.Block{Encoding: pack.Zstd, Chunks: chunks})
 		n++
 	}
-	file, h, err := b.Finish(open(t, tinyRepo(t)).packs)
+	file, h, err := b.Finish(repotest.Sealer(t, repotest.New(t), crypto.ForPacks))
 	if err != nil || n < 2 {
 		t.Fatalf("%d blocks: %v", n, err)
 	}
@@ -229,7 +233,7 @@ func TestPacksStayWithinTheLimits(t *testing.T) {
 		t.Errorf("a pack of %d bytes", len(file))
 	}
 	var f index.File
-	for f.Size() < maxIndexSize {
+	for f.Size() < repo.MaxIndexSize {
 		f.Add(pack.Name(file), int64(len(file)), &h)
 	}
 	if f.Size() > index.MaxFileSize/2 {
@@ -238,7 +242,7 @@ func TestPacksStayWithinTheLimits(t *testing.T) {
 }
 
 func TestEmptySnapshot(t *testing.T) {
-	_, s := roundTrip(t, files{})
+	_, s := roundTrip(t, repotest.Files{})
 	if s.Files != 0 || s.Bytes != 0 {
 		t.Errorf("%+v", s)
 	}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -7,6 +7,9 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -32,9 +35,9 @@ func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) er
 		var failed error
 		store := fault.New(be, func(c fault.Call) fault.Action {
 			if c.N == n {
-				r, err := Open(ctx, be, testSecret, tinyOptions(4))
+				r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(4))
 				if err == nil {
-					_, err = r.RemoveLocks(ctx, func(LockInfo) bool { return true })
+					_, err = r.RemoveLocks(ctx, func(repo.LockInfo) bool { return true })
 				}
 				if err == nil {
 					err = others(be)
@@ -53,7 +56,7 @@ func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) er
 		if failed != nil {
 			t.Fatalf("asleep at %d: the others: %v", n, failed)
 		}
-		if errors.Is(err, ErrLockLost) {
+		if errors.Is(err, repo.ErrLockLost) {
 			lost++
 		}
 		if err := judge(be, err); err != nil {
@@ -64,11 +67,11 @@ func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) er
 
 // storeLocked is storeTiny under a lock.
 func storeLocked(ctx context.Context, be backend.Backend, day int) (err error) {
-	r, err := Open(ctx, be, testSecret, tinyOptions(byte(10+day)))
+	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(byte(10+day)))
 	if err != nil {
 		return err
 	}
-	l, err := r.Lock(ctx, LockWrite, "store")
+	l, err := r.Lock(ctx, repo.LockWrite, "store")
 	if err != nil {
 		return err
 	}
@@ -80,25 +83,25 @@ func storeLocked(ctx context.Context, be backend.Backend, day int) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = storeWithParent(ctx, r, tinyFiles(day), day, list[len(list)-1])
+	_, err = repotest.StoreAfter(ctx, r, repotest.Day(day), day, list[len(list)-1])
 	return err
 }
 
 // A backup that slept while others forgot what it builds on, and pruned.
 func TestBackupThatSlept(t *testing.T) {
 	ctx := context.Background()
-	lost := everySleep(t, chainRepo(t, 1, 2, 3),
+	lost := everySleep(t, repotest.New(t, 1, 2, 3),
 		func(be backend.Backend) error { return storeLocked(ctx, be, 4) },
-		func(be *memory.Backend) error { _, err := pruneTiny(ctx, be, everything, 2, 3); return err },
+		func(be *memory.Backend) error { _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); return err },
 		func(be *memory.Backend, err error) error {
-			v, jerr := judge(be, testSecret)
+			v, jerr := repotest.Examine(be, repotest.Secret)
 			switch {
 			case jerr != nil:
 				return jerr
-			case !v.report.Clean() || len(v.report.Problems) > 0 || len(v.damaged) > 0:
-				return fmt.Errorf("check: %+v", v.report)
-			case err == nil && !slices.Contains(v.days, 4) || err != nil && slices.Contains(v.days, 4):
-				return fmt.Errorf("snapshots of days %v", v.days)
+			case !v.Report.Clean() || len(v.Report.Problems) > 0 || len(v.Damaged) > 0:
+				return fmt.Errorf("check: %+v", v.Report)
+			case err == nil && !slices.Contains(v.Days, 4) || err != nil && slices.Contains(v.Days, 4):
+				return fmt.Errorf("snapshots of days %v", v.Days)
 			}
 			return nil
 		})
@@ -115,41 +118,41 @@ func TestPruneThatSlept(t *testing.T) {
 		days []int
 		do   func(*memory.Backend) error
 	}{
-		{"prune", []int{1, 4, 5}, func(be *memory.Backend) error { _, err := pruneTiny(ctx, be, everything, 2, 3); return err }},
+		{"prune", []int{1, 4, 5}, func(be *memory.Backend) error { _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); return err }},
 		{"store", []int{1, 4, 5, 6}, func(be *memory.Backend) error { return storeLocked(ctx, be, 6) }},
 		{"store and prune", []int{1, 4, 5, 6}, func(be *memory.Backend) error {
 			if err := storeLocked(ctx, be, 6); err != nil {
 				return err
 			}
-			_, err := pruneTiny(ctx, be, everything, 2, 3)
+			_, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3)
 			return err
 		}},
 		{"two prunes", []int{1, 5}, func(be *memory.Backend) error {
-			if _, err := pruneTiny(ctx, be, everything, 2, 3); err != nil {
+			if _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); err != nil {
 				return err
 			}
-			_, err := pruneTiny(ctx, be, everything, 4)
+			_, err := repotest.Prune(ctx, be, repotest.NoWaste, 4)
 			return err
 		}},
 	} {
 		t.Run(others.name, func(t *testing.T) {
-			lost := everySleep(t, chainRepo(t, 1, 2, 3, 4, 5),
-				func(be backend.Backend) error { _, err := pruneTiny(ctx, be, everything, 2, 3); return err },
+			lost := everySleep(t, repotest.New(t, 1, 2, 3, 4, 5),
+				func(be backend.Backend) error { _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); return err },
 				others.do,
 				func(be *memory.Backend, err error) error {
-					if err != nil && !errors.Is(err, ErrLockLost) {
+					if err != nil && !errors.Is(err, repo.ErrLockLost) {
 						return err
 					}
 					// Who slept before it had forgotten anything has not forgotten it.
-					if err := judgeClean(be, testSecret, others.days...); err != nil {
-						if v, jerr := judge(be, testSecret); jerr != nil || !v.report.Clean() || len(v.report.Problems) > 0 || !containsAll(v.days, others.days) {
+					if err := repotest.Verify(be, others.days...); err != nil {
+						if v, jerr := repotest.Examine(be, repotest.Secret); jerr != nil || !v.Report.Clean() || len(v.Report.Problems) > 0 || !containsAll(v.Days, others.days) {
 							return errors.Join(err, jerr)
 						}
 					}
-					if _, err := pruneTiny(ctx, be, everything, 2, 3); err != nil {
+					if _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); err != nil {
 						return fmt.Errorf("next prune: %w", err)
 					}
-					return judgeClean(be, testSecret, others.days...)
+					return repotest.Verify(be, others.days...)
 				})
 			if lost == 0 {
 				t.Error("no prune noticed that it had slept")
@@ -166,13 +169,13 @@ func containsAll(have, want []int) bool {
 // of what it had saved before stays.
 func TestUnfinishedRunThatSlept(t *testing.T) {
 	ctx := context.Background()
-	lost := everySleep(t, tinyRepo(t, 1),
+	lost := everySleep(t, repotest.New(t, 1),
 		func(be backend.Backend) (err error) {
-			r, err := Open(ctx, be, testSecret, tinyOptions(5))
+			r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(5))
 			if err != nil {
 				return err
 			}
-			l, err := r.Lock(ctx, LockWrite, "backup")
+			l, err := r.Lock(ctx, repo.LockWrite, "backup")
 			if err != nil {
 				return err
 			}
@@ -180,32 +183,32 @@ func TestUnfinishedRunThatSlept(t *testing.T) {
 			if err := r.LoadIndex(ctx); err != nil {
 				return err
 			}
-			u, err := r.NewUnfinished(UnfinishedBackup, "00008110-000A1234567890AB")
+			u, err := r.NewUnfinished(repo.UnfinishedBackup, "00008110-000A1234567890AB")
 			if err != nil {
 				return err
 			}
 			for i := range 3 {
-				if err := receive(ctx, r, u, fmt.Sprint("file", i), noise(uint64(900+i), 5000)); err != nil {
+				if err := repotest.Receive(ctx, r, u, fmt.Sprint("file", i), repotest.Noise(uint64(900+i), 5000)); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
-		func(be *memory.Backend) error { _, err := pruneTiny(ctx, be, everything); return err },
+		func(be *memory.Backend) error { _, err := repotest.Prune(ctx, be, repotest.NoWaste); return err },
 		func(be *memory.Backend, err error) error {
-			if err != nil && !errors.Is(err, ErrLockLost) {
+			if err != nil && !errors.Is(err, repo.ErrLockLost) {
 				return err
 			}
-			if err := judgeClean(be, testSecret, 1); err != nil {
+			if err := repotest.Verify(be, 1); err != nil {
 				return err
 			}
-			r, oerr := openWith(ctx, be, testSecret, tinyOptions(6))
+			r, oerr := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(6))
 			if oerr != nil {
 				return oerr
 			}
 			runs, _, rerr := r.Unfinished(ctx)
 			for _, u := range runs {
-				got, gerr := received(ctx, r, u)
+				got, gerr := repotest.Received(ctx, r, u)
 				if gerr != nil || len(got) != len(u.Parts) {
 					return fmt.Errorf("%d files of %d parts came back: %v", len(got), len(u.Parts), gerr)
 				}

@@ -1,4 +1,4 @@
-package repo
+package repo_test
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/repotest"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -43,15 +46,15 @@ func TestYears(t *testing.T) {
 // take about as much as it did in the middle.
 func testYears(t *testing.T, years int, life uint64) {
 	ctx := context.Background()
-	y := &yearsRig{now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC), want: map[string]files{}}
-	y.opts = testOptions(1)
+	y := &yearsRig{now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC), want: map[string]repotest.Files{}}
+	y.opts = repotest.Options(1)
 	y.opts.Now, y.opts.PackSize, y.opts.Refresh = func() time.Time { return y.now }, 256<<10, -1
 	for i := range 3 {
 		y.devices = append(y.devices, yearsDiary(uint64(i)+100*life))
 	}
 	be, fresh := memory.New(), memory.New()
 	for _, be := range []*memory.Backend{be, fresh} {
-		if _, err := Create(ctx, be, testSecret, testInfo, y.opts); err != nil {
+		if _, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, y.opts); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -71,41 +74,41 @@ func testYears(t *testing.T, years int, life uint64) {
 			if n%91 == 90 {
 				t.Logf("day %d: %d bytes in packs: %d in use, %d of them for others alone; %d blocks rebased", n, rep.PackBytes, rep.UsedBytes, rep.BaseBytes, rep.Rebased)
 			}
-			most = max(most, len(content(t, be)))
+			most = max(most, len(repotest.Content(t, be)))
 		}
 		y.now = y.now.AddDate(0, 0, 1)
 	}
-	r := open(t, be)
+	r := repotest.MustOpen(t, be)
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil || len(damaged) > 0 || len(list) != len(y.want) {
 		t.Fatalf("%d snapshots, want %d; %v %v", len(list), len(y.want), damaged, err)
 	}
 	for _, s := range list {
-		got, err := restore(ctx, r, s)
+		got, err := repotest.Restore(ctx, r, s)
 		if err == nil {
-			err = sameFiles(got, y.want[yearsKey(s)])
+			err = got.Same(y.want[yearsKey(s)])
 		}
 		if err == nil {
-			err = y.store(ctx, fresh, &Snapshot{Time: s.Time, Complete: true, Device: s.Device}, got)
+			err = y.store(ctx, fresh, &repo.Snapshot{Time: s.Time, Complete: true, Device: s.Device}, got)
 		}
 		if err != nil {
 			t.Fatalf("snapshot of %v: %v", s.Time, err)
 		}
 	}
-	report, err := r.Check(ctx, CheckOptions{ReadData: 1, DryRun: true})
+	report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1, DryRun: true})
 	if err != nil || !report.Clean() || len(report.Problems) > 0 || report.LongChains > 0 {
 		t.Errorf("check finds %+v, error %v", report, err)
 	}
-	ratio := float64(size(t, be, "")) / float64(size(t, fresh, ""))
-	t.Logf("%d snapshots in %d bytes, %.3f times a fresh repository of them; at most %d files", len(list), size(t, be, ""), ratio, most)
+	ratio := float64(repotest.Size(t, be, "")) / float64(repotest.Size(t, fresh, ""))
+	t.Logf("%d snapshots in %d bytes, %.3f times a fresh repository of them; at most %d files", len(list), repotest.Size(t, be, ""), ratio, most)
 	for name, be := range map[string]*memory.Backend{"this one": be, "a fresh one": fresh} {
 		headers := 0
-		for file, b := range content(t, be) {
-			if kindOf(file) == "packs" {
+		for file, b := range repotest.Content(t, be) {
+			if repotest.Folder(file) == "packs" {
 				headers += int(binary.LittleEndian.Uint32(b[len(b)-4:]))
 			}
 		}
-		t.Logf("of %s, index files have %d bytes and pack headers %d", name, size(t, be, indexDir), headers)
+		t.Logf("of %s, index files have %d bytes and pack headers %d", name, repotest.Size(t, be, repotest.IndexDir), headers)
 	}
 	if ratio > 1.3 {
 		t.Errorf("%.3f times the size of a fresh repository", ratio)
@@ -123,13 +126,13 @@ func testYears(t *testing.T, years int, life uint64) {
 
 // yearsRig is what happens over the years.
 type yearsRig struct {
-	opts    Options
+	opts    repo.Options
 	now     time.Time
-	devices []*diary
-	want    map[string]files // what was kept
+	devices []*repotest.Diary
+	want    map[string]repotest.Files // what was kept
 }
 
-func yearsKey(s *Snapshot) string { return s.Device.UDID + s.Time.String() }
+func yearsKey(s *repo.Snapshot) string { return s.Device.UDID + s.Time.String() }
 
 // day stores all devices after some use.
 func (y *yearsRig) day(ctx context.Context, be *memory.Backend, n int) (w work, err error) {
@@ -139,17 +142,17 @@ func (y *yearsRig) day(ctx context.Context, be *memory.Backend, n int) (w work, 
 		return fault.Action{}
 	})
 	for i, d := range y.devices {
-		d.use(n)
-		s := &Snapshot{Time: y.now, Complete: true, Device: Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", i), Name: "device"}}
-		y.want[yearsKey(s)] = d.files()
+		use(d, n)
+		s := &repo.Snapshot{Time: y.now, Complete: true, Device: repo.Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", i), Name: "device"}}
+		y.want[yearsKey(s)] = d.Files()
 		err = errors.Join(err, y.store(ctx, counted, s, y.want[yearsKey(s)]))
 	}
 	return w, err
 }
 
 // store stores a snapshot after the newest one of its device.
-func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *Snapshot, f files) error {
-	r, err := openWith(ctx, be, testSecret, y.opts)
+func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *repo.Snapshot, f repotest.Files) error {
+	r, err := repotest.Open(ctx, be, repotest.Secret, y.opts)
 	if err != nil {
 		return err
 	}
@@ -157,22 +160,22 @@ func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *Snapshot, f
 	if err != nil {
 		return err
 	}
-	var parent *Snapshot
+	var parent *repo.Snapshot
 	for _, o := range list {
 		if o.Device.UDID == s.Device.UDID {
 			parent = o
 		}
 	}
-	return storeSnapshot(ctx, r, f, s, parent)
+	return repotest.StoreSnapshot(ctx, r, f, s, parent)
 }
 
 // week forgets by a usual policy, and prunes.
-func (y *yearsRig) week(ctx context.Context, be *memory.Backend) (*PruneReport, error) {
-	r, err := Open(ctx, be, testSecret, y.opts)
+func (y *yearsRig) week(ctx context.Context, be *memory.Backend) (*repo.PruneReport, error) {
+	r, err := repo.Open(ctx, be, repotest.Secret, y.opts)
 	if err != nil {
 		return nil, err
 	}
-	l, err := r.Lock(ctx, LockPrune, "prune")
+	l, err := r.Lock(ctx, repo.LockPrune, "prune")
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +187,7 @@ func (y *yearsRig) week(ctx context.Context, be *memory.Backend) (*PruneReport, 
 	if err != nil {
 		return nil, errors.Join(err, l.Release())
 	}
-	rep, err := r.Prune(ctx, PruneOptions{MaxRepack: -1})
+	rep, err := r.Prune(ctx, repo.PruneOptions{MaxRepack: -1})
 	return rep, errors.Join(err, l.Release())
 }
 
@@ -199,24 +202,24 @@ func median(days []work) work {
 }
 
 // yearsDiary is a device of 300 KB.
-func yearsDiary(which uint64) *diary {
-	d := smallDiary(7, which)
-	d.db = append([]byte("SQLite format 3\x00"), d.text(48*diaryPage-16)...)
-	d.document = d.text(100 << 10)
-	for i := range d.settings {
-		d.settings[i] = d.text(2000)
+func yearsDiary(which uint64) *repotest.Diary {
+	d := repotest.NewSmallDiary(7, which)
+	d.DB = append([]byte("SQLite format 3\x00"), d.Text(48*repotest.DiaryPage-16)...)
+	d.Document = d.Text(100 << 10)
+	for i := range d.Settings {
+		d.Settings[i] = d.Text(2000)
 	}
 	return d
 }
 
 // use is a day that makes the device no larger.
-func (d *diary) use(day int) {
-	rng := rand.New(rand.NewPCG(uint64(day), d.rng.Uint64()))
+func use(d *repotest.Diary, day int) {
+	rng := rand.New(rand.NewPCG(uint64(day), d.Rng.Uint64()))
 	for range 3 {
-		copy(d.db[100+rng.IntN(len(d.db)-300):], d.text(150))
+		copy(d.DB[100+rng.IntN(len(d.DB)-300):], d.Text(150))
 	}
-	copy(d.document[rng.IntN(len(d.document)-80):], d.text(80))
+	copy(d.Document[rng.IntN(len(d.Document)-80):], d.Text(80))
 	for range 4 {
-		copy(d.settings[rng.IntN(len(d.settings))][20:], fmt.Appendf(nil, "day %d", day))
+		copy(d.Settings[rng.IntN(len(d.Settings))][20:], fmt.Appendf(nil, "day %d", day))
 	}
 }

@@ -93,7 +93,7 @@ var homes = []struct {
 	home    []string
 }{
 	{"github.com/danielpaulus/go-ios", []string{"device/protocol/..."}},
-	{"github.com/klauspost/compress", []string{"pack/..."}},
+	{"github.com/klauspost/compress", []string{"pack/...", "repo/repotest"}},
 	{"github.com/klauspost/reedsolomon", []string{"repo/parity"}},
 	{"github.com/restic/chunker", []string{"chunk"}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},

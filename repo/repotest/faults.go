@@ -33,17 +33,26 @@ type Run struct {
 	Want int
 }
 
+// Steps returns the steps to disturb, counted from 1.
+func (run Run) Steps(t testing.TB) []int {
+	t.Helper()
+	count := fault.New(run.Base.Clone())
+	if err := run.Do(count); err != nil || count.Count() < run.Least {
+		t.Fatalf("undisturbed, it had %d steps, want at least %d: %v", count.Count(), run.Least, err)
+	}
+	steps := faultpoint.Choose(t, count.Count(), run.Want)
+	for i := range steps {
+		steps[i]++
+	}
+	return steps
+}
+
 // EveryFault lets Do fail at its steps, in every way, and judges what is found
 // after that: be, and the error of Do.
 func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error) error) {
 	t.Helper()
-	count := fault.New(run.Base.Clone())
-	if err := run.Do(count); err != nil || count.Count() <= run.Least {
-		t.Fatalf("undisturbed, it had %d steps, want over %d: %v", count.Count(), run.Least, err)
-	}
 	for _, mode := range faultModes {
-		for _, point := range faultpoint.Choose(t, count.Count(), run.Want) {
-			n := point + 1
+		for _, n := range run.Steps(t) {
 			be := run.Base.Clone()
 			store := fault.New(be, mode.plan(n))
 			err := run.Do(store)
@@ -83,8 +92,8 @@ func EveryTear(t *testing.T, run Run, judge func(be *memory.Backend) error) {
 func crashes(t *testing.T, run Run, outcomes int, torn bool, judge func(be *memory.Backend) error) {
 	t.Helper()
 	count := crash.New(run.Base.Clone(), crash.Plan{})
-	if err := run.Do(count); err != nil || count.Changes() <= run.Least {
-		t.Fatalf("undisturbed, it made %d changes, want over %d: %v", count.Changes(), run.Least, err)
+	if err := run.Do(count); err != nil || count.Changes() < run.Least {
+		t.Fatalf("undisturbed, it made %d changes, want at least %d: %v", count.Changes(), run.Least, err)
 	}
 	rng := faultpoint.Rand(t)
 	for _, point := range faultpoint.Choose(t, count.Changes(), run.Want) {

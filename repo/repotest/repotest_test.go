@@ -65,7 +65,7 @@ func TestEveryFaultAndCrash(t *testing.T) {
 		}
 		return nil
 	}
-	run := Run{Base: memory.New(), Do: do, Least: 2, Want: 1}
+	run := Run{Base: memory.New(), Do: do, Least: 3, Want: 1}
 	failed := map[int]int{} // by how many files are there
 	EveryFault(t, run, func(be *memory.Backend, err error) error {
 		if !errors.Is(err, fault.ErrInjected) {
