@@ -15,7 +15,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostile"
 )
 
-// folder is what backup2 sees of a host.
+// folder is a host as backup2 sees it.
 type folder struct{ *host }
 
 func (f folder) Open(_ context.Context, p string) (io.ReadCloser, error) {
@@ -69,7 +69,7 @@ func (silent) Phase(backup2.Phase)       {}
 func (silent) Progress(backup2.Progress) {}
 func (silent) Warning(string)            {}
 
-// ours lets this project's own host do something with the device.
+// ours runs the project's own host against the device.
 func (d *device) ours(do func(context.Context, *backup2.Session) error) error {
 	d.t.Helper()
 	a, b := net.Pipe()
@@ -90,10 +90,11 @@ func (d *device) oursBackup(h *host) error {
 	})
 }
 
-// TestOurHost runs the project's host against the agent: backups, a restore, a
-// change of password.
+// TestOurHost runs the project's own host against the agent: backups, a restore
+// and a password change.
 func TestOurHost(t *testing.T) {
-	for _, password := range []string{"", "secret"} {
+	t.Parallel()
+	for _, password := range passwords() {
 		d, h := newDevice(t, Options{Password: password}), newHost(t)
 		for range 2 {
 			if err := d.oursBackup(h); err != nil {
@@ -128,22 +129,23 @@ func TestOurHost(t *testing.T) {
 	}
 }
 
-// TestOurHostAttacked wants the project's host to follow no bad path.
+// TestOurHostAttacked tests that the project's own host resists every attack.
 func TestOurHostAttacked(t *testing.T) {
+	t.Parallel()
 	d, h := newDevice(t, Options{}), newHost(t)
 	if err := d.oursBackup(h); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range hostile.Names() {
 		if name == "endless-names" || testing.Short() && hostile.Framing(name) {
-			continue // empty files under good names are none of its business
+			continue // a host cannot object to empty files with good names
 		}
 		before := len(h.files)
 		if err := d.SetScript(faults.Script{{At: faults.StepStatus, Do: faults.Attack, Name: name, Bytes: 500}, {At: faults.StepScan, Do: faults.Fail, Code: 202}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.oursBackup(h); err == nil {
-			t.Errorf("%s: the backup is called complete", name)
+			t.Errorf("%s: the backup counts as complete", name)
 		}
 		if len(h.files) != before {
 			t.Errorf("%s changed something", name)

@@ -7,8 +7,10 @@ import (
 )
 
 func TestFullAndIncremental(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, password string }{{"plain", ""}, {"encrypted", "secret"}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			d, h := newDevice(t, Options{Password: c.password}), newHost(t)
 			first := d.must(h, 0, "Backup")
 			if !first.Full || first.Files < 100 || first.Moved != first.Files+2 || first.Rounds != 1 {
@@ -33,10 +35,10 @@ func TestFullAndIncremental(t *testing.T) {
 			d.clean()
 
 			if c.password == "" {
-				// The device changes nothing in its content's manifest, so it is that to the byte.
+				// The device changes nothing in the manifest of its content.
 				want, err := os.ReadFile(filepath.Join(d.today(), "Manifest.db"))
 				if got := h.files[d.own("Manifest.db")]; err != nil || string(got) != string(want) {
-					t.Errorf("Manifest.db has %d bytes in place of %d: %v", len(got), len(want), err)
+					t.Errorf("Manifest.db has %d bytes, want %d: %v", len(got), len(want), err)
 				}
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,25 +23,25 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// host is a small host that keeps everything in memory. Its fields make it
-// misbehave.
+// host is a small host that keeps files in memory. Its fields make it misbehave.
 type host struct {
 	t     *testing.T
 	files map[string][]byte // by path
 	free  int64
+	bytes atomic.Int64 // sent and received
 
 	patience time.Duration // with the device
 
 	log     []string          // names of requests
-	mangle  map[string]string // path → what is sent in place of the content
+	mangle  map[string]string // path → what is sent instead of the content
 	hide    map[string]bool   // names left out of listings
-	status  map[string]int64  // request → code answered without doing it
+	status  map[string]int64  // request → code of the answer; nothing is done
 	purged  bool
 	refused int
 }
 
 func newHost(t *testing.T) *host {
-	return &host{t: t, files: map[string][]byte{}, free: 1 << 40, patience: 10 * time.Second, mangle: map[string]string{}, hide: map[string]bool{}, status: map[string]int64{}}
+	return &host{t: t, files: map[string][]byte{}, free: 1 << 40, patience: 5 * time.Minute, mangle: map[string]string{}, hide: map[string]bool{}, status: map[string]int64{}}
 }
 
 var errBadPath = errors.New("a path that leads outside")
@@ -70,7 +71,7 @@ func (h *host) below(p string) []string {
 	return out
 }
 
-// move gives everything at and below from another name, or with keep copies it.
+// move renames everything at and below from, or copies it if keep is set.
 func (h *host) move(from, to string, keep bool) error {
 	if err := h.check(from, to); err != nil {
 		return err
@@ -91,7 +92,7 @@ func (h *host) move(from, to string, keep bool) error {
 // request serves one operation and returns its Response.
 func (h *host) request(conn net.Conn, request map[string]any) (map[string]any, error) {
 	defer conn.Close()
-	l := devicelink.New(conn, devicelink.Options{Busy: h.patience, Idle: h.patience, Write: h.patience})
+	l := devicelink.New(&counted{conn, &h.bytes}, devicelink.Options{Busy: h.patience, Idle: h.patience, Write: h.patience})
 	if _, err := l.AcceptVersion(); err != nil {
 		return nil, err
 	}
@@ -125,6 +126,24 @@ func (h *host) request(conn net.Conn, request map[string]any) (map[string]any, e
 			return nil, err
 		}
 	}
+}
+
+// counted is a connection that counts bytes.
+type counted struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 func (h *host) serve(l *devicelink.Conn, m devicelink.Message) error {
@@ -261,8 +280,8 @@ func (h *host) list(l *devicelink.Conn, dir string) error {
 	return l.WriteStatus(0, "", out)
 }
 
-// days are the contents of one synthetic device on consecutive days, made once
-// for all tests.
+// days makes the contents of one synthetic device on consecutive days, once for
+// all tests.
 var days = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "agent-days-")
 	if err != nil {
@@ -286,7 +305,7 @@ var days = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// daysDir is to be removed at the end; empty if no test needed it.
+// daysDir is removed at the end. It is empty if no test needed it.
 var daysDir string
 
 func TestMain(m *testing.M) {
@@ -297,7 +316,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// device is a simulated phone whose content is a synthetic series.
+// device is a simulated device with the content of a synthetic series.
 type device struct {
 	*Agent
 	t    *testing.T
@@ -309,7 +328,7 @@ func newDevice(t *testing.T, o Options) *device {
 	d := &device{t: t}
 	o.Content, o.StateDir = d.day(), t.TempDir()
 	if o.Patience == 0 {
-		o.Patience = 10 * time.Second
+		o.Patience = 5 * time.Minute
 	}
 	now := synthetic.DefaultStart
 	o.Clock = func() time.Time { now = now.Add(time.Second); return now }
@@ -320,7 +339,7 @@ func newDevice(t *testing.T, o Options) *device {
 	return d
 }
 
-// today is the folder of the day that day returned last.
+// today returns the folder of the day that day returned last.
 func (d *device) today() string {
 	dir, err := days()
 	if err != nil {
@@ -341,7 +360,7 @@ func (d *device) day() devicefiles.Source {
 	return f
 }
 
-// do lets the host ask for something and returns the Response.
+// do makes the host send a request, and returns the response.
 func (d *device) do(h *host, request map[string]any) (map[string]any, error) {
 	d.t.Helper()
 	a, b := net.Pipe()
@@ -363,7 +382,7 @@ func (d *device) request(name string, more ...any) map[string]any {
 	return r
 }
 
-// must does it and wants a Response with that code.
+// must makes the host send a request that has to end with a code.
 func (d *device) must(h *host, code int64, name string, more ...any) Run {
 	d.t.Helper()
 	response, err := d.do(h, d.request(name, more...))
@@ -371,15 +390,15 @@ func (d *device) must(h *host, code int64, name string, more ...any) Run {
 		d.t.Fatalf("%s: %v (%+v)", name, err, d.LastRun())
 	}
 	if got, ok := devicelink.Int(response["ErrorCode"]); !ok || got != code {
-		d.t.Fatalf("%s: response %v in place of %d", name, response, code)
+		d.t.Fatalf("%s: response %v, want code %d", name, response, code)
 	}
 	return d.LastRun()
 }
 
-// own is a path in the device's folder on the host.
+// own returns a path in the device's folder on the host.
 func (d *device) own(name string) string { return d.Device().UDID + "/" + name }
 
-// blobs are the paths of the data files on the host.
+// blobs returns the paths of the data files on the host.
 func (d *device) blobs(h *host, under string) []string {
 	return slices.DeleteFunc(h.below(d.Device().UDID), func(p string) bool {
 		ok, _ := path.Match(d.own(under+"??/*"), p)
@@ -387,29 +406,86 @@ func (d *device) blobs(h *host, under string) []string {
 	})
 }
 
-// write writes the backup on the host to a folder.
+// write writes the backup on the host to a new folder.
 func (d *device) write(h *host) string {
 	d.t.Helper()
-	// The host writes Info.plist; a copy of the synthetic one will do.
+	return d.writeTo(&folderCopy{dir: d.t.TempDir(), files: map[string][]byte{}}, h)
+}
+
+func (d *device) writeTo(c *folderCopy, h *host) string {
+	d.t.Helper()
+	// A host writes Info.plist. This one takes that of the synthetic device.
 	info, err := os.ReadFile(filepath.Join(d.today(), "Info.plist"))
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	h.files[d.own("Info.plist")] = info
-	dir := filepath.Join(d.t.TempDir(), d.Device().UDID)
-	for _, name := range h.below(d.Device().UDID) {
-		to := filepath.Join(filepath.Dir(dir), filepath.FromSlash(name))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, h.files[name], 0o644)); err != nil {
-			d.t.Fatal(err)
-		}
+	if err := c.update(h, d.Device().UDID); err != nil {
+		d.t.Fatal(err)
 	}
-	return dir
+	return filepath.Join(c.dir, d.Device().UDID)
 }
 
-// same wants the backup on the host to be what is on the device.
+// folderCopy is a folder with a backup. It is reused, since most tests write
+// almost the same files.
+type folderCopy struct {
+	dir   string
+	files map[string][]byte // that are in it, by path
+}
+
+// update makes the folder what the host has at and below a path.
+func (c *folderCopy) update(h *host, top string) error {
+	want := map[string]bool{}
+	for _, name := range h.below(top) {
+		want[name] = true
+		if old, ok := c.files[name]; ok && bytes.Equal(old, h.files[name]) {
+			continue
+		}
+		to := filepath.Join(c.dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, h.files[name], 0o644)); err != nil {
+			return err
+		}
+		c.files[name] = bytes.Clone(h.files[name])
+	}
+	for name := range c.files {
+		if want[name] {
+			continue
+		}
+		if err := os.Remove(filepath.Join(c.dir, filepath.FromSlash(name))); err != nil {
+			return err
+		}
+		delete(c.files, name)
+	}
+	return nil
+}
+
+// copies are folders for same. Each is used by one test at a time.
+var copies = make(chan *folderCopy, 64)
+
+func takeCopy() (*folderCopy, error) {
+	select {
+	case c := <-copies:
+		return c, nil
+	default:
+	}
+	base, err := days()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(base, "copy-")
+	return &folderCopy{dir: dir, files: map[string][]byte{}}, err
+}
+
+// same compares the backup on the host with what is on the device.
 func (d *device) same(h *host, password string) {
 	d.t.Helper()
-	differences, err := devicefiles.Verify(context.Background(), d.Content(), d.write(h), []byte(password))
+	c, err := takeCopy()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	dir := d.writeTo(c, h)
+	defer func() { copies <- c }()
+	differences, err := devicefiles.Verify(context.Background(), d.Content(), dir, []byte(password))
 	if err != nil {
 		d.t.Fatal(err)
 	}

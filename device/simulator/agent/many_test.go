@@ -14,7 +14,11 @@ import (
 )
 
 func TestMany(t *testing.T) {
+	t.Parallel()
 	n := 2000
+	if testing.Short() {
+		n = 300
+	}
 	if os.Getenv("SNAP_TEST_HUGE") != "" {
 		n = 870_000
 	}
@@ -40,10 +44,10 @@ func TestMany(t *testing.T) {
 	t.Logf("%d files: Manifest.db has %d MB, %d MB of memory from the system, host included", n, len(h.files[d.own("Manifest.db")])>>20, m.Sys>>20)
 	d.clean()
 	if n > 10_000 {
-		return // the folder of so many files is not worth the time
+		return // writing so many files takes too long
 	}
 	dir = d.write(h)
-	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it is another device's
+	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // of another device
 		t.Fatal(err)
 	}
 	differences, err := devicefiles.Verify(t.Context(), many, dir, nil)

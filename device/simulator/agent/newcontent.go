@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"crypto/sha1"
 	"database/sql"
 	"errors"
@@ -126,7 +125,7 @@ func (r *restore) keepOther(source devicefiles.Source, rec *manifest.Record, fro
 		return err
 	}
 	if rec.IsFile() {
-		digest, err := copyOut(r.ctx, source, rec, filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))))
+		digest, err := r.copyOut(source, rec)
 		if err != nil {
 			return err
 		}
@@ -140,18 +139,18 @@ func (r *restore) keepOther(source devicefiles.Source, rec *manifest.Record, fro
 	return err
 }
 
-func copyOut(ctx context.Context, source devicefiles.Source, rec *manifest.Record, path string) (digest [sha1.Size]byte, err error) {
+func (r *restore) copyOut(source devicefiles.Source, rec *manifest.Record) (digest [sha1.Size]byte, err error) {
 	in, err := source.Open(rec)
 	if err != nil {
 		return digest, err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := r.create(rec.FileID)
 	if err != nil {
 		return digest, err
 	}
 	sum := sha1.New()
-	_, err = io.Copy(io.MultiWriter(out, sum), devicefiles.NewReader(ctx, in))
+	_, err = io.Copy(io.MultiWriter(out, sum), devicefiles.NewReader(r.ctx, in))
 	return [sha1.Size]byte(sum.Sum(nil)), errors.Join(err, out.Close())
 }
 

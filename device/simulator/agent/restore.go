@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -232,12 +233,20 @@ func (r *restore) prepare() error {
 			break // not of a run before
 		}
 	}
-	for i := range 256 {
-		if err := os.MkdirAll(filepath.Join(r.target, fmt.Sprintf("%02x", i)), 0o700); err != nil {
-			return err
+	return os.MkdirAll(r.target, 0o700)
+}
+
+// create creates a file of the new content.
+func (r *restore) create(id hostfiles.FileID) (*os.File, error) {
+	path := filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, id)))
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
 		}
+		return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	}
-	return nil
+	return file, err
 }
 
 // wanted reports whether a row of the backup is restored.
@@ -320,7 +329,7 @@ func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 		}
 		plain = keybag.NewOpener(plain, key)
 	}
-	out, err := os.OpenFile(filepath.Join(r.target, filepath.FromSlash(mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := r.create(rec.FileID)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// backedUp is a device with a backup on a host, whose content has gone on by a
+// backedUp returns a device with a backup on a host. Its content has changed by a
 // day since.
 func backedUp(t *testing.T, password string) (*device, *host) {
 	d, h := newDevice(t, Options{Password: password}), newHost(t)
@@ -29,7 +29,8 @@ func options(more ...any) map[string]any {
 }
 
 func TestRestore(t *testing.T) {
-	for _, password := range []string{"", "secret"} {
+	t.Parallel()
+	for _, password := range passwords() {
 		d, h := backedUp(t, password)
 		run := d.must(h, 0, "Restore", "Options", options("Password", password))
 		if run.Files < 100 || run.Bytes == 0 || !run.Options.Reboot || slices.Contains(run.Steps, faults.StepCopy) {
@@ -46,6 +47,7 @@ func TestRestore(t *testing.T) {
 }
 
 func TestRestoreOptions(t *testing.T) {
+	t.Parallel()
 	d, h := backedUp(t, "")
 	before := d.Content()
 	today, err := before.Records(t.Context())
@@ -84,14 +86,14 @@ func TestRestoreOptions(t *testing.T) {
 			}
 			j, inToday := today.ByFileID(rec.FileID)
 			if !inToday {
-				t.Fatalf("%s/%s comes from nowhere", rec.Domain, rec.RelativePath)
+				t.Fatalf("%s/%s was in neither", rec.Domain, rec.RelativePath)
 			}
 			from, other = before, today.At(j)
 		} else {
 			other = stored.At(i)
 		}
 		if !devicefiles.SameMetadata(&rec, &other) {
-			t.Errorf("%s/%s is described differently", rec.Domain, rec.RelativePath)
+			t.Errorf("%s/%s has other metadata", rec.Domain, rec.RelativePath)
 		}
 		if rec.IsFile() {
 			if same, err := devicefiles.SameBytes(t.Context(), d.Content(), &rec, from, &other); err != nil || !same {
@@ -114,7 +116,8 @@ func TestRestoreRefused(t *testing.T) {
 	spoil := func(name, text string) func(*device, *host) {
 		return func(d *device, h *host) { h.mangle[d.Device().UDID+"/"+name] = text }
 	}
-	for name, c := range map[string]struct {
+	t.Parallel()
+	cases := map[string]struct {
 		password string
 		spoil    func(*device, *host)
 		options  map[string]any
@@ -129,8 +132,11 @@ func TestRestoreRefused(t *testing.T) {
 		"manifest damage": {"", spoil("Manifest.db", "SQLite format 3\x00junk"), options(), mberror.Damaged, false},
 		"file missing":    {"", func(d *device, h *host) { delete(h.files, d.blobs(h, "")[9]) }, options(), mberror.Damaged, false},
 		"other file":      {"", func(d *device, h *host) { h.files[d.blobs(h, "")[9]] = []byte("other") }, options(), mberror.Damaged, true},
-	} {
+	}
+	for _, name := range chosen(t, cases) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := cases[name]
 			d, h := backedUp(t, c.password)
 			if c.spoil != nil {
 				c.spoil(d, h)
@@ -148,6 +154,7 @@ func TestRestoreRefused(t *testing.T) {
 }
 
 func TestChangePassword(t *testing.T) {
+	t.Parallel()
 	d, h := newDevice(t, Options{}), newHost(t)
 	d.must(h, 0, "Backup")
 	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "guess", "NewPassword", "first")
@@ -157,13 +164,13 @@ func TestChangePassword(t *testing.T) {
 	}
 	full := d.must(h, 0, "Backup")
 	if !full.Full {
-		t.Errorf("after it was switched on: %+v", full)
+		t.Errorf("after encryption was switched on: %+v", full)
 	}
 	d.same(h, "first")
 	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
 	d.must(h, mberror.Password, "ChangePassword", "NewPassword", "second")
 	d.must(h, 0, "ChangePassword", "OldPassword", "first", "NewPassword", "second")
-	d.same(h, "second") // the keybag was re-wrapped on the host
+	d.same(h, "second") // the keybag was rewrapped on the host
 	d.SetContent(d.day())
 	if next := d.must(h, 0, "Backup"); next.Full || next.Kept == 0 {
 		t.Errorf("after the change: %+v", next)
@@ -171,7 +178,7 @@ func TestChangePassword(t *testing.T) {
 	d.same(h, "second")
 	d.must(h, 0, "ChangePassword", "OldPassword", "second")
 	if off := d.must(h, 0, "Backup"); !off.Full || d.WillEncrypt() {
-		t.Errorf("after it was switched off: %+v", off)
+		t.Errorf("after encryption was switched off: %+v", off)
 	}
 	d.same(h, "")
 	d.clean()

@@ -6,9 +6,10 @@ import (
 
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/mberror"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// script sets what goes wrong.
+// script sets the faults.
 func (d *device) script(list ...string) {
 	d.t.Helper()
 	var s faults.Script
@@ -24,7 +25,7 @@ func (d *device) script(list ...string) {
 	}
 }
 
-// breaks runs a backup that has to end without a Response.
+// breaks runs a backup that has to end without a response.
 func (d *device) breaks(h *host) Run {
 	d.t.Helper()
 	if response, err := d.do(h, d.request("Backup")); err == nil {
@@ -34,6 +35,12 @@ func (d *device) breaks(h *host) Run {
 }
 
 func TestResume(t *testing.T) {
+	t.Parallel()
+	type test struct {
+		fault, resumed, password string
+		incremental              bool
+	}
+	var tests []test
 	for _, password := range []string{"", "secret"} {
 		for _, incremental := range []bool{false, true} {
 			for _, c := range []struct{ fault, resumed string }{
@@ -43,48 +50,48 @@ func TestResume(t *testing.T) {
 				{"remove=cut", "removing"},
 				{"verify=cut", ""},
 			} {
-				t.Run(fmt.Sprintf("%s/%s/%t", c.fault, password, incremental), func(t *testing.T) {
-					if testing.Short() && (password == "" || !incremental) {
-						t.Skip("the hardest cases are enough for now")
-					}
-					d, h := newDevice(t, Options{Password: password}), newHost(t)
-					if incremental {
-						d.must(h, 0, "Backup")
-						d.SetContent(d.day())
-						if c.fault == "upload:2=cut" {
-							c.fault = "manifests=cut" // a day is less than two batches
-						}
-						if c.fault == "move:2=cut" {
-							c.fault = "move:3=cut"
-						}
-					}
-					d.script(c.fault)
-					broken := d.breaks(h)
-					again := d.must(h, 0, "Backup")
-					if again.Resumed != c.resumed {
-						t.Errorf("resumed from %q", again.Resumed)
-					}
-					switch c.resumed {
-					case "uploading":
-						if again.UUID != broken.UUID || again.Spared != broken.Files || again.Full == incremental || again.Resent != 0 {
-							t.Errorf("broken %+v\nagain %+v", broken, again)
-						}
-					default:
-						if again.Files != 0 || again.Full {
-							t.Errorf("broken %+v\nagain %+v", broken, again)
-						}
-					}
-					d.same(h, password)
-					d.clean()
-				})
+				tests = append(tests, test{c.fault, c.resumed, password, incremental})
 			}
 		}
 	}
+	for _, i := range faultpoint.Choose(t, len(tests), 8) {
+		c := tests[i]
+		t.Run(fmt.Sprintf("%s/%s/%t", c.fault, c.password, c.incremental), func(t *testing.T) {
+			t.Parallel()
+			d, h := newDevice(t, Options{Password: c.password}), newHost(t)
+			if c.incremental {
+				d.must(h, 0, "Backup")
+				d.SetContent(d.day())
+				switch c.fault {
+				case "upload:2=cut":
+					c.fault = "manifests=cut" // a day is less than two batches
+				case "move:2=cut":
+					c.fault = "move:3=cut"
+				}
+			}
+			d.script(c.fault)
+			broken := d.breaks(h)
+			again := d.must(h, 0, "Backup")
+			if again.Resumed != c.resumed {
+				t.Errorf("resumed from %q, want %q", again.Resumed, c.resumed)
+			}
+			if c.resumed == "uploading" {
+				if again.UUID != broken.UUID || again.Spared != broken.Files || again.Full == c.incremental || again.Resent != 0 {
+					t.Errorf("interrupted %+v\nresumed %+v", broken, again)
+				}
+			} else if again.Files != 0 || again.Full {
+				t.Errorf("interrupted %+v\nnext %+v", broken, again)
+			}
+			d.same(h, c.password)
+			d.clean()
+		})
+	}
 }
 
-// TestResumeForgotten has a device that does not know what it sent, or that has
-// changed since.
+// TestResumeForgotten resumes a backup after the device forgot what it sent, after
+// its files changed, and after the host lost a file.
 func TestResumeForgotten(t *testing.T) {
+	t.Parallel()
 	d, h := newDevice(t, Options{}), newHost(t)
 	d.script("manifests=cut")
 	broken := d.breaks(h)
@@ -105,7 +112,7 @@ func TestResumeForgotten(t *testing.T) {
 	}
 	d.same(h, "")
 
-	// The host lost what it had received last.
+	// The host lost a file.
 	d.SetContent(d.day())
 	d.script("manifests=cut")
 	broken = d.breaks(h)
@@ -122,15 +129,16 @@ func TestResumeForgotten(t *testing.T) {
 	d.clean()
 }
 
-// TestFallBack holds when an old backup is good for nothing.
+// TestFallBack tests that a backup is a full one if the old one is useless.
 func TestFallBack(t *testing.T) {
+	t.Parallel()
 	remove := func(name string) func(*device, *host) {
 		return func(d *device, h *host) { delete(h.files, d.own(name)) }
 	}
 	write := func(name, text string) func(*device, *host) {
 		return func(d *device, h *host) { h.files[d.own(name)] = []byte(text) }
 	}
-	for name, c := range map[string]struct {
+	cases := map[string]struct {
 		spoil func(d *device, h *host)
 		code  int64
 	}{
@@ -142,8 +150,11 @@ func TestFallBack(t *testing.T) {
 		"no database":        {remove("Manifest.db"), 0},
 		"database of junk":   {write("Manifest.db", "junk"), 0},
 		"of an earlier time": {write("Status.plist", oldStatus), 0},
-	} {
+	}
+	for _, name := range chosen(t, cases) {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := cases[name]
 			d, h := newDevice(t, Options{}), newHost(t)
 			d.must(h, 0, "Backup")
 			c.spoil(d, h)
@@ -156,7 +167,7 @@ func TestFallBack(t *testing.T) {
 			}
 			d.same(h, string(d.secret()))
 			if len(h.files) != len(h.below(d.Device().UDID)) {
-				t.Error("something is left over beside the backup")
+				t.Error("there are files outside of the backup")
 			}
 		})
 	}
