@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// AddressVariable is the environment variable that says where usbmuxd listens.
+// AddressVariable is the environment variable with the address of usbmuxd.
 const AddressVariable = "USBMUXD_SOCKET_ADDRESS"
 
-// parseAddress reads where usbmuxd listens: UNIX:/path, UNIX:///path, /path,
-// host:port or tcp://host:port; "" is the place that is usual for the system.
-// (Given to go-ios, some of these are misread and others panic.)
+// parseAddress parses the address of usbmuxd: UNIX:/path, UNIX:///path, /path,
+// host:port or tcp://host:port; "" is the default of the system. (go-ios misreads
+// some of these and panics for others.)
 func parseAddress(s, goos string) (network, address string, err error) {
 	scheme, rest, named := strings.Cut(s, ":")
 	switch {
@@ -38,18 +38,18 @@ func parseAddress(s, goos string) (network, address string, err error) {
 	}
 	if network == "unix" {
 		if !path.IsAbs(address) && !filepath.IsAbs(address) {
-			return "", "", fmt.Errorf("%s is %q: the path after UNIX: has to begin with /", AddressVariable, s)
+			return "", "", fmt.Errorf("%s is %q: the path after UNIX: must begin with /", AddressVariable, s)
 		}
 		return network, address, nil
 	}
 	host, port, err := net.SplitHostPort(address)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || n == 0 {
-		return "", "", fmt.Errorf("%s is %q: give UNIX:/path or host:port", AddressVariable, s)
+		return "", "", fmt.Errorf("%s is %q: use UNIX:/path or host:port", AddressVariable, s)
 	}
 	return network, address, nil
 }
 
-// MuxHint says how to get a usbmuxd on a system, as runtime.GOOS names it.
+// MuxHint says how to get a usbmuxd on a system with this runtime.GOOS.
 func MuxHint(goos string) string {
 	switch goos {
 	case "darwin":

@@ -10,17 +10,15 @@ import (
 	"math/big"
 	"strings"
 	"time"
-
-	"github.com/danielpaulus/go-ios/ios"
 )
 
-// keyBits is the length that devices of all ages accept.
+// keyBits is a length that all devices accept.
 const keyBits = 2048
 
 // newRecord makes the keys and certificates of a pairing: an authority that
 // signs a certificate for this computer and one for the device's public key.
-// EscrowBag comes from the device later.
-func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*ios.PairRecord, error) {
+// The device sends the escrow bag later.
+func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*pairingRecord, error) {
 	device, err := parsePublicKey(devicePublicKey)
 	if err != nil {
 		return nil, err
@@ -40,7 +38,7 @@ func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*ios.Pa
 	template := func(ca bool) *x509.Certificate {
 		c := &x509.Certificate{
 			SerialNumber: big.NewInt(1),
-			// A device whose clock is behind has to accept it, too.
+			// A device whose clock is slow must accept it too.
 			NotBefore: now.AddDate(0, 0, -1), NotAfter: now.AddDate(10, 0, 0),
 			SignatureAlgorithm: x509.SHA256WithRSA, BasicConstraintsValid: true, IsCA: ca,
 			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
@@ -50,7 +48,7 @@ func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*ios.Pa
 		}
 		return c
 	}
-	r := &ios.PairRecord{HostID: id, RootPrivateKey: pemKey(root), HostPrivateKey: pemKey(host)}
+	r := &pairingRecord{HostID: id, RootPrivateKey: pemKey(root), HostPrivateKey: pemKey(host)}
 	ca := template(true)
 	for _, c := range []struct {
 		to  *[]byte

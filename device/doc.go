@@ -2,14 +2,15 @@
 // opens their services.
 //
 // A computer reaches devices through usbmuxd (part of macOS, of Apple Devices
-// and iTunes on Windows, and a package on Linux), which lists them and carries
-// streams to their ports. On the device lockdownd answers questions, and hands
-// out ports of services to computers that are paired with it: those with a pair
-// record, which usbmuxd keeps. The frames of both conversations are go-ios'.
-// Connecting, deadlines, decoding and TLS are not: there go-ios waits without
-// end, takes a damaged answer for "done", and needs TLS 1.2.
+// and iTunes on Windows, and a package on Linux), which lists devices and
+// connects to their ports. On the device, lockdownd describes the device and
+// starts services for computers that are paired with it: those with a pairing
+// record, which usbmuxd stores.
 //
-// Nothing here trusts a device: answers are bounded, and every call ends with
-// its context. Nothing is kept in the package; all state is usbmuxd's or the
-// device's.
+// The package does not trust devices: it bounds their answers, and every call
+// ends with its context. It keeps no state, which is usbmuxd's or the device's.
+//
+// Package stream has the messages of both, with frames of go-ios. Connecting,
+// deadlines, decoding and TLS are here and there, since go-ios waits without
+// limit, takes damaged answers for success, and needs TLS 1.2.
 package device

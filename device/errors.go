@@ -2,24 +2,24 @@ package device
 
 import "errors"
 
-// Kinds of refusals. A caller decides on them with errors.Is.
+// Kinds of refusals, for errors.Is.
 var (
-	ErrGone          = errors.New("the device is not connected any more")
+	ErrGone          = errors.New("the device is no longer connected")
 	ErrNotFound      = errors.New("no such device is connected")
-	ErrAmbiguous     = errors.New("several devices fit")
+	ErrAmbiguous     = errors.New("several devices match")
 	ErrLocked        = errors.New("the device is locked")
 	ErrNotPaired     = errors.New("the device does not trust this computer yet")
 	ErrStalePairing  = errors.New("the device does not trust this computer any more")
 	ErrDialogPending = errors.New("the device asks whether to trust this computer")
 	ErrDenied        = errors.New("somebody chose not to trust this computer")
 	ErrManaged       = errors.New("the organisation that manages the device forbids it")
-	ErrNeedsCable    = errors.New("the device pairs by cable only")
+	ErrNeedsCable    = errors.New("the device can be paired by cable only")
 	ErrNoService     = errors.New("the device has no such service")
-	ErrBusy          = errors.New("the device runs too many services at the same time")
+	ErrBusy          = errors.New("the device already runs too many services")
 	ErrMissing       = errors.New("the device has no such value")
 )
 
-// ErrNone is ErrNotFound, where nothing is connected at all.
+// ErrNone is an ErrNotFound: no device is connected.
 var ErrNone error = noDevice{}
 
 type noDevice struct{}
@@ -27,7 +27,7 @@ type noDevice struct{}
 func (noDevice) Error() string        { return "no device is connected" }
 func (noDevice) Is(target error) bool { return target == ErrNotFound }
 
-// refusals are the error texts of lockdownd that mean something to a caller.
+// refusals are the error texts of lockdownd that callers distinguish.
 var refusals = map[string]error{
 	"PasswordProtected":                   ErrLocked,
 	"EscrowLocked":                        ErrLocked,
@@ -45,8 +45,8 @@ var refusals = map[string]error{
 	"MissingValue":                        ErrMissing,
 }
 
-// Refusal is an error that a device sent. It wraps one of the errors above
-// where it means that.
+// Refusal is an error that a device sent. It wraps the error above that it means,
+// if there is one.
 type Refusal struct {
 	Code string // in the device's words, such as InvalidHostID
 }
@@ -58,12 +58,12 @@ func (r *Refusal) Error() string {
 	if kind := refusals[r.Code]; kind != nil {
 		return kind.Error() + " (" + r.Code + ")"
 	}
-	return "the device refuses: " + r.Code
+	return "the device refused: " + r.Code
 }
 
 func (r *Refusal) Unwrap() error { return refusals[r.Code] }
 
-// maxCode bounds an error text that is passed on.
+// maxCode limits the length of an error text that a device sent.
 const maxCode = 200
 
 func refusal(code string) error {

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// minPrefix is how much of a UDID has to be given at least.
+// minPrefix is the length of the shortest prefix of a UDID that Find accepts.
 const minPrefix = 4
 
-// nameTimeout is how long a device may take to tell its name.
+// nameTimeout is how long a device may take to send its name.
 const nameTimeout = 5 * time.Second
 
-// Find returns the one connected device that is meant: by UDID, with or without
-// dash, by name, or by the beginning of either. Case does not matter, nor does
-// the kind of apostrophe. "" means the device that is connected, if there is
-// only one. The error is ErrNotFound or ErrAmbiguous and names what is there.
+// Find returns the connected device that device names: by UDID, with or without
+// dash, by name, or by a prefix of either. It ignores case and the kind of
+// apostrophe. "" means the only connected device. The error is ErrNotFound or
+// ErrAmbiguous and lists the connected devices.
 func (m *Mux) Find(ctx context.Context, device string) (Entry, error) {
 	list, err := m.List(ctx)
 	if err != nil {
@@ -47,7 +47,8 @@ func exactUDID(list []Entry, device string) (Entry, bool) {
 	return Entry{}, false
 }
 
-// names asks all devices for their names. One that does not answer has none.
+// names asks all devices for their names. The name of one that does not answer
+// is "".
 func (m *Mux) names(ctx context.Context, list []Entry) ([]string, error) {
 	names := make([]string, len(list))
 	var g errgroup.Group
@@ -58,7 +59,7 @@ func (m *Mux) names(ctx context.Context, list []Entry) ([]string, error) {
 			return nil
 		})
 	}
-	_ = g.Wait() // names are never errors
+	_ = g.Wait() // no error is returned above
 	return names, ctx.Err()
 }
 
@@ -78,52 +79,54 @@ func (m *Mux) name(ctx context.Context, e Entry) string {
 	return name
 }
 
-// choose picks by name and beginnings. names belong to list.
+// choose returns the device with a name, or with a prefix of name or UDID. names
+// has the name of each device in list.
 func choose(list []Entry, names []string, device string) (Entry, error) {
-	var whole, begin []int
+	var exact, prefix []int
 	for i, e := range list {
 		switch {
 		case device == "":
-			whole = append(whole, i)
+			exact = append(exact, i)
 		case foldName(names[i]) == foldName(device):
-			whole = append(whole, i)
+			exact = append(exact, i)
 		case names[i] != "" && strings.HasPrefix(foldName(names[i]), foldName(device)),
 			len(plainUDID(device)) >= minPrefix && strings.HasPrefix(plainUDID(e.UDID), plainUDID(device)):
-			begin = append(begin, i)
+			prefix = append(prefix, i)
 		}
 	}
-	fits := whole
-	if len(fits) == 0 {
-		fits = begin
+	found := exact
+	if len(found) == 0 {
+		found = prefix
 	}
-	if len(fits) == 1 {
-		return list[fits[0]], nil
+	if len(found) == 1 {
+		return list[found[0]], nil
 	}
 	if len(list) == 0 {
 		return Entry{}, ErrNone
 	}
 	kind := ErrAmbiguous
-	if len(fits) == 0 {
+	if len(found) == 0 {
 		kind = ErrNotFound
 		for i := range list {
-			fits = append(fits, i)
+			found = append(found, i)
 		}
 	}
-	var there []string
-	for _, i := range fits {
-		there = append(there, strings.TrimSpace(fmt.Sprintf("%s %s", list[i].UDID, names[i])))
+	var all []string
+	for _, i := range found {
+		all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s", list[i].UDID, names[i])))
 	}
-	slices.Sort(there)
+	slices.Sort(all)
+	choices := strings.Join(all, ", ")
 	switch {
 	case device == "":
-		return Entry{}, fmt.Errorf("%w: name one of them: %s", kind, strings.Join(there, ", "))
+		return Entry{}, fmt.Errorf("%w: choose one of: %s", kind, choices)
 	case kind == ErrNotFound:
-		return Entry{}, fmt.Errorf("%w: %q is none of %s", kind, device, strings.Join(there, ", "))
+		return Entry{}, fmt.Errorf("%w: %q; connected are: %s", kind, device, choices)
 	}
-	return Entry{}, fmt.Errorf("%w %q: there is %s", kind, device, strings.Join(there, ", "))
+	return Entry{}, fmt.Errorf("%w %q: %s", kind, device, choices)
 }
 
 func plainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
 
-// foldName makes names equal that people take for equal.
+// foldName makes names equal that look equal to people.
 func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\u2019", "'")) }

@@ -12,7 +12,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// Domains of values that lockdownd keeps.
+// Domains of values of lockdownd.
 const (
 	BackupDomain  = "com.apple.mobile.backup"
 	batteryDomain = "com.apple.mobile.battery"
@@ -20,13 +20,13 @@ const (
 	findMyDomain  = "com.apple.fmip"
 )
 
-// Info describes a device. What it did not tell, or tells only to a computer
-// that it trusts, is empty or nil.
+// Info describes a device. A field is empty or nil if the device did not send it;
+// it sends most of them only to computers that it trusts.
 type Info struct {
 	UDID           string `json:"udid"`
 	Name           string `json:"device_name"`
 	ProductType    string `json:"product_type"`
-	Model          string `json:"model"` // its name in a shop, or ProductType
+	Model          string `json:"model"` // the name under which Apple sells it, or ProductType
 	ProductVersion string `json:"product_version"`
 	BuildVersion   string `json:"build_version,omitempty"`
 	SerialNumber   string `json:"serial_number,omitempty"`
@@ -35,35 +35,35 @@ type Info struct {
 	Trust          Trust  `json:"trust"`
 
 	WillEncrypt        *bool `json:"will_encrypt,omitempty"`        // its backups are encrypted
-	RequiresEncryption *bool `json:"requires_encryption,omitempty"` // and have to be
+	RequiresEncryption *bool `json:"requires_encryption,omitempty"` // its backups must be encrypted
 	CloudBackup        *bool `json:"cloud_backup,omitempty"`        // it backs up to iCloud
 	PasscodeSet        *bool `json:"passcode_set,omitempty"`
 	FindMy             *bool `json:"find_my,omitempty"` // restoring is refused while it is on
 
 	Battery    *Battery   `json:"battery,omitempty"`
 	Storage    *Storage   `json:"storage,omitempty"`
-	LastBackup *time.Time `json:"last_computer_backup,omitempty"` // to any computer, by its own account
+	LastBackup *time.Time `json:"last_computer_backup,omitempty"` // to any computer, according to the device
 }
 
-// Battery is how full a battery is.
+// Battery is the charge of a battery.
 type Battery struct {
 	Percent  int  `json:"percent"`
 	Charging bool `json:"charging"`
 }
 
-// Storage is the room on a device for data, in bytes.
+// Storage is the space for data on a device, in bytes.
 type Storage struct {
 	Total int64 `json:"total_bytes"`
 	Free  int64 `json:"free_bytes"`
 }
 
-// backupService is the one service that devices start behind a locked screen,
-// though not before they were unlocked for the first time.
+// backupService is a service that devices start while the screen is locked, but
+// not before they were unlocked for the first time.
 const backupService = "com.apple.mobilebackup2"
 
-// sealed reports whether the device has not been unlocked since it was switched
-// on. Nothing but the attempt to start a service tells; it is not connected to.
-func (s *Session) sealed(ctx context.Context) bool {
+// neverUnlocked reports whether the device was not unlocked since it was switched
+// on. Only an attempt to start a service shows that.
+func (s *Session) neverUnlocked(ctx context.Context) bool {
 	more := map[string]any{"Service": backupService}
 	if s.record != nil && len(s.record.EscrowBag) > 0 {
 		more["EscrowBag"] = s.record.EscrowBag
@@ -72,12 +72,12 @@ func (s *Session) sealed(ctx context.Context) bool {
 	return errors.Is(err, ErrLocked)
 }
 
-// describeTimeout bounds a Describe as a whole.
+// describeTimeout limits Describe.
 const describeTimeout = time.Minute
 
-// Describe asks a device about itself. If it does not let this computer in,
-// Trust says so and what it tells everybody is filled in; that is no error.
-// With an error the Info holds what is known.
+// Describe asks a device about itself. If the device does not trust this
+// computer, that is not an error: Trust says so, and the Info has what a device
+// sends to any computer. If Describe fails, the Info has what is known.
 func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()
@@ -104,7 +104,7 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	if info.Trust != Trusted {
 		return info, nil
 	}
-	if general.Bool("PasswordProtected") && s.sealed(ctx) {
+	if general.Bool("PasswordProtected") && s.neverUnlocked(ctx) {
 		info.Trust = Locked
 	}
 	for _, d := range []struct {
@@ -128,7 +128,7 @@ func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	return info, ctx.Err()
 }
 
-// maxText bounds a text in an Info, in bytes.
+// maxText limits a text in an Info, in bytes.
 const maxText = 1 << 10
 
 func text(d stream.Dict, key string) string {
@@ -151,7 +151,7 @@ func (i *Info) general(d stream.Dict) {
 	i.Name, i.ProductType = text(d, "DeviceName"), text(d, "ProductType")
 	i.Model = Model(i.ProductType)
 	i.ProductVersion, i.BuildVersion, i.SerialNumber = text(d, "ProductVersion"), text(d, "BuildVersion"), text(d, "SerialNumber")
-	// It says whether the screen is locked by a passcode: if so, there is one.
+	// It says whether a passcode locks the screen now.
 	if d.Bool("PasswordProtected") {
 		i.PasscodeSet = flag(d, "PasswordProtected")
 	}
@@ -168,8 +168,7 @@ func (i *Info) backup(d stream.Dict) {
 	}
 }
 
-// seconds reads a date that is stored as seconds since 2001, if it is within
-// what a Duration holds.
+// seconds returns a date stored as seconds since 2001, if a Duration can hold it.
 func seconds(v any) (int64, bool) {
 	var f float64
 	switch n := v.(type) {

@@ -15,16 +15,15 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// InfoOptions are what InfoPlist takes from outside.
+// InfoOptions are options of InfoPlist.
 type InfoOptions struct {
 	Now    time.Time
 	Random io.Reader
-	// Missing, if not nil, is told what could not be had and was left out.
+	// Missing, if not nil, is called for everything that could not be read.
 	Missing func(what string, err error)
 }
 
-// Bounds of what goes into an Info.plist. Real ones have up to 10 MB, most of
-// which are icons.
+// Limits of an Info.plist. Real ones have up to 10 MB, most of it icons.
 const (
 	maxITunesFile = 8 << 20  // bytes of one file
 	maxAppData    = 8 << 20  // bytes of one app
@@ -32,7 +31,7 @@ const (
 	maxAppNames   = 20_000
 )
 
-// iTunesFolder holds files that a host keeps copies of.
+// iTunesFolder contains files that a host copies.
 const iTunesFolder = "/iTunes_Control/iTunes/"
 
 var iTunesFiles = []string{
@@ -40,16 +39,16 @@ var iTunesFiles = []string{
 	"VoiceMemos.plist", "iPhotoAlbumPrefs", "iTunesApplicationIDs", "iTunesPrefs", "iTunesPrefs.plist",
 }
 
-// oldITunes is the version of iTunes that is named where a device does not say
-// which it needs at least; some iPads do not.
+// oldITunes is the version of iTunes for devices that do not name the one they
+// need; some iPads do not.
 const oldITunes = "10.0.1"
 
-// InfoPlist makes the Info.plist of a backup: what the host, not the device,
-// puts beside it. Apple's programs show it, and a device reads it when it
-// restores. What a device does not tell is left out, but without its general
-// values there is no Info.plist. files may be nil: a connection is made then.
+// InfoPlist returns the Info.plist of a backup, which the host adds to what the
+// device sends. Apple's programs show it, and a device reads it during a restore.
+// InfoPlist omits what it cannot read, but fails without the device's general
+// values. It opens a connection to the media files if files is nil.
 //
-// It holds a phone number, IMEI and serial number.
+// An Info.plist contains a phone number, IMEI and serial number.
 func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt InfoOptions) ([]byte, error) {
 	g := gatherer{ctx: ctx, opt: opt, left: maxInfoData}
 	s, err := m.Session(ctx, e)
@@ -66,7 +65,7 @@ func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt Inf
 	version, err := s.Value(ctx, "com.apple.mobile.iTunes", "MinITunesVersion")
 	g.note("version of iTunes", err)
 	g.version, _ = version.(string)
-	// All connections first: a device does not keep a session that is idle.
+	// All connections first: devices close a session that is idle.
 	apps, appsErr := s.StartService(ctx, service.InstallationProxy, false)
 	icons, iconsErr := s.StartService(ctx, service.SpringBoard, false)
 	if files == nil {
@@ -90,11 +89,11 @@ func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt Inf
 	return g.build(e.UDID)
 }
 
-// gatherer collects what an Info.plist holds.
+// gatherer collects the content of an Info.plist.
 type gatherer struct {
 	ctx  context.Context
 	opt  InfoOptions
-	left int // bytes that may still come in
+	left int // bytes that may still be added
 
 	general, settings stream.Dict
 	version           string
@@ -105,7 +104,7 @@ type gatherer struct {
 	books             []byte
 }
 
-// note tells of something that is missing and reports whether it is there.
+// note reports what is missing because of err. It returns whether err is nil.
 func (g *gatherer) note(what string, err error) bool {
 	if err != nil && !errors.Is(err, ErrMissing) && g.opt.Missing != nil {
 		g.opt.Missing(what, err)
@@ -113,9 +112,9 @@ func (g *gatherer) note(what string, err error) bool {
 	return err == nil
 }
 
-var errTooMuch = errors.New("it is larger than any real one")
+var errTooMuch = errors.New("it is larger than any known one")
 
-// room takes bytes from what is left.
+// room takes n bytes from what is left.
 func (g *gatherer) room(n, limit int) error {
 	if n > limit || n > g.left {
 		return errTooMuch
@@ -133,7 +132,7 @@ func (g *gatherer) apps(c *service.Apps) {
 			return nil
 		}
 		g.names = append(g.names, id)
-		// An app that lacks either was not bought in the store.
+		// An app without these was not bought in the store.
 		sinf, metadata := app.Data("ApplicationSINF"), app.Data("iTunesMetadata")
 		if len(sinf) == 0 || len(metadata) == 0 || g.applications[id] != nil {
 			return nil
@@ -174,8 +173,8 @@ func (g *gatherer) readFiles(c *afc.Client) {
 	g.books, _ = g.readFile(c, "/Books/iBooksData2.plist")
 }
 
-// readFile returns a file, nil if there is none; ok is false when the
-// connection has failed.
+// readFile returns the content of a file, or nil if there is none. ok is false if
+// the connection failed.
 func (g *gatherer) readFile(c *afc.Client, path string) (b []byte, ok bool) {
 	b, err := c.ReadFile(g.ctx, path, maxITunesFile)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -186,7 +185,7 @@ func (g *gatherer) readFile(c *afc.Client, path string) (b []byte, ok bool) {
 	}
 	if g.note(path, err) {
 		if b == nil {
-			b = []byte{} // there, but empty
+			b = []byte{} // an empty file
 		}
 		return b, true
 	}

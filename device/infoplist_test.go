@@ -23,6 +23,7 @@ func infoOptions(missing *[]string) InfoOptions {
 }
 
 func TestInfoPlist(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := r.device(simulator.Spec{UDID: "00008110-000a1b2c3d4e5f60", Name: "Anna’s <iPhone>"})
 	d.SetValue("", "PhoneNumber", "+49 170 0000000")
@@ -57,7 +58,7 @@ func TestInfoPlist(t *testing.T) {
 		}
 	}
 	if got.Has("MEID") || got.Has("ICCID") {
-		t.Error("values that the device does not have were made up")
+		t.Error("it contains values that the device does not have")
 	}
 	if n := len(got.List("Installed Applications")); n != len(apps) {
 		t.Errorf("%d apps installed", n)
@@ -76,8 +77,9 @@ func TestInfoPlist(t *testing.T) {
 	blameless(t, d)
 }
 
-// What a device does not tell is left out; the rest is made.
+// TestInfoPlistWithoutServices checks that only missing values are omitted.
 func TestInfoPlistWithoutServices(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := r.device(simulator.Spec{ProductType: "iPad99,9"})
 	d.SetValue(simulator.DomainITunes, "MinITunesVersion", nil)
@@ -101,7 +103,7 @@ func TestInfoPlistWithoutServices(t *testing.T) {
 	opt := infoOptions(&missing)
 	opt.Random = strings.NewReader("")
 	if _, err := r.InfoPlist(t.Context(), r.entry(), nil, opt); err == nil {
-		t.Error("no randomness, and no error")
+		t.Error("no error without randomness")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -110,9 +112,11 @@ func TestInfoPlistWithoutServices(t *testing.T) {
 	}
 }
 
-// Links that break in a small service leave the rest.
+// TestInfoPlistWithBrokenLinks cuts the connection to one service. The rest must
+// remain.
 func TestInfoPlistWithBrokenLinks(t *testing.T) {
-	within(t, 20*time.Second)
+	t.Parallel()
+	soon(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.SetApps([]simulator.App{{ID: "a", SINF: []byte("s"), Metadata: []byte("m")}})
@@ -130,6 +134,7 @@ func TestInfoPlistWithBrokenLinks(t *testing.T) {
 }
 
 func TestInfoBounds(t *testing.T) {
+	t.Parallel()
 	g := gatherer{left: 10}
 	if g.room(11, 20) == nil || g.room(5, 4) == nil || g.room(6, 20) != nil || g.room(5, 20) == nil || g.room(4, 20) != nil {
 		t.Error("bounds")
@@ -137,6 +142,7 @@ func TestInfoBounds(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.SetPasscode(true)
@@ -155,7 +161,7 @@ func TestDescribe(t *testing.T) {
 	if i, err := r.Describe(t.Context(), r.entry()); err != nil || i.PasscodeSet == nil || *i.PasscodeSet {
 		t.Errorf("%+v %v", i, err)
 	}
-	// Without the service nobody knows.
+	// Without the service it is unknown.
 	d.Refuse(service.DiagnosticsRelay, "InvalidService")
 	if i, err := r.Describe(t.Context(), r.entry()); err != nil || i.PasscodeSet != nil {
 		t.Errorf("%+v %v", i, err)

@@ -4,40 +4,33 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"runtime"
 	"strings"
 	"time"
 
-	"github.com/danielpaulus/go-ios/ios"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// ErrNoMux says that no usbmuxd answers.
+// ErrNoMux says that usbmuxd does not answer.
 var ErrNoMux = errors.New("usbmuxd, which connects devices, does not answer")
 
-// Mux is where usbmuxd listens. It holds no connection.
+// Mux is the address of a usbmuxd. It holds no connection.
 type Mux struct{ network, address string }
 
-// Open says where usbmuxd listens, see AddressVariable for the forms; "" is the
-// system's usual place. Nothing is connected yet.
+// Open returns a Mux for an address in one of the forms of AddressVariable; "" is
+// the default of the system. It does not connect.
 func Open(address string) (*Mux, error) {
 	network, addr, err := parseAddress(address, runtime.GOOS)
 	if err != nil {
 		return nil, err
 	}
-	// go-ios logs the errors that it returns, to standard error if left alone.
-	ios.SetLogger(slog.New(slog.DiscardHandler))
 	return &Mux{network, addr}, nil
 }
 
 // muxConn is a connection to usbmuxd.
-type muxConn struct {
-	raw   net.Conn
-	codec *ios.UsbMuxConnection
-}
+type muxConn struct{ *stream.Mux }
 
 // dialTimeout is how long usbmuxd may take to accept a connection.
 const dialTimeout = 10 * time.Second
@@ -51,34 +44,11 @@ func (m *Mux) dial(ctx context.Context) (*muxConn, error) {
 		}
 		return nil, fmt.Errorf("%w at %s: %w", ErrNoMux, m.address, err)
 	}
-	return &muxConn{c, ios.NewUsbMuxConnection(ios.NewDeviceConnectionWithConn(c))}, nil
+	return &muxConn{stream.NewMux(c)}, nil
 }
 
-// maxMuxMessage bounds what usbmuxd sends in one message; go-ios bounds it too,
-// at 16 MiB.
-const maxMuxMessage = 4 << 20
-
-func (c *muxConn) receive(ctx context.Context, timeout time.Duration) (stream.Dict, error) {
-	var msg ios.UsbMuxMessage
-	err := stream.Do(ctx, c.raw, timeout, func() (err error) {
-		msg, err = c.codec.ReadMessage()
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return decodeMux(msg.Payload)
-}
-
-func decodeMux(payload []byte) (stream.Dict, error) {
-	if len(payload) > maxMuxMessage {
-		return nil, fmt.Errorf("%w: %d bytes from usbmuxd", plist.ErrFormat, len(payload))
-	}
-	return stream.Decode(payload)
-}
-
-// ask sends a request and returns the answer. An answer that is a Result other
-// than 0 is a muxResult.
+// ask sends a request and returns the answer. The error is a muxResult if
+// usbmuxd refuses.
 func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (stream.Dict, error) {
 	msg := map[string]any{
 		"MessageType": kind, "ProgName": "snap", "ClientVersionString": "snap",
@@ -88,9 +58,9 @@ func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (st
 		msg[k] = v
 	}
 	var d stream.Dict
-	err := stream.Do(ctx, c.raw, stream.Timeout, func() error { return c.codec.Send(msg) })
+	err := c.Send(ctx, msg)
 	if err == nil {
-		d, err = c.receive(ctx, stream.Timeout)
+		d, err = c.Receive(ctx, stream.Timeout)
 	}
 	if err == nil {
 		err = resultOf(d)
@@ -101,7 +71,7 @@ func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (st
 	return d, nil
 }
 
-// muxResult is the number with which usbmuxd refuses.
+// muxResult is the number of a refusal of usbmuxd.
 type muxResult int64
 
 const (
@@ -112,11 +82,11 @@ const (
 func (r muxResult) Error() string {
 	switch r {
 	case muxBadDevice:
-		return "the device is not connected any more"
+		return "the device is no longer connected"
 	case muxRefused:
-		return "the device refuses the connection"
+		return "the device refused the connection"
 	}
-	return fmt.Sprintf("usbmuxd answers %d", int64(r))
+	return fmt.Sprintf("usbmuxd refused with result %d", int64(r))
 }
 
 func (r muxResult) Is(target error) bool { return r == muxBadDevice && target == ErrGone }
@@ -127,7 +97,7 @@ func resultOf(d stream.Dict) error {
 	}
 	n, ok := d.Int("Number")
 	if !ok {
-		return fmt.Errorf("%w: a result without number", plist.ErrFormat)
+		return fmt.Errorf("%w: a result without a number", plist.ErrFormat)
 	}
 	if n != 0 {
 		return muxResult(n)
@@ -135,32 +105,32 @@ func resultOf(d stream.Dict) error {
 	return nil
 }
 
-// ask makes one request on a connection of its own.
+// ask makes one request on a new connection.
 func (m *Mux) ask(ctx context.Context, kind string, more map[string]any) (stream.Dict, error) {
 	c, err := m.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer c.raw.Close()
+	defer c.Close()
 	return c.ask(ctx, kind, more)
 }
 
-// connect opens a stream to a port of a device.
+// connect connects to a port of a device.
 func (m *Mux) connect(ctx context.Context, l Link, port uint16) (net.Conn, error) {
 	c, err := m.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// usbmuxd wants the port in network byte order, as a number.
+	// usbmuxd expects a number whose bytes are in network order.
 	if _, err = c.ask(ctx, "Connect", map[string]any{"DeviceID": l.ID, "PortNumber": int(port<<8 | port>>8)}); err != nil {
-		c.raw.Close()
+		c.Close()
 		return nil, err
 	}
-	if err := c.raw.SetDeadline(time.Time{}); err != nil {
-		c.raw.Close()
+	if err := c.Raw().SetDeadline(time.Time{}); err != nil {
+		c.Close()
 		return nil, err
 	}
-	return c.raw, nil
+	return c.Raw(), nil
 }
 
 // Kind is how a device is connected.
@@ -178,13 +148,13 @@ type Link struct {
 	ID   int64
 }
 
-// Entry is a device that is connected. Links has at least one, the best first:
-// USB before network.
+// Entry is a connected device. Links has at least one link, with USB before
+// network.
 type Entry struct {
-	UDID  string // with dash, where the device's kind has one
+	UDID  string // with a dash if it has 24 digits
 	Links []Link
 
-	serial string // as usbmuxd writes the UDID
+	serial string // the UDID as usbmuxd writes it
 }
 
 // Link returns the connection to use.
@@ -193,8 +163,7 @@ func (e Entry) Link() Link { return e.Links[0] }
 // maxDevices bounds the list of devices.
 const maxDevices = 4096
 
-// List returns the connected devices, one entry each, in the order in which
-// usbmuxd has them.
+// List returns the connected devices, one entry each, in usbmuxd's order.
 func (m *Mux) List(ctx context.Context) ([]Entry, error) {
 	d, err := m.ask(ctx, "ListDevices", nil)
 	if err != nil {
@@ -216,7 +185,7 @@ func parseList(d stream.Dict) ([]Entry, error) {
 		dict, _ := item.(map[string]any)
 		e, ok := parseEntry(dict)
 		if !ok {
-			continue // one odd entry does not hide the others
+			continue // an invalid entry must not hide the others
 		}
 		if j, known := at[e.UDID]; known {
 			out[j].add(e.Links[0])
@@ -236,7 +205,7 @@ func (e *Entry) add(l Link) {
 	}
 }
 
-// parseEntry reads an Attached message or an item of the list.
+// parseEntry parses an Attached message or an item of the list.
 func parseEntry(d stream.Dict) (Entry, bool) {
 	p := d.Dict("Properties")
 	id, ok := d.Int("DeviceID")
@@ -259,8 +228,8 @@ func parseEntry(d stream.Dict) (Entry, bool) {
 	return Entry{UDID: dashed(serial), Links: []Link{{kind, id}}, serial: serial}, true
 }
 
-// isUDID reports whether s could be a UDID: letters, digits and dashes. UDIDs
-// become names of folders.
+// isUDID reports whether s can be a UDID, which becomes the name of a folder:
+// letters, digits and dashes.
 func isUDID(s string) bool {
 	if len(s) < 8 || len(s) > 64 {
 		return false
@@ -273,8 +242,8 @@ func isUDID(s string) bool {
 	return s[0] != '-'
 }
 
-// dashed puts in the dash that a UDID of 24 digits has everywhere but in some
-// versions of usbmuxd.
+// dashed adds the dash of a UDID of 24 digits, which some versions of usbmuxd
+// omit.
 func dashed(udid string) string {
 	if len(udid) == 24 && !strings.Contains(udid, "-") {
 		return udid[:8] + "-" + udid[8:]

@@ -7,32 +7,31 @@ import (
 	"io"
 	"time"
 
-	"github.com/danielpaulus/go-ios/ios"
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// PairOptions are what Pair takes from outside.
+// PairOptions are options of Pair.
 type PairOptions struct {
-	Now    time.Time // the certificates' begin
+	Now    time.Time // when the certificates become valid
 	Random io.Reader // must be cryptographic
-	// Poll is how often the device is asked whether somebody tapped Trust; 0
-	// means every second.
+	// Poll is how often Pair asks whether the user tapped Trust; 0 means every
+	// second.
 	Poll time.Duration
-	// Wait is how long somebody has for doing what the device wants, counted
-	// from when it first wants something; 0: as long as the context lasts.
+	// Wait limits how long Pair waits for the user to act on the device; 0 means
+	// until the context ends.
 	Wait time.Duration
-	// On, if not nil, is told each state once when it begins: Locked and
-	// DialogPending while somebody has to do something on the device.
+	// On, if not nil, is called when a state begins: Locked or DialogPending while
+	// the user has to act on the device, and Trusted at the end.
 	On func(Trust)
 }
 
 // wirelessDomain holds EnableWifiConnections.
 const wirelessDomain = "com.apple.mobile.wireless_lockdown"
 
-// Pair makes a device trust this computer. It waits, as long as ctx lasts, for
-// somebody to unlock the device and tap Trust. A device that trusts it already
-// is left as it is. The pair record is kept by usbmuxd, so all programs on this
-// computer share it.
+// Pair makes a device trust this computer. It waits for the user to unlock the
+// device and tap Trust. It changes nothing if the device trusts this computer
+// already. usbmuxd stores the pairing record, so all programs on this computer
+// share it.
 func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 	if opt.Poll == 0 {
 		opt.Poll = time.Second
@@ -45,8 +44,8 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 		opt.On(Trusted)
 		return s.Close()
 	}
-	// The other states, a damaged record among them, are what pairing mends. A
-	// device that is only locked keeps its record.
+	// Pairing resolves the other states, including a damaged record. A device that
+	// is only locked keeps its record.
 	if t := trustOf(err); t == Unknown || t == Managed {
 		return err
 	}
@@ -60,17 +59,16 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 		return fmt.Errorf("pair with %s: %w", e.UDID, err)
 	}
 	if err := m.saveRecord(ctx, e, r); err != nil {
-		return fmt.Errorf("pair with %s: it trusts this computer now, but usbmuxd did not keep the pair record: %w", e.UDID, err)
+		return fmt.Errorf("pair with %s: it trusts this computer now, but usbmuxd did not store the pairing record: %w", e.UDID, err)
 	}
 	if s, err = m.sessionWith(ctx, e, r); err != nil {
-		return fmt.Errorf("pair with %s: paired, but the first session failed: %w", e.UDID, err)
+		return fmt.Errorf("pair with %s: it is paired, but the first session failed: %w", e.UDID, err)
 	}
 	opt.On(Trusted)
 	return s.Close()
 }
 
-// awaitUnlock waits until a device that is paired, but locked, lets a session
-// start.
+// awaitUnlock waits until a device that is paired, but locked, accepts a session.
 func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	opt.On(Locked)
 	patience := ctx
@@ -81,7 +79,7 @@ func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	}
 	for {
 		if err := pause(patience, opt.Poll); err != nil {
-			return fmt.Errorf("pair with %s: %w", e.UDID, patienceOver(ctx, ErrLocked))
+			return fmt.Errorf("pair with %s: %w", e.UDID, waitEnded(ctx, ErrLocked))
 		}
 		s, err := m.Session(patience, e)
 		if err == nil {
@@ -94,13 +92,13 @@ func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	}
 }
 
-// patienceOver is what err comes to when nobody did what the device wants: the
-// end of ctx, or of the time that somebody had.
-func patienceOver(ctx context.Context, err error) error {
+// waitEnded adds to err why waiting for the user ended: because ctx ended, or the
+// time limit.
+func waitEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", err, ctx.Err())
 	}
-	return fmt.Errorf("%w, and nobody did anything about it in time", err)
+	return fmt.Errorf("%w: nobody responded on the device in time", err)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -114,9 +112,9 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// askForTrust sends Pair requests with one record until the device accepts it
-// or somebody refuses, and returns the record.
-func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.PairRecord, error) {
+// askForTrust sends Pair requests with one record until the device accepts it or
+// the user refuses. It returns the record.
+func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*pairingRecord, error) {
 	buid, err := m.ask(ctx, "ReadBUID", nil)
 	if err != nil {
 		return nil, err
@@ -140,10 +138,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 		r.WiFiMACAddress, _ = mac.(string)
 	}
 	request := map[string]any{
-		"PairRecord": map[string]any{
-			"DeviceCertificate": r.DeviceCertificate, "HostCertificate": r.HostCertificate, "RootCertificate": r.RootCertificate,
-			"HostID": r.HostID, "SystemBUID": r.SystemBUID,
-		},
+		"PairRecord":      r.public(),
 		"ProtocolVersion": "2",
 		"PairingOptions":  map[string]any{"ExtendedPairingErrors": true},
 	}
@@ -168,12 +163,12 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 				opt.On(now)
 			}
 		case errors.Is(err, ErrGone) && state != Unknown:
-			// Devices end conversations that wait for a person too long.
+			// Devices close connections that wait for the user for too long.
 		default:
 			return nil, err
 		}
 		if pause(patience, opt.Poll) != nil {
-			return nil, patienceOver(ctx, err)
+			return nil, waitEnded(ctx, err)
 		}
 		if s.broken {
 			s.Close()
@@ -186,7 +181,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*ios.P
 	}
 }
 
-// EnableWiFi lets a paired device be reached by Wi-Fi.
+// EnableWiFi makes a paired device reachable by Wi-Fi.
 func (m *Mux) EnableWiFi(ctx context.Context, e Entry) error {
 	s, err := m.Session(ctx, e)
 	if err != nil {
@@ -196,10 +191,10 @@ func (m *Mux) EnableWiFi(ctx context.Context, e Entry) error {
 	return s.SetValue(ctx, wirelessDomain, "EnableWifiConnections", true)
 }
 
-// Unpair makes device and computer forget each other. If the device does not
-// listen to this computer any more, this computer forgets it all the same.
+// Unpair removes the pairing from device and computer. If the device refuses this
+// computer, Unpair removes it from the computer only.
 func (m *Mux) Unpair(ctx context.Context, e Entry) error {
-	r, err := m.pairRecord(ctx, e)
+	r, err := m.readRecord(ctx, e)
 	if errors.Is(err, ErrNotPaired) {
 		return fmt.Errorf("unpair %s: %w", e.UDID, err)
 	}
@@ -211,26 +206,23 @@ func (m *Mux) Unpair(ctx context.Context, e Entry) error {
 		return fmt.Errorf("unpair %s: nothing was changed: %w", e.UDID, err)
 	}
 	if err := m.deleteRecord(ctx, e); err != nil {
-		return fmt.Errorf("unpair %s: the device forgot this computer, but %w", e.UDID, err)
+		return fmt.Errorf("unpair %s: the device no longer trusts this computer, but %w", e.UDID, err)
 	}
 	return nil
 }
 
-func (m *Mux) unpairDevice(ctx context.Context, e Entry, r *ios.PairRecord) error {
+func (m *Mux) unpairDevice(ctx context.Context, e Entry, r *pairingRecord) error {
 	s, err := m.sessionWith(ctx, e, r)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	_, err = s.ask(ctx, "Unpair", map[string]any{
-		"PairRecord": map[string]any{
-			"DeviceCertificate": r.DeviceCertificate, "HostCertificate": r.HostCertificate, "RootCertificate": r.RootCertificate,
-			"HostID": r.HostID, "SystemBUID": r.SystemBUID,
-		},
+		"PairRecord":      r.public(),
 		"ProtocolVersion": "2",
 	})
 	if err == nil {
-		s.id = "" // the device ends the session with the pairing
+		s.id = "" // the pairing and with it the session have ended
 	}
 	return err
 }

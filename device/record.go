@@ -4,15 +4,32 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 
-	"github.com/danielpaulus/go-ios/ios"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// pairRecord returns what this computer keeps of its pairing with a device.
-func (m *Mux) pairRecord(ctx context.Context, e Entry) (*ios.PairRecord, error) {
-	// Other programs save records under the UDID with dash, whatever usbmuxd
+// pairingRecord is what a computer keeps of its pairing with a device. It
+// contains private keys.
+type pairingRecord struct {
+	HostID, SystemBUID, WiFiMACAddress string
+	EscrowBag                          []byte
+	HostCertificate, HostPrivateKey    []byte // PEM, as all that follow
+	RootCertificate, RootPrivateKey    []byte
+	DeviceCertificate                  []byte
+}
+
+// Format keeps the keys out of printed text, with any verb.
+func (pairingRecord) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "pairingRecord(hidden)") }
+
+// LogValue keeps the keys out of structured logs.
+func (pairingRecord) LogValue() slog.Value { return slog.StringValue("pairingRecord(hidden)") }
+
+// readRecord returns usbmuxd's pairing record for a device.
+func (m *Mux) readRecord(ctx context.Context, e Entry) (*pairingRecord, error) {
+	// Other programs save records under the UDID with a dash, whatever usbmuxd
 	// calls the device.
 	names := []string{e.UDID}
 	if e.serial != "" && e.serial != e.UDID {
@@ -32,30 +49,35 @@ func (m *Mux) pairRecord(ctx context.Context, e Entry) (*ios.PairRecord, error) 
 	return nil, ErrNotPaired
 }
 
-func parseRecord(b []byte) (*ios.PairRecord, error) {
+func parseRecord(b []byte) (*pairingRecord, error) {
 	d, err := stream.Decode(b)
 	if err != nil {
-		// Not the bytes: a record holds private keys.
-		return nil, fmt.Errorf("pair record of usbmuxd: %w", err)
+		// The error must not contain b, which has private keys.
+		return nil, fmt.Errorf("pairing record of usbmuxd: %w", err)
 	}
-	r := &ios.PairRecord{
+	r := &pairingRecord{
 		HostID: d.String("HostID"), SystemBUID: d.String("SystemBUID"), WiFiMACAddress: d.String("WiFiMACAddress"), EscrowBag: d.Data("EscrowBag"),
 		HostCertificate: d.Data("HostCertificate"), HostPrivateKey: d.Data("HostPrivateKey"),
 		RootCertificate: d.Data("RootCertificate"), RootPrivateKey: d.Data("RootPrivateKey"), DeviceCertificate: d.Data("DeviceCertificate"),
 	}
 	if r.HostID == "" {
-		return nil, fmt.Errorf("%w: its pair record names no host", ErrStalePairing)
+		return nil, fmt.Errorf("%w: its pairing record has no host ID", ErrStalePairing)
 	}
 	return r, nil
 }
 
-// saveRecord lets usbmuxd keep a pair record.
-func (m *Mux) saveRecord(ctx context.Context, e Entry, r *ios.PairRecord) error {
-	dict := map[string]any{
+// public returns the parts of a record that a device is sent.
+func (r *pairingRecord) public() map[string]any {
+	return map[string]any{
+		"DeviceCertificate": r.DeviceCertificate, "HostCertificate": r.HostCertificate, "RootCertificate": r.RootCertificate,
 		"HostID": r.HostID, "SystemBUID": r.SystemBUID,
-		"HostCertificate": r.HostCertificate, "HostPrivateKey": r.HostPrivateKey,
-		"RootCertificate": r.RootCertificate, "RootPrivateKey": r.RootPrivateKey, "DeviceCertificate": r.DeviceCertificate,
 	}
+}
+
+// saveRecord stores a pairing record in usbmuxd.
+func (m *Mux) saveRecord(ctx context.Context, e Entry, r *pairingRecord) error {
+	dict := r.public()
+	dict["HostPrivateKey"], dict["RootPrivateKey"] = r.HostPrivateKey, r.RootPrivateKey
 	if r.WiFiMACAddress != "" {
 		dict["WiFiMACAddress"] = r.WiFiMACAddress
 	}
@@ -70,8 +92,7 @@ func (m *Mux) saveRecord(ctx context.Context, e Entry, r *ios.PairRecord) error 
 	return err
 }
 
-// deleteRecord lets usbmuxd forget a pair record. One that is not there is
-// fine.
+// deleteRecord deletes usbmuxd's pairing record for a device, if it has one.
 func (m *Mux) deleteRecord(ctx context.Context, e Entry) error {
 	var refused muxResult
 	for _, name := range []string{e.UDID, e.serial} {
@@ -85,8 +106,8 @@ func (m *Mux) deleteRecord(ctx context.Context, e Entry) error {
 			break
 		}
 	}
-	if _, err := m.pairRecord(ctx, e); err == nil {
-		return fmt.Errorf("usbmuxd keeps the pair record of %s (may this user delete it?)", e.UDID)
+	if _, err := m.readRecord(ctx, e); err == nil {
+		return fmt.Errorf("usbmuxd kept the pairing record of %s; check that this user may delete it", e.UDID)
 	}
 	return nil
 }

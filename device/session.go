@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/danielpaulus/go-ios/ios"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
@@ -17,31 +16,31 @@ import (
 // lockdownPort is lockdownd's port on every device.
 const lockdownPort = 62078
 
-// label is how snap calls itself towards a device.
+// label is snap's name in requests.
 const label = "snap"
 
-// Session is a conversation with lockdownd. Devices end idle ones: hold it for
-// some requests, not for the length of a backup. It is for one goroutine.
+// Session is a connection to lockdownd. Devices close idle ones, so it must not be
+// kept open during a backup. One goroutine may use it at a time.
 type Session struct {
 	mux    *Mux
 	entry  Entry
-	record *ios.PairRecord // nil: not paired
+	record *pairingRecord // nil: not paired
 	conn   *stream.Conn
 	id     string
-	broken bool // the connection has failed
+	broken bool // the connection failed
 }
 
-// Session opens a session with a paired device. The error is ErrNotPaired,
-// ErrStalePairing, ErrLocked or another Refusal where that is the reason.
+// Session opens a session with a paired device. The error can be ErrNotPaired,
+// ErrStalePairing, ErrLocked or another Refusal.
 func (m *Mux) Session(ctx context.Context, e Entry) (*Session, error) {
-	r, err := m.pairRecord(ctx, e)
+	r, err := m.readRecord(ctx, e)
 	if err != nil {
 		return nil, fmt.Errorf("device %s: %w", e.UDID, err)
 	}
 	return m.sessionWith(ctx, e, r)
 }
 
-func (m *Mux) sessionWith(ctx context.Context, e Entry, r *ios.PairRecord) (*Session, error) {
+func (m *Mux) sessionWith(ctx context.Context, e Entry, r *pairingRecord) (*Session, error) {
 	s, err := m.lockdown(ctx, e)
 	if err != nil {
 		return nil, err
@@ -54,8 +53,8 @@ func (m *Mux) sessionWith(ctx context.Context, e Entry, r *ios.PairRecord) (*Ses
 	return s, nil
 }
 
-// lockdown opens a conversation without pairing: a device then answers a few
-// questions, such as its name.
+// lockdown connects without a session. A device then sends a few values only,
+// such as its name.
 func (m *Mux) lockdown(ctx context.Context, e Entry) (*Session, error) {
 	c, err := m.connect(ctx, e.Link(), lockdownPort)
 	if err != nil {
@@ -81,7 +80,8 @@ func (s *Session) start(ctx context.Context) error {
 	return nil
 }
 
-// ask makes a request and returns the answer, a Refusal as the error.
+// ask sends a request and returns the answer. The error is a Refusal if the
+// device refuses.
 func (s *Session) ask(ctx context.Context, request string, more map[string]any) (stream.Dict, error) {
 	msg := map[string]any{"Label": label, "Request": request}
 	for k, v := range more {
@@ -95,14 +95,14 @@ func (s *Session) ask(ctx context.Context, request string, more map[string]any) 
 	return checkReply(d, request)
 }
 
-// checkReply tells a refusal, and an answer to another question.
+// checkReply returns an error if d is a refusal or answers another request.
 func checkReply(d stream.Dict, request string) (stream.Dict, error) {
 	if code := d.String("Error"); code != "" {
 		return d, refusal(code)
 	}
-	// Devices leave Request out now and then.
+	// Devices omit Request sometimes.
 	if got := d.String("Request"); got != "" && got != request {
-		return nil, fmt.Errorf("%w: the device answers to something else than %s", plist.ErrFormat, request)
+		return nil, fmt.Errorf("%w: the device did not answer %s but another request", plist.ErrFormat, request)
 	}
 	if e, ok := d["Error"]; ok {
 		return nil, refusal(fmt.Sprintf("error of type %T", e))
@@ -110,7 +110,7 @@ func checkReply(d stream.Dict, request string) (stream.Dict, error) {
 	return d, nil
 }
 
-// gone tells that a connection has ended in words.
+// gone wraps ErrGone around errors of a connection that ended.
 func gone(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("%w: %w", ErrGone, err)
@@ -118,15 +118,15 @@ func gone(err error) error {
 	return err
 }
 
-// Value returns one value; domain "" is the general one. A value that is not
-// there is ErrMissing.
+// Value returns a value of a domain; "" is the general one. The error is
+// ErrMissing if the device does not have the value.
 func (s *Session) Value(ctx context.Context, domain, key string) (any, error) {
 	d, err := s.get(ctx, domain, key)
 	if err == nil && !d.Has("Value") {
 		err = ErrMissing
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for %s %s: %w", domain, key, err)
+		return nil, fmt.Errorf("get %s %s: %w", domain, key, err)
 	}
 	return d["Value"], nil
 }
@@ -135,7 +135,7 @@ func (s *Session) Value(ctx context.Context, domain, key string) (any, error) {
 func (s *Session) Values(ctx context.Context, domain string) (stream.Dict, error) {
 	d, err := s.get(ctx, domain, "")
 	if err != nil {
-		return nil, fmt.Errorf("ask for all of %s: %w", domain, err)
+		return nil, fmt.Errorf("get all values of %q: %w", domain, err)
 	}
 	return d.Dict("Value"), nil
 }
@@ -160,10 +160,9 @@ func (s *Session) SetValue(ctx context.Context, domain, key string, value any) e
 	return nil
 }
 
-// StartService starts a service and connects to it, with TLS where the device
-// wants that. With escrow it also starts while the screen is locked, as long as
-// the device was unlocked once since it was switched on; only some services
-// take it, mobilebackup2 among them.
+// StartService starts a service and connects to it, with TLS if the device asks
+// for it. With escrow, some services, such as mobilebackup2, start while the
+// screen is locked, if the device was unlocked once since it was switched on.
 func (s *Session) StartService(ctx context.Context, name string, escrow bool) (net.Conn, error) {
 	c, err := s.startService(ctx, name, escrow)
 	if err != nil {
@@ -183,7 +182,7 @@ func (s *Session) startService(ctx context.Context, name string, escrow bool) (n
 	}
 	port, ok := d.Int("Port")
 	if !ok || port < 1 || port > 65535 {
-		return nil, fmt.Errorf("%w: the device names port %v", plist.ErrFormat, d["Port"])
+		return nil, fmt.Errorf("%w: the device sent port %v", plist.ErrFormat, d["Port"])
 	}
 	c, err := s.mux.connect(ctx, s.entry.Link(), uint16(port))
 	if err != nil || !d.Bool("EnableServiceSSL") {
@@ -208,13 +207,13 @@ func (s *Session) startService(ctx context.Context, name string, escrow bool) (n
 // goodbyeTimeout is how long Close waits for the device.
 const goodbyeTimeout = 2 * time.Second
 
-// Close ends the session. It may be called after a failure and when the context
-// of the session has ended.
+// Close ends the session. It may be called after a failure and after the context
+// of the session ended.
 func (s *Session) Close() error {
 	if s.id != "" && !s.broken {
 		ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
 		defer cancel()
-		// The connection is closed next, which ends the session as well.
+		// Closing the connection ends the session as well.
 		_, _ = s.ask(ctx, "StopSession", map[string]any{"SessionID": s.id})
 		s.id = ""
 	}

@@ -17,12 +17,12 @@ import (
 
 func echo(_ context.Context, c net.Conn) { _, _ = io.Copy(c, c) }
 
-// speak sends a word through an echo service.
+// speak sends a word to an echo service.
 func speak(t *testing.T, c net.Conn) {
 	t.Helper()
 	defer c.Close()
 	b := make([]byte, 4)
-	err := stream.Do(t.Context(), c, 5*time.Second, func() error {
+	err := stream.Do(t.Context(), c, time.Minute, func() error {
 		if _, err := c.Write([]byte("snap")); err != nil {
 			return err
 		}
@@ -35,6 +35,7 @@ func speak(t *testing.T, c net.Conn) {
 }
 
 func TestSessionAndService(t *testing.T) {
+	t.Parallel()
 	for name, spec := range map[string]simulator.Spec{
 		"now": {}, "iOS 9": {MaxTLS: tls.VersionTLS10, ProductVersion: "9.3.5"}, "plain": {PlainText: true},
 	} {
@@ -75,6 +76,7 @@ func TestSessionAndService(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.Handle("echo", echo)
@@ -91,12 +93,13 @@ func TestRefusals(t *testing.T) {
 	}
 	d.Refuse("echo", "SomethingNew")
 	if _, err := r.Service(t.Context(), r.entry(), "echo", false); err == nil {
-		t.Error("an unknown refusal was none")
+		t.Error("an unknown refusal was not an error")
 	}
 	blameless(t, d)
 }
 
 func TestLockedDevices(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.Handle(simulator.MobileBackup2, echo)
@@ -116,6 +119,7 @@ func TestLockedDevices(t *testing.T) {
 }
 
 func TestSessionFailures(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := simulator.NewDevice(simulator.Spec{})
 	at := r.Attach(d, simulator.USB)
@@ -166,10 +170,11 @@ func hostID(t *testing.T, record []byte) string {
 	return d.String("HostID")
 }
 
-// A link that is cut or falls silent anywhere in a session gives an error, in
-// time, and never a hang or a panic.
+// TestCutLinks cuts or silences a connection anywhere in a session. That is an
+// error in time, never a hang or a panic.
 func TestCutLinks(t *testing.T) {
-	within(t, 30*time.Second)
+	t.Parallel()
+	soon(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	e := r.entry()
@@ -208,6 +213,7 @@ func TestCutLinks(t *testing.T) {
 }
 
 func TestPair(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := simulator.NewDevice(simulator.Spec{})
 	r.Attach(d, simulator.USB)
@@ -235,27 +241,27 @@ func TestPair(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
-	// Again: nothing to do, and the record stays.
+	// Pairing again changes nothing.
 	states = nil
 	if err := r.Pair(t.Context(), e, opt); err != nil || !equal(states, []Trust{Trusted}) {
 		t.Errorf("%v %v", states, err)
 	}
-	// A paired device that is locked is waited for, and keeps its record.
+	// Pairing a paired device that is locked waits, and keeps the record.
 	d.SetLock(simulator.NotYetUnlocked)
 	if err := r.Pair(t.Context(), e, opt); err != nil {
 		t.Error(err)
 	}
 	d.SetLock(simulator.Unlocked)
 	if after, _ := r.PairRecord(d.UDID()); string(after) != string(record) {
-		t.Error("the pair record was replaced")
+		t.Error("the pairing record was replaced")
 	}
-	// A stale pairing is replaced.
+	// Pairing replaces a stale pairing.
 	d.ForgetHosts()
 	if err := r.Pair(t.Context(), e, opt); err != nil {
 		t.Error(err)
 	}
 	if after, _ := r.PairRecord(d.UDID()); string(after) == string(record) {
-		t.Error("the stale pair record was kept")
+		t.Error("the stale pairing record was kept")
 	}
 	if err := r.EnableWiFi(t.Context(), e); err != nil || d.Value(wirelessDomain, "EnableWifiConnections") != true {
 		t.Error(err)
@@ -274,6 +280,7 @@ func TestPair(t *testing.T) {
 }
 
 func TestUnpairStale(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.ForgetHosts()
@@ -298,7 +305,8 @@ func equal(a, b []Trust) bool {
 }
 
 func TestPairRefused(t *testing.T) {
-	within(t, 20*time.Second)
+	t.Parallel()
+	soon(t)
 	for name, tt := range map[string]struct {
 		spec  simulator.Spec
 		by    simulator.Transport
@@ -313,7 +321,7 @@ func TestPairRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.Attach(simulator.NewDevice(tt.spec), tt.by)
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			opt := PairOptions{Now: time.Now(), Random: rand.Reader, Poll: time.Millisecond, On: func(s Trust) {
 				if name == "ignored" {
@@ -332,6 +340,7 @@ func TestPairRefused(t *testing.T) {
 }
 
 func TestDeviceKeys(t *testing.T) {
+	t.Parallel()
 	for _, b := range [][]byte{nil, []byte("x"), []byte("-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n")} {
 		if _, err := newRecord(b, time.Now(), rand.Reader); !errors.Is(err, errDeviceKey) {
 			t.Errorf("%q: %v", b, err)
@@ -363,7 +372,7 @@ func FuzzLockdown(f *testing.F) {
 				i.findMy(v)
 			}
 			if len(i.Name) > 2*maxText {
-				t.Fatal("a name without end")
+				t.Fatal("a name is too long")
 			}
 		}
 	})

@@ -11,27 +11,28 @@ import (
 	"github.com/snap-backup/snap/device/protocol/service"
 )
 
-// ErrSyncBusy says that another program synchronises with the device.
+// ErrSyncBusy says that another program has the device's sync lock.
 var ErrSyncBusy = errors.New("another program on a computer is synchronising or backing up the device")
 
 const (
 	syncLockFile = "/com.apple.itunes.lock_sync"
 	lockTries    = 50
 	lockInterval = 200 * time.Millisecond
-	// releaseTimeout bounds Release, which also runs when all else is over.
+	// releaseTimeout limits Release, which also runs after the context ended.
 	releaseTimeout = 15 * time.Second
 )
 
-// Sync keeps other programs away from a device while it is backed up or
-// restored, and hears of what people do on it meanwhile. Order: OpenSync, the
-// backup service's own beginning, Lock, the backup, Release.
+// Sync holds a device's sync lock during a backup or restore, so that other
+// programs do not interfere, and receives notifications of what users do on the
+// device. Call OpenSync, start the backup service, then call Lock, back up, and
+// call Release.
 type Sync struct {
 	mux    *Mux
 	entry  Entry
 	notify *service.Notify
 	files  *afc.Client
-	lock   *afc.File // nil: not held
-	posted bool      // syncWillStart was
+	lock   *afc.File // nil if not held
+	posted bool      // syncWillStart was posted
 
 	tries    int // to take the lock
 	interval time.Duration
@@ -41,9 +42,9 @@ type Sync struct {
 	heard    sync.WaitGroup
 }
 
-// OpenSync opens the connections. on, if not nil, is told of each notification
-// that the device sends, by its name (see package service), from a goroutine of
-// Sync. Release has to be called in the end.
+// OpenSync opens the connections. A goroutine of Sync calls on, if it is not nil,
+// with the name of each notification of the device (see package service). The
+// caller must call Release.
 func (m *Mux) OpenSync(ctx context.Context, e Entry, on func(notification string)) (*Sync, error) {
 	s, err := m.Session(ctx, e)
 	if err != nil {
@@ -66,7 +67,7 @@ func (m *Mux) OpenSync(ctx context.Context, e Entry, on func(notification string
 		return nil, err
 	}
 	y := &Sync{mux: m, entry: e, notify: notify, files: afc.New(c), canceled: make(chan struct{}), tries: lockTries, interval: lockInterval}
-	// It listens until Release, also after ctx has ended.
+	// It listens until Release, even after ctx ended.
 	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
 	y.stop = stop
 	y.heard.Go(func() { y.listen(listen, on) })
@@ -78,7 +79,7 @@ func (y *Sync) listen(ctx context.Context, on func(string)) {
 	for {
 		name, err := y.notify.Next(ctx)
 		if err != nil || name == "" {
-			return // without notifications a backup works, too
+			return // a backup works without notifications
 		}
 		if name == service.SyncCancelRequest && !canceled {
 			canceled = true
@@ -90,15 +91,15 @@ func (y *Sync) listen(ctx context.Context, on func(string)) {
 	}
 }
 
-// Canceled is closed when somebody cancels on the device.
+// Canceled is closed when the user cancels on the device.
 func (y *Sync) Canceled() <-chan struct{} { return y.canceled }
 
-// Files is the connection to the device's media files, for as long as Sync is
-// open.
+// Files returns the connection to the device's media files. It is valid until
+// Release.
 func (y *Sync) Files() *afc.Client { return y.files }
 
-// Lock announces the backup and takes the lock. It waits some seconds for
-// another program; then the error is ErrSyncBusy.
+// Lock announces the backup and takes the lock. If another program holds it for
+// some seconds, the error is ErrSyncBusy.
 func (y *Sync) Lock(ctx context.Context) error {
 	y.posted = true
 	if err := y.post(ctx, service.SyncWillStart); err != nil {
@@ -116,7 +117,7 @@ func (y *Sync) Lock(ctx context.Context) error {
 		err = fmt.Errorf("%w: %w", ErrSyncBusy, err)
 	}
 	if err != nil {
-		// The device closes what is open when the connection ends.
+		// The device closes open files when the connection ends.
 		_ = f.Close(ctx)
 		return err
 	}
@@ -124,8 +125,8 @@ func (y *Sync) Lock(ctx context.Context) error {
 	return y.post(ctx, service.SyncDidStart)
 }
 
-// post posts over a session and a connection of its own: those of the beginning
-// may be idle for longer than a device keeps them.
+// post posts a notification over a new session and connection, since devices may
+// have closed the first ones, which are idle during a backup.
 func (y *Sync) post(ctx context.Context, name string) error {
 	c, err := y.mux.Service(ctx, y.entry, service.NotificationProxy, false)
 	if err != nil {
@@ -136,14 +137,13 @@ func (y *Sync) post(ctx context.Context, name string) error {
 		n.Close()
 		return err
 	}
-	// It has been posted; how the goodbye ends does not matter.
+	// It has been posted; errors of the shutdown do not matter.
 	_ = n.Shutdown(ctx)
 	return ctx.Err()
 }
 
-// Release gives the lock back, tells the device that this was all, and closes
-// everything. It does so also when ctx has ended, and posts syncDidFinish
-// whatever fails before.
+// Release releases the lock, posts syncDidFinish even if that fails, and closes
+// all connections. It works after ctx ended.
 func (y *Sync) Release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
@@ -152,7 +152,7 @@ func (y *Sync) Release(ctx context.Context) error {
 		errs = append(errs, y.lock.Unlock(ctx), y.lock.Close(ctx))
 		y.lock = nil
 	}
-	// A connection that the device has ended already is closed as well.
+	// An error means that the device closed it already.
 	_ = y.files.Close()
 	if y.posted {
 		errs = append(errs, y.post(ctx, service.SyncDidFinish))
@@ -167,14 +167,14 @@ func (y *Sync) Release(ctx context.Context) error {
 	return nil
 }
 
-// SyncLock is OpenSync and Lock.
+// SyncLock calls OpenSync and Lock.
 func (m *Mux) SyncLock(ctx context.Context, e Entry, on func(notification string)) (*Sync, error) {
 	y, err := m.OpenSync(ctx, e, on)
 	if err != nil {
 		return nil, err
 	}
 	if err := y.Lock(ctx); err != nil {
-		// Why the lock was not taken says more than what its end says.
+		// The first error says more than an error of Release.
 		_ = y.Release(ctx)
 		return nil, err
 	}

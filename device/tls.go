@@ -6,18 +6,17 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/danielpaulus/go-ios/ios"
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// secure wraps a stream to a device in TLS, with the certificate of the pair
-// record. Neither side has a name to verify: the device shows that it knows
-// this computer by the host ID, and this computer that it is the one by its
-// key. Devices up to iOS 9 know TLS 1.0 only, and exchange keys by RSA.
-func secure(ctx context.Context, c net.Conn, r *ios.PairRecord) (net.Conn, error) {
+// secure wraps a connection to a device in TLS, with the certificate of the
+// pairing record. The certificates have no names to verify: the host ID shows
+// that the device knows this computer, and the key proves this computer's
+// identity. Devices up to iOS 9 have TLS 1.0 and exchange keys by RSA.
+func secure(ctx context.Context, c net.Conn, r *pairingRecord) (net.Conn, error) {
 	cert, err := tls.X509KeyPair(r.HostCertificate, r.HostPrivateKey)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the certificate of its pair record is damaged: %w", ErrStalePairing, err)
+		return nil, fmt.Errorf("%w: the certificate of its pairing record is damaged: %w", ErrStalePairing, err)
 	}
 	t := tls.Client(c, &tls.Config{
 		Certificates:       []tls.Certificate{cert},
@@ -31,7 +30,7 @@ func secure(ctx context.Context, c net.Conn, r *ios.PairRecord) (net.Conn, error
 	return t, nil
 }
 
-// cipherSuites are Go's, and after them the old ones with AES.
+// cipherSuites returns Go's cipher suites, followed by old ones with AES.
 func cipherSuites() []uint16 {
 	var out []uint16
 	for _, s := range tls.CipherSuites() {

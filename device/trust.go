@@ -2,13 +2,13 @@ package device
 
 import "errors"
 
-// Trust is how far a device lets this computer in.
+// Trust says whether a device accepts this computer.
 type Trust string
 
 // The states of trust.
 const (
 	Trusted       Trust = "trusted"
-	Locked        Trust = "locked" // it may trust this computer: nobody has unlocked it since it was switched on
+	Locked        Trust = "locked" // it may trust this computer, but was not unlocked since it was switched on
 	DialogPending Trust = "dialog"
 	Denied        Trust = "denied"
 	Stale         Trust = "stale"
@@ -18,7 +18,7 @@ const (
 	Unknown       Trust = "unknown"
 )
 
-// trustOf reads a state out of the error of a session or a pairing.
+// trustOf returns the state that an error of a session or a pairing means.
 func trustOf(err error) Trust {
 	if err == nil {
 		return Trusted
@@ -37,7 +37,7 @@ func trustOf(err error) Trust {
 	return Unknown
 }
 
-// Words says what the state means and what to do, for people.
+// Words describes the state and what to do, for people.
 func (t Trust) Words() string {
 	switch t {
 	case Trusted:
@@ -49,13 +49,13 @@ func (t Trust) Words() string {
 	case Denied:
 		return `somebody chose "Don't Trust" on it: pair again and tap Trust`
 	case Stale:
-		return "it does not trust this computer any more, since its trust was reset: pair again"
+		return "it does not trust this computer any more, because its trust settings were reset: pair again"
 	case Managed:
-		return "the organisation that manages it does not let it trust this computer"
+		return "the organisation that manages it does not allow it to trust this computer"
 	case NotPaired:
 		return "it does not trust this computer yet: pair"
 	case NeedsCable:
-		return "it pairs by cable only: connect it by cable"
+		return "it can be paired by cable only: connect it by cable"
 	}
-	return "it did not tell whether it trusts this computer"
+	return "it is unknown whether it trusts this computer"
 }

@@ -24,21 +24,21 @@ type Event struct {
 	Entry  Entry // with the one link
 }
 
-// muxRetry is how long Watch waits for usbmuxd to come back. On Linux it ends
-// with the last device and begins with the next.
+// muxRetry is how often Watch tries to reach a usbmuxd that ended. On Linux it
+// ends with the last device and starts with the next one.
 const muxRetry = 2 * time.Second
 
-// Watch tells on of devices that come and go, beginning with those that are
-// there, until ctx ends; it returns ctx's error then. If usbmuxd ends, its
-// devices are reported as detached, and it is waited for. An error of on ends
-// it, too.
+// Watch calls on for every device that is attached or detached, beginning with
+// those that are connected, until ctx ends or on returns an error. It returns
+// that error. If usbmuxd ends, Watch reports its devices as detached and waits
+// for it to start again.
 func (m *Mux) Watch(ctx context.Context, on func(Event) error) error {
 	w := watcher{on: on, known: map[int64]Entry{}}
 	for first := true; ; first = false {
 		c, err := m.dial(ctx)
 		if err == nil {
 			err = w.listen(ctx, c)
-			c.raw.Close()
+			c.Close()
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -65,7 +65,7 @@ type watcher struct {
 	on        func(Event) error
 	known     map[int64]Entry
 	listening bool
-	failed    error // of on
+	failed    error // returned by on
 }
 
 func (w *watcher) listen(ctx context.Context, c *muxConn) error {
@@ -74,7 +74,7 @@ func (w *watcher) listen(ctx context.Context, c *muxConn) error {
 	}
 	w.listening = true
 	for {
-		d, err := c.receive(ctx, 0)
+		d, err := c.Receive(ctx, 0)
 		if err != nil {
 			return fmt.Errorf("listen to usbmuxd: %w", err)
 		}

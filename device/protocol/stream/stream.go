@@ -1,8 +1,13 @@
-// Package stream is what all conversations with devices stand on: streams with
-// deadlines that end when a context ends, and framed property lists on them.
+// Package stream carries messages to and from usbmuxd and devices: property
+// lists in frames, on connections with deadlines.
 //
-// The frames are go-ios'. Its decoding is not used, since it trusts what a
-// device sends.
+// Do bounds one exchange, such as a request and its answer, by a timeout and a
+// context. Long transfers need other bounds: package devicelink limits each read
+// and write, and package backup2 wakes a session where it waits for a request.
+//
+// This is the only package that uses go-ios. It uses its frames and not its
+// decoding, which trusts what a device sends. It calls only functions that do
+// not log, since go-ios has one logger for the process.
 package stream
 
 import (
@@ -23,8 +28,8 @@ const Timeout = 30 * time.Second
 var ErrTimeout = errors.New("no answer in time")
 
 // Do runs fn, which reads from and writes to c, and makes it fail when timeout
-// has passed (0: never) or ctx ends. After a failure the stream is in the
-// middle of something and of no more use. One Do at a time for each stream.
+// has passed (0: never) or ctx ends. After a failure c cannot be used, since it
+// may be in the middle of a message. Only one Do may use c at a time.
 func Do(ctx context.Context, c net.Conn, timeout time.Duration, fn func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -39,12 +44,12 @@ func Do(ctx context.Context, c net.Conn, timeout time.Duration, fn func() error)
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
-		// A failure means that the stream is closed, which is as good.
+		// If this fails the connection is closed, which ends fn as well.
 		_ = c.SetDeadline(time.Unix(1, 0))
 	})
 	err := fn()
 	if !stop() {
-		<-cut // or it would cut what comes next
+		<-cut // or it would end what follows
 	}
 	switch {
 	case err == nil:
@@ -57,35 +62,44 @@ func Do(ctx context.Context, c net.Conn, timeout time.Duration, fn func() error)
 	return err
 }
 
-// Conn is a stream of property lists, each after its length (32 bits, big
-// endian): lockdownd and most services.
+// Conn carries the messages of lockdownd and most services: property lists, each
+// after its length (32 bits, big endian).
 type Conn struct {
 	raw   net.Conn
-	codec *ios.LockDownConnection
+	codec ios.PlistCodec
 }
 
-// New makes a Conn of a stream, which it owns from now on.
-func New(c net.Conn) *Conn {
-	return &Conn{raw: c, codec: ios.NewLockDownConnection(ios.NewDeviceConnectionWithConn(c))}
-}
+// New returns a Conn on a connection, which it owns from now on.
+func New(c net.Conn) *Conn { return &Conn{raw: c, codec: ios.NewPlistCodec()} }
 
-// Raw returns the stream.
+// Raw returns the connection.
 func (c *Conn) Raw() net.Conn { return c.raw }
 
-// Close closes the stream.
+// Close closes the connection.
 func (c *Conn) Close() error { return c.raw.Close() }
 
-// Send writes a message: a value that a property list can hold.
+// Send writes a message, whose values must be of types that property lists have.
 func (c *Conn) Send(ctx context.Context, msg map[string]any) error {
-	return Do(ctx, c.raw, Timeout, func() error { return c.codec.Send(msg) })
+	b, err := c.codec.Encode(msg)
+	if err != nil {
+		return err
+	}
+	return write(ctx, c.raw, b)
 }
 
-// Receive reads a message, waiting for at most timeout (0: as long as it
-// takes). Messages over MaxMessage are refused.
+func write(ctx context.Context, c net.Conn, b []byte) error {
+	return Do(ctx, c, Timeout, func() error {
+		_, err := c.Write(b)
+		return err
+	})
+}
+
+// Receive reads a message. It waits for at most timeout (0: without limit), and
+// refuses messages longer than MaxMessage.
 func (c *Conn) Receive(ctx context.Context, timeout time.Duration) (Dict, error) {
 	var raw []byte
 	err := Do(ctx, c.raw, timeout, func() (err error) {
-		raw, err = c.codec.ReadMessage()
+		raw, err = c.codec.Decode(c.raw)
 		return err
 	})
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// answer serves one message with raw bytes.
+// answer returns a Conn whose peer answers one message with reply.
 func answer(t *testing.T, reply []byte) *Conn {
 	t.Helper()
 	here, there := net.Pipe()
@@ -45,11 +45,11 @@ func TestAsk(t *testing.T) {
 		t.Errorf("no dictionary: %v", err)
 	}
 	if _, err := answer(t, []byte{0xff, 0xff, 0xff, 0xff}).Ask(t.Context(), nil); err == nil {
-		t.Error("4 GiB were accepted")
+		t.Error("a message of 4 GiB was accepted")
 	}
 }
 
-func TestContextAndDeadlineEndAWait(t *testing.T) {
+func TestContextAndTimeout(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
 	begin := time.Now()
@@ -63,10 +63,10 @@ func TestContextAndDeadlineEndAWait(t *testing.T) {
 	if _, err := c.Receive(t.Context(), 20*time.Millisecond); !errors.Is(err, ErrTimeout) {
 		t.Errorf("late: %v", err)
 	}
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d > time.Minute {
 		t.Errorf("it took %v", d)
 	}
-	// A context that ended does not cut what runs under another one.
+	// A context that ended does not affect a call with another one.
 	body, _ := plist.EncodeXML(map[string]any{})
 	c = answer(t, frame(body))
 	if err := c.Send(t.Context(), nil); err != nil {

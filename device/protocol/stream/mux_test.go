@@ -1,0 +1,72 @@
+package stream
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+)
+
+// TestNoLogs checks that go-ios logs nothing when a connection fails. It logs
+// through slog's default logger.
+func TestNoLogs(t *testing.T) {
+	var logs bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&logs, nil)))
+	defer slog.SetDefault(before)
+	for range 2 {
+		here, there := net.Pipe()
+		mux, conn := NewMux(here), New(here)
+		there.Close()
+		for _, err := range []error{
+			mux.Send(t.Context(), map[string]any{"a": 1}),
+			conn.Send(t.Context(), map[string]any{"a": 1}),
+		} {
+			if err == nil {
+				t.Error("sent to a closed connection")
+			}
+		}
+		if _, err := mux.Receive(t.Context(), time.Minute); err == nil {
+			t.Error("received from a closed connection")
+		}
+		if _, err := conn.Receive(t.Context(), time.Minute); err == nil {
+			t.Error("received from a closed connection")
+		}
+		here.Close()
+	}
+	if logs.Len() > 0 {
+		t.Errorf("logged: %s", logs.String())
+	}
+}
+
+func TestMux(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	go func() { // an echo
+		_, _ = io.Copy(there, there)
+	}()
+	m := NewMux(here)
+	for i := range 3 {
+		received := make(chan Dict, 1)
+		go func() {
+			d, err := m.Receive(t.Context(), time.Minute)
+			if err != nil {
+				t.Error(err)
+			}
+			received <- d
+		}()
+		// Do allows one user at a time, so this writes directly.
+		m.io.out.Reset()
+		if err := m.codec.Send(map[string]any{"n": i}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := here.Write(m.io.out.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := (<-received).Int("n"); n != int64(i) {
+			t.Errorf("received %d, want %d", n, i)
+		}
+	}
+}
