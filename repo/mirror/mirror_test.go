@@ -1,4 +1,4 @@
-package repo_test
+package mirror_test
 
 import (
 	"bytes"
@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/mirror"
 )
 
-// one worker makes runs repeatable.
+// oneAtATime makes runs repeatable.
 var oneAtATime = mirror.Options{Workers: 1}
 
 func mirrorTo(source, target backend.Backend, opts mirror.Options) error {
@@ -27,7 +27,8 @@ func mirrorTo(source, target backend.Backend, opts mirror.Options) error {
 	return err
 }
 
-// sameRepository wants a mirror to have the files of its source, byte for byte.
+// sameRepository returns an error unless a mirror has the files of its source, byte
+// for byte.
 func sameRepository(t testing.TB, source, target backend.Backend) error {
 	t.Helper()
 	a, b := repotest.Content(t, source), repotest.Content(t, target)
@@ -43,7 +44,7 @@ func sameRepository(t testing.TB, source, target backend.Backend) error {
 	}
 	for name := range b {
 		if !bytes.Equal(a[name], b[name]) {
-			return fmt.Errorf("%s differs, or is on the target alone", name)
+			return fmt.Errorf("%s differs, or is only on the target", name)
 		}
 	}
 	if len(a) != len(b) {
@@ -52,12 +53,12 @@ func sameRepository(t testing.TB, source, target backend.Backend) error {
 	return nil
 }
 
-// judgeMirror wants whatever snapshots a mirror has to be whole.
+// judgeMirror returns an error unless all snapshots of a mirror can be restored.
 func judgeMirror(be *memory.Backend) error {
 	ctx := context.Background()
 	if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2)); errors.Is(err, repo.ErrNotFound) || errors.Is(err, repo.ErrWrongPassword) {
 		err := be.List(ctx, repotest.SnapshotsDir, func(f backend.Info) error { return fmt.Errorf("%s without a key", f.Name) })
-		return err // it has just begun
+		return err // the first run has just begun
 	}
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
@@ -69,8 +70,8 @@ func judgeMirror(be *memory.Backend) error {
 	return nil
 }
 
-// movedOn is a source on which days were stored, forgotten and pruned since its
-// mirror was made, and that mirror.
+// movedOn returns a source and an outdated mirror of it: since the mirror was made,
+// days were stored and forgotten in the source, and it was pruned.
 func movedOn(t testing.TB) (source, target *memory.Backend) {
 	t.Helper()
 	source, target = repotest.New(t, 1, 2, 3), memory.New()
@@ -87,6 +88,7 @@ func movedOn(t testing.TB) (source, target *memory.Backend) {
 }
 
 func TestMirrorIsExact(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := movedOn(t)
 	if err := repotest.Verify(target, 1, 2, 3); err != nil {
@@ -99,7 +101,7 @@ func TestMirrorIsExact(t *testing.T) {
 	if err := errors.Join(sameRepository(t, source, target), repotest.Verify(target, 2, 3, 4)); err != nil {
 		t.Fatal(err)
 	}
-	// Without changes nothing is read or written but names.
+	// Without changes, a run only lists names.
 	store := fault.New(target, nil)
 	rep, err = mirror.Run(ctx, fault.New(source, fault.On(fault.ReadAt, "packs/", fault.From(1, fault.ErrInjected))), store, mirror.Options{})
 	if err != nil || rep.CopiedFiles+rep.RemovedFiles > 0 || store.Count(fault.Put, fault.Delete) > 0 {
@@ -112,6 +114,7 @@ func TestMirrorIsExact(t *testing.T) {
 }
 
 func TestMirrorDryRun(t *testing.T) {
+	t.Parallel()
 	source, target := movedOn(t)
 	before := repotest.Content(t, target)
 	dry, err := mirror.Run(context.Background(), source, target, mirror.Options{DryRun: true})
@@ -131,12 +134,9 @@ func TestMirrorDryRun(t *testing.T) {
 }
 
 func TestMirrorSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	changed, older := movedOn(t)
-	targets := []*memory.Backend{older, memory.New()}
-	if testing.Short() {
-		targets = targets[:1]
-	}
-	for _, base := range targets {
+	for _, base := range []*memory.Backend{older, memory.New()} {
 		source := changed.Clone()
 		untouched := repotest.Content(t, source)
 		again := func(be *memory.Backend) error {
@@ -152,40 +152,38 @@ func TestMirrorSurvivesEveryFault(t *testing.T) {
 			return sameRepository(t, source, be)
 		}
 		run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
-		repotest.EveryFault(t, repotest.Run{Base: base, Do: run, Least: 15, Want: 12}, func(be *memory.Backend, _ error) error { return again(be) })
-		repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 5, Want: 8}, again)
+		repotest.EveryFault(t, repotest.Run{Base: base, Do: run, Least: 15, Want: 6}, func(be *memory.Backend, _ error) error { return again(be) })
+		repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 5, Want: 6}, again)
 	}
 }
 
-// Whatever a run that was cut off has left, the target is known as a mirror of
-// this source, and of no other.
+// After a run is interrupted at any step, the target is recognized as a mirror of
+// this source and of no other.
 func TestMirrorKnowsWhatItHasBegun(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, other := repotest.New(t, 1, 2), repotest.NewOther(t)
-	for n := 1; ; n++ {
+	run := repotest.Run{Base: memory.New(), Least: 20, Want: 30, Do: func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }}
+	for _, n := range run.Steps(t) {
 		target := memory.New()
-		store := fault.New(target, fault.From(n, fault.ErrInjected))
-		err := mirrorTo(source, store, oneAtATime)
-		if store.Count() < n {
-			if err != nil || n < 20 {
-				t.Errorf("the undisturbed run had %d operations: %v", n-1, err)
-			}
-			break
+		if err := run.Do(fault.New(target, fault.From(n, fault.ErrInjected))); err == nil {
+			t.Fatalf("interrupted at %d: no error", n)
 		}
 		if files := repotest.Content(t, target); len(files) == 0 || files[repotest.ConfigName] != nil {
 			continue
 		}
 		if shares, err := mirror.Shares(ctx, source, target); err != nil || !shares {
-			t.Errorf("cut off at %d it has left %v, which nobody knows: %v", n, slices.Sorted(maps.Keys(repotest.Content(t, target))), err)
+			t.Errorf("interrupted at %d: not recognized by %v: %v", n, slices.Sorted(maps.Keys(repotest.Content(t, target))), err)
 		}
 		if shares, err := mirror.Shares(ctx, other, target); err != nil || shares {
-			t.Errorf("cut off at %d: taken for a mirror of another repository, %v", n, err)
+			t.Errorf("interrupted at %d: taken for a mirror of another repository, %v", n, err)
 		}
 	}
 }
 
-// A file that the disk has torn is found by its length or by --check.
+// A torn file is found by its length, or by --check.
 func TestMirrorHealsTornFiles(t *testing.T) {
+	t.Parallel()
 	source, target := movedOn(t)
 	run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
 	repotest.EveryTear(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 8}, func(be *memory.Backend) error {
@@ -205,10 +203,10 @@ func TestMirrorHealsTornFiles(t *testing.T) {
 		}
 		return sameRepository(t, source, be)
 	})
-
 }
 
 func TestMirrorOfAFailingSource(t *testing.T) {
+	t.Parallel()
 	source, older := movedOn(t)
 	repotest.EveryFault(t, repotest.Run{Base: source, Do: func(be backend.Backend) error {
 		target := older.Clone()
@@ -217,14 +215,13 @@ func TestMirrorOfAFailingSource(t *testing.T) {
 			t.Fatalf("%v: %v", err, jerr)
 		}
 		return err
-	}, Least: 15, Want: 12},
-
+	}, Least: 15, Want: 8},
 		func(be *memory.Backend, _ error) error { return sameRepository(t, source, be) })
-
 }
 
-// At every operation of a mirror on its source, somebody stores or prunes.
+// Another process stores or prunes at any step of a mirror run on its source.
 func TestMirrorOfALivelySource(t *testing.T) {
+	t.Parallel()
 	base, older := movedOn(t)
 	busy := map[string]func(be backend.Backend) error{
 		"store": func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 5); return err },
@@ -240,14 +237,10 @@ func TestMirrorOfALivelySource(t *testing.T) {
 			return err
 		},
 	}
-	targets := []*memory.Backend{older, memory.New()}
-	if testing.Short() {
-		targets = targets[:1]
-		delete(busy, "store")
-	}
 	for what, work := range busy {
-		for _, start := range targets {
-			for n := 1; ; n++ {
+		for _, start := range []*memory.Backend{older, memory.New()} {
+			run := repotest.Run{Base: base, Want: 5, Do: func(be backend.Backend) error { return mirrorTo(be, start.Clone(), oneAtATime) }}
+			for _, n := range run.Steps(t) {
 				source, target := base.Clone(), start.Clone()
 				var workErr error
 				store := fault.New(source, func(c fault.Call) fault.Action {
@@ -256,11 +249,7 @@ func TestMirrorOfALivelySource(t *testing.T) {
 					}
 					return fault.Action{}
 				})
-				err := mirrorTo(store, target, oneAtATime)
-				if store.Count() < n {
-					break
-				}
-				if err != nil || workErr != nil {
+				if err := mirrorTo(store, target, oneAtATime); err != nil || workErr != nil {
 					t.Fatalf("%s at %d: %v, %v", what, n, err, workErr)
 				}
 				if err := judgeMirror(target); err != nil {
@@ -292,8 +281,9 @@ func removeFiles(t testing.TB, be backend.Backend, dir string, n int) (removed [
 	return removed
 }
 
-// A source that has lost files must not take them from its mirror.
+// Files that a source has lost are not removed from its mirror.
 func TestMirrorRefuses(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	tests := []struct {
 		what    string
@@ -302,17 +292,17 @@ func TestMirrorRefuses(t *testing.T) {
 		always  bool // also with AcceptRemovals
 		withKey bool // also, or only, with the key
 	}{
-		{"config gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, "", 1) }, "no config file", true, false},
-		{"keys gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.KeysDir, 9) }, "no key slot", true, false},
-		{"packs gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 99) }, "no packs", true, false},
-		{"index gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 99) }, "no index file", true, false},
-		{"snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 99) }, "more than half", false, true},
-		{"most snapshots gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 3) }, "more than half", false, true},
-		{"one pack gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 1) }, "a prune does not do that", false, false},
-		{"one pack gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 1) }, "not complete", false, true},
-		{"one index file gone", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 1) }, "nothing replaced them", false, false},
-		{"one index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 1) }, "not complete", false, true},
-		{"pack and index file gone, with the key", func(t *testing.T, s, _ *memory.Backend) {
+		{"config missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, "", 1) }, "no config file", true, false},
+		{"keys missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.KeysDir, 9) }, "no key slot", true, false},
+		{"packs missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 99) }, "no packs", true, false},
+		{"index missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 99) }, "no index file", true, false},
+		{"snapshots missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 99) }, "more than half", false, true},
+		{"most snapshots missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 3) }, "more than half", false, true},
+		{"one pack missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 1) }, "a prune does not do that", false, false},
+		{"one pack missing, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 1) }, "not complete", false, true},
+		{"one index file missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 1) }, "nothing replaced them", false, false},
+		{"one index file missing, with the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 1) }, "not complete", false, true},
+		{"pack and index file missing, with the key", func(t *testing.T, s, _ *memory.Backend) {
 			removeFiles(t, s, repotest.IndexDir, 1)
 			removeFiles(t, s, repotest.PacksDir, 1)
 		}, "not complete", false, true},
@@ -365,8 +355,9 @@ func TestMirrorRefuses(t *testing.T) {
 	}
 }
 
-// What a repository does by itself is never refused.
+// A mirror follows everything that forget and prune do.
 func TestMirrorFollowsPrunes(t *testing.T) {
+	t.Parallel()
 	for _, forget := range [][]int{{1}, {1, 2}, {3}, {4, 5}} {
 		source, target := repotest.New(t, 1, 2, 3, 4, 5), memory.New()
 		for _, step := range []func() error{
@@ -387,9 +378,10 @@ func TestMirrorFollowsPrunes(t *testing.T) {
 	}
 }
 
-// Damaged files of the source do not come to the target, and do not cost it its
-// sound ones.
+// Damaged files of the source are not copied, and do not replace good files of the
+// target.
 func TestMirrorOfADamagedSource(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, dir := range []string{repotest.PacksDir, repotest.IndexDir, repotest.SnapshotsDir} {
 		for _, fresh := range []bool{false, true} {
@@ -422,7 +414,7 @@ func TestMirrorOfADamagedSource(t *testing.T) {
 				}
 			}
 			if bad := repotest.Misnamed(t, target); len(bad) > 0 {
-				t.Errorf("%s: damage came to the target: %v", name, bad)
+				t.Errorf("%s: damaged files were copied: %v", name, bad)
 			}
 			if err := judgeMirror(target); err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -440,6 +432,7 @@ func TestMirrorOfADamagedSource(t *testing.T) {
 }
 
 func TestMirrorCheck(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2), memory.New()
 	if _, err := mirror.Check(ctx, source, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
@@ -462,7 +455,7 @@ func TestMirrorCheck(t *testing.T) {
 	if len(rep.Damaged) != 1 || rep.Damaged[0].File != flipped || !slices.Equal(rep.Missing, names[1:2]) || !slices.Equal(rep.Extra, names[2:3]) {
 		t.Errorf("%+v", rep)
 	}
-	// A file that is damaged in the source as well stays as it is.
+	// A file that is damaged on both sides stays as it is.
 	other := bytes.Clone(b)
 	other[0] ^= 1
 	if err := errors.Join(source.Delete(ctx, flipped), source.Put(ctx, flipped, other)); err != nil {
@@ -474,8 +467,9 @@ func TestMirrorCheck(t *testing.T) {
 	}
 }
 
-// Nobody loses what he reads on the mirror.
+// Files stay on the mirror while a process reads it.
 func TestMirrorKeepsWhatIsInUse(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := movedOn(t)
 	r, err := repo.Open(ctx, target, repotest.Secret, repotest.SmallPacks(5))
@@ -502,9 +496,11 @@ func TestMirrorKeepsWhatIsInUse(t *testing.T) {
 }
 
 func TestMirrorEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	source, _ := movedOn(t)
-	for n := 1; ; n++ {
-		ctx, cancel := context.WithCancel(context.Background())
+	run := repotest.Run{Base: memory.New(), Want: 12, Do: func(be backend.Backend) error { return mirrorTo(source, be, mirror.Options{}) }}
+	for _, n := range run.Steps(t) {
+		ctx, cancel := context.WithCancel(t.Context())
 		target := memory.New()
 		store := fault.New(target, func(c fault.Call) fault.Action {
 			if c.N == n {
@@ -513,11 +509,7 @@ func TestMirrorEndsWithItsContext(t *testing.T) {
 			return fault.Action{}
 		})
 		_, err := mirror.Run(ctx, source, store, mirror.Options{})
-		done := store.Count() < n
 		cancel()
-		if done {
-			return
-		}
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatalf("cancelled at %d: %v", n, err)
 		}

@@ -1,4 +1,4 @@
-package repo_test
+package mirror_test
 
 import (
 	"context"
@@ -16,21 +16,21 @@ import (
 	"github.com/snap-backup/snap/repo/mirror"
 )
 
-// A run that did not come to its end, by whatever, must not leave the target
-// ready to follow the next loss of the source: the target is the only good copy
-// then.
-func TestMirrorMarksDoNotCoverLosses(t *testing.T) {
+// After a run that was interrupted, the target must not follow the next loss of
+// the source: then it is the only good copy.
+func TestMirrorNotesDoNotCoverLosses(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	junk := repotest.RunsDir + strings.Repeat("ab", 32)
 	ends := map[string]func(t *testing.T, source, target *memory.Backend){
-		"cut off before the last record": func(t *testing.T, source, target *memory.Backend) {
+		"interrupted before the last record": func(t *testing.T, source, target *memory.Backend) {
 			last := slices.Max(repotest.FilesIn(t, source, repotest.SnapshotsDir))
 			cut := fault.New(target, fault.On(fault.Put, last, fault.From(1, fault.ErrInjected)))
 			if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
 				t.Fatal(err)
 			}
 		},
-		"cut off at its end": func(t *testing.T, source, target *memory.Backend) {
+		"interrupted at its end": func(t *testing.T, source, target *memory.Backend) {
 			last, stored := slices.Max(repotest.FilesIn(t, source, repotest.SnapshotsDir)), false
 			cut := fault.New(target, func(c fault.Call) fault.Action {
 				if stored {
@@ -77,8 +77,9 @@ func TestMirrorMarksDoNotCoverLosses(t *testing.T) {
 	}
 }
 
-// With the key, marks that are there do not count.
-func TestMirrorAsksInSpiteOfMarks(t *testing.T) {
+// With the key, notes of the target do not count.
+func TestMirrorAsksDespiteNotes(t *testing.T) {
+	t.Parallel()
 	source, target := repotest.New(t, 1, 2, 3), memory.New()
 	last := slices.Max(repotest.FilesIn(t, source, repotest.IndexDir))
 	cut := fault.New(target, fault.On(fault.Put, last, fault.From(1, fault.ErrInjected)))
@@ -95,8 +96,9 @@ func TestMirrorAsksInSpiteOfMarks(t *testing.T) {
 	}
 }
 
-// A torn file of the target that was replaced is one that its records need.
-func TestMirrorDoesNotMarkWhatItReplaces(t *testing.T) {
+// The target needs a torn file that was replaced.
+func TestMirrorMakesNoNoteOfReplacedFiles(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2, 3), memory.New()
 	if err := mirrorTo(source, target, oneAtATime); err != nil {
@@ -117,7 +119,7 @@ func TestMirrorDoesNotMarkWhatItReplaces(t *testing.T) {
 	})
 	_ = mirrorTo(source, cut, oneAtATime)
 	if !replaced {
-		t.Fatal("it was not replaced")
+		t.Fatal("the torn file was not replaced")
 	}
 	if err := source.Delete(ctx, name); err != nil {
 		t.Fatal(err)
@@ -130,7 +132,7 @@ func TestMirrorDoesNotMarkWhatItReplaces(t *testing.T) {
 	}
 }
 
-// keyed are options with or without what only the key can tell.
+// keyed returns options with or without the check that needs the key.
 func keyed(source backend.Backend, withKey bool) mirror.Options {
 	opts := oneAtATime
 	if withKey {
@@ -145,9 +147,10 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 	return opts
 }
 
-// Without the key, what a run that was cut off has noted does not let the target
-// follow a source that has lost packs. A prune of the source is followed.
-func TestMirrorWithoutKeyAfterACutOff(t *testing.T) {
+// Without the key, the notes of an interrupted run do not let the target follow a
+// source that has lost packs. It follows a prune of the source.
+func TestMirrorWithoutKeyAfterAnInterruption(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	stages := map[string]func(todo func(dir string) []string) string{
 		"before the index":   func(todo func(string) []string) string { return slices.Min(todo(repotest.IndexDir)) },
@@ -201,9 +204,10 @@ func TestMirrorWithoutKeyAfterACutOff(t *testing.T) {
 	}
 }
 
-// Two lists of what came from the source, as a run that was cut off leaves them,
-// count together, and stay so in the next run.
-func TestMirrorRemembersAfterACutOff(t *testing.T) {
+// An interrupted run may leave two lists of copied snapshots. Both count, also in
+// the next run.
+func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, first := range []bool{true, false} {
 		source, target := repotest.New(t, 1), memory.New()
@@ -217,7 +221,7 @@ func TestMirrorRemembersAfterACutOff(t *testing.T) {
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		// What the run before remembered is there again, listed first or last.
+		// The notes of the run before are there again, listed first or last.
 		lists := repotest.FilesIn(t, before, "mirrored/")
 		if err := target.Put(ctx, lists[0], repotest.Content(t, before)[lists[0]]); err != nil {
 			t.Fatal(err)
@@ -236,7 +240,7 @@ func TestMirrorRemembersAfterACutOff(t *testing.T) {
 		if n := len(repotest.FilesIn(t, target, "mirrored/")); n != 1 {
 			t.Errorf("%d lists are left", n)
 		}
-		// Both snapshots came from the source, so both may go.
+		// Both snapshots came from the source, so both may be removed.
 		if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 			t.Fatal(err)
 		}

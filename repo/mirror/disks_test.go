@@ -1,4 +1,4 @@
-package repo_test
+package mirror_test
 
 import (
 	"bytes"
@@ -20,14 +20,14 @@ import (
 	"github.com/snap-backup/snap/repo/mirror"
 )
 
-// caseless is a store as some shares are: names that differ only in case are one
-// file, and are listed in capitals.
+// caseless is like some shares: names that differ only in case are one file, and
+// are listed in capitals.
 type caseless struct{ backend.Backend }
 
 func (c caseless) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	return c.Backend.List(ctx, strings.ToLower(prefix), func(f backend.Info) error {
 		if strings.HasPrefix(f.Name, repotest.SnapshotsDir) {
-			// What the contract leaves out must not be taken for something else.
+			// A List must leave out names that are not valid.
 			f.Name = strings.ToUpper(f.Name)
 			if backend.ValidName(f.Name) == nil {
 				return errors.New("a name in capitals is valid")
@@ -42,9 +42,10 @@ func (c caseless) Put(ctx context.Context, name string, b []byte) error {
 	return c.Backend.Put(ctx, strings.ToLower(name), b)
 }
 
-// A store that hides files (a share that folds names) makes a mirror copy too
-// much, not too little, and remove nothing.
+// If a store hides files, as a share that folds names does, a mirror copies too
+// much rather than too little, and removes nothing.
 func TestMirrorToACaselessStore(t *testing.T) {
+	t.Parallel()
 	source, target := repotest.New(t, 1, 2), memory.New()
 	for range 2 {
 		if err := mirrorTo(source, caseless{target}, oneAtATime); err != nil {
@@ -57,6 +58,7 @@ func TestMirrorToACaselessStore(t *testing.T) {
 }
 
 func TestMirrorToAFullDisk(t *testing.T) {
+	t.Parallel()
 	source, older := movedOn(t)
 	run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
 	sizes, err := repotest.PutSizes(older, run)
@@ -76,9 +78,10 @@ func TestMirrorToAFullDisk(t *testing.T) {
 	}
 }
 
-// The drives that people have. It needs root, and the kernel to know the file
+// The drives that people have. This needs root and a kernel that knows the file
 // system; tmpfs is always there.
 func TestMirrorToRealDrives(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		t.Skip("mounting needs root on Linux")
 	}
@@ -91,10 +94,10 @@ func TestMirrorToRealDrives(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer be.Close()
-			// Pulled in the middle, and connected again.
+			// Pulled out in the middle, and connected again.
 			for _, n := range []int{3, 12, 20} {
 				if err := mirrorTo(source, fault.New(be, fault.From(n, fault.ErrInjected)), oneAtATime); !errors.Is(err, fault.ErrInjected) {
-					t.Fatalf("pulled at %d: %v", n, err)
+					t.Fatalf("pulled out at %d: %v", n, err)
 				}
 			}
 			rep, err := mirror.Run(context.Background(), source, be, mirror.Options{})
