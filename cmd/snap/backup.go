@@ -14,9 +14,9 @@ import (
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
+	"github.com/snap-backup/snap/device/ingest"
+	"github.com/snap-backup/snap/device/ingest/receive"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/transfer"
-	"github.com/snap-backup/snap/device/virtual"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -32,7 +32,7 @@ type backupResult struct {
 
 // backupReport is a backup that has become a snapshot.
 type backupReport struct {
-	*transfer.ImportResult
+	*ingest.Result
 	Received      int64       `json:"received_files"` // in this run, from the device
 	ReceivedBytes int64       `json:"received_bytes"`
 	Resumed       int64       `json:"resumed_files"` // of a run that broke off, not sent again
@@ -125,7 +125,7 @@ and the exit code is 20. Without any password it is stored locked, too.`,
 	f.StringVar(&host, "host", "", "`name` of this computer for the record")
 	f.StringVar(&checkpoint, "checkpoint", "256M", "after how much it is noted what was received, which is what a power cut can cost")
 	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` where encrypted files wait for their keys (default: in the user's cache folder)")
-	f.StringVar(&limit, "spool-limit", bytesFlag(virtual.DefaultSpoolLimit), "how much may wait there, such as 500M or 64G")
+	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "how much may wait there, such as 500M or 64G")
 	return cmd
 }
 
@@ -252,7 +252,7 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err
 	out := backupResult{UDID: e.UDID, Name: v.name}
 	if res != nil {
 		out.Name = res.Info.Name
-		out.Result = &backupReport{ImportResult: res.Import, Received: res.Files, ReceivedBytes: res.Bytes,
+		out.Result = &backupReport{Result: res.Import, Received: res.Files, ReceivedBytes: res.Bytes,
 			Resumed: res.Resumed.Files, ResumedBytes: res.Resumed.Bytes, Locked: res.Locked != nil}
 		if res.Parent != nil {
 			out.Result.Parent = res.Parent.ID

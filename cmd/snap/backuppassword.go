@@ -10,10 +10,10 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -186,7 +186,7 @@ func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
 		u.a.warn("%v; it is stored locked", err)
 		return nil
 	case corrupt:
-		return &transfer.IncompleteError{Dir: b.Dir(), Reasons: []string{err.Error()}}
+		return &ingest.IncompleteError{Dir: b.Dir(), Reasons: []string{err.Error()}}
 	}
 	return err
 }
@@ -209,19 +209,19 @@ func percent(done, total int64) int64 {
 }
 
 // rawTexts says for people why files of an unlocked backup were stored sealed.
-var rawTexts = map[transfer.RawReason]string{
-	transfer.RawNoKey:       "that the manifest has no key for",
-	transfer.RawUnsupported: "with a key of an unknown form",
-	transfer.RawNoClass:     "whose protection class the keybag has no key for",
-	transfer.RawBadKey:      "with a damaged key",
-	transfer.RawLength:      "of a length that no encrypted file has",
-	transfer.RawPadding:     "that are cut off or damaged at their end",
-	transfer.RawDifferent:   "that do not come back the same when encrypted again",
+var rawTexts = map[ingest.RawReason]string{
+	ingest.RawNoKey:       "that the manifest has no key for",
+	ingest.RawUnsupported: "with a key of an unknown form",
+	ingest.RawNoClass:     "whose protection class the keybag has no key for",
+	ingest.RawBadKey:      "with a damaged key",
+	ingest.RawLength:      "of a length that no encrypted file has",
+	ingest.RawPadding:     "that are cut off or damaged at their end",
+	ingest.RawDifferent:   "that do not come back the same when encrypted again",
 }
 
 // describeRaw tells which files of an unlocked backup had to be stored as they
 // are.
-func (a *app) describeRaw(res *transfer.ImportResult) {
+func (a *app) describeRaw(res *ingest.Result) {
 	for _, reason := range slices.Sorted(maps.Keys(res.Raw)) {
 		a.remark("          note: %s %s, stored as they are", plural(res.Raw[reason], "file"), rawTexts[reason])
 	}

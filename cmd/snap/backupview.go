@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/protocol/backup2"
-	"github.com/snap-backup/snap/device/transfer"
 	"golang.org/x/term"
 )
 
@@ -35,7 +35,7 @@ type view struct {
 	board   *board
 	udid    string
 	name    string
-	storing *transfer.Progress // what is done when the device has finished
+	storing *blob.Progress // what is done when the device has finished
 
 	mu       sync.Mutex
 	phase    backup2.Phase
@@ -57,7 +57,7 @@ func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entr
 		if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 			name = info.Name
 		}
-		b.views = append(b.views, &view{board: b, udid: e.UDID, name: name, storing: &transfer.Progress{}, line: progress{start: time.Now()}})
+		b.views = append(b.views, &view{board: b, udid: e.UDID, name: name, storing: &blob.Progress{}, line: progress{start: time.Now()}})
 	}
 	if a.quiet || a.json {
 		return b

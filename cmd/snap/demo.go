@@ -16,13 +16,13 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
+	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/spf13/cobra"
@@ -294,7 +294,7 @@ func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoRes
 // materialize gives a snapshot back as a folder, compares, and returns the number
 // of files and folders.
 func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapshot) (int, error) {
-	out, err := transfer.Materialize(ctx, d.repo, s, filepath.Join(d.dir, "given back"), transfer.MaterializeOptions{Workers: runtime.GOMAXPROCS(0)})
+	out, err := materialize.Write(ctx, d.repo, s, filepath.Join(d.dir, "given back"), materialize.Options{Workers: runtime.GOMAXPROCS(0)})
 	if err != nil {
 		return 0, err
 	}

@@ -8,8 +8,8 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/snap-backup/snap/device/ingest/passwordchange"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -196,7 +196,7 @@ func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, 
 	var locked []string
 	known := map[[32]byte]bool{}
 	for _, s := range list {
-		bag, err := transfer.KeyBag(ctx, r, s)
+		bag, err := passwordchange.KeyBag(ctx, r, s)
 		if err != nil {
 			return nil, err
 		}
@@ -220,7 +220,7 @@ func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, 
 
 // opens reports whether a password opens the keybag of a snapshot.
 func (a *app) opens(ctx context.Context, r *repo.Repo, s *repo.Snapshot, password []byte) (bool, error) {
-	raw, err := transfer.KeyBag(ctx, r, s)
+	raw, err := passwordchange.KeyBag(ctx, r, s)
 	if err != nil {
 		return false, err
 	}

@@ -13,11 +13,12 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
+	"github.com/snap-backup/snap/device/ingest"
+	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/stream"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/mirror"
@@ -87,9 +88,9 @@ var kinds = []struct {
 	{isUnopened("keys/"), exitDamaged, "open the repository with another key, such as the recovery key; then remove the damaged file and add a new key (\"snap key add\"); or copy keys/ from a mirror or another copy of this repository"},
 	{is(errLostPart), exitDamaged, `"snap check" tells what; "snap repair --from COPY" brings back what another copy has`},
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
-	{is(transfer.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
-	{is(transfer.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},
-	{is(transfer.ErrLocked), exitLocked, "import the backup again with its backup password, or give it back without --decrypt"},
+	{is(ingest.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
+	{is(ingest.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},
+	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password, or give it back without --decrypt"},
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "give the folder that holds Manifest.plist, or a folder of such folders"},
 	{is(repo.ErrPinned), exitError, `nothing was forgotten; "snap unpin" lets it go`},
 	{is(repo.ErrLastSnapshot), exitError, "nothing was forgotten; --allow-last removes it all the same"},
@@ -126,7 +127,7 @@ var kinds = []struct {
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
 	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},
 	{is(repo.ErrExists), exitExists, "use it as it is, or choose another folder"},
-	{is(transfer.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
+	{is(materialize.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
 }
 

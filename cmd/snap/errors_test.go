@@ -11,11 +11,12 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/ingest"
+	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/stream"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -37,19 +38,19 @@ func TestExitCodes(t *testing.T) {
 		{repo.ErrWrongPassword, 12, "try again"},
 		{repo.ErrDamaged, 13, "snap check"},
 		{&repo.DamageError{File: "packs/x", Err: errors.New("x")}, 13, "snap check"},
-		{transfer.ErrChanged, 14, "wait until"},
-		{transfer.ErrIncomplete, 14, "--allow-incomplete"},
+		{ingest.ErrChanged, 14, "wait until"},
+		{ingest.ErrIncomplete, 14, "--allow-incomplete"},
 		{&folder.ChangedError{Path: "x"}, 14, "wait until"},
-		{&transfer.IncompleteError{}, 14, "--allow-incomplete"},
+		{&ingest.IncompleteError{}, 14, "--allow-incomplete"},
 		{repo.ErrNoSnapshot, 15, "snap snapshots"},
 		{repo.ErrAmbiguous, 15, "more digits"},
 		{repo.ErrExists, 16, "another folder"},
-		{transfer.ErrTargetExists, 16, "--replace"},
+		{materialize.ErrTargetExists, 16, "--replace"},
 		{backend.ErrNoSpace, 17, "free some space"},
 		{repo.ErrUnsupported, 18, ""},
 		{mobilesync.ErrNoBackup, 19, "Manifest.plist"},
 		{keybag.ErrWrongPassword, 20, "--opaque"},
-		{transfer.ErrLocked, 21, "--decrypt"},
+		{materialize.ErrLocked, 21, "--decrypt"},
 		{device.ErrNoMux, 22, "usbmuxd"},
 		{fmt.Errorf("%w: %w", device.ErrNoMux, fs.ErrPermission), 22, "usbmuxd"},
 		{device.ErrNotFound, 22, "snap devices"},

@@ -9,21 +9,22 @@ import (
 	"runtime"
 	"slices"
 
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
 
 // importResult is what import prints for one folder.
 type importResult struct {
-	Folder string                 `json:"folder"`
-	Result *transfer.ImportResult `json:"result,omitempty"`
-	Error  *jsonError             `json:"error,omitempty"`
+	Folder string         `json:"folder"`
+	Result *ingest.Result `json:"result,omitempty"`
+	Error  *jsonError     `json:"error,omitempty"`
 }
 
 func (a *app) importCommand() *cobra.Command {
-	var opts transfer.ImportOptions
+	var opts ingest.Options
 	var source backupPassword
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
@@ -80,12 +81,12 @@ is stored locked.`,
 
 // importAll imports one folder after the other. A folder that fails does not
 // keep the others from being stored; the first failure decides the exit code.
-func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []importSource, opts transfer.ImportOptions) error {
+func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []importSource, opts ingest.Options) error {
 	results := []importResult{}
 	var first error
 	for _, source := range sources {
 		dir := source.dir
-		var res *transfer.ImportResult
+		var res *ingest.Result
 		err := source.err
 		if err == nil {
 			res, err = a.importOne(ctx, r, u, dir, opts)
@@ -116,7 +117,7 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources 
 	return first
 }
 
-func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir string, opts transfer.ImportOptions) (*transfer.ImportResult, error) {
+func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir string, opts ingest.Options) (*ingest.Result, error) {
 	b, err := mobilesync.Open(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -125,21 +126,21 @@ func (a *app) importOne(ctx context.Context, r *repo.Repo, u *unlocker, dir stri
 	if err := u.unlock(ctx, b); err != nil {
 		return nil, err
 	}
-	p := &transfer.Progress{}
+	p := &blob.Progress{}
 	opts.Progress = p
 	stop := a.showProgress(func() meter { return transferMeter(p) })
 	defer stop()
-	return transfer.Import(ctx, r, b, opts)
+	return ingest.Import(ctx, r, b, opts)
 }
 
-func transferMeter(p *transfer.Progress) meter {
+func transferMeter(p *blob.Progress) meter {
 	return meter{
 		phase: p.Phase(), files: p.Files.Load(), totalFiles: p.TotalFiles.Load(),
 		bytes: p.Bytes.Load(), totalBytes: p.TotalBytes.Load(),
 	}
 }
 
-func (a *app) describeImport(w io.Writer, dir string, res *transfer.ImportResult) {
+func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result) {
 	s := res.Snapshot
 	if res.Unchanged {
 		fmt.Fprintf(w, "%s, backup of %s: unchanged since snapshot %s\n", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
@@ -155,7 +156,7 @@ func (a *app) describeImport(w io.Writer, dir string, res *transfer.ImportResult
 }
 
 // describeReport prints what a verifier would find in the folder.
-func (a *app) describeReport(dir string, res *transfer.ImportResult) {
+func (a *app) describeReport(dir string, res *ingest.Result) {
 	switch {
 	case res.Snapshot.Unlocked:
 		a.describeRaw(res)

@@ -6,7 +6,8 @@ import (
 	"io"
 	"runtime"
 
-	"github.com/snap-backup/snap/device/transfer"
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -14,11 +15,11 @@ import (
 // materializeResult is what materialize prints.
 type materializeResult struct {
 	Snapshot repo.FileID `json:"snapshot"`
-	*transfer.MaterializeResult
+	*materialize.Result
 }
 
 func (a *app) materializeCommand() *cobra.Command {
-	var opts transfer.MaterializeOptions
+	var opts materialize.Options
 	var decrypt bool
 	cmd := &cobra.Command{
 		Use:   "materialize SNAPSHOT TARGET",
@@ -47,12 +48,12 @@ restores from it.`,
 			if s.Lost == nil && !s.Complete {
 				a.warn("snapshot %s is of an incomplete backup; a device may refuse it", s.ID.Short())
 			}
-			p := &transfer.Progress{}
+			p := &blob.Progress{}
 			opts.Progress, opts.Workers = p, runtime.GOMAXPROCS(0)
 			stop := a.showProgress(func() meter { return transferMeter(p) })
-			write := transfer.Materialize
+			write := materialize.Write
 			if decrypt {
-				write = transfer.Decrypt
+				write = materialize.WriteDecrypted
 			}
 			res, err := write(ctx, r, s, argv[1], opts)
 			stop()

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/ingest/receive"
 	"github.com/snap-backup/snap/device/protocol/backup2"
-	"github.com/snap-backup/snap/device/transfer"
-	"github.com/snap-backup/snap/device/virtual"
 	"github.com/snap-backup/snap/repo"
 )
 
@@ -17,7 +17,7 @@ import (
 type BackupOptions struct {
 	Full       bool // all files anew
 	Tags       []string
-	SpoolDir   string // see virtual.RunOptions
+	SpoolDir   string // see receive.Options
 	SpoolLimit int64
 	// Passwords are backup passwords to try before those that the repository
 	// keeps for the device.
@@ -30,8 +30,8 @@ type BackupOptions struct {
 	// the backup, in the repository.
 	KeepPassword bool
 	Workers      int
-	Progress     *transfer.Progress // of what is done when the device has finished
-	// CheckpointBytes and CheckpointTime: see virtual.RunOptions.
+	Progress     *blob.Progress // of what is done when the device has finished
+	// CheckpointBytes and CheckpointTime: see receive.Options.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
 }
@@ -40,7 +40,7 @@ type BackupOptions struct {
 type BackupResult struct {
 	Info   *device.Info
 	Parent *repo.Snapshot // nil for none
-	*virtual.Result
+	*receive.Result
 }
 
 // Kept is what an interrupted backup has left in the repository for the next
@@ -139,7 +139,7 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	hang()
 	o.Phase(PhaseStoring)
 	res := &BackupResult{Info: info, Parent: run.Parent()}
-	res.Result, err = run.Publish(ctx, virtual.PublishOptions{Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress})
+	res.Result, err = run.Publish(ctx, receive.PublishOptions{Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress})
 	if err != nil {
 		if ctx.Err() != nil {
 			err = interrupted{ctx.Err()}
@@ -149,8 +149,8 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	return res, nil
 }
 
-func (h Host) newRun(ctx context.Context, info *device.Info, keys *opener, opt BackupOptions) (*virtual.Run, error) {
-	o := virtual.RunOptions{
+func (h Host) newRun(ctx context.Context, info *device.Info, keys *opener, opt BackupOptions) (*receive.Receiver, error) {
+	o := receive.Options{
 		UDID: info.UDID, Device: info.Name, Full: opt.Full,
 		Encrypted: info.WillEncrypt != nil && *info.WillEncrypt,
 		SpoolDir:  opt.SpoolDir, SpoolLimit: opt.SpoolLimit, CheckpointBytes: opt.CheckpointBytes, CheckpointTime: opt.CheckpointTime,
@@ -159,14 +159,14 @@ func (h Host) newRun(ctx context.Context, info *device.Info, keys *opener, opt B
 	if keys != nil {
 		o.Unlock = keys.unlock
 	}
-	return virtual.NewRun(ctx, h.Repo, o)
+	return receive.New(ctx, h.Repo, o)
 }
 
 // closeTime is how long keeping what was received may take at the end.
 const closeTime = 2 * time.Minute
 
 // interrupted ends a run and says what is kept of it.
-func (h Host) interrupted(ctx context.Context, run *virtual.Run, info *device.Info, err error, drop bool) error {
+func (h Host) interrupted(ctx context.Context, run *receive.Receiver, info *device.Info, err error, drop bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	if drop {

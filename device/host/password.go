@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/snap-backup/snap/device"
-	"github.com/snap-backup/snap/device/virtual"
+	"github.com/snap-backup/snap/device/ingest/passwordchange"
 )
 
 // PasswordResult says what a change of the backup password has led to.
@@ -47,7 +47,7 @@ func (h Host) ChangePassword(ctx context.Context, e device.Entry, old, new []byt
 		return nil, err
 	}
 	defer release()
-	folder, err := virtual.NewRekey(ctx, h.Repo, e.UDID)
+	folder, err := passwordchange.New(ctx, h.Repo, e.UDID)
 	if err != nil {
 		return nil, err
 	}

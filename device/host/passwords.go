@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/ingest/passwordchange"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
-	"github.com/snap-backup/snap/device/virtual"
 	"github.com/snap-backup/snap/repo"
 )
 
@@ -149,7 +149,7 @@ func (p *opener) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error) {
 // lastBag is the keybag that the device continues from, nil if there is none that
 // makes sense.
 func (p *opener) lastBag(ctx context.Context) (*keybag.Bag, error) {
-	raw, err := virtual.LastKeyBag(ctx, p.h.Repo, p.info.UDID)
+	raw, err := passwordchange.LastKeyBag(ctx, p.h.Repo, p.info.UDID)
 	if err != nil || raw == nil {
 		// What is damaged is told elsewhere.
 		if errors.Is(err, repo.ErrDamaged) {

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/plist"
-	"github.com/snap-backup/snap/device/virtual"
+	"github.com/snap-backup/snap/device/restore"
 	"github.com/snap-backup/snap/repo"
 )
 
@@ -44,9 +44,9 @@ type Plan struct {
 	// NeedsPassword says that the device wants the backup password.
 	NeedsPassword bool
 
-	source *virtual.Source
-	entry  device.Entry
-	info   []byte // Info.plist
+	view  *restore.View
+	entry device.Entry
+	info  []byte // Info.plist
 }
 
 // Other reports whether the snapshot is of another device.
@@ -84,14 +84,14 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 		return nil, err
 	}
 	p := &Plan{Info: info, Snapshot: s, NeedsPassword: s.Encrypted, entry: e}
-	if p.source, err = virtual.NewSource(ctx, h.Repo, s, virtual.SourceOptions{UDID: s.Device.UDID, Target: info.UDID}); err != nil {
+	if p.view, err = restore.New(ctx, h.Repo, s, restore.Options{UDID: s.Device.UDID, Target: info.UDID}); err != nil {
 		return nil, err
 	}
 	p.info, err = p.read(ctx, mobilesync.InfoPlist)
 	if errors.Is(err, fs.ErrNotExist) {
 		// Some folders that were imported have none; a device wants one.
 		if p.info, err = plainInfo(s); err == nil {
-			p.source, err = virtual.NewSource(ctx, h.Repo, s, virtual.SourceOptions{UDID: s.Device.UDID, Target: info.UDID, Info: p.info})
+			p.view, err = restore.New(ctx, h.Repo, s, restore.Options{UDID: s.Device.UDID, Target: info.UDID, Info: p.info})
 		}
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 const maxInfo = 64 << 20
 
 func (p *Plan) read(ctx context.Context, name string) ([]byte, error) {
-	f, err := p.source.Open(ctx, p.Snapshot.Device.UDID+"/"+name)
+	f, err := p.view.Open(ctx, p.Snapshot.Device.UDID+"/"+name)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (p *Plan) judge(size func(int64) string) {
 	if !s.Complete {
 		against("the snapshot is of an incomplete backup")
 	}
-	if n := p.source.Lost(); n > 0 {
+	if n := p.view.Lost(); n > 0 {
 		against("the repository has lost content of %d files of the snapshot", n)
 	}
 	if from, to := s.Device.ProductVersion, d.ProductVersion; from != "" && to != "" && compareVersions(to, from) < 0 {
@@ -208,11 +208,11 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 	announcePasscode(p.Info, o)
 	res, err := c.Session.Restore(c.ctx, backup2.RestoreRequest{
 		Target: p.Info.UDID, Source: p.Snapshot.Device.UDID, Options: opt.RestoreOptions, Password: opt.Password,
-	}, p.source, o)
+	}, p.view, o)
 	if err != nil {
 		p.removeApps(ctx, c)
 		err = c.why(ctx, err)
-		if res.Progress.Files > int64(len(metadata)) {
+		if p.view.Begun() {
 			err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
 		} else {
 			err = fmt.Errorf("%s has no file of snapshot %s yet: %w", nameOf(p.Info), p.Snapshot.ID.Short(), err)
@@ -224,9 +224,6 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 	}
 	return res, nil
 }
-
-// metadata is what a device reads before it changes anything.
-var metadata = []string{mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.ManifestPlist, mobilesync.ManifestDB, mobilesync.ManifestDB, mobilesync.InfoPlist}
 
 // putApps tells the device which apps to install anew.
 func (p *Plan) putApps(ctx context.Context, c *call) error {

@@ -13,9 +13,10 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/device/ingest"
+	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
-	"github.com/snap-backup/snap/device/transfer"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -115,7 +116,7 @@ func giveBack(t *testing.T, folder, password string) string {
 		t.Fatal(err)
 	}
 	defer keys.Destroy()
-	stored, err := transfer.Import(ctx, r, b, transfer.ImportOptions{Workers: 1})
+	stored, err := ingest.Import(ctx, r, b, ingest.Options{Workers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +130,7 @@ func giveBack(t *testing.T, folder, password string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := transfer.Materialize(ctx, again, stored.Snapshot, t.TempDir(), transfer.MaterializeOptions{Workers: 1})
+	out, err := materialize.Write(ctx, again, stored.Snapshot, t.TempDir(), materialize.Options{Workers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

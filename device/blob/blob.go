@@ -1,0 +1,86 @@
+// Package blob maps entries of a snapshot to blobs of a backup folder and back.
+//
+// An entry holds plaintext where the backup password was known: then its blob
+// is rebuilt by encrypting that again with the key in the entry. Open, Write,
+// Same and Size do so for every entry, so callers need not distinguish.
+//
+// All bytes that it returns were authenticated by the repository; damage is an
+// error. It never writes to a repository.
+package blob
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// FileMode and DirMode are the modes of what devices send, as idevicebackup2
+// sets them.
+const (
+	FileMode = 0o644
+	DirMode  = 0o755
+)
+
+// BatchFiles and BatchBytes bound how many neighbouring files one goroutine
+// reads or writes in a row: enough to fill blocks with neighbours, and few enough
+// to keep all goroutines busy.
+const (
+	BatchFiles = 256
+	BatchBytes = 4 << 20
+)
+
+// Size returns the length of a file in the backup folder, in bytes.
+func Size(e *tree.Entry) int64 {
+	if e.Encryption != nil {
+		return keybag.SealedSize(e.Content.Size)
+	}
+	return e.Content.Size
+}
+
+// Write writes a file's bytes as they were in the backup folder.
+func Write(ctx context.Context, r *repo.Repo, w io.Writer, e *tree.Entry) error {
+	if e.Encryption == nil {
+		return r.WriteContent(ctx, w, &e.Content)
+	}
+	s := keybag.NewSealer(w, keybag.FileKey(e.Encryption.Key))
+	if err := r.WriteContent(ctx, s, &e.Content); err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// Same reports whether src holds a file's bytes as they were in the backup
+// folder.
+func Same(ctx context.Context, r *repo.Repo, src io.Reader, e *tree.Entry) (bool, error) {
+	if e.Encryption == nil {
+		return r.SameContent(ctx, src, &e.Content)
+	}
+	same, err := r.SameContent(ctx, keybag.NewProver(src, keybag.FileKey(e.Encryption.Key)), &e.Content)
+	if errors.Is(err, keybag.ErrPadding) || errors.Is(err, keybag.ErrNotCanonical) {
+		return false, nil
+	}
+	return same, err
+}
+
+// Present reports whether has is true of all chunks of a content, including
+// those that list its chunks. A list that cannot be read counts as absent. The
+// only error is that of ctx.
+func Present(ctx context.Context, r *repo.Repo, c *tree.Content, has func(chunk.ID) bool) (bool, error) {
+	absent := errors.New("absent")
+	check := func(id chunk.ID) error {
+		if !has(id) {
+			return absent
+		}
+		return nil
+	}
+	err := c.All(ctx, r.Chunk, check, check)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	return err == nil, nil
+}

@@ -1,0 +1,380 @@
+// Package catalog holds the paths of a backup folder that is not on a disk:
+// those of a snapshot, and those of files that a device has sent.
+//
+// A Set is the files of a snapshot. A Catalog is a Set and what the device has
+// changed: files received, moved and removed. Memory grows with the number of
+// paths, about 100 bytes each, not with the size of content. Neither writes to
+// the repository.
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+const (
+	// maxFiles bounds the files of one backup. Devices with many files have a
+	// million.
+	maxFiles = 8 << 20
+	// maxOthers bounds the files that are not blobs, and the folders.
+	maxOthers = 1 << 16
+
+	snapshotDir = "Snapshot"
+)
+
+var errTooMany = errors.New("the device creates more names than any backup has")
+
+// InSnapshot returns the rest of a path below the folder Snapshot, in which
+// devices put the files that they send before they move them.
+func InSnapshot(path string) (rest string, ok bool) {
+	return strings.CutPrefix(path, snapshotDir+"/")
+}
+
+// Catalog is the paths of the parent that are still there and those of files
+// that were received. Paths are relative to the device's folder.
+type Catalog struct {
+	parent *Set     // nil if there is none
+	gone   []uint64 // bitmap of blobs of the parent that were removed or replaced
+
+	moved, arrived area // received blobs: at their final path, and in Snapshot
+	others         map[string]other
+	dirs           map[string]tree.Entry
+
+	files []File // all that were ever received
+	ids   []chunk.ID
+}
+
+// File is a file that was received. It takes 24 bytes, and its chunk IDs.
+type File struct {
+	Size  int64
+	At    int64 // position of its IDs in Catalog.ids, or of its content in the spool
+	n     uint8 // number of IDs
+	level uint8
+	State State
+}
+
+// State says where a received file is known.
+type State uint8
+
+// The states, which can be combined.
+const (
+	Spooled State = 1 << iota // its content is in the spool
+	Saved                     // the record of the unfinished backup has it
+)
+
+// Spooled reports whether the content is in the spool.
+func (f *File) Spooled() bool { return f.State&Spooled != 0 }
+
+// area is blobs by ID, divided by their folder.
+type area [256]map[blob.ID]uint32
+
+func (a *area) get(id blob.ID) (uint32, bool) {
+	n, ok := a[id[0]][id]
+	return n, ok
+}
+
+func (a *area) put(id blob.ID, n uint32) {
+	if a[id[0]] == nil {
+		a[id[0]] = map[blob.ID]uint32{}
+	}
+	a[id[0]][id] = n
+}
+
+func (a *area) drop(id blob.ID) { delete(a[id[0]], id) }
+
+// other is a file that is not a blob: received, or the parent's.
+type other struct {
+	file   uint32
+	parent *tree.Entry // nil if received
+}
+
+// New returns a catalog with the paths of parent, which may be nil.
+func New(parent *Set) *Catalog {
+	n := &Catalog{parent: parent, others: map[string]other{}, dirs: map[string]tree.Entry{}}
+	if parent == nil {
+		return n
+	}
+	n.gone = make([]uint64, (len(parent.blobs)+63)/64)
+	for path, e := range parent.others {
+		if e.Kind == tree.Dir {
+			n.dirs[path] = *e
+			continue
+		}
+		n.others[path] = other{parent: e}
+	}
+	for b := range 256 {
+		if parent.flat {
+			break
+		}
+		if dir := ByteName(byte(b)); parent.first[b] < parent.first[b+1] {
+			if _, ok := n.dirs[dir]; !ok {
+				n.dirs[dir] = tree.Entry{Path: dir, Kind: tree.Dir, Mode: blob.DirMode}
+			}
+		}
+	}
+	return n
+}
+
+func (n *Catalog) isGone(i int) bool { return n.gone[i/64]&(1<<(i%64)) != 0 }
+
+// parentBlob returns the number of a blob of the parent that still has its path.
+func (n *Catalog) parentBlob(id blob.ID) (int, bool) {
+	i := n.parent.find(id)
+	return i, i >= 0 && !n.isGone(i)
+}
+
+func (n *Catalog) dropParent(id blob.ID) {
+	if i := n.parent.find(id); i >= 0 {
+		n.gone[i/64] |= 1 << (i % 64)
+	}
+}
+
+// Found is the file at a path: a received one, or one of the parent.
+type Found struct {
+	File  *File // nil if it is the parent's
+	entry *tree.Entry
+	blob  int // number in the parent, -1 if entry is set
+}
+
+// Lookup finds a file.
+func (n *Catalog) Lookup(path string) (Found, bool) {
+	if rest, ok := InSnapshot(path); ok {
+		if id, ok := blob.ParsePath(rest, false); ok {
+			return n.received(n.arrived.get(id))
+		}
+	} else if id, ok := blob.ParsePath(path, false); ok {
+		if i, ok := n.parentBlob(id); ok {
+			return Found{blob: i}, true
+		}
+		return n.received(n.moved.get(id))
+	}
+	o, ok := n.others[path]
+	if ok && o.parent != nil {
+		return Found{entry: o.parent, blob: -1}, true
+	}
+	return n.received(o.file, ok)
+}
+
+func (n *Catalog) received(i uint32, ok bool) (Found, bool) {
+	if !ok {
+		return Found{}, false
+	}
+	return Found{File: &n.files[i], blob: -1}, true
+}
+
+// Size returns the length of a file in bytes.
+func (n *Catalog) Size(f Found) int64 {
+	switch {
+	case f.File != nil:
+		return f.File.Size
+	case f.entry != nil:
+		return blob.Size(f.entry)
+	}
+	return n.parent.blobs[f.blob].size()
+}
+
+// Entry returns the entry of a file of the parent.
+func (n *Catalog) Entry(ctx context.Context, f Found) (*tree.Entry, error) {
+	if f.entry != nil {
+		return f.entry, nil
+	}
+	return n.parent.entry(ctx, f.blob)
+}
+
+// Content returns the content of a received file that is not in the spool.
+func (n *Catalog) Content(f *File) tree.Content {
+	return tree.Content{Size: f.Size, Level: f.level, IDs: n.ids[f.At : f.At+int64(f.n)]}
+}
+
+// Stored returns the number of chunk IDs of all files that were added. Those of
+// a file added later come after it.
+func (n *Catalog) Stored() int { return len(n.ids) }
+
+// StoredAfter reports whether a received file has chunk IDs after the first count.
+func (n *Catalog) StoredAfter(f *File, count int) bool { return f.At+int64(f.n) > int64(count) }
+
+// Add adds a file that was stored, without a path.
+func (n *Catalog) Add(c *tree.Content, st State) (uint32, error) {
+	f := File{Size: c.Size, At: int64(len(n.ids)), n: uint8(len(c.IDs)), level: c.Level, State: st}
+	n.ids = append(n.ids, c.IDs...)
+	return n.add(f)
+}
+
+// AddSpooled adds a file in the spool, without a path.
+func (n *Catalog) AddSpooled(at, size int64, st State) (uint32, error) {
+	return n.add(File{Size: size, At: at, State: Spooled | st})
+}
+
+func (n *Catalog) add(f File) (uint32, error) {
+	if len(n.files) >= maxFiles {
+		return 0, errTooMany
+	}
+	n.files = append(n.files, f)
+	return uint32(len(n.files) - 1), nil
+}
+
+// File returns a received file by its number.
+func (n *Catalog) File(number uint32) *File { return &n.files[number] }
+
+// All goes through all files that were ever received.
+func (n *Catalog) All() iter.Seq[*File] {
+	return func(yield func(*File) bool) {
+		for i := range n.files {
+			if !yield(&n.files[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Put gives a received file a path, in place of the file that has it.
+func (n *Catalog) Put(path string, f uint32, now time.Time) error {
+	if _, ok := n.dirs[path]; ok {
+		return fmt.Errorf("%s is a folder: %w", path, fs.ErrExist)
+	}
+	if err := n.parents(path, now); err != nil {
+		return err
+	}
+	if rest, ok := InSnapshot(path); ok {
+		if id, ok := blob.ParsePath(rest, false); ok {
+			n.arrived.put(id, f)
+			return nil
+		}
+	} else if id, ok := blob.ParsePath(path, false); ok {
+		n.dropParent(id)
+		n.moved.put(id, f)
+		return nil
+	}
+	if _, there := n.others[path]; !there && len(n.others) >= maxOthers {
+		return errTooMany
+	}
+	n.others[path] = other{file: f}
+	return nil
+}
+
+// Number returns the number of the received file at a path.
+func (n *Catalog) Number(path string) (uint32, bool) {
+	if rest, ok := InSnapshot(path); ok {
+		if id, ok := blob.ParsePath(rest, false); ok {
+			return n.arrived.get(id)
+		}
+	} else if id, ok := blob.ParsePath(path, false); ok {
+		return n.moved.get(id)
+	}
+	o, ok := n.others[path]
+	return o.file, ok && o.parent == nil
+}
+
+// parents makes the folders above a path.
+func (n *Catalog) parents(path string, now time.Time) error {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return n.Mkdir(path[:i], now)
+	}
+	return nil
+}
+
+// Mkdir makes a folder and those above it. One that exists is no error.
+func (n *Catalog) Mkdir(path string, now time.Time) error {
+	if path == "" {
+		return nil
+	}
+	if _, ok := n.dirs[path]; ok {
+		return nil
+	}
+	if _, ok := n.Lookup(path); ok {
+		return fmt.Errorf("%s is a file: %w", path, fs.ErrExist)
+	}
+	if err := n.parents(path, now); err != nil {
+		return err
+	}
+	if len(n.dirs) >= maxOthers {
+		return errTooMany
+	}
+	n.dirs[path] = tree.Entry{Path: path, Kind: tree.Dir, Mode: blob.DirMode, ModTime: now.UnixNano()}
+	return nil
+}
+
+// Dir returns the entry of a folder.
+func (n *Catalog) Dir(path string) (tree.Entry, bool) {
+	e, ok := n.dirs[path]
+	return e, ok
+}
+
+// Move renames a received file. Devices move nothing else.
+func (n *Catalog) Move(from, to string, now time.Time) error {
+	f, ok := n.Number(from)
+	if !ok {
+		if _, there := n.Lookup(from); !there {
+			if _, dir := n.dirs[from]; !dir {
+				return fmt.Errorf("%s: %w", from, fs.ErrNotExist)
+			}
+		}
+		return fmt.Errorf("move %s: only files that this backup has sent can be moved: %w", from, errors.ErrUnsupported)
+	}
+	if from == to {
+		return nil
+	}
+	if err := n.Put(to, f, now); err != nil {
+		return err
+	}
+	n.RemoveFile(from)
+	return nil
+}
+
+// RemoveFile removes the path of a file and reports whether there was one.
+func (n *Catalog) RemoveFile(path string) bool {
+	if _, ok := n.Lookup(path); !ok {
+		return false
+	}
+	if rest, ok := InSnapshot(path); ok {
+		if id, ok := blob.ParsePath(rest, false); ok {
+			n.arrived.drop(id)
+			return true
+		}
+	} else if id, ok := blob.ParsePath(path, false); ok {
+		n.dropParent(id)
+		n.moved.drop(id)
+		return true
+	}
+	delete(n.others, path)
+	return true
+}
+
+// Remove removes a file, or a folder with everything in it; "" is the top. It
+// reports whether there was one.
+func (n *Catalog) Remove(path string) bool {
+	if n.RemoveFile(path) {
+		return true
+	}
+	if _, ok := n.dirs[path]; !ok && path != "" {
+		return false
+	}
+	below := func(p string) bool { return path == "" || p == path || strings.HasPrefix(p, path+"/") }
+	maps.DeleteFunc(n.dirs, func(p string, _ tree.Entry) bool { return below(p) })
+	maps.DeleteFunc(n.others, func(p string, _ other) bool { return below(p) })
+	for b := range 256 {
+		dir := ByteName(byte(b))
+		if below(snapshotDir + "/" + dir) {
+			n.arrived[b] = nil
+		}
+		if below(dir) {
+			n.moved[b] = nil
+			if n.parent != nil {
+				for i := n.parent.first[b]; i < n.parent.first[b+1]; i++ {
+					n.gone[i/64] |= 1 << (i % 64)
+				}
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,162 @@
+package catalog
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// Received returns the paths of all received files.
+func (n *Catalog) Received() []string {
+	var out []string
+	for b := range 256 {
+		for id := range n.arrived[b] {
+			out = append(out, snapshotDir+"/"+id.Path(false))
+		}
+		for id := range n.moved[b] {
+			out = append(out, id.Path(false))
+		}
+	}
+	for path, o := range n.others {
+		if o.parent == nil {
+			out = append(out, path)
+		}
+	}
+	return out
+}
+
+// Count counts the received blobs and their bytes, and of all received files
+// those in the spool.
+func (n *Catalog) Count() (files, bytes, spooled int64) {
+	for _, a := range []*area{&n.arrived, &n.moved} {
+		for b := range a {
+			for _, f := range a[b] {
+				files++
+				bytes += n.files[f].Size
+				if n.files[f].Spooled() {
+					spooled++
+				}
+			}
+		}
+	}
+	for _, o := range n.others {
+		if o.parent == nil && n.files[o.file].Spooled() {
+			spooled++
+		}
+	}
+	return files, bytes, spooled
+}
+
+// Empty reports whether there are neither files that are not blobs nor folders.
+func (n *Catalog) Empty() bool { return len(n.dirs) == 0 && len(n.others) == 0 }
+
+const digits = "0123456789abcdef"
+
+// ByteName returns the two digits of a byte, which name a folder of blobs.
+func ByteName(b byte) string { return string([]byte{digits[b>>4], digits[b&15]}) }
+
+// byteOf is the inverse of ByteName.
+func byteOf(name string) (byte, bool) {
+	if len(name) != 2 {
+		return 0, false
+	}
+	b := 0
+	for i := range 2 {
+		d := strings.IndexByte(digits, name[i])
+		if d < 0 {
+			return 0, false
+		}
+		b = b<<4 | d
+	}
+	return byte(b), true
+}
+
+// Item is a file or folder in a folder.
+type Item struct {
+	Name string      // one element
+	Dir  *tree.Entry // nil for a file
+	Size int64
+}
+
+// List returns what is in a folder, sorted; "" is the top.
+func (n *Catalog) List(dir string) ([]Item, error) {
+	_, ok := n.dirs[dir]
+	if !ok && dir != "" {
+		return nil, fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
+	}
+	out := n.listBlobs(dir)
+	// There are few others, and few folders.
+	for path, o := range n.others {
+		if name, ok := child(dir, path); ok {
+			size := int64(0)
+			if o.parent != nil {
+				size = blob.Size(o.parent)
+			} else {
+				size = n.files[o.file].Size
+			}
+			out = append(out, Item{Name: name, Size: size})
+		}
+	}
+	for path, e := range n.dirs {
+		if name, ok := child(dir, path); ok {
+			out = append(out, Item{Name: name, Dir: &e})
+		}
+	}
+	slices.SortFunc(out, func(a, b Item) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+func (n *Catalog) listBlobs(dir string) (out []Item) {
+	if rest, ok := InSnapshot(dir); ok {
+		if b, ok := byteOf(rest); ok {
+			return n.listReceived(nil, n.arrived[b])
+		}
+		return nil
+	}
+	if n.parent != nil && n.parent.flat {
+		if dir == "" {
+			out = n.listParent(out, 0, len(n.parent.blobs))
+		}
+		return out
+	}
+	if b, ok := byteOf(dir); ok {
+		out = n.listReceived(out, n.moved[b])
+		if n.parent != nil {
+			out = n.listParent(out, n.parent.first[b], n.parent.first[int(b)+1])
+		}
+	}
+	return out
+}
+
+func (n *Catalog) listReceived(out []Item, blobs map[blob.ID]uint32) []Item {
+	for id, f := range blobs {
+		out = append(out, Item{Name: id.Path(true), Size: n.files[f].Size})
+	}
+	return out
+}
+
+func (n *Catalog) listParent(out []Item, from, to int) []Item {
+	for i := from; i < to; i++ {
+		if !n.isGone(i) {
+			b := &n.parent.blobs[i]
+			out = append(out, Item{Name: b.id.Path(true), Size: b.size()})
+		}
+	}
+	return out
+}
+
+// child returns the name of what is directly in a folder.
+func child(dir, path string) (string, bool) {
+	if dir != "" {
+		rest, ok := strings.CutPrefix(path, dir+"/")
+		if !ok {
+			return "", false
+		}
+		path = rest
+	}
+	return path, path != "" && !strings.Contains(path, "/")
+}

@@ -1,0 +1,152 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// RawReason says why a file of an unlocked backup was stored encrypted, as it is
+// in the backup.
+type RawReason string
+
+// The reasons, as --json shows them.
+const (
+	RawNoKey       RawReason = "no_key"          // its record has none: old iOS versions left some files unencrypted
+	RawUnsupported RawReason = "unsupported_key" // its wrapped key has an unknown form
+	RawNoClass     RawReason = "no_class_key"    // the keybag has no usable key of its class
+	RawBadKey      RawReason = "damaged_key"     // its wrapped key fails the check
+	RawLength      RawReason = "odd_length"      // its size is not a multiple of the cipher's block
+	RawPadding     RawReason = "bad_padding"     // truncated, edited by a tool, or damaged
+	RawDifferent   RawReason = "not_canonical"   // encrypting it again gives other bytes
+)
+
+// fileKey returns the key that a file is encrypted with. If there is none, reason
+// says why; it is empty for files that are never encrypted.
+func (j *job) fileKey(e *tree.Entry, row int32) (key keybag.FileKey, encrypted bool, reason RawReason) {
+	if !j.b.Unlocked() {
+		return key, false, ""
+	}
+	if row < 0 {
+		key, encrypted = j.b.ManifestDBKey()
+		return key, encrypted && e.Path == mobilesync.ManifestDB, ""
+	}
+	rec := j.records.At(int(row))
+	key, err := j.b.FileKey(&rec)
+	switch {
+	case err == nil:
+		return key, true, ""
+	case errors.Is(err, mobilesync.ErrNoKey):
+		return key, false, RawNoKey
+	case errors.Is(err, keybag.ErrNoClass):
+		return key, false, RawNoClass
+	case errors.Is(err, keybag.ErrUnsupportedKey):
+		return key, false, RawUnsupported
+	}
+	return key, false, RawBadKey
+}
+
+// storeFile stores an open file: decrypted if it is proven that its bytes can be
+// rebuilt, otherwise as it is.
+func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceReader, f *file) error {
+	key, encrypted, reason := j.fileKey(&f.entry, f.row)
+	if encrypted {
+		content, why, err := j.storeDecrypted(ctx, w, src, key, f.parent)
+		if err != nil {
+			return err
+		}
+		if why == "" {
+			f.entry.Content, f.entry.Encryption = content, &tree.Encryption{Cipher: tree.CBC, Key: tree.FileKey(key)}
+			j.count(true, "")
+			return nil
+		}
+		reason = why
+		if err := src.rewind(); err != nil {
+			return err
+		}
+	}
+	if reason != "" {
+		j.count(false, reason)
+	}
+	var prev *tree.Content
+	if f.parent != nil && f.parent.Encryption == nil {
+		prev = &f.parent.Content // plaintext does not resemble encrypted bytes
+	}
+	content, err := w.Store(ctx, src, prev)
+	f.entry.Content = content
+	return err
+}
+
+// storeDecrypted stores the plaintext of an encrypted file and proves at the same
+// time that its bytes can be rebuilt from it. A reason says that they cannot, and
+// that the file must be stored as it is; src is then used up.
+func (j *job) storeDecrypted(ctx context.Context, w *repo.ContentWriter, src *sourceReader, key keybag.FileKey, parent *tree.Entry) (content tree.Content, reason RawReason, err error) {
+	// The padding is at the end but is checked first: otherwise a large file with a
+	// bad one would leave all of its content in the repository for nothing.
+	_, _, err = keybag.OpenerAt(src.f, src.size, key)
+	switch {
+	case err == nil:
+	case src.size%keybag.BlockSize != 0:
+		return content, RawLength, nil
+	case errors.Is(err, keybag.ErrPadding), errors.Is(err, io.ErrUnexpectedEOF):
+		return content, RawPadding, nil
+	default:
+		src.err = err
+		return content, "", err
+	}
+	content, err = w.Store(ctx, keybag.NewProver(src, key), j.plaintextOf(parent))
+	switch {
+	case src.err != nil || err == nil:
+		return content, "", err
+	case errors.Is(err, keybag.ErrPadding):
+		return tree.Content{}, RawPadding, nil
+	case errors.Is(err, keybag.ErrNotCanonical):
+		return tree.Content{}, RawDifferent, nil
+	}
+	return tree.Content{}, "", err
+}
+
+// plaintextOf returns the earlier plaintext of a file, nil if the parent does not
+// have it.
+func (j *job) plaintextOf(parent *tree.Entry) *tree.Content {
+	if parent == nil || parent.Encryption == nil && j.parent.Encrypted {
+		return nil
+	}
+	return &parent.Content
+}
+
+// count counts a file of an unlocked backup.
+func (j *job) count(decrypted bool, reason RawReason) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if decrypted {
+		j.res.Unsealed++
+		return
+	}
+	if j.res.Raw == nil {
+		j.res.Raw = map[RawReason]int64{}
+	}
+	j.res.Raw[reason]++
+}
+
+// countStored counts a file that was not read. If it is stored encrypted, the
+// reason has to be guessed from its size.
+func (j *job) countStored(e *tree.Entry, row int32) {
+	if e.Encryption != nil {
+		j.count(true, "")
+		return
+	}
+	switch _, encrypted, reason := j.fileKey(e, row); {
+	case reason != "":
+		j.count(false, reason)
+	case encrypted && e.Content.Size%keybag.BlockSize != 0:
+		j.count(false, RawLength)
+	case encrypted:
+		j.count(false, RawPadding)
+	}
+}

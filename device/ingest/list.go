@@ -1,0 +1,148 @@
+package ingest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// item is an entry of the folder before it becomes an entry of the tree.
+type item struct {
+	file folder.File
+	row  int32 // of the manifest, or -1
+}
+
+// list lists the folder and at the same time reads its manifest, finds the row
+// of each file, and sorts the files.
+func (j *job) list(ctx context.Context) error {
+	j.opts.Progress.Enter("reading manifest")
+	inner, cancel := context.WithCancel(ctx)
+	walked := make(chan error, 1)
+	go func() {
+		if j.items != nil { // sameAsParent has listed it
+			walked <- nil
+			return
+		}
+		walked <- j.walk(inner)
+	}()
+	err := j.readRecords(ctx)
+	if err != nil {
+		cancel()
+	}
+	walkErr := <-walked
+	cancel()
+	if err := cmp.Or(err, walkErr); err != nil {
+		return err
+	}
+	if err := j.match(); err != nil {
+		return err
+	}
+	j.opts.Progress.TotalFiles.Store(j.res.Files)
+	j.opts.Progress.TotalBytes.Store(j.res.Bytes)
+	slices.SortFunc(j.items, j.compare)
+	return nil
+}
+
+func (j *job) readRecords(ctx context.Context) error {
+	if !j.b.Readable() {
+		return nil
+	}
+	records, err := j.b.Records(ctx)
+	switch {
+	case err == nil:
+		j.records = records
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case j.opts.AllowIncomplete:
+		j.mark(err.Error())
+	case errors.Is(err, manifest.ErrCorrupt):
+		return &IncompleteError{j.b.Dir(), []string{err.Error()}}
+	default:
+		return fmt.Errorf("%s: %w", j.b.Dir(), err)
+	}
+	return nil
+}
+
+func (j *job) walk(ctx context.Context) error {
+	for f, err := range j.b.Files(ctx) {
+		if err != nil {
+			return err
+		}
+		j.items = append(j.items, item{f, -1})
+	}
+	return nil
+}
+
+// match finds the row of each file and removes the items that are not stored.
+func (j *job) match() error {
+	var cmpr *mobilesync.Comparison
+	if j.records != nil {
+		cmpr = j.b.NewComparison(j.records)
+	}
+	kept := j.items[:0]
+	for _, it := range j.items {
+		if it.file.Skipped != "" {
+			if err := j.skip(it.file); err != nil {
+				return err
+			}
+			continue
+		}
+		if cmpr != nil {
+			if row, ok := cmpr.Add(it.file); ok {
+				domain, name := j.records.Name(row)
+				if len(domain) <= tree.MaxName && len(name) <= tree.MaxName {
+					it.row = int32(row)
+				}
+			}
+		}
+		kept = append(kept, it)
+		if !it.file.Dir {
+			j.res.Files++
+			j.res.Bytes += it.file.Size
+		}
+	}
+	j.items = kept
+	if cmpr != nil {
+		rep := cmpr.Report()
+		j.res.Report = &rep
+		j.res.Anomalies = &j.records.Anomalies
+	}
+	return nil
+}
+
+// skip leaves out links and special files, which devices do not write, and
+// refuses names that Materialize could not write.
+func (j *job) skip(f folder.File) error {
+	if err := folder.CheckPath(f.Path); err != nil {
+		if !j.opts.AllowIncomplete {
+			return &IncompleteError{j.b.Dir(), []string{fmt.Sprintf("%v; rename or remove it", err)}}
+		}
+		j.mark(err.Error())
+	}
+	j.res.Skipped = append(j.res.Skipped, fmt.Sprintf("%s: %s", f.Path, f.Skipped))
+	return nil
+}
+
+// compare orders items by key. Rows of the manifest are sorted by key, so it
+// suffices to compare their numbers.
+func (j *job) compare(a, b item) int {
+	if a.row >= 0 && b.row >= 0 {
+		return cmp.Compare(a.row, b.row)
+	}
+	return j.key(&a).Compare(j.key(&b))
+}
+
+func (j *job) key(it *item) tree.Key {
+	k := tree.Key{Path: it.file.Path}
+	if it.row >= 0 {
+		k.Domain, k.Name = j.records.Name(int(it.row))
+	}
+	return k
+}

@@ -1,0 +1,269 @@
+package receive
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// checkpoint is what the repository knows of an unfinished backup.
+//
+// Its record has the files that were received while the device says "uploading",
+// and does not change from "moving" on: with all files, both manifests and that
+// Status.plist it is a folder in which no file has been moved yet. A backup that
+// is interrupted later continues from there; the device moves and removes again.
+type checkpoint struct {
+	record *repo.Unfinished
+	fresh  []string // paths that the record does not have yet
+	bytes  int64    // received since the record was saved
+	last   time.Time
+	frozen bool // the device has begun to move files
+
+	unsaved  int  // paths removed from the record since it was saved with new ones
+	all      bool // the next save writes all paths
+	allLater bool // the save before files are moved does: the record lacks earlier paths
+}
+
+const (
+	// maxFresh bounds the paths that wait for a checkpoint.
+	maxFresh = 1 << 16
+	// maxUnsaved bounds how many paths are removed from the record one by one. Each
+	// time it is written.
+	maxUnsaved = 256
+	// maxParts is the number of parts from which a record's parts are merged.
+	maxParts = 1 << 12
+)
+
+// note adds a path to the next checkpoint.
+func (r *Receiver) note(path string) {
+	if !r.checkpoint.frozen {
+		r.checkpoint.fresh = append(r.checkpoint.fresh, path)
+	}
+}
+
+// changing is called before the file at a path changes. If the record has a blob
+// there, it is first removed from it: after an interruption, the next backup must
+// not show the device the name of a version that it has sent anew.
+func (r *Receiver) changing(ctx context.Context, path string) error {
+	c := &r.checkpoint
+	if c.frozen {
+		return nil
+	}
+	number, ok := r.names.Number(path)
+	if !ok {
+		if _, dir := r.names.Dir(path); dir || path == "" {
+			return r.unsaveAll(ctx)
+		}
+		return nil
+	}
+	f := r.names.File(number)
+	if f.Spooled() {
+		// The spool's index has it before the record does.
+		f.State &^= saved
+		return r.spool.Forget(path)
+	}
+	if f.State&saved == 0 || !needsKey(path) {
+		return nil
+	}
+	f.State &^= saved
+	if c.unsaved++; c.unsaved > maxUnsaved {
+		c.all = true
+		return r.unsaveParts(ctx)
+	}
+	c.record.Removed = append(c.record.Removed, path)
+	return r.saveRecord(ctx)
+}
+
+// unsaveAll durably empties the record and the index of the spool.
+func (r *Receiver) unsaveAll(ctx context.Context) error {
+	r.checkpoint.all = false
+	if r.spool != nil {
+		if err := r.spool.ForgetAll(); err != nil {
+			return r.fail(err)
+		}
+		for f := range r.names.All() {
+			f.State &^= saved
+		}
+	}
+	return r.unsaveParts(ctx)
+}
+
+// unsaveParts durably empties the record. Files in the spool stay.
+func (r *Receiver) unsaveParts(ctx context.Context) error {
+	for f := range r.names.All() {
+		if !f.Spooled() {
+			f.State &^= saved
+		}
+	}
+	u := r.checkpoint.record
+	if len(u.Parts) == 0 {
+		return nil
+	}
+	u.Parts, u.Removed, u.Files, u.Bytes = nil, nil, 0, 0
+	return r.saveRecord(ctx)
+}
+
+func (r *Receiver) saveRecord(ctx context.Context) error {
+	r.checkpoint.record.SetStats(r.stats)
+	if err := r.repo.SaveUnfinished(ctx, r.checkpoint.record); err != nil {
+		return r.fail(err)
+	}
+	return nil
+}
+
+// setStatus is called when the device has sent a Status.plist.
+func (r *Receiver) setStatus(ctx context.Context, s status) error {
+	before := r.status
+	s.full = s.full || before.full && before.run == s.run
+	r.status = s
+	c := &r.checkpoint
+	switch {
+	case before.run != "" && before.run != s.run && r.resumed != (Resumed{}):
+		// The device does not continue the interrupted backup. Whether it sends all
+		// files again is not known before it moves them. Until then the record has
+		// only the files of this backup.
+		if err := r.unsaveParts(ctx); err != nil {
+			return err
+		}
+		c.frozen, c.allLater, c.fresh = false, true, []string{mobilesync.StatusPlist}
+	case c.frozen:
+		return nil
+	}
+	if s.state == stateMoving {
+		// All files and both manifests were received.
+		c.all = c.all || c.allLater
+		if err := r.save(ctx); err != nil {
+			return err
+		}
+		c.frozen = true
+		return nil
+	}
+	return r.saveIfDue(ctx)
+}
+
+func (r *Receiver) saveIfDue(ctx context.Context) error {
+	if !r.due() {
+		return nil
+	}
+	return r.save(ctx)
+}
+
+// due reports whether a checkpoint is worth its cost: a few small packs, an index
+// file, and flushing.
+func (r *Receiver) due() bool {
+	c := &r.checkpoint
+	before := r.bytes - c.bytes
+	switch {
+	case c.all, len(c.fresh) >= maxFresh, r.opts.Now().Sub(c.last) >= r.opts.CheckpointTime:
+		return true
+	case c.bytes >= min(r.opts.CheckpointBytes, max(firstCheckpoint, before)):
+		return true
+	}
+	return r.spool != nil && c.record.ID == repo.FileID{} && c.bytes >= firstSpooled
+}
+
+// rotate makes everything that was stored durable, and begins a new writer.
+func (r *Receiver) rotate(ctx context.Context) error {
+	if r.broken != nil {
+		return r.broken
+	}
+	err := await(ctx, func() error {
+		if err := r.content.Flush(r.ctx); err != nil {
+			return err
+		}
+		return r.writer.Finish(r.ctx)
+	})
+	if err != nil {
+		return r.fail(err)
+	}
+	r.stats = r.stats.Add(r.writer.Stats())
+	r.stored = r.names.Stored()
+	r.openWriter()
+	return nil
+}
+
+// settle makes a received file readable, since its chunks may not be in a pack
+// yet.
+func (r *Receiver) settle(f *file) error {
+	if !r.names.StoredAfter(f, r.stored) {
+		return nil
+	}
+	return r.rotate(r.ctx)
+}
+
+// save writes the record of all files that were received.
+func (r *Receiver) save(ctx context.Context) error {
+	c := &r.checkpoint
+	if c.frozen || len(c.fresh) == 0 && !c.all {
+		return nil
+	}
+	if c.all || len(c.record.Parts) >= maxParts {
+		c.fresh, c.record.Parts, c.record.Removed = r.names.Received(), nil, nil
+	}
+	numbers, added, err := r.savePart(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.rotate(ctx); err != nil {
+		return err
+	}
+	if r.spool != nil {
+		if err := r.spool.Sync(); err != nil {
+			return r.fail(err)
+		}
+	}
+	c.record.Removed = slices.DeleteFunc(c.record.Removed, func(p string) bool { return added[p] })
+	c.record.Files, c.record.Bytes, c.record.Spooled = r.names.Count()
+	if err := r.saveRecord(ctx); err != nil {
+		return err
+	}
+	for _, i := range numbers {
+		r.names.File(i).State |= saved
+	}
+	c.fresh, c.bytes, c.unsaved, c.all, c.last = c.fresh[:0], 0, 0, false, r.opts.Now()
+	return nil
+}
+
+// savePart adds a part with the fresh files to the record. It returns their
+// numbers, and the paths that the part has: those in the spool are in its index.
+func (r *Receiver) savePart(ctx context.Context) (numbers []uint32, added map[string]bool, err error) {
+	c := &r.checkpoint
+	slices.Sort(c.fresh)
+	c.fresh = slices.Compact(c.fresh)
+	part := tree.NewBuilder(r.writer.SaveNode, nil)
+	added = map[string]bool{}
+	for _, path := range c.fresh {
+		number, ok := r.names.Number(path)
+		if !ok {
+			continue
+		}
+		numbers = append(numbers, number)
+		f := r.names.File(number)
+		if f.Spooled() {
+			continue
+		}
+		if err := part.Add(ctx, &tree.Entry{Path: path, Mode: blob.FileMode, ModTime: r.now.UnixNano(), Content: r.names.Content(f)}); err != nil {
+			return nil, nil, r.fail(err)
+		}
+		added[path] = true
+	}
+	if part.Count() > 0 {
+		root, err := part.Finish(ctx)
+		if err != nil {
+			return nil, nil, r.fail(err)
+		}
+		c.record.Parts = append(c.record.Parts, root)
+	}
+	return numbers, added, nil
+}
+
+// fail ends all storing, since chunks of earlier files may be lost.
+func (r *Receiver) fail(err error) error {
+	r.broken = noSpace(err)
+	return r.broken
+}

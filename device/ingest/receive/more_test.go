@@ -1,0 +1,413 @@
+package receive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// A spool that is too small loses nothing: what does not fit comes to the same
+// end through the repository. So it is when nobody said that the device seals.
+func TestSpoolOverflow(t *testing.T) {
+	ctx := context.Background()
+	s, be := newSeries(t, synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}), memory.New()
+	s.next()
+	if err := createRepo(t, be).KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+		t.Fatal(err)
+	}
+	for name, opts := range map[string]Options{
+		"small":    {Encrypted: true, SpoolDir: t.TempDir(), SpoolLimit: 300_000},
+		"nothing":  {Encrypted: true, SpoolDir: t.TempDir(), SpoolLimit: 1},
+		"not told": {SpoolDir: t.TempDir()},
+		"no place": {Encrypted: true},
+	} {
+		be := be.Clone()
+		p := newPhone(s.phone.dir)
+		p.step = func(string) error {
+			found, err := filepath.Glob(filepath.Join(opts.SpoolDir, "*", "data"))
+			for _, f := range found {
+				if info, err := os.Stat(f); err != nil || info.Size() > opts.SpoolLimit {
+					t.Fatalf("%s: the spool: %v, %v", name, info, err)
+				}
+			}
+			return err
+		}
+		r := mustOpen(t, be, 4)
+		res := mustRun(t, r, p, nil, opts)
+		if (res.Overflow > 0) != (opts.SpoolLimit > 0) || !res.Snapshot.Unlocked || res.Locked != nil {
+			t.Errorf("%s: %+v", name, res)
+		}
+		sameAsImport(t, r, p, res.Snapshot, s.Password(0))
+		checkClean(t, be)
+	}
+}
+
+// A password that does not fit does not keep the backup from being stored.
+func TestWrongPassword(t *testing.T) {
+	s, be := newSeries(t, synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}), memory.New()
+	s.next()
+	r := createRepo(t, be)
+	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte("wrong")); err != nil {
+		t.Fatal(err)
+	}
+	res := mustRun(t, r, s.phone, nil, Options{Encrypted: true, SpoolDir: t.TempDir()})
+	if res.Locked == nil || res.Snapshot.Unlocked {
+		t.Errorf("%+v", res)
+	}
+	sameAsImport(t, r, s.phone, res.Snapshot, "")
+	old := s.phone.state()
+	s.next()
+	// With the right one the next day everything is opened, also what has not
+	// come again.
+	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte(s.Password(0))); err != nil {
+		t.Fatal(err)
+	}
+	r = mustOpen(t, be, 3)
+	res = mustRun(t, r, s.phone, old, Options{Encrypted: true, SpoolDir: t.TempDir()})
+	if res.Locked != nil || !res.Snapshot.Unlocked {
+		t.Errorf("%+v", res)
+	}
+	sameAsImport(t, r, s.phone, res.Snapshot, s.Password(1))
+}
+
+// What the device says is complete is checked: a snapshot is made of nothing
+// less, and the next run begins anew.
+func TestPublishRefuses(t *testing.T) {
+	ctx := context.Background()
+	s, be := newSeries(t, synthetic.Config{Seed: 5}), memory.New()
+	s.next()
+	createRepo(t, be)
+	for name, spoil := range map[string]func(n *Receiver) error{
+		"a file is missing":    func(n *Receiver) error { return n.Remove(ctx, s.phone.udid+"/"+s.phone.blobs()[3]) },
+		"no manifest":          func(n *Receiver) error { return n.Remove(ctx, s.phone.udid+"/Manifest.db") },
+		"Snapshot is left":     func(n *Receiver) error { return n.Mkdir(ctx, s.phone.udid+"/Snapshot") },
+		"unfinished":           func(n *Receiver) error { return s.phone.put(ctx, n, "Status.plist", s.phone.status("removing")) },
+		"damaged manifest":     func(n *Receiver) error { return s.phone.put(ctx, n, "Manifest.db", []byte("SQLite format 3\x00")) },
+		"no Manifest.plist":    func(n *Receiver) error { return s.phone.put(ctx, n, "Manifest.plist", nil) },
+		"a file still arrives": func(n *Receiver) error { _, err := n.Create(ctx, s.phone.udid+"/x"); return err },
+	} {
+		be := be.Clone()
+		n, err := New(ctx, mustOpen(t, be, 3), Options{UDID: s.phone.udid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := newPhone(s.phone.dir)
+		if err := p.backup(ctx, n, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := spoil(n); err != nil {
+			t.Fatal(name, err)
+		}
+		if res, err := n.Publish(ctx, PublishOptions{}); err == nil {
+			t.Errorf("%s: %+v", name, res.Snapshot)
+		}
+		_ = n.Close(ctx)
+		r := mustOpen(t, be, 4)
+		if list, _, err := r.Snapshots(ctx); err != nil || len(list) > 0 {
+			t.Errorf("%s: %v, %v", name, list, err)
+		}
+		p = newPhone(s.phone.dir)
+		mustRun(t, r, p, nil, Options{})
+	}
+}
+
+// A repository that has lost content of the last snapshot gets it back.
+func TestRepair(t *testing.T) {
+	ctx := context.Background()
+	s, be := newSeries(t, synthetic.Config{Seed: 5}), memory.New()
+	s.next()
+	mustRun(t, createRepo(t, be), s.phone, nil, Options{})
+	packs := []string{}
+	if err := be.List(ctx, "packs/", func(f backend.Info) error { packs = append(packs, f.Name); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	repaired := 0
+	for _, name := range packs {
+		c := be.Clone()
+		if err := c.Delete(ctx, name); err != nil {
+			t.Fatal(err)
+		}
+		p := newPhone(s.phone.dir)
+		res := mustRun(t, mustOpen(t, c, 4), p, p.state(), Options{})
+		if len(res.Problems) > 0 {
+			repaired++
+		}
+		want, _ := folderPicture(p.dir)
+		got, err := snapshotPicture(mustOpen(t, c, 5), res.Snapshot)
+		if err == nil {
+			err = samePicture(want, got)
+		}
+		if err != nil {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+	if repaired == 0 {
+		t.Errorf("nobody noticed that any of %d packs was lost", len(packs))
+	}
+}
+
+// roomy is a store that knows its room.
+type roomy struct {
+	backend.Backend
+	free int64
+	err  error
+}
+
+func (r roomy) Free(context.Context) (int64, error) { return r.free, r.err }
+
+func TestSpace(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	createRepo(t, be)
+	for _, c := range []struct {
+		store backend.Backend
+		opts  Options
+		want  int64
+		fails bool
+	}{
+		{be, Options{}, spaceUnknown, false},
+		{roomy{be, 0, errors.ErrUnsupported}, Options{}, spaceUnknown, false},
+		{roomy{be, 1 << 30, nil}, Options{}, 4 * (1<<30 - spaceReserve), false},
+		{roomy{be, 1 << 30, nil}, Options{Encrypted: true}, 1<<30 - spaceReserve, false},
+		{roomy{be, 1 << 30, nil}, Options{Encrypted: true, SpaceFactor: 2}, 2 * (1<<30 - spaceReserve), false},
+		{roomy{be, 1000, nil}, Options{}, 0, false},
+		{roomy{be, 1<<63 - 1, nil}, Options{}, 1<<62 - 1, false},
+		{roomy{be, 0, fs.ErrPermission}, Options{}, 0, true},
+	} {
+		r, err := openRepo(c.store, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.opts.UDID = "udid"
+		n, err := New(ctx, r, c.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := n.Space(ctx)
+		if got != c.want || (err != nil) != c.fails {
+			t.Errorf("%+v: %d, %v, want %d", c.store, got, err, c.want)
+		}
+		if freed, err := n.Purge(ctx, 5); freed != 0 || err != nil {
+			t.Error(freed, err)
+		}
+		if err := n.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// pattern is content without end that repeats itself, so that storing it is
+// cheap.
+type pattern struct{ at int }
+
+func (p *pattern) Read(b []byte) (int, error) {
+	for i := range b {
+		b[i] = byte(p.at * p.at >> 7)
+		p.at = (p.at + 1) & 0xfffff
+	}
+	return len(b), nil
+}
+
+// A file of any size streams through bounded memory.
+func TestLargeFile(t *testing.T) {
+	size := int64(128 << 20)
+	if os.Getenv("SNAP_TEST_HUGE") != "" {
+		size = 1 << 30
+	}
+	ctx := context.Background()
+	be := memory.New()
+	r := createRepo(t, be)
+	n, err := New(ctx, r, Options{UDID: "udid"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close(ctx)
+	up, err := n.Create(ctx, "udid/Snapshot/ab/"+strings.Repeat("ab", 20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	runtime.GC()
+	before, peak := heap(), uint64(0)
+	src, buf := &pattern{}, make([]byte, 32<<10)
+	for sent := int64(0); sent < size; sent += int64(len(buf)) {
+		_, _ = src.Read(buf)
+		if _, err := up.Write(buf); err != nil {
+			t.Fatal(err)
+		}
+		if sent%(8<<20) == 0 {
+			peak = max(peak, heap())
+		}
+	}
+	if err := up.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	grown := int64(peak) - int64(before)
+	t.Logf("%d MiB took %d MiB of memory", size>>20, grown>>20)
+	if grown > 48<<20 {
+		t.Errorf("%d bytes of memory for a file of %d", grown, size)
+	}
+	f, err := n.Open(ctx, "udid/Snapshot/ab/"+strings.Repeat("ab", 20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &pattern{}
+	other := make([]byte, 32<<10)
+	got := int64(0)
+	for {
+		m, err := io.ReadFull(f, buf)
+		_, _ = want.Read(other[:m])
+		if !bytes.Equal(buf[:m], other[:m]) {
+			t.Fatalf("other bytes near %d", got)
+		}
+		if got += int64(m); err != nil {
+			break
+		}
+	}
+	if got != size {
+		t.Errorf("%d bytes come back of %d", got, size)
+	}
+}
+
+// What makes no sense is refused and changes nothing.
+func TestOddRequests(t *testing.T) {
+	ctx := context.Background()
+	be := memory.New()
+	n, err := New(ctx, createRepo(t, be), Options{UDID: "udid"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blob := "udid/Snapshot/ab/" + strings.Repeat("ab", 20)
+	put := func(path string) error {
+		up, err := n.Create(ctx, path)
+		if err != nil {
+			return err
+		}
+		_, err = up.Write([]byte("x"))
+		return errors.Join(err, up.Commit())
+	}
+	if err := put(blob); err != nil {
+		t.Fatal(err)
+	}
+	for what, err := range map[string]error{
+		"foreign mkdir":     n.Mkdir(ctx, "other/x"),
+		"foreign move":      n.Move(ctx, blob, "other/x"),
+		"foreign copy":      n.Copy(ctx, blob, "udid-20260101-101010/x"),
+		"foreign create":    put("other"),
+		"file at the top":   put("udid"),
+		"file over folder":  put("udid/Snapshot/ab"),
+		"folder over file":  n.Mkdir(ctx, blob),
+		"below a file":      put(blob + "/x"),
+		"move of nothing":   n.Move(ctx, "udid/x", "udid/y"),
+		"move of a folder":  n.Move(ctx, "udid/Snapshot", "udid/y"),
+		"remove of nothing": n.Remove(ctx, "udid/x"),
+		"unclean":           put("udid/../x"),
+	} {
+		if err == nil {
+			t.Errorf("%s was done", what)
+		}
+	}
+	if _, err := n.List(ctx, "udid/nothing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := n.Open(ctx, "udid/Snapshot"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	up, err := n.Create(ctx, "udid/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := put("udid/b"); err == nil {
+		t.Error("two files at once")
+	}
+	up.Abort()
+	up.Abort()
+	if err := up.Commit(); err == nil {
+		t.Error("commit after abort")
+	}
+	if err := n.Move(ctx, blob, "udid/ab/"+strings.Repeat("ab", 20)); err != nil {
+		t.Error(err)
+	}
+	if err := n.Remove(ctx, "udid"); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.List(ctx, "udid"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if err := n.Discard(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := put(blob); err == nil {
+		t.Error("a file after the end")
+	}
+	for _, udid := range []string{"", "a/b", "..", "a:b"} {
+		if _, err := New(ctx, mustOpen(t, be, 3), Options{UDID: udid}); err == nil {
+			t.Errorf("device %q", udid)
+		}
+	}
+}
+
+// hanging is a store whose Put of packs waits for ever, or for its context.
+type hanging struct{ backend.Backend }
+
+func (h hanging) Put(ctx context.Context, name string, data []byte) error {
+	if strings.HasPrefix(name, "packs/") {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return h.Backend.Put(ctx, name, data)
+}
+
+// A store that hangs does not keep an upload for longer than its context.
+func TestHangingStore(t *testing.T) {
+	be := memory.New()
+	createRepo(t, be)
+	r, err := openRepo(hanging{be}, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(context.Background(), r, Options{UDID: "udid"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	up, err := n.Create(ctx, "udid/Snapshot/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	noise, buf := rand.NewChaCha8([32]byte{1}), make([]byte, 32<<10)
+	begun := time.Now()
+	for range 4000 {
+		_, _ = noise.Read(buf)
+		if _, err = up.Write(buf); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = up.Commit()
+	}
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 20*time.Second {
+		t.Errorf("after %v: %v", time.Since(begun), err)
+	}
+	n.writer = nil // its end would wait for the rescue of what cannot be stored
+	up.Abort()
+	n.release()
+}

@@ -1,0 +1,100 @@
+package receive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+
+	"github.com/snap-backup/snap/device/ingest/passwordchange"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// The next backup continues with the keys of the last password change.
+func TestPasswordChange(t *testing.T) {
+	ctx := context.Background()
+	s, be := newSeries(t, synthetic.Config{Seed: 5}), memory.New()
+	s.next()
+	createRepo(t, be)
+	udid := s.phone.udid
+	manifest := udid + "/Manifest.plist"
+	// Without a backup there is nothing to change.
+	k, err := passwordchange.New(ctx, mustOpen(t, be, 2), udid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Open(ctx, manifest); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if _, err := k.Create(ctx, manifest); err == nil {
+		t.Error("keys of no backup were taken")
+	}
+	first := mustRun(t, mustOpen(t, be, 3), s.phone, nil, Options{})
+	old := s.phone.state()
+	lower := strings.ToLower(udid) // the case does not matter
+	for i, text := range []string{"sealed anew", "and again"} {
+		k, err := passwordchange.New(ctx, mustOpen(t, be, byte(4+i)), lower)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := s.phone.read("Manifest.plist")
+		if i == 1 {
+			want = []byte("sealed anew")
+		}
+		if b, err := get(ctx, k, lower+"/Manifest.plist"); err != nil || !bytes.Equal(b, want) {
+			t.Errorf("%d bytes, %v", len(b), err)
+		}
+		if _, err := k.Open(ctx, lower+"/Snapshot/Manifest.plist"); !errors.Is(err, fs.ErrNotExist) {
+			t.Error(err)
+		}
+		for _, path := range []string{"Status.plist", "Manifest.db", "ab/" + strings.Repeat("ab", 20)} {
+			if _, err := k.Create(ctx, lower+"/"+path); err == nil {
+				t.Errorf("%s was taken", path)
+			}
+		}
+		cut, err := k.Create(ctx, lower+"/Manifest.plist")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = cut.Write([]byte("half"))
+		cut.Abort()
+		if k.Changed() {
+			t.Error("half a file counts")
+		}
+		up, err := k.Create(ctx, lower+"/Manifest.plist")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := up.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := up.Commit(); err != nil || !k.Changed() {
+			t.Fatal(err)
+		}
+		if b, err := get(ctx, k, lower+"/Manifest.plist"); err != nil || string(b) != text {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+	checkClean(t, be)
+	r := mustOpen(t, be, 7)
+	n, err := New(ctx, r, Options{UDID: udid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := get(ctx, n, manifest); err != nil || string(b) != "and again" {
+		t.Errorf("the next backup begins with %q, %v", b, err)
+	}
+	if err := n.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := snapshotPicture(r, first.Snapshot); err != nil || got["Manifest.plist"] != "file:"+string(s.phone.read("Manifest.plist")) {
+		t.Error("the snapshot has changed", err)
+	}
+	mustRun(t, r, s.phone, old, Options{})
+	if list, _, err := r.Unfinished(ctx); err != nil || len(list) > 0 {
+		t.Errorf("%v, %v", list, err)
+	}
+}

@@ -1,0 +1,183 @@
+package receive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/ingest"
+	"github.com/snap-backup/snap/device/ingest/passwordchange"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/repo"
+)
+
+// PublishOptions say what else to record in a snapshot.
+type PublishOptions struct {
+	Tags     []string
+	Workers  int // goroutines that decrypt spooled files; the number of cores if 0
+	Progress *blob.Progress
+}
+
+// Result says what a backup has brought.
+type Result struct {
+	// Import is about all files of the backup, as for an imported folder. Its
+	// ReadFiles are those that waited for their keys.
+	Import   *ingest.Result
+	Snapshot *repo.Snapshot
+	Resumed  Resumed
+	Files    int64 // received since New
+	Bytes    int64
+	// Locked says why an encrypted backup was stored encrypted; nil otherwise.
+	Locked error
+	// Overflow is the number of bytes that the spool could not take; see Options.
+	Overflow int64
+	Problems []string
+}
+
+// Publish makes a snapshot of the backup. It is called when the device has said
+// that the backup is complete, and verifies that: Status.plist says so, and every
+// file in the manifest was received. If the backup is incomplete, the error is
+// ingest.ErrIncomplete, and what was received is dropped. After any other failure
+// it is kept.
+func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, error) {
+	r.mu.Lock()
+	err := r.finish(ctx)
+	r.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("publish the backup of %s: %w", r.opts.UDID, err)
+	}
+	res := &Result{Resumed: r.resumed, Files: r.files, Bytes: r.bytes, Overflow: r.overflow, Problems: r.problems}
+	if err := r.ingest(ctx, opts, res); err != nil {
+		err = fmt.Errorf("publish the backup of %s: %w", r.opts.UDID, err)
+		if errors.Is(err, ingest.ErrIncomplete) {
+			err = errors.Join(err, r.Discard(ctx))
+		}
+		return nil, err
+	}
+	// The snapshot is durable. The next backup recognizes as outdated what cannot be
+	// removed now.
+	if err := r.cleanUp(ctx); err != nil {
+		res.Problems = append(res.Problems, fmt.Sprintf("the snapshot is complete, but temporary data of the backup could not be removed: %v", err))
+	}
+	return res, nil
+}
+
+// finish returns an error unless the device has finished, and makes everything
+// that was received durable.
+func (r *Receiver) finish(ctx context.Context) error {
+	switch {
+	case r.closed:
+		return fmt.Errorf("the backup has ended: %w", fs.ErrClosed)
+	case r.busy:
+		return errors.New("a file is still being received")
+	case r.broken != nil:
+		return r.broken
+	case r.status.state != stateFinished:
+		return fmt.Errorf("the device has not finished: its Status.plist says %q", r.status.state)
+	}
+	for _, name := range []string{mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.ManifestDB} {
+		if _, ok := r.names.Number(name); !ok {
+			return fmt.Errorf("the device has not sent %s", name)
+		}
+	}
+	if err := r.save(ctx); err != nil {
+		return err
+	}
+	if r.spool != nil {
+		if err := r.spool.Flush(); err != nil {
+			return err
+		}
+	}
+	return r.rotate(ctx)
+}
+
+// ingest makes the snapshot.
+func (r *Receiver) ingest(ctx context.Context, opts PublishOptions, res *Result) error {
+	src := &received{r: r, ctx: ctx}
+	b, err := mobilesync.OpenStore(ctx, src, r.opts.UDID)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	src.runID = b.StatusUUID()
+	forget, err := r.unlock(ctx, b, res)
+	if err != nil {
+		return err
+	}
+	defer forget()
+	if opts.Workers <= 0 {
+		opts.Workers = runtime.GOMAXPROCS(0)
+	}
+	res.Import, err = ingest.Publish(ctx, r.repo, b, src, ingest.Options{
+		Tags: opts.Tags, Host: r.opts.Host, Program: r.opts.Program, Workers: opts.Workers, Progress: opts.Progress,
+	})
+	if err != nil {
+		return err
+	}
+	res.Snapshot = res.Import.Snapshot
+	return nil
+}
+
+// unlock unlocks an encrypted backup, if a password is known. The caller calls
+// forget when the keys are not needed any more.
+func (r *Receiver) unlock(ctx context.Context, b *mobilesync.Backup, res *Result) (forget func(), err error) {
+	forget = func() {}
+	if !b.Encrypted() {
+		return forget, nil
+	}
+	if r.opts.Unlock != nil {
+		err = r.opts.Unlock(ctx, b)
+	} else {
+		forget, err = r.unlockKept(ctx, b)
+	}
+	if errors.Is(err, keybag.ErrWrongPassword) || errors.Is(err, mobilesync.ErrNotUnlockable) || errors.Is(err, errNoPassword) {
+		res.Locked, err = err, nil
+	}
+	return forget, err
+}
+
+var errNoPassword = errors.New("the backup password is not known")
+
+// unlockKept tries the passwords that the repository keeps.
+func (r *Receiver) unlockKept(ctx context.Context, b *mobilesync.Backup) (forget func(), err error) {
+	forget = func() {}
+	kept, err := r.repo.DevicePasswords(ctx, r.opts.UDID)
+	if err != nil {
+		return forget, err
+	}
+	defer func() {
+		for i := range kept {
+			clear(kept[i].Password)
+		}
+	}()
+	err = errNoPassword
+	for i := range kept {
+		var keys *keybag.Keys
+		if keys, err = b.Unlock(ctx, kept[i].Password, nil); err == nil {
+			return keys.Destroy, nil
+		}
+		if !errors.Is(err, keybag.ErrWrongPassword) {
+			break
+		}
+	}
+	return forget, err
+}
+
+// cleanUp removes what the snapshot has made unnecessary.
+func (r *Receiver) cleanUp(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sp := r.spool
+	r.spool = nil
+	r.release()
+	var errs []error
+	if sp != nil {
+		errs = append(errs, sp.Remove())
+	}
+	errs = append(errs, r.repo.RemoveUnfinished(ctx, r.checkpoint.record), passwordchange.RemoveAll(ctx, r.repo, r.opts.UDID))
+	return errors.Join(errs...)
+}

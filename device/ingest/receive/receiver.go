@@ -1,0 +1,293 @@
+package receive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/catalog"
+	"github.com/snap-backup/snap/device/ingest/passwordchange"
+	"github.com/snap-backup/snap/device/ingest/spool"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// Resumed says what of an interrupted backup need not be sent again.
+type Resumed struct {
+	Files, Bytes int64
+	Since        time.Time // when that backup began
+}
+
+// Receiver is the backup folder of a device while it backs up. It ends with
+// Publish, Close or Discard. The device sends one file at a time.
+type Receiver struct {
+	repo *repo.Repo
+	opts Options
+	// ctx lives as long as the Receiver: canceling an upload must not cancel the
+	// content writer, which still has chunks of earlier files.
+	ctx    context.Context
+	cancel context.CancelFunc
+	now    time.Time // of everything that is received
+
+	parent   *repo.Snapshot // nil if there is none
+	shown    *catalog.Set   // of the parent, if the device continues it
+	before   *catalog.Set   // of the parent, to compare content with
+	problems []string
+
+	mu      sync.RWMutex // guards what follows, and names while it changes
+	names   *catalog.Catalog
+	resumed Resumed
+	status  status // the last Status.plist of the device
+
+	writer  *repo.Writer
+	content *repo.ContentWriter
+	stats   repo.WriteStats // of finished writers
+	stored  int             // chunk IDs of names that those have stored
+	buf     []byte          // of the upload
+	busy    bool            // a file is being received
+	broken  error           // why nothing more can be stored
+	closed  bool
+
+	spool    *spool.Spool // nil if files are not spooled
+	overflow int64        // bytes that the spool could not take
+
+	checkpoint checkpoint
+	files      int64 // received since New
+	bytes      int64
+}
+
+var _ backup2.Folder = (*Receiver)(nil)
+
+// New begins a backup of a device. The device continues from the last complete
+// snapshot that the repository has of it, wherever that came from, and from what
+// an interrupted backup has left.
+//
+// The caller must hold a lock of the repository for writing until the Receiver
+// has ended, and must have loaded the index after it got the lock. Otherwise a
+// prune could remove what was received.
+//
+// If the repository has lost content of that snapshot, the device is shown an
+// empty folder, so that it sends everything.
+func New(ctx context.Context, r *repo.Repo, opts Options) (*Receiver, error) {
+	opts = opts.withDefaults()
+	if !blob.IsFolderName(opts.UDID) {
+		return nil, fmt.Errorf("begin a backup: %q cannot be a UDID", opts.UDID)
+	}
+	n := &Receiver{repo: r, opts: opts, now: opts.Now().UTC().Truncate(time.Second)}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.begin(ctx); err != nil {
+		n.release()
+		return nil, fmt.Errorf("begin a backup of %s: %w", opts.UDID, err)
+	}
+	return n, nil
+}
+
+func (r *Receiver) begin(ctx context.Context) error {
+	if err := r.findParent(ctx); err != nil {
+		return err
+	}
+	r.names = catalog.New(r.shown)
+	r.openWriter()
+	if err := r.resume(ctx); err != nil {
+		return err
+	}
+	if err := r.applyPasswordChange(ctx); err != nil {
+		return err
+	}
+	r.checkpoint.last = r.opts.Now()
+	return nil
+}
+
+// findParent chooses the last complete snapshot of the device. If the files of
+// one cannot be listed, it takes an older one.
+func (r *Receiver) findParent(ctx context.Context) error {
+	parents, err := passwordchange.Parents(ctx, r.repo, r.opts.UDID)
+	if err != nil {
+		return err
+	}
+	for _, s := range parents {
+		x, err := catalog.NewSet(ctx, r.repo, s)
+		if errors.Is(err, repo.ErrDamaged) {
+			r.problems = append(r.problems, fmt.Sprintf("snapshot %s is not used: %v", s.ID.Short(), err))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		ok, err := continuable(ctx, x)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		r.parent, r.before = s, x
+		switch {
+		case x.Lost() > 0:
+			r.problems = append(r.problems, fmt.Sprintf("the repository has lost content of %d files of snapshot %s, so the device sends everything", x.Lost(), s.ID.Short()))
+		case !r.opts.Full:
+			r.shown = x
+		}
+		return nil
+	}
+	return nil
+}
+
+// continuable reports whether a snapshot has the files that a device reads before
+// it continues a backup. With a Status.plist and without a manifest it would fail.
+func continuable(ctx context.Context, x *catalog.Set) (bool, error) {
+	if x.Flat() {
+		return false, nil
+	}
+	for _, name := range []string{mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.ManifestDB} {
+		if e, err := x.Find(ctx, name); err != nil || e == nil || e.Content.Size == 0 {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// applyPasswordChange shows the device the keys that it wrote when its backup
+// password was changed.
+func (r *Receiver) applyPasswordChange(ctx context.Context) error {
+	if r.shown == nil {
+		return nil
+	}
+	err := passwordchange.Apply(ctx, r.repo, r.opts.UDID, r.parent, func(e *tree.Entry) error {
+		number, err := r.names.Add(&e.Content, 0)
+		if err != nil {
+			return err
+		}
+		return r.names.Put(e.Path, number, r.now)
+	})
+	r.stored = r.names.Stored()
+	return err
+}
+
+// Parent returns the snapshot that the device continues, nil if there is none.
+func (r *Receiver) Parent() *repo.Snapshot { return r.parent }
+
+// Resumed returns what the device is shown of an interrupted backup.
+func (r *Receiver) Resumed() Resumed { return r.resumed }
+
+// Problems returns what went wrong in New and did not stop it.
+func (r *Receiver) Problems() []string { return slices.Clone(r.problems) }
+
+func (r *Receiver) openWriter() {
+	r.writer = r.repo.NewWriter(r.ctx)
+	r.content = r.writer.NewContentWriter()
+}
+
+// wantsSpool reports whether a spool is of use. Without a password, content could
+// not be decrypted at the end either.
+func (r *Receiver) wantsSpool(ctx context.Context) (bool, error) {
+	if !r.opts.Encrypted || r.opts.SpoolDir == "" {
+		return false, nil
+	}
+	if r.opts.Unlock != nil {
+		return true, nil
+	}
+	kept, err := r.repo.DevicePasswords(ctx, r.opts.UDID)
+	for i := range kept {
+		clear(kept[i].Password)
+	}
+	return len(kept) > 0, err
+}
+
+func (r *Receiver) spoolName() string {
+	return spool.Name(r.repo.Config().ID, r.checkpoint.record.Run)
+}
+
+// openSpool opens the spool of this backup, or creates it.
+func (r *Receiver) openSpool() (err error) {
+	r.spool, err = spool.Open(r.opts.SpoolDir, r.spoolName(), r.opts.SpoolLimit, *r.opts.Owner)
+	return err
+}
+
+// sweep removes spools that no backup will continue.
+func (r *Receiver) sweep(records []*repo.Unfinished) {
+	if r.opts.SpoolDir == "" {
+		return
+	}
+	known := map[string]bool{r.checkpoint.record.Run: true}
+	for _, u := range records {
+		known[u.Run] = true
+	}
+	spool.Sweep(r.opts.SpoolDir, r.repo.Config().ID, known, *r.opts.Owner, r.opts.Now())
+}
+
+// release closes everything without writing a record.
+func (r *Receiver) release() {
+	r.cancel()
+	if r.writer != nil {
+		_ = r.writer.Close()
+		r.writer, r.content = nil, nil
+	}
+	if r.spool != nil {
+		_ = r.spool.Close()
+		r.spool = nil
+	}
+	r.closed = true
+}
+
+// Close ends a backup that was not published. The complete files are kept for the
+// next backup; if that fails, those of the last checkpoint are. After Publish it
+// does nothing.
+func (r *Receiver) Close(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	var err error
+	if r.broken == nil && !r.busy {
+		err = r.save(ctx)
+	}
+	if r.spool != nil && r.checkpoint.record.ID == (repo.FileID{}) {
+		err = errors.Join(err, r.spool.Remove()) // useless without a record
+		r.spool = nil
+	}
+	r.release()
+	if err != nil {
+		return fmt.Errorf("keep what was received: %w", err)
+	}
+	return nil
+}
+
+// Discard ends a backup and drops what was received, also by the backups that it
+// continues. The next backup begins with the last snapshot. It is for backups
+// that the device itself has called damaged.
+func (r *Receiver) Discard(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	sp := r.spool
+	r.spool = nil
+	r.release()
+	err := r.repo.RemoveUnfinished(ctx, r.checkpoint.record)
+	if sp != nil {
+		err = errors.Join(err, sp.Remove())
+	}
+	return err
+}
+
+// SetInfo sets Info.plist, which the computer writes and not the device.
+func (r *Receiver) SetInfo(info []byte) error {
+	up, err := r.Create(r.ctx, r.opts.UDID+"/"+mobilesync.InfoPlist)
+	if err != nil {
+		return err
+	}
+	if _, err := up.Write(info); err != nil {
+		up.Abort()
+		return err
+	}
+	return up.Commit()
+}

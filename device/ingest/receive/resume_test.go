@@ -1,0 +1,340 @@
+package receive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+var errCable = errors.New("the cable was pulled")
+
+// breakAt breaks a run off when a step comes for the n-th time.
+func breakAt(step string, n int) func(string) error {
+	return func(name string) error {
+		if name == step {
+			if n--; n == 0 {
+				return errCable
+			}
+		}
+		return nil
+	}
+}
+
+// A run that breaks off anywhere leaves the last snapshot as it was, and the
+// next one goes on without what has come, in both kinds of backups.
+func TestResume(t *testing.T) {
+	for name, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			s, base := newSeries(t, synthetic.Config{Seed: 6, Encryption: policy}), memory.New()
+			spools := t.TempDir()
+			opts := Options{Encrypted: policy != synthetic.EncryptNone, SpoolDir: spools}
+			s.next()
+			r := createRepo(t, base)
+			if opts.Encrypted {
+				if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			first := mustRun(t, r, s.phone, nil, opts)
+			old := s.phone.state()
+			before, err := folderPicture(s.phone.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.next()
+			after, err := folderPicture(s.phone.dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := newPhone(s.phone.dir)
+			mustRun(t, mustOpen(t, base.Clone(), 3), whole, old, opts)
+			for _, c := range []struct {
+				step string
+				n    int
+				most int // uploads of the next run
+			}{
+				{"file", 1, whole.uploads}, {"file", 10, whole.uploads - 9}, {"file", 20, whole.uploads - 19},
+				{"manifests", 1, 8}, {"move", 1, 3}, {"move", 7, 3}, {"finish", 1, 3}, {"verified", 1, 3},
+			} {
+				for _, killed := range []bool{false, true} {
+					if testing.Short() && (killed == opts.Encrypted || c.n == 1) {
+						continue
+					}
+					be := base.Clone()
+					p := newPhone(s.phone.dir)
+					p.step = breakAt(c.step, c.n)
+					o := opts
+					if killed {
+						o.CheckpointBytes = 1 // after each file
+					}
+					o.UDID = p.udid
+					n, err := New(ctx, mustOpen(t, be, 4), o)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := p.backup(ctx, n, old); !errors.Is(err, errCable) {
+						t.Fatalf("%v: %v", c, err)
+					}
+					if killed {
+						n.mu.Lock()
+						n.release() // nothing is saved
+						n.mu.Unlock()
+					} else if err := n.Close(ctx); err != nil {
+						t.Fatal(err)
+					}
+					checkClean(t, be)
+					r := mustOpen(t, be, 5)
+					snap, err := r.FindSnapshot(ctx, "latest")
+					if err != nil || snap.ID != first.Snapshot.ID {
+						t.Fatalf("%v: %v, %v", c, snap, err)
+					}
+					got, err := snapshotPicture(r, snap)
+					if err == nil {
+						err = samePicture(before, got)
+					}
+					if err != nil {
+						t.Fatalf("%v: %v", c, err)
+					}
+					p.step, p.uploads = nil, 0
+					res, err := run(r, p, old, opts)
+					if err != nil {
+						t.Fatalf("%v, killed %v: the next run: %v", c, killed, err)
+					}
+					if p.uploads > c.most+1 || res.Resumed.Files == 0 && c.n > 1 {
+						t.Errorf("%v, killed %v: %d uploads, resumed %+v", c, killed, p.uploads, res.Resumed)
+					}
+					got, err = snapshotPicture(mustOpen(t, be, 6), res.Snapshot)
+					if err == nil {
+						err = samePicture(after, got)
+					}
+					if err != nil {
+						t.Errorf("%v, killed %v: %v", c, killed, err)
+					}
+					if list, _, err := r.Unfinished(ctx); err != nil || len(list) > 0 {
+						t.Errorf("%v: unfinished runs are left: %v, %v", c, list, err)
+					}
+					if left, err := filepath.Glob(filepath.Join(spools, "*")); err != nil || len(left) > 0 {
+						t.Errorf("%v: spools are left: %v, %v", c, left, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// What was cut off in the middle is not shown, nor is an earlier version of
+// what came again: the device would think that the host has it.
+func TestResumeShowsNothingStale(t *testing.T) {
+	for name, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
+		t.Run(name, func(t *testing.T) {
+			ctx := context.Background()
+			s, be := newSeries(t, synthetic.Config{Seed: 6, Encryption: policy}), memory.New()
+			s.next()
+			r := createRepo(t, be)
+			if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+				t.Fatal(err)
+			}
+			opts := Options{UDID: s.phone.udid, Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
+			p := newPhone(s.phone.dir)
+			p.again = true
+			p.step = breakAt("again", 5) // the first version of the fifth file is saved
+			n, err := New(ctx, r, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.backup(ctx, n, nil); !errors.Is(err, errCable) {
+				t.Fatal(err)
+			}
+			fifth := p.blobs()[4]
+			up, err := n.Create(ctx, p.udid+"/Snapshot/"+fifth)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := up.Write([]byte("the second version, cut")); err != nil {
+				t.Fatal(err)
+			}
+			n.release() // killed
+			next, err := New(ctx, mustOpen(t, be, 5), opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer next.Close(ctx)
+			names, err := p.names(ctx, next, p.udid+"/Snapshot")
+			if err != nil || len(names) != 4 || names[fifth] || next.Resumed().Files != 4 {
+				t.Errorf("%d names, the fifth: %v; %+v, %v", len(names), names[fifth], next.Resumed(), err)
+			}
+			for path := range names {
+				b, err := get(ctx, next, p.udid+"/Snapshot/"+path)
+				if err != nil || string(b) != string(p.read(path)) {
+					t.Errorf("%s: %d bytes, %v", path, len(b), err)
+				}
+			}
+		})
+	}
+}
+
+// Spools of other runs that are old go, others stay; one that is gone costs
+// sending again.
+func TestSpoolLost(t *testing.T) {
+	ctx := context.Background()
+	s, be := newSeries(t, synthetic.Config{Seed: 6, Encryption: synthetic.EncryptAll}), memory.New()
+	s.next()
+	r := createRepo(t, be)
+	if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		step   string
+		n      int
+		damage func(dir string) error
+		files  int64
+	}{
+		{"file", 20, os.RemoveAll, 0},
+		{"move", 3, os.RemoveAll, 0},
+		{"file", 20, func(dir string) error { return halve(filepath.Join(dir, "data")) }, -1},
+		{"file", 20, func(dir string) error {
+			f, err := os.OpenFile(filepath.Join(dir, "index"), os.O_WRONLY|os.O_APPEND, 0)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = f.WriteString(`{"path":"Snapshot/cut`)
+			return err
+		}, 19},
+	} {
+		be := be.Clone()
+		opts := Options{UDID: s.phone.udid, Encrypted: true, SpoolDir: t.TempDir()}
+		p := newPhone(s.phone.dir)
+		p.step = breakAt(c.step, c.n)
+		if _, err := run(mustOpen(t, be, 4), p, nil, opts); !errors.Is(err, errCable) {
+			t.Fatal(err)
+		}
+		left, err := filepath.Glob(filepath.Join(opts.SpoolDir, "*"))
+		if err != nil || len(left) != 1 {
+			t.Fatal(left, err)
+		}
+		info, err := os.Stat(filepath.Join(left[0], "data"))
+		if err != nil || info.Mode().Perm() != 0o600 || info.Size() == 0 {
+			t.Error(info, err)
+		}
+		if err := c.damage(left[0]); err != nil {
+			t.Fatal(err)
+		}
+		p.step = nil
+		res, err := run(mustOpen(t, be, 5), p, nil, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.files >= 0 && res.Resumed.Files != c.files || c.files < 0 && (res.Resumed.Files == 0 || res.Resumed.Files > 18) {
+			t.Errorf("%s: resumed %+v", c.step, res.Resumed)
+		}
+		want, _ := folderPicture(p.dir)
+		got, err := snapshotPicture(mustOpen(t, be, 6), res.Snapshot)
+		if err == nil {
+			err = samePicture(want, got)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// A device that begins another run than the one that broke off, or continues
+// another snapshot, is not mixed up with it.
+func TestOtherRun(t *testing.T) {
+	ctx := context.Background()
+	s, be := newSeries(t, synthetic.Config{Seed: 8}), memory.New()
+	s.next()
+	createRepo(t, be)
+	p := newPhone(s.phone.dir)
+	for _, step := range []string{"manifests", "finish"} {
+		p.step = breakAt(step, 1)
+		if _, err := run(mustOpen(t, be, 2), p, nil, Options{}); !errors.Is(err, errCable) {
+			t.Fatal(err)
+		}
+		s.next()
+		p.step, p.run, p.sent = nil, "", nil // it has forgotten
+		p.step = breakAt("file", 30)
+		if _, err := run(mustOpen(t, be, 3), p, nil, Options{}); !errors.Is(err, errCable) {
+			t.Fatal(err)
+		}
+		n, err := New(ctx, mustOpen(t, be, 4), Options{UDID: p.udid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Resumed().Files; got != 29 {
+			t.Errorf("after %s: %d files are shown, want those of the other run, 29", step, got)
+		}
+		if err := n.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.step = nil
+	mustRun(t, mustOpen(t, be, 5), p, nil, Options{})
+	old := p.state()
+	s.next()
+	p.step = breakAt("file", 5)
+	if _, err := run(mustOpen(t, be, 6), p, old, Options{}); !errors.Is(err, errCable) {
+		t.Fatal(err)
+	}
+	r := mustOpen(t, be, 7)
+	snap, err := r.FindSnapshot(ctx, "latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	importFolder(t, r, p) // another host has stored a newer state meanwhile
+	n, err := New(ctx, mustOpen(t, be, 8), Options{UDID: p.udid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close(ctx)
+	if n.Resumed().Files != 0 || n.Parent() == nil || n.Parent().ID == snap.ID {
+		t.Errorf("continues %v with %+v", n.Parent(), n.Resumed())
+	}
+}
+
+func TestStatusOfNothing(t *testing.T) {
+	for _, b := range []string{"", "bplist00", "<plist><array/></plist>", fmt.Sprint(make([]byte, 100))} {
+		if s := parseStatus([]byte(b)); s != (status{}) {
+			t.Errorf("%q: %+v", b, s)
+		}
+	}
+}
+
+// halve cuts the second half off a file.
+func halve(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return os.Truncate(path, info.Size()/2)
+}
+
+// No device continues a backup in the flat layout of an old device.
+func TestFlatIsNotContinued(t *testing.T) {
+	ctx := t.Context()
+	dir := t.TempDir()
+	d, err := synthetic.GenerateLegacy(ctx, dir, synthetic.Config{Scale: synthetic.Tiny, StateDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := createRepo(t, memory.New())
+	importFolder(t, r, newPhone(filepath.Join(dir, d.UDID)))
+	n, err := New(ctx, r, Options{UDID: d.UDID})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close(ctx)
+	if _, err := n.Open(ctx, d.UDID+"/Status.plist"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

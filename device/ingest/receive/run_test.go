@@ -1,0 +1,93 @@
+package receive
+
+import (
+	"context"
+	"testing"
+
+	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+func checkClean(t testing.TB, be backend.Backend) {
+	t.Helper()
+	r := mustOpen(t, be, 90)
+	report, err := r.Check(context.Background(), repo.CheckOptions{ReadData: 1})
+	if err != nil || !report.Clean() || len(report.Problems) > 0 {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+}
+
+// Every day of a device comes into the repository as an import of the folder
+// that the device has would bring it, and later days cost what they change.
+func TestDays(t *testing.T) {
+	for name, c := range map[string]struct {
+		conf     synthetic.Config
+		password bool // known
+	}{
+		"plain":    {synthetic.Config{Seed: 5}, false},
+		"unlocked": {synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}, true},
+		"locked":   {synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}, false},
+		"full":     {synthetic.Config{Seed: 5, FullBackupDay: 1, Encryption: synthetic.EncryptAll, EmptyAsZeroBytes: true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := context.Background()
+			s, be := newSeries(t, c.conf), memory.New()
+			createRepo(t, be)
+			var old map[string]string
+			var imported repo.FileID
+			for day := range 3 {
+				s.next()
+				r := mustOpen(t, be, byte(10+day))
+				opts := Options{Encrypted: c.conf.Encryption != synthetic.EncryptNone, Host: "h", Program: "p", SpoolDir: t.TempDir()}
+				password := ""
+				if c.password {
+					password = s.Password(day)
+					if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(password)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.phone.uploads = 0
+				res := mustRun(t, r, s.phone, old, opts)
+				old = s.phone.state()
+				snap := res.Snapshot
+				if parent, err := r.FindSnapshot(ctx, "latest"); day > 0 && (err != nil || parent.ID != snap.ID || snap.Parent == nil || *snap.Parent != imported) {
+					t.Errorf("day %d: parent %v, want the import %s", day, snap.Parent, imported.Short())
+				}
+				if snap.Source.Kind != repo.FromDevice || snap.Host != "h" || snap.Tags[0] != "tag" || snap.Unlocked != c.password ||
+					(snap.Parent == nil) != (day == 0) || len(snap.Problems) > 0 || len(res.Problems) > 0 {
+					t.Errorf("day %d: %+v, %+v", day, snap, res)
+				}
+				if (res.Locked != nil) != (opts.Encrypted && !c.password) {
+					t.Errorf("day %d: locked: %v", day, res.Locked)
+				}
+				t.Logf("day %d: %d uploads, %d bytes, stored %d", day, s.phone.uploads, res.Bytes, snap.StoredBytes)
+				if day > 0 && name != "full" && s.phone.uploads > len(old)/2 {
+					t.Errorf("day %d: %d uploads", day, s.phone.uploads)
+				}
+				if day > 0 && name != "locked" && snap.StoredBytes > res.Bytes/2+300_000 {
+					t.Errorf("day %d: %d bytes received, %d stored", day, res.Bytes, snap.StoredBytes)
+				}
+				want, err := folderPicture(s.phone.dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r = mustOpen(t, be, byte(20+day))
+				got, err := snapshotPicture(r, snap)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := samePicture(want, got); err != nil {
+					t.Errorf("day %d: %v", day, err)
+				}
+				imported = sameAsImport(t, r, s.phone, snap, password)
+				if list, _, err := r.Unfinished(ctx); err != nil || len(list) > 0 {
+					t.Errorf("day %d: unfinished runs are left: %v, %v", day, list, err)
+				}
+			}
+			checkClean(t, be)
+		})
+	}
+}

@@ -1,0 +1,282 @@
+package receive
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/catalog"
+	"github.com/snap-backup/snap/device/ingest/spool"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// smallFile is up to how many bytes a file is kept in memory before it is stored.
+// Most files are smaller, and need no goroutine.
+const smallFile = 512 << 10
+
+// upload is a file that is being received. It begins in the spool or in a buffer.
+// If it outgrows them, a goroutine stores it as it comes, through a pipe.
+type upload struct {
+	r    *Receiver
+	ctx  context.Context
+	path string
+	prev *tree.Content // that it probably resembles
+
+	spooling bool
+	overflow bool // the spool could not take it
+	size     int64
+	head     []byte // the first bytes of Status.plist
+
+	pipe   *io.PipeWriter // nil until it is streamed
+	stop   func() bool    // stops watching ctx
+	stored chan result
+	ended  bool
+}
+
+type result struct {
+	content tree.Content
+	err     error
+}
+
+// Create implements backup2.Folder. Only one file can be received at a time.
+func (r *Receiver) Create(ctx context.Context, path string) (backup2.Upload, error) {
+	p, err := r.below(path)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return nil, fmt.Errorf("receive %s: the backup has ended: %w", p, fs.ErrClosed)
+	case r.busy:
+		return nil, fmt.Errorf("receive %s: another file is still being received", p)
+	case p == "" || !tree.CleanPath(p):
+		return nil, fmt.Errorf("receive %q: %w", path, fs.ErrInvalid)
+	case r.broken != nil:
+		return nil, r.broken
+	}
+	// Until the file is complete, its name counts as not received: a later backup
+	// must not show the device an earlier version.
+	if err := r.changing(ctx, p); err != nil {
+		return nil, err
+	}
+	u := &upload{r: r, ctx: ctx, path: p, prev: r.predecessor(ctx, p)}
+	if r.spool != nil && r.opts.Encrypted && needsKey(p) {
+		u.spooling = true
+		r.spool.Begin()
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, 0, smallFile)
+	}
+	r.buf = r.buf[:0]
+	r.busy = true
+	return u, nil
+}
+
+// needsKey reports whether a device that encrypts its backups encrypts this file.
+func needsKey(path string) bool {
+	if rest, ok := catalog.InSnapshot(path); ok {
+		path = rest
+	}
+	_, ok := blob.ParsePath(path, false)
+	return ok || path == mobilesync.ManifestDB
+}
+
+// predecessor returns the content that the parent has of a file; nil if that does
+// not help, as with encrypted bytes, which resemble nothing.
+func (r *Receiver) predecessor(ctx context.Context, path string) *tree.Content {
+	if r.before == nil || r.opts.Encrypted {
+		return nil
+	}
+	if rest, ok := catalog.InSnapshot(path); ok {
+		path = rest
+	}
+	e, err := r.before.Find(ctx, path)
+	if err != nil || e == nil || e.Encryption == nil && r.parent.Encrypted {
+		return nil
+	}
+	return &e.Content
+}
+
+// Write implements io.Writer. After an error the upload must be aborted.
+func (u *upload) Write(p []byte) (int, error) {
+	if u.ended {
+		return 0, fs.ErrClosed
+	}
+	if u.path == mobilesync.StatusPlist && len(u.head) < maxStatus {
+		u.head = append(u.head, p[:min(len(p), maxStatus-len(u.head))]...)
+	}
+	u.size += int64(len(p))
+	if u.spooling {
+		_, err := u.r.spool.Write(p)
+		if err == nil {
+			return len(p), nil
+		}
+		if !errors.Is(err, spool.ErrFull) && !backend.IsNoSpace(err) {
+			return 0, err
+		}
+		if err := u.unspool(); err != nil {
+			return 0, err
+		}
+	}
+	if u.pipe == nil {
+		if len(u.r.buf)+len(p) <= smallFile {
+			u.r.buf = append(u.r.buf, p...)
+			return len(p), nil
+		}
+		u.stream(bytes.NewReader(u.r.buf))
+	}
+	n, err := u.pipe.Write(p)
+	if errors.Is(err, io.ErrClosedPipe) && u.ctx.Err() != nil {
+		err = context.Cause(u.ctx)
+	}
+	return n, noSpace(err)
+}
+
+// unspool stores in the repository what the spool has of this file, and the rest.
+func (u *upload) unspool() error {
+	u.spooling, u.overflow = false, true
+	section, err := u.r.spool.Current()
+	if err != nil {
+		return noSpace(err)
+	}
+	u.stream(section)
+	return nil
+}
+
+// stream starts to store begin and what is written to the pipe after it.
+func (u *upload) stream(begin io.Reader) {
+	pr, pw := io.Pipe()
+	u.pipe, u.stored = pw, make(chan result, 1)
+	u.stop = context.AfterFunc(u.ctx, func() { pw.CloseWithError(context.Cause(u.ctx)) })
+	go func() {
+		c, err := u.r.content.Store(u.r.ctx, io.MultiReader(begin, pr), u.prev)
+		if err != nil {
+			pr.CloseWithError(err)
+		}
+		u.stored <- result{c, err}
+	}()
+}
+
+// Commit implements backup2.Upload.
+func (u *upload) Commit() error {
+	if u.ended {
+		return fs.ErrClosed
+	}
+	r := u.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	number, err := u.store()
+	u.ended, r.busy = true, false
+	if err != nil {
+		return fmt.Errorf("store %s: %w", u.path, noSpace(err))
+	}
+	if err := r.names.Put(u.path, number, r.now); err != nil {
+		return err
+	}
+	r.files++
+	r.bytes += u.size
+	r.checkpoint.bytes += u.size
+	r.note(u.path)
+	if u.path == mobilesync.StatusPlist {
+		return noSpace(r.setStatus(u.ctx, parseStatus(u.head)))
+	}
+	return noSpace(r.saveIfDue(u.ctx))
+}
+
+// store stores the rest of the file and returns its number.
+func (u *upload) store() (uint32, error) {
+	r := u.r
+	if u.spooling {
+		off, size := r.spool.Commit(u.path)
+		return r.names.AddSpooled(off, size, 0)
+	}
+	var res result
+	err := await(u.ctx, func() error {
+		if u.pipe == nil {
+			res.content, res.err = r.content.Store(r.ctx, bytes.NewReader(r.buf), u.prev)
+		} else {
+			_ = u.pipe.Close()
+			res = <-u.stored
+		}
+		return res.err
+	})
+	u.endStream()
+	if err != nil {
+		return 0, r.fail(err)
+	}
+	return r.names.Add(&res.content, 0)
+}
+
+// endStream is called when a streamed file was stored, or could not be. What the
+// spool had of it is not needed any more.
+func (u *upload) endStream() {
+	if u.stop != nil {
+		u.stop()
+	}
+	if u.overflow {
+		u.r.overflow += u.size
+		u.r.spool.Abort()
+	}
+}
+
+// Abort implements backup2.Upload.
+func (u *upload) Abort() {
+	if u.ended {
+		return
+	}
+	r := u.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	u.ended, r.busy = true, false
+	switch {
+	case u.spooling:
+		r.spool.Abort()
+	case u.pipe != nil:
+		_ = u.pipe.CloseWithError(errAborted)
+		// A content writer whose source has failed can go on; one that could not
+		// store cannot. It gets a moment to say which, even if ctx has ended.
+		wait, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), abortTime)
+		defer cancel()
+		err := await(wait, func() error { return (<-u.stored).err })
+		if err != nil && !errors.Is(err, errAborted) && (u.ctx.Err() == nil || !errors.Is(err, context.Cause(u.ctx))) {
+			_ = r.fail(err)
+		}
+		u.endStream()
+	}
+}
+
+// abortTime bounds how long storing may take to notice that a file was aborted.
+const abortTime = 5 * time.Second
+
+var errAborted = errors.New("the file was cut off")
+
+// await waits for do until ctx ends, since a store that hangs could keep do for
+// ever.
+func await(ctx context.Context, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("storing was canceled: %w", context.Cause(ctx))
+	}
+}
+
+// noSpace marks the error of a full store, so that the device is told.
+func noSpace(err error) error {
+	if err != nil && backend.IsNoSpace(err) && !errors.Is(err, backup2.ErrNoSpace) {
+		return fmt.Errorf("%w: %w", backup2.ErrNoSpace, err)
+	}
+	return err
+}

@@ -1,0 +1,160 @@
+package ingest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/materialize"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/repotest"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// options make a process repeatable. A later seed is a later process. Packs are
+// small, so that there are several.
+func options(seed byte) repo.Options {
+	opts := repotest.Options(seed)
+	opts.PackSize = 16 << 10
+	opts.Now = repotest.Clock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(seed)), time.Minute)
+	return opts
+}
+
+func createRepo(t testing.TB, be backend.Backend) *repo.Repo {
+	t.Helper()
+	r, err := repo.Create(context.Background(), be, repotest.Secret, repotest.SlotInfo, options(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func openRepo(be backend.Backend, seed byte) (*repo.Repo, error) {
+	return repotest.Open(context.Background(), be, repotest.Secret, options(seed))
+}
+
+func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
+	t.Helper()
+	return repotest.MustOpenWith(t, be, repotest.Secret, options(seed))
+}
+
+func importDir(r *repo.Repo, dir string, opts Options) (*Result, error) {
+	ctx := context.Background()
+	b, err := mobilesync.Open(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return Import(ctx, r, b, opts)
+}
+
+func mustImport(t testing.TB, r *repo.Repo, dir string, opts Options) *Result {
+	t.Helper()
+	res, err := importDir(r, dir, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// materializeSame materializes a snapshot and compares it with a picture.
+func materializeSame(r *repo.Repo, s *repo.Snapshot, target string, want foldertest.Picture) error {
+	res, err := materialize.Write(context.Background(), r, s, target, materialize.Options{Workers: 1})
+	if err != nil {
+		return err
+	}
+	got, err := foldertest.Of(res.Dir)
+	if err != nil {
+		return err
+	}
+	if err := want.Diff(got); err != nil {
+		return fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
+	}
+	left, err := os.ReadDir(target)
+	if err == nil && len(left) != 1 {
+		err = fmt.Errorf("%d entries are left in %s", len(left), target)
+	}
+	return err
+}
+
+// readBack returns the picture of a snapshot without writing it.
+func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Picture, error) {
+	ctx := context.Background()
+	p := foldertest.Picture{}
+	err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
+		mode := fs.FileMode(e.Mode)
+		var content bytes.Buffer
+		if e.Kind == tree.Dir {
+			mode |= fs.ModeDir
+		} else if err := blob.Write(ctx, r, &content, e); err != nil {
+			return err
+		}
+		p[e.Path] = foldertest.Describe(mode, e.ModTime, content.Bytes())
+		return nil
+	})
+	return p, err
+}
+
+// judge opens a repository, reads every snapshot and checks everything. pictures
+// are by the day of the snapshot's time; it returns the days. Check may complain
+// about the files in torn, and no others.
+func judge(be backend.Backend, pictures map[int]foldertest.Picture, torn ...string) ([]int, error) {
+	ctx := context.Background()
+	r, err := openRepo(be, 99)
+	if err != nil {
+		return nil, err
+	}
+	list, damaged, err := r.Snapshots(ctx)
+	damaged = slices.DeleteFunc(damaged, func(err error) bool {
+		var d *repo.DamageError
+		return errors.As(err, &d) && slices.Contains(torn, d.File)
+	})
+	if err != nil || len(damaged) > 0 {
+		return nil, fmt.Errorf("snapshots: %v, damaged %v", err, damaged)
+	}
+	days := []int{}
+	for _, s := range list {
+		got, err := readBack(r, s)
+		if err == nil {
+			err = pictures[s.Time.Day()].Diff(got)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("day %d: %w", s.Time.Day(), err)
+		}
+		days = append(days, s.Time.Day())
+	}
+	report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(report.Suffering) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(torn, p.File) }) {
+		return nil, fmt.Errorf("check: %+v, torn are %v", report, torn)
+	}
+	return days, nil
+}
+
+// count returns what a snapshot really holds.
+func count(t testing.TB, r *repo.Repo, s *repo.Snapshot) (files, bytes int64) {
+	t.Helper()
+	err := r.Walk(context.Background(), s, "", func(e *tree.Entry) error {
+		if e.Kind == tree.File {
+			files++
+			bytes += e.Content.Size
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files, bytes
+}

@@ -1,0 +1,110 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/mobilesync"
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// errDiffers ends the comparison with the parent.
+var errDiffers = errors.New("the folder differs from the parent")
+
+// sameAsParent reports whether the folder is, file for file, the one that the
+// parent is of. Then its tree is the parent's, and the manifest need not be read,
+// which takes most of the time of an import that finds nothing new.
+//
+// It compares what folderSource.Stored compares. If the manifest has not changed, its
+// records have not either. Whenever anything is unusual it says no, and the long
+// way reports more.
+func (j *job) sameAsParent(ctx context.Context) (bool, error) {
+	p := j.parent
+	if p == nil || j.opts.Rescan || !j.complete || len(j.problems) > 0 ||
+		!p.Complete || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() || p.Unlocked != j.b.Unlocked() {
+		return false, nil
+	}
+	// If the manifest has changed, the folder is listed while it is read.
+	if ok, err := j.sameManifest(ctx); err != nil || !ok {
+		return false, err
+	}
+	j.opts.Progress.Enter("looking for changes")
+	if err := j.walk(ctx); err != nil {
+		return false, err
+	}
+	at := make(map[string]int32, len(j.items))
+	for i := range j.items {
+		at[j.items[i].file.Path] = int32(i)
+	}
+	res := *j.res
+	err := j.r.Walk(ctx, p, "", func(old *tree.Entry) error {
+		i, ok := at[old.Path]
+		if !ok {
+			return errDiffers
+		}
+		delete(at, old.Path)
+		return j.sameFile(ctx, old, &j.items[i], &res)
+	})
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err != nil, len(at) > 0: // also if the parent is damaged
+		return false, nil
+	}
+	*j.res = res
+	j.opts.Progress.TotalFiles.Store(res.Files)
+	j.opts.Progress.Files.Store(res.Files)
+	j.opts.Progress.TotalBytes.Store(res.Bytes)
+	j.opts.Progress.Bytes.Store(res.Bytes)
+	return true, nil
+}
+
+func (j *job) sameManifest(ctx context.Context) (bool, error) {
+	old, err := j.r.Find(ctx, j.parent, tree.Key{Path: mobilesync.ManifestDB})
+	if errors.Is(err, repo.ErrDamaged) || err == nil && old == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	info, err := os.Lstat(j.onDisk(mobilesync.ManifestDB))
+	if err != nil {
+		return false, nil
+	}
+	return info.Size() == blob.Size(old) && info.ModTime().UnixNano() == old.ModTime, nil
+}
+
+// sameFile returns errDiffers unless a file is as the parent has it.
+func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Result) error {
+	if it.file.Skipped != "" {
+		return errDiffers
+	}
+	f := j.file(it)
+	e := &f.entry
+	// Only the manifest has these.
+	e.Domain, e.Name, e.Record = old.Domain, old.Name, old.Record
+	if e.Mode != old.Mode || e.Kind != old.Kind || e.ModTime != old.ModTime {
+		return errDiffers
+	}
+	if e.Kind == tree.Dir {
+		return nil
+	}
+	if !unchanged(old, e, f.size) {
+		return errDiffers
+	}
+	if ok, err := present(ctx, j.r, old); err != nil || !ok {
+		return errDiffers
+	}
+	res.Files++
+	res.Bytes += f.size
+	switch {
+	case old.Encryption != nil:
+		res.Unsealed++
+	case j.b.Unlocked() && f.size > 0 && (old.Record != nil || old.Path == mobilesync.ManifestDB):
+		return errDiffers // the tree does not say why it is stored encrypted
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package ingest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
+)
+
+// An import of a folder that is what its parent has does not read the manifest;
+// the least difference makes it read it.
+func TestSame(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(m *foldertest.Folder)
+		opts   Options
+		read   bool
+	}{
+		"nothing":            {change: func(*foldertest.Folder) {}},
+		"rescan":             {change: func(*foldertest.Folder) {}, opts: Options{Rescan: true}, read: true},
+		"mode":               {change: func(m *foldertest.Folder) { m.Check(os.Chmod(m.Blob("HomeDomain", "empty"), 0o600)) }, read: true},
+		"empty folder more":  {change: func(m *foldertest.Folder) { m.Check(os.Mkdir(filepath.Join(m.Dir, "01"), 0o755)) }, read: true},
+		"empty folder less":  {change: func(m *foldertest.Folder) { m.Check(os.Remove(filepath.Join(m.Dir, "00"))) }, read: true},
+		"mode of a folder":   {change: func(m *foldertest.Folder) { m.Check(os.Chmod(filepath.Join(m.Dir, "00"), 0o700)) }, read: true},
+		"link more":          {change: func(m *foldertest.Folder) { m.Check(os.Symlink("x", filepath.Join(m.Dir, "link"))) }, read: true},
+		"file beside":        {change: func(m *foldertest.Folder) { m.Write("notes.txt", []byte("x")) }, read: true},
+		"manifest, as it is": {change: func(m *foldertest.Folder) { m.Finish(2) }, read: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, be := foldertest.New(t), memory.New()
+			first := mustImport(t, createRepo(t, be), m.Dir, Options{})
+			test.change(m)
+			r := mustOpen(t, be, 3)
+			second := mustImport(t, r, m.Dir, test.opts)
+			if read := second.Report != nil; read != test.read {
+				t.Errorf("the manifest was read: %v", read)
+			}
+			if !test.read {
+				if second.Snapshot.Root != first.Snapshot.Root || second.Files != first.Files || second.Bytes != first.Bytes || second.ReadFiles != 0 {
+					t.Errorf("%+v after %+v", second, first)
+				}
+				if n := second.Snapshot.NewChunks; n != 0 {
+					t.Errorf("%d chunks were stored", n)
+				}
+			}
+			if err := os.RemoveAll(filepath.Join(m.Dir, "link")); err != nil {
+				t.Fatal(err)
+			}
+			if err := materializeSame(r, second.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// What the repository has lost is noticed, and stored anew.
+func TestSameButLost(t *testing.T) {
+	m, be := foldertest.New(t), memory.New()
+	mustImport(t, createRepo(t, be), m.Dir, Options{})
+	for _, name := range repotest.FilesIn(t, be, "packs/") {
+		c := be.Clone()
+		if err := c.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		r := mustOpen(t, c, 3)
+		res := mustImport(t, r, m.Dir, Options{})
+		if err := materializeSame(mustOpen(t, c, 4), res.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+			t.Errorf("without %s: %v", name, err)
+		}
+	}
+}

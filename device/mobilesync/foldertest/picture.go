@@ -1,0 +1,81 @@
+package foldertest
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Picture describes everything below a folder, by path: type, mode, mtime, size
+// and content. All modes include the owner's right to read and write, which
+// materializing a snapshot adds.
+type Picture map[string]string
+
+// Take returns the picture of a folder.
+func Take(t testing.TB, dir string) Picture {
+	t.Helper()
+	p, err := Of(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Of is Take that returns its error.
+func Of(dir string) (Picture, error) {
+	p := Picture{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		var content []byte
+		if info.Mode().IsRegular() {
+			if content, err = os.ReadFile(path); err != nil {
+				return err
+			}
+		}
+		rel, err := filepath.Rel(dir, path)
+		p[filepath.ToSlash(rel)] = Describe(info.Mode(), info.ModTime().UnixNano(), content)
+		return err
+	})
+	return p, err
+}
+
+// Describe returns what a Picture has of a file or folder.
+func Describe(mode fs.FileMode, mtime int64, content []byte) string {
+	if mode.IsDir() {
+		return fmt.Sprintf("%v mtime %d", mode|0o700, mtime)
+	}
+	return fmt.Sprintf("%v mtime %d, %d bytes %x", mode|0o600, mtime, len(content), sha256.Sum256(content))
+}
+
+// Diff returns an error that names up to five differences.
+func (p Picture) Diff(got Picture) error {
+	var out []string
+	for _, path := range slices.Sorted(maps.Keys(p)) {
+		if g, ok := got[path]; !ok {
+			out = append(out, path+" is missing")
+		} else if g != p[path] {
+			out = append(out, fmt.Sprintf("%s is %s, want %s", path, g, p[path]))
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := p[path]; !ok {
+			out = append(out, path+" should not exist")
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d differences: %s", len(out), strings.Join(out[:min(5, len(out))], "; "))
+}
