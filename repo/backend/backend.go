@@ -1,25 +1,24 @@
-// Package backend is the room where a repository's files are kept: a flat set
-// of named, immutable files, behind five methods small enough to be put on a
-// local disk, an SFTP server or an object store.
+// Package backend defines where a repository's files are stored: a flat set of
+// named, immutable files behind five methods, which a local disk, an SFTP server or
+// an object store can implement.
 //
 // # What it promises
 //
-// The contract stands at [Backend], sentence by sentence, and the sub-package
-// backendtest holds every implementation to it. In short: a file is there
-// whole or not at all, it never changes once it is there, and an operation
-// that returned nil survives a power cut.
+// The contract is the documentation of [Backend]. Package backendtest tests every
+// implementation for each of its sentences. In short: a file exists completely or
+// not at all, it never changes, and an operation that returned nil survives a power
+// cut.
 //
 // # What it never does
 //
-// It knows nothing of what the files mean. It does not encrypt, compress,
-// check or cache, it does not retry, and it has no operation that changes an
-// existing file.
+// It does not know what files contain. It never encrypts, compresses, verifies,
+// caches or retries, and it has no operation that changes an existing file.
 //
 // # Implementations
 //
 //   - local: a folder on a disk or on a mounted share
 //   - memory: for tests
-//   - fault: wraps another one and fails as a test tells it
+//   - fault: wraps another backend and fails as a test plans
 //   - crash: a store whose process dies at a chosen operation
 package backend
 
@@ -37,84 +36,82 @@ type Info struct {
 	Size int64  // in bytes
 }
 
-// Backend keeps files under names. Its contract:
+// Backend stores files under names. Its contract:
 //
-// Names. Every name satisfies [ValidName]; for any other, every method returns
-// an error that is [ErrInvalidName] and does nothing. No file's name may be
-// the folder of another ("a" beside "a/b"): callers never ask for that, and an
-// implementation may refuse it with [ErrExist]; either way no other file
-// changes.
+// Names. Every name satisfies [ValidName]. For any other name, every method returns
+// an error that is [ErrInvalidName] and does nothing. A file's name must not be the
+// folder of another file ("a" beside "a/b"). Callers never do that, and an
+// implementation may return [ErrExist] for it. Other files do not change in any
+// case.
 //
-// Concurrency. All methods may be called by many goroutines at once, and many
-// processes may use one store at once. What one of them has put or deleted is
-// at once seen by all.
+// Concurrency. Many goroutines may call all methods at the same time, and many
+// processes may use one store at the same time. All see immediately what one of them
+// has put or deleted.
 //
-// Cancellation. A method called with a context that is done returns the
-// context's error and does nothing. When a context ends later, the method
-// either stops with the context's error or completes.
+// Cancellation. A method called with a context that is done returns the context's
+// error and does nothing. If the context ends later, the method either returns the
+// context's error or completes.
 //
-// Full store. An operation that failed because the store has no room returns
-// an error that [IsNoSpace] recognises.
+// Full store. If an operation fails because the store is full, [IsNoSpace] reports
+// true for its error.
 type Backend interface {
 	// Put stores a copy of data as a new file. An empty file is a file.
 	//
 	// When Put returns nil, the file is complete and durable: content, name
-	// and every folder above it survive a power cut.
+	// and all folders above it survive a power cut.
 	//
-	// Put never overwrites. If the name is taken, by whatever, it returns
-	// ErrExist and what is there stays as it is. Of several concurrent Puts of
-	// one name exactly one succeeds. A file found in the way was made durable
-	// before ErrExist is returned, so that a caller whose file names are
-	// hashes may treat ErrExist as success.
+	// Put never overwrites. If anything has the name, Put returns ErrExist and
+	// changes nothing. If several Puts of one name run concurrently, exactly one
+	// succeeds. Before Put returns ErrExist, it makes the existing file durable,
+	// so callers whose file names are hashes may treat ErrExist as success.
 	//
-	// After any other error, or a crash, the file is absent or, if the failure
-	// came after it had become visible, complete. It is never partial, and
-	// neither Stat, ReadAt nor List ever show a file that is still being
-	// written. Space taken by a failed Put is given back, at the latest by the
-	// housekeeping that the implementation documents.
+	// After any other error, or a crash, the file is either absent or complete.
+	// It is never partial: Stat, ReadAt and List never show a file that is still
+	// being written. The space of a failed Put is freed, at the latest by the
+	// cleanup that the implementation documents.
 	//
 	// Put does not change data and does not keep it after it returns.
 	Put(ctx context.Context, name string, data []byte) error
 
-	// ReadAt reads into p from offset off of the file, with the semantics of
-	// [io.ReaderAt] made exact: n == len(p) goes with a nil error; n < len(p)
-	// with a non-nil error, which is io.EOF if the file ended. An empty p
-	// reads nothing, without an error. A negative offset is an error other
-	// than io.EOF. ErrNotExist if there is no such file.
+	// ReadAt reads into p from offset off of the file. It is stricter than
+	// [io.ReaderAt]: the error is nil if n == len(p) and not nil if n < len(p).
+	// It is io.EOF at the end of the file. An empty p reads nothing and returns
+	// no error. A negative offset is an error other than io.EOF. The error is
+	// ErrNotExist if the file does not exist.
 	ReadAt(ctx context.Context, name string, p []byte, off int64) (n int, err error)
 
-	// Stat describes a file. ErrNotExist if there is no such file.
+	// Stat describes a file. The error is ErrNotExist if it does not exist.
 	Stat(ctx context.Context, name string) (Info, error)
 
 	// List calls fn for all complete files whose name begins with prefix, one
-	// after another, sorted by name in byte order. The prefix is "" for all,
-	// or a folder with its slash ("packs/"); any other is ErrInvalidName. A
-	// folder that does not exist holds no files, which is no error. Names that
-	// are not valid, and everything that is not a plain file, are left out.
+	// after another, sorted by name in byte order. The prefix is "" for all
+	// files, or a folder with its slash ("packs/"). Any other prefix is
+	// ErrInvalidName. A folder that does not exist has no files, which is not an
+	// error. List leaves out invalid names and everything but regular files.
 	//
-	// A file that is put or deleted while List runs may be shown or not; all
+	// A file that is put or deleted while List runs may be shown or not. All
 	// others are shown exactly once. fn may call any method of the Backend. An
-	// error of fn ends the listing and is returned as it is.
+	// error of fn ends List, which returns it unchanged.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
 
-	// Delete removes a file. ErrNotExist if there is no such file. When Delete
-	// returns nil or ErrNotExist, the absence is durable. After any other
-	// error, or a crash, the file is there complete, or gone.
+	// Delete removes a file. The error is ErrNotExist if it does not exist. When
+	// Delete returns nil or ErrNotExist, the absence is durable. After any other
+	// error, or a crash, the file is either complete or absent.
 	Delete(ctx context.Context, name string) error
 }
 
-// The kinds of failure that callers decide on; test for them with [errors.Is].
-// Everything else is an I/O error of the store.
+// The kinds of failure that callers distinguish, with [errors.Is]. All others are I/O
+// errors of the store.
 var (
 	// ErrExist says that a name is taken. It is also fs.ErrExist.
 	ErrExist error = &kind{"file already exists", fs.ErrExist}
-	// ErrNotExist says that there is no such file. It is also fs.ErrNotExist.
+	// ErrNotExist says that a file does not exist. It is also fs.ErrNotExist.
 	ErrNotExist error = &kind{"file does not exist", fs.ErrNotExist}
 	// ErrInvalidName says that a name or prefix breaks the rules of
 	// [ValidName] or [ValidPrefix]. It is also fs.ErrInvalid.
 	ErrInvalidName error = &kind{"not a valid file name for a repository", fs.ErrInvalid}
-	// ErrNoSpace says that the store is full. Ask with [IsNoSpace], which
-	// also knows what the operating systems say.
+	// ErrNoSpace says that the store is full. Use [IsNoSpace] to test for it,
+	// since it also knows the errors of operating systems.
 	ErrNoSpace = errors.New("no space left in the store")
 	// ErrTooLarge says that a file is larger than the reader allows.
 	ErrTooLarge = errors.New("file is larger than allowed")
@@ -129,24 +126,23 @@ type kind struct {
 func (k *kind) Error() string { return k.text }
 func (k *kind) Unwrap() error { return k.is }
 
-// IsNoSpace reports whether err says that a disk, quota or store is full:
-// [ErrNoSpace], or what the operating system calls it (ENOSPC and EDQUOT;
+// IsNoSpace reports whether err says that a disk, quota or store is full: it is
+// [ErrNoSpace] or an error of the operating system (ENOSPC and EDQUOT;
 // ERROR_DISK_FULL, ERROR_HANDLE_DISK_FULL and ERROR_DISK_QUOTA_EXCEEDED on
 // Windows).
 func IsNoSpace(err error) bool {
 	return errors.Is(err, ErrNoSpace) || isNoSpaceErrno(err)
 }
 
-// IsReadOnly reports whether err says that a store takes no writes from this
-// process: a read-only file system (EROFS, ERROR_WRITE_PROTECT), or a lack of
-// permission.
+// IsReadOnly reports whether err says that this process may not write to a store: the
+// file system is read-only (EROFS, ERROR_WRITE_PROTECT), or permission is denied.
 func IsReadOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || isReadOnlyErrno(err)
 }
 
-// ReadAll returns the whole content of a file of at most limit bytes; a larger
-// one is ErrTooLarge, before anything is allocated. It returns the bytes as
-// the store gave them: checking them is the caller's part.
+// ReadAll returns the content of a file of at most limit bytes. The error is
+// ErrTooLarge if the file is larger; ReadAll allocates nothing then. The caller
+// verifies the bytes.
 func ReadAll(ctx context.Context, b Backend, name string, limit int64) ([]byte, error) {
 	info, err := b.Stat(ctx, name)
 	if err != nil {
@@ -161,8 +157,8 @@ func ReadAll(ctx context.Context, b Backend, name string, limit int64) ([]byte, 
 		err = io.ErrNoProgress
 	}
 	if errors.Is(err, io.EOF) {
-		// Files never change, so the end cannot come before the size that
-		// Stat gave, unless the store is damaged.
+		// Files never change, so the store is damaged if the file ends before
+		// the size that Stat returned.
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {

@@ -2,10 +2,10 @@ package backend
 
 import "context"
 
-// Freer is a Backend that knows how much room its store has. A Backend that
-// does not know has no such method, or returns [errors.ErrUnsupported].
+// Freer is a Backend that knows the free space of its store. A Backend that does not
+// know has no such method, or returns [errors.ErrUnsupported].
 type Freer interface {
-	// Free returns how many bytes this process may still put. It is a picture
-	// of the moment: others use the store, too.
+	// Free returns how many bytes this process can put now. Other processes may
+	// use the space.
 	Free(ctx context.Context) (int64, error)
 }

@@ -9,17 +9,17 @@ import (
 // that a repository uses, "packs/ab/" and 64 hex digits, has 73.
 const MaxNameLength = 200
 
-// ValidName returns nil if name may name a file, and otherwise an error that
-// is [ErrInvalidName] and says why.
+// ValidName returns nil if name is a valid file name. Otherwise it returns an error
+// that is [ErrInvalidName] and says why.
 //
 // A name is a relative path of elements joined by single slashes. An element
-// consists of a-z, 0-9, ".", "_" and "-", begins with a letter or digit, does
-// not end with ".", and is not a device name of Windows ("con", "nul.txt"):
-// so every name means the same file on every system, none is hidden, and none
-// leads outside. The rule about the beginning also keeps the companion files
-// apart that macOS leaves on foreign disks ("._name", ".DS_Store").
+// consists of a-z, 0-9, ".", "_" and "-", begins with a letter or digit, does not
+// end with ".", and is not a device name of Windows ("con", "nul.txt"). So a name
+// means the same file on every system, is never hidden, and never leads out of the
+// store. Names of the files that macOS creates on other disks ("._name",
+// ".DS_Store") are not valid.
 //
-// "tmp" and names below it belong to the implementations.
+// "tmp" and names below it are reserved for implementations.
 func ValidName(name string) error {
 	if len(name) > MaxNameLength {
 		return fmt.Errorf("%.40q...: longer than %d bytes: %w", name, MaxNameLength, ErrInvalidName)
@@ -49,7 +49,7 @@ func ValidPrefix(prefix string) error {
 	return ValidName(folder)
 }
 
-// elementFault says what is wrong with one element of a name, "" if nothing.
+// elementFault says what is wrong with one element of a name; "" if it is valid.
 func elementFault(element string) string {
 	if element == "" {
 		return "empty path element"
@@ -74,8 +74,8 @@ func elementFault(element string) string {
 	return ""
 }
 
-// isWindowsDevice reports whether Windows would open a device instead of a
-// file of this name. An extension does not help there.
+// isWindowsDevice reports whether Windows opens a device instead of a file of this
+// name. It ignores extensions.
 func isWindowsDevice(element string) bool {
 	base, _, _ := strings.Cut(element, ".")
 	switch base {

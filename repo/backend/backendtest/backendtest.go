@@ -1,8 +1,8 @@
-// Package backendtest holds every implementation of backend.Backend to its
-// contract: one check for every sentence that stands there. An implementation
-// calls [Run] from a test of its own, and runs it under the race detector.
+// Package backendtest tests implementations of backend.Backend: it has a check for
+// each sentence of the contract. Every implementation calls [Run] in a test, which
+// also runs under the race detector.
 //
-// What a single process cannot see, durability above all, is not checked here.
+// It never checks what a single process cannot see, such as durability.
 package backendtest
 
 import (
@@ -11,15 +11,30 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// Run runs all checks as sub-tests. open returns an empty store and registers
-// with t.Cleanup what is to be done with it at the end; it is called once for
-// each check.
+// Run runs all checks as subtests. It calls open for an empty store for each check.
+// open registers with t.Cleanup what closes the store.
 func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
+	runChecks(t, open, true)
+}
+
+// RunSmall is Run without the check that stores many files, unless SNAP_TEST_ALL is
+// set. It is for variants of an implementation that Run tests already.
+func RunSmall(t *testing.T, open func(t *testing.T) backend.Backend) {
+	t.Helper()
+	runChecks(t, open, faultpoint.All())
+}
+
+func runChecks(t *testing.T, open func(t *testing.T) backend.Backend, large bool) {
+	t.Helper()
 	for _, c := range checks() {
+		if c.name == "ListLarge" && !large {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			for _, failure := range run(t.Context(), c, open(t)) {
 				t.Error(failure)
@@ -28,8 +43,8 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 	}
 }
 
-// check is one part of the contract. It reports to a probe and not to a
-// testing.T, so that this package's own test can see a check fail.
+// check tests one part of the contract. It reports to a probe instead of a testing.T,
+// so that this package's own test can run checks that fail.
 type check struct {
 	name string
 	run  func(p *probe)
@@ -59,8 +74,8 @@ func checks() []check {
 	}
 }
 
-// maxFailures bounds what one check reports: a store that gets one thing wrong
-// often gets it wrong a thousand times.
+// maxFailures is how many failures one check reports, since a faulty store can fail
+// thousands of times.
 const maxFailures = 20
 
 func run(ctx context.Context, c check, b backend.Backend) []string {
@@ -69,7 +84,7 @@ func run(ctx context.Context, c check, b backend.Backend) []string {
 	return p.failures
 }
 
-// probe is the store under test and the list of what was wrong with it.
+// probe is a store under test and the failures found in it.
 type probe struct {
 	ctx context.Context
 	b   backend.Backend
@@ -86,14 +101,14 @@ func (p *probe) failf(format string, args ...any) {
 	}
 }
 
-// put stores a file whose name must be free.
+// put stores a file with a name that is not taken.
 func (p *probe) put(name string, data []byte) {
 	if err := p.b.Put(p.ctx, name, data); err != nil {
 		p.failf("Put(%q, %d bytes) = %v", name, len(data), err)
 	}
 }
 
-// list returns what List shows under prefix.
+// list returns the files that List shows for a prefix.
 func (p *probe) list(prefix string) []backend.Info {
 	var infos []backend.Info
 	err := p.b.List(p.ctx, prefix, func(info backend.Info) error {

@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// together runs n goroutines that begin at the same moment.
+// together runs n goroutines that start at the same time.
 func together(n int, run func(i int)) {
 	start := make(chan struct{})
 	var wg sync.WaitGroup
@@ -72,7 +72,7 @@ func concurrentUse(p *probe) {
 	p.put("config", content(5000))
 	together(8, func(i int) {
 		for j := range 10 {
-			// The same folders are made by all at once.
+			// All make the same folders.
 			name := fmt.Sprintf("packs/%02d/%d", j, i)
 			want := content(100*i + j)
 			p.put(name, want)
@@ -100,11 +100,11 @@ func concurrentUse(p *probe) {
 		}
 	})
 	if got := len(p.list("packs/")); got != 40 {
-		p.failf("%d files are left of 40", got)
+		p.failf("%d files remain, want 40", got)
 	}
 }
 
-// neverPartial looks at files while they are being put.
+// neverPartial reads and lists files while they are being put.
 func neverPartial(p *probe) {
 	const size = 2 << 20
 	want := content(size)

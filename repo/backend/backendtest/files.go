@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// content returns n bytes without a pattern, the same for the same n.
+// content returns n random bytes, the same for the same n.
 func content(n int) []byte {
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], uint64(n))
@@ -22,7 +22,7 @@ func content(n int) []byte {
 	return data
 }
 
-// holds checks that a file is there, by every method that can see it.
+// holds checks with every method that a file exists with this content.
 func (p *probe) holds(name string, want []byte) {
 	info, err := p.b.Stat(p.ctx, name)
 	if err != nil || info != (backend.Info{Name: name, Size: int64(len(want))}) {
@@ -37,7 +37,7 @@ func (p *probe) holds(name string, want []byte) {
 	}
 }
 
-// lacks checks that a file is not there, by every method that could see it.
+// lacks checks with every method that a file does not exist.
 func (p *probe) lacks(name string) {
 	if info, err := p.b.Stat(p.ctx, name); !isNotExist(err) || info != (backend.Info{}) {
 		p.failf("Stat(%q) = %+v, %v, want ErrNotExist", name, info, err)
@@ -48,7 +48,7 @@ func (p *probe) lacks(name string) {
 		}
 	}
 	if slices.Contains(names(p.list("")), name) {
-		p.failf("List shows %q, which is not there", name)
+		p.failf("List shows %q, which does not exist", name)
 	}
 }
 
@@ -161,7 +161,7 @@ func readAtRanges(p *probe) {
 			continue
 		}
 		if n > 0 && !bytes.Equal(buf[:n], want[tt.off:tt.off+int64(n)]) {
-			p.failf("ReadAt(%q, %d bytes, %d) gave other bytes than were put", tt.name, tt.size, tt.off)
+			p.failf("ReadAt(%q, %d bytes, %d) returned other bytes than were put", tt.name, tt.size, tt.off)
 		}
 	}
 	for _, off := range []int64{-1, -1000, -1 << 63} {

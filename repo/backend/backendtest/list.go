@@ -52,7 +52,7 @@ func listSorted(p *probe) {
 	}
 }
 
-// largeList is more than what common servers give in one answer (1000).
+// largeList is more than servers commonly return in one response (1000).
 const largeList = 1100
 
 func listLarge(p *probe) {
@@ -71,7 +71,7 @@ func listLarge(p *probe) {
 	wg.Wait()
 	slices.Sort(want)
 	if got := names(p.list("packs/")); !slices.Equal(got, want) {
-		p.failf("List of %d files shows %d, or not these, or not sorted", len(want), len(got))
+		p.failf("List of %d files shows %d, or other files, or is not sorted", len(want), len(got))
 	}
 }
 
@@ -84,7 +84,7 @@ func listEndsWithError(p *probe) {
 		var seen string
 		err := p.b.List(p.ctx, "", func(info backend.Info) error {
 			if seen == last {
-				p.failf("List goes on to %q after an error at %q", info.Name, last)
+				p.failf("List continued with %q after an error at %q", info.Name, last)
 			}
 			if seen = info.Name; seen == last {
 				return stop
@@ -92,7 +92,7 @@ func listEndsWithError(p *probe) {
 			return nil
 		})
 		if err != stop {
-			p.failf("List = %v, want the error of its callback as it is", err)
+			p.failf("List = %v, want the unchanged error of its callback", err)
 		}
 	}
 }
@@ -116,10 +116,10 @@ func listCallsBack(p *probe) {
 		p.failf("List with a callback that reads, puts and deletes = %v, showed %q", err, seen)
 	}
 	if got := len(p.list("packs/")); got != 0 {
-		p.failf("%d files are left after deleting all", got)
+		p.failf("%d files remain after deleting all", got)
 	}
 	if got := len(p.list("index/")); got != 4 {
-		p.failf("%d files are there of 4 put while listing", got)
+		p.failf("%d files exist, want the 4 put while listing", got)
 	}
 }
 
@@ -165,7 +165,7 @@ func cancelledWhileListing(p *probe) {
 		cancel()
 		return nil
 	})
-	// The contract lets a listing that was under way complete.
+	// The contract allows a running List to complete.
 	if err == nil && n != 50 || err != nil && !errors.Is(err, context.Canceled) {
 		p.failf("List cancelled by its callback showed %d of 50 and returned %v", n, err)
 	}

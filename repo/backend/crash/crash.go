@@ -1,22 +1,19 @@
-// Package crash is a store whose process dies at a chosen operation, and what
-// is found after the restart.
+// Package crash is a backend whose process dies at a chosen operation, for tests.
 //
-// It plays a power cut at the level of the backend contract: what had returned
-// nil is there, what was under way is there or not. A test that wants to know
-// whether a writer is safe against a power cut at any point loops:
+// It simulates a power cut at the level of the backend contract: operations that
+// returned nil are durable, the running one may be done or not. It never changes the
+// result of an operation before the crash. A test that a writer survives a power cut
+// at any point counts the changes of an undisturbed run and then tries them:
 //
-//	for at := 1; ; at++ {
-//		store := crash.New(memory.New(), crash.Plan{At: at, Seed: seed})
+//	for _, n := range faultpoint.Choose(t, changes, 20) {
+//		store := crash.New(memory.New(), crash.Plan{At: n + 1, Seed: seed})
 //		err := run(store)
-//		if !store.Crashed() {
-//			break // the run made fewer changes, so it was not disturbed
-//		}
 //		after := store.Reboot()
-//		... judge err and after; name the seed when it fails ...
+//		... check err and after; print store.Outcome() on failure ...
 //	}
 //
-// Several Backends may share one memory store, as several processes share a
-// repository; one of them can then die while the others go on.
+// Several Backends may share one memory store, like processes that share a
+// repository. One of them can die while the others continue.
 package crash
 
 import (
@@ -31,22 +28,22 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// ErrCrashed is the kind of error of the operation at which the process dies,
-// and of every one after it.
+// ErrCrashed is the error of the operation at which the process dies and of all later
+// ones.
 var ErrCrashed = errors.New("simulated crash")
 
 // Plan says when and how the process dies.
 type Plan struct {
-	// At is the operation that is under way when the process dies, counted
-	// from 1. Only Put and Delete count: a death between two of them leaves
-	// nothing behind that a death within the next one does not. 0 is never.
+	// At is the number of the operation during which the process dies, from 1.
+	// Only Put and Delete count: a crash between two of them has the same effect
+	// as a crash in the next one. 0 means never.
 	At int
-	// Seed chooses what becomes of the operation under way. The same seed
-	// gives the same outcome; every error text holds it.
+	// Seed chooses the outcome of the operation. The same seed has the same
+	// outcome. Every error text contains it.
 	Seed uint64
-	// Torn lets a Put that was under way also leave a damaged file: empty,
-	// cut short, or of the full size with its end lost. That is what a store
-	// does that breaks the contract, such as a disk that lies about flushing.
+	// Torn allows that a Put leaves a damaged file: empty, cut short, or with
+	// zeros at its end. This breaks the contract, like a disk that does not
+	// really flush.
 	Torn bool
 }
 
@@ -58,16 +55,15 @@ type Backend struct {
 	mu   sync.Mutex
 	n    int
 	dead bool
-	what string // how the operation under way ended
+	what string // outcome of the operation at the crash
 }
 
-// New returns a process's view of store. Until the crash it is the store.
+// New returns a process's view of store. Until the crash it passes all operations on.
 func New(store *memory.Backend, plan Plan) *Backend {
 	return &Backend{store: store, plan: plan}
 }
 
-// Changes returns how many Puts and Deletes there were, including the one at
-// which the process died.
+// Changes returns the number of Puts and Deletes, including the one at the crash.
 func (b *Backend) Changes() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -81,16 +77,16 @@ func (b *Backend) Crashed() bool {
 	return b.dead
 }
 
-// Outcome says in words what became of the operation at which the process
-// died, and by which seed; "" if it has not died.
+// Outcome describes the operation at the crash, its outcome and the seed; "" if the
+// process has not died.
 func (b *Backend) Outcome() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.what
 }
 
-// Reboot returns a copy of the store as it is found after the restart. The
-// process that held b is dead from then on, even if it was not before.
+// Reboot kills the process, if it is not dead, and returns a copy of the store as it
+// is after a restart.
 func (b *Backend) Reboot() *memory.Backend {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,9 +101,9 @@ func (b *Backend) crashed(op, name string) error {
 	return fmt.Errorf("%s %s: %s: %w", op, name, b.what, ErrCrashed)
 }
 
-// change runs one Put or Delete: normal carries it out, under decides what the
-// death leaves of it and says so. It holds the lock so that every change is
-// either before the crash or after it.
+// change runs a Put or Delete: normal does it, under does what the crash leaves of
+// it and describes that. change holds the lock so that every change is either before
+// the crash or after it.
 func (b *Backend) change(ctx context.Context, op, name string, normal func() error, under func(*rand.Rand) (string, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,7 +123,7 @@ func (b *Backend) change(ctx context.Context, op, name string, normal func() err
 	rng := rand.New(rand.NewPCG(b.plan.Seed, uint64(b.plan.At)))
 	left, err := under(rng)
 	if err != nil {
-		left = fmt.Sprintf("refused anyhow: %v", err)
+		left = fmt.Sprintf("which failed: %v", err)
 	}
 	b.dead = true
 	b.what = fmt.Sprintf("died at change %d, %s %s, %s (seed %d)", b.n, op, name, left, b.plan.Seed)

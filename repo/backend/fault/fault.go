@@ -1,16 +1,14 @@
-// Package fault wraps a backend and makes it fail as a test tells it: an
-// operation that is refused, one that is carried out but reported as failed, a
-// full disk, a read that comes back short or damaged.
+// Package fault wraps a backend and makes it fail as a test plans: operations that
+// are refused, operations that are done but return an error, a full disk, short or
+// damaged reads. Without a plan it never changes anything.
 //
-// A test that wants to know what a failure at any point does loops:
+// A test of a failure at any point counts the operations of an undisturbed run and
+// then tries them:
 //
-//	for n := 1; ; n++ {
-//		store := fault.New(memory.New(), fault.Once(n, fault.ErrInjected))
+//	for _, n := range faultpoint.Choose(t, operations, 20) {
+//		store := fault.New(memory.New(), fault.Once(n+1, fault.ErrInjected))
 //		err := run(store)
-//		if store.Count() < n {
-//			break // the run made fewer operations, so nothing failed
-//		}
-//		... judge err and the store ...
+//		... check err and the store ...
 //	}
 package fault
 
@@ -24,7 +22,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// ErrInjected is for plans that need just some error.
+// ErrInjected is an error for plans.
 var ErrInjected = errors.New("injected fault")
 
 // Op is a kind of operation, a method of backend.Backend.
@@ -37,7 +35,7 @@ const (
 	Stat
 	List
 	Delete
-	ops // how many
+	ops // number of operations
 )
 
 func (o Op) String() string {
@@ -48,7 +46,7 @@ func (o Op) String() string {
 	return names[o]
 }
 
-// Call is one operation as a plan sees it.
+// Call describes an operation to a plan.
 type Call struct {
 	Op   Op
 	Name string // of the file, or the prefix of a List
@@ -57,27 +55,25 @@ type Call struct {
 	OfOp int    // 1 for the first operation of this kind
 }
 
-// Action is what happens to one operation. The zero Action lets it pass.
+// Action is what happens to an operation. The zero Action changes nothing.
 type Action struct {
-	// Before, when not nil, is returned and the store never hears of the
-	// operation.
+	// Before, if not nil, is returned instead of doing the operation.
 	Before error
-	// After, when not nil, is returned in place of the result, after the
-	// store has carried the operation out. If the store failed by itself, its
-	// own error is returned.
+	// After, if not nil, is returned after the store has done the operation. If
+	// the store fails itself, its own error is returned.
 	After error
-	// Read, when not nil, changes what a ReadAt gives: it may change p[:n],
-	// and its results are what the caller sees. off is the offset asked for.
+	// Read, if not nil, changes the result of a ReadAt at offset off: it may
+	// change p[:n] and returns what the caller gets.
 	Read func(p []byte, off int64, n int, err error) (int, error)
 }
 
 func (a Action) isZero() bool { return a.Before == nil && a.After == nil && a.Read == nil }
 
-// Plan decides what happens to each operation. It is called in the order of
-// the operations and never by two goroutines at once.
+// Plan decides what happens to each operation. It is called in the order of the
+// operations, by one goroutine at a time.
 type Plan func(Call) Action
 
-// Backend passes operations on to another Backend as its plan has it.
+// Backend passes operations on to another Backend, changed by its plan.
 type Backend struct {
 	inner backend.Backend
 
@@ -87,8 +83,8 @@ type Backend struct {
 	ofOp [ops]int
 }
 
-// New wraps inner. A nil plan lets everything pass. Of several plans the first
-// that has something for an operation decides; all of them are asked.
+// New wraps inner. A nil plan changes nothing. All plans are called for each
+// operation, and the first Action that is not zero counts.
 func New(inner backend.Backend, plans ...Plan) *Backend {
 	return &Backend{inner: inner, plan: merge(plans)}
 }
@@ -100,8 +96,8 @@ func (b *Backend) SetPlan(plans ...Plan) {
 	b.plan, b.n, b.ofOp = merge(plans), 0, [ops]int{}
 }
 
-// Count returns how many operations there have been, of the given kinds or, if
-// none is given, of all. Refused ones count.
+// Count returns the number of operations of the given kinds, or of all kinds if none
+// is given. It includes refused operations.
 func (b *Backend) Count(kinds ...Op) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,7 +119,7 @@ func (b *Backend) next(op Op, name string, size int) Action {
 	return b.plan(Call{Op: op, Name: name, Size: size, N: b.n, OfOp: b.ofOp[op]})
 }
 
-// do carries out one operation that gives nothing but an error.
+// do does an operation that returns only an error.
 func (b *Backend) do(op Op, name string, size int, call func() error) error {
 	action := b.next(op, name, size)
 	if action.Before != nil {

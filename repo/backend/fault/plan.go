@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// merge asks all plans, so that those that count miss nothing, and takes the
-// first answer.
+// merge calls all plans, since they may count operations, and returns the first
+// Action that is not zero.
 func merge(plans []Plan) Plan {
 	return func(c Call) Action {
 		var chosen Action
@@ -24,7 +24,7 @@ func merge(plans []Plan) Plan {
 	}
 }
 
-// Once refuses the n-th operation of all, counted from 1, with err.
+// Once refuses the n-th operation, counted from 1, with err.
 func Once(n int, err error) Plan {
 	return func(c Call) Action {
 		if c.N == n {
@@ -34,8 +34,8 @@ func Once(n int, err error) Plan {
 	}
 }
 
-// OnceAfter carries the n-th operation of all out, but reports err: what a
-// caller sees when the answer of a server is lost.
+// OnceAfter does the n-th operation but returns err, as if the response of a server
+// was lost.
 func OnceAfter(n int, err error) Plan {
 	return func(c Call) Action {
 		if c.N == n {
@@ -45,8 +45,8 @@ func OnceAfter(n int, err error) Plan {
 	}
 }
 
-// From refuses the n-th operation of all and every later one, as a disk that
-// was pulled out does.
+// From refuses the n-th operation and all later ones, like a disk that was
+// disconnected.
 func From(n int, err error) Plan {
 	return func(c Call) Action {
 		if c.N >= n {
@@ -56,8 +56,8 @@ func From(n int, err error) Plan {
 	}
 }
 
-// On applies plan only to operations of one kind on names that begin with
-// prefix, and counts (N and OfOp) only those.
+// On applies plan only to operations of one kind on names that begin with prefix. N
+// and OfOp count only these.
 func On(op Op, prefix string, plan Plan) Plan {
 	n := 0
 	return func(c Call) Action {
@@ -70,9 +70,8 @@ func On(op Op, prefix string, plan Plan) Plan {
 	}
 }
 
-// Full lets Puts through until they have brought more than the given number
-// of bytes; the one that goes beyond, and later ones that do not fit in what
-// is left, fail with [backend.ErrNoSpace]. Deleting gives nothing back.
+// Full is a store with room for the given number of bytes: Puts that do not fit fail
+// with [backend.ErrNoSpace]. Deleting frees nothing.
 func Full(bytes int64) Plan {
 	left := bytes
 	return func(c Call) Action {
@@ -87,8 +86,7 @@ func Full(bytes int64) Plan {
 	}
 }
 
-// FlipBit inverts one bit of a file's content whenever it is read: bit 0 to 7
-// of the byte at offset.
+// FlipBit inverts a bit, 0 to 7, of the byte at offset whenever a file is read.
 func FlipBit(name string, offset int64, bit uint) Plan {
 	return onRead(name, func(p []byte, off int64, n int, err error) (int, error) {
 		if i := offset - off; i >= 0 && i < int64(n) {
@@ -98,8 +96,8 @@ func FlipBit(name string, offset int64, bit uint) Plan {
 	})
 }
 
-// Truncate makes a file look as if it ended at size whenever it is read. Stat
-// and List still show its whole size.
+// Truncate makes a file end at size whenever it is read. Stat and List still show its
+// full size.
 func Truncate(name string, size int64) Plan {
 	return onRead(name, func(p []byte, off int64, n int, err error) (int, error) {
 		if left := max(size-off, 0); left < int64(n) {
@@ -110,8 +108,8 @@ func Truncate(name string, size int64) Plan {
 	})
 }
 
-// ShortRead makes every read of a file of more than one byte give only half of
-// it, without an error: a store that breaks the contract of ReadAt.
+// ShortRead makes every read of more than one byte of a file return only half of it
+// without an error, which breaks the contract of ReadAt.
 func ShortRead(name string) Plan {
 	return onRead(name, func(p []byte, _ int64, n int, err error) (int, error) {
 		if n < 2 {

@@ -43,7 +43,7 @@ func TestFullDisk(t *testing.T) {
 	p := &process{machine: newMachine(), trouble: failBefore, err: syscall.ENOSPC}
 	b := start(p)
 	refused := 0
-	for at := 2; ; at++ { // the first call only looks
+	for at := 2; ; at++ { // the first call is lstat
 		p.calls, p.at = nil, at
 		err := b.Put(ctx, "packs/ab/cd", []byte("content"))
 		if len(p.calls) < at {
@@ -65,8 +65,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// lostReply is a file server that makes the link and then, asked again since
-// its answer was lost, says that the name is taken.
+// lostReply is a file server whose answer to a link is lost: the request is repeated
+// and fails because the name is taken.
 type lostReply struct{ rootDisk }
 
 func (d lostReply) link(from, to string) error {
@@ -98,7 +98,7 @@ func TestLostReply(t *testing.T) {
 		t.Errorf("the file holds %q, %v", got, err)
 	}
 	if tmp, err := b.disk.readDir(tmpFolder); err != nil || len(tmp) != 0 {
-		t.Errorf("in tmp are %v, %v", tmp, err)
+		t.Errorf("tmp has %v, %v", tmp, err)
 	}
 }
 

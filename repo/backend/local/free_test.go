@@ -24,6 +24,6 @@ func TestFree(t *testing.T) {
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
 	if _, err := b.Free(gone); !errors.Is(err, context.Canceled) {
-		t.Errorf("canceled: %v", err)
+		t.Errorf("Free with a cancelled context = %v", err)
 	}
 }

@@ -16,21 +16,9 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// unflushed is a real disk without the wait for it.
-type unflushed struct{ rootDisk }
-
-func (unflushed) syncDir(string) error { return nil }
-func (d unflushed) create(name string) (file, error) {
-	f, err := d.rootDisk.create(name)
-	return unflushedFile{f}, err
-}
-
-type unflushedFile struct{ file }
-
-func (unflushedFile) Sync() error { return nil }
-
-// The same operations must have the same results as in memory.
+// The disk must return the same results as a store in memory.
 func TestLikeMemory(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := t.TempDir()
 	n := 0

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,7 +67,8 @@ func list(t *testing.T, b backend.Backend, prefix string) []string {
 	return names
 }
 
-// onDisk returns the names of all that is in a folder, "/" marks folders.
+// onDisk returns the names of all files and folders in a folder. Folders end with
+// "/".
 func onDisk(t *testing.T, dir string) []string {
 	t.Helper()
 	var names []string
@@ -90,47 +90,8 @@ func onDisk(t *testing.T, dir string) []string {
 }
 
 func TestContract(t *testing.T) {
+	t.Parallel()
 	backendtest.Run(t, func(t *testing.T) backend.Backend { return create(t) })
-}
-
-// pair stands for two processes: each call goes to the other one.
-type pair struct {
-	stores [2]backend.Backend
-	n      atomic.Uint32
-}
-
-func (p *pair) next() backend.Backend { return p.stores[p.n.Add(1)%2] }
-func (p *pair) Put(ctx context.Context, name string, data []byte) error {
-	return p.next().Put(ctx, name, data)
-}
-func (p *pair) ReadAt(ctx context.Context, name string, b []byte, off int64) (int, error) {
-	return p.next().ReadAt(ctx, name, b, off)
-}
-func (p *pair) Stat(ctx context.Context, name string) (backend.Info, error) {
-	return p.next().Stat(ctx, name)
-}
-func (p *pair) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
-	return p.next().List(ctx, prefix, fn)
-}
-func (p *pair) Delete(ctx context.Context, name string) error { return p.next().Delete(ctx, name) }
-
-func TestContractOfTwoProcesses(t *testing.T) {
-	if !hasLinks(t, t.TempDir()) {
-		t.Skip("without hard links two processes can put the same name, see the package comment")
-	}
-	backendtest.Run(t, func(t *testing.T) backend.Backend {
-		one := create(t)
-		return &pair{stores: [2]backend.Backend{one, reopen(t, one)}}
-	})
-}
-
-func hasLinks(t *testing.T, dir string) bool {
-	t.Helper()
-	name := filepath.Join(dir, "file")
-	if err := os.WriteFile(name, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return os.Link(name, name+"-2") == nil
 }
 
 func TestOnDisk(t *testing.T) {
@@ -142,13 +103,13 @@ func TestOnDisk(t *testing.T) {
 	}
 	want := []string{"config", "packs/", "packs/ab/", "packs/ab/cd", "tmp/"}
 	if got := onDisk(t, b.Dir()); !slices.Equal(got, want) {
-		t.Errorf("on disk are %q, want %q", got, want)
+		t.Errorf("the folder has %q, want %q", got, want)
 	}
 	if got, err := os.ReadFile(filepath.Join(b.Dir(), "packs", "ab", "cd")); err != nil || string(got) != "a pack" {
 		t.Errorf("the pack holds %q, %v", got, err)
 	}
 	if got := list(t, reopen(t, b), ""); !slices.Equal(got, []string{"config", "packs/ab/cd"}) {
-		t.Errorf("after opening again List shows %q", got)
+		t.Errorf("after Open List shows %q", got)
 	}
 }
 
@@ -159,8 +120,8 @@ func TestCreate(t *testing.T) {
 		ok    bool
 	}{
 		{"empty", nil, true},
-		{"what systems leave", []string{".DS_Store", ".Trashes/501/x", "lost+found/", "System Volume Information/x", "$RECYCLE.BIN/a", "desktop.ini"}, true},
-		{"after an attempt that was interrupted", []string{"tmp/put-0123", "keys/", "packs/ab/"}, true},
+		{"files of the system", []string{".DS_Store", ".Trashes/501/x", "lost+found/", "System Volume Information/x", "$RECYCLE.BIN/a", "desktop.ini"}, true},
+		{"an interrupted attempt", []string{"tmp/put-0123", "keys/", "packs/ab/"}, true},
 		{"a repository", []string{"config"}, false},
 		{"half a repository", []string{"keys/0123"}, false},
 		{"deep down", []string{"a/b/c/d"}, false},
@@ -199,7 +160,7 @@ func TestCreate(t *testing.T) {
 				t.Errorf("Create = %v, want ErrExist and the path", err)
 			}
 			if after := onDisk(t, dir); !slices.Equal(before, after) {
-				t.Errorf("the folder held %q and now %q", before, after)
+				t.Errorf("the folder changed from %q to %q", before, after)
 			}
 		})
 	}
@@ -219,10 +180,10 @@ func TestCreateAndOpenRefuse(t *testing.T) {
 		kind  error  // nil: any
 		text  string // of the hint
 	}{
-		{"Open of nothing", local.Open, missing, fs.ErrNotExist, "connect it"},
+		{"Open of a missing folder", local.Open, missing, fs.ErrNotExist, "connect it"},
 		{"Open of a file", local.Open, file, nil, ""},
 		{"Create on a file", local.Create, file, nil, ""},
-		{"Create below nothing", local.Create, filepath.Join(missing, "repository"), fs.ErrNotExist, "the folder above"},
+		{"Create below a missing folder", local.Create, filepath.Join(missing, "repository"), fs.ErrNotExist, "the folder above"},
 		{"Create below a file", local.Create, filepath.Join(file, "repository"), nil, ""},
 	}
 	for _, tt := range tests {
@@ -237,7 +198,7 @@ func TestCreateAndOpenRefuse(t *testing.T) {
 		}
 	}
 	if got := onDisk(t, dir); !slices.Equal(got, []string{"file"}) {
-		t.Errorf("left behind: %q", got)
+		t.Errorf("the folder has %q", got)
 	}
 }
 
@@ -295,7 +256,7 @@ func TestSymbolicLinks(t *testing.T) {
 			t.Errorf("Put(%s) = %v", name, err)
 		}
 	}
-	// What stands in place of a folder must not look like an empty one.
+	// A link in place of a folder must not look like an empty folder.
 	for _, prefix := range []string{"snapshots/", "inner/"} {
 		if err := b.List(ctx, prefix, func(backend.Info) error { return nil }); err == nil {
 			t.Errorf("List(%s) of a link succeeds", prefix)
@@ -313,7 +274,7 @@ func TestSymbolicLinks(t *testing.T) {
 		t.Error("Delete through a link to the outside succeeds")
 	}
 	if got := onDisk(t, outside); !slices.Equal(got, []string{"secret"}) {
-		t.Errorf("outside are %q", got)
+		t.Errorf("the folder outside has %q", got)
 	}
 }
 
@@ -371,7 +332,7 @@ func TestRemoveStale(t *testing.T) {
 	}
 }
 
-// endsAfter is a context that ends when it has been asked a number of times.
+// endsAfter is a context that ends after a number of calls of Err.
 type endsAfter struct {
 	context.Context
 	left int
@@ -389,15 +350,15 @@ func TestCancelledPutLeavesNothing(t *testing.T) {
 	for left := range 4 {
 		err := b.Put(&endsAfter{ctx, left}, "packs/ab/cd", make([]byte, 3<<20))
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("Put cancelled after %d looks = %v", left, err)
+			t.Errorf("Put cancelled after %d checks = %v", left, err)
 		}
 		if got := onDisk(t, b.Dir()); len(got) > 1 || len(got) == 1 && got[0] != "tmp/" {
-			t.Errorf("Put cancelled after %d looks leaves %q", left, got)
+			t.Errorf("Put cancelled after %d checks leaves %q", left, got)
 		}
 	}
 }
 
-func TestFoldersMayVanish(t *testing.T) {
+func TestFoldersMayDisappear(t *testing.T) {
 	b := create(t)
 	put(t, b, "packs/ab/1", "one")
 	if err := b.Delete(ctx, "packs/ab/1"); err != nil {
@@ -416,7 +377,7 @@ func TestFoldersMayVanish(t *testing.T) {
 
 func TestWithoutPermission(t *testing.T) {
 	if runtime.GOOS == "windows" || os.Geteuid() == 0 {
-		t.Skip("permissions do not bind here")
+		t.Skip("permissions do not restrict this user")
 	}
 	b := create(t)
 	put(t, b, "keys/a", "x")

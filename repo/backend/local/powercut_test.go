@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/backendtest"
 )
@@ -35,7 +36,7 @@ var plainScript = []change{
 	{"config", nil},
 }
 
-// repeatScript asks for what is there, or gone, already.
+// repeatScript repeats Puts and Deletes.
 var repeatScript = []change{
 	{"packs/ab/one", []byte("one")},
 	{"packs/ab/one", []byte("another one")},
@@ -46,8 +47,7 @@ var repeatScript = []change{
 	{"keys/empty", []byte{}},
 }
 
-// expectation keeps what a name may hold: one of several contents, nil being
-// absence.
+// expectation has the possible contents of each name; nil means absence.
 type expectation map[string][][]byte
 
 func (e expectation) of(name string) [][]byte {
@@ -57,8 +57,7 @@ func (e expectation) of(name string) [][]byte {
 	return e[name]
 }
 
-// run makes the changes of a script and works out from the contract what may
-// be found afterwards.
+// run makes the changes of a script. The contract says what is possible afterwards.
 func (e expectation) run(b *Backend, script []change) {
 	for _, c := range script {
 		before := e.of(c.name)
@@ -82,7 +81,7 @@ func (e expectation) run(b *Backend, script []change) {
 	}
 }
 
-// judge compares a store with what may be found in it.
+// judge returns an error if a store has something impossible.
 func (e expectation) judge(b *Backend) error {
 	found := make(map[string]int64)
 	err := b.List(context.Background(), "", func(info backend.Info) error {
@@ -94,7 +93,7 @@ func (e expectation) judge(b *Backend) error {
 	}
 	for name := range found {
 		if e[name] == nil {
-			return fmt.Errorf("%s is there and nobody put it", name)
+			return fmt.Errorf("%s exists but was never put", name)
 		}
 	}
 	for name, may := range e {
@@ -107,18 +106,18 @@ func (e expectation) judge(b *Backend) error {
 			return listed == (want != nil) && bytes.Equal(want, got)
 		})
 		if !ok {
-			return fmt.Errorf("%s is there: %v, with %d bytes: none of the %d states that it may have", name, listed, len(got), len(may))
+			return fmt.Errorf("%s exists: %v, with %d bytes, which is none of the %d possible states", name, listed, len(got), len(may))
 		}
 	}
 	return nil
 }
 
-// start runs a new program on the machine.
+// start returns the backend of a new process.
 func start(p *process) *Backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starts++
-	seed := [32]byte{byte(p.starts)} // no two programs on a machine choose the same names
+	seed := [32]byte{byte(p.starts)} // no two processes of a machine choose the same names
 	b := newBackend("disk", p, &lockedReader{r: rand.NewChaCha8(seed)}, func() error { return nil })
 	b.piece = 200 // so that one file takes several writes
 	return b
@@ -135,8 +134,8 @@ func (l *lockedReader) Read(p []byte) (int, error) {
 	return l.r.Read(p)
 }
 
-// retry puts everything once more on a machine that had trouble, and then cuts
-// the power: whatever the answer was, it must be true afterwards.
+// retry puts all files again after a failure, and then cuts the power. The results
+// of Put must still be true afterwards.
 func (e expectation) retry(m *machine, noLinks bool) error {
 	b := start(&process{machine: m, noLinks: noLinks})
 	for name, may := range e {
@@ -161,7 +160,7 @@ func (e expectation) retry(m *machine, noLinks bool) error {
 		return err
 	}
 	if tmp, err := m.find(tmpFolder); err == nil && len(tmp.now) > 0 {
-		return fmt.Errorf("%d temporary files are left after RemoveStale", len(tmp.now))
+		return fmt.Errorf("%d temporary files remain after RemoveStale", len(tmp.now))
 	}
 	if err := again.judge(b); err != nil {
 		return fmt.Errorf("after putting again: %w", err)
@@ -174,14 +173,13 @@ func (e expectation) retry(m *machine, noLinks bool) error {
 	return nil
 }
 
-// attempt runs a script in a process with trouble and judges every state that
-// a power cut after it can leave. reached is false if the script needs fewer
-// calls than p.at.
-func attempt(p *process, script []change, seeds int) (reached bool, err error) {
+// attempt runs a script in a process that fails at call p.at, and judges every state
+// that a power cut after it can leave.
+func attempt(p *process, script []change, seeds int) error {
 	e := make(expectation)
 	e.run(start(p), script)
 	if len(p.calls) < p.at {
-		return false, nil
+		return fmt.Errorf("the script made only %d calls", len(p.calls))
 	}
 	what := p.calls[p.at-1]
 	for _, l := range losses(seeds) {
@@ -191,27 +189,40 @@ func attempt(p *process, script []change, seeds int) (reached bool, err error) {
 			err = e.retry(m, p.noLinks)
 		}
 		if err != nil {
-			return true, fmt.Errorf("call %d, %q, then power cut (%s): %w", p.at, what, l.name, err)
+			return fmt.Errorf("call %d, %q, then power cut (%s): %w", p.at, what, l.name, err)
 		}
 	}
-	// The process had trouble, but the power stayed on.
+	// The process failed, but the power stayed on.
 	if err := e.judge(start(&process{machine: p.machine})); err != nil {
-		return true, fmt.Errorf("call %d, %q, seen by the next process: %w", p.at, what, err)
+		return fmt.Errorf("call %d, %q, seen by the next process: %w", p.at, what, err)
 	}
 	if left, err := p.find(tmpFolder); err == nil && !p.dead && len(left.now) > 0 {
 		switch what {
-		case "create TEMP", "remove TEMP": // these cannot be cleaned up after
+		case "create TEMP", "remove TEMP": // their files cannot be removed
 		default:
-			return true, fmt.Errorf("call %d, %q: %d temporary files are left", p.at, what, len(left.now))
+			return fmt.Errorf("call %d, %q: %d temporary files remain", p.at, what, len(left.now))
 		}
 	}
 	if err := e.retry(p.machine, p.noLinks); err != nil {
-		return true, fmt.Errorf("call %d, %q, next process: %w", p.at, what, err)
+		return fmt.Errorf("call %d, %q, next process: %w", p.at, what, err)
 	}
-	return true, nil
+	return nil
+}
+
+// callsOf returns the number of calls at which a script can fail. A failure can make
+// a script longer.
+func callsOf(script []change, proto process, noLinks bool) int {
+	for at := 1; ; at++ {
+		p := &process{machine: newMachine(), at: at, trouble: proto.trouble, err: proto.err, noLinks: noLinks}
+		make(expectation).run(start(p), script)
+		if len(p.calls) < at {
+			return at - 1
+		}
+	}
 }
 
 func TestTroubleAtEveryCall(t *testing.T) {
+	t.Parallel()
 	const seeds = 8
 	scripts := map[string][]change{"plain": plainScript, "repeat": repeatScript}
 	troubles := map[string]process{
@@ -225,17 +236,15 @@ func TestTroubleAtEveryCall(t *testing.T) {
 		for troubleName, proto := range troubles {
 			for _, noLinks := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%s/noLinks=%v", scriptName, troubleName, noLinks), func(t *testing.T) {
-					for at := 1; ; at++ {
-						p := &process{machine: newMachine(), at: at, trouble: proto.trouble, err: proto.err, noLinks: noLinks}
-						reached, err := attempt(p, script, seeds)
-						if err != nil {
+					t.Parallel()
+					n := callsOf(script, proto, noLinks)
+					if n < 10 {
+						t.Fatalf("the script made only %d calls", n)
+					}
+					for _, i := range faultpoint.Choose(t, n, 16) {
+						p := &process{machine: newMachine(), at: i + 1, trouble: proto.trouble, err: proto.err, noLinks: noLinks}
+						if err := attempt(p, script, seeds); err != nil {
 							t.Fatal(err)
-						}
-						if !reached {
-							if at < 10 {
-								t.Fatalf("the script made only %d calls", at-1)
-							}
-							return
 						}
 					}
 				})
@@ -244,10 +253,10 @@ func TestTroubleAtEveryCall(t *testing.T) {
 	}
 }
 
-// Every flush is needed: without any single one of them there is a moment at
-// which a power cut breaks the contract. That also shows that the simulation
-// is able to find such a fault.
+// Every flush is needed: without any of them a power cut can break the contract. This
+// also shows that the simulation finds such faults.
 func TestEveryFlushIsNeeded(t *testing.T) {
+	t.Parallel()
 	for _, noLinks := range []bool{false, true} {
 		straight := &process{machine: newMachine(), noLinks: noLinks}
 		expectation{}.run(start(straight), plainScript)
@@ -258,7 +267,7 @@ func TestEveryFlushIsNeeded(t *testing.T) {
 			}
 			flushes++
 			if err := withoutFlush(i+1, noLinks); err == nil {
-				t.Errorf("call %d, %q, could be left out (hard links: %v)", i+1, what, !noLinks)
+				t.Errorf("call %d, %q, is not needed (hard links: %v)", i+1, what, !noLinks)
 			}
 		}
 		if flushes < len(plainScript) {
@@ -267,8 +276,8 @@ func TestEveryFlushIsNeeded(t *testing.T) {
 	}
 }
 
-// withoutFlush leaves one flush out and cuts the power after each number of
-// completed changes. It returns the first fault that this brings to light.
+// withoutFlush skips one flush and cuts the power after each number of completed
+// changes. It returns the first fault that it finds.
 func withoutFlush(at int, noLinks bool) error {
 	for n := 1; n <= len(plainScript); n++ {
 		p := &process{machine: newMachine(), at: at, trouble: forgetFlush, noLinks: noLinks}
@@ -315,8 +324,8 @@ func TestCallsOfPut(t *testing.T) {
 	}
 }
 
-// A process that is killed after a file got its name, and before the entry was
-// flushed, must not make another process rely on something that is not safe.
+// A process is killed after it linked a file and before it flushed the entry. Another
+// process that gets ErrExist must be able to rely on the file.
 func TestErrExistIsDurable(t *testing.T) {
 	m := newMachine()
 	killed := &process{machine: m, at: 12, trouble: killAfter} // the link, see TestCallsOfPut
@@ -339,7 +348,8 @@ func TestErrExistIsDurable(t *testing.T) {
 	}
 }
 
-// The same for a process that is killed in the middle of a Delete.
+// A process is killed in a Delete. Another process that gets ErrNotExist must be able
+// to rely on the absence of the file.
 func TestErrNotExistIsDurable(t *testing.T) {
 	ctx := context.Background()
 	m := newMachine()
@@ -364,20 +374,20 @@ func TestErrNotExistIsDurable(t *testing.T) {
 	}
 }
 
-// slowLook takes its time between looking a name up and answering, so that
-// another Put can come in between.
-type slowLook struct{ *process }
+// slowLstat waits after each lstat, so that another Put can run in between.
+type slowLstat struct{ *process }
 
-func (d slowLook) lstat(name string) (fs.FileInfo, error) {
+func (d slowLstat) lstat(name string) (fs.FileInfo, error) {
 	info, err := d.process.lstat(name)
 	time.Sleep(time.Millisecond)
 	return info, err
 }
 
 func TestOneWinnerWithoutLinks(t *testing.T) {
+	t.Parallel()
 	p := &process{machine: newMachine(), noLinks: true}
 	b := start(p)
-	b.disk = slowLook{p}
+	b.disk = slowLstat{p}
 	var won atomic.Int32
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -397,6 +407,7 @@ func TestOneWinnerWithoutLinks(t *testing.T) {
 }
 
 func TestContractOnSimulatedDisk(t *testing.T) {
+	t.Parallel()
 	for _, noLinks := range []bool{false, true} {
 		t.Run(fmt.Sprintf("noLinks=%v", noLinks), func(t *testing.T) {
 			backendtest.Run(t, func(*testing.T) backend.Backend {

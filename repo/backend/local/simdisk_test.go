@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// machine is a simulated computer with one disk. It knows of every file and
-// folder what a program sees and what has been flushed.
+// machine is a simulated computer with one disk. For every file and folder it has
+// the current and the flushed state.
 type machine struct {
 	mu     sync.Mutex
 	root   *node
-	starts int // of programs
+	starts int // number of processes
 }
 
 // node is a file or a folder; a file may have several names.
@@ -68,23 +68,23 @@ func (m *machine) enter(name string, n *node) error {
 	return nil
 }
 
-// loss says what a power cut leaves of that which had not been flushed.
+// loss decides what a power cut leaves of changes that were not flushed.
 type loss struct {
 	name string
-	// entry reports whether a change of a folder's entry reached the disk.
+	// entry reports whether a change of an entry of a folder survives.
 	entry func() bool
-	// data gives the content of a file.
+	// data returns the content of a file afterwards.
 	data func(flushed, now []byte) []byte
 }
 
 func flushedData(flushed, _ []byte) []byte { return flushed }
 func currentData(_, now []byte) []byte     { return now }
 
-// losses are the extremes, and some in between that a seed chooses.
+// losses returns the extremes, and random ones in between.
 func losses(seeds int) []loss {
 	list := []loss{
-		{"all that was not flushed is lost", func() bool { return false }, flushedData},
-		{"entries kept, content that was not flushed lost", func() bool { return true }, flushedData},
+		{"everything not flushed is lost", func() bool { return false }, flushedData},
+		{"entries survive, content not flushed is lost", func() bool { return true }, flushedData},
 		{"nothing is lost", func() bool { return true }, currentData},
 	}
 	for seed := range seeds {
@@ -109,7 +109,7 @@ func losses(seeds int) []loss {
 	return list
 }
 
-// afterPowerCut returns the machine as it is found when the power is back.
+// afterPowerCut returns the machine after a power cut.
 func (m *machine) afterPowerCut(l loss) *machine {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -146,35 +146,35 @@ func (m *machine) afterPowerCut(l loss) *machine {
 	return &machine{root: survive(m.root), starts: m.starts}
 }
 
-// What happens at the call that a process is told to have trouble with.
+// trouble is what happens at one call of a process.
 type trouble int
 
 const (
 	none        trouble = iota
-	killBefore          // the process dies, the call was not made
-	killAfter           // the process dies, the call was made
-	failBefore          // the call fails; a write got half way
-	failAfter           // the call is made and reports an error
-	forgetFlush         // a flush reports success and does nothing
+	killBefore          // the process dies before the call
+	killAfter           // the process dies after the call
+	failBefore          // the call fails; a write is done by half
+	failAfter           // the call succeeds and returns an error
+	forgetFlush         // a flush does nothing and returns no error
 )
 
 var errKilled = errors.New("simulation: the process is dead")
 
-// process is one program on a machine; it implements disk.
+// process is a process on a machine. It implements disk.
 type process struct {
 	*machine
-	at      int // the call, counted from 1, that the trouble is at
+	at      int // number of the call with trouble, from 1
 	trouble trouble
 	err     error // for failBefore and failAfter
 	noLinks bool  // the file system has no hard links
 	dead    bool
-	calls   []string // what was called
+	calls   []string
 }
 
 var _ disk = (*process)(nil)
 
 // call runs one system call under the machine's lock. half, if not nil, is the
-// part of its effect that a failing call still has.
+// effect of a failing call.
 func (p *process) call(what string, effect, half func() error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

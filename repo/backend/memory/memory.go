@@ -1,6 +1,6 @@
-// Package memory is a backend that lives in memory, for tests. It keeps the
-// whole contract of backend.Backend except for surviving its process, and can
-// be cloned, so that a test can go back to an earlier state.
+// Package memory is a backend in memory, for tests. It fulfils the contract of
+// backend.Backend, except that it does not survive its process. It can be cloned, so
+// that a test can return to an earlier state. It never touches a disk.
 package memory
 
 import (
@@ -19,8 +19,8 @@ import (
 // Backend is a store in memory. Use [New]; it must not be copied.
 type Backend struct {
 	mu      sync.RWMutex
-	files   map[string][]byte // never changed in place, so that clones can share
-	folders map[string]int    // how many files are below
+	files   map[string][]byte // contents never change, so clones share them
+	folders map[string]int    // number of files below
 }
 
 // New returns an empty store.
@@ -28,16 +28,16 @@ func New() *Backend {
 	return &Backend{files: make(map[string][]byte), folders: make(map[string]int)}
 }
 
-// Clone returns an independent store of the same content. Its cost is that of
-// the names, not of the content.
+// Clone returns an independent store with the same files. Contents are shared, not
+// copied.
 func (b *Backend) Clone() *Backend {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders)}
 }
 
-// Set stores a copy of data under a valid name, whether or not the name is
-// taken. It is outside the contract: tests damage a store with it.
+// Set stores a copy of data under a valid name, even if the name is taken. It is not
+// part of the contract. Tests damage a store with it.
 func (b *Backend) Set(name string, data []byte) error {
 	if err := backend.ValidName(name); err != nil {
 		return fmt.Errorf("set: %w", err)
@@ -109,8 +109,7 @@ func (b *Backend) Stat(ctx context.Context, name string) (backend.Info, error) {
 	return backend.Info{Name: name, Size: int64(len(data))}, nil
 }
 
-// List implements [backend.Backend]. It shows the files that were there when
-// it was called.
+// List implements [backend.Backend]. It shows the files that exist when it is called.
 func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	if err := backend.ValidPrefix(prefix); err != nil {
 		return fmt.Errorf("list: %w", err)
