@@ -10,11 +10,11 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// Create returns a new, empty store in dir. It makes dir, but not the folders
-// above it: a missing one is more often a disk that is not connected than a
-// wish. If dir exists it must hold no files, other than those that systems
-// leave on every disk (".DS_Store", "lost+found"); otherwise the error is
-// backend.ErrExist and nothing has changed.
+// Create returns a new, empty store in dir. It makes dir, but not the folders above
+// it, since a missing one mostly means that a disk is not connected. If dir exists,
+// it must have no files other than those that operating systems create
+// (".DS_Store", "lost+found"). Otherwise the error is backend.ErrExist, and nothing
+// has changed.
 func Create(dir string) (*Backend, error) {
 	err := os.Mkdir(dir, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -47,15 +47,15 @@ func (b *Backend) mustBeEmpty() error {
 			return b.fail("create", e.Name(), "list", err)
 		}
 		if file != "" {
-			return failure("create", b.dir, "folder is not empty, it holds "+filepath.FromSlash(file),
-				backend.ErrExist, "choose a folder that is new or empty")
+			return failure("create", b.dir, "the folder is not empty: it has "+filepath.FromSlash(file),
+				backend.ErrExist, "choose a new or empty folder")
 		}
 	}
 	return nil
 }
 
-// firstFile returns the name of something in the folder that is not a folder,
-// or "". Empty folders remain where an earlier attempt was interrupted.
+// firstFile returns the name of a file below e, or "" if there are only folders, which
+// an interrupted attempt can leave.
 func (b *Backend) firstFile(name string, e fs.DirEntry) (string, error) {
 	if !e.IsDir() {
 		return name, nil
@@ -73,8 +73,7 @@ func (b *Backend) firstFile(name string, e fs.DirEntry) (string, error) {
 	return "", nil
 }
 
-// isSystemEntry reports whether a name is one of those that operating systems
-// put into folders by themselves.
+// isSystemEntry reports whether operating systems create files of this name.
 func isSystemEntry(name string) bool {
 	if strings.HasPrefix(name, ".") {
 		return true

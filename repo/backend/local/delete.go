@@ -19,7 +19,7 @@ func (b *Backend) Delete(ctx context.Context, name string) error {
 	if err == nil {
 		err = b.disk.remove(name)
 		if isMissing(err) {
-			err = backend.ErrNotExist // another process was faster
+			err = backend.ErrNotExist // another process removed it
 		}
 		if err != nil {
 			err = b.fail("delete", name, "", err)
@@ -28,21 +28,20 @@ func (b *Backend) Delete(ctx context.Context, name string) error {
 	if err != nil && !errors.Is(err, backend.ErrNotExist) {
 		return err
 	}
-	// Also if it was gone: the process that removed it may have been killed
-	// before this line.
+	// Flush even if the file did not exist: the process that removed it may have
+	// been killed before this line.
 	if errSync := b.disk.syncDir(path.Dir(name)); errSync != nil && !isMissing(errSync) {
 		return b.fail("delete", name, "flush folder", errSync)
 	}
 	return err
 }
 
-// RemoveStale removes temporary files that crashed or killed processes left
-// behind: those last written before the given time. It must lie so far back
-// that no Put that is still at work can have begun before it, with allowance
-// for a file server whose clock is wrong; a day is a good choice. A Put whose
-// file is removed nevertheless fails, and nothing else happens.
+// RemoveStale removes temporary files that crashed or killed processes have left:
+// those last written before the given time. No running Put may have begun before that
+// time, even if the clock of a file server is wrong; a day ago is a good choice. If
+// the file of a running Put is removed, only this Put fails.
 //
-// It returns how many it removed. It goes on after an error.
+// RemoveStale returns the number of removed files. It continues after errors.
 func (b *Backend) RemoveStale(ctx context.Context, before time.Time) (removed int, err error) {
 	entries, err := b.disk.readDir(tmpFolder)
 	if isMissing(err) {

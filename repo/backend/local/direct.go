@@ -9,11 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDirect opens a plain file below folder with a single call that refuses
-// every link on the way. Going through os.Root takes one call for each folder
-// and more to learn the kind of the file, which is a good part of the time of
-// a small read. On any difficulty ok is false: whoever takes the long way
-// learns what it is.
+// openDirect opens a regular file below folder with one system call that follows no
+// links. os.Root takes a call for each folder and more for the kind of the file,
+// which is a large part of the time of a small read. ok is false on any error. The
+// caller then uses os.Root and gets the reason.
 func openDirect(folder *os.File, name string) (c content, ok bool) {
 	if folder == nil {
 		return nil, false

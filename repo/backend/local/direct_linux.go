@@ -2,7 +2,8 @@ package local
 
 import "golang.org/x/sys/unix"
 
-// openNoLinks does not wait if name is a pipe.
+// openNoLinks opens a file without following links. It does not wait if name is a
+// pipe.
 func openNoLinks(folder int, name string) (fd int, err error) {
 	return unix.Openat2(folder, name, &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,

@@ -6,9 +6,9 @@ import (
 	"io/fs"
 )
 
-// disk is what this package asks of an operating system. Names are slash paths
-// relative to the repository folder, "." is that folder. Tests put a simulated
-// disk in its place, which forgets what was not flushed.
+// disk is the part of an operating system that this package uses. Names are slash
+// paths relative to the repository folder, which is ".". Tests use a simulated disk
+// that loses what was not flushed.
 type disk interface {
 	writing
 	reading
@@ -31,8 +31,8 @@ type writing interface {
 }
 
 type reading interface {
-	// open opens a plain file; errNotPlain if there is something else, also
-	// if that is a link to a plain file.
+	// open opens a regular file; errNotRegular if the name is of anything else,
+	// including a link to a regular file.
 	open(name string) (content, error)
 	lstat(name string) (fs.FileInfo, error)
 	// same reports whether two results of lstat are of one file.
@@ -53,4 +53,4 @@ type content interface {
 	Size() int64
 }
 
-var errNotPlain = errors.New("not a plain file")
+var errNotRegular = errors.New("not a regular file")

@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// fail makes the error of an operation on the file name: "op path: step: why
-// (what to do)".
+// fail returns the error of an operation on a file: "op path: step: reason (what to
+// do)".
 func (b *Backend) fail(op, name, step string, err error) error {
 	return failure(op, b.path(name), step, err, hint(err))
 }
@@ -33,8 +33,8 @@ func failure(op, path, step string, err error, hint string) error {
 	return fmt.Errorf("%s %s: %s%w%s", op, path, step, bare(err), hint)
 }
 
-// bare takes off what the os package says about operation and path: the
-// message names both already, in the user's terms.
+// bare strips the operation and path of the os package, since the message names both
+// in the user's terms.
 func bare(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
@@ -45,13 +45,13 @@ func bare(err error) error {
 	return err
 }
 
-// isMissing reports whether there is nothing of that name: also if what should
-// be a folder above it is a file.
+// isMissing reports whether a name does not exist, also because a folder above it is a
+// file.
 func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// hint says what a person can do about an error, "" if there is nothing to say.
+// hint says what a person can do about an error; "" if nothing.
 func hint(err error) string {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -59,13 +59,13 @@ func hint(err error) string {
 	case backend.IsNoSpace(err):
 		return "free some space on that disk"
 	case isReadOnly(err):
-		return "the disk can only be read; connect or mount it for writing"
+		return "the disk is read-only; mount it for writing"
 	case errors.Is(err, syscall.EPERM) && runtime.GOOS == "darwin":
-		return "macOS forbids it; allow this program under Privacy & Security, Full Disk Access"
+		return "macOS denied access; allow this program in Privacy & Security, Full Disk Access"
 	case errors.Is(err, fs.ErrPermission):
-		return "check who owns the repository folder and whether you may write to it"
+		return "check the owner and permissions of the repository folder"
 	case errors.Is(err, syscall.EIO):
-		return "the disk reports a fault; check its cable and its health"
+		return "the disk reports an error; check its cable and its health"
 	}
 	return ""
 }
@@ -79,7 +79,7 @@ func hintOpen(err error) string {
 
 func hintCreate(err error) string {
 	if errors.Is(err, fs.ErrNotExist) {
-		return "the folder above it does not exist; make it first, or connect the disk it is on"
+		return "the folder above it does not exist; make it first, or connect its disk"
 	}
 	return hint(err)
 }

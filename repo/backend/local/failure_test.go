@@ -23,9 +23,9 @@ func TestFailureTexts(t *testing.T) {
 	}{
 		{"write", &fs.PathError{Op: "write", Path: "tmp/put-1", Err: syscall.ENOSPC}, "put " + path + ": write: " + syscall.ENOSPC.Error() + " (free some space on that disk)"},
 		{"", backend.ErrExist, "put " + path + ": file already exists"},
-		{"rename", &os.LinkError{Op: "link", Old: "a", New: "b", Err: syscall.EIO}, "put " + path + ": rename: " + syscall.EIO.Error() + " (the disk reports a fault; check its cable and its health)"},
+		{"rename", &os.LinkError{Op: "link", Old: "a", New: "b", Err: syscall.EIO}, "put " + path + ": rename: " + syscall.EIO.Error() + " (the disk reports an error; check its cable and its health)"},
 		{"write", context.Canceled, "put " + path + ": write: context canceled"},
-		{"open", syscall.EACCES, "put " + path + ": open: " + syscall.EACCES.Error() + " (check who owns the repository folder and whether you may write to it)"},
+		{"open", syscall.EACCES, "put " + path + ": open: " + syscall.EACCES.Error() + " (check the owner and permissions of the repository folder)"},
 	}
 	for _, tt := range tests {
 		err := b.fail("put", "packs/ab/cd", tt.step, tt.err)

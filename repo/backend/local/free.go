@@ -6,8 +6,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// Free implements [backend.Freer]: what the file system leaves to a user
-// without privileges.
+// Free implements [backend.Freer]. It returns the space available to users without
+// privileges.
 func (b *Backend) Free(ctx context.Context) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, failure("measure free space", b.dir, "", err, "")

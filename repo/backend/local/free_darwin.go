@@ -2,5 +2,5 @@ package local
 
 import "golang.org/x/sys/unix"
 
-// fragment is the unit in which blocks are counted.
+// fragment returns the unit of the number of blocks.
 func fragment(st *unix.Statfs_t) uint64 { return uint64(st.Bsize) }

@@ -2,8 +2,8 @@ package local
 
 import "golang.org/x/sys/unix"
 
-// fragment is the unit in which blocks are counted; the size of a transfer,
-// Bsize, is another one on some file systems.
+// fragment returns the unit of the number of blocks. On some file systems Bsize is
+// the size of a transfer instead.
 func fragment(st *unix.Statfs_t) uint64 {
 	if st.Frsize > 0 {
 		return uint64(st.Frsize)

@@ -20,7 +20,7 @@ func freeBytes(dir string) (int64, error) {
 		}
 		break
 	}
-	// Shares without a quota claim more than fits.
+	// Shares without a quota can report more than an int64 holds.
 	blocks, size := uint64(st.Bavail), fragment(&st)
 	if size > 0 && blocks > math.MaxInt64/size {
 		return math.MaxInt64, nil

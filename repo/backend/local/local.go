@@ -1,40 +1,38 @@
-// Package local is a backend in a folder: on an internal or external disk, or
-// on a share that the system has mounted.
+// Package local is a backend in a folder of a local disk or a mounted share.
 //
-// # On disk
+// # Files
 //
-// A file named "packs/ab/cd" is the file packs/ab/cd below the folder, and
-// holds exactly the bytes that were put. Files have mode 0600 and folders 0700.
-// Beside them there is the folder tmp, which holds what is being written. With
-// no process at work everything in tmp is a left-over of a crash and may be
-// removed, by hand or with [Backend.RemoveStale].
+// A repository file named "packs/ab/cd" is the file packs/ab/cd below the folder,
+// with exactly the bytes that were put. Files have mode 0600 and folders 0700. The
+// folder tmp has the files that are being written. If no process is running, all
+// files in tmp are leftovers of crashes. They can be removed by hand or with
+// [Backend.RemoveStale].
 //
-// # How a file comes into being
+// # Put
 //
-// Its bytes go into a new file in tmp, which is flushed (fsync). The folders
-// above its name are made where they are missing, and the entry of each is
-// flushed. Then the file gets its name by a hard link, which fails if the name
-// is taken, and the folder that holds the new entry is flushed. Last, the name
-// in tmp goes away. On file systems without hard links (exFAT, many shares)
-// the name is looked up and the file then renamed. Within one process that is
-// as strict as the link. Two processes that put the same name in the same
-// moment could there both succeed, the later file replacing the earlier one;
-// names that are hashes or random numbers make that harmless.
+// Put writes the bytes to a new file in tmp and flushes it (fsync). It makes missing
+// folders and flushes the entry of each. It gives the file its name by a hard link,
+// which fails if the name is taken, and flushes the folder of the new entry. Last it
+// removes the name in tmp.
 //
-// # What it rests on
+// On file systems without hard links (exFAT, many shares) Put looks the name up and
+// then renames the file. Within one process this is as strict as a link. If two
+// processes put the same name at the same time, both can succeed, and the later file
+// replaces the earlier one. That is harmless for names that are hashes or random.
 //
-// Durability is what fsync of the system gives; on macOS that includes the
-// cache of the drive. Where folders cannot be flushed (Windows and some
-// network shares), the system decides when a new name reaches the disk, and
-// this package does not fail for it. Where files cannot be flushed, it fails.
+// # Durability
+//
+// Files are as durable as fsync makes them; on macOS that includes the cache of the
+// drive. Where folders cannot be flushed (Windows and some network shares), the
+// system decides when a new name reaches the disk, and Put succeeds. Where files
+// cannot be flushed, Put fails.
 //
 // # What it never does
 //
-// It never opens, makes or removes anything outside its folder, also if
-// symbolic links lie in it: links are not listed, not read and not deleted,
-// and one that stands in place of a folder and leads outside is an error. It
-// never changes the mode of what it did not make. Between operations it keeps
-// no file open, only its folder.
+// It never opens, makes or removes anything outside its folder, even if the folder
+// has symbolic links. It does not list, read or delete links. A link in place of a
+// folder is an error if it leads outside. It never changes the mode of existing
+// files. Between operations it keeps only its folder open.
 package local
 
 import (
@@ -49,20 +47,20 @@ import (
 
 // Backend is a store in a folder. Use [Create] or [Open].
 type Backend struct {
-	dir    string // as the user gave it, for messages
+	dir    string // as given by the user, for messages
 	disk   disk
-	random io.Reader // for names in tmp; safe for many goroutines
+	random io.Reader // for names in tmp; safe for concurrent use
 	closer func() error
-	piece  int // bytes that are written at a time
+	piece  int // bytes to write at a time
 
 	folders durable
-	naming  sync.Mutex // held between looking a name up and renaming to it
+	naming  sync.Mutex // held from looking a name up until renaming to it
 }
 
 var _ backend.Backend = (*Backend)(nil)
 
-// Open returns the store in dir, which must exist. It reads nothing: whether
-// dir holds a repository is seen from the files in it.
+// Open returns the store in dir, which must exist. It reads nothing and does not check
+// whether dir holds a repository.
 func Open(dir string) (*Backend, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -76,14 +74,14 @@ func newBackend(dir string, d disk, random io.Reader, closer func() error) *Back
 	return &Backend{dir: dir, disk: d, random: random, closer: closer, piece: defaultPiece}
 }
 
-// Close lets go of the folder. No other method may run at the same time or be
-// called afterwards.
+// Close closes the folder. No other method may run at the same time or be called
+// afterwards.
 func (b *Backend) Close() error { return b.closer() }
 
-// Dir returns the folder as it was given to Create or Open.
+// Dir returns the folder as given to Create or Open.
 func (b *Backend) Dir() string { return b.dir }
 
-// allowed checks what every operation on a file checks first.
+// allowed does the checks that every operation on a file begins with.
 func (b *Backend) allowed(ctx context.Context, op, name string) error {
 	if err := backend.ValidName(name); err != nil {
 		return failure(op, b.dir, "", err, "")

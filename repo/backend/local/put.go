@@ -16,7 +16,7 @@ import (
 const (
 	tmpFolder = "tmp"
 	tmpPrefix = tmpFolder + "/put-"
-	// defaultPiece is how many bytes are written between two looks at the
+	// defaultPiece is how many bytes are written between two checks of the
 	// context.
 	defaultPiece = 1 << 20
 )
@@ -34,15 +34,15 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	err = b.publish(temp, name)
-	// After a rename there is nothing to remove. If it fails otherwise, the
-	// name in tmp stays for RemoveStale and does no harm.
+	// After a rename the name in tmp does not exist. If removing it fails, it is
+	// harmless, and RemoveStale removes it later.
 	_ = b.disk.remove(temp)
 	return err
 }
 
-// putExisting answers a Put of a name that is taken. Whoever put that file may
-// have been killed before its entry was flushed, and the caller is going to
-// rely on it.
+// putExisting flushes the entry of an existing file and returns ErrExist. The process
+// that put the file may have been killed before it flushed the entry, and the caller
+// will rely on the file.
 func (b *Backend) putExisting(name string) error {
 	if err := b.ensureFolder(name); err != nil {
 		return err
@@ -53,7 +53,7 @@ func (b *Backend) putExisting(name string) error {
 	return b.fail("put", name, "", backend.ErrExist)
 }
 
-// writeTemp makes a file in tmp that holds data and is flushed.
+// writeTemp writes data to a file in tmp and flushes it.
 func (b *Backend) writeTemp(ctx context.Context, name string, data []byte) (temp string, err error) {
 	temp, f, err := b.createTemp()
 	if err != nil {
@@ -61,7 +61,7 @@ func (b *Backend) writeTemp(ctx context.Context, name string, data []byte) (temp
 	}
 	step, err := fill(ctx, f, data, b.piece)
 	if errClose := f.Close(); err == nil && errClose != nil {
-		// Network file systems report here that the server took no more.
+		// Network file systems report here that the server is full.
 		step, err = "close", errClose
 	}
 	if err != nil {
@@ -101,15 +101,15 @@ func fill(ctx context.Context, f file, data []byte, piece int) (step string, err
 	return "flush", f.Sync()
 }
 
-// publish gives the complete and flushed file temp its name, and makes that
-// durable. Whether temp is still there afterwards depends on the file system.
+// publish gives the flushed file temp its name and makes the name durable. It depends
+// on the file system whether temp still exists afterwards.
 func (b *Backend) publish(temp, name string) error {
 	if err := b.ensureFolder(name); err != nil {
 		return err
 	}
 	err := b.disk.link(temp, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Somebody tidied up an empty folder that this process had made.
+		// An empty folder that this process made has been removed.
 		b.folders.forget()
 		if err := b.ensureFolder(name); err != nil {
 			return err
@@ -117,15 +117,15 @@ func (b *Backend) publish(temp, name string) error {
 		err = b.disk.link(temp, name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		// There are too many ways to say "no hard links here" to list them. If
-		// it was something else, renaming fails as well and says why.
+		// File systems without hard links return too many different errors to
+		// list. If the reason was another one, renaming fails as well.
 		err = b.renameNew(temp, name)
 	}
-	if errors.Is(err, fs.ErrExist) && !b.isOne(temp, name) {
+	if errors.Is(err, fs.ErrExist) && !b.sameFile(temp, name) {
 		return b.putExisting(name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return b.fail("put", name, "give the file its name", err)
+		return b.fail("put", name, "rename", err)
 	}
 	if err := b.disk.syncDir(path.Dir(name)); err != nil {
 		return b.fail("put", name, "flush folder", err)
@@ -147,10 +147,10 @@ func (b *Backend) renameNew(temp, name string) error {
 	return b.disk.rename(temp, name)
 }
 
-// isOne reports whether both names are of one file: then the link was made
-// although the answer was an error. File servers that lose the answer to a
-// request and are asked again do that.
-func (b *Backend) isOne(temp, name string) bool {
+// sameFile reports whether both names are of one file. If so, the link was made
+// although it returned an error, as happens when the response of a file server is
+// lost and the request is repeated.
+func (b *Backend) sameFile(temp, name string) bool {
 	x, err := b.disk.lstat(temp)
 	if err != nil {
 		return false
@@ -159,8 +159,8 @@ func (b *Backend) isOne(temp, name string) bool {
 	return err == nil && b.disk.same(x, y)
 }
 
-// ensureFolder makes sure that the folder of a file exists and that the
-// entries that lead to it are durable.
+// ensureFolder makes the folder of a file, if necessary, and flushes the entries that
+// lead to it.
 func (b *Backend) ensureFolder(name string) error {
 	b.folders.mu.Lock()
 	defer b.folders.mu.Unlock()
@@ -176,8 +176,8 @@ func (b *Backend) ensureFolder(name string) error {
 		if err != nil {
 			return b.fail("put", name, "make folder "+b.path(folder), err)
 		}
-		// Also if it was there: another process may have made it just now, and
-		// be killed before it gets to this line.
+		// Flush even if the folder existed: another process may have made it and
+		// been killed before this line.
 		if err := b.disk.syncDir(path.Dir(folder)); err != nil {
 			return b.fail("put", name, "flush folder", err)
 		}
@@ -189,16 +189,16 @@ func (b *Backend) ensureFolder(name string) error {
 func (b *Backend) mustBeFolder(name string) error {
 	info, err := b.disk.lstat(name)
 	if err == nil && !info.IsDir() {
-		// For a name below the name of a file, the contract knows this kind.
+		// The contract has ErrExist for names below a file.
 		err = fmt.Errorf("%w: %w", errNotFolder, backend.ErrExist)
 	}
 	return err
 }
 
-var errNotFolder = errors.New("something that is not a folder is in the way")
+var errNotFolder = errors.New("a file that is not a folder has this name")
 
-// durable remembers the folders whose existence this process has flushed, so
-// that it does so once and not for every file.
+// durable has the folders whose entries this process has flushed, so that it flushes
+// them only once.
 type durable struct {
 	mu    sync.Mutex
 	known map[string]bool

@@ -26,7 +26,7 @@ func (b *Backend) stat(ctx context.Context, op, name string) (backend.Info, erro
 	case err == nil && info.Mode().IsRegular():
 		return backend.Info{Name: name, Size: info.Size()}, nil
 	case err == nil:
-		return backend.Info{}, b.fail(op, name, errNotPlain.Error(), backend.ErrNotExist)
+		return backend.Info{}, b.fail(op, name, errNotRegular.Error(), backend.ErrNotExist)
 	case isMissing(err):
 		return backend.Info{}, b.fail(op, name, "", backend.ErrNotExist)
 	}
@@ -40,8 +40,8 @@ func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) 
 	}
 	f, err := b.disk.open(name)
 	switch {
-	case errors.Is(err, errNotPlain):
-		return 0, b.fail("read", name, errNotPlain.Error(), backend.ErrNotExist)
+	case errors.Is(err, errNotRegular):
+		return 0, b.fail("read", name, errNotRegular.Error(), backend.ErrNotExist)
 	case isMissing(err):
 		return 0, b.fail("read", name, "", backend.ErrNotExist)
 	case err != nil:
@@ -68,8 +68,8 @@ func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) 
 
 var errNegativeOffset = errors.New("negative offset")
 
-// List implements [backend.Backend]. It holds the entries of the folders that
-// lead to the current file in memory, not those of all folders.
+// List implements [backend.Backend]. It has only the entries of the folders above the
+// current file in memory.
 func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	if err := backend.ValidPrefix(prefix); err != nil {
 		return failure("list", b.dir, "", err, "")
@@ -85,18 +85,18 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 	case err != nil:
 		return b.fail("list", prefix, "", err)
 	case info.Mode().IsRegular():
-		return nil // a file has no files below it
+		return nil // no files are below a file
 	case !info.IsDir():
 		return b.fail("list", prefix, "", errNotFolder)
 	}
 	return b.list(ctx, prefix, fn)
 }
 
-// list shows what is below a folder, given with its slash, or "".
+// list shows the files below a folder, given with its slash or as "".
 func (b *Backend) list(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	entries, err := b.disk.readDir(cmp.Or(strings.TrimSuffix(prefix, "/"), "."))
 	if isMissing(err) {
-		return nil // gone since its entry was read
+		return nil // removed since its entry was read
 	}
 	if err != nil {
 		return b.fail("list", prefix, "", err)
@@ -126,7 +126,7 @@ func (b *Backend) list(ctx context.Context, prefix string, fn func(backend.Info)
 func (b *Backend) show(name string, e fs.DirEntry, fn func(backend.Info) error) error {
 	info, err := e.Info()
 	if isMissing(err) {
-		return nil // deleted since its entry was read
+		return nil // removed since its entry was read
 	}
 	if err != nil {
 		return b.fail("list", name, "", err)
@@ -134,8 +134,8 @@ func (b *Backend) show(name string, e fs.DirEntry, fn func(backend.Info) error) 
 	return fn(backend.Info{Name: name, Size: info.Size()})
 }
 
-// sortKey puts entries into the order of the whole names: everything below
-// "a" comes as "a/...", which is after "a-b" and "a.b".
+// sortKey orders entries like the full names of the files: a folder "a" sorts as
+// "a/", which is after "a-b" and "a.b".
 func sortKey(e fs.DirEntry) string {
 	if e.IsDir() {
 		return e.Name() + "/"

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// rootDisk is the real disk. os.Root keeps every operation inside the folder.
+// rootDisk is the real disk. os.Root confines all operations to the folder.
 type rootDisk struct {
 	root   *os.Root
 	folder *os.File // the same folder, for openDirect; may be nil
@@ -16,7 +16,7 @@ type rootDisk struct {
 func newRootDisk(root *os.Root) rootDisk {
 	folder, err := root.Open(".")
 	if err != nil {
-		folder = nil // without it reading is only slower
+		folder = nil // reading is slower without it
 	}
 	return rootDisk{root, folder}
 }
@@ -56,13 +56,13 @@ func (d rootDisk) open(name string) (content, error) {
 	if c, ok := openDirect(d.folder, name); ok {
 		return c, nil
 	}
-	// Looking first keeps links from being followed, and pipes from blocking.
+	// Lstat comes first so that links are not followed and pipes do not block.
 	info, err := d.root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errNotPlain
+		return nil, errNotRegular
 	}
 	f, err := d.root.Open(name)
 	if err != nil {
@@ -97,8 +97,8 @@ type osFile struct {
 
 func (f osFile) Sync() error { return syncFile(f.File) }
 
-// syncFolder flushes the entries of an open folder. That a file system cannot
-// do it is no error: there is no other way to ask for it.
+// syncFolder flushes the entries of an open folder. It is not an error if the file
+// system cannot do that, since there is no other way.
 func syncFolder(f *os.File) error {
 	if err := syncFile(f); err != nil && !isUnsupported(err) {
 		return err
@@ -106,8 +106,8 @@ func syncFolder(f *os.File) error {
 	return nil
 }
 
-// syncParent makes the entry of dir itself durable. The folder above is not
-// ours: where we may not read it, nobody expects us to flush it.
+// syncParent flushes the entry of dir itself. If this process may not read the folder
+// above, it does nothing.
 func syncParent(dir string) error {
 	if !foldersCanSync {
 		return nil

@@ -143,7 +143,7 @@ func TestOpenKinds(t *testing.T) {
 			t.Error(err)
 		}
 		for _, name := range []string{"folder", "link"} {
-			if f, err := d.open(name); err != errNotPlain {
+			if f, err := d.open(name); err != errNotRegular {
 				t.Errorf("%s: open(%s) = %v, %v", about, name, f, err)
 			}
 		}

@@ -284,7 +284,7 @@ func (p *process) open(name string) (content, error) {
 	var n *node
 	err := p.call("open "+name, func() (err error) {
 		if n, err = p.find(name); err == nil && n.isDir {
-			err = errNotPlain
+			err = errNotRegular
 		}
 		return err
 	}, nil)

@@ -17,16 +17,16 @@ func syncFile(f *os.File) error {
 	if err == nil || !isUnsupported(err) {
 		return err
 	}
-	// On macOS Sync also empties the cache of the drive (F_FULLFSYNC). Shares
-	// that cannot do that may still know the plain call.
+	// On macOS Sync also flushes the cache of the drive (F_FULLFSYNC). Shares
+	// without that may still support fsync.
 	if unix.Fsync(int(f.Fd())) == nil {
 		return nil
 	}
 	return err
 }
 
-// isUnsupported reports whether a file system said that it has no such call,
-// in one of the ways in which they say that.
+// isUnsupported reports whether a file system does not support a call. File systems
+// use different errors for that.
 func isUnsupported(err error) bool {
 	for _, errno := range []unix.Errno{unix.EINVAL, unix.ENOTSUP, unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOTTY} {
 		if errors.Is(err, errno) {

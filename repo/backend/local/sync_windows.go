@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Windows flushes only what was opened for writing, which a folder cannot be.
+// Windows flushes only files opened for writing. Folders cannot be.
 const foldersCanSync = false
 
 // syncFile flushes a file to the disk.
