@@ -2,20 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"io"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// At a terminal the backup password is asked for: three times at most, without
-// showing it, and nothing typed means that the backup is stored locked.
+// At a terminal, import asks for the backup password up to three times without
+// showing it. After an empty answer it stores the backup locked.
 func TestBackupPasswordPrompt(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	conf := synthetic.Config{Seed: 51, Encryption: synthetic.EncryptAll, Password: "pears", StateDir: t.TempDir()}
 	devices, err := synthetic.Generate(context.Background(), dir, conf, 1)
@@ -23,7 +22,7 @@ func TestBackupPasswordPrompt(t *testing.T) {
 		t.Fatal(err)
 	}
 	folder := filepath.Join(dir, devices[0].UDID)
-	s := newShell(t)
+	s := newRepo(t)
 	for _, test := range []struct {
 		name  string
 		typed []string
@@ -45,15 +44,7 @@ func TestBackupPasswordPrompt(t *testing.T) {
 			shown := ""
 			for _, word := range test.typed {
 				shown += readUntil(t, user, "(empty: store it locked): ")
-				for range 1000 {
-					if !echoes(t, program) {
-						break
-					}
-					time.Sleep(5 * time.Millisecond)
-				}
-				if _, err := io.WriteString(user, word+"\n"); err != nil {
-					t.Fatal(err)
-				}
+				answer(t, user, program, word)
 			}
 			_ = cmd.Wait()
 			if code := cmd.ProcessState.ExitCode(); code != test.code {
@@ -64,7 +55,7 @@ func TestBackupPasswordPrompt(t *testing.T) {
 			}
 			shown += readUntil(t, user, "(end)")
 			if !strings.Contains(shown, test.says) {
-				t.Errorf("%q is not said: %q", test.says, shown)
+				t.Errorf("%q is missing: %q", test.says, shown)
 			}
 			for _, word := range test.typed {
 				if word != "" && strings.Contains(shown, word) {
@@ -72,7 +63,7 @@ func TestBackupPasswordPrompt(t *testing.T) {
 				}
 			}
 			if !echoes(t, program) {
-				t.Error("the terminal is left without echo")
+				t.Error("the terminal does not echo afterwards")
 			}
 		})
 	}
@@ -82,31 +73,34 @@ func TestBackupPasswordPrompt(t *testing.T) {
 	}
 }
 
-// A backup of a device asks, too: before the device is asked for anything, trying
-// the answer on the last snapshot, and again when what has come does not open.
+// A device backup asks, too: first before the device sends anything, trying the
+// answer on the last snapshot, and again if it does not open what was received.
 func TestDeviceBackupPasswordPrompt(t *testing.T) {
-	s := newShell(t)
-	s.env = append(s.env, "SNAP_BACKUP_PASSWORD=")
-	l := startLab(t, lab.Options{Seed: 3, Encrypt: synthetic.EncryptAll, Password: "pears"})
+	if testing.Short() {
+		t.Skip("it makes nine backups")
+	}
+	t.Parallel()
+	s := newRepo(t, "SNAP_BACKUP_PASSWORD=")
+	l := s.lab(lab.Options{Seed: 3, Encrypt: synthetic.EncryptAll, Password: "pears"})
 	device := l.Devices()[0]
 	const (
 		first  = "(empty: store it locked): "
 		second = "(the same again if it was changed on the device): "
 	)
-	type answer struct{ prompt, text string }
+	type reply struct{ prompt, text string }
 	for _, test := range []struct {
 		name   string
 		set    string // password of the device, from another computer
-		typed  []answer
+		typed  []reply
 		flags  []string
 		says   string
 		locked bool
 	}{
-		{name: "nothing", typed: []answer{{first, ""}}, says: "stored locked: the backup password is not known", locked: true},
-		{name: "right", typed: []answer{{first, "pears"}}, says: "backup of"},
-		{name: "second try", typed: []answer{{first, "apples"}, {second, "pears"}}, says: "that does not open the last snapshot of"},
-		{name: "changed", set: "plums", typed: []answer{{first, "plums"}, {second, "plums"}}, says: "backup of"},
-		{name: "changed and wrong", set: "figs", typed: []answer{{first, "apples"}, {second, "apples"}, {first, "figs"}},
+		{name: "nothing", typed: []reply{{first, ""}}, says: "stored locked: the backup password is not known", locked: true},
+		{name: "right", typed: []reply{{first, "pears"}}, says: "backup of"},
+		{name: "second try", typed: []reply{{first, "apples"}, {second, "pears"}}, says: "that does not open the last snapshot of"},
+		{name: "changed", set: "plums", typed: []reply{{first, "plums"}, {second, "plums"}}, says: "backup of"},
+		{name: "changed and wrong", set: "figs", typed: []reply{{first, "apples"}, {second, "apples"}, {first, "figs"}},
 			flags: []string{"--keep-backup-password"}, says: "that is not the backup password of"},
 		{name: "kept", says: "backup of"},
 	} {
@@ -123,15 +117,7 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 			shown := ""
 			for _, a := range test.typed {
 				shown += readUntil(t, user, a.prompt)
-				for range 1000 {
-					if !echoes(t, program) {
-						break
-					}
-					time.Sleep(5 * time.Millisecond)
-				}
-				if _, err := io.WriteString(user, a.text+"\n"); err != nil {
-					t.Fatal(err)
-				}
+				answer(t, user, program, a.text)
 			}
 			_ = cmd.Wait()
 			if _, err := io.WriteString(program, "(end)"); err != nil {
@@ -142,7 +128,7 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 				t.Errorf("exit code %d: %s", code, shown)
 			}
 			if !strings.Contains(shown, test.says) {
-				t.Errorf("%q is not said: %q", test.says, shown)
+				t.Errorf("%q is missing: %q", test.says, shown)
 			}
 			for _, a := range test.typed {
 				if a.text != "" && strings.Contains(shown, a.text) {
@@ -152,9 +138,7 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 			var list []struct {
 				Unlocked bool `json:"unlocked"`
 			}
-			if err := json.Unmarshal([]byte(s.run(exitOK, "snapshots", "--json")), &list); err != nil {
-				t.Fatal(err)
-			}
+			s.json(&list, "snapshots")
 			if list[len(list)-1].Unlocked == test.locked {
 				t.Errorf("the last snapshot is unlocked: %v", list[len(list)-1].Unlocked)
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,31 +22,33 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 // breaks are a device that is backed up day by day while something goes wrong,
-// and a second one whose snapshot must not suffer. snap is a process of its own.
+// and a second device whose snapshot must not change. snap is a process of its
+// own.
 type breaks struct {
 	*shell
-	lab     *lab.Lab
-	device  *lab.Device
-	guard   string // a folder with what the other device's snapshot held
-	sealed  bool
-	records devicefiles.Source // of the day before
+	lab       *lab.Lab
+	device    *lab.Device
+	guard     string // a folder with the other device's snapshot
+	encrypted bool
+	records   devicefiles.Source // of the previous day
 
 	fill, free func() // the disk
-	spool      string // a folder that is not the usual one
+	spool      string // a folder other than the default
 
 	mu   sync.Mutex
 	step faults.Step
-	then func() // called once when the device comes to the step, and waits for it
+	then func() // called once when the device reaches the step; the device waits for it
 }
 
 func newBreaks(t *testing.T, s *shell, encrypt synthetic.Encryption) *breaks {
 	t.Helper()
-	b := &breaks{shell: s, sealed: encrypt != synthetic.EncryptNone}
+	b := &breaks{shell: s, encrypted: encrypt != synthetic.EncryptNone}
 	s.env = append(s.env, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
-	b.lab = startLab(t, lab.Options{Seed: 14, Encrypt: encrypt, On: b.on})
+	b.lab = s.lab(lab.Options{Seed: 14, Encrypt: encrypt, On: b.on})
 	b.device = b.lab.Devices()[0]
 	other, err := b.lab.AddSpare(t.Context(), simulator.Spec{})
 	if err != nil {
@@ -75,14 +76,14 @@ func (b *breaks) on(e lab.Event) {
 	}
 }
 
-// at has something done when the device comes to a step.
+// at arranges for a call when the device reaches a step.
 func (b *breaks) at(step faults.Step, then func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.step, b.then = step, then
 }
 
-// sends are the bytes that a backup of the device's content sends.
+// sends returns how many bytes a backup of the device sends.
 func (b *breaks) sends(full bool) (sum int64) {
 	b.t.Helper()
 	now, err := b.device.Agent.Content().Records(b.t.Context())
@@ -103,7 +104,7 @@ func (b *breaks) sends(full bool) (sum int64) {
 				continue
 			}
 		}
-		// Some files are shorter than their rows say.
+		// Some files are shorter than their rows in the manifest say.
 		f, err := b.device.Agent.Content().Open(&rec)
 		if err != nil {
 			b.t.Fatal(err)
@@ -112,7 +113,7 @@ func (b *breaks) sends(full bool) (sum int64) {
 		if err = errors.Join(err, f.Close()); err != nil {
 			b.t.Fatal(err)
 		}
-		if b.sealed && !rec.Dataless() {
+		if b.encrypted && !rec.Dataless() {
 			size += 16 - size%16
 		}
 		sum += size
@@ -120,7 +121,7 @@ func (b *breaks) sends(full bool) (sum int64) {
 	return sum
 }
 
-// child is a backup under way.
+// child is a running backup.
 type child struct {
 	cmd   *exec.Cmd
 	out   *bytes.Buffer
@@ -143,25 +144,23 @@ func (p *child) end(s os.Signal) {
 	<-p.ended
 }
 
-// ids are those of all snapshots.
+// ids returns the IDs of all snapshots.
 func (b *breaks) ids() (out []string) {
 	b.t.Helper()
 	var list []struct {
 		ID string `json:"id"`
 	}
-	if err := json.Unmarshal([]byte(b.run(0, "snapshots", "--json")), &list); err != nil {
-		b.t.Fatal(err)
-	}
+	b.json(&list, "snapshots")
 	for _, s := range list {
 		out = append(out, s.ID)
 	}
 	return out
 }
 
-// breakage is how a backup is broken off.
+// breakage is how a backup is interrupted.
 type breakage struct {
 	how  string      // cut, kill, interrupt, full
-	step faults.Step // or after some of the bytes, if empty:
+	step faults.Step // if empty, after a part of the bytes
 	part float64
 }
 
@@ -172,8 +171,8 @@ func (k breakage) String() string {
 	return fmt.Sprintf("%s after %.0f %%", k.how, 100*k.part)
 }
 
-// play breaks a backup of the next day off, looks at what is left, and has the
-// next backup succeed. It returns what the device sent twice.
+// play interrupts a backup of the next day, checks the repository, and runs the
+// next backup. It returns how many bytes the device sent twice.
 func (b *breaks) play(k breakage, full bool) (again int64) {
 	t := b.t
 	t.Helper()
@@ -186,14 +185,14 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 	if full {
 		args = append(args, "--full")
 	}
-	spools := filepath.Join(os.Getenv("XDG_CACHE_HOME"), "snap", "spool")
+	spools := filepath.Join(b.cache, "snap", "spool")
 	if b.spool != "" {
 		spools = b.spool
 		args = append(args, "--spool-dir", spools)
 	}
-	// An encrypted backup needs no checkpoints to outlive a kill.
+	// An encrypted backup survives a kill without checkpoints.
 	checkpoint := append(slices.Clone(args), "--checkpoint", "256K")
-	if b.sealed {
+	if b.encrypted {
 		checkpoint = args
 	}
 	runs := len(b.device.Agent.Runs())
@@ -211,7 +210,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		}
 		p = b.start(checkpoint...)
 	case k.how == "full":
-		filled := false // not at steps that this backup does not come to; and spools need no room in the end
+		filled := false // some steps are not reached, and a spool needs no room at the end
 		b.at(k.step, func() { filled = true; b.fill() })
 		p = b.start(checkpoint...)
 		<-p.ended
@@ -249,7 +248,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 	waitFor(t, func() bool { r := b.device.Agent.LastRun(); return r.Err != "" || r.Code >= 0 })
 	after := b.ids()
 	if p.cmd.ProcessState.ExitCode() == 0 {
-		needed = 0 // it was over before
+		needed = 0 // it ended before the interruption
 		before = after
 	}
 	if !slices.Equal(before, after) {
@@ -271,7 +270,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 	_ = os.RemoveAll(target)
 	for _, pattern := range []string{filepath.Join(b.repo, "runs", "*"), filepath.Join(spools, "*")} {
 		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
-			t.Errorf("%s: %q is left, %v", k, left, err)
+			t.Errorf("%s: left over: %q, %v", k, left, err)
 		}
 	}
 	if needed == 0 {
@@ -287,7 +286,7 @@ func signalOf(how string) os.Signal {
 	return os.Interrupt
 }
 
-// done looks at everything once more.
+// done checks the complete repository.
 func (b *breaks) done() {
 	t := b.t
 	t.Helper()
@@ -296,62 +295,57 @@ func (b *breaks) done() {
 	b.run(0, "materialize", "latest:"+filepath.Base(onlyChild(t, b.guard)), again)
 	sameFolder(t, onlyChild(t, b.guard), onlyChild(t, again))
 	for _, v := range b.device.Violations() {
-		// The device finds that of every process that is killed.
+		// A device reports this of every killed process.
 		if v != "the connection was closed with the sync lock held" {
 			t.Error(v)
 		}
 	}
 }
 
-// backupSteps are the steps of a backup at which it is broken off.
+// backupSteps are the steps at which a backup is interrupted.
 var backupSteps = []faults.Step{faults.StepBegin, faults.StepStatus, faults.StepScan, faults.StepManifest, faults.StepListing, faults.StepSpace,
 	faults.StepFolders, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving,
 	faults.StepRemove, faults.StepFinished, faults.StepVerify, faults.StepResponse}
 
-// breakages are what to play: at each step a cut, a kill and Ctrl-C, then as many
-// after some bytes. Few of them with -short, a part by default; with
-// SNAP_TEST_BREAKS, which is a duration, all, and then others by chance until the
-// time is up.
-func breakages(rng *rand.Rand) []breakage {
-	hows := []string{"cut", "kill", "interrupt"}
+// breakages returns what to play: at each step a cut, a kill and Ctrl-C, and the
+// same after a part of the bytes. SNAP_TEST_BREAKS and SNAP_TEST_ALL select all of
+// them, otherwise it is a sample.
+func breakages(t *testing.T, rng *rand.Rand) []breakage {
 	var all []breakage
-	for i, step := range backupSteps {
-		for j := range hows {
-			all = append(all, breakage{how: hows[(i+j)%len(hows)], step: step})
+	for _, how := range breakHows {
+		for _, step := range backupSteps {
+			all = append(all, breakage{how: how, step: step})
 		}
+		all = append(all, breakage{how: how, part: rng.Float64()})
 	}
-	switch {
-	case testing.Short():
-		return []breakage{{how: "kill", step: faults.StepManifests}}
-	case os.Getenv("SNAP_TEST_BREAKS") == "":
-		all = slices.Collect(func(yield func(breakage) bool) {
-			for i := rng.IntN(17); i < len(all); i += 17 {
-				if !yield(all[i]) {
-					return
-				}
-			}
-		})
-		all = append(all, breakage{how: "kill", step: faults.StepManifests}, breakage{how: "cut", part: rng.Float64()})
-		return append(all, breakage{how: "kill", part: rng.Float64()})
+	if os.Getenv("SNAP_TEST_BREAKS") != "" {
+		return all
 	}
-	return all
+	var some []breakage
+	for _, i := range faultpoint.Choose(t, len(all), 3) {
+		some = append(some, all[i])
+	}
+	return some
 }
 
-// playAll plays breakages, as backups in full and others in turn, and then others
-// by chance until some time has gone by.
+// breakHows are the ways to interrupt a backup at any moment.
+var breakHows = []string{"interrupt", "cut", "kill"}
+
+// playAll plays breakages, alternately of full and incremental backups, and then
+// random ones for some time.
 func (b *breaks) playAll(list []breakage, lasts time.Duration, rng *rand.Rand) {
-	// What may come again. After a cut, or Ctrl-C, nothing of what was received.
-	// After a kill what had come since the last checkpoint, and of an encrypted
-	// backup what the repository did not know of yet. When it is not broken off
-	// between two batches, what lay in the buffers of sockets, too. Where there was
-	// no room, nothing could be kept.
+	// What the device may send again: after a cut or Ctrl-C, nothing that was
+	// received. After a kill, what came since the last checkpoint, or in an
+	// encrypted backup what was not yet in the repository. After an interruption
+	// within a batch, also what the device wrote to a socket that nothing read. On a
+	// full disk, everything.
 	const killed, underWay = 1500 << 10, 4 << 20
 	b.t.Helper()
 	most := map[string]int64{}
 	play := func(k breakage, full bool) {
 		again := b.play(k, full)
 		if again < 0 {
-			b.t.Errorf("%s, full %v: %d bytes too few came", k, full, -again)
+			b.t.Errorf("%s, full %v: %d bytes were not sent", k, full, -again)
 		}
 		kind, bound := k.how, int64(0)
 		switch k.how {
@@ -362,10 +356,12 @@ func (b *breaks) playAll(list []breakage, lasts time.Duration, rng *rand.Rand) {
 		}
 		if k.step == "" {
 			kind += " after some bytes"
+		}
+		if k.step == "" || k.step == faults.StepUpload {
 			bound += underWay
 		}
 		if again > bound {
-			b.t.Errorf("%s, full %v: %d bytes came again, more than %d", k, full, again, bound)
+			b.t.Errorf("%s, full %v: %d bytes were sent again, more than %d", k, full, again, bound)
 		}
 		most[kind] = max(most[kind], again)
 	}
@@ -375,21 +371,22 @@ func (b *breaks) playAll(list []breakage, lasts time.Duration, rng *rand.Rand) {
 	}
 	n := len(list)
 	for ; time.Since(began) < lasts; n++ {
-		k := breakage{how: []string{"cut", "kill", "interrupt"}[rng.IntN(3)], part: rng.Float64()}
+		k := breakage{how: breakHows[rng.IntN(len(breakHows))], part: rng.Float64()}
 		if rng.IntN(4) == 0 {
 			k.step = backupSteps[rng.IntN(len(backupSteps))]
 		}
 		play(k, rng.IntN(2) == 0)
 	}
 	b.done()
-	b.t.Logf("%d backups broken off; the most bytes that came again: %v", n, most)
+	b.t.Logf("%d backups interrupted; most bytes sent again: %v", n, most)
 }
 
-// A backup that is broken off anywhere, in any way, leaves every snapshot as it
-// was; the next one succeeds, and what came is not sent again.
+// A backup that is interrupted at any step, in any way, changes no snapshot. The
+// next backup succeeds, and the device does not send again what was received.
 //
 //	SNAP_TEST_BREAKS=20m go test -run 'TestBrokenBackups|TestFullDisks' -timeout 2h -v ./cmd/snap
 func TestBrokenBackups(t *testing.T) {
+	t.Parallel()
 	var lasts time.Duration
 	if text := os.Getenv("SNAP_TEST_BREAKS"); text != "" {
 		var err error
@@ -399,10 +396,9 @@ func TestBrokenBackups(t *testing.T) {
 	}
 	for _, encrypt := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
-			rng := rand.New(rand.NewPCG(seed, 1))
-			newBreaks(t, newShell(t), encrypt).playAll(breakages(rng), lasts/2, rng)
+			t.Parallel()
+			rng := faultpoint.Rand(t)
+			newBreaks(t, newRepo(t), encrypt).playAll(breakages(t, rng), lasts/2, rng)
 		})
 	}
 }

@@ -3,17 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
-	"net"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
 )
 
-// lines calls back with each write, and keeps them all.
+// lines keeps what is written and calls a function with each write.
 type lines struct {
 	mu    sync.Mutex
 	all   bytes.Buffer
@@ -27,25 +27,19 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.all.Write(p)
 }
 
-// snap devices --watch tells of what comes and goes until it is interrupted,
-// which is no failure.
+// snap devices --watch reports devices that come and go. An interrupt ends it
+// without an error.
 func TestWatchDevices(t *testing.T) {
 	for _, form := range []string{"--json=false", "--json"} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		sim := simulator.New()
-		served := make(chan error, 1)
-		go func() { served <- sim.Serve(ctx, l) }()
+		t.Setenv(device.AddressVariable, devicetest.Serve(t, sim))
 		d := simulator.NewDevice(simulator.Spec{Name: "Anna"})
 		if err := sim.Trust(d); err != nil {
 			t.Fatal(err)
 		}
 		sim.Attach(d, simulator.USB)
-		t.Setenv(device.AddressVariable, simulator.Address(l.Addr()))
 		t.Setenv("SNAP_REPOSITORY", "")
 		watching, interrupt := context.WithCancel(ctx)
 		defer interrupt()
@@ -75,8 +69,6 @@ func TestWatchDevices(t *testing.T) {
 				t.Errorf("%s: no %q in %s", form, w, got)
 			}
 		}
-		cancel()
-		<-served
 	}
 }
 

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// mountExFAT mounts a drive as people buy them. Where the kernel does not know
-// exFAT, the program of the package exfat-fuse does. Without these programs,
-// root and loop devices the test is skipped.
+// mountExFAT mounts an exFAT drive, with exfat-fuse if the kernel lacks exFAT. It
+// skips the test without root, loop devices or these programs.
 func mountExFAT(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -45,10 +44,11 @@ func mountExFAT(t *testing.T) string {
 	return drive
 }
 
-// A drive without hard links, permissions and fine times is as good as any.
+// TestKillsOnExFAT is TestKills on a drive without hard links, permissions and
+// precise times.
 func TestKillsOnExFAT(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it takes ten seconds for each that is killed")
+		t.Skip("each kill takes ten seconds")
 	}
 	rounds := numberFrom(t, "SNAP_TEST_KILLS", 3)
 	killRounds(t, mountExFAT(t), rounds)

@@ -14,25 +14,27 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"golang.org/x/sys/unix"
 )
 
-// The disk of the repository is full in the middle of a backup: that is said,
-// snapshots are as they were, and with room again the next backup goes on.
+// The repository's disk becomes full during a backup. snap says so, snapshots stay
+// as they are, and the next backup continues once there is room.
 func TestBackupOnFullDisk(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it stores 60 MB")
+		t.Skip("it stores 30 MB")
 	}
-	disk := smallDisk(t, "160m")
+	t.Parallel()
+	disk := smallDisk(t, "200m")
 	if disk == "" {
 		return
 	}
-	s := &shell{t: t, repo: filepath.Join(disk, "repo")}
+	s := newShell(t, filepath.Join(disk, "repo"))
 	s.run(0, "init")
 	filler := filepath.Join(disk, "filler")
 	var armed atomic.Bool
 	armed.Store(true)
-	l := startLab(t, lab.Options{Scale: synthetic.Small, Seed: 3, On: fillOn(t, faults.StepUpload, &armed, func() {
+	l := s.lab(lab.Options{Scale: synthetic.Demo, Seed: 3, On: fillOn(t, faults.StepUpload, &armed, func() {
 		var st unix.Statfs_t
 		if err := unix.Statfs(disk, &st); err != nil {
 			t.Error(err)
@@ -49,7 +51,7 @@ func TestBackupOnFullDisk(t *testing.T) {
 	if n := len(s.stored()); n != 0 {
 		t.Errorf("%d snapshots", n)
 	}
-	// It is full to its last byte when the next one begins, too.
+	// The disk is full to its last byte before the next backup begins.
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
@@ -67,27 +69,24 @@ func TestBackupOnFullDisk(t *testing.T) {
 	blameless(t, l)
 }
 
-// The disk is full from some step of a backup on, to the last byte: that of the
-// repository, or that of the spool.
+// The disk of the repository or of the spool is full to its last byte from some
+// step of a backup on.
 func TestFullDisks(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
-		t.Skip("it stores 40 MB")
-	}
-	steps := []faults.Step{faults.StepUpload, faults.StepManifests, faults.StepResponse}
-	if os.Getenv("SNAP_TEST_BREAKS") != "" {
-		steps = backupSteps
+		t.Skip("it makes three repositories")
 	}
 	for _, test := range []struct {
 		name    string
 		encrypt synthetic.Encryption
-		spool   bool // it is the spool's disk
-		steps   []faults.Step
+		spool   bool // the disk is that of the spool
 	}{
-		{"repository", synthetic.EncryptNone, false, steps},
-		{"repository, encrypted", synthetic.EncryptAll, false, steps},
-		{"spool", synthetic.EncryptAll, true, steps[:len(steps)-1]},
+		{"repository", synthetic.EncryptNone, false},
+		{"repository, encrypted", synthetic.EncryptAll, false},
+		{"spool", synthetic.EncryptAll, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			disk := t.TempDir()
 			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256m"); err != nil {
 				t.Skipf("mounting a small disk needs root: %v", err)
@@ -97,7 +96,7 @@ func TestFullDisks(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			s := &shell{t: t, repo: filepath.Join(disk, "repo")}
+			s := newShell(t, filepath.Join(disk, "repo"))
 			if test.spool {
 				s.repo = filepath.Join(t.TempDir(), "repo")
 			}
@@ -122,7 +121,7 @@ func TestFullDisks(t *testing.T) {
 			}
 			b.free = func() { _ = os.Remove(filler) }
 			var list []breakage
-			for _, step := range test.steps {
+			for _, step := range stepsToFill(t, test.spool) {
 				list = append(list, breakage{how: "full", step: step})
 			}
 			b.playAll(list, 0, nil)
@@ -130,9 +129,24 @@ func TestFullDisks(t *testing.T) {
 	}
 }
 
-// smallDisk mounts an empty disk of a size. Who is not root does that in a
-// namespace of its own, in which the whole test has run when "" is returned. It
-// is skipped only where the kernel forbids both; .ci/run knows whether it does.
+// stepsToFill returns the steps at which the disk becomes full: a random one, or
+// all with SNAP_TEST_BREAKS or SNAP_TEST_ALL.
+func stepsToFill(t *testing.T, spool bool) []faults.Step {
+	t.Helper()
+	steps := backupSteps
+	if spool {
+		steps = steps[:len(steps)-1] // the spool is gone at the last step
+	}
+	if os.Getenv("SNAP_TEST_BREAKS") != "" || faultpoint.All() {
+		return steps
+	}
+	i := faultpoint.Rand(t).IntN(len(steps))
+	return steps[i : i+1]
+}
+
+// smallDisk mounts an empty disk of a size. Without root it runs the complete test
+// in a namespace of its own and returns "". It skips the test only where the kernel
+// forbids both; .ci/run knows whether it does.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -142,7 +156,7 @@ func smallDisk(t *testing.T, size string) string {
 	disk := t.TempDir()
 	switch err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); {
 	case errors.Is(err, unix.EPERM):
-		t.Skipf("this machine lets nobody mount a small disk: %v", err)
+		t.Skipf("this machine does not allow mounting a small disk: %v", err)
 	case err != nil:
 		t.Fatalf("mount a small disk: %v", err)
 	}
@@ -154,7 +168,7 @@ func smallDisk(t *testing.T, size string) string {
 	return disk
 }
 
-// inNamespace runs the whole test in a process that may mount.
+// inNamespace runs the complete test in a process that may mount.
 func inNamespace(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
@@ -171,7 +185,7 @@ func inNamespace(t *testing.T) {
 	var exit *exec.ExitError
 	switch {
 	case err != nil && !errors.As(err, &exit):
-		t.Skipf("this machine lets nobody but root mount a small disk: %v", err)
+		t.Skipf("this machine allows only root to mount a small disk: %v", err)
 	case err != nil:
 		t.Fatalf("in a namespace: %v\n%s", err, out)
 	case strings.Contains(string(out), "--- SKIP"):

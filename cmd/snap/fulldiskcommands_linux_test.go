@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,10 +10,11 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"golang.org/x/sys/unix"
 )
 
-// fillUp writes a file that leaves so many bytes free on a disk, and returns what
+// fillUp writes a file that leaves some bytes free on a disk. The returned function
 // removes it.
 func fillUp(t *testing.T, disk string, leave int64) (empty func()) {
 	t.Helper()
@@ -39,23 +41,23 @@ func fillUp(t *testing.T, disk string, leave int64) (empty func()) {
 	}
 }
 
-// fullDisk is a repository of some days, and what its snapshots have to be.
+// fullDisk is a repository of several days on a small disk.
 type fullDisk struct {
 	*killRig
 	disk string
 }
 
-// onFullDisk is a command on a disk that is full.
+// onFullDisk is a command on a full disk.
 type onFullDisk struct {
 	name string
-	// spoil prepares the repository; may be nil.
-	spoil func(g *fullDisk)
-	// args are the command's. REPO stands for the repository on the disk, GOOD
-	// for a mirror of it elsewhere, DISK and AWAY for folders.
+	// prepare changes the repository first; it may be nil.
+	prepare func(g *fullDisk)
+	// args are the command's arguments. GOOD stands for a mirror elsewhere, DISK
+	// and AWAY for folders.
 	args string
-	// codes are the exit codes without any room. With some room it may end well.
+	// codes are the exit codes without any room. With some room 0 is right, too.
 	codes []int
-	// forgets is whether snapshots may go.
+	// forgets says that snapshots may be removed.
 	forgets bool
 }
 
@@ -76,17 +78,17 @@ func (g *fullDisk) flip(pattern string) {
 }
 
 func onFullDisks() []onFullDisk {
-	// What has to be written anew may find no room, though whole packs went.
+	// A repack may find no room even though unused packs were removed.
 	full, fine, either := []int{exitNoSpace}, []int{0}, []int{0, exitNoSpace}
 	return []onFullDisk{
 		{name: "import", args: "import --skip-if-unchanged Backup", codes: full},
 		{name: "forget", args: "forget --keep-last 1", codes: fine, forgets: true},
 		{name: "forget and prune", args: "forget --keep-last 1 --prune --max-unused 0", codes: either, forgets: true},
-		{name: "prune", args: "prune --max-unused 0", codes: either, spoil: func(g *fullDisk) { g.run(0, "forget", "--keep-last", "1") }},
+		{name: "prune", args: "prune --max-unused 0", codes: either, prepare: func(g *fullDisk) { g.run(0, "forget", "--keep-last", "1") }},
 		{name: "mirror to it", args: "mirror -r GOOD DISK/mirror", codes: full},
 		{name: "mirror from it", args: "mirror AWAY/mirror", codes: fine},
-		{name: "copy to it", args: "copy -r GOOD --to DISK/other", codes: full, spoil: func(g *fullDisk) { g.run(0, "init", "-r", filepath.Join(g.disk, "other")) }},
-		{name: "copy from it", args: "copy --to AWAY/other", codes: fine, spoil: func(g *fullDisk) { g.run(0, "init", "-r", g.path("other")) }},
+		{name: "copy to it", args: "copy -r GOOD --to DISK/other", codes: full, prepare: func(g *fullDisk) { g.run(0, "init", "-r", filepath.Join(g.disk, "other")) }},
+		{name: "copy from it", args: "copy --to AWAY/other", codes: fine, prepare: func(g *fullDisk) { g.run(0, "init", "-r", g.path("other")) }},
 		{name: "materialize from it", args: "materialize --replace latest AWAY/given", codes: fine},
 		{name: "materialize to it", args: "materialize -r GOOD --replace latest DISK/given", codes: full},
 		{name: "init", args: "init -r DISK/new", codes: full},
@@ -96,17 +98,18 @@ func onFullDisks() []onFullDisk {
 		{name: "parity", args: "parity 50%", codes: full},
 		{name: "check", args: "check --read-data", codes: fine},
 		{name: "unlock", args: "unlock", codes: fine},
-		{name: "repair index", args: "repair index", codes: full, spoil: func(g *fullDisk) { g.flip("index/*") }},
-		{name: "repair packs", args: "repair packs", codes: full, spoil: func(g *fullDisk) { g.flip("packs/*/*") }},
-		{name: "repair by parity", args: "repair", codes: full, spoil: func(g *fullDisk) { g.flip("packs/*/*"); g.flip("snapshots/*") }},
-		{name: "repair from a mirror", args: "repair --from GOOD", codes: full, spoil: func(g *fullDisk) { g.flip("packs/*/*"); g.flip("index/*") }},
+		{name: "repair index", args: "repair index", codes: full, prepare: func(g *fullDisk) { g.flip("index/*") }},
+		{name: "repair packs", args: "repair packs", codes: full, prepare: func(g *fullDisk) { g.flip("packs/*/*") }},
+		{name: "repair by parity", args: "repair", codes: full, prepare: func(g *fullDisk) { g.flip("packs/*/*"); g.flip("snapshots/*") }},
+		{name: "repair from a mirror", args: "repair --from GOOD", codes: full, prepare: func(g *fullDisk) { g.flip("packs/*/*"); g.flip("index/*") }},
 	}
 }
 
 // TestCommandsOnFullDisk runs every command that writes on a disk that is full to
-// its last byte, or has a little room: it says so, nothing is lost, and with room
-// again it ends well.
+// its last byte or has little room. The command says so, nothing is lost, and the
+// next run succeeds once there is room.
 func TestCommandsOnFullDisk(t *testing.T) {
+	t.Parallel()
 	disk, dir := smallDisk(t, "24m"), t.TempDir()
 	if disk == "" {
 		return
@@ -117,7 +120,7 @@ func TestCommandsOnFullDisk(t *testing.T) {
 	}
 	defer series.Close()
 	g := &fullDisk{disk: disk, killRig: &killRig{
-		shell: &shell{t: t, repo: filepath.Join(dir, "base"), env: []string{"SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame", packSizeVariable + "=200000"}},
+		shell: newShell(t, filepath.Join(dir, "base"), "SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame", packSizeVariable+"=200000"),
 		dir:   dir, store: dir, series: series, want: map[string]fingerprints{}, secrets: []string{"sesame"}, count: map[string]int{},
 	}}
 	g.run(0, "init", "--parity", "10%")
@@ -126,7 +129,7 @@ func TestCommandsOnFullDisk(t *testing.T) {
 	}
 	good := filepath.Join(dir, "good")
 	g.run(0, "mirror", good)
-	g.nextDay() // which is to be imported
+	g.nextDay() // for the import
 	base := g.repo
 	g.repo = filepath.Join(disk, "repo")
 	for name, text := range map[string]string{"secret": "another one\n", "sesame": "open\n"} {
@@ -134,16 +137,12 @@ func TestCommandsOnFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	rooms := []int64{0, 16 << 10, 300 << 10}
-	if testing.Short() {
-		rooms = rooms[:1]
-	}
-	for _, c := range onFullDisks() {
-		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
+	rooms, commands := []int64{0, 16 << 10, 300 << 10}, onFullDisks()
+	for _, i := range faultpoint.Choose(t, len(rooms)*len(commands), 6) {
+		c, room := commands[i/len(rooms)], rooms[i%len(rooms)]
+		t.Run(fmt.Sprintf("%s,_%d_bytes_free", strings.ReplaceAll(c.name, " ", "_"), room), func(t *testing.T) {
 			g.shell.t = t
-			for _, room := range rooms {
-				g.onFullDisk(c, base, good, room)
-			}
+			g.onFullDisk(c, base, good, room)
 		})
 	}
 }
@@ -164,8 +163,8 @@ func (g *fullDisk) onFullDisk(c onFullDisk, base, good string, room int64) {
 	}()
 	g.secrets = []string{"sesame", "open"}
 	g.unlock(g.repo)
-	if c.spoil != nil {
-		c.spoil(g)
+	if c.prepare != nil {
+		c.prepare(g)
 	}
 	_, before := g.snapshots(good)
 	args := strings.Fields(strings.NewReplacer("GOOD", good, "DISK", g.disk, "AWAY", g.dir,
@@ -211,18 +210,18 @@ func (g *fullDisk) onFullDisk(c onFullDisk, base, good string, room int64) {
 	list, now := g.snapshots(g.repo)
 	for key := range before {
 		if !now[key] && !c.forgets && c.name != "prune" {
-			t.Errorf("room for %d bytes: snapshot %s is lost", room, key)
+			t.Errorf("room for %d bytes: snapshot %s is missing", room, key)
 		}
 	}
 	if len(list) == 0 {
-		t.Errorf("room for %d bytes: no snapshot is left", room)
+		t.Errorf("room for %d bytes: there is no snapshot", room)
 	}
-	g.comeBack(g.repo, list)
+	g.compare(g.repo, list)
 	for _, other := range []string{filepath.Join(g.disk, "mirror"), filepath.Join(g.disk, "other"), g.path("mirror"), g.path("other")} {
 		if exists(filepath.Join(other, "config")) {
 			list, _ := g.snapshots(other)
 			g.run(0, "check", "-r", other, "--read-data")
-			g.comeBack(other, list)
+			g.compare(other, list)
 		}
 	}
 }

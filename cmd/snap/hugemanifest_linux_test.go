@@ -23,7 +23,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// wideContent is content whose Manifest.db is large, by rows of folders with many
+// wideContent is content with a large Manifest.db: it has rows of folders with many
 // extended attributes.
 type wideContent struct {
 	devicefiles.Source
@@ -43,7 +43,7 @@ func (w *wideContent) Manifest(_ context.Context, to io.Writer) error {
 	return err
 }
 
-// wideRow is the length of what is added to a row, in bytes.
+// wideRow is how many bytes are added to a row.
 const wideRow = 12_000
 
 // widen adds rows to a content's Manifest.db until it has about size bytes. The
@@ -56,7 +56,7 @@ func widen(t *testing.T, from devicefiles.Source, size int64) *wideContent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Written without a write-ahead log, though it says so, as devices have it.
+	// Like that of a device it claims a write-ahead log, but is written without one.
 	version := func(v byte) {
 		if _, err := f.WriteAt([]byte{v, v}, 18); err != nil {
 			t.Fatal(err)
@@ -98,7 +98,7 @@ func insertWide(ctx context.Context, tx *sql.Tx, n int) error {
 	stuff, rng := make([]byte, wideRow), rand.NewChaCha8([32]byte{1})
 	for i := range n {
 		rec := manifest.Record{RelativePath: fmt.Sprintf("Library/%06d", i), Mode: 0o40755, ModTime: 1_767_571_200, Inode: uint64(i) + 1e6}
-		// A half of it shrinks.
+		// One half of it can be compressed.
 		_, _ = rng.Read(stuff[:wideRow/2])
 		id := sha1.Sum([]byte("AppDomain-com.example.wide-" + rec.RelativePath))
 		if _, err := put.ExecContext(ctx, fmt.Sprintf("%x", id), rec.RelativePath, synthetic.MarshalMBFile(&rec, stuff)); err != nil {
@@ -108,9 +108,9 @@ func insertWide(ctx context.Context, tx *sql.Tx, n int) error {
 	return nil
 }
 
-// runPeak runs a command that has to succeed, and returns the most memory that its
-// process had. What the system tells of children when they have ended would
-// include this process, from which they were forked.
+// runPeak runs a command that must succeed, and returns its peak memory. The peak
+// that the system reports when a child has ended would include this process, which
+// forked it.
 func (s *shell) runPeak(args ...string) (peak int64, cpu time.Duration) {
 	s.t.Helper()
 	cmd, out := s.command(args...)
@@ -147,23 +147,23 @@ func peakOf(cmd *exec.Cmd) int64 {
 	return 0
 }
 
-// A Manifest.db of more than a gigabyte comes and goes in little memory: in a full
-// backup, the next one, which begins with the device reading it back, and a
-// restore. That takes 10 GB of the disk and minutes:
+// A Manifest.db of more than a gigabyte needs little memory in a full backup, in the
+// next one, which begins with the device reading it back, and in a restore. That
+// takes 10 GB of disk space and minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestHugeDeviceManifest -timeout 1h -v ./cmd/snap
 func TestHugeDeviceManifest(t *testing.T) {
-	size, most := int64(24<<20), int64(300<<20)
+	size, most := int64(12<<20), int64(300<<20)
 	if os.Getenv("SNAP_TEST_HUGE") != "" {
 		size = 1_250 << 20
 	} else if testing.Short() {
-		t.Skip("it stores 100 MB")
+		t.Skip("it stores 50 MB")
 	}
-	for _, encrypt := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
+	t.Parallel()
+	for _, encrypt := range encryptions(t) {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
-			s := newShell(t)
-			s.env = append(s.env, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
-			l := startLab(t, lab.Options{Seed: 8, Encrypt: encrypt})
+			s := newRepo(t, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
+			l := s.lab(lab.Options{Seed: 8, Encrypt: encrypt})
 			d := l.Devices()[0]
 			check := func(what string, args ...string) {
 				t.Helper()

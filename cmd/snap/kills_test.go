@@ -14,52 +14,53 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// killRig is a repository, its mirror and a copy of it, on which processes are
-// killed, and what must come back of them.
+// killRig is a repository, a mirror and a copy of it, whose processes are killed,
+// and what the snapshots must hold.
 type killRig struct {
 	*shell
 	rng     *rand.Rand
-	dir     string // of backup folders and what is given back
-	store   string // of repositories
+	dir     string // for backup folders and materialized snapshots
+	store   string // for repositories
 	series  *synthetic.Series
 	want    map[string]fingerprints  // of backup folders, by snapshot
-	today   map[string]bool          // the snapshots that an import of the folders makes
-	listed  map[string]bool          // what the repository listed after the last run
-	copied  map[string]bool          // what the other repository listed then
-	secrets []string                 // of which the first one opened the repository last
-	takes   map[string]time.Duration // how long a run of a command takes
+	today   map[string]bool          // snapshots that an import of the folders makes
+	listed  map[string]bool          // snapshots in the repository after the last run
+	copied  map[string]bool          // snapshots in the copy after the last run
+	secrets []string                 // passwords; the first opened the repository last
+	takes   map[string]time.Duration // how long each command runs
 	count   map[string]int
 }
 
-// killed is a snapshot as "snap snapshots --json" tells it.
+// killedSnapshot is a snapshot in the output of "snap snapshots --json".
 type killedSnapshot struct {
 	ID   string    `json:"id"`
 	Time time.Time `json:"time"`
 	UDID string    `json:"udid"`
 }
 
-// key is the same for all records of one backup; the series makes one a day.
+// key identifies the backup of a snapshot; a series makes one backup a day.
 func (k killedSnapshot) key() string { return k.UDID + " " + k.Time.UTC().Format(time.DateOnly) }
 
-// killAct is a command that is killed, and then run to its end.
+// killAct is a command that is killed and then run to completion.
 type killAct struct {
 	name   string
 	weight int
-	args   func(g *killRig) []string // nil: there is nothing to do
-	// ok are the exit codes of the run to the end, 0 where there are none.
+	args   func(g *killRig) []string // returns nil to skip the act
+	// ok are the accepted exit codes of the complete run; 0 always is.
 	ok []int
-	// may says which snapshots may come and go, of those that are listed; the
-	// others stay. Nil: all stay.
-	may func(g *killRig, list []killedSnapshot) (come, goes map[string]bool)
+	// may returns which of the listed snapshots may be added and removed. Nil
+	// means none.
+	may func(g *killRig, list []killedSnapshot) (added, removed map[string]bool)
 }
 
 func words(s string) func(*killRig) []string {
 	return func(*killRig) []string { return strings.Fields(s) }
 }
 
-// sides returns arguments in which MIRROR and OTHER stand for folders.
+// sides returns arguments in which MIRROR and OTHER are replaced by folders.
 func sides(s string) func(*killRig) []string {
 	return func(g *killRig) []string {
 		s := strings.NewReplacer("MIRROR", g.at("mirror"), "OTHER", g.at("other")).Replace(s)
@@ -68,19 +69,19 @@ func sides(s string) func(*killRig) []string {
 }
 
 func killActs() []killAct {
-	keepLast := func(n int) func(g *killRig, list []killedSnapshot) (come, goes map[string]bool) {
-		return func(_ *killRig, list []killedSnapshot) (come, goes map[string]bool) {
-			goes, left := map[string]bool{}, map[string]int{}
+	keepLast := func(n int) func(g *killRig, list []killedSnapshot) (added, removed map[string]bool) {
+		return func(_ *killRig, list []killedSnapshot) (added, removed map[string]bool) {
+			removed, left := map[string]bool{}, map[string]int{}
 			for _, s := range slices.Backward(list) {
 				if left[s.UDID]++; left[s.UDID] > n {
-					goes[s.key()] = true
+					removed[s.key()] = true
 				}
 			}
-			return nil, goes
+			return nil, removed
 		}
 	}
 	return []killAct{
-		{name: "import", weight: 30, args: (*killRig).nextDay, may: func(g *killRig, _ []killedSnapshot) (come, goes map[string]bool) {
+		{name: "import", weight: 30, args: (*killRig).nextDay, may: func(g *killRig, _ []killedSnapshot) (added, removed map[string]bool) {
 			return g.today, nil
 		}},
 		{name: "forget", weight: 4, args: words("forget --keep-last 3"), may: keepLast(3)},
@@ -92,17 +93,17 @@ func killActs() []killAct {
 				return nil
 			}
 			return []string{"mirror", "--check", "--heal", g.at("mirror")}
-		}, ok: []int{0, exitError}}, // it may be out of date, which is told
+		}, ok: []int{exitError}}, // the mirror may be out of date
 		{name: "copy", weight: 8, args: sides("copy --to OTHER")},
 		{name: "repair index", weight: 4, args: words("repair index")},
 		{name: "repair packs", weight: 2, args: words("repair packs")},
 		{name: "repair snapshots", weight: 2, args: words("repair snapshots")},
 		{name: "repair", weight: 2, args: words("repair")},
 		{name: "key add", weight: 3, args: func(g *killRig) []string { return []string{"key", "add", "--new-password-file", g.newSecret()} },
-			ok: []int{0, exitExists}}, // the killed one has added it
+			ok: []int{exitExists}}, // the killed run has added it
 		{name: "key passwd", weight: 3, args: func(g *killRig) []string { return []string{"key", "passwd", "--new-password-file", g.newSecret()} },
-			ok: []int{0, exitExists}},
-		{name: "key remove", weight: 3, args: (*killRig).removeKey, ok: []int{0, exitNoSnapshot}},
+			ok: []int{exitExists}},
+		{name: "key remove", weight: 3, args: (*killRig).removeKey, ok: []int{exitNoSnapshot}},
 		{name: "check", weight: 3, args: words("check --read-data=50%")},
 		{name: "note", weight: 4, args: words("note latest changed")},
 		{name: "tag", weight: 2, args: words("tag --add weekly latest")},
@@ -110,11 +111,9 @@ func killActs() []killAct {
 			return []string{"parity", []string{"10%", "25%", "off"}[g.rng.IntN(3)]}
 		}},
 		{name: "init", weight: 2, args: func(g *killRig) []string { return []string{"init", "-r", g.at("new" + g.number())} },
-			ok: []int{0, exitExists}},
+			ok: []int{exitExists}},
 	}
 }
-
-func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 func (g *killRig) path(name string) string { return filepath.Join(g.dir, name) }
 
@@ -140,7 +139,7 @@ func (g *killRig) nextDay() []string {
 	return []string{"import", "--skip-if-unchanged", folder}
 }
 
-// newSecret writes a password into a file. The repository may have it from now on.
+// newSecret writes a password that the repository may have from now on to a file.
 func (g *killRig) newSecret() string {
 	secret := "secret " + g.number()
 	g.secrets = append(g.secrets, secret)
@@ -165,15 +164,7 @@ func (g *killRig) removeKey() []string {
 	return nil
 }
 
-func (g *killRig) json(v any, args ...string) {
-	g.t.Helper()
-	out := g.run(0, append(args, "--json")...)
-	if err := json.Unmarshal([]byte(out), v); err != nil {
-		g.t.Fatalf("snap %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-}
-
-// unlock finds a password that opens a repository, and uses it from then on.
+// unlock finds a password that opens a repository and makes it the current one.
 func (g *killRig) unlock(repo string) {
 	g.t.Helper()
 	for i, secret := range g.secrets {
@@ -192,8 +183,8 @@ func (g *killRig) unlock(repo string) {
 	g.t.Fatalf("none of %q opens %s", g.secrets, repo)
 }
 
-// kill starts a command and kills it at some moment: half of the time soon after
-// it has locked something. It reports whether it was still at work.
+// kill starts a command and kills it at a random moment, half of the time soon
+// after it has locked something. It reports whether the command was still running.
 func (g *killRig) kill(name string, args []string) bool {
 	g.t.Helper()
 	locks := func() int {
@@ -217,7 +208,7 @@ func (g *killRig) kill(name string, args []string) bool {
 	select {
 	case <-done:
 	case <-time.After(wait):
-		_ = cmd.Process.Kill() // it may have ended just now
+		_ = cmd.Process.Kill() // it may have just ended
 		<-done
 	}
 	if cmd.ProcessState.Exited() {
@@ -237,15 +228,15 @@ func (g *killRig) snapshots(repo string) (list []killedSnapshot, keys map[string
 	keys = map[string]bool{}
 	for _, s := range list {
 		if keys[s.key()] {
-			g.t.Fatalf("%s: the backup %s is listed twice: %+v", repo, s.key(), list)
+			g.t.Fatalf("%s: backup %s is listed twice: %+v", repo, s.key(), list)
 		}
 		keys[s.key()] = true
 	}
 	return list, keys
 }
 
-// sound wants a repository to be clean, and some or all of its snapshots to come
-// back as the folders were.
+// sound checks that a repository is clean and that one or all of its snapshots
+// equal the folders they were made from.
 func (g *killRig) sound(repo string, all bool) {
 	g.t.Helper()
 	defer g.unlock(g.repo)
@@ -267,16 +258,16 @@ func (g *killRig) sound(repo string, all bool) {
 	if !all {
 		list = list[:min(1, len(list))]
 	}
-	g.comeBack(repo, list)
+	g.compare(repo, list)
 }
 
-// comeBack wants snapshots to be given back as the folders were.
-func (g *killRig) comeBack(repo string, list []killedSnapshot) {
+// compare checks that snapshots equal the folders they were made from.
+func (g *killRig) compare(repo string, list []killedSnapshot) {
 	g.t.Helper()
 	for _, s := range list {
 		want, out := g.want[s.key()], g.path("out")
 		if want == nil {
-			g.t.Fatalf("%s: nobody stored %s", repo, s.key())
+			g.t.Fatalf("%s: unknown snapshot %s", repo, s.key())
 		}
 		g.run(0, "materialize", "-r", repo, s.ID, out)
 		got, err := fingerprint(filepath.Join(out, s.UDID))
@@ -293,43 +284,44 @@ func (g *killRig) comeBack(repo string, list []killedSnapshot) {
 	}
 }
 
-// listedNow wants nothing to have come or gone but what may.
-func (g *killRig) listedNow(come, goes map[string]bool) {
+// listedNow checks that no other snapshots were added or removed.
+func (g *killRig) listedNow(added, removed map[string]bool) {
 	g.t.Helper()
 	_, now := g.snapshots(g.repo)
 	for key := range g.listed {
-		if !now[key] && !goes[key] {
+		if !now[key] && !removed[key] {
 			g.t.Fatalf("snapshot %s is lost", key)
 		}
 	}
 	for key := range now {
-		if !g.listed[key] && !come[key] {
-			g.t.Fatalf("snapshot %s has come from nowhere", key)
+		if !g.listed[key] && !added[key] {
+			g.t.Fatalf("unexpected snapshot %s", key)
 		}
 	}
 	g.listed = now
 }
 
-// round kills one process, judges what is there, and runs the same to its end.
+// round kills one process, checks the repositories, and runs the same command to
+// completion.
 func (g *killRig) round(act killAct, thorough bool) {
 	g.t.Helper()
 	args := act.args(g)
 	if args == nil {
 		return
 	}
-	var come, goes map[string]bool
+	var added, removed map[string]bool
 	if act.may != nil {
 		list, _ := g.snapshots(g.repo)
-		come, goes = act.may(g, list)
+		added, removed = act.may(g, list)
 	}
 	killed := g.kill(act.name, args)
 	if killed {
 		g.count["killed"]++
 		g.count["killed "+act.name]++
 	} else {
-		g.count["ended before"]++
+		g.count["not killed in time"]++
 	}
-	g.listedNow(come, goes)
+	g.listedNow(added, removed)
 	g.sound(g.repo, false)
 	if act.name == "copy" {
 		g.sound(g.at("other"), false)
@@ -344,11 +336,11 @@ func (g *killRig) round(act killAct, thorough bool) {
 	if code := cmd.ProcessState.ExitCode(); code != 0 && !slices.Contains(act.ok, code) {
 		g.t.Fatalf("the next run of snap %s ends with %d\n%s", strings.Join(args, " "), code, out)
 	}
-	// The run that follows has less to do than one that was killed.
+	// This run had less to do than the killed one.
 	if took := time.Since(begun); killed {
 		g.takes[act.name] = max(took, g.takes[act.name]*9/10)
 	}
-	g.listedNow(come, goes)
+	g.listedNow(added, removed)
 	if act.name == "copy" {
 		_, now := g.snapshots(g.at("other"))
 		g.unlock(g.repo)
@@ -370,7 +362,7 @@ func (g *killRig) round(act killAct, thorough bool) {
 	g.sound(g.repo, true)
 	g.sound(g.at("other"), true)
 	g.unlock(g.at("other"))
-	g.run(0, "forget", "-r", g.at("other"), "--keep-last", "3", "--prune") // so that it does not grow for ever
+	g.run(0, "forget", "-r", g.at("other"), "--keep-last", "3", "--prune") // bounds its size
 	_, g.copied = g.snapshots(g.at("other"))
 	g.unlock(g.repo)
 	g.run(0, "mirror", "--accept-removals", g.at("mirror"))
@@ -378,36 +370,19 @@ func (g *killRig) round(act killAct, thorough bool) {
 	g.sound(g.at("mirror"), true)
 }
 
-// numberFrom reads a number from a variable of the environment.
-func numberFrom(t *testing.T, variable string, otherwise uint64) uint64 {
-	t.Helper()
-	s := os.Getenv(variable)
-	if s == "" {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatalf("%s: %v", variable, err)
-	}
-	return n
-}
-
-// TestKills kills processes at any moment: whatever was listed comes back byte
-// for byte, check finds nothing, and the next run ends well. SNAP_TEST_KILLS
-// sets how many rounds, SNAP_TEST_KILLS_SEED what they do; when exactly a
-// process dies is up to the machine.
+// TestKills kills processes at random moments. Every listed snapshot must stay
+// identical, check must find nothing, and the next run must succeed.
+// SNAP_TEST_KILLS sets the number of rounds, SNAP_TEST_KILLS_SEED what they do;
+// the moment of a kill depends on the machine, too.
 func TestKills(t *testing.T) {
-	rounds := numberFrom(t, "SNAP_TEST_KILLS", 10)
-	if testing.Short() {
-		rounds = min(rounds, 3)
-	}
-	killRounds(t, t.TempDir(), rounds)
+	t.Parallel()
+	killRounds(t, t.TempDir(), numberFrom(t, "SNAP_TEST_KILLS", amount(10, 3, 1)))
 }
 
-// killRounds does so with repositories in a folder.
+// killRounds is TestKills with repositories in a folder.
 func killRounds(t *testing.T, store string, rounds uint64) {
 	t.Helper()
-	seed := numberFrom(t, "SNAP_TEST_KILLS_SEED", uint64(time.Now().UnixNano()))
+	seed := numberFrom(t, "SNAP_TEST_KILLS_SEED", faultpoint.Rand(t).Uint64())
 	dir := t.TempDir()
 	series, err := synthetic.New(synthetic.Config{Seed: seed, Devices: 2, Scale: synthetic.Tiny, Encryption: synthetic.EncryptAlternate, StateDir: dir})
 	if err != nil {
@@ -415,8 +390,8 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 	}
 	defer series.Close()
 	g := &killRig{
-		shell: &shell{t: t, repo: filepath.Join(store, "repo"), env: []string{
-			"SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame", "SNAP_BACKUP_PASSWORD=" + synthetic.DefaultPassword, packSizeVariable + "=200000"}},
+		shell: newShell(t, filepath.Join(store, "repo"), "SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame",
+			"SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword, packSizeVariable+"=200000"),
 		rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, store: store, series: series,
 		want: map[string]fingerprints{}, secrets: []string{"sesame"}, takes: map[string]time.Duration{}, count: map[string]int{},
 	}
@@ -433,7 +408,7 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 	acts := killActs()
 	begun := time.Now()
 	g.run(0, "snapshots")
-	least := time.Since(begun) // of what a command takes on this machine
+	least := time.Since(begun) // the time of the quickest command
 	g.takes["import"] = 4 * least
 	g.round(acts[0], false)
 	total := 0

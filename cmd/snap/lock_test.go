@@ -15,7 +15,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// Who reads goes on where no lock can be written; who writes does not.
+// A reader continues if no lock can be written; a writer does not.
 func TestNoLockCanBeWritten(t *testing.T) {
 	ctx := context.Background()
 	be := fault.New(memory.New())
@@ -51,7 +51,7 @@ func TestNoLockCanBeWritten(t *testing.T) {
 	}
 }
 
-// A process that waits for a lock stops when it is told to.
+// A process that waits for a lock can be interrupted.
 func TestWaitingForALockEnds(t *testing.T) {
 	be := memory.New()
 	opts := repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}}

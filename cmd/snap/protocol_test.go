@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,25 +20,16 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// startLab makes devices with content and lets snap, and other programs that
-// this process starts, find them.
-func startLab(t *testing.T, o lab.Options) *lab.Lab {
-	t.Helper()
-	l := devicetest.NewLab(t, o)
-	t.Setenv(device.AddressVariable, l.Address)
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	return l.Lab
-}
-
-// blameless wants the devices not to have suffered.
+// blameless checks that snap did nothing wrong to the devices.
 func blameless(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	devicetest.NoViolations(t, l.Devices()...)
 }
 
-// holds wants a backup folder to have what is on a device.
+// holds checks that a backup folder has what is on a device.
 func holds(t *testing.T, d *lab.Device, folder string) {
 	t.Helper()
 	differences, err := devicefiles.Verify(t.Context(), d.Agent.Content(), folder, []byte(synthetic.DefaultPassword))
@@ -51,24 +41,32 @@ func holds(t *testing.T, d *lab.Device, folder string) {
 	}
 }
 
-// A process that is killed anywhere in a backup leaves all snapshots as they
-// were, and nothing in the way. What was noted need not be sent again, which the
-// device counts.
+// A backup that is killed at any moment changes no snapshot and blocks nothing.
+// The device does not send again what a checkpoint has.
 func TestKilledBackup(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
-		t.Skip("it stores 120 MB")
+		t.Skip("it stores 30 MB")
 	}
+	for _, encrypt := range encryptions(t) {
+		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
+			t.Parallel()
+			killBackups(t, encrypt)
+		})
+	}
+}
+
+func killBackups(t *testing.T, encrypt synthetic.Encryption) {
+	t.Helper()
 	const (
-		kills = 3
-		// An encrypted backup keeps what it received without checkpoints.
-		checkpoint = 2 << 20
-		// underWay bounds what the device has sent and the process has not read:
-		// it lies in the buffers of two sockets.
+		checkpoint = 1 << 20
+		// underWay bounds what is in the buffers of two sockets: sent by the
+		// device, and not read by the process.
 		underWay = 16 << 20
 	)
-	s := newShell(t)
-	s.env = append(s.env, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
-	l := startLab(t, lab.Options{Seed: 5, Devices: 2, Scale: synthetic.Small, Encrypt: synthetic.EncryptAlternate})
+	s := newRepo(t, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
+	l := s.lab(lab.Options{Seed: 5, Scale: synthetic.Demo, Encrypt: encrypt})
+	d := l.Devices()[0]
 	guard, err := l.AddSpare(t.Context(), simulator.Spec{})
 	if err != nil {
 		t.Fatal(err)
@@ -76,44 +74,39 @@ func TestKilledBackup(t *testing.T) {
 	s.run(0, "backup", guard.UDID())
 	before := filepath.Join(t.TempDir(), "before")
 	s.run(0, "materialize", "latest", before)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	for _, d := range l.Devices()[:2] {
-		var sent int64
-		spared := 0
-		args := []string{"backup", d.UDID()}
-		if !d.Agent.WillEncrypt() {
-			args = append(args, "--checkpoint", fmt.Sprint(checkpoint))
-		}
-		for range kills {
-			s.killBackup(d, 20<<20+rng.Int64N(4<<20), args...)
-			r := d.Agent.LastRun()
-			sent, spared = sent+r.Bytes, max(spared, r.Spared)
-		}
-		s.run(0, "check", "--read-data")
-		s.run(0, "backup", d.UDID())
+
+	kills, rng := int64(amount(3, 1, 1)), faultpoint.Rand(t)
+	args := []string{"backup", d.UDID()}
+	if encrypt == synthetic.EncryptNone { // an encrypted backup needs no checkpoints
+		args = append(args, "--checkpoint", fmt.Sprint(checkpoint))
+	}
+	var sent int64
+	spared := 0
+	for range kills {
+		s.killBackup(d, 10<<20+rng.Int64N(4<<20), args...)
 		r := d.Agent.LastRun()
 		sent, spared = sent+r.Bytes, max(spared, r.Spared)
-		after := filepath.Join(t.TempDir(), "after")
-		s.run(0, "materialize", "latest:"+d.UDID(), after)
-		holds(t, d, onlyChild(t, after))
-		whole := folderBytes(t, after)
-		t.Logf("the device has %d bytes and sent %d in %d runs; %d files did not come again", whole, sent, kills+1, spared)
-		if spared == 0 || sent > whole+kills*(checkpoint+underWay) {
-			t.Errorf("too much came again: %+v", r)
-		}
+	}
+	s.run(0, "check", "--read-data")
+	s.run(0, "backup", d.UDID())
+	r := d.Agent.LastRun()
+	sent, spared = sent+r.Bytes, max(spared, r.Spared)
+	after := filepath.Join(t.TempDir(), "after")
+	s.run(0, "materialize", "latest:"+d.UDID(), after)
+	holds(t, d, onlyChild(t, after))
+	size := folderBytes(t, after)
+	t.Logf("the device has %d bytes and sent %d in %d runs; %d files were not sent again", size, sent, kills+1, spared)
+	if spared == 0 || sent > size+kills*(checkpoint+underWay) {
+		t.Errorf("too much was sent again: %+v", r)
 	}
 	s.run(0, "check", "--read-data")
 	again := filepath.Join(t.TempDir(), "again")
 	s.run(0, "materialize", "latest:"+guard.UDID(), again)
 	sameFolder(t, onlyChild(t, before), onlyChild(t, again))
-	for _, d := range l.Devices() {
-		for _, v := range d.Violations() {
-			// The device finds that of every process that is killed.
-			if v != "the connection was closed with the sync lock held" {
-				t.Errorf("%s: %s", d.Name(), v)
-			}
+	for _, v := range d.Violations() {
+		// A device reports this of every killed process.
+		if v != "the connection was closed with the sync lock held" {
+			t.Errorf("%s: %s", d.Name(), v)
 		}
 	}
 }
@@ -140,9 +133,9 @@ func (s *shell) killBackup(d *lab.Device, at int64, args ...string) {
 	_ = cmd.Process.Kill()
 	<-ended
 	if len(d.Agent.Runs()) == runs {
-		s.t.Fatalf("it never came to the device: %s", out)
+		s.t.Fatalf("it never reached the device: %s", out)
 	}
-	// The device notices, too; its account is complete then.
+	// The record of the run is complete once the device notices, too.
 	waitFor(s.t, func() bool { r := d.Agent.LastRun(); return r.Err != "" || r.Code >= 0 })
 }
 
@@ -160,16 +153,6 @@ func folderBytes(t *testing.T, dir string) (sum int64) {
 		t.Fatal(err)
 	}
 	return sum
-}
-
-// waitFor waits until something is so.
-func waitFor(t *testing.T, so func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it does not come about")
-		}
-	}
 }
 
 func sameFolder(t *testing.T, a, b string, except ...string) {
@@ -191,8 +174,8 @@ func sameFolder(t *testing.T, a, b string, except ...string) {
 	}
 }
 
-// hashes are the fingerprints of a folder's files without their times, which
-// two programs cannot have the same.
+// hashes returns the fingerprints of a folder's files without their times, which
+// differ between two programs.
 func hashes(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -208,11 +191,12 @@ func hashes(t *testing.T, dir string) map[string]string {
 }
 
 // judge runs idevicebackup2, a program of other authors.
-func judge(t *testing.T, d *lab.Device, args ...string) {
+func judge(t *testing.T, address string, d *lab.Device, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "idevicebackup2", append([]string{"-u", d.UDID()}, args...)...)
+	cmd.Env = append(os.Environ(), device.AddressVariable+"="+address)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
@@ -230,66 +214,62 @@ func needJudge(t *testing.T) {
 	}
 }
 
-// TestInteropFolder: what snap backs up and materializes is, byte for byte, the
-// folder that idevicebackup2 writes of an equal device, but for Info.plist, which
-// is the program's own. And idevicebackup2 restores from it.
+// A folder that snap backs up and materializes is, byte for byte, the folder that
+// idevicebackup2 writes of an equal device, except for Info.plist, which depends on
+// the program. idevicebackup2 can restore from it.
 func TestInteropFolder(t *testing.T) {
 	needJudge(t)
+	t.Parallel()
 	for _, encrypt := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
-			s := newShell(t)
-			s.env = append(s.env, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
+			s := newRepo(t, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
 			clock := func() time.Time { return time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC) }
 			options := lab.Options{Seed: 11, Encrypt: encrypt, Clock: clock}
-			theirs := startLab(t, options)
-			theirAddress := os.Getenv(device.AddressVariable)
-			ours := startLab(t, options)
-			ourAddress := os.Getenv(device.AddressVariable)
+			theirs, ours := devicetest.NewLab(t, options), devicetest.NewLab(t, options)
+			s.env = append(s.env, device.AddressVariable+"="+ours.Address)
 			folders := t.TempDir()
 			for day := range 3 {
 				if day > 0 {
-					for _, l := range []*lab.Lab{theirs, ours} {
+					for _, l := range []*devicetest.Lab{theirs, ours} {
 						if err := l.NextDay(t.Context()); err != nil {
 							t.Fatal(err)
 						}
 					}
 				}
-				t.Setenv(device.AddressVariable, theirAddress)
-				judge(t, theirs.Devices()[0], "backup", folders)
-				t.Setenv(device.AddressVariable, ourAddress)
+				judge(t, theirs.Address, theirs.Devices()[0], "backup", folders)
 				s.run(0, "backup")
 				target := filepath.Join(t.TempDir(), "out")
 				s.run(0, "materialize", "latest", target)
 				want, got := hashes(t, onlyChild(t, folders)), hashes(t, onlyChild(t, target))
 				for path, h := range want {
-					// It leaves the folder Snapshot, which holds nothing, to the next run.
+					// idevicebackup2 leaves the empty folder Snapshot behind.
 					if path != "Info.plist" && got[path] != h && !strings.HasPrefix(path, "Snapshot") {
-						t.Errorf("day %d: %s is %q, and %q with idevicebackup2", day, path, got[path], h)
+						t.Errorf("day %d: %s is %q, idevicebackup2 has %q", day, path, got[path], h)
 					}
 				}
 				for path := range got {
 					if _, ok := want[path]; !ok {
-						t.Errorf("day %d: %s is not there with idevicebackup2", day, path)
+						t.Errorf("day %d: idevicebackup2 does not write %s", day, path)
 					}
 				}
 				if day < 2 {
 					continue
 				}
-				// Back to the device, with their program.
+				// Restore with the other program.
 				args := []string{"restore", "--system", "--settings", "--remove"}
 				if encrypt != synthetic.EncryptNone {
 					args = append(args, "--password", synthetic.DefaultPassword)
 				}
-				judge(t, ours.Devices()[0], append(args, target)...)
+				judge(t, ours.Address, ours.Devices()[0], append(args, target)...)
 				holds(t, ours.Devices()[0], onlyChild(t, target))
 			}
-			blameless(t, ours)
-			blameless(t, theirs)
+			blameless(t, ours.Lab)
+			blameless(t, theirs.Lab)
 		})
 	}
 }
 
-// fillOn writes a file into a folder when a device comes to a step.
+// fillOn returns an observer that calls fill once, when a device reaches a step.
 func fillOn(t *testing.T, step faults.Step, armed *atomic.Bool, fill func()) func(lab.Event) {
 	t.Helper()
 	return func(e lab.Event) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,30 +21,67 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
 )
 
-// packSizeVariable makes the snap of tests write small packs, of so many bytes,
-// so that it has something to do with little data.
+// packSizeVariable is the pack size, in bytes, of the test binary running as snap,
+// so that little data makes several packs.
 const packSizeVariable = "SNAP_TEST_PACK_SIZE"
 
-// TestMain lets the test binary be snap: under that name it runs the program,
-// with key slots that take no time to open.
+// TestMain makes the test binary act as snap when it is called by that name. Its key
+// slots cost almost no time to open.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(inMemory{m}, map[string]func(){
 		"snap": func() {
-			size, _ := strconv.Atoi(os.Getenv(packSizeVariable)) // 0 is the usual size
+			size, _ := strconv.Atoi(os.Getenv(packSizeVariable)) // 0 means the default
 			os.Exit(start(repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, PackSize: size}))
 		},
 	})
 }
 
-// The scripts in testdata/script are the manual of the program, and its test.
+// inMemory runs tests with temporary files in memory, if the system has a folder for
+// that: most of the system's time went into syncing small files to a disk. CI, which
+// sets SNAP_TEST_ALL, uses the disk.
+type inMemory struct{ *testing.M }
+
+func (m inMemory) Run() int {
+	const shared, enough = "/dev/shm", 4 << 30
+	if os.Getenv("TMPDIR") != "" || faultpoint.All() || runtime.GOOS != "linux" {
+		return m.M.Run()
+	}
+	be, err := local.Open(shared)
+	if err != nil {
+		return m.M.Run()
+	}
+	if free, err := be.Free(context.Background()); err != nil || free < enough {
+		return m.M.Run()
+	}
+	dir, err := os.MkdirTemp(shared, "snap-test-")
+	if err != nil {
+		return m.M.Run()
+	}
+	defer os.RemoveAll(dir)
+	os.Setenv("TMPDIR", dir)
+	return m.M.Run()
+}
+
+// TestScripts runs the scripts in testdata/script, which are also a manual of the
+// program. With -short it runs a few of them.
 func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if testing.Short() {
+		rng := faultpoint.Rand(t)
+		rng.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
+		files = files[:6]
+	}
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Files:               files,
 		RequireExplicitExec: false,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SNAP_REPOSITORY", filepath.Join(env.WorkDir, "repo"))
@@ -51,6 +89,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("TMPDIR", env.WorkDir)
 			env.Setenv("TZ", "UTC")
+			env.Setenv("GOMAXPROCS", "1")
 			env.Setenv(device.AddressVariable, noDevices)
 			env.Values[simulationKey{}] = &simulation{}
 			return nil
@@ -73,7 +112,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// runForCode is "code N command...": the command ends with exit code N.
+// runForCode is "code N command...": the command exits with code N.
 func runForCode(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: code N command...")
@@ -93,9 +132,9 @@ func runForCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// checkJSON is "json FILE [PATH[=VALUE]]...": the file, or stdout or stderr,
-// holds JSON values with keys that docs/json.md explains, the last of them has
-// something at each PATH, such as 0.device.name, and it is VALUE.
+// checkJSON is "json FILE [PATH[=VALUE]]...": the file, or stdout or stderr, has
+// JSON values with keys that docs/json.md explains. The last value has something
+// at each PATH, such as 0.device.name, and it equals VALUE.
 func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: json FILE [PATH[=VALUE]]...")
@@ -111,7 +150,8 @@ func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// pickJSON is "pick VARIABLE FILE PATH": it sets a variable of the script.
+// pickJSON is "pick VARIABLE FILE PATH": it sets a variable of the script to the
+// value at a path.
 func pickJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: pick VARIABLE FILE PATH")
@@ -149,13 +189,13 @@ func readJSON(ts *testscript.TestScript, file string) any {
 
 var snakeCase = regexp.MustCompile(`^[a-z][a-z0-9]*(_[a-z0-9]+)*$`)
 
-// documented is docs/json.md.
+// documented is the text of docs/json.md.
 var documented = func() string {
 	b, _ := os.ReadFile(filepath.Join("..", "..", "docs", "json.md"))
 	return string(b)
 }()
 
-// checkKeys wants keys to be in snake case and explained.
+// checkKeys checks that keys are in snake case and documented.
 func checkKeys(v any) error {
 	switch v := v.(type) {
 	case []any:
@@ -183,7 +223,7 @@ func checkKeys(v any) error {
 	return nil
 }
 
-// nullable are the keys that may be null, with the reason.
+// nullable has the keys that may be null, and why.
 var nullable = map[string]string{
 	"report":    "the manifest is unreadable without the backup password",
 	"anomalies": "the same",
@@ -215,7 +255,7 @@ func lookup(v any, path string) (any, error) {
 	return v, nil
 }
 
-// sameFolders is "same A B": the two folders hold the same.
+// sameFolders is "same A B": the two folders are equal.
 func sameFolders(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: same A B")
@@ -232,8 +272,8 @@ func sameFolders(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// damageFile is "damage flip|cut|replace OLD NEW PATTERN": it spoils the largest
-// file that the pattern finds.
+// damageFile is "damage flip|cut|replace OLD NEW PATTERN": it damages the largest
+// file that matches the pattern.
 func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: damage flip|cut PATTERN, damage replace OLD NEW PATTERN")
@@ -241,10 +281,9 @@ func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 	files, err := filepath.Glob(ts.MkAbs(args[len(args)-1]))
 	ts.Check(err)
 	if len(files) == 0 {
-		ts.Fatalf("no file is called %s", args[len(args)-1])
+		ts.Fatalf("no file matches %s", args[len(args)-1])
 	}
-	// The largest of them: which name comes first is chance, and of two packs one
-	// may hold lists of files and the other content.
+	// Names are random, and one of two packs may hold trees and the other content.
 	size := func(name string) int64 {
 		info, err := os.Stat(name)
 		ts.Check(err)
@@ -264,12 +303,12 @@ func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		b = []byte(strings.Replace(string(b), args[1], args[2], 1))
 	default:
-		ts.Fatalf("what is %q?", args[0])
+		ts.Fatalf("unknown word %q", args[0])
 	}
 	ts.Check(os.WriteFile(files[0], b, 0o600))
 }
 
-// checkTidy is "tidy FILE...": no line ends in blanks or holds tabs or control
+// checkTidy is "tidy FILE...": no line ends in blanks or contains tabs or control
 // characters.
 func checkTidy(ts *testscript.TestScript, neg bool, args []string) {
 	for _, file := range args {
@@ -282,8 +321,8 @@ func checkTidy(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// mistypeRecovery is "recovery KEY": it writes the key into files as people
-// type it.
+// mistypeRecovery is "recovery KEY": it writes the key to files, as people may type
+// it.
 func mistypeRecovery(ts *testscript.TestScript, _ bool, args []string) {
 	key := args[0]
 	wrong := "Z"
@@ -312,8 +351,8 @@ func pickLatest(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], jsonText(id))
 }
 
-// leaveLock is "leave KIND AGE": a process on another computer holds a lock that
-// it refreshed that long ago.
+// leaveLock is "leave KIND AGE": a process on another computer holds a lock that it
+// refreshed some time ago.
 func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: leave KIND AGE")
@@ -328,7 +367,7 @@ func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 		Owner:   &process.Identity{Host: "elsewhere", User: "anna", PID: 4711},
 	})
 	ts.Check(err)
-	// It stands alone for a moment, so that it can be made at all.
+	// Other locks are moved away for a moment, so that this one can be made.
 	hidden := ts.MkAbs("locks-aside")
 	dir := filepath.Join(ts.Getenv("SNAP_REPOSITORY"), "locks")
 	aside := os.Rename(dir, hidden) == nil
@@ -345,13 +384,13 @@ func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// onlyFile is "only VARIABLE PATTERN": it sets a variable to the name of the
-// one file that the pattern finds.
+// onlyFile is "only VARIABLE PATTERN": it sets a variable to the name of the only
+// file that matches the pattern.
 func onlyFile(ts *testscript.TestScript, _ bool, args []string) {
 	files, err := filepath.Glob(ts.MkAbs(args[1]))
 	ts.Check(err)
 	if len(files) != 1 {
-		ts.Fatalf("%d files are called %s", len(files), args[1])
+		ts.Fatalf("%d files match %s", len(files), args[1])
 	}
 	ts.Setenv(args[0], filepath.Base(files[0]))
 }

@@ -29,8 +29,8 @@ const (
 	secretText   = "marked words of a message 5tn1"
 )
 
-// secretWords are the forms in which something could leak.
-type secretWords map[string]string // form -> what it is
+// secretWords are the forms in which secrets could leak, and what they are.
+type secretWords map[string]string
 
 func (s secretWords) add(what string, secret []byte) {
 	encoded := base64.StdEncoding.EncodeToString(secret)
@@ -43,7 +43,7 @@ func (s secretWords) add(what string, secret []byte) {
 	}
 }
 
-// search looks into everything that was written and returns what it found.
+// search returns which secrets are in some data.
 func (s secretWords) search(where string, data []byte) []string {
 	var found []string
 	for form, what := range s {
@@ -54,8 +54,7 @@ func (s secretWords) search(where string, data []byte) []string {
 	return found
 }
 
-// secretRun is a repository, a temporary folder of its own, and all that the
-// program printed.
+// secretRun is a repository, its temporary folder, and the output of all commands.
 type secretRun struct {
 	t       *testing.T
 	repo    string
@@ -85,8 +84,8 @@ func (s *secretRun) snap(code int, env []string, args ...string) string {
 	return out.String()
 }
 
-// plant makes the content of one file of an encrypted backup known, and notes
-// all keys of the backup as secrets.
+// plant writes known content to one file of an encrypted backup, and adds all keys
+// of the backup to the secrets.
 func plant(t *testing.T, folder string, words secretWords) {
 	t.Helper()
 	check := func(err error) {
@@ -130,7 +129,7 @@ func plant(t *testing.T, folder string, words secretWords) {
 	}
 	words.add("planted content", []byte(secretText))
 	classKeys(t, folder, words)
-	// Rows of the manifest: names are shown by ls, and stand nowhere in the clear.
+	// Rows of the manifest. The names are in the output of ls only.
 	file, err := os.ReadFile(filepath.Join(folder, mobilesync.ManifestDB))
 	check(err)
 	plain, err := io.ReadAll(keybag.NewOpener(bytes.NewReader(file), key))
@@ -146,8 +145,7 @@ func plant(t *testing.T, folder string, words secretWords) {
 	words[string(row[:64])] = "a row of Manifest.db in the clear"
 }
 
-// classKeys opens the keybag once more, by hand: the package gives no class key
-// away.
+// classKeys unwraps the class keys, which the package does not return.
 func classKeys(t *testing.T, folder string, words secretWords) {
 	t.Helper()
 	var manifest struct{ BackupKeyBag []byte }
@@ -176,9 +174,10 @@ func classKeys(t *testing.T, folder string, words secretWords) {
 	}
 }
 
-// TestSecretsStayInside runs all commands that meet a backup password, and looks
-// for secrets in everything that they wrote and printed.
+// TestSecretsStayInside runs all commands that use a backup password, and searches
+// everything that they wrote and printed for secrets.
 func TestSecretsStayInside(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := &secretRun{t: t, repo: filepath.Join(dir, "repo"), temp: filepath.Join(dir, "tmp"), printed: map[string][]byte{}}
 	if err := os.Mkdir(s.temp, 0o700); err != nil {
@@ -223,7 +222,7 @@ func TestSecretsStayInside(t *testing.T) {
 	for kind, folder := range map[string]string{"pack": "packs", "index": "index", "key": "keys"} {
 		s.snap(0, nil, "cat", kind, firstFile(t, filepath.Join(s.repo, folder)))
 	}
-	// No file is even made for a while: there is no folder for it.
+	// Without a temporary folder, so that no temporary file can exist even for a moment.
 	s.snap(0, []string{"TMPDIR=" + filepath.Join(dir, "none"), "TMP=", "TEMP="}, "import", "--rescan", backups)
 	target := filepath.Join(dir, "out")
 	s.snap(0, nil, "materialize", "--verify", "--json", "latest", target)
@@ -232,7 +231,7 @@ func TestSecretsStayInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b, err := fingerprint(filepath.Join(target, udid)); err != nil || a.compare(b) != nil {
-		t.Fatalf("it came back different: %v, %v", err, a.compare(b))
+		t.Fatalf("the materialized folder differs: %v, %v", err, a.compare(b))
 	}
 
 	look := func() {
@@ -252,9 +251,9 @@ func TestSecretsStayInside(t *testing.T) {
 	if left, err := os.ReadDir(s.temp); err != nil || len(left) > 0 {
 		t.Errorf("%v is left in the temporary folder: %v", left, err)
 	}
-	// The search can find something.
+	// The search works.
 	if out := s.snap(0, nil, "ls", "-R", "--json", "latest"); len(secretWords{"Library": "a name"}.search("ls", []byte(out))) != 1 {
-		t.Error("not even a name is found")
+		t.Error("the search does not find a name")
 	}
 }
 
@@ -291,6 +290,6 @@ func searchFiles(t *testing.T, dir string, words secretWords) {
 		t.Fatal(err)
 	}
 	if files == 0 && !strings.HasSuffix(dir, "tmp") {
-		t.Fatalf("nothing is in %s", dir)
+		t.Fatalf("%s is empty", dir)
 	}
 }

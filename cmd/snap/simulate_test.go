@@ -30,7 +30,7 @@ type simulation struct {
 
 type simulationKey struct{}
 
-// noDevices keeps a script from whatever is connected to the machine.
+// noDevices keeps a script away from devices connected to the machine.
 const noDevices = "UNIX:/nonexistent/usbmuxd"
 
 // simulate is a command of scripts:
@@ -38,15 +38,15 @@ const noDevices = "UNIX:/nonexistent/usbmuxd"
 //	simulate start                      a usbmuxd without devices
 //	simulate attach NAME UDID [WORD]... a device; words: trusted, locked, asks, denies,
 //	                                    managed, encrypted, old, ipad, and air in place of a cable
-//	simulate tap NAME                   in a moment, somebody taps Trust
+//	simulate tap NAME                   a person taps Trust in a moment
 //	simulate unlock|lock|reset|detach NAME
 //	simulate blameless NAME             snap did nothing wrong to it
-//	simulate lab N [WORD]...            N devices with content, which can be backed up; words:
+//	simulate lab N [WORD]...            N devices with content; words:
 //	                                    encrypted, alternate, spare, small, real
-//	simulate do COMMAND...              what happens to them: see package lab
-//	simulate await NAME STEP            until it is at work and has come to a step
-//	simulate await-prompt NAME          until it asks for its passcode
-//	simulate passcode NAME              and it is entered
+//	simulate do COMMAND...              controls them; see package lab
+//	simulate await NAME STEP            waits until it runs and has reached a step
+//	simulate await-prompt NAME          waits until it asks for its passcode
+//	simulate passcode NAME              the same, and enters it
 //	simulate holds NAME FOLDER [PASSWORD]  the backup folder has what is on the device
 //	simulate runs NAME FIELD=VALUE...   the last run of the agent
 func simulate(ts *testscript.TestScript, neg bool, args []string) {
@@ -71,7 +71,7 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 		return
 	}
 	if s.sim == nil || len(args) < 2 {
-		ts.Fatalf("simulate start comes first, and every command but that names a device")
+		ts.Fatalf("run \"simulate start\" first, and name a device")
 	}
 	name := args[1]
 	if args[0] == "attach" {
@@ -85,7 +85,7 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 	switch args[0] {
 	case "tap":
 		s.wait.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
 			_, _ = d.Await(ctx, func(simulator.Event) bool { return d.TrustDialog() })
 			d.AnswerTrust(true)
@@ -100,10 +100,10 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 		s.sim.Detach(d)
 	case "blameless":
 		if v := d.Violations(); len(v) > 0 {
-			ts.Fatalf("%s suffered: %s", name, strings.Join(v, "; "))
+			ts.Fatalf("%s: violations: %s", name, strings.Join(v, "; "))
 		}
 	default:
-		ts.Fatalf("what is %q?", args[0])
+		ts.Fatalf("unknown word %q", args[0])
 	}
 }
 
@@ -148,7 +148,7 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 		case "air":
 			by = simulator.Network
 		default:
-			ts.Fatalf("what is %q?", w)
+			ts.Fatalf("unknown word %q", w)
 		}
 	}
 	d := s.devices[name]
@@ -171,8 +171,7 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	}
 }
 
-// startLab makes devices with content. Scripts name them by the first word of
-// their name.
+// startLab starts devices with content. Scripts use the first word of their names.
 func (s *simulation) startLab(ts *testscript.TestScript, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -207,18 +206,18 @@ func (s *simulation) ofLab(ts *testscript.TestScript, args []string) {
 	ts.Check(err)
 	switch args[0] {
 	case "await":
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(5 * time.Minute)
 		for {
 			if r := d.Agent.LastRun(); r.Code == -1 && r.Err == "" && slices.Contains(r.Steps, faults.Step(args[2])) {
 				break
 			}
 			if time.Now().After(deadline) {
-				ts.Fatalf("%s has not come to %s: %+v", args[1], args[2], d.Agent.LastRun())
+				ts.Fatalf("%s has not reached %s: %+v", args[1], args[2], d.Agent.LastRun())
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
 	case "passcode", "await-prompt":
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(5 * time.Minute)
 		for !d.Asking() {
 			if time.Now().After(deadline) {
 				ts.Fatalf("%s does not ask for its passcode", args[1])

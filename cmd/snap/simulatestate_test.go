@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// Simulated devices in a folder of their own live on in the next run.
+// Simulated devices in a state folder continue in the next run.
 func TestSimulateState(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "phones")
 	play := func(input string, flags ...string) string {
 		t.Helper()

@@ -7,14 +7,16 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// Each state of trust is told in plain words by every command that meets it, and
-// by name with --json.
+// Every command describes each state of trust in words, and names it with --json.
 func TestTrustStates(t *testing.T) {
-	l := startLab(t, lab.Options{PlainText: true})
+	l := devicetest.NewLab(t, lab.Options{PlainText: true})
+	t.Setenv(device.AddressVariable, l.Address)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	d := l.Devices()[0]
 	t.Setenv("SNAP_REPOSITORY", "")
 	run := func(args ...string) (out string, code int) {
@@ -24,7 +26,7 @@ func TestTrustStates(t *testing.T) {
 		return b.String(), code
 	}
 	for _, c := range []struct {
-		state string // as --json has it
+		state string // in the output with --json
 		begin func()
 		words string // of devices and info
 		pair  string // of pair
