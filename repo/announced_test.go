@@ -8,9 +8,8 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // announcedRepo is a store of three days in which a prune has announced packs
@@ -19,8 +18,12 @@ func announcedRepo(t *testing.T) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
-	now := time.Now()
-	a := lockRepo(t, be, 41, &now)
+	opts := repotest.SmallPacks(41)
+	opts.Now, opts.Refresh = time.Now, -1
+	a, err := repotest.Open(ctx, be, repotest.Secret, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := a.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatal(err)

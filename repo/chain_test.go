@@ -8,13 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/chain"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -112,14 +114,14 @@ func (h *chainsHeld) hold(t testing.TB, r *repo.Repo, day int) {
 			if b.Encoding != pack.Delta {
 				continue
 			}
-			at, stored, ok := repo.ChainDepth(r.Index(), b.Chunks[0].ID)
+			at, stored, ok := chainDepth(r.Index(), b.Chunks[0].ID)
 			if !ok {
 				t.Fatalf("day %d: a chain without end", day)
 			}
 			h.deltas++
 			h.bases += len(b.Dict)
 			h.depth, h.longest = max(h.depth, at), max(h.longest, stored)
-			if limit := max(repo.ChainFactor*b.Size(), repo.MinChain) + int(b.Stored); stored > limit || at > repo.MaxChainDepth {
+			if limit := max(chain.Factor*b.Size(), chain.MinStored) + int(b.Stored); stored > limit || at > chain.MaxDepth {
 				t.Errorf("day %d: a block of %d bytes has a chain of %d bytes and depth %d", day, b.Size(), stored, at)
 			}
 		}
@@ -243,4 +245,12 @@ func TestADayOfATreeCostsLittle(t *testing.T) {
 	if err != nil || n != entries {
 		t.Fatalf("%d entries, %v", n, err)
 	}
+}
+
+// chainDepth returns the depth of a chunk's block, the stored bytes of its chain,
+// and whether it can be decoded.
+func chainDepth(x *index.Index, id chunk.ID) (depth, stored int, ok bool) {
+	w := chain.NewWalk(x)
+	depth, ok = w.Depth(id, 0)
+	return depth, w.Stored, ok
 }

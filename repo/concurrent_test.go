@@ -8,12 +8,11 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -180,7 +179,7 @@ func TestParallelReadersWithTinyCache(t *testing.T) {
 				if got, err := repotest.Restore(ctx, r, s); err != nil || got.Same(repotest.Day(s.Time.Day())) != nil {
 					t.Errorf("cache of %d bytes: %v", size, err)
 				}
-				if held := repo.CacheHeld(r); held > size {
+				if held := repo.Store(r).Cache.Size(); held > size {
 					t.Errorf("a cache of %d bytes held %d", size, held)
 				}
 			})

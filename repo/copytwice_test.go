@@ -7,9 +7,8 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // putHook calls hook before and after a file is stored.

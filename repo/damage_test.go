@@ -12,12 +12,11 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/internal/faultpoint"
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // damageSeed makes the places of damage repeatable; every failure names its

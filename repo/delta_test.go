@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -97,8 +96,8 @@ func checkSuffering(t testing.TB, be backend.Backend) int {
 	return len(failed)
 }
 
-// chain makes n versions of a chunk that differ a little.
-func chain(n int) [][]byte {
+// deltaChain makes n versions of a chunk that differ a little.
+func deltaChain(n int) [][]byte {
 	var out [][]byte
 	for i := range n {
 		v := repotest.Noise(5, 8<<10)
@@ -125,7 +124,7 @@ func withCache(t testing.TB, be backend.Backend, size int) *repo.Repo {
 func TestDeltaChain(t *testing.T) {
 	be := memory.New()
 	r := repotest.Create(t, be)
-	versions := chain(pack.MaxDepth + 2)
+	versions := deltaChain(pack.MaxDepth + 2)
 	repotest.PutPack(t, r, be, pack.Content, repotest.Raw(versions[0]))
 	for i, v := range versions[1:] {
 		name := repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v, versions[i]))
@@ -171,7 +170,7 @@ func storeAnew(t testing.TB, be backend.Backend, content []byte) {
 }
 
 func TestDeltaCycles(t *testing.T) {
-	v := chain(4)
+	v := deltaChain(4)
 	for name, blocks := range map[string]func(r *repo.Repo) []repotest.Block{
 		"itself": func(r *repo.Repo) []repotest.Block { return []repotest.Block{repotest.Delta(r, v[0], v[0])} },
 		"two": func(r *repo.Repo) []repotest.Block {
@@ -216,7 +215,7 @@ func TestDeltaCycles(t *testing.T) {
 func TestDeltaWithoutDictionary(t *testing.T) {
 	be := memory.New()
 	r := repotest.Create(t, be)
-	v := chain(3)
+	v := deltaChain(3)
 	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[1], v[0]), repotest.Delta(r, v[2], v[1]), repotest.Raw([]byte("beside")))
 	r = repotest.MustOpen(t, be)
 	for i := 1; i <= 2; i++ {
@@ -269,7 +268,7 @@ func TestDeltaDictionarySizes(t *testing.T) {
 
 // Who relies on a damaged base suffers with it, and nobody else.
 func TestDamagedBase(t *testing.T) {
-	v := chain(4)
+	v := deltaChain(4)
 	for _, where := range []int{12, 40, -40} { // in the block, in the header
 		be := memory.New()
 		r := repotest.Create(t, be)
@@ -325,7 +324,7 @@ func TestDamagedBase(t *testing.T) {
 func TestSecondCopyOfADelta(t *testing.T) {
 	be := memory.New()
 	r := repotest.Create(t, be)
-	v := chain(2)
+	v := deltaChain(2)
 	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[1], v[0]))
 	repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[1]))
 	commitChunks(t, be, 1, v[1])

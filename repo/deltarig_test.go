@@ -9,20 +9,19 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
 // depthOf is the depth of the block that a chunk lies in.
 func depthOf(t testing.TB, r *repo.Repo, id chunk.ID) int {
 	t.Helper()
-	d, _, ok := repo.ChainDepth(r.Index(), id)
+	d, _, ok := chainDepth(r.Index(), id)
 	if !ok {
 		t.Fatalf("chunk %s cannot be decoded", id.Short())
 	}

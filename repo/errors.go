@@ -1,58 +1,53 @@
 package repo
 
 import (
-	"errors"
-	"fmt"
-
-	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/internal/copy"
+	"github.com/snap-backup/snap/repo/internal/heal"
+	"github.com/snap-backup/snap/repo/internal/lock"
+	"github.com/snap-backup/snap/repo/internal/store"
 )
 
 // The kinds of failure that a caller decides on; test with errors.Is.
 var (
 	// ErrNotFound says that there is no repository at the place given.
-	ErrNotFound = errors.New("no repository here")
+	ErrNotFound = store.ErrNotFound
 	// ErrExists says that a repository is there already.
-	ErrExists = errors.New("there is a repository here already")
+	ErrExists = store.ErrExists
 	// ErrUnsupported says that the repository was made by a newer snap.
-	ErrUnsupported = errors.New("repository is newer than this snap")
+	ErrUnsupported = store.ErrUnsupported
 	// ErrWrongPassword says that no key slot opens with a password.
-	ErrWrongPassword = crypto.ErrWrongPassword
+	ErrWrongPassword = store.ErrWrongPassword
 	// ErrDamaged says that stored bytes are missing or wrong. The error is a
 	// *DamageError where a file can be named.
-	ErrDamaged = errors.New("repository is damaged")
+	ErrDamaged = store.ErrDamaged
 	// ErrNoSnapshot says that no snapshot fits what was asked for.
-	ErrNoSnapshot = errors.New("no such snapshot")
+	ErrNoSnapshot = store.ErrNoSnapshot
 	// ErrChanged says that somebody else has changed or forgotten a snapshot.
-	ErrChanged = errors.New("somebody else has changed or forgotten it at the same time")
+	ErrChanged = store.ErrChanged
 	// ErrAmbiguous says that several snapshots, keys or devices fit.
-	ErrAmbiguous = errors.New("ambiguous")
+	ErrAmbiguous = store.ErrAmbiguous
 	// ErrLastKey says that the only key slot cannot be removed.
-	ErrLastKey = errors.New("this is the last key: nobody could open the repository any more")
+	ErrLastKey = store.ErrLastKey
 	// ErrNoKey says that there is no such key slot.
-	ErrNoKey = errors.New("no such key")
+	ErrNoKey = store.ErrNoKey
 	// ErrKeyExists says that a secret opens a key slot already.
-	ErrKeyExists = errors.New("this password or key file opens the repository already")
+	ErrKeyExists = store.ErrKeyExists
 	// ErrLocked says that another process uses the repository. The error is a
 	// *LockedError.
-	ErrLocked = errors.New("the repository is locked")
+	ErrLocked = store.ErrLocked
 	// ErrLockLost says that somebody has removed the lock of this process, so
 	// that what it relies on may be gone.
-	ErrLockLost = errors.New("the lock of this process was removed by somebody else")
+	ErrLockLost = store.ErrLockLost
+	// ErrSameRepository says that a repository was to be copied into itself, or into
+	// an exact copy of it.
+	ErrSameRepository = copy.ErrSameRepository
+	// ErrOtherRepository says that a repository is not a copy of this one.
+	ErrOtherRepository = heal.ErrOtherRepository
 )
 
 // DamageError names a repository file that is missing or wrong. It is
 // ErrDamaged.
-type DamageError struct {
-	File string // name in the repository; empty if the damage has no single file
-	Err  error
-}
+type DamageError = store.DamageError
 
-func (e *DamageError) Error() string {
-	if e.File == "" {
-		return fmt.Sprintf("repository is damaged: %v", e.Err)
-	}
-	return fmt.Sprintf("repository file %s is damaged: %v", e.File, e.Err)
-}
-
-// Unwrap makes the error both its cause and ErrDamaged.
-func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
+// LockedError says who has locked the repository. It is ErrLocked.
+type LockedError = lock.LockedError

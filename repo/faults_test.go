@@ -8,11 +8,10 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // judgeStore judges a run that was to store day 3 above days 1 and 2, and then
@@ -158,7 +157,7 @@ func TestNoSnapshotWithoutItsChunks(t *testing.T) {
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewContentWriter()
-	if _, err := repo.AddChunk(ctx, lane, []byte("never flushed")); err != nil {
+	if _, err := lane.AddChunk(ctx, []byte("never flushed")); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Commit(ctx, &repo.Snapshot{}); err == nil {

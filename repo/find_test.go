@@ -7,14 +7,13 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// record stores a snapshot of nothing, of a device.
-func record(t testing.TB, r *repo.Repo, udid, name string, day int) *repo.Snapshot {
+// putRecord stores a snapshot of nothing, of a device.
+func putRecord(t testing.TB, r *repo.Repo, udid, name string, day int) *repo.Snapshot {
 	t.Helper()
 	ctx := context.Background()
 	w := r.NewWriter(ctx)
@@ -34,11 +33,11 @@ func TestFindSnapshot(t *testing.T) {
 		t.Errorf("latest of none: got %v", err)
 	}
 	const anna, bert, carl, dora = "00008110-000A1234567890AB", "abcdef0123456789abcdef0123456789abcdef01", "00008110-000A000000000001", "00008110-000A000000000002"
-	a1 := record(t, r, anna, "Anna's iPhone", 1)
-	a9 := record(t, r, anna, "Anna: new name", 9)
-	b5 := record(t, r, bert, "Bert", 5)
-	c7 := record(t, r, carl, "iPad", 7)
-	d8 := record(t, r, dora, "ipad", 8)
+	a1 := putRecord(t, r, anna, "Anna's iPhone", 1)
+	a9 := putRecord(t, r, anna, "Anna: new name", 9)
+	b5 := putRecord(t, r, bert, "Bert", 5)
+	c7 := putRecord(t, r, carl, "iPad", 7)
+	d8 := putRecord(t, r, dora, "ipad", 8)
 	found := map[string]*repo.Snapshot{
 		"latest":                          a9,
 		"latest:" + anna:                  a9,
@@ -83,7 +82,7 @@ func TestFindByPrefix(t *testing.T) {
 	ctx := context.Background()
 	r := repotest.Create(t, memory.New())
 	for day := range 17 { // 17 IDs cannot all begin with different digits
-		record(t, r, "udid", "name", day+1)
+		putRecord(t, r, "udid", "name", day+1)
 	}
 	list, _, err := r.Snapshots(ctx)
 	if err != nil {
@@ -107,8 +106,8 @@ func TestFindBesideDamage(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)
-	good := record(t, r, "one", "One", 1)
-	bad := record(t, r, "two", "Two", 2)
+	good := putRecord(t, r, "one", "One", 1)
+	bad := putRecord(t, r, "two", "Two", 2)
 	if err := be.Set(repotest.SnapshotsDir+bad.ID.String(), []byte("damaged")); err != nil {
 		t.Fatal(err)
 	}
@@ -128,8 +127,8 @@ func TestForgottenWhileListed(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)
-	kept := record(t, r, "one", "One", 1)
-	gone := record(t, r, "two", "Two", 2)
+	kept := putRecord(t, r, "one", "One", 1)
+	gone := putRecord(t, r, "two", "Two", 2)
 	r = repotest.MustOpen(t, vanishing{be, repotest.SnapshotsDir + gone.ID.String()})
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil || len(damaged) > 0 || len(list) != 1 || list[0].ID != kept.ID {

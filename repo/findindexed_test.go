@@ -6,9 +6,8 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // listHook calls hook before a folder is listed.

@@ -15,14 +15,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 	"lukechampine.com/blake3"
 )

@@ -10,14 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -130,7 +130,7 @@ func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
 	if n == 2 {
 		s.Tags, s.Problems, s.Encrypted = []string{"weekly", "before <update>"}, []string{"one file was not listed"}, true
 	}
-	sealed, err := repo.SealSnapshot(g.r, s)
+	sealed, err := record.Seal(repo.Store(g.r), s)
 	g.must(err)
 	s.ID = repotest.PutNamed(g.t, g.be, repotest.SnapshotsDir, sealed)
 	return s

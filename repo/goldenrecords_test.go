@@ -12,15 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/internal/process"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/check"
 	"github.com/snap-backup/snap/repo/mirror"
 	"github.com/snap-backup/snap/repo/replace"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 var updateRecords = flag.Bool("update-records", false, "write the golden repository of all kinds of records anew; only for a new format version")
@@ -216,8 +216,8 @@ func TestGoldenRecords(t *testing.T) {
 	if err != nil || len(locks) != 1 || locks[0].Kind != repo.LockWrite || locks[0].What != "snap backup" || locks[0].Owner.Host != "nas" || locks[0].State != repo.LockStale {
 		t.Errorf("locks: %+v, %v", locks, err)
 	}
-	lists, err := repo.PruneLists(ctx, r)
-	if err != nil || len(lists) != 1 || len(lists[0]) == 0 {
+	lists, err := repo.Store(r).PruneLists(ctx)
+	if err != nil || len(lists) != 1 || len(lists[0].Packs) == 0 {
 		t.Errorf("prune lists: %+v, %v", lists, err)
 	}
 	runs, damaged, err := r.Unfinished(ctx)
@@ -231,7 +231,7 @@ func TestGoldenRecords(t *testing.T) {
 	if err != nil || len(kept) != 1 || string(kept[0].Password) != "of the phone" {
 		t.Errorf("%d passwords, %v", len(kept), err)
 	}
-	known, err := repo.PacksLastRead(ctx, r)
+	known, err := check.PacksRead(ctx, repo.Store(r))
 	if err != nil || known < 5 {
 		t.Errorf("checks know of %d packs, %v", known, err)
 	}

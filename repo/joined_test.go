@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // TestManySmallChanges touches many small files that lie far apart. A run of

@@ -10,12 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/internal/process"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // relabel is one run of a program that gives a day other labels. If it is
@@ -96,17 +96,17 @@ func TestChangeSnapshot(t *testing.T) {
 
 func TestLabelsAreBounded(t *testing.T) {
 	be := repotest.New(t, 1)
-	long := strings.Repeat("x", repo.MaxLabel+1)
-	for _, l := range []repo.Labels{{Note: long}, {Tags: []string{long}}, {Pin: &repo.Pin{Reason: long}}, {Tags: make([]string, repo.MaxTags+1)}} {
+	long := strings.Repeat("x", record.MaxLabel+1)
+	for _, l := range []repo.Labels{{Note: long}, {Tags: []string{long}}, {Pin: &repo.Pin{Reason: long}}, {Tags: make([]string, record.MaxTags+1)}} {
 		if _, err := relabel(be, 1, l); err == nil {
 			t.Error("too long labels are taken")
 		}
 	}
 	most := repo.Labels{Note: long[1:], Pin: &repo.Pin{Reason: long[1:]}}
-	for range repo.MaxTags {
+	for range record.MaxTags {
 		most.Tags = append(most.Tags, long[1:])
 	}
-	for range repo.MaxFormer + 3 {
+	for range record.MaxFormer + 3 {
 		if _, err := relabel(be, 1, most); err != nil {
 			t.Fatal(err)
 		}

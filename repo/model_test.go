@@ -13,13 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/internal/process"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/crash"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/lock"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // model plays several processes on several machines that work on two stores by
@@ -125,7 +125,7 @@ func (p *modelProcess) Stat(ctx context.Context, name string) (backend.Info, err
 var _ backend.Backend = (*modelProcess)(nil)
 
 // slept reports whether others may have taken the process for dead.
-func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > repo.LockStaleAfter }
+func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > lock.StaleAfter }
 
 // alone reports whether nobody else did anything since it began.
 func (p *modelProcess) alone() bool { return p.m.started == p.others }

@@ -7,11 +7,10 @@ import (
 	"maps"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/keep"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // modelAct is something that a process does.

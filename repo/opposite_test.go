@@ -9,9 +9,8 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 func versionFiles(v int) repotest.Files {

@@ -5,13 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // spoil flips a bit in the middle of the block that the index gives for a
@@ -43,7 +42,7 @@ func flip(t testing.TB, be *memory.Backend, name string, at int) string {
 // What needs a damaged base is decoded with another copy of it, however far
 // below, and the check says that nothing is lost.
 func TestOtherCopyOfABase(t *testing.T) {
-	v := chain(6)
+	v := deltaChain(6)
 	for name, damage := range map[string][]int{
 		"the base": {0}, "in between": {2}, "the last": {4}, "two": {0, 3}, "every first copy": {0, 1, 2, 3, 4},
 	} {
@@ -94,7 +93,7 @@ func TestOtherCopyOfABase(t *testing.T) {
 // copies above it. Not all of them may be gone.
 func TestManyCopiesOfWhatIsLost(t *testing.T) {
 	const copies = 4
-	v := chain(10)
+	v := deltaChain(10)
 	be := memory.New()
 	r := repotest.Create(t, be)
 	for range copies {
@@ -125,7 +124,7 @@ func TestManyCopiesOfWhatIsLost(t *testing.T) {
 // Two writers may have stored the same two chunks, each as a delta against the
 // other, and each also whole.
 func TestCopiesInACircleHelpEachOther(t *testing.T) {
-	v := chain(3)
+	v := deltaChain(3)
 	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
 		be := memory.New()
 		r := repotest.Create(t, be)
@@ -150,7 +149,7 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 // A snapshot suffers only where no copy can be had, also when the check has not
 // read the packs that hold the other copies.
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
-	v := chain(4)
+	v := deltaChain(4)
 	be := memory.New()
 	r := repotest.Create(t, be)
 	for range 2 {

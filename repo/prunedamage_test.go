@@ -7,11 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // A prune removes nothing while parity could heal a damaged pack with it.

@@ -6,13 +6,12 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // Other programs may make chains as long as the format allows. A block at the end

@@ -2,57 +2,18 @@ package repo
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 
-	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/replace"
+	"github.com/snap-backup/snap/repo/internal/heal"
+	"github.com/snap-backup/snap/repo/internal/repair"
+	"github.com/snap-backup/snap/repo/parity"
 )
 
 // RepairOptions say how to repair.
-type RepairOptions struct {
-	// DryRun changes nothing.
-	DryRun bool
-	// Progress, if not nil, is told what is being done, and how far it is.
-	Progress func(phase string, done, total int64)
-}
-
-func (o *RepairOptions) tell(phase string, done, total int64) {
-	if o.Progress != nil {
-		o.Progress(phase, done, total)
-	}
-}
-
-// forRepair refuses to change a repository in which others may be at work, and
-// finishes what a repair before has left undone.
-func (r *Repo) forRepair(ctx context.Context, dryRun bool) error {
-	if dryRun {
-		return nil
-	}
-	if !r.lockedFor(LockExclusive) {
-		return errors.New("repair: the repository is not locked for that")
-	}
-	return replace.Finish(ctx, r.be)
-}
+type RepairOptions = repair.RepairOptions
 
 // IndexRepair says what RepairIndex has found and done, or would do.
-type IndexRepair struct {
-	Packs      int      `json:"packs"`      // in the index now
-	Damaged    []string `json:"damaged"`    // index files that cannot be read
-	Added      []FileID `json:"added"`      // packs that no index file listed
-	Corrected  []FileID `json:"corrected"`  // packs of which the index said something wrong
-	Dropped    []FileID `json:"dropped"`    // packs that were listed and are not there
-	Unreadable []FileID `json:"unreadable"` // packs that no index file lists and that do not tell what they hold
-	Written    int      `json:"written_files"`
-	Removed    int      `json:"removed_files"`
-}
-
-// Changed reports whether there was something to repair.
-func (x *IndexRepair) Changed() bool {
-	return len(x.Damaged)+len(x.Added)+len(x.Corrected)+len(x.Dropped) > 0
-}
+type IndexRepair = repair.IndexRepair
 
 // RepairIndex makes the index say what the packs say: it reads the header of
 // every pack and, where the index files say something else, or are damaged or
@@ -64,139 +25,101 @@ func (x *IndexRepair) Changed() bool {
 // The caller holds a lock of kind LockExclusive, but for a dry run. The index
 // is loaded anew.
 func (r *Repo) RepairIndex(ctx context.Context, opts RepairOptions) (*IndexRepair, error) {
-	if err := r.forRepair(ctx, opts.DryRun); err != nil {
-		return nil, err
-	}
-	x := &indexRepairer{r: r, rep: &IndexRepair{
-		Damaged: []string{}, Added: []FileID{}, Corrected: []FileID{}, Dropped: []FileID{}, Unreadable: []FileID{},
-	}, there: map[pack.ID]bool{}}
-	x.packs = r.newIndexBuilder(func(_ context.Context, file []byte) error { x.files = append(x.files, file); return nil })
-	if err := x.readOld(ctx); err != nil {
-		return nil, err
-	}
-	packs, err := x.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for i, f := range packs {
-		opts.tell("reading pack headers", int64(i), int64(len(packs)))
-		if err := x.pack(ctx, f); err != nil {
-			return nil, err
-		}
-	}
-	if err := x.packs.flush(ctx); err != nil {
-		return nil, err
-	}
-	for _, p := range x.old.Packs() {
-		if !x.there[p.ID] {
-			x.rep.Dropped = append(x.rep.Dropped, FileID(p.ID))
-		}
-	}
-	if opts.DryRun || !x.rep.Changed() {
-		return x.rep, r.LoadIndex(ctx)
-	}
-	opts.tell("writing the index", 0, 0)
-	if err := x.write(ctx); err != nil {
-		return nil, err
-	}
-	return x.rep, r.LoadIndex(ctx)
+	return repair.Index(ctx, r.store, opts)
 }
 
-// indexRepairer is one run of RepairIndex.
-type indexRepairer struct {
-	r         *Repo
-	rep       *IndexRepair
-	old       *indexRead
-	oldFiles  []string
-	announced map[FileID]bool  // packs that a prune is about to remove
-	there     map[pack.ID]bool // packs that the new index lists
-	packs     *indexBuilder
-	files     [][]byte // of the new index
+// PackRepair says what RepairPacks has found and done, or would do.
+type PackRepair = repair.PackRepair
+
+// DamagedPack is a pack that RepairPacks has taken apart.
+type DamagedPack = repair.DamagedPack
+
+// RepairPacks reads all packs and takes the damaged ones apart: every block that
+// is still as it was written goes into new packs. The damaged packs leave the
+// index and are announced as in a prune, so that nothing relies on them any more
+// and the next prune removes them; what could not be saved is stored anew when
+// it turns up in a backup. It begins with RepairIndex.
+//
+// The caller holds a lock of kind LockExclusive, but for a dry run.
+func (r *Repo) RepairPacks(ctx context.Context, opts RepairOptions) (*PackRepair, error) {
+	return repair.Packs(ctx, r.store, opts)
 }
 
-// readOld reads the index files as they are.
-func (x *indexRepairer) readOld(ctx context.Context) (err error) {
-	if x.old, err = x.r.readIndex(ctx, nil); err != nil {
-		return err
-	}
-	for _, err := range x.old.damage {
-		var d *DamageError
-		if errors.As(err, &d) {
-			x.rep.Damaged = append(x.rep.Damaged, d.File)
-		}
-	}
-	if x.oldFiles, err = x.r.namesIn(ctx, indexDir); err != nil {
-		return err
-	}
-	x.announced, err = x.r.announcedPacks(ctx)
-	return err
+// SnapshotRepairOptions say how RepairSnapshots goes about it.
+type SnapshotRepairOptions = repair.SnapshotRepairOptions
+
+// SnapshotRepair says what RepairSnapshots has found and done, or would do.
+type SnapshotRepair = repair.SnapshotRepair
+
+// RepairedSnapshot is a snapshot of which RepairSnapshots makes a new version.
+type RepairedSnapshot = repair.RepairedSnapshot
+
+// RepairSnapshots makes a new version of every snapshot that cannot be given
+// back whole: without the files that are lost, whose entries go into a list of
+// their own, and with a record that says so. Files of earlier losses that are
+// whole again come back. The old record is removed when the new one, which
+// names it, is durable: it could give nothing back that the new one cannot.
+//
+// Everything is read for that. The caller holds a lock of kind LockExclusive,
+// but for a dry run.
+func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) (*SnapshotRepair, error) {
+	return repair.Snapshots(ctx, r.store, opts)
 }
 
-// list lists the packs. Those that a prune is about to remove come last: whether
-// they belong in the index depends on the others.
-func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err error) {
-	var last []backend.Info
-	err = x.r.be.List(ctx, packsDir, func(f backend.Info) error {
-		id, err := fileID(f.Name)
-		switch {
-		case err != nil || packName(pack.ID(id)) != f.Name:
-		case x.announced[id]:
-			last = append(last, f)
-		default:
-			files = append(files, f)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list packs: %w", err)
-	}
-	return append(files, last...), nil
+// HealOptions say how to heal from a copy.
+type HealOptions = heal.Options
+
+// HealReport says what HealFromMirror has found and done, or would do.
+type HealReport = heal.Report
+
+// HealFromMirror heals the repository from an exact copy, one with the same
+// keys. It reads all files here; those that are damaged are fetched by name.
+// Then it looks for content that snapshots need and that is not here, and
+// fetches the packs that have it. Everything that comes from the copy was
+// compared with its name.
+//
+// The caller holds a lock of kind LockExclusive, but for a dry run.
+func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts HealOptions) (*HealReport, error) {
+	return heal.FromMirror(ctx, r.store, from, opts)
 }
 
-// pack lists a pack in the new index, by its header if that can be read.
-func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
-	rep := x.rep
-	fid, _ := fileID(f.Name)
-	id := pack.ID(fid)
-	p, listed := x.old.Pack(id)
-	h, err := x.r.readHeader(ctx, f)
-	size := f.Size
-	switch {
-	case err != nil && !errors.Is(err, ErrDamaged):
-		return fmt.Errorf("read the header of %s: %w", f.Name, err)
-	case err != nil && listed:
-		h, size = headerOf(x.old.Index, p), p.Size
-	case err != nil:
-		rep.Unreadable = append(rep.Unreadable, fid)
-		return nil
-	case !listed && x.announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
-		return nil // a prune was cut off before it removed it
-	case !listed:
-		rep.Added = append(rep.Added, fid)
-	case !sameHeader(x.old.Index, p, h) || p.Size != f.Size:
-		rep.Corrected = append(rep.Corrected, fid)
-	}
-	x.there[id] = true
-	rep.Packs++
-	return x.packs.add(ctx, id, size, &h)
+// ContentReport says what HealFromContent has found and done, or would do.
+type ContentReport = heal.ContentReport
+
+// HealFromContent stores content that is missing here and that another
+// repository has, with whatever keys: it goes through the snapshots of the same
+// devices there, and compares the chunks of their files, and those that this
+// repository would cut the same files into, with what is missing. It begins with
+// RepairPacks, so that nothing damaged counts as being there. other's index must
+// have been loaded.
+//
+// Lists of files name chunks by this repository's key, so only an exact copy can
+// give them back. The caller holds a lock of kind LockExclusive, but for a dry
+// run.
+func (r *Repo) HealFromContent(ctx context.Context, other *Repo, opts RepairOptions) (*ContentReport, error) {
+	return heal.FromContent(ctx, r.store, other.store, opts)
 }
 
-// write stores the new index files, then removes the old ones.
-func (x *indexRepairer) write(ctx context.Context) error {
-	var keep, old []string
-	for _, b := range x.files {
-		name, err := x.r.putIndex(ctx, b)
-		if err != nil {
-			return err
-		}
-		keep = append(keep, name)
-		x.rep.Written++
-	}
-	for _, name := range x.oldFiles {
-		if !slices.Contains(keep, name) {
-			old = append(old, name)
-		}
-	}
-	x.rep.Removed = len(old)
-	return x.r.removeIndex(ctx, old)
+// HealFromParity brings back what parity can. The caller holds a lock of kind
+// LockExclusive, but for a dry run.
+func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.HealReport, error) {
+	return heal.FromParity(ctx, r.store, opts)
+}
+
+// RefreshParity makes parity for what has none yet, and anew for groups of which
+// packs were removed. percent, in hundredths, changes how much there is; with 0 a
+// repository without parity stays so. Call it after storing; the index must have
+// been loaded.
+func (r *Repo) RefreshParity(ctx context.Context, percent int, progress func(done int, total int)) (*parity.RefreshReport, error) {
+	return heal.RefreshParity(ctx, r.store, percent, progress)
+}
+
+// RemoveParity removes all parity files, and returns how many there were.
+func (r *Repo) RemoveParity(ctx context.Context) (int, error) {
+	return heal.RemoveParity(ctx, r.store)
+}
+
+// ParityStatus says what parity guards.
+func (r *Repo) ParityStatus(ctx context.Context) (*parity.Status, error) {
+	return heal.ParityStatus(ctx, r.store)
 }

@@ -7,10 +7,10 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // quota is a store of limited size, in which removing makes room.
@@ -165,7 +165,7 @@ func TestTheReserveIsForPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	stats, err := r.Stats(ctx, nil)
-	if err != nil || stats.ReserveBytes != repo.MinReserve || stats.StoredBytes >= repo.MinReserve {
+	if err != nil || stats.ReserveBytes != store.MinReserve || stats.StoredBytes >= store.MinReserve {
 		t.Errorf("%+v, %v", stats, err)
 	}
 }
@@ -185,7 +185,7 @@ func TestReserveGrowsWithTheIndex(t *testing.T) {
 		}
 		return f.Size
 	}
-	if got := reserve(); got != repo.MinReserve {
+	if got := reserve(); got != store.MinReserve {
 		t.Errorf("%d bytes for an empty repository", got)
 	}
 	if err := be.Put(ctx, repotest.IndexDir+repo.FileID{1}.String(), make([]byte, 8<<20)); err != nil {

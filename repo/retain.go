@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/keep"
 )
 
@@ -27,16 +29,16 @@ type Retention struct {
 
 // Decision is what is to happen to a snapshot, and why.
 type Decision struct {
-	Snapshot *Snapshot
+	Snapshot *record.Snapshot
 	Keep     bool
 	Reasons  []string // to keep it
 }
 
 // Retain judges snapshots by a policy, device by device in the order of their
 // names. Periods are those of the calendar in zone.
-func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Location) []Retention {
+func Retain(list []*record.Snapshot, policy *keep.Policy, now time.Time, zone *time.Location) []Retention {
 	var out []Retention
-	for _, mine := range byDevice(list) {
+	for _, mine := range record.ByDevice(list) {
 		judged := make([]keep.Snapshot, len(mine))
 		for i, s := range mine {
 			judged[i] = keep.Snapshot{
@@ -54,9 +56,9 @@ func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Loc
 }
 
 // RetainNone has all of the snapshots forgotten.
-func RetainNone(list []*Snapshot) []Retention {
+func RetainNone(list []*record.Snapshot) []Retention {
 	var out []Retention
-	for _, mine := range byDevice(list) {
+	for _, mine := range record.ByDevice(list) {
 		r := newRetention(mine)
 		for _, s := range mine {
 			r.Snapshots = append(r.Snapshots, Decision{Snapshot: s})
@@ -66,14 +68,14 @@ func RetainNone(list []*Snapshot) []Retention {
 	return out
 }
 
-func newRetention(mine []*Snapshot) Retention {
+func newRetention(mine []*record.Snapshot) Retention {
 	d := mine[len(mine)-1].Device
 	return Retention{UDID: d.UDID, Device: d.Name}
 }
 
 // Forgotten returns the snapshots that are not kept.
-func Forgotten(list []Retention) []*Snapshot {
-	var out []*Snapshot
+func Forgotten(list []Retention) []*record.Snapshot {
+	var out []*record.Snapshot
 	for _, r := range list {
 		for _, d := range r.Snapshots {
 			if !d.Keep {
@@ -87,18 +89,18 @@ func Forgotten(list []Retention) []*Snapshot {
 // CheckRetention returns what speaks against forgetting: a pinned snapshot, or
 // a device of which no complete snapshot would be left; if it never had one,
 // none at all. all are the snapshots of the repository.
-func CheckRetention(all []*Snapshot, list []Retention) error {
+func CheckRetention(all []*record.Snapshot, list []Retention) error {
 	var errs []error
-	going := map[FileID]bool{}
+	going := map[layout.FileID]bool{}
 	for _, s := range Forgotten(list) {
 		going[s.ID] = true
 		if s.Pin != nil {
 			errs = append(errs, fmt.Errorf("snapshot %s of %q: %w", s.ID.Short(), s.Device.Name, ErrPinned))
 		}
 	}
-	for _, mine := range byDevice(all) {
-		var last *Snapshot // that counts and goes
-		left, complete := 0, slices.ContainsFunc(mine, func(s *Snapshot) bool { return s.Complete })
+	for _, mine := range record.ByDevice(all) {
+		var last *record.Snapshot // that counts and goes
+		left, complete := 0, slices.ContainsFunc(mine, func(s *record.Snapshot) bool { return s.Complete })
 		for _, s := range mine {
 			switch {
 			case complete && !s.Complete:

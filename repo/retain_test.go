@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo"
-
 	"github.com/snap-backup/snap/repo/keep"
 )
 

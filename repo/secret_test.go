@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -134,10 +134,10 @@ func TestDevicePasswordsAreSealed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.KeepDevicePassword(context.Background(), repotest.JobUDID, bytes.Repeat([]byte("p"), repo.MaxSecretSize)); err == nil {
+	if err := r.KeepDevicePassword(context.Background(), repotest.JobUDID, bytes.Repeat([]byte("p"), record.MaxPasswordSize)); err == nil {
 		t.Error("a password was kept that cannot be read back")
 	}
-	if err := r.KeepDevicePassword(context.Background(), repotest.JobUDID, bytes.Repeat([]byte("p"), repo.MaxSecretSize/4)); err != nil {
+	if err := r.KeepDevicePassword(context.Background(), repotest.JobUDID, bytes.Repeat([]byte("p"), record.MaxPasswordSize/4)); err != nil {
 		t.Error(err)
 	}
 	if kept, err := r.DevicePasswords(context.Background(), repotest.JobUDID); err != nil || len(kept) != 4 {

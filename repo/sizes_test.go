@@ -9,14 +9,16 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/snap-backup/snap/crypto"
-	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/writer"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -47,7 +49,7 @@ func roundTrip(t *testing.T, f repotest.Files) (*repo.Repo, *repo.Snapshot) {
 
 func TestSizesAtEveryEdge(t *testing.T) {
 	f := repotest.Files{}
-	for _, edge := range []int{0, 1, chunk.SQLiteSize, repo.AloneSize, chunk.MinSize, repo.BlockTarget, 2 * repo.BlockTarget} {
+	for _, edge := range []int{0, 1, chunk.SQLiteSize, writer.AloneSize, chunk.MinSize, writer.BlockTarget, 2 * writer.BlockTarget} {
 		for d := -1; d <= 1; d++ {
 			if n := edge + d; n >= 0 {
 				f[fmt.Sprintf("noise%d", n)] = repotest.Noise(uint64(n), n)
@@ -99,7 +101,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	lane := w.NewContentWriter()
 	var ids []chunk.ID
 	for i := range 300 {
-		id, err := repo.AddChunk(ctx, lane, fmt.Appendf(nil, "%d.", i))
+		id, err := lane.AddChunk(ctx, fmt.Appendf(nil, "%d.", i))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +157,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	lane := w.NewContentWriter()
-	id, err := repo.AddChunk(ctx, lane, []byte("piece"))
+	id, err := lane.AddChunk(ctx, []byte("piece"))
 	if err == nil {
 		err = lane.Flush(ctx)
 	}
@@ -207,7 +209,7 @@ func TestManyTinyFiles(t *testing.T) {
 		t.Errorf("20,000 tiny files took %d bytes", s.StoredBytes)
 	}
 	for _, p := range r.Index().Packs() {
-		if int(p.Size) > repotest.Options(0).PackSize+repo.DeltaTarget {
+		if int(p.Size) > repotest.Options(0).PackSize+writer.DeltaTarget {
 			t.Errorf("a %s pack of %d bytes", p.Kind, p.Size)
 		}
 	}
@@ -221,7 +223,7 @@ func TestPacksStayWithinTheLimits(t *testing.T) {
 		chunks[i] = pack.Chunk{ID: chunk.ID{byte(i), byte(i >> 8)}, Length: 100}
 	}
 	n := 0
-	for b.Fits(1000, len(chunks), repo.MaxPackSize) {
+	for b.Fits(1000, len(chunks), store.MaxPackSize) {
 		b.Add(make([]byte, 1000), pack.Block{Encoding: pack.Zstd, Chunks: chunks})
 		n++
 	}
@@ -233,7 +235,7 @@ func TestPacksStayWithinTheLimits(t *testing.T) {
 		t.Errorf("a pack of %d bytes", len(file))
 	}
 	var f index.File
-	for f.Size() < repo.MaxIndexSize {
+	for f.Size() < indexfile.MaxSize {
 		f.Add(pack.Name(file), int64(len(file)), &h)
 	}
 	if f.Size() > index.MaxFileSize/2 {

@@ -12,12 +12,11 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/keep"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // work is what a day takes of a store.

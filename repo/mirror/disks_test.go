@@ -11,13 +11,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/mirror"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // caseless is like some shares: names that differ only in case are one file, and

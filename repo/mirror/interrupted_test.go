@@ -8,12 +8,11 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/repotest"
-
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/mirror"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // After a run that was interrupted, the target must not follow the next loss of

@@ -1,0 +1,104 @@
+package repo
+
+import (
+	"context"
+	"io"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/writer"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// NewHasher returns a hasher for this repository's chunk IDs.
+func (r *Repo) NewHasher() *chunk.Hasher {
+	return r.store.NewHasher()
+}
+
+// Chunk returns the bytes of a chunk, which the caller must not change. They
+// have been authenticated and have this ID, or there is an error; ErrDamaged
+// if the chunk is missing or wrong.
+func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+	return r.store.Chunk(ctx, id)
+}
+
+// WriteContent writes the bytes of a file to w and checks that they are as
+// many as the content says.
+func (r *Repo) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
+	return r.store.WriteContent(ctx, w, c)
+}
+
+// SameContent reports whether src holds exactly the bytes of a content. It
+// compares chunk IDs, so nothing of the content itself is read from the
+// repository.
+func (r *Repo) SameContent(ctx context.Context, src io.Reader, c *tree.Content) (bool, error) {
+	return r.store.SameContent(ctx, src, c)
+}
+
+// ContentReader reads the content of a file at any offset. Every byte that it
+// returns was authenticated; damage is an error that wraps ErrDamaged.
+//
+// It is an io.ReaderAt, which several goroutines may use, and an io.ReadSeeker,
+// which one may use at a time.
+type ContentReader = store.ContentReader
+
+// NewContentReader returns a reader of a content. It looks up where the chunks
+// are and reads none of them. The reader uses ctx for all of its reads. The
+// index must have been loaded.
+func (r *Repo) NewContentReader(ctx context.Context, c *tree.Content) (*ContentReader, error) {
+	return r.store.NewContentReader(ctx, c)
+}
+
+// Walk calls fn for every entry of a snapshot in order, or for those of one
+// domain.
+func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tree.Entry) error) error {
+	return record.Walk(ctx, r.store, s, domain, fn)
+}
+
+// Leaves calls fn for every leaf of a snapshot's tree; see tree.WalkLeaves.
+func (r *Repo) Leaves(ctx context.Context, s *Snapshot, fn func(id chunk.ID, leaf *tree.Node) error) error {
+	return record.Leaves(ctx, r.store, s, fn)
+}
+
+// Leaf loads one leaf of a tree.
+func (r *Repo) Leaf(ctx context.Context, id chunk.ID) (*tree.Node, error) {
+	return record.Leaf(ctx, r.store, id)
+}
+
+// Find returns the entry of a snapshot with a key, or nil.
+func (r *Repo) Find(ctx context.Context, s *Snapshot, key tree.Key) (*tree.Entry, error) {
+	return record.Find(ctx, r.store, s, key)
+}
+
+// Diff calls fn for every entry that differs between two snapshots; see
+// tree.Diff.
+func (r *Repo) Diff(ctx context.Context, a *Snapshot, b *Snapshot, fn func(a *tree.Entry, b *tree.Entry) error) error {
+	return record.Diff(ctx, r.store, a, b, fn)
+}
+
+// Outline returns the outline of a snapshot's tree; see tree.NewOutline.
+func (r *Repo) Outline(ctx context.Context, s *Snapshot) *tree.Outline {
+	return record.Outline(ctx, r.store, s)
+}
+
+// Writer stores the content of one snapshot. Goroutines feed it through lanes
+// of their own; blocks are compressed and sealed beside them, and packs are
+// uploaded beside that, with bounded queues between.
+//
+// A writer ends with Commit, or with Close: Close keeps what was stored
+// complete, so that the next run finds it, but writes no snapshot.
+type Writer = writer.Writer
+
+// NewWriter starts a writer. The index must have been loaded.
+func (r *Repo) NewWriter(ctx context.Context) *Writer {
+	return writer.New(ctx, r.store)
+}
+
+// ContentWriter is one goroutine's way into a Writer. What is stored through a lane in
+// a row shares blocks, so files that are alike or are read together should
+// come one behind the other.
+type ContentWriter = writer.ContentWriter
+
+// WriteStats counts what a writer has added.
+type WriteStats = record.WriteStats

@@ -1,0 +1,249 @@
+package check
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/chain"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+)
+
+const (
+	checkMagic   = "snapck01"
+	checkVersion = 1
+	maxCheckSize = 64 << 20
+	// maxCheckPacks bounds what one record names: about 17 MB.
+	maxCheckPacks = 1 << 18
+	// rememberTime bounds how long an interrupted check takes to note what it
+	// has read.
+	rememberTime = 10 * time.Second
+)
+
+// checkLog says when packs were last read and found sound, so that checks that
+// read a part each read everything in turn.
+type checkLog struct {
+	Version int         `json:"version"`
+	Reads   []checkRead `json:"reads"`
+}
+
+// checkRead are packs that were read at one time.
+type checkRead struct {
+	Time  time.Time       `json:"time"`
+	Packs []layout.FileID `json:"packs"`
+}
+
+// readTimes is what all records together say.
+type readTimes struct {
+	last  map[layout.FileID]time.Time
+	files []string // that say so; those that cannot be read, too
+}
+
+// of returns when a pack was read, the zero time for never.
+func (t *readTimes) of(name string) time.Time {
+	id, _ := layout.ParseFileID(name)
+	return t.last[id]
+}
+
+// readLog reads the records. One that is damaged is passed over: what it says
+// is then read again too early, which does no harm.
+func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
+	t := &readTimes{last: map[layout.FileID]time.Time{}}
+	err := r.Backend.List(ctx, layout.ChecksDir, func(f backend.Info) error {
+		b, err := r.ReadNamed(ctx, f.Name, maxCheckSize)
+		if errors.Is(err, backend.ErrNotExist) {
+			return nil // replaced since it was listed
+		}
+		var l checkLog
+		if err == nil {
+			l, err = openCheckLog(b, r.CheckSealer)
+			if err != nil && !errors.Is(err, store.ErrUnsupported) {
+				err = &store.DamageError{File: f.Name, Err: err}
+			}
+		}
+		if errors.Is(err, store.ErrUnsupported) {
+			return nil // another program's, to be kept
+		}
+		if err != nil && !errors.Is(err, store.ErrDamaged) {
+			return err
+		}
+		if _, err := layout.ParseFileID(f.Name); err == nil {
+			t.files = append(t.files, f.Name)
+		}
+		for _, read := range l.Reads {
+			for _, id := range read.Packs {
+				if read.Time.After(t.last[id]) {
+					t.last[id] = read.Time
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read when packs were read last: %w", err)
+	}
+	return t, nil
+}
+
+func openCheckLog(b []byte, sealer *crypto.Sealer) (checkLog, error) {
+	sealed, ok := store.CutMagic(b, checkMagic)
+	if !ok {
+		return checkLog{}, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return checkLog{}, err
+	}
+	return parseCheckLog(plain)
+}
+
+func parseCheckLog(plain []byte) (checkLog, error) {
+	var l checkLog
+	if err := json.Unmarshal(plain, &l); err != nil {
+		return checkLog{}, err
+	}
+	if l.Version != checkVersion {
+		return checkLog{}, fmt.Errorf("check record version %d: %w", l.Version, store.ErrUnsupported)
+	}
+	return l, nil
+}
+
+// noteSound notes a pack that was read whole, unless something was found wrong
+// with it. The caller holds c.mu.
+func (c *Checker) noteSound(name string) {
+	if id, err := layout.ParseFileID(name); err == nil {
+		c.verified[pack.ID(id)] = true
+	}
+}
+
+// remember stores when packs were read, and counts those that never were. Not
+// to be able to is no failure of the check: on a read-only disk it must work,
+// too.
+func (c *Checker) remember(ctx context.Context, past *readTimes, there []backend.Info) {
+	for _, p := range c.Report.Problems {
+		if id, err := layout.ParseFileID(p.File); err == nil {
+			delete(c.verified, pack.ID(id))
+		}
+	}
+	now := c.Store.Options.Now().UTC().Truncate(time.Second)
+	last := map[layout.FileID]time.Time{} // without what is there no more
+	for _, f := range there {
+		id, _ := layout.ParseFileID(f.Name)
+		at := past.last[id]
+		if c.verified[pack.ID(id)] {
+			at = now
+		}
+		switch {
+		case at.IsZero():
+			c.Report.UnreadPacks++
+			continue
+		case c.Report.Oldest == nil || at.Before(*c.Report.Oldest):
+			c.Report.Oldest = &at
+		}
+		last[id] = at
+	}
+	if len(c.verified) == 0 || c.opts.DryRun {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberTime)
+	defer cancel()
+	if err := writeLog(ctx, c.Store, last, past.files); err != nil {
+		c.Report.Problems = append(c.Report.Problems, Problem{
+			File: layout.ChecksDir, Text: fmt.Sprintf("it could not be noted which packs were read: %v", err),
+			Hint: "the next check of a part may read the same packs again",
+		})
+	}
+}
+
+// writeLog stores when packs were read, then removes the records that it
+// replaces.
+func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.Time, old []string) error {
+	byTime := map[time.Time][]layout.FileID{}
+	n := 0
+	for id, at := range last {
+		if n++; n <= maxCheckPacks {
+			byTime[at] = append(byTime[at], id)
+		}
+	}
+	l := checkLog{Version: checkVersion, Reads: []checkRead{}}
+	for at, ids := range byTime {
+		slices.SortFunc(ids, func(a, b layout.FileID) int { return slices.Compare(a[:], b[:]) })
+		l.Reads = append(l.Reads, checkRead{at, ids})
+	}
+	slices.SortFunc(l.Reads, func(a, b checkRead) int { return a.Time.Compare(b.Time) })
+	plain, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	b, err := r.CheckSealer.Seal([]byte(checkMagic), plain, nil)
+	if err != nil {
+		return err
+	}
+	id, err := r.PutNamed(ctx, layout.ChecksDir, b)
+	if err != nil {
+		return err
+	}
+	for _, name := range old {
+		if name == layout.ChecksDir+id.String() {
+			continue // the same randomness makes the same file
+		}
+		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// chains looks at what has to be decoded for each block. What is deeper than a
+// reader goes is lost.
+func (c *Checker) chains(ctx context.Context) {
+	x := c.Store.Index
+	deep := false
+	for _, p := range x.Packs() {
+		for _, ref := range p.Blocks {
+			own, dict := x.Dependencies(ref)
+			if len(dict) == 0 || slices.ContainsFunc(dict, c.isLost) {
+				continue
+			}
+			w := chain.NewWalk(x)
+			depth, decodable := 0, true
+			for _, id := range dict {
+				d, ok := w.Depth(id, 1)
+				if depth = max(depth, d+1); !ok {
+					decodable = false
+					break
+				}
+			}
+			if !decodable || depth > pack.MaxDepth {
+				deep = c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) || deep
+				c.damage(&store.DamageError{File: layout.PackName(p.ID), Err: fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}, packHint)
+				continue
+			}
+			c.Report.ChainDepth = max(c.Report.ChainDepth, depth)
+			limit := max(chain.Factor*x.PlainSize(ref), chain.MinStored) + int64(own)
+			if depth > chain.MaxDepth || int64(w.Stored)+int64(own) > limit {
+				c.Report.LongChains++
+			}
+		}
+	}
+	if deep {
+		c.spread(ctx)
+	}
+}
+
+// PacksRead returns of how many packs the log says when they were read.
+func PacksRead(ctx context.Context, r *store.Store) (int, error) {
+	t, err := readLog(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	return len(t.last), nil
+}

@@ -1,0 +1,334 @@
+package check
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+)
+
+// verifier reads packs and decodes blocks. One goroutine uses it.
+type verifier struct {
+	c      *Checker
+	plan   *plan
+	codec  *pack.Codec
+	hasher *chunk.Hasher
+	file   []byte
+	plain  []byte   // of a block that nobody needs
+	spare  [][]byte // memory of blocks that nobody needs any more
+}
+
+func (c *Checker) newVerifier(p *plan) *verifier {
+	return &verifier{c: c, plan: p, codec: pack.NewCodec(c.Store.BlockSealer), hasher: c.Store.NewHasher()}
+}
+
+// verify reads a pack and checks every byte of it: its name, its header
+// against the index, and every chunk against its ID, but for blocks that are
+// verified with their family. What is wrong goes into the report; an error
+// means that the check cannot go on.
+func (v *verifier) verify(ctx context.Context, f backend.Info) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	fid, _ := layout.ParseFileID(f.Name) // f is one of ours, or it were a leftover
+	id := pack.ID(fid)
+	p, _ := v.c.Store.Index.Pack(id)
+	fail := func(err error) { v.c.damage(&store.DamageError{File: f.Name, Err: err}, packHint) }
+
+	if f.Size > pack.MaxSize {
+		fail(fmt.Errorf("has %d bytes, more than any pack", f.Size))
+		v.c.markPack(p)
+		return nil
+	}
+	if int64(cap(v.file)) < f.Size {
+		v.file = make([]byte, f.Size)
+	}
+	file := v.file[:f.Size]
+	n := 0
+	err := v.c.stubbornly(ctx, func() (err error) { n, err = v.c.Store.Backend.ReadAt(ctx, f.Name, file, 0); return err })
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, errGone) {
+		return fmt.Errorf("read %s: %w", f.Name, err)
+	}
+	if n < len(file) {
+		fail(fmt.Errorf("reading stopped after %d of %d bytes: %w", n, len(file), err))
+		file = file[:n]
+	}
+	if pack.Name(file) != id {
+		fail(errors.New("its bytes are not those that its name stands for"))
+	} else if h, err := pack.ReadHeader(bytes.NewReader(file), int64(len(file)), v.c.Store.PackSealer); err != nil {
+		fail(err)
+	} else if !v.sameAsIndex(p, h) {
+		fail(errors.New("the index says something else about it than its own header"))
+	}
+	for _, ref := range p.Blocks {
+		if v.plan.inFamily(ref) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := v.alone(file, ref); err != nil {
+			v.c.damage(err, packHint)
+			v.c.markBlock(ref, nil)
+		}
+	}
+	return nil
+}
+
+func (v *verifier) sameAsIndex(p index.Pack, h pack.Header) bool {
+	if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
+		return false
+	}
+	for i, ref := range p.Blocks {
+		if _, b := v.c.Store.Index.Block(ref); !reflect.DeepEqual(b, h.Blocks[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// alone verifies a block that has to do with no other, out of its pack's bytes.
+func (v *verifier) alone(file []byte, ref index.BlockRef) error {
+	id, b := v.c.Store.Index.Block(ref)
+	end := int64(b.Offset) + int64(b.Stored)
+	if end > int64(len(file)) {
+		return &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d is cut off", b.Offset)}
+	}
+	plain, err := v.decode(v.plain, id, file[b.Offset:end], &b, nil)
+	if err == nil {
+		v.plain = plain
+	}
+	return err
+}
+
+// decode decodes a block and checks its chunks. It uses the memory of dst if
+// that is large enough.
+func (v *verifier) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
+	plain, err := v.codec.Decode(dst[:0], sealed, b, dict)
+	if err != nil {
+		return nil, &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d: %w", b.Offset, err)}
+	}
+	rest := plain
+	for _, c := range b.Chunks {
+		if v.hasher.ID(rest[:c.Length]) != c.ID {
+			return nil, &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d: chunk %s has other bytes than its ID says", b.Offset, c.ID.Short())}
+		}
+		rest = rest[c.Length:]
+	}
+	return plain, nil
+}
+
+// family verifies the blocks of a family, and tells how many sealed bytes each
+// has.
+func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(int64)) error {
+	defer func() { v.spare = nil }()
+	for _, ref := range refs {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		stored, err := v.member(ctx, ref, nil)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, errGone) {
+			return err
+		}
+		if err != nil {
+			v.c.damage(err, packHint)
+			v.c.markBlock(ref, nil)
+		}
+		v.plan.verified(ref, v.forget)
+		done(stored)
+	}
+	return nil
+}
+
+// again verifies the blocks that were passed over because the first copy of a
+// chunk in their dictionary is bad, where another copy is sound. This comes when
+// all else has been verified: until then a block that another copy lies in may be
+// in another goroutine's hands.
+func (c *Checker) again(ctx context.Context, p *plan) error {
+	for id := range c.bad {
+		if c.elsewhere(ctx, id) {
+			delete(c.bad, id)
+		}
+	}
+	v := c.newVerifier(p)
+	for _, ref := range c.passed {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, err := v.member(ctx, ref, store.Detours{})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, errGone) {
+			return err
+		}
+		if err != nil {
+			_, dict := c.Store.Index.Dependencies(ref)
+			if slices.ContainsFunc(dict, func(id chunk.ID) bool { return !c.Store.Index.Has(id) }) {
+				c.orphans = append(c.orphans, err)
+			} else {
+				c.damage(err, packHint)
+			}
+			c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) })
+		}
+	}
+	return nil
+}
+
+// errGone says that the whole store cannot be read, which is no damage.
+var errGone = errors.New("the repository cannot be read any more")
+
+// stubbornly tries a read again in which the store fails: what is found damaged
+// may be given up for it. The error is errGone if the rest of the store cannot be
+// read either.
+func (c *Checker) stubbornly(ctx context.Context, read func() error) error {
+	var err error
+	for range store.ReadTries {
+		err = read()
+		if err == nil || ctx.Err() != nil || errors.Is(err, store.ErrDamaged) || errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+	}
+	if _, statErr := c.Store.Backend.Stat(ctx, layout.ConfigName); statErr != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return err
+}
+
+// elsewhere reports whether a chunk can be read although the copy that the
+// index gives first cannot. If the whole store cannot be read, gone says so.
+func (c *Checker) elsewhere(ctx context.Context, id chunk.ID) bool {
+	if len(c.Store.Index.Copies(id)) < 2 {
+		return false
+	}
+	err := c.stubbornly(ctx, func() error { _, err := c.Store.Chunk(ctx, id); return err })
+	if errors.Is(err, errGone) {
+		c.gone = err
+	}
+	return err == nil
+}
+
+// member verifies one block of a family. One whose dictionary is known to be
+// bad, or cannot be had and by is nil, is passed over: again finds it, and
+// spread.
+func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Detours) (stored int64, err error) {
+	r := v.c.Store
+	id, b := r.Index.Block(ref)
+	stored = int64(b.Stored)
+	if v.c.anyBad(b.Dict) {
+		if by == nil {
+			v.c.passOn(ref)
+		}
+		return stored, nil
+	}
+	var dict store.Scratch
+	var depth int
+	err = v.c.stubbornly(ctx, func() (err error) { dict, depth, err = r.Dictionary(ctx, b.Dict, 1, by); return err })
+	if by == nil && errors.Is(err, store.ErrDamaged) {
+		v.c.passOn(ref)
+		return stored, nil
+	}
+	if err != nil {
+		return stored, inPack(id, err)
+	}
+	defer dict.Free()
+	sealed := r.Scratch.Take(int(b.Stored))
+	defer sealed.Free()
+	err = v.c.stubbornly(ctx, func() error { return r.ReadSealed(ctx, id, sealed.B, int64(b.Offset)) })
+	if err != nil {
+		return stored, inPack(id, fmt.Errorf("block at %d: %w", b.Offset, err))
+	}
+	needed := v.plan.left[ref] > 0
+	plain, err := v.decode(v.memory(b.Size(), needed), id, sealed.B, &b, dict.B)
+	switch {
+	case err != nil:
+		return stored, r.FindCause(ctx, ref, err, map[index.BlockRef]bool{})
+	case needed:
+		r.Cache.Put(ref, store.Decoded{Plain: plain, Depth: depth})
+	default:
+		v.plain = plain
+	}
+	return stored, nil
+}
+
+// inPack names a pack where an error names none.
+func inPack(id pack.ID, err error) error {
+	if d := (*store.DamageError)(nil); !errors.As(err, &d) {
+		return &store.DamageError{File: layout.PackName(id), Err: err}
+	} else if d.File == "" {
+		return &store.DamageError{File: layout.PackName(id), Err: d.Err}
+	}
+	return err
+}
+
+// memory returns memory for a block: for one that others need it must be the
+// block's own.
+func (v *verifier) memory(size int, needed bool) []byte {
+	if !needed {
+		return v.plain
+	}
+	for i, b := range v.spare {
+		if cap(b) >= size && cap(b) <= size+size/4 {
+			v.spare[i] = v.spare[len(v.spare)-1]
+			v.spare = v.spare[:len(v.spare)-1]
+			return b
+		}
+	}
+	return nil
+}
+
+// maxSpare bounds how many pieces of memory a verifier keeps.
+const maxSpare = 4
+
+// forget drops a block that nobody will need. It was in this goroutine's hands
+// alone, so its memory can be used again.
+func (v *verifier) forget(ref index.BlockRef) {
+	if b, ok := v.c.Store.Cache.Remove(ref); ok && len(v.spare) < maxSpare {
+		v.spare = append(v.spare, b.Plain)
+	}
+}
+
+func (c *Checker) markPack(p index.Pack) {
+	for _, ref := range p.Blocks {
+		c.markBlock(ref, nil)
+	}
+}
+
+// markBlock notes that the chunks of a block cannot be had from it, and reports
+// whether any of them was not bad before. A chunk of which Lookup gives another
+// copy is not marked, nor one that but, if not nil, excepts.
+func (c *Checker) markBlock(ref index.BlockRef, but func(chunk.ID) bool) (changed bool) {
+	_, b := c.Store.Index.Block(ref)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, ch := range b.Chunks {
+		if loc, ok := c.Store.Index.Lookup(ch.ID); ok && loc.Block == ref && !c.isBad(ch.ID) && (but == nil || !but(ch.ID)) {
+			c.bad[ch.ID] = struct{}{}
+			changed = true
+		}
+	}
+	return changed
+}
+
+// passOn notes a block for again.
+func (c *Checker) passOn(ref index.BlockRef) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.passed = append(c.passed, ref)
+}

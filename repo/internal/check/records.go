@@ -1,0 +1,189 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/parity"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// marked notes what a snapshot's record says that it has lost.
+func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
+	l := s.Lost
+	if l == nil {
+		return nil
+	}
+	m := Suffering{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Files: l.Files, Tree: len(l.Nodes)+l.MoreNodes > 0, Names: []string{}}
+	t := TreeCheck{Checker: c, Found: m}
+	w := record.NodeWalk{Load: t.Load, OnEntry: func(e *tree.Entry) error { t.NameEntry(e); return nil }}
+	w.OnLost = func(_ record.LostNode, err error) error {
+		c.Report.Problems = append(c.Report.Problems, Problem{
+			File: layout.SnapshotsDir + s.ID.String(), Text: fmt.Sprintf("the list of files that it has lost cannot be read whole: %v", err),
+			Hint: "what it can give back does not suffer; `snap repair snapshots` makes a new list",
+		})
+		return nil
+	}
+	if l.Tree != nil {
+		unknown := c.unknown
+		if err := w.Node(ctx, *l.Tree, -1); err != nil {
+			return err
+		}
+		c.unknown = unknown // what is known to be lost says nothing about the index
+	}
+	c.Report.Marked = append(c.Report.Marked, t.Found)
+	return nil
+}
+
+// unfinished looks at the records of unfinished runs. Without a damaged one
+// every snapshot still comes back.
+func (c *Checker) unfinished(ctx context.Context) error {
+	const hint = "the device sends the files again in its next backup; this file can be removed"
+	for _, err := range c.damagedRuns {
+		var d *store.DamageError
+		if errors.As(err, &d) {
+			c.Report.Problems = append(c.Report.Problems, Problem{File: d.File, Text: d.Err.Error(), Hint: hint})
+		}
+	}
+	for _, u := range c.runs {
+		lost := 0
+		t := TreeCheck{Checker: c, Clean: map[chunk.ID]struct{}{}}
+		for _, root := range u.Parts {
+			good, err := t.node(ctx, root, -1)
+			if err != nil {
+				return err
+			}
+			if !good {
+				lost++
+			}
+		}
+		if lost > 0 {
+			c.Report.Problems = append(c.Report.Problems, Problem{
+				File: layout.RunsDir + u.ID.String(), Hint: hint,
+				Text: fmt.Sprintf("an interrupted backup of %s has lost content that was received", u.UDID),
+			})
+		}
+	}
+	return nil
+}
+
+// secrets looks at every kept password. Without a damaged one every snapshot
+// still comes back, so that is no loss of content.
+func (c *Checker) secrets(ctx context.Context) error {
+	err := c.Store.Backend.List(ctx, layout.SecretsDir, func(f backend.Info) error {
+		p, err := record.ReadDevicePassword(ctx, c.Store, f.Name)
+		clear(p.Password)
+		var d *store.DamageError
+		if !errors.As(err, &d) {
+			return err
+		}
+		c.Report.Problems = append(c.Report.Problems, Problem{
+			File: d.File, Text: d.Err.Error(),
+			Hint: "the backup password of a device is lost: set it again with `snap device password set`, and remove this file",
+		})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read device passwords: %w", err)
+	}
+	return nil
+}
+
+// parity looks at what is guarded, and, if all data is read, at parity itself.
+func (c *Checker) parity(ctx context.Context) error {
+	s, err := parity.Load(ctx, c.Store.Backend)
+	if err != nil {
+		return err
+	}
+	st, err := s.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if c.opts.ReadData >= 1 {
+		if st.Damaged, err = s.Verify(ctx); err != nil {
+			return err
+		}
+	}
+	if st.Groups > 0 || len(st.Damaged) > 0 {
+		c.Report.Parity = st
+	}
+	for _, name := range st.Damaged {
+		c.Report.Problems = append(c.Report.Problems, Problem{
+			File: name, Text: "is damaged: what it guards is not guarded, or less", Hint: "`snap repair` or `snap parity` makes it anew",
+		})
+	}
+	return nil
+}
+
+func (c *Checker) keys(ctx context.Context) error {
+	f, err := store.ReadConfig(ctx, c.Store.Backend)
+	if err == nil {
+		if _, err = f.Open(c.Store.MasterKey); err != nil {
+			err = &store.DamageError{File: layout.ConfigName, Err: err}
+		}
+	}
+	switch {
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrUnsupported):
+		c.damage(&store.DamageError{File: layout.ConfigName, Err: err}, "it was sound when this program opened it: restore it from a copy of the repository")
+	case err != nil:
+		return err
+	}
+	keys, err := c.Store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	sound := 0
+	for _, k := range keys {
+		if k.Damaged == "" {
+			sound++
+			continue
+		}
+		c.damage(&store.DamageError{File: layout.KeysDir + k.ID.String(), Err: errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
+	}
+	if sound == 0 {
+		c.damage(&store.DamageError{File: layout.KeysDir, Err: errors.New("there is no key slot that works")}, "nobody can open the repository any more: restore a key slot from a copy of the repository")
+	}
+	return nil
+}
+
+// records reads the records of snapshots and unfinished runs. It comes before
+// the index is loaded, which then has what they need, however many are stored
+// meanwhile.
+func (c *Checker) records(ctx context.Context) (err error) {
+	all, err := record.ReadAll(ctx, c.Store)
+	if err != nil {
+		return err
+	}
+	c.Snapshots, c.Superseded, c.DamagedSnapshots = all.Current, all.Superseded, all.Damaged
+	for _, s := range all.Superseded {
+		c.Report.Leftovers = append(c.Report.Leftovers, layout.SnapshotsDir+s.ID.String())
+	}
+	c.runs, c.damagedRuns, err = record.AllUnfinished(ctx, c.Store)
+	return err
+}
+
+// strays notes files in the folders of snapshots and index files that are not
+// named as such.
+func (c *Checker) strays(ctx context.Context) error {
+	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir} {
+		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
+			if id, err := layout.ParseFileID(f.Name); err != nil || dir+id.String() != f.Name {
+				c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.Store.Backend.List(ctx, layout.HealingDir, func(f backend.Info) error {
+		c.damage(&store.DamageError{File: f.Name, Err: errors.New("a repair was cut off before this file came to its place")}, "run `snap repair` again")
+		return nil
+	})
+}

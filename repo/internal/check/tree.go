@@ -1,0 +1,144 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// snapshots walks the trees of all snapshots. Nodes below which all is well
+// are remembered, so many snapshots of alike trees cost little more than one.
+func (c *Checker) snapshots(ctx context.Context) error {
+	for _, err := range c.DamagedSnapshots {
+		c.damage(err, "this snapshot is lost unless a copy of the repository has its record: see `snap help repair`")
+	}
+	if err := c.strays(ctx); err != nil {
+		return err
+	}
+	clean := map[chunk.ID]struct{}{}
+	for _, s := range c.Snapshots {
+		c.Report.Snapshots++
+		t := TreeCheck{Checker: c, Clean: clean, Found: Suffering{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
+		if _, err := t.node(ctx, s.Root, -1); err != nil {
+			return err
+		}
+		if err := c.marked(ctx, s); err != nil {
+			return err
+		}
+		if t.Found.Files == 0 && !t.Found.Tree {
+			continue
+		}
+		// What was forgotten since it was listed may have been removed.
+		if _, err := c.Store.Backend.Stat(ctx, layout.SnapshotsDir+s.ID.String()); errors.Is(err, backend.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		c.Report.Suffering = append(c.Report.Suffering, t.Found)
+	}
+	return nil
+}
+
+// TreeCheck walks one snapshot's tree.
+type TreeCheck struct {
+	Checker *Checker
+	Clean   map[chunk.ID]struct{}
+	Found   Suffering
+}
+
+// node reports whether all is well at and below a node.
+func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, error) {
+	if _, ok := t.Clean[id]; ok {
+		return true, nil
+	}
+	n, err := tree.LoadBelow(ctx, t.Load, id, above)
+	if err != nil {
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if !errors.Is(err, store.ErrDamaged) && !errors.Is(err, tree.ErrDamaged) {
+			return false, err
+		}
+		t.Found.Tree = true
+		t.name(fmt.Sprintf("(part of the list of files: %v)", err))
+		return false, nil
+	}
+	ok := true
+	for i := range n.Entries {
+		good, err := t.Entry(ctx, &n.Entries[i])
+		if err != nil {
+			return false, err
+		}
+		ok = ok && good
+	}
+	for _, child := range n.Children {
+		good, err := t.node(ctx, child.ID, int(n.Level))
+		if err != nil {
+			return false, err
+		}
+		ok = ok && good
+	}
+	if ok {
+		t.Clean[id] = struct{}{}
+	}
+	return ok, nil
+}
+
+var errLost = errors.New("content is lost")
+
+func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
+	size := int64(0)
+	err := e.Content.Chunks(ctx, t.Load, func(id chunk.ID) error {
+		n, known := t.Checker.Store.Index.Size(id)
+		if !known || t.Checker.isBad(id) {
+			t.Checker.unknown = t.Checker.unknown || !known
+			return errLost
+		}
+		if size += int64(n); size > e.Content.Size {
+			return errLost // before lists that repeat themselves take for ever
+		}
+		return nil
+	})
+	switch {
+	case err == nil && size == e.Content.Size:
+		return true, nil
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err != nil && !errors.Is(err, errLost) && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, tree.ErrDamaged):
+		return false, err
+	}
+	t.Found.Files++
+	t.NameEntry(e)
+	return false, nil
+}
+
+func (t *TreeCheck) NameEntry(e *tree.Entry) {
+	if e.Domain != "" {
+		t.name(fmt.Sprintf("%s (%s/%s)", e.Path, e.Domain, e.Name))
+	} else {
+		t.name(e.Path)
+	}
+}
+
+func (t *TreeCheck) name(s string) {
+	if len(t.Found.Names) < maxNames {
+		t.Found.Names = append(t.Found.Names, s)
+	}
+}
+
+// Load is Repo.Chunk, but knows what reading the packs has found.
+func (t *TreeCheck) Load(ctx context.Context, id chunk.ID) ([]byte, error) {
+	if t.Checker.isBad(id) {
+		return nil, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s lies in a damaged pack", id.Short())}
+	}
+	if !t.Checker.Store.Index.Has(id) {
+		t.Checker.unknown = true
+	}
+	return t.Checker.Store.Chunk(ctx, id)
+}

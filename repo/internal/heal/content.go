@@ -1,0 +1,249 @@
+package heal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/repair"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/writer"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// ContentReport says what HealFromContent has found and done, or would do.
+type ContentReport struct {
+	Packs         *repair.PackRepair `json:"packs"`
+	MissingChunks int                `json:"missing_chunks"` // of files, before
+	MissingLists  int                `json:"missing_lists"`  // of lists of files: no other repository has them
+	Snapshots     int                `json:"snapshots"`      // of the other repository that were looked at
+	FoundChunks   int                `json:"found_chunks"`
+	FoundBytes    int64              `json:"found_bytes"`
+}
+
+// contentHealer is one run of HealFromContent.
+type contentHealer struct {
+	r, other *store.Store
+	dryRun   bool
+	rep      *ContentReport
+
+	missing map[chunk.ID]bool     // under this repository's key
+	files   map[tree.Key]struct{} // that lack something
+	devices map[string]bool       // that have such files
+	lane    *writer.ContentWriter
+	cutter  *chunk.Cutter
+	hasher  *chunk.Hasher
+	buf     []byte
+}
+
+// FromContent stores content that is missing here and that another
+// repository has, with whatever keys: it goes through the snapshots of the same
+// devices there, and compares the chunks of their files, and those that this
+// repository would cut the same files into, with what is missing. It begins with
+// RepairPacks, so that nothing damaged counts as being there. other's index must
+// have been loaded.
+//
+// Lists of files name chunks by this repository's key, so only an exact copy can
+// give them back. The caller holds a lock of kind LockExclusive, but for a dry
+// run.
+func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts repair.RepairOptions) (*ContentReport, error) {
+	packs, err := repair.Packs(ctx, r, opts)
+	if err != nil {
+		return nil, err
+	}
+	h := &contentHealer{
+		r: r, other: other, dryRun: opts.DryRun, rep: &ContentReport{Packs: packs},
+		missing: map[chunk.ID]bool{}, files: map[tree.Key]struct{}{}, devices: map[string]bool{},
+		cutter: chunk.NewCutter(r.Config.Polynomial), hasher: r.NewHasher(), buf: make([]byte, chunk.MaxSize),
+	}
+	opts.Tell("looking at snapshots", 0, 0)
+	if err := h.look(ctx); err != nil {
+		return nil, err
+	}
+	h.rep.MissingChunks = len(h.missing)
+	if len(h.missing) == 0 {
+		return h.rep, nil
+	}
+	w := writer.New(ctx, r)
+	defer w.Close()
+	h.lane = w.NewContentWriter()
+	list, _, err := record.List(ctx, other)
+	if err != nil {
+		return nil, fmt.Errorf("the other repository: %w", err)
+	}
+	seen := other.Index.NewChunkSet()
+	for i := len(list) - 1; i >= 0 && len(h.missing) > 0; i-- {
+		opts.Tell("looking through the other repository", int64(len(list)-i-1), int64(len(list)))
+		s := list[i]
+		if !h.devices[record.PlainUDID(s.Device.UDID)] {
+			continue
+		}
+		h.rep.Snapshots++
+		err := record.Walk(ctx, other, s, "", func(e *tree.Entry) error {
+			fresh := false // a chunk that was in no file so far
+			if err := h.chunks(ctx, e, func(id chunk.ID) bool {
+				_, added, _ := seen.Add(id)
+				fresh = fresh || added
+				return added
+			}); err != nil {
+				return err
+			}
+			if _, lacks := h.files[e.Key()]; lacks && fresh && len(h.missing) > 0 {
+				return h.cut(ctx, e)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, store.ErrDamaged) {
+			return nil, fmt.Errorf("the other repository: %w", err)
+		}
+	}
+	if opts.DryRun {
+		return h.rep, nil
+	}
+	if err := h.lane.Flush(ctx); err != nil {
+		return nil, err
+	}
+	if err := w.Finish(ctx); err != nil {
+		return nil, err
+	}
+	return h.rep, r.LoadIndex(ctx)
+}
+
+// look finds the chunks that are missing here.
+func (h *contentHealer) look(ctx context.Context) error {
+	list, _, err := record.List(ctx, h.r)
+	if err != nil {
+		return err
+	}
+	damaged := map[chunk.ID]bool{} // in a dry run the damaged packs are still there
+	for _, d := range h.rep.Packs.Damaged {
+		if !h.dryRun {
+			break
+		}
+		for _, p := range h.r.Index.Packs() {
+			if layout.FileID(p.ID) != d.Pack {
+				continue
+			}
+			for _, ref := range p.Blocks {
+				_, sound, err := repair.SoundBlock(ctx, h.r, ref)
+				if err != nil {
+					return err
+				}
+				_, b := h.r.Index.Block(ref)
+				for _, c := range b.Chunks {
+					damaged[c.ID] = damaged[c.ID] || !sound
+				}
+			}
+		}
+	}
+	seen := map[chunk.ID]bool{}
+	for _, s := range list {
+		w := record.NodeWalk{Load: h.r.Chunk, Seen: seen}
+		w.OnEntry = func(e *tree.Entry) error {
+			lacks := false
+			err := e.Content.Chunks(ctx, h.r.Chunk, func(id chunk.ID) error {
+				if !h.r.Index.Has(id) || damaged[id] {
+					h.missing[id], lacks = true, true
+				}
+				return nil
+			})
+			if err != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, tree.ErrDamaged) {
+				return err
+			}
+			if err != nil {
+				h.rep.MissingLists++
+			}
+			if lacks {
+				h.files[e.Key()] = struct{}{}
+				h.devices[record.PlainUDID(s.Device.UDID)] = true
+			}
+			return nil
+		}
+		w.OnLost = func(record.LostNode, error) error { h.rep.MissingLists++; return nil }
+		if err := w.Node(ctx, s.Root, -1); err != nil {
+			return err
+		}
+		if s.Lost != nil && s.Lost.Tree != nil {
+			if err := w.Node(ctx, *s.Lost.Tree, -1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// chunks compares the chunks of a file of the other repository, but for those
+// that fresh says were met before.
+func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, fresh func(chunk.ID) bool) error {
+	err := e.Content.Chunks(ctx, h.other.Chunk, func(id chunk.ID) error {
+		if !fresh(id) {
+			return nil
+		}
+		b, err := h.other.Chunk(ctx, id)
+		if err != nil {
+			if errors.Is(err, store.ErrDamaged) {
+				return nil // it has lost something as well
+			}
+			return err
+		}
+		return h.offer(ctx, b)
+	})
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		return nil
+	}
+	return err
+}
+
+// cut compares what this repository would cut a file into.
+func (h *contentHealer) cut(ctx context.Context, e *tree.Entry) error {
+	pr, pw := io.Pipe()
+	defer pr.Close()
+	go func() { pw.CloseWithError(h.other.WriteContent(ctx, pw, &e.Content)) }()
+	if err := h.cutter.Reset(pr); err != nil {
+		return h.passOver(ctx, err)
+	}
+	for {
+		b, err := h.cutter.Next(h.buf)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return h.passOver(ctx, err)
+		}
+		if err := h.offer(ctx, b); err != nil {
+			return err
+		}
+	}
+}
+
+// passOver ignores that the other repository is damaged.
+func (h *contentHealer) passOver(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		return nil
+	}
+	return err
+}
+
+// offer stores bytes if they are a chunk that is missing.
+func (h *contentHealer) offer(ctx context.Context, b []byte) error {
+	id := h.hasher.ID(b)
+	if !h.missing[id] {
+		return nil
+	}
+	delete(h.missing, id)
+	h.rep.FoundChunks++
+	h.rep.FoundBytes += int64(len(b))
+	if h.dryRun {
+		return nil
+	}
+	_, err := h.lane.AddChunk(ctx, bytes.Clone(b))
+	return err
+}

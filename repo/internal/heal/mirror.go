@@ -1,0 +1,424 @@
+// Package heal replaces damaged and missing files of a repository by good ones: from
+// a mirror, from parity, or from content in another repository.
+//
+// It compares everything with its name or chunk ID before it stores it.
+package heal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/repair"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// Options say how to heal from a copy.
+type Options struct {
+	repair.RepairOptions
+	// Snapshots fetches snapshots that the copy has and that are not here, too.
+	// They may have been lost, or forgotten on purpose: nobody can tell.
+	Snapshots bool
+}
+
+// Report says what HealFromMirror has found and done, or would do.
+type Report struct {
+	Read    int      `json:"read_files"` // here
+	Damaged []string `json:"damaged"`    // here
+	// Fetched are files that came from the copy, in place of damaged ones or
+	// because content was missing.
+	Fetched      []string `json:"fetched"`
+	FetchedBytes int64    `json:"fetched_bytes"`
+	// Unhealed are damaged files that the copy does not have whole.
+	Unhealed []string            `json:"unhealed"`
+	Index    *repair.IndexRepair `json:"index"`
+	// Elsewhere are snapshots that the copy has and this repository has not.
+	Elsewhere []layout.FileID `json:"elsewhere"`
+	// MissingChunks are needed and neither here nor in the copy.
+	MissingChunks int `json:"missing_chunks"`
+}
+
+// healer is one run of HealFromMirror.
+type healer struct {
+	r    *store.Store
+	from backend.Backend
+	m    *store.Store // the copy
+	opts Options
+	rep  Report
+	bad  map[pack.ID]bool // packs here that stay damaged
+}
+
+// copiedDirs are the folders of which a copy has the same files.
+func copiedDirs() []string {
+	return []string{layout.KeysDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir}
+}
+
+// maxFileSize bounds a file of a repository, in bytes.
+const maxFileSize = max(pack.MaxSize, index.MaxFileSize)
+
+// FromMirror heals the repository from an exact copy, one with the same
+// keys. It reads all files here; those that are damaged are fetched by name.
+// Then it looks for content that snapshots need and that is not here, and
+// fetches the packs that have it. Everything that comes from the copy was
+// compared with its name.
+//
+// The caller holds a lock of kind LockExclusive, but for a dry run.
+func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts Options) (*Report, error) {
+	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
+		return nil, err
+	}
+	h := &healer{r: r, from: from, opts: opts, bad: map[pack.ID]bool{}, rep: Report{
+		Damaged: []string{}, Fetched: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
+	}}
+	h.m = store.New(from, r.Options, r.Config, r.MasterKey)
+	f, err := store.ReadConfig(ctx, from)
+	if err != nil {
+		return nil, fmt.Errorf("the copy: %w", err)
+	}
+	cfg, err := f.Open(r.MasterKey)
+	if err != nil || cfg.ID != r.Config.ID {
+		return nil, fmt.Errorf("the copy: %w", ErrOtherRepository)
+	}
+	if err := h.files(ctx); err != nil {
+		return nil, err
+	}
+	if h.rep.Index, err = repair.Index(ctx, r, opts.RepairOptions); err != nil {
+		return nil, err
+	}
+	if err := h.m.LoadIndex(ctx); err != nil {
+		return nil, fmt.Errorf("the copy: %w", err)
+	}
+	if err := h.content(ctx); err != nil {
+		return nil, err
+	}
+	return &h.rep, r.LoadIndex(ctx)
+}
+
+// ErrOtherRepository says that a repository is not a copy of this one.
+var ErrOtherRepository = errors.New("it is another repository, with other keys")
+
+// files heals damaged files by name.
+func (h *healer) files(ctx context.Context) error {
+	if err := h.config(ctx); err != nil {
+		return err
+	}
+	var names []string
+	for _, dir := range copiedDirs() {
+		in, err := h.r.NamesIn(ctx, dir)
+		if err != nil {
+			return err
+		}
+		names = append(names, in...)
+	}
+	slices.Sort(names)
+	var buf []byte
+	for i, name := range names {
+		h.opts.Tell("reading all files", int64(i), int64(len(names)))
+		h.rep.Read++
+		sound, err := h.sound(ctx, name, &buf)
+		if err != nil {
+			return err
+		}
+		if sound {
+			continue
+		}
+		h.rep.Damaged = append(h.rep.Damaged, name)
+		b, err := h.fetch(ctx, name)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			h.rep.Unhealed = append(h.rep.Unhealed, name)
+			if id, err := layout.ParseFileID(name); err == nil && strings.HasPrefix(name, layout.PacksDir) {
+				h.bad[pack.ID(id)] = true
+			}
+			continue
+		}
+		if err := h.put(ctx, name, b, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// config puts back a config file that is damaged. That of the copy was opened
+// with this repository's key.
+func (h *healer) config(ctx context.Context) error {
+	f, err := store.ReadConfig(ctx, h.r.Backend)
+	if err == nil {
+		_, err = f.Open(h.r.MasterKey)
+	}
+	if err == nil || !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrUnsupported) {
+		return err
+	}
+	h.rep.Damaged = append(h.rep.Damaged, layout.ConfigName)
+	b, err := backend.ReadAll(ctx, h.from, layout.ConfigName, store.MaxConfigSize)
+	if err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	return h.put(ctx, layout.ConfigName, b, true)
+}
+
+// sound reports whether a file here has the bytes that its name stands for.
+func (h *healer) sound(ctx context.Context, name string, buf *[]byte) (bool, error) {
+	if id, _ := layout.ParseFileID(name); strings.HasPrefix(name, layout.PacksDir) {
+		text, err := repair.PackDamage(ctx, h.r, index.Pack{ID: pack.ID(id)}, buf)
+		return text == "", err
+	}
+	_, err := h.r.ReadNamed(ctx, name, maxFileSize)
+	if errors.Is(err, store.ErrDamaged) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// fetch reads a file of the copy, nil if it is not there or damaged, too.
+func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
+	b, err := store.ReadNamed(ctx, h.from, name, maxFileSize)
+	if err == nil {
+		return b, nil
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if !errors.Is(err, store.ErrDamaged) {
+		// A bad place of its disk, or no disk at all?
+		if _, gone := h.from.Stat(ctx, layout.ConfigName); gone != nil {
+			return nil, fmt.Errorf("read the copy: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+// put stores a file that was fetched, maybe in the place of a damaged one.
+func (h *healer) put(ctx context.Context, name string, b []byte, overwrite bool) error {
+	h.rep.Fetched = append(h.rep.Fetched, name)
+	h.rep.FetchedBytes += int64(len(b))
+	if h.opts.DryRun {
+		return nil
+	}
+	if overwrite {
+		return replace.Put(ctx, h.r.Backend, name, b)
+	}
+	if err := h.r.Backend.Put(ctx, name, b); err != nil && !errors.Is(err, backend.ErrExist) {
+		return fmt.Errorf("store what came from the copy: %w", err)
+	}
+	return nil
+}
+
+// content fetches packs that hold what is needed and not here, and then the
+// records of snapshots that are to come along.
+func (h *healer) content(ctx context.Context) error {
+	list, _, err := record.List(ctx, h.r)
+	if err != nil {
+		return err
+	}
+	more, err := h.elsewhere(ctx, list)
+	if err != nil {
+		return err
+	}
+	runs, _, err := record.AllUnfinished(ctx, h.r)
+	if err != nil {
+		return err
+	}
+	// A dry run has not rebuilt the index; what would be in it is here all the same.
+	added := map[pack.ID]bool{}
+	for _, id := range h.rep.Index.Added {
+		added[pack.ID(id)] = h.opts.DryRun
+	}
+	n := need{h: h, added: added, nodes: map[chunk.ID]bool{}, missing: map[chunk.ID]bool{}, packs: map[pack.ID]bool{}, blocks: map[block]bool{}}
+	for i, s := range append(slices.Clone(list), more...) {
+		h.opts.Tell("looking at snapshots", int64(i), int64(len(list)+len(more)))
+		if err := n.snapshot(ctx, s); err != nil {
+			return err
+		}
+	}
+	for _, run := range runs {
+		for _, root := range run.Parts {
+			if err := n.tree(ctx, root, -1); err != nil {
+				return err
+			}
+		}
+	}
+	h.rep.MissingChunks = len(n.missing)
+	fetched := indexfile.NewBuilder(h.r, func(ctx context.Context, file []byte) error { _, err := indexfile.Put(ctx, h.r, file); return err })
+	for i, id := range n.order {
+		h.opts.Tell("fetching packs", int64(i), int64(len(n.order)))
+		name := layout.PackName(id)
+		b, err := h.fetch(ctx, name)
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			h.rep.Unhealed = append(h.rep.Unhealed, name)
+			continue
+		}
+		if err := h.put(ctx, name, b, false); err != nil {
+			return err
+		}
+		if h.opts.DryRun {
+			continue
+		}
+		p, _ := h.m.Index.Pack(id)
+		header := indexfile.HeaderOf(h.m.Index, p)
+		if err := fetched.Add(ctx, id, p.Size, &header); err != nil {
+			return err
+		}
+	}
+	if err := fetched.Flush(ctx); err != nil {
+		return err
+	}
+	for _, s := range more {
+		b, err := h.fetch(ctx, layout.SnapshotsDir+s.ID.String())
+		if err != nil {
+			return err
+		}
+		if b != nil {
+			if err := h.put(ctx, layout.SnapshotsDir+s.ID.String(), b, false); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// elsewhere finds snapshots of the copy that are not here, and returns those
+// that are to be fetched.
+func (h *healer) elsewhere(ctx context.Context, here []*record.Snapshot) ([]*record.Snapshot, error) {
+	all, _, err := record.List(ctx, h.m)
+	if err != nil {
+		return nil, fmt.Errorf("the copy: %w", err)
+	}
+	var more []*record.Snapshot
+	for _, s := range all {
+		if slices.ContainsFunc(here, func(o *record.Snapshot) bool { return o.ID == s.ID || o.FirstID() == s.FirstID() }) {
+			continue
+		}
+		h.rep.Elsewhere = append(h.rep.Elsewhere, s.ID)
+		if h.opts.Snapshots {
+			more = append(more, s)
+		}
+	}
+	return more, nil
+}
+
+// need finds what of the copy's packs is needed.
+type need struct {
+	h       *healer
+	nodes   map[chunk.ID]bool // that were looked at
+	missing map[chunk.ID]bool // neither here nor there
+	blocks  map[block]bool    // whose dictionaries were looked at
+	added   map[pack.ID]bool  // packs here that the index would list
+	packs   map[pack.ID]bool
+	order   []pack.ID // to be fetched
+}
+
+// block is a block of this repository's index or of the copy's.
+type block struct {
+	ref  index.BlockRef
+	here bool
+}
+
+func (n *need) snapshot(ctx context.Context, s *record.Snapshot) error {
+	if err := n.tree(ctx, s.Root, -1); err != nil || s.Lost == nil {
+		return err
+	}
+	if s.Lost.Tree != nil {
+		if err := n.tree(ctx, *s.Lost.Tree, -1); err != nil {
+			return err
+		}
+	}
+	for _, l := range s.Lost.Nodes {
+		if err := n.tree(ctx, l.ID, l.Level); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunk notes where a chunk and what it is a difference to can be fetched.
+func (n *need) chunk(id chunk.ID, above int) {
+	x := n.h.r.Index
+	loc, here := x.Lookup(id)
+	if here = here && !n.h.bad[loc.Pack]; !here {
+		x = n.h.m.Index
+		var there bool
+		if loc, there = x.Lookup(id); !there || above > pack.MaxDepth {
+			n.missing[id] = true
+			return
+		}
+		if _, known := n.h.r.Index.Pack(loc.Pack); !n.packs[loc.Pack] && (!known && !n.added[loc.Pack] || n.h.bad[loc.Pack]) {
+			n.packs[loc.Pack] = true
+			n.order = append(n.order, loc.Pack)
+		}
+	}
+	at := block{loc.Block, here}
+	if n.blocks[at] {
+		return
+	}
+	n.blocks[at] = true
+	_, dict := x.Dependencies(loc.Block)
+	for _, base := range dict {
+		n.chunk(base, above+1)
+	}
+}
+
+// load reads a chunk from wherever it is.
+func (n *need) load(ctx context.Context, id chunk.ID) ([]byte, error) {
+	n.chunk(id, 0)
+	if n.h.r.Index.Has(id) {
+		b, err := n.h.r.Chunk(ctx, id)
+		if err == nil || !errors.Is(err, store.ErrDamaged) {
+			return b, err
+		}
+	}
+	return n.h.m.Chunk(ctx, id)
+}
+
+// tree looks at a node and everything below it, once.
+func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
+	if n.nodes[id] {
+		return nil
+	}
+	n.nodes[id] = true
+	node, err := tree.LoadBelow(ctx, n.load, id, above)
+	if err != nil {
+		return n.lost(ctx, err)
+	}
+	note := func(id chunk.ID) error { n.chunk(id, 0); return nil }
+	for i := range node.Entries {
+		if err := node.Entries[i].Content.All(ctx, n.load, note, note); err != nil {
+			if err := n.lost(ctx, err); err != nil {
+				return err
+			}
+		}
+	}
+	for _, child := range node.Children {
+		if err := n.tree(ctx, child.ID, int(node.Level)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost passes over what can be had nowhere.
+func (n *need) lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		return nil
+	}
+	return err
+}

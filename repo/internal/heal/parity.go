@@ -1,0 +1,57 @@
+package heal
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/repair"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/parity"
+)
+
+// RefreshParity makes parity for what has none yet, and anew for groups of which
+// packs were removed. percent, in hundredths, changes how much there is; with 0 a
+// repository without parity stays so. Call it after storing; the index must have
+// been loaded.
+func RefreshParity(ctx context.Context, r *store.Store, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
+	if len(r.DamagedIndex) > 0 {
+		if s, err := parity.Load(ctx, r.Backend); err == nil && percent == 0 && s.Percent() == 0 {
+			return &parity.RefreshReport{Damaged: []string{}}, nil // nobody wants parity
+		}
+		return nil, fmt.Errorf("parity: the index is damaged, so nobody knows which packs are missing; repair it first: %w", r.DamagedIndex[0])
+	}
+	missing := map[string]bool{}
+	for _, id := range r.Missing {
+		missing[layout.PackName(id)] = true
+	}
+	return parity.Refresh(ctx, r.Backend, parity.RefreshOptions{
+		Percent: percent, Progress: progress,
+		Lost: func(name string) bool { return missing[name] },
+	})
+}
+
+// RemoveParity removes all parity files, and returns how many there were.
+func RemoveParity(ctx context.Context, r *store.Store) (int, error) {
+	return parity.Remove(ctx, r.Backend)
+}
+
+// ParityStatus says what parity guards.
+func ParityStatus(ctx context.Context, r *store.Store) (*parity.Status, error) {
+	s, err := parity.Load(ctx, r.Backend)
+	if err != nil {
+		return nil, err
+	}
+	return s.Status(ctx)
+}
+
+// FromParity brings back what parity can. The caller holds a lock of kind
+// LockExclusive, but for a dry run.
+func FromParity(ctx context.Context, r *store.Store, opts repair.RepairOptions) (*parity.HealReport, error) {
+	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
+		return nil, err
+	}
+	return parity.Heal(ctx, r.Backend, parity.HealOptions{DryRun: opts.DryRun, Progress: func(done, total int) {
+		opts.Tell("healing from parity", int64(done), int64(total))
+	}})
+}

@@ -1,0 +1,218 @@
+// Package indexfile writes the index files of a repository.
+//
+// New index files are durable before those that they replace go. Package store
+// reads them.
+package indexfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+)
+
+// HeaderOf is what an index says of a pack, in the form of the pack's header.
+func HeaderOf(x *index.Index, p index.Pack) pack.Header {
+	h := pack.Header{Kind: p.Kind}
+	for _, ref := range p.Blocks {
+		_, b := x.Block(ref)
+		h.Blocks = append(h.Blocks, b)
+	}
+	return h
+}
+
+// SameHeader reports whether an index says of a pack what its header says.
+func SameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
+	if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
+		return false
+	}
+	for i, ref := range p.Blocks {
+		_, a := x.Block(ref)
+		b := &h.Blocks[i]
+		if a.Offset != b.Offset || a.Stored != b.Stored || a.Encoding != b.Encoding || !slices.Equal(a.Dict, b.Dict) || !slices.Equal(a.Chunks, b.Chunks) {
+			return false
+		}
+	}
+	return true
+}
+
+// MaxSize is the length at which an index file is closed, in bytes. One more
+// pack cannot bring it to index.MaxFileSize.
+const MaxSize = 64 << 20
+
+// Builder gathers packs into index files, of a length that is safe, and
+// hands these to put.
+type Builder struct {
+	sealer *crypto.Sealer
+	put    func(ctx context.Context, file []byte) error
+	file   *index.File
+}
+
+func NewBuilder(r *store.Store, put func(ctx context.Context, file []byte) error) *Builder {
+	return &Builder{sealer: r.IndexSealer, put: put, file: &index.File{}}
+}
+
+// Add lists a pack.
+func (b *Builder) Add(ctx context.Context, id pack.ID, size int64, h *pack.Header) error {
+	b.file.Add(id, size, h)
+	if b.file.Size() >= MaxSize {
+		return b.Flush(ctx)
+	}
+	return nil
+}
+
+// Flush hands on the packs that were added since the last time, if any. If put
+// fails, they stay for another try.
+func (b *Builder) Flush(ctx context.Context) error {
+	if b.file.Len() == 0 {
+		return nil
+	}
+	sealed, err := b.file.Seal(b.sealer)
+	if err != nil {
+		return err
+	}
+	if err := b.put(ctx, sealed); err != nil {
+		return err
+	}
+	b.file = &index.File{}
+	return nil
+}
+
+// Len returns how many packs wait for a flush.
+func (b *Builder) Len() int { return b.file.Len() }
+
+// Put stores an index file and returns its name.
+func Put(ctx context.Context, r *store.Store, file []byte) (string, error) {
+	id, err := r.PutNamed(ctx, layout.IndexDir, file)
+	if err != nil {
+		return "", fmt.Errorf("store an index file: %w", err)
+	}
+	return layout.IndexDir + id.String(), nil
+}
+
+// Remove removes index files that others have replaced.
+func Remove(ctx context.Context, r *store.Store, names []string) error {
+	for _, name := range names {
+		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return fmt.Errorf("remove an index file: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	// smallIndex is the size below which index files are worth putting
+	// together, in bytes, and manySmall how many there have to be.
+	smallIndex = 1 << 20
+	manySmall  = 16
+)
+
+// Unlist replaces the index files that list packs of going, or packs that are
+// gone, by files without them. Where there are many small files, it puts these
+// together.
+func Unlist(ctx context.Context, r *store.Store, going map[pack.ID]bool) error {
+	names, err := r.NamesIn(ctx, layout.IndexDir)
+	if err != nil {
+		return err
+	}
+	u := &unlister{r: r, going: going, listed: map[pack.ID]bool{}}
+	// After the index: a pack is there before a file lists it, so what is not
+	// there now has been removed.
+	if u.there, err = r.ListPacks(ctx); err != nil {
+		return fmt.Errorf("list packs: %w", err)
+	}
+	u.files = NewBuilder(r, func(ctx context.Context, file []byte) error {
+		name, err := Put(ctx, r, file)
+		u.fresh = append(u.fresh, name)
+		return err
+	})
+	for _, name := range names {
+		if err := u.take(ctx, name, false); err != nil {
+			return err
+		}
+	}
+	if len(u.small) >= manySmall {
+		for _, name := range u.small {
+			if err := u.take(ctx, name, true); err != nil {
+				return err
+			}
+		}
+	}
+	if err := u.files.Flush(ctx); err != nil {
+		return err
+	}
+	if err := r.CheckLock(ctx); err != nil {
+		// They may list packs that another prune has removed. What else they
+		// list is in the old ones, or in those that the other one has made.
+		for _, name := range u.fresh {
+			if !slices.Contains(names, name) {
+				_ = r.Backend.Delete(context.WithoutCancel(ctx), name)
+			}
+		}
+		return fmt.Errorf("prune: %w", err)
+	}
+	return Remove(ctx, r, u.old)
+}
+
+// unlister is one run of unlist.
+type unlister struct {
+	r      *store.Store
+	going  map[pack.ID]bool
+	there  map[pack.ID]bool // packs that exist
+	listed map[pack.ID]bool // in new files
+	files  *Builder
+	small  []string // files that can stay, and are small
+	old    []string // files that others replace
+	fresh  []string // new files
+}
+
+// take lists the packs of an index file in a new one, without those that go, if
+// there are any, or if all is set.
+func (u *unlister) take(ctx context.Context, name string, all bool) error {
+	type entry struct {
+		id   pack.ID
+		size int64
+		h    pack.Header
+	}
+	b, err := u.r.ReadNamed(ctx, name, index.MaxFileSize)
+	if err != nil {
+		return err
+	}
+	var entries []entry
+	changed := all
+	err = index.OpenFile(b, u.r.IndexSealer, func(id pack.ID, size int64, h pack.Header) {
+		if u.going[id] || !u.there[id] {
+			changed = true
+			return
+		}
+		entries = append(entries, entry{id, size, h})
+	})
+	if err != nil {
+		return &store.DamageError{File: name, Err: err}
+	}
+	if !changed {
+		if len(b) < smallIndex {
+			u.small = append(u.small, name)
+		}
+		return nil
+	}
+	u.old = append(u.old, name)
+	for i := range entries {
+		e := &entries[i]
+		if u.listed[e.id] {
+			continue
+		}
+		u.listed[e.id] = true
+		if err := u.files.Add(ctx, e.id, e.size, &e.h); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package inspect
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// Share is what the files of one name take: of a domain, or an app.
+type Share struct {
+	Name        string `json:"name"`
+	Files       int64  `json:"files"`        // in the newest snapshot of each device
+	NewestBytes int64  `json:"newest_bytes"` // of these
+	StoredBytes int64  `json:"stored_bytes"` // of all snapshots, in packs of content
+}
+
+// sharer adds up shares.
+type sharer struct {
+	r      *store.Store
+	name   func(domain string) string
+	seen   *index.ChunkSet // chunks that are counted
+	shares map[string]*Share
+	stored map[string]float64 // parts of blocks
+}
+
+// FindShares says what files take in the repository, by the name that a function
+// gives to their domain; the largest share comes first. A chunk counts once,
+// for the oldest snapshot that has it, as the part of its block that it fills.
+// The index must have been loaded.
+func FindShares(ctx context.Context, r *store.Store, list []*record.Snapshot, name func(domain string) string) ([]Share, error) {
+	s := &sharer{r: r, name: name, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
+	for _, snapshot := range list {
+		if err := s.tree(ctx, snapshot.Root, -1); err != nil {
+			return nil, fmt.Errorf("snapshot %s: %w", snapshot.ID.Short(), err)
+		}
+	}
+	for _, mine := range record.ByDevice(list) {
+		err := record.Walk(ctx, r, mine[len(mine)-1], "", func(e *tree.Entry) error {
+			if e.Kind != tree.Dir {
+				sh := s.share(e)
+				sh.Files++
+				sh.NewestBytes += e.Content.Size
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	out := []Share{}
+	for n, sh := range s.shares {
+		sh.StoredBytes = int64(s.stored[n] + 0.5)
+		out = append(out, *sh)
+	}
+	slices.SortFunc(out, func(a, b Share) int {
+		return cmp.Or(cmp.Compare(b.StoredBytes, a.StoredBytes), cmp.Compare(b.NewestBytes, a.NewestBytes), strings.Compare(a.Name, b.Name))
+	})
+	return out, nil
+}
+
+func (s *sharer) share(e *tree.Entry) *Share {
+	name := s.name(e.Domain)
+	if s.shares[name] == nil {
+		s.shares[name] = &Share{Name: name}
+	}
+	return s.shares[name]
+}
+
+// mark reports whether a chunk is met for the first time.
+func (s *sharer) mark(id chunk.ID) (index.Location, bool, error) {
+	loc, added, ok := s.seen.Add(id)
+	if !ok {
+		return loc, false, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s is in no index", id.Short())}
+	}
+	return loc, added, nil
+}
+
+// tree counts what is at and below a node, once.
+func (s *sharer) tree(ctx context.Context, id chunk.ID, above int) error {
+	if _, added, err := s.mark(id); err != nil || !added {
+		return err
+	}
+	n, err := tree.LoadBelow(ctx, s.r.Chunk, id, above)
+	if err != nil {
+		return store.TreeDamage(err)
+	}
+	for i := range n.Entries {
+		e := &n.Entries[i]
+		if e.Kind == tree.Dir {
+			continue
+		}
+		name := s.share(e).Name
+		list := func(id chunk.ID) error { _, _, err := s.mark(id); return err }
+		err := e.Content.All(ctx, s.r.Chunk, list, func(id chunk.ID) error {
+			loc, added, err := s.mark(id)
+			if err != nil || !added {
+				return err
+			}
+			stored, _ := s.r.Index.Dependencies(loc.Block)
+			s.stored[name] += float64(stored) * float64(loc.Size) / float64(max(s.r.Index.PlainSize(loc.Block), 1))
+			return nil
+		})
+		if err != nil {
+			return store.TreeDamage(err)
+		}
+	}
+	for _, child := range n.Children {
+		if err := s.tree(ctx, child.ID, int(n.Level)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

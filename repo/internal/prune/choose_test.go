@@ -1,0 +1,39 @@
+package prune
+
+import (
+	"testing"
+
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/usage"
+)
+
+// TestChooseForecastsRebasedFirst holds a forecast against the order of the work:
+// packs with blocks to rebase are written first, and others only if there is
+// still too much waste then.
+func TestChooseForecastsRebasedFirst(t *testing.T) {
+	some := func(id byte, used int64, rebased bool) wasted {
+		return wasted{pack: index.Pack{ID: pack.ID{id}, Size: 1000}, used: used, rebased: rebased}
+	}
+	for name, c := range map[string]struct {
+		partly []wasted
+		packs  []byte
+		free   int64
+	}{
+		"rebasing is enough":     {[]wasted{some(1, 800, false), some(2, 850, true), some(3, 850, true)}, []byte{2, 3}, 300},
+		"rebasing is not enough": {[]wasted{some(1, 600, false), some(2, 800, false), some(3, 990, true)}, []byte{3, 1}, 410},
+		"nothing is rebased":     {[]wasted{some(1, 800, false), some(2, 850, false), some(3, 850, false)}, []byte{1, 2}, 350},
+	} {
+		p := &pruner{r: &store.Store{}, opts: Options{MaxUnused: func(int64) int64 { return 200 }, MaxRepack: -1}}
+		plan := &prunePlan{u: &usage.Usage{}}
+		p.choose(plan, c.partly, map[pack.Kind]int{})
+		var got []byte
+		for _, pk := range plan.repack {
+			got = append(got, pk.ID[0])
+		}
+		if string(got) != string(c.packs) || p.report.FreeBytes != c.free {
+			t.Errorf("%s: packs %v, %d bytes free; want %v, %d", name, got, p.report.FreeBytes, c.packs, c.free)
+		}
+	}
+}

@@ -1,0 +1,274 @@
+package prune
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/rebase"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/usage"
+	"github.com/snap-backup/snap/repo/internal/writer"
+	"golang.org/x/sync/errgroup"
+)
+
+// repack writes what is in use in some packs into new ones, and some units, which
+// are durable and in the index when it returns. It returns the bytes written.
+func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack, units []*rebase.PlannedBlock) (int64, error) {
+	w := writer.New(ctx, p.r)
+	defer w.Close()
+	g, gctx := errgroup.WithContext(ctx)
+	work := make(chan func(*copier) error)
+	var alone atomic.Bool // a block needs no dictionary any more, which may be waste now
+	g.Go(func() error {
+		defer close(work)
+		for _, pk := range packs {
+			if err := handOver(gctx, work, func(c *copier) error { return c.pack(gctx, pk) }); err != nil {
+				return err
+			}
+		}
+		for _, unit := range units {
+			if err := handOver(gctx, work, func(c *copier) error { return c.unit(gctx, unit) }); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range p.r.Options.Workers {
+		g.Go(func() error {
+			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.BlockSealer), alone: &alone}
+			for kind := range c.lanes {
+				c.lanes[kind] = w.NewContentWriterOf(pack.Kind(kind))
+			}
+			for do := range work {
+				if err := do(&c); err != nil {
+					return fmt.Errorf("rewrite a pack: %w", err)
+				}
+			}
+			for _, lane := range c.lanes {
+				if err := lane.Flush(gctx); err != nil {
+					return fmt.Errorf("rewrite a pack: %w", err)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return w.Stats().Stored, err
+	}
+	err := w.Finish(ctx)
+	p.stale = p.stale || alone.Load()
+	return w.Stats().Stored, err
+}
+
+// handOver gives work to a copier that is free.
+func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*copier) error) error {
+	select {
+	case work <- do:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// copier copies what is in use of blocks into a writer's packs.
+type copier struct {
+	r     *store.Store
+	u     *usage.Usage
+	w     *writer.Writer
+	codec *pack.Codec
+	lanes [2]*writer.ContentWriter // by kind: what is left of blocks without a dictionary shares new ones
+	alone *atomic.Bool
+}
+
+// pack copies what is to be kept of a pack.
+func (c *copier) pack(ctx context.Context, pk index.Pack) error {
+	whole, err := c.whole(ctx, pk)
+	if err != nil {
+		return err
+	}
+	for _, ref := range pk.Blocks {
+		if whole != nil && c.asItIs(ref) {
+			_, b := c.r.Index.Block(ref)
+			err = c.w.AddBlock(pk.Kind, whole[b.Offset:b.Offset+b.Stored], b)
+		} else {
+			err = c.block(ctx, pk.Kind, ref)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxWhole bounds the packs that are read as a whole, in bytes: each worker holds
+// one.
+const maxWhole = 32 << 20
+
+// whole returns the bytes of a pack of which most is to be copied as it is, if they
+// are those that were once stored, by the pack's name, and hold what the index says. Its blocks need not be decoded
+// then to know them for sound. Otherwise it returns nil: each block is looked at,
+// which tells what is damaged. So it does where a chunk lies in several packs, of
+// which only one copy is kept.
+func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
+	if pk.Size > maxWhole || c.u.Duplicates {
+		return nil, nil
+	}
+	same := int64(0)
+	for _, ref := range pk.Blocks {
+		if c.asItIs(ref) {
+			stored, _ := c.r.Index.Dependencies(ref)
+			same += int64(stored)
+		}
+	}
+	if same < pk.Size/2 {
+		return nil, nil
+	}
+	whole := make([]byte, pk.Size)
+	err := c.r.ReadSealed(ctx, pk.ID, whole, 0)
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		return nil, err
+	}
+	if err != nil || pack.Name(whole) != pk.ID {
+		return nil, nil
+	}
+	// The index may say something else than the pack does.
+	own, err := pack.ReadHeader(bytes.NewReader(whole), pk.Size, c.r.PackSealer)
+	listed := indexfile.HeaderOf(c.r.Index, pk)
+	if err != nil || !bytes.Equal(own.Append(nil), listed.Append(nil)) {
+		return nil, nil
+	}
+	return whole, nil
+}
+
+// asItIs reports whether all of a block is to be kept, with its dictionary.
+func (c *copier) asItIs(ref index.BlockRef) bool {
+	_, length, of := c.u.Keep(ref)
+	if length < of || c.u.Replaced(ref) {
+		return false
+	}
+	_, b := c.r.Index.Block(ref)
+	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool { return c.u.InPlan(ch.ID) })
+}
+
+// smallUnit is the length from which a unit is a block of its own, in bytes. What
+// does not compress would keep it from being compressed.
+const smallUnit = writer.BlockTarget / 8
+
+// unit stores what was planned.
+func (c *copier) unit(ctx context.Context, u *rebase.PlannedBlock) error {
+	if u.Sealed != nil {
+		return c.w.AddBlock(u.Kind, u.Sealed, u.PackBlock)
+	}
+	if len(u.Dict) == 0 && u.Size < smallUnit { // shares a block with others
+		r, err := rebase.Gather(ctx, c.r, u)
+		if err != nil {
+			return err
+		}
+		for i, ch := range u.Chunks {
+			if err := c.lanes[u.Kind].AddFull(ctx, r.Plain[:ch.Length], u.Chunks[i]); err != nil {
+				return err
+			}
+			r.Plain = r.Plain[ch.Length:]
+		}
+		return nil
+	}
+	sealed, b, err := rebase.Seal(ctx, c.r, c.codec, u)
+	if err != nil {
+		return err
+	}
+	return c.w.AddBlock(u.Kind, sealed, b)
+}
+
+// block copies what is to be kept of a block, but for what is in a unit.
+func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
+	keep, length, of := c.u.Keep(ref)
+	_, listed := c.r.Index.Block(ref)
+	for i, ch := range listed.Chunks {
+		if keep[i] && c.u.InPlan(ch.ID) {
+			keep[i] = false
+			length -= int64(ch.Length)
+		}
+	}
+	if length == 0 {
+		return nil
+	}
+	rebased := c.u.Replaced(ref)
+	id, b := c.r.Index.Block(ref)
+	sealed := make([]byte, b.Stored)
+	if err := c.r.ReadSealed(ctx, id, sealed, int64(b.Offset)); err != nil {
+		return err
+	}
+	dict := store.Scratch{}
+	if len(b.Dict) > 0 {
+		var err error
+		if dict, _, err = c.r.Dictionary(ctx, b.Dict, 1, store.Detours{}); err != nil {
+			return err
+		}
+		defer dict.Free()
+	}
+	// Decoded even if it is copied as it is: what replaces the only copy must
+	// be known to be sound.
+	plain, err := c.r.Decode(nil, id, sealed, &b, dict.B)
+	if err != nil {
+		return err
+	}
+	if err := c.checkIDs(id, plain, b.Chunks); err != nil {
+		return err
+	}
+	if length == of && !rebased {
+		return c.w.AddBlock(kind, sealed, b)
+	}
+	wants := b.Dict
+	if rebased {
+		wants = nil // it may be gone
+	}
+	var part []byte
+	var chunks []pack.Chunk
+	at := 0
+	for i, ch := range b.Chunks {
+		switch {
+		case !keep[i]:
+		case len(wants) == 0:
+			if err := c.lanes[kind].AddFull(ctx, plain[at:at+int(ch.Length)], ch); err != nil {
+				return err
+			}
+		default:
+			part = append(part, plain[at:at+int(ch.Length)]...)
+			chunks = append(chunks, ch)
+		}
+		at += int(ch.Length)
+	}
+	if len(wants) == 0 {
+		return nil
+	}
+	frame, err := c.codec.CompressDelta(part, dict.B)
+	if err != nil {
+		return err
+	}
+	sealed, b, err = writer.SealBlock(c.codec, nil, &writer.Block{Plain: part, Chunks: chunks}, frame, wants)
+	if err != nil {
+		return err
+	}
+	if b.Encoding != pack.Delta {
+		c.alone.Store(true)
+	}
+	return c.w.AddBlock(kind, sealed, b)
+}
+
+func (c *copier) checkIDs(from pack.ID, plain []byte, chunks []pack.Chunk) error {
+	for _, ch := range chunks {
+		if err := c.r.CheckID(plain[:ch.Length], from, chunk.ID(ch.ID)); err != nil {
+			return err
+		}
+		plain = plain[ch.Length:]
+	}
+	return nil
+}

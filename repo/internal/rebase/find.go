@@ -1,0 +1,135 @@
+package rebase
+
+import (
+	"context"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/internal/chain"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/writer"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// findNewChunks looks at what each snapshot has changed since the one before it of the
+// same device, and notes what was at the places of the chunks in leaners.
+func (b *rebaser) findNewChunks(ctx context.Context) error {
+	for _, mine := range record.ByDevice(b.u.Snapshots) {
+		slices.SortStableFunc(mine, func(a, b *record.Snapshot) int { return a.Time.Compare(b.Time) })
+		for i := 1; i < len(mine); i++ {
+			err := tree.Diff(ctx, b.u.Store.Chunk, mine[i-1].Root, mine[i].Root, func(old, now *tree.Entry) error {
+				if old == nil || now == nil || b.ids > maxNewChunks {
+					return nil
+				}
+				return b.file(ctx, mine[i], &old.Content, &now.Content)
+			})
+			if err != nil {
+				return store.TreeDamage(err)
+			}
+		}
+	}
+	return nil
+}
+
+// file notes the new chunks of one file of a snapshot.
+func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.Content) error {
+	p := writer.NewPredecessor(b.u.Store, old)
+	if p == nil {
+		return nil
+	}
+	p.Load(ctx)
+	file := &writer.Predecessor{} // stands for it, and is smaller
+	off := int64(0)
+	return store.TreeDamage(now.Chunks(ctx, b.u.Store.Chunk, func(id chunk.ID) error {
+		loc, ok := b.x.Lookup(id)
+		if !ok {
+			return b.u.Store.UnknownChunk(id)
+		}
+		at := off
+		off += int64(loc.Size)
+		_, there := p.Places[id]
+		l := b.dependents[loc.Block]
+		if _, before := b.met[id]; before || there || l == nil || !l.chosen {
+			p.Met(id, at)
+			return nil
+		}
+		near, far := p.Around(ctx, at, int(loc.Size))
+		if b.far(loc.Block) {
+			near = far
+		}
+		if len(near) == 0 {
+			return nil
+		}
+		b.met[id] = struct{}{}
+		b.newChunks = append(b.newChunks, newChunk{pack.Chunk{ID: id, Length: loc.Size}, loc.Block, in, writer.Region{File: file, Number: at / writer.DeltaTarget}, slices.Clone(near)})
+		b.ids += 1 + len(near)
+		return nil
+	}))
+}
+
+// far reports whether a block was encoded with more than what was at its place:
+// its pages had moved.
+func (b *rebaser) far(ref index.BlockRef) bool {
+	size := int64(0)
+	_, dict := b.x.Dependencies(ref)
+	for _, id := range dict {
+		n, _ := b.x.Size(id)
+		size += int64(n)
+	}
+	return size >= b.x.PlainSize(ref)+writer.FarMargin
+}
+
+// liveBases returns the chunks in use to which a block's dictionary leads, through
+// leftovers.
+func (b *rebaser) liveBases(ref index.BlockRef) (found []chain.Base) {
+	walk := chain.NewWalk(b.x)
+	seen := map[chunk.ID]bool{}
+	_, open := b.x.Dependencies(ref)
+	for open = slices.Clone(open); len(open) > 0 && len(found) < pack.MaxDictChunks; {
+		id := open[0]
+		open = open[1:]
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		loc, ok := b.x.Lookup(id)
+		switch {
+		case !ok:
+		case !b.isLeftover(id, loc):
+			found = append(found, chain.Base{ID: id, Size: loc.Size})
+		default:
+			open = append(open, walk.Place(loc)...)
+		}
+	}
+	return found
+}
+
+// cost returns about what a chunk takes: its part of a block. bottom is what it would take
+// without dictionary, by what the blocks that it leads to take that have none.
+func (b *rebaser) cost(id chunk.ID) (own, bottom int64) {
+	walk := chain.NewWalk(b.x)
+	seen := map[chunk.ID]bool{}
+	var mine, stored, plain int64
+	for open := []chunk.ID{id}; len(open) > 0; {
+		id := open[0]
+		open = open[1:]
+		loc, ok := b.x.Lookup(id)
+		if !ok || seen[id] {
+			continue
+		}
+		n, dict := b.x.Dependencies(loc.Block)
+		share := int64(n) * int64(loc.Size) / max(b.x.PlainSize(loc.Block), 1)
+		if len(seen) == 0 {
+			own, mine = share, int64(loc.Size)
+		}
+		if len(dict) == 0 {
+			stored, plain = stored+share, plain+int64(loc.Size)
+		}
+		seen[id] = true
+		open = append(open, walk.Place(loc)...)
+	}
+	return own, stored * mine / max(plain, 1)
+}

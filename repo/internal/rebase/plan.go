@@ -1,0 +1,295 @@
+package rebase
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/internal/chain"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/writer"
+)
+
+const (
+	// maxJoined is up to which length a unit is made of several files, in bytes. It
+	// needs whatever any of them needs, so its chain is as long as the longest.
+	maxJoined = 64 << 10
+	// keptSealed bounds the encoded units that are kept until they are stored. What
+	// is beyond it is encoded again.
+	keptSealed = 64 << 20
+)
+
+// Plan is blocks that are to go, and units that come in their place.
+type Plan struct {
+	goes    map[index.BlockRef]bool
+	Blocks  []*PlannedBlock
+	at      map[chunk.ID]index.Location // in units, by number
+	damaged map[index.BlockRef]bool     // groups of which something cannot be read
+	Cost    int64                       // by so many bytes the new blocks are estimated to be larger
+}
+
+// PlannedBlock is a block that is to be stored, of chunks that lie in others.
+type PlannedBlock struct {
+	writer.Block
+	Kind      pack.Kind
+	of        index.BlockRef // one of the leaners that its chunks lie in
+	Dict      []chunk.ID     // nil: it stands alone
+	stored    uint32         // sealed bytes
+	done      bool           // it has its dictionary
+	Sealed    []byte         // what is to be stored, or nil if that is to be encoded again
+	PackBlock pack.Block     // of sealed
+}
+
+// firstPlanned is the number of the first planned block.
+const firstPlanned index.BlockRef = 1 << 31
+
+// Location returns where a chunk will be, if it is in a planned block.
+func (l *Plan) Location(id chunk.ID) (index.Location, bool) {
+	loc, ok := l.at[id]
+	return loc, ok
+}
+
+// planned returns a planned block, nil for one of the index.
+func (l *Plan) planned(ref index.BlockRef) *PlannedBlock {
+	if ref < firstPlanned {
+		return nil
+	}
+	return l.Blocks[ref-firstPlanned]
+}
+
+// Block describes a planned block.
+func (l *Plan) Block(ref index.BlockRef) (chain.PlannedBlock, bool) {
+	u := l.planned(ref)
+	if u == nil {
+		return chain.PlannedBlock{}, false
+	}
+	return chain.PlannedBlock{Stored: u.stored, Plain: int64(u.Size), Dict: u.Dict}, true
+}
+
+// Unusable reports whether a block must not be needed: it goes, or has no
+// dictionary yet.
+func (l *Plan) Unusable(ref index.BlockRef) bool {
+	if u := l.planned(ref); u != nil {
+		return !u.done
+	}
+	return l.goes[ref]
+}
+
+// Replaces reports whether what is in use of a block is to be stored anew.
+func (l *Plan) Replaces(ref index.BlockRef) bool { return l.goes[ref] }
+
+// Dictionaries calls fn for the dictionary of every planned block.
+func (l *Plan) Dictionaries(fn func(ids []chunk.ID)) {
+	for _, u := range l.Blocks {
+		fn(u.Dict)
+	}
+}
+
+// Len returns how many blocks the plan replaces.
+func (l *Plan) Len() int { return len(l.goes) }
+
+// add appends a unit.
+func (l *Plan) add(u *PlannedBlock) {
+	l.Blocks = append(l.Blocks, u)
+	at := uint32(0)
+	for _, c := range u.Chunks {
+		l.put(c, at)
+		at += c.Length
+	}
+}
+
+// put notes the place of a chunk in the last unit.
+func (l *Plan) put(c pack.Chunk, start uint32) {
+	l.at[c.ID] = index.Location{Block: firstPlanned + index.BlockRef(len(l.Blocks)-1), Start: start, Size: c.Length}
+}
+
+func (b *rebaser) newPlan() *Plan {
+	l := &Plan{goes: map[index.BlockRef]bool{}, at: map[chunk.ID]index.Location{}, damaged: map[index.BlockRef]bool{}}
+	for ref, n := range b.dependents {
+		if n.chosen {
+			l.goes[ref] = true
+		}
+	}
+	return l
+}
+
+// only returns the part of a layout for what is chosen by now.
+func (l *Plan) only(b *rebaser) *Plan {
+	left := b.newPlan()
+	left.Cost = l.Cost
+	rule := chain.Rule{Index: b.x, Plan: left}
+	for _, u := range l.Blocks {
+		if !b.dependents[u.of].chosen {
+			continue
+		}
+		u.done = false
+		left.add(u)
+		if u.Dict != nil {
+			// It may have needed a unit that does not come.
+			if dict, ok := rule.Bound(u.Dict, chain.MaxStored(u.Size)); !ok || !slices.Equal(dict, u.Dict) {
+				u.Dict, u.Sealed, u.stored = dict, nil, uint32(u.Size)
+			}
+		}
+		u.done = true
+	}
+	return left
+}
+
+// planner puts a layout together.
+type planner struct {
+	b     *rebaser
+	plan  *Plan
+	rule  chain.Rule
+	codec *pack.Codec
+	kept  int   // bytes of sealed units
+	tried int64 // bytes of plaintext
+	tell  func(tried int64)
+}
+
+// plan divides the chunks of all chosen leaners into units, and encodes each with
+// its dictionary: it leads to no unit that has none yet, and so not back to itself.
+func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, error) {
+	p := &planner{b: b, plan: b.newPlan(), codec: pack.NewCodec(b.u.Store.BlockSealer), tell: tell}
+	p.rule = chain.Rule{Index: b.x, Plan: p.plan}
+	if err := p.others(ctx); err != nil {
+		return nil, err
+	}
+	return p.plan, p.inOrder(ctx)
+}
+
+// others makes units of what has no predecessor: one of each block, with what
+// lies beneath.
+func (p *planner) others(ctx context.Context) error {
+	var refs []index.BlockRef
+	for ref := range p.plan.goes {
+		refs = append(refs, ref)
+	}
+	slices.SortFunc(refs, func(x, y index.BlockRef) int {
+		return cmp.Or(cmp.Compare(p.b.dependents[x].depth, p.b.dependents[y].depth), cmp.Compare(x, y))
+	})
+	for _, ref := range refs {
+		used, _, _ := p.b.u.Used.Block(ref)
+		_, block := p.b.x.Block(ref)
+		var u *PlannedBlock
+		for i, c := range block.Chunks {
+			_, met := p.b.met[c.ID]
+			_, placed := p.plan.at[c.ID]
+			if met || placed || !used[i] {
+				continue
+			}
+			if u == nil {
+				u = p.begin(ref)
+				u.Near.Add(p.b.liveBases(ref))
+			}
+			p.put(u, c)
+		}
+		if err := p.settle(ctx, u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inOrder makes units of the rest, much as backups would.
+func (p *planner) inOrder(ctx context.Context) error {
+	var u *PlannedBlock
+	var in *record.Snapshot
+	for i := range p.b.newChunks {
+		n := &p.b.newChunks[i]
+		if !p.plan.goes[n.block] {
+			continue
+		}
+		size := int(n.chunk.Length)
+		if u == nil || n.in != in || p.b.group(n.block) != p.b.group(u.of) ||
+			n.at.File != u.Region.File && u.Size+size > maxJoined || !u.Takes(p.b.x, size, writer.DeltaTarget, n.near, n.at) {
+			if err := p.settle(ctx, u); err != nil {
+				return err
+			}
+			u, in = p.begin(n.block), n.in
+		}
+		p.put(u, n.chunk)
+		u.Follow(p.b.x, n.near, n.at)
+	}
+	return p.settle(ctx, u)
+}
+
+// begin adds a unit, of the kind of a block, whose chunks it is to have.
+func (p *planner) begin(ref index.BlockRef) *PlannedBlock {
+	u := &PlannedBlock{Kind: p.b.dependents[ref].kind, of: ref}
+	u.Chain = *p.rule.Walk()
+	p.plan.add(u)
+	return u
+}
+
+// put adds a chunk to the last unit.
+func (p *planner) put(u *PlannedBlock, c pack.Chunk) {
+	p.plan.put(c, uint32(u.Size))
+	u.Chunks = append(u.Chunks, c)
+	u.Size += int(c.Length)
+}
+
+// settle gives a unit its dictionary, and finds out what it will take.
+func (p *planner) settle(ctx context.Context, u *PlannedBlock) error {
+	if u == nil {
+		return nil
+	}
+	u.Dict, _ = p.rule.Bound(u.Near.IDs(), chain.MaxStored(u.Size))
+	u.Near, u.Chain, u.done = chain.Bases{}, chain.Walk{}, true
+	p.tried += int64(u.Size)
+	p.tell(p.tried)
+	sealed, block, err := Seal(ctx, p.b.u.Store, p.codec, u)
+	if errors.Is(err, store.ErrDamaged) {
+		// It stays for a repair, and the rest need not wait.
+		p.plan.damaged[p.b.group(u.of)] = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.stored, u.Dict = uint32(len(sealed)), block.Dict
+	if p.kept+len(sealed) <= keptSealed && u.Dict != nil {
+		p.kept += len(sealed)
+		u.Sealed, u.PackBlock = sealed, block
+	}
+	return nil
+}
+
+// Seal encodes and seals a unit. One whose dictionary cannot be read, or used, is
+// as good without, but for the room it takes.
+func Seal(ctx context.Context, r *store.Store, codec *pack.Codec, u *PlannedBlock) ([]byte, pack.Block, error) {
+	from, err := Gather(ctx, r, u)
+	if err != nil {
+		return nil, pack.Block{}, err
+	}
+	var frame []byte
+	if len(u.Dict) > 0 {
+		dict, err := r.SoundDictionary(ctx, u.Dict)
+		if err == nil {
+			if frame, err = codec.CompressDelta(from.Plain, dict.B); err != nil {
+				frame = nil // as when a backup stores it
+			}
+			dict.Free()
+		} else if !errors.Is(err, store.ErrDamaged) {
+			return nil, pack.Block{}, err
+		}
+	}
+	return writer.SealBlock(codec, nil, from, frame, u.Dict)
+}
+
+// Gather reads the chunks of a unit.
+func Gather(ctx context.Context, r *store.Store, u *PlannedBlock) (*writer.Block, error) {
+	out := &writer.Block{Chunks: u.Chunks, Size: u.Size, Plain: make([]byte, 0, u.Size)}
+	for _, c := range u.Chunks {
+		plain, err := r.Chunk(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		out.Plain = append(out.Plain, plain...)
+	}
+	return out, nil
+}

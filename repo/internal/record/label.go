@@ -1,0 +1,187 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+)
+
+// Pin says that a snapshot is to stay.
+type Pin struct {
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Labels are what can be changed of a snapshot.
+type Labels struct {
+	Tags []string
+	Pin  *Pin
+	Note string
+}
+
+// Labels returns those of a snapshot.
+func (s *Snapshot) Labels() Labels { return Labels{slices.Clone(s.Tags), s.Pin, s.Note} }
+
+const (
+	// MaxLabel bounds each tag, note and reason, and maxTags their number: all
+	// of them fit into a record many times.
+	MaxLabel = 4 << 10
+	MaxTags  = 64
+	// MaxFormer bounds the IDs that a record lists of its predecessors.
+	MaxFormer = 64
+)
+
+// FirstID names the snapshot through all changes of its record.
+func (s *Snapshot) FirstID() layout.FileID {
+	if s.Original != nil {
+		return *s.Original
+	}
+	return s.ID
+}
+
+// Has reports whether a snapshot has an ID, or had it before it was changed.
+func (s *Snapshot) Has(id layout.FileID) bool {
+	return s.ID == id || s.FirstID() == id || slices.Contains(s.Former, id)
+}
+
+// ChangeLabels gives a snapshot other labels. Since records are never
+// changed, that makes a new one with another ID, which lists the earlier ones;
+// the old record goes when the new one is durable. A crash in between leaves
+// both, of which readers show the newer.
+//
+// The caller holds a lock: a prune that has just seen the old record forgotten
+// must not remove what the new one needs. If somebody else changes or forgets
+// the snapshot at the same time, one of the two wins, and the other one fails
+// with ErrChanged.
+func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Labels) (*Snapshot, error) {
+	if r.Guard == nil {
+		return nil, errors.New("change a snapshot: the repository is not locked for that")
+	}
+	if err := labels.check(); err != nil {
+		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
+	}
+	records, err := ReadAll(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	n := Successor(r, s)
+	n.Tags, n.Pin, n.Note = labels.Tags, labels.Pin, labels.Note
+	if err := Replace(ctx, r, s, n); err != nil {
+		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
+	}
+	// What a crash has left of earlier changes.
+	for _, old := range records.Superseded {
+		if old.FirstID() == s.FirstID() && old.ID != s.ID {
+			if err := Delete(ctx, r, old.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
+				return n, err
+			}
+		}
+	}
+	return n, nil
+}
+
+// Successor returns a record that is to replace s, to be changed and stored.
+func Successor(r *store.Store, s *Snapshot) *Snapshot {
+	n := *s
+	original := s.FirstID()
+	n.Original = &original
+	n.Former = slices.Clone(s.Former)
+	if s.ID != original {
+		n.Former = append(n.Former, s.ID)
+	}
+	n.Former = n.Former[max(0, len(n.Former)-MaxFormer):]
+	now := r.Options.Now().UTC()
+	if s.Changed != nil && !now.After(*s.Changed) {
+		now = s.Changed.Add(1) // a clock that goes backwards does not bring the old one back
+	}
+	n.Changed = &now
+	return &n
+}
+
+// Replace stores the record n, then removes that of s.
+func Replace(ctx context.Context, r *store.Store, s, n *Snapshot) error {
+	b, err := Seal(r, n)
+	if err != nil {
+		return err
+	}
+	if err := r.CheckLock(ctx); err != nil {
+		return err
+	}
+	if n.ID, err = r.PutNamed(ctx, layout.SnapshotsDir, b); err != nil {
+		return err
+	}
+	err = r.CheckLock(ctx)
+	if err == nil {
+		err = Delete(ctx, r, s.ID)
+		if errors.Is(err, backend.ErrNotExist) {
+			err = store.ErrChanged
+		}
+	}
+	if errors.Is(err, store.ErrLockLost) || errors.Is(err, store.ErrChanged) {
+		_ = Delete(context.WithoutCancel(ctx), r, n.ID)
+	}
+	return err
+}
+
+func Delete(ctx context.Context, r *store.Store, id layout.FileID) error {
+	return r.Backend.Delete(ctx, layout.SnapshotsDir+id.String())
+}
+
+func (l *Labels) check() error {
+	if len(l.Tags) > MaxTags {
+		return fmt.Errorf("%d tags, at most %d are kept", len(l.Tags), MaxTags)
+	}
+	long := append([]string{l.Note}, l.Tags...)
+	if l.Pin != nil {
+		long = append(long, l.Pin.Reason)
+	}
+	for _, s := range long {
+		if len(s) > MaxLabel {
+			return fmt.Errorf("a text of %d bytes, at most %d are kept", len(s), MaxLabel)
+		}
+	}
+	return nil
+}
+
+// Snapshots are all records of snapshots.
+type Snapshots struct {
+	Current    []*Snapshot // oldest backup first
+	Superseded []*Snapshot // by a newer record of the same snapshot
+	Damaged    []error
+}
+
+// settle splits records into those that count and those that a change has
+// replaced and not removed.
+func settle(list []*Snapshot) (current, superseded []*Snapshot) {
+	newest := map[layout.FileID]*Snapshot{}
+	for _, s := range list {
+		if o := newest[s.FirstID()]; o == nil || s.newer(o) {
+			newest[s.FirstID()] = s
+		}
+	}
+	for _, s := range list {
+		if newest[s.FirstID()] == s {
+			current = append(current, s)
+		} else {
+			superseded = append(superseded, s)
+		}
+	}
+	return current, superseded
+}
+
+// newer reports whether a record of the same snapshot was made after o.
+func (s *Snapshot) newer(o *Snapshot) bool {
+	switch {
+	case s.Changed == nil || o.Changed == nil:
+		return o.Changed == nil && s.Changed != nil
+	case !s.Changed.Equal(*o.Changed):
+		return s.Changed.After(*o.Changed)
+	}
+	return slices.Compare(s.ID[:], o.ID[:]) > 0
+}

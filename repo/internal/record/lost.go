@@ -1,0 +1,62 @@
+package record
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// MaxLostNodes bounds the lost parts of a file list that a record names.
+const MaxLostNodes = 4096
+
+// Lost is what a snapshot had once and cannot give back any more, as
+// RepairSnapshots has marked it. Should the content come back, from a copy of
+// the repository or with another backup, the next repair puts the files into
+// their places again.
+type Lost struct {
+	Time time.Time `json:"time"` // when it was marked
+	// Complete says whether the snapshot was complete before.
+	Complete bool  `json:"complete"`
+	Files    int64 `json:"files"`
+	Bytes    int64 `json:"bytes"` // of their content
+	// Tree is the root of a tree of the lost files: their entries as they were,
+	// with chunks of which at least one is missing. Nil if there are none.
+	Tree *chunk.ID `json:"tree,omitempty"`
+	// Nodes are nodes of the snapshot's tree that could not be read. What was
+	// below them, and how much, nobody knows.
+	Nodes []LostNode `json:"nodes,omitempty"`
+	// MoreNodes counts those that found no room here.
+	MoreNodes int `json:"more_nodes,omitempty"`
+}
+
+// LostNode is a lost part of a list of files.
+type LostNode struct {
+	ID    chunk.ID `json:"id"`
+	Level int      `json:"level"` // of the node that named it; -1 for a root
+}
+
+// Entries returns the entries of lost files whose list can be read, in order,
+// and the nodes that still cannot be read.
+func (l *Lost) Entries(ctx context.Context, load tree.Load) (list []tree.Entry, nodes []LostNode, err error) {
+	if l == nil {
+		return nil, nil, nil
+	}
+	w := NodeWalk{Load: load, OnEntry: func(e *tree.Entry) error { list = append(list, *e); return nil }}
+	w.OnLost = func(n LostNode, _ error) error { nodes = append(nodes, n); return nil }
+	if l.Tree != nil {
+		if err := w.Node(ctx, *l.Tree, -1); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, n := range l.Nodes {
+		if err := w.Node(ctx, n.ID, n.Level); err != nil {
+			return nil, nil, err
+		}
+	}
+	slices.SortStableFunc(list, func(a, b tree.Entry) int { return a.Key().Compare(b.Key()) })
+	list = slices.CompactFunc(list, func(a, b tree.Entry) bool { return a.Key() == b.Key() })
+	return list, nodes, nil
+}

@@ -1,0 +1,387 @@
+// Package record reads and writes the records of a repository: snapshots with
+// their labels, unfinished backups, and kept backup passwords.
+//
+// A record is never changed, only replaced: the new one is durable before the old
+// one goes, and readers show the newer one. The package stores no content.
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	snapshotMagic   = "snapsn01"
+	maxSnapshotSize = 1 << 20
+	SnapshotVersion = 1
+)
+
+// Snapshot is the record of one backup.
+type Snapshot struct {
+	ID layout.FileID `json:"id"`
+
+	Version  int       `json:"version"`
+	Time     time.Time `json:"time"`      // of the backup, by its own account
+	StoredAt time.Time `json:"stored_at"` // when it came into the repository
+	Host     string    `json:"host,omitempty"`
+	Program  string    `json:"program,omitempty"`
+
+	Device Device `json:"device"`
+	Source Source `json:"source"`
+
+	Encrypted bool     `json:"encrypted"`          // by the device, with a backup password
+	Unlocked  bool     `json:"unlocked,omitempty"` // encrypted, but stored as what it holds
+	Complete  bool     `json:"complete"`           // as the device finished it
+	Problems  []string `json:"problems,omitempty"` // why not, or what else was noticed
+	Tags      []string `json:"tags,omitempty"`
+	Pin       *Pin     `json:"pin,omitempty"`
+	Note      string   `json:"note,omitempty"`
+
+	// Of a record that has replaced another one: the ID under which the snapshot
+	// was stored, those that it had since, and when it was changed last.
+	Original *layout.FileID  `json:"original,omitempty"`
+	Former   []layout.FileID `json:"former,omitempty"`
+	Changed  *time.Time      `json:"changed,omitempty"`
+
+	// Lost says what the snapshot had and the repository has lost.
+	Lost *Lost `json:"lost,omitempty"`
+
+	Parent *layout.FileID `json:"parent,omitempty"`
+	Root   chunk.ID       `json:"root"`
+
+	// CopiedFrom is set in a copy of another repository's snapshot.
+	CopiedFrom *Origin `json:"copied_from,omitempty"`
+
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"` // as the folder had them
+
+	// What storing it added to the repository; the record itself, of about
+	// 1 KB, is not counted.
+	NewChunks   int64 `json:"new_chunks"`
+	NewBytes    int64 `json:"new_bytes"`    // content, before compression
+	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
+}
+
+// Origin is the snapshot of another repository that a snapshot is a copy of: the
+// one that was imported, also if it came by way of a third repository.
+type Origin struct {
+	Repository string        `json:"repository"` // its ID, as in its Config
+	Snapshot   layout.FileID `json:"snapshot"`
+	Root       chunk.ID      `json:"root"` // by the keys of that repository
+}
+
+// Device is the device that a backup is of.
+type Device struct {
+	UDID           string `json:"udid"`
+	Name           string `json:"name"`
+	ProductType    string `json:"product_type,omitempty"`    // such as iPhone14,5
+	ProductVersion string `json:"product_version,omitempty"` // of iOS
+	BuildVersion   string `json:"build_version,omitempty"`
+	SerialNumber   string `json:"serial_number,omitempty"`
+}
+
+// Source is where a backup came from.
+type Source struct {
+	Kind     string `json:"kind"`           // "folder" or "device"
+	Path     string `json:"path,omitempty"` // of the folder, as the host named it
+	Folder   string `json:"folder"`         // name of the folder to give back
+	RunID    string `json:"run_id,omitempty"`
+	Full     bool   `json:"full,omitempty"`     // by the device's own account
+	Archived bool   `json:"archived,omitempty"` // set aside by Finder or iTunes
+}
+
+// Kinds of sources.
+const (
+	FromFolder = "folder"
+	FromDevice = "device"
+)
+
+// Seal returns the bytes of a snapshot file.
+func Seal(r *store.Store, s *Snapshot) ([]byte, error) {
+	plain := *s
+	plain.ID = layout.FileID{} // it is the hash of these bytes
+	b, err := json.Marshal(&plain)
+	if err != nil {
+		return nil, err
+	}
+	out, err := r.SnapshotSealer.Seal([]byte(snapshotMagic), b, nil)
+	if err == nil && len(out) > maxSnapshotSize {
+		err = fmt.Errorf("record of %d bytes is too large", len(out))
+	}
+	return out, err
+}
+
+func openSnapshot(b []byte, sealer *crypto.Sealer) (*Snapshot, error) {
+	sealed, ok := store.CutMagic(b, snapshotMagic)
+	if !ok {
+		return nil, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return nil, err
+	}
+	return parseSnapshot(plain)
+}
+
+func parseSnapshot(plain []byte) (*Snapshot, error) {
+	var s Snapshot
+	if err := json.Unmarshal(plain, &s); err != nil {
+		return nil, err
+	}
+	if s.Version != SnapshotVersion {
+		return nil, fmt.Errorf("snapshot version %d: %w", s.Version, store.ErrUnsupported)
+	}
+	return &s, nil
+}
+
+// Load reads one snapshot record.
+func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
+	name := layout.SnapshotsDir + id.String()
+	b, err := r.ReadNamed(ctx, name, maxSnapshotSize)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSnapshot(b, r.SnapshotSealer)
+	if err != nil {
+		return nil, &store.DamageError{File: name, Err: err}
+	}
+	s.ID = id
+	return s, nil
+}
+
+// ByID returns the snapshot that has an ID, or had it before it was
+// changed: the parent of another one, say. If there is none, that is
+// ErrNoSnapshot.
+func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
+	s, err := Load(ctx, r, id)
+	if !errors.Is(err, backend.ErrNotExist) {
+		return s, err
+	}
+	list, _, err := List(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		if s.Has(id) {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("snapshot %s: %w", id.Short(), store.ErrNoSnapshot)
+}
+
+// List reads all snapshot records, oldest backup first. Records that
+// cannot be read are left out and reported in damaged; they do not hide the
+// others.
+func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
+	all, err := ReadAll(ctx, r)
+	return all.Current, all.Damaged, err
+}
+
+// ReadAll is Snapshots, and returns what a change that was cut off has left.
+func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
+	var mu sync.Mutex
+	var list []*Snapshot
+	var damaged []error
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	err = r.Backend.List(ctx, layout.SnapshotsDir, func(f backend.Info) error {
+		g.Go(func() error {
+			id, err := layout.ParseFileID(f.Name)
+			if err != nil {
+				return nil // not one of ours
+			}
+			s, err := Load(gctx, r, id)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case errors.Is(err, backend.ErrNotExist): // forgotten since it was listed
+			case errors.Is(err, store.ErrDamaged):
+				damaged = append(damaged, err)
+			case err != nil:
+				return err
+			default:
+				list = append(list, s)
+			}
+			return nil
+		})
+		return gctx.Err()
+	})
+	if gerr := g.Wait(); gerr != nil {
+		err = gerr
+	}
+	if err != nil {
+		return Snapshots{}, fmt.Errorf("read snapshots: %w", err)
+	}
+	slices.SortFunc(list, func(a, b *Snapshot) int {
+		if c := a.Time.Compare(b.Time); c != 0 {
+			return c
+		}
+		if c := a.StoredAt.Compare(b.StoredAt); c != 0 {
+			return c
+		}
+		return slices.Compare(a.ID[:], b.ID[:])
+	})
+	slices.SortFunc(damaged, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	all.Current, all.Superseded = settle(list)
+	all.Damaged = damaged
+	return all, nil
+}
+
+// FindSnapshot finds the snapshot that a person means: a unique beginning of
+// its ID, or of one that it had before it was changed, "latest", or
+// "latest:DEVICE" with a UDID or a device name.
+func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, error) {
+	if what, _, _ := strings.Cut(spec, ":"); what != "latest" {
+		// Mostly that needs one record, and no others can be in the way.
+		id, err := r.Resolve(ctx, layout.SnapshotsDir, spec)
+		if err == nil {
+			return Load(ctx, r, id)
+		}
+		if !errors.Is(err, store.ErrNoSnapshot) {
+			return nil, fmt.Errorf("snapshot %q: %w", spec, err)
+		}
+	}
+	list, damaged, err := List(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s, err := FindIn(list, spec)
+	if errors.Is(err, store.ErrNoSnapshot) {
+		// A damaged record may be the one that was meant.
+		err = errors.Join(append([]error{err}, damaged...)...)
+	}
+	return s, err
+}
+
+// FindIn is FindSnapshot for a list that Snapshots has returned.
+func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
+	what, device, byDevice := strings.Cut(spec, ":")
+	var err error
+	switch {
+	case what != "latest":
+		list, err = byID(list, strings.ToLower(spec))
+	case byDevice:
+		list, err = OfDevice(list, device)
+	}
+	if err == nil && len(list) == 0 {
+		err = store.ErrNoSnapshot
+	}
+	if err != nil {
+		return nil, fmt.Errorf("snapshot %q: %w", spec, err)
+	}
+	return list[len(list)-1], nil
+}
+
+// byID returns the one snapshot whose ID begins with prefix. IDs that snapshots
+// had before count where no present one fits.
+func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
+	if prefix == "" {
+		return nil, nil
+	}
+	fits := func(id layout.FileID) bool { return strings.HasPrefix(id.String(), prefix) }
+	var found []*Snapshot
+	for _, s := range list {
+		if fits(s.ID) {
+			found = append(found, s)
+		}
+	}
+	for _, s := range list {
+		if len(found) == 0 || !fits(found[0].ID) {
+			if s.Original != nil && fits(*s.Original) || slices.ContainsFunc(s.Former, fits) {
+				found = append(found, s)
+			}
+		}
+	}
+	if len(found) > 1 {
+		return nil, fmt.Errorf("%q fits %d IDs: %w", prefix, len(found), store.ErrAmbiguous)
+	}
+	return found, nil
+}
+
+// minPrefix is how much of a UDID has to be given at least.
+const minPrefix = 4
+
+// OfDevice returns the snapshots of one device, in the order given; none fits is
+// no error. The device is named as connected ones are: by its UDID, with or
+// without dashes, by its name, or by the beginning of either; case does not
+// matter. The whole name goes before beginnings. What several devices share is
+// ErrAmbiguous.
+func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
+	udid, name := PlainUDID(device), foldName(device)
+	for _, fits := range []func(d *Device) bool{
+		func(d *Device) bool { return PlainUDID(d.UDID) == udid },
+		func(d *Device) bool { return foldName(d.Name) == name },
+		func(d *Device) bool {
+			return name != "" && strings.HasPrefix(foldName(d.Name), name) ||
+				len(udid) >= minPrefix && strings.HasPrefix(PlainUDID(d.UDID), udid)
+		},
+	} {
+		udids := map[string]bool{}
+		for _, s := range list {
+			if fits(&s.Device) {
+				udids[PlainUDID(s.Device.UDID)] = true
+			}
+		}
+		if len(udids) > 1 {
+			return nil, fmt.Errorf("%d devices fit %q, use the whole name or the UDID: %w", len(udids), device, store.ErrAmbiguous)
+		}
+		if len(udids) == 1 {
+			// All of it, under whatever name it had then.
+			return slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool { return !udids[PlainUDID(s.Device.UDID)] }), nil
+		}
+	}
+	return nil, nil
+}
+
+// foldName makes names equal that people take for equal: without case, and with
+// the apostrophe that keyboards have in place of the one that iOS writes.
+func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\u2019", "'")) }
+
+// SameDevice reports whether two UDIDs name one device.
+func SameDevice(a, b string) bool { return PlainUDID(a) == PlainUDID(b) }
+
+func PlainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
+
+// ByDevice parts snapshots by device, the devices in the order of their names.
+func ByDevice(list []*Snapshot) [][]*Snapshot {
+	at := map[string]int{}
+	var groups [][]*Snapshot
+	for _, s := range list {
+		udid := PlainUDID(s.Device.UDID)
+		i, ok := at[udid]
+		if !ok {
+			i = len(groups)
+			at[udid] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], s)
+	}
+	name := func(g []*Snapshot) string { d := g[len(g)-1].Device; return d.Name + "\x00" + d.UDID }
+	slices.SortFunc(groups, func(a, b []*Snapshot) int { return strings.Compare(name(a), name(b)) })
+	return groups
+}
+
+// WriteStats counts what a writer has added.
+type WriteStats struct {
+	Chunks int64 // new chunks
+	Bytes  int64 // their plaintext
+	Stored int64 // bytes of files written
+}
+
+// Add returns the sum of two statistics.
+func (s WriteStats) Add(o WriteStats) WriteStats {
+	return WriteStats{s.Chunks + o.Chunks, s.Bytes + o.Bytes, s.Stored + o.Stored}
+}

@@ -1,0 +1,209 @@
+// Package repair removes what is damaged from the index, the packs and the
+// snapshots of a repository, and keeps the rest. What is lost it leaves marked, so
+// that it can come back. It fetches nothing: see package heal.
+package repair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/lock"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
+)
+
+// RepairOptions say how to repair.
+type RepairOptions struct {
+	// DryRun changes nothing.
+	DryRun bool
+	// Progress, if not nil, is told what is being done, and how far it is.
+	Progress func(phase string, done, total int64)
+}
+
+func (o *RepairOptions) Tell(phase string, done, total int64) {
+	if o.Progress != nil {
+		o.Progress(phase, done, total)
+	}
+}
+
+// Begin refuses to change a repository in which others may be at work, and
+// finishes what a repair before has left undone.
+func Begin(ctx context.Context, r *store.Store, dryRun bool) error {
+	if dryRun {
+		return nil
+	}
+	if !lock.Holds(r, lock.Exclusive) {
+		return errors.New("repair: the repository is not locked for that")
+	}
+	return replace.Finish(ctx, r.Backend)
+}
+
+// IndexRepair says what RepairIndex has found and done, or would do.
+type IndexRepair struct {
+	Packs      int             `json:"packs"`      // in the index now
+	Damaged    []string        `json:"damaged"`    // index files that cannot be read
+	Added      []layout.FileID `json:"added"`      // packs that no index file listed
+	Corrected  []layout.FileID `json:"corrected"`  // packs of which the index said something wrong
+	Dropped    []layout.FileID `json:"dropped"`    // packs that were listed and are not there
+	Unreadable []layout.FileID `json:"unreadable"` // packs that no index file lists and that do not tell what they hold
+	Written    int             `json:"written_files"`
+	Removed    int             `json:"removed_files"`
+}
+
+// Changed reports whether there was something to repair.
+func (x *IndexRepair) Changed() bool {
+	return len(x.Damaged)+len(x.Added)+len(x.Corrected)+len(x.Dropped) > 0
+}
+
+// Index makes the index say what the packs say: it reads the header of
+// every pack and, where the index files say something else, or are damaged or
+// gone, writes new ones and then removes the old. Of a pack whose header is
+// damaged the index is believed. Packs that a prune has announced and no index
+// lists stay out, unless index files are damaged or missing: then they may have
+// been listed, and a snapshot may need them. The prune decides that anew.
+//
+// The caller holds a lock of kind LockExclusive, but for a dry run. The index
+// is loaded anew.
+func Index(ctx context.Context, r *store.Store, opts RepairOptions) (*IndexRepair, error) {
+	if err := Begin(ctx, r, opts.DryRun); err != nil {
+		return nil, err
+	}
+	x := &indexRepairer{r: r, rep: &IndexRepair{
+		Damaged: []string{}, Added: []layout.FileID{}, Corrected: []layout.FileID{}, Dropped: []layout.FileID{}, Unreadable: []layout.FileID{},
+	}, there: map[pack.ID]bool{}}
+	x.packs = indexfile.NewBuilder(r, func(_ context.Context, file []byte) error { x.files = append(x.files, file); return nil })
+	if err := x.readOld(ctx); err != nil {
+		return nil, err
+	}
+	packs, err := x.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i, f := range packs {
+		opts.Tell("reading pack headers", int64(i), int64(len(packs)))
+		if err := x.pack(ctx, f); err != nil {
+			return nil, err
+		}
+	}
+	if err := x.packs.Flush(ctx); err != nil {
+		return nil, err
+	}
+	for _, p := range x.old.Packs() {
+		if !x.there[p.ID] {
+			x.rep.Dropped = append(x.rep.Dropped, layout.FileID(p.ID))
+		}
+	}
+	if opts.DryRun || !x.rep.Changed() {
+		return x.rep, r.LoadIndex(ctx)
+	}
+	opts.Tell("writing the index", 0, 0)
+	if err := x.write(ctx); err != nil {
+		return nil, err
+	}
+	return x.rep, r.LoadIndex(ctx)
+}
+
+// indexRepairer is one run of RepairIndex.
+type indexRepairer struct {
+	r         *store.Store
+	rep       *IndexRepair
+	old       *store.IndexFiles
+	oldFiles  []string
+	announced map[layout.FileID]bool // packs that a prune is about to remove
+	there     map[pack.ID]bool       // packs that the new index lists
+	packs     *indexfile.Builder
+	files     [][]byte // of the new index
+}
+
+// readOld reads the index files as they are.
+func (x *indexRepairer) readOld(ctx context.Context) (err error) {
+	if x.old, err = x.r.ReadIndex(ctx, nil); err != nil {
+		return err
+	}
+	for _, err := range x.old.Damage {
+		var d *store.DamageError
+		if errors.As(err, &d) {
+			x.rep.Damaged = append(x.rep.Damaged, d.File)
+		}
+	}
+	if x.oldFiles, err = x.r.NamesIn(ctx, layout.IndexDir); err != nil {
+		return err
+	}
+	x.announced, err = x.r.AnnouncedPacks(ctx)
+	return err
+}
+
+// list lists the packs. Those that a prune is about to remove come last: whether
+// they belong in the index depends on the others.
+func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err error) {
+	var last []backend.Info
+	err = x.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
+		id, err := layout.ParseFileID(f.Name)
+		switch {
+		case err != nil || layout.PackName(pack.ID(id)) != f.Name:
+		case x.announced[id]:
+			last = append(last, f)
+		default:
+			files = append(files, f)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	return append(files, last...), nil
+}
+
+// pack lists a pack in the new index, by its header if that can be read.
+func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
+	rep := x.rep
+	fid, _ := layout.ParseFileID(f.Name)
+	id := pack.ID(fid)
+	p, listed := x.old.Pack(id)
+	h, err := x.r.ReadHeader(ctx, f)
+	size := f.Size
+	switch {
+	case err != nil && !errors.Is(err, store.ErrDamaged):
+		return fmt.Errorf("read the header of %s: %w", f.Name, err)
+	case err != nil && listed:
+		h, size = indexfile.HeaderOf(x.old.Index, p), p.Size
+	case err != nil:
+		rep.Unreadable = append(rep.Unreadable, fid)
+		return nil
+	case !listed && x.announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
+		return nil // a prune was cut off before it removed it
+	case !listed:
+		rep.Added = append(rep.Added, fid)
+	case !indexfile.SameHeader(x.old.Index, p, h) || p.Size != f.Size:
+		rep.Corrected = append(rep.Corrected, fid)
+	}
+	x.there[id] = true
+	rep.Packs++
+	return x.packs.Add(ctx, id, size, &h)
+}
+
+// write stores the new index files, then removes the old ones.
+func (x *indexRepairer) write(ctx context.Context) error {
+	var keep, old []string
+	for _, b := range x.files {
+		name, err := indexfile.Put(ctx, x.r, b)
+		if err != nil {
+			return err
+		}
+		keep = append(keep, name)
+		x.rep.Written++
+	}
+	for _, name := range x.oldFiles {
+		if !slices.Contains(keep, name) {
+			old = append(old, name)
+		}
+	}
+	x.rep.Removed = len(old)
+	return indexfile.Remove(ctx, x.r, old)
+}

@@ -1,0 +1,256 @@
+package repair
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/writer"
+)
+
+// DamagedPack is a pack that RepairPacks has taken apart.
+type DamagedPack struct {
+	Pack       layout.FileID `json:"pack"`
+	Text       string        `json:"text"` // what is wrong with it
+	Blocks     int           `json:"blocks"`
+	Saved      int           `json:"saved_blocks"`
+	LostChunks int           `json:"lost_chunks"` // that are nowhere else
+	LostBytes  int64         `json:"lost_bytes"`  // of plaintext
+}
+
+// PackRepair says what RepairPacks has found and done, or would do.
+type PackRepair struct {
+	Index   *IndexRepair  `json:"index"`
+	Packs   int           `json:"packs"` // that were read
+	Bytes   int64         `json:"bytes"`
+	Damaged []DamagedPack `json:"damaged"`
+	Written int64         `json:"written_bytes"`
+}
+
+// Packs reads all packs and takes the damaged ones apart: every block that
+// is still as it was written goes into new packs. The damaged packs leave the
+// index and are announced as in a prune, so that nothing relies on them any more
+// and the next prune removes them; what could not be saved is stored anew when
+// it turns up in a backup. It begins with RepairIndex.
+//
+// The caller holds a lock of kind LockExclusive, but for a dry run.
+func Packs(ctx context.Context, r *store.Store, opts RepairOptions) (*PackRepair, error) {
+	x, err := Index(ctx, r, opts)
+	if err != nil {
+		return nil, err
+	}
+	rep := &PackRepair{Index: x, Damaged: []DamagedPack{}}
+	if opts.DryRun && x.Changed() {
+		if err := r.IndexFromPacks(ctx, r.Index); err != nil {
+			return nil, err
+		}
+		r.Index.Compact()
+	}
+	total := int64(0)
+	packs := r.Index.Packs()
+	for _, p := range packs {
+		total += p.Size
+	}
+	var bad []index.Pack
+	buf := []byte{}
+	for _, p := range packs {
+		opts.Tell("reading packs", rep.Bytes, total)
+		text, err := PackDamage(ctx, r, p, &buf)
+		if err != nil {
+			return nil, err
+		}
+		rep.Packs++
+		rep.Bytes += p.Size
+		if text != "" {
+			bad = append(bad, p)
+			rep.Damaged = append(rep.Damaged, DamagedPack{Pack: layout.FileID(p.ID), Text: text, Blocks: len(p.Blocks)})
+		}
+	}
+	if len(bad) == 0 {
+		return rep, nil
+	}
+	opts.Tell("saving blocks", 0, 0)
+	if err := salvage(ctx, r, bad, rep, opts.DryRun); err != nil || opts.DryRun {
+		return rep, err
+	}
+	var ids []layout.FileID
+	going := map[pack.ID]bool{}
+	for _, p := range bad {
+		ids = append(ids, layout.FileID(p.ID))
+		going[p.ID] = true
+	}
+	if _, err := r.PutPruneList(ctx, ids); err != nil {
+		return rep, err
+	}
+	if err := indexfile.Unlist(ctx, r, going); err != nil {
+		return rep, err
+	}
+	return rep, r.LoadIndex(ctx)
+}
+
+// PackDamage says what is wrong with a pack, nothing if it is sound. A disk that
+// fails on the pack alone makes it damaged; a store that is gone is an error.
+func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) (string, error) {
+	name := layout.PackName(p.ID)
+	var failed error
+	for range store.ReadTries {
+		info, err := r.Backend.Stat(ctx, name)
+		if errors.Is(err, backend.ErrNotExist) {
+			return "is missing", nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("look at %s: %w", name, err)
+		}
+		if info.Size > pack.MaxSize {
+			return fmt.Sprintf("has %d bytes, more than any pack", info.Size), nil
+		}
+		if int64(cap(*buf)) < info.Size {
+			*buf = make([]byte, info.Size)
+		}
+		b := (*buf)[:info.Size]
+		n, err := r.Backend.ReadAt(ctx, name, b, 0)
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			failed = fmt.Errorf("reading stopped after %d of %d bytes: %w", n, len(b), err)
+			continue
+		}
+		if pack.ID(blake.Sum(b[:n])) != p.ID {
+			return "its bytes are not those that its name stands for", nil
+		}
+		return "", nil
+	}
+	// Is the store itself still there?
+	if _, err := r.Backend.Stat(ctx, layout.ConfigName); err != nil {
+		return "", fmt.Errorf("read %s: %w", name, failed)
+	}
+	return failed.Error(), nil
+}
+
+// salvage stores the sound blocks of damaged packs anew. In the end they are in
+// the index.
+func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRepair, dryRun bool) error {
+	var w *writer.Writer
+	if !dryRun {
+		w = writer.New(ctx, r)
+		defer w.Close()
+	}
+	saved := map[chunk.ID]bool{}
+	lost := map[chunk.ID]uint32{}
+	where := map[chunk.ID]int{}
+	suspect := map[pack.ID]bool{}
+	for _, p := range bad {
+		suspect[p.ID] = true
+	}
+	elsewhere := func(id chunk.ID) bool {
+		return slices.ContainsFunc(r.Index.Copies(id), func(l index.Location) bool { return !suspect[l.Pack] })
+	}
+	for i, p := range bad {
+		for _, ref := range p.Blocks {
+			_, b := r.Index.Block(ref)
+			// A repair that was cut off may have saved it.
+			if !slices.ContainsFunc(b.Chunks, func(c pack.Chunk) bool { return !elsewhere(c.ID) }) {
+				rep.Damaged[i].Saved++
+				continue
+			}
+			sealed, sound, err := SoundBlock(ctx, r, ref)
+			if err != nil {
+				return err
+			}
+			if !sound {
+				for _, c := range b.Chunks {
+					lost[c.ID], where[c.ID] = c.Length, i
+				}
+				continue
+			}
+			rep.Damaged[i].Saved++
+			for _, c := range b.Chunks {
+				saved[c.ID] = true
+			}
+			if w != nil {
+				if err := w.AddBlock(p.Kind, sealed, b); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for id, size := range lost {
+		if !saved[id] && !elsewhere(id) {
+			rep.Damaged[where[id]].LostChunks++
+			rep.Damaged[where[id]].LostBytes += int64(size)
+		}
+	}
+	if w == nil {
+		return nil
+	}
+	err := w.Finish(ctx)
+	rep.Written = w.Stats().Stored
+	return err
+}
+
+// readStubborn fills p from a file. It reports false if the file is too short or
+// cannot be read there, and an error if the whole store is gone.
+func readStubborn(ctx context.Context, r *store.Store, name string, p []byte, off int64) (bool, error) {
+	var failed error
+	for range store.ReadTries {
+		n, err := r.Backend.ReadAt(ctx, name, p, off)
+		if n == len(p) {
+			return true, nil
+		}
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
+			return false, nil
+		}
+		failed = err
+	}
+	if _, err := r.Backend.Stat(ctx, layout.ConfigName); err != nil {
+		return false, fmt.Errorf("read %s: %w", name, failed)
+	}
+	return false, nil
+}
+
+// SoundBlock returns the sealed bytes of a block if they are those that were
+// written. If its dictionary can be had, its chunks are checked as well; if not,
+// that its seal is unbroken is enough: what it is a difference to may come back.
+func SoundBlock(ctx context.Context, r *store.Store, ref index.BlockRef) (sealed []byte, sound bool, err error) {
+	id, b := r.Index.Block(ref)
+	sealed = make([]byte, b.Stored)
+	if whole, err := readStubborn(ctx, r, layout.PackName(id), sealed, int64(b.Offset)); !whole {
+		return nil, false, err
+	}
+	if _, err := r.BlockSealer.Open(nil, sealed, nil); err != nil {
+		return nil, false, nil
+	}
+	dict, _, err := r.Dictionary(ctx, b.Dict, 1, store.Detours{})
+	if ctx.Err() != nil {
+		return nil, false, ctx.Err()
+	}
+	if err != nil || r.CheckDictionary(b.Dict, dict.B) != nil {
+		return sealed, true, nil
+	}
+	defer dict.Free()
+	plain, err := r.Decode(nil, id, sealed, &b, dict.B)
+	if err != nil {
+		return nil, false, nil
+	}
+	for _, c := range b.Chunks {
+		if r.CheckID(plain[:c.Length], id, c.ID) != nil {
+			return nil, false, nil
+		}
+		plain = plain[c.Length:]
+	}
+	return sealed, true, nil
+}

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/index"
+)
+
+// held counts what the cache really holds.
+func (c *blockCache) held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for e := c.order.Front(); e != nil; e = e.Next() {
+		n += cap(e.Value.(*cached).block.Plain)
+	}
+	if n != c.size || len(c.blocks) != c.order.Len() {
+		panic(fmt.Sprintf("cache says %d bytes in %d blocks, holds %d in %d", c.size, len(c.blocks), n, c.order.Len()))
+	}
+	return n
+}
+
+func TestCacheKeepsItsLimit(t *testing.T) {
+	c := newBlockCache(1000)
+	for i := range 500 {
+		c.Put(index.BlockRef(i*7%90), Decoded{Plain: make([]byte, i%300, 300)})
+		if held := c.held(); held > 1000 {
+			t.Fatalf("held %d bytes", held)
+		}
+	}
+	c.Put(1000, Decoded{Plain: make([]byte, 1001)})
+	if _, ok := c.get(1000); ok {
+		t.Error("a block above the limit was kept")
+	}
+	if c.held() == 0 {
+		t.Error("nothing is kept")
+	}
+}
+
+// A reader whose neighbour gives up, while it waits for the block that the
+// neighbour was loading, loads it for itself.
+func TestCancelledLoadIsNotContagious(t *testing.T) {
+	c := newBlockCache(1000)
+	started := make(chan struct{})
+	giveUp := make(chan struct{})
+	var g sync.WaitGroup
+	g.Go(func() {
+		_, err := c.load(context.Background(), 1, func() (Decoded, error) {
+			close(started)
+			<-giveUp
+			return Decoded{}, fmt.Errorf("read: %w", context.Canceled)
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("who was cancelled: got %v", err)
+		}
+	})
+	<-started
+	for range 4 {
+		g.Go(func() {
+			b, err := c.load(context.Background(), 1, func() (Decoded, error) { return Decoded{Plain: []byte("block")}, nil })
+			if err != nil || string(b.Plain) != "block" {
+				t.Errorf("neighbour: %q, %v", b.Plain, err)
+			}
+		})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	g.Go(func() {
+		_, err := c.load(ctx, 1, func() (Decoded, error) { return Decoded{}, ctx.Err() })
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+	time.Sleep(10 * time.Millisecond) // so that they wait; it holds without, too
+	cancel()
+	close(giveUp)
+	g.Wait()
+}

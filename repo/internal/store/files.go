@@ -1,0 +1,125 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+)
+
+// ReadNamed reads a whole file whose name is the hash of its bytes.
+func (r *Store) ReadNamed(ctx context.Context, name string, limit int64) ([]byte, error) {
+	return ReadNamed(ctx, r.Backend, name, limit)
+}
+
+func ReadNamed(ctx context.Context, be backend.Backend, name string, limit int64) ([]byte, error) {
+	id, err := layout.ParseFileID(name)
+	if err != nil {
+		return nil, &DamageError{name, errors.New("its name is not a hash")}
+	}
+	b, err := backend.ReadAll(ctx, be, name, limit)
+	switch {
+	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrTooLarge), errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, &DamageError{name, err}
+	case err != nil:
+		return nil, err
+	}
+	if layout.FileID(blake.Sum(b)) != id {
+		return nil, &DamageError{name, errors.New("its bytes are not those that its name stands for")}
+	}
+	return b, nil
+}
+
+// PutNamed stores a file under the hash of its bytes and returns that.
+func (r *Store) PutNamed(ctx context.Context, dir string, b []byte) (layout.FileID, error) {
+	id := layout.FileID(blake.Sum(b))
+	err := r.Backend.Put(ctx, dir+id.String(), b)
+	if r.useReserve && backend.IsNoSpace(err) {
+		if err := r.giveUpReserve(ctx); err != nil {
+			return layout.FileID{}, err
+		}
+		err = r.Backend.Put(ctx, dir+id.String(), b)
+	}
+	if err != nil && !errors.Is(err, backend.ErrExist) {
+		return layout.FileID{}, err
+	}
+	return id, nil
+}
+
+// ReadTries is how often check and repair try a read that fails before its place
+// on the disk counts as lost.
+const ReadTries = 4
+
+// readerAt is a file of a backend as an io.ReaderAt.
+type readerAt struct {
+	ctx  context.Context
+	be   backend.Backend
+	name string
+}
+
+func (f readerAt) ReadAt(p []byte, off int64) (int, error) {
+	return f.be.ReadAt(f.ctx, f.name, p, off)
+}
+
+// Raw returns the bytes of a repository file after checking that they fit its
+// name, for inspection. name is "config" or a folder and an ID.
+func (r *Store) Raw(ctx context.Context, name string) ([]byte, error) {
+	if name == layout.ConfigName {
+		return backend.ReadAll(ctx, r.Backend, name, MaxConfigSize)
+	}
+	return r.ReadNamed(ctx, name, pack.MaxSize)
+}
+
+// Resolve finds the one file in a folder whose ID begins with prefix.
+func (r *Store) Resolve(ctx context.Context, dir, prefix string) (layout.FileID, error) {
+	var found []layout.FileID
+	err := r.Backend.List(ctx, dir, func(f backend.Info) error {
+		id, err := layout.ParseFileID(f.Name)
+		if err == nil && strings.HasPrefix(id.String(), strings.ToLower(prefix)) {
+			found = append(found, id)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return layout.FileID{}, err
+	case len(found) == 0 || prefix == "":
+		return layout.FileID{}, ErrNoSnapshot
+	case len(found) > 1:
+		return layout.FileID{}, fmt.Errorf("%q fits %d IDs: %w", prefix, len(found), ErrAmbiguous)
+	}
+	return found[0], nil
+}
+
+// CutMagic cuts the magic off the front of a file.
+func CutMagic(b []byte, magic string) ([]byte, bool) {
+	return bytes.CutPrefix(b, []byte(magic))
+}
+
+// NamesIn lists the files of a folder that are named by a hash.
+func (r *Store) NamesIn(ctx context.Context, dir string) ([]string, error) {
+	var names []string
+	err := r.Backend.List(ctx, dir, func(f backend.Info) error {
+		if _, err := layout.ParseFileID(f.Name); err == nil {
+			names = append(names, f.Name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	return names, nil
+}
+
+// hasFiles reports whether there is anything in a folder.
+func hasFiles(ctx context.Context, be backend.Backend, dir string) bool {
+	found := errors.New("found")
+	return errors.Is(be.List(ctx, dir, func(backend.Info) error { return found }), found)
+}

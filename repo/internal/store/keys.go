@@ -1,0 +1,291 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+)
+
+// maxSlots bounds how many key slots are tried with a password, so that a
+// repository cannot keep a machine busy for ever.
+const maxSlots = 64
+
+// KeyInfo describes a key slot.
+type KeyInfo struct {
+	ID      layout.FileID   `json:"id"`
+	Kind    crypto.SlotKind `json:"kind"`
+	Label   string          `json:"label"`
+	Created time.Time       `json:"created"`
+	Current bool            `json:"current"` // it opened this repository
+	Damaged string          `json:"damaged,omitempty"`
+}
+
+// unlock tries a secret on every key slot. The slots are tried in order of
+// their IDs and each costs a full derivation, so a wrong password takes at
+// least as long as a right one. What a slot gives counts only if it opens the
+// config: a slot file of another repository that got here by mistake must not
+// hide the right one.
+func unlock(ctx context.Context, be backend.Backend, secret []byte, config *ConfigFile) (crypto.Key, layout.FileID, Config, error) {
+	var damage []error
+	tried := 0
+	var master crypto.Key
+	var slot layout.FileID
+	var cfg Config
+	var foreign error
+	done := errors.New("opened")
+	err := be.List(ctx, layout.KeysDir, func(f backend.Info) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if tried >= maxSlots {
+			return nil
+		}
+		s, err := readSlot(ctx, be, f.Name)
+		if err != nil {
+			if errors.Is(err, ErrDamaged) {
+				damage = append(damage, err)
+				return nil
+			}
+			return err
+		}
+		tried++
+		key, err := s.Open(secret)
+		if errors.Is(err, crypto.ErrWrongPassword) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if cfg, err = config.Open(key); err != nil {
+			foreign = &DamageError{layout.ConfigName, fmt.Errorf("key slot %s opens, but not with the key of this file: %w", f.Name, err)}
+			return nil
+		}
+		if slot, err = layout.ParseFileID(f.Name); err != nil {
+			return err
+		}
+		master = key
+		return done
+	})
+	switch {
+	case errors.Is(err, done):
+		return master, slot, cfg, nil
+	case err != nil:
+		err = fmt.Errorf("open a key slot: %w", err)
+	case foreign != nil:
+		err = errors.Join(append([]error{foreign}, damage...)...)
+	case tried == 0 && len(damage) == 0:
+		err = &DamageError{layout.KeysDir, errors.New("there is no key slot")}
+	case tried == 0:
+		err = errors.Join(damage...)
+	default:
+		err = errors.Join(append([]error{ErrWrongPassword}, damage...)...)
+	}
+	return crypto.Key{}, layout.FileID{}, Config{}, err
+}
+
+func readSlot(ctx context.Context, be backend.Backend, name string) (*crypto.Slot, error) {
+	b, err := ReadNamed(ctx, be, name, crypto.MaxSlotSize)
+	if err != nil {
+		return nil, err
+	}
+	s, err := crypto.ParseSlot(b)
+	if err != nil {
+		return nil, &DamageError{name, err}
+	}
+	return s, nil
+}
+
+func (r *Store) addSlot(ctx context.Context, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
+	cost := r.Options.Cost
+	if cost == (crypto.Cost{}) {
+		cost = crypto.DefaultCost()
+	}
+	info.Created = r.Options.Now().UTC().Truncate(time.Second)
+	b, err := crypto.NewSlot(r.Options.Rand, r.MasterKey, secret, cost, info)
+	if err != nil {
+		return layout.FileID{}, err
+	}
+	id, err := r.PutNamed(ctx, layout.KeysDir, b)
+	if err != nil {
+		return layout.FileID{}, fmt.Errorf("store a key slot: %w", err)
+	}
+	return id, nil
+}
+
+// Keys lists the key slots.
+func (r *Store) Keys(ctx context.Context) ([]KeyInfo, error) {
+	var out []KeyInfo
+	err := r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
+		id, err := layout.ParseFileID(f.Name)
+		if err != nil {
+			return nil
+		}
+		k := KeyInfo{ID: id, Current: id == r.Slot}
+		s, err := readSlot(ctx, r.Backend, f.Name)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return err // it may be sound all the same
+		}
+		var info crypto.SlotInfo
+		if err == nil {
+			info, err = s.Info(r.MasterKey)
+		}
+		if err != nil {
+			k.Damaged = err.Error()
+		}
+		k.Kind, k.Label, k.Created = info.Kind, info.Label, info.Created
+		out = append(out, k)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	return out, nil
+}
+
+// AddKey adds a key slot that opens with secret. If another one does already,
+// that is ErrKeyExists: removing one of them would not do what it seems to.
+func (r *Store) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
+	id, found, err := r.slotOf(ctx, secret, layout.FileID{})
+	if err == nil && found {
+		err = fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+	}
+	if err != nil {
+		return layout.FileID{}, fmt.Errorf("add a key: %w", err)
+	}
+	return r.addSlot(ctx, secret, info)
+}
+
+// slotOf finds a slot but the one given that opens with a secret.
+func (r *Store) slotOf(ctx context.Context, secret []byte, but layout.FileID) (slot layout.FileID, found bool, err error) {
+	tried := 0
+	err = r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
+		id, err := layout.ParseFileID(f.Name)
+		if err != nil || id == but || tried >= maxSlots || found {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		s, err := readSlot(ctx, r.Backend, f.Name)
+		if errors.Is(err, ErrDamaged) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		tried++
+		key, err := s.Open(secret)
+		if errors.Is(err, crypto.ErrWrongPassword) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		key.Destroy()
+		slot, found = id, true
+		return nil
+	})
+	return slot, found, err
+}
+
+// deleteSlot removes a slot that may be gone already.
+func (r *Store) deleteSlot(ctx context.Context, id layout.FileID) error {
+	err := r.Backend.Delete(ctx, layout.KeysDir+id.String())
+	if errors.Is(err, backend.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// RemoveKey removes the key slot whose ID begins with prefix, unless no sound
+// slot would be left. Who has a copy of the slot's file, or
+// has opened the repository with it before, is not locked out by this.
+func (r *Store) RemoveKey(ctx context.Context, prefix string) (layout.FileID, error) {
+	keys, err := r.Keys(ctx)
+	if err != nil {
+		return layout.FileID{}, err
+	}
+	var found []KeyInfo
+	left := 0 // sound slots but for the one found
+	for _, k := range keys {
+		if k.Damaged == "" {
+			left++
+		}
+		if prefix != "" && strings.HasPrefix(k.ID.String(), strings.ToLower(prefix)) {
+			found = append(found, k)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return layout.FileID{}, fmt.Errorf("%q: %w", prefix, ErrNoKey)
+	case len(found) > 1:
+		return layout.FileID{}, fmt.Errorf("%q fits %d keys: %w", prefix, len(found), ErrAmbiguous)
+	}
+	if found[0].Damaged == "" {
+		left--
+	}
+	if left == 0 {
+		return layout.FileID{}, ErrLastKey
+	}
+	if err := r.deleteSlot(ctx, found[0].ID); err != nil {
+		return layout.FileID{}, fmt.Errorf("remove a key slot: %w", err)
+	}
+	return found[0].ID, nil
+}
+
+// ChangePassword replaces the slot that opened the repository by one that
+// opens with secret and keeps its label. The new slot is durable before the
+// old one goes; if that is cut off in between, the same again removes the old
+// one. If any other slot opens with secret, that is ErrKeyExists.
+func (r *Store) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (layout.FileID, error) {
+	info, err := r.slotInfo(ctx, r.Slot)
+	if err != nil {
+		return layout.FileID{}, err
+	}
+	info.Kind = kind
+	old := r.Slot
+	id, found, err := r.slotOf(ctx, secret, old)
+	if err == nil && found {
+		err = r.leftByChange(ctx, id, info)
+	}
+	if err != nil {
+		return layout.FileID{}, fmt.Errorf("change the password: %w", err)
+	}
+	if !found {
+		if id, err = r.addSlot(ctx, secret, info); err != nil {
+			return layout.FileID{}, err
+		}
+	}
+	r.Slot = id
+	if err := r.deleteSlot(ctx, old); err != nil {
+		return id, fmt.Errorf("the new password works, but the old one could not be removed: %w", err)
+	}
+	return id, nil
+}
+
+// leftByChange fails unless a slot looks like what a change of the slot with
+// that info leaves if it is cut off.
+func (r *Store) leftByChange(ctx context.Context, id layout.FileID, info crypto.SlotInfo) error {
+	other, err := r.slotInfo(ctx, id)
+	if err != nil {
+		return err
+	}
+	if other.Kind != info.Kind || other.Label != info.Label {
+		return fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+	}
+	return nil
+}
+
+func (r *Store) slotInfo(ctx context.Context, id layout.FileID) (crypto.SlotInfo, error) {
+	s, err := readSlot(ctx, r.Backend, layout.KeysDir+id.String())
+	if err != nil {
+		return crypto.SlotInfo{}, err
+	}
+	return s.Info(r.MasterKey)
+}

@@ -1,0 +1,118 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+)
+
+const (
+	pruneMagic   = "snappl01"
+	pruneVersion = 1
+	maxPruneSize = 64 << 20
+	// maxPrunePacks is how many packs one list names at most: about 17 MB.
+	maxPrunePacks = 1 << 18
+)
+
+// PruneList names packs that nothing may rely on any more, and that are removed
+// once every process that has not read the list has ended.
+type PruneList struct {
+	ID      layout.FileID   `json:"-"`
+	Version int             `json:"version"`
+	Created time.Time       `json:"created"`
+	Packs   []layout.FileID `json:"packs"`
+}
+
+func (r *Store) PutPruneList(ctx context.Context, packs []layout.FileID) (PruneList, error) {
+	l := PruneList{Version: pruneVersion, Created: r.Options.Now().UTC(), Packs: packs}
+	if len(packs) > maxPrunePacks {
+		return l, fmt.Errorf("a list of %d packs to remove", len(packs))
+	}
+	plain, err := json.Marshal(l)
+	if err != nil {
+		return l, err
+	}
+	b, err := r.PruneSealer.Seal([]byte(pruneMagic), plain, nil)
+	if err != nil {
+		return l, err
+	}
+	if l.ID, err = r.PutNamed(ctx, layout.PrunesDir, b); err != nil {
+		return l, fmt.Errorf("store a list of packs to remove: %w", err)
+	}
+	return l, nil
+}
+
+// PruneLists reads the lists of packs that are about to be removed. One that is
+// damaged or gone removes nothing, so it is passed over.
+func (r *Store) PruneLists(ctx context.Context) ([]PruneList, error) {
+	var out []PruneList
+	err := r.Backend.List(ctx, layout.PrunesDir, func(f backend.Info) error {
+		l, err := r.readPruneList(ctx, f.Name)
+		if errors.Is(err, ErrDamaged) {
+			return nil
+		}
+		if err == nil {
+			out = append(out, l)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the lists of packs to remove: %w", err)
+	}
+	return out, nil
+}
+
+// AnnouncedPacks returns the packs that prune lists name.
+func (r *Store) AnnouncedPacks(ctx context.Context) (map[layout.FileID]bool, error) {
+	lists, err := r.PruneLists(ctx)
+	announced := map[layout.FileID]bool{}
+	for _, l := range lists {
+		for _, id := range l.Packs {
+			announced[id] = true
+		}
+	}
+	return announced, err
+}
+
+func (r *Store) readPruneList(ctx context.Context, name string) (PruneList, error) {
+	b, err := r.ReadNamed(ctx, name, maxPruneSize)
+	if err != nil {
+		return PruneList{}, err
+	}
+	l, err := openPruneList(b, r.PruneSealer)
+	if err != nil {
+		return l, &DamageError{name, err}
+	}
+	l.ID, err = layout.ParseFileID(name)
+	return l, err
+}
+
+func openPruneList(b []byte, sealer *crypto.Sealer) (PruneList, error) {
+	var l PruneList
+	sealed, ok := CutMagic(b, pruneMagic)
+	if !ok {
+		return l, errors.New("bad magic")
+	}
+	plain, err := sealer.Open(nil, sealed, nil)
+	if err != nil {
+		return l, err
+	}
+	return parsePruneList(plain)
+}
+
+func parsePruneList(plain []byte) (PruneList, error) {
+	var l PruneList
+	if err := json.Unmarshal(plain, &l); err != nil {
+		return l, err
+	}
+	if l.Version != pruneVersion {
+		return l, fmt.Errorf("list version %d: %w", l.Version, ErrUnsupported)
+	}
+	return l, nil
+}

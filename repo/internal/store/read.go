@@ -1,0 +1,317 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// Chunk returns the bytes of a chunk, which the caller must not change. They
+// have been authenticated and have this ID, or there is an error; ErrDamaged
+// if the chunk is missing or wrong.
+func (r *Store) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+	// A restore out of the cache must stop as soon as any other.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	loc, ok := r.Index.Lookup(id)
+	if !ok {
+		return nil, r.UnknownChunk(id)
+	}
+	b, err := r.Cache.load(ctx, loc.Block, func() (Decoded, error) { return r.readBlock(ctx, loc.Block, 0, Detours{}) })
+	var data []byte
+	if err == nil {
+		data, err = r.cutChunk(b.Plain, loc, id)
+	}
+	if err != nil {
+		return r.otherCopy(ctx, id, loc.Block, err)
+	}
+	return data, nil
+}
+
+// cutChunk takes a chunk out of its decoded block and checks its ID.
+func (r *Store) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte, error) {
+	data := plain[loc.Start : loc.Start+loc.Size]
+	if err := r.CheckID(data, loc.Pack, id); err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+func (r *Store) CheckID(data []byte, from pack.ID, id chunk.ID) error {
+	h, _ := r.hashers.Get().(*chunk.Hasher)
+	defer r.hashers.Put(h)
+	if h.ID(data) != id {
+		return &DamageError{layout.PackName(from), fmt.Errorf("chunk %s has other bytes than its ID says", id.Short())}
+	}
+	return nil
+}
+
+// readBlock reads and decodes one block. above is the number of blocks that are
+// waiting for it as their dictionary; by is shared by all blocks on one way.
+func (r *Store) readBlock(ctx context.Context, ref index.BlockRef, above int, by Detours) (Decoded, error) {
+	if above > pack.MaxDepth {
+		return Decoded{}, errTooDeep()
+	}
+	id, b := r.Index.Block(ref)
+	dict, depth, err := r.Dictionary(ctx, b.Dict, above+1, by)
+	if err != nil {
+		return Decoded{}, err
+	}
+	defer dict.Free()
+	sealed := r.Scratch.Take(int(b.Stored))
+	defer sealed.Free()
+	if err := r.ReadSealed(ctx, id, sealed.B, int64(b.Offset)); err != nil {
+		return Decoded{}, err
+	}
+	plain, err := r.Decode(nil, id, sealed.B, &b, dict.B)
+	return Decoded{plain, depth}, err
+}
+
+// ReadSealed fills sealed with the bytes of a pack from an offset on.
+func (r *Store) ReadSealed(ctx context.Context, id pack.ID, sealed []byte, offset int64) error {
+	n, err := r.Backend.ReadAt(ctx, layout.PackName(id), sealed, offset)
+	if n == len(sealed) {
+		return nil
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
+		return &DamageError{layout.PackName(id), err}
+	}
+	return err
+}
+
+func errTooDeep() error {
+	return &DamageError{"", fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}
+}
+
+// Decode opens the sealed bytes of a block of pack id. It uses the memory of
+// dst if that is large enough.
+func (r *Store) Decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
+	codec, _ := r.codecs.Get().(*pack.Codec)
+	defer r.codecs.Put(codec)
+	plain, err := codec.Decode(dst[:0], sealed, b, dict)
+	if errors.Is(err, pack.ErrDamaged) || errors.Is(err, crypto.ErrAuth) {
+		return nil, &DamageError{layout.PackName(id), err}
+	}
+	return plain, err
+}
+
+// Dictionary puts together the chunks that form a block's dictionary, to be
+// given back with free. Their blocks come from the cache or are decoded here;
+// waiting for another goroutine's load could be waiting for oneself. It returns
+// also the depth of the block that uses it.
+//
+// The IDs of these chunks are not checked: those of the chunks that come out of
+// the decoded block are. Whoever keeps what was made with a dictionary without
+// such a check has to call checkDictionary.
+func (r *Store) Dictionary(ctx context.Context, ids []chunk.ID, above int, by Detours) (dict Scratch, depth int, err error) {
+	if len(ids) == 0 {
+		return Scratch{}, 0, nil
+	}
+	locs := make([]index.Location, len(ids))
+	size := 0
+	for i, id := range ids {
+		loc, ok := r.Index.Lookup(id)
+		if !ok {
+			return Scratch{}, 0, fmt.Errorf("dictionary: %w", r.UnknownChunk(id))
+		}
+		if size += int(loc.Size); size > pack.MaxDictSize {
+			return Scratch{}, 0, &DamageError{"", fmt.Errorf("a dictionary of more than %d bytes", pack.MaxDictSize)}
+		}
+		locs[i] = loc
+	}
+	dict = r.Scratch.Take(size)
+	at := 0
+	var base Decoded
+	var from index.BlockRef // of base
+	for i, loc := range locs {
+		if i == 0 || loc.Block != from {
+			if base, loc, err = r.base(ctx, ids[i], loc, above, by); err != nil {
+				dict.Free()
+				return Scratch{}, 0, err
+			}
+			from = loc.Block
+		}
+		if depth = max(depth, base.Depth+1); depth > pack.MaxDepth {
+			dict.Free()
+			return Scratch{}, 0, errTooDeep()
+		}
+		at += copy(dict.B[at:], base.Plain[loc.Start:loc.Start+loc.Size])
+	}
+	return dict, depth, nil
+}
+
+// SoundDictionary is dictionary with the IDs of its chunks checked, for what is
+// to be kept.
+func (r *Store) SoundDictionary(ctx context.Context, ids []chunk.ID) (Scratch, error) {
+	dict, _, err := r.Dictionary(ctx, ids, 1, Detours{})
+	if err != nil {
+		return dict, err
+	}
+	if err := r.CheckDictionary(ids, dict.B); err != nil {
+		dict.Free()
+		return Scratch{}, err
+	}
+	return dict, nil
+}
+
+// CheckDictionary checks the IDs of the chunks in a dictionary.
+func (r *Store) CheckDictionary(ids []chunk.ID, dict []byte) error {
+	for _, id := range ids {
+		loc, ok := r.Index.Lookup(id)
+		if !ok || int(loc.Size) > len(dict) {
+			return fmt.Errorf("dictionary: %w", r.UnknownChunk(id))
+		}
+		if err := r.CheckID(dict[:loc.Size], loc.Pack, id); err != nil {
+			return fmt.Errorf("dictionary: %w", err)
+		}
+		dict = dict[loc.Size:]
+	}
+	return nil
+}
+
+// FindCause finds out why what was decoded from a block is wrong: it returns the
+// first error in the blocks that its dictionary comes from, or err.
+func (r *Store) FindCause(ctx context.Context, ref index.BlockRef, err error, seen map[index.BlockRef]bool) error {
+	if seen[ref] || ctx.Err() != nil {
+		return err
+	}
+	seen[ref] = true
+	_, ids := r.Index.Dependencies(ref)
+	for _, id := range ids {
+		loc, ok := r.Index.Lookup(id)
+		if !ok {
+			continue
+		}
+		b, bad := r.baseBlock(ctx, loc.Block, 1, nil)
+		if bad == nil {
+			_, bad = r.cutChunk(b.Plain, loc, id)
+		}
+		if errors.Is(bad, ErrDamaged) {
+			return r.FindCause(ctx, loc.Block, bad, seen)
+		}
+	}
+	return err
+}
+
+// writeChunk writes a chunk, checked, to w. One that is a block of its own, as
+// those of photos are, goes past the cache: nobody will ask for it again.
+func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if loc, ok := r.Index.Lookup(id); ok && r.Index.Single(loc.Block) {
+		if n, err := r.writeAlone(ctx, w, id, loc); !errors.Is(err, ErrDamaged) {
+			return n, err
+		}
+		// Chunk knows what to do about it. Nothing has been written.
+	}
+	data, err := r.Chunk(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(data)
+}
+
+// writeAlone is writeChunk for a chunk that is a block of its own. If its error
+// is ErrDamaged, it has written nothing.
+func (r *Store) writeAlone(ctx context.Context, w io.Writer, id chunk.ID, loc index.Location) (int, error) {
+	_, b := r.Index.Block(loc.Block)
+	sealed := r.Scratch.Take(int(b.Stored))
+	defer sealed.Free()
+	if err := r.ReadSealed(ctx, loc.Pack, sealed.B, int64(b.Offset)); err != nil {
+		return 0, err
+	}
+	plain := r.Scratch.Take(b.Size())
+	defer plain.Free()
+	data, err := r.Decode(plain.B, loc.Pack, sealed.B, &b, nil)
+	if err == nil {
+		err = r.CheckID(data, loc.Pack, id)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return w.Write(data)
+}
+
+// WriteContent writes the bytes of a file to w and checks that they are as
+// many as the content says.
+func (r *Store) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
+	written := int64(0)
+	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
+		if size, ok := r.Index.Size(id); ok && written+int64(size) > c.Size {
+			return &DamageError{"", fmt.Errorf("a file of %d bytes has more in its chunks", c.Size)}
+		}
+		n, err := r.writeChunk(ctx, w, id)
+		written += int64(n)
+		return err
+	})
+	if err != nil {
+		return TreeDamage(err)
+	}
+	if written != c.Size {
+		return &DamageError{"", fmt.Errorf("a file of %d bytes has %d in its chunks", c.Size, written)}
+	}
+	return nil
+}
+
+// SameContent reports whether src holds exactly the bytes of a content. It
+// compares chunk IDs, so nothing of the content itself is read from the
+// repository.
+func (r *Store) SameContent(ctx context.Context, src io.Reader, c *tree.Content) (bool, error) {
+	h, _ := r.hashers.Get().(*chunk.Hasher)
+	defer r.hashers.Put(h)
+	differs := errors.New("differs")
+	var buf []byte
+	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
+		size, ok := r.Index.Size(id)
+		if !ok {
+			return r.UnknownChunk(id)
+		}
+		if cap(buf) < int(size) {
+			buf = make([]byte, size)
+		}
+		buf = buf[:size]
+		if _, err := io.ReadFull(src, buf); err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				return differs
+			}
+			return err
+		}
+		if h.ID(buf) != id {
+			return differs
+		}
+		return nil
+	})
+	if errors.Is(err, differs) {
+		return false, nil
+	}
+	if err != nil {
+		return false, TreeDamage(err)
+	}
+	n, err := io.ReadFull(src, make([]byte, 1))
+	if n > 0 || err == nil {
+		return false, nil
+	}
+	if !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return true, nil
+}
+
+// TreeDamage marks a node that was read but makes no sense as damage.
+func TreeDamage(err error) error {
+	if errors.Is(err, tree.ErrDamaged) && !errors.Is(err, ErrDamaged) {
+		return &DamageError{"", err}
+	}
+	return err
+}

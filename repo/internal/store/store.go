@@ -1,0 +1,243 @@
+// Package store is the core of a repository: its config and keys, its files, the
+// index, and reading chunks.
+//
+// It promises that what it returns as content was authenticated and has the chunk
+// ID under which it was requested. It knows nothing of snapshots, and writes no
+// packs and no index files.
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/internal/process"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+)
+
+// Options are what a repository takes from outside. The zero value is what a
+// program wants; tests set the rest.
+type Options struct {
+	Rand     io.Reader        // crypto/rand by default
+	Now      func() time.Time // time.Now by default
+	Cost     crypto.Cost      // of guessing a password of a new key slot; crypto.DefaultCost by default
+	Workers  int              // goroutines that compress and seal; as many as cores by default
+	PackSize int              // bytes, 16 MiB by default, at most 64 MiB
+	Cache    int              // bytes of decoded blocks to keep, 64 MiB by default
+	// Refresh is how often a lock shows that its owner is alive, 5 minutes by
+	// default; never if negative.
+	Refresh time.Duration
+	// Owner is who locks the repository: this process, by default.
+	Owner *process.Identity
+}
+
+// defaultRefresh is how often a lock is refreshed, see Options.Refresh.
+const defaultRefresh = 5 * time.Minute
+
+// MaxPackSize leaves room below pack.MaxSize for a block and the header.
+const MaxPackSize = 64 << 20
+
+func (o Options) withDefaults() Options {
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	if o.PackSize <= 0 {
+		o.PackSize = 16 << 20
+	}
+	o.PackSize = min(o.PackSize, MaxPackSize)
+	if o.Cache <= 0 {
+		o.Cache = 64 << 20
+	}
+	if o.Refresh == 0 {
+		o.Refresh = defaultRefresh
+	}
+	if o.Owner == nil {
+		self := process.Current()
+		o.Owner = &self
+	}
+	return o
+}
+
+// Store is an open repository. It may be used by several goroutines.
+type Store struct {
+	Backend   backend.Backend
+	Options   Options
+	Config    Config
+	MasterKey crypto.Key
+	Slot      layout.FileID // the key slot that opened it
+
+	chunkKey       crypto.Key
+	BlockSealer    *crypto.Sealer
+	PackSealer     *crypto.Sealer
+	IndexSealer    *crypto.Sealer
+	SnapshotSealer *crypto.Sealer
+	PasswordSealer *crypto.Sealer
+	LockSealer     *crypto.Sealer
+	PruneSealer    *crypto.Sealer
+	RunSealer      *crypto.Sealer
+	CheckSealer    *crypto.Sealer
+
+	codecs  sync.Pool // *pack.Codec
+	hashers sync.Pool // *chunk.Hasher
+	Scratch scratchPool
+	Cache   *blockCache
+
+	Index        *index.Index
+	DamagedIndex []error
+	Missing      []pack.ID // packs that an index file lists and that are not there
+
+	Retiring  map[pack.ID]bool       // packs that are about to be removed
+	Announced map[layout.FileID]bool // these, and those of them that no index lists
+
+	Guard *Guard // the lock that this process holds, nil for none
+
+	useReserve bool // when the store is full
+}
+
+// Guard is what a repository asks the lock of this process.
+type Guard struct {
+	Kind    string
+	Session string // names the lock through all its refreshes
+	// held returns nil if the lock was there all the time, else ErrLockLost.
+	Held func(context.Context) error
+	// see notes that the process has read some prune lists.
+	See func(ctx context.Context, lists []layout.FileID) error
+}
+
+// CheckLock returns nil if the lock of this process was there all the time, or if it
+// holds none. A writer asks after its snapshot is durable: whoever removes the
+// lock of a process that seems dead does so before it looks for snapshots. So
+// either that snapshot was seen, or its writer finds the lock gone and takes the
+// snapshot back.
+func (r *Store) CheckLock(ctx context.Context) error {
+	if r.Guard == nil {
+		return nil
+	}
+	return r.Guard.Held(ctx)
+}
+
+// Create makes a repository in an empty backend and opens it. secret opens its
+// first key slot, which info describes. A crash leaves either no repository or
+// a complete one.
+func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.SlotInfo, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	stale, err := checkVacant(ctx, be)
+	if err != nil {
+		return nil, err
+	}
+	master, err := crypto.NewKey(opts.Rand)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := newConfig(opts)
+	if err != nil {
+		return nil, err
+	}
+	r := New(be, opts, cfg, master)
+	if r.Slot, err = r.addSlot(ctx, secret, info); err != nil {
+		return nil, err
+	}
+	// The config comes last: where it is, the repository is complete.
+	b, err := cfg.seal(master, opts.Rand)
+	if err != nil {
+		return nil, err
+	}
+	if err := be.Put(ctx, layout.ConfigName, b); err != nil {
+		if !errors.Is(err, backend.ErrExist) {
+			return nil, fmt.Errorf("create repository: %w", err)
+		}
+		// Another process was faster, and its repository has no use for this
+		// slot. What fails here is only untidy.
+		_ = r.deleteSlot(ctx, r.Slot)
+		return nil, fmt.Errorf("create repository: %w", ErrExists)
+	}
+	// Only now: before, one of them could have been the slot of a process that
+	// creates a repository here at the same time.
+	for _, id := range stale {
+		if id == r.Slot {
+			continue // the same randomness makes the same slot
+		}
+		if err := r.deleteSlot(ctx, id); err != nil {
+			return nil, fmt.Errorf("the repository was created, but a key slot that an interrupted init left could not be removed: %w", err)
+		}
+	}
+	r.Index = index.New()
+	return r, nil
+}
+
+// checkVacant refuses a backend that holds a repository or what is left of
+// one. Key slots alone are what an interrupted Create leaves; they open
+// nothing, and are returned.
+func checkVacant(ctx context.Context, be backend.Backend) (slots []layout.FileID, err error) {
+	err = be.List(ctx, "", func(f backend.Info) error {
+		switch {
+		case f.Name == layout.ConfigName:
+			return fmt.Errorf("create repository: %w", ErrExists)
+		case strings.HasPrefix(f.Name, layout.KeysDir):
+			if id, err := layout.ParseFileID(f.Name); err == nil {
+				slots = append(slots, id)
+			}
+		case strings.HasPrefix(f.Name, layout.PacksDir), strings.HasPrefix(f.Name, layout.IndexDir), strings.HasPrefix(f.Name, layout.SnapshotsDir):
+			return fmt.Errorf("create repository: %w, but its config file is missing; restore that file from a copy", ErrExists)
+		}
+		return nil
+	})
+	return slots, err
+}
+
+// Open opens the repository in a backend with a password, key file or recovery
+// key. It reads config and keys only; LoadIndex reads the index.
+func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) (*Store, error) {
+	opts = opts.withDefaults()
+	sealed, err := ReadConfig(ctx, be)
+	if err != nil {
+		return nil, err
+	}
+	master, slot, cfg, err := unlock(ctx, be, secret, sealed)
+	if err != nil {
+		return nil, err
+	}
+	r := New(be, opts, cfg, master)
+	r.Slot = slot
+	return r, nil
+}
+
+func New(be backend.Backend, opts Options, cfg Config, master crypto.Key) *Store {
+	r := &Store{
+		Backend: be, Options: opts, Config: cfg, MasterKey: master,
+		chunkKey:       master.Derive(crypto.ForChunkIDs),
+		BlockSealer:    crypto.NewSealer(master.Derive(crypto.ForBlocks), opts.Rand),
+		PackSealer:     crypto.NewSealer(master.Derive(crypto.ForPacks), opts.Rand),
+		IndexSealer:    crypto.NewSealer(master.Derive(crypto.ForIndexes), opts.Rand),
+		SnapshotSealer: crypto.NewSealer(master.Derive(crypto.ForSnapshots), opts.Rand),
+		PasswordSealer: crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
+		LockSealer:     crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
+		PruneSealer:    crypto.NewSealer(master.Derive(crypto.ForPruneLists), opts.Rand),
+		RunSealer:      crypto.NewSealer(master.Derive(crypto.ForUnfinished), opts.Rand),
+		CheckSealer:    crypto.NewSealer(master.Derive(crypto.ForChecks), opts.Rand),
+		Cache:          newBlockCache(opts.Cache),
+	}
+	r.codecs.New = func() any { return pack.NewCodec(r.BlockSealer) }
+	r.hashers.New = func() any { return r.NewHasher() }
+	return r
+}
+
+// NewHasher returns a hasher for this repository's chunk IDs.
+func (r *Store) NewHasher() *chunk.Hasher { return chunk.NewHasher(r.chunkKey) }

@@ -1,0 +1,246 @@
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/internal/chain"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// ContentWriter is one goroutine's way into a Writer. What is stored through a lane in
+// a row shares blocks, so files that are alike or are read together should
+// come one behind the other.
+type ContentWriter struct {
+	w      *Writer
+	kind   pack.Kind
+	cutter *chunk.Cutter
+	hasher *chunk.Hasher
+	buf    []byte
+
+	blockTarget, deltaTarget int
+
+	full  Block // new chunks without a predecessor
+	delta Block // new chunks that are likely to resemble others
+}
+
+// Block is a block that is being filled.
+type Block struct {
+	Plain  []byte
+	Size   int // of the plaintext, also where it has not been read
+	Chunks []pack.Chunk
+	Near   chain.Bases // chunks at the places where these were before
+	far    chain.Bases // and farther around
+	Region Region      // of the last chunk
+	Chain  chain.Walk  // of near
+}
+
+// Region is a region of a file.
+type Region struct {
+	File   *Predecessor
+	Number int64
+}
+
+// joins reports whether a chunk at another place may join a run of so many
+// bytes. Small files each need another block as their dictionary's, so fewer of
+// them make a run.
+func (p Region) joins(o Region, size int) bool {
+	if p.File == o.File {
+		return p.Number == o.Number
+	}
+	return size < BlockTarget
+}
+
+// NewContentWriter opens a lane for the content of files.
+func (w *Writer) NewContentWriter() *ContentWriter { return w.NewContentWriterOf(pack.Content) }
+
+func (w *Writer) NewContentWriterOf(kind pack.Kind) *ContentWriter {
+	l := &ContentWriter{w: w, kind: kind, hasher: w.r.NewHasher(), blockTarget: BlockTarget, deltaTarget: DeltaTarget}
+	if kind == pack.Metadata {
+		l.blockTarget, l.deltaTarget = nodeBlockTarget, nodeDeltaTarget
+	}
+	return l
+}
+
+// Store reads src to its end and returns its content, of which all that is new
+// is on its way into the repository. prev is content that src is likely to
+// resemble, such as an earlier version of the file; nil if there is none.
+func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tree.Content, error) {
+	if l.cutter == nil {
+		l.cutter = chunk.NewCutter(l.w.r.Config.Polynomial)
+		l.buf = make([]byte, chunk.MaxSize)
+	}
+	if err := l.cutter.Reset(src); err != nil {
+		return tree.Content{}, err
+	}
+	old := NewPredecessor(l.w.r, prev)
+	var ids []chunk.ID
+	size := int64(0)
+	for {
+		data, err := l.cutter.Next(l.buf)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return tree.Content{}, err
+		}
+		id, err := l.add(ctx, data, size, old)
+		if err != nil {
+			return tree.Content{}, err
+		}
+		ids = append(ids, id)
+		size += int64(len(data))
+	}
+	return tree.NewContent(ctx, l.w.SaveNode, size, ids)
+}
+
+// AddChunk stores data as one chunk, unless it is known.
+func (l *ContentWriter) AddChunk(ctx context.Context, data []byte) (chunk.ID, error) {
+	return l.add(ctx, data, 0, nil)
+}
+
+// add stores one chunk, which is at offset off of its file, unless it is known.
+func (l *ContentWriter) add(ctx context.Context, data []byte, off int64, old *Predecessor) (chunk.ID, error) {
+	if err := l.w.Alive(ctx); err != nil {
+		return chunk.ID{}, err
+	}
+	id := l.hasher.ID(data)
+	if !l.w.Claim(id, len(data)) {
+		old.Met(id, off)
+		return id, nil
+	}
+	c := pack.Chunk{ID: id, Length: uint32(len(data))}
+	if near, far := old.Around(ctx, off, len(data)); len(near) > 0 {
+		return id, l.addDelta(ctx, data, c, near, far, Region{old, off / DeltaTarget})
+	}
+	return id, l.AddFull(ctx, data, c)
+}
+
+// addNode stores a tree node or list. like is the node that it probably
+// resembles.
+func (l *ContentWriter) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.ID, error) {
+	id := l.hasher.ID(data)
+	if !l.w.Claim(id, len(data)) {
+		return id, nil
+	}
+	c := pack.Chunk{ID: id, Length: uint32(len(data))}
+	if like != nil {
+		if size, ok := l.w.r.Index.Size(*like); ok && l.w.r.Index.Reusable(*like) {
+			near := []chain.Base{{ID: *like, Size: size}}
+			return id, l.addDelta(ctx, data, c, near, nil, Region{&l.w.nodes, 0})
+		}
+	}
+	return id, l.AddFull(ctx, data, c)
+}
+
+// AddFull puts a chunk into the run that stands alone.
+func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) error {
+	if len(data) >= AloneSize {
+		return l.submit(ctx, &Block{Plain: append(l.w.buffers.get(len(data)), data...), Size: len(data), Chunks: []pack.Chunk{c}})
+	}
+	if !l.full.fits(len(data), l.blockTarget) {
+		if err := l.flush(ctx, &l.full); err != nil {
+			return err
+		}
+	}
+	l.append(&l.full, data, c)
+	return nil
+}
+
+// addDelta puts a chunk into the run that is to be encoded against others.
+func (l *ContentWriter) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []chain.Base, at Region) error {
+	if len(l.delta.Chunks) > 0 && !l.delta.Takes(l.w.r.Index, len(data), l.deltaTarget, near, at) {
+		if err := l.flush(ctx, &l.delta); err != nil {
+			return err
+		}
+	}
+	l.append(&l.delta, data, c)
+	l.delta.Follow(l.w.r.Index, near, at)
+	l.delta.far.Add(far)
+	return nil
+}
+
+func (r *Block) fits(size, target int) bool {
+	return r.Size+size <= target && len(r.Chunks) < pack.MaxBlockChunks
+}
+
+// Takes reports whether another chunk, of so many bytes and with chunks at its
+// place before, may join the run.
+func (r *Block) Takes(x *index.Index, size, target int, near []chain.Base, at Region) bool {
+	return r.fits(size, target) && r.Near.Fits(near) && r.Region.joins(at, r.Size) &&
+		(at.File == r.Region.File || r.Chain.With(x, near) <= chain.MaxJoined)
+}
+
+// Follow notes what was at the place of the chunk that was added last.
+func (r *Block) Follow(x *index.Index, near []chain.Base, at Region) {
+	r.Chain.With(x, near)
+	r.Near.Add(near)
+	r.Region = at
+}
+
+func (l *ContentWriter) append(r *Block, data []byte, c pack.Chunk) {
+	if r.Plain == nil {
+		r.Plain = l.w.buffers.get(max(len(data), bufferSize))
+	}
+	r.Plain = append(r.Plain, data...)
+	r.Size += len(data)
+	r.Chunks = append(r.Chunks, c)
+}
+
+// Flush hands on the open blocks, however small.
+func (l *ContentWriter) Flush(ctx context.Context) error {
+	if err := l.flush(ctx, &l.delta); err != nil {
+		return err
+	}
+	return l.flush(ctx, &l.full)
+}
+
+func (l *ContentWriter) flush(ctx context.Context, r *Block) error {
+	if len(r.Chunks) == 0 {
+		return nil
+	}
+	full := *r
+	*r = Block{}
+	return l.submit(ctx, &full)
+}
+
+func (l *ContentWriter) submit(ctx context.Context, r *Block) error {
+	select {
+	case l.w.jobs <- job{l.kind, r}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.w.ctx.Done():
+		return fmt.Errorf("storing was given up: %w", context.Cause(l.w.ctx))
+	}
+}
+
+// bufferSize is the capacity of a usual buffer, in bytes.
+const bufferSize = DeltaTarget
+
+// buffers go round between lanes and encoders. Usual blocks and large chunks
+// are kept apart, or every small block would hold a large buffer.
+type buffers struct{ blocks, chunks sync.Pool }
+
+func (p *buffers) pool(size int) *sync.Pool {
+	if size > bufferSize {
+		return &p.chunks
+	}
+	return &p.blocks
+}
+
+func (p *buffers) get(size int) []byte {
+	b, _ := p.pool(size).Get().(*[]byte)
+	if b == nil || cap(*b) < size {
+		return make([]byte, 0, max(size, bufferSize))
+	}
+	return (*b)[:0]
+}
+
+func (p *buffers) put(b []byte) { p.pool(cap(b)).Put(&b) }

@@ -1,0 +1,420 @@
+// Package writer stores content, trees and snapshots in a repository.
+//
+// It cuts files into chunks, encodes these as blocks, against an earlier version
+// where that saves room, and writes packs, index files and snapshot records in
+// this order. It removes only what it wrote itself.
+package writer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/tree"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// BlockTarget is the plaintext length at which a block of several chunks
+	// is closed, in bytes. Larger blocks compress better by about one percent,
+	// but make chains of deltas dearer, which need whole blocks.
+	BlockTarget = 256 << 10
+	// DeltaTarget is the same for blocks that are encoded against others. They
+	// also end with the regions of that length that a file is divided into, so
+	// that a region's versions need each other and nothing else.
+	DeltaTarget = 1 << 20
+	// Nodes of a tree that change lie far apart, each in another block.
+	nodeBlockTarget = 64 << 10
+	nodeDeltaTarget = 256 << 10
+	// AloneSize is the length from which a chunk is a block of its own, in
+	// bytes: there is little to gain from neighbours, and reading it should
+	// not decode them.
+	AloneSize = 256 << 10
+	// indexEvery is how many packs are written before an index file lists
+	// them, so that a killed run loses at most about 1 GiB of work.
+	indexEvery = 64
+	// rescueTime bounds how long Close keeps what an interrupted run stored.
+	rescueTime = 30 * time.Second
+)
+
+// Writer stores the content of one snapshot. Goroutines feed it through lanes
+// of their own; blocks are compressed and sealed beside them, and packs are
+// uploaded beside that, with bounded queues between.
+//
+// A writer ends with Commit, or with Close: Close keeps what was stored
+// complete, so that the next run finds it, but writes no snapshot.
+type Writer struct {
+	r      *store.Store
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	group  *errgroup.Group
+	jobs   chan job
+	sealed chan *pack.Builder
+	closed bool
+
+	buffers buffers
+
+	// The uploader alone uses these: packs that are durable but in no index
+	// file yet.
+	unlisted *indexfile.Builder
+	fresh    []freshPack
+
+	mu       sync.Mutex            // guards what follows
+	claimed  map[chunk.ID]struct{} // stored or on their way, not in the repository's index yet
+	builders [2]*pack.Builder      // by kind
+	stats    record.WriteStats
+
+	before record.WriteStats // of earlier writers of the same snapshot
+
+	metaMu sync.Mutex     // guards meta
+	meta   *ContentWriter // of tree nodes and lists
+	nodes  Predecessor    // stands for the parent's tree
+}
+
+// job is a block to be encoded.
+type job struct {
+	kind  pack.Kind
+	block *Block
+}
+
+type freshPack struct {
+	id   pack.ID
+	size int64
+	h    pack.Header
+}
+
+// New starts a writer. The index must have been loaded.
+func New(ctx context.Context, r *store.Store) *Writer {
+	inner, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	group, gctx := errgroup.WithContext(inner)
+	w := &Writer{
+		r: r, ctx: gctx, cancel: cancel, group: group,
+		jobs:    make(chan job, r.Options.Workers),
+		sealed:  make(chan *pack.Builder, 1),
+		claimed: map[chunk.ID]struct{}{},
+	}
+	w.unlisted = indexfile.NewBuilder(r, w.putIndex)
+	w.meta = w.NewContentWriterOf(pack.Metadata)
+	var encoders sync.WaitGroup
+	for range r.Options.Workers {
+		encoders.Add(1)
+		group.Go(func() error { defer encoders.Done(); return w.encode() })
+	}
+	group.Go(func() error { return w.upload() })
+	group.Go(func() error {
+		encoders.Wait()
+		defer close(w.sealed)
+		return w.flushBuilders()
+	})
+	return w
+}
+
+// Stats returns what has been added so far.
+func (w *Writer) Stats() record.WriteStats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stats
+}
+
+// pending counts chunks that were claimed and are in no index yet.
+func (w *Writer) pending() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.claimed)
+}
+
+// Claim reports whether a chunk is new to the repository. If it is, the caller
+// has to store it.
+func (w *Writer) Claim(id chunk.ID, size int) bool {
+	// Both under the lock: writeIndex moves chunks from one to the other.
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.claimed[id]; ok || w.r.Index.Reusable(id) {
+		return false
+	}
+	w.claimed[id] = struct{}{}
+	w.stats.Chunks++
+	w.stats.Bytes += int64(size)
+	return true
+}
+
+// SaveNode stores a tree node or list; it is a tree.Save.
+func (w *Writer) SaveNode(ctx context.Context, node []byte, like *chunk.ID) (chunk.ID, error) {
+	w.metaMu.Lock()
+	defer w.metaMu.Unlock()
+	if err := w.Alive(ctx); err != nil {
+		return chunk.ID{}, err
+	}
+	return w.meta.addNode(ctx, node, like)
+}
+
+// Alive returns why nothing can be stored any more.
+func (w *Writer) Alive(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if w.ctx.Err() != nil {
+		return context.Cause(w.ctx)
+	}
+	return nil
+}
+
+var _ tree.Save = (*Writer)(nil).SaveNode
+
+// encode compresses and seals blocks until there are no more.
+func (w *Writer) encode() error {
+	codec := pack.NewCodec(w.r.BlockSealer)
+	var out []byte
+	for j := range w.jobs {
+		sealed, b, err := w.encodeBlock(codec, out[:0], j.block)
+		if err != nil {
+			return fmt.Errorf("encode a block: %w", err)
+		}
+		out = sealed
+		w.buffers.put(j.block.Plain)
+		if err := w.AddBlock(j.kind, sealed, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AddBlock adds a sealed block to the pack of its kind and hands on the pack that
+// it does not fit into any more.
+func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
+	w.mu.Lock()
+	var full *pack.Builder
+	cur := w.builders[kind]
+	if cur != nil && !cur.Fits(len(sealed), len(b.Chunks), w.r.Options.PackSize) {
+		full, cur = cur, nil
+	}
+	if cur == nil {
+		cur = pack.NewBuilder(kind, w.builderSize(kind))
+	}
+	w.builders[kind] = cur
+	cur.Add(sealed, b)
+	w.mu.Unlock()
+	if full == nil {
+		return nil
+	}
+	return w.handOn(full)
+}
+
+// builderSize is the capacity to begin a pack with: a pack of content usually
+// fills up, one of metadata seldom does.
+func (w *Writer) builderSize(kind pack.Kind) int {
+	if kind == pack.Content {
+		return w.r.Options.PackSize + w.r.Options.PackSize/16
+	}
+	return w.r.Options.PackSize / 16
+}
+
+func (w *Writer) handOn(b *pack.Builder) error {
+	select {
+	case w.sealed <- b:
+		return nil
+	case <-w.ctx.Done():
+		return context.Cause(w.ctx)
+	}
+}
+
+func (w *Writer) flushBuilders() error {
+	for kind := range w.builders {
+		w.mu.Lock()
+		b := w.builders[kind]
+		w.builders[kind] = nil
+		w.mu.Unlock()
+		if b != nil {
+			if err := w.handOn(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// upload finishes packs, stores them, and lists them in index files. When it
+// fails, it still tries to list the packs that are durable: the next run need
+// not store them again.
+func (w *Writer) upload() error {
+	err := w.uploadAll()
+	if err != nil && w.unlisted.Len() > 0 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), rescueTime)
+		defer cancel()
+		_ = w.unlisted.Flush(ctx) // the first failure is the one to report
+	}
+	return err
+}
+
+func (w *Writer) uploadAll() error {
+	for b := range w.sealed {
+		file, h, err := b.Finish(w.r.PackSealer)
+		if err != nil {
+			return err
+		}
+		id := pack.Name(file)
+		if err := w.r.Backend.Put(w.ctx, layout.PackName(id), file); err != nil && !errors.Is(err, backend.ErrExist) {
+			return fmt.Errorf("store a pack: %w", err)
+		}
+		w.fresh = append(w.fresh, freshPack{id, int64(len(file)), h})
+		w.count(len(file))
+		if err := w.unlisted.Add(w.ctx, id, int64(len(file)), &h); err != nil {
+			return err
+		}
+		if w.unlisted.Len() >= indexEvery {
+			if err := w.unlisted.Flush(w.ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return w.unlisted.Flush(w.ctx)
+}
+
+func (w *Writer) count(bytes int) {
+	w.mu.Lock()
+	w.stats.Stored += int64(bytes)
+	w.mu.Unlock()
+}
+
+// putIndex stores an index file that lists the fresh packs. Only after that may
+// others, in this process too, rely on their chunks: a snapshot must never need a
+// pack that no index lists.
+func (w *Writer) putIndex(ctx context.Context, file []byte) error {
+	// A prune that has taken this process for dead removes packs that no index
+	// lists; none is to list them then.
+	if err := w.r.CheckLock(ctx); err != nil {
+		return fmt.Errorf("store an index file: %w", err)
+	}
+	name, err := indexfile.Put(ctx, w.r, file)
+	if err != nil {
+		return err
+	}
+	if err := w.r.CheckLock(ctx); err != nil {
+		if errors.Is(err, store.ErrLockLost) {
+			_ = w.withdraw(context.WithoutCancel(ctx), name) // the next prune does it, too
+		}
+		return fmt.Errorf("store an index file: %w", err)
+	}
+	w.count(len(file))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.fresh {
+		w.r.Index.Add(p.id, p.size, p.h)
+		for i := range p.h.Blocks {
+			for _, c := range p.h.Blocks[i].Chunks {
+				delete(w.claimed, c.ID)
+			}
+		}
+	}
+	w.fresh = nil
+	return nil
+}
+
+// withdraw replaces an index file by one without the packs that are gone. Those
+// that are there stay listed: somebody may rely on them already.
+func (w *Writer) withdraw(ctx context.Context, name string) error {
+	there, err := w.r.ListPacks(ctx)
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(slices.Clone(w.fresh), func(p freshPack) bool { return !there[p.id] })
+	if len(left) == len(w.fresh) {
+		return nil
+	}
+	b := indexfile.NewBuilder(w.r, func(ctx context.Context, file []byte) error { _, err := indexfile.Put(ctx, w.r, file); return err })
+	for _, p := range left {
+		if err := b.Add(ctx, p.id, p.size, &p.h); err != nil {
+			return err
+		}
+	}
+	if err := b.Flush(ctx); err != nil {
+		return err
+	}
+	return w.r.Backend.Delete(ctx, name)
+}
+
+// finish drains the pipeline: blocks, packs, index.
+func (w *Writer) finish() error {
+	if !w.closed {
+		w.closed = true
+		close(w.jobs)
+	}
+	return w.group.Wait()
+}
+
+// Finish makes everything stored durable and ends the writer without a
+// snapshot: its chunks are in the index then, and another writer may go on. All
+// lanes must have been flushed.
+func (w *Writer) Finish(ctx context.Context) error {
+	w.metaMu.Lock()
+	err := w.meta.Flush(ctx)
+	w.metaMu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := w.finish(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// All packs are in the index now, so nothing may be left under way. A lane
+	// that gave up, or was not flushed, has promised chunks to others that
+	// nobody will store.
+	if n := w.pending(); n > 0 {
+		return fmt.Errorf("%d chunks were never stored: a lane was given up or not flushed", n)
+	}
+	return nil
+}
+
+// Continue makes the statistics of the snapshot include what earlier writers
+// have stored for it.
+func (w *Writer) Continue(before record.WriteStats) { w.before = before }
+
+// Commit makes everything stored durable, then writes the snapshot record,
+// whose statistics and ID it fills in. All lanes must have been flushed.
+func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
+	if err := w.Finish(ctx); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	st := w.Stats().Add(w.before)
+	s.Version = record.SnapshotVersion
+	s.StoredAt = w.r.Options.Now().UTC()
+	s.NewChunks, s.NewBytes, s.StoredBytes = st.Chunks, st.Bytes, st.Stored
+	b, err := record.Seal(w.r, s)
+	if err != nil {
+		return fmt.Errorf("seal the snapshot: %w", err)
+	}
+	if err := w.r.CheckLock(ctx); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	if s.ID, err = w.r.PutNamed(ctx, layout.SnapshotsDir, b); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	if err := w.r.CheckLock(ctx); err != nil {
+		// What it needs may have been removed before it was there to be seen.
+		_ = w.r.Backend.Delete(context.WithoutCancel(ctx), layout.SnapshotsDir+s.ID.String())
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	return nil
+}
+
+// Close ends a writer without a snapshot. What was stored complete is indexed,
+// so that the next run need not store it again. After Commit it does nothing.
+func (w *Writer) Close() error {
+	timer := time.AfterFunc(rescueTime, func() { w.cancel(context.DeadlineExceeded) })
+	defer timer.Stop()
+	err := w.finish()
+	w.cancel(context.Canceled)
+	return err
+}
