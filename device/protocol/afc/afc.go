@@ -1,9 +1,10 @@
-// Package afc is a client of Apple File Conduit, the service that gives a host
-// the media files of a device, and the lock that keeps programs that
-// synchronise from getting in each other's way.
+// Package afc is a client of Apple File Conduit, the service for a device's media
+// files and for the sync lock, which keeps programs from backing up or
+// synchronising a device at the same time.
 //
-// A client has one request under way at a time. Sizes that a device claims are
-// bounded. After an error other than a Status the client can only be closed.
+// A client has at most one request in flight, ends it with its context, and
+// bounds what a device sends. After an error other than a Status it can only be
+// closed. docs/decisions/0020-own-afc.md says why it is not the client of go-ios.
 package afc
 
 import (
@@ -28,14 +29,14 @@ const Service = "com.apple.afc"
 const (
 	magic     = "CFA6LPAA"
 	headerLen = 40
-	// maxReply bounds what follows a header; a large folder's list is the
-	// largest of them.
+	// maxReply limits the body of a reply. The largest is the list of a large
+	// folder.
 	maxReply = 16 << 20
-	// chunk is what one read asks for and one write carries, in bytes.
-	chunk = 256 << 10
+	// transfer is the size of one read or write, in bytes.
+	transfer = 256 << 10
 )
 
-// Operations, by their number in the header.
+// Operations in the header of a packet.
 const (
 	opStatus     = 0x01
 	opData       = 0x02
@@ -57,17 +58,17 @@ type Mode uint64
 // Modes of Open.
 const (
 	Read      Mode = 1
-	ReadWrite Mode = 2 // made if missing
-	Truncate  Mode = 3 // write; made if missing, emptied if not
+	ReadWrite Mode = 2 // creates the file if it is missing
+	Truncate  Mode = 3 // for writing; creates or empties the file
 )
 
 const (
-	lockExclusive = 6 // fails with WouldBlock rather than wait
+	lockExclusive = 6 // fails with WouldBlock instead of waiting
 	lockRelease   = 12
 )
 
-// Status is an answer other than "done". It is fs.ErrNotExist or fs.ErrExist
-// where it means that.
+// Status is the code of a failed request. NotFound is fs.ErrNotExist and Exists
+// is fs.ErrExist.
 type Status uint64
 
 // Some of the statuses.
@@ -83,22 +84,22 @@ func (s Status) Error() string {
 	case NotFound:
 		return "no such file on the device"
 	case Denied:
-		return "the device denies it"
+		return "the device denied access"
 	case Exists:
-		return "there is such a file on the device already"
+		return "the file already exists on the device"
 	case WouldBlock:
-		return "another program has the lock"
+		return "another program holds the lock"
 	}
-	return fmt.Sprintf("the device answers status %d", uint64(s))
+	return fmt.Sprintf("the device answered with status %d", uint64(s))
 }
 
-// Is lets errors.Is compare with the errors of io/fs.
+// Is compares with the errors of io/fs.
 func (s Status) Is(target error) bool {
 	return s == NotFound && target == fs.ErrNotExist || s == Exists && target == fs.ErrExist
 }
 
-// ErrProtocol says that the device's answer is none of this protocol.
-var ErrProtocol = errors.New("damaged answer of the file service")
+// ErrProtocol says that a reply is malformed.
+var ErrProtocol = errors.New("malformed reply of the file service")
 
 // Client is a connection to the service.
 type Client struct {
@@ -107,14 +108,14 @@ type Client struct {
 	packet uint64
 }
 
-// New makes a client of a connection to Service, which it owns from now on.
+// New returns a client on a connection to Service, which it owns from now on.
 func New(c net.Conn) *Client { return &Client{conn: c} }
 
-// Close closes the connection. The device releases locks and open files then.
+// Close closes the connection. The device then releases locks and open files.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// request sends an operation with its fixed part and payload, and returns the
-// kind and body of the reply. A status other than 0 is returned as an error.
+// request sends an operation with its fixed part and payload. It returns the kind
+// and body of the reply, and a status other than 0 as an error.
 func (c *Client) request(ctx context.Context, op uint64, fixed, payload []byte) (kind uint64, body []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,34 +144,34 @@ func (c *Client) request(ctx context.Context, op uint64, fixed, payload []byte) 
 	return kind, body, err
 }
 
-// readReply reads the reply to a packet: all that follows its header.
+// readReply reads the reply to a packet and returns what follows its header.
 func readReply(r io.Reader, packet uint64) (kind uint64, body []byte, err error) {
 	var head [headerLen]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, nil, err
 	}
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(head[8+8*i:]) }
-	whole, fixed := word(0), word(1)
+	size, fixed := word(0), word(1)
 	switch {
 	case string(head[:8]) != magic:
 		return 0, nil, fmt.Errorf("%w: it begins with %q", ErrProtocol, head[:8])
-	case fixed < headerLen || whole < fixed || whole-headerLen > maxReply:
-		return 0, nil, fmt.Errorf("%w: lengths %d and %d", ErrProtocol, whole, fixed)
+	case fixed < headerLen || size < fixed || size-headerLen > maxReply:
+		return 0, nil, fmt.Errorf("%w: lengths %d and %d", ErrProtocol, size, fixed)
 	case word(2) != packet:
 		return 0, nil, fmt.Errorf("%w: it is for packet %d, not %d", ErrProtocol, word(2), packet)
 	}
-	body = make([]byte, whole-headerLen)
+	body = make([]byte, size-headerLen)
 	if _, err := io.ReadFull(r, body); err != nil {
 		return 0, nil, err
 	}
 	return word(3), body, nil
 }
 
-// done makes a request that is answered by a status alone.
+// done makes a request that is answered by a status.
 func (c *Client) done(ctx context.Context, op uint64, fixed, payload []byte) error {
 	kind, _, err := c.request(ctx, op, fixed, payload)
 	if err == nil && kind != opStatus {
-		err = fmt.Errorf("%w: operation %#x in place of a status", ErrProtocol, kind)
+		err = fmt.Errorf("%w: operation %#x instead of a status", ErrProtocol, kind)
 	}
 	return err
 }
@@ -179,18 +180,18 @@ func (c *Client) done(ctx context.Context, op uint64, fixed, payload []byte) err
 func (c *Client) data(ctx context.Context, op uint64, fixed []byte) ([]byte, error) {
 	kind, body, err := c.request(ctx, op, fixed, nil)
 	if err == nil && kind != opData {
-		// A status "done" in place of data: there is none.
+		// Status 0 instead of data means that there are no data.
 		if kind == opStatus {
 			return nil, nil
 		}
-		err = fmt.Errorf("%w: operation %#x in place of data", ErrProtocol, kind)
+		err = fmt.Errorf("%w: operation %#x instead of data", ErrProtocol, kind)
 	}
 	return body, err
 }
 
 func pathArg(path string) ([]byte, error) {
 	if path == "" || strings.ContainsRune(path, 0) {
-		return nil, fmt.Errorf("%q is no path", path)
+		return nil, fmt.Errorf("%q is not a path", path)
 	}
 	return append([]byte(path), 0), nil
 }
@@ -202,7 +203,7 @@ func wrap(op, path string, err error) error {
 	return nil
 }
 
-// Info is what Stat tells.
+// Info describes a file or folder.
 type Info struct {
 	Size     int64
 	Dir      bool
@@ -236,12 +237,12 @@ func (c *Client) Stat(ctx context.Context, path string) (Info, error) {
 		}
 	}
 	if info.Size < 0 {
-		return Info{}, wrap("stat", path, fmt.Errorf("%w: a size of %d", ErrProtocol, info.Size))
+		return Info{}, wrap("stat", path, fmt.Errorf("%w: a file size of %d", ErrProtocol, info.Size))
 	}
 	return info, nil
 }
 
-// texts splits texts that each end with a NUL.
+// texts splits texts that each end in NUL.
 func texts(b []byte) []string {
 	s := strings.TrimSuffix(string(b), "\x00")
 	if s == "" {
@@ -269,7 +270,7 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	return out, nil
 }
 
-// Mkdir makes a folder and those above it. One that is there is no error.
+// Mkdir makes a folder and its parents. It is not an error if the folder exists.
 func (c *Client) Mkdir(ctx context.Context, path string) error {
 	arg, err := pathArg(path)
 	if err != nil {

@@ -70,7 +70,7 @@ func TestWireForm(t *testing.T) {
 		t.Errorf("%q %v", got, err)
 	}
 	for i, want := range [][]byte{
-		append(u64(1, opOpen, 1), "/x\x00"...), u64(2, opRead, 7, chunk), u64(3, opRead, 7, chunk), u64(4, opClose, 7),
+		append(u64(1, opOpen, 1), "/x\x00"...), u64(2, opRead, 7, transfer), u64(3, opRead, 7, transfer), u64(4, opClose, 7),
 	} {
 		if !bytes.Equal(seen[i], want) {
 			t.Errorf("request %d: %x, want %x", i, seen[i], want)
@@ -82,7 +82,7 @@ func TestWireForm(t *testing.T) {
 	if names, err := c.List(t.Context(), "/"); err != nil || len(names) != 2 || names[1] != "b c" {
 		t.Errorf("%q %v", names, err)
 	}
-	if err := c.WriteFile(t.Context(), "/y", make([]byte, chunk+1)); err != nil {
+	if err := c.WriteFile(t.Context(), "/y", make([]byte, transfer+1)); err != nil {
 		t.Error(err)
 	}
 	if last := seen[len(seen)-2]; len(last) != 16+8+1 {

@@ -23,7 +23,7 @@ func (c *Client) Open(ctx context.Context, path string, mode Mode) (*File, error
 	}
 	kind, body, err := c.request(ctx, opOpen, append(u64(uint64(mode)), arg...), nil)
 	if err == nil && (kind != opOpenResult || len(body) < 8) {
-		err = fmt.Errorf("%w: operation %#x with %d bytes in place of a handle", ErrProtocol, kind, len(body))
+		err = fmt.Errorf("%w: operation %#x with %d bytes instead of a handle", ErrProtocol, kind, len(body))
 	}
 	if err != nil {
 		return nil, wrap("open", path, err)
@@ -39,19 +39,19 @@ func u64(n ...uint64) []byte {
 	return b
 }
 
-// Read returns the next bytes of the file, none at its end.
+// Read returns the next bytes of the file, or none at its end.
 func (f *File) Read(ctx context.Context) ([]byte, error) {
-	b, err := f.c.data(ctx, opRead, u64(f.handle, chunk))
-	if err == nil && len(b) > chunk {
-		err = fmt.Errorf("%w: %d bytes where %d were asked for", ErrProtocol, len(b), chunk)
+	b, err := f.c.data(ctx, opRead, u64(f.handle, transfer))
+	if err == nil && len(b) > transfer {
+		err = fmt.Errorf("%w: %d bytes instead of at most %d", ErrProtocol, len(b), transfer)
 	}
 	return b, wrap("read", f.path, err)
 }
 
-// Write writes at the current place.
+// Write writes at the current position.
 func (f *File) Write(ctx context.Context, b []byte) error {
 	for len(b) > 0 {
-		n := min(len(b), chunk)
+		n := min(len(b), transfer)
 		if err := f.c.done(ctx, opWrite, u64(f.handle), b[:n]); err != nil {
 			return wrap("write", f.path, err)
 		}
@@ -60,9 +60,8 @@ func (f *File) Write(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// Lock takes the exclusive lock of the file. While another program has it, it
-// tries again every interval, as often as tries says; then the error is
-// WouldBlock.
+// Lock takes the exclusive lock of the file. If another program holds it, Lock
+// tries up to tries times, once every interval. The error is then WouldBlock.
 func (f *File) Lock(ctx context.Context, tries int, interval time.Duration) error {
 	for {
 		err := f.c.done(ctx, opLock, u64(f.handle, lockExclusive), nil)
@@ -77,7 +76,7 @@ func (f *File) Lock(ctx context.Context, tries int, interval time.Duration) erro
 	}
 }
 
-// Unlock gives the lock back.
+// Unlock releases the lock.
 func (f *File) Unlock(ctx context.Context) error {
 	return wrap("unlock", f.path, f.c.done(ctx, opLock, u64(f.handle, lockRelease), nil))
 }
@@ -87,7 +86,7 @@ func (f *File) Close(ctx context.Context) error {
 	return wrap("close", f.path, f.c.done(ctx, opClose, u64(f.handle), nil))
 }
 
-// ErrTooLarge says that a file is larger than the caller wants to read.
+// ErrTooLarge says that a file is larger than the limit of the caller.
 var ErrTooLarge = errors.New("the file is too large")
 
 // ReadFile returns the content of a file of at most limit bytes.
@@ -117,7 +116,7 @@ func (c *Client) ReadFile(ctx context.Context, path string, limit int) ([]byte, 
 	return out, nil
 }
 
-// WriteFile makes or replaces a file.
+// WriteFile creates or replaces a file.
 func (c *Client) WriteFile(ctx context.Context, path string, content []byte) error {
 	f, err := c.Open(ctx, path, Truncate)
 	if err != nil {

@@ -1,26 +1,31 @@
-// Package backup2 is the computer's side of mobilebackup2, the conversation in
-// which an iPhone or iPad is backed up, restored, or given another backup
-// password.
+// Package backup2 is the computer's side of mobilebackup2, the protocol that backs
+// up and restores an iPhone or iPad and changes its backup password.
 //
-// After the request the device drives: it asks the computer to send and
-// receive files, to list, make, move and remove names, and says at the end how
-// it went. The package answers out of a [Folder], which need not be a folder
-// on a disk.
+// After the first request the device leads: it asks the computer to send and
+// receive files, and to list, create, move and remove names. At the end it reports
+// success or an error. The package serves these requests from a [Folder], which
+// need not be a folder on a disk.
 //
-// # What it promises
+// # Promises
 //
-//   - Every request of the device is answered exactly once, also those that
-//     are unknown or cannot be fulfilled, and an upload is always read to its
-//     end, so that both sides stay in step.
-//   - A file is committed to the Folder only after its last byte has come.
-//   - A Folder sees clean, relative paths below the identifiers of the request
-//     and nothing else, whatever the device sends.
-//   - Memory is bounded whatever the device sends.
-//   - An end of the context ends a call within seconds: politely where the
-//     device lets it, by closing the connection otherwise.
+//   - Every request of the device is answered exactly once, even if it is unknown
+//     or fails, and every upload is read to its end, so that both sides stay in
+//     step.
+//   - A file is committed to the Folder only after its last byte was received.
+//   - A Folder gets only clean, relative paths below the identifiers of the
+//     request.
+//   - Memory is bounded, whatever the device sends.
+//   - A call returns within seconds after its context ended. It sends a goodbye if
+//     the device accepts it, and closes the connection otherwise.
 //
-// # What it never does
+// # Deadlines
 //
-// It does not look for devices, does not pair, takes no locks and posts no
-// notifications; it knows no repositories; it does not read what it moves.
+// Package devicelink limits each read and write. A context cannot simply end them,
+// as package stream does, since a backup that is interrupted between two requests
+// can be continued: type gate wakes a session only where it waits for a request.
+//
+// # Limits
+//
+// The package does not find devices, pair, take locks or post notifications. It
+// knows no repositories and does not look into files.
 package backup2

@@ -13,33 +13,32 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// The kinds of failure that a caller decides on; test with errors.Is.
-// [ErrNoSpace] is one more.
+// Kinds of failures, for errors.Is. [ErrNoSpace] is another one.
 var (
 	// ErrLocked: the device is locked, or its passcode was not entered.
 	ErrLocked = errors.New("the device is locked")
 	// ErrWrongPassword: the backup password is wrong, or is needed.
 	ErrWrongPassword = errors.New("wrong backup password")
-	// ErrCancelled: somebody cancelled, on the device or by ending the context.
+	// ErrCancelled: the user cancelled on the device, or the context ended.
 	ErrCancelled = errors.New("cancelled")
-	// ErrDamaged: the backup that the device was shown is missing or damaged.
+	// ErrDamaged: the backup in the Folder is missing or damaged.
 	ErrDamaged = errors.New("the backup is incomplete or damaged")
-	// ErrIncompatible: device and backup, or device and this program, do not
-	// fit together.
+	// ErrIncompatible: the device does not support the backup, or this program's
+	// version of the protocol.
 	ErrIncompatible = errors.New("incompatible")
-	// ErrNotReady: the device has to finish something else first.
+	// ErrNotReady: the device must finish something else first.
 	ErrNotReady = errors.New("the device is not ready")
-	// ErrLinkLost: the connection ended, or nothing came for too long, before
-	// the device said how it went.
-	ErrLinkLost = errors.New("the connection to the device is lost")
+	// ErrLinkLost: the connection ended, or the device was silent for too long,
+	// before it sent its result.
+	ErrLinkLost = errors.New("the connection to the device was lost")
 )
 
-// DeviceError is how a device ended an operation that failed.
+// DeviceError is an error that a device reports at the end of an operation.
 type DeviceError struct {
 	Code        int64  // of Apple's MBErrorDomain
-	Description string // in the device's words, safe to print; may be empty
-	// Cause is what went wrong on the computer before, if anything did. Devices
-	// know little of it.
+	Description string // text of the device, safe to print; may be empty
+	// Cause is an earlier failure on the computer, if there was one. Devices know
+	// little of it.
 	Cause error
 }
 
@@ -69,7 +68,7 @@ func (e *DeviceError) Unwrap() []error {
 	return all
 }
 
-// Hint says what the user can do, in a sentence or two.
+// Hint says what the user can do, in one or two sentences.
 func (e *DeviceError) Hint() string {
 	if c := codes[e.Code]; c.hint != "" {
 		return c.hint
@@ -86,20 +85,20 @@ const (
 	hintRetry  = "Try again; if it fails again, restart the device first."
 	hintUnlock = "Unlock the device, keep it awake, try again, and enter its passcode on it when it asks."
 	hintLink   = "Check the cable or the Wi-Fi connection and try again."
-	hintBackup = "Back up again, with --full if it fails again; to restore, take another snapshot."
+	hintBackup = "Back up again, with --full if it fails again. To restore, choose another snapshot."
 	hintDevice = "Check that the device has free storage, restart it, and try again."
 	hintSetup  = "Finish setting up the device first, then try again."
 )
 
-// codes are the error codes of Apple's MBErrorDomain that are known.
+// codes are known error codes of Apple's MBErrorDomain.
 var codes = map[int64]code{
 	1:   {"it failed", hintRetry, nil},
 	2:   {"several things failed", hintRetry, nil},
-	3:   {"something exists already", "Probably a snapshot on the device is left over from a backup that was interrupted. Restart the device and try again.", nil},
+	3:   {"something exists already", "An interrupted backup probably left a snapshot on the device. Restart the device and try again.", nil},
 	4:   {"a file is missing", hintBackup, ErrDamaged},
 	5:   {"something is not a folder", hintBackup, nil},
 	6:   {"something is a folder", hintBackup, nil},
-	7:   {"links lead in a circle", hintBackup, nil},
+	7:   {"links form a loop", hintBackup, nil},
 	9:   {"a file changed while it was read", "Leave the device alone while it is backed up, and try again.", nil},
 	10:  {"a property list cannot be written", hintBackup, nil},
 	11:  {"a property list cannot be read", hintBackup, ErrDamaged},
@@ -108,11 +107,11 @@ var codes = map[int64]code{
 	101: {"it cannot read one of its files", hintDevice, nil},
 	102: {"it cannot write one of its files", hintDevice, nil},
 	103: {"a file of the backup could not be read on the computer", "Check the storage that holds the backup.", nil},
-	104: {"files could not be stored on the computer, or not be read on the device", "Check the storage that holds the backup; then restart the device and try again.", nil},
-	105: {"not enough space on the computer", "Make room where the backup is stored and try again.", ErrNoSpace},
-	106: {"not enough space on the device", "Make room on the device and try again.", ErrNoSpace},
+	104: {"files could not be stored on the computer or read on the device", "Check the storage that holds the backup; then restart the device and try again.", nil},
+	105: {"not enough space on the computer", "Free space where the backup is stored and try again.", ErrNoSpace},
+	106: {"not enough space on the device", "Free space on the device and try again.", ErrNoSpace},
 	202: {"cancelled on the device", "Start again when you are ready.", ErrCancelled},
-	203: {"device and backup are of versions that do not fit together", "Update the device; a backup cannot be restored to an older iOS than it was made with.", ErrIncompatible},
+	203: {"the device's version of iOS does not support the backup", "Update the device: a backup cannot be restored to an older iOS than it was made with.", ErrIncompatible},
 	204: {"there is no complete backup", hintBackup, ErrDamaged},
 	205: {"the backup is damaged", hintBackup, ErrDamaged},
 	207: {"wrong backup password, or a password is required", "Check the backup password and try again. If it is forgotten, it can only be cleared on the device: Settings, General, Transfer or Reset, Reset All Settings.", ErrWrongPassword},
@@ -122,12 +121,12 @@ var codes = map[int64]code{
 	241: {"its data is protected until it is unlocked", hintUnlock, ErrLocked},
 }
 
-// ProtocolError says that the device sent what no device should. The
-// connection is closed then.
+// ProtocolError says that the device violated the protocol. The connection is
+// closed.
 type ProtocolError struct{ Err error }
 
 func (e *ProtocolError) Error() string {
-	return "the device breaks the backup protocol: " + e.Err.Error()
+	return "the device violated the backup protocol: " + e.Err.Error()
 }
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
@@ -135,7 +134,7 @@ func protocolError(format string, v ...any) error {
 	return &ProtocolError{fmt.Errorf(format, v...)}
 }
 
-// linkError gives an error of the connection its kind.
+// linkError wraps an error of the connection in its kind.
 func linkError(err error) error {
 	var protocol *ProtocolError
 	switch {
@@ -146,20 +145,20 @@ func linkError(err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: the device was silent for too long: %w", ErrLinkLost, err)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
-		return ErrLinkLost // there is no more to say
+		return ErrLinkLost // the text of err says nothing more
 	}
 	return fmt.Errorf("%w: %w", ErrLinkLost, err)
 }
 
-// cancelled is the error of a call whose context has ended.
+// cancelled returns the error of a call whose context ended.
 func cancelled(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrCancelled, context.Cause(ctx))
 }
 
-// maxText bounds what is repeated of the device's words, in bytes.
+// maxText limits a text of the device in messages, in bytes.
 const maxText = 300
 
-// printable makes a text of the device fit for terminals and logs, and short.
+// printable makes a text of the device short and safe for terminals and logs.
 func printable(s string) string {
 	if len(s) > maxText {
 		cut := maxText
@@ -171,7 +170,7 @@ func printable(s string) string {
 	return safe(s)
 }
 
-// safe replaces what a terminal could obey.
+// safe replaces characters that terminals may interpret.
 func safe(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

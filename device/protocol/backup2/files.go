@@ -10,8 +10,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// download sends files. Whatever is wrong with one, the others follow.
-func (r *run) download(m devicelink.Message) error {
+// download sends files. A failure of one does not affect the others.
+func (r *operation) download(m devicelink.Message) error {
 	paths, ok := m.Texts(1)
 	r.watch.percent(m, 3)
 	failures := map[string]any{}
@@ -38,16 +38,16 @@ func (r *run) download(m devicelink.Message) error {
 	return r.link.WriteStatus(devicelink.StatusOK, "", nil)
 }
 
-// send sends one file. It returns why the device does not get all of it, and
+// send sends a file. It returns a failure, if the device does not get all of it, and
 // an error that ends the session.
-func (r *run) send(path string) (failure, err error) {
+func (r *operation) send(path string) (failure, err error) {
 	var f io.ReadCloser
 	if failure = r.scope.read(path); failure != nil {
 		if err := r.refuse(path, failure); err != nil {
 			return nil, err
 		}
 		if path == "" || len(path) > devicelink.MaxName {
-			return failure, nil // this cannot even be repeated
+			return failure, nil // the protocol cannot carry this name
 		}
 	} else {
 		if isData(path) {
@@ -82,15 +82,15 @@ func (r *run) send(path string) (failure, err error) {
 	return nil, err
 }
 
-func (r *run) open(path string) (io.ReadCloser, error) {
+func (r *operation) open(path string) (io.ReadCloser, error) {
 	if path == r.hidden {
 		return nil, fs.ErrNotExist
 	}
 	return r.folder.Open(r.ctx, path)
 }
 
-// source counts what is read, and keeps why reading failed: the link is told
-// no more than that it did, so that no kind of failure looks like an end.
+// source counts bytes read and keeps the error of reading. It hides the error from
+// the link, so that none can look like the end of the file.
 type source struct {
 	r     io.Reader
 	watch *watch
@@ -109,9 +109,9 @@ func (s *source) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// upload receives files. The list is read to its end whatever happens to the
-// files in it; the answer is the first failure.
-func (r *run) upload(m devicelink.Message) error {
+// upload receives files. It reads the list to its end even if files fail, and
+// answers with the first failure.
+func (r *operation) upload(m devicelink.Message) error {
 	r.watch.percent(m, 2)
 	var first error
 	for {
@@ -136,10 +136,10 @@ func (r *run) upload(m devicelink.Message) error {
 	}
 }
 
-// receive receives one file, which on the device was origin. It returns why the
-// Folder does not have it, and an error that ends the session. discard says
-// that there is no use in trying.
-func (r *run) receive(origin, path string, discard bool) (failure, err error) {
+// receive receives a file, whose name on the device is origin. It returns a failure,
+// if the Folder does not have the file, and an error that ends the session. discard
+// makes it fail without trying.
+func (r *operation) receive(origin, path string, discard bool) (failure, err error) {
 	sink := sink{watch: r.watch}
 	if failure = r.scope.write(path); failure != nil {
 		if err := r.refuse(path, failure); err != nil {
@@ -173,7 +173,7 @@ func (r *run) receive(origin, path string, discard bool) (failure, err error) {
 		return failure, nil
 	}
 	if remote != "" {
-		r.watch.warn("the device could not read all of its %q (%q): %s", printable(origin), path, printable(remote))
+		r.watch.warn("the device could not read all of %q (%q): %s", printable(origin), path, printable(remote))
 	}
 	if path == r.hidden {
 		r.hidden = ""
@@ -182,7 +182,7 @@ func (r *run) receive(origin, path string, discard bool) (failure, err error) {
 	return nil, nil
 }
 
-// sink counts what is written to an upload, or to nothing if there is none.
+// sink counts bytes written to an upload, or discarded if there is none.
 type sink struct {
 	u     Upload
 	watch *watch
@@ -200,8 +200,7 @@ func (s *sink) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// isData reports whether path is that of a data file: its name is 40
-// hexadecimal digits.
+// isData reports whether path is a blob: its name has 40 hexadecimal digits.
 func isData(path string) bool {
 	name := path[strings.LastIndexByte(path, '/')+1:]
 	return len(name) == 40 && strings.Trim(name, "0123456789abcdefABCDEF") == ""

@@ -7,70 +7,67 @@ import (
 	"time"
 )
 
-// ErrNoSpace says that there is no room: a [Folder] returns it, wrapped, for
-// the device to hear so, and it is the kind of a [DeviceError] with which a
-// device says that it or the computer is full.
+// ErrNoSpace says that there is no space left. A [Folder] returns it, wrapped, to
+// tell the device. A [DeviceError] is of this kind if the device reports that it or
+// the computer is full.
 var ErrNoSpace = errors.New("no space left")
 
-// Folder is the backup folder as the device sees it. Its paths are checked,
-// see [Folder.Open], and cases in which the last name is not there return an
-// error that is fs.ErrNotExist.
+// Folder is the backup folder that a device sees. Paths are checked before, see
+// [Folder.Open]. The error for a missing file is fs.ErrNotExist.
 //
-// A session calls one method at a time. The context of a call ends only when
-// the session is given up, not already when its caller wants it to end: the
-// request that is being served is finished first, for a few seconds. It also
-// holds for what a call returned: reads of what Open gave and writes to what
-// Create gave must not block after the context of that call has ended.
+// A session calls one method at a time. The context of a call ends some seconds
+// after the context of the session, so that the current request can finish. Reads
+// from a file of Open and writes to an Upload of Create must not block after the
+// context of that call ended.
 //
-// Errors are told to the device by kind: fs.ErrNotExist, fs.ErrExist and
-// ErrNoSpace as such, all others as an I/O error.
+// The device is told the kind of an error: fs.ErrNotExist, fs.ErrExist, ErrNoSpace,
+// or an I/O error.
 type Folder interface {
-	// Open returns the content of a file, exactly the bytes that were
-	// committed. The caller closes it.
+	// Open returns a file with exactly the bytes that were committed. The caller
+	// closes it.
 	//
 	// All paths begin with an identifier of the request ("UDID/Status.plist",
-	// "UDID/ab/ab…"; "UDID" itself is the device's folder), use slashes, have no
-	// empty, "." or ".." elements, no backslashes and no NULs, are valid UTF-8
-	// and at most 4,096 bytes long.
+	// "UDID/ab/ab…"; "UDID" is the device's folder). They have slashes, no empty,
+	// "." or ".." elements, no backslashes and no NULs. They are valid UTF-8 of at
+	// most 4,096 bytes.
 	Open(ctx context.Context, path string) (io.ReadCloser, error)
-	// Create begins a file, and the folders above it where they are missing. A
-	// file of that name stays as it is until Commit.
+	// Create begins a file and creates missing parent folders. An existing file does
+	// not change until Commit.
 	Create(ctx context.Context, path string) (Upload, error)
-	// List returns what is in a folder, one level deep, in any order.
+	// List returns the names in a folder, in any order.
 	List(ctx context.Context, path string) ([]Item, error)
-	// Mkdir makes a folder, and those above it where they are missing. A
-	// folder that is there already is no error; a file is, fs.ErrExist.
+	// Mkdir makes a folder and missing parents. An existing folder is not an error;
+	// an existing file is fs.ErrExist.
 	Mkdir(ctx context.Context, path string) error
-	// Move renames a file or folder. A file that has the new name is replaced.
-	// Below the new name may be "UDID-20240131-123456": a device puts a backup
-	// aside that it cannot continue.
+	// Move renames a file or folder. It replaces an existing file. The new name may
+	// begin with "UDID-20240131-123456": a device renames a backup that it cannot
+	// continue.
 	Move(ctx context.Context, from, to string) error
-	// Remove removes a file, or a folder with all that is in it.
+	// Remove removes a file, or a folder with its content.
 	Remove(ctx context.Context, path string) error
-	// Copy copies a file, or a folder with all that is in it. As in Move, a
-	// device copies its whole folder aside before it restores another one.
+	// Copy copies a file, or a folder with its content. A device may copy its folder
+	// to a name as in Move before it restores another one.
 	Copy(ctx context.Context, from, to string) error
-	// Space returns the number of bytes that can be stored. The device does
-	// not begin a backup that is larger, counting every file in full, so a
-	// Folder that stores less than that may answer with more than there is.
+	// Space returns the number of bytes that can be stored. The device does not begin
+	// a larger backup, and counts all bytes of every file. A Folder that stores less
+	// may return more than is free.
 	Space(ctx context.Context) (free int64, err error)
-	// Purge makes room for at least want bytes if it can and returns how many
-	// bytes it gained, 0 if none.
+	// Purge frees at least want bytes if possible, and returns how many it freed.
 	Purge(ctx context.Context, want int64) (freed int64, err error)
 }
 
-// Upload is a file on its way into a [Folder]. Of Commit and Abort at least
-// one is called.
+// Upload is a file that is being written. At least one of Commit and Abort is
+// called.
 type Upload interface {
 	io.Writer
-	// Commit makes the file visible, replacing one of the same name. Without
-	// Commit, or when it fails, there is no trace of the file.
+	// Commit makes the file visible and replaces an existing one. Without Commit, or
+	// if it fails, the file leaves no trace.
 	Commit() error
-	// Abort drops the file. After Commit it does nothing.
+	// Abort discards the file. After Commit it does nothing.
 	Abort()
 }
 
-// Item is a name in a folder. Devices look at Name and Dir only.
+// Item is a name in a folder. Devices use Name and Dir only.
 type Item struct {
 	Name    string // one path element
 	Dir     bool

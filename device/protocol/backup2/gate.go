@@ -6,54 +6,52 @@ import (
 	"time"
 )
 
-// gate is the connection under the link. It lets a session be woken where it
-// waits for the device's next request, and nowhere else, and bounds how long
-// greeting and goodbye may take.
+// gate is the connection below the link. It can wake a session that waits for the
+// device's next request, and only there. It also limits greeting and goodbye.
 type gate struct {
 	net.Conn
 	mu      sync.Mutex
 	waiting bool
 	stopped bool
 	done    <-chan struct{} // of the caller's context
-	latest  time.Time       // no deadline is later; zero for no such limit
+	latest  time.Time       // limit of all deadlines; zero means none
 }
 
-// past is a deadline that ends what is waiting.
+// past is a deadline that ends a waiting call.
 var past = time.Unix(1, 0)
 
-// wait says whether the session waits for a request now. It reports false when
-// it should not do so any more.
+// wait sets whether the session waits for a request now. It returns false if the
+// session must stop.
 func (g *gate) wait(waiting bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting = waiting
 	select {
-	case <-g.done: // a fast device could ask much before stop is called
+	case <-g.done: // a fast device could send many requests before stop is called
 		g.stopped = true
 	default:
 	}
 	return !g.stopped
 }
 
-// until makes the session stop when done is closed, at the latest when stop is
-// called.
+// until makes the session stop when done is closed.
 func (g *gate) until(done <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.done = done
 }
 
-// stop wakes the session, now or as soon as it waits.
+// stop wakes the session, now or when it waits next.
 func (g *gate) stop() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.stopped = true
 	if g.waiting {
-		g.Conn.SetReadDeadline(past) // an error means that it is closed
+		g.Conn.SetReadDeadline(past) // fails only if it is closed
 	}
 }
 
-// within bounds all that follows; 0 ends that.
+// within limits the time of all that follows; 0 removes the limit.
 func (g *gate) within(d time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

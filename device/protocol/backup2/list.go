@@ -12,7 +12,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-func (r *run) list(m devicelink.Message) error {
+func (r *operation) list(m devicelink.Message) error {
 	path, ok := m.Text(1)
 	if !ok {
 		return r.malformed(m)
@@ -28,7 +28,7 @@ func (r *run) list(m devicelink.Message) error {
 	}
 	items, err := r.folder.List(r.ctx, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		items, err = nil, nil // devices are used to an empty answer
+		items, err = nil, nil // devices expect an empty answer
 	}
 	if err != nil {
 		r.watch.warn("list %q: %v", path, err)
@@ -38,10 +38,9 @@ func (r *run) list(m devicelink.Message) error {
 	return r.link.WriteEncoded(l.size, l.write)
 }
 
-// listing is the answer to a request for the names in a folder, as a binary
-// property list that is made while it is sent. Folders can have close to a
-// million names, for which a general encoder needs more than a gigabyte and
-// half a minute.
+// listing is the answer to a request for the names in a folder: a binary property
+// list that is encoded while it is sent. Folders can have close to a million names,
+// for which a general encoder needs more than a gigabyte and half a minute.
 //
 //	objects   the array of the answer; its code; the dictionary of names; the
 //	          texts that all items share; the items' names; for each item a
@@ -52,7 +51,7 @@ type listing struct {
 	items   []Item
 	refSize int   // bytes of a reference to an object
 	objects int64 // bytes before the offsets
-	size    int64 // bytes of all
+	size    int64 // bytes in total
 }
 
 const (
@@ -95,14 +94,14 @@ func newListing(items []Item) *listing {
 	return l
 }
 
-// part is the number of an object of an item.
+// part returns the number of an object of an item.
 func (l *listing) part(item, part int) int {
 	return objFirstName + len(l.items) + item*partsPerItem + part
 }
 
 func (l *listing) count() int { return l.part(len(l.items), 0) }
 
-// write writes the list, l.size bytes.
+// write writes the list, which has l.size bytes.
 func (l *listing) write(out io.Writer) error {
 	if _, err := io.WriteString(out, plistMagic); err != nil {
 		return err
@@ -131,8 +130,8 @@ func (l *listing) write(out io.Writer) error {
 	return err
 }
 
-// each calls do with the bytes of one object after another until it fails.
-// They are valid during the call only.
+// each calls do with the bytes of each object until do fails. The bytes are valid
+// during the call only.
 func (l *listing) each(do func(object []byte) error) error {
 	b := make([]byte, 0, 1024)
 	emit := func(object []byte) error {
@@ -193,7 +192,7 @@ func (l *listing) refs(b []byte, numbers ...int) []byte {
 	return b
 }
 
-// appendHead begins an object of n elements.
+// appendHead appends the head of an object with n elements.
 func appendHead(b []byte, kind byte, n int) []byte {
 	if n < 15 {
 		return append(b, kind|byte(n))
@@ -217,7 +216,7 @@ func appendText(b []byte, s string) []byte {
 	return b
 }
 
-// appendDate writes t as seconds since 2001, which no time at all counts as.
+// appendDate appends t as seconds since 2001, and the zero time as 0.
 func appendDate(b []byte, t time.Time) []byte {
 	seconds := 0.0
 	if !t.IsZero() {

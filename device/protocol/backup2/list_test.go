@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// TestListing: a general decoder reads what the special encoder writes, at
-// the numbers of items where references become longer.
+// TestListing reads listings with a general decoder, at numbers of items around
+// which references become longer.
 func TestListing(t *testing.T) {
 	when := time.Date(2024, 1, 31, 12, 34, 56, 500e6, time.UTC)
 	for _, n := range []int{0, 1, 2, 14, 15, 16, 61, 62, 255, 256, 16_000, 16_382} {
@@ -60,7 +60,7 @@ func TestListing(t *testing.T) {
 	}
 }
 
-// manyItems are as many names as the largest devices have, in one folder.
+// manyItems returns as many names as the largest devices have.
 func manyItems() []Item {
 	items := make([]Item, 870_000)
 	for i := range items {

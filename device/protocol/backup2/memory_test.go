@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// memory is a Folder in memory that holds the session to what it promises.
+// memory is a Folder in memory that checks the promises of a session.
 type memory struct {
 	t     testing.TB
 	files map[string]string
@@ -29,7 +29,7 @@ func newMemory(t testing.TB) *memory {
 func (m *memory) called(paths ...string) {
 	for _, p := range paths {
 		if p == "" || p != path.Clean(p) || path.IsAbs(p) || strings.HasPrefix(p, "..") || strings.ContainsAny(p, "\\\x00") || !utf8.ValidString(p) || !strings.HasPrefix(p, udid) {
-			m.t.Errorf("the folder is asked for %q", p)
+			m.t.Errorf("the folder was called with %q", p)
 		}
 	}
 	if m.open > 1 {

@@ -1,43 +1,41 @@
 package backup2
 
-// Phase is what a session is about, as far as it can be told from what the
-// device asks for.
+// Phase is what a device is doing, as far as its requests show.
 type Phase string
 
 const (
-	// PhaseWaiting lasts from the request to the device's first word. Since
-	// iOS 16 the device asks for its passcode meanwhile, for up to half an
-	// hour; it says nothing before that is entered.
+	// PhaseWaiting lasts until the device's first message. Since iOS 16 the device
+	// asks for its passcode meanwhile, for up to half an hour.
 	PhaseWaiting Phase = "waiting for the device"
-	// PhasePreparing is the device comparing its files with the backup, which
-	// can be minutes of silence.
+	// PhasePreparing: the device compares its files with the backup, which can take
+	// minutes.
 	PhasePreparing Phase = "preparing"
 	PhaseReceiving Phase = "receiving files"
 	PhaseSending   Phase = "sending files"
-	// PhaseFinishing is the device ordering what has come.
+	// PhaseFinishing: the device moves new files to their places.
 	PhaseFinishing Phase = "finishing"
-	// PhaseVerifying is the device checking the new backup. It can still fail.
+	// PhaseVerifying: the device checks the new backup. It can still fail.
 	PhaseVerifying Phase = "verifying"
-	// PhaseRekeying is the device sealing the backup's keys anew.
+	// PhaseRekeying: the device wraps the backup's keys again.
 	PhaseRekeying Phase = "changing the password"
 )
 
-// Progress is how far a session has come.
+// Progress is the progress of a session.
 type Progress struct {
-	// Percent is what the device says, above 0 and up to 100; 0 while unknown.
+	// Percent is sent by the device: above 0 and up to 100, or 0 while unknown.
 	Percent float64
-	// Files and Bytes count what was received and sent, metadata included.
+	// Files and Bytes count what was received and sent, including metadata.
 	Files, Bytes int64
 }
 
-// Observer is told how a session goes on. Its methods are called by the
-// goroutine that runs the session, which waits for them.
+// Observer receives the progress of a session. The goroutine of the session calls
+// its methods and waits for them.
 type Observer interface {
 	// Phase is called when a phase begins.
 	Phase(Phase)
 	// Progress is called after every file and every few megabytes of a long one.
 	Progress(Progress)
-	// Warning is called for what went wrong and did not end the session. The
-	// text is safe to print; their number is bounded.
+	// Warning is called for a failure that does not end the session. The text is
+	// safe to print, and the number of calls is limited.
 	Warning(text string)
 }

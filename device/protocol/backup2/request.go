@@ -10,18 +10,17 @@ import (
 // BackupRequest asks a device to back itself up.
 type BackupRequest struct {
 	UDID string // of the device, with its dash; the name of its folder
-	// Full asks for all files. The device is told so, and not shown the
-	// Status.plist of the backup before, without which it has nothing to
-	// continue: newer devices look at that only.
+	// Full asks for all files. Newer devices ignore the option and continue the
+	// previous backup if it has a Status.plist, so that file is hidden as well.
 	Full bool
 }
 
-// Backup has the device back itself up into the Folder. When it returns nil the
-// device has checked the backup and calls it complete.
+// Backup makes the device back up into the Folder. If it returns nil, the device
+// has verified the backup and reported success.
 //
-// An error is or wraps a *DeviceError, a *ProtocolError, ErrLinkLost or
-// ErrCancelled, or what the Folder failed with. The Folder then holds what came
-// until then: complete files, in the state that its Status.plist tells.
+// The error is or wraps a *DeviceError, a *ProtocolError, ErrLinkLost or
+// ErrCancelled, or an error of the Folder. The Folder then contains the files that
+// were received completely; its Status.plist says in which state it is.
 func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o Observer) error {
 	if err := checkIdentifier(q.UDID); err != nil {
 		return err
@@ -30,22 +29,21 @@ func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o 
 	if q.Full {
 		fields["Options"] = map[string]any{"ForceFullBackup": true}
 	}
-	r := &run{folder: folder, scope: newScope(false, q.UDID), watch: newWatch(o)}
+	r := &operation{folder: folder, scope: newScope(false, q.UDID), watch: newWatch(o)}
 	if q.Full {
 		r.hidden = q.UDID + "/Status.plist"
 	}
 	return s.do(ctx, "Backup", "backup", fields, r)
 }
 
-// RestoreOptions say what a restore does. The zero value is the careful one.
-// All are sent, as devices have defaults of their own.
+// RestoreOptions are options of a restore. The zero value is the careful choice. All
+// are sent, since devices have other defaults.
 type RestoreOptions struct {
 	SystemFiles   bool // also restore system files
 	NoReboot      bool // do not restart the device at the end
-	CopyBackup    bool // have the device's own backup copied aside first
-	ResetSettings bool // do not preserve the device's current settings
-	// RemoveOthers removes apps and data from the device that are not in the
-	// backup.
+	CopyBackup    bool // let the device copy its own backup first
+	ResetSettings bool // do not preserve the device's settings
+	// RemoveOthers removes apps and data that are not in the backup.
 	RemoveOthers bool
 }
 
@@ -55,28 +53,28 @@ type RestoreRequest struct {
 	Source   string // identifier of the backup's folder; "" for Target
 	Options  RestoreOptions
 	Password []byte // of the backup, if it is encrypted
-	// ApplicationIDs restricts the restore to apps, where the device can do so.
+	// ApplicationIDs restricts the restore to apps, if the device supports it.
 	ApplicationIDs []string
 }
 
 // RestoreResult is how a restore ended.
 type RestoreResult struct {
-	// Rebooted says that the connection ended after files were sent without the
-	// device's last word, as it does when a device restarts at once. The restore
-	// is probably done; only the device can show it.
+	// Rebooted says that the connection ended after files were sent but before the
+	// device's result, as if the device restarted at once. The restore is probably
+	// complete; only the device can show it.
 	Rebooted bool
 	// Missing counts the files that the device asked for and did not get.
 	Missing  int
 	Progress Progress
 }
 
-// almost is the percentage from which the end of a connection is taken for the
-// restart after a restore and not for a cable that was pulled.
+// almost is the percentage from which the end of a connection means the restart
+// after a restore and not a disconnected cable.
 const almost = 90
 
-// Restore has the device restore a backup out of the Folder, which is not
-// changed but for what CopyBackup asks for. Errors are as in Backup; the device
-// may then be left with part of the backup.
+// Restore makes the device restore a backup from the Folder, which changes only if
+// CopyBackup is set. Errors are those of Backup; the device may then have part of
+// the backup.
 func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, o Observer) (RestoreResult, error) {
 	if q.Source == "" {
 		q.Source = q.Target
@@ -100,7 +98,7 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 	if len(q.ApplicationIDs) > 0 {
 		fields["ApplicationIDs"] = q.ApplicationIDs
 	}
-	r := &run{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), watch: newWatch(o)}
+	r := &operation{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), watch: newWatch(o)}
 	err := s.do(ctx, "Restore", "restore", fields, r)
 	result := RestoreResult{Missing: r.unsent, Progress: r.watch.progress}
 	if errors.Is(err, ErrLinkLost) && r.ended && !q.Options.NoReboot && r.watch.phase == PhaseSending &&
@@ -111,10 +109,10 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 	return result, err
 }
 
-// ChangePassword sets the password of the device's backups (no old), changes
-// it, or turns encryption off (no new). The device may ask for its passcode,
-// and seals the keys of the backup in the Folder anew if there is one; if it
-// finds none its next backup is a full one.
+// ChangePassword sets the password of the device's backups (old is empty), changes
+// it, or turns off encryption (new is empty). The device may ask for its passcode.
+// It wraps the keys of the backup in the Folder again; without a backup there, its
+// next one is full.
 func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []byte, folder Folder, o Observer) error {
 	if err := checkIdentifier(udid); err != nil {
 		return err
@@ -127,15 +125,15 @@ func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []by
 		fields["NewPassword"] = string(new)
 	}
 	if len(fields) == 1 {
-		return errors.New("change the backup password: neither an old nor a new one is given")
+		return errors.New("change the backup password: the old and the new password are empty")
 	}
-	r := &run{folder: folder, scope: newScope(false, udid), watch: newWatch(o), rekeying: true}
+	r := &operation{folder: folder, scope: newScope(false, udid), watch: newWatch(o), rekeying: true}
 	return s.do(ctx, "ChangePassword", "change the backup password", fields, r)
 }
 
-// do sends a request and serves the device until it says how it went. what is
-// the request in people's words.
-func (s *Session) do(ctx context.Context, name, what string, fields map[string]any, r *run) error {
+// do sends a request and serves the device until it sends its result. what names
+// the operation in errors.
+func (s *Session) do(ctx context.Context, name, what string, fields map[string]any, r *operation) error {
 	if s.unusable {
 		return fmt.Errorf("%s: the session has ended", what)
 	}
@@ -166,7 +164,7 @@ func (s *Session) do(ctx context.Context, name, what string, fields map[string]a
 	case last.code != 0:
 		return fmt.Errorf("%s: %w", what, &DeviceError{Code: last.code, Description: last.description, Cause: r.failed})
 	case r.failed != nil:
-		return fmt.Errorf("%s: the device calls it complete, but: %w", what, r.failed)
+		return fmt.Errorf("%s: the device reported success, but: %w", what, r.failed)
 	}
 	return nil
 }

@@ -129,7 +129,7 @@ func (d dir) put(t testing.TB, p, content string) {
 	}
 }
 
-// odd is a Folder some of whose methods are replaced.
+// odd is a Folder with some methods replaced.
 type odd struct {
 	Folder
 	open   func(p string) (io.ReadCloser, error)
@@ -201,7 +201,7 @@ func (o odd) Purge(ctx context.Context, want int64) (int64, error) {
 	return o.purge(want)
 }
 
-// phone is a device that a test plays.
+// phone is a device controlled by a test.
 type phone struct {
 	*devicelink.Conn
 	c net.Conn
@@ -249,7 +249,7 @@ func (p *phone) ask(v ...any) (devicelink.Status, error) {
 	return p.ReadStatus()
 }
 
-// want asks and is content with one code only.
+// want sends a request and returns an error unless the code is as wanted.
 func (p *phone) want(code int64, v ...any) error {
 	s, err := p.ask(v...)
 	if err == nil && s.Code != code {
@@ -258,7 +258,7 @@ func (p *phone) want(code int64, v ...any) error {
 	return err
 }
 
-// upload sends files: path, content, path, content …
+// upload sends files, given as pairs of path and content.
 func (p *phone) upload(files ...string) (devicelink.Status, error) {
 	if err := p.WriteMessage("DLMessageUploadFiles", map[string]any{}, 42.5, 0); err != nil {
 		return devicelink.Status{}, err
@@ -311,7 +311,7 @@ func (p *phone) download(paths ...string) ([]sent, devicelink.Status, error) {
 	return all, s, err
 }
 
-// log is an Observer that remembers.
+// log is an Observer that keeps everything.
 type log struct {
 	mu       sync.Mutex
 	phases   []Phase
@@ -335,8 +335,8 @@ func (l *log) Warning(s string) {
 	l.warnings = append(l.warnings, s)
 }
 
-// rig connects a host to a device that script plays after the greeting. What
-// script returns fails the test, unless it is errEnd.
+// rig connects a host to a device that runs script after the greeting. An error of
+// script fails the test, unless it is errEnd.
 type rig struct {
 	t      testing.TB
 	o      Options
@@ -345,14 +345,14 @@ type rig struct {
 
 var errEnd = errors.New("the device ends here")
 
-// session dials the device. wait returns what became of the device.
+// session dials the device. wait waits for the device and returns its error.
 func (g rig) session() (s *Session, wait func() error) {
 	g.t.Helper()
 	a, b := net.Pipe()
 	done := make(chan error, 1)
 	go func() {
 		defer b.Close()
-		p := &phone{devicelink.New(b, devicelink.Options{Busy: 10 * time.Second, Idle: 10 * time.Second, Write: 10 * time.Second}), b}
+		p := &phone{devicelink.New(b, devicelink.Options{Busy: 5 * time.Minute, Idle: 5 * time.Minute, Write: 5 * time.Minute}), b}
 		err := p.greet()
 		if err == nil {
 			err = g.script(p)
@@ -369,7 +369,7 @@ func (g rig) session() (s *Session, wait func() error) {
 	return s, func() error { return <-done }
 }
 
-// backup has the device backed up and demands that it saw nothing wrong.
+// backup backs up the device. The test fails if the device returns an error.
 func (g rig) backup(f Folder) (*log, error) {
 	g.t.Helper()
 	s, wait := g.session()
@@ -382,7 +382,7 @@ func (g rig) backup(f Folder) (*log, error) {
 	return &l, err
 }
 
-// asking is a script that takes the request, does what do does and ends well.
+// asking returns a script that takes the request, calls do and reports success.
 func asking(do func(*phone) error) func(*phone) error {
 	return func(p *phone) error {
 		if _, err := p.request(); err != nil {

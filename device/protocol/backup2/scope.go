@@ -9,77 +9,77 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// maxAside bounds how many backups a device may put aside in one session.
-// Devices put aside one.
-const maxAside = 4
+// maxArchived limits how many backups a device may archive in a session, by renaming
+// or copying them. Devices archive one.
+const maxArchived = 4
 
-// scope is what a device may name in one session.
+// scope says which paths a device may name in a session.
 type scope struct {
-	ids []string // the request's identifiers, the folders that exist
-	// readOnly is a restore, which changes nothing of the backup: it may only
-	// make a copy of it aside.
+	ids []string // identifiers of the request, which name folders
+	// readOnly is set for a restore, which changes nothing in the backup. It may
+	// only archive a copy.
 	readOnly bool
-	aside    map[string]bool // folders that were put aside in this session
+	archived map[string]bool // folders that were archived in this session
 }
 
 func newScope(readOnly bool, ids ...string) *scope {
-	return &scope{ids: ids, readOnly: readOnly, aside: map[string]bool{}}
+	return &scope{ids: ids, readOnly: readOnly, archived: map[string]bool{}}
 }
 
-// ownNames are the names in a device's folder that mean something. A file
-// system that ignores case would take others for them.
+// ownNames are the names in a device's folder with a meaning. A name that differs
+// only in case would be the same file on some file systems.
 var ownNames = [...]string{
 	"Status.plist", "Info.plist", "Manifest.plist", "Manifest.db", "Manifest.mbdb", "Manifest.mbdx", "Snapshot",
 }
 
-var errPath = errors.New("the device names a path that is not its own")
+var errPath = errors.New("the device named a path outside its folder")
 
-// read reports whether the device may look at path.
+// read returns an error if the device may not read path.
 func (s *scope) read(path string) error {
 	first, err := s.clean(path)
-	if err != nil || s.known(first) || s.aside[first] {
+	if err != nil || s.known(first) || s.archived[first] {
 		return err
 	}
 	return fmt.Errorf("%w: it is not below its identifier", errPath)
 }
 
-// write reports whether the device may change what is at path.
+// write returns an error if the device may not change path.
 func (s *scope) write(path string) error {
 	first, err := s.clean(path)
 	switch {
 	case err != nil:
 		return err
-	case s.aside[first]:
+	case s.archived[first]:
 		return nil
 	case !s.known(first):
 		return fmt.Errorf("%w: it is not below its identifier", errPath)
 	case s.readOnly:
-		return fmt.Errorf("%w: a restore changes nothing of the backup", errPath)
+		return fmt.Errorf("%w: a restore must not change the backup", errPath)
 	}
 	return nil
 }
 
-// target is write for the new name of a move or copy, which may begin with
-// that of a folder put aside.
+// target is write for the new name of a move or copy, which may begin with the name
+// of an archive.
 func (s *scope) target(path string) error {
 	first, err := s.clean(path)
-	if err == nil && !s.aside[first] && s.isAside(first) {
-		if len(s.aside) >= maxAside {
-			return fmt.Errorf("%w: it has put aside %d folders already", errPath, maxAside)
+	if err == nil && !s.archived[first] && s.isArchive(first) {
+		if len(s.archived) >= maxArchived {
+			return fmt.Errorf("%w: it has archived %d folders already", errPath, maxArchived)
 		}
 		return nil
 	}
 	return s.write(path)
 }
 
-// done notes that something was moved or copied to path, and reports whether
-// that is a folder put aside.
+// done notes that path is the new name of a move or copy, and returns whether it is
+// in an archive.
 func (s *scope) done(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
-	if !s.isAside(first) {
+	if !s.isArchive(first) {
 		return false
 	}
-	s.aside[first] = true
+	s.archived[first] = true
 	return true
 }
 
@@ -92,9 +92,9 @@ func (s *scope) known(first string) bool {
 	return false
 }
 
-// isAside reports whether name is an identifier and a date as in
+// isArchive reports whether name is an identifier followed by a date, such as
 // "-20240131-123456".
-func (s *scope) isAside(name string) bool {
+func (s *scope) isArchive(name string) bool {
 	for _, id := range s.ids {
 		date, ok := strings.CutPrefix(name, id+"-")
 		if ok && len(date) == 15 && date[8] == '-' && digits(date[:8]) && digits(date[9:]) {
@@ -106,7 +106,7 @@ func (s *scope) isAside(name string) bool {
 
 func digits(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
-// clean returns the first element of a path that has no tricks in it.
+// clean returns the first element of path, and an error if path is not clean.
 func (s *scope) clean(path string) (first string, err error) {
 	switch {
 	case path == "" || len(path) > devicelink.MaxName:
@@ -127,7 +127,7 @@ func (s *scope) clean(path string) (first string, err error) {
 		case 1:
 			for _, own := range ownNames {
 				if element != own && strings.EqualFold(element, own) {
-					return "", fmt.Errorf("%w: it could be taken for %s", errPath, own)
+					return "", fmt.Errorf("%w: it differs from %s only in case", errPath, own)
 				}
 			}
 		}
@@ -135,15 +135,15 @@ func (s *scope) clean(path string) (first string, err error) {
 	return first, nil
 }
 
-// checkIdentifier reports whether id can be the identifier of a request: a
-// device's UDID, or the name that its folder has.
+// checkIdentifier returns an error if id cannot be the identifier of a request: a
+// device's UDID, or the name of its folder.
 func checkIdentifier(id string) error {
 	if id == "" || len(id) > 64 {
-		return fmt.Errorf("device identifier %q: not between 1 and 64 bytes long", printable(id))
+		return fmt.Errorf("device identifier %q: its length is not between 1 and 64 bytes", printable(id))
 	}
 	for _, c := range id {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' {
-			return fmt.Errorf("device identifier %q: only letters, digits and dashes can be in it", printable(id))
+			return fmt.Errorf("device identifier %q: only letters, digits and dashes are allowed", printable(id))
 		}
 	}
 	return nil

@@ -88,26 +88,26 @@ func TestScope(t *testing.T) {
 	}
 }
 
-func TestScopeAside(t *testing.T) {
+func TestScopeArchive(t *testing.T) {
 	s := newScope(true, udid, "source")
-	for i := range maxAside {
+	for i := range maxArchived {
 		name := "source-20240131-00000" + string(rune('0'+i))
 		if s.write(name) == nil || s.read(name) == nil || s.target(name) != nil || !s.done(name+"/x") || s.write(name+"/y") != nil || s.read(name) != nil {
 			t.Error(name)
 		}
 	}
 	if s.target("source-20240131-999999") == nil {
-		t.Error("one too many was put aside")
+		t.Error("too many folders were archived")
 	}
 	if s.target("source-20240131-000000/again") != nil {
-		t.Error("what was put aside cannot be written any more")
+		t.Error("an archive cannot be written")
 	}
 	if s.done("source/x") {
-		t.Error("source is not aside")
+		t.Error("source is not archived")
 	}
 }
 
-// FuzzPath: what passes is clean and below an identifier.
+// FuzzPath checks that accepted paths are clean and below an identifier.
 func FuzzPath(f *testing.F) {
 	for _, path := range []string{
 		udid, udid + "/Status.plist", udid + "/../x", udid + "-20240131-123456/x", "/etc", "", udid + "/a\x00", udid + "//", udid + "/\u017fnapshot",
@@ -118,20 +118,20 @@ func FuzzPath(f *testing.F) {
 		s := newScope(false, udid)
 		if s.target(path) != nil {
 			if s.read(path) == nil || s.write(path) == nil {
-				t.Errorf("%q cannot be a target, but be read or written", path)
+				t.Errorf("%q can be read or written, but is not a valid target", path)
 			}
 			return
 		}
 		if !utf8.ValidString(path) || strings.ContainsAny(path, "\\\x00") || strings.HasPrefix(path, "/") || len(path) > 4096 {
-			t.Errorf("%q passed", path)
+			t.Errorf("%q was accepted", path)
 		}
 		first, rest, deep := strings.Cut(path, "/")
 		if first != udid && (len(first) != len(udid)+16 || !strings.HasPrefix(first, udid+"-")) {
-			t.Errorf("%q passed", path)
+			t.Errorf("%q was accepted", path)
 		}
 		for e := range strings.SplitSeq(rest, "/") {
 			if deep && (e == "" || e == "." || e == "..") {
-				t.Errorf("%q passed", path)
+				t.Errorf("%q was accepted", path)
 			}
 		}
 	})

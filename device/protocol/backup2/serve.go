@@ -12,35 +12,36 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// maxRefused is how many paths that are not its own a device may name until the
+// maxRefused is how many paths outside its scope a device may name before the
 // session ends. Sound devices name none.
 const maxRefused = 100
 
-// run is one operation: the device asks, the Folder answers.
-type run struct {
+// operation is a backup, restore or password change while the device's requests
+// are served.
+type operation struct {
 	*Session
 	ctx      context.Context // of calls to folder
 	folder   Folder
 	scope    *scope
 	watch    *watch
-	hidden   string // a file that is not shown until the device has sent it
+	hidden   string // a file that does not exist for the device until it sends it
 	rekeying bool
 	refused  int
 	unsent   int  // files that the device asked for and did not get
 	ended    bool // the device ended the connection between two requests
-	// failed is the first failure to store what the device sent. After it no
-	// run can be good, whatever the device thinks.
+	// failed is the first failure to store what the device sent. The operation
+	// then fails even if the device reports success.
 	failed error
 }
 
 var (
 	errStopped = errors.New("the session was told to stop")
-	errLeft    = errors.New("the device ended the conversation")
+	errLeft    = errors.New("the device ended the session")
 )
 
-// serve answers requests until the device says how it went. Its error is one
-// of the link.
-func (r *run) serve() (response, error) {
+// serve serves requests until the device sends its result. The error is one of the
+// link.
+func (r *operation) serve() (response, error) {
 	for {
 		m, err := r.next()
 		if err != nil {
@@ -53,12 +54,12 @@ func (r *run) serve() (response, error) {
 		if err := r.answer(m); err != nil {
 			return response{}, err
 		}
-		r.watch.tell()
+		r.watch.report()
 	}
 }
 
 // next waits for a request.
-func (r *run) next() (devicelink.Message, error) {
+func (r *operation) next() (devicelink.Message, error) {
 	if !r.gate.wait(true) {
 		return nil, errStopped
 	}
@@ -72,9 +73,9 @@ func (r *run) next() (devicelink.Message, error) {
 	return m, nil
 }
 
-// answer does what m asks for and answers it exactly once, unless the link
-// fails. Requests that came under two names over the years have both.
-func (r *run) answer(m devicelink.Message) error {
+// answer serves m and answers it exactly once, unless the link fails. Some requests
+// have two names, from different versions of iOS.
+func (r *operation) answer(m devicelink.Message) error {
 	switch m.Name() {
 	case "DLMessageDownloadFiles":
 		return r.download(m)
@@ -94,7 +95,7 @@ func (r *run) answer(m devicelink.Message) error {
 		return r.space()
 	case "DLMessagePurgeDiskSpace":
 		return r.purge(m)
-	case "DLMessagePing", devicelink.ProcessMessage: // nobody waits for an answer
+	case "DLMessagePing", devicelink.ProcessMessage: // have no answer
 		return nil
 	case devicelink.DisconnectName:
 		r.ended = true
@@ -104,28 +105,27 @@ func (r *run) answer(m devicelink.Message) error {
 		}
 		return fmt.Errorf("%w: %q", errLeft, printable(reason))
 	}
-	r.watch.warn("the device asks for %q, which is unknown", printable(m.Name()))
+	r.watch.warn("the device sent the unknown request %q", printable(m.Name()))
 	return r.link.WriteStatus(devicelink.StatusFailed, "unknown request", nil)
 }
 
-// malformed answers a request that lacks what it must have.
-func (r *run) malformed(m devicelink.Message) error {
-	r.watch.warn("a malformed %q of the device was refused", printable(m.Name()))
+// malformed answers a malformed request.
+func (r *operation) malformed(m devicelink.Message) error {
+	r.watch.warn("the device sent a malformed %q, which was refused", printable(m.Name()))
 	return r.link.WriteStatus(devicelink.StatusFailed, "malformed request", nil)
 }
 
-// refuse counts a path that is not the device's own; the error ends the
-// session.
-func (r *run) refuse(path string, why error) error {
+// refuse counts a path outside the device's scope. An error ends the session.
+func (r *operation) refuse(path string, why error) error {
 	r.refused++
 	r.watch.warn("refused %q: %v", printable(path), why)
 	if r.refused > maxRefused {
-		return protocolError("it named %d paths that are not its own, the last %q", r.refused, printable(path))
+		return protocolError("it named %d paths outside its folder, the last one %q", r.refused, printable(path))
 	}
 	return nil
 }
 
-// status is what the device is told of an error.
+// status returns what the device is told about an error.
 func status(err error) (code int64, text string) {
 	switch {
 	case err == nil:
@@ -142,14 +142,14 @@ func status(err error) (code int64, text string) {
 	return devicelink.StatusIO, "Input/output error"
 }
 
-func (r *run) writeStatus(err error) error {
+func (r *operation) writeStatus(err error) error {
 	code, text := status(err)
 	return r.link.WriteStatus(code, text, nil)
 }
 
-// change does one change to the Folder. It returns how it failed, which the
-// device is told, and an error that ends the session. check is scope's.
-func (r *run) change(what, path string, check func(string) error, do func() error) (failure, err error) {
+// change changes the Folder if check, a method of scope, allows it. It returns a
+// failure, which the device is told, and an error that ends the session.
+func (r *operation) change(what, path string, check func(string) error, do func() error) (failure, err error) {
 	if failure = check(path); failure != nil {
 		return failure, r.refuse(path, failure)
 	}
@@ -159,14 +159,14 @@ func (r *run) change(what, path string, check func(string) error, do func() erro
 	return failure, nil
 }
 
-// lose notes a failure after which the run cannot be good.
-func (r *run) lose(err error) {
+// lose records a failure after which the operation must not succeed.
+func (r *operation) lose(err error) {
 	if err != nil && r.failed == nil {
 		r.failed = err
 	}
 }
 
-func (r *run) mkdir(m devicelink.Message) error {
+func (r *operation) mkdir(m devicelink.Message) error {
 	path, ok := m.Text(1)
 	if !ok {
 		return r.malformed(m)
@@ -181,7 +181,7 @@ func (r *run) mkdir(m devicelink.Message) error {
 	return r.writeStatus(failure)
 }
 
-func (r *run) move(m devicelink.Message) error {
+func (r *operation) move(m devicelink.Message) error {
 	moves, ok := m.Dict(1)
 	if !ok {
 		return r.malformed(m)
@@ -204,7 +204,7 @@ func (r *run) move(m devicelink.Message) error {
 	return r.writeStatus(first)
 }
 
-func (r *run) copy(m devicelink.Message) error {
+func (r *operation) copy(m devicelink.Message) error {
 	from, ok := m.Text(1)
 	to, ok2 := m.Text(2)
 	if !ok || !ok2 {
@@ -217,8 +217,8 @@ func (r *run) copy(m devicelink.Message) error {
 	return r.writeStatus(failure)
 }
 
-// relocate moves or copies.
-func (r *run) relocate(what, from, to string, check func(string) error, do func(ctx context.Context, from, to string) error) (failure, err error) {
+// relocate moves or copies from to to with do.
+func (r *operation) relocate(what, from, to string, check func(string) error, do func(ctx context.Context, from, to string) error) (failure, err error) {
 	if failure = check(from); failure != nil {
 		return failure, r.refuse(from, failure)
 	}
@@ -228,20 +228,20 @@ func (r *run) relocate(what, from, to string, check func(string) error, do func(
 		return failure, err
 	case failure != nil:
 		r.watch.warn("%v", failure)
-		if !errors.Is(failure, fs.ErrNotExist) { // which the device may expect
+		if !errors.Is(failure, fs.ErrNotExist) { // the device may expect that
 			r.lose(failure)
 		}
 		return failure, nil
 	}
 	if r.scope.done(to) {
-		r.watch.warn("the device put a backup aside as %q", to)
+		r.watch.warn("the device renamed or copied a backup to %q", to)
 	} else {
 		r.watch.enter(PhaseFinishing)
 	}
 	return nil, nil
 }
 
-func (r *run) remove(m devicelink.Message) error {
+func (r *operation) remove(m devicelink.Message) error {
 	paths, ok := m.Texts(1)
 	if !ok {
 		return r.malformed(m)
@@ -255,7 +255,7 @@ func (r *run) remove(m devicelink.Message) error {
 			return err
 		}
 		if errors.Is(failure, fs.ErrNotExist) {
-			continue // it is gone, as it should be
+			continue // already removed
 		}
 		if failure != nil && !errors.Is(failure, errPath) {
 			r.watch.warn("%v", failure)
@@ -267,27 +267,27 @@ func (r *run) remove(m devicelink.Message) error {
 	return r.writeStatus(first)
 }
 
-func (r *run) space() error {
+func (r *operation) space() error {
 	free, err := r.folder.Space(r.ctx)
 	if err != nil {
-		// The device then goes on without a check.
+		// The device then continues without checking.
 		r.watch.warn("free space is unknown: %v", err)
 		return r.link.WriteStatus(devicelink.StatusFailed, "Operation not supported", int64(0))
 	}
 	return r.link.WriteStatus(devicelink.StatusOK, "", max(free, 0))
 }
 
-func (r *run) purge(m devicelink.Message) error {
+func (r *operation) purge(m devicelink.Message) error {
 	want, ok := m.Int(1)
 	if !ok || want < 0 {
 		return r.malformed(m)
 	}
 	freed, err := r.folder.Purge(r.ctx, want)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		r.watch.warn("make room: %v", err)
+		r.watch.warn("free space: %v", err)
 	}
 	if err != nil || freed <= 0 {
-		r.watch.warn("the device asks for %d bytes of room, and no more can be made", want)
+		r.watch.warn("the device asked to free %d bytes, which is not possible", want)
 		return r.link.WriteStatus(devicelink.StatusFailed, "Operation not supported", nil)
 	}
 	return r.link.WriteStatus(devicelink.StatusOK, "", freed)

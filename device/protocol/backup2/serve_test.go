@@ -23,8 +23,7 @@ var (
 	sha1B = strings.Repeat("cd", 20)
 )
 
-// firstBackup is the conversation of a small first backup, in the order of a
-// device.
+// firstBackup sends the requests of a small first backup in the order of a device.
 func firstBackup(p *phone) error {
 	q, err := p.request()
 	if err != nil {
@@ -130,7 +129,7 @@ func TestFirstBackup(t *testing.T) {
 	}
 }
 
-// TestAnswers: what is odd is answered, and the run goes on.
+// TestAnswers sends unusual requests. They must be answered, and the backup continues.
 func TestAnswers(t *testing.T) {
 	good := udid + "/Status.plist"
 	tests := []struct {
@@ -194,7 +193,7 @@ func TestAnswers(t *testing.T) {
 		{name: "what cannot be removed", warning: "rust", folder: odd{change: func(string, string) error { return errors.New("rust") }}, do: func(p *phone) error {
 			return p.want(devicelink.StatusIO, "DLMessageRemoveItems", []string{good})
 		}},
-		{name: "files that fail on the device", warning: `could not read all of its "/var/x"`, do: func(p *phone) error {
+		{name: "files that fail on the device", warning: `could not read all of "/var/x"`, do: func(p *phone) error {
 			if err := p.WriteMessage("DLMessageUploadFiles", map[string]any{}, -1.0, 5); err != nil {
 				return err
 			}
@@ -269,7 +268,7 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "no room", warning: "no more can be made", do: func(p *phone) error { return p.want(-1, "DLMessagePurgeDiskSpace", 5, 4) }},
+		{name: "no room", warning: "which is not possible", do: func(p *phone) error { return p.want(-1, "DLMessagePurgeDiskSpace", 5, 4) }},
 		{name: "unknown room", warning: "free space", folder: odd{space: func() (int64, error) { return 0, errors.New("rust") }}, do: func(p *phone) error {
 			return p.want(-1, "DLMessageGetFreeDiskSpace")
 		}},
@@ -280,7 +279,7 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "old backup put aside", warning: "put a backup aside", do: func(p *phone) error {
+		{name: "backup archived", warning: "renamed or copied a backup", do: func(p *phone) error {
 			if s, err := p.upload(udid+"/x", "x"); err != nil || s.Code != 0 {
 				return fmt.Errorf("%+v %v", s, err)
 			}
@@ -317,7 +316,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// failing is an upload that fails where a test says.
+// failing is an upload that fails in a chosen method.
 type failing struct {
 	io.Writer
 	write, commit    error
@@ -335,8 +334,8 @@ func (f failing) Write(b []byte) (int, error) {
 func (f failing) Commit() error { return f.commit }
 func (f failing) Abort()        { *f.aborted++ }
 
-// TestUploadsThatFail: the device is told, the link stays in step, and the run
-// is no success even if the device thinks so.
+// TestUploadsThatFail checks that the device is told, that the link stays in step, and
+// that the backup fails even if the device reports success.
 func TestUploadsThatFail(t *testing.T) {
 	full := fmt.Errorf("write: %w", ErrNoSpace)
 	rust := errors.New("rust")
@@ -396,8 +395,8 @@ func TestUploadsThatFail(t *testing.T) {
 	}
 }
 
-// TestFull: the backup that there is is not shown until the device has written
-// a new state.
+// TestFull checks that the existing Status.plist is hidden until the device writes a
+// new one.
 func TestFull(t *testing.T) {
 	d := dir(t.TempDir())
 	status := udid + "/Status.plist"
@@ -597,7 +596,7 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// TestLongFile: a file of many frames is not kept in memory and is counted.
+// TestLongFile checks that a file of many frames is counted, and not kept in memory.
 func TestLongFile(t *testing.T) {
 	var got countingUpload
 	l, err := rig{t: t, script: asking(func(p *phone) error {
@@ -654,10 +653,10 @@ func TestRequestsThatCannotBeSent(t *testing.T) {
 
 func BenchmarkUpload(b *testing.B) { benchmarkFiles(b, 1, 64<<20) }
 
-// BenchmarkUploadSmall is what most files of a device are like.
+// BenchmarkUploadSmall receives small files, like most files of a device.
 func BenchmarkUploadSmall(b *testing.B) { benchmarkFiles(b, 1000, 2000) }
 
-// benchmarkFiles plays bytes made before, so that only the host is measured.
+// benchmarkFiles replays recorded bytes, so that it measures only the host.
 func benchmarkFiles(b *testing.B, files, size int) {
 	var stream bytes.Buffer
 	script := devicelink.New(&replay{w: &stream}, devicelink.Options{})

@@ -10,22 +10,20 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// Options are the limits of a session. The zero value of each means its
-// default.
+// Options are the limits of a session. Zero means the default.
 type Options struct {
-	// Idle is how long the device may be silent between two requests; it
-	// prepares for minutes, and waits for its passcode for up to half an hour.
-	// Default 40 minutes.
+	// Idle limits the wait for a request: the device prepares for minutes, and
+	// waits for its passcode for up to half an hour. Default 40 minutes.
 	Idle time.Duration
-	// Busy is how long it may be silent inside a message or file. Default 5
-	// minutes.
+	// Busy limits the wait for more of a message or file. Default 5 minutes.
 	Busy time.Duration
-	// Write is how long it may take to accept what is sent. Default 5 minutes.
+	// Write limits the wait until the device accepts what is sent. Default 5
+	// minutes.
 	Write time.Duration
-	// Greeting is how long it may take to begin. Default 1 minute.
+	// Greeting limits the greeting. Default 1 minute.
 	Greeting time.Duration
-	// Grace is how long a request that is being served when the context ends
-	// may take until the connection is closed. Default 5 seconds.
+	// Grace is how long the current request may take after the context ended. Then
+	// the connection is closed. Default 5 seconds.
 	Grace time.Duration
 	// MaxMessage is the longest request, in bytes. Default 16 MiB: a list of
 	// half a million names.
@@ -46,11 +44,11 @@ func (o *Options) fill() {
 	}
 }
 
-// goodbye bounds the last message: a device that does not take it is left.
+// goodbye limits the last message.
 const goodbye = 2 * time.Second
 
-// Session is a conversation with the backup service of a device. One goroutine
-// may use it at a time; what another one can do is end a call's context.
+// Session is a connection to the backup service of a device. One goroutine may use
+// it at a time.
 type Session struct {
 	gate     *gate
 	link     *devicelink.Conn
@@ -58,8 +56,8 @@ type Session struct {
 	unusable bool
 }
 
-// Dial greets the backup service at the other end of conn, which the session
-// owns from now on; it is closed if Dial fails.
+// Dial greets the backup service at the other end of conn. The session owns conn
+// from now on; Dial closes it on failure.
 func Dial(ctx context.Context, conn net.Conn, o Options) (*Session, error) {
 	s := newSession(conn, o)
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -100,7 +98,7 @@ func (s *Session) greet() error {
 	case err != nil:
 		return err
 	case !ok:
-		return protocolError("%q where it should answer the greeting", printable(m.Name()))
+		return protocolError("%q instead of an answer to the greeting", printable(m.Name()))
 	case r.code == 1:
 		return fmt.Errorf("%w: the device speaks another version of the backup protocol", ErrIncompatible)
 	case r.code != 0:
@@ -115,8 +113,7 @@ func (s *Session) send(name string, fields map[string]any) error {
 	return s.link.WriteMessage(devicelink.ProcessMessage, fields)
 }
 
-// Close ends the conversation, politely where that is possible, and closes the
-// connection.
+// Close sends a goodbye if possible, and closes the connection.
 func (s *Session) Close() error {
 	s.gate.within(goodbye)
 	if !s.unusable {
@@ -129,7 +126,7 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// abandon closes the connection after err, telling the device if it may listen.
+// abandon closes the connection after err. It tells the device if that may succeed.
 func (s *Session) abandon(err error) {
 	s.gate.within(goodbye)
 	if !errors.Is(err, ErrLinkLost) {
@@ -139,13 +136,13 @@ func (s *Session) abandon(err error) {
 	s.link.Close()
 }
 
-// response is the device's word on how something went.
+// response is the device's result of an operation.
 type response struct {
 	code        int64
 	description string
 }
 
-// readResponse returns false if m is no response.
+// readResponse returns false if m is not a response.
 func readResponse(m devicelink.Message) (response, bool, error) {
 	fields, ok := m.Dict(1)
 	if name, _ := fields["MessageName"].(string); !ok || m.Name() != devicelink.ProcessMessage || name != "Response" {
@@ -159,9 +156,9 @@ func readResponse(m devicelink.Message) (response, bool, error) {
 	return response{code, printable(description)}, true, nil
 }
 
-// guard ends the session when ctx ends: it wakes it where it waits for the
-// device, and gives it Grace to finish what it is serving. The context it
-// returns is that of the work on the Folder. end must be called.
+// guard ends the session when ctx ends: it wakes the session if it waits for the
+// device, and gives it Grace to finish the current request. work is the context of
+// calls to the Folder. The caller must call end.
 func (s *Session) guard(ctx context.Context) (work context.Context, end func()) {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.gate.until(ctx.Done())

@@ -7,18 +7,18 @@ import (
 )
 
 const (
-	// maxWarnings bounds what a hostile device can have said to the observer.
+	// maxWarnings limits the warnings that a hostile device can cause.
 	maxWarnings = 200
-	// tellBytes is how much of a long file moves between two tellings.
-	tellBytes = 4 << 20
+	// reportBytes is how many bytes of a long file pass between two reports.
+	reportBytes = 4 << 20
 )
 
-// watch keeps count for an Observer, which may be nil.
+// watch counts progress for an Observer, which may be nil.
 type watch struct {
 	o        Observer
 	phase    Phase
 	progress Progress
-	untold   int // bytes
+	pending  int // bytes since the last report
 	warnings int
 }
 
@@ -34,7 +34,7 @@ func (w *watch) enter(p Phase) {
 	}
 }
 
-// heard notes that the device said something.
+// heard notes that the device sent its first message.
 func (w *watch) heard(rekeying bool) {
 	switch {
 	case w.phase != PhaseWaiting:
@@ -45,7 +45,7 @@ func (w *watch) heard(rekeying bool) {
 	}
 }
 
-// percent takes what the device says of its progress in element i.
+// percent takes the device's progress from element i of m.
 func (w *watch) percent(m devicelink.Message, i int) {
 	if p, ok := m.Real(i); ok && p > 0 {
 		w.progress.Percent = min(p, 100)
@@ -54,18 +54,18 @@ func (w *watch) percent(m devicelink.Message, i int) {
 
 func (w *watch) bytes(n int) {
 	w.progress.Bytes += int64(n)
-	if w.untold += n; w.untold >= tellBytes {
-		w.tell()
+	if w.pending += n; w.pending >= reportBytes {
+		w.report()
 	}
 }
 
 func (w *watch) file() {
 	w.progress.Files++
-	w.tell()
+	w.report()
 }
 
-func (w *watch) tell() {
-	w.untold = 0
+func (w *watch) report() {
+	w.pending = 0
 	if w.o != nil {
 		w.o.Progress(w.progress)
 	}
@@ -77,7 +77,7 @@ func (w *watch) warn(format string, v ...any) {
 	}
 	text := safe(fmt.Sprintf(format, v...))
 	if w.warnings == maxWarnings {
-		text = "there are more warnings, which are left out"
+		text = "more warnings follow, which are not shown"
 	}
 	w.o.Warning(text)
 }

@@ -1,14 +1,14 @@
-// Package bplist looks into binary property lists without decoding them.
+// Package bplist gives access to the objects of binary property lists without
+// decoding the list.
 //
-// A Doc is a view of bytes that the caller holds: asking for a value finds it
-// through the offset table, checks every bound and allocates nothing (String
-// and Append copy text). It never recurses and never follows more than one
-// reference per call, so references in a circle, shared objects that would
-// unfold without end and absurd lengths cost nothing. It never writes: Apple's
-// writer orders and shares objects in ways that a rebuilt list would lose.
+// A Doc is a view of bytes that the caller keeps. Each call finds one object
+// through the offset table, checks all bounds and allocates nothing (String and
+// Append copy text). It does not recurse and follows at most one reference, so
+// cycles, shared objects that would expand without end and absurd lengths cost
+// nothing. The package does not write property lists.
 //
-// All methods accept any Ref and any bytes; a value of another type than asked
-// for, or one that does not fit into the file, is reported as absent.
+// Methods accept any Ref and any bytes. They report an object of another type, or
+// one that does not fit into the list, as absent.
 package bplist
 
 import (
@@ -33,7 +33,7 @@ const (
 // Ref names one object of a Doc.
 type Ref uint32
 
-// Doc is a binary property list. The zero Doc holds no objects.
+// Doc is a binary property list. The zero Doc has no objects.
 type Doc struct {
 	buf     []byte // header and objects, up to the offset table
 	offsets []byte
@@ -43,8 +43,8 @@ type Doc struct {
 	top     Ref
 }
 
-// Parse checks the trailer and the offset table's place. It does not look at
-// the objects: see Validate.
+// Parse checks the trailer and the position of the offset table. It does not check
+// objects: see Validate.
 func Parse(b []byte) (Doc, error) {
 	if len(b) < headerLen+trailerLen || string(b[:len(header)]) != header {
 		return Doc{}, ErrFormat
@@ -73,12 +73,11 @@ func Parse(b []byte) (Doc, error) {
 // Len returns the number of objects.
 func (d *Doc) Len() int { return d.count }
 
-// Top returns the outermost object.
+// Top returns the root object.
 func (d *Doc) Top() Ref { return d.top }
 
-// Validate checks that every object lies inside the file with its whole
-// length, and that containers refer to objects that exist. Time grows with the
-// size of the file, not with what the references would unfold to.
+// Validate checks that every object is inside the list, and that containers refer
+// to objects that exist. It takes time in proportion to the size of the list.
 func (d *Doc) Validate() error {
 	for i := range d.count {
 		if !d.sound(Ref(i)) {
@@ -129,7 +128,7 @@ func (d *Doc) refsExist(refs []byte) bool {
 	return true
 }
 
-// object returns the marker byte of r and all bytes behind it up to the offset
+// object returns the marker byte of r and all bytes from there to the offset
 // table.
 func (d *Doc) object(r Ref) (marker byte, body []byte, ok bool) {
 	if uint64(r) >= uint64(d.count) {
@@ -143,8 +142,8 @@ func (d *Doc) object(r Ref) (marker byte, body []byte, ok bool) {
 	return d.buf[off], d.buf[off+1:], true
 }
 
-// sized returns the n*unit bytes of content behind a marker whose low four
-// bits are low; the value 15 means that an integer object with n comes first.
+// sized returns the n*unit bytes of content after a marker whose low four bits
+// are low; 15 means that n follows as an integer object.
 func sized(low int, body []byte, unit int) ([]byte, bool) {
 	n := uint64(low)
 	if low == 0x0f {
@@ -172,8 +171,8 @@ func bigEndian(b []byte) uint64 {
 	return v
 }
 
-// Uint returns the integer r. One stored as negative comes back as its two's
-// complement, as device inode numbers above 2^63 are found either way.
+// Uint returns the integer r, and a negative one as its two's complement: inode
+// numbers above 2^63 are stored either way.
 func (d *Doc) Uint(r Ref) (uint64, bool) {
 	marker, body, ok := d.object(r)
 	if !ok || marker>>4 != 1 || marker&0x0f > 4 {
@@ -205,7 +204,7 @@ func (d *Doc) Int(r Ref) (int64, bool) {
 	return int64(v), true
 }
 
-// Bool returns the truth value r.
+// Bool returns the boolean r.
 func (d *Doc) Bool(r Ref) (value, ok bool) {
 	marker, _, ok := d.object(r)
 	return marker == 0x09, ok && (marker == 0x08 || marker == 0x09)
@@ -244,7 +243,7 @@ func (d *Doc) Date(r Ref) (time.Time, bool) {
 	return time.Unix(int64(whole)+epoch, int64(frac*1e9)).UTC(), true
 }
 
-// Data returns the bytes of the data object r, inside the bytes given to Parse.
+// Data returns the bytes of the data object r, which are part of the list.
 func (d *Doc) Data(r Ref) ([]byte, bool) {
 	marker, body, ok := d.object(r)
 	if !ok || marker>>4 != 4 {
@@ -266,8 +265,8 @@ func (d *Doc) UID(r Ref) (uint64, bool) {
 	return bigEndian(body[:width]), true
 }
 
-// Append appends the text r to dst as UTF-8. Text stored in 8 bits is copied
-// byte for byte; half surrogates in 16-bit text become U+FFFD.
+// Append appends the text r to dst as UTF-8. It copies 8-bit text byte for byte,
+// and replaces unpaired surrogates in 16-bit text by U+FFFD.
 func (d *Doc) Append(dst []byte, r Ref) ([]byte, bool) {
 	marker, body, ok := d.object(r)
 	if !ok {
@@ -305,7 +304,7 @@ func (d *Doc) String(r Ref) (string, bool) {
 	return string(b), ok
 }
 
-// List is the content of an array, or one side of a dictionary.
+// List is the content of an array, or the keys or values of a dictionary.
 type List struct {
 	refs []byte
 	size int
@@ -319,7 +318,7 @@ func (l List) Len() int {
 	return len(l.refs) / l.size
 }
 
-// At returns element i, which must be at least 0 and under Len.
+// At returns element i, which must be at least 0 and less than Len.
 func (l List) At(i int) Ref {
 	v := bigEndian(l.refs[i*l.size : (i+1)*l.size])
 	if v > math.MaxUint32 {
@@ -354,8 +353,8 @@ func (d *Doc) Dict(r Ref) (Dict, bool) {
 	return Dict{List{refs[:half], d.refSize}, List{refs[half:], d.refSize}}, ok
 }
 
-// Lookup returns the value of the first key of dict that equals name, which
-// must be ASCII.
+// Lookup returns the value of the first key in dict that equals name, which must
+// be ASCII.
 func (d *Doc) Lookup(dict Dict, name string) (Ref, bool) {
 	for i := range dict.Keys.Len() {
 		if key, ok := d.ASCII(dict.Keys.At(i)); ok && string(key) == name {
@@ -365,8 +364,8 @@ func (d *Doc) Lookup(dict Dict, name string) (Ref, bool) {
 	return 0, false
 }
 
-// ASCII returns the bytes of the 8-bit text r, inside the bytes given to
-// Parse; 16-bit text is reported as absent.
+// ASCII returns the bytes of the 8-bit text r, which are part of the list. It
+// reports 16-bit text as absent.
 func (d *Doc) ASCII(r Ref) ([]byte, bool) {
 	marker, body, ok := d.object(r)
 	if !ok || marker>>4 != 5 {

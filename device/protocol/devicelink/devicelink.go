@@ -1,15 +1,18 @@
-// Package devicelink is the framing under Apple's backup protocol, for the host
-// and for a (simulated) device alike.
+// Package devicelink is the framing of Apple's backup protocol, for the host and
+// for a (simulated) device.
 //
 //	message   u32be length, property list whose root is an array; its first
 //	          element is the message's name
 //	file      u32be length, name; then frames of u32be length, one byte of kind,
 //	          data; an end frame; a name of length 0 ends the list of files
 //
-// The package promises that no peer makes it allocate more than a message may
-// have, wait longer than the limits given, or panic, and that a file whose
-// receiver fails is still read to its end, so that both sides stay in step. It
-// knows no message's meaning but for the greeting and the status answer.
+// A peer cannot make the package allocate more than the limit of a message, wait
+// longer than the limits of Options, or panic. If storing a file fails, its frames
+// are still read to the end, so that both sides stay in step. The package knows
+// the meaning of the greeting and the status answer only.
+//
+// Files take hours, so Options limits each read and write instead of an exchange,
+// as package stream does. It knows no contexts: closing the connection ends a call.
 package devicelink
 
 import (
@@ -26,21 +29,20 @@ import (
 )
 
 const (
-	// MaxFrame is how many bytes of data one frame of a file has at most when it
-	// is sent. Devices kill their backup agent for its memory on much larger
-	// ones.
+	// MaxFrame is the largest number of bytes of a file that is sent in a frame.
+	// Devices kill their backup agent for its memory on much larger ones.
 	MaxFrame = 32 << 10
 	// MaxName is the longest name of a file, in bytes.
 	MaxName = 4096
-	// DefaultMaxMessage is the longest message taken, in bytes: a listing of a
-	// million names in one folder fits.
+	// DefaultMaxMessage is the default limit of a message, in bytes: enough to list
+	// a folder with a million names.
 	DefaultMaxMessage = 256 << 20
 )
 
 // NoText stands for an absent text in answers.
 const NoText = "___EmptyParameterString___"
 
-// Names of the messages that this package itself sends or waits for.
+// Names of messages of this package.
 const (
 	VersionExchange = "DLMessageVersionExchange"
 	VersionsOk      = "DLVersionsOk"
@@ -58,41 +60,41 @@ const (
 	StatusExists  = -7
 	StatusNotDir  = -8
 	StatusIO      = -11
-	StatusMulti   = -13 // the payload has one for each path
+	StatusMulti   = -13 // the payload has a status for each path
 	StatusNoSpace = -15
 )
 
-// ErrFormat says that the peer sent bytes that are no DeviceLink. The link
-// cannot be used any more.
+// ErrFormat says that the peer does not follow the protocol. The connection cannot
+// be used afterwards.
 var ErrFormat = errors.New("the peer does not speak DeviceLink")
 
-// Options are the limits of a connection. The zero value of each means none,
-// and DefaultMaxMessage.
+// Options are the limits of a connection. Zero means no limit, and
+// DefaultMaxMessage for MaxMessage.
 type Options struct {
-	Idle       time.Duration // waiting for the first byte of a message
-	Busy       time.Duration // waiting for more inside of a message or file
-	Write      time.Duration // waiting until the peer takes what is sent
+	Idle       time.Duration // wait for the first byte of a message
+	Busy       time.Duration // wait for more of a message or file
+	Write      time.Duration // wait until the peer accepts what is sent
 	MaxMessage int           // bytes
-	// MaxFrame is the longest frame of a file's data taken, in bytes. A device
-	// has little memory; hosts take any.
+	// MaxFrame limits the data in a received frame, in bytes. Devices have little
+	// memory; hosts accept any.
 	MaxFrame int
-	// Device says that this side is the device, whose error frames have a kind
-	// of their own.
+	// Device says that this side is the device, whose error frames have another
+	// kind.
 	Device bool
 }
 
-// Conn is one DeviceLink connection. One goroutine may use it at a time; Close
-// may be called by any.
+// Conn is a DeviceLink connection. One goroutine may use it at a time; any may
+// call Close.
 type Conn struct {
 	c    net.Conn
 	o    Options
 	r    *bufio.Reader
 	w    *bufio.Writer
-	idle bool // the next read is the beginning of a message
+	idle bool // the next read begins a message
 	buf  []byte
 }
 
-// New returns a connection over c, which it owns from now on.
+// New returns a Conn on a connection, which it owns from now on.
 func New(c net.Conn, o Options) *Conn {
 	if o.MaxMessage == 0 {
 		o.MaxMessage = DefaultMaxMessage
@@ -103,7 +105,7 @@ func New(c net.Conn, o Options) *Conn {
 	return l
 }
 
-// deadlined is the connection under the limits that apply.
+// deadlined sets a deadline before each read and write.
 type deadlined struct{ l *Conn }
 
 func (d deadlined) Read(b []byte) (int, error) {
@@ -128,8 +130,7 @@ func (d deadlined) Write(b []byte) (int, error) {
 	return d.l.c.Write(b)
 }
 
-// write hands on bytes, which leave with the end of what they belong to: a
-// message, or a list of files.
+// write buffers bytes until the end of their message or list of files.
 func (l *Conn) write(parts ...[]byte) error {
 	for _, p := range parts {
 		if _, err := l.w.Write(p); err != nil {
@@ -142,8 +143,8 @@ func (l *Conn) write(parts ...[]byte) error {
 // Close closes the connection at once.
 func (l *Conn) Close() error { return l.c.Close() }
 
-// length reads the four bytes that everything begins with. io.EOF means that
-// the peer closed the connection between two messages.
+// length reads the length that begins every message, name and frame. io.EOF means
+// that the peer closed the connection before it.
 func (l *Conn) length(idle bool) (uint32, error) {
 	var b [4]byte
 	l.idle = idle
@@ -158,7 +159,7 @@ func (l *Conn) length(idle bool) (uint32, error) {
 	return binary.BigEndian.Uint32(b[:]), nil
 }
 
-// cut turns the end of the stream inside of something into an error.
+// cut maps io.EOF inside a message or file to io.ErrUnexpectedEOF.
 func cut(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -166,8 +167,8 @@ func cut(err error) error {
 	return err
 }
 
-// ReadMessage waits for the next message. Its error is io.EOF when the peer
-// has closed the connection.
+// ReadMessage waits for the next message. The error is io.EOF if the peer closed
+// the connection.
 func (l *Conn) ReadMessage() (Message, error) {
 	n, err := l.length(true)
 	if err != nil {
@@ -186,7 +187,7 @@ func (l *Conn) ReadMessage() (Message, error) {
 	}
 	m, ok := v.([]any)
 	if !ok || len(m) == 0 {
-		return nil, fmt.Errorf("%w: a message that is no array", ErrFormat)
+		return nil, fmt.Errorf("%w: a message that is not an array", ErrFormat)
 	}
 	if _, ok := m[0].(string); !ok {
 		return nil, fmt.Errorf("%w: a message without a name", ErrFormat)
@@ -194,8 +195,7 @@ func (l *Conn) ReadMessage() (Message, error) {
 	return m, nil
 }
 
-// bytes reads n bytes. The memory grows with what really comes, not with what
-// was announced.
+// bytes reads n bytes. It allocates as they arrive, not what was announced.
 func (l *Conn) bytes(n int) ([]byte, error) {
 	const step = 1 << 20
 	b := make([]byte, 0, min(n, step))
@@ -210,7 +210,7 @@ func (l *Conn) bytes(n int) ([]byte, error) {
 	return b, nil
 }
 
-// WriteMessage sends a message: its name and what follows.
+// WriteMessage sends a message: its name and its other elements.
 func (l *Conn) WriteMessage(v ...any) error {
 	b, err := plist.EncodeBinary(v)
 	if err != nil {
@@ -222,8 +222,8 @@ func (l *Conn) WriteMessage(v ...any) error {
 	return l.w.Flush()
 }
 
-// WriteEncoded sends a message that is too large to be built in memory: a
-// property list of size bytes, which list writes.
+// WriteEncoded sends a message that is too large for memory: a property list of
+// size bytes, which list writes.
 func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
 	if size <= 0 || size > math.MaxUint32 {
 		return fmt.Errorf("a message of %d bytes", size)
@@ -236,12 +236,12 @@ func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
 		return err
 	}
 	if w.left != 0 {
-		return fmt.Errorf("a message lacks %d of %d bytes", w.left, size)
+		return fmt.Errorf("a message is %d of %d bytes too short", w.left, size)
 	}
 	return l.w.Flush()
 }
 
-// exactly writes to the peer, and no more than was announced.
+// exactly writes to the peer, but no more than announced.
 type exactly struct {
 	l    *Conn
 	left int64
@@ -261,9 +261,9 @@ func (w *exactly) Write(b []byte) (int, error) {
 // Disconnect tells the peer that the conversation is over.
 func (l *Conn) Disconnect() error { return l.WriteMessage(DisconnectName, NoText) }
 
-// AcceptVersion is the host's part of the greeting: it takes the version that
-// the device offers, at least 300 as every device since iOS 4 has, and waits
-// until the device is ready.
+// AcceptVersion is the host's part of the greeting: it accepts the version that
+// the device offers, if that is at least 300 as on every device since iOS 4, and
+// waits until the device is ready.
 func (l *Conn) AcceptVersion() (major int64, err error) {
 	m, err := l.ReadMessage()
 	if err != nil {
@@ -281,13 +281,13 @@ func (l *Conn) AcceptVersion() (major int64, err error) {
 		return 0, cut(err)
 	}
 	if m.Name() != DeviceReady {
-		return 0, fmt.Errorf("%w: %q where the device should be ready", ErrFormat, m.Name())
+		return 0, fmt.Errorf("%w: %q instead of %q", ErrFormat, m.Name(), DeviceReady)
 	}
 	return major, nil
 }
 
 // OfferVersion is the device's part of the greeting. Some hosts answer with the
-// latest version that they know in place of the one offered.
+// latest version that they support instead of the one offered.
 func (l *Conn) OfferVersion(major int64) error {
 	if err := l.WriteMessage(VersionExchange, major, 0); err != nil {
 		return err
@@ -298,7 +298,7 @@ func (l *Conn) OfferVersion(major int64) error {
 	}
 	word, _ := m.Text(1)
 	if got, _ := m.Int(2); m.Name() != VersionExchange || word != VersionsOk || got < major {
-		return fmt.Errorf("%w: version %d is answered by %v", ErrFormat, major, m)
+		return fmt.Errorf("%w: version %d was answered by %v", ErrFormat, major, m)
 	}
 	return l.WriteMessage(DeviceReady)
 }
@@ -306,11 +306,11 @@ func (l *Conn) OfferVersion(major int64) error {
 // Status is the host's answer to a request.
 type Status struct {
 	Code    int64
-	Text    string // empty if there is none
+	Text    string // may be empty
 	Payload any
 }
 
-// WriteStatus answers a request. A nil payload is sent as an empty dictionary.
+// WriteStatus answers a request. It sends a nil payload as an empty dictionary.
 func (l *Conn) WriteStatus(code int64, text string, payload any) error {
 	if text == "" {
 		text = NoText

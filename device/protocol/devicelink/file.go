@@ -8,24 +8,24 @@ import (
 
 // Kinds of frames.
 const (
-	KindEnd         = 0x00 // of the file, which is whole
+	KindEnd         = 0x00 // the file is complete
 	KindHostError   = 0x06 // the host could not read the rest; data is a text
 	KindDeviceError = 0x0b // the device could not read the rest; data is a text
 	KindData        = 0x0c
 )
 
-// maxText bounds the text of an error frame, in bytes; more is discarded.
+// maxText limits the text of an error frame, in bytes; the rest is discarded.
 const maxText = 4096
 
-// SourceError says that a file could not be read while it was sent. The peer
-// was told, and the link is in step.
+// SourceError says that a file could not be read while it was sent. The peer was
+// told, and the connection can be used.
 type SourceError struct{ Err error }
 
 func (e *SourceError) Error() string { return e.Err.Error() }
 func (e *SourceError) Unwrap() error { return e.Err }
 
-// SinkError says that what was received of a file could not be written. The
-// rest of the file was read and thrown away, and the link is in step.
+// SinkError says that a received file could not be written. The rest of it was
+// read and discarded, and the connection can be used.
 type SinkError struct{ Err error }
 
 func (e *SinkError) Error() string { return e.Err.Error() }
@@ -60,8 +60,8 @@ func (l *Conn) ReadName() (string, error) {
 	return string(b), err
 }
 
-// SendFile sends what r gives as the frames of one file, and its end. The
-// error is a *SourceError if r failed, or one of the link.
+// SendFile sends the content of r as a file. The error is a *SourceError if r
+// failed, or one of the connection.
 func (l *Conn) SendFile(r io.Reader) (int64, error) {
 	if l.buf == nil {
 		l.buf = make([]byte, 5+MaxFrame)
@@ -97,9 +97,8 @@ func (l *Conn) errorKind() byte {
 	return KindHostError
 }
 
-// fill reads until b is full. It is not io.ReadFull because that one's error
-// for the end of r can be an error of r as well, and then the file would count
-// as whole.
+// fill reads until b is full. Unlike io.ReadFull it returns only errors of r: a
+// failure of r must not look like its end.
 func fill(r io.Reader, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var m int
@@ -111,17 +110,17 @@ func fill(r io.Reader, b []byte) (n int, err error) {
 
 func (l *Conn) end() error { return l.write([]byte{0, 0, 0, 1, KindEnd}) }
 
-// SendError ends a file that cannot be sent, or not to its end. kind is
-// KindHostError or KindDeviceError.
+// SendError ends a file that cannot be sent completely. kind is KindHostError or
+// KindDeviceError.
 func (l *Conn) SendError(kind byte, text string) error {
 	text = text[:min(len(text), maxText)]
 	b := append(binary.BigEndian.AppendUint32(nil, uint32(1+len(text))), kind)
 	return l.write(append(b, text...))
 }
 
-// ReceiveFile writes the frames of one file to w until the file ends. remote is
-// what the peer says if it could not read all of it, and is not empty then. The
-// error is a *SinkError if w failed, or one of the link.
+// ReceiveFile writes the content of a file to w. remote is not empty if the peer
+// could not read all of the file, and says why. The error is a *SinkError if w
+// failed, or one of the connection.
 func (l *Conn) ReceiveFile(w io.Writer) (n int64, remote string, err error) {
 	var sink error
 	for {
@@ -140,7 +139,7 @@ func (l *Conn) ReceiveFile(w io.Writer) (n int64, remote string, err error) {
 		switch kind {
 		case KindData:
 			if l.o.MaxFrame > 0 && uint64(size) > uint64(l.o.MaxFrame) {
-				return n, "", fmt.Errorf("%w: a frame of %d bytes, at most %d are taken", ErrFormat, size, l.o.MaxFrame)
+				return n, "", fmt.Errorf("%w: a frame of %d bytes, more than %d", ErrFormat, size, l.o.MaxFrame)
 			}
 			n += int64(size)
 			if err := l.copy(w, size, &sink); err != nil {
@@ -172,8 +171,8 @@ func (l *Conn) ReceiveFile(w io.Writer) (n int64, remote string, err error) {
 	}
 }
 
-// copy hands size bytes to w straight out of the reader's buffer. Once w has
-// failed they are thrown away.
+// copy writes size bytes to w directly from the reader's buffer. It discards them
+// after w failed.
 func (l *Conn) copy(w io.Writer, size uint32, sink *error) error {
 	for size > 0 {
 		if l.r.Buffered() == 0 {

@@ -2,9 +2,9 @@ package devicelink
 
 import "math"
 
-// Message is a message as it came: its name, then what belongs to it. Its
-// values are of the types that plist.Decode returns. The methods report false
-// where there is no such element, or one of another type.
+// Message is a received message: its name and its other elements, of the types
+// that plist.Decode returns. The methods return false if an element is missing or
+// of another type.
 type Message []any
 
 // Name returns the message's name.
@@ -26,7 +26,7 @@ func element[T any](m Message, i int) (v T, ok bool) {
 	return v, ok
 }
 
-// Int returns element i, an integer or a real that is one.
+// Int returns element i, an integer or a real with an integral value.
 func (m Message) Int(i int) (int64, bool) {
 	if i >= len(m) {
 		return 0, false
@@ -68,7 +68,7 @@ func (m Message) Texts(i int) ([]string, bool) {
 }
 
 // Int returns v as an integer if it is one. Some peers write negative codes as
-// 2^64 less their amount, or as reals.
+// unsigned two's complement, or as reals.
 func Int(v any) (int64, bool) {
 	switch x := v.(type) {
 	case int64:

@@ -8,7 +8,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// Bounds of a list of apps. Phones with a thousand apps exist.
+// Limits of a list of apps. Phones with a thousand apps exist.
 const (
 	maxApps     = 20_000
 	maxAppBytes = 256 << 20
@@ -17,11 +17,11 @@ const (
 // Apps is a client of the installation proxy.
 type Apps struct{ conn *stream.Conn }
 
-// NewApps makes a client of a connection to InstallationProxy.
+// NewApps returns a client on a connection to InstallationProxy.
 func NewApps(c net.Conn) *Apps { return &Apps{stream.New(c)} }
 
-// Browse gives the apps that the user installed to each, with the named
-// attributes as far as they have them, page by page as the device sends them.
+// Browse calls each for every app that the user installed, with those of the named
+// attributes that the app has.
 func (a *Apps) Browse(ctx context.Context, attributes []string, each func(app stream.Dict) error) error {
 	err := a.conn.Send(ctx, map[string]any{"Command": "Browse", "ClientOptions": map[string]any{
 		"ApplicationType": "User", "ReturnAttributes": attributes,
@@ -69,16 +69,16 @@ func (a *Apps) Browse(ctx context.Context, attributes []string, each func(app st
 // Close closes the connection.
 func (a *Apps) Close() error { return a.conn.Close() }
 
-// maxIcon bounds an app's icon. Real ones have 5 to 50 KB.
+// maxIcon limits an app's icon, in bytes. Real ones have 5 to 50 KB.
 const maxIcon = 4 << 20
 
 // Icons is a client of SpringBoard, the home screen.
 type Icons struct{ conn *stream.Conn }
 
-// NewIcons makes a client of a connection to SpringBoard.
+// NewIcons returns a client on a connection to SpringBoard.
 func NewIcons(c net.Conn) *Icons { return &Icons{stream.New(c)} }
 
-// PNG returns the icon of an app, nil if there is none or it is absurdly large.
+// PNG returns the icon of an app, or nil if there is none or it is too large.
 func (i *Icons) PNG(ctx context.Context, bundleID string) ([]byte, error) {
 	msg, err := i.conn.Ask(ctx, map[string]any{"command": "getIconPNGData", "bundleId": bundleID})
 	if err != nil {

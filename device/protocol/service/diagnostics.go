@@ -8,17 +8,17 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// PasscodeSet asks the diagnostics relay whether the device has a passcode.
-// Newer systems do not tell: known is false then. It closes c, a connection to
-// DiagnosticsRelay.
+// PasscodeSet asks the diagnostics relay whether the device has a passcode. known
+// is false on newer systems, which do not say. PasscodeSet closes c, a connection
+// to DiagnosticsRelay.
 func PasscodeSet(ctx context.Context, c net.Conn) (set, known bool, err error) {
 	conn := stream.New(c)
 	defer conn.Close()
 	msg, err := conn.Ask(ctx, map[string]any{"Request": "MobileGestalt", "MobileGestaltKeys": []string{"PasswordConfigured"}})
 	if err != nil {
-		return false, false, fmt.Errorf("ask whether there is a passcode: %w", err)
+		return false, false, fmt.Errorf("ask whether the device has a passcode: %w", err)
 	}
-	// The connection is closed next; the goodbye is a courtesy.
+	// The device also accepts an end without this.
 	_ = conn.Send(ctx, map[string]any{"Request": "Goodbye"})
 	answers := msg.Dict("Diagnostics").Dict("MobileGestalt")
 	if msg.String("Status") != "Success" || !answers.Has("PasswordConfigured") {

@@ -9,15 +9,16 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// The device names the seconds between two beats. It gets patience for three.
+// The device sends the number of seconds between two beats. Heartbeat waits for
+// three times as long.
 const (
 	defaultBeat = 10 * time.Second
 	maxBeat     = 10 * time.Minute
 )
 
-// Heartbeat answers the device's beats until ctx ends, and returns nil then.
-// A device that is connected by Wi-Fi drops its sessions when nobody answers.
-// It closes c, a connection to HeartbeatName.
+// Heartbeat answers the device's beats until ctx ends, and then returns nil. A
+// device that is connected by Wi-Fi ends its sessions if it gets no answer.
+// Heartbeat closes c, a connection to HeartbeatName.
 func Heartbeat(ctx context.Context, c net.Conn) error {
 	conn := stream.New(c)
 	defer conn.Close()
@@ -34,10 +35,10 @@ func Heartbeat(ctx context.Context, c net.Conn) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("heartbeat of the device stopped: %w", err)
+			return fmt.Errorf("the device's heartbeat stopped: %w", err)
 		}
 		if msg.String("Command") == "SleepyTime" {
-			return fmt.Errorf("heartbeat: the device goes to sleep")
+			return fmt.Errorf("heartbeat: the device is going to sleep")
 		}
 	}
 }

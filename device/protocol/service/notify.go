@@ -9,12 +9,12 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// Notifications that a host looks out for.
+// Notifications that a host observes.
 const (
-	SyncCancelRequest   = "com.apple.itunes-client.syncCancelRequest" // somebody pressed Cancel on the device
+	SyncCancelRequest   = "com.apple.itunes-client.syncCancelRequest" // the user tapped Cancel on the device
 	SyncSuspendRequest  = "com.apple.itunes-client.syncSuspendRequest"
 	SyncResumeRequest   = "com.apple.itunes-client.syncResumeRequest"
-	BackupDomainChanged = "com.apple.mobile.backup.domain_changed" // encryption was switched, say
+	BackupDomainChanged = "com.apple.mobile.backup.domain_changed" // such as when encryption was turned on
 	PromptPresented     = "com.apple.LocalAuthentication.ui.presented"
 	PromptDismissed     = "com.apple.LocalAuthentication.ui.dismissed"
 )
@@ -27,17 +27,17 @@ const (
 	SyncDidFinish   = "com.apple.itunes-mobdev.syncDidFinish"
 )
 
-// shutdownTimeout is how long a device may take to say goodbye.
+// shutdownTimeout is how long a device may take to confirm the end.
 const shutdownTimeout = 5 * time.Second
 
-// Notify is a client of the notification proxy. Observe first, then Next;
-// what is posted in between goes over a Notify of its own.
+// Notify is a client of the notification proxy. Call Observe, then Next; use
+// another Notify to post meanwhile.
 type Notify struct{ conn *stream.Conn }
 
-// NewNotify makes a client of a connection to NotificationProxy.
+// NewNotify returns a client on a connection to NotificationProxy.
 func NewNotify(c net.Conn) *Notify { return &Notify{stream.New(c)} }
 
-// Observe asks to be told when any of the named notifications is posted.
+// Observe asks the device to send the named notifications.
 func (n *Notify) Observe(ctx context.Context, names ...string) error {
 	for _, name := range names {
 		if err := n.send(ctx, "ObserveNotification", name); err != nil {
@@ -60,8 +60,8 @@ func (n *Notify) send(ctx context.Context, command, name string) error {
 	return nil
 }
 
-// Next waits for the next notification, as long as ctx lasts. "" says that the
-// device closed the service.
+// Next waits for the next notification until ctx ends. "" means that the device
+// closed the service.
 func (n *Notify) Next(ctx context.Context) (string, error) {
 	for {
 		msg, err := n.conn.Receive(ctx, 0)
@@ -79,8 +79,8 @@ func (n *Notify) Next(ctx context.Context) (string, error) {
 	}
 }
 
-// Shutdown tells the device that this was all, waits for its goodbye and
-// closes the connection. Without it a device may drop what was just posted.
+// Shutdown asks the device to end, waits for its confirmation and closes the
+// connection. Without it, a device may drop what was just posted.
 func (n *Notify) Shutdown(ctx context.Context) error {
 	defer n.conn.Close()
 	if err := n.conn.Send(ctx, map[string]any{"Command": "Shutdown"}); err != nil {
@@ -96,5 +96,5 @@ func (n *Notify) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close closes the connection without a word.
+// Close closes the connection without telling the device.
 func (n *Notify) Close() error { return n.conn.Close() }

@@ -1,8 +1,8 @@
-// Package service speaks with the small services of a device that exchange
+// Package service has clients of the small services of a device that exchange
 // property lists: notifications, apps, icons, heartbeat, diagnostics.
 //
-// Each client owns the connection it is given. Whatever a device sends is
-// bounded; after a failure a client can only be closed.
+// Each client owns its connection and bounds what a device sends. After a failure
+// it can only be closed.
 package service
 
 import "errors"
@@ -16,5 +16,5 @@ const (
 	DiagnosticsRelay  = "com.apple.mobile.diagnostics_relay"
 )
 
-// ErrUnexpected says that a device answered something that is no answer.
-var ErrUnexpected = errors.New("the device answered something unexpected")
+// ErrUnexpected says that a device sent an unexpected answer.
+var ErrUnexpected = errors.New("the device sent an unexpected answer")
