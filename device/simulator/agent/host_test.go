@@ -21,6 +21,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/ramtemp"
 )
 
 // host is a small host that keeps files in memory. Its fields make it misbehave.
@@ -309,11 +310,11 @@ var days = sync.OnceValues(func() (string, error) {
 var daysDir string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	defer ramtemp.Use()()
+	m.Run()
 	if daysDir != "" {
 		os.RemoveAll(daysDir)
 	}
-	os.Exit(code)
 }
 
 // device is a simulated device with the content of a synthetic series.

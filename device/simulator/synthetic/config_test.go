@@ -10,6 +10,7 @@ import (
 )
 
 func TestTimes(t *testing.T) {
+	t.Parallel()
 	start := time.Date(2025, 3, 1, 4, 0, 0, 999, time.FixedZone("x", 3600))
 	dir := t.TempDir()
 	s := newSeries(t, Config{Devices: 2, Start: start})
@@ -24,7 +25,7 @@ func TestTimes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if late := info.ModTime().Sub(at); late < 0 || late > time.Hour {
-			t.Errorf("Status.plist is written %v after the start", late)
+			t.Errorf("Status.plist was written %v after the start", late)
 		}
 		var status struct {
 			SnapshotState, Version, UUID string
@@ -38,6 +39,7 @@ func TestTimes(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	for _, conf := range []Config{{Devices: -1}, {Devices: maxDevices + 1}, {Scale: Demo + 1}, {PasswordChangeDay: 1}} {
 		if _, err := New(conf); !errors.Is(err, errConfig) {
 			t.Errorf("%+v: %v", conf, err)
@@ -50,7 +52,7 @@ func TestRefusals(t *testing.T) {
 	}
 	err := s.Next(context.Background(), dir)
 	if !errors.Is(err, os.ErrExist) {
-		t.Errorf("a folder that is there: %v", err)
+		t.Errorf("a folder that exists: %v", err)
 	}
 	if again := s.Next(context.Background(), t.TempDir()); again != err {
 		t.Errorf("after an error: %v", again)
@@ -82,6 +84,7 @@ func TestRelativeStateDir(t *testing.T) {
 }
 
 func TestScaleNames(t *testing.T) {
+	t.Parallel()
 	for s := Tiny; s <= Demo; s++ {
 		if back, err := ParseScale(s.String()); err != nil || back != s {
 			t.Errorf("%v: %v, %v", s, back, err)

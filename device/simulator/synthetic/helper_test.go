@@ -31,7 +31,7 @@ func newSeries(t *testing.T, conf Config) *Series {
 	return s
 }
 
-// advance makes n days of s in dir.
+// advance makes the next n days of s in dir.
 func advance(t *testing.T, s *Series, dir string, n int) {
 	t.Helper()
 	for range n {
@@ -41,13 +41,13 @@ func advance(t *testing.T, s *Series, dir string, n int) {
 	}
 }
 
-// state is what a scan of a folder sees of a file.
+// state is a file as scan finds it.
 type state struct {
 	info fs.FileInfo
 	sum  [32]byte
 }
 
-// scan reads a folder: every file by its path, folders with an empty sum.
+// scan returns the files of a folder by path. Folders have an empty sum.
 func scan(t *testing.T, dir string) map[string]state {
 	t.Helper()
 	files := map[string]state{}
@@ -87,7 +87,7 @@ type manifestRow struct {
 	*record
 }
 
-// backup is one backup folder as a reader sees it, unlocked when it is encrypted.
+// backup is a backup folder. It is unlocked if it is encrypted.
 type backup struct {
 	dir      string
 	rows     []manifestRow
@@ -151,7 +151,7 @@ func openBackup(t *testing.T, dir, password string) *backup {
 		}
 		r.record = decodeMBFile(t, blob)
 		if r.record.path != r.path {
-			t.Errorf("row %s says %q inside", r.path, r.record.path)
+			t.Errorf("row %s has the path %q in its metadata", r.path, r.record.path)
 		}
 		b.rows = append(b.rows, r)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/snap-backup/snap/crypto"
@@ -17,12 +18,13 @@ import (
 	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// missing skips a test whose judge is not on this machine, or fails it where
-// judges have to be.
+// missing skips a test because a program is missing. It fails the test instead if
+// SNAP_TEST_INTEROP is set.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -31,18 +33,25 @@ func missing(t *testing.T, what string) {
 	t.Skipf("%s is missing", what)
 }
 
-// python finds a Python that can do something. The first in PATH need not be
-// the one that a distribution's packages belong to.
-func python(t *testing.T, try, needs string) string {
-	t.Helper()
+// findPython returns a Python that has the modules, or "". The first one in PATH
+// need not have the packages of the distribution.
+var findPython = sync.OnceValue(func() string {
 	for _, name := range []string{"python3", "/usr/bin/python3", "python"} {
 		path, err := exec.LookPath(name)
-		if err == nil && exec.Command(path, "-c", try).Run() == nil {
+		if err == nil && exec.Command(path, "-c", "import cryptography, plistlib, sqlite3").Run() == nil {
 			return path
 		}
 	}
-	missing(t, needs)
 	return ""
+})
+
+func python(t *testing.T) string {
+	t.Helper()
+	path := findPython()
+	if path == "" {
+		missing(t, "python3 with python3-cryptography")
+	}
+	return path
 }
 
 func generate(t *testing.T, conf synthetic.Config, days int) (folders []string, devices []synthetic.Device) {
@@ -59,11 +68,11 @@ func generate(t *testing.T, conf synthetic.Config, days int) (folders []string, 
 	return folders, devices
 }
 
-// judge lets decrypt.py open a folder and returns the SHA-256 of the content of
-// every file.
+// judge opens a folder with decrypt.py, and returns the SHA-256 of the content of
+// each file.
 func judge(t *testing.T, folder, password string) map[string]string {
 	t.Helper()
-	cmd := exec.Command(python(t, "import cryptography, sqlite3", "python3-cryptography"), filepath.Join("testdata", "decrypt.py"), folder)
+	cmd := exec.Command(python(t), filepath.Join("testdata", "decrypt.py"), folder)
 	cmd.Stdin = strings.NewReader(password + "\n")
 	var out, problems bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &problems
@@ -95,9 +104,9 @@ func wantSame(t *testing.T, got, want map[string]string) {
 	}
 }
 
-// giveBack stores a folder with its password and materializes it from a
-// repository that was opened anew, without it.
-func giveBack(t *testing.T, folder, password string) string {
+// roundTrip imports a folder with its password, opens the repository again, and
+// materializes the snapshot without the password.
+func roundTrip(t *testing.T, folder, password string) string {
 	t.Helper()
 	ctx := context.Background()
 	be, secret := memory.New(), []byte("correct horse")
@@ -121,7 +130,7 @@ func giveBack(t *testing.T, folder, password string) string {
 		t.Fatal(err)
 	}
 	if stored.Unsealed < 100 || len(stored.Raw) > 0 {
-		t.Errorf("%d files were stored as what they hold, raw %v", stored.Unsealed, stored.Raw)
+		t.Errorf("%d files were stored decrypted, raw %v", stored.Unsealed, stored.Raw)
 	}
 	again, err := repo.Open(ctx, be, secret, opts)
 	if err == nil {
@@ -137,17 +146,20 @@ func giveBack(t *testing.T, folder, password string) string {
 	return out.Dir
 }
 
-// TestInteropDecrypt: a program of other authors' cryptography opens what is
-// generated and what comes out of a repository, and finds in it what is in the
-// plain backup of the same device.
+// TestInteropDecrypt opens generated and materialized backups with another
+// program, and compares them with the plain backup of the same device.
 func TestInteropDecrypt(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it runs another program many times")
+	}
 	for name, test := range map[string]struct {
 		conf     synthetic.Config
 		days     int
 		password string
 	}{
 		"first day": {synthetic.Config{Seed: 31}, 1, synthetic.DefaultPassword},
-		"third day, after a change of the password": {
+		"third day, after a password change": {
 			synthetic.Config{Seed: 32, Devices: 2, PasswordChangeDay: 1, NewPassword: "größer 📱", EmptyAsZeroBytes: true}, 3, "größer 📱",
 		},
 	} {
@@ -155,20 +167,21 @@ func TestInteropDecrypt(t *testing.T) {
 			plain, _ := generate(t, test.conf, test.days)
 			test.conf.Encryption = synthetic.EncryptAll
 			sealed, _ := generate(t, test.conf, test.days)
-			for i := range plain {
+			for _, i := range faultpoint.Choose(t, len(plain), 1) {
 				want := judge(t, plain[i], "")
 				wantSame(t, judge(t, sealed[i], test.password), want)
-				wantSame(t, judge(t, giveBack(t, sealed[i], test.password), test.password), want)
+				wantSame(t, judge(t, roundTrip(t, sealed[i], test.password), test.password), want)
 			}
 		})
 	}
 }
 
-// TestInteropDecryptRefuses: the judge finds fault with a wrong password and
-// with a byte that is not as it was.
+// TestInteropDecryptRefuses tests that decrypt.py notices a wrong password and a
+// changed byte.
 func TestInteropDecryptRefuses(t *testing.T) {
+	t.Parallel()
 	folders, _ := generate(t, synthetic.Config{Seed: 33, Encryption: synthetic.EncryptAll}, 1)
-	py := python(t, "import cryptography, sqlite3", "python3-cryptography")
+	py := python(t)
 	refuses := func(password, want string) {
 		t.Helper()
 		cmd := exec.Command(py, filepath.Join("testdata", "decrypt.py"), folders[0])
@@ -213,25 +226,30 @@ func beginWith(t *testing.T, folder string, heads ...string) []string {
 	return found
 }
 
-// TestInteropDatabases: SQLite's own program finds every database sound, after
-// three days of changes.
+// TestInteropDatabases checks every database with SQLite's own program, after some
+// days of changes.
 func TestInteropDatabases(t *testing.T) {
+	t.Parallel()
 	program, err := exec.LookPath("sqlite3")
 	if err != nil {
 		missing(t, "sqlite3")
 	}
+	days := 2
+	if faultpoint.All() {
+		days = 3
+	}
 	for name, compact := range map[string]bool{"live": false, "compacted": true} {
 		t.Run(name, func(t *testing.T) {
-			folders, _ := generate(t, synthetic.Config{Seed: 34, CompactDBs: compact}, 3)
+			folders, _ := generate(t, synthetic.Config{Seed: 34, CompactDBs: compact}, days)
 			databases := beginWith(t, folders[0], "SQLite format 3\x00")
 			if len(databases) < 6 {
 				t.Errorf("only %d databases", len(databases))
 			}
 			if !slices.Contains(databases, filepath.Join(folders[0], mobilesync.ManifestDB)) {
-				t.Error("Manifest.db is none of them")
+				t.Error("Manifest.db is not among them")
 			}
 			for _, path := range databases {
-				// Opening a database may write beside it.
+				// Opening a database may write to its folder.
 				b, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)
@@ -249,8 +267,8 @@ func TestInteropDatabases(t *testing.T) {
 	}
 }
 
-// readPlists prints how many property lists, named on standard input, Python
-// can read.
+// readPlists prints how many of the property lists that are named on standard
+// input Python can read.
 const readPlists = `
 import plistlib, sys
 n = 0
@@ -264,9 +282,10 @@ for name in sys.stdin.read().split("\0"):
 print(n)
 `
 
-// TestInteropPlists: Python reads every property list of a folder.
+// TestInteropPlists reads every property list of a folder with Python.
 func TestInteropPlists(t *testing.T) {
-	py := python(t, "import plistlib", "python3")
+	t.Parallel()
+	py := python(t)
 	folders, _ := generate(t, synthetic.Config{Seed: 35}, 2)
 	lists := beginWith(t, folders[0], "bplist00", "<?xml")
 	if len(lists) < 30 {

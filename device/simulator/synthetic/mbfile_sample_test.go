@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"howett.net/plist"
+
 	_ "modernc.org/sqlite" // the driver
 )
 
@@ -52,8 +53,10 @@ func decodeMBFile(t *testing.T, blob []byte) *record {
 	return r
 }
 
-// TestMBFileLikeReal writes the MBFiles of a real device again from their fields and expects the same bytes.
+// TestMBFileLikeReal decodes and encodes the MBFiles of a real device, and expects
+// the same bytes.
 func TestMBFileLikeReal(t *testing.T) {
+	t.Parallel()
 	root := os.Getenv("SNAP_TEST_SAMPLES")
 	if root == "" {
 		t.Skip("SNAP_TEST_SAMPLES is not set")
@@ -92,6 +95,6 @@ func TestMBFileLikeReal(t *testing.T) {
 		t.Fatal(err)
 	}
 	if all != 3721 || same != all {
-		t.Errorf("only %d of %d MBFiles come out as a device writes them", same, all)
+		t.Errorf("only %d of %d MBFiles are encoded as on the device", same, all)
 	}
 }

@@ -9,15 +9,21 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 func TestSameConfigSameBytes(t *testing.T) {
-	conf := Config{Seed: 7, Devices: 3, Encryption: EncryptAlternate}
+	t.Parallel()
+	conf, days := Config{Seed: 7, Devices: 2, Encryption: EncryptAlternate}, 2
+	if faultpoint.All() {
+		conf.Devices, days = 3, 3
+	}
 	var runs [2]map[string]state
 	for i := range runs {
 		dir := t.TempDir()
 		s := newSeries(t, conf)
-		advance(t, s, dir, 3)
+		advance(t, s, dir, days)
 		runs[i] = scan(t, dir)
 		delete(runs[i], ".")
 	}
@@ -50,13 +56,19 @@ func compareScans(t *testing.T, a, b map[string]state) {
 	}
 }
 
-// TestUpdatesInPlace holds two days against each other: what the manifest calls unchanged is the same file, and the rest is new.
+// TestUpdatesInPlace compares two days: what is unchanged in the manifest is the
+// same file, and the rest is new.
 func TestUpdatesInPlace(t *testing.T) {
-	for _, encryption := range []Encryption{EncryptNone, EncryptAll} {
+	t.Parallel()
+	days := 2
+	if faultpoint.All() {
+		days = 6
+	}
+	for _, encryption := range encryptions() {
 		dir := t.TempDir()
 		s := newSeries(t, Config{Seed: 3, Encryption: encryption})
 		root := filepath.Join(dir, s.Devices()[0].UDID)
-		advance(t, s, dir, 6)
+		advance(t, s, dir, days)
 		before, rows := scan(t, root), rowsByID(openBackup(t, root, DefaultPassword))
 		advance(t, s, dir, 1)
 		after, now := scan(t, root), rowsByID(openBackup(t, root, DefaultPassword))
@@ -74,7 +86,7 @@ func TestUpdatesInPlace(t *testing.T) {
 			case bytes.Equal(old.marshal(), row.marshal()):
 				kept++
 				if !os.SameFile(before[path].info, after[path].info) || !before[path].info.ModTime().Equal(after[path].info.ModTime()) {
-					t.Errorf("%s: unchanged, but another file", row)
+					t.Errorf("%s: unchanged, but it is another file", row)
 				}
 				if old.rowid != row.rowid {
 					t.Errorf("%s: unchanged, but its row moved", row)
@@ -82,10 +94,10 @@ func TestUpdatesInPlace(t *testing.T) {
 			default:
 				changed++
 				if os.SameFile(before[path].info, after[path].info) {
-					t.Errorf("%s: changed, but written over", row)
+					t.Errorf("%s: changed, but it was overwritten", row)
 				}
 				if encryption == EncryptAll && bytes.Equal(old.key, row.key) {
-					t.Errorf("%s: changed, but the key stayed", row)
+					t.Errorf("%s: changed, but it has the old key", row)
 				}
 			}
 		}
@@ -93,7 +105,7 @@ func TestUpdatesInPlace(t *testing.T) {
 			if _, ok := now[id]; !ok && row.flags == 1 {
 				removed++
 				if _, ok := after[id[:2]+"/"+id]; ok {
-					t.Errorf("%s: removed, but its blob stayed", row)
+					t.Errorf("%s: removed, but its blob is there", row)
 				}
 			}
 		}
@@ -113,6 +125,14 @@ func TestUpdatesInPlace(t *testing.T) {
 	}
 }
 
+// encryptions returns those to test: none and all, or with -short one of them.
+func encryptions() []Encryption {
+	if testing.Short() {
+		return []Encryption{EncryptAll}
+	}
+	return []Encryption{EncryptNone, EncryptAll}
+}
+
 func rowsByID(b *backup) map[string]manifestRow {
 	rows := map[string]manifestRow{}
 	for _, r := range b.rows {
@@ -121,17 +141,23 @@ func rowsByID(b *backup) map[string]manifestRow {
 	return rows
 }
 
-// TestBackupIsSound checks plain and encrypted folders as a verifier would, after a few days.
+// TestBackupIsSound checks plain and encrypted folders after a few days.
 func TestBackupIsSound(t *testing.T) {
-	for _, c := range []struct {
+	t.Parallel()
+	days := 3
+	if faultpoint.All() {
+		days = 7
+	}
+	cases := []struct {
 		days int
 		conf Config
 	}{
-		{7, Config{Seed: 5}},
+		{days, Config{Seed: 5}},
 		{2, Config{Seed: 5, Encryption: EncryptAll}},
 		{2, Config{Seed: 6, Encryption: EncryptAll, EmptyAsZeroBytes: true, CompactDBs: true}},
-	} {
-		dir := t.TempDir()
+	}
+	for _, i := range faultpoint.Choose(t, len(cases), len(cases)) {
+		c, dir := cases[i], t.TempDir()
 		s := newSeries(t, c.conf)
 		advance(t, s, dir, c.days)
 		checkSound(t, s, 0, dir)
@@ -181,7 +207,7 @@ func checkSound(t *testing.T, s *Series, device int, dir string) *backup {
 			t.Errorf("%s: digest %x", r, r.digest)
 		}
 		if sum := sha1.Sum(b.stored(t, r)); r.digest != nil && !bytes.Equal(r.digest, sum[:]) {
-			t.Errorf("%s: digest does not fit the stored bytes", r)
+			t.Errorf("%s: the digest is not that of the stored bytes", r)
 		}
 	}
 	if len(blobs) > 0 {
@@ -189,14 +215,14 @@ func checkSound(t *testing.T, s *Series, device int, dir string) *backup {
 	}
 	for _, r := range b.rows {
 		if r.path != "" && !byName[r.domain+"-"+parent(r.path)] {
-			t.Errorf("%s: no row for the folder above", r)
+			t.Errorf("%s: no row for its folder", r)
 		}
 	}
 	checkDatabase(t, b.db)
 	return b
 }
 
-// checkContent holds the length against the manifest and opens databases.
+// checkContent compares the length with the manifest and opens databases.
 func checkContent(t *testing.T, b *backup, r manifestRow) {
 	t.Helper()
 	content := b.content(t, r)
@@ -236,6 +262,7 @@ func checkDatabase(t *testing.T, path string) {
 }
 
 func TestManifestSchema(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := newSeries(t, Config{})
 	advance(t, s, dir, 1)
@@ -274,16 +301,22 @@ func TestManifestSchema(t *testing.T) {
 	}
 }
 
-// TestEncryptedHoldsThePlainContent compares the plain and the encrypted series of one seed, file by file, over the days.
+// TestEncryptedHoldsThePlainContent compares the plain and the encrypted series
+// of one seed.
 func TestEncryptedHoldsThePlainContent(t *testing.T) {
+	t.Parallel()
 	plainDir, sealedDir := t.TempDir(), t.TempDir()
 	plain := newSeries(t, Config{Seed: 11})
-	sealed := newSeries(t, Config{Seed: 11, Encryption: EncryptAll, PasswordChangeDay: 2, NewPassword: "another", FullBackupDay: 3})
+	conf, days := Config{Seed: 11, Encryption: EncryptAll, PasswordChangeDay: 1, NewPassword: "another"}, 2
+	if faultpoint.All() {
+		conf.PasswordChangeDay, conf.FullBackupDay, days = 2, 3, 5
+	}
+	sealed := newSeries(t, conf)
 	udid := plain.Devices()[0].UDID
 	if udid != sealed.Devices()[0].UDID {
 		t.Fatal("encryption changes the UDID")
 	}
-	for day := range 5 {
+	for day := range days {
 		advance(t, plain, plainDir, 1)
 		advance(t, sealed, sealedDir, 1)
 		a := openBackup(t, filepath.Join(plainDir, udid), "")
@@ -304,8 +337,13 @@ func TestEncryptedHoldsThePlainContent(t *testing.T) {
 	}
 }
 
-// TestKeysOverTime follows keybag, manifest key and file keys through an incremental run, a password change and a full backup.
+// TestKeysOverTime follows the keybag, the manifest key and the file keys through
+// an incremental run, a password change and a full backup.
 func TestKeysOverTime(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("four days")
+	}
 	dir := t.TempDir()
 	s := newSeries(t, Config{Seed: 2, Encryption: EncryptAll, PasswordChangeDay: 2, NewPassword: "another", FullBackupDay: 3})
 	var last *backup
