@@ -9,6 +9,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -134,9 +135,9 @@ func (m *mirrorer) isGood(ctx context.Context, name string) (bool, error) {
 // or with what is wrong with them. If the file does not exist, it returns
 // errChanged.
 func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, size int64, fn func(b []byte, damage string) error) error {
-	limit := int64(maxFileSize)
-	if name == configName {
-		limit = maxConfigSize
+	limit := int64(layout.MaxFileSize)
+	if name == layout.ConfigName {
+		limit = layout.MaxConfigSize
 	}
 	if size > limit {
 		return fn(nil, fmt.Sprintf("it has %d bytes, more than allowed", size))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 // class is a set of files that are copied together. Files of a later class may need
@@ -27,21 +28,11 @@ const (
 // folders are the folders of a mirror. locks/ and prunes/ are not copied: they are
 // about running processes of the source.
 var folders = [classes][]string{
-	keys:    {"keys/"},
-	packs:   {"packs/"},
-	indexes: {"index/"},
-	records: {"snapshots/", "runs/", "secrets/", "parity/"},
+	keys:    {layout.KeysDir},
+	packs:   {layout.PacksDir},
+	indexes: {layout.IndexDir},
+	records: {layout.SnapshotsDir, layout.RunsDir, layout.SecretsDir, layout.ParityDir},
 }
-
-const (
-	configName    = "config"
-	snapshots     = "snapshots/"
-	locks         = "locks/"
-	mirrored      = "mirrored/" // only on the target, see notes.go
-	maxConfigSize = 64 << 10
-	// maxFileSize is the greatest length of a repository file: that of an index file.
-	maxFileSize = 256 << 20
-)
 
 // listing is the files of a repository: sizes by name.
 type listing [classes]map[string]int64
@@ -63,9 +54,9 @@ func list(ctx context.Context, be backend.Backend) (listing, error) {
 func listClass(ctx context.Context, be backend.Backend, c class) (map[string]int64, error) {
 	files := map[string]int64{}
 	if c == config {
-		info, err := be.Stat(ctx, configName)
+		info, err := be.Stat(ctx, layout.ConfigName)
 		if err == nil {
-			files[configName] = info.Size
+			files[layout.ConfigName] = info.Size
 		}
 		if errors.Is(err, backend.ErrNotExist) {
 			err = nil

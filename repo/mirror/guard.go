@@ -8,6 +8,7 @@ import (
 	"maps"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 // RefusedError says why a copy would do harm and what to do. It is ErrRefused.
@@ -34,7 +35,7 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 	if err := m.sameRepository(ctx, src, dst); err != nil {
 		return err
 	}
-	snaps := under(src[records], snapshots)
+	snaps := under(src[records], layout.SnapshotsDir)
 	switch {
 	case len(src[keys]) == 0:
 		return &RefusedError{"the source has no key slot, so nobody could open its copy", hintLost}
@@ -46,7 +47,7 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 	if m.opts.AcceptRemovals {
 		return nil
 	}
-	if err := guardSnapshots(snaps, under(dst[records], snapshots), n); err != nil {
+	if err := guardSnapshots(snaps, under(dst[records], layout.SnapshotsDir), n); err != nil {
 		return err
 	}
 	lostPacks, lostIndexes := without(dst[packs], src[packs]), without(dst[indexes], src[indexes])
@@ -203,11 +204,11 @@ func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 
 // sameConfig reports whether two stores have the same config file.
 func sameConfig(ctx context.Context, a, b backend.Backend) (bool, error) {
-	x, err := backend.ReadAll(ctx, a, configName, maxConfigSize)
+	x, err := backend.ReadAll(ctx, a, layout.ConfigName, layout.MaxConfigSize)
 	if err != nil {
 		return false, fmt.Errorf("source: %w", err)
 	}
-	y, err := backend.ReadAll(ctx, b, configName, maxConfigSize)
+	y, err := backend.ReadAll(ctx, b, layout.ConfigName, layout.MaxConfigSize)
 	if errors.Is(err, backend.ErrTooLarge) {
 		return false, nil
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 // A mirror has notes. They list the snapshots that were copied from the source: a
@@ -44,7 +45,7 @@ type notes struct {
 func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 	n := notes{copied: map[id]bool{}, removable: map[id]bool{}}
 	lists := 0
-	err := target.List(ctx, mirrored, func(f backend.Info) error {
+	err := target.List(ctx, layout.MirroredDir, func(f backend.Info) error {
 		hash, ok := hashOf(f.Name)
 		if !ok {
 			return nil
@@ -115,7 +116,7 @@ func putNote(ctx context.Context, target backend.Backend, magic string, set map[
 		return "", fmt.Errorf("%d files are too many for a note", len(ids))
 	}
 	hash := blake.New().Sum(b)
-	name := mirrored + hex.EncodeToString(hash[:])
+	name := layout.MirroredDir + hex.EncodeToString(hash[:])
 	info, err := target.Stat(ctx, name)
 	switch {
 	case err == nil && info.Size == int64(len(b)):
@@ -135,12 +136,12 @@ func putNote(ctx context.Context, target backend.Backend, magic string, set map[
 // those that were copied before. It replaces r.notes.
 func (r *round) noteSnapshots(ctx context.Context) error {
 	copied, changed := map[id]bool{}, r.notes.keep == ""
-	for name := range under(r.src[records], snapshots) {
+	for name := range under(r.src[records], layout.SnapshotsDir) {
 		hash, _ := hashOf(name)
 		copied[hash] = true
 		changed = changed || !r.notes.copied[hash]
 	}
-	for name := range under(r.dst[records], snapshots) {
+	for name := range under(r.dst[records], layout.SnapshotsDir) {
 		if hash, _ := hashOf(name); r.notes.copied[hash] || r.opts.AcceptRemovals {
 			copied[hash] = true
 		}

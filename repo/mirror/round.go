@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 // round copies what the source has at one time.
@@ -82,7 +83,7 @@ func (m *mirrorer) begin(ctx context.Context) (r *round, err error) {
 // plan chooses the files to copy and returns their total length.
 func (r *round) plan() (need int64) {
 	r.report.Files, r.report.Bytes = r.src.total()
-	r.report.Snapshots = int64(len(under(r.src[records], snapshots)))
+	r.report.Snapshots = int64(len(under(r.src[records], layout.SnapshotsDir)))
 	r.progress.TotalFiles, r.progress.TotalBytes = r.progress.Files, r.progress.Bytes
 	for c := range classes {
 		for _, name := range slices.Sorted(maps.Keys(r.src[c])) {
@@ -185,12 +186,12 @@ func (r *round) removeAll(ctx context.Context) error {
 	}
 	// Another process may be restoring from the target, or writing to it.
 	locked := false
-	err := r.target.List(ctx, locks, func(backend.Info) error { locked = true; return nil })
+	err := r.target.List(ctx, layout.LocksDir, func(backend.Info) error { locked = true; return nil })
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	if locked && !r.opts.AcceptRemovals {
-		r.report.Kept = fmt.Sprintf("%d files that the repository has removed stay on the target, since another process uses it (it has locks)", len(extra))
+		r.report.Kept = fmt.Sprintf("%d files that the repository has removed stay on the target, since another process uses it (it has layout.LocksDir)", len(extra))
 		return r.removeNotes(ctx, r.notes, false)
 	}
 	if err := r.markRemovable(ctx, maps.Keys(extra)); err != nil {

@@ -26,14 +26,15 @@ import (
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 // Dir is the folder of parity files.
-const Dir = "parity/"
+const Dir = layout.ParityDir
 
 // kinds are the folders of protected files. A file's kind is the index of its
 // folder.
-var kinds = [...]string{"packs/", "snapshots/"}
+var kinds = [...]string{layout.PacksDir, layout.SnapshotsDir}
 
 // name returns the name of a file in the repository.
 func (m *file) name() string {

@@ -22,16 +22,11 @@ import (
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 // Dir is the folder of files on their way.
-const Dir = "healing/"
-
-// config is the one file whose name says nothing of its bytes.
-const config = "config"
-
-// maxFile bounds a file of a repository, in bytes.
-const maxFile = 512 << 20
+const Dir = layout.HealingDir
 
 // Put stores data, which fits the name, in the place of whatever is there.
 func Put(ctx context.Context, be backend.Backend, name string, data []byte) error {
@@ -69,7 +64,7 @@ func Finish(ctx context.Context, be backend.Backend) error {
 		return fmt.Errorf("list %s: %w", Dir, err)
 	}
 	for _, name := range names {
-		data, err := backend.ReadAll(ctx, be, Dir+name, maxFile)
+		data, err := backend.ReadAll(ctx, be, Dir+name, layout.MaxFileSize)
 		if errors.Is(err, backend.ErrNotExist) {
 			continue
 		}
@@ -82,7 +77,7 @@ func Finish(ctx context.Context, be backend.Backend) error {
 			}
 			continue
 		}
-		if there, err := backend.ReadAll(ctx, be, name, maxFile); err == nil && isGood(name, there, data) {
+		if there, err := backend.ReadAll(ctx, be, name, layout.MaxFileSize); err == nil && isGood(name, there, data) {
 			if err := remove(ctx, be, Dir+name); err != nil {
 				return err
 			}
@@ -99,7 +94,7 @@ func Finish(ctx context.Context, be backend.Backend) error {
 // way. The bytes of config tell nothing: what is on its way was found good, and
 // what is in its place was found damaged or is torn, unless they are the same.
 func isGood(name string, there, onItsWay []byte) bool {
-	if name == config {
+	if name == layout.ConfigName {
 		return bytes.Equal(there, onItsWay)
 	}
 	return fits(name, there)
@@ -109,7 +104,7 @@ func isGood(name string, there, onItsWay []byte) bool {
 // is whether they are whole: it is JSON and a newline, and whatever a disk leaves
 // of it that lost its end is not.
 func fits(name string, data []byte) bool {
-	if name == config {
+	if name == layout.ConfigName {
 		return bytes.HasSuffix(data, []byte("\n")) && json.Valid(data)
 	}
 	id := blake.Sum(data)

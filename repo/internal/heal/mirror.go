@@ -64,9 +64,6 @@ func copiedDirs() []string {
 	return []string{layout.KeysDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir}
 }
 
-// maxFileSize bounds a file of a repository, in bytes.
-const maxFileSize = max(pack.MaxSize, index.MaxFileSize)
-
 // FromMirror heals the repository from an exact copy, one with the same
 // keys. It reads all files here; those that are damaged are fetched by name.
 // Then it looks for content that snapshots need and that is not here, and
@@ -163,7 +160,7 @@ func (h *healer) config(ctx context.Context) error {
 		return err
 	}
 	h.rep.Damaged = append(h.rep.Damaged, layout.ConfigName)
-	b, err := backend.ReadAll(ctx, h.from, layout.ConfigName, store.MaxConfigSize)
+	b, err := backend.ReadAll(ctx, h.from, layout.ConfigName, layout.MaxConfigSize)
 	if err != nil {
 		return fmt.Errorf("the copy: %w", err)
 	}
@@ -176,7 +173,7 @@ func (h *healer) sound(ctx context.Context, name string, buf *[]byte) (bool, err
 		text, err := repair.PackDamage(ctx, h.r, index.Pack{ID: pack.ID(id)}, buf)
 		return text == "", err
 	}
-	_, err := h.r.ReadNamed(ctx, name, maxFileSize)
+	_, err := h.r.ReadNamed(ctx, name, layout.MaxFileSize)
 	if errors.Is(err, store.ErrDamaged) {
 		return false, nil
 	}
@@ -185,7 +182,7 @@ func (h *healer) sound(ctx context.Context, name string, buf *[]byte) (bool, err
 
 // fetch reads a file of the copy, nil if it is not there or damaged, too.
 func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
-	b, err := store.ReadNamed(ctx, h.from, name, maxFileSize)
+	b, err := store.ReadNamed(ctx, h.from, name, layout.MaxFileSize)
 	if err == nil {
 		return b, nil
 	}

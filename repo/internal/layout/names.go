@@ -31,9 +31,8 @@ func (id *FileID) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Folders of a repository, as prefixes of names.
+// The folders of a repository, as prefixes of names.
 const (
-	ConfigName   = "config"
 	KeysDir      = "keys/"
 	PacksDir     = "packs/"
 	IndexDir     = "index/"
@@ -45,13 +44,25 @@ const (
 	ChecksDir    = "checks/"
 	ParityDir    = "parity/"
 	HealingDir   = "healing/"
-	mirroredDir  = "mirrored/" // on the target of a mirror alone
+	MirroredDir  = "mirrored/" // only on the target of a mirror
+)
 
+// The files that are in no folder.
+const (
+	ConfigName = "config"
 	// ReserveName is a file that keeps room for what a prune has to write before
 	// it can remove anything: its lock, its list, and new index files.
 	ReserveName = "reserve"
 )
 
+// Limits on the length of files, in bytes.
+const (
+	MaxConfigSize = 64 << 10
+	// MaxFileSize is more than any file has. The largest are index files.
+	MaxFileSize = 512 << 20
+)
+
+// PackName returns the name of a pack.
 func PackName(id pack.ID) string {
 	s := id.String()
 	return PacksDir + s[:2] + "/" + s

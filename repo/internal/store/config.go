@@ -26,8 +26,6 @@ const FormatVersion = 1
 // repository that needs another one is refused.
 var knownFeatures = []string{}
 
-const MaxConfigSize = 64 << 10
-
 // polynomialDegree is that of every polynomial that chunk.NewPolynomial draws;
 // the cutter's tables are made for it.
 const polynomialDegree = 53
@@ -97,7 +95,7 @@ func (c Config) seal(master crypto.Key, rand io.Reader) ([]byte, error) {
 // ReadConfig reads config as far as that goes without a key, and refuses what
 // this package does not understand.
 func ReadConfig(ctx context.Context, be backend.Backend) (*ConfigFile, error) {
-	b, err := backend.ReadAll(ctx, be, layout.ConfigName, MaxConfigSize)
+	b, err := backend.ReadAll(ctx, be, layout.ConfigName, layout.MaxConfigSize)
 	if errors.Is(err, backend.ErrNotExist) {
 		if hasFiles(ctx, be, layout.PacksDir) {
 			return nil, &DamageError{layout.ConfigName, errors.New("it is missing, and there are packs")}

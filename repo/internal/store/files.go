@@ -72,7 +72,7 @@ func (f readerAt) ReadAt(p []byte, off int64) (int, error) {
 // name, for inspection. name is "config" or a folder and an ID.
 func (r *Store) Raw(ctx context.Context, name string) ([]byte, error) {
 	if name == layout.ConfigName {
-		return backend.ReadAll(ctx, r.Backend, name, MaxConfigSize)
+		return backend.ReadAll(ctx, r.Backend, name, layout.MaxConfigSize)
 	}
 	return r.ReadNamed(ctx, name, pack.MaxSize)
 }
