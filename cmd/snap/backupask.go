@@ -13,11 +13,11 @@ import (
 
 // askForBackup returns how a person is asked for the backup password of a device
 // while devices are backed up; nil if there is nobody to ask.
-func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.Doubt) ([]byte, error) {
+func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.AskReason) ([]byte, error) {
 	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || a.json {
 		return nil
 	}
-	return func(ctx context.Context, info *device.Info, why host.Doubt) ([]byte, error) {
+	return func(ctx context.Context, info *device.Info, why host.AskReason) ([]byte, error) {
 		b.asking.Lock()
 		defer b.asking.Unlock()
 		if err := ctx.Err(); err != nil {

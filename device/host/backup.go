@@ -15,7 +15,7 @@ import (
 
 // BackupOptions say how to back up.
 type BackupOptions struct {
-	Full       bool // all files anew
+	Full       bool // have the device send all files
 	Tags       []string
 	SpoolDir   string // see receive.Options
 	SpoolLimit int64
@@ -23,14 +23,14 @@ type BackupOptions struct {
 	// keeps for the device.
 	Passwords [][]byte
 	// Ask, if not nil, asks a person for the backup password of a device that
-	// encrypts; an empty answer is none. It is called before the device is asked for
-	// anything, and at the end if no password opens what has come.
-	Ask func(ctx context.Context, info *device.Info, why Doubt) ([]byte, error)
-	// KeepPassword keeps a password that was given or typed, and that has opened
-	// the backup, in the repository.
+	// encrypts; an empty answer means none. It is called before the device is asked
+	// for anything, and again at the end if no password unlocks the backup.
+	Ask func(ctx context.Context, info *device.Info, why AskReason) ([]byte, error)
+	// KeepPassword stores a given or typed password that has unlocked the backup in
+	// the repository.
 	KeepPassword bool
 	Workers      int
-	Progress     *blob.Progress // of what is done when the device has finished
+	Progress     *blob.Progress // of what remains to be done when the device has finished
 	// CheckpointBytes and CheckpointTime: see receive.Options.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
@@ -43,14 +43,13 @@ type BackupResult struct {
 	*receive.Result
 }
 
-// Kept is what an interrupted backup has left in the repository for the next
-// one.
+// Kept is what the repository keeps of an interrupted backup for the next one.
 type Kept struct {
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"`
 }
 
-// Interrupted is a backup that did not come to its end. It wraps the reason.
+// Interrupted is a backup that was not completed. It wraps the reason.
 type Interrupted struct {
 	Err  error
 	Kept Kept
@@ -60,15 +59,15 @@ func (e *Interrupted) Error() string {
 	if e.Kept.Files == 0 {
 		return e.Err.Error()
 	}
-	return fmt.Sprintf("%v; what was received is kept (%d files), and the next backup goes on from there", e.Err, e.Kept.Files)
+	return fmt.Sprintf("%v; the %d files received so far are kept, and the next backup continues from there", e.Err, e.Kept.Files)
 }
 
 func (e *Interrupted) Unwrap() error { return e.Err }
 
-// Backup backs a device up into a snapshot. After an error there is none; the
-// error is an *Interrupted once the device has been asked for its files.
+// Backup backs a device up into a snapshot. If it fails, no snapshot was made, and
+// the error is an *Interrupted once the device has been asked for its files.
 func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, observer Observer) (*BackupResult, error) {
-	o := &mentions{o: observer}
+	o := &serialObserver{o: observer}
 	o.Phase(PhaseConnecting)
 	info, err := h.describe(ctx, e)
 	if err != nil {
@@ -82,74 +81,75 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	if err := h.preflight(ctx, info, o); err != nil {
 		return nil, err
 	}
-	keys, err := h.newOpener(ctx, info, &opt, o)
+	keys, err := h.newUnlocker(ctx, info, &opt, o)
 	if err != nil {
 		return nil, err
 	}
 	defer keys.close()
+	r, err := h.receive(ctx, e, info, keys, opt, o)
+	if err != nil {
+		return nil, err
+	}
+	o.Phase(PhaseStoring)
+	res := &BackupResult{Info: info, Parent: r.Parent()}
+	res.Result, err = r.Publish(ctx, receive.PublishOptions{Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress})
+	if err != nil {
+		if ctx.Err() != nil {
+			err = interrupted{ctx.Err()}
+		}
+		return nil, h.interrupted(ctx, r, info, err, false)
+	}
+	return res, nil
+}
+
+// receive talks with the device until it has sent everything. The device is free
+// when it returns.
+func (h Host) receive(ctx context.Context, e device.Entry, info *device.Info, keys *unlocker, opt BackupOptions, o Observer) (*receive.Receiver, error) {
 	c, err := h.dial(ctx, e, o)
 	if err != nil {
 		return nil, err
 	}
-	hang := func() {
-		if c != nil {
-			c.hang(ctx)
-			c = nil
-		}
-	}
-	defer hang()
+	defer c.close(ctx)
 	o.Phase(PhaseLocking)
 	if err := c.sync.Lock(c.ctx); err != nil {
-		return nil, c.why(ctx, err)
+		return nil, c.explain(ctx, err)
 	}
 	o.Phase(PhaseInfo)
 	plist, err := h.Mux.InfoPlist(c.ctx, e, c.sync.Files(), device.InfoOptions{Now: h.Now(), Random: h.Random, Missing: func(what string, err error) {
 		o.Warning(fmt.Sprintf("Info.plist lacks %s: %v", what, err))
 	}})
 	if err != nil {
-		return nil, c.why(ctx, err)
+		return nil, c.explain(ctx, err)
 	}
-	run, err := h.newRun(c.ctx, info, keys, opt)
+	r, err := h.newReceiver(c.ctx, info, keys, opt)
 	if err != nil {
-		return nil, c.why(ctx, err)
+		return nil, c.explain(ctx, err)
 	}
-	for _, p := range run.Problems() {
+	for _, p := range r.Problems() {
 		o.Warning(p)
 	}
-	o.Remark(h.summary(ctx, info, run.Parent(), opt.Full))
-	if r := run.Resumed(); r.Files > 0 {
-		o.Remark(fmt.Sprintf("it goes on with the backup that broke off on %s: %d files (%s) need not come again",
-			r.Since.Local().Format("2006-01-02 15:04"), r.Files, h.bytes(r.Bytes)))
+	o.Remark(h.summary(ctx, info, r.Parent(), opt.Full))
+	if old := r.Resumed(); old.Files > 0 {
+		o.Remark(fmt.Sprintf("continuing the backup that was interrupted on %s: %d files (%s) need not be sent again",
+			old.Since.Local().Format("2006-01-02 15:04"), old.Files, h.bytes(old.Bytes)))
 	}
-	if err := run.SetInfo(plist); err != nil {
-		return nil, h.interrupted(ctx, run, info, err, false)
+	if err := r.SetInfo(plist); err != nil {
+		return nil, h.interrupted(ctx, r, info, err, false)
 	}
 	announcePasscode(info, o)
-	// A full backup that broke off is gone on with; asked for a full one, the device
-	// would send all of it again.
-	full := opt.Full && run.Resumed().Files == 0
-	err = c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: full}, run, o)
-	if err != nil {
-		// What the device itself calls damaged is not worth going on with.
-		err, damaged := c.why(ctx, err), errors.Is(err, backup2.ErrDamaged)
-		hang()
-		return nil, h.interrupted(ctx, run, info, err, damaged)
+	// An interrupted full backup is continued. If the device were asked for a full
+	// one, it would send everything again.
+	full := opt.Full && r.Resumed().Files == 0
+	if err := c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: full}, r, o); err != nil {
+		// A backup that the device calls damaged is not worth continuing.
+		err, damaged := c.explain(ctx, err), errors.Is(err, backup2.ErrDamaged)
+		c.close(ctx)
+		return nil, h.interrupted(ctx, r, info, err, damaged)
 	}
-	// All is here: the device may go.
-	hang()
-	o.Phase(PhaseStoring)
-	res := &BackupResult{Info: info, Parent: run.Parent()}
-	res.Result, err = run.Publish(ctx, receive.PublishOptions{Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress})
-	if err != nil {
-		if ctx.Err() != nil {
-			err = interrupted{ctx.Err()}
-		}
-		return nil, h.interrupted(ctx, run, info, err, false)
-	}
-	return res, nil
+	return r, nil
 }
 
-func (h Host) newRun(ctx context.Context, info *device.Info, keys *opener, opt BackupOptions) (*receive.Receiver, error) {
+func (h Host) newReceiver(ctx context.Context, info *device.Info, keys *unlocker, opt BackupOptions) (*receive.Receiver, error) {
 	o := receive.Options{
 		UDID: info.UDID, Device: info.Name, Full: opt.Full,
 		Encrypted: info.WillEncrypt != nil && *info.WillEncrypt,
@@ -162,18 +162,18 @@ func (h Host) newRun(ctx context.Context, info *device.Info, keys *opener, opt B
 	return receive.New(ctx, h.Repo, o)
 }
 
-// closeTime is how long keeping what was received may take at the end.
+// closeTime bounds how long it may take to keep what was received.
 const closeTime = 2 * time.Minute
 
-// interrupted ends a run and says what is kept of it.
-func (h Host) interrupted(ctx context.Context, run *receive.Receiver, info *device.Info, err error, drop bool) error {
+// interrupted ends a backup and returns an error that says what is kept of it.
+func (h Host) interrupted(ctx context.Context, r *receive.Receiver, info *device.Info, err error, drop bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	if drop {
-		return &Interrupted{Err: errors.Join(err, run.Discard(ctx))}
+		return &Interrupted{Err: errors.Join(err, r.Discard(ctx))}
 	}
-	// What cannot be kept is what the reason said already, as a rule.
-	if failed := run.Close(ctx); failed != nil && !errors.Is(err, failed) {
+	// Usually this fails for the reason that is already known.
+	if failed := r.Close(ctx); failed != nil && !errors.Is(err, failed) {
 		err = errors.Join(err, failed)
 	}
 	out := &Interrupted{Err: err}

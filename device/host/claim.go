@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// errTaken says that another process has a file's lock.
+// errTaken says that another process has locked a file.
 var errTaken = errors.New("taken")
 
-// claim keeps other processes of this user from using the device until release.
-// The system ends it with the process, however that ends.
+// claim keeps other processes of this user from using the device until release is
+// called or the process ends.
 func (h Host) claim(udid string) (release func(), err error) {
 	if err := os.MkdirAll(h.LockDir, 0o700); err != nil {
 		return nil, fmt.Errorf("lock the device %s: %w", udid, err)

@@ -1,20 +1,20 @@
-// Package host is a backup, a restore, or a change of the backup password of one
-// device from beginning to end: what is looked at before, the device's services
-// in their order, the conversation, and what becomes of its outcome.
+// Package host is the computer's side of a backup, a restore or a password change
+// of one device, from beginning to end: the checks beforehand, the device's
+// services in their order, the protocol, and the outcome.
 //
 // # What it promises
 //
-//   - Nothing on the device is touched before all that can be checked is checked.
-//   - The device is told that it is over, whatever the outcome.
+//   - The device is not touched before everything that can be checked is checked.
+//   - The device is told when it is over, whatever the outcome.
 //   - A backup that fails leaves all snapshots as they were, and says what of it
 //     is kept for the next one.
-//   - On one computer one thing at a time is done to a device; between computers
-//     the device's own lock sees to that.
+//   - Only one process of a computer uses a device at a time; among computers, the
+//     device's own lock ensures that.
 //
 // # What it never does
 //
 // It does not lock repositories or load their indexes, prints nothing, and asks
-// nobody but by the functions that it is given.
+// people only through the functions that it is given.
 package host
 
 import (
@@ -37,20 +37,19 @@ import (
 // backupService is the service that backs up and restores.
 const backupService = "com.apple.mobilebackup2"
 
-// Host is the computer's side of all that happens.
+// Host is a computer that backs up and restores devices.
 type Host struct {
 	Mux  *device.Mux
 	Repo *repo.Repo // with its index loaded
 	// LockDir is a folder of the user for locks that keep two processes from
-	// using one device; made if missing.
+	// using one device. It is created if missing.
 	LockDir string
 	Name    string // of the computer, for records
 	Program string // and version, for records
 	Now     func() time.Time
 	Random  io.Reader // must be cryptographic
 	Limits  backup2.Options
-	// Bytes writes a number of bytes for people, as whoever shows the texts of
-	// this package does it elsewhere. By default in full.
+	// Bytes formats a number of bytes for people. nil writes all digits.
 	Bytes func(int64) string
 }
 
@@ -61,19 +60,19 @@ func (h Host) bytes(n int64) string {
 	return h.Bytes(n)
 }
 
-// Observer is told how something goes on: from one goroutine at a time, but for
-// Prompt. Texts may hold what a device's owner has written and are not fit for a
-// terminal as they are.
+// Observer is told about progress, by one goroutine at a time. Texts may contain
+// what a device's owner has written, and must be cleaned before they are shown on
+// a terminal.
 type Observer interface {
 	backup2.Observer
-	// Remark is called for what is good to know.
+	// Remark is called for useful information.
 	Remark(text string)
-	// Prompt is called when the device asks for its passcode (true), and when it
-	// does not any more.
+	// Prompt is called when the device begins (true) and ends (false) to ask for
+	// its passcode.
 	Prompt(on bool)
 }
 
-// The phases beside those of backup2.
+// The phases in addition to those of backup2.
 const (
 	PhaseConnecting backup2.Phase = "connecting"
 	PhaseLocking    backup2.Phase = "waiting for other programs"
@@ -83,18 +82,18 @@ const (
 )
 
 var (
-	// ErrInUse says that another process of this computer uses the device.
-	ErrInUse = errors.New("another snap is at work with this device")
-	// ErrRefused says that a check before the beginning has failed. The device
-	// was not touched.
+	// ErrInUse says that another process of this computer is using the device.
+	ErrInUse = errors.New("another snap process is using this device")
+	// ErrRefused says that a check beforehand has failed. The device was not
+	// touched.
 	ErrRefused = errors.New("refused")
-	// ErrNoRoom says that nothing but room on the device speaks against a restore.
+	// ErrNoRoom says that a restore was refused only because the device lacks room.
 	ErrNoRoom = errors.New("it does not fit on the device")
-	// ErrCancelledOnDevice says that somebody pressed Cancel on the device.
+	// ErrCancelledOnDevice says that Cancel was pressed on the device.
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )
 
-// interrupted is the end of the caller's context in people's words.
+// interrupted is the end of the caller's context, in words for people.
 type interrupted struct{ error }
 
 func (interrupted) Error() string   { return "interrupted" }
@@ -110,8 +109,8 @@ func (r refusal) Error() string { return string(r) }
 // Is makes errors.Is(err, ErrRefused) true.
 func (refusal) Is(target error) bool { return target == ErrRefused }
 
-// describe describes a device that trusts this computer; one that does not is an
-// error that says why.
+// describe describes a device. If the device does not trust this computer, the
+// error says why.
 func (h Host) describe(ctx context.Context, e device.Entry) (*device.Info, error) {
 	info, err := h.Mux.Describe(ctx, e)
 	if err != nil {
@@ -122,7 +121,7 @@ func (h Host) describe(ctx context.Context, e device.Entry) (*device.Info, error
 		if err != nil {
 			return nil, err
 		}
-		_ = s.Close() // it has let this computer in meanwhile
+		_ = s.Close() // it trusts this computer now
 		return h.Mux.Describe(ctx, e)
 	}
 	return info, nil
@@ -135,45 +134,46 @@ func nameOf(info *device.Info) string {
 	return info.UDID
 }
 
-// mentions keeps an Observer from being called by two goroutines at once.
-type mentions struct {
+// serialObserver keeps an Observer from being called by two goroutines at once.
+type serialObserver struct {
 	mu sync.Mutex
 	o  Observer
 }
 
-func (m *mentions) Phase(p backup2.Phase) { m.do(func() { m.o.Phase(p) }) }
-func (m *mentions) Progress(p backup2.Progress) {
+func (m *serialObserver) Phase(p backup2.Phase) { m.do(func() { m.o.Phase(p) }) }
+func (m *serialObserver) Progress(p backup2.Progress) {
 	m.do(func() { m.o.Progress(p) })
 }
-func (m *mentions) Warning(text string) { m.do(func() { m.o.Warning(text) }) }
-func (m *mentions) Remark(text string)  { m.do(func() { m.o.Remark(text) }) }
-func (m *mentions) Prompt(on bool)      { m.do(func() { m.o.Prompt(on) }) }
+func (m *serialObserver) Warning(text string) { m.do(func() { m.o.Warning(text) }) }
+func (m *serialObserver) Remark(text string)  { m.do(func() { m.o.Remark(text) }) }
+func (m *serialObserver) Prompt(on bool)      { m.do(func() { m.o.Prompt(on) }) }
 
-func (m *mentions) do(f func()) {
+func (m *serialObserver) do(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f()
 }
 
-// call is a device with its backup service at the other end.
-type call struct {
+// connection is a connection to a device's services.
+type connection struct {
 	*backup2.Session
 	sync *device.Sync
 	o    Observer
-	// ctx ends with that of the caller, and when somebody cancels on the device.
+	// ctx ends with that of the caller, and when Cancel is pressed on the device.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	beats  sync.WaitGroup
-	end    context.CancelFunc // of heartbeat and watcher
+	tasks  sync.WaitGroup     // heartbeat and the watch for Cancel
+	stop   context.CancelFunc // ends tasks
+	closed bool
 }
 
-// dial opens what a conversation needs, in the order in which devices expect
-// it. hang has to be called in the end.
-func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*call, error) {
-	c := &call{o: o}
+// dial connects to the services of a device, in the order that devices expect. The
+// caller must call close.
+func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*connection, error) {
+	c := &connection{o: o}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	background, end := context.WithCancel(context.WithoutCancel(ctx))
-	c.end = end
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	c.stop = stop
 	o.Phase(PhaseConnecting)
 	var err error
 	c.sync, err = h.Mux.OpenSync(ctx, e, func(name string) {
@@ -185,10 +185,10 @@ func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*call, erro
 		}
 	})
 	if err != nil {
-		c.hang(ctx)
+		c.close(ctx)
 		return nil, err
 	}
-	c.beats.Go(func() {
+	c.tasks.Go(func() {
 		select {
 		case <-c.sync.Canceled():
 			c.cancel(ErrCancelledOnDevice)
@@ -200,8 +200,8 @@ func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*call, erro
 		if err != nil {
 			o.Warning(fmt.Sprintf("the Wi-Fi connection cannot be kept alive and may end: %v", err))
 		} else {
-			// A device that beats no more ends the connections: that is noticed.
-			c.beats.Go(func() { _ = service.Heartbeat(background, conn) })
+			// If the heartbeat ends, the device ends its connections, which is noticed.
+			c.tasks.Go(func() { _ = service.Heartbeat(background, conn) })
 		}
 	}
 	conn, err := h.Mux.Service(ctx, e, backupService, true)
@@ -209,29 +209,32 @@ func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*call, erro
 		c.Session, err = backup2.Dial(ctx, conn, h.Limits)
 	}
 	if err != nil {
-		c.hang(ctx)
+		c.close(ctx)
 		return nil, err
 	}
 	return c, nil
 }
 
-// hang ends everything. The device is told so even when ctx has ended; when it
-// is gone, that goes unheard.
-func (c *call) hang(ctx context.Context) {
-	c.end()
+// close ends the connection, if that has not been done. The device is told even if
+// ctx has ended.
+func (c *connection) close(ctx context.Context) {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.stop()
 	if c.sync != nil {
 		_ = c.sync.Release(ctx)
 	}
 	if c.Session != nil {
-		_ = c.Close()
+		_ = c.Session.Close()
 	}
-	c.beats.Wait()
+	c.tasks.Wait()
 	c.cancel(nil)
 }
 
-// why makes an error of a conversation say whether somebody cancelled, and
-// where.
-func (c *call) why(ctx context.Context, err error) error {
+// explain returns an error that says whether, and where, somebody has canceled.
+func (c *connection) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -245,8 +248,7 @@ func (c *call) why(ctx context.Context, err error) error {
 	return err
 }
 
-// linkEnded reports whether an error is what a connection gives that the other
-// side, or the cable, has ended.
+// linkEnded reports whether an error is that of a connection that has broken.
 func linkEnded(err error) bool {
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},
 		func(end error) bool { return errors.Is(err, end) })

@@ -107,7 +107,7 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 			t.Errorf("phase %d is %q, want %q", i, o.phases[i], p)
 		}
 	}
-	if len(o.remarks) != 3 || !strings.Contains(o.remarks[0], "not encrypted") || !strings.Contains(o.remarks[2], "passcode") ||
+	if len(o.remarks) != 3 || !strings.Contains(o.remarks[0], "does not encrypt") || !strings.Contains(o.remarks[2], "passcode") ||
 		!strings.HasPrefix(o.remarks[1], r.device.Name()+" (iPhone 13, iOS 17.6.1): the first backup, of everything; not encrypted by the device") {
 		t.Errorf("remarks %q", o.remarks)
 	}
@@ -139,7 +139,7 @@ func TestInterruptedBackup(t *testing.T) {
 	if !errors.As(err, &broken) || !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v", err)
 	}
-	if broken.Kept.Files < 100 || !strings.Contains(err.Error(), "the next backup goes on from there") {
+	if broken.Kept.Files < 100 || !strings.Contains(err.Error(), "the next backup continues from there") {
 		t.Errorf("%v: %+v", err, broken.Kept)
 	}
 	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
@@ -156,7 +156,7 @@ func TestInterruptedBackup(t *testing.T) {
 	r.blameless()
 }
 
-// A full backup that broke off is gone on with, also when a full one is asked for.
+// An interrupted full backup is continued, even if a full one is asked for.
 func TestInterruptedFullBackup(t *testing.T) {
 	r := newRig(t)
 	if _, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{}); err != nil {

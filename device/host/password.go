@@ -7,16 +7,15 @@ import (
 	"github.com/snap-backup/snap/device/ingest/passwordchange"
 )
 
-// PasswordResult says what a change of the backup password has led to.
+// PasswordResult is the outcome of a password change.
 type PasswordResult struct {
-	// Continues says that the next backup goes on from the last snapshot;
-	// otherwise it is a full one.
+	// Continues says that the next backup continues from the last snapshot.
+	// Otherwise it is a full one.
 	Continues bool
 }
 
-// Encryption describes a device and refuses a change of its backup password that
-// cannot work: setting one where there is one, changing or removing one where
-// there is none.
+// Encryption describes a device and refuses a password change that cannot work:
+// setting a password if there is one, or changing or removing one if there is not.
 func (h Host) Encryption(ctx context.Context, e device.Entry, hasOld, hasNew bool) (*device.Info, error) {
 	info, err := h.describe(ctx, e)
 	if err != nil {
@@ -24,20 +23,20 @@ func (h Host) Encryption(ctx context.Context, e device.Entry, hasOld, hasNew boo
 	}
 	name := nameOf(info)
 	switch {
-	case !hasOld && yes(info.WillEncrypt):
-		return nil, refuse("%s encrypts its backups already; the password can be changed", name)
-	case hasOld && !yes(info.WillEncrypt):
+	case !hasOld && isTrue(info.WillEncrypt):
+		return nil, refuse("%s already encrypts its backups; its password can be changed", name)
+	case hasOld && !isTrue(info.WillEncrypt):
 		return nil, refuse("%s does not encrypt its backups", name)
-	case !hasNew && yes(info.RequiresEncryption):
-		return nil, refuse("%s has to encrypt its backups: the organisation that manages it wants that", name)
+	case !hasNew && isTrue(info.RequiresEncryption):
+		return nil, refuse("%s must encrypt its backups: the organisation that manages it requires that", name)
 	}
 	return info, nil
 }
 
-// ChangePassword sets (no old), changes or removes (no new) the backup password
-// of a device. Snapshots stay under the password that they had.
+// ChangePassword sets (old is nil), changes or removes (new is nil) the backup
+// password of a device. Snapshots keep the password that they had.
 func (h Host) ChangePassword(ctx context.Context, e device.Entry, old, new []byte, observer Observer) (*PasswordResult, error) {
-	o := &mentions{o: observer}
+	o := &serialObserver{o: observer}
 	info, err := h.Encryption(ctx, e, old != nil, new != nil)
 	if err != nil {
 		return nil, err
@@ -55,10 +54,10 @@ func (h Host) ChangePassword(ctx context.Context, e device.Entry, old, new []byt
 	if err != nil {
 		return nil, err
 	}
-	defer c.hang(ctx)
+	defer c.close(ctx)
 	announcePasscode(info, o)
 	if err := c.Session.ChangePassword(c.ctx, e.UDID, old, new, folder, o); err != nil {
-		return nil, c.why(ctx, err)
+		return nil, c.explain(ctx, err)
 	}
 	return &PasswordResult{Continues: folder.Changed()}, nil
 }

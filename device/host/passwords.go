@@ -15,70 +15,68 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// Doubt is why somebody is asked for a backup password.
-type Doubt int
+// AskReason is why a person is asked for a backup password.
+type AskReason int
 
-// The doubts.
+// The reasons.
 const (
-	// PasswordUnknown says that the device encrypts, and that no password of it
-	// is at hand.
-	PasswordUnknown Doubt = iota
-	// PasswordDoubted says that none at hand opens the last snapshot. If the
-	// password was changed on the device by another computer, that is no fault of
-	// it: the same answer twice is taken.
+	// PasswordUnknown says that the device encrypts, and that no password is known.
+	PasswordUnknown AskReason = iota
+	// PasswordDoubted says that no known password unlocks the last snapshot. It can
+	// be right nevertheless, if another computer has changed it on the device: an
+	// answer that is given twice is accepted.
 	PasswordDoubted
-	// PasswordWrong says that none at hand opens what the device has just sent.
+	// PasswordWrong says that no known password unlocks the backup that was sent.
 	PasswordWrong
 )
 
 const (
-	// maxAsked is how often somebody is asked at a time.
+	// maxAsked bounds how often a person is asked in a row.
 	maxAsked = 3
-	// askTime is how long is waited for an answer when the backup is already here:
-	// it must not wait for a person who has gone away.
+	// askTime bounds the wait for an answer when the backup has been received: it
+	// must not wait for a person who has gone away.
 	askTime = 10 * time.Minute
 )
 
-// password is one that may open a backup.
+// password may unlock the backup.
 type password struct {
 	text []byte
-	kept bool // in the repository
+	kept bool // by the repository
 }
 
-// opener opens a sealed backup with the first password that fits. Its keys are
-// in use until close.
-type opener struct {
+// unlocker unlocks a backup with the first password that fits. Its keys are in use
+// until close.
+type unlocker struct {
 	h         Host
 	info      *device.Info
 	opt       *BackupOptions
 	o         Observer
 	passwords []password
 
-	bag  [sha256.Size]byte // of the last snapshot, which keys belong to
+	bag  [sha256.Size]byte // hash of the keybag that keys belong to
 	keys *keybag.Keys
 }
 
-// newOpener returns nil if there is no password to try: first those given, then
-// those that the repository keeps, then what a person types.
+// newUnlocker collects the passwords that are given, that the repository keeps, and
+// that a person types. It returns nil if there are none.
 //
-// They are tried on the keybag that the device continues from, if there is one,
-// before anything is sent: what is mistyped is found out then, and not by a
-// snapshot that is stored locked. But nothing is refused: when another computer has
-// changed the password on the device, that keybag is out of date, and nobody here
-// can know. What counts is the keybag that the device sends.
-func (h Host) newOpener(ctx context.Context, info *device.Info, opt *BackupOptions, o Observer) (*opener, error) {
+// Before the device sends anything, they are tried on the keybag that it continues
+// from, if there is one. That finds typing errors before a backup is stored locked.
+// But it refuses nothing: if another computer has changed the password on the
+// device, that keybag is out of date. Only the keybag that the device sends counts.
+func (h Host) newUnlocker(ctx context.Context, info *device.Info, opt *BackupOptions, o Observer) (*unlocker, error) {
 	kept, err := h.Repo.DevicePasswords(ctx, info.UDID)
 	if err != nil {
 		return nil, err
 	}
-	p := &opener{h: h, info: info, opt: opt, o: o}
+	p := &unlocker{h: h, info: info, opt: opt, o: o}
 	for _, g := range opt.Passwords {
 		p.passwords = append(p.passwords, password{text: bytes.Clone(g)})
 	}
 	for _, k := range kept {
 		p.passwords = append(p.passwords, password{k.Password, true})
 	}
-	if yes(info.WillEncrypt) {
+	if isTrue(info.WillEncrypt) {
 		if err := p.prepare(ctx); err != nil {
 			p.close()
 			return nil, err
@@ -90,8 +88,8 @@ func (h Host) newOpener(ctx context.Context, info *device.Info, opt *BackupOptio
 	return p, nil
 }
 
-// prepare looks for a password that opens the last snapshot.
-func (p *opener) prepare(ctx context.Context) error {
+// prepare finds a password that unlocks the last snapshot.
+func (p *unlocker) prepare(ctx context.Context) error {
 	bag, err := p.lastBag(ctx)
 	if err != nil {
 		return err
@@ -111,13 +109,13 @@ func (p *opener) prepare(ctx context.Context) error {
 	if err != nil || sure || len(p.passwords) == 0 {
 		return err
 	}
-	p.o.Warning("no backup password at hand opens the last snapshot; if it was not changed on the device since, this backup will be stored locked")
+	p.o.Warning("no known backup password unlocks the last snapshot; unless it was changed on the device since, this backup will be stored locked")
 	return nil
 }
 
-// askBefore asks before the beginning, and reports whether an answer can be relied
-// on.
-func (p *opener) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error) {
+// askBefore asks a person before the device sends anything. It reports whether the
+// answer can be relied on.
+func (p *unlocker) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error) {
 	if p.opt.Ask == nil {
 		return false, nil
 	}
@@ -132,7 +130,7 @@ func (p *opener) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error) {
 		}
 		if len(p.passwords) > 0 && bytes.Equal(text, p.passwords[0].text) {
 			clear(text)
-			return true, nil // it was changed on the device, says somebody
+			return true, nil // given twice: it was changed on the device
 		}
 		p.passwords = append([]password{{text: text}}, p.passwords...)
 		if bag == nil {
@@ -146,12 +144,12 @@ func (p *opener) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error) {
 	return false, nil
 }
 
-// lastBag is the keybag that the device continues from, nil if there is none that
-// makes sense.
-func (p *opener) lastBag(ctx context.Context) (*keybag.Bag, error) {
+// lastBag returns the keybag that the device continues from, nil if there is no
+// valid one.
+func (p *unlocker) lastBag(ctx context.Context) (*keybag.Bag, error) {
 	raw, err := passwordchange.LastKeyBag(ctx, p.h.Repo, p.info.UDID)
 	if err != nil || raw == nil {
-		// What is damaged is told elsewhere.
+		// Damage is reported elsewhere.
 		if errors.Is(err, repo.ErrDamaged) {
 			err = nil
 		}
@@ -165,10 +163,10 @@ func (p *opener) lastBag(ctx context.Context) (*keybag.Bag, error) {
 	return bag, nil
 }
 
-// fits tries a password on the keybag of the last snapshot. One that fits is
-// tried first from then on, and its keys are kept: deriving them takes seconds,
-// and the keybag is the same as long as nobody changes the password.
-func (p *opener) fits(ctx context.Context, bag *keybag.Bag, i int) (bool, error) {
+// fits tries a password on the last keybag. If it fits, it becomes the first one,
+// and its keys are kept: deriving them takes seconds, and the keybag changes only
+// with the password.
+func (p *unlocker) fits(ctx context.Context, bag *keybag.Bag, i int) (bool, error) {
 	if bag == nil {
 		return false, nil
 	}
@@ -177,22 +175,22 @@ func (p *opener) fits(ctx context.Context, bag *keybag.Bag, i int) (bool, error)
 		if ctx.Err() != nil {
 			return false, fmt.Errorf("interrupted: %w", ctx.Err())
 		}
-		return false, nil // wrong, or nothing opens this bag
+		return false, nil // wrong, or nothing unlocks this keybag
 	}
 	p.keys = keys
 	p.passwords[0], p.passwords[i] = p.passwords[i], p.passwords[0]
 	return true, nil
 }
 
-// unlock opens b. keybag.ErrWrongPassword says that no password fits.
-func (p *opener) unlock(ctx context.Context, b *mobilesync.Backup) error {
+// unlock unlocks b. keybag.ErrWrongPassword says that no password fits.
+func (p *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	p.o.Phase(PhaseUnlocking)
 	if p.keys != nil {
 		if sha256.Sum256(b.KeyBag()) == p.bag {
 			if err := b.UnlockWith(p.keys); err != nil {
 				return err
 			}
-			p.opened(ctx, 0)
+			p.unlocked(ctx, 0)
 			return nil
 		}
 		p.keys.Destroy()
@@ -201,7 +199,7 @@ func (p *opener) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	err := error(keybag.ErrWrongPassword)
 	for i := range p.passwords {
 		if p.keys, err = b.Unlock(ctx, p.passwords[i].text, nil); err == nil {
-			p.opened(ctx, i)
+			p.unlocked(ctx, i)
 			return nil
 		}
 		if !errors.Is(err, keybag.ErrWrongPassword) {
@@ -214,8 +212,8 @@ func (p *opener) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	return err
 }
 
-// askAfter asks for the password of what has just been received.
-func (p *opener) askAfter(ctx context.Context, b *mobilesync.Backup, wrong error) error {
+// askAfter asks for the password of the backup that was received.
+func (p *unlocker) askAfter(ctx context.Context, b *mobilesync.Backup, wrong error) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	for range maxAsked {
@@ -228,7 +226,7 @@ func (p *opener) askAfter(ctx context.Context, b *mobilesync.Backup, wrong error
 		}
 		p.passwords = append(p.passwords, password{text: text})
 		if p.keys, err = b.Unlock(ctx, text, nil); err == nil {
-			p.opened(ctx, len(p.passwords)-1)
+			p.unlocked(ctx, len(p.passwords)-1)
 			return nil
 		}
 		if !errors.Is(err, keybag.ErrWrongPassword) {
@@ -238,11 +236,11 @@ func (p *opener) askAfter(ctx context.Context, b *mobilesync.Backup, wrong error
 	return wrong
 }
 
-// opened is called when password i has opened the backup.
-func (p *opener) opened(ctx context.Context, i int) {
+// unlocked is called when password i has unlocked the backup.
+func (p *unlocker) unlocked(ctx context.Context, i int) {
 	if p.passwords[i].kept {
 		if len(p.opt.Passwords) > 0 {
-			p.o.Warning("the backup password given does not open this backup; one that the repository keeps does")
+			p.o.Warning("the given backup password does not unlock this backup, but one that the repository keeps does")
 		}
 		return
 	}
@@ -250,12 +248,12 @@ func (p *opener) opened(ctx context.Context, i int) {
 		return
 	}
 	if err := p.h.Repo.KeepDevicePassword(ctx, p.info.UDID, p.passwords[i].text); err != nil {
-		p.o.Warning(fmt.Sprintf("the backup password could not be kept: %v", err))
+		p.o.Warning(fmt.Sprintf("could not keep the backup password: %v", err))
 	}
 }
 
-// close forgets everything.
-func (p *opener) close() {
+// close clears all passwords and keys.
+func (p *unlocker) close() {
 	if p == nil {
 		return
 	}

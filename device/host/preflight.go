@@ -14,24 +14,24 @@ const (
 	// lowBattery is the charge in percent below which a device that does not
 	// charge is warned about.
 	lowBattery = 20
-	// lowStorage is the free storage, in bytes, below which devices are known
-	// to fail to make the snapshot that they back up from.
+	// lowStorage is the free storage in bytes below which devices are known to fail
+	// when they make the file system snapshot that they back up from.
 	lowStorage = 1 << 30
 )
 
-func yes(b *bool) bool { return b != nil && *b }
+func isTrue(b *bool) bool { return b != nil && *b }
 
-// preflight refuses what cannot work, and says what is good to know.
+// preflight refuses a backup that cannot work, and gives warnings.
 func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) error {
 	name := nameOf(info)
-	if yes(info.RequiresEncryption) && !yes(info.WillEncrypt) {
-		return refuse("%s: the organisation that manages it requires encrypted backups, and encryption is off", name)
+	if isTrue(info.RequiresEncryption) && !isTrue(info.WillEncrypt) {
+		return refuse("%s: the organisation that manages it requires encrypted backups, but encryption is off; run \"snap device encryption on %s\"", name, info.UDID)
 	}
 	if b := info.Battery; b != nil && b.Percent < lowBattery && !b.Charging {
 		o.Warning(fmt.Sprintf("the battery of %s is at %d%%: connect it to power", name, b.Percent))
 	}
 	if s := info.Storage; s != nil && s.Free < lowStorage {
-		o.Warning(fmt.Sprintf("%s has only %s of storage left; a backup may need more than that", name, h.bytes(s.Free)))
+		o.Warning(fmt.Sprintf("%s has only %s of free storage; a backup may need more", name, h.bytes(s.Free)))
 	}
 	list, _, err := h.Repo.Snapshots(ctx)
 	if err != nil {
@@ -43,15 +43,15 @@ func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) erro
 			last = s
 		}
 	}
-	// Once for each device, and again when encryption was switched off.
+	// Once for each device, and again after encryption was switched off.
 	if info.WillEncrypt != nil && !*info.WillEncrypt && (last == nil || last.Encrypted) {
-		o.Remark(fmt.Sprintf("backups of %s are not encrypted by it, and lack passwords, health data, Wi-Fi networks and call history; "+
-			"\"snap device encryption on %s\" changes that", name, info.UDID))
+		o.Remark(fmt.Sprintf("%s does not encrypt its backups, so they lack passwords, health data, Wi-Fi networks and call history; "+
+			"to change that, run \"snap device encryption on %s\"", name, info.UDID))
 	}
 	return h.room(ctx, info, last, o)
 }
 
-// room warns if a first backup is likely not to fit. Later ones are small.
+// room warns if a first backup may not fit. Later ones are small.
 func (h Host) room(ctx context.Context, info *device.Info, last *repo.Snapshot, o Observer) error {
 	if last != nil || info.Storage == nil {
 		return nil
@@ -61,26 +61,26 @@ func (h Host) room(ctx context.Context, info *device.Info, last *repo.Snapshot, 
 		return nil // not every store knows
 	}
 	if used := info.Storage.Total - info.Storage.Free; free < used/2 {
-		o.Warning(fmt.Sprintf("%s holds %s, system and apps included, and the repository has room for %s", nameOf(info), h.bytes(used), h.bytes(free)))
+		o.Warning(fmt.Sprintf("%s holds %s, including system and apps, but the repository has only %s free", nameOf(info), h.bytes(used), h.bytes(free)))
 	}
 	return nil
 }
 
-// announcePasscode tells beforehand that the device will ask, where it is known
+// announcePasscode says that the device will ask for its passcode, if it is known
 // to.
 func announcePasscode(info *device.Info, o Observer) {
 	if info.PasscodeSet != nil && !*info.PasscodeSet || compareVersions(info.ProductVersion, "15.7") < 0 {
 		return
 	}
-	if yes(info.PasscodeSet) {
-		o.Remark(fmt.Sprintf("%s is going to ask for its passcode: enter it on the device", nameOf(info)))
+	if isTrue(info.PasscodeSet) {
+		o.Remark(fmt.Sprintf("%s will ask for its passcode: enter it on the device", nameOf(info)))
 		return
 	}
 	o.Remark(fmt.Sprintf("if %s asks for its passcode, enter it on the device", nameOf(info)))
 }
 
-// compareVersions compares versions such as 17.5.1, of which each part may be
-// missing; what is no number counts as 0.
+// compareVersions compares versions such as 17.5.1. Parts that are missing or not
+// numbers count as 0.
 func compareVersions(a, b string) int {
 	x, y := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range max(len(x), len(y)) {

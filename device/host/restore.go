@@ -18,28 +18,28 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// ErrHalfRestored says that a restore broke off after it had begun: the device
-// may have part of it.
-var ErrHalfRestored = errors.New("the restore did not come to its end; the device may have a part of it")
+// ErrHalfRestored says that a restore failed after it had begun: the device may
+// have part of it.
+var ErrHalfRestored = errors.New("the restore was not completed; the device may have part of it")
 
 const (
 	restoreFolder = "/iTunesRestore"
 	restoreApps   = restoreFolder + "/RestoreApplications.plist"
-	// restoreBattery is the charge in percent that a restore needs without power:
-	// a device that is switched off in the middle has to be erased.
+	// restoreBattery is the charge in percent that a restore needs without power. A
+	// device that switches off in the middle must be erased.
 	restoreBattery = 20
 )
 
-// Plan is what is known before a restore. Nothing has been touched.
+// Plan is what is known before a restore, which has not touched the device.
 type Plan struct {
 	Info     *device.Info // of the device to restore to
 	Snapshot *repo.Snapshot
-	// Refusals are why it cannot be done, and Notes what else a person should
-	// know before agreeing.
+	// Refusals are why the restore cannot be done. Notes are what else a person
+	// should know before agreeing.
 	Refusals []string
 	Notes    []string
-	// Room says that the snapshot is larger than the device's free storage; "" if it
-	// is not. See IgnoreRoom.
+	// Room says that the snapshot is larger than the device's free storage; it is
+	// empty if not. See IgnoreRoom.
 	Room string
 	// NeedsPassword says that the device wants the backup password.
 	NeedsPassword bool
@@ -52,16 +52,16 @@ type Plan struct {
 // Other reports whether the snapshot is of another device.
 func (p *Plan) Other() bool { return !repo.SameDevice(p.Info.UDID, p.Snapshot.Device.UDID) }
 
-// IgnoreRoom makes a note of the lack of room. The device may still refuse: it
-// knows better what of its content the snapshot replaces.
+// IgnoreRoom turns the lack of room into a note. The device may still refuse. It
+// knows better which of its content the snapshot replaces.
 func (p *Plan) IgnoreRoom() {
 	if p.Room != "" {
 		p.Notes, p.Room = append(p.Notes, p.Room), ""
 	}
 }
 
-// Err is what the refusals come to, nil if there are none; ErrNoRoom if room is
-// all that is missing.
+// Err returns the refusals as an error, nil if there are none. It is ErrNoRoom if
+// only room is missing.
 func (p *Plan) Err() error {
 	reasons := slices.Clone(p.Refusals)
 	if p.Room != "" {
@@ -77,7 +77,7 @@ func (p *Plan) Err() error {
 	return err
 }
 
-// PlanRestore looks at everything that can be known before a restore.
+// PlanRestore checks everything that can be checked before a restore.
 func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot) (*Plan, error) {
 	info, err := h.describe(ctx, e)
 	if err != nil {
@@ -89,7 +89,7 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 	}
 	p.info, err = p.read(ctx, mobilesync.InfoPlist)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Some folders that were imported have none; a device wants one.
+		// Some imported folders have none, but a device wants one.
 		if p.info, err = plainInfo(s); err == nil {
 			p.view, err = restore.New(ctx, h.Repo, s, restore.Options{UDID: s.Device.UDID, Target: info.UDID, Info: p.info})
 		}
@@ -97,11 +97,11 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 	if err != nil {
 		return nil, err
 	}
-	p.judge(h.bytes)
+	p.check(h.bytes)
 	return p, nil
 }
 
-// maxInfo bounds an Info.plist that is read, in bytes.
+// maxInfo bounds the bytes that are read of an Info.plist.
 const maxInfo = 64 << 20
 
 func (p *Plan) read(ctx context.Context, name string) ([]byte, error) {
@@ -113,7 +113,7 @@ func (p *Plan) read(ctx context.Context, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxInfo))
 }
 
-// plainInfo is an Info.plist with what a device looks at.
+// plainInfo returns an Info.plist with what a device reads of it.
 func plainInfo(s *repo.Snapshot) ([]byte, error) {
 	d := s.Device
 	return plist.EncodeXML(map[string]any{
@@ -123,46 +123,46 @@ func plainInfo(s *repo.Snapshot) ([]byte, error) {
 	})
 }
 
-// judge finds what speaks against it.
-func (p *Plan) judge(size func(int64) string) {
+// check finds refusals and notes.
+func (p *Plan) check(size func(int64) string) {
 	s, d := p.Snapshot, p.Info
-	against := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
+	refuse := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
 	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
 	if !s.Complete {
-		against("the snapshot is of an incomplete backup")
+		refuse("the snapshot is of an incomplete backup")
 	}
 	if n := p.view.Lost(); n > 0 {
-		against("the repository has lost content of %d files of the snapshot", n)
+		refuse("the repository has lost content of %d files of the snapshot", n)
 	}
 	if from, to := s.Device.ProductVersion, d.ProductVersion; from != "" && to != "" && compareVersions(to, from) < 0 {
-		against("it was made with iOS %s, and the device has iOS %s, which is older: update the device first", from, to)
+		refuse("it was made with iOS %s, and the device has iOS %s, which is older: update the device first", from, to)
 	}
-	if yes(d.FindMy) {
-		against("Find My is on: switch it off on the device, in Settings, your name, Find My")
+	if isTrue(d.FindMy) {
+		refuse("Find My is on: switch it off on the device, in Settings, your name, Find My")
 	}
 	if b := d.Battery; b != nil && b.Percent < restoreBattery && !b.Charging {
-		against("the battery of the device is at %d%%: connect it to power", b.Percent)
+		refuse("the battery of the device is at %d%%: connect it to power", b.Percent)
 	}
 	if st := d.Storage; st != nil && s.Bytes > st.Total {
-		against("the snapshot has %s, and the device %s of storage in all", size(s.Bytes), size(st.Total))
+		refuse("the snapshot has %s, but the device has only %s of storage", size(s.Bytes), size(st.Total))
 	} else if st != nil && s.Bytes > st.Free {
-		p.Room = fmt.Sprintf("the snapshot has %s, and the device only %s of free storage, beside what is there", size(s.Bytes), size(st.Free))
+		p.Room = fmt.Sprintf("the snapshot has %s, but the device has only %s of free storage", size(s.Bytes), size(st.Free))
 	}
 	if s.Device.ProductVersion == "" {
 		note("the snapshot does not say which iOS it was made with; a device with an older one refuses it")
 	}
 	if !s.Encrypted {
-		note("the snapshot is not encrypted by the device: it has no passwords, health data, Wi-Fi networks and call history")
+		note("the backup was not encrypted by the device: it has no passwords, health data, Wi-Fi networks or call history")
 	}
 	if p.Other() {
-		note("the snapshot is of another device: what is bound to that one does not transfer, such as cards of Apple Pay, Face ID and Touch ID, and passwords that never leave a device")
+		note("the snapshot is of another device: what is bound to that device is not restored, such as Apple Pay cards, Face ID, Touch ID, and passwords that never leave a device")
 	}
 	if a, b := family(s.Device.ProductType), family(d.ProductType); a != "" && b != "" && a != b {
-		note("the snapshot is of an %s, and this is an %s: apps and settings that only the one has are left out", a, b)
+		note("the snapshot is of an %s, and this is an %s: apps and settings that only an %s has are left out", a, b, a)
 	}
 }
 
-// family is iPhone, iPad or iPod, or "".
+// family returns iPhone, iPad, iPod or "".
 func family(productType string) string {
 	for _, f := range []string{"iPhone", "iPad", "iPod"} {
 		if strings.HasPrefix(productType, f) {
@@ -175,14 +175,14 @@ func family(productType string) string {
 // RestoreOptions say how to restore.
 type RestoreOptions struct {
 	backup2.RestoreOptions
-	SkipApps bool // do not have the device install the apps anew
+	SkipApps bool // do not have the device install its apps
 	Password []byte
 }
 
-// Restore restores what was planned. An error after the device has begun is
-// ErrHalfRestored, too.
+// Restore does a planned restore. If it fails after the device has begun, the error
+// is also ErrHalfRestored.
 func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer Observer) (backup2.RestoreResult, error) {
-	o := &mentions{o: observer}
+	o := &serialObserver{o: observer}
 	if err := p.Err(); err != nil {
 		return backup2.RestoreResult{}, err
 	}
@@ -195,14 +195,14 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 	if err != nil {
 		return backup2.RestoreResult{}, err
 	}
-	defer c.hang(ctx)
+	defer c.close(ctx)
 	o.Phase(PhaseLocking)
 	if err := c.sync.Lock(c.ctx); err != nil {
-		return backup2.RestoreResult{}, c.why(ctx, err)
+		return backup2.RestoreResult{}, c.explain(ctx, err)
 	}
 	if !opt.SkipApps {
 		if err := p.putApps(c.ctx, c); err != nil {
-			return backup2.RestoreResult{}, c.why(ctx, err)
+			return backup2.RestoreResult{}, c.explain(ctx, err)
 		}
 	}
 	announcePasscode(p.Info, o)
@@ -211,11 +211,11 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 	}, p.view, o)
 	if err != nil {
 		p.removeApps(ctx, c)
-		err = c.why(ctx, err)
+		err = c.explain(ctx, err)
 		if p.view.Begun() {
 			err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
 		} else {
-			err = fmt.Errorf("%s has no file of snapshot %s yet: %w", nameOf(p.Info), p.Snapshot.ID.Short(), err)
+			err = fmt.Errorf("nothing of snapshot %s was restored to %s: %w", p.Snapshot.ID.Short(), nameOf(p.Info), err)
 		}
 		return res, err
 	}
@@ -225,8 +225,8 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 	return res, nil
 }
 
-// putApps tells the device which apps to install anew.
-func (p *Plan) putApps(ctx context.Context, c *call) error {
+// putApps tells the device which apps to install.
+func (p *Plan) putApps(ctx context.Context, c *connection) error {
 	apps := map[string]any{}
 	if d, err := plist.Dict(p.info); err == nil {
 		if list, ok := d["Applications"].(map[string]any); ok {
@@ -246,9 +246,8 @@ func (p *Plan) putApps(ctx context.Context, c *call) error {
 	return nil
 }
 
-// removeApps takes the list away after a failure, as far as the device is
-// still there.
-func (p *Plan) removeApps(ctx context.Context, c *call) {
+// removeApps removes the list after a failure, if the device can still be reached.
+func (p *Plan) removeApps(ctx context.Context, c *connection) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	_ = c.sync.Files().Remove(ctx, restoreApps)

@@ -8,21 +8,21 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// summary is what is about to be backed up: the device, what it goes on from,
-// whether it encrypts, and the room that there is.
+// summary describes a backup that is about to begin: the device, what it continues
+// from, whether it encrypts, and the free space.
 func (h Host) summary(ctx context.Context, info *device.Info, parent *repo.Snapshot, full bool) string {
 	text := fmt.Sprintf("%s (%s, iOS %s", nameOf(info), info.Model, info.ProductVersion)
 	if info.Connection == device.Network {
 		text += ", by Wi-Fi"
 	}
-	encrypts := yes(info.WillEncrypt)
+	encrypts := isTrue(info.WillEncrypt)
 	switch {
 	case parent == nil:
 		text += "): the first backup, of everything"
 	case full:
 		text += "): a full backup"
 	case info.WillEncrypt != nil && parent.Encrypted != encrypts:
-		text += "): a full backup, since encryption was switched"
+		text += "): a full backup, since encryption was switched on or off"
 	default:
 		text += fmt.Sprintf("): what has changed since snapshot %s of %s", parent.ID.Short(), parent.Time.Local().Format("2006-01-02 15:04"))
 	}

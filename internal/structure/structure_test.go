@@ -19,7 +19,6 @@ var notYet = []string{
 	"CONTRIBUTING.md has ",
 	"device/simulator has ",
 	"device/simulator/agent has ",
-	"device/host: Host.Backup has ",
 	"repo has ",
 	"repo: ",
 	"the package comment of repo ",
