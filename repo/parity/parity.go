@@ -11,7 +11,7 @@
 //
 // The package needs no key: protected files are sealed, and a healed file must have
 // the hash that is its name. It never replaces a file that has this hash.
-// docs/format.md has the bytes, docs/design/parity.md the reasons.
+// docs/format.md has the bytes, docs/decisions/0016-parity.md the reasons.
 package parity
 
 import (
