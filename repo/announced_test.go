@@ -50,6 +50,7 @@ func announcedRepo(t *testing.T) *memory.Backend {
 // Announced packs that a snapshot needs come back into an index that was damaged
 // or is gone, and the prune that follows keeps them.
 func TestRepairIndexKeepsAnnounced(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := announcedRepo(t)
 	for _, gone := range []bool{false, true} {

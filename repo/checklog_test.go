@@ -28,6 +28,7 @@ func checkPart(ctx context.Context, be backend.Backend, day int, opts repo.Check
 // Parts that are read day by day come round: nothing is read twice before
 // everything was read once.
 func TestChecksOfPartsReadEverything(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
 	packs := len(repotest.FilesIn(t, be, repotest.PacksDir))
@@ -80,6 +81,7 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 // A check that fails or dies anywhere leaves a repository as it was, and its
 // record is of use or passed over.
 func TestCheckSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1)
 	if _, err := checkPart(ctx, base, 1, repo.CheckOptions{ReadPacks: 2}); err != nil {
@@ -97,6 +99,7 @@ func TestCheckSurvivesEveryFault(t *testing.T) {
 
 // A damaged record costs nothing, and goes with the next one.
 func TestDamagedCheckRecord(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	for _, b := range []string{"", "snapck01", "snapck01" + strings.Repeat("x", 100)} {
@@ -113,10 +116,14 @@ func TestDamagedCheckRecord(t *testing.T) {
 // A backup that ends while a check runs is none of its business, and is not
 // called damaged.
 func TestCheckBesideBackup(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1)
-	stored := 0
-	for n := 1; ; n++ {
+	run := repotest.Run{Base: base, Least: 10, Want: 6, Do: func(be backend.Backend) error {
+		_, err := checkPart(ctx, be, 1, repo.CheckOptions{ReadData: 1})
+		return err
+	}}
+	for _, n := range run.Steps(t) {
 		be := base.Clone()
 		var failed error
 		done := false
@@ -124,25 +131,19 @@ func TestCheckBesideBackup(t *testing.T) {
 			if c.N == n && !done {
 				done = true
 				_, failed = repotest.StoreDay(ctx, be, 2)
-				stored++
 			}
 			return fault.Action{}
 		})
 		rep, err := checkPart(ctx, store, 1, repo.CheckOptions{ReadData: 1})
-		if !done {
-			break
-		}
 		if err != nil || failed != nil || !rep.Clean() || len(rep.Problems) > 0 {
 			t.Fatalf("a backup at operation %d: %+v, %v, %v", n, rep, err, failed)
 		}
-	}
-	if stored < 10 {
-		t.Fatalf("only %d operations", stored)
 	}
 }
 
 // A snapshot that is forgotten while a check runs is not missed.
 func TestCheckBesideForget(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
 	all := repotest.Content(t, be)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
@@ -19,6 +20,7 @@ import (
 // Two processes back up into one repository at the same time. They may store
 // a chunk twice; both snapshots are whole.
 func TestTwoProcesses(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	var g sync.WaitGroup
@@ -37,9 +39,11 @@ func TestTwoProcesses(t *testing.T) {
 
 // The same, when one of them dies or its disk fails at every possible moment.
 func TestOtherProcessFails(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1)
-	for n := 1; ; n += 3 {
+	run := repotest.Run{Base: base, Least: 10, Want: 5, Do: func(be backend.Backend) error { _, err := repotest.StoreDay(ctx, be, 2); return err }}
+	for _, n := range run.Steps(t) {
 		be := base.Clone()
 		failing := fault.New(be, fault.From(n, fault.ErrInjected))
 		var g sync.WaitGroup
@@ -56,14 +60,12 @@ func TestOtherProcessFails(t *testing.T) {
 		if err := repotest.Verify(be, want...); err != nil {
 			t.Fatalf("fault at %d: %v", n, err)
 		}
-		if failed == nil {
-			break
-		}
 	}
 }
 
 // Two writers and several readers of one Repo.
 func TestTwoWritersOfOneRepo(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	opts := repotest.SmallPacks(3)
@@ -103,6 +105,7 @@ func TestTwoWritersOfOneRepo(t *testing.T) {
 
 // Several lanes feed one writer, with much content in common.
 func TestManyLanes(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	repotest.Create(t, be)
@@ -159,6 +162,7 @@ func TestManyLanes(t *testing.T) {
 func laneFile(i int) []byte { return repotest.Noise(uint64(i%30), 1000+i%30) }
 
 func TestParallelReadersWithTinyCache(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
 	for _, size := range []int{1, 20 << 10, 100 << 10} {
@@ -191,6 +195,7 @@ func TestParallelReadersWithTinyCache(t *testing.T) {
 // Loading the index anew numbers blocks anew: nothing cached under an old
 // number may be taken for another block.
 func TestReloadedIndexForgetsBlocks(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)
@@ -209,6 +214,7 @@ func TestReloadedIndexForgetsBlocks(t *testing.T) {
 
 // A reader that is cancelled stops.
 func TestReadingCanBeCancelled(t *testing.T) {
+	t.Parallel()
 	be := repotest.New(t, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := repotest.MustOpen(t, be)
@@ -233,6 +239,7 @@ func TestReadingCanBeCancelled(t *testing.T) {
 
 // Failures of the store that are no damage are not called damage.
 func TestStoreFailureIsNotDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	store := fault.New(be)

@@ -16,6 +16,7 @@ import (
 )
 
 func TestContentReader(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r := repotest.Create(t, memory.New())
 	f := testFiles(1)

@@ -58,6 +58,7 @@ func copyLocked(ctx context.Context, from, to *repo.Repo, opts repo.CopyOptions,
 }
 
 func TestCopyKeepsWhatWasEncoded(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2, 3, 4, 5), repotest.NewOther(t)
 	untouched := repotest.Content(t, source)
@@ -114,6 +115,7 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 
 // Parents, marks, and the way back.
 func TestCopyRecords(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
 	from := repotest.MustOpen(t, source)
@@ -192,6 +194,7 @@ func TestCopyRecords(t *testing.T) {
 
 // Differences whose bases are not copied are stored in full.
 func TestCopyWithoutBases(t *testing.T) {
+	t.Parallel()
 	for _, days := range [][]int{{5}, {2, 4}, {5, 1}} {
 		source, target := repotest.New(t, 1, 2, 3, 4, 5), repotest.NewOther(t)
 		for _, day := range days {
@@ -209,6 +212,7 @@ func TestCopyWithoutBases(t *testing.T) {
 
 // The target has content of its own, cut and encoded by itself.
 func TestCopyIntoAFullRepository(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
 	for _, day := range []int{2, 4} {
@@ -255,6 +259,7 @@ func judgeCopy(source backend.Backend, be *memory.Backend) error {
 }
 
 func TestCopySurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
 	if _, err := copyAll(context.Background(), source, target, repo.CopyOptions{}, 1); err != nil {
 		t.Fatal(err)
@@ -264,8 +269,8 @@ func TestCopySurvivesEveryFault(t *testing.T) {
 		_, err := copyAll(context.Background(), source, be, repo.CopyOptions{})
 		return err
 	}
-	repotest.EveryFault(t, repotest.Run{Base: target, Do: run, Least: 15, Want: 12}, func(be *memory.Backend, _ error) error { return judgeCopy(source, be) })
-	repotest.EveryCrash(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 8}, func(be *memory.Backend) error { return judgeCopy(source, be) })
+	repotest.EveryFault(t, repotest.Run{Base: target, Do: run, Least: 15, Want: 6}, func(be *memory.Backend, _ error) error { return judgeCopy(source, be) })
+	repotest.EveryCrash(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 6}, func(be *memory.Backend) error { return judgeCopy(source, be) })
 	// Locks of those that were killed aside, nothing happens to the source.
 	for name, b := range repotest.Content(t, source) {
 		if _, was := untouched[name]; !was && name[:len(repotest.LocksDir)] != repotest.LocksDir || was && !bytes.Equal(b, untouched[name]) {
@@ -275,9 +280,7 @@ func TestCopySurvivesEveryFault(t *testing.T) {
 }
 
 func TestCopyFromAFailingSource(t *testing.T) {
-	if testing.Short() {
-		t.Skip("many runs")
-	}
+	t.Parallel()
 	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
 	untouched := repotest.Content(t, source)
 	var after *memory.Backend
@@ -285,8 +288,7 @@ func TestCopyFromAFailingSource(t *testing.T) {
 		after = target.Clone()
 		_, err := copyAll(context.Background(), be, after, repo.CopyOptions{})
 		return err
-	}, Least: 15, Want: 12},
-
+	}, Least: 15, Want: 6},
 		func(be *memory.Backend, _ error) error {
 			now := repotest.Content(t, be)
 			for name, b := range untouched {
@@ -296,11 +298,11 @@ func TestCopyFromAFailingSource(t *testing.T) {
 			}
 			return judgeCopy(source, after)
 		})
-
 }
 
 // A snapshot that cannot be read does not keep the others from being copied.
 func TestCopyFromADamagedSource(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	damaged := 0
 	base := repotest.New(t, 1, 2, 3)
@@ -329,8 +331,13 @@ func TestCopyFromADamagedSource(t *testing.T) {
 }
 
 func TestCopyEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	source, target := repotest.New(t, 1, 2, 3), repotest.NewOther(t)
-	for n := 1; ; n += 3 {
+	run := repotest.Run{Base: target, Want: 6, Do: func(be backend.Backend) error {
+		_, err := copyAll(context.Background(), source, be, repo.CopyOptions{})
+		return err
+	}}
+	for _, n := range run.Steps(t) {
 		ctx, cancel := context.WithCancel(context.Background())
 		be := target.Clone()
 		store := fault.New(be, func(c fault.Call) fault.Action {
@@ -340,11 +347,7 @@ func TestCopyEndsWithItsContext(t *testing.T) {
 			return fault.Action{}
 		})
 		_, err := copyAll(ctx, source, store, repo.CopyOptions{})
-		done := store.Count() < n
 		cancel()
-		if done {
-			return
-		}
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatalf("cancelled at %d: %v", n, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/repotest"
@@ -47,10 +48,20 @@ func copyBeside(ctx context.Context, source, target backend.Backend, seed byte) 
 // Two processes that copy the same snapshots at the same time leave one copy of
 // each, whenever the second one begins.
 func TestCopyAtTheSameTime(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source := repotest.New(t, 1, 2, 3)
 	for _, after := range []bool{false, true} {
-		for at := 1; ; at++ {
+		run := repotest.Run{Base: repotest.NewOther(t), Do: func(be backend.Backend) error {
+			_, err := copyAll(ctx, source, be, repo.CopyOptions{})
+			return err
+		}}
+		sizes, err := repotest.PutSizes(run.Base, run.Do)
+		if err != nil || len(sizes) < 10 {
+			t.Fatalf("%d files were stored: %v", len(sizes), err)
+		}
+		for _, i := range faultpoint.Choose(t, len(sizes), 6) {
+			at := i + 1
 			target := repotest.NewOther(t)
 			puts, done := 0, false
 			other := func(string) {
@@ -83,10 +94,7 @@ func TestCopyAtTheSameTime(t *testing.T) {
 				}
 			}
 			if !done {
-				if at < 10 {
-					t.Errorf("only %d files were stored", at)
-				}
-				break
+				t.Errorf("put %d: the other process did not run", at)
 			}
 		}
 	}
@@ -95,6 +103,7 @@ func TestCopyAtTheSameTime(t *testing.T) {
 // Both have looked before either has stored its record: one copy stays, whichever
 // comes first.
 func TestCopyStoresBothRecords(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	source := repotest.New(t, 1)
 	for seed := range byte(8) { // IDs fall both ways

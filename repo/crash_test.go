@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -14,18 +15,17 @@ import (
 )
 
 func TestStoreSurvivesEveryCrash(t *testing.T) {
+	t.Parallel()
 	repotest.EveryCrash(t, repotest.Run{Base: repotest.New(t, 1, 2), Do: func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 3); return err }, Least: 5, Want: 8},
-
 		func(be *memory.Backend) error { return judgeStore(be, errors.New("crashed")) })
-
 }
 
 // A disk that lies about flushing can leave a damaged file. That file is
 // reported and no other; all that was there before comes back.
 func TestStoreSurvivesTornFiles(t *testing.T) {
+	t.Parallel()
 	torn := 0
 	repotest.EveryTear(t, repotest.Run{Base: repotest.New(t, 1, 2), Do: func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 3); return err }, Least: 5, Want: 8},
-
 		func(be *memory.Backend) error {
 			bad := repotest.Misnamed(t, be)
 			torn += len(bad)
@@ -43,7 +43,7 @@ func TestStoreSurvivesTornFiles(t *testing.T) {
 			return err
 		})
 
-	if torn < 5 && !testing.Short() {
+	if torn < 5 && faultpoint.All() {
 		t.Errorf("only %d files were torn", torn)
 	}
 }
@@ -70,12 +70,12 @@ func judgeTorn(be backend.Backend, bad []string) ([]int, error) {
 }
 
 func TestCreateSurvivesEveryCrash(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	repotest.EveryCrash(t, repotest.Run{Base: memory.New(), Do: func(be backend.Backend) error {
 		_, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(1))
 		return err
 	}, Least: 1, Want: 8},
-
 		func(be *memory.Backend) error {
 			if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2)); errors.Is(err, repo.ErrNotFound) {
 				if _, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(3)); err != nil {
@@ -93,14 +93,14 @@ func TestCreateSurvivesEveryCrash(t *testing.T) {
 			_, err := repotest.StoreDay(ctx, be, 1)
 			return err
 		})
-
 }
 
 // Two processes that create a repository at one place at the same time: one
 // succeeds, and its key slot is there.
 func TestCreateRace(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	for range 50 {
+	for range 20 {
 		be := memory.New()
 		done := make(chan error)
 		for i := range 2 {

@@ -135,6 +135,7 @@ func damages(rng *rand.Rand, b []byte) map[string][]byte {
 }
 
 func TestEveryDamageIsFound(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2, 3)
 	rng := rand.New(rand.NewPCG(damageSeed, 0))
 	everyFile(t, base, func(name string, b []byte) {
@@ -185,6 +186,7 @@ func TestEveryBitOfConfigMatters(t *testing.T) {
 }
 
 func TestEveryDeletionIsFound(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1, 2, 3)
 	everyFile(t, base, func(name string, _ []byte) {
@@ -216,6 +218,7 @@ func TestEveryDeletionIsFound(t *testing.T) {
 // Files that took each other's place, or lie under a second name, are found:
 // a name stands for its bytes.
 func TestSwappedFilesAreFound(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	if _, err := repotest.MustOpen(t, base).AddKey(context.Background(), repotest.OtherSecret, repotest.SlotInfo); err != nil {
 		t.Fatal(err)
@@ -254,6 +257,7 @@ func TestSwappedFilesAreFound(t *testing.T) {
 
 // Files that are not the repository's are noted and do no harm.
 func TestForeignFiles(t *testing.T) {
+	t.Parallel()
 	be := repotest.New(t, 1)
 	for _, name := range []string{"snapshots/readme.txt", "index/x/y", "packs/00/no-pack", "packs/stray", "keys/note", "readme"} {
 		if err := be.Set(name, []byte("not ours")); err != nil {
@@ -270,6 +274,7 @@ func TestForeignFiles(t *testing.T) {
 // difference to may be gone. Check does not call it damage, unless something is
 // lost.
 func TestWasteWithoutADictionaryIsNoDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)

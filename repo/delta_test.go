@@ -122,6 +122,7 @@ func withCache(t testing.TB, be backend.Backend, size int) *repo.Repo {
 }
 
 func TestDeltaChain(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	versions := deltaChain(pack.MaxDepth + 2)
@@ -170,6 +171,7 @@ func storeAnew(t testing.TB, be backend.Backend, content []byte) {
 }
 
 func TestDeltaCycles(t *testing.T) {
+	t.Parallel()
 	v := deltaChain(4)
 	for name, blocks := range map[string]func(r *repo.Repo) []repotest.Block{
 		"itself": func(r *repo.Repo) []repotest.Block { return []repotest.Block{repotest.Delta(r, v[0], v[0])} },
@@ -213,6 +215,7 @@ func TestDeltaCycles(t *testing.T) {
 }
 
 func TestDeltaWithoutDictionary(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	v := deltaChain(3)
@@ -237,6 +240,7 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 
 // A dictionary may be as long as the limit, its first and last bytes in use.
 func TestDeltaDictionarySizes(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	var parts [][]byte
@@ -268,6 +272,7 @@ func TestDeltaDictionarySizes(t *testing.T) {
 
 // Who relies on a damaged base suffers with it, and nobody else.
 func TestDamagedBase(t *testing.T) {
+	t.Parallel()
 	v := deltaChain(4)
 	for _, where := range []int{12, 40, -40} { // in the block, in the header
 		be := memory.New()
@@ -322,6 +327,7 @@ func TestDamagedBase(t *testing.T) {
 
 // A chunk that lies in a second pack in full is not lost with the delta.
 func TestSecondCopyOfADelta(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	v := deltaChain(2)

@@ -32,6 +32,7 @@ func depthOf(t testing.TB, r *repo.Repo, id chunk.ID) int {
 // crashes and damage rely on: generations of deltas of databases, of content
 // that moves, of small files and of tree nodes.
 func TestTheRigsStoreDeltas(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r := repotest.MustOpen(t, repotest.New(t, 1, 2, 3))
 	list, _, err := r.Snapshots(ctx)
@@ -214,6 +215,7 @@ func names(err error, file string) error {
 // short, and takes every pack away: whatever is a delta against what was in it,
 // however indirectly, is lost, by name, and nothing else is.
 func TestDamagedBasesAreTraced(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2, 3, 4)
 	r := repotest.MustOpen(t, base)
 	all := repotest.Content(t, base)
@@ -261,6 +263,7 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 // TestMissingBasesAreTraced takes packs away. What they held is unknown then,
 // so that it is stored anew; the check names the pack, and all that is lost.
 func TestMissingBasesAreTraced(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1, 2, 3, 4)
 	r := repotest.MustOpen(t, base)
@@ -303,6 +306,7 @@ func TestMissingBasesAreTraced(t *testing.T) {
 // With several packs missing, no pack that is there is blamed for what it
 // cannot give back.
 func TestSeveralMissingBases(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1, 2, 3)
 	packs := repotest.MustOpen(t, base).Index().Packs()

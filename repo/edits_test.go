@@ -48,6 +48,7 @@ func edit(t *rapid.T, b []byte) []byte {
 // after generation, with crashes in between. Every generation that was stored
 // comes back, and nothing is ever wrong.
 func TestEditsOverGenerations(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	deltas := 0
 	rapid.Check(t, func(t *rapid.T) {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -37,13 +39,13 @@ func judgeStore(be backend.Backend, runErr error) error {
 }
 
 func TestStoreSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	repotest.EveryFault(t, repotest.Run{Base: repotest.New(t, 1, 2), Do: func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 3); return err }, Least: 15, Want: 12},
-
 		func(be *memory.Backend, err error) error { return judgeStore(be, err) })
-
 }
 
 func TestStoreSurvivesAFullDisk(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	run := func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 3); return err }
 	sizes, err := repotest.PutSizes(base, run)
@@ -51,7 +53,12 @@ func TestStoreSurvivesAFullDisk(t *testing.T) {
 		t.Fatal(sizes, err)
 	}
 	room := 0
+	chosen := faultpoint.Choose(t, len(sizes), 4)
 	for i, size := range sizes {
+		if !slices.Contains(chosen, i) {
+			room += size
+			continue
+		}
 		for _, more := range []int{0, size / 2, size - 1} {
 			be := base.Clone()
 			err := run(fault.New(be, fault.Full(int64(room+more))))
@@ -69,17 +76,29 @@ func TestStoreSurvivesAFullDisk(t *testing.T) {
 // A run that fails keeps what it has stored: packs that are durable are listed
 // in an index file, and the next run does not store their chunks again.
 func TestFailedRunKeepsPacks(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	full, err := repotest.StoreDay(context.Background(), base.Clone(), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
+	packs := 0
+	count := fault.New(base.Clone(), func(c fault.Call) fault.Action {
+		if c.Op == fault.Put && strings.HasPrefix(c.Name, repotest.PacksDir) {
+			packs++
+		}
+		return fault.Action{}
+	})
+	if _, err := repotest.StoreDay(context.Background(), count, 3); err != nil || packs < 4 {
+		t.Fatalf("%d packs were stored: %v", packs, err)
+	}
 	kept := 0
-	for n := 1; ; n++ {
+	for _, i := range faultpoint.Choose(t, packs, 4) {
+		n := i + 1
 		be := base.Clone()
 		store := fault.New(be, fault.On(fault.Put, repotest.PacksDir, fault.Once(n, fault.ErrInjected)))
 		if _, err := repotest.StoreDay(context.Background(), store, 3); err == nil {
-			break
+			t.Fatalf("put %d of a pack failed and the run reported success", n)
 		}
 		next, err := repotest.StoreDay(context.Background(), be, 3)
 		if err != nil {
@@ -98,13 +117,18 @@ func TestFailedRunKeepsPacks(t *testing.T) {
 // Ctrl-C at every operation: the run ends with the context's error, all packs
 // that it wrote are in the index, and the next run stores the rest alone.
 func TestCancelledRunKeepsEverything(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	full, err := repotest.StoreDay(context.Background(), base.Clone(), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cheaper := 0
-	for n := 1; ; n++ {
+	run := repotest.Run{Base: base, Want: 8, Do: func(be backend.Backend) error {
+		_, err := repotest.StoreDay(context.Background(), be, 3)
+		return err
+	}}
+	for _, n := range run.Steps(t) {
 		ctx, cancel := context.WithCancel(context.Background())
 		be := base.Clone()
 		store := fault.New(be, func(c fault.Call) fault.Action {
@@ -115,9 +139,6 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 		})
 		_, err := repotest.StoreDay(ctx, store, 3)
 		cancel()
-		if store.Count() < n {
-			break
-		}
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatalf("cancelled at %d: got %v", n, err)
 		}
@@ -143,7 +164,7 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 			t.Fatalf("cancelled at %d: %v", n, err)
 		}
 	}
-	if cheaper == 0 {
+	if cheaper == 0 && faultpoint.All() {
 		t.Error("no cancelled run ever spared the next one half of its work")
 	}
 }
@@ -151,6 +172,7 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 // A lane that gave up a block has promised its chunks to other lanes: no
 // snapshot may come of that, even if the caller goes on.
 func TestNoSnapshotWithoutItsChunks(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)

@@ -26,6 +26,7 @@ func putRecord(t testing.TB, r *repo.Repo, udid, name string, day int) *repo.Sna
 }
 
 func TestFindSnapshot(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)
@@ -79,6 +80,7 @@ func TestFindSnapshot(t *testing.T) {
 }
 
 func TestFindByPrefix(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r := repotest.Create(t, memory.New())
 	for day := range 17 { // 17 IDs cannot all begin with different digits
@@ -103,6 +105,7 @@ func TestFindByPrefix(t *testing.T) {
 // A damaged record does not hide the others, and is named where it may be the
 // one that was meant.
 func TestFindBesideDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)
@@ -124,6 +127,7 @@ func TestFindBesideDamage(t *testing.T) {
 
 // A snapshot that another process forgets while the list is read is no damage.
 func TestForgottenWhileListed(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)

@@ -24,6 +24,7 @@ func (b *listHook) List(ctx context.Context, prefix string, fn func(backend.Info
 // Whatever a reader is doing when a backup ends, the snapshot that it finds can
 // be given back.
 func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	find := map[string]func(r *repo.Repo) (*repo.Snapshot, error){
 		"latest": func(r *repo.Repo) (*repo.Snapshot, error) {
@@ -80,6 +81,7 @@ func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
 
 // The race that the order is about: without it a snapshot looks damaged.
 func TestAnIndexThatIsReadFirstLacksWhatComesLater(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(40))

@@ -64,6 +64,7 @@ func rot(t testing.TB, be *memory.Backend, rng *rand.Rand, kinds ...string) []st
 // Bits rot in all kinds of files: check finds every one, and an exact copy
 // brings everything back.
 func TestRotHealsFromMirror(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2, 3)
 	rounds := 30
 	if testing.Short() {
@@ -94,6 +95,7 @@ func TestRotHealsFromMirror(t *testing.T) {
 
 // Without a copy, repairing says exactly what is lost, and loses no more.
 func TestRotWithoutACopy(t *testing.T) {
+	t.Parallel()
 	rounds := 20
 	if testing.Short() {
 		rounds = 4
@@ -130,6 +132,7 @@ func TestRotWithoutACopy(t *testing.T) {
 
 // Files that are gone come back, too: as far as anything needs them.
 func TestMissingFilesHealFromMirror(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1, 2, 3)
 	for name, gone := range map[string]func(name string) bool{
@@ -167,6 +170,7 @@ func TestMissingFilesHealFromMirror(t *testing.T) {
 
 // What was repaired without a copy is whole again when one turns up.
 func TestMirrorAfterRepair(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2, 3)
 	be := base.Clone()
 	for _, name := range repotest.FilesIn(t, be, repotest.PacksDir) {
@@ -194,6 +198,7 @@ func TestMirrorAfterRepair(t *testing.T) {
 // Snapshots that the copy has and this repository has not are told, and come
 // only if that is asked for. Nothing comes from another repository.
 func TestSnapshotsFromMirror(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1, 2, 3)
 	be := base.Clone()
@@ -227,6 +232,7 @@ func TestSnapshotsFromMirror(t *testing.T) {
 }
 
 func TestHealSurvivesEverything(t *testing.T) {
+	t.Parallel()
 	good := repotest.New(t, 1, 2)
 	be := good.Clone()
 	rot(t, be, rand.New(rand.NewPCG(damageSeed, 9)), "packs", "index", "snapshots")
@@ -241,7 +247,6 @@ func TestHealSurvivesEverything(t *testing.T) {
 			}
 			return nil
 		})
-
 }
 
 // wholeFiles is what can be given back of every snapshot that is listed, by day.
@@ -296,6 +301,7 @@ func notLost(be *memory.Backend, before map[int]repotest.Files) error {
 // more is lost, also if the copy never comes back, check names no file that was
 // sound, and with the copy the next run brings back everything.
 func TestHealSurvivesTornFiles(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	good := repotest.New(t, 1, 2)
 	spoilt := good.Clone()
@@ -386,6 +392,7 @@ func healContent(be, from backend.Backend) (rep *repo.ContentReport, err error) 
 // Content comes back from a repository with other keys that holds the same
 // backups, also if it cuts them differently.
 func TestHealFromOtherKeys(t *testing.T) {
+	t.Parallel()
 	be, lost := harmed(t, 1, 2, 3)
 	from := repotest.NewForeign(t, 1, 2, 3)
 	before := repotest.Content(t, from)
@@ -409,6 +416,7 @@ func TestHealFromOtherKeys(t *testing.T) {
 }
 
 func TestHealFromOtherKeysSurvivesEverything(t *testing.T) {
+	t.Parallel()
 	be, _ := harmed(t, 1, 2)
 	from := repotest.NewForeign(t, 1, 2)
 	eachRepair(t, be, 30, func(be backend.Backend) error { _, err := healContent(be, from); return err },
@@ -434,6 +442,7 @@ func guarded(t testing.TB, days ...int) *memory.Backend {
 // Without any copy parity brings back one rotten file of each group, and the
 // index is made anew.
 func TestRotHealsFromParity(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := guarded(t, 1, 2, 3)
 	rounds := 20
@@ -474,6 +483,7 @@ func TestRotHealsFromParity(t *testing.T) {
 // Whatever happens to one file of a group, parity brings it back byte for byte,
 // and after it all snapshots.
 func TestEveryFileHealsFromParity(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := guarded(t, 1, 2, 3)
 	all := repotest.Content(t, base)
@@ -521,6 +531,7 @@ func TestEveryFileHealsFromParity(t *testing.T) {
 // Prune keeps parity true: what remains is guarded, and what went does not come
 // back.
 func TestPruneKeepsParity(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := guarded(t, 1, 2, 3)
 	if err := repotest.Forget(ctx, be, 1, 2); err != nil {

@@ -14,6 +14,7 @@ import (
 // all of them would need all the blocks in which they lay, more than a chain
 // may; that is no reason to store them in full.
 func TestManySmallChanges(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	d := repotest.NewDiary(1)

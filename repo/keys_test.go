@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -45,6 +46,7 @@ func currentKey(t *testing.T, r *repo.Repo) repo.FileID {
 }
 
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r := repotest.MustOpen(t, be)
@@ -92,6 +94,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestAmbiguousKey(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r := repotest.MustOpen(t, repotest.New(t))
 	// 17 keys cannot all begin with different digits.
@@ -120,6 +123,7 @@ func TestAmbiguousKey(t *testing.T) {
 
 // Two slots with one secret would mislead whoever removes one of them.
 func TestKeyOfASecretThatIsThere(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r := repotest.MustOpen(t, repotest.New(t))
 	if _, err := r.AddKey(ctx, repotest.Secret, repotest.SlotInfo); !errors.Is(err, repo.ErrKeyExists) {
@@ -143,6 +147,7 @@ func TestKeyOfASecretThatIsThere(t *testing.T) {
 }
 
 func TestChangePassword(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r := repotest.MustOpen(t, be)
@@ -193,6 +198,7 @@ var keyRuns = map[string]struct {
 }
 
 func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
+	t.Parallel()
 	for name, k := range keyRuns {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
@@ -248,6 +254,7 @@ func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 // secret that is not to go still opens, check names that file alone, the same
 // again ends well, and the torn slot can be removed.
 func TestKeyOperationsSurviveTornFiles(t *testing.T) {
+	t.Parallel()
 	third := []byte("third")
 	for name, k := range keyRuns {
 		t.Run(name, func(t *testing.T) {
@@ -332,7 +339,7 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 				return judge(be, nil)
 			}
 			repotest.EveryTear(t, repotest.Run{Base: base, Do: run, Least: 0, Want: 8}, crashes)
-			if name != "remove" && torn == 0 && !testing.Short() { // which stores nothing
+			if name != "remove" && torn == 0 && faultpoint.All() { // which stores nothing
 				t.Error("no slot was ever torn")
 			}
 		})
@@ -340,6 +347,7 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 }
 
 func TestCreateSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	run := func(be backend.Backend) error {
 		_, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(1))
@@ -351,12 +359,12 @@ func TestCreateSurvivesEveryFault(t *testing.T) {
 		}
 		return repotest.Verify(be)
 	})
-
 }
 
 // A key slot that cannot be read for the moment is not damaged: removing "the
 // damaged one" could lock everybody out.
 func TestUnreadableKeyIsNotDamaged(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t)
 	store := fault.New(be)
@@ -378,6 +386,7 @@ func TestUnreadableKeyIsNotDamaged(t *testing.T) {
 }
 
 func TestDamagedKeySlot(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r := repotest.MustOpen(t, be)
@@ -413,6 +422,7 @@ func TestDamagedKeySlot(t *testing.T) {
 }
 
 func TestNoKeyLeft(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r := repotest.MustOpen(t, be)
@@ -430,6 +440,7 @@ func TestNoKeyLeft(t *testing.T) {
 
 // A slot file of another repository with the same password is no obstacle.
 func TestForeignKeySlot(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	first := 0
 	for seed := range byte(12) { // so that it sorts before and behind the right one
@@ -486,6 +497,7 @@ func TestForeignKeySlot(t *testing.T) {
 
 // A wrong password costs as much as a right one, so that whoever guesses pays.
 func TestWrongPasswordCostsADerivation(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	opts := repotest.SmallPacks(1)

@@ -13,6 +13,7 @@ import (
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/repotest"
@@ -42,6 +43,7 @@ func relabel(be backend.Backend, day int, labels repo.Labels) (*repo.Snapshot, e
 }
 
 func TestChangeSnapshot(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
 	r := repotest.MustOpen(t, be)
@@ -95,6 +97,7 @@ func TestChangeSnapshot(t *testing.T) {
 }
 
 func TestLabelsAreBounded(t *testing.T) {
+	t.Parallel()
 	be := repotest.New(t, 1)
 	long := strings.Repeat("x", record.MaxLabel+1)
 	for _, l := range []repo.Labels{{Note: long}, {Tags: []string{long}}, {Pin: &repo.Pin{Reason: long}}, {Tags: make([]string, record.MaxTags+1)}} {
@@ -166,6 +169,7 @@ func labelled(t *testing.T) *memory.Backend {
 }
 
 func TestChangeSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	repotest.EveryFault(t, repotest.Run{Base: labelled(t), Do: func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "new"}); return err }, Least: 8, Want: 12},
 
 		judgeLabels)
@@ -173,15 +177,15 @@ func TestChangeSurvivesEveryFault(t *testing.T) {
 }
 
 func TestChangeSurvivesEveryCrash(t *testing.T) {
+	t.Parallel()
 	repotest.EveryCrash(t, repotest.Run{Base: labelled(t), Do: func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "new"}); return err }, Least: 3, Want: 8},
-
 		func(be *memory.Backend) error { return judgeLabels(be, errors.New("crashed")) })
-
 }
 
 // A snapshot that was changed and not cleaned up does not come back when it is
 // forgotten, wherever that stops.
 func TestForgetOfTwoRecords(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := labelled(t)
 	old := repotest.Content(t, be)
@@ -201,7 +205,6 @@ func TestForgetOfTwoRecords(t *testing.T) {
 		t.Fatalf("check: %+v, %v", report, err)
 	}
 	repotest.EveryFault(t, repotest.Run{Base: be, Do: func(be backend.Backend) error { return repotest.Forget(ctx, be, 1) }, Least: 3, Want: 12},
-
 		func(be *memory.Backend, err error) error {
 			r := repotest.MustOpen(t, be)
 			s, serr := repotest.FindDay(ctx, r, 1)
@@ -213,25 +216,28 @@ func TestForgetOfTwoRecords(t *testing.T) {
 			}
 			return nil
 		})
-
 }
 
 // Of two changes at the same time one wins; a change does not bring back what
 // somebody forgets meanwhile.
 func TestChangeBesideOthers(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for name, other := range map[string]func(be backend.Backend) error{
 		"another change": func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "other"}); return err },
 		"forget":         func(be backend.Backend) error { return repotest.Forget(ctx, be, 1) },
 	} {
-		for at := 1; ; at++ {
-			be := labelled(t)
+		run := repotest.Run{Base: labelled(t), Want: 8, Do: func(be backend.Backend) error { _, err := relabel(be, 1, repo.Labels{Note: "new"}); return err }}
+		for _, at := range run.Steps(t) {
+			be := run.Base.Clone()
 			var otherErr error
-			hooked := &hookBackend{Backend: be, at: at, hook: func() { otherErr = other(be) }}
+			hooked := fault.New(be, func(c fault.Call) fault.Action {
+				if c.N == at {
+					otherErr = other(be)
+				}
+				return fault.Action{}
+			})
 			_, err := relabel(hooked, 1, repo.Labels{Note: "new"})
-			if hooked.n < at {
-				break
-			}
 			r := repotest.MustOpen(t, be)
 			s, serr := repotest.FindDay(ctx, r, 1)
 			switch {

@@ -14,6 +14,7 @@ import (
 // against: their chunks are there and of no use, so storing the same content
 // again must store it in full, and heal the snapshots that have it.
 func TestWhatNeedsALostPackIsStoredAnew(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	r := repotest.Create(t, be)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
@@ -423,13 +424,18 @@ func (m *model) life(steps int) error {
 	return m.finish()
 }
 
-// TestModel lets processes at work on the same repository interrupt, outlive and
-// kill each other, life after life. SNAP_TEST_MODEL sets how long, as in "10m";
-// SNAP_TEST_MODEL_SEED begins with a certain life and runs that one alone.
+// TestModel runs lives in which processes that use the same repository interrupt,
+// outlive and kill each other: some lives by default, and as many as fit into the
+// time that SNAP_TEST_MODEL sets, as in "10m". SNAP_TEST_MODEL_SEED runs the life
+// with that seed alone.
 func TestModel(t *testing.T) {
-	length := 20 * time.Second
-	if testing.Short() {
-		length = 3 * time.Second
+	t.Parallel()
+	lives, length := 8, time.Duration(0)
+	switch {
+	case faultpoint.All():
+		lives = 40
+	case testing.Short():
+		lives = 2
 	}
 	if s := os.Getenv("SNAP_TEST_MODEL"); s != "" {
 		var err error
@@ -447,7 +453,7 @@ func TestModel(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	total := map[string]int{}
-	for end := time.Now().Add(length); time.Now().Before(end); seed++ {
+	for end := time.Now().Add(length); total["lives"] < lives || time.Now().Before(end); seed++ {
 		m, err := newModel(seed)
 		if err != nil {
 			t.Fatal(err)
@@ -467,7 +473,7 @@ func TestModel(t *testing.T) {
 		t.Logf("%6d %s", total[what], what)
 	}
 	for _, what := range []string{"crashed", "slept", "lock lost", "store", "prune", "copy", "packs removed"} {
-		if total[what] == 0 && !only {
+		if total[what] == 0 && !only && !testing.Short() {
 			t.Errorf("it never happened: %s", what)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 // Snapshots are found by device as connected devices are: see TestFind of package
 // device.
 func TestOfDevice(t *testing.T) {
+	t.Parallel()
 	var list []*repo.Snapshot
 	for _, d := range []repo.Device{
 		{UDID: "00008110-AAAA", Name: "Anna\u2019s iPhone"},

@@ -42,6 +42,7 @@ func flip(t testing.TB, be *memory.Backend, name string, at int) string {
 // What needs a damaged base is decoded with another copy of it, however far
 // below, and the check says that nothing is lost.
 func TestOtherCopyOfABase(t *testing.T) {
+	t.Parallel()
 	v := deltaChain(6)
 	for name, damage := range map[string][]int{
 		"the base": {0}, "in between": {2}, "the last": {4}, "two": {0, 3}, "every first copy": {0, 1, 2, 3, 4},
@@ -92,6 +93,7 @@ func TestOtherCopyOfABase(t *testing.T) {
 // When no copy of a base is sound, there are very many ways down through the
 // copies above it. Not all of them may be gone.
 func TestManyCopiesOfWhatIsLost(t *testing.T) {
+	t.Parallel()
 	const copies = 4
 	v := deltaChain(10)
 	be := memory.New()
@@ -124,6 +126,7 @@ func TestManyCopiesOfWhatIsLost(t *testing.T) {
 // Two writers may have stored the same two chunks, each as a delta against the
 // other, and each also whole.
 func TestCopiesInACircleHelpEachOther(t *testing.T) {
+	t.Parallel()
 	v := deltaChain(3)
 	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
 		be := memory.New()
@@ -149,6 +152,7 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 // A snapshot suffers only where no copy can be had, also when the check has not
 // read the packs that hold the other copies.
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
+	t.Parallel()
 	v := deltaChain(4)
 	be := memory.New()
 	r := repotest.Create(t, be)

@@ -15,6 +15,7 @@ import (
 
 // A prune removes nothing while parity could heal a damaged pack with it.
 func TestPruneKeepsWhatParityHeals(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(60))
@@ -80,6 +81,7 @@ func healParityTiny(t *testing.T, be *memory.Backend) {
 // A pack that is copied as it is has to be what its name says. In one that is not, the
 // prune stops at the block that is damaged, and removes nothing of it.
 func TestPruneCopiesNoDamage(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3, 4, 5)
 	if err := repotest.Forget(ctx, be, 1, 2, 3); err != nil {
@@ -122,6 +124,7 @@ func TestPruneCopiesNoDamage(t *testing.T) {
 
 // What the index says of a pack that is copied as it is has to be what the pack says.
 func TestPruneCopiesNoLies(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2, 3, 4, 5)
 	if err := repotest.Forget(context.Background(), base, 1, 2, 3); err != nil {
 		t.Fatal(err)

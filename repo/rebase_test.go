@@ -17,6 +17,7 @@ import (
 // Other programs may make chains as long as the format allows. A block at the end
 // of one is as good as any.
 func TestRebaseOfTheLongestChains(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t)
 	r := repotest.MustOpen(t, be)
@@ -63,6 +64,7 @@ func TestRebaseOfTheLongestChains(t *testing.T) {
 
 // What may not be written anew is not read and encoded to see what it would take.
 func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3, 4)
 	if err := repotest.Forget(ctx, be, 1, 3); err != nil {
@@ -97,6 +99,7 @@ func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
 
 // A block that cannot be tried is let be, and the forecast is made all the same.
 func TestRebaseLetsDamageBe(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3, 4)
 	if err := repotest.Forget(ctx, be, 1, 3); err != nil {
@@ -121,6 +124,7 @@ func TestRebaseLetsDamageBe(t *testing.T) {
 // What is left of many days lies in a block for each of them. It is put together
 // as a backup would have done it.
 func TestRebaseJoinsWhatIsLeft(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	const page, days = 64 << 10, 9
 	version := func(day int) repotest.Files {

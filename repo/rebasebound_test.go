@@ -14,6 +14,7 @@ import (
 // What small differences grow to when they are stored without what they were
 // made against counts for the bound on what is written anew.
 func TestRebaseStaysWithinTheBound(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t)
 	first, second := repotest.Files{}, repotest.Files{}
@@ -44,6 +45,7 @@ func TestRebaseStaysWithinTheBound(t *testing.T) {
 // Packs that go without anything being written are no reason not to rebase: what
 // they hold costs nothing. The next prune would find that.
 func TestRebaseCountsNotWhatIsDead(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for name, opts := range map[string]repo.PruneOptions{
 		"some waste": {MaxRepack: -1},
@@ -88,6 +90,7 @@ func TestRebaseCountsNotWhatIsDead(t *testing.T) {
 // A unit that stands alone takes what was measured when it was chosen: put into one
 // block with what does not compress it could take twice as much.
 func TestRebaseStoresWhatItMeasured(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t)
 	rng := rand.New(rand.NewPCG(1, 1))

@@ -32,6 +32,7 @@ func wrongIndex(t testing.TB, be *memory.Backend) {
 }
 
 func TestRepairIndex(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1, 2, 3)
 	for name, harm := range map[string]func(be *memory.Backend){
@@ -71,6 +72,7 @@ func TestRepairIndex(t *testing.T) {
 
 // A pack that lost its header is still listed, since the index knows it.
 func TestRepairIndexKeepsWhatHeadersLost(t *testing.T) {
+	t.Parallel()
 	be := repotest.New(t, 1)
 	repotest.Remove(t, be, repotest.FilesIn(t, repotest.New(t, 1), repotest.SnapshotsDir)...)
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
@@ -121,6 +123,7 @@ func eachRepair(t *testing.T, base *memory.Backend, least int, repair func(backe
 }
 
 func TestRepairIndexSurvivesEverything(t *testing.T) {
+	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	repotest.Remove(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0])
 	repotest.FlipBit(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0], 40)
@@ -212,6 +215,7 @@ func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 }
 
 func TestRepairPacksAndSnapshots(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	days := []int{1, 2, 3}
 	be, lost := harmed(t, days...)
@@ -305,6 +309,7 @@ func forgetNewest(ctx context.Context, be backend.Backend) error {
 }
 
 func TestRepairPacksSurvivesEverything(t *testing.T) {
+	t.Parallel()
 	be, lost := harmed(t, 1, 2)
 	eachRepair(t, be, 20, repotest.RepairPacks, func(be *memory.Backend) error {
 		if now := lostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
@@ -315,6 +320,7 @@ func TestRepairPacksSurvivesEverything(t *testing.T) {
 }
 
 func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
+	t.Parallel()
 	be, lost := harmed(t, 1, 2)
 	if err := repotest.RepairPacks(be); err != nil {
 		t.Fatal(err)
@@ -325,6 +331,7 @@ func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
 // Of a snapshot that lost parts of its list of files, what can still be found
 // comes back; the lost parts are noted, and come back should they be found.
 func TestRepairSnapshotsWithoutLists(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1)
 	r := repotest.MustOpen(t, base)
@@ -382,6 +389,7 @@ func TestRepairSnapshotsWithoutLists(t *testing.T) {
 }
 
 func TestRepairSnapshotsWithDamagedRecords(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
 	repotest.FlipBit(t, be, repotest.FilesIn(t, be, repotest.SnapshotsDir)[0], 60)

@@ -76,6 +76,7 @@ func verify(t testing.TB, be backend.Backend, days ...int) {
 }
 
 func TestStoreAndRestore(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	first := mustStore(t, r, 1)
@@ -88,6 +89,7 @@ func TestStoreAndRestore(t *testing.T) {
 }
 
 func TestSameContentCostsNothing(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)
 	mustStore(t, r, 1)
@@ -97,6 +99,7 @@ func TestSameContentCostsNothing(t *testing.T) {
 }
 
 func TestWrongPassword(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	repotest.Create(t, be)
 	if _, err := repo.Open(context.Background(), be, []byte("wrong"), repotest.Options(1)); !errors.Is(err, repo.ErrWrongPassword) {

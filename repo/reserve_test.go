@@ -38,6 +38,7 @@ func (q *quota) Free(ctx context.Context) (int64, error) {
 
 // A full store can be pruned, by means of the reserve, and has one again then.
 func TestPruneOfAFullStore(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, reserve := range []bool{false, true} {
 		be := repotest.New(t, 1, 2, 3)
@@ -86,6 +87,7 @@ func TestPruneOfAFullStore(t *testing.T) {
 // Whatever room a store has, a prune that finds too little to write packs anew
 // leaves enough for the next one to begin.
 func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t)
 	for day := 1; day <= 2; day++ {
@@ -146,6 +148,7 @@ func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
 
 // Who stores does not take the reserve.
 func TestTheReserveIsForPrune(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	if err := repotest.MustOpen(t, be).MakeReserve(ctx); err != nil {
@@ -171,6 +174,7 @@ func TestTheReserveIsForPrune(t *testing.T) {
 }
 
 func TestReserveGrowsWithTheIndex(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t)
 	r := repotest.MustOpen(t, be)
@@ -207,6 +211,7 @@ func TestReserveGrowsWithTheIndex(t *testing.T) {
 
 // A bound on what is written anew holds for all that a prune writes.
 func TestPruneMaxRepack(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, limit := range []int64{0, 60 << 10, -1} {
 		be := repotest.New(t, 1, 2, 3, 4)
@@ -227,6 +232,7 @@ func TestPruneMaxRepack(t *testing.T) {
 
 // A forecast can take snapshots for forgotten, and changes nothing.
 func TestPruneForecastAfterForgetting(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
 	r := repotest.MustOpen(t, be)

@@ -10,6 +10,7 @@ import (
 )
 
 func TestCheckRetention(t *testing.T) {
+	t.Parallel()
 	day := func(udid string, n int, complete bool) *repo.Snapshot {
 		return &repo.Snapshot{
 			ID: repo.FileID{byte(n), udid[0]}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC),
@@ -59,6 +60,7 @@ func TestCheckRetention(t *testing.T) {
 // TestRetainWhatHasLostAPart replays what follows a damaged pack: it has marked
 // every day, a new backup is complete, and the policy of every night runs.
 func TestRetainWhatHasLostAPart(t *testing.T) {
+	t.Parallel()
 	day := func(n int) *repo.Snapshot {
 		return &repo.Snapshot{ID: repo.FileID{byte(n)}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC), Device: repo.Device{UDID: "A"}}
 	}

@@ -60,6 +60,7 @@ func keepSecret(t *testing.T, be backend.Backend, seed byte, udid, password stri
 }
 
 func TestDevicePasswords(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r := repotest.MustOpen(t, be)
@@ -107,6 +108,7 @@ func TestDevicePasswords(t *testing.T) {
 // The length of a file does not tell that of the password, nor does anything
 // in it.
 func TestDevicePasswordsAreSealed(t *testing.T) {
+	t.Parallel()
 	be := memory.New()
 	repotest.Create(t, be)
 	before := repotest.Content(t, be)
@@ -154,6 +156,7 @@ func forms(secret []byte) [][]byte {
 // TestDamagedDevicePassword flips every bit of one file: the others are still
 // found, and Check names the file.
 func TestDamagedDevicePassword(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	keepSecret(t, be, 20, repotest.JobUDID, "first")
@@ -214,6 +217,7 @@ var secretRuns = map[string]struct {
 }
 
 func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
+	t.Parallel()
 	for name, s := range secretRuns {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
@@ -277,6 +281,7 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 
 // No way of printing shows what is secret.
 func TestSecretsAreNotPrinted(t *testing.T) {
+	t.Parallel()
 	password, key := []byte("very secret"), tree.FileKey([]byte("0123456789abcdefghijklmnopqrstuv"))
 	seal := &tree.Encryption{Cipher: tree.CBC, Key: key}
 	p := repo.DevicePassword{UDID: repotest.JobUDID, Password: password}

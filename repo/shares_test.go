@@ -10,6 +10,7 @@ import (
 
 // All that is in packs of content belongs to somebody, but for their headers.
 func TestShares(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, repotest.New(t, 1, 2, 3), repotest.Secret, repotest.SmallPacks(9))
 	if err != nil {

@@ -48,6 +48,7 @@ func roundTrip(t *testing.T, f repotest.Files) (*repo.Repo, *repo.Snapshot) {
 }
 
 func TestSizesAtEveryEdge(t *testing.T) {
+	t.Parallel()
 	f := repotest.Files{}
 	for _, edge := range []int{0, 1, chunk.SQLiteSize, writer.AloneSize, chunk.MinSize, writer.BlockTarget, 2 * writer.BlockTarget} {
 		for d := -1; d <= 1; d++ {
@@ -64,6 +65,7 @@ func TestSizesAtEveryEdge(t *testing.T) {
 }
 
 func TestLargestChunk(t *testing.T) {
+	t.Parallel()
 	// Content without any boundary: chunks of the greatest length.
 	roundTrip(t, repotest.Files{"zeros": make([]byte, 2*chunk.MaxSize+1), "zero": make([]byte, chunk.MaxSize)})
 }
@@ -71,6 +73,7 @@ func TestLargestChunk(t *testing.T) {
 // A database of more chunks than an entry takes has lists; one level of them
 // holds 64 * 1024 IDs at most.
 func TestContentLists(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	var b bytes.Buffer
 	b.WriteString("SQLite format 3\x00")
@@ -92,6 +95,7 @@ func TestContentLists(t *testing.T) {
 // Few short chunks over and over: content of very many chunks
 // that costs nothing to store.
 func TestContentListsOfTwoLevels(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	repotest.Create(t, be)
@@ -150,6 +154,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 // Lists that repeat each other promise 2^36 chunks for a file of a few bytes.
 // Nobody counts to the end.
 func TestListsThatRepeatEachOther(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	repotest.Create(t, be)
@@ -200,6 +205,7 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 // Very many tiny files lie together in few blocks, and make long headers: no
 // pack and no index file may outgrow what a reader takes.
 func TestManyTinyFiles(t *testing.T) {
+	t.Parallel()
 	f := repotest.Files{}
 	for i := range 20_000 {
 		f[fmt.Sprintf("%02x/f%d", i%256, i)] = fmt.Appendf(nil, "%d", i)
@@ -217,6 +223,7 @@ func TestManyTinyFiles(t *testing.T) {
 
 // Headers grow with the number of chunks, not with their size.
 func TestPacksStayWithinTheLimits(t *testing.T) {
+	t.Parallel()
 	b := pack.NewBuilder(pack.Content, 0)
 	chunks := make([]pack.Chunk, pack.MaxBlockChunks)
 	for i := range chunks {
@@ -244,6 +251,7 @@ func TestPacksStayWithinTheLimits(t *testing.T) {
 }
 
 func TestEmptySnapshot(t *testing.T) {
+	t.Parallel()
 	_, s := roundTrip(t, repotest.Files{})
 	if s.Files != 0 || s.Bytes != 0 {
 		t.Errorf("%+v", s)

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -15,21 +15,17 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// everySleep lets a process fall asleep at its operations: at every second one,
-// at every one with SNAP_TEST_HUGE. Others take
-// it for dead meanwhile, remove its lock and work. Then it goes on. It may fail
-// with ErrLockLost alone, and judge wants nothing to be lost. It returns how
-// often it failed.
-func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) error, others func(*memory.Backend) error, judge func(be *memory.Backend, err error) error) (lost int) {
+// everySleep lets a process sleep at one of its steps. Meanwhile others find its
+// lock to be stale, remove it, and work. Then the process continues. It may fail
+// with ErrLockLost, and judge returns an error if anything was lost. everySleep
+// returns how often the process failed.
+func everySleep(t *testing.T, want int, base *memory.Backend, run func(backend.Backend) error, others func(*memory.Backend) error, judge func(be *memory.Backend, err error) error) (lost int) {
 	t.Helper()
 	ctx := context.Background()
-	stride := 2
-	if testing.Short() {
-		stride = 7
-	} else if os.Getenv("SNAP_TEST_HUGE") != "" {
-		stride = 1
-	}
-	for n := 2; ; n += stride {
+	for _, n := range (repotest.Run{Base: base, Do: run, Least: 10, Want: want}).Steps(t) {
+		if n == 1 {
+			continue // it has no lock yet
+		}
 		be := base.Clone()
 		var failed error
 		store := fault.New(be, func(c fault.Call) fault.Action {
@@ -46,12 +42,6 @@ func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) er
 			return fault.Action{}
 		})
 		err := run(store)
-		if store.Count() < n {
-			if err != nil || n < 10 {
-				t.Fatalf("the undisturbed run had %d operations: %v", n-1, err)
-			}
-			return lost
-		}
 		if failed != nil {
 			t.Fatalf("asleep at %d: the others: %v", n, failed)
 		}
@@ -62,6 +52,7 @@ func everySleep(t *testing.T, base *memory.Backend, run func(backend.Backend) er
 			t.Fatalf("asleep at %d (%v): %v", n, err, err)
 		}
 	}
+	return lost
 }
 
 // storeLocked is storeTiny under a lock.
@@ -88,8 +79,9 @@ func storeLocked(ctx context.Context, be backend.Backend, day int) (err error) {
 
 // A backup that slept while others forgot what it builds on, and pruned.
 func TestBackupThatSlept(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	lost := everySleep(t, repotest.New(t, 1, 2, 3),
+	lost := everySleep(t, 12, repotest.New(t, 1, 2, 3),
 		func(be backend.Backend) error { return storeLocked(ctx, be, 4) },
 		func(be *memory.Backend) error { _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); return err },
 		func(be *memory.Backend, err error) error {
@@ -104,13 +96,14 @@ func TestBackupThatSlept(t *testing.T) {
 			}
 			return nil
 		})
-	if lost == 0 {
+	if lost == 0 && faultpoint.All() {
 		t.Errorf("%d backups noticed that they had slept", lost)
 	}
 }
 
 // A prune that slept while another one pruned, and a backup came.
 func TestPruneThatSlept(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, others := range []struct {
 		name string
@@ -135,7 +128,7 @@ func TestPruneThatSlept(t *testing.T) {
 		}},
 	} {
 		t.Run(others.name, func(t *testing.T) {
-			lost := everySleep(t, repotest.New(t, 1, 2, 3, 4, 5),
+			lost := everySleep(t, 6, repotest.New(t, 1, 2, 3, 4, 5),
 				func(be backend.Backend) error { _, err := repotest.Prune(ctx, be, repotest.NoWaste, 2, 3); return err },
 				others.do,
 				func(be *memory.Backend, err error) error {
@@ -153,7 +146,7 @@ func TestPruneThatSlept(t *testing.T) {
 					}
 					return repotest.Verify(be, others.days...)
 				})
-			if lost == 0 {
+			if lost == 0 && faultpoint.All() {
 				t.Error("no prune noticed that it had slept")
 			}
 		})
@@ -167,8 +160,9 @@ func containsAll(have, want []int) bool {
 // A run that slept does not save a record of files that may be gone; the record
 // of what it had saved before stays.
 func TestUnfinishedRunThatSlept(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
-	lost := everySleep(t, repotest.New(t, 1),
+	lost := everySleep(t, 12, repotest.New(t, 1),
 		func(be backend.Backend) (err error) {
 			r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(5))
 			if err != nil {
@@ -217,7 +211,7 @@ func TestUnfinishedRunThatSlept(t *testing.T) {
 			}
 			return rerr
 		})
-	if lost == 0 {
+	if lost == 0 && faultpoint.All() {
 		t.Error("no run noticed that it had slept")
 	}
 }

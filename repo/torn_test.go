@@ -29,6 +29,7 @@ func TestEveryJobSurvivesEverything(t *testing.T) {
 // Bits rot in records that no snapshot needs, too: check names those whose loss
 // would be felt, and nothing else suffers of any of them.
 func TestRotOfEveryRecord(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := loadGoldenFrom(t, recordsDir)
 	named := map[string]int{}

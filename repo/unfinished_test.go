@@ -15,6 +15,7 @@ import (
 )
 
 func TestUnfinished(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(5))
@@ -68,6 +69,7 @@ func TestUnfinished(t *testing.T) {
 // Whatever happens while a record is replaced, one of the two is there with all
 // that it names, and the snapshots are whole.
 func TestUnfinishedSurvivesEveryFault(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1)
 	first, err := repotest.Open(ctx, base, repotest.Secret, repotest.SmallPacks(5))
@@ -117,6 +119,7 @@ func TestUnfinishedSurvivesEveryFault(t *testing.T) {
 // A record that is damaged, or has lost content, is named by check and hurts
 // nobody else.
 func TestDamagedUnfinished(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(5))

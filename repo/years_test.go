@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
@@ -26,24 +27,28 @@ type work struct {
 }
 
 // TestYears stores three devices every day, and forgets and prunes every week,
-// for a year; with SNAP_TEST_HUGE for three, with three kinds of content.
+// for nine weeks; with SNAP_TEST_ALL for a year, and with SNAP_TEST_HUGE for three
+// years with three kinds of content.
 func TestYears(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a year takes a while")
-	}
-	years, lives := 1, uint64(1)
-	if os.Getenv("SNAP_TEST_HUGE") != "" {
-		years, lives = 3, 3
+	t.Parallel()
+	days, lives := 63, uint64(1)
+	switch {
+	case os.Getenv("SNAP_TEST_HUGE") != "":
+		days, lives = 3*365, 3
+	case faultpoint.All():
+		days = 365
+	case testing.Short():
+		days = 21
 	}
 	for life := range lives {
-		t.Run(fmt.Sprint("life ", life), func(t *testing.T) { testYears(t, years, life) })
+		t.Run(fmt.Sprint("life ", life), func(t *testing.T) { testYears(t, days, life) })
 	}
 }
 
 // testYears wants everything that was kept to come back at the end, no chain to be
 // too long, the store to be hardly larger than one of what was kept alone, and a day to
 // take about as much as it did in the middle.
-func testYears(t *testing.T, years int, life uint64) {
+func testYears(t *testing.T, length int, life uint64) {
 	ctx := context.Background()
 	y := &yearsRig{now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC), want: map[string]repotest.Files{}}
 	y.opts = repotest.Options(1)
@@ -59,7 +64,7 @@ func testYears(t *testing.T, years int, life uint64) {
 	}
 	var days []work
 	most := 0 // files at a time
-	for n := range years * 365 {
+	for n := range length {
 		w, err := y.day(ctx, be, n)
 		if err != nil {
 			t.Fatalf("day %d: %v", n, err)
@@ -118,7 +123,7 @@ func testYears(t *testing.T, years int, life uint64) {
 	second, third := median(days[len(days)/3:len(days)*2/3]), median(days[len(days)*2/3:])
 	t.Logf("a day of the second third takes %+v, of the last one %+v", second, third)
 	// In the first year there are more snapshots from month to month.
-	if years > 1 && (third.operations > second.operations*5/4 || third.bytes > second.bytes*5/4) {
+	if length > 365 && (third.operations > second.operations*5/4 || third.bytes > second.bytes*5/4) {
 		t.Error("days take more and more")
 	}
 }

@@ -14,6 +14,7 @@ import (
 // with all that it needs; without circles, behind what it needs; and a block
 // must be let go with its last user, not before.
 func TestPlan(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		n := rapid.IntRange(1, 60).Draw(t, "blocks")
 		circles := rapid.Bool().Draw(t, "circles")

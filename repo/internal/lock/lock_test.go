@@ -30,6 +30,7 @@ func lockRepo(t *testing.T, be backend.Backend, seed byte, now *time.Time) *repo
 }
 
 func TestWhichLocksSufferEachOther(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
 	for _, tt := range []struct {
@@ -83,6 +84,7 @@ func leave(t *testing.T, be backend.Backend, kind repo.LockKind, o process.Ident
 }
 
 func TestLocksLeftBehind(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
 	self := process.Current()
@@ -132,6 +134,7 @@ func TestLocksLeftBehind(t *testing.T) {
 func anyLock(repo.LockInfo) bool { return true }
 
 func TestDamagedLock(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
 	be := repotest.New(t)
@@ -151,6 +154,7 @@ func TestDamagedLock(t *testing.T) {
 }
 
 func TestRefresh(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
 	be := repotest.New(t)
@@ -192,6 +196,7 @@ func TestRefresh(t *testing.T) {
 
 // A process that was taken for dead, and is not, makes no snapshot.
 func TestLostLockMakesNoSnapshot(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
 	for name, when := range map[string]string{"before the snapshot": "before", "and it was refreshed since": "refresh", "while the snapshot is written": "during"} {
@@ -249,6 +254,7 @@ func (b *lockThief) Put(ctx context.Context, name string, data []byte) error {
 // A process that has read a list of packs to remove stores again what they
 // hold, can read it, and says in its lock that it has read the list.
 func TestWritersAvoidPacksThatAreToGo(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
 	be := repotest.New(t, 1)

@@ -32,6 +32,7 @@ func (b *readHook) ReadAt(ctx context.Context, name string, p []byte, off int64)
 // However often the index files are replaced while they are read, that is no
 // damage. A file that is listed and never there is.
 func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
+	t.Parallel()
 	for times := 1; times <= 4; times++ {
 		be := repotest.New(t, 1, 2, 3)
 		n := 0
@@ -76,6 +77,7 @@ func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*repo.Prun
 // A lock that is refreshed at any moment is seen by a prune, which then waits
 // for its process.
 func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for at := 1; at <= 4; at++ {
 		be := repotest.New(t, 1, 2, 3)
@@ -119,6 +121,7 @@ func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 }
 
 func TestExclusiveSeesALockThatIsRefreshed(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
 	now := time.Now()
@@ -152,6 +155,7 @@ func TestExclusiveSeesALockThatIsRefreshed(t *testing.T) {
 // A snapshot that gets a tag while a prune reads the records keeps what it
 // needs, however often that happens.
 func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for times := 1; times <= 3; times++ {
 		be := repotest.New(t, 1, 2, 3)
@@ -201,6 +205,7 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 
 // The same for the record of a run that goes on.
 func TestPruneWhileARunIsSaved(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
 	opts := repotest.SmallPacks(50)

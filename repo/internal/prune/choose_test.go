@@ -13,6 +13,7 @@ import (
 // packs with blocks to rebase are written first, and others only if there is
 // still too much waste then.
 func TestChooseForecastsRebasedFirst(t *testing.T) {
+	t.Parallel()
 	some := func(id byte, used int64, rebased bool) wasted {
 		return wasted{pack: index.Pack{ID: pack.ID{id}, Size: 1000}, used: used, rebased: rebased}
 	}

@@ -26,6 +26,7 @@ func (c *blockCache) held() int {
 }
 
 func TestCacheKeepsItsLimit(t *testing.T) {
+	t.Parallel()
 	c := newBlockCache(1000)
 	for i := range 500 {
 		c.Put(index.BlockRef(i*7%90), Decoded{Plain: make([]byte, i%300, 300)})
@@ -45,6 +46,7 @@ func TestCacheKeepsItsLimit(t *testing.T) {
 // A reader whose neighbour gives up, while it waits for the block that the
 // neighbour was loading, loads it for itself.
 func TestCancelledLoadIsNotContagious(t *testing.T) {
+	t.Parallel()
 	c := newBlockCache(1000)
 	started := make(chan struct{})
 	giveUp := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 )
 
 func TestConfigOfTheFuture(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for name, change := range map[string]func(*Config){
 		"format":  func(c *Config) { c.Version = FormatVersion + 1 },
@@ -40,6 +41,7 @@ func TestConfigOfTheFuture(t *testing.T) {
 
 // What stands beside the sealed part is authenticated with it.
 func TestConfigClearPartIsAuthenticated(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := createHere(t)
 	r := openHere(t, be)
@@ -59,6 +61,7 @@ func TestConfigClearPartIsAuthenticated(t *testing.T) {
 }
 
 func TestConfigBody(t *testing.T) {
+	t.Parallel()
 	r := openHere(t, createHere(t))
 	for _, body := range []string{``, `{}`, `{"polynomial":"0x0"}`, `{"polynomial":"0x4"}`, `{"polynomial":"0x3"}`, `{"polynomial":"0xffffffffffffffff"}`, `{"polynomial":"0xfffffffffffffffff"}`, `{"polynomial":3}`, `[]`} {
 		f := ConfigFile{Format: 1, Features: []string{}}
