@@ -41,7 +41,7 @@ func random(seed uint64, n int) []byte {
 }
 
 func TestCutSizes(t *testing.T) {
-	c := NewCutter(testPol) // one cutter for all: Reset must forget
+	c := NewCutter(testPol) // one cutter for all, to test Reset
 	for _, n := range []int{0, 1, 15, 16, 4096, SQLiteSize, MinSize - 1, MinSize, MinSize + 1, 3 << 20, 20 << 20} {
 		for _, db := range []bool{false, true} {
 			data := random(uint64(n), n)

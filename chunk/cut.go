@@ -11,22 +11,22 @@ import (
 
 // Sizes of chunks, in bytes.
 const (
-	// SQLiteSize is the length of every chunk of an SQLite database but the
-	// last. Databases change in place by pages, so fixed cuts keep unchanged
-	// parts equal; 64 KiB is a multiple of every page size.
+	// SQLiteSize is the length of all chunks of an SQLite database except the
+	// last. Databases change in place by pages, so fixed boundaries keep unchanged
+	// chunks equal. 64 KiB is a multiple of every page size.
 	SQLiteSize = 64 << 10
-	// MinSize is the smallest content-defined chunk that is not the last of
-	// its file; a file of at most this size is one chunk.
+	// MinSize is the least length of content-defined chunks except the last one
+	// of a file. A file of at most this length is one chunk.
 	MinSize = chunker.MinSize
-	// MaxSize is the largest chunk.
+	// MaxSize is the greatest length of a chunk.
 	MaxSize = chunker.MaxSize
 )
 
-// sqliteMagic opens every SQLite 3 database.
+// sqliteMagic is at the beginning of every SQLite 3 database.
 const sqliteMagic = "SQLite format 3\x00"
 
-// Polynomial selects where content is cut. It is drawn at random for each
-// repository and kept secret, so that chunk lengths do not identify content.
+// Polynomial determines where content is cut. It is random for each repository and
+// secret, so that chunk lengths do not identify content.
 type Polynomial = chunker.Pol
 
 // NewPolynomial draws a random irreducible polynomial.
@@ -38,14 +38,14 @@ func NewPolynomial(rand io.Reader) (Polynomial, error) {
 	return p, nil
 }
 
-// Cutter cuts one stream after the other. It is not safe for concurrent use.
+// Cutter cuts streams into chunks, one after another. It is not safe for concurrent use.
 type Cutter struct {
 	pol   Polynomial
-	rabin *chunker.Chunker // made at the first file that needs one
+	rabin *chunker.Chunker // made when first needed
 
 	src   io.Reader
-	head  []byte // what has been read ahead to choose the way to cut
-	at    int    // how much of head has been handed out
+	head  []byte // the beginning of the stream
+	at    int    // bytes of head that Next has returned
 	mode  cutMode
 	ended bool
 }
@@ -53,7 +53,7 @@ type Cutter struct {
 type cutMode uint8
 
 const (
-	cutWhole cutMode = iota // head is all there is
+	cutOne cutMode = iota // the stream is one chunk, head
 	cutFixed
 	cutContent
 )
@@ -63,20 +63,19 @@ func NewCutter(pol Polynomial) *Cutter {
 	return &Cutter{pol: pol, head: make([]byte, 0, MinSize)}
 }
 
-// Reset begins a new stream. It reads up to MinSize bytes of it to choose how
-// to cut.
+// Reset begins a new stream. It reads up to MinSize bytes to choose how to cut it.
 func (c *Cutter) Reset(src io.Reader) error {
 	c.src, c.at, c.ended = src, 0, false
 	n, err := io.ReadFull(src, c.head[:MinSize])
 	c.head = c.head[:n]
-	whole := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	ended := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 	switch {
-	case err != nil && !whole:
+	case err != nil && !ended:
 		return err
 	case bytes.HasPrefix(c.head, []byte(sqliteMagic)):
 		c.mode = cutFixed
-	case whole:
-		c.mode = cutWhole
+	case ended:
+		c.mode = cutOne
 	default:
 		c.mode = cutContent
 		rest := io.MultiReader(bytes.NewReader(c.head), src)
@@ -89,15 +88,15 @@ func (c *Cutter) Reset(src io.Reader) error {
 	return nil
 }
 
-// Next returns the next chunk, or io.EOF after the last one. An empty stream
-// has no chunks. The chunk may lie in buf, which should have a capacity of
-// MaxSize, or in the cutter; it is valid until the next call.
+// Next returns the next chunk, or io.EOF after the last one. An empty stream has no
+// chunks. The chunk is in buf, which should have a capacity of MaxSize, or in a buffer
+// of the cutter. It is valid until the next call.
 func (c *Cutter) Next(buf []byte) ([]byte, error) {
 	if c.ended {
 		return nil, io.EOF
 	}
 	switch c.mode {
-	case cutWhole:
+	case cutOne:
 		c.ended = true
 		if len(c.head) == 0 {
 			return nil, io.EOF

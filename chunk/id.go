@@ -1,11 +1,10 @@
-// Package chunk cuts content into chunks and names them.
+// Package chunk cuts content into chunks and computes their IDs.
 //
-// A chunk's ID is the keyed BLAKE3-256 of its bytes: equal content has equal
-// IDs inside one repository, and tells nothing to whoever lacks the key. Where
-// content is cut depends on the content alone (and on the repository's secret
-// polynomial), so that an insertion moves few boundaries.
+// A chunk's ID is the keyed BLAKE3-256 of its bytes: equal chunks have equal IDs in one
+// repository, and an ID reveals nothing without the key. Boundaries depend only on the
+// content and on the repository's secret polynomial, so an insertion moves few of them.
 //
-// The package knows nothing of storage.
+// The package never stores anything.
 package chunk
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/crypto/blake"
 )
 
-// ID names a chunk: keyed BLAKE3-256 of its plaintext.
+// ID is the name of a chunk: the keyed BLAKE3-256 of its plaintext.
 type ID [32]byte
 
 // String returns the ID as 64 lower-case hex digits.
@@ -37,7 +36,7 @@ func (id *ID) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// ParseID reads 64 hex digits.
+// ParseID parses 64 hex digits.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != 2*len(id) {
@@ -49,8 +48,8 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// Hasher computes chunk IDs. It keeps state between calls to save allocations,
-// so each goroutine needs its own.
+// Hasher computes chunk IDs. It keeps a buffer between calls and is not safe for
+// concurrent use.
 type Hasher struct{ h *blake.Hasher }
 
 // NewHasher returns a hasher for a repository's ID key.

@@ -1,13 +1,13 @@
-// Package crypto turns passwords into keys and keys into sealed bytes.
+// Package crypto derives keys from passwords and seals bytes with keys.
 //
-// A repository has one random master key. Every use has a key of its own,
-// derived from the master key by purpose, so that a file of one kind can never
-// be passed off as another. Key slots (slot.go) hold the master key sealed
-// under Argon2id of a password, a key file or a recovery key.
+// A repository has one random master key. Each purpose has its own key, derived from
+// the master key, so that a file of one kind cannot be used as another kind. Key slots
+// (slot.go) have the master key sealed under Argon2id of a password, a key file or a
+// recovery key.
 //
-// The package promises that Open returns only bytes that Seal was given under
-// the same key, and that no error or string that it makes contains a secret.
-// It never touches storage and never picks its own source of randomness.
+// Open returns only bytes that were sealed with the same key. No error or string of this
+// package contains a secret. The package never touches storage and never chooses its
+// own source of randomness.
 package crypto
 
 import (
@@ -23,12 +23,12 @@ import (
 // KeySize is the length of every symmetric key, in bytes.
 const KeySize = 32
 
-// Overhead is what Seal adds to a plaintext, in bytes: a nonce of 24 bytes in
-// front and a tag of 16 behind.
+// Overhead is how many bytes Seal adds to a plaintext: a nonce of 24 at the beginning
+// and a tag of 16 at the end.
 const Overhead = chacha20poly1305.NonceSizeX + chacha20poly1305.Overhead
 
-// ErrAuth says that sealed bytes were not made with this key, or were changed
-// since. It does not say which: nobody can tell.
+// ErrAuth says that bytes were not sealed with this key, or were changed since. There is
+// no way to tell which.
 var ErrAuth = errors.New("authentication failed: wrong key or damaged data")
 
 // Key is a symmetric key.
@@ -37,11 +37,11 @@ type Key [KeySize]byte
 // String hides the key.
 func (Key) String() string { return "crypto.Key(secret)" }
 
-// Format hides the key from every verb, numbers too.
+// Format hides the key from every verb, including those for numbers.
 func (k Key) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
-// MarshalText refuses, and so hides the key from JSON.
-func (Key) MarshalText() ([]byte, error) { return nil, errors.New("a key is not to be written out") }
+// MarshalText always fails, to keep the key out of JSON.
+func (Key) MarshalText() ([]byte, error) { return nil, errors.New("keys cannot be marshaled") }
 
 // NewKey draws a random key.
 func NewKey(rand io.Reader) (Key, error) {
@@ -52,12 +52,11 @@ func NewKey(rand io.Reader) (Key, error) {
 	return k, nil
 }
 
-// Destroy overwrites the key. Go may have made copies elsewhere; this is best
-// effort.
+// Destroy overwrites the key, as a best effort: Go may have made other copies.
 func (k *Key) Destroy() { clear(k[:]) }
 
-// Purpose names one use of the master key. The strings are part of the
-// repository format (docs/format.md) and never change their meaning.
+// Purpose names a use of the master key. The strings are part of the repository format
+// (docs/format.md) and never change their meaning.
 type Purpose string
 
 // The purposes of format version 1.
@@ -76,17 +75,17 @@ const (
 	ForChecks     Purpose = "snap v1 check record"
 )
 
-// Derive returns the key for one purpose: BLAKE3 in key derivation mode, the
-// purpose as context string.
+// Derive returns the key for a purpose: BLAKE3 in key derivation mode with the purpose as
+// the context string.
 func (k Key) Derive(p Purpose) Key {
 	var sub Key
 	blake.DeriveKey(sub[:], string(p), k[:])
 	return sub
 }
 
-// Sealer seals and opens with XChaCha20-Poly1305 under one key. Nonces are
-// random, 192 bits long, so that no count has to be kept across processes.
-// It may be used by several goroutines if its source of randomness may.
+// Sealer seals and opens bytes with XChaCha20-Poly1305 and one key. Nonces are random
+// and have 192 bits, so that processes need not share a counter. A Sealer is safe for
+// concurrent use if its source of randomness is.
 type Sealer struct {
 	aead cipher.AEAD
 	rand io.Reader
@@ -96,13 +95,13 @@ type Sealer struct {
 func NewSealer(key Key, rand io.Reader) *Sealer {
 	aead, err := chacha20poly1305.NewX(key[:])
 	if err != nil {
-		panic("crypto: a 32-byte key was refused: " + err.Error())
+		panic("crypto: 32-byte key refused: " + err.Error())
 	}
 	return &Sealer{aead: aead, rand: rand}
 }
 
-// Seal appends nonce, ciphertext and tag to dst. What stands in ad is
-// authenticated but not stored: Open must be given the same.
+// Seal appends nonce, ciphertext and tag to dst. It authenticates ad but does not store
+// it: Open needs the same ad.
 func (s *Sealer) Seal(dst, plaintext, ad []byte) ([]byte, error) {
 	at := len(dst)
 	dst = append(dst, make([]byte, chacha20poly1305.NonceSizeX)...)
@@ -113,8 +112,8 @@ func (s *Sealer) Seal(dst, plaintext, ad []byte) ([]byte, error) {
 	return s.aead.Seal(dst, nonce, plaintext, ad), nil
 }
 
-// Open appends the plaintext to dst. It returns ErrAuth, and no byte, unless
-// all of sealed and ad are as Seal left them.
+// Open appends the plaintext to dst. It returns ErrAuth and no bytes if sealed or ad is
+// not exactly what Seal returned and got.
 func (s *Sealer) Open(dst, sealed, ad []byte) ([]byte, error) {
 	if len(sealed) < Overhead {
 		return nil, ErrAuth

@@ -119,7 +119,7 @@ func TestDestroy(t *testing.T) {
 	}
 }
 
-// A source of randomness that fails never gives a key or a nonce.
+// Without randomness there are no keys and nonces.
 func TestRandomnessFails(t *testing.T) {
 	short := func() *bytes.Reader { return bytes.NewReader(make([]byte, 10)) }
 	if k, err := NewKey(short()); err == nil || k != (Key{}) {

@@ -16,10 +16,10 @@ type KDF struct {
 	Salt      []byte // 32 bytes from this package; 16 to 64 are accepted
 }
 
-// Bounds on what a slot file may ask of the machine that opens it: enough for
-// decades of faster hardware, too little to exhaust a small computer.
+// Limits of the cost of a slot file: high enough for decades of faster hardware, low
+// enough for a small computer.
 const (
-	MinMemoryKiB = 8       // only tests go below DefaultCost
+	MinMemoryKiB = 8       // only tests use less than DefaultCost
 	MaxMemoryKiB = 1 << 20 // 1 GiB
 	MaxTime      = 1 << 12
 	saltSize     = 32
@@ -28,8 +28,7 @@ const (
 // ErrBadKDF says that a slot's parameters are out of bounds.
 var ErrBadKDF = errors.New("key derivation parameters are out of bounds")
 
-// Check returns ErrBadKDF unless the parameters are within this package's
-// bounds.
+// Check returns ErrBadKDF if the parameters exceed the limits of this package.
 func (p KDF) Check() error {
 	switch {
 	case p.Time < 1 || p.Time > MaxTime:
@@ -39,7 +38,7 @@ func (p KDF) Check() error {
 	case p.Threads < 1:
 		return fmt.Errorf("%w: no threads", ErrBadKDF)
 	case p.MemoryKiB < 8*uint32(p.Threads):
-		// RFC 9106 demands it, and other implementations refuse less.
+		// RFC 9106 requires it, and other implementations refuse less.
 		return fmt.Errorf("%w: memory %d KiB for %d threads", ErrBadKDF, p.MemoryKiB, p.Threads)
 	case len(p.Salt) < 16 || len(p.Salt) > 64:
 		return fmt.Errorf("%w: salt of %d bytes", ErrBadKDF, len(p.Salt))
@@ -60,7 +59,7 @@ func (p KDF) key(password []byte) (Key, error) {
 	return k, nil
 }
 
-// Cost is how hard guessing a password is made: everything of a KDF but the
+// Cost is how costly it is to guess a password: all parameters of a KDF except the
 // salt.
 type Cost struct {
 	Time      uint32
@@ -68,14 +67,13 @@ type Cost struct {
 	Threads   uint8
 }
 
-// DefaultCost is what new slots use: the second recommended option of RFC 9106,
-// three passes over 64 MiB in four lanes. More memory would not fit beside a
-// backup on a small NAS. It is the same on every machine: passes counted by a
-// clock are few where the machine is slow or busy, and many where every command
-// then pays for them.
+// DefaultCost returns the cost of new slots: the second recommended option of RFC 9106,
+// three passes over 64 MiB in four lanes. More memory would be too much for a small NAS
+// during a backup. The cost is the same on every machine. If it were measured, it would
+// be too low on a busy machine, or too high for every later command.
 func DefaultCost() Cost { return Cost{Time: 3, MemoryKiB: 64 << 10, Threads: 4} }
 
-// withSalt completes the cost to a KDF with a new random salt.
+// withSalt returns a KDF of this cost with a new random salt.
 func (c Cost) withSalt(rand io.Reader) (KDF, error) {
 	salt := make([]byte, saltSize)
 	if _, err := io.ReadFull(rand, salt); err != nil {

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// A recovery key is 160 random bits and 20 bits of checksum, written as 36
-// letters and digits of Crockford's base32 in six groups of six: short enough
-// to copy by hand, and a slip of the pen is noticed before Argon2id runs.
+// A recovery key is 160 random bits and a checksum of 20 bits, written as 36 letters and
+// digits of Crockford's base32 in six groups of six. It is short enough to copy by hand,
+// and typing errors are found before Argon2id runs.
 const (
 	recoveryBytes  = 20
 	recoveryLength = 36
@@ -20,12 +20,11 @@ const (
 
 var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
 
-// ErrRecoveryTypo says that something looks like a recovery key but its
-// checksum is wrong.
+// ErrRecoveryTypo says that a text looks like a recovery key but its checksum is wrong.
 var ErrRecoveryTypo = errors.New("this looks like a recovery key, but there is a typing error in it")
 
-// NewRecoveryKey draws a recovery key. The text is also the secret to make a
-// slot with.
+// NewRecoveryKey returns a random recovery key. The text is also the secret for its
+// slot.
 func NewRecoveryKey(rand io.Reader) (string, error) {
 	b := make([]byte, recoveryBytes)
 	if _, err := io.ReadFull(rand, b); err != nil {
@@ -35,12 +34,10 @@ func NewRecoveryKey(rand io.Reader) (string, error) {
 	return group(crockford.EncodeToString(b) + recoveryChecksum(b)), nil
 }
 
-// Secret returns the bytes that open a slot for what a person typed; a slot
-// must be made with what it returns, too. Groups, case and look-alike letters
-// of a recovery key do not matter. Anything else is taken as it is, but
-// ErrRecoveryTypo is returned for what can hardly be a password: six groups of
-// six with digits among them. A passphrase of six words of six letters is not
-// such a thing.
+// Secret returns the secret of a slot for a typed text. Slots must be made with what it
+// returns. Groups, case and look-alike letters of a recovery key do not matter. Other
+// texts are returned unchanged, except that six groups of six with several digits are
+// an ErrRecoveryTypo. A passphrase of six words of six letters is not.
 func Secret(typed string) ([]byte, error) {
 	s := strings.Map(func(r rune) rune {
 		switch r {
@@ -68,8 +65,8 @@ func Secret(typed string) ([]byte, error) {
 	return []byte(typed), nil
 }
 
-// minRecoveryDigits is how many digits a text needs to be taken for a mistyped
-// recovery key. One in 900 keys has fewer; it loses the better message only.
+// minRecoveryDigits is how many digits a text must have to look like a recovery key. One
+// key in 900 has fewer, and gets a less helpful message if mistyped.
 const minRecoveryDigits = 4
 
 func looksLikeRecovery(typed string) bool {

@@ -11,30 +11,29 @@ import (
 // ErrWrongPassword says that a password does not open a slot.
 var ErrWrongPassword = errors.New("wrong password or damaged key slot")
 
-// SlotKind says what opens a slot.
+// SlotKind is the kind of secret that opens a slot.
 type SlotKind string
 
-// The kinds of slots. They differ in how a person keeps the secret; to the
-// format they are all passwords.
+// The kinds of slots. They differ in how people keep the secret. In the format all are
+// passwords.
 const (
 	PasswordSlot SlotKind = "password"
 	KeyFileSlot  SlotKind = "key file"
 	RecoverySlot SlotKind = "recovery key"
 )
 
-// SlotInfo is what a slot says about itself to those who have opened the
-// repository. It is sealed under the master key.
+// SlotInfo describes a slot. It is sealed under the master key.
 type SlotInfo struct {
 	Kind    SlotKind  `json:"kind"`
 	Label   string    `json:"label,omitempty"`
 	Created time.Time `json:"created"`
 }
 
-// MaxSlotSize bounds a slot file, in bytes.
+// MaxSlotSize is the greatest length of a slot file, in bytes.
 const MaxSlotSize = 16 << 10
 
-// slotFile is the JSON form of a slot; docs/format.md describes it. Nothing in
-// it tells who may open the repository, or from where.
+// slotFile is the JSON form of a slot (docs/format.md). It does not reveal who can open
+// the repository.
 type slotFile struct {
 	Version   int    `json:"version"`
 	KDF       string `json:"kdf"`
@@ -96,8 +95,8 @@ func NewSlot(rand io.Reader, master Key, secret []byte, cost Cost, info SlotInfo
 	return append(b, '\n'), nil
 }
 
-// ParseSlot reads a slot file. The bytes come from whoever can write to the
-// repository, so everything in them is bounded before it is used.
+// ParseSlot parses a slot file. Anyone who can write to the repository can write it, so
+// ParseSlot checks all limits.
 func ParseSlot(b []byte) (*Slot, error) {
 	if len(b) > MaxSlotSize {
 		return nil, fmt.Errorf("key slot: %d bytes are too many", len(b))
@@ -107,7 +106,7 @@ func ParseSlot(b []byte) (*Slot, error) {
 		return nil, fmt.Errorf("key slot: %w", err)
 	}
 	if f.Version != slotVersion || f.KDF != slotKDF {
-		return nil, fmt.Errorf("key slot: version %d with %q is not known to this snap", f.Version, f.KDF)
+		return nil, fmt.Errorf("key slot: version %d with %q is not supported by this snap", f.Version, f.KDF)
 	}
 	s := &Slot{
 		KDF:    KDF{Time: f.Time, MemoryKiB: f.MemoryKiB, Threads: f.Threads, Salt: f.Salt},
@@ -123,7 +122,7 @@ func ParseSlot(b []byte) (*Slot, error) {
 }
 
 // Open derives the slot's key from secret and returns the master key, or
-// ErrWrongPassword. The derivation comes first and costs the same either way.
+// ErrWrongPassword.
 func (s *Slot) Open(secret []byte) (Key, error) {
 	kek, err := s.KDF.key(secret)
 	if err != nil {
@@ -138,7 +137,7 @@ func (s *Slot) Open(secret []byte) (Key, error) {
 	return Key(b), nil
 }
 
-// Info opens what the slot says about itself.
+// Info opens the description of the slot.
 func (s *Slot) Info(master Key) (SlotInfo, error) {
 	b, err := NewSealer(master.Derive(ForSlotInfo), nil).Open(nil, s.info, slotInfoAD)
 	if err != nil {

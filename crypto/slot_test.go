@@ -30,7 +30,7 @@ func TestSlot(t *testing.T) {
 	}
 	key, err := s.Open([]byte("password"))
 	if err != nil || key != testKey {
-		t.Fatal("the slot does not give the master key back", err)
+		t.Fatal("the slot does not return the master key", err)
 	}
 	info, err := s.Info(key)
 	if err != nil || info.Label != "drawer" || info.Kind != RecoverySlot || info.Created.Year() != 2026 {
@@ -45,12 +45,11 @@ func TestSlot(t *testing.T) {
 		t.Errorf("info with another key: %v", err)
 	}
 	if bytes.Contains(b, []byte("drawer")) || bytes.Contains(b, []byte("recovery")) {
-		t.Error("a slot tells in clear whose it is")
+		t.Error("the description of the slot is not sealed")
 	}
 }
 
-// A slot whose two sealed fields changed places, or that took the master key
-// of another slot, opens nothing.
+// A slot with swapped sealed fields opens nothing.
 func TestSlotFieldsDoNotMix(t *testing.T) {
 	var f slotFile
 	if err := json.Unmarshal(testSlot(t), &f); err != nil {
@@ -131,14 +130,14 @@ func TestKDFBounds(t *testing.T) {
 	}
 }
 
-// RFC 9106, 4: the second recommended option, and its bounds are this package's.
+// The default is at least the second recommended option of RFC 9106, section 4.
 func TestDefaultCost(t *testing.T) {
 	kdf, err := DefaultCost().withSalt(seeded(1))
 	if err != nil || kdf.Check() != nil {
 		t.Fatal(err, kdf.Check())
 	}
 	if kdf.Time < 3 || kdf.MemoryKiB < 64<<10 || kdf.Threads != 4 || len(kdf.Salt) < 16 {
-		t.Errorf("%+v is less than what is recommended", kdf)
+		t.Errorf("%+v is less than recommended", kdf)
 	}
 }
 
@@ -155,7 +154,7 @@ func FuzzParseSlot(f *testing.F) {
 			t.Fatalf("out of bounds: %+v, %v", s.KDF, err)
 		}
 		if info, err := s.Info(Key{7}); err == nil {
-			t.Fatalf("opened with a key that nobody has: %+v", info)
+			t.Fatalf("opened with a wrong key: %+v", info)
 		}
 	})
 }
@@ -167,7 +166,7 @@ func TestRecoveryKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(text) != 41 || strings.ContainsAny(text, "ILOUilou") || strings.ToUpper(text) != text {
-			t.Fatalf("unfit to be copied by hand: %d letters", len(text))
+			t.Fatalf("not fit for copying by hand: %d letters", len(text))
 		}
 		plain := strings.ReplaceAll(text, "-", "")
 		for how, typed := range map[string]string{
@@ -186,8 +185,8 @@ func TestRecoveryKey(t *testing.T) {
 	}
 }
 
-// One wrong letter, two swapped neighbours: found, unless the checksum of 20
-// bits is fooled, which this seed is not.
+// A wrong letter and swapped neighbours are found. The checksum of 20 bits can miss
+// some, but not with this seed.
 func TestRecoveryTypos(t *testing.T) {
 	text, err := NewRecoveryKey(seeded(9))
 	if err != nil {
@@ -215,7 +214,7 @@ func TestRecoveryTypos(t *testing.T) {
 	}
 }
 
-func TestPasswordsAreTakenAsTheyAre(t *testing.T) {
+func TestPasswordsAreUnchanged(t *testing.T) {
 	for _, p := range []string{
 		"", "x", "correct horse battery staple", " leading and trailing ", "o0O-iIl", "パスワード", "\xff\xfe",
 		// Six words of six letters, out of letters that recovery keys have.
@@ -247,7 +246,7 @@ func FuzzSecret(f *testing.F) {
 			}
 			return
 		}
-		// What opens a slot must open it again when typed as it is.
+		// A returned secret must be returned unchanged.
 		again, err := Secret(string(got))
 		if err != nil || !bytes.Equal(again, got) {
 			t.Fatal(fmt.Sprintf("%q becomes %q becomes %q", typed, got, again), err)

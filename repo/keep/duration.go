@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// Duration is a time in the units of the calendar, so that a month is a month.
+// Duration is a length of time in units of the calendar.
 type Duration struct{ Years, Months, Days, Hours int }
 
-// maxNumber bounds each unit, so that no time overflows.
+// maxNumber is the greatest number of each unit, so that no time overflows.
 const maxNumber = 9999
 
 // ParseDuration reads a duration such as 1y6m, 30d or 12h: numbers of years,
@@ -48,7 +48,7 @@ func ParseDuration(s string) (Duration, error) {
 	return d, nil
 }
 
-// String returns what ParseDuration reads.
+// String returns the form that ParseDuration reads.
 func (d Duration) String() string {
 	s := ""
 	for _, u := range []struct {
@@ -65,7 +65,7 @@ func (d Duration) String() string {
 	return s
 }
 
-// before returns the time that lies d before t.
+// before returns the time d before t.
 func (d Duration) before(t time.Time) time.Time {
 	return t.AddDate(-d.Years, -d.Months, -d.Days).Add(-time.Duration(d.Hours) * time.Hour)
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// restic runs the program that these rules come from, in UTC.
+// restic runs restic, which these rules come from, in UTC.
 func restic(t *testing.T, dir string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.Command("restic", append([]string{"--no-cache", "--quiet", "--json", "-r", filepath.Join(dir, "repo")}, args...)...)
@@ -29,7 +29,7 @@ func restic(t *testing.T, dir string, args ...string) []byte {
 	return out
 }
 
-// restic keeps the same snapshots of a random series under random policies.
+// TestInteropRestic compares with restic on random snapshots and policies.
 func TestInteropRestic(t *testing.T) {
 	if _, err := exec.LookPath("restic"); err != nil {
 		if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -101,8 +101,8 @@ func TestInteropRestic(t *testing.T) {
 	}
 }
 
-// keepsOldest tells whether this restic has the rule that keeps the oldest
-// snapshot while a count is not used up: from 0.16.0 on.
+// keepsOldest reports whether this restic also keeps the oldest snapshot as long as a
+// rule can keep more, which it does since 0.16.0.
 func keepsOldest(t *testing.T) bool {
 	t.Helper()
 	out, err := exec.Command("restic", "version").Output()

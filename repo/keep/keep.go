@@ -1,23 +1,27 @@
-// Package keep decides which snapshots of a device a retention policy keeps,
-// and says why. It knows times, tags and marks of snapshots, nothing of
-// repositories, and changes nothing.
+// Package keep decides which snapshots of a device a retention policy keeps, and why.
+// It sees only times, tags and marks of snapshots. It knows nothing of repositories
+// and never changes anything.
 //
-// The rules mean what the options of restic's forget of the same names mean:
+// The rules have the meaning of the options with the same names of restic's forget:
 //
 //   - Last keeps the newest snapshots.
-//   - Hourly to Yearly keep the newest snapshot of each of the newest periods
-//     that have one; a period is one of the calendar, weeks are those of ISO
-//     8601. While a rule is not used up, it keeps the oldest snapshot, too.
-//   - Within keeps all that are younger than a duration, counted from the newest
-//     snapshot; WithinHourly to WithinYearly one of each period that are.
-//   - Tags keeps snapshots with certain tags, beside the counts.
+//   - Hourly to Yearly keep the newest snapshot of each of the newest periods that
+//     have one. A period is one of the calendar; weeks are those of ISO 8601. As long
+//     as a rule can keep more, it also keeps the oldest snapshot.
+//   - Within keeps all snapshots younger than a duration, counted from the newest
+//     snapshot. WithinHourly to WithinYearly keep one of each period among these.
+//   - Tags keeps snapshots with certain tags, in addition to the counts.
 //
-// What snap adds: pinned snapshots are kept. Incomplete ones do not count, so
-// that they push no complete one out: one that is newer than every complete one
-// is kept, since it has what no other has, others only for their tags or
-// because of Within. If there is no complete one, incomplete ones count. One that
-// was complete until the repository lost a part of it is kept where it would be
-// if it still were: it pushes nothing out, and nothing pushes it out for that.
+// snap adds:
+//
+//   - Pinned snapshots are kept.
+//   - Incomplete snapshots do not count, so they never displace complete ones. They are
+//     kept if they are newer than all complete ones, since only they have the newest
+//     content, or because of their tags or Within. If no snapshot is complete,
+//     incomplete ones count.
+//   - A snapshot that was complete until the repository lost a part of it is kept if it
+//     would be kept as a complete one. It displaces no other, and is not displaced for
+//     being incomplete.
 package keep
 
 import (
@@ -27,29 +31,29 @@ import (
 	"time"
 )
 
-// Unlimited as a number of snapshots keeps all of a rule.
+// Unlimited as the number of a rule keeps all of its snapshots.
 const Unlimited = -1
 
-// Snapshot is what the rules look at.
+// Snapshot is what the rules need of a snapshot.
 type Snapshot struct {
 	Time     time.Time
 	Tags     []string
 	Complete bool
-	Lost     bool // it is not complete, but was until a part of it was lost
+	Lost     bool // it was complete until a part of it was lost
 	Pinned   bool
 }
 
-// Policy is a set of rules. A snapshot is kept if one of them keeps it. The
-// zero value has no rules, and keeps nothing but pinned snapshots.
+// Policy is a set of rules. A snapshot is kept if one of them keeps it. The zero value
+// has no rules and keeps only pinned snapshots.
 type Policy struct {
-	// How many to keep of each period, or Unlimited.
+	// Last to Yearly are how many to keep of each period, or Unlimited.
 	Last, Hourly, Daily, Weekly, Monthly, Yearly int
 
 	Within                                                               Duration
 	WithinHourly, WithinDaily, WithinWeekly, WithinMonthly, WithinYearly Duration
 
-	// Tags are sets of tags; a snapshot that has all of a set is kept. The set
-	// of one empty tag means snapshots without tags.
+	// Tags are sets of tags. A snapshot with all tags of a set is kept. A set of one
+	// empty tag means snapshots without tags.
 	Tags [][]string
 }
 
@@ -63,13 +67,13 @@ func (p *Policy) Empty() bool {
 	return p.Within == Duration{} && len(p.Tags) == 0
 }
 
-// rule keeps the newest snapshot of each period, so many of them or those
-// within a duration.
+// rule keeps the newest snapshot of each period: count of them, or those within a
+// duration.
 type rule struct {
 	name   string
 	count  int
 	within Duration
-	period func(time.Time) string // nil if every snapshot is one of its own
+	period func(time.Time) string // nil if each snapshot is a period
 }
 
 func (p *Policy) rules() []rule {
@@ -97,7 +101,7 @@ func week(t time.Time) string {
 	return fmt.Sprint(y, " ", w)
 }
 
-// Verdict says what happens to a snapshot.
+// Verdict says whether a snapshot is kept.
 type Verdict struct {
 	Keep    bool
 	Reasons []string // why it is kept
@@ -108,10 +112,9 @@ func (v *Verdict) keep(format string, args ...any) {
 	v.Reasons = append(v.Reasons, fmt.Sprintf(format, args...))
 }
 
-// Apply judges the snapshots of one device, in any order; the verdicts are in
-// the order given. now bounds what counts as the newest snapshot, so that one
-// of a clock that was wrong does not make all others old. Periods are those of
-// the calendar in zone.
+// Apply judges the snapshots of one device, which may be in any order. The verdicts are
+// in the same order. A snapshot later than now does not count as the newest, so that a
+// wrong clock does not make all others old. Periods are those of the calendar in zone.
 func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Verdict {
 	verdicts := make([]Verdict, len(list))
 	order := make([]int, len(list)) // newest first
@@ -155,22 +158,21 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 	return verdicts
 }
 
-// applyLost keeps what the rules would keep if nothing were lost. Whatever else
-// is kept stays so.
+// applyLost also keeps lost snapshots that the rules would keep as complete ones.
 func (p *Policy) applyLost(list []Snapshot, order []int, verdicts []Verdict, latest time.Time, zone *time.Location) {
 	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !list[i].Complete && !list[i].Lost })
-	whole := make([]Verdict, len(list))
+	asComplete := make([]Verdict, len(list))
 	for _, r := range p.rules() {
-		r.apply(list, counted, whole, latest, zone)
+		r.apply(list, counted, asComplete, latest, zone)
 	}
 	for i := range list {
 		if list[i].Lost && !verdicts[i].Keep {
-			verdicts[i] = whole[i]
+			verdicts[i] = asComplete[i]
 		}
 	}
 }
 
-// apply runs one rule over the snapshots that count, newest first.
+// apply applies one rule to the counted snapshots, newest first.
 func (r *rule) apply(list []Snapshot, counted []int, verdicts []Verdict, latest time.Time, zone *time.Location) {
 	limited := r.within != Duration{}
 	if r.count == 0 && !limited {

@@ -18,8 +18,8 @@ func at(t testing.TB, text string) time.Time {
 	return time.Time{}
 }
 
-// series reads snapshots, oldest first: a time each, with ! for an incomplete
-// one, ? for one that has lost a part, * for a pinned one, and tags behind #.
+// series parses snapshots, oldest first: a time each, then ! if it is incomplete, ? if it
+// has lost a part, * if it is pinned, and tags after #.
 func series(t testing.TB, text string) ([]Snapshot, []string) {
 	t.Helper()
 	var list []Snapshot
@@ -56,15 +56,15 @@ func TestApply(t *testing.T) {
 		Policy
 	}{
 		// The examples of restic's manual.
-		"a count counts snapshots, not days that went by": {sundays, "2014-11-09, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Daily: 4}},
-		"a month of Sundays":                              {sundays, "2014-09-28, 2014-10-26, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Weekly: 3, Monthly: 3}},
-		"a rule not used up keeps the oldest":             {sundays, "2014-09-07, 2014-11-30", Policy{Yearly: 3}},
-		"a rule used up does not":                         {sundays, "2014-11-30", Policy{Yearly: 1}},
-		"all of them":                                     {sundays, sundays, Policy{Last: Unlimited}},
-		"of every month":                                  {sundays, "2014-09-07, 2014-09-28, 2014-10-26, 2014-11-30", Policy{Monthly: Unlimited}},
-		"within, from the newest":                         {sundays, "2014-11-16, 2014-11-23, 2014-11-30", Policy{Within: within("15d")}},
-		"within 14 days is less than 14 days":             {sundays, "2014-11-23, 2014-11-30", Policy{Within: within("14d")}},
-		"of months within":                                {sundays, "2014-10-26, 2014-11-30", Policy{WithinMonthly: within("2m")}},
+		"a count counts snapshots, not days":  {sundays, "2014-11-09, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Daily: 4}},
+		"a month of Sundays":                  {sundays, "2014-09-28, 2014-10-26, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Weekly: 3, Monthly: 3}},
+		"a rule not used up keeps the oldest": {sundays, "2014-09-07, 2014-11-30", Policy{Yearly: 3}},
+		"a rule used up does not":             {sundays, "2014-11-30", Policy{Yearly: 1}},
+		"unlimited":                           {sundays, sundays, Policy{Last: Unlimited}},
+		"one of every month":                  {sundays, "2014-09-07, 2014-09-28, 2014-10-26, 2014-11-30", Policy{Monthly: Unlimited}},
+		"within, from the newest":             {sundays, "2014-11-16, 2014-11-23, 2014-11-30", Policy{Within: within("15d")}},
+		"within 14 days is less than 14 days": {sundays, "2014-11-23, 2014-11-30", Policy{Within: within("14d")}},
+		"one of each month within":            {sundays, "2014-10-26, 2014-11-30", Policy{WithinMonthly: within("2m")}},
 
 		"the newest of a period": {"2026-01-05 06:00, 2026-01-05 23:59, 2026-01-06 00:01, 2026-01-06 12:00", "2026-01-05 23:59, 2026-01-06 12:00", Policy{Daily: 2}},
 		"ISO weeks":              {"2025-12-28, 2025-12-29, 2025-12-31, 2026-01-01, 2026-01-05", "2025-12-28, 2026-01-01, 2026-01-05", Policy{Weekly: 3}},
@@ -72,16 +72,16 @@ func TestApply(t *testing.T) {
 		"a clock that was wrong": {"2026-01-01, 2026-01-05, 2099-01-01", "2026-01-05, 2099-01-01", Policy{Within: within("2d")}},
 		"tags":                   {"2026-01-01#a+b, 2026-01-02#a, 2026-01-03, 2026-01-04#c", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Last: 1, Tags: [][]string{{"a", "b"}, {""}}}},
 
-		// What restic does not know.
-		"pinned":                                  {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
-		"incomplete ones do not count":            {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
-		"an incomplete one at the end stays":      {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
-		"incomplete, within and tagged":           {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
-		"incomplete ones are all there is":        {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
-		"what has lost a part stays by the rules": {"2026-01-01?, 2026-01-02?, 2026-01-03?, 2026-01-04", "2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 3}},
-		"what has lost a part pushes nothing out": {"2026-01-01, 2026-01-02, 2026-01-03?, 2026-01-04?", "2026-01-01, 2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 2}},
-		"and is no reason to keep a broken one":   {"2026-01-01?, 2026-01-02!, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Daily: 2}},
-		"no rules":                                {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
+		// Rules that restic does not have.
+		"pinned":                                     {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
+		"incomplete ones do not count":               {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
+		"an incomplete one at the end stays":         {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
+		"incomplete, within and tagged":              {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
+		"only incomplete ones":                       {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
+		"one that lost a part stays by the rules":    {"2026-01-01?, 2026-01-02?, 2026-01-03?, 2026-01-04", "2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 3}},
+		"one that lost a part displaces nothing":     {"2026-01-01, 2026-01-02, 2026-01-03?, 2026-01-04?", "2026-01-01, 2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 2}},
+		"and is no reason to keep an incomplete one": {"2026-01-01?, 2026-01-02!, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Daily: 2}},
+		"no rules": {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
 	} {
 		list, names := series(t, c.series)
 		for range 2 {
@@ -117,7 +117,7 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// Which day it is depends on where one is.
+// Days depend on the time zone.
 func TestZone(t *testing.T) {
 	list, _ := series(t, "2026-01-05 22:30, 2026-01-05 23:30, 2026-01-06 00:30")
 	p := Policy{Daily: 1}
@@ -145,7 +145,7 @@ func TestZone(t *testing.T) {
 
 func TestEmpty(t *testing.T) {
 	if p := (Policy{}); !p.Empty() {
-		t.Error("no rules are not empty")
+		t.Error("a policy without rules is not empty")
 	}
 	for _, p := range []Policy{{Last: 1}, {Yearly: Unlimited}, {Within: Duration{Hours: 1}}, {WithinDaily: Duration{Years: 1}}, {Tags: [][]string{{"a"}}}} {
 		if p.Empty() {
@@ -181,7 +181,7 @@ func FuzzParseDuration(f *testing.F) {
 			t.Errorf("%q: %v, again %v, %v", s, d, again, err)
 		}
 		if now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC); d.before(now).After(now) {
-			t.Errorf("%q leads into the future", s)
+			t.Errorf("%q is in the future", s)
 		}
 	})
 }

@@ -1,14 +1,14 @@
-// Package replace puts a good file in the place of a damaged one.
+// Package replace replaces damaged files of a repository by good ones, atomically: an
+// interruption loses neither.
 //
-// A backend never overwrites, so the damaged file has to go before the good one
-// can come. So that nothing is lost if that is cut off in between, the good
-// bytes are stored beside it first:
+// A backend never overwrites, so the damaged file must be removed before the good one
+// is stored. The good bytes are therefore stored in another file first:
 //
-//	healing/NAME   the bytes of NAME, on their way to their place
+//	healing/NAME   the good bytes of NAME
 //
-// Whatever is found there later is brought to its place by Finish. The package
-// knows nothing of what files mean, and needs no key: it handles files that are
-// named by the BLAKE3-256 of their bytes, and config, which it takes if it is whole.
+// Finish completes interrupted replacements. The package needs no key and never reads
+// what files contain: it handles files that are named by the BLAKE3-256 of their
+// bytes, and config, which it only checks to be complete.
 package replace
 
 import (
@@ -25,18 +25,19 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// Dir is the folder of files on their way.
+// Dir is the folder of good files that replace damaged ones.
 const Dir = layout.HealingDir
 
-// Put stores data, which fits the name, in the place of whatever is there.
+// Put replaces the file of a name, if it exists, by data, which must be good.
 func Put(ctx context.Context, be backend.Backend, name string, data []byte) error {
 	if err := be.Put(ctx, Dir+name, data); err != nil && !errors.Is(err, backend.ErrExist) {
 		return fmt.Errorf("store a good copy of %s: %w", name, err)
 	}
-	return settle(ctx, be, name, data)
+	return move(ctx, be, name, data)
 }
 
-func settle(ctx context.Context, be backend.Backend, name string, data []byte) error {
+// move stores data under its name and removes its copy in Dir.
+func move(ctx context.Context, be backend.Backend, name string, data []byte) error {
 	if err := remove(ctx, be, name); err != nil {
 		return err
 	}
@@ -53,8 +54,8 @@ func remove(ctx context.Context, be backend.Backend, name string) error {
 	return nil
 }
 
-// Finish brings files that an interrupted Put has left on their way to their
-// places. One that is damaged itself is removed.
+// Finish completes all interrupted Puts. It removes files in Dir that are damaged
+// themselves.
 func Finish(ctx context.Context, be backend.Backend) error {
 	var names []string
 	if err := be.List(ctx, Dir, func(f backend.Info) error {
@@ -71,39 +72,37 @@ func Finish(ctx context.Context, be backend.Backend) error {
 		if err != nil {
 			return err
 		}
-		if !fits(name, data) {
+		if !isGood(name, data) {
 			if err := remove(ctx, be, Dir+name); err != nil {
 				return err
 			}
 			continue
 		}
-		if there, err := backend.ReadAll(ctx, be, name, layout.MaxFileSize); err == nil && isGood(name, there, data) {
+		if current, err := backend.ReadAll(ctx, be, name, layout.MaxFileSize); err == nil && isCurrent(name, current, data) {
 			if err := remove(ctx, be, Dir+name); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := settle(ctx, be, name, data); err != nil {
+		if err := move(ctx, be, name, data); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// isGood reports whether a file in its place needs no replacing by one on its
-// way. The bytes of config tell nothing: what is on its way was found good, and
-// what is in its place was found damaged or is torn, unless they are the same.
-func isGood(name string, there, onItsWay []byte) bool {
+// isCurrent reports whether a file need not be replaced. For config this is only true
+// if the bytes are equal, since the current config was damaged or may be incomplete.
+func isCurrent(name string, current, replacement []byte) bool {
 	if name == layout.ConfigName {
-		return bytes.Equal(there, onItsWay)
+		return bytes.Equal(current, replacement)
 	}
-	return fits(name, there)
+	return isGood(name, current)
 }
 
-// fits reports whether data are the bytes that a name stands for. Of config that
-// is whether they are whole: it is JSON and a newline, and whatever a disk leaves
-// of it that lost its end is not.
-func fits(name string, data []byte) bool {
+// isGood reports whether data has the hash that is its name. For config it reports
+// whether data is complete: JSON and a newline, which a file cut short is not.
+func isGood(name string, data []byte) bool {
 	if name == layout.ConfigName {
 		return bytes.HasSuffix(data, []byte("\n")) && json.Valid(data)
 	}

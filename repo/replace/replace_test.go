@@ -14,8 +14,8 @@ import (
 	"lukechampine.com/blake3"
 )
 
-// Wherever it is cut off, the damaged file or the good one is there, and the
-// good one after Finish.
+// After a crash at any point the damaged or the good file exists, and the good one
+// after Finish.
 func TestPutSurvivesEveryCrash(t *testing.T) {
 	id := blake3.Sum256(good)
 	for _, name := range []string{"packs/xx/" + hex.EncodeToString(id[:]), "config"} {
@@ -24,7 +24,7 @@ func TestPutSurvivesEveryCrash(t *testing.T) {
 	}
 }
 
-// good ends as the files do whose names say nothing of their bytes.
+// good ends like config.
 var good = []byte(`{"good":1}` + "\n")
 
 func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
@@ -34,7 +34,7 @@ func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
 		t.Fatal(err)
 	}
 	crashes := 0
-	defer func() { t.Logf("%d processes have died (torn: %v)", crashes, torn) }()
+	defer func() { t.Logf("%d processes died (torn: %v)", crashes, torn) }()
 	for seed := range uint64(16) {
 		for at := 1; ; at++ {
 			process := crash.New(base.Clone(), crash.Plan{At: at, Seed: seed, Torn: torn})
@@ -48,15 +48,15 @@ func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
 			crashes++
 			be := process.Reboot()
 			before, _ := backend.ReadAll(ctx, be, name, 100)
-			onItsWay, _ := backend.ReadAll(ctx, be, replace.Dir+name, 100)
+			replacement, _ := backend.ReadAll(ctx, be, replace.Dir+name, 100)
 			if err := replace.Finish(ctx, be); err != nil {
 				t.Fatal(err)
 			}
 			want := before
-			if bytes.Equal(onItsWay, good) {
+			if bytes.Equal(replacement, good) {
 				want = good
 			}
-			// What is torn on its way leaves what is in its place.
+			// An incomplete replacement changes nothing.
 			b, err := backend.ReadAll(ctx, be, name, 100)
 			if err != nil || !bytes.Equal(b, want) || !bytes.Equal(b, good) && string(b) != "damaged" {
 				t.Fatalf("%s: %q, want %q, %v", process.Outcome(), b, want, err)
@@ -68,8 +68,8 @@ func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
 	}
 }
 
-// What is damaged on its way replaces nothing.
-func TestFinishLooksAtBytes(t *testing.T) {
+// A damaged replacement is not used.
+func TestFinishIgnoresDamagedReplacements(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()
 	id := blake3.Sum256([]byte("good"))

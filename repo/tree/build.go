@@ -7,22 +7,22 @@ import (
 	"github.com/snap-backup/snap/chunk"
 )
 
-// Shape of trees. Part of the format only in so far as equal entries should
-// make equal trees; a reader does not depend on it.
+// The shape of trees. Writers use the same numbers so that equal entries make equal
+// trees. Readers do not depend on them.
 const (
-	// leafBits and innerBits give nodes of 64 items on average.
+	// leafBits and innerBits make nodes of 64 items on average.
 	leafBits  = 6
 	innerBits = 6
-	// cutEntries and cutSize end a node whose hashes do not.
+	// cutEntries and cutSize end a node that no hash ends.
 	cutEntries = 512
 	cutSize    = 256 << 10
 )
 
-// Save stores a node as a chunk and returns its ID. like is a chunk that the
-// node probably resembles, nil if none is known.
+// Save stores a node as a chunk and returns its ID. like is a chunk that is probably
+// similar; nil if none is known.
 type Save func(ctx context.Context, node []byte, like *chunk.ID) (chunk.ID, error)
 
-// Builder makes a tree from entries in ascending order of their keys.
+// Builder builds a tree from entries in ascending order of their keys.
 type Builder struct {
 	save   Save
 	old    *Outline
@@ -39,13 +39,13 @@ type level struct {
 	count uint64 // entries below
 }
 
-// NewBuilder returns a builder that stores its nodes with save. old is the
-// outline of a tree that the new one probably resembles; nil if there is none.
+// NewBuilder returns a builder that stores nodes with save. old is the outline of a
+// tree that is probably similar, or nil.
 func NewBuilder(save Save, old *Outline) *Builder {
 	return &Builder{save: save, old: old, levels: make([]level, 1)}
 }
 
-// Add appends an entry. Its key must come after the last one's.
+// Add appends an entry. Its key must be greater than that of the last one.
 func (b *Builder) Add(ctx context.Context, e *Entry) error {
 	if err := e.check(); err != nil {
 		return err
@@ -70,8 +70,8 @@ func (b *Builder) Add(ctx context.Context, e *Entry) error {
 	return nil
 }
 
-// close stores the node at a level and enters it into the level above. h are
-// the bits of the last entry's hash that no level below has used.
+// close stores the node of a level and adds it to the level above. h is the last
+// entry's hash without the bits that lower levels have used.
 func (b *Builder) close(ctx context.Context, at int, h uint64) error {
 	l := &b.levels[at]
 	id, err := b.save(ctx, l.node.encode(), b.old.at(at, l.first))
@@ -99,7 +99,7 @@ func (b *Builder) close(ctx context.Context, at int, h uint64) error {
 	return nil
 }
 
-// Finish stores what is left and returns the root.
+// Finish stores the remaining nodes and returns the root.
 func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 	if b.count == 0 {
 		return b.save(ctx, (&Node{}).encode(), nil)
@@ -113,8 +113,8 @@ func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 		if len(l.node.Entries)+len(l.node.Children) == 0 {
 			continue
 		}
-		// The top of a growing tree may not close by its hash here: that
-		// would add a level with one child. All ones never ends a node.
+		// The hash must not end the top node here, which would add a level with
+		// one child. A hash of all ones ends no node.
 		if err := b.close(ctx, at, ^uint64(0)); err != nil {
 			return chunk.ID{}, err
 		}
@@ -124,12 +124,12 @@ func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 // Count returns the number of entries added.
 func (b *Builder) Count() uint64 { return b.count }
 
-// ends reports whether a node ends here. A hash that has no bits left ends
-// none, or a made-up path could stack levels without end.
+// ends reports whether a hash ends a node. A hash of zero does not, since otherwise a
+// crafted path could add levels without end.
 func ends(h uint64, bits int) bool { return h != 0 && h&(1<<bits-1) == 0 }
 
-// pathHash is FNV-1a with the finish of MurmurHash3, since FNV's low bits
-// alone are poor.
+// pathHash is FNV-1a with the finalizer of MurmurHash3, since the low bits of FNV are
+// not uniform.
 func pathHash(s string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {

@@ -8,17 +8,17 @@ import (
 	"github.com/snap-backup/snap/pack/binread"
 )
 
-// Content lists keep entries small: a large database has thousands of chunks,
-// of which a day changes a few. A list ends after an ID whose last byte says
-// so, so a changed chunk changes one list.
+// Content lists keep entries small: a large database has thousands of chunks, and few
+// change in a day. The last byte of an ID decides whether it ends a list, so a changed
+// chunk changes one list.
 const (
 	listVersion = 1
 	listMask    = 0x7f // lists of 128 IDs on average
 	maxList     = 1024
 )
 
-// NewContent makes the content of a file from the IDs of its chunks, storing
-// lists with save where there are too many for an entry.
+// NewContent returns the content of a file with these chunks. It stores lists with save
+// if the chunks are too many for an entry.
 func NewContent(ctx context.Context, save Save, size int64, ids []chunk.ID) (Content, error) {
 	c := Content{Size: size, IDs: ids}
 	for len(c.IDs) > MaxInline {
@@ -48,7 +48,7 @@ func encodeList(level uint8, ids []chunk.ID) []byte {
 	return appendIDs([]byte{listVersion, level}, ids)
 }
 
-// parseList reads a list and checks that it is one of the wanted level.
+// parseList parses a list, which must be of this level.
 func parseList(b []byte, level uint8) ([]chunk.ID, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); v != listVersion {
@@ -72,13 +72,13 @@ func (c *Content) Chunks(ctx context.Context, load Load, fn func(chunk.ID) error
 	return c.walk(ctx, load, c.Level, c.IDs, nil, fn)
 }
 
-// All is Chunks, and calls list for the ID of every list before it is loaded.
+// All is like Chunks and also calls list for the ID of every list before it loads it.
 func (c *Content) All(ctx context.Context, load Load, list, fn func(chunk.ID) error) error {
 	return c.walk(ctx, load, c.Level, c.IDs, list, fn)
 }
 
-// walk visits IDs at a level; it falls by one at each step, so a list cannot
-// lead back to itself.
+// walk visits IDs of a level. The level decreases with each list, so a list cannot
+// contain itself.
 func (c *Content) walk(ctx context.Context, load Load, level uint8, ids []chunk.ID, list, fn func(chunk.ID) error) error {
 	for _, id := range ids {
 		if level == 0 {

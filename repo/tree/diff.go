@@ -6,10 +6,10 @@ import (
 	"github.com/snap-backup/snap/chunk"
 )
 
-// Diff calls fn for every key at which two trees differ, in order: with the
-// entry of each tree, nil where it has none. Nodes that both trees share are
-// not loaded, so the cost goes by what differs and not by what there is.
-// Entries of one key are given whenever anything in them differs.
+// Diff calls fn for every key at which two trees differ, in order, with the entries of
+// both trees; an entry is nil if a tree does not have the key. It does not load nodes
+// that both trees have, so its cost depends on the differences and not on the size.
+// Entries differ if any of their fields do.
 func Diff(ctx context.Context, load Load, a, b chunk.ID, fn func(a, b *Entry) error) error {
 	x, y := newFrontier(load, a), newFrontier(load, b)
 	for {
@@ -24,7 +24,7 @@ func Diff(ctx context.Context, load Load, a, b chunk.ID, fn func(a, b *Entry) er
 			x.drop()
 			y.drop()
 		case p != nil && p.entry == nil && (q == nil || q.entry != nil || p.level >= q.level):
-			// The higher node first: what it holds may be the other one.
+			// The higher node comes first, since it may contain the other one.
 			if err := x.expand(ctx); err != nil {
 				return err
 			}
@@ -40,7 +40,7 @@ func Diff(ctx context.Context, load Load, a, b chunk.ID, fn func(a, b *Entry) er
 	}
 }
 
-// compare takes the first of two entries, or both if they have one key.
+// compare takes the entry with the lower key, or both if their keys are equal.
 func compare(x, y *frontier, p, q *item, fn func(a, b *Entry) error) error {
 	order := 0
 	switch {
@@ -67,14 +67,14 @@ func compare(x, y *frontier, p, q *item, fn func(a, b *Entry) error) error {
 	return fn(p.entry, q.entry)
 }
 
-// item is a node that was not looked into yet, or an entry.
+// item is an entry, or a node that was not loaded yet.
 type item struct {
 	id    chunk.ID
-	level int // of a node; one more than any for a root
+	level int // of a node; MaxHeight for a root
 	entry *Entry
 }
 
-// frontier is what is left of a tree, the next on top.
+// frontier is the rest of a tree as a stack.
 type frontier struct {
 	load  Load
 	items []item
@@ -93,7 +93,7 @@ func (f *frontier) head() *item {
 
 func (f *frontier) drop() { f.items = f.items[:len(f.items)-1] }
 
-// expand puts what a node holds in its place.
+// expand replaces the node on top by its items.
 func (f *frontier) expand(ctx context.Context) error {
 	it := *f.head()
 	above := it.level + 1
@@ -114,13 +114,13 @@ func (f *frontier) expand(ctx context.Context) error {
 	return nil
 }
 
-// equal reports whether two entries are written the same.
+// equal reports whether two entries have the same encoding.
 func (e *Entry) equal(o *Entry) bool {
 	return string(e.append(nil)) == string(o.append(nil))
 }
 
-// SameContent reports whether two entries have the same bytes in the backup
-// folder, or, where both are sealed, hold the same.
+// SameContent reports whether two entries have the same content. Their bytes in the
+// backup folder can still differ if they are encrypted.
 func (e *Entry) SameContent(o *Entry) bool {
 	if e.Kind != o.Kind || e.Content.Size != o.Content.Size || e.Content.Level != o.Content.Level || len(e.Content.IDs) != len(o.Content.IDs) {
 		return false

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestDiffModel holds Diff against two maps.
+// TestDiffModel compares Diff with maps.
 func TestDiffModel(t *testing.T) {
 	ctx := context.Background()
 	rapid.Check(t, func(t *rapid.T) {
@@ -51,7 +51,7 @@ func TestDiffModel(t *testing.T) {
 	})
 }
 
-func TestDiffLoadsWhatDiffers(t *testing.T) {
+func TestDiffLoadsOnlyDifferences(t *testing.T) {
 	ctx := context.Background()
 	s := store{}
 	entries := many(50_000)

@@ -1,15 +1,13 @@
-// Package tree is what a snapshot holds: its entries, sorted and cut into
-// nodes that are stored as chunks.
+// Package tree stores the entries of a snapshot as a tree of nodes, which are chunks.
 //
-// Entries are sorted by (Domain, Name, Path). Leaves end where the hash of an
-// entry's path says so, inner nodes likewise with more bits, up to one root.
-// Boundaries depend on paths alone: a day that changes some entries changes
-// their leaves and the nodes above, nothing else, and equal entries make equal
-// trees whatever came before.
+// Entries are sorted by (Domain, Name, Path). The hash of an entry's path decides
+// whether the entry ends a leaf, and more of its bits whether it ends inner nodes, up
+// to one root. Boundaries depend only on paths: changed entries change their leaves
+// and the nodes above, and equal entries make equal trees.
 //
-// The package knows how nodes are written and read, not where: it is given a
-// function to save or load a chunk. It promises that no node can make it
-// panic, loop or allocate more than a small multiple of the node's length.
+// The package encodes and decodes nodes. It never touches storage: callers pass
+// functions that save and load chunks. No node can make it panic, loop or allocate
+// more than a small multiple of the node's length.
 package tree
 
 import (
@@ -25,18 +23,18 @@ import (
 	"github.com/snap-backup/snap/pack/binread"
 )
 
-// Limits of the format. Longer values cannot be stored.
+// Limits of the format.
 const (
 	MaxPath      = 4096 // bytes of Path
 	MaxName      = 8192 // bytes of Domain and of Name
-	MaxInline    = 64   // content IDs in an entry; longer content has lists
+	MaxInline    = 64   // content IDs in an entry; more IDs are in lists
 	MaxListLevel = 3
 )
 
-// ErrDamaged says that a node is not what this package writes.
+// ErrDamaged is the error for bytes that this package did not write.
 var ErrDamaged = errors.New("damaged tree node")
 
-// Kind is what an entry is.
+// Kind is the kind of an entry.
 type Kind uint8
 
 // The kinds of entries.
@@ -55,70 +53,69 @@ type Entry struct {
 	// ModTime is that of the file in the backup folder, in Unix nanoseconds.
 	ModTime int64
 
-	// Stat lets a later import recognise the file without reading it; absent
-	// if the source had no such thing.
+	// Stat lets a later import recognise the file without reading it; nil if the
+	// source has no such data.
 	Stat *Stat
-	// Record is what the backup's own catalogue says of the file; absent for
-	// files that it does not list.
+	// Record is from the manifest; nil if it does not list the file.
 	Record *Record
-	// Encryption says how to make the file's bytes from its content; absent if they
-	// are the content.
+	// Encryption says how to encrypt the content to get the file's bytes; nil if
+	// they are equal.
 	Encryption *Encryption
 
 	Content Content
 }
 
-// Stat is what the file system of the source said besides size and mtime.
+// Stat is metadata of the source's file system, in addition to size and mtime.
 type Stat struct {
 	Inode      uint64
 	ChangeTime int64 // Unix nanoseconds
 }
 
-// Record is a row of the backup's own catalogue.
+// Record is from a row of the manifest.
 type Record struct {
 	ModTime int64  // on the device, in Unix seconds
 	Sum     uint64 // fingerprint of the row: equal rows have equal sums
 }
 
-// Cipher is a way to seal a file.
+// Cipher is a way to encrypt a file.
 type Cipher uint8
 
-// CBC is AES-256-CBC with an initialisation vector of zeros over the content
-// padded as PKCS #7 says: as iOS seals the files of encrypted backups.
+// CBC is AES-256-CBC with an initialisation vector of zeros and PKCS #7 padding, as iOS
+// encrypts the files of encrypted backups.
 const CBC Cipher = 1
 
-// Encryption is how a file is sealed: its bytes in the backup folder follow from the
-// content and this.
+// Encryption is how a file is encrypted: it determines the bytes in the backup folder
+// for a content.
 type Encryption struct {
 	Cipher Cipher
 	Key    FileKey
 }
 
-// Format keeps the key out of whatever is printed. That of SealKey alone is not
-// asked when an entry is printed with a verb that is not for structures.
-func (s Encryption) Format(f fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(f, "Encryption(cipher %d, hidden)", s.Cipher)
+// Format hides the key when an Encryption is printed. FileKey.Format is not called for
+// verbs that are not for structs.
+func (e Encryption) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "Encryption(cipher %d, hidden)", e.Cipher)
 }
 
-// FileKey is the key that a file is sealed with. It is a secret.
+// FileKey is the key that a file is encrypted with. It is a secret.
 type FileKey [32]byte
 
-// Format keeps the key out of whatever is printed, with any verb.
+// Format hides the key from every verb.
 func (FileKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "FileKey(hidden)") }
 
-// LogValue keeps the key out of structured logs.
+// LogValue hides the key in structured logs.
 func (FileKey) LogValue() slog.Value { return slog.StringValue("FileKey(hidden)") }
 
-// Content is a file's bytes: chunks in order. Up to MaxInline IDs of chunks
-// stand here at level 0; above, the IDs name lists, which are chunks that hold
-// the IDs of the level below.
+// Content is the chunks of a file. At level 0 IDs are those of the chunks, at most
+// MaxInline. At higher levels they are those of content lists, which have the IDs of
+// the level below.
 type Content struct {
 	Size  int64 // bytes
 	Level uint8
 	IDs   []chunk.ID
 }
 
-// Key is the place of an entry in the order of a tree.
+// Key is the sort key of an entry in a tree.
 type Key struct{ Domain, Name, Path string }
 
 // Key returns the entry's key.
@@ -135,14 +132,14 @@ func (k Key) Compare(o Key) int {
 	return strings.Compare(k.Path, o.Path)
 }
 
-// Flags of an encoded entry: which optional fields follow.
+// The flags of an encoded entry say which optional fields follow.
 const (
 	flagDir = 1 << iota
 	flagNamed
 	flagStat
 	flagSource
 	flagLists
-	flagSeal
+	flagEncrypted
 	flagsKnown = 1<<iota - 1
 )
 
@@ -164,13 +161,13 @@ func (e *Entry) check() error {
 	case e.Kind == Dir && (e.Content.Size > 0 || e.Encryption != nil):
 		return fmt.Errorf("folder %q with content", e.Path)
 	case e.Encryption != nil && e.Encryption.Cipher != CBC:
-		return fmt.Errorf("entry %q: unknown form of sealing %d", e.Path, e.Encryption.Cipher)
+		return fmt.Errorf("entry %q: unknown cipher %d", e.Path, e.Encryption.Cipher)
 	}
 	return nil
 }
 
-// CleanPath reports whether p is a relative slash-separated path of plain
-// elements that leads nowhere but down.
+// CleanPath reports whether p is a relative slash-separated path without empty, "." and
+// ".." elements.
 func CleanPath(p string) bool {
 	if p == "" || strings.ContainsRune(p, 0) {
 		return false
@@ -195,7 +192,7 @@ func (e *Entry) append(b []byte) []byte {
 	set(flagStat, e.Stat != nil)
 	set(flagSource, e.Record != nil)
 	set(flagLists, e.Content.Level > 0)
-	set(flagSeal, e.Encryption != nil)
+	set(flagEncrypted, e.Encryption != nil)
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, e.Path)
 	if flags&flagNamed != 0 {
@@ -251,11 +248,11 @@ func readEntry(r *binread.Reader) Entry {
 	}
 	if flags&flagDir != 0 {
 		e.Kind = Dir
-		if flags&(flagLists|flagSeal) != 0 {
+		if flags&(flagLists|flagEncrypted) != 0 {
 			r.Fail("folder with content")
 		}
 	} else {
-		if flags&flagSeal != 0 {
+		if flags&flagEncrypted != 0 {
 			e.Encryption = &Encryption{Cipher: Cipher(r.Byte())}
 			copy(e.Encryption.Key[:], r.Take(len(e.Encryption.Key)))
 		}

@@ -10,7 +10,7 @@ import (
 
 // Limits on nodes.
 const (
-	maxNodeSize    = 1 << 20 // bytes; the builder cuts long before
+	maxNodeSize    = 1 << 20 // bytes; the builder makes far smaller ones
 	maxNodeEntries = 1024
 	// MaxHeight is the greatest number of levels of a tree.
 	MaxHeight = 12
@@ -56,8 +56,8 @@ func (c *Child) append(b []byte) []byte {
 	return appendString(b, c.First.Path)
 }
 
-// ParseNode reads a node. Its entries or children are in order and not empty,
-// but for a leaf that is a whole tree without entries.
+// ParseNode parses a node. Its entries or children are in order. Only a leaf can have
+// none, as the root of an empty tree.
 func ParseNode(b []byte) (*Node, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); r.Err() == nil && v != nodeVersion {

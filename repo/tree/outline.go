@@ -7,14 +7,14 @@ import (
 	"github.com/snap-backup/snap/chunk"
 )
 
-// Outline says where the nodes of a tree begin. It is what a new tree needs of
-// an older one to store its nodes as differences.
+// Outline is the first keys of all nodes of a tree. A new tree uses it to store its
+// nodes as deltas of similar ones.
 type Outline struct {
 	levels [][]Child // by height, each in order
 }
 
-// NewOutline reads the inner nodes of a tree. What cannot be read is left out:
-// an outline saves space and is not needed.
+// NewOutline reads the inner nodes of a tree. It leaves out nodes that cannot be read,
+// since an outline only saves space.
 func NewOutline(ctx context.Context, load Load, root chunk.ID) *Outline {
 	o := &Outline{}
 	o.read(ctx, load, Child{ID: root}, -1)
@@ -40,8 +40,7 @@ func (o *Outline) read(ctx context.Context, load Load, at Child, above int) {
 	}
 }
 
-// at returns the node of a level that holds a key, or the place where it would
-// be.
+// at returns the node of a level that would contain a key.
 func (o *Outline) at(level int, key Key) *chunk.ID {
 	if o == nil || level >= len(o.levels) || len(o.levels[level]) == 0 {
 		return nil

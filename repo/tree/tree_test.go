@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// store keeps chunks in a map.
+// store stores chunks in a map.
 type store map[chunk.ID][]byte
 
 func (s store) save(_ context.Context, b []byte, _ *chunk.ID) (chunk.ID, error) {
@@ -153,8 +153,8 @@ func many(n int) []Entry {
 	return sorted(entries)
 }
 
-// TestLocalChanges holds the tree to its purpose: a change costs the nodes on
-// its way to the root, and the tree is the same whichever way it came about.
+// TestLocalChanges checks that a change only changes the nodes on its path to the root,
+// and that equal entries make equal trees.
 func TestLocalChanges(t *testing.T) {
 	const n = 50_000
 	s := store{}
@@ -180,7 +180,7 @@ func TestLocalChanges(t *testing.T) {
 	}
 }
 
-func TestOrderIsHeldTo(t *testing.T) {
+func TestAddRequiresOrder(t *testing.T) {
 	b := NewBuilder(store{}.save, nil)
 	ctx := context.Background()
 	if err := b.Add(ctx, &Entry{Path: "b"}); err != nil {
@@ -224,7 +224,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 	}
 }
 
-func TestMadeUpPathsCannotStackLevels(t *testing.T) {
+func TestCraftedPathsAddNoLevels(t *testing.T) {
 	if ends(0, leafBits) {
 		t.Error("a hash of zero ends nodes for ever")
 	}

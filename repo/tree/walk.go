@@ -22,7 +22,7 @@ func (e *NodeError) Error() string { return fmt.Sprintf("tree node %s: %v", e.ID
 
 func (e *NodeError) Unwrap() error { return e.Err }
 
-// LoadNode loads and reads one node; its error is a *NodeError.
+// LoadNode loads and parses a node. Its error is a *NodeError.
 func LoadNode(ctx context.Context, load Load, id chunk.ID) (*Node, error) {
 	b, err := load(ctx, id)
 	if err != nil {
@@ -38,21 +38,20 @@ func LoadNode(ctx context.Context, load Load, id chunk.ID) (*Node, error) {
 	return n, nil
 }
 
-// Walk calls fn for every entry below root, in order. The first error ends the
-// walk and is returned; one of loading or reading a node is a *NodeError.
+// Walk calls fn for every entry below root, in order. It returns the first error,
+// which is a *NodeError if a node cannot be loaded or parsed.
 func Walk(ctx context.Context, load Load, root chunk.ID, fn func(*Entry) error) error {
 	return WalkDomain(ctx, load, root, "", fn)
 }
 
-// WalkDomain is Walk for the entries of one domain alone; "" means all. It
-// loads only the nodes that may hold such entries.
+// WalkDomain is like Walk for the entries of one domain; "" means all. It loads only
+// nodes that can contain such entries.
 func WalkDomain(ctx context.Context, load Load, root chunk.ID, domain string, fn func(*Entry) error) error {
 	return walk(ctx, load, root, -1, domain, fn)
 }
 
-// WalkLeaves calls fn for every leaf below root, in order, with its ID: whoever
-// notes that and the place of an entry in it finds the entry again by loading
-// one node.
+// WalkLeaves calls fn for every leaf below root, in order, with its ID. With this ID and
+// an entry's index in the leaf, callers find the entry again by loading one node.
 func WalkLeaves(ctx context.Context, load Load, root chunk.ID, fn func(id chunk.ID, leaf *Node) error) error {
 	return walkLeaves(ctx, load, root, -1, fn)
 }
@@ -73,8 +72,8 @@ func walkLeaves(ctx context.Context, load Load, id chunk.ID, above int, fn func(
 	return nil
 }
 
-// LoadBelow is LoadNode for a node that one of level above has named, or for a
-// root, where above is -1. Levels fall by one a step, so no tree is endless.
+// LoadBelow is like LoadNode for a child of a node of level above, or for a root if
+// above is -1. It checks that the child's level is one less, so no tree is endless.
 func LoadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -86,8 +85,7 @@ func LoadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, e
 	return n, err
 }
 
-// walk visits the node id. above is the level of the node that named it, -1
-// for a root.
+// walk visits a node. above is the level of its parent, -1 for a root.
 func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string, fn func(*Entry) error) error {
 	n, err := LoadBelow(ctx, load, id, above)
 	if err != nil {
@@ -117,8 +115,8 @@ func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string,
 	return nil
 }
 
-// Find returns the entry with a key, or nil if there is none. It loads one node
-// of each level.
+// Find returns the entry with a key, or nil if it does not exist. It loads one node of
+// each level.
 func Find(ctx context.Context, load Load, root chunk.ID, key Key) (*Entry, error) {
 	above := -1
 	for id := root; ; {
@@ -133,8 +131,7 @@ func Find(ctx context.Context, load Load, root chunk.ID, key Key) (*Entry, error
 			}
 			return &n.Entries[i], nil
 		}
-		// The child that can hold the key is the last one that begins at it or
-		// before it.
+		// The last child that begins at or before the key can contain it.
 		i, ok := slices.BinarySearchFunc(n.Children, key, func(c Child, k Key) int { return c.First.Compare(k) })
 		if !ok && i == 0 {
 			return nil, nil
