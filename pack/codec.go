@@ -11,14 +11,14 @@ import (
 	"github.com/snap-backup/snap/pack/zdelta"
 )
 
-// Codec encodes and seals blocks, and opens and decodes them. A codec keeps
-// buffers between calls: each goroutine needs its own.
+// Codec encodes and seals blocks, and unseals and decodes them. It keeps buffers between
+// calls and is not safe for concurrent use.
 type Codec struct {
 	sealer  *crypto.Sealer
 	level   zstd.EncoderLevel
 	encoder *zstd.Encoder // made when first needed
-	decoder *zstd.Decoder // likewise
-	patcher *zstd.Decoder // likewise, for frames with a dictionary
+	decoder *zstd.Decoder // made when first needed
+	patcher *zstd.Decoder // for frames with a dictionary; made when first needed
 	deltas  *zdelta.Encoder
 	scratch []byte
 	probe   []byte // samples of content
@@ -29,8 +29,8 @@ func NewCodec(sealer *crypto.Sealer) *Codec {
 	return &Codec{sealer: sealer, level: zstd.SpeedDefault}
 }
 
-// Encode compresses plaintext when that saves space, seals it and appends it
-// to dst. It returns the sealed bytes alone and how they were encoded.
+// Encode compresses plaintext if that saves space, seals it and appends it to dst. It
+// returns only the appended bytes, and their encoding.
 func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	if c.encoder == nil {
 		enc, err := newEncoder(c.level)
@@ -50,20 +50,20 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	return sealed, encoding, err
 }
 
-// shrinks reports whether compressing was of use. Below one part in 64 the time
-// to decompress is worth more than the space.
+// shrinks reports whether compression saves enough space to be worth the time to
+// decompress: 1/64.
 func shrinks(compressed, plain []byte) bool { return len(compressed) < len(plain)-len(plain)/64 }
 
 const (
-	// Content from probeFrom bytes on is probed before it is compressed: photos
-	// and films are most of a device. A probe takes so many samples of that size,
-	// in bytes, from all over the content.
+	// Content of at least probeFrom bytes is probed before it is compressed, since
+	// photos and films are most of a device. A probe is probeCount samples of
+	// probeSize bytes, spread over the content.
 	probeFrom  = 128 << 10
 	probeCount = 8
 	probeSize  = 4 << 10
 )
 
-// mayShrink reports whether content is worth compressing, by samples of it.
+// mayShrink reports whether compression of samples saves space.
 func (c *Codec) mayShrink(plain []byte) bool {
 	if len(plain) < probeFrom {
 		return true
@@ -80,10 +80,9 @@ func (c *Codec) mayShrink(plain []byte) bool {
 	return shrinks(c.scratch, c.probe)
 }
 
-// CompressDelta compresses plaintext with a dictionary and returns the frame, which is
-// to be sealed with SealFrame. What it returns has been decoded again, by
-// another program's decoder, and compared: a block is often the only copy of
-// what it holds.
+// CompressDelta compresses plaintext with a dictionary and returns the frame, to be
+// sealed with SealFrame. It decodes the frame with an independent decoder and compares
+// the result, since a block is often the only copy of its content.
 func (c *Codec) CompressDelta(plaintext, dict []byte) ([]byte, error) {
 	if len(dict) == 0 || len(dict) > MaxDictSize {
 		return nil, fmt.Errorf("dictionary of %d bytes", len(dict))
@@ -104,13 +103,13 @@ func (c *Codec) CompressDelta(plaintext, dict []byte) ([]byte, error) {
 	}
 	back, err := dec.DecodeAll(frame, c.scratch[:0:len(plaintext)])
 	if err != nil || !bytes.Equal(back, plaintext) {
-		return nil, fmt.Errorf("a delta of %d bytes does not decode to what it was made from: %w", len(plaintext), cmp.Or(err, ErrDamaged))
+		return nil, fmt.Errorf("a delta of %d bytes does not decode to its plaintext: %w", len(plaintext), cmp.Or(err, ErrDamaged))
 	}
 	return frame, nil
 }
 
-// SealFrame seals the encoded form of a block and appends it to dst. It returns
-// the sealed bytes alone.
+// SealFrame seals an encoded block and appends it to dst. It returns only the appended
+// bytes.
 func (c *Codec) SealFrame(dst, frame []byte) ([]byte, error) {
 	at := len(dst)
 	dst, err := c.sealer.Seal(dst, frame, nil)
@@ -120,9 +119,9 @@ func (c *Codec) SealFrame(dst, frame []byte) ([]byte, error) {
 	return dst[at:], nil
 }
 
-// Decode opens a sealed block and returns its plaintext, appended to dst,
-// which should be empty. dict is the block's dictionary, nil without one. The
-// result has exactly the length that b says, or the error is ErrDamaged.
+// Decode unseals and decodes a block and appends its plaintext to dst, which should be
+// empty. dict is the block's dictionary, or nil. The error is ErrDamaged unless the
+// plaintext has the length that b says.
 func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error) {
 	size := b.Size()
 	if size > MaxBlockSize || len(sealed) != int(b.Stored) {
@@ -137,7 +136,7 @@ func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error
 		return nil, fmt.Errorf("%w: block: %w", ErrDamaged, err)
 	}
 	c.scratch = body
-	// The decoder stops at the capacity, so a lying frame cannot grow further.
+	// The decoder stops at the capacity, so a crafted frame cannot take more memory.
 	if cap(dst) < size {
 		dst = make([]byte, 0, size)
 	}
@@ -164,8 +163,8 @@ func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error
 	return nil, fmt.Errorf("%w: unknown %s", ErrDamaged, b.Encoding)
 }
 
-// deltaDecoder returns the decoder of deltas, set to a dictionary. A new one
-// takes longer to make than a small delta to decode, so it is kept.
+// deltaDecoder returns the decoder of deltas with a dictionary. It is reused, since a new
+// decoder takes longer to make than a small delta to decode.
 func (c *Codec) deltaDecoder(dict []byte) (_ *zstd.Decoder, err error) {
 	set := zstd.WithDecoderDictRaw(0, dict)
 	if c.patcher != nil {
@@ -179,7 +178,7 @@ func newEncoder(level zstd.EncoderLevel, more ...zstd.EOption) (*zstd.Encoder, e
 	opts := append([]zstd.EOption{
 		zstd.WithEncoderLevel(level),
 		zstd.WithEncoderConcurrency(1),
-		// Sealing authenticates; a checksum would be four wasted bytes.
+		// Sealing authenticates, so a checksum would waste four bytes.
 		zstd.WithEncoderCRC(false),
 	}, more...)
 	enc, err := zstd.NewWriter(nil, opts...)

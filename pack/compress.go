@@ -8,37 +8,34 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A pack header or index file begins with the version of its form.
+// The first byte of a pack header or index file is the version of its form.
 const (
-	// PlainVersion is that of the plain form.
+	// PlainVersion is the version of the plain form.
 	PlainVersion = 1
-	// compressedVersion stands for the length of what follows the version in the
-	// plain form, and one zstd frame of it.
+	// compressedVersion is followed by the length of the plain form without its
+	// version, and one zstd frame of these bytes.
 	compressedVersion = 2
 )
 
 const (
-	// compressFrom is the length of the plain form, in bytes, from which on
-	// compressing is tried. Below it there is less to gain than the millisecond and
-	// the memory for an encoder are worth, and for an index file, which takes a
-	// whole block of the disk, nothing.
+	// compressFrom is the least length of a plain form to compress, in bytes. Less is
+	// not worth a millisecond and the memory of an encoder. A shorter index file
+	// would not save a block of the disk.
 	compressFrom = 4 << 10
-	// maxRatio is how many bytes one byte of a zstd frame can stand for: a block of
-	// 4 bytes is at most 128 KiB.
+	// maxRatio is the greatest compression of zstd: 4 bytes for a block of 128 KiB.
 	maxRatio = 32 << 10
 )
 
-// Compress returns the form of a header or an index file that is to be sealed,
-// given the plain one: a compressed one where that is clearly smaller, otherwise
-// plain itself. IDs are random, so it is smaller where IDs are listed again, as
-// those of dictionaries often are.
+// Compress returns the form of a header or index file to seal: a compressed one if that
+// is clearly smaller, otherwise the plain one. IDs are random, so only repeated IDs, as
+// in dictionaries, make it smaller.
 func Compress(plain []byte) ([]byte, error) {
 	if len(plain) < compressFrom {
 		return plain, nil
 	}
 	rest := plain[1:]
-	// What is repeated may lie far back among many other IDs: the default level
-	// forgets them too soon. A window no longer than needed saves memory.
+	// An ID may repeat after many other IDs, which the default level does not find.
+	// A window no larger than needed saves memory.
 	enc, err := newEncoder(zstd.SpeedBetterCompression,
 		zstd.WithWindowSize(min(MaxBlockSize, 1<<bits.Len(uint(len(rest)-1)))),
 		zstd.WithLowerEncoderMem(true))
@@ -54,9 +51,9 @@ func Compress(plain []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Expand returns the plain form of what Compress returned, which has at most
-// limit bytes after its version, or ErrDamaged. It returns bytes of any other
-// version as they are: whoever parses them judges that.
+// Expand returns the plain form of what Compress returned. The error is ErrDamaged if it
+// has more than limit bytes after its version. Expand returns other versions unchanged,
+// for the parser to check.
 func Expand(b []byte, limit int) ([]byte, error) {
 	if len(b) == 0 || b[0] != compressedVersion {
 		return b, nil
@@ -67,13 +64,13 @@ func Expand(b []byte, limit int) ([]byte, error) {
 	}
 	frame := b[1+used:]
 	if n == 0 || n > uint64(limit) || n > uint64(len(frame))*maxRatio {
-		return nil, fmt.Errorf("%w: a frame of %d bytes for a plain form of %d, of which %d are allowed", ErrDamaged, len(frame), n, limit)
+		return nil, fmt.Errorf("%w: a frame of %d bytes for a plain form of %d; at most %d are allowed", ErrDamaged, len(frame), n, limit)
 	}
 	dec, err := newDecoder(zstd.WithDecoderMaxMemory(uint64(limit)))
 	if err != nil {
 		return nil, err
 	}
-	// The decoder stops at the capacity, so a lying frame cannot grow further.
+	// The decoder stops at the capacity, so a crafted frame cannot take more memory.
 	out := append(make([]byte, 0, 1+n), PlainVersion)
 	out, err = dec.DecodeAll(frame, out)
 	if err != nil {

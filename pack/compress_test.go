@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// longHeader is the header of a pack with blocks of four chunks each; with
-// repeats the dictionary of each block is the chunks of the one before.
+// longHeader returns a header with blocks of four chunks each. With repeats the
+// dictionary of each block is the chunks of the one before.
 func longHeader(blocks int, repeats bool) Header {
 	rng := rand.New(rand.NewPCG(1, 2))
 	h := Header{Blocks: []Block{}}
@@ -100,7 +100,7 @@ func TestCompressRoundTrip(t *testing.T) {
 	})
 }
 
-// frameOf makes a frame as others might.
+// frameOf returns a frame with other options than Compress uses.
 func frameOf(t testing.TB, plain []byte, opts ...zstd.EOption) []byte {
 	t.Helper()
 	enc, err := zstd.NewWriter(nil, append(opts, zstd.WithEncoderConcurrency(1))...)
@@ -110,7 +110,7 @@ func frameOf(t testing.TB, plain []byte, opts ...zstd.EOption) []byte {
 	return enc.EncodeAll(plain, nil)
 }
 
-// wideFrame is a frame whose header asks for a window of 16 MiB.
+// wideFrame returns a frame with a window of 16 MiB.
 func wideFrame(plain []byte) []byte {
 	f := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 14 << 3}
 	block := uint32(len(plain))<<3 | 1 // the last one, raw
@@ -125,7 +125,7 @@ func TestDamagedCompressedForm(t *testing.T) {
 	h := longHeader(100, true)
 	rest := h.Append(nil)[1:]
 	n, frame := uint64(len(rest)), frameOf(t, rest)
-	stream := bytes.Buffer{} // a frame that does not tell its length
+	stream := bytes.Buffer{} // a frame without its length
 	enc, err := zstd.NewWriter(&stream, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		t.Fatal(err)
@@ -141,10 +141,10 @@ func TestDamagedCompressedForm(t *testing.T) {
 	if err := enc.Close(); err != nil {
 		t.Fatal(err)
 	}
-	untold := stream.Bytes()
+	withoutLength := stream.Bytes()
 	for name, good := range map[string][]byte{
-		"any frame": compressedForm(n, frame), "one that does not tell its length": compressedForm(n, untold),
-		"a long spelling of the length": append([]byte{compressedVersion, byte(n) | 0x80, byte(n>>7) | 0x80, byte(n>>14) | 0x80, 0}, frame...),
+		"any frame": compressedForm(n, frame), "one without its length": compressedForm(n, withoutLength),
+		"a length in more bytes than needed": append([]byte{compressedVersion, byte(n) | 0x80, byte(n>>7) | 0x80, byte(n>>14) | 0x80, 0}, frame...),
 	} {
 		if got, err := expandHeader(good); err != nil || !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: %v", name, err)
@@ -158,20 +158,20 @@ func TestDamagedCompressedForm(t *testing.T) {
 		"half a length":                {compressedVersion, 0x80},
 		"no frame":                     compressedForm(n, nil),
 		"no bytes":                     compressedForm(0, frame),
-		"no bytes, said twice":         compressedForm(0, frameOf(t, nil)),
+		"no bytes and an empty frame":  compressedForm(0, frameOf(t, nil)),
 		"a length without bound":       compressedForm(1<<63, frame),
 		"a length that overflows":      append([]byte{compressedVersion}, bytes.Repeat([]byte{0xff}, 12)...),
-		"more than a header may have":  compressedForm(MaxHeaderSize+1, make([]byte, 4000)),
+		"more than the limit":          compressedForm(MaxHeaderSize+1, make([]byte, 4000)),
 		"more than a frame can hold":   compressedForm(MaxHeaderSize, frame[:100]),
 		"a byte more than said":        compressedForm(n-1, frame),
 		"a byte less than said":        compressedForm(n+1, frame),
-		"the same, length not told":    compressedForm(n-1, untold),
-		"the same, one byte less":      compressedForm(n+1, untold),
+		"the same without its length":  compressedForm(n-1, withoutLength),
+		"the same, one byte less":      compressedForm(n+1, withoutLength),
 		"far more than said":           compressedForm(n, bomb),
 		"far less than said":           compressedForm(1<<20, frame),
 		"not a header":                 compressedForm(1<<20, bomb),
 		"not a frame":                  compressedForm(n, rest),
-		"something behind":             compressedForm(n, append(bytes.Clone(frame), 0)),
+		"bytes at the end":             compressedForm(n, append(bytes.Clone(frame), 0)),
 		"the header with its version":  compressedForm(n+1, frameOf(t, h.Append(nil))),
 		"compressed twice":             compressedForm(n+1, frameOf(t, compressedForm(n, frame))),
 		"with a dictionary":            compressedForm(n, frameOf(t, rest, zstd.WithEncoderDictRaw(7, rest))),
@@ -190,13 +190,13 @@ func TestDamagedCompressedForm(t *testing.T) {
 			t.Errorf("cut at %d of %d: got %v", cut, len(whole), err)
 		}
 	}
-	// The headers inside index files are read by this, and are plain.
+	// ParseHeader also reads the headers in index files, which are plain.
 	if _, err := ParseHeader(whole); !errors.Is(err, ErrDamaged) {
-		t.Errorf("compressed where only the plain form may stand: got %v", err)
+		t.Errorf("ParseHeader of a compressed form: got %v", err)
 	}
 }
 
-// packOf is a pack with a given header, of blocks that are not what it says.
+// packOf returns a pack with this header and blocks of zeros.
 func packOf(t testing.TB, h Header) ([]byte, error) {
 	t.Helper()
 	b := NewBuilder(h.Kind, 0)
@@ -233,9 +233,9 @@ func TestFileWithCompressedHeader(t *testing.T) {
 	}
 }
 
-// A header that a reader refuses for the length of its plain form must not be
-// written because it is short when compressed.
-func TestPlainFormOfHeaderIsBounded(t *testing.T) {
+// A header whose plain form exceeds the limit must not be written, even if its compressed
+// form is short.
+func TestPlainFormOfHeaderIsLimited(t *testing.T) {
 	h := Header{Blocks: []Block{}}
 	chunks := make([]Chunk, MaxBlockChunks)
 	for i := range chunks {
@@ -247,7 +247,7 @@ func TestPlainFormOfHeaderIsBounded(t *testing.T) {
 		offset += 100
 	}
 	if _, err := packOf(t, h); err == nil {
-		t.Error("a header was written that no reader takes")
+		t.Error("a header above the limit was written")
 	}
 	plain := h.Append(nil)
 	if b := compressed(t, plain); len(b) > MaxHeaderSize/2 {

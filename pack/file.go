@@ -9,11 +9,11 @@ import (
 	"github.com/snap-backup/snap/crypto"
 )
 
-// Builder assembles one pack in memory.
+// Builder builds a pack in memory.
 type Builder struct {
 	buf    []byte
 	header Header
-	listed int // bytes that the header takes, at most: those of its plain form
+	listed int // greatest length of the header: that of its plain form
 }
 
 // NewBuilder returns a builder for a pack of about size bytes.
@@ -23,8 +23,7 @@ func NewBuilder(kind Kind, size int) *Builder {
 	return b
 }
 
-// Add appends a block whose sealed bytes are given; Offset and Stored of the
-// description are set here.
+// Add appends a block with its sealed bytes. It sets Offset and Stored.
 func (b *Builder) Add(sealed []byte, blk Block) {
 	blk.Offset, blk.Stored = uint32(len(b.buf)), uint32(len(sealed))
 	b.buf = append(b.buf, sealed...)
@@ -32,26 +31,26 @@ func (b *Builder) Add(sealed []byte, blk Block) {
 	b.listed += listedSize(len(blk.Chunks)) + len(blk.Dict)*len(chunk.ID{})
 }
 
-// listedSize is what a block of so many chunks takes in the header, at most:
+// listedSize returns the greatest length of a block's description in the header, where
 // numbers take up to 5 bytes.
 func listedSize(chunks int) int { return 16 + chunks*(len(chunk.ID{})+5) }
 
-// Fits reports whether a block of so many sealed bytes and chunks can be added
-// without the file growing beyond size, in bytes, or its header beyond what a
-// reader takes. Many tiny chunks that compress well make long headers.
+// Fits reports whether a block of so many sealed bytes and chunks can be added, so that
+// the file has at most size bytes and its header is within the limits. Many tiny chunks
+// that compress well make long headers.
 func (b *Builder) Fits(sealed, chunks, size int) bool {
 	header := b.listed + listedSize(chunks)
 	return header <= MaxHeaderSize/2 && len(b.buf)+sealed+header <= size
 }
 
-// Size is the length of the pack so far, without its header, in bytes.
+// Size returns the length of the pack so far, without its header, in bytes.
 func (b *Builder) Size() int { return len(b.buf) }
 
 // Empty reports whether no block was added.
 func (b *Builder) Empty() bool { return len(b.header.Blocks) == 0 }
 
-// Finish seals the header with the key for packs and returns the whole file.
-// The builder may not be used afterwards.
+// Finish seals the header with the key for packs and returns the file. The builder must
+// not be used afterwards.
 func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
 	at := len(b.buf)
 	plain := b.header.Append(nil)
@@ -61,7 +60,7 @@ func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
 		file, err = sealer.Seal(b.buf, header, nil)
 	}
 	if err == nil && (len(plain)+crypto.Overhead > MaxHeaderSize || len(file)+trailerSize > MaxSize) {
-		err = fmt.Errorf("%d bytes with a header of %d are more than a reader takes", len(file)+trailerSize, len(plain)+crypto.Overhead)
+		err = fmt.Errorf("%d bytes with a header of %d exceed the limits", len(file)+trailerSize, len(plain)+crypto.Overhead)
 	}
 	if err != nil {
 		return nil, Header{}, fmt.Errorf("finish a pack: %w", err)
@@ -70,8 +69,8 @@ func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
 	return file, b.header, nil
 }
 
-// ReadHeader reads and opens the header of a pack file of the given size. Its
-// blocks fill the file exactly, or the error is ErrDamaged.
+// ReadHeader reads and unseals the header of a pack file of the given size. The error is
+// ErrDamaged unless its blocks fill the file exactly.
 func ReadHeader(r io.ReaderAt, size int64, sealer *crypto.Sealer) (Header, error) {
 	if size < int64(minSize) || size > MaxSize {
 		return Header{}, fmt.Errorf("%w: file of %d bytes", ErrDamaged, size)
@@ -114,7 +113,7 @@ func ReadHeader(r io.ReaderAt, size int64, sealer *crypto.Sealer) (Header, error
 	return h, nil
 }
 
-// expandHeader reads what is sealed as the header of a pack.
+// expandHeader parses an unsealed header.
 func expandHeader(b []byte) (Header, error) {
 	plain, err := Expand(b, MaxHeaderSize)
 	if err != nil {

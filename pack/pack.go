@@ -1,24 +1,22 @@
-// Package pack is the container of a repository: a file of sealed blocks and a
-// sealed header that says what they hold.
+// Package pack writes and reads packs: files of sealed blocks with a sealed header that
+// describes them.
 //
 //	offset  length
 //	0       8       magic "snappk01"
-//	8       …       sealed blocks, one behind the other
+//	8       …       sealed blocks, one after another
 //	…       …       sealed header
 //	end-4   4       length of the sealed header, little-endian
 //
-// A block is the unit of compression and of sealing; it holds one or more
-// chunks. The header lists blocks in order, so a lost index can be rebuilt
-// from packs alone. A pack's name is the BLAKE3-256 of all of its bytes: bit
-// rot shows without any key. docs/format.md has every byte and test vectors.
+// A block is the unit of compression and sealing. It has one or more chunks. The header
+// lists all blocks, so a lost index can be rebuilt from packs. A pack's name is the
+// BLAKE3-256 of its bytes, so bit rot can be found without a key. docs/format.md has
+// the bytes and test vectors.
 //
-// Long headers in which IDs repeat are compressed (compress.go), as are index
-// files.
+// Long headers with repeated IDs are compressed (compress.go), like index files.
 //
-// A parsed header is within the limits below, and a decoded block has the
-// length that its header says; whether a chunk's bytes match its ID is the
-// caller's check, since only the repository has that key. The package knows
-// nothing of indexes or storage.
+// Parsed headers are within the limits below, and decoded blocks have the length that
+// their header says. The package never compares chunks with their IDs, since only the
+// repository has the key for that. It knows nothing of indexes or storage.
 package pack
 
 import (
@@ -33,8 +31,8 @@ import (
 	"github.com/snap-backup/snap/pack/binread"
 )
 
-// Limits of the format. A reader refuses what exceeds them, so that no pack
-// can make it allocate without bound.
+// Limits of the format. Readers refuse packs that exceed them, so that no pack can make
+// them allocate without bound.
 const (
 	MaxSize        = 128 << 20     // bytes of a pack file
 	MaxHeaderSize  = 32 << 20      // bytes of a sealed header, and of its plain form
@@ -42,30 +40,30 @@ const (
 	MaxBlockChunks = 1 << 16
 	MaxDictChunks  = 256
 	MaxDictSize    = chunk.MaxSize // bytes of a block's dictionary
-	// MaxDepth is the greatest depth of a block: 0 without a dictionary,
-	// otherwise one more than that of the deepest block which a chunk of its
-	// dictionary lies in.
+	// MaxDepth is the greatest depth of a block. The depth is 0 without a
+	// dictionary, otherwise one more than the greatest depth of the blocks with the
+	// dictionary's chunks.
 	MaxDepth = 16
 )
 
 const (
 	magic       = "snappk01"
 	trailerSize = 4
-	// minSize is a pack without blocks; such a pack is never written.
+	// minSize is the length of a pack without blocks, which is never written.
 	minSize = len(magic) + crypto.Overhead + trailerSize
 )
 
-// ErrDamaged says that bytes are not what this package writes.
+// ErrDamaged is the error for bytes that this package did not write.
 var ErrDamaged = errors.New("damaged pack")
 
-// ID names a pack: BLAKE3-256 of the file's bytes.
+// ID is the name of a pack: the BLAKE3-256 of the file's bytes.
 type ID [32]byte
 
 // String returns the ID as 64 lower-case hex digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// Kind says what a pack's chunks are for. Metadata lies apart from content, so
-// that listing a snapshot touches few and small files.
+// Kind is the kind of a pack's chunks. Metadata is in separate packs, so that listing a
+// snapshot reads few, small files.
 type Kind uint8
 
 // The kinds of packs.
@@ -75,21 +73,21 @@ const (
 	numKinds      = 2
 )
 
-// String names the kind.
+// String returns the name of the kind.
 func (k Kind) String() string { return [...]string{"content", "metadata"}[min(k, numKinds-1)] }
 
-// Encoding says how a block's plaintext became the bytes that are sealed.
+// Encoding is how a block's plaintext is encoded before it is sealed.
 type Encoding uint8
 
 // The encodings of blocks.
 const (
-	Raw          Encoding = 0 // as it is
+	Raw          Encoding = 0 // not compressed
 	Zstd         Encoding = 1 // one zstd frame
 	Delta        Encoding = 2 // one zstd frame with a raw dictionary of other chunks
 	numEncodings          = 3
 )
 
-// String names the encoding.
+// String returns the name of the encoding.
 func (e Encoding) String() string {
 	if e < numEncodings {
 		return [...]string{"raw", "zstd", "delta"}[e]
@@ -108,11 +106,11 @@ type Block struct {
 	Offset   uint32 // of the sealed bytes in the pack
 	Stored   uint32 // length of the sealed bytes
 	Encoding Encoding
-	Dict     []chunk.ID // chunks whose bytes, in order, are the dictionary; only with Delta
-	Chunks   []Chunk    // in the order in which they lie in the plaintext
+	Dict     []chunk.ID // the chunks of the dictionary, in order; only with Delta
+	Chunks   []Chunk    // in the order of the plaintext
 }
 
-// Size is the length of the block's plaintext, in bytes.
+// Size returns the length of the block's plaintext, in bytes.
 func (b *Block) Size() int {
 	n := 0
 	for _, c := range b.Chunks {
@@ -121,13 +119,13 @@ func (b *Block) Size() int {
 	return n
 }
 
-// Header is what a pack holds.
+// Header describes the blocks of a pack.
 type Header struct {
 	Kind   Kind
 	Blocks []Block
 }
 
-// Append appends the header's plain form to dst.
+// Append appends the plain form of the header to dst.
 func (h *Header) Append(dst []byte) []byte {
 	dst = append(dst, PlainVersion, byte(h.Kind))
 	dst = binary.AppendUvarint(dst, uint64(len(h.Blocks)))
@@ -150,8 +148,8 @@ func (h *Header) Append(dst []byte) []byte {
 	return dst
 }
 
-// ParseHeader reads the plain form of a header and checks it against the
-// limits. All of b must be used up.
+// ParseHeader parses the plain form of a header, which must fill b, and checks the
+// limits.
 func ParseHeader(b []byte) (Header, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); v != PlainVersion && r.Err() == nil {
@@ -161,7 +159,7 @@ func ParseHeader(b []byte) (Header, error) {
 	if h.Kind >= numKinds {
 		return Header{}, fmt.Errorf("%w: pack kind %d", ErrDamaged, h.Kind)
 	}
-	// A block takes at least 36 bytes, which bounds what a count can allocate.
+	// A block takes at least 36 bytes, which limits what a count can allocate.
 	n := r.Count(36)
 	h.Blocks = make([]Block, 0, n)
 	offset := uint64(len(magic))
@@ -183,7 +181,7 @@ func ParseHeader(b []byte) (Header, error) {
 	return h, nil
 }
 
-// readBlock reads and checks the description of one block.
+// readBlock parses and checks the description of a block.
 func readBlock(r *binread.Reader) Block {
 	b := Block{Encoding: Encoding(r.Byte())}
 	if b.Encoding >= numEncodings {
@@ -231,9 +229,8 @@ func readBlock(r *binread.Reader) Block {
 	return b
 }
 
-// maxExpansion is how much longer than its plaintext a sealed block may be.
-// A writer stores a block raw when compression does not help, so this is
-// generous.
+// maxExpansion is how much longer than its plaintext a sealed block may be. Writers
+// need less, since they store blocks raw that compression would make longer.
 const maxExpansion = 1 << 16
 
 // Name returns the ID of a pack file.

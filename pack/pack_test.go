@@ -133,8 +133,8 @@ func TestCodecRoundTrip(t *testing.T) {
 	}
 }
 
-// TestDeltaDecodes holds the reader to the format: a zstd frame without a
-// dictionary ID, made with the dictionary's bytes as raw content.
+// TestDeltaDecodes checks the format of deltas: a zstd frame without a dictionary ID, with
+// the dictionary's bytes as raw content.
 func TestDeltaDecodes(t *testing.T) {
 	dict := make([]byte, 300_000)
 	rand.Read(dict)
@@ -212,7 +212,7 @@ func TestDamagedFileIsRefused(t *testing.T) {
 		bad := bytes.Clone(file)
 		bad[i] ^= 1
 		if Name(bad) == name {
-			t.Errorf("byte %d changed: the name still fits", i)
+			t.Errorf("byte %d changed, but the name did not", i)
 		}
 	}
 	wrong := crypto.NewSealer(crypto.Key{9}, rand.Reader)
@@ -268,8 +268,8 @@ func FuzzReadFile(f *testing.F) {
 	})
 }
 
-// TestDeltaRoundTrip goes through dictionaries with one codec: each delta must
-// depend on its own dictionary alone.
+// TestDeltaRoundTrip uses several dictionaries with one codec. Each delta must depend
+// only on its own dictionary.
 func TestDeltaRoundTrip(t *testing.T) {
 	c, fresh := NewCodec(sealer()), func() *Codec { return NewCodec(sealer()) }
 	base := make([]byte, 2<<20)
@@ -283,7 +283,7 @@ func TestDeltaRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		if want, _ := fresh().CompressDelta(data, dict); !bytes.Equal(frame, want) {
-			t.Errorf("%d bytes: a used codec gives %d bytes, a fresh one %d", size, len(frame), len(want))
+			t.Errorf("%d bytes: a used codec returns %d bytes, a new one %d", size, len(frame), len(want))
 		}
 		if size >= 5000 && len(frame) > len(data)/10 {
 			t.Errorf("%d bytes: a delta of %d bytes", size, len(frame))
@@ -302,8 +302,7 @@ func TestDeltaRoundTrip(t *testing.T) {
 	}
 }
 
-// Content of which no sample shrinks is not compressed; a part that does is
-// enough to try.
+// Content is compressed if any of its samples shrinks.
 func TestProbe(t *testing.T) {
 	c := NewCodec(sealer())
 	noise := make([]byte, 1<<20)

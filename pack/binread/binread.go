@@ -1,9 +1,9 @@
-// Package binread takes numbers, texts and IDs off the byte structures of a
+// Package binread reads numbers, texts and IDs from the binary structures of a
 // repository: pack headers, index files, tree nodes.
 //
-// A Reader remembers its first error, after which every value is zero, so that
-// a parser reads on and asks once. No count that it returns promises more items
-// than the bytes left can hold, which bounds what a parser allocates.
+// A Reader keeps its first error and returns zero values after it, so a parser can check
+// for errors once at the end. A Reader never returns a count of items that do not fit in
+// the remaining bytes, which limits what a parser allocates.
 package binread
 
 import (
@@ -22,17 +22,17 @@ type Reader struct {
 // NewReader returns a reader of b.
 func NewReader(b []byte) *Reader { return &Reader{b: b} }
 
-// Err returns what went wrong first.
+// Err returns the first error.
 func (r *Reader) Err() error { return r.err }
 
-// Fail notes an error unless there is one already.
+// Fail sets the error unless there is one.
 func (r *Reader) Fail(format string, args ...any) {
 	if r.err == nil {
 		r.err = fmt.Errorf(format, args...)
 	}
 }
 
-// End notes an error if bytes are left, and returns what went wrong first.
+// End sets an error if bytes remain, and returns the first error.
 func (r *Reader) End() error {
 	if r.err == nil && len(r.b) > 0 {
 		r.Fail("%d bytes left over", len(r.b))
@@ -40,7 +40,7 @@ func (r *Reader) End() error {
 	return r.err
 }
 
-// Take returns the next n bytes; they are part of the slice that is read.
+// Take returns the next n bytes, as a part of the slice that is read.
 func (r *Reader) Take(n int) []byte {
 	if r.err != nil || n < 0 || n > len(r.b) {
 		r.Fail("ends early")
@@ -59,7 +59,7 @@ func (r *Reader) Byte() byte {
 	return 0
 }
 
-// Uint64 returns 8 bytes, little-endian.
+// Uint64 returns a number of 8 bytes, little-endian.
 func (r *Reader) Uint64() uint64 {
 	if b := r.Take(8); b != nil {
 		return binary.LittleEndian.Uint64(b)
@@ -89,7 +89,7 @@ func (r *Reader) Varint() int64 {
 	return v
 }
 
-// UpTo returns a number that may be at most limit.
+// UpTo returns an unsigned number of at most limit.
 func (r *Reader) UpTo(limit uint64, what string) uint64 {
 	v := r.Uvarint()
 	if v > limit {
@@ -99,7 +99,7 @@ func (r *Reader) UpTo(limit uint64, what string) uint64 {
 	return v
 }
 
-// Count returns a number of items that take at least size bytes each.
+// Count returns a number of items, which take at least size bytes each.
 func (r *Reader) Count(size int) int {
 	v := r.Uvarint()
 	if v > uint64(len(r.b)/size) {

@@ -6,20 +6,19 @@ import (
 )
 
 const (
-	// maxLongBits bounds the table of long matches: a MiB of memory, which
-	// processors keep near.
+	// maxLongBits limits the table of long matches to 1 MiB, which fits in caches.
 	maxLongBits  = 18
 	maxShortBits = 15
 	minBits      = 8
-	// dictStep is the distance of the places of a dictionary that are entered.
-	// Whatever is equal over 8+dictStep-1 bytes is found.
+	// dictStep is the distance of positions of a dictionary in the table. Any match
+	// of at least 8+dictStep-1 bytes is found.
 	dictStep = 4
-	// minMatch is the least that is worth a sequence.
+	// minMatch is the least length of a match that is worth a sequence.
 	minMatch = 5
-	// lazyUpTo is the length from which a match is taken as it is.
+	// lazyUpTo is the length of a match from which no better one is searched for.
 	lazyUpTo = 64
-	// skipAfter is how soon the search takes longer steps where it finds
-	// nothing: one byte more after every 64.
+	// skipAfter is how fast the steps of the search grow without a match: by one byte
+	// every 64.
 	skipAfter = 6
 )
 
@@ -33,7 +32,7 @@ func (e *Encoder) hash5(v uint64) uint32 {
 
 func (e *Encoder) load(at int) uint64 { return binary.LittleEndian.Uint64(e.hist[at:]) }
 
-// index makes the tables ready and enters the dictionary.
+// index clears the tables and enters the dictionary.
 func (e *Encoder) index() {
 	size := bits.Len(uint(len(e.hist)))
 	e.longBits = min(max(size-1, minBits), maxLongBits)
@@ -55,17 +54,17 @@ func cleared(t []uint32, n int) []uint32 {
 	return t
 }
 
-// find looks for matches between two positions and fills lits and seqs.
+// find searches for matches between two positions and fills lits and seqs.
 func (e *Encoder) find(from, to int) {
 	e.lits, e.seqs = e.lits[:0], e.seqs[:0]
-	anchor := from // what lies before is written
+	anchor := from // end of the last match
 	for at := from; at+8 <= to; {
 		m := e.match(at, to, at == anchor)
 		if m.length < minMatch {
 			at += 1 + (at-anchor)>>skipAfter
 			continue
 		}
-		// A short match may keep from a longer one that begins behind it.
+		// A longer match may begin within a short one.
 		for try := at + 1; m.length < lazyUpTo && try <= m.at+2 && try+8 <= to; try++ {
 			if better := e.match(try, to, false); better.gain() > m.gain()+4*(try-m.at) {
 				m = better
@@ -85,14 +84,14 @@ func (e *Encoder) find(from, to int) {
 	e.lits = append(e.lits, e.hist[anchor:to]...)
 }
 
-// found is a match: length bytes at a position are those at offset before it.
+// found is a match: length bytes at a position are equal to those offset bytes before.
 type found struct{ at, length, offset, cost int }
 
-// gain is about the bits that a match saves, in quarters of literals.
+// gain estimates what a match saves, in quarters of literals.
 func (f found) gain() int { return 4*f.length - f.cost }
 
-// match returns the best match at a position that can be found cheaply, and
-// enters the position.
+// match returns the best match at a position that is cheap to find, and enters the
+// position.
 func (e *Encoder) match(at, to int, after bool) (best found) {
 	v := e.load(at)
 	h8, h5 := e.hash8(v), e.hash5(v)
@@ -123,7 +122,7 @@ func (e *Encoder) better(best found, earlier, at, to, cost int) found {
 	return best
 }
 
-// enter puts a position into the tables.
+// enter adds a position to the tables.
 func (e *Encoder) enter(at int) {
 	v := e.load(at)
 	e.long[e.hash8(v)], e.short[e.hash5(v)] = uint32(at), uint32(at)
@@ -145,14 +144,14 @@ func (e *Encoder) extend(earlier, at, to int) int {
 	return n
 }
 
-// emit notes a sequence and the repeated offsets after it.
+// emit appends a sequence and updates the repeated offsets.
 func (e *Encoder) emit(anchor int, m found) {
 	e.lits = append(e.lits, e.hist[anchor:m.at]...)
 	offset := m.offset
 	s := sequence{lits: m.at - anchor, match: m.length, offset: uint32(offset) + 3}
 	r := &e.reps
-	// Directly after a match the latest offset has no short name, the two
-	// others have those of the ones before.
+	// Directly after a match the last offset has no code, and the codes of the two
+	// others are one lower.
 	shift := uint32(0)
 	if s.lits == 0 {
 		shift = 1

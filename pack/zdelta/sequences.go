@@ -5,17 +5,16 @@ import (
 	"math/bits"
 )
 
-// The three numbers of a sequence are coded each by a class of lengths or
-// offsets and bits within it. RFC 8878, 3.1.1.3.2.1.1 has the classes.
+// class encodes a number of a sequence: a class of lengths or offsets, and bits in this
+// class (RFC 8878, 3.1.1.3.2.1.1).
 type class struct {
 	code uint8
 	bits uint8
 	low  uint32 // the bits
 }
 
-// literalBase is where the classes of literal lengths from 16 on begin, and
-// matchBase where those of match lengths, less 3, from 32 on begin, up to where
-// they are powers of two.
+// literalBase has the first literal lengths of classes from 16 on, matchBase the first
+// match lengths, less 3, of classes from 32 on. Later classes begin at powers of two.
 var (
 	literalBase = [...]uint32{16, 18, 20, 22, 24, 28, 32, 40, 48}
 	matchBase   = [...]uint32{32, 34, 36, 38, 40, 44, 48, 56, 64, 80, 96}
@@ -61,7 +60,7 @@ func offsetClass(v uint32) class {
 	return class{uint8(b), uint8(b), v - 1<<b}
 }
 
-// The distributions that need no description.
+// The default distributions, which need no description.
 var (
 	literalDefault = []int16{4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1}
 	matchDefault   = []int16{1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1}
@@ -75,13 +74,13 @@ const (
 	modeOwn     = 2
 )
 
-// codeTables are the three tables of a block, kept for their memory.
+// codeTables are the three tables of a block, kept to reuse their memory.
 type codeTables struct {
 	classes                [3][]class
 	literal, offset, match fseTable
 }
 
-// appendSequences writes the section of a block behind the literals.
+// appendSequences writes the section of a block after the literals.
 func (e *Encoder) appendSequences(dst []byte) []byte {
 	n := len(e.seqs)
 	switch {
@@ -114,8 +113,8 @@ func (e *Encoder) appendSequences(dst []byte) []byte {
 	return t.appendStream(dst)
 }
 
-// appendStream writes the sequences from the last to the first; a decoder reads
-// from the end.
+// appendStream writes the sequences from the last to the first, since decoders read from
+// the end.
 func (t *codeTables) appendStream(dst []byte) []byte {
 	w := bitWriter{out: dst}
 	var lit, off, match uint32
@@ -139,7 +138,7 @@ func (t *codeTables) appendStream(dst []byte) []byte {
 	return w.close()
 }
 
-// fseTable codes classes by finite state entropy (RFC 8878, 4.1).
+// fseTable encodes classes by finite state entropy (RFC 8878, 4.1).
 type fseTable struct {
 	log    uint8 // 0 if there is only one class
 	norm   [64]int16
@@ -148,14 +147,14 @@ type fseTable struct {
 	moves  [64]move
 }
 
-// move is how a state changes with a class: the bits to write are
+// move is the state change for a class: the number of bits to write is
 // (state+bits)>>16, and states of the class begin at from.
 type move struct {
 	bits uint32
 	from int32
 }
 
-// choose takes the cheapest form of a table for some classes, and writes its
+// choose chooses the cheapest form of a table for some classes and writes its
 // description.
 func (t *fseTable) choose(dst []byte, classes []class, usual []int16, usualLog, maxLog uint8) ([]byte, byte) {
 	var counts [64]uint32
@@ -189,7 +188,7 @@ func (t *fseTable) choose(dst []byte, classes []class, usual []int16, usualLog, 
 	return dst, modeOwn
 }
 
-// cost is the number of bits that classes take under a distribution.
+// cost returns the number of bits of classes under a distribution.
 func cost(counts []uint32, norm []int16, log uint8) float64 {
 	sum := 0.0
 	for i, n := range counts {
@@ -200,7 +199,7 @@ func cost(counts []uint32, norm []int16, log uint8) float64 {
 	return sum
 }
 
-// normalize scales counts to a sum of size, at least 1 for each that occurs.
+// normalize scales counts to a sum of size. Each class that occurs gets at least 1.
 func normalize(norm []int16, counts []uint32, total, size int) {
 	sum := 0
 	for i, n := range counts {
@@ -211,7 +210,7 @@ func normalize(norm []int16, counts []uint32, total, size int) {
 		sum += int(norm[i])
 	}
 	for sum != size {
-		// The greatest bears the difference best.
+		// The largest is the least affected by a difference.
 		big := 0
 		for i := range norm {
 			if norm[i] > norm[big] {
@@ -235,7 +234,7 @@ func appendNorm(dst []byte, norm []int16, log uint8) []byte {
 	for i := 0; i < len(norm) && left > 1; {
 		n := int32(norm[i])
 		i++
-		// Small values take a bit less.
+		// Small values take one bit less.
 		most := 2*threshold - 1 - left
 		left -= max(n, -n)
 		v := n + 1
@@ -307,7 +306,7 @@ func (t *fseTable) build(norm []int16, log uint8) {
 	}
 }
 
-// begin returns the state in which a decoder ends with a class.
+// begin returns the final state of a decoder for a class.
 func (t *fseTable) begin(code uint8) uint32 {
 	if t.log == 0 {
 		return 0
@@ -317,8 +316,8 @@ func (t *fseTable) begin(code uint8) uint32 {
 	return uint32(t.states[int32((width<<16-m.bits)>>width)+m.from])
 }
 
-// next writes the bits by which a decoder comes from the state of code to the
-// one given, and returns the former.
+// next writes the bits with which a decoder gets from the state of code to the given
+// state, and returns the former.
 func (t *fseTable) next(w *bitWriter, state uint32, code uint8) uint32 {
 	if t.log == 0 {
 		return 0

@@ -1,13 +1,13 @@
-// Package zdelta compresses bytes that are mostly those of a dictionary, such as
-// a part of a database and what it was the day before.
+// Package zdelta compresses bytes that are mostly in a dictionary, such as a part of a
+// database with the same part of the day before as dictionary.
 //
-// The result is an ordinary zstd frame (RFC 8878) with a raw dictionary, so any
-// zstd decoder reads it. General encoders enter each byte of a dictionary into
-// several tables before they look at the content, which takes many times longer
-// than finding what is equal. This one enters every fourth place or fewer and
-// follows what it finds, which is nearly always long.
+// The result is an ordinary zstd frame (RFC 8878) with a raw dictionary, which any zstd
+// decoder reads. General encoders enter each position of a dictionary into several
+// tables first, which takes far longer than finding the matches. This one enters at
+// most every fourth position and extends the matches that it finds, since they are
+// nearly always long.
 //
-// The package knows nothing of blocks, packs or sealing.
+// The package never decodes, and knows nothing of blocks, packs or sealing.
 package zdelta
 
 import (
@@ -21,24 +21,23 @@ import (
 
 const (
 	magic = 0xFD2FB528
-	// MaxWindow is how far back a match reaches, in bytes, and so the most
-	// that a dictionary and a content that use each other whole may have
-	// together. It is what every zstd decoder has to accept.
+	// MaxWindow is the greatest distance of a match, in bytes, and so the greatest
+	// total length of a dictionary and a content that can be used entirely. Every
+	// zstd decoder must accept it.
 	MaxWindow = 8 << 20
-	// windowByte is MaxWindow in a frame's header: 2^(10+13).
+	// windowByte is MaxWindow in a frame header: 2^(10+13).
 	windowByte = 13 << 3
 	maxBlock   = 128 << 10 // of a zstd frame, in bytes
 )
 
-// An Encoder keeps its tables and buffers between calls. It must not be used by
-// two goroutines at once.
+// Encoder compresses with a dictionary. It keeps its tables and buffers between calls and
+// is not safe for concurrent use.
 type Encoder struct {
-	// hist is the dictionary with the content behind it. All positions are in
-	// it.
+	// hist is the dictionary and then the content. Positions are indexes of it.
 	hist  []byte
 	start int // of the content
-	// long and short hold the last position at which 8 or 5 bytes with a hash
-	// were seen. Position 0 is as good as none.
+	// long and short have the last position of 8 and 5 bytes with a hash. Position 0
+	// means none.
 	long, short         []uint32
 	longBits, shortBits int
 	reps                [3]int // the last offsets
@@ -49,26 +48,25 @@ type Encoder struct {
 	codes codeTables
 }
 
-// sequence is some literals and then a match.
+// sequence is a number of literals and then a match.
 type sequence struct {
 	lits, match int
-	offset      uint32 // as it is coded: 1 to 3 are repeated offsets
+	offset      uint32 // as encoded: 1 to 3 are repeated offsets
 }
 
-// Encode appends to dst the frame of plain, of at most 8 MiB, with the
-// dictionary dict.
+// Encode appends the frame of plain, of at most 8 MiB, with the dictionary dict to dst.
 func (e *Encoder) Encode(dst, plain, dict []byte) ([]byte, error) {
 	if len(plain) == 0 || len(plain) > MaxWindow {
 		return nil, fmt.Errorf("content of %d bytes", len(plain))
 	}
-	// What lies farther back than a match can reach is of no use.
+	// Matches cannot reach further back.
 	dict = dict[max(0, len(dict)-MaxWindow):]
 	e.hist = slices.Grow(e.hist[:0], len(dict)+len(plain))
 	e.hist = append(append(e.hist, dict...), plain...)
 	e.start = len(dict)
 	e.reps = [3]int{1, 4, 8}
 	e.index()
-	dst = slices.Grow(dst, len(plain)/8+64) // what a delta worth its name takes
+	dst = slices.Grow(dst, len(plain)/8+64) // enough for most deltas
 	dst = binary.LittleEndian.AppendUint32(dst, magic)
 	// A window and a content size of 4 bytes; neither checksum nor ID.
 	dst = append(dst, 2<<6, windowByte)
@@ -104,8 +102,8 @@ func blockHeader(size, kind int, last bool) uint32 {
 
 func put24(b []byte, v uint32) { b[0], b[1], b[2] = byte(v), byte(v>>8), byte(v>>16) }
 
-// appendBlock writes what find has found between two positions. If that is no
-// smaller than the bytes, these are written, and there are no sequences.
+// appendBlock writes the sequences between two positions. If they are not smaller than
+// the bytes, it writes the bytes and clears the sequences.
 func (e *Encoder) appendBlock(dst []byte, from, to int) ([]byte, error) {
 	last := to == len(e.hist)
 	head := len(dst)
@@ -137,7 +135,7 @@ func (e *Encoder) appendLiterals(dst []byte) ([]byte, error) {
 	n := len(e.lits)
 	var out []byte
 	err := huff0.ErrIncompressible
-	e.huff.Reuse = huff0.ReusePolicyNone // each block brings its own table
+	e.huff.Reuse = huff0.ReusePolicyNone // each block has its own table
 	switch {
 	case n >= 1024:
 		out, _, err = huff0.Compress4X(e.lits, &e.huff)
@@ -153,7 +151,7 @@ func (e *Encoder) appendLiterals(dst []byte) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("compress literals: %w", err)
 	}
-	// Both sizes in 10, 14 or 18 bits. One stream or four in the first form.
+	// Both sizes have 10, 14 or 18 bits. The first form has one stream, the others four.
 	format, width := uint64(3), 18
 	switch {
 	case n < 1024:
@@ -180,5 +178,5 @@ func appendLiteralSize(dst []byte, n, kind int) []byte {
 	return append(dst, byte(v), byte(v>>8), byte(v>>16))
 }
 
-// log2 is the number of the highest set bit.
+// log2 returns the number of the highest set bit.
 func log2(v uint32) int { return bits.Len32(v) - 1 }

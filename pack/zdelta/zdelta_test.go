@@ -9,7 +9,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// decode is a general zstd decoder.
+// decode decodes with a general zstd decoder.
 func decode(t testing.TB, frame, dict []byte, size int) []byte {
 	t.Helper()
 	opts := []zstd.DOption{zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderMaxMemory(16 << 20)}
@@ -36,7 +36,7 @@ func noise(rng *rand.Rand, n int) []byte {
 	return b
 }
 
-// words is text of the kind that databases hold.
+// words returns text like that of databases.
 func words(rng *rand.Rand, n int) []byte {
 	var b []byte
 	for len(b) < n {
@@ -90,7 +90,7 @@ func TestEncode(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := decode(t, frame, test.dict, len(test.plain)); !bytes.Equal(got, test.plain) {
-				t.Fatal("other bytes come back")
+				t.Fatal("the decoded bytes differ")
 			}
 			if len(frame) > test.most {
 				t.Errorf("%d bytes for %d, want at most %d", len(frame), len(test.plain), test.most)
@@ -99,7 +99,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// What an encoder did before must not show.
+// The result must not depend on earlier calls.
 func TestEncodeAgain(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	var used Encoder
@@ -113,7 +113,7 @@ func TestEncodeAgain(t *testing.T) {
 		}
 		got, err := used.Encode([]byte("before"), plain, dict)
 		if err != nil || !bytes.Equal(got, append([]byte("before"), want...)) {
-			t.Fatalf("a used encoder gives %d bytes (%v), a new one %d", len(got)-6, err, len(want))
+			t.Fatalf("a used encoder returns %d bytes (%v), a new one %d", len(got)-6, err, len(want))
 		}
 	}
 }
@@ -136,7 +136,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add(noise(rng, 1500), text, uint8(200))
 	f.Add(bytes.Repeat([]byte("ab"), 900), []byte("ba"), uint8(150))
 	f.Fuzz(func(t *testing.T, plain, dict []byte, repeat uint8) {
-		// Repeating them with a change makes contents of several blocks.
+		// Repeat the content with changes to get several blocks.
 		for i := range int(repeat) {
 			if len(plain) == 0 || len(plain) > 1<<18 {
 				break
@@ -154,7 +154,7 @@ func FuzzEncode(f *testing.F) {
 			t.Fatal(err)
 		}
 		if got := decode(t, frame, dict, len(plain)); !bytes.Equal(got, plain) {
-			t.Fatal("other bytes come back")
+			t.Fatal("the decoded bytes differ")
 		}
 	})
 }
