@@ -9,7 +9,6 @@ import (
 	"io"
 	"math/big"
 	"strings"
-	"time"
 )
 
 // keyBits is a length that all devices accept.
@@ -18,20 +17,20 @@ const keyBits = 2048
 // newRecord makes the keys and certificates of a pairing: an authority that
 // signs a certificate for this computer and one for the device's public key.
 // The device sends the escrow bag later.
-func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*pairingRecord, error) {
+func newRecord(devicePublicKey []byte, opt PairOptions) (*pairingRecord, error) {
 	device, err := parsePublicKey(devicePublicKey)
 	if err != nil {
 		return nil, err
 	}
-	root, err := rsa.GenerateKey(random, keyBits)
+	root, err := opt.newKey(opt.Random, keyBits)
 	if err != nil {
 		return nil, err
 	}
-	host, err := rsa.GenerateKey(random, keyBits)
+	host, err := opt.newKey(opt.Random, keyBits)
 	if err != nil {
 		return nil, err
 	}
-	id, err := newID(random)
+	id, err := newID(opt.Random)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +38,7 @@ func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*pairin
 		c := &x509.Certificate{
 			SerialNumber: big.NewInt(1),
 			// A device whose clock is slow must accept it too.
-			NotBefore: now.AddDate(0, 0, -1), NotAfter: now.AddDate(10, 0, 0),
+			NotBefore: opt.Now.AddDate(0, 0, -1), NotAfter: opt.Now.AddDate(10, 0, 0),
 			SignatureAlgorithm: x509.SHA256WithRSA, BasicConstraintsValid: true, IsCA: ca,
 			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		}
@@ -57,7 +56,7 @@ func newRecord(devicePublicKey []byte, now time.Time, random io.Reader) (*pairin
 	}{
 		{&r.RootCertificate, ca, &root.PublicKey}, {&r.HostCertificate, template(false), &host.PublicKey}, {&r.DeviceCertificate, template(false), device},
 	} {
-		der, err := x509.CreateCertificate(random, c.of, ca, c.key, root)
+		der, err := x509.CreateCertificate(opt.Random, c.of, ca, c.key, root)
 		if err != nil {
 			return nil, fmt.Errorf("make a certificate: %w", err)
 		}

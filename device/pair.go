@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,8 @@ type PairOptions struct {
 	// On, if not nil, is called when a state begins: Locked or DialogPending while
 	// the user has to act on the device, and Trusted at the end.
 	On func(Trust)
+
+	newKey func(random io.Reader, bits int) (*rsa.PrivateKey, error) // nil: rsa.GenerateKey
 }
 
 // wirelessDomain holds EnableWifiConnections.
@@ -35,6 +38,9 @@ const wirelessDomain = "com.apple.mobile.wireless_lockdown"
 func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 	if opt.Poll == 0 {
 		opt.Poll = time.Second
+	}
+	if opt.newKey == nil {
+		opt.newKey = rsa.GenerateKey
 	}
 	if opt.On == nil {
 		opt.On = func(Trust) {}
@@ -129,7 +135,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*pairi
 		return nil, err
 	}
 	pub, _ := key.([]byte)
-	r, err := newRecord(pub, opt.Now, opt.Random)
+	r, err := newRecord(pub, opt)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,10 @@
 package device
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"io"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +21,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	sim := simulator.New()
+	sim := simulator.NewWithKey(key(t))
 	m, err := Open(devicetest.Serve(t, sim))
 	if err != nil {
 		t.Fatal(err)
@@ -25,10 +29,33 @@ func newRig(t *testing.T) *rig {
 	return &rig{sim, m, t}
 }
 
+var oneKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) })
+
+// key returns the key of all computers and devices. Generating one takes long.
+func key(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	k, err := oneKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// cachedKey is key for PairOptions.
+func cachedKey(io.Reader, int) (*rsa.PrivateKey, error) { return oneKey() }
+
+func newDevice(t testing.TB, spec simulator.Spec) *simulator.Device {
+	t.Helper()
+	if spec.Key == nil {
+		spec.Key = key(t)
+	}
+	return simulator.NewDevice(spec)
+}
+
 // device attaches a device by USB that trusts this computer.
 func (r *rig) device(spec simulator.Spec) *simulator.Device {
 	r.t.Helper()
-	d := simulator.NewDevice(spec)
+	d := newDevice(r.t, spec)
 	r.Attach(d, simulator.USB)
 	if err := r.Trust(d); err != nil {
 		r.t.Fatal(err)

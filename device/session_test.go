@@ -121,7 +121,7 @@ func TestLockedDevices(t *testing.T) {
 func TestSessionFailures(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	d := simulator.NewDevice(simulator.Spec{})
+	d := newDevice(t, simulator.Spec{})
 	at := r.Attach(d, simulator.USB)
 	e := r.entry()
 	if _, err := r.Session(t.Context(), e); !errors.Is(err, ErrNotPaired) {
@@ -193,7 +193,7 @@ func TestCutLinks(t *testing.T) {
 	if failures < 3 {
 		t.Errorf("only %d cuts hit", failures)
 	}
-	d = simulator.NewDevice(simulator.Spec{UDID: "00008020-000000000000002E"})
+	d = newDevice(t, simulator.Spec{UDID: "00008020-000000000000002E"})
 	r.Attach(d, simulator.USB)
 	d.Inject(simulator.Fault{Service: simulator.Lockdown, After: 100, Silent: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -215,12 +215,12 @@ func TestCutLinks(t *testing.T) {
 func TestPair(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	d := simulator.NewDevice(simulator.Spec{})
+	d := newDevice(t, simulator.Spec{})
 	r.Attach(d, simulator.USB)
 	d.SetLock(simulator.Locked)
 	e := r.entry()
 	var states []Trust
-	opt := PairOptions{Now: time.Now(), Random: rand.Reader, Poll: 5 * time.Millisecond, On: func(s Trust) {
+	opt := PairOptions{Now: time.Now(), Random: rand.Reader, newKey: cachedKey, Poll: 5 * time.Millisecond, On: func(s Trust) {
 		states = append(states, s)
 		switch s {
 		case Locked:
@@ -320,10 +320,10 @@ func TestPairRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.Attach(simulator.NewDevice(tt.spec), tt.by)
+			r.Attach(newDevice(t, tt.spec), tt.by)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			opt := PairOptions{Now: time.Now(), Random: rand.Reader, Poll: time.Millisecond, On: func(s Trust) {
+			opt := PairOptions{Now: time.Now(), Random: rand.Reader, newKey: cachedKey, Poll: time.Millisecond, On: func(s Trust) {
 				if name == "ignored" {
 					cancel()
 				}
@@ -342,7 +342,7 @@ func TestPairRefused(t *testing.T) {
 func TestDeviceKeys(t *testing.T) {
 	t.Parallel()
 	for _, b := range [][]byte{nil, []byte("x"), []byte("-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n")} {
-		if _, err := newRecord(b, time.Now(), rand.Reader); !errors.Is(err, errDeviceKey) {
+		if _, err := newRecord(b, PairOptions{Now: time.Now(), Random: rand.Reader}); !errors.Is(err, errDeviceKey) {
 			t.Errorf("%q: %v", b, err)
 		}
 	}

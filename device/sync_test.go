@@ -127,7 +127,7 @@ func TestHeartbeatKeepsWiFi(t *testing.T) {
 	t.Parallel()
 	soon(t)
 	r := newRig(t)
-	d := simulator.NewDevice(simulator.Spec{HeartbeatInterval: 200 * time.Millisecond})
+	d := newDevice(t, simulator.Spec{HeartbeatInterval: 200 * time.Millisecond})
 	r.Attach(d, simulator.Network)
 	if err := r.Trust(d); err != nil {
 		t.Fatal(err)

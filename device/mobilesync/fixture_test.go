@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,8 +16,8 @@ type dict = manifesttest.Dict
 
 const testUDID = "00008110-000a1234567890ab"
 
-// backupSpec is a small backup folder to be built; the zero value with rows is
-// a complete, plain one.
+// backupSpec describes a small backup folder. The zero value is complete and not
+// encrypted.
 type backupSpec struct {
 	rows             []manifest.Record
 	encrypted        bool
@@ -40,11 +41,11 @@ next:
 
 var testDate = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 
-// build writes the folder, with a blob of Size zero bytes for each file.
+// build writes the folder. The blob of each file has Size zero bytes.
 func (s backupSpec) build(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "00008110-000A1234567890AB")
-	// Some of the 256 folders are enough to have empty ones.
+	// Some of the 256 folders suffice, including empty ones.
 	for _, name := range []string{"00", "aa", "ab", "ff"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
@@ -70,7 +71,11 @@ func (s backupSpec) build(t testing.TB) string {
 	put(t, dir, InfoPlist, info)
 	put(t, dir, ManifestPlist, manifesttest.Plist(manifest))
 	put(t, dir, StatusPlist, manifesttest.Plist(status))
-	manifesttest.WriteDB(t, filepath.Join(dir, ManifestDB), manifesttest.Schema, manifesttest.Insert(s.rows))
+	if len(s.rows) == 0 {
+		put(t, dir, ManifestDB, emptyDB(t))
+	} else {
+		manifesttest.WriteDB(t, filepath.Join(dir, ManifestDB), manifesttest.Schema, manifesttest.Insert(s.rows))
+	}
 	for i := range s.rows {
 		if r := &s.rows[i]; r.IsFile() {
 			put(t, dir, BlobPath(Hashed, r.FileID), make([]byte, r.Size))
@@ -78,6 +83,25 @@ func (s backupSpec) build(t testing.TB) string {
 	}
 	return dir
 }
+
+// emptyDB returns a Manifest.db without rows. Writing one takes a while.
+func emptyDB(t testing.TB) []byte {
+	t.Helper()
+	emptyOnce.Do(func() {
+		path := filepath.Join(t.TempDir(), ManifestDB)
+		manifesttest.WriteDB(t, path, manifesttest.Schema, nil)
+		var err error
+		if empty, err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return empty
+}
+
+var (
+	emptyOnce sync.Once
+	empty     []byte
+)
 
 func put(t testing.TB, dir, name string, data []byte) {
 	t.Helper()

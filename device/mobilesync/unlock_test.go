@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync"
@@ -21,16 +22,60 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
-// generated makes one day of a tiny device and returns its folder.
-func generated(t *testing.T, conf synthetic.Config) string {
+// generated returns a copy of a backup of the first day of a tiny device.
+func generated(t *testing.T, encrypted bool) string {
 	t.Helper()
-	dir := t.TempDir()
-	conf.StateDir = t.TempDir()
-	devices, err := synthetic.Generate(context.Background(), dir, conf, 1)
+	original, err := generate(encrypted)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(dir, devices[0].UDID)
+	dir := filepath.Join(t.TempDir(), filepath.Base(original))
+	if err := os.CopyFS(dir, os.DirFS(original)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// scratch is removed after all tests.
+var scratch string
+
+func TestMain(m *testing.M) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "mobilesync"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(scratch)
+	os.Exit(code)
+}
+
+var (
+	generatePlain     = sync.OnceValues(func() (string, error) { return generateOnce("plain", synthetic.Config{Seed: 5}) })
+	generateEncrypted = sync.OnceValues(func() (string, error) {
+		return generateOnce("encrypted", synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll})
+	})
+)
+
+func generate(encrypted bool) (string, error) {
+	if encrypted {
+		return generateEncrypted()
+	}
+	return generatePlain()
+}
+
+func generateOnce(name string, conf synthetic.Config) (string, error) {
+	dir := filepath.Join(scratch, name)
+	conf.StateDir = filepath.Join(scratch, name+"-state")
+	for _, d := range []string{dir, conf.StateDir} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return "", err
+		}
+	}
+	devices, err := synthetic.Generate(context.Background(), dir, conf, 1)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, devices[0].UDID), nil
 }
 
 func openBackup(t *testing.T, dir string) *mobilesync.Backup {
@@ -43,12 +88,12 @@ func openBackup(t *testing.T, dir string) *mobilesync.Backup {
 	return b
 }
 
-// TestUnlockGivesThePlainTwin compares an encrypted backup with the plain one
-// of the same device: the same rows, and the same content in every file.
-func TestUnlockGivesThePlainTwin(t *testing.T) {
+// TestUnlock compares an encrypted backup with an unencrypted one of the same
+// device: both must have the same rows and the same content in every file.
+func TestUnlock(t *testing.T) {
 	ctx := context.Background()
-	sealed := openBackup(t, generated(t, synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}))
-	plain := openBackup(t, generated(t, synthetic.Config{Seed: 5}))
+	sealed := openBackup(t, generated(t, true))
+	plain := openBackup(t, generated(t, false))
 	if _, err := sealed.Records(ctx); !errors.Is(err, mobilesync.ErrEncrypted) {
 		t.Fatalf("records before unlocking: %v", err)
 	}
@@ -84,7 +129,7 @@ func TestUnlockGivesThePlainTwin(t *testing.T) {
 			t.Fatalf("%s: %v", rec.RelativePath, err)
 		}
 		a, b := read(t, sealed, path), read(t, plain, path)
-		if len(a) == 0 { // evicted to a cloud: nothing was sent
+		if len(a) == 0 { // moved to a cloud
 			if len(b) != 0 {
 				t.Errorf("%s: no bytes, want %d", rec.RelativePath, len(b))
 			}
@@ -116,16 +161,16 @@ func read(t *testing.T, b *mobilesync.Backup, path string) []byte {
 
 func TestUnlockRefuses(t *testing.T) {
 	ctx := context.Background()
-	dir := generated(t, synthetic.Config{Encryption: synthetic.EncryptAll})
+	dir := generated(t, true)
 	b := openBackup(t, dir)
 	if _, err := b.Unlock(ctx, []byte("wrong"), nil); !errors.Is(err, keybag.ErrWrongPassword) || b.Unlocked() {
 		t.Errorf("wrong password: %v", err)
 	}
-	plain := openBackup(t, generated(t, synthetic.Config{}))
+	plain := openBackup(t, generated(t, false))
 	if _, err := plain.Unlock(ctx, nil, nil); !errors.Is(err, mobilesync.ErrNotUnlockable) {
 		t.Errorf("not encrypted: %v", err)
 	}
-	// A Manifest.db that the key does not open is damage, not a wrong password.
+	// A Manifest.db that the key does not decrypt is damaged; the password is right.
 	name := filepath.Join(dir, mobilesync.ManifestDB)
 	db, err := os.ReadFile(name)
 	if err != nil {
@@ -141,13 +186,15 @@ func TestUnlockRefuses(t *testing.T) {
 	}
 }
 
-// TestSampleUnlock goes the whole way from a password to the text of a file,
-// on a backup that another project made: ten million rounds, an unpadded
-// Manifest.db, flags 0.
+// TestSampleUnlock reads a file of a backup that another project made: ten million
+// rounds, an unpadded Manifest.db, flags 0.
 func TestSampleUnlock(t *testing.T) {
 	samples := os.Getenv("SNAP_TEST_SAMPLES")
 	if samples == "" {
 		t.Skip("SNAP_TEST_SAMPLES is not set")
+	}
+	if testing.Short() {
+		t.Skip("real round counts")
 	}
 	ctx := context.Background()
 	b := openBackup(t, filepath.Join(samples, "pyiosbackup", "encrypted-ios10.2-layout"))
@@ -158,7 +205,7 @@ func TestSampleUnlock(t *testing.T) {
 	}
 	defer keys.Destroy()
 	if rounds < 10_000_000 {
-		t.Errorf("progress told of %d rounds", rounds)
+		t.Errorf("progress reported %d rounds", rounds)
 	}
 	records, err := b.Records(ctx)
 	if err != nil || records.Len() != 1 {
@@ -180,10 +227,10 @@ func TestSampleUnlock(t *testing.T) {
 	}
 }
 
-// No way of printing shows what unlocking has opened.
+// TestKeysAreNotPrinted prints unlocked values in every way. No key may appear.
 func TestKeysAreNotPrinted(t *testing.T) {
 	ctx := context.Background()
-	b := openBackup(t, generated(t, synthetic.Config{Encryption: synthetic.EncryptAll}))
+	b := openBackup(t, generated(t, true))
 	keys, err := b.Unlock(ctx, []byte(synthetic.DefaultPassword), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -191,10 +238,9 @@ func TestKeysAreNotPrinted(t *testing.T) {
 	defer keys.Destroy()
 	key, sealed := b.ManifestDBKey()
 	if !sealed {
-		t.Fatal("Manifest.db is not sealed")
+		t.Fatal("Manifest.db is not encrypted")
 	}
-	// A class key opens what it has wrapped; that of keybag is not to be had
-	// from outside, so the test looks for whatever has the length of one.
+	// The test has no access to class keys, so it looks for anything of their length.
 	long := regexp.MustCompile(`([0-9]+ ){20}|(0x[0-9a-f]+, ){20}|[0-9a-fA-F]{40}`)
 	forms := []string{string(key[:]), hex.EncodeToString(key[:]), fmt.Sprintf("%d", key[:])}
 	type holder struct {
@@ -219,16 +265,16 @@ func TestKeysAreNotPrinted(t *testing.T) {
 	}
 	for _, form := range []any{key[:], struct{ K *[32]byte }{(*[32]byte)(&key)}} {
 		if !long.MatchString(fmt.Sprintf("%s %x %d %#v", form, form, form, form)) {
-			t.Errorf("a key in the open is not found: %d", form)
+			t.Errorf("a printed key is not found: %d", form)
 		}
 	}
 }
 
-// TestUnlockWithAnOpenedManifest: a tool has opened Manifest.db in place. The
-// files are sealed all the same.
-func TestUnlockWithAnOpenedManifest(t *testing.T) {
+// TestUnlockDecryptedManifest unlocks a backup whose Manifest.db was decrypted in
+// place, while its files are encrypted.
+func TestUnlockDecryptedManifest(t *testing.T) {
 	ctx := context.Background()
-	dir := generated(t, synthetic.Config{Encryption: synthetic.EncryptAll})
+	dir := generated(t, true)
 	b := openBackup(t, dir)
 	keys, err := b.Unlock(ctx, []byte(synthetic.DefaultPassword), nil)
 	if err != nil {
@@ -255,7 +301,7 @@ func TestUnlockWithAnOpenedManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, sealed := opened.ManifestDBKey(); sealed {
-		t.Error("Manifest.db is said to be sealed")
+		t.Error("Manifest.db is reported as encrypted")
 	}
 	got, err := opened.Records(ctx)
 	if err != nil || got.Len() != want.Len() {

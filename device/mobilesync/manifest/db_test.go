@@ -15,6 +15,7 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 func databaseBytes(t testing.TB, fill func(tx *sql.Tx) error) []byte {
@@ -111,7 +112,7 @@ func TestPaddingBehindDatabase(t *testing.T) {
 }
 
 func TestReadDBFails(t *testing.T) {
-	data := databaseBytes(t, fillMany(3000, 0))
+	data := databaseBytes(t, fillMany(300, 0))
 	for name, bad := range map[string][]byte{
 		"empty": nil, "short": data[:10], "header only": data[:100], "cut": data[:len(data)/2], "noise": bytes.Repeat([]byte("x"), 8192),
 		"wiped": append(data[:4096:4096], make([]byte, len(data)-4096)...),
@@ -159,20 +160,17 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// A damaged or hostile database gives an error or rows, and nothing else.
+// TestDamagedDatabases reads damaged databases. Each must be an error or have rows.
 func TestDamagedDatabases(t *testing.T) {
 	data := databaseBytes(t, fillMany(300, 0))
-	rounds := 300
-	if testing.Short() {
-		rounds = 30
-	}
-	r := rand.New(rand.NewPCG(3, 4))
+	rounds := faultpoint.Choose(t, 300, 60)
 	failed := 0
-	for range rounds {
+	for _, round := range rounds {
+		r := rand.New(rand.NewPCG(3, uint64(round)))
 		bad := bytes.Clone(data)
 		for range 1 + r.IntN(20) {
 			at := r.IntN(len(bad))
-			if r.IntN(2) == 0 { // headers of pages are where it hurts
+			if r.IntN(2) == 0 { // page headers matter most
 				at = at&^4095 + r.IntN(64)
 			}
 			bad[at] = byte(r.Uint32())
@@ -191,7 +189,7 @@ func TestDamagedDatabases(t *testing.T) {
 	if failed == 0 {
 		t.Error("no damage was noticed")
 	}
-	t.Logf("%d of %d refused", failed, rounds)
+	t.Logf("%d of %d refused", failed, len(rounds))
 }
 
 func FuzzReadDB(f *testing.F) {

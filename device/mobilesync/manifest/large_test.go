@@ -15,10 +15,11 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// fillMany writes n rows as a device with many files has them: a third folders,
-// half of all in one domain's deep folders, keys on all files, attributes of
+// fillMany inserts n rows like those of a device with many files: a third are
+// folders, half are in deep folders of one domain, files have keys and attributes of
 // pad bytes.
 func fillMany(n, pad int) func(tx *sql.Tx) error {
 	return func(tx *sql.Tx) error {
@@ -83,9 +84,12 @@ func readManifest(t testing.TB, path string) *manifest.Records {
 }
 
 func TestManyRows(t *testing.T) {
-	n := 100_000
-	if testing.Short() {
-		n = 10_000
+	n := 10_000
+	switch {
+	case faultpoint.All():
+		n = 100_000
+	case testing.Short():
+		n = 3_000
 	}
 	path := filepath.Join(t.TempDir(), "Manifest.db")
 	manifesttest.WriteDB(t, path, manifesttest.Schema, fillMany(n, 0))
@@ -98,11 +102,11 @@ func TestManyRows(t *testing.T) {
 	manifesttest.Check(t, records)
 }
 
-// TestHugeManifest reads 870,000 rows of a 1.2 GB manifest in a process of its
-// own and measures the most memory that took. It writes as much to the
-// temporary folder and takes minutes, so it runs only when asked:
+// TestHugeManifest reads 870,000 rows of a 1.2 GB manifest in a process of its own
+// and measures its peak memory. It takes minutes and as much space in the temporary
+// folder, so it runs only on request:
 //
-//	SNAP_TEST_HUGE=1 go test -run TestHugeManifest -v ./device/mobilesync
+//	SNAP_TEST_HUGE=1 go test -run TestHugeManifest -v ./device/mobilesync/manifest
 func TestHugeManifest(t *testing.T) {
 	if path := os.Getenv("SNAP_TEST_HUGE_READ"); path != "" {
 		began := time.Now()

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 func equalRecords(a, b manifest.Record) bool { return reflect.DeepEqual(a, b) }
@@ -75,7 +78,12 @@ func TestReadMBDB(t *testing.T) {
 		at += len(mbdbRow(rows[[]int{2, 0, 1}[i]], "com.apple.x", strings.Repeat("v", 300)))
 		whole[at] = true
 	}
-	for cut := range data {
+	cuts := slices.Collect(maps.Keys(whole))
+	cuts = append(cuts[:len(cuts):len(cuts)], faultpoint.Choose(t, len(data), 100)...)
+	for _, cut := range cuts {
+		if cut == len(data) {
+			continue
+		}
 		_, err := manifest.ReadMBDB(t.Context(), bytes.NewReader(data[:cut]), int64(cut))
 		if whole[cut] != (err == nil) || err != nil && !errors.Is(err, manifest.ErrCorrupt) {
 			t.Errorf("cut to %d bytes: %v", cut, err)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/devicelink"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 // replay is a connection on which the device has sent everything already.
@@ -109,7 +110,7 @@ func TestCutAnywhere(t *testing.T) {
 	all, greeting := record(t, newMemory(t), shortBackup)
 	whole := []string{"first", "second", "again", "finished"}
 	losses := []error{io.EOF, os.ErrDeadlineExceeded, io.ErrUnexpectedEOF, errors.New("connection reset")}
-	for at := range len(all) * len(losses) {
+	for _, at := range faultpoint.Choose(t, len(all)*len(losses), 1000) {
 		lost := losses[at%len(losses)]
 		at /= len(losses)
 		m := newMemory(t)
