@@ -18,6 +18,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/ramtemp"
 
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
@@ -40,13 +41,13 @@ func generated(t *testing.T, encrypted bool) string {
 var scratch string
 
 func TestMain(m *testing.M) {
+	defer ramtemp.Use()()
 	var err error
 	if scratch, err = os.MkdirTemp("", "mobilesync"); err != nil {
 		panic(err)
 	}
-	code := m.Run()
-	os.RemoveAll(scratch)
-	os.Exit(code)
+	defer os.RemoveAll(scratch)
+	m.Run()
 }
 
 var (
