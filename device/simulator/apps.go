@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 	"sync"
+
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 // App is an app that installation_proxy lists.
@@ -108,7 +110,7 @@ func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 // unknown.
 func (d *Device) requests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
 	for {
-		request, err := readMessage(conn)
+		request, err := message.Read(conn)
 		if err != nil {
 			d.framing(service, err)
 			return
@@ -121,7 +123,7 @@ func (d *Device) requests(service string, conn net.Conn, key string, answer func
 			replies = []map[string]any{{"Error": "UnknownCommand", "Status": "UnknownRequest"}}
 		}
 		for _, reply := range replies {
-			if writeMessage(conn, reply) != nil {
+			if message.Write(conn, reply) != nil {
 				return
 			}
 		}

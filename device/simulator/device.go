@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/snap-backup/snap/device/simulator/afcd"
+	"github.com/snap-backup/snap/device/simulator/synclock"
 )
 
 // Names of the services that every device has.
@@ -93,9 +96,9 @@ type Device struct {
 	values  valueStore
 	key     func() (*rsa.PrivateKey, error) // made when first needed
 	faults  faults
-	files   *fileSystem
+	files   *afcd.Files
 	apps    apps
-	sync    syncState
+	sync    *synclock.Lock
 	notices notices
 
 	mu       sync.Mutex
@@ -112,10 +115,11 @@ func NewDevice(spec Spec) *Device {
 	d := &Device{
 		spec:    spec,
 		journal: newJournal(spec.Now),
-		files:   newFileSystem(spec.Now),
+		files:   afcd.NewFiles(spec.Now),
 		trust:   trustState{policy: spec.Trust, hosts: map[string]trustedHost{}},
 		ports:   ports{open: map[uint16]port{}, next: firstPort},
 	}
+	d.sync = synclock.New(d.Violate)
 	d.key = sync.OnceValues(func() (*rsa.PrivateKey, error) {
 		if spec.Key != nil {
 			return spec.Key, nil

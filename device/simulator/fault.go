@@ -1,6 +1,7 @@
 package simulator
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -241,4 +242,18 @@ func (c *conn) Write(p []byte) (int, error) {
 			return written, err
 		}
 	}
+}
+
+// endedByHost reports whether the host closed a connection that has ended, rather
+// than a fault or ctx.
+func endedByHost(ctx context.Context, c net.Conn) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if c, ok := c.(*conn); ok {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return !c.cut && !c.silent
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 // tape is a connection to a host that sends what it has, takes everything and is
@@ -34,7 +35,7 @@ func feed(t *testing.T, data []byte, serve func(context.Context, net.Conn)) {
 func framed(t testing.TB, messages ...map[string]any) []byte {
 	var b bytes.Buffer
 	for _, m := range messages {
-		if err := writeMessage(&b, m); err != nil {
+		if err := message.Write(&b, m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -82,36 +83,6 @@ func FuzzLockdown(f *testing.F) {
 		feed(t, data, d.serveLockdown)
 		if _, err := plist.EncodeXML(d.Values("")); err != nil {
 			t.Errorf("values that cannot be sent: %v", err)
-		}
-	})
-}
-
-func FuzzAFC(f *testing.F) {
-	packet := func(op afcOperation, payload, args string, numbers ...uint64) []byte {
-		p := afcPacket{op: op, payload: []byte(payload)}
-		for _, n := range numbers {
-			p.args = append(p.args, number(0, n).args...)
-		}
-		p.args = append(p.args, args...)
-		return p.append(nil)
-	}
-	open := packet(afcOpen, "", "/a\x00", 2)
-	f.Add(bytes.Join([][]byte{open, packet(afcWrite, "hello", "", 1), packet(afcSeek, "", "", 1, 0, 2), packet(afcRead, "", "", 1, 1<<62),
-		packet(afcLock, "", "", 1, 6), packet(afcSetSize, "", "", 1, 1<<40), packet(afcClose, "", "", 1)}, nil))
-	f.Add(bytes.Join([][]byte{packet(afcMakeDir, "", "/x/y\x00"), packet(afcRename, "", "/x\x00/DCIM/x\x00"), packet(afcReadDir, "", "/DCIM"),
-		packet(afcStat, "", "/DCIM/x/y"), packet(afcRemoveAll, "", "/../DCIM"), packet(afcRemove, "", "/")}, nil))
-	f.Add(bytes.Join([][]byte{open, packet(afcTruncate, "", "/a\x00", 100), packet(afcSetTime, "", "/a\x00", 1<<63), packet(afcTell, "", "", 1),
-		packet(afcDeviceInfo, "", ""), packet(0x99, "", "")}, nil))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		d := NewDevice(Spec{})
-		feed(t, data, d.serveAFC)
-		total, root := 0, false
-		for p, n := range d.files.nodes {
-			total += len(n.data)
-			root = root || p == "/" && n.dir
-		}
-		if total != d.files.bytes || total > maxFileBytes || !root {
-			t.Errorf("%d bytes are counted as %d; the root is there: %v", total, d.files.bytes, root)
 		}
 	})
 }

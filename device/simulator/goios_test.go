@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
-
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 

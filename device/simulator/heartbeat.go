@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 // heartbeatPatience is how many intervals a host has for an answer, and for
@@ -51,11 +53,11 @@ func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
 // beat asks once; it reports whether the host answered in time.
 func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	seconds := max(1, int(interval/time.Second))
-	if writeMessage(c, map[string]any{"Command": "Marco", "Interval": seconds}) != nil {
+	if message.Write(c, map[string]any{"Command": "Marco", "Interval": seconds}) != nil {
 		return false
 	}
 	_ = c.SetReadDeadline(time.Now().Add(heartbeatPatience * interval))
-	reply, err := readMessage(c)
+	reply, err := message.Read(c)
 	if err != nil {
 		d.framing(Heartbeat, err)
 		return false

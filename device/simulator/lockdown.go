@@ -3,7 +3,11 @@ package simulator
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
+
+	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 // session is what lockdownd knows of one connection.
@@ -24,7 +28,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 	var stream net.Conn = raw
 	var secure *sessionTLS // while there is a session
 	for {
-		request, err := readMessage(stream)
+		request, err := message.Read(stream)
 		if err != nil {
 			d.framing(Lockdown, err)
 			break
@@ -32,7 +36,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		name, _ := request["Request"].(string)
 		reply := s.answer(name, request)
 		reply["Request"] = name
-		if err := writeMessage(stream, reply); err != nil {
+		if err := message.Write(stream, reply); err != nil {
 			break
 		}
 		switch {
@@ -249,4 +253,12 @@ func (s *session) startService(request map[string]any) map[string]any {
 	}
 	reply["Port"] = int(number)
 	return reply
+}
+
+// framing records a message that was not one. The end of a connection is not a
+// violation.
+func (d *Device) framing(service string, err error) {
+	if errors.Is(err, plist.ErrFormat) || errors.Is(err, message.ErrLength) {
+		d.Violate("%s: %v", service, err)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 // A message of usbmuxd is a header of four little-endian 32-bit numbers (whole
@@ -50,7 +51,7 @@ func readMuxFrame(r io.Reader) (muxFrame, error) {
 		return f, fmt.Errorf("message of %d bytes, %d to %d are possible", n, muxHeader, maxMuxFrame)
 	}
 	var err error
-	f.body, err = readBody(r, int(n-muxHeader))
+	f.body, err = message.ReadBody(r, int(n-muxHeader))
 	return f, err
 }
 

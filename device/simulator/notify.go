@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"sync"
+
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 const (
@@ -66,7 +68,7 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 	var sending sync.WaitGroup
 	sending.Go(func() {
 		for msg := range o.queue {
-			if writeMessage(conn, msg) != nil {
+			if message.Write(conn, msg) != nil {
 				conn.Close()
 				for range o.queue { // nobody must wait for a host that is gone
 				}
@@ -88,7 +90,7 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 // for the end.
 func (d *Device) readNotifications(conn net.Conn, o *observer) bool {
 	for {
-		msg, err := readMessage(conn)
+		msg, err := message.Read(conn)
 		if err != nil {
 			d.framing(NotificationProxy, err)
 			return false
@@ -104,7 +106,7 @@ func (d *Device) readNotifications(conn net.Conn, o *observer) bool {
 			d.Log(NotificationProxy, "observe", name)
 		case "PostNotification":
 			d.Log(NotificationProxy, "post", name)
-			d.syncPost(name)
+			d.sync.Post(name)
 			d.Notify(name)
 		case "Shutdown":
 			return true

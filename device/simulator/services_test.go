@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"image/png"
 	"io"
@@ -17,6 +18,9 @@ import (
 	"github.com/danielpaulus/go-ios/ios/afc"
 	"github.com/danielpaulus/go-ios/ios/installationproxy"
 	"github.com/danielpaulus/go-ios/ios/notificationproxy"
+	"github.com/snap-backup/snap/device/simulator/afcd"
+	"github.com/snap-backup/snap/device/simulator/message"
+	"github.com/snap-backup/snap/device/simulator/synclock"
 )
 
 func TestAFC(t *testing.T) {
@@ -148,10 +152,10 @@ func (r *rig) ask(e ios.DeviceEntry, service string, request map[string]any) map
 	r.t.Helper()
 	c := r.connect(e, service)
 	defer c.Close()
-	if err := writeMessage(c, request); err != nil {
+	if err := message.Write(c, request); err != nil {
 		r.t.Fatal(err)
 	}
-	reply, err := readMessage(c)
+	reply, err := message.Read(c)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -186,12 +190,12 @@ func TestNotifications(t *testing.T) {
 		{"Command": "PostNotification", "Name": "hello"},
 		{"Command": "Shutdown"},
 	} {
-		if err := writeMessage(conn, msg); err != nil {
+		if err := message.Write(conn, msg); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, want := range []string{"RelayNotification", "ProxyDeath"} {
-		if msg, err := readMessage(conn); err != nil || msg["Command"] != want {
+		if msg, err := message.Read(conn); err != nil || msg["Command"] != want {
 			t.Errorf("got %v %v, want %s", msg, err, want)
 		}
 	}
@@ -199,31 +203,31 @@ func TestNotifications(t *testing.T) {
 }
 
 // afcCall sends one packet and returns the reply.
-func afcCall(t *testing.T, c net.Conn, op afcOperation, payload string, numbers ...uint64) afcPacket {
+func afcCall(t *testing.T, c net.Conn, op afcd.Operation, payload string, numbers ...uint64) afcd.Packet {
 	t.Helper()
-	p := afcPacket{number: 7, op: op}
+	p := afcd.Packet{Number: 7, Op: op}
 	for _, n := range numbers {
-		p.args = append(p.args, number(0, n).args...)
+		p.Args = binary.LittleEndian.AppendUint64(p.Args, n)
 	}
-	p.args = append(p.args, payload...)
-	if _, err := c.Write(p.append(nil)); err != nil {
+	p.Args = append(p.Args, payload...)
+	if _, err := c.Write(p.Append(nil)); err != nil {
 		t.Fatal(err)
 	}
-	reply, err := readAFCPacket(c)
+	reply, err := afcd.ReadPacket(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if reply.number != p.number {
-		t.Errorf("reply to packet %d", reply.number)
+	if reply.Number != p.Number {
+		t.Errorf("reply to packet %d", reply.Number)
 	}
 	return reply
 }
 
-func wantStatus(t *testing.T, p afcPacket, want afcStatus) {
+func wantStatus(t *testing.T, p afcd.Packet, want afcd.Status) {
 	t.Helper()
-	n, _, ok := p.numbers(1)
-	if p.op != afcStatusReply || !ok || afcStatus(n[0]) != want {
-		t.Errorf("reply %#x %v, want status %d", uint64(p.op), p.args, want)
+	n, _, ok := p.Numbers(1)
+	if p.Op != afcd.OpStatusReply || !ok || afcd.Status(n[0]) != want {
+		t.Errorf("reply %#x %v, want status %d", uint64(p.Op), p.Args, want)
 	}
 }
 
@@ -233,25 +237,25 @@ func TestSyncOrder(t *testing.T) {
 	const (
 		open, lock, unlock, closeFile, hangUp = "open", "lock", "unlock", "close", "hang up"
 	)
-	good := []string{SyncWillStart, open, SyncLockRequest, lock, SyncDidStart, unlock, closeFile, SyncDidFinish, hangUp}
+	good := []string{synclock.WillStart, open, synclock.LockRequest, lock, synclock.DidStart, unlock, closeFile, synclock.DidFinish, hangUp}
 	for name, test := range map[string]struct {
 		steps []string
 		want  []string
 	}{
 		"good":  {good, nil},
 		"twice": {append(slices.Clone(good[:8]), good...), nil},
-		"lock before the request": {[]string{SyncWillStart, open, lock, unlock, closeFile, SyncDidFinish, hangUp},
+		"lock before the request": {[]string{synclock.WillStart, open, lock, unlock, closeFile, synclock.DidFinish, hangUp},
 			[]string{"without syncLockRequest"}},
-		"no announcement": {[]string{open, SyncLockRequest, lock, unlock, closeFile, SyncDidFinish, hangUp},
+		"no announcement": {[]string{open, synclock.LockRequest, lock, unlock, closeFile, synclock.DidFinish, hangUp},
 			[]string{"without syncWillStart"}},
-		"finish before unlock": {[]string{SyncWillStart, open, SyncLockRequest, lock, SyncDidStart, SyncDidFinish, unlock, closeFile, hangUp},
+		"finish before unlock": {[]string{synclock.WillStart, open, synclock.LockRequest, lock, synclock.DidStart, synclock.DidFinish, unlock, closeFile, hangUp},
 			[]string{"before the sync lock is released"}},
-		"start without lock": {[]string{SyncWillStart, open, SyncLockRequest, SyncDidStart, closeFile, SyncDidFinish, hangUp},
+		"start without lock": {[]string{synclock.WillStart, open, synclock.LockRequest, synclock.DidStart, closeFile, synclock.DidFinish, hangUp},
 			[]string{"syncDidStart without the sync lock"}},
-		"never released": {[]string{SyncWillStart, open, SyncLockRequest, lock, SyncDidStart, hangUp},
+		"never released": {[]string{synclock.WillStart, open, synclock.LockRequest, lock, synclock.DidStart, hangUp},
 			[]string{"closed with the sync lock held"}},
-		"finish without start": {[]string{SyncDidFinish}, []string{"syncDidFinish without"}},
-		"request before open": {[]string{SyncWillStart, SyncLockRequest, open, lock, unlock, closeFile, SyncDidFinish, hangUp},
+		"finish without start": {[]string{synclock.DidFinish}, []string{"syncDidFinish without"}},
+		"request before open": {[]string{synclock.WillStart, synclock.LockRequest, open, lock, unlock, closeFile, synclock.DidFinish, hangUp},
 			[]string{"before the lock file is open"}},
 		"unlock without lock": {[]string{open, unlock, closeFile}, []string{"without a lock"}},
 	} {
@@ -265,23 +269,23 @@ func TestSyncOrder(t *testing.T) {
 				for _, step := range test.steps {
 					switch step {
 					case open:
-						reply := afcCall(t, host, afcOpen, SyncLockFile+"\x00", 2)
-						n, _, ok := reply.numbers(1)
-						if reply.op != afcOpenReply || !ok {
+						reply := afcCall(t, host, afcd.OpOpen, synclock.File+"\x00", 2)
+						n, _, ok := reply.Numbers(1)
+						if reply.Op != afcd.OpOpenReply || !ok {
 							t.Fatalf("open: %v", reply)
 						}
 						file = n[0]
 					case lock:
-						wantStatus(t, afcCall(t, host, afcLock, "", file, 6), afcOK)
+						wantStatus(t, afcCall(t, host, afcd.OpLock, "", file, 6), afcd.OK)
 					case unlock:
-						wantStatus(t, afcCall(t, host, afcLock, "", file, 12), afcOK)
+						wantStatus(t, afcCall(t, host, afcd.OpLock, "", file, 12), afcd.OK)
 					case closeFile:
-						wantStatus(t, afcCall(t, host, afcClose, "", file), afcOK)
+						wantStatus(t, afcCall(t, host, afcd.OpClose, "", file), afcd.OK)
 					case hangUp:
 					default:
-						d.syncPost(step)
+						d.sync.Post(step)
 					}
-					if want := step == SyncDidStart && name == "good"; want && !d.Syncing(t.Context()) {
+					if want := step == synclock.DidStart && name == "good"; want && !d.Syncing(t.Context()) {
 						t.Error("not syncing")
 					}
 				}
@@ -305,24 +309,24 @@ func TestLockBusy(t *testing.T) {
 	r := newRig(t)
 	d := r.device(Spec{})
 	d.SetLockBusy(2)
-	d.syncPost(SyncWillStart)
+	d.sync.Post(synclock.WillStart)
 	c := r.connect(r.entry(d.UDID()), AFC)
-	n, _, _ := afcCall(t, c, afcOpen, SyncLockFile, 2).numbers(1)
-	d.syncPost(SyncLockRequest)
-	for _, want := range []afcStatus{afcWouldBlock, afcWouldBlock, afcOK} {
-		wantStatus(t, afcCall(t, c, afcLock, "", n[0], 6), want)
+	n, _, _ := afcCall(t, c, afcd.OpOpen, synclock.File, 2).Numbers(1)
+	d.sync.Post(synclock.LockRequest)
+	for _, want := range []afcd.Status{afcd.WouldBlock, afcd.WouldBlock, afcd.OK} {
+		wantStatus(t, afcCall(t, c, afcd.OpLock, "", n[0], 6), want)
 	}
 	// Another program comes too late.
-	d.syncPost(SyncDidStart)
-	d.syncPost(SyncWillStart)
-	d.syncPost(SyncLockRequest)
+	d.sync.Post(synclock.DidStart)
+	d.sync.Post(synclock.WillStart)
+	d.sync.Post(synclock.LockRequest)
 	if !d.Syncing(t.Context()) {
 		t.Error("the first is not syncing any more")
 	}
 	other := r.connect(r.entry(d.UDID()), AFC)
-	m, _, _ := afcCall(t, other, afcOpen, SyncLockFile, 2).numbers(1)
-	wantStatus(t, afcCall(t, other, afcLock, "", m[0], 6), afcWouldBlock)
-	wantStatus(t, afcCall(t, other, afcLock, "", m[0], 5), afcWouldBlock)
+	m, _, _ := afcCall(t, other, afcd.OpOpen, synclock.File, 2).Numbers(1)
+	wantStatus(t, afcCall(t, other, afcd.OpLock, "", m[0], 6), afcd.WouldBlock)
+	wantStatus(t, afcCall(t, other, afcd.OpLock, "", m[0], 5), afcd.WouldBlock)
 	r.blameless(d)
 	// A link that breaks is no violation, and frees the lock.
 	d.Break(AFC)
@@ -342,15 +346,15 @@ func TestHeartbeat(t *testing.T) {
 	heart := r.connect(e, Heartbeat)
 	files := r.connect(e, AFC)
 	for range 3 {
-		msg, err := readMessage(heart)
+		msg, err := message.Read(heart)
 		if err != nil || msg["Command"] != "Marco" {
 			t.Fatalf("%v %v", msg, err)
 		}
-		if err := writeMessage(heart, map[string]any{"Command": "Polo"}); err != nil {
+		if err := message.Write(heart, map[string]any{"Command": "Polo"}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	afcCall(t, files, afcDeviceInfo, "")
+	afcCall(t, files, afcd.OpDeviceInfo, "")
 	// No answer any more.
 	_ = files.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if _, err := files.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
+	"github.com/snap-backup/snap/device/simulator/message"
 )
 
 // After StopSession the connection is in the clear, whether or not the host says
@@ -31,10 +32,10 @@ func TestSessionEnds(t *testing.T) {
 	}()
 	ask := func(c net.Conn, request map[string]any) map[string]any {
 		t.Helper()
-		if err := writeMessage(c, request); err != nil {
+		if err := message.Write(c, request); err != nil {
 			t.Fatal(err)
 		}
-		reply, err := readMessage(c)
+		reply, err := message.Read(c)
 		if err != nil || reply["Error"] != nil {
 			t.Fatalf("%v: %v, %v", request, reply, err)
 		}

@@ -1,4 +1,4 @@
-package simulator
+package afcd
 
 import (
 	"path"
@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Bounds of what a host can store on a device through AFC. It is for lock files
-// and a few small lists, not for content.
+// Limits of what a host can store. AFC is for lock files and a few small lists
+// here, not for content.
 const (
 	maxFileBytes = 64 << 20 // of all files together
 	maxNodes     = 10000
@@ -19,82 +19,83 @@ const (
 // node is a file or a directory.
 type node struct {
 	dir     bool
-	gone    bool // removed, while a handle may still exist
+	gone    bool // it was removed; handles may exist
 	data    []byte
 	changed time.Time
-	locker  *handle // who holds the exclusive lock
+	locker  *handle // has the exclusive lock
 	readers map[*handle]struct{}
 }
 
-// fileSystem is what AFC shows: paths to nodes, kept in memory.
-type fileSystem struct {
+// Files are the files of a device, in memory. NewFiles makes them.
+type Files struct {
 	mu    sync.Mutex
 	now   func() time.Time
 	nodes map[string]*node
 	bytes int // of all files
 }
 
-func newFileSystem(now func() time.Time) *fileSystem {
-	f := &fileSystem{now: now, nodes: map[string]*node{}}
+// NewFiles returns the folders of a new device.
+func NewFiles(now func() time.Time) *Files {
+	f := &Files{now: now, nodes: map[string]*node{}}
 	for _, dir := range []string{"/", "/Books", "/DCIM", "/Downloads", "/iTunes_Control", "/iTunes_Control/iTunes"} {
 		f.nodes[dir] = &node{dir: true, changed: now()}
 	}
 	return f
 }
 
-// clean makes a path absolute; nothing leads out of the root.
-func clean(p string) (string, afcStatus) {
+// clean makes a path absolute. No path is outside of the root.
+func clean(p string) (string, Status) {
 	if p == "" || len(p) > maxPath {
-		return "", afcInvalidArgument
+		return "", InvalidArgument
 	}
-	return path.Clean("/" + p), afcOK
+	return path.Clean("/" + p), OK
 }
 
-// find returns a node. f.mu must be held, as for all methods in small letters.
-func (f *fileSystem) find(p string) (*node, afcStatus) {
+// find returns a node. f.mu must be held, as for all unexported methods.
+func (f *Files) find(p string) (*node, Status) {
 	p, status := clean(p)
-	if status != afcOK {
+	if status != OK {
 		return nil, status
 	}
 	if n := f.nodes[p]; n != nil {
-		return n, afcOK
+		return n, OK
 	}
-	return nil, afcNotFound
+	return nil, NotFound
 }
 
-// create makes a node whose directory exists.
-func (f *fileSystem) create(p string, dir bool) (*node, afcStatus) {
+// create creates a node. Its directory must exist.
+func (f *Files) create(p string, dir bool) (*node, Status) {
 	p, status := clean(p)
-	if status != afcOK {
+	if status != OK {
 		return nil, status
 	}
 	if f.nodes[p] != nil {
-		return nil, afcExists
+		return nil, Exists
 	}
 	if parent := f.nodes[path.Dir(p)]; parent == nil || !parent.dir {
-		return nil, afcNotFound
+		return nil, NotFound
 	}
 	if len(f.nodes) >= maxNodes {
-		return nil, afcNoSpace
+		return nil, NoSpace
 	}
 	n := &node{dir: dir, changed: f.now()}
 	f.nodes[p] = n
-	return n, afcOK
+	return n, OK
 }
 
-// mkdir makes a directory with those above it, as AFC does.
-func (f *fileSystem) mkdir(p string) afcStatus {
+// mkdir creates a directory and its parents, as AFC does.
+func (f *Files) mkdir(p string) Status {
 	p, status := clean(p)
-	if status != afcOK {
+	if status != OK {
 		return status
 	}
 	if n := f.nodes[p]; n != nil {
 		if n.dir {
-			return afcOK
+			return OK
 		}
-		return afcExists
+		return Exists
 	}
-	if status := f.mkdir(path.Dir(p)); status != afcOK {
+	if status := f.mkdir(path.Dir(p)); status != OK {
 		return status
 	}
 	_, status = f.create(p, true)
@@ -102,14 +103,14 @@ func (f *fileSystem) mkdir(p string) afcStatus {
 }
 
 // resize sets the length of a file.
-func (f *fileSystem) resize(n *node, size int) afcStatus {
+func (f *Files) resize(n *node, size int) Status {
 	switch {
 	case n.dir:
-		return afcIsDirectory
+		return IsDirectory
 	case n.gone:
-		return afcNotFound
+		return NotFound
 	case size < 0 || size > maxFileBytes || f.bytes-len(n.data)+size > maxFileBytes:
-		return afcNoSpace
+		return NoSpace
 	}
 	f.bytes += size - len(n.data)
 	if size <= len(n.data) {
@@ -119,39 +120,39 @@ func (f *fileSystem) resize(n *node, size int) afcStatus {
 		n.data = append(n.data, make([]byte, size-len(n.data))...)
 	}
 	n.changed = f.now()
-	return afcOK
+	return OK
 }
 
-// writeAt writes into a file, which grows if need be.
-func (f *fileSystem) writeAt(n *node, b []byte, at int64) afcStatus {
+// writeAt writes to a file, which grows if necessary.
+func (f *Files) writeAt(n *node, b []byte, at int64) Status {
 	if at < 0 || at > maxFileBytes {
-		return afcNoSpace
+		return NoSpace
 	}
 	if end := int(at) + len(b); end > len(n.data) {
-		if status := f.resize(n, end); status != afcOK {
+		if status := f.resize(n, end); status != OK {
 			return status
 		}
 	}
 	if n.gone {
-		return afcNotFound
+		return NotFound
 	}
 	copy(n.data[at:], b)
 	n.changed = f.now()
-	return afcOK
+	return OK
 }
 
 // list returns the names in a directory.
-func (f *fileSystem) list(p string) ([]string, afcStatus) {
+func (f *Files) list(p string) ([]string, Status) {
 	p, status := clean(p)
-	if status != afcOK {
+	if status != OK {
 		return nil, status
 	}
 	n := f.nodes[p]
 	switch {
 	case n == nil:
-		return nil, afcNotFound
+		return nil, NotFound
 	case !n.dir:
-		return nil, afcReadError
+		return nil, ReadError
 	}
 	var names []string
 	for other := range f.nodes {
@@ -160,60 +161,60 @@ func (f *fileSystem) list(p string) ([]string, afcStatus) {
 		}
 	}
 	slices.Sort(names)
-	return names, afcOK
+	return names, OK
 }
 
-// remove removes a node; a directory with content only with all.
-func (f *fileSystem) remove(p string, all bool) afcStatus {
+// remove removes a node. A directory that is not empty needs all.
+func (f *Files) remove(p string, all bool) Status {
 	p, status := clean(p)
-	if status != afcOK {
+	if status != OK {
 		return status
 	}
 	if f.nodes[p] == nil {
-		return afcNotFound
+		return NotFound
 	}
 	if p == "/" {
-		return afcPermission
+		return Permission
 	}
 	inside := p + "/"
 	for other := range f.nodes {
 		if strings.HasPrefix(other, inside) {
 			if !all {
-				return afcNotEmpty
+				return NotEmpty
 			}
 			f.unlink(other)
 		}
 	}
 	f.unlink(p)
-	return afcOK
+	return OK
 }
 
-func (f *fileSystem) unlink(p string) {
+func (f *Files) unlink(p string) {
 	n := f.nodes[p]
 	f.bytes -= len(n.data)
 	n.gone = true
 	delete(f.nodes, p)
 }
 
-// rename moves a node with what is below it; a file at the target is replaced.
-func (f *fileSystem) rename(from, to string) afcStatus {
+// rename moves a node and everything below it. It replaces a file at the target.
+func (f *Files) rename(from, to string) Status {
 	from, status := clean(from)
-	if status != afcOK {
+	if status != OK {
 		return status
 	}
-	if to, status = clean(to); status != afcOK {
+	if to, status = clean(to); status != OK {
 		return status
 	}
 	n, target, parent := f.nodes[from], f.nodes[to], f.nodes[path.Dir(to)]
 	switch {
 	case n == nil || parent == nil || !parent.dir:
-		return afcNotFound
+		return NotFound
 	case from == to:
-		return afcOK
+		return OK
 	case from == "/" || strings.HasPrefix(to, from+"/"):
-		return afcInvalidArgument
+		return InvalidArgument
 	case target != nil && (target.dir || n.dir):
-		return afcExists
+		return Exists
 	}
 	if target != nil {
 		f.unlink(to)
@@ -229,33 +230,32 @@ func (f *fileSystem) rename(from, to string) afcStatus {
 	for p, n := range moved {
 		f.nodes[p] = n
 	}
-	return afcOK
+	return OK
 }
 
-// ReadFile returns the content of a file as AFC shows it.
-func (d *Device) ReadFile(p string) ([]byte, bool) {
-	d.files.mu.Lock()
-	defer d.files.mu.Unlock()
-	n, status := d.files.find(p)
-	if status != afcOK || n.dir {
+// ReadFile returns the content of a file. ok is false if there is none.
+func (f *Files) ReadFile(p string) (data []byte, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, status := f.find(p)
+	if status != OK || n.dir {
 		return nil, false
 	}
 	return slices.Clone(n.data), true
 }
 
-// WriteFile puts a file, with the directories above it, where AFC shows it. It
-// reports whether there was room.
-func (d *Device) WriteFile(p string, data []byte) bool {
-	f := d.files
+// WriteFile writes a file and creates its directories. It reports whether there
+// was space.
+func (f *Files) WriteFile(p string, data []byte) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	full, status := clean(p)
-	if status != afcOK || f.mkdir(path.Dir(full)) != afcOK {
+	if status != OK || f.mkdir(path.Dir(full)) != OK {
 		return false
 	}
 	n, status := f.find(full)
-	if status == afcNotFound {
+	if status == NotFound {
 		n, status = f.create(full, false)
 	}
-	return status == afcOK && f.resize(n, 0) == afcOK && f.writeAt(n, data, 0) == afcOK
+	return status == OK && f.resize(n, 0) == OK && f.writeAt(n, data, 0) == OK
 }

@@ -1,0 +1,186 @@
+// Package synclock follows how a host takes the sync lock of a simulated device,
+// which keeps programs that sync or back up apart.
+//
+// The steps are: syncWillStart, opening the lock file, syncLockRequest, locking
+// the file, syncDidStart, the work, unlocking, syncDidFinish. It reports every
+// step that comes out of order.
+package synclock
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Names of the notifications with which a host takes the lock.
+const (
+	WillStart   = "com.apple.itunes-mobdev.syncWillStart"
+	LockRequest = "com.apple.itunes-mobdev.syncLockRequest"
+	DidStart    = "com.apple.itunes-mobdev.syncDidStart"
+	DidFinish   = "com.apple.itunes-mobdev.syncDidFinish"
+)
+
+// File is the file that hosts lock, as AFC shows it.
+const File = "/com.apple.itunes.lock_sync"
+
+// phase is how far a host has come.
+type phase int
+
+const (
+	idle phase = iota
+	announced
+	requested
+	started
+)
+
+// Lock follows the steps of a host. New makes one.
+type Lock struct {
+	violate func(format string, args ...any)
+
+	mu     sync.Mutex
+	phase  phase
+	opened int // how often the lock file is open
+	locked bool
+	busy   int           // attempts to lock that will fail
+	change chan struct{} // closed by the next change
+}
+
+// grace is how long a device waits for a notification before it complains about
+// what comes first. Notifications are not confirmed, and they come on another
+// connection than what they announce.
+const grace = 2 * time.Second
+
+// New returns a lock that nobody has. violate is called with what a host does
+// wrong.
+func New(violate func(format string, args ...any)) *Lock { return &Lock{violate: violate} }
+
+// set changes the state. s.mu must be held.
+func (s *Lock) set(change func()) {
+	change()
+	if s.change != nil {
+		close(s.change)
+		s.change = nil
+	}
+}
+
+// await waits until reached reports true, at most for the time grace. reached is
+// called with s.mu held.
+func (s *Lock) await(ctx context.Context, reached func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	for {
+		s.mu.Lock()
+		if reached() {
+			s.mu.Unlock()
+			return true
+		}
+		if s.change == nil {
+			s.change = make(chan struct{})
+		}
+		change := s.change
+		s.mu.Unlock()
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// SetBusy makes the next attempts to take the lock fail, as if another program
+// had it.
+func (s *Lock) SetBusy(attempts int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy = attempts
+}
+
+// Syncing reports whether a host has the lock and has said that it started. A
+// backup should run only then. Syncing waits a moment for a notification that may
+// be under way.
+func (s *Lock) Syncing(ctx context.Context) bool {
+	return s.await(ctx, func() bool { return s.phase == started && s.locked })
+}
+
+// AwaitRequest waits a moment for the notification LockRequest.
+func (s *Lock) AwaitRequest(ctx context.Context) {
+	s.await(ctx, func() bool { return s.locked || s.phase == requested })
+}
+
+// Post tells the lock that a host posts a notification.
+func (s *Lock) Post(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch name {
+	case WillStart:
+		if s.locked {
+			return // of another program, which will find the lock taken
+		}
+		s.set(func() { s.phase = announced })
+	case LockRequest:
+		if s.locked {
+			return
+		}
+		if s.phase != announced {
+			s.violate("syncLockRequest without syncWillStart before it")
+		}
+		if s.opened == 0 {
+			s.violate("syncLockRequest before the lock file is open")
+		}
+		s.set(func() { s.phase = requested })
+	case DidStart:
+		if s.phase != requested || !s.locked {
+			s.violate("syncDidStart without the sync lock")
+		}
+		s.set(func() { s.phase = started })
+	case DidFinish:
+		if s.phase == idle {
+			s.violate("syncDidFinish without syncWillStart before it")
+		}
+		if s.locked {
+			s.violate("syncDidFinish before the sync lock is released")
+		}
+		s.set(func() { s.phase = idle })
+	}
+}
+
+// TryLock reports whether a host may lock the lock file.
+func (s *Lock) TryLock() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.locked {
+		return false
+	}
+	if s.phase != requested {
+		s.violate("the sync lock is requested without syncLockRequest before it")
+	}
+	if s.busy > 0 {
+		s.busy--
+		return false
+	}
+	return true
+}
+
+// Opened counts the handles of the lock file.
+func (s *Lock) Opened(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened += by
+}
+
+// SetLocked tells the lock that the lock file was locked or unlocked.
+func (s *Lock) SetLocked(locked bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set(func() { s.locked = locked })
+}
+
+// Lost tells the lock that the connection ended that held it, by the host or not.
+func (s *Lock) Lost(byHost bool) {
+	if byHost {
+		s.violate("the connection was closed with the sync lock held")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set(func() { s.locked, s.phase = false, idle })
+}
