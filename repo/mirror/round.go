@@ -191,7 +191,7 @@ func (r *round) removeAll(ctx context.Context) error {
 		return fmt.Errorf("target: %w", err)
 	}
 	if locked && !r.opts.AcceptRemovals {
-		r.report.Kept = fmt.Sprintf("%d files that the repository has removed stay on the target, since another process uses it (it has layout.LocksDir)", len(extra))
+		r.report.Kept = fmt.Sprintf("%d files that the repository has removed stay on the target, since another process uses it (it has locks)", len(extra))
 		return r.removeNotes(ctx, r.notes, false)
 	}
 	if err := r.markRemovable(ctx, maps.Keys(extra)); err != nil {
