@@ -6,29 +6,25 @@
 package prune
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"time"
 
-	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/lock"
-	"github.com/snap-backup/snap/repo/internal/rebase"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
-	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
 const (
 	// roundBytes is how much prune rewrites before it removes what it has
 	// replaced: so much more room it takes at most while it works.
 	roundBytes = 256 << 20
+	// maxRounds bounds the rounds of one prune.
+	maxRounds = 4
 	// Packs below a part of the usual size are worth putting together when
 	// there are many of them.
 	smallPack  = 8 // of the usual size, as a divisor
@@ -93,7 +89,8 @@ type pruner struct {
 	r      *store.Store
 	opts   Options
 	report Report
-	stale  bool // what was looked up is not true any more
+	// rebased says that a rebase was tried. It is tried once.
+	rebased bool
 }
 
 // Run frees what no snapshot and no unfinished backup needs. The caller holds
@@ -133,36 +130,14 @@ func (p *pruner) prune(ctx context.Context) error {
 	if err := p.abandon(ctx); err != nil {
 		return err
 	}
-	// Others may store while this one works; what they add is looked at then,
-	// and not for ever.
-	rebased := false
-	for range 4 {
-		p.stale = false
-		plan, err := p.look(ctx)
+	// Others may store meanwhile, and each round sees what they have added. So the
+	// number of rounds is bounded.
+	for range maxRounds {
+		o, err := p.round(ctx)
 		if err != nil {
 			return err
 		}
-		// First what is to go without anything being written: a full disk has room
-		// again then.
-		if err := p.removeDead(ctx, plan); err != nil {
-			return err
-		}
-		if !p.stale && len(p.report.Waiting) == 0 {
-			work := p.rewriteWaste
-			if !rebased {
-				rebased = true
-				if err := p.rebase(ctx, plan); err != nil {
-					return err
-				}
-				if plan.rebase != nil {
-					work = p.rewriteRebased
-				}
-			}
-			if err := work(ctx, plan); err != nil {
-				return err
-			}
-		}
-		if !p.stale || len(p.report.Waiting) > 0 {
+		if o != again {
 			break
 		}
 	}
@@ -172,6 +147,54 @@ func (p *pruner) prune(ctx context.Context) error {
 		}
 	}
 	return p.pending(ctx)
+}
+
+// outcome says what is left to do after a step of a prune.
+type outcome int
+
+const (
+	// finished: what was looked up still holds, and there is nothing more to free.
+	finished outcome = iota
+	// again: another round is needed. The index was loaded anew, so that what was
+	// looked up does not hold any more, or there may be more to free now.
+	again
+	// waiting: packs were announced that other processes may rely on. The next
+	// prune removes them.
+	waiting
+)
+
+// outcome returns that of a step after which another round is needed or not.
+func (p *pruner) outcome(another bool) outcome {
+	switch {
+	case len(p.report.Waiting) > 0:
+		return waiting
+	case another:
+		return again
+	}
+	return finished
+}
+
+// round looks at the repository and frees what it can.
+func (p *pruner) round(ctx context.Context) (outcome, error) {
+	plan, err := p.look(ctx)
+	if err != nil {
+		return finished, err
+	}
+	// First what goes without anything being written: that makes room on a full
+	// disk.
+	if o, err := p.removeDead(ctx, plan); err != nil || o != finished {
+		return o, err
+	}
+	if !p.rebased {
+		p.rebased = true
+		if err := p.rebase(ctx, plan); err != nil {
+			return finished, err
+		}
+		if plan.rebase != nil {
+			return p.rewriteRebased(ctx, plan)
+		}
+	}
+	return p.rewrite(ctx, plan.u, plan.repack, nil, roundBytes)
 }
 
 // abandon removes the records of unfinished backups that nobody will go on
@@ -197,270 +220,6 @@ func (p *pruner) abandon(ctx context.Context) error {
 // is kept: the next backup of the device needs it, whenever that is.
 func (p *pruner) given(u *record.Unfinished) bool {
 	return u.Kind == record.UnfinishedBackup && p.r.Options.Now().Sub(u.Saved) > p.opts.Abandoned
-}
-
-// prunePlan is what is to be done.
-type prunePlan struct {
-	u      *usage.Usage
-	rebase *rebase.Plan    // nil if nothing is to be rebased
-	dead   []layout.FileID // hold nothing in use, or are in no index
-	repack []index.Pack    // are to be written anew
-}
-
-// rebaseCost estimates by how many bytes rebased blocks will be larger.
-func (plan *prunePlan) rebaseCost() int64 {
-	if plan.rebase == nil {
-		return 0
-	}
-	return plan.rebase.Cost
-}
-
-// look finds out what is in use and plans what to do.
-func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
-	p.opts.Progress("looking at snapshots", 0, 0)
-	var forget []layout.FileID
-	if p.opts.DryRun {
-		forget = p.opts.Forget
-	}
-	u, err := usage.Find(ctx, p.r, forget...)
-	if err != nil {
-		return nil, fmt.Errorf("prune: %w", err)
-	}
-	for _, err := range p.r.DamagedIndex {
-		return nil, fmt.Errorf("prune: %w", err)
-	}
-	rep := &p.report
-	done := *rep
-	*rep = Report{
-		Snapshots: len(u.Snapshots), Waiting: []lock.Info{}, AbandonedRuns: done.AbandonedRuns, Rebased: done.Rebased,
-		RemovedPacks: done.RemovedPacks, FreedBytes: done.FreedBytes, WrittenBytes: done.WrittenBytes,
-	}
-	plan := &prunePlan{u: u}
-	if p.opts.DryRun {
-		if err := p.rebase(ctx, plan); err != nil {
-			return nil, err
-		}
-	}
-	known := map[pack.ID]index.Pack{}
-	for _, pk := range p.r.Index.Packs() {
-		known[pk.ID] = pk
-	}
-	announced, err := p.r.AnnouncedPacks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var partly []wasted
-	small := map[pack.Kind]int{}
-	err = p.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
-		id, err := layout.ParseFileID(f.Name)
-		if err != nil {
-			return nil // not one of ours
-		}
-		rep.Packs++
-		rep.PackBytes += f.Size
-		pk, ok := known[pack.ID(id)]
-		if !ok || !slices.ContainsFunc(pk.Blocks, u.Live) {
-			if !announced[id] {
-				plan.dead = append(plan.dead, id)
-			}
-			rep.RemovePacks++
-			rep.RemoveBytes += f.Size
-			return nil
-		}
-		w := p.waste(u, pk)
-		rep.UsedBytes += w.used
-		rep.BaseBytes += w.bases
-		if int(pk.Size) < p.r.Options.PackSize/smallPack {
-			small[pk.Kind]++
-			w.small = true
-		}
-		partly = append(partly, w)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list packs: %w", err)
-	}
-	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
-	p.choose(plan, partly, small)
-	rep.FreeBytes = max(rep.RemoveBytes+rep.FreeBytes-plan.rebaseCost(), 0)
-	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-plan.rebaseCost(), 0)
-	return plan, nil
-}
-
-// rebase chooses blocks to store with another dictionary. From then on, what
-// these lean on counts as waste.
-func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
-	const phase = "looking at leftovers"
-	p.opts.Progress(phase, 0, 0)
-	used := int64(0)
-	for _, pk := range p.r.Index.Packs() {
-		if slices.ContainsFunc(pk.Blocks, plan.u.Live) {
-			used += pk.Size
-		}
-	}
-	budget := int64(rebase.MaxBytes)
-	if p.opts.MaxRepack >= 0 {
-		budget = min(budget, p.opts.MaxRepack)
-	}
-	l, err := rebase.Find(ctx, plan.u, p.opts.MaxUnused(used)/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) })
-	if err != nil {
-		return fmt.Errorf("prune: %w", err)
-	}
-	if l != nil {
-		plan.rebase = l
-		plan.u.Apply(l)
-		p.report.Rebased = l.Len()
-	}
-	return nil
-}
-
-// rewriteRebased writes the packs with blocks that are to have another
-// dictionary. None of them goes before all are written: until then they may hold
-// what others of them still need.
-func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) error {
-	var packs []index.Pack
-	for _, pk := range p.r.Index.Packs() {
-		if slices.ContainsFunc(pk.Blocks, plan.u.Replaced) {
-			packs = append(packs, pk)
-		}
-	}
-	err := p.rewrite(ctx, plan.u, packs, plan.rebase.Blocks, math.MaxInt64)
-	if backend.IsNoSpace(err) {
-		// It does without. What was written is waste.
-		p.report.Rebased, err = 0, nil
-	}
-	p.stale = true
-	return err
-}
-
-// rewriteWaste writes the packs with much waste.
-func (p *pruner) rewriteWaste(ctx context.Context, plan *prunePlan) error {
-	return p.rewrite(ctx, plan.u, plan.repack, nil, roundBytes)
-}
-
-// wasted is a pack with something in use.
-type wasted struct {
-	pack           index.Pack
-	used, bases    int64 // bytes, with the part of the header that belongs to it
-	small, rebased bool
-}
-
-func (w *wasted) waste() int64 { return w.pack.Size - w.used }
-
-// waste estimates how much of a pack is in use. Of a block that is in use in
-// part, it takes the part of its length.
-func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
-	w := wasted{pack: pk}
-	var blocks, used, bases int64
-	for _, ref := range pk.Blocks {
-		stored, _ := p.r.Index.Dependencies(ref)
-		blocks += int64(stored)
-		_, keep, of := u.Keep(ref)
-		_, direct, _ := u.Used.Block(ref)
-		used += int64(stored) * keep / max(of, 1)
-		bases += int64(stored) * (keep - direct) / max(of, 1)
-		w.rebased = w.rebased || u.Replaced(ref)
-	}
-	w.used = pk.Size * used / max(blocks, 1)
-	w.bases = pk.Size * bases / max(blocks, 1)
-	return w
-}
-
-// choose picks the packs to write anew: those with blocks that are to have
-// another dictionary, and then those with most waste for their size, until what
-// is left is allowed. The first go first, since prune writes them before it looks
-// for other waste. Small packs, where there are many, come along.
-func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
-	slices.SortFunc(partly, func(a, b wasted) int {
-		if a.rebased != b.rebased {
-			if a.rebased {
-				return -1
-			}
-			return 1
-		}
-		if c := cmp.Compare(b.waste()*a.pack.Size, a.waste()*b.pack.Size); c != 0 {
-			return c
-		}
-		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
-	})
-	left, written := int64(0), p.report.WrittenBytes+max(plan.rebaseCost(), 0)
-	for i := range partly {
-		left += partly[i].waste()
-	}
-	allowed := p.opts.MaxUnused(p.report.UsedBytes)
-	for i := range partly {
-		w := &partly[i]
-		merge := w.small && small[w.pack.Kind] >= manyPacks
-		if (left <= allowed || w.waste() == 0) && !merge && !w.rebased {
-			continue
-		}
-		if p.opts.MaxRepack >= 0 && written+max(w.used, 1) > p.opts.MaxRepack {
-			continue
-		}
-		written += w.used
-		left -= w.waste()
-		plan.repack = append(plan.repack, w.pack)
-		p.report.RepackPacks++
-		p.report.RepackBytes += w.used
-		p.report.FreeBytes += w.waste()
-	}
-}
-
-// removeDead removes what nothing needs, and what earlier runs have announced.
-func (p *pruner) removeDead(ctx context.Context, plan *prunePlan) error {
-	if len(plan.dead) > 0 {
-		if _, err := p.r.PutPruneList(ctx, plan.dead); err != nil {
-			return err
-		}
-	}
-	p.opts.Progress("removing packs", 0, 0)
-	return p.sweep(ctx, plan.u)
-}
-
-// rewrite writes packs anew, in rounds of so many bytes, and removes them. Units
-// come with each round; there is one when there are units.
-func (p *pruner) rewrite(ctx context.Context, u *usage.Usage, packs []index.Pack, units []*rebase.PlannedBlock, limit int64) error {
-	total := int64(0)
-	for i := range packs {
-		total += packs[i].Size
-	}
-	for done := int64(0); len(packs) > 0; {
-		n, size := 0, int64(0)
-		for n < len(packs) && (n == 0 || size < limit) {
-			size += packs[n].Size
-			n++
-		}
-		round := packs[:n]
-		packs = packs[n:]
-		p.opts.Progress("rewriting packs", done, total)
-		written, err := p.repack(ctx, u, round, units)
-		p.report.WrittenBytes += written
-		if err != nil {
-			return err
-		}
-		done += size
-		var ids []layout.FileID
-		for _, pk := range round {
-			ids = append(ids, layout.FileID(pk.ID))
-			p.r.Index.Retire(pk.ID)
-			u.Moved[pk.ID] = true
-		}
-		if _, err := p.r.PutPruneList(ctx, ids); err != nil {
-			return err
-		}
-		p.r.Index.Compact() // what was copied is found at its new place
-		stale := p.stale
-		p.stale = false
-		if err := p.sweep(ctx, u); err != nil {
-			return err
-		}
-		if p.stale || len(p.report.Waiting) > 0 {
-			p.stale = true
-			return nil
-		}
-		p.stale = stale
-	}
-	return nil
 }
 
 // pending counts what was announced and could not be removed yet.

@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync/atomic"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/indexfile"
+	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/rebase"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/internal/usage"
@@ -19,14 +22,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repack writes what is in use in some packs into new ones, and some units, which
-// are durable and in the index when it returns. It returns the bytes written.
-func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack, units []*rebase.PlannedBlock) (int64, error) {
+// repack writes what is in use in some packs into new ones, and planned blocks.
+// They are durable and in the index when it returns. It returns the bytes written,
+// and whether a block was stored in full that was a delta before.
+func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock) (written int64, full bool, err error) {
 	w := writer.New(ctx, p.r)
 	defer w.Close()
 	g, gctx := errgroup.WithContext(ctx)
 	work := make(chan func(*copier) error)
-	var alone atomic.Bool // a block needs no dictionary any more, which may be waste now
+	var alone atomic.Bool
 	g.Go(func() error {
 		defer close(work)
 		for _, pk := range packs {
@@ -34,8 +38,8 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 				return err
 			}
 		}
-		for _, unit := range units {
-			if err := handOver(gctx, work, func(c *copier) error { return c.unit(gctx, unit) }); err != nil {
+		for _, b := range planned {
+			if err := handOver(gctx, work, func(c *copier) error { return c.planned(gctx, b) }); err != nil {
 				return err
 			}
 		}
@@ -60,12 +64,11 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return w.Stats().Stored, err
+	err = g.Wait()
+	if err == nil {
+		err = w.Finish(ctx)
 	}
-	err := w.Finish(ctx)
-	p.stale = p.stale || alone.Load()
-	return w.Stats().Stored, err
+	return w.Stats().Stored, alone.Load(), err
 }
 
 // handOver gives work to a copier that is free.
@@ -158,16 +161,16 @@ func (c *copier) asItIs(ref index.BlockRef) bool {
 	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool { return c.u.InPlan(ch.ID) })
 }
 
-// smallUnit is the length from which a unit is a block of its own, in bytes. What
-// does not compress would keep it from being compressed.
-const smallUnit = writer.BlockTarget / 8
+// minOwnBlock is the length from which a planned block without a dictionary stays
+// a block of its own, in bytes. Smaller ones share a block with others.
+const minOwnBlock = writer.BlockTarget / 8
 
-// unit stores what was planned.
-func (c *copier) unit(ctx context.Context, u *rebase.PlannedBlock) error {
+// planned stores a planned block.
+func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 	if u.Sealed != nil {
 		return c.w.AddBlock(u.Kind, u.Sealed, u.PackBlock)
 	}
-	if len(u.Dict) == 0 && u.Size < smallUnit { // shares a block with others
+	if len(u.Dict) == 0 && u.Size < minOwnBlock { // shares a block with others
 		r, err := rebase.Gather(ctx, c.r, u)
 		if err != nil {
 			return err
@@ -271,4 +274,64 @@ func (c *copier) checkIDs(from pack.ID, plain []byte, chunks []pack.Chunk) error
 		plain = plain[ch.Length:]
 	}
 	return nil
+}
+
+// rewriteRebased writes the packs with blocks that are to have another
+// dictionary. None of them goes before all are written: until then they may hold
+// what others of them still need.
+func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) (outcome, error) {
+	var packs []index.Pack
+	for _, pk := range p.r.Index.Packs() {
+		if slices.ContainsFunc(pk.Blocks, plan.u.Replaced) {
+			packs = append(packs, pk)
+		}
+	}
+	_, err := p.rewrite(ctx, plan.u, packs, plan.rebase.Blocks, math.MaxInt64)
+	if backend.IsNoSpace(err) {
+		// The prune goes on without. What was written is unused.
+		p.report.Rebased, err = 0, nil
+	}
+	return p.outcome(true), err
+}
+
+// rewrite writes packs anew, in parts of about limit bytes, and removes the old
+// ones after each part. Planned blocks come with the first part; limit has to allow
+// for one part alone if there are any.
+func (p *pruner) rewrite(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock, limit int64) (outcome, error) {
+	another := false // a rewritten block needs its dictionary no more, which may be unused now
+	total := int64(0)
+	for i := range packs {
+		total += packs[i].Size
+	}
+	for done := int64(0); len(packs) > 0; {
+		n, size := 0, int64(0)
+		for n < len(packs) && (n == 0 || size < limit) {
+			size += packs[n].Size
+			n++
+		}
+		part := packs[:n]
+		packs = packs[n:]
+		p.opts.Progress("rewriting packs", done, total)
+		written, full, err := p.repack(ctx, u, part, planned)
+		p.report.WrittenBytes += written
+		if err != nil {
+			return finished, err
+		}
+		another = another || full
+		done += size
+		var ids []layout.FileID
+		for _, pk := range part {
+			ids = append(ids, layout.FileID(pk.ID))
+			p.r.Index.Retire(pk.ID)
+			u.Moved[pk.ID] = true
+		}
+		if _, err := p.r.PutPruneList(ctx, ids); err != nil {
+			return finished, err
+		}
+		p.r.Index.Compact() // what was copied is found at its new place
+		if o, err := p.sweep(ctx, u); err != nil || o != finished {
+			return o, err
+		}
+	}
+	return p.outcome(another), nil
 }

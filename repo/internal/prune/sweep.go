@@ -17,43 +17,30 @@ import (
 	"github.com/snap-backup/snap/repo/parity"
 )
 
-// sweep removes the packs of the lists that every process at work has read, but
-// for those that a snapshot turned out to need. See docs/design for why that is
-// safe. u is what is needed, if that has just been looked up, else nil.
-func (p *pruner) sweep(ctx context.Context, u *usage.Usage) error {
+// sweep removes the packs of the prune lists that every running process has read,
+// except those that a snapshot needs after all. docs/decisions says why that is
+// safe. u is the usage as it was looked up last. If that is outdated, sweep looks
+// anew and the outcome is again.
+func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil || len(lists) == 0 {
-		return err
+		return p.outcome(false), err
 	}
 	ready, err := p.ready(ctx, lists)
 	if err != nil || len(ready) == 0 {
-		return err
+		return p.outcome(false), err
 	}
 	// If this process has slept until another prune took it for dead, that one
 	// may have removed what has just been copied. Whoever begins from here on
 	// reads these lists, and does not take what is on them for a copy.
 	if err := p.r.CheckLock(ctx); err != nil {
-		return fmt.Errorf("prune: %w", err)
+		return finished, fmt.Errorf("prune: %w", err)
 	}
 	// From here on nobody who could rely on these packs can store a snapshot
 	// any more, so what is looked up now stays true.
-	for range usage.MaxReads {
-		if u != nil {
-			current, err := u.UpToDate(ctx)
-			if err != nil {
-				return err
-			}
-			if current {
-				break
-			}
-		}
-		if u, err = usage.Find(ctx, p.r); err != nil {
-			return err
-		}
-		p.stale = true
-	}
-	if current, err := u.UpToDate(ctx); err != nil || !current {
-		return err // the next prune goes on
+	looked := u
+	if u, err = p.upToDate(ctx, u); err != nil || u == nil {
+		return p.outcome(u != looked), err
 	}
 	going := map[pack.ID]bool{}
 	for _, l := range ready {
@@ -66,6 +53,30 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) error {
 			delete(going, known.ID)
 		}
 	}
+	return p.outcome(u != looked), p.removeListed(ctx, ready, going)
+}
+
+// upToDate returns a usage that counts every record that is there now: u, or one
+// that it looks up. It returns nil if records change faster than they can be read;
+// the next prune goes on then.
+func (p *pruner) upToDate(ctx context.Context, u *usage.Usage) (*usage.Usage, error) {
+	for range usage.MaxReads {
+		current, err := u.UpToDate(ctx)
+		if err != nil || current {
+			return u, err
+		}
+		if u, err = usage.Find(ctx, p.r); err != nil {
+			return nil, err
+		}
+	}
+	if current, err := u.UpToDate(ctx); err != nil || !current {
+		return nil, err
+	}
+	return u, nil
+}
+
+// removeListed removes packs, and then the prune lists that name them.
+func (p *pruner) removeListed(ctx context.Context, lists []store.PruneList, going map[pack.ID]bool) error {
 	if err := indexfile.Unlist(ctx, p.r, going); err != nil {
 		return err
 	}
@@ -77,7 +88,7 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) error {
 			return err
 		}
 	}
-	for _, l := range ready {
+	for _, l := range lists {
 		if err := p.r.Backend.Delete(ctx, layout.PrunesDir+l.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return fmt.Errorf("remove a list of packs to remove: %w", err)
 		}
@@ -142,4 +153,15 @@ func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
 		return nil
 	}
 	return err
+}
+
+// removeDead removes what nothing needs, and what earlier runs have announced.
+func (p *pruner) removeDead(ctx context.Context, plan *prunePlan) (outcome, error) {
+	if len(plan.dead) > 0 {
+		if _, err := p.r.PutPruneList(ctx, plan.dead); err != nil {
+			return finished, err
+		}
+	}
+	p.opts.Progress("removing packs", 0, 0)
+	return p.sweep(ctx, plan.u)
 }

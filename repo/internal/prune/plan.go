@@ -1,0 +1,199 @@
+package prune
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/lock"
+	"github.com/snap-backup/snap/repo/internal/rebase"
+	"github.com/snap-backup/snap/repo/internal/usage"
+)
+
+// prunePlan is what is to be done.
+type prunePlan struct {
+	u      *usage.Usage
+	rebase *rebase.Plan    // nil if nothing is to be rebased
+	dead   []layout.FileID // hold nothing in use, or are in no index
+	repack []index.Pack    // are to be written anew
+}
+
+// rebaseCost estimates by how many bytes rebased blocks will be larger.
+func (plan *prunePlan) rebaseCost() int64 {
+	if plan.rebase == nil {
+		return 0
+	}
+	return plan.rebase.Cost
+}
+
+// look finds out what is in use and plans what to do.
+func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
+	p.opts.Progress("looking at snapshots", 0, 0)
+	var forget []layout.FileID
+	if p.opts.DryRun {
+		forget = p.opts.Forget
+	}
+	u, err := usage.Find(ctx, p.r, forget...)
+	if err != nil {
+		return nil, fmt.Errorf("prune: %w", err)
+	}
+	for _, err := range p.r.DamagedIndex {
+		return nil, fmt.Errorf("prune: %w", err)
+	}
+	rep := &p.report
+	done := *rep
+	*rep = Report{
+		Snapshots: len(u.Snapshots), Waiting: []lock.Info{}, AbandonedRuns: done.AbandonedRuns, Rebased: done.Rebased,
+		RemovedPacks: done.RemovedPacks, FreedBytes: done.FreedBytes, WrittenBytes: done.WrittenBytes,
+	}
+	plan := &prunePlan{u: u}
+	if p.opts.DryRun {
+		if err := p.rebase(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
+	known := map[pack.ID]index.Pack{}
+	for _, pk := range p.r.Index.Packs() {
+		known[pk.ID] = pk
+	}
+	announced, err := p.r.AnnouncedPacks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var partly []wasted
+	small := map[pack.Kind]int{}
+	err = p.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
+		id, err := layout.ParseFileID(f.Name)
+		if err != nil {
+			return nil // not one of ours
+		}
+		rep.Packs++
+		rep.PackBytes += f.Size
+		pk, ok := known[pack.ID(id)]
+		if !ok || !slices.ContainsFunc(pk.Blocks, u.Live) {
+			if !announced[id] {
+				plan.dead = append(plan.dead, id)
+			}
+			rep.RemovePacks++
+			rep.RemoveBytes += f.Size
+			return nil
+		}
+		w := p.waste(u, pk)
+		rep.UsedBytes += w.used
+		rep.BaseBytes += w.bases
+		if int(pk.Size) < p.r.Options.PackSize/smallPack {
+			small[pk.Kind]++
+			w.small = true
+		}
+		partly = append(partly, w)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list packs: %w", err)
+	}
+	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
+	p.choose(plan, partly, small)
+	rep.FreeBytes = max(rep.RemoveBytes+rep.FreeBytes-plan.rebaseCost(), 0)
+	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-plan.rebaseCost(), 0)
+	return plan, nil
+}
+
+// rebase chooses blocks to store with another dictionary. From then on, what
+// these lean on counts as waste.
+func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
+	const phase = "looking at leftovers"
+	p.opts.Progress(phase, 0, 0)
+	used := int64(0)
+	for _, pk := range p.r.Index.Packs() {
+		if slices.ContainsFunc(pk.Blocks, plan.u.Live) {
+			used += pk.Size
+		}
+	}
+	budget := int64(rebase.MaxBytes)
+	if p.opts.MaxRepack >= 0 {
+		budget = min(budget, p.opts.MaxRepack)
+	}
+	l, err := rebase.Find(ctx, plan.u, p.opts.MaxUnused(used)/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) })
+	if err != nil {
+		return fmt.Errorf("prune: %w", err)
+	}
+	if l != nil {
+		plan.rebase = l
+		plan.u.Apply(l)
+		p.report.Rebased = l.Len()
+	}
+	return nil
+}
+
+// wasted is a pack with something in use.
+type wasted struct {
+	pack           index.Pack
+	used, bases    int64 // bytes, with the part of the header that belongs to it
+	small, rebased bool
+}
+
+func (w *wasted) waste() int64 { return w.pack.Size - w.used }
+
+// waste estimates how much of a pack is in use. Of a block that is in use in
+// part, it takes the part of its length.
+func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
+	w := wasted{pack: pk}
+	var blocks, used, bases int64
+	for _, ref := range pk.Blocks {
+		stored, _ := p.r.Index.Dependencies(ref)
+		blocks += int64(stored)
+		_, keep, of := u.Keep(ref)
+		_, direct, _ := u.Used.Block(ref)
+		used += int64(stored) * keep / max(of, 1)
+		bases += int64(stored) * (keep - direct) / max(of, 1)
+		w.rebased = w.rebased || u.Replaced(ref)
+	}
+	w.used = pk.Size * used / max(blocks, 1)
+	w.bases = pk.Size * bases / max(blocks, 1)
+	return w
+}
+
+// choose picks the packs to write anew: those with blocks that are to have
+// another dictionary, and then those with most waste for their size, until what
+// is left is allowed. The first go first, since prune writes them before it looks
+// for other waste. Small packs, where there are many, come along.
+func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
+	slices.SortFunc(partly, func(a, b wasted) int {
+		if a.rebased != b.rebased {
+			if a.rebased {
+				return -1
+			}
+			return 1
+		}
+		if c := cmp.Compare(b.waste()*a.pack.Size, a.waste()*b.pack.Size); c != 0 {
+			return c
+		}
+		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
+	})
+	left, written := int64(0), p.report.WrittenBytes+max(plan.rebaseCost(), 0)
+	for i := range partly {
+		left += partly[i].waste()
+	}
+	allowed := p.opts.MaxUnused(p.report.UsedBytes)
+	for i := range partly {
+		w := &partly[i]
+		merge := w.small && small[w.pack.Kind] >= manyPacks
+		if (left <= allowed || w.waste() == 0) && !merge && !w.rebased {
+			continue
+		}
+		if p.opts.MaxRepack >= 0 && written+max(w.used, 1) > p.opts.MaxRepack {
+			continue
+		}
+		written += w.used
+		left -= w.waste()
+		plan.repack = append(plan.repack, w.pack)
+		p.report.RepackPacks++
+		p.report.RepackBytes += w.used
+		p.report.FreeBytes += w.waste()
+	}
+}
