@@ -9,17 +9,17 @@ import (
 	"path/filepath"
 )
 
-// content is what must come back of one path: a folder, or a file's bytes.
+// content is what a restore must have at a path: a folder, or a file's bytes.
 type content struct {
 	dir  bool
 	size int64
 	sum  [sha256.Size]byte
 }
 
-// contents are all paths of a backup folder, with slashes.
+// contents are all slash-separated paths of a backup folder.
 type contents map[string]content
 
-// bytes returns the sum of the sizes of all files and how many there are.
+// bytes returns the total size and the number of files.
 func (c contents) bytes() (total int64, files int) {
 	for _, f := range c {
 		if !f.dir {
@@ -30,7 +30,7 @@ func (c contents) bytes() (total int64, files int) {
 	return total, files
 }
 
-// readContents reads a folder whole. Anything but files and folders is an
+// readContents reads all files of a folder. Anything but regular files and folders is an
 // error, since generated backups have none.
 func readContents(dir string) (contents, error) {
 	c := contents{}
@@ -81,7 +81,7 @@ func (c contents) compare(got contents) error {
 		case !ok:
 			return fmt.Errorf("%s is missing", path)
 		case have.dir != want.dir:
-			return fmt.Errorf("%s: file and folder have changed places", path)
+			return fmt.Errorf("%s: a file was restored as a folder, or a folder as a file", path)
 		case have.size != want.size:
 			return fmt.Errorf("%s has %d bytes, want %d", path, have.size, want.size)
 		case have != want:
@@ -90,7 +90,7 @@ func (c contents) compare(got contents) error {
 	}
 	for path := range got {
 		if _, ok := c[path]; !ok {
-			return fmt.Errorf("%s should not be there", path)
+			return fmt.Errorf("%s should not exist", path)
 		}
 	}
 	return nil

@@ -10,24 +10,23 @@ import (
 	"strconv"
 )
 
-// programs encodes with xz and xdelta3.
+// programs is an encoder that runs xz and xdelta3.
 type programs struct{}
 
-// maxDictionary bounds how far back xz and xdelta3 look, in bytes.
+// maxDictionary is the greatest window of xz and xdelta3, in bytes.
 const maxDictionary = 512 << 20
 
-// window returns a dictionary that holds all of a file. A larger one finds
-// nothing more, but costs time to set up for each of thousands of files.
+// window returns the size of a window for a file. A larger one finds nothing more and
+// takes time to set up for each of thousands of files.
 func window(size int64) string {
-	w := int64(1 << 19) // the least that xdelta3 takes
+	w := int64(1 << 19) // the minimum of xdelta3
 	for w < size && w < maxDictionary {
 		w *= 2
 	}
 	return strconv.FormatInt(w, 10)
 }
 
-// alone uses the older format: 13 bytes around the data, where .xz has about
-// 60.
+// alone uses the older format, which adds 13 bytes to the data. .xz adds about 60.
 func (programs) alone(ctx context.Context, name string, size int64) (int64, error) {
 	return outputSize(exec.CommandContext(ctx, "xz", "--format=lzma", "--lzma1=preset=9,dict="+window(size), "--stdout", "--keep", "--", name))
 }
@@ -64,7 +63,7 @@ func concatenate(w io.Writer, names []string) error {
 	return nil
 }
 
-// outputSize runs a command and counts what it prints.
+// outputSize runs a command and returns the length of its output.
 func outputSize(cmd *exec.Cmd) (int64, error) {
 	var n countWriter
 	var errs bytes.Buffer

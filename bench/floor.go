@@ -16,32 +16,32 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// encoder says in how many bytes a file can be kept.
+// encoder returns how many bytes encoded files take.
 type encoder interface {
-	// alone is for a file of which no earlier version is known.
+	// alone encodes a file without an earlier version.
 	alone(ctx context.Context, name string, size int64) (int64, error)
-	// against is for a file with an earlier version.
+	// against encodes a file as a delta to an earlier version.
 	against(ctx context.Context, old, name string) (int64, error)
-	// together is for many small files at once.
+	// together encodes many small files as one stream.
 	together(ctx context.Context, names []string) (int64, error)
 }
 
-// floorSize is what a day's new content takes, in bytes.
+// floorSize is the encoded size of a day's new content, in bytes.
 type floorSize struct {
-	// Each counts every new file by itself.
+	// Each is the sum of all new files, encoded separately.
 	Each int64 `json:"each"`
-	// Together counts new files below smallFile as one stream per day, which
-	// compresses property lists far better.
+	// Together is the same with new files below smallFile as one stream per day,
+	// which compresses property lists far better.
 	Together int64 `json:"together"`
 }
 
-// smallFile bounds the files that are also compressed together, in bytes.
+// smallFile is the length below which files are also compressed together, in bytes.
 const smallFile = 64 << 10
 
-// floor adds up what changes need when each changed file is a delta to the one
-// of the same path the day before, and each new file is compressed. Content
-// that was there before, under whatever name, costs nothing; neither do names,
-// metadata and encryption.
+// floor computes what changes need if each changed file is stored as a delta to the file
+// of the same path the day before, and each new file is compressed. Content that was
+// seen before, under any name, needs nothing, and neither do names, metadata and
+// encryption.
 type floor struct {
 	encode encoder
 	before string // folder with yesterday's files
@@ -49,8 +49,7 @@ type floor struct {
 	last   contents
 }
 
-// newFloor makes a floor that uses xz and xdelta3 and keeps yesterday's files
-// in a folder that it makes.
+// newFloor returns a floor that uses xz and xdelta3. It makes dir for yesterday's files.
 func newFloor(dir string) (*floor, error) {
 	for _, program := range []string{"xz", "xdelta3"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -63,7 +62,7 @@ func newFloor(dir string) (*floor, error) {
 	return &floor{encode: programs{}, before: dir, known: map[content]bool{}}, nil
 }
 
-// add takes in a day and returns what is new in it.
+// add adds a day and returns the size of its new content.
 func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, error) {
 	var each, large atomic.Int64
 	var small []string
@@ -115,8 +114,7 @@ func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, 
 	return size, nil
 }
 
-// fresh returns the paths of files with content that was never there, each
-// content once, sorted.
+// fresh returns the sorted paths of files with new content, one for each content.
 func (f *floor) fresh(now contents) []string {
 	var paths []string
 	for path := range now {
@@ -133,7 +131,7 @@ func (f *floor) fresh(now contents) []string {
 	})
 }
 
-// remember keeps the files of a day to compare the next day with.
+// remember copies the files of a day for comparison with the next day.
 func (f *floor) remember(live string, now contents) error {
 	for path, item := range now {
 		if item.dir || f.last[path] == item {
@@ -165,9 +163,9 @@ func copyFile(to, from string) (err error) {
 	return err
 }
 
-// floorSeries computes the floor of a series day by day. Sealed content hides
-// what has changed, so where devices encrypt it goes by folders of its own
-// that hold the same without encryption.
+// floorSeries computes the floor of a series day by day. Encryption hides what has
+// changed, so if devices encrypt, it uses folders with the same content without
+// encryption.
 type floorSeries struct {
 	low   *floor
 	plain *synthetic.Series // nil if the folders of the run are plain

@@ -12,7 +12,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// counted is an encoder whose sizes can be added up by hand.
+// counted is an encoder with simple sizes.
 type counted struct{}
 
 func (counted) alone(_ context.Context, _ string, size int64) (int64, error) { return size / 2, nil }
@@ -36,7 +36,7 @@ func (counted) together(_ context.Context, names []string) (int64, error) {
 	return int64(10 * len(names)), nil
 }
 
-// day writes files and returns their contents.
+// writeDay writes files and returns their contents.
 func writeDay(t *testing.T, dir string, files map[string]string) contents {
 	t.Helper()
 	for name, text := range files {
@@ -62,17 +62,17 @@ func TestFloorAddsUp(t *testing.T) {
 		write map[string]string
 		want  floorSize
 	}{
-		// Halves of each; the copy of a and the empty file cost nothing.
+		// Half of each file. The copy of a and the empty file need nothing.
 		{map[string]string{"d/a": a, "d/a-again": a, "b": b, "large": large, "empty": ""}, floorSize{50 + 30 + smallFile, 2*10 + smallFile}},
 		{nil, floorSize{}},
-		// Three bytes at the end of one file, one in the other; b under another
-		// name is no news.
+		// Three bytes at the end of one file, one in the other. The renamed b needs
+		// nothing.
 		{map[string]string{"d/a": a + "xyz", "large": "L" + large[1:], "b-moved": b}, floorSize{4, 4}},
-		// Against the day before, not against the first.
+		// Compared with the day before, not with the first day.
 		{map[string]string{"d/a": a + "xyZ"}, floorSize{1, 1}},
-		// A file rewritten whole costs no more than a new one.
+		// A rewritten file needs no more than a new one.
 		{map[string]string{"b": strings.Repeat("c", 60)}, floorSize{30, 30}},
-		// What was there before comes back.
+		// A restored earlier version needs nothing.
 		{map[string]string{"d/a": a}, floorSize{}},
 	} {
 		got, err := f.add(t.Context(), live, writeDay(t, live, tt.write))
@@ -164,7 +164,7 @@ func TestCompare(t *testing.T) {
 		{func(dir string) error { return os.Remove(filepath.Join(dir, "a")) }, "a is missing"},
 		{func(dir string) error { return os.WriteFile(filepath.Join(dir, "a"), []byte("tex!"), 0o600) }, "other bytes"},
 		{func(dir string) error { return os.Truncate(filepath.Join(dir, "a"), 3) }, "3 bytes, want 4"},
-		{func(dir string) error { return os.Mkdir(filepath.Join(dir, "empty"), 0o700) }, "empty should not be there"},
+		{func(dir string) error { return os.Mkdir(filepath.Join(dir, "empty"), 0o700) }, "empty should not exist"},
 		{func(dir string) error {
 			return os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "d", "a"))
 		}, "missing"},
@@ -173,7 +173,7 @@ func TestCompare(t *testing.T) {
 				return err
 			}
 			return os.Mkdir(filepath.Join(dir, "a"), 0o700)
-		}, "changed places"},
+		}, "restored as a folder"},
 	} {
 		dir := t.TempDir()
 		writeDay(t, dir, files)

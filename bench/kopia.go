@@ -4,26 +4,26 @@ func kopiaTool() tool {
 	return tool{
 		name: "kopia", version: []string{"--version"},
 		about: "--compression zstd (its default is none), keeps all snapshots, with its local cache, which its check reads too",
-		env: func(p place) []string {
+		env: func(p params) []string {
 			return []string{
 				"KOPIA_PASSWORD=" + secret, "KOPIA_CONFIG_PATH=" + p.home + "/kopia.config",
 				"KOPIA_CACHE_DIRECTORY=" + p.home + "/cache", "KOPIA_LOG_DIR=" + p.home + "/log",
 				"KOPIA_CHECK_FOR_UPDATES=false", "KOPIA_USE_KEYRING=false",
 			}
 		},
-		create: func(p place) [][]string {
+		create: func(p params) [][]string {
 			return [][]string{
 				{"repository", "create", "filesystem", "--path", p.repo},
-				// Else it drops snapshots of one hour or day but the latest.
+				// By default it keeps only the last snapshots of an hour and a day.
 				{"policy", "set", "--global", "--compression", "zstd", "--keep-latest", "100000"},
 			}
 		},
-		store: func(p place) []string { return []string{"snapshot", "create", "--tags", "day:" + p.label, p.folder} },
-		list: func(p place) []string {
+		store: func(p params) []string { return []string{"snapshot", "create", "--tags", "day:" + p.label, p.folder} },
+		list: func(p params) []string {
 			return []string{"snapshot", "list", "--json", "--tags", "day:" + p.label, p.folder}
 		},
-		parseID:  onlyID,
-		giveBack: func(p place) []string { return []string{"snapshot", "restore", p.id, p.target + "/" + p.folder} },
-		check:    func(place) []string { return []string{"snapshot", "verify", "--verify-files-percent", "100"} },
+		parseID: onlyID,
+		restore: func(p params) []string { return []string{"snapshot", "restore", p.id, p.target + "/" + p.folder} },
+		check:   func(params) []string { return []string{"snapshot", "verify", "--verify-files-percent", "100"} },
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// machine is what figures depend on. It names no host.
+// machine describes the computer. It has no host name.
 type machine struct {
 	System string `json:"system"` // name, kernel and architecture
 	CPU    string `json:"cpu"`
@@ -43,7 +43,7 @@ func thisMachine(ctx context.Context) machine {
 	return m
 }
 
-// printed returns what a program prints, nothing if it fails.
+// printed returns the output of a program, or "" if it fails.
 func printed(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {

@@ -1,21 +1,19 @@
-// Command bench compares snap with its peers on generated backups.
+// Command bench compares snap with other backup programs on generated backups.
 //
-// It makes a series of backup folders (package synthetic), lets every program
-// that is installed store each day, and writes one Markdown table: what the
-// repository takes, and wall time, CPU time and peak memory of storing, giving
-// back and checking. Beside the peers stand the floor, which is what a good
-// delta and compression program needs for the changed bytes, and cp and
-// checksum programs as measures of the machine.
+// It generates a series of backup folders (package synthetic), stores each day with
+// every installed program, and prints one Markdown table: repository sizes, and wall
+// time, CPU time and peak memory of storing, restoring and checking. For comparison the
+// table has the floor, which is what good delta and compression programs need for the
+// changed bytes, and the times of cp and checksum programs.
 //
-// It promises that all programs see the same folders, take turns, work in
-// repositories of their own with caches of their own, and that whatever they
-// give back has been compared with what they were given. It never measures
-// itself: the programs run as children of a small process that reads their
+// All programs store the same folders, take turns, and have their own repositories and
+// caches. Everything that they restore is compared with the original. bench never
+// measures itself: programs run as children of a small process that reads their
 // resource usage.
 //
 //	go run ./bench -scale small -days 8 -floor
 //
-// It measures on Unix only. bench/tools.sh says where the peers come from.
+// It measures only on Unix. bench/tools.sh installs the other programs.
 package main
 
 import (
@@ -48,7 +46,7 @@ func main() {
 	}
 }
 
-// config is what the flags say.
+// config is the values of the flags.
 type config struct {
 	series synthetic.Config
 	days   int
@@ -72,22 +70,22 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.IntVar(&c.days, "days", 8, "days of the series")
 	f.IntVar(&c.series.Devices, "devices", 2, "devices of the series")
 	scale := f.String("scale", "small", "tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files a device")
-	encrypt := f.String("encrypt", "none", "devices that encrypt: none, all or alternate")
-	f.Uint64Var(&c.series.Seed, "seed", 1, "equal seeds make equal folders")
-	f.BoolVar(&c.series.CompactDBs, "compact", false, "databases as compacted copies, so that pages move")
-	names := f.String("tools", "", "programs to compare, with commas (default all that are installed: "+strings.Join(toolNames(), ",")+")")
+	encrypt := f.String("encrypt", "none", "devices that encrypt their backups: none, all or alternate")
+	f.Uint64Var(&c.series.Seed, "seed", 1, "equal seeds generate equal folders")
+	f.BoolVar(&c.series.CompactDBs, "compact", false, "compact databases, so that their pages move")
+	names := f.String("tools", "", "programs to compare, separated by commas (default: all installed ones of "+strings.Join(toolNames(), ",")+")")
 	for _, name := range toolNames() {
-		text := name + "'s `program` (default the one in PATH)"
+		text := name + "'s `program` (default: the one in PATH)"
 		if name == snapName {
 			text = "snap's `program` (default: built from ./cmd/snap)"
 		}
 		paths[name] = f.String(name, "", text)
 	}
-	f.StringVar(&c.dir, "dir", "", "`folder` to work in (default a temporary one)")
-	f.BoolVar(&c.keep, "keep", false, "leave folders and repositories in place")
+	f.StringVar(&c.dir, "dir", "", "`folder` for the run (default: a temporary one)")
+	f.BoolVar(&c.keep, "keep", false, "keep folders and repositories")
 	f.IntVar(&c.repeat, "repeat", 3, "repositories per program; each step is measured in all of them")
-	f.BoolVar(&c.floor, "floor", false, "also compute what xdelta3 and xz need for the changes")
-	f.BoolVar(&c.json, "json", false, "print all samples as JSON in place of the table")
+	f.BoolVar(&c.floor, "floor", false, "also compute the floor: what xdelta3 and xz need for the changes")
+	f.BoolVar(&c.json, "json", false, "print all samples as JSON instead of the table")
 	f.StringVar(&c.date, "date", time.Now().UTC().Format(time.DateOnly), "`date` to print")
 	if err := f.Parse(args); err != nil {
 		return c, err
@@ -96,7 +94,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 		return c, fmt.Errorf("unexpected argument %q", f.Arg(0))
 	}
 	if c.days < 1 || c.repeat < 1 || c.series.Devices < 1 {
-		return c, errors.New("-days, -devices and -repeat take numbers from 1 on")
+		return c, errors.New("-days, -devices and -repeat must be at least 1")
 	}
 	for name, path := range paths {
 		c.paths[name] = *path
@@ -121,14 +119,14 @@ func parseEncryption(name string) (synthetic.Encryption, error) {
 	return 0, fmt.Errorf("-encrypt takes %s, not %q", strings.Join(encryptions, ", "), name)
 }
 
-// run is the command: measure, then print.
+// run runs the command: it measures and prints.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	c, err := parseFlags(args, stderr)
 	if err != nil {
 		return err
 	}
 	if !measures {
-		return errors.New("this system has no wait4: snap can be built here but bench measures on Unix only")
+		return errors.New("bench measures only on Unix, since other systems have no wait4")
 	}
 	if c.dir, err = workFolder(c.dir); err != nil {
 		return err
@@ -142,7 +140,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	b := &bench{conf: c, tools: tools, log: stderr, settle: settle}
+	b := &bench{conf: c, tools: tools, log: stderr, settle: settle, sync: "sync"}
 	report, err := b.run(ctx)
 	if err != nil {
 		return err
@@ -155,8 +153,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	return report.writeMarkdown(stdout)
 }
 
-// workFolder makes a folder of the run's own, so that removing it at the end
-// can hit nothing else.
+// workFolder makes a new folder for the run, so that removing it at the end removes
+// nothing else.
 func workFolder(parent string) (string, error) {
 	if parent != "" {
 		if err := os.MkdirAll(parent, 0o700); err != nil {
@@ -170,8 +168,8 @@ func workFolder(parent string) (string, error) {
 	return filepath.Abs(dir)
 }
 
-// publicArgs drops from a command line what names places of one machine, so
-// that a report can be published as it is.
+// publicArgs removes paths of this machine from a command line, so that a report can be
+// published.
 func publicArgs(args []string) []string {
 	private := map[string]bool{"dir": true, "date": true, "keep": true}
 	for _, name := range toolNames() {

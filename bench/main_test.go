@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,9 +17,10 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/ramtemp"
 )
 
-// allocateEnv makes the test program a child that uses that many bytes.
+// allocateEnv makes the test program a child process that uses this many bytes.
 const allocateEnv = "SNAP_BENCH_TEST_ALLOCATE"
 
 func TestMain(m *testing.M) {
@@ -27,7 +31,8 @@ func TestMain(m *testing.M) {
 		touch(n)
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	defer ramtemp.Use()()
+	m.Run()
 }
 
 func touch(n int) byte {
@@ -41,11 +46,11 @@ func touch(n int) byte {
 func needMeasuring(t *testing.T) {
 	t.Helper()
 	if !measures {
-		t.Skip("bench measures on Unix only")
+		t.Skip("bench measures only on Unix")
 	}
 }
 
-// The whole way with the one program that is always there.
+// TestRunSnapOnly runs everything with the only program that is always available.
 func TestRunSnapOnly(t *testing.T) {
 	needMeasuring(t)
 	if testing.Short() {
@@ -77,25 +82,25 @@ func TestRunSnapOnly(t *testing.T) {
 		t.Errorf("%d samples of cp", n)
 	}
 	if left, _ := os.ReadDir(work); len(left) > 0 {
-		t.Errorf("%s was left behind", left[0].Name())
+		t.Errorf("%s was not removed", left[0].Name())
 	}
 	if strings.Contains(r.Command, work) || !strings.Contains(r.Command, "-scale tiny") {
 		t.Errorf("command %q", r.Command)
 	}
 }
 
-// shellTool is a backup program of a few lines: a copy per day.
+// shellTool returns a backup program that makes a copy each day.
 func shellTool(name string) *tool {
-	script := func(text string) func(place) []string {
-		return func(p place) []string { return []string{"-c", text, p.repo, p.folder, p.label, p.target} }
+	script := func(text string) func(params) []string {
+		return func(p params) []string { return []string{"-c", text, p.repo, p.folder, p.label, p.target} }
 	}
 	return &tool{
 		name: name, program: "/bin/sh",
-		env:      func(place) []string { return nil },
-		create:   func(p place) [][]string { return [][]string{script(`mkdir -p "$0"`)(p)} },
-		store:    script(`mkdir -p "$0/$2" && cp -r "$1" "$0/$2/"`),
-		giveBack: script(`cp -r "$0/$2/$1" "$3/"`),
-		check:    script(`test -d "$0/day0"`),
+		env:     func(params) []string { return nil },
+		create:  func(p params) [][]string { return [][]string{script(`mkdir -p "$0"`)(p)} },
+		store:   script(`mkdir -p "$0/$2" && cp -r "$1" "$0/$2/"`),
+		restore: script(`cp -r "$0/$2/$1" "$3/"`),
+		check:   script(`test -d "$0/day0"`),
 	}
 }
 
@@ -107,7 +112,7 @@ func shellBench(t *testing.T, tools ...*tool) *bench {
 			series: synthetic.Config{Seed: 1, Devices: 2, Scale: synthetic.Tiny},
 			days:   2, repeat: 2, dir: t.TempDir(), date: "2026-01-01",
 		},
-		tools: tools, log: t.Output(), settle: func() {},
+		tools: tools, log: t.Output(), settle: func() {}, sync: "true",
 	}
 }
 
@@ -115,9 +120,9 @@ func TestToolsTakeTurns(t *testing.T) {
 	a, b := shellTool("a"), shellTool("b")
 	bench := shellBench(t, a, b)
 	var order strings.Builder
-	bench.rounds = [][]*lane{{{tool: a}, {tool: b}}, {{tool: a}, {tool: b}}}
+	bench.rounds = [][]*toolRepo{{{tool: a}, {tool: b}}, {{tool: a}, {tool: b}}}
 	for range 2 {
-		if err := bench.eachLane(func(l *lane) error { order.WriteString(l.tool.name); return nil }); err != nil {
+		if err := bench.eachRepo(func(l *toolRepo) error { order.WriteString(l.tool.name); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -131,7 +136,7 @@ func TestRunFindsWrongRestores(t *testing.T) {
 		t.Skip("copies a series many times")
 	}
 	good, bad := shellTool("good"), shellTool("bad")
-	bad.giveBack = func(p place) []string {
+	bad.restore = func(p params) []string {
 		return []string{"-c", `cp -r "$0" "$1/" && for f in "$1/$2"/Info.plist; do printf x | dd of="$f" conv=notrunc bs=1 seek=9 2>/dev/null; done`,
 			p.repo + "/" + p.label + "/" + p.folder, p.target, p.folder}
 	}
@@ -157,7 +162,7 @@ func TestRunFindsWrongRestores(t *testing.T) {
 
 func TestRunTellsWhatFailed(t *testing.T) {
 	broken := shellTool("broken")
-	broken.store = func(place) []string { return []string{"-c", "echo disk on fire >&2; exit 3"} }
+	broken.store = func(params) []string { return []string{"-c", "echo disk on fire >&2; exit 3"} }
 	_, err := shellBench(t, broken).run(t.Context())
 	for _, want := range []string{"broken", "first import", "exit code 3", "disk on fire"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -173,8 +178,8 @@ func TestParseFlags(t *testing.T) {
 	}{
 		{nil, ""},
 		{[]string{"-days", "2", "-encrypt", "alternate", "-compact", "-tools", "snap,rsync"}, ""},
-		{[]string{"-days", "0"}, "from 1 on"},
-		{[]string{"-repeat", "0"}, "from 1 on"},
+		{[]string{"-days", "0"}, "at least 1"},
+		{[]string{"-repeat", "0"}, "at least 1"},
 		{[]string{"-scale", "huge"}, "scale"},
 		{[]string{"-encrypt", "some"}, "-encrypt takes"},
 		{[]string{"folder"}, "unexpected"},
@@ -209,23 +214,27 @@ func TestPublicArgs(t *testing.T) {
 	}
 }
 
-// Every tool that is installed is driven over a tiny series: this is what
-// notices when a peer changes its command line.
+// TestInstalledTools runs all other installed tools on a tiny series. It fails if a new
+// version of a tool has other options. TestRunSnapOnly tests snap.
 func TestInstalledTools(t *testing.T) {
 	needMeasuring(t)
 	if testing.Short() {
-		t.Skip("runs all peers")
+		t.Skip("runs all installed tools")
 	}
 	conf := config{
 		series: synthetic.Config{Seed: 2, Devices: 1, Scale: synthetic.Tiny},
 		days:   2, repeat: 1, dir: t.TempDir(), paths: map[string]string{}, date: "2026-01-01",
+		tools: installed(toolNames()[1:]...),
 	}
-	tools, missing, err := findTools(t.Context(), conf)
+	if len(conf.tools) == 0 {
+		t.Skip("no other tool is installed")
+	}
+	t.Logf("installed: %v", conf.tools)
+	tools, _, err := findTools(t.Context(), conf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("not installed: %v", missing)
-	r, err := (&bench{conf: conf, tools: tools, log: t.Output(), settle: func() {}}).run(t.Context())
+	r, err := (&bench{conf: conf, tools: tools, log: t.Output(), settle: func() {}, sync: "true"}).run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +258,7 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The parent's memory must not be counted.
+	// The peak must not include the memory of the parent.
 	if s.Peak < child || s.Peak > child+100<<20 {
 		t.Errorf("peak of a child that uses %d bytes: %d", child, s.Peak)
 	}
@@ -270,20 +279,37 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// An interrupted run leaves no program behind.
+// An interrupted run leaves no program running.
 func TestMeasureInterrupted(t *testing.T) {
 	needMeasuring(t)
-	name := filepath.Join(t.TempDir(), "late")
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	begin := time.Now()
-	_, _, err := command{args: []string{"sh", "-c", "sleep 2; touch " + name}, env: baseEnv("/")}.measure(ctx)
-	if err == nil || time.Since(begin) > 1500*time.Millisecond {
-		t.Errorf("%v after %v", err, time.Since(begin))
+	name := filepath.Join(t.TempDir(), "pipe")
+	if out, err := exec.Command("mkfifo", name).CombinedOutput(); err != nil {
+		t.Fatalf("mkfifo: %v: %s", err, out)
 	}
-	time.Sleep(2500*time.Millisecond - time.Since(begin))
-	if _, err := os.Stat(name); err == nil {
-		t.Error("the program went on")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		script := `exec >"$0"; echo started; sleep 300; echo late`
+		_, _, err := command{args: []string{"sh", "-c", script, name}, env: baseEnv("/")}.measure(ctx)
+		done <- err
+	}()
+	pipe, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	lines := bufio.NewReader(pipe)
+	if line, err := lines.ReadString('\n'); line != "started\n" {
+		t.Fatalf("the program printed %q, %v", line, err)
+	}
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("measure of an interrupted program returned no error")
+	}
+	// The pipe ends when all processes that have it open have ended.
+	if rest, err := io.ReadAll(lines); err != nil || len(rest) > 0 {
+		t.Errorf("the program continued and printed %q, %v", rest, err)
 	}
 }
 

@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// sample is what one step of one program took. A step with several commands
-// (one per device) has the sums of their times and the largest of their peaks.
+// sample is the resource usage of one step. A step with several commands (one per
+// device) has the sums of their times and the largest of their peaks.
 type sample struct {
 	Wall time.Duration `json:"wall_ns"`
 	CPU  time.Duration `json:"cpu_ns"`     // user and system
 	Peak int64         `json:"peak_bytes"` // resident memory
 }
 
-// and joins two commands of one step.
+// and returns the usage of two commands of one step.
 func (s sample) and(t sample) sample {
 	return sample{s.Wall + t.Wall, s.CPU + t.CPU, max(s.Peak, t.Peak)}
 }
@@ -36,10 +36,10 @@ type rawSample struct {
 	Error string `json:"error,omitempty"`
 }
 
-// command is one command line with where and how to run it.
+// command is a command line with its environment.
 type command struct {
 	args  []string
-	env   []string // all of it
+	env   []string // complete
 	dir   string
 	stdin io.Reader
 }
@@ -49,8 +49,8 @@ const (
 	maxErrors = 4 << 10  // of a program, shown when it fails
 )
 
-// measure runs a command to its end and returns what it took and what it
-// printed on standard output. An exit code other than 0 is an error.
+// measure runs a command and returns its resource usage and standard output. An exit
+// code other than 0 is an error.
 func (c command) measure(ctx context.Context) (sample, []byte, error) {
 	fail := func(err error) (sample, []byte, error) {
 		return sample{}, nil, fmt.Errorf("run %s: %w", strings.Join(c.args, " "), err)
@@ -77,7 +77,7 @@ func (c command) measure(ctx context.Context) (sample, []byte, error) {
 	}
 	var raw rawSample
 	if err := json.NewDecoder(io.LimitReader(r, maxErrors)).Decode(&raw); err != nil {
-		return fail(fmt.Errorf("starter's report: %w", err))
+		return fail(fmt.Errorf("report of the starter: %w", err))
 	}
 	switch {
 	case raw.Error != "":
@@ -116,8 +116,8 @@ func (l *limited) Write(p []byte) (int, error) {
 
 func (l *limited) text() string { return strings.TrimSpace(l.String()) }
 
-// diskUsage returns the sum of the sizes of the files in a folder, each file
-// once however many names it has.
+// diskUsage returns the total size of the files in a folder. Files with several hard
+// links count once.
 func diskUsage(dir string) (int64, error) {
 	var total int64
 	seen := map[[2]uint64]bool{}
@@ -152,8 +152,7 @@ func installed(names ...string) []string {
 	})
 }
 
-// fileList returns the names of the files in a folder, each ended by a zero
-// byte.
+// fileList returns the names of the files in a folder, each followed by a zero byte.
 func fileList(dir string) (string, error) {
 	var names bytes.Buffer
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {

@@ -16,23 +16,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// measures says whether this system can measure.
+// measures reports whether this system can measure.
 const measures = true
 
-// starterEnv tells a process that it is the starter.
+// starterEnv is set for a process that is the starter.
 const starterEnv = "SNAP_BENCH_STARTER"
 
-// reportFD is where the starter writes what it measured.
+// reportFD is the file that the starter writes its report to.
 const reportFD = 3
 
-// A freshly started process inherits the peak memory of the one that started
-// it (Linux accounts the memory shared between fork and exec to the child).
-// bench generates databases in its own memory, so it starts a small process,
-// itself again, that does nothing but start the program and wait for it.
+// isStarter reports whether this process is the starter: a small process that only
+// starts a program and waits for it. A new process inherits the peak memory of its
+// parent, since Linux counts the memory shared between fork and exec. bench generates
+// databases in memory, so it starts programs by way of itself as a starter.
 func isStarter() bool { return os.Getenv(starterEnv) != "" }
 
-// starter runs a program and reports its resource usage on reportFD. It
-// returns an exit code that is not 0 only if it could not report.
+// starter runs a program and writes its resource usage to reportFD. It returns an exit
+// code other than 0 only if it could not write that.
 func starter(args []string) int {
 	syscall.CloseOnExec(reportFD)
 	os.Unsetenv(starterEnv)
@@ -61,7 +61,7 @@ func startAndWait(args []string) rawSample {
 		if ru, ok := s.SysUsage().(*syscall.Rusage); ok {
 			r.CPU = time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 			r.Peak = int64(ru.Maxrss)
-			if runtime.GOOS != "darwin" { // which counts in bytes
+			if runtime.GOOS != "darwin" { // macOS counts in bytes
 				r.Peak *= 1024
 			}
 		}
@@ -72,18 +72,18 @@ func startAndWait(args []string) rawSample {
 	return r
 }
 
-// ownGroup makes a program and all that it starts one process group, which
-// ends as a whole when the run is interrupted.
+// ownGroup makes a program and its children one process group, which is killed when the
+// run is interrupted.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 }
 
-// settle writes out what earlier programs left in memory, so that the next one
-// does not pay for it.
+// settle writes the data of earlier programs to disk, so that it does not slow down the
+// next one.
 func settle() { unix.Sync() }
 
-// fileKey tells hard links to one file.
+// fileKey returns a key that is equal for hard links of one file.
 func fileKey(info fs.FileInfo) (key [2]uint64, linked bool) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || st.Nlink < 2 {

@@ -9,10 +9,10 @@ import (
 	"slices"
 )
 
-// referenceName is the column of what no backup program did: the floor, cp.
+// referenceName is the column of the floor and of cp.
 const referenceName = "reference"
 
-// report is all that a run found out, in the form that -json prints.
+// report is the result of a run, in the form that -json prints.
 type report struct {
 	Command string       `json:"command"`
 	Date    string       `json:"date"`
@@ -57,7 +57,7 @@ func newReport(ctx context.Context, c config, tools []*tool) *report {
 	}
 	for _, t := range tools {
 		r.Tools = append(r.Tools, toolReport{
-			Name: t.name, Version: t.noted, Settings: t.about, Commands: t.describe(), Samples: map[step][]sample{},
+			Name: t.name, Version: t.versionText, Settings: t.about, Commands: t.describe(), Samples: map[step][]sample{},
 		})
 	}
 	r.Tools = append(r.Tools, toolReport{Name: referenceName, Samples: map[step][]sample{}})
@@ -90,7 +90,7 @@ func (r *report) addSample(tool string, which step, s sample) {
 	t.Samples[which] = append(t.Samples[which], s)
 }
 
-// addVerdict notes whether a restore gave back what was stored.
+// addVerdict records whether a restore was identical.
 func (r *report) addVerdict(tool string, day int, err error) {
 	t := r.tool(tool)
 	if err != nil {

@@ -4,14 +4,14 @@ func resticTool() tool {
 	return tool{
 		name: "restic", version: []string{"version"},
 		about: "defaults (repository version 2, compression auto), with its local cache",
-		env: func(p place) []string {
+		env: func(p params) []string {
 			return []string{"RESTIC_REPOSITORY=" + p.repo, "RESTIC_PASSWORD=" + secret, "RESTIC_CACHE_DIR=" + p.home + "/cache"}
 		},
-		create:   func(place) [][]string { return [][]string{{"init"}} },
-		store:    func(p place) []string { return []string{"backup", "--tag", p.folder + "-" + p.label, p.folder} },
-		list:     func(p place) []string { return []string{"snapshots", "--json", "--tag", p.folder + "-" + p.label} },
-		parseID:  onlyID,
-		giveBack: func(p place) []string { return []string{"restore", p.id, "--target", p.target} },
-		check:    func(place) []string { return []string{"check", "--read-data"} },
+		create:  func(params) [][]string { return [][]string{{"init"}} },
+		store:   func(p params) []string { return []string{"backup", "--tag", p.folder + "-" + p.label, p.folder} },
+		list:    func(p params) []string { return []string{"snapshots", "--json", "--tag", p.folder + "-" + p.label} },
+		parseID: onlyID,
+		restore: func(p params) []string { return []string{"restore", p.id, "--target", p.target} },
+		check:   func(params) []string { return []string{"check", "--read-data"} },
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// step names a kind of work that is measured.
+// step is a measured kind of work.
 type step string
 
 const (
@@ -30,8 +30,8 @@ const (
 
 func stepRestore(day int) step { return step(fmt.Sprintf("restore of day %d", day)) }
 
-// lane is one of the repositories that a tool fills.
-type lane struct {
+// toolRepo is a repository of a tool. Each tool has one per repetition.
+type toolRepo struct {
 	tool       *tool
 	repo, home string
 }
@@ -41,22 +41,24 @@ type bench struct {
 	conf  config
 	tools []*tool
 	log   io.Writer
-	// settle waits until nothing of earlier programs is left to be written.
+	// settle waits until all writes of earlier programs are on disk.
 	settle func()
+	// sync is the program that ends stepCopySync.
+	sync string
 
 	devices []synthetic.Device
-	live    string     // folder of the backup folders
-	rounds  [][]*lane  // by repetition, each with a lane per tool
-	days    []contents // of all backup folders together, by day
-	turn    int
+	backups string        // folder of the backup folders
+	rounds  [][]*toolRepo // by repetition, one of each tool
+	days    []contents    // of all backup folders together, by day
+	turn    int           // rounds so far
 	report  *report
 }
 
-// run does everything; nothing is printed but progress.
+// run runs the benchmark. It prints only progress.
 func (b *bench) run(ctx context.Context) (_ *report, err error) {
 	b.report = newReport(ctx, b.conf, b.tools)
-	b.live = filepath.Join(b.conf.dir, "backups")
-	if err := os.Mkdir(b.live, 0o700); err != nil {
+	b.backups = filepath.Join(b.conf.dir, "backups")
+	if err := os.Mkdir(b.backups, 0o700); err != nil {
 		return nil, err
 	}
 	b.conf.series.StateDir = b.conf.dir
@@ -66,67 +68,67 @@ func (b *bench) run(ctx context.Context) (_ *report, err error) {
 	}
 	defer func() { err = errors.Join(err, series.Close()) }()
 	b.devices = series.Devices()
-	if err := b.createLanes(ctx); err != nil {
+	if err := b.createRepos(ctx); err != nil {
 		return nil, err
 	}
 	if err := b.storeDays(ctx, series); err != nil {
 		return nil, err
 	}
-	if err := b.eachLane(func(l *lane) error { return b.store(ctx, l, stepUnchanged, b.conf.days) }); err != nil {
+	if err := b.eachRepo(func(r *toolRepo) error { return b.store(ctx, r, stepUnchanged, b.conf.days) }); err != nil {
 		return nil, err
 	}
 	for _, day := range slices.Compact([]int{0, b.conf.days / 2, b.conf.days - 1}) {
-		if err := b.giveBackDay(ctx, day); err != nil {
+		if err := b.restoreDay(ctx, day); err != nil {
 			return nil, err
 		}
 	}
 	return b.report, b.checkAll(ctx)
 }
 
-// say tells how far the run is.
+// say prints progress.
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(b.log, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
-// createLanes makes the repositories, which is not measured.
-func (b *bench) createLanes(ctx context.Context) error {
+// createRepos creates the repositories, without measuring.
+func (b *bench) createRepos(ctx context.Context) error {
 	for n := range b.conf.repeat {
-		var round []*lane
+		var round []*toolRepo
 		for _, t := range b.tools {
 			dir := filepath.Join(b.conf.dir, fmt.Sprintf("%s-%d", t.name, n))
-			l := &lane{t, filepath.Join(dir, "repo"), filepath.Join(dir, "home")}
-			if err := os.MkdirAll(l.home, 0o700); err != nil {
+			r := &toolRepo{t, filepath.Join(dir, "repo"), filepath.Join(dir, "home")}
+			if err := os.MkdirAll(r.home, 0o700); err != nil {
 				return err
 			}
-			commands := t.create(place{repo: l.repo, home: l.home})
+			commands := t.create(params{repo: r.repo, home: r.home})
 			if len(commands) == 0 {
-				if err := os.Mkdir(l.repo, 0o700); err != nil {
+				if err := os.Mkdir(r.repo, 0o700); err != nil {
 					return err
 				}
 			}
 			for _, args := range commands {
-				if _, _, err := t.command(args, place{repo: l.repo, home: l.home}, dir).measure(ctx); err != nil {
+				if _, _, err := t.command(args, params{repo: r.repo, home: r.home}, dir).measure(ctx); err != nil {
 					return err
 				}
 			}
-			round = append(round, l)
+			round = append(round, r)
 		}
 		b.rounds = append(b.rounds, round)
 	}
 	return nil
 }
 
-// eachLane calls do for every lane: the tools in turn, round after round, each
-// round begun by another tool, so that noise and warmth favour nobody. Each
-// round ends with what else is to be measured beside them.
-func (b *bench) eachLane(do func(*lane) error, beside ...func() error) error {
+// eachRepo calls do for every repository, one of each tool in a round. Each round begins
+// with another tool, so that noise and caches favour none. Each round ends with a call
+// of the functions in after.
+func (b *bench) eachRepo(do func(*toolRepo) error, after ...func() error) error {
 	for _, round := range b.rounds {
 		for i := range round {
 			if err := do(round[(b.turn+i)%len(round)]); err != nil {
 				return err
 			}
 		}
-		for _, f := range beside {
+		for _, f := range after {
 			if err := f(); err != nil {
 				return err
 			}
@@ -136,28 +138,28 @@ func (b *bench) eachLane(do func(*lane) error, beside ...func() error) error {
 	return nil
 }
 
-// storeDays makes day after day and lets every tool store it.
+// storeDays generates each day and stores it with every tool.
 func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err error) {
-	var low *floorSeries
+	var floor *floorSeries
 	if b.conf.floor {
-		if low, err = newFloorSeries(b.conf); err != nil {
+		if floor, err = newFloorSeries(b.conf); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, low.close()) }()
+		defer func() { err = errors.Join(err, floor.close()) }()
 	}
 	for day := range b.conf.days {
-		if err := series.Next(ctx, b.live); err != nil {
+		if err := series.Next(ctx, b.backups); err != nil {
 			return err
 		}
-		now, err := readContents(b.live)
+		now, err := readContents(b.backups)
 		if err != nil {
 			return err
 		}
 		b.days = append(b.days, now)
 		b.report.addDay(now)
-		if low != nil {
+		if floor != nil {
 			b.say("day %d: floor", day)
-			size, err := low.next(ctx, b.live, now)
+			size, err := floor.next(ctx, b.backups, now)
 			if err != nil {
 				return err
 			}
@@ -171,100 +173,99 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 	return nil
 }
 
-// storeDay lets every tool store the folders as they are and notes how large
-// the repositories have become.
+// storeDay stores the folders with every tool and records the sizes of the repositories.
 func (b *bench) storeDay(ctx context.Context, day int) error {
 	which := stepNext
 	if day == 0 {
 		which = stepFirst
 	}
-	return b.eachLane(func(l *lane) error {
-		if err := b.store(ctx, l, which, day); err != nil {
+	return b.eachRepo(func(r *toolRepo) error {
+		if err := b.store(ctx, r, which, day); err != nil {
 			return err
 		}
-		size, err := diskUsage(l.repo)
+		size, err := diskUsage(r.repo)
 		if err != nil {
 			return err
 		}
-		b.report.addSize(l.tool, day, size)
+		b.report.addSize(r.tool, day, size)
 		return nil
 	})
 }
 
 func label(day int) string { return fmt.Sprintf("day%d", day) }
 
-// place is where lane l keeps what of a device.
-func (l *lane) place(device synthetic.Device, day int) place {
-	p := place{repo: l.repo, home: l.home, folder: device.UDID, label: label(day)}
+// params returns the parameters of commands for a device and day.
+func (r *toolRepo) params(device synthetic.Device, day int) params {
+	p := params{repo: r.repo, home: r.home, folder: device.UDID, label: label(day)}
 	if day > 0 {
 		p.before = label(day - 1)
 	}
 	return p
 }
 
-// store imports the folders as they are, a command per device.
-func (b *bench) store(ctx context.Context, l *lane, which step, day int) error {
+// store stores the folders, with one command per device.
+func (b *bench) store(ctx context.Context, r *toolRepo, which step, day int) error {
 	var sum sample
 	for _, d := range b.devices {
-		p := l.place(d, day)
+		p := r.params(d, day)
 		b.settle()
-		s, _, err := l.tool.command(l.tool.store(p), p, b.live).measure(ctx)
+		s, _, err := r.tool.command(r.tool.store(p), p, b.backups).measure(ctx)
 		if err != nil {
-			return fmt.Errorf("%s: %s, day %d: %w", l.tool.name, which, day, err)
+			return fmt.Errorf("%s: %s, day %d: %w", r.tool.name, which, day, err)
 		}
 		sum = sum.and(s)
 	}
-	b.report.addSample(l.tool.name, which, sum)
+	b.report.addSample(r.tool.name, which, sum)
 	return nil
 }
 
-// giveBackDay lets every tool restore all devices of a day and compares. The
-// folders are still those of the last day, so cp can copy what is restored.
-func (b *bench) giveBackDay(ctx context.Context, day int) error {
+// restoreDay restores all devices of a day with every tool and compares the result. On
+// the last day it also measures cp.
+func (b *bench) restoreDay(ctx context.Context, day int) error {
 	b.say("day %d: restore", day)
-	var beside []func() error
+	var after []func() error
 	if day == b.conf.days-1 {
-		beside = append(beside, func() error { return b.copyFolder(ctx) })
+		after = append(after, func() error { return b.copyFolder(ctx) })
 	}
-	return b.eachLane(func(l *lane) error {
+	return b.eachRepo(func(r *toolRepo) error {
 		target := filepath.Join(b.conf.dir, "target")
 		if err := os.Mkdir(target, 0o700); err != nil {
 			return err
 		}
 		var sum sample
 		for _, d := range b.devices {
-			p := l.place(d, day)
+			p := r.params(d, day)
 			p.target = target
 			var err error
-			if p.id, err = l.tool.snapshotID(ctx, p, b.live); err != nil {
+			if p.id, err = r.tool.snapshotID(ctx, p, b.backups); err != nil {
 				return err
 			}
 			b.settle()
-			s, _, err := l.tool.command(l.tool.giveBack(p), p, target).measure(ctx)
+			s, _, err := r.tool.command(r.tool.restore(p), p, target).measure(ctx)
 			if err != nil {
-				return fmt.Errorf("%s: restore of day %d: %w", l.tool.name, day, err)
+				return fmt.Errorf("%s: restore of day %d: %w", r.tool.name, day, err)
 			}
 			sum = sum.and(s)
 		}
-		b.report.addSample(l.tool.name, stepRestore(day), sum)
+		b.report.addSample(r.tool.name, stepRestore(day), sum)
 		got, err := readContents(target)
 		if err != nil {
 			return err
 		}
-		b.report.addVerdict(l.tool.name, day, b.days[day].compare(got))
+		b.report.addVerdict(r.tool.name, day, b.days[day].compare(got))
 		return os.RemoveAll(target)
-	}, beside...)
+	}, after...)
 }
 
-// copyFolder measures cp on the folders as they are.
+// copyFolder measures cp.
 func (b *bench) copyFolder(ctx context.Context) error {
 	target := filepath.Join(b.conf.dir, "target")
 	for _, c := range []struct {
 		step step
 		args []string
 	}{
-		{stepCopy, []string{"cp", "-r", b.live, target}},
-		{stepCopySync, []string{"sh", "-c", `cp -r "$0" "$1" && sync`, b.live, target}},
+		{stepCopy, []string{"cp", "-r", b.backups, target}},
+		{stepCopySync, []string{"sh", "-c", `cp -r "$0" "$1" && "$2"`, b.backups, target, b.sync}},
 	} {
 		b.settle()
 		s, _, err := command{args: c.args, env: baseEnv(b.conf.dir)}.measure(ctx)
@@ -279,23 +280,23 @@ func (b *bench) copyFolder(ctx context.Context) error {
 	return nil
 }
 
-// checkAll lets every tool that can verify its repository do so, and checksum
-// programs read the same files.
+// checkAll checks every repository whose tool can do that, and measures checksum programs
+// on the same files.
 func (b *bench) checkAll(ctx context.Context) error {
 	b.say("check of all data")
 	sums := installed("sha256sum", "b3sum")
-	return b.eachLane(func(l *lane) error {
-		if l.tool.check == nil {
+	return b.eachRepo(func(r *toolRepo) error {
+		if r.tool.check == nil {
 			return nil
 		}
-		p := place{repo: l.repo, home: l.home}
+		p := params{repo: r.repo, home: r.home}
 		b.settle()
-		s, _, err := l.tool.command(l.tool.check(p), p, b.live).measure(ctx)
+		s, _, err := r.tool.command(r.tool.check(p), p, b.backups).measure(ctx)
 		if err != nil {
-			return fmt.Errorf("%s: %s: %w", l.tool.name, stepCheck, err)
+			return fmt.Errorf("%s: %s: %w", r.tool.name, stepCheck, err)
 		}
-		b.report.addSample(l.tool.name, stepCheck, s)
-		files, err := fileList(l.repo)
+		b.report.addSample(r.tool.name, stepCheck, s)
+		files, err := fileList(r.repo)
 		if err != nil {
 			return err
 		}
@@ -305,7 +306,7 @@ func (b *bench) checkAll(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			b.report.addSample(l.tool.name, step(program+" of the repository"), s)
+			b.report.addSample(r.tool.name, step(program+" of the repository"), s)
 		}
 		return nil
 	})

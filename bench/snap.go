@@ -12,24 +12,23 @@ func snapTool() tool {
 	return tool{
 		name: snapName, version: []string{"version"},
 		about: "defaults",
-		env: func(p place) []string {
+		env: func(p params) []string {
 			return []string{"SNAP_REPOSITORY=" + p.repo, "SNAP_PASSWORD=" + secret, "SNAP_BACKUP_PASSWORD=" + synthetic.DefaultPassword}
 		},
-		create: func(place) [][]string { return [][]string{{"init"}} },
-		store:  func(p place) []string { return []string{"import", "--tag", p.label, p.folder} },
-		list: func(p place) []string {
+		create: func(params) [][]string { return [][]string{{"init"}} },
+		store:  func(p params) []string { return []string{"import", "--tag", p.label, p.folder} },
+		list: func(p params) []string {
 			return []string{"snapshots", "--json", "--tag", p.label, "--device", p.folder}
 		},
-		parseID:  onlyID,
-		giveBack: func(p place) []string { return []string{"materialize", p.id, p.target} },
-		check:    func(place) []string { return []string{"check", "--read-data"} },
+		parseID: onlyID,
+		restore: func(p params) []string { return []string{"materialize", p.id, p.target} },
+		check:   func(params) []string { return []string{"check", "--read-data"} },
 	}
 }
 
 var errNotOne = errors.New("not exactly one snapshot")
 
-// onlyID reads a JSON list of snapshots, of snap, restic or kopia, and returns
-// the ID of the only one in it.
+// onlyID parses a JSON list of one snapshot of snap, restic or kopia and returns its ID.
 func onlyID(printed []byte) (string, error) {
 	var list []struct {
 		ID string `json:"id"`

@@ -8,33 +8,33 @@ import (
 	"strings"
 )
 
-// figure is one kind of figure of a step.
+// figure is a kind of figure of a step.
 type figure struct {
 	unit string
 	of   func(sample) float64
 	prec int
 }
 
-// figures are the rows that each step has. MB are millions of bytes.
+// figures are the rows of each step. MB are millions of bytes.
 var figures = []figure{
 	{"s", func(s sample) float64 { return s.Wall.Seconds() }, 2},
 	{"CPU s", func(s sample) float64 { return s.CPU.Seconds() }, 2},
 	{"peak MB", func(s sample) float64 { return float64(s.Peak) / 1e6 }, 0},
 }
 
-// times are the figures of steps that are there to compare with.
+// times are the figures of steps for comparison.
 var times = figures[:2]
 
 // row is a line of the table.
 type row struct {
 	title  string
-	values map[string]float64 // by tool; a tool that has none is absent
+	values map[string]float64 // by tool; absent if a tool has none
 	prec   int
 	suffix string
 	ratio  bool // print ratios to restic
 }
 
-// rows computes the whole table.
+// rows returns all rows of the table.
 func (r *report) rows() []row {
 	out := r.sizeRows()
 	for _, s := range []step{stepFirst, stepNext, stepUnchanged} {
@@ -63,7 +63,7 @@ func (r *report) rows() []row {
 	return slices.DeleteFunc(out, func(r row) bool { return len(r.values) == 0 })
 }
 
-// sizeRows are about what the repositories take.
+// sizeRows returns the rows of repository sizes.
 func (r *report) sizeRows() []row {
 	last := r.Series.Days - 1
 	size := func(t *toolReport, day int) float64 {
@@ -108,7 +108,7 @@ func (r *report) sizeRows() []row {
 	return out
 }
 
-// floorUntil adds up the floor from day 0 to a day.
+// floorUntil returns the total floor from day 0 to a day.
 func (r *report) floorUntil(day int) floorSize {
 	var sum floorSize
 	for _, f := range r.Floor[:min(day+1, len(r.Floor))] {
@@ -118,7 +118,7 @@ func (r *report) floorUntil(day int) floorSize {
 	return sum
 }
 
-// stepRows are the figures of one step.
+// stepRows returns the rows of one step.
 func (r *report) stepRows(s step, which []figure) []row {
 	var out []row
 	for _, f := range which {
@@ -133,7 +133,7 @@ func (r *report) stepRows(s step, which []figure) []row {
 	return out
 }
 
-// quotient is a row of pure ratios, with the tools for which both are known.
+// quotient returns a row of ratios, for the tools for which both values are known.
 func (r *report) quotient(title string, of func(*toolReport) (value, base float64)) row {
 	line := row{title: title, values: map[string]float64{}, prec: 2, suffix: "x"}
 	for i := range r.Tools {
@@ -146,7 +146,7 @@ func (r *report) quotient(title string, of func(*toolReport) (value, base float6
 	return line
 }
 
-// wall is the median wall time of a step in seconds, 0 if there is none.
+// wall returns the median wall time of a step in seconds, 0 without samples.
 func (r *report) wall(t *toolReport, s step) float64 {
 	return median(mapped(t.Samples[s], figures[0].of))
 }
@@ -159,7 +159,7 @@ func mapped[T, U any](list []T, f func(T) U) []U {
 	return out
 }
 
-// median is the middle value, the mean of both for an even number, 0 for none.
+// median returns the median, 0 without values.
 func median[T int64 | float64](list []T) float64 {
 	if len(list) == 0 {
 		return 0
@@ -194,7 +194,7 @@ func (r *report) writeMarkdown(w io.Writer) error {
 	return err
 }
 
-// cell prints one value, with its ratio to restic's in brackets.
+// cell returns a value, with its ratio to restic's value in brackets.
 func (l row) cell(name string) string {
 	v, ok := l.values[name]
 	if !ok {
@@ -207,7 +207,7 @@ func (l row) cell(name string) string {
 	return text
 }
 
-// conditions say what was measured and where.
+// conditions prints what was measured and where.
 func (r *report) conditions(w io.Writer) {
 	s, m := r.Series, r.Machine
 	fmt.Fprintf(w, "    %s\n\n", r.Command)
@@ -222,17 +222,17 @@ func (r *report) conditions(w io.Writer) {
 	fmt.Fprintf(w, ".\n%s, %s, %d cores, %.1f GB of memory, load %s when the run began; %s; %s.\n\n", m.System, m.CPU, m.Cores, float64(m.Memory)/1e9, m.Load, r.Go, r.Date)
 }
 
-// notes say how to read the table and with which programs it came about.
+// notes prints how to read the table and which programs were measured.
 func (r *report) notes(w io.Writer) {
 	fmt.Fprintf(w, "Medians of %d repositories per program (next day: of all days in all of them). In brackets: divided by %s's figure, below 1 is less. MB are millions of bytes. A step runs one command per device; times are sums, peaks the largest. Files are in the page cache. Peaks of 8 MB or less are those of the process that measures.\n", r.Repeat, ratioTo)
 	if len(r.Floor) > 0 {
-		fmt.Fprintln(w, "The floor: each new content once; a changed file as xdelta3 -9 -S lzma against the day before, a new one as xz -9, or as it is if that is less; without names, metadata and encryption.")
+		fmt.Fprintln(w, "The floor: each new content once; a changed file as xdelta3 -9 -S lzma against the day before, a new one as xz -9, or uncompressed if that is less; without names, metadata and encryption.")
 		if r.Series.Encrypt != encryptions[0] {
-			fmt.Fprintln(w, "It is that of the same series without encryption by the devices.")
+			fmt.Fprintln(w, "It was computed for the same series without encryption by the devices.")
 		}
 	}
 	if len(r.Missing) > 0 {
-		fmt.Fprintf(w, "Not installed here, so left out: %s.\n", strings.Join(r.Missing, ", "))
+		fmt.Fprintf(w, "Not installed here: %s.\n", strings.Join(r.Missing, ", "))
 	}
 	fmt.Fprintln(w)
 	for _, t := range r.Tools {

@@ -33,7 +33,7 @@ func TestSampleAnd(t *testing.T) {
 	}
 }
 
-// known is a report whose table can be worked out by hand.
+// known returns a report whose table is known.
 func known() *report {
 	s := func(seconds ...float64) []sample {
 		var out []sample
@@ -93,7 +93,7 @@ func TestMarkdown(t *testing.T) {
 		"| time to restore day 3, against cp -r | 2.00x | 4.00x |  |",
 		"| check of all data, s | 1.00 |  |  |",
 		"| speed of the check, against the slower of the two | 0.90x |  |  |",
-		"Not installed here, so left out: kopia.",
+		"Not installed here: kopia.",
 		"- snap: snap 1; defaults; all 9 restores identical. `snap import UDID` `snap check`",
 		"- restic: restic 2; defaults; WRONG: 1 of 9 restores differ, such as day 1: f has other bytes.",
 	} {
@@ -109,7 +109,7 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-// One tool, one day and nothing beside them still make a table.
+// A report of one tool and one day makes a table.
 func TestMarkdownOfLittle(t *testing.T) {
 	r := known()
 	r.Floor, r.Series.Days = nil, 1

@@ -11,39 +11,39 @@ import (
 	"strings"
 )
 
-// place says what a command line is for. All paths are absolute.
-type place struct {
-	repo   string // the repository's folder
-	home   string // settings and caches of this repository's user
-	folder string // name of a device's backup folder, relative to where imports run
+// params are the parameters of a command. All paths are absolute.
+type params struct {
+	repo   string // folder of the repository
+	home   string // folder of the program's settings and caches
+	folder string // name of a device's backup folder, in the working folder of store
 	label  string // of the day, such as day3
 	before string // label of the day before, empty on the first
 	id     string // of a snapshot
 	target string // where to restore to
 }
 
-// tool says how to drive one backup program: which command lines to run, with
-// the program's own defaults but for the settings named in about.
+// tool describes a backup program and its command lines. They use the program's default
+// settings, except for those named in about.
 type tool struct {
-	name    string
-	about   string // for the report: settings, and what is missing
-	program string // path
-	version []string
-	noted   string // what version printed
+	name        string
+	about       string // for the report: settings and missing features
+	program     string // path
+	version     []string
+	versionText string // first line that version prints
 
-	env      func(p place) []string
-	create   func(p place) [][]string
-	store    func(p place) []string // runs where the folders are
-	list     func(p place) []string // prints the snapshot of a device and day; nil if id is not needed
-	parseID  func(printed []byte) (string, error)
-	giveBack func(p place) []string // runs in target, makes target/folder
-	check    func(p place) []string // nil if there is none
+	env     func(p params) []string
+	create  func(p params) [][]string
+	store   func(p params) []string // runs in the folder of the backup folders
+	list    func(p params) []string // prints the snapshot of a device and day; nil if no ID is needed
+	parseID func(printed []byte) (string, error)
+	restore func(p params) []string // runs in target and makes target/folder
+	check   func(p params) []string // nil if the program has none
 }
 
-// secret is the password of all repositories, which hold nothing secret.
+// secret is the password of all repositories. Their contents are not secret.
 const secret = "bench"
 
-// snapName is the one tool that is built, not found.
+// snapName is the only tool that is built.
 const snapName = "snap"
 
 // allTools lists the tools in the order of the report's columns.
@@ -59,8 +59,8 @@ func toolNames() []string {
 	return names
 }
 
-// findTools returns the tools that were asked for, else all that are
-// installed, and the names of those that are not.
+// findTools returns the tools in c.tools, or else all installed ones, and the names of
+// missing ones.
 func findTools(ctx context.Context, c config) (found []*tool, missing []string, err error) {
 	for _, name := range c.tools {
 		if !slices.Contains(toolNames(), name) {
@@ -82,7 +82,7 @@ func findTools(ctx context.Context, c config) (found []*tool, missing []string, 
 	return found, missing, nil
 }
 
-// locate finds or builds the program and asks it for its version.
+// locate finds or builds the program and gets its version.
 func (t *tool) locate(ctx context.Context, c config) error {
 	t.program = c.paths[t.name]
 	if t.program == "" && t.name == snapName {
@@ -110,17 +110,17 @@ func (t *tool) locate(ctx context.Context, c config) error {
 	if err != nil {
 		return fmt.Errorf("version: %w", err)
 	}
-	t.noted, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+	t.versionText, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
 	return nil
 }
 
-// baseEnv is the environment of every program: nothing of the user's settings.
+// baseEnv returns the environment of every program, without the user's settings.
 func baseEnv(home string) []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + os.TempDir(), "LANG=C.UTF-8"}
 }
 
-// command fills in program and environment.
-func (t *tool) command(args []string, p place, dir string) command {
+// command returns a command of the tool.
+func (t *tool) command(args []string, p params, dir string) command {
 	return command{
 		args: append([]string{t.program}, args...),
 		env:  append(baseEnv(p.home), t.env(p)...),
@@ -128,15 +128,15 @@ func (t *tool) command(args []string, p place, dir string) command {
 	}
 }
 
-// describe returns the tool's command lines for people, by step.
+// describe returns the tool's command lines by step, for the report.
 func (t *tool) describe() map[string]string {
-	p := place{repo: "REPO", home: "HOME", folder: "UDID", label: "DAY", before: "DAYBEFORE", id: "ID", target: "TARGET"}
+	p := params{repo: "REPO", home: "HOME", folder: "UDID", label: "DAY", before: "DAYBEFORE", id: "ID", target: "TARGET"}
 	line := func(args []string) string { return strings.Join(append([]string{t.name}, args...), " ") }
 	var create []string
 	for _, args := range t.create(p) {
 		create = append(create, line(args))
 	}
-	out := map[string]string{"import": line(t.store(p)), "restore": line(t.giveBack(p))}
+	out := map[string]string{"import": line(t.store(p)), "restore": line(t.restore(p))}
 	if len(create) > 0 {
 		out["create"] = strings.Join(create, "; ")
 	}
@@ -146,8 +146,8 @@ func (t *tool) describe() map[string]string {
 	return out
 }
 
-// snapshotID finds the name of a stored day, which is not part of any step.
-func (t *tool) snapshotID(ctx context.Context, p place, dir string) (string, error) {
+// snapshotID returns the snapshot ID of a stored day. No step includes its time.
+func (t *tool) snapshotID(ctx context.Context, p params, dir string) (string, error) {
 	if t.list == nil {
 		return "", nil
 	}

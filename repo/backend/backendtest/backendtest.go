@@ -19,11 +19,12 @@ import (
 // open registers with t.Cleanup what closes the store.
 func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
-	runChecks(t, open, true)
+	runChecks(t, open, !testing.Short())
 }
 
 // RunSmall is Run without the check that stores many files, unless SNAP_TEST_ALL is
-// set. It is for variants of an implementation that Run tests already.
+// set. It is for variants of an implementation that Run tests already. With -short
+// Run leaves this check out as well.
 func RunSmall(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, faultpoint.All())
