@@ -117,7 +117,7 @@ func plant(t *testing.T, folder string, words secretWords) {
 		if planted == "" && rec.Size > 200 && rec.Size < 20_000 {
 			planted = rec.RelativePath
 			var sealed bytes.Buffer
-			w := keybag.NewSealer(&sealed, key)
+			w := keybag.NewEncrypter(&sealed, key)
 			_, err := w.Write([]byte(strings.Repeat(secretText+". ", 20)))
 			check(err)
 			check(w.Close())
@@ -132,7 +132,7 @@ func plant(t *testing.T, folder string, words secretWords) {
 	// Rows of the manifest. The names are in the output of ls only.
 	file, err := os.ReadFile(filepath.Join(folder, mobilesync.ManifestDB))
 	check(err)
-	plain, err := io.ReadAll(keybag.NewOpener(bytes.NewReader(file), key))
+	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(file), key))
 	check(err)
 	name := filepath.Join(t.TempDir(), "plain.db")
 	check(os.WriteFile(name, plain, 0o600))

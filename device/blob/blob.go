@@ -37,7 +37,7 @@ const (
 // Size returns the length of a file in the backup folder, in bytes.
 func Size(e *tree.Entry) int64 {
 	if e.Encryption != nil {
-		return keybag.SealedSize(e.Content.Size)
+		return keybag.EncryptedSize(e.Content.Size)
 	}
 	return e.Content.Size
 }
@@ -47,7 +47,7 @@ func Write(ctx context.Context, r *repo.Repo, w io.Writer, e *tree.Entry) error 
 	if e.Encryption == nil {
 		return r.WriteContent(ctx, w, &e.Content)
 	}
-	s := keybag.NewSealer(w, keybag.FileKey(e.Encryption.Key))
+	s := keybag.NewEncrypter(w, keybag.FileKey(e.Encryption.Key))
 	if err := r.WriteContent(ctx, s, &e.Content); err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func Same(ctx context.Context, r *repo.Repo, src io.Reader, e *tree.Entry) (bool
 	if e.Encryption == nil {
 		return r.SameContent(ctx, src, &e.Content)
 	}
-	same, err := r.SameContent(ctx, keybag.NewProver(src, keybag.FileKey(e.Encryption.Key)), &e.Content)
+	same, err := r.SameContent(ctx, keybag.NewVerifier(src, keybag.FileKey(e.Encryption.Key)), &e.Content)
 	if errors.Is(err, keybag.ErrPadding) || errors.Is(err, keybag.ErrNotCanonical) {
 		return false, nil
 	}

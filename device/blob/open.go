@@ -87,7 +87,7 @@ const encryptStep = 128 << 10
 
 func newEncrypting(src *File, key keybag.FileKey) *encrypting {
 	s := &encrypting{src: src, buf: make([]byte, min(encryptStep, src.Size()+1))}
-	s.sealer = keybag.NewSealer(&s.pending, key)
+	s.sealer = keybag.NewEncrypter(&s.pending, key)
 	return s
 }
 

@@ -67,7 +67,7 @@ func (s *sealedMini) newKey() (key keybag.FileKey) {
 func (s *sealedMini) sealed(content []byte, key keybag.FileKey) []byte {
 	s.Helper()
 	var out bytes.Buffer
-	w := keybag.NewSealer(&out, key)
+	w := keybag.NewEncrypter(&out, key)
 	_, err := w.Write(content)
 	s.Check(err)
 	s.Check(w.Close())

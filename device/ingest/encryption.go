@@ -88,7 +88,7 @@ func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceR
 func (j *job) storeDecrypted(ctx context.Context, w *repo.ContentWriter, src *sourceReader, key keybag.FileKey, parent *tree.Entry) (content tree.Content, reason RawReason, err error) {
 	// The padding is at the end but is checked first: otherwise a large file with a
 	// bad one would leave all of its content in the repository for nothing.
-	_, _, err = keybag.OpenerAt(src.f, src.size, key)
+	_, _, err = keybag.DecrypterAt(src.f, src.size, key)
 	switch {
 	case err == nil:
 	case src.size%keybag.BlockSize != 0:
@@ -99,7 +99,7 @@ func (j *job) storeDecrypted(ctx context.Context, w *repo.ContentWriter, src *so
 		src.err = err
 		return content, "", err
 	}
-	content, err = w.Store(ctx, keybag.NewProver(src, key), j.plaintextOf(parent))
+	content, err = w.Store(ctx, keybag.NewVerifier(src, key), j.plaintextOf(parent))
 	switch {
 	case src.err != nil || err == nil:
 		return content, "", err

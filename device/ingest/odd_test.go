@@ -81,7 +81,7 @@ func (s *sealedFolder) open(sealed, wrapped []byte) []byte {
 	s.t.Helper()
 	key, err := s.keys.Unwrap(wrapped)
 	s.check(err)
-	plain, err := io.ReadAll(keybag.NewOpener(bytes.NewReader(sealed), key))
+	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(sealed), key))
 	s.check(err)
 	return plain
 }
@@ -89,7 +89,7 @@ func (s *sealedFolder) open(sealed, wrapped []byte) []byte {
 func (s *sealedFolder) seal(plain []byte, key keybag.FileKey) []byte {
 	s.t.Helper()
 	var out bytes.Buffer
-	w := keybag.NewSealer(&out, key)
+	w := keybag.NewEncrypter(&out, key)
 	_, err := w.Write(plain)
 	s.check(err)
 	s.check(w.Close())

@@ -103,7 +103,7 @@ func (b *Backup) tryManifestKey(key keybag.FileKey) error {
 // padding. The end of such a database may look like padding, so the size in its
 // header decides first.
 func decryptManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
-	all, err := keybag.UnpaddedOpenerAt(r, size, key)
+	all, err := keybag.UnpaddedDecrypterAt(r, size, key)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -113,7 +113,7 @@ func decryptManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt
 	} else if n == len(head) && manifest.IsSQLite(head) && manifest.DatabaseSize(head) == size {
 		return all, size, nil
 	}
-	plain, n, err := keybag.OpenerAt(r, size, key)
+	plain, n, err := keybag.DecrypterAt(r, size, key)
 	if errors.Is(err, keybag.ErrPadding) {
 		return all, size, nil
 	}

@@ -136,7 +136,7 @@ func TestUnlock(t *testing.T) {
 			}
 			continue
 		}
-		content, err := io.ReadAll(keybag.NewProver(bytes.NewReader(a), key))
+		content, err := io.ReadAll(keybag.NewVerifier(bytes.NewReader(a), key))
 		if err != nil || !bytes.Equal(content, b) {
 			t.Errorf("%s: %d bytes, %v; want %d", rec.RelativePath, len(content), err, len(b))
 		}
@@ -218,7 +218,7 @@ func TestSampleUnlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	blob := read(t, b, mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))
-	content, err := io.ReadAll(keybag.NewProver(bytes.NewReader(blob), key))
+	content, err := io.ReadAll(keybag.NewVerifier(bytes.NewReader(blob), key))
 	if err != nil || string(content) != "Test data" {
 		t.Errorf("%q, %v", content, err)
 	}
@@ -283,7 +283,7 @@ func TestUnlockDecryptedManifest(t *testing.T) {
 	}
 	defer keys.Destroy()
 	key, _ := b.ManifestDBKey()
-	plain, err := io.ReadAll(keybag.NewOpener(bytes.NewReader(read(t, b, mobilesync.ManifestDB)), key))
+	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(read(t, b, mobilesync.ManifestDB)), key))
 	if err != nil {
 		t.Fatal(err)
 	}

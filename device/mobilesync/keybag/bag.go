@@ -6,9 +6,10 @@ import (
 	"fmt"
 )
 
-// Protection classes of files and of the keychain. A bag may hold others: newer systems use 17, old fixtures have 16.
+// Protection classes of files and of the keychain. A keybag may have others: newer
+// systems use 17.
 const (
-	ClassComplete             = 1 // open while the device is unlocked
+	ClassComplete             = 1 // readable while the device is unlocked
 	ClassCompleteUnlessOpen   = 2
 	ClassUntilFirstUnlock     = 3
 	ClassNone                 = 4
@@ -16,18 +17,18 @@ const (
 	ClassKeychainUnlocked     = 6
 	ClassKeychainFirstUnlock  = 7
 	ClassKeychainAlways       = 8
-	ClassKeychainUnlockedThis = 9 // 9 to 11: as 6 to 8, on this device only
+	ClassKeychainUnlockedThis = 9 // 9 to 11: like 6 to 8, on this device only
 	ClassKeychainFirstThis    = 10
 	ClassKeychainAlwaysThis   = 11
 )
 
 // Bits of Class.Wrap.
 const (
-	WrapDevice   = 1 // wrapped by a key that never leaves the device
-	WrapPassword = 2 // wrapped by the key derived from the password
+	WrapDevice   = 1 // wrapped with a key that never leaves the device
+	WrapPassword = 2 // wrapped with the key derived from the password
 )
 
-// TypeBackup is the Type of the bag of a backup; 0 is system, 2 escrow, 3 iCloud.
+// TypeBackup is the Type of a backup's keybag; 0 is system, 2 escrow, 3 iCloud.
 const TypeBackup = 1
 
 const (
@@ -36,47 +37,49 @@ const (
 	typeMask   = 0x3fffffff
 )
 
-// ErrMalformed says that bytes are not a keybag, or that a keybag lacks what unlocking it needs.
+// ErrMalformed says that bytes are not a keybag, or that a keybag cannot be
+// unlocked because values are missing.
 var ErrMalformed = errors.New("malformed keybag")
 
-// Record is one tagged value as it stands in a bag.
+// Record is a tagged value of a keybag.
 type Record struct {
 	Tag   string
 	Value []byte
 }
 
-// Class is one protection class of a bag.
+// Class is a protection class of a keybag.
 type Class struct {
 	UUID       [16]byte
 	Number     uint32 // CLAS, all 32 bits
 	Wrap       uint32 // WRAP: WrapDevice, WrapPassword or both
 	KeyType    uint32 // KTYP: 0 AES, 1 Curve25519
-	WrappedKey []byte // WPKY, 40 bytes in a sound bag
+	WrappedKey []byte // WPKY, 40 bytes in a sound keybag
 	PublicKey  []byte // PBKY, only with KeyType 1
 	Unknown    []Record
 }
 
-// Bag is a parsed keybag. It holds no open key.
+// Bag is a parsed keybag. It contains no unwrapped keys.
 type Bag struct {
 	UUID    [16]byte
 	Version uint32
-	Type    uint32 // TypeBackup for a backup; the two flag bits on top are masked off
+	Type    uint32 // TypeBackup for a backup, without the two highest bits
 	Wrap    uint32
 	Iter    uint32 // rounds of the HMAC-SHA1 stage
 	Salt    []byte
 	DPIC    uint32 // rounds of the HMAC-SHA256 stage
 	DPSL    []byte
 	Classes []Class
-	Unknown []Record // records of the header that this package does not use
+	Unknown []Record // other records of the header
 
 	hasDPIC bool
 }
 
-// TwoStage reports whether the bag has the HMAC-SHA256 stage in front of the HMAC-SHA1 one.
+// TwoStage reports whether the HMAC-SHA256 stage precedes the HMAC-SHA1 stage.
 func (b *Bag) TwoStage() bool { return b.hasDPIC && b.DPSL != nil }
 
-// Parse reads a keybag. Tags it does not know are kept aside, class numbers may be any; a length that runs past the end, a
-// number that is not 4 bytes or a UUID that is not 16 give ErrMalformed. The Bag does not alias raw.
+// Parse parses a keybag. It accepts unknown tags and class numbers. The error is
+// ErrMalformed if a length exceeds the input, a number does not have 4 bytes or a
+// UUID does not have 16. The Bag does not alias raw.
 func Parse(raw []byte) (*Bag, error) {
 	bag, err := parse(raw)
 	if err != nil {
@@ -126,7 +129,7 @@ func parse(raw []byte) (*Bag, error) {
 	return bag, nil
 }
 
-// outerData looks into the DATA record that system and escrow bags are wrapped in.
+// outerData returns the content of the DATA record around system and escrow keybags.
 func outerData(raw []byte) ([]byte, bool) {
 	rec, _, err := nextRecord(raw)
 	return rec.Value, err == nil && rec.Tag == "DATA"
@@ -134,7 +137,7 @@ func outerData(raw []byte) ([]byte, bool) {
 
 func nextRecord(b []byte) (Record, []byte, error) {
 	if len(b) < 8 {
-		return Record{}, nil, fmt.Errorf("%d bytes in place of a record: %w", len(b), ErrMalformed)
+		return Record{}, nil, fmt.Errorf("%d bytes instead of a record: %w", len(b), ErrMalformed)
 	}
 	n := uint64(binary.BigEndian.Uint32(b[4:8]))
 	if n > uint64(len(b)-8) {

@@ -12,16 +12,17 @@ import (
 	"hash"
 )
 
-// MaxRounds is the largest round count of one PBKDF2 stage that Unlock takes from a bag; real bags have 10,000,000.
+// MaxRounds limits the rounds of one PBKDF2 stage. Real keybags have 10,000,000.
 const MaxRounds = 100_000_000
 
-// ErrTooManyRounds says that a bag asks for more than MaxRounds rounds.
-var ErrTooManyRounds = errors.New("keybag asks for too many rounds")
+// ErrTooManyRounds says that a keybag has more than MaxRounds rounds.
+var ErrTooManyRounds = errors.New("the keybag has too many rounds")
 
-// roundsPerStep is how many rounds pass between two looks at the context and two calls of progress: some milliseconds.
+// roundsPerStep is the number of rounds, some milliseconds, between two checks of
+// the context and two calls of progress.
 const roundsPerStep = 1 << 14
 
-// derivation counts the rounds of all stages of one password, for progress and cancelling.
+// derivation counts the rounds of all stages of one password.
 type derivation struct {
 	ctx         context.Context
 	progress    func(done, total uint64)
@@ -36,7 +37,7 @@ func (d *derivation) step(rounds uint64) error {
 	return d.ctx.Err()
 }
 
-// passwordKey turns a password into the key that wraps the class keys of the bag.
+// passwordKey derives the key that wraps the class keys from a password.
 func (b *Bag) passwordKey(ctx context.Context, password []byte, progress func(done, total uint64)) (kek [keyLen]byte, err error) {
 	if err := b.checkRounds(); err != nil {
 		return kek, err
@@ -73,8 +74,8 @@ func (b *Bag) checkRounds() error {
 	return nil
 }
 
-// pbkdf2 is RFC 8018 section 5.2. It stands here because crypto/pbkdf2 can neither be cancelled nor report progress, and ten
-// million rounds take seconds.
+// pbkdf2 implements RFC 8018 section 5.2. Ten million rounds take seconds, and
+// crypto/pbkdf2 can neither be cancelled nor report progress.
 func (d *derivation) pbkdf2(dst []byte, newHash func() hash.Hash, password, salt []byte, rounds uint32) error {
 	prf := hmac.New(newHash, password)
 	var uBuf, tBuf [sha256.Size]byte

@@ -73,7 +73,7 @@ func TestNewRoundTrip(t *testing.T) {
 			}
 			again, _ := newTestBag(t, c.password, c.opt)
 			if !bytes.Equal(raw, again) {
-				t.Error("the same randomness gives another bag")
+				t.Error("the same random stream gives another keybag")
 			}
 		})
 	}

@@ -10,45 +10,47 @@ import (
 	"slices"
 )
 
-// Errors of Unlock, Unwrap and Wrap; all come wrapped with what was being done.
+// Errors of Unlock, Unwrap and Wrap.
 var (
-	// ErrWrongPassword says that the password opens no class of the bag at all.
+	// ErrWrongPassword says that the password unwraps no class key.
 	ErrWrongPassword = errors.New("wrong backup password")
-	// ErrNoClass says that no open key exists for the class.
+	// ErrNoClass says that there is no usable key for the class.
 	ErrNoClass = errors.New("no key for this protection class")
-	// ErrDeviceBound says that the key of the class is also wrapped by the device and so useless elsewhere. It is an ErrNoClass.
+	// ErrDeviceBound says that the class key is also wrapped with a key of the device
+	// and cannot be used elsewhere. It is an ErrNoClass.
 	ErrDeviceBound = fmt.Errorf("%w: it never leaves the device", ErrNoClass)
-	// ErrDamagedClass says that the password is right but the key of this class does not open: the bag is damaged. It is an
-	// ErrNoClass.
+	// ErrDamagedClass says that the password is correct but does not unwrap this class
+	// key, because the keybag is damaged. It is an ErrNoClass.
 	ErrDamagedClass = fmt.Errorf("%w: the keybag is damaged there", ErrNoClass)
-	// ErrUnsupportedKey says that a wrapped file key is not of the known form (4 + 40 bytes). A form of 172 bytes is known to
-	// exist on devices and to be undocumented.
+	// ErrUnsupportedKey says that a wrapped file key does not have the known form of
+	// 4 + 40 bytes. Devices also have an undocumented form of 172 bytes.
 	ErrUnsupportedKey = errors.New("unsupported form of a wrapped file key")
-	// ErrUnwrap says that a wrapped file key fails its integrity check under the key of its class.
+	// ErrUnwrap says that a wrapped file key fails its integrity check.
 	ErrUnwrap = errors.New("wrapped file key fails its integrity check")
 )
 
-// WrappedFileKeyLen is the length of a wrapped file key: u32 little-endian class, then 40 bytes of RFC 3394.
+// WrappedFileKeyLen is the length of a wrapped file key: u32 little-endian class,
+// then 40 bytes of RFC 3394.
 const WrappedFileKeyLen = 4 + wrappedLen
 
-// FileKey is the AES-256 key of one file, or of Manifest.db. It is a secret.
+// FileKey is the AES-256 key of a file or of Manifest.db. It is secret.
 type FileKey [keyLen]byte
 
-// Format keeps the key out of whatever is printed, with any verb.
+// Format keeps the key out of printed text, with any verb.
 func (FileKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "FileKey(hidden)") }
 
 // LogValue keeps the key out of structured logs.
 func (FileKey) LogValue() slog.Value { return slog.StringValue("FileKey(hidden)") }
 
-// Keys holds the open class keys of one bag. Unwrap and Wrap may be called from several goroutines; Destroy may not run
-// beside them.
+// Keys holds the class keys of an unlocked keybag. Several goroutines may call Unwrap
+// and Wrap, but not while one calls Destroy.
 type Keys struct {
 	open    map[uint32]*[keyLen]byte
 	bound   map[uint32]bool
 	damaged []uint32
 }
 
-// Format keeps the keys out of whatever is printed, with any verb.
+// Format keeps the keys out of printed text, with any verb.
 func (k Keys) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "Keys(%d classes, hidden)", len(k.open))
 }
@@ -56,12 +58,14 @@ func (k Keys) Format(f fmt.State, _ rune) {
 // LogValue keeps the keys out of structured logs.
 func (k Keys) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
 
-// Unlock derives the password key and opens every class key that the password protects.
+// Unlock derives a key from the password and unwraps every class key that the
+// password protects.
 //
-// It reports the rounds done and the rounds in all (about ten million, a few seconds) to progress, which may be nil, and ends
-// with the error of ctx when that is cancelled. A bag none of whose classes opens gives ErrWrongPassword. When some classes
-// open and others do not, the password is right and the bag is damaged: Unlock succeeds, and Damaged names those classes. An
-// unencrypted backup has a bag as well; it opens with the empty password.
+// It calls progress, which may be nil, with the rounds done and the total (about ten
+// million, a few seconds). The error is that of ctx if it ends, and ErrWrongPassword
+// if no class key can be unwrapped. If some can, the password is correct and the
+// keybag is damaged: Unlock succeeds, and Damaged returns the other classes. The
+// keybag of an unencrypted backup has the empty password.
 func (b *Bag) Unlock(ctx context.Context, password []byte, progress func(done, total uint64)) (*Keys, error) {
 	keys, err := b.unlock(ctx, password, progress)
 	if err != nil {
@@ -78,7 +82,7 @@ func (b *Bag) unlock(ctx context.Context, password []byte, progress func(done, t
 		}
 	}
 	if protected == 0 {
-		return nil, fmt.Errorf("no class is under a password: %w", ErrMalformed)
+		return nil, fmt.Errorf("no class is protected by a password: %w", ErrMalformed)
 	}
 	kek, err := b.passwordKey(ctx, password, progress)
 	if err != nil {
@@ -130,7 +134,7 @@ func (c *Class) unwrap(kek *[keyLen]byte) (key [keyLen]byte, ok bool, err error)
 	return unwrapKey(kek, (*[wrappedLen]byte)(c.WrappedKey))
 }
 
-// Classes returns the classes whose keys are open, ascending.
+// Classes returns the classes with usable keys, ascending.
 func (k *Keys) Classes() []uint32 {
 	list := make([]uint32, 0, len(k.open))
 	for number := range k.open {
@@ -140,11 +144,13 @@ func (k *Keys) Classes() []uint32 {
 	return list
 }
 
-// Damaged returns the classes whose keys did not open although the password is right, ascending; none in a sound bag.
+// Damaged returns the classes whose keys could not be unwrapped although the
+// password is correct, ascending.
 func (k *Keys) Damaged() []uint32 { return slices.Clone(k.damaged) }
 
-// Unwrap opens a wrapped file key, as it stands in the EncryptionKey of a file or the ManifestKey of a backup: ErrUnsupportedKey
-// for another form, ErrNoClass when the bag has no usable key of its class, ErrUnwrap when the integrity check fails.
+// Unwrap unwraps the EncryptionKey of a file or the ManifestKey of a backup. The error
+// is ErrUnsupportedKey if its form is unknown, ErrNoClass if there is no usable key
+// for its class, and ErrUnwrap if the integrity check fails.
 func (k *Keys) Unwrap(blob []byte) (FileKey, error) {
 	if len(blob) != WrappedFileKeyLen {
 		return FileKey{}, fmt.Errorf("keybag: unwrap: %d bytes: %w", len(blob), ErrUnsupportedKey)
@@ -164,7 +170,8 @@ func (k *Keys) Unwrap(blob []byte) (FileKey, error) {
 	return FileKey(key), nil
 }
 
-// Wrap is the inverse of Unwrap and deterministic: a key that came out of Unwrap gives the same bytes again.
+// Wrap is the inverse of Unwrap. It is deterministic: wrapping an unwrapped key
+// restores the same bytes.
 func (k *Keys) Wrap(class uint32, key FileKey) ([]byte, error) {
 	kek, err := k.class(class)
 	if err != nil {
@@ -191,7 +198,7 @@ func (k *Keys) class(number uint32) (*[keyLen]byte, error) {
 	return nil, fmt.Errorf("class %d: %w", number, ErrNoClass)
 }
 
-// Destroy overwrites the class keys; every later Unwrap and Wrap gives ErrNoClass.
+// Destroy overwrites the class keys. Unwrap and Wrap then return ErrNoClass.
 func (k *Keys) Destroy() {
 	for _, key := range k.open {
 		clear(key[:])

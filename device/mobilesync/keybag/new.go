@@ -8,16 +8,16 @@ import (
 	"slices"
 )
 
-// Round counts of the bags that devices make.
+// Round counts of keybags of devices.
 const (
 	DefaultIter = 10_000
 	DefaultDPIC = 10_000_000
 )
 
-// NewOptions shapes a new bag. The zero value is what a current device makes.
+// NewOptions are options of New. The zero value makes a keybag like a current device.
 type NewOptions struct {
 	Iter     uint32 // rounds of the HMAC-SHA1 stage; 0 means DefaultIter
-	DPIC     uint32 // rounds of the HMAC-SHA256 stage; 0 means DefaultDPIC; unused with an empty password or OneStage
+	DPIC     uint32 // rounds of the HMAC-SHA256 stage, if there is one; 0 means DefaultDPIC
 	OneStage bool   // the form of iOS 10.1 and earlier: no HMAC-SHA256 stage, classes from 11 down
 }
 
@@ -27,10 +27,11 @@ const (
 	oneStageVers   = 3
 )
 
-// New makes a keybag as a device does for a full backup: random class keys for the classes 1 to 11, wrapped by the password. It
-// reads nothing but random, so the same stream gives the same bag. An empty password gives the bag of an unencrypted backup
-// (1,336 bytes); any other the two-stage bag of an encrypted one (1,388 bytes), or with OneStage the older 1,336-byte form. The
-// classes that real bags bind to the device (WRAP 3) are present but not usable from the returned Keys.
+// New makes a keybag as a device does for a full backup: random keys for the classes
+// 1 to 11, wrapped with the password. The same random stream gives the same keybag. An
+// empty password gives the keybag of an unencrypted backup (1,336 bytes), another one
+// that of an encrypted backup (1,388 bytes, or 1,336 with OneStage). The returned Keys
+// do not have the classes that real keybags bind to the device (WRAP 3).
 func New(random io.Reader, password []byte, opt NewOptions) (raw []byte, keys *Keys, err error) {
 	raw, keys, err = newBag(random, password, opt)
 	if err != nil {
@@ -90,7 +91,8 @@ func newBag(random io.Reader, password []byte, opt NewOptions) ([]byte, *Keys, e
 	return bag.marshal(), keys, nil
 }
 
-// wrapOf tells how devices wrap a class: what is for this device only, and without encryption the whole keychain, is bound to it.
+// wrapOf returns how devices wrap a class. Classes for this device only, and without
+// encryption the complete keychain, are bound to the device.
 func wrapOf(class uint32, encrypted bool) uint32 {
 	bound := class == ClassRecovery || class >= ClassKeychainUnlockedThis
 	if !encrypted {
@@ -111,7 +113,7 @@ func fill(random io.Reader, parts ...[]byte) error {
 	return nil
 }
 
-// marshal writes the records in the order of real bags. Unknown records are left out: a bag that was read is kept as its bytes.
+// marshal encodes the records in the order of real keybags, without unknown ones.
 func (b *Bag) marshal() []byte {
 	var w recordWriter
 	w.number("VERS", b.Version)

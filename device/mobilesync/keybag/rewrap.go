@@ -7,10 +7,11 @@ import (
 	"slices"
 )
 
-// Rewrap returns the bag under another password, as a device makes it when its owner changes the backup password: class keys,
-// and with them all wrapped file keys, stay as they are; salts and wrapped class keys are new. It reads nothing but random. Both
-// passwords take their rounds. A class that the old password does not open gives ErrDamagedClass, and ErrWrongPassword if it
-// opens none. Unknown records are left out.
+// Rewrap returns the keybag with another password, as a device does when the backup
+// password changes: class keys, and so all wrapped file keys, stay the same; salts and
+// wrapped class keys are new. The error is ErrWrongPassword if the old password
+// unwraps no class key, and ErrDamagedClass if it unwraps only some. Unknown records
+// are omitted.
 func (b *Bag) Rewrap(ctx context.Context, random io.Reader, old, new []byte) ([]byte, error) {
 	raw, err := b.rewrap(ctx, random, old, new)
 	if err != nil {
@@ -20,7 +21,7 @@ func (b *Bag) Rewrap(ctx context.Context, random io.Reader, old, new []byte) ([]
 }
 
 func (b *Bag) rewrap(ctx context.Context, random io.Reader, old, new []byte) ([]byte, error) {
-	keys, err := b.unlock(ctx, old, nil) // tells a wrong password from a damaged bag
+	keys, err := b.unlock(ctx, old, nil) // distinguishes a wrong password from a damaged keybag
 	if err != nil {
 		return nil, err
 	}

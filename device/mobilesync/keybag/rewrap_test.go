@@ -44,7 +44,7 @@ func TestRewrap(t *testing.T) {
 		t.Fatal(err)
 	}
 	if key, err := opened.Unwrap(wrapped); err != nil || key != (FileKey{7}) {
-		t.Errorf("a file key wrapped before does not open: %v", err)
+		t.Errorf("a file key wrapped before cannot be unwrapped: %v", err)
 	}
 	if len(opened.Damaged()) != 0 {
 		t.Errorf("damaged: %v", opened.Damaged())

@@ -13,7 +13,8 @@ const (
 	keyBlocks  = keyLen / 8
 )
 
-// wrapPrefix is the initial value of RFC 3394 section 2.2.3.1: finding it again is the integrity check of an unwrap.
+// wrapPrefix is the initial value of RFC 3394 section 2.2.3.1. Unwrapping must restore
+// it, which is the integrity check.
 var wrapPrefix = [8]byte{0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6}
 
 // wrapKey wraps a 32-byte key by RFC 3394. It is deterministic.
@@ -22,7 +23,7 @@ func wrapKey(kek *[keyLen]byte, key *[keyLen]byte) (out [wrappedLen]byte, err er
 	if err != nil {
 		return out, fmt.Errorf("key wrap: %w", err)
 	}
-	var buf [16]byte // A in front, the block at work behind
+	var buf [16]byte // A, then the current block
 	copy(buf[:8], wrapPrefix[:])
 	copy(out[8:], key[:])
 	for t, round := uint64(1), 0; round < 6; round++ {
@@ -39,7 +40,8 @@ func wrapKey(kek *[keyLen]byte, key *[keyLen]byte) (out [wrappedLen]byte, err er
 	return out, nil
 }
 
-// unwrapKey is the inverse of wrapKey; ok is false when the integrity check fails, and key is then all zero.
+// unwrapKey is the inverse of wrapKey. If the integrity check fails, ok is false and
+// key is zero.
 func unwrapKey(kek *[keyLen]byte, wrapped *[wrappedLen]byte) (key [keyLen]byte, ok bool, err error) {
 	block, err := aes.NewCipher(kek[:])
 	if err != nil {

@@ -123,7 +123,7 @@ func TestVectorFileKeys(t *testing.T) {
 		}
 		blob, err := keys.Wrap(w.Class, key)
 		if err != nil || !bytes.Equal(blob, w.Blob) {
-			t.Errorf("class %d: wrap gives %x, %v", w.Class, blob, err)
+			t.Errorf("class %d: wrapped as %x, %v", w.Class, blob, err)
 		}
 	}
 }
@@ -132,11 +132,11 @@ func TestVectorFiles(t *testing.T) {
 	v := loadVectors(t)
 	for _, f := range v.Files {
 		if sealed := sealBytes(t, f.Plain, FileKey(v.FileKey)); !bytes.Equal(sealed, f.Sealed) {
-			t.Errorf("%d bytes: sealed as %x, want %x", len(f.Plain), sealed, f.Sealed)
+			t.Errorf("%d bytes: encrypted as %x, want %x", len(f.Plain), sealed, f.Sealed)
 		}
-		plain, err := io.ReadAll(NewOpener(bytes.NewReader(f.Sealed), FileKey(v.FileKey)))
+		plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(f.Sealed), FileKey(v.FileKey)))
 		if err != nil || !bytes.Equal(plain, f.Plain) {
-			t.Errorf("%d bytes: opened as %x, %v", len(f.Plain), plain, err)
+			t.Errorf("%d bytes: decrypted as %x, %v", len(f.Plain), plain, err)
 		}
 	}
 	manifestKey := FileKey(v.WrappedKeys[0].Key)
@@ -296,9 +296,9 @@ func TestSampleChain(t *testing.T) {
 				t.Fatal(err)
 			}
 			key := sampleFileKey(t, keys, filepath.Join(dir, layout), manifest.ManifestKey)
-			plain, err := io.ReadAll(NewOpener(bytes.NewReader(sealed), key))
+			plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(sealed), key))
 			if err != nil || string(plain) != "Test data" {
-				t.Errorf("blob opens to %q, %v", plain, err)
+				t.Errorf("blob is decrypted to %q, %v", plain, err)
 			}
 		})
 	}
@@ -335,16 +335,16 @@ func openSampleManifest(t *testing.T, keys *Keys, manifestKey, sealed []byte) []
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := OpenerAt(bytes.NewReader(sealed), int64(len(sealed)), key); !errors.Is(err, ErrPadding) {
+	if _, _, err := DecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), key); !errors.Is(err, ErrPadding) {
 		t.Errorf("a Manifest.db without padding was opened: %v", err)
 	}
-	r, err := UnpaddedOpenerAt(bytes.NewReader(sealed), int64(len(sealed)), key)
+	r, err := UnpaddedDecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	plain, err := io.ReadAll(io.NewSectionReader(r, 0, int64(len(sealed))))
 	if err != nil || !bytes.HasPrefix(plain, []byte("SQLite format 3\x00")) {
-		t.Fatalf("Manifest.db does not open: %v", err)
+		t.Fatalf("Manifest.db cannot be decrypted: %v", err)
 	}
 	return plain
 }

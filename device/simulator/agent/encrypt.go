@@ -27,7 +27,7 @@ type sealing struct {
 
 func newSealing(from io.Reader, key keybag.FileKey) *sealing {
 	s := &sealing{from: from, plain: make([]byte, 32<<10)}
-	s.sealer = keybag.NewSealer(&s.out, key)
+	s.sealer = keybag.NewEncrypter(&s.out, key)
 	return s
 }
 

@@ -327,7 +327,7 @@ func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 		if err != nil {
 			return mberror.Errorf(mberror.Damaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
 		}
-		plain = keybag.NewOpener(plain, key)
+		plain = keybag.NewDecrypter(plain, key)
 	}
 	out, err := r.create(rec.FileID)
 	if err != nil {

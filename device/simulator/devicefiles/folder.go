@@ -100,9 +100,9 @@ func (f *Folder) Manifest(ctx context.Context, w io.Writer) error {
 
 // OpenManifest decrypts a Manifest.db, which some tools write without padding.
 func OpenManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
-	plain, n, err := keybag.OpenerAt(r, size, key)
+	plain, n, err := keybag.DecrypterAt(r, size, key)
 	if errors.Is(err, keybag.ErrPadding) {
-		plain, err = keybag.UnpaddedOpenerAt(r, size, key)
+		plain, err = keybag.UnpaddedDecrypterAt(r, size, key)
 		n = size
 	}
 	return plain, n, err
@@ -131,5 +131,5 @@ func (f *Folder) Open(rec *manifest.Record) (io.ReadCloser, error) {
 	return struct {
 		io.Reader
 		io.Closer
-	}{keybag.NewOpener(file, key), file}, nil
+	}{keybag.NewDecrypter(file, key), file}, nil
 }

@@ -318,7 +318,7 @@ func checkRecord(t *testing.T, root string, b, rawBag []byte, encrypted bool) []
 		if err != nil || uint64(key[0]) != class {
 			t.Fatal(class, err)
 		}
-		if _, err := io.Copy(io.Discard, keybag.NewOpener(bytes.NewReader(blob), fileKey)); err != nil {
+		if _, err := io.Copy(io.Discard, keybag.NewDecrypter(bytes.NewReader(blob), fileKey)); err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -178,7 +178,7 @@ func (b *backup) unseal(t *testing.T, what string, sealed, wrapped []byte) []byt
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
-	plain, err := io.ReadAll(keybag.NewOpener(bytes.NewReader(sealed), key))
+	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(sealed), key))
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}

@@ -50,7 +50,7 @@ func (d *device) sendContent(key *keybag.FileKey, sum bool, content func(io.Writ
 	}
 	plain := &counter{w: stored}
 	if key != nil {
-		sealer := keybag.NewSealer(stored, *key)
+		sealer := keybag.NewEncrypter(stored, *key)
 		plain.w = sealer
 		if err := content(plain); err != nil {
 			return 0, err

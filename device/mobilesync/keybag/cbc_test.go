@@ -16,7 +16,7 @@ var testKey = FileKey{3, 1, 4, 1, 5, 9, 2, 6}
 func sealBytes(t testing.TB, plain []byte, key FileKey) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w := NewSealer(&out, key)
+	w := NewEncrypter(&out, key)
 	if n, err := w.Write(plain); n != len(plain) || err != nil {
 		t.Fatal(n, err)
 	}
@@ -32,16 +32,16 @@ func testBytes(n int) []byte {
 	return b
 }
 
-// sealLengths lie around the ends of blocks and of the internal buffer.
-var sealLengths = []int{0, 1, 15, 16, 17, firstBufLen - 16, firstBufLen - 1, firstBufLen, firstBufLen + 1, firstBufLen + 16, bufLen - 17, bufLen - 16, bufLen - 1, bufLen, bufLen + 1, bufLen + 15, bufLen + 16,
+// encryptLengths are around the ends of blocks and of the internal buffer.
+var encryptLengths = []int{0, 1, 15, 16, 17, firstBufLen - 16, firstBufLen - 1, firstBufLen, firstBufLen + 1, firstBufLen + 16, bufLen - 17, bufLen - 16, bufLen - 1, bufLen, bufLen + 1, bufLen + 15, bufLen + 16,
 	bufLen + 17, 2*bufLen - 1, 2 * bufLen, 3*bufLen + 5}
 
-func TestSealRoundTrip(t *testing.T) {
-	for _, n := range sealLengths {
+func TestEncryptRoundTrip(t *testing.T) {
+	for _, n := range encryptLengths {
 		plain := testBytes(n)
 		sealed := sealBytes(t, plain, testKey)
-		if int64(len(sealed)) != SealedSize(int64(n)) {
-			t.Errorf("%d bytes: sealed to %d", n, len(sealed))
+		if int64(len(sealed)) != EncryptedSize(int64(n)) {
+			t.Errorf("%d bytes: encrypted to %d", n, len(sealed))
 		}
 		if !bytes.Equal(sealed, referenceSeal(plain, testKey)) {
 			t.Errorf("%d bytes: not AES-256-CBC with zero IV and PKCS#7", n)
@@ -51,7 +51,7 @@ func TestSealRoundTrip(t *testing.T) {
 			"halves": iotest.HalfReader(bytes.NewReader(sealed)),
 			"eof":    iotest.DataErrReader(bytes.NewReader(sealed)),
 		} {
-			back, err := io.ReadAll(NewOpener(r, testKey))
+			back, err := io.ReadAll(NewDecrypter(r, testKey))
 			if err != nil || !bytes.Equal(back, plain) {
 				t.Errorf("%d bytes, %s: %d bytes back, %v", n, name, len(back), err)
 			}
@@ -67,10 +67,10 @@ func referenceSeal(plain []byte, key FileKey) []byte {
 	return out
 }
 
-func TestSealerInPieces(t *testing.T) {
+func TestEncrypterInPieces(t *testing.T) {
 	plain := testBytes(2*bufLen + 333)
 	var out bytes.Buffer
-	w := NewSealer(&out, testKey)
+	w := NewEncrypter(&out, testKey)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for rest := plain; len(rest) > 0; {
 		n := min(len(rest), rng.IntN(5000))
@@ -86,16 +86,16 @@ func TestSealerInPieces(t *testing.T) {
 		t.Errorf("second Close: %v", err)
 	}
 	if !bytes.Equal(out.Bytes(), referenceSeal(plain, testKey)) {
-		t.Error("pieces give other bytes than the whole")
+		t.Error("pieces give other bytes than all at once")
 	}
 	if _, err := w.Write([]byte{1}); err == nil {
-		t.Error("a closed sealer takes bytes")
+		t.Error("a closed encrypter takes bytes")
 	}
 }
 
-func TestSealerKeepsFirstError(t *testing.T) {
+func TestEncrypterKeepsFirstError(t *testing.T) {
 	boom := errors.New("boom")
-	w := NewSealer(writerFunc(func([]byte) (int, error) { return 0, boom }), testKey)
+	w := NewEncrypter(writerFunc(func([]byte) (int, error) { return 0, boom }), testKey)
 	n, err := w.Write(make([]byte, 3*bufLen))
 	if !errors.Is(err, boom) || n >= 3*bufLen {
 		t.Errorf("write: %d, %v", n, err)
@@ -109,7 +109,7 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-func TestOpenerRefuses(t *testing.T) {
+func TestDecrypterRefuses(t *testing.T) {
 	sealed := sealBytes(t, bytes.Repeat([]byte{0x55}, 100), testKey)
 	unpadded := func(plain []byte) []byte {
 		block, _ := aes.NewCipher(testKey[:])
@@ -127,25 +127,25 @@ func TestOpenerRefuses(t *testing.T) {
 		"mixed":        unpadded(append(make([]byte, 13), 3, 2, 3)),
 		"at buffer":    unpadded(make([]byte, bufLen)),
 	} {
-		got, err := io.ReadAll(NewOpener(bytes.NewReader(b), testKey))
+		got, err := io.ReadAll(NewDecrypter(bytes.NewReader(b), testKey))
 		if !errors.Is(err, ErrPadding) || len(got) > max(0, len(b)-16) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
-		if _, _, err := OpenerAt(bytes.NewReader(b), int64(len(b)), testKey); !errors.Is(err, ErrPadding) {
+		if _, _, err := DecrypterAt(bytes.NewReader(b), int64(len(b)), testKey); !errors.Is(err, ErrPadding) {
 			t.Errorf("%s at random access: %v", name, err)
 		}
 	}
-	if _, err := io.ReadAll(NewOpener(iotest.TimeoutReader(iotest.HalfReader(bytes.NewReader(sealed))), testKey)); !errors.Is(err, iotest.ErrTimeout) {
+	if _, err := io.ReadAll(NewDecrypter(iotest.TimeoutReader(iotest.HalfReader(bytes.NewReader(sealed))), testKey)); !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("error of the source: %v", err)
 	}
 }
 
-func TestOpenerAt(t *testing.T) {
+func TestDecrypterAt(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for _, n := range sealLengths {
+	for _, n := range encryptLengths {
 		plain := testBytes(n)
 		sealed := sealBytes(t, plain, testKey)
-		r, size, err := OpenerAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
+		r, size, err := DecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
 		if err != nil || size != int64(n) {
 			t.Fatalf("%d bytes: size %d, %v", n, size, err)
 		}
@@ -166,10 +166,10 @@ func TestOpenerAt(t *testing.T) {
 	}
 }
 
-func TestUnpaddedOpenerAt(t *testing.T) {
+func TestUnpaddedDecrypterAt(t *testing.T) {
 	plain := testBytes(4096)
 	sealed := referenceSeal(plain, testKey)[:4096]
-	r, err := UnpaddedOpenerAt(bytes.NewReader(sealed), 4096, testKey)
+	r, err := UnpaddedDecrypterAt(bytes.NewReader(sealed), 4096, testKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +177,11 @@ func TestUnpaddedOpenerAt(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	for _, size := range []int64{-16, 4095} {
-		if _, err := UnpaddedOpenerAt(bytes.NewReader(sealed), size, testKey); !errors.Is(err, ErrPadding) {
+		if _, err := UnpaddedDecrypterAt(bytes.NewReader(sealed), size, testKey); !errors.Is(err, ErrPadding) {
 			t.Errorf("size %d: %v", size, err)
 		}
 	}
-	r, err = UnpaddedOpenerAt(bytes.NewReader(sealed), 8192, testKey)
+	r, err = UnpaddedDecrypterAt(bytes.NewReader(sealed), 8192, testKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,22 +195,22 @@ func FuzzOpener(f *testing.F) {
 	f.Add(referenceSeal(make([]byte, 31), testKey))
 	f.Add(make([]byte, 48))
 	f.Fuzz(func(t *testing.T, sealed []byte) {
-		plain, err := io.ReadAll(NewOpener(bytes.NewReader(sealed), testKey))
+		plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(sealed), testKey))
 		if err != nil {
 			if !errors.Is(err, ErrPadding) {
 				t.Errorf("untyped error %v", err)
 			}
 		} else if !bytes.Equal(referenceSeal(plain, testKey), sealed) {
-			t.Error("opens, but does not seal to the same bytes")
+			t.Error("decrypting and encrypting gives other bytes")
 		}
-		at, size, atErr := OpenerAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
+		at, size, atErr := DecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
 		if (err == nil) != (atErr == nil) {
 			t.Fatalf("stream: %v, random access: %v", err, atErr)
 		}
 		if atErr == nil {
 			again, err := io.ReadAll(io.NewSectionReader(at, 0, size))
 			if err != nil || !bytes.Equal(again, plain) {
-				t.Errorf("random access gives other bytes: %v", err)
+				t.Errorf("random access returns other bytes: %v", err)
 			}
 		}
 	})
@@ -220,7 +220,7 @@ func BenchmarkSeal(b *testing.B) {
 	plain := testBytes(8 << 20)
 	b.SetBytes(int64(len(plain)))
 	for b.Loop() {
-		w := NewSealer(io.Discard, testKey)
+		w := NewEncrypter(io.Discard, testKey)
 		_, _ = w.Write(plain)
 		_ = w.Close()
 	}
@@ -230,6 +230,6 @@ func BenchmarkOpen(b *testing.B) {
 	sealed := referenceSeal(testBytes(8<<20), testKey)
 	b.SetBytes(int64(len(sealed)))
 	for b.Loop() {
-		_, _ = io.Copy(io.Discard, NewOpener(bytes.NewReader(sealed), testKey))
+		_, _ = io.Copy(io.Discard, NewDecrypter(bytes.NewReader(sealed), testKey))
 	}
 }

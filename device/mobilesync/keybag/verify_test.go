@@ -11,7 +11,7 @@ import (
 func seal(t testing.TB, plain []byte, key FileKey) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w := NewSealer(&b, key)
+	w := NewEncrypter(&b, key)
 	if _, err := w.Write(plain); err != nil {
 		t.Fatal(err)
 	}
@@ -21,7 +21,7 @@ func seal(t testing.TB, plain []byte, key FileKey) []byte {
 	return b.Bytes()
 }
 
-func TestProverGivesThePlainFormOfCanonicalBytes(t *testing.T) {
+func TestVerifierReadsCanonicalBytes(t *testing.T) {
 	key := FileKey{1}
 	for _, n := range []int{0, 1, 15, 16, 17, firstBufLen - 1, firstBufLen, firstBufLen + 1, bufLen, bufLen + 16, 3*bufLen + 5} {
 		plain := bytes.Repeat([]byte("canonical "), n/10+1)[:n]
@@ -32,7 +32,7 @@ func TestProverGivesThePlainFormOfCanonicalBytes(t *testing.T) {
 			if name == "in bytes" && n > bufLen {
 				continue
 			}
-			p := NewProver(r, key)
+			p := NewVerifier(r, key)
 			got, err := io.ReadAll(p)
 			if err != nil || !bytes.Equal(got, plain) {
 				t.Errorf("%d bytes, %s: %d bytes, %v", n, name, len(got), err)
@@ -44,7 +44,7 @@ func TestProverGivesThePlainFormOfCanonicalBytes(t *testing.T) {
 	}
 }
 
-func TestProverRefusesWhatItCannotProve(t *testing.T) {
+func TestVerifierRefuses(t *testing.T) {
 	key := FileKey{1}
 	sealed := seal(t, bytes.Repeat([]byte{0x77}, 1000), key)
 	boom := errors.New("boom")
@@ -58,23 +58,23 @@ func TestProverRefusesWhatItCannotProve(t *testing.T) {
 		"wrong key":   {bytes.NewReader(seal(t, make([]byte, 1000), FileKey{2})), ErrPadding},
 		"read failed": {io.MultiReader(bytes.NewReader(sealed[:512]), iotest.ErrReader(boom)), boom},
 	} {
-		if _, err := io.ReadAll(NewProver(tc.r, key)); !errors.Is(err, tc.want) {
+		if _, err := io.ReadAll(NewVerifier(tc.r, key)); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
 		}
 	}
 }
 
-// TestProverCompares holds the comparison itself to its purpose: an opener
+// TestVerifierCompares holds the comparison itself to its purpose: an decrypter
 // that went wrong, by a fault of program or machine, is noticed.
-func TestProverCompares(t *testing.T) {
+func TestVerifierCompares(t *testing.T) {
 	key := FileKey{1}
 	plain := bytes.Repeat([]byte("some content "), 40_000)
 	sealed := seal(t, plain, key)
 	for _, at := range []int{0, 5000, len(plain) - 1} {
-		p := NewProver(bytes.NewReader(sealed), key).(*prover)
-		p.opener = &flipping{r: p.opener, at: at}
+		p := NewVerifier(bytes.NewReader(sealed), key).(*verifier)
+		p.decrypter = &flipping{r: p.decrypter, at: at}
 		if _, err := io.ReadAll(p); !errors.Is(err, ErrNotCanonical) {
-			t.Errorf("byte %d opened wrongly: got %v", at, err)
+			t.Errorf("byte %d decrypted wrongly: got %v", at, err)
 		}
 	}
 }
@@ -100,9 +100,9 @@ func FuzzProver(f *testing.F) {
 	f.Add(seal(f, make([]byte, 64), key))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, sealed []byte) {
-		plain, err := io.ReadAll(NewProver(bytes.NewReader(sealed), key))
+		plain, err := io.ReadAll(NewVerifier(bytes.NewReader(sealed), key))
 		if err == nil && !bytes.Equal(seal(t, plain, key), sealed) {
-			t.Fatal("proved what is not so")
+			t.Fatal("verified bytes that differ")
 		}
 		if err != nil && !errors.Is(err, ErrPadding) && !errors.Is(err, ErrNotCanonical) {
 			t.Fatalf("untyped error %v", err)

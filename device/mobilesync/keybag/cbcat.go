@@ -1,0 +1,121 @@
+package keybag
+
+import (
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// DecrypterAt returns a reader of the plaintext of r, which has size bytes, and the
+// size of the plaintext. It decrypts only what is read. The error is ErrPadding if the
+// padding is not valid. Several goroutines may use the ReaderAt if they may use r.
+func DecrypterAt(r io.ReaderAt, size int64, key FileKey) (plain io.ReaderAt, plainSize int64, err error) {
+	decrypter, err := newDecrypterAt(r, size, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	if size == 0 {
+		return nil, 0, fmt.Errorf("keybag: decrypt: no bytes: %w", ErrPadding)
+	}
+	var last [blockLen]byte
+	if _, err := decrypter.ReadAt(last[:], size-blockLen); err != nil && !errors.Is(err, io.EOF) {
+		return nil, 0, err
+	}
+	pad, ok := padding(last[:])
+	if !ok {
+		return nil, 0, fmt.Errorf("keybag: decrypt: %w", ErrPadding)
+	}
+	decrypter.plainSize = size - int64(pad)
+	return decrypter, decrypter.plainSize, nil
+}
+
+// UnpaddedDecrypterAt is DecrypterAt for ciphertext without padding, or whose padding
+// is of interest. The plaintext has size bytes. The error is ErrPadding if size is not
+// a multiple of 16.
+func UnpaddedDecrypterAt(r io.ReaderAt, size int64, key FileKey) (io.ReaderAt, error) {
+	decrypter, err := newDecrypterAt(r, size, key)
+	if err != nil {
+		return nil, err
+	}
+	return decrypter, nil
+}
+
+func newDecrypterAt(r io.ReaderAt, size int64, key FileKey) (*decrypterAt, error) {
+	if size < 0 || size%blockLen != 0 {
+		return nil, fmt.Errorf("keybag: decrypt: the length %d is not a multiple of %d: %w", size, blockLen, ErrPadding)
+	}
+	decrypter := &decrypterAt{r: r, block: newBlock(key), plainSize: size}
+	decrypter.scratch.New = func() any { return new([bufLen + blockLen]byte) }
+	return decrypter, nil
+}
+
+type decrypterAt struct {
+	r         io.ReaderAt
+	block     cipher.Block
+	plainSize int64
+	scratch   sync.Pool
+}
+
+// ReadAt implements io.ReaderAt.
+func (o *decrypterAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("keybag: decrypt: negative offset %d", off)
+	}
+	if off >= o.plainSize {
+		return 0, io.EOF
+	}
+	short := int64(len(p)) > o.plainSize-off
+	if short {
+		p = p[:o.plainSize-off]
+	}
+	scratch := o.scratch.Get().(*[bufLen + blockLen]byte)
+	defer o.scratch.Put(scratch)
+	done := 0
+	for done < len(p) {
+		plain, err := o.decrypt(scratch[:], off+int64(done), len(p)-done)
+		if err != nil {
+			return done, err
+		}
+		done += copy(p[done:], plain)
+	}
+	if short {
+		return done, io.EOF
+	}
+	return done, nil
+}
+
+// decrypt returns at most want and at least one plaintext bytes at off, in scratch.
+func (o *decrypterAt) decrypt(scratch []byte, off int64, want int) ([]byte, error) {
+	first := off / blockLen * blockLen
+	skip := int(off - first)
+	n := (skip + want + blockLen - 1) / blockLen * blockLen
+	n = min(n, len(scratch)-blockLen)
+	ciphertext := scratch[blockLen : blockLen+n]
+	var iv []byte
+	if first == 0 {
+		iv = zeroIV[:]
+		if err := o.readFull(ciphertext, 0); err != nil {
+			return nil, err
+		}
+	} else {
+		iv = scratch[:blockLen]
+		if err := o.readFull(scratch[:blockLen+n], first-blockLen); err != nil {
+			return nil, err
+		}
+	}
+	cipher.NewCBCDecrypter(o.block, iv).CryptBlocks(ciphertext, ciphertext)
+	return ciphertext[skip:min(n, skip+want)], nil
+}
+
+func (o *decrypterAt) readFull(p []byte, off int64) error {
+	n, err := o.r.ReadAt(p, off)
+	if n == len(p) {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("keybag: decrypt: read at %d: %w", off, err)
+}

@@ -1,0 +1,63 @@
+package keybag
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// ErrNotCanonical says that encrypting the plaintext again gives other bytes.
+var ErrNotCanonical = errors.New("encrypting the content again gives other bytes")
+
+// NewVerifier returns a reader of the plaintext of r, like NewDecrypter, that verifies
+// that NewEncrypter restores the same ciphertext: it encrypts what it returns and
+// compares. It ends with io.EOF if they are the same, and otherwise with
+// ErrNotCanonical or ErrPadding. Memory is bounded by a few buffers.
+func NewVerifier(r io.Reader, key FileKey) io.Reader {
+	v := &verifier{}
+	v.decrypter = NewDecrypter(io.TeeReader(r, &v.expected), key)
+	v.encrypter = NewEncrypter(v, key)
+	return v
+}
+
+// verifier feeds what it decrypts to an encrypter, which writes to the verifier itself.
+type verifier struct {
+	decrypter io.Reader
+	encrypter io.WriteCloser
+	expected  bytes.Buffer // read from the source, not yet compared
+	err       error        // how it ended
+}
+
+// Read implements io.Reader. After the end it returns the same error again.
+func (v *verifier) Read(b []byte) (n int, err error) {
+	if v.err != nil {
+		return 0, v.err
+	}
+	n, v.err = v.read(b)
+	return n, v.err
+}
+
+func (v *verifier) read(b []byte) (int, error) {
+	n, err := v.decrypter.Read(b)
+	if _, serr := v.encrypter.Write(b[:n]); serr != nil {
+		return n, serr
+	}
+	if errors.Is(err, io.EOF) {
+		if cerr := v.encrypter.Close(); cerr != nil {
+			return n, cerr
+		}
+		if v.expected.Len() > 0 {
+			return n, fmt.Errorf("keybag: verify: %d bytes too many: %w", v.expected.Len(), ErrNotCanonical)
+		}
+	}
+	return n, err
+}
+
+// Write compares what the encrypter writes with the source.
+func (v *verifier) Write(again []byte) (int, error) {
+	if !bytes.Equal(v.expected.Next(len(again)), again) {
+		return 0, fmt.Errorf("keybag: verify: %w", ErrNotCanonical)
+	}
+	return len(again), nil
+}
