@@ -3,7 +3,6 @@ package chunk
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/restic/chunker"
@@ -24,19 +23,6 @@ const (
 
 // sqliteMagic is at the beginning of every SQLite 3 database.
 const sqliteMagic = "SQLite format 3\x00"
-
-// Polynomial determines where content is cut. It is random for each repository and
-// secret, so that chunk lengths do not identify content.
-type Polynomial = chunker.Pol
-
-// NewPolynomial draws a random irreducible polynomial.
-func NewPolynomial(rand io.Reader) (Polynomial, error) {
-	p, err := chunker.DerivePolynomial(rand)
-	if err != nil {
-		return 0, fmt.Errorf("draw a chunker polynomial: %w", err)
-	}
-	return p, nil
-}
 
 // Cutter cuts streams into chunks, one after another. It is not safe for concurrent use.
 type Cutter struct {

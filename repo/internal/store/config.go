@@ -26,10 +26,6 @@ const FormatVersion = 1
 // repository that needs another one is refused.
 var knownFeatures = []string{}
 
-// polynomialDegree is that of every polynomial that chunk.NewPolynomial draws;
-// the cutter's tables are made for it.
-const polynomialDegree = 53
-
 // Config is what a repository says about itself.
 type Config struct {
 	Version    int              `json:"format"`
@@ -153,7 +149,7 @@ func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
 	digits, ok := strings.CutPrefix(body.Polynomial, "0x")
 	n, err := strconv.ParseUint(digits, 16, 64)
 	pol := chunk.Polynomial(n)
-	if !ok || err != nil || pol.Deg() != polynomialDegree || !pol.Irreducible() {
+	if !ok || err != nil || !chunk.ValidPolynomial(pol) {
 		return Config{}, fmt.Errorf("chunker polynomial %.40q", body.Polynomial)
 	}
 	return Config{
