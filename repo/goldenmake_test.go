@@ -154,7 +154,7 @@ func (g *goldenMaker) pack(kind pack.Kind, blocks ...repotest.Block) {
 			fresh = append(fresh, b)
 		}
 	}
-	repotest.PutPackWith(g.t, g.r, g.be, repotest.MasterKey(g.t, g.be, []byte(goldenPassword)), g.rand, kind, fresh...)
+	repotest.PutRepeatablePack(g.t, g.r, g.be, repotest.MasterKey(g.t, g.be, []byte(goldenPassword)), g.rand, kind, fresh...)
 	g.must(g.r.LoadIndex(context.Background()))
 }
 

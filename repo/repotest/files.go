@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync"
 )
 
 // Files is the content of a made-up backup, by path.
@@ -39,6 +41,14 @@ func Noise(seed uint64, n int) []byte {
 // second day on everything in DeltaFiles and some tree nodes become deltas.
 // TestTheRigsStoreDeltas of package repo verifies that.
 func Day(day int) Files {
+	f, _ := days.LoadOrStore(day, sync.OnceValue(func() Files { return newDay(day) }))
+	return maps.Clone(f.(func() Files)())
+}
+
+// days holds what Day has made. The contents are shared and never changed.
+var days sync.Map
+
+func newDay(day int) Files {
 	f := Files{"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil}
 	for i := range 8 {
 		version := 0

@@ -106,14 +106,17 @@ func Delta(r *repo.Repo, plain []byte, dict ...[]byte) Block {
 func Raw(plain []byte) Block { return Block{Chunks: [][]byte{plain}} }
 
 // seal encodes and seals the block.
-func (b *Block) seal(r *repo.Repo, sealer *crypto.Sealer) ([]byte, pack.Block, error) {
+func (b *Block) seal(r *repo.Repo, sealer *crypto.Sealer, level zstd.EncoderLevel) ([]byte, pack.Block, error) {
 	body := bytes.Join(b.Chunks, nil)
 	blk := pack.Block{Encoding: b.Encoding, Dict: b.Dict}
 	for _, c := range b.Chunks {
 		blk.Chunks = append(blk.Chunks, pack.Chunk{ID: r.NewHasher().ID(c), Length: uint32(len(c))})
 	}
+	if len(b.With) > 1<<20 {
+		level = zstd.SpeedBestCompression // the others forget the beginning of a long dictionary
+	}
 	if b.Encoding != pack.Raw {
-		opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(zstd.SpeedBestCompression)}
+		opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(level)}
 		if b.Encoding == pack.Delta {
 			opts = append(opts, zstd.WithEncoderDictRaw(0, b.With))
 		}
@@ -131,16 +134,23 @@ func (b *Block) seal(r *repo.Repo, sealer *crypto.Sealer) ([]byte, pack.Block, e
 // returns the pack's name.
 func PutPack(t testing.TB, r *repo.Repo, be backend.Backend, kind pack.Kind, blocks ...Block) string {
 	t.Helper()
-	return PutPackWith(t, r, be, MasterKey(t, be, Secret), rand.Reader, kind, blocks...)
+	return putPack(t, r, be, MasterKey(t, be, Secret), rand.Reader, zstd.SpeedDefault, kind, blocks)
 }
 
-// PutPackWith is PutPack with a master key and a source of randomness.
-func PutPackWith(t testing.TB, r *repo.Repo, be backend.Backend, master crypto.Key, rand io.Reader, kind pack.Kind, blocks ...Block) string {
+// PutRepeatablePack is PutPack for golden repositories: with the same key and
+// randomness it stores the same bytes.
+func PutRepeatablePack(t testing.TB, r *repo.Repo, be backend.Backend, master crypto.Key, rand io.Reader, kind pack.Kind, blocks ...Block) string {
+	t.Helper()
+	// The golden repositories were made with this level, which is slow.
+	return putPack(t, r, be, master, rand, zstd.SpeedBestCompression, kind, blocks)
+}
+
+func putPack(t testing.TB, r *repo.Repo, be backend.Backend, master crypto.Key, rand io.Reader, level zstd.EncoderLevel, kind pack.Kind, blocks []Block) string {
 	t.Helper()
 	sealer := crypto.NewSealer(master.Derive(crypto.ForBlocks), rand)
 	builder := pack.NewBuilder(kind, 0)
 	for _, b := range blocks {
-		sealed, blk, err := b.seal(r, sealer)
+		sealed, blk, err := b.seal(r, sealer, level)
 		if err != nil {
 			t.Fatal(err)
 		}
