@@ -41,7 +41,7 @@ func TestOpenPlain(t *testing.T) {
 	for _, row := range manifesttest.Rows() {
 		i, ok := records.ByFileID(row.FileID)
 		if !ok {
-			t.Fatalf("row %s is gone", row.RelativePath)
+			t.Fatalf("row %s is missing", row.RelativePath)
 		}
 		if got := records.At(i); fmt.Sprint(got) != fmt.Sprint(row) {
 			t.Errorf("row is\n%+v, want\n%+v", got, row)
@@ -56,7 +56,7 @@ func TestOpenPlain(t *testing.T) {
 	if err := b.CheckStable(t.Context()); err != nil {
 		t.Error(err)
 	}
-	// Reading the manifest must leave nothing beside it.
+	// Reading the manifest must not create side files.
 	for _, name := range []string{"-wal", "-shm", "-journal"} {
 		if _, err := os.Lstat(filepath.Join(dir, ManifestDB+name)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("Manifest.db%s: %v", name, err)
@@ -134,7 +134,7 @@ func TestProblems(t *testing.T) {
 		{name: "encrypted, no key", spec: backupSpec{encrypted: true}, change: write(ManifestDB, strings.Repeat("x", 4112)), warning: []ProblemKind{ProblemManifestKey}},
 		{name: "encrypted, cut", spec: backupSpec{encrypted: true}, change: write(ManifestDB, strings.Repeat("x", 4111)), fatal: []ProblemKind{ProblemManifestDamage}},
 		{name: "encrypted, plain manifest", spec: backupSpec{encrypted: true}, warning: []ProblemKind{ProblemEncryption}},
-		{name: "silent about encryption", spec: backupSpec{manifest: dict{{"IsEncrypted", "yes"}}}, warning: []ProblemKind{ProblemEncryption}},
+		{name: "encryption not stated", spec: backupSpec{manifest: dict{{"IsEncrypted", "yes"}}}, warning: []ProblemKind{ProblemEncryption}},
 		{name: "other device", spec: backupSpec{manifest: dict{{"Lockdown", dict{{"UniqueDeviceID", strings.Repeat("a", 40)}}}}}, warning: []ProblemKind{ProblemUDID}},
 		{name: "write-ahead log", change: write(ManifestDB+"-wal", "rows"), warning: []ProblemKind{ProblemWAL}},
 		{name: "both manifests", change: write(ManifestMBDB, "mbdb"), warning: []ProblemKind{ProblemBoth}},
@@ -186,7 +186,7 @@ func TestCheckStable(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := backupSpec{}.build(t)
-			// Old times, so that writing shows whatever the clock's precision.
+			// An old time, so that any write changes it.
 			old := time.Now().Add(-time.Hour)
 			if err := os.Chtimes(filepath.Join(dir, ManifestDB), old, old); err != nil {
 				t.Fatal(err)
@@ -253,7 +253,7 @@ func TestClean(t *testing.T) {
 		}
 	}
 	if got := clean(strings.Repeat("ä", 1000)); len(got) > 256 || got[:2] != "ä" {
-		t.Errorf("clean leaves %d bytes", len(got))
+		t.Errorf("clean returns %d bytes", len(got))
 	}
 }
 
@@ -308,7 +308,7 @@ func TestLocations(t *testing.T) {
 	}
 	for _, place := range DefaultLocations() {
 		if !filepath.IsAbs(place) || filepath.Base(place) != "Backup" {
-			t.Errorf("odd place %s", place)
+			t.Errorf("unexpected folder %s", place)
 		}
 	}
 }

@@ -16,13 +16,13 @@ func TestCompare(t *testing.T) {
 	file := func(path string, size int64) manifest.Record {
 		return manifesttest.Row(manifest.Record{Domain: "HomeDomain", RelativePath: path, Mode: 0o100644, Size: size})
 	}
-	sealed := func(path string, size int64) manifest.Record {
+	encrypted := func(path string, size int64) manifest.Record {
 		r := file(path, size)
 		r.EncryptionKey = make([]byte, 44)
 		return r
 	}
-	evicted := file("evicted", 100)
-	evicted.BSDFlags = 0x40000000
+	inCloud := file("in a cloud", 100)
+	inCloud.BSDFlags = 0x40000000
 	folder := manifesttest.Row(manifest.Record{Domain: "HomeDomain", RelativePath: "folder", Mode: 0o40755})
 	odd := file("odd flags", 3)
 	odd.Flags = 0
@@ -44,20 +44,20 @@ func TestCompare(t *testing.T) {
 		{"database by name", file("a.db", 5), false, 4096, func(r *Report) { r.Blobs, r.DatabaseSize = 1, 1 }},
 		{"empty", file("a", 0), false, 0, func(r *Report) { r.Blobs = 1 }},
 		{"emptied", file("a", 9), false, 0, func(r *Report) { r.Blobs, r.Emptied.Count = 1, 1 }},
-		{"evicted", evicted, false, 0, func(r *Report) { r.Blobs, r.Dataless = 1, 1 }},
+		{"in a cloud", inCloud, false, 0, func(r *Report) { r.Blobs, r.Dataless = 1, 1 }},
 		{"folder with a blob", folder, false, 3, func(r *Report) { r.Listed, r.NotFile.Count = 0, 1 }},
-		{"sealed", sealed("a", 5), true, 16, func(r *Report) { r.Blobs = 1 }},
-		{"sealed, whole blocks", sealed("a", 32), true, 48, func(r *Report) { r.Blobs = 1 }},
-		{"sealed, unpadded", sealed("a", 32), true, 32, func(r *Report) { r.Blobs, r.Unpadded = 1, 1 }},
-		{"sealed, empty", sealed("a", 0), true, 16, func(r *Report) { r.Blobs = 1 }},
-		{"sealed, empty of nothing", sealed("a", 0), true, 0, func(r *Report) { r.Blobs = 1 }},
-		{"sealed, emptied", sealed("a", 5), true, 0, func(r *Report) { r.Blobs, r.Emptied.Count = 1, 1 }},
-		{"sealed, broken block", sealed("a", 5), true, 15, func(r *Report) { r.Blobs, r.NotBlocks.Count = 1, 1 }},
-		{"sealed, longer", sealed("a", 5), true, 32, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
-		{"sealed database", sealed("a.sqlite", 5), true, 4112, func(r *Report) { r.Blobs, r.DatabaseSize = 1, 1 }},
-		{"no key though encrypted", file("a", 5), true, 5, func(r *Report) { r.Blobs = 1 }},
-		{"decrypted in place", sealed("a", 5), false, 5, func(r *Report) { r.Blobs = 1 }},
-		{"absurd size", sealed("a", 1<<63-1), true, 16, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
+		{"encrypted", encrypted("a", 5), true, 16, func(r *Report) { r.Blobs = 1 }},
+		{"encrypted, complete blocks", encrypted("a", 32), true, 48, func(r *Report) { r.Blobs = 1 }},
+		{"encrypted, unpadded", encrypted("a", 32), true, 32, func(r *Report) { r.Blobs, r.Unpadded = 1, 1 }},
+		{"encrypted, empty", encrypted("a", 0), true, 16, func(r *Report) { r.Blobs = 1 }},
+		{"encrypted, empty without padding", encrypted("a", 0), true, 0, func(r *Report) { r.Blobs = 1 }},
+		{"encrypted, emptied", encrypted("a", 5), true, 0, func(r *Report) { r.Blobs, r.Emptied.Count = 1, 1 }},
+		{"encrypted, broken block", encrypted("a", 5), true, 15, func(r *Report) { r.Blobs, r.NotBlocks.Count = 1, 1 }},
+		{"encrypted, longer", encrypted("a", 5), true, 32, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
+		{"encrypted database", encrypted("a.sqlite", 5), true, 4112, func(r *Report) { r.Blobs, r.DatabaseSize = 1, 1 }},
+		{"no key in an encrypted backup", file("a", 5), true, 5, func(r *Report) { r.Blobs = 1 }},
+		{"decrypted in place", encrypted("a", 5), false, 5, func(r *Report) { r.Blobs = 1 }},
+		{"absurd size", encrypted("a", 1<<63-1), true, 16, func(r *Report) { r.Blobs, r.Size.Count = 1, 1 }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestCompareNames(t *testing.T) {
 	put(t, dir, BlobPath(Hashed, rows[29].FileID), []byte("SQLite format 3\x00x"))
 	extra := strings.Repeat("ab", 20)
 	put(t, dir, "ab/"+extra, nil)
-	put(t, dir, "aa/"+extra, nil) // a blob's name in another one's folder
+	put(t, dir, "aa/"+extra, nil) // the name of a blob in another folder
 	put(t, dir, "ab/"+strings.ToUpper(extra), nil)
 	put(t, dir, extra, nil)
 	put(t, dir, "._x", nil)

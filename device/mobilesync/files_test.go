@@ -96,7 +96,7 @@ func TestOpenFile(t *testing.T) {
 			skipped[f.Path] = f.Skipped
 		}
 		if strings.HasPrefix(f.Path, "linked/") {
-			t.Errorf("%s was entered", f.Path)
+			t.Errorf("%s was listed", f.Path)
 		}
 	}
 	if len(skipped) != 4 || skipped["linked"] != "symbolic link" {
@@ -137,7 +137,7 @@ func TestHostileNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.HasSuffix(f.Path, "inside") {
-			t.Errorf("%q was entered", f.Path)
+			t.Errorf("%q was listed", f.Path)
 		}
 		if f.Skipped != "" {
 			skipped++

@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
 
-// samples returns the folder of public sample backups, which are not part of
-// the project, or skips the test when none is named.
+// samples returns a path in the folder of public sample backups, which are not part
+// of the project. It skips the test if there is none.
 func samples(t *testing.T, path ...string) string {
 	t.Helper()
 	dir := os.Getenv("SNAP_TEST_SAMPLES")
@@ -60,8 +60,9 @@ func mustCompare(t *testing.T, b *Backup, records *manifest.Records) Report {
 	return report
 }
 
-// The manifest of a real iOS 14.3 phone, decrypted by a tool that left the
-// padding, without Manifest.plist and Status.plist and with hardly a blob.
+// TestSampleRealManifest reads the manifest of a real iOS 14.3 phone, decrypted by a
+// program that kept the padding, without Manifest.plist and Status.plist and with few
+// blobs.
 func TestSampleRealManifest(t *testing.T) {
 	b := mustOpen(t, samples(t, "mvt", "ios_backup"))
 	if b.Layout() != Hashed || b.Encrypted() || !b.Readable() {
@@ -117,7 +118,7 @@ func TestSampleRealManifest(t *testing.T) {
 		t.Errorf("report %+v", report)
 	}
 	if n := report.DatabaseSize + report.Size.Count; n == 0 {
-		t.Error("no blob of another size, though the sample was changed")
+		t.Error("no blob of another size, although the sample was modified")
 	}
 	if err := b.CheckStable(t.Context()); err != nil {
 		t.Error(err)

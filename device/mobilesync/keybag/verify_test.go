@@ -64,8 +64,8 @@ func TestVerifierRefuses(t *testing.T) {
 	}
 }
 
-// TestVerifierCompares holds the comparison itself to its purpose: an decrypter
-// that went wrong, by a fault of program or machine, is noticed.
+// TestVerifierCompares checks the comparison itself: it must notice a decrypter
+// that returns wrong bytes, because of a bug or a memory error.
 func TestVerifierCompares(t *testing.T) {
 	key := FileKey{1}
 	plain := bytes.Repeat([]byte("some content "), 40_000)

@@ -126,7 +126,7 @@ func TestReadDBFails(t *testing.T) {
 	if _, err := manifest.ReadDB(ctx, bytes.NewReader(data), int64(len(data))); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	// A source that fails shows its own error, which the caller can act on.
+	// An error of the source is returned, so that callers can act on it.
 	broken := failingAt{bytes.NewReader(data), int64(len(data)) / 2}
 	if _, err := manifest.ReadDB(t.Context(), broken, int64(len(data))); !errors.Is(err, iotest.ErrTimeout) || errors.Is(err, manifest.ErrCorrupt) {
 		t.Errorf("failing source: %v", err)

@@ -17,7 +17,7 @@ import (
 
 func equalRecords(a, b manifest.Record) bool { return reflect.DeepEqual(a, b) }
 
-// mbdbRow encodes a record; properties are pairs of name and value.
+// mbdbRow encodes a record. properties are pairs of name and value.
 func mbdbRow(rec manifest.Record, properties ...string) []byte {
 	var out []byte
 	str := func(s string, null bool) {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// packet builds one packet of the protocol.
+// packet returns a packet of the protocol.
 func packet(number, op uint64, fixed, payload []byte) []byte {
 	b := []byte(magic)
 	for _, n := range []uint64{uint64(headerLen + len(fixed) + len(payload)), uint64(headerLen + len(fixed)), number, op} {
@@ -20,7 +20,7 @@ func packet(number, op uint64, fixed, payload []byte) []byte {
 	return append(append(b, fixed...), payload...)
 }
 
-// device answers each request with what reply returns for it.
+// device returns a client of a device that answers each request with reply.
 func device(t *testing.T, reply func(number, op uint64, body []byte) []byte) *Client {
 	t.Helper()
 	here, there := net.Pipe()
@@ -112,7 +112,7 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
-func TestLockTriesAgain(t *testing.T) {
+func TestLockRetries(t *testing.T) {
 	asked := 0
 	c := device(t, func(number, op uint64, body []byte) []byte {
 		asked++
@@ -171,7 +171,7 @@ func FuzzReadReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, body, err := readReply(bytes.NewReader(b), 1)
 		if err == nil && len(body) > len(b) {
-			t.Fatal("more came out than went in")
+			t.Fatal("the reply is longer than the input")
 		}
 		texts(body)
 	})

@@ -20,7 +20,7 @@ func marshal(t testing.TB, v any) []byte {
 	return data
 }
 
-// Values written by an encoder of another author come back.
+// TestValues reads values that an encoder of another author wrote.
 func TestValues(t *testing.T) {
 	date := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 	long := bytes.Repeat([]byte{7}, 70000)
@@ -37,7 +37,7 @@ func TestValues(t *testing.T) {
 	}
 	top, ok := d.Dict(d.Top())
 	if !ok || top.Keys.Len() != 11 || top.Values.Len() != 11 {
-		t.Fatalf("top holds %d keys", top.Keys.Len())
+		t.Fatalf("the root has %d keys", top.Keys.Len())
 	}
 	ref := func(name string) bplist.Ref {
 		t.Helper()
@@ -81,21 +81,21 @@ func TestValues(t *testing.T) {
 		t.Fatalf("list of %d, %v", list.Len(), ok)
 	}
 	if v, ok := d.String(list.At(2)); !ok || v != "three" {
-		t.Errorf("list holds %q, %v", v, ok)
+		t.Errorf("list contains %q, %v", v, ok)
 	}
 	sub, _ := d.Dict(ref("sub"))
 	if _, ok := d.Lookup(sub, "none"); ok {
-		t.Error("a key that is not there was found")
+		t.Error("a missing key was found")
 	}
 	// Nothing is taken for another type.
 	if _, ok := d.Int(ref("ascii")); ok {
-		t.Error("text is a number")
+		t.Error("a text was read as a number")
 	}
 	if _, ok := d.Data(ref("list")); ok {
-		t.Error("a list is data")
+		t.Error("a list was read as data")
 	}
 	if _, ok := d.Bool(ref("int")); ok {
-		t.Error("a number is a truth value")
+		t.Error("a number was read as a boolean")
 	}
 }
 
@@ -103,7 +103,7 @@ func TestDamage(t *testing.T) {
 	data := marshal(t, map[string]any{"a": []any{"text", 1, []byte("data"), map[string]any{"b": 2.5}}})
 	for cut := range data {
 		if _, err := bplist.Parse(data[:cut]); err == nil {
-			t.Errorf("cut to %d of %d bytes it is accepted", cut, len(data))
+			t.Errorf("accepted when cut to %d of %d bytes", cut, len(data))
 		}
 	}
 	for at := range data {
@@ -115,7 +115,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// visit asks for everything as everything.
+// visit reads every object as every type.
 func visit(data []byte) {
 	d, err := bplist.Parse(data)
 	if err != nil {

@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// pair returns both ends of a link.
+// pair returns both ends of a connection.
 func pair(t testing.TB, o Options) (host, device *Conn) {
 	a, b := net.Pipe()
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return New(a, o), New(b, o)
 }
 
-// raw returns a connection to which exactly these bytes come.
+// raw returns a connection that receives in.
 func raw(t testing.TB, in []byte) *Conn {
 	a, b := net.Pipe()
 	t.Cleanup(func() { a.Close(); b.Close() })
@@ -89,7 +89,7 @@ func TestMessageElements(t *testing.T) {
 		t.Error(l, ok)
 	}
 	if _, ok := m.Texts(6); ok {
-		t.Error("numbers as texts")
+		t.Error("numbers were read as texts")
 	}
 	if d, ok := m.Dict(4); !ok || d["k"] != "v" {
 		t.Error(d, ok)
@@ -101,7 +101,7 @@ func TestMessageElements(t *testing.T) {
 		_, d := m.Dict(i)
 		_, e := m.Texts(i)
 		if a || b || c || d || e {
-			t.Error("an element that is not there")
+			t.Error("a missing element was returned")
 		}
 	}
 }
@@ -136,7 +136,7 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-func TestFailingEndsStayInStep(t *testing.T) {
+func TestFailuresStayInStep(t *testing.T) {
 	host, device := pair(t, Options{})
 	broken := errors.New("broken disk")
 	sent := make(chan error, 2)
@@ -184,7 +184,7 @@ type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
 
-func TestASourceThatEndsUnexpectedlyIsNoWholeFile(t *testing.T) {
+func TestUnexpectedEndOfSource(t *testing.T) {
 	host, device := pair(t, Options{})
 	go func() {
 		host.SendFile(io.MultiReader(strings.NewReader("head"), iotest.ErrReader(io.ErrUnexpectedEOF)))
@@ -209,7 +209,7 @@ func TestHostileLengths(t *testing.T) {
 		}
 	}
 	if _, err := raw(t, nil).ReadMessage(); err != io.EOF {
-		t.Errorf("closed link: %v", err)
+		t.Errorf("closed connection: %v", err)
 	}
 	if _, err := raw(t, long).ReadName(); !errors.Is(err, ErrFormat) {
 		t.Errorf("absurd name: %v", err)
@@ -221,13 +221,14 @@ func TestHostileLengths(t *testing.T) {
 		"cut text":     append(bytes.Clone(long), KindHostError, 1, 2, 3),
 	} {
 		if _, _, err := raw(t, in).ReceiveFile(io.Discard); err == nil {
-			t.Errorf("%s is taken", name)
+			t.Errorf("%s was accepted", name)
 		}
 	}
 }
 
-// A message that is only announced costs what has come of it.
-func TestAnnouncedMessageCostsNothing(t *testing.T) {
+// TestAnnouncedMessage checks that an announced message costs only the memory of what
+// arrived.
+func TestAnnouncedMessage(t *testing.T) {
 	in := append(binary.BigEndian.AppendUint32(nil, DefaultMaxMessage), "bplist00"...)
 	l := raw(t, in)
 	var before, after runtime.MemStats
@@ -245,12 +246,12 @@ func TestDeadlines(t *testing.T) {
 		t.Errorf("silence: %v", err)
 	}
 	if err := device.WriteStatus(0, "", nil); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("nobody reads: %v", err)
+		t.Errorf("a peer that does not read: %v", err)
 	}
 	host, device = pair(t, Options{Idle: time.Hour, Busy: 30 * time.Millisecond})
 	go device.c.Write([]byte{0, 0, 1})
 	if _, err := host.ReadMessage(); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("silence inside of a message: %v", err)
+		t.Errorf("silence inside a message: %v", err)
 	}
 }
 
@@ -274,7 +275,7 @@ func BenchmarkReceive(b *testing.B) {
 	}
 }
 
-// FuzzPeer lets a peer send anything: reading ends, and never with a panic.
+// FuzzPeer reads arbitrary bytes of a peer. Reading must end without a panic.
 func FuzzPeer(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x04name\x00\x00\x00\x03\x0cab\x00\x00\x00\x01\x00\x00\x00\x00\x00"))
 	f.Add([]byte("\x00\x00\x00\x04name\x00\x00\x00\x03\x0bno\x00\x00\x00\x00"))
@@ -293,7 +294,7 @@ func FuzzPeer(f *testing.F) {
 	})
 }
 
-// TestDeviceSide holds what differs on the device's side.
+// TestDeviceSide tests what differs on the side of the device.
 func TestDeviceSide(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
@@ -306,7 +307,7 @@ func TestDeviceSide(t *testing.T) {
 	}()
 	kind := make([]byte, 5)
 	if _, err := io.ReadFull(b, kind); err != nil || kind[4] != KindDeviceError {
-		t.Fatalf("a file that the device cannot read ends in %x, %v", kind, err)
+		t.Fatalf("a file that the device cannot read ended with %x, %v", kind, err)
 	}
 	if _, err := io.CopyN(io.Discard, b, int64(len("no longer there"))+4); err != nil {
 		t.Fatal(err)

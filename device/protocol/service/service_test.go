@@ -13,8 +13,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// device is a connection to something that takes all and sends raw bytes, then
-// closes.
+// device returns a connection to a peer that accepts everything, sends raw and closes.
 func device(t testing.TB, raw []byte) net.Conn {
 	t.Helper()
 	here, there := net.Pipe()
@@ -66,7 +65,7 @@ func TestBrowse(t *testing.T) {
 		}
 	}
 	if _, err := browse(t, messages(t, page("BrowsingApplications", "a"))); err == nil {
-		t.Error("a list that was cut was taken for whole")
+		t.Error("a truncated list was accepted")
 	}
 	many := make([]any, maxApps+1)
 	for i := range many {
@@ -101,14 +100,14 @@ func FuzzServices(f *testing.F) {
 	f.Add(messages(f, map[string]any{"Command": "Marco", "Interval": 10}, map[string]any{"Command": "ProxyDeath"}))
 	f.Add(messages(f, map[string]any{"pngData": []byte("x"), "Status": "Success", "Diagnostics": map[string]any{"MobileGestalt": map[string]any{"PasswordConfigured": true}}}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, _ = browse(t, raw)
 		_, _ = NewIcons(device(t, raw)).PNG(ctx, "a")
 		_ = NewNotify(device(t, raw)).Shutdown(ctx)
 		_, _, _ = PasscodeSet(ctx, device(t, raw))
 		if err := Heartbeat(ctx, device(t, raw)); err == nil {
-			t.Fatal("a heart that stopped was no error")
+			t.Fatal("a heartbeat that stopped was not an error")
 		}
 	})
 }
