@@ -34,6 +34,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
@@ -49,7 +50,7 @@ type Options = store.Options
 // first key slot, which info describes. An interruption leaves either no
 // repository or a complete one.
 func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.SlotInfo, opts Options) (*Repo, error) {
-	s, err := store.Create(ctx, be, secret, info, opts)
+	s, err := access.Create(ctx, be, secret, info, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 // Open opens the repository in a backend with a password, key file or recovery
 // key. It reads config and keys only; LoadIndex reads the index.
 func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) (*Repo, error) {
-	s, err := store.Open(ctx, be, secret, opts)
+	s, err := access.Open(ctx, be, secret, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -125,24 +126,24 @@ func (r *Repo) UseReserve() {
 }
 
 // KeyInfo describes a key slot.
-type KeyInfo = store.KeyInfo
+type KeyInfo = access.KeyInfo
 
 // Keys lists the key slots.
 func (r *Repo) Keys(ctx context.Context) ([]KeyInfo, error) {
-	return r.store.Keys(ctx)
+	return access.Keys(ctx, r.store)
 }
 
 // AddKey adds a key slot that opens with secret. If another one does already,
 // that is ErrKeyExists: removing one of them would not do what it seems to.
 func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) (FileID, error) {
-	return r.store.AddKey(ctx, secret, info)
+	return access.AddKey(ctx, r.store, secret, info)
 }
 
 // RemoveKey removes the key slot whose ID begins with prefix, unless no sound
 // slot would be left. Who has a copy of the slot's file, or
 // has opened the repository with it before, is not locked out by this.
 func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
-	return r.store.RemoveKey(ctx, prefix)
+	return access.RemoveKey(ctx, r.store, prefix)
 }
 
 // ChangePassword replaces the slot that opened the repository by one that
@@ -150,5 +151,5 @@ func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 // old one goes; if that is cut off in between, the same again removes the old
 // one. If any other slot opens with secret, that is ErrKeyExists.
 func (r *Repo) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (FileID, error) {
-	return r.store.ChangePassword(ctx, secret, kind)
+	return access.ChangePassword(ctx, r.store, secret, kind)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
@@ -134,7 +135,7 @@ func (c *Checker) keys(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	keys, err := c.Store.Keys(ctx)
+	keys, err := access.Keys(ctx, c.Store)
 	if err != nil {
 		return err
 	}

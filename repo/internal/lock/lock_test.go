@@ -11,6 +11,7 @@ import (
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/lock"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/repotest"
@@ -66,7 +67,7 @@ func TestWhichLocksSufferEachOther(t *testing.T) {
 // openStore opens the store of a repository.
 func openStore(t *testing.T, be backend.Backend) *store.Store {
 	t.Helper()
-	s, err := store.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(9))
+	s, err := access.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(9))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,8 @@ type configBody struct {
 	Polynomial string    `json:"polynomial"`
 }
 
-func newConfig(opts Options) (Config, error) {
+// NewConfig returns the config of a new repository.
+func NewConfig(opts Options) (Config, error) {
 	var id [16]byte
 	if _, err := io.ReadFull(opts.Rand, id[:]); err != nil {
 		return Config{}, fmt.Errorf("draw a repository ID: %w", err)
@@ -72,7 +73,8 @@ func (f *ConfigFile) ad() []byte {
 	return fmt.Appendf(nil, "snap config %d %s", f.Format, strings.Join(f.Features, " "))
 }
 
-func (c Config) seal(master crypto.Key, rand io.Reader) ([]byte, error) {
+// Seal returns the bytes of the config file.
+func (c Config) Seal(master crypto.Key, rand io.Reader) ([]byte, error) {
 	f := ConfigFile{Format: c.Version, Features: c.Features}
 	body, err := json.Marshal(configBody{c.ID, c.Created, fmt.Sprintf("%#x", uint64(c.Polynomial))})
 	if err != nil {

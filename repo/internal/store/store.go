@@ -9,11 +9,8 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"io"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +45,8 @@ const defaultRefresh = 5 * time.Minute
 // MaxPackSize leaves room below pack.MaxSize for a block and the header.
 const MaxPackSize = 64 << 20
 
-func (o Options) withDefaults() Options {
+// WithDefaults returns the options with the defaults filled in.
+func (o Options) WithDefaults() Options {
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
@@ -133,92 +131,8 @@ func (r *Store) CheckLock(ctx context.Context) error {
 	return r.Guard.Held(ctx)
 }
 
-// Create makes a repository in an empty backend and opens it. secret opens its
-// first key slot, which info describes. A crash leaves either no repository or
-// a complete one.
-func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.SlotInfo, opts Options) (*Store, error) {
-	opts = opts.withDefaults()
-	stale, err := checkVacant(ctx, be)
-	if err != nil {
-		return nil, err
-	}
-	master, err := crypto.NewKey(opts.Rand)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := newConfig(opts)
-	if err != nil {
-		return nil, err
-	}
-	r := New(be, opts, cfg, master)
-	if r.Slot, err = r.addSlot(ctx, secret, info); err != nil {
-		return nil, err
-	}
-	// The config comes last: where it is, the repository is complete.
-	b, err := cfg.seal(master, opts.Rand)
-	if err != nil {
-		return nil, err
-	}
-	if err := be.Put(ctx, layout.ConfigName, b); err != nil {
-		if !errors.Is(err, backend.ErrExist) {
-			return nil, fmt.Errorf("create repository: %w", err)
-		}
-		// Another process was faster, and its repository has no use for this
-		// slot. What fails here is only untidy.
-		_ = r.deleteSlot(ctx, r.Slot)
-		return nil, fmt.Errorf("create repository: %w", ErrExists)
-	}
-	// Only now: before, one of them could have been the slot of a process that
-	// creates a repository here at the same time.
-	for _, id := range stale {
-		if id == r.Slot {
-			continue // the same randomness makes the same slot
-		}
-		if err := r.deleteSlot(ctx, id); err != nil {
-			return nil, fmt.Errorf("the repository was created, but a key slot that an interrupted init left could not be removed: %w", err)
-		}
-	}
-	r.Index = index.New()
-	return r, nil
-}
-
-// checkVacant refuses a backend that holds a repository or what is left of
-// one. Key slots alone are what an interrupted Create leaves; they open
-// nothing, and are returned.
-func checkVacant(ctx context.Context, be backend.Backend) (slots []layout.FileID, err error) {
-	err = be.List(ctx, "", func(f backend.Info) error {
-		switch {
-		case f.Name == layout.ConfigName:
-			return fmt.Errorf("create repository: %w", ErrExists)
-		case strings.HasPrefix(f.Name, layout.KeysDir):
-			if id, err := layout.ParseFileID(f.Name); err == nil {
-				slots = append(slots, id)
-			}
-		case strings.HasPrefix(f.Name, layout.PacksDir), strings.HasPrefix(f.Name, layout.IndexDir), strings.HasPrefix(f.Name, layout.SnapshotsDir):
-			return fmt.Errorf("create repository: %w, but its config file is missing; restore that file from a copy", ErrExists)
-		}
-		return nil
-	})
-	return slots, err
-}
-
-// Open opens the repository in a backend with a password, key file or recovery
-// key. It reads config and keys only; LoadIndex reads the index.
-func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) (*Store, error) {
-	opts = opts.withDefaults()
-	sealed, err := ReadConfig(ctx, be)
-	if err != nil {
-		return nil, err
-	}
-	master, slot, cfg, err := unlock(ctx, be, secret, sealed)
-	if err != nil {
-		return nil, err
-	}
-	r := New(be, opts, cfg, master)
-	r.Slot = slot
-	return r, nil
-}
-
+// New returns the repository in a backend, given its config and master key. The
+// index has not been loaded.
 func New(be backend.Backend, opts Options, cfg Config, master crypto.Key) *Store {
 	r := &Store{
 		Backend: be, Options: opts, Config: cfg, MasterKey: master,

@@ -1,4 +1,4 @@
-package store
+package access
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/store"
 )
 
 // maxSlots bounds how many key slots are tried with a password, so that a
@@ -31,12 +32,12 @@ type KeyInfo struct {
 // least as long as a right one. What a slot gives counts only if it opens the
 // config: a slot file of another repository that got here by mistake must not
 // hide the right one.
-func unlock(ctx context.Context, be backend.Backend, secret []byte, config *ConfigFile) (crypto.Key, layout.FileID, Config, error) {
+func unlock(ctx context.Context, be backend.Backend, secret []byte, config *store.ConfigFile) (crypto.Key, layout.FileID, store.Config, error) {
 	var damage []error
 	tried := 0
 	var master crypto.Key
 	var slot layout.FileID
-	var cfg Config
+	var cfg store.Config
 	var foreign error
 	done := errors.New("opened")
 	err := be.List(ctx, layout.KeysDir, func(f backend.Info) error {
@@ -48,7 +49,7 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte, config *Conf
 		}
 		s, err := readSlot(ctx, be, f.Name)
 		if err != nil {
-			if errors.Is(err, ErrDamaged) {
+			if errors.Is(err, store.ErrDamaged) {
 				damage = append(damage, err)
 				return nil
 			}
@@ -63,7 +64,7 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte, config *Conf
 			return err
 		}
 		if cfg, err = config.Open(key); err != nil {
-			foreign = &DamageError{layout.ConfigName, fmt.Errorf("key slot %s opens, but not with the key of this file: %w", f.Name, err)}
+			foreign = &store.DamageError{File: layout.ConfigName, Err: fmt.Errorf("key slot %s opens, but not with the key of this file: %w", f.Name, err)}
 			return nil
 		}
 		if slot, err = layout.ParseFileID(f.Name); err != nil {
@@ -80,28 +81,28 @@ func unlock(ctx context.Context, be backend.Backend, secret []byte, config *Conf
 	case foreign != nil:
 		err = errors.Join(append([]error{foreign}, damage...)...)
 	case tried == 0 && len(damage) == 0:
-		err = &DamageError{layout.KeysDir, errors.New("there is no key slot")}
+		err = &store.DamageError{File: layout.KeysDir, Err: errors.New("there is no key slot")}
 	case tried == 0:
 		err = errors.Join(damage...)
 	default:
-		err = errors.Join(append([]error{ErrWrongPassword}, damage...)...)
+		err = errors.Join(append([]error{store.ErrWrongPassword}, damage...)...)
 	}
-	return crypto.Key{}, layout.FileID{}, Config{}, err
+	return crypto.Key{}, layout.FileID{}, store.Config{}, err
 }
 
 func readSlot(ctx context.Context, be backend.Backend, name string) (*crypto.Slot, error) {
-	b, err := ReadNamed(ctx, be, name, crypto.MaxSlotSize)
+	b, err := store.ReadNamed(ctx, be, name, crypto.MaxSlotSize)
 	if err != nil {
 		return nil, err
 	}
 	s, err := crypto.ParseSlot(b)
 	if err != nil {
-		return nil, &DamageError{name, err}
+		return nil, &store.DamageError{File: name, Err: err}
 	}
 	return s, nil
 }
 
-func (r *Store) addSlot(ctx context.Context, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
+func addSlot(ctx context.Context, r *store.Store, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
 	cost := r.Options.Cost
 	if cost == (crypto.Cost{}) {
 		cost = crypto.DefaultCost()
@@ -119,7 +120,7 @@ func (r *Store) addSlot(ctx context.Context, secret []byte, info crypto.SlotInfo
 }
 
 // Keys lists the key slots.
-func (r *Store) Keys(ctx context.Context) ([]KeyInfo, error) {
+func Keys(ctx context.Context, r *store.Store) ([]KeyInfo, error) {
 	var out []KeyInfo
 	err := r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
@@ -128,7 +129,7 @@ func (r *Store) Keys(ctx context.Context) ([]KeyInfo, error) {
 		}
 		k := KeyInfo{ID: id, Current: id == r.Slot}
 		s, err := readSlot(ctx, r.Backend, f.Name)
-		if err != nil && !errors.Is(err, ErrDamaged) {
+		if err != nil && !errors.Is(err, store.ErrDamaged) {
 			return err // it may be sound all the same
 		}
 		var info crypto.SlotInfo
@@ -150,19 +151,19 @@ func (r *Store) Keys(ctx context.Context) ([]KeyInfo, error) {
 
 // AddKey adds a key slot that opens with secret. If another one does already,
 // that is ErrKeyExists: removing one of them would not do what it seems to.
-func (r *Store) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
-	id, found, err := r.slotOf(ctx, secret, layout.FileID{})
+func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
+	id, found, err := slotOf(ctx, r, secret, layout.FileID{})
 	if err == nil && found {
-		err = fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+		err = fmt.Errorf("key %s: %w", id.Short(), store.ErrKeyExists)
 	}
 	if err != nil {
 		return layout.FileID{}, fmt.Errorf("add a key: %w", err)
 	}
-	return r.addSlot(ctx, secret, info)
+	return addSlot(ctx, r, secret, info)
 }
 
 // slotOf finds a slot but the one given that opens with a secret.
-func (r *Store) slotOf(ctx context.Context, secret []byte, but layout.FileID) (slot layout.FileID, found bool, err error) {
+func slotOf(ctx context.Context, r *store.Store, secret []byte, but layout.FileID) (slot layout.FileID, found bool, err error) {
 	tried := 0
 	err = r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
@@ -173,7 +174,7 @@ func (r *Store) slotOf(ctx context.Context, secret []byte, but layout.FileID) (s
 			return err
 		}
 		s, err := readSlot(ctx, r.Backend, f.Name)
-		if errors.Is(err, ErrDamaged) {
+		if errors.Is(err, store.ErrDamaged) {
 			return nil
 		}
 		if err != nil {
@@ -195,7 +196,7 @@ func (r *Store) slotOf(ctx context.Context, secret []byte, but layout.FileID) (s
 }
 
 // deleteSlot removes a slot that may be gone already.
-func (r *Store) deleteSlot(ctx context.Context, id layout.FileID) error {
+func deleteSlot(ctx context.Context, r *store.Store, id layout.FileID) error {
 	err := r.Backend.Delete(ctx, layout.KeysDir+id.String())
 	if errors.Is(err, backend.ErrNotExist) {
 		return nil
@@ -206,8 +207,8 @@ func (r *Store) deleteSlot(ctx context.Context, id layout.FileID) error {
 // RemoveKey removes the key slot whose ID begins with prefix, unless no sound
 // slot would be left. Who has a copy of the slot's file, or
 // has opened the repository with it before, is not locked out by this.
-func (r *Store) RemoveKey(ctx context.Context, prefix string) (layout.FileID, error) {
-	keys, err := r.Keys(ctx)
+func RemoveKey(ctx context.Context, r *store.Store, prefix string) (layout.FileID, error) {
+	keys, err := Keys(ctx, r)
 	if err != nil {
 		return layout.FileID{}, err
 	}
@@ -223,17 +224,17 @@ func (r *Store) RemoveKey(ctx context.Context, prefix string) (layout.FileID, er
 	}
 	switch {
 	case len(found) == 0:
-		return layout.FileID{}, fmt.Errorf("%q: %w", prefix, ErrNoKey)
+		return layout.FileID{}, fmt.Errorf("%q: %w", prefix, store.ErrNoKey)
 	case len(found) > 1:
-		return layout.FileID{}, fmt.Errorf("%q fits %d keys: %w", prefix, len(found), ErrAmbiguous)
+		return layout.FileID{}, fmt.Errorf("%q fits %d keys: %w", prefix, len(found), store.ErrAmbiguous)
 	}
 	if found[0].Damaged == "" {
 		left--
 	}
 	if left == 0 {
-		return layout.FileID{}, ErrLastKey
+		return layout.FileID{}, store.ErrLastKey
 	}
-	if err := r.deleteSlot(ctx, found[0].ID); err != nil {
+	if err := deleteSlot(ctx, r, found[0].ID); err != nil {
 		return layout.FileID{}, fmt.Errorf("remove a key slot: %w", err)
 	}
 	return found[0].ID, nil
@@ -243,27 +244,27 @@ func (r *Store) RemoveKey(ctx context.Context, prefix string) (layout.FileID, er
 // opens with secret and keeps its label. The new slot is durable before the
 // old one goes; if that is cut off in between, the same again removes the old
 // one. If any other slot opens with secret, that is ErrKeyExists.
-func (r *Store) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (layout.FileID, error) {
-	info, err := r.slotInfo(ctx, r.Slot)
+func ChangePassword(ctx context.Context, r *store.Store, secret []byte, kind crypto.SlotKind) (layout.FileID, error) {
+	info, err := slotInfo(ctx, r, r.Slot)
 	if err != nil {
 		return layout.FileID{}, err
 	}
 	info.Kind = kind
 	old := r.Slot
-	id, found, err := r.slotOf(ctx, secret, old)
+	id, found, err := slotOf(ctx, r, secret, old)
 	if err == nil && found {
-		err = r.leftByChange(ctx, id, info)
+		err = leftByChange(ctx, r, id, info)
 	}
 	if err != nil {
 		return layout.FileID{}, fmt.Errorf("change the password: %w", err)
 	}
 	if !found {
-		if id, err = r.addSlot(ctx, secret, info); err != nil {
+		if id, err = addSlot(ctx, r, secret, info); err != nil {
 			return layout.FileID{}, err
 		}
 	}
 	r.Slot = id
-	if err := r.deleteSlot(ctx, old); err != nil {
+	if err := deleteSlot(ctx, r, old); err != nil {
 		return id, fmt.Errorf("the new password works, but the old one could not be removed: %w", err)
 	}
 	return id, nil
@@ -271,18 +272,18 @@ func (r *Store) ChangePassword(ctx context.Context, secret []byte, kind crypto.S
 
 // leftByChange fails unless a slot looks like what a change of the slot with
 // that info leaves if it is cut off.
-func (r *Store) leftByChange(ctx context.Context, id layout.FileID, info crypto.SlotInfo) error {
-	other, err := r.slotInfo(ctx, id)
+func leftByChange(ctx context.Context, r *store.Store, id layout.FileID, info crypto.SlotInfo) error {
+	other, err := slotInfo(ctx, r, id)
 	if err != nil {
 		return err
 	}
 	if other.Kind != info.Kind || other.Label != info.Label {
-		return fmt.Errorf("key %s: %w", id.Short(), ErrKeyExists)
+		return fmt.Errorf("key %s: %w", id.Short(), store.ErrKeyExists)
 	}
 	return nil
 }
 
-func (r *Store) slotInfo(ctx context.Context, id layout.FileID) (crypto.SlotInfo, error) {
+func slotInfo(ctx context.Context, r *store.Store, id layout.FileID) (crypto.SlotInfo, error) {
 	s, err := readSlot(ctx, r.Backend, layout.KeysDir+id.String())
 	if err != nil {
 		return crypto.SlotInfo{}, err
