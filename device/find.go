@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -120,7 +121,7 @@ func choose(list []Entry, names []string, device string) (Entry, error) {
 	switch {
 	case device == "":
 		return Entry{}, fmt.Errorf("%w: choose one of: %s", kind, choices)
-	case kind == ErrNotFound:
+	case errors.Is(kind, ErrNotFound):
 		return Entry{}, fmt.Errorf("%w: %q; connected are: %s", kind, device, choices)
 	}
 	return Entry{}, fmt.Errorf("%w %q: %s", kind, device, choices)

@@ -86,7 +86,7 @@ func (s *encrypter) flush() {
 var errEncrypterClosed = errors.New("keybag: encrypt: already closed")
 
 func (s *encrypter) Close() error {
-	if s.err == errEncrypterClosed {
+	if errors.Is(s.err, errEncrypterClosed) {
 		return nil
 	}
 	if s.err != nil {

@@ -47,7 +47,7 @@ func (g *gate) stop() {
 	defer g.mu.Unlock()
 	g.stopped = true
 	if g.waiting {
-		g.Conn.SetReadDeadline(past) // fails only if it is closed
+		_ = g.Conn.SetReadDeadline(past) // fails only if it is closed
 	}
 }
 

@@ -86,7 +86,7 @@ func newListing(items []Item) *listing {
 	for l.count() > 1<<(8*l.refSize) {
 		l.refSize++
 	}
-	l.each(func(object []byte) error {
+	_ = l.each(func(object []byte) error { // cannot fail
 		l.objects += int64(len(object))
 		return nil
 	})

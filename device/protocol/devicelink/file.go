@@ -68,7 +68,7 @@ func (l *Conn) SendFile(r io.Reader) (int64, error) {
 	}
 	var sent int64
 	for {
-		n, rerr := fill(r, l.buf[5:])
+		n, end, rerr := fill(r, l.buf[5:])
 		if n > 0 {
 			binary.BigEndian.PutUint32(l.buf, uint32(1+n))
 			l.buf[4] = KindData
@@ -77,11 +77,10 @@ func (l *Conn) SendFile(r io.Reader) (int64, error) {
 			}
 			sent += int64(n)
 		}
-		switch rerr {
-		case nil:
-		case io.EOF:
+		switch {
+		case end:
 			return sent, l.end()
-		default:
+		case rerr != nil:
 			if err := l.SendError(l.errorKind(), rerr.Error()); err != nil {
 				return sent, err
 			}
@@ -97,15 +96,20 @@ func (l *Conn) errorKind() byte {
 	return KindHostError
 }
 
-// fill reads until b is full. Unlike io.ReadFull it returns only errors of r: a
-// failure of r must not look like its end.
-func fill(r io.Reader, b []byte) (n int, err error) {
-	for n < len(b) && err == nil {
-		var m int
-		m, err = r.Read(b[n:])
+// fill reads until b is full, or the end of r. Unlike io.ReadFull it distinguishes
+// the end from an error that wraps io.EOF.
+func fill(r io.Reader, b []byte) (n int, end bool, err error) {
+	for n < len(b) {
+		m, err := r.Read(b[n:])
 		n += m
+		if err == io.EOF {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
 	}
-	return n, err
+	return n, false, nil
 }
 
 func (l *Conn) end() error { return l.write([]byte{0, 0, 0, 1, KindEnd}) }
