@@ -41,6 +41,7 @@ func random(seed uint64, n int) []byte {
 }
 
 func TestCutSizes(t *testing.T) {
+	t.Parallel()
 	c := NewCutter(testPol) // one cutter for all, to test Reset
 	for _, n := range []int{0, 1, 15, 16, 4096, SQLiteSize, MinSize - 1, MinSize, MinSize + 1, 3 << 20, 20 << 20} {
 		for _, db := range []bool{false, true} {
@@ -72,6 +73,7 @@ func TestCutSizes(t *testing.T) {
 }
 
 func TestInsertionMovesFewBoundaries(t *testing.T) {
+	t.Parallel()
 	data := random(1, 30<<20)
 	changed := append([]byte("something new in front"), data...)
 	c := NewCutter(testPol)
@@ -93,6 +95,7 @@ func TestInsertionMovesFewBoundaries(t *testing.T) {
 }
 
 func TestReadErrorsAreReported(t *testing.T) {
+	t.Parallel()
 	boom := errors.New("boom")
 	for _, n := range []int{0, 100, MinSize, 2 << 20} {
 		for _, db := range []bool{false, true} {
@@ -114,6 +117,7 @@ func TestReadErrorsAreReported(t *testing.T) {
 }
 
 func TestIDDependsOnKeyAndContent(t *testing.T) {
+	t.Parallel()
 	a, b := NewHasher([32]byte{1}), NewHasher([32]byte{2})
 	first, again := a.ID([]byte("x")), a.ID([]byte("x"))
 	if first != again || first == a.ID([]byte("y")) || first == b.ID([]byte("x")) {
@@ -122,6 +126,7 @@ func TestIDDependsOnKeyAndContent(t *testing.T) {
 }
 
 func TestIDText(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		id := ID(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "id"))
 		text, _ := id.MarshalText()

@@ -17,6 +17,7 @@ func seeded(n byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{n}) }
 var testKey = Key{1, 2, 3}
 
 func TestSealAndOpen(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		plain := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "plain")
 		ad := rapid.SliceOfN(rapid.Byte(), 0, 20).Draw(t, "ad")
@@ -42,6 +43,7 @@ func TestSealAndOpen(t *testing.T) {
 }
 
 func TestEveryChangeIsNoticed(t *testing.T) {
+	t.Parallel()
 	s := NewSealer(testKey, seeded(1))
 	plain, ad := []byte("some plaintext"), []byte("what it is for")
 	sealed, err := s.Seal(nil, plain, ad)
@@ -73,6 +75,7 @@ func TestEveryChangeIsNoticed(t *testing.T) {
 }
 
 func TestKeysAreNeverPrinted(t *testing.T) {
+	t.Parallel()
 	key, err := NewKey(seeded(3))
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +101,7 @@ func TestKeysAreNeverPrinted(t *testing.T) {
 }
 
 func TestPurposesGiveDifferentKeys(t *testing.T) {
+	t.Parallel()
 	seen := map[Key]Purpose{testKey: "the master key itself"}
 	for _, p := range []Purpose{ForChunkIDs, ForBlocks, ForPacks, ForIndexes, ForSnapshots, ForConfig, ForSlotInfo} {
 		k := testKey.Derive(p)
@@ -112,6 +116,7 @@ func TestPurposesGiveDifferentKeys(t *testing.T) {
 }
 
 func TestDestroy(t *testing.T) {
+	t.Parallel()
 	k := testKey
 	k.Destroy()
 	if k != (Key{}) {
@@ -121,6 +126,7 @@ func TestDestroy(t *testing.T) {
 
 // Without randomness there are no keys and nonces.
 func TestRandomnessFails(t *testing.T) {
+	t.Parallel()
 	short := func() *bytes.Reader { return bytes.NewReader(make([]byte, 10)) }
 	if k, err := NewKey(short()); err == nil || k != (Key{}) {
 		t.Error("NewKey")

@@ -23,6 +23,7 @@ func testSlot(t testing.TB) []byte {
 }
 
 func TestSlot(t *testing.T) {
+	t.Parallel()
 	b := testSlot(t)
 	s, err := ParseSlot(b)
 	if err != nil {
@@ -51,6 +52,7 @@ func TestSlot(t *testing.T) {
 
 // A slot with swapped sealed fields opens nothing.
 func TestSlotFieldsDoNotMix(t *testing.T) {
+	t.Parallel()
 	var f slotFile
 	if err := json.Unmarshal(testSlot(t), &f); err != nil {
 		t.Fatal(err)
@@ -65,6 +67,7 @@ func TestSlotFieldsDoNotMix(t *testing.T) {
 }
 
 func TestSlotLimits(t *testing.T) {
+	t.Parallel()
 	change := func(fn func(*slotFile)) []byte {
 		var f slotFile
 		if err := json.Unmarshal(testSlot(t), &f); err != nil {
@@ -108,6 +111,7 @@ func TestSlotLimits(t *testing.T) {
 }
 
 func TestKDFBounds(t *testing.T) {
+	t.Parallel()
 	salt := make([]byte, 32)
 	for _, ok := range []KDF{
 		{1, MinMemoryKiB, 1, salt}, {1, 64 << 10, 4, salt}, {64, 64 << 10, 4, salt},
@@ -132,6 +136,7 @@ func TestKDFBounds(t *testing.T) {
 
 // The default is at least the second recommended option of RFC 9106, section 4.
 func TestDefaultCost(t *testing.T) {
+	t.Parallel()
 	kdf, err := DefaultCost().withSalt(seeded(1))
 	if err != nil || kdf.Check() != nil {
 		t.Fatal(err, kdf.Check())
@@ -160,6 +165,7 @@ func FuzzParseSlot(f *testing.F) {
 }
 
 func TestRecoveryKey(t *testing.T) {
+	t.Parallel()
 	for seed := range byte(50) {
 		text, err := NewRecoveryKey(seeded(seed))
 		if err != nil {
@@ -188,6 +194,7 @@ func TestRecoveryKey(t *testing.T) {
 // A wrong letter and swapped neighbours are found. The checksum of 20 bits can miss
 // some, but not with this seed.
 func TestRecoveryTypos(t *testing.T) {
+	t.Parallel()
 	text, err := NewRecoveryKey(seeded(9))
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +222,7 @@ func TestRecoveryTypos(t *testing.T) {
 }
 
 func TestPasswordsAreUnchanged(t *testing.T) {
+	t.Parallel()
 	for _, p := range []string{
 		"", "x", "correct horse battery staple", " leading and trailing ", "o0O-iIl", "パスワード", "\xff\xfe",
 		// Six words of six letters, out of letters that recovery keys have.

@@ -60,7 +60,12 @@ func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (f
 }
 
 func TestFileIsCompressedWhereIDsRepeat(t *testing.T) {
+	t.Parallel()
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
+	large := 200_000
+	if testing.Short() {
+		large = 20_000
+	}
 	for _, tc := range []struct {
 		name       string
 		packs      []pack.Header
@@ -70,7 +75,7 @@ func TestFileIsCompressedWhereIDsRepeat(t *testing.T) {
 		{"nothing repeats", history(3000, false), false},
 		{"dictionaries", history(3000, true), true},
 		{"copies", slices.Repeat(history(3000, false), 10), true},
-		{"longer than a window", history(200_000, true), true},
+		{"longer than a window", history(large, true), true},
 	} {
 		files, plain := seal(t, sealer, tc.packs, len(tc.packs))
 		form, err := sealer.Open(nil, files[0][len(magic):], nil)
@@ -116,6 +121,7 @@ func compressed(t testing.TB, plain []byte) []byte {
 }
 
 func TestDamagedForms(t *testing.T) {
+	t.Parallel()
 	header := history(3000, true)[1].Append(nil)
 	plain := plainFile(header)
 	for name, good := range map[string][]byte{"plain": plain, "compressed": compressed(t, plain)} {

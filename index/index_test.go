@@ -47,6 +47,7 @@ func genHeader(t *rapid.T) pack.Header {
 
 // TestModel compares the index with plain maps.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		x := New()
 		type place struct {
@@ -125,6 +126,7 @@ func TestModel(t *testing.T) {
 }
 
 func TestFileRoundTrip(t *testing.T) {
+	t.Parallel()
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	rapid.Check(t, func(t *rapid.T) {
 		var f File
@@ -157,9 +159,13 @@ func TestFileRoundTrip(t *testing.T) {
 // TestMemory checks that the index takes at most 64 bytes a chunk at every size if
 // each chunk has its own block.
 func TestMemory(t *testing.T) {
+	packs := uint32(300)
+	if testing.Short() {
+		packs = 80
+	}
 	x := New()
 	next := uint32(0)
-	for p := range uint32(300) {
+	for p := range packs {
 		h := pack.Header{}
 		for range 1000 {
 			h.Blocks = append(h.Blocks, pack.Block{Encoding: pack.Zstd, Stored: 1 << 16, Chunks: []pack.Chunk{{ID: id(next), Length: 1 << 16}}})
@@ -187,6 +193,7 @@ func TestMemory(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
 	x := New()
 	var wg sync.WaitGroup
 	for g := range uint32(4) {
@@ -269,6 +276,7 @@ func BenchmarkAdd(b *testing.B) {
 // TestCopiesThatNeedEachOther checks that Compact chooses copies that can be
 // decoded, in whatever order the packs of two writers are added.
 func TestCopiesThatNeedEachOther(t *testing.T) {
+	t.Parallel()
 	full := func(n uint32) pack.Header {
 		return pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(n), Length: 5}}}}}
 	}

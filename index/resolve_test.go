@@ -12,6 +12,7 @@ import (
 // than a reader follows, counts as unknown until it is stored again, in whatever
 // order packs are added.
 func TestUndecodable(t *testing.T) {
+	t.Parallel()
 	in := func(ids ...uint32) (out []chunk.ID) {
 		for _, n := range ids {
 			out = append(out, id(n))

@@ -23,6 +23,7 @@ func one(dict []chunk.ID, ids ...chunk.ID) pack.Header {
 // A chunk that only a retired pack holds, or that needs one, is not reusable. A
 // copy in another pack is preferred. A chunk that is stored again is reusable.
 func TestRetire(t *testing.T) {
+	t.Parallel()
 	x := New()
 	retired, kept, repacked := packID(1), packID(2), packID(3)
 	x.Add(retired, 200, one(nil, id(1), id(2)))

@@ -51,6 +51,7 @@ func compressed(t testing.TB, plain []byte) []byte {
 }
 
 func TestCompressOnlyWhatRepeats(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name    string
 		blocks  int
@@ -80,6 +81,7 @@ func TestCompressOnlyWhatRepeats(t *testing.T) {
 }
 
 func TestCompressRoundTrip(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 		plain := []byte{PlainVersion}
@@ -122,6 +124,7 @@ func compressedForm(length uint64, frame []byte) []byte {
 }
 
 func TestDamagedCompressedForm(t *testing.T) {
+	t.Parallel()
 	h := longHeader(100, true)
 	rest := h.Append(nil)[1:]
 	n, frame := uint64(len(rest)), frameOf(t, rest)
@@ -211,6 +214,7 @@ func packOf(t testing.TB, h Header) ([]byte, error) {
 }
 
 func TestFileWithCompressedHeader(t *testing.T) {
+	t.Parallel()
 	h := longHeader(100, true)
 	file, err := packOf(t, h)
 	if err != nil {
@@ -236,6 +240,7 @@ func TestFileWithCompressedHeader(t *testing.T) {
 // A header whose plain form exceeds the limit must not be written, even if its compressed
 // form is short.
 func TestPlainFormOfHeaderIsLimited(t *testing.T) {
+	t.Parallel()
 	h := Header{Blocks: []Block{}}
 	chunks := make([]Chunk, MaxBlockChunks)
 	for i := range chunks {

@@ -43,6 +43,7 @@ func genBlock(t *rapid.T) Block {
 }
 
 func TestHeaderRoundTrip(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		h := Header{Kind: Kind(rapid.IntRange(0, 1).Draw(t, "kind")), Blocks: []Block{}}
 		offset := uint32(len(magic))
@@ -63,6 +64,7 @@ func TestHeaderRoundTrip(t *testing.T) {
 }
 
 func TestHeaderLimits(t *testing.T) {
+	t.Parallel()
 	one := []Chunk{{ID: id(1), Length: 100}}
 	many := make([]Chunk, MaxBlockChunks+1)
 	for i := range many {
@@ -98,6 +100,7 @@ func TestHeaderLimits(t *testing.T) {
 }
 
 func TestCodecRoundTrip(t *testing.T) {
+	t.Parallel()
 	text := []byte(strings.Repeat("messages, photos, health. ", 4000))
 	noise := make([]byte, 100_000)
 	rand.Read(noise)
@@ -136,6 +139,7 @@ func TestCodecRoundTrip(t *testing.T) {
 // TestDeltaDecodes checks the format of deltas: a zstd frame without a dictionary ID, with
 // the dictionary's bytes as raw content.
 func TestDeltaDecodes(t *testing.T) {
+	t.Parallel()
 	dict := make([]byte, 300_000)
 	rand.Read(dict)
 	data := bytes.Clone(dict[1000:250_000])
@@ -185,6 +189,7 @@ func testPack(t testing.TB) ([]byte, Header) {
 }
 
 func TestFileRoundTrip(t *testing.T) {
+	t.Parallel()
 	file, want := testPack(t)
 	got, err := ReadHeader(bytes.NewReader(file), int64(len(file)), sealer())
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -201,6 +206,7 @@ func TestFileRoundTrip(t *testing.T) {
 }
 
 func TestDamagedFileIsRefused(t *testing.T) {
+	t.Parallel()
 	file, _ := testPack(t)
 	for n := range file {
 		if _, err := ReadHeader(bytes.NewReader(file[:n]), int64(n), sealer()); !errors.Is(err, ErrDamaged) {
@@ -271,6 +277,7 @@ func FuzzReadFile(f *testing.F) {
 // TestDeltaRoundTrip uses several dictionaries with one codec. Each delta must depend
 // only on its own dictionary.
 func TestDeltaRoundTrip(t *testing.T) {
+	t.Parallel()
 	c, fresh := NewCodec(sealer()), func() *Codec { return NewCodec(sealer()) }
 	base := make([]byte, 2<<20)
 	rand.Read(base)
@@ -304,6 +311,7 @@ func TestDeltaRoundTrip(t *testing.T) {
 
 // Content is compressed if any of its samples shrinks.
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	c := NewCodec(sealer())
 	noise := make([]byte, 1<<20)
 	if _, err := rand.Read(noise); err != nil {

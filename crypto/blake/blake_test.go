@@ -25,6 +25,7 @@ func keyed(key [32]byte, b []byte) (out [32]byte) {
 // TestSum compares with the reference implementation at lengths around those where
 // the code path changes and at random lengths. It reuses the hashers.
 func TestSum(t *testing.T) {
+	t.Parallel()
 	key := [32]byte{1, 2, 3, 31: 9}
 	plain, withKey := New(), NewKeyed(key)
 	all := data(5 << 20)
@@ -66,6 +67,7 @@ func FuzzSum(f *testing.F) {
 }
 
 func TestStream(t *testing.T) {
+	t.Parallel()
 	b := data(100_000)
 	h := NewStream()
 	for piece := range slices.Chunk(b, 999) {

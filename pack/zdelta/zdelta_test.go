@@ -54,6 +54,7 @@ func edited(rng *rand.Rand, b []byte, edits int) []byte {
 }
 
 func TestEncode(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
 	text, random := words(rng, 1<<20), noise(rng, 1<<20)
 	moved := append(words(rng, 7000), text[:900_000]...)
@@ -101,6 +102,7 @@ func TestEncode(t *testing.T) {
 
 // The result must not depend on earlier calls.
 func TestEncodeAgain(t *testing.T) {
+	t.Parallel()
 	rng := rand.New(rand.NewPCG(3, 4))
 	var used Encoder
 	for range 60 {
@@ -119,6 +121,7 @@ func TestEncodeAgain(t *testing.T) {
 }
 
 func TestEncodeRefuses(t *testing.T) {
+	t.Parallel()
 	var e Encoder
 	for _, n := range []int{0, MaxWindow + 1} {
 		if _, err := e.Encode(nil, make([]byte, n), []byte("dictionary")); err == nil {

@@ -17,6 +17,7 @@ import (
 // After a crash at any point the damaged or the good file exists, and the good one
 // after Finish.
 func TestPutSurvivesEveryCrash(t *testing.T) {
+	t.Parallel()
 	id := blake3.Sum256(good)
 	for _, name := range []string{"packs/xx/" + hex.EncodeToString(id[:]), "config"} {
 		t.Run(name[:5], func(t *testing.T) { putSurvivesEveryCrash(t, name, false) })
@@ -70,6 +71,7 @@ func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
 
 // A damaged replacement is not used.
 func TestFinishIgnoresDamagedReplacements(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	id := blake3.Sum256([]byte("good"))
@@ -91,6 +93,7 @@ func TestFinishIgnoresDamagedReplacements(t *testing.T) {
 // Any whole file could be a config: the one on its way was found good, the one in
 // its place was not.
 func TestFinishPrefersConfigOnItsWay(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
 	if err := errors.Join(be.Put(ctx, "config", []byte("damaged")), be.Put(ctx, replace.Dir+"config", good)); err != nil {
@@ -107,6 +110,7 @@ func TestFinishPrefersConfigOnItsWay(t *testing.T) {
 // A config that was torn on its way must not replace the one that somebody has
 // brought from a copy since.
 func TestFinishPassesOverTornConfig(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, torn := range [][]byte{nil, good[:4], good[:len(good)-1], append(bytes.Clone(good[:6]), make([]byte, 5)...), make([]byte, 11)} {
 		be := memory.New()

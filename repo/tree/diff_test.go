@@ -13,6 +13,7 @@ import (
 
 // TestDiffModel compares Diff with maps.
 func TestDiffModel(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	rapid.Check(t, func(t *rapid.T) {
 		gen := rapid.SliceOfN(rapid.Custom(genEntry), 0, 30)
@@ -52,6 +53,7 @@ func TestDiffModel(t *testing.T) {
 }
 
 func TestDiffLoadsOnlyDifferences(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	s := store{}
 	entries := many(50_000)

@@ -104,6 +104,7 @@ func collect(t interface{ Fatal(...any) }, s store, root chunk.ID, domain string
 }
 
 func TestRoundTrip(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		entries := sorted(rapid.SliceOf(rapid.Custom(genEntry)).Draw(t, "entries"))
 		s := store{}
@@ -156,6 +157,7 @@ func many(n int) []Entry {
 // TestLocalChanges checks that a change only changes the nodes on its path to the root,
 // and that equal entries make equal trees.
 func TestLocalChanges(t *testing.T) {
+	t.Parallel()
 	const n = 50_000
 	s := store{}
 	entries := many(n)
@@ -181,6 +183,7 @@ func TestLocalChanges(t *testing.T) {
 }
 
 func TestAddRequiresOrder(t *testing.T) {
+	t.Parallel()
 	b := NewBuilder(store{}.save, nil)
 	ctx := context.Background()
 	if err := b.Add(ctx, &Entry{Path: "b"}); err != nil {
@@ -194,6 +197,7 @@ func TestAddRequiresOrder(t *testing.T) {
 }
 
 func TestBadEntriesAreRefused(t *testing.T) {
+	t.Parallel()
 	ids := []chunk.ID{testID(1)}
 	for name, e := range map[string]Entry{
 		"no path":              {},
@@ -225,12 +229,14 @@ func TestBadEntriesAreRefused(t *testing.T) {
 }
 
 func TestCraftedPathsAddNoLevels(t *testing.T) {
+	t.Parallel()
 	if ends(0, leafBits) {
 		t.Error("a hash of zero ends nodes for ever")
 	}
 }
 
 func TestContentLists(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	for _, n := range []int{0, 1, MaxInline, MaxInline + 1, 1000, 100_000} {
 		s := store{}
@@ -268,6 +274,7 @@ func TestContentLists(t *testing.T) {
 }
 
 func TestMissingAndWrongNodes(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	s := store{}
 	root := build(t, s, many(5000))

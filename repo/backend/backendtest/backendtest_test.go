@@ -309,6 +309,7 @@ var faults = []struct {
 }
 
 func TestChecksFindFaults(t *testing.T) {
+	t.Parallel()
 	noticed := make(map[string]bool)
 	for _, f := range faults {
 		for _, c := range checks() {

@@ -19,12 +19,14 @@ import (
 var ctx = context.Background()
 
 func TestContractWithoutCrash(t *testing.T) {
+	t.Parallel()
 	backendtest.Run(t, func(*testing.T) backend.Backend {
 		return crash.New(memory.New(), crash.Plan{})
 	})
 }
 
 func TestContractAfterReboot(t *testing.T) {
+	t.Parallel()
 	backendtest.Run(t, func(t *testing.T) backend.Backend {
 		b := crash.New(memory.New(), crash.Plan{At: 2, Seed: 1})
 		if err := b.Put(ctx, "config", nil); err != nil {
@@ -85,6 +87,7 @@ func outcome(t *testing.T, plan crash.Plan, remove bool) string {
 }
 
 func TestOutcomes(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		remove, torn bool
 		want         []string
@@ -116,6 +119,7 @@ func TestOutcomes(t *testing.T) {
 }
 
 func TestDeadProcess(t *testing.T) {
+	t.Parallel()
 	store := memory.New()
 	other := crash.New(store, crash.Plan{}) // of another process, which lives on
 	b := crash.New(store, crash.Plan{At: 2, Seed: 42})
@@ -164,6 +168,7 @@ func TestDeadProcess(t *testing.T) {
 }
 
 func TestRebootKills(t *testing.T) {
+	t.Parallel()
 	b := crash.New(memory.New(), crash.Plan{Seed: 3})
 	b.Reboot()
 	if err := b.Put(ctx, "one", nil); !errors.Is(err, crash.ErrCrashed) || !strings.Contains(err.Error(), "seed 3") {
@@ -174,6 +179,7 @@ func TestRebootKills(t *testing.T) {
 // Whatever was reported as done is there after the restart, whatever was not
 // begun is not.
 func TestRebootKeepsWhatWasDone(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		plan := crash.Plan{At: rapid.IntRange(0, 20).Draw(t, "at"), Seed: rapid.Uint64().Draw(t, "seed")}
 		b := crash.New(memory.New(), plan)

@@ -18,6 +18,7 @@ import (
 var ctx = context.Background()
 
 func TestContractWithoutFaults(t *testing.T) {
+	t.Parallel()
 	backendtest.Run(t, func(*testing.T) backend.Backend {
 		return fault.New(memory.New(), nil, fault.Once(0, fault.ErrInjected))
 	})
@@ -40,6 +41,7 @@ var steps = []struct {
 func exists(b backend.Backend) bool { _, err := b.Stat(ctx, "keys/a"); return err == nil }
 
 func TestOnce(t *testing.T) {
+	t.Parallel()
 	for i, step := range steps {
 		for _, after := range []bool{false, true} {
 			plan := fault.Once(i+1, fault.ErrInjected)
@@ -69,6 +71,7 @@ func TestOnce(t *testing.T) {
 }
 
 func TestOwnErrorBeatsAfter(t *testing.T) {
+	t.Parallel()
 	b := fault.New(memory.New(), fault.OnceAfter(1, fault.ErrInjected))
 	if _, err := b.Stat(ctx, "keys/a"); !errors.Is(err, backend.ErrNotExist) {
 		t.Errorf("Stat = %v, want the store's own error", err)
@@ -76,6 +79,7 @@ func TestOwnErrorBeatsAfter(t *testing.T) {
 }
 
 func TestFrom(t *testing.T) {
+	t.Parallel()
 	b := fault.New(memory.New(), fault.From(2, fault.ErrInjected))
 	for i, step := range steps {
 		if err := step.run(b); (i >= 1) != errors.Is(err, fault.ErrInjected) {
@@ -85,6 +89,7 @@ func TestFrom(t *testing.T) {
 }
 
 func TestOnCountsItsOwn(t *testing.T) {
+	t.Parallel()
 	inner := memory.New()
 	b := fault.New(inner, fault.On(fault.Put, "packs/", fault.Once(2, fault.ErrInjected)))
 	for i, name := range []string{"packs/1", "index/1", "index/2", "packs/2", "packs/3"} {
@@ -98,6 +103,7 @@ func TestOnCountsItsOwn(t *testing.T) {
 }
 
 func TestFull(t *testing.T) {
+	t.Parallel()
 	b := fault.New(memory.New(), fault.Full(100))
 	for i, tt := range []struct {
 		size int
@@ -111,6 +117,7 @@ func TestFull(t *testing.T) {
 }
 
 func TestDamagedReads(t *testing.T) {
+	t.Parallel()
 	want := bytes.Repeat([]byte{0xf0}, 10)
 	flipped := bytes.Clone(want)
 	flipped[4] ^= 8
@@ -156,6 +163,7 @@ func TestDamagedReads(t *testing.T) {
 }
 
 func TestFirstPlanDecidesAndAllCount(t *testing.T) {
+	t.Parallel()
 	other := errors.New("other")
 	b := fault.New(memory.New(), fault.Once(1, fault.ErrInjected), fault.On(fault.Put, "", fault.Once(1, other)), fault.On(fault.Put, "", fault.Once(2, other)))
 	if err := b.Put(ctx, "a", nil); !errors.Is(err, fault.ErrInjected) {
@@ -174,6 +182,7 @@ func TestFirstPlanDecidesAndAllCount(t *testing.T) {
 }
 
 func TestTexts(t *testing.T) {
+	t.Parallel()
 	b := fault.New(memory.New(), fault.Once(1, fault.ErrInjected))
 	err := b.Put(ctx, "keys/a", nil)
 	if err == nil || !strings.Contains(err.Error(), "put keys/a") {
