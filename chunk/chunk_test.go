@@ -132,7 +132,7 @@ func TestIDText(t *testing.T) {
 		text, _ := id.MarshalText()
 		var back ID
 		if err := back.UnmarshalText(text); err != nil || back != id {
-			t.Fatalf("%s came back as %s, %v", id, back, err)
+			t.Fatalf("%s was parsed as %s, %v", id, back, err)
 		}
 	})
 	for _, bad := range []string{"", "00", "zz", string(make([]byte, 64))} {

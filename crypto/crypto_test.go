@@ -45,7 +45,7 @@ func TestSealAndOpen(t *testing.T) {
 func TestEveryChangeIsNoticed(t *testing.T) {
 	t.Parallel()
 	s := NewSealer(testKey, seeded(1))
-	plain, ad := []byte("some plaintext"), []byte("what it is for")
+	plain, ad := []byte("some plaintext"), []byte("some context")
 	sealed, err := s.Seal(nil, plain, ad)
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestDestroy(t *testing.T) {
 	k := testKey
 	k.Destroy()
 	if k != (Key{}) {
-		t.Error("the key is still there")
+		t.Error("the key was not overwritten")
 	}
 }
 

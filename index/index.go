@@ -29,7 +29,7 @@ type Location struct {
 // BlockRef identifies a block of one Index. It has no meaning in another Index.
 type BlockRef uint32
 
-// Index is the set of known packs and what they hold.
+// Index is the set of known packs and their contents.
 type Index struct {
 	mu     sync.RWMutex
 	packs  []packEntry

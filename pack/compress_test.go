@@ -75,7 +75,7 @@ func TestCompressOnlyWhatRepeats(t *testing.T) {
 			t.Errorf("%s: %d bytes of %d", tc.name, len(b), len(plain))
 		}
 		if got, err := Expand(b, len(plain)); err != nil || !bytes.Equal(got, plain) {
-			t.Errorf("%s: %d bytes came back as %d, %v", tc.name, len(plain), len(got), err)
+			t.Errorf("%s: %d bytes were expanded to %d, %v", tc.name, len(plain), len(got), err)
 		}
 	}
 }
@@ -97,7 +97,7 @@ func TestCompressRoundTrip(t *testing.T) {
 			t.Fatalf("%d bytes of %d, %v", len(b), len(plain), err)
 		}
 		if got, err := Expand(b, len(plain)); err != nil || !bytes.Equal(got, plain) {
-			t.Fatalf("%d bytes came back as %d, %v", len(plain), len(got), err)
+			t.Fatalf("%d bytes were expanded to %d, %v", len(plain), len(got), err)
 		}
 	})
 }

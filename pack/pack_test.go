@@ -119,7 +119,7 @@ func TestCodecRoundTrip(t *testing.T) {
 		if err != nil || !bytes.Equal(got, tc.data) {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
-		// A frame that holds more or less than the header says is refused.
+		// A frame of another length than in the header is refused.
 		for _, off := range []int{-1, 1} {
 			lying := &Block{Encoding: enc, Stored: b.Stored, Chunks: []Chunk{{Length: uint32(len(tc.data) + off)}}}
 			if _, err := c.Decode(nil, sealed, lying, nil); !errors.Is(err, ErrDamaged) {
@@ -248,7 +248,7 @@ func FuzzParseHeader(f *testing.F) {
 		}
 		again, err := expandHeader(compressed(t, h.Append(nil)))
 		if err != nil || !reflect.DeepEqual(h, again) {
-			t.Fatalf("%+v came back as %+v, %v", h, again, err)
+			t.Fatalf("%+v was read as %+v, %v", h, again, err)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func TestLimits(t *testing.T) {
 		first := r.Err()
 		r.Fail("another")
 		if r.Byte() != 0 || r.Uint64() != 0 || r.Varint() != 0 || r.Err() != first {
-			t.Errorf("%s: goes on after the first error", name)
+			t.Errorf("%s: reads after the first error", name)
 		}
 	}
 	many := append([]byte{3}, bytes.Repeat([]byte{9}, 96)...)

@@ -1,22 +1,21 @@
-// Package mirror keeps an exact copy of a repository in another store: the same
-// files under the same names, so the same keys and snapshots.
+// Package mirror keeps an exact copy of a repository in another store: the same files
+// under the same names, so the same keys and snapshots.
 //
 // # What it promises
 //
-// A snapshot is on the target only with everything that it needs, whenever the
-// copy is cut off: files are copied in the order in which a repository writes
-// them, and removed in the opposite order after everything new is durable. What
-// was copied stays; the next run goes on from there.
+// A snapshot on the target always has everything that it needs, even if a run is
+// interrupted: files are copied in the order in which a repository writes them, and
+// removed in the opposite order after all new files are durable. Copied files stay, and
+// the next run continues from there.
 //
-// A file is copied only if its bytes are those that its name stands for. The
-// target is not changed at all where the source looks as if it had lost
-// something rather than given it up (guard.go).
+// A file is copied only if it has the hash that is its name. The target is not changed if
+// the source seems to have lost files instead of removing them (guard.go).
 //
 // # What it never does
 //
-// It changes nothing on the source. It needs no key and knows nothing of what
-// files hold: hashes, names and the order of writing are enough. What only a key
-// can tell it asks its caller ([Options.Whole]).
+// It never changes the source, and never reads what files contain: hashes, names and the
+// order of writing are enough. It needs no key. The caller checks what only a key can
+// tell ([Options.VerifySnapshots]).
 package mirror
 
 import (

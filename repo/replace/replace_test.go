@@ -79,7 +79,7 @@ func TestFinishIgnoresDamagedReplacements(t *testing.T) {
 	if err := be.Put(ctx, name, []byte("good")); err != nil {
 		t.Fatal(err)
 	}
-	if err := be.Put(ctx, replace.Dir+name, []byte("torn")); err != nil {
+	if err := be.Put(ctx, replace.Dir+name, []byte("damaged")); err != nil {
 		t.Fatal(err)
 	}
 	if err := replace.Finish(ctx, be); err != nil {
@@ -90,9 +90,9 @@ func TestFinishIgnoresDamagedReplacements(t *testing.T) {
 	}
 }
 
-// Any whole file could be a config: the one on its way was found good, the one in
-// its place was not.
-func TestFinishPrefersConfigOnItsWay(t *testing.T) {
+// Nothing tells which of two complete configs is good, so Finish uses the replacement,
+// which was verified before.
+func TestFinishPrefersReplacementOfConfig(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
@@ -107,21 +107,21 @@ func TestFinishPrefersConfigOnItsWay(t *testing.T) {
 	}
 }
 
-// A config that was torn on its way must not replace the one that somebody has
-// brought from a copy since.
-func TestFinishPassesOverTornConfig(t *testing.T) {
+// An incomplete replacement of config is not used, since a person may have restored config
+// meanwhile.
+func TestFinishIgnoresIncompleteConfig(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	for _, torn := range [][]byte{nil, good[:4], good[:len(good)-1], append(bytes.Clone(good[:6]), make([]byte, 5)...), make([]byte, 11)} {
+	for _, incomplete := range [][]byte{nil, good[:4], good[:len(good)-1], append(bytes.Clone(good[:6]), make([]byte, 5)...), make([]byte, 11)} {
 		be := memory.New()
-		if err := errors.Join(be.Put(ctx, "config", good), be.Put(ctx, replace.Dir+"config", torn)); err != nil {
+		if err := errors.Join(be.Put(ctx, "config", good), be.Put(ctx, replace.Dir+"config", incomplete)); err != nil {
 			t.Fatal(err)
 		}
 		if err := replace.Finish(ctx, be); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {
-			t.Errorf("%q on its way: %q, %v", torn, b, err)
+			t.Errorf("replacement %q: config is %q, %v", incomplete, b, err)
 		}
 	}
 }

@@ -41,13 +41,13 @@ func TestDiffModel(t *testing.T) {
 			}
 			pair, ok := want[e.Key()]
 			if !ok || !reflect.DeepEqual(pair, [2]*Entry{x, y}) {
-				t.Fatalf("told of %+v and %+v", x, y)
+				t.Fatalf("fn was called with %+v and %+v", x, y)
 			}
 			keys = append(keys, e.Key())
 			return nil
 		})
 		if err != nil || len(keys) != len(want) || !slices.IsSortedFunc(keys, Key.Compare) {
-			t.Fatalf("told of %d differences, want %d: %v", len(keys), len(slices.Collect(maps.Keys(want))), err)
+			t.Fatalf("fn was called %d times, want %d: %v", len(keys), len(slices.Collect(maps.Keys(want))), err)
 		}
 	})
 }

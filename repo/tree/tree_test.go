@@ -26,7 +26,7 @@ func (s store) save(_ context.Context, b []byte, _ *chunk.ID) (chunk.ID, error) 
 func (s store) load(_ context.Context, id chunk.ID) ([]byte, error) {
 	b, ok := s[id]
 	if !ok {
-		return nil, errors.New("not there")
+		return nil, errors.New("no such chunk")
 	}
 	return b, nil
 }
@@ -219,7 +219,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 		if err := NewBuilder(store{}.save, nil).Add(context.Background(), &e); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
-		// A reader refuses the same when somebody wrote it all the same.
+		// A reader refuses such entries as well.
 		if _, err := ParseNode((&Node{Entries: []Entry{e}}).encode()); !errors.Is(err, ErrDamaged) {
 			if name != "kind" && name != "folder with content" { // not expressible in a node
 				t.Errorf("%s: read with %v", name, err)
@@ -231,7 +231,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 func TestCraftedPathsAddNoLevels(t *testing.T) {
 	t.Parallel()
 	if ends(0, leafBits) {
-		t.Error("a hash of zero ends nodes for ever")
+		t.Error("a hash of zero ends nodes")
 	}
 }
 
@@ -254,7 +254,7 @@ func TestContentLists(t *testing.T) {
 		lists, got := 0, []chunk.ID{}
 		err = c.All(ctx, s.load, func(chunk.ID) error { lists++; return nil }, func(id chunk.ID) error { got = append(got, id); return nil })
 		if err != nil || !slices.Equal(got, ids) {
-			t.Fatalf("%d chunks came back as %d, %v", n, len(got), err)
+			t.Fatalf("%d chunks were read as %d, %v", n, len(got), err)
 		}
 		if lists != len(s) {
 			t.Errorf("%d lists visited, %d stored", lists, len(s))
@@ -316,7 +316,7 @@ func FuzzParseNode(f *testing.F) {
 		}
 		again, err := ParseNode(n.encode())
 		if err != nil || !reflect.DeepEqual(n, again) {
-			t.Fatalf("%+v came back as %+v, %v", n, again, err)
+			t.Fatalf("%+v was read as %+v, %v", n, again, err)
 		}
 	})
 }

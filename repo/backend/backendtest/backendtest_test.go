@@ -141,7 +141,7 @@ var faults = []struct {
 			return n, err
 		}
 	}},
-	{"takes a negative offset for zero", []string{"ReadAtRanges"}, func(b *broken, m *memory.Backend) {
+	{"treats a negative offset as zero", []string{"ReadAtRanges"}, func(b *broken, m *memory.Backend) {
 		b.readAt = func(ctx context.Context, name string, p []byte, off int64) (int, error) {
 			return m.ReadAt(ctx, name, p, max(off, 0))
 		}
@@ -155,7 +155,7 @@ var faults = []struct {
 			return info, err
 		}
 	}},
-	{"deletes what is absent", []string{"NotExist", "Delete"}, func(b *broken, m *memory.Backend) {
+	{"deletes absent files without an error", []string{"NotExist", "Delete"}, func(b *broken, m *memory.Backend) {
 		b.delete = func(ctx context.Context, name string) error {
 			if err := m.Delete(ctx, name); !errors.Is(err, backend.ErrNotExist) {
 				return err
@@ -218,7 +218,7 @@ var faults = []struct {
 			return err
 		}
 	}},
-	{"goes on after the callback's error", []string{"ListEndsWithError"}, func(b *broken, m *memory.Backend) {
+	{"continues after the callback's error", []string{"ListEndsWithError"}, func(b *broken, m *memory.Backend) {
 		b.list = func(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 			var first error
 			err := m.List(ctx, prefix, func(info backend.Info) error {
@@ -247,12 +247,12 @@ var faults = []struct {
 			return m.Delete(ctx, name)
 		}
 	}},
-	{"does not look at the context", []string{"Cancelled"}, func(b *broken, m *memory.Backend) {
+	{"ignores the context", []string{"Cancelled"}, func(b *broken, m *memory.Backend) {
 		b.put = func(ctx context.Context, name string, data []byte) error {
 			return m.Put(context.WithoutCancel(ctx), name, data)
 		}
 	}},
-	{"ends a cancelled listing in silence", []string{"CancelledWhileListing"}, func(b *broken, m *memory.Backend) {
+	{"ends a cancelled listing without an error", []string{"CancelledWhileListing"}, func(b *broken, m *memory.Backend) {
 		b.list = func(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 			err := m.List(ctx, prefix, fn)
 			if errors.Is(err, context.Canceled) {
@@ -273,7 +273,7 @@ var faults = []struct {
 			return m.Set(name, data)
 		}
 	}},
-	{"does not delete while another one does", []string{"ConcurrentDeletesOfOneName"}, func(b *broken, m *memory.Backend) {
+	{"does not delete while another goroutine does", []string{"ConcurrentDeletesOfOneName"}, func(b *broken, m *memory.Backend) {
 		var mu sync.Mutex
 		b.delete = func(ctx context.Context, name string) error {
 			if !mu.TryLock() {
@@ -332,7 +332,7 @@ func TestChecksFindFaults(t *testing.T) {
 	}
 	for _, c := range checks() {
 		if !noticed[c.name] {
-			t.Errorf("nothing shows that the check %s is able to fail", c.name)
+			t.Errorf("nothing shows that the check %s can fail", c.name)
 		}
 		if failures := run(t.Context(), c, memory.New()); len(failures) > 0 {
 			t.Errorf("%s fails for a store that keeps the contract: %v", c.name, failures)

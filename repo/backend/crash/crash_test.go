@@ -45,8 +45,8 @@ func TestContractAfterReboot(t *testing.T) {
 
 var content = bytes.Repeat([]byte("content "), 10)
 
-// outcome runs a Put of "new" or a Delete of "old" into a crash, and says what
-// is found of that file afterwards.
+// outcome crashes in a Put of "new" or a Delete of "old", and describes the file
+// afterwards.
 func outcome(t *testing.T, plan crash.Plan, remove bool) string {
 	t.Helper()
 	store := memory.New()
@@ -103,7 +103,7 @@ func TestOutcomes(t *testing.T) {
 			plan := crash.Plan{At: 1, Seed: seed, Torn: tt.torn}
 			what := outcome(t, plan, tt.remove)
 			if again := outcome(t, plan, tt.remove); again != what {
-				t.Errorf("seed %d gives %q and then %q", seed, what, again)
+				t.Errorf("seed %d has the outcomes %q and %q", seed, what, again)
 			}
 			seen[what]++
 		}
@@ -112,7 +112,7 @@ func TestOutcomes(t *testing.T) {
 		}
 		for _, what := range tt.want {
 			if seen[what] < 5 {
-				t.Errorf("remove %v, torn %v: %q came up %d times in 200", tt.remove, tt.torn, what, seen[what])
+				t.Errorf("remove %v, torn %v: %q occurred %d times in 200", tt.remove, tt.torn, what, seen[what])
 			}
 		}
 	}
@@ -160,7 +160,7 @@ func TestDeadProcess(t *testing.T) {
 	}
 	after := b.Reboot()
 	if err := after.Delete(ctx, "one"); err != nil {
-		t.Errorf("what was put before the crash: %v", err)
+		t.Errorf("reading a file put before the crash: %v", err)
 	}
 	if _, err := store.Stat(ctx, "one"); err != nil {
 		t.Errorf("a change after the restart reached the old store: %v", err)
@@ -176,8 +176,8 @@ func TestRebootKills(t *testing.T) {
 	}
 }
 
-// Whatever was reported as done is there after the restart, whatever was not
-// begun is not.
+// After the restart, all operations that returned nil are done and all that were not
+// called are not.
 func TestRebootKeepsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -204,7 +204,7 @@ func TestRebootKeepsWhatWasDone(t *testing.T) {
 		for name, there := range want {
 			got, err := backend.ReadAll(ctx, after, name, 100)
 			if name != under && (err == nil) != there || err == nil && string(got) != name {
-				t.Errorf("%s is there: %v, want %v, content %q (%s)", name, err == nil, there, got, b.Outcome())
+				t.Errorf("%s exists: %v, want %v, content %q (%s)", name, err == nil, there, got, b.Outcome())
 			}
 		}
 	})

@@ -24,7 +24,7 @@ func TestContractWithoutFaults(t *testing.T) {
 	})
 }
 
-// steps are one operation of each kind.
+// steps has one operation of each kind.
 var steps = []struct {
 	op  fault.Op
 	run func(b backend.Backend) error
@@ -57,7 +57,7 @@ func TestOnce(t *testing.T) {
 					t.Errorf("fault at %v (after: %v): %v = %v", step.op, after, s.op, err)
 				}
 				if j == i && (exists(inner) != before) != (after && (s.op == fault.Put || s.op == fault.Delete)) {
-					t.Errorf("fault at %v (after: %v): the file was there: %v, and is: %v", step.op, after, before, exists(inner))
+					t.Errorf("fault at %v (after: %v): the file existed: %v, and exists now: %v", step.op, after, before, exists(inner))
 				}
 			}
 			if b.Count() != i+1 || b.Count(step.op) != 1 {
@@ -153,7 +153,7 @@ func TestDamagedReads(t *testing.T) {
 				t.Errorf("%s: %x, %v, want %x, %v", tt.about, p[:n], err, tt.want, tt.err)
 			}
 			if !bytes.Equal(p[n:], make([]byte, tt.size-n)) {
-				t.Errorf("%s: bytes behind the %d read are there", tt.about, n)
+				t.Errorf("%s: the buffer has more than the %d bytes read", tt.about, n)
 			}
 		}
 		if got, err := backend.ReadAll(ctx, inner, "f", 100); err != nil || !bytes.Equal(got, want) {

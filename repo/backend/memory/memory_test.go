@@ -54,7 +54,7 @@ func TestCloneIsIndependent(t *testing.T) {
 		}
 	}
 	if err := errors.Join(one.Delete(ctx, "a/one"), one.Put(ctx, "a", nil)); err != nil {
-		t.Errorf("after the last file below it is gone, a folder's name is not free: %v", err)
+		t.Errorf("the name of a folder without files is taken: %v", err)
 	}
 	if err := two.Put(ctx, "a", nil); !errors.Is(err, backend.ErrExist) {
 		t.Errorf("Put of a folder's name in the clone = %v, want ErrExist", err)
