@@ -82,12 +82,12 @@ func (r *Repo) Outline(ctx context.Context, s *Snapshot) *tree.Outline {
 	return record.Outline(ctx, r.store, s)
 }
 
-// Writer stores the content of one snapshot. Goroutines feed it through lanes
-// of their own; blocks are compressed and sealed beside them, and packs are
-// uploaded beside that, with bounded queues between.
+// Writer stores the content of one snapshot. Goroutines feed it through content
+// writers of their own. It compresses and seals blocks, and stores packs, in other
+// goroutines, with bounded queues between them.
 //
-// A writer ends with Commit, or with Close: Close keeps what was stored
-// complete, so that the next run finds it, but writes no snapshot.
+// A writer ends with Commit or Close. Close keeps the packs that were stored, so
+// that the next backup need not store them again, but writes no snapshot.
 type Writer = writer.Writer
 
 // NewWriter starts a writer. The index must have been loaded.
@@ -95,9 +95,9 @@ func (r *Repo) NewWriter(ctx context.Context) *Writer {
 	return writer.New(ctx, r.store)
 }
 
-// ContentWriter is one goroutine's way into a Writer. What is stored through a lane in
-// a row shares blocks, so files that are alike or are read together should
-// come one behind the other.
+// ContentWriter stores files through a Writer. One goroutine uses it at a time.
+// Files that are stored one after another share blocks, so files that are alike or
+// are read together should be stored in a row.
 type ContentWriter = writer.ContentWriter
 
 // WriteStats counts what a writer has added.

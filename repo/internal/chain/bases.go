@@ -49,6 +49,7 @@ func (b *Bases) Add(more []Base) {
 	}
 }
 
+// IDs returns the IDs of the chunks, in order.
 func (b *Bases) IDs() []chunk.ID {
 	ids := make([]chunk.ID, len(b.List))
 	for i := range b.List {

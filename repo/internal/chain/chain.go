@@ -23,9 +23,9 @@ const (
 	// block's plaintext; minChain is always allowed.
 	Factor    = 3
 	MinStored = 2 << 20
-	// MaxJoined bounds the stored bytes of the chain of a run that another
-	// file is to join. The earlier versions of small files lie in a block each,
-	// and a run of many of them would need more than it may.
+	// MaxJoined bounds the stored bytes of the chain of a block that a chunk of
+	// another file may join. The earlier versions of small files are in a block
+	// each, and a block of many such files would need too much.
 	MaxJoined = 256 << 10
 )
 
@@ -128,8 +128,10 @@ type Walk struct {
 	Stored int // bytes of all blocks met
 }
 
+// NewWalk returns a walk of an index as it is, without a plan.
 func NewWalk(x *index.Index) *Walk { return Rule{Index: x}.Walk() }
 
+// Walk returns a new walk.
 func (rule Rule) Walk() *Walk {
 	return &Walk{Rule: rule, depths: map[index.BlockRef]int{}}
 }

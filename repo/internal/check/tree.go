@@ -92,6 +92,8 @@ func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, err
 
 var errLost = errors.New("content is lost")
 
+// Entry reports whether the content of an entry is complete. It counts and names what
+// is lost.
 func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
 	size := int64(0)
 	err := e.Content.Chunks(ctx, t.Load, func(id chunk.ID) error {
@@ -118,6 +120,7 @@ func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
 	return false, nil
 }
 
+// NameEntry notes the name of a lost file, for people.
 func (t *TreeCheck) NameEntry(e *tree.Entry) {
 	if e.Domain != "" {
 		t.name(fmt.Sprintf("%s (%s/%s)", e.Path, e.Domain, e.Name))

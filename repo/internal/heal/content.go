@@ -26,7 +26,7 @@ type ContentReport struct {
 	FoundBytes    int64              `json:"found_bytes"`
 }
 
-// contentHealer is one run of HealFromContent.
+// contentHealer is one run of FromContent.
 type contentHealer struct {
 	r, other *store.Store
 	dryRun   bool
@@ -35,7 +35,7 @@ type contentHealer struct {
 	missing map[chunk.ID]bool     // under this repository's key
 	files   map[tree.Key]struct{} // that lack something
 	devices map[string]bool       // that have such files
-	lane    *writer.ContentWriter
+	writer  *writer.ContentWriter
 	cutter  *chunk.Cutter
 	hasher  *chunk.Hasher
 	buf     []byte
@@ -71,7 +71,7 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 	}
 	w := writer.New(ctx, r)
 	defer w.Close()
-	h.lane = w.NewContentWriter()
+	h.writer = w.NewContentWriter()
 	list, _, err := record.List(ctx, other)
 	if err != nil {
 		return nil, fmt.Errorf("the other repository: %w", err)
@@ -105,7 +105,7 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 	if opts.DryRun {
 		return h.rep, nil
 	}
-	if err := h.lane.Flush(ctx); err != nil {
+	if err := h.writer.Flush(ctx); err != nil {
 		return nil, err
 	}
 	if err := w.Finish(ctx); err != nil {
@@ -244,6 +244,6 @@ func (h *contentHealer) offer(ctx context.Context, b []byte) error {
 	if h.dryRun {
 		return nil
 	}
-	_, err := h.lane.AddChunk(ctx, bytes.Clone(b))
+	_, err := h.writer.AddChunk(ctx, bytes.Clone(b))
 	return err
 }

@@ -49,7 +49,7 @@ type Report struct {
 	MissingChunks int `json:"missing_chunks"`
 }
 
-// healer is one run of HealFromMirror.
+// healer is one run of FromMirror.
 type healer struct {
 	r    *store.Store
 	from backend.Backend

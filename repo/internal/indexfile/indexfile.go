@@ -55,6 +55,7 @@ type Builder struct {
 	file   *index.File
 }
 
+// NewBuilder returns a builder that passes complete index files to put.
 func NewBuilder(r *store.Store, put func(ctx context.Context, file []byte) error) *Builder {
 	return &Builder{sealer: r.IndexSealer, put: put, file: &index.File{}}
 }

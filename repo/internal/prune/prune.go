@@ -84,7 +84,7 @@ type Report struct {
 	Waiting      []lock.Info `json:"waiting"`
 }
 
-// pruner is one run of Prune.
+// pruner is one Run.
 type pruner struct {
 	r      *store.Store
 	opts   Options

@@ -48,16 +48,16 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 	for range p.r.Options.Workers {
 		g.Go(func() error {
 			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.BlockSealer), alone: &alone}
-			for kind := range c.lanes {
-				c.lanes[kind] = w.NewContentWriterOf(pack.Kind(kind))
+			for kind := range c.writers {
+				c.writers[kind] = w.NewContentWriterOf(pack.Kind(kind))
 			}
 			for do := range work {
 				if err := do(&c); err != nil {
 					return fmt.Errorf("rewrite a pack: %w", err)
 				}
 			}
-			for _, lane := range c.lanes {
-				if err := lane.Flush(gctx); err != nil {
+			for _, cw := range c.writers {
+				if err := cw.Flush(gctx); err != nil {
 					return fmt.Errorf("rewrite a pack: %w", err)
 				}
 			}
@@ -83,12 +83,12 @@ func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*cop
 
 // copier copies what is in use of blocks into a writer's packs.
 type copier struct {
-	r     *store.Store
-	u     *usage.Usage
-	w     *writer.Writer
-	codec *pack.Codec
-	lanes [2]*writer.ContentWriter // by kind: what is left of blocks without a dictionary shares new ones
-	alone *atomic.Bool
+	r       *store.Store
+	u       *usage.Usage
+	w       *writer.Writer
+	codec   *pack.Codec
+	writers [2]*writer.ContentWriter // by kind: for chunks of full blocks, which share new blocks
+	alone   *atomic.Bool
 }
 
 // pack copies what is to be kept of a pack.
@@ -176,7 +176,7 @@ func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 			return err
 		}
 		for i, ch := range u.Chunks {
-			if err := c.lanes[u.Kind].AddFull(ctx, r.Plain[:ch.Length], u.Chunks[i]); err != nil {
+			if err := c.writers[u.Kind].AddFull(ctx, r.Plain[:ch.Length], u.Chunks[i]); err != nil {
 				return err
 			}
 			r.Plain = r.Plain[ch.Length:]
@@ -190,7 +190,7 @@ func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 	return c.w.AddBlock(u.Kind, sealed, b)
 }
 
-// block copies what is to be kept of a block, but for what is in a unit.
+// block copies what is to be kept of a block, except what is in a planned block.
 func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
 	keep, length, of := c.u.Keep(ref)
 	_, listed := c.r.Index.Block(ref)
@@ -240,7 +240,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 		switch {
 		case !keep[i]:
 		case len(wants) == 0:
-			if err := c.lanes[kind].AddFull(ctx, plain[at:at+int(ch.Length)], ch); err != nil {
+			if err := c.writers[kind].AddFull(ctx, plain[at:at+int(ch.Length)], ch); err != nil {
 				return err
 			}
 		default:

@@ -10,14 +10,14 @@ import (
 	"github.com/snap-backup/snap/repo/internal/writer"
 )
 
-// group is blocks that hang together: leftovers, and what leans on them.
+// group is leftovers and the dependents that need them.
 type group struct {
 	root       index.BlockRef
 	weight     int64 // of leftovers, in bytes
-	before     int64 // of what is in use of the leaners
+	before     int64 // of what is in use of the dependents
 	plain      int64 // its plaintext
-	after      int64 // of what is to come in the place of leaners
-	gain       int64 // what that saves
+	after      int64 // of the planned blocks that replace them
+	gain       int64 // bytes that replacing them saves
 	dependents []index.BlockRef
 }
 
@@ -46,7 +46,7 @@ func (b *rebaser) groups() []*group {
 	})
 }
 
-// packsOf counts what has to be written anew for groups.
+// packsOf counts the packs that have to be written anew for groups.
 type packsOf struct {
 	x     *index.Index
 	sizes map[pack.ID]int64
@@ -88,8 +88,8 @@ func (p *packsOf) of(g *group) map[pack.ID]bool {
 	return in
 }
 
-// within chooses the groups that may be tried, before anything is read to do
-// so. It returns the bytes of plaintext that this takes.
+// within chooses the groups that may be tried within the budget. It reads nothing.
+// It returns the bytes of plaintext to try.
 func (b *rebaser) within(groups []*group, budget int64) (plain int64) {
 	packs := b.packs()
 	for _, g := range groups {
@@ -109,10 +109,10 @@ func (b *rebaser) set(g *group, chosen bool) {
 	}
 }
 
-// promising leaves the groups chosen that may come to take less, as far as that can
-// be told without encoding: what has a predecessor will take what it takes now, and
-// the rest what it would take in full. It returns the bytes of plaintext to try, or 0
-// if all of them together do not promise enough.
+// promising drops the groups that will hardly take less. It estimates without
+// encoding: a chunk with a predecessor will cost what it costs now, any other what
+// it would cost in full. It returns the bytes of plaintext to try, or 0 if all
+// groups together promise too little.
 func (b *rebaser) promising(groups []*group) (plain int64) {
 	after := map[index.BlockRef]int64{} // by root
 	for i := range b.newChunks {
@@ -145,9 +145,9 @@ func (b *rebaser) promising(groups []*group) (plain int64) {
 	return plain
 }
 
-// worth reports whether the groups that are chosen save one part in so many of what
-// has to be written anew for them. Those that do not, for what is written for them
-// alone, are chosen no longer.
+// worth reports whether the chosen groups save one part in so many of the packs
+// that have to be written anew. It drops groups that do not save that much of the
+// packs that are written for them alone.
 func (b *rebaser) worth(groups []*group, part int64) bool {
 	packs, users := b.packs(), map[pack.ID]int{}
 	chosen := b.chosen(groups)
@@ -178,16 +178,16 @@ func (b *rebaser) worth(groups []*group, part int64) bool {
 	return saved > packs.bytes/part
 }
 
-// chosen returns the groups that are chosen so far.
+// chosen returns the chosen groups.
 func (b *rebaser) chosen(groups []*group) []*group {
 	return slices.DeleteFunc(slices.Clone(groups), func(g *group) bool {
 		return len(g.dependents) == 0 || !b.dependents[g.dependents[0]].chosen
 	})
 }
 
-// choose picks the groups of which the leftovers, and the small blocks above them,
-// take more than what is to come in their place. It reports whether that is worth
-// the writing; thorough takes nearly whatever saves something.
+// choose drops the groups whose leftovers and dependents take less than the planned
+// blocks. It reports whether the others are worth writing. With thorough, nearly
+// anything that saves bytes is.
 func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) bool {
 	byRoot := map[index.BlockRef]*group{}
 	for _, g := range groups {
@@ -197,11 +197,11 @@ func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) 
 		byRoot[b.group(u.of)].after += int64(u.stored) + int64(writer.DictWeight(u.Dict)) + blockWeight
 	}
 	for _, g := range b.chosen(groups) {
-		// Writing costs something, too, and leftovers may be a few bytes.
+		// Writing has a cost, too, and leftovers may be a few bytes.
 		g.gain = g.weight + g.before - g.after
 		b.set(g, !l.damaged[g.root] && g.gain > max(g.after-g.before, 0)/8+g.after/32)
 	}
-	// What comes in the place of small differences may be much more than they were.
+	// Planned blocks may be much larger than the small deltas that they replace.
 	packs, more := b.packs(), int64(0)
 	for _, g := range b.chosen(groups) {
 		grows := max(g.after-g.before, 0)

@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// findNewChunks looks at what each snapshot has changed since the one before it of the
-// same device, and notes what was at the places of the chunks in leaners.
+// findNewChunks compares each snapshot with the one before it of the same device. Of
+// new chunks that are in dependents, it notes the chunks at the same place before.
 func (b *rebaser) findNewChunks(ctx context.Context) error {
 	for _, mine := range record.ByDevice(b.u.Snapshots) {
 		slices.SortStableFunc(mine, func(a, b *record.Snapshot) int { return a.Time.Compare(b.Time) })
@@ -41,7 +41,7 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 		return nil
 	}
 	p.Load(ctx)
-	file := &writer.Predecessor{} // stands for it, and is smaller
+	file := &writer.Predecessor{} // stands for p, and is smaller
 	off := int64(0)
 	return store.TreeDamage(now.Chunks(ctx, b.u.Store.Chunk, func(id chunk.ID) error {
 		loc, ok := b.x.Lookup(id)
@@ -70,8 +70,8 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 	}))
 }
 
-// far reports whether a block was encoded with more than what was at its place:
-// its pages had moved.
+// far reports whether a block was encoded with a far dictionary, as when pages have
+// moved.
 func (b *rebaser) far(ref index.BlockRef) bool {
 	size := int64(0)
 	_, dict := b.x.Dependencies(ref)
@@ -82,7 +82,7 @@ func (b *rebaser) far(ref index.BlockRef) bool {
 	return size >= b.x.PlainSize(ref)+writer.FarMargin
 }
 
-// liveBases returns the chunks in use to which a block's dictionary leads, through
+// liveBases returns the chunks in use that a block needs, directly or through
 // leftovers.
 func (b *rebaser) liveBases(ref index.BlockRef) (found []chain.Base) {
 	walk := chain.NewWalk(b.x)
@@ -107,8 +107,9 @@ func (b *rebaser) liveBases(ref index.BlockRef) (found []chain.Base) {
 	return found
 }
 
-// cost returns about what a chunk takes: its part of a block. bottom is what it would take
-// without dictionary, by what the blocks that it leads to take that have none.
+// cost returns about how many stored bytes a chunk takes: its part of its block.
+// bottom estimates the same without a dictionary, by how well the full blocks at the
+// end of its chain are compressed.
 func (b *rebaser) cost(id chunk.ID) (own, bottom int64) {
 	walk := chain.NewWalk(b.x)
 	seen := map[chunk.ID]bool{}

@@ -16,33 +16,33 @@ import (
 )
 
 const (
-	// maxJoined is up to which length a unit is made of several files, in bytes. It
-	// needs whatever any of them needs, so its chain is as long as the longest.
+	// maxJoined bounds a planned block with chunks of several files, in bytes. Its
+	// chain is as long as the longest of theirs.
 	maxJoined = 64 << 10
-	// keptSealed bounds the encoded units that are kept until they are stored. What
-	// is beyond it is encoded again.
+	// keptSealed bounds the sealed blocks that are kept until they are stored, in
+	// bytes. Others are encoded again.
 	keptSealed = 64 << 20
 )
 
-// Plan is blocks that are to go, and units that come in their place.
+// Plan is blocks to be replaced, and the planned blocks that replace them.
 type Plan struct {
 	goes    map[index.BlockRef]bool
 	Blocks  []*PlannedBlock
-	at      map[chunk.ID]index.Location // in units, by number
-	damaged map[index.BlockRef]bool     // groups of which something cannot be read
-	Cost    int64                       // by so many bytes the new blocks are estimated to be larger
+	at      map[chunk.ID]index.Location // in planned blocks
+	damaged map[index.BlockRef]bool     // groups with a block that cannot be read
+	Cost    int64                       // estimate of the bytes by which the new blocks are larger
 }
 
-// PlannedBlock is a block that is to be stored, of chunks that lie in others.
+// PlannedBlock is a block that will be written, of chunks that are in other blocks.
 type PlannedBlock struct {
 	writer.Block
 	Kind      pack.Kind
-	of        index.BlockRef // one of the leaners that its chunks lie in
-	Dict      []chunk.ID     // nil: it stands alone
+	of        index.BlockRef // one of the dependents that its chunks are in
+	Dict      []chunk.ID     // nil for a full block
 	stored    uint32         // sealed bytes
-	done      bool           // it has its dictionary
-	Sealed    []byte         // what is to be stored, or nil if that is to be encoded again
-	PackBlock pack.Block     // of sealed
+	done      bool           // its dictionary is known
+	Sealed    []byte         // its bytes, or nil if they were not kept
+	PackBlock pack.Block     // describes Sealed
 }
 
 // firstPlanned is the number of the first planned block.
@@ -71,8 +71,8 @@ func (l *Plan) Block(ref index.BlockRef) (chain.PlannedBlock, bool) {
 	return chain.PlannedBlock{Stored: u.stored, Plain: int64(u.Size), Dict: u.Dict}, true
 }
 
-// Unusable reports whether a block must not be needed: it goes, or has no
-// dictionary yet.
+// Unusable reports whether a block must not be needed: it is replaced, or its own
+// dictionary is not known yet.
 func (l *Plan) Unusable(ref index.BlockRef) bool {
 	if u := l.planned(ref); u != nil {
 		return !u.done
@@ -80,7 +80,7 @@ func (l *Plan) Unusable(ref index.BlockRef) bool {
 	return l.goes[ref]
 }
 
-// Replaces reports whether what is in use of a block is to be stored anew.
+// Replaces reports whether the plan replaces a block.
 func (l *Plan) Replaces(ref index.BlockRef) bool { return l.goes[ref] }
 
 // Dictionaries calls fn for the dictionary of every planned block.
@@ -93,7 +93,7 @@ func (l *Plan) Dictionaries(fn func(ids []chunk.ID)) {
 // Len returns how many blocks the plan replaces.
 func (l *Plan) Len() int { return len(l.goes) }
 
-// add appends a unit.
+// add appends a block.
 func (l *Plan) add(u *PlannedBlock) {
 	l.Blocks = append(l.Blocks, u)
 	at := uint32(0)
@@ -103,11 +103,12 @@ func (l *Plan) add(u *PlannedBlock) {
 	}
 }
 
-// put notes the place of a chunk in the last unit.
+// put notes where a chunk is in the last block.
 func (l *Plan) put(c pack.Chunk, start uint32) {
 	l.at[c.ID] = index.Location{Block: firstPlanned + index.BlockRef(len(l.Blocks)-1), Start: start, Size: c.Length}
 }
 
+// newPlan returns a plan that replaces the chosen dependents, without new blocks.
 func (b *rebaser) newPlan() *Plan {
 	l := &Plan{goes: map[index.BlockRef]bool{}, at: map[chunk.ID]index.Location{}, damaged: map[index.BlockRef]bool{}}
 	for ref, n := range b.dependents {
@@ -118,7 +119,7 @@ func (b *rebaser) newPlan() *Plan {
 	return l
 }
 
-// only returns the part of a layout for what is chosen by now.
+// only returns the part of the plan for the dependents that are still chosen.
 func (l *Plan) only(b *rebaser) *Plan {
 	left := b.newPlan()
 	left.Cost = l.Cost
@@ -130,7 +131,7 @@ func (l *Plan) only(b *rebaser) *Plan {
 		u.done = false
 		left.add(u)
 		if u.Dict != nil {
-			// It may have needed a unit that does not come.
+			// It may have needed a block that is not written now.
 			if dict, ok := rule.Bound(u.Dict, chain.MaxStored(u.Size)); !ok || !slices.Equal(dict, u.Dict) {
 				u.Dict, u.Sealed, u.stored = dict, nil, uint32(u.Size)
 			}
@@ -140,19 +141,20 @@ func (l *Plan) only(b *rebaser) *Plan {
 	return left
 }
 
-// planner puts a layout together.
+// planner makes a plan.
 type planner struct {
 	b     *rebaser
 	plan  *Plan
 	rule  chain.Rule
 	codec *pack.Codec
-	kept  int   // bytes of sealed units
+	kept  int   // bytes of sealed blocks
 	tried int64 // bytes of plaintext
 	tell  func(tried int64)
 }
 
-// plan divides the chunks of all chosen leaners into units, and encodes each with
-// its dictionary: it leads to no unit that has none yet, and so not back to itself.
+// plan divides the chunks of all chosen dependents into planned blocks, and encodes
+// these. A block is only given a dictionary from blocks that have theirs, so no
+// block ever needs itself.
 func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, error) {
 	p := &planner{b: b, plan: b.newPlan(), codec: pack.NewCodec(b.u.Store.BlockSealer), tell: tell}
 	p.rule = chain.Rule{Index: b.x, Plan: p.plan}
@@ -162,8 +164,8 @@ func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, erro
 	return p.plan, p.inOrder(ctx)
 }
 
-// others makes units of what has no predecessor: one of each block, with what
-// lies beneath.
+// others plans blocks for the chunks without a predecessor: one for each dependent,
+// with its live bases as the dictionary.
 func (p *planner) others(ctx context.Context) error {
 	var refs []index.BlockRef
 	for ref := range p.plan.goes {
@@ -195,7 +197,7 @@ func (p *planner) others(ctx context.Context) error {
 	return nil
 }
 
-// inOrder makes units of the rest, much as backups would.
+// inOrder plans blocks for the other chunks, much as backups would.
 func (p *planner) inOrder(ctx context.Context) error {
 	var u *PlannedBlock
 	var in *record.Snapshot
@@ -218,7 +220,7 @@ func (p *planner) inOrder(ctx context.Context) error {
 	return p.settle(ctx, u)
 }
 
-// begin adds a unit, of the kind of a block, whose chunks it is to have.
+// begin adds a block for chunks of a dependent.
 func (p *planner) begin(ref index.BlockRef) *PlannedBlock {
 	u := &PlannedBlock{Kind: p.b.dependents[ref].kind, of: ref}
 	u.Chain = *p.rule.Walk()
@@ -226,14 +228,14 @@ func (p *planner) begin(ref index.BlockRef) *PlannedBlock {
 	return u
 }
 
-// put adds a chunk to the last unit.
+// put adds a chunk to the last block.
 func (p *planner) put(u *PlannedBlock, c pack.Chunk) {
 	p.plan.put(c, uint32(u.Size))
 	u.Chunks = append(u.Chunks, c)
 	u.Size += int(c.Length)
 }
 
-// settle gives a unit its dictionary, and finds out what it will take.
+// settle gives a block its dictionary, and finds out its size. u may be nil.
 func (p *planner) settle(ctx context.Context, u *PlannedBlock) error {
 	if u == nil {
 		return nil
@@ -244,7 +246,7 @@ func (p *planner) settle(ctx context.Context, u *PlannedBlock) error {
 	p.tell(p.tried)
 	sealed, block, err := Seal(ctx, p.b.u.Store, p.codec, u)
 	if errors.Is(err, store.ErrDamaged) {
-		// It stays for a repair, and the rest need not wait.
+		// Its group stays for a repair. Other groups can still be rebased.
 		p.plan.damaged[p.b.group(u.of)] = true
 		return nil
 	}
@@ -259,8 +261,8 @@ func (p *planner) settle(ctx context.Context, u *PlannedBlock) error {
 	return nil
 }
 
-// Seal encodes and seals a unit. One whose dictionary cannot be read, or used, is
-// as good without, but for the room it takes.
+// Seal encodes and seals a planned block. It stores it in full if its dictionary
+// cannot be read or used.
 func Seal(ctx context.Context, r *store.Store, codec *pack.Codec, u *PlannedBlock) ([]byte, pack.Block, error) {
 	from, err := Gather(ctx, r, u)
 	if err != nil {
@@ -281,7 +283,7 @@ func Seal(ctx context.Context, r *store.Store, codec *pack.Codec, u *PlannedBloc
 	return writer.SealBlock(codec, nil, from, frame, u.Dict)
 }
 
-// Gather reads the chunks of a unit.
+// Gather reads the chunks of a planned block.
 func Gather(ctx context.Context, r *store.Store, u *PlannedBlock) (*writer.Block, error) {
 	out := &writer.Block{Chunks: u.Chunks, Size: u.Size, Plain: make([]byte, 0, u.Size)}
 	for _, c := range u.Chunks {

@@ -24,49 +24,49 @@ import (
 )
 
 const (
-	// maxNewChunks bounds the chunks that are looked at and the IDs of what was at their
-	// places, and so memory. Chunks beyond it get what lies below the leftovers.
+	// maxNewChunks bounds the IDs that are kept of new chunks and their
+	// predecessors, and so memory. Other chunks get the live bases of their block.
 	maxNewChunks = 1 << 20
-	// MaxBytes bounds the packs that one prune writes anew to rebase, which can
-	// all go only when that is done, and the plaintext that it encodes to see what
-	// that would take.
+	// MaxBytes bounds what one rebase writes anew, in bytes of packs, and the
+	// plaintext that it encodes to see what that would take. The old packs can go
+	// only when all is written.
 	MaxBytes = 4 << 30
-	// worthWriting is which part of what is written anew to rebase has to be saved
-	// by that, as a divisor.
+	// worthWriting says how much a rebase has to save: one part in so many of what
+	// it writes.
 	worthWriting = 8
 )
 
-// rebaser plans what is to be rebased.
+// rebaser is one run of Find.
 type rebaser struct {
 	u          *usage.Usage
 	x          *index.Index
-	leftovers  map[index.BlockRef]bool           // hold leftovers
-	dependents map[index.BlockRef]*dependent     // need leftovers, at some depth
-	roots      map[index.BlockRef]index.BlockRef // of ghosts and leaners: another one of the group
-	newChunks  []newChunk                        // as snapshots have them
+	leftovers  map[index.BlockRef]bool           // blocks with leftovers
+	dependents map[index.BlockRef]*dependent     // blocks that need leftovers
+	roots      map[index.BlockRef]index.BlockRef // from such a block to another one of its group
+	newChunks  []newChunk                        // in the order of snapshots
 	met        map[chunk.ID]struct{}             // of these
 	ids        int                               // in all of them
 }
 
-// dependent is a block that needs leftovers, or a block that does.
+// dependent is a block that needs leftovers to be decoded.
 type dependent struct {
 	kind   pack.Kind
 	depth  int
 	chosen bool
 }
 
-// newChunk is a chunk of a leaner that a snapshot has and the one before it has not.
+// newChunk is a chunk of a dependent that a snapshot has and its parent has not.
 type newChunk struct {
 	chunk pack.Chunk
 	block index.BlockRef
 	in    *record.Snapshot
 	at    writer.Region
-	near  []chain.Base // what is at its place in the snapshot before
+	near  []chain.Base // chunks at its place in the parent
 }
 
-// Find plans to store blocks anew where leftovers are worth less than they
-// cost. The plan is nil if there are none. Leftovers of at most allowed bytes
-// stay; so does what would take more than budget bytes of packs to be written.
+// Find plans to store blocks anew where leftovers cost more than they save. The
+// plan is nil if there are none. Find keeps leftovers of up to allowed bytes, and
+// plans to write at most budget bytes of packs.
 func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress func(done, total int64)) (*Plan, error) {
 	b := &rebaser{
 		u: u, x: u.Store.Index, leftovers: map[index.BlockRef]bool{}, dependents: map[index.BlockRef]*dependent{},
@@ -99,7 +99,7 @@ func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress f
 	return l.only(b), nil
 }
 
-// findLeftovers returns the bytes of all leftovers.
+// findLeftovers finds the blocks with leftovers, and returns the bytes of these.
 func (b *rebaser) findLeftovers() (weight int64) {
 	for _, p := range b.x.Packs() {
 		for _, ref := range p.Blocks {
@@ -123,23 +123,24 @@ func (b *rebaser) leftoverBytes(ref index.BlockRef) int64 {
 	return max(b.weight(ref)*(keep-used)/of, 1)
 }
 
-// inUse returns the bytes of what snapshots have of a block.
+// inUse returns the bytes of a block that are in use by snapshots.
 func (b *rebaser) inUse(ref index.BlockRef) int64 {
 	_, used, of := b.u.Used.Block(ref)
 	return b.weight(ref) * used / max(of, 1)
 }
 
-// weight is what a block takes, in bytes, with its description.
+// weight returns the stored bytes of a block, with its description.
 func (b *rebaser) weight(ref index.BlockRef) int64 {
 	stored, dict := b.x.Dependencies(ref)
 	return int64(stored) + int64(writer.DictWeight(dict)) + blockWeight
 }
 
-// blockWeight is about what a block takes in a pack's header and in the index,
-// without its chunks and dictionary.
+// blockWeight is about the size of a block's description in a pack header and the
+// index, without its chunks and dictionary.
 const blockWeight = 16
 
-// group returns the block that stands for all that hang together with one.
+// group returns the block that stands for the group of a block: those that depend
+// on the same leftovers.
 func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
 	for b.roots[ref] != ref {
 		b.roots[ref] = b.roots[b.roots[ref]]
@@ -148,14 +149,15 @@ func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
 	return ref
 }
 
+// join makes one group of the groups of some blocks.
 func (b *rebaser) join(refs ...index.BlockRef) {
 	for _, ref := range refs[1:] {
 		b.roots[b.group(ref)] = b.group(refs[0])
 	}
 }
 
-// findDependents finds the blocks that need leftovers, and those that need these: so
-// no block that stays comes to lie deeper when they are stored anew.
+// findDependents finds the blocks that need leftovers, directly or through other
+// blocks. All are stored anew together, so that no other block gets deeper.
 func (b *rebaser) findDependents() {
 	walk := chain.NewWalk(b.x)
 	type block struct {
@@ -188,7 +190,8 @@ func (b *rebaser) findDependents() {
 	}
 }
 
-// under returns the blocks with leftovers that a block needs, and the leaners.
+// under returns the blocks with leftovers, and the dependents, that a block needs
+// directly.
 func (b *rebaser) under(ref index.BlockRef) (on []index.BlockRef) {
 	_, dict := b.x.Dependencies(ref)
 	for _, id := range dict {

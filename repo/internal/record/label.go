@@ -129,6 +129,7 @@ func Replace(ctx context.Context, r *store.Store, s, n *Snapshot) error {
 	return err
 }
 
+// Delete removes one record of a snapshot; see Forget.
 func Delete(ctx context.Context, r *store.Store, id layout.FileID) error {
 	return r.Backend.Delete(ctx, layout.SnapshotsDir+id.String())
 }

@@ -123,6 +123,7 @@ func ForgetDevicePasswords(ctx context.Context, r *store.Store, udid string) (in
 	return len(kept), nil
 }
 
+// ReadDevicePassword reads a kept password, given the name of its file.
 func ReadDevicePassword(ctx context.Context, r *store.Store, name string) (DevicePassword, error) {
 	b, err := r.ReadNamed(ctx, name, MaxPasswordSize)
 	if err != nil {

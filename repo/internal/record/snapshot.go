@@ -353,6 +353,7 @@ func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\
 // SameDevice reports whether two UDIDs name one device.
 func SameDevice(a, b string) bool { return PlainUDID(a) == PlainUDID(b) }
 
+// PlainUDID returns a UDID in the one form in which two of them can be compared.
 func PlainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
 
 // ByDevice parts snapshots by device, the devices in the order of their names.

@@ -156,6 +156,7 @@ func ListUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, da
 	return list, damaged, err
 }
 
+// AllUnfinished is ListUnfinished, with the earlier records of each backup.
 func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, damaged []error, err error) {
 	err = r.Backend.List(ctx, layout.RunsDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)

@@ -52,6 +52,8 @@ type NodeWalk struct {
 	Seen map[chunk.ID]bool
 }
 
+// Node walks a node and what is below it. above is the level of the node that refers
+// to it, -1 for a root.
 func (w *NodeWalk) Node(ctx context.Context, id chunk.ID, above int) error {
 	if w.Seen[id] {
 		return nil

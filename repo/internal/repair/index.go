@@ -26,6 +26,7 @@ type RepairOptions struct {
 	Progress func(phase string, done, total int64)
 }
 
+// Tell reports progress, if somebody wants to know.
 func (o *RepairOptions) Tell(phase string, done, total int64) {
 	if o.Progress != nil {
 		o.Progress(phase, done, total)
@@ -109,7 +110,7 @@ func Index(ctx context.Context, r *store.Store, opts RepairOptions) (*IndexRepai
 	return x.rep, r.LoadIndex(ctx)
 }
 
-// indexRepairer is one run of RepairIndex.
+// indexRepairer is one run of Index.
 type indexRepairer struct {
 	r         *store.Store
 	rep       *IndexRepair

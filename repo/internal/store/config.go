@@ -139,6 +139,7 @@ func (f *ConfigFile) encode() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
+// Open unseals the settings with the master key.
 func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
 	b, err := crypto.NewSealer(master.Derive(crypto.ForConfig), nil).Open(nil, f.Sealed, f.ad())
 	if err != nil {

@@ -19,6 +19,7 @@ func (r *Store) ReadNamed(ctx context.Context, name string, limit int64) ([]byte
 	return ReadNamed(ctx, r.Backend, name, limit)
 }
 
+// ReadNamed reads a complete file whose name is the hash of its bytes.
 func ReadNamed(ctx context.Context, be backend.Backend, name string, limit int64) ([]byte, error) {
 	id, err := layout.ParseFileID(name)
 	if err != nil {

@@ -29,6 +29,7 @@ type PruneList struct {
 	Packs   []layout.FileID `json:"packs"`
 }
 
+// PutPruneList stores a prune list.
 func (r *Store) PutPruneList(ctx context.Context, packs []layout.FileID) (PruneList, error) {
 	l := PruneList{Version: pruneVersion, Created: r.Options.Now().UTC(), Packs: packs}
 	if len(packs) > maxPrunePacks {

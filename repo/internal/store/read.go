@@ -47,6 +47,7 @@ func (r *Store) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte,
 	return data, nil
 }
 
+// CheckID compares the bytes of a chunk, from a pack, with its ID.
 func (r *Store) CheckID(data []byte, from pack.ID, id chunk.ID) error {
 	h, _ := r.hashers.Get().(*chunk.Hasher)
 	defer r.hashers.Put(h)

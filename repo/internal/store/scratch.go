@@ -17,6 +17,7 @@ type Scratch struct {
 // scratchStep is what lent memory is a multiple of, in bytes.
 const scratchStep = 256 << 10
 
+// Take lends n bytes of memory.
 func (p *scratchPool) Take(n int) Scratch {
 	from, _ := p.pool.Get().(*[]byte)
 	if from == nil {

@@ -14,9 +14,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// ContentWriter is one goroutine's way into a Writer. What is stored through a lane in
-// a row shares blocks, so files that are alike or are read together should
-// come one behind the other.
+// ContentWriter stores files through a Writer. One goroutine uses it at a time.
+// Files that are stored one after another share blocks, so files that are alike or
+// are read together should be stored in a row.
 type ContentWriter struct {
 	w      *Writer
 	kind   pack.Kind
@@ -47,9 +47,9 @@ type Region struct {
 	Number int64
 }
 
-// joins reports whether a chunk at another place may join a run of so many
+// joins reports whether a chunk of another region may join a block of so many
 // bytes. Small files each need another block as their dictionary's, so fewer of
-// them make a run.
+// them make a block.
 func (p Region) joins(o Region, size int) bool {
 	if p.File == o.File {
 		return p.Number == o.Number
@@ -57,9 +57,10 @@ func (p Region) joins(o Region, size int) bool {
 	return size < BlockTarget
 }
 
-// NewContentWriter opens a lane for the content of files.
+// NewContentWriter returns a content writer for files.
 func (w *Writer) NewContentWriter() *ContentWriter { return w.NewContentWriterOf(pack.Content) }
 
+// NewContentWriterOf returns a content writer that fills packs of a kind.
 func (w *Writer) NewContentWriterOf(kind pack.Kind) *ContentWriter {
 	l := &ContentWriter{w: w, kind: kind, hasher: w.r.NewHasher(), blockTarget: BlockTarget, deltaTarget: DeltaTarget}
 	if kind == pack.Metadata {
@@ -139,7 +140,7 @@ func (l *ContentWriter) addNode(ctx context.Context, data []byte, like *chunk.ID
 	return id, l.AddFull(ctx, data, c)
 }
 
-// AddFull puts a chunk into the run that stands alone.
+// AddFull adds a chunk to the block without a dictionary.
 func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) error {
 	if len(data) >= AloneSize {
 		return l.submit(ctx, &Block{Plain: append(l.w.buffers.get(len(data)), data...), Size: len(data), Chunks: []pack.Chunk{c}})
@@ -153,7 +154,7 @@ func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) 
 	return nil
 }
 
-// addDelta puts a chunk into the run that is to be encoded against others.
+// addDelta adds a chunk to the block that will be encoded as a delta.
 func (l *ContentWriter) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []chain.Base, at Region) error {
 	if len(l.delta.Chunks) > 0 && !l.delta.Takes(l.w.r.Index, len(data), l.deltaTarget, near, at) {
 		if err := l.flush(ctx, &l.delta); err != nil {
@@ -171,7 +172,7 @@ func (r *Block) fits(size, target int) bool {
 }
 
 // Takes reports whether another chunk, of so many bytes and with chunks at its
-// place before, may join the run.
+// place before, may join the block.
 func (r *Block) Takes(x *index.Index, size, target int, near []chain.Base, at Region) bool {
 	return r.fits(size, target) && r.Near.Fits(near) && r.Region.joins(at, r.Size) &&
 		(at.File == r.Region.File || r.Chain.With(x, near) <= chain.MaxJoined)
@@ -224,7 +225,7 @@ func (l *ContentWriter) submit(ctx context.Context, r *Block) error {
 // bufferSize is the capacity of a usual buffer, in bytes.
 const bufferSize = DeltaTarget
 
-// buffers go round between lanes and encoders. Usual blocks and large chunks
+// buffers go round between content writers and encoders. Usual blocks and large chunks
 // are kept apart, or every small block would hold a large buffer.
 type buffers struct{ blocks, chunks sync.Pool }
 

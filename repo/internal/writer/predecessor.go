@@ -40,6 +40,7 @@ type Predecessor struct {
 	shift   int64              // of the last chunk that was found at another place
 }
 
+// NewPredecessor returns content as a predecessor, nil if it has no chunks.
 func NewPredecessor(r *store.Store, c *tree.Content) *Predecessor {
 	if c == nil || len(c.IDs) == 0 {
 		return nil

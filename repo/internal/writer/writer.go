@@ -47,12 +47,12 @@ const (
 	rescueTime = 30 * time.Second
 )
 
-// Writer stores the content of one snapshot. Goroutines feed it through lanes
-// of their own; blocks are compressed and sealed beside them, and packs are
-// uploaded beside that, with bounded queues between.
+// Writer stores the content of one snapshot. Goroutines feed it through content
+// writers of their own. It compresses and seals blocks, and stores packs, in other
+// goroutines, with bounded queues between them.
 //
-// A writer ends with Commit, or with Close: Close keeps what was stored
-// complete, so that the next run finds it, but writes no snapshot.
+// A writer ends with Commit or Close. Close keeps the packs that were stored, so
+// that the next backup need not store them again, but writes no snapshot.
 type Writer struct {
 	r      *store.Store
 	ctx    context.Context
@@ -352,9 +352,9 @@ func (w *Writer) finish() error {
 	return w.group.Wait()
 }
 
-// Finish makes everything stored durable and ends the writer without a
-// snapshot: its chunks are in the index then, and another writer may go on. All
-// lanes must have been flushed.
+// Finish makes everything stored durable and ends the writer without a snapshot.
+// Its chunks are in the index then, and another writer may continue. All content
+// writers must have been flushed.
 func (w *Writer) Finish(ctx context.Context) error {
 	w.metaMu.Lock()
 	err := w.meta.Flush(ctx)
@@ -368,11 +368,10 @@ func (w *Writer) Finish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// All packs are in the index now, so nothing may be left under way. A lane
-	// that gave up, or was not flushed, has promised chunks to others that
-	// nobody will store.
+	// All packs are in the index now, so no chunk may be left. Others rely on the
+	// chunks of a content writer that was not flushed, and nobody will store them.
 	if n := w.pending(); n > 0 {
-		return fmt.Errorf("%d chunks were never stored: a lane was given up or not flushed", n)
+		return fmt.Errorf("%d chunks were never stored: a content writer was not flushed", n)
 	}
 	return nil
 }
@@ -381,8 +380,8 @@ func (w *Writer) Finish(ctx context.Context) error {
 // have stored for it.
 func (w *Writer) Continue(before record.WriteStats) { w.before = before }
 
-// Commit makes everything stored durable, then writes the snapshot record,
-// whose statistics and ID it fills in. All lanes must have been flushed.
+// Commit makes everything stored durable, then writes the snapshot record. It fills
+// in the record's statistics and ID. All content writers must have been flushed.
 func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 	if err := w.Finish(ctx); err != nil {
 		return fmt.Errorf("store the snapshot: %w", err)
