@@ -35,7 +35,7 @@ func isStarter() bool { return os.Getenv(starterEnv) != "" }
 // code other than 0 only if it could not write that.
 func starter(args []string) int {
 	syscall.CloseOnExec(reportFD)
-	os.Unsetenv(starterEnv)
+	_ = os.Unsetenv(starterEnv)
 	out := os.NewFile(reportFD, "report")
 	r := rawSample{Exit: -1}
 	if len(args) == 0 {

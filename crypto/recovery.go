@@ -21,7 +21,7 @@ const (
 var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
 
 // ErrRecoveryTypo says that a text looks like a recovery key but its checksum is wrong.
-var ErrRecoveryTypo = errors.New("this looks like a recovery key, but there is a typing error in it")
+var ErrRecoveryTypo = errors.New("this looks like a recovery key, but it has a typing error")
 
 // NewRecoveryKey returns a random recovery key. The text is also the secret for its
 // slot.

@@ -12,6 +12,7 @@ package zdelta
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -143,10 +144,10 @@ func (e *Encoder) appendLiterals(dst []byte) ([]byte, error) {
 		out, _, err = huff0.Compress1X(e.lits, &e.huff)
 	}
 	switch {
-	case err == huff0.ErrUseRLE:
+	case errors.Is(err, huff0.ErrUseRLE):
 		return append(appendLiteralSize(dst, n, rleLiterals), e.lits[0]), nil
 	case err == nil && len(out)+2 < n:
-	case err == nil || err == huff0.ErrIncompressible:
+	case err == nil || errors.Is(err, huff0.ErrIncompressible):
 		return append(appendLiteralSize(dst, n, rawLiterals), e.lits...), nil
 	default:
 		return nil, fmt.Errorf("compress literals: %w", err)

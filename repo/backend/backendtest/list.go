@@ -91,7 +91,7 @@ func listEndsWithError(p *probe) {
 			}
 			return nil
 		})
-		if err != stop {
+		if err != stop { //nolint:errorlint // the error must not be wrapped
 			p.failf("List = %v, want the unchanged error of its callback", err)
 		}
 	}
