@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
@@ -103,23 +104,25 @@ func TestGreetings(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			noLeaks(t)
-			a, b := net.Pipe()
-			done := make(chan error, 1)
-			go func() {
-				defer b.Close()
-				done <- test.script(&phone{devicelink.New(b, devicelink.Options{}), b})
-			}()
-			s, err := Dial(t.Context(), a, Options{Greeting: 200 * time.Millisecond})
-			if !test.ok(err) {
-				t.Error(err)
-			}
-			if err == nil {
-				s.Close()
-			}
-			if _, err := a.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
-				t.Errorf("the connection is still open: %v", err)
-			}
-			<-done
+			synctest.Test(t, func(t *testing.T) {
+				a, b := net.Pipe()
+				done := make(chan error, 1)
+				go func() {
+					defer b.Close()
+					done <- test.script(&phone{devicelink.New(b, devicelink.Options{}), b})
+				}()
+				s, err := Dial(t.Context(), a, Options{Greeting: 200 * time.Millisecond})
+				if !test.ok(err) {
+					t.Error(err)
+				}
+				if err == nil {
+					s.Close()
+				}
+				if _, err := a.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
+					t.Errorf("the connection is still open: %v", err)
+				}
+				<-done
+			})
 		})
 	}
 	t.Run("cancelled", func(t *testing.T) {

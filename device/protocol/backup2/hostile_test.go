@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/devicelink"
@@ -476,24 +477,26 @@ func TestSilence(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
-			release := make(chan struct{})
-			s, wait := rig{t: t, o: test.o, script: func(p *phone) error {
-				if _, err := p.request(); err != nil {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				s, wait := rig{t: t, o: test.o, script: func(p *phone) error {
+					if _, err := p.request(); err != nil {
+						return err
+					}
+					err := test.do(p)
+					<-release
 					return err
+				}}.session()
+				err := s.Backup(t.Context(), BackupRequest{UDID: udid}, newMemory(t), nil)
+				if !errors.Is(err, ErrLinkLost) || !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error(err)
 				}
-				err := test.do(p)
-				<-release
-				return err
-			}}.session()
-			err := s.Backup(t.Context(), BackupRequest{UDID: udid}, newMemory(t), nil)
-			if !errors.Is(err, ErrLinkLost) || !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Error(err)
-			}
-			close(release)
-			s.Close()
-			if err := wait(); err != nil {
-				t.Errorf("the device: %v", err)
-			}
+				close(release)
+				s.Close()
+				if err := wait(); err != nil {
+					t.Errorf("the device: %v", err)
+				}
+			})
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/devicelink"
@@ -518,34 +519,36 @@ func TestRestore(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			noLeaks(t)
-			d := dir(t.TempDir())
-			d.put(t, data, "content")
-			s, wait := rig{t: t, o: Options{Idle: 500 * time.Millisecond}, script: func(p *phone) error {
-				q, err := p.request()
-				if err != nil {
-					return err
+			synctest.Test(t, func(t *testing.T) {
+				d := dir(t.TempDir())
+				d.put(t, data, "content")
+				s, wait := rig{t: t, o: Options{Idle: 500 * time.Millisecond}, script: func(p *phone) error {
+					q, err := p.request()
+					if err != nil {
+						return err
+					}
+					if q["MessageName"] != "Restore" || q["TargetIdentifier"] != udid || q["SourceIdentifier"] != source || !reflect.DeepEqual(q["Options"], test.options) {
+						return fmt.Errorf("the request is %v", q)
+					}
+					if apps, ok := q["ApplicationIDs"]; ok != (test.q.ApplicationIDs != nil) || ok && !reflect.DeepEqual(apps, []any{"com.example"}) {
+						return fmt.Errorf("apps %v", apps)
+					}
+					return test.script(p)
+				}}.session()
+				test.q.Target, test.q.Source = udid, source
+				result, err := s.Restore(t.Context(), test.q, d, nil)
+				s.Close()
+				if derr := wait(); derr != nil {
+					t.Errorf("the device: %v", derr)
 				}
-				if q["MessageName"] != "Restore" || q["TargetIdentifier"] != udid || q["SourceIdentifier"] != source || !reflect.DeepEqual(q["Options"], test.options) {
-					return fmt.Errorf("the request is %v", q)
+				result.Progress = Progress{}
+				if !errors.Is(err, test.kind) || (err == nil) != (test.kind == nil) || result != test.result && err == nil {
+					t.Errorf("%+v %v", result, err)
 				}
-				if apps, ok := q["ApplicationIDs"]; ok != (test.q.ApplicationIDs != nil) || ok && !reflect.DeepEqual(apps, []any{"com.example"}) {
-					return fmt.Errorf("apps %v", apps)
+				if got := d.tree(t); got[data] != "content" {
+					t.Errorf("the folder has %v", got)
 				}
-				return test.script(p)
-			}}.session()
-			test.q.Target, test.q.Source = udid, source
-			result, err := s.Restore(t.Context(), test.q, d, nil)
-			s.Close()
-			if derr := wait(); derr != nil {
-				t.Errorf("the device: %v", derr)
-			}
-			result.Progress = Progress{}
-			if !errors.Is(err, test.kind) || (err == nil) != (test.kind == nil) || result != test.result && err == nil {
-				t.Errorf("%+v %v", result, err)
-			}
-			if got := d.tree(t); got[data] != "content" {
-				t.Errorf("the folder holds %v", got)
-			}
+			})
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -241,6 +242,10 @@ func TestAnnouncedMessage(t *testing.T) {
 }
 
 func TestDeadlines(t *testing.T) {
+	synctest.Test(t, testDeadlines)
+}
+
+func testDeadlines(t *testing.T) {
 	host, device := pair(t, Options{Idle: 30 * time.Millisecond, Busy: 30 * time.Millisecond, Write: 30 * time.Millisecond})
 	if _, err := host.ReadMessage(); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("silence: %v", err)

@@ -75,7 +75,7 @@ func TestContextAndTimeout(t *testing.T) {
 	if _, err := c.Receive(ctx, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended before: %v", err)
 	}
-	if _, err := c.Receive(t.Context(), time.Second); err != nil {
+	if _, err := c.Receive(t.Context(), time.Minute); err != nil {
 		t.Errorf("after that: %v", err)
 	}
 }
