@@ -44,7 +44,7 @@ var layers = [][]string{
 	{"repo/internal/layout", "repo/keep", "repo/replace", "repo/tree"},
 	{"repo/mirror", "repo/parity"}, // without a key
 	{"repo/internal/store"},
-	{"repo/internal/chain", "repo/internal/indexfile", "repo/internal/lock", "repo/internal/record", "repo/internal/usage"},
+	{"repo/internal/access", "repo/internal/chain", "repo/internal/indexfile", "repo/internal/lock", "repo/internal/record", "repo/internal/usage"},
 	{"repo/internal/check", "repo/internal/inspect", "repo/internal/writer"},
 	{"repo/internal/copy", "repo/internal/rebase", "repo/internal/repair"},
 	{"repo/internal/heal", "repo/internal/prune"},
