@@ -171,7 +171,7 @@ func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte
 		return got.b, nil
 	case <-ctx.Done():
 		// Nobody waits for the reader any more, but the echo must come back.
-		term.Restore(fd, state)
+		_ = term.Restore(fd, state)
 		fmt.Fprintln(a.stderr)
 		return nil, ctx.Err()
 	}

@@ -173,7 +173,7 @@ func (j *job) parentEntries(ctx context.Context) iter.Seq2[*tree.Entry, error] {
 			}
 			return nil
 		})
-		if ctx.Err() != nil && err != stopped {
+		if ctx.Err() != nil && !errors.Is(err, stopped) {
 			yield(nil, ctx.Err())
 		}
 	}

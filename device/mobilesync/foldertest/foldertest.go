@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"howett.net/plist"
-	_ "modernc.org/sqlite"
+	_ "modernc.org/sqlite" // the driver of database/sql
 )
 
 // UDID is the device of all folders.

@@ -181,7 +181,7 @@ func half(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) {
-	return 0, errors.New("Error reading from the device (MBErrorDomain/101)")
+	return 0, errors.New("Error reading from the device (MBErrorDomain/101)") //nolint:staticcheck // Apple's text
 }
 
 // sendManifests sends what the backup will be judged by.
