@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 // restic runs restic, which these rules come from, in UTC.
@@ -40,14 +42,7 @@ func TestInteropRestic(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restic takes its time to open a repository")
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("SNAP_TEST_KEEP_SEED"); s != "" {
-		if _, err := fmt.Sscan(s, &seed); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := faultpoint.Rand(t)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
