@@ -26,21 +26,21 @@ type apps struct {
 	list []App
 }
 
-// SetApps says which apps the owner has installed.
+// SetApps sets the installed apps.
 func (d *Device) SetApps(list []App) {
 	d.apps.mu.Lock()
 	defer d.apps.mu.Unlock()
 	d.apps.list = slices.Clone(list)
 }
 
-// Apps returns the apps that the owner has installed.
+// Apps returns the installed apps.
 func (d *Device) Apps() []App {
 	d.apps.mu.Lock()
 	defer d.apps.mu.Unlock()
 	return slices.Clone(d.apps.list)
 }
 
-// attributes returns what a host asked for of an app, all if it did not say.
+// attributes returns the attributes of an app that a host requested, or all.
 func (a App) attributes(wanted map[string]any) map[string]any {
 	all := map[string]any{
 		"ApplicationType":            "User",
@@ -68,7 +68,7 @@ func (a App) attributes(wanted map[string]any) map[string]any {
 	return all
 }
 
-// serveApps is installation_proxy, as far as it lists apps.
+// serveApps is the part of installation_proxy that lists apps.
 func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 	d.requests(InstallationProxy, conn, "Command", func(command string, request map[string]any) ([]map[string]any, bool) {
 		options, _ := request["ClientOptions"].(map[string]any)
@@ -105,9 +105,8 @@ func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 	})
 }
 
-// requests answers framed requests one by one until the connection ends. answer
-// gets what stands under the key that names the command; false says that it is
-// unknown.
+// requests answers requests until the connection ends. answer gets the command,
+// which is the value of key, and reports whether it knows the command.
 func (d *Device) requests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
 	for {
 		request, err := message.Read(conn)

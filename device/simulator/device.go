@@ -24,16 +24,14 @@ const (
 	Heartbeat         = "com.apple.mobile.heartbeat"
 )
 
-// MobileBackup2 names the backup service, which Handle adds. It is the one that
-// a locked device starts only for a host that shows its EscrowBag.
+// MobileBackup2 is the backup service, which Handle adds. A locked device starts
+// it only for a host that sends its EscrowBag.
 const MobileBackup2 = "com.apple.mobilebackup2"
 
-// Lockdown stands for lockdownd's own connections, where a service's name is
-// asked for: in events and faults.
+// Lockdown is lockdownd itself, where events and faults need a service.
 const Lockdown = "lockdown"
 
-// Spec says what a device is. Fields that are left out get the values of an
-// ordinary iPhone.
+// Spec describes a device. Empty fields get the values of an ordinary iPhone.
 type Spec struct {
 	UDID           string // as in TargetIdentifier, with its dash
 	Name           string
@@ -44,16 +42,16 @@ type Spec struct {
 	WiFiAddress    string // MAC
 
 	Capacity  uint64 // bytes of storage
-	Available uint64 // bytes of it that are free
+	Available uint64 // free bytes
 
-	Trust   Trust // what it says to hosts that want to pair
+	Trust   Trust // the answer to hosts that pair
 	Managed bool  // a profile forbids pairing with further hosts
 
-	PlainText         bool          // no TLS, neither in sessions nor in services
-	MaxTLS            uint16        // newest version of TLS it speaks, for old devices; 0: any
-	HeartbeatInterval time.Duration // 0: 10 s
-	// Key is the device's identity, RSA of 2048 bits; nil: a new one. Making one
-	// takes a good part of a second.
+	PlainText         bool          // no TLS
+	MaxTLS            uint16        // newest version of TLS, for old devices; 0 means any
+	HeartbeatInterval time.Duration // 0 means 10 s
+	// Key is the device's identity, RSA of 2048 bits; nil means a new one, which
+	// takes much of a second.
 	Key *rsa.PrivateKey
 	Now func() time.Time
 }
@@ -84,17 +82,16 @@ func (s Spec) withDefaults() Spec {
 	return s
 }
 
-// Handler is the device's side of one connection to a service. The connection
-// is closed when it returns, and when ctx ends.
+// Handler serves a connection to a service. The connection is closed when Handler
+// returns and when ctx ends.
 type Handler func(ctx context.Context, conn net.Conn)
 
-// Device is one simulated device. Its methods may be called at any time from any
-// goroutine.
+// Device is a simulated device. Its methods may be called from any goroutine.
 type Device struct {
 	spec    Spec
 	journal *journal
 	values  valueStore
-	key     func() (*rsa.PrivateKey, error) // made when first needed
+	key     func() (*rsa.PrivateKey, error) // created when first needed
 	faults  faults
 	files   *afcd.Files
 	apps    apps
@@ -105,11 +102,11 @@ type Device struct {
 	trust    trustState
 	lock     lockState
 	services map[string]Handler
-	refused  map[string]string // errors of services that do not start
+	refused  map[string]string // errors by service
 	ports    ports
 }
 
-// NewDevice returns a device that is not attached to anything yet.
+// NewDevice returns a device that is not attached.
 func NewDevice(spec Spec) *Device {
 	spec = spec.withDefaults()
 	d := &Device{
@@ -183,7 +180,7 @@ func (d *Device) fillValues() {
 // UDID returns the device's identifier.
 func (d *Device) UDID() string { return d.spec.UDID }
 
-// Name returns the name that the owner gave the device.
+// Name returns the device's name.
 func (d *Device) Name() string { return d.text("", "DeviceName") }
 
 // Handle adds a service, or replaces one. A nil handler removes it.
@@ -197,9 +194,8 @@ func (d *Device) Handle(service string, h Handler) {
 	d.services[service] = h
 }
 
-// Refuse makes StartService answer with an error, such as ServiceProhibited,
-// instead of starting a service, and StartSession where the service is Lockdown;
-// "" lets it start again.
+// Refuse makes StartService answer with an error such as ServiceProhibited, or
+// StartSession if the service is Lockdown. An empty error ends that.
 func (d *Device) Refuse(service, lockdownError string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -216,13 +212,13 @@ func (d *Device) tlsMax() uint16 {
 	return d.spec.MaxTLS
 }
 
-// Lock is how accessible a device is.
+// Lock is the state of a device's screen lock.
 type Lock int
 
 const (
 	Unlocked       Lock = iota
-	Locked              // the screen is locked, after it was open
-	NotYetUnlocked      // since it was switched on nobody has unlocked it
+	Locked              // after it was unlocked
+	NotYetUnlocked      // since the device was switched on
 )
 
 func (l Lock) String() string {
@@ -242,15 +238,14 @@ type lockState struct {
 	passcode bool
 }
 
-// Lock returns whether the screen is locked.
+// Lock returns the state of the screen lock.
 func (d *Device) Lock() Lock {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.lock.state
 }
 
-// SetLock locks or unlocks the screen. A device that can be locked has a
-// passcode from then on.
+// SetLock locks or unlocks the screen. Locking sets a passcode.
 func (d *Device) SetLock(l Lock) {
 	d.mu.Lock()
 	d.lock.state = l
@@ -261,15 +256,15 @@ func (d *Device) SetLock(l Lock) {
 	d.SetValue("", "PasswordProtected", l != Unlocked)
 }
 
-// PasscodeSet returns whether the device has a passcode, so that it asks for it
-// before a backup.
+// PasscodeSet reports whether the device has a passcode, for which it asks before a
+// backup.
 func (d *Device) PasscodeSet() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.lock.passcode
 }
 
-// SetPasscode says whether the device has a passcode. Without one it is unlocked.
+// SetPasscode sets or removes the passcode. A device without one is unlocked.
 func (d *Device) SetPasscode(set bool) {
 	d.mu.Lock()
 	d.lock.passcode = set

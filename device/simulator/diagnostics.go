@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// serveDiagnostics is diagnostics_relay, as far as hosts ask it whether there is
-// a passcode.
+// serveDiagnostics is the part of diagnostics_relay that says whether there is a
+// passcode.
 func (d *Device) serveDiagnostics(_ context.Context, conn net.Conn) {
 	d.requests(DiagnosticsRelay, conn, "Request", func(command string, request map[string]any) ([]map[string]any, bool) {
 		switch command {

@@ -9,37 +9,34 @@ import (
 	"time"
 )
 
-// Direction says which bytes of a connection count.
+// Direction is which bytes of a connection count.
 type Direction int
 
 const (
-	Either   Direction = iota // both together
-	FromHost                  // those that the device has read
-	ToHost                    // those that the device has sent
+	Either   Direction = iota // both
+	FromHost                  // bytes that the device has read
+	ToHost                    // bytes that the device has sent
 )
 
-// Fault is something that happens to a link while a service is used.
+// Fault is what happens to a connection while a service is used.
 type Fault struct {
 	Service   string // name of a service, Lockdown, or "" for any
 	Direction Direction
-	// After is the number of bytes that pass unharmed, counted from the
-	// connection's beginning: a service's own bytes, without those of TLS, for
-	// Lockdown those on the wire.
+	// After is the number of bytes from the beginning of the connection that
+	// pass: those of the service without TLS, or for Lockdown those on the wire.
 	After int64
-	// Silent makes the connection stay open and nothing pass any more, instead
-	// of cutting it.
+	// Silent stops all bytes but leaves the connection open.
 	Silent bool
-	// Now hits the open connections instead of the next one.
+	// Now applies the fault to open connections instead of the next one.
 	Now bool
 }
 
-// maxFaults bounds how many wait for a connection.
+// maxFaults bounds how many faults wait for a connection.
 const maxFaults = 1024
 
-var errCut = errors.New("simulated fault: the link is cut")
+var errCut = errors.New("simulated fault: the connection is cut")
 
-// faults are those that wait for a connection of their service, and the
-// connections that exist.
+// faults are the faults that wait for a connection, and the open connections.
 type faults struct {
 	mu      sync.Mutex
 	waiting []Fault
@@ -49,8 +46,8 @@ type faults struct {
 
 func (f *Fault) fits(service string) bool { return f.Service == "" || f.Service == service }
 
-// Inject lets a fault happen to the next connection to its service or, with Now,
-// to those that are open.
+// Inject applies a fault to the next connection to its service or, with Now, to
+// the open ones.
 func (d *Device) Inject(f Fault) {
 	d.faults.mu.Lock()
 	var hit []*conn
@@ -69,8 +66,7 @@ func (d *Device) Inject(f Fault) {
 	}
 }
 
-// Cut breaks the next connection to a service once so many bytes have passed in
-// both directions together.
+// Cut breaks the next connection to a service after so many bytes, both ways.
 func (d *Device) Cut(service string, afterBytes int64) {
 	d.Inject(Fault{Service: service, After: afterBytes})
 }
@@ -78,7 +74,7 @@ func (d *Device) Cut(service string, afterBytes int64) {
 // Break breaks the open connections to a service.
 func (d *Device) Break(service string) { d.Inject(Fault{Service: service, Now: true}) }
 
-// SetLatency delays everything that the device sends, one write at a time.
+// SetLatency delays every write of the device.
 func (d *Device) SetLatency(by time.Duration) {
 	d.faults.mu.Lock()
 	defer d.faults.mu.Unlock()
@@ -91,7 +87,7 @@ func (f *faults) delay() time.Duration {
 	return f.latency
 }
 
-// add registers a connection and gives it the fault that waits for it.
+// add adds an open connection. A waiting fault of its service applies to it.
 func (f *faults) add(c *conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,12 +110,11 @@ func (f *faults) remove(c *conn) {
 	delete(f.open, c)
 }
 
-// conn is a connection as a service sees it: after TLS, on a link that may have
-// faults.
+// conn is a connection to a service after TLS, which may have a fault.
 type conn struct {
 	net.Conn // with TLS if the service has it
 	raw      net.Conn
-	done     <-chan struct{} // closed when the connection is to end
+	done     <-chan struct{} // closed when the connection has to end
 	service  string
 	dev      *Device
 	link     *Link
@@ -131,7 +126,7 @@ type conn struct {
 	cut     bool
 }
 
-// set gives an open connection a fault, which may be due already.
+// set applies a fault to an open connection.
 func (c *conn) set(f Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +134,7 @@ func (c *conn) set(f Fault) {
 	c.check()
 }
 
-// check lets the fault happen when it is due; c.mu must be held.
+// check makes the fault happen if it is due. c.mu must be held.
 func (c *conn) check() {
 	if c.fault == nil || c.left() > 0 {
 		return
@@ -154,7 +149,7 @@ func (c *conn) check() {
 	c.dev.Log(c.service, "fault", "")
 }
 
-// left is the number of bytes that pass until the fault.
+// left returns the number of bytes until the fault.
 func (c *conn) left() int64 {
 	n := c.fault.After
 	if c.fault.Direction != ToHost {
@@ -166,8 +161,8 @@ func (c *conn) left() int64 {
 	return n
 }
 
-// allow returns how many of n bytes may pass in a direction, and whether the
-// connection is usable at all.
+// allow returns how many of n bytes may pass in a direction. The error means that
+// the connection is unusable.
 func (c *conn) allow(dir Direction, n int) (int, error) {
 	c.mu.Lock()
 	c.check()
@@ -197,7 +192,7 @@ func (c *conn) passed(dir Direction, n int) {
 	c.mu.Unlock()
 }
 
-// hang takes what the host sends and gives nothing until the connection ends.
+// hang reads what the host sends, and sends nothing, until the connection ends.
 func (c *conn) hang() error {
 	_, _ = io.Copy(io.Discard, c.raw)
 	return errCut
@@ -210,7 +205,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p[:allowed])
 	c.mu.Lock()
-	late := c.silent // a fault that came while Read waited
+	late := c.silent // since Read waits
 	c.mu.Unlock()
 	if late {
 		return 0, c.hang()

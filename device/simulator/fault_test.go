@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// echo answers one byte for each that it gets.
+// echo answers each byte with a byte.
 func echo(_ context.Context, conn net.Conn) {
 	b := make([]byte, 1)
 	for {
@@ -25,7 +25,7 @@ func echo(_ context.Context, conn net.Conn) {
 	}
 }
 
-// exchange returns how many bytes come back.
+// exchange returns how many of n bytes are echoed.
 func exchange(c net.Conn, n int) (int, error) {
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	for i := range n {
@@ -62,7 +62,7 @@ func TestCut(t *testing.T) {
 				if got != test.want || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("%d bytes came back: %v", got, err)
 				}
-				// Only one connection is hit.
+				// Only one connection has the fault.
 				c := r.connect(e, "echo")
 				if got, err := exchange(c, 10); err != nil {
 					t.Errorf("the next connection: %d %v", got, err)
@@ -129,7 +129,7 @@ func TestDetachBreaksConnections(t *testing.T) {
 	}
 }
 
-// A host with another pairing's certificate does not get in.
+// A host with the certificate of another pairing is refused.
 func TestForeignCertificate(t *testing.T) {
 	d, other := NewDevice(Spec{Key: testKey(t)}), NewDevice(Spec{Key: testKey(t)})
 	hosts := func(d *Device) trustedHost {

@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// tape is a connection to a host that sends what it has, takes everything and is
-// gone then.
+// tape is a connection to a host that sends some bytes, reads everything, and then
+// disconnects.
 type tape struct {
 	io.Reader
 	io.Writer
@@ -26,7 +26,7 @@ func (tape) SetDeadline(time.Time) error      { return nil }
 func (tape) SetReadDeadline(time.Time) error  { return nil }
 func (tape) SetWriteDeadline(time.Time) error { return nil }
 
-// feed gives a service what a hostile host sends.
+// feed sends bytes to a service.
 func feed(t *testing.T, data []byte, serve func(context.Context, net.Conn)) {
 	t.Helper()
 	serve(t.Context(), tape{bytes.NewReader(data), io.Discard})
@@ -72,7 +72,7 @@ func FuzzLockdown(f *testing.F) {
 	f.Add(framed(f, map[string]any{"Request": "GetValue"}, map[string]any{"Request": "StopSession", "SessionID": "x"}))
 	f.Add(framed(f, map[string]any{"Request": "Pair", "PairRecord": map[string]any{"HostID": "x", "DeviceCertificate": []byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")}}))
 	f.Add(framed(f, map[string]any{"Request": "Unpair", "PairRecord": map[string]any{"HostID": "x"}}, map[string]any{"Request": "ValidatePair"}))
-	// The host "x" is trusted, so that a session is within reach.
+	// The host "x" is trusted, so that sessions can be reached.
 	f.Add(framed(f, map[string]any{"Request": "StartSession", "HostID": "x", "SystemBUID": "y"},
 		map[string]any{"Request": "SetValue", "Key": "DeviceName", "Value": "z"},
 		map[string]any{"Request": "StartService", "Service": AFC}))

@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// values are all that a session shows.
+// values returns all values of a session.
 func values(e ios.DeviceEntry) (map[string]any, error) { return ios.GetValuesPlist(e) }
 
 func TestListAndListen(t *testing.T) {
@@ -96,7 +96,7 @@ func TestSessionAndValues(t *testing.T) {
 	}
 }
 
-// A service that is added gets what the host sends, after TLS.
+// An added service gets what the host sends, after TLS.
 func TestHandle(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		r := newRig(t)
@@ -155,7 +155,7 @@ func TestPair(t *testing.T) {
 	r.blameless(d)
 }
 
-// What a device says to a host that asks to pair, in all states that it can be in.
+// A device answers a host that pairs, in all states.
 func TestMayPair(t *testing.T) {
 	key := testKey(t)
 	d := NewDevice(Spec{Key: key})
@@ -191,10 +191,10 @@ func TestMayPair(t *testing.T) {
 	d.AnswerTrust(false)
 	ask("a", USB, "UserDeniedPairing")
 	ask("a", USB, "UserDeniedPairing")
-	ask("x", USB, "PairingDialogResponsePending") // no was said to another one
+	ask("x", USB, "PairingDialogResponsePending") // another one was refused
 	d.AnswerTrust(false)
 	ask("x", USB, "UserDeniedPairing")
-	d.AnswerTrust(false) // before anybody asks
+	d.AnswerTrust(false) // before a host asks
 	ask("y", USB, "UserDeniedPairing")
 	ask("z", USB, "PairingDialogResponsePending")
 	link.Detach()
@@ -233,8 +233,8 @@ func TestMayPair(t *testing.T) {
 	}
 }
 
-// startBackup asks for the backup service with an EscrowBag, or without when it
-// is nil, and returns lockdownd's error.
+// startBackup starts the backup service with an EscrowBag if that is not nil, and
+// returns lockdownd's error.
 func startBackup(t *testing.T, e ios.DeviceEntry, bag []byte) string {
 	t.Helper()
 	session, err := ios.ConnectLockdownWithSession(e)

@@ -8,14 +8,13 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// heartbeatPatience is how many intervals a host has for an answer, and for
-// starting a heartbeat at all.
+// How many intervals a host has for an answer, and to start a heartbeat.
 const (
 	heartbeatPatience = 3
 	heartbeatStart    = 10
 )
 
-// expectHeartbeat breaks a link by network that is in use without a heartbeat.
+// expectHeartbeat breaks a network link that is used without a heartbeat.
 func (l *Link) expectHeartbeat(ctx context.Context) {
 	for missed := 0; sleep(ctx, l.dev.spec.HeartbeatInterval); {
 		if l.beating(0) > 0 {
@@ -28,9 +27,9 @@ func (l *Link) expectHeartbeat(ctx context.Context) {
 	}
 }
 
-// serveHeartbeat asks the host for a sign of life once an interval. Over the
-// network, a host that stops giving it loses all its connections an interval
-// later, unless it has started another heartbeat until then.
+// serveHeartbeat asks the host for a sign of life in every interval. A host on the
+// network that does not answer loses all connections an interval later, unless it
+// starts another heartbeat.
 func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
 	interval := d.spec.HeartbeatInterval
 	var link *Link
@@ -50,7 +49,7 @@ func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
 	}
 }
 
-// beat asks once; it reports whether the host answered in time.
+// beat asks once, and reports whether the host answers in time.
 func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	seconds := max(1, int(interval/time.Second))
 	if message.Write(c, map[string]any{"Command": "Marco", "Interval": seconds}) != nil {
@@ -63,14 +62,14 @@ func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 		return false
 	}
 	if reply["Command"] != "Polo" {
-		d.Violate("%s: %v where Polo is expected", Heartbeat, reply["Command"])
+		d.Violate("%s: %v, want Polo", Heartbeat, reply["Command"])
 		return false
 	}
 	d.Log(Heartbeat, "Polo", "")
 	return true
 }
 
-// beating counts the heartbeats of a link. A nil link has none.
+// beating changes the number of heartbeats of a link. A nil link has none.
 func (l *Link) beating(by int) int {
 	if l == nil {
 		return 0
@@ -81,7 +80,7 @@ func (l *Link) beating(by int) int {
 	return l.hearts
 }
 
-// sleep waits; false says that ctx ended first.
+// sleep reports false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -16,12 +16,12 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// keyBits is what devices and hosts use.
+// keyBits is the size of the keys of devices and hosts.
 const keyBits = 2048
 
 func newKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
 
-// publicKey is lockdownd's DevicePublicKey: PKCS #1 in PEM.
+// publicKey returns lockdownd's DevicePublicKey: PKCS #1 in PEM.
 func (d *Device) publicKey() ([]byte, error) {
 	key, err := d.key()
 	if err != nil {
@@ -30,15 +30,14 @@ func (d *Device) publicKey() ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&key.PublicKey)}), nil
 }
 
-// certificates are those of one pairing, in DER.
+// certificates are the certificates of a pairing, in DER.
 type certificates struct{ device, host, root []byte }
 
-// certify makes the certificates of a new host for a device's key, as a host
-// does before it asks to pair. Host and root have one key, but certificates of
-// their own.
+// certify creates the certificates of a new host for a device's key, as a host
+// does before it pairs. Host and root have the same key.
 func certify(device *rsa.PublicKey, host *rsa.PrivateKey, now time.Time) (certificates, error) {
 	template := func(ca bool) *x509.Certificate {
-		// Random, so that certificates of one key differ.
+		// Random, so that certificates with the same key differ.
 		serial := new(big.Int).SetBytes(newEscrowBag()[:16])
 		t := &x509.Certificate{
 			SerialNumber:          serial,
@@ -77,7 +76,7 @@ func keyPEM(key *rsa.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 }
 
-// pairWithNewHost makes a host that the device trusts and returns the host's pair
+// pairWithNewHost creates a host that the device trusts, and returns its pair
 // record.
 func (d *Device) pairWithNewHost(buid string, hostKey *rsa.PrivateKey) ([]byte, error) {
 	key, err := d.key()
@@ -111,10 +110,10 @@ func newEscrowBag() []byte {
 	return b
 }
 
-var errHostCertificate = errors.New("the host shows a certificate that is not of its pairing")
+var errHostCertificate = errors.New("the host has a certificate of another pairing")
 
-// tlsConfig is the device's side of TLS with a host. Hosts show either the host's
-// or the root's certificate of the pairing; both are good.
+// tlsConfig returns the device's side of TLS with a host. The host may have the
+// host's or the root's certificate of the pairing.
 func (d *Device) tlsConfig(h trustedHost) (*tls.Config, error) {
 	key, err := d.key()
 	if err != nil {
@@ -125,7 +124,7 @@ func (d *Device) tlsConfig(h trustedHost) (*tls.Config, error) {
 		ClientAuth:   tls.RequireAnyClientCert,
 		MinVersion:   tls.VersionTLS10,
 		MaxVersion:   d.tlsMax(),
-		// What a session ticket would remember is not bound to the pairing.
+		// A session ticket is not bound to the pairing.
 		SessionTicketsDisabled: true,
 		VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
 			if len(shown) > 0 && (bytes.Equal(shown[0], h.certs.host) || bytes.Equal(shown[0], h.certs.root)) {

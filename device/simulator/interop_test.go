@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// run starts a program of libimobiledevice-utils, which finds the simulator by
-// its environment, and returns what it prints.
+// run runs a program of libimobiledevice-utils, which finds the simulator by its
+// environment, and returns its output.
 func (r *rig) run(name string, args ...string) (string, error) {
 	r.t.Helper()
 	path, err := exec.LookPath(name)
@@ -34,7 +34,7 @@ func (r *rig) run(name string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// prints is run for a program that has to succeed.
+// prints runs a program that has to succeed.
 func (r *rig) prints(want string, name string, args ...string) {
 	r.t.Helper()
 	out, err := r.run(name, args...)
@@ -43,8 +43,8 @@ func (r *rig) prints(want string, name string, args ...string) {
 	}
 }
 
-// says is run for a program whose output contains something; ok is whether it
-// succeeds.
+// says runs a program whose output has to contain something. ok says whether it has
+// to succeed.
 func (r *rig) says(ok bool, want string, name string, args ...string) {
 	r.t.Helper()
 	out, err := r.run(name, args...)
@@ -55,7 +55,7 @@ func (r *rig) says(ok bool, want string, name string, args ...string) {
 
 const (
 	udidA = "00008030-000000000000A11A"
-	udidB = "0123456789abcdef0123456789abcdef01234567" // as older devices have them
+	udidB = "0123456789abcdef0123456789abcdef01234567" // of the form of older devices
 )
 
 func TestInteropList(t *testing.T) {
@@ -101,7 +101,7 @@ func TestInteropInfo(t *testing.T) {
 					t.Errorf("%s is missing: %v %s", line, err, out)
 				}
 			}
-			// Without a session only what everybody may know.
+			// Without a session, only public values.
 			out, err = r.run("ideviceinfo", "-s")
 			if err != nil || !strings.Contains(out, "ProductType: ") || strings.Contains(out, "SerialNumber: ") {
 				t.Errorf("simple: %v %s", err, out)
@@ -117,8 +117,8 @@ func TestInteropInfo(t *testing.T) {
 	}
 }
 
-// A device that nobody has paired with: the dialog, trust, use, and back.
-// Every attempt makes that program create two keys, which takes its time.
+// A new device is paired, used and unpaired. The program creates two keys at each
+// attempt, which takes time.
 func TestInteropPair(t *testing.T) {
 	r := newRig(t)
 	d := NewDevice(Spec{UDID: udidA, Key: testKey(t)})
@@ -135,7 +135,7 @@ func TestInteropPair(t *testing.T) {
 	r.says(true, "SUCCESS: Paired with device "+udidA, "idevicepair", "pair")
 	r.says(true, "SUCCESS: Validated pairing", "idevicepair", "validate")
 	r.prints("Simulated iPhone", "idevicename")
-	// What libimobiledevice stored serves go-ios, too.
+	// go-ios can use the record of libimobiledevice.
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("with the record of another program: %v %v", v["UniqueDeviceID"], err)
 	}
@@ -177,7 +177,7 @@ func TestInteropNotifications(t *testing.T) {
 	r.blameless(d)
 }
 
-// libimobiledevice dials a device that is attached by network.
+// libimobiledevice connects directly to a device that is attached by network.
 func TestInteropNetwork(t *testing.T) {
 	r := newRig(t)
 	d := NewDevice(Spec{UDID: udidA, Key: testKey(t)})
@@ -193,13 +193,13 @@ func TestInteropNetwork(t *testing.T) {
 	r.prints("Simulated iPhone", "ideviceinfo", "-n", "-k", "DeviceName")
 	r.says(true, "", "idevicenotificationproxy", "-n", "post", "org.example.hello")
 	r.await(d, NotificationProxy, "post")
-	// go-ios asks the mux.
+	// go-ios asks usbmuxd.
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("through the mux: %v %v", v["UniqueDeviceID"], err)
 	}
 	r.blameless(d)
 	link.Detach()
-	// The system closes the port in its own time.
+	// The system may take a while to close the port.
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		c, err := net.Dial("tcp", ip.String()+":62078")
 		if err != nil {

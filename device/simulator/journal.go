@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Event is one thing that happened at a device.
+// Event is something that happened to a device.
 type Event struct {
 	Time    time.Time
 	Service string // name of a service, or "lockdown", "mux", "trust"
@@ -19,17 +19,17 @@ type Event struct {
 
 func (e Event) String() string { return e.Service + " " + e.Kind + " " + e.Detail }
 
-// What is kept of each; a host must not fill memory by repeating itself.
+// Limits, so that a host cannot fill memory.
 const (
 	maxEvents     = 20000
 	maxViolations = 1000
 )
 
-// journal keeps what happened and what was wrong with it.
+// journal keeps events and violations.
 type journal struct {
 	mu         sync.Mutex
 	now        func() time.Time
-	first      int // number of the first event that is still kept
+	first      int // number of the first event
 	events     []Event
 	violations []string
 	more       chan struct{} // closed and replaced with every event
@@ -52,8 +52,7 @@ func (j *journal) add(service, kind, detail string) {
 	j.more = make(chan struct{})
 }
 
-// shortened is a text of bounded length that keeps no longer one alive: hosts
-// choose most of what is written here.
+// shortened returns a copy of bounded length: hosts choose most of these texts.
 func shortened(s string) string {
 	const longest = 512
 	if len(s) > longest {
@@ -72,8 +71,8 @@ func (j *journal) violate(format string, args ...any) {
 	j.add("host", "violation", text)
 }
 
-// from returns the kept events from number n on, the number of the next one,
-// and a channel that is closed when there is one.
+// from returns the events from number n on, the number of the next event, and a
+// channel that is closed by the next event.
 func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -81,15 +80,15 @@ func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
 	return slices.Clone(kept), j.first + len(j.events), j.more
 }
 
-// Events returns what happened so far, oldest first. Of very many events the
-// oldest are forgotten.
+// Events returns what happened, oldest first. The oldest of very many events are
+// dropped.
 func (d *Device) Events() []Event {
 	events, _, _ := d.journal.from(0)
 	return events
 }
 
-// Await returns the first event that match wants, among those that happened
-// already and those that will, or the context's error.
+// Await returns the first past or future event that matches, or the context's
+// error.
 func (d *Device) Await(ctx context.Context, match func(Event) bool) (Event, error) {
 	next := 0
 	for {
@@ -107,16 +106,15 @@ func (d *Device) Await(ctx context.Context, match func(Event) bool) (Event, erro
 	}
 }
 
-// Log adds an event, for services that are added with Handle.
+// Log adds an event. Services added with Handle call it.
 func (d *Device) Log(service, kind, detail string) { d.journal.add(service, kind, detail) }
 
-// Violations returns what the host did wrong, oldest first.
+// Violations returns what hosts did wrong, oldest first.
 func (d *Device) Violations() []string {
 	d.journal.mu.Lock()
 	defer d.journal.mu.Unlock()
 	return slices.Clone(d.journal.violations)
 }
 
-// Violate records that the host did something wrong, for services that are
-// added with Handle.
+// Violate records what a host did wrong. Services added with Handle call it.
 func (d *Device) Violate(format string, args ...any) { d.journal.violate(format, args...) }

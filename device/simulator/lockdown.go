@@ -10,7 +10,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// session is what lockdownd knows of one connection.
+// session is a connection to lockdownd.
 type session struct {
 	dev  *Device
 	over Transport
@@ -19,7 +19,7 @@ type session struct {
 	host trustedHost
 }
 
-// serveLockdown answers one connection to lockdownd.
+// serveLockdown serves a connection to lockdownd.
 func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 	s := session{dev: d, over: USB}
 	if c, ok := raw.(*conn); ok && c.link != nil {
@@ -41,10 +41,10 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		}
 		switch {
 		case name == "StopSession" && reply["Error"] == nil && secure != nil:
-			// What comes next is in the clear again.
+			// What comes next is not encrypted.
 			if !secure.end() {
-				d.Log(Lockdown, "close", "TLS goes on behind StopSession")
-				d.Violate("lockdown: TLS behind the session's end")
+				d.Log(Lockdown, "close", "TLS continues after StopSession")
+				d.Violate("lockdown: TLS after the end of the session")
 				raw.Close()
 				return
 			}
@@ -175,7 +175,7 @@ func (s *session) setValue(request map[string]any, remove bool) map[string]any {
 
 func (s *session) start(request map[string]any) map[string]any {
 	if s.id != "" {
-		s.dev.Violate("StartSession inside of a session")
+		s.dev.Violate("StartSession during a session")
 		return fault("SessionActive")
 	}
 	s.dev.mu.Lock()
@@ -190,7 +190,7 @@ func (s *session) start(request map[string]any) map[string]any {
 		return fault(errInvalidHostID)
 	}
 	if request["SystemBUID"] != host.buid {
-		s.dev.Violate("StartSession with a SystemBUID that is not the one of the pairing")
+		s.dev.Violate("StartSession with a SystemBUID that is not that of the pairing")
 		return fault(errInvalidHostID)
 	}
 	s.id, s.host = newUUID(), host
@@ -205,7 +205,7 @@ func (s *session) startService(request map[string]any) map[string]any {
 		return map[string]any{"Service": service, "Error": name}
 	}
 	if s.id == "" {
-		d.Violate("StartService %s outside of a session", service)
+		d.Violate("StartService %s without a session", service)
 		return refuse("SessionInactive")
 	}
 	d.mu.Lock()
@@ -226,7 +226,7 @@ func (s *session) startService(request map[string]any) map[string]any {
 		case !shown:
 			d.Violate("StartService %s without EscrowBag", service)
 		case !good:
-			d.Violate("StartService %s with an EscrowBag that is not the one of the pairing", service)
+			d.Violate("StartService %s with an EscrowBag that is not that of the pairing", service)
 		}
 		switch {
 		case lock == NotYetUnlocked && good:
@@ -255,8 +255,7 @@ func (s *session) startService(request map[string]any) map[string]any {
 	return reply
 }
 
-// framing records a message that was not one. The end of a connection is not a
-// violation.
+// framing records a malformed message. The end of a connection is not a violation.
 func (d *Device) framing(service string, err error) {
 	if errors.Is(err, plist.ErrFormat) || errors.Is(err, message.ErrLength) {
 		d.Violate("%s: %v", service, err)

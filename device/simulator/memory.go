@@ -11,25 +11,24 @@ import (
 	"strings"
 )
 
-// Memory is what a mux keeps from one run to the next. It holds the private keys
-// of simulated hosts.
+// Memory is the state of a Simulator that is kept between runs. It has the private
+// keys of simulated hosts.
 type Memory struct {
 	BUID    string            `json:"buid"`
 	Records map[string][]byte `json:"records"` // pair records by UDID
 }
 
-// Memory returns what there is to keep.
+// Memory returns the state to keep.
 func (s *Simulator) Memory() Memory {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Memory{s.buid, maps.Clone(s.records)}
 }
 
-// Remember makes a new mux know what another one has kept. It comes before
-// Serve.
+// Remember restores the state of an earlier run. Call it before Serve.
 func (s *Simulator) Remember(m Memory) error {
 	if m.BUID == "" {
-		return errors.New("simulated usbmuxd: what was kept names no host")
+		return errors.New("simulated usbmuxd: the saved state has no host")
 	}
 	s.mu.Lock()
 	s.buid = m.BUID
@@ -42,8 +41,8 @@ func (s *Simulator) Remember(m Memory) error {
 	return nil
 }
 
-// DeviceMemory is what a device keeps from one run to the next: its key, and the
-// hosts that it trusts.
+// DeviceMemory is the state of a device that is kept between runs: its key and the
+// trusted hosts.
 type DeviceMemory struct {
 	Key   []byte       `json:"key"` // PEM
 	Hosts []HostMemory `json:"hosts"`
@@ -59,7 +58,7 @@ type HostMemory struct {
 	Escrow []byte `json:"escrow"`
 }
 
-// Memory returns what there is to keep.
+// Memory returns the state to keep.
 func (d *Device) Memory() (DeviceMemory, error) {
 	key, err := d.key()
 	if err != nil {
@@ -75,8 +74,8 @@ func (d *Device) Memory() (DeviceMemory, error) {
 	return m, nil
 }
 
-// Remember makes a new device trust the hosts of another run. The key is that of
-// its Spec; see DeviceMemory.PrivateKey.
+// Remember makes a new device trust the hosts of an earlier run. Its key comes from
+// Spec; see DeviceMemory.PrivateKey.
 func (d *Device) Remember(m DeviceMemory) error {
 	for _, h := range m.Hosts {
 		if err := d.addHost(trustedHost{h.ID, h.BUID, certificates{h.Device, h.Host, h.Root}, h.Escrow}); err != nil {
@@ -90,11 +89,11 @@ func (d *Device) Remember(m DeviceMemory) error {
 func (m DeviceMemory) PrivateKey() (*rsa.PrivateKey, error) {
 	block, _ := pem.Decode(m.Key)
 	if block == nil {
-		return nil, errors.New("simulated device: the key that was kept is not in PEM")
+		return nil, errors.New("simulated device: the saved key is not in PEM")
 	}
 	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("simulated device: the key that was kept: %w", err)
+		return nil, fmt.Errorf("simulated device: the saved key: %w", err)
 	}
 	return key, nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// A message of usbmuxd is a header of four little-endian 32-bit numbers (whole
+// A message of usbmuxd is a header of four little-endian 32-bit numbers (total
 // length, version, type, tag) and an XML property list.
 const (
 	muxHeader   = 16
@@ -29,7 +29,7 @@ const (
 	resultBadDevice   = 2
 	resultRefused     = 3
 	resultBadVersion  = 6
-	patience          = 30 * time.Second // for a client that does not take what it gets
+	patience          = 30 * time.Second // with a client that does not read
 	maxQueuedMessages = 256
 )
 
@@ -38,8 +38,7 @@ type muxFrame struct {
 	body               []byte
 }
 
-// readMuxFrame reads exactly one message, and not a byte of what follows: after
-// Connect that belongs to the device.
+// readMuxFrame reads exactly one message. What follows Connect is for the device.
 func readMuxFrame(r io.Reader) (muxFrame, error) {
 	var h [muxHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -48,7 +47,7 @@ func readMuxFrame(r io.Reader) (muxFrame, error) {
 	n := binary.LittleEndian.Uint32(h[0:])
 	f := muxFrame{binary.LittleEndian.Uint32(h[4:]), binary.LittleEndian.Uint32(h[8:]), binary.LittleEndian.Uint32(h[12:]), nil}
 	if n < muxHeader || n > maxMuxFrame {
-		return f, fmt.Errorf("message of %d bytes, %d to %d are possible", n, muxHeader, maxMuxFrame)
+		return f, fmt.Errorf("message of %d bytes, want %d to %d", n, muxHeader, maxMuxFrame)
 	}
 	var err error
 	f.body, err = message.ReadBody(r, int(n-muxHeader))
@@ -68,7 +67,7 @@ func appendMuxFrame(dst []byte, tag uint32, v map[string]any) ([]byte, error) {
 
 func result(n int) map[string]any { return map[string]any{"MessageType": "Result", "Number": n} }
 
-// client is one connection of a program to the mux.
+// client is a connection of a program to usbmuxd.
 type client struct {
 	sim  *Simulator
 	conn net.Conn
@@ -85,7 +84,7 @@ func (c *client) send(tag uint32, v map[string]any) error {
 	return err
 }
 
-// serveClient answers one connection until it ends or belongs to a device.
+// serveClient serves a connection until it ends.
 func (s *Simulator) serveClient(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -104,7 +103,7 @@ func (s *Simulator) serveClient(ctx context.Context, conn net.Conn) {
 		}
 		request, err := plist.Dict(f.body)
 		if err != nil {
-			request = nil // answered as an unknown command
+			request = nil // an unknown command
 		}
 		switch request["MessageType"] {
 		case "Listen":
@@ -127,7 +126,7 @@ func (s *Simulator) serveClient(ctx context.Context, conn net.Conn) {
 	}
 }
 
-// answer is the reply to a request that keeps the connection as it is.
+// answer returns the reply to a request other than Listen and Connect.
 func (s *Simulator) answer(request map[string]any) map[string]any {
 	udid, _ := request["PairRecordID"].(string)
 	switch request["MessageType"] {
@@ -156,13 +155,13 @@ func (s *Simulator) answer(request map[string]any) map[string]any {
 		if _, ok := s.PairRecord(udid); !ok {
 			return result(resultBadDevice)
 		}
-		_ = s.SetPairRecord(udid, nil) // removing cannot fail
+		_ = s.SetPairRecord(udid, nil) // cannot fail
 		return result(resultOK)
 	}
 	return result(resultBadCommand)
 }
 
-// target finds what Connect asks for.
+// target returns the link and port that Connect requests.
 func (s *Simulator) target(request map[string]any) (*Link, port, int) {
 	id, _ := request["DeviceID"].(int64)
 	swapped, ok := request["PortNumber"].(int64)
@@ -173,7 +172,7 @@ func (s *Simulator) target(request map[string]any) (*Link, port, int) {
 	if l == nil {
 		return nil, port{}, resultBadDevice
 	}
-	// The port's bytes are in the order of the network, read as if they were not.
+	// The port is in network byte order.
 	p, ok := l.dev.connectTo(bits.ReverseBytes16(uint16(swapped)))
 	if !ok {
 		return nil, port{}, resultRefused
@@ -181,7 +180,7 @@ func (s *Simulator) target(request map[string]any) (*Link, port, int) {
 	return l, p, resultOK
 }
 
-// attached is the message that describes a link.
+// attached returns the message that describes a link.
 func (l *Link) attached() map[string]any {
 	properties := map[string]any{
 		"ConnectionType": string(l.Transport),
@@ -201,12 +200,11 @@ func (l *Link) attached() map[string]any {
 	return map[string]any{"MessageType": "Attached", "DeviceID": l.ID, "Properties": properties}
 }
 
-// watcher is a client that wants to hear of devices that come and go.
+// watcher is a client that listens for devices.
 type watcher struct{ queue chan map[string]any }
 
-// tell passes an event to all watchers; s.mu must be held, so that they hear of
-// events in the order in which these happen. One that does not keep up is given
-// up: its queue is closed.
+// tell sends an event to all watchers. s.mu must be held, so that events are in
+// order. It closes the queue of a watcher that does not keep up.
 func (s *Simulator) tell(event map[string]any) {
 	for w := range s.watchers {
 		select {
@@ -228,7 +226,7 @@ func (s *Simulator) tellPaired(udid string) {
 	}
 }
 
-// watch sends events until the client goes.
+// watch sends events until the client disconnects.
 func (c *client) watch(tag uint32) {
 	if c.send(tag, result(resultOK)) != nil {
 		return

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// portOpen is how long a service's port waits in the network for its host.
+// portOpen is how long the port of a service waits for a host on the network.
 const portOpen = time.Minute
 
-// network is a link's place in the network: libimobiledevice dials devices
-// itself that are attached by network, instead of asking the mux.
+// network is a link's address on the network. libimobiledevice connects directly to
+// devices that are attached by network, without usbmuxd.
 type network struct {
 	ctx  context.Context
 	stop context.CancelFunc
@@ -21,12 +21,12 @@ type network struct {
 }
 
 // AttachNetwork attaches a device by network at an IPv4 address of this machine,
-// such as one of 127.0.0.0/8 on Linux, where its lockdownd listens at its usual
-// port until ctx ends or the link is detached. A device that Attach attaches by
-// network can be reached through the mux only.
+// such as one of 127.0.0.0/8 on Linux. Its lockdownd listens at its usual port
+// until ctx ends or the link is detached. With Attach a device on the network can
+// only be reached through usbmuxd.
 func (s *Simulator) AttachNetwork(ctx context.Context, d *Device, ip netip.Addr) (*Link, error) {
 	if !ip.Is4() {
-		return nil, fmt.Errorf("attach %s by network: %v is no IPv4 address", d.Name(), ip)
+		return nil, fmt.Errorf("attach %s by network: %v is not an IPv4 address", d.Name(), ip)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	n := &network{ctx: ctx, stop: cancel, ip: ip}
@@ -59,7 +59,7 @@ func (n *network) listen(port uint16) (net.Listener, error) {
 	return ln, err
 }
 
-// offer lets a host dial a port that was handed out, once.
+// offer accepts one connection to a port of a service.
 func (l *Link) offer(port uint16) error {
 	ln, err := l.network.listen(port)
 	if err != nil {
@@ -77,7 +77,7 @@ func (l *Link) offer(port uint16) error {
 	return nil
 }
 
-// dialled serves a connection that did not come through the mux.
+// dialled serves a connection that did not come through usbmuxd.
 func (l *Link) dialled(c net.Conn, number uint16) {
 	select {
 	case l.sim.room <- struct{}{}:
@@ -94,8 +94,8 @@ func (l *Link) dialled(c net.Conn, number uint16) {
 	l.serve(l.network.ctx, c, p)
 }
 
-// sockaddr is the link's address as macOS has it: 16 bytes, of which the first
-// is the length and the second the family.
+// sockaddr returns the link's address as on macOS: 16 bytes that begin with the
+// length and the family.
 func (l *Link) sockaddr() []byte {
 	ip := [4]byte{127, 0, 0, 1}
 	if l.network != nil {

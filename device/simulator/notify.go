@@ -9,26 +9,26 @@ import (
 )
 
 const (
-	maxObserved = 256 // names that one connection listens for
+	maxObserved = 256 // names of a connection
 	maxName     = 256 // bytes of one
-	maxRelays   = 256 // notifications that wait to be sent to it
+	maxRelays   = 256 // notifications in its queue
 )
 
-// observer is one connection to notification_proxy.
+// observer is a connection to notification_proxy.
 type observer struct {
 	mu    sync.Mutex
 	names map[string]struct{}
 	queue chan map[string]any
 }
 
-// notices are the connections that want to hear of notifications.
+// notices are the connections to notification_proxy.
 type notices struct {
 	mu   sync.Mutex
 	open map[*observer]struct{}
 }
 
-// Notify posts a notification on the device, such as SyncCancelRequest. It
-// returns how many connections listen for it.
+// Notify posts a notification on the device, such as SyncCancelRequest. It returns
+// how many connections get it.
 func (d *Device) Notify(name string) int {
 	d.notices.mu.Lock()
 	defer d.notices.mu.Unlock()
@@ -70,7 +70,7 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 		for msg := range o.queue {
 			if message.Write(conn, msg) != nil {
 				conn.Close()
-				for range o.queue { // nobody must wait for a host that is gone
+				for range o.queue { // others must not wait for a host that is gone
 				}
 			}
 		}
@@ -86,8 +86,8 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 	sending.Wait()
 }
 
-// readNotifications follows a host's commands; it reports whether the host asked
-// for the end.
+// readNotifications reads a host's commands. It reports whether the host shut the
+// service down.
 func (d *Device) readNotifications(conn net.Conn, o *observer) bool {
 	for {
 		msg, err := message.Read(conn)

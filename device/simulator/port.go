@@ -12,27 +12,26 @@ const (
 	lockdownPort = 62078
 	firstPort    = 49152
 	lastPort     = 62000
-	maxPorts     = 256 // handed out and not used yet
+	maxPorts     = 256 // that wait for a connection
 	handshake    = 30 * time.Second
 )
 
-// port is what waits behind a port number.
+// port is a service that waits at a port.
 type port struct {
 	service string
 	handler Handler
 	tls     *tls.Config // nil: plain text
 }
 
-// ports are those that StartService has handed out; each is good for one
-// connection.
+// ports are the ports of started services. Each accepts one connection.
 type ports struct {
 	open  map[uint16]port
 	order []uint16
 	next  uint16
 }
 
-// handOut opens a port for one connection. The oldest unused one is closed when
-// there are too many.
+// handOut opens a port for one connection. If there are too many, it closes the
+// oldest one.
 func (d *Device) handOut(p port) uint16 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -53,7 +52,7 @@ func (d *Device) handOut(p port) uint16 {
 	return n
 }
 
-// connectTo takes what is behind a port.
+// connectTo returns the service at a port and closes the port.
 func (d *Device) connectTo(n uint16) (port, bool) {
 	if n == lockdownPort {
 		return port{service: Lockdown, handler: d.serveLockdown}, true
@@ -73,8 +72,7 @@ func (d *Device) connectTo(n uint16) (port, bool) {
 	return p, ok
 }
 
-// serve runs one connection to a port until its handler returns or the link
-// ends.
+// serve serves a connection to a port until its handler returns or the link ends.
 func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
 	defer raw.Close()
 	var background sync.WaitGroup
@@ -116,7 +114,7 @@ func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
 	d.Log(p.service, "close", "")
 }
 
-// startTLS makes the device's side of a TLS connection.
+// startTLS starts the device's side of a TLS connection.
 func startTLS(ctx context.Context, c net.Conn, conf *tls.Config) (*tls.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshake)
 	defer cancel()

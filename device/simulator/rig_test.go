@@ -16,7 +16,7 @@ import (
 	"github.com/danielpaulus/go-ios/ios"
 )
 
-// sharedKey is made once, since it takes long.
+// sharedKey is created once, since that takes long.
 var sharedKey = sync.OnceValues(newKey)
 
 func testKey(t *testing.T) *rsa.PrivateKey {
@@ -28,7 +28,7 @@ func testKey(t *testing.T) *rsa.PrivateKey {
 	return key
 }
 
-// rig is a mux that serves a socket, which clients find by their environment.
+// rig is a usbmuxd on a socket. Clients find it by their environment.
 type rig struct {
 	*Simulator
 	t       *testing.T
@@ -62,7 +62,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// device adds an attached device that trusts this host.
+// device attaches a device that trusts this host.
 func (r *rig) device(spec Spec) *Device {
 	r.t.Helper()
 	spec.Key = testKey(r.t)
@@ -74,7 +74,7 @@ func (r *rig) device(spec Spec) *Device {
 	return d
 }
 
-// entry is the device as go-ios has it.
+// entry returns the device as go-ios describes it.
 func (r *rig) entry(udid string) ios.DeviceEntry {
 	r.t.Helper()
 	e, err := ios.GetDevice(udid)

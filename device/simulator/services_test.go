@@ -231,8 +231,7 @@ func wantStatus(t *testing.T, p afcd.Packet, want afcd.Status) {
 	}
 }
 
-// A host's whole turn at syncing, and what is found fault with when it leaves
-// out or swaps steps.
+// A host takes the sync lock in the right order, or omits and swaps steps.
 func TestSyncOrder(t *testing.T) {
 	const (
 		open, lock, unlock, closeFile, hangUp = "open", "lock", "unlock", "close", "hang up"
@@ -316,19 +315,19 @@ func TestLockBusy(t *testing.T) {
 	for _, want := range []afcd.Status{afcd.WouldBlock, afcd.WouldBlock, afcd.OK} {
 		wantStatus(t, afcCall(t, c, afcd.OpLock, "", n[0], 6), want)
 	}
-	// Another program comes too late.
+	// Another program is too late.
 	d.sync.Post(synclock.DidStart)
 	d.sync.Post(synclock.WillStart)
 	d.sync.Post(synclock.LockRequest)
 	if !d.Syncing(t.Context()) {
-		t.Error("the first is not syncing any more")
+		t.Error("the first one has stopped syncing")
 	}
 	other := r.connect(r.entry(d.UDID()), AFC)
 	m, _, _ := afcCall(t, other, afcd.OpOpen, synclock.File, 2).Numbers(1)
 	wantStatus(t, afcCall(t, other, afcd.OpLock, "", m[0], 6), afcd.WouldBlock)
 	wantStatus(t, afcCall(t, other, afcd.OpLock, "", m[0], 5), afcd.WouldBlock)
 	r.blameless(d)
-	// A link that breaks is no violation, and frees the lock.
+	// A broken link is not a violation, and frees the lock.
 	d.Break(AFC)
 	r.await(d, AFC, "unlock")
 	r.blameless(d)
@@ -355,10 +354,10 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 	afcCall(t, files, afcd.OpDeviceInfo, "")
-	// No answer any more.
+	// No more answers.
 	_ = files.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if _, err := files.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the session lives on: %v", err)
+		t.Errorf("the session continues: %v", err)
 	}
 	r.await(d, Heartbeat, "lost")
 	r.blameless(d)

@@ -11,8 +11,7 @@ import (
 	"time"
 )
 
-// sessionTLS is the TLS of one session of lockdownd. Unlike that of a service it
-// ends before its connection does.
+// sessionTLS is the TLS of a session of lockdownd. It ends before the connection.
 type sessionTLS struct {
 	*tls.Conn
 	records *recordConn
@@ -31,9 +30,8 @@ func startSession(ctx context.Context, c net.Conn, conf *tls.Config) (*sessionTL
 	return &sessionTLS{secure, records}, nil
 }
 
-// end says that TLS is over, and takes the host's word that it is, if the host
-// says so before it goes on in the clear. It reports whether the host keeps to
-// that.
+// end ends TLS. A host may send its own close_notify before it continues
+// unencrypted, or not. end reports whether it sends anything else by TLS.
 func (s *sessionTLS) end() bool {
 	_ = s.CloseWrite()
 	defer func() {
@@ -43,7 +41,7 @@ func (s *sessionTLS) end() bool {
 	for {
 		next, err := s.records.in.Peek(1)
 		if err != nil || next[0] < recordFirst || next[0] > recordLast {
-			return true // the end, or a message: its length begins with 0
+			return true // the end, or a message, whose length begins with 0
 		}
 		n, err := s.Read(make([]byte, 1))
 		if errors.Is(err, io.EOF) {
@@ -62,12 +60,12 @@ const (
 	recordHeader = 5 // bytes
 )
 
-// recordConn gives TLS no byte of what may come behind its last record.
+// recordConn keeps TLS from reading what follows its last record.
 type recordConn struct {
 	net.Conn
 	in    *bufio.Reader
-	whole bool // no read goes beyond a record
-	left  int  // of the present record
+	whole bool // no read crosses the end of a record
+	left  int  // of the current record
 }
 
 func (c *recordConn) Read(p []byte) (int, error) {

@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// After StopSession the connection is in the clear, whether or not the host says
-// that its TLS has ended, and another session can begin on it.
+// After StopSession the connection is not encrypted, whether or not the host sends
+// close_notify, and another session can begin.
 func TestSessionEnds(t *testing.T) {
 	r := newRig(t)
 	d := r.device(Spec{})
@@ -43,21 +43,21 @@ func TestSessionEnds(t *testing.T) {
 	}
 	for _, polite := range []bool{true, false, true} {
 		reply := ask(host, map[string]any{"Request": "StartSession", "HostID": record.HostID, "SystemBUID": record.SystemBUID})
-		// It must not read beyond its last record either.
+		// The host must not read beyond its last record either.
 		records := &recordConn{Conn: host, in: bufio.NewReader(host), whole: true}
 		secure := tls.Client(records, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true})
 		ask(secure, map[string]any{"Request": "GetValue", "Key": "SerialNumber"})
 		ask(secure, map[string]any{"Request": "StopSession", "SessionID": reply["SessionID"]})
 		// The device's goodbye.
 		if _, err := secure.Read(make([]byte, 1)); err == nil {
-			t.Fatal("the device's TLS goes on")
+			t.Fatal("the device's TLS continues")
 		}
 		if polite {
 			_ = secure.CloseWrite()
 			_ = host.SetDeadline(time.Time{})
 		}
 		if got := ask(host, map[string]any{"Request": "GetValue", "Key": "DeviceName"})["Value"]; got != d.Name() {
-			t.Errorf("in the clear: %v", got)
+			t.Errorf("unencrypted: %v", got)
 		}
 	}
 	host.Close()

@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// Transport is the way by which a device is attached.
+// Transport is how a device is attached.
 type Transport string
 
 const (
@@ -21,7 +21,7 @@ const (
 	Network Transport = "Network"
 )
 
-// Bounds of what clients can make the mux hold.
+// Limits of what clients can store.
 const (
 	maxConnections = 1024
 	maxUDID        = 128
@@ -29,10 +29,10 @@ const (
 	maxRecord      = 64 << 10 // bytes of one pair record; real ones have 6 to 10 KB
 )
 
-// Simulator is a mux with the devices that are attached to it.
+// Simulator is a simulated usbmuxd with attached devices.
 type Simulator struct {
 	buid string
-	room chan struct{}                   // one place for each connection
+	room chan struct{}                   // has room for each connection
 	key  func() (*rsa.PrivateKey, error) // of the host, for Trust
 
 	mu       sync.Mutex
@@ -42,10 +42,10 @@ type Simulator struct {
 	watchers map[*watcher]struct{}
 }
 
-// New returns a mux without devices.
+// New returns a usbmuxd without devices.
 func New() *Simulator { return NewWithKey(nil) }
 
-// NewWithKey is New for a host whose key, RSA of 2048 bits, exists already.
+// NewWithKey is like New, but with the host's key, RSA of 2048 bits.
 func NewWithKey(host *rsa.PrivateKey) *Simulator {
 	return &Simulator{
 		key: sync.OnceValues(func() (*rsa.PrivateKey, error) {
@@ -62,8 +62,8 @@ func NewWithKey(host *rsa.PrivateKey) *Simulator {
 	}
 }
 
-// Address returns what USBMUXD_SOCKET_ADDRESS has to be for clients to find a
-// listener: UNIX:///abs/path or host:port, the forms that all clients know.
+// Address returns the value of USBMUXD_SOCKET_ADDRESS with which clients find a
+// listener: UNIX:///abs/path or host:port, which all clients know.
 func Address(a net.Addr) string {
 	if a.Network() == "unix" {
 		return "UNIX://" + a.String()
@@ -71,8 +71,8 @@ func Address(a net.Addr) string {
 	return a.String()
 }
 
-// Serve answers clients until ctx ends, which closes all connections. It may be
-// called for several listeners; it closes l.
+// Serve serves clients until ctx ends, and then closes all connections and l. It
+// may be called for several listeners.
 func (s *Simulator) Serve(ctx context.Context, l net.Listener) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -102,24 +102,23 @@ func (s *Simulator) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// Link is one attachment of a device.
+// Link is an attachment of a device.
 type Link struct {
-	ID        int // the mux's DeviceID
+	ID        int // DeviceID of usbmuxd
 	Transport Transport
 
 	sim     *Simulator
 	dev     *Device
-	network *network // nil: to be reached through the mux only
+	network *network // nil: reached through usbmuxd only
 	mu      sync.Mutex
 	gone    bool
-	hearts  int                        // heartbeats under way
-	cancel  map[int]context.CancelFunc // of the connections under way
+	hearts  int                        // running heartbeats
+	cancel  map[int]context.CancelFunc // of open connections
 	lastID  int
 }
 
-// Attach attaches a device and tells the clients that watch. A device can be
-// attached several times, as one is that hangs on a cable and is in the Wi-Fi,
-// too; each link has an ID of its own.
+// Attach attaches a device, and tells clients that listen. A device can be attached
+// several times, such as by cable and by Wi-Fi. Each link has its own ID.
 func (s *Simulator) Attach(d *Device, t Transport) *Link { return s.attach(d, t, nil) }
 
 func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
@@ -136,7 +135,7 @@ func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
 	return l
 }
 
-// Detach ends a link: its connections break, and clients that watch hear of it.
+// Detach ends a link. Its connections break, and clients that listen are told.
 func (l *Link) Detach() {
 	l.sim.mu.Lock()
 	_, was := l.sim.links[l.ID]
@@ -166,7 +165,7 @@ func (s *Simulator) Detach(d *Device) {
 	}
 }
 
-// attachedLinks returns the links in the order in which they were made.
+// attachedLinks returns the links in the order of their IDs.
 func (s *Simulator) attachedLinks() []*Link {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +186,7 @@ func (s *Simulator) link(id int) *Link {
 	return s.links[id]
 }
 
-// drop breaks the connections that are under way.
+// drop breaks the open connections.
 func (l *Link) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,7 +195,7 @@ func (l *Link) drop() {
 	}
 }
 
-// enter registers a connection; false means that the link has ended.
+// enter adds a connection. ok is false if the link has ended.
 func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -216,7 +215,7 @@ func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 // recordKey makes UDIDs with and without dashes the same.
 func recordKey(udid string) string { return strings.ToUpper(strings.ReplaceAll(udid, "-", "")) }
 
-// PairRecord returns the mux's pair record for a device, an XML property list.
+// PairRecord returns the pair record of a device, an XML property list.
 func (s *Simulator) PairRecord(udid string) ([]byte, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +225,7 @@ func (s *Simulator) PairRecord(udid string) ([]byte, bool) {
 
 var errRecord = errors.New("no room for the pair record")
 
-// SetPairRecord stores a pair record as it is; nil removes it.
+// SetPairRecord stores a pair record. nil removes it.
 func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,7 +241,7 @@ func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 	return nil
 }
 
-// Trust pairs this mux's host with a device as if both had been paired long ago.
+// Trust pairs the host with a device.
 func (s *Simulator) Trust(d *Device) error {
 	key, err := s.key()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"fmt"
 )
 
-// Trust is what a device says to a host that asks to pair.
+// Trust is a device's answer to a host that pairs.
 type Trust int
 
 const (
@@ -21,23 +21,23 @@ const (
 // maxHosts bounds how many hosts a device trusts.
 const maxHosts = 64
 
-// trustedHost is a host as the device knows it from pairing.
+// trustedHost is a paired host.
 type trustedHost struct {
 	id, buid string
 	certs    certificates
 	escrow   []byte
 }
 
-// trustState is whom the device trusts and what its dialog shows.
+// trustState is the trusted hosts and the state of the dialog.
 type trustState struct {
 	policy  Trust
 	hosts   map[string]trustedHost
-	showing bool   // the dialog is on the screen
+	showing bool   // the dialog
 	answer  *bool  // what the owner tapped
-	told    string // the host that was told that it is no
+	told    string // the host that was refused
 }
 
-// Answers of lockdownd to hosts that it does not serve.
+// Errors of lockdownd.
 const (
 	errInvalidHostID     = "InvalidHostID"
 	errPasswordProtected = "PasswordProtected"
@@ -48,32 +48,30 @@ const (
 	errInvalidPairRecord = "InvalidPairRecord"
 )
 
-// SetTrust changes what the device says to hosts that ask to pair. Those that it
-// trusts already stay trusted.
+// SetTrust sets the answer to hosts that pair. Trusted hosts stay trusted.
 func (d *Device) SetTrust(t Trust) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.trust.policy, d.trust.answer = t, nil
 }
 
-// SetManaged says whether a profile forbids pairing with further hosts.
+// SetManaged sets whether a profile forbids pairing with further hosts.
 func (d *Device) SetManaged(managed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.spec.Managed = managed
 }
 
-// TrustDialog reports whether the device asks its owner whether to trust.
+// TrustDialog reports whether the device shows the Trust dialog.
 func (d *Device) TrustDialog() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.trust.showing
 }
 
-// AnswerTrust is the owner's tap on "Trust" or "Don't Trust"; the host that asks
-// next learns of it. A refusal holds for that host until the device is attached
-// anew; for another one, or one that calls itself differently in its next
-// attempt, the owner is asked again.
+// AnswerTrust taps "Trust" or "Don't Trust" for the host that asks next. A refusal
+// holds for that host until the device is attached again. Another host, or one
+// with a new identifier, makes the device ask again.
 func (d *Device) AnswerTrust(yes bool) {
 	d.mu.Lock()
 	d.trust.answer, d.trust.showing, d.trust.told = &yes, false, ""
@@ -81,8 +79,7 @@ func (d *Device) AnswerTrust(yes bool) {
 	d.Log("trust", "answer", fmt.Sprint(yes))
 }
 
-// ForgetHosts makes the device trust nobody any more, as a reset of its settings
-// does; pair records of hosts are then stale.
+// ForgetHosts removes all trusted hosts, as a reset of the settings does.
 func (d *Device) ForgetHosts() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -90,7 +87,7 @@ func (d *Device) ForgetHosts() {
 	d.trust.answer = nil
 }
 
-// reconnected is called when a cable is plugged in.
+// reconnected drops a refusal when a cable is plugged in.
 func (d *Device) reconnected() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -106,7 +103,7 @@ func (d *Device) host(id string) (trustedHost, bool) {
 	return h, ok
 }
 
-var errHosts = errors.New("the device trusts as many hosts as it can")
+var errHosts = errors.New("the device trusts too many hosts")
 
 func (d *Device) addHost(h trustedHost) error {
 	d.mu.Lock()
@@ -119,7 +116,7 @@ func (d *Device) addHost(h trustedHost) error {
 	return nil
 }
 
-// mayPair decides over a host that asks to pair; "" means yes.
+// mayPair returns the error for a host that pairs, "" if it may.
 func (d *Device) mayPair(hostID string, over Transport) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -137,7 +134,7 @@ func (d *Device) mayPair(hostID string, over Transport) string {
 	case t.policy == TrustNever:
 		return errUserDenied
 	case t.answer != nil && *t.answer:
-		t.answer = nil // good for one host
+		t.answer = nil // it is for one host
 		return ""
 	case t.answer != nil && (t.told == "" || t.told == hostID):
 		t.told = hostID
@@ -172,7 +169,7 @@ func (d *Device) pair(request map[string]any, over Transport) map[string]any {
 	return map[string]any{"EscrowBag": host.escrow}
 }
 
-// readPairRecord checks what a host wants to be known by.
+// readPairRecord checks the pair record of a host.
 func (d *Device) readPairRecord(record map[string]any) (trustedHost, error) {
 	h := trustedHost{escrow: newEscrowBag()}
 	h.id, _ = record["HostID"].(string)
@@ -235,5 +232,5 @@ func (d *Device) unpair(request map[string]any) map[string]any {
 	return map[string]any{}
 }
 
-// fault is an answer of lockdownd that says what it does not do.
+// fault returns an error answer of lockdownd.
 func fault(name string) map[string]any { return map[string]any{"Error": name} }

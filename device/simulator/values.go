@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// Domains of lockdownd's values that a backup has to do with. Global values have
-// the empty domain.
+// Domains of lockdownd's values that concern backups. Global values have the empty
+// domain.
 const (
 	DomainBackup    = "com.apple.mobile.backup"
 	DomainITunes    = "com.apple.mobile.iTunes"
@@ -19,16 +19,16 @@ const (
 	DomainWireless  = "com.apple.mobile.wireless_lockdown"
 )
 
-// A host may set values; these bound how many.
+// Limits of the values that a host may set.
 const (
 	maxDomains = 64
 	maxKeys    = 512
-	maxHostSet = 4 << 20 // bytes that hosts may set in all, also if they repeat themselves
+	maxHostSet = 4 << 20 // bytes of all values ever set
 )
 
 type valueKey struct{ domain, key string }
 
-// valueStore is what lockdownd's GetValue answers from.
+// valueStore has the values of lockdownd.
 type valueStore struct {
 	mu      sync.Mutex
 	domains map[string]map[string]any
@@ -48,7 +48,7 @@ func (s *valueStore) all(domain string) map[string]any {
 	return maps.Clone(s.domains[domain])
 }
 
-// set stores a value, nil removes it. It reports whether there was room.
+// set stores a value. nil removes it. set reports whether there was space.
 func (s *valueStore) set(domain, key string, v any) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,7 +74,7 @@ func (s *valueStore) set(domain, key string, v any) bool {
 	return true
 }
 
-// setByHost stores a value that came from a host, if it leaves room.
+// setByHost stores a value from a host, within the limits.
 func (s *valueStore) setByHost(domain, key string, v any) bool {
 	b, err := plist.EncodeBinary(v)
 	if err != nil {
@@ -87,27 +87,26 @@ func (s *valueStore) setByHost(domain, key string, v any) bool {
 	return !full && s.set(domain, key, v)
 }
 
-// Value returns a value of lockdownd, nil if there is none.
+// Value returns a value of lockdownd, or nil.
 func (d *Device) Value(domain, key string) any {
 	v, _ := d.values.get(domain, key)
 	return v
 }
 
-// Values returns all values of a domain, nil if there are none.
+// Values returns all values of a domain.
 func (d *Device) Values(domain string) map[string]any { return d.values.all(domain) }
 
-// SetValue sets a value of lockdownd; nil removes it. v must be of a type that
-// property lists know: string, bool, number, []byte, time.Time, []any or
-// map[string]any.
+// SetValue sets a value of lockdownd. nil removes it. v must have a type of property
+// lists: string, bool, number, []byte, time.Time, []any or map[string]any.
 func (d *Device) SetValue(domain, key string, v any) { d.values.set(domain, key, v) }
 
-// text returns a value that should be a text.
+// text returns a string value.
 func (d *Device) text(domain, key string) string {
 	s, _ := d.Value(domain, key).(string)
 	return s
 }
 
-// public are the values that lockdownd tells before a session has begun.
+// public reports whether lockdownd returns a value without a session.
 func public(key string) bool {
 	switch key {
 	case "BuildVersion", "CPUArchitecture", "DeviceClass", "DeviceColor", "DeviceName", "DevicePublicKey",

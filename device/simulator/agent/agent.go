@@ -22,61 +22,56 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// Options say what device is played, and how. Content and StateDir are needed.
+// Options describe an agent. Content and StateDir are required.
 type Options struct {
 	Content devicefiles.Source
-	// Device is whose backups these are; the zero value means that of Content.
+	// Device is the device; the zero value means that of Content.
 	Device mobilesync.Device
-	// StateDir is a folder for working copies of manifests and for what is
-	// restored. The agent makes folders of its own in it and never removes
-	// restored content.
+	// StateDir is a folder for working copies of manifests and for restored
+	// content, which the agent never removes.
 	StateDir string
 	// Password is the backup password; empty means unencrypted backups.
 	Password string
-	// RealRounds gives keybags the round counts of real devices, which cost
-	// seconds to open.
+	// RealRounds gives keybags the round counts of real devices, which take seconds
+	// to unlock.
 	RealRounds bool
 	Seed       uint64
 	Clock      func() time.Time // nil means time.Now
 
 	// Version is that of DeviceLink: 300 as up to iOS 13, or 400; 0 means 300.
 	Version int64
-	// OldNames sends MoveFiles and RemoveFiles in place of MoveItems and
-	// RemoveItems.
+	// OldNames sends MoveFiles and RemoveFiles instead of MoveItems and RemoveItems.
 	OldNames bool
-	// NoListing leaves out the listings at the end of a run, as some versions
-	// of iOS do.
+	// NoListing omits the listings at the end of a run, as some versions of iOS do.
 	NoListing bool
 
-	// Patience is how long the agent waits for the host's answers, and for more
-	// inside of one; 0 means 5 minutes.
+	// Patience is how long the agent waits for the host; 0 means 5 minutes.
 	Patience time.Duration
-	// Script is what goes wrong.
+	// Script is the faults.
 	Script faults.Script
 	// OnStep is called when a conversation reaches a step.
 	OnStep func(faults.Step)
-	// OnBegin is called when an operation begins, before anything is said: where
-	// a device asks for its passcode. Its context ends when the host leaves.
+	// OnBegin is called when an operation begins, where a device asks for its
+	// passcode. Its context ends when the host disconnects.
 	OnBegin func(context.Context)
-	// OnViolation is called with what is added to Violations.
+	// OnViolation is called with each new violation.
 	OnViolation func(text string)
-	// Locked reports whether nobody has unlocked the device since it was
-	// switched on, so that it cannot read its files; nil means that it can.
+	// Locked reports whether the device was never unlocked since it was switched
+	// on, so that it cannot read its files; nil means that it can.
 	Locked func() bool
-	// OnEncryption is called when the backup password was set (true) or removed.
+	// OnEncryption is called after the backup password was set (true) or removed.
 	OnEncryption func(on bool)
-	// Applications returns what the host put at
-	// /iTunesRestore/RestoreApplications.plist, false if nothing; nil means that
-	// nobody can tell.
+	// Applications returns the host's /iTunesRestore/RestoreApplications.plist. It
+	// may be nil.
 	Applications func() ([]byte, bool)
 }
 
-// Agent is the backup agent of one simulated device. It serves one conversation
-// at a time; its methods may be called by any goroutine.
+// Agent is the backup agent of a simulated device. It serves one conversation at a
+// time. Its methods may be called from any goroutine.
 type Agent struct {
 	opts  Options
 	me    mobilesync.Device
-	busy  sync.Mutex // held by the conversation that is served
+	busy  sync.Mutex // held during a conversation
 	count uint64     // conversations begun
 
 	mu         sync.Mutex
@@ -87,17 +82,17 @@ type Agent struct {
 	runs       []*Run
 	violations []string
 
-	// Known only to the conversation that is served.
-	unfinished *cache // what was sent in a run that broke off
+	// Only used during a conversation.
+	unfinished *cache // of an interrupted run
 	sets       map[[sha256.Size]byte]*set
 	told       told
 	restored   int
 }
 
-// New returns an agent that holds no conversation yet.
+// New returns an agent.
 func New(o Options) (*Agent, error) {
 	if o.Content == nil || o.StateDir == "" {
-		return nil, errors.New("simulated device: it needs content and a folder for its state")
+		return nil, errors.New("simulated device: content or state folder is missing")
 	}
 	if err := o.Script.Check(); err != nil {
 		return nil, fmt.Errorf("simulated device: %w", err)
@@ -115,13 +110,13 @@ func New(o Options) (*Agent, error) {
 		o.Device = o.Content.Device()
 	}
 	if o.Device.UDID == "" {
-		return nil, errors.New("simulated device: it has no UDID")
+		return nil, errors.New("simulated device: UDID is missing")
 	}
 	return &Agent{opts: o, me: o.Device, content: o.Content, password: []byte(o.Password), faults: faults.NewPlayer(o.Script),
 		sets: map[[sha256.Size]byte]*set{}}, nil
 }
 
-// Device returns whose backups these are.
+// Device returns the device.
 func (a *Agent) Device() mobilesync.Device { return a.me }
 
 // Content returns what is on the device now.
@@ -136,9 +131,8 @@ func (a *Agent) current() (devicefiles.Source, int) {
 	return a.content, a.generation
 }
 
-// SetContent changes what is on the device, at any time: a backup that is under
-// way sends what changed in a second round. The agent does not close what it
-// had.
+// SetContent changes what is on the device, at any time. A running backup sends
+// the changes in a second round. The agent does not close the old content.
 func (a *Agent) SetContent(c devicefiles.Source) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -146,7 +140,7 @@ func (a *Agent) SetContent(c devicefiles.Source) {
 	a.generation++
 }
 
-// SetScript changes what goes wrong from now on.
+// SetScript replaces the faults.
 func (a *Agent) SetScript(s faults.Script) error {
 	if err := s.Check(); err != nil {
 		return fmt.Errorf("simulated device: %w", err)
@@ -169,8 +163,8 @@ func (a *Agent) secret() []byte {
 // Password returns the backup password; empty means unencrypted backups.
 func (a *Agent) Password() string { return string(a.secret()) }
 
-// SetPassword changes the backup password, as another host does it that has no
-// backup of the device; empty ends encryption.
+// SetPassword changes the backup password, as a host without a backup of the device
+// does. An empty password ends encryption.
 func (a *Agent) SetPassword(password string) { a.setPassword([]byte(password)) }
 
 func (a *Agent) setPassword(p []byte) {
@@ -182,15 +176,15 @@ func (a *Agent) setPassword(p []byte) {
 	}
 }
 
-// Forget drops what the agent knows of a run that broke off, as after a restart
-// of the device.
+// Forget drops what the agent knows of an interrupted run, as a restart of the
+// device does.
 func (a *Agent) Forget() {
 	a.busy.Lock()
 	defer a.busy.Unlock()
 	a.unfinished = nil
 }
 
-// Violations returns what hosts did wrong so far, at most the first hundred.
+// Violations returns what hosts did wrong, at most the first hundred times.
 func (a *Agent) Violations() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -212,8 +206,7 @@ func (a *Agent) violate(format string, args ...any) {
 	}
 }
 
-// Runs returns copies of the accounts of all operations so far, the last one
-// perhaps of one that is under way.
+// Runs returns the reports of all operations. The last one may be running.
 func (a *Agent) Runs() []Run {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -225,7 +218,7 @@ func (a *Agent) Runs() []Run {
 	return out
 }
 
-// LastRun returns the account of the last operation, or the zero Run.
+// LastRun returns the report of the last operation, or the zero Run.
 func (a *Agent) LastRun() Run {
 	if runs := a.Runs(); len(runs) > 0 {
 		return runs[len(runs)-1]
@@ -233,39 +226,39 @@ func (a *Agent) LastRun() Run {
 	return Run{}
 }
 
-// Run tells what happened in one operation.
+// Run is the report of an operation.
 type Run struct {
 	Operation string // as the host named it: Backup, Restore, ChangePassword …
 	UUID      string // of a backup, as in Status.plist
 	Full      bool
-	Resumed   string        // the SnapshotState that a broken run had left, or ""
+	Resumed   string        // the SnapshotState of the interrupted run, or ""
 	Rounds    int           // of uploads
-	Steps     []faults.Step // each once for every time it was reached in a row
+	Steps     []faults.Step // consecutive equal steps once
 
 	Files   int   // data files sent, or in a restore received
-	Bytes   int64 // of them
-	Kept    int   // unchanged files of the old backup, not sent
-	Resent  int   // files sent though the broken run had sent them
-	Spared  int   // files not sent as the broken run had sent them
+	Bytes   int64 // of these files
+	Kept    int   // unchanged files, not sent
+	Resent  int   // files that the interrupted run had sent, too
+	Spared  int   // files not sent because the interrupted run had sent them
 	Moved   int
-	Removed int // files of the old backup that the device no longer has
+	Removed int // files that the device no longer has
 	Failed  int // files that could not be read
 
 	Options      RestoreOptions // of a restore
-	Applications int            // that a restore found in RestoreApplications.plist; -1 if there is none
+	Applications int            // in RestoreApplications.plist at a restore; -1 without that
 
-	Code int64  // ErrorCode of the Response; -1 as long as there is none
-	Err  string // why there was none, or what the Response said
+	Code int64  // ErrorCode of the response; -1 without a response
+	Err  string // why there was no response, or its error
 }
 
-// note changes the account of the operation under way.
+// note changes the report of the running operation.
 func (a *Agent) note(r *Run, change func(*Run)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	change(r)
 }
 
-// stream returns randomness with a name: the same options give the same.
+// stream returns a named random stream. The same options give the same bytes.
 func (a *Agent) stream(name string, n uint64) io.Reader {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], a.opts.Seed)
@@ -284,9 +277,8 @@ func (a *Agent) rounds() keybag.NewOptions {
 	return keybag.NewOptions{Iter: 20, DPIC: 50}
 }
 
-// Serve holds one conversation with a host and closes conn. The error is nil
-// when the host or the device ended it in the way it should end; a Response
-// with an error code is such an end.
+// Serve holds a conversation with a host and closes conn. The error is nil if the
+// conversation ended regularly, with or without an error code in the response.
 func (a *Agent) Serve(ctx context.Context, conn net.Conn) error {
 	a.busy.Lock()
 	defer a.busy.Unlock()
@@ -311,5 +303,5 @@ func (a *Agent) Serve(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// maxMessage bounds a message of a host: a listing of a million files.
+// maxMessage is the longest message of a host: a listing of a million files.
 const maxMessage = 256 << 20

@@ -8,18 +8,17 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 )
 
-// What a backup has to do with the rest of a device.
+// Names that connect the agent with its device.
 const (
 	willEncrypt         = "WillEncrypt"
 	domainChanged       = "com.apple.mobile.backup.domain_changed"
 	restoreApplications = "/iTunesRestore/RestoreApplications.plist"
 )
 
-// Attach gives a simulated device a backup agent. Whose backups it makes is
-// what the device says of itself; whether they are encrypted is told to lockdown
-// and, when it changes, to whoever listens. What is wrong with a host stands in
-// the device's Violations, too. A device that nobody has unlocked since it was
-// switched on answers with 208.
+// Attach gives a simulated device a backup agent. The agent takes the device's
+// name and versions, tells lockdown whether backups are encrypted, and adds
+// violations to those of the device. A device that was never unlocked since it was
+// switched on answers with error 208.
 func Attach(d *simulator.Device, o Options) (*Agent, error) {
 	text := func(key string) string {
 		s, _ := d.Value("", key).(string)

@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	maxBatch = 128       // files of one message
-	reserve  = 128 << 20 // bytes that have to stay free on the host
+	maxBatch = 128       // files in a message
+	reserve  = 128 << 20 // bytes that must stay free on the host
 	urgency  = 4
-	purge    = 2 << 30 // bytes asked for beyond what is needed
+	purge    = 2 << 30 // bytes requested beyond what is needed
 )
 
-// backup is one backup under way.
+// backup is a running backup.
 type backup struct {
 	*session
-	dir  string // the host's folder, in its paths
-	work string // folder for working copies, which is removed
+	dir  string // the host's folder
+	work string // folder for working copies
 
 	content    devicefiles.Source
 	generation int
@@ -31,13 +31,13 @@ type backup struct {
 
 	cache    *cache
 	old      *oldSet           // nil in a full run
-	names    hostfiles.Listing // what the host has of the old backup; nil if it was not asked
-	snapshot hostfiles.Listing // what the host has of the broken run
+	names    hostfiles.Listing // files of the old backup on the host; nil if unknown
+	snapshot hostfiles.Listing // files of the interrupted run on the host
 	plainBag []byte            // of an old plain backup
-	aside    string            // where an old backup of another era was moved
+	aside    string            // where a backup of iOS 9 was moved
 }
 
-// folderOf returns the folder on the host that a request is about.
+// folderOf returns the folder on the host for a request.
 func (t *session) folderOf(request map[string]any) (string, error) {
 	target, _ := request["TargetIdentifier"].(string)
 	source, _ := request["SourceIdentifier"].(string)
@@ -103,7 +103,7 @@ func (b *backup) play() error {
 	return nil
 }
 
-// begin finds out what kind of run this is.
+// begin decides what kind of run this is.
 func (b *backup) begin(s *status) error {
 	switch {
 	case s == nil:
@@ -123,7 +123,7 @@ func (b *backup) begin(s *status) error {
 			return err
 		}
 	case s.snapshot == "finished" && s.full:
-		// The first thing that a host writes when it wants a full backup.
+		// A host writes this to get a full backup.
 	case s.snapshot == "finished":
 		if err := b.loadOld(true); err != nil {
 			return err
@@ -176,7 +176,7 @@ func (b *backup) removeName() string {
 	return "DLMessageRemoveItems"
 }
 
-// scan looks at what is on the device.
+// scan reads what is on the device.
 func (b *backup) scan() (err error) {
 	b.content, b.generation = b.agent.current()
 	b.records, err = b.content.Records(b.ctx)
@@ -200,7 +200,7 @@ func (b *backup) unchanged(r *manifest.Record) bool {
 	return ok && old.IsFile() && stateOf(&old) == stateOf(r) && (old.EncryptionKey != nil) == (b.cache.locks != nil)
 }
 
-// plan lists the records whose files have to be sent, and tells their size.
+// plan returns the records whose files have to be sent, and their size.
 func (b *backup) plan() (list []int32, size int64) {
 	kept, spared, resent := 0, 0, 0
 	for i, rec := range b.records.All() {
@@ -232,7 +232,7 @@ func (b *backup) plan() (list []int32, size int64) {
 	return list, size
 }
 
-// remember ends a run: what it made is known from now on.
+// remember keeps the digests of a finished run.
 func (a *Agent) remember(c *cache) {
 	sums := make(map[hostfiles.FileID][20]byte, len(c.sent))
 	for id, s := range c.sent {

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// fileState is by what a device knows that a file has not changed.
+// fileState tells whether a file has changed.
 type fileState struct {
 	modified, changed, size int64
 	inode                   uint64
@@ -24,25 +24,25 @@ func stateOf(r *manifest.Record) fileState {
 	return fileState{r.ModTime, r.ChangeTime, r.Size, r.Inode}
 }
 
-// sent is what the agent knows of a file that it sent.
+// sent is a file that was sent.
 type sent struct {
 	state  fileState
-	digest [sha1.Size]byte // of the bytes as they went
+	digest [sha1.Size]byte // of the bytes sent
 	key    []byte          // wrapped; nil in a plain backup
 }
 
-// cache is what a device keeps of a run until that is complete.
+// cache is what a device keeps of a run until the run is complete.
 type cache struct {
 	uuid   string
 	number uint64 // of the run, for its randomness
 	full   bool
-	base   *set   // of the old backup, as far as it is known
+	base   *set   // of the old backup; may be nil
 	locks  *locks // nil in a plain backup
 	sent   map[hostfiles.FileID]sent
-	tries  uint64 // of files, each of which has a key of its own
+	tries  uint64 // number of file keys drawn
 }
 
-// locks is what an encrypted backup is encrypted with.
+// locks is the keys of an encrypted backup.
 type locks struct {
 	bag         []byte
 	keys        *keybag.Keys
@@ -50,9 +50,9 @@ type locks struct {
 	manifestKey []byte // wrapped
 }
 
-// set is what the agent knows of a complete backup that it made.
+// set is the digests of a complete backup.
 type set struct {
-	parent *set // whose files it shares
+	parent *set // has the digests of unchanged files
 	sums   map[hostfiles.FileID][sha1.Size]byte
 }
 
@@ -65,11 +65,11 @@ func (s *set) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
 	return sum, false
 }
 
-// told is what the host was told last, and has to know.
+// told is what was sent last, and what the host has to return.
 type told struct {
 	status, plist []byte
 	manifest      [sha256.Size]byte // of Manifest.db
-	uuid          string            // of the run that this is of
+	uuid          string            // of the run
 }
 
 func (t *session) newCache(full bool) (*cache, error) {
@@ -91,8 +91,8 @@ func newUUID(random io.Reader) (string, error) {
 	return fmt.Sprintf("%X-%X-%X-%X-%X", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
-// lock prepares encryption: under the bag of the old backup, or under a new
-// one if that is nil.
+// lock prepares encryption with the keybag of the old backup, or with a new one if
+// bag is nil.
 func (t *session) lock(c *cache, password, bag []byte, keys *keybag.Keys) error {
 	a := t.agent
 	var err error
@@ -112,7 +112,7 @@ func (t *session) lock(c *cache, password, bag []byte, keys *keybag.Keys) error 
 	return nil
 }
 
-// fileKey draws the next key for a file.
+// fileKey draws the key of a file.
 func (c *cache) fileKey(a *Agent, r *manifest.Record) (key keybag.FileKey, wrapped []byte, err error) {
 	c.tries++
 	mac := hmac.New(sha256.New, fmt.Appendf(nil, "%d %d %s %d", a.opts.Seed, c.number, a.me.UDID, c.tries))
@@ -122,8 +122,8 @@ func (c *cache) fileKey(a *Agent, r *manifest.Record) (key keybag.FileKey, wrapp
 	return key, wrapped, err
 }
 
-// classOf is the protection class of a file in an encrypted backup. Files whose
-// record names none that a backup's keybag opens are as most are.
+// classOf returns the protection class of a file in an encrypted backup. If the
+// keybag has no key for that of the record, it is the most common one.
 func classOf(r *manifest.Record) uint32 {
 	if r.ProtectionClass >= keybag.ClassComplete && r.ProtectionClass <= keybag.ClassNone {
 		return r.ProtectionClass
@@ -131,8 +131,7 @@ func classOf(r *manifest.Record) uint32 {
 	return keybag.ClassUntilFirstUnlock
 }
 
-// open opens a file as it goes to the host: the content, sealed in an encrypted
-// backup. digest is that of the bytes read so far.
+// open opens a file as it is sent: encrypted in an encrypted backup.
 func (c *cache) open(ctx context.Context, a *Agent, from devicefiles.Source, r *manifest.Record) (*outgoing, error) {
 	file, err := from.Open(r)
 	if err != nil {
@@ -148,7 +147,7 @@ func (c *cache) open(ctx context.Context, a *Agent, from devicefiles.Source, r *
 		}
 		o.key = wrapped
 		if !r.Dataless() {
-			plain = newSealing(plain, key)
+			plain = newEncrypting(plain, key)
 		}
 	}
 	o.Reader = io.TeeReader(plain, o.sum)

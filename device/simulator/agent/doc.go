@@ -1,19 +1,17 @@
-// Package agent plays the backup agent of an iPhone or iPad: the device's side
-// of a mobilebackup2 conversation, for tests, drills and the demo.
+// Package agent simulates the backup agent of an iPhone or iPad: the device's side
+// of a mobilebackup2 conversation, for tests and the demo.
 //
-// An Agent has Content, which is what is on the device, and keeps what a device
-// keeps between conversations: the backup password, what it sent in a run that
-// broke off, digests of all that it ever sent. Serve holds one conversation with
-// a host over any connection. The agent makes the manifests itself, encrypts
-// when a password is set, decides about full and incremental runs by what the
-// host gives back, and after a restore its content is what it restored.
+// An Agent has the content of the device and what a device keeps between
+// conversations: the backup password, what an interrupted run sent, and digests of
+// everything that it sent. Serve holds one conversation with a host. The agent
+// writes the manifests, encrypts if a password is set, and decides between full
+// and incremental runs by what the host returns. A restore changes its content.
 //
-// It judges the host: every answer must have the right form, what comes back
-// must be byte for byte what was sent, and every file must be listed. What was
-// wrong stands in Violations. By a Script it has every kind of bad luck that
-// devices have, at a step or at a byte, and can be hostile.
+// It judges the host: every answer must have the right form, what the host returns
+// must be what was sent, and every file must be listed. Violations lists mistakes.
+// A script of package faults makes things go wrong.
 //
-// The same options, content and requests give the same bytes. Content is
-// streamed; memory grows with the number of files by some 200 bytes each. iOS 9
-// and earlier, with another manifest and a flat folder, are not played.
+// The same options, content and requests give the same bytes. Content is streamed;
+// memory grows by some 200 bytes for each file. The agent does not simulate iOS 9
+// and earlier, which have another manifest and a flat folder.
 package agent

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// bench is a simulated device behind a simulated usbmuxd, and a folder that
-// idevicebackup2 writes to.
+// bench is a simulated device behind a simulated usbmuxd, and a folder for
+// idevicebackup2.
 type bench struct {
 	t       *testing.T
 	agent   *agent.Agent
@@ -34,7 +34,7 @@ type bench struct {
 func newBench(t *testing.T, o agent.Options) *bench {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("whole backups by another program")
+		t.Skip("complete backups by another program")
 	}
 	if _, err := exec.LookPath("idevicebackup2"); err != nil {
 		if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -59,7 +59,7 @@ func newBench(t *testing.T, o agent.Options) *bench {
 	return b
 }
 
-// serve runs the usbmuxd.
+// serve starts the usbmuxd.
 func (b *bench) serve() {
 	dir, err := os.MkdirTemp("", "mux") // t.TempDir can be too long for a socket
 	if err != nil {
@@ -87,7 +87,7 @@ func (b *bench) serve() {
 	}
 }
 
-// day brings the content to the next day.
+// day returns the content of the next day.
 func (b *bench) day() devicefiles.Source {
 	b.t.Helper()
 	if err := b.series.Next(context.Background(), b.content); err != nil {
@@ -101,7 +101,7 @@ func (b *bench) day() devicefiles.Source {
 	return f
 }
 
-// run lets idevicebackup2 do something and wants its exit status.
+// run runs idevicebackup2, which has to end with an exit status.
 func (b *bench) run(exit int, args ...string) agent.Run {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -119,7 +119,7 @@ func (b *bench) run(exit int, args ...string) agent.Run {
 
 func (b *bench) folder() string { return filepath.Join(b.backups, b.agent.Device().UDID) }
 
-// same wants the folder that was written to be what is on the device.
+// same compares the folder with what is on the device.
 func (b *bench) same(password string) {
 	b.t.Helper()
 	differences, err := devicefiles.Verify(context.Background(), b.agent.Content(), b.folder(), []byte(password))
@@ -129,12 +129,12 @@ func (b *bench) same(password string) {
 	for _, text := range differences {
 		b.t.Error(text)
 	}
-	for _, v := range b.device.Violations() { // the agent's are among them
+	for _, v := range b.device.Violations() { // those of the agent included
 		b.t.Errorf("violation: %s", v)
 	}
 }
 
-// TestInteropBackup lets idevicebackup2 judge the agent.
+// TestInteropBackup backs up with idevicebackup2.
 func TestInteropBackup(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -158,8 +158,8 @@ func TestInteropBackup(t *testing.T) {
 	}
 }
 
-// TestInteropEncryption switches encryption on, changes the password and
-// switches it off.
+// TestInteropEncryption switches encryption on, changes the password, and switches
+// encryption off.
 func TestInteropEncryption(t *testing.T) {
 	b := newBench(t, agent.Options{})
 	b.run(0, "encryption", "on", "first", b.backups)
@@ -172,9 +172,9 @@ func TestInteropEncryption(t *testing.T) {
 	b.same("first")
 	b.run(49, "changepw", "wrong", "second", b.backups)
 	b.run(0, "changepw", "first", "second", b.backups)
-	// This host keeps the old keybag from the device, so the next run has to be a full one.
+	// This host does not send the old keybag, so the next run is a full one.
 	if full := b.run(0, "backup", b.backups); !full.Full {
-		t.Errorf("after the change of password: %+v", full)
+		t.Errorf("after the password change: %+v", full)
 	}
 	b.same("second")
 	b.run(0, "encryption", "off", "second", b.backups)
@@ -199,13 +199,13 @@ func TestInteropRestore(t *testing.T) {
 		}
 		b.same(password) // the device has what the backup has
 		if next := b.run(0, "backup", b.backups); next.Files != restored.Files {
-			t.Errorf("restored files are new files, and the next backup sends them all: %+v", next)
+			t.Errorf("the backup after the restore has to send all files: %+v", next)
 		}
 		b.same(password)
 	}
 }
 
-// TestInteropFailures wants the device's errors to arrive.
+// TestInteropFailures tests that idevicebackup2 gets the device's errors.
 func TestInteropFailures(t *testing.T) {
 	b := newBench(t, agent.Options{})
 	for _, c := range []struct {

@@ -15,9 +15,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/manifestdb"
 )
 
-// buildManifest writes the manifest of a run to a file, in the clear: that of
-// the content, with keys and digests as the files were sent. It returns those
-// that are in it.
+// buildManifest writes the unencrypted manifest of a run to a file: that of the
+// content, with the keys and digests of the files as sent.
 func (b *backup) buildManifest(path string) (err error) {
 	if err := writeManifest(b.ctx, b.content, path); err != nil {
 		return err
@@ -38,7 +37,7 @@ func writeManifest(ctx context.Context, from devicefiles.Source, path string) er
 	return errors.Join(err, f.Close())
 }
 
-// row makes of a row of the content that of the backup.
+// row changes a record of the content to that of the backup.
 func (b *backup) row(rec *manifest.Record) manifestdb.Change {
 	if !rec.IsFile() || !rec.HasFileID || !rec.HasMeta {
 		return manifestdb.Keep
@@ -50,7 +49,7 @@ func (b *backup) row(rec *manifest.Record) manifestdb.Change {
 		digest, key = s.digest, s.key
 		hasDigest = rec.HasDigest || devicefiles.HasDigests(rec.Domain)
 	} else if old, ok := b.oldRecord(rec.FileID); ok && stateOf(&old) != stateOf(rec) {
-		*rec = old // it could not be read, so the old state stands
+		*rec = old // it could not be read, so the old state is kept
 		return manifestdb.Update
 	} else if ok {
 		digest, hasDigest, key = old.Digest, old.HasDigest, old.EncryptionKey
@@ -73,7 +72,7 @@ func (b *backup) row(rec *manifest.Record) manifestdb.Change {
 	return manifestdb.Update
 }
 
-// manifestPlist is the property list beside the manifest.
+// manifestPlist returns Manifest.plist.
 func (b *backup) manifestPlist() ([]byte, error) {
 	a := b.agent
 	p := b.content.Base()
@@ -113,8 +112,8 @@ func (b *backup) manifestPlist() ([]byte, error) {
 	return plist.EncodeBinary(p)
 }
 
-// sealedFile opens the file at path as it goes to the host.
-func sealedFile(path string, l *locks) (io.ReadCloser, error) {
+// encryptedFile opens a file as it is sent.
+func encryptedFile(path string, l *locks) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -125,10 +124,10 @@ func sealedFile(path string, l *locks) (io.ReadCloser, error) {
 	return struct {
 		io.Reader
 		io.Closer
-	}{newSealing(f, l.manifest), f}, nil
+	}{newEncrypting(f, l.manifest), f}, nil
 }
 
-// oldSet is a complete backup that the host gave back.
+// oldSet is a complete backup on the host.
 type oldSet struct {
 	records     *manifest.Records
 	bag         []byte

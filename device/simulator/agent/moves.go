@@ -5,7 +5,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 )
 
-// moveAll moves what was sent, and is in the manifest, to its place.
+// moveAll moves the sent files that are in the manifest out of Snapshot.
 func (b *backup) moveAll() error {
 	if err := b.sendStatus(faults.StepMoving, "moving", "new", b.cache.full); err != nil {
 		return err
@@ -31,7 +31,7 @@ func (b *backup) moveAll() error {
 	return nil
 }
 
-// moves gathers moves into batches.
+// moves sends moves in batches.
 type moves struct {
 	*session
 	name  string
@@ -67,7 +67,7 @@ func (m *moves) flush() error {
 	return nil
 }
 
-// removeAll removes what the manifest no longer names, and what is left over.
+// removeAll removes files that are not in the manifest, and leftovers of the run.
 func (b *backup) removeAll() error {
 	if err := b.sendStatus(faults.StepRemoving, "removing", "new", b.cache.full); err != nil {
 		return err

@@ -18,13 +18,13 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// settle makes of what was restored, and of what stays, the new content.
+// settle creates the new content from what was restored and what stays.
 func (r *restore) settle() (devicefiles.Source, error) {
 	path := filepath.Join(r.target, mobilesync.ManifestDB)
 	if err := r.plainManifest(path); err != nil {
 		return nil, err
 	}
-	next := uint64(r.agent.restored) << 32 // inodes: restored files are new files
+	next := uint64(r.agent.restored) << 32 // inodes; restored files are new files
 	now := r.agent.opts.Clock().Unix()
 	err := manifestdb.Edit(r.ctx, path, r.set.records, func(rec *manifest.Record) manifestdb.Change {
 		if !r.wanted(rec) {
@@ -41,7 +41,7 @@ func (r *restore) settle() (devicefiles.Source, error) {
 		return manifestdb.Update
 	})
 	if err != nil {
-		return nil, fmt.Errorf("manifest of what was restored: %w", err)
+		return nil, fmt.Errorf("manifest of the restored content: %w", err)
 	}
 	if err := r.keepOthers(path); err != nil {
 		return nil, fmt.Errorf("what stays on the device: %w", err)
@@ -52,7 +52,7 @@ func (r *restore) settle() (devicefiles.Source, error) {
 	return devicefiles.OpenFolder(r.ctx, r.target, nil)
 }
 
-// plainManifest writes the backup's Manifest.db in the clear.
+// plainManifest writes the backup's Manifest.db unencrypted.
 func (r *restore) plainManifest(path string) (err error) {
 	in, err := os.Open(filepath.Join(r.work, mobilesync.ManifestDB))
 	if err != nil {
@@ -78,9 +78,8 @@ func (r *restore) plainManifest(path string) (err error) {
 	return errors.Join(err, out.Close())
 }
 
-// keepOthers adds what was on the device before and stays there: everything
-// that the backup does not have, unless such things are to be removed, and
-// system files if none were restored.
+// keepOthers adds what stays on the device: everything that is not in the backup,
+// unless the host wants it removed, and system files if none were restored.
 func (r *restore) keepOthers(path string) error {
 	current, _ := r.agent.current()
 	records, err := current.Records(r.ctx)
@@ -154,8 +153,7 @@ func (r *restore) copyOut(source devicefiles.Source, rec *manifest.Record) (dige
 	return [sha1.Size]byte(sum.Sum(nil)), errors.Join(err, out.Close())
 }
 
-// writePlists makes the folder of the new content one that can be read as a
-// backup.
+// writePlists makes the folder of the new content a valid backup.
 func (r *restore) writePlists() error {
 	delete(r.manifest, "ManifestKey")
 	r.manifest["IsEncrypted"] = false

@@ -37,11 +37,10 @@ func (t *session) changePassword(request map[string]any) error {
 	return nil
 }
 
-// rewrap brings the keybag of the host's backup under the new password, so that
-// the next backup need not be a full one.
+// rewrap changes the password of the keybag in the host's backup, so that the next
+// backup can be incremental.
 func (t *session) rewrap(dir string, old, next []byte) error {
-	// A run that broke off would have its keybag here. It is not changed: what
-	// that run sent is sent again.
+	// The keybag of an interrupted run is not changed. Its files are sent again.
 	if _, err := t.SmallFile(dir + "/Snapshot/" + mobilesync.ManifestPlist); err != nil {
 		return err
 	}
@@ -64,7 +63,7 @@ func (t *session) rewrap(dir string, old, next []byte) error {
 	}
 	wrapped, err := bag.Rewrap(t.ctx, t.agent.stream("rewrap", t.agent.count), old, next)
 	if errors.Is(err, keybag.ErrWrongPassword) {
-		return nil // a backup of before; the next one will be full
+		return nil // an older backup; the next one will be full
 	}
 	if err != nil {
 		return err
@@ -83,7 +82,7 @@ func (t *session) rewrap(dir string, old, next []byte) error {
 	return nil
 }
 
-// textOf returns a password of a request, which hosts send as text.
+// textOf returns a password in a request.
 func textOf(v any) []byte {
 	switch p := v.(type) {
 	case string:

@@ -27,8 +27,8 @@ const (
 	maxRestoreBytes = 64 << 20
 )
 
-// RestoreOptions are those of a Restore, with the device's defaults filled in.
-// PreserveSettings changes nothing here.
+// RestoreOptions are the options of a restore, with the device's defaults.
+// PreserveSettings has no effect.
 type RestoreOptions struct {
 	System, Reboot, DontCopy, PreserveSettings, RemoveOthers bool
 }
@@ -50,7 +50,7 @@ func restoreOptions(request map[string]any) (o RestoreOptions, password []byte) 
 	}, textOf(options["Password"])
 }
 
-// restore is one restore under way.
+// restore is a running restore.
 type restore struct {
 	*session
 	dir     string // the host's folder
@@ -109,8 +109,8 @@ func (r *restore) play(password []byte) error {
 	return nil
 }
 
-// judge gets the four files that tell what backup it is, and decides whether it
-// can be restored here.
+// judge downloads the four files that describe the backup, and decides whether it
+// can be restored.
 func (r *restore) judge(password []byte) error {
 	if err := r.at(faults.StepStatus); err != nil {
 		return err
@@ -153,7 +153,7 @@ func (r *restore) judge(password []byte) error {
 	return r.open(path, sum, size, password)
 }
 
-// open reads the manifest, with the password if that is needed.
+// open reads the manifest, with the password if it is encrypted.
 func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password []byte) (err error) {
 	r.set = &oldSet{sum: sum}
 	if encrypted, _ := r.manifest["IsEncrypted"].(bool); encrypted {
@@ -186,7 +186,7 @@ func (r *restore) compatible(info map[string]any) error {
 	return nil
 }
 
-// newer compares versions such as 17.6.1.
+// newer reports whether version a, such as 17.6.1, is newer than b.
 func newer(a, b string) bool {
 	x, y := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range max(len(x), len(y)) {
@@ -204,7 +204,7 @@ func newer(a, b string) bool {
 	return false
 }
 
-// safetyCopy lets the host copy its backup of this device.
+// safetyCopy makes the host copy its backup of this device.
 func (r *restore) safetyCopy() error {
 	if r.options.DontCopy {
 		return nil
@@ -224,13 +224,13 @@ func (r *restore) safetyCopy() error {
 	return r.Require(nil, "DLMessageCopyItem", target, aside, map[string]any{}, 0.0)
 }
 
-// prepare makes the folder for the new content.
+// prepare creates the folder of the new content.
 func (r *restore) prepare() error {
 	for {
 		r.agent.restored++
 		r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.me.UDID)
 		if _, err := os.Lstat(filepath.Dir(r.target)); err != nil {
-			break // not of a run before
+			break // it is new
 		}
 	}
 	return os.MkdirAll(r.target, 0o700)
@@ -254,7 +254,7 @@ func (r *restore) wanted(rec *manifest.Record) bool {
 	return r.options.System || !devicefiles.System(rec.Domain)
 }
 
-// getFiles gets the files in batches, in the order of their domains.
+// getFiles downloads the files in batches, in the order of the manifest.
 func (r *restore) getFiles() error {
 	var batch []int
 	var size int64
@@ -291,12 +291,12 @@ func (r *restore) getBatch(batch []int, share float64) error {
 	var file *os.File
 	defer func() {
 		if file != nil {
-			_ = file.Close() // left open by an error
+			_ = file.Close() // after an error
 		}
 	}()
 	missing, err := r.DownloadAll(paths, 100*share, func(string) (_ io.Writer, err error) {
 		if file != nil {
-			_ = file.Close() // of a file that the host could not read
+			_ = file.Close() // after a file that the host could not read
 		}
 		file, err = os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		return file, err
@@ -313,7 +313,7 @@ func (r *restore) getBatch(batch []int, share float64) error {
 	return nil
 }
 
-// keep checks a file that came and puts its plain form to its place.
+// keep checks a downloaded file and adds its decrypted form to the content.
 func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -350,13 +350,13 @@ func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 	return nil
 }
 
-// check compares a file as it came with what the manifest says and with what
-// this agent sent when it made the backup.
+// check compares a downloaded file with the digest in the manifest, and with what
+// this agent sent in the backup.
 func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	want, known := r.known.digest(rec.FileID)
 	switch {
 	case rec.HasDigest && sum != rec.Digest, known && sum != want:
-		r.agent.violate("restore: %s/%s comes back with other bytes", rec.Domain, rec.RelativePath)
+		r.agent.violate("restore: %s/%s has other bytes than were sent", rec.Domain, rec.RelativePath)
 		return mberror.Errorf(mberror.Damaged, "%s/%s is not what was backed up", rec.Domain, rec.RelativePath)
 	case !rec.HasDigest && devicefiles.HasDigests(rec.Domain):
 		return mberror.Errorf(mberror.Damaged, "%s/%s has no digest", rec.Domain, rec.RelativePath)
@@ -364,7 +364,7 @@ func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	return nil
 }
 
-// applications counts the apps that the host told the device to fetch again.
+// applications counts the apps that the device has to install again.
 func (r *restore) applications() {
 	var raw []byte
 	ok := r.agent.opts.Applications != nil

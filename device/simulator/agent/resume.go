@@ -20,9 +20,9 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// loadOld gets the old backup's manifests and names. b.old stays nil when the
-// run has to be a full one. must says that the old backup counts as finished,
-// so that a missing manifest is damage.
+// loadOld downloads the old backup's manifests and lists its files. b.old stays nil
+// if the run has to be a full one. must says that the old backup is finished, so
+// that a missing manifest is an error.
 func (b *backup) loadOld(must bool) error {
 	if err := b.at(faults.StepManifest); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (b *backup) loadOld(must bool) error {
 		if b.ctx.Err() != nil {
 			return b.ctx.Err()
 		}
-		return b.look() // unreadable: a full run
+		return b.look() // a full run
 	}
 	if must {
 		if _, err := b.readStatus(); err != nil {
@@ -70,14 +70,14 @@ func (b *backup) loadOld(must bool) error {
 	}
 	for _, rec := range old.records.All() {
 		if rec.IsFile() && rec.HasFileID && !b.names.Has(rec.FileID) {
-			return nil // the old backup is damaged: a full run
+			return nil // a file is missing: a full run
 		}
 	}
 	b.old = old
 	return nil
 }
 
-// look asks what files the host has.
+// look lists the host's files.
 func (b *backup) look() error {
 	if err := b.at(faults.StepListing); err != nil {
 		return err
@@ -87,8 +87,7 @@ func (b *backup) look() error {
 	return err
 }
 
-// compareTold holds what comes back against what was sent, if it is of the run
-// that was sent last.
+// compareTold compares the host's manifests with those sent in the last run.
 func (b *backup) compareTold(raw []byte, sum [sha256.Size]byte) {
 	last := parseStatus(b.agent.told.status)
 	if last == nil || last.snapshot != "finished" {
@@ -100,17 +99,17 @@ func (b *backup) compareTold(raw []byte, sum [sha256.Size]byte) {
 	}
 	was, err := plist.Dict(b.agent.told.plist)
 	if err != nil || now["Date"] != was["Date"] {
-		return // an older backup was put back
+		return // of an older backup
 	}
 	if !bytes.Equal(raw, b.agent.told.plist) {
-		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestPlist)
+		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestPlist)
 	}
 	if sum != b.agent.told.manifest {
-		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestDB)
+		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestDB)
 	}
 }
 
-// downloadTo gets a file into a new file at path.
+// downloadTo downloads a file to path.
 func (t *session) downloadTo(from, path string) (sum [sha256.Size]byte, size int64, found bool, err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -186,7 +185,7 @@ func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *m
 	return manifest.ReadDB(ctx, from, size)
 }
 
-// resume goes on with a run that broke off while files were sent.
+// resume continues a run that was interrupted while files were sent.
 func (b *backup) resume(s *status) error {
 	b.note(func(r *Run) { r.Resumed = s.snapshot })
 	if err := b.at(faults.StepListing); err != nil {
@@ -205,7 +204,7 @@ func (b *backup) resume(s *status) error {
 		usable = bytes.Equal(c.locks.bag, b.old.bag)
 	}
 	if !usable {
-		b.snapshot = nil // nobody knows what state of the files it holds
+		b.snapshot = nil // these files may have changed since
 		return b.newRun()
 	}
 	b.cache = c
@@ -216,12 +215,12 @@ func (b *backup) resume(s *status) error {
 	return nil
 }
 
-// complete brings a run that broke off after its files were sent to its end.
+// complete finishes a run that was interrupted after its files were sent.
 func (b *backup) complete(s *status) error {
 	if err := b.at(faults.StepFinishing); err != nil {
 		return err
 	}
-	// Only what the host has counts here; the run's cache is not needed.
+	// What the host has decides; the cache of the run is not needed.
 	b.cache = &cache{uuid: s.uuid}
 	if s.snapshot == "moving" {
 		files, others, err := b.List(b.dir + "/Snapshot")
@@ -267,7 +266,7 @@ func (b *backup) complete(s *status) error {
 	return nil
 }
 
-// removeUnknown removes what the host's manifest does not name.
+// removeUnknown removes files that are not in the host's manifest.
 func (b *backup) removeUnknown() error {
 	raw, err := b.SmallFile(b.dir + "/" + mobilesync.ManifestPlist)
 	if err != nil {
@@ -284,7 +283,7 @@ func (b *backup) removeUnknown() error {
 	}
 	records, err := old.readRecords(b.ctx, path, size)
 	if err != nil {
-		return mberror.Errorf(mberror.Damaged, "%s of the broken run: %v", mobilesync.ManifestDB, err)
+		return mberror.Errorf(mberror.Damaged, "%s of the interrupted run: %v", mobilesync.ManifestDB, err)
 	}
 	files, _, err := b.List(b.dir)
 	if err != nil {

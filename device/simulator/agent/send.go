@@ -17,7 +17,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// sendAll sends the files, again and again until none has changed meanwhile.
+// sendAll sends the files, in rounds, until the content no longer changes.
 func (b *backup) sendAll() error {
 	for {
 		if err := b.scan(); err != nil {
@@ -47,7 +47,7 @@ func (b *backup) sendAll() error {
 	}
 }
 
-// space makes sure that the host has room.
+// space checks that the host has enough space.
 func (b *backup) space(size int64) error {
 	if err := b.at(faults.StepSpace); err != nil {
 		return err
@@ -89,7 +89,7 @@ func (b *backup) folders() error {
 	return nil
 }
 
-// sendFiles sends the files of the records of list.
+// sendFiles sends the files of some records.
 func (b *backup) sendFiles(list []int32) error {
 	for done := 0; done < len(list); done += maxBatch {
 		if err := b.at(faults.StepUpload); err != nil {
@@ -127,7 +127,7 @@ func (b *backup) sendBatch(batch []int32, progress float64) error {
 	return b.Upload(files, progress, max(total, 1))
 }
 
-// file is how the file of a record is sent.
+// file returns the upload of a record's file.
 func (b *backup) file(rec manifest.Record) hostfiles.Upload {
 	var out *outgoing
 	name := hex.EncodeToString(rec.FileID[:])
@@ -159,7 +159,7 @@ func (b *backup) file(rec manifest.Record) hostfiles.Upload {
 	}
 }
 
-// half makes a file unreadable from its middle on.
+// half makes the second half of a file unreadable.
 func half(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		file, err := open()
@@ -177,14 +177,14 @@ func half(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	}
 }
 
-// broken is what cannot be read.
+// broken is a reader that fails.
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) {
 	return 0, errors.New("Error reading from the device (MBErrorDomain/101)") //nolint:staticcheck // Apple's text
 }
 
-// sendManifests sends what the backup will be judged by.
+// sendManifests sends Manifest.plist and Manifest.db.
 func (b *backup) sendManifests() error {
 	if err := b.at(faults.StepManifests); err != nil {
 		return err
@@ -205,7 +205,7 @@ func (b *backup) sendManifests() error {
 		DevicePath: "/var/.ba/" + mobilesync.ManifestDB,
 		HostPath:   b.dir + "/Snapshot/" + mobilesync.ManifestDB,
 		Open: func() (io.ReadCloser, error) {
-			f, err := sealedFile(path, b.cache.locks)
+			f, err := encryptedFile(path, b.cache.locks)
 			if err != nil {
 				return nil, err
 			}

@@ -24,7 +24,7 @@ type session struct {
 	faults *faults.Player
 	run    *Run
 	quirks quirks
-	reboot bool // after the Response
+	reboot bool // after the response
 }
 
 func (t *session) serve() error {
@@ -85,7 +85,7 @@ func (t *session) respond(response map[string]any) error {
 	return t.link.WriteMessage(devicelink.ProcessMessage, response)
 }
 
-// operate does what the host asks for and tells it how that went.
+// operate executes a request and sends the response.
 func (t *session) operate(name string, request map[string]any) error {
 	t.run = &Run{Operation: name, Code: -1}
 	t.agent.mu.Lock()
@@ -110,7 +110,7 @@ func (t *session) operate(name string, request map[string]any) error {
 	return t.finish(err)
 }
 
-// unlocked begins an operation that needs the device's files.
+// unlocked begins an operation that reads the device's files.
 func (t *session) unlocked() error {
 	if err := t.at(faults.StepBegin); err != nil {
 		return err
@@ -121,7 +121,7 @@ func (t *session) unlocked() error {
 	return nil
 }
 
-// outdated is what came of operations that look for the manifest of iOS 9.
+// outdated executes operations that need the manifest of iOS 9.
 func (t *session) outdated(request map[string]any) error {
 	dir, err := t.folderOf(request)
 	if err != nil {
@@ -130,7 +130,7 @@ func (t *session) outdated(request map[string]any) error {
 	if _, err := t.Download(dir+"/Manifest.mbdb", io.Discard); err != nil {
 		return err
 	}
-	return mberror.Errorf(mberror.Damaged, "Manifest.mbdb is not there")
+	return mberror.Errorf(mberror.Damaged, "Manifest.mbdb is missing")
 }
 
 func (t *session) finish(err error) error {
@@ -158,10 +158,10 @@ func (t *session) finish(err error) error {
 	return nil
 }
 
-// untilReboot is how long a host has for its goodbye after a restore.
+// untilReboot is how long the device waits for a goodbye after a restore.
 const untilReboot = 2 * time.Second
 
-// broken judges an error of the link.
+// broken translates an error of the link.
 func (t *session) broken(err error) error {
 	if t.conn.WasCut() {
 		return hostfiles.ErrCut
@@ -172,7 +172,7 @@ func (t *session) broken(err error) error {
 	return err
 }
 
-// sleep waits, unless the conversation is cancelled.
+// sleep waits for d, or until the conversation is cancelled.
 func (t *session) sleep(d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

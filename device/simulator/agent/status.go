@@ -12,19 +12,19 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// status is what a Status.plist says.
+// status is the content of Status.plist.
 type status struct {
 	version, uuid, snapshot string
 	full                    bool
 }
 
-// old reports whether it is of the time before Manifest.db.
+// old reports whether the backup is of iOS 9 or earlier.
 func (s *status) old() bool {
 	v, err := strconv.ParseFloat(s.version, 64)
 	return err != nil || v < 3.3
 }
 
-// parseStatus reads a Status.plist; nil if it is none.
+// parseStatus parses a Status.plist. It returns nil if that is malformed.
 func parseStatus(b []byte) *status {
 	d, err := plist.Dict(b)
 	if err != nil {
@@ -38,7 +38,7 @@ func parseStatus(b []byte) *status {
 	return s
 }
 
-// readStatus gets Status.plist, nil if there is none or none that can be read.
+// readStatus downloads Status.plist. It returns nil if there is no valid one.
 func (b *backup) readStatus() (*status, error) {
 	raw, err := b.SmallFile(b.dir + "/" + mobilesync.StatusPlist)
 	if err != nil || raw == nil {
@@ -47,13 +47,13 @@ func (b *backup) readStatus() (*status, error) {
 	s := parseStatus(raw)
 	if s != nil && s.uuid == b.agent.told.uuid && !bytes.Equal(raw, b.agent.told.status) && b.agent.told.status != nil {
 		if last := parseStatus(b.agent.told.status); last != nil && last.uuid == s.uuid && last.snapshot == s.snapshot {
-			b.agent.violate("%s comes back with other bytes", mobilesync.StatusPlist)
+			b.agent.violate("%s has other bytes than were sent", mobilesync.StatusPlist)
 		}
 	}
 	return s, nil
 }
 
-// sendStatus tells the host how far the run is.
+// sendStatus sends a Status.plist with the progress of the run.
 func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool) error {
 	if err := b.at(step); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool)
 	return nil
 }
 
-// verify looks whether the host has what it was given: the last word of a run.
+// verify checks at the end of a run that the host has what was sent.
 func (b *backup) verify() error {
 	if err := b.at(faults.StepVerify); err != nil {
 		return err
@@ -85,7 +85,7 @@ func (b *backup) verify() error {
 			return err
 		}
 		if !bytes.Equal(raw, f.want) {
-			b.agent.violate("%s comes back with other bytes", f.name)
+			b.agent.violate("%s has other bytes than were sent", f.name)
 			return mberror.Errorf(mberror.Damaged, "%s is not what was sent", f.name)
 		}
 	}
@@ -95,7 +95,7 @@ func (b *backup) verify() error {
 		return err
 	}
 	if !found || [32]byte(sum.Sum(nil)) != b.agent.told.manifest {
-		b.agent.violate("%s comes back with other bytes", mobilesync.ManifestDB)
+		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestDB)
 		return mberror.Errorf(mberror.Damaged, "%s is not what was sent", mobilesync.ManifestDB)
 	}
 	if b.agent.opts.NoListing {
@@ -111,7 +111,7 @@ func (b *backup) verify() error {
 		}
 		if _, sent := b.cache.sent[rec.FileID]; !sent {
 			if _, kept := b.oldRecord(rec.FileID); !kept {
-				continue // it could not be read
+				continue // the device could not read it
 			}
 		}
 		b.agent.violate("%s is not listed", mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))

@@ -12,22 +12,22 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 )
 
-// ErrCommand says that a line is no command.
+// ErrCommand means that a line is not a command.
 var ErrCommand = errors.New("no such command")
 
-// command is something that the owner of a device, or the world, does.
+// command is something that the owner of a device does or that happens to it.
 type command struct {
-	args string // what comes behind the name, for people
+	args string // arguments, for the help
 	help string
-	// need is the number of arguments behind the device; device says whether
-	// there is one.
+	// device says whether the first argument is a device. need is the number of
+	// required arguments after it.
 	device bool
 	need   int
 	do     func(ctx context.Context, l *Lab, d *Device, args []string) (string, error)
 }
 
 var commands = map[string]command{
-	"next": {"", "a day of use goes by", false, 0, func(ctx context.Context, l *Lab, _ *Device, _ []string) (string, error) {
+	"next": {"", "change the content as a day of use does", false, 0, func(ctx context.Context, l *Lab, _ *Device, _ []string) (string, error) {
 		if err := l.NextDay(ctx); err != nil {
 			return "", err
 		}
@@ -37,7 +37,7 @@ var commands = map[string]command{
 		return l.list(), nil
 	}},
 	"lock": {"DEVICE", "lock the screen: a backup under way goes on, the next one asks for the passcode", true, 0, change(func(d *Device) { d.SetLock(simulator.Locked) })},
-	"reboot": {"DEVICE", "start it anew; nobody has unlocked it since", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
+	"reboot": {"DEVICE", "restart it; it is not unlocked yet", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
 		l.Mux.Detach(d.Device)
 		d.SetLock(simulator.NotYetUnlocked)
 		d.Agent.Forget()
@@ -45,7 +45,7 @@ var commands = map[string]command{
 		return "", nil
 	}},
 	"unlock": {"DEVICE", "unlock it", true, 0, change((*Device).Unlock)},
-	"trust":  {"DEVICE", "tap Trust, or pair as if long ago", true, 0, trust},
+	"trust":  {"DEVICE", "tap Trust, or pair without the dialog", true, 0, trust},
 	"deny":   {"DEVICE", "tap Don't Trust, now or when it asks next", true, 0, deny},
 	"reset":  {"DEVICE", "forget all computers", true, 0, change(func(d *Device) { d.ForgetHosts() })},
 	"detach": {"DEVICE", "pull the cable, and leave the Wi-Fi", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
@@ -54,23 +54,23 @@ var commands = map[string]command{
 	}},
 	"attach": {"DEVICE", "plug it in", true, 0, attach(simulator.USB)},
 	"wifi":   {"DEVICE", "connect it by Wi-Fi", true, 0, attach(simulator.Network)},
-	"cut": {"DEVICE BYTES", "break the link after so many bytes of the next backup", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"cut": {"DEVICE BYTES", "cut the connection after so many bytes of the next backup", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		if _, err := strconv.ParseUint(args[0], 10, 62); err != nil {
-			return "", fmt.Errorf("%q is no number of bytes", args[0])
+			return "", fmt.Errorf("%q is not a number of bytes", args[0])
 		}
 		return "", d.fault("@" + args[0] + "=cut")
 	}},
-	"fault": {"DEVICE FAULT", "let something go wrong: upload:3=cut, begin=fail 208, begin=wait 90s ...", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"fault": {"DEVICE FAULT", "make something go wrong: upload:3=cut, begin=fail 208, begin=wait 90s ...", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		return "", d.fault(strings.Join(args, " "))
 	}},
 	"cancel": {"DEVICE", "tap Cancel on it", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
 		return fmt.Sprintf("%d programs listen", d.Notify(simulator.SyncCancelRequest)), nil
 	}},
 	"ask":     {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
-	"ask-not": {"DEVICE", "ask for it no more; there is none", true, 0, change(func(d *Device) { d.AskPasscode(false) })},
+	"ask-not": {"DEVICE", "remove the passcode", true, 0, change(func(d *Device) { d.AskPasscode(false) })},
 	"enter": {"DEVICE", "enter the passcode, now or when it asks next", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
 		if !d.wouldAsk() {
-			return "", errors.New(`it does not ask for its passcode ("ask" has it ask)`)
+			return "", errors.New(`it does not ask for its passcode; "ask DEVICE" makes it ask`)
 		}
 		if !d.EnterPasscode() {
 			return "it will be entered when the device asks", nil
@@ -81,21 +81,21 @@ var commands = map[string]command{
 		d.Agent.SetPassword(strings.Join(args, " "))
 		return "", nil
 	}},
-	"findmy":  {"DEVICE on|off", "switch Find My", true, 1, setting(simulator.DomainFindMy, "IsAssociated", func(s string) any { return s == "on" })},
-	"ios":     {"DEVICE VERSION", "give it another version of iOS", true, 1, setting("", "ProductVersion", func(s string) any { return s })},
-	"battery": {"DEVICE PERCENT", "discharge it", true, 1, battery},
-	"free":    {"DEVICE BYTES", "have so much storage left", true, 1, setting(simulator.DomainDiskUsage, "TotalDataAvailable", number)},
-	"busy": {"DEVICE TIMES", "another program synchronises; that many attempts fail", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"findmy":  {"DEVICE on|off", "switch Find My on or off", true, 1, setting(simulator.DomainFindMy, "IsAssociated", func(s string) any { return s == "on" })},
+	"ios":     {"DEVICE VERSION", "set the version of iOS", true, 1, setting("", "ProductVersion", func(s string) any { return s })},
+	"battery": {"DEVICE PERCENT", "set the charge and unplug the charger", true, 1, battery},
+	"free":    {"DEVICE BYTES", "set the free storage", true, 1, setting(simulator.DomainDiskUsage, "TotalDataAvailable", number)},
+	"busy": {"DEVICE TIMES", "let that many attempts to take the sync lock fail", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		n, err := strconv.Atoi(args[0])
 		if err == nil {
 			d.SetLockBusy(n)
 		}
 		return "", err
 	}},
-	"runs": {"DEVICE", "what programs have done to it", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
+	"runs": {"DEVICE", "list its backups, restores and password changes", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
 		return d.runs(), nil
 	}},
-	"violations": {"", "what programs did that no device would forgive", false, 0, func(_ context.Context, l *Lab, _ *Device, _ []string) (string, error) {
+	"violations": {"", "list what programs did wrong", false, 0, func(_ context.Context, l *Lab, _ *Device, _ []string) (string, error) {
 		var lines []string
 		for _, d := range l.Devices() {
 			for _, v := range d.Violations() {
@@ -109,7 +109,7 @@ var commands = map[string]command{
 	}},
 }
 
-// Do does what a line says: a command and, for most, a device and more. The
+// Do executes a line: a command and, for most, a device and more arguments. The
 // reply may have several lines and may be empty.
 func (l *Lab) Do(ctx context.Context, line string) (reply string, err error) {
 	words := strings.Fields(line)
@@ -202,7 +202,7 @@ func setting(domain, key string, parse func(string) any) func(context.Context, *
 	return func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		v := parse(args[0])
 		if v == nil {
-			return "", fmt.Errorf("%q is no number", args[0])
+			return "", fmt.Errorf("%q is not a number", args[0])
 		}
 		d.SetValue(domain, key, v)
 		return "", nil
@@ -212,14 +212,14 @@ func setting(domain, key string, parse func(string) any) func(context.Context, *
 func battery(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 	n, err := strconv.ParseUint(args[0], 10, 62)
 	if err != nil || n > 100 {
-		return "", fmt.Errorf("%q is no number of percent", args[0])
+		return "", fmt.Errorf("%q is not a percentage", args[0])
 	}
 	d.SetValue(simulator.DomainBattery, "BatteryCurrentCapacity", n)
 	d.SetValue(simulator.DomainBattery, "BatteryIsCharging", false)
 	return "", nil
 }
 
-// fault lets something go wrong in the next operation.
+// fault sets what goes wrong in the next operation.
 func (d *Device) fault(text string) error {
 	f, err := faults.Parse(text)
 	if err != nil {

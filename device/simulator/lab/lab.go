@@ -1,9 +1,9 @@
-// Package lab is simulated devices that are ready to use: each has content that
-// changes from day to day, a backup agent and an owner who does what a line of
-// text says (Do). A computer reaches them through the socket that Serve is given.
+// Package lab has simulated devices that are ready to use: with content that changes
+// from day to day, a backup agent, and an owner that lines of text control (Do).
+// Computers find them through the socket of Serve.
 //
-// It is what snap simulate, the demo and tests of whole commands stand on. The
-// same options give the same content.
+// "snap simulate", the demo and tests of commands use it. The same options give the
+// same content. It writes only to its folder.
 package lab
 
 import (
@@ -31,44 +31,43 @@ import (
 
 // Options say which devices there are.
 type Options struct {
-	// Dir is a folder for content and state; it must exist. What is left in it
-	// is the caller's.
+	// Dir is an existing folder for content and state, which the caller removes.
 	Dir     string
 	Devices int // 0 means 1
 	Scale   synthetic.Scale
 	Seed    uint64
 	Start   time.Time // of day 0; zero means synthetic.DefaultStart
-	// Encrypt says which devices make encrypted backups from the beginning,
-	// with Password (synthetic.DefaultPassword if empty).
+	// Encrypt says which devices have a backup password at first: Password, or
+	// synthetic.DefaultPassword.
 	Encrypt  synthetic.Encryption
 	Password string
-	// RealRounds makes passwords cost what they cost on real devices.
+	// RealRounds makes unlocking as slow as with real devices.
 	RealRounds bool
 	CompactDBs bool
 
-	Untrusted bool // the devices do not know this computer yet
+	Untrusted bool // the devices do not trust this computer
 	PlainText bool // no TLS
-	// Heartbeat is the interval of the devices' heartbeats; 0: that of real ones.
+	// Heartbeat is the interval of heartbeats; 0 means that of real devices.
 	Heartbeat time.Duration
-	// Patience is how long a device waits for its passcode before it gives up
-	// with error 208; 0 means two minutes.
+	// Patience is how long a device waits for its passcode before error 208; 0 means
+	// two minutes.
 	Patience time.Duration
-	// Clock tells the devices the time; nil means time.Now.
+	// Clock is the devices' clock; nil means time.Now.
 	Clock func() time.Time
-	// On, if not nil, is told what happens, from many goroutines.
+	// On, if not nil, is called with every event, from many goroutines.
 	On func(Event)
 
-	was map[string]*deviceState // what Resume goes on from, by UDID
+	was map[string]*deviceState // saved states by UDID, for Resume
 }
 
-// Event is something that a program has done to a device.
+// Event is something that happens to a device.
 type Event struct {
 	Device string    `json:"device"` // its name
 	What   EventKind `json:"event"`
 	Text   string    `json:"text"`
 }
 
-// capacity of the devices, in bytes.
+// capacity is the storage of the devices, in bytes.
 const capacity = 128_000_000_000
 
 // EventKind is the kind of an Event.
@@ -76,9 +75,9 @@ type EventKind string
 
 // The kinds of events.
 const (
-	EventStep      EventKind = "step"      // of a backup, restore or change of password
-	EventViolation EventKind = "violation" // what no device would forgive
-	EventPasscode  EventKind = "passcode"  // the device asks its owner for the passcode
+	EventStep      EventKind = "step"      // of a backup, restore or password change
+	EventViolation EventKind = "violation" // what a real device would not accept
+	EventPasscode  EventKind = "passcode"  // the device asks for its passcode
 )
 
 // Device is a simulated device with its agent.
@@ -87,7 +86,7 @@ type Device struct {
 	Agent *agent.Agent
 
 	lab      *Lab
-	password string // given at the beginning
+	password string // at first
 	content  []*devicefiles.Folder
 	series   *synthetic.Series
 	folder   string // of the content
@@ -98,21 +97,21 @@ type Device struct {
 	enter chan struct{} // closed when it is entered
 	early bool          // it was entered before the device asked
 	shut  bool          // the passcode was not entered in time
-	last  faults.Step   // that was told of
+	last  faults.Step   // that was reported
 }
 
-// Lab is a number of devices and the mux that they are attached to.
+// Lab is devices attached to a simulated usbmuxd.
 type Lab struct {
 	Mux  *simulator.Simulator
 	opts Options
-	key  func() (*rsa.PrivateKey, error) // of all devices; making one takes long
+	key  func() (*rsa.PrivateKey, error) // of all devices; creating one takes long
 
 	mu      sync.Mutex
 	series  *synthetic.Series
 	devices []*Device
 }
 
-// New makes the devices with the content of day 0, and attaches them by cable.
+// New creates the devices with the content of day 0, and attaches them by cable.
 func New(ctx context.Context, o Options) (*Lab, error) {
 	l, err := newLab(o)
 	if err != nil {
@@ -167,8 +166,8 @@ func (l *Lab) fill(ctx context.Context) error {
 	return nil
 }
 
-// AddSpare attaches one more device that has little on it, such as one that is
-// new: for restores. An empty UDID and name are chosen.
+// AddSpare attaches another device with little content, for restores. It chooses an
+// empty UDID and name.
 func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error) {
 	l.mu.Lock()
 	n := len(l.devices)
@@ -207,7 +206,7 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 		spec.Key, spec.Name, password = key, was.Name, was.Password
 	}
 	if spec.Capacity == 0 {
-		spec.Capacity, spec.Available = capacity, capacity-1_000_000_000 // as little in use as is there
+		spec.Capacity, spec.Available = capacity, capacity-1_000_000_000 // little is in use
 	}
 	spec.PlainText, spec.HeartbeatInterval = l.opts.PlainText, l.opts.Heartbeat
 	if spec.Key == nil && !spec.PlainText {
@@ -258,8 +257,8 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	return d, nil
 }
 
-// storeApps are apps from the store, which a restore has the device install
-// anew.
+// storeApps returns apps from the store, which a device installs again after a
+// restore.
 func storeApps() ([]simulator.App, error) {
 	var apps []simulator.App
 	for _, name := range []string{"Weather Vane", "Train Times"} {
@@ -273,7 +272,7 @@ func storeApps() ([]simulator.App, error) {
 	return apps, nil
 }
 
-// Serve answers on a listener until ctx ends.
+// Serve serves the devices on a listener until ctx ends.
 func (l *Lab) Serve(ctx context.Context, on net.Listener) error { return l.Mux.Serve(ctx, on) }
 
 // Devices returns the devices, the spare ones last.
@@ -283,10 +282,10 @@ func (l *Lab) Devices() []*Device {
 	return slices.Clone(l.devices)
 }
 
-// Day returns the day of the devices' content, from 0 on.
+// Day returns the day of the content, from 0 on.
 func (l *Lab) Day() int { return l.series.Day() }
 
-// NextDay changes the content of the devices as a day of use does.
+// NextDay changes the content as a day of use does.
 func (l *Lab) NextDay(ctx context.Context) error {
 	if err := l.series.Next(ctx, filepath.Join(l.opts.Dir, "content")); err != nil {
 		return err
@@ -301,7 +300,7 @@ func (l *Lab) NextDay(ctx context.Context) error {
 		}
 		d.Agent.SetContent(content)
 		d.content = append(d.content, content)
-		// A backup under way may still read yesterday's.
+		// A running backup may read yesterday's content.
 		if n := len(d.content); n > 2 {
 			_ = d.content[0].Close()
 			d.content = d.content[1:]
@@ -310,7 +309,7 @@ func (l *Lab) NextDay(ctx context.Context) error {
 	return nil
 }
 
-// Close releases what the devices have open. Serve should have ended.
+// Close closes the devices' files. Serve should have ended.
 func (l *Lab) Close() error {
 	var errs []error
 	for _, d := range l.Devices() {
@@ -324,8 +323,7 @@ func (l *Lab) Close() error {
 	return errors.Join(append(errs, l.series.Close())...)
 }
 
-// Folder returns the folder with the content that the device had when its day
-// began, a plain backup folder.
+// Folder returns the unencrypted backup folder with the content of the day.
 func (d *Device) Folder() string { return d.folder }
 
 func (d *Device) tell(kind EventKind, text string) {
@@ -334,7 +332,7 @@ func (d *Device) tell(kind EventKind, text string) {
 	}
 }
 
-// step follows an operation of the agent, which waits for it.
+// step reports a step of the agent, which waits for it.
 func (d *Device) step(s faults.Step) {
 	run := d.Agent.LastRun()
 	if s == faults.StepBegin {
@@ -357,9 +355,9 @@ func (d *Device) sealed() bool {
 	return d.shut || d.Lock() == simulator.NotYetUnlocked
 }
 
-// askPasscode waits until the owner enters the passcode, if the device asks for
-// it: because it was told to, or as its screen is locked. ctx ends when the
-// computer leaves.
+// askPasscode waits for the passcode if the device asks for it: because of
+// AskPasscode or because the screen is locked. ctx ends when the computer
+// disconnects.
 func (d *Device) askPasscode(ctx context.Context) {
 	d.mu.Lock()
 	d.shut = false
@@ -391,7 +389,7 @@ func (d *Device) askPasscode(ctx context.Context) {
 	d.Notify("com.apple.LocalAuthentication.ui.dismissed")
 }
 
-// entered ends the question for the passcode; d.mu is held.
+// entered ends the passcode prompt. d.mu must be held.
 func (d *Device) entered() {
 	close(d.enter)
 	d.enter, d.early = nil, false
@@ -400,8 +398,8 @@ func (d *Device) entered() {
 	}
 }
 
-// AskPasscode says whether the device asks its owner for the passcode before
-// each backup, restore and change of password, until EnterPasscode.
+// AskPasscode sets whether the device asks for its passcode before each backup,
+// restore and password change.
 func (d *Device) AskPasscode(on bool) {
 	d.SetPasscode(on)
 	d.mu.Lock()
@@ -409,15 +407,15 @@ func (d *Device) AskPasscode(on bool) {
 	d.mu.Unlock()
 }
 
-// Asking reports whether the device waits for its passcode.
+// Asking reports whether the device is waiting for its passcode.
 func (d *Device) Asking() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.enter != nil
 }
 
-// EnterPasscode is what the owner does then. It reports whether the device had
-// asked; otherwise the passcode is entered as soon as it does.
+// EnterPasscode enters the passcode. It reports whether the device is asking;
+// otherwise the passcode is entered as soon as the device asks.
 func (d *Device) EnterPasscode() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -429,7 +427,7 @@ func (d *Device) EnterPasscode() bool {
 	return true
 }
 
-// Unlock unlocks the screen, which is an answer to the question for the passcode.
+// Unlock unlocks the screen, which also enters the passcode.
 func (d *Device) Unlock() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -446,8 +444,8 @@ func (d *Device) wouldAsk() bool {
 	return d.asks || d.enter != nil || d.Lock() == simulator.Locked
 }
 
-// Find returns the device that is meant by a number from 1 on, or by the
-// beginning of its name or UDID.
+// Find returns a device by its number, from 1 on, or by the beginning of its name or
+// UDID.
 func (l *Lab) Find(name string) (*Device, error) {
 	devices := l.Devices()
 	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= len(devices) {
@@ -460,7 +458,7 @@ func (l *Lab) Find(name string) (*Device, error) {
 		}
 	}
 	if name == "" || len(found) != 1 {
-		return nil, fmt.Errorf("%d devices are called %q; give a number from 1 to %d, or the beginning of a name", len(found), name, len(devices))
+		return nil, fmt.Errorf("%d devices match %q; give a number from 1 to %d, or the beginning of a name", len(found), name, len(devices))
 	}
 	return found[0], nil
 }

@@ -67,13 +67,12 @@ func TestDo(t *testing.T) {
 	}
 	for name := range commands {
 		if !slices.ContainsFunc(strings.Split(help, "\n"), func(s string) bool { return strings.HasPrefix(s, name+" ") }) {
-			t.Errorf("help says nothing of %q", name)
+			t.Errorf("help does not mention %q", name)
 		}
 	}
 }
 
-// A spare device is another one than those with content of the series, and a day
-// of use leaves it alone.
+// A spare device differs from those of the series, and NextDay does not change it.
 func TestSpare(t *testing.T) {
 	l := testLab(t)
 	d, err := l.AddSpare(t.Context(), simulator.Spec{})
@@ -91,7 +90,7 @@ func TestSpare(t *testing.T) {
 		}
 	}
 	if d.Agent.Content() != before || l.Devices()[0].Agent.Content() == anna {
-		t.Error("the wrong devices were used")
+		t.Error("the wrong devices changed")
 	}
 	if l.Devices()[0].Agent.WillEncrypt() || !l.Devices()[1].Agent.WillEncrypt() {
 		t.Error("the wrong devices encrypt")

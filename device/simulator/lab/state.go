@@ -15,12 +15,11 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// stateFile has what Resume goes on from. What the devices hold is made anew,
-// day by day, which gives the same; only what was restored is kept as it is.
+// stateFile has the state for Resume. Content is not in it: it is generated again,
+// day by day. Only restored content is kept.
 const stateFile = "lab.json"
 
-// maxState bounds the state file, in bytes, and maxDays the days that are lived
-// through again.
+// maxState bounds the state file, in bytes, and maxDays the days to generate.
 const (
 	maxState = 16 << 20
 	maxDays  = 10_000
@@ -44,9 +43,9 @@ type deviceState struct {
 	Memory   simulator.DeviceMemory `json:"memory"`
 }
 
-// Save keeps in the lab's folder what Resume needs: which devices there are, what
-// is on them, whom they trust, and how they encrypt. What Do has set besides,
-// such as a battery, is not kept.
+// Save saves what Resume needs to the lab's folder: the devices, their content, the
+// trusted hosts and the backup passwords. Other changes by Do, such as to a battery,
+// are not saved.
 func (l *Lab) Save() error {
 	st := state{Devices: l.opts.Devices, Scale: l.opts.Scale.String(), Seed: l.opts.Seed, Day: l.Day(), Mux: l.Mux.Memory()}
 	for _, d := range l.Devices() {
@@ -76,8 +75,8 @@ func (l *Lab) Save() error {
 	return os.Rename(path+".new", path)
 }
 
-// Resume makes the devices that Save kept in o.Dir, and says whether there were
-// any. What o says of devices does not count then.
+// Resume creates the devices that Save saved in o.Dir, and reports whether there are
+// any. It ignores what o says about devices.
 func Resume(ctx context.Context, o Options) (l *Lab, found bool, err error) {
 	st, err := readState(filepath.Join(o.Dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +113,7 @@ func parseState(b []byte) (*state, error) {
 		return nil, fmt.Errorf("its %s: %w", stateFile, err)
 	}
 	if st.Devices < 1 || st.Devices > len(st.Each) || st.Day < 0 || st.Day > maxDays {
-		return nil, fmt.Errorf("its %s makes no sense", stateFile)
+		return nil, fmt.Errorf("its %s is invalid", stateFile)
 	}
 	for _, d := range st.Each {
 		if d.Restored != "" && !filepath.IsLocal(d.Restored) {
@@ -132,10 +131,10 @@ func (st *state) resume(ctx context.Context, o Options) (*Lab, error) {
 	if o.Scale, err = synthetic.ParseScale(st.Scale); err != nil {
 		return nil, err
 	}
-	if err := removeMade(o.Dir); err != nil {
+	if err := removeGenerated(o.Dir); err != nil {
 		return nil, err
 	}
-	o.Devices, o.Seed, o.Untrusted = st.Devices, st.Seed, true // whom they trust is kept
+	o.Devices, o.Seed, o.Untrusted = st.Devices, st.Seed, true // the trusted hosts are saved
 	o.was = map[string]*deviceState{}
 	for i := range st.Each {
 		o.was[st.Each[i].UDID] = &st.Each[i]
@@ -179,12 +178,12 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 	return nil
 }
 
-// stateFolder is the folder of a device, below that of the lab.
+// stateFolder returns the folder of a device in that of the lab.
 func stateFolder(udid string) string { return "state-" + udid }
 
-// removeMade removes what is made anew, also after a run that was killed. Links
-// that lead out of dir are not followed.
-func removeMade(dir string) error {
+// removeGenerated removes what is generated again, also after a run that was killed.
+// It does not follow links out of dir.
+func removeGenerated(dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever a state file holds, it names no folder outside of its own.
+// No state file can name a folder outside of the lab's.
 func FuzzParseState(f *testing.F) {
 	f.Add([]byte(`{"devices":1,"scale":"tiny","day":3,"each":[{"udid":"a","restored":"state-a/restored-1/a"}]}`))
 	f.Add([]byte(`{"devices":1,"each":[{"restored":"../../etc"}]}`))
@@ -32,8 +32,8 @@ func FuzzParseState(f *testing.F) {
 	})
 }
 
-// What is made anew is removed, and nothing that a link leads to.
-func TestRemoveMadeStaysInside(t *testing.T) {
+// Generated files are removed, but not those behind a link.
+func TestRemoveGeneratedStaysInside(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	precious := filepath.Join(outside, "run-1")
 	made := filepath.Join(dir, "state-a", "run-1")
@@ -45,7 +45,7 @@ func TestRemoveMadeStaysInside(t *testing.T) {
 	if err := os.Symlink(outside, filepath.Join(dir, "state-b")); err != nil {
 		t.Skip(err)
 	}
-	if err := removeMade(dir); err != nil {
+	if err := removeGenerated(dir); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(precious); err != nil {

@@ -5,20 +5,21 @@ import (
 	"math/bits"
 )
 
-// The archiver of a device writes dictionaries in an order of its own, which a general property list library does not keep; so
-// the blobs of Manifest.db are written by this small writer of binary property lists.
+// Devices write dictionaries in an order that a general property list library does
+// not keep. This small writer of binary property lists keeps it.
 
 type node any
 
-// Kinds of node, next to uint64 (an integer) and string.
+// Kinds of nodes besides uint64 (an integer) and string.
 type (
 	plistUID  byte
 	plistData []byte
 	plistList []node
 	plistDict []plistPair
-	// plistOwn is a string that is not shared with equal ones.
+	// plistOwn is a string that does not share the object of equal ones.
 	plistOwn string
-	// plistLong is an integer that is shared with other long ones only: 64 bits wide in the archiver, though not in the file.
+	// plistLong is an integer of 64 bits, which shares its object only with others of
+	// 64 bits.
 	plistLong uint64
 )
 
@@ -27,14 +28,15 @@ type plistPair struct {
 	value node
 }
 
-// plistWriter numbers the objects depth first, keys of a dictionary before its values, and shares equal integers and strings.
+// plistWriter numbers the objects depth first, the keys of a dictionary before its
+// values. Equal integers and strings are one object.
 type plistWriter struct {
 	objects []node
 	refs    map[node]int
-	inside  map[int][]int // of lists and dictionaries: the numbers of their members
+	inside  map[int][]int // the numbers of the members of lists and dictionaries
 }
 
-// marshalPlist writes a list of fewer than 256 objects.
+// marshalPlist encodes a property list of fewer than 256 objects.
 func marshalPlist(root node) []byte {
 	w := &plistWriter{refs: map[node]int{}, inside: map[int][]int{}}
 	w.add(root)
@@ -135,7 +137,7 @@ func appendPlistHead(out []byte, kind byte, n int) []byte {
 	return appendPlistInt(append(out, kind|15), uint64(n))
 }
 
-// appendPlistString writes ASCII as it is and anything else as UTF-16.
+// appendPlistString encodes a string as ASCII if possible, otherwise as UTF-16.
 func appendPlistString(out []byte, s string) []byte {
 	for i := range len(s) {
 		if s[i] >= 0x80 {

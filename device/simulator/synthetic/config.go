@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Scale is how much a device holds.
+// Scale is how much content a device has.
 type Scale int
 
 // The scales, with the size of one device on day 0.
@@ -16,12 +16,12 @@ const (
 	Medium              // about 600 MB in 20,000 files
 	Large               // about 3 GB in 60,000 files
 	Crowd               // about 530 MB in 100,000 files, nearly all of them small
-	Demo                // about 28 MB in 1,100 files, for people who wait
+	Demo                // about 28 MB in 1,100 files, for the demo
 )
 
 var scaleNames = []string{"tiny", "small", "medium", "large", "crowd", "demo"}
 
-// String returns the name that ParseScale takes.
+// String returns the name that ParseScale parses.
 func (s Scale) String() string {
 	if s < 0 || int(s) >= len(scaleNames) {
 		return fmt.Sprintf("Scale(%d)", int(s))
@@ -29,14 +29,14 @@ func (s Scale) String() string {
 	return scaleNames[s]
 }
 
-// ParseScale reads "tiny", "small", "medium", "large", "crowd" or "demo".
+// ParseScale parses "tiny", "small", "medium", "large", "crowd" or "demo".
 func ParseScale(name string) (Scale, error) {
 	for i, n := range scaleNames {
 		if n == name {
 			return Scale(i), nil
 		}
 	}
-	return 0, fmt.Errorf("synthetic: no scale %q: want tiny, small, medium, large, crowd or demo", name)
+	return 0, fmt.Errorf("synthetic: there is no scale %q: want tiny, small, medium, large, crowd or demo", name)
 }
 
 // Encryption says which devices make encrypted backups.
@@ -49,7 +49,7 @@ const (
 	EncryptAlternate            // the second, fourth … device
 )
 
-// Config describes a series. The zero value, but for Devices, is a usable one.
+// Config describes a series. The zero value is usable.
 type Config struct {
 	Seed       uint64
 	Devices    int // 0 means 1
@@ -57,39 +57,42 @@ type Config struct {
 	Encryption Encryption
 	Password   string // of the encrypted devices; empty means DefaultPassword
 
-	// Start is when the first backup of the first device runs; zero means DefaultStart. Fractions of a second are dropped.
+	// Start is the time of the first backup of the first device, in whole seconds;
+	// zero means DefaultStart.
 	Start time.Time
-	// StateDir is where the live databases are kept between days, in a folder of their own that Close removes; empty means the
-	// temporary folder of the system.
+	// StateDir gets a folder with the live databases, which Close removes; empty means
+	// the temporary folder of the system.
 	StateDir string
 
-	// CompactDBs stores databases as compacted private copies (VACUUM INTO), as a device's agent is reported to do, so that pages
-	// move; without it the live pages are stored.
+	// CompactDBs stores compacted copies of databases (VACUUM INTO), in which pages
+	// move, as devices are reported to do. Otherwise the live pages are stored.
 	CompactDBs bool
-	// RealRounds gives keybags the round counts of real devices, which cost seconds to open; else they are tiny.
+	// RealRounds gives keybags the round counts of real devices, which take seconds to
+	// unlock.
 	RealRounds bool
-	// EmptyAsZeroBytes stores empty files of encrypted devices as 0 bytes in place of 16.
+	// EmptyAsZeroBytes stores empty files of encrypted devices as 0 bytes instead of 16.
 	EmptyAsZeroBytes bool
 
-	// FullBackupDay is a day (1 or later) whose run is a full backup: every blob is sent again, and an encrypted device makes a new
-	// keybag and new keys. 0 means never.
+	// FullBackupDay is the day (1 or later) of a full backup: every blob is sent again,
+	// and an encrypted device creates a new keybag and new keys. 0 means never.
 	FullBackupDay int
-	// PasswordChangeDay is a day (1 or later) before which encrypted devices get NewPassword: a full run, all keys new. 0 means never.
+	// PasswordChangeDay is the day (1 or later) before whose backup encrypted devices
+	// get NewPassword, so that it is a full one with new keys. 0 means never.
 	PasswordChangeDay int
 	NewPassword       string
 }
 
-// DefaultPassword is the backup password of encrypted devices when Config has none.
+// DefaultPassword is the default of Config.Password.
 const DefaultPassword = "synthetic"
 
-// DefaultStart is the time of the first backup when Config has none.
+// DefaultStart is the default of Config.Start.
 var DefaultStart = time.Date(2026, time.January, 5, 6, 30, 0, 0, time.UTC)
 
 const maxDevices = 1000
 
 var errConfig = errors.New("synthetic: bad configuration")
 
-// complete checks the configuration and fills in what is left open.
+// complete checks the configuration and sets defaults.
 func (c Config) complete() (Config, error) {
 	if c.Devices == 0 {
 		c.Devices = 1
@@ -117,12 +120,12 @@ func (c Config) encrypted(device int) bool {
 	return c.Encryption == EncryptAll || c.Encryption == EncryptAlternate && device%2 == 1
 }
 
-// fullRun reports whether the run of that day sends everything again.
+// fullRun reports whether the run of a day sends everything.
 func (c Config) fullRun(day int, encrypted bool) bool {
 	return day == 0 || day == c.FullBackupDay || encrypted && day == c.PasswordChangeDay
 }
 
-// shape is the numbers behind a scale: of things on day 0, and of things that a day brings.
+// shape is the numbers of a scale: of things on day 0, and of new things on a day.
 type shape struct {
 	apps, plistsPerApp, cachesPerApp, homePlists, logs int
 

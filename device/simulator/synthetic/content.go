@@ -11,7 +11,7 @@ import (
 	"howett.net/plist"
 )
 
-// maker makes the content of the files of one device.
+// maker generates the content of the files of a device.
 type maker struct {
 	seed   uint64
 	device int
@@ -23,7 +23,7 @@ func (m *maker) stream(parts ...any) stream {
 	return newStream(m.seed, append([]any{"device", m.device}, parts...)...)
 }
 
-// write writes the content of any file but a database.
+// write writes the content of a file that is not a database.
 func (m *maker) write(w io.Writer, f *file) error {
 	switch f.kind {
 	case kindEmpty, kindDataless:
@@ -58,7 +58,8 @@ func writeAll(w io.Writer, makeBytes func() ([]byte, error)) error {
 var preferenceNames = strings.Fields(`Enabled Version LastSyncDate Identifier LaunchCount Theme SortOrder ShowsPreviews AccountState
 	MigrationVersion CachePolicy BadgeCount WindowState LastViewed Language Region Consent Experiment Cohort Quota Expiry Token`)
 
-// preferences makes a property list of settings; a version changes a counter, a date, an identifier and now and then a setting.
+// preferences generates a property list of settings. A new version changes a
+// counter, a date, an identifier and sometimes a setting.
 func (m *maker) preferences(f *file) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		s := m.stream("plist", f.source)
@@ -97,7 +98,7 @@ func (m *maker) preferences(f *file) func() ([]byte, error) {
 	}
 }
 
-// keychain makes keychain-backup.plist: every item is wrapped anew in every run, so nothing of it stays.
+// keychain generates keychain-backup.plist. Every item changes in every run.
 func (m *maker) keychain(f *file) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		v := m.stream("keychain", f.version)
@@ -113,7 +114,8 @@ func (m *maker) keychain(f *file) func() ([]byte, error) {
 	}
 }
 
-// json makes the cache of an app: records that stay, a few that changed, some more for every version.
+// json generates the cache of an app. A new version changes some records and adds
+// others.
 func (m *maker) json(f *file) func() ([]byte, error) {
 	type item struct {
 		ID      string   `json:"id"`
@@ -146,7 +148,7 @@ func (m *maker) json(f *file) func() ([]byte, error) {
 
 var processes = strings.Fields("backupd apsd assetsd cloudd dasd healthd identityservicesd locationd mediaserverd nsurlsessiond photoanalysisd wifid")
 
-// log makes the lines of the days since to until; size is how many a day has.
+// log generates the lines of some days. size is the number of lines a day.
 func (m *maker) log(w io.Writer, f *file) error {
 	var b strings.Builder
 	for day := f.since; day <= f.until; day++ {
@@ -172,7 +174,8 @@ var mediaHeads = map[kind][]byte{
 	kindMovie: []byte("\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00qt  \x00\x00\x00\x08wide"),
 }
 
-// media makes a file that no compressor can shrink, with the head that its kind has. size is its length in bytes.
+// media generates an incompressible file with the header of its kind. size is its
+// length in bytes.
 func (m *maker) media(w io.Writer, f *file) error {
 	head := append([]byte(nil), mediaHeads[f.kind]...)
 	if f.kind == kindMovie {

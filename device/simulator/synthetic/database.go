@@ -14,22 +14,23 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-// schema describes one app database: where it stands in the backup, its tables, and what a day does to it.
+// schema describes an app database: its file, its tables and its daily changes.
 type schema struct {
 	domain, path string
 	class        uint32
-	sizeOff      int64 // devices record the length of the live file, which is not that of what is sent
+	sizeOff      int64 // devices record the length of the live file, not that of the sent one
 	tables       string
 	change       func(*session)
 }
 
-// database is a live database, kept in the state folder between days.
+// database is a live database in the state folder.
 type database struct {
 	*schema
 	live string
 }
 
-// session is one day's work on one database. The first error sticks, so that the work reads without error checks.
+// session makes the changes of a day to a database. Its methods do nothing after
+// the first error.
 type session struct {
 	ctx   context.Context
 	tx    *sql.Tx
@@ -40,7 +41,7 @@ type session struct {
 	shape       *shape
 	s           stream
 	day         int
-	from, to    time.Time // what happens in the database happens between these
+	from, to    time.Time // the times of the changes
 	photos      []*file   // new that day
 	attachments []*file
 }
@@ -67,7 +68,8 @@ func (x *session) exec(query string, args ...any) int64 {
 	return id
 }
 
-// number returns the single positive integer that a query gives; after an error 1, so that it can still be a bound.
+// number returns the positive integer that is the result of a query. After an error
+// it is 1, so that it is a valid bound.
 func (x *session) number(query string, args ...any) (n int) {
 	if x.err == nil {
 		x.err = x.tx.QueryRowContext(x.ctx, query, args...).Scan(&n)
@@ -75,13 +77,13 @@ func (x *session) number(query string, args ...any) (n int) {
 	return max(n, 1)
 }
 
-// at returns a time of the day at work, the i-th of n.
+// at returns the i-th of n times of the day.
 func (x *session) at(i, n int) time.Time {
 	span := int64(x.to.Sub(x.from) / time.Second)
 	return x.from.Add(time.Duration(span*int64(i)/int64(n+1)+int64(x.s.IntN(60))) * time.Second)
 }
 
-// amount is how many things this day brings: many on day 0, few later.
+// amount returns the number of new things: many on day 0, few later.
 func (x *session) amount(first, later int) int {
 	if x.day == 0 {
 		return first
@@ -89,10 +91,11 @@ func (x *session) amount(first, later int) int {
 	return x.s.between(later*2/3, later*4/3+1)
 }
 
-// cocoa is a time as Core Data writes it: seconds since 2001.
+// cocoa returns a time as Core Data stores it: seconds since 2001.
 func cocoa(t time.Time) int64 { return t.Unix() - 978307200 }
 
-// openLive opens a live database for a run. What makes SQLite safe is off: after an error the whole series is worthless anyway.
+// openLive opens a live database. It switches SQLite's safety off, since an error
+// ends the series.
 func openLive(path string, pragmas ...string) (*sql.DB, error) {
 	query := url.Values{}
 	for _, p := range append([]string{"page_size=4096", "journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16000"}, pragmas...) {
@@ -110,7 +113,7 @@ func openLive(path string, pragmas ...string) (*sql.DB, error) {
 	return db, nil
 }
 
-// run brings the live database to the day of x.
+// run makes the changes of a day to the live database.
 func (d *database) run(x *session) (err error) {
 	db, err := openLive(d.live)
 	if err != nil {
@@ -144,7 +147,7 @@ func (d *database) run(x *session) (err error) {
 	return nil
 }
 
-// snapshot returns the file to send: the live one, or with compact a private copy.
+// snapshot returns the file to send: the live one, or a compacted copy.
 func (d *database) snapshot(ctx context.Context, compact bool) (string, error) {
 	if !compact {
 		return d.live, nil
@@ -169,7 +172,7 @@ func (d *database) snapshot(ctx context.Context, compact bool) (string, error) {
 
 const headLen = 100
 
-// copyDatabase writes a database file with the header of one in WAL mode, as devices have them; it is the same database.
+// copyDatabase copies a database file and sets WAL mode in its header, as on devices.
 func copyDatabase(w io.Writer, path string, buf []byte) error {
 	in, err := os.Open(path)
 	if err != nil {

@@ -25,7 +25,7 @@ CREATE INDEX message_attachment_join_idx_attachment_id ON message_attachment_joi
 	change: changeMessages,
 }
 
-// typedHead and typedTail frame the text of a message in its attributed form, which repeats the plain one.
+// typedHead and typedTail enclose the text of a message in its attributed form.
 const (
 	typedHead = "\x04\x0bstreamtyped\x81\xe8\x03\x84\x01@\x84\x84\x84\x12NSAttributedString\x00\x84\x84\x08NSObject\x00\x85\x92\x84\x84\x84\x08NSString\x01\x94\x84\x01+"
 	typedTail = "\x86\x84\x02iI\x01\x12\x92\x84\x84\x84\x0cNSDictionary\x00\x94\x84\x01i\x01\x92\x84\x96\x96\x1d__kIMMessagePartAttributeName\x86\x92\x84\x84\x84\x08NSNumber\x00\x84\x84\x07NSValue\x00\x94\x84\x01*\x84\x99\x99\x00\x86\x86\x86"

@@ -16,7 +16,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 )
 
-// device is one device with its backup agent.
+// device is a device with its backup agent.
 type device struct {
 	Device
 	*contents
@@ -29,7 +29,7 @@ type device struct {
 
 	root    string // the backup folder, during a run
 	started time.Time
-	sent    int // files of the run so far, which the mtimes follow
+	sent    int // files of the run, from which mtimes follow
 	out     *bufio.Writer
 	sum     hash.Hash
 	copyBuf []byte
@@ -49,7 +49,7 @@ func newDevice(conf *Config, index int, state string, words *lexicon) *device {
 	return d
 }
 
-// models are the devices that a series goes through.
+// models are the models of the devices, in turn.
 var models = []Device{
 	{Name: "Anna’s iPhone", ProductType: "iPhone14,5", ProductVersion: "17.6.1", BuildVersion: "21G93"},
 	{Name: "Büro-iPad 📱", ProductType: "iPad13,18", ProductVersion: "18.2", BuildVersion: "22C152"},
@@ -58,7 +58,7 @@ var models = []Device{
 	{Name: "Küche", ProductType: "iPad11,6", ProductVersion: "17.7", BuildVersion: "21H16"},
 }
 
-// oldModel has a UDID of the form from before 2018.
+// oldModel has a UDID of the form before 2018.
 const oldModel = 2
 
 func identity(s stream, index int, encrypted bool) Device {
@@ -112,7 +112,7 @@ func (d *device) run(ctx context.Context, dir string, day int) error {
 	return d.sendPlists(full)
 }
 
-// sendIndex writes the list of what is in the backup.
+// sendIndex writes the manifest.
 func (d *device) sendIndex(ctx context.Context) error {
 	if d.flat {
 		return d.sendRecords()
@@ -170,7 +170,7 @@ func (d *device) sendBlobs(ctx context.Context) error {
 	return nil
 }
 
-// blobName is where the blob stands in the backup folder.
+// blobName returns the path of a blob in the backup folder.
 func (d *device) blobName(f *file) string {
 	id := f.id()
 	if d.flat {
@@ -213,7 +213,8 @@ func (d *device) sendBlob(ctx context.Context, f *file) error {
 	return nil
 }
 
-// drawKey draws a file key from a stream that no content comes from, so that content is the same with and without encryption.
+// drawKey draws a file key. Its stream is independent of content, so that encryption
+// does not change the content.
 func (d *device) drawKey(parts ...any) (key keybag.FileKey) {
 	_, _ = d.m.stream(append([]any{"crypto"}, parts...)...).Read(key[:])
 	return key

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// kind is how the content of a file is made.
+// kind is the kind of a file's content.
 type kind uint8
 
 const (
@@ -26,30 +26,31 @@ const (
 	kindSymlink
 )
 
-// flagDataless is SF_DATALESS: the content is in a cloud, and the device sends no byte of it.
+// flagDataless is SF_DATALESS: the content is in a cloud, and the device does not
+// send it.
 const flagDataless = 0x40000000
 
-// file is one row of Manifest.db. Its content follows from the seed, the device, source, version and the fields below, so it need
-// not be kept.
+// file is a row of Manifest.db. The seed, the device and the first fields determine
+// its content.
 type file struct {
 	domain, path string
 	kind         kind
-	source       string // names the content; files of one source and version have the same bytes
-	size         int    // bytes or entries, as the kind takes it
+	source       string // files of the same source and version have the same bytes
+	size         int    // bytes or entries, depending on kind
 	version      int    // how often it changed
-	since, until int    // days of the lines of a log
+	since, until int    // days of a log
 	class        uint32
 	mode         uint32
 	flags        uint32
 	target       string
-	sizeOff      int64 // how far the Size in the manifest is from the stored length
+	sizeOff      int64 // difference between Size in the manifest and the stored length
 	xattrs       bool
-	born         int64 // Unix seconds, as is modified
+	born         int64 // Unix seconds, as modified
 	modified     int64
 	inode        uint64
 	db           *database
 
-	// What the last run made of it.
+	// Results of the last run.
 	length int64
 	key    []byte
 	digest []byte
@@ -57,7 +58,7 @@ type file struct {
 
 func (f *file) name() string { return f.domain + "-" + f.path }
 
-// id is the fileID: the name of the blob.
+// id returns the fileID, which is the name of the blob.
 func (f *file) id() string {
 	sum := sha1.Sum([]byte(f.name()))
 	return hex.EncodeToString(sum[:])
@@ -75,10 +76,11 @@ func parent(p string) string {
 const digestDomains = " HomeDomain RootDomain HealthDomain WirelessDomain SystemPreferencesDomain DatabaseDomain HomeKitDomain " +
 	"InstallDomain ManagedPreferencesDomain KeyboardDomain KeychainDomain "
 
-// hasDigest reports whether devices record the SHA-1 of the stored bytes for files of this domain.
+// hasDigest reports whether devices record the SHA-1 of the stored bytes for files
+// of a domain.
 func hasDigest(domain string) bool { return strings.Contains(digestDomains, " "+domain+" ") }
 
-// row is what Manifest.db says of the file.
+// row returns the file's metadata in Manifest.db.
 func (f *file) row() *record {
 	r := &record{
 		path: f.path, mode: f.mode, modified: f.modified, changed: f.modified, birth: f.born, uid: 501, gid: 501, inode: f.inode,

@@ -11,7 +11,8 @@ var (
 	extensions  = strings.Fields("ShareExtension WidgetExtension NotificationService IntentsExtension StickerPack QuickLook Keyboard WatchApp")
 )
 
-// firstDay fills an empty device. Folders come to about 70 % of the rows, as in real manifests.
+// firstDay fills an empty device. About 70 % of the rows are folders, as in real
+// manifests.
 func (c *contents) firstDay() {
 	c.homeFiles()
 	for i := range c.shape.apps {
@@ -58,7 +59,7 @@ func (c *contents) homeFiles() {
 	c.keychain = c.create(file{domain: "KeychainDomain", path: "keychain-backup.plist", kind: kindKeychain, size: c.shape.keychain, class: 1})
 }
 
-// app adds the container of one app and, for some, a shared one.
+// app adds the container of an app and, for some apps, a shared one.
 func (c *contents) app(i int) {
 	bundle := fmt.Sprintf("com.%s.%s%d", pick(c.s, vendors), c.m.words.rare(c.s), i)
 	c.bundles = append(c.bundles, bundle)
@@ -73,7 +74,7 @@ func (c *contents) app(i int) {
 		}
 		c.plists = append(c.plists, c.create(file{domain: domain, path: "Library/Preferences/" + name + ".plist", kind: kindPlist, size: c.s.skewed(3, 40)}))
 	}
-	// An app has few folders of caches with some files each; their number varies from app to app.
+	// An app has a few folders of caches with some files each.
 	count := c.s.between(c.shape.cachesPerApp/3, c.shape.cachesPerApp*5/3+1)
 	folder := ""
 	for j := range count {
@@ -99,7 +100,7 @@ func (c *contents) app(i int) {
 	}
 }
 
-// oddities adds what a reader must cope with: see each line.
+// oddities adds odd cases.
 func (c *contents) oddities() {
 	const docs = "AppDomain-com.example.documents"
 	text := func(path string) { c.create(file{domain: docs, path: path, kind: kindText, size: 6}) }
@@ -107,9 +108,9 @@ func (c *contents) oddities() {
 	text("Documents/README.TXT")                      // differs by case only
 	text("Documents/R\u00e9sum\u00e9.txt")            // composed
 	text("Documents/Re\u0301sume\u0301.txt")          // decomposed
-	text("Documents/Straße/日本語のメモ 📝.txt")             // outside of Latin
+	text("Documents/Straße/日本語のメモ 📝.txt")             // not Latin
 	text("Documents/a b/ leading and trailing .txt ") // spaces
-	text("Documents/50% off: \"what?\" <now>|\\.txt") // what other systems refuse
+	text("Documents/50% off: \"what?\" <now>|\\.txt") // not allowed on other systems
 	c.create(file{domain: "CameraRollDomain", path: "Media/DCIM/100APPLE/Übung 日本.JPG", kind: kindJPEG, size: 30 << 10})
 	for i := range 3 {
 		c.create(file{domain: docs, path: fmt.Sprintf("Documents/empty-%d", i), kind: kindEmpty})
@@ -122,7 +123,8 @@ func (c *contents) oddities() {
 	c.create(file{domain: "DatabaseDomain", path: "timezone/localtime", kind: kindSymlink, mode: modeSymlink, target: "/var/db/timezone/zoneinfo/Europe/Berlin"})
 }
 
-// plugins adds empty containers of app extensions until folders are seven rows of ten.
+// plugins adds empty containers of app extensions until 70 % of the rows are
+// folders.
 func (c *contents) plugins() {
 	files := 0
 	for _, f := range c.order {

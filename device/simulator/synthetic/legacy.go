@@ -9,8 +9,9 @@ import (
 	"math"
 )
 
-// GenerateLegacy makes the folder of one device, dir/<UDID>, in the layout of iOS 9 and earlier: blobs beside each other, Manifest.mbdb in
-// place of Manifest.db, a keybag of one stage. It is day 0 only; of conf it takes the first device.
+// GenerateLegacy generates the folder dir/<UDID> of the first device in the layout
+// of iOS 9 and earlier, on day 0: blobs in one folder, Manifest.mbdb instead of
+// Manifest.db, a keybag with one stage.
 func GenerateLegacy(ctx context.Context, dir string, conf Config) (made Device, err error) {
 	s, err := New(conf)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// manifestTables is the schema of Manifest.db, to the letter.
+// manifestTables is the exact schema of Manifest.db.
 var manifestTables = []string{
 	`CREATE TABLE Files (fileID TEXT PRIMARY KEY, domain TEXT, relativePath TEXT, flags INTEGER, file BLOB)`,
 	`CREATE INDEX FilesDomainIdx ON Files(domain)`,
@@ -20,7 +20,8 @@ var manifestTables = []string{
 
 func (d *device) manifestPath() string { return filepath.Join(d.state, "manifest.db") }
 
-// updateManifest brings the live manifest to the state of the run. Rows of unchanged files stay where they are, as on devices.
+// updateManifest updates the live manifest. Rows of unchanged files stay where they
+// are, as on devices.
 func (d *device) updateManifest(ctx context.Context) (err error) {
 	db, err := openLive(d.manifestPath(), "auto_vacuum=INCREMENTAL")
 	if err != nil {
@@ -72,7 +73,7 @@ func (d *device) writeRows(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// sendManifest writes Manifest.db, on encrypted devices under a key that every run draws anew.
+// sendManifest writes Manifest.db, on encrypted devices with a new key in every run.
 func (d *device) sendManifest() error {
 	content := func(w io.Writer) error { return copyDatabase(w, d.manifestPath(), d.copyBuf) }
 	if !d.Encrypted {

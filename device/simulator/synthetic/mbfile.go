@@ -10,7 +10,7 @@ const (
 	modeSymlink = 0o120755
 )
 
-// record is what Manifest.db says of one file, folder or symlink.
+// record is the metadata of a file, folder or symlink in Manifest.db.
 type record struct {
 	path                     string
 	mode                     uint32
@@ -24,7 +24,7 @@ type record struct {
 	key, digest, xattrs      []byte
 }
 
-// manifestFlags is the column flags of Manifest.db.
+// manifestFlags returns the column flags of Manifest.db.
 func (r *record) manifestFlags() int {
 	switch r.mode & 0o170000 {
 	case modeFolder & 0o170000:
@@ -35,7 +35,8 @@ func (r *record) manifestFlags() int {
 	return 1
 }
 
-// marshal writes the record as the archive of an MBFile, with keys and objects in the order found in real ones.
+// marshal encodes the record as the archive of an MBFile, with keys and objects in
+// the order of real ones.
 func (r *record) marshal() []byte {
 	objects := plistList{"$null", nil, r.path}
 	next := func(n ...node) plistUID {

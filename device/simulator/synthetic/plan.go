@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// changes is what a run has to send and to remove, in the order in which the device comes across it.
+// changes is what a run has to send and to remove, in order.
 type changes struct {
 	put     []*file // new or changed; folders and symlinks too
 	removed []*file
@@ -21,25 +21,26 @@ func (c *changes) add(f *file) {
 	}
 }
 
-// contents is what a device holds: every row of its manifest, and the files that a day may pick from.
+// contents is the content of a device: the rows of its manifest, and the files that
+// may change on a day.
 type contents struct {
 	m     *maker
 	shape *shape
 	conf  *Config
 
 	rows    map[string]*file // by name
-	order   []*file          // in order of creation; a removed one is nil
+	order   []*file          // in the order of creation; nil if removed
 	changed *changes
 	inodes  uint64
-	s       stream // of the day at work
+	s       stream // of the day
 	day     int
-	from    time.Time // the day at work is from … to
+	from    time.Time // the day is from … to
 	to      time.Time
 
 	plists, caches, photos, logs, attachments []*file
 	databases                                 []*file
 	bundles                                   []string // bundle ids of apps and plug-ins
-	shots                                     int      // photos taken so far, deleted ones included
+	shots                                     int      // photos taken, deleted ones included
 	keychain                                  *file
 	newPhotos, newAttachments                 []*file
 }
@@ -57,12 +58,13 @@ func (c *contents) begin(day int) {
 	}
 }
 
-// moment is a random time of the day at work, in Unix seconds; on day 0 of the two years before.
+// moment returns a random time of the day, or on day 0 of the two years before, in
+// Unix seconds.
 func (c *contents) moment() int64 {
 	return c.from.Unix() + c.s.Int64N(c.to.Unix()-c.from.Unix())
 }
 
-// create adds a file that is new today, and the folders above it.
+// create adds a new file and its folders.
 func (c *contents) create(f file) *file {
 	if f.born == 0 {
 		f.born = c.moment()
@@ -94,7 +96,8 @@ func (c *contents) create(f file) *file {
 	return made
 }
 
-// touchFolder makes the folder when it is missing; else it marks that an entry came, went or was replaced.
+// touchFolder creates a folder, or changes it because an entry was added, removed or
+// replaced.
 func (c *contents) touchFolder(domain, dir string, at int64) {
 	if f := c.rows[domain+"-"+dir]; f != nil {
 		if at > f.modified {
@@ -110,7 +113,7 @@ func (c *contents) folder(domain, dir string) {
 	c.create(file{domain: domain, path: dir, kind: kindFolder, mode: modeFolder})
 }
 
-// rewrite changes a file the way apps write: a new file renamed over the old one.
+// rewrite replaces a file by a new one, as apps do.
 func (c *contents) rewrite(f *file) {
 	f.version++
 	f.modified = c.moment()
@@ -120,7 +123,7 @@ func (c *contents) rewrite(f *file) {
 	c.changed.add(f)
 }
 
-// modify changes a file where it is, as databases and logs are.
+// modify changes a file in place, such as databases and logs.
 func (c *contents) modify(f *file) {
 	f.version++
 	f.modified = c.to.Unix() - c.s.Int64N(7200)
@@ -138,7 +141,7 @@ func (c *contents) remove(f *file) {
 	c.changed.removed = append(c.changed.removed, f)
 }
 
-// takePhotos adds new photos with their thumbnails, named as the camera counts them.
+// takePhotos adds photos with thumbnails, numbered by the camera.
 func (c *contents) takePhotos(n int) {
 	for range n {
 		c.shots++
@@ -168,7 +171,7 @@ func (c *contents) takeMovie() {
 		kind: kindMovie, size: c.s.between(c.shape.videoSize*3/4, c.shape.videoSize*5/4)})
 }
 
-// attach adds message attachments; every second one is a photo of the library, byte for byte.
+// attach adds message attachments. Half of them are equal to photos of the library.
 func (c *contents) attach(n int) {
 	for range n {
 		original := pick(c.s, c.photos)
@@ -186,7 +189,7 @@ func (c *contents) attach(n int) {
 	}
 }
 
-// some returns n different members of list, or all when it has fewer.
+// some returns n different members of list, or all if there are fewer.
 func some(s stream, list []*file, n int) []*file {
 	n = min(n, len(list))
 	picked := make([]*file, 0, n)
@@ -196,7 +199,7 @@ func some(s stream, list []*file, n int) []*file {
 	return picked
 }
 
-// nextDay changes what a day of use changes.
+// nextDay makes the changes of a day of use.
 func (c *contents) nextDay() {
 	for _, f := range some(c.s, c.plists, c.s.between(c.shape.plistsPerDay*3/4, c.shape.plistsPerDay*5/4)) {
 		c.rewrite(f)
@@ -234,7 +237,7 @@ func (c *contents) deletePhoto(i int) {
 	c.remove(thumb)
 }
 
-// logDays is after how many days a log is rotated.
+// logDays is the number of days after which a log is rotated.
 const logDays = 5
 
 func (c *contents) growLog(f *file) {

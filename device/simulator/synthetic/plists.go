@@ -9,7 +9,8 @@ import (
 	"howett.net/plist"
 )
 
-// sendPlists writes the three property lists, Status.plist last: it is what says that the run is complete.
+// sendPlists writes the three property lists. Status.plist is the last one, since it
+// says that the run is complete.
 func (d *device) sendPlists(full bool) error {
 	version := "3.3"
 	if d.flat {
@@ -49,7 +50,7 @@ func marshalList(value any, format int) ([]byte, error) {
 	return plist.Marshal(value, format)
 }
 
-// finished is the time of the last blob.
+// finished returns the time of the last blob.
 func (d *device) finished() time.Time {
 	return d.started.Add(time.Duration(d.sent/filesPerSecond) * time.Second)
 }

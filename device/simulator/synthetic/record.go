@@ -6,11 +6,12 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
-// ManifestSchema returns the statements that make an empty Manifest.db.
+// ManifestSchema returns the statements that create an empty Manifest.db.
 func ManifestSchema() []string { return slices.Clone(manifestTables) }
 
-// MarshalMBFile writes the description of a file, folder or symlink for the column file of Manifest.db as devices write it.
-// xattrs is the property list of its extended attributes, nil if it has none.
+// MarshalMBFile encodes the metadata of a file, folder or symlink as devices do, for
+// the column file of Manifest.db. xattrs is the property list of its extended
+// attributes, or nil.
 func MarshalMBFile(r *manifest.Record, xattrs []byte) []byte {
 	row := &record{
 		path: r.RelativePath, mode: r.Mode, size: r.Size, modified: r.ModTime, changed: r.ChangeTime, birth: r.Birth,

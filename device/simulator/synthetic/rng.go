@@ -9,14 +9,15 @@ import (
 	"strings"
 )
 
-// stream is a random stream with a name. Streams of different names are independent, so that what one file draws never depends
-// on which others exist or in which order they are made. Floating point is left out: it is not the same on every processor.
+// stream is a named random stream. Streams with different names are independent, so
+// that the content of a file does not depend on other files. It has no floating
+// point, which is not the same on every processor.
 type stream struct {
 	*rand.Rand
 	src *rand.ChaCha8
 }
 
-// newStream returns the stream of that seed and name; parts are strings and integers.
+// newStream returns the stream of a seed and a name. parts are strings and integers.
 func newStream(seed uint64, parts ...any) stream {
 	h := sha256.New()
 	var b [8]byte
@@ -40,7 +41,7 @@ func newStream(seed uint64, parts ...any) stream {
 	return stream{Rand: rand.New(src), src: src}
 }
 
-// Read fills p; it makes a stream an io.Reader that never ends.
+// Read fills p. It makes the stream an endless io.Reader.
 func (s stream) Read(p []byte) (int, error) { return s.src.Read(p) }
 
 func (s stream) bytes(n int) []byte {
@@ -56,7 +57,7 @@ func (s stream) between(low, high int) int {
 	return low + s.IntN(high-low)
 }
 
-// skewed draws from [low, high) with small values much more frequent than large ones, as sizes and word ranks are.
+// skewed draws from [low, high). Small values are much more frequent than large ones.
 func (s stream) skewed(low, high int) int {
 	return low + s.IntN(s.between(0, high-low)+1)
 }

@@ -10,17 +10,19 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 )
 
-// filesPerSecond is how fast blobs arrive, as their mtimes tell it.
+// filesPerSecond is the speed of the run, from which mtimes follow.
 const filesPerSecond = 40
 
-// arrived is the mtime of the next file: whole seconds, which every file system can hold.
+// arrived returns the mtime of the next file, in whole seconds, which every file
+// system can store.
 func (d *device) arrived() time.Time {
 	d.sent++
 	return d.started.Add(time.Duration(d.sent/filesPerSecond) * time.Second)
 }
 
-// send writes one file of the backup folder, sealed when key is not nil, beside its place and renames it there. It returns the
-// length of the plain content; with sum the stored bytes also go through d.sum.
+// send writes a file of the backup folder under a temporary name and renames it. The
+// file is encrypted if key is not nil. With sum, d.sum hashes the stored bytes. send
+// returns the length of the plain content.
 func (d *device) send(name string, key *keybag.FileKey, sum bool, content func(io.Writer) error) (int64, error) {
 	temp := filepath.Join(d.root, "upload.new")
 	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
@@ -50,12 +52,12 @@ func (d *device) sendContent(key *keybag.FileKey, sum bool, content func(io.Writ
 	}
 	plain := &counter{w: stored}
 	if key != nil {
-		sealer := keybag.NewEncrypter(stored, *key)
-		plain.w = sealer
+		encrypter := keybag.NewEncrypter(stored, *key)
+		plain.w = encrypter
 		if err := content(plain); err != nil {
 			return 0, err
 		}
-		if err := sealer.Close(); err != nil {
+		if err := encrypter.Close(); err != nil {
 			return 0, err
 		}
 	} else if err := content(plain); err != nil {

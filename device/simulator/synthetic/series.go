@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Device describes one device of a series.
+// Device describes a device of a series.
 type Device struct {
 	UDID           string // also the name of its folder
 	Name           string
@@ -22,19 +22,20 @@ type Device struct {
 	Encrypted      bool
 }
 
-// Series is a number of devices that make a backup every day. It is not safe for use by several goroutines at once.
+// Series has devices that are backed up every day. It is not safe for concurrent
+// use.
 type Series struct {
 	conf    Config
 	state   string
 	devices []*device
-	day     int // the day that Next makes
+	day     int // the day of the next Next
 	err     error
 }
 
-// maxParallel bounds how many devices are at work at the same time, and with it the memory that a day takes.
+// maxParallel bounds how many devices are updated concurrently, and so the memory.
 const maxParallel = 4
 
-// New begins a series at day 0. It makes a state folder, which Close removes, and nothing else yet.
+// New begins a series at day 0. It only creates a state folder, which Close removes.
 func New(conf Config) (*Series, error) {
 	conf, err := conf.complete()
 	if err != nil {
@@ -44,7 +45,7 @@ func New(conf Config) (*Series, error) {
 	if err != nil {
 		return nil, fmt.Errorf("synthetic: state folder: %w", err)
 	}
-	// The databases are opened by URI, which has no relative form.
+	// Databases are opened by URI, which cannot be relative.
 	if state, err = filepath.Abs(state); err != nil {
 		return nil, fmt.Errorf("synthetic: state folder: %w", err)
 	}
@@ -60,7 +61,7 @@ func New(conf Config) (*Series, error) {
 	return s, nil
 }
 
-// Devices lists the devices, in the order in which they were made.
+// Devices returns the devices in order.
 func (s *Series) Devices() []Device {
 	list := make([]Device, len(s.devices))
 	for i, d := range s.devices {
@@ -69,15 +70,15 @@ func (s *Series) Devices() []Device {
 	return list
 }
 
-// Day returns the day that the last Next made, or -1 before the first.
+// Day returns the day of the last Next, or -1 before the first one.
 func (s *Series) Day() int { return s.day - 1 }
 
-// Time returns when the backup of a device runs on a day.
+// Time returns the time of a device's backup on a day.
 func (s *Series) Time(device, day int) time.Time {
 	return s.devices[device].m.first.Add(time.Duration(day) * 24 * time.Hour)
 }
 
-// Password returns the backup password that opens the encrypted devices on a day.
+// Password returns the backup password of encrypted devices on a day.
 func (s *Series) Password(day int) string {
 	if s.conf.PasswordChangeDay > 0 && day >= s.conf.PasswordChangeDay {
 		return s.conf.NewPassword
@@ -85,9 +86,10 @@ func (s *Series) Password(day int) string {
 	return s.conf.Password
 }
 
-// Next brings dir/<UDID> of every device to the next day, the first call to day 0. It must be called with the same dir each time;
-// on day 0 the folders of the devices must not exist. After an error the folders may be anything between two days, and every
-// further call gives the same error.
+// Next updates dir/<UDID> of every device to the next day; the first call creates
+// day 0, where these folders must not exist. dir must be the same each time. After
+// an error the folders may be anything between two days, and each further call
+// returns the same error.
 func (s *Series) Next(ctx context.Context, dir string) error {
 	if s.err != nil {
 		return s.err
@@ -109,7 +111,8 @@ func (s *Series) Next(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Generate makes the backup folders of a number of days at once, the first of them day 0, and leaves them at the last.
+// Generate creates the backup folders of day 0 and updates them until they have had
+// a number of days.
 func Generate(ctx context.Context, dir string, conf Config, days int) (devices []Device, err error) {
 	s, err := New(conf)
 	if err != nil {
