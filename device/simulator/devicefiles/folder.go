@@ -89,7 +89,7 @@ func (f *Folder) Manifest(ctx context.Context, w io.Writer) error {
 	}
 	defer file.Close()
 	var from io.ReaderAt = file
-	if key, sealed := f.backup.ManifestDBKey(); sealed {
+	if key, encrypted := f.backup.ManifestDBKey(); encrypted {
 		if from, size, err = OpenManifest(file, size, key); err != nil {
 			return err
 		}

@@ -234,7 +234,7 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	}
 	d.Agent, err = agent.Attach(d.Device, agent.Options{
 		Content: content, StateDir: state, Password: password, RealRounds: l.opts.RealRounds, Seed: l.opts.Seed, Clock: l.opts.Clock,
-		Version: 400, Patience: time.Minute, OnStep: d.step, OnBegin: d.askPasscode, Locked: d.sealed,
+		Version: 400, Patience: time.Minute, OnStep: d.step, OnBegin: d.askPasscode, Locked: d.locked,
 		OnViolation: func(text string) { d.tell(EventViolation, text) },
 	})
 	if err != nil {
@@ -348,8 +348,8 @@ func (d *Device) step(s faults.Step) {
 	}
 }
 
-// sealed reports whether an operation has to end with 208.
-func (d *Device) sealed() bool {
+// locked reports whether an operation has to end with 208.
+func (d *Device) locked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.shut || d.Lock() == simulator.NotYetUnlocked

@@ -132,7 +132,7 @@ func openBackup(t *testing.T, dir, password string) *backup {
 		t.Fatal(err)
 	}
 	if b.manifest.IsEncrypted {
-		text = b.unseal(t, "Manifest.db", text, b.manifest.ManifestKey)
+		text = b.decrypt(t, "Manifest.db", text, b.manifest.ManifestKey)
 	}
 	if err := os.WriteFile(b.db, text, 0o600); err != nil {
 		t.Fatal(err)
@@ -172,13 +172,13 @@ func openReadOnly(t *testing.T, path string) *sql.DB {
 	return db
 }
 
-func (b *backup) unseal(t *testing.T, what string, sealed, wrapped []byte) []byte {
+func (b *backup) decrypt(t *testing.T, what string, encrypted, wrapped []byte) []byte {
 	t.Helper()
 	key, err := b.keys.Unwrap(wrapped)
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
-	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(sealed), key))
+	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(encrypted), key))
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
@@ -201,7 +201,7 @@ func (b *backup) content(t *testing.T, r manifestRow) []byte {
 	if r.key == nil || len(stored) == 0 {
 		return stored
 	}
-	return b.unseal(t, r.domain+"-"+r.path, stored, r.key)
+	return b.decrypt(t, r.domain+"-"+r.path, stored, r.key)
 }
 
 func (r manifestRow) String() string { return fmt.Sprintf("%s-%s", r.domain, r.path) }

@@ -166,11 +166,11 @@ func TestInteropDecrypt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			plain, _ := generate(t, test.conf, test.days)
 			test.conf.Encryption = synthetic.EncryptAll
-			sealed, _ := generate(t, test.conf, test.days)
+			encrypted, _ := generate(t, test.conf, test.days)
 			for _, i := range faultpoint.Choose(t, len(plain), 1) {
 				want := judge(t, plain[i], "")
-				wantSame(t, judge(t, sealed[i], test.password), want)
-				wantSame(t, judge(t, roundTrip(t, sealed[i], test.password), test.password), want)
+				wantSame(t, judge(t, encrypted[i], test.password), want)
+				wantSame(t, judge(t, roundTrip(t, encrypted[i], test.password), test.password), want)
 			}
 		})
 	}

@@ -305,22 +305,22 @@ func TestManifestSchema(t *testing.T) {
 // of one seed.
 func TestEncryptedHoldsThePlainContent(t *testing.T) {
 	t.Parallel()
-	plainDir, sealedDir := t.TempDir(), t.TempDir()
+	plainDir, encryptedDir := t.TempDir(), t.TempDir()
 	plain := newSeries(t, Config{Seed: 11})
 	conf, days := Config{Seed: 11, Encryption: EncryptAll, PasswordChangeDay: 1, NewPassword: "another"}, 2
 	if faultpoint.All() {
 		conf.PasswordChangeDay, conf.FullBackupDay, days = 2, 3, 5
 	}
-	sealed := newSeries(t, conf)
+	encrypted := newSeries(t, conf)
 	udid := plain.Devices()[0].UDID
-	if udid != sealed.Devices()[0].UDID {
+	if udid != encrypted.Devices()[0].UDID {
 		t.Fatal("encryption changes the UDID")
 	}
 	for day := range days {
 		advance(t, plain, plainDir, 1)
-		advance(t, sealed, sealedDir, 1)
+		advance(t, encrypted, encryptedDir, 1)
 		a := openBackup(t, filepath.Join(plainDir, udid), "")
-		b := openBackup(t, filepath.Join(sealedDir, udid), sealed.Password(day))
+		b := openBackup(t, filepath.Join(encryptedDir, udid), encrypted.Password(day))
 		if len(a.rows) != len(b.rows) {
 			t.Fatalf("day %d: %d and %d rows", day, len(a.rows), len(b.rows))
 		}
