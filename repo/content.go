@@ -16,22 +16,21 @@ func (r *Repo) NewHasher() *chunk.Hasher {
 	return r.store.NewHasher()
 }
 
-// Chunk returns the bytes of a chunk, which the caller must not change. They
-// have been authenticated and have this ID, or there is an error; ErrDamaged
-// if the chunk is missing or wrong.
+// Chunk returns the bytes of a chunk, which the caller must not change. They were
+// authenticated and have this ID. If the chunk is missing or damaged, the error is
+// ErrDamaged.
 func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return r.store.Chunk(ctx, id)
 }
 
-// WriteContent writes the bytes of a file to w and checks that they are as
-// many as the content says.
+// WriteContent writes the bytes of a file to w. It checks that their number is
+// that of the content.
 func (r *Repo) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
 	return r.store.WriteContent(ctx, w, c)
 }
 
-// SameContent reports whether src holds exactly the bytes of a content. It
-// compares chunk IDs, so nothing of the content itself is read from the
-// repository.
+// SameContent reports whether src has exactly the bytes of a content. It compares
+// chunk IDs and reads no content from the repository.
 func (r *Repo) SameContent(ctx context.Context, src io.Reader, c *tree.Content) (bool, error) {
 	return r.store.SameContent(ctx, src, c)
 }
@@ -50,7 +49,7 @@ func (r *Repo) NewContentReader(ctx context.Context, c *tree.Content) (*ContentR
 	return r.store.NewContentReader(ctx, c)
 }
 
-// Walk calls fn for every entry of a snapshot in order, or for those of one
+// Walk calls fn for every entry of a snapshot in order, or for the entries of one
 // domain.
 func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tree.Entry) error) error {
 	return record.Walk(ctx, r.store, s, domain, fn)
@@ -73,7 +72,7 @@ func (r *Repo) Find(ctx context.Context, s *Snapshot, key tree.Key) (*tree.Entry
 
 // Diff calls fn for every entry that differs between two snapshots; see
 // tree.Diff.
-func (r *Repo) Diff(ctx context.Context, a *Snapshot, b *Snapshot, fn func(a *tree.Entry, b *tree.Entry) error) error {
+func (r *Repo) Diff(ctx context.Context, a, b *Snapshot, fn func(a, b *tree.Entry) error) error {
 	return record.Diff(ctx, r.store, a, b, fn)
 }
 

@@ -11,30 +11,28 @@ import (
 // repository. A device can have several: older snapshots may need older ones.
 type DevicePassword = record.DevicePassword
 
-// KeepDevicePassword stores a password of a device. One that is kept already
-// is not stored again.
+// KeepDevicePassword stores a backup password of a device, unless it is kept
+// already.
 func (r *Repo) KeepDevicePassword(ctx context.Context, udid string, password []byte) error {
 	return record.KeepDevicePassword(ctx, r.store, udid, password)
 }
 
-// DevicePasswords returns the passwords kept for a device, the newest first.
-// A file that is damaged is passed over: what it held has to be typed again,
-// and Check tells.
+// DevicePasswords returns the passwords that are kept for a device, the newest
+// first. It skips damaged files, which Check reports.
 func (r *Repo) DevicePasswords(ctx context.Context, udid string) ([]DevicePassword, error) {
 	return record.DevicePasswords(ctx, r.store, udid)
 }
 
-// ForgetDevicePasswords removes all passwords kept for a device and returns
-// how many there were. Copies of the repository may still hold them.
+// ForgetDevicePasswords removes all passwords that are kept for a device and
+// returns their number. Copies of the repository may still have them.
 func (r *Repo) ForgetDevicePasswords(ctx context.Context, udid string) (int, error) {
 	return record.ForgetDevicePasswords(ctx, r.store, udid)
 }
 
-// Unfinished is the record of files that a device has sent and that no
-// snapshot has: of a backup that broke off, above all. The next run goes on
-// from there. It refers to chunks, which have to stay while it is there, but it
-// is no snapshot: nobody else can rely on it, and it may be removed at any time
-// at the price of sending the files again.
+// Unfinished is the record of a device backup that was interrupted, with the files
+// that the device has sent. The next backup continues it. The record keeps its
+// chunks from being pruned. It may be removed at any time; the device sends the
+// files again then.
 type Unfinished = record.Unfinished
 
 // Kinds of unfinished backups.
@@ -46,35 +44,36 @@ const (
 	UnfinishedRekey = record.UnfinishedRekey
 )
 
-// NewUnfinished returns a record of a new run, without files. It is nowhere yet.
-func (r *Repo) NewUnfinished(kind string, udid string) (*Unfinished, error) {
+// NewUnfinished returns a new record without files. It stores nothing.
+func (r *Repo) NewUnfinished(kind, udid string) (*Unfinished, error) {
 	return record.NewUnfinished(r.store, kind, udid)
 }
 
-// SaveUnfinished stores a record, then removes the one that it replaces. What
-// its parts need must be in the index: after Finish of the writer that stored
-// them. It fills in ID, Version and Saved. If somebody has removed the lock of
-// this process, the parts may be gone: the new record is taken back, the earlier
-// one stays, and the error is ErrLockLost.
+// SaveUnfinished stores a record, then removes the one that it replaces. It sets
+// ID, Version and Saved. What the parts need must be in the index: call it after
+// Finish of the writer that stored them.
+//
+// If the lock of this process was removed, the parts may be gone. The new record
+// is removed then, the earlier one stays, and the error is ErrLockLost.
 func (r *Repo) SaveUnfinished(ctx context.Context, u *Unfinished) error {
 	return record.SaveUnfinished(ctx, r.store, u)
 }
 
-// Unfinished returns the records of runs that have not finished, the newest of
-// each run, in the order in which they were saved. Records that cannot be read
-// are left out and reported in damaged: what they had has to be sent again.
+// Unfinished returns the newest record of each unfinished backup, in the order in
+// which they were saved. It reports records that cannot be read in damaged; their
+// files have to be sent again.
 func (r *Repo) Unfinished(ctx context.Context) (list []*Unfinished, damaged []error, err error) {
 	return record.ListUnfinished(ctx, r.store)
 }
 
-// WalkUnfinished calls fn for every file of a record, part by part: a path that
-// comes again replaces what came before. Removed is left to the caller.
+// WalkUnfinished calls fn for every file of a record, part by part. A path that
+// appears again replaces the earlier file. The caller handles Removed.
 func (r *Repo) WalkUnfinished(ctx context.Context, u *Unfinished, fn func(*tree.Entry) error) error {
 	return record.WalkUnfinished(ctx, r.store, u, fn)
 }
 
-// RemoveUnfinished removes all records of a run. That they are gone already is
-// no error.
+// RemoveUnfinished removes all records of an unfinished backup. It is no error if
+// they do not exist any more.
 func (r *Repo) RemoveUnfinished(ctx context.Context, u *Unfinished) error {
 	return record.RemoveUnfinished(ctx, r.store, u)
 }

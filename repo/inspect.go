@@ -6,30 +6,30 @@ import (
 	"github.com/snap-backup/snap/repo/internal/inspect"
 )
 
-// Stats is what a repository holds and what that costs. Sizes are in bytes.
+// Stats says what a repository holds and what that takes. Sizes are in bytes.
 type Stats = inspect.Stats
 
 // DeviceStats is the part of one device.
 type DeviceStats = inspect.DeviceStats
 
-// Stats counts snapshots, in the order of Snapshots, and what there is. The index
+// Stats counts snapshots, given in the order of Snapshots, and files. The index
 // must have been loaded.
 func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	return inspect.Count(ctx, r.store, list)
 }
 
-// Share is what the files of one name take: of a domain, or an app.
+// Share is what the files of one name take: those of a domain or an app.
 type Share = inspect.Share
 
-// Shares says what files take in the repository, by the name that a function
-// gives to their domain; the largest share comes first. A chunk counts once,
-// for the oldest snapshot that has it, as the part of its block that it fills.
-// The index must have been loaded.
+// Shares returns what files take in the repository, by the name that a function
+// returns for their domain, largest first. A chunk counts once, for the oldest
+// snapshot that has it, with its part of the stored block. The index must have
+// been loaded.
 func (r *Repo) Shares(ctx context.Context, list []*Snapshot, name func(domain string) string) ([]Share, error) {
 	return inspect.FindShares(ctx, r.store, list, name)
 }
 
-// PackContent is what a pack's header says, for inspection.
+// PackContent is what the header of a pack says.
 type PackContent = inspect.PackContent
 
 // BlockContent is one block of a pack.
@@ -38,14 +38,13 @@ type BlockContent = inspect.BlockContent
 // ChunkContent is one chunk of a block.
 type ChunkContent = inspect.ChunkContent
 
-// InspectPack returns what the header of a pack says. prefix is the beginning
-// of its ID.
+// InspectPack returns what the header of a pack says. prefix is a prefix of its
+// ID.
 func (r *Repo) InspectPack(ctx context.Context, prefix string) (*PackContent, error) {
 	return inspect.Pack(ctx, r.store, prefix)
 }
 
-// InspectIndex returns what an index file lists. prefix is the beginning of
-// its ID.
+// InspectIndex returns what an index file lists. prefix is a prefix of its ID.
 func (r *Repo) InspectIndex(ctx context.Context, prefix string) ([]PackContent, error) {
 	return inspect.Index(ctx, r.store, prefix)
 }
@@ -53,14 +52,14 @@ func (r *Repo) InspectIndex(ctx context.Context, prefix string) ([]PackContent, 
 // KeyContent is a key slot file and what it says about itself.
 type KeyContent = inspect.KeyContent
 
-// InspectKey returns a key slot. prefix is the beginning of its ID. Nothing in
-// it is secret.
+// InspectKey returns a key slot, which holds no secret in the clear. prefix is a
+// prefix of its ID.
 func (r *Repo) InspectKey(ctx context.Context, prefix string) (*KeyContent, error) {
 	return inspect.Key(ctx, r.store, prefix)
 }
 
-// Raw returns the bytes of a repository file after checking that they fit its
-// name, for inspection. name is "config" or a folder and an ID.
+// Raw returns the bytes of a repository file after comparing them with its name.
+// name is "config", or a folder and an ID.
 func (r *Repo) Raw(ctx context.Context, name string) ([]byte, error) {
 	return r.store.Raw(ctx, name)
 }

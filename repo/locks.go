@@ -6,8 +6,8 @@ import (
 	"github.com/snap-backup/snap/repo/internal/lock"
 )
 
-// LockKind is what a process does, and so which others may be at work beside
-// it.
+// LockKind is what a process does with the repository. It decides which other
+// processes may use the repository at the same time.
 type LockKind = lock.Kind
 
 // The kinds of locks. Readers, writers and one prune may work at the same time.
@@ -18,7 +18,7 @@ const (
 	LockExclusive = lock.Exclusive
 )
 
-// LockState is what is known of a lock's owner.
+// LockState is what is known about the process that holds a lock.
 type LockState = lock.State
 
 // The states of a lock.
@@ -30,33 +30,33 @@ const (
 	LockBad   = lock.Bad   // it is damaged
 )
 
-// LockInfo describes a lock in the repository.
+// LockInfo describes a lock of the repository.
 type LockInfo = lock.Info
 
-// Lock is this process's lock. A nil Lock is none: its methods do nothing.
+// Lock is the lock of this process. The methods of a nil Lock do nothing.
 type Lock = lock.Lock
 
-// Lock tells others that this process is at work, until Release. what names the
-// command for people. It fails with a *LockedError if one is at work that does
-// not suffer this one beside it. Locks that were left behind are removed.
+// Lock locks the repository until Release. what is the command, for people. It
+// fails with a *LockedError if another process holds a lock that excludes this
+// one. It removes stale locks.
 //
-// Call it before LoadIndex. One lock at a time can be held through a Repo.
+// Call it before LoadIndex. A Repo can hold one lock at a time.
 func (r *Repo) Lock(ctx context.Context, kind LockKind, what string) (*Lock, error) {
 	return lock.Acquire(ctx, r.store, kind, what)
 }
 
-// Locks lists the locks in the repository, the oldest first.
+// Locks lists the locks of the repository, the oldest first.
 func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
 	return lock.List(ctx, r.store)
 }
 
-// LeftBehind reports whether a lock's process is gone, as far as can be known.
+// LeftBehind reports whether a lock is stale: its process is known to be gone.
 func LeftBehind(l LockInfo) bool {
 	return lock.LeftBehind(l)
 }
 
-// RemoveLocks removes some locks and returns them. A process whose lock goes
-// while it runs notices before its snapshot counts, and fails.
+// RemoveLocks removes locks and returns them. A process whose lock is removed
+// while it runs notices that before its snapshot counts, and fails.
 func (r *Repo) RemoveLocks(ctx context.Context, which func(LockInfo) bool) ([]LockInfo, error) {
 	return lock.Remove(ctx, r.store, which)
 }

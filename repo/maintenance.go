@@ -9,18 +9,19 @@ import (
 	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
-// PruneOptions say what Prune may leave and do.
+// PruneOptions say what Prune may do, and what it may leave.
 type PruneOptions = prune.Options
 
-// PruneReport says what Prune has found and done, or would do.
+// PruneReport says what Prune found and did, or would do.
 type PruneReport = prune.Report
 
-// Prune frees what no snapshot and no unfinished backup needs. The caller holds
-// a lock of kind LockPrune, but for a dry run. Backups may go on meanwhile. It
-// can be stopped at any point; the next one goes on.
+// Prune frees what no snapshot and no unfinished backup needs. Backups may run at
+// the same time. An interrupted prune is continued by the next one.
 //
-// It refuses a repository that has lost something a snapshot needs, with an
-// ErrDamaged: what is left may be what a repair needs.
+// Prune fails with ErrDamaged if something is lost that a snapshot needs, since a
+// repair may need what is left.
+//
+// The caller holds a lock of kind LockPrune, except for a dry run.
 func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, error) {
 	return prune.Run(ctx, r.store, opts)
 }
@@ -34,29 +35,30 @@ type CheckReport = check.Report
 // Problem is one thing that Check found.
 type Problem = check.Problem
 
-// Suffering is a snapshot that cannot be given back whole.
+// Suffering is a snapshot that cannot be restored completely.
 type Suffering = check.Suffering
 
-// Check verifies the repository: config, keys and device passwords, index files, that packs are
-// there with the sizes that the index says, that every chunk of every snapshot
-// can be found, and, as far as ReadData says, that packs hold what they should.
-// Damage is in the report; an error means that checking itself failed. The
-// index is loaded anew.
+// Check verifies the repository: config, keys, kept passwords, index files, that
+// all packs exist with the size in the index, that every chunk of every snapshot
+// is in the index, and as much of the packs as the options say.
+//
+// The report lists damage; an error means that the check itself failed. Check
+// loads the index.
 func (r *Repo) Check(ctx context.Context, opts CheckOptions) (*CheckReport, error) {
 	return check.Run(ctx, r.store, opts)
 }
 
-// CheckComplete returns nil if everything is there that the snapshots and unfinished
-// runs need: every chunk is in the index, and every pack that the index lists is
-// there. It reads the trees of all snapshots, no content, and loads the index.
+// CheckComplete returns nil if every chunk that snapshots and unfinished backups
+// need is in the index, and every pack of the index exists. It loads the index and
+// reads all trees, but no content.
 func (r *Repo) CheckComplete(ctx context.Context) error {
 	return usage.CheckComplete(ctx, r.store)
 }
 
-// CopyOptions are what CopyTo takes beside snapshots.
+// CopyOptions are the options of CopyTo.
 type CopyOptions = copy.Options
 
-// CopyReport says what CopyTo has done.
+// CopyReport says what CopyTo did, or would do.
 type CopyReport = copy.Report
 
 // CopiedSnapshot is one snapshot of a CopyReport.
@@ -69,16 +71,17 @@ const (
 	CopyDamaged = copy.Damaged // it cannot be read, and was left out
 )
 
-// CopyTo stores snapshots in another repository, whose keys and chunk IDs are
-// its own, and which gets only what it lacks. Every chunk is decoded and compared
-// with its ID on the way; what was encoded stays so where the target has the
-// chunks of its dictionary. Chunks stay as they were cut.
+// CopyTo stores snapshots in another repository, which has its own keys and chunk
+// IDs. It stores only what the target lacks. It decodes every chunk and compares
+// it with its ID, but encodes a block again only if the target lacks chunks of its
+// dictionary.
 //
-// A snapshot that was copied before is not copied again, nor is one that somebody
-// else copies meanwhile. One that cannot be read
-// is left out and reported; the error is then ErrDamaged, and all others were
-// copied. Both indexes must have been loaded, under a read lock here and a write
-// lock there. The report is there with an error, too.
+// A snapshot that the target has already is skipped. One that cannot be read is
+// left out and reported; the others are copied, and the error is ErrDamaged. The
+// report is returned with an error, too.
+//
+// Both indexes must have been loaded. The caller holds a read lock here and a
+// write lock on the target.
 func (r *Repo) CopyTo(ctx context.Context, to *Repo, list []*Snapshot, opts CopyOptions) (*CopyReport, error) {
 	return copy.Run(ctx, r.store, to.store, list, opts)
 }

@@ -42,8 +42,8 @@ import (
 // Repo is an open repository. Several goroutines may use it.
 type Repo struct{ store *store.Store }
 
-// Options are what a repository takes from outside. The zero value is what a
-// program wants; tests set the rest.
+// Options are the options of a repository. Programs use the zero value, tests set
+// the rest.
 type Options = store.Options
 
 // Create makes a repository in an empty backend and opens it. secret opens its
@@ -67,38 +67,38 @@ func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) 
 	return &Repo{s}, nil
 }
 
-// FormatVersion is the version of the repository format that this package
-// writes. It reads this one alone so far.
+// FormatVersion is the version of the repository format that this package reads
+// and writes.
 const FormatVersion = store.FormatVersion
 
-// Config is what a repository says about itself.
+// Config is the settings of a repository.
 type Config = store.Config
 
 // Config returns the repository's settings.
 func (r *Repo) Config() Config { return r.store.Config }
 
-// CheckConfig looks at the config of the repository in a backend as far as that
-// goes without a key: ErrNotFound if there is none, ErrUnsupported if this
-// program is too old for it, ErrDamaged if it is no config.
+// CheckConfig reads the config of a repository without a key. It fails with
+// ErrNotFound if there is none, ErrUnsupported if this program is too old for it,
+// and ErrDamaged if it is damaged.
 func CheckConfig(ctx context.Context, be backend.Backend) error {
 	return store.CheckConfig(ctx, be)
 }
 
-// FileID names a repository file: BLAKE3-256 of its bytes.
+// FileID names a repository file: it is the BLAKE3-256 hash of its bytes.
 type FileID = layout.FileID
 
-// LoadIndex reads all index files. A damaged one does not stop it: packs that
-// no index lists are then read for their headers, and IndexDamage tells. Packs
-// that are not there are left out, so that their chunks count as unknown and
-// are stored anew when they turn up in a backup; so do those of packs that are
-// about to be removed, though they can be read. Nothing else may use the
-// repository meanwhile.
+// LoadIndex reads all index files. Nothing else may use the Repo meanwhile.
+//
+// Damaged index files do not stop it: it reads the headers of the packs that no
+// index file lists, and IndexDamage reports the files. It leaves out packs that do
+// not exist, so that their chunks are stored again when a backup brings them. The
+// chunks of packs on prune lists are stored again, too, although they can be read.
 func (r *Repo) LoadIndex(ctx context.Context) error {
 	return r.store.LoadIndex(ctx)
 }
 
-// IndexDamage returns what LoadIndex found wrong with index files, and the packs
-// that they list and that are not there.
+// IndexDamage returns the index files that LoadIndex found damaged, and the packs
+// that are missing.
 func (r *Repo) IndexDamage() []error {
 	return r.store.IndexDamage()
 }
@@ -106,21 +106,21 @@ func (r *Repo) IndexDamage() []error {
 // Index returns the index that LoadIndex has read.
 func (r *Repo) Index() *index.Index { return r.store.Index }
 
-// Free returns how many bytes the store can still take; errors.ErrUnsupported
-// if it does not know.
+// Free returns how many bytes the store can still take. The error is
+// errors.ErrUnsupported if it does not know.
 func (r *Repo) Free(ctx context.Context) (int64, error) {
 	return r.store.Free(ctx)
 }
 
-// MakeReserve sees to it that the store has a reserve: as much as all index
-// files take, and 256 KiB, but at least 512 KiB and at most 128 MiB. It can fail
-// with an error that backend.IsNoSpace recognises, which does no harm.
+// MakeReserve makes a reserve, if there is none or it has become too small: 256
+// KiB and the size of all index files, at least 512 KiB and at most 128 MiB. If
+// there is no room, the error satisfies backend.IsNoSpace, and no harm is done.
 func (r *Repo) MakeReserve(ctx context.Context) error {
 	return r.store.MakeReserve(ctx)
 }
 
-// UseReserve lets the reserve be given up when there is no room for a lock, a
-// list or an index file: for commands that free room in the end.
+// UseReserve lets the reserve be removed when there is no room for a lock, a prune
+// list or an index file. It is for commands that free room.
 func (r *Repo) UseReserve() {
 	r.store.UseReserve()
 }
@@ -133,23 +133,23 @@ func (r *Repo) Keys(ctx context.Context) ([]KeyInfo, error) {
 	return access.Keys(ctx, r.store)
 }
 
-// AddKey adds a key slot that opens with secret. If another one does already,
-// that is ErrKeyExists: removing one of them would not do what it seems to.
+// AddKey adds a key slot that opens with secret. It fails with ErrKeyExists if a
+// slot already does.
 func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) (FileID, error) {
 	return access.AddKey(ctx, r.store, secret, info)
 }
 
-// RemoveKey removes the key slot whose ID begins with prefix, unless no sound
-// slot would be left. Who has a copy of the slot's file, or
-// has opened the repository with it before, is not locked out by this.
+// RemoveKey removes the key slot whose ID has a prefix, unless it is the last
+// sound one. A person who has a copy of the slot, or has opened the repository
+// with it before, can still open it.
 func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 	return access.RemoveKey(ctx, r.store, prefix)
 }
 
-// ChangePassword replaces the slot that opened the repository by one that
-// opens with secret and keeps its label. The new slot is durable before the
-// old one goes; if that is cut off in between, the same again removes the old
-// one. If any other slot opens with secret, that is ErrKeyExists.
+// ChangePassword replaces the key slot that opened the repository by one that
+// opens with secret and has the same label. The new slot is durable before the old
+// one is removed. If that is interrupted, another call with the same secret
+// completes it. If another slot opens with secret, the error is ErrKeyExists.
 func (r *Repo) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (FileID, error) {
 	return access.ChangePassword(ctx, r.store, secret, kind)
 }

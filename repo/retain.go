@@ -20,23 +20,23 @@ var (
 	ErrPinned = errors.New("pinned snapshots are not forgotten")
 )
 
-// Retention is what is to happen to the snapshots of one device.
+// Retention is what will happen to the snapshots of one device.
 type Retention struct {
 	UDID      string
 	Device    string
 	Snapshots []Decision // oldest backup first
 }
 
-// Decision is what is to happen to a snapshot, and why.
+// Decision is what will happen to a snapshot, and why.
 type Decision struct {
-	Snapshot *record.Snapshot
+	Snapshot *Snapshot
 	Keep     bool
 	Reasons  []string // to keep it
 }
 
-// Retain judges snapshots by a policy, device by device in the order of their
+// Retain applies a policy to snapshots, device by device in the order of their
 // names. Periods are those of the calendar in zone.
-func Retain(list []*record.Snapshot, policy *keep.Policy, now time.Time, zone *time.Location) []Retention {
+func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Location) []Retention {
 	var out []Retention
 	for _, mine := range record.ByDevice(list) {
 		judged := make([]keep.Snapshot, len(mine))
@@ -55,8 +55,8 @@ func Retain(list []*record.Snapshot, policy *keep.Policy, now time.Time, zone *t
 	return out
 }
 
-// RetainNone has all of the snapshots forgotten.
-func RetainNone(list []*record.Snapshot) []Retention {
+// RetainNone decides to forget all of the snapshots.
+func RetainNone(list []*Snapshot) []Retention {
 	var out []Retention
 	for _, mine := range record.ByDevice(list) {
 		r := newRetention(mine)
@@ -68,14 +68,14 @@ func RetainNone(list []*record.Snapshot) []Retention {
 	return out
 }
 
-func newRetention(mine []*record.Snapshot) Retention {
+func newRetention(mine []*Snapshot) Retention {
 	d := mine[len(mine)-1].Device
 	return Retention{UDID: d.UDID, Device: d.Name}
 }
 
 // Forgotten returns the snapshots that are not kept.
-func Forgotten(list []Retention) []*record.Snapshot {
-	var out []*record.Snapshot
+func Forgotten(list []Retention) []*Snapshot {
+	var out []*Snapshot
 	for _, r := range list {
 		for _, d := range r.Snapshots {
 			if !d.Keep {
@@ -86,10 +86,11 @@ func Forgotten(list []Retention) []*record.Snapshot {
 	return out
 }
 
-// CheckRetention returns what speaks against forgetting: a pinned snapshot, or
-// a device of which no complete snapshot would be left; if it never had one,
-// none at all. all are the snapshots of the repository.
-func CheckRetention(all []*record.Snapshot, list []Retention) error {
+// CheckRetention returns an error for every pinned snapshot that would be
+// forgotten, and for every device that would lose its last complete snapshot; or
+// its last one, if it never had a complete one. all are the snapshots of the
+// repository.
+func CheckRetention(all []*Snapshot, list []Retention) error {
 	var errs []error
 	going := map[layout.FileID]bool{}
 	for _, s := range Forgotten(list) {
@@ -99,8 +100,8 @@ func CheckRetention(all []*record.Snapshot, list []Retention) error {
 		}
 	}
 	for _, mine := range record.ByDevice(all) {
-		var last *record.Snapshot // that counts and goes
-		left, complete := 0, slices.ContainsFunc(mine, func(s *record.Snapshot) bool { return s.Complete })
+		var last *Snapshot // that counts and goes
+		left, complete := 0, slices.ContainsFunc(mine, func(s *Snapshot) bool { return s.Complete })
 		for _, s := range mine {
 			switch {
 			case complete && !s.Complete:

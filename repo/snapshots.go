@@ -9,8 +9,8 @@ import (
 // Snapshot is the record of one backup.
 type Snapshot = record.Snapshot
 
-// Origin is the snapshot of another repository that a snapshot is a copy of: the
-// one that was imported, also if it came by way of a third repository.
+// Origin names the snapshot of another repository that a snapshot is a copy of. It
+// is the imported snapshot, even if the copy came by way of a third repository.
 type Origin = record.Origin
 
 // Device is the device that a backup is of.
@@ -30,93 +30,85 @@ func (r *Repo) LoadSnapshot(ctx context.Context, id FileID) (*Snapshot, error) {
 	return record.Load(ctx, r.store, id)
 }
 
-// SnapshotByID returns the snapshot that has an ID, or had it before it was
-// changed: the parent of another one, say. If there is none, that is
-// ErrNoSnapshot.
+// SnapshotByID returns the snapshot that has an ID, or had it before its labels
+// were changed. It fails with ErrNoSnapshot if there is none.
 func (r *Repo) SnapshotByID(ctx context.Context, id FileID) (*Snapshot, error) {
 	return record.ByID(ctx, r.store, id)
 }
 
-// Snapshots reads all snapshot records, oldest backup first. Records that
-// cannot be read are left out and reported in damaged; they do not hide the
-// others.
+// Snapshots reads all snapshot records, oldest backup first. It reports records
+// that cannot be read in damaged.
 func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
 	return record.List(ctx, r.store)
 }
 
-// FindSnapshot finds the snapshot that a person means: a unique beginning of
-// its ID, or of one that it had before it was changed, "latest", or
-// "latest:DEVICE" with a UDID or a device name.
+// FindSnapshot finds a snapshot by what a person writes: a unique prefix of its
+// ID, or of an ID that it had before its labels were changed; "latest"; or
+// "latest:DEVICE", with a UDID or device name.
 func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error) {
 	return record.FindSnapshot(ctx, r.store, spec)
 }
 
-// FindIndexed finds the snapshots that specs mean, as FindSnapshot does, and
-// loads the index afterwards. In this order the index has what they need,
-// however many backups end in between: packs and index files are there before
-// the snapshot that needs them. The other way round a snapshot that is stored
-// after the index was read would look damaged.
+// FindIndexed finds snapshots as FindSnapshot does, then loads the index. In this
+// order the index has what the snapshots need, even if backups end meanwhile. In
+// the other order, a snapshot that was stored after the index was read would look
+// damaged.
 //
-// A process that is to be safe from a prune has locked the repository before.
+// To be safe from a prune, lock the repository first.
 func (r *Repo) FindIndexed(ctx context.Context, specs ...string) ([]*Snapshot, error) {
 	return record.FindIndexed(ctx, r.store, specs...)
 }
 
-// SnapshotsIndexed is Snapshots, and loads the index afterwards, as FindIndexed
-// does.
+// SnapshotsIndexed is Snapshots, and loads the index afterwards; see FindIndexed.
 func (r *Repo) SnapshotsIndexed(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
 	return record.ListIndexed(ctx, r.store)
 }
 
-// FindIn is FindSnapshot for a list that Snapshots has returned.
+// FindIn is FindSnapshot in a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	return record.FindIn(list, spec)
 }
 
-// OfDevice returns the snapshots of one device, in the order given; none fits is
-// no error. The device is named as connected ones are: by its UDID, with or
-// without dashes, by its name, or by the beginning of either; case does not
-// matter. The whole name goes before beginnings. What several devices share is
-// ErrAmbiguous.
+// OfDevice returns the snapshots of one device, in the given order; none if no
+// device matches. The device is named by its UDID, with or without dashes, by its
+// name, or by a prefix of either. Case does not matter, and a complete name goes
+// before prefixes. If several devices match, that is ErrAmbiguous.
 func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	return record.OfDevice(list, device)
 }
 
 // SameDevice reports whether two UDIDs name one device.
-func SameDevice(a string, b string) bool {
+func SameDevice(a, b string) bool {
 	return record.SameDevice(a, b)
 }
 
-// Pin says that a snapshot is to stay.
+// Pin says that a snapshot must not be forgotten.
 type Pin = record.Pin
 
-// Labels are what can be changed of a snapshot.
+// Labels are the parts of a snapshot that can be changed.
 type Labels = record.Labels
 
-// ChangeSnapshot gives a snapshot other labels. Since records are never
-// changed, that makes a new one with another ID, which lists the earlier ones;
-// the old record goes when the new one is durable. A crash in between leaves
-// both, of which readers show the newer.
+// ChangeSnapshot gives a snapshot other labels. Records never change, so it stores
+// a new record, which has another ID and lists the earlier ones, and then removes
+// the old record. An interruption may leave both; readers show the newer one.
 //
-// The caller holds a lock: a prune that has just seen the old record forgotten
-// must not remove what the new one needs. If somebody else changes or forgets
-// the snapshot at the same time, one of the two wins, and the other one fails
-// with ErrChanged.
+// The caller holds a lock, so that a prune keeps what the new record needs. If
+// another process changes or forgets the snapshot at the same time, one of the two
+// fails with ErrChanged.
 func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (*Snapshot, error) {
 	return record.ChangeLabels(ctx, r.store, s, labels)
 }
 
-// Forget removes snapshots. What only they needed stays until the next Prune.
-// That a snapshot is gone already is no error.
+// Forget removes snapshots. The next Prune frees what only they needed. It is no
+// error if a snapshot does not exist any more.
 func (r *Repo) Forget(ctx context.Context, ids ...FileID) error {
 	return record.Forget(ctx, r.store, ids...)
 }
 
-// Lost is what a snapshot had once and cannot give back any more, as
-// RepairSnapshots has marked it. Should the content come back, from a copy of
-// the repository or with another backup, the next repair puts the files into
-// their places again.
+// Lost is what a snapshot had and the repository has lost, as marked by
+// RepairSnapshots. If the content returns, by healing or with another backup, the
+// next repair puts the files back.
 type Lost = record.Lost
 
-// LostNode is a lost part of a list of files.
+// LostNode is a lost part of a tree.
 type LostNode = record.LostNode

@@ -240,10 +240,8 @@ func RemoveKey(ctx context.Context, r *store.Store, prefix string) (layout.FileI
 	return found[0].ID, nil
 }
 
-// ChangePassword replaces the slot that opened the repository by one that
-// opens with secret and keeps its label. The new slot is durable before the
-// old one goes; if that is cut off in between, the same again removes the old
-// one. If any other slot opens with secret, that is ErrKeyExists.
+// ChangePassword replaces the key slot that opened the repository, as
+// repo.Repo.ChangePassword describes.
 func ChangePassword(ctx context.Context, r *store.Store, secret []byte, kind crypto.SlotKind) (layout.FileID, error) {
 	info, err := slotInfo(ctx, r, r.Slot)
 	if err != nil {

@@ -131,11 +131,7 @@ type Checker struct {
 	gone error // the whole store could not be read
 }
 
-// Run verifies the repository: config, keys and device passwords, index files, that packs are
-// there with the sizes that the index says, that every chunk of every snapshot
-// can be found, and, as far as ReadData says, that packs hold what they should.
-// Damage is in the report; an error means that checking itself failed. The
-// index is loaded anew.
+// Run checks a repository, as repo.Repo.Check describes.
 func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	c, err := Find(ctx, r, opts)
 	if err != nil {

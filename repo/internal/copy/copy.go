@@ -70,16 +70,7 @@ type Report struct {
 	DryRun        bool       `json:"dry_run"`
 }
 
-// Run stores snapshots in another repository, whose keys and chunk IDs are
-// its own, and which gets only what it lacks. Every chunk is decoded and compared
-// with its ID on the way; what was encoded stays so where the target has the
-// chunks of its dictionary. Chunks stay as they were cut.
-//
-// A snapshot that was copied before is not copied again, nor is one that somebody
-// else copies meanwhile. One that cannot be read
-// is left out and reported; the error is then ErrDamaged, and all others were
-// copied. Both indexes must have been loaded, under a read lock here and a write
-// lock there. The report is there with an error, too.
+// Run copies snapshots, as repo.Repo.CopyTo describes.
 func Run(ctx context.Context, r *store.Store, to *store.Store, list []*record.Snapshot, opts Options) (*Report, error) {
 	rep := &Report{Snapshots: []Snapshot{}, DryRun: opts.DryRun}
 	if r.Config.ID == to.Config.ID {

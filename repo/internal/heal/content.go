@@ -41,16 +41,8 @@ type contentHealer struct {
 	buf     []byte
 }
 
-// FromContent stores content that is missing here and that another
-// repository has, with whatever keys: it goes through the snapshots of the same
-// devices there, and compares the chunks of their files, and those that this
-// repository would cut the same files into, with what is missing. It begins with
-// RepairPacks, so that nothing damaged counts as being there. other's index must
-// have been loaded.
-//
-// Lists of files name chunks by this repository's key, so only an exact copy can
-// give them back. The caller holds a lock of kind LockExclusive, but for a dry
-// run.
+// FromContent heals a repository from the content of another one, as
+// repo.Repo.HealFromContent describes.
 func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts repair.RepairOptions) (*ContentReport, error) {
 	packs, err := repair.Packs(ctx, r, opts)
 	if err != nil {

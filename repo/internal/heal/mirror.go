@@ -64,13 +64,8 @@ func copiedDirs() []string {
 	return []string{layout.KeysDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir}
 }
 
-// FromMirror heals the repository from an exact copy, one with the same
-// keys. It reads all files here; those that are damaged are fetched by name.
-// Then it looks for content that snapshots need and that is not here, and
-// fetches the packs that have it. Everything that comes from the copy was
-// compared with its name.
-//
-// The caller holds a lock of kind LockExclusive, but for a dry run.
+// FromMirror heals a repository from a mirror, as repo.Repo.HealFromMirror
+// describes.
 func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts Options) (*Report, error) {
 	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err

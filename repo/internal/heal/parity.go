@@ -10,10 +10,7 @@ import (
 	"github.com/snap-backup/snap/repo/parity"
 )
 
-// RefreshParity makes parity for what has none yet, and anew for groups of which
-// packs were removed. percent, in hundredths, changes how much there is; with 0 a
-// repository without parity stays so. Call it after storing; the index must have
-// been loaded.
+// RefreshParity brings parity up to date, as repo.Repo.RefreshParity describes.
 func RefreshParity(ctx context.Context, r *store.Store, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
 	if len(r.DamagedIndex) > 0 {
 		if s, err := parity.Load(ctx, r.Backend); err == nil && percent == 0 && s.Percent() == 0 {

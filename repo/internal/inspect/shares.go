@@ -31,10 +31,8 @@ type sharer struct {
 	stored map[string]float64 // parts of blocks
 }
 
-// FindShares says what files take in the repository, by the name that a function
-// gives to their domain; the largest share comes first. A chunk counts once,
-// for the oldest snapshot that has it, as the part of its block that it fills.
-// The index must have been loaded.
+// FindShares returns what files take, by a name for their domain, as
+// repo.Repo.Shares describes.
 func FindShares(ctx context.Context, r *store.Store, list []*record.Snapshot, name func(domain string) string) ([]Share, error) {
 	s := &sharer{r: r, name: name, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
 	for _, snapshot := range list {

@@ -126,11 +126,7 @@ type Lock struct {
 	lost bool
 }
 
-// Acquire tells others that this process is at work, until Release. what names the
-// command for people. It fails with a *LockedError if one is at work that does
-// not suffer this one beside it. Locks that were left behind are removed.
-//
-// Call it before LoadIndex. One lock at a time can be held through a Repo.
+// Acquire locks a repository, as repo.Repo.Lock describes.
 func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock, error) {
 	if r.Guard != nil {
 		return nil, errors.New("lock: this process holds one already")

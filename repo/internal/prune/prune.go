@@ -93,12 +93,7 @@ type pruner struct {
 	rebased bool
 }
 
-// Run frees what no snapshot and no unfinished backup needs. The caller holds
-// a lock of kind LockPrune, but for a dry run. Backups may go on meanwhile. It
-// can be stopped at any point; the next one goes on.
-//
-// It refuses a repository that has lost something a snapshot needs, with an
-// ErrDamaged: what is left may be what a repair needs.
+// Run prunes a repository, as repo.Repo.Prune describes.
 func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	if opts.MaxUnused == nil {
 		opts.MaxUnused = func(used int64) int64 { return used / 20 }

@@ -6,13 +6,8 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// FindIndexed finds the snapshots that specs mean, as FindSnapshot does, and
-// loads the index afterwards. In this order the index has what they need,
-// however many backups end in between: packs and index files are there before
-// the snapshot that needs them. The other way round a snapshot that is stored
-// after the index was read would look damaged.
-//
-// A process that is to be safe from a prune has locked the repository before.
+// FindIndexed finds snapshots and loads the index, as repo.Repo.FindIndexed
+// describes.
 func FindIndexed(ctx context.Context, r *store.Store, specs ...string) ([]*Snapshot, error) {
 	found := make([]*Snapshot, 0, len(specs))
 	for _, spec := range specs {

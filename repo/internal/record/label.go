@@ -50,15 +50,8 @@ func (s *Snapshot) Has(id layout.FileID) bool {
 	return s.ID == id || s.FirstID() == id || slices.Contains(s.Former, id)
 }
 
-// ChangeLabels gives a snapshot other labels. Since records are never
-// changed, that makes a new one with another ID, which lists the earlier ones;
-// the old record goes when the new one is durable. A crash in between leaves
-// both, of which readers show the newer.
-//
-// The caller holds a lock: a prune that has just seen the old record forgotten
-// must not remove what the new one needs. If somebody else changes or forgets
-// the snapshot at the same time, one of the two wins, and the other one fails
-// with ErrChanged.
+// ChangeLabels gives a snapshot other labels, as repo.Repo.ChangeSnapshot
+// describes.
 func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Labels) (*Snapshot, error) {
 	if r.Guard == nil {
 		return nil, errors.New("change a snapshot: the repository is not locked for that")

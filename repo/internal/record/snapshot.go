@@ -314,11 +314,7 @@ func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 // minPrefix is how much of a UDID has to be given at least.
 const minPrefix = 4
 
-// OfDevice returns the snapshots of one device, in the order given; none fits is
-// no error. The device is named as connected ones are: by its UDID, with or
-// without dashes, by its name, or by the beginning of either; case does not
-// matter. The whole name goes before beginnings. What several devices share is
-// ErrAmbiguous.
+// OfDevice returns the snapshots of one device, as repo.OfDevice describes.
 func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	udid, name := PlainUDID(device), foldName(device)
 	for _, fits := range []func(d *Device) bool{

@@ -95,11 +95,8 @@ func NewUnfinished(r *store.Store, kind, udid string) (*Unfinished, error) {
 	return &Unfinished{Kind: kind, UDID: udid, Run: fmt.Sprintf("%x", id[:8]), Started: r.Options.Now().UTC(), Parts: []chunk.ID{}}, nil
 }
 
-// SaveUnfinished stores a record, then removes the one that it replaces. What
-// its parts need must be in the index: after Finish of the writer that stored
-// them. It fills in ID, Version and Saved. If somebody has removed the lock of
-// this process, the parts may be gone: the new record is taken back, the earlier
-// one stays, and the error is ErrLockLost.
+// SaveUnfinished stores a record and removes the one that it replaces, as
+// repo.Repo.SaveUnfinished describes.
 func SaveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 	before := u.ID
 	u.Version, u.Saved = unfinishedVersion, r.Options.Now().UTC()

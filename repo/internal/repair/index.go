@@ -62,15 +62,7 @@ func (x *IndexRepair) Changed() bool {
 	return len(x.Damaged)+len(x.Added)+len(x.Corrected)+len(x.Dropped) > 0
 }
 
-// Index makes the index say what the packs say: it reads the header of
-// every pack and, where the index files say something else, or are damaged or
-// gone, writes new ones and then removes the old. Of a pack whose header is
-// damaged the index is believed. Packs that a prune has announced and no index
-// lists stay out, unless index files are damaged or missing: then they may have
-// been listed, and a snapshot may need them. The prune decides that anew.
-//
-// The caller holds a lock of kind LockExclusive, but for a dry run. The index
-// is loaded anew.
+// Index makes the index agree with the packs, as repo.Repo.RepairIndex describes.
 func Index(ctx context.Context, r *store.Store, opts RepairOptions) (*IndexRepair, error) {
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err

@@ -37,13 +37,8 @@ type PackRepair struct {
 	Written int64         `json:"written_bytes"`
 }
 
-// Packs reads all packs and takes the damaged ones apart: every block that
-// is still as it was written goes into new packs. The damaged packs leave the
-// index and are announced as in a prune, so that nothing relies on them any more
-// and the next prune removes them; what could not be saved is stored anew when
-// it turns up in a backup. It begins with RepairIndex.
-//
-// The caller holds a lock of kind LockExclusive, but for a dry run.
+// Packs takes damaged packs apart and keeps their sound blocks, as
+// repo.Repo.RepairPacks describes.
 func Packs(ctx context.Context, r *store.Store, opts RepairOptions) (*PackRepair, error) {
 	x, err := Index(ctx, r, opts)
 	if err != nil {

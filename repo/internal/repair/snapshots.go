@@ -42,14 +42,8 @@ type SnapshotRepairOptions struct {
 	RemoveDamaged bool
 }
 
-// Snapshots makes a new version of every snapshot that cannot be given
-// back whole: without the files that are lost, whose entries go into a list of
-// their own, and with a record that says so. Files of earlier losses that are
-// whole again come back. The old record is removed when the new one, which
-// names it, is durable: it could give nothing back that the new one cannot.
-//
-// Everything is read for that. The caller holds a lock of kind LockExclusive,
-// but for a dry run.
+// Snapshots makes new versions of incomplete snapshots, as
+// repo.Repo.RepairSnapshots describes.
 func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) (*SnapshotRepair, error) {
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
