@@ -21,27 +21,26 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// backupResult is what backup prints for one device.
+// backupResult is the output of backup for one device.
 type backupResult struct {
 	UDID   string        `json:"udid"`
 	Name   string        `json:"device_name,omitempty"`
 	Result *backupReport `json:"result,omitempty"`
-	Kept   *host.Kept    `json:"kept,omitempty"` // of a backup that broke off
+	Kept   *host.Kept    `json:"kept,omitempty"` // of an interrupted backup
 	Error  *jsonError    `json:"error,omitempty"`
 }
 
-// backupReport is a backup that has become a snapshot.
+// backupReport describes a backup that became a snapshot.
 type backupReport struct {
 	*ingest.Result
-	Received      int64       `json:"received_files"` // in this run, from the device
+	Received      int64       `json:"received_files"` // from the device in this run
 	ReceivedBytes int64       `json:"received_bytes"`
-	Resumed       int64       `json:"resumed_files"` // of a run that broke off, not sent again
+	Resumed       int64       `json:"resumed_files"` // from an interrupted run, not sent again
 	ResumedBytes  int64       `json:"resumed_bytes"`
-	Locked        bool        `json:"locked"` // encrypted, and the password is not known
+	Locked        bool        `json:"locked"` // encrypted, and the password is unknown
 	Parent        repo.FileID `json:"parent,omitzero"`
 }
 
-// backupCommand backs up devices that are connected.
 func (a *app) backupCommand() *cobra.Command {
 	var opt host.BackupOptions
 	var source backupPassword
@@ -49,25 +48,25 @@ func (a *app) backupCommand() *cobra.Command {
 	var limit, host, checkpoint string
 	cmd := &cobra.Command{
 		Use:   "backup [DEVICE...]",
-		Short: "Back up devices that are connected",
-		Long: `Backs up iPhones and iPads that are connected by cable or Wi-Fi, each into a
-snapshot. DEVICE is a UDID, a name, or the beginning of either; it may be left
-out if only one device is connected. Several are backed up at the same time.
+		Short: "Back up connected devices",
+		Long: `Backs up iPhones and iPads that are connected by cable or Wi-Fi, each to a
+snapshot. DEVICE is a UDID, a name, or the beginning of either. It may be omitted
+if only one device is connected. Several devices are backed up at the same time.
 
-The device sends what has changed since its last snapshot, also if that was
-imported from a folder. Since iOS 16 it asks for its passcode each time: enter it
-on the device.
+A device sends what changed since its last snapshot, even if that was imported
+from a folder. Since iOS 16 it asks for its passcode each time: enter it on the
+device.
 
-A backup that breaks off, by Ctrl-C, a pulled cable or a power cut, makes no
-snapshot; what was received is kept, and the next backup goes on from there.
+A backup that is interrupted, by Ctrl-C, a pulled cable or a power cut, makes no
+snapshot. What was received is kept, and the next backup continues from there.
 
-If the device encrypts its backups, the passwords that the repository keeps for
-it ("snap device password set") open them, so that they share storage. Until its
-keys come, at the end, what it sends waits as it is in the spool folder. Another
-password comes from the flags below or from SNAP_BACKUP_PASSWORD, or is asked for
-at a terminal. It is tried on the last snapshot first, but what counts is what the
-device sends: if no password opens that, the backup is stored all the same, locked,
-and the exit code is 20. Without any password it is stored locked, too.`,
+Encrypted backups share storage if snap knows the backup password. It tries the
+passwords that the repository keeps ("snap device password set"), and one from the
+flags below, SNAP_BACKUP_PASSWORD, or a prompt. What a device sends waits in the
+spool folder, still encrypted, until its keys arrive at the end. A password is
+tried on the last snapshot first; if none opens what the device sends, the backup
+is stored locked and the exit code is 20. Without any password it is also stored
+locked.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			var err error
@@ -78,7 +77,7 @@ and the exit code is 20. Without any password it is stored locked, too.`,
 				return usageError{fmt.Errorf("--checkpoint: %w", err)}
 			}
 			if all && len(argv) > 0 {
-				return usageError{errors.New("name devices, or give --all, not both")}
+				return usageError{errors.New("name devices or give --all, not both")}
 			}
 			m, entries, err := chosenDevices(ctx, argv, all)
 			if err != nil {
@@ -97,8 +96,8 @@ and the exit code is 20. Without any password it is stored locked, too.`,
 				return err
 			}
 			defer release()
-			defer a.protect(cmd, r)
-			a.tidy(ctx)
+			defer a.updateParity(cmd, r)
+			a.removeStale(ctx)
 			given, err := source.given(ctx, a)
 			if err != nil {
 				return err
@@ -109,7 +108,7 @@ and the exit code is 20. Without any password it is stored locked, too.`,
 			}
 			opt.KeepPassword = source.keep
 			opt.Workers = max(1, runtime.GOMAXPROCS(0)/len(entries))
-			h, err := a.flowHost(m, r, host)
+			h, err := a.newHost(m, r, host)
 			if err != nil {
 				return err
 			}
@@ -118,18 +117,18 @@ and the exit code is 20. Without any password it is stored locked, too.`,
 	}
 	source.register(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a backup password that opens the backup in the repository for later ones")
-	f.BoolVar(&all, "all", false, "back up all devices that are connected")
-	f.BoolVar(&opt.Full, "full", false, "let the device send all files, not only those that changed")
+	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a password that opens the backup in the repository, for later backups")
+	f.BoolVar(&all, "all", false, "back up all connected devices")
+	f.BoolVar(&opt.Full, "full", false, "have the device send all files, not only changed ones")
 	f.StringArrayVar(&opt.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
-	f.StringVar(&host, "host", "", "`name` of this computer for the record")
-	f.StringVar(&checkpoint, "checkpoint", "256M", "after how much it is noted what was received, which is what a power cut can cost")
-	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` where encrypted files wait for their keys (default: in the user's cache folder)")
-	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "how much may wait there, such as 500M or 64G")
+	f.StringVar(&host, "host", "", "`name` of this computer in the snapshot")
+	f.StringVar(&checkpoint, "checkpoint", "256M", "save a checkpoint after this `size`, the most that a power cut can lose")
+	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` for encrypted files that wait for their keys (default: in the user's cache folder)")
+	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "most that may wait there, a `size` such as 500M or 64G")
 	return cmd
 }
 
-// chosenDevices finds the devices that a command line names, each once.
+// chosenDevices returns the devices that the arguments name, each once.
 func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, []device.Entry, error) {
 	if !all && len(argv) < 2 {
 		m, e, err := oneDevice(ctx, argv)
@@ -159,7 +158,9 @@ func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, [
 	return m, list, nil
 }
 
-func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (host.Host, error) {
+// newHost returns the host's side of operations with devices. An empty name means
+// that of this computer.
+func (a *app) newHost(m *device.Mux, r *repo.Repo, name string) (host.Host, error) {
 	locks, err := cacheDir("devices")
 	if err != nil {
 		return host.Host{}, err
@@ -170,7 +171,7 @@ func (a *app) flowHost(m *device.Mux, r *repo.Repo, name string) (host.Host, err
 	return host.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
 }
 
-// openToWrite opens the repository, locked for a writer, with its index.
+// openToWrite opens the repository with its index and locks it for writing.
 func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(), error) {
 	r, err := a.open(ctx)
 	if err != nil {
@@ -187,8 +188,8 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 	return r, a.releaseLock, nil
 }
 
-// backupAll backs devices up at the same time. One that fails does not keep the
-// others from being backed up.
+// backupAll backs up devices at the same time. The failure of one does not stop the
+// others.
 func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry, opt host.BackupOptions) error {
 	results := make([]backupResult, len(entries))
 	errs := make([]error, len(entries))
@@ -219,7 +220,7 @@ func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry
 	case len(failed) == 0:
 		return nil
 	case ctx.Err() != nil:
-		return silentError{interruption{hintGoOn}} // each device has said so
+		return silentError{interruption{hintContinue}} // reported for each device
 	case len(failed) == len(errs):
 		return silentError{failed[0]}
 	}
@@ -229,25 +230,19 @@ func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry
 // errPartial says that some of several devices failed.
 var errPartial = errors.New("some devices were not backed up")
 
-// storedLocked says that a backup is whole and stored, but that no password at
-// hand opens it.
+// storedLocked says that a backup was stored completely, but no known password opens
+// it.
 type storedLocked struct{ s *repo.Snapshot }
 
 func (e storedLocked) Error() string {
 	return fmt.Sprintf("snapshot %s is complete, but stored locked: wrong backup password", e.s.ID.Short())
 }
 
-// Hint says what to do.
 func (e storedLocked) Hint() string {
-	return fmt.Sprintf("nothing is lost: \"snap device password set %s\" with the right one, and the next backup opens what this one holds, too", e.s.Device.UDID)
+	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup opens this one, too", e.s.Device.UDID)
 }
 
-func isStoredLocked(err error) bool {
-	var e storedLocked
-	return errors.As(err, &e)
-}
-
-// backupOutcome prints how the backup of one device ended, as soon as it has.
+// backupOutcome prints the outcome of one device's backup as soon as it has ended.
 func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err error) backupResult {
 	out := backupResult{UDID: e.UDID, Name: v.name}
 	if res != nil {
@@ -278,19 +273,19 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err
 	return out
 }
 
-// stoppedBackup is a backup that a Ctrl-C ended, however that came out.
+// stoppedBackup is a backup that Ctrl-C ended.
 type stoppedBackup struct{ kept *host.Kept }
 
 func (e stoppedBackup) Error() string {
 	if e.kept == nil {
-		return "interrupted; nothing was received that could be kept"
+		return "interrupted; nothing that could be kept was received"
 	}
 	return fmt.Sprintf("interrupted; what was received is kept (%s)", plural(e.kept.Files, "file"))
 }
 
-func (stoppedBackup) Unwrap() error { return interruption{"run the same command again to go on"} }
+func (stoppedBackup) Unwrap() error { return interruption{"run the same command again to continue"} }
 
-// named says of which device a text is, unless the text does.
+// named adds a device's name to a text that lacks it.
 func named(name, udid, text string) string {
 	text = strings.TrimPrefix(text, "device "+udid+": ")
 	if strings.Contains(text, name) {
@@ -311,10 +306,10 @@ func (a *app) describeBackup(w io.Writer, res *host.BackupResult) {
 		a.warn("%s", named(s.Device.Name, s.Device.UDID, p))
 	}
 	if errors.Is(res.Locked, keybag.ErrWrongPassword) {
-		return // which is an error of its own
+		return // reported as an error
 	}
 	if res.Locked != nil {
-		a.remark("          stored locked: %s; tell snap the backup password with \"snap device password set %s\" so that later backups share storage",
+		a.remark("          stored locked: %s; give snap the backup password with \"snap device password set %s\", so that later backups share storage",
 			clean(res.Locked.Error()), s.Device.UDID)
 		return
 	}

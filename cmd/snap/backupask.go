@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 )
 
-// askForBackup returns how a person is asked for the backup password of a device
-// while devices are backed up; nil if there is nobody to ask.
+// askForBackup returns a function that asks for a device's backup password during
+// backups. It returns nil without a terminal.
 func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.AskReason) ([]byte, error) {
 	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || a.json {
 		return nil
@@ -30,10 +30,10 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.As
 		b.say(func() {
 			switch why {
 			case host.PasswordDoubted:
-				a.warn("that does not open the last snapshot of %s", name)
-				prompt = fmt.Sprintf("backup password of %s (the same again if it was changed on the device): ", name)
+				a.warn("this password does not unlock the last snapshot of %s", name)
+				prompt = fmt.Sprintf("backup password of %s (repeat it if it was changed on the device): ", name)
 			case host.PasswordWrong:
-				a.warn("that is not the backup password of %s", name)
+				a.warn("this is not the backup password of %s", name)
 			}
 		})
 		password, err := a.ask(ctx, prompt, oldBackupPassword)

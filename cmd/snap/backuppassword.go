@@ -19,12 +19,12 @@ import (
 	"golang.org/x/term"
 )
 
-// backupPassword is where the backup password of a device may come from. It is
-// another one than that of the repository.
+// backupPassword says where the backup password of a device comes from. It differs
+// from the repository's password.
 type backupPassword struct {
 	file, command string
-	opaque        bool // use none
-	keep          bool // keep in the repository what has opened a backup
+	opaque        bool // use no password
+	keep          bool // keep a password that opened a backup in the repository
 }
 
 func (p *backupPassword) register(cmd *cobra.Command) {
@@ -33,7 +33,7 @@ func (p *backupPassword) register(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("backup-password-file", "backup-password-command")
 }
 
-// given returns the password from flags or environment, nil if there is none.
+// given returns the password from flags or environment, or nil.
 func (p *backupPassword) given(ctx context.Context, a *app) ([]byte, error) {
 	switch {
 	case p.file != "":
@@ -47,7 +47,7 @@ func (p *backupPassword) given(ctx context.Context, a *app) ([]byte, error) {
 	return nil, nil
 }
 
-// wrongBackupPassword says that no password at hand opens a backup.
+// wrongBackupPassword says that no known password opens a backup.
 type wrongBackupPassword struct{ device string }
 
 func (e wrongBackupPassword) Error() string {
@@ -56,15 +56,15 @@ func (e wrongBackupPassword) Error() string {
 
 func (wrongBackupPassword) Is(target error) bool { return target == keybag.ErrWrongPassword }
 
-// unlocker opens encrypted backups. Deriving a key takes seconds, so each
-// keybag is derived once, however many backups share it.
+// unlocker opens encrypted backups. Deriving a key takes seconds, so backups with the
+// same keybag share the result.
 type unlocker struct {
 	a      *app
 	r      *repo.Repo
 	source backupPassword
 	given  []byte
-	// takeAnything stores also what is damaged, locked if it must be.
-	takeAnything bool
+	// allowDamaged stores damaged backups, too, locked if necessary.
+	allowDamaged bool
 	keys         map[[32]byte]*keybag.Keys // by hash of the keybag
 }
 
@@ -77,7 +77,7 @@ func (a *app) newUnlocker(ctx context.Context, r *repo.Repo, source backupPasswo
 	return u, err
 }
 
-// close forgets all keys.
+// close destroys all keys.
 func (u *unlocker) close() {
 	for _, k := range u.keys {
 		k.Destroy()
@@ -85,9 +85,9 @@ func (u *unlocker) close() {
 	clear(u.given)
 }
 
-// unlock opens a backup if it is encrypted and a password can be had: the one
-// given, one that the repository keeps, or one that a person types. Without
-// any, the backup stays locked, which is no error.
+// unlock opens an encrypted backup with the given password, one that the repository
+// keeps, or one from a prompt. Without a password the backup stays locked, which is
+// not an error.
 func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	if !b.Encrypted() || u.source.opaque {
 		return nil
@@ -121,7 +121,7 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 		err := try(p.Password)
 		if !errors.Is(err, keybag.ErrWrongPassword) {
 			if wrong && err == nil {
-				u.a.warn("%s: the backup password given does not open this backup; one that the repository keeps does", clean(device.Name))
+				u.a.warn("%s: the given backup password does not unlock this backup, but one that the repository keeps does", clean(device.Name))
 			}
 			return u.explain(b, err)
 		}
@@ -130,7 +130,7 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 		return wrongBackupPassword{device.Name}
 	}
 	if len(kept) > 0 {
-		u.a.warn("%s: the backup password that the repository keeps does not open this backup", clean(device.Name))
+		u.a.warn("%s: the backup password that the repository keeps does not unlock this backup", clean(device.Name))
 	}
 	return u.ask(ctx, b, len(kept) > 0, try)
 }
@@ -141,7 +141,7 @@ func clearPasswords(list []repo.DevicePassword) {
 	}
 }
 
-// ask asks a person. An empty answer leaves the backup locked.
+// ask prompts for the password. An empty answer leaves the backup locked.
 func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try func([]byte) error) error {
 	name := b.Device().Name
 	if f, ok := u.a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || u.a.json {
@@ -165,12 +165,12 @@ func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try
 			return err
 		}
 		clear(password)
-		u.a.warn("that is not the backup password of %s", clean(name))
+		u.a.warn("this is not the backup password of %s", clean(name))
 	}
 	return wrongBackupPassword{name}
 }
 
-// finish keeps a password that has opened a backup, if that is wanted.
+// finish keeps a password that opened a backup, if the flags say so.
 func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []byte, err error) error {
 	if err == nil && u.source.keep {
 		err = u.r.KeepDevicePassword(ctx, b.Device().UDID, password)
@@ -178,11 +178,11 @@ func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []
 	return u.explain(b, err)
 }
 
-// explain makes a remark of what no password could change.
+// explain turns errors that no password can prevent into warnings.
 func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
 	corrupt := errors.Is(err, manifest.ErrCorrupt)
 	switch {
-	case errors.Is(err, mobilesync.ErrNotUnlockable), corrupt && u.takeAnything:
+	case errors.Is(err, mobilesync.ErrNotUnlockable), corrupt && u.allowDamaged:
 		u.a.warn("%v; it is stored locked", err)
 		return nil
 	case corrupt:
@@ -191,7 +191,7 @@ func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
 	return err
 }
 
-// derive unlocks a backup with a password and shows how far it is.
+// derive unlocks a backup with a password and shows progress.
 func (u *unlocker) derive(ctx context.Context, b *mobilesync.Backup, password []byte) (*keybag.Keys, error) {
 	var done, total atomic.Int64
 	stop := u.a.showProgress(func() meter {
@@ -208,21 +208,20 @@ func percent(done, total int64) int64 {
 	return done * 100 / total
 }
 
-// rawTexts says for people why files of an unlocked backup were stored sealed.
+// rawTexts says why files of an unlocked backup were stored encrypted.
 var rawTexts = map[ingest.RawReason]string{
-	ingest.RawNoKey:       "that the manifest has no key for",
-	ingest.RawUnsupported: "with a key of an unknown form",
-	ingest.RawNoClass:     "whose protection class the keybag has no key for",
+	ingest.RawNoKey:       "without a key in the manifest",
+	ingest.RawUnsupported: "with a key in an unknown format",
+	ingest.RawNoClass:     "of a protection class without a key in the keybag",
 	ingest.RawBadKey:      "with a damaged key",
-	ingest.RawLength:      "of a length that no encrypted file has",
-	ingest.RawPadding:     "that are cut off or damaged at their end",
-	ingest.RawDifferent:   "that do not come back the same when encrypted again",
+	ingest.RawLength:      "of a length that encrypted files cannot have",
+	ingest.RawPadding:     "with a truncated or damaged end",
+	ingest.RawDifferent:   "that differ when re-encrypted",
 }
 
-// describeRaw tells which files of an unlocked backup had to be stored as they
-// are.
+// describeRaw prints how many files of an unlocked backup were stored encrypted.
 func (a *app) describeRaw(res *ingest.Result) {
 	for _, reason := range slices.Sorted(maps.Keys(res.Raw)) {
-		a.remark("          note: %s %s, stored as they are", plural(res.Raw[reason], "file"), rawTexts[reason])
+		a.remark("          note: %s %s, stored encrypted", plural(res.Raw[reason], "file"), rawTexts[reason])
 	}
 }

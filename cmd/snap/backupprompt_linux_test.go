@@ -30,7 +30,7 @@ func TestBackupPasswordPrompt(t *testing.T) {
 		says  string
 	}{
 		{"right", []string{"pears"}, exitOK, "iOS"},
-		{"second try", []string{"apples", "pears"}, exitOK, "that is not the backup password"},
+		{"second try", []string{"apples", "pears"}, exitOK, "this is not the backup password"},
 		{"empty", []string{""}, exitOK, "stored locked"},
 		{"three wrong", []string{"apples", "plums", "figs"}, exitWrongBackup, "wrong backup password for"},
 	} {
@@ -85,7 +85,7 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 	device := l.Devices()[0]
 	const (
 		first  = "(empty: store it locked): "
-		second = "(the same again if it was changed on the device): "
+		second = "(repeat it if it was changed on the device): "
 	)
 	type reply struct{ prompt, text string }
 	for _, test := range []struct {
@@ -98,10 +98,10 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 	}{
 		{name: "nothing", typed: []reply{{first, ""}}, says: "stored locked: the backup password is not known", locked: true},
 		{name: "right", typed: []reply{{first, "pears"}}, says: "backup of"},
-		{name: "second try", typed: []reply{{first, "apples"}, {second, "pears"}}, says: "that does not open the last snapshot of"},
+		{name: "second try", typed: []reply{{first, "apples"}, {second, "pears"}}, says: "this password does not unlock the last snapshot of"},
 		{name: "changed", set: "plums", typed: []reply{{first, "plums"}, {second, "plums"}}, says: "backup of"},
 		{name: "changed and wrong", set: "figs", typed: []reply{{first, "apples"}, {second, "apples"}, {first, "figs"}},
-			flags: []string{"--keep-backup-password"}, says: "that is not the backup password of"},
+			flags: []string{"--keep-backup-password"}, says: "this is not the backup password of"},
 		{name: "kept", says: "backup of"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

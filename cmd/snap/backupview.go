@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -14,33 +13,32 @@ import (
 	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/protocol/backup2"
-	"golang.org/x/term"
 )
 
-// board shows how the work on one or several devices goes on.
+// board shows the progress of several devices.
 type board struct {
 	a     *app
 	views []*view
 
-	mu     sync.Mutex  // held while something is printed
-	asking sync.Mutex  // held while somebody is asked
-	quiet  atomic.Bool // somebody is asked: lines of progress would be in the way
+	mu     sync.Mutex  // held while printing
+	asking sync.Mutex  // held during a prompt
+	quiet  atomic.Bool // a prompt is open: print no progress
 
 	end  chan struct{}
 	wait sync.WaitGroup
 }
 
-// view is one device's part of the board.
+// view shows the progress of one device.
 type view struct {
 	board   *board
 	udid    string
 	name    string
-	storing *blob.Progress // what is done when the device has finished
+	storing *blob.Progress // of the steps after the device has finished
 
 	mu       sync.Mutex
 	phase    backup2.Phase
 	progress backup2.Progress
-	told     time.Time // of the last event with --json
+	told     time.Time // time of the last event with --json
 	line     progress
 	over     bool
 	prompted bool
@@ -48,12 +46,12 @@ type view struct {
 
 var _ host.Observer = (*view)(nil)
 
-// newBoard begins to show; stop ends it.
+// newBoard starts to show progress; stop ends it.
 func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entry) *board {
 	b := &board{a: a, end: make(chan struct{})}
 	for _, e := range entries {
 		name := e.UDID
-		// Who it is, is nice to know for messages and told anew later.
+		// Messages use the name; a failure is reported later.
 		if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 			name = info.Name
 		}
@@ -81,10 +79,9 @@ func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entr
 	return b
 }
 
-// terminal reports whether one line can be drawn again and again.
+// terminal reports whether progress is one line that is redrawn.
 func (b *board) terminal() bool {
-	f, ok := b.a.stderr.(*os.File)
-	return ok && len(b.views) == 1 && term.IsTerminal(int(f.Fd()))
+	return len(b.views) == 1 && b.a.terminal() != nil
 }
 
 func (b *board) stop() {
@@ -93,12 +90,12 @@ func (b *board) stop() {
 	b.say(func() {})
 }
 
-// say prints something that is not to be drawn over.
+// say prints something that progress must not overwrite.
 func (b *board) say(print func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.terminal() && !b.a.quiet && !b.a.json {
-		fmt.Fprint(b.a.stderr, "\r\x1b[K")
+		fmt.Fprint(b.a.stderr, eraseLine)
 	}
 	print()
 }
@@ -119,16 +116,11 @@ func (b *board) show(now time.Time) {
 			b.say(func() { fmt.Fprintln(b.a.stderr, line) })
 			continue
 		}
-		if f, ok := b.a.stderr.(*os.File); ok {
-			if width, _, err := term.GetSize(int(f.Fd())); err == nil && len(line) >= width && width > 1 {
-				line = line[:width-1]
-			}
-		}
-		b.say(func() { fmt.Fprint(b.a.stderr, line) })
+		b.say(func() { fmt.Fprint(b.a.stderr, fitTerminal(line, b.a.terminal())) })
 	}
 }
 
-// text is the line of a device.
+// text returns the line of a device.
 func (v *view) text(now time.Time) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -156,7 +148,7 @@ func (v *view) done() {
 	v.over = true
 }
 
-// deviceProgress is a line on standard error with --json.
+// deviceProgress is a line of standard error with --json.
 type deviceProgress struct {
 	Event   string  `json:"event"` // phase, progress, remark, passcode
 	UDID    string  `json:"udid"`
@@ -168,7 +160,7 @@ type deviceProgress struct {
 	Text    string  `json:"text,omitempty"`
 }
 
-// event writes a line for programs. The view is locked.
+// event writes a line with --json. The view must be locked.
 func (v *view) event(kind, text string) {
 	if v.board.a.json && !v.board.a.quiet {
 		v.board.say(func() {
@@ -187,7 +179,7 @@ func (v *view) Phase(p backup2.Phase) {
 	}
 }
 
-// jsonEvery is how often progress is an event.
+// jsonEvery is how often progress becomes an event.
 const jsonEvery = time.Second
 
 // Progress implements host.Observer.
@@ -214,8 +206,8 @@ func (v *view) Remark(text string) {
 	v.board.say(func() { v.board.a.remark("%s", clean(text)) })
 }
 
-// Prompt implements host.Observer. It is said whatever --quiet says: nothing
-// goes on until somebody has done it.
+// Prompt implements host.Observer. It prints despite --quiet, because the device
+// waits for the passcode.
 func (v *view) Prompt(on bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -234,5 +226,5 @@ func (v *view) Prompt(on bool) {
 	v.board.say(func() { fmt.Fprintln(v.board.a.stderr, clean(text)) })
 }
 
-// bytesFlag writes a size as parseSize reads it.
+// bytesFlag formats a size for parseSize.
 func bytesFlag(n int64) string { return strconv.FormatInt(n>>30, 10) + "G" }

@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 )
 
-// cacheDir is a folder of the user for what may be lost.
+// cacheDir returns a folder of the user for files that may be lost.
 func cacheDir(name string) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
-		// Where all users make folders, another one can have made this first.
+		// Another user may have made this folder first.
 		base = filepath.Join(os.TempDir(), fmt.Sprintf("snap-%d", os.Getuid()))
 		if err := ownFolder(base); err != nil {
 			return "", err
@@ -21,15 +21,14 @@ func cacheDir(name string) (string, error) {
 	return filepath.Join(base, "snap", name), nil
 }
 
-// ownFolder makes a folder that nobody else can look into, or makes sure that
-// the one that is there is so.
+// ownFolder makes a private folder, or checks that an existing one is private.
 func ownFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make a cache folder: %w", err)
+		return fmt.Errorf("make the cache folder: %w", err)
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("look at the cache folder: %w", err)
+		return fmt.Errorf("check the cache folder: %w", err)
 	}
 	if why := notPrivate(info); why != "" {
 		return &foreignCacheError{dir, why}
@@ -46,5 +45,5 @@ func (e *foreignCacheError) Error() string {
 
 // Hint says what to do.
 func (e *foreignCacheError) Hint() string {
-	return "set HOME, or XDG_CACHE_HOME, to a folder of your own"
+	return "set HOME or XDG_CACHE_HOME to a folder of your own"
 }

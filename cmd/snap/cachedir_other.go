@@ -4,11 +4,11 @@ package main
 
 import "io/fs"
 
-// notPrivate says why a folder cannot be used. The folder for temporary files is
-// the user's own on these systems.
+// notPrivate returns why a folder cannot be used, or "". On these systems the folder
+// for temporary files belongs to the user.
 func notPrivate(info fs.FileInfo) string {
 	if !info.IsDir() {
-		return "is no folder"
+		return "is not a folder"
 	}
 	return ""
 }

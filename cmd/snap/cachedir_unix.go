@@ -9,11 +9,10 @@ import (
 	"syscall"
 )
 
-// notPrivate says why others can look into a folder or change it, "" if they
-// cannot.
+// notPrivate returns why other users could read or change a folder, or "".
 func notPrivate(info fs.FileInfo) string {
 	if !info.IsDir() {
-		return "is no folder"
+		return "is not a folder"
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
 		return "belongs to another user"

@@ -22,8 +22,8 @@ func TestCacheDirWithoutHome(t *testing.T) {
 		{"one's own", func(dir string) error { return os.Mkdir(dir, 0o700) }, ""},
 		{"open to all", func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o777)) }, "mode 0777"},
 		{"readable by all", func(dir string) error { return errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, 0o755)) }, "mode 0755"},
-		{"a link", func(dir string) error { return os.Symlink(filepath.Dir(dir), dir) }, "is no folder"},
-		{"a file", func(dir string) error { return os.WriteFile(dir, nil, 0o600) }, "is no folder"},
+		{"a link", func(dir string) error { return os.Symlink(filepath.Dir(dir), dir) }, "is not a folder"},
+		{"a file", func(dir string) error { return os.WriteFile(dir, nil, 0o600) }, "is not a folder"},
 	}
 	if os.Geteuid() == 0 {
 		tests = append(tests, tests[0])

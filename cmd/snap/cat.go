@@ -11,10 +11,10 @@ import (
 func (a *app) catCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "cat config | snapshot ID | index ID | pack ID | key ID",
-		Short: "Print a file of the repository in the clear, for inspection",
-		Long: `Prints what a file of the repository holds, as JSON. docs/format.md explains the
-fields. IDs may be cut short; a snapshot may be "latest", too.`,
-		Args: args(cobra.RangeArgs(1, 2)),
+		Short: "Print a file of the repository as JSON",
+		Long: `Prints the content of a file of the repository as JSON. docs/format.md explains the
+fields. An ID may be abbreviated; a snapshot may also be "latest".`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			if (argv[0] == "config") != (len(argv) == 1) {
@@ -37,10 +37,10 @@ fields. IDs may be cut short; a snapshot may be "latest", too.`,
 			case "key":
 				v, err = r.InspectKey(ctx, argv[1])
 			default:
-				return usageError{fmt.Errorf("%q is none of config, snapshot, index, pack and key", argv[0])}
+				return usageError{fmt.Errorf("%q is not config, snapshot, index, pack or key", argv[0])}
 			}
 			if errors.Is(err, repo.ErrNoSnapshot) && argv[0] != "snapshot" {
-				return fmt.Errorf("there is no %s whose ID begins with %q", argv[0], argv[1])
+				return fmt.Errorf("no %s has an ID that begins with %q", argv[0], argv[1])
 			}
 			if err != nil {
 				return err

@@ -19,17 +19,17 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Verify the repository",
-		Long: `Verifies that every snapshot can be given back: that keys and index are sound,
-all packs are there with their right sizes, and every file of every snapshot
-leads to chunks in them. With --read-data every byte is read and verified.
+		Long: `Verifies that every snapshot can be restored: keys and index are intact, all packs
+exist with the right sizes, and every file of every snapshot has its chunks in
+them. --read-data also reads and verifies every byte.
 
-With --read-data=10%, =20 (packs) or =5GB a part is: what was read longest ago, or
-never, comes first. The repository remembers that, so a part a day comes round to
+--read-data=10%, =20 (packs) or =5GB reads a part, beginning with what was read
+longest ago or never. The repository remembers that, so that a part a day covers
 everything: 3% a day in 34 days.
 
-If something is damaged it says which files of which snapshots suffer, and exits
-with 13.`,
-		Args: args(optional("read-data")),
+If something is damaged, check lists the affected files of each snapshot and
+exits with 13.`,
+		Args: optional("read-data"),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			readData := optionalValue(readData, argv)
@@ -55,7 +55,7 @@ with 13.`,
 			if err != nil {
 				return err
 			}
-			// No list is null in JSON.
+			// No list may be null in JSON.
 			report.Leftovers = append([]string{}, report.Leftovers...)
 			report.Problems = append([]repo.Problem{}, report.Problems...)
 			report.Marked = append([]repo.Suffering{}, report.Marked...)
@@ -78,10 +78,10 @@ with 13.`,
 	return cmd
 }
 
-// parsePart reads what --read-data takes: "", "2.5%", a number of packs, or
-// bytes as in "5GB".
+// parsePart parses the value of --read-data: "", "2.5%", a number of packs, or a
+// size such as "5GB".
 func parsePart(s string) (repo.CheckOptions, error) {
-	wrong := usageError{errors.New("--read-data takes a part up to 100%, a number of packs or an amount, as in --read-data=10%, =20 or =5GB")}
+	wrong := usageError{errors.New("--read-data takes a percentage, a number of packs or a size, as in --read-data=10%, =20 or =5GB")}
 	unit := strings.TrimLeft(s, "0123456789.")
 	v, err := strconv.ParseFloat(strings.TrimSuffix(s, unit), 64)
 	switch {
@@ -121,14 +121,14 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 	}
 	for _, s := range c.Suffering {
-		what := plural(s.Files, "file") + " cannot be given back"
+		what := plural(s.Files, "file") + " cannot be restored"
 		switch {
 		case s.Tree && s.Files == 0:
-			what = "a part of its list of files is lost"
+			what = "a part of its file tree is lost"
 		case s.Tree:
-			what = "a part of its list of files is lost, and at least " + what
+			what = "a part of its file tree is lost, and at least " + what
 		}
-		fmt.Fprintf(w, "SUFFERS  snapshot %s (%s, %s): %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
+		fmt.Fprintf(w, "AFFECTED snapshot %s (%s, %s): %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 		for _, n := range s.Names {
 			fmt.Fprintf(w, "           %s\n", clean(n))
 		}
@@ -140,30 +140,30 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		what := plural(s.Files, "file")
 		switch {
 		case s.Tree && s.Files == 0:
-			what = "a part of its list of files, with whatever was in it"
+			what = "a part of its file tree"
 		case s.Tree:
-			what += " and a part of its list of files, with whatever was in it"
+			what += " and a part of its file tree"
 		}
-		fmt.Fprintf(w, "MARKED   snapshot %s (%s, %s) has lost %s, as its record says\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
+		fmt.Fprintf(w, "MARKED   snapshot %s (%s, %s) is marked as lacking %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 	}
 	if n := len(c.Leftovers); n > 0 {
 		more := ""
 		if n > 1 {
 			more = ", …"
 		}
-		fmt.Fprintf(w, "%s of an interrupted run that nothing needs (%s%s); no harm in that\n", plural(n, "file"), c.Leftovers[0], more)
+		fmt.Fprintf(w, "%s of an interrupted run that nothing needs (%s%s); they do no harm\n", plural(n, "file"), c.Leftovers[0], more)
 	}
 	if s := c.Parity; s != nil {
 		fmt.Fprintf(w, "parity: %s protected, %s unprotected\n", bytesText(s.Protected), bytesText(s.Unprotected))
 		if len(c.Problems) > 0 {
-			fmt.Fprintln(w, "first of all try `snap repair`: it heals by parity, without a copy; `snap repair -n` tells what it would heal")
+			fmt.Fprintln(w, "try \"snap repair\" first: it heals with parity, without a copy; \"snap repair -n\" shows what it would heal")
 		}
 	}
 	fmt.Fprintf(w, "%s; %s in %s, %s", plural(c.Snapshots, "snapshot"), plural(c.Chunks, "chunk"), plural(c.Packs, "pack"), bytesText(c.PackBytes))
 	if c.ReadPacks > 0 {
 		fmt.Fprintf(w, "; %s read and verified", plural(c.ReadPacks, "pack"))
 		if c.UnreadPacks > 0 {
-			fmt.Fprintf(w, ", %s never yet", count(int64(c.UnreadPacks)))
+			fmt.Fprintf(w, ", %s never", count(int64(c.UnreadPacks)))
 		} else if c.ReadPacks < c.Packs && c.Oldest != nil {
 			fmt.Fprintf(w, ", all since %s", timeText(*c.Oldest))
 		}
@@ -175,6 +175,6 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		if len(c.Problems) > 0 {
 			problems = plural(len(c.Problems), "problem") + "; "
 		}
-		fmt.Fprintf(w, "\nthe repository is damaged: %ssnapshots that suffer: %d\n", problems, len(c.Suffering))
+		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Suffering))
 	}
 }

@@ -15,21 +15,22 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// copyTarget is the repository to copy into, and what opens it.
+// copyTarget is the repository to copy to, and what opens it.
 type copyTarget struct {
 	dir, passwordFile, passwordCommand, keyFile string
 }
 
 func (t *copyTarget) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&t.dir, "to", "", "repository `folder` to copy into (or $SNAP_TO_REPOSITORY)")
+	f.StringVar(&t.dir, "to", "", "repository `folder` to copy to (or $SNAP_TO_REPOSITORY)")
 	f.StringVar(&t.passwordFile, "to-password-file", "", "read its password from the first line of this `file`")
 	f.StringVar(&t.passwordCommand, "to-password-command", "", "read its password from the output of this shell `command`")
-	f.StringVar(&t.keyFile, "to-key-file", "", "open it with a key `file` in place of a password")
+	f.StringVar(&t.keyFile, "to-key-file", "", "open it with a key `file` instead of a password")
 	cmd.MarkFlagsMutuallyExclusive("to-password-file", "to-password-command", "to-key-file")
 }
 
-// secret finds what opens the target: from flags, SNAP_TO_PASSWORD, or a person.
+// secret returns the secret that opens the target, from flags, SNAP_TO_PASSWORD or
+// a prompt.
 func (t *copyTarget) secret(ctx context.Context, a *app) ([]byte, error) {
 	var typed []byte
 	var err error
@@ -59,7 +60,7 @@ func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release fu
 		return nil, nil, openError(t.dir, err)
 	}
 	if err := repo.CheckConfig(ctx, be); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", t.dir, err) // before a password is asked for
+		return nil, nil, fmt.Errorf("%s: %w", t.dir, err) // before a prompt for the password
 	}
 	secret, err := t.secret(ctx, a)
 	if err != nil {
@@ -73,7 +74,7 @@ func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release fu
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.dir, err)
 	}
-	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter)) // what killed runs left
+	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter)) // left by killed runs
 	return r, func() { _ = l.Release() }, nil
 }
 
@@ -83,26 +84,25 @@ func (a *app) copyCommand() *cobra.Command {
 	var opts repo.CopyOptions
 	cmd := &cobra.Command{
 		Use:   "copy [SNAPSHOT...] --to REPOSITORY",
-		Short: "Copy snapshots into another repository",
-		Long: `Copies snapshots, all of them by default, into another repository, which has
-passwords and settings of its own ("snap init" makes it). Only what it lacks is
-stored; every piece of content is verified on the way. What was copied before is
-recognised and not copied again.
+		Short: "Copy snapshots to another repository",
+		Long: `Copies snapshots, by default all of them, to another repository, which has its own
+passwords and settings ("snap init" creates it). Only missing content is stored,
+and all content is verified. Snapshots that were copied before are skipped.
 
 The password of the other repository comes from --to-password-file,
---to-password-command, --to-key-file, SNAP_TO_PASSWORD, or a question.
+--to-password-command, --to-key-file, SNAP_TO_PASSWORD, or a prompt.
 
-Backup passwords of devices that the repository keeps are not copied, since other
-people may open the other repository; --passwords copies them, too.
+Backup passwords of devices are not copied unless --passwords is given, because
+other people may have access to the other repository.
 
-For a copy with the same passwords "snap mirror" is simpler and needs none.`,
+For a copy with the same passwords "snap mirror" is simpler and needs no password.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			if target.dir == "" {
 				target.dir = os.Getenv("SNAP_TO_REPOSITORY")
 			}
 			if target.dir == "" {
-				return usageError{errors.New("into which repository? Use --to FOLDER or set SNAP_TO_REPOSITORY")}
+				return usageError{errors.New("no target is given: use --to FOLDER or set SNAP_TO_REPOSITORY")}
 			}
 			from, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
@@ -113,11 +113,11 @@ For a copy with the same passwords "snap mirror" is simpler and needs none.`,
 				return err
 			}
 			defer release()
-			defer a.protect(cmd, to)
+			defer a.updateParity(cmd, to)
 			if to.Config().ID == from.Config().ID {
 				return repo.ErrSameRepository
 			}
-			// Before the indexes are read: these have what the snapshots need then.
+			// The list comes first, so that the indexes have all that it needs.
 			list, err := a.chosen(ctx, from, &filter, argv)
 			if err != nil {
 				return err
@@ -132,7 +132,7 @@ For a copy with the same passwords "snap mirror" is simpler and needs none.`,
 			opts.Progress = func(d, t int64) { done.Store(d); total.Store(t) }
 			stop := a.showProgress(func() meter {
 				if total.Load() == 0 {
-					return meter{phase: "looking at snapshots"}
+					return meter{phase: "reading snapshots"}
 				}
 				return meter{phase: "copying", bytes: done.Load(), totalBytes: total.Load()}
 			})
@@ -149,13 +149,13 @@ For a copy with the same passwords "snap mirror" is simpler and needs none.`,
 	}
 	target.register(cmd)
 	filter.register(cmd)
-	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "copy the kept backup passwords of these devices, too")
-	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only say what would be copied, at most")
+	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "also copy the stored backup passwords of these devices")
+	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be copied at most")
 	return cmd
 }
 
-// chosen returns the snapshots that the arguments name, or all that the filter
-// lets through.
+// chosen returns the snapshots that the arguments name, or all that match the
+// filter.
 func (a *app) chosen(ctx context.Context, r *repo.Repo, filter *snapshotFilter, argv []string) ([]*repo.Snapshot, error) {
 	if len(argv) == 0 {
 		list, damaged, err := r.Snapshots(ctx)
@@ -191,14 +191,14 @@ func printCopy(w io.Writer, r *repo.CopyReport) {
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), s.Outcome, bytesText(s.NewBytes), as))
 	}
 	if len(rows) > 0 {
-		table(w, "ID\tDEVICE\tDATE\tOUTCOME\t>NEW\tTHERE", rows)
+		table(w, "ID\tDEVICE\tDATE\tOUTCOME\t>NEW\tCOPY", rows)
 		fmt.Fprintln(w)
 	}
 	if r.DryRun {
-		fmt.Fprintf(w, "would copy %s, at most %s of content; %d there already\n", plural(r.Copied, "snapshot"), bytesText(r.NewBytes), r.Present)
+		fmt.Fprintf(w, "would copy %s, at most %s of content; %d already copied\n", plural(r.Copied, "snapshot"), bytesText(r.NewBytes), r.Present)
 		return
 	}
-	fmt.Fprintf(w, "copied %s, %s of content in %s; %d there already\n", plural(r.Copied, "snapshot"), bytesText(r.NewBytes), bytesText(r.StoredBytes), r.Present)
+	fmt.Fprintf(w, "copied %s, %s of content in %s; %d already copied\n", plural(r.Copied, "snapshot"), bytesText(r.NewBytes), bytesText(r.StoredBytes), r.Present)
 	if r.Passwords > 0 {
 		fmt.Fprintf(w, "copied %s of devices\n", plural(r.Passwords, "backup password"))
 	}

@@ -34,15 +34,14 @@ func (a *app) demoCommand() *cobra.Command {
 	var scale string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the main job on simulated devices, without a phone",
-		Long: `Simulates an iPhone and an iPad over several days, down to the socket where
-devices are found: real databases, photos, settings and logs that change a little
-every day; the iPad encrypts its backups. Each day both are backed up, by the
-protocol that real devices speak, into a repository in a temporary folder. Then a
-day from the middle is given back as a folder and compared byte by byte, and
-restored to a device that is new, which then has the same. Everything is removed
-at the end unless --keep is given.`,
-		Args: args(cobra.NoArgs),
+		Short: "Show backups and restores with simulated devices",
+		Long: `Simulates an iPhone and an iPad, down to the socket that programs find devices at.
+Their databases, photos, settings and logs change a little every day; the iPad
+encrypts its backups. Each day both are backed up, with the protocol of real
+devices, to a repository in a temporary folder. Then the backups of a day in the
+middle are materialized and compared byte by byte, and one is restored to a new
+device. Everything is removed at the end unless --keep is given.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if d.size, err = synthetic.ParseScale(scale); err != nil {
 				return usageError{err}
@@ -50,14 +49,14 @@ at the end unless --keep is given.`,
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&scale, "scale", "demo", "how much is on the devices: tiny, demo, small, medium or large: 3, 30, 60, 600 or 3000 MB each")
-	cmd.Flags().IntVar(&d.days, "days", 4, "how many days")
+	cmd.Flags().StringVar(&scale, "scale", "demo", "`size` of the devices: tiny, demo, small, medium or large: 3, 30, 60, 600 or 3000 MB each")
+	cmd.Flags().IntVar(&d.days, "days", 4, "number of days")
 	cmd.Flags().Uint64Var(&d.seed, "seed", 1, "equal seeds make equal devices")
-	cmd.Flags().BoolVar(&d.keep, "keep", false, "leave the folders and the repository where they are")
+	cmd.Flags().BoolVar(&d.keep, "keep", false, "keep the folders and the repository")
 	return cmd
 }
 
-// demoPassword is that of the demo's repository, which holds nothing secret.
+// demoPassword opens the demo's repository, which has no secrets.
 const demoPassword = "demo"
 
 // demo is one run of the command.
@@ -73,18 +72,18 @@ type demo struct {
 	host   host.Host
 	repo   *repo.Repo
 	middle map[string]fingerprints // of each device on the middle day, by UDID
-	copied int64                   // what a copy of every day would have taken
-	day    atomic.Int64            // from 0 on
+	copied int64                   // bytes of full copies of every day
+	day    atomic.Int64            // from 0
 }
 
-// demoResult is what the demo prints.
+// demoResult is the output of demo.
 type demoResult struct {
 	Snapshots   []snapshotJSON `json:"snapshots"`
-	CopiedBytes int64          `json:"copied_bytes"` // what a full copy of every day would take
-	StoredBytes int64          `json:"stored_bytes"` // what the repository takes
-	Verified    []string       `json:"verified"`     // snapshots given back and compared
+	CopiedBytes int64          `json:"copied_bytes"` // of full copies of every day
+	StoredBytes int64          `json:"stored_bytes"` // of the repository
+	Verified    []string       `json:"verified"`     // snapshots materialized and compared
 	Files       int            `json:"verified_files"`
-	Restored    []string       `json:"restored"` // snapshots restored to a device, and compared
+	Restored    []string       `json:"restored"` // snapshots restored and compared
 	Seconds     float64        `json:"seconds"`
 	Kept        string         `json:"kept,omitempty"`
 }
@@ -92,7 +91,7 @@ type demoResult struct {
 func (d *demo) run(ctx context.Context) (err error) {
 	start := time.Now()
 	if d.days < 1 {
-		return usageError{errors.New("--days takes a number from 1 on")}
+		return usageError{errors.New("--days takes a number of at least 1")}
 	}
 	if d.dir, err = os.MkdirTemp("", "snap-demo-"); err != nil {
 		return err
@@ -121,16 +120,16 @@ func (d *demo) run(ctx context.Context) (err error) {
 		printSnapshots(d.a.stdout, list)
 		fmt.Fprintln(d.a.stdout)
 	}
-	// All of it reads; much of it waits for one another's turn in a conversation.
+	// All of these only read, and often wait for the network.
 	all, both := errgroup.WithContext(ctx)
-	all.Go(func() error { return d.giveBack(both, list, &res) })
+	all.Go(func() error { return d.verify(both, list, &res) })
 	all.Go(func() error { return d.check(both) })
 	if err := all.Wait(); err != nil {
 		return err
 	}
 	for _, dev := range d.lab.Devices() {
 		if wrong := dev.Violations(); len(wrong) > 0 {
-			return fmt.Errorf("%s has suffered from snap: %q", dev.Name(), wrong)
+			return fmt.Errorf("snap did something wrong to %s: %q", dev.Name(), wrong)
 		}
 	}
 	st, err := d.repo.Stats(ctx, list)
@@ -144,7 +143,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return d.a.print(res, func(w io.Writer) { d.conclude(w, &res) })
 }
 
-// connect makes the repository, and the devices behind a socket of their own.
+// connect creates the repository and the devices, which have their own socket.
 func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	be, err := local.Create(filepath.Join(d.dir, "repository"))
 	if err != nil {
@@ -166,14 +165,14 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	end = func() {
 		stop()
 		<-served
-		_ = d.lab.Close() // what it has open is in a folder that goes
+		_ = d.lab.Close() // its files are in a folder that is removed
 	}
 	m, err := device.Open(simulator.Address(listener.Addr()))
 	if err != nil {
 		end()
 		return nil, err
 	}
-	if d.host, err = d.a.flowHost(m, d.repo, "demo"); err != nil {
+	if d.host, err = d.a.newHost(m, d.repo, "demo"); err != nil {
 		end()
 		return nil, err
 	}
@@ -181,15 +180,15 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	return end, nil
 }
 
-// clock is that of the devices: their last day is today.
+// clock is the clock of the devices; their last day is today.
 func (d *demo) clock() time.Time {
 	return d.a.now().AddDate(0, 0, int(d.day.Load())-d.days+1)
 }
 
-// store lets the days go by and backs the devices up on each.
+// store backs up the devices on each day.
 func (d *demo) store(ctx context.Context) error {
 	for day := range d.days {
-		d.say("day %d: two devices are backed up", day+1)
+		d.say("day %d: backing up two devices", day+1)
 		d.day.Store(int64(day))
 		if day > 0 {
 			if err := d.lab.NextDay(ctx); err != nil {
@@ -211,10 +210,10 @@ func (d *demo) store(ctx context.Context) error {
 		for i, dev := range devices {
 			res := results[i]
 			d.copied += res.Import.Bytes
-			d.say("  %-16s %s in %s files; it sent %s, the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
+			d.say("  %-16s %s in %s files; sent %s; the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
 				count(res.Import.Files), bytesText(res.Bytes), bytesText(res.Snapshot.StoredBytes))
 			if day == d.days/2 {
-				// Tomorrow it has something else.
+				// It changes on the next day.
 				var err error
 				if d.middle[dev.UDID()], err = inventory(ctx, dev.Agent.Content()); err != nil {
 					return err
@@ -240,7 +239,7 @@ func (d *demo) backup(ctx context.Context, dev *lab.Device) (*host.BackupResult,
 	return res, err
 }
 
-// check reads all of the repository.
+// check verifies the repository, including all pack data.
 func (d *demo) check(ctx context.Context) error {
 	report, err := d.repo.Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil {
@@ -252,9 +251,9 @@ func (d *demo) check(ctx context.Context) error {
 	return nil
 }
 
-// giveBack gives the middle day of each device back as a folder, the first one's
-// to a new device, too, and compares.
-func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
+// verify materializes the middle day of each device and restores that of the first
+// to a new device, and compares the results.
+func (d *demo) verify(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
 	devices := d.lab.Devices()
 	snapshots, files := make([]*repo.Snapshot, len(devices)), make([]int, len(devices))
 	all, ctx := errgroup.WithContext(ctx)
@@ -281,20 +280,20 @@ func (d *demo) giveBack(ctx context.Context, list []*repo.Snapshot, res *demoRes
 		s := snapshots[i]
 		res.Verified = append(res.Verified, s.ID.String())
 		res.Files += files[i]
-		d.say("day %d of %s given back from snapshot %s: %s files and folders, every byte as on the device that day",
+		d.say("day %d of %s, snapshot %s: materialized %s files and folders, identical to the device on that day",
 			d.days/2+1, clean(dev.Name()), s.ID.Short(), count(int64(files[i])))
 		if i == 0 {
 			res.Restored = append(res.Restored, s.ID.String())
-			d.say("  and restored to New iPhone: %s, every file there as it was", bytesText(restored.Bytes))
+			d.say("  and restored to New iPhone: %s, every file identical", bytesText(restored.Bytes))
 		}
 	}
 	return nil
 }
 
-// materialize gives a snapshot back as a folder, compares, and returns the number
-// of files and folders.
+// materialize writes a snapshot as a folder, compares it with the device, and returns
+// the number of files and folders.
 func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapshot) (int, error) {
-	out, err := materialize.Write(ctx, d.repo, s, filepath.Join(d.dir, "given back"), materialize.Options{Workers: runtime.GOMAXPROCS(0)})
+	out, err := materialize.Write(ctx, d.repo, s, filepath.Join(d.dir, "materialized"), materialize.Options{Workers: runtime.GOMAXPROCS(0)})
 	if err != nil {
 		return 0, err
 	}
@@ -307,12 +306,12 @@ func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapsho
 		return 0, err
 	}
 	if err := d.middle[dev.UDID()].compare(got); err != nil {
-		return 0, fmt.Errorf("%s is not what was on %s that day: %w", out.Dir, dev.Name(), err)
+		return 0, fmt.Errorf("%s differs from %s on that day: %w", out.Dir, dev.Name(), err)
 	}
 	return len(got), nil
 }
 
-// restore restores a snapshot to a device that has just been bought.
+// restore restores a snapshot to a new device and compares the contents.
 func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints) (sent backup2.Progress, err error) {
 	bought, err := d.lab.AddSpare(ctx, simulator.Spec{Name: "New iPhone"})
 	if err != nil {
@@ -336,13 +335,13 @@ func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints)
 		return sent, err
 	}
 	if err := want.compare(got); err != nil {
-		return sent, fmt.Errorf("%s does not have what was restored: %w", bought.Name(), err)
+		return sent, fmt.Errorf("%s differs from the snapshot: %w", bought.Name(), err)
 	}
 	return out.Progress, nil
 }
 
-// removeFolders removes a folder, what is two levels down side by side: there are
-// thousands of files, and file systems take their time.
+// removeFolders removes a folder, several subfolders at a time, because it has
+// thousands of files.
 func removeFolders(dir string) error {
 	parts, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	if err != nil {
@@ -356,7 +355,7 @@ func removeFolders(dir string) error {
 	return errors.Join(all.Wait(), os.RemoveAll(dir))
 }
 
-// quietly is an observer that tells of trouble alone.
+// quietly is an observer that only prints warnings.
 type quietly struct{ a *app }
 
 func (quietly) Phase(backup2.Phase)       {}
@@ -366,26 +365,24 @@ func (quietly) Prompt(bool)               {}
 func (q quietly) Warning(text string)     { q.a.warn("%s", text) }
 
 func (d *demo) conclude(w io.Writer, res *demoResult) {
-	fmt.Fprintf(w, "\nA copy of every day would take %s; the repository, encrypted, takes %s.\n", bytesText(res.CopiedBytes), bytesText(res.StoredBytes))
-	fmt.Fprintf(w, "Every byte of the repository was read and verified. %.0f seconds in all.\n", res.Seconds)
+	fmt.Fprintf(w, "\nFull copies of every day would take %s; the encrypted repository takes %s.\n", bytesText(res.CopiedBytes), bytesText(res.StoredBytes))
+	fmt.Fprintf(w, "Every byte of the repository was read and verified. Total time: %.0f seconds.\n", res.Seconds)
 	if d.keep {
-		fmt.Fprintf(w, "\nLook around (the password is %q):\n  export SNAP_REPOSITORY=%q\n  snap snapshots\n", demoPassword, filepath.Join(d.dir, "repository"))
+		fmt.Fprintf(w, "\nTo explore it (the password is %q):\n  export SNAP_REPOSITORY=%q\n  snap snapshots\n", demoPassword, filepath.Join(d.dir, "repository"))
 	}
 }
 
-// say tells a person what goes on.
+// say prints what happens, unless --json is given.
 func (d *demo) say(format string, args ...any) {
 	if !d.a.json {
 		fmt.Fprintf(d.a.stdout, format+"\n", args...)
 	}
 }
 
-// fingerprints are what must come back: kind, size, time and content of
-// everything, by path.
+// fingerprints are the kind, size, time and content of files, by path.
 type fingerprints map[string]string
 
-// inventory takes the fingerprints of what is on a device, or in a backup folder
-// of it.
+// inventory returns the fingerprints of what is on a device or in a backup folder.
 func inventory(ctx context.Context, c devicefiles.Source) (fingerprints, error) {
 	records, err := c.Records(ctx)
 	if err != nil {
@@ -415,7 +412,7 @@ func hashContent(c devicefiles.Source, rec *manifest.Record) (string, error) {
 	return fmt.Sprintf("%d %x", n, h.Sum(nil)), err
 }
 
-// compare names the first difference.
+// compare returns an error that names a difference.
 func (f fingerprints) compare(got fingerprints) error {
 	for path, want := range f {
 		if got[path] != want {
@@ -424,7 +421,7 @@ func (f fingerprints) compare(got fingerprints) error {
 	}
 	for path := range got {
 		if _, ok := f[path]; !ok {
-			return fmt.Errorf("%s should not be there", path)
+			return fmt.Errorf("%s is unexpected", path)
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "device",
-		Short: "Pair with a device, describe it, switch encryption, keep its backup password",
+		Short: "Pair, describe and encrypt a device, and keep its backup password",
 		Args:  suggest,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -26,12 +26,12 @@ func (a *app) deviceCommand() *cobra.Command {
 	password := &cobra.Command{
 		Use:   "password",
 		Short: "Keep, forget and test the backup password of a device",
-		Long: `With its backup password, an encrypted backup is stored as what it holds, so that
-it shares storage with other days and devices. snap can keep the password in the
-repository, sealed like everything else, so that later imports need not be told.
+		Long: `With its backup password snap decrypts an encrypted backup before it stores it, so
+that it shares storage with other days and devices. The repository can keep the
+password, sealed like everything else, for later backups.
 
-Snapshots do not need the password to be given back. A device needs it to restore
-from what was given back.`,
+Snapshots can be materialized without the password. A device needs it to restore
+from them.`,
 		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -42,13 +42,13 @@ from what was given back.`,
 	return cmd
 }
 
-// devicePasswordResult is what the commands below print.
+// devicePasswordResult is the output of the commands below.
 type devicePasswordResult struct {
 	UDID   string `json:"udid"`
 	Name   string `json:"device_name,omitempty"`
 	Kept   int    `json:"kept"`   // passwords kept for the device after the command
 	Tested int    `json:"tested"` // encrypted snapshots whose keybag was tried
-	Opened int    `json:"opened"` // of those, how many a password opens
+	Opened int    `json:"opened"` // of those, opened by a password
 }
 
 func (a *app) devicePasswordSetCommand() *cobra.Command {
@@ -57,10 +57,10 @@ func (a *app) devicePasswordSetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set DEVICE",
 		Short: "Keep a backup password of a device in the repository",
-		Long: `Keeps a backup password, beside those kept before: older snapshots may need older
-ones. If there is an encrypted snapshot of the device, the password has to open
-the newest; --untested keeps it all the same.`,
-		Args: args(cobra.ExactArgs(1)),
+		Long: `Keeps a backup password in addition to earlier ones, which older snapshots may
+need. The password must open the newest encrypted snapshot of the device, if there
+is one; --untested skips that test.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			r, d, err := a.openDevice(cmd, repo.LockWrite, argv[0])
@@ -83,7 +83,7 @@ the newest; --untested keeps it all the same.`,
 					return err
 				}
 				if !opens {
-					return advised{wrongBackupPassword{d.name}, "nothing was stored: it does not open the newest encrypted snapshot; try again, or keep it all the same with --untested"}
+					return advised{wrongBackupPassword{d.name}, "nothing was stored: the password does not open the newest encrypted snapshot; try again, or keep it anyway with --untested"}
 				}
 				res.Opened = 1
 			}
@@ -106,7 +106,7 @@ the newest; --untested keeps it all the same.`,
 		},
 	}
 	source.register(cmd)
-	cmd.Flags().BoolVar(&untested, "untested", false, "do not try it on a snapshot first")
+	cmd.Flags().BoolVar(&untested, "untested", false, "do not try it on a snapshot")
 	return cmd
 }
 
@@ -114,7 +114,7 @@ func (a *app) devicePasswordForgetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget DEVICE",
 		Short: "Remove the backup passwords of a device from the repository",
-		Args:  args(cobra.ExactArgs(1)),
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			r, d, err := a.openDevice(cmd, repo.LockWrite, argv[0])
 			if err != nil {
@@ -136,11 +136,11 @@ func (a *app) devicePasswordTestCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test DEVICE",
 		Short: "Try the backup passwords of a device on its snapshots",
-		Long: `Tries the passwords that the repository keeps, or the one given, on the keybag of
-every encrypted snapshot of the device, without the device. It takes a few
-seconds for each keybag and password. A device needs the password of a snapshot
+		Long: `Tries the passwords that the repository keeps, or a given one, on the keybag of
+every encrypted snapshot of the device. The device need not be connected. Each
+keybag and password takes a few seconds. A device needs the password of a snapshot
 to restore from it.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			r, d, err := a.openDevice(cmd, repo.LockRead, argv[0])
@@ -166,8 +166,8 @@ to restore from it.`,
 				}
 			}
 			if len(passwords) == 0 {
-				return advised{usageError{fmt.Errorf("the repository keeps no backup password of %s, and none was given", clean(d.name))},
-					fmt.Sprintf("give one with --backup-password-file, or keep one with \"snap device password set %s\"", d.udid)}
+				return advised{usageError{fmt.Errorf("no backup password of %s is kept in the repository or given", clean(d.name))},
+					fmt.Sprintf("use --backup-password-file, or keep one with \"snap device password set %s\"", d.udid)}
 			}
 			res := devicePasswordResult{UDID: d.udid, Name: d.name, Kept: len(kept)}
 			var locked []string
@@ -175,7 +175,7 @@ to restore from it.`,
 				return err
 			}
 			err = a.print(res, func(w io.Writer) {
-				fmt.Fprintf(w, "%d of %d encrypted snapshots of %s open\n", res.Opened, res.Tested, clean(d.name))
+				fmt.Fprintf(w, "opened %d of %d encrypted snapshots of %s\n", res.Opened, res.Tested, clean(d.name))
 				for _, s := range locked {
 					fmt.Fprintf(w, "  not %s\n", s)
 				}
@@ -190,7 +190,7 @@ to restore from it.`,
 	return cmd
 }
 
-// testAll tries passwords on snapshots, each keybag once, and returns those
+// testAll tries passwords on snapshots, each keybag once, and returns the snapshots
 // that none opens.
 func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, passwords [][]byte, res *devicePasswordResult) ([]string, error) {
 	var locked []string
@@ -243,7 +243,7 @@ func (a *app) opens(ctx context.Context, r *repo.Repo, s *repo.Snapshot, passwor
 	return err == nil, err
 }
 
-// knownDevice is a device of the repository, or one that has only a UDID.
+// knownDevice is a device in the repository, or just a UDID.
 type knownDevice struct {
 	udid, name string
 	snapshots  []*repo.Snapshot
@@ -259,9 +259,8 @@ func (d *knownDevice) encrypted() []*repo.Snapshot {
 	return out
 }
 
-// openDevice opens the repository and finds a device in it by UDID or name. A
-// UDID that no snapshot has is taken as it is: the password may come before
-// the first backup.
+// openDevice opens the repository and finds a device by UDID or name. It accepts a
+// UDID without snapshots, because the password may come before the first backup.
 func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) (*repo.Repo, *knownDevice, error) {
 	ctx := cmd.Context()
 	r, err := a.openLocked(cmd, kind)
@@ -282,12 +281,12 @@ func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) 
 		return r, &knownDevice{d.UDID, d.Name, mine}, nil
 	}
 	if !looksLikeUDID(device) {
-		return nil, nil, fmt.Errorf("no device is called %q; name one that has no snapshot yet by its UDID: %w", device, repo.ErrNoSnapshot)
+		return nil, nil, fmt.Errorf("no device is named %q; use the UDID of a device without snapshots: %w", device, repo.ErrNoSnapshot)
 	}
 	return r, &knownDevice{udid: device, name: device}, nil
 }
 
-// looksLikeUDID reports whether s has the digits of a UDID: 40, or 8 and 16.
+// looksLikeUDID reports whether s has as many digits as a UDID: 40, or 8 and 16.
 func looksLikeUDID(s string) bool {
 	digits := 0
 	for _, c := range s {

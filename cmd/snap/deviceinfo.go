@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// oneDevice finds the device that a command line names, or the only one.
+// oneDevice returns the device that the argument names, or the only one.
 func oneDevice(ctx context.Context, argv []string) (*device.Mux, device.Entry, error) {
 	m, err := mux()
 	if err != nil {
@@ -22,7 +23,7 @@ func oneDevice(ctx context.Context, argv []string) (*device.Mux, device.Entry, e
 	if len(argv) > 0 {
 		name = argv[0]
 		if strings.TrimSpace(name) == "" {
-			return nil, device.Entry{}, usageError{fmt.Errorf("the device's name is empty")}
+			return nil, device.Entry{}, usageError{errors.New("the device's name is empty")}
 		}
 	}
 	e, err := m.Find(ctx, name)
@@ -32,18 +33,18 @@ func oneDevice(ctx context.Context, argv []string) (*device.Mux, device.Entry, e
 func (a *app) deviceInfoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "info [DEVICE]",
-		Short: "Describe a device that is connected",
-		Long: `Describes a device that is connected: DEVICE is its UDID, its name, or the
-beginning of either; it may be left out if only one is connected. Most of it a
-device tells only to a computer that it trusts.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Short: "Describe a connected device",
+		Long: `Describes a connected device. DEVICE is its UDID, its name, or the beginning of
+either. It may be omitted if only one device is connected. A device tells most of
+this only to a computer that it trusts.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			m, e, err := oneDevice(ctx, argv)
 			if err != nil {
 				return err
 			}
-			list, err := a.snapshotsUnasked(ctx)
+			list, err := a.snapshotsWithoutPrompt(ctx)
 			if err != nil {
 				return err
 			}
@@ -91,10 +92,10 @@ func printDevice(w io.Writer, d deviceJSON) {
 	line("Serial number", d.SerialNumber)
 	line("Connection", strings.Join(links, ", "))
 	line("Trust", trustText(d.Trust)+": "+trustAdvice(d.Trust, d.UDID))
-	known("Encryption", d.WillEncrypt, "on: its backups are encrypted", "off: its backups are not encrypted, and lack passwords and health data")
-	known("", d.RequiresEncryption, "the organisation that manages it requires encryption", "")
-	known("Passcode", d.PasscodeSet, "set: it asks for it before a backup, from iOS 16.1 on", "not set")
-	known("Find My", d.FindMy, "on: has to be switched off before a restore", "off")
+	known("Encryption", d.WillEncrypt, "on: its backups are encrypted", "off: its backups lack passwords and health data")
+	known("", d.RequiresEncryption, "required by the organisation that manages it", "")
+	known("Passcode", d.PasscodeSet, "set: since iOS 16.1 the device asks for it before a backup", "not set")
+	known("Find My", d.FindMy, "on: switch it off before a restore", "off")
 	known("iCloud backup", d.CloudBackup, "on", "off")
 	if d.Battery != nil {
 		charging := ""
@@ -104,7 +105,7 @@ func printDevice(w io.Writer, d deviceJSON) {
 		line("Battery", fmt.Sprintf("%d%%%s", d.Battery.Percent, charging))
 	}
 	if d.Storage != nil {
-		line("Storage", fmt.Sprintf("%s, %s of it free", bytesText(d.Storage.Total), bytesText(d.Storage.Free)))
+		line("Storage", fmt.Sprintf("%s, %s free", bytesText(d.Storage.Total), bytesText(d.Storage.Free)))
 	}
 	if d.LastBackup != nil {
 		line("Last backup", timeText(*d.LastBackup)+", to any computer")
@@ -114,7 +115,7 @@ func printDevice(w io.Writer, d deviceJSON) {
 	}
 }
 
-// pairResult is what pair and unpair print.
+// pairResult is the output of pair and unpair.
 type pairResult struct {
 	UDID  string       `json:"udid"`
 	Name  string       `json:"device_name,omitempty"`
@@ -122,32 +123,32 @@ type pairResult struct {
 	WiFi  bool         `json:"wifi_enabled"`
 }
 
-// defaultPatience is how long somebody has for tapping Trust.
-const defaultPatience = 2 * time.Minute
+// defaultTrustWait is how long to wait for a tap on Trust.
+const defaultTrustWait = 2 * time.Minute
 
 func (a *app) devicePairCommand() *cobra.Command {
 	var wifi bool
-	var patience time.Duration
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "pair [DEVICE]",
 		Short: "Make a device trust this computer",
-		Long: `Asks a device, connected by cable, to trust this computer, and waits until
-somebody unlocks it, taps Trust and enters its passcode. A device that trusts
-this computer already is left as it is. All programs on this computer share the
+		Long: `Asks a device that is connected by cable to trust this computer, and waits until
+it is unlocked, Trust is tapped and its passcode is entered. Nothing changes if the
+device already trusts this computer. All programs on this computer share the
 pairing.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			m, e, err := oneDevice(ctx, argv)
 			if err != nil {
 				return err
 			}
-			name, sealed := e.UDID, false
+			name, locked := e.UDID, false
 			if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
-				name, sealed = info.Name, info.Trust == device.Locked
+				name, locked = info.Name, info.Trust == device.Locked
 			}
-			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, Wait: patience, On: func(t device.Trust) {
-				// Said whatever --quiet says: nothing goes on until somebody has done it.
+			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, Wait: wait, On: func(t device.Trust) {
+				// Printed despite --quiet, because the device waits for a person.
 				switch {
 				case t == device.Trusted:
 				case a.json:
@@ -157,27 +158,27 @@ pairing.`,
 				}
 			}})
 			if err != nil {
-				return orInterrupted(ctx, err, "nothing was changed; run the same command again, and tap Trust")
+				return orInterrupted(ctx, err, "nothing was changed; run the same command again and tap Trust")
 			}
 			res := pairResult{UDID: e.UDID, Name: name, Trust: device.Trusted, WiFi: wifi}
 			if wifi {
 				if err := m.EnableWiFi(ctx, e); err != nil {
-					return fmt.Errorf("%s trusts this computer, but: %w", name, err)
+					return fmt.Errorf("%s trusts this computer, but Wi-Fi is not enabled: %w", name, err)
 				}
 			}
 			return a.print(res, func(w io.Writer) {
 				fmt.Fprintf(w, "%s trusts this computer\n", clean(name))
-				if sealed {
-					a.remark("before a backup it has to be unlocked: nobody has done that since it was switched on")
+				if locked {
+					a.remark("unlock it before a backup: it has not been unlocked since it was switched on")
 				}
 				if wifi {
-					fmt.Fprintln(w, "it can be reached by Wi-Fi, too")
+					fmt.Fprintln(w, "it can also be reached by Wi-Fi")
 				}
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&wifi, "wifi", false, "also let the device be reached by Wi-Fi")
-	cmd.Flags().DurationVar(&patience, "wait", defaultPatience, "how `long` to wait for somebody to tap Trust")
+	cmd.Flags().BoolVar(&wifi, "wifi", false, "also make the device reachable by Wi-Fi")
+	cmd.Flags().DurationVar(&wait, "wait", defaultTrustWait, "`duration` to wait for a tap on Trust")
 	return cmd
 }
 
@@ -185,9 +186,9 @@ func (a *app) deviceUnpairCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unpair DEVICE",
 		Short: "Make a device and this computer forget each other",
-		Long: `Ends the pairing of a device with this computer, for all programs. Snapshots
-and kept backup passwords stay.`,
-		Args: args(cobra.ExactArgs(1)),
+		Long: `Ends the pairing of a device with this computer, for all programs. Snapshots and
+stored backup passwords stay.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			m, e, err := oneDevice(cmd.Context(), argv)
 			if err != nil {
@@ -197,7 +198,7 @@ and kept backup passwords stay.`,
 				return err
 			}
 			return a.print(pairResult{UDID: e.UDID, Trust: device.NotPaired}, func(w io.Writer) {
-				fmt.Fprintf(w, "%s and this computer have forgotten each other\n", e.UDID)
+				fmt.Fprintf(w, "%s and this computer are no longer paired\n", e.UDID)
 			})
 		},
 	}

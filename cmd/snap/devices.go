@@ -19,19 +19,19 @@ func (a *app) devicesCommand() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "devices",
-		Short: "List the devices that are connected",
+		Short: "List connected devices",
 		Long: `Lists the iPhones and iPads that are connected by cable or, where the system
-offers them, by Wi-Fi, and whether they trust this computer. With a repository
-(-r, or SNAP_REPOSITORY together with a password that need not be asked for) it
-tells how old the newest snapshot of each is.`,
-		Args: args(cobra.NoArgs),
+supports it, by Wi-Fi, and whether they trust this computer. With a repository (-r,
+or SNAP_REPOSITORY and a password that needs no prompt) it also shows the age of
+each device's newest snapshot.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			m, err := mux()
 			if err != nil {
 				return err
 			}
-			list, err := a.snapshotsUnasked(ctx)
+			list, err := a.snapshotsWithoutPrompt(ctx)
 			if err != nil {
 				return err
 			}
@@ -49,18 +49,18 @@ tells how old the newest snapshot of each is.`,
 			return a.print(found, func(w io.Writer) {
 				if len(found) == 0 {
 					fmt.Fprintln(w, "no device is connected")
-					a.remark("connect one by cable and unlock it; it asks whether to trust this computer")
+					a.remark("connect one by cable, unlock it, and tap Trust")
 					return
 				}
 				printDevices(w, found)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "go on, and tell of devices that come and go, until interrupted")
+	cmd.Flags().BoolVar(&watch, "watch", false, "keep reporting devices that come and go until interrupted")
 	return cmd
 }
 
-// mux is the usbmuxd of this computer.
+// mux returns the usbmuxd of this computer.
 func mux() (*device.Mux, error) {
 	m, err := device.Open(os.Getenv(device.AddressVariable))
 	if err != nil {
@@ -73,7 +73,7 @@ func mux() (*device.Mux, error) {
 type deviceJSON struct {
 	*device.Info
 	LastSnapshot *lastSnapshot `json:"last_snapshot,omitempty"`
-	Problem      string        `json:"problem,omitempty"` // why it was not described in full
+	Problem      string        `json:"problem,omitempty"` // why the description is incomplete
 }
 
 type lastSnapshot struct {
@@ -82,9 +82,9 @@ type lastSnapshot struct {
 	AgeSeconds int64       `json:"age_seconds"`
 }
 
-// snapshotsUnasked returns the snapshots of the repository if there is one that
-// opens without asking anybody: listing devices needs none.
-func (a *app) snapshotsUnasked(ctx context.Context) ([]*repo.Snapshot, error) {
+// snapshotsWithoutPrompt returns the snapshots of the repository if it can be opened
+// without a prompt. Commands for devices also work without a repository.
+func (a *app) snapshotsWithoutPrompt(ctx context.Context) ([]*repo.Snapshot, error) {
 	if a.repoDir == "" {
 		if os.Getenv("SNAP_REPOSITORY") == "" {
 			return nil, nil
@@ -105,7 +105,7 @@ func (a *app) snapshotsUnasked(ctx context.Context) ([]*repo.Snapshot, error) {
 		}
 	}
 	if a.repoDir == "" && ctx.Err() == nil {
-		a.warn("without the repository: %v", err)
+		a.warn("the repository is not used: %v", err)
 		return nil, nil
 	}
 	return nil, err
@@ -122,7 +122,7 @@ func (a *app) describeAll(ctx context.Context, m *device.Mux, entries []device.E
 			return nil
 		})
 	}
-	_ = g.Wait() // what is wrong with a device is in its Problem
+	_ = g.Wait() // errors are in Problem
 	return found, ctx.Err()
 }
 
@@ -176,7 +176,7 @@ func printDevices(w io.Writer, found []deviceJSON) {
 	}
 }
 
-// trustAdvice says what a state of trust means and which command helps.
+// trustAdvice says what a state of trust means and what to do.
 func trustAdvice(t device.Trust, udid string) string {
 	switch t {
 	case device.NotPaired, device.Stale, device.Denied:
@@ -230,7 +230,7 @@ func ageOf(s *lastSnapshot) string {
 	return ageText(time.Duration(s.AgeSeconds) * time.Second)
 }
 
-// ageText writes how long ago something was, as precisely as people do.
+// ageText returns how long ago something was, rounded.
 func ageText(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -245,7 +245,7 @@ func ageText(d time.Duration) string {
 	return plural(int64(d/(24*time.Hour)), "day") + " ago"
 }
 
-// deviceEvent is what --watch tells: one JSON object a line.
+// deviceEvent is a line of --watch with --json.
 type deviceEvent struct {
 	Event  device.Change `json:"event"`
 	UDID   string        `json:"udid"`
@@ -253,8 +253,8 @@ type deviceEvent struct {
 	Device *deviceJSON   `json:"device,omitempty"`
 }
 
-// watchDevices tells of devices that come and go. An interrupt is how it is
-// meant to end.
+// watchDevices reports devices that come and go until it is interrupted, which is
+// not an error.
 func (a *app) watchDevices(ctx context.Context, m *device.Mux, list []*repo.Snapshot) error {
 	names := map[string]string{}
 	err := m.Watch(ctx, func(e device.Event) error {

@@ -9,14 +9,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// diffResult is what diff prints.
+// diffResult is the output of diff.
 type diffResult struct {
 	From     repo.FileID  `json:"from"`
 	To       repo.FileID  `json:"to"`
 	Added    int          `json:"added"`
 	Removed  int          `json:"removed"`
 	Modified int          `json:"modified"`
-	Metadata int          `json:"metadata"` // other than content: times, keys, places
+	Metadata int          `json:"metadata"` // anything but content, such as times and keys
 	Grown    int64        `json:"grown_bytes"`
 	Changes  []diffChange `json:"changes"`
 }
@@ -31,7 +31,7 @@ type diffChange struct {
 	To     int64  `json:"to_size"`
 }
 
-// changeMarks are restic's.
+// changeMarks are those of restic.
 var changeMarks = map[string]string{"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
 
 func (a *app) diffCommand() *cobra.Command {
@@ -39,10 +39,10 @@ func (a *app) diffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff SNAPSHOT SNAPSHOT",
 		Short: "Show what changed between two snapshots",
-		Long: `Lists the files that differ between two snapshots, of one device or of two:
-+ added, - removed, M modified; with --metadata also U, same content with other
-times or another key.`,
-		Args: args(cobra.ExactArgs(2)),
+		Long: `Lists the files that differ between two snapshots of the same or different devices:
++ added, - removed, M modified. --metadata adds U: same content, different times
+or key.`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			r, found, err := a.openToRead(cmd, argv[0], argv[1])
@@ -53,7 +53,7 @@ times or another key.`,
 			if locked(from) != locked(to) {
 				for _, s := range []*repo.Snapshot{from, to} {
 					if locked(s) {
-						a.warn("snapshot %s was stored locked, without the backup password, and the other one was not: what is the same in both cannot be told, so all files are listed as removed and added", s.ID.Short())
+						a.warn("snapshot %s was stored locked, without the backup password, and the other one was not: files cannot be compared, so all are listed as removed and added", s.ID.Short())
 					}
 				}
 			}
@@ -69,20 +69,20 @@ times or another key.`,
 				for _, c := range res.Changes {
 					fmt.Fprintf(w, "%s  %s\n", changeMarks[c.Change], clean(fileText(c.Domain, c.Name, c.Path)))
 				}
-				fmt.Fprintf(w, "%s added, %s removed, %s modified, %s with other metadata; %+.1f MiB\n",
+				fmt.Fprintf(w, "%s added, %s removed, %s modified, %s with different metadata; %+.1f MiB\n",
 					count(int64(res.Added)), count(int64(res.Removed)), count(int64(res.Modified)), count(int64(res.Metadata)), float64(res.Grown)/(1<<20))
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&metadata, "metadata", false, "list also files of which only metadata differs")
+	cmd.Flags().BoolVar(&metadata, "metadata", false, "also list files with different metadata only")
 	return cmd
 }
 
-// locked reports whether nobody can look into a snapshot's files.
+// locked reports whether a snapshot was stored encrypted.
 func locked(s *repo.Snapshot) bool { return s.Encrypted && !s.Unlocked }
 
-// add counts a difference and keeps it if it is to be listed. Folders count
-// for nothing: their times change with every file in them.
+// add counts a difference and lists it, if necessary. It ignores folders, whose times
+// change with every file in them.
 func (d *diffResult) add(x, y *tree.Entry, metadata bool) {
 	e := y
 	if e == nil {
@@ -118,8 +118,7 @@ func (d *diffResult) add(x, y *tree.Entry, metadata bool) {
 	}
 }
 
-// fileText names a file for people: by its place on the device, or in the
-// backup folder.
+// fileText returns the name of a file on the device, or else in the backup folder.
 func fileText(domain, name, path string) string {
 	if domain == "" {
 		return path

@@ -14,25 +14,25 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// encryptionResult is what the commands below print.
+// encryptionResult is the output of the commands below.
 type encryptionResult struct {
 	UDID      string `json:"udid"`
 	Name      string `json:"device_name"`
-	Encrypted bool   `json:"encrypted"` // its backups are, from now on
-	Kept      bool   `json:"kept"`      // the new password, in the repository
-	Continues bool   `json:"continues"` // the next backup is no full one
+	Encrypted bool   `json:"encrypted"` // state of later backups
+	Kept      bool   `json:"kept"`      // the repository keeps the new password
+	Continues bool   `json:"continues"` // the next backup is incremental
 }
 
 func (a *app) deviceEncryptionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "encryption",
-		Short: "Switch the encryption of a device's backups, change its password",
-		Long: `An encrypted backup has what a plain one lacks: saved passwords, health data,
-Wi-Fi networks, call history. The device encrypts with a backup password that it
-keeps itself; it is not the device's passcode, nor the repository's password.
+		Short: "Switch encryption of a device's backups, or change its password",
+		Long: `Only encrypted backups contain saved passwords, health data, Wi-Fi networks and call
+history. The device encrypts them with its backup password, which is not its
+passcode and not the repository's password.
 
-Whoever forgets it can back up no more to look into, and restore none; it can be
-cleared on the device alone (Reset All Settings). Older snapshots keep the password
+Without this password no backup can be decrypted or restored. If it is forgotten,
+"Reset All Settings" on the device clears it. Older snapshots keep the password
 that they were made with.`,
 		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -40,9 +40,9 @@ that they were made with.`,
 		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(
-		a.encryptionSwitch("on", "Have a device encrypt its backups", false, true),
+		a.encryptionSwitch("on", "Encrypt the backups of a device", false, true),
 		a.encryptionSwitch("change", "Change the backup password of a device", true, true),
-		a.encryptionSwitch("off", "Have a device encrypt its backups no more", true, false),
+		a.encryptionSwitch("off", "Stop encrypting the backups of a device", true, false),
 	)
 	return cmd
 }
@@ -68,7 +68,7 @@ func (a *app) encryptionSwitch(name, short string, hasOld, hasNew bool) *cobra.C
 	cmd := &cobra.Command{
 		Use:   name + " [DEVICE]",
 		Short: short,
-		Args:  args(cobra.MaximumNArgs(1)),
+		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			return orInterrupted(cmd.Context(), c.run(cmd.Context(), argv), "nothing was changed; run the same command again")
 		},
@@ -79,11 +79,11 @@ func (a *app) encryptionSwitch(name, short string, hasOld, hasNew bool) *cobra.C
 	}
 	if hasNew {
 		f.StringVar(&c.newFile, "new-backup-password-file", "", "read the new backup password from the first line of this `file` (or $SNAP_NEW_BACKUP_PASSWORD)")
-		f.BoolVar(&c.keep, "keep-password", true, "keep the new password in the repository, sealed, so that backups share storage")
-		f.BoolVar(&c.noKeep, "no-keep-password", false, "do not keep it")
+		f.BoolVar(&c.keep, "keep-password", true, "keep the new password in the repository, so that backups share storage")
+		f.BoolVar(&c.noKeep, "no-keep-password", false, "do not keep the new password")
 		cmd.MarkFlagsMutuallyExclusive("keep-password", "no-keep-password")
 	} else {
-		f.BoolVar(&c.confirmed, "yes", false, "do not ask")
+		f.BoolVar(&c.confirmed, "yes", false, "do not ask for confirmation")
 	}
 	return cmd
 }
@@ -99,10 +99,10 @@ func (c *passwordChange) run(ctx context.Context, argv []string) error {
 	}
 	defer release()
 	c.repo, c.entry = r, e
-	if c.host, err = c.a.flowHost(m, r, ""); err != nil {
+	if c.host, err = c.a.newHost(m, r, ""); err != nil {
 		return err
 	}
-	// Before anybody types a password for nothing.
+	// Check this before a prompt for passwords.
 	if c.info, err = c.host.Encryption(ctx, e, c.hasOld, c.hasNew); err != nil {
 		return err
 	}
@@ -117,17 +117,17 @@ func (c *passwordChange) run(ctx context.Context, argv []string) error {
 	if errors.Is(err, backup2.ErrWrongPassword) && c.hasOld {
 		which := "given"
 		if c.fromKept {
-			which = "that the repository keeps"
+			which = "stored"
 		}
-		return fmt.Errorf("%s: the old backup password %s is wrong: %w", c.info.Name, which, err)
+		return fmt.Errorf("%s: the %s old backup password is wrong: %w", c.info.Name, which, err)
 	}
 	if err != nil {
-		return orInterrupted(ctx, err, `if the device was given its passcode, it may have been changed: "snap device info" tells whether encryption is on`)
+		return orInterrupted(ctx, err, `if the passcode was entered, the password may have changed; "snap device info" shows whether encryption is on`)
 	}
 	return c.conclude(ctx, res)
 }
 
-// ask gathers the passwords, or the consent to go without.
+// ask gets the passwords, or the consent to stop encryption.
 func (c *passwordChange) ask(ctx context.Context) (err error) {
 	name := clean(c.info.Name)
 	if c.hasOld {
@@ -139,7 +139,7 @@ func (c *passwordChange) ask(ctx context.Context) (err error) {
 		if c.confirmed {
 			return nil
 		}
-		c.a.remark("backups of %s will lack passwords, health data, Wi-Fi networks and call history, and the next one is a full one", name)
+		c.a.remark("backups of %s will lack passwords, health data, Wi-Fi networks and call history, and the next one will be full", name)
 		return c.a.confirm(ctx, c.info)
 	}
 	switch pw := os.Getenv("SNAP_NEW_BACKUP_PASSWORD"); {
@@ -173,9 +173,9 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult) error {
 	out := encryptionResult{UDID: c.entry.UDID, Name: c.info.Name, Encrypted: c.hasNew, Continues: res.Continues}
 	if c.hasNew && c.keep && !c.noKeep {
-		// The device has it already: that counts, whatever happens here.
+		// The device has the new password, so this must not be interrupted.
 		if err := c.repo.KeepDevicePassword(context.WithoutCancel(ctx), c.entry.UDID, c.newSecret); err != nil {
-			c.a.warn("%s has the new password, but the repository could not keep it: %v", c.info.Name, err)
+			c.a.warn("%s has the new password, but the repository does not keep it: %v", c.info.Name, err)
 		} else {
 			out.Kept = true
 		}
@@ -183,17 +183,17 @@ func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult)
 	return c.a.print(out, func(w io.Writer) {
 		name := clean(c.info.Name)
 		if !out.Encrypted {
-			fmt.Fprintf(w, "%s does not encrypt its backups any more\n", name)
+			fmt.Fprintf(w, "%s no longer encrypts its backups\n", name)
 		} else {
 			fmt.Fprintf(w, "%s encrypts its backups with the new password\n", name)
 		}
 		if out.Kept {
-			fmt.Fprintln(w, "the repository keeps it; keep it at another place, too: a device wants it to restore")
+			fmt.Fprintln(w, "the repository keeps the password; write it down, too: a device needs it to restore")
 		} else if out.Encrypted {
-			fmt.Fprintln(w, "keep it well: nobody can find it out, and a device wants it to restore")
+			fmt.Fprintln(w, "write the password down: it cannot be recovered, and a device needs it to restore")
 		}
 		if !out.Continues {
-			fmt.Fprintln(w, "the next backup is a full one")
+			fmt.Fprintln(w, "the next backup will be full")
 		}
 	})
 }

@@ -55,84 +55,110 @@ const (
 	exitInterrupted  = 130
 )
 
-// kinds is the one place where an error's kind becomes an exit code and what
-// to do next. The first that fits counts. docs/guide.md has the same table.
-var kinds = []struct {
+// kind maps a kind of error to an exit code and what to do next.
+type kind struct {
 	fits func(error) bool
 	code int
 	hint string
-}{
-	{is(host.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if it does not start, it has to be erased with Finder, iTunes or Apple Devices first"},
-	{is(errPassword), exitWrongBackup, "try again, with the backup password that the device had when the snapshot was made"},
-	{isStoredLocked, exitWrongBackup, ""},
-	{isInterruption, exitInterrupted, ""},
-	{is(context.Canceled), exitInterrupted, hintGoOn},
-	{is(errPartial), exitPartial, "the others are complete"},
-	{isUsage, exitUsage, `"snap help COMMAND" explains a command`},
-	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or make a repository with "snap init"`},
-	{is(repo.ErrLocked), exitInUse, `wait for it (--retry-lock 10m does), or see "snap unlock"; nothing was changed`},
-	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: what was stored is found, if it is still there"},
-	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with what was written down, group by group"},
-	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
-	{is(keybag.ErrWrongPassword), exitWrongBackup, "nothing was stored; try again (\"snap import --opaque\" stores the backup locked)"},
-	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again: what is complete is kept"},
-	{is(mirror.ErrRefused), exitRefused, ""},
-	{is(repo.ErrSameRepository), exitUsage, `choose another target; "snap mirror" keeps exact copies`},
-	{is(mirror.ErrDamaged), exitDamaged, `in the repository: "snap check --read-data" tells what suffers; on the mirror: "snap mirror --check --heal" copies sound files over`},
-	{is(mirror.ErrChanging), exitError, "run it again, with the password, so that a prune waits; what was copied is kept"},
-	{is(errOutOfDate), exitError, `"snap mirror TARGET" brings it up to date`},
+}
 
+// kinds is the only place that maps errors to exit codes and hints; docs/guide.md
+// has the same table. An error belongs to the first kind that fits, in the first
+// group that has one. The order within a group does not matter.
+var kinds = [][]kind{outcomes, storeCauses, damagedFiles, contentCauses, deviceCauses, lastResorts}
+
+// outcomes describe how a command ended, whatever caused it.
+var outcomes = []kind{
+	{is(host.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if the device does not start, erase it with Finder, iTunes or Apple Devices first"},
+	{is(errPassword), exitWrongBackup, "try again with the backup password that the device had when the snapshot was made"},
+	{isA[storedLocked], exitWrongBackup, ""},
+	{isA[interruption], exitInterrupted, ""},
+	{isCanceled, exitInterrupted, hintContinue},
+	{is(errPartial), exitPartial, "the others are complete"},
+	{isA[usageError], exitUsage, `"snap help COMMAND" explains a command`},
+	{is(errLostPart), exitDamaged, `"snap check" shows what is lost; "snap repair --from COPY" restores what a copy has`},
+}
+
+// storeCauses are why a repository or mirror could not be used.
+var storeCauses = []kind{
+	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or create a repository with "snap init"`},
+	{is(repo.ErrLocked), exitInUse, `nothing was changed; wait, for example with --retry-lock 10m, or see "snap unlock"`},
+	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: it uses what was stored, if that still exists"},
+	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with the written recovery key, group by group"},
+	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
+	{is(keybag.ErrWrongPassword), exitWrongBackup, `nothing was stored; try again ("snap import --opaque" stores the backup locked)`},
+	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again; complete files are kept"},
+	{is(mirror.ErrRefused), exitRefused, ""},
+	{is(repo.ErrSameRepository), exitUsage, `choose another target; "snap mirror" makes exact copies`},
+	{is(mirror.ErrDamaged), exitDamaged, `for the repository: "snap check --read-data" shows what is affected; for the mirror: "snap mirror --check --heal TARGET" replaces damaged files`},
+	{is(mirror.ErrChanging), exitError, "what was copied is kept; run it again with the password, so that a prune waits"},
+	{is(errOutOfDate), exitError, `"snap mirror TARGET" updates it`},
 	{is(repo.ErrOtherRepository), exitError, "nothing was changed"},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
-	{isUnopened("config"), exitDamaged, "without it nothing can be read: copy the file of that name from a mirror or another copy of this repository into its place"},
-	{isUnopened("keys/"), exitDamaged, "open the repository with another key, such as the recovery key; then remove the damaged file and add a new key (\"snap key add\"); or copy keys/ from a mirror or another copy of this repository"},
-	{is(errLostPart), exitDamaged, `"snap check" tells what; "snap repair --from COPY" brings back what another copy has`},
-	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" tells what is damaged and which snapshots suffer`},
-	{is(ingest.ErrChanged), exitIncomplete, "wait until the backup has ended and run the command again; no snapshot was made"},
-	{is(ingest.ErrIncomplete), exitIncomplete, "let the backup finish and try again, or take it as it is with --allow-incomplete; nothing was stored"},
-	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password, or give it back without --decrypt"},
-	{is(mobilesync.ErrNoBackup), exitNoBackup, "give the folder that holds Manifest.plist, or a folder of such folders"},
-	{is(repo.ErrPinned), exitError, `nothing was forgotten; "snap unpin" lets it go`},
-	{is(repo.ErrLastSnapshot), exitError, "nothing was forgotten; --allow-last removes it all the same"},
-	{is(repo.ErrChanged), exitError, `"snap snapshots" shows what it is now; then run the command again`},
-	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists what is there`},
+}
+
+// damagedFiles are files without which no other command can say more.
+var damagedFiles = []kind{
+	{isDamaged("config"), exitDamaged, "without it nothing can be read: copy this file from a mirror or another copy of this repository"},
+	{isDamaged("keys/"), exitDamaged, `open the repository with another key, such as the recovery key, remove the damaged file and add a new key ("snap key add"); or copy keys/ from a mirror or another copy of this repository`},
+}
+
+// contentCauses are why snapshots, keys or backups could not be used.
+var contentCauses = []kind{
+	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" shows what is damaged and which snapshots are affected`},
+	{is(ingest.ErrChanged), exitIncomplete, "no snapshot was made; wait until the backup has ended and run the command again"},
+	{is(ingest.ErrIncomplete), exitIncomplete, "nothing was stored; let the backup finish and try again, or store it as it is with --allow-incomplete"},
+	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password, or materialize it without --decrypt"},
+	{is(mobilesync.ErrNoBackup), exitNoBackup, "name the folder that has Manifest.plist, or a folder of such folders"},
+	{is(repo.ErrPinned), exitError, `nothing was forgotten; "snap unpin" removes the pin`},
+	{is(repo.ErrLastSnapshot), exitError, "nothing was forgotten; --allow-last removes it anyway"},
+	{is(repo.ErrChanged), exitError, `"snap snapshots" shows the current state; then run the command again`},
+	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists the snapshots`},
 	{is(repo.ErrAmbiguous), exitNoSnapshot, "give more digits of the ID, or a UDID"},
+	{is(repo.ErrLastKey), exitError, `add another key first with "snap key add"`},
+	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
+	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},
+	{is(repo.ErrExists), exitExists, "use the existing repository, or choose another folder"},
+	{is(materialize.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
+	{is(errNoFiles), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
+}
+
+// deviceCauses are why a device could not be used.
+var deviceCauses = []kind{
 	{is(device.ErrNoMux), exitNoDevice, device.MuxHint(runtime.GOOS)},
-	{is(device.ErrNotFound), exitNoDevice, `connect it by cable and unlock it; "snap devices" lists what is connected`},
-	{is(device.ErrAmbiguous), exitNoDevice, "give more of the UDID or the whole name"},
+	{is(device.ErrNotFound), exitNoDevice, `connect it by cable and unlock it; "snap devices" lists the connected devices`},
+	{is(device.ErrAmbiguous), exitNoDevice, "give more of the UDID, or the complete name"},
 	{is(device.ErrGone), exitNoDevice, "connect the device again, unlock it, and run the same command again"},
-	{is(device.ErrDialogPending), exitUntrusted, "unlock the device, tap Trust and enter its passcode, then run the same command again"},
+	{is(device.ErrDialogPending), exitUntrusted, "unlock the device, tap Trust, enter its passcode, and run the same command again"},
 	{is(device.ErrLocked), exitUntrusted, "unlock the device and run the same command again"},
 	{is(device.ErrNotPaired), exitUntrusted, `connect it by cable and run "snap device pair DEVICE"`},
 	{is(device.ErrStalePairing), exitUntrusted, `connect it by cable and run "snap device pair DEVICE" again`},
-	{is(device.ErrDenied), exitUntrusted, `run "snap device pair DEVICE" again and tap Trust; if it does not ask, connect it anew, or reset it in Settings, General, Transfer or Reset, Reset Location & Privacy`},
-	{is(device.ErrManaged), exitUntrusted, "ask whoever manages the device to allow pairing with this computer"},
+	{is(device.ErrDenied), exitUntrusted, `run "snap device pair DEVICE" again and tap Trust; if the device does not ask, reconnect it, or reset it in Settings, General, Transfer or Reset, Reset Location & Privacy`},
+	{is(device.ErrManaged), exitUntrusted, "ask the organisation that manages the device to allow pairing with this computer"},
 	{is(device.ErrNeedsCable), exitUntrusted, "connect the device by cable once"},
 	{is(host.ErrInUse), exitDeviceBusy, "wait until it has ended, and run the same command again"},
-	{is(host.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it, or go on with --ignore-space if what is there is replaced"},
+	{is(host.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it, or use --ignore-space if the restore replaces what is on it"},
 	{is(host.ErrRefused), exitUnfit, "nothing on the device was changed"},
 	{is(host.ErrCancelledOnDevice), exitCancelled, "run the same command again when you are ready"},
 	{is(backup2.ErrNoSpace), exitNoSpace, ""},
 	{is(backup2.ErrLocked), exitUntrusted, ""},
 	{is(backup2.ErrWrongPassword), exitWrongBackup, ""},
 	{is(backup2.ErrCancelled), exitCancelled, "run the same command again when you are ready"},
-	{isDeviceError, exitDeviceError, ""},
+}
+
+// lastResorts are what can be said of an error without a better known cause.
+var lastResorts = []kind{
+	{isA[*backup2.DeviceError], exitDeviceError, ""},
 	{is(backup2.ErrLinkLost), exitLinkLost, "check the cable or the Wi-Fi connection, unlock the device, and run the same command again"},
-	{isProtocolError, exitDeviceError, "restart the device and run the same command again"},
+	{isA[*backup2.ProtocolError], exitDeviceError, "restart the device and run the same command again"},
 	{is(device.ErrSyncBusy), exitDeviceBusy, "wait until Finder, iTunes or the other program has ended, and run the same command again"},
-	{is(device.ErrBusy), exitError, "close other programs that use the device, or connect it anew"},
-	{is(stream.ErrTimeout), exitError, "unlock the device, connect it anew, and run the same command again; restart it if that does not help"},
-	{is(errNothingThere), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
-	{is(repo.ErrLastKey), exitError, `add another key first, with "snap key add"`},
-	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
-	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},
-	{is(repo.ErrExists), exitExists, "use it as it is, or choose another folder"},
-	{is(materialize.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
+	{is(device.ErrBusy), exitError, "close other programs that use the device, or reconnect it"},
+	{is(stream.ErrTimeout), exitError, "unlock and reconnect the device, and run the same command again; restart the device if that does not help"},
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
 }
 
-// hintGoOn is for commands that store.
-const hintGoOn = "what was stored so far is kept: run the same command again to go on"
+// hintContinue is for commands that store.
+const hintContinue = "what was stored is kept; run the same command again to continue"
 
 // interruption is a Ctrl-C, and what a person should know then.
 type interruption struct{ hint string }
@@ -141,14 +167,9 @@ func (interruption) Error() string        { return "interrupted" }
 func (interruption) Is(target error) bool { return target == context.Canceled }
 func (i interruption) Hint() string       { return i.hint }
 
-func isInterruption(err error) bool {
-	var i interruption
-	return errors.As(err, &i)
-}
-
-// orInterrupted returns err, or what to say if it comes from a Ctrl-C.
+// orInterrupted returns err, or an interruption if a Ctrl-C caused it.
 func orInterrupted(ctx context.Context, err error, hint string) error {
-	if err == nil || ctx.Err() == nil || isInterruption(err) || errors.Is(err, host.ErrHalfRestored) {
+	if err == nil || ctx.Err() == nil || isA[interruption](err) || errors.Is(err, host.ErrHalfRestored) {
 		return err
 	}
 	return interruption{hint}
@@ -158,34 +179,26 @@ func is(target error) func(error) bool {
 	return func(err error) bool { return errors.Is(err, target) }
 }
 
-// isUnopened reports whether a repository cannot be opened since a file of it is
-// damaged whose name begins like that. No other command can tell more then.
-func isUnopened(name string) func(error) bool {
+func isA[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}
+
+// isCanceled reports whether a Ctrl-C ended a command that says nothing about it.
+func isCanceled(err error) bool {
+	return errors.Is(err, context.Canceled) && !isA[interruption](err)
+}
+
+// isDamaged reports whether a repository cannot be opened because a file with this
+// prefix is damaged.
+func isDamaged(prefix string) func(error) bool {
 	return func(err error) bool {
 		var e *repo.DamageError
-		return errors.As(err, &e) && strings.HasPrefix(e.File, name)
+		return errors.As(err, &e) && strings.HasPrefix(e.File, prefix)
 	}
 }
 
-func isUsage(err error) bool {
-	var u usageError
-	// Cobra has no types for these.
-	return errors.As(err, &u) || strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "if any flags in the group")
-}
-
-// isDeviceError reports whether a device said how something failed.
-func isDeviceError(err error) bool {
-	var e *backup2.DeviceError
-	return errors.As(err, &e)
-}
-
-func isProtocolError(err error) bool {
-	var e *backup2.ProtocolError
-	return errors.As(err, &e)
-}
-
-// advised is an error of which the place that made it knows better what to do
-// than its kind does.
+// advised is an error whose origin knows better what to do than its kind.
 type advised struct {
 	error
 	hint string
@@ -194,32 +207,34 @@ type advised struct {
 func (e advised) Unwrap() error { return e.error }
 func (e advised) Hint() string  { return e.hint }
 
-// classify returns the exit code and the hint for an error. What a device says
-// has hints of its own, where the kind has none.
-func classify(err error) (code int, hint string) {
-	for _, k := range kinds {
-		if !k.fits(err) {
-			continue
+// kindOf returns the kind of an error.
+func kindOf(err error) kind {
+	for _, group := range kinds {
+		for _, k := range group {
+			if k.fits(err) {
+				return k
+			}
 		}
-		var better advised
-		if errors.As(err, &better) {
-			return k.code, better.hint
-		}
-		// Some know better what to do.
-		var h interface{ Hint() string }
-		if k.hint == "" && errors.As(err, &h) {
-			return k.code, h.Hint()
-		}
-		return k.code, k.hint
 	}
-	var h interface{ Hint() string }
-	if errors.As(err, &h) {
-		return exitError, h.Hint()
-	}
-	return exitError, ""
+	return kind{code: exitError}
 }
 
-// silentError has been reported already; only its code matters.
+// classify returns the exit code and the hint for an error. Advice comes first, then
+// the hint of the kind, then that of the error, such as what a device reports.
+func classify(err error) (code int, hint string) {
+	k := kindOf(err)
+	var better advised
+	if errors.As(err, &better) {
+		return k.code, better.hint
+	}
+	var h interface{ Hint() string }
+	if k.hint == "" && errors.As(err, &h) {
+		return k.code, h.Hint()
+	}
+	return k.code, k.hint
+}
+
+// silentError has been reported; only its exit code matters.
 type silentError struct{ error }
 
 func (e silentError) Unwrap() error { return e.error }
@@ -234,7 +249,7 @@ func (a *app) report(ctx context.Context, err error) int {
 		code, _ := classify(err)
 		return code
 	}
-	err = orInterrupted(ctx, err, hintGoOn)
+	err = orInterrupted(ctx, err, hintContinue)
 	code, hint := classify(err)
 	a.printError(err, code, hint)
 	return code
@@ -257,15 +272,15 @@ func (a *app) printError(err error, code int, hint string) {
 	}
 }
 
-// jsonError is how an error looks with --json.
+// jsonError is an error with --json.
 type jsonError struct {
 	Error string `json:"error"`
 	Code  int    `json:"code"`
 	Hint  string `json:"hint,omitempty"`
 }
 
-// warn prints a remark that does not end the command. With --json every line
-// of standard error is an object.
+// warn prints a problem that does not end the command. With --json every line of
+// standard error is an object.
 func (a *app) warn(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	if a.json {
@@ -281,18 +296,18 @@ func (a *app) warn(format string, args ...any) {
 func printLine(w io.Writer, v any) {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	// There is nobody left to tell of a failure to write to standard error.
+	// A failure to write to standard error cannot be reported.
 	_ = enc.Encode(v)
 }
 
-// detail prints what only --verbose tells.
+// detail prints a note with --verbose.
 func (a *app) detail(format string, args ...any) {
 	if a.verbose {
 		a.remark("%s", clean(fmt.Sprintf(format, args...)))
 	}
 }
 
-// remark prints something good to know, unless quiet.
+// remark prints a note, unless --quiet or --json is given.
 func (a *app) remark(format string, args ...any) {
 	if !a.quiet && !a.json {
 		fmt.Fprintf(a.stderr, format+"\n", args...)

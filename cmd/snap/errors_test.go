@@ -6,23 +6,27 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/materialize"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/mirror"
 )
 
-// Every kind of failure keeps its code and its hint however it is wrapped, and
-// the codes are those that docs/json.md tells.
+// Every kind of error keeps its code and hint when it is wrapped, and docs/json.md
+// explains the code.
 func TestExitCodes(t *testing.T) {
 	for _, test := range []struct {
 		err  error
@@ -66,8 +70,8 @@ func TestExitCodes(t *testing.T) {
 		{device.ErrNeedsCable, 23, "by cable"},
 		{device.ErrSyncBusy, 25, "Finder"},
 		{device.ErrBusy, 1, "other programs"},
-		{stream.ErrTimeout, 1, "connect it anew"},
-		{context.Canceled, 130, "to go on"},
+		{stream.ErrTimeout, 1, "reconnect the device"},
+		{context.Canceled, 130, "to continue"},
 		{fs.ErrPermission, 1, "Full Disk Access"},
 	} {
 		for _, err := range []error{test.err, fmt.Errorf("a: %w", fmt.Errorf("b: %w", test.err)), silentError{test.err}} {
@@ -76,13 +80,54 @@ func TestExitCodes(t *testing.T) {
 			}
 		}
 		if code := fmt.Sprintf(" %d ", test.code); !strings.Contains(documented, code) {
-			t.Errorf("docs/json.md does not tell code %d", test.code)
+			t.Errorf("docs/json.md does not explain code %d", test.code)
 		}
 	}
 }
 
-// Text from a device or a repository cannot take over the terminal, and every
-// line of a long error is set in.
+// The order of kinds within a group does not matter: each error belongs to at most
+// one kind of a group.
+func TestKindsOfAGroupAreDistinct(t *testing.T) {
+	for _, err := range errorExamples {
+		for _, group := range kinds {
+			var fits []string
+			for _, k := range group {
+				if k.fits(err) {
+					fits = append(fits, fmt.Sprintf("code %d, hint %q", k.code, k.hint))
+				}
+			}
+			if len(fits) > 1 {
+				t.Errorf("%v belongs to several kinds: %s", err, strings.Join(fits, "; "))
+			}
+		}
+	}
+	// Every kind has an example.
+	for _, group := range kinds {
+		for _, k := range group {
+			if !slices.ContainsFunc(errorExamples, k.fits) {
+				t.Errorf("no example has code %d, hint %q", k.code, k.hint)
+			}
+		}
+	}
+}
+
+// errorExamples has an error of every kind.
+var errorExamples = []error{
+	host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, usageError{errors.New("x")}, errLostPart,
+	repo.ErrNotFound, repo.ErrLocked, repo.ErrLockLost, crypto.ErrRecoveryTypo, repo.ErrWrongPassword, keybag.ErrWrongPassword, backend.ErrNoSpace,
+	mirror.ErrRefused, &mirror.RefusedError{}, repo.ErrSameRepository, mirror.ErrDamaged, mirror.ErrChanging, errOutOfDate, repo.ErrOtherRepository,
+	repo.ErrUnsupported, &repo.DamageError{File: "config", Err: errors.New("x")}, &repo.DamageError{File: "keys/x", Err: errors.New("x")}, repo.ErrDamaged,
+	ingest.ErrChanged, ingest.ErrIncomplete, materialize.ErrLocked, mobilesync.ErrNoBackup, repo.ErrPinned, repo.ErrLastSnapshot, repo.ErrChanged,
+	repo.ErrNoSnapshot, repo.ErrAmbiguous, repo.ErrLastKey, repo.ErrNoKey, repo.ErrKeyExists, repo.ErrExists, materialize.ErrTargetExists, errNoFiles,
+	device.ErrNoMux, device.ErrNotFound, device.ErrNone, device.ErrAmbiguous, device.ErrGone, device.ErrDialogPending, device.ErrLocked,
+	&device.Refusal{Code: "EscrowLocked"}, device.ErrNotPaired, device.ErrStalePairing, device.ErrDenied, device.ErrManaged, device.ErrNeedsCable,
+	device.ErrSyncBusy, device.ErrBusy, host.ErrInUse, host.ErrNoRoom, host.ErrRefused, host.ErrCancelledOnDevice, backup2.ErrNoSpace, backup2.ErrLocked,
+	backup2.ErrWrongPassword, backup2.ErrCancelled, &backup2.DeviceError{Code: 1}, &backup2.DeviceError{Code: 207}, backup2.ErrLinkLost,
+	&backup2.ProtocolError{}, stream.ErrTimeout, os.ErrPermission,
+}
+
+// Text from a device or a repository cannot control the terminal, and continuation
+// lines of a long error are indented.
 func TestErrorsAreSafeToShow(t *testing.T) {
 	var out strings.Builder
 	a := &app{stderr: &out}

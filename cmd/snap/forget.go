@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// policyFlags are the rules of what to keep.
+// policyFlags are the rules that say what to keep.
 type policyFlags struct {
 	keep.Policy
 	tags []string
@@ -37,13 +37,13 @@ func (c keepCount) Set(s string) error {
 		n, err = keep.Unlimited, nil
 	}
 	if err != nil || n < keep.Unlimited || n == 0 {
-		return errors.New(`it takes a number from 1 on, or "unlimited"`)
+		return errors.New(`use a number of at least 1, or "unlimited"`)
 	}
 	*c.n = n
 	return nil
 }
 
-// keepDuration is a flag that takes a duration of the calendar.
+// keepDuration is a flag that takes a calendar duration.
 type keepDuration struct{ d *keep.Duration }
 
 func (c keepDuration) Type() string { return "duration" }
@@ -75,8 +75,8 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 		f.VarP(keepCount{r.n}, "keep-"+r.name, r.short, "keep the newest snapshot of each of the last `n` "+r.period+" that have one")
 		f.Var(keepDuration{r.within}, "keep-within-"+r.name, "keep the newest snapshot of each of the "+r.period+" within this `duration`")
 	}
-	f.Var(keepDuration{&p.Within}, "keep-within", "keep snapshots that are younger than this `duration` (1y6m, 30d, 12h), from the newest one")
-	f.StringArrayVar(&p.tags, "keep-tag", nil, "keep snapshots with this `tag` (a,b: with both; can be repeated)")
+	f.Var(keepDuration{&p.Within}, "keep-within", "keep snapshots made within this `duration` (1y6m, 30d, 12h) before the newest")
+	f.StringArrayVar(&p.tags, "keep-tag", nil, "keep snapshots with this `tag` (a,b means both; can be repeated)")
 }
 
 func (p *policyFlags) policy() *keep.Policy {
@@ -86,7 +86,7 @@ func (p *policyFlags) policy() *keep.Policy {
 	return &p.Policy
 }
 
-// forgetResult is what forget prints.
+// forgetResult is the output of forget.
 type forgetResult struct {
 	DryRun  bool           `json:"dry_run"`
 	Devices []forgetDevice `json:"devices"`
@@ -117,21 +117,20 @@ func (a *app) forgetCommand() *cobra.Command {
 	f := forget{a: a}
 	cmd := &cobra.Command{
 		Use:   "forget [SNAPSHOT...]",
-		Short: "Remove snapshots, by ID or by a policy of what to keep",
-		Long: `Removes the snapshots given, or, with --keep-… rules, of each device all that no
-rule keeps. The rules are those of restic: --keep-daily 7 keeps the newest
+		Short: "Remove snapshots, by ID or by a retention policy",
+		Long: `Removes the named snapshots or, with --keep-… rules, all snapshots of each device
+that no rule keeps. The rules are those of restic: --keep-daily 7 keeps the newest
 snapshot of each of the last seven days that have one, in this computer's time
-zone; days without a backup do not count. While a rule is not used up it keeps
-the oldest snapshot, too. A snapshot stays if any rule keeps it, or if it is
-pinned (snap pin).
+zone. A rule with fewer days than its number also keeps the oldest snapshot. Pinned
+snapshots (snap pin) always stay.
 
-Incomplete snapshots do not count for the rules with numbers: they go, unless
-they are newer than the last complete one, or the device has no other. One that
-was complete until the repository lost a part of it stays as if it still were.
+Rules with numbers do not count incomplete snapshots. These are removed unless they
+are newer than the last complete one, or the device has no other. A snapshot that
+was complete until the repository lost a part of it counts as complete.
 
-The last complete snapshot of a device is not removed without --allow-last.
+The last complete snapshot of a device is only removed with --allow-last.
 
-Space comes back with "snap prune", or at once with --prune.`,
+"snap prune" frees the space; --prune does so at once.`,
 		Example: "  snap forget 1a2b3c4d\n  snap forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --keep-yearly 10 --dry-run\n  snap forget --device \"Anna's iPhone\" --keep-within 1y --prune",
 		RunE:    func(cmd *cobra.Command, argv []string) error { return f.run(cmd, argv) },
 	}
@@ -140,9 +139,9 @@ Space comes back with "snap prune", or at once with --prune.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.filter.device, "device", "", "only snapshots of this `device` (UDID or name)")
 	fl.StringArrayVar(&f.filter.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of them)")
-	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "show what would be removed, and remove nothing")
-	fl.BoolVar(&f.prune, "prune", false, "then free what nothing needs any more, as \"snap prune\" does")
-	fl.BoolVar(&f.allowLast, "allow-last", false, "remove also the last complete snapshot of a device")
+	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "only show what would be removed")
+	fl.BoolVar(&f.prune, "prune", false, "also free the space, as \"snap prune\" does")
+	fl.BoolVar(&f.allowLast, "allow-last", false, "also remove the last complete snapshot of a device")
 	return cmd
 }
 
@@ -160,9 +159,9 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	policy := f.policy.policy()
 	switch {
 	case len(specs) == 0 && policy.Empty():
-		return usageError{errors.New("forget what? Name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
+		return usageError{errors.New("nothing to forget is given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
 	case len(specs) > 0 && (!policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0):
-		return usageError{errors.New("forget takes either snapshots, or rules of what to keep with --device and --tag")}
+		return usageError{errors.New("name snapshots, or give rules with --device and --tag, not both")}
 	}
 	opts, err := f.pruning.options()
 	if err != nil {
@@ -208,7 +207,8 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	return a.print(res, func(w io.Writer) { f.print(w, res) })
 }
 
-// decide says what happens to which snapshots, and refuses what must not.
+// decide returns which snapshots to keep and to remove. It fails if that is not
+// allowed.
 func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, policy *keep.Policy) ([]repo.Retention, error) {
 	all, damaged, err := r.Snapshots(ctx)
 	if err != nil {
@@ -271,7 +271,7 @@ func newForgetResult(decided []repo.Retention) *forgetResult {
 func (f *forget) print(w io.Writer, res *forgetResult) {
 	for _, d := range res.Devices {
 		if f.a.quiet && !res.DryRun {
-			break // what a job that runs every night should not mail
+			break // a nightly job need not mail this
 		}
 		fmt.Fprintf(w, "%s (%s)\n", clean(d.Name), clean(d.UDID))
 		var rows []string
@@ -299,6 +299,6 @@ func (f *forget) print(w io.Writer, res *forgetResult) {
 	case res.Prune != nil:
 		res.Prune.print(w)
 	case !res.DryRun && len(res.Removed) > 0:
-		f.a.remark("\"snap prune\" frees the space that only they needed")
+		f.a.remark("\"snap prune\" frees their space")
 	}
 }

@@ -183,7 +183,7 @@ func (g *fullDisk) onFullDisk(c onFullDisk, base, good string, room int64) {
 	healing := strings.HasPrefix(c.name, "repair")
 	if !healing {
 		g.unlock(g.repo)
-		if out := g.run(0, "check"); strings.Contains(out, "DAMAGED") || strings.Contains(out, "SUFFERS") {
+		if out := g.run(0, "check"); strings.Contains(out, "DAMAGED") || strings.Contains(out, "AFFECTED") {
 			t.Errorf("room for %d bytes: after snap %s check says %s", room, c.args, out)
 		}
 	}

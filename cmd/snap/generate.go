@@ -8,24 +8,24 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// generated is a device that generate has made.
+// generated is a device that generate made.
 type generated struct {
 	UDID      string `json:"udid"`
 	Name      string `json:"name"`
 	Encrypted bool   `json:"encrypted"`
 }
 
-// generateCommand makes synthetic backups, for tests and benchmarks by hand.
-// It is hidden: a user has no need for it.
+// generateCommand makes synthetic backups for tests and benchmarks. It is hidden,
+// because users do not need it.
 func (a *app) generateCommand() *cobra.Command {
 	conf := synthetic.Config{}
 	var scale, encryption string
 	var days int
 	cmd := &cobra.Command{
 		Use:    "generate FOLDER",
-		Short:  "Make synthetic backup folders of several devices and days",
+		Short:  "Generate backup folders of several devices and days",
 		Hidden: true,
-		Args:   args(cobra.ExactArgs(1)),
+		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			var err error
 			if conf.Scale, err = synthetic.ParseScale(scale); err != nil {
@@ -36,7 +36,7 @@ func (a *app) generateCommand() *cobra.Command {
 			}
 			var ok bool
 			if conf.Encryption, ok = policies[encryption]; !ok {
-				return usageError{fmt.Errorf("--encrypt takes none, all or alternate")}
+				return usageError{fmt.Errorf("--encrypt takes none, all or alternate, not %q", encryption)}
 			}
 			devices, err := synthetic.Generate(cmd.Context(), argv[0], conf, days)
 			if err != nil {
@@ -55,11 +55,11 @@ func (a *app) generateCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.Uint64Var(&conf.Seed, "seed", 1, "equal seeds make equal folders")
-	f.IntVar(&conf.Devices, "devices", 2, "how many devices")
-	f.IntVar(&days, "days", 1, "how many days to go through")
-	f.StringVar(&scale, "scale", "small", "tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files a device")
+	f.IntVar(&conf.Devices, "devices", 2, "number of devices")
+	f.IntVar(&days, "days", 1, "number of days")
+	f.StringVar(&scale, "scale", "small", "`size` of a device: tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files")
 	f.StringVar(&encryption, "encrypt", "none", "which devices encrypt: none, all or alternate")
-	f.StringVar(&conf.Password, "backup-password", synthetic.DefaultPassword, "of devices that encrypt")
-	f.BoolVar(&conf.CompactDBs, "compact", false, "databases as compacted copies, so that pages move")
+	f.StringVar(&conf.Password, "backup-password", synthetic.DefaultPassword, "`password` of encrypted backups")
+	f.BoolVar(&conf.CompactDBs, "compact", false, "compact the databases, so that pages move")
 	return cmd
 }

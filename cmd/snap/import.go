@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// importResult is what import prints for one folder.
+// importResult is the output of import for one folder.
 type importResult struct {
 	Folder string         `json:"folder"`
 	Result *ingest.Result `json:"result,omitempty"`
@@ -29,19 +29,19 @@ func (a *app) importCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
 		Short: "Store backup folders of Finder, iTunes, Apple Devices or idevicebackup2",
-		Long: `Stores MobileSync backup folders as snapshots. FOLDER is a backup folder, or a
-folder that holds several: then all of them, archived ones too. Without FOLDER
-it takes what Finder, iTunes and Apple Devices keep on this computer.
+		Long: `Stores MobileSync backup folders as snapshots. FOLDER is a backup folder or a folder
+of backup folders, including archived ones. Without FOLDER it imports the backups
+of Finder, iTunes and Apple Devices on this computer.
 
-A folder that was stored before is read only where it changed. A backup that is
-unfinished or changes while it is read is refused and no snapshot is made.
+Only what changed since the last import is read. A backup that is incomplete or
+changes while it is read is rejected, and no snapshot is made.
 
-With the device's backup password an encrypted backup is stored as what it holds,
-and shares storage with other days, other devices and plain backups. It comes
-back as the same encrypted folder, for which the password is not needed. The
-password comes from the flags below, from SNAP_BACKUP_PASSWORD, from the
-repository ("snap device password set"), or is asked for. Without it the backup
-is stored locked.`,
+With the device's backup password an encrypted backup is decrypted before it is
+stored, so that it shares storage with other days, other devices and unencrypted
+backups. "snap materialize" restores the same encrypted folder without the
+password. The password comes from the flags below, SNAP_BACKUP_PASSWORD, the
+repository ("snap device password set") or a prompt. Without it the backup is
+stored locked.`,
 		RunE: func(cmd *cobra.Command, folders []string) error {
 			ctx := cmd.Context()
 			sources, err := findBackups(folders)
@@ -56,31 +56,31 @@ is stored locked.`,
 			opts.Host, _ = os.Hostname()
 			opts.Program = "snap " + version
 			opts.Workers = runtime.GOMAXPROCS(0)
-			a.tidy(ctx)
+			a.removeStale(ctx)
 			u, err := a.newUnlocker(ctx, r, source)
 			if err != nil {
 				return err
 			}
 			defer u.close()
-			u.takeAnything = opts.AllowIncomplete
-			defer a.protect(cmd, r)
+			u.allowDamaged = opts.AllowIncomplete
+			defer a.updateParity(cmd, r)
 			return a.importAll(ctx, r, u, sources, opts)
 		},
 	}
 	source.register(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without asking for a backup password")
+	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without a backup password")
 	defer cmd.MarkFlagsMutuallyExclusive("opaque", "keep-backup-password")
-	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a backup password that fits in the repository for later imports")
-	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "take backups that are unfinished, damaged or changing, and mark the snapshot")
-	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, also those that look unchanged")
-	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot of a backup that has not changed since the last one")
+	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a password that opens the backup in the repository, for later backups")
+	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "also store incomplete, damaged or changing backups, and mark the snapshot")
+	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, even if they look unchanged")
+	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot if the backup has not changed since the last one")
 	f.StringArrayVar(&opts.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
 	return cmd
 }
 
-// importAll imports one folder after the other. A folder that fails does not
-// keep the others from being stored; the first failure decides the exit code.
+// importAll imports folders one after the other. The failure of one does not stop the
+// others; the first failure decides the exit code.
 func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []importSource, opts ingest.Options) error {
 	results := []importResult{}
 	var first error
@@ -155,13 +155,13 @@ func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result) {
 	a.describeReport(dir, res)
 }
 
-// describeReport prints what a verifier would find in the folder.
+// describeReport prints anomalies of the folder.
 func (a *app) describeReport(dir string, res *ingest.Result) {
 	switch {
 	case res.Snapshot.Unlocked:
 		a.describeRaw(res)
 	case res.Snapshot.Encrypted:
-		a.remark("          stored locked: files that changed share nothing with other days; the backup password changes that (snap help device password)")
+		a.remark("          stored locked: changed files share no storage with other days; give snap the backup password (snap help device password)")
 	}
 	if res.Report == nil {
 		return
@@ -170,9 +170,9 @@ func (a *app) describeReport(dir string, res *ingest.Result) {
 		one, many string
 		mobilesync.Finding
 	}{
-		{"has another size than the manifest says", "have another size than the manifest says", res.Report.Size},
-		{"is empty though the manifest gives it a size", "are empty though the manifest gives them a size", res.Report.Emptied},
-		{"is named like a backup file but is not in the manifest (kept)", "are named like backup files but are not in the manifest (kept)", res.Report.Extra},
+		{"differs in size from the manifest", "differ in size from the manifest", res.Report.Size},
+		{"is empty, but not in the manifest", "are empty, but not in the manifest", res.Report.Emptied},
+		{"is named like a backup file, but is not in the manifest (kept)", "are named like backup files, but are not in the manifest (kept)", res.Report.Extra},
 		{"is not part of a backup (kept)", "are not part of a backup (kept)", res.Report.Other},
 	} {
 		switch f.Count {
@@ -184,19 +184,18 @@ func (a *app) describeReport(dir string, res *ingest.Result) {
 		}
 	}
 	if n := res.Anomalies.Total(); n > 0 {
-		a.remark("          note: odd rows in the manifest: %s", count(int64(n)))
+		a.remark("          note: unusual rows in the manifest: %s", count(int64(n)))
 	}
 }
 
-// importSource is a backup folder, or an argument that leads to none.
+// importSource is a backup folder, or the error of an argument.
 type importSource struct {
 	dir string
 	err error
 }
 
-// findBackups returns the backup folders that the arguments mean, each once. An
-// argument that leads nowhere does not keep the others from being stored,
-// unless there are no others.
+// findBackups returns the backup folders that the arguments name, each once. It fails
+// only if it finds none.
 func findBackups(folders []string) ([]importSource, error) {
 	if len(folders) > 0 {
 		var found []importSource
@@ -204,7 +203,7 @@ func findBackups(folders []string) ([]importSource, error) {
 		for _, f := range folders {
 			dirs, err := mobilesync.Find(f)
 			if errors.Is(err, os.ErrNotExist) {
-				err = fmt.Errorf("%s is not there: %w", f, mobilesync.ErrNoBackup)
+				err = fmt.Errorf("%s does not exist: %w", f, mobilesync.ErrNoBackup)
 			}
 			if err != nil {
 				found = append(found, importSource{f, err})
@@ -232,7 +231,7 @@ func findBackups(folders []string) ([]importSource, error) {
 	}
 	if len(dirs) == 0 {
 		if len(places) == 0 {
-			return nil, usageError{errors.New("which folder? This system has no usual place for backups")}
+			return nil, usageError{errors.New("no folder is given, and this system has no default location of backups")}
 		}
 		return nil, fmt.Errorf("looked in %q: %w", places, mobilesync.ErrNoBackup)
 	}

@@ -18,13 +18,13 @@ func (a *app) initCommand() *cobra.Command {
 	var guard string
 	cmd := &cobra.Command{
 		Use:   "init",
-		Short: "Make a new repository",
-		Long: `Makes a new, empty repository in the folder given with -r or SNAP_REPOSITORY.
+		Short: "Create a repository",
+		Long: `Creates a repository in the folder given with -r or SNAP_REPOSITORY.
 
-The password is asked for, or comes from --password-file, --password-command,
-SNAP_PASSWORD or --key-file. Without it nobody can read the repository: add a
-recovery key with "snap key add --recovery" and keep it on paper.`,
-		Args: args(cobra.NoArgs),
+The password comes from --password-file, --password-command, SNAP_PASSWORD,
+--key-file or a prompt. Without it the repository cannot be read: add a recovery
+key with "snap key add --recovery" and keep it on paper.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			percent := 0
@@ -39,7 +39,7 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 				return err
 			}
 			if be, err := local.Open(dir); err == nil {
-				// Said before a password is asked for.
+				// Check this before a prompt for the password.
 				if _, err := be.Stat(ctx, "config"); err == nil {
 					return fmt.Errorf("%s: %w", dir, repo.ErrExists)
 				}
@@ -51,8 +51,8 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 			defer clear(secret)
 			be, err := local.Create(dir)
 			if errors.Is(err, backend.ErrExist) {
-				// What an interrupted init left is no obstacle; repo.Create
-				// tells it from a folder that is in use.
+				// An interrupted init may have left this folder. repo.Create
+				// rejects a folder that is in use.
 				be, err = local.Open(dir)
 			}
 			if err != nil {
@@ -63,11 +63,11 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 				return fmt.Errorf("%s: %w", dir, err)
 			}
 			if err := r.MakeReserve(ctx); err != nil {
-				a.warn("the repository is there, but has no reserve for when the disk is full: %v", err)
+				a.warn("the repository was created, but without a reserve for a full disk: %v", err)
 			}
 			if percent > 0 {
 				if _, err := r.RefreshParity(ctx, percent, nil); err != nil {
-					return fmt.Errorf("the repository was made, but without parity: %w", err)
+					return fmt.Errorf("the repository was created, but without parity: %w", err)
 				}
 			}
 			result := struct {
@@ -76,18 +76,18 @@ recovery key with "snap key add --recovery" and keep it on paper.`,
 				Format     int    `json:"format"`
 			}{dir, r.Config().ID, r.Config().Version}
 			return a.print(result, func(w io.Writer) {
-				fmt.Fprintf(w, "made repository %.8s in %s\n", result.ID, dir)
+				fmt.Fprintf(w, "created repository %.8s in %s\n", result.ID, dir)
 				if kind == crypto.PasswordSlot {
-					a.remark("Keep the password: without it nobody can read the repository.\nA recovery key for the safe: snap key add --recovery")
+					a.remark("Keep the password: without it the repository cannot be read.\nTo get a recovery key, run: snap key add --recovery")
 				}
 			})
 		},
 	}
-	cmd.Flags().StringVar(&guard, "parity", "", "guard it against bit rot with so many `percent` more, such as 5% (snap help parity)")
+	cmd.Flags().StringVar(&guard, "parity", "", "protect it against bit rot with this `percentage` of parity, such as 5% (snap help parity)")
 	return cmd
 }
 
-// whoami says who made a key, as user@host.
+// whoami returns user@host.
 func whoami() string {
 	host, _ := os.Hostname()
 	if u, err := user.Current(); err == nil {

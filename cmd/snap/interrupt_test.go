@@ -68,7 +68,7 @@ func TestInterruptedImport(t *testing.T) {
 	}
 	t.Parallel()
 	i := interruptImport(t, os.Interrupt)
-	if !strings.Contains(i.out, "run the same command again to go on") {
+	if !strings.Contains(i.out, "run the same command again to continue") {
 		t.Errorf("it says %q", i.out)
 	}
 	i.run(0, "import", i.folder)
@@ -164,7 +164,7 @@ func TestInterruptedBackup(t *testing.T) {
 
 	// Ctrl-C while the device asks for its passcode.
 	d.AskPasscode(true)
-	if said := interrupt("upload=wait 0s", faults.StepBegin, "backup"); !strings.Contains(said, "nothing was received") {
+	if said := interrupt("upload=wait 0s", faults.StepBegin, "backup"); !strings.Contains(said, "nothing that could be kept was received") {
 		t.Errorf("it says %s", said)
 	}
 	d.AskPasscode(false)

@@ -16,9 +16,9 @@ func (a *app) keyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "List, add and remove keys and change the password",
-		Long: `A repository has one or several keys: passwords, key files and recovery keys.
-Each of them opens all of it. Removing a key does not lock out somebody who
-has a copy of the repository from before (docs/threat-model.md).`,
+		Long: `A repository has one or more keys: passwords, key files and recovery keys. Each
+opens the complete repository. A removed key still opens older copies of the
+repository (docs/threat-model.md).`,
 		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -32,7 +32,7 @@ func (a *app) keyListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the keys of the repository",
-		Args:  args(cobra.NoArgs),
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
@@ -61,7 +61,7 @@ func (a *app) keyListCommand() *cobra.Command {
 	}
 }
 
-// newKeyFlags are the ways to give the secret of a new key.
+// newKeyFlags say where the secret of a new key comes from.
 type newKeyFlags struct{ file, command, keyFile, label string }
 
 func (f *newKeyFlags) register(cmd *cobra.Command) {
@@ -69,7 +69,7 @@ func (f *newKeyFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.command, "new-password-command", "", "read the new password from the output of this shell `command`")
 }
 
-// keyResult is what adding a key prints.
+// keyResult is the output of adding a key.
 type keyResult struct {
 	ID       repo.FileID     `json:"id"`
 	Kind     crypto.SlotKind `json:"kind"`
@@ -82,10 +82,10 @@ func (a *app) keyAddCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add",
 		Short: "Add a password, a key file or a recovery key",
-		Long: `Adds a key that opens the repository, too. Without flags it asks for a new
+		Long: `Adds a key that also opens the repository. Without flags it prompts for a new
 password. --recovery makes a recovery key and prints it once: write it down and
-keep it in a safe place. It can be typed wherever the password is asked for.`,
-		Args: args(cobra.NoArgs),
+keep it in a safe place. It is accepted wherever the password is.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			r, err := a.openLocked(cmd, repo.LockWrite)
@@ -124,8 +124,8 @@ keep it in a safe place. It can be typed wherever the password is asked for.`,
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().StringVar(&flags.keyFile, "new-key-file", "", "the content of this `file` is the new key (at least 16 bytes)")
-	cmd.Flags().StringVar(&flags.label, "label", "", "whose key it is (default user@host)")
+	cmd.Flags().StringVar(&flags.keyFile, "new-key-file", "", "use the content of this `file` as the new key (at least 16 bytes)")
+	cmd.Flags().StringVar(&flags.label, "label", "", "`owner` of the key (default user@host)")
 	cmd.Flags().BoolVar(&recovery, "recovery", false, "make a recovery key and print it")
 	cmd.MarkFlagsMutuallyExclusive("recovery", "new-password-file", "new-password-command", "new-key-file")
 	return cmd
@@ -135,7 +135,7 @@ func (a *app) keyRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove a key",
-		Args:  args(cobra.ExactArgs(1)),
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			r, err := a.openLocked(cmd, repo.LockWrite)
 			if err != nil {
@@ -157,7 +157,7 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "passwd",
 		Short: "Change the password that opened the repository",
-		Args:  args(cobra.NoArgs),
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			r, err := a.openLocked(cmd, repo.LockWrite)
@@ -182,8 +182,8 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 	return cmd
 }
 
-// newSecret finds the secret for a new key. environment allows SNAP_PASSWORD
-// and its like, which otherwise are the present password.
+// newSecret returns the secret for a new key. environment allows SNAP_PASSWORD and
+// similar variables, which otherwise have the current password.
 func (a *app) newSecret(ctx context.Context, file, command, keyFile string, environment bool) ([]byte, crypto.SlotKind, error) {
 	if keyFile != "" {
 		b, err := readKeyFile(keyFile)
@@ -212,8 +212,8 @@ func (a *app) newSecret(ctx context.Context, file, command, keyFile string, envi
 	defer clear(typed)
 	secret, err := crypto.Secret(string(typed))
 	if errors.Is(err, crypto.ErrRecoveryTypo) {
-		// It would be taken for a mistyped recovery key ever after.
-		err = usageError{errors.New("a password may not look like a recovery key; choose another one")}
+		// It would always be taken for a mistyped recovery key.
+		err = usageError{errors.New("a password must not look like a recovery key; choose another one")}
 	}
 	return secret, crypto.PasswordSlot, err
 }

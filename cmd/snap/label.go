@@ -13,13 +13,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// labelResult is what the commands below print for each snapshot.
+// labelResult is the output of the commands below for each snapshot.
 type labelResult struct {
 	snapshotJSON
-	Was repo.FileID `json:"was"` // the ID before
+	Was repo.FileID `json:"was"` // the previous ID
 }
 
-// relabel changes labels of snapshots and prints what they are now.
+// relabel changes the labels of snapshots and prints the new ones.
 func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labels), text func(was repo.Labels, now *repo.Snapshot) string) error {
 	ctx := cmd.Context()
 	r, err := a.openLocked(cmd, repo.LockWrite)
@@ -61,7 +61,7 @@ func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labe
 			fmt.Fprintf(w, "%s of %s, %s: %s\n", res.ShortID, clean(res.DeviceName), timeText(res.Time), clean(text(before[i], res.Snapshot)))
 		}
 		if slices.ContainsFunc(results, func(l labelResult) bool { return l.ID != l.Was }) {
-			a.remark("a changed snapshot has a new ID; earlier ones find it, too")
+			a.remark("a changed snapshot has a new ID; its earlier IDs still work")
 		}
 	})
 }
@@ -72,14 +72,14 @@ func (a *app) tagCommand() *cobra.Command {
 		Use:     "tag SNAPSHOT...",
 		Short:   "Change the tags of snapshots",
 		Example: "  snap tag --add before-update latest\n  snap tag --remove before-update --add kept 1a2b3c4d\n  snap tag --set '' 1a2b3c4d",
-		Args:    args(cobra.MinimumNArgs(1)),
+		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			f := cmd.Flags()
 			if !f.Changed("add") && !f.Changed("remove") && !f.Changed("set") {
-				return usageError{errors.New("which tags? Use --add, --remove or --set")}
+				return usageError{errors.New("no tag is given: use --add, --remove or --set")}
 			}
 			if f.Changed("set") && (f.Changed("add") || f.Changed("remove")) {
-				return usageError{errors.New("--set says which tags there are to be, and goes without --add and --remove: --set a --set b has these two and no others, --set '' none")}
+				return usageError{errors.New("--set replaces all tags and cannot be combined with --add or --remove; --set a --set b sets two tags, --set '' removes all")}
 			}
 			for _, tag := range slices.Concat(add, remove) {
 				if tag == "" {
@@ -88,7 +88,7 @@ func (a *app) tagCommand() *cobra.Command {
 			}
 			for _, tag := range slices.Concat(add, set) {
 				if strings.Contains(tag, ",") {
-					return usageError{fmt.Errorf("tag %q: a tag cannot hold a comma", tag)}
+					return usageError{fmt.Errorf("tag %q: a tag cannot contain a comma", tag)}
 				}
 			}
 			return a.relabel(cmd, specs, func(l *repo.Labels) {
@@ -112,7 +112,7 @@ func (a *app) tagCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVar(&add, "add", nil, "add this `tag` (can be repeated)")
 	f.StringArrayVar(&remove, "remove", nil, "remove this `tag` (can be repeated)")
-	f.StringArrayVar(&set, "set", nil, "have this `tag` in place of all others (can be repeated; an empty one for none)")
+	f.StringArrayVar(&set, "set", nil, "replace all tags with this `tag` (can be repeated; empty for none)")
 	return cmd
 }
 
@@ -120,11 +120,11 @@ func (a *app) pinCommand() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
 		Use:   "pin SNAPSHOT...",
-		Short: "Keep snapshots, whatever is forgotten",
+		Short: "Protect snapshots from being forgotten",
 		Long: `A pinned snapshot is never forgotten, neither by a policy nor by its ID, until it
-is unpinned. "snap snapshots" marks it with ⚑. Pinning it again with another
---reason replaces the reason, and shows what it was; without, it stays.`,
-		Args: args(cobra.MinimumNArgs(1)),
+is unpinned. "snap snapshots" marks it with ⚑. To change the reason, pin it again
+with another --reason.`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			return a.relabel(cmd, specs, func(l *repo.Labels) {
 				switch {
@@ -139,21 +139,21 @@ is unpinned. "snap snapshots" marks it with ⚑. Pinning it again with another
 					text += ": " + s.Pin.Reason
 				}
 				if was.Pin != nil && was.Pin.Reason != "" && was.Pin.Reason != s.Pin.Reason {
-					text += " (the reason was: " + was.Pin.Reason + ")"
+					text += " (previous reason: " + was.Pin.Reason + ")"
 				}
 				return text
 			})
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, as `text`")
+	cmd.Flags().StringVar(&reason, "reason", "", "why, a `text`")
 	return cmd
 }
 
 func (a *app) unpinCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unpin SNAPSHOT...",
-		Short: "Let snapshots be forgotten again",
-		Args:  args(cobra.MinimumNArgs(1)),
+		Short: "Allow snapshots to be forgotten again",
+		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			return a.relabel(cmd, specs, func(l *repo.Labels) { l.Pin = nil },
 				func(repo.Labels, *repo.Snapshot) string { return "not pinned" })
@@ -164,8 +164,8 @@ func (a *app) unpinCommand() *cobra.Command {
 func (a *app) noteCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "note SNAPSHOT [TEXT]",
-		Short: "Write a note to a snapshot, or remove it",
-		Args:  args(cobra.RangeArgs(1, 2)),
+		Short: "Set or remove the note of a snapshot",
+		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			text := ""
 			if len(argv) > 1 {

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// openLocked opens the repository and tells others that this command is at work
-// in it, until the program ends. The lock comes before the index is read.
+// openLocked opens the repository and locks it until the program ends. The index must
+// be read after that.
 func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, error) {
 	ctx := cmd.Context()
 	r, err := a.open(ctx)
@@ -24,8 +24,8 @@ func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, er
 	return r, nil
 }
 
-// openToRead opens the repository, locked for a reader, with the snapshots that
-// specs mean and the index that has what they need.
+// openToRead opens the repository and locks it for reading. It returns the snapshots
+// that specs name and loads an index that has all they need.
 func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*repo.Snapshot, error) {
 	r, err := a.openLocked(cmd, repo.LockRead)
 	if err != nil {
@@ -56,16 +56,16 @@ func (a *app) openAll(cmd *cobra.Command) (*repo.Repo, []*repo.Snapshot, error) 
 	return r, list, nil
 }
 
-// warnOfIndex tells what is wrong with the index that was loaded.
+// warnOfIndex prints what is damaged in the loaded index.
 func (a *app) warnOfIndex(r *repo.Repo) {
 	for _, err := range r.IndexDamage() {
-		a.warn("%v; \"snap check\" tells what that means", err)
+		a.warn("%v; \"snap check\" shows what is affected", err)
 	}
 }
 
-// noLockFlag lets a command that only reads go without a lock.
+// noLockFlag adds a flag to read without a lock.
 func (a *app) noLockFlag(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().BoolVar(&a.noLock, "no-lock", false, "do not tell others that the repository is being read; a prune may then remove what is read")
+	cmd.Flags().BoolVar(&a.noLock, "no-lock", false, "read without a lock; a concurrent prune may then remove what is read")
 	return cmd
 }
 
@@ -74,8 +74,7 @@ const (
 	lastRetry  = 5 * time.Second
 )
 
-// takeLock locks the repository until the command ends, unless it only reads and
-// --no-lock is given.
+// takeLock locks the repository until the command ends, unless --no-lock is given.
 func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) (err error) {
 	if !a.noLock {
 		a.lock, err = a.acquire(ctx, r, kind, what)
@@ -83,12 +82,12 @@ func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, wh
 	return err
 }
 
-// acquire locks a repository. It waits for others as long as --retry-lock says.
-// Whoever only reads goes on without a lock, which is nil then, where none can be
-// written: on a medium that takes no writes nobody else removes anything, and on
-// a full disk a backup must come back all the same.
+// acquire locks a repository. It waits for other processes as long as --retry-lock
+// says. If no lock can be written, a reader gets none, and the returned lock is nil:
+// from a read-only medium nothing is removed, and a restore from a full disk must
+// work.
 func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) (*repo.Lock, error) {
-	var deadline time.Time // from the first refusal on: that may take its time
+	var deadline time.Time // counts from the first refusal
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		l, err := r.Lock(ctx, kind, what)
 		if deadline.IsZero() {
@@ -99,10 +98,10 @@ func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, wha
 		case err == nil:
 			return l, nil
 		case kind == repo.LockRead && backend.IsReadOnly(err):
-			a.detail("the repository cannot be written to, so nobody is told that it is being read")
+			a.detail("the repository is read-only; reading it without a lock")
 			return nil, nil
 		case kind == repo.LockRead && backend.IsNoSpace(err):
-			a.warn("there is no room to lock the repository; do not prune it until this command has ended")
+			a.warn("no room for a lock; do not prune the repository until this command has ended")
 			return nil, nil
 		case !errors.Is(err, repo.ErrLocked) || left <= 0:
 			return nil, err
@@ -119,11 +118,11 @@ func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, wha
 	}
 }
 
-// releaseLock ends what takeLock has begun. What it cannot remove is recognised
-// as left behind later.
+// releaseLock removes the lock of takeLock. A lock that cannot be removed becomes
+// stale.
 func (a *app) releaseLock() {
 	if err := a.lock.Release(); err != nil {
-		a.detail("the lock could not be removed, which does no harm: %v", err)
+		a.detail("the lock could not be removed; it becomes stale: %v", err)
 	}
 	a.lock = nil
 }

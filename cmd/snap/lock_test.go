@@ -31,8 +31,8 @@ func TestNoLockCanBeWritten(t *testing.T) {
 		goesOn  bool
 	}{
 		{fs.ErrPermission, repo.LockRead, false, "", true},
-		{fs.ErrPermission, repo.LockRead, true, "cannot be written to", true},
-		{backend.ErrNoSpace, repo.LockRead, false, "no room to lock", true},
+		{fs.ErrPermission, repo.LockRead, true, "is read-only", true},
+		{backend.ErrNoSpace, repo.LockRead, false, "no room for a lock", true},
 		{errors.New("the disk is on fire"), repo.LockRead, true, "", false},
 		{fs.ErrPermission, repo.LockWrite, true, "", false},
 		{backend.ErrNoSpace, repo.LockWrite, true, "", false},

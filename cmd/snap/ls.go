@@ -29,13 +29,13 @@ func (a *app) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls SNAPSHOT [DOMAIN[/PATH]]",
 		Short: "List the files of a snapshot by domain and path",
-		Long: `Without DOMAIN it lists the domains of the device and, under "-", the files of the
-backup folder that belong to none. With DOMAIN or DOMAIN/PATH it lists what is
-there, one level deep; -R lists everything below.
+		Long: `Without DOMAIN it lists the domains of the device; "-" has the files of the backup
+folder without a domain. With DOMAIN or DOMAIN/PATH it lists the files and folders
+in it; -R lists everything below.
 
-Snapshots that were stored locked know no domains; all files are under "-".`,
+Snapshots that were stored locked have no domains; all files are in "-".`,
 		Example: "  snap ls latest\n  snap ls \"latest:Anna's iPhone\" HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
-		Args:    args(cobra.RangeArgs(1, 2)),
+		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			r, found, err := a.openToRead(cmd, argv[0])
@@ -57,7 +57,7 @@ Snapshots that were stored locked know no domains; all files are under "-".`,
 				return err
 			}
 			if l.inside && len(l.items) == 0 {
-				return fmt.Errorf("%q in snapshot %s: %w", argv[1], s.ID.Short(), errNothingThere)
+				return fmt.Errorf("%q in snapshot %s: %w", argv[1], s.ID.Short(), errNoFiles)
 			}
 			return a.print(l.items, func(w io.Writer) { l.print(w) })
 		},
@@ -66,13 +66,13 @@ Snapshots that were stored locked know no domains; all files are under "-".`,
 	return cmd
 }
 
-var errNothingThere = errors.New("there is nothing")
+var errNoFiles = errors.New("no such file or folder")
 
 // noDomain stands for files that belong to no domain.
 const noDomain = "-"
 
-// lister gathers the lines of ls. Entries come sorted by domain and path, so
-// what lies in one folder comes in a row.
+// lister collects the lines of ls. Entries come sorted by domain and path, so the
+// entries of a folder are consecutive.
 type lister struct {
 	recursive     bool
 	inside        bool // a domain was given
@@ -116,7 +116,7 @@ func (l *lister) add(e *tree.Entry) error {
 	return nil
 }
 
-// under cuts the folder below off a path.
+// under removes the folder below from a path.
 func under(name, below string) (string, bool) {
 	if below == "" {
 		return name, true
@@ -127,7 +127,7 @@ func under(name, below string) (string, bool) {
 	return strings.CutPrefix(name, below+"/")
 }
 
-// group counts an entry in the line of its domain or folder.
+// group adds an entry to the line of its domain or folder.
 func (l *lister) group(typ, domain, name string, e *tree.Entry) {
 	n := len(l.items)
 	if n == 0 || l.items[n-1].Domain != domain || l.items[n-1].Name != name {
@@ -140,7 +140,7 @@ func (l *lister) group(typ, domain, name string, e *tree.Entry) {
 	}
 }
 
-// shown is the name of a line, with its domain where several are listed.
+// shown returns the name of a line, with its domain if several are listed.
 func (l *lister) shown(it *lsItem) string {
 	if l.inside || it.Domain == noDomain {
 		return it.Name

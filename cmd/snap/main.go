@@ -1,10 +1,10 @@
-// Command snap keeps backups of iPhones and iPads in a deduplicated,
-// encrypted repository and gives any of them back byte for byte.
+// Command snap keeps backups of iPhones and iPads in a deduplicated, encrypted
+// repository and restores any of them byte for byte.
 //
-// Each command has a file of its own: it reads flags, calls one function of
-// the library, and prints the result, for people or, with --json, for
-// programs. Messages and progress go to standard error, results to standard
-// output. Exit codes are listed in errors.go and in docs/guide.md.
+// Each command has a file of its own: it reads flags, calls one function of the
+// library, and prints the result for people or, with --json, for programs. Results
+// go to standard output, messages and progress to standard error. Exit codes are
+// in errors.go and docs/guide.md.
 package main
 
 import (
@@ -19,21 +19,20 @@ import (
 
 func main() { os.Exit(start(repo.Options{})) }
 
-// start runs the program on the real world and returns the exit code.
+// start runs the program with the process's arguments and returns the exit code.
 func start(opts repo.Options) int {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second Ctrl-C ends the program at once: stopping cleanly takes a moment
-	// and nothing is lost without it.
+	// A second Ctrl-C ends the program at once. A clean stop takes a moment, and
+	// nothing is lost without it.
 	context.AfterFunc(ctx, stop)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, options: opts}
 	return a.run(ctx, os.Args[1:])
 }
 
-// limitMemory makes the garbage collector work harder rather than let the
-// process grow: backups run beside other work, on small NAS boxes too. GOGC
-// and GOMEMLIMIT in the environment have precedence.
+// limitMemory trades CPU time for memory: backups also run on small NAS boxes,
+// beside other work. GOGC and GOMEMLIMIT in the environment take precedence.
 func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)

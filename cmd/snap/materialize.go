@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// materializeResult is what materialize prints.
+// materializeResult is the output of materialize.
 type materializeResult struct {
 	Snapshot repo.FileID `json:"snapshot"`
 	*materialize.Result
@@ -23,21 +23,20 @@ func (a *app) materializeCommand() *cobra.Command {
 	var decrypt bool
 	cmd := &cobra.Command{
 		Use:   "materialize SNAPSHOT TARGET",
-		Short: "Give a snapshot back as a standard backup folder",
-		Long: `Writes TARGET/UDID, the folder as it was imported, byte for byte: Finder,
-iTunes, Apple Devices and idevicebackup2 restore from it. To restore with
-Finder, TARGET is ~/Library/Application Support/MobileSync/Backup.
+		Short: "Write a snapshot as a standard backup folder",
+		Long: `Writes TARGET/UDID, byte for byte the original backup folder. Finder, iTunes, Apple
+Devices and idevicebackup2 can restore from it. For Finder, TARGET is
+~/Library/Application Support/MobileSync/Backup.
 
 SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE" with a UDID or
 a device name.
 
-The folder appears when it is complete. An interrupted run is continued by the
-same command; files that are whole are not written again.
+The folder appears when it is complete. The same command continues an interrupted
+run and keeps the files that are complete.
 
---decrypt writes TARGET/UDID-decrypted instead: the files of the device by domain
-and path, in the clear, to look at or take out. That is not a backup: no device
-restores from it.`,
-		Args: args(cobra.ExactArgs(2)),
+--decrypt writes TARGET/UDID-decrypted instead: the unencrypted files of the device
+by domain and path. This is not a backup: no device can restore from it.`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			r, found, err := a.openToRead(cmd, argv[0])
@@ -46,7 +45,7 @@ restores from it.`,
 			}
 			s := found[0]
 			if s.Lost == nil && !s.Complete {
-				a.warn("snapshot %s is of an incomplete backup; a device may refuse it", s.ID.Short())
+				a.warn("snapshot %s has an incomplete backup; a device may reject it", s.ID.Short())
 			}
 			p := &blob.Progress{}
 			opts.Progress, opts.Workers = p, runtime.GOMAXPROCS(0)
@@ -63,14 +62,14 @@ restores from it.`,
 			err = a.print(materializeResult{s.ID, res}, func(w io.Writer) {
 				fmt.Fprintf(w, "wrote %s: %s, %s", res.Dir, plural(res.Files, "file"), bytesText(res.Bytes))
 				if res.Kept > 0 {
-					fmt.Fprintf(w, ", %s of them were there already", count(res.Kept))
+					fmt.Fprintf(w, ", %s of them already there", count(res.Kept))
 				}
 				if res.Verified {
-					fmt.Fprint(w, ", read back and the same")
+					fmt.Fprint(w, ", verified")
 				}
 				fmt.Fprintln(w)
 				if decrypt {
-					a.remark("These are the device's files in the clear. It is not a backup: no device restores from it.")
+					a.remark("These are the unencrypted files of the device. This is not a backup: no device can restore from it.")
 				}
 			})
 			if err == nil && s.Lost != nil {
@@ -79,12 +78,11 @@ restores from it.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Replace, "replace", false, "replace the folder if it is there")
-	cmd.Flags().BoolVar(&decrypt, "decrypt", false, "write the device's files by domain and path instead, to look at; no device restores from that")
-	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "read back what was written and compare")
+	cmd.Flags().BoolVar(&opts.Replace, "replace", false, "replace an existing folder")
+	cmd.Flags().BoolVar(&decrypt, "decrypt", false, "write the device's unencrypted files by domain and path; no device can restore from them")
+	cmd.Flags().BoolVar(&opts.Verify, "verify", false, "read back and compare what was written")
 	return cmd
 }
 
-// errLostPart says that a snapshot was given back as far as there is anything
-// of it.
-var errLostPart = errors.New("the repository has lost a part of it, which what was written lacks")
+// errLostPart says that a snapshot was written without what the repository lost.
+var errLostPart = errors.New("the repository has lost a part of it; the written folder lacks this part")

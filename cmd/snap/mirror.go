@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// errOutOfDate says that a mirror is sound but not the same as its source.
+// errOutOfDate says that a mirror is undamaged but differs from its source.
 var errOutOfDate = errors.New("the mirror is not up to date")
 
 func (a *app) mirrorCommand() *cobra.Command {
@@ -30,94 +30,102 @@ func (a *app) mirrorCommand() *cobra.Command {
 		Use:   "mirror TARGET",
 		Short: "Keep an exact copy of the repository on another disk",
 		Long: `Makes the folder TARGET, on an external drive or a NAS, an exact copy of the
-repository: same keys, same snapshots. Only new files are copied, each verified on
-the way; what was removed from the repository is removed from the copy at the end.
-The drive may be pulled at any time: the same command goes on where it stopped, and
-every snapshot that the copy lists is whole. The copy is a repository like any
-other: "snap -r TARGET materialize ..." works.
+repository, with the same keys and snapshots. Only new files are copied and
+verified; files that the repository no longer has are removed at the end. If the
+drive is unplugged, the same command continues later, and all snapshots listed in
+the copy are complete. The copy is an ordinary repository: "snap -r TARGET
+materialize ..." works.
 
-No password is needed, and none is asked for. If one is given (flags, environment),
-a prune waits for the copy, and before anything is removed it is made sure that all
-snapshots are whole; without it, that is judged by what files there are.
+No password is needed or asked for. With a password (flags, environment) a prune
+waits for the copy, and snap verifies that every snapshot is complete before it
+removes anything. Without one it only checks which files exist.
 
-It refuses where the repository looks as if it had lost files, and where somebody
-has stored into the copy. --accept-removals overrides that.
+mirror refuses to run if the repository seems to have lost files, or if the copy has
+files of its own. --accept-removals overrides that.
 
---check reads the whole copy back and compares it with the hashes in its names, and
-its files with those of the repository; --check --heal replaces damaged ones.`,
-		Args: args(cobra.ExactArgs(1)),
+--check reads the complete copy and compares it with its file IDs and with the
+repository's files; --check --heal replaces damaged files.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			ctx := cmd.Context()
 			if check && (opts.DryRun || opts.AcceptRemovals) || opts.Heal && !check {
-				return usageError{errors.New("--check goes with --heal alone, and --heal with --check")}
+				return usageError{errors.New("--heal needs --check, and --check allows no other flag")}
 			}
-			dir, err := a.location()
-			if err != nil {
-				return err
-			}
-			source, err := local.Open(dir)
-			if err != nil {
-				return openError(dir, err)
-			}
-			defer source.Close()
-			if err := repo.CheckConfig(ctx, source); err != nil {
-				return fmt.Errorf("%s: %w", dir, err)
-			}
-			if err := apart(dir, argv[0]); err != nil {
-				return err
-			}
-			whole, err := a.openIfPassword(ctx, source, dir, cmd.CommandPath())
-			if err != nil {
-				return err
-			}
-			defer a.releaseLock() // before the source is closed
-			opts.VerifySnapshots = whole
-			target, done, err := mirrorTarget(ctx, source, argv[0], opts.DryRun || check)
-			if err != nil {
-				return err
-			}
-			defer done()
-			var mu sync.Mutex
-			var at mirror.Progress
-			opts.Progress = func(p mirror.Progress) { mu.Lock(); at = p; mu.Unlock() }
-			phase := "copying"
-			if check {
-				phase = "reading the mirror"
-			}
-			stop := a.showProgress(func() meter {
-				mu.Lock()
-				defer mu.Unlock()
-				return meter{phase: phase, files: at.Files, totalFiles: at.TotalFiles, bytes: at.Bytes, totalBytes: at.TotalBytes}
-			})
-			defer stop()
-			if check {
-				rep, err := mirror.Check(ctx, source, target, opts)
-				stop()
-				if err != nil {
-					return fmt.Errorf("%s: %w", argv[0], err)
-				}
-				return a.mirrorChecked(rep)
-			}
-			rep, err := mirror.Run(ctx, source, target, opts)
-			stop()
-			if err != nil && !errors.Is(err, mirror.ErrDamaged) {
-				return fmt.Errorf("%s: %w", argv[0], err)
-			}
-			if perr := a.print(rep, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
-				return perr
-			}
-			return err
+			return a.mirror(cmd, argv[0], opts, check)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.AcceptRemovals, "accept-removals", false, "remove from the copy whatever the repository does not have, even if that looks like a loss")
-	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only say what would be done")
-	cmd.Flags().BoolVar(&check, "check", false, "read the copy back and compare it with the repository")
+	cmd.Flags().BoolVar(&opts.AcceptRemovals, "accept-removals", false, "remove from the copy everything that the repository lacks, even if that looks like a loss")
+	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be done")
+	cmd.Flags().BoolVar(&check, "check", false, "read the copy and compare it with the repository")
 	cmd.Flags().BoolVar(&opts.Heal, "heal", false, "with --check: replace damaged files of the copy")
 	return cmd
 }
 
-// apart refuses a target that is the repository itself or inside of it.
-func apart(dir, target string) error {
+// mirror updates or checks the mirror in a folder.
+func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, check bool) error {
+	ctx := cmd.Context()
+	dir, err := a.location()
+	if err != nil {
+		return err
+	}
+	source, err := local.Open(dir)
+	if err != nil {
+		return openError(dir, err)
+	}
+	defer source.Close()
+	if err := repo.CheckConfig(ctx, source); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if err := checkApart(dir, folder); err != nil {
+		return err
+	}
+	if opts.VerifySnapshots, err = a.openIfPassword(ctx, source, dir, cmd.CommandPath()); err != nil {
+		return err
+	}
+	defer a.releaseLock() // before the source is closed
+	target, done, err := mirrorTarget(ctx, source, folder, opts.DryRun || check)
+	if err != nil {
+		return err
+	}
+	defer done()
+	phase := "copying"
+	if check {
+		phase = "reading the mirror"
+	}
+	stop := a.showMirror(phase, &opts)
+	defer stop()
+	if check {
+		rep, err := mirror.Check(ctx, source, target, opts)
+		stop()
+		if err != nil {
+			return fmt.Errorf("%s: %w", folder, err)
+		}
+		return a.mirrorChecked(rep)
+	}
+	rep, err := mirror.Run(ctx, source, target, opts)
+	stop()
+	if err != nil && !errors.Is(err, mirror.ErrDamaged) {
+		return fmt.Errorf("%s: %w", folder, err)
+	}
+	if perr := a.print(rep, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
+		return perr
+	}
+	return err
+}
+
+// showMirror shows the progress of a mirror.
+func (a *app) showMirror(phase string, opts *mirror.Options) (stop func()) {
+	var mu sync.Mutex
+	var at mirror.Progress
+	opts.Progress = func(p mirror.Progress) { mu.Lock(); at = p; mu.Unlock() }
+	return a.showProgress(func() meter {
+		mu.Lock()
+		defer mu.Unlock()
+		return meter{phase: phase, files: at.Files, totalFiles: at.TotalFiles, bytes: at.Bytes, totalBytes: at.TotalBytes}
+	})
+}
+
+// checkApart rejects a target that contains the repository, or the reverse.
+func checkApart(dir, target string) error {
 	resolve := func(p string) string {
 		abs, err := filepath.Abs(p)
 		if err != nil {
@@ -139,14 +147,14 @@ func apart(dir, target string) error {
 	a, errA := os.Stat(from)
 	b, errB := os.Stat(to)
 	if within(to, from) || within(from, to) || errA == nil && errB == nil && os.SameFile(a, b) {
-		return usageError{fmt.Errorf("%s and %s lie one in the other; a copy belongs on another disk", dir, target)}
+		return usageError{fmt.Errorf("%s and %s overlap: one contains the other; choose a folder on another disk", dir, target)}
 	}
 	return nil
 }
 
 // openIfPassword opens the repository and locks it for reading if a password is
-// given. Without one, whole is nil.
-func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string) (whole func(context.Context) error, err error) {
+// given. It returns a function that verifies all snapshots, or nil.
+func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string) (verify func(context.Context) error, err error) {
 	secret, err := a.givenSecret(ctx)
 	if err != nil || secret == nil {
 		return nil, err
@@ -162,7 +170,7 @@ func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what 
 	return r.CheckComplete, nil
 }
 
-// givenSecret returns the secret from flags or environment, nil if there is none.
+// givenSecret returns the secret from flags or environment, or nil.
 func (a *app) givenSecret(ctx context.Context) ([]byte, error) {
 	if a.keyFile != "" {
 		return readKeyFile(a.keyFile)
@@ -175,19 +183,19 @@ func (a *app) givenSecret(ctx context.Context) ([]byte, error) {
 	return crypto.Secret(string(typed))
 }
 
-// mirrorTarget opens the folder of a mirror, or makes it. With look it makes
+// mirrorTarget opens the folder of a mirror or creates it. With readOnly it creates
 // nothing.
-func mirrorTarget(ctx context.Context, source backend.Backend, dir string, look bool) (backend.Backend, func(), error) {
+func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readOnly bool) (backend.Backend, func(), error) {
 	nothing := func() {}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && look {
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && readOnly {
 		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
-			return nil, nothing, fmt.Errorf("%s: %w (if it is on an external disk or a share, connect it)", dir, err)
+			return nil, nothing, fmt.Errorf("%s: %w (connect the disk or the share first)", dir, err)
 		}
 		return memory.New(), nothing, nil
 	}
 	fresh := true
 	be, err := local.Open(dir)
-	if !look {
+	if !readOnly {
 		be, err = local.Create(dir)
 		if errors.Is(err, backend.ErrExist) {
 			fresh = false
@@ -198,22 +206,22 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, look 
 		return nil, nothing, err
 	}
 	done := func() { _ = be.Close() }
-	if fresh || look {
+	if fresh || readOnly {
 		return be, done, nil
 	}
 	_, err = be.Stat(ctx, "config")
 	if errors.Is(err, backend.ErrNotExist) {
 		var shares bool
 		if shares, err = mirror.Shares(ctx, source, be); err == nil && !shares {
-			err = &mirror.RefusedError{Why: dir + " is not empty, and no mirror of this repository", Do: "choose a folder that is new or empty"}
+			err = &mirror.RefusedError{Why: dir + " is not empty and not a mirror of this repository", Do: "choose a new or empty folder"}
 		}
 	}
 	if err != nil {
 		done()
 		return nil, nothing, err
 	}
-	// What was being written when the drive was pulled. That it cannot be
-	// removed is no reason not to copy.
+	// Remove what was being written when the drive was unplugged. A failure does
+	// not matter.
 	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter))
 	return be, done, nil
 }
@@ -241,11 +249,11 @@ func printMirror(w io.Writer, r *mirror.Report) {
 	}
 }
 
-// namedMissing is how many of the files are named that a mirror lacks. One that
-// was not brought up to date for a while lacks thousands.
+// namedMissing is how many missing files are printed. A mirror that is out of date may
+// lack thousands.
 const namedMissing = 10
 
-// mirrorChecked prints the report of a check and turns it into an exit code.
+// mirrorChecked prints the report of a check and returns its outcome as an error.
 func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 	result := struct {
 		*mirror.CheckReport
@@ -268,7 +276,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		}
 		fmt.Fprintf(w, "%s read, %s; damaged: %d, missing: %d, only on the mirror: %d\n", plural(r.Files, "file"), bytesText(r.Bytes), len(r.Damaged), len(r.Missing), len(r.Extra))
 		if r.Clean() && r.Same() {
-			fmt.Fprintln(w, "the mirror is sound and the same as the repository")
+			fmt.Fprintln(w, "the mirror is undamaged and equals the repository")
 		}
 	})
 	switch {
@@ -277,7 +285,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 	case !r.Clean():
 		return fmt.Errorf("%w on the mirror: %d", mirror.ErrDamaged, len(r.Damaged))
 	case !r.Same():
-		return fmt.Errorf("%w: %s missing, %s only there", errOutOfDate, plural(len(r.Missing), "file"), plural(len(r.Extra), "file"))
+		return fmt.Errorf("%w: %s missing, %s only on the mirror", errOutOfDate, plural(len(r.Missing), "file"), plural(len(r.Extra), "file"))
 	}
 	return nil
 }

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// print writes a command's result: as JSON, or as human prints it.
+// print writes a command's result as JSON or as human prints it.
 func (a *app) print(result any, human func(w io.Writer)) error {
 	if a.json {
 		return printJSON(a.stdout, result)
@@ -26,8 +26,8 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// table prints rows in columns. Cells are separated by tabs; a heading that
-// begins with ">" sets its column to the right.
+// table prints rows in columns. Tabs separate cells. A heading that begins with ">"
+// aligns its column to the right.
 func table(w io.Writer, header string, rows []string) {
 	lines := [][]string{strings.Split(header, "\t")}
 	for _, r := range rows {
@@ -61,7 +61,7 @@ func table(w io.Writer, header string, rows []string) {
 	}
 }
 
-// plural writes a number with its noun.
+// plural returns a number with its noun.
 func plural[N int | int64](n N, one string) string {
 	if n == 1 {
 		return "1 " + one
@@ -69,7 +69,7 @@ func plural[N int | int64](n N, one string) string {
 	return count(int64(n)) + " " + one + "s"
 }
 
-// bytesText writes a size for people, in units of 1024 as restic does.
+// bytesText returns a size for people, in units of 1024, as restic does.
 func bytesText(n int64) string {
 	const units = "KMGTPE"
 	if n < 1024 && n > -1024 {
@@ -83,7 +83,7 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", v, units[i])
 }
 
-// count writes a number with separators.
+// count returns a number with separators.
 func count(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -99,8 +99,8 @@ func timeText(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04")
 }
 
-// clean makes text that came from a device or a repository safe for a terminal
-// and for a table: no control characters, no tabs.
+// clean makes text from a device or repository safe for a terminal and a table by
+// replacing control characters and tabs.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == utf8.RuneError || unicode.Is(unicode.Bidi_Control, r) {

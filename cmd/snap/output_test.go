@@ -15,9 +15,15 @@ func TestWidth(t *testing.T) {
 			t.Errorf("width(%q) = %d, want %d", text, got, want)
 		}
 	}
-	for i := 1; i < len(wide); i++ {
-		if wide[i][0] <= wide[i-1][1] || wide[i][1] < wide[i][0] {
-			t.Errorf("wide characters are not in order at %x", wide[i])
+	for _, test := range []struct {
+		text    string
+		columns int
+		want    string
+	}{
+		{"Anna", 4, "Anna"}, {"Anna", 3, "Ann"}, {"電話", 3, "電"}, {"Bu\u0308ro", 2, "Bu\u0308"}, {"a👩‍👩‍👧", 2, "a"}, {"Anna", 0, ""},
+	} {
+		if got := fit(test.text, test.columns); got != test.want {
+			t.Errorf("fit(%q, %d) = %q, want %q", test.text, test.columns, got, test.want)
 		}
 	}
 }
@@ -67,7 +73,7 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"yesterday", "2026-13-01", "31.1.2026"} {
-		if _, _, err := parseTime(text); !isUsage(err) {
+		if _, _, err := parseTime(text); !isA[usageError](err) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

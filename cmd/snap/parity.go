@@ -18,14 +18,14 @@ func (a *app) parityCommand() *cobra.Command {
 	var only bool
 	cmd := &cobra.Command{
 		Use:   "parity [PERCENT|off]",
-		Short: "Guard the repository against bit rot without a copy",
-		Long: `Makes or refreshes parity: with 5% any two damaged or missing packs of every 40 can
-be brought back by "snap repair", or any number of damaged sectors, unless three
-lie at the same place of three packs. Without PERCENT it makes parity for what has
-none yet. "snap import" and "snap prune" do that by themselves. "off" removes it.
+		Short: "Protect the repository against bit rot without a copy",
+		Long: `Makes or updates parity. With 5% "snap repair" can heal two damaged or missing packs
+of every 40, or any damaged sectors unless three of them are at the same position of
+three packs. Without PERCENT it makes parity for what has none yet, as "snap backup",
+"snap import" and "snap prune" do. "off" removes all parity.
 
-It is no replacement for a copy: when the disk dies, parity dies with it.`,
-		Args: args(cobra.MaximumNArgs(1)),
+Parity does not replace a copy: if the disk dies, parity dies with it.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			percent, off := 0, false
@@ -67,11 +67,11 @@ It is no replacement for a copy: when the disk dies, parity dies with it.`,
 			return a.print(out, func(w io.Writer) { printParity(w, &out) })
 		},
 	}
-	cmd.Flags().BoolVar(&only, "status", false, "only tell what is guarded")
+	cmd.Flags().BoolVar(&only, "status", false, "only show what is protected")
 	return cmd
 }
 
-// parityResult is what parity prints.
+// parityResult is the output of parity.
 type parityResult struct {
 	Refreshed *parity.RefreshReport `json:"refreshed,omitempty"`
 	Removed   int                   `json:"removed_files"`
@@ -91,11 +91,11 @@ func (a *app) refreshParity(cmd *cobra.Command, r *repo.Repo, percent int) (*par
 	return r.RefreshParity(cmd.Context(), percent, func(d, t int) { done.Store(int64(d)); total.Store(int64(t)) })
 }
 
-// parsePercent reads "5%" as hundredths of a percent.
+// parsePercent parses "5%" to hundredths of a percent.
 func parsePercent(s string) (int, error) {
 	v, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
 	if err != nil || !(v >= 1 && v <= 100) {
-		return 0, usageError{errors.New("parity takes from 1% to 100%, such as 5%")}
+		return 0, usageError{errors.New("parity takes a percentage from 1% to 100%, such as 5%")}
 	}
 	return int(math.Round(v * 100)), nil
 }
@@ -111,16 +111,16 @@ func printParity(w io.Writer, out *parityResult) {
 		fmt.Fprintf(w, "MISSING  %s: run \"snap repair\"\n", name)
 	}
 	if s.Groups == 0 {
-		fmt.Fprintln(w, "no parity; \"snap parity 5%\" makes some")
+		fmt.Fprintln(w, "no parity; \"snap parity 5%\" makes it")
 		return
 	}
 	fmt.Fprintf(w, "parity of %g%%: %s protected by %s in %s, %s unprotected\n", s.Percent, bytesText(s.Protected), bytesText(s.ParityBytes), plural(s.Groups, "file"), bytesText(s.Unprotected))
 }
 
-// protect makes parity for what was stored, where the repository has any. The
-// backup is safe without.
-func (a *app) protect(cmd *cobra.Command, r *repo.Repo) {
+// updateParity makes parity for what was stored, if the repository has parity. A
+// failure is only a warning.
+func (a *app) updateParity(cmd *cobra.Command, r *repo.Repo) {
 	if _, err := a.refreshParity(cmd, r, 0); err != nil && cmd.Context().Err() == nil {
-		a.warn("no parity for what is new: %v; \"snap parity\" tries again", err)
+		a.warn("parity was not updated: %v; run \"snap parity\" to try again", err)
 	}
 }

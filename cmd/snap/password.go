@@ -19,11 +19,10 @@ import (
 // maxKeyFile bounds a key file or password file, in bytes.
 const maxKeyFile = 1 << 20
 
-// errNoPassword says that there was none where one was looked for.
+// errNoPassword says that a password is empty.
 var errNoPassword = usageError{errors.New("the password is empty")}
 
-// passwordWays are the flags and the variable by which a password can be given
-// without typing it.
+// passwordWays are the flags and the variable that give a password without a prompt.
 type passwordWays string
 
 const (
@@ -35,8 +34,8 @@ const (
 	newBackupPassword passwordWays = "--new-backup-password-file or SNAP_NEW_BACKUP_PASSWORD"
 )
 
-// secret finds the secret that opens a repository: from flags, the
-// environment, or a person.
+// secret returns the secret that opens a repository, from flags, the environment or a
+// prompt.
 func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
 	if a.keyFile != "" {
 		return readKeyFile(a.keyFile)
@@ -52,8 +51,8 @@ func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
 	return crypto.Secret(string(typed))
 }
 
-// given returns the password from flags or environment, nil if there is none.
-// Flags come before the environment.
+// given returns the password from flags or environment, or nil. Flags take
+// precedence.
 func (a *app) given(ctx context.Context, file, command string) ([]byte, error) {
 	switch {
 	case file != "":
@@ -87,7 +86,7 @@ func readKeyFile(name string) ([]byte, error) {
 		return nil, fmt.Errorf("read the key file: %w", err)
 	}
 	if len(b) < 16 {
-		return nil, usageError{fmt.Errorf("key file %s has only %d bytes; it should hold at least 16 random ones", name, len(b))}
+		return nil, usageError{fmt.Errorf("key file %s has only %d bytes; it needs at least 16 random bytes", name, len(b))}
 	}
 	return b, nil
 }
@@ -105,7 +104,7 @@ func readSmall(name string) ([]byte, error) {
 	return b, err
 }
 
-// firstLine cuts a password off at the end of the line.
+// firstLine returns the first line of b.
 func firstLine(b []byte) ([]byte, error) {
 	line, _, _ := bytes.Cut(b, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
@@ -129,9 +128,8 @@ func (a *app) runCommand(ctx context.Context, command string) ([]byte, error) {
 	return firstLine(out)
 }
 
-// ask reads a password without echo from a terminal, or a line from whatever
-// else standard input is. ways are the other ways to give it, to be told where
-// there is neither.
+// ask reads a password without echo from a terminal, or else a line from standard
+// input. If there is none, the error names the other ways to give it.
 func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte, error) {
 	f, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -170,14 +168,14 @@ func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte
 		}
 		return got.b, nil
 	case <-ctx.Done():
-		// Nobody waits for the reader any more, but the echo must come back.
+		// The reader keeps waiting; the echo must be restored.
 		_ = term.Restore(fd, state)
 		fmt.Fprintln(a.stderr)
 		return nil, ctx.Err()
 	}
 }
 
-// askNew asks for a new password, twice at a terminal.
+// askNew prompts for a new password, twice at a terminal.
 func (a *app) askNew(ctx context.Context, what string, ways passwordWays) ([]byte, error) {
 	first, err := a.ask(ctx, fmt.Sprintf("new password for %s: ", what), ways)
 	if err != nil {
@@ -186,7 +184,7 @@ func (a *app) askNew(ctx context.Context, what string, ways passwordWays) ([]byt
 	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
 		return first, nil
 	}
-	again, err := a.ask(ctx, "once more: ", ways)
+	again, err := a.ask(ctx, "repeat the password: ", ways)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +196,7 @@ func (a *app) askNew(ctx context.Context, what string, ways passwordWays) ([]byt
 	return first, nil
 }
 
-// askLine reads a line that is no secret.
+// askLine prompts for a line that is not secret.
 func (a *app) askLine(ctx context.Context, prompt string) (string, error) {
 	f, ok := a.stdin.(*os.File)
 	if ok && term.IsTerminal(int(f.Fd())) {

@@ -16,22 +16,21 @@ const (
 	lineEvery     = 10 * time.Second
 )
 
-// meter is what progress shows.
+// meter is the state that progress shows.
 type meter struct {
 	phase             string
-	percent           int64 // where there are no bytes to count
-	files, totalFiles int64 // 0 where there are none to count
+	percent           int64 // if there are no bytes to count
+	files, totalFiles int64 // 0 if there are none to count
 	bytes, totalBytes int64
 }
 
-// showProgress shows what read returns until the returned function is called:
-// a line that changes on a terminal, otherwise a line every few seconds.
+// showProgress shows what read returns until the returned function is called: one line
+// that changes on a terminal, otherwise a line every few seconds.
 func (a *app) showProgress(read func() meter) (stop func()) {
 	if a.quiet || a.json {
 		return func() {}
 	}
-	f, ok := a.stderr.(*os.File)
-	terminal := ok && term.IsTerminal(int(f.Fd()))
+	terminal := a.terminal() != nil
 	every := lineEvery
 	if terminal {
 		every = terminalEvery
@@ -46,16 +45,13 @@ func (a *app) showProgress(read func() meter) (stop func()) {
 			select {
 			case <-done:
 				if terminal {
-					fmt.Fprint(a.stderr, "\r\x1b[K")
+					fmt.Fprint(a.stderr, eraseLine)
 				}
 				return
 			case now := <-ticker.C:
 				line := p.line(read(), now)
 				if terminal {
-					if width, _, err := term.GetSize(int(f.Fd())); err == nil && len(line) >= width && width > 1 {
-						line = line[:width-1]
-					}
-					fmt.Fprint(a.stderr, "\r\x1b[K"+line)
+					fmt.Fprint(a.stderr, eraseLine+fitTerminal(line, a.terminal()))
 				} else {
 					fmt.Fprintln(a.stderr, line)
 				}
@@ -63,6 +59,25 @@ func (a *app) showProgress(read func() meter) (stop func()) {
 		}
 	})
 	return sync.OnceFunc(func() { close(done); wg.Wait() })
+}
+
+// eraseLine makes a terminal erase the current line.
+const eraseLine = "\r\x1b[K"
+
+// terminal returns standard error if it is a terminal, or nil.
+func (a *app) terminal() *os.File {
+	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return f
+	}
+	return nil
+}
+
+// fitTerminal cuts a line so that it does not wrap in a terminal.
+func fitTerminal(line string, f *os.File) string {
+	if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 1 {
+		return fit(line, columns-1)
+	}
+	return line
 }
 
 // progress turns meters into lines.

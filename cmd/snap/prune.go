@@ -14,13 +14,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// pruneFlags say what a prune may leave and do.
+// pruneFlags limit what a prune does.
 type pruneFlags struct{ maxUnused, maxRepack string }
 
 func (p *pruneFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&p.maxUnused, "max-unused", "5%", "waste that may stay in packs with other things: a `limit` such as 5%, 100M, 0, or unlimited to write nothing anew")
-	f.StringVar(&p.maxRepack, "max-repack-size", "", "write at most this `size` anew, such as 10G")
+	f.StringVar(&p.maxUnused, "max-unused", "5%", "unused bytes that may stay: a `limit` such as 5%, 100M, 0, or unlimited to repack nothing")
+	f.StringVar(&p.maxRepack, "max-repack-size", "", "repack at most this `size`, such as 10G")
 }
 
 func (p *pruneFlags) options() (repo.PruneOptions, error) {
@@ -39,8 +39,8 @@ func (p *pruneFlags) options() (repo.PruneOptions, error) {
 	return opts, nil
 }
 
-// parseMaxUnused reads a limit of waste: a part of all that is stored, a size,
-// or "unlimited".
+// parseMaxUnused parses a limit of unused bytes: a percentage of all bytes, a size, or
+// "unlimited".
 func parseMaxUnused(s string) (func(used int64) int64, error) {
 	if s == "unlimited" {
 		return func(int64) int64 { return math.MaxInt64 }, nil
@@ -48,17 +48,17 @@ func parseMaxUnused(s string) (func(used int64) int64, error) {
 	if number, ok := strings.CutSuffix(s, "%"); ok {
 		p, err := strconv.ParseFloat(number, 64)
 		if err != nil || !(p >= 0 && p < 100) {
-			return nil, fmt.Errorf("%q is not a part from 0%% to below 100%%", s)
+			return nil, fmt.Errorf("%q is not a percentage below 100%%", s)
 		}
-		// p percent of used and unused together.
+		// p percent of used and unused bytes together.
 		return func(used int64) int64 { return int64(p / (100 - p) * float64(used)) }, nil
 	}
 	n, err := parseSize(s)
 	return func(int64) int64 { return n }, err
 }
 
-// parseSize reads a number of bytes with a unit of 1024: 100, 100K, 5M, 1.5G,
-// 2T; "iB" or "B" behind it is allowed.
+// parseSize parses a number of bytes in units of 1024: 100, 100K, 5M, 1.5G, 2T. "B" or
+// "iB" may follow.
 func parseSize(s string) (int64, error) {
 	text := strings.TrimSuffix(strings.TrimSuffix(strings.ToUpper(s), "B"), "I")
 	unit := 1.0
@@ -75,7 +75,7 @@ func parseSize(s string) (int64, error) {
 	return int64(v), nil
 }
 
-// pruneResult is what prune prints.
+// pruneResult is the output of prune.
 type pruneResult struct {
 	DryRun bool `json:"dry_run"`
 	*repo.PruneReport
@@ -87,14 +87,14 @@ func (a *app) pruneCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "prune",
-		Short: "Free the space that no snapshot needs",
-		Long: `Removes what no snapshot and no unfinished backup needs. Packs without anything in
-use go first, so that a full disk has room again; then packs with much waste are
-written anew without it, until no more waste is left than --max-unused allows.
+		Short: "Free space that no snapshot needs",
+		Long: `Removes what no snapshot and no unfinished backup needs. First it removes packs that
+are not in use at all, so that a full disk has room again. Then it repacks those
+with many unused bytes until no more are left than --max-unused allows.
 
-Backups may go on meanwhile. What was needed when a running command began stays
-until a prune after its end. It can be stopped at any time.`,
-		Args: args(cobra.NoArgs),
+Backups can run at the same time. What a running command may need stays until a
+later prune. A prune can be interrupted at any time.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			opts, err := flags.options()
@@ -122,11 +122,11 @@ until a prune after its end. It can be stopped at any time.`,
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "say what would be freed, and change nothing")
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only show what would be freed")
 	return cmd
 }
 
-// prune runs a prune, or its forecast, and shows its progress.
+// prune runs a prune or a dry run and shows progress.
 func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (*pruneResult, error) {
 	var mu sync.Mutex
 	var now meter
@@ -144,11 +144,11 @@ func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (
 	stop()
 	if err != nil {
 		if report != nil && report.FreedBytes > 0 {
-			err = fmt.Errorf("%w\n%s were freed before that, in %s; the next prune goes on from there", err,
+			err = fmt.Errorf("%w\n%s in %s were freed before that; the next prune continues", err,
 				bytesText(report.FreedBytes), plural(report.RemovedPacks, "pack"))
 		}
 		if errors.Is(err, repo.ErrDamaged) {
-			err = fmt.Errorf("%w\na prune removes nothing from a damaged repository, since a repair may need it", err)
+			err = fmt.Errorf("%w\na prune removes nothing from a damaged repository, because a repair may need it", err)
 		}
 		return nil, err
 	}
@@ -162,33 +162,33 @@ func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (
 func (res *pruneResult) print(w io.Writer) {
 	fmt.Fprintf(w, "%s are needed by %s", bytesText(res.UsedBytes), plural(res.Snapshots, "snapshot"))
 	if res.BaseBytes > 0 {
-		fmt.Fprintf(w, ", %s of it only to decode the rest", bytesText(res.BaseBytes))
+		fmt.Fprintf(w, ", %s of this only as bases of deltas", bytesText(res.BaseBytes))
 	}
 	fmt.Fprintln(w)
 	if res.DryRun {
-		fmt.Fprintf(w, "%s are waste\n", bytesText(res.UnusedBytes))
+		fmt.Fprintf(w, "%s are unused\n", bytesText(res.UnusedBytes))
 		fmt.Fprintf(w, "would remove %s, %s\n", plural(res.RemovePacks, "pack"), bytesText(res.RemoveBytes))
 		if res.RepackPacks > 0 {
-			fmt.Fprintf(w, "would write %s anew, without waste or as fewer, %s\n", plural(res.RepackPacks, "pack"), bytesText(res.RepackBytes))
+			fmt.Fprintf(w, "would repack %s, %s\n", plural(res.RepackPacks, "pack"), bytesText(res.RepackBytes))
 		}
 		fmt.Fprintf(w, "would free about %s\n", bytesText(res.FreeBytes))
 	} else {
 		fmt.Fprintf(w, "removed %s, %s", plural(res.RemovedPacks, "pack"), bytesText(res.FreedBytes))
 		if res.WrittenBytes > 0 {
-			fmt.Fprintf(w, "; what was needed of them was written anew, %s", bytesText(res.WrittenBytes))
+			fmt.Fprintf(w, "; repacked what is in use, %s", bytesText(res.WrittenBytes))
 		}
 		fmt.Fprintf(w, "\nfreed %s\n", bytesText(res.FreedBytes-res.WrittenBytes))
 	}
 	if res.KeptUnused > 0 && len(res.Waiting) == 0 {
-		fmt.Fprintf(w, "%s of waste may stay\n", bytesText(res.KeptUnused))
+		fmt.Fprintf(w, "%s of unused bytes may stay\n", bytesText(res.KeptUnused))
 	}
 	if res.AbandonedRuns > 0 {
-		fmt.Fprintf(w, "gave up %s that nobody has gone on with\n", plural(res.AbandonedRuns, "unfinished backup"))
+		fmt.Fprintf(w, "dropped %s that no backup continued\n", plural(res.AbandonedRuns, "unfinished backup"))
 	}
 	if res.PendingPacks > 0 {
-		fmt.Fprintf(w, "%s, %s, go with the next prune", plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes))
+		fmt.Fprintf(w, "%s, %s, will be removed by the next prune", plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes))
 		if len(res.Waiting) > 0 {
-			fmt.Fprint(w, ", when these have ended")
+			fmt.Fprint(w, ", once these commands have ended")
 		}
 		fmt.Fprintln(w)
 	}

@@ -22,37 +22,36 @@ func (a *app) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair [--from OTHER]",
 		Short: "Heal a damaged repository",
-		Long: `Heals files that are damaged or missing, without losing anything: from parity, if
-the repository has any ("snap help parity"), and from OTHER. That is the folder of
-another repository:
+		Long: `Heals damaged or missing files without any loss: with parity, if the repository has
+it ("snap help parity"), and from OTHER, the folder of another repository:
 
-  an exact copy (same keys): damaged files are fetched by name, and packs that are
-  missing as far as a snapshot needs them. Everything is compared with its name.
+  A mirror (same keys): damaged files, and missing packs that a snapshot needs, are
+  fetched by name and verified.
 
-  any other repository that holds backups of the same devices: content that is
-  missing is looked for in it. Lists of files cannot be had that way.
+  Any other repository with backups of the same devices: missing content is copied
+  from it. File trees cannot be healed that way.
 
-"snap check --read-data" tells what is damaged. Where there is no copy:
+"snap check --read-data" shows what is damaged. Without a copy run, in this order:
 
     snap repair index        rebuild the index from the packs; loses nothing
-    snap repair packs        save what is sound of damaged packs
+    snap repair packs        salvage the intact blocks of damaged packs
     snap repair snapshots    mark what cannot be healed
 
-in this order. Nobody else may use the repository meanwhile.`,
+No other process may use the repository during a repair.`,
 		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.heal(cmd.Context(), &o) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.from, "from", "", "heal from the repository in this `folder`")
-	f.BoolVar(&o.snapshots, "missing-snapshots", false, "also fetch snapshots of an exact copy that are not here: lost, or forgotten")
+	f.BoolVar(&o.snapshots, "missing-snapshots", false, "also fetch snapshots that only the mirror has: lost or forgotten ones")
 	f.StringVar(&o.passwordFile, "from-password-file", "", "password `file` of the other repository (or $SNAP_FROM_PASSWORD)")
-	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "only tell what would be done")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "only show what would be done")
 	cmd.AddCommand(a.repairIndexCommand(), a.repairPacksCommand(), a.repairSnapshotsCommand())
 	return cmd
 }
 
-// repairing opens the repository, for this process alone unless nothing is to be
-// changed, and shows progress while do works.
+// repairing opens the repository, locked for this process alone except in a dry run,
+// and shows progress while do runs.
 func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r *repo.Repo, opts repo.RepairOptions) error) (err error) {
 	r, err := a.open(ctx)
 	if err != nil {
@@ -65,7 +64,7 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r
 		defer a.releaseLock()
 	}
 	var mu sync.Mutex
-	now := meter{phase: "looking"}
+	now := meter{phase: "reading"}
 	stop := a.showProgress(func() meter {
 		mu.Lock()
 		defer mu.Unlock()
@@ -82,7 +81,7 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r
 	}})
 }
 
-// would says in which form a report speaks.
+// would begins a passive verb in the report of a dry run.
 func would(dryRun bool) string {
 	if dryRun {
 		return "would be "
@@ -95,9 +94,9 @@ func (a *app) repairIndexCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "index",
 		Short: "Rebuild the index from the packs",
-		Long: `Reads the headers of all packs and writes new index files where the old ones are
-damaged, gone or wrong. Nothing is lost by that.`,
-		Args: args(cobra.NoArgs),
+		Long: `Reads the headers of all packs, and replaces index files that are damaged, missing or
+wrong. Nothing is lost.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.IndexRepair
 			err := a.repairing(cmd.Context(), "snap repair index", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
@@ -110,7 +109,7 @@ damaged, gone or wrong. Nothing is lost by that.`,
 			return a.print(rep, func(w io.Writer) { printIndexRepair(w, rep, dryRun, true) })
 		},
 	}
-	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only tell what would be done")
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only show what would be done")
 	return cmd
 }
 
@@ -126,10 +125,10 @@ func printIndexRepair(w io.Writer, x *repo.IndexRepair, dryRun, always bool) {
 	}
 	switch {
 	case x.Changed():
-		fmt.Fprintf(w, "the index %srebuilt from %s: %s that no index file listed, %d wrong, %d missing\n",
+		fmt.Fprintf(w, "the index %srebuilt from %s: %s not listed, %d wrong, %d missing\n",
 			map[bool]string{true: "would be ", false: "was "}[dryRun], plural(x.Packs, "pack"), plural(len(x.Added), "pack"), len(x.Corrected), len(x.Dropped))
 	case always:
-		fmt.Fprintf(w, "the index says what its %s say; nothing to do\n", plural(x.Packs, "pack"))
+		fmt.Fprintf(w, "the index agrees with its %s; nothing to do\n", plural(x.Packs, "pack"))
 	}
 }
 
@@ -137,14 +136,13 @@ func (a *app) repairPacksCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "packs",
-		Short: "Save what is sound of damaged packs",
-		Long: `Reads all packs. Of those that are damaged every block that is still as it was
-written goes into new packs; the damaged ones leave the index, and the next
-"snap prune" removes them. What could not be saved is stored anew when it turns
-up in a backup ("snap import --rescan").
+		Short: "Salvage the intact blocks of damaged packs",
+		Long: `Reads all packs and copies the intact blocks of damaged packs to new packs. The
+damaged packs are removed from the index, and the next "snap prune" removes their
+files. Lost content is stored again when a backup has it ("snap import --rescan").
 
 Try "snap repair --from COPY" first: it loses nothing.`,
-		Args: args(cobra.NoArgs),
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.PackRepair
 			err := a.repairing(cmd.Context(), "snap repair packs", dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
@@ -157,7 +155,7 @@ Try "snap repair --from COPY" first: it loses nothing.`,
 			return a.print(rep, func(w io.Writer) { printPackRepair(w, rep, dryRun) })
 		},
 	}
-	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only tell what would be done")
+	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only show what would be done")
 	return cmd
 }
 
@@ -166,7 +164,7 @@ func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
 	lost := 0
 	for _, d := range rep.Damaged {
 		fmt.Fprintf(w, "DAMAGED  pack %s: %s\n", d.Pack, clean(d.Text))
-		fmt.Fprintf(w, "         %d of %s %ssaved", d.Saved, plural(d.Blocks, "block"), would(dryRun))
+		fmt.Fprintf(w, "         %d of %s %ssalvaged", d.Saved, plural(d.Blocks, "block"), would(dryRun))
 		if d.LostChunks > 0 {
 			fmt.Fprintf(w, "; lost: %s, %s", plural(d.LostChunks, "chunk"), bytesText(d.LostBytes))
 		}
@@ -175,7 +173,7 @@ func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
 	}
 	fmt.Fprintf(w, "%s read, %s; damaged: %d\n", plural(rep.Packs, "pack"), bytesText(rep.Bytes), len(rep.Damaged))
 	if lost > 0 {
-		fmt.Fprintln(w, `"snap check" tells which files are lost; import backups that are still at hand with --rescan, then "snap repair snapshots"`)
+		fmt.Fprintln(w, `"snap check" shows which files are lost; import available backups with --rescan, then run "snap repair snapshots"`)
 	}
 }
 
@@ -184,14 +182,12 @@ func (a *app) repairSnapshotsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots",
 		Short: "Mark what snapshots have lost",
-		Long: `Reads everything and makes a new version of each snapshot that cannot be given
-back whole: without the files that are lost, with a record that lists them. The
-rest can be given back, and prune works, again. Files that were lost before and
-are whole again come back.
+		Long: `Reads everything and replaces each snapshot that has lost files by one without them,
+whose record lists them. The rest can then be restored, and prune works again.
+Files that were marked as lost but exist again are added back.
 
-A snapshot whose record cannot be read is left alone; --remove-damaged removes
-such records.`,
-		Args: args(cobra.NoArgs),
+A snapshot whose record cannot be read is kept unless --remove-damaged is given.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
 			err := a.repairing(cmd.Context(), "snap repair snapshots", opts.DryRun, func(r *repo.Repo, o repo.RepairOptions) (err error) {
@@ -205,7 +201,7 @@ such records.`,
 			return a.print(rep, func(w io.Writer) { printSnapshotRepair(w, rep, opts.DryRun) })
 		},
 	}
-	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only tell what would be done")
+	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be done")
 	cmd.Flags().BoolVar(&opts.RemoveDamaged, "remove-damaged", false, "remove snapshot records that cannot be read")
 	return cmd
 }
@@ -217,13 +213,13 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, dryRun bool) {
 			fmt.Fprintf(w, " is now %s", s.New.Short())
 		}
 		if s.Regained > 0 {
-			fmt.Fprintf(w, "; whole again: %s", plural(s.Regained, "file"))
+			fmt.Fprintf(w, "; regained: %s", plural(s.Regained, "file"))
 		}
 		if s.Files > 0 {
 			fmt.Fprintf(w, "; lost: %s, %s", plural(s.Files, "file"), bytesText(s.Bytes))
 		}
 		if s.Tree {
-			fmt.Fprint(w, "; part of the list of files is lost")
+			fmt.Fprint(w, "; a part of the file tree is lost")
 		}
 		fmt.Fprintln(w)
 		for _, n := range s.Names {
@@ -235,21 +231,21 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, dryRun bool) {
 	}
 	for _, name := range rep.Damaged {
 		if rep.Removed > 0 {
-			fmt.Fprintf(w, "REMOVED  %s: nobody can read it\n", name)
+			fmt.Fprintf(w, "REMOVED  %s: it cannot be read\n", name)
 		} else {
-			fmt.Fprintf(w, "DAMAGED  %s: nobody can read it; fetch it from a copy, or remove it with --remove-damaged\n", name)
+			fmt.Fprintf(w, "DAMAGED  %s: it cannot be read; fetch it from a copy, or remove it with --remove-damaged\n", name)
 		}
 	}
 	fmt.Fprintf(w, "%s; %srepaired: %d\n", plural(rep.Snapshots, "snapshot"), would(dryRun), len(rep.Repaired))
 }
 
-// healFlags are the flags of repair itself.
+// healFlags are the flags of repair.
 type healFlags struct {
 	from, passwordFile string
 	snapshots, dryRun  bool
 }
 
-// healResult is what repair prints.
+// healResult is the output of repair.
 type healResult struct {
 	From    string              `json:"from,omitempty"`
 	Parity  *parity.HealReport  `json:"parity,omitempty"`
@@ -276,7 +272,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 				return err
 			}
 		} else if from == nil {
-			return usageError{errors.New(`heal from where? Use --from FOLDER; without a copy or parity see "snap help repair"`)}
+			return usageError{errors.New(`the repository has no parity: use --from FOLDER; without a copy see "snap help repair"`)}
 		}
 		if from == nil {
 			return nil
@@ -296,7 +292,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 		return err
 	}
 	if out.Parity != nil && out.Mirror != nil {
-		// What parity could not heal may have come from the copy.
+		// The copy may have what parity could not heal.
 		out.Parity.Unhealed = slices.DeleteFunc(out.Parity.Unhealed, func(name string) bool { return slices.Contains(out.Mirror.Fetched, name) })
 	}
 	if err := a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) }); err != nil {
@@ -305,7 +301,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 	content := out.Content
 	if out.Parity != nil && len(out.Parity.Unhealed) > 0 || out.Mirror != nil && len(out.Mirror.Unhealed)+out.Mirror.MissingChunks > 0 ||
 		content != nil && (content.MissingLists > 0 || content.FoundChunks < content.MissingChunks) {
-		return silentError{repo.ErrDamaged} // a script must not take that for healed
+		return silentError{repo.ErrDamaged} // so that scripts notice
 	}
 	return nil
 }
@@ -344,12 +340,12 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 			fmt.Fprintf(w, "HEALED   %s\n", f)
 		}
 		for _, f := range p.Unhealed {
-			fmt.Fprintf(w, "UNHEALED %s: too much of its group is damaged\n", f)
+			fmt.Fprintf(w, "UNHEALED %s: too much of its parity group is damaged\n", f)
 		}
 		for _, f := range p.Skipped {
-			fmt.Fprintf(w, "SKIPPED  %s: its header cannot be true; remove it, and `snap parity` makes new parity\n", f)
+			fmt.Fprintf(w, "SKIPPED  %s: its header is invalid; remove it and run \"snap parity\"\n", f)
 		}
-		fmt.Fprintf(w, "parity: %s read; %shealed: %d, remade: %d, beyond it: %d\n", plural(p.Files, "file"), would(dryRun), len(p.Healed), p.Remade, len(p.Unhealed))
+		fmt.Fprintf(w, "parity: %s read; %shealed: %d, remade: %d, unhealed: %d\n", plural(p.Files, "file"), would(dryRun), len(p.Healed), p.Remade, len(p.Unhealed))
 	}
 	if m := h.Mirror; m != nil {
 		for _, f := range m.Damaged {
@@ -359,18 +355,18 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 			fmt.Fprintf(w, "FETCHED  %s\n", f)
 		}
 		for _, f := range m.Unhealed {
-			fmt.Fprintf(w, "UNHEALED %s: the copy has it neither\n", f)
+			fmt.Fprintf(w, "UNHEALED %s: the copy lacks it, too\n", f)
 		}
 		index := *m.Index
 		index.Dropped = slices.DeleteFunc(slices.Clone(index.Dropped), func(id repo.FileID) bool {
 			return slices.ContainsFunc(m.Fetched, func(name string) bool { return strings.HasSuffix(name, "/"+id.String()) })
-		}) // what was missing and came from the copy is not missing any more
+		}) // fetched packs are no longer missing
 		printIndexRepair(w, &index, dryRun, false)
 		if n := len(m.Elsewhere); n > 0 {
-			fmt.Fprintf(w, "the copy has %s that %s not here; --missing-snapshots fetches what is not\n", plural(n, "snapshot"), map[bool]string{true: "was", false: "were"}[n == 1])
+			fmt.Fprintf(w, "the copy has %s more; --missing-snapshots fetches missing ones\n", plural(n, "snapshot"))
 		}
 		if m.MissingChunks > 0 {
-			fmt.Fprintf(w, "%s that snapshots need are in neither repository; \"snap check\" tells which files are lost\n", plural(m.MissingChunks, "chunk"))
+			fmt.Fprintf(w, "%s in use are in neither repository; \"snap check\" shows which files are lost\n", plural(m.MissingChunks, "chunk"))
 		}
 		fmt.Fprintf(w, "%s read; damaged: %d; %sfetched: %d, %s\n", plural(m.Read, "file"), len(m.Damaged), would(dryRun), len(m.Fetched), bytesText(m.FetchedBytes))
 	}
@@ -378,15 +374,15 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 		printPackRepair(w, c.Packs, dryRun)
 		fmt.Fprintf(w, "missing: %s; %sfound in %s of the other repository: %d, %s\n", plural(c.MissingChunks, "chunk"), would(dryRun), plural(c.Snapshots, "snapshot"), c.FoundChunks, bytesText(c.FoundBytes))
 		if c.MissingLists > 0 {
-			fmt.Fprintf(w, "lists of files that only an exact copy could give back: %d\n", c.MissingLists)
+			fmt.Fprintf(w, "parts of file trees that only a mirror can restore: %d\n", c.MissingLists)
 		}
 	}
 	switch {
 	case h.Parity != nil && len(h.Parity.Unhealed) > 0 && h.Mirror == nil && h.Content == nil:
-		fmt.Fprintln(w, `what parity could not heal may be in a copy: "snap repair --from COPY"; without one see "snap help repair"`)
+		fmt.Fprintln(w, `a copy may have what parity could not heal: "snap repair --from COPY"; without one see "snap help repair"`)
 	case dryRun:
 		fmt.Fprintln(w, "nothing was changed")
 	default:
-		fmt.Fprintln(w, `"snap check --read-data" tells whether all is well now`)
+		fmt.Fprintln(w, `"snap check --read-data" shows whether the repository is intact now`)
 	}
 }

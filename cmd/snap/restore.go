@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// restoreResult is what restore prints.
+// restoreResult is the output of restore.
 type restoreResult struct {
 	Snapshot repo.FileID `json:"snapshot"`
 	UDID     string      `json:"udid"`
@@ -23,13 +23,12 @@ type restoreResult struct {
 	Refusals []string    `json:"refusals"`
 	Notes    []string    `json:"notes"`
 	Done     bool        `json:"done"`     // false with --dry-run
-	Rebooted bool        `json:"rebooted"` // before it said how it went
+	Rebooted bool        `json:"rebooted"` // before it reported the outcome
 	Files    int64       `json:"sent_files"`
 	Bytes    int64       `json:"sent_bytes"`
 	Missing  int         `json:"missing_files"`
 }
 
-// restoreCommand restores a snapshot to a device that is connected.
 func (a *app) restoreCommand() *cobra.Command {
 	var opt host.RestoreOptions
 	var source backupPassword
@@ -37,18 +36,18 @@ func (a *app) restoreCommand() *cobra.Command {
 	var confirmed, dry, ignoreRoom bool
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
-		Short: "Restore a snapshot to a device that is connected",
-		Long: `Restores a snapshot to the device that it is of, or to another one with --device.
-What is on the device is replaced by what the snapshot has; what only the device
-has stays unless --remove-items-not-restored is given.
+		Short: "Restore a snapshot to a connected device",
+		Long: `Restores a snapshot to its own device, or to another one with --device. The content
+of the snapshot replaces that of the device; what only the device has stays unless
+--remove-items-not-restored is given.
 
-First it checks what can be checked without touching the device: that its iOS is
-not older than the snapshot's, Find My is off, there is room and power, the
-snapshot is whole, and the backup password opens it. Then it shows what it is
-about to do and asks for the device's name.
+First it checks, without changing the device, that its iOS is not older than the
+snapshot's, Find My is off, room and power suffice, the snapshot is complete, and
+the backup password opens it. Then it shows what it will do and asks for the
+device's name.
 
-At the end the device restarts and installs its apps anew from the App Store.`,
-		Args: args(cobra.ExactArgs(1)),
+At the end the device restarts and reinstalls its apps from the App Store.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) (err error) {
 			ctx := cmd.Context()
 			defer func() { err = orInterrupted(ctx, err, "the device was not changed; run the same command again") }()
@@ -61,7 +60,7 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 			if err != nil {
 				return err
 			}
-			h, err := a.flowHost(m, r, "")
+			h, err := a.newHost(m, r, "")
 			if err != nil {
 				return err
 			}
@@ -87,7 +86,7 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 				defer clear(opt.Password)
 			}
 			if dry {
-				return a.print(res, func(w io.Writer) { fmt.Fprintln(w, "nothing was done") })
+				return a.print(res, func(w io.Writer) { fmt.Fprintln(w, "nothing was changed") })
 			}
 			if !confirmed {
 				if err := a.confirm(ctx, p.Info); err != nil {
@@ -108,19 +107,19 @@ At the end the device restarts and installs its apps anew from the App Store.`,
 	}
 	source.register(cmd)
 	f := cmd.Flags()
-	f.StringVar(&target, "device", "", "restore to this connected `device`, by UDID or name, instead of the one that the snapshot is of")
-	f.BoolVar(&confirmed, "yes", false, "do not ask; the device is changed at once")
-	f.BoolVarP(&dry, "dry-run", "n", false, "check everything, and touch nothing")
-	f.BoolVar(&ignoreRoom, "ignore-space", false, "go on though the snapshot is larger than the device's free storage")
+	f.StringVar(&target, "device", "", "restore to this connected `device` (UDID or name) instead of the snapshot's own")
+	f.BoolVar(&confirmed, "yes", false, "do not ask for confirmation")
+	f.BoolVarP(&dry, "dry-run", "n", false, "check everything and change nothing")
+	f.BoolVar(&ignoreRoom, "ignore-space", false, "restore even if the snapshot is larger than the device's free storage")
 	f.BoolVar(&opt.RemoveOthers, "remove-items-not-restored", false, "remove apps and data from the device that are not in the snapshot")
 	f.BoolVar(&opt.SystemFiles, "system-files", false, "also restore system files, such as the layout of the home screen")
-	f.BoolVar(&opt.ResetSettings, "settings", false, "replace the device's settings by those of the snapshot")
+	f.BoolVar(&opt.ResetSettings, "settings", false, "replace the device's settings with those of the snapshot")
 	f.BoolVar(&opt.NoReboot, "no-reboot", false, "do not restart the device at the end")
-	f.BoolVar(&opt.SkipApps, "skip-apps", false, "do not have the device install its apps anew")
+	f.BoolVar(&opt.SkipApps, "skip-apps", false, "do not reinstall the device's apps")
 	return cmd
 }
 
-// restoreTarget finds the device to restore to. It is never guessed.
+// restoreTarget returns the device to restore to: the named one or the snapshot's own.
 func restoreTarget(ctx context.Context, s *repo.Snapshot, target string) (*device.Mux, device.Entry, error) {
 	m, err := mux()
 	if err != nil {
@@ -136,7 +135,7 @@ func restoreTarget(ctx context.Context, s *repo.Snapshot, target string) (*devic
 	}
 	i := slices.IndexFunc(list, func(e device.Entry) bool { return repo.SameDevice(e.UDID, s.Device.UDID) })
 	if i < 0 {
-		return nil, device.Entry{}, fmt.Errorf("%s, of which the snapshot is, is not connected; --device restores to another one: %w", s.Device.Name, device.ErrNotFound)
+		return nil, device.Entry{}, fmt.Errorf("the snapshot's device, %s, is not connected; use --device to restore to another: %w", s.Device.Name, device.ErrNotFound)
 	}
 	return m, list[i], nil
 }
@@ -151,15 +150,15 @@ func (a *app) describePlan(p *host.Plan, opt *host.RestoreOptions) {
 		a.remark("note      %s", clean(n))
 	}
 	if opt.RemoveOthers {
-		a.remark("note      everything that is not in the snapshot is removed from the device")
+		a.remark("note      everything that is not in the snapshot will be removed from the device")
 	}
 }
 
-// errPassword says that no password at hand opens the snapshot to restore.
-var errPassword = errors.New("the device would refuse it; it was not touched")
+// errPassword says that no known password opens the snapshot to restore.
+var errPassword = errors.New("the device was not changed, because it would reject this password")
 
-// restorePassword finds the password that opens a snapshot, without the device:
-// the one given, one that is kept, or one that a person types.
+// restorePassword returns the password that opens a snapshot: the given one, one that
+// the repository keeps, or one from a prompt. It does not need the device.
 func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapshot, source backupPassword) ([]byte, error) {
 	given, err := source.given(ctx, a)
 	if err != nil {
@@ -207,13 +206,13 @@ func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapsho
 	return pw, nil
 }
 
-// errNotConfirmed says that a person did not agree.
+// errNotConfirmed says that the user did not confirm.
 var errNotConfirmed = advised{usageError{errors.New("not confirmed: nothing was changed")},
-	`run the same command again and type the name as it is shown, or go on without being asked with --yes`}
+	`run the same command again and type the name as shown, or use --yes`}
 
-// confirm asks for the name of a device that is about to be changed.
+// confirm asks for the name of the device that will be changed.
 func (a *app) confirm(ctx context.Context, d *device.Info) error {
-	line, err := a.askLine(ctx, fmt.Sprintf("type the name of the device, %s, to go on: ", clean(d.Name)))
+	line, err := a.askLine(ctx, fmt.Sprintf("type the name of the device, %s, to continue: ", clean(d.Name)))
 	if err != nil {
 		return err
 	}
@@ -223,7 +222,7 @@ func (a *app) confirm(ctx context.Context, d *device.Info) error {
 	return nil
 }
 
-// fold makes what people type comparable with a name.
+// fold makes typed text comparable with a name.
 func fold(s string) string {
 	return strings.Join(strings.Fields(strings.ToLower(strings.ReplaceAll(s, "\u2019", "'"))), " ")
 }
@@ -233,10 +232,10 @@ func describeRestore(w io.Writer, p *host.Plan, opt *host.RestoreOptions, res *r
 	fmt.Fprintf(w, "restored snapshot %s to %s: sent %s, %s\n", p.Snapshot.ID.Short(), name, plural(res.Files, "file"), bytesText(res.Bytes))
 	switch {
 	case res.Rebooted:
-		fmt.Fprintf(w, "%s restarted before it said how it went. That is usual, and the restore probably done: look at the device.\n", name)
+		fmt.Fprintf(w, "%s restarted before it reported the outcome. This is common; the restore is probably complete: check the device.\n", name)
 	case opt.NoReboot:
 		fmt.Fprintf(w, "Restart %s now.\n", name)
 	default:
-		fmt.Fprintf(w, "%s restarts and finishes by itself.\n", name)
+		fmt.Fprintf(w, "%s restarts and finishes on its own.\n", name)
 	}
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// app is what all commands share: where to read and write, and global flags.
+// app is what all commands share: standard streams and global flags.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	lines          *bufio.Reader  // of stdin, where that is no terminal
-	options        repo.Options   // of every repository that is opened or made
-	store          *local.Backend // of the repository that was opened last
+	lines          *bufio.Reader  // of stdin, unless it is a terminal
+	options        repo.Options   // of every repository that is opened or created
+	store          *local.Backend // of the last opened repository
 
 	repoDir         string
 	passwordFile    string
@@ -31,7 +31,7 @@ type app struct {
 	quiet           bool
 	verbose         bool
 
-	lock      *repo.Lock // of the command that runs
+	lock      *repo.Lock // of the running command
 	noLock    bool
 	retryLock time.Duration
 }
@@ -39,24 +39,24 @@ type app struct {
 func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snap",
-		Short: "Keep backups of iPhones and iPads, and give any of them back",
-		Long: `snap keeps many backups of many iPhones and iPads in one repository that is
-deduplicated, compressed and encrypted, and gives any of them back byte for
-byte: to a device, or as a folder. It backs up devices that are connected, and
-reads the backup folders of Finder, iTunes, Apple Devices and idevicebackup2.
+		Short: "Back up iPhones and iPads, and restore any backup",
+		Long: `snap keeps many backups of many iPhones and iPads in one deduplicated, compressed
+and encrypted repository. It restores any of them byte for byte, to a device or
+as a folder. It backs up connected devices, and imports the backup folders of
+Finder, iTunes, Apple Devices and idevicebackup2.
 
-    snap init -r /path/to/repo        make a repository
-    snap backup                       back up the iPhone on the cable
-    snap import                       store the backups of this computer
-    snap snapshots                    see what is there
+    snap init -r /path/to/repo        create a repository
+    snap backup                       back up the connected iPhone
+    snap import                       store the backups on this computer
+    snap snapshots                    list the snapshots
     snap restore latest               restore to the device
-    snap materialize latest ~/out     get a backup folder back
+    snap materialize latest ~/out     write a backup folder
 
-See "snap demo" for all of that without a device.`,
+"snap demo" shows all of this without a device.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          suggest,
-		// How many letters may be wrong for a command to be suggested.
+		// Suggest commands that differ by this many letters.
 		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
@@ -69,17 +69,17 @@ See "snap demo" for all of that without a device.`,
 	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")
 	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
 	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")
-	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` in place of a password")
+	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` instead of a password")
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "no progress and no remarks")
-	f.BoolVarP(&a.verbose, "verbose", "v", false, "tell more of what is done")
-	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, for others who lock the repository")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress and no notes")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "print more details")
+	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, while another process locks the repository")
 	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")
 	root.AddGroup(
-		&cobra.Group{ID: "backup", Title: "Storing and giving back:"},
-		&cobra.Group{ID: "see", Title: "Seeing what is there:"},
-		&cobra.Group{ID: "choose", Title: "Choosing what stays:"},
-		&cobra.Group{ID: "care", Title: "Looking after the repository:"},
+		&cobra.Group{ID: "backup", Title: "Back up and restore:"},
+		&cobra.Group{ID: "see", Title: "Inspect:"},
+		&cobra.Group{ID: "choose", Title: "Choose what to keep:"},
+		&cobra.Group{ID: "care", Title: "Maintain:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		"backup": {
@@ -124,10 +124,12 @@ See "snap demo" for all of that without a device.`,
 		}
 	}
 	root.AddCommand(a.versionCommand(), a.generateCommand())
+	root.InitDefaultCompletionCmd()
+	usageErrors(root)
 	return root
 }
 
-// suggest refuses arguments of a command that has only subcommands.
+// suggest rejects arguments of a command that has only subcommands.
 func suggest(cmd *cobra.Command, argv []string) error {
 	if len(argv) == 0 {
 		return nil
@@ -139,7 +141,7 @@ func suggest(cmd *cobra.Command, argv []string) error {
 	return usageError{err}
 }
 
-// helpCommand is cobra's, but tells when there is nothing to help with.
+// helpCommand is like that of cobra, but fails if the command is unknown.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -158,27 +160,39 @@ func helpCommand(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// usageError is a wrong command line.
+// usageError says that the command line is wrong.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// args makes cobra's complaints about arguments usage errors.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") {
-				err = fmt.Errorf("unexpected argument %q", args[0]) // cobra takes it for a command
-			}
-			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+// usageErrors makes errors about arguments and groups of flags usage errors, for a
+// command and its subcommands.
+func usageErrors(cmd *cobra.Command) {
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, argv []string) error {
+		// Cobra does the same after this function, and has no hook for the error.
+		if err := cmd.ValidateFlagGroups(); err != nil {
+			return usageError{err}
 		}
-		return nil
+		if check == nil {
+			return nil
+		}
+		err := check(cmd, argv)
+		if err == nil || isA[usageError](err) {
+			return err
+		}
+		if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") {
+			err = fmt.Errorf("unexpected argument %q", argv[0]) // cobra takes it for a command
+		}
+		return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+	}
+	for _, c := range cmd.Commands() {
+		usageErrors(c)
 	}
 }
 
-// optional accepts no arguments, or one behind a flag whose value may be left out:
-// people write "--read-data 3%" as well as "--read-data=3%", and to the parser the
-// former is a flag without a value and an argument.
+// optional accepts no arguments, or one after a flag whose value is optional. The
+// parser takes "--read-data 3%" for a flag without a value and an argument.
 func optional(flag string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, argv []string) error {
 		f := cmd.Flags().Lookup(flag)
@@ -189,7 +203,7 @@ func optional(flag string) cobra.PositionalArgs {
 	}
 }
 
-// optionalValue is the value of such a flag.
+// optionalValue returns the value of such a flag.
 func optionalValue(value string, argv []string) string {
 	if len(argv) > 0 {
 		return argv[0]
@@ -197,7 +211,7 @@ func optionalValue(value string, argv []string) string {
 	return value
 }
 
-// location returns the folder of the repository.
+// location returns the repository's folder.
 func (a *app) location() (string, error) {
 	if a.repoDir != "" {
 		return a.repoDir, nil
@@ -205,7 +219,7 @@ func (a *app) location() (string, error) {
 	if dir := os.Getenv("SNAP_REPOSITORY"); dir != "" {
 		return dir, nil
 	}
-	return "", usageError{errors.New("which repository? Use -r FOLDER or set SNAP_REPOSITORY")}
+	return "", usageError{errors.New("no repository is given: use -r FOLDER or set SNAP_REPOSITORY")}
 }
 
 // open opens the repository without a lock and without its index.
@@ -231,13 +245,13 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	return r, nil
 }
 
-// staleAfter is how old a temporary file must be to be what a killed run left:
-// far older than any that is still being written.
+// staleAfter is the age from which a temporary file counts as left by a killed run.
+// No file takes that long to write.
 const staleAfter = 24 * time.Hour
 
-// tidy gives back the space of what killed runs left half-written. That it
-// cannot is no reason not to store.
-func (a *app) tidy(ctx context.Context) {
+// removeStale removes temporary files that killed runs left. A failure does not stop
+// the command.
+func (a *app) removeStale(ctx context.Context) {
 	if _, err := a.store.RemoveStale(ctx, time.Now().Add(-staleAfter)); err != nil && ctx.Err() == nil {
 		a.warn("%v", err)
 	}

@@ -30,10 +30,10 @@ type simulateRun struct {
 	faults         []string
 	opt            lab.Options
 
-	mu sync.Mutex // held while something is printed
+	mu sync.Mutex // held while printing
 }
 
-// simulateReady is what simulate prints first.
+// simulateReady is the first output of simulate.
 type simulateReady struct {
 	Event    string            `json:"event"` // ready
 	Variable string            `json:"variable"`
@@ -59,30 +59,30 @@ func (a *app) simulateCommand() *cobra.Command {
 	s := &simulateRun{a: a}
 	cmd := &cobra.Command{
 		Use:   "simulate",
-		Short: "Play iPhones to try everything with, without a phone",
-		Long: `Plays iPhones and iPads on a socket, and prints the line that makes snap, and
-other programs such as idevicebackup2, find them there. Their content is
-generated; they back up, restore, encrypt and refuse as devices do.
+		Short: "Simulate iPhones and iPads",
+		Long: `Simulates iPhones and iPads on a socket, and prints the line that makes snap and
+other programs such as idevicebackup2 find them. Their content is generated; they
+back up, restore, encrypt and fail as real devices do.
 
-It goes on until Ctrl-C or the end of its input, and takes commands on standard
-input, one a line, such as "next" (a day of use goes by), "lock 1", "cut 1
-1000000" (the link breaks after a million bytes), "enter 1" (the passcode).
-"help" lists them all. docs/devices.md is a walk-through.`,
-		Args: args(cobra.NoArgs),
+It runs until Ctrl-C or the end of its input. It reads commands from standard
+input, one a line, such as "next" (the next day), "lock 1", "cut 1 1000000" (break
+the connection after a million bytes) or "enter 1" (enter the passcode). "help"
+lists them all; docs/devices.md shows an example.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.socket, "socket", "", "`path` of the socket, or host:port (default: one in the state folder)")
-	f.StringVar(&s.state, "state", "", "`folder` that keeps the devices, their content, pairing and encryption; the next run with it goes on with them, whatever its other flags say (default: one that is removed in the end)")
-	f.IntVar(&s.opt.Devices, "devices", 1, "how many devices")
-	f.BoolVar(&s.spare, "spare", false, "one more device with little on it, to restore to")
-	f.StringVar(&s.scale, "scale", "tiny", "how much is on them: tiny, small, medium or large")
+	f.StringVar(&s.state, "state", "", "`folder` that keeps the devices; the next run with it continues with them and ignores most other flags (default: a temporary folder)")
+	f.IntVar(&s.opt.Devices, "devices", 1, "number of devices")
+	f.BoolVar(&s.spare, "spare", false, "add a device with little content, to restore to")
+	f.StringVar(&s.scale, "scale", "tiny", "`size` of the devices: tiny, small, medium or large")
 	f.StringVar(&s.encrypt, "encrypt", "none", "which devices encrypt their backups: none, all or alternate")
-	f.StringVar(&s.opt.Password, "backup-password", synthetic.DefaultPassword, "the backup password of those")
+	f.StringVar(&s.opt.Password, "backup-password", synthetic.DefaultPassword, "`password` of encrypted backups")
 	f.Uint64Var(&s.opt.Seed, "seed", 1, "equal seeds make equal devices")
-	f.BoolVar(&s.opt.Untrusted, "untrusted", false, "the devices do not trust this computer yet")
-	f.BoolVar(&s.opt.RealRounds, "real-rounds", false, "backup passwords cost seconds to try, as those of real devices do")
-	f.StringArrayVar(&s.faults, "fault", nil, "what goes wrong once at the first device, such as upload:3=cut, begin=fail 208 (can be repeated)")
+	f.BoolVar(&s.opt.Untrusted, "untrusted", false, "devices do not trust this computer yet")
+	f.BoolVar(&s.opt.RealRounds, "real-rounds", false, "backup passwords take seconds to try, as with real devices")
+	f.StringArrayVar(&s.faults, "fault", nil, "`fault` that happens once at the first device, such as upload:3=cut or begin=fail 208 (can be repeated)")
 	return cmd
 }
 
@@ -102,7 +102,7 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 		script = append(script, f)
 	}
 	if s.opt.Devices < 1 {
-		return usageError{errors.New("--devices takes a number from 1 on")}
+		return usageError{errors.New("--devices takes a number of at least 1")}
 	}
 	if s.state != "" {
 		s.opt.Dir, err = filepath.Abs(s.state)
@@ -118,7 +118,7 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 	if s.state == "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(s.opt.Dir)) }()
 	}
-	on, err := s.listen() // which also tells whether another one plays in that folder
+	on, err := s.listen() // fails if another run uses the folder
 	if err != nil {
 		return fmt.Errorf("listen for programs: %w", err)
 	}
@@ -138,7 +138,7 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 	return s.serve(ctx, l, on)
 }
 
-// devices goes on with those of the state folder, or makes new ones.
+// devices returns the devices of the state folder, or new ones.
 func (s *simulateRun) devices(ctx context.Context) (*lab.Lab, error) {
 	l, found, err := lab.Resume(ctx, s.opt)
 	if found {
@@ -179,8 +179,7 @@ func (s *simulateRun) listen() (net.Listener, error) {
 	return net.Listen("tcp", s.socket)
 }
 
-// listenUnix listens on a socket, also where a run that was killed has left one
-// that nobody answers at.
+// listenUnix listens on a socket. It replaces a socket that a killed run left.
 func listenUnix(path string) (net.Listener, error) {
 	l, err := net.Listen("unix", path)
 	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
@@ -214,7 +213,7 @@ func (s *simulateRun) serve(ctx context.Context, l *lab.Lab, on net.Listener) er
 		reply, _ := l.Do(ctx, "devices")
 		fmt.Fprintln(w, cleanLines(reply))
 		fmt.Fprintf(w, "\nIn another terminal:\n\n    export %s=%s\n    snap devices\n\n", ready.Variable, ready.Address)
-		fmt.Fprintln(w, `"help" lists what can be done to them; Ctrl-C ends it.`)
+		fmt.Fprintln(w, `"help" lists the commands; Ctrl-C ends the simulation.`)
 	})
 	lines := make(chan string)
 	go func() {
@@ -231,7 +230,7 @@ func (s *simulateRun) serve(ctx context.Context, l *lab.Lab, on net.Listener) er
 	for {
 		select {
 		case <-ctx.Done():
-			return nil // how it is meant to end
+			return nil // the normal end
 		case err := <-served:
 			served <- nil
 			return err
@@ -249,7 +248,7 @@ func (s *simulateRun) serve(ctx context.Context, l *lab.Lab, on net.Listener) er
 	}
 }
 
-// do answers a command.
+// do executes a command.
 func (s *simulateRun) do(ctx context.Context, l *lab.Lab, line string) {
 	reply, err := l.Do(ctx, line)
 	out := simulateReply{Event: "reply", Command: line, Text: reply}
@@ -289,7 +288,7 @@ func (s *simulateRun) print(v any, human func(w io.Writer)) {
 	human(s.a.stdout)
 }
 
-// cleanLines is clean for text of several lines.
+// cleanLines is clean for several lines.
 func cleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {

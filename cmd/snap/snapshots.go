@@ -22,7 +22,7 @@ func (f *snapshotFilter) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.device, "device", "", "only those of this `device` (UDID or name)")
 	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only those with this `tag` (repeated: with all of them)")
 	cmd.Flags().StringVar(&f.since, "since", "", "only backups made at or after this `time` (2026-01-31, or with 15:04)")
-	cmd.Flags().StringVar(&f.until, "until", "", "only backups made at or before this `time`; a day counts to its end")
+	cmd.Flags().StringVar(&f.until, "until", "", "only backups made at or before this `time`; a day includes all of it")
 }
 
 func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) {
@@ -50,8 +50,8 @@ func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) 
 	}), nil
 }
 
-// ofDevice returns the snapshots of a device. That there are none is an error:
-// the name may be mistyped.
+// ofDevice returns the snapshots of a device. Having none is an error, because the
+// name may be mistyped.
 func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
 	mine, err := repo.OfDevice(list, device)
 	if err != nil {
@@ -63,8 +63,8 @@ func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
 	return mine, nil
 }
 
-// parseTime reads a local time and returns it and the first moment after it:
-// the next day, minute or second, as precise as the text is.
+// parseTime parses a local time. It returns it and the next day, minute or second,
+// depending on the precision of the text.
 func parseTime(s string) (from, after time.Time, err error) {
 	if s == "" {
 		return
@@ -90,17 +90,16 @@ func (a *app) snapshotsCommand() *cobra.Command {
 	var filter snapshotFilter
 	cmd := &cobra.Command{
 		Use:   "snapshots [DEVICE]",
-		Short: "List the snapshots of all devices, or of one",
-		Long: `Lists snapshots, by device, oldest first. DATE is when the device was backed up,
-SIZE what the backup folder held, ADDED what the snapshot added to the
-repository. FLAGS are E for backups that the device encrypted, L for those of them
-that were stored locked, without the backup password, ! for incomplete ones, and ⚑
-for pinned ones. NOTE is the note, or the reason of the pin.`,
-		Args: args(cobra.MaximumNArgs(1)),
+		Short: "List snapshots",
+		Long: `Lists the snapshots of all devices or of one, oldest first. DATE is the time of the
+backup, SIZE that of the backup folder, and ADDED what the snapshot added to the
+repository. FLAGS: E encrypted by the device, L stored locked, without the backup
+password, ! incomplete, ⚑ pinned. NOTE is the note or the reason of the pin.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if len(argv) > 0 {
 				if cmd.Flags().Changed("device") {
-					return usageError{errors.New("name the device, or give --device, not both")}
+					return usageError{errors.New("name the device or give --device, not both")}
 				}
 				filter.device = argv[0]
 			}
@@ -125,9 +124,9 @@ for pinned ones. NOTE is the note, or the reason of the pin.`,
 					printSnapshots(w, list)
 				case all == 0:
 					fmt.Fprintln(w, "no snapshots yet")
-					a.remark("\"snap backup\" or \"snap import\" makes the first ones")
+					a.remark("\"snap backup\" and \"snap import\" make snapshots")
 				default:
-					fmt.Fprintln(w, "no snapshot fits")
+					fmt.Fprintln(w, "no snapshot matches")
 				}
 			})
 		},
@@ -136,7 +135,7 @@ for pinned ones. NOTE is the note, or the reason of the pin.`,
 	return cmd
 }
 
-// snapshotJSON is a snapshot as --json shows it: flat where people look most.
+// snapshotJSON is a snapshot with --json; the most important fields are flat.
 type snapshotJSON struct {
 	*repo.Snapshot
 	ShortID        string `json:"short_id"`
@@ -195,7 +194,7 @@ func printSnapshots(w io.Writer, list []*repo.Snapshot) {
 
 func newest(list []*repo.Snapshot) *repo.Snapshot { return list[len(list)-1] }
 
-// marks shows at a glance what is special about a snapshot.
+// marks returns the flags of a snapshot.
 func marks(s *repo.Snapshot) string {
 	m := ""
 	if s.Encrypted {

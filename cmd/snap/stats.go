@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// statsResult is what stats prints.
+// statsResult is the output of stats.
 type statsResult struct {
 	*repo.Stats
 	Shares []repo.Share `json:"shares,omitzero"` // with --by
@@ -19,9 +19,9 @@ type statsResult struct {
 	Prune  *pruneResult `json:"prune,omitempty"` // with --prune
 }
 
-// growth is what the repository was given in one period.
+// growth is what was added to the repository in one period.
 type growth struct {
-	Date      string `json:"date"` // the first day of it
+	Date      string `json:"date"` // its first day
 	Snapshots int    `json:"snapshots"`
 	NewBytes  int64  `json:"new_bytes"`
 	Stored    int64  `json:"stored_bytes"`
@@ -33,16 +33,16 @@ func (a *app) statsCommand() *cobra.Command {
 	var prune bool
 	cmd := &cobra.Command{
 		Use:   "stats",
-		Short: "Show what the repository holds and what that costs",
-		Long: `Shows what the repository holds, by device.
+		Short: "Show the content and size of the repository",
+		Long: `Shows the content and size of the repository by device.
 
---by domain and --by app add what the files of each domain or app take: how many
-there are in the newest snapshots, and what storing all snapshots of them took.
-Of equal content, the first that was stored counts.
+--by domain and --by app also show each domain or app: its files in the newest
+snapshots, and the bytes stored for it in all snapshots. Equal content counts where
+it was stored first.
 
---growth adds what each day (or =week, =month) brought, as far as snapshots are
-there that tell. --prune adds what "snap prune" would free.`,
-		Args: args(optional("growth")),
+--growth also shows what each day (or =week, =month) added, without forgotten
+snapshots. --prune also shows what "snap prune" would free.`,
+		Args: optional("growth"),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			period := optionalValue(period, argv)
@@ -85,14 +85,14 @@ there that tell. --prune adds what "snap prune" would free.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&by, "by", "", "add what each `domain or app` takes")
-	f.StringVar(&period, "growth", "", "add what each `period` brought: day, week or month")
+	f.StringVar(&by, "by", "", "also show each `domain or app`")
+	f.StringVar(&period, "growth", "", "also show what each `period` added: day, week or month")
 	f.Lookup("growth").NoOptDefVal = "day"
-	f.BoolVar(&prune, "prune", false, "add what a prune would free")
+	f.BoolVar(&prune, "prune", false, "also show what a prune would free")
 	return cmd
 }
 
-// shareNames are the ways to name what a file belongs to.
+// shareNames are the functions that return what a file belongs to.
 var shareNames = map[string]func(domain string) string{
 	"": nil,
 	"domain": func(domain string) string {
@@ -104,8 +104,8 @@ var shareNames = map[string]func(domain string) string{
 	"app": appOf,
 }
 
-// appOf names the app that a domain belongs to, or the domain if it is the
-// system's. Files that belong to none are called "-".
+// appOf returns the app that a domain belongs to, the domain itself if it belongs to
+// the system, or "-" without a domain.
 func appOf(domain string) string {
 	for _, kind := range []string{"AppDomain-", "AppDomainGroup-group.", "AppDomainGroup-", "AppDomainPlugin-"} {
 		if app, ok := strings.CutPrefix(domain, kind); ok && app != "" {
@@ -118,7 +118,7 @@ func appOf(domain string) string {
 	return domain
 }
 
-// periods give the first day of the period that a time lies in.
+// periods return the first day of the period that contains a time.
 var periods = map[string]func(time.Time) time.Time{
 	"":      nil,
 	"day":   func(t time.Time) time.Time { return t },
@@ -126,7 +126,7 @@ var periods = map[string]func(time.Time) time.Time{
 	"month": func(t time.Time) time.Time { return t.AddDate(0, 0, 1-t.Day()) },
 }
 
-// grow adds up what snapshots brought when they were stored.
+// grow sums up what snapshots added, by the period in which they were stored.
 func grow(list []*repo.Snapshot, begin func(time.Time) time.Time, zone *time.Location) []growth {
 	out, at := []growth{}, map[string]int{}
 	list = slices.Clone(list)
@@ -164,10 +164,10 @@ func (st *statsResult) printTo(w io.Writer) {
 	if st.Snapshots > 0 {
 		fmt.Fprintf(w, " (%.1f to 1)", st.Ratio)
 	}
-	fmt.Fprintf(w, "\n%s content, %s lists of files, %s index, %s other; %s in %s\n", bytesText(st.ContentBytes),
+	fmt.Fprintf(w, "\n%s content, %s trees, %s index, %s other; %s in %s\n", bytesText(st.ContentBytes),
 		bytesText(st.MetaBytes), bytesText(st.IndexBytes), bytesText(st.OtherBytes), plural(st.Chunks, "chunk"), plural(st.Packs, "pack"))
 	if st.ReserveBytes > 0 {
-		fmt.Fprintf(w, "%s besides as a reserve for a full disk\n", bytesText(st.ReserveBytes))
+		fmt.Fprintf(w, "plus a reserve of %s for a full disk\n", bytesText(st.ReserveBytes))
 	}
 	if st.Shares != nil {
 		fmt.Fprintln(w)
@@ -187,7 +187,7 @@ func (st *statsResult) printTo(w io.Writer) {
 	}
 }
 
-// printGrowth prints what each period brought, with a bar.
+// printGrowth prints what each period added, with a bar.
 func printGrowth(w io.Writer, list []growth) {
 	most := int64(1)
 	for _, g := range list {
@@ -198,7 +198,7 @@ func printGrowth(w io.Writer, list []growth) {
 		rows = append(rows, fmt.Sprintf("%s\t%d\t%s\t%s\t%s", g.Date, g.Snapshots, bytesText(g.Stored), bytesText(g.Total), bar(g.Stored, most)))
 	}
 	table(w, "STORED\t>SNAPSHOTS\t>ADDED\t>TOTAL\t", rows)
-	fmt.Fprintln(w, "Of snapshots that are there: what forgotten ones brought is not counted.")
+	fmt.Fprintln(w, "Forgotten snapshots are not counted.")
 }
 
 const (
@@ -206,8 +206,8 @@ const (
 	eighths  = "▏▎▍▌▋▊▉█"
 )
 
-// bar draws a part of most, to an eighth of a column. What is there at all
-// shows.
+// bar draws a part of most in eighths of a column, at least one eighth if part is
+// positive.
 func bar(part, most int64) string {
 	n := int(float64(part) / float64(most) * barWidth * 8)
 	if part > 0 {

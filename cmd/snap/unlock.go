@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// lockJSON is a lock as it is printed.
+// lockJSON is a lock in the output.
 type lockJSON struct {
 	ID        repo.FileID    `json:"id"`
 	Kind      repo.LockKind  `json:"kind,omitempty"`
@@ -26,9 +26,9 @@ func lockToPrint(l repo.LockInfo) lockJSON {
 	return lockJSON{l.ID, l.Kind, l.What, l.Owner.Host, l.Owner.User, l.Owner.PID, l.Since, l.Refreshed, l.State}
 }
 
-// unlockResult is what unlock prints.
+// unlockResult is the output of unlock.
 type unlockResult struct {
-	Locks   []lockJSON    `json:"locks"` // as they were before
+	Locks   []lockJSON    `json:"locks"` // before the removal
 	Removed []repo.FileID `json:"removed"`
 }
 
@@ -36,20 +36,20 @@ func (a *app) unlockCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "unlock",
-		Short: "List who is at work, and remove locks that were left behind",
-		Long: `Lists the locks in the repository, and removes those whose process is gone:
+		Short: "List locks and remove stale ones",
+		Long: `Lists the locks of the repository, and removes those whose process is gone:
 
   alive    its process runs on this computer
-  fresh    its process is on another computer and showed itself in the last half
-           hour
-  dead     its process was on this computer and has ended: removed
-  stale    its process is elsewhere and was not seen for half an hour: removed
-  damaged  nobody can say whose it is
+  fresh    its process, on another computer, refreshed it in the last half hour
+  dead     its process, on this computer, has ended: removed
+  stale    its process, on another computer, did not refresh it for half an hour:
+           removed
+  damaged  it cannot be read
 
-Commands do that by themselves; a lock that was left behind is in nobody's way.
---remove-all removes the others, too. A process that is at work all the same
-notices, and makes no snapshot.`,
-		Args: args(cobra.NoArgs),
+Other commands do this, too; dead and stale locks block nothing. --remove-all also
+removes all other locks. A process that is still running notices this and makes no
+snapshot.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			r, err := a.open(ctx)
@@ -69,7 +69,7 @@ notices, and makes no snapshot.`,
 				}
 			}
 			if all && working > 0 {
-				a.warn("%s of somebody who seems to be at work: that will fail, and make no snapshot", plural(working, "lock"))
+				a.warn("removing %s of running processes; their backups will fail", plural(working, "lock"))
 			}
 			removed, err := r.RemoveLocks(ctx, func(l repo.LockInfo) bool { return all || repo.LeftBehind(l) })
 			for _, l := range removed {
@@ -81,7 +81,7 @@ notices, and makes no snapshot.`,
 			return a.print(res, func(w io.Writer) { res.print(w) })
 		},
 	}
-	cmd.Flags().BoolVar(&all, "remove-all", false, "remove all locks, also those of processes that are at work")
+	cmd.Flags().BoolVar(&all, "remove-all", false, "also remove locks of running processes")
 	return cmd
 }
 

@@ -1,68 +1,22 @@
 package main
 
 import (
-	"slices"
-	"unicode"
-)
+	"strings"
 
-// wide are the characters that take two columns in a terminal: those of East
-// Asian scripts and emoji (Unicode's East_Asian_Width W and F), as pairs of
-// first and last, in order.
-var wide = [][2]rune{
-	{0x1100, 0x115f}, {0x231a, 0x231b}, {0x23e9, 0x23ec}, {0x23f0, 0x23f0}, {0x23f3, 0x23f3}, {0x25fd, 0x25fe},
-	{0x2614, 0x2615}, {0x2648, 0x2653}, {0x267f, 0x267f}, {0x2693, 0x2693}, {0x26a1, 0x26a1}, {0x26aa, 0x26ab},
-	{0x26bd, 0x26be}, {0x26c4, 0x26c5}, {0x26ce, 0x26ce}, {0x26d4, 0x26d4}, {0x26ea, 0x26ea}, {0x26f2, 0x26f3},
-	{0x26f5, 0x26f5}, {0x26fa, 0x26fa}, {0x26fd, 0x26fd}, {0x2705, 0x2705}, {0x270a, 0x270b}, {0x2728, 0x2728},
-	{0x274c, 0x274c}, {0x274e, 0x274e}, {0x2753, 0x2755}, {0x2757, 0x2757}, {0x2795, 0x2797}, {0x27b0, 0x27b0},
-	{0x27bf, 0x27bf}, {0x2b1b, 0x2b1c}, {0x2b50, 0x2b50}, {0x2b55, 0x2b55}, {0x2e80, 0x303e}, {0x3041, 0xa4cf},
-	{0xa960, 0xa97c}, {0xac00, 0xd7a3}, {0xf900, 0xfaff}, {0xfe30, 0xfe6f}, {0xff00, 0xff60}, {0xffe0, 0xffe6},
-	{0x1f004, 0x1f004}, {0x1f0cf, 0x1f0cf}, {0x1f18e, 0x1f18e}, {0x1f191, 0x1f19a}, {0x1f200, 0x1f320},
-	{0x1f32d, 0x1f335}, {0x1f337, 0x1f37c}, {0x1f37e, 0x1f393}, {0x1f3a0, 0x1f3ca}, {0x1f3cf, 0x1f3d3},
-	{0x1f3e0, 0x1f3f0}, {0x1f3f4, 0x1f3f4}, {0x1f3f8, 0x1f43e}, {0x1f440, 0x1f440}, {0x1f442, 0x1f4fc},
-	{0x1f4ff, 0x1f53d}, {0x1f54b, 0x1f567}, {0x1f57a, 0x1f57a}, {0x1f595, 0x1f596}, {0x1f5a4, 0x1f5a4},
-	{0x1f5fb, 0x1f64f}, {0x1f680, 0x1f6c5}, {0x1f6cc, 0x1f6cc}, {0x1f6d0, 0x1f6d2}, {0x1f6d5, 0x1f6df},
-	{0x1f6eb, 0x1f6ec}, {0x1f6f4, 0x1f6fc}, {0x1f7e0, 0x1f7f0}, {0x1f90c, 0x1f93a}, {0x1f93c, 0x1f945},
-	{0x1f947, 0x1f9ff}, {0x1fa70, 0x1faff}, {0x20000, 0x3fffd},
-}
-
-const (
-	joiner        = 0x200d // glues the next emoji to the one before
-	emojiVariant  = 0xfe0f // makes an emoji of the character before
-	firstSkinTone = 0x1f3fb
-	lastSkinTone  = 0x1f3ff
+	"github.com/rivo/uniseg"
 )
 
 // width returns how many columns a text takes in a terminal.
-func width(s string) int {
-	n, last := 0, 0 // last is the width of the character before
-	joined := false
-	for _, r := range s {
-		switch {
-		case joined, r >= firstSkinTone && r <= lastSkinTone && last == 2:
-			joined = false
-		case r == joiner:
-			joined = last == 2
-		case r == emojiVariant:
-			n, last = n+last%2, last+last%2
-		case unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf):
-		case isWide(r):
-			n, last = n+2, 2
-		default:
-			n, last = n+1, 1
-		}
-	}
-	return n
-}
+func width(s string) int { return uniseg.StringWidth(s) }
 
-func isWide(r rune) bool {
-	_, found := slices.BinarySearchFunc(wide, r, func(span [2]rune, r rune) int {
-		switch {
-		case span[1] < r:
-			return -1
-		case span[0] > r:
-			return 1
+// fit cuts a text to a number of columns, between characters.
+func fit(s string, columns int) string {
+	var out strings.Builder
+	for g := uniseg.NewGraphemes(s); g.Next(); {
+		if columns -= g.Width(); columns < 0 {
+			break
 		}
-		return 0
-	})
-	return found
+		out.WriteString(g.Str())
+	}
+	return out.String()
 }
