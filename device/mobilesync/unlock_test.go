@@ -93,17 +93,17 @@ func openBackup(t *testing.T, dir string) *mobilesync.Backup {
 // device: both must have the same rows and the same content in every file.
 func TestUnlock(t *testing.T) {
 	ctx := context.Background()
-	sealed := openBackup(t, generated(t, true))
+	encrypted := openBackup(t, generated(t, true))
 	plain := openBackup(t, generated(t, false))
-	if _, err := sealed.Records(ctx); !errors.Is(err, mobilesync.ErrEncrypted) {
+	if _, err := encrypted.Records(ctx); !errors.Is(err, mobilesync.ErrEncrypted) {
 		t.Fatalf("records before unlocking: %v", err)
 	}
-	keys, err := sealed.Unlock(ctx, []byte(synthetic.DefaultPassword), nil)
+	keys, err := encrypted.Unlock(ctx, []byte(synthetic.DefaultPassword), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer keys.Destroy()
-	got, err := sealed.Records(ctx)
+	got, err := encrypted.Records(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +125,11 @@ func TestUnlock(t *testing.T) {
 		}
 		files++
 		path := mobilesync.BlobPath(mobilesync.Hashed, rec.FileID)
-		key, err := sealed.FileKey(&rec)
+		key, err := encrypted.FileKey(&rec)
 		if err != nil {
 			t.Fatalf("%s: %v", rec.RelativePath, err)
 		}
-		a, b := read(t, sealed, path), read(t, plain, path)
+		a, b := read(t, encrypted, path), read(t, plain, path)
 		if len(a) == 0 { // moved to a cloud
 			if len(b) != 0 {
 				t.Errorf("%s: no bytes, want %d", rec.RelativePath, len(b))
@@ -237,8 +237,8 @@ func TestKeysAreNotPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer keys.Destroy()
-	key, sealed := b.ManifestDBKey()
-	if !sealed {
+	key, encrypted := b.ManifestDBKey()
+	if !encrypted {
 		t.Fatal("Manifest.db is not encrypted")
 	}
 	// The test has no access to class keys, so it looks for anything of their length.
@@ -301,7 +301,7 @@ func TestUnlockDecryptedManifest(t *testing.T) {
 	if err := opened.UnlockWith(keys); err != nil {
 		t.Fatal(err)
 	}
-	if _, sealed := opened.ManifestDBKey(); sealed {
+	if _, encrypted := opened.ManifestDBKey(); encrypted {
 		t.Error("Manifest.db is reported as encrypted")
 	}
 	got, err := opened.Records(ctx)

@@ -13,7 +13,7 @@ import (
 
 var testKey = FileKey{3, 1, 4, 1, 5, 9, 2, 6}
 
-func sealBytes(t testing.TB, plain []byte, key FileKey) []byte {
+func encryptBytes(t testing.TB, plain []byte, key FileKey) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := NewEncrypter(&out, key)
@@ -39,17 +39,17 @@ var encryptLengths = []int{0, 1, 15, 16, 17, firstBufLen - 16, firstBufLen - 1, 
 func TestEncryptRoundTrip(t *testing.T) {
 	for _, n := range encryptLengths {
 		plain := testBytes(n)
-		sealed := sealBytes(t, plain, testKey)
-		if int64(len(sealed)) != EncryptedSize(int64(n)) {
-			t.Errorf("%d bytes: encrypted to %d", n, len(sealed))
+		encrypted := encryptBytes(t, plain, testKey)
+		if int64(len(encrypted)) != EncryptedSize(int64(n)) {
+			t.Errorf("%d bytes: encrypted to %d", n, len(encrypted))
 		}
-		if !bytes.Equal(sealed, referenceSeal(plain, testKey)) {
+		if !bytes.Equal(encrypted, referenceSeal(plain, testKey)) {
 			t.Errorf("%d bytes: not AES-256-CBC with zero IV and PKCS#7", n)
 		}
 		for name, r := range map[string]io.Reader{
-			"whole":  bytes.NewReader(sealed),
-			"halves": iotest.HalfReader(bytes.NewReader(sealed)),
-			"eof":    iotest.DataErrReader(bytes.NewReader(sealed)),
+			"whole":  bytes.NewReader(encrypted),
+			"halves": iotest.HalfReader(bytes.NewReader(encrypted)),
+			"eof":    iotest.DataErrReader(bytes.NewReader(encrypted)),
 		} {
 			back, err := io.ReadAll(NewDecrypter(r, testKey))
 			if err != nil || !bytes.Equal(back, plain) {
@@ -110,7 +110,7 @@ type writerFunc func([]byte) (int, error)
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 func TestDecrypterRefuses(t *testing.T) {
-	sealed := sealBytes(t, bytes.Repeat([]byte{0x55}, 100), testKey)
+	encrypted := encryptBytes(t, bytes.Repeat([]byte{0x55}, 100), testKey)
 	unpadded := func(plain []byte) []byte {
 		block, _ := aes.NewCipher(testKey[:])
 		out := bytes.Clone(plain)
@@ -119,9 +119,9 @@ func TestDecrypterRefuses(t *testing.T) {
 	}
 	for name, b := range map[string][]byte{
 		"empty":        nil,
-		"cut in block": sealed[:len(sealed)-1],
-		"cut block":    sealed[:len(sealed)-16],
-		"one byte":     sealed[:1],
+		"cut in block": encrypted[:len(encrypted)-1],
+		"cut block":    encrypted[:len(encrypted)-16],
+		"one byte":     encrypted[:1],
 		"zero padding": unpadded(make([]byte, 16)),
 		"17":           unpadded(bytes.Repeat([]byte{17}, 32)),
 		"mixed":        unpadded(append(make([]byte, 13), 3, 2, 3)),
@@ -135,7 +135,7 @@ func TestDecrypterRefuses(t *testing.T) {
 			t.Errorf("%s at random access: %v", name, err)
 		}
 	}
-	if _, err := io.ReadAll(NewDecrypter(iotest.TimeoutReader(iotest.HalfReader(bytes.NewReader(sealed))), testKey)); !errors.Is(err, iotest.ErrTimeout) {
+	if _, err := io.ReadAll(NewDecrypter(iotest.TimeoutReader(iotest.HalfReader(bytes.NewReader(encrypted))), testKey)); !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("error of the source: %v", err)
 	}
 }
@@ -144,8 +144,8 @@ func TestDecrypterAt(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for _, n := range encryptLengths {
 		plain := testBytes(n)
-		sealed := sealBytes(t, plain, testKey)
-		r, size, err := DecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
+		encrypted := encryptBytes(t, plain, testKey)
+		r, size, err := DecrypterAt(bytes.NewReader(encrypted), int64(len(encrypted)), testKey)
 		if err != nil || size != int64(n) {
 			t.Fatalf("%d bytes: size %d, %v", n, size, err)
 		}
@@ -168,8 +168,8 @@ func TestDecrypterAt(t *testing.T) {
 
 func TestUnpaddedDecrypterAt(t *testing.T) {
 	plain := testBytes(4096)
-	sealed := referenceSeal(plain, testKey)[:4096]
-	r, err := UnpaddedDecrypterAt(bytes.NewReader(sealed), 4096, testKey)
+	encrypted := referenceSeal(plain, testKey)[:4096]
+	r, err := UnpaddedDecrypterAt(bytes.NewReader(encrypted), 4096, testKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,11 +177,11 @@ func TestUnpaddedDecrypterAt(t *testing.T) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
 	for _, size := range []int64{-16, 4095} {
-		if _, err := UnpaddedDecrypterAt(bytes.NewReader(sealed), size, testKey); !errors.Is(err, ErrPadding) {
+		if _, err := UnpaddedDecrypterAt(bytes.NewReader(encrypted), size, testKey); !errors.Is(err, ErrPadding) {
 			t.Errorf("size %d: %v", size, err)
 		}
 	}
-	r, err = UnpaddedDecrypterAt(bytes.NewReader(sealed), 8192, testKey)
+	r, err = UnpaddedDecrypterAt(bytes.NewReader(encrypted), 8192, testKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,20 +190,20 @@ func TestUnpaddedDecrypterAt(t *testing.T) {
 	}
 }
 
-func FuzzOpener(f *testing.F) {
+func FuzzDecrypter(f *testing.F) {
 	f.Add(referenceSeal(nil, testKey))
 	f.Add(referenceSeal(make([]byte, 31), testKey))
 	f.Add(make([]byte, 48))
-	f.Fuzz(func(t *testing.T, sealed []byte) {
-		plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(sealed), testKey))
+	f.Fuzz(func(t *testing.T, encrypted []byte) {
+		plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(encrypted), testKey))
 		if err != nil {
 			if !errors.Is(err, ErrPadding) {
 				t.Errorf("untyped error %v", err)
 			}
-		} else if !bytes.Equal(referenceSeal(plain, testKey), sealed) {
+		} else if !bytes.Equal(referenceSeal(plain, testKey), encrypted) {
 			t.Error("decrypting and encrypting gives other bytes")
 		}
-		at, size, atErr := DecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), testKey)
+		at, size, atErr := DecrypterAt(bytes.NewReader(encrypted), int64(len(encrypted)), testKey)
 		if (err == nil) != (atErr == nil) {
 			t.Fatalf("stream: %v, random access: %v", err, atErr)
 		}
@@ -216,7 +216,7 @@ func FuzzOpener(f *testing.F) {
 	})
 }
 
-func BenchmarkSeal(b *testing.B) {
+func BenchmarkEncrypt(b *testing.B) {
 	plain := testBytes(8 << 20)
 	b.SetBytes(int64(len(plain)))
 	for b.Loop() {
@@ -226,10 +226,10 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-func BenchmarkOpen(b *testing.B) {
-	sealed := referenceSeal(testBytes(8<<20), testKey)
-	b.SetBytes(int64(len(sealed)))
+func BenchmarkDecrypt(b *testing.B) {
+	encrypted := referenceSeal(testBytes(8<<20), testKey)
+	b.SetBytes(int64(len(encrypted)))
 	for b.Loop() {
-		_, _ = io.Copy(io.Discard, NewDecrypter(bytes.NewReader(sealed), testKey))
+		_, _ = io.Copy(io.Discard, NewDecrypter(bytes.NewReader(encrypted), testKey))
 	}
 }

@@ -131,8 +131,8 @@ func TestVectorFileKeys(t *testing.T) {
 func TestVectorFiles(t *testing.T) {
 	v := loadVectors(t)
 	for _, f := range v.Files {
-		if sealed := sealBytes(t, f.Plain, FileKey(v.FileKey)); !bytes.Equal(sealed, f.Sealed) {
-			t.Errorf("%d bytes: encrypted as %x, want %x", len(f.Plain), sealed, f.Sealed)
+		if encrypted := encryptBytes(t, f.Plain, FileKey(v.FileKey)); !bytes.Equal(encrypted, f.Sealed) {
+			t.Errorf("%d bytes: encrypted as %x, want %x", len(f.Plain), encrypted, f.Sealed)
 		}
 		plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(f.Sealed), FileKey(v.FileKey)))
 		if err != nil || !bytes.Equal(plain, f.Plain) {
@@ -140,9 +140,9 @@ func TestVectorFiles(t *testing.T) {
 		}
 	}
 	manifestKey := FileKey(v.WrappedKeys[0].Key)
-	sealed := sealBytes(t, []byte("SQLite format 3\x00"), manifestKey)
-	if !bytes.Equal(sealed[:16], v.ManifestFirstBlock) {
-		t.Errorf("first block of Manifest.db: %x", sealed[:16])
+	encrypted := encryptBytes(t, []byte("SQLite format 3\x00"), manifestKey)
+	if !bytes.Equal(encrypted[:16], v.ManifestFirstBlock) {
+		t.Errorf("first block of Manifest.db: %x", encrypted[:16])
 	}
 }
 
@@ -291,12 +291,12 @@ func TestSampleChain(t *testing.T) {
 				t.Fatal(err)
 			}
 			keys := mustUnlock(t, manifest.BackupKeyBag, "0000")
-			sealed, err := os.ReadFile(filepath.Join(dir, layout, filepath.FromSlash(blob)))
+			encrypted, err := os.ReadFile(filepath.Join(dir, layout, filepath.FromSlash(blob)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			key := sampleFileKey(t, keys, filepath.Join(dir, layout), manifest.ManifestKey)
-			plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(sealed), key))
+			plain, err := io.ReadAll(NewDecrypter(bytes.NewReader(encrypted), key))
 			if err != nil || string(plain) != "Test data" {
 				t.Errorf("blob is decrypted to %q, %v", plain, err)
 			}
@@ -329,20 +329,20 @@ func sampleFileKey(t *testing.T, keys *Keys, dir string, manifestKey []byte) Fil
 	return key
 }
 
-func openSampleManifest(t *testing.T, keys *Keys, manifestKey, sealed []byte) []byte {
+func openSampleManifest(t *testing.T, keys *Keys, manifestKey, encrypted []byte) []byte {
 	t.Helper()
 	key, err := keys.Unwrap(manifestKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := DecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), key); !errors.Is(err, ErrPadding) {
+	if _, _, err := DecrypterAt(bytes.NewReader(encrypted), int64(len(encrypted)), key); !errors.Is(err, ErrPadding) {
 		t.Errorf("a Manifest.db without padding was opened: %v", err)
 	}
-	r, err := UnpaddedDecrypterAt(bytes.NewReader(sealed), int64(len(sealed)), key)
+	r, err := UnpaddedDecrypterAt(bytes.NewReader(encrypted), int64(len(encrypted)), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := io.ReadAll(io.NewSectionReader(r, 0, int64(len(sealed))))
+	plain, err := io.ReadAll(io.NewSectionReader(r, 0, int64(len(encrypted))))
 	if err != nil || !bytes.HasPrefix(plain, []byte("SQLite format 3\x00")) {
 		t.Fatalf("Manifest.db cannot be decrypted: %v", err)
 	}

@@ -8,7 +8,7 @@ import (
 	"testing/iotest"
 )
 
-func seal(t testing.TB, plain []byte, key FileKey) []byte {
+func encrypt(t testing.TB, plain []byte, key FileKey) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := NewEncrypter(&b, key)
@@ -25,9 +25,9 @@ func TestVerifierReadsCanonicalBytes(t *testing.T) {
 	key := FileKey{1}
 	for _, n := range []int{0, 1, 15, 16, 17, firstBufLen - 1, firstBufLen, firstBufLen + 1, bufLen, bufLen + 16, 3*bufLen + 5} {
 		plain := bytes.Repeat([]byte("canonical "), n/10+1)[:n]
-		sealed := seal(t, plain, key)
+		encrypted := encrypt(t, plain, key)
 		for name, r := range map[string]io.Reader{
-			"whole": bytes.NewReader(sealed), "in bytes": iotest.OneByteReader(bytes.NewReader(sealed)), "late end": iotest.DataErrReader(bytes.NewReader(sealed)),
+			"whole": bytes.NewReader(encrypted), "in bytes": iotest.OneByteReader(bytes.NewReader(encrypted)), "late end": iotest.DataErrReader(bytes.NewReader(encrypted)),
 		} {
 			if name == "in bytes" && n > bufLen {
 				continue
@@ -46,17 +46,17 @@ func TestVerifierReadsCanonicalBytes(t *testing.T) {
 
 func TestVerifierRefuses(t *testing.T) {
 	key := FileKey{1}
-	sealed := seal(t, bytes.Repeat([]byte{0x77}, 1000), key)
+	encrypted := encrypt(t, bytes.Repeat([]byte{0x77}, 1000), key)
 	boom := errors.New("boom")
 	for name, tc := range map[string]struct {
 		r    io.Reader
 		want error
 	}{
 		"empty":       {bytes.NewReader(nil), ErrPadding},
-		"odd length":  {bytes.NewReader(sealed[:500]), ErrPadding},
-		"cut":         {bytes.NewReader(sealed[:512]), ErrPadding},
-		"wrong key":   {bytes.NewReader(seal(t, make([]byte, 1000), FileKey{2})), ErrPadding},
-		"read failed": {io.MultiReader(bytes.NewReader(sealed[:512]), iotest.ErrReader(boom)), boom},
+		"odd length":  {bytes.NewReader(encrypted[:500]), ErrPadding},
+		"cut":         {bytes.NewReader(encrypted[:512]), ErrPadding},
+		"wrong key":   {bytes.NewReader(encrypt(t, make([]byte, 1000), FileKey{2})), ErrPadding},
+		"read failed": {io.MultiReader(bytes.NewReader(encrypted[:512]), iotest.ErrReader(boom)), boom},
 	} {
 		if _, err := io.ReadAll(NewVerifier(tc.r, key)); !errors.Is(err, tc.want) {
 			t.Errorf("%s: %v, want %v", name, err, tc.want)
@@ -69,9 +69,9 @@ func TestVerifierRefuses(t *testing.T) {
 func TestVerifierCompares(t *testing.T) {
 	key := FileKey{1}
 	plain := bytes.Repeat([]byte("some content "), 40_000)
-	sealed := seal(t, plain, key)
+	encrypted := encrypt(t, plain, key)
 	for _, at := range []int{0, 5000, len(plain) - 1} {
-		p := NewVerifier(bytes.NewReader(sealed), key).(*verifier)
+		p := NewVerifier(bytes.NewReader(encrypted), key).(*verifier)
 		p.decrypter = &flipping{r: p.decrypter, at: at}
 		if _, err := io.ReadAll(p); !errors.Is(err, ErrNotCanonical) {
 			t.Errorf("byte %d decrypted wrongly: got %v", at, err)
@@ -94,14 +94,14 @@ func (f *flipping) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func FuzzProver(f *testing.F) {
+func FuzzVerifier(f *testing.F) {
 	key := FileKey{3}
-	f.Add(seal(f, []byte("something"), key))
-	f.Add(seal(f, make([]byte, 64), key))
+	f.Add(encrypt(f, []byte("something"), key))
+	f.Add(encrypt(f, make([]byte, 64), key))
 	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, sealed []byte) {
-		plain, err := io.ReadAll(NewVerifier(bytes.NewReader(sealed), key))
-		if err == nil && !bytes.Equal(seal(t, plain, key), sealed) {
+	f.Fuzz(func(t *testing.T, encrypted []byte) {
+		plain, err := io.ReadAll(NewVerifier(bytes.NewReader(encrypted), key))
+		if err == nil && !bytes.Equal(encrypt(t, plain, key), encrypted) {
 			t.Fatal("verified bytes that differ")
 		}
 		if err != nil && !errors.Is(err, ErrPadding) && !errors.Is(err, ErrNotCanonical) {

@@ -60,7 +60,7 @@ func (b *recordBuilder) add(rec *Record) error {
 		return fmt.Errorf("%w: it has more rows than fit into its size", ErrCorrupt)
 	}
 	if len(b.page)+len(b.scratch) > pageSize {
-		b.seal()
+		b.endPage()
 		if len(b.out.pages) == maxPages {
 			return fmt.Errorf("%w: its rows take more than 4 GiB", ErrCorrupt)
 		}
@@ -70,7 +70,7 @@ func (b *recordBuilder) add(rec *Record) error {
 	return nil
 }
 
-func (b *recordBuilder) seal() {
+func (b *recordBuilder) endPage() {
 	b.out.pages = append(b.out.pages, string(b.page))
 	b.page = b.page[:0]
 }
@@ -108,7 +108,7 @@ func flagsOf(mode uint32) uint32 {
 
 // finish sorts and indexes the rows. The builder must not be used afterwards.
 func (b *recordBuilder) finish(ctx context.Context) (*Records, error) {
-	b.seal()
+	b.endPage()
 	b.page, b.scratch, b.text, b.numbers = nil, nil, nil, nil
 	r := &b.out
 	r.domains = b.names
