@@ -32,10 +32,10 @@ type BlockRef uint32
 // Index is the set of known packs and their contents.
 type Index struct {
 	mu     sync.RWMutex
-	packs  []packEntry
+	packs  []packInfo
 	byID   map[pack.ID]uint32 // pack numbers
-	blocks segmented[block]
-	chunks segmented[entry]
+	blocks segmented[blockInfo]
+	chunks segmented[chunkInfo]
 	dicts  []uint32   // runs of a count and that many references
 	extra  []chunk.ID // dictionary chunks that were unknown when they were added
 	slots  []uint32   // chunk number + 1; open addressing
@@ -46,16 +46,16 @@ type Index struct {
 	retired    map[uint32]bool     // pack numbers
 }
 
-// packEntry, block and entry describe packs, blocks and chunks. Their numbers are
+// packInfo, blockInfo and chunkInfo describe packs, blocks and chunks. Their numbers are
 // their positions in the arrays of Index.
-type packEntry struct {
+type packInfo struct {
 	id         pack.ID
 	size       int64
 	kind       pack.Kind
 	first, end uint32 // block numbers
 }
 
-type block struct {
+type blockInfo struct {
 	packEnc uint32 // pack number; the upper 4 bits are the encoding
 	offset  uint32
 	stored  uint32
@@ -63,11 +63,11 @@ type block struct {
 	dict    uint32 // 1 + start of its run in dicts; 0 without a dictionary
 }
 
-func (b *block) pack() uint32 { return b.packEnc & (1<<28 - 1) }
+func (b *blockInfo) pack() uint32 { return b.packEnc & (1<<28 - 1) }
 
-func (b *block) encoding() pack.Encoding { return pack.Encoding(b.packEnc >> 28) }
+func (b *blockInfo) encoding() pack.Encoding { return pack.Encoding(b.packEnc >> 28) }
 
-type entry struct {
+type chunkInfo struct {
 	id   chunk.ID
 	size uint32
 }
@@ -88,10 +88,10 @@ func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 	}
 	n := uint32(len(x.packs))
 	x.byID[id] = n
-	p := packEntry{id: id, size: size, kind: h.Kind, first: uint32(x.blocks.len())}
+	p := packInfo{id: id, size: size, kind: h.Kind, first: uint32(x.blocks.len())}
 	for i := range h.Blocks {
 		b := &h.Blocks[i]
-		x.blocks.append(block{
+		x.blocks.append(blockInfo{
 			packEnc: n | uint32(b.Encoding)<<28,
 			offset:  b.Offset,
 			stored:  b.Stored,
@@ -99,7 +99,7 @@ func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 			dict:    x.addDict(b.Dict),
 		})
 		for _, c := range b.Chunks {
-			x.chunks.append(entry{id: c.ID, size: c.Length})
+			x.chunks.append(chunkInfo{id: c.ID, size: c.Length})
 			x.insert(uint32(x.chunks.len() - 1))
 		}
 	}
@@ -245,7 +245,7 @@ func (x *Index) Block(ref BlockRef) (pack.ID, pack.Block) {
 }
 
 // dict returns the chunks of a block's dictionary.
-func (x *Index) dict(b *block) []chunk.ID {
+func (x *Index) dict(b *blockInfo) []chunk.ID {
 	if b.dict == 0 {
 		return nil
 	}

@@ -19,7 +19,7 @@ import (
 // snapshot that the source does not have was either removed there or stored in the
 // mirror by another program, and only the former may be removed. They also list the
 // files that a run is about to copy and to remove, so that the next run does not
-// take the leftovers of an interrupted one for a loss of the source.
+// mistake the state after an interruption for a loss of the source.
 //
 //	mirrored/HASH   magic "snapmi01", then the IDs of snapshots, ascending
 //	                magic "snapml01", then the IDs of removable files, ascending

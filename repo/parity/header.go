@@ -25,8 +25,8 @@ const (
 	maxMember = 128 << 20
 	sumSize   = 16
 	// maxHeader is the greatest length of a header, in bytes.
-	maxHeader = 64 << 20
-	frame     = 4 + 32 // length and hash of a header
+	maxHeader      = 64 << 20
+	headerOverhead = 4 + 32 // length and hash of a header
 )
 
 // ErrDamaged is the error for bytes that this package did not write.
@@ -156,7 +156,7 @@ func sums(r *binread.Reader, n int) []sum {
 func (h *Header) encode(parity []byte) []byte {
 	head := h.append(nil)
 	hash := blake.Sum(head)
-	b := make([]byte, 0, len(magic)+2*(len(head)+frame)+len(parity))
+	b := make([]byte, 0, len(magic)+2*(len(head)+headerOverhead)+len(parity))
 	b = append(b, magic...)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(head)))
 	b = append(append(b, head...), hash[:]...)

@@ -126,18 +126,18 @@ func (s *Set) load(ctx context.Context, f backend.Info) (*group, error) {
 	if string(front[:len(magic)]) == magic {
 		h, err = s.header(ctx, f, int64(len(front)), binary.LittleEndian.Uint32(front[len(magic):]))
 	}
-	if err != nil && f.Size > frame {
+	if err != nil && f.Size > headerOverhead {
 		var n [4]byte
 		if _, rerr := s.be.ReadAt(ctx, f.Name, n[:], f.Size-4); rerr != nil {
 			return nil, rerr
 		}
 		length := binary.LittleEndian.Uint32(n[:])
-		h, err = s.header(ctx, f, f.Size-frame-int64(length), length)
+		h, err = s.header(ctx, f, f.Size-headerOverhead-int64(length), length)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &group{h, f.Name, int64(len(magic) + frame + len(h.append(nil)))}, nil
+	return &group{h, f.Name, int64(len(magic) + headerOverhead + len(h.append(nil)))}, nil
 }
 
 func (s *Set) header(ctx context.Context, f backend.Info, off int64, n uint32) (*Header, error) {

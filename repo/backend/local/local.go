@@ -5,7 +5,7 @@
 // A repository file named "packs/ab/cd" is the file packs/ab/cd below the folder,
 // with exactly the bytes that were put. Files have mode 0600 and folders 0700. The
 // folder tmp has the files that are being written. If no process is running, all
-// files in tmp are leftovers of crashes. They can be removed by hand or with
+// files in tmp were left by crashes. They can be removed by hand or with
 // [Backend.RemoveStale].
 //
 // # Put
