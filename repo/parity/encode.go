@@ -17,7 +17,7 @@ const stripBytes = 32 << 20
 // file is nil.
 func (s *Set) build(ctx context.Context, percent int, files []file) (parityFile []byte, bad []string, err error) {
 	for len(files) > 0 {
-		h := &Header{percent: percent, shard: ShardSize, parity: stripeParity(len(files)), files: slices.Clone(files)}
+		h := &Header{percent: percent, shard: shardSize, parity: stripeParity(len(files)), files: slices.Clone(files)}
 		parity, wrong, err := s.compute(ctx, h)
 		if err != nil {
 			return nil, nil, err

@@ -12,14 +12,14 @@ import (
 const (
 	magic   = "snappa01"
 	version = 1
-	// ShardSize is the length of a shard, in bytes. A flipped bit makes one shard
+	// shardSize is the length of a shard, in bytes. A flipped bit makes one shard
 	// useless.
-	ShardSize = 64 << 10
+	shardSize = 64 << 10
 	minShard  = 64
 	maxShard  = 1 << 20
-	// MaxFiles is the greatest number of files in a group, and maxParity that of
+	// maxFiles is the greatest number of files in a group, and maxParity that of
 	// parity shards in a stripe. Together they are at most what the code allows.
-	MaxFiles  = 200
+	maxFiles  = 200
 	maxParity = 50
 	// maxMember is the greatest length of a file of a group, in bytes.
 	maxMember = 128 << 20
@@ -114,7 +114,7 @@ func ParseHeader(b []byte) (*Header, error) {
 		return int(v)
 	}
 	h := &Header{percent: number(100_00), shard: number(maxShard), parity: number(maxParity)}
-	n := number(MaxFiles)
+	n := number(maxFiles)
 	if r.Err() == nil && (h.shard < minShard || n > 0 && h.parity < 1) {
 		r.Fail("impossible numbers")
 	}

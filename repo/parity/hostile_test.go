@@ -44,7 +44,7 @@ func TestHealWithDamagedEmptyGroup(t *testing.T) {
 	if err := be.Delete(context.Background(), lost); err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, ShardSize, 0)
+	b := forged(5_00, shardSize, 0)
 	name := plant(t, be, b)
 	damaged := bytes.Clone(b)
 	damaged[9] ^= 1
@@ -135,8 +135,8 @@ func TestLoadKeepsNoSums(t *testing.T) {
 // One parity file with another percentage does not change the percentage.
 func TestPercentIsOfMostBytes(t *testing.T) {
 	be := protectedStore(t)
-	plant(t, be, forged(100_00, ShardSize, 0))
-	plant(t, be, forged(100_00, ShardSize, 1, file{id: [32]byte{1}, size: 1}))
+	plant(t, be, forged(100_00, shardSize, 0))
+	plant(t, be, forged(100_00, shardSize, 1, file{id: [32]byte{1}, size: 1}))
 	s, err := Load(context.Background(), be)
 	if err != nil || s.Percent() != 50_00 {
 		t.Fatal(s.Percent(), err)

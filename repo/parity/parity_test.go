@@ -78,7 +78,7 @@ func heal(t testing.TB, be backend.Backend) *HealReport {
 }
 
 // sizes are lengths around those of shards and stripes.
-var sizes = []int{300_000, 300_000, 299_999, ShardSize, ShardSize + 1, 1, 50, 7 * ShardSize, 400_000, 123_456}
+var sizes = []int{300_000, 300_000, 299_999, shardSize, shardSize + 1, 1, 50, 7 * shardSize, 400_000, 123_456}
 
 // protectedStore returns a store with two full groups and two partial ones.
 func protectedStore(t testing.TB) *memory.Backend {
@@ -267,7 +267,7 @@ func TestFewFilesHeal(t *testing.T) {
 			"two lost": func(be *memory.Backend) error { return errors.Join(be.Delete(ctx, names[0]), be.Delete(ctx, names[1])) },
 			"one lost, another one bad in each stripe": func(be *memory.Backend) error {
 				b := bytes.Clone(want[names[1]])
-				for at := 0; at < len(b); at += ShardSize {
+				for at := 0; at < len(b); at += shardSize {
 					b[at] ^= 1
 				}
 				return errors.Join(be.Delete(ctx, names[0]), be.Set(names[1], b))
@@ -275,8 +275,8 @@ func TestFewFilesHeal(t *testing.T) {
 			"one lost, each other one bad in one stripe": func(be *memory.Backend) error {
 				errs := []error{be.Delete(ctx, names[0])}
 				for i, name := range names[1:] {
-					if b := bytes.Clone(want[name]); i*ShardSize < len(b) {
-						b[i*ShardSize] ^= 1
+					if b := bytes.Clone(want[name]); i*shardSize < len(b) {
+						b[i*shardSize] ^= 1
 						errs = append(errs, be.Set(name, b))
 					}
 				}
@@ -461,7 +461,7 @@ func FuzzParseHeader(f *testing.F) {
 	for _, g := range s.groups {
 		f.Add(g.append(nil))
 	}
-	f.Add((&Header{shard: ShardSize}).append(nil))
+	f.Add((&Header{shard: shardSize}).append(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeader(b)
 		if err != nil {

@@ -10,7 +10,7 @@ import (
 const fullParity = 2
 
 // groupSize returns the number of files of a full group.
-func groupSize(percent int) int { return min(max(fullParity*100_00/max(percent, 1), 2), MaxFiles) }
+func groupSize(percent int) int { return min(max(fullParity*100_00/max(percent, 1), 2), maxFiles) }
 
 // stripeParity returns the number of parity shards in each stripe of a group of n
 // files. A single file gets one, which is as good as a copy. A second one would

@@ -125,7 +125,7 @@ func (r *refresher) keepPercent(ctx context.Context) error {
 	if len(r.keep) > 0 {
 		return nil
 	}
-	return r.put(ctx, (&Header{percent: r.percent, shard: ShardSize}).encode(nil))
+	return r.put(ctx, (&Header{percent: r.percent, shard: shardSize}).encode(nil))
 }
 
 // removeOld removes all parity files that are neither kept nor new.
