@@ -89,9 +89,13 @@ func (n *Catalog) List(dir string) ([]Item, error) {
 		return nil, fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
 	}
 	out := n.listBlobs(dir)
+	above := dir
+	if dir != "" {
+		above += "/"
+	}
 	// There are few others, and few folders.
 	for path, o := range n.others {
-		if name, ok := child(dir, path); ok {
+		if name, ok := child(above, path); ok {
 			size := int64(0)
 			if o.parent != nil {
 				size = blob.Size(o.parent)
@@ -101,8 +105,9 @@ func (n *Catalog) List(dir string) ([]Item, error) {
 			out = append(out, Item{Name: name, Size: size})
 		}
 	}
-	for path, e := range n.dirs {
-		if name, ok := child(dir, path); ok {
+	for path := range n.dirs {
+		if name, ok := child(above, path); ok {
+			e := n.dirs[path]
 			out = append(out, Item{Name: name, Dir: &e})
 		}
 	}
@@ -149,14 +154,9 @@ func (n *Catalog) listParent(out []Item, from, to int) []Item {
 	return out
 }
 
-// child returns the name of what is directly in a folder.
-func child(dir, path string) (string, bool) {
-	if dir != "" {
-		rest, ok := strings.CutPrefix(path, dir+"/")
-		if !ok {
-			return "", false
-		}
-		path = rest
-	}
-	return path, path != "" && !strings.Contains(path, "/")
+// child returns the name of what is directly in a folder. above is the folder's
+// path with a slash at the end, or "" for the top.
+func child(above, path string) (string, bool) {
+	name, ok := strings.CutPrefix(path, above)
+	return name, ok && name != "" && !strings.Contains(name, "/")
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -17,9 +16,8 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/backend/crash"
-	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 	"github.com/snap-backup/snap/repo/tree"
 	"howett.net/plist"
 )
@@ -132,7 +130,7 @@ func (s *sealedMini) database() []byte {
 	return b
 }
 
-// runUnlocked is a process that imports with a password and ends.
+// runUnlocked is a process that imports with a password.
 func runUnlocked(be backend.Backend, dir, password string) error {
 	r, err := openRepo(be, 20)
 	if err != nil {
@@ -151,7 +149,7 @@ func runUnlocked(be backend.Backend, dir, password string) error {
 	defer keys.Destroy()
 	res, err := Import(ctx, r, b, Options{Workers: 1})
 	if err == nil && (len(res.Raw) > 0 || res.Unsealed < 13) {
-		err = fmt.Errorf("%d files were stored as what they hold, raw %v", res.Unsealed, res.Raw)
+		err = fmt.Errorf("%d files were stored decrypted, raw %v", res.Unsealed, res.Raw)
 	}
 	return err
 }
@@ -205,8 +203,8 @@ func sealedRigs(t *testing.T) map[string]*sealedRig {
 	return rigs
 }
 
-// judgeAfter wants day 1 whole, day 2 whole if it is there, and the next import
-// to succeed whatever happened.
+// judgeAfter wants day 1 complete, day 2 complete if it exists, and the next import
+// to succeed.
 func (rig *sealedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 	days, err := judgeUnlocked(be, rig.pictures)
 	if err != nil {
@@ -224,79 +222,37 @@ func (rig *sealedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 	return nil
 }
 
-func TestUnlockedImportSurvivesEveryFailure(t *testing.T) {
-	for day, rig := range sealedRigs(t) {
-		for mode, plan := range map[string]func(n int) fault.Plan{
-			"refused":        func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) },
-			"done, not told": func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) },
-			"gone":           func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) },
-		} {
-			if day != "ordinary day" && mode != "refused" {
-				continue // the run differs in what it stores, not in how
-			}
-			t.Run(day+"/"+mode, func(t *testing.T) {
-				points, failed := 0, 0
-				for n := 1; ; n++ {
-					store := rig.base.Clone()
-					be := fault.New(store, plan(n))
-					err := runUnlocked(be, rig.Dir, rig.password)
-					if be.Count() < n {
-						if err != nil {
-							t.Fatalf("the undisturbed run: %v", err)
-						}
-						break
-					}
-					points++
-					if err != nil {
-						failed++
-						if !errors.Is(err, fault.ErrInjected) {
-							t.Errorf("fault at operation %d: the cause is lost in %v", n, err)
-						}
-					}
-					if err := rig.judgeAfter(store, err == nil); err != nil {
-						t.Fatalf("fault at operation %d: %v", n, err)
-					}
-				}
-				t.Logf("%d points of failure, %d of them noticed", points, failed)
-				if points < 15 || failed < points/2 {
-					t.Errorf("only %d points, %d noticed", points, failed)
-				}
-			})
-		}
-	}
+// run is the import of day 2.
+func (rig *sealedRig) run(least, want int) repotest.Run {
+	return repotest.Run{Base: rig.base, Least: least, Want: want, Do: func(be backend.Backend) error {
+		return runUnlocked(be, rig.Dir, rig.password)
+	}}
 }
 
-func TestUnlockedImportSurvivesEveryCrash(t *testing.T) {
+func TestUnlockedImportSurvivesEveryFailure(t *testing.T) {
+	t.Parallel()
 	for day, rig := range sealedRigs(t) {
 		t.Run(day, func(t *testing.T) {
-			points := 0
-			for seed := range uint64(2) {
-				for at := 1; ; at++ {
-					process := crash.New(rig.base.Clone(), crash.Plan{At: at, Seed: seed})
-					err := runUnlocked(process, rig.Dir, rig.password)
-					if !process.Crashed() {
-						if err != nil || at < 5 {
-							t.Fatalf("the undisturbed run had %d changes: %v", at-1, err)
-						}
-						break
-					}
-					if !errors.Is(err, crash.ErrCrashed) {
-						t.Fatalf("%s: the import noticed nothing: %v", process.Outcome(), err)
-					}
-					points++
-					if err := rig.judgeAfter(process.Reboot(), false); err != nil {
-						t.Fatalf("%s: %v", process.Outcome(), err)
-					}
-				}
-			}
-			t.Logf("%d crashes", points)
+			repotest.EveryFault(t, rig.run(15, 3), func(be *memory.Backend, err error) error {
+				return rig.judgeAfter(be, err == nil)
+			})
 		})
 	}
 }
 
-// What the blobs of one day share with those of another does not depend on
-// their keys: a change of the password adds manifests and keys, no content.
-func TestRekeyAddsNoContent(t *testing.T) {
+func TestUnlockedImportSurvivesEveryCrash(t *testing.T) {
+	t.Parallel()
+	for day, rig := range sealedRigs(t) {
+		t.Run(day, func(t *testing.T) {
+			repotest.EveryCrash(t, rig.run(5, 3), func(be *memory.Backend) error { return rig.judgeAfter(be, false) })
+		})
+	}
+}
+
+// Chunks do not depend on file keys: a password change adds manifests and keys, but
+// no content.
+func TestPasswordChangeAddsNoContent(t *testing.T) {
+	t.Parallel()
 	s := newSealedMini(t)
 	be := memory.New()
 	r := createRepo(t, be)

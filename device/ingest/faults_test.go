@@ -10,9 +10,9 @@ import (
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/backend/crash"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
@@ -47,8 +47,8 @@ func runImportAs(be backend.Backend, dir string, seed byte) error {
 	return err
 }
 
-// judgeAfter wants day 1 whole, day 2 whole if it is there, and the next
-// import to succeed whatever happened. Files that a disk has torn may be damaged.
+// judgeAfter wants day 1 complete, day 2 complete if it exists, and the next import
+// to succeed. Files that a disk has torn may be damaged.
 func judgeAfter(be backend.Backend, dir string, pictures map[int]foldertest.Picture, succeeded bool, torn ...string) error {
 	days, err := judge(be, pictures, torn...)
 	if err != nil {
@@ -67,106 +67,63 @@ func judgeAfter(be backend.Backend, dir string, pictures map[int]foldertest.Pict
 }
 
 func TestImportSurvivesEveryFailure(t *testing.T) {
+	t.Parallel()
 	m, base, pictures := twoDays(t)
-	for name, plan := range map[string]func(n int) fault.Plan{
-		"refused":        func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) },
-		"done, not told": func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) },
-		"gone":           func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			points, failed := 0, 0
-			for n := 1; ; n++ {
-				store := base.Clone()
-				be := fault.New(store, plan(n))
-				err := runImport(be, m.Dir)
-				if be.Count() < n {
-					if err != nil {
-						t.Fatalf("the undisturbed run: %v", err)
-					}
-					break
-				}
-				if err != nil && !errors.Is(err, fault.ErrInjected) {
-					t.Errorf("fault at operation %d: the cause is lost in %v", n, err)
-				}
-				points++
-				if err != nil {
-					failed++
-				}
-				if err := judgeAfter(store, m.Dir, pictures, err == nil); err != nil {
-					t.Fatalf("fault at operation %d: %v", n, err)
-				}
-			}
-			t.Logf("%d points of failure, %d of them noticed", points, failed)
-			if points < 15 || failed < points/2 {
-				t.Errorf("only %d points, %d noticed", points, failed)
-			}
-		})
-	}
+	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 15, Want: 5}
+	repotest.EveryFault(t, run, func(be *memory.Backend, err error) error {
+		return judgeAfter(be, m.Dir, pictures, err == nil)
+	})
 }
 
 func TestImportSurvivesEveryCrash(t *testing.T) {
-	importSurvivesEveryCrash(t, false)
+	t.Parallel()
+	m, base, pictures := twoDays(t)
+	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 5, Want: 5}
+	repotest.EveryCrash(t, run, func(be *memory.Backend) error { return judgeAfter(be, m.Dir, pictures, false) })
 }
 
-// A disk that lies about flushing can tear a file: it is named by check, and no
-// other.
+// A disk that breaks its promise to flush can tear files. Check names those, and no
+// others.
 func TestImportSurvivesTornFiles(t *testing.T) {
-	importSurvivesEveryCrash(t, true)
-}
-
-func importSurvivesEveryCrash(t *testing.T, torn bool) {
+	t.Parallel()
 	m, base, pictures := twoDays(t)
-	points := 0
-	for seed := range uint64(4) {
-		for at := 1; ; at++ {
-			process := crash.New(base.Clone(), crash.Plan{At: at, Seed: seed, Torn: torn})
-			err := runImport(process, m.Dir)
-			if !process.Crashed() {
-				if err != nil || at < 5 {
-					t.Fatalf("the undisturbed run had %d changes: %v", at-1, err)
-				}
-				break
-			}
-			if !errors.Is(err, crash.ErrCrashed) {
-				t.Fatalf("%s: the import noticed nothing: %v", process.Outcome(), err)
-			}
-			points++
-			be := process.Reboot()
-			if err := judgeAfter(be, m.Dir, pictures, false, repotest.Misnamed(t, be)...); err != nil {
-				t.Fatalf("%s: %v", process.Outcome(), err)
-			}
-		}
-	}
-	t.Logf("%d crashes (torn: %v)", points, torn)
+	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 5, Want: 5}
+	repotest.EveryTear(t, run, func(be *memory.Backend) error {
+		return judgeAfter(be, m.Dir, pictures, false, repotest.Misnamed(t, be)...)
+	})
 }
 
-// A store that is full at any byte: the failure is known as such, and with
-// room again the import goes on.
+// A store that is full at any byte is reported as such. Once it has room again, the
+// import succeeds.
 func TestImportSurvivesFullStore(t *testing.T) {
+	t.Parallel()
 	m, base, pictures := twoDays(t)
-	points := 0
-	for room := int64(0); ; room += 10_000 {
-		store := base.Clone()
-		err := runImport(fault.New(store, fault.Full(room)), m.Dir)
-		if err == nil {
-			break
-		}
-		points++
-		if !backend.IsNoSpace(err) {
+	sizes, err := repotest.PutSizes(base, func(be backend.Backend) error { return runImport(be, m.Dir) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, n := range sizes {
+		total += n
+	}
+	const step = 10_000
+	if total < 10*step {
+		t.Fatalf("the import stores only %d bytes", total)
+	}
+	for _, i := range faultpoint.Choose(t, total/step, 5) {
+		store, room := base.Clone(), int64(i*step)
+		if err := runImport(fault.New(store, fault.Full(room)), m.Dir); !backend.IsNoSpace(err) {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
 		if err := judgeAfter(store, m.Dir, pictures, false); err != nil {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
 	}
-	t.Logf("%d sizes of the store", points)
-	if points < 10 {
-		t.Errorf("only %d sizes", points)
-	}
 }
 
 // What an interrupted import stored is used by the next one.
 func TestNextImportUsesWhatIsThere(t *testing.T) {
+	t.Parallel()
 	m, base, _ := twoDays(t)
 	added := func(be backend.Backend) int64 {
 		r := mustOpen(t, be, 30)
@@ -185,6 +142,7 @@ func TestNextImportUsesWhatIsThere(t *testing.T) {
 
 // A canceled import makes no snapshot, and says that it was canceled.
 func TestImportCanceled(t *testing.T) {
+	t.Parallel()
 	m, base, pictures := twoDays(t)
 	for _, phase := range []string{"index/", "snapshots/", "packs/"} {
 		store := base.Clone()

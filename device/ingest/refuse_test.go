@@ -205,7 +205,7 @@ func TestChangingIsRefused(t *testing.T) {
 				m.Put(domain, path, []byte("at rest"))
 				m.Finish(10)
 				res := mustImport(t, mustOpen(t, store, 4), m.Dir, Options{})
-				if err := materializeSame(mustOpen(t, store, 5), res.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+				if err := wantSame(mustOpen(t, store, 5), res.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
 					t.Errorf("the next import: %v", err)
 				}
 			}

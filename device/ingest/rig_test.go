@@ -105,6 +105,15 @@ func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Picture, error) {
 	return p, err
 }
 
+// wantSame compares a snapshot with a picture, without writing it.
+func wantSame(r *repo.Repo, s *repo.Snapshot, want foldertest.Picture) error {
+	got, err := readBack(r, s)
+	if err != nil {
+		return err
+	}
+	return want.Diff(got)
+}
+
 // judge opens a repository, reads every snapshot and checks everything. pictures
 // are by the day of the snapshot's time; it returns the days. Check may complain
 // about the files in torn, and no others.

@@ -10,8 +10,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// An import of a folder that is what its parent has does not read the manifest;
-// the least difference makes it read it.
+// An import does not read the manifest of a folder that is the same as its parent;
+// any difference makes it read it.
 func TestSame(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(m *foldertest.Folder)
@@ -48,14 +48,14 @@ func TestSame(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(m.Dir, "link")); err != nil {
 				t.Fatal(err)
 			}
-			if err := materializeSame(r, second.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+			if err := wantSame(r, second.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// What the repository has lost is noticed, and stored anew.
+// Lost content is noticed and stored again.
 func TestSameButLost(t *testing.T) {
 	m, be := foldertest.New(t), memory.New()
 	mustImport(t, createRepo(t, be), m.Dir, Options{})
@@ -66,7 +66,7 @@ func TestSameButLost(t *testing.T) {
 		}
 		r := mustOpen(t, c, 3)
 		res := mustImport(t, r, m.Dir, Options{})
-		if err := materializeSame(mustOpen(t, c, 4), res.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+		if err := wantSame(mustOpen(t, c, 4), res.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/crash"
@@ -17,7 +20,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// faultRig is a repository with day 0 of a device that is at day 1.
+// faultRig is a repository with day 0 of a device that is at day 1, and a process
+// that backs it up.
 type faultRig struct {
 	t        testing.TB
 	base     *memory.Backend
@@ -25,11 +29,41 @@ type faultRig struct {
 	old      map[string]string
 	pictures []map[string]string
 	opts     Options
+
+	// Of the process that ran last.
+	last   *phone
+	spools string
 }
 
+// newFaultRig returns a rig whose device and repository are made once.
 func newFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
-	s := newSeries(t, synthetic.Config{Seed: 9, Encryption: policy})
-	g := &faultRig{t: t, base: memory.New(), phone: s.phone}
+	t.Helper()
+	rigs.Lock()
+	defer rigs.Unlock()
+	g := rigs.made[policy]
+	if g == nil {
+		g = makeFaultRig(t, policy)
+		rigs.made[policy] = g
+	}
+	own := *g
+	own.t, own.phone = t, newPhone(g.phone.dir)
+	own.opts.SpoolDir = t.TempDir()
+	return &own
+}
+
+var rigs = struct {
+	sync.Mutex
+	made map[synthetic.Encryption]*faultRig
+}{made: map[synthetic.Encryption]*faultRig{}}
+
+func makeFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
+	t.Helper()
+	dir, err := os.MkdirTemp(shared, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSeriesIn(t, synthetic.Config{Seed: 9, Encryption: policy}, dir)
+	g := &faultRig{base: memory.New(), phone: s.phone}
 	g.opts = Options{Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 400 << 10}
 	r := createRepo(t, g.base)
 	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte(s.Password(0))); err != nil {
@@ -50,22 +84,23 @@ func newFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
 	return g
 }
 
-// process is a run of a program that opens the repository first.
-func (g *faultRig) process(be backend.Backend, p *phone, spools string) error {
+// process is a process that backs the device up.
+func (g *faultRig) process(be backend.Backend) error {
+	g.last, g.spools = newPhone(g.phone.dir), g.t.TempDir()
 	r, err := openRepo(be, 20)
 	if err != nil {
 		return err
 	}
 	opts := g.opts
-	opts.SpoolDir = spools
-	_, err = run(r, p, g.old, opts)
+	opts.SpoolDir = g.spools
+	_, err = run(r, g.last, g.old, opts)
 	return err
 }
 
-// judge wants day 0 whole, day 1 whole if it is there, nothing damaged but files
-// that the disk has torn, and the next run to succeed.
-func (g *faultRig) judge(be *memory.Backend, p *phone, spools string, succeeded bool) error {
-	torn := repotest.Misnamed(g.t, be)
+// judge wants day 0 complete, day 1 complete if it exists, no damage except to
+// files that the disk has torn, and the next backup to succeed.
+func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
+	p, torn := g.last, repotest.Misnamed(g.t, be)
 	ctx := context.Background()
 	look := func() (int, error) {
 		r, err := openRepo(be, 21)
@@ -108,13 +143,13 @@ func (g *faultRig) judge(be *memory.Backend, p *phone, spools string, succeeded 
 	}
 	p.step = nil
 	opts := g.opts
-	opts.SpoolDir = spools
+	opts.SpoolDir = g.spools
 	r, err := openRepo(be, 22)
 	if err != nil {
 		return err
 	}
 	if _, err := run(r, p, old, opts); err != nil {
-		return fmt.Errorf("next run: %w", err)
+		return fmt.Errorf("next backup: %w", err)
 	}
 	after, err := look()
 	if err == nil && after != n+1 {
@@ -123,132 +158,124 @@ func (g *faultRig) judge(be *memory.Backend, p *phone, spools string, succeeded 
 	return err
 }
 
-func stride() int {
-	if testing.Short() {
-		return 23
-	}
-	return 4
-}
+// kinds are the two kinds of devices.
+var kinds = map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll}
 
-func TestRunSurvivesEveryFailure(t *testing.T) {
-	for kind, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
+// A backup whose last steps fail is complete all the same: they only clean up. So
+// these tests do without the rig of package repotest, which wants an error.
+
+func TestBackupSurvivesEveryFailure(t *testing.T) {
+	for kind, policy := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			g := newFaultRig(t, policy)
+			count := fault.New(g.base.Clone())
+			if err := g.process(count); err != nil || count.Count() < 50 {
+				t.Fatalf("without faults it had %d steps: %v", count.Count(), err)
+			}
 			for name, plan := range map[string]func(n int) fault.Plan{
 				"refused":        func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) },
 				"done, not told": func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) },
 				"gone":           func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) },
 			} {
-				points, noticed := 0, 0
-				for n := 1; ; n += stride() {
-					store, p, spools := g.base.Clone(), newPhone(g.phone.dir), t.TempDir()
-					be := fault.New(store, plan(n))
-					err := g.process(be, p, spools)
-					if be.Count() < n {
-						if err != nil {
-							t.Fatalf("the undisturbed run: %v", err)
-						}
-						break
-					}
-					if err != nil && !errors.Is(err, fault.ErrInjected) {
-						t.Errorf("%s at %d: the cause is lost in %v", name, n, err)
-					}
-					points++
+				noticed := 0
+				for _, i := range faultpoint.Choose(t, count.Count(), 4) {
+					store := g.base.Clone()
+					err := g.process(fault.New(store, plan(i+1)))
 					if err != nil {
 						noticed++
+						if !errors.Is(err, fault.ErrInjected) {
+							t.Errorf("%s at %d: the error hides its cause: %v", name, i+1, err)
+						}
 					}
-					if err := g.judge(store, p, spools, err == nil); err != nil {
-						t.Fatalf("%s at %d: %v", name, n, err)
+					if err := g.judge(store, err == nil); err != nil {
+						t.Fatalf("%s at %d: %v", name, i+1, err)
 					}
 				}
-				t.Logf("%s: %d points of failure, %d noticed", name, points, noticed)
-				if points*stride() < 50 {
-					t.Errorf("%s: only %d points", name, points)
-				}
+				t.Logf("%s: %d noticed; there are %d steps", name, noticed, count.Count())
 			}
 		})
 	}
 }
 
-func TestRunSurvivesEveryCrash(t *testing.T) {
-	for kind, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
+// crashes lets the process die at its changes.
+func (g *faultRig) crashes(t *testing.T, torn bool, want int) (damaged int) {
+	t.Helper()
+	count := crash.New(g.base.Clone(), crash.Plan{})
+	if err := g.process(count); err != nil || count.Changes() < 5 {
+		t.Fatalf("without a crash it made %d changes: %v", count.Changes(), err)
+	}
+	for _, i := range faultpoint.Choose(t, count.Changes(), want) {
+		process := crash.New(g.base.Clone(), crash.Plan{At: i + 1, Seed: uint64(i), Torn: torn})
+		err := g.process(process)
+		if !process.Crashed() {
+			if err != nil {
+				t.Fatalf("without a crash: %v", err)
+			}
+			continue // this time it made fewer changes
+		}
+		be := process.Reboot()
+		damaged += len(repotest.Misnamed(t, be))
+		if jerr := g.judge(be, false); jerr != nil {
+			t.Fatalf("%s (the backup: %v): %v", process.Outcome(), err, jerr)
+		}
+	}
+	return damaged
+}
+
+func TestBackupSurvivesEveryCrash(t *testing.T) {
+	for kind, policy := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			g := newFaultRig(t, policy)
-			points := 0
-			for at := 1; ; at += 1 + stride()/20 {
-				p, spools := newPhone(g.phone.dir), t.TempDir()
-				process := crash.New(g.base.Clone(), crash.Plan{At: at, Seed: uint64(at)})
-				err := g.process(process, p, spools)
-				if !process.Crashed() {
-					if err != nil || at < 5 {
-						t.Fatalf("the undisturbed run had %d changes: %v", at-1, err)
-					}
-					break
-				}
-				points++
-				if err := g.judge(process.Reboot(), p, spools, false); err != nil {
-					t.Fatalf("%s (the run: %v): %v", process.Outcome(), err, err)
-				}
-			}
-			t.Logf("%d crashes", points)
+			newFaultRig(t, policy).crashes(t, false, 5)
 		})
 	}
 }
 
-// A disk that lies about flushing can tear a file. Each file takes a whole backup
-// to try, so that few of them are: package repo tears every one of a run like this.
-func TestRunSurvivesTornFiles(t *testing.T) {
-	g := newFaultRig(t, synthetic.EncryptAll)
-	points, torn := 0, 0
-	for at := 1; ; at += 2 + stride()/8 {
-		p, spools := newPhone(g.phone.dir), t.TempDir()
-		process := crash.New(g.base.Clone(), crash.Plan{At: at, Seed: uint64(at), Torn: true})
-		err := g.process(process, p, spools)
-		if !process.Crashed() {
-			if err != nil || at < 5 {
-				t.Fatalf("the undisturbed run had %d changes: %v", at-1, err)
-			}
-			break
-		}
-		points++
-		be := process.Reboot()
-		torn += len(repotest.Misnamed(t, be))
-		if err := g.judge(be, p, spools, false); err != nil {
-			t.Fatalf("%s (the run: %v): %v", process.Outcome(), err, err)
-		}
-	}
-	t.Logf("%d crashes, %d files were torn", points, torn)
-	if torn == 0 && !testing.Short() {
-		t.Error("nothing was ever torn")
+// A disk that breaks its promise to flush can tear files.
+func TestBackupSurvivesTornFiles(t *testing.T) {
+	t.Parallel()
+	torn := newFaultRig(t, synthetic.EncryptAll).crashes(t, true, 5)
+	t.Logf("%d files were torn", torn)
+	if torn == 0 && faultpoint.All() {
+		t.Error("no file was torn")
 	}
 }
 
-// A store that is full at any byte is told to the device as such; with room
-// again the backup goes on.
-func TestRunSurvivesFullStore(t *testing.T) {
+// A store that is full at any byte is reported to the device as such. Once it has
+// room again, the backup continues.
+func TestBackupSurvivesFullStore(t *testing.T) {
+	t.Parallel()
 	g := newFaultRig(t, synthetic.EncryptNone)
+	sizes, err := repotest.PutSizes(g.base, g.process)
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for _, n := range sizes {
+		total += n
+	}
+	const step = 4_000
 	points := 0
-	for room := int64(0); ; room += int64(stride()) * 4_000 {
-		store, p, spools := g.base.Clone(), newPhone(g.phone.dir), t.TempDir()
-		err := g.process(fault.New(store, fault.Full(room)), p, spools)
+	for _, i := range faultpoint.Choose(t, total/step, 4) {
+		store, room := g.base.Clone(), int64(i*step)
+		err := g.process(fault.New(store, fault.Full(room)))
 		if err == nil {
-			break
+			continue
 		}
 		points++
 		if !backend.IsNoSpace(err) {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
-		if err := g.judge(store, p, spools, false); err != nil {
+		if err := g.judge(store, false); err != nil {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
 	}
 	t.Logf("%d sizes of the store", points)
-	if points < 2 {
-		t.Errorf("only %d sizes", points)
+	if points == 0 && !testing.Short() {
+		t.Error("the store was never full")
 	}
-	// While files arrive the error is the one that the session knows.
+	// While files arrive, the error is one that the session knows.
 	ctx := context.Background()
 	r, err := openRepo(fault.New(g.base.Clone(), fault.Full(0)), 30)
 	if err != nil {

@@ -12,15 +12,15 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// A process that is killed early, before any checkpoint, has what came in its
-// spool: the next run finds it. One that is killed before the repository knows of
-// it leaves a spool that the next run sweeps.
+// If a process is killed before its first checkpoint, the next backup finds what it
+// received in its spool. If it is killed before the repository knows of it, the next
+// backup removes the spool.
 func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 	ctx := context.Background()
-	s, base := newSeries(t, synthetic.Config{Seed: 6, Encryption: synthetic.EncryptAll}), memory.New()
-	s.next()
+	t.Parallel()
+	device, base := firstDay(t, synthetic.EncryptAll), memory.New()
 	r := createRepo(t, base)
-	if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+	if err := r.KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 		t.Fatal(err)
 	}
 	self := process.Current()
@@ -32,8 +32,8 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 		known bool
 	}{{"file", 3, false}, {"file", 115, true}, {"manifests", 1, true}} {
 		be := base.Clone()
-		opts := Options{UDID: s.phone.udid, Encrypted: true, SpoolDir: t.TempDir(), Owner: &dead}
-		p := newPhone(s.phone.dir)
+		opts := Options{UDID: device.udid, Encrypted: true, SpoolDir: t.TempDir(), Owner: &dead}
+		p := newPhone(device.dir)
 		p.step = breakAt(c.step, c.n)
 		n, err := New(ctx, mustOpen(t, be, 4), opts)
 		if err != nil {

@@ -12,20 +12,23 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // A spool that is too small loses nothing: what does not fit comes to the same
 // end through the repository. So it is when nobody said that the device seals.
 func TestSpoolOverflow(t *testing.T) {
 	ctx := context.Background()
-	s, be := newSeries(t, synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}), memory.New()
-	s.next()
-	if err := createRepo(t, be).KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+	t.Parallel()
+	device, be := firstDay(t, synthetic.EncryptAll), memory.New()
+	if err := createRepo(t, be).KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 		t.Fatal(err)
 	}
 	for name, opts := range map[string]Options{
@@ -35,7 +38,7 @@ func TestSpoolOverflow(t *testing.T) {
 		"no place": {Encrypted: true},
 	} {
 		be := be.Clone()
-		p := newPhone(s.phone.dir)
+		p := newPhone(device.dir)
 		p.step = func(string) error {
 			found, err := filepath.Glob(filepath.Join(opts.SpoolDir, "*", "data"))
 			for _, f := range found {
@@ -50,13 +53,14 @@ func TestSpoolOverflow(t *testing.T) {
 		if (res.Overflow > 0) != (opts.SpoolLimit > 0) || !res.Snapshot.Unlocked || res.Locked != nil {
 			t.Errorf("%s: %+v", name, res)
 		}
-		sameAsImport(t, r, p, res.Snapshot, s.Password(0))
+		sameAsImport(t, r, p, res.Snapshot, synthetic.DefaultPassword)
 		checkClean(t, be)
 	}
 }
 
 // A password that does not fit does not keep the backup from being stored.
 func TestWrongPassword(t *testing.T) {
+	t.Parallel()
 	s, be := newSeries(t, synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}), memory.New()
 	s.next()
 	r := createRepo(t, be)
@@ -87,24 +91,24 @@ func TestWrongPassword(t *testing.T) {
 // less, and the next run begins anew.
 func TestPublishRefuses(t *testing.T) {
 	ctx := context.Background()
-	s, be := newSeries(t, synthetic.Config{Seed: 5}), memory.New()
-	s.next()
+	t.Parallel()
+	device, be := firstDay(t, synthetic.EncryptNone), memory.New()
 	createRepo(t, be)
 	for name, spoil := range map[string]func(n *Receiver) error{
-		"a file is missing":    func(n *Receiver) error { return n.Remove(ctx, s.phone.udid+"/"+s.phone.blobs()[3]) },
-		"no manifest":          func(n *Receiver) error { return n.Remove(ctx, s.phone.udid+"/Manifest.db") },
-		"Snapshot is left":     func(n *Receiver) error { return n.Mkdir(ctx, s.phone.udid+"/Snapshot") },
-		"unfinished":           func(n *Receiver) error { return s.phone.put(ctx, n, "Status.plist", s.phone.status("removing")) },
-		"damaged manifest":     func(n *Receiver) error { return s.phone.put(ctx, n, "Manifest.db", []byte("SQLite format 3\x00")) },
-		"no Manifest.plist":    func(n *Receiver) error { return s.phone.put(ctx, n, "Manifest.plist", nil) },
-		"a file still arrives": func(n *Receiver) error { _, err := n.Create(ctx, s.phone.udid+"/x"); return err },
+		"a file is missing":    func(n *Receiver) error { return n.Remove(ctx, device.udid+"/"+device.blobs()[3]) },
+		"no manifest":          func(n *Receiver) error { return n.Remove(ctx, device.udid+"/Manifest.db") },
+		"Snapshot is left":     func(n *Receiver) error { return n.Mkdir(ctx, device.udid+"/Snapshot") },
+		"unfinished":           func(n *Receiver) error { return device.put(ctx, n, "Status.plist", device.status("removing")) },
+		"damaged manifest":     func(n *Receiver) error { return device.put(ctx, n, "Manifest.db", []byte("SQLite format 3\x00")) },
+		"no Manifest.plist":    func(n *Receiver) error { return device.put(ctx, n, "Manifest.plist", nil) },
+		"a file still arrives": func(n *Receiver) error { _, err := n.Create(ctx, device.udid+"/x"); return err },
 	} {
 		be := be.Clone()
-		n, err := New(ctx, mustOpen(t, be, 3), Options{UDID: s.phone.udid})
+		n, err := New(ctx, mustOpen(t, be, 3), Options{UDID: device.udid})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := newPhone(s.phone.dir)
+		p := newPhone(device.dir)
 		if err := p.backup(ctx, n, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +123,7 @@ func TestPublishRefuses(t *testing.T) {
 		if list, _, err := r.Snapshots(ctx); err != nil || len(list) > 0 {
 			t.Errorf("%s: %v, %v", name, list, err)
 		}
-		p = newPhone(s.phone.dir)
+		p = newPhone(device.dir)
 		mustRun(t, r, p, nil, Options{})
 	}
 }
@@ -127,20 +131,18 @@ func TestPublishRefuses(t *testing.T) {
 // A repository that has lost content of the last snapshot gets it back.
 func TestRepair(t *testing.T) {
 	ctx := context.Background()
-	s, be := newSeries(t, synthetic.Config{Seed: 5}), memory.New()
-	s.next()
-	mustRun(t, createRepo(t, be), s.phone, nil, Options{})
-	packs := []string{}
-	if err := be.List(ctx, "packs/", func(f backend.Info) error { packs = append(packs, f.Name); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
+	device, be := firstDay(t, synthetic.EncryptNone), memory.New()
+	mustRun(t, createRepo(t, be), device, nil, Options{})
+	packs := repotest.FilesIn(t, be, repotest.PacksDir)
 	repaired := 0
-	for _, name := range packs {
+	for _, i := range faultpoint.Choose(t, len(packs), 4) {
+		name := packs[i]
 		c := be.Clone()
 		if err := c.Delete(ctx, name); err != nil {
 			t.Fatal(err)
 		}
-		p := newPhone(s.phone.dir)
+		p := newPhone(device.dir)
 		res := mustRun(t, mustOpen(t, c, 4), p, p.state(), Options{})
 		if len(res.Problems) > 0 {
 			repaired++
@@ -154,7 +156,7 @@ func TestRepair(t *testing.T) {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
-	if repaired == 0 {
+	if repaired == 0 && faultpoint.All() {
 		t.Errorf("nobody noticed that any of %d packs was lost", len(packs))
 	}
 }
@@ -223,9 +225,14 @@ func (p *pattern) Read(b []byte) (int, error) {
 
 // A file of any size streams through bounded memory.
 func TestLargeFile(t *testing.T) {
-	size := int64(128 << 20)
-	if os.Getenv("SNAP_TEST_HUGE") != "" {
+	size := int64(64 << 20)
+	switch {
+	case os.Getenv("SNAP_TEST_HUGE") != "":
 		size = 1 << 30
+	case faultpoint.All():
+		size = 128 << 20
+	case testing.Short():
+		t.Skip("it takes a second")
 	}
 	ctx := context.Background()
 	be := memory.New()
@@ -364,7 +371,7 @@ func TestOddRequests(t *testing.T) {
 	}
 }
 
-// hanging is a store whose Put of packs waits for ever, or for its context.
+// hanging is a store whose Put of packs waits until its context ends.
 type hanging struct{ backend.Backend }
 
 func (h hanging) Put(ctx context.Context, name string, data []byte) error {
@@ -377,37 +384,38 @@ func (h hanging) Put(ctx context.Context, name string, data []byte) error {
 
 // A store that hangs does not keep an upload for longer than its context.
 func TestHangingStore(t *testing.T) {
-	be := memory.New()
-	createRepo(t, be)
-	r, err := openRepo(hanging{be}, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := New(context.Background(), r, Options{UDID: "udid"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
-	up, err := n.Create(ctx, "udid/Snapshot/x")
-	if err != nil {
-		t.Fatal(err)
-	}
-	noise, buf := rand.NewChaCha8([32]byte{1}), make([]byte, 32<<10)
-	begun := time.Now()
-	for range 4000 {
-		_, _ = noise.Read(buf)
-		if _, err = up.Write(buf); err != nil {
-			break
+	synctest.Test(t, func(t *testing.T) {
+		be := memory.New()
+		createRepo(t, be)
+		r, err := openRepo(hanging{be}, 3)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err == nil {
-		err = up.Commit()
-	}
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 20*time.Second {
-		t.Errorf("after %v: %v", time.Since(begun), err)
-	}
-	n.writer = nil // its end would wait for the rescue of what cannot be stored
-	up.Abort()
-	n.release()
+		n, err := New(context.Background(), r, Options{UDID: "udid"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		up, err := n.Create(ctx, "udid/Snapshot/x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		noise, buf := rand.NewChaCha8([32]byte{1}), make([]byte, 32<<10)
+		begun := time.Now()
+		for range 4000 {
+			_, _ = noise.Read(buf)
+			if _, err = up.Write(buf); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			err = up.Commit()
+		}
+		if waited := time.Since(begun); !errors.Is(err, context.DeadlineExceeded) || waited > time.Second {
+			t.Errorf("after %v: %v", waited, err)
+		}
+		up.Abort()
+		n.release()
+	})
 }

@@ -16,10 +16,10 @@ import (
 // The next backup continues with the keys of the last password change.
 func TestPasswordChange(t *testing.T) {
 	ctx := context.Background()
-	s, be := newSeries(t, synthetic.Config{Seed: 5}), memory.New()
-	s.next()
+	t.Parallel()
+	device, be := firstDay(t, synthetic.EncryptNone), memory.New()
 	createRepo(t, be)
-	udid := s.phone.udid
+	udid := device.udid
 	manifest := udid + "/Manifest.plist"
 	// Without a backup there is nothing to change.
 	k, err := passwordchange.New(ctx, mustOpen(t, be, 2), udid)
@@ -32,15 +32,15 @@ func TestPasswordChange(t *testing.T) {
 	if _, err := k.Create(ctx, manifest); err == nil {
 		t.Error("keys of no backup were taken")
 	}
-	first := mustRun(t, mustOpen(t, be, 3), s.phone, nil, Options{})
-	old := s.phone.state()
+	first := mustRun(t, mustOpen(t, be, 3), device, nil, Options{})
+	old := device.state()
 	lower := strings.ToLower(udid) // the case does not matter
 	for i, text := range []string{"sealed anew", "and again"} {
 		k, err := passwordchange.New(ctx, mustOpen(t, be, byte(4+i)), lower)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := s.phone.read("Manifest.plist")
+		want := device.read("Manifest.plist")
 		if i == 1 {
 			want = []byte("sealed anew")
 		}
@@ -90,10 +90,10 @@ func TestPasswordChange(t *testing.T) {
 	if err := n.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := snapshotPicture(r, first.Snapshot); err != nil || got["Manifest.plist"] != "file:"+string(s.phone.read("Manifest.plist")) {
+	if got, err := snapshotPicture(r, first.Snapshot); err != nil || got["Manifest.plist"] != "file:"+string(device.read("Manifest.plist")) {
 		t.Error("the snapshot has changed", err)
 	}
-	mustRun(t, r, s.phone, old, Options{})
+	mustRun(t, r, device, old, Options{})
 	if list, _, err := r.Unfinished(ctx); err != nil || len(list) > 0 {
 		t.Errorf("%v, %v", list, err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
@@ -140,7 +141,9 @@ func TestProtocol(t *testing.T) {
 			verified(t, l.a, r, first.Snapshot, password)
 			all := l.a.LastRun().Files
 			l.a.SetContent(l.content(1))
-			for i, step := range []faults.Step{faults.StepListing, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving, faults.StepFinished, faults.StepVerify} {
+			steps := []faults.Step{faults.StepListing, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving, faults.StepFinished, faults.StepVerify}
+			for _, i := range faultpoint.Choose(t, len(steps), 4) {
+				step := steps[i]
 				if err := l.a.SetScript(faults.Script{{At: step, Do: faults.Cut}}); err != nil {
 					t.Fatal(err)
 				}

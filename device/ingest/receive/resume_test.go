@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/simulator/synthetic"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
@@ -57,18 +58,17 @@ func TestResume(t *testing.T) {
 			}
 			whole := newPhone(s.phone.dir)
 			mustRun(t, mustOpen(t, base.Clone(), 3), whole, old, opts)
-			for _, c := range []struct {
+			cases := []struct {
 				step string
 				n    int
-				most int // uploads of the next run
+				most int // uploads of the next backup
 			}{
 				{"file", 1, whole.uploads}, {"file", 10, whole.uploads - 9}, {"file", 20, whole.uploads - 19},
 				{"manifests", 1, 8}, {"move", 1, 3}, {"move", 7, 3}, {"finish", 1, 3}, {"verified", 1, 3},
-			} {
-				for _, killed := range []bool{false, true} {
-					if testing.Short() && (killed == opts.Encrypted || c.n == 1) {
-						continue
-					}
+			}
+			for _, i := range faultpoint.Choose(t, 2*len(cases), 5) {
+				c, killed := cases[i/2], i%2 == 1
+				{
 					be := base.Clone()
 					p := newPhone(s.phone.dir)
 					p.step = breakAt(c.step, c.n)
@@ -137,14 +137,14 @@ func TestResumeShowsNothingStale(t *testing.T) {
 	for name, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
-			s, be := newSeries(t, synthetic.Config{Seed: 6, Encryption: policy}), memory.New()
-			s.next()
+			t.Parallel()
+			device, be := firstDay(t, policy), memory.New()
 			r := createRepo(t, be)
-			if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+			if err := r.KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 				t.Fatal(err)
 			}
-			opts := Options{UDID: s.phone.udid, Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
-			p := newPhone(s.phone.dir)
+			opts := Options{UDID: device.udid, Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
+			p := newPhone(device.dir)
 			p.again = true
 			p.step = breakAt("again", 5) // the first version of the fifth file is saved
 			n, err := New(ctx, r, opts)
@@ -186,10 +186,10 @@ func TestResumeShowsNothingStale(t *testing.T) {
 // sending again.
 func TestSpoolLost(t *testing.T) {
 	ctx := context.Background()
-	s, be := newSeries(t, synthetic.Config{Seed: 6, Encryption: synthetic.EncryptAll}), memory.New()
-	s.next()
+	t.Parallel()
+	device, be := firstDay(t, synthetic.EncryptAll), memory.New()
 	r := createRepo(t, be)
-	if err := r.KeepDevicePassword(ctx, s.phone.udid, []byte(s.Password(0))); err != nil {
+	if err := r.KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -212,8 +212,8 @@ func TestSpoolLost(t *testing.T) {
 		}, 19},
 	} {
 		be := be.Clone()
-		opts := Options{UDID: s.phone.udid, Encrypted: true, SpoolDir: t.TempDir()}
-		p := newPhone(s.phone.dir)
+		opts := Options{UDID: device.udid, Encrypted: true, SpoolDir: t.TempDir()}
+		p := newPhone(device.dir)
 		p.step = breakAt(c.step, c.n)
 		if _, err := run(mustOpen(t, be, 4), p, nil, opts); !errors.Is(err, errCable) {
 			t.Fatal(err)
@@ -252,6 +252,7 @@ func TestSpoolLost(t *testing.T) {
 // another snapshot, is not mixed up with it.
 func TestOtherRun(t *testing.T) {
 	ctx := context.Background()
+	t.Parallel()
 	s, be := newSeries(t, synthetic.Config{Seed: 8}), memory.New()
 	s.next()
 	createRepo(t, be)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,9 +55,8 @@ func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
 	return repotest.MustOpenWith(t, be, repotest.Secret, options(seed))
 }
 
-// phone plays a device's backup agent: it has the content of a backup folder
-// and brings the folder that it is shown to that state, in the order in which
-// devices do it.
+// phone acts as a device: it has the content of a backup folder, and backs it up to
+// another folder by the steps of real devices.
 type phone struct {
 	dir  string // of the content
 	udid string
@@ -325,6 +325,38 @@ func (p *phone) state() map[string]string {
 	return out
 }
 
+// firstDay returns a device on its first day, which tests must not change. Its
+// password is synthetic.DefaultPassword.
+func firstDay(t testing.TB, policy synthetic.Encryption) *phone {
+	t.Helper()
+	dir, err := firstDays[policy == synthetic.EncryptNone]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newPhone(dir)
+}
+
+var firstDays = map[bool]func() (string, error){
+	true:  sync.OnceValues(func() (string, error) { return makeFirstDay(synthetic.EncryptNone) }),
+	false: sync.OnceValues(func() (string, error) { return makeFirstDay(synthetic.EncryptAll) }),
+}
+
+func makeFirstDay(policy synthetic.Encryption) (string, error) {
+	dir, err := os.MkdirTemp(shared, "")
+	if err != nil {
+		return "", err
+	}
+	state, err := os.MkdirTemp(shared, "")
+	if err != nil {
+		return "", err
+	}
+	devices, err := synthetic.Generate(context.Background(), dir, synthetic.Config{Seed: 5, Scale: synthetic.Tiny, Encryption: policy, StateDir: state}, 1)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, devices[0].UDID), nil
+}
+
 // series is a synthetic device over some days.
 type series struct {
 	*synthetic.Series
@@ -335,13 +367,17 @@ type series struct {
 
 func newSeries(t testing.TB, conf synthetic.Config) *series {
 	t.Helper()
+	return newSeriesIn(t, conf, t.TempDir())
+}
+
+func newSeriesIn(t testing.TB, conf synthetic.Config, folders string) *series {
+	t.Helper()
 	conf.StateDir, conf.Scale = t.TempDir(), synthetic.Tiny
 	s, err := synthetic.New(conf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	folders := t.TempDir()
 	return &series{s, t, folders, newPhone(filepath.Join(folders, s.Devices()[0].UDID))}
 }
 

@@ -39,7 +39,7 @@ func TestSpoolWaitsForNoPipe(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s: it was used", planted)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatalf("%s: it is waited for", planted)
 		}
 	}
