@@ -49,6 +49,7 @@ func awaitClock(t *testing.T) {
 
 // The second import of a folder reads what changed and nothing else.
 func TestOnlyChangesAreRead(t *testing.T) {
+	t.Parallel()
 	const domain, path = "HomeDomain", "Library/Preferences/p4.plist"
 	sms := func(m *foldertest.Folder) string { return m.Blob("HomeDomain", "Library/SMS/sms.db") }
 	for _, test := range []struct {
@@ -129,6 +130,7 @@ func TestOnlyChangesAreRead(t *testing.T) {
 // looks unchanged, and even if it has so many chunks that its entry does not name
 // them.
 func TestLostContentIsStoredAnew(t *testing.T) {
+	t.Parallel()
 	m := foldertest.New(t)
 	m.Put("AppDomain-x", "big.db", append([]byte("SQLite format 3\x00"), foldertest.Noise(8, 6<<20)...))
 	m.Finish(1)
@@ -165,6 +167,7 @@ func TestLostContentIsStoredAnew(t *testing.T) {
 
 // SkipIfUnchanged does not skip a backup of which a pack was lost.
 func TestSkipIfUnchanged(t *testing.T) {
+	t.Parallel()
 	m := foldertest.New(t)
 	base := memory.New()
 	first := mustImport(t, createRepo(t, base), m.Dir, Options{})

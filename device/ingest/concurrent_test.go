@@ -15,6 +15,7 @@ import (
 // Two processes store two devices in one repository at the same time, day
 // after day.
 func TestTwoImportsAtOnce(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	be, err := local.Create(filepath.Join(t.TempDir(), "repo"))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/snap-backup/snap/device/materialize"
@@ -45,8 +46,39 @@ type seriesRun struct {
 	results []*Result
 }
 
-// runSeries imports days of one tiny device, each with the password of its
-// day, or locked.
+// encryptedFolder returns the folder of a generated encrypted backup, which the test
+// may change.
+func encryptedFolder(t testing.TB, seed uint64) string {
+	t.Helper()
+	generated.Lock()
+	defer generated.Unlock()
+	dir := generated.folders[seed]
+	if dir == "" {
+		parent, err := os.MkdirTemp(shared, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices, err := synthetic.Generate(context.Background(), parent, synthetic.Config{Seed: seed, Encryption: synthetic.EncryptAll, StateDir: t.TempDir()}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = filepath.Join(parent, devices[0].UDID)
+		generated.folders[seed] = dir
+	}
+	own := filepath.Join(t.TempDir(), filepath.Base(dir))
+	if err := os.CopyFS(own, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return own
+}
+
+var generated = struct {
+	sync.Mutex
+	folders map[uint64]string
+}{folders: map[uint64]string{}}
+
+// runSeries imports days of a tiny device, each with the password of its day, or
+// locked.
 func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seriesRun {
 	t.Helper()
 	conf.StateDir = t.TempDir()
@@ -75,8 +107,8 @@ func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seri
 	return run
 }
 
-// verify gives every day back with a fresh view of the repository, which no
-// password of a device is told.
+// verify materializes every day. It opens the repository anew, so no password of a
+// device is known.
 func (run *seriesRun) verify(t testing.TB) {
 	t.Helper()
 	r := mustOpen(t, run.be, 9)
@@ -106,6 +138,10 @@ func (run *seriesRun) stored(t testing.TB) int64 {
 }
 
 func TestEncryptedSeriesComesBackAndSharesLikeAPlainOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it imports 12 days")
+	}
+	t.Parallel()
 	plain := runSeries(t, synthetic.Config{Seed: 3}, 4, false)
 	for name, conf := range map[string]synthetic.Config{
 		"":                    {Seed: 3, Encryption: synthetic.EncryptAll},
@@ -130,6 +166,10 @@ func TestEncryptedSeriesComesBackAndSharesLikeAPlainOne(t *testing.T) {
 }
 
 func TestPasswordChangeAddsLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("TestPasswordChangeAddsNoContent is quicker")
+	}
+	t.Parallel()
 	run := runSeries(t, synthetic.Config{Seed: 4, Encryption: synthetic.EncryptAll, PasswordChangeDay: 2, NewPassword: "another"}, 3, true)
 	run.verify(t)
 	before, after := run.results[1].Snapshot, run.results[2].Snapshot
@@ -141,6 +181,7 @@ func TestPasswordChangeAddsLittle(t *testing.T) {
 }
 
 func TestUnlockingLaterSharesWithPlain(t *testing.T) {
+	t.Parallel()
 	run := runSeries(t, synthetic.Config{Seed: 3}, 1, false)
 	dir := t.TempDir()
 	conf := synthetic.Config{Seed: 3, Encryption: synthetic.EncryptAll, StateDir: t.TempDir()}
@@ -165,15 +206,10 @@ func TestUnlockingLaterSharesWithPlain(t *testing.T) {
 	}
 }
 
-// TestOddSealedFiles breaks files of an encrypted backup in every way that has
-// been met and asks for the reason and for every byte.
+// TestOddSealedFiles breaks files of an encrypted backup in all ways that were seen.
 func TestOddSealedFiles(t *testing.T) {
-	dir := t.TempDir()
-	devices, err := synthetic.Generate(context.Background(), dir, synthetic.Config{Seed: 6, Encryption: synthetic.EncryptAll, StateDir: t.TempDir()}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder := filepath.Join(dir, devices[0].UDID)
+	t.Parallel()
+	folder := encryptedFolder(t, 21)
 	blobs := blobsOf(t, folder, 4)
 	change := func(path string, do func([]byte) []byte) {
 		t.Helper()
@@ -197,7 +233,7 @@ func TestOddSealedFiles(t *testing.T) {
 	}
 	be := memory.New()
 	r := createRepo(t, be)
-	for range 2 { // the second time all is taken over from the first
+	for range 2 { // the second time everything is the parent's
 		res := importUnlocked(t, r, folder, synthetic.DefaultPassword, Options{Workers: 1})
 		if res.Raw[RawLength] != 1 || res.Raw[RawPadding] != 1 || len(res.Raw) != 2 {
 			t.Errorf("raw files: %v", res.Raw)

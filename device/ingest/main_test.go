@@ -1,12 +1,26 @@
 package ingest
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/snap-backup/snap/internal/ramtemp"
 )
 
-func TestMain(m *testing.M) {
+// shared is a folder for what several tests read.
+var shared string
+
+func TestMain(m *testing.M) { os.Exit(withShared(m)) }
+
+func withShared(m *testing.M) int {
 	defer ramtemp.Use()()
-	m.Run()
+	dir, err := os.MkdirTemp("", "snap-ingest-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	shared = dir
+	return m.Run()
 }

@@ -38,13 +38,8 @@ type sealedFolder struct {
 
 func newSealedFolder(t testing.TB, seed uint64) *sealedFolder {
 	t.Helper()
-	dir := t.TempDir()
-	devices, err := synthetic.Generate(context.Background(), dir, synthetic.Config{Seed: seed, Encryption: synthetic.EncryptAll, StateDir: t.TempDir()}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &sealedFolder{t: t, dir: filepath.Join(dir, devices[0].UDID), file: filepath.Join(t.TempDir(), "plain.db")}
-	_, err = plist.Unmarshal(s.read(mobilesync.ManifestPlist), &s.manifest)
+	s := &sealedFolder{t: t, dir: encryptedFolder(t, seed), file: filepath.Join(t.TempDir(), "plain.db")}
+	_, err := plist.Unmarshal(s.read(mobilesync.ManifestPlist), &s.manifest)
 	s.check(err)
 	bag, err := keybag.Parse(s.manifest["BackupKeyBag"].([]byte))
 	s.check(err)
@@ -206,21 +201,22 @@ func wantRaw(t testing.TB, res *Result, want map[RawReason]int64) {
 	}
 }
 
-// TestOddRows has a row of every odd kind in one manifest.
+// TestOddRows has rows of all odd kinds in one manifest.
 func TestOddRows(t *testing.T) {
+	t.Parallel()
 	s := newSealedFolder(t, 21)
 	ids := s.files()
 	if len(ids) < 12 {
 		t.Fatalf("only %d files", len(ids))
 	}
 
-	// In the clear, as old systems left some files.
+	// Unencrypted, as old systems left some files.
 	a := s.archive(ids[0])
 	s.write(blobOf(ids[0]), s.open(s.read(blobOf(ids[0])), a.key()))
 	delete(a.root, "EncryptionKey")
 	s.putArchive(ids[0], a)
 
-	// A wrapped key of the form that nobody has described.
+	// A wrapped key of an undocumented form.
 	a = s.archive(ids[1])
 	a.setKey(append(bytes.Clone(a.key()), make([]byte, 172-44)...))
 	s.putArchive(ids[1], a)
@@ -367,7 +363,8 @@ func TestOddManifests(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSealedFolder(t, 22)
+			t.Parallel()
+			s := newSealedFolder(t, 21)
 			if test.prepare != nil {
 				test.prepare(s)
 			}
@@ -403,13 +400,14 @@ func (s *sealedFolder) endingInOne(id, path string) *archive {
 	return nil
 }
 
-// TestFormChangesWithThePassword imports one folder locked, unlocked, locked
-// and unlocked again: each time the whole of it is in the form of the day, and
-// comes back. The manifest of one folder can be read without the password.
+// TestFormChangesWithThePassword imports a folder locked, unlocked, locked and
+// unlocked again. Each time all files are stored in the new form, and can be
+// restored. The manifest of one folder can be read without the password.
 func TestFormChangesWithThePassword(t *testing.T) {
 	for name, opened := range map[string]bool{"sealed manifest": false, "manifest opened in place": true} {
 		t.Run(name, func(t *testing.T) {
-			s := newSealedFolder(t, 23)
+			t.Parallel()
+			s := newSealedFolder(t, 21)
 			if opened {
 				s.finish(func(plain []byte, _ keybag.FileKey) []byte { return plain })
 			}

@@ -19,6 +19,7 @@ import (
 // Every reason not to trust a folder is refused with its reason and stored
 // nowhere, or taken and marked when that is wanted.
 func TestIncompleteIsRefused(t *testing.T) {
+	t.Parallel()
 	remove := func(name string) func(m *foldertest.Folder) {
 		return func(m *foldertest.Folder) { m.Check(os.RemoveAll(filepath.Join(m.Dir, name))) }
 	}
@@ -81,6 +82,7 @@ func TestIncompleteIsRefused(t *testing.T) {
 
 // Doubts that a complete backup may have are noted, and no reason to refuse it.
 func TestOddIsTaken(t *testing.T) {
+	t.Parallel()
 	m := foldertest.New(t)
 	m.Check(os.Remove(filepath.Join(m.Dir, "Info.plist")))
 	m.Check(os.Remove(m.Blob("CameraRollDomain", "Media/DCIM/a.jpg")))
@@ -97,6 +99,7 @@ func TestOddIsTaken(t *testing.T) {
 
 // Links are not followed and pipes not opened; they are left out by name.
 func TestSpecialFilesAreLeftOut(t *testing.T) {
+	t.Parallel()
 	m := foldertest.New(t)
 	outside := filepath.Join(t.TempDir(), "secret")
 	m.Check(os.WriteFile(outside, []byte("secret"), 0o600))
@@ -138,6 +141,7 @@ func TestSpecialFilesAreLeftOut(t *testing.T) {
 // A folder that changes between the listing and the end of reading is refused;
 // with AllowIncomplete it is taken as it was met, and read again next time.
 func TestChangingIsRefused(t *testing.T) {
+	t.Parallel()
 	const domain, path = "HomeDomain", "Library/Preferences/p4.plist"
 	for _, test := range []struct {
 		name   string
@@ -215,6 +219,7 @@ func TestChangingIsRefused(t *testing.T) {
 
 // A folder that is not one, or not there.
 func TestNoBackup(t *testing.T) {
+	t.Parallel()
 	r := createRepo(t, memory.New())
 	if _, err := importDir(r, t.TempDir(), Options{AllowIncomplete: true}); !errors.Is(err, mobilesync.ErrNoBackup) {
 		t.Errorf("an empty folder: %v", err)

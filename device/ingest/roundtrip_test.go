@@ -19,7 +19,11 @@ import (
 // Every day of a series comes back as it was, from a repository that later
 // days were added to, and by a process that did not write it.
 func TestSeriesComesBack(t *testing.T) {
-	const days = 4
+	t.Parallel()
+	days := 4
+	if testing.Short() {
+		days = 2
+	}
 	ctx := context.Background()
 	series, err := synthetic.New(synthetic.Config{
 		Seed: 3, Devices: 2, Scale: synthetic.Tiny, Encryption: synthetic.EncryptAlternate,
@@ -79,6 +83,7 @@ func TestSeriesComesBack(t *testing.T) {
 }
 
 func TestOldLayoutComesBack(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
 		dir := t.TempDir()
 		d, err := synthetic.GenerateLegacy(context.Background(), dir, synthetic.Config{Scale: synthetic.Tiny, Encryption: policy, StateDir: t.TempDir()})
@@ -125,6 +130,7 @@ func TestSamplesComeBack(t *testing.T) {
 
 // What an archived folder is called decides nothing about its date.
 func TestArchivedFolder(t *testing.T) {
+	t.Parallel()
 	m := foldertest.New(t)
 	archived := m.Dir + "-20250102-030405"
 	m.Check(os.Rename(m.Dir, archived))
@@ -141,6 +147,7 @@ func TestArchivedFolder(t *testing.T) {
 
 // Odd things that a folder may hold beside a backup come back too.
 func TestExtraFilesComeBack(t *testing.T) {
+	t.Parallel()
 	m := foldertest.New(t)
 	m.Write("._Status.plist", []byte("AppleDouble"))
 	m.Write("_BackupExplorer/notes/ünïcode 📱.txt", []byte("x"))
@@ -167,6 +174,10 @@ func TestExtraFilesComeBack(t *testing.T) {
 // A file of 300 chunks has lists of them in the tree, and a folder may hold
 // more files than fit a node or a batch.
 func TestLargeFileAndHugeDirectory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the file has 20 MiB")
+	}
+	t.Parallel()
 	m := foldertest.New(t)
 	m.Put("AppDomain-x", "big.db", append([]byte("SQLite format 3\x00"), foldertest.Noise(9, 20<<20)...))
 	for i := range 1200 {

@@ -13,6 +13,7 @@ import (
 // An import does not read the manifest of a folder that is the same as its parent;
 // any difference makes it read it.
 func TestSame(t *testing.T) {
+	t.Parallel()
 	for name, test := range map[string]struct {
 		change func(m *foldertest.Folder)
 		opts   Options
@@ -57,6 +58,7 @@ func TestSame(t *testing.T) {
 
 // Lost content is noticed and stored again.
 func TestSameButLost(t *testing.T) {
+	t.Parallel()
 	m, be := foldertest.New(t), memory.New()
 	mustImport(t, createRepo(t, be), m.Dir, Options{})
 	for _, name := range repotest.FilesIn(t, be, "packs/") {
