@@ -206,7 +206,7 @@ func TestReloadedIndexForgetsBlocks(t *testing.T) {
 		if err := r.LoadIndex(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := readAll(t, r, chunks...); err != nil {
+		if err := repotest.ReadChunks(t, r, chunks...); err != nil {
 			t.Fatalf("after pack %d: %v", i, err)
 		}
 	}

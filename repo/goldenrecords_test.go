@@ -270,7 +270,7 @@ func TestGoldenRecords(t *testing.T) {
 	})
 
 	t.Run("heal", func(t *testing.T) {
-		rng := rand.New(rand.NewPCG(damageSeed, 5))
+		rng := rand.New(rand.NewPCG(repotest.DamageSeed, 5))
 		// Two packs came after the parity was made, and have none.
 		for dir, want := range map[string]int{repotest.PacksDir: 8, repotest.SnapshotsDir: 4} {
 			healed := 0

@@ -34,13 +34,13 @@ func TestRotOfEveryRecord(t *testing.T) {
 	base := loadGoldenFrom(t, recordsDir)
 	named := map[string]int{}
 	all := repotest.Content(t, base)
-	rng := rand.New(rand.NewPCG(damageSeed, 3))
+	rng := rand.New(rand.NewPCG(repotest.DamageSeed, 3))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		kind := repotest.Folder(name)
 		if slices.Contains([]string{"config", "keys", "packs", "index", "snapshots"}, kind) {
 			continue // other tests have these
 		}
-		damaged := damages(rng, all[name])
+		damaged := repotest.Damages(rng, all[name])
 		damaged["gone"] = nil
 		for how, b := range damaged {
 			be := base.Clone()

@@ -39,7 +39,7 @@ func Noise(seed uint64, n int) []byte {
 // Day returns a day of a backup in 300 KB, for tests that store it hundreds of
 // times. With SmallPacks it fills several packs of both kinds, and from the
 // second day on everything in DeltaFiles and some tree nodes become deltas.
-// TestTheRigsStoreDeltas of package repo verifies that.
+// TestDaysAreStoredAsDeltas of package check verifies that.
 func Day(day int) Files {
 	f, _ := days.LoadOrStore(day, sync.OnceValue(func() Files { return newDay(day) }))
 	return maps.Clone(f.(func() Files)())

@@ -1,4 +1,4 @@
-package repo_test
+package rebase_test
 
 import (
 	"context"
@@ -38,7 +38,7 @@ func TestRebaseOfTheLongestChains(t *testing.T) {
 		}
 	}
 	r = repotest.MustOpen(t, be)
-	if d := depthOf(t, r, last); d != pack.MaxDepth {
+	if d := repotest.Depth(t, r, last); d != pack.MaxDepth {
 		t.Fatalf("depth %d", d)
 	}
 	rep, err := repotest.Prune(ctx, be, repotest.NoWaste)
@@ -46,7 +46,7 @@ func TestRebaseOfTheLongestChains(t *testing.T) {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	r = repotest.MustOpen(t, be)
-	if d := depthOf(t, r, last); d > 1 {
+	if d := repotest.Depth(t, r, last); d > 1 {
 		t.Errorf("depth %d after the prune", d)
 	}
 	list, _, err := r.Snapshots(ctx)

@@ -1,4 +1,4 @@
-package repo_test
+package store_test
 
 import (
 	"context"
@@ -35,7 +35,7 @@ func TestWhatNeedsALostPackIsStoredAnew(t *testing.T) {
 			base = name
 		}
 	}
-	if countDeltaBlocks(r) == 0 || !strings.HasPrefix(base, repotest.PacksDir) {
+	if repotest.CountDeltas(r) == 0 || !strings.HasPrefix(base, repotest.PacksDir) {
 		t.Fatal("nothing was stored as a delta")
 	}
 	if err := be.Delete(ctx, base); err != nil {
@@ -61,16 +61,4 @@ func TestWhatNeedsALostPackIsStoredAnew(t *testing.T) {
 	if err != nil || len(report.Suffering) != 3 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
-}
-
-func countDeltaBlocks(r *repo.Repo) int {
-	n := 0
-	for _, p := range r.Index().Packs() {
-		for _, ref := range p.Blocks {
-			if _, dict := r.Index().Dependencies(ref); len(dict) > 0 {
-				n++
-			}
-		}
-	}
-	return n
 }

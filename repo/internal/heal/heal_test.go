@@ -1,4 +1,4 @@
-package repo_test
+package heal_test
 
 import (
 	"bytes"
@@ -71,7 +71,7 @@ func TestRotHealsFromMirror(t *testing.T) {
 		rounds = 6
 	}
 	for seed := range rounds {
-		rng := rand.New(rand.NewPCG(damageSeed, uint64(seed)))
+		rng := rand.New(rand.NewPCG(repotest.DamageSeed, uint64(seed)))
 		be := base.Clone()
 		names := rot(t, be, rng, "packs", "index", "snapshots")
 		rep, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{ReadData: 1})
@@ -103,8 +103,8 @@ func TestRotWithoutACopy(t *testing.T) {
 	base := repotest.New(t, 1, 2, 3)
 	for seed := range rounds {
 		be := base.Clone()
-		rot(t, be, rand.New(rand.NewPCG(damageSeed+1, uint64(seed))), "packs", "index")
-		lost := lostFiles(t, be)
+		rot(t, be, rand.New(rand.NewPCG(repotest.DamageSeed+1, uint64(seed))), "packs", "index")
+		lost := repotest.LostFiles(t, be)
 		if err := repotest.RepairAll(be); err != nil {
 			t.Fatal(err)
 		}
@@ -235,10 +235,10 @@ func TestHealSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	good := repotest.New(t, 1, 2)
 	be := good.Clone()
-	rot(t, be, rand.New(rand.NewPCG(damageSeed, 9)), "packs", "index", "snapshots")
+	rot(t, be, rand.New(rand.NewPCG(repotest.DamageSeed, 9)), "packs", "index", "snapshots")
 	repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.PacksDir)[1])
 	heal := func(be backend.Backend) error { _, err := healTiny(be, good, repo.HealOptions{}); return err }
-	eachRepair(t, be, 30, heal, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
+	repotest.EveryRepair(t, be, 30, heal, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 	// The copy fails.
 	repotest.EveryFault(t, repotest.Run{Base: good, Do: func(from backend.Backend) error { _, err := healTiny(be.Clone(), from, repo.HealOptions{}); return err }, Least: 10, Want: 12},
 		func(from *memory.Backend, _ error) error {
@@ -305,14 +305,14 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 	ctx := context.Background()
 	good := repotest.New(t, 1, 2)
 	spoilt := good.Clone()
-	rot(t, spoilt, rand.New(rand.NewPCG(damageSeed, 9)), "packs", "index", "snapshots")
+	rot(t, spoilt, rand.New(rand.NewPCG(repotest.DamageSeed, 9)), "packs", "index", "snapshots")
 	repotest.Remove(t, spoilt, repotest.FilesIn(t, spoilt, repotest.PacksDir)[1])
 	forgotten := good.Clone()
 	repotest.Remove(t, forgotten, repotest.FilesIn(t, forgotten, repotest.SnapshotsDir)[0])
 	if _, err := repotest.Prune(ctx, forgotten, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}
-	content, _ := harmed(t, 1, 2)
+	content, _ := repotest.NewDamaged(t, 1, 2)
 	other := repotest.NewForeign(t, 1, 2)
 	mirror := func(opts repo.HealOptions) func(r *repo.Repo) error {
 		return func(r *repo.Repo) error { _, err := r.HealFromMirror(ctx, good, opts); return err }
@@ -393,7 +393,7 @@ func healContent(be, from backend.Backend) (rep *repo.ContentReport, err error) 
 // backups, also if it cuts them differently.
 func TestHealFromOtherKeys(t *testing.T) {
 	t.Parallel()
-	be, lost := harmed(t, 1, 2, 3)
+	be, lost := repotest.NewDamaged(t, 1, 2, 3)
 	from := repotest.NewForeign(t, 1, 2, 3)
 	before := repotest.Content(t, from)
 	rep, err := healContent(be, from)
@@ -417,9 +417,9 @@ func TestHealFromOtherKeys(t *testing.T) {
 
 func TestHealFromOtherKeysSurvivesEverything(t *testing.T) {
 	t.Parallel()
-	be, _ := harmed(t, 1, 2)
+	be, _ := repotest.NewDamaged(t, 1, 2)
 	from := repotest.NewForeign(t, 1, 2)
-	eachRepair(t, be, 30, func(be backend.Backend) error { _, err := healContent(be, from); return err },
+	repotest.EveryRepair(t, be, 30, func(be backend.Backend) error { _, err := healContent(be, from); return err },
 		func(be *memory.Backend) error {
 			v, err := repotest.Examine(be, repotest.Secret)
 			if err == nil && !v.Report.Clean() {
@@ -451,7 +451,7 @@ func TestRotHealsFromParity(t *testing.T) {
 	}
 	for seed := range rounds {
 		be := base.Clone()
-		rng := rand.New(rand.NewPCG(damageSeed+2, uint64(seed)))
+		rng := rand.New(rand.NewPCG(repotest.DamageSeed+2, uint64(seed)))
 		rot(t, be, rng, "index")
 		for _, kind := range []string{repotest.PacksDir, repotest.SnapshotsDir} {
 			in := repotest.FilesIn(t, be, kind)
@@ -487,7 +487,7 @@ func TestEveryFileHealsFromParity(t *testing.T) {
 	ctx := context.Background()
 	base := guarded(t, 1, 2, 3)
 	all := repotest.Content(t, base)
-	rng := rand.New(rand.NewPCG(damageSeed+4, 0))
+	rng := rand.New(rand.NewPCG(repotest.DamageSeed+4, 0))
 	names := append(repotest.FilesIn(t, base, repotest.PacksDir), repotest.FilesIn(t, base, repotest.SnapshotsDir)...)
 	for i, name := range names {
 		if testing.Short() && i%4 != 0 {
@@ -549,7 +549,7 @@ func TestPruneKeepsParity(t *testing.T) {
 	heal := func(be backend.Backend) error {
 		return repotest.Repair(ctx, be, 99, func(r *repo.Repo) error { _, err := r.HealFromParity(ctx, repo.RepairOptions{}); return err })
 	}
-	eachRepair(t, be, 10, heal, func(be *memory.Backend) error {
+	repotest.EveryRepair(t, be, 10, heal, func(be *memory.Backend) error {
 		if got := repotest.FilesIn(t, be, repotest.PacksDir); !slices.Equal(got, packs) {
 			return fmt.Errorf("packs %v, want %v", got, packs)
 		}

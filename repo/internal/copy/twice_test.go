@@ -1,4 +1,4 @@
-package repo_test
+package copy_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package repo_test
+package rebase_test
 
 import (
 	"context"

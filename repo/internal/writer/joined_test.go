@@ -1,4 +1,4 @@
-package repo_test
+package writer_test
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ func TestManySmallChanges(t *testing.T) {
 		f[fmt.Sprintf("%02d/c", i)] = repotest.Noise(uint64(2*i+1), 120<<10)
 	}
 	first := repotest.MustStoreAfter(t, r, f, 1, nil)
-	before := countDeltaBlocks(r)
+	before := repotest.CountDeltas(r)
 	touched := repotest.Files{}
 	for i := range 50 {
 		name := fmt.Sprintf("%02d/a.json", i)
@@ -34,7 +34,7 @@ func TestManySmallChanges(t *testing.T) {
 	}
 	second := repotest.MustStoreAfter(t, r, touched, 2, first)
 	// In full they take about 90 KB.
-	t.Logf("50 touched files of 4,000 bytes took %d bytes in %d deltas", second.StoredBytes, countDeltaBlocks(r)-before)
+	t.Logf("50 touched files of 4,000 bytes took %d bytes in %d deltas", second.StoredBytes, repotest.CountDeltas(r)-before)
 	if second.StoredBytes > 20<<10 {
 		t.Errorf("50 touched files of 4,000 bytes took %d bytes", second.StoredBytes)
 	}

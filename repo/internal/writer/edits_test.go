@@ -1,4 +1,4 @@
-package repo_test
+package writer_test
 
 import (
 	"bytes"
@@ -103,7 +103,7 @@ func TestEditsOverGenerations(t *testing.T) {
 				t.Fatalf("day %d: %v", s.Time.Day(), err)
 			}
 		}
-		deltas += countDeltaBlocks(r)
+		deltas += repotest.CountDeltas(r)
 		report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
 		if err != nil || !report.Clean() || len(report.Problems) > 0 {
 			t.Fatalf("check: %+v, %v", report, err)

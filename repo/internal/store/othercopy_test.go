@@ -1,4 +1,4 @@
-package repo_test
+package store_test
 
 import (
 	"context"
@@ -43,7 +43,7 @@ func flip(t testing.TB, be *memory.Backend, name string, at int) string {
 // below, and the check says that nothing is lost.
 func TestOtherCopyOfABase(t *testing.T) {
 	t.Parallel()
-	v := deltaChain(6)
+	v := repotest.Versions(6)
 	for name, damage := range map[string][]int{
 		"the base": {0}, "in between": {2}, "the last": {4}, "two": {0, 3}, "every first copy": {0, 1, 2, 3, 4},
 	} {
@@ -57,21 +57,21 @@ func TestOtherCopyOfABase(t *testing.T) {
 				}
 			}
 			repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[5]))
-			commitChunks(t, be, 1, v[4])
-			commitChunks(t, be, 2, v[:5]...)
-			commitChunks(t, be, 3, v[5])
+			repotest.CommitChunks(t, be, 1, v[4])
+			repotest.CommitChunks(t, be, 2, v[:5]...)
+			repotest.CommitChunks(t, be, 3, v[5])
 			var bad []string
 			for _, i := range damage {
 				bad = append(bad, spoil(t, be, v[i]))
 			}
 			for cache, size := range cacheSizes {
 				for i := range v {
-					if err := readAll(t, withCache(t, be, size), v[i]); err != nil {
+					if err := repotest.ReadChunks(t, withCache(t, be, size), v[i]); err != nil {
 						t.Errorf("%s: version %d: %v", cache, i, err)
 					}
 				}
 			}
-			if n := checkSuffering(t, be); n != 0 {
+			if n := repotest.CountSuffering(t, be); n != 0 {
 				t.Errorf("%d snapshots suffer", n)
 			}
 			report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{ReadData: 1})
@@ -95,7 +95,7 @@ func TestOtherCopyOfABase(t *testing.T) {
 func TestManyCopiesOfWhatIsLost(t *testing.T) {
 	t.Parallel()
 	const copies = 4
-	v := deltaChain(10)
+	v := repotest.Versions(10)
 	be := memory.New()
 	r := repotest.Create(t, be)
 	for range copies {
@@ -111,14 +111,14 @@ func TestManyCopiesOfWhatIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := counting.Count(fault.ReadAt)
-	if err := readAll(t, ro, v[len(v)-1]); err == nil {
+	if err := repotest.ReadChunks(t, ro, v[len(v)-1]); err == nil {
 		t.Fatal("what is lost was read")
 	}
 	if reads := counting.Count(fault.ReadAt) - before; reads > 20*copies*len(v) {
 		t.Errorf("%d reads to find that %d copies of %d versions are lost", reads, copies, len(v))
 	}
-	commitChunks(t, be, 1, v[len(v)-1])
-	if n := checkSuffering(t, be); n != 1 {
+	repotest.CommitChunks(t, be, 1, v[len(v)-1])
+	if n := repotest.CountSuffering(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
 }
@@ -127,7 +127,7 @@ func TestManyCopiesOfWhatIsLost(t *testing.T) {
 // other, and each also whole.
 func TestCopiesInACircleHelpEachOther(t *testing.T) {
 	t.Parallel()
-	v := deltaChain(3)
+	v := repotest.Versions(3)
 	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
 		be := memory.New()
 		r := repotest.Create(t, be)
@@ -135,15 +135,15 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[1]))
 		repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[0], v[1]), repotest.Delta(r, v[1], v[0]))
 		repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[2], v[0]))
-		commitChunks(t, be, 1, v[2])
+		repotest.CommitChunks(t, be, 1, v[2])
 		spoil(t, be, v[0])
 		if want > 0 {
 			spoil(t, be, v[1])
 		}
-		if n := checkSuffering(t, be); n != want {
+		if n := repotest.CountSuffering(t, be); n != want {
 			t.Errorf("%s: %d snapshots suffer, want %d", name, n, want)
 		}
-		if err := readAll(t, repotest.MustOpen(t, be), v[2]); (err == nil) != (want == 0) {
+		if err := repotest.ReadChunks(t, repotest.MustOpen(t, be), v[2]); (err == nil) != (want == 0) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -153,14 +153,14 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 // read the packs that hold the other copies.
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
 	t.Parallel()
-	v := deltaChain(4)
+	v := repotest.Versions(4)
 	be := memory.New()
 	r := repotest.Create(t, be)
 	for range 2 {
 		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[0]))
 	}
 	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[1], v[0]))
-	commitChunks(t, be, 1, v[1])
+	repotest.CommitChunks(t, be, 1, v[1])
 	bad := spoil(t, be, v[0])
 	// A pack of the wrong length is always read.
 	file := repotest.Content(t, be)[bad]

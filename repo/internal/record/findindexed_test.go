@@ -1,4 +1,4 @@
-package repo_test
+package record_test
 
 import (
 	"context"

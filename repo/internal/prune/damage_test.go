@@ -1,4 +1,4 @@
-package repo_test
+package prune_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package repo_test
+package repair_test
 
 import (
 	"bytes"
@@ -108,61 +108,12 @@ func TestRepairIndexKeepsWhatHeadersLost(t *testing.T) {
 	}
 }
 
-// eachRepair lets a repair fail and die everywhere; what it leaves is mended by
-// the next one.
-func eachRepair(t *testing.T, base *memory.Backend, least int, repair func(backend.Backend) error, judge func(*memory.Backend) error) {
-	t.Helper()
-	again := func(be *memory.Backend) error {
-		if err := repair(be); err != nil {
-			return fmt.Errorf("next run: %w", err)
-		}
-		return judge(be)
-	}
-	repotest.EveryFault(t, repotest.Run{Base: base, Do: repair, Least: least, Want: 12}, func(be *memory.Backend, _ error) error { return again(be) })
-	repotest.EveryCrash(t, repotest.Run{Base: base, Do: repair, Least: 2, Want: 8}, again)
-}
-
 func TestRepairIndexSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	repotest.Remove(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0])
 	repotest.FlipBit(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0], 40)
-	eachRepair(t, base, 15, repotest.RepairIndex, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
-}
-
-// harmed is a store that lost a part of its content: a bit in each of some packs,
-// and what is lost by that, by day.
-func harmed(t testing.TB, days ...int) (be *memory.Backend, lost map[int][]string) {
-	t.Helper()
-	be = repotest.New(t, days...)
-	r := repotest.MustOpen(t, be)
-	n := 0
-	for _, p := range r.Index().Packs() {
-		if p.Kind != pack.Content || len(p.Blocks) < 2 {
-			continue
-		}
-		if n++; n%2 == 0 {
-			continue
-		}
-		_, b := r.Index().Block(p.Blocks[0])
-		repotest.FlipBit(t, be, repotest.PackName(p.ID), int(b.Offset)+20)
-	}
-	return be, lostFiles(t, be)
-}
-
-// lostFiles says which files cannot be had.
-func lostFiles(t testing.TB, be backend.Backend) map[int][]string {
-	t.Helper()
-	ctx := context.Background()
-	rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lost := map[int][]string{}
-	for _, s := range rep.Suffering {
-		lost[s.Time.Day()] = s.Names
-	}
-	return lost
+	repotest.EveryRepair(t, base, 15, repotest.RepairIndex, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 }
 
 // judgeLost wants every snapshot to come back without the lost files, which its
@@ -218,7 +169,7 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	days := []int{1, 2, 3}
-	be, lost := harmed(t, days...)
+	be, lost := repotest.NewDamaged(t, days...)
 	if len(lost) == 0 || len(lost[3]) == len(repotest.Day(3)) {
 		t.Fatal(lost)
 	}
@@ -248,7 +199,7 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	if err := repotest.RepairPacks(be); err != nil {
 		t.Fatal(err)
 	}
-	if now := lostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
+	if now := repotest.LostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
 		t.Fatalf("lost %v, after saving blocks %v", lost, now)
 	}
 	if err := repotest.RepairSnapshots(be); err != nil {
@@ -310,9 +261,9 @@ func forgetNewest(ctx context.Context, be backend.Backend) error {
 
 func TestRepairPacksSurvivesEverything(t *testing.T) {
 	t.Parallel()
-	be, lost := harmed(t, 1, 2)
-	eachRepair(t, be, 20, repotest.RepairPacks, func(be *memory.Backend) error {
-		if now := lostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
+	be, lost := repotest.NewDamaged(t, 1, 2)
+	repotest.EveryRepair(t, be, 20, repotest.RepairPacks, func(be *memory.Backend) error {
+		if now := repotest.LostFiles(t, be); !maps.EqualFunc(now, lost, slices.Equal) {
 			return fmt.Errorf("lost %v, now %v", lost, now)
 		}
 		return nil
@@ -321,11 +272,11 @@ func TestRepairPacksSurvivesEverything(t *testing.T) {
 
 func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
 	t.Parallel()
-	be, lost := harmed(t, 1, 2)
+	be, lost := repotest.NewDamaged(t, 1, 2)
 	if err := repotest.RepairPacks(be); err != nil {
 		t.Fatal(err)
 	}
-	eachRepair(t, be, 20, repotest.RepairSnapshots, func(be *memory.Backend) error { return judgeLost(be, []int{1, 2}, lost) })
+	repotest.EveryRepair(t, be, 20, repotest.RepairSnapshots, func(be *memory.Backend) error { return judgeLost(be, []int{1, 2}, lost) })
 }
 
 // Of a snapshot that lost parts of its list of files, what can still be found

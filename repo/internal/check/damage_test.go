@@ -1,4 +1,4 @@
-package repo_test
+package check_test
 
 import (
 	"bytes"
@@ -18,10 +18,6 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
-
-// damageSeed makes the places of damage repeatable; every failure names its
-// place anyhow.
-const damageSeed = 20260101
 
 // aftermath is what is left of a damaged repository.
 type aftermath struct {
@@ -116,30 +112,12 @@ func everyFile(t *testing.T, be *memory.Backend, try func(name string, b []byte)
 	}
 }
 
-// damages returns changed forms of a file.
-func damages(rng *rand.Rand, b []byte) map[string][]byte {
-	out := map[string][]byte{"emptied": {}, "a byte longer": append(bytes.Clone(b), 0), "a byte shorter": b[:len(b)-1]}
-	cut := rng.IntN(len(b))
-	out[fmt.Sprintf("cut at %d", cut)] = b[:cut]
-	flips := 5
-	if testing.Short() {
-		flips = 2
-	}
-	for range flips {
-		bit := rng.IntN(8 * len(b))
-		flipped := bytes.Clone(b)
-		flipped[bit/8] ^= 1 << (bit % 8)
-		out[fmt.Sprintf("bit %d flipped", bit)] = flipped
-	}
-	return out
-}
-
 func TestEveryDamageIsFound(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3)
-	rng := rand.New(rand.NewPCG(damageSeed, 0))
+	rng := rand.New(rand.NewPCG(repotest.DamageSeed, 0))
 	everyFile(t, base, func(name string, b []byte) {
-		for how, damaged := range damages(rng, b) {
+		for how, damaged := range repotest.Damages(rng, b) {
 			be := base.Clone()
 			if err := be.Set(name, damaged); err != nil {
 				t.Fatal(err)
@@ -225,7 +203,7 @@ func TestSwappedFilesAreFound(t *testing.T) {
 	}
 	all := repotest.Content(t, base)
 	names := slices.Sorted(maps.Keys(all))
-	rng := rand.New(rand.NewPCG(damageSeed, 1))
+	rng := rand.New(rand.NewPCG(repotest.DamageSeed, 1))
 	for _, name := range names {
 		if name == repotest.ConfigName {
 			continue

@@ -1,4 +1,4 @@
-package repo_test
+package check_test
 
 import (
 	"bytes"
@@ -18,20 +18,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// depthOf is the depth of the block that a chunk lies in.
-func depthOf(t testing.TB, r *repo.Repo, id chunk.ID) int {
-	t.Helper()
-	d, _, ok := chainDepth(r.Index(), id)
-	if !ok {
-		t.Fatalf("chunk %s cannot be decoded", id.Short())
-	}
-	return d
-}
-
-// TestTheRigsStoreDeltas holds the tiny files to what the tests of faults,
-// crashes and damage rely on: generations of deltas of databases, of content
-// that moves, of small files and of tree nodes.
-func TestTheRigsStoreDeltas(t *testing.T) {
+// Tests of faults, crashes and damage rely on repotest.Day: it makes generations of
+// deltas of databases, of content that moves, of small files and of tree nodes.
+func TestDaysAreStoredAsDeltas(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	r := repotest.MustOpen(t, repotest.New(t, 1, 2, 3))
@@ -48,13 +37,13 @@ func TestTheRigsStoreDeltas(t *testing.T) {
 			}
 			deepest := 0
 			for _, id := range e.Content.IDs {
-				deepest = max(deepest, depthOf(t, r, id))
+				deepest = max(deepest, repotest.Depth(t, r, id))
 			}
 			if deepest != day-1 {
 				t.Errorf("day %d: %s has depth %d", day, name, deepest)
 			}
 		}
-		if d := depthOf(t, r, s.Root); d != day-1 {
+		if d := repotest.Depth(t, r, s.Root); d != day-1 {
 			t.Errorf("day %d: the root has depth %d", day, d)
 		}
 	}

@@ -1,4 +1,4 @@
-package repo_test
+package writer_test
 
 import (
 	"bytes"
@@ -193,7 +193,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	if err := r.WriteContent(ctx, &out, &c); !errors.Is(err, repo.ErrDamaged) || out.Len() > 20 {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}
-	if n := checkSuffering(t, be); n != 1 {
+	if n := repotest.CountSuffering(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
 }
