@@ -27,7 +27,7 @@ func echo(_ context.Context, conn net.Conn) {
 
 // exchange returns how many of n bytes are echoed.
 func exchange(c net.Conn, n int) (int, error) {
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	for i := range n {
 		if _, err := c.Write([]byte{1}); err != nil {
 			return i, err

@@ -91,7 +91,7 @@ func TestSessionAndValues(t *testing.T) {
 			if v := d.Value(DomainWireless, "EnableWifiConnections"); v != false {
 				t.Errorf("what was set is %v", v)
 			}
-			r.blameless(d)
+			r.noViolations(d)
 		})
 	}
 }
@@ -115,7 +115,7 @@ func TestHandle(t *testing.T) {
 		}
 		c.Close()
 		r.await(d, "org.example.echo", "close")
-		r.blameless(d)
+		r.noViolations(d)
 		if _, err := ios.ConnectToService(r.entry(d.UDID()), "org.example.none"); err == nil || !strings.Contains(err.Error(), "InvalidService") {
 			t.Errorf("unknown service: %v", err)
 		}
@@ -152,7 +152,7 @@ func TestPair(t *testing.T) {
 	if _, err := ios.GetValuesPlist(e); err == nil {
 		t.Error("a stale pairing was accepted")
 	}
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 // A device answers a host that pairs, in all states.

@@ -25,7 +25,7 @@ func (r *rig) run(name string, args ...string) (string, error) {
 		}
 		r.t.Skipf("%s is missing", name)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(r.ctx, 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	var out bytes.Buffer
@@ -112,7 +112,7 @@ func TestInteropInfo(t *testing.T) {
 			if d.Name() != "new name ä" {
 				t.Errorf("the device is called %q", d.Name())
 			}
-			r.blameless(d)
+			r.noViolations(d)
 		})
 	}
 }
@@ -139,7 +139,7 @@ func TestInteropPair(t *testing.T) {
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("with the record of another program: %v %v", v["UniqueDeviceID"], err)
 	}
-	r.blameless(d)
+	r.noViolations(d)
 	record, ok := r.PairRecord(udidA)
 	if !ok {
 		t.Fatal("no pair record")
@@ -166,7 +166,7 @@ func TestInteropPair(t *testing.T) {
 	if left != 0 {
 		t.Errorf("the device trusts %d hosts", left)
 	}
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 func TestInteropNotifications(t *testing.T) {
@@ -174,7 +174,7 @@ func TestInteropNotifications(t *testing.T) {
 	d := r.device(Spec{UDID: udidA})
 	r.says(true, "", "idevicenotificationproxy", "post", "org.example.hello")
 	r.await(d, NotificationProxy, "post")
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 // libimobiledevice connects directly to a device that is attached by network.
@@ -197,7 +197,7 @@ func TestInteropNetwork(t *testing.T) {
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("through the mux: %v %v", v["UniqueDeviceID"], err)
 	}
-	r.blameless(d)
+	r.noViolations(d)
 	link.Detach()
 	// The system may take a while to close the port.
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
@@ -206,7 +206,7 @@ func TestInteropNetwork(t *testing.T) {
 			break
 		}
 		c.Close()
-		if time.Since(begin) > 20*time.Second {
+		if time.Since(begin) > 2*time.Minute {
 			t.Fatal("a detached device still listens")
 		}
 	}

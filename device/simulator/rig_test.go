@@ -46,7 +46,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	r := &rig{NewWithKey(testKey(t)), t, Address(l.Addr()), ctx}
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx, l) }()
@@ -84,7 +84,7 @@ func (r *rig) entry(udid string) ios.DeviceEntry {
 	return e
 }
 
-func (r *rig) blameless(devices ...*Device) {
+func (r *rig) noViolations(devices ...*Device) {
 	r.t.Helper()
 	for _, d := range devices {
 		for _, v := range d.Violations() {

@@ -88,7 +88,7 @@ func TestAFC(t *testing.T) {
 	if info, err := c.DeviceInfo(); err != nil || info.TotalBytes != 128_000_000_000 {
 		t.Errorf("device info %+v %v", info, err)
 	}
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 func TestAppsAndIcons(t *testing.T) {
@@ -133,7 +133,7 @@ func TestAppsAndIcons(t *testing.T) {
 			t.Errorf("PasswordConfigured: %v", reply)
 		}
 	}
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 // connect starts a service.
@@ -171,7 +171,7 @@ func TestNotifications(t *testing.T) {
 		t.Fatal(err)
 	}
 	heard := make(chan error, 1)
-	go func() { heard <- c.Observe(SyncCancelRequest, 20*time.Second) }()
+	go func() { heard <- c.Observe(SyncCancelRequest, 2*time.Minute) }()
 	r.await(d, NotificationProxy, "observe")
 	if n := d.Notify("com.example.other"); n != 0 {
 		t.Errorf("%d connections listen for something else", n)
@@ -199,7 +199,7 @@ func TestNotifications(t *testing.T) {
 			t.Errorf("got %v %v, want %s", msg, err, want)
 		}
 	}
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 // afcCall sends one packet and returns the reply.
@@ -326,15 +326,15 @@ func TestLockBusy(t *testing.T) {
 	m, _, _ := afcCall(t, other, afcd.OpOpen, synclock.File, 2).Numbers(1)
 	wantStatus(t, afcCall(t, other, afcd.OpLock, "", m[0], 6), afcd.WouldBlock)
 	wantStatus(t, afcCall(t, other, afcd.OpLock, "", m[0], 5), afcd.WouldBlock)
-	r.blameless(d)
+	r.noViolations(d)
 	// A broken link is not a violation, and frees the lock.
 	d.Break(AFC)
 	r.await(d, AFC, "unlock")
-	r.blameless(d)
+	r.noViolations(d)
 }
 
 func TestHeartbeat(t *testing.T) {
-	const interval = 50 * time.Millisecond
+	const interval = 200 * time.Millisecond
 	r := newRig(t)
 	d := NewDevice(Spec{HeartbeatInterval: interval, Key: testKey(t)})
 	if err := r.Trust(d); err != nil {
@@ -355,10 +355,10 @@ func TestHeartbeat(t *testing.T) {
 	}
 	afcCall(t, files, afcd.OpDeviceInfo, "")
 	// No more answers.
-	_ = files.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = files.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	if _, err := files.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the session continues: %v", err)
 	}
 	r.await(d, Heartbeat, "lost")
-	r.blameless(d)
+	r.noViolations(d)
 }

@@ -62,5 +62,5 @@ func TestSessionEnds(t *testing.T) {
 	}
 	host.Close()
 	<-done
-	r.blameless(d)
+	r.noViolations(d)
 }

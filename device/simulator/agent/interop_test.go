@@ -48,7 +48,7 @@ func newBench(t *testing.T, o agent.Options) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.series.Close() })
-	o.Content, o.StateDir, o.Patience = b.day(), t.TempDir(), 30*time.Second
+	o.Content, o.StateDir, o.Patience = b.day(), t.TempDir(), 5*time.Minute
 	who := o.Content.Device()
 	b.device = simulator.NewDevice(simulator.Spec{UDID: who.UDID, Name: who.Name, ProductType: who.ProductType,
 		ProductVersion: who.ProductVersion, BuildVersion: who.BuildVersion, SerialNumber: who.SerialNumber})
@@ -104,7 +104,7 @@ func (b *bench) day() devicefiles.Source {
 // run runs idevicebackup2, which has to end with an exit status.
 func (b *bench) run(exit int, args ...string) agent.Run {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "idevicebackup2", append([]string{"-u", b.agent.Device().UDID}, args...)...)
 	cmd.Env = append(os.Environ(), "USBMUXD_SOCKET_ADDRESS="+b.socket)
