@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/simulator/afcd"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 	"github.com/snap-backup/snap/device/simulator/synclock"
 )
 
@@ -96,10 +97,10 @@ type Device struct {
 	files   *afcd.Files
 	apps    apps
 	sync    *synclock.Lock
+	hosts   *pairing.Hosts
 	notices notices
 
 	mu       sync.Mutex
-	trust    trustState
 	lock     lockState
 	services map[string]Handler
 	refused  map[string]string // errors by service
@@ -113,7 +114,6 @@ func NewDevice(spec Spec) *Device {
 		spec:    spec,
 		journal: newJournal(spec.Now),
 		files:   afcd.NewFiles(spec.Now),
-		trust:   trustState{policy: spec.Trust, hosts: map[string]trustedHost{}},
 		ports:   ports{open: map[uint16]port{}, next: firstPort},
 	}
 	d.sync = synclock.New(d.Violate)
@@ -121,8 +121,9 @@ func NewDevice(spec Spec) *Device {
 		if spec.Key != nil {
 			return spec.Key, nil
 		}
-		return newKey()
+		return pairing.NewKey()
 	})
+	d.hosts = pairing.New(spec.Trust, spec.Managed, d.key, func(kind, detail string) { d.Log("trust", kind, detail) }, d.Violate)
 	d.services = map[string]Handler{
 		NotificationProxy: d.serveNotifications,
 		AFC:               d.serveAFC,

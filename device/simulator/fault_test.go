@@ -10,6 +10,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // echo answers each byte with a byte.
@@ -132,16 +134,16 @@ func TestDetachBreaksConnections(t *testing.T) {
 // A host with the certificate of another pairing is refused.
 func TestForeignCertificate(t *testing.T) {
 	d, other := NewDevice(Spec{Key: testKey(t)}), NewDevice(Spec{Key: testKey(t)})
-	hosts := func(d *Device) trustedHost {
-		if _, err := d.pairWithNewHost("BUID", testKey(t)); err != nil {
+	hosts := func(d *Device) pairing.Host {
+		if _, err := d.hosts.PairNew("BUID", testKey(t), "", time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		for _, h := range d.trust.hosts {
+		for _, h := range d.hosts.All() {
 			return h
 		}
-		return trustedHost{}
+		return pairing.Host{}
 	}
-	conf, err := d.tlsConfig(hosts(d))
+	conf, err := d.hosts.TLS(hosts(d), d.tlsMax())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,10 +161,10 @@ func TestForeignCertificate(t *testing.T) {
 		done <- err
 	}()
 	client := tls.Client(a, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{
-		{Certificate: [][]byte{foreign.certs.device}, PrivateKey: key},
+		{Certificate: [][]byte{foreign.Certificates.Device}, PrivateKey: key},
 	}})
 	go func() { _, _ = io.Copy(io.Discard, client) }()
-	if err := <-done; !errors.Is(err, errHostCertificate) || len(d.Violations()) != 1 {
+	if err := <-done; !errors.Is(err, pairing.ErrHostCertificate) || len(d.Violations()) != 1 {
 		t.Errorf("%v %q", err, d.Violations())
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/simulator/message"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // tape is a connection to a host that sends some bytes, reads everything, and then
@@ -79,7 +80,9 @@ func FuzzLockdown(f *testing.F) {
 	f.Add([]byte{0x7f, 0xff, 0xff, 0xff, '<'})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := NewDevice(Spec{PlainText: true, Key: key, Trust: TrustAlways})
-		d.trust.hosts["x"] = trustedHost{id: "x", buid: "y"}
+		if err := d.hosts.Add(pairing.Host{ID: "x", BUID: "y"}); err != nil {
+			t.Fatal(err)
+		}
 		feed(t, data, d.serveLockdown)
 		if _, err := plist.EncodeXML(d.Values("")); err != nil {
 			t.Errorf("values that cannot be sent: %v", err)

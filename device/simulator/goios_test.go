@@ -11,6 +11,7 @@ import (
 
 	"github.com/danielpaulus/go-ios/ios"
 	"github.com/snap-backup/snap/device/protocol/plist"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // values returns all values of a session.
@@ -159,7 +160,7 @@ func TestPair(t *testing.T) {
 func TestMayPair(t *testing.T) {
 	key := testKey(t)
 	d := NewDevice(Spec{Key: key})
-	certs, err := certify(&key.PublicKey, key, time.Now())
+	certs, err := pairing.Certify(&key.PublicKey, key, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,10 +170,10 @@ func TestMayPair(t *testing.T) {
 	ask := func(host string, over Transport, want string) {
 		t.Helper()
 		asked++
-		reply := d.pair(map[string]any{"PairRecord": map[string]any{
-			"HostID": host, "SystemBUID": "b", "DeviceCertificate": certificatePEM(certs.device),
-			"HostCertificate": certificatePEM(certs.host), "RootCertificate": certificatePEM(certs.root),
-		}}, over)
+		reply := d.hosts.Pair(map[string]any{"PairRecord": map[string]any{
+			"HostID": host, "SystemBUID": "b", "DeviceCertificate": pairing.CertificatePEM(certs.Device),
+			"HostCertificate": pairing.CertificatePEM(certs.Host), "RootCertificate": pairing.CertificatePEM(certs.Root),
+		}}, over == Network, d.Lock() == Unlocked)
 		got, _ := reply["Error"].(string)
 		bag, _ := reply["EscrowBag"].([]byte)
 		if got != want || (len(bag) == 32) != (want == "") {
@@ -218,12 +219,12 @@ func TestMayPair(t *testing.T) {
 	if v := d.Violations(); len(v) != 0 {
 		t.Errorf("violations %q", v)
 	}
-	certs.device = certs.host[:len(certs.host)-1]
+	certs.Device = certs.Host[:len(certs.Host)-1]
 	ask("c", USB, "InvalidPairRecord")
 	if v := d.Violations(); len(v) != 1 {
 		t.Errorf("violations %q", v)
 	}
-	for _, request := range []func(map[string]any) map[string]any{d.validatePair, d.unpair} {
+	for _, request := range []func(map[string]any) map[string]any{d.hosts.Validate, d.hosts.Unpair} {
 		if got := request(map[string]any{"PairRecord": map[string]any{"HostID": "nobody"}}); got["Error"] != "InvalidHostID" {
 			t.Errorf("of a host that is not known: %v", got)
 		}

@@ -3,7 +3,6 @@ package simulator
 import (
 	"bytes"
 	"context"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -144,25 +143,23 @@ func TestInteropPair(t *testing.T) {
 	if !ok {
 		t.Fatal("no pair record")
 	}
-	d.mu.Lock()
-	hosts := maps.Clone(d.trust.hosts)
-	d.mu.Unlock()
+	hosts := d.hosts.All()
 	d.ForgetHosts()
 	d.SetTrust(TrustNever)
 	r.says(false, "ERROR", "idevicepair", "validate")
 	if err := r.SetPairRecord(udidA, record); err != nil {
 		t.Fatal(err)
 	}
-	d.mu.Lock()
-	d.trust.hosts = hosts
-	d.mu.Unlock()
+	for _, h := range hosts {
+		if err := d.hosts.Add(h); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r.says(true, "SUCCESS: Unpaired", "idevicepair", "unpair")
 	if _, ok := r.PairRecord(udidA); ok {
 		t.Error("the pair record is still there")
 	}
-	d.mu.Lock()
-	left := len(d.trust.hosts)
-	d.mu.Unlock()
+	left := len(d.hosts.All())
 	if left != 0 {
 		t.Errorf("the device trusts %d hosts", left)
 	}

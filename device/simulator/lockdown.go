@@ -8,6 +8,7 @@ import (
 
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/simulator/message"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // session is a connection to lockdownd.
@@ -16,7 +17,7 @@ type session struct {
 	over Transport
 	link *Link  // nil in tests
 	id   string // "" outside of a session
-	host trustedHost
+	host pairing.Host
 }
 
 // serveLockdown serves a connection to lockdownd.
@@ -50,7 +51,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 			}
 			stream, secure = secure.records, nil
 		case name == "StartSession" && reply["EnableSessionSSL"] == true:
-			conf, err := d.tlsConfig(s.host)
+			conf, err := d.hosts.TLS(s.host, d.tlsMax())
 			if err == nil {
 				secure, err = startSession(ctx, stream, conf)
 			}
@@ -86,16 +87,16 @@ func (s *session) answer(name string, request map[string]any) map[string]any {
 	case "SetValue", "RemoveValue":
 		return s.setValue(request, name == "RemoveValue")
 	case "Pair":
-		return d.pair(request, s.over)
+		return d.hosts.Pair(request, s.over == Network, d.Lock() == Unlocked)
 	case "ValidatePair":
-		return d.validatePair(request)
+		return d.hosts.Validate(request)
 	case "Unpair":
-		return d.unpair(request)
+		return d.hosts.Unpair(request)
 	case "StartSession":
 		return s.start(request)
 	case "StopSession":
 		if s.id == "" || request["SessionID"] != s.id {
-			return fault("SessionInactive")
+			return pairing.Refusal("SessionInactive")
 		}
 		s.id = ""
 		return map[string]any{}
@@ -105,7 +106,7 @@ func (s *session) answer(name string, request map[string]any) map[string]any {
 		return map[string]any{}
 	}
 	d.Violate("lockdown: unknown request %q", name)
-	return fault("InvalidRequest")
+	return pairing.Refusal("InvalidRequest")
 }
 
 func (s *session) getValue(request map[string]any) map[string]any {
@@ -123,7 +124,7 @@ func (s *session) getValue(request map[string]any) map[string]any {
 		return reply
 	}
 	if domain == "" && key == "DevicePublicKey" {
-		b, err := s.dev.publicKey()
+		b, err := s.dev.hosts.PublicKey()
 		if err != nil {
 			reply["Error"] = "MissingValue"
 			return reply
@@ -176,24 +177,24 @@ func (s *session) setValue(request map[string]any, remove bool) map[string]any {
 func (s *session) start(request map[string]any) map[string]any {
 	if s.id != "" {
 		s.dev.Violate("StartSession during a session")
-		return fault("SessionActive")
+		return pairing.Refusal("SessionActive")
 	}
 	s.dev.mu.Lock()
 	refusal := s.dev.refused[Lockdown]
 	s.dev.mu.Unlock()
 	if refusal != "" {
-		return fault(refusal)
+		return pairing.Refusal(refusal)
 	}
 	id, _ := request["HostID"].(string)
-	host, ok := s.dev.host(id)
+	host, ok := s.dev.hosts.Host(id)
 	if !ok {
-		return fault(errInvalidHostID)
+		return pairing.Refusal(pairing.InvalidHostID)
 	}
-	if request["SystemBUID"] != host.buid {
+	if request["SystemBUID"] != host.BUID {
 		s.dev.Violate("StartSession with a SystemBUID that is not that of the pairing")
-		return fault(errInvalidHostID)
+		return pairing.Refusal(pairing.InvalidHostID)
 	}
-	s.id, s.host = newUUID(), host
+	s.id, s.host = pairing.NewID(), host
 	return map[string]any{"SessionID": s.id, "EnableSessionSSL": !s.dev.spec.PlainText}
 }
 
@@ -221,7 +222,7 @@ func (s *session) startService(request map[string]any) map[string]any {
 	}
 	if service == MobileBackup2 {
 		bag, shown := request["EscrowBag"].([]byte)
-		good := bytes.Equal(bag, s.host.escrow)
+		good := bytes.Equal(bag, s.host.EscrowBag)
 		switch {
 		case !shown:
 			d.Violate("StartService %s without EscrowBag", service)
@@ -232,13 +233,13 @@ func (s *session) startService(request map[string]any) map[string]any {
 		case lock == NotYetUnlocked && good:
 			return refuse("EscrowLocked")
 		case lock != Unlocked && !good:
-			return refuse(errPasswordProtected)
+			return refuse(pairing.PasswordProtected)
 		}
 	}
 	p := port{service: service, handler: handler}
 	reply := map[string]any{"Service": service}
 	if !d.spec.PlainText {
-		conf, err := d.tlsConfig(s.host)
+		conf, err := d.hosts.TLS(s.host, d.tlsMax())
 		if err != nil {
 			return refuse("ServiceLimit")
 		}

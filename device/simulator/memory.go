@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
-	"strings"
+
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // Memory is the state of a Simulator that is kept between runs. It has the private
@@ -64,13 +64,10 @@ func (d *Device) Memory() (DeviceMemory, error) {
 	if err != nil {
 		return DeviceMemory{}, err
 	}
-	m := DeviceMemory{Key: keyPEM(key)}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, h := range d.trust.hosts {
-		m.Hosts = append(m.Hosts, HostMemory{h.id, h.buid, h.certs.device, h.certs.host, h.certs.root, h.escrow})
+	m := DeviceMemory{Key: pairing.KeyPEM(key)}
+	for _, h := range d.hosts.All() {
+		m.Hosts = append(m.Hosts, HostMemory{h.ID, h.BUID, h.Certificates.Device, h.Certificates.Host, h.Certificates.Root, h.EscrowBag})
 	}
-	slices.SortFunc(m.Hosts, func(a, b HostMemory) int { return strings.Compare(a.ID, b.ID) })
 	return m, nil
 }
 
@@ -78,7 +75,7 @@ func (d *Device) Memory() (DeviceMemory, error) {
 // Spec; see DeviceMemory.PrivateKey.
 func (d *Device) Remember(m DeviceMemory) error {
 	for _, h := range m.Hosts {
-		if err := d.addHost(trustedHost{h.ID, h.BUID, certificates{h.Device, h.Host, h.Root}, h.Escrow}); err != nil {
+		if err := d.hosts.Add(pairing.Host{ID: h.ID, BUID: h.BUID, Certificates: pairing.Certificates{Device: h.Device, Host: h.Host, Root: h.Root}, EscrowBag: h.Escrow}); err != nil {
 			return err
 		}
 	}

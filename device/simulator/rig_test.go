@@ -14,10 +14,11 @@ import (
 	"time"
 
 	"github.com/danielpaulus/go-ios/ios"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // sharedKey is created once, since that takes long.
-var sharedKey = sync.OnceValues(newKey)
+var sharedKey = sync.OnceValues(pairing.NewKey)
 
 func testKey(t *testing.T) *rsa.PrivateKey {
 	t.Helper()

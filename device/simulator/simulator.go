@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // Transport is how a device is attached.
@@ -52,9 +53,9 @@ func NewWithKey(host *rsa.PrivateKey) *Simulator {
 			if host != nil {
 				return host, nil
 			}
-			return newKey()
+			return pairing.NewKey()
 		}),
-		buid:     newUUID(),
+		buid:     pairing.NewID(),
 		room:     make(chan struct{}, maxConnections),
 		links:    map[int]*Link{},
 		records:  map[string][]byte{},
@@ -123,7 +124,7 @@ func (s *Simulator) Attach(d *Device, t Transport) *Link { return s.attach(d, t,
 
 func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
 	if t == USB {
-		d.reconnected()
+		d.hosts.Reconnected()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,17 +248,9 @@ func (s *Simulator) Trust(d *Device) error {
 	if err != nil {
 		return err
 	}
-	record, err := d.pairWithNewHost(s.buid, key)
+	record, err := d.hosts.PairNew(s.buid, key, d.spec.WiFiAddress, d.spec.Now())
 	if err != nil {
 		return err
 	}
 	return s.SetPairRecord(d.UDID(), record)
-}
-
-// newUUID returns a random identifier in the usual form.
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%X-%X-%X-%X-%X", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

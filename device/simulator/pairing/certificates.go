@@ -1,0 +1,140 @@
+package pairing
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+
+	"github.com/snap-backup/snap/device/protocol/plist"
+)
+
+// keyBits is the size of the keys of devices and hosts.
+const keyBits = 2048
+
+// NewKey creates the key of a device or host.
+func NewKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
+
+// PublicKey returns lockdownd's DevicePublicKey: PKCS #1 in PEM.
+func (s *Hosts) PublicKey() ([]byte, error) {
+	key, err := s.key()
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(&key.PublicKey)}), nil
+}
+
+// Certificates are the certificates of a pairing, in DER.
+type Certificates struct{ Device, Host, Root []byte }
+
+// Certify creates the certificates of a new host for a device's key, as a host
+// does before it pairs. Host and root have the same key.
+func Certify(device *rsa.PublicKey, host *rsa.PrivateKey, now time.Time) (Certificates, error) {
+	template := func(ca bool) *x509.Certificate {
+		// Random, so that certificates with the same key differ.
+		serial := new(big.Int).SetBytes(newEscrowBag()[:16])
+		t := &x509.Certificate{
+			SerialNumber:          serial,
+			Subject:               pkix.Name{},
+			NotBefore:             now.Add(-time.Hour),
+			NotAfter:              now.AddDate(10, 0, 0),
+			BasicConstraintsValid: true,
+			IsCA:                  ca,
+			KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		}
+		if ca {
+			t.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature
+		}
+		return t
+	}
+	var c Certificates
+	for _, part := range []struct {
+		der *[]byte
+		key *rsa.PublicKey
+		ca  bool
+	}{{&c.Root, &host.PublicKey, true}, {&c.Host, &host.PublicKey, false}, {&c.Device, device, false}} {
+		der, err := x509.CreateCertificate(rand.Reader, template(part.ca), template(true), part.key, host)
+		if err != nil {
+			return c, fmt.Errorf("certificate of a pairing: %w", err)
+		}
+		*part.der = der
+	}
+	return c, nil
+}
+
+// CertificatePEM encodes a certificate.
+func CertificatePEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// KeyPEM encodes a key.
+func KeyPEM(key *rsa.PrivateKey) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+}
+
+// PairNew creates a host that the device trusts, and returns its pair record.
+func (s *Hosts) PairNew(buid string, hostKey *rsa.PrivateKey, wifi string, now time.Time) ([]byte, error) {
+	key, err := s.key()
+	if err != nil {
+		return nil, err
+	}
+	certs, err := Certify(&key.PublicKey, hostKey, now)
+	if err != nil {
+		return nil, err
+	}
+	host := Host{ID: NewID(), BUID: buid, Certificates: certs, EscrowBag: newEscrowBag()}
+	if err := s.Add(host); err != nil {
+		return nil, err
+	}
+	return plist.EncodeXML(map[string]any{
+		"HostID":            host.ID,
+		"SystemBUID":        buid,
+		"HostCertificate":   CertificatePEM(certs.Host),
+		"HostPrivateKey":    KeyPEM(hostKey),
+		"RootCertificate":   CertificatePEM(certs.Root),
+		"RootPrivateKey":    KeyPEM(hostKey),
+		"DeviceCertificate": CertificatePEM(certs.Device),
+		"EscrowBag":         host.EscrowBag,
+		"WiFiMACAddress":    wifi,
+	})
+}
+
+func newEscrowBag() []byte {
+	b := make([]byte, 32)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+// ErrHostCertificate means that a host uses the certificate of another pairing.
+var ErrHostCertificate = errors.New("the host has a certificate of another pairing")
+
+// TLS returns the device's side of TLS with a host, up to a version. The host may
+// have the host's or the root's certificate of the pairing.
+func (s *Hosts) TLS(h Host, version uint16) (*tls.Config, error) {
+	key, err := s.key()
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{h.Certificates.Device}, PrivateKey: key}},
+		ClientAuth:   tls.RequireAnyClientCert,
+		MinVersion:   tls.VersionTLS10,
+		MaxVersion:   version,
+		// A session ticket is not bound to the pairing.
+		SessionTicketsDisabled: true,
+		VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
+			if len(shown) > 0 && (bytes.Equal(shown[0], h.Certificates.Host) || bytes.Equal(shown[0], h.Certificates.Root)) {
+				return nil
+			}
+			s.violate("TLS: %v", ErrHostCertificate)
+			return ErrHostCertificate
+		},
+	}, nil
+}
