@@ -58,8 +58,8 @@ exits with 13.`,
 			// No list may be null in JSON.
 			report.Leftovers = append([]string{}, report.Leftovers...)
 			report.Problems = append([]repo.Problem{}, report.Problems...)
-			report.Marked = append([]repo.Suffering{}, report.Marked...)
-			report.Suffering = append([]repo.Suffering{}, report.Suffering...)
+			report.Marked = append([]repo.IncompleteSnapshot{}, report.Marked...)
+			report.Incomplete = append([]repo.IncompleteSnapshot{}, report.Incomplete...)
 			result := struct {
 				*repo.CheckReport
 				Clean bool `json:"clean"`
@@ -120,7 +120,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 			fmt.Fprintf(w, "         %s\n", p.Hint)
 		}
 	}
-	for _, s := range c.Suffering {
+	for _, s := range c.Incomplete {
 		what := plural(s.Files, "file") + " cannot be restored"
 		switch {
 		case s.Tree && s.Files == 0:
@@ -175,6 +175,6 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		if len(c.Problems) > 0 {
 			problems = plural(len(c.Problems), "problem") + "; "
 		}
-		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Suffering))
+		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Incomplete))
 	}
 }

@@ -87,12 +87,12 @@ func CountSuffering(t testing.TB, be backend.Backend) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range report.Suffering {
+	for _, s := range report.Incomplete {
 		if !failed[s.Snapshot] {
 			t.Errorf("check reports snapshot %s as damaged, but it can be restored", s.Snapshot.Short())
 		}
 	}
-	if len(report.Suffering) != len(failed) || report.Clean() && len(failed) > 0 {
+	if len(report.Incomplete) != len(failed) || report.Clean() && len(failed) > 0 {
 		t.Errorf("%d snapshots cannot be restored; check reports %+v", len(failed), report)
 	}
 	for _, p := range report.Problems {

@@ -62,7 +62,7 @@ func LostFiles(t testing.TB, be backend.Backend) map[int][]string {
 		t.Fatal(err)
 	}
 	lost := map[int][]string{}
-	for _, s := range rep.Suffering {
+	for _, s := range rep.Incomplete {
 		lost[s.Time.Day()] = s.Names
 	}
 	return lost

@@ -9,12 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
@@ -25,7 +22,6 @@ import (
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/parity"
-	"golang.org/x/sync/errgroup"
 )
 
 // Options say how thorough Check is.
@@ -55,8 +51,8 @@ type Problem struct {
 	Fatal bool   `json:"fatal"` // content cannot be given back, or could be lost next
 }
 
-// Suffering is a snapshot that cannot be given back whole.
-type Suffering struct {
+// Incomplete is a snapshot that cannot be given back whole.
+type Incomplete struct {
 	Snapshot layout.FileID `json:"snapshot"`
 	Device   string        `json:"device"`
 	Time     time.Time     `json:"time"`
@@ -92,11 +88,11 @@ type Report struct {
 	// Parity says what is guarded against damage; nil without parity.
 	Parity *parity.Status `json:"parity,omitempty"`
 
-	Problems  []Problem   `json:"problems"`
-	Suffering []Suffering `json:"suffering"`
+	Problems   []Problem    `json:"problems"`
+	Incomplete []Incomplete `json:"suffering"`
 	// Marked are snapshots whose records say what they have lost; of that
 	// nothing is new, and they can be given back without it.
-	Marked []Suffering `json:"marked"`
+	Marked []Incomplete `json:"marked"`
 	// Leftovers are files that nothing refers to, as an interrupted run leaves
 	// them. They are harmless.
 	Leftovers []string `json:"leftovers"`
@@ -104,7 +100,7 @@ type Report struct {
 
 // Clean reports whether nothing is wrong.
 func (c *Report) Clean() bool {
-	return len(c.Suffering) == 0 && !slices.ContainsFunc(c.Problems, func(p Problem) bool { return p.Fatal })
+	return len(c.Incomplete) == 0 && !slices.ContainsFunc(c.Problems, func(p Problem) bool { return p.Fatal })
 }
 
 // Checker gathers what Check finds.
@@ -207,7 +203,7 @@ func (c *Checker) adopt() {
 		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("without it, or others that are missing, %d blocks of other packs cannot be decoded", n)}, missingHint)
 		return
 	}
-	if !c.unknown && len(c.Report.Suffering) == 0 {
+	if !c.unknown && len(c.Report.Incomplete) == 0 {
 		return
 	}
 	for _, err := range c.orphans {
@@ -224,7 +220,7 @@ func (c *Checker) passOver() {
 		c.Report.Leftovers = append(c.Report.Leftovers, layout.PackName(id))
 	}
 	slices.Sort(c.Report.Leftovers)
-	if len(c.Report.Suffering) == 0 {
+	if len(c.Report.Incomplete) == 0 {
 		c.Report.Problems = slices.DeleteFunc(c.Report.Problems, func(p Problem) bool { return going[p.File] })
 	}
 }
@@ -286,139 +282,3 @@ const (
 	missingHint = "fetch it from a copy with `snap repair --from COPY`; or import backups that are still at hand with --rescan: what they share with it is stored anew"
 	packHint    = "fetch it from a copy with `snap repair --from COPY`; or run `snap repair packs` and import backups that are still at hand with --rescan: what they share with it is stored anew"
 )
-
-// choose picks the packs to read: those that were read longest ago first. Those
-// of the wrong size are always read.
-func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
-	if c.opts.ReadData >= 1 {
-		return packs
-	}
-	packs = slices.Clone(packs)
-	rng := rand.New(rand.NewPCG(c.opts.Seed, 0))
-	rng.Shuffle(len(packs), func(i, j int) { packs[i], packs[j] = packs[j], packs[i] })
-	slices.SortStableFunc(packs, func(a, b backend.Info) int { return past.of(a.Name).Compare(past.of(b.Name)) })
-	want, bytes := c.opts.ReadPacks, int64(0)
-	if c.opts.ReadData > 0 {
-		// Rounded up, or a small part of few packs would never be done.
-		want = max(want, int(math.Ceil(float64(len(packs))*c.opts.ReadData-1e-9)))
-	}
-	var out []backend.Info
-	for i, f := range packs {
-		id, _ := layout.ParseFileID(f.Name)
-		p, _ := c.Store.Index.Pack(pack.ID(id))
-		if i < want || bytes < c.opts.ReadBytes || p.Size != f.Size {
-			out = append(out, f)
-			bytes += f.Size
-		}
-	}
-	return out
-}
-
-// readPacks verifies packs: first the families of blocks that have to do with
-// each other, then each pack with its other blocks.
-func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
-	packs := make([]index.Pack, len(files))
-	total := int64(0)
-	for i, f := range files {
-		id, _ := layout.ParseFileID(f.Name)
-		packs[i], _ = c.Store.Index.Pack(pack.ID(id))
-		total += f.Size
-	}
-	progress := func(int64) {}
-	if c.opts.Progress != nil && total > 0 {
-		var done atomic.Int64
-		progress = func(n int64) { c.opts.Progress(min(done.Add(n), total), total) }
-	}
-	progress(0)
-	p := newPlan(c.Store.Index, packs)
-	var families atomic.Int64 // that were looked at
-	work := make(chan func(context.Context, *verifier) error)
-	g, gctx := errgroup.WithContext(ctx)
-	hand := func(job func(context.Context, *verifier) error) error {
-		select {
-		case work <- job:
-			return nil
-		case <-gctx.Done():
-			return gctx.Err()
-		}
-	}
-	g.Go(func() error {
-		defer close(work)
-		for _, family := range p.families {
-			if err := hand(func(ctx context.Context, v *verifier) error {
-				defer families.Add(1)
-				return v.family(ctx, family, progress)
-			}); err != nil {
-				return err
-			}
-		}
-		for i, f := range files {
-			if err := hand(func(ctx context.Context, v *verifier) error {
-				if err := v.verify(ctx, f); err != nil {
-					return err
-				}
-				c.mu.Lock()
-				c.Report.ReadPacks++
-				c.Report.ReadBytes += f.Size
-				c.noteSound(f.Name)
-				c.mu.Unlock()
-				progress(f.Size - p.stored[i])
-				return nil
-			}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	defer func() {
-		if families.Load() < int64(len(p.families)) {
-			clear(c.verified) // blocks of any pack may not have been looked at
-		}
-	}()
-	for range c.Store.Options.Workers {
-		g.Go(func() error {
-			v := c.newVerifier(p)
-			for job := range work {
-				if err := job(gctx, v); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return c.again(ctx, p)
-}
-
-// spread marks the chunks of blocks whose dictionary cannot be had, and of
-// those that need these, until there are no more.
-func (c *Checker) spread(ctx context.Context) {
-	for changed := true; changed; {
-		changed = false
-		for _, p := range c.Store.Index.Packs() {
-			for _, ref := range p.Blocks {
-				_, dict := c.Store.Index.Dependencies(ref)
-				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) {
-					changed = true
-				}
-			}
-		}
-	}
-}
-
-func (c *Checker) isBad(id chunk.ID) bool {
-	_, bad := c.bad[id]
-	return bad
-}
-
-// anyBad is isBad for several, while packs are read.
-func (c *Checker) anyBad(ids []chunk.ID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.ContainsFunc(ids, c.isBad)
-}
-
-// isLost is isBad, and counts a chunk that no pack holds.
-func (c *Checker) isLost(id chunk.ID) bool { return c.isBad(id) || !c.Store.Index.Has(id) }

@@ -21,7 +21,7 @@ func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
 	if l == nil {
 		return nil
 	}
-	m := Suffering{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Files: l.Files, Tree: len(l.Nodes)+l.MoreNodes > 0, Names: []string{}}
+	m := Incomplete{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Files: l.Files, Tree: len(l.Nodes)+l.MoreNodes > 0, Names: []string{}}
 	t := TreeCheck{Checker: c, Found: m}
 	w := record.NodeWalk{Load: t.Load, OnEntry: func(e *tree.Entry) error { t.NameEntry(e); return nil }}
 	w.OnLost = func(_ record.LostNode, err error) error {

@@ -18,10 +18,10 @@ import (
 
 // RepairedSnapshot is a snapshot of which RepairSnapshots makes a new version.
 type RepairedSnapshot struct {
-	check.Suffering                // what is lost now
-	New             *layout.FileID `json:"new,omitempty"` // the new record; nil in a dry run
-	Regained        int64          `json:"regained"`      // files that had been lost and are whole again
-	Bytes           int64          `json:"bytes"`         // of the lost files
+	check.Incomplete                // what is lost now
+	New              *layout.FileID `json:"new,omitempty"` // the new record; nil in a dry run
+	Regained         int64          `json:"regained"`      // files that had been lost and are whole again
+	Bytes            int64          `json:"bytes"`         // of the lost files
 }
 
 // SnapshotRepair says what RepairSnapshots has found and done, or would do.
@@ -60,7 +60,7 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 		}
 	}
 	suffers := map[layout.FileID]bool{}
-	for _, s := range c.Report.Suffering {
+	for _, s := range c.Report.Incomplete {
 		suffers[s.Snapshot] = true
 	}
 	// What a change or a repair that was cut off has left to do, unless the old
@@ -174,7 +174,7 @@ func (b *rebuild) pass(ctx context.Context) error {
 		return err
 	}
 	b.files, b.bytes, b.nodes = 0, 0, nodes
-	b.out = RepairedSnapshot{Suffering: check.Suffering{Snapshot: b.s.ID, Device: b.s.Device.Name, Time: b.s.Time, Names: []string{}}}
+	b.out = RepairedSnapshot{Incomplete: check.Incomplete{Snapshot: b.s.ID, Device: b.s.Device.Name, Time: b.s.Time, Names: []string{}}}
 	if b.s.Lost != nil {
 		b.changed = b.changed || len(nodes) != len(b.s.Lost.Nodes)
 	}

@@ -135,7 +135,7 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 	}
 	// Structure alone shows it, too.
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
-	if err != nil || len(report.Suffering) != 1 {
+	if err != nil || len(report.Incomplete) != 1 {
 		t.Errorf("without reading packs: %+v, %v", report, err)
 	}
 }
@@ -210,8 +210,8 @@ func TestDamagedBase(t *testing.T) {
 		}
 		if want < 0 {
 			// The index knows what the header said: nothing is lost.
-			if len(report.Suffering) != 0 {
-				t.Errorf("damaged header: %+v", report.Suffering)
+			if len(report.Incomplete) != 0 {
+				t.Errorf("damaged header: %+v", report.Incomplete)
 			}
 			continue
 		}

@@ -168,7 +168,7 @@ func TestOtherCopyAndAPartialCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
-	if err != nil || report.Clean() || len(report.Suffering) != 0 {
+	if err != nil || report.Clean() || len(report.Incomplete) != 0 {
 		t.Errorf("%+v, %v", report, err)
 	}
 }

@@ -1,0 +1,152 @@
+package check
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/layout"
+	"golang.org/x/sync/errgroup"
+)
+
+// choose picks the packs to read: those that were read longest ago first. Those
+// of the wrong size are always read.
+func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
+	if c.opts.ReadData >= 1 {
+		return packs
+	}
+	packs = slices.Clone(packs)
+	rng := rand.New(rand.NewPCG(c.opts.Seed, 0))
+	rng.Shuffle(len(packs), func(i, j int) { packs[i], packs[j] = packs[j], packs[i] })
+	slices.SortStableFunc(packs, func(a, b backend.Info) int { return past.of(a.Name).Compare(past.of(b.Name)) })
+	want, bytes := c.opts.ReadPacks, int64(0)
+	if c.opts.ReadData > 0 {
+		// Rounded up, or a small part of few packs would never be done.
+		want = max(want, int(math.Ceil(float64(len(packs))*c.opts.ReadData-1e-9)))
+	}
+	var out []backend.Info
+	for i, f := range packs {
+		id, _ := layout.ParseFileID(f.Name)
+		p, _ := c.Store.Index.Pack(pack.ID(id))
+		if i < want || bytes < c.opts.ReadBytes || p.Size != f.Size {
+			out = append(out, f)
+			bytes += f.Size
+		}
+	}
+	return out
+}
+
+// readPacks verifies packs: first the families of blocks that have to do with
+// each other, then each pack with its other blocks.
+func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
+	packs := make([]index.Pack, len(files))
+	total := int64(0)
+	for i, f := range files {
+		id, _ := layout.ParseFileID(f.Name)
+		packs[i], _ = c.Store.Index.Pack(pack.ID(id))
+		total += f.Size
+	}
+	progress := func(int64) {}
+	if c.opts.Progress != nil && total > 0 {
+		var done atomic.Int64
+		progress = func(n int64) { c.opts.Progress(min(done.Add(n), total), total) }
+	}
+	progress(0)
+	p := newPlan(c.Store.Index, packs)
+	var families atomic.Int64 // that were looked at
+	work := make(chan func(context.Context, *verifier) error)
+	g, gctx := errgroup.WithContext(ctx)
+	hand := func(job func(context.Context, *verifier) error) error {
+		select {
+		case work <- job:
+			return nil
+		case <-gctx.Done():
+			return gctx.Err()
+		}
+	}
+	g.Go(func() error {
+		defer close(work)
+		for _, family := range p.families {
+			if err := hand(func(ctx context.Context, v *verifier) error {
+				defer families.Add(1)
+				return v.family(ctx, family, progress)
+			}); err != nil {
+				return err
+			}
+		}
+		for i, f := range files {
+			if err := hand(func(ctx context.Context, v *verifier) error {
+				if err := v.verify(ctx, f); err != nil {
+					return err
+				}
+				c.mu.Lock()
+				c.Report.ReadPacks++
+				c.Report.ReadBytes += f.Size
+				c.noteSound(f.Name)
+				c.mu.Unlock()
+				progress(f.Size - p.stored[i])
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	defer func() {
+		if families.Load() < int64(len(p.families)) {
+			clear(c.verified) // blocks of any pack may not have been looked at
+		}
+	}()
+	for range c.Store.Options.Workers {
+		g.Go(func() error {
+			v := c.newVerifier(p)
+			for job := range work {
+				if err := job(gctx, v); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.again(ctx, p)
+}
+
+// spread marks the chunks of blocks whose dictionary cannot be had, and of
+// those that need these, until there are no more.
+func (c *Checker) spread(ctx context.Context) {
+	for changed := true; changed; {
+		changed = false
+		for _, p := range c.Store.Index.Packs() {
+			for _, ref := range p.Blocks {
+				_, dict := c.Store.Index.Dependencies(ref)
+				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) {
+					changed = true
+				}
+			}
+		}
+	}
+}
+
+func (c *Checker) isBad(id chunk.ID) bool {
+	_, bad := c.bad[id]
+	return bad
+}
+
+// anyBad is isBad for several, while packs are read.
+func (c *Checker) anyBad(ids []chunk.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(ids, c.isBad)
+}
+
+// isLost is isBad, and counts a chunk that no pack holds.
+func (c *Checker) isLost(id chunk.ID) bool { return c.isBad(id) || !c.Store.Index.Has(id) }

@@ -1,0 +1,123 @@
+package heal
+
+import (
+	"context"
+	"errors"
+
+	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/internal/record"
+	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/tree"
+)
+
+// need finds what of the copy's packs is needed.
+type need struct {
+	h       *healer
+	nodes   map[chunk.ID]bool // that were looked at
+	missing map[chunk.ID]bool // neither here nor there
+	blocks  map[block]bool    // whose dictionaries were looked at
+	added   map[pack.ID]bool  // packs here that the index would list
+	packs   map[pack.ID]bool
+	order   []pack.ID // to be fetched
+}
+
+// block is a block of this repository's index or of the copy's.
+type block struct {
+	ref  index.BlockRef
+	here bool
+}
+
+func (n *need) snapshot(ctx context.Context, s *record.Snapshot) error {
+	if err := n.tree(ctx, s.Root, -1); err != nil || s.Lost == nil {
+		return err
+	}
+	if s.Lost.Tree != nil {
+		if err := n.tree(ctx, *s.Lost.Tree, -1); err != nil {
+			return err
+		}
+	}
+	for _, l := range s.Lost.Nodes {
+		if err := n.tree(ctx, l.ID, l.Level); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chunk notes where a chunk and what it is a difference to can be fetched.
+func (n *need) chunk(id chunk.ID, above int) {
+	x := n.h.r.Index
+	loc, here := x.Lookup(id)
+	if here = here && !n.h.bad[loc.Pack]; !here {
+		x = n.h.m.Index
+		var there bool
+		if loc, there = x.Lookup(id); !there || above > pack.MaxDepth {
+			n.missing[id] = true
+			return
+		}
+		if _, known := n.h.r.Index.Pack(loc.Pack); !n.packs[loc.Pack] && (!known && !n.added[loc.Pack] || n.h.bad[loc.Pack]) {
+			n.packs[loc.Pack] = true
+			n.order = append(n.order, loc.Pack)
+		}
+	}
+	at := block{loc.Block, here}
+	if n.blocks[at] {
+		return
+	}
+	n.blocks[at] = true
+	_, dict := x.Dependencies(loc.Block)
+	for _, base := range dict {
+		n.chunk(base, above+1)
+	}
+}
+
+// load reads a chunk from wherever it is.
+func (n *need) load(ctx context.Context, id chunk.ID) ([]byte, error) {
+	n.chunk(id, 0)
+	if n.h.r.Index.Has(id) {
+		b, err := n.h.r.Chunk(ctx, id)
+		if err == nil || !errors.Is(err, store.ErrDamaged) {
+			return b, err
+		}
+	}
+	return n.h.m.Chunk(ctx, id)
+}
+
+// tree looks at a node and everything below it, once.
+func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
+	if n.nodes[id] {
+		return nil
+	}
+	n.nodes[id] = true
+	node, err := tree.LoadBelow(ctx, n.load, id, above)
+	if err != nil {
+		return n.lost(ctx, err)
+	}
+	note := func(id chunk.ID) error { n.chunk(id, 0); return nil }
+	for i := range node.Entries {
+		if err := node.Entries[i].Content.All(ctx, n.load, note, note); err != nil {
+			if err := n.lost(ctx, err); err != nil {
+				return err
+			}
+		}
+	}
+	for _, child := range node.Children {
+		if err := n.tree(ctx, child.ID, int(node.Level)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lost passes over what can be had nowhere.
+func (n *need) lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		return nil
+	}
+	return err
+}
