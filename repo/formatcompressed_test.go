@@ -56,6 +56,9 @@ func must(t *testing.T, err error) {
 // TestFormatCompressed makes a repository in which IDs are listed again and
 // again, as prunes leave it, and reads it back by the document alone.
 func TestFormatCompressed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it stores 20 days on a disk")
+	}
 	ctx := context.Background()
 	dir := t.TempDir()
 	be := try(local.Open(dir))

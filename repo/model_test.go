@@ -430,12 +430,12 @@ func (m *model) life(steps int) error {
 // with that seed alone.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	lives, length := 8, time.Duration(0)
+	lives, length := 6, time.Duration(0)
 	switch {
 	case faultpoint.All():
 		lives = 40
 	case testing.Short():
-		lives = 2
+		lives = 1
 	}
 	if s := os.Getenv("SNAP_TEST_MODEL"); s != "" {
 		var err error

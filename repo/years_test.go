@@ -38,7 +38,7 @@ func TestYears(t *testing.T) {
 	case faultpoint.All():
 		days = 365
 	case testing.Short():
-		days = 21
+		days = 14
 	}
 	for life := range lives {
 		t.Run(fmt.Sprint("life ", life), func(t *testing.T) { testYears(t, days, life) })

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -134,7 +135,8 @@ func TestPruneCopiesNoLies(t *testing.T) {
 		"another length of chunks": func(b *pack.Block) { b.Chunks[0].Length++ },
 	} {
 		noticed := 0
-		for n := range repotest.FilesIn(t, base, repotest.PacksDir) {
+		packs := len(repotest.FilesIn(t, base, repotest.PacksDir))
+		for _, n := range faultpoint.Choose(t, packs, 20) {
 			be, at := base.Clone(), 0
 			repotest.ReplaceIndex(t, be, func(h *pack.Header) {
 				if last := &h.Blocks[len(h.Blocks)-1]; at == n && h.Kind == pack.Content && last.Encoding != pack.Raw {
@@ -156,7 +158,7 @@ func TestPruneCopiesNoLies(t *testing.T) {
 				t.Errorf("%s of pack %d: %v", name, n, err)
 			}
 		}
-		if noticed == 0 {
+		if noticed == 0 && faultpoint.All() {
 			t.Errorf("%s: it was never noticed", name)
 		}
 	}

@@ -142,6 +142,9 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 
 // A dictionary may be as long as the limit, its first and last bytes in use.
 func TestDeltaDictionarySizes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it encodes with dictionaries of 9 MB")
+	}
 	t.Parallel()
 	be := memory.New()
 	r := repotest.Create(t, be)

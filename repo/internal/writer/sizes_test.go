@@ -12,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -116,7 +117,7 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	}
 	var all []chunk.ID
 	want := int64(0)
-	for i := range 150_000 {
+	for i := range 70_000 {
 		n := i * i % 293
 		all = append(all, ids[n])
 		want += int64(len(fmt.Sprint(n)) + 1)
@@ -207,12 +208,16 @@ func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return l
 func TestManyTinyFiles(t *testing.T) {
 	t.Parallel()
 	f := repotest.Files{}
-	for i := range 20_000 {
+	n := 5_000
+	if faultpoint.All() {
+		n = 20_000
+	}
+	for i := range n {
 		f[fmt.Sprintf("%02x/f%d", i%256, i)] = fmt.Appendf(nil, "%d", i)
 	}
 	r, s := roundTrip(t, f)
 	if s.StoredBytes > 4<<20 {
-		t.Errorf("20,000 tiny files took %d bytes", s.StoredBytes)
+		t.Errorf("%d tiny files took %d bytes", n, s.StoredBytes)
 	}
 	for _, p := range r.Index().Packs() {
 		if int(p.Size) > repotest.Options(0).PackSize+writer.DeltaTarget {
