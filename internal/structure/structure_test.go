@@ -4,7 +4,6 @@
 package structure
 
 import (
-	"fmt"
 	"os"
 	"path"
 	"regexp"
@@ -12,25 +11,6 @@ import (
 	"strings"
 	"testing"
 )
-
-// notYet are the beginnings of complaints about what is being rebuilt. The list
-// only shrinks.
-var notYet = []string{
-	"CONTRIBUTING.md has ",
-	"device/simulator has ",
-}
-
-func complain(t *testing.T, format string, args ...any) {
-	t.Helper()
-	message := fmt.Sprintf(format, args...)
-	for _, begin := range notYet {
-		if strings.HasPrefix(message, begin) {
-			t.Log(message)
-			return
-		}
-	}
-	t.Error(message)
-}
 
 // layers are the packages from the bottom to the top. A package imports only
 // packages of its own line and of lines above it here. The first line that fits a
@@ -118,12 +98,12 @@ func TestLayers(t *testing.T) {
 		}
 		own := layer(dir)
 		if own < 0 {
-			complain(t, "%s is in no layer", dir)
+			t.Errorf("%s is in no layer", dir)
 			return
 		}
 		for _, to := range ours(r.imports) {
 			if layer(to) > own {
-				complain(t, "%s imports %s, which is in a higher layer", dir, to)
+				t.Errorf("%s imports %s, which is in a higher layer", dir, to)
 			}
 		}
 	})
@@ -149,7 +129,7 @@ func TestForbiddenImports(t *testing.T) {
 			}
 			for _, to := range r.imports {
 				if matches(to, rule.to...) {
-					complain(t, "%s imports %s, but %s", dir, to, rule.why)
+					t.Errorf("%s imports %s, but %s", dir, to, rule.why)
 				}
 			}
 		}
@@ -161,7 +141,7 @@ func TestHomesOfLibraries(t *testing.T) {
 		for _, to := range r.imports {
 			for _, l := range homes {
 				if matches(to, l.library+"/...") && !matches(dir, l.home...) {
-					complain(t, "%s imports %s, whose home is %s", dir, to, strings.Join(l.home, ", "))
+					t.Errorf("%s imports %s, whose home is %s", dir, to, strings.Join(l.home, ", "))
 				}
 			}
 		}
@@ -177,11 +157,11 @@ func TestSizes(t *testing.T) {
 	each(t, func(dir string, r *room) {
 		// cmd/snap is a file for each command, which do not know each other.
 		if r.lines > maxPackage && dir != "cmd/snap" {
-			complain(t, "%s has %d lines; divide it where it is over %d", dir, r.lines, maxPackage)
+			t.Errorf("%s has %d lines; divide it where it is over %d", dir, r.lines, maxPackage)
 		}
 		for _, f := range r.functions {
 			if f.lines > maxFunction && !f.table {
-				complain(t, "%s: %s has %d lines, more than %d", dir, f.name, f.lines, maxFunction)
+				t.Errorf("%s: %s has %d lines, more than %d", dir, f.name, f.lines, maxFunction)
 			}
 		}
 	})
@@ -194,7 +174,7 @@ func TestPackageComments(t *testing.T) {
 			begin = "Command " + path.Base(dir) + " "
 		}
 		if !strings.HasPrefix(r.comment, begin) {
-			complain(t, "the package comment of %s does not begin with %q", dir, begin)
+			t.Errorf("the package comment of %s does not begin with %q", dir, begin)
 		}
 	})
 }
@@ -217,11 +197,11 @@ func TestContributingNamesEveryPackage(t *testing.T) {
 	}
 	each(t, func(dir string, r *room) {
 		if n := rows[dir]; n != 1 {
-			complain(t, "CONTRIBUTING.md has %d rows for %s", n, dir)
+			t.Errorf("CONTRIBUTING.md has %d rows for %s", n, dir)
 		}
 		delete(rows, dir)
 	})
 	for dir := range rows {
-		complain(t, "CONTRIBUTING.md has a row for %s, which does not exist", dir)
+		t.Errorf("CONTRIBUTING.md has a row for %s, which does not exist", dir)
 	}
 }
