@@ -37,7 +37,7 @@ type Unfinished = record.Unfinished
 
 // Kinds of unfinished backups.
 const (
-	// UnfinishedBackup is a backup that broke off.
+	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = record.UnfinishedBackup
 	// UnfinishedRekey is a change of the backup password: files that the
 	// device has changed in its last backup and that the next one begins with.

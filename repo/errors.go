@@ -22,7 +22,7 @@ var (
 	ErrDamaged = store.ErrDamaged
 	// ErrNoSnapshot says that no snapshot fits what was asked for.
 	ErrNoSnapshot = store.ErrNoSnapshot
-	// ErrChanged says that somebody else has changed or forgotten a snapshot.
+	// ErrChanged says that another process has changed or forgotten a snapshot.
 	ErrChanged = store.ErrChanged
 	// ErrAmbiguous says that several snapshots, keys or devices fit.
 	ErrAmbiguous = store.ErrAmbiguous

@@ -89,7 +89,7 @@ func (rule Rule) plainSize(ref index.BlockRef) int64 {
 
 // Bound returns a dictionary for which the chain stays within its bounds, in
 // stored bytes and in depth. A chunk that lies too deep, or needs too much, is
-// replaced by what lies at its place in the dictionary that it was itself
+// replaced by what is at its place in the dictionary that it was itself
 // encoded with: an older state.
 func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	for range 2 * pack.MaxDepth {
@@ -136,7 +136,7 @@ func (rule Rule) Walk() *Walk {
 	return &Walk{Rule: rule, depths: map[index.BlockRef]int{}}
 }
 
-// Depth returns the depth of the block that a chunk lies in.
+// Depth returns the depth of the block that a chunk is in.
 func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 	loc, ok := c.lookup(id)
 	if !ok || above > pack.MaxDepth {
@@ -216,7 +216,7 @@ type found struct {
 	seen map[visit]struct{}
 }
 
-// visit is a chunk that was looked into for what lies at a depth below it.
+// visit is a chunk that was looked into for what is at a depth below it.
 type visit struct {
 	id    chunk.ID
 	limit int
@@ -242,9 +242,9 @@ func (c *Walk) within(f *found, id chunk.ID, limit int) {
 	}
 }
 
-// Place returns the part of a block's dictionary that lies where a chunk of the
-// block lies in the plaintext. Runs and their dictionaries are in one order, so
-// places correspond, but for what was added or has moved. There is no margin for
+// Place returns the part of a block's dictionary that is where a chunk of the
+// block is in the plaintext. Blocks and their dictionaries are in one order, so
+// places correspond, except for what was added or has moved. There is no margin for
 // that: of blocks of small files it would take in all of the dictionary, and
 // dictionaries would grow from state to state.
 func (c *Walk) Place(loc index.Location) []chunk.ID {

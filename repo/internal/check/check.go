@@ -48,10 +48,10 @@ type Problem struct {
 	File  string `json:"file,omitempty"` // in the repository
 	Text  string `json:"text"`
 	Hint  string `json:"hint,omitempty"`
-	Fatal bool   `json:"fatal"` // content cannot be given back, or could be lost next
+	Fatal bool   `json:"fatal"` // content cannot be restored, or could be lost next
 }
 
-// Incomplete is a snapshot that cannot be given back whole.
+// Incomplete is a snapshot that cannot be restored completely.
 type Incomplete struct {
 	Snapshot layout.FileID `json:"snapshot"`
 	Device   string        `json:"device"`
@@ -91,7 +91,7 @@ type Report struct {
 	Problems   []Problem    `json:"problems"`
 	Incomplete []Incomplete `json:"suffering"`
 	// Marked are snapshots whose records say what they have lost; of that
-	// nothing is new, and they can be given back without it.
+	// nothing is new, and they can be restored without it.
 	Marked []Incomplete `json:"marked"`
 	// Leftovers are files that nothing refers to, as an interrupted run leaves
 	// them. They are harmless.

@@ -33,7 +33,7 @@ func (c *Checker) newVerifier(p *plan) *verifier {
 }
 
 // verify reads a pack and checks every byte of it: its name, its header
-// against the index, and every chunk against its ID, but for blocks that are
+// against the index, and every chunk against its ID, except blocks that are
 // verified with their family. What is wrong goes into the report; an error
 // means that the check cannot go on.
 func (v *verifier) verify(ctx context.Context, f backend.Info) error {
@@ -158,7 +158,7 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 
 // again verifies the blocks that were passed over because the first copy of a
 // chunk in their dictionary is bad, where another copy is sound. This comes when
-// all else has been verified: until then a block that another copy lies in may be
+// all else has been verified: until then a block that another copy is in may be
 // in another goroutine's hands.
 func (c *Checker) again(ctx context.Context, p *plan) error {
 	for id := range c.bad {

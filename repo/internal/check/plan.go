@@ -10,7 +10,7 @@ import (
 
 // plan says in which order a check decodes blocks that are dictionaries or have
 // one. Blocks that need each other, directly or through others, are a family;
-// one goroutine goes through it, every block behind those that it needs and
+// one goroutine goes through it, every block after those that it needs and
 // near to them, so that most blocks are decoded once and families of any size
 // take little memory. Other blocks are verified where the pack is read.
 type plan struct {

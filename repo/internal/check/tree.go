@@ -138,7 +138,7 @@ func (t *TreeCheck) name(s string) {
 // Load is Repo.Chunk, but knows what reading the packs has found.
 func (t *TreeCheck) Load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	if t.Checker.isBad(id) {
-		return nil, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s lies in a damaged pack", id.Short())}
+		return nil, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s is in a damaged pack", id.Short())}
 	}
 	if !t.Checker.Store.Index.Has(id) {
 		t.Checker.unknown = true

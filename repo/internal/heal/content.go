@@ -169,7 +169,7 @@ func (h *contentHealer) look(ctx context.Context) error {
 	return nil
 }
 
-// chunks compares the chunks of a file of the other repository, but for those
+// chunks compares the chunks of a file of the other repository, except those
 // that fresh says were met before.
 func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, fresh func(chunk.ID) bool) error {
 	err := e.Content.Chunks(ctx, h.other.Chunk, func(id chunk.ID) error {

@@ -43,7 +43,7 @@ func ParityStatus(ctx context.Context, r *store.Store) (*parity.Status, error) {
 }
 
 // FromParity brings back what parity can. The caller holds a lock of kind
-// LockExclusive, but for a dry run.
+// LockExclusive, except for a dry run.
 func FromParity(ctx context.Context, r *store.Store, opts repair.RepairOptions) (*parity.HealReport, error) {
 	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ type Options struct {
 	MaxUnused func(used int64) int64
 	// MaxRepack bounds the bytes that are written anew; negative for no bound.
 	MaxRepack int64
-	// Abandoned is the age from which a device backup that broke off counts as
+	// Abandoned is the age from which a device backup that was interrupted counts as
 	// given up; 14 days by default.
 	Abandoned time.Duration
 	// DryRun changes nothing.

@@ -118,7 +118,7 @@ const maxWhole = 32 << 20
 // whole returns the bytes of a pack of which most is to be copied as it is, if they
 // are those that were once stored, by the pack's name, and hold what the index says. Its blocks need not be decoded
 // then to know them for sound. Otherwise it returns nil: each block is looked at,
-// which tells what is damaged. So it does where a chunk lies in several packs, of
+// which tells what is damaged. So it does where a chunk is in several packs, of
 // which only one copy is kept.
 func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
 	if pk.Size > maxWhole || c.u.Duplicates {

@@ -28,7 +28,7 @@ const (
 
 // What an Unfinished is of.
 const (
-	// UnfinishedBackup is a backup that broke off.
+	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = "backup"
 	// UnfinishedRekey is a change of the backup password: files that the
 	// device has changed in its last backup and that the next one begins with.
@@ -36,7 +36,7 @@ const (
 )
 
 // Unfinished is the record of files that a device has sent and that no
-// snapshot has: of a backup that broke off, above all. The next run goes on
+// snapshot has: of a backup that was interrupted, above all. The next run goes on
 // from there. It refers to chunks, which have to stay while it is there, but it
 // is no snapshot: nobody else can rely on it, and it may be removed at any time
 // at the price of sending the files again.

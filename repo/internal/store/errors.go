@@ -22,7 +22,7 @@ var (
 	ErrDamaged = errors.New("repository is damaged")
 	// ErrNoSnapshot says that no snapshot fits what was asked for.
 	ErrNoSnapshot = errors.New("no such snapshot")
-	// ErrChanged says that somebody else has changed or forgotten a snapshot.
+	// ErrChanged says that another process has changed or forgotten a snapshot.
 	ErrChanged = errors.New("somebody else has changed or forgotten it at the same time")
 	// ErrAmbiguous says that several snapshots, keys or devices fit.
 	ErrAmbiguous = errors.New("ambiguous")

@@ -26,7 +26,7 @@ type Usage struct {
 	records    []string // names of the records that were counted, sorted
 	Used       *index.ChunkSet
 	bases      *index.ChunkSet  // what is needed only to decode something else, too
-	Duplicates bool             // some chunks lie in several packs, of which one copy is marked
+	Duplicates bool             // some chunks are in several packs, of which one copy is marked
 	plan       Plan             // of blocks to be stored anew, or nil
 	Moved      map[pack.ID]bool // packs of which everything in use is in others, too
 }

@@ -17,7 +17,7 @@ import (
 const FarMargin = 512 << 10
 
 // maxPredecessor bounds how many chunks of an earlier version are looked at. It
-// is a database of 16 GiB; what lies behind is stored in full.
+// is a database of 16 GiB; what is behind is stored in full.
 const maxPredecessor = 1 << 18
 
 // manyPlaces is the place of a chunk that the predecessor has more than once,
