@@ -92,6 +92,9 @@ func TestResume(t *testing.T) {
 // its files changed, and after the host lost a file.
 func TestResumeForgotten(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("six backups")
+	}
 	d, h := newDevice(t, Options{}), newHost(t)
 	d.script("manifests=cut")
 	broken := d.breaks(h)

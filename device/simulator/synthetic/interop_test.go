@@ -47,6 +47,9 @@ var findPython = sync.OnceValue(func() string {
 
 func python(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it runs another program")
+	}
 	path := findPython()
 	if path == "" {
 		missing(t, "python3 with python3-cryptography")
@@ -150,9 +153,7 @@ func roundTrip(t *testing.T, folder, password string) string {
 // program, and compares them with the plain backup of the same device.
 func TestInteropDecrypt(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("it runs another program many times")
-	}
+	python(t)
 	for name, test := range map[string]struct {
 		conf     synthetic.Config
 		days     int
@@ -180,8 +181,8 @@ func TestInteropDecrypt(t *testing.T) {
 // changed byte.
 func TestInteropDecryptRefuses(t *testing.T) {
 	t.Parallel()
-	folders, _ := generate(t, synthetic.Config{Seed: 33, Encryption: synthetic.EncryptAll}, 1)
 	py := python(t)
+	folders, _ := generate(t, synthetic.Config{Seed: 33, Encryption: synthetic.EncryptAll}, 1)
 	refuses := func(password, want string) {
 		t.Helper()
 		cmd := exec.Command(py, filepath.Join("testdata", "decrypt.py"), folders[0])
@@ -230,6 +231,9 @@ func beginWith(t *testing.T, folder string, heads ...string) []string {
 // days of changes.
 func TestInteropDatabases(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("it runs another program")
+	}
 	program, err := exec.LookPath("sqlite3")
 	if err != nil {
 		missing(t, "sqlite3")

@@ -16,8 +16,11 @@ import (
 func TestSameConfigSameBytes(t *testing.T) {
 	t.Parallel()
 	conf, days := Config{Seed: 7, Devices: 2, Encryption: EncryptAlternate}, 2
-	if faultpoint.All() {
+	switch {
+	case faultpoint.All():
 		conf.Devices, days = 3, 3
+	case testing.Short():
+		days = 1
 	}
 	var runs [2]map[string]state
 	for i := range runs {
