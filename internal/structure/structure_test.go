@@ -1,6 +1,6 @@
 // Package structure tests how snap's packages fit together: which may import
 // which, how large they and their functions may be, and that each says what it is
-// for. It has no code.
+// for. It also follows the links of the documents. It has no code.
 package structure
 
 import (
