@@ -322,7 +322,7 @@ func breakages(t *testing.T, rng *rand.Rand) []breakage {
 		return all
 	}
 	var some []breakage
-	for _, i := range faultpoint.Choose(t, len(all), 3) {
+	for _, i := range faultpoint.Choose(t, len(all), 2) {
 		some = append(some, all[i])
 	}
 	return some
@@ -394,7 +394,11 @@ func TestBrokenBackups(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, encrypt := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
+	both := []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll}
+	if testing.Short() {
+		both = encryptions(t)
+	}
+	for _, encrypt := range both {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
 			t.Parallel()
 			rng := faultpoint.Rand(t)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"fmt"
 	"net"
 	"os"
@@ -29,6 +31,9 @@ type simulation struct {
 }
 
 type simulationKey struct{}
+
+// deviceKey is the key of all attached devices, because making one takes long.
+var deviceKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
 // noDevices keeps a script away from devices connected to the machine.
 const noDevices = "UNIX:/nonexistent/usbmuxd"
@@ -125,7 +130,9 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	if len(words) == 0 {
 		ts.Fatalf("usage: simulate attach NAME UDID [WORD]...")
 	}
-	spec := simulator.Spec{Name: name, UDID: words[0]}
+	key, err := deviceKey()
+	ts.Check(err)
+	spec := simulator.Spec{Name: name, UDID: words[0], Key: key}
 	by, trusted, locked, encrypted := simulator.USB, false, false, false
 	for _, w := range words[1:] {
 		switch w {
