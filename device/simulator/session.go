@@ -22,7 +22,7 @@ func startSession(ctx context.Context, c net.Conn, conf *tls.Config) (*sessionTL
 	if !ok {
 		records = &recordConn{Conn: c, in: bufio.NewReader(c)}
 	}
-	records.whole = true
+	records.bounded = true
 	secure, err := startTLS(ctx, records, conf)
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func startSession(ctx context.Context, c net.Conn, conf *tls.Config) (*sessionTL
 func (s *sessionTLS) end() bool {
 	_ = s.CloseWrite()
 	defer func() {
-		s.records.whole, s.records.left = false, 0
+		s.records.bounded, s.records.left = false, 0
 		_ = s.records.SetDeadline(time.Time{}) // CloseWrite left one
 	}()
 	for {
@@ -63,24 +63,24 @@ const (
 // recordConn keeps TLS from reading what follows its last record.
 type recordConn struct {
 	net.Conn
-	in    *bufio.Reader
-	whole bool // no read crosses the end of a record
-	left  int  // of the current record
+	in      *bufio.Reader
+	bounded bool // no read crosses the end of a record
+	left    int  // of the current record
 }
 
 func (c *recordConn) Read(p []byte) (int, error) {
-	if c.whole && c.left == 0 {
+	if c.bounded && c.left == 0 {
 		head, err := c.in.Peek(recordHeader)
 		if err != nil {
 			return 0, err
 		}
 		c.left = recordHeader + int(binary.BigEndian.Uint16(head[recordHeader-2:]))
 	}
-	if c.whole {
+	if c.bounded {
 		p = p[:min(len(p), c.left)]
 	}
 	n, err := c.in.Read(p)
-	if c.whole {
+	if c.bounded {
 		c.left -= n
 	}
 	return n, err

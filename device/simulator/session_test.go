@@ -44,7 +44,7 @@ func TestSessionEnds(t *testing.T) {
 	for _, polite := range []bool{true, false, true} {
 		reply := ask(host, map[string]any{"Request": "StartSession", "HostID": record.HostID, "SystemBUID": record.SystemBUID})
 		// The host must not read beyond its last record either.
-		records := &recordConn{Conn: host, in: bufio.NewReader(host), whole: true}
+		records := &recordConn{Conn: host, in: bufio.NewReader(host), bounded: true}
 		secure := tls.Client(records, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true})
 		ask(secure, map[string]any{"Request": "GetValue", "Key": "SerialNumber"})
 		ask(secure, map[string]any{"Request": "StopSession", "SessionID": reply["SessionID"]})

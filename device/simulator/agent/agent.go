@@ -84,8 +84,8 @@ type Agent struct {
 
 	// Only used during a conversation.
 	unfinished *cache // of an interrupted run
-	sets       map[[sha256.Size]byte]*set
-	told       told
+	backups    map[[sha256.Size]byte]*digests
+	expected   expected
 	restored   int
 }
 
@@ -113,7 +113,7 @@ func New(o Options) (*Agent, error) {
 		return nil, errors.New("simulated device: UDID is missing")
 	}
 	return &Agent{opts: o, me: o.Device, content: o.Content, password: []byte(o.Password), faults: faults.NewPlayer(o.Script),
-		sets: map[[sha256.Size]byte]*set{}}, nil
+		backups: map[[sha256.Size]byte]*digests{}}, nil
 }
 
 // Device returns the device.

@@ -28,12 +28,12 @@ func Attach(d *simulator.Device, o Options) (*Agent, error) {
 		o.Device = mobilesync.Device{UDID: d.UDID(), Name: d.Name(), ProductType: text("ProductType"), ProductVersion: text("ProductVersion"),
 			BuildVersion: text("BuildVersion"), SerialNumber: text("SerialNumber")}
 	}
-	told := o.OnEncryption
+	onEncryption := o.OnEncryption
 	o.OnEncryption = func(on bool) {
 		d.SetValue(simulator.DomainBackup, willEncrypt, on)
 		d.Notify(domainChanged)
-		if told != nil {
-			told(on)
+		if onEncryption != nil {
+			onEncryption(on)
 		}
 	}
 	if o.Applications == nil {
@@ -42,11 +42,11 @@ func Attach(d *simulator.Device, o Options) (*Agent, error) {
 	if o.Locked == nil {
 		o.Locked = func() bool { return d.Lock() == simulator.NotYetUnlocked }
 	}
-	seen := o.OnViolation
+	onViolation := o.OnViolation
 	o.OnViolation = func(text string) {
 		d.Violate("%s: %s", simulator.MobileBackup2, text)
-		if seen != nil {
-			seen(text)
+		if onViolation != nil {
+			onViolation(text)
 		}
 	}
 	a, err := New(o)

@@ -30,7 +30,7 @@ type backup struct {
 	records    *manifest.Records
 
 	cache    *cache
-	old      *oldSet           // nil in a full run
+	old      *oldBackup        // nil in a full run
 	names    hostfiles.Listing // files of the old backup on the host; nil if unknown
 	snapshot hostfiles.Listing // files of the interrupted run on the host
 	plainBag []byte            // of an old plain backup
@@ -116,7 +116,7 @@ func (b *backup) begin(s *status) error {
 		return b.resume(s)
 	case s.snapshot == "moving" || s.snapshot == "removing":
 		b.note(func(r *Run) { r.Resumed = s.snapshot })
-		if err := b.complete(s); err != nil {
+		if err := b.finishInterrupted(s); err != nil {
 			return err
 		}
 		if err := b.loadOld(true); err != nil {
@@ -139,9 +139,9 @@ func (b *backup) newRun() error {
 	}
 	if password := b.agent.secret(); len(password) > 0 {
 		if b.old != nil {
-			err = b.lock(c, nil, b.old.bag, b.old.keys)
+			err = b.encrypt(c, nil, b.old.bag, b.old.keys)
 		} else {
-			err = b.lock(c, password, nil, nil)
+			err = b.encrypt(c, password, nil, nil)
 		}
 		if err != nil {
 			return err
@@ -150,7 +150,7 @@ func (b *backup) newRun() error {
 		b.plainBag = b.old.bag
 	}
 	if b.old != nil {
-		c.base = b.agent.sets[b.old.sum]
+		c.base = b.agent.backups[b.old.sum]
 	}
 	b.cache = c
 	b.agent.unfinished = c
@@ -197,7 +197,7 @@ func (b *backup) oldRecord(id hostfiles.FileID) (manifest.Record, bool) {
 // unchanged reports whether the old backup has the file as it is now.
 func (b *backup) unchanged(r *manifest.Record) bool {
 	old, ok := b.oldRecord(r.FileID)
-	return ok && old.IsFile() && stateOf(&old) == stateOf(r) && (old.EncryptionKey != nil) == (b.cache.locks != nil)
+	return ok && old.IsFile() && stateOf(&old) == stateOf(r) && (old.EncryptionKey != nil) == (b.cache.encryption != nil)
 }
 
 // plan returns the records whose files have to be sent, and their size.
@@ -238,6 +238,6 @@ func (a *Agent) remember(c *cache) {
 	for id, s := range c.sent {
 		sums[id] = s.digest
 	}
-	a.sets[a.told.manifest] = &set{parent: c.base, sums: sums}
+	a.backups[a.expected.manifest] = &digests{parent: c.base, sums: sums}
 	a.unfinished = nil
 }

@@ -33,30 +33,30 @@ type sent struct {
 
 // cache is what a device keeps of a run until the run is complete.
 type cache struct {
-	uuid   string
-	number uint64 // of the run, for its randomness
-	full   bool
-	base   *set   // of the old backup; may be nil
-	locks  *locks // nil in a plain backup
-	sent   map[hostfiles.FileID]sent
-	tries  uint64 // number of file keys drawn
+	uuid       string
+	number     uint64 // of the run, for its randomness
+	full       bool
+	base       *digests    // of the old backup; may be nil
+	encryption *encryption // nil in a plain backup
+	sent       map[hostfiles.FileID]sent
+	tries      uint64 // number of file keys drawn
 }
 
-// locks is the keys of an encrypted backup.
-type locks struct {
+// encryption is the keys of an encrypted backup.
+type encryption struct {
 	bag         []byte
 	keys        *keybag.Keys
 	manifest    keybag.FileKey
 	manifestKey []byte // wrapped
 }
 
-// set is the digests of a complete backup.
-type set struct {
-	parent *set // has the digests of unchanged files
+// digests is the digests of a complete backup.
+type digests struct {
+	parent *digests // has the digests of unchanged files
 	sums   map[hostfiles.FileID][sha1.Size]byte
 }
 
-func (s *set) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
+func (s *digests) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
 	for ; s != nil; s = s.parent {
 		if sum, ok = s.sums[id]; ok {
 			return sum, true
@@ -65,8 +65,8 @@ func (s *set) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
 	return sum, false
 }
 
-// told is what was sent last, and what the host has to return.
-type told struct {
+// expected is what was sent last, and what the host has to return.
+type expected struct {
 	status, plist []byte
 	manifest      [sha256.Size]byte // of Manifest.db
 	uuid          string            // of the run
@@ -91,9 +91,9 @@ func newUUID(random io.Reader) (string, error) {
 	return fmt.Sprintf("%X-%X-%X-%X-%X", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
-// lock prepares encryption with the keybag of the old backup, or with a new one if
+// encrypt prepares encryption with the keybag of the old backup, or with a new one if
 // bag is nil.
-func (t *session) lock(c *cache, password, bag []byte, keys *keybag.Keys) error {
+func (t *session) encrypt(c *cache, password, bag []byte, keys *keybag.Keys) error {
 	a := t.agent
 	var err error
 	if bag == nil {
@@ -101,14 +101,14 @@ func (t *session) lock(c *cache, password, bag []byte, keys *keybag.Keys) error 
 			return err
 		}
 	}
-	l := &locks{bag: bag, keys: keys}
+	l := &encryption{bag: bag, keys: keys}
 	if _, err := io.ReadFull(a.stream("manifest key", c.number), l.manifest[:]); err != nil {
 		return err
 	}
 	if l.manifestKey, err = keys.Wrap(keybag.ClassNone, l.manifest); err != nil {
 		return err
 	}
-	c.locks = l
+	c.encryption = l
 	return nil
 }
 
@@ -118,7 +118,7 @@ func (c *cache) fileKey(a *Agent, r *manifest.Record) (key keybag.FileKey, wrapp
 	mac := hmac.New(sha256.New, fmt.Appendf(nil, "%d %d %s %d", a.opts.Seed, c.number, a.me.UDID, c.tries))
 	mac.Write(r.FileID[:])
 	key = keybag.FileKey(mac.Sum(nil))
-	wrapped, err = c.locks.keys.Wrap(classOf(r), key)
+	wrapped, err = c.encryption.keys.Wrap(classOf(r), key)
 	return key, wrapped, err
 }
 
@@ -139,7 +139,7 @@ func (c *cache) open(ctx context.Context, a *Agent, from devicefiles.Source, r *
 	}
 	o := &outgoing{Closer: file, sum: sha1.New()}
 	var plain io.Reader = devicefiles.NewReader(ctx, file)
-	if c.locks != nil {
+	if c.encryption != nil {
 		key, wrapped, err := c.fileKey(a, r)
 		if err != nil {
 			_ = file.Close()

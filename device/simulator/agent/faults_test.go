@@ -248,7 +248,7 @@ func TestAttacks(t *testing.T) {
 	}
 	d, h := newDevice(t, Options{}), newHost(t)
 	d.must(h, 0, "Backup")
-	whole := maps.Clone(h.files)
+	before := maps.Clone(h.files)
 	for _, i := range faultpoint.Choose(t, len(names), len(names)) {
 		name := names[i]
 		if testing.Short() && (strings.HasPrefix(name, "endless-") || hostile.Framing(name)) {
@@ -269,9 +269,9 @@ func TestAttacks(t *testing.T) {
 		maps.DeleteFunc(h.files, func(p string, _ []byte) bool {
 			return name == "endless-names" && strings.HasPrefix(p, d.own("Snapshot/hostile-"))
 		})
-		if !maps.EqualFunc(h.files, whole, bytes.Equal) {
+		if !maps.EqualFunc(h.files, before, bytes.Equal) {
 			t.Errorf("%s changed something", name)
-			h.files = maps.Clone(whole)
+			h.files = maps.Clone(before)
 		}
 	}
 	d.clean()

@@ -94,8 +94,8 @@ func (b *backup) manifestPlist() ([]byte, error) {
 	p["Lockdown"] = lockdown
 	p["Version"] = "10.0"
 	p["Date"] = b.now()
-	p["IsEncrypted"] = b.cache.locks != nil
-	if l := b.cache.locks; l != nil {
+	p["IsEncrypted"] = b.cache.encryption != nil
+	if l := b.cache.encryption; l != nil {
 		p["BackupKeyBag"], p["ManifestKey"] = l.bag, l.manifestKey
 		return plist.EncodeBinary(p)
 	}
@@ -113,7 +113,7 @@ func (b *backup) manifestPlist() ([]byte, error) {
 }
 
 // encryptedFile opens a file as it is sent.
-func encryptedFile(path string, l *locks) (io.ReadCloser, error) {
+func encryptedFile(path string, l *encryption) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -127,8 +127,8 @@ func encryptedFile(path string, l *locks) (io.ReadCloser, error) {
 	}{newEncrypting(f, l.manifest), f}, nil
 }
 
-// oldSet is a complete backup on the host.
-type oldSet struct {
+// oldBackup is a complete backup on the host.
+type oldBackup struct {
 	records     *manifest.Records
 	bag         []byte
 	keys        *keybag.Keys // of an encrypted one, as is manifestKey

@@ -18,15 +18,15 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// settle creates the new content from what was restored and what stays.
-func (r *restore) settle() (devicefiles.Source, error) {
+// newContent creates the new content from what was restored and what stays.
+func (r *restore) newContent() (devicefiles.Source, error) {
 	path := filepath.Join(r.target, mobilesync.ManifestDB)
 	if err := r.plainManifest(path); err != nil {
 		return nil, err
 	}
 	next := uint64(r.agent.restored) << 32 // inodes; restored files are new files
 	now := r.agent.opts.Clock().Unix()
-	err := manifestdb.Edit(r.ctx, path, r.set.records, func(rec *manifest.Record) manifestdb.Change {
+	err := manifestdb.Edit(r.ctx, path, r.backup.records, func(rec *manifest.Record) manifestdb.Change {
 		if !r.wanted(rec) {
 			return manifestdb.Delete
 		}
@@ -61,8 +61,8 @@ func (r *restore) plainManifest(path string) (err error) {
 	defer in.Close()
 	var from io.ReaderAt = in
 	size := r.size
-	if r.set.keys != nil {
-		key, err := r.set.keys.Unwrap(r.set.manifestKey)
+	if r.backup.keys != nil {
+		key, err := r.backup.keys.Unwrap(r.backup.manifestKey)
 		if err != nil {
 			return err
 		}
@@ -88,9 +88,9 @@ func (r *restore) keepOthers(path string) error {
 	}
 	var stay []int
 	for i, rec := range records.All() {
-		at, inBackup := r.set.records.ByFileID(rec.FileID)
+		at, inBackup := r.backup.records.ByFileID(rec.FileID)
 		if inBackup {
-			other := r.set.records.At(at)
+			other := r.backup.records.At(at)
 			inBackup = r.wanted(&other)
 		}
 		if rec.HasFileID && !inBackup && (!r.options.RemoveOthers || !r.wanted(&rec)) {

@@ -76,8 +76,8 @@ func (t *session) rewrap(dir string, old, next []byte) error {
 	if err := t.UploadBytes(path, changed); err != nil {
 		return err
 	}
-	if bytes.Equal(raw, t.agent.told.plist) {
-		t.agent.told.plist = changed
+	if bytes.Equal(raw, t.agent.expected.plist) {
+		t.agent.expected.plist = changed
 	}
 	return nil
 }

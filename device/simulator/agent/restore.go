@@ -59,8 +59,8 @@ type restore struct {
 
 	manifest map[string]any // Manifest.plist
 	info     []byte         // Info.plist
-	set      *oldSet
-	known    *set // nil if this agent did not make the backup
+	backup   *oldBackup
+	known    *digests // nil if this agent did not make the backup
 	size     int64
 
 	target string // the new content
@@ -87,7 +87,7 @@ func (t *session) restore(request map[string]any) error {
 }
 
 func (r *restore) play(password []byte) error {
-	if err := r.judge(password); err != nil {
+	if err := r.inspect(password); err != nil {
 		return err
 	}
 	if err := r.safetyCopy(); err != nil {
@@ -99,7 +99,7 @@ func (r *restore) play(password []byte) error {
 	if err := r.getFiles(); err != nil {
 		return err
 	}
-	content, err := r.settle()
+	content, err := r.newContent()
 	if err != nil {
 		return err
 	}
@@ -109,9 +109,9 @@ func (r *restore) play(password []byte) error {
 	return nil
 }
 
-// judge downloads the four files that describe the backup, and decides whether it
+// inspect downloads the four files that describe the backup, and decides whether it
 // can be restored.
-func (r *restore) judge(password []byte) error {
+func (r *restore) inspect(password []byte) error {
 	if err := r.at(faults.StepStatus); err != nil {
 		return err
 	}
@@ -149,23 +149,23 @@ func (r *restore) judge(password []byte) error {
 	if err := r.compatible(info); err != nil {
 		return err
 	}
-	r.known = r.agent.sets[sum]
+	r.known = r.agent.backups[sum]
 	return r.open(path, sum, size, password)
 }
 
 // open reads the manifest, with the password if it is encrypted.
 func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password []byte) (err error) {
-	r.set = &oldSet{sum: sum}
+	r.backup = &oldBackup{sum: sum}
 	if encrypted, _ := r.manifest["IsEncrypted"].(bool); encrypted {
-		if r.set.keys, err = unlock(r.session, r.manifest, password); err != nil {
+		if r.backup.keys, err = unlock(r.session, r.manifest, password); err != nil {
 			if r.ctx.Err() != nil {
 				return r.ctx.Err()
 			}
 			return mberror.Errorf(mberror.Password, "%s: %v", mberror.Describe(mberror.Password), err)
 		}
-		r.set.manifestKey, _ = r.manifest["ManifestKey"].([]byte)
+		r.backup.manifestKey, _ = r.manifest["ManifestKey"].([]byte)
 	}
-	if r.set.records, err = r.set.readRecords(r.ctx, path, size); err != nil {
+	if r.backup.records, err = r.backup.readRecords(r.ctx, path, size); err != nil {
 		if r.ctx.Err() != nil {
 			return r.ctx.Err()
 		}
@@ -258,8 +258,8 @@ func (r *restore) wanted(rec *manifest.Record) bool {
 func (r *restore) getFiles() error {
 	var batch []int
 	var size int64
-	total := r.set.records.Len()
-	for i, rec := range r.set.records.All() {
+	total := r.backup.records.Len()
+	for i, rec := range r.backup.records.All() {
 		if !rec.IsFile() || !rec.HasFileID || !r.wanted(&rec) {
 			continue
 		}
@@ -283,7 +283,7 @@ func (r *restore) getBatch(batch []int, share float64) error {
 	}
 	paths, index := make([]string, len(batch)), map[string]int{}
 	for i, at := range batch {
-		rec := r.set.records.At(at)
+		rec := r.backup.records.At(at)
 		paths[i] = r.dir + "/" + mobilesync.BlobPath(mobilesync.Hashed, rec.FileID)
 		index[paths[i]] = at
 	}
@@ -301,8 +301,8 @@ func (r *restore) getBatch(batch []int, share float64) error {
 		file, err = os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		return file, err
 	}, func(path string) error {
-		rec := r.set.records.At(index[path])
-		return r.keep(&rec, file)
+		rec := r.backup.records.At(index[path])
+		return r.addFile(&rec, file)
 	})
 	if err != nil {
 		return err
@@ -313,8 +313,8 @@ func (r *restore) getBatch(batch []int, share float64) error {
 	return nil
 }
 
-// keep checks a downloaded file and adds its decrypted form to the content.
-func (r *restore) keep(rec *manifest.Record, file *os.File) error {
+// addFile checks a downloaded file and adds its decrypted form to the content.
+func (r *restore) addFile(rec *manifest.Record, file *os.File) error {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -322,8 +322,8 @@ func (r *restore) keep(rec *manifest.Record, file *os.File) error {
 	var plain io.Reader = io.TeeReader(file, stored)
 	if info, err := file.Stat(); err != nil {
 		return err
-	} else if r.set.keys != nil && rec.EncryptionKey != nil && info.Size() > 0 {
-		key, err := r.set.keys.Unwrap(rec.EncryptionKey)
+	} else if r.backup.keys != nil && rec.EncryptionKey != nil && info.Size() > 0 {
+		key, err := r.backup.keys.Unwrap(rec.EncryptionKey)
 		if err != nil {
 			return mberror.Errorf(mberror.Damaged, "%s/%s: %v", rec.Domain, rec.RelativePath, err)
 		}

@@ -42,7 +42,7 @@ func (b *backup) loadOld(must bool) error {
 		return err
 	}
 	if old == nil {
-		return b.look()
+		return b.listFiles()
 	}
 	path := filepath.Join(b.work, "old")
 	sum, size, found, err := b.downloadTo(b.dir+"/"+mobilesync.ManifestDB, path)
@@ -50,22 +50,22 @@ func (b *backup) loadOld(must bool) error {
 		return err
 	}
 	if !found {
-		return b.look()
+		return b.listFiles()
 	}
-	b.compareTold(raw, sum)
+	b.compareExpected(raw, sum)
 	old.sum = sum
 	if old.records, err = old.readRecords(b.ctx, path, size); err != nil {
 		if b.ctx.Err() != nil {
 			return b.ctx.Err()
 		}
-		return b.look() // a full run
+		return b.listFiles() // a full run
 	}
 	if must {
 		if _, err := b.readStatus(); err != nil {
 			return err
 		}
 	}
-	if err := b.look(); err != nil {
+	if err := b.listFiles(); err != nil {
 		return err
 	}
 	for _, rec := range old.records.All() {
@@ -77,8 +77,8 @@ func (b *backup) loadOld(must bool) error {
 	return nil
 }
 
-// look lists the host's files.
-func (b *backup) look() error {
+// listFiles lists the host's files.
+func (b *backup) listFiles() error {
 	if err := b.at(faults.StepListing); err != nil {
 		return err
 	}
@@ -87,9 +87,9 @@ func (b *backup) look() error {
 	return err
 }
 
-// compareTold compares the host's manifests with those sent in the last run.
-func (b *backup) compareTold(raw []byte, sum [sha256.Size]byte) {
-	last := parseStatus(b.agent.told.status)
+// compareExpected compares the host's manifests with those sent in the last run.
+func (b *backup) compareExpected(raw []byte, sum [sha256.Size]byte) {
+	last := parseStatus(b.agent.expected.status)
 	if last == nil || last.snapshot != "finished" {
 		return
 	}
@@ -97,14 +97,14 @@ func (b *backup) compareTold(raw []byte, sum [sha256.Size]byte) {
 	if err != nil {
 		return
 	}
-	was, err := plist.Dict(b.agent.told.plist)
+	was, err := plist.Dict(b.agent.expected.plist)
 	if err != nil || now["Date"] != was["Date"] {
 		return // of an older backup
 	}
-	if !bytes.Equal(raw, b.agent.told.plist) {
+	if !bytes.Equal(raw, b.agent.expected.plist) {
 		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestPlist)
 	}
-	if sum != b.agent.told.manifest {
+	if sum != b.agent.expected.manifest {
 		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestDB)
 	}
 }
@@ -133,7 +133,7 @@ func (c *countingHash) Write(p []byte) (int, error) {
 
 // parseOld reads the old Manifest.plist. nil means that the new backup has to be
 // a full one: it is unsound, of another version, or encrypted otherwise.
-func (b *backup) parseOld(raw []byte) (*oldSet, error) {
+func (b *backup) parseOld(raw []byte) (*oldBackup, error) {
 	password := b.agent.secret()
 	m, err := plist.Dict(raw)
 	if err != nil {
@@ -143,7 +143,7 @@ func (b *backup) parseOld(raw []byte) (*oldSet, error) {
 	if version, _ := m["Version"].(string); version != "10.0" || encrypted != (len(password) > 0) {
 		return nil, nil
 	}
-	old := &oldSet{}
+	old := &oldBackup{}
 	if old.bag, _ = m["BackupKeyBag"].([]byte); !encrypted {
 		return old, nil
 	}
@@ -166,7 +166,7 @@ func unlock(t *session, manifest map[string]any, password []byte) (*keybag.Keys,
 	return bag.Unlock(t.ctx, password, nil)
 }
 
-func (o *oldSet) readRecords(ctx context.Context, path string, size int64) (_ *manifest.Records, err error) {
+func (o *oldBackup) readRecords(ctx context.Context, path string, size int64) (_ *manifest.Records, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -199,9 +199,9 @@ func (b *backup) resume(s *status) error {
 		return err
 	}
 	c := b.agent.unfinished
-	usable := c != nil && c.uuid == s.uuid && c.full == (b.old == nil) && (c.locks != nil) == b.agent.WillEncrypt()
-	if usable && c.locks != nil && b.old != nil {
-		usable = bytes.Equal(c.locks.bag, b.old.bag)
+	usable := c != nil && c.uuid == s.uuid && c.full == (b.old == nil) && (c.encryption != nil) == b.agent.WillEncrypt()
+	if usable && c.encryption != nil && b.old != nil {
+		usable = bytes.Equal(c.encryption.bag, b.old.bag)
 	}
 	if !usable {
 		b.snapshot = nil // these files may have changed since
@@ -215,8 +215,8 @@ func (b *backup) resume(s *status) error {
 	return nil
 }
 
-// complete finishes a run that was interrupted after its files were sent.
-func (b *backup) complete(s *status) error {
+// finishInterrupted finishes a run that was interrupted after its files were sent.
+func (b *backup) finishInterrupted(s *status) error {
 	if err := b.at(faults.StepFinishing); err != nil {
 		return err
 	}

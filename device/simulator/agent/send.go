@@ -113,7 +113,7 @@ func (b *backup) sendBatch(batch []int32, progress float64) error {
 		files = append(files, b.file(rec))
 	}
 	if b.quirks.readError {
-		files[0].Open = half(files[0].Open)
+		files[0].Open = failHalfway(files[0].Open)
 	}
 	if b.quirks.twice {
 		rec := b.records.At(int(batch[0]))
@@ -159,8 +159,8 @@ func (b *backup) file(rec manifest.Record) hostfiles.Upload {
 	}
 }
 
-// half makes the second half of a file unreadable.
-func half(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
+// failHalfway makes the second half of a file unreadable.
+func failHalfway(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 	return func() (io.ReadCloser, error) {
 		file, err := open()
 		if err != nil {
@@ -173,14 +173,14 @@ func half(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
 		return struct {
 			io.Reader
 			io.Closer
-		}{io.MultiReader(bytes.NewReader(b[:len(b)/2]), broken{}), file}, nil
+		}{io.MultiReader(bytes.NewReader(b[:len(b)/2]), failing{}), file}, nil
 	}
 }
 
-// broken is a reader that fails.
-type broken struct{}
+// failing is a reader that fails.
+type failing struct{}
 
-func (broken) Read([]byte) (int, error) {
+func (failing) Read([]byte) (int, error) {
 	return 0, errors.New("Error reading from the device (MBErrorDomain/101)") //nolint:staticcheck // Apple's text
 }
 
@@ -205,7 +205,7 @@ func (b *backup) sendManifests() error {
 		DevicePath: "/var/.ba/" + mobilesync.ManifestDB,
 		HostPath:   b.dir + "/Snapshot/" + mobilesync.ManifestDB,
 		Open: func() (io.ReadCloser, error) {
-			f, err := encryptedFile(path, b.cache.locks)
+			f, err := encryptedFile(path, b.cache.encryption)
 			if err != nil {
 				return nil, err
 			}
@@ -218,6 +218,6 @@ func (b *backup) sendManifests() error {
 	if err != nil {
 		return err
 	}
-	b.agent.told.plist, b.agent.told.manifest, b.agent.told.uuid = list, [32]byte(sum.Sum(nil)), b.cache.uuid
+	b.agent.expected.plist, b.agent.expected.manifest, b.agent.expected.uuid = list, [32]byte(sum.Sum(nil)), b.cache.uuid
 	return nil
 }

@@ -45,8 +45,8 @@ func (b *backup) readStatus() (*status, error) {
 		return nil, err
 	}
 	s := parseStatus(raw)
-	if s != nil && s.uuid == b.agent.told.uuid && !bytes.Equal(raw, b.agent.told.status) && b.agent.told.status != nil {
-		if last := parseStatus(b.agent.told.status); last != nil && last.uuid == s.uuid && last.snapshot == s.snapshot {
+	if s != nil && s.uuid == b.agent.expected.uuid && !bytes.Equal(raw, b.agent.expected.status) && b.agent.expected.status != nil {
+		if last := parseStatus(b.agent.expected.status); last != nil && last.uuid == s.uuid && last.snapshot == s.snapshot {
 			b.agent.violate("%s has other bytes than were sent", mobilesync.StatusPlist)
 		}
 	}
@@ -67,7 +67,7 @@ func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool)
 	if err := b.UploadBytes(b.dir+"/"+mobilesync.StatusPlist, raw); err != nil {
 		return err
 	}
-	b.agent.told.status = raw
+	b.agent.expected.status = raw
 	return nil
 }
 
@@ -79,7 +79,7 @@ func (b *backup) verify() error {
 	for _, f := range []struct {
 		name string
 		want []byte
-	}{{mobilesync.StatusPlist, b.agent.told.status}, {mobilesync.ManifestPlist, b.agent.told.plist}} {
+	}{{mobilesync.StatusPlist, b.agent.expected.status}, {mobilesync.ManifestPlist, b.agent.expected.plist}} {
 		raw, err := b.SmallFile(b.dir + "/" + f.name)
 		if err != nil {
 			return err
@@ -94,7 +94,7 @@ func (b *backup) verify() error {
 	if err != nil {
 		return err
 	}
-	if !found || [32]byte(sum.Sum(nil)) != b.agent.told.manifest {
+	if !found || [32]byte(sum.Sum(nil)) != b.agent.expected.manifest {
 		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestDB)
 		return mberror.Errorf(mberror.Damaged, "%s is not what was sent", mobilesync.ManifestDB)
 	}

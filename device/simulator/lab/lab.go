@@ -57,7 +57,7 @@ type Options struct {
 	// On, if not nil, is called with every event, from many goroutines.
 	On func(Event)
 
-	was map[string]*deviceState // saved states by UDID, for Resume
+	saved map[string]*deviceState // saved states by UDID, for Resume
 }
 
 // Event is something that happens to a device.
@@ -92,12 +92,12 @@ type Device struct {
 	folder   string // of the content
 	links    []*simulator.Link
 
-	mu    sync.Mutex
-	asks  bool          // for the passcode before each operation
-	enter chan struct{} // closed when it is entered
-	early bool          // it was entered before the device asked
-	shut  bool          // the passcode was not entered in time
-	last  faults.Step   // that was reported
+	mu       sync.Mutex
+	asks     bool          // for the passcode before each operation
+	enter    chan struct{} // closed when it is entered
+	early    bool          // it was entered before the device asked
+	timedOut bool          // the passcode was not entered in time
+	last     faults.Step   // that was reported
 }
 
 // Lab is devices attached to a simulated usbmuxd.
@@ -197,13 +197,13 @@ func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error
 }
 
 func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, series *synthetic.Series, password string) (*Device, error) {
-	was := l.opts.was[spec.UDID]
-	if was != nil {
-		key, err := was.Memory.PrivateKey()
+	saved := l.opts.saved[spec.UDID]
+	if saved != nil {
+		key, err := saved.Memory.PrivateKey()
 		if err != nil {
 			return nil, err
 		}
-		spec.Key, spec.Name, password = key, was.Name, was.Password
+		spec.Key, spec.Name, password = key, saved.Name, saved.Password
 	}
 	if spec.Capacity == 0 {
 		spec.Capacity, spec.Available = capacity, capacity-1_000_000_000 // little is in use
@@ -217,11 +217,11 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 		spec.Key = key
 	}
 	d := &Device{Device: simulator.NewDevice(spec), lab: l, folder: folder, series: series, password: password}
-	if was != nil {
-		if err := d.Remember(was.Memory); err != nil {
+	if saved != nil {
+		if err := d.Remember(saved.Memory); err != nil {
 			return nil, err
 		}
-		d.AskPasscode(was.Asks)
+		d.AskPasscode(saved.Asks)
 	}
 	content, err := devicefiles.OpenFolder(ctx, folder, nil)
 	if err != nil {
@@ -352,7 +352,7 @@ func (d *Device) step(s faults.Step) {
 func (d *Device) locked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.shut || d.Lock() == simulator.NotYetUnlocked
+	return d.timedOut || d.Lock() == simulator.NotYetUnlocked
 }
 
 // askPasscode waits for the passcode if the device asks for it: because of
@@ -360,7 +360,7 @@ func (d *Device) locked() bool {
 // disconnects.
 func (d *Device) askPasscode(ctx context.Context) {
 	d.mu.Lock()
-	d.shut = false
+	d.timedOut = false
 	if !d.asks && d.Lock() != simulator.Locked {
 		d.mu.Unlock()
 		return
@@ -378,12 +378,12 @@ func (d *Device) askPasscode(ctx context.Context) {
 	select {
 	case <-enter:
 	case <-timer.C:
-		d.tell(EventPasscode, "nobody has entered its passcode")
+		d.tell(EventPasscode, "its passcode was not entered in time")
 	case <-ctx.Done():
 	}
 	d.mu.Lock()
 	if d.enter != nil {
-		d.enter, d.shut = nil, true
+		d.enter, d.timedOut = nil, true
 	}
 	d.mu.Unlock()
 	d.Notify("com.apple.LocalAuthentication.ui.dismissed")

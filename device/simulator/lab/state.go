@@ -135,9 +135,9 @@ func (st *state) resume(ctx context.Context, o Options) (*Lab, error) {
 		return nil, err
 	}
 	o.Devices, o.Seed, o.Untrusted = st.Devices, st.Seed, true // the trusted hosts are saved
-	o.was = map[string]*deviceState{}
+	o.saved = map[string]*deviceState{}
 	for i := range st.Each {
-		o.was[st.Each[i].UDID] = &st.Each[i]
+		o.saved[st.Each[i].UDID] = &st.Each[i]
 	}
 	l, err := newLab(o)
 	if err != nil {
@@ -164,11 +164,11 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 		}
 	}
 	for _, d := range l.Devices() {
-		was := l.opts.was[d.UDID()]
-		if was == nil || was.Restored == "" {
+		saved := l.opts.saved[d.UDID()]
+		if saved == nil || saved.Restored == "" {
 			continue
 		}
-		content, err := devicefiles.OpenFolder(ctx, filepath.Join(l.opts.Dir, was.Restored), nil)
+		content, err := devicefiles.OpenFolder(ctx, filepath.Join(l.opts.Dir, saved.Restored), nil)
 		if err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ type Hosts struct {
 	hosts   map[string]Host
 	showing bool   // the dialog
 	answer  *bool  // what the owner tapped
-	told    string // the host that was refused
+	refused string // the host that was refused
 }
 
 // New returns the hosts of a new device with a key.
@@ -94,7 +94,7 @@ func (s *Hosts) Dialog() bool {
 // makes the device ask again.
 func (s *Hosts) Tap(yes bool) {
 	s.mu.Lock()
-	s.answer, s.showing, s.told = &yes, false, ""
+	s.answer, s.showing, s.refused = &yes, false, ""
 	s.mu.Unlock()
 	s.log("answer", fmt.Sprint(yes))
 }

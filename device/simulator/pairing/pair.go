@@ -116,8 +116,8 @@ func (s *Hosts) refusal(hostID string, byNetwork, unlocked bool) string {
 	case s.answer != nil && *s.answer:
 		s.answer = nil // it is for one host
 		return ""
-	case s.answer != nil && (s.told == "" || s.told == hostID):
-		s.told = hostID
+	case s.answer != nil && (s.refused == "" || s.refused == hostID):
+		s.refused = hostID
 		return errUserDenied
 	}
 	s.answer, s.showing = nil, true
