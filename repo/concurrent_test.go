@@ -17,8 +17,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Two processes back up into one repository at the same time. They may store
-// a chunk twice; both snapshots are whole.
+// Several processes back up into one repository at the same time. They may store
+// a chunk twice. All snapshots can be restored.
 func TestTwoProcesses(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -37,7 +37,7 @@ func TestTwoProcesses(t *testing.T) {
 	}
 }
 
-// The same, when one of them dies or its disk fails at every possible moment.
+// Another process that dies, or whose disk fails, does not disturb a backup.
 func TestOtherProcessFails(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -63,7 +63,7 @@ func TestOtherProcessFails(t *testing.T) {
 	}
 }
 
-// Two writers and several readers of one Repo.
+// One Repo has several writers and readers.
 func TestTwoWritersOfOneRepo(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -103,8 +103,8 @@ func TestTwoWritersOfOneRepo(t *testing.T) {
 	}
 }
 
-// Several lanes feed one writer, with much content in common.
-func TestManyLanes(t *testing.T) {
+// Several content writers of one Writer store much content in common.
+func TestManyContentWriters(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()
@@ -122,14 +122,14 @@ func TestManyLanes(t *testing.T) {
 	var g sync.WaitGroup
 	for l := range lanes {
 		g.Go(func() {
-			lane := w.NewContentWriter()
+			cw := w.NewContentWriter()
 			for i := range each {
 				var err error
-				if contents[l*each+i], err = lane.Store(ctx, bytes.NewReader(laneFile(l*each+i)), nil); err != nil {
+				if contents[l*each+i], err = cw.Store(ctx, bytes.NewReader(sharedFile(l*each+i)), nil); err != nil {
 					t.Error(err)
 				}
 			}
-			if err := lane.Flush(ctx); err != nil {
+			if err := cw.Flush(ctx); err != nil {
 				t.Error(err)
 			}
 		})
@@ -150,7 +150,7 @@ func TestManyLanes(t *testing.T) {
 	}
 	got, err := repotest.Restore(ctx, repotest.MustOpen(t, be), s)
 	for i := range contents {
-		if !bytes.Equal(got[fmt.Sprintf("f%04d", i)], laneFile(i)) {
+		if !bytes.Equal(got[fmt.Sprintf("f%04d", i)], sharedFile(i)) {
 			t.Fatalf("file %d differs (%v)", i, err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestManyLanes(t *testing.T) {
 	}
 }
 
-func laneFile(i int) []byte { return repotest.Noise(uint64(i%30), 1000+i%30) }
+func sharedFile(i int) []byte { return repotest.Noise(uint64(i%30), 1000+i%30) }
 
 func TestParallelReadersWithTinyCache(t *testing.T) {
 	t.Parallel()
@@ -192,8 +192,8 @@ func TestParallelReadersWithTinyCache(t *testing.T) {
 	}
 }
 
-// Loading the index anew numbers blocks anew: nothing cached under an old
-// number may be taken for another block.
+// LoadIndex numbers blocks again, so a block cached under an old number must not
+// be returned for another one.
 func TestReloadedIndexForgetsBlocks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -212,7 +212,7 @@ func TestReloadedIndexForgetsBlocks(t *testing.T) {
 	}
 }
 
-// A reader that is cancelled stops.
+// A reader stops when its context is canceled.
 func TestReadingCanBeCancelled(t *testing.T) {
 	t.Parallel()
 	be := repotest.New(t, 1)
@@ -237,7 +237,7 @@ func TestReadingCanBeCancelled(t *testing.T) {
 	}
 }
 
-// Failures of the store that are no damage are not called damage.
+// An I/O error of the store is not reported as damage.
 func TestStoreFailureIsNotDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

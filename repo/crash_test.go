@@ -20,8 +20,8 @@ func TestStoreSurvivesEveryCrash(t *testing.T) {
 		func(be *memory.Backend) error { return judgeStore(be, errors.New("crashed")) })
 }
 
-// A disk that lies about flushing can leave a damaged file. That file is
-// reported and no other; all that was there before comes back.
+// A disk that loses flushed data can leave a damaged file. Check reports that
+// file and no other, and everything that was there before can be restored.
 func TestStoreSurvivesTornFiles(t *testing.T) {
 	t.Parallel()
 	torn := 0
@@ -48,8 +48,8 @@ func TestStoreSurvivesTornFiles(t *testing.T) {
 	}
 }
 
-// judgeTorn wants days 1 and 2 at least, and no word of damage but of the files
-// in bad.
+// judgeTorn returns an error unless days 1 and 2 are there and only files in bad
+// are reported as damaged.
 func judgeTorn(be backend.Backend, bad []string) ([]int, error) {
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
@@ -95,8 +95,8 @@ func TestCreateSurvivesEveryCrash(t *testing.T) {
 		})
 }
 
-// Two processes that create a repository at one place at the same time: one
-// succeeds, and its key slot is there.
+// If two processes create a repository in the same place, one succeeds and keeps
+// its key slot.
 func TestCreateRace(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -16,8 +16,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// judgeStore judges a run that was to store day 3 above days 1 and 2, and then
-// stores day 4.
+// judgeStore judges a run that stored day 3 after days 1 and 2. Then it stores
+// day 4.
 func judgeStore(be backend.Backend, runErr error) error {
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
@@ -73,8 +73,8 @@ func TestStoreSurvivesAFullDisk(t *testing.T) {
 	}
 }
 
-// A run that fails keeps what it has stored: packs that are durable are listed
-// in an index file, and the next run does not store their chunks again.
+// A run that fails keeps what it has stored: an index file lists its packs, and
+// the next run does not store their chunks again.
 func TestFailedRunKeepsPacks(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2)
@@ -114,8 +114,8 @@ func TestFailedRunKeepsPacks(t *testing.T) {
 	}
 }
 
-// Ctrl-C at every operation: the run ends with the context's error, all packs
-// that it wrote are in the index, and the next run stores the rest alone.
+// A run that is canceled at any step returns the context's error. All packs that
+// it wrote are in the index, and the next run stores only the rest.
 func TestCancelledRunKeepsEverything(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2)
@@ -169,8 +169,8 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 	}
 }
 
-// A lane that gave up a block has promised its chunks to other lanes: no
-// snapshot may come of that, even if the caller goes on.
+// A content writer that was not flushed has promised chunks to others. No
+// snapshot may be written then, even if the caller continues.
 func TestNoSnapshotWithoutItsChunks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -178,8 +178,8 @@ func TestNoSnapshotWithoutItsChunks(t *testing.T) {
 	r := repotest.Create(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewContentWriter()
-	if _, err := lane.AddChunk(ctx, []byte("never flushed")); err != nil {
+	cw := w.NewContentWriter()
+	if _, err := cw.AddChunk(ctx, []byte("never flushed")); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Commit(ctx, &repo.Snapshot{}); err == nil {

@@ -19,7 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// storeDay stores files after a snapshot of the day before, in a process of its own.
+// storeDay stores files after the snapshot of the day before, in a process of
+// its own.
 func storeDay(t *testing.T, be *local.Backend, files map[string][]byte, parent *repo.Snapshot, opts repo.Options) *repo.Snapshot {
 	t.Helper()
 	ctx := context.Background()
@@ -32,15 +33,15 @@ func storeDay(t *testing.T, be *local.Backend, files map[string][]byte, parent *
 	}
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane, b := w.NewContentWriter(), tree.NewBuilder(w.SaveNode, old)
+	cw, b := w.NewContentWriter(), tree.NewBuilder(w.SaveNode, old)
 	s := &repo.Snapshot{Time: opts.Now(), Complete: true, Device: repo.Device{UDID: "00008110-000A1234567890AB"}}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		c := try(lane.Store(ctx, bytes.NewReader(files[name]), before[name]))
+		c := try(cw.Store(ctx, bytes.NewReader(files[name]), before[name]))
 		must(t, b.Add(ctx, &tree.Entry{Path: name, Content: c}))
 		s.Files++
 		s.Bytes += c.Size
 	}
-	must(t, lane.Flush(ctx))
+	must(t, cw.Flush(ctx))
 	s.Root = try(b.Finish(ctx))
 	must(t, w.Commit(ctx, s))
 	return s
@@ -53,8 +54,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestFormatCompressed makes a repository in which IDs are listed again and
-// again, as prunes leave it, and reads it back by the document alone.
+// TestFormatCompressed makes a repository in which many IDs are listed again and
+// again, as prunes leave it, and reads it by the document alone.
 func TestFormatCompressed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it stores 20 days on a disk")

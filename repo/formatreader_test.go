@@ -46,7 +46,7 @@ func unseal(key, sealed []byte, ad string) ([]byte, error) {
 	return try(chacha20poly1305.NewX(key)).Open(nil, sealed[:24], sealed[24:], []byte(ad))
 }
 
-// input is bytes that are used up from the front (2).
+// input reads values from the front of bytes (2).
 type input struct{ b []byte }
 
 func (in *input) take(n int) []byte {
@@ -87,8 +87,7 @@ func (in *input) ids(limit int) (ids []string) {
 }
 func (in *input) end() { insist(len(in.b) == 0, "%d bytes left over", len(in.b)) }
 
-// plainForm brings the compressed form of a header or an index file into the
-// plain one (9, 10).
+// plainForm expands the compressed form of a header or an index file (9, 10).
 func plainForm(b []byte, limit int) []byte {
 	in := &input{b}
 	if in.byte() != 2 {
@@ -137,7 +136,7 @@ func parseHeader(b []byte, pack string) (blocks []block) {
 	return blocks
 }
 
-// place is where a chunk lies: in which block, and at which place in it.
+// place is the location of a chunk: its block, and its position in it.
 type place struct {
 	block *block
 	at    int
@@ -162,7 +161,7 @@ func (r *reader) file(name string) []byte {
 	return try(os.ReadFile(filepath.Join(r.dir, filepath.FromSlash(name))))
 }
 
-// named reads a file whose name is its hash, and cuts off its magic (1).
+// named reads a file whose name is its hash, and removes its magic (1).
 func (r *reader) named(name, magic string) []byte {
 	b := r.file(name)
 	insist(hash(b) == path.Base(name), "%s has other bytes than its name says", name)
@@ -237,7 +236,7 @@ func open(dir, secret string) *reader {
 	return r
 }
 
-// header reads a pack's own header, and gives it in its plain form (8, 9).
+// header reads a pack's own header and returns its plain form (8, 9).
 func (r *reader) header(pack string) []byte {
 	file := r.named(pack, "")
 	insist(string(file[:8]) == "snappk01", "%s: magic", pack)
@@ -256,8 +255,8 @@ func (r *reader) add(blocks []block) {
 	}
 }
 
-// decode gives the plaintext of a block, each once: chains that meet would
-// otherwise be decoded again and again.
+// decode returns the plaintext of a block. It decodes each block once: chains
+// that meet would otherwise be decoded again and again.
 func (r *reader) decode(b *block, depth int) []byte {
 	if b.plain != nil {
 		return b.plain

@@ -47,8 +47,8 @@ func chunkHex(b []byte) []byte {
 	return out
 }
 
-// vectors are the intermediate values of reading the golden repository; the
-// document says what each is.
+// vectors are the intermediate values of reading the golden repository. The
+// document explains each.
 type vectors struct {
 	Repository string              `json:"repository"`
 	Password   string              `json:"password"`
@@ -93,8 +93,8 @@ type packVector struct {
 	Blocks []blockVector `json:"blocks"`
 }
 
-// compressedVector is a pack header of version 2. Its frame was made by zstd 1.5.4,
-// and stays: encoders differ from version to version.
+// compressedVector is a pack header of version 2. Its frame was made by zstd
+// 1.5.4 and is kept, since encoders differ from version to version.
 type compressedVector struct {
 	Opened hexBytes `json:"opened"`
 	Header hexBytes `json:"header"`
@@ -171,8 +171,8 @@ func writeGoldenTo(t *testing.T, dir string, be *memory.Backend) {
 	}
 }
 
-// TestGolden reads a repository that an earlier version of the program wrote
-// and compares every value on the way with the vectors of the document.
+// TestGolden reads a repository that an earlier version of the program wrote,
+// and compares all intermediate values with the vectors of the document.
 func TestGolden(t *testing.T) {
 	if *update {
 		writeGoldenTo(t, goldenDir, makeGolden(t))
@@ -227,7 +227,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// goldenVectors reads a repository and notes every value on the way.
+// goldenVectors reads a repository and records all intermediate values.
 func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 	t.Helper()
 	ctx := context.Background()
@@ -294,7 +294,7 @@ func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 	return v
 }
 
-// readCompressed takes the compressed header out of the vectors, and reads it.
+// readCompressed parses the compressed header of the vectors.
 func readCompressed(t *testing.T) compressedVector {
 	t.Helper()
 	var kept struct {

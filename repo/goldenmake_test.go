@@ -26,9 +26,9 @@ const (
 	goldenRecovery = "0123456789ABCDEFGHJK" // the bytes that stand for 160 random bits
 )
 
-// goldenMaker makes the golden repository: by hand, one thing after the other,
-// so that the same randomness goes to the same place every time, and with
-// everything in it that the format has.
+// goldenMaker makes the golden repository, with everything that the format has.
+// It does one thing after another by hand, so that the same randomness is used
+// in the same places every time.
 type goldenMaker struct {
 	t    *testing.T
 	be   *memory.Backend
@@ -167,8 +167,8 @@ func (g *goldenMaker) content(chunks ...[]byte) tree.Content {
 	return c
 }
 
-// lists makes content with lists of a level: more levels than so few chunks
-// need, which a reader must not mind.
+// lists makes content with lists of a level. That is more levels than so few
+// chunks need, which a reader must accept.
 func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
 	c := g.content(chunks...)
 	for c.Level < level {
@@ -185,8 +185,8 @@ func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
 	return c
 }
 
-// goldenList encodes a list by the document, since package tree does not make
-// such short ones.
+// goldenList encodes a list as the document says, since package tree does not
+// make such short ones.
 func goldenList(level uint8, ids []chunk.ID) []byte {
 	b := []byte{1, level, byte(len(ids))} // below 128, a uvarint is one byte
 	for _, id := range ids {
@@ -195,7 +195,7 @@ func goldenList(level uint8, ids []chunk.ID) []byte {
 	return b
 }
 
-// goldenDatabase is two chunks that change a little from day to day.
+// goldenDatabase returns two chunks that change a little from day to day.
 func goldenDatabase(n int) [][]byte {
 	out := [][]byte{append([]byte("SQLite format 3\x00"), repotest.Noise(1, 3000)...), repotest.Noise(2, 2000)}
 	for i := range out {
@@ -204,7 +204,7 @@ func goldenDatabase(n int) [][]byte {
 	return out
 }
 
-// goldenPlists are small files, of which the first one changes every day.
+// goldenPlists returns small files. The first one changes every day.
 func goldenPlists(n int) [][]byte {
 	out := [][]byte{fmt.Appendf(nil, "<plist><date>day %d</date></plist>\n", n)}
 	for i := range 5 {

@@ -25,13 +25,13 @@ import (
 
 var updateRecords = flag.Bool("update-records", false, "write the golden repository of all kinds of records anew; only for a new format version")
 
-// recordsDir is a golden repository in the middle of its life: it has every kind
-// of file that there is beside those of golden-v1. It was a mirror once; a
-// backup on another machine is at work in it, or was; a prune waits for that; a
-// device backup has broken off; a change of a record and a repair were cut off.
+// recordsDir is a golden repository in the middle of its life, with every kind
+// of file that golden-v1 does not have. It was a mirror once. A backup on
+// another machine uses it, or did, and a prune waits for that backup. A device
+// backup, a change of a record and a repair were interrupted.
 const recordsDir = "testdata/golden-v1-records"
 
-// recordFiles is a day of a backup in 15 KB.
+// recordFiles returns a day of a backup in 15 KB.
 func recordFiles(day int) repotest.Files {
 	db := append([]byte("SQLite format 3\x00"), repotest.Noise(1, 6<<10)...)
 	copy(db[3<<10:], fmt.Appendf(nil, "row of day %d", day))
@@ -144,7 +144,8 @@ func openRecords(t *testing.T, be backend.Backend) *repo.Repo {
 	return r
 }
 
-// recordsWhole wants days to come back, and no damage.
+// recordsWhole fails the test unless these days can be restored and check finds
+// nothing.
 func recordsWhole(t *testing.T, be backend.Backend, days ...int) *repo.CheckReport {
 	t.Helper()
 	ctx := context.Background()
@@ -178,7 +179,7 @@ func recordsWhole(t *testing.T, be backend.Backend, days ...int) *repo.CheckRepo
 }
 
 // TestGoldenRecords reads a repository that an earlier version of the program
-// wrote and that has every kind of record, and lets each do its work.
+// wrote and that has every kind of record, and uses each of them.
 func TestGoldenRecords(t *testing.T) {
 	ctx := context.Background()
 	if *updateRecords {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-// goldenSlot opens a slot step by step, to show what package crypto keeps to
-// itself.
+// goldenSlot opens a slot step by step, to show values that package crypto does
+// not return.
 func goldenSlot(t *testing.T, name, secret string, b []byte, master crypto.Key) slotVector {
 	t.Helper()
 	var f struct {
@@ -37,7 +37,7 @@ func goldenSlot(t *testing.T, name, secret string, b []byte, master crypto.Key) 
 	return slotVector{File: name, Secret: secret, Key: key, Info: string(info)}
 }
 
-// cbc seals content as tree.CBC says.
+// cbc encrypts content as tree.CBC says.
 func cbc(t *testing.T, key, plain []byte) []byte {
 	t.Helper()
 	block, err := aes.NewCipher(key)

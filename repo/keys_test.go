@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// opens reports whether a secret opens a repository; any failure other than a
+// opens reports whether a secret opens a repository. Any failure other than a
 // wrong password is an error.
 func opens(be backend.Backend, secret []byte) (bool, error) {
 	_, err := repo.Open(context.Background(), be, secret, repotest.SmallPacks(5))
@@ -121,8 +121,8 @@ func TestAmbiguousKey(t *testing.T) {
 	}
 }
 
-// Two slots with one secret would mislead whoever removes one of them.
-func TestKeyOfASecretThatIsThere(t *testing.T) {
+// Two slots with the same secret would mislead someone who removes one of them.
+func TestAddKeyWithAKnownSecret(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	r := repotest.MustOpen(t, repotest.New(t))
@@ -167,9 +167,9 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// keyRuns are the operations on keys, and which secrets open the repository
-// before and after them. The second one must do so as soon as the run reports
-// success; one of them always does.
+// keyRuns are the operations on keys, and the secrets that open the repository
+// before and after them. At least one secret must open it at any time, and the
+// second one must once the run reports success.
 var keyRuns = map[string]struct {
 	run   func(ctx context.Context, r *repo.Repo) error
 	after []byte // opens afterwards, for certain
@@ -250,9 +250,9 @@ func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 	}
 }
 
-// A disk that lies about flushing may tear the slot that is on its way: every
-// secret that is not to go still opens, check names that file alone, the same
-// again ends well, and the torn slot can be removed.
+// A disk may tear the slot that is being written. All secrets that the run does
+// not remove must still open the repository, check must name only that slot, the
+// next run must succeed, and the torn slot can be removed.
 func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 	t.Parallel()
 	third := []byte("third")
@@ -361,8 +361,8 @@ func TestCreateSurvivesEveryFault(t *testing.T) {
 	})
 }
 
-// A key slot that cannot be read for the moment is not damaged: removing "the
-// damaged one" could lock everybody out.
+// A key slot that cannot be read at the moment is not damaged. If it were
+// removed as damaged, nobody might be able to open the repository.
 func TestUnreadableKeyIsNotDamaged(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -438,7 +438,7 @@ func TestNoKeyLeft(t *testing.T) {
 	}
 }
 
-// A slot file of another repository with the same password is no obstacle.
+// A slot of another repository with the same password does not prevent opening.
 func TestForeignKeySlot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -495,7 +495,7 @@ func TestForeignKeySlot(t *testing.T) {
 	}
 }
 
-// A wrong password costs as much as a right one, so that whoever guesses pays.
+// A wrong password costs as much as a right one, so that guessing is expensive.
 func TestWrongPasswordCostsADerivation(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -23,13 +23,13 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// model plays several processes on several machines that work on two stores by
-// one clock, and knows what must be in the stores. Everything that happens
-// follows from its seed, but for the names of files.
+// model simulates several processes on several machines that use two stores and
+// share one clock, and knows what must be in the stores. Everything follows from
+// its seed, except the names of files.
 //
-// A process is suspended inside of an operation on its store: others run to
-// their end on its stack meanwhile, and may be suspended in turn. So there is no
-// concurrency between processes, and every interleaving can be had again.
+// A process is suspended inside an operation on its store. Meanwhile others run
+// on its stack, and may be suspended in turn. So processes are never concurrent,
+// and every interleaving can be repeated.
 type model struct {
 	rng     *rand.Rand
 	stores  [2]*modelStore // the second one gets copies of the first one's snapshots
@@ -61,7 +61,7 @@ const (
 	gone                     // it is not there and does not come back
 )
 
-// wanted is a snapshot as it has to come back.
+// wanted is a snapshot that must be restored unchanged.
 type wanted struct {
 	files   repotest.Files
 	state   certainty
@@ -71,8 +71,8 @@ type wanted struct {
 	notes   map[string]bool
 }
 
-// modelProcess is one process's view of a store. At one of its operations it is
-// suspended, at one of its changes it may die.
+// modelProcess is a process's view of a store. The process may be suspended at
+// one of its operations and die at one of its changes.
 type modelProcess struct {
 	*crash.Backend
 	m         *model
@@ -86,7 +86,7 @@ type modelProcess struct {
 	n  int
 }
 
-// operation is where a process may be suspended. Reads do not count, since
+// operation is where a process may be suspended. Reads do not count, because
 // several goroutines make them in any order.
 func (p *modelProcess) operation() {
 	p.mu.Lock()
@@ -125,10 +125,10 @@ func (p *modelProcess) Stat(ctx context.Context, name string) (backend.Info, err
 
 var _ backend.Backend = (*modelProcess)(nil)
 
-// slept reports whether others may have taken the process for dead.
+// slept reports whether others may have found the process's lock to be stale.
 func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > lock.StaleAfter }
 
-// alone reports whether nobody else did anything since it began.
+// alone reports whether no other process has run since this one began.
 func (p *modelProcess) alone() bool { return p.m.started == p.others }
 
 func newModel(seed uint64) (*model, error) {
@@ -188,7 +188,7 @@ func (m *model) fail(err error) {
 	}
 }
 
-// process starts one that may die or be suspended.
+// process starts a process that may die or be suspended.
 func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess {
 	m.started++
 	p := &modelProcess{m: m, name: fmt.Sprintf("%s#%d", what, m.started), begun: m.time(), others: m.started}
@@ -205,8 +205,8 @@ func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess
 	return p
 }
 
-// meanwhile is what happens while a process is suspended: for a moment, or for
-// so long that its lock counts as left behind.
+// meanwhile returns what happens while a process is suspended, for a moment or
+// for so long that its lock becomes stale.
 func (m *model) meanwhile(p *modelProcess) func() {
 	return func() {
 		m.count["suspended"]++
@@ -257,7 +257,7 @@ func (m *model) step() {
 	}
 }
 
-// run lets a process do one thing and judges how it ends.
+// run lets a process act once and judges how that ends.
 func (m *model) run(a modelAct, s *modelStore) {
 	p := m.process(a.name, s, false)
 	m.note("%s on store %d, dies or is suspended at %d", p.name, slices.Index(m.stores[:], s), p.suspendAt)
@@ -296,8 +296,8 @@ func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, hos
 	return r, err
 }
 
-// settle looks at a store while nobody is at work, and makes certain what was
-// not.
+// settle examines a store while no process runs, and resolves what was
+// uncertain.
 func (m *model) settle(s *modelStore, thorough bool) error {
 	ctx := context.Background()
 	s.secrets = slices.DeleteFunc(s.secrets, func(secret []byte) bool {
@@ -364,8 +364,8 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 	return nil
 }
 
-// finish lets a day pass and prunes everything: what others left behind must be
-// out of the way then.
+// finish lets time pass and prunes everything. After that nothing may be left of
+// processes that died.
 func (m *model) finish() error {
 	m.pass(30 * 24 * time.Hour)
 	for i, s := range m.stores {

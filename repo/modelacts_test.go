@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// modelAct is something that a process does.
+// modelAct is something that a process can do.
 type modelAct struct {
 	name   string
 	weight int
@@ -35,8 +35,8 @@ func modelActs() []modelAct {
 	}
 }
 
-// locked opens a store and locks it for as long as do takes. It lists the
-// snapshots and loads the index after that, which then has what they need.
+// locked opens a store and locks it while do runs. It lists the snapshots before
+// it loads the index, so that the index has what they need.
 func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind repo.LockKind, do func(r *repo.Repo, list []*repo.Snapshot) error) (err error) {
 	r, err := m.open(ctx, s, p, p.name)
 	if err != nil {
@@ -57,7 +57,7 @@ func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind
 	return do(r, list)
 }
 
-// some picks a snapshot; nil if there is none.
+// some picks a snapshot, or returns nil if there are none.
 func some(list []*repo.Snapshot, n uint32) *repo.Snapshot {
 	if len(list) == 0 {
 		return nil
@@ -90,7 +90,7 @@ func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess
 	return err
 }
 
-// stored notes how storing a snapshot ended.
+// stored records how storing a snapshot ended.
 func (w *wanted) stored(err error) {
 	if err == nil && w.touched == 0 {
 		w.state = present
@@ -196,7 +196,8 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	return errors.Join(err, l.Release())
 }
 
-// modelCheck wants a check to find nothing, whatever happens beside it.
+// modelCheck returns an error if a check finds anything, whatever happens at the
+// same time.
 func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	opts := repo.CheckOptions{ReadData: float64(m.rng.IntN(3)) / 2, Seed: m.rng.Uint64()}
 	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, _ []*repo.Snapshot) error {
@@ -208,7 +209,8 @@ func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	})
 }
 
-// modelRead wants a snapshot to be read to its end, whatever happens beside it.
+// modelRead returns an error if a snapshot cannot be read to its end, whatever
+// happens at the same time.
 func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n := m.rng.Uint32()
 	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
@@ -269,8 +271,8 @@ func modelKey(ctx context.Context, m *model, s *modelStore, p *modelProcess) err
 	return err
 }
 
-// modelBreakOff stores what a device has sent before it was unplugged, or goes
-// on with that and stores a snapshot.
+// modelBreakOff stores what a device sent before it was unplugged, or continues
+// that backup.
 func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	if s != m.stores[0] {
 		return nil

@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// testFiles makes a day of a backup: mostly small text, some noise, a file
-// above every threshold, an empty one. Days share most of it.
+// testFiles returns a day of a backup: mostly small text, some noise, a file
+// above every threshold, and an empty one. Days share most of it.
 func testFiles(day int) repotest.Files {
 	f := repotest.Files{"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil}
 	for i := range 40 {
@@ -44,8 +44,8 @@ func mustStore(t testing.TB, r *repo.Repo, day int) *repo.Snapshot {
 	return s
 }
 
-// verify checks that the days given, and no others, are there byte for byte
-// and that Check finds nothing.
+// verify fails the test unless exactly these days can be restored and check
+// finds nothing.
 func verify(t testing.TB, be backend.Backend, days ...int) {
 	t.Helper()
 	ctx := context.Background()

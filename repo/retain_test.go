@@ -57,9 +57,10 @@ func TestCheckRetention(t *testing.T) {
 	}
 }
 
-// TestRetainWhatHasLostAPart replays what follows a damaged pack: it has marked
-// every day, a new backup is complete, and the policy of every night runs.
-func TestRetainWhatHasLostAPart(t *testing.T) {
+// TestRetainIncompleteSnapshots replays what follows a damaged pack: every day is
+// incomplete, a new backup is complete, and the retention policy is applied
+// every night.
+func TestRetainIncompleteSnapshots(t *testing.T) {
 	t.Parallel()
 	day := func(n int) *repo.Snapshot {
 		return &repo.Snapshot{ID: repo.FileID{byte(n)}, Time: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC), Device: repo.Device{UDID: "A"}}

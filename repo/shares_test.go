@@ -8,7 +8,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// All that is in packs of content belongs to somebody, but for their headers.
+// All bytes in content packs are attributed to a device, except pack headers.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

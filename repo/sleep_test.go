@@ -55,7 +55,7 @@ func everySleep(t *testing.T, want int, base *memory.Backend, run func(backend.B
 	return lost
 }
 
-// storeLocked is storeTiny under a lock.
+// storeLocked stores a day under a lock.
 func storeLocked(ctx context.Context, be backend.Backend, day int) (err error) {
 	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(byte(10+day)))
 	if err != nil {
@@ -77,7 +77,7 @@ func storeLocked(ctx context.Context, be backend.Backend, day int) (err error) {
 	return err
 }
 
-// A backup that slept while others forgot what it builds on, and pruned.
+// A backup sleeps while others forget what it builds on, and prune.
 func TestBackupThatSlept(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -101,7 +101,7 @@ func TestBackupThatSlept(t *testing.T) {
 	}
 }
 
-// A prune that slept while another one pruned, and a backup came.
+// A prune sleeps while another one prunes and a backup is stored.
 func TestPruneThatSlept(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -157,8 +157,8 @@ func containsAll(have, want []int) bool {
 	return !slices.ContainsFunc(want, func(n int) bool { return !slices.Contains(have, n) })
 }
 
-// A run that slept does not save a record of files that may be gone; the record
-// of what it had saved before stays.
+// A run that slept does not save a record of files that may have been removed.
+// The record that it saved before stays.
 func TestUnfinishedRunThatSlept(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

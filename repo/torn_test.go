@@ -26,8 +26,8 @@ func TestEveryJobSurvivesEverything(t *testing.T) {
 	}
 }
 
-// Bits rot in records that no snapshot needs, too: check names those whose loss
-// would be felt, and nothing else suffers of any of them.
+// Records that no snapshot needs can rot, too. Check names those that matter,
+// and nothing else is affected.
 func TestRotOfEveryRecord(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -20,7 +20,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// work is what a day takes of a store.
+// work is how much a day asks of a store.
 type work struct {
 	operations int
 	bytes      int64
@@ -45,9 +45,10 @@ func TestYears(t *testing.T) {
 	}
 }
 
-// testYears wants everything that was kept to come back at the end, no chain to be
-// too long, the store to be hardly larger than one of what was kept alone, and a day to
-// take about as much as it did in the middle.
+// testYears verifies at the end that everything that was kept can be restored,
+// that no chain is too long, that the store is hardly larger than a fresh one
+// with the same snapshots, and that a day needs about as much work as in the
+// middle.
 func testYears(t *testing.T, length int, life uint64) {
 	ctx := context.Background()
 	y := &yearsRig{now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC), want: map[string]repotest.Files{}}
@@ -128,7 +129,7 @@ func testYears(t *testing.T, length int, life uint64) {
 	}
 }
 
-// yearsRig is what happens over the years.
+// yearsRig holds the devices and what was kept of them.
 type yearsRig struct {
 	opts    repo.Options
 	now     time.Time
@@ -138,7 +139,7 @@ type yearsRig struct {
 
 func yearsKey(s *repo.Snapshot) string { return s.Device.UDID + s.Time.String() }
 
-// day stores all devices after some use.
+// day changes all devices and stores them.
 func (y *yearsRig) day(ctx context.Context, be *memory.Backend, n int) (w work, err error) {
 	counted := fault.New(be, func(c fault.Call) fault.Action {
 		w.operations++
@@ -173,7 +174,7 @@ func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *repo.Snapsh
 	return repotest.StoreSnapshot(ctx, r, f, s, parent)
 }
 
-// week forgets by a usual policy, and prunes.
+// week forgets by a common policy, and prunes.
 func (y *yearsRig) week(ctx context.Context, be *memory.Backend) (*repo.PruneReport, error) {
 	r, err := repo.Open(ctx, be, repotest.Secret, y.opts)
 	if err != nil {
@@ -205,7 +206,7 @@ func median(days []work) work {
 	return work{o[len(o)/2], b[len(b)/2]}
 }
 
-// yearsDiary is a device of 300 KB.
+// yearsDiary returns a device of 300 KB.
 func yearsDiary(which uint64) *repotest.Diary {
 	d := repotest.NewSmallDiary(7, which)
 	d.DB = append([]byte("SQLite format 3\x00"), d.Text(48*repotest.DiaryPage-16)...)
@@ -216,7 +217,7 @@ func yearsDiary(which uint64) *repotest.Diary {
 	return d
 }
 
-// use is a day that makes the device no larger.
+// use changes a device without making it larger.
 func use(d *repotest.Diary, day int) {
 	rng := rand.New(rand.NewPCG(uint64(day), d.Rng.Uint64()))
 	for range 3 {

@@ -36,7 +36,7 @@ func TestConfigOfTheFuture(t *testing.T) {
 	}
 }
 
-// What stands beside the sealed part is authenticated with it.
+// The clear part of config is authenticated with the sealed part.
 func TestConfigClearPartIsAuthenticated(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

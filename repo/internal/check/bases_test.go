@@ -65,15 +65,15 @@ func TestDaysAreStoredAsDeltas(t *testing.T) {
 	}
 }
 
-// dependants is what cannot be had without some blocks, worked out from what
-// the tests know of a sound repository.
+// dependants are the files and trees that cannot be read without some blocks,
+// computed from an undamaged repository.
 type dependants struct {
 	files map[repo.FileID]map[string]bool // by snapshot
 	trees map[repo.FileID]bool            // snapshots of which part of the tree is lost
 }
 
-// needsOf follows blocks to the blocks that are deltas against them, and those
-// to the files and trees of each snapshot.
+// needsOf follows blocks to their deltas, and these to the files and trees of
+// each snapshot.
 func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants {
 	t.Helper()
 	bad = maps.Clone(bad)
@@ -120,8 +120,8 @@ func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants
 	return d
 }
 
-// traced returns an error unless checking and restoring blame exactly what
-// depends on what was damaged, and name file, and no other, as the cause.
+// traced returns an error unless exactly what depends on the damage is lost, to
+// check and to restoring, and both name file, and no other, as the cause.
 func traced(be *memory.Backend, want dependants, file string) error {
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
@@ -187,8 +187,8 @@ func traced(be *memory.Backend, want dependants, file string) error {
 	return nil
 }
 
-// names returns an error if err is one that names another file of the
-// repository than the damaged one, or none.
+// names returns an error if err names no file, or another one than the damaged
+// file.
 func names(err error, file string) error {
 	if err == nil {
 		return nil
@@ -200,9 +200,9 @@ func names(err error, file string) error {
 	return nil
 }
 
-// TestDamagedBasesAreTraced damages every block of every pack, cuts every pack
-// short, and takes every pack away: whatever is a delta against what was in it,
-// however indirectly, is lost, by name, and nothing else is.
+// TestDamagedBasesAreTraced damages every block of every pack, truncates every
+// pack and empties it. All deltas against the damaged data, direct or indirect,
+// are reported as lost by name, and nothing else is.
 func TestDamagedBasesAreTraced(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3, 4)
@@ -249,8 +249,8 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 	}
 }
 
-// TestMissingBasesAreTraced takes packs away. What they held is unknown then,
-// so that it is stored anew; the check names the pack, and all that is lost.
+// TestMissingBasesAreTraced removes packs. Their chunks are unknown then, so
+// they are stored again. Check names the pack and all that is lost.
 func TestMissingBasesAreTraced(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -292,8 +292,7 @@ func TestMissingBasesAreTraced(t *testing.T) {
 	}
 }
 
-// With several packs missing, no pack that is there is blamed for what it
-// cannot give back.
+// If several packs are missing, check does not blame packs that are there.
 func TestSeveralMissingBases(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// aftermath is what is left of a damaged repository.
+// aftermath is the state of a damaged repository.
 type aftermath struct {
 	refused error                // by Open
 	failed  map[repo.FileID]bool // snapshots that are listed and cannot be restored
@@ -27,9 +27,9 @@ type aftermath struct {
 	report  *repo.CheckReport
 }
 
-// assess opens, restores and checks a damaged repository. Wrong bytes, a
-// failure that is not called damage, and a report that disagrees with what
-// restoring did are errors.
+// assess opens, restores and checks a damaged repository. It returns an error
+// for wrong bytes, for a failure that is not ErrDamaged, and for a report that
+// disagrees with what restoring did.
 func assess(be backend.Backend) (aftermath, error) {
 	ctx := context.Background()
 	a := aftermath{failed: map[repo.FileID]bool{}}
@@ -79,7 +79,7 @@ func assess(be backend.Backend) (aftermath, error) {
 	return a, nil
 }
 
-// detected returns an error unless the damage of a file was noticed and named.
+// detected returns an error unless the damage of a file was reported by name.
 func (a aftermath) detected(name string) error {
 	if a.refused != nil {
 		if !strings.HasPrefix(name, repotest.KeysDir) && name != repotest.ConfigName {
@@ -139,8 +139,8 @@ func TestEveryDamageIsFound(t *testing.T) {
 	})
 }
 
-// Every bit of config matters: to a program that opens the repository, and to a
-// check by one that had opened it before.
+// A flipped bit of config is noticed when a repository is opened, and by a check
+// of one that was opened before.
 func TestEveryBitOfConfigMatters(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -193,8 +193,8 @@ func TestEveryDeletionIsFound(t *testing.T) {
 	})
 }
 
-// Files that took each other's place, or lie under a second name, are found:
-// a name stands for its bytes.
+// Check finds files that were swapped or have the bytes of another file, because
+// names are hashes.
 func TestSwappedFilesAreFound(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2)
@@ -233,7 +233,7 @@ func TestSwappedFilesAreFound(t *testing.T) {
 	}
 }
 
-// Files that are not the repository's are noted and do no harm.
+// Files that do not belong to a repository are reported and do no harm.
 func TestForeignFiles(t *testing.T) {
 	t.Parallel()
 	be := repotest.New(t, 1)
@@ -248,10 +248,10 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
-// A pack that something is in use of keeps its waste, and what that was a
-// difference to may be gone. Check does not call it damage, unless something is
-// lost.
-func TestWasteWithoutADictionaryIsNoDamage(t *testing.T) {
+// A pack keeps its unused blocks as long as something in it is in use. Their
+// dictionaries may be gone. Check does not report that as damage unless
+// something is lost.
+func TestUnusedDeltaWithoutItsBaseIsNoDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()

@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// checkPart is one run of a program that checks a part.
+// checkPart is a process that checks a part.
 func checkPart(ctx context.Context, be backend.Backend, day int, opts repo.CheckOptions) (*repo.CheckReport, error) {
 	o := repotest.SmallPacks(byte(day))
 	o.Now = func() time.Time { return time.Date(2026, 2, day, 4, 0, 0, 0, time.UTC) }
@@ -25,8 +25,8 @@ func checkPart(ctx context.Context, be backend.Backend, day int, opts repo.Check
 	return r.Check(ctx, opts)
 }
 
-// Parts that are read day by day come round: nothing is read twice before
-// everything was read once.
+// Checks that read a part each day read everything once before they read
+// anything twice.
 func TestChecksOfPartsReadEverything(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -78,8 +78,8 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 	}
 }
 
-// A check that fails or dies anywhere leaves a repository as it was, and its
-// record is of use or passed over.
+// A check that fails leaves the repository as it was. Its record is valid or
+// ignored.
 func TestCheckSurvivesEveryFault(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -97,7 +97,7 @@ func TestCheckSurvivesEveryFault(t *testing.T) {
 	repotest.EveryFault(t, run, func(be *memory.Backend, _ error) error { return repotest.Verify(be, 1) })
 }
 
-// A damaged record costs nothing, and goes with the next one.
+// A damaged record does no harm, and the next check removes it.
 func TestDamagedCheckRecord(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -113,8 +113,7 @@ func TestDamagedCheckRecord(t *testing.T) {
 	}
 }
 
-// A backup that ends while a check runs is none of its business, and is not
-// called damaged.
+// A check does not report a backup as damaged that ends while the check runs.
 func TestCheckBesideBackup(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -141,7 +140,7 @@ func TestCheckBesideBackup(t *testing.T) {
 	}
 }
 
-// A snapshot that is forgotten while a check runs is not missed.
+// A check does not miss a snapshot that is forgotten while it runs.
 func TestCheckBesideForget(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -11,8 +11,8 @@ import (
 
 // TestPlan makes repositories of blocks that need each other at random. Every
 // chosen block that is a dictionary or has one must be in exactly one family,
-// with all that it needs; without circles, behind what it needs; and a block
-// must be let go with its last user, not before.
+// with all that it needs. Unless there are cycles, it comes after what it needs.
+// A block must be released with its last user, and not before.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// copyAll is one run of a program that copies the snapshots of some days, or of
-// all, with the locks that it takes.
+// copyAll is a process that copies the snapshots of some days, or of all, under
+// the locks that it needs.
 func copyAll(ctx context.Context, source, target backend.Backend, opts repo.CopyOptions, days ...int) (*repo.CopyReport, error) {
 	fromOpts, toOpts := repotest.SmallPacks(50), repotest.SmallPacks(51)
 	fromOpts.Refresh, toOpts.Refresh = -1, -1
@@ -113,7 +113,8 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	}
 }
 
-// Parents, marks, and the way back.
+// Parents and labels are copied. What was copied before is recognized, also on
+// the way back.
 func TestCopyRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -192,7 +193,7 @@ func TestCopyRecords(t *testing.T) {
 	}
 }
 
-// Differences whose bases are not copied are stored in full.
+// Deltas whose bases are not copied are stored in full.
 func TestCopyWithoutBases(t *testing.T) {
 	t.Parallel()
 	for _, days := range [][]int{{5}, {2, 4}, {5, 1}} {
@@ -210,7 +211,7 @@ func TestCopyWithoutBases(t *testing.T) {
 	}
 }
 
-// The target has content of its own, cut and encoded by itself.
+// The target has content of its own, which it has cut and encoded itself.
 func TestCopyIntoAFullRepository(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -300,7 +301,7 @@ func TestCopyFromAFailingSource(t *testing.T) {
 		})
 }
 
-// A snapshot that cannot be read does not keep the others from being copied.
+// A snapshot that cannot be read does not prevent others from being copied.
 func TestCopyFromADamagedSource(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

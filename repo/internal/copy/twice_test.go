@@ -45,8 +45,8 @@ func copyBeside(ctx context.Context, source, target backend.Backend, seed byte) 
 	return rep, errors.Join(err, l.Release())
 }
 
-// Two processes that copy the same snapshots at the same time leave one copy of
-// each, whenever the second one begins.
+// If two processes copy the same snapshots at the same time, one copy of each
+// stays, whenever the second one begins.
 func TestCopyAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -100,8 +100,8 @@ func TestCopyAtTheSameTime(t *testing.T) {
 	}
 }
 
-// Both have looked before either has stored its record: one copy stays, whichever
-// comes first.
+// If two processes look for a copy before either has stored its record, one copy
+// stays, whichever is first.
 func TestCopyStoresBothRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// healTiny is one run of a program that heals from an exact copy.
-func healTiny(be, from backend.Backend, opts repo.HealOptions) (rep *repo.HealReport, err error) {
+// healFromMirror is a process that heals from a mirror.
+func healFromMirror(be, from backend.Backend, opts repo.HealOptions) (rep *repo.HealReport, err error) {
 	ctx := context.Background()
 	err = repotest.Repair(ctx, be, 95, func(r *repo.Repo) (err error) {
 		rep, err = r.HealFromMirror(ctx, from, opts)
@@ -29,8 +29,7 @@ func healTiny(be, from backend.Backend, opts repo.HealOptions) (rep *repo.HealRe
 	return rep, err
 }
 
-// rot flips or drops bytes of one file in fifty, and of one of every kind that
-// is given. It returns the names.
+// rot damages one file in fifty, and one of each kind. It returns their names.
 func rot(t testing.TB, be *memory.Backend, rng *rand.Rand, kinds ...string) []string {
 	t.Helper()
 	all := repotest.Content(t, be)
@@ -61,8 +60,7 @@ func rot(t testing.TB, be *memory.Backend, rng *rand.Rand, kinds ...string) []st
 	return chosen
 }
 
-// Bits rot in all kinds of files: check finds every one, and an exact copy
-// brings everything back.
+// Check finds rotten files of all kinds, and a mirror heals them.
 func TestRotHealsFromMirror(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3)
@@ -83,7 +81,7 @@ func TestRotHealsFromMirror(t *testing.T) {
 				t.Errorf("seed %d: check does not find %s", seed, name)
 			}
 		}
-		healed, err := healTiny(be, base, repo.HealOptions{})
+		healed, err := healFromMirror(be, base, repo.HealOptions{})
 		if err == nil {
 			err = repotest.Verify(be, 1, 2, 3)
 		}
@@ -93,8 +91,8 @@ func TestRotHealsFromMirror(t *testing.T) {
 	}
 }
 
-// Without a copy, repairing says exactly what is lost, and loses no more.
-func TestRotWithoutACopy(t *testing.T) {
+// Without a copy, a repair reports exactly what is lost, and loses no more.
+func TestRotRepairedWithoutACopy(t *testing.T) {
 	t.Parallel()
 	rounds := 20
 	if testing.Short() {
@@ -130,7 +128,7 @@ func TestRotWithoutACopy(t *testing.T) {
 	}
 }
 
-// Files that are gone come back, too: as far as anything needs them.
+// Missing files are restored from a mirror if anything needs them.
 func TestMissingFilesHealFromMirror(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -158,7 +156,7 @@ func TestMissingFilesHealFromMirror(t *testing.T) {
 		if !maps.EqualFunc(dry, repotest.Content(t, be), bytes.Equal) {
 			t.Fatalf("%s: a dry run changed something", name)
 		}
-		rep, err := healTiny(be, base, repo.HealOptions{})
+		rep, err := healFromMirror(be, base, repo.HealOptions{})
 		if err == nil {
 			err = repotest.Verify(be, 1, 2, 3)
 		}
@@ -168,7 +166,8 @@ func TestMissingFilesHealFromMirror(t *testing.T) {
 	}
 }
 
-// What was repaired without a copy is whole again when one turns up.
+// Snapshots that were repaired without a copy become complete again when a
+// mirror turns up.
 func TestMirrorAfterRepair(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3)
@@ -184,7 +183,7 @@ func TestMirrorAfterRepair(t *testing.T) {
 	if err != nil || list[2].Lost == nil {
 		t.Fatal(list, err)
 	}
-	if _, err := healTiny(be, base, repo.HealOptions{}); err != nil {
+	if _, err := healFromMirror(be, base, repo.HealOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := repotest.RepairSnapshots(be); err != nil {
@@ -195,8 +194,8 @@ func TestMirrorAfterRepair(t *testing.T) {
 	}
 }
 
-// Snapshots that the copy has and this repository has not are told, and come
-// only if that is asked for. Nothing comes from another repository.
+// Snapshots that only the mirror has are reported, and fetched only on request.
+// Nothing is fetched from another repository.
 func TestSnapshotsFromMirror(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -208,14 +207,14 @@ func TestSnapshotsFromMirror(t *testing.T) {
 	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}
-	rep, err := healTiny(be, base, repo.HealOptions{})
+	rep, err := healFromMirror(be, base, repo.HealOptions{})
 	if err != nil || len(rep.Elsewhere) != 1 || len(rep.Fetched) != 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	if err := repotest.Verify(be, 1, 3); err != nil {
 		t.Fatal(err)
 	}
-	if rep, err = healTiny(be, base, repo.HealOptions{Snapshots: true}); err != nil {
+	if rep, err = healFromMirror(be, base, repo.HealOptions{Snapshots: true}); err != nil {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	if err := repotest.Verify(be, 1, 2, 3); err != nil {
@@ -226,7 +225,7 @@ func TestSnapshotsFromMirror(t *testing.T) {
 	if _, err := repo.Create(ctx, other, repotest.Secret, repotest.SlotInfo, o); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := healTiny(be, other, repo.HealOptions{}); !errors.Is(err, repo.ErrOtherRepository) {
+	if _, err := healFromMirror(be, other, repo.HealOptions{}); !errors.Is(err, repo.ErrOtherRepository) {
 		t.Fatal(err)
 	}
 }
@@ -237,10 +236,10 @@ func TestHealSurvivesEverything(t *testing.T) {
 	be := good.Clone()
 	rot(t, be, rand.New(rand.NewPCG(repotest.DamageSeed, 9)), "packs", "index", "snapshots")
 	repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.PacksDir)[1])
-	heal := func(be backend.Backend) error { _, err := healTiny(be, good, repo.HealOptions{}); return err }
+	heal := func(be backend.Backend) error { _, err := healFromMirror(be, good, repo.HealOptions{}); return err }
 	repotest.EveryRepair(t, be, 30, heal, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 	// The copy fails.
-	repotest.EveryFault(t, repotest.Run{Base: good, Do: func(from backend.Backend) error { _, err := healTiny(be.Clone(), from, repo.HealOptions{}); return err }, Least: 10, Want: 12},
+	repotest.EveryFault(t, repotest.Run{Base: good, Do: func(from backend.Backend) error { _, err := healFromMirror(be.Clone(), from, repo.HealOptions{}); return err }, Least: 10, Want: 12},
 		func(from *memory.Backend, _ error) error {
 			if !maps.EqualFunc(repotest.Content(t, from), repotest.Content(t, good), bytes.Equal) {
 				return errors.New("the copy was changed")
@@ -249,8 +248,8 @@ func TestHealSurvivesEverything(t *testing.T) {
 		})
 }
 
-// wholeFiles is what can be given back of every snapshot that is listed, by day.
-func wholeFiles(be *memory.Backend) (map[int]repotest.Files, error) {
+// restorable returns the files of each snapshot that can be restored, by day.
+func restorable(be *memory.Backend) (map[int]repotest.Files, error) {
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
 	if err != nil {
@@ -281,9 +280,9 @@ func wholeFiles(be *memory.Backend) (map[int]repotest.Files, error) {
 	return whole, nil
 }
 
-// notLost wants everything that could be given back before.
-func notLost(be *memory.Backend, before map[int]repotest.Files) error {
-	now, err := wholeFiles(be)
+// stillRestorable returns an error unless everything in before can still be restored.
+func stillRestorable(be *memory.Backend, before map[int]repotest.Files) error {
+	now, err := restorable(be)
 	if err != nil {
 		return err
 	}
@@ -297,9 +296,9 @@ func notLost(be *memory.Backend, before map[int]repotest.Files) error {
 	return nil
 }
 
-// A disk that lies about flushing may tear what comes from another copy: nothing
-// more is lost, also if the copy never comes back, check names no file that was
-// sound, and with the copy the next run brings back everything.
+// A disk may tear files that come from another copy. No more is lost, even if
+// the copy never returns. Check names no intact file, and with the copy the next
+// run heals everything.
 func TestHealSurvivesTornFiles(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -339,7 +338,7 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 				seed++ // two runs never make a file of the same bytes
 				return repotest.Repair(ctx, be, seed, h.heal)
 			}
-			before, err := wholeFiles(h.base)
+			before, err := restorable(h.base)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -352,7 +351,7 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 				if err := repotest.RepairIndex(alone); err != nil {
 					return fmt.Errorf("without the copy: %w", err)
 				}
-				if err := notLost(alone, before); err != nil {
+				if err := stillRestorable(alone, before); err != nil {
 					return fmt.Errorf("without the copy: %w", err)
 				}
 				if err := heal(be); err != nil {
@@ -389,8 +388,8 @@ func healContent(be, from backend.Backend) (rep *repo.ContentReport, err error) 
 	return rep, err
 }
 
-// Content comes back from a repository with other keys that holds the same
-// backups, also if it cuts them differently.
+// Content is healed from a repository with other keys that holds the same
+// backups, even if it cuts them differently.
 func TestHealFromOtherKeys(t *testing.T) {
 	t.Parallel()
 	be, lost := repotest.NewDamaged(t, 1, 2, 3)
@@ -429,8 +428,8 @@ func TestHealFromOtherKeysSurvivesEverything(t *testing.T) {
 		})
 }
 
-// guarded is a store with parity of a half.
-func guarded(t testing.TB, days ...int) *memory.Backend {
+// withParity returns a repository with 50% parity.
+func withParity(t testing.TB, days ...int) *memory.Backend {
 	t.Helper()
 	be := repotest.New(t, days...)
 	if _, err := repotest.MustOpen(t, be).RefreshParity(context.Background(), 50_00, nil); err != nil {
@@ -439,12 +438,12 @@ func guarded(t testing.TB, days ...int) *memory.Backend {
 	return be
 }
 
-// Without any copy parity brings back one rotten file of each group, and the
-// index is made anew.
+// Without a copy, parity heals one rotten file of each group, and the index is
+// rebuilt.
 func TestRotHealsFromParity(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	base := guarded(t, 1, 2, 3)
+	base := withParity(t, 1, 2, 3)
 	rounds := 20
 	if testing.Short() {
 		rounds = 4
@@ -480,12 +479,12 @@ func TestRotHealsFromParity(t *testing.T) {
 	}
 }
 
-// Whatever happens to one file of a group, parity brings it back byte for byte,
-// and after it all snapshots.
+// Whatever happens to one file of a group, parity restores it byte for byte, and
+// with it all snapshots.
 func TestEveryFileHealsFromParity(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	base := guarded(t, 1, 2, 3)
+	base := withParity(t, 1, 2, 3)
 	all := repotest.Content(t, base)
 	rng := rand.New(rand.NewPCG(repotest.DamageSeed+4, 0))
 	names := append(repotest.FilesIn(t, base, repotest.PacksDir), repotest.FilesIn(t, base, repotest.SnapshotsDir)...)
@@ -526,12 +525,12 @@ func TestEveryFileHealsFromParity(t *testing.T) {
 	}
 }
 
-// Prune keeps parity true: what remains is guarded, and what went does not come
-// back.
+// Prune keeps parity up to date: what remains is protected, and what was removed
+// is not restored.
 func TestPruneKeepsParity(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	be := guarded(t, 1, 2, 3)
+	be := withParity(t, 1, 2, 3)
 	if err := repotest.Forget(ctx, be, 1, 2); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// lockRepo is one process's view of a store, with a clock to set.
+// lockRepo returns a process's view of a store, with a clock to set.
 func lockRepo(t *testing.T, be backend.Backend, seed byte, now *time.Time) *repo.Repo {
 	t.Helper()
 	opts := repotest.SmallPacks(seed)
@@ -30,7 +30,7 @@ func lockRepo(t *testing.T, be backend.Backend, seed byte, now *time.Time) *repo
 	return r
 }
 
-func TestWhichLocksSufferEachOther(t *testing.T) {
+func TestLocksThatExcludeEachOther(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
@@ -74,7 +74,7 @@ func openStore(t *testing.T, be backend.Backend) *store.Store {
 	return s
 }
 
-// leave puts a lock of another process into the store.
+// leave stores a lock of another process.
 func leave(t *testing.T, be backend.Backend, kind repo.LockKind, o process.Identity, refreshed time.Time) repo.FileID {
 	t.Helper()
 	id, err := lock.LeaveLock(context.Background(), openStore(t, be), kind, o, refreshed)
@@ -84,7 +84,7 @@ func leave(t *testing.T, be backend.Backend, kind repo.LockKind, o process.Ident
 	return id
 }
 
-func TestLocksLeftBehind(t *testing.T) {
+func TestStaleLocks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
@@ -195,7 +195,7 @@ func TestRefresh(t *testing.T) {
 	t.Error("the lock does not refresh itself")
 }
 
-// A process that was taken for dead, and is not, makes no snapshot.
+// A process whose lock was removed as stale writes no snapshot.
 func TestLostLockMakesNoSnapshot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -239,7 +239,7 @@ func TestLostLockMakesNoSnapshot(t *testing.T) {
 	}
 }
 
-// lockThief takes the locks away just before a snapshot is put.
+// lockThief removes all locks just before a snapshot is stored.
 type lockThief struct {
 	*memory.Backend
 	steal func()
@@ -252,9 +252,9 @@ func (b *lockThief) Put(ctx context.Context, name string, data []byte) error {
 	return b.Backend.Put(ctx, name, data)
 }
 
-// A process that has read a list of packs to remove stores again what they
-// hold, can read it, and says in its lock that it has read the list.
-func TestWritersAvoidPacksThatAreToGo(t *testing.T) {
+// A process that has read a prune list can read the packs on it, stores their
+// chunks again, and says in its lock that it has read the list.
+func TestWritersAvoidRetiredPacks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()

@@ -29,8 +29,8 @@ func (b *readHook) ReadAt(ctx context.Context, name string, p []byte, off int64)
 	return b.Backend.ReadAt(ctx, name, p, off)
 }
 
-// However often the index files are replaced while they are read, that is no
-// damage. A file that is listed and never there is.
+// Index files that are replaced while they are read are no damage, however often
+// that happens. A file that is listed and never there is.
 func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
 	t.Parallel()
 	for times := 1; times <= 4; times++ {
@@ -57,7 +57,7 @@ func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
 	}
 }
 
-// pruneAt is one run of a program that prunes, at a time.
+// pruneAt is a process that prunes at a given time.
 func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*repo.PruneReport, error) {
 	o := repotest.SmallPacks(77)
 	o.Refresh = -1
@@ -74,8 +74,8 @@ func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*repo.Prun
 	return rep, errors.Join(err, l.Release())
 }
 
-// A lock that is refreshed at any moment is seen by a prune, which then waits
-// for its process.
+// A prune sees a lock that is refreshed at any moment, and waits for its
+// process.
 func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -152,8 +152,8 @@ func TestExclusiveSeesALockThatIsRefreshed(t *testing.T) {
 	}
 }
 
-// A snapshot that gets a tag while a prune reads the records keeps what it
-// needs, however often that happens.
+// A snapshot that is tagged while a prune reads the records keeps what it needs,
+// however often that happens.
 func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -203,7 +203,8 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 	}
 }
 
-// The same for the record of a run that goes on.
+// The record of an unfinished backup that is saved while a prune reads it keeps
+// what it needs.
 func TestPruneWhileARunIsSaved(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

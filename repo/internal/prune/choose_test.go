@@ -9,9 +9,9 @@ import (
 	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
-// TestChooseForecastsRebasedFirst holds a forecast against the order of the work:
-// packs with blocks to rebase are written first, and others only if there is
-// still too much waste then.
+// TestChooseForecastsRebasedFirst compares a forecast with the order of the
+// work: packs with blocks to rebase are written first, and others only if there
+// is still too much unused then.
 func TestChooseForecastsRebasedFirst(t *testing.T) {
 	t.Parallel()
 	some := func(id byte, used int64, rebased bool) wasted {

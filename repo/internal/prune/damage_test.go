@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// A prune removes nothing while parity could heal a damaged pack with it.
-func TestPruneKeepsWhatParityHeals(t *testing.T) {
+// A prune removes nothing that parity could heal a damaged pack with.
+func TestPruneKeepsDataForParity(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
@@ -79,9 +79,9 @@ func healParityTiny(t *testing.T, be *memory.Backend) {
 	}
 }
 
-// A pack that is copied as it is has to be what its name says. In one that is not, the
-// prune stops at the block that is damaged, and removes nothing of it.
-func TestPruneCopiesNoDamage(t *testing.T) {
+// If a pack that is copied as it is does not match its name, the prune stops at
+// the damaged block and removes nothing of it.
+func TestPruneStopsAtDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3, 4, 5)
@@ -123,8 +123,9 @@ func TestPruneCopiesNoDamage(t *testing.T) {
 	}
 }
 
-// What the index says of a pack that is copied as it is has to be what the pack says.
-func TestPruneCopiesNoLies(t *testing.T) {
+// If the index contradicts the header of a pack that is copied as it is, the
+// prune fails or succeeds, and nothing is lost.
+func TestPruneWithAWrongIndex(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3, 4, 5)
 	if err := repotest.Forget(context.Background(), base, 1, 2, 3); err != nil {

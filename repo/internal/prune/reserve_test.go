@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// quota is a store of limited size, in which removing makes room.
+// quota is a store of limited size. Deleting makes room.
 type quota struct {
 	*memory.Backend
 	limit int64
@@ -36,7 +36,8 @@ func (q *quota) Free(ctx context.Context) (int64, error) {
 	return left, err
 }
 
-// A full store can be pruned, by means of the reserve, and has one again then.
+// A full store can be pruned with the reserve, and has a reserve again
+// afterwards.
 func TestPruneOfAFullStore(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -84,9 +85,9 @@ func TestPruneOfAFullStore(t *testing.T) {
 	}
 }
 
-// Whatever room a store has, a prune that finds too little to write packs anew
-// leaves enough for the next one to begin.
-func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
+// However little room a store has, a prune that cannot write packs leaves enough
+// for the next one to begin.
+func TestPruneWithoutRoomCanBeRepeated(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t)
@@ -146,8 +147,8 @@ func TestPruneWithoutRoomCanBeginAgain(t *testing.T) {
 	}
 }
 
-// Who stores does not take the reserve.
-func TestTheReserveIsForPrune(t *testing.T) {
+// A backup does not use the reserve.
+func TestOnlyPruneUsesTheReserve(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)
@@ -209,7 +210,7 @@ func TestReserveGrowsWithTheIndex(t *testing.T) {
 	}
 }
 
-// A bound on what is written anew holds for all that a prune writes.
+// MaxRepack bounds everything that a prune writes.
 func TestPruneMaxRepack(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -230,7 +231,7 @@ func TestPruneMaxRepack(t *testing.T) {
 	}
 }
 
-// A forecast can take snapshots for forgotten, and changes nothing.
+// A forecast can assume that snapshots were forgotten, and changes nothing.
 func TestPruneForecastAfterForgetting(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

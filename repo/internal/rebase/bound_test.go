@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// What small differences grow to when they are stored without what they were
-// made against counts for the bound on what is written anew.
+// MaxRepack also bounds what deltas grow to when they are stored without their
+// bases.
 func TestRebaseStaysWithinTheBound(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -42,9 +42,9 @@ func TestRebaseStaysWithinTheBound(t *testing.T) {
 	}
 }
 
-// Packs that go without anything being written are no reason not to rebase: what
-// they hold costs nothing. The next prune would find that.
-func TestRebaseCountsNotWhatIsDead(t *testing.T) {
+// Packs that can be removed without writing anything do not prevent a rebase.
+// Otherwise the next prune would still find something to do.
+func TestRebaseIgnoresUnusedPacks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for name, opts := range map[string]repo.PruneOptions{
@@ -87,8 +87,8 @@ func TestRebaseCountsNotWhatIsDead(t *testing.T) {
 	}
 }
 
-// A unit that stands alone takes what was measured when it was chosen: put into one
-// block with what does not compress it could take twice as much.
+// A unit that stands alone takes what was measured when it was chosen. In one
+// block with content that does not compress it could take twice as much.
 func TestRebaseStoresWhatItMeasured(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// Other programs may make chains as long as the format allows. A block at the end
-// of one is as good as any.
+// Other programs may make chains as long as the format allows. A block at the
+// end of one is rebased like any other.
 func TestRebaseOfTheLongestChains(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -62,8 +62,8 @@ func TestRebaseOfTheLongestChains(t *testing.T) {
 	}
 }
 
-// What may not be written anew is not read and encoded to see what it would take.
-func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
+// Blocks that may not be rewritten are not read and encoded to measure them.
+func TestRebaseMeasuresOnlyWhatItMayWrite(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3, 4)
@@ -97,8 +97,8 @@ func TestRebaseTriesOnlyWhatItMayWrite(t *testing.T) {
 	}
 }
 
-// A block that cannot be tried is let be, and the forecast is made all the same.
-func TestRebaseLetsDamageBe(t *testing.T) {
+// A block that cannot be measured is left alone, and the forecast is still made.
+func TestRebaseSkipsDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3, 4)
@@ -121,9 +121,9 @@ func TestRebaseLetsDamageBe(t *testing.T) {
 	}
 }
 
-// What is left of many days lies in a block for each of them. It is put together
-// as a backup would have done it.
-func TestRebaseJoinsWhatIsLeft(t *testing.T) {
+// The leftovers of many days are each in a block of their own. They are put
+// together as a backup would have done it.
+func TestRebaseJoinsLeftovers(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	const page, days = 64 << 10, 9

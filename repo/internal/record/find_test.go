@@ -12,7 +12,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// putRecord stores a snapshot of nothing, of a device.
+// putRecord stores an empty snapshot of a device.
 func putRecord(t testing.TB, r *repo.Repo, udid, name string, day int) *repo.Snapshot {
 	t.Helper()
 	ctx := context.Background()
@@ -102,8 +102,8 @@ func TestFindByPrefix(t *testing.T) {
 	}
 }
 
-// A damaged record does not hide the others, and is named where it may be the
-// one that was meant.
+// A damaged record does not hide others, and is named if it may be the one that
+// was meant.
 func TestFindBesideDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -140,7 +140,7 @@ func TestForgottenWhileListed(t *testing.T) {
 	}
 }
 
-// vanishing lists a file that is then not there.
+// vanishing lists a file that is gone when it is read.
 type vanishing struct {
 	backend.Backend
 	name string

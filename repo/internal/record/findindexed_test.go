@@ -21,9 +21,9 @@ func (b *listHook) List(ctx context.Context, prefix string, fn func(backend.Info
 	return b.Backend.List(ctx, prefix, fn)
 }
 
-// Whatever a reader is doing when a backup ends, the snapshot that it finds can
-// be given back.
-func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
+// A backup may end at any step of a reader. Every snapshot that the reader finds
+// can be restored.
+func TestReadersBesideABackup(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	find := map[string]func(r *repo.Repo) (*repo.Snapshot, error){
@@ -79,8 +79,9 @@ func TestReadersFindWhatABackupStoresMeanwhile(t *testing.T) {
 	}
 }
 
-// The race that the order is about: without it a snapshot looks damaged.
-func TestAnIndexThatIsReadFirstLacksWhatComesLater(t *testing.T) {
+// This is why the order matters: if the index is read first, a new snapshot
+// looks damaged.
+func TestIndexReadBeforeSnapshots(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1)

@@ -66,8 +66,8 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// Whatever happens while a record is replaced, one of the two is there with all
-// that it names, and the snapshots are whole.
+// Whatever happens while a record is replaced, one of the two is there with
+// everything that it names, and all snapshots can be restored.
 func TestUnfinishedSurvivesEveryFault(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -116,8 +116,8 @@ func TestUnfinishedSurvivesEveryFault(t *testing.T) {
 	repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 3, Want: 8}, func(be *memory.Backend) error { return verdict(be, errors.New("crashed")) })
 }
 
-// A record that is damaged, or has lost content, is named by check and hurts
-// nobody else.
+// Check names a record that is damaged or has lost content. Nothing else is
+// affected.
 func TestDamagedUnfinished(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// relabel is one run of a program that gives a day other labels. If it is
-// killed, others can tell.
+// relabel is a process that changes the labels of a day. If it is killed, others
+// can tell.
 func relabel(be backend.Backend, day int, labels repo.Labels) (*repo.Snapshot, error) {
 	ctx := context.Background()
 	o := repotest.SmallPacks(byte(60 + len(labels.Note)))
@@ -123,8 +123,8 @@ func TestLabelsAreBounded(t *testing.T) {
 	}
 }
 
-// judgeLabels wants day 1 once, as it was or as it was to become, and that the
-// next change leaves one record.
+// judgeLabels returns an error unless day 1 is there once, with the old or the
+// new labels, and the next change leaves one record.
 func judgeLabels(be *memory.Backend, runErr error) error {
 	ctx := context.Background()
 	v, err := repotest.Examine(be, repotest.Secret)
@@ -163,7 +163,8 @@ func judgeLabels(be *memory.Backend, runErr error) error {
 	return repotest.Verify(be, 2)
 }
 
-// labelled is a store of two days, of which the first has been changed once.
+// labelled returns a repository of two days. The labels of the first one were
+// changed once.
 func labelled(t *testing.T) *memory.Backend {
 	be := repotest.New(t, 1, 2)
 	if _, err := relabel(be, 1, repo.Labels{Note: "old"}); err != nil {
@@ -186,8 +187,8 @@ func TestChangeSurvivesEveryCrash(t *testing.T) {
 		func(be *memory.Backend) error { return judgeLabels(be, errors.New("crashed")) })
 }
 
-// A snapshot that was changed and not cleaned up does not come back when it is
-// forgotten, wherever that stops.
+// A snapshot with two records, because a change was interrupted, does not return
+// when it is forgotten, wherever that stops.
 func TestForgetOfTwoRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -222,8 +223,8 @@ func TestForgetOfTwoRecords(t *testing.T) {
 		})
 }
 
-// Of two changes at the same time one wins; a change does not bring back what
-// somebody forgets meanwhile.
+// If two changes are made at the same time, one wins. A change does not bring
+// back a snapshot that is forgotten at the same time.
 func TestChangeBesideOthers(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

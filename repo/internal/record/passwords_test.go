@@ -26,7 +26,7 @@ const (
 	tableUDID = "00008110-8899AABBCCDDEEFF"
 )
 
-// passwords returns what a repository keeps for a device, the newest first.
+// passwords returns the passwords kept for a device, the newest first.
 func passwords(be backend.Backend, udid string) ([]string, error) {
 	r, err := repo.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(7))
 	if err != nil {
@@ -105,8 +105,8 @@ func TestDevicePasswords(t *testing.T) {
 	}
 }
 
-// The length of a file does not tell that of the password, nor does anything
-// in it.
+// Neither the length of a file nor its content reveals anything about the
+// password.
 func TestDevicePasswordsAreSealed(t *testing.T) {
 	t.Parallel()
 	be := memory.New()
@@ -147,14 +147,14 @@ func TestDevicePasswordsAreSealed(t *testing.T) {
 	}
 }
 
-// forms are ways in which a secret could be written.
+// forms returns ways to write a secret.
 func forms(secret []byte) [][]byte {
 	encoded := base64.RawStdEncoding.EncodeToString(secret)
 	return [][]byte{secret, []byte(hex.EncodeToString(secret)), []byte(encoded[:len(encoded)-1])}
 }
 
-// TestDamagedDevicePassword flips every bit of one file: the others are still
-// found, and Check names the file.
+// TestDamagedDevicePassword flips every bit of one file. The other passwords are
+// still found, and check names the file.
 func TestDamagedDevicePassword(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -185,8 +185,8 @@ func TestDamagedDevicePassword(t *testing.T) {
 	wantPasswords(t, be, repotest.JobUDID, "second", "first")
 }
 
-// secretRuns are the operations on device passwords, with what may be kept
-// after a failure and what must be kept after success.
+// secretRuns are the operations on device passwords, with what may be kept after
+// a failure and what must be kept after success.
 var secretRuns = map[string]struct {
 	run     func(ctx context.Context, r *repo.Repo) error
 	success []string
@@ -279,7 +279,7 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 	}
 }
 
-// No way of printing shows what is secret.
+// No way of printing shows a secret.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	password, key := []byte("very secret"), tree.FileKey([]byte("0123456789abcdefghijklmnopqrstuv"))

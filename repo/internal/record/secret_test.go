@@ -9,8 +9,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 )
 
-// FuzzDevicePassword reads whatever stands in a secret file, sealed as this
-// repository seals.
+// FuzzDevicePassword parses arbitrary bytes, sealed as this repository seals.
 func FuzzDevicePassword(f *testing.F) {
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	for _, body := range []string{

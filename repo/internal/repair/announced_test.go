@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// announcedRepo is a store of three days in which a prune has announced packs
-// that a backup, which began before, has taken for day 2 after all.
+// announcedRepo returns a repository of three days. A prune has put packs on a
+// list that a backup, which began before, has used for day 2.
 func announcedRepo(t *testing.T) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()
@@ -47,8 +47,8 @@ func announcedRepo(t *testing.T) *memory.Backend {
 	return be
 }
 
-// Announced packs that a snapshot needs come back into an index that was damaged
-// or is gone, and the prune that follows keeps them.
+// If the index is damaged or missing, listed packs that a snapshot needs are in
+// the new index, and the next prune keeps them.
 func TestRepairIndexKeepsAnnounced(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

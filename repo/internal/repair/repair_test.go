@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// wrongIndex replaces the index by one that says something wrong of a pack.
+// wrongIndex replaces the index by one that is wrong about a pack.
 func wrongIndex(t testing.TB, be *memory.Backend) {
 	t.Helper()
 	first := true
@@ -70,8 +70,9 @@ func TestRepairIndex(t *testing.T) {
 	}
 }
 
-// A pack that lost its header is still listed, since the index knows it.
-func TestRepairIndexKeepsWhatHeadersLost(t *testing.T) {
+// A pack with a damaged header stays in the index, since the index knows its
+// blocks.
+func TestRepairIndexKeepsPacksWithDamagedHeaders(t *testing.T) {
 	t.Parallel()
 	be := repotest.New(t, 1)
 	repotest.Remove(t, be, repotest.FilesIn(t, repotest.New(t, 1), repotest.SnapshotsDir)...)
@@ -116,8 +117,8 @@ func TestRepairIndexSurvivesEverything(t *testing.T) {
 	repotest.EveryRepair(t, base, 15, repotest.RepairIndex, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 }
 
-// judgeLost wants every snapshot to come back without the lost files, which its
-// record names, and a repository in which nothing else is wrong.
+// judgeLost returns an error unless every snapshot can be restored without the
+// lost files, which its record names, and nothing else is wrong.
 func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
@@ -244,7 +245,7 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	}
 }
 
-// forgetNewest forgets the snapshot that was stored last.
+// forgetNewest forgets the newest snapshot.
 func forgetNewest(ctx context.Context, be backend.Backend) error {
 	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
@@ -279,8 +280,8 @@ func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
 	repotest.EveryRepair(t, be, 20, repotest.RepairSnapshots, func(be *memory.Backend) error { return judgeLost(be, []int{1, 2}, lost) })
 }
 
-// Of a snapshot that lost parts of its list of files, what can still be found
-// comes back; the lost parts are noted, and come back should they be found.
+// If parts of a snapshot's tree are lost, everything that can still be found is
+// restored. The lost parts are recorded, and restored if they are found later.
 func TestRepairSnapshotsWithoutLists(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/index"
 )
 
-// held counts what the cache really holds.
+// held counts the bytes that the cache really holds.
 func (c *blockCache) held() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,8 +43,8 @@ func TestCacheKeepsItsLimit(t *testing.T) {
 	}
 }
 
-// A reader whose neighbour gives up, while it waits for the block that the
-// neighbour was loading, loads it for itself.
+// A reader that waits for a block loads it itself if the reader that was loading
+// it is canceled.
 func TestCancelledLoadIsNotContagious(t *testing.T) {
 	t.Parallel()
 	c := newBlockCache(1000)

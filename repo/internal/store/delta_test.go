@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// cacheSizes are for what must not depend on what the cache holds.
+// cacheSizes are for results that must not depend on the cache.
 var cacheSizes = map[string]int{"no cache": 1, "small cache": 20 << 10, "large cache": 1 << 20}
 
 func withCache(t testing.TB, be backend.Backend, size int) *repo.Repo {
@@ -54,12 +54,12 @@ func TestDeltaChain(t *testing.T) {
 	if n := repotest.CountSuffering(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer, want the one with the chain that is too long", n)
 	}
-	storeAnew(t, be, versions[last])
+	storeAgain(t, be, versions[last])
 }
 
-// storeAnew backs up content again that a pack holds and nobody can read: that
-// makes it readable, and the snapshots whole that suffered from it.
-func storeAnew(t testing.TB, be backend.Backend, content []byte) {
+// storeAgain backs up content that is in a pack and cannot be read. That makes
+// the content readable and repairs the snapshots that need it.
+func storeAgain(t testing.TB, be backend.Backend, content []byte) {
 	t.Helper()
 	if _, err := repotest.Store(context.Background(), repotest.MustOpen(t, be), repotest.Files{"again": content}, 3); err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ func TestDeltaCycles(t *testing.T) {
 			if n := repotest.CountSuffering(t, be); n != 1 {
 				t.Errorf("%d snapshots suffer", n)
 			}
-			storeAnew(t, be, v[0])
+			storeAgain(t, be, v[0])
 		})
 	}
 }
@@ -140,7 +140,8 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 	}
 }
 
-// A dictionary may be as long as the limit, its first and last bytes in use.
+// A dictionary may be as long as the limit, and its first and last bytes are
+// usable.
 func TestDeltaDictionarySizes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it encodes with dictionaries of 9 MB")
@@ -175,7 +176,7 @@ func TestDeltaDictionarySizes(t *testing.T) {
 	}
 }
 
-// Who relies on a damaged base suffers with it, and nobody else.
+// A damaged base affects what is encoded against it, and nothing else.
 func TestDamagedBase(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(4)
@@ -230,7 +231,7 @@ func TestDamagedBase(t *testing.T) {
 	}
 }
 
-// A chunk that lies in a second pack in full is not lost with the delta.
+// A chunk with a full copy in a second pack is not lost with its delta.
 func TestSecondCopyOfADelta(t *testing.T) {
 	t.Parallel()
 	be := memory.New()

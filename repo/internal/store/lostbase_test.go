@@ -10,10 +10,10 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// TestWhatNeedsALostPackIsStoredAnew loses the pack that others are deltas
-// against: their chunks are there and of no use, so storing the same content
-// again must store it in full, and heal the snapshots that have it.
-func TestWhatNeedsALostPackIsStoredAnew(t *testing.T) {
+// TestContentWithoutItsBaseIsStoredAgain removes a pack that others are deltas
+// against. Their chunks are there but cannot be decoded, so storing the same
+// content again must store it in full, and repair the snapshots that have it.
+func TestContentWithoutItsBaseIsStoredAgain(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := memory.New()

@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// spoil flips a bit in the middle of the block that the index gives for a
-// chunk, and returns the name of its pack.
+// spoil flips a bit in the middle of a chunk's block, and returns the name of
+// its pack.
 func spoil(t testing.TB, be *memory.Backend, plain []byte) string {
 	t.Helper()
 	r := repotest.MustOpen(t, be)
@@ -39,8 +39,8 @@ func flip(t testing.TB, be *memory.Backend, name string, at int) string {
 	return name
 }
 
-// What needs a damaged base is decoded with another copy of it, however far
-// below, and the check says that nothing is lost.
+// A block that needs a damaged base is decoded with another copy of it, at any
+// depth, and check reports nothing as lost.
 func TestOtherCopyOfABase(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(6)
@@ -90,9 +90,9 @@ func TestOtherCopyOfABase(t *testing.T) {
 	}
 }
 
-// When no copy of a base is sound, there are very many ways down through the
-// copies above it. Not all of them may be gone.
-func TestManyCopiesOfWhatIsLost(t *testing.T) {
+// If all copies of a base are damaged, there are very many paths through the
+// copies above it. Not all of them may be tried.
+func TestManyDamagedCopies(t *testing.T) {
 	t.Parallel()
 	const copies = 4
 	v := repotest.Versions(10)
@@ -124,8 +124,8 @@ func TestManyCopiesOfWhatIsLost(t *testing.T) {
 }
 
 // Two writers may have stored the same two chunks, each as a delta against the
-// other, and each also whole.
-func TestCopiesInACircleHelpEachOther(t *testing.T) {
+// other, and each also in full.
+func TestCyclicCopies(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(3)
 	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
@@ -149,8 +149,8 @@ func TestCopiesInACircleHelpEachOther(t *testing.T) {
 	}
 }
 
-// A snapshot suffers only where no copy can be had, also when the check has not
-// read the packs that hold the other copies.
+// A snapshot is reported only if no copy can be read, also if the check has not
+// read the packs with the other copies.
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(4)

@@ -44,9 +44,8 @@ func edit(t *rapid.T, b []byte) []byte {
 	return b
 }
 
-// TestEditsOverGenerations stores files that change in random ways, generation
-// after generation, with crashes in between. Every generation that was stored
-// comes back, and nothing is ever wrong.
+// TestEditsOverGenerations stores files that change at random, with crashes in
+// between. Every day that was stored can be restored.
 func TestEditsOverGenerations(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

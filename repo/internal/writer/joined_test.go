@@ -10,9 +10,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// TestManySmallChanges touches many small files that lie far apart. A run of
-// all of them would need all the blocks in which they lay, more than a chain
-// may; that is no reason to store them in full.
+// TestManySmallChanges changes many small files that are far apart. A block of
+// all of them would need all their old blocks, more than a chain may have. They
+// must not be stored in full for that.
 func TestManySmallChanges(t *testing.T) {
 	t.Parallel()
 	be := memory.New()

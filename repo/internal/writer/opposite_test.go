@@ -20,10 +20,10 @@ func versionFiles(v int) repotest.Files {
 	return repotest.Files{"f": b}
 }
 
-// TestWritersInOppositeOrder lets two writers store the same versions of a
-// file at the same time, one from the first to the last, the other the other
-// way round: each encodes its copies against what the other one encodes
-// against its own. Everything has to come back whichever copies are used.
+// TestWritersInOppositeOrder lets two writers store the same versions of a file
+// at the same time, in opposite order. Each encodes its copies against what the
+// other one encodes against its own. Everything can be restored, whichever
+// copies are used.
 func TestWritersInOppositeOrder(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -72,10 +72,10 @@ func TestWritersInOppositeOrder(t *testing.T) {
 	}
 }
 
-// TestScatteredChangesCostNoTime stores a database of which more than half of
-// the places change every day: there are then very many ways down its chains,
-// and looking for an older state must not go all of them.
-func TestScatteredChangesCostNoTime(t *testing.T) {
+// TestScatteredChangesAreFast stores a database in which more than half of
+// all places change every day. There are very many paths down its chains, and
+// the search for an older state must not take all of them.
+func TestScatteredChangesAreFast(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	r := repotest.Create(t, memory.New())

@@ -23,7 +23,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// roundTrip stores files, reads them with another Repo, and checks.
+// roundTrip stores files, restores them with another Repo, and checks.
 func roundTrip(t *testing.T, f repotest.Files) (*repo.Repo, *repo.Snapshot) {
 	t.Helper()
 	ctx := context.Background()
@@ -71,8 +71,8 @@ func TestLargestChunk(t *testing.T) {
 	roundTrip(t, repotest.Files{"zeros": make([]byte, 2*chunk.MaxSize+1), "zero": make([]byte, chunk.MaxSize)})
 }
 
-// A database of more chunks than an entry takes has lists; one level of them
-// holds 64 * 1024 IDs at most.
+// A database with more chunks than fit into an entry has lists. One level of
+// them holds at most 64 * 1024 IDs.
 func TestContentLists(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -93,8 +93,8 @@ func TestContentLists(t *testing.T) {
 	}
 }
 
-// Few short chunks over and over: content of very many chunks
-// that costs nothing to store.
+// The content repeats a few short chunks, so it has very many chunks and costs
+// nothing to store.
 func TestContentListsOfTwoLevels(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -103,16 +103,16 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	r := repotest.MustOpen(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewContentWriter()
+	cw := w.NewContentWriter()
 	var ids []chunk.ID
 	for i := range 300 {
-		id, err := lane.AddChunk(ctx, fmt.Appendf(nil, "%d.", i))
+		id, err := cw.AddChunk(ctx, fmt.Appendf(nil, "%d.", i))
 		if err != nil {
 			t.Fatal(err)
 		}
 		ids = append(ids, id)
 	}
-	if err := lane.Flush(ctx); err != nil {
+	if err := cw.Flush(ctx); err != nil {
 		t.Fatal(err)
 	}
 	var all []chunk.ID
@@ -152,8 +152,8 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	}
 }
 
-// Lists that repeat each other promise 2^36 chunks for a file of a few bytes.
-// Nobody counts to the end.
+// Lists that repeat each other promise 2^36 chunks for a file of a few bytes. A
+// reader must not read them all.
 func TestListsThatRepeatEachOther(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -162,10 +162,10 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	r := repotest.MustOpen(t, be)
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewContentWriter()
-	id, err := lane.AddChunk(ctx, []byte("piece"))
+	cw := w.NewContentWriter()
+	id, err := cw.AddChunk(ctx, []byte("piece"))
 	if err == nil {
-		err = lane.Flush(ctx)
+		err = cw.Flush(ctx)
 	}
 	for level := byte(1); level <= 3 && err == nil; level++ {
 		list := append([]byte{1, level}, 0x80, 0x08) // 1,024
@@ -203,8 +203,8 @@ type counter int64
 
 func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
 
-// Very many tiny files lie together in few blocks, and make long headers: no
-// pack and no index file may outgrow what a reader takes.
+// Very many tiny files share few blocks and make long headers. No pack and no
+// index file may exceed what a reader accepts.
 func TestManyTinyFiles(t *testing.T) {
 	t.Parallel()
 	f := repotest.Files{}

@@ -21,10 +21,10 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// TestAYearOfDeltas stores a year of a small device, each day after the one
-// before. Every day it holds all new chains to what docs/format.md says of them;
-// at the end, sampled days to their bytes, the repository to a multiple of what
-// changed, and the reading of the newest day to a multiple of the oldest.
+// TestAYearOfDeltas stores a small device every day. Every day it compares new
+// chains with the limits in docs/format.md. At the end it compares sampled days
+// with what was stored, the size of the repository with what changed, and the
+// cost of reading the newest day with that of the oldest.
 func TestAYearOfDeltas(t *testing.T) {
 	t.Parallel()
 	days := 90
@@ -100,7 +100,7 @@ func TestAYearOfDeltas(t *testing.T) {
 	}
 }
 
-// chainsHeld goes through the chains of blocks as they come in.
+// chainsHeld verifies the chains of new blocks.
 type chainsHeld struct {
 	seen           map[pack.ID]bool
 	deltas, bases  int // how many, and chunks in their dictionaries
@@ -133,8 +133,8 @@ func (h *chainsHeld) hold(t testing.TB, r *repo.Repo, day int) {
 	}
 }
 
-// differences returns what the files of a day take, each as a difference to
-// that of the day before, whatever reading it would then take.
+// differences returns the total size of deltas of each file against the day
+// before, whatever reading them would cost.
 func differences(t testing.TB, before, after repotest.Files) int {
 	t.Helper()
 	total := 0
@@ -152,7 +152,7 @@ func differences(t testing.TB, before, after repotest.Files) int {
 	return total
 }
 
-// reads are what reading a snapshot takes with a cache that forgets nothing.
+// reads are the reads that a snapshot takes with an unlimited cache.
 type reads struct {
 	blocks int
 	bytes  int64
@@ -181,9 +181,9 @@ func readingCost(t testing.TB, be backend.Backend, s *repo.Snapshot) reads {
 	return c
 }
 
-// TestADayOfATreeCostsLittle holds the metadata of a large device to what a
-// day changes.
-func TestADayOfATreeCostsLittle(t *testing.T) {
+// TestADayOfATreeIsSmall compares the stored metadata of a large device with
+// what changed in a day.
+func TestADayOfATreeIsSmall(t *testing.T) {
 	t.Parallel()
 	const touched = 500
 	entries := 50_000
