@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/internal/process"
+	"github.com/snap-backup/snap/internal/ramtemp"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/local"
 )
@@ -42,29 +42,14 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// inMemory runs tests with temporary files in memory, if the system has a folder for
-// that: most of the system's time went into syncing small files to a disk. CI, which
-// sets SNAP_TEST_ALL, uses the disk.
+// inMemory runs tests with temporary files in memory: most of the system's time went
+// into syncing small files. CI, which sets SNAP_TEST_ALL, uses the disk.
 type inMemory struct{ *testing.M }
 
 func (m inMemory) Run() int {
-	const shared, enough = "/dev/shm", 4 << 30
-	if os.Getenv("TMPDIR") != "" || faultpoint.All() || runtime.GOOS != "linux" {
-		return m.M.Run()
+	if !faultpoint.All() {
+		defer ramtemp.Use()()
 	}
-	be, err := local.Open(shared)
-	if err != nil {
-		return m.M.Run()
-	}
-	if free, err := be.Free(context.Background()); err != nil || free < enough {
-		return m.M.Run()
-	}
-	dir, err := os.MkdirTemp(shared, "snap-test-")
-	if err != nil {
-		return m.M.Run()
-	}
-	defer os.RemoveAll(dir)
-	os.Setenv("TMPDIR", dir)
 	return m.M.Run()
 }
 
