@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/protocol/backup2"
@@ -17,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // heard keeps what an observer was told.
@@ -59,8 +59,8 @@ func newRigWith(t *testing.T, o lab.Options) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := repo.Create(t.Context(), memory.New(), []byte("secret"), crypto.SlotInfo{Kind: crypto.PasswordSlot},
-		repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}})
+	r, err := repo.Create(t.Context(), memory.New(), repotest.Secret, repotest.SlotInfo,
+		repotest.Options(1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +82,13 @@ func (r *rig) do(line string) {
 	r.lab.Run(r.t, line)
 }
 
-func (r *rig) blameless() {
+func (r *rig) noViolations() {
 	r.t.Helper()
 	devicetest.NoViolations(r.t, r.device)
 }
 
 func TestBackupPhasesAndRemarks(t *testing.T) {
+	t.Parallel()
 	r, o := newRig(t), &heard{}
 	r.device.SetPasscode(true)
 	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{Tags: []string{"x"}}, o)
@@ -120,11 +121,12 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 	if len(o.warnings) != 2 || len(o.remarks) != 2 || !strings.Contains(o.remarks[0], "changed since snapshot "+res.Parent.ID.Short()) {
 		t.Errorf("warnings %q, remarks %q", o.warnings, o.remarks)
 	}
-	r.blameless()
+	r.noViolations()
 }
 
-// A backup that is interrupted says what is kept, and lets go of the device.
+// An interrupted backup says what is kept, and frees the device.
 func TestInterruptedBackup(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.do("fault 1 manifests=wait 1s")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -146,18 +148,19 @@ func TestInterruptedBackup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the device had sent and this side had not read yet comes again.
+	// What the device had sent but this side had not read is sent again.
 	if again := r.device.Agent.LastRun().Resent; res.Resumed.Files != broken.Kept.Files || again > 131-int(broken.Kept.Files) {
 		t.Errorf("resumed %+v, kept %+v, the device sent again %d", res.Resumed, broken.Kept, again)
 	}
 	if left, _, err := r.Repo.Unfinished(t.Context()); err != nil || len(left) > 0 {
 		t.Errorf("%v is left: %v", left, err)
 	}
-	r.blameless()
+	r.noViolations()
 }
 
 // An interrupted full backup is continued, even if a full one is asked for.
 func TestInterruptedFullBackup(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	if _, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{}); err != nil {
 		t.Fatal(err)
@@ -174,11 +177,12 @@ func TestInterruptedFullBackup(t *testing.T) {
 	if again := r.device.Agent.LastRun().Files; sent < 100 || again > 0 || !res.Snapshot.Source.Full {
 		t.Errorf("%d files were sent, then %d; %+v", sent, again, res.Snapshot.Source)
 	}
-	r.blameless()
+	r.noViolations()
 }
 
-// What the device itself calls damaged is dropped.
+// A backup that the device calls damaged is dropped.
 func TestDamagedBackupIsDropped(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.do("fault 1 verify=fail 205")
 	_, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
@@ -194,6 +198,7 @@ func TestDamagedBackupIsDropped(t *testing.T) {
 }
 
 func TestOneAtATime(t *testing.T) {
+	t.Parallel()
 	h := Host{LockDir: t.TempDir()}
 	release, err := h.claim("00008110-ABC")
 	if err != nil {
@@ -215,6 +220,7 @@ func TestOneAtATime(t *testing.T) {
 }
 
 func TestRefusedRestores(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
 	if err != nil {
@@ -266,12 +272,13 @@ func TestRefusedRestores(t *testing.T) {
 	if _, err := r.Restore(t.Context(), p, RestoreOptions{}, &heard{}); err != nil {
 		t.Fatal(err)
 	}
-	r.blameless()
+	r.noViolations()
 }
 
-// A restore that fails leaves no list of apps on the device, and is half only if
+// A failed restore leaves no list of apps on the device. It is ErrHalfRestored only if
 // it had begun.
 func TestRestoreFails(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
 	if err != nil {
@@ -298,6 +305,7 @@ func TestRestoreFails(t *testing.T) {
 }
 
 func TestCompareVersions(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		a, b string
 		want int

@@ -11,9 +11,13 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// Simulated devices that were saved are, in another run, the same to a host: it
-// is trusted, the next backup goes on, and what was restored is there.
+// Saved simulated devices look the same to a host in another process: they trust
+// it, the next backup continues, and restored files are present.
 func TestSavedDevices(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes two backups and a restore")
+	}
+	t.Parallel()
 	dir := t.TempDir()
 	r := newRigWith(t, lab.Options{Dir: dir})
 	spare, err := r.lab.AddSpare(t.Context(), simulator.Spec{})

@@ -158,14 +158,20 @@ func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
 	return err
 }
 
-// kinds are the two kinds of devices.
-var kinds = map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll}
+// kinds returns the kinds of devices: with -short only the one that does more.
+func kinds() map[string]synthetic.Encryption {
+	k := map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll}
+	if testing.Short() {
+		delete(k, "plain")
+	}
+	return k
+}
 
 // A backup whose last steps fail is complete all the same: they only clean up. So
 // these tests do without the rig of package repotest, which wants an error.
 
 func TestBackupSurvivesEveryFailure(t *testing.T) {
-	for kind, policy := range kinds {
+	for kind, policy := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			g := newFaultRig(t, policy)
@@ -224,7 +230,7 @@ func (g *faultRig) crashes(t *testing.T, torn bool, want int) (damaged int) {
 }
 
 func TestBackupSurvivesEveryCrash(t *testing.T) {
-	for kind, policy := range kinds {
+	for kind, policy := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			newFaultRig(t, policy).crashes(t, false, 5)

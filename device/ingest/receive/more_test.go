@@ -6,10 +6,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -22,8 +24,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// A spool that is too small loses nothing: what does not fit comes to the same
-// end through the repository. So it is when nobody said that the device seals.
+// Nothing is lost if the spool is too small: the rest is stored in the repository,
+// with the same result. So it is if nobody said that the device encrypts.
 func TestSpoolOverflow(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -58,7 +60,7 @@ func TestSpoolOverflow(t *testing.T) {
 	}
 }
 
-// A password that does not fit does not keep the backup from being stored.
+// A backup is stored even if no password fits.
 func TestWrongPassword(t *testing.T) {
 	t.Parallel()
 	s, be := newSeries(t, synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}), memory.New()
@@ -74,8 +76,8 @@ func TestWrongPassword(t *testing.T) {
 	sameAsImport(t, r, s.phone, res.Snapshot, "")
 	old := s.phone.state()
 	s.next()
-	// With the right one the next day everything is opened, also what has not
-	// come again.
+	// With the right one, the next day everything is decrypted, including files that
+	// are not sent again.
 	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte(s.Password(0))); err != nil {
 		t.Fatal(err)
 	}
@@ -87,14 +89,14 @@ func TestWrongPassword(t *testing.T) {
 	sameAsImport(t, r, s.phone, res.Snapshot, s.Password(1))
 }
 
-// What the device says is complete is checked: a snapshot is made of nothing
-// less, and the next run begins anew.
+// Publish verifies that the backup is complete. Otherwise it makes no snapshot, and
+// the next backup begins anew.
 func TestPublishRefuses(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
 	device, be := firstDay(t, synthetic.EncryptNone), memory.New()
 	createRepo(t, be)
-	for name, spoil := range map[string]func(n *Receiver) error{
+	reasons := map[string]func(n *Receiver) error{
 		"a file is missing":    func(n *Receiver) error { return n.Remove(ctx, device.udid+"/"+device.blobs()[3]) },
 		"no manifest":          func(n *Receiver) error { return n.Remove(ctx, device.udid+"/Manifest.db") },
 		"Snapshot is left":     func(n *Receiver) error { return n.Mkdir(ctx, device.udid+"/Snapshot") },
@@ -102,7 +104,10 @@ func TestPublishRefuses(t *testing.T) {
 		"damaged manifest":     func(n *Receiver) error { return device.put(ctx, n, "Manifest.db", []byte("SQLite format 3\x00")) },
 		"no Manifest.plist":    func(n *Receiver) error { return device.put(ctx, n, "Manifest.plist", nil) },
 		"a file still arrives": func(n *Receiver) error { _, err := n.Create(ctx, device.udid+"/x"); return err },
-	} {
+	}
+	names := slices.Sorted(maps.Keys(reasons))
+	for _, i := range faultpoint.Choose(t, len(names), len(names)) {
+		name, spoil := names[i], reasons[names[i]]
 		be := be.Clone()
 		n, err := New(ctx, mustOpen(t, be, 3), Options{UDID: device.udid})
 		if err != nil {
@@ -128,7 +133,7 @@ func TestPublishRefuses(t *testing.T) {
 	}
 }
 
-// A repository that has lost content of the last snapshot gets it back.
+// If the repository has lost content of the last snapshot, the device sends it again.
 func TestRepair(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -157,11 +162,11 @@ func TestRepair(t *testing.T) {
 		}
 	}
 	if repaired == 0 && faultpoint.All() {
-		t.Errorf("nobody noticed that any of %d packs was lost", len(packs))
+		t.Errorf("the loss of none of %d packs was noticed", len(packs))
 	}
 }
 
-// roomy is a store that knows its room.
+// roomy is a store that knows its free space.
 type roomy struct {
 	backend.Backend
 	free int64
@@ -211,8 +216,7 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// pattern is content without end that repeats itself, so that storing it is
-// cheap.
+// pattern is endless content that repeats, so that storing it is cheap.
 type pattern struct{ at int }
 
 func (p *pattern) Read(b []byte) (int, error) {
@@ -223,7 +227,7 @@ func (p *pattern) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A file of any size streams through bounded memory.
+// Receiving a large file takes bounded memory.
 func TestLargeFile(t *testing.T) {
 	size := int64(64 << 20)
 	switch {
@@ -293,7 +297,7 @@ func TestLargeFile(t *testing.T) {
 	}
 }
 
-// What makes no sense is refused and changes nothing.
+// Requests that make no sense are refused and change nothing.
 func TestOddRequests(t *testing.T) {
 	ctx := context.Background()
 	be := memory.New()

@@ -21,7 +21,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// talk lets a host speak with a simulated device.
+// talk opens a session with a simulated device.
 func talk(t testing.TB, a *agent.Agent, do func(*backup2.Session) error) error {
 	t.Helper()
 	ctx := context.Background()
@@ -36,7 +36,7 @@ func talk(t testing.TB, a *agent.Agent, do func(*backup2.Session) error) error {
 	return errors.Join(do(s), s.Close())
 }
 
-// backUp is a whole backup over the protocol.
+// backUp makes a backup over the protocol.
 func backUp(t testing.TB, a *agent.Agent, r *repo.Repo, opts Options) (*Result, error) {
 	t.Helper()
 	ctx := context.Background()
@@ -59,8 +59,7 @@ func backUp(t testing.TB, a *agent.Agent, r *repo.Repo, opts Options) (*Result, 
 	return n.Publish(ctx, PublishOptions{})
 }
 
-// verified materializes a snapshot and has the simulated device compare it with
-// what is on it.
+// verified materializes a snapshot and compares it with the simulated device.
 func verified(t testing.TB, a *agent.Agent, r *repo.Repo, s *repo.Snapshot, password string) {
 	t.Helper()
 	ctx := context.Background()
@@ -119,11 +118,14 @@ func (l *lab) content(day int) devicefiles.Source {
 	return c
 }
 
-// A simulated device is backed up, broken off at every step, backed up again,
-// given another password, and restored, all over the protocol.
+// A simulated device is backed up over the protocol, interrupted at its steps, backed
+// up again, given another password, and restored.
 func TestProtocol(t *testing.T) {
 	for name, password := range map[string]string{"plain": "", "encrypted": "secret"} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && password == "" {
+				t.Skip("the other device does more")
+			}
 			t.Parallel()
 			ctx := context.Background()
 			l, be := newLab(t, password, 3), memory.New()

@@ -16,7 +16,7 @@ import (
 
 var errCable = errors.New("the cable was pulled")
 
-// breakAt breaks a run off when a step comes for the n-th time.
+// breakAt interrupts a backup when it comes to a step for the n-th time.
 func breakAt(step string, n int) func(string) error {
 	return func(name string) error {
 		if name == step {
@@ -28,10 +28,10 @@ func breakAt(step string, n int) func(string) error {
 	}
 }
 
-// A run that breaks off anywhere leaves the last snapshot as it was, and the
-// next one goes on without what has come, in both kinds of backups.
+// A backup that is interrupted anywhere leaves the last snapshot as it was, and the
+// next one does not receive the same files again.
 func TestResume(t *testing.T) {
-	for name, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
+	for name, policy := range kinds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
@@ -131,10 +131,10 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// What was cut off in the middle is not shown, nor is an earlier version of
-// what came again: the device would think that the host has it.
+// The device is shown neither a file that was cut off nor an earlier version of one
+// that it sent again, since it would think that the host has the last version.
 func TestResumeShowsNothingStale(t *testing.T) {
-	for name, policy := range map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll} {
+	for name, policy := range kinds() {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
 			t.Parallel()
@@ -182,8 +182,7 @@ func TestResumeShowsNothingStale(t *testing.T) {
 	}
 }
 
-// Spools of other runs that are old go, others stay; one that is gone costs
-// sending again.
+// If the spool or a part of it is lost, the device sends those files again.
 func TestSpoolLost(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -248,9 +247,12 @@ func TestSpoolLost(t *testing.T) {
 	}
 }
 
-// A device that begins another run than the one that broke off, or continues
-// another snapshot, is not mixed up with it.
+// An interrupted backup is not continued by another one of the device, nor from
+// another snapshot.
 func TestOtherRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs four days of a device")
+	}
 	ctx := context.Background()
 	t.Parallel()
 	s, be := newSeries(t, synthetic.Config{Seed: 8}), memory.New()
@@ -311,7 +313,7 @@ func TestStatusOfNothing(t *testing.T) {
 	}
 }
 
-// halve cuts the second half off a file.
+// halve removes the second half of a file.
 func halve(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

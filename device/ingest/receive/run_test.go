@@ -19,8 +19,8 @@ func checkClean(t testing.TB, be backend.Backend) {
 	}
 }
 
-// Every day of a device comes into the repository as an import of the folder
-// that the device has would bring it, and later days cost what they change.
+// Every day of a device is stored as an import of its folder would store it, and
+// later days add only what has changed.
 func TestDays(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf     synthetic.Config
@@ -32,13 +32,20 @@ func TestDays(t *testing.T) {
 		"full":     {synthetic.Config{Seed: 5, FullBackupDay: 1, Encryption: synthetic.EncryptAll, EmptyAsZeroBytes: true}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name != "full" {
+				t.Skip("it is one of several kinds of devices")
+			}
 			t.Parallel()
 			ctx := context.Background()
 			s, be := newSeries(t, c.conf), memory.New()
 			createRepo(t, be)
 			var old map[string]string
 			var imported repo.FileID
-			for day := range 3 {
+			days := 3
+			if testing.Short() {
+				days = 2
+			}
+			for day := range days {
 				s.next()
 				r := mustOpen(t, be, byte(10+day))
 				opts := Options{Encrypted: c.conf.Encryption != synthetic.EncryptNone, Host: "h", Program: "p", SpoolDir: t.TempDir()}
