@@ -172,7 +172,7 @@ func (r *Receiver) rotate(ctx context.Context) error {
 	if r.broken != nil {
 		return r.broken
 	}
-	err := await(ctx, func() error {
+	err := r.await(ctx, func() error {
 		if err := r.content.Flush(r.ctx); err != nil {
 			return err
 		}

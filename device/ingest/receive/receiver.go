@@ -33,7 +33,8 @@ type Receiver struct {
 	// content writer, which still has chunks of earlier files.
 	ctx    context.Context
 	cancel context.CancelFunc
-	now    time.Time // of everything that is received
+	tasks  sync.WaitGroup // goroutines that use the writer
+	now    time.Time      // of everything that is received
 
 	parent   *repo.Snapshot // nil if there is none
 	shown    *catalog.Set   // of the parent, if the device continues it
@@ -225,6 +226,7 @@ func (r *Receiver) sweep(records []*repo.Unfinished) {
 // release closes everything without writing a record.
 func (r *Receiver) release() {
 	r.cancel()
+	r.tasks.Wait()
 	if r.writer != nil {
 		_ = r.writer.Close()
 		r.writer, r.content = nil, nil

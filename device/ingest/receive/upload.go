@@ -36,7 +36,7 @@ type upload struct {
 	head     []byte // the first bytes of Status.plist
 
 	pipe   *io.PipeWriter // nil until it is streamed
-	stop   func() bool    // stops watching ctx
+	stop   []func() bool  // stop watching contexts
 	stored chan result
 	ended  bool
 }
@@ -157,14 +157,16 @@ func (u *upload) unspool() error {
 func (u *upload) stream(begin io.Reader) {
 	pr, pw := io.Pipe()
 	u.pipe, u.stored = pw, make(chan result, 1)
-	u.stop = context.AfterFunc(u.ctx, func() { pw.CloseWithError(context.Cause(u.ctx)) })
-	go func() {
+	for _, ctx := range []context.Context{u.ctx, u.r.ctx} {
+		u.stop = append(u.stop, context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) }))
+	}
+	u.r.tasks.Go(func() {
 		c, err := u.r.content.Store(u.r.ctx, io.MultiReader(begin, pr), u.prev)
 		if err != nil {
 			pr.CloseWithError(err)
 		}
 		u.stored <- result{c, err}
-	}()
+	})
 }
 
 // Commit implements backup2.Upload.
@@ -201,7 +203,7 @@ func (u *upload) store() (uint32, error) {
 		return r.names.AddSpooled(off, size, 0)
 	}
 	var res result
-	err := await(u.ctx, func() error {
+	err := r.await(u.ctx, func() error {
 		if u.pipe == nil {
 			res.content, res.err = r.content.Store(r.ctx, bytes.NewReader(r.buf), u.prev)
 		} else {
@@ -220,8 +222,8 @@ func (u *upload) store() (uint32, error) {
 // endStream is called when a streamed file was stored, or could not be. What the
 // spool had of it is not needed any more.
 func (u *upload) endStream() {
-	if u.stop != nil {
-		u.stop()
+	for _, stop := range u.stop {
+		stop()
 	}
 	if u.overflow {
 		u.r.overflow += u.size
@@ -247,7 +249,7 @@ func (u *upload) Abort() {
 		// store cannot. It gets a moment to say which, even if ctx has ended.
 		wait, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), abortTime)
 		defer cancel()
-		err := await(wait, func() error { return (<-u.stored).err })
+		err := r.await(wait, func() error { return (<-u.stored).err })
 		if err != nil && !errors.Is(err, errAborted) && (u.ctx.Err() == nil || !errors.Is(err, context.Cause(u.ctx))) {
 			_ = r.fail(err)
 		}
@@ -261,10 +263,10 @@ const abortTime = 5 * time.Second
 var errAborted = errors.New("the file was cut off")
 
 // await waits for do until ctx ends, since a store that hangs could keep do for
-// ever.
-func await(ctx context.Context, do func() error) error {
+// ever. If ctx has ended, do goes on until release.
+func (r *Receiver) await(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- do() }()
+	r.tasks.Go(func() { done <- do() })
 	select {
 	case err := <-done:
 		return err
