@@ -129,14 +129,14 @@ func TestNextImportUsesWhatIsThere(t *testing.T) {
 		r := mustOpen(t, be, 30)
 		return mustImport(t, r, m.Dir, Options{Workers: 1}).Snapshot.StoredBytes
 	}
-	whole := added(base.Clone())
+	alone := added(base.Clone())
 	store := base.Clone()
 	last := fault.On(fault.Put, "snapshots/", fault.Once(1, fault.ErrInjected))
 	if err := runImport(fault.New(store, last), m.Dir); !errors.Is(err, fault.ErrInjected) {
 		t.Fatal(err)
 	}
-	if again := added(store); again > whole/20 {
-		t.Errorf("the next import added %d bytes, %d without interruption", again, whole)
+	if again := added(store); again > alone/20 {
+		t.Errorf("the next import added %d bytes, %d without interruption", again, alone)
 	}
 }
 

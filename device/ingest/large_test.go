@@ -18,13 +18,13 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// TestRekeyLarge changes the backup password of a device of 3 GB: every file
+// TestLargePasswordChange changes the backup password of a device of 3 GB: every file
 // gets a new key and new sealed bytes. Above what the same day adds without a
 // change, next to nothing may be added for it. It needs 15 GB of disk and some
 // minutes:
 //
-//	SNAP_TEST_HUGE=1 go test -run TestRekeyLarge -timeout 1h -v ./device/ingest
-func TestRekeyLarge(t *testing.T) {
+//	SNAP_TEST_HUGE=1 go test -run TestLargePasswordChange -timeout 1h -v ./device/ingest
+func TestLargePasswordChange(t *testing.T) {
 	if os.Getenv("SNAP_TEST_HUGE") == "" || testing.Short() {
 		t.Skip("SNAP_TEST_HUGE is not set")
 	}
@@ -40,8 +40,8 @@ func TestRekeyLarge(t *testing.T) {
 }
 
 // largeDays imports two days of a large device and returns the result of the
-// second, which it may give back.
-func largeDays(t *testing.T, conf synthetic.Config, materializeSame bool) *Result {
+// second, which it materializes and compares if told to.
+func largeDays(t *testing.T, conf synthetic.Config, compare bool) *Result {
 	t.Helper()
 	ctx := context.Background()
 	conf.StateDir = t.TempDir()
@@ -83,7 +83,7 @@ func largeDays(t *testing.T, conf synthetic.Config, materializeSame bool) *Resul
 			day, last.Files, last.Bytes, last.ReadFiles, last.ReadBytes, last.Unsealed, last.Raw,
 			last.Snapshot.StoredBytes, 100*float64(last.Snapshot.StoredBytes)/float64(last.Bytes), time.Since(begin).Round(time.Second), peak()>>20)
 	}
-	if !materializeSame {
+	if !compare {
 		return last
 	}
 	resetPeak()
@@ -92,7 +92,7 @@ func largeDays(t *testing.T, conf synthetic.Config, materializeSame bool) *Resul
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("given back in %v, peak %d MiB", time.Since(begin).Round(time.Second), peak()>>20)
+	t.Logf("materialized in %v, peak %d MiB", time.Since(begin).Round(time.Second), peak()>>20)
 	if err := sameTree(folder, out.Dir); err != nil {
 		t.Error(err)
 	}
@@ -112,8 +112,8 @@ func sameTree(a, b string) error {
 	return want.Diff(got)
 }
 
-// resetPeak forgets the peak of resident memory, and peak tells it in bytes; 0
-// where the system does not say. The live databases of the series stay in it.
+// resetPeak resets the peak of resident memory, and peak returns it in bytes, 0 if
+// the system does not say. It includes the databases of the series.
 func resetPeak() {
 	debug.FreeOSMemory()
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)

@@ -166,7 +166,7 @@ func TestChangingIsRefused(t *testing.T) {
 		{"folder vanishes", func(m *foldertest.Folder, file string) { m.Check(os.RemoveAll(filepath.Dir(file))) }, 1},
 		{"run begins", func(m *foldertest.Folder, _ string) { m.Check(os.Mkdir(filepath.Join(m.Dir, "Snapshot"), 0o755)) }, 0},
 		{"status is rewritten", func(m *foldertest.Folder, _ string) { m.Status("uploading", time.Unix(1.8e9, 0)) }, 0},
-		{"whole run", func(m *foldertest.Folder, _ string) { m.Put(domain, "new", nil); m.Finish(9) }, 0},
+		{"complete backup", func(m *foldertest.Folder, _ string) { m.Put(domain, "new", nil); m.Finish(9) }, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for _, allow := range []bool{false, true} {

@@ -48,6 +48,7 @@ func TestCreateDirect(t *testing.T) {
 
 // TestCreateDirectStaysInside tries links: none is followed.
 func TestCreateDirectStaysInside(t *testing.T) {
+	t.Parallel()
 	outside, dir := t.TempDir(), t.TempDir()
 	for name, target := range map[string]string{"dir": outside, "file": filepath.Join(outside, "new")} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {

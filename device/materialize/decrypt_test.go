@@ -18,6 +18,7 @@ import (
 // TestDecryptGivesTheDevicesFiles compares the decrypted tree with the blobs of
 // the plain twin of the device.
 func TestDecryptGivesTheDevicesFiles(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	r, s := encrypted(t, synthetic.DefaultPassword)
 	out, err := WriteDecrypted(ctx, r, s, t.TempDir(), Options{Workers: 2, Verify: true})
@@ -66,6 +67,7 @@ func TestDecryptGivesTheDevicesFiles(t *testing.T) {
 }
 
 func TestDecryptRefusesALockedSnapshot(t *testing.T) {
+	t.Parallel()
 	r, s := encrypted(t, "")
 	target := t.TempDir()
 	if _, err := WriteDecrypted(context.Background(), r, s, target, Options{}); !errors.Is(err, ErrLocked) {
@@ -79,6 +81,7 @@ func TestDecryptRefusesALockedSnapshot(t *testing.T) {
 // TestPlacesAreSafeAndDistinct holds the mapping of names to its promise for
 // any names at all.
 func TestPlacesAreSafeAndDistinct(t *testing.T) {
+	t.Parallel()
 	odd := rapid.SampledFrom([]string{"..", ".", "con", "a:b", "x.", "x ", "%", "é", "A", "a", "a~2", "\xff", "b\\c", "", "name"})
 	rapid.Check(t, func(t *rapid.T) {
 		look := newDecryptedView()

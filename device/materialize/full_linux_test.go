@@ -39,7 +39,7 @@ func TestMaterializeOnFullDisk(t *testing.T) {
 	if res.Kept == 0 {
 		t.Error("nothing was kept")
 	}
-	wantWhole(t, target, want)
+	wantFolder(t, target, want)
 }
 
 func TestMaterializeOnReadOnlyDisk(t *testing.T) {

@@ -19,20 +19,19 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// storeTree writes a snapshot of made-up entries. content is that of all
-// files.
-func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, content string) error {
+// storeTree writes a snapshot of made-up entries. data is the content of all files.
+func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, data string) error {
 	ctx := context.Background()
 	w := r.NewWriter(ctx)
 	defer w.Close()
-	lane := w.NewContentWriter()
+	content := w.NewContentWriter()
 	b := tree.NewBuilder(w.SaveNode, nil)
 	slices.SortFunc(entries, func(a, b tree.Entry) int { return a.Key().Compare(b.Key()) })
 	for i := range entries {
 		e := &entries[i]
 		if e.Kind == tree.File {
 			var err error
-			if e.Content, err = lane.Store(ctx, strings.NewReader(content), nil); err != nil {
+			if e.Content, err = content.Store(ctx, strings.NewReader(data), nil); err != nil {
 				return err
 			}
 		}
@@ -40,7 +39,7 @@ func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, content str
 			return err
 		}
 	}
-	if err := lane.Flush(ctx); err != nil {
+	if err := content.Flush(ctx); err != nil {
 		return err
 	}
 	var err error
@@ -87,6 +86,7 @@ func directory(path string) tree.Entry { return tree.Entry{Path: path, Kind: tre
 // A tree that no import writes is refused before a file is written, and
 // nothing outside the target is touched.
 func TestHostileTreesAreRefused(t *testing.T) {
+	t.Parallel()
 	in := func(domain string, e tree.Entry) tree.Entry { e.Domain, e.Name = domain, e.Path; return e }
 	for _, test := range []struct {
 		name    string
@@ -131,6 +131,7 @@ func TestHostileTreesAreRefused(t *testing.T) {
 
 // The name of the folder comes from a device or a host; it leads nowhere.
 func TestHostileFolderNames(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"", ".", "..", "../../x", "/etc/x", `..\x`, "a/b", "a\x00b", "CON", "x ", "C:"} {
 		for _, s := range []*repo.Snapshot{{Device: repo.Device{UDID: name}, Source: repo.Source{Folder: ".."}}, {Source: repo.Source{Folder: name}}} {
 			r := repotest.Create(t, memory.New())
@@ -152,6 +153,7 @@ func TestHostileFolderNames(t *testing.T) {
 // Modes and times of every kind are taken or refused, and never more than
 // permission bits.
 func TestOddModesAndTimes(t *testing.T) {
+	t.Parallel()
 	entries := []tree.Entry{directory("dir")}
 	entries[0].Mode = math.MaxUint32
 	for i, mode := range []uint32{0, 0o4755, 0o7777, math.MaxUint32, 0o400} {
@@ -197,6 +199,7 @@ func TestOddModesAndTimes(t *testing.T) {
 // Names that a file system takes for one are named before anything is written,
 // and missed at the end where that could not be foreseen.
 func TestTwins(t *testing.T) {
+	t.Parallel()
 	r := repotest.Create(t, memory.New())
 	s := &repo.Snapshot{Device: repo.Device{UDID: foldertest.UDID}}
 	if err := storeTree(r, s, []tree.Entry{file("dir/Name"), file("dir/name"), file("dir/other"), file("UPPER")}, "x"); err != nil {

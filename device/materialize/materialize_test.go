@@ -13,14 +13,15 @@ import (
 
 	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// stored is a mini folder in a repository, with some files that are large
-// enough to have blocks of their own.
+// stored is a small backup folder in a repository. Some of its files are large enough
+// to have blocks of their own.
 func stored(t testing.TB) (be *memory.Backend, s *repo.Snapshot, want foldertest.Picture) {
 	t.Helper()
 	m := foldertest.New(t)
@@ -38,9 +39,9 @@ func hidden(target string, s *repo.Snapshot) string {
 	return filepath.Join(target, "."+foldertest.UDID+"."+s.ID.Short()+".partial")
 }
 
-// wantWhole wants the folder in target to be as in the foldertest.Picture, and nothing
-// beside it.
-func wantWhole(t testing.TB, target string, want foldertest.Picture) {
+// wantFolder wants the folder in target to be as in the picture, and nothing else in
+// target.
+func wantFolder(t testing.TB, target string, want foldertest.Picture) {
 	t.Helper()
 	if err := want.Diff(foldertest.Take(t, filepath.Join(target, foldertest.UDID))); err != nil {
 		t.Error(err)
@@ -50,12 +51,14 @@ func wantWhole(t testing.TB, target string, want foldertest.Picture) {
 	}
 }
 
-// A run that is stopped at any file is continued: what was whole is kept, what
-// was damaged, half written or foreign is not.
+// A run that is stopped at any file can be continued: complete files are kept;
+// damaged, incomplete and foreign ones are not.
 func TestMaterializeResumes(t *testing.T) {
+	t.Parallel()
 	be, s, want := stored(t)
 	stops := 0
-	for stop := int64(0); stop < s.Files; stop++ {
+	for _, i := range faultpoint.Choose(t, int(s.Files), 8) {
+		stop := int64(i)
 		target := filepath.Join(t.TempDir(), "new", "target")
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &blob.Progress{}
@@ -71,7 +74,7 @@ func TestMaterializeResumes(t *testing.T) {
 		_, err := Write(ctx, r, s, target, Options{Progress: p})
 		cancel()
 		if err == nil {
-			continue // the blocks that were read by then had all there is to come
+			continue // all blocks had been read by then
 		}
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("stopped at file %d: %v", stop, err)
@@ -86,20 +89,20 @@ func TestMaterializeResumes(t *testing.T) {
 		if err != nil {
 			t.Fatalf("continued at file %d: %v", stop, err)
 		}
-		// Two of the files that were whole have been spoiled.
+		// Two of the complete files were spoiled.
 		if res.Kept < done-2 || res.Kept > done || !res.Verified || res.Files != s.Files || res.Bytes != s.Bytes {
 			t.Errorf("continued at file %d: %+v", done, res)
 		}
-		wantWhole(t, target, want)
+		wantFolder(t, target, want)
 	}
 	t.Logf("stopped %d times", stops)
-	if stops < 8 {
+	if stops < 8 && faultpoint.All() {
 		t.Errorf("stopped only %d times", stops)
 	}
 }
 
-// spoil does to a half-finished folder what a crash or a stranger may do:
-// damages one file, cuts one off, and adds what does not belong there.
+// spoil does to an unfinished folder what a crash or another program may do: it
+// damages one file, truncates one, and adds others.
 func spoil(t testing.TB, dir string) {
 	t.Helper()
 	spoiled := 0
@@ -131,8 +134,7 @@ func spoil(t testing.TB, dir string) {
 	}
 }
 
-// Links that somebody put into the hidden folder, or in its place, lead
-// nowhere.
+// Links in the hidden folder, or in its place, are not followed.
 func TestMaterializeFollowsNoLinks(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("making links needs a privilege on Windows")
@@ -168,7 +170,7 @@ func TestMaterializeFollowsNoLinks(t *testing.T) {
 	if _, err := Write(t.Context(), r, s, target, Options{}); err != nil {
 		t.Fatal(err)
 	}
-	wantWhole(t, target, want)
+	wantFolder(t, target, want)
 	target = t.TempDir()
 	if err := os.Symlink(outside, hidden(target, s)); err != nil {
 		t.Fatal(err)
@@ -182,6 +184,7 @@ func TestMaterializeFollowsNoLinks(t *testing.T) {
 }
 
 func TestMaterializeReplaces(t *testing.T) {
+	t.Parallel()
 	be, s, want := stored(t)
 	r := mustOpen(t, be, 2)
 	target := t.TempDir()
@@ -192,9 +195,9 @@ func TestMaterializeReplaces(t *testing.T) {
 	if _, err := Write(t.Context(), r, s, target, Options{}); !errors.Is(err, ErrTargetExists) {
 		t.Errorf("without Replace: %v", err)
 	}
-	wantWhole(t, target, foldertest.Take(t, dir))
+	wantFolder(t, target, foldertest.Take(t, dir))
 
-	// As long as the new folder is not whole, the old one stays.
+	// Until the new folder is complete, the old one stays.
 	bad := be.Clone()
 	for _, name := range repotest.FilesIn(t, bad, "packs/") {
 		if err := bad.Delete(t.Context(), name); err != nil {
@@ -210,7 +213,7 @@ func TestMaterializeReplaces(t *testing.T) {
 	if _, err := Write(t.Context(), r, s, target, Options{Replace: true}); err != nil {
 		t.Fatal(err)
 	}
-	wantWhole(t, target, want)
+	wantFolder(t, target, want)
 
 	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, []byte("a file"), 0o600)); err != nil {
 		t.Fatal(err)
@@ -220,8 +223,9 @@ func TestMaterializeReplaces(t *testing.T) {
 	}
 }
 
-// Verify reads the disk, not what was meant to be there.
+// Verify compares what is on the disk.
 func TestVerifyDetectsChange(t *testing.T) {
+	t.Parallel()
 	be, s, _ := stored(t)
 	for _, damage := range []func(path string) error{
 		func(path string) error { return os.WriteFile(path, []byte("other"), 0o600) },
@@ -256,23 +260,28 @@ func TestVerifyDetectsChange(t *testing.T) {
 	}
 }
 
-// Every failure of the store is told, leaves no folder, and is got over.
+// Every failure of the store is reported, leaves no folder, and does not prevent the
+// next try.
 func TestMaterializeSurvivesEveryFailure(t *testing.T) {
+	t.Parallel()
 	be, s, want := stored(t)
-	points := 0
-	for n := 1; ; n++ {
+	count := fault.New(be)
+	r := mustOpen(t, count, 2)
+	before := count.Count()
+	if _, err := Write(t.Context(), r, s, t.TempDir(), Options{}); err != nil {
+		t.Fatal(err)
+	}
+	steps := count.Count() - before
+	if steps < 9 {
+		t.Errorf("only %d points of failure", steps)
+	}
+	for _, i := range faultpoint.Choose(t, steps, 6) {
+		n := i + 1
 		store := fault.New(be)
 		r := mustOpen(t, store, 2)
 		store.SetPlan(fault.Once(n, fault.ErrInjected))
 		target := t.TempDir()
 		_, err := Write(t.Context(), r, s, target, Options{})
-		if store.Count() < n {
-			if err != nil {
-				t.Fatal(err)
-			}
-			break
-		}
-		points++
 		if !errors.Is(err, fault.ErrInjected) {
 			t.Fatalf("fault at operation %d: %v", n, err)
 		}
@@ -282,10 +291,6 @@ func TestMaterializeSurvivesEveryFailure(t *testing.T) {
 		if _, err := Write(t.Context(), r, s, target, Options{}); err != nil {
 			t.Fatalf("after the fault at operation %d: %v", n, err)
 		}
-		wantWhole(t, target, want)
-	}
-	t.Logf("%d points of failure", points)
-	if points < 9 {
-		t.Errorf("only %d points of failure", points)
+		wantFolder(t, target, want)
 	}
 }

@@ -25,7 +25,7 @@ import (
 )
 
 // Nothing is lost if the spool is too small: the rest is stored in the repository,
-// with the same result. So it is if nobody said that the device encrypts.
+// with the same result, and so it is if the device is not known to encrypt.
 func TestSpoolOverflow(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()

@@ -56,14 +56,14 @@ func TestResume(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			whole := newPhone(s.phone.dir)
-			mustRun(t, mustOpen(t, base.Clone(), 3), whole, old, opts)
+			undisturbed := newPhone(s.phone.dir)
+			mustRun(t, mustOpen(t, base.Clone(), 3), undisturbed, old, opts)
 			cases := []struct {
 				step string
 				n    int
 				most int // uploads of the next backup
 			}{
-				{"file", 1, whole.uploads}, {"file", 10, whole.uploads - 9}, {"file", 20, whole.uploads - 19},
+				{"file", 1, undisturbed.uploads}, {"file", 10, undisturbed.uploads - 9}, {"file", 20, undisturbed.uploads - 19},
 				{"manifests", 1, 8}, {"move", 1, 3}, {"move", 7, 3}, {"finish", 1, 3}, {"verified", 1, 3},
 			}
 			for _, i := range faultpoint.Choose(t, 2*len(cases), 5) {

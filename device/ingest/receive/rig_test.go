@@ -388,7 +388,7 @@ func (s *series) next() {
 	}
 }
 
-// run is a whole backup of a phone.
+// run makes a backup of a phone.
 func run(r *repo.Repo, p *phone, old map[string]string, opts Options) (*Result, error) {
 	ctx := context.Background()
 	opts.UDID = p.udid

@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/internal/process"
 )
 
-// Only spools that nobody continues are removed, and never one of a process that
-// is alive.
+// Sweep removes only spools that no backup will continue, and never one of a running
+// process.
 func TestSweepSpools(t *testing.T) {
 	self := process.Current()
 	if self.Started == "" {
@@ -38,13 +38,13 @@ func TestSweepSpools(t *testing.T) {
 		{"alive and old", mine, false, &self, 100 * 24 * time.Hour, true},
 		{"elsewhere", mine, false, &elsewhere, time.Hour, true},
 		{"elsewhere, old", mine, false, &elsewhere, 25 * time.Hour, false},
-		{"nobody, new", mine, false, nil, time.Hour, true},
-		{"nobody, old", mine, false, nil, 25 * time.Hour, false},
+		{"no owner, new", mine, false, nil, time.Hour, true},
+		{"no owner, old", mine, false, nil, 25 * time.Hour, false},
 		{"another repository, dead", other, false, &dead, 29 * 24 * time.Hour, true},
 		{"another repository, dead, old", other, false, &dead, 31 * 24 * time.Hour, false},
 		{"another repository, alive and old", other, false, &self, 31 * 24 * time.Hour, true},
 		{"not a spool", "x", false, &dead, 100 * 24 * time.Hour, true},
-		{"a copy of one that somebody keeps", mine + "-0123456789abcdef", false, &dead, 100 * 24 * time.Hour, true},
+		{"a copy with another name", mine + "-0123456789abcdef", false, &dead, 100 * 24 * time.Hour, true},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			dir := t.TempDir()
@@ -73,7 +73,7 @@ func TestSweepSpools(t *testing.T) {
 	}
 }
 
-// What is noted of a file that comes again is out before the next version comes.
+// A file that is sent again is removed from the index before its next version comes.
 func TestSpoolForgets(t *testing.T) {
 	dir, self := t.TempDir(), process.Current()
 	s, err := Open(dir, "snap-r-x", 1<<20, self)
