@@ -25,7 +25,6 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
-	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -79,26 +78,6 @@ const (
 	EventViolation EventKind = "violation" // what a real device would not accept
 	EventPasscode  EventKind = "passcode"  // the device asks for its passcode
 )
-
-// Device is a simulated device with its agent.
-type Device struct {
-	*simulator.Device
-	Agent *agent.Agent
-
-	lab      *Lab
-	password string // at first
-	content  []*devicefiles.Folder
-	series   *synthetic.Series
-	folder   string // of the content
-	links    []*simulator.Link
-
-	mu       sync.Mutex
-	asks     bool          // for the passcode before each operation
-	enter    chan struct{} // closed when it is entered
-	early    bool          // it was entered before the device asked
-	timedOut bool          // the passcode was not entered in time
-	last     faults.Step   // that was reported
-}
 
 // Lab is devices attached to a simulated usbmuxd.
 type Lab struct {
@@ -321,127 +300,6 @@ func (l *Lab) Close() error {
 		}
 	}
 	return errors.Join(append(errs, l.series.Close())...)
-}
-
-// Folder returns the unencrypted backup folder with the content of the day.
-func (d *Device) Folder() string { return d.folder }
-
-func (d *Device) tell(kind EventKind, text string) {
-	if d.lab.opts.On != nil {
-		d.lab.opts.On(Event{d.Name(), kind, text})
-	}
-}
-
-// step reports a step of the agent, which waits for it.
-func (d *Device) step(s faults.Step) {
-	run := d.Agent.LastRun()
-	if s == faults.StepBegin {
-		d.tell(EventStep, run.Operation+" begins")
-		return
-	}
-	d.mu.Lock()
-	again := d.last == s // the next batch of the same
-	d.last = s
-	d.mu.Unlock()
-	if !again {
-		d.tell(EventStep, string(s))
-	}
-}
-
-// locked reports whether an operation has to end with 208.
-func (d *Device) locked() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.timedOut || d.Lock() == simulator.NotYetUnlocked
-}
-
-// askPasscode waits for the passcode if the device asks for it: because of
-// AskPasscode or because the screen is locked. ctx ends when the computer
-// disconnects.
-func (d *Device) askPasscode(ctx context.Context) {
-	d.mu.Lock()
-	d.timedOut = false
-	if !d.asks && d.Lock() != simulator.Locked {
-		d.mu.Unlock()
-		return
-	}
-	enter := make(chan struct{})
-	d.enter = enter
-	if d.early {
-		d.entered()
-	}
-	d.mu.Unlock()
-	d.Notify("com.apple.LocalAuthentication.ui.presented")
-	d.tell(EventPasscode, "it asks for its passcode")
-	timer := time.NewTimer(d.lab.opts.Patience)
-	defer timer.Stop()
-	select {
-	case <-enter:
-	case <-timer.C:
-		d.tell(EventPasscode, "its passcode was not entered in time")
-	case <-ctx.Done():
-	}
-	d.mu.Lock()
-	if d.enter != nil {
-		d.enter, d.timedOut = nil, true
-	}
-	d.mu.Unlock()
-	d.Notify("com.apple.LocalAuthentication.ui.dismissed")
-}
-
-// entered ends the passcode prompt. d.mu must be held.
-func (d *Device) entered() {
-	close(d.enter)
-	d.enter, d.early = nil, false
-	if d.Lock() == simulator.Locked {
-		d.SetLock(simulator.Unlocked)
-	}
-}
-
-// AskPasscode sets whether the device asks for its passcode before each backup,
-// restore and password change.
-func (d *Device) AskPasscode(on bool) {
-	d.SetPasscode(on)
-	d.mu.Lock()
-	d.asks, d.early = on, false
-	d.mu.Unlock()
-}
-
-// Asking reports whether the device is waiting for its passcode.
-func (d *Device) Asking() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.enter != nil
-}
-
-// EnterPasscode enters the passcode. It reports whether the device is asking;
-// otherwise the passcode is entered as soon as the device asks.
-func (d *Device) EnterPasscode() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.enter == nil {
-		d.early = true
-		return false
-	}
-	d.entered()
-	return true
-}
-
-// Unlock unlocks the screen, which also enters the passcode.
-func (d *Device) Unlock() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.SetLock(simulator.Unlocked)
-	if d.enter != nil {
-		d.entered()
-	}
-}
-
-// wouldAsk reports whether the next operation has to wait for the passcode.
-func (d *Device) wouldAsk() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.asks || d.enter != nil || d.Lock() == simulator.Locked
 }
 
 // Find returns a device by its number, from 1 on, or by the beginning of its name or
