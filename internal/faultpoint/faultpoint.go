@@ -20,7 +20,7 @@ import (
 // shortDivisor is by how much -short shrinks a sample.
 const shortDivisor = 4
 
-// seed is that of all samples of this process.
+// seed is the seed of all samples of this process.
 var seed = sync.OnceValue(func() uint64 {
 	if s := os.Getenv("SNAP_TEST_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
@@ -32,7 +32,7 @@ var seed = sync.OnceValue(func() uint64 {
 	return rand.Uint64()
 })
 
-// All reports whether tests are to try every point of failure.
+// All reports whether tests should try every point of failure.
 func All() bool { return os.Getenv("SNAP_TEST_ALL") != "" }
 
 // Rand returns the source of a test's random choices, and logs the seed that
@@ -45,8 +45,9 @@ func Rand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed(), h.Sum64()))
 }
 
-// Choose returns the points to try, sorted, out of the n points 0 to n-1: all of
-// them if All, otherwise the last one and others by chance, want in all.
+// Choose returns the points to try, sorted, out of the n points 0 to n-1: all
+// of them if All returns true, otherwise want points: the last one and others
+// chosen at random.
 func Choose(t testing.TB, n, want int) []int {
 	t.Helper()
 	if testing.Short() {

@@ -1,10 +1,9 @@
-// Package process identifies processes and tells whether they still run. Locks
-// are judged by its answers.
+// Package process identifies processes and tells whether they still run, so
+// that locks of dead processes can be removed.
 //
-// A process is identified by its number, its start, the boot and the host it
-// runs on, and its PID namespace, since containers on one host have their own.
-// The package never claims anything about processes of other hosts and
-// namespaces.
+// A process is identified by its number, its start time, its host and that
+// host's boot, and its PID namespace, since each container has its own. The
+// package never claims anything about processes of other hosts and namespaces.
 package process
 
 import (
@@ -12,7 +11,8 @@ import (
 	"os/user"
 )
 
-// Identity identifies a process. Fields that the system does not tell are empty.
+// Identity identifies a process. Fields that the system does not report are
+// empty.
 type Identity struct {
 	Host         string `json:"host"`
 	User         string `json:"user,omitempty"`
@@ -27,7 +27,7 @@ type State int
 
 // The states of a process.
 const (
-	Unknown State = iota // it runs elsewhere, or the system does not tell
+	Unknown State = iota // it runs elsewhere, or the system does not report it
 	Alive
 	Dead
 )

@@ -10,7 +10,7 @@ import (
 func TestState(t *testing.T) {
 	self := Current()
 	if self.Started == "" {
-		t.Skipf("%s does not tell the start of a process", runtime.GOOS)
+		t.Skipf("%s does not report when a process started", runtime.GOOS)
 	}
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestSleeper$")
 	cmd.Env = append(os.Environ(), "PROCESS_TEST_SLEEPER=1")

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// The creation time is enough: it also tells boots apart.
+// No boot ID is needed: a creation time is unique across boots.
 func boot() string         { return "" }
 func pidNamespace() string { return "" }
 

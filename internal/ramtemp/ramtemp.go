@@ -1,8 +1,8 @@
 // Package ramtemp keeps the temporary files of tests in memory, where creating
 // files is many times faster than on a disk.
 //
-// It is for tests in which the file system is not the point. It never applies
-// where there is no file system in memory, where that has little space, or where
+// It is for tests that do not test the file system. It does nothing if the
+// system has no file system in memory, if that has little free space, or if
 // TMPDIR is set.
 package ramtemp
 

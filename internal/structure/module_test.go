@@ -21,11 +21,12 @@ const (
 	module = "github.com/snap-backup/snap/"
 )
 
-// A room is a package of this module, with the files for every system.
-type room struct {
+// A pkg is a package of this module, with the files for every operating
+// system.
+type pkg struct {
 	name        string // its Go name
 	comment     string
-	imports     []string // of all but tests: rooms by path below the module, others in full
+	imports     []string // of files that are not tests; this module's packages by path below the module
 	testImports []string
 	lines       int // without tests
 	functions   []function
@@ -34,13 +35,14 @@ type room struct {
 type function struct {
 	name  string
 	lines int
-	// table says that the function builds a command: it is a list of flags.
+	// table says that the function builds a command, so most of it is a list
+	// of flags.
 	table bool
 }
 
-// rooms are the packages by their path below the module.
-var rooms = sync.OnceValues(func() (map[string]*room, error) {
-	found := map[string]*room{}
+// packages returns the packages by their path below the module.
+var packages = sync.OnceValues(func() (map[string]*pkg, error) {
+	found := map[string]*pkg{}
 	err := filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -56,7 +58,7 @@ var rooms = sync.OnceValues(func() (map[string]*room, error) {
 		}
 		dir = filepath.ToSlash(dir)
 		if found[dir] == nil {
-			found[dir] = &room{}
+			found[dir] = &pkg{}
 		}
 		return found[dir].add(file)
 	})
@@ -77,7 +79,7 @@ func skip(dir string) error {
 	return nil
 }
 
-func (r *room) add(file string) error {
+func (r *pkg) add(file string) error {
 	set := token.NewFileSet()
 	f, err := parser.ParseFile(set, file, nil, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
@@ -150,9 +152,9 @@ func buildsCommand(d *ast.FuncDecl) bool {
 }
 
 // each calls check for every package, in the order of their paths.
-func each(t *testing.T, check func(dir string, r *room)) {
+func each(t *testing.T, check func(dir string, r *pkg)) {
 	t.Helper()
-	all, err := rooms()
+	all, err := packages()
 	if err != nil {
 		t.Fatal(err)
 	}

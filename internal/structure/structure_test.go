@@ -1,6 +1,6 @@
-// Package structure tests how snap's packages fit together: which may import
-// which, how large they and their functions may be, and that each says what it is
-// for. It also follows the links of the documents. It has no code.
+// Package structure tests the structure of snap's packages: which may import
+// which, how large they and their functions may be, and that each has a package
+// comment. It also follows the links of the documents. It contains only tests.
 package structure
 
 import (
@@ -13,8 +13,8 @@ import (
 )
 
 // layers are the packages from the bottom to the top. A package imports only
-// packages of its own line and of lines above it here. The first line that fits a
-// package is its own. Packages for tests are in no layer.
+// packages of its own line and of lines above it here. A package belongs to the
+// first line that matches it. Packages for tests are in no layer.
 var layers = [][]string{
 	{"internal/..."},
 	{"crypto/...", "chunk/..."},
@@ -40,7 +40,7 @@ var layers = [][]string{
 	{"bench", "cmd/..."},
 }
 
-// forbidden are imports that the layers allow and that are wrong all the same.
+// forbidden are imports that the layers allow but that are wrong.
 var forbidden = []struct {
 	from, to, except []string
 	why              string
@@ -71,11 +71,11 @@ var testPackages = []string{
 	"repo/backend/backendtest", "repo/backend/crash", "repo/backend/fault", "repo/repotest",
 }
 
-// homes are the packages that may import a library, so that only one place depends
-// on its peculiarities.
-var homes = []struct {
+// libraryUsers are the packages that may import a library, so that few depend on
+// its peculiarities.
+var libraryUsers = []struct {
 	library string
-	home    []string
+	users   []string
 }{
 	{"github.com/danielpaulus/go-ios", []string{"device/protocol/stream"}},
 	{"github.com/klauspost/compress", []string{"pack/...", "repo/repotest"}},
@@ -92,7 +92,7 @@ func layer(dir string) int {
 }
 
 func TestLayers(t *testing.T) {
-	each(t, func(dir string, r *room) {
+	each(t, func(dir string, r *pkg) {
 		if matches(dir, testPackages...) {
 			return
 		}
@@ -111,7 +111,7 @@ func TestLayers(t *testing.T) {
 
 // ours are the imports of this module.
 func ours(imports []string) (found []string) {
-	all, _ := rooms()
+	all, _ := packages()
 	for _, to := range imports {
 		if all[to] != nil {
 			found = append(found, to)
@@ -122,7 +122,7 @@ func ours(imports []string) (found []string) {
 }
 
 func TestForbiddenImports(t *testing.T) {
-	each(t, func(dir string, r *room) {
+	each(t, func(dir string, r *pkg) {
 		for _, rule := range forbidden {
 			if !matches(dir, rule.from...) || matches(dir, rule.except...) {
 				continue
@@ -136,12 +136,12 @@ func TestForbiddenImports(t *testing.T) {
 	})
 }
 
-func TestHomesOfLibraries(t *testing.T) {
-	each(t, func(dir string, r *room) {
+func TestLibraryUsers(t *testing.T) {
+	each(t, func(dir string, r *pkg) {
 		for _, to := range r.imports {
-			for _, l := range homes {
-				if matches(to, l.library+"/...") && !matches(dir, l.home...) {
-					t.Errorf("%s imports %s, whose home is %s", dir, to, strings.Join(l.home, ", "))
+			for _, l := range libraryUsers {
+				if matches(to, l.library+"/...") && !matches(dir, l.users...) {
+					t.Errorf("%s imports %s, which only %s may import", dir, to, strings.Join(l.users, ", "))
 				}
 			}
 		}
@@ -154,8 +154,8 @@ const (
 )
 
 func TestSizes(t *testing.T) {
-	each(t, func(dir string, r *room) {
-		// cmd/snap is a file for each command, which do not know each other.
+	each(t, func(dir string, r *pkg) {
+		// cmd/snap has one file for each command; the commands are independent.
 		if r.lines > maxPackage && dir != "cmd/snap" {
 			t.Errorf("%s has %d lines; divide it where it is over %d", dir, r.lines, maxPackage)
 		}
@@ -168,7 +168,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestPackageComments(t *testing.T) {
-	each(t, func(dir string, r *room) {
+	each(t, func(dir string, r *pkg) {
 		begin := "Package " + r.name + " "
 		if r.name == "main" {
 			begin = "Command " + path.Base(dir) + " "
@@ -195,7 +195,7 @@ func TestContributingNamesEveryPackage(t *testing.T) {
 			rows[strings.Trim(name, "`")]++
 		}
 	}
-	each(t, func(dir string, r *room) {
+	each(t, func(dir string, r *pkg) {
 		if n := rows[dir]; n != 1 {
 			t.Errorf("CONTRIBUTING.md has %d rows for %s", n, dir)
 		}
