@@ -83,14 +83,14 @@ func TestInsertionMovesFewBoundaries(t *testing.T) {
 	for _, p := range before {
 		seen[h.ID(p)] = true
 	}
-	fresh := 0
+	changedCount := 0
 	for _, p := range cutAll(t, c, bytes.NewReader(changed)) {
 		if !seen[h.ID(p)] {
-			fresh++
+			changedCount++
 		}
 	}
-	if len(before) < 10 || fresh > 2 {
-		t.Errorf("an insertion in front changed %d of %d chunks", fresh, len(before))
+	if len(before) < 10 || changedCount > 2 {
+		t.Errorf("an insertion in front changed %d of %d chunks", changedCount, len(before))
 	}
 }
 

@@ -14,10 +14,10 @@ const (
 	// last. Databases change in place by pages, so fixed boundaries keep unchanged
 	// chunks equal. 64 KiB is a multiple of every page size.
 	SQLiteSize = 64 << 10
-	// MinSize is the least length of content-defined chunks except the last one
-	// of a file. A file of at most this length is one chunk.
+	// MinSize is the minimum length of content-defined chunks except the last one of a
+	// file. A file of at most this length is one chunk.
 	MinSize = chunker.MinSize
-	// MaxSize is the greatest length of a chunk.
+	// MaxSize is the maximum length of a chunk.
 	MaxSize = chunker.MaxSize
 )
 

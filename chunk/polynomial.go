@@ -12,7 +12,7 @@ import (
 // secret, so that chunk lengths do not identify content.
 type Polynomial = chunker.Pol
 
-// degree is that of all polynomials; the cutter's tables are made for it.
+// degree is the degree of all polynomials; the cutter's tables require it.
 const degree = 53
 
 // NewPolynomial draws a random irreducible polynomial.

@@ -1,9 +1,9 @@
 // Package crypto derives keys from passwords and seals bytes with keys.
 //
-// A repository has one random master key. Each purpose has its own key, derived from
-// the master key, so that a file of one kind cannot be used as another kind. Key slots
-// (slot.go) have the master key sealed under Argon2id of a password, a key file or a
-// recovery key.
+// A repository has one random master key. Each purpose has its own key, derived from the
+// master key, so that a file of one kind cannot be used as another kind. A key slot
+// (slot.go) holds the master key, sealed with a key that Argon2id derives from a
+// password, a key file or a recovery key.
 //
 // Open returns only bytes that were sealed with the same key. No error or string of this
 // package contains a secret. The package never touches storage and never chooses its
@@ -23,12 +23,12 @@ import (
 // KeySize is the length of every symmetric key, in bytes.
 const KeySize = 32
 
-// Overhead is how many bytes Seal adds to a plaintext: a nonce of 24 at the beginning
-// and a tag of 16 at the end.
+// Overhead is how many bytes Seal adds to a plaintext: a nonce of 24 bytes before it and
+// a tag of 16 bytes after it.
 const Overhead = chacha20poly1305.NonceSizeX + chacha20poly1305.Overhead
 
-// ErrAuth says that bytes were not sealed with this key, or were changed since. There is
-// no way to tell which.
+// ErrAuth says that bytes were not sealed with this key, or were changed since. Open
+// cannot tell which.
 var ErrAuth = errors.New("authentication failed: wrong key or damaged data")
 
 // Key is a symmetric key.

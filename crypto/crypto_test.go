@@ -124,7 +124,7 @@ func TestDestroy(t *testing.T) {
 	}
 }
 
-// Without randomness there are no keys and nonces.
+// Without randomness no key or nonce can be made.
 func TestRandomnessFails(t *testing.T) {
 	t.Parallel()
 	short := func() *bytes.Reader { return bytes.NewReader(make([]byte, 10)) }

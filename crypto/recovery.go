@@ -34,10 +34,10 @@ func NewRecoveryKey(rand io.Reader) (string, error) {
 	return group(crockford.EncodeToString(b) + recoveryChecksum(b)), nil
 }
 
-// Secret returns the secret of a slot for a typed text. Slots must be made with what it
-// returns. Groups, case and look-alike letters of a recovery key do not matter. Other
-// texts are returned unchanged, except that six groups of six with several digits are
-// an ErrRecoveryTypo. A passphrase of six words of six letters is not.
+// Secret returns the secret of a slot for a typed text. A slot must be made with the
+// returned secret. Groups, case and look-alike letters of a recovery key do not matter.
+// Other texts are returned unchanged, except that six groups of six with several digits
+// are an ErrRecoveryTypo. A passphrase of six words of six letters is not.
 func Secret(typed string) ([]byte, error) {
 	s := strings.Map(func(r rune) rune {
 		switch r {

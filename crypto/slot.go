@@ -29,7 +29,7 @@ type SlotInfo struct {
 	Created time.Time `json:"created"`
 }
 
-// MaxSlotSize is the greatest length of a slot file, in bytes.
+// MaxSlotSize is the maximum length of a slot file, in bytes.
 const MaxSlotSize = 16 << 10
 
 // slotFile is the JSON form of a slot (docs/format.md). It does not reveal who can open

@@ -103,7 +103,7 @@ func TestSlotLimits(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := ParseSlot(bytes.Repeat([]byte(" "), MaxSlotSize+1)); err == nil {
-		t.Error("an endless file was read")
+		t.Error("a file above the limit was accepted")
 	}
 	if _, err := NewSlot(seeded(1), testKey, nil, Cost{}, SlotInfo{}); !errors.Is(err, ErrBadKDF) {
 		t.Errorf("a slot without any cost: got %v", err)
@@ -176,7 +176,7 @@ func TestRecoveryKey(t *testing.T) {
 		}
 		plain := strings.ReplaceAll(text, "-", "")
 		for how, typed := range map[string]string{
-			"as it is":   text,
+			"unchanged":  text,
 			"lower case": strings.ToLower(text),
 			"look-alike": strings.NewReplacer("0", "O", "1", "l").Replace(text),
 			"others":     strings.NewReplacer("0", "o", "1", "I").Replace(text),

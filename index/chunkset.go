@@ -41,8 +41,8 @@ func (s *ChunkSet) Has(id chunk.ID) bool {
 	return ok && s.has(n)
 }
 
-// Block returns which chunks of a block are in the set, the length of these and
-// the length of all, in bytes of plaintext.
+// Block reports which chunks of a block are in the set. length is the plaintext
+// length of those chunks, total that of the block, in bytes.
 func (s *ChunkSet) Block(ref BlockRef) (members []bool, length, total int64) {
 	s.x.mu.RLock()
 	defer s.x.mu.RUnlock()

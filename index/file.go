@@ -10,7 +10,7 @@ import (
 	"github.com/snap-backup/snap/pack/binread"
 )
 
-// MaxFileSize is the greatest length of an index file and of its plain form, in
+// MaxFileSize is the maximum length of an index file and of its plain form, in
 // bytes.
 const MaxFileSize = 256 << 20
 

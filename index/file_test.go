@@ -15,8 +15,7 @@ import (
 )
 
 // history returns pack headers like those of years of backups and prunes. With
-// deltas, the dictionary of most blocks is a run of chunks, most of which were
-// stored shortly before.
+// deltas, the dictionary of most blocks is a run of chunks, mostly recent ones.
 func history(chunks int, deltas bool) []pack.Header {
 	rng := mrand.New(mrand.NewPCG(1, 2))
 	var all []chunk.ID
@@ -40,8 +39,8 @@ func history(chunks int, deltas bool) []pack.Header {
 	return packs
 }
 
-// seal returns index files of so many packs each, and the length of their plain
-// forms.
+// seal returns index files with each packs per file, and the length of their
+// plain forms.
 func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (files [][]byte, plain int) {
 	t.Helper()
 	f := &File{}
@@ -130,11 +129,11 @@ func TestDamagedForms(t *testing.T) {
 			t.Errorf("%s: %d packs, %v", name, packs, err)
 		}
 	}
-	whole := compressed(t, plain)
-	n, used := binary.Uvarint(whole[1:])
-	frame := whole[1+used:]
+	valid := compressed(t, plain)
+	n, used := binary.Uvarint(valid[1:])
+	frame := valid[1+used:]
 	form := func(length uint64, frame []byte) []byte {
-		return append(binary.AppendUvarint(whole[:1:1], length), frame...)
+		return append(binary.AppendUvarint(valid[:1:1], length), frame...)
 	}
 	zeros := compressed(t, make([]byte, 1<<20))
 	for name, bad := range map[string][]byte{
@@ -150,8 +149,8 @@ func TestDamagedForms(t *testing.T) {
 		"a byte left over":               compressed(t, append(bytes.Clone(plain), 0)),
 		"more packs than there are":      compressed(t, append([]byte{1, 2}, plain[2:]...)),
 		"zeros":                          zeros,
-		"cut off":                        whole[:len(whole)-1],
-		"bytes at the end":               append(bytes.Clone(whole), 1),
+		"cut off":                        valid[:len(valid)-1],
+		"bytes at the end":               append(bytes.Clone(valid), 1),
 	} {
 		err := expand(bad, func(pack.ID, int64, pack.Header) { t.Errorf("%s: a pack was read from it", name) })
 		if !errors.Is(err, ErrDamaged) {

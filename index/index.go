@@ -36,7 +36,7 @@ type Index struct {
 	byID   map[pack.ID]uint32 // pack numbers
 	blocks segmented[blockInfo]
 	chunks segmented[chunkInfo]
-	dicts  []uint32   // runs of a count and that many references
+	dicts  []uint32   // runs: a count, then this number of references
 	extra  []chunk.ID // dictionary chunks that were unknown when they were added
 	slots  []uint32   // chunk number + 1; open addressing
 	used   int        // filled slots
@@ -129,9 +129,9 @@ func (x *Index) addDict(ids []chunk.ID) uint32 {
 	return start
 }
 
-// Compact frees memory that adding packs in random order took, chooses between the
-// copies of chunks and finds chunks that cannot be decoded. Call it after all index
-// files have been added.
+// Compact frees the memory that was needed only because packs were added in random
+// order, chooses between the copies of chunks and finds chunks that cannot be decoded.
+// Call it after all index files have been added.
 func (x *Index) Compact() {
 	x.mu.Lock()
 	defer x.mu.Unlock()

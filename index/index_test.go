@@ -182,12 +182,12 @@ func TestMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	said, n := x.Memory(), x.Len()
+	reported, n := x.Memory(), x.Len()
 	x = nil
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	if real := int(before.HeapAlloc) - int(after.HeapAlloc); real > said+said/20 {
-		t.Errorf("Memory() = %d, the heap shrank by %d, for %d chunks", said, real, n)
+	if real := int(before.HeapAlloc) - int(after.HeapAlloc); real > reported+reported/20 {
+		t.Errorf("Memory() = %d, the heap shrank by %d, for %d chunks", reported, real, n)
 	}
 	runtime.KeepAlive(x)
 }

@@ -13,10 +13,11 @@ const unknownDepth = 1 << 15
 // resolve chooses the copy of each chunk that Lookup returns, and finds the
 // chunks that cannot be decoded or reused.
 //
-// It chooses the copy whose block has the least depth. Two programs that store at
-// the same time can store a chunk twice, each as a delta of chunks of the other:
-// the first copies could then need each other in a circle. A block needs only
-// chunks of lower depth than its own, so the chosen copies never do.
+// It chooses the copy whose block has the lowest depth. Two programs that store
+// at the same time can store a chunk twice, each as a delta of chunks of the
+// other: the first copies could then need each other in a circle. A block needs
+// only chunks of lower depth than its own, so the chosen copies never form a
+// circle.
 //
 // A chunk is lost if its dictionary, or anything that the dictionary needs, is in
 // no pack, if it needs itself, or if it needs more dictionaries than a reader
@@ -70,8 +71,8 @@ func (x *Index) chooseCopies(copies map[chunk.ID][]uint32, rank func(BlockRef) i
 	}
 }
 
-// findUnusable fills unusable. lasting are the depths of blocks without retired
-// packs.
+// findUnusable fills unusable. lasting are the depths of blocks if retired packs
+// are not used.
 func (x *Index) findUnusable(depths, lasting []uint16) {
 	for ref := range lasting {
 		if lasting[ref] < unknownDepth {
@@ -110,8 +111,8 @@ func (x *Index) decodable(id chunk.ID) (uint32, bool) {
 	return n, ok && x.unusable[id] != lost
 }
 
-// blockDepths returns the least depth of each block, whichever copies of the
-// chunks in its dictionary are used. It uses no block of the packs in without.
+// blockDepths returns the lowest possible depth of each block, over all copies
+// of the chunks in its dictionary. It uses no block of the packs in without.
 //
 // It begins with blocks without a dictionary and continues one depth at a time,
 // up to the depth that a reader follows. The remaining blocks are deeper, need

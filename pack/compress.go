@@ -18,11 +18,12 @@ const (
 )
 
 const (
-	// compressFrom is the least length of a plain form to compress, in bytes. Less is
-	// not worth a millisecond and the memory of an encoder. A shorter index file
-	// would not save a block of the disk.
+	// compressFrom is the minimum length of a plain form to compress, in bytes. A
+	// shorter one is not worth a millisecond and the memory of an encoder, and
+	// compressing a shorter index file would not save a disk block.
 	compressFrom = 4 << 10
-	// maxRatio is the greatest compression of zstd: 4 bytes for a block of 128 KiB.
+	// maxRatio is the maximum compression ratio of zstd: 4 bytes for a block of 128
+	// KiB.
 	maxRatio = 32 << 10
 )
 

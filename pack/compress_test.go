@@ -187,14 +187,14 @@ func TestDamagedCompressedForm(t *testing.T) {
 			t.Errorf("%s: got %d blocks, %v", name, len(got.Blocks), err)
 		}
 	}
-	whole := compressedForm(n, frame)
-	for cut := range whole {
-		if _, err := expandHeader(whole[:cut]); !errors.Is(err, ErrDamaged) {
-			t.Errorf("cut at %d of %d: got %v", cut, len(whole), err)
+	valid := compressedForm(n, frame)
+	for cut := range valid {
+		if _, err := expandHeader(valid[:cut]); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d of %d: got %v", cut, len(valid), err)
 		}
 	}
 	// ParseHeader also reads the headers in index files, which are plain.
-	if _, err := ParseHeader(whole); !errors.Is(err, ErrDamaged) {
+	if _, err := ParseHeader(valid); !errors.Is(err, ErrDamaged) {
 		t.Errorf("ParseHeader of a compressed form: got %v", err)
 	}
 }

@@ -14,7 +14,7 @@ import (
 type Builder struct {
 	buf    []byte
 	header Header
-	listed int // greatest length of the header: that of its plain form
+	listed int // upper bound of the header's length in its plain form
 }
 
 // NewBuilder returns a builder for a pack of about size bytes.
@@ -32,13 +32,13 @@ func (b *Builder) Add(sealed []byte, blk Block) {
 	b.listed += listedSize(len(blk.Chunks)) + len(blk.Dict)*len(chunk.ID{})
 }
 
-// listedSize returns the greatest length of a block's description in the header, where
-// numbers take up to 5 bytes.
+// listedSize returns the maximum length of a block's description in the header. Numbers
+// take up to 5 bytes.
 func listedSize(chunks int) int { return 16 + chunks*(len(chunk.ID{})+5) }
 
-// Fits reports whether a block of so many sealed bytes and chunks can be added, so that
-// the file has at most size bytes and its header is within the limits. Many tiny chunks
-// that compress well make long headers.
+// Fits reports whether a block with this number of sealed bytes and of chunks can be
+// added: the file then has at most size bytes, and its header is within the limits.
+// Many tiny chunks that compress well make long headers.
 func (b *Builder) Fits(sealed, chunks, size int) bool {
 	header := b.listed + listedSize(chunks)
 	return header <= MaxHeaderSize/2 && len(b.buf)+sealed+header <= size

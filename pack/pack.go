@@ -40,9 +40,9 @@ const (
 	MaxBlockChunks = 1 << 16
 	MaxDictChunks  = 256
 	MaxDictSize    = chunk.MaxSize // bytes of a block's dictionary
-	// MaxDepth is the greatest depth of a block. The depth is 0 without a
-	// dictionary, otherwise one more than the greatest depth of the blocks with the
-	// dictionary's chunks.
+	// MaxDepth is the maximum depth of a block. The depth is 0 without a dictionary,
+	// otherwise one more than the maximum depth of the blocks with the dictionary's
+	// chunks.
 	MaxDepth = 16
 )
 

@@ -88,13 +88,13 @@ func TestHeaderLimits(t *testing.T) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
-	whole := (&Header{Blocks: []Block{{Encoding: Raw, Stored: 100 + crypto.Overhead, Chunks: one}}}).Append(nil)
-	for n := range whole {
-		if _, err := ParseHeader(whole[:n]); !errors.Is(err, ErrDamaged) {
-			t.Errorf("cut at %d of %d: got %v", n, len(whole), err)
+	valid := (&Header{Blocks: []Block{{Encoding: Raw, Stored: 100 + crypto.Overhead, Chunks: one}}}).Append(nil)
+	for n := range valid {
+		if _, err := ParseHeader(valid[:n]); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut at %d of %d: got %v", n, len(valid), err)
 		}
 	}
-	if _, err := ParseHeader(append(whole, 0)); !errors.Is(err, ErrDamaged) {
+	if _, err := ParseHeader(append(valid, 0)); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a byte too many: got %v", err)
 	}
 }

@@ -13,7 +13,7 @@ const (
 	// dictStep is the distance of positions of a dictionary in the table. Any match
 	// of at least 8+dictStep-1 bytes is found.
 	dictStep = 4
-	// minMatch is the least length of a match that is worth a sequence.
+	// minMatch is the minimum length of a match that is worth a sequence.
 	minMatch = 5
 	// lazyUpTo is the length of a match from which no better one is searched for.
 	lazyUpTo = 64

@@ -60,7 +60,7 @@ func offsetClass(v uint32) class {
 	return class{uint8(b), uint8(b), v - 1<<b}
 }
 
-// The default distributions, which need no description.
+// The predefined distributions, which a frame need not describe.
 var (
 	literalDefault = []int16{4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1}
 	matchDefault   = []int16{1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1}
@@ -155,8 +155,8 @@ type move struct {
 }
 
 // choose chooses the cheapest form of a table for some classes and writes its
-// description.
-func (t *fseTable) choose(dst []byte, classes []class, usual []int16, usualLog, maxLog uint8) ([]byte, byte) {
+// description. predefined is the distribution of RFC 8878 for this table.
+func (t *fseTable) choose(dst []byte, classes []class, predefined []int16, predefinedLog, maxLog uint8) ([]byte, byte) {
 	var counts [64]uint32
 	kinds, last := 0, 0
 	for _, c := range classes {
@@ -166,13 +166,13 @@ func (t *fseTable) choose(dst []byte, classes []class, usual []int16, usualLog, 
 		}
 		counts[c.code]++
 	}
-	fits := last < len(usual)
+	fits := last < len(predefined)
 	if kinds == 1 && (len(classes) > 2 || !fits) {
 		t.log = 0
 		return append(dst, classes[0].code), modeRLE
 	}
 	if fits && len(classes) < 16 {
-		t.build(usual, usualLog)
+		t.build(predefined, predefinedLog)
 		return dst, modeDefault
 	}
 	log := min(maxLog, max(5, uint8(bits.Len(uint(len(classes)))), uint8(bits.Len(uint(kinds)))+1))
@@ -180,8 +180,8 @@ func (t *fseTable) choose(dst []byte, classes []class, usual []int16, usualLog, 
 	normalize(norm, counts[:last+1], len(classes), 1<<log)
 	head := len(dst)
 	dst = appendNorm(dst, norm, log)
-	if fits && cost(counts[:last+1], usual, usualLog) <= cost(counts[:last+1], norm, log)+8*float64(len(dst)-head) {
-		t.build(usual, usualLog)
+	if fits && cost(counts[:last+1], predefined, predefinedLog) <= cost(counts[:last+1], norm, log)+8*float64(len(dst)-head) {
+		t.build(predefined, predefinedLog)
 		return dst[:head], modeDefault
 	}
 	t.build(norm, log)

@@ -22,9 +22,9 @@ import (
 
 const (
 	magic = 0xFD2FB528
-	// MaxWindow is the greatest distance of a match, in bytes, and so the greatest
-	// total length of a dictionary and a content that can be used entirely. Every
-	// zstd decoder must accept it.
+	// MaxWindow is the maximum distance of a match, in bytes. If a dictionary and a
+	// content are longer together, a part of the dictionary is out of reach. Every zstd
+	// decoder must accept this window.
 	MaxWindow = 8 << 20
 	// windowByte is MaxWindow in a frame header: 2^(10+13).
 	windowByte = 13 << 3

@@ -10,7 +10,7 @@ import (
 // Duration is a length of time in units of the calendar.
 type Duration struct{ Years, Months, Days, Hours int }
 
-// maxNumber is the greatest number of each unit, so that no time overflows.
+// maxNumber is the maximum number of each unit, so that no time overflows.
 const maxNumber = 9999
 
 // ParseDuration reads a duration such as 1y6m, 30d or 12h: numbers of years,

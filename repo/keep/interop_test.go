@@ -40,7 +40,7 @@ func TestInteropRestic(t *testing.T) {
 		t.Skip(err)
 	}
 	if testing.Short() {
-		t.Skip("restic takes its time to open a repository")
+		t.Skip("opening a restic repository is slow")
 	}
 	rng := faultpoint.Rand(t)
 	dir := t.TempDir()
@@ -49,8 +49,8 @@ func TestInteropRestic(t *testing.T) {
 	}
 	restic(t, dir, "init")
 	keepsOldest := keepsOldest(t)
-	// Gaps of minutes, hours, days and weeks, so that periods are shared and left
-	// out.
+	// Gaps of minutes, hours, days and weeks, so that some periods have several
+	// snapshots and some have none.
 	var list []Snapshot
 	now := time.Date(2024, 12, 20, 20, 0, 0, 0, time.UTC)
 	for range 14 {
@@ -96,8 +96,8 @@ func TestInteropRestic(t *testing.T) {
 	}
 }
 
-// keepsOldest reports whether this restic also keeps the oldest snapshot as long as a
-// rule can keep more, which it does since 0.16.0.
+// keepsOldest reports whether this restic also keeps the oldest snapshot as long as
+// a rule can keep more. Versions since 0.16.0 do.
 func keepsOldest(t *testing.T) bool {
 	t.Helper()
 	out, err := exec.Command("restic", "version").Output()

@@ -15,13 +15,12 @@
 // snap adds:
 //
 //   - Pinned snapshots are kept.
-//   - Incomplete snapshots do not count, so they never displace complete ones. They are
-//     kept if they are newer than all complete ones, since only they have the newest
-//     content, or because of their tags or Within. If no snapshot is complete,
+//   - Incomplete snapshots do not count, so they never displace complete ones. They
+//     are kept if they are newer than all complete ones, since only they have the
+//     newest content, or because of Tags or Within. If no snapshot is complete,
 //     incomplete ones count.
-//   - A snapshot that was complete until the repository lost a part of it is kept if it
-//     would be kept as a complete one. It displaces no other, and is not displaced for
-//     being incomplete.
+//   - A snapshot that was complete until the repository lost a part of it is kept if
+//     the rules would keep it as a complete one. It does not displace others.
 package keep
 
 import (
@@ -31,7 +30,7 @@ import (
 	"time"
 )
 
-// Unlimited as the number of a rule keeps all of its snapshots.
+// Unlimited is the number of a rule that keeps one snapshot of every period.
 const Unlimited = -1
 
 // Snapshot is what the rules need of a snapshot.

@@ -56,15 +56,15 @@ func TestApply(t *testing.T) {
 		Policy
 	}{
 		// The examples of restic's manual.
-		"a count counts snapshots, not days":  {sundays, "2014-11-09, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Daily: 4}},
-		"a month of Sundays":                  {sundays, "2014-09-28, 2014-10-26, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Weekly: 3, Monthly: 3}},
-		"a rule not used up keeps the oldest": {sundays, "2014-09-07, 2014-11-30", Policy{Yearly: 3}},
-		"a rule used up does not":             {sundays, "2014-11-30", Policy{Yearly: 1}},
-		"unlimited":                           {sundays, sundays, Policy{Last: Unlimited}},
-		"one of every month":                  {sundays, "2014-09-07, 2014-09-28, 2014-10-26, 2014-11-30", Policy{Monthly: Unlimited}},
-		"within, from the newest":             {sundays, "2014-11-16, 2014-11-23, 2014-11-30", Policy{Within: within("15d")}},
-		"within 14 days is less than 14 days": {sundays, "2014-11-23, 2014-11-30", Policy{Within: within("14d")}},
-		"one of each month within":            {sundays, "2014-10-26, 2014-11-30", Policy{WithinMonthly: within("2m")}},
+		"a count counts snapshots, not days":       {sundays, "2014-11-09, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Daily: 4}},
+		"a month of Sundays":                       {sundays, "2014-09-28, 2014-10-26, 2014-11-16, 2014-11-23, 2014-11-30", Policy{Weekly: 3, Monthly: 3}},
+		"a rule with counts left keeps the oldest": {sundays, "2014-09-07, 2014-11-30", Policy{Yearly: 3}},
+		"a rule without counts left does not":      {sundays, "2014-11-30", Policy{Yearly: 1}},
+		"unlimited":                                {sundays, sundays, Policy{Last: Unlimited}},
+		"one of every month":                       {sundays, "2014-09-07, 2014-09-28, 2014-10-26, 2014-11-30", Policy{Monthly: Unlimited}},
+		"within, from the newest":                  {sundays, "2014-11-16, 2014-11-23, 2014-11-30", Policy{Within: within("15d")}},
+		"within 14 days is less than 14 days":      {sundays, "2014-11-23, 2014-11-30", Policy{Within: within("14d")}},
+		"one of each month within":                 {sundays, "2014-10-26, 2014-11-30", Policy{WithinMonthly: within("2m")}},
 
 		"the newest of a period": {"2026-01-05 06:00, 2026-01-05 23:59, 2026-01-06 00:01, 2026-01-06 12:00", "2026-01-05 23:59, 2026-01-06 12:00", Policy{Daily: 2}},
 		"ISO weeks":              {"2025-12-28, 2025-12-29, 2025-12-31, 2026-01-01, 2026-01-05", "2025-12-28, 2026-01-01, 2026-01-05", Policy{Weekly: 3}},
@@ -73,14 +73,14 @@ func TestApply(t *testing.T) {
 		"tags":                   {"2026-01-01#a+b, 2026-01-02#a, 2026-01-03, 2026-01-04#c", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Last: 1, Tags: [][]string{{"a", "b"}, {""}}}},
 
 		// Rules that restic does not have.
-		"pinned":                                     {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
-		"incomplete ones do not count":               {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
-		"an incomplete one at the end stays":         {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
-		"incomplete, within and tagged":              {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
-		"only incomplete ones":                       {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
-		"one that lost a part stays by the rules":    {"2026-01-01?, 2026-01-02?, 2026-01-03?, 2026-01-04", "2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 3}},
-		"one that lost a part displaces nothing":     {"2026-01-01, 2026-01-02, 2026-01-03?, 2026-01-04?", "2026-01-01, 2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 2}},
-		"and is no reason to keep an incomplete one": {"2026-01-01?, 2026-01-02!, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Daily: 2}},
+		"pinned":                                       {"2026-01-01*, 2026-01-02, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Last: 1}},
+		"incomplete ones do not count":                 {"2026-01-01, 2026-01-02, 2026-01-03!, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 2}},
+		"an incomplete one at the end stays":           {"2026-01-01, 2026-01-02!, 2026-01-03, 2026-01-04!", "2026-01-03, 2026-01-04", Policy{Last: 1}},
+		"incomplete, within and tagged":                {"2026-01-01!#x, 2026-01-02!, 2026-01-03!, 2026-01-04", "2026-01-01, 2026-01-03, 2026-01-04", Policy{Within: within("2d"), Tags: [][]string{{"x"}}}},
+		"only incomplete ones":                         {"2026-01-01!, 2026-01-02!, 2026-01-03!", "2026-01-02, 2026-01-03", Policy{Last: 2}},
+		"one that lost a part stays by the rules":      {"2026-01-01?, 2026-01-02?, 2026-01-03?, 2026-01-04", "2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 3}},
+		"one that lost a part displaces nothing":       {"2026-01-01, 2026-01-02, 2026-01-03?, 2026-01-04?", "2026-01-01, 2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 2}},
+		"one that lost a part keeps no incomplete one": {"2026-01-01?, 2026-01-02!, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Daily: 2}},
 		"no rules": {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
 	} {
 		list, names := series(t, c.series)
@@ -137,7 +137,7 @@ func TestZone(t *testing.T) {
 	if got := kept(time.UTC); got != 3 {
 		t.Errorf("UTC: %d", got)
 	}
-	// An hour east the last two are of one day.
+	// One hour east, the last two are on the same day.
 	if got := kept(time.FixedZone("", 3600)); got != 2 {
 		t.Errorf("an hour east: %d", got)
 	}

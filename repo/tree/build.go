@@ -13,7 +13,7 @@ const (
 	// leafBits and innerBits make nodes of 64 items on average.
 	leafBits  = 6
 	innerBits = 6
-	// cutEntries and cutSize end a node that no hash ends.
+	// A node that reaches cutEntries or cutSize ends even if no hash ends it.
 	cutEntries = 512
 	cutSize    = 256 << 10
 )

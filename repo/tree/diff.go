@@ -40,7 +40,8 @@ func Diff(ctx context.Context, load Load, a, b chunk.ID, fn func(a, b *Entry) er
 	}
 }
 
-// compare takes the entry with the lower key, or both if their keys are equal.
+// compare removes the entry with the lower key, or both if their keys are equal, and
+// calls fn if they differ.
 func compare(x, y *frontier, p, q *item, fn func(a, b *Entry) error) error {
 	order := 0
 	switch {
@@ -74,7 +75,7 @@ type item struct {
 	entry *Entry
 }
 
-// frontier is the rest of a tree as a stack.
+// frontier is the part of a tree that Diff has not visited yet, as a stack.
 type frontier struct {
 	load  Load
 	items []item

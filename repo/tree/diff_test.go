@@ -61,12 +61,12 @@ func TestDiffLoadsOnlyDifferences(t *testing.T) {
 	entries[25_000].Content.IDs = []chunk.ID{testID(-1)}
 	entries = slices.Delete(entries, 100, 101)
 	b := build(t, s, entries)
-	loads, told := 0, 0
+	loads, calls := 0, 0
 	load := func(ctx context.Context, id chunk.ID) ([]byte, error) { loads++; return s.load(ctx, id) }
-	if err := Diff(ctx, load, a, b, func(_, _ *Entry) error { told++; return nil }); err != nil {
+	if err := Diff(ctx, load, a, b, func(_, _ *Entry) error { calls++; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if told != 2 || loads > 40 {
-		t.Errorf("%d differences, %d of %d nodes loaded", told, loads, len(s))
+	if calls != 2 || loads > 40 {
+		t.Errorf("%d differences, %d of %d nodes loaded", calls, loads, len(s))
 	}
 }

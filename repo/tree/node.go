@@ -12,7 +12,7 @@ import (
 const (
 	maxNodeSize    = 1 << 20 // bytes; the builder makes far smaller ones
 	maxNodeEntries = 1024
-	// MaxHeight is the greatest number of levels of a tree.
+	// MaxHeight is the maximum number of levels of a tree.
 	MaxHeight = 12
 )
 

@@ -165,7 +165,7 @@ func TestLocalChanges(t *testing.T) {
 	if again := build(t, s, entries); again != root {
 		t.Fatal("the same entries made another tree")
 	}
-	whole := len(s)
+	nodes := len(s)
 	for name, change := range map[string]func([]Entry) []Entry{
 		"changed":  func(e []Entry) []Entry { e[n/2].Content.IDs = []chunk.ID{testID(-1)}; return e },
 		"removed":  func(e []Entry) []Entry { return slices.Delete(e, n/3, n/3+1) },
@@ -174,11 +174,11 @@ func TestLocalChanges(t *testing.T) {
 		before := len(s)
 		build(t, s, change(slices.Clone(entries)))
 		if fresh := len(s) - before; fresh > 8 {
-			t.Errorf("%s: %d new nodes of %d", name, fresh, whole)
+			t.Errorf("%s: %d new nodes of %d", name, fresh, nodes)
 		}
 	}
-	if avg := n / whole; avg < 32 || avg > 128 {
-		t.Errorf("%d nodes for %d entries", whole, n)
+	if avg := n / nodes; avg < 32 || avg > 128 {
+		t.Errorf("%d nodes for %d entries", nodes, n)
 	}
 }
 
@@ -212,7 +212,7 @@ func TestBadEntriesAreRefused(t *testing.T) {
 		"size without content": {Path: "a", Content: Content{Size: 1}},
 		"content without size": {Path: "a", Content: Content{IDs: ids}},
 		"folder with content":  {Path: "a", Kind: Dir, Content: Content{Size: 1, IDs: ids}},
-		"unknown seal":         {Path: "a", Encryption: &Encryption{Cipher: 9}},
+		"unknown cipher":       {Path: "a", Encryption: &Encryption{Cipher: 9}},
 		"deep lists":           {Path: "a", Content: Content{Size: 1, Level: MaxListLevel + 1, IDs: ids}},
 		"many IDs":             {Path: "a", Content: Content{Size: 1, IDs: make([]chunk.ID, MaxInline+1)}},
 	} {
