@@ -103,7 +103,7 @@ type Backend interface {
 // The kinds of failure that callers distinguish, with [errors.Is]. All others are I/O
 // errors of the store.
 var (
-	// ErrExist says that a name is taken. It is also fs.ErrExist.
+	// ErrExist says that a file with this name exists. It is also fs.ErrExist.
 	ErrExist error = &kind{"file already exists", fs.ErrExist}
 	// ErrNotExist says that a file does not exist. It is also fs.ErrNotExist.
 	ErrNotExist error = &kind{"file does not exist", fs.ErrNotExist}
@@ -117,7 +117,7 @@ var (
 	ErrTooLarge = errors.New("file is larger than allowed")
 )
 
-// kind is a sentinel that is also one of package fs.
+// kind is a sentinel error that wraps one of package fs.
 type kind struct {
 	text string
 	is   error

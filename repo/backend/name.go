@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// MaxNameLength is the greatest length of a file name, in bytes. The longest
-// that a repository uses, "packs/ab/" and 64 hex digits, has 73.
+// MaxNameLength is the maximum length of a file name, in bytes. The longest name
+// in a repository, "packs/ab/" and 64 hex digits, has 73.
 const MaxNameLength = 200
 
 // ValidName returns nil if name is a valid file name. Otherwise it returns an error
@@ -15,9 +15,9 @@ const MaxNameLength = 200
 // A name is a relative path of elements joined by single slashes. An element
 // consists of a-z, 0-9, ".", "_" and "-", begins with a letter or digit, does not
 // end with ".", and is not a device name of Windows ("con", "nul.txt"). So a name
-// means the same file on every system, is never hidden, and never leads out of the
-// store. Names of the files that macOS creates on other disks ("._name",
-// ".DS_Store") are not valid.
+// means the same file on every system, is never hidden, and never refers to a file
+// outside the store. Names of the files that macOS creates on other disks
+// ("._name", ".DS_Store") are not valid.
 //
 // "tmp" and names below it are reserved for implementations.
 func ValidName(name string) error {

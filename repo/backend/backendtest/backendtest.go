@@ -16,7 +16,7 @@ import (
 )
 
 // Run runs all checks as subtests. It calls open for an empty store for each check.
-// open registers with t.Cleanup what closes the store.
+// open closes the store with t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, !testing.Short())
@@ -24,7 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 
 // RunSmall is Run without the check that stores many files, unless SNAP_TEST_ALL is
 // set. It is for variants of an implementation that Run tests already. With -short
-// Run leaves this check out as well.
+// Run omits this check, too.
 func RunSmall(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, faultpoint.All())

@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// broken is a store that does something else than the contract says, where one
-// of its functions is set, and otherwise what memory does.
+// broken is a store in memory. A function that is set replaces the method of
+// the same name, to break the contract.
 type broken struct {
 	*memory.Backend
 	put    func(ctx context.Context, name string, data []byte) error
@@ -60,7 +60,7 @@ func (b *broken) Delete(ctx context.Context, name string) error {
 	return b.Backend.Delete(ctx, name)
 }
 
-// collect lists memory, for stores that show something else.
+// collect returns the files in memory, for stores that list others.
 func collect(ctx context.Context, m *memory.Backend, prefix string) (infos []backend.Info, err error) {
 	err = m.List(ctx, prefix, func(info backend.Info) error { infos = append(infos, info); return nil })
 	return infos, err
@@ -75,8 +75,8 @@ func show(infos []backend.Info, fn func(backend.Info) error) error {
 	return nil
 }
 
-// faults are breaches of the contract, and for each the checks that must
-// notice it, at least.
+// faults are breaches of the contract, each with the checks that must notice
+// it. Other checks may notice it, too.
 var faults = []struct {
 	name   string
 	noted  []string
@@ -108,7 +108,7 @@ var faults = []struct {
 			if err := backend.ValidName(name); err != nil {
 				return err
 			}
-			if name == "c/d" { // and takes a file away to make room for a folder
+			if name == "c/d" { // and removes a file to make a folder of the same name
 				_ = m.Delete(ctx, "c")
 			}
 			return m.Set(name, data)
@@ -332,7 +332,7 @@ func TestChecksFindFaults(t *testing.T) {
 	}
 	for _, c := range checks() {
 		if !noticed[c.name] {
-			t.Errorf("nothing shows that the check %s can fail", c.name)
+			t.Errorf("no fault makes the check %s fail", c.name)
 		}
 		if failures := run(t.Context(), c, memory.New()); len(failures) > 0 {
 			t.Errorf("%s fails for a store that keeps the contract: %v", c.name, failures)

@@ -1,9 +1,10 @@
 // Package crash is a backend whose process dies at a chosen operation, for tests.
 //
 // It simulates a power cut at the level of the backend contract: operations that
-// returned nil are durable, the running one may be done or not. It never changes the
-// result of an operation before the crash. A test that a writer survives a power cut
-// at any point counts the changes of an undisturbed run and then tries them:
+// returned nil are durable, the running one may have an effect or not. It never
+// changes the result of an operation before the crash. A test that a writer survives
+// a power cut at any point counts the changes of an undisturbed run and then tries
+// them:
 //
 //	for _, n := range faultpoint.Choose(t, changes, 20) {
 //		store := crash.New(memory.New(), crash.Plan{At: n + 1, Seed: seed})
@@ -41,9 +42,8 @@ type Plan struct {
 	// Seed chooses the outcome of the operation. The same seed has the same
 	// outcome. Every error text contains it.
 	Seed uint64
-	// Torn allows that a Put leaves a damaged file: empty, cut short, or with
-	// zeros at its end. This breaks the contract, like a disk that does not
-	// really flush.
+	// Torn allows a Put to leave a damaged file: empty, cut short, or with zeros at
+	// its end. This breaks the contract, like a disk that does not really flush.
 	Torn bool
 }
 
@@ -55,7 +55,7 @@ type Backend struct {
 	mu   sync.Mutex
 	n    int
 	dead bool
-	what string // outcome of the operation at the crash
+	what string // outcome of the operation in which the process died
 }
 
 // New returns a process's view of store. Until the crash it passes all operations on.
@@ -63,7 +63,8 @@ func New(store *memory.Backend, plan Plan) *Backend {
 	return &Backend{store: store, plan: plan}
 }
 
-// Changes returns the number of Puts and Deletes, including the one at the crash.
+// Changes returns the number of Puts and Deletes, including the one in which the
+// process died.
 func (b *Backend) Changes() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,8 +78,8 @@ func (b *Backend) Crashed() bool {
 	return b.dead
 }
 
-// Outcome describes the operation at the crash, its outcome and the seed; "" if the
-// process has not died.
+// Outcome describes the operation in which the process died, its effect and the
+// seed; "" if the process has not died.
 func (b *Backend) Outcome() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -101,9 +102,9 @@ func (b *Backend) crashed(op, name string) error {
 	return fmt.Errorf("%s %s: %s: %w", op, name, b.what, ErrCrashed)
 }
 
-// change runs a Put or Delete: normal does it, under does what the crash leaves of
-// it and describes that. change holds the lock so that every change is either before
-// the crash or after it.
+// change runs a Put or Delete. normal runs it completely. under applies its effect
+// if the process dies in it, and describes that effect. change holds the lock so
+// that every change is either before the crash or after it.
 func (b *Backend) change(ctx context.Context, op, name string, normal func() error, under func(*rand.Rand) (string, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -121,7 +121,7 @@ func TestOutcomes(t *testing.T) {
 func TestDeadProcess(t *testing.T) {
 	t.Parallel()
 	store := memory.New()
-	other := crash.New(store, crash.Plan{}) // of another process, which lives on
+	other := crash.New(store, crash.Plan{}) // another process, which does not die
 	b := crash.New(store, crash.Plan{At: 2, Seed: 42})
 	if err := b.Put(ctx, "one", content); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestDeadProcess(t *testing.T) {
 	if err := b.Put(cancelled, "two", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Put with a cancelled context = %v", err)
 	}
-	// The death comes to those who list as well.
+	// A process can also die while it lists.
 	err := b.List(ctx, "", func(backend.Info) error {
 		if err := b.Put(ctx, "two", content); !errors.Is(err, crash.ErrCrashed) {
 			t.Errorf("second Put = %v, want ErrCrashed", err)
@@ -176,8 +176,8 @@ func TestRebootKills(t *testing.T) {
 	}
 }
 
-// After the restart, all operations that returned nil are done and all that were not
-// called are not.
+// After the restart, the effects of all operations that returned nil exist, and no
+// others.
 func TestRebootKeepsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

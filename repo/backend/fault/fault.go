@@ -1,6 +1,6 @@
 // Package fault wraps a backend and makes it fail as a test plans: operations that
-// are refused, operations that are done but return an error, a full disk, short or
-// damaged reads. Without a plan it never changes anything.
+// do nothing and return an error, operations that succeed but return an error, a
+// full disk, short or damaged reads. Without a plan it never changes anything.
 //
 // A test of a failure at any point counts the operations of an undisturbed run and
 // then tries them:
@@ -59,8 +59,8 @@ type Call struct {
 type Action struct {
 	// Before, if not nil, is returned instead of doing the operation.
 	Before error
-	// After, if not nil, is returned after the store has done the operation. If
-	// the store fails itself, its own error is returned.
+	// After, if not nil, is returned after the store has done the operation. If the
+	// store itself fails, its error is returned instead.
 	After error
 	// Read, if not nil, changes the result of a ReadAt at offset off: it may
 	// change p[:n] and returns what the caller gets.
@@ -119,7 +119,7 @@ func (b *Backend) next(op Op, name string, size int) Action {
 	return b.plan(Call{Op: op, Name: name, Size: size, N: b.n, OfOp: b.ofOp[op]})
 }
 
-// do does an operation that returns only an error.
+// do runs an operation that returns only an error.
 func (b *Backend) do(op Op, name string, size int, call func() error) error {
 	action := b.next(op, name, size)
 	if action.Before != nil {

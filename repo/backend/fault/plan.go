@@ -34,7 +34,7 @@ func Once(n int, err error) Plan {
 	}
 }
 
-// OnceAfter does the n-th operation but returns err, as if the response of a server
+// OnceAfter runs the n-th operation but returns err, as if the response of a server
 // was lost.
 func OnceAfter(n int, err error) Plan {
 	return func(c Call) Action {

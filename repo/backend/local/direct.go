@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDirect opens a regular file below folder with one system call that follows no
-// links. os.Root takes a call for each folder and more for the kind of the file,
-// which is a large part of the time of a small read. ok is false on any error. The
-// caller then uses os.Root and gets the reason.
+// openDirect opens a regular file below folder with one system call that follows
+// no links. os.Root makes a call for each folder and others to get the file's
+// type, which take much of the time of a small read. ok is false on any error. The
+// caller then uses os.Root, which returns the reason.
 func openDirect(folder *os.File, name string) (c content, ok bool) {
 	if folder == nil {
 		return nil, false

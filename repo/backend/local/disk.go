@@ -15,13 +15,13 @@ type disk interface {
 }
 
 type writing interface {
-	// create makes a new file; fs.ErrExist if the name is taken.
+	// create makes a new file; fs.ErrExist if the name exists.
 	create(name string) (file, error)
-	// mkdir makes a folder; fs.ErrExist if the name is taken.
+	// mkdir makes a folder; fs.ErrExist if the name exists.
 	mkdir(name string) error
-	// link gives a file a second name; fs.ErrExist if that is taken.
+	// link gives a file a second name; fs.ErrExist if that exists.
 	link(from, to string) error
-	// rename may overwrite.
+	// rename may overwrite a file.
 	rename(from, to string) error
 	// remove removes a file.
 	remove(name string) error

@@ -33,8 +33,8 @@ func failure(op, path, step string, err error, hint string) error {
 	return fmt.Errorf("%s %s: %s%w%s", op, path, step, bare(err), hint)
 }
 
-// bare strips the operation and path of the os package, since the message names both
-// in the user's terms.
+// bare strips the operation and path of the os package, since the message already
+// names both.
 func bare(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
@@ -45,8 +45,8 @@ func bare(err error) error {
 	return err
 }
 
-// isMissing reports whether a name does not exist, also because a folder above it is a
-// file.
+// isMissing reports whether a name does not exist. It cannot exist if a name above
+// it is a file.
 func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

@@ -65,8 +65,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// lostReply is a file server whose answer to a link is lost: the request is repeated
-// and fails because the name is taken.
+// lostReply is a file server whose answer to a link is lost: the client repeats the
+// request, which fails because the name exists.
 type lostReply struct{ rootDisk }
 
 func (d lostReply) link(from, to string) error {

@@ -11,9 +11,9 @@ func freeBytes(dir string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var mine, total, all uint64
-	if err := windows.GetDiskFreeSpaceEx(path, &mine, &total, &all); err != nil {
+	var available, total, all uint64
+	if err := windows.GetDiskFreeSpaceEx(path, &available, &total, &all); err != nil {
 		return 0, err
 	}
-	return int64(min(mine, math.MaxInt64)), nil
+	return int64(min(available, math.MaxInt64)), nil
 }

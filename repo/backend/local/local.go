@@ -12,8 +12,8 @@
 //
 // Put writes the bytes to a new file in tmp and flushes it (fsync). It makes missing
 // folders and flushes the entry of each. It gives the file its name by a hard link,
-// which fails if the name is taken, and flushes the folder of the new entry. Last it
-// removes the name in tmp.
+// which fails if the name exists, and flushes the folder of the new entry. At the end
+// it removes the name in tmp.
 //
 // On file systems without hard links (exFAT, many shares) Put looks the name up and
 // then renames the file. Within one process this is as strict as a link. If two
@@ -30,9 +30,9 @@
 // # What it never does
 //
 // It never opens, makes or removes anything outside its folder, even if the folder
-// has symbolic links. It does not list, read or delete links. A link in place of a
-// folder is an error if it leads outside. It never changes the mode of existing
-// files. Between operations it keeps only its folder open.
+// has symbolic links. It does not list, read or delete links. A link where a folder
+// is expected is an error if its target is outside. It never changes the mode of
+// existing files. Between operations it keeps only its folder open.
 package local
 
 import (
@@ -47,14 +47,14 @@ import (
 
 // Backend is a store in a folder. Use [Create] or [Open].
 type Backend struct {
-	dir    string // as given by the user, for messages
-	disk   disk
-	random io.Reader // for names in tmp; safe for concurrent use
-	closer func() error
-	piece  int // bytes to write at a time
+	dir       string // as given by the user, for messages
+	disk      disk
+	random    io.Reader // for names in tmp; safe for concurrent use
+	closer    func() error
+	writeSize int // bytes to write at a time
 
-	folders durable
-	naming  sync.Mutex // held from looking a name up until renaming to it
+	folders  flushedFolders
+	renameMu sync.Mutex // held from checking that a name is free until the rename to it
 }
 
 var _ backend.Backend = (*Backend)(nil)
@@ -71,7 +71,7 @@ func Open(dir string) (*Backend, error) {
 }
 
 func newBackend(dir string, d disk, random io.Reader, closer func() error) *Backend {
-	return &Backend{dir: dir, disk: d, random: random, closer: closer, piece: defaultPiece}
+	return &Backend{dir: dir, disk: d, random: random, closer: closer, writeSize: defaultWriteSize}
 }
 
 // Close closes the folder. No other method may run at the same time or be called
@@ -81,7 +81,7 @@ func (b *Backend) Close() error { return b.closer() }
 // Dir returns the folder as given to Create or Open.
 func (b *Backend) Dir() string { return b.dir }
 
-// allowed does the checks that every operation on a file begins with.
+// allowed makes the checks with which every operation on a file begins.
 func (b *Backend) allowed(ctx context.Context, op, name string) error {
 	if err := backend.ValidName(name); err != nil {
 		return failure(op, b.dir, "", err, "")

@@ -256,7 +256,7 @@ func TestSymbolicLinks(t *testing.T) {
 			t.Errorf("Put(%s) = %v", name, err)
 		}
 	}
-	// A link in place of a folder must not look like an empty folder.
+	// A link must not look like an empty folder.
 	for _, prefix := range []string{"snapshots/", "inner/"} {
 		if err := b.List(ctx, prefix, func(backend.Info) error { return nil }); err == nil {
 			t.Errorf("List(%s) of a link succeeds", prefix)

@@ -54,7 +54,7 @@ func (d oddDisk) lstat(name string) (fs.FileInfo, error) {
 	return nil, err
 }
 
-// same always reports false, since such a disk makes up inode numbers.
+// same always reports false, since such a disk invents inode numbers.
 func (oddDisk) same(x, y fs.FileInfo) bool { return false }
 
 type oddInfo struct{ fs.FileInfo }

@@ -81,8 +81,8 @@ func (e expectation) run(b *Backend, script []change) {
 	}
 }
 
-// judge returns an error if a store has something impossible.
-func (e expectation) judge(b *Backend) error {
+// verify returns an error if a store is in a state that the contract excludes.
+func (e expectation) verify(b *Backend) error {
 	found := make(map[string]int64)
 	err := b.List(context.Background(), "", func(info backend.Info) error {
 		found[info.Name] = info.Size
@@ -117,9 +117,9 @@ func start(p *process) *Backend {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.starts++
-	seed := [32]byte{byte(p.starts)} // no two processes of a machine choose the same names
+	seed := [32]byte{byte(p.starts)} // two processes of a machine never choose the same names
 	b := newBackend("disk", p, &lockedReader{r: rand.NewChaCha8(seed)}, func() error { return nil })
-	b.piece = 200 // so that one file takes several writes
+	b.writeSize = 200 // so that one file takes several writes
 	return b
 }
 
@@ -162,18 +162,18 @@ func (e expectation) retry(m *machine, noLinks bool) error {
 	if tmp, err := m.find(tmpFolder); err == nil && len(tmp.now) > 0 {
 		return fmt.Errorf("%d temporary files remain after RemoveStale", len(tmp.now))
 	}
-	if err := again.judge(b); err != nil {
+	if err := again.verify(b); err != nil {
 		return fmt.Errorf("after putting again: %w", err)
 	}
 	for _, l := range losses(1) {
-		if err := again.judge(start(&process{machine: m.afterPowerCut(l)})); err != nil {
+		if err := again.verify(start(&process{machine: m.afterPowerCut(l)})); err != nil {
 			return fmt.Errorf("after putting again and another power cut (%s): %w", l.name, err)
 		}
 	}
 	return nil
 }
 
-// attempt runs a script in a process that fails at call p.at, and judges every state
+// attempt runs a script in a process that fails at call p.at, and verifies every state
 // that a power cut after it can leave.
 func attempt(p *process, script []change, seeds int) error {
 	e := make(expectation)
@@ -184,7 +184,7 @@ func attempt(p *process, script []change, seeds int) error {
 	what := p.calls[p.at-1]
 	for _, l := range losses(seeds) {
 		m := p.afterPowerCut(l)
-		err := e.judge(start(&process{machine: m}))
+		err := e.verify(start(&process{machine: m}))
 		if err == nil {
 			err = e.retry(m, p.noLinks)
 		}
@@ -193,7 +193,7 @@ func attempt(p *process, script []change, seeds int) error {
 		}
 	}
 	// The process failed, but the power stayed on.
-	if err := e.judge(start(&process{machine: p.machine})); err != nil {
+	if err := e.verify(start(&process{machine: p.machine})); err != nil {
 		return fmt.Errorf("call %d, %q, seen by the next process: %w", p.at, what, err)
 	}
 	if left, err := p.find(tmpFolder); err == nil && !p.dead && len(left.now) > 0 {
@@ -253,7 +253,7 @@ func TestTroubleAtEveryCall(t *testing.T) {
 	}
 }
 
-// Every flush is needed: without any of them a power cut can break the contract. This
+// Every flush is needed: if one is omitted, a power cut can break the contract. This
 // also shows that the simulation finds such faults.
 func TestEveryFlushIsNeeded(t *testing.T) {
 	t.Parallel()
@@ -284,7 +284,7 @@ func withoutFlush(at int, noLinks bool) error {
 		e := make(expectation)
 		e.run(start(p), plainScript[:n])
 		for _, l := range losses(2) {
-			if err := e.judge(start(&process{machine: p.afterPowerCut(l)})); err != nil {
+			if err := e.verify(start(&process{machine: p.afterPowerCut(l)})); err != nil {
 				return err
 			}
 		}
@@ -342,7 +342,7 @@ func TestErrExistIsDurable(t *testing.T) {
 	}
 	e := expectation{"packs/ab/1": {data}}
 	for _, l := range losses(10) {
-		if err := e.judge(start(&process{machine: m.afterPowerCut(l)})); err != nil {
+		if err := e.verify(start(&process{machine: m.afterPowerCut(l)})); err != nil {
 			t.Errorf("power cut (%s): %v", l.name, err)
 		}
 	}
@@ -368,7 +368,7 @@ func TestErrNotExistIsDurable(t *testing.T) {
 	}
 	e := expectation{"keys/lost": {nil}}
 	for _, l := range losses(10) {
-		if err := e.judge(start(&process{machine: m.afterPowerCut(l)})); err != nil {
+		if err := e.verify(start(&process{machine: m.afterPowerCut(l)})); err != nil {
 			t.Errorf("power cut (%s): %v", l.name, err)
 		}
 	}

@@ -16,9 +16,9 @@ import (
 const (
 	tmpFolder = "tmp"
 	tmpPrefix = tmpFolder + "/put-"
-	// defaultPiece is how many bytes are written between two checks of the
+	// defaultWriteSize is how many bytes are written between two checks of the
 	// context.
-	defaultPiece = 1 << 20
+	defaultWriteSize = 1 << 20
 )
 
 // Put implements [backend.Backend].
@@ -59,7 +59,7 @@ func (b *Backend) writeTemp(ctx context.Context, name string, data []byte) (temp
 	if err != nil {
 		return "", b.fail("put", name, "create temporary file", err)
 	}
-	step, err := fill(ctx, f, data, b.piece)
+	step, err := writeAll(ctx, f, data, b.writeSize)
 	if errClose := f.Close(); err == nil && errClose != nil {
 		// Network file systems report here that the server is full.
 		step, err = "close", errClose
@@ -87,12 +87,14 @@ func (b *Backend) createTemp() (string, file, error) {
 	return temp, f, err
 }
 
-func fill(ctx context.Context, f file, data []byte, piece int) (step string, err error) {
+// writeAll writes data, size bytes at a time, and flushes the file. If it fails,
+// step is the step that failed.
+func writeAll(ctx context.Context, f file, data []byte, size int) (step string, err error) {
 	for len(data) > 0 {
 		if err := ctx.Err(); err != nil {
 			return "write", err
 		}
-		n := min(piece, len(data))
+		n := min(size, len(data))
 		if _, err := f.Write(data[:n]); err != nil {
 			return "write", err
 		}
@@ -135,8 +137,8 @@ func (b *Backend) publish(temp, name string) error {
 
 // renameNew renames temp to name, or returns fs.ErrExist if that is taken.
 func (b *Backend) renameNew(temp, name string) error {
-	b.naming.Lock()
-	defer b.naming.Unlock()
+	b.renameMu.Lock()
+	defer b.renameMu.Unlock()
 	_, err := b.disk.lstat(name)
 	if err == nil {
 		return fs.ErrExist
@@ -147,7 +149,7 @@ func (b *Backend) renameNew(temp, name string) error {
 	return b.disk.rename(temp, name)
 }
 
-// sameFile reports whether both names are of one file. If so, the link was made
+// sameFile reports whether both names are of one file. If so, link succeeded
 // although it returned an error, as happens when the response of a file server is
 // lost and the request is repeated.
 func (b *Backend) sameFile(temp, name string) bool {
@@ -159,8 +161,8 @@ func (b *Backend) sameFile(temp, name string) bool {
 	return err == nil && b.disk.same(x, y)
 }
 
-// ensureFolder makes the folder of a file, if necessary, and flushes the entries that
-// lead to it.
+// ensureFolder makes the folder of a file, if necessary, and flushes the entries of
+// this folder and of those above it.
 func (b *Backend) ensureFolder(name string) error {
 	b.folders.mu.Lock()
 	defer b.folders.mu.Unlock()
@@ -189,7 +191,7 @@ func (b *Backend) ensureFolder(name string) error {
 func (b *Backend) mustBeFolder(name string) error {
 	info, err := b.disk.lstat(name)
 	if err == nil && !info.IsDir() {
-		// The contract has ErrExist for names below a file.
+		// The contract requires ErrExist for names below a file.
 		err = fmt.Errorf("%w: %w", errNotFolder, backend.ErrExist)
 	}
 	return err
@@ -197,21 +199,21 @@ func (b *Backend) mustBeFolder(name string) error {
 
 var errNotFolder = errors.New("a file that is not a folder has this name")
 
-// durable has the folders whose entries this process has flushed, so that it flushes
-// them only once.
-type durable struct {
+// flushedFolders are the folders whose entries this process has flushed, so that it
+// flushes them only once.
+type flushedFolders struct {
 	mu    sync.Mutex
 	known map[string]bool
 }
 
-func (d *durable) add(folder string) {
+func (d *flushedFolders) add(folder string) {
 	if d.known == nil {
 		d.known = make(map[string]bool)
 	}
 	d.known[folder] = true
 }
 
-func (d *durable) forget() {
+func (d *flushedFolders) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.known = nil

@@ -68,8 +68,8 @@ func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) 
 
 var errNegativeOffset = errors.New("negative offset")
 
-// List implements [backend.Backend]. It has only the entries of the folders above the
-// current file in memory.
+// List implements [backend.Backend]. It keeps only the entries of the folders above
+// the current file in memory.
 func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	if err := backend.ValidPrefix(prefix); err != nil {
 		return failure("list", b.dir, "", err, "")

@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/backendtest"
 )
 
-// unflushed is a real disk that does not flush, which saves time where durability is
-// not tested.
+// unflushed is a real disk that does not flush, for fast tests of other things than
+// durability.
 type unflushed struct{ rootDisk }
 
 func (unflushed) syncDir(string) error { return nil }
@@ -43,7 +43,7 @@ func TestContractWithoutOpenDirect(t *testing.T) {
 	})
 }
 
-// pair stands for two processes: each call goes to the other one.
+// pair simulates two processes, which make calls in turn.
 type pair struct {
 	stores [2]backend.Backend
 	n      atomic.Uint32

@@ -80,7 +80,7 @@ type loss struct {
 func flushedData(flushed, _ []byte) []byte { return flushed }
 func currentData(_, now []byte) []byte     { return now }
 
-// losses returns the extremes, and random ones in between.
+// losses returns the extreme cases, and random cases between them.
 func losses(seeds int) []loss {
 	list := []loss{
 		{"everything not flushed is lost", func() bool { return false }, flushedData},

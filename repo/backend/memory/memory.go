@@ -36,8 +36,8 @@ func (b *Backend) Clone() *Backend {
 	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders)}
 }
 
-// Set stores a copy of data under a valid name, even if the name is taken. It is not
-// part of the contract. Tests damage a store with it.
+// Set stores a copy of data under a valid name and replaces an existing file. It is
+// not part of the contract. Tests damage a store with it.
 func (b *Backend) Set(name string, data []byte) error {
 	if err := backend.ValidName(name); err != nil {
 		return fmt.Errorf("set: %w", err)
