@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// copyAll copies files of one class from src to the target, which has dst of this
-// class.
+// copyAll copies files of one class from src to the target, whose files of this
+// class are dst.
 func (m *mirrorer) copyAll(ctx context.Context, names []string, src, dst map[string]int64) error {
 	return m.each(ctx, names, func(ctx context.Context, name string) error {
 		_, replace := dst[name]

@@ -41,8 +41,8 @@ func (c caseless) Put(ctx context.Context, name string, b []byte) error {
 	return c.Backend.Put(ctx, strings.ToLower(name), b)
 }
 
-// If a store hides files, as a share that folds names does, a mirror copies too
-// much rather than too little, and removes nothing.
+// If a store hides files, as a share that folds names does, a mirror run copies
+// files again and removes nothing.
 func TestMirrorToACaselessStore(t *testing.T) {
 	t.Parallel()
 	source, target := repotest.New(t, 1, 2), memory.New()
@@ -58,7 +58,7 @@ func TestMirrorToACaselessStore(t *testing.T) {
 
 func TestMirrorToAFullDisk(t *testing.T) {
 	t.Parallel()
-	source, older := movedOn(t)
+	source, older := outdatedMirror(t)
 	run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
 	sizes, err := repotest.PutSizes(older, run)
 	if err != nil || len(sizes) < 5 {
@@ -70,21 +70,21 @@ func TestMirrorToAFullDisk(t *testing.T) {
 		if err := run(fault.New(be, fault.Full(int64(room+size-1)))); !backend.IsNoSpace(err) {
 			t.Errorf("room for %d bytes: %v", room+size-1, err)
 		}
-		if err := judgeMirror(be); err != nil {
+		if err := verifyMirror(be); err != nil {
 			t.Errorf("room for %d bytes: %v", room+size-1, err)
 		}
 		room += size
 	}
 }
 
-// The drives that people have. This needs root and a kernel that knows the file
-// system; tmpfs is always there.
+// The file systems of common drives. This needs root and a kernel that supports
+// the file system; Linux always has tmpfs.
 func TestMirrorToRealDrives(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
 		t.Skip("mounting needs root on Linux")
 	}
-	source, _ := movedOn(t)
+	source, _ := outdatedMirror(t)
 	for _, kind := range []string{"vfat", "exfat", "ext4", "tmpfs"} {
 		t.Run(kind, func(t *testing.T) {
 			mount := mountDrive(t, kind)
@@ -93,7 +93,7 @@ func TestMirrorToRealDrives(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer be.Close()
-			// Pulled out in the middle, and connected again.
+			// The drive is disconnected during a run and connected again.
 			for _, n := range []int{3, 12, 20} {
 				if err := mirrorTo(source, fault.New(be, fault.From(n, fault.ErrInjected)), oneAtATime); !errors.Is(err, fault.ErrInjected) {
 					t.Fatalf("pulled out at %d: %v", n, err)

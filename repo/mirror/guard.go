@@ -28,9 +28,10 @@ const (
 	hintPassword = hintRemovals + ". With the password snap can tell whether a snapshot needs them"
 )
 
-// guard returns a *RefusedError if the target is not a copy of the source, or if the
-// source seems to have lost files: a mirror that followed would lose them as well.
-// Without a key it compares the missing files with those that a prune removes.
+// guard returns a *RefusedError if the target is not a copy of the source, or if
+// the source seems to have lost files: a mirror without these files would lose them
+// as well. Without a key it compares the missing files with those that a prune
+// removes.
 func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error {
 	if err := m.sameRepository(ctx, src, dst); err != nil {
 		return err
@@ -38,7 +39,7 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 	snaps := under(src[records], layout.SnapshotsDir)
 	switch {
 	case len(src[keys]) == 0:
-		return &RefusedError{"the source has no key slot, so nobody could open its copy", hintLost}
+		return &RefusedError{"the source has no key slot, so its copy could not be opened", hintLost}
 	case len(src[packs]) > 0 && len(src[indexes]) == 0:
 		return &RefusedError{fmt.Sprintf("the source has %d packs and no index file", len(src[packs])), hintLost}
 	case len(snaps) > 0 && len(src[packs]) == 0:
@@ -90,9 +91,9 @@ func unlistedLoss(packs int) error {
 		hintPassword}
 }
 
-// pruned reports whether a file that an interrupted run has noted is now neither in
-// the source nor among the target's packs. It is then an index file that a prune
-// has replaced, since the run copies packs before index files.
+// pruned reports whether a file that an interrupted run noted is now neither in the
+// source nor among the target's packs. Since a run copies packs before index files,
+// this file is then an index file that a prune has replaced.
 func (n *notes) pruned(src, dst *listing) bool {
 	here := map[id]bool{}
 	for _, files := range []map[string]int64{src[packs], src[indexes], dst[packs]} {
@@ -154,8 +155,8 @@ func (m *mirrorer) sameRepository(ctx context.Context, src, dst *listing) error 
 		}
 		return nil
 	}
-	// Without config other files tell: their names are hashes of partly random
-	// bytes, so no two repositories have one in common.
+	// Without config the other files decide: their names are hashes of partly
+	// random bytes, so two repositories never have a file in common.
 	files := 0
 	for c := range classes {
 		for name := range dst[c] {
@@ -172,8 +173,8 @@ func (m *mirrorer) sameRepository(ctx context.Context, src, dst *listing) error 
 }
 
 // Shares reports whether a target without config has files of the source, or the
-// note that a mirror has before the first of them. Callers check with it what a
-// folder holds before they use it.
+// note that a mirror has before the first of them. Callers use it to check a folder
+// before they write to it.
 func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 	src, err := list(ctx, source)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// After a run that was interrupted, the target must not follow the next loss of
-// the source: then it is the only good copy.
+// After an interrupted run, the target must keep what the source then loses,
+// since it is the only good copy.
 func TestMirrorNotesDoNotCoverLosses(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -104,8 +104,8 @@ func TestMirrorMakesNoNoteOfReplacedFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := repotest.FilesIn(t, target, repotest.PacksDir)[0]
-	whole := repotest.Content(t, target)[name]
-	if err := errors.Join(target.Delete(ctx, name), target.Put(ctx, name, whole[:len(whole)-7])); err != nil {
+	content := repotest.Content(t, target)[name]
+	if err := errors.Join(target.Delete(ctx, name), target.Put(ctx, name, content[:len(content)-7])); err != nil {
 		t.Fatal(err)
 	}
 	replaced := false
@@ -146,8 +146,9 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 	return opts
 }
 
-// Without the key, the notes of an interrupted run do not let the target follow a
-// source that has lost packs. It follows a prune of the source.
+// Without the key, the notes of an interrupted run do not make the next run
+// remove packs that the source has lost. It does remove what a prune of the
+// source removed.
 func TestMirrorWithoutKeyAfterAnInterruption(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -157,9 +158,9 @@ func TestMirrorWithoutKeyAfterAnInterruption(t *testing.T) {
 		"before the records": func(todo func(string) []string) string { return slices.Min(todo(repotest.SnapshotsDir)) },
 	}
 	for stage, name := range stages {
-		for _, whole := range []bool{true, false} { // the target had a snapshot before
+		for _, hadSnapshot := range []bool{true, false} { // whether the target had a snapshot before the run
 			source, target := repotest.New(t, 1), memory.New()
-			if whole {
+			if hadSnapshot {
 				if err := mirrorTo(source, target, oneAtATime); err != nil {
 					t.Fatal(err)
 				}
@@ -178,26 +179,26 @@ func TestMirrorWithoutKeyAfterAnInterruption(t *testing.T) {
 			if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
 				t.Fatalf("%s: %v", stage, err)
 			}
-			lossy, came := source.Clone(), repotest.FilesIn(t, target, repotest.PacksDir)
-			came = slices.DeleteFunc(came, func(name string) bool { return !isNew(name) })
-			if err := lossy.Delete(ctx, came[0]); err != nil {
+			lossy, added := source.Clone(), repotest.FilesIn(t, target, repotest.PacksDir)
+			added = slices.DeleteFunc(added, func(name string) bool { return !isNew(name) })
+			if err := lossy.Delete(ctx, added[0]); err != nil {
 				t.Fatal(err)
 			}
 			before := target.Clone()
 			if err := mirrorTo(lossy, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
-				t.Errorf("%s, %v: after a loss: %v", stage, whole, err)
+				t.Errorf("%s, %v: after a loss: %v", stage, hadSnapshot, err)
 			}
 			if len(repotest.Content(t, target)) != len(repotest.Content(t, before)) {
-				t.Errorf("%s, %v: the target has changed", stage, whole)
+				t.Errorf("%s, %v: the target has changed", stage, hadSnapshot)
 			}
 			if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 				t.Fatal(err)
 			}
 			if err := mirrorTo(source, before, oneAtATime); err != nil {
-				t.Errorf("%s, %v: after a prune: %v", stage, whole, err)
+				t.Errorf("%s, %v: after a prune: %v", stage, hadSnapshot, err)
 			}
 			if err := repotest.Verify(before, 1, 3); err != nil {
-				t.Errorf("%s, %v: %v", stage, whole, err)
+				t.Errorf("%s, %v: %v", stage, hadSnapshot, err)
 			}
 		}
 	}
@@ -220,7 +221,7 @@ func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		// The notes of the run before are there again, listed first or last.
+		// The notes of the run before exist again, listed first or last.
 		lists := repotest.FilesIn(t, before, "mirrored/")
 		if err := target.Put(ctx, lists[0], repotest.Content(t, before)[lists[0]]); err != nil {
 			t.Fatal(err)
@@ -237,9 +238,9 @@ func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := len(repotest.FilesIn(t, target, "mirrored/")); n != 1 {
-			t.Errorf("%d lists are left", n)
+			t.Errorf("%d lists remain", n)
 		}
-		// Both snapshots came from the source, so both may be removed.
+		// Both snapshots added from the source, so both may be removed.
 		if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 			t.Fatal(err)
 		}

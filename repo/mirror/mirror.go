@@ -89,7 +89,7 @@ type Report struct {
 // round has less to copy.
 const maxRounds = 10
 
-// inFlight is the greatest number of bytes of files in memory.
+// inFlight is the maximum number of bytes of files in memory.
 const inFlight = 64 << 20
 
 // Run makes target an exact copy of source. Both are stores of a repository; target
@@ -105,8 +105,8 @@ func Run(ctx context.Context, source, target backend.Backend, opts Options) (*Re
 	m := &mirrorer{source: source, target: target, opts: opts, memory: semaphore.NewWeighted(inFlight)}
 	m.report = &Report{Damaged: []Damage{}, DryRun: opts.DryRun}
 	for n := range maxRounds {
-		settled, err := m.round(ctx, n == maxRounds-1)
-		if err != nil || settled {
+		done, err := m.round(ctx, n == maxRounds-1)
+		if err != nil || done {
 			return m.report, err
 		}
 	}
@@ -124,7 +124,7 @@ type mirrorer struct {
 	mu       sync.Mutex // guards what follows
 	report   *Report
 	progress Progress
-	lacking  int // damaged files of the source that are not good on the target either
+	lacking  int // files that are damaged in the source and not good on the target
 }
 
 // errChanged says that files of the source changed since they were listed.

@@ -52,12 +52,12 @@ func sameRepository(t testing.TB, source, target backend.Backend) error {
 	return nil
 }
 
-// judgeMirror returns an error unless all snapshots of a mirror can be restored.
-func judgeMirror(be *memory.Backend) error {
+// verifyMirror returns an error unless all snapshots of a mirror can be restored.
+func verifyMirror(be *memory.Backend) error {
 	ctx := context.Background()
 	if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2)); errors.Is(err, repo.ErrNotFound) || errors.Is(err, repo.ErrWrongPassword) {
 		err := be.List(ctx, repotest.SnapshotsDir, func(f backend.Info) error { return fmt.Errorf("%s without a key", f.Name) })
-		return err // the first run has just begun
+		return err // the first run has copied no key yet
 	}
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
@@ -69,9 +69,9 @@ func judgeMirror(be *memory.Backend) error {
 	return nil
 }
 
-// movedOn returns a source and an outdated mirror of it: since the mirror was made,
+// outdatedMirror returns a source and a mirror of it. After the mirror was made,
 // days were stored and forgotten in the source, and it was pruned.
-func movedOn(t testing.TB) (source, target *memory.Backend) {
+func outdatedMirror(t testing.TB) (source, target *memory.Backend) {
 	t.Helper()
 	source, target = repotest.New(t, 1, 2, 3), memory.New()
 	if err := mirrorTo(source, target, oneAtATime); err != nil {
@@ -89,7 +89,7 @@ func movedOn(t testing.TB) (source, target *memory.Backend) {
 func TestMirrorIsExact(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	source, target := movedOn(t)
+	source, target := outdatedMirror(t)
 	if err := repotest.Verify(target, 1, 2, 3); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestMirrorIsExact(t *testing.T) {
 
 func TestMirrorDryRun(t *testing.T) {
 	t.Parallel()
-	source, target := movedOn(t)
+	source, target := outdatedMirror(t)
 	before := repotest.Content(t, target)
 	dry, err := mirror.Run(context.Background(), source, target, mirror.Options{DryRun: true})
 	if err != nil {
@@ -134,12 +134,12 @@ func TestMirrorDryRun(t *testing.T) {
 
 func TestMirrorSurvivesEveryFault(t *testing.T) {
 	t.Parallel()
-	changed, older := movedOn(t)
+	changed, older := outdatedMirror(t)
 	for _, base := range []*memory.Backend{older, memory.New()} {
 		source := changed.Clone()
 		untouched := repotest.Content(t, source)
 		again := func(be *memory.Backend) error {
-			if err := judgeMirror(be); err != nil {
+			if err := verifyMirror(be); err != nil {
 				return err
 			}
 			if err := mirrorTo(source, be, oneAtATime); err != nil {
@@ -183,7 +183,7 @@ func TestMirrorKnowsWhatItHasBegun(t *testing.T) {
 // A torn file is found by its length, or by --check.
 func TestMirrorHealsTornFiles(t *testing.T) {
 	t.Parallel()
-	source, target := movedOn(t)
+	source, target := outdatedMirror(t)
 	run := func(be backend.Backend) error { return mirrorTo(source, be, oneAtATime) }
 	repotest.EveryTear(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 8}, func(be *memory.Backend) error {
 		bad := repotest.Misnamed(t, be)
@@ -206,11 +206,11 @@ func TestMirrorHealsTornFiles(t *testing.T) {
 
 func TestMirrorOfAFailingSource(t *testing.T) {
 	t.Parallel()
-	source, older := movedOn(t)
+	source, older := outdatedMirror(t)
 	repotest.EveryFault(t, repotest.Run{Base: source, Do: func(be backend.Backend) error {
 		target := older.Clone()
 		err := mirrorTo(be, target, oneAtATime)
-		if jerr := judgeMirror(target); jerr != nil {
+		if jerr := verifyMirror(target); jerr != nil {
 			t.Fatalf("%v: %v", err, jerr)
 		}
 		return err
@@ -221,7 +221,7 @@ func TestMirrorOfAFailingSource(t *testing.T) {
 // Another process stores or prunes at any step of a mirror run on its source.
 func TestMirrorOfALivelySource(t *testing.T) {
 	t.Parallel()
-	base, older := movedOn(t)
+	base, older := outdatedMirror(t)
 	busy := map[string]func(be backend.Backend) error{
 		"store": func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 5); return err },
 		"prune": func(be backend.Backend) error {
@@ -251,7 +251,7 @@ func TestMirrorOfALivelySource(t *testing.T) {
 				if err := mirrorTo(store, target, oneAtATime); err != nil || workErr != nil {
 					t.Fatalf("%s at %d: %v, %v", what, n, err, workErr)
 				}
-				if err := judgeMirror(target); err != nil {
+				if err := verifyMirror(target); err != nil {
 					t.Fatalf("%s at %d: %v", what, n, err)
 				}
 				if err := mirrorTo(source, target, oneAtATime); err != nil {
@@ -354,7 +354,7 @@ func TestMirrorRefuses(t *testing.T) {
 	}
 }
 
-// A mirror follows everything that forget and prune do.
+// A mirror run repeats everything that forget and prune did.
 func TestMirrorFollowsPrunes(t *testing.T) {
 	t.Parallel()
 	for _, forget := range [][]int{{1}, {1, 2}, {3}, {4, 5}} {
@@ -383,9 +383,9 @@ func TestMirrorOfADamagedSource(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	for _, dir := range []string{repotest.PacksDir, repotest.IndexDir, repotest.SnapshotsDir} {
-		for _, fresh := range []bool{false, true} {
+		for _, emptyTarget := range []bool{false, true} {
 			source, target := repotest.New(t, 1, 2, 3), memory.New()
-			if !fresh {
+			if !emptyTarget {
 				if err := mirrorTo(source, target, oneAtATime); err != nil {
 					t.Fatal(err)
 				}
@@ -415,12 +415,12 @@ func TestMirrorOfADamagedSource(t *testing.T) {
 			if bad := repotest.Misnamed(t, target); len(bad) > 0 {
 				t.Errorf("%s: damaged files were copied: %v", name, bad)
 			}
-			if err := judgeMirror(target); err != nil {
+			if err := verifyMirror(target); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 			v, err := repotest.Examine(target, repotest.Secret)
-			want := map[bool][]int{true: {1, 2, 3, 4}, false: {}}[!fresh]
-			if dir == repotest.SnapshotsDir && fresh {
+			want := map[bool][]int{true: {1, 2, 3, 4}, false: {}}[!emptyTarget]
+			if dir == repotest.SnapshotsDir && emptyTarget {
 				continue // three of the four
 			}
 			if err != nil || !slices.Equal(v.Days, want) {
@@ -435,7 +435,7 @@ func TestMirrorCheck(t *testing.T) {
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2), memory.New()
 	if _, err := mirror.Check(ctx, source, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
-		t.Errorf("nothing there: %v", err)
+		t.Errorf("empty target: %v", err)
 	}
 	if err := mirrorTo(source, target, oneAtATime); err != nil {
 		t.Fatal(err)
@@ -454,7 +454,7 @@ func TestMirrorCheck(t *testing.T) {
 	if len(rep.Damaged) != 1 || rep.Damaged[0].File != flipped || !slices.Equal(rep.Missing, names[1:2]) || !slices.Equal(rep.Extra, names[2:3]) {
 		t.Errorf("%+v", rep)
 	}
-	// A file that is damaged on both sides stays as it is.
+	// A file that is damaged on both sides is not changed.
 	other := bytes.Clone(b)
 	other[0] ^= 1
 	if err := errors.Join(source.Delete(ctx, flipped), source.Put(ctx, flipped, other)); err != nil {
@@ -470,7 +470,7 @@ func TestMirrorCheck(t *testing.T) {
 func TestMirrorKeepsWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	source, target := movedOn(t)
+	source, target := outdatedMirror(t)
 	r, err := repo.Open(ctx, target, repotest.Secret, repotest.SmallPacks(5))
 	if err != nil {
 		t.Fatal(err)
@@ -496,7 +496,7 @@ func TestMirrorKeepsWhatIsInUse(t *testing.T) {
 
 func TestMirrorEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	source, _ := movedOn(t)
+	source, _ := outdatedMirror(t)
 	run := repotest.Run{Base: memory.New(), Want: 12, Do: func(be backend.Backend) error { return mirrorTo(source, be, mirror.Options{}) }}
 	for _, n := range run.Steps(t) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -512,7 +512,7 @@ func TestMirrorEndsWithItsContext(t *testing.T) {
 		if err != nil && !errors.Is(err, context.Canceled) {
 			t.Fatalf("cancelled at %d: %v", n, err)
 		}
-		if err := judgeMirror(target); err != nil {
+		if err := verifyMirror(target); err != nil {
 			t.Fatalf("cancelled at %d: %v", n, err)
 		}
 	}

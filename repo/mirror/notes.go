@@ -36,8 +36,8 @@ type notes struct {
 	copied    map[id]bool // snapshots that were copied from the source
 	removable map[id]bool // files that may be removed without further evidence
 	files     []string    // the files of all notes
-	marks     []string    // those that list removable files
-	keep      string      // the one with all copied snapshots; "" if they are in several
+	removals  []string    // the files of notes that list removable files
+	copies    string      // the file of the note with all copied snapshots; "" if there are several
 }
 
 // readNotes reads the notes of a target. It ignores notes that are damaged, so that
@@ -66,13 +66,13 @@ func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 		magic, ids := parseNote(b)
 		switch magic {
 		case copiedMagic:
-			n.keep = f.Name
+			n.copies = f.Name
 			lists++
 			for _, id := range ids {
 				n.copied[id] = true
 			}
 		case removableMagic:
-			n.marks = append(n.marks, f.Name)
+			n.removals = append(n.removals, f.Name)
 			for _, id := range ids {
 				n.removable[id] = true
 			}
@@ -80,7 +80,7 @@ func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 		return nil
 	})
 	if lists > 1 {
-		n.keep = "" // an interrupted run left two, and neither has all
+		n.copies = "" // an interrupted run left two, and neither lists all snapshots
 	}
 	return n, err
 }
@@ -135,7 +135,7 @@ func putNote(ctx context.Context, target backend.Backend, magic string, set map[
 // noteSnapshots notes the snapshots that are about to be copied, together with
 // those that were copied before. It replaces r.notes.
 func (r *round) noteSnapshots(ctx context.Context) error {
-	copied, changed := map[id]bool{}, r.notes.keep == ""
+	copied, changed := map[id]bool{}, r.notes.copies == ""
 	for name := range under(r.src[records], layout.SnapshotsDir) {
 		hash, _ := hashOf(name)
 		copied[hash] = true
@@ -153,7 +153,7 @@ func (r *round) noteSnapshots(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.notes.keep, r.notes.copied = name, copied
+	r.notes.copies, r.notes.copied = name, copied
 	r.notes.files = append(r.notes.files, name)
 	return nil
 }
@@ -179,7 +179,7 @@ func (m *mirrorer) markRemovable(ctx context.Context, names iter.Seq[string]) er
 // Files that the source does not have remain noted for removeAll.
 func (r *round) unmarkRemovable(ctx context.Context) error {
 	now, err := readNotes(ctx, r.target)
-	if err != nil || len(now.marks) == 0 {
+	if err != nil || len(now.removals) == 0 {
 		return err
 	}
 	for _, c := range []class{packs, indexes} {
@@ -194,7 +194,7 @@ func (r *round) unmarkRemovable(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, name := range now.marks {
+	for _, name := range now.removals {
 		if name == rest {
 			continue
 		}
@@ -205,15 +205,15 @@ func (r *round) unmarkRemovable(ctx context.Context) error {
 	return nil
 }
 
-// removeNotes removes all notes but the list of copied snapshots. Notes of removable
-// files are only removed with marks.
-func (m *mirrorer) removeNotes(ctx context.Context, known notes, marks bool) error {
+// removeNotes removes all notes except the list of copied snapshots. It removes
+// notes of removable files only if removals is set.
+func (m *mirrorer) removeNotes(ctx context.Context, known notes, removals bool) error {
 	now, err := readNotes(ctx, m.target)
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	for _, name := range now.files {
-		if name == known.keep || !marks && slices.Contains(now.marks, name) {
+		if name == known.copies || !removals && slices.Contains(now.removals, name) {
 			continue
 		}
 		if err := m.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {

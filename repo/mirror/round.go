@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// round copies what the source has at one time.
+// round copies the files that one listing of the source has.
 type round struct {
 	*mirrorer
 	src, dst listing // at the beginning
@@ -19,9 +19,9 @@ type round struct {
 	todo     [classes][]string // files to copy
 }
 
-// round runs one round. It reports whether the source stayed the same, as far as
-// that matters.
-func (m *mirrorer) round(ctx context.Context, last bool) (settled bool, err error) {
+// round runs one round. done is false if the source changed so that another round
+// is needed. If last is set, a change of the records does not count.
+func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) {
 	r, err := m.begin(ctx)
 	if err != nil {
 		return false, err
@@ -55,8 +55,9 @@ func (m *mirrorer) round(ctx context.Context, last bool) (settled bool, err erro
 		return false, fmt.Errorf("source: %w", err)
 	}
 	if !maps.Equal(now, r.src[records]) {
-		// A new record may replace one that would be removed. A record that is
-		// gone was copied in this round, and what it needs would be removed.
+		// A new record may replace one that removeAll would remove. A record that
+		// the source has removed was copied in this round, and removeAll would
+		// remove what it needs.
 		if last {
 			m.report.Kept = "files that the repository has removed stay on the target, since the repository changes all the time"
 		}
@@ -125,8 +126,9 @@ func (m *mirrorer) checkSpace(ctx context.Context, need int64) error {
 // copy copies all files of the round, records last. It returns errChanged if other
 // files of the source changed meanwhile.
 func (r *round) copy(ctx context.Context) error {
-	// The source may prune the new packs and index files again before a record that
-	// needs them is copied. Records on the target may need the ones that it has.
+	// The source may prune the new packs and index files again before a record
+	// that needs them is copied. Only new files are noted: records on the target
+	// may need the others.
 	added := slices.DeleteFunc(slices.Concat(r.todo[packs], r.todo[indexes]), r.dst.has)
 	if err := r.markRemovable(ctx, slices.Values(added)); err != nil {
 		return fmt.Errorf("target: %w", err)
@@ -168,7 +170,7 @@ func (r *round) checkIndexes(ctx context.Context) error {
 		return err
 	}
 	if r.lacking > 0 {
-		// Nothing tells which snapshots need these files.
+		// It is unknown which snapshots need these files.
 		return fmt.Errorf("%w in the source: %s; good packs were copied, new snapshots were not, and nothing was removed", ErrDamaged, damageText(r.report.Damaged))
 	}
 	return nil

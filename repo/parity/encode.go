@@ -9,12 +9,11 @@ import (
 	"github.com/snap-backup/snap/crypto/blake"
 )
 
-// stripBytes is about how much of all files of a group is read at a time.
-const stripBytes = 32 << 20
+// windowBytes is about how much is read at a time, over all files of a group.
+const windowBytes = 32 << 20
 
-// build returns the parity file of a group. It leaves out files that do not have
-// the hash of their name and returns their names. If no other is left, the parity
-// file is nil.
+// build returns the parity file of a group. It leaves out damaged files and
+// returns their names. If all are damaged, the parity file is nil.
 func (s *Set) build(ctx context.Context, percent int, files []file) (parityFile []byte, bad []string, err error) {
 	for len(files) > 0 {
 		h := &Header{percent: percent, shard: shardSize, parity: stripeParity(len(files)), files: slices.Clone(files)}
@@ -54,12 +53,13 @@ func (s *Set) compute(ctx context.Context, h *Header) (parity []byte, bad []stri
 	return e.parity, e.bad(), nil
 }
 
-// encoder computes the parity of a group, a strip of all files at a time.
+// encoder computes the parity of a group, one window at a time: the bytes at
+// the same offsets of all files.
 type encoder struct {
 	h      *Header
 	code   reedsolomon.Encoder
-	step   int64       // bytes of a strip, a multiple of the shard size
-	strips [][]byte    // of each file, filled up with zeros
+	step   int64       // bytes of a window in one file, a multiple of the shard size
+	window [][]byte    // the bytes of each file, padded with zeros
 	hashes []hash.Hash // of each file
 	short  []bool      // files that ended early
 	parity []byte
@@ -73,47 +73,47 @@ func newEncoder(h *Header) (*encoder, error) {
 	n := len(h.files)
 	e := &encoder{
 		h: h, code: code,
-		step:   int64(h.shard) * max(1, stripBytes/int64(h.shard*n)),
-		strips: make([][]byte, n), hashes: make([]hash.Hash, n), short: make([]bool, n),
+		step:   int64(h.shard) * max(1, windowBytes/int64(h.shard*n)),
+		window: make([][]byte, n), hashes: make([]hash.Hash, n), short: make([]bool, n),
 		parity: make([]byte, 0, int64(h.parity)*h.length()),
 	}
 	for i := range n {
 		h.files[i].sums = nil
 		e.hashes[i] = blake.NewStream()
-		e.strips[i] = make([]byte, min(e.step, h.length()))
+		e.window[i] = make([]byte, min(e.step, h.length()))
 	}
 	return e, nil
 }
 
-// read reads the strips at an offset.
+// read reads the window at an offset.
 func (e *encoder) read(ctx context.Context, s *Set, off int64) error {
 	for i := range e.h.files {
 		f := &e.h.files[i]
-		clear(e.strips[i])
+		clear(e.window[i])
 		n := min(max(f.size-off, 0), e.step)
 		if n == 0 {
 			continue
 		}
-		got, err := s.read(ctx, f.name(), e.strips[i][:n], off)
+		got, err := s.read(ctx, f.name(), e.window[i][:n], off)
 		if err != nil {
 			return err
 		}
 		if int64(got) < n {
 			e.short[i] = true
 		}
-		_, _ = e.hashes[i].Write(e.strips[i][:n]) // it never fails
+		_, _ = e.hashes[i].Write(e.window[i][:n]) // it never fails
 	}
 	return nil
 }
 
-// encode appends the parity of the strips at an offset.
+// encode appends the parity of the window at an offset.
 func (e *encoder) encode(off int64) error {
 	h, total := e.h, e.h.length()
 	for at := off; at < min(off+e.step, total); at += int64(h.shard) {
 		width := int(min(int64(h.shard), total-at))
 		shards := make([][]byte, len(h.files)+h.parity)
 		for i := range h.files {
-			shards[i] = e.strips[i][at-off:][:width]
+			shards[i] = e.window[i][at-off:][:width]
 			if n := min(h.files[i].size-at, int64(width)); n > 0 {
 				h.files[i].sums = append(h.files[i].sums, sumOf(shards[i][:n]))
 			}

@@ -17,14 +17,15 @@ const (
 	shardSize = 64 << 10
 	minShard  = 64
 	maxShard  = 1 << 20
-	// maxFiles is the greatest number of files in a group, and maxParity that of
-	// parity shards in a stripe. Together they are at most what the code allows.
+	// maxFiles is the maximum number of files in a group, and maxParity that of
+	// parity shards in a stripe. Their sum is within the limit of the Reed-Solomon
+	// code.
 	maxFiles  = 200
 	maxParity = 50
-	// maxMember is the greatest length of a file of a group, in bytes.
+	// maxMember is the maximum length of a file of a group, in bytes.
 	maxMember = 128 << 20
 	sumSize   = 16
-	// maxHeader is the greatest length of a header, in bytes.
+	// maxHeader is the maximum length of a header, in bytes.
 	maxHeader      = 64 << 20
 	headerOverhead = 4 + 32 // length and hash of a header
 )

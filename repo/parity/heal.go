@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/replace"
 )
 
-// maxRemade is the greatest length of parity that is made again, in bytes. The
-// parity of a group that this program makes is at most a quarter of it.
+// maxRemade is the maximum length of parity that is made again, in bytes. A group
+// that this program makes has at most a quarter of it.
 const maxRemade = 1 << 30
 
 // HealOptions are the options of Heal.

@@ -143,7 +143,7 @@ func TestRefresh(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rep := refresh(t, be, 0); rep.Made != 0 {
-		t.Errorf("after it went: %+v", rep)
+		t.Errorf("after its removal: %+v", rep)
 	}
 	if rep := refresh(t, be, 25_00); rep.Made == 0 || rep.Kept != 0 {
 		t.Errorf("another percentage: %+v", rep)
@@ -251,8 +251,8 @@ func TestHeal(t *testing.T) {
 	}
 }
 
-// In groups of any size Heal restores two files, or one file if in each stripe one
-// more shard is bad.
+// In groups of any size Heal restores two files, or one file if one more shard of
+// each stripe is bad.
 func TestFewFilesHeal(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -320,7 +320,7 @@ func TestHealReportsUnhealed(t *testing.T) {
 		}
 	}
 	if heal(t, be); len(content(t, be, "snapshots/")) > 0 {
-		t.Error("a forgotten snapshot came back")
+		t.Error("a forgotten snapshot was restored")
 	}
 }
 

@@ -13,8 +13,8 @@ const fullParity = 2
 func groupSize(percent int) int { return min(max(fullParity*100_00/max(percent, 1), 2), maxFiles) }
 
 // stripeParity returns the number of parity shards in each stripe of a group of n
-// files. A single file gets one, which is as good as a copy. A second one would
-// help only if both the file and the first one were lost.
+// files. A single file gets one, which is as good as a copy. A second shard would
+// help only if both the file and the first shard were lost.
 func stripeParity(n int) int { return min(max(n, 1), fullParity) }
 
 // planner chooses which groups of one kind to keep, and which files the new groups
@@ -51,7 +51,7 @@ func (s *Set) plan(kind byte, percent int, all []file, lost func(string) bool, k
 		switch {
 		case !p.isCurrent(g):
 		case len(g.files) == groupSize(percent):
-			p.take(g)
+			p.claim(g)
 		default:
 			partial = append(partial, g)
 		}
@@ -59,7 +59,7 @@ func (s *Set) plan(kind byte, percent int, all []file, lost func(string) bool, k
 	// A partial group is kept if no file was added. Otherwise it is made again.
 	for _, g := range partial {
 		if len(g.files) == len(p.stored) && p.isComplete(g) {
-			p.take(g)
+			p.claim(g)
 		}
 	}
 	return p.newGroups()
@@ -77,7 +77,8 @@ func (p *planner) mayHeal(g *group) bool {
 // isCurrent reports whether a group protects what a new group of its files would.
 //
 // If two groups have the same file, one of them is forged or was left by an
-// interrupted run. Neither is trusted: both go after a new one was made.
+// interrupted run. Neither is trusted: both are removed once a new group is
+// stored.
 func (p *planner) isCurrent(g *group) bool {
 	return g.percent == p.percent && g.parity >= stripeParity(len(g.files)) && p.isComplete(g) &&
 		!slices.ContainsFunc(g.files, func(f file) bool { return p.claims[f.name()] > 1 })
@@ -91,15 +92,16 @@ func (p *planner) isComplete(g *group) bool {
 	})
 }
 
-func (p *planner) take(g *group) {
+// claim keeps a group. Its files need no other group.
+func (p *planner) claim(g *group) {
 	p.keep[g] = true
 	for i := range g.files {
 		delete(p.stored, g.files[i].name())
 	}
 }
 
-// newGroups divides the remaining files into groups. Files of similar length come
-// together, since the longest file decides how much parity a group has.
+// newGroups divides the remaining files into groups. It groups files of similar
+// length, since the longest file decides how much parity a group has.
 func (p *planner) newGroups() [][]file {
 	rest := slices.SortedFunc(maps.Values(p.stored), func(a, b file) int {
 		if a.size != b.size {

@@ -13,8 +13,8 @@ import (
 
 // RefreshOptions are the options of Refresh.
 type RefreshOptions struct {
-	// Percent changes how much parity there is, in hundredths of a percent. 0
-	// leaves it as it is.
+	// Percent changes how much parity there is, in hundredths of a percent. 0 does
+	// not change it.
 	Percent int
 	// Without reports whether a file is about to be removed.
 	Without func(name string) bool
@@ -98,8 +98,8 @@ type refresher struct {
 	report  *RefreshReport
 }
 
-// noteDamage keeps all groups of damaged files, since any of them may be the one
-// that can heal.
+// noteDamage reports damaged files and keeps all their groups, since any of these
+// may be able to heal them.
 func (r *refresher) noteDamage(names []string) {
 	for _, name := range names {
 		r.report.Damaged = append(r.report.Damaged, name)
