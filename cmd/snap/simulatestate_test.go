@@ -10,6 +10,9 @@ import (
 
 // Simulated devices in a state folder continue in the next run.
 func TestSimulateState(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it generates several days")
+	}
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "phones")
 	play := func(input string, flags ...string) string {

@@ -16,8 +16,11 @@ import (
 // waits, and every snapshot that is listed at the end equals its backup.
 // SNAP_TEST_TOGETHER sets the number of days.
 func TestImportsBesidePrunes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it imports for several days")
+	}
 	t.Parallel()
-	days := numberFrom(t, "SNAP_TEST_TOGETHER", amount(6, 3, 2))
+	days := numberFrom(t, "SNAP_TEST_TOGETHER", amount(6, 3, 3))
 	dir := t.TempDir()
 	s := newShell(t, filepath.Join(dir, "repo"), "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword, packSizeVariable+"=200000")
 	s.run(0, "init", "--parity", "10%")
