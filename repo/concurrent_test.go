@@ -86,7 +86,7 @@ func TestTwoWritersOfOneRepo(t *testing.T) {
 				t.Errorf("day %d: %v", day, err)
 				return
 			}
-			// What has just been written can be read through the same Repo.
+			// The same Repo can read what it has just written.
 			if got, err := repotest.Restore(ctx, r, s); err != nil || got.Same(repotest.Day(day)) != nil {
 				t.Errorf("day %d: %v", day, err)
 			}

@@ -105,7 +105,7 @@ func TestFailedRunKeepsPacks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n > 1 && next.NewChunks >= full.NewChunks {
-			t.Errorf("put %d of a pack failed: the next run stored %d chunks, a whole run %d", n, next.NewChunks, full.NewChunks)
+			t.Errorf("put %d of a pack failed: the next run stored %d chunks, a complete run %d", n, next.NewChunks, full.NewChunks)
 		}
 		kept += int(full.NewChunks - next.NewChunks)
 	}
@@ -154,7 +154,7 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 			t.Fatalf("cancelled at %d: next run: %v", n, serr)
 		}
 		if next.NewChunks > full.NewChunks || next.StoredBytes > full.StoredBytes+1000 {
-			t.Errorf("cancelled at %d: the next run stored %d chunks in %d bytes, a whole run %d in %d",
+			t.Errorf("cancelled at %d: the next run stored %d chunks in %d bytes, a complete run %d in %d",
 				n, next.NewChunks, next.StoredBytes, full.NewChunks, full.StoredBytes)
 		}
 		if next.StoredBytes < full.StoredBytes/2 {

@@ -209,7 +209,7 @@ func TestGolden(t *testing.T) {
 	if size > 100<<10 {
 		t.Errorf("the golden repository has %d bytes", size)
 	}
-	// It is a repository like any other: sound, and open to new snapshots.
+	// It is a repository like any other: undamaged, and it takes new snapshots.
 	r, err := repotest.Open(context.Background(), be, []byte(goldenPassword), repotest.SmallPacks(5))
 	if err != nil {
 		t.Fatal(err)

@@ -114,7 +114,7 @@ func makeRecords(t *testing.T) *memory.Backend {
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
 	must(be.Put(ctx, replace.Dir+name, repotest.Content(t, be)[name]))
 
-	// What a prune finds is waste, but cannot remove yet.
+	// A prune finds this unused, but cannot remove it yet.
 	fourth := add(be, 4)
 	elsewhere := recordOptions(40, now.AddDate(0, 0, 6))
 	elsewhere.Owner = &process.Identity{Host: "nas", User: "anna", PID: 4711, Started: "12345", Boot: "1"}
@@ -272,7 +272,7 @@ func TestGoldenRecords(t *testing.T) {
 
 	t.Run("heal", func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(repotest.DamageSeed, 5))
-		// Two packs came after the parity was made, and have none.
+		// Two packs are newer than the parity and have none.
 		for dir, want := range map[string]int{repotest.PacksDir: 8, repotest.SnapshotsDir: 4} {
 			healed := 0
 			for _, name := range repotest.FilesIn(t, be, dir) {
@@ -312,7 +312,7 @@ func TestGoldenRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		repotest.Remove(t, source, repotest.SnapshotsDir+third.ID.String())
-		// It came from the source, by the marks, so its removal is followed.
+		// The notes say that it came from the source, so its removal is followed.
 		if err := mirrorOnce(source, target); err != nil {
 			t.Error(err)
 		}

@@ -140,7 +140,7 @@ func TestAddKeyWithAKnownSecret(t *testing.T) {
 	if keys, err := r.Keys(ctx); err != nil || len(keys) != 2 {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
-	// Changing it to itself makes a fresh slot in place of the old one.
+	// Changing a password to itself replaces the slot.
 	if _, err := r.ChangePassword(ctx, repotest.Secret, crypto.PasswordSlot); err != nil {
 		t.Error(err)
 	}
@@ -412,7 +412,7 @@ func TestDamagedKeySlot(t *testing.T) {
 	if err != nil || report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name {
 		t.Errorf("check: %+v, %v", report, err)
 	}
-	// The damaged slot can be removed, and the other one then is the last.
+	// The damaged slot can be removed. Then the other one is the last.
 	if _, err := r.RemoveKey(ctx, currentKey(t, r).String()); err != nil {
 		t.Error(err)
 	}
@@ -475,7 +475,7 @@ func TestForeignKeySlot(t *testing.T) {
 	if first == 0 || first == 12 {
 		t.Errorf("the foreign slot came first %d of 12 times", first)
 	}
-	// Where there is no other slot, the error says what is wrong.
+	// If there is no other slot, the error says what is wrong.
 	be := repotest.New(t)
 	own := repotest.MustOpen(t, be)
 	if err := be.Delete(ctx, repotest.KeysDir+currentKey(t, own).String()); err != nil {
@@ -505,7 +505,7 @@ func TestWrongPasswordCostsADerivation(t *testing.T) {
 	if _, err := repo.Create(ctx, be, repotest.Secret, repotest.SlotInfo, opts); err != nil {
 		t.Fatal(err)
 	}
-	// The memory that Argon2id takes tells that it ran; time would tell only on
+	// The memory that Argon2id needs shows that it ran. Time would show it only on
 	// an idle machine.
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

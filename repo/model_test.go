@@ -321,7 +321,7 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 		w := s.want[key]
 		switch {
 		case w == nil:
-			return fmt.Errorf("snapshot %s of %v: nobody stored it", snap.ID.Short(), snap.Time)
+			return fmt.Errorf("snapshot %s of %v: no process stored it", snap.ID.Short(), snap.Time)
 		case w.state == gone:
 			return fmt.Errorf("snapshot %s of %v is back: it was forgotten, or never stored", snap.ID.Short(), snap.Time)
 		case there[key]:

@@ -220,7 +220,7 @@ func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) er
 		o := some(list, n)
 		w := s.want[o.Time.UnixNano()]
 		if w == nil {
-			return fmt.Errorf("a snapshot of %v that nobody stored", o.Time)
+			return fmt.Errorf("a snapshot of %v that no process stored", o.Time)
 		}
 		got, err := repotest.Restore(ctx, r, o)
 		if err == nil {
@@ -247,7 +247,7 @@ func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 		case errors.Is(err, repo.ErrChanged) && p.alone():
 			w.notes = before
 		case err != nil && !errors.Is(err, repo.ErrChanged):
-			// It died between the new record and the end of the old one, maybe.
+			// It may have died between storing the new record and removing the old one.
 			if w.renewed++; w.state == gone {
 				w.state = perhaps
 			}

@@ -38,7 +38,7 @@ func TestCheckRetention(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, err, c.want)
 		}
 	}
-	// A policy looks at each device by itself.
+	// A policy is applied to each device separately.
 	policy := &keep.Policy{Last: 1}
 	got := repo.Retain(all, policy, time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), time.UTC)
 	if len(got) != 3 || got[0].UDID != "AB-1" || len(got[0].Snapshots) != 3 {
@@ -51,7 +51,7 @@ func TestCheckRetention(t *testing.T) {
 	if err := repo.CheckRetention(all, got); err != nil {
 		t.Error(err)
 	}
-	// One by tags may keep nothing of a device.
+	// A policy by tags may keep nothing of a device.
 	if err := repo.CheckRetention(all, repo.Retain(all, &keep.Policy{Tags: [][]string{{"x"}}}, time.Now(), time.UTC)); !errors.Is(err, repo.ErrLastSnapshot) {
 		t.Errorf("a policy that keeps nothing: %v", err)
 	}

@@ -42,6 +42,6 @@ func TestShares(t *testing.T) {
 		t.Errorf("%+v, want %d files of %d bytes", shares, len(repotest.Day(3)), bytes)
 	}
 	if sum.StoredBytes > st.ContentBytes || sum.StoredBytes < st.ContentBytes*9/10 {
-		t.Errorf("%d bytes of %d belong to somebody", sum.StoredBytes, st.ContentBytes)
+		t.Errorf("%d bytes of %d are attributed", sum.StoredBytes, st.ContentBytes)
 	}
 }

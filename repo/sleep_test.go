@@ -135,7 +135,7 @@ func TestPruneThatSlept(t *testing.T) {
 					if err != nil && !errors.Is(err, repo.ErrLockLost) {
 						return err
 					}
-					// Who slept before it had forgotten anything has not forgotten it.
+					// A prune that slept before it forgot anything has forgotten nothing.
 					if err := repotest.Verify(be, others.days...); err != nil {
 						if v, jerr := repotest.Examine(be, repotest.Secret); jerr != nil || !v.Report.Clean() || len(v.Report.Problems) > 0 || !containsAll(v.Days, others.days) {
 							return errors.Join(err, jerr)
@@ -203,7 +203,7 @@ func TestUnfinishedRunThatSlept(t *testing.T) {
 			for _, u := range runs {
 				got, gerr := repotest.Received(ctx, r, u)
 				if gerr != nil || len(got) != len(u.Parts) {
-					return fmt.Errorf("%d files of %d parts came back: %v", len(got), len(u.Parts), gerr)
+					return fmt.Errorf("%d files of %d parts were read: %v", len(got), len(u.Parts), gerr)
 				}
 				if err == nil && len(got) != 3 {
 					return fmt.Errorf("%d files were saved", len(got))

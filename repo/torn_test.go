@@ -60,7 +60,7 @@ func TestRotOfEveryRecord(t *testing.T) {
 			} else if how != "gone" && slices.Contains([]string{"secrets", "runs", "parity", "healing"}, kind) {
 				t.Errorf("%s %s: check does not name it", name, how)
 			}
-			// A prune loses nothing, whatever it makes of that.
+			// A prune loses nothing, whether it fails or not.
 			err = func() error {
 				l, err := r.Lock(ctx, repo.LockPrune, "prune")
 				if err != nil {

@@ -270,8 +270,7 @@ func TestMissingBasesAreTraced(t *testing.T) {
 		if err := traced(be, want, name); err != nil {
 			t.Fatalf("%s pack %s: %v", p.Kind, name, err)
 		}
-		// The day that was stored last is at hand still: storing it again heals
-		// its snapshot.
+		// Storing the last day again heals its snapshot.
 		if _, err := repotest.StoreDay(ctx, be, 4); err != nil {
 			t.Fatal(err)
 		}
@@ -286,7 +285,7 @@ func TestMissingBasesAreTraced(t *testing.T) {
 				err = got.Same(repotest.Day(s.Time.Day()))
 			}
 			if s.Time.Day() == 4 && err != nil {
-				t.Fatalf("%s pack %s: stored anew, and not healed: %v", p.Kind, name, err)
+				t.Fatalf("%s pack %s: stored again, and not healed: %v", p.Kind, name, err)
 			}
 		}
 	}

@@ -130,7 +130,7 @@ func TestEveryDamageIsFound(t *testing.T) {
 				err = fmt.Errorf("a damaged index file cost %d snapshots", len(a.failed))
 			}
 			if err == nil && repotest.Folder(name) == "snapshots" && a.sound != 2 {
-				err = fmt.Errorf("%d other snapshots came back", a.sound)
+				err = fmt.Errorf("%d other snapshots were restored", a.sound)
 			}
 			if err != nil {
 				t.Fatalf("%s: %s: %v", name, how, err)
@@ -176,13 +176,13 @@ func TestEveryDeletionIsFound(t *testing.T) {
 		switch {
 		case err != nil:
 		case repotest.Folder(name) == "snapshots":
-			// Nothing refers to a snapshot: its absence is no damage, and costs
-			// the others nothing.
+			// Nothing refers to a snapshot, so its absence is no damage and does not
+			// affect others.
 			if a.sound != 2 || !a.report.Clean() {
 				err = fmt.Errorf("%d snapshots, %+v", a.sound, a.report)
 			}
 		case repotest.Folder(name) == "index":
-			// The name of what is not there cannot be known.
+			// The name of a missing file is not known.
 			err = a.detected(repotest.IndexDir)
 		default:
 			err = a.detected(name)
@@ -263,7 +263,7 @@ func TestUnusedDeltaWithoutItsBaseIsNoDamage(t *testing.T) {
 	}
 	before := len(repotest.Content(t, be))
 	if s := repotest.MustStoreAfter(t, r, repotest.Files{"useful": useful}, 1, nil); s.NewBytes > 900 {
-		t.Fatalf("%d bytes were stored anew, in %d files", s.NewBytes, len(repotest.Content(t, be))-before)
+		t.Fatalf("%d bytes were stored again, in %d files", s.NewBytes, len(repotest.Content(t, be))-before)
 	}
 	for _, part := range []float64{0, 0.5, 1} {
 		report, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: part})
@@ -271,7 +271,7 @@ func TestUnusedDeltaWithoutItsBaseIsNoDamage(t *testing.T) {
 			t.Errorf("check of %v: %+v, %v", part, report, err)
 		}
 	}
-	// When a pack is missing, that may be where the dictionary was.
+	// If a pack is missing, the dictionary may have been in it.
 	other := repotest.PutPack(t, r, be, pack.Content, repotest.Raw(repotest.Noise(4, 900)))
 	if err := be.Delete(ctx, other); err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 	if err != nil || rep.ReadPacks != 3 || rep.Oldest == nil {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	// Damage that is there is found when its turn comes, and again until it is mended.
+	// Damage is found when its pack is read, and again until it is repaired.
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
 	b := repotest.Content(t, be)[name]
 	b[len(b)/2] ^= 1

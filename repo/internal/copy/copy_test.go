@@ -72,7 +72,7 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	if rep.TakenBlocks < 20 || rep.EncodedBlocks > 0 {
-		t.Errorf("%d blocks taken, %d encoded anew", rep.TakenBlocks, rep.EncodedBlocks)
+		t.Errorf("%d blocks taken, %d encoded again", rep.TakenBlocks, rep.EncodedBlocks)
 	}
 	if done != total || done == 0 || dry.Copied != 5 || dry.NewBytes != done {
 		t.Errorf("%d of %d bytes, forecast %d", done, total, dry.NewBytes)
@@ -86,7 +86,7 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	if after := repotest.Content(t, source); len(after) != len(untouched) {
 		t.Errorf("the source had %d files and has %d", len(untouched), len(after))
 	}
-	// What was copied is not even read again.
+	// What was copied is not read again.
 	if _, err := repotest.StoreDay(ctx, source, 6); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestCopyRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Day 3 follows day 2, and has a mark of its own.
+	// Day 3 follows day 2, and has a tag.
 	w := from.NewWriter(ctx)
 	s := *list[2]
 	s.Parent, s.Tags = &list[1].ID, []string{"before-update"}
@@ -174,7 +174,7 @@ func TestCopyRecords(t *testing.T) {
 	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{}, 3); err != nil || rep.Copied > 0 {
 		t.Errorf("with other tags: %+v, %v", rep, err)
 	}
-	// Back, and by way of a third one.
+	// Copying back, and by way of a third repository.
 	if rep, err := copyAll(ctx, target, source, repo.CopyOptions{}); err != nil || rep.Copied > 0 || rep.Present != 2 {
 		t.Errorf("back: %+v, %v", rep, err)
 	}
@@ -245,7 +245,7 @@ func judgeCopy(source backend.Backend, be *memory.Backend) error {
 	if !v.Report.Clean() || len(v.Report.Problems) > 0 || len(v.Damaged) > 0 {
 		return fmt.Errorf("check: %+v %v", v.Report, v.Damaged)
 	}
-	// What a killed run has left is not in the way.
+	// Leftovers of a killed run do not prevent the next one.
 	r, err := repo.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
 		return err
@@ -272,7 +272,7 @@ func TestCopySurvivesEveryFault(t *testing.T) {
 	}
 	repotest.EveryFault(t, repotest.Run{Base: target, Do: run, Least: 15, Want: 6}, func(be *memory.Backend, _ error) error { return judgeCopy(source, be) })
 	repotest.EveryCrash(t, repotest.Run{Base: target, Do: run, Least: 5, Want: 6}, func(be *memory.Backend) error { return judgeCopy(source, be) })
-	// Locks of those that were killed aside, nothing happens to the source.
+	// The source has not changed, except for locks of killed processes.
 	for name, b := range repotest.Content(t, source) {
 		if _, was := untouched[name]; !was && name[:len(repotest.LocksDir)] != repotest.LocksDir || was && !bytes.Equal(b, untouched[name]) {
 			t.Errorf("%s has changed in the source", name)

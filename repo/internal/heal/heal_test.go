@@ -239,7 +239,10 @@ func TestHealSurvivesEverything(t *testing.T) {
 	heal := func(be backend.Backend) error { _, err := healFromMirror(be, good, repo.HealOptions{}); return err }
 	repotest.EveryRepair(t, be, 30, heal, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 	// The copy fails.
-	repotest.EveryFault(t, repotest.Run{Base: good, Do: func(from backend.Backend) error { _, err := healFromMirror(be.Clone(), from, repo.HealOptions{}); return err }, Least: 10, Want: 12},
+	repotest.EveryFault(t, repotest.Run{Base: good, Do: func(from backend.Backend) error {
+		_, err := healFromMirror(be.Clone(), from, repo.HealOptions{})
+		return err
+	}, Least: 10, Want: 12},
 		func(from *memory.Backend, _ error) error {
 			if !maps.EqualFunc(repotest.Content(t, from), repotest.Content(t, good), bytes.Equal) {
 				return errors.New("the copy was changed")
@@ -289,7 +292,7 @@ func stillRestorable(be *memory.Backend, before map[int]repotest.Files) error {
 	for day, f := range before {
 		for name, b := range f {
 			if got, ok := now[day][name]; !ok || !bytes.Equal(got, b) {
-				return fmt.Errorf("day %d: %s could be given back before", day, name)
+				return fmt.Errorf("day %d: %s could be restored before", day, name)
 			}
 		}
 	}
@@ -405,7 +408,7 @@ func TestHealFromOtherKeys(t *testing.T) {
 	if !maps.EqualFunc(repotest.Content(t, from), before, bytes.Equal) {
 		t.Error("the other repository was changed")
 	}
-	// After a prune nothing is left of the damage.
+	// A prune removes what is left of the damage.
 	if _, err := repotest.Prune(context.Background(), be, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}
@@ -517,7 +520,7 @@ func TestEveryFileHealsFromParity(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s %s: %v", name, how, err)
 			} else if !bytes.Equal(repotest.Content(t, be)[name], whole) {
-				t.Errorf("%s %s: it did not come back", name, how)
+				t.Errorf("%s %s: it was not restored", name, how)
 			} else if err := repotest.Verify(be, 1, 2, 3); err != nil {
 				t.Errorf("%s %s: %v", name, how, err)
 			}

@@ -102,7 +102,7 @@ func TestPruneStopsAtDamage(t *testing.T) {
 		_, err := repotest.Prune(ctx, damaged, repotest.NoWaste)
 		left := repotest.Content(t, damaged)[name]
 		if left == nil && err == nil {
-			// It went: nothing in it was in use.
+			// The pack was removed: nothing in it was in use.
 			if err := repotest.Verify(damaged, 4, 5); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}

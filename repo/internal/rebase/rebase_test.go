@@ -165,7 +165,7 @@ func TestRebaseJoinsLeftovers(t *testing.T) {
 	if rep, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil || rep.Rebased < days-2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	// What is left of day 2 leans on day 1, which is there, and stays as it is.
+	// The leftovers of day 2 need day 1, which is there, so they are not rebased.
 	fresh := repository(1, 9)
 	if got, want := deltas(be), deltas(fresh); got != want+1 {
 		t.Errorf("%d blocks, a fresh repository has %d", got, want)

@@ -65,7 +65,7 @@ func TestChangeSnapshot(t *testing.T) {
 	if n := len(repotest.Content(t, be)); second.ID == first.ID || first.ID == before.ID || n == 0 {
 		t.Fatal("the ID stays the same")
 	}
-	// By whatever ID it had, it is found, and is what it was otherwise.
+	// It is found by any ID that it has had, and is otherwise unchanged.
 	for _, id := range []repo.FileID{before.ID, first.ID, second.ID} {
 		found, err := r.SnapshotByID(ctx, id)
 		if err != nil || found.ID != second.ID || !found.Has(id) {
@@ -82,12 +82,12 @@ func TestChangeSnapshot(t *testing.T) {
 		}
 	}
 	if _, err := r.SnapshotByID(ctx, repo.FileID{1}); !errors.Is(err, repo.ErrNoSnapshot) {
-		t.Errorf("an ID that nobody had: %v", err)
+		t.Errorf("an unknown ID: %v", err)
 	}
 	if err := repotest.Verify(be, 1, 2); err != nil {
 		t.Error(err)
 	}
-	// It is forgotten by its first ID, too.
+	// It can be forgotten by its first ID, too.
 	if err := r.Forget(ctx, before.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func judgeLabels(be *memory.Backend, runErr error) error {
 	if err != nil || records != 2 {
 		return fmt.Errorf("%d records, %v", records, err)
 	}
-	// Nothing of it comes back when it is forgotten.
+	// No record of it returns when it is forgotten.
 	if err := r.Forget(ctx, s.ID); err != nil {
 		return err
 	}
@@ -251,9 +251,9 @@ func TestChangeBesideOthers(t *testing.T) {
 			case err != nil && !errors.Is(err, repo.ErrChanged) && !errors.Is(err, repo.ErrNoSnapshot) && !errors.Is(err, repo.ErrLockLost):
 				t.Errorf("%s at %d: the change: %v", name, at, err)
 			case name == "forget" && serr == nil:
-				t.Errorf("%s at %d: it is there again: %+v (%v)", name, at, s, err)
+				t.Errorf("%s at %d: the snapshot is back: %+v (%v)", name, at, s, err)
 			case name != "forget" && serr != nil:
-				t.Errorf("%s at %d: it is gone: %v, %v", name, at, err, otherErr)
+				t.Errorf("%s at %d: the snapshot is gone: %v, %v", name, at, err, otherErr)
 			}
 		}
 	}

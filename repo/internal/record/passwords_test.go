@@ -77,7 +77,7 @@ func TestDevicePasswords(t *testing.T) {
 	wantPasswords(t, be, tableUDID, "first")
 	wantPasswords(t, be, "unknown")
 
-	// Keys of the repository come and go; passwords of devices stay.
+	// Device passwords do not depend on the keys of the repository.
 	if _, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func TestDamagedDevicePassword(t *testing.T) {
 	if err != nil || !report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name || report.Problems[0].Fatal {
 		t.Errorf("check: %+v, %v", report, err)
 	}
-	// What is damaged can be set again.
+	// A damaged password can be set again.
 	keepSecret(t, be, 22, repotest.JobUDID, "second")
 	wantPasswords(t, be, repotest.JobUDID, "second", "first")
 }
@@ -261,7 +261,7 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 				if err := repotest.Verify(be, 1); err != nil {
 					return err
 				}
-				// Whatever happened, the same again ends well.
+				// The same operation succeeds when it is repeated.
 				if err := run(be); err != nil {
 					return fmt.Errorf("again: %w", err)
 				}
@@ -306,7 +306,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			}
 		}
 	}
-	// The test can fail.
+	// This test can fail.
 	if !strings.Contains(fmt.Sprintf("%+v", struct{ P []byte }{password}), string(words[len(words)-4])) {
 		t.Error("a secret in the open is not found")
 	}

@@ -42,7 +42,7 @@ func FuzzOpenSnapshot(f *testing.F) {
 	f.Add([]byte(snapshotMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, err := openSnapshot(b, sealer); err == nil && !bytes.Equal(b, sealed) {
-			t.Fatal("bytes were accepted that nobody sealed")
+			t.Fatal("bytes were accepted that were not sealed")
 		}
 	})
 }

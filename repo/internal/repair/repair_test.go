@@ -81,7 +81,7 @@ func TestRepairIndexKeepsPacksWithDamagedHeaders(t *testing.T) {
 	if _, err := repotest.StoreDay(context.Background(), be, 2); err != nil {
 		t.Fatal(err)
 	}
-	// Of an index file that lists other packs.
+	// Damage an index file that lists other packs.
 	for _, file := range repotest.FilesIn(t, be, repotest.IndexDir) {
 		lists := false
 		err := index.OpenFile(repotest.Content(t, be)[file], repotest.Sealer(t, be, crypto.ForIndexes), func(id pack.ID, _ int64, _ pack.Header) {
@@ -209,7 +209,7 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	if err := judgeLost(be, days, lost); err != nil {
 		t.Fatal(err)
 	}
-	// Prune works again, and takes the damaged packs.
+	// Prune works again, and removes the damaged packs.
 	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}
@@ -221,8 +221,8 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	if err := judgeLost(be, days, lost); err != nil {
 		t.Fatalf("after prune: %v", err)
 	}
-	// The same content comes with another backup: it is stored anew, and the next
-	// repair puts everything back.
+	// Another backup stores the same content again, and the next repair restores
+	// everything.
 	if _, err := repotest.StoreDay(ctx, be, 3); err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func TestRepairSnapshotsWithoutLists(t *testing.T) {
 			continue
 		}
 		broken++
-		// The pack comes back.
+		// The pack is restored.
 		if err := be.Set(repotest.PackName(p.ID), repotest.Content(t, base)[repotest.PackName(p.ID)]); err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ func TestConfigBody(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c, err := f.Open(key); err == nil {
-			t.Errorf("%s: taken as %+v", body, c)
+			t.Errorf("%s: accepted as %+v", body, c)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func TestDeltaChain(t *testing.T) {
 		if err := repotest.ReadChunks(t, r, versions[last]); err == nil {
 			t.Errorf("%s: a chain of %d was read", name, last)
 		}
-		// From the far end, with nothing in the cache.
+		// From the end of the chain, with an empty cache.
 		if err := repotest.ReadChunks(t, withCache(t, be, size), versions[last-1]); err != nil {
 			t.Errorf("%s: depth %d at once: %v", name, pack.MaxDepth, err)
 		}
@@ -133,7 +133,7 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 	if n := repotest.CountSuffering(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
-	// Structure alone shows it, too.
+	// A check of the structure alone shows it, too.
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
 	if err != nil || len(report.Incomplete) != 1 {
 		t.Errorf("without reading packs: %+v, %v", report, err)
@@ -154,7 +154,7 @@ func TestDeltaDictionarySizes(t *testing.T) {
 		parts = append(parts, repotest.Noise(uint64(60+i), 1<<20))
 		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(parts[i]))
 	}
-	// No match reaches further back than the window of 8 MiB.
+	// No match can be further back than the window of 8 MiB.
 	fits := append(bytes.Clone(parts[0][64<<10:][:15<<10]), parts[7][1<<20-15<<10:]...)
 	tooMuch := append(bytes.Clone(fits), '!')
 	name := repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, fits, parts[:8]...))
@@ -213,7 +213,7 @@ func TestDamagedBase(t *testing.T) {
 			}
 		}
 		if want < 0 {
-			// The index knows what the header said: nothing is lost.
+			// The index knows what the header says, so nothing is lost.
 			if len(report.Incomplete) != 0 {
 				t.Errorf("damaged header: %+v", report.Incomplete)
 			}

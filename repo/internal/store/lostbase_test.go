@@ -28,7 +28,7 @@ func TestContentWithoutItsBaseIsStoredAgain(t *testing.T) {
 		parent = repotest.MustStoreAfter(t, r, want[day], day+1, parent)
 		days = append(days, parent)
 	}
-	// The first content pack holds all that was stored in full.
+	// The first content pack has everything that was stored in full.
 	var base string
 	for _, p := range r.Index().Packs() {
 		if name := repotest.PackName(p.ID); base == "" && p.Kind == 0 {

@@ -67,7 +67,7 @@ func TestSizesAtEveryEdge(t *testing.T) {
 
 func TestLargestChunk(t *testing.T) {
 	t.Parallel()
-	// Content without any boundary: chunks of the greatest length.
+	// Content without boundaries is cut into chunks of the greatest length.
 	roundTrip(t, repotest.Files{"zeros": make([]byte, 2*chunk.MaxSize+1), "zero": make([]byte, chunk.MaxSize)})
 }
 
@@ -142,12 +142,12 @@ func TestContentListsOfTwoLevels(t *testing.T) {
 	if err := r.WriteContent(ctx, n, &c); err != nil || int64(*n) != want {
 		t.Errorf("%d of %d bytes: %v", *n, want, err)
 	}
-	// A size that the chunks do not have is damage, whichever way it is wrong.
+	// A size that differs from that of the chunks is damage.
 	for _, size := range []int64{want - 1, want + 1} {
 		wrong := c
 		wrong.Size = size
 		if err := r.WriteContent(ctx, io.Discard, &wrong); err == nil {
-			t.Errorf("%d bytes were given back for %d", want, size)
+			t.Errorf("%d bytes were returned for %d", want, size)
 		}
 	}
 }
