@@ -288,7 +288,15 @@ func TestRestoreFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for fault, half := range map[string]bool{"begin=fail 208": false, "files:2=fail 102": true} {
+	for _, test := range []struct {
+		fault string
+		half  bool
+	}{
+		{"begin=fail 208", false},
+		{"files:2=fail 102", true},
+		{"begin=fail 208", false}, // the plan can be used again
+	} {
+		fault, half := test.fault, test.half
 		r.do("fault 1 " + fault)
 		_, err := r.Restore(t.Context(), p, RestoreOptions{}, &heard{})
 		var failed *backup2.DeviceError

@@ -206,6 +206,7 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 		}
 	}
 	announcePasscode(p.Info, o)
+	p.view.Restart()
 	res, err := c.Session.Restore(c.ctx, backup2.RestoreRequest{
 		Target: p.Info.UDID, Source: p.Snapshot.Device.UDID, Options: opt.RestoreOptions, Password: opt.Password,
 	}, p.view, o)

@@ -69,6 +69,9 @@ func (v *View) Lost() int { return v.set.Lost() }
 // Before that it changes nothing on itself.
 func (v *View) Begun() bool { return v.begun.Load() }
 
+// Restart prepares the view for another restore, which has not begun yet.
+func (v *View) Restart() { v.begun.Store(false) }
+
 // isMetadata reports whether a device reads a file to learn about the backup.
 func isMetadata(path string) bool {
 	switch path {
