@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/snap-backup/snap/internal/process"
@@ -172,27 +173,39 @@ func TestRefresh(t *testing.T) {
 	if err != nil || len(locks) != 1 || !locks[0].Refreshed.Equal(now.UTC().Round(0)) || !locks[0].Since.Equal(now.Add(-time.Hour).Round(0)) {
 		t.Fatal(locks, err)
 	}
-	l.Release()
-	opts := repotest.SmallPacks(3)
-	opts.Refresh = time.Millisecond
-	if r, err = repotest.Open(ctx, be, repotest.Secret, opts); err != nil {
-		t.Fatal(err)
+	if err := l.Release(); err != nil {
+		t.Error(err)
 	}
-	if l, err = r.Lock(ctx, repo.LockWrite, "backup"); err != nil {
-		t.Fatal(err)
-	}
-	first, _ := r.Locks(ctx)
-	for range 1000 {
-		time.Sleep(time.Millisecond)
-		if again, _ := r.Locks(ctx); len(again) > 0 && again[0].ID != first[0].ID {
-			l.Release()
-			if left, _ := r.Locks(ctx); len(left) != 0 {
-				t.Fatal(left)
-			}
-			return
+}
+
+func TestLockRefreshesItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		opts := repotest.SmallPacks(3)
+		opts.Refresh = 5 * time.Minute
+		r := repotest.MustOpenWith(t, repotest.New(t), repotest.Secret, opts)
+		l, err := r.Lock(ctx, repo.LockWrite, "backup")
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	t.Error("the lock does not refresh itself")
+		seen := map[repo.FileID]bool{}
+		for range 3 {
+			locks, err := r.Locks(ctx)
+			if err != nil || len(locks) != 1 || seen[locks[0].ID] {
+				t.Fatalf("locks %+v, error %v; want one that was refreshed", locks, err)
+			}
+			seen[locks[0].ID] = true
+			time.Sleep(opts.Refresh)
+			synctest.Wait()
+		}
+		if err := l.Release(); err != nil {
+			t.Error(err)
+		}
+		if left, err := r.Locks(ctx); err != nil || len(left) != 0 {
+			t.Errorf("locks %+v are left, error %v", left, err)
+		}
+	})
 }
 
 // A process whose lock was removed as stale writes no snapshot.

@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/snap-backup/snap/index"
 )
@@ -47,38 +46,36 @@ func TestCacheKeepsItsLimit(t *testing.T) {
 // it is canceled.
 func TestCancelledLoadIsNotContagious(t *testing.T) {
 	t.Parallel()
-	c := newBlockCache(1000)
-	started := make(chan struct{})
-	giveUp := make(chan struct{})
-	var g sync.WaitGroup
-	g.Go(func() {
-		_, err := c.load(context.Background(), 1, func() (Decoded, error) {
-			close(started)
-			<-giveUp
-			return Decoded{}, fmt.Errorf("read: %w", context.Canceled)
-		})
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("who was cancelled: got %v", err)
-		}
-	})
-	<-started
-	for range 4 {
-		g.Go(func() {
-			b, err := c.load(context.Background(), 1, func() (Decoded, error) { return Decoded{Plain: []byte("block")}, nil })
-			if err != nil || string(b.Plain) != "block" {
-				t.Errorf("neighbour: %q, %v", b.Plain, err)
+	synctest.Test(t, func(t *testing.T) {
+		c := newBlockCache(1000)
+		giveUp := make(chan struct{})
+		go func() {
+			_, err := c.load(context.Background(), 1, func() (Decoded, error) {
+				<-giveUp
+				return Decoded{}, fmt.Errorf("read: %w", context.Canceled)
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("the canceled reader: got %v", err)
 			}
-		})
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	g.Go(func() {
-		_, err := c.load(ctx, 1, func() (Decoded, error) { return Decoded{}, ctx.Err() })
-		if err != nil && !errors.Is(err, context.Canceled) {
-			t.Error(err)
+		}()
+		synctest.Wait()
+		for range 4 {
+			go func() {
+				b, err := c.load(context.Background(), 1, func() (Decoded, error) { return Decoded{Plain: []byte("block")}, nil })
+				if err != nil || string(b.Plain) != "block" {
+					t.Errorf("a waiting reader: %q, %v", b.Plain, err)
+				}
+			}()
 		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			_, err := c.load(ctx, 1, func() (Decoded, error) { return Decoded{}, ctx.Err() })
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait() // until all of them wait
+		cancel()
+		close(giveUp)
 	})
-	time.Sleep(10 * time.Millisecond) // so that they wait; it holds without, too
-	cancel()
-	close(giveUp)
-	g.Wait()
 }
