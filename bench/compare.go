@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// content is what a restore must have at a path: a folder, or a file's bytes.
+// content is what a restore must create at a path: a folder, or a file with these
+// bytes.
 type content struct {
 	dir  bool
 	size int64

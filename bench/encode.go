@@ -13,11 +13,11 @@ import (
 // programs is an encoder that runs xz and xdelta3.
 type programs struct{}
 
-// maxDictionary is the greatest window of xz and xdelta3, in bytes.
+// maxDictionary is the maximum window of xz and xdelta3, in bytes.
 const maxDictionary = 512 << 20
 
-// window returns the size of a window for a file. A larger one finds nothing more and
-// takes time to set up for each of thousands of files.
+// window returns the size of a window for a file. A larger one does not compress
+// better, and takes time to set up for each of thousands of files.
 func window(size int64) string {
 	w := int64(1 << 19) // the minimum of xdelta3
 	for w < size && w < maxDictionary {
@@ -26,12 +26,13 @@ func window(size int64) string {
 	return strconv.FormatInt(w, 10)
 }
 
-// alone uses the older format, which adds 13 bytes to the data. .xz adds about 60.
-func (programs) alone(ctx context.Context, name string, size int64) (int64, error) {
+// compress uses the older format, which adds 13 bytes to the data. .xz adds about
+// 60.
+func (programs) compress(ctx context.Context, name string, size int64) (int64, error) {
 	return outputSize(exec.CommandContext(ctx, "xz", "--format=lzma", "--lzma1=preset=9,dict="+window(size), "--stdout", "--keep", "--", name))
 }
 
-func (programs) against(ctx context.Context, old, name string) (int64, error) {
+func (programs) delta(ctx context.Context, old, name string) (int64, error) {
 	info, err := os.Stat(old)
 	if err != nil {
 		return 0, err
@@ -39,7 +40,7 @@ func (programs) against(ctx context.Context, old, name string) (int64, error) {
 	return outputSize(exec.CommandContext(ctx, "xdelta3", "-e", "-9", "-S", "lzma", "-n", "-A", "-B", window(info.Size()), "-c", "-s", old, name))
 }
 
-func (programs) together(ctx context.Context, names []string) (int64, error) {
+func (programs) compressAll(ctx context.Context, names []string) (int64, error) {
 	cmd := exec.CommandContext(ctx, "xz", "--format=lzma", "-9", "--stdout")
 	r, w := io.Pipe()
 	cmd.Stdin = r

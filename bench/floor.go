@@ -18,12 +18,12 @@ import (
 
 // encoder returns how many bytes encoded files take.
 type encoder interface {
-	// alone encodes a file without an earlier version.
-	alone(ctx context.Context, name string, size int64) (int64, error)
-	// against encodes a file as a delta to an earlier version.
-	against(ctx context.Context, old, name string) (int64, error)
-	// together encodes many small files as one stream.
-	together(ctx context.Context, names []string) (int64, error)
+	// compress encodes a file without an earlier version.
+	compress(ctx context.Context, name string, size int64) (int64, error)
+	// delta encodes a file as a delta to an earlier version.
+	delta(ctx context.Context, old, name string) (int64, error)
+	// compressAll encodes many small files as one stream.
+	compressAll(ctx context.Context, names []string) (int64, error)
 }
 
 // floorSize is the encoded size of a day's new content, in bytes.
@@ -38,10 +38,10 @@ type floorSize struct {
 // smallFile is the length below which files are also compressed together, in bytes.
 const smallFile = 64 << 10
 
-// floor computes what changes need if each changed file is stored as a delta to the file
-// of the same path the day before, and each new file is compressed. Content that was
-// seen before, under any name, needs nothing, and neither do names, metadata and
-// encryption.
+// floor computes the bytes that a day's changes need if each changed file is stored as
+// a delta to the file of the same path the day before, and each new file is compressed.
+// Content that was seen before, under any name, counts 0 bytes, and so do names,
+// metadata and encryption.
 type floor struct {
 	encode encoder
 	before string // folder with yesterday's files
@@ -68,7 +68,7 @@ func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, 
 	var small []string
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for _, path := range f.fresh(now) {
+	for _, path := range f.newContent(now) {
 		item := now[path]
 		name := filepath.Join(live, filepath.FromSlash(path))
 		old, changed := f.last[path]
@@ -77,12 +77,12 @@ func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, 
 			small = append(small, name)
 		}
 		g.Go(func() error {
-			n, err := f.encode.alone(gctx, name, item.size)
+			n, err := f.encode.compress(gctx, name, item.size)
 			if err != nil {
 				return err
 			}
 			if changed && !old.dir {
-				delta, err := f.encode.against(gctx, filepath.Join(f.before, filepath.FromSlash(path)), name)
+				delta, err := f.encode.delta(gctx, filepath.Join(f.before, filepath.FromSlash(path)), name)
 				if err != nil {
 					return err
 				}
@@ -101,7 +101,7 @@ func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, 
 	}
 	size := floorSize{Each: each.Load(), Together: large.Load()}
 	if len(small) > 0 {
-		n, err := f.encode.together(ctx, small)
+		n, err := f.encode.compressAll(ctx, small)
 		if err != nil {
 			return floorSize{}, fmt.Errorf("floor: %w", err)
 		}
@@ -114,8 +114,8 @@ func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, 
 	return size, nil
 }
 
-// fresh returns the sorted paths of files with new content, one for each content.
-func (f *floor) fresh(now contents) []string {
+// newContent returns the sorted paths of files with new content, one for each content.
+func (f *floor) newContent(now contents) []string {
 	var paths []string
 	for path := range now {
 		paths = append(paths, path)
@@ -167,17 +167,17 @@ func copyFile(to, from string) (err error) {
 // changed, so if devices encrypt, it uses folders with the same content without
 // encryption.
 type floorSeries struct {
-	low   *floor
+	floor *floor
 	plain *synthetic.Series // nil if the folders of the run are plain
 	dir   string
 }
 
 func newFloorSeries(c config) (*floorSeries, error) {
-	low, err := newFloor(filepath.Join(c.dir, "floor"))
+	f, err := newFloor(filepath.Join(c.dir, "floor"))
 	if err != nil || c.series.Encryption == synthetic.EncryptNone {
-		return &floorSeries{low: low}, err
+		return &floorSeries{floor: f}, err
 	}
-	s := &floorSeries{low: low, dir: filepath.Join(c.dir, "plain")}
+	s := &floorSeries{floor: f, dir: filepath.Join(c.dir, "plain")}
 	if err := os.Mkdir(s.dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (s *floorSeries) next(ctx context.Context, live string, now contents) (floo
 		}
 		live = s.dir
 	}
-	return s.low.add(ctx, live, now)
+	return s.floor.add(ctx, live, now)
 }
 
 func (s *floorSeries) close() error {

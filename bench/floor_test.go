@@ -12,12 +12,12 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// counted is an encoder with simple sizes.
+// counted is an encoder whose sizes are easy to compute.
 type counted struct{}
 
-func (counted) alone(_ context.Context, _ string, size int64) (int64, error) { return size / 2, nil }
+func (counted) compress(_ context.Context, _ string, size int64) (int64, error) { return size / 2, nil }
 
-func (counted) against(_ context.Context, old, name string) (int64, error) {
+func (counted) delta(_ context.Context, old, name string) (int64, error) {
 	a, err := os.ReadFile(old)
 	if err != nil {
 		return 0, err
@@ -32,7 +32,7 @@ func (counted) against(_ context.Context, old, name string) (int64, error) {
 	return n, err
 }
 
-func (counted) together(_ context.Context, names []string) (int64, error) {
+func (counted) compressAll(_ context.Context, names []string) (int64, error) {
 	return int64(10 * len(names)), nil
 }
 
@@ -62,17 +62,17 @@ func TestFloorAddsUp(t *testing.T) {
 		write map[string]string
 		want  floorSize
 	}{
-		// Half of each file. The copy of a and the empty file need nothing.
+		// Half of each file. The copy of a and the empty file count 0 bytes.
 		{map[string]string{"d/a": a, "d/a-again": a, "b": b, "large": large, "empty": ""}, floorSize{50 + 30 + smallFile, 2*10 + smallFile}},
 		{nil, floorSize{}},
-		// Three bytes at the end of one file, one in the other. The renamed b needs
-		// nothing.
+		// Three bytes at the end of one file, one in the other. The renamed b
+		// counts 0 bytes.
 		{map[string]string{"d/a": a + "xyz", "large": "L" + large[1:], "b-moved": b}, floorSize{4, 4}},
 		// Compared with the day before, not with the first day.
 		{map[string]string{"d/a": a + "xyZ"}, floorSize{1, 1}},
 		// A rewritten file needs no more than a new one.
 		{map[string]string{"b": strings.Repeat("c", 60)}, floorSize{30, 30}},
-		// A restored earlier version needs nothing.
+		// A restored earlier version counts 0 bytes.
 		{map[string]string{"d/a": a}, floorSize{}},
 	} {
 		got, err := f.add(t.Context(), live, writeDay(t, live, tt.write))
@@ -110,7 +110,7 @@ func TestFloorPrograms(t *testing.T) {
 		return size
 	}
 	size := day(map[string]string{"noise": string(noise)})
-	between("noise is stored as it is", size.Each, 1<<20, 1<<20)
+	between("noise is stored uncompressed", size.Each, 1<<20, 1<<20)
 	size = day(map[string]string{"noise": string(changed)})
 	between("a small change", size.Each, 16, 400)
 	size = day(map[string]string{"zeros": string(zeros)})
@@ -145,8 +145,8 @@ func TestFloorOfEncryptedDevicesIsThatOfPlainOnes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.low.last) == 0 || size.Each == 0 || size.Each > 1<<20 {
-		t.Errorf("second day: %+v of %d files", size, len(s.low.last))
+	if len(s.floor.last) == 0 || size.Each == 0 || size.Each > 1<<20 {
+		t.Errorf("second day: %+v of %d files", size, len(s.floor.last))
 	}
 }
 

@@ -2,12 +2,12 @@
 //
 // It generates a series of backup folders (package synthetic), stores each day with
 // every installed program, and prints one Markdown table: repository sizes, and wall
-// time, CPU time and peak memory of storing, restoring and checking. For comparison the
-// table has the floor, which is what good delta and compression programs need for the
-// changed bytes, and the times of cp and checksum programs.
+// time, CPU time and peak memory of storing, restoring and checking. For comparison
+// the table has the floor, which is the size of the changed bytes after good delta and
+// compression programs, and the times of cp and checksum programs.
 //
 // All programs store the same folders, take turns, and have their own repositories and
-// caches. Everything that they restore is compared with the original. bench never
+// caches. bench compares everything that they restore with the original. It never
 // measures itself: programs run as children of a small process that reads their
 // resource usage.
 //
@@ -140,7 +140,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	b := &bench{conf: c, tools: tools, log: stderr, settle: settle, sync: "sync"}
+	b := &bench{conf: c, tools: tools, log: stderr, flush: flushDisks, sync: "sync"}
 	report, err := b.run(ctx)
 	if err != nil {
 		return err

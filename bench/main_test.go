@@ -112,7 +112,7 @@ func shellBench(t *testing.T, tools ...*tool) *bench {
 			series: synthetic.Config{Seed: 1, Devices: 2, Scale: synthetic.Tiny},
 			days:   2, repeat: 2, dir: t.TempDir(), date: "2026-01-01",
 		},
-		tools: tools, log: t.Output(), settle: func() {}, sync: "true",
+		tools: tools, log: t.Output(), flush: func() {}, sync: "true",
 	}
 }
 
@@ -195,7 +195,7 @@ func TestParseFlags(t *testing.T) {
 		}
 	}
 	if _, _, err := findTools(t.Context(), config{tools: []string{"tar"}}); err == nil {
-		t.Error("an unknown tool was taken")
+		t.Error("an unknown tool was accepted")
 	}
 }
 
@@ -234,7 +234,7 @@ func TestInstalledTools(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := (&bench{conf: conf, tools: tools, log: t.Output(), settle: func() {}, sync: "true"}).run(t.Context())
+	r, err := (&bench{conf: conf, tools: tools, log: t.Output(), flush: func() {}, sync: "true"}).run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// sample is the resource usage of one step. A step with several commands (one per
-// device) has the sums of their times and the largest of their peaks.
+// sample is the resource usage of one step. For a step with several commands (one
+// per device), it has the sums of their times and the largest of their peaks.
 type sample struct {
 	Wall time.Duration `json:"wall_ns"`
 	CPU  time.Duration `json:"cpu_ns"`     // user and system
 	Peak int64         `json:"peak_bytes"` // resident memory
 }
 
-// and returns the usage of two commands of one step.
-func (s sample) and(t sample) sample {
+// plus returns the usage of two commands of one step.
+func (s sample) plus(t sample) sample {
 	return sample{s.Wall + t.Wall, s.CPU + t.CPU, max(s.Peak, t.Peak)}
 }
 

@@ -28,11 +28,11 @@ const reportFD = 3
 // isStarter reports whether this process is the starter: a small process that only
 // starts a program and waits for it. A new process inherits the peak memory of its
 // parent, since Linux counts the memory shared between fork and exec. bench generates
-// databases in memory, so it starts programs by way of itself as a starter.
+// databases in memory, so it starts itself as a starter, which starts the program.
 func isStarter() bool { return os.Getenv(starterEnv) != "" }
 
 // starter runs a program and writes its resource usage to reportFD. It returns an exit
-// code other than 0 only if it could not write that.
+// code other than 0 only if it could not write the usage.
 func starter(args []string) int {
 	syscall.CloseOnExec(reportFD)
 	_ = os.Unsetenv(starterEnv)
@@ -79,9 +79,9 @@ func ownGroup(cmd *exec.Cmd) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 }
 
-// settle writes the data of earlier programs to disk, so that it does not slow down the
-// next one.
-func settle() { unix.Sync() }
+// flushDisks writes the data of earlier programs to disk, so that it does not slow
+// down the next one.
+func flushDisks() { unix.Sync() }
 
 // fileKey returns a key that is equal for hard links of one file.
 func fileKey(info fs.FileInfo) (key [2]uint64, linked bool) {

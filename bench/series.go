@@ -41,8 +41,8 @@ type bench struct {
 	conf  config
 	tools []*tool
 	log   io.Writer
-	// settle waits until all writes of earlier programs are on disk.
-	settle func()
+	// flush waits until all writes of earlier programs are on disk.
+	flush func()
 	// sync is the program that ends stepCopySync.
 	sync string
 
@@ -85,8 +85,8 @@ func (b *bench) run(ctx context.Context) (_ *report, err error) {
 	return b.report, b.checkAll(ctx)
 }
 
-// say prints progress.
-func (b *bench) say(format string, args ...any) {
+// logf prints progress.
+func (b *bench) logf(format string, args ...any) {
 	fmt.Fprintf(b.log, "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
 }
 
@@ -118,9 +118,9 @@ func (b *bench) createRepos(ctx context.Context) error {
 	return nil
 }
 
-// eachRepo calls do for every repository, one of each tool in a round. Each round begins
-// with another tool, so that noise and caches favour none. Each round ends with a call
-// of the functions in after.
+// eachRepo calls do for every repository. A round has one repository of each tool. Each
+// round begins with another tool, so that noise and caches favour none, and ends with a
+// call of the functions in after.
 func (b *bench) eachRepo(do func(*toolRepo) error, after ...func() error) error {
 	for _, round := range b.rounds {
 		for i := range round {
@@ -158,14 +158,14 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 		b.days = append(b.days, now)
 		b.report.addDay(now)
 		if floor != nil {
-			b.say("day %d: floor", day)
+			b.logf("day %d: floor", day)
 			size, err := floor.next(ctx, b.backups, now)
 			if err != nil {
 				return err
 			}
 			b.report.Floor = append(b.report.Floor, size)
 		}
-		b.say("day %d: import", day)
+		b.logf("day %d: import", day)
 		if err := b.storeDay(ctx, day); err != nil {
 			return err
 		}
@@ -208,12 +208,12 @@ func (b *bench) store(ctx context.Context, r *toolRepo, which step, day int) err
 	var sum sample
 	for _, d := range b.devices {
 		p := r.params(d, day)
-		b.settle()
+		b.flush()
 		s, _, err := r.tool.command(r.tool.store(p), p, b.backups).measure(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %s, day %d: %w", r.tool.name, which, day, err)
 		}
-		sum = sum.and(s)
+		sum = sum.plus(s)
 	}
 	b.report.addSample(r.tool.name, which, sum)
 	return nil
@@ -222,7 +222,7 @@ func (b *bench) store(ctx context.Context, r *toolRepo, which step, day int) err
 // restoreDay restores all devices of a day with every tool and compares the result. On
 // the last day it also measures cp.
 func (b *bench) restoreDay(ctx context.Context, day int) error {
-	b.say("day %d: restore", day)
+	b.logf("day %d: restore", day)
 	var after []func() error
 	if day == b.conf.days-1 {
 		after = append(after, func() error { return b.copyFolder(ctx) })
@@ -240,12 +240,12 @@ func (b *bench) restoreDay(ctx context.Context, day int) error {
 			if p.id, err = r.tool.snapshotID(ctx, p, b.backups); err != nil {
 				return err
 			}
-			b.settle()
+			b.flush()
 			s, _, err := r.tool.command(r.tool.restore(p), p, target).measure(ctx)
 			if err != nil {
 				return fmt.Errorf("%s: restore of day %d: %w", r.tool.name, day, err)
 			}
-			sum = sum.and(s)
+			sum = sum.plus(s)
 		}
 		b.report.addSample(r.tool.name, stepRestore(day), sum)
 		got, err := readContents(target)
@@ -267,7 +267,7 @@ func (b *bench) copyFolder(ctx context.Context) error {
 		{stepCopy, []string{"cp", "-r", b.backups, target}},
 		{stepCopySync, []string{"sh", "-c", `cp -r "$0" "$1" && "$2"`, b.backups, target, b.sync}},
 	} {
-		b.settle()
+		b.flush()
 		s, _, err := command{args: c.args, env: baseEnv(b.conf.dir)}.measure(ctx)
 		if err != nil {
 			return err
@@ -280,17 +280,17 @@ func (b *bench) copyFolder(ctx context.Context) error {
 	return nil
 }
 
-// checkAll checks every repository whose tool can do that, and measures checksum programs
-// on the same files.
+// checkAll checks every repository whose tool has a check, and measures checksum
+// programs on the same files.
 func (b *bench) checkAll(ctx context.Context) error {
-	b.say("check of all data")
+	b.logf("check of all data")
 	sums := installed("sha256sum", "b3sum")
 	return b.eachRepo(func(r *toolRepo) error {
 		if r.tool.check == nil {
 			return nil
 		}
 		p := params{repo: r.repo, home: r.home}
-		b.settle()
+		b.flush()
 		s, _, err := r.tool.command(r.tool.check(p), p, b.backups).measure(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", r.tool.name, stepCheck, err)

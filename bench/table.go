@@ -224,7 +224,7 @@ func (r *report) conditions(w io.Writer) {
 
 // notes prints how to read the table and which programs were measured.
 func (r *report) notes(w io.Writer) {
-	fmt.Fprintf(w, "Medians of %d repositories per program (next day: of all days in all of them). In brackets: divided by %s's figure, below 1 is less. MB are millions of bytes. A step runs one command per device; times are sums, peaks the largest. Files are in the page cache. Peaks of 8 MB or less are those of the process that measures.\n", r.Repeat, ratioTo)
+	fmt.Fprintf(w, "Medians of %d repositories per program (next day: of all days in all of them). In brackets: the ratio to %s's figure. MB are millions of bytes. A step runs one command per device; times are sums, peaks the largest. Files are in the page cache. Peaks of 8 MB or less are those of the measuring process.\n", r.Repeat, ratioTo)
 	if len(r.Floor) > 0 {
 		fmt.Fprintln(w, "The floor: each new content once; a changed file as xdelta3 -9 -S lzma against the day before, a new one as xz -9, or uncompressed if that is less; without names, metadata and encryption.")
 		if r.Series.Encrypt != encryptions[0] {

@@ -26,15 +26,15 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-func TestSampleAnd(t *testing.T) {
-	got := sample{1, 2, 30}.and(sample{10, 20, 3})
+func TestSamplePlus(t *testing.T) {
+	got := sample{1, 2, 30}.plus(sample{10, 20, 3})
 	if got != (sample{11, 22, 30}) {
 		t.Errorf("%+v", got)
 	}
 }
 
-// known returns a report whose table is known.
-func known() *report {
+// exampleReport returns a report whose table is written in the tests.
+func exampleReport() *report {
 	s := func(seconds ...float64) []sample {
 		var out []sample
 		for _, v := range seconds {
@@ -69,7 +69,7 @@ func known() *report {
 
 func TestMarkdown(t *testing.T) {
 	var b bytes.Buffer
-	if err := known().writeMarkdown(&b); err != nil {
+	if err := exampleReport().writeMarkdown(&b); err != nil {
 		t.Fatal(err)
 	}
 	got := b.String()
@@ -109,9 +109,9 @@ func TestMarkdown(t *testing.T) {
 	}
 }
 
-// A report of one tool and one day makes a table.
+// A report of one tool and one day has a complete table.
 func TestMarkdownOfLittle(t *testing.T) {
-	r := known()
+	r := exampleReport()
 	r.Floor, r.Series.Days = nil, 1
 	r.Tools = []toolReport{{Name: "snap", Sizes: [][]int64{{25e6}}, Samples: map[step][]sample{stepFirst: {{1e9, 1e9, 1e6}}}}, {Name: referenceName}}
 	var b bytes.Buffer
