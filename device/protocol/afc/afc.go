@@ -4,7 +4,8 @@
 //
 // A client has at most one request in flight, ends it with its context, and
 // bounds what a device sends. After an error other than a Status it can only be
-// closed. docs/decisions/0020-own-afc.md says why it is not the client of go-ios.
+// closed. docs/decisions/0020-own-afc.md says why snap does not use the client
+// of go-ios.
 package afc
 
 import (

@@ -1,10 +1,10 @@
 // Package backup2 is the computer's side of mobilebackup2, the protocol that backs
 // up and restores an iPhone or iPad and changes its backup password.
 //
-// After the first request the device leads: it asks the computer to send and
-// receive files, and to list, create, move and remove names. At the end it reports
-// success or an error. The package serves these requests from a [Folder], which
-// need not be a folder on a disk.
+// After the first request the device makes the requests: it asks the computer to
+// send and receive files, and to list, create, move and remove names. At the end
+// it reports success or an error. The package serves these requests from a
+// [Folder], which need not be a folder on a disk.
 //
 // # Promises
 //
@@ -20,9 +20,10 @@
 //
 // # Deadlines
 //
-// Package devicelink limits each read and write. A context cannot simply end them,
-// as package stream does, since a backup that is interrupted between two requests
-// can be continued: type gate wakes a session only where it waits for a request.
+// Package devicelink limits each read and write. A context does not end every
+// read, as in package stream, since only a backup that is interrupted between two
+// requests can be continued. So type interruptConn ends only the wait for a
+// request.
 //
 // # Limits
 //

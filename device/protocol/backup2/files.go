@@ -13,7 +13,7 @@ import (
 // download sends files. A failure of one does not affect the others.
 func (r *operation) download(m devicelink.Message) error {
 	paths, ok := m.Texts(1)
-	r.watch.percent(m, 3)
+	r.report.percent(m, 3)
 	failures := map[string]any{}
 	for _, path := range paths {
 		failure, err := r.send(path)
@@ -38,8 +38,8 @@ func (r *operation) download(m devicelink.Message) error {
 	return r.link.WriteStatus(devicelink.StatusOK, "", nil)
 }
 
-// send sends a file. It returns a failure, if the device does not get all of it, and
-// an error that ends the session.
+// send sends a file. It returns a failure if the device does not get all of the
+// file, and an error that ends the session.
 func (r *operation) send(path string) (failure, err error) {
 	var f io.ReadCloser
 	if failure = r.scope.read(path); failure != nil {
@@ -51,9 +51,9 @@ func (r *operation) send(path string) (failure, err error) {
 		}
 	} else {
 		if isData(path) {
-			r.watch.enter(PhaseSending)
-		} else if r.watch.phase == PhaseFinishing {
-			r.watch.enter(PhaseVerifying)
+			r.report.setPhase(PhaseSending)
+		} else if r.report.phase == PhaseFinishing {
+			r.report.setPhase(PhaseVerifying)
 		}
 		if f, failure = r.open(path); failure == nil {
 			defer f.Close()
@@ -64,21 +64,21 @@ func (r *operation) send(path string) (failure, err error) {
 	}
 	if failure != nil {
 		if !errors.Is(failure, fs.ErrNotExist) && !errors.Is(failure, errPath) {
-			r.watch.warn("open %q: %v", path, failure)
+			r.report.warn("open %q: %v", path, failure)
 		}
 		_, text := status(failure)
 		return failure, r.link.SendError(devicelink.KindHostError, text)
 	}
-	source := source{r: f, watch: r.watch}
+	source := source{r: f, report: r.report}
 	if _, err = r.link.SendFile(&source); source.err != nil {
 		var told *devicelink.SourceError
 		if err != nil && !errors.As(err, &told) {
 			return nil, err
 		}
-		r.watch.warn("read %q: %v", path, source.err)
+		r.report.warn("read %q: %v", path, source.err)
 		return source.err, nil
 	}
-	r.watch.file()
+	r.report.file()
 	return nil, err
 }
 
@@ -89,19 +89,19 @@ func (r *operation) open(path string) (io.ReadCloser, error) {
 	return r.folder.Open(r.ctx, path)
 }
 
-// source counts bytes read and keeps the error of reading. It hides the error from
-// the link, so that none can look like the end of the file.
+// source counts bytes read and keeps the error of reading. It returns another
+// error to the link, so that an error cannot look like the end of the file.
 type source struct {
-	r     io.Reader
-	watch *watch
-	err   error
+	r      io.Reader
+	report *reporter
+	err    error
 }
 
 var errSource = errors.New("input/output error")
 
 func (s *source) Read(b []byte) (int, error) {
 	n, err := s.r.Read(b)
-	s.watch.bytes(n)
+	s.report.bytes(n)
 	if err != nil && err != io.EOF {
 		s.err = err
 		err = errSource
@@ -112,7 +112,7 @@ func (s *source) Read(b []byte) (int, error) {
 // upload receives files. It reads the list to its end even if files fail, and
 // answers with the first failure.
 func (r *operation) upload(m devicelink.Message) error {
-	r.watch.percent(m, 2)
+	r.report.percent(m, 2)
 	var first error
 	for {
 		origin, err := r.link.ReadName()
@@ -136,11 +136,11 @@ func (r *operation) upload(m devicelink.Message) error {
 	}
 }
 
-// receive receives a file, whose name on the device is origin. It returns a failure,
-// if the Folder does not have the file, and an error that ends the session. discard
-// makes it fail without trying.
+// receive receives a file, whose name on the device is origin. It returns a failure
+// if the file was not stored in the Folder, and an error that ends the session. If
+// discard is set, it reads the file and does not store it.
 func (r *operation) receive(origin, path string, discard bool) (failure, err error) {
-	sink := sink{watch: r.watch}
+	sink := sink{report: r.report}
 	if failure = r.scope.write(path); failure != nil {
 		if err := r.refuse(path, failure); err != nil {
 			return nil, err
@@ -149,7 +149,7 @@ func (r *operation) receive(origin, path string, discard bool) (failure, err err
 		failure = ErrNoSpace
 	} else {
 		if isData(path) {
-			r.watch.enter(PhaseReceiving)
+			r.report.setPhase(PhaseReceiving)
 		}
 		if sink.u, failure = r.folder.Create(r.ctx, path); failure == nil {
 			defer sink.u.Abort()
@@ -168,28 +168,28 @@ func (r *operation) receive(origin, path string, discard bool) (failure, err err
 	if failure != nil {
 		if !errors.Is(failure, errPath) {
 			failure = fmt.Errorf("store %q: %w", path, failure)
-			r.lose(failure)
+			r.recordFailure(failure)
 		}
 		return failure, nil
 	}
 	if remote != "" {
-		r.watch.warn("the device could not read all of %q (%q): %s", printable(origin), path, printable(remote))
+		r.report.warn("the device could not read all of %q (%q): %s", printable(origin), path, printable(remote))
 	}
 	if path == r.hidden {
 		r.hidden = ""
 	}
-	r.watch.file()
+	r.report.file()
 	return nil, nil
 }
 
 // sink counts bytes written to an upload, or discarded if there is none.
 type sink struct {
-	u     Upload
-	watch *watch
+	u      Upload
+	report *reporter
 }
 
 func (s *sink) Write(b []byte) (int, error) {
-	s.watch.bytes(len(b))
+	s.report.bytes(len(b))
 	if s.u == nil {
 		return len(b), nil
 	}

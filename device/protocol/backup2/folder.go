@@ -12,8 +12,8 @@ import (
 // the computer is full.
 var ErrNoSpace = errors.New("no space left")
 
-// Folder is the backup folder that a device sees. Paths are checked before, see
-// [Folder.Open]. The error for a missing file is fs.ErrNotExist.
+// Folder is the backup folder that a device sees. A session checks paths before each
+// call, see [Folder.Open]. The error for a missing file is fs.ErrNotExist.
 //
 // A session calls one method at a time. The context of a call ends some seconds
 // after the context of the session, so that the current request can finish. Reads

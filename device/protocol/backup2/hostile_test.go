@@ -109,7 +109,7 @@ func shortBackup(p *phone) error {
 func TestCutAnywhere(t *testing.T) {
 	noLeaks(t)
 	all, greeting := record(t, newMemory(t), shortBackup)
-	whole := []string{"first", "second", "again", "finished"}
+	contents := []string{"first", "second", "again", "finished"}
 	losses := []error{io.EOF, os.ErrDeadlineExceeded, io.ErrUnexpectedEOF, errors.New("connection reset")}
 	for _, at := range faultpoint.Choose(t, len(all)*len(losses), 1000) {
 		lost := losses[at%len(losses)]
@@ -131,7 +131,7 @@ func TestCutAnywhere(t *testing.T) {
 			t.Fatalf("cut at %d: %d uploads were neither committed nor aborted", at, m.open)
 		}
 		for name, content := range m.files {
-			if !slices.Contains(whole, content) {
+			if !slices.Contains(contents, content) {
 				t.Fatalf("cut at %d: %s contains %q", at, name, content)
 			}
 		}
@@ -188,7 +188,7 @@ func TestCancelAnywhere(t *testing.T) {
 		begin := time.Now()
 		err = s.Backup(ctx, BackupRequest{UDID: udid}, m, nil)
 		cancelled := errors.Is(err, ErrCancelled) && errors.Is(err, because)
-		// After the last call the device may have been faster.
+		// After the last call the device may have finished first.
 		if !cancelled && (err != nil || n < calls) || m.calls > n+8 || m.open != 0 {
 			t.Errorf("ended at call %d: %v, %d calls, %d uploads open", n, err, m.calls, m.open)
 		}
@@ -197,7 +197,7 @@ func TestCancelAnywhere(t *testing.T) {
 		}
 		s.Close()
 		var ne net.Error
-		// After the last call the device may have said all it has to say.
+		// After the last call the device may have sent everything.
 		if err := <-done; err == nil && n < calls || errors.As(err, &ne) && ne.Timeout() {
 			t.Errorf("ended at call %d: the device: %v", n, err)
 		}

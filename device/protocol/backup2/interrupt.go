@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// gate is the connection below the link. It can wake a session that waits for the
-// device's next request, and only there. It also limits greeting and goodbye.
-type gate struct {
+// interruptConn is the connection that the link reads and writes. It can
+// interrupt a session that waits for the device's next request, but no other
+// read. It also limits the time of the greeting and the goodbye.
+type interruptConn struct {
 	net.Conn
 	mu      sync.Mutex
 	waiting bool
@@ -20,65 +21,66 @@ type gate struct {
 // past is a deadline that ends a waiting call.
 var past = time.Unix(1, 0)
 
-// wait sets whether the session waits for a request now. It returns false if the
-// session must stop.
-func (g *gate) wait(waiting bool) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.waiting = waiting
+// setWaiting sets whether the session waits for a request now. It returns false
+// if the session must stop.
+func (c *interruptConn) setWaiting(waiting bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.waiting = waiting
 	select {
-	case <-g.done: // a fast device could send many requests before stop is called
-		g.stopped = true
+	case <-c.done: // a fast device could send many requests before interrupt is called
+		c.stopped = true
 	default:
 	}
-	return !g.stopped
+	return !c.stopped
 }
 
-// until makes the session stop when done is closed.
-func (g *gate) until(done <-chan struct{}) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.done = done
+// stopOn makes setWaiting return false once done is closed.
+func (c *interruptConn) stopOn(done <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done = done
 }
 
-// stop wakes the session, now or when it waits next.
-func (g *gate) stop() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.stopped = true
-	if g.waiting {
-		_ = g.Conn.SetReadDeadline(past) // fails only if it is closed
+// interrupt ends the session's wait for a request, now or when it next waits.
+func (c *interruptConn) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+	if c.waiting {
+		_ = c.Conn.SetReadDeadline(past) // fails only if it is closed
 	}
 }
 
-// within limits the time of all that follows; 0 removes the limit.
-func (g *gate) within(d time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.latest = time.Time{}
+// limit limits the time of all following reads and writes; 0 removes the
+// limit.
+func (c *interruptConn) limit(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.latest = time.Time{}
 	if d > 0 {
-		g.latest = time.Now().Add(d)
+		c.latest = time.Now().Add(d)
 	}
 }
 
-func (g *gate) SetReadDeadline(t time.Time) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.stopped && g.waiting {
+func (c *interruptConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped && c.waiting {
 		t = past
 	}
-	return g.Conn.SetReadDeadline(g.bounded(t))
+	return c.Conn.SetReadDeadline(c.bounded(t))
 }
 
-func (g *gate) SetWriteDeadline(t time.Time) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.Conn.SetWriteDeadline(g.bounded(t))
+func (c *interruptConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.Conn.SetWriteDeadline(c.bounded(t))
 }
 
-func (g *gate) bounded(t time.Time) time.Time {
-	if !g.latest.IsZero() && (t.IsZero() || t.After(g.latest)) {
-		return g.latest
+func (c *interruptConn) bounded(t time.Time) time.Time {
+	if !c.latest.IsZero() && (t.IsZero() || t.After(c.latest)) {
+		return c.latest
 	}
 	return t
 }

@@ -23,15 +23,15 @@ func (r *operation) list(m devicelink.Message) error {
 		}
 		return r.writeStatus(failure)
 	}
-	if r.watch.phase == PhaseFinishing {
-		r.watch.enter(PhaseVerifying)
+	if r.report.phase == PhaseFinishing {
+		r.report.setPhase(PhaseVerifying)
 	}
 	items, err := r.folder.List(r.ctx, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		items, err = nil, nil // devices expect an empty answer
 	}
 	if err != nil {
-		r.watch.warn("list %q: %v", path, err)
+		r.report.warn("list %q: %v", path, err)
 		return r.writeStatus(err)
 	}
 	l := newListing(items)

@@ -13,8 +13,8 @@ const (
 	reportBytes = 4 << 20
 )
 
-// watch counts progress for an Observer, which may be nil.
-type watch struct {
+// reporter counts progress and reports it to an Observer, which may be nil.
+type reporter struct {
 	o        Observer
 	phase    Phase
 	progress Progress
@@ -22,9 +22,9 @@ type watch struct {
 	warnings int
 }
 
-func newWatch(o Observer) *watch { return &watch{o: o} }
+func newReporter(o Observer) *reporter { return &reporter{o: o} }
 
-func (w *watch) enter(p Phase) {
+func (w *reporter) setPhase(p Phase) {
 	if w.phase == p {
 		return
 	}
@@ -34,44 +34,45 @@ func (w *watch) enter(p Phase) {
 	}
 }
 
-// heard notes that the device sent its first message.
-func (w *watch) heard(rekeying bool) {
+// received sets the phase after a message of the device. It has an effect only
+// after the first one.
+func (w *reporter) received(rekeying bool) {
 	switch {
 	case w.phase != PhaseWaiting:
 	case rekeying:
-		w.enter(PhaseRekeying)
+		w.setPhase(PhaseRekeying)
 	default:
-		w.enter(PhasePreparing)
+		w.setPhase(PhasePreparing)
 	}
 }
 
-// percent takes the device's progress from element i of m.
-func (w *watch) percent(m devicelink.Message, i int) {
+// percent sets the progress to element i of m, a percentage.
+func (w *reporter) percent(m devicelink.Message, i int) {
 	if p, ok := m.Real(i); ok && p > 0 {
 		w.progress.Percent = min(p, 100)
 	}
 }
 
-func (w *watch) bytes(n int) {
+func (w *reporter) bytes(n int) {
 	w.progress.Bytes += int64(n)
 	if w.pending += n; w.pending >= reportBytes {
-		w.report()
+		w.flush()
 	}
 }
 
-func (w *watch) file() {
+func (w *reporter) file() {
 	w.progress.Files++
-	w.report()
+	w.flush()
 }
 
-func (w *watch) report() {
+func (w *reporter) flush() {
 	w.pending = 0
 	if w.o != nil {
 		w.o.Progress(w.progress)
 	}
 }
 
-func (w *watch) warn(format string, v ...any) {
+func (w *reporter) warn(format string, v ...any) {
 	if w.warnings++; w.o == nil || w.warnings > maxWarnings {
 		return
 	}

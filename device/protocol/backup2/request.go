@@ -29,14 +29,14 @@ func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o 
 	if q.Full {
 		fields["Options"] = map[string]any{"ForceFullBackup": true}
 	}
-	r := &operation{folder: folder, scope: newScope(false, q.UDID), watch: newWatch(o)}
+	r := &operation{folder: folder, scope: newScope(false, q.UDID), report: newReporter(o)}
 	if q.Full {
 		r.hidden = q.UDID + "/Status.plist"
 	}
 	return s.do(ctx, "Backup", "backup", fields, r)
 }
 
-// RestoreOptions are options of a restore. The zero value is the careful choice. All
+// RestoreOptions are options of a restore. The zero value is the safest choice. All
 // are sent, since devices have other defaults.
 type RestoreOptions struct {
 	SystemFiles   bool // also restore system files
@@ -61,16 +61,16 @@ type RestoreRequest struct {
 type RestoreResult struct {
 	// Rebooted says that the connection ended after files were sent but before the
 	// device's result, as if the device restarted at once. The restore is probably
-	// complete; only the device can show it.
+	// complete; only the device shows whether it is.
 	Rebooted bool
 	// Missing counts the files that the device asked for and did not get.
 	Missing  int
 	Progress Progress
 }
 
-// almost is the percentage from which the end of a connection means the restart
-// after a restore and not a disconnected cable.
-const almost = 90
+// restartPercent is the percentage of a restore from which a lost connection means
+// that the device restarts, and not that its cable was disconnected.
+const restartPercent = 90
 
 // Restore makes the device restore a backup from the Folder, which changes only if
 // CopyBackup is set. Errors are those of Backup; the device may then have part of
@@ -98,11 +98,11 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 	if len(q.ApplicationIDs) > 0 {
 		fields["ApplicationIDs"] = q.ApplicationIDs
 	}
-	r := &operation{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), watch: newWatch(o)}
+	r := &operation{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), report: newReporter(o)}
 	err := s.do(ctx, "Restore", "restore", fields, r)
-	result := RestoreResult{Missing: r.unsent, Progress: r.watch.progress}
-	if errors.Is(err, ErrLinkLost) && r.ended && !q.Options.NoReboot && r.watch.phase == PhaseSending &&
-		(result.Progress.Percent == 0 || result.Progress.Percent >= almost) {
+	result := RestoreResult{Missing: r.unsent, Progress: r.report.progress}
+	if errors.Is(err, ErrLinkLost) && r.ended && !q.Options.NoReboot && r.report.phase == PhaseSending &&
+		(result.Progress.Percent == 0 || result.Progress.Percent >= restartPercent) {
 		result.Rebooted = true
 		return result, nil
 	}
@@ -111,8 +111,8 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 
 // ChangePassword sets the password of the device's backups (old is empty), changes
 // it, or turns off encryption (new is empty). The device may ask for its passcode.
-// It wraps the keys of the backup in the Folder again; without a backup there, its
-// next one is full.
+// It wraps the keys of the backup in the Folder again. If the Folder has no backup,
+// the next backup is full.
 func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []byte, folder Folder, o Observer) error {
 	if err := checkIdentifier(udid); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []by
 	if len(fields) == 1 {
 		return errors.New("change the backup password: the old and the new password are empty")
 	}
-	r := &operation{folder: folder, scope: newScope(false, udid), watch: newWatch(o), rekeying: true}
+	r := &operation{folder: folder, scope: newScope(false, udid), report: newReporter(o), rekeying: true}
 	return s.do(ctx, "ChangePassword", "change the backup password", fields, r)
 }
 
@@ -143,7 +143,7 @@ func (s *Session) do(ctx context.Context, name, what string, fields map[string]a
 	work, end := s.guard(ctx)
 	defer end()
 	r.Session, r.ctx = s, work
-	r.watch.enter(PhaseWaiting)
+	r.report.setPhase(PhaseWaiting)
 	err := s.send(name, fields)
 	var last response
 	if err == nil {

@@ -382,7 +382,7 @@ func (g rig) backup(f Folder) (*log, error) {
 	return &l, err
 }
 
-// asking returns a script that takes the request, calls do and reports success.
+// asking returns a script that reads the request, calls do and reports success.
 func asking(do func(*phone) error) func(*phone) error {
 	return func(p *phone) error {
 		if _, err := p.request(); err != nil {

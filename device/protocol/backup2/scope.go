@@ -26,8 +26,8 @@ func newScope(readOnly bool, ids ...string) *scope {
 	return &scope{ids: ids, readOnly: readOnly, archived: map[string]bool{}}
 }
 
-// ownNames are the names in a device's folder with a meaning. A name that differs
-// only in case would be the same file on some file systems.
+// ownNames are the names in a device's folder that have a fixed meaning. A name
+// that differs from one only in case would be the same file on some file systems.
 var ownNames = [...]string{
 	"Status.plist", "Info.plist", "Manifest.plist", "Manifest.db", "Manifest.mbdb", "Manifest.mbdx", "Snapshot",
 }
@@ -59,8 +59,8 @@ func (s *scope) write(path string) error {
 	return nil
 }
 
-// target is write for the new name of a move or copy, which may begin with the name
-// of an archive.
+// target is like write for the new name of a move or copy, which may begin with the
+// name of an archive.
 func (s *scope) target(path string) error {
 	first, err := s.clean(path)
 	if err == nil && !s.archived[first] && s.isArchive(first) {
@@ -72,9 +72,9 @@ func (s *scope) target(path string) error {
 	return s.write(path)
 }
 
-// done notes that path is the new name of a move or copy, and returns whether it is
-// in an archive.
-func (s *scope) done(path string) bool {
+// addTarget records path as the new name of a move or copy, and reports whether it
+// is in an archive.
+func (s *scope) addTarget(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
 	if !s.isArchive(first) {
 		return false

@@ -92,7 +92,7 @@ func TestScopeArchive(t *testing.T) {
 	s := newScope(true, udid, "source")
 	for i := range maxArchived {
 		name := "source-20240131-00000" + string(rune('0'+i))
-		if s.write(name) == nil || s.read(name) == nil || s.target(name) != nil || !s.done(name+"/x") || s.write(name+"/y") != nil || s.read(name) != nil {
+		if s.write(name) == nil || s.read(name) == nil || s.target(name) != nil || !s.addTarget(name+"/x") || s.write(name+"/y") != nil || s.read(name) != nil {
 			t.Error(name)
 		}
 	}
@@ -102,7 +102,7 @@ func TestScopeArchive(t *testing.T) {
 	if s.target("source-20240131-000000/again") != nil {
 		t.Error("an archive cannot be written")
 	}
-	if s.done("source/x") {
+	if s.addTarget("source/x") {
 		t.Error("source is not archived")
 	}
 }

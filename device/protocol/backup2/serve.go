@@ -13,7 +13,7 @@ import (
 )
 
 // maxRefused is how many paths outside its scope a device may name before the
-// session ends. Sound devices name none.
+// session ends. Correct devices name none.
 const maxRefused = 100
 
 // operation is a backup, restore or password change while the device's requests
@@ -23,7 +23,7 @@ type operation struct {
 	ctx      context.Context // of calls to folder
 	folder   Folder
 	scope    *scope
-	watch    *watch
+	report   *reporter
 	hidden   string // a file that does not exist for the device until it sends it
 	rekeying bool
 	refused  int
@@ -36,7 +36,7 @@ type operation struct {
 
 var (
 	errStopped = errors.New("the session was told to stop")
-	errLeft    = errors.New("the device ended the session")
+	errEnded   = errors.New("the device ended the session")
 )
 
 // serve serves requests until the device sends its result. The error is one of the
@@ -54,22 +54,22 @@ func (r *operation) serve() (response, error) {
 		if err := r.answer(m); err != nil {
 			return response{}, err
 		}
-		r.watch.report()
+		r.report.flush()
 	}
 }
 
 // next waits for a request.
 func (r *operation) next() (devicelink.Message, error) {
-	if !r.gate.wait(true) {
+	if !r.conn.setWaiting(true) {
 		return nil, errStopped
 	}
 	m, err := r.link.ReadMessage()
-	r.gate.wait(false)
+	r.conn.setWaiting(false)
 	if err != nil {
 		r.ended = !errors.Is(err, devicelink.ErrFormat) && !errors.Is(err, os.ErrDeadlineExceeded)
 		return nil, err
 	}
-	r.watch.heard(r.rekeying)
+	r.report.received(r.rekeying)
 	return m, nil
 }
 
@@ -101,24 +101,24 @@ func (r *operation) answer(m devicelink.Message) error {
 		r.ended = true
 		reason, _ := m.Text(1)
 		if reason == "" || reason == devicelink.NoText {
-			return errLeft
+			return errEnded
 		}
-		return fmt.Errorf("%w: %q", errLeft, printable(reason))
+		return fmt.Errorf("%w: %q", errEnded, printable(reason))
 	}
-	r.watch.warn("the device sent the unknown request %q", printable(m.Name()))
+	r.report.warn("the device sent the unknown request %q", printable(m.Name()))
 	return r.link.WriteStatus(devicelink.StatusFailed, "unknown request", nil)
 }
 
 // malformed answers a malformed request.
 func (r *operation) malformed(m devicelink.Message) error {
-	r.watch.warn("the device sent a malformed %q, which was refused", printable(m.Name()))
+	r.report.warn("the device sent a malformed %q, which was refused", printable(m.Name()))
 	return r.link.WriteStatus(devicelink.StatusFailed, "malformed request", nil)
 }
 
 // refuse counts a path outside the device's scope. An error ends the session.
 func (r *operation) refuse(path string, why error) error {
 	r.refused++
-	r.watch.warn("refused %q: %v", printable(path), why)
+	r.report.warn("refused %q: %v", printable(path), why)
 	if r.refused > maxRefused {
 		return protocolError("it named %d paths outside its folder, the last one %q", r.refused, printable(path))
 	}
@@ -159,8 +159,8 @@ func (r *operation) change(what, path string, check func(string) error, do func(
 	return failure, nil
 }
 
-// lose records a failure after which the operation must not succeed.
-func (r *operation) lose(err error) {
+// recordFailure records a failure after which the operation must not succeed.
+func (r *operation) recordFailure(err error) {
 	if err != nil && r.failed == nil {
 		r.failed = err
 	}
@@ -176,7 +176,7 @@ func (r *operation) mkdir(m devicelink.Message) error {
 		return err
 	}
 	if failure != nil && !errors.Is(failure, errPath) {
-		r.watch.warn("%v", failure)
+		r.report.warn("%v", failure)
 	}
 	return r.writeStatus(failure)
 }
@@ -186,7 +186,7 @@ func (r *operation) move(m devicelink.Message) error {
 	if !ok {
 		return r.malformed(m)
 	}
-	r.watch.percent(m, 3)
+	r.report.percent(m, 3)
 	var first error
 	for _, from := range slices.Sorted(maps.Keys(moves)) {
 		to, ok := moves[from].(string)
@@ -227,16 +227,16 @@ func (r *operation) relocate(what, from, to string, check func(string) error, do
 	case err != nil || errors.Is(failure, errPath):
 		return failure, err
 	case failure != nil:
-		r.watch.warn("%v", failure)
+		r.report.warn("%v", failure)
 		if !errors.Is(failure, fs.ErrNotExist) { // the device may expect that
-			r.lose(failure)
+			r.recordFailure(failure)
 		}
 		return failure, nil
 	}
-	if r.scope.done(to) {
-		r.watch.warn("the device renamed or copied a backup to %q", to)
+	if r.scope.addTarget(to) {
+		r.report.warn("the device renamed or copied a backup to %q", to)
 	} else {
-		r.watch.enter(PhaseFinishing)
+		r.report.setPhase(PhaseFinishing)
 	}
 	return nil, nil
 }
@@ -246,8 +246,8 @@ func (r *operation) remove(m devicelink.Message) error {
 	if !ok {
 		return r.malformed(m)
 	}
-	r.watch.percent(m, 3)
-	r.watch.enter(PhaseFinishing)
+	r.report.percent(m, 3)
+	r.report.setPhase(PhaseFinishing)
 	var first error
 	for _, path := range paths {
 		failure, err := r.change("remove", path, r.scope.write, func() error { return r.folder.Remove(r.ctx, path) })
@@ -258,7 +258,7 @@ func (r *operation) remove(m devicelink.Message) error {
 			continue // already removed
 		}
 		if failure != nil && !errors.Is(failure, errPath) {
-			r.watch.warn("%v", failure)
+			r.report.warn("%v", failure)
 		}
 		if first == nil {
 			first = failure
@@ -271,7 +271,7 @@ func (r *operation) space() error {
 	free, err := r.folder.Space(r.ctx)
 	if err != nil {
 		// The device then continues without checking.
-		r.watch.warn("free space is unknown: %v", err)
+		r.report.warn("free space is unknown: %v", err)
 		return r.link.WriteStatus(devicelink.StatusFailed, "Operation not supported", int64(0))
 	}
 	return r.link.WriteStatus(devicelink.StatusOK, "", max(free, 0))
@@ -284,10 +284,10 @@ func (r *operation) purge(m devicelink.Message) error {
 	}
 	freed, err := r.folder.Purge(r.ctx, want)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		r.watch.warn("free space: %v", err)
+		r.report.warn("free space: %v", err)
 	}
 	if err != nil || freed <= 0 {
-		r.watch.warn("the device asked to free %d bytes, which is not possible", want)
+		r.report.warn("the device asked to free %d bytes, which is not possible", want)
 		return r.link.WriteStatus(devicelink.StatusFailed, "Operation not supported", nil)
 	}
 	return r.link.WriteStatus(devicelink.StatusOK, "", freed)

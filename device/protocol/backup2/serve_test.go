@@ -188,7 +188,7 @@ func TestAnswers(t *testing.T) {
 		{name: "missing source of a move", warning: "move", do: func(p *phone) error {
 			return p.want(devicelink.StatusNoFile, "DLMessageMoveItems", map[string]any{udid + "/none": udid + "/x"})
 		}},
-		{name: "a file in a folder's place", warning: "make folder", folder: odd{change: func(string, string) error { return fs.ErrExist }}, do: func(p *phone) error {
+		{name: "a file with a folder's name", warning: "make folder", folder: odd{change: func(string, string) error { return fs.ErrExist }}, do: func(p *phone) error {
 			return p.want(devicelink.StatusExists, "DLMessageCreateDirectory", udid+"/x")
 		}},
 		{name: "what cannot be removed", warning: "rust", folder: odd{change: func(string, string) error { return errors.New("rust") }}, do: func(p *phone) error {
@@ -286,7 +286,7 @@ func TestAnswers(t *testing.T) {
 			}
 			aside := udid + "-20240131-123456"
 			if err := p.want(-1, "DLMessageRemoveItems", []string{aside}); err != nil {
-				return err // that of another session is not this one's
+				return err // an archive of another session must not be removed
 			}
 			if err := p.want(0, "DLMessageMoveItems", map[string]any{udid: aside}); err != nil {
 				return err
@@ -472,7 +472,7 @@ func TestRestore(t *testing.T) {
 			}
 			return p.respond(0, nil)
 		}},
-		{name: "restart before the last word", options: all, result: RestoreResult{Rebooted: true}, script: func(p *phone) error { return get(p, 99) }},
+		{name: "restart before the result", options: all, result: RestoreResult{Rebooted: true}, script: func(p *phone) error { return get(p, 99) }},
 		{name: "restart, percentage unknown", options: all, result: RestoreResult{Rebooted: true}, script: func(p *phone) error { return get(p, 0) }},
 		{name: "disconnects after the files", options: all, result: RestoreResult{Rebooted: true}, script: func(p *phone) error {
 			if err := get(p, 100); err != nil {
@@ -482,7 +482,7 @@ func TestRestore(t *testing.T) {
 		}},
 		{name: "cable pulled", options: all, kind: ErrLinkLost, script: func(p *phone) error { return get(p, 50) }},
 		{name: "cable pulled before any file", options: all, kind: ErrLinkLost, script: func(*phone) error { return nil }},
-		{name: "no restart was to come", options: map[string]any{
+		{name: "no restart was requested", options: map[string]any{
 			"RestoreSystemFiles": false, "RestoreShouldReboot": false, "RestoreDontCopyBackup": true, "RestorePreserveSettings": true, "RemoveItemsNotRestored": false,
 		}, q: RestoreRequest{Options: RestoreOptions{NoReboot: true}}, kind: ErrLinkLost, script: func(p *phone) error { return get(p, 99) }},
 		{name: "silence", options: all, kind: ErrLinkLost, script: func(p *phone) error {

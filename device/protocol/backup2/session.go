@@ -50,7 +50,7 @@ const goodbye = 2 * time.Second
 // Session is a connection to the backup service of a device. One goroutine may use
 // it at a time.
 type Session struct {
-	gate     *gate
+	conn     *interruptConn
 	link     *devicelink.Conn
 	o        Options
 	unusable bool
@@ -74,15 +74,15 @@ func Dial(ctx context.Context, conn net.Conn, o Options) (*Session, error) {
 
 func newSession(conn net.Conn, o Options) *Session {
 	o.fill()
-	g := &gate{Conn: conn}
-	return &Session{gate: g, o: o, link: devicelink.New(g, devicelink.Options{
+	c := &interruptConn{Conn: conn}
+	return &Session{conn: c, o: o, link: devicelink.New(c, devicelink.Options{
 		Idle: o.Idle, Busy: o.Busy, Write: o.Write, MaxMessage: o.MaxMessage,
 	})}
 }
 
 func (s *Session) greet() error {
-	s.gate.within(s.o.Greeting)
-	defer s.gate.within(0)
+	s.conn.limit(s.o.Greeting)
+	defer s.conn.limit(0)
 	if _, err := s.link.AcceptVersion(); err != nil {
 		return linkError(err)
 	}
@@ -115,7 +115,7 @@ func (s *Session) send(name string, fields map[string]any) error {
 
 // Close sends a goodbye if possible, and closes the connection.
 func (s *Session) Close() error {
-	s.gate.within(goodbye)
+	s.conn.limit(goodbye)
 	if !s.unusable {
 		s.unusable = true
 		s.link.Disconnect() // best effort
@@ -128,7 +128,7 @@ func (s *Session) Close() error {
 
 // abandon closes the connection after err. It tells the device if that may succeed.
 func (s *Session) abandon(err error) {
-	s.gate.within(goodbye)
+	s.conn.limit(goodbye)
 	if !errors.Is(err, ErrLinkLost) {
 		s.link.Disconnect() // best effort
 	}
@@ -161,7 +161,7 @@ func readResponse(m devicelink.Message) (response, bool, error) {
 // calls to the Folder. The caller must call end.
 func (s *Session) guard(ctx context.Context) (work context.Context, end func()) {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	s.gate.until(ctx.Done())
+	s.conn.stopOn(ctx.Done())
 	done, finished := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(finished)
@@ -170,7 +170,7 @@ func (s *Session) guard(ctx context.Context) (work context.Context, end func()) 
 			return
 		case <-ctx.Done():
 		}
-		s.gate.stop()
+		s.conn.interrupt()
 		t := time.NewTimer(s.o.Grace)
 		defer t.Stop()
 		select {

@@ -21,8 +21,8 @@ import (
 	"unicode/utf8"
 )
 
-// ErrFormat says that bytes are not a binary property list, or a damaged one.
-var ErrFormat = errors.New("not a sound binary property list")
+// ErrFormat says that bytes are not a valid binary property list.
+var ErrFormat = errors.New("not a valid binary property list")
 
 const (
 	header     = "bplist0"
@@ -80,14 +80,14 @@ func (d *Doc) Top() Ref { return d.top }
 // to objects that exist. It takes time in proportion to the size of the list.
 func (d *Doc) Validate() error {
 	for i := range d.count {
-		if !d.sound(Ref(i)) {
+		if !d.valid(Ref(i)) {
 			return ErrFormat
 		}
 	}
 	return nil
 }
 
-func (d *Doc) sound(r Ref) bool {
+func (d *Doc) valid(r Ref) bool {
 	marker, body, ok := d.object(r)
 	if !ok {
 		return false

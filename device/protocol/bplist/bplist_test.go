@@ -20,7 +20,7 @@ func marshal(t testing.TB, v any) []byte {
 	return data
 }
 
-// TestValues reads values that an encoder of another author wrote.
+// TestValues reads values that an independent encoder wrote.
 func TestValues(t *testing.T) {
 	date := time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 	long := bytes.Repeat([]byte{7}, 70000)
@@ -87,7 +87,7 @@ func TestValues(t *testing.T) {
 	if _, ok := d.Lookup(sub, "none"); ok {
 		t.Error("a missing key was found")
 	}
-	// Nothing is taken for another type.
+	// No value is returned as another type.
 	if _, ok := d.Int(ref("ascii")); ok {
 		t.Error("a text was read as a number")
 	}

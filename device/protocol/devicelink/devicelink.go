@@ -30,7 +30,8 @@ import (
 
 const (
 	// MaxFrame is the largest number of bytes of a file that is sent in a frame.
-	// Devices kill their backup agent for its memory on much larger ones.
+	// Devices kill their backup agent, because of its memory, if frames are much
+	// larger.
 	MaxFrame = 32 << 10
 	// MaxName is the longest name of a file, in bytes.
 	MaxName = 4096
@@ -39,7 +40,7 @@ const (
 	DefaultMaxMessage = 256 << 20
 )
 
-// NoText stands for an absent text in answers.
+// NoText is how an answer says that it has no text.
 const NoText = "___EmptyParameterString___"
 
 // Names of messages of this package.
@@ -195,7 +196,7 @@ func (l *Conn) ReadMessage() (Message, error) {
 	return m, nil
 }
 
-// bytes reads n bytes. It allocates as they arrive, not what was announced.
+// bytes reads n bytes. It allocates memory as they arrive, not for n at once.
 func (l *Conn) bytes(n int) ([]byte, error) {
 	const step = 1 << 20
 	b := make([]byte, 0, min(n, step))
@@ -231,7 +232,7 @@ func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
 	if err := l.write(binary.BigEndian.AppendUint32(nil, uint32(size))); err != nil {
 		return err
 	}
-	w := &exactly{l: l, left: size}
+	w := &limitedWriter{l: l, left: size}
 	if err := list(w); err != nil {
 		return err
 	}
@@ -241,13 +242,13 @@ func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
 	return l.w.Flush()
 }
 
-// exactly writes to the peer, but no more than announced.
-type exactly struct {
+// limitedWriter writes to the peer, but no more than the announced length.
+type limitedWriter struct {
 	l    *Conn
 	left int64
 }
 
-func (w *exactly) Write(b []byte) (int, error) {
+func (w *limitedWriter) Write(b []byte) (int, error) {
 	if int64(len(b)) > w.left {
 		return 0, errors.New("a message is longer than announced")
 	}

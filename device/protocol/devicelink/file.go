@@ -18,14 +18,14 @@ const (
 const maxText = 4096
 
 // SourceError says that a file could not be read while it was sent. The peer was
-// told, and the connection can be used.
+// informed, and the connection can still be used.
 type SourceError struct{ Err error }
 
 func (e *SourceError) Error() string { return e.Err.Error() }
 func (e *SourceError) Unwrap() error { return e.Err }
 
 // SinkError says that a received file could not be written. The rest of it was
-// read and discarded, and the connection can be used.
+// read and discarded, and the connection can still be used.
 type SinkError struct{ Err error }
 
 func (e *SinkError) Error() string { return e.Err.Error() }

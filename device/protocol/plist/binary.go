@@ -9,7 +9,8 @@ import (
 
 var errUnfolds = fmt.Errorf("%w: it expands to many times its own size", ErrFormat)
 
-// errNaN refuses a value that no message has and that cannot be encoded again.
+// errNaN is the error for a value that no message has and that cannot be
+// encoded again.
 var errNaN = fmt.Errorf("%w: a real that is not a number", ErrFormat)
 
 // Approximate memory of decoded values, in bytes.
@@ -35,7 +36,7 @@ type binary struct {
 	texts map[bplist.Ref]string // shared texts are decoded once
 }
 
-// parseBinary returns b as a Doc, all of whose objects are sound.
+// parseBinary returns b as a Doc and checks all its objects.
 func parseBinary(b []byte) (bplist.Doc, error) {
 	doc, err := bplist.Parse(b)
 	if err == nil {

@@ -4,8 +4,8 @@
 // values of a large list, such as the Info.plist of a backup. Both take lists
 // from a peer that may be hostile: memory is bounded by a small multiple of the
 // input, however a list's objects refer to each other, and no nesting exhausts
-// the stack. Package bplist, on which both stand, gives access to the objects of
-// a binary list.
+// the stack. Both use package bplist, which gives access to the objects of a
+// binary list.
 package plist
 
 import (
@@ -19,13 +19,13 @@ import (
 	"github.com/snap-backup/snap/device/protocol/bplist"
 )
 
-// ErrFormat says that bytes are not a sound property list.
-var ErrFormat = errors.New("not a sound property list")
+// ErrFormat says that bytes are not a valid property list.
+var ErrFormat = errors.New("not a valid property list")
 
 // Decode reads a binary or XML property list. Its values are map[string]any,
 // []any, string, []byte, bool, float64, time.Time, and int64, or uint64 for an
-// integer above 1<<63 - 1. Anything else, such as the references of keyed
-// archives, makes the list unsound.
+// integer above 1<<63 - 1. A list with anything else, such as the references of
+// keyed archives, is not valid.
 func Decode(b []byte) (any, error) {
 	if bplist.Is(b) {
 		return decodeBinary(b)

@@ -18,7 +18,7 @@ var someValues = map[string]any{
 	"List":     []any{"a", map[string]any{"Version": "wrong"}},
 }
 
-// TestSelect compares both forms with an encoder of another author.
+// TestSelect reads both forms as an independent encoder wrote them.
 func TestSelect(t *testing.T) {
 	want := Values{
 		"Version": "10.0", "Number": int64(-5), "Big": int64(1 << 40), "Yes": true, "No": false, "Real": 1.5,

@@ -41,10 +41,10 @@ type container struct {
 // are well-formed: every value in a dictionary has a key, containers are closed
 // in order, and one value is in the <plist>. Depth is bounded by limit.
 //
-// It is not encoding/xml because an Info.plist has up to 10 MB of icons in
-// base64 that nobody asks for: skipping their text costs milliseconds where a
-// general decoder takes most of a second. It refuses document types with an
-// internal subset, so there are no entities but the five of XML.
+// It does not use encoding/xml because an Info.plist has up to 10 MB of icons
+// in base64 that no caller selects: skipping their text takes milliseconds,
+// while a general decoder takes most of a second. It refuses document types
+// with an internal subset, so there are no entities but the five of XML.
 type xmlScanner struct {
 	in     []byte
 	pos    int
@@ -63,7 +63,7 @@ func (s *xmlScanner) bad(format string, args ...any) error {
 	return fmt.Errorf("%w: byte %d: %s", ErrFormat, s.pos, fmt.Sprintf(format, args...))
 }
 
-// next returns the next token. After tokenEnd nothing follows.
+// next returns the next token. tokenEnd is the last token.
 func (s *xmlScanner) next() (xmlToken, error) {
 	if n := len(s.stack); n > 0 && s.stack[n-1].empty {
 		s.stack = s.stack[:n-1]

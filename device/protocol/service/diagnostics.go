@@ -18,7 +18,7 @@ func PasscodeSet(ctx context.Context, c net.Conn) (set, known bool, err error) {
 	if err != nil {
 		return false, false, fmt.Errorf("ask whether the device has a passcode: %w", err)
 	}
-	// The device also accepts an end without this.
+	// Best effort: the device also accepts a closed connection.
 	_ = conn.Send(ctx, map[string]any{"Request": "Goodbye"})
 	answers := msg.Dict("Diagnostics").Dict("MobileGestalt")
 	if msg.String("Status") != "Success" || !answers.Has("PasswordConfigured") {

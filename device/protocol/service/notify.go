@@ -30,8 +30,8 @@ const (
 // shutdownTimeout is how long a device may take to confirm the end.
 const shutdownTimeout = 5 * time.Second
 
-// Notify is a client of the notification proxy. Call Observe, then Next; use
-// another Notify to post meanwhile.
+// Notify is a client of the notification proxy. Call Observe, then Next. To
+// post while Next waits, use another Notify.
 type Notify struct{ conn *stream.Conn }
 
 // NewNotify returns a client on a connection to NotificationProxy.
@@ -80,7 +80,7 @@ func (n *Notify) Next(ctx context.Context) (string, error) {
 }
 
 // Shutdown asks the device to end, waits for its confirmation and closes the
-// connection. Without it, a device may drop what was just posted.
+// connection. Without it, a device may drop the last notification.
 func (n *Notify) Shutdown(ctx context.Context) error {
 	defer n.conn.Close()
 	if err := n.conn.Send(ctx, map[string]any{"Command": "Shutdown"}); err != nil {

@@ -44,12 +44,13 @@ func Do(ctx context.Context, c net.Conn, timeout time.Duration, fn func() error)
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
-		// If this fails the connection is closed, which ends fn as well.
+		// If this fails, the connection is closed already, which ends fn as
+		// well.
 		_ = c.SetDeadline(time.Unix(1, 0))
 	})
 	err := fn()
 	if !stop() {
-		<-cut // or it would end what follows
+		<-cut // or the deadline would end later calls
 	}
 	switch {
 	case err == nil:
