@@ -4,13 +4,14 @@
 // A computer reaches devices through usbmuxd (part of macOS, of Apple Devices
 // and iTunes on Windows, and a package on Linux), which lists devices and
 // connects to their ports. On the device, lockdownd describes the device and
-// starts services for computers that are paired with it: those with a pairing
-// record, which usbmuxd stores.
+// starts services for computers that are paired with it. A paired computer has
+// a pairing record, which usbmuxd stores.
 //
 // The package does not trust devices: it bounds their answers, and every call
-// ends with its context. It keeps no state, which is usbmuxd's or the device's.
+// ends with its context. It keeps no state: usbmuxd and the device do.
 //
-// Package stream has the messages of both, with frames of go-ios. Connecting,
-// deadlines, decoding and TLS are here and there, since go-ios waits without
-// limit, takes damaged answers for success, and needs TLS 1.2.
+// Package stream reads and writes the messages of both, with go-ios's framing.
+// Connecting, deadlines, decoding and TLS are in this package and in stream,
+// since go-ios waits without limit, treats damaged answers as success, and
+// needs TLS 1.2.
 package device

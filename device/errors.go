@@ -11,7 +11,7 @@ var (
 	ErrNotPaired     = errors.New("the device does not trust this computer yet")
 	ErrStalePairing  = errors.New("the device does not trust this computer any more")
 	ErrDialogPending = errors.New("the device asks whether to trust this computer")
-	ErrDenied        = errors.New("somebody chose not to trust this computer")
+	ErrDenied        = errors.New("the user chose not to trust this computer")
 	ErrManaged       = errors.New("the organisation that manages the device forbids it")
 	ErrNeedsCable    = errors.New("the device can be paired by cable only")
 	ErrNoService     = errors.New("the device has no such service")
@@ -45,8 +45,8 @@ var refusals = map[string]error{
 	"MissingValue":                        ErrMissing,
 }
 
-// Refusal is an error that a device sent. It wraps the error above that it means,
-// if there is one.
+// Refusal is an error that a device sent. It wraps one of the errors above if
+// the code is known.
 type Refusal struct {
 	Code string // in the device's words, such as InvalidHostID
 }

@@ -17,8 +17,8 @@ const minPrefix = 4
 // nameTimeout is how long a device may take to send its name.
 const nameTimeout = 5 * time.Second
 
-// Find returns the connected device that device names: by UDID, with or without
-// dash, by name, or by a prefix of either. It ignores case and the kind of
+// Find returns the connected device with this UDID, with or without its dash,
+// this name, or this prefix of either. It ignores case and the kind of
 // apostrophe. "" means the only connected device. The error is ErrNotFound or
 // ErrAmbiguous and lists the connected devices.
 func (m *Mux) Find(ctx context.Context, device string) (Entry, error) {
@@ -48,8 +48,8 @@ func exactUDID(list []Entry, device string) (Entry, bool) {
 	return Entry{}, false
 }
 
-// names asks all devices for their names. The name of one that does not answer
-// is "".
+// names asks all devices for their names. The name of a device that does not
+// answer is "".
 func (m *Mux) names(ctx context.Context, list []Entry) ([]string, error) {
 	names := make([]string, len(list))
 	var g errgroup.Group
@@ -80,8 +80,8 @@ func (m *Mux) name(ctx context.Context, e Entry) string {
 	return name
 }
 
-// choose returns the device with a name, or with a prefix of name or UDID. names
-// has the name of each device in list.
+// choose returns the device with this name, or with this prefix of its name or
+// UDID. names are the names of the devices in list.
 func choose(list []Entry, names []string, device string) (Entry, error) {
 	var exact, prefix []int
 	for i, e := range list {
@@ -129,5 +129,5 @@ func choose(list []Entry, names []string, device string) (Entry, error) {
 
 func plainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
 
-// foldName makes names equal that look equal to people.
+// foldName returns the same text for names that look equal to people.
 func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\u2019", "'")) }

@@ -61,8 +61,8 @@ type Storage struct {
 // not before they were unlocked for the first time.
 const backupService = "com.apple.mobilebackup2"
 
-// neverUnlocked reports whether the device was not unlocked since it was switched
-// on. Only an attempt to start a service shows that.
+// neverUnlocked reports whether the device was not unlocked since it was
+// switched on. It tries to start a service, since no value says so.
 func (s *Session) neverUnlocked(ctx context.Context) bool {
 	more := map[string]any{"Service": backupService}
 	if s.record != nil && len(s.record.EscrowBag) > 0 {
@@ -151,7 +151,8 @@ func (i *Info) general(d stream.Dict) {
 	i.Name, i.ProductType = text(d, "DeviceName"), text(d, "ProductType")
 	i.Model = Model(i.ProductType)
 	i.ProductVersion, i.BuildVersion, i.SerialNumber = text(d, "ProductVersion"), text(d, "BuildVersion"), text(d, "SerialNumber")
-	// It says whether a passcode locks the screen now.
+	// PasswordProtected says whether a passcode locks the screen now, so false
+	// does not mean that no passcode is set.
 	if d.Bool("PasswordProtected") {
 		i.PasscodeSet = flag(d, "PasswordProtected")
 	}
@@ -168,7 +169,7 @@ func (i *Info) backup(d stream.Dict) {
 	}
 }
 
-// seconds returns a date stored as seconds since 2001, if a Duration can hold it.
+// seconds returns v, a number of seconds, if a Duration can hold it.
 func seconds(v any) (int64, bool) {
 	var f float64
 	switch n := v.(type) {

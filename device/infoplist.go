@@ -39,14 +39,15 @@ var iTunesFiles = []string{
 	"VoiceMemos.plist", "iPhotoAlbumPrefs", "iTunesApplicationIDs", "iTunesPrefs", "iTunesPrefs.plist",
 }
 
-// oldITunes is the version of iTunes for devices that do not name the one they
-// need; some iPads do not.
+// oldITunes is the version of iTunes for devices that do not name the version
+// they need, such as some iPads.
 const oldITunes = "10.0.1"
 
-// InfoPlist returns the Info.plist of a backup, which the host adds to what the
-// device sends. Apple's programs show it, and a device reads it during a restore.
-// InfoPlist omits what it cannot read, but fails without the device's general
-// values. It opens a connection to the media files if files is nil.
+// InfoPlist returns the Info.plist of a backup, which the host adds to the files
+// that the device sends. Apple's programs show its values, and a device reads it
+// during a restore. InfoPlist omits what it cannot read, but fails without the
+// device's general values. It opens a connection to the media files if files is
+// nil.
 //
 // An Info.plist contains a phone number, IMEI and serial number.
 func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt InfoOptions) ([]byte, error) {
@@ -65,7 +66,7 @@ func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt Inf
 	version, err := s.Value(ctx, "com.apple.mobile.iTunes", "MinITunesVersion")
 	g.note("version of iTunes", err)
 	g.version, _ = version.(string)
-	// All connections first: devices close a session that is idle.
+	// Open all connections first: devices close an idle session.
 	apps, appsErr := s.StartService(ctx, service.InstallationProxy, false)
 	icons, iconsErr := s.StartService(ctx, service.SpringBoard, false)
 	if files == nil {
@@ -112,10 +113,10 @@ func (g *gatherer) note(what string, err error) bool {
 	return err == nil
 }
 
-var errTooMuch = errors.New("it is larger than any known one")
+var errTooMuch = errors.New("it is larger than any known file or app of this kind")
 
-// room takes n bytes from what is left.
-func (g *gatherer) room(n, limit int) error {
+// reserve reserves n of the bytes that may still be added.
+func (g *gatherer) reserve(n, limit int) error {
 	if n > limit || n > g.left {
 		return errTooMuch
 	}
@@ -137,7 +138,7 @@ func (g *gatherer) apps(c *service.Apps) {
 		if len(sinf) == 0 || len(metadata) == 0 || g.applications[id] != nil {
 			return nil
 		}
-		if g.note("app "+id, g.room(len(sinf)+len(metadata), maxAppData)) {
+		if g.note("app "+id, g.reserve(len(sinf)+len(metadata), maxAppData)) {
 			g.applications[id] = map[string]any{"ApplicationSINF": sinf, "iTunesMetadata": metadata}
 			g.withData = append(g.withData, id)
 		}
@@ -153,7 +154,7 @@ func (g *gatherer) icons(c *service.Icons) {
 		if !g.note("icons", err) {
 			return
 		}
-		if len(png) > 0 && g.note("icon of "+id, g.room(len(png), maxAppData)) {
+		if len(png) > 0 && g.note("icon of "+id, g.reserve(len(png), maxAppData)) {
 			g.applications[id]["PlaceholderIcon"] = png
 		}
 	}
@@ -173,15 +174,15 @@ func (g *gatherer) readFiles(c *afc.Client) {
 	g.books, _ = g.readFile(c, "/Books/iBooksData2.plist")
 }
 
-// readFile returns the content of a file, or nil if there is none. ok is false if
-// the connection failed.
+// readFile returns the content of a file, or nil if it does not exist or cannot
+// be read. ok is false if the connection failed.
 func (g *gatherer) readFile(c *afc.Client, path string) (b []byte, ok bool) {
 	b, err := c.ReadFile(g.ctx, path, maxITunesFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, true
 	}
 	if err == nil {
-		err = g.room(len(b), maxITunesFile)
+		err = g.reserve(len(b), maxITunesFile)
 	}
 	if g.note(path, err) {
 		if b == nil {

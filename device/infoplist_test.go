@@ -116,7 +116,7 @@ func TestInfoPlistWithoutServices(t *testing.T) {
 // remain.
 func TestInfoPlistWithBrokenLinks(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.SetApps([]simulator.App{{ID: "a", SINF: []byte("s"), Metadata: []byte("m")}})
@@ -136,7 +136,7 @@ func TestInfoPlistWithBrokenLinks(t *testing.T) {
 func TestInfoBounds(t *testing.T) {
 	t.Parallel()
 	g := gatherer{left: 10}
-	if g.room(11, 20) == nil || g.room(5, 4) == nil || g.room(6, 20) != nil || g.room(5, 20) == nil || g.room(4, 20) != nil {
+	if g.reserve(11, 20) == nil || g.reserve(5, 4) == nil || g.reserve(6, 20) != nil || g.reserve(5, 20) == nil || g.reserve(4, 20) != nil {
 		t.Error("bounds")
 	}
 }

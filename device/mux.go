@@ -71,7 +71,7 @@ func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (st
 	return d, nil
 }
 
-// muxResult is the number of a refusal of usbmuxd.
+// muxResult is the result code with which usbmuxd refuses a request.
 type muxResult int64
 
 const (

@@ -151,7 +151,7 @@ func TestDamagedMuxAnswers(t *testing.T) {
 
 func TestSilentMuxEndsWithTheContext(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := serveBytes(t, nil).List(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -161,7 +161,7 @@ func TestSilentMuxEndsWithTheContext(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	events := make(chan Event, 10)
@@ -200,7 +200,7 @@ func TestWatch(t *testing.T) {
 // TestWatchSurvivesRestart ends and restarts usbmuxd.
 func TestWatchSurvivesRestart(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	socket := filepath.Join(t.TempDir(), "m")
 	m, err := Open(socket)
 	if err != nil {

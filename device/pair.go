@@ -98,13 +98,13 @@ func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	}
 }
 
-// waitEnded adds to err why waiting for the user ended: because ctx ended, or the
-// time limit.
+// waitEnded adds to err why waiting for the user ended: ctx ended, or the time
+// limit passed.
 func waitEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", err, ctx.Err())
 	}
-	return fmt.Errorf("%w: nobody responded on the device in time", err)
+	return fmt.Errorf("%w: the user did not respond on the device in time", err)
 }
 
 func pause(ctx context.Context, d time.Duration) error {

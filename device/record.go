@@ -11,12 +11,12 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// pairingRecord is what a computer keeps of its pairing with a device. It
+// pairingRecord is a computer's data about its pairing with a device. It
 // contains private keys.
 type pairingRecord struct {
 	HostID, SystemBUID, WiFiMACAddress string
 	EscrowBag                          []byte
-	HostCertificate, HostPrivateKey    []byte // PEM, as all that follow
+	HostCertificate, HostPrivateKey    []byte // PEM, like all fields below
 	RootCertificate, RootPrivateKey    []byte
 	DeviceCertificate                  []byte
 }
@@ -66,7 +66,7 @@ func parseRecord(b []byte) (*pairingRecord, error) {
 	return r, nil
 }
 
-// public returns the parts of a record that a device is sent.
+// public returns the parts of a record that are sent to the device.
 func (r *pairingRecord) public() map[string]any {
 	return map[string]any{
 		"DeviceCertificate": r.DeviceCertificate, "HostCertificate": r.HostCertificate, "RootCertificate": r.RootCertificate,

@@ -78,8 +78,9 @@ func blameless(t *testing.T, d *simulator.Device) {
 	devicetest.NoViolations(t, d)
 }
 
-// soon fails a test that takes minutes, because something waited for a time-out.
-func soon(t *testing.T) {
+// failIfSlow fails a test that takes minutes, because something waited for a
+// time-out.
+func failIfSlow(t *testing.T) {
 	t.Helper()
 	begin := time.Now()
 	t.Cleanup(func() {

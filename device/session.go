@@ -53,7 +53,7 @@ func (m *Mux) sessionWith(ctx context.Context, e Entry, r *pairingRecord) (*Sess
 	return s, nil
 }
 
-// lockdown connects without a session. A device then sends a few values only,
+// lockdown connects without a session. A device then sends only a few values,
 // such as its name.
 func (m *Mux) lockdown(ctx context.Context, e Entry) (*Session, error) {
 	c, err := m.connect(ctx, e.Link(), lockdownPort)

@@ -170,11 +170,11 @@ func hostID(t *testing.T, record []byte) string {
 	return d.String("HostID")
 }
 
-// TestCutLinks cuts or silences a connection anywhere in a session. That is an
-// error in time, never a hang or a panic.
+// TestCutLinks cuts or silences a connection anywhere in a session. The
+// session must return an error in time, and never hang or panic.
 func TestCutLinks(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	e := r.entry()
@@ -306,7 +306,7 @@ func equal(a, b []Trust) bool {
 
 func TestPairRefused(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	for name, tt := range map[string]struct {
 		spec  simulator.Spec
 		by    simulator.Transport

@@ -125,8 +125,8 @@ func (y *Sync) Lock(ctx context.Context) error {
 	return y.post(ctx, service.SyncDidStart)
 }
 
-// post posts a notification over a new session and connection, since devices may
-// have closed the first ones, which are idle during a backup.
+// post posts a notification over a new session and connection, since the first
+// ones are idle during a backup and devices may have closed them.
 func (y *Sync) post(ctx context.Context, name string) error {
 	c, err := y.mux.Service(ctx, y.entry, service.NotificationProxy, false)
 	if err != nil {
@@ -137,7 +137,7 @@ func (y *Sync) post(ctx context.Context, name string) error {
 		n.Close()
 		return err
 	}
-	// It has been posted; errors of the shutdown do not matter.
+	// The notification was posted; errors of the shutdown do not matter.
 	_ = n.Shutdown(ctx)
 	return ctx.Err()
 }
@@ -174,7 +174,7 @@ func (m *Mux) SyncLock(ctx context.Context, e Entry, on func(notification string
 		return nil, err
 	}
 	if err := y.Lock(ctx); err != nil {
-		// The first error says more than an error of Release.
+		// The first error is more useful than an error of Release.
 		_ = y.Release(ctx)
 		return nil, err
 	}

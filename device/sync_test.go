@@ -28,7 +28,7 @@ var completeSync = []string{"syncWillStart", "syncLockRequest", "syncDidStart", 
 
 func TestSyncLock(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.SetLockBusy(2)
@@ -87,7 +87,7 @@ func TestSyncLockIsReleasedAfterAnInterrupt(t *testing.T) {
 
 func TestSyncLockTaken(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	d.SetLockBusy(1000)
@@ -110,7 +110,7 @@ func TestSyncLockTaken(t *testing.T) {
 // TestSyncLosesTheDevice detaches the device. Release must return, with an error.
 func TestSyncLosesTheDevice(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := r.device(simulator.Spec{})
 	y, err := r.SyncLock(t.Context(), r.entry(), nil)
@@ -125,7 +125,7 @@ func TestSyncLosesTheDevice(t *testing.T) {
 
 func TestHeartbeatKeepsWiFi(t *testing.T) {
 	t.Parallel()
-	soon(t)
+	failIfSlow(t)
 	r := newRig(t)
 	d := newDevice(t, simulator.Spec{HeartbeatInterval: 200 * time.Millisecond})
 	r.Attach(d, simulator.Network)

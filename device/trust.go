@@ -37,7 +37,7 @@ func trustOf(err error) Trust {
 	return Unknown
 }
 
-// Words describes the state and what to do, for people.
+// Words describes the state and says what to do, for people.
 func (t Trust) Words() string {
 	switch t {
 	case Trusted:
@@ -47,7 +47,7 @@ func (t Trust) Words() string {
 	case DialogPending:
 		return "it asks whether to trust this computer: unlock it, tap Trust, and enter its passcode"
 	case Denied:
-		return `somebody chose "Don't Trust" on it: pair again and tap Trust`
+		return `the user chose "Don't Trust" on it: pair again and tap Trust`
 	case Stale:
 		return "it does not trust this computer any more, because its trust settings were reset: pair again"
 	case Managed:

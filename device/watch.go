@@ -24,14 +24,15 @@ type Event struct {
 	Entry  Entry // with the one link
 }
 
-// muxRetry is how often Watch tries to reach a usbmuxd that ended. On Linux it
-// ends with the last device and starts with the next one.
+// muxRetry is how often Watch tries to reach usbmuxd after it ended. On Linux
+// it ends when the last device is detached and starts when the next one is
+// attached.
 const muxRetry = 2 * time.Second
 
-// Watch calls on for every device that is attached or detached, beginning with
-// those that are connected, until ctx ends or on returns an error. It returns
-// that error. If usbmuxd ends, Watch reports its devices as detached and waits
-// for it to start again.
+// Watch calls on for every device that is attached or detached, first for
+// those that are already connected. It returns the error of ctx when ctx ends,
+// and an error of on. If usbmuxd ends, Watch reports its devices as detached
+// and waits for it to start again.
 func (m *Mux) Watch(ctx context.Context, on func(Event) error) error {
 	w := watcher{on: on, known: map[int64]Entry{}}
 	for first := true; ; first = false {
