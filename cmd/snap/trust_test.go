@@ -37,7 +37,7 @@ func TestTrustStates(t *testing.T) {
 		{"locked", func() { d.Refuse(simulator.Lockdown, "PasswordProtected") }, "it is locked: unlock it", "it is locked: unlock it", exitUntrusted},
 		{"dialog", func() { d.Refuse(simulator.Lockdown, "PairingDialogResponsePending") }, "it asks whether to trust this computer", "tap Trust, and enter its passcode", exitUntrusted},
 		{"denied", func() { d.Refuse(simulator.Lockdown, "UserDeniedPairing"); d.SetTrust(simulator.TrustNever) },
-			`the user chose "Don't Trust"`, "somebody chose not to trust this computer", exitUntrusted},
+			`the user chose "Don't Trust"`, "the user chose not to trust this computer", exitUntrusted},
 		{"stale", func() { d.ForgetHosts() }, "it does not trust this computer any more", "tap Trust, and enter its passcode", exitUntrusted},
 		{"managed", func() { d.Refuse(simulator.Lockdown, "MCProtected") }, "the organisation that manages it", "ask the organisation that manages the device", exitUntrusted},
 		{"not-paired", func() { _ = l.Mux.SetPairRecord(d.UDID(), nil) }, "it does not trust this computer yet", "tap Trust, and enter its passcode", exitUntrusted},
