@@ -151,7 +151,7 @@ func TestEncryptedSeriesComesBackAndSharesLikeAPlainOne(t *testing.T) {
 		run.verify(t)
 		for day, res := range run.results {
 			if res.Unsealed < 100 || len(res.Raw) > 0 || !res.Snapshot.Unlocked {
-				t.Errorf("%s: day %d: %d files stored as plain, raw %v, unlocked %v", name, day, res.Unsealed, res.Raw, res.Snapshot.Unlocked)
+				t.Errorf("%s: day %d: %d files stored decrypted, raw %v, unlocked %v", name, day, res.Unsealed, res.Raw, res.Snapshot.Unlocked)
 			}
 			if day > 0 && res.ReadFiles > res.Files/2 {
 				t.Errorf("%s: day %d: %d of %d files were read", name, day, res.ReadFiles, res.Files)
@@ -181,6 +181,9 @@ func TestPasswordChangeAddsLittle(t *testing.T) {
 }
 
 func TestUnlockingLaterSharesWithPlain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it generates two devices")
+	}
 	t.Parallel()
 	run := runSeries(t, synthetic.Config{Seed: 3}, 1, false)
 	dir := t.TempDir()

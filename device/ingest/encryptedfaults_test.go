@@ -22,34 +22,34 @@ import (
 	"howett.net/plist"
 )
 
-// sealedMini is the encrypted twin of a mini: files that have not changed keep
-// their key and their bytes.
-type sealedMini struct {
+// encryptedTwin is an encrypted backup with the content of another folder. Files that
+// have not changed keep their key and their bytes.
+type encryptedTwin struct {
 	*foldertest.Folder                    // the twin's own folder
 	plain              *foldertest.Folder // whose content it holds
 	rand               *rand.ChaCha8
 	bag                []byte
 	keys               *keybag.Keys
-	files              map[string]sealedRow // by domain and path
+	files              map[string]encryptedRecord // by domain and path
 }
 
-type sealedRow struct {
+type encryptedRecord struct {
 	foldertest.Record
 	key keybag.FileKey
 }
 
-func newSealedMini(t testing.TB) *sealedMini {
+func newEncryptedTwin(t testing.TB) *encryptedTwin {
 	plain := foldertest.New(t)
-	s := &sealedMini{
+	s := &encryptedTwin{
 		Folder: &foldertest.Folder{TB: t, Dir: filepath.Join(t.TempDir(), foldertest.UDID)}, plain: plain,
-		rand: rand.NewChaCha8([32]byte{5}), files: map[string]sealedRow{},
+		rand: rand.NewChaCha8([32]byte{5}), files: map[string]encryptedRecord{},
 	}
 	s.newBag("first")
 	return s
 }
 
-// newBag sets a password: all files get new keys.
-func (s *sealedMini) newBag(password string) {
+// newBag sets a password, which gives all files new keys.
+func (s *encryptedTwin) newBag(password string) {
 	s.Helper()
 	var err error
 	s.bag, s.keys, err = keybag.New(s.rand, []byte(password), keybag.NewOptions{Iter: 3, DPIC: 3})
@@ -57,12 +57,12 @@ func (s *sealedMini) newBag(password string) {
 	clear(s.files)
 }
 
-func (s *sealedMini) newKey() (key keybag.FileKey) {
+func (s *encryptedTwin) newKey() (key keybag.FileKey) {
 	_, _ = s.rand.Read(key[:])
 	return key
 }
 
-func (s *sealedMini) sealed(content []byte, key keybag.FileKey) []byte {
+func (s *encryptedTwin) encrypt(content []byte, key keybag.FileKey) []byte {
 	s.Helper()
 	var out bytes.Buffer
 	w := keybag.NewEncrypter(&out, key)
@@ -72,8 +72,8 @@ func (s *sealedMini) sealed(content []byte, key keybag.FileKey) []byte {
 	return out.Bytes()
 }
 
-// day brings the folder to what the plain one is.
-func (s *sealedMini) day(day int) {
+// day makes the folder the twin of the other one as it is now.
+func (s *encryptedTwin) day(day int) {
 	s.Helper()
 	for name, r := range s.plain.Records {
 		if s.files[name].Record == r {
@@ -82,15 +82,15 @@ func (s *sealedMini) day(day int) {
 		content, err := os.ReadFile(s.plain.Blob(r.Domain, r.Path))
 		s.Check(err)
 		key := s.newKey()
-		s.files[name] = sealedRow{r, key}
+		s.files[name] = encryptedRecord{r, key}
 		blob := s.Blob(r.Domain, r.Path)
 		s.Check(os.MkdirAll(filepath.Dir(blob), 0o755))
-		s.Check(os.WriteFile(blob+".new", s.sealed(content, key), 0o644))
+		s.Check(os.WriteFile(blob+".new", s.encrypt(content, key), 0o644))
 		s.Check(os.Rename(blob+".new", blob))
 	}
 	date := time.Date(2026, 1, day, 8, 0, 0, 0, time.UTC)
 	key := s.newKey()
-	s.Write("Manifest.db", s.sealed(s.database(), key))
+	s.Write("Manifest.db", s.encrypt(s.database(), key))
 	wrapped, err := s.keys.Wrap(keybag.ClassNone, key)
 	s.Check(err)
 	s.Plist("Manifest.plist", plist.BinaryFormat, map[string]any{
@@ -101,8 +101,8 @@ func (s *sealedMini) day(day int) {
 	s.Status("finished", date)
 }
 
-// database is the plain Manifest.db.
-func (s *sealedMini) database() []byte {
+// database returns the decrypted Manifest.db.
+func (s *encryptedTwin) database() []byte {
 	s.Helper()
 	name := filepath.Join(s.TempDir(), "plain.db")
 	db, err := sql.Open("sqlite", "file:"+filepath.ToSlash(name)+"?_pragma=journal_mode(OFF)")
@@ -172,20 +172,20 @@ func judgeUnlocked(be backend.Backend, pictures map[int]foldertest.Picture, torn
 	return judge(be, pictures, torn...)
 }
 
-// sealedRig is a store with day 1 of an encrypted device, and a folder at day
-// 2: after an ordinary day, or after a change of the password.
-type sealedRig struct {
-	*sealedMini
+// encryptedRig is a store with day 1 of an encrypted device, and a folder at day 2,
+// after an ordinary day or a password change.
+type encryptedRig struct {
+	*encryptedTwin
 	password string
 	base     *memory.Backend
 	pictures map[int]foldertest.Picture
 }
 
-func sealedRigs(t *testing.T) map[string]*sealedRig {
-	rigs := map[string]*sealedRig{}
+func encryptedRigs(t *testing.T) map[string]*encryptedRig {
+	rigs := map[string]*encryptedRig{}
 	for name, password := range map[string]string{"ordinary day": "first", "password changed": "second"} {
-		s := newSealedMini(t)
-		rig := &sealedRig{s, password, memory.New(), map[int]foldertest.Picture{}}
+		s := newEncryptedTwin(t)
+		rig := &encryptedRig{s, password, memory.New(), map[int]foldertest.Picture{}}
 		createRepo(t, rig.base)
 		s.day(1)
 		s.Check(runUnlocked(rig.base, s.Dir, "first"))
@@ -205,7 +205,7 @@ func sealedRigs(t *testing.T) map[string]*sealedRig {
 
 // judgeAfter wants day 1 complete, day 2 complete if it exists, and the next import
 // to succeed.
-func (rig *sealedRig) judgeAfter(be backend.Backend, succeeded bool) error {
+func (rig *encryptedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 	days, err := judgeUnlocked(be, rig.pictures)
 	if err != nil {
 		return err
@@ -223,7 +223,7 @@ func (rig *sealedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 }
 
 // run is the import of day 2.
-func (rig *sealedRig) run(least, want int) repotest.Run {
+func (rig *encryptedRig) run(least, want int) repotest.Run {
 	return repotest.Run{Base: rig.base, Least: least, Want: want, Do: func(be backend.Backend) error {
 		return runUnlocked(be, rig.Dir, rig.password)
 	}}
@@ -231,7 +231,7 @@ func (rig *sealedRig) run(least, want int) repotest.Run {
 
 func TestUnlockedImportSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
-	for day, rig := range sealedRigs(t) {
+	for day, rig := range encryptedRigs(t) {
 		t.Run(day, func(t *testing.T) {
 			repotest.EveryFault(t, rig.run(15, 3), func(be *memory.Backend, err error) error {
 				return rig.judgeAfter(be, err == nil)
@@ -242,7 +242,7 @@ func TestUnlockedImportSurvivesEveryFailure(t *testing.T) {
 
 func TestUnlockedImportSurvivesEveryCrash(t *testing.T) {
 	t.Parallel()
-	for day, rig := range sealedRigs(t) {
+	for day, rig := range encryptedRigs(t) {
 		t.Run(day, func(t *testing.T) {
 			repotest.EveryCrash(t, rig.run(5, 3), func(be *memory.Backend) error { return rig.judgeAfter(be, false) })
 		})
@@ -253,7 +253,7 @@ func TestUnlockedImportSurvivesEveryCrash(t *testing.T) {
 // no content.
 func TestPasswordChangeAddsNoContent(t *testing.T) {
 	t.Parallel()
-	s := newSealedMini(t)
+	s := newEncryptedTwin(t)
 	be := memory.New()
 	r := createRepo(t, be)
 	s.day(1)

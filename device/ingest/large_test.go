@@ -19,7 +19,7 @@ import (
 )
 
 // TestLargePasswordChange changes the backup password of a device of 3 GB: every file
-// gets a new key and new sealed bytes. Above what the same day adds without a
+// gets a new key and new bytes. Above what the same day adds without a
 // change, next to nothing may be added for it. It needs 15 GB of disk and some
 // minutes:
 //

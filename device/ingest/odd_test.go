@@ -25,8 +25,8 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// sealedFolder is a generated encrypted backup whose manifest a test rewrites.
-type sealedFolder struct {
+// encryptedBackup is a generated encrypted backup whose manifest a test rewrites.
+type encryptedBackup struct {
 	t    testing.TB
 	dir  string
 	keys *keybag.Keys
@@ -36,9 +36,9 @@ type sealedFolder struct {
 	manifest map[string]any // Manifest.plist
 }
 
-func newSealedFolder(t testing.TB, seed uint64) *sealedFolder {
+func newEncryptedBackup(t testing.TB, seed uint64) *encryptedBackup {
 	t.Helper()
-	s := &sealedFolder{t: t, dir: encryptedFolder(t, seed), file: filepath.Join(t.TempDir(), "plain.db")}
+	s := &encryptedBackup{t: t, dir: encryptedFolder(t, seed), file: filepath.Join(t.TempDir(), "plain.db")}
 	_, err := plist.Unmarshal(s.read(mobilesync.ManifestPlist), &s.manifest)
 	s.check(err)
 	bag, err := keybag.Parse(s.manifest["BackupKeyBag"].([]byte))
@@ -53,26 +53,26 @@ func newSealedFolder(t testing.TB, seed uint64) *sealedFolder {
 	return s
 }
 
-func (s *sealedFolder) check(err error) {
+func (s *encryptedBackup) check(err error) {
 	s.t.Helper()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-func (s *sealedFolder) read(name string) []byte {
+func (s *encryptedBackup) read(name string) []byte {
 	s.t.Helper()
 	b, err := os.ReadFile(filepath.Join(s.dir, filepath.FromSlash(name)))
 	s.check(err)
 	return b
 }
 
-func (s *sealedFolder) write(name string, b []byte) {
+func (s *encryptedBackup) write(name string, b []byte) {
 	s.t.Helper()
 	s.check(os.WriteFile(filepath.Join(s.dir, filepath.FromSlash(name)), b, 0o600))
 }
 
-func (s *sealedFolder) open(sealed, wrapped []byte) []byte {
+func (s *encryptedBackup) open(sealed, wrapped []byte) []byte {
 	s.t.Helper()
 	key, err := s.keys.Unwrap(wrapped)
 	s.check(err)
@@ -81,7 +81,7 @@ func (s *sealedFolder) open(sealed, wrapped []byte) []byte {
 	return plain
 }
 
-func (s *sealedFolder) seal(plain []byte, key keybag.FileKey) []byte {
+func (s *encryptedBackup) seal(plain []byte, key keybag.FileKey) []byte {
 	s.t.Helper()
 	var out bytes.Buffer
 	w := keybag.NewEncrypter(&out, key)
@@ -91,14 +91,14 @@ func (s *sealedFolder) seal(plain []byte, key keybag.FileKey) []byte {
 	return out.Bytes()
 }
 
-func (s *sealedFolder) exec(query string, args ...any) {
+func (s *encryptedBackup) exec(query string, args ...any) {
 	s.t.Helper()
 	_, err := s.db.Exec(query, args...)
 	s.check(err)
 }
 
 // files returns the fileIDs of files with a key and a blob of some length.
-func (s *sealedFolder) files() []string {
+func (s *encryptedBackup) files() []string {
 	s.t.Helper()
 	rows, err := s.db.Query(`SELECT fileID, file FROM Files WHERE flags = 1 AND domain LIKE 'AppDomain-%' AND relativePath LIKE '%.plist' ORDER BY fileID`)
 	s.check(err)
@@ -123,7 +123,7 @@ type archive struct {
 	root map[string]any
 }
 
-func (s *sealedFolder) archive(id string) *archive {
+func (s *encryptedBackup) archive(id string) *archive {
 	s.t.Helper()
 	var meta []byte
 	s.check(s.db.QueryRow(`SELECT file FROM Files WHERE fileID = ?`, id).Scan(&meta))
@@ -135,7 +135,7 @@ func (s *sealedFolder) archive(id string) *archive {
 	return a
 }
 
-func (s *sealedFolder) putArchive(id string, a *archive) {
+func (s *encryptedBackup) putArchive(id string, a *archive) {
 	s.t.Helper()
 	a.all["$objects"] = a.objs
 	meta, err := plist.Marshal(a.all, plist.BinaryFormat)
@@ -153,7 +153,7 @@ func (a *archive) setKey(key []byte) {
 
 // finish puts the manifest back: it is given the plain database and a fresh
 // key, and returns what becomes Manifest.db.
-func (s *sealedFolder) finish(form func(plain []byte, key keybag.FileKey) []byte) {
+func (s *encryptedBackup) finish(form func(plain []byte, key keybag.FileKey) []byte) {
 	s.t.Helper()
 	plain, err := os.ReadFile(s.file)
 	s.check(err)
@@ -172,7 +172,7 @@ func blobOf(id string) string { return id[:2] + "/" + id }
 // importTwice imports the folder into a new repository, twice: the second time
 // all is taken over from the first, and told in the same way. Everything has to
 // come back.
-func (s *sealedFolder) importTwice(want func(t testing.TB, r *repo.Repo, res *Result)) {
+func (s *encryptedBackup) importTwice(want func(t testing.TB, r *repo.Repo, res *Result)) {
 	t := s.t
 	t.Helper()
 	be := memory.New()
@@ -204,7 +204,7 @@ func wantRaw(t testing.TB, res *Result, want map[RawReason]int64) {
 // TestOddRows has rows of all odd kinds in one manifest.
 func TestOddRows(t *testing.T) {
 	t.Parallel()
-	s := newSealedFolder(t, 21)
+	s := newEncryptedBackup(t, 21)
 	ids := s.files()
 	if len(ids) < 12 {
 		t.Fatalf("only %d files", len(ids))
@@ -301,7 +301,7 @@ func TestOddRows(t *testing.T) {
 }
 
 // addRow adds a row that says what another says; addFile a blob, too.
-func (s *sealedFolder) addRow(domain, path string, like *archive) string {
+func (s *encryptedBackup) addRow(domain, path string, like *archive) string {
 	s.t.Helper()
 	sum := sha1.Sum([]byte(domain + "-" + path))
 	id := hex.EncodeToString(sum[:])
@@ -311,7 +311,7 @@ func (s *sealedFolder) addRow(domain, path string, like *archive) string {
 	return id
 }
 
-func (s *sealedFolder) addFile(domain, path string, like *archive, blob []byte) string {
+func (s *encryptedBackup) addFile(domain, path string, like *archive, blob []byte) string {
 	s.t.Helper()
 	id := s.addRow(domain, path, like)
 	s.write(blobOf(id), blob)
@@ -320,22 +320,22 @@ func (s *sealedFolder) addFile(domain, path string, like *archive, blob []byte) 
 
 // TestOddManifests has forms of Manifest.db that tools leave behind.
 func TestOddManifests(t *testing.T) {
-	cbc := func(s *sealedFolder) func([]byte, keybag.FileKey) []byte {
+	cbc := func(s *encryptedBackup) func([]byte, keybag.FileKey) []byte {
 		return func(plain []byte, key keybag.FileKey) []byte {
 			sealed := s.seal(plain, key)
 			return sealed[:len(sealed)-keybag.BlockSize]
 		}
 	}
 	for name, test := range map[string]struct {
-		prepare func(*sealedFolder)
-		form    func(*sealedFolder) func([]byte, keybag.FileKey) []byte
+		prepare func(*encryptedBackup)
+		form    func(*encryptedBackup) func([]byte, keybag.FileKey) []byte
 		raw     map[RawReason]int64
 	}{
 		"without padding": {form: cbc, raw: map[RawReason]int64{RawPadding: 1}},
 		// The last byte of the database is the last of a row, which cannot be
 		// read without it, and looks like padding of one byte.
 		"without padding, but as if": {
-			prepare: func(s *sealedFolder) {
+			prepare: func(s *encryptedBackup) {
 				id := s.files()[0]
 				for i := range 20 { // the first rows may get pages that were free
 					s.addFile("AppDomain-com.example.last", strconv.Itoa(i), s.endingInOne(id, strconv.Itoa(i)), s.read(blobOf(id)))
@@ -350,12 +350,12 @@ func TestOddManifests(t *testing.T) {
 			form: cbc,
 		},
 		"opened in place": {
-			form: func(*sealedFolder) func([]byte, keybag.FileKey) []byte {
+			form: func(*encryptedBackup) func([]byte, keybag.FileKey) []byte {
 				return func(plain []byte, _ keybag.FileKey) []byte { return plain }
 			},
 		},
 		"opened in place with its padding": {
-			form: func(*sealedFolder) func([]byte, keybag.FileKey) []byte {
+			form: func(*encryptedBackup) func([]byte, keybag.FileKey) []byte {
 				return func(plain []byte, _ keybag.FileKey) []byte {
 					return append(plain, bytes.Repeat([]byte{keybag.BlockSize}, keybag.BlockSize)...)
 				}
@@ -363,8 +363,11 @@ func TestOddManifests(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if testing.Short() && test.prepare == nil && test.raw == nil {
+				t.Skip("it is one of several forms")
+			}
 			t.Parallel()
-			s := newSealedFolder(t, 21)
+			s := newEncryptedBackup(t, 21)
 			if test.prepare != nil {
 				test.prepare(s)
 			}
@@ -382,7 +385,7 @@ func TestOddManifests(t *testing.T) {
 // endingInOne returns the archive of a file with so much in it that it fills a
 // page, and that its last byte, of the place where its table of offsets begins,
 // is 1.
-func (s *sealedFolder) endingInOne(id, path string) *archive {
+func (s *encryptedBackup) endingInOne(id, path string) *archive {
 	s.t.Helper()
 	a := s.archive(id)
 	a.objs[a.root["RelativePath"].(plist.UID)] = path
@@ -404,10 +407,13 @@ func (s *sealedFolder) endingInOne(id, path string) *archive {
 // unlocked again. Each time all files are stored in the new form, and can be
 // restored. The manifest of one folder can be read without the password.
 func TestFormChangesWithThePassword(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it makes eight imports")
+	}
 	for name, opened := range map[string]bool{"sealed manifest": false, "manifest opened in place": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newSealedFolder(t, 21)
+			s := newEncryptedBackup(t, 21)
 			if opened {
 				s.finish(func(plain []byte, _ keybag.FileKey) []byte { return plain })
 			}
