@@ -110,14 +110,14 @@ func TestProblems(t *testing.T) {
 		{name: "no Status", change: remove(StatusPlist), fatal: []ProblemKind{ProblemStatusPlist}},
 		{name: "empty Status", change: write(StatusPlist, ""), fatal: []ProblemKind{ProblemStatusPlist}},
 		{name: "no Manifest.plist", change: remove(ManifestPlist), fatal: []ProblemKind{ProblemManifestPlist}},
-		{name: "unsound Manifest.plist", change: write(ManifestPlist, "bplist00xx"), fatal: []ProblemKind{ProblemManifestPlist}},
+		{name: "invalid Manifest.plist", change: write(ManifestPlist, "bplist00xx"), fatal: []ProblemKind{ProblemManifestPlist}},
 		{name: "cut Manifest.plist", change: cut(ManifestPlist, 300), fatal: []ProblemKind{ProblemManifestPlist}},
 		{name: "placeholder", change: func(t *testing.T, dir string) {
 			write(ManifestPlist, "")(t, dir)
 			remove(ManifestDB)(t, dir)
 		}, fatal: []ProblemKind{ProblemManifest, ProblemManifestPlist, ProblemPlaceholder}},
 		{name: "no Info", change: remove(InfoPlist), warning: []ProblemKind{ProblemInfoPlist}},
-		{name: "unsound Info", change: write(InfoPlist, "<plist><dict>"), warning: []ProblemKind{ProblemInfoPlist}},
+		{name: "invalid Info", change: write(InfoPlist, "<plist><dict>"), warning: []ProblemKind{ProblemInfoPlist}},
 		{name: "no Manifest.db", change: remove(ManifestDB), fatal: []ProblemKind{ProblemManifest}},
 		{name: "empty Manifest.db", change: cut(ManifestDB, 0), fatal: []ProblemKind{ProblemManifestDamage}},
 		{name: "cut Manifest.db", change: cut(ManifestDB, 8192), fatal: []ProblemKind{ProblemManifestDamage}},

@@ -26,8 +26,8 @@ func (f *Finding) add(name string) {
 	}
 }
 
-// Report says how the blobs of a folder and the rows of its manifest agree. Rows
-// are named "domain/path (FileID)", files by their path.
+// Report says how the blobs of a folder and the rows of its manifest differ.
+// Rows are named "domain/path (FileID)", files by their path.
 type Report struct {
 	Listed int `json:"listed"` // rows that should have a blob
 	Blobs  int `json:"blobs"`  // files that are blobs of a row
@@ -52,7 +52,7 @@ type Report struct {
 // Faults returns the number of missing blobs.
 func (r *Report) Faults() int { return r.Missing.Count }
 
-// Comparison compares files with rows, one file after another.
+// Comparison compares files with rows, one file at a time.
 type Comparison struct {
 	b       *Backup
 	records *manifest.Records
@@ -118,7 +118,8 @@ func (c *Comparison) checkSize(f folder.File, rec *manifest.Record) {
 	switch {
 	case !rec.HasMeta, f.Size == want:
 	case f.Size == 0 && rec.Size == 0:
-		// Some versions store an empty file as no bytes, others as padding alone.
+		// Some versions store an empty file as 0 bytes, others as a block of
+		// padding.
 	case f.Size == 0 && rec.Dataless():
 		c.report.Dataless++
 	case f.Size == 0:
@@ -141,7 +142,7 @@ func (c *Comparison) isDatabase(path string) bool {
 	}
 	defer file.Close()
 	head := make([]byte, manifest.HeaderLen)
-	n, _ := io.ReadFull(file, head) // what cannot be read is not a database
+	n, _ := io.ReadFull(file, head) // a file that cannot be read counts as no database
 	return manifest.IsSQLite(head[:n])
 }
 
@@ -182,8 +183,8 @@ func blobID(layout Layout, path string) (id [20]byte, ok bool) {
 	return id, err == nil
 }
 
-// ownFile reports whether a backup of this layout has this file, which is not a
-// blob.
+// ownFile reports whether path is one of the files besides blobs in a backup
+// of this layout.
 func ownFile(layout Layout, path string) bool {
 	switch path {
 	case InfoPlist, ManifestPlist, StatusPlist:

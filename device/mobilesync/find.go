@@ -10,10 +10,10 @@ import (
 	"slices"
 )
 
-// Find returns the backup folders at dir: dir itself if it is one, else its
-// direct children that are, sorted. Children may be links or junctions, since
-// users move backups to other disks that way. The error is ErrNoBackup if there
-// are none.
+// Find returns the backup folders at dir: dir itself if it is one, otherwise
+// those of its direct children that are, sorted. Children may be links or
+// junctions, since users move backups to other disks that way. The error is
+// ErrNoBackup if there are none.
 func Find(dir string) ([]string, error) {
 	out, err := find(dir)
 	if err != nil {
@@ -76,7 +76,8 @@ func looksLikeBackup(dir string) (bool, error) {
 	return false, nil
 }
 
-// withHint adds to a refusal of macOS what the user can do.
+// withHint adds to an error of macOS's privacy protection what the user can
+// do.
 func withHint(err error) error { return hintFor(runtime.GOOS, err) }
 
 func hintFor(goos string, err error) error {

@@ -18,8 +18,8 @@ type Device struct {
 	ProductVersion string // "14.3"
 	BuildVersion   string // "18C66"
 	SerialNumber   string
-	// FromName says that no property list names the device. UDID is then the name
-	// of the folder, in whatever form.
+	// FromName says that no property list has a UDID. UDID is then the name of
+	// the folder, which need not look like a UDID.
 	FromName bool
 }
 
@@ -28,8 +28,8 @@ var (
 	archiveShape = regexp.MustCompile(`^(.+)-(\d{8}-\d{6})$`)
 )
 
-// Device describes the device. A UDID in Manifest.plist takes precedence over
-// one in Info.plist, and that over the name of the folder.
+// Device describes the device. The UDID is the first one found in
+// Manifest.plist, Info.plist and the name of the folder, in this order.
 func (b *Backup) Device() Device { return b.device }
 
 // Date returns when the backup was made, according to Status.plist, else
@@ -45,11 +45,11 @@ func (b *Backup) Archived() bool { return b.archived }
 // path by which the folder was opened.
 func (b *Backup) identify(name string) {
 	// Link and target may have different names; prefer the one with a UDID.
-	if real := filepath.Base(b.dir); !looksNamed(name) && looksNamed(real) {
+	if real := filepath.Base(b.dir); !beginsWithUDID(name) && beginsWithUDID(real) {
 		name = real
 	}
-	stem, aside := splitArchive(name)
-	b.archived = !aside.IsZero()
+	stem, archivedAt := splitArchive(name)
+	b.archived = !archivedAt.IsZero()
 	b.named = normalUDID(stem)
 	first := func(texts ...string) string {
 		for _, t := range texts {
@@ -80,7 +80,7 @@ func (b *Backup) identify(name string) {
 		}
 	}
 	for _, t := range []time.Time{
-		b.status.Time("Date"), b.manifest.Time("Date"), b.info.Time("Last Backup Date"), aside,
+		b.status.Time("Date"), b.manifest.Time("Date"), b.info.Time("Last Backup Date"), archivedAt,
 	} {
 		if plausible(t) {
 			b.date = t
@@ -112,15 +112,15 @@ func normalUDID(s string) string {
 	return strings.ToUpper(s)
 }
 
-// looksNamed reports whether a folder name begins with a UDID.
-func looksNamed(name string) bool {
+// beginsWithUDID reports whether a folder name begins with a UDID.
+func beginsWithUDID(name string) bool {
 	stem, _ := splitArchive(name)
 	return normalUDID(stem) != ""
 }
 
-// splitArchive splits the name of an archived folder. The time in it is local to
-// the host that wrote it; the local zone here is the best guess.
-func splitArchive(name string) (stem string, aside time.Time) {
+// splitArchive splits the name of an archived folder. The time in the name is
+// local to the host that wrote it; this computer's zone is the best guess.
+func splitArchive(name string) (stem string, archivedAt time.Time) {
 	m := archiveShape.FindStringSubmatch(name)
 	if m == nil {
 		return name, time.Time{}
@@ -132,8 +132,8 @@ func splitArchive(name string) (stem string, aside time.Time) {
 	return m[1], t
 }
 
-// plausible refuses dates that no backup has. A device that lost its clock says
-// 1970 or 2001.
+// plausible reports whether a backup can have this date. A device that lost its
+// clock says 1970 or 2001.
 func plausible(t time.Time) bool { return t.Year() >= 2005 && t.Year() < 2200 }
 
 // clean makes a text of a property list safe to show: valid UTF-8, one line, no

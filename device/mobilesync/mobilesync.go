@@ -85,15 +85,16 @@ type Backup struct {
 	archived bool
 	named    string // UDID in the folder's name, or ""
 
-	// Values of the three property lists, empty if the list is missing or unsound.
+	// Values of the three property lists, empty if the list is missing or
+	// invalid.
 	info, manifest, status plist.Values
-	faults                 map[string]error // by file name: why it was not read
+	readErrors             map[string]error // by file name
 	seen                   map[string]fingerprint
 
-	encrypted      bool
-	saidEncrypted  bool // Manifest.plist has IsEncrypted
-	plainDB        bool // Manifest.db is not encrypted
-	manifestHeader []byte
+	encrypted        bool
+	statesEncryption bool // Manifest.plist has IsEncrypted
+	plainDB          bool // Manifest.db is not encrypted
+	manifestHeader   []byte
 
 	// Set by Unlock.
 	keys        *keybag.Keys
@@ -136,8 +137,8 @@ func Open(ctx context.Context, dir string) (*Backup, error) {
 	return openSource(source, real, filepath.Base(filepath.Clean(dir)))
 }
 
-// OpenStore is Open for a backup in a Store. name is what its folder would be
-// called: the UDID. Closing the Backup does not close store.
+// OpenStore is like Open for a backup in a Store. name is the name that its
+// folder would have: the UDID. Closing the Backup does not close store.
 func OpenStore(ctx context.Context, store folder.Store, name string) (*Backup, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -146,7 +147,7 @@ func OpenStore(ctx context.Context, store folder.Store, name string) (*Backup, e
 }
 
 func openSource(source folder.Source, dir, name string) (*Backup, error) {
-	b := &Backup{dir: dir, source: source, faults: map[string]error{}, seen: map[string]fingerprint{}}
+	b := &Backup{dir: dir, source: source, readErrors: map[string]error{}, seen: map[string]fingerprint{}}
 	if err := b.read(name); err != nil {
 		source.Close()
 		return nil, fmt.Errorf("open backup %s: %w", dir, err)
@@ -177,7 +178,7 @@ func (b *Backup) read(name string) error {
 			found = true
 			b.seen[list.name] = fingerprintOf(st, data)
 			if len(data) == 0 {
-				b.faults[list.name] = errEmpty
+				b.readErrors[list.name] = errEmpty
 				continue
 			}
 			var got plist.Values
@@ -186,7 +187,7 @@ func (b *Backup) read(name string) error {
 				continue
 			}
 		}
-		b.faults[list.name] = err
+		b.readErrors[list.name] = err
 	}
 	b.layout, err = b.detectLayout()
 	if err != nil {
@@ -194,8 +195,8 @@ func (b *Backup) read(name string) error {
 	}
 	if !found && b.layout == LayoutUnknown {
 		for _, list := range []string{StatusPlist, ManifestPlist, InfoPlist} {
-			if errors.Is(b.faults[list], fs.ErrPermission) {
-				return withHint(b.faults[list])
+			if errors.Is(b.readErrors[list], fs.ErrPermission) {
+				return withHint(b.readErrors[list])
 			}
 		}
 		return ErrNoBackup
@@ -218,7 +219,7 @@ func (b *Backup) detectLayout() (Layout, error) {
 			return 0, withHint(err)
 		case err != nil:
 			// Problems reports a manifest that is not a regular file.
-			b.faults[try.name] = err
+			b.readErrors[try.name] = err
 			continue
 		}
 		head := make([]byte, manifest.HeaderLen)
@@ -236,8 +237,8 @@ func (b *Backup) detectLayout() (Layout, error) {
 
 func (b *Backup) detectEncryption() {
 	b.plainDB = b.layout == Hashed && manifest.IsSQLite(b.manifestHeader)
-	b.encrypted, b.saidEncrypted = b.manifest.Bool("IsEncrypted")
-	if !b.saidEncrypted {
+	b.encrypted, b.statesEncryption = b.manifest.Bool("IsEncrypted")
+	if !b.statesEncryption {
 		b.encrypted = b.layout == Hashed && !b.plainDB && len(b.manifestHeader) > 0
 	}
 }
@@ -249,7 +250,7 @@ func (b *Backup) Dir() string { return b.dir }
 func (b *Backup) Layout() Layout { return b.layout }
 
 // Encrypted reports whether the device encrypted the files of this backup. If
-// Manifest.plist does not say, the first bytes of Manifest.db decide.
+// Manifest.plist does not say so, the first bytes of Manifest.db decide.
 func (b *Backup) Encrypted() bool { return b.encrypted }
 
 // Readable reports whether Records can read the manifest: because it is not
@@ -326,8 +327,8 @@ func (b *Backup) Records(ctx context.Context) (*manifest.Records, error) {
 	return manifest.ReadDB(ctx, file, size)
 }
 
-// OpenManifest opens Manifest.db or Manifest.mbdb as it is on disk, and returns
-// its size in bytes.
+// OpenManifest opens Manifest.db or Manifest.mbdb without decrypting it, and
+// returns its size in bytes.
 func (b *Backup) OpenManifest() (folder.Content, int64, error) {
 	name := ManifestDB
 	switch b.layout {

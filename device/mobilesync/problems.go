@@ -20,18 +20,18 @@ const (
 	ProblemUnfinished     ProblemKind = "unfinished"      // Status.plist does not say that the backup finished
 	ProblemSnapshot       ProblemKind = "snapshot"        // Snapshot/ exists: a backup is running or was interrupted
 	ProblemPlaceholder    ProblemKind = "placeholder"     // written before a first backup that never finished
-	ProblemStatusPlist    ProblemKind = "status-plist"    // missing, empty or unsound
-	ProblemManifestPlist  ProblemKind = "manifest-plist"  // missing, empty or unsound
+	ProblemStatusPlist    ProblemKind = "status-plist"    // missing, empty or invalid
+	ProblemManifestPlist  ProblemKind = "manifest-plist"  // missing, empty or invalid
 	ProblemManifest       ProblemKind = "manifest"        // no Manifest.db or Manifest.mbdb
 	ProblemManifestDamage ProblemKind = "manifest-damage" // empty, cut off, or neither SQLite nor encrypted
 
 	// The others are warnings.
-	ProblemInfoPlist   ProblemKind = "info-plist"      // missing, empty or unsound
+	ProblemInfoPlist   ProblemKind = "info-plist"      // missing, empty or invalid
 	ProblemUDID        ProblemKind = "udid"            // the property lists and the folder name disagree, or have no UDID
-	ProblemEncryption  ProblemKind = "encryption"      // Manifest.plist and Manifest.db disagree, or the former does not say
+	ProblemEncryption  ProblemKind = "encryption"      // Manifest.plist and Manifest.db disagree, or Manifest.plist does not say
 	ProblemManifestKey ProblemKind = "manifest-key"    // encrypted, but the key is missing
 	ProblemWAL         ProblemKind = "write-ahead-log" // Manifest.db-wal has rows that Records does not read
-	ProblemBoth        ProblemKind = "two-manifests"   // Manifest.db and Manifest.mbdb; the former is used
+	ProblemBoth        ProblemKind = "two-manifests"   // Manifest.db and Manifest.mbdb exist; Manifest.db is used
 )
 
 // Problem is one reason to doubt a backup.
@@ -57,7 +57,7 @@ func (b *Backup) Problems(ctx context.Context) ([]Problem, error) {
 	}
 	b.checkStatus(snapshot, add)
 	b.checkManifest(add)
-	if err := b.faults[InfoPlist]; err != nil {
+	if err := b.readErrors[InfoPlist]; err != nil {
 		add(ProblemInfoPlist, false, "Info.plist %s", fault(err))
 	}
 	b.checkUDID(add)
@@ -71,8 +71,8 @@ type addProblem func(kind ProblemKind, fatal bool, format string, args ...any)
 
 func (b *Backup) checkStatus(snapshot bool, add addProblem) {
 	state := clean(b.status.Text("SnapshotState"))
-	placeholder := errors.Is(b.faults[ManifestPlist], errEmpty) && state == "finished"
-	switch err := b.faults[StatusPlist]; {
+	placeholder := errors.Is(b.readErrors[ManifestPlist], errEmpty) && state == "finished"
+	switch err := b.readErrors[StatusPlist]; {
 	case err != nil:
 		add(ProblemStatusPlist, true, "Status.plist %s, so it is unknown whether the last backup finished", fault(err))
 	case state == "":
@@ -101,14 +101,14 @@ func stateMeaning(state string) string {
 }
 
 func (b *Backup) checkManifest(add addProblem) {
-	if err := b.faults[ManifestPlist]; err != nil {
+	if err := b.readErrors[ManifestPlist]; err != nil {
 		add(ProblemManifestPlist, true, "Manifest.plist %s", fault(err))
 	}
 	name := ManifestDB
 	switch b.layout {
 	case LayoutUnknown:
 		reason := "there is no Manifest.db (and no Manifest.mbdb, which older versions of iOS write)"
-		if err := b.faults[ManifestDB]; err != nil {
+		if err := b.readErrors[ManifestDB]; err != nil {
 			reason = "Manifest.db " + fault(err)
 		}
 		add(ProblemManifest, true, "%s", reason)
@@ -135,7 +135,7 @@ func (b *Backup) checkManifest(add addProblem) {
 }
 
 func (b *Backup) checkDatabase(size int64, add addProblem) {
-	if b.faults[ManifestPlist] == nil && !b.saidEncrypted {
+	if b.readErrors[ManifestPlist] == nil && !b.statesEncryption {
 		add(ProblemEncryption, false, "Manifest.plist does not say whether the backup is encrypted")
 	}
 	if b.plainDB {
@@ -152,7 +152,7 @@ func (b *Backup) checkDatabase(size int64, add addProblem) {
 		add(ProblemManifestDamage, true, "Manifest.plist says that the backup is not encrypted, but Manifest.db is not an SQLite database")
 	case size%16 != 0:
 		add(ProblemManifestDamage, true, "Manifest.db is cut off: its length of %d bytes is not a multiple of 16", size)
-	case b.faults[ManifestPlist] == nil && len(b.ManifestKey()) == 0:
+	case b.readErrors[ManifestPlist] == nil && len(b.ManifestKey()) == 0:
 		add(ProblemManifestKey, false, "Manifest.plist has no ManifestKey, so no password can decrypt Manifest.db")
 	}
 }

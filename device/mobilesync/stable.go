@@ -27,9 +27,9 @@ func fingerprintOf(st folder.Stat, content []byte) fingerprint {
 
 // CheckStable returns a *folder.ChangedError if the backup changed since Open: a
 // property list or the manifest changed, appeared or vanished, or a Snapshot
-// folder exists, which means that the device began to write. It compares property
-// lists by content, and the manifest by size, times and inode, which also detects
-// a backup that began and finished in between.
+// folder exists, which means that the device began to write. It compares
+// property lists by content, and the manifest by size, times and inode, so it
+// also detects a backup that began and finished in the meantime.
 func (b *Backup) CheckStable(ctx context.Context) error {
 	if err := b.checkStable(ctx); err != nil {
 		return fmt.Errorf("check that %s has not changed: %w", b.dir, err)
@@ -62,7 +62,7 @@ func (b *Backup) checkStable(ctx context.Context) error {
 			continue
 		case err != nil:
 			return err
-		case !was && b.faults[name] == nil, !was && errors.Is(b.faults[name], fs.ErrNotExist):
+		case !was && b.readErrors[name] == nil, !was && errors.Is(b.readErrors[name], fs.ErrNotExist):
 			return &folder.ChangedError{Path: name, What: "it appeared"}
 		case !was:
 			continue

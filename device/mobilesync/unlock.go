@@ -12,7 +12,8 @@ import (
 )
 
 var (
-	// ErrNotUnlockable says that no password can decrypt a backup here, and why.
+	// ErrNotUnlockable says that snap cannot decrypt a backup with any
+	// password. The error says why.
 	ErrNotUnlockable = errors.New("cannot be unlocked")
 	// ErrNoKey says that the manifest has no key for a file.
 	ErrNoKey = errors.New("the manifest has no key for this file")
@@ -98,10 +99,10 @@ func (b *Backup) tryManifestKey(key keybag.FileKey) error {
 	return nil
 }
 
-// decryptManifest returns a reader of the plaintext of an encrypted Manifest.db
-// without holding all of it in memory or on disk. Some programs omit the
-// padding. The end of such a database may look like padding, so the size in its
-// header decides first.
+// decryptManifest returns a reader of the plaintext of an encrypted
+// Manifest.db, which it decrypts as it is read. Some programs omit the padding.
+// The end of such a database may look like padding, so the size in its header
+// decides first.
 func decryptManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
 	all, err := keybag.UnpaddedDecrypterAt(r, size, key)
 	if err != nil {

@@ -2,9 +2,9 @@ package folder
 
 import "golang.org/x/sys/unix"
 
-// openBeneath opens path below dir in one call, without passing a link or
-// waiting for a pipe. ok is false if the call fails or the kernel does not have
-// it; the caller then opens each component and learns the reason.
+// openBeneath opens path below dir in one call, without following a link or
+// waiting for a pipe. ok is false if the call fails or the kernel does not
+// support it. The caller then opens each component, which returns the reason.
 func openBeneath(dir int, path string) (fd int, ok bool) {
 	fd, err := unix.Openat2(dir, path, &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK,

@@ -28,9 +28,9 @@ func openDisk(path string) (*disk, error) {
 // Close implements Source.
 func (d *disk) Close() error { return d.root.Close() }
 
-// plain refuses a path if a component before the last is not a directory but a
-// link, a junction or another reparse point.
-func (d *disk) plain(path string) error {
+// checkNoLinks returns an error if a component of a path before the last is
+// not a directory but a link, a junction or another reparse point.
+func (d *disk) checkNoLinks(path string) error {
 	for i := range len(path) {
 		if path[i] != '/' {
 			continue
@@ -79,7 +79,7 @@ func (d *disk) openFile(path string) (*os.File, Stat, error) {
 }
 
 func (d *disk) lstatInfo(path string) (fs.FileInfo, error) {
-	if err := d.plain(path); err != nil {
+	if err := d.checkNoLinks(path); err != nil {
 		return nil, err
 	}
 	return d.root.Lstat(filepath.FromSlash(path))

@@ -4,8 +4,8 @@
 // It opens regular files, lists directories and walks all of them. It promises
 // that nothing outside the directory is opened, no symbolic link inside it is
 // followed, and no open blocks on a pipe. CheckPath decides which names can be
-// created again on every system. It never writes, and knows neither the layout
-// nor the meaning of a backup's files.
+// created on every system. It never writes, and knows neither the layout nor the
+// meaning of a backup's files.
 package folder
 
 import (
@@ -25,7 +25,7 @@ type Content interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// Stat is what a Source says about one file. Links are not followed.
+// Stat describes one file of a Source. Links are not followed.
 type Stat struct {
 	Mode    fs.FileMode
 	Size    int64
@@ -56,13 +56,13 @@ type Source interface {
 var (
 	// ErrNotRegular says that a file to open is a directory, link, pipe or device.
 	ErrNotRegular = errors.New("not a regular file")
-	// ErrLink says that a path passes a link or a file.
+	// ErrLink says that an element of a path is a link or a file, not a folder.
 	ErrLink = errors.New("a part of the path is a symbolic link or not a folder")
 	// ErrChanged says that a folder changed while it was read.
 	ErrChanged = errors.New("the backup changed while it was read")
 )
 
-// ChangedError names the file whose change was noticed. It is ErrChanged.
+// ChangedError says which file changed. It is ErrChanged.
 type ChangedError struct {
 	Path string // inside the folder
 	What string

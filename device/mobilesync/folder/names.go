@@ -37,8 +37,8 @@ func (e *NameError) Error() string {
 //
 // It accepts everything else: leading dots, upper case, any other Unicode in
 // any normal form. It also accepts names that differ only in case or normal
-// form: whether they collide depends on the file system that they are written
-// to, so code that creates files must not overwrite one.
+// form: whether they collide depends on the file system of the target, so code
+// that creates files must not overwrite any.
 //
 // Apple's own names (hexadecimal digits and a few fixed names) always pass.
 func CheckPath(path string) error {

@@ -66,7 +66,7 @@ func (w *walker) list(path string) ([]Entry, error) {
 	return entries, err
 }
 
-// listing is a directory that is listed ahead of its turn.
+// listing is a directory that is listed ahead of time.
 type listing struct {
 	path    string
 	entries []Entry
@@ -74,9 +74,9 @@ type listing struct {
 	done    chan struct{}
 }
 
-// walk yields the entries of the directory path and everything below them. The
-// directories at the top are listed some steps ahead, concurrently; those
-// further down (a normal backup has none) when their turn comes.
+// walk yields the entries of the directory path and everything below them. It
+// lists directories at the top ahead of time, concurrently, and deeper
+// directories (a normal backup has none) when it reaches them.
 func (w *walker) walk(path string, entries []Entry) error {
 	var ahead []*listing
 	next := 0

@@ -1,6 +1,6 @@
 // Package foldertest makes small backup folders for tests, and compares folders.
 //
-// A Folder takes milliseconds to make and to import, so tests can do so hundreds
+// Making and importing a Folder takes milliseconds, so tests can do it hundreds
 // of times. Functions that take a testing.TB end the test when they fail.
 package foldertest
 
@@ -31,7 +31,7 @@ type Folder struct {
 	Records map[string]Record // by domain and path
 }
 
-// Record is what the manifest says of a file.
+// Record is the manifest's data about a file.
 type Record struct {
 	Domain, Path string
 	ModTime      int64
@@ -80,7 +80,7 @@ func (m *Folder) Blob(domain, path string) string {
 	return filepath.Join(m.Dir, id[:2], id)
 }
 
-// Put gives a file of the device new content.
+// Put creates or replaces a file of the device.
 func (m *Folder) Put(domain, path string, content []byte) {
 	m.Helper()
 	name := m.Blob(domain, path)

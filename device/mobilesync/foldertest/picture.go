@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// Picture describes everything below a folder, by path: type, mode, mtime, size
-// and content. All modes include the owner's right to read and write, which
-// materializing a snapshot adds.
+// Picture describes everything below a folder, by path: type, mode, mtime,
+// size and content. All modes include the owner's permission to read and
+// write, because materializing a snapshot adds it.
 type Picture map[string]string
 
 // Take returns the picture of a folder.
@@ -27,7 +27,7 @@ func Take(t testing.TB, dir string) Picture {
 	return p
 }
 
-// Of is Take that returns its error.
+// Of is like Take but returns an error.
 func Of(dir string) (Picture, error) {
 	p := Picture{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -51,7 +51,7 @@ func Of(dir string) (Picture, error) {
 	return p, err
 }
 
-// Describe returns what a Picture has of a file or folder.
+// Describe returns a Picture's description of a file or folder.
 func Describe(mode fs.FileMode, mtime int64, content []byte) string {
 	if mode.IsDir() {
 		return fmt.Sprintf("%v mtime %d", mode|0o700, mtime)

@@ -53,7 +53,7 @@ type Class struct {
 	Number     uint32 // CLAS, all 32 bits
 	Wrap       uint32 // WRAP: WrapDevice, WrapPassword or both
 	KeyType    uint32 // KTYP: 0 AES, 1 Curve25519
-	WrappedKey []byte // WPKY, 40 bytes in a sound keybag
+	WrappedKey []byte // WPKY, 40 bytes in a valid keybag
 	PublicKey  []byte // PBKY, only with KeyType 1
 	Unknown    []Record
 }

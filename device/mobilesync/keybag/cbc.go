@@ -12,7 +12,8 @@ import (
 // cut off, decrypted with the wrong key, or written by a program that omits padding.
 var ErrPadding = errors.New("invalid padding")
 
-// BlockSize divides the length of all ciphertext.
+// BlockSize is the length of a cipher block. The length of ciphertext is a multiple
+// of it.
 const BlockSize = aes.BlockSize
 
 const (
@@ -20,7 +21,7 @@ const (
 	// bufLen is the size of buffers of streams: large enough to hide the cost per
 	// call, small enough for the cache.
 	bufLen = 128 << 10
-	// firstBufLen is their size at first: most files of a backup are smaller.
+	// firstBufLen is their initial size: most files of a backup are smaller.
 	firstBufLen = 4 << 10
 )
 
@@ -158,8 +159,8 @@ func (o *decrypter) fill() {
 	}
 }
 
-// last decrypts the end of the stream. It returns the bytes before a block with bad
-// padding too.
+// last decrypts the end of the stream. If the padding is invalid, it still returns
+// the bytes before the last block.
 func (o *decrypter) last(ciphertext []byte) ([]byte, error) {
 	if len(ciphertext) == 0 || len(ciphertext)%blockLen != 0 {
 		return nil, fmt.Errorf("keybag: decrypt: the length is not a positive multiple of %d: %w", blockLen, ErrPadding)

@@ -47,9 +47,9 @@ func TestEncryptRoundTrip(t *testing.T) {
 			t.Errorf("%d bytes: not AES-256-CBC with zero IV and PKCS#7", n)
 		}
 		for name, r := range map[string]io.Reader{
-			"whole":  bytes.NewReader(encrypted),
-			"halves": iotest.HalfReader(bytes.NewReader(encrypted)),
-			"eof":    iotest.DataErrReader(bytes.NewReader(encrypted)),
+			"at once": bytes.NewReader(encrypted),
+			"halves":  iotest.HalfReader(bytes.NewReader(encrypted)),
+			"eof":     iotest.DataErrReader(bytes.NewReader(encrypted)),
 		} {
 			back, err := io.ReadAll(NewDecrypter(r, testKey))
 			if err != nil || !bytes.Equal(back, plain) {
@@ -201,7 +201,7 @@ func FuzzDecrypter(f *testing.F) {
 				t.Errorf("untyped error %v", err)
 			}
 		} else if !bytes.Equal(referenceSeal(plain, testKey), encrypted) {
-			t.Error("decrypting and encrypting gives other bytes")
+			t.Error("decrypting and encrypting does not restore the bytes")
 		}
 		at, size, atErr := DecrypterAt(bytes.NewReader(encrypted), int64(len(encrypted)), testKey)
 		if (err == nil) != (atErr == nil) {

@@ -31,9 +31,9 @@ func DecrypterAt(r io.ReaderAt, size int64, key FileKey) (plain io.ReaderAt, pla
 	return decrypter, decrypter.plainSize, nil
 }
 
-// UnpaddedDecrypterAt is DecrypterAt for ciphertext without padding, or whose padding
-// is of interest. The plaintext has size bytes. The error is ErrPadding if size is not
-// a multiple of 16.
+// UnpaddedDecrypterAt is like DecrypterAt for ciphertext without padding, or to read
+// the padding, too. The plaintext has size bytes. The error is ErrPadding if size is
+// not a multiple of 16.
 func UnpaddedDecrypterAt(r io.ReaderAt, size int64, key FileKey) (io.ReaderAt, error) {
 	decrypter, err := newDecrypterAt(r, size, key)
 	if err != nil {
@@ -86,7 +86,7 @@ func (o *decrypterAt) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// decrypt returns at most want and at least one plaintext bytes at off, in scratch.
+// decrypt returns between 1 and want plaintext bytes at off, in scratch.
 func (o *decrypterAt) decrypt(scratch []byte, off int64, want int) ([]byte, error) {
 	first := off / blockLen * blockLen
 	skip := int(off - first)

@@ -28,10 +28,11 @@ const (
 )
 
 // New makes a keybag as a device does for a full backup: random keys for the classes
-// 1 to 11, wrapped with the password. The same random stream gives the same keybag. An
-// empty password gives the keybag of an unencrypted backup (1,336 bytes), another one
-// that of an encrypted backup (1,388 bytes, or 1,336 with OneStage). The returned Keys
-// do not have the classes that real keybags bind to the device (WRAP 3).
+// 1 to 11, wrapped with the password. The same random stream makes the same keybag.
+// The empty password makes the keybag of an unencrypted backup (1,336 bytes), any
+// other password that of an encrypted backup (1,388 bytes, or 1,336 with OneStage).
+// The returned Keys do not have the classes that real keybags bind to the device
+// (WRAP 3).
 func New(random io.Reader, password []byte, opt NewOptions) (raw []byte, keys *Keys, err error) {
 	raw, keys, err = newBag(random, password, opt)
 	if err != nil {
@@ -91,8 +92,8 @@ func newBag(random io.Reader, password []byte, opt NewOptions) ([]byte, *Keys, e
 	return bag.marshal(), keys, nil
 }
 
-// wrapOf returns how devices wrap a class. Classes for this device only, and without
-// encryption the complete keychain, are bound to the device.
+// wrapOf returns how devices wrap a class. Classes "on this device only" are bound
+// to the device, and so is the complete keychain in unencrypted backups.
 func wrapOf(class uint32, encrypted bool) uint32 {
 	bound := class == ClassRecovery || class >= ClassKeychainUnlockedThis
 	if !encrypted {

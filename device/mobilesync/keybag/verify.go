@@ -7,8 +7,9 @@ import (
 	"io"
 )
 
-// ErrNotCanonical says that encrypting the plaintext again gives other bytes.
-var ErrNotCanonical = errors.New("encrypting the content again gives other bytes")
+// ErrNotCanonical says that encrypting the plaintext again does not restore the
+// ciphertext.
+var ErrNotCanonical = errors.New("encrypting the content again does not restore the same bytes")
 
 // NewVerifier returns a reader of the plaintext of r, like NewDecrypter, that verifies
 // that NewEncrypter restores the same ciphertext: it encrypts what it returns and
@@ -26,7 +27,7 @@ type verifier struct {
 	decrypter io.Reader
 	encrypter io.WriteCloser
 	expected  bytes.Buffer // read from the source, not yet compared
-	err       error        // how it ended
+	err       error        // the error that ended reading
 }
 
 // Read implements io.Reader. After the end it returns the same error again.

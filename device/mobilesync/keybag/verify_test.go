@@ -27,7 +27,7 @@ func TestVerifierReadsCanonicalBytes(t *testing.T) {
 		plain := bytes.Repeat([]byte("canonical "), n/10+1)[:n]
 		encrypted := encrypt(t, plain, key)
 		for name, r := range map[string]io.Reader{
-			"whole": bytes.NewReader(encrypted), "in bytes": iotest.OneByteReader(bytes.NewReader(encrypted)), "late end": iotest.DataErrReader(bytes.NewReader(encrypted)),
+			"at once": bytes.NewReader(encrypted), "in bytes": iotest.OneByteReader(bytes.NewReader(encrypted)), "late end": iotest.DataErrReader(bytes.NewReader(encrypted)),
 		} {
 			if name == "in bytes" && n > bufLen {
 				continue

@@ -32,8 +32,8 @@ type recordBuilder struct {
 }
 
 // newRecordBuilder returns a builder that refuses to grow much beyond source,
-// the size of the manifest in bytes: a hostile one may repeat the same page of
-// rows without end.
+// the size of the manifest in bytes, since a hostile manifest may repeat the
+// same page of rows without end.
 func newRecordBuilder(source int64) *recordBuilder {
 	return &recordBuilder{
 		numbers: map[string]uint32{},

@@ -31,8 +31,8 @@ const (
 // IsSQLite reports whether a file that begins with head is an SQLite database.
 func IsSQLite(head []byte) bool { return bytes.HasPrefix(head, []byte(sqliteMagic)) }
 
-// DatabaseSize returns the size in bytes that the header of an SQLite database
-// names, or 0 if it names none (as databases of very old versions do).
+// DatabaseSize returns the size in bytes in the header of an SQLite database,
+// or 0 if the header has none, as in databases of very old versions.
 func DatabaseSize(head []byte) int64 {
 	if len(head) < HeaderLen || binary.BigEndian.Uint32(head[24:]) != binary.BigEndian.Uint32(head[92:]) {
 		return 0
@@ -136,7 +136,7 @@ func scanRows(ctx context.Context, raw any, b *recordBuilder) (err error) {
 	}
 }
 
-// restrict disables what reading a manifest does not need.
+// restrict disables features that reading a manifest does not need.
 func restrict(ctx context.Context, conn *sql.Conn) error {
 	for limit, value := range map[int]int{
 		sqlitelib.SQLITE_LIMIT_LENGTH:          maxMeta,

@@ -42,7 +42,7 @@ func TestOddRows(t *testing.T) {
 		want   manifest.Anomalies
 		has    bool // the row can be found by its FileID
 	}{
-		{"sound", []any{id, "D", "p", 1, meta}, manifest.Anomalies{}, true},
+		{"valid", []any{id, "D", "p", 1, meta}, manifest.Anomalies{}, true},
 		{"FileID as BLOB", []any{[]byte(id), "D", "p", 1, meta}, manifest.Anomalies{BlobFileID: 1}, true},
 		{"FileID in upper case", []any{strings.ToUpper(id), "D", "p", 1, meta}, manifest.Anomalies{OddFileID: 1}, true},
 		{"FileID NULL", []any{nil, "D", "p", 1, meta}, manifest.Anomalies{OddFileID: 1}, false},
@@ -145,7 +145,7 @@ func (f failingAt) ReadAt(p []byte, off int64) (int, error) {
 	return f.Reader.ReadAt(p, off)
 }
 
-// TestBudget reads rows without end, as pages that refer to the same page have.
+// TestBudget reads endless rows, as from pages that refer to the same page.
 func TestBudget(t *testing.T) {
 	row := manifesttest.Row(manifest.Record{Domain: "D", RelativePath: strings.Repeat("p", 100), Mode: 0o100644})
 	rows := 0

@@ -2,7 +2,7 @@ package manifest
 
 import "context"
 
-// What tests in package manifest_test use.
+// Exports for tests in package manifest_test.
 const (
 	MaxKey      = maxKey
 	MaxText     = maxText

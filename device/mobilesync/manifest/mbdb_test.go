@@ -73,19 +73,19 @@ func TestReadMBDB(t *testing.T) {
 			t.Errorf("row %d is\n%+v, want\n%+v", i, got, want)
 		}
 	}
-	whole := map[int]bool{len(manifest.MBDBMagic): true}
+	ends := map[int]bool{len(manifest.MBDBMagic): true}
 	for i, at := 0, len(manifest.MBDBMagic); i < 3; i++ {
 		at += len(mbdbRow(rows[[]int{2, 0, 1}[i]], "com.apple.x", strings.Repeat("v", 300)))
-		whole[at] = true
+		ends[at] = true
 	}
-	cuts := slices.Collect(maps.Keys(whole))
+	cuts := slices.Collect(maps.Keys(ends))
 	cuts = append(cuts[:len(cuts):len(cuts)], faultpoint.Choose(t, len(data), 100)...)
 	for _, cut := range cuts {
 		if cut == len(data) {
 			continue
 		}
 		_, err := manifest.ReadMBDB(t.Context(), bytes.NewReader(data[:cut]), int64(cut))
-		if whole[cut] != (err == nil) || err != nil && !errors.Is(err, manifest.ErrCorrupt) {
+		if ends[cut] != (err == nil) || err != nil && !errors.Is(err, manifest.ErrCorrupt) {
 			t.Errorf("cut to %d bytes: %v", cut, err)
 		}
 	}

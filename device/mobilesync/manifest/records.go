@@ -15,8 +15,8 @@ import (
 	"iter"
 )
 
-// Record is one row of a manifest: what the device says about one file, folder
-// or symbolic link. A number that is missing in the row is 0.
+// Record is one row of a manifest: it describes one file, folder or symbolic
+// link of the device. A number that is missing in the row is 0.
 type Record struct {
 	// FileID names the blob: SHA-1 of Domain + "-" + RelativePath. HasFileID is
 	// false if the row has anything but 40 hexadecimal digits.
@@ -26,7 +26,7 @@ type Record struct {
 	Domain       string
 	RelativePath string // "" for the root of the domain
 
-	Flags uint32 // 1 file, 2 folder, 4 symbolic link; others are seen
+	Flags uint32 // 1 file, 2 folder, 4 symbolic link; others occur
 	// HasMeta is false if the row has no readable description. The fields below
 	// are empty then.
 	HasMeta bool
@@ -76,7 +76,7 @@ func (r *Record) IsFile() bool {
 // blob is empty then, whatever Size says.
 func (r *Record) Dataless() bool { return r.BSDFlags&sfDataless != 0 }
 
-// Anomalies counts rows that no sound manifest has. Records keeps such rows.
+// Anomalies counts rows that no valid manifest has. Records keeps such rows.
 type Anomalies struct {
 	OddFileID       int `json:"odd_file_id"`       // not 40 lower-case hexadecimal digits
 	BlobFileID      int `json:"blob_file_id"`      // correct, but stored as BLOB

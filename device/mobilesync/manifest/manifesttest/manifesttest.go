@@ -196,7 +196,7 @@ func WriteDB(t testing.TB, path, schema string, fill func(tx *sql.Tx) error) {
 // FileID returns the name of the blob of a file.
 func FileID(domain, path string) [20]byte { return sha1.Sum([]byte(domain + "-" + path)) }
 
-// Row returns rec with what follows from domain, path and mode.
+// Row returns rec with the fields that depend on domain, path and mode.
 func Row(rec manifest.Record) manifest.Record {
 	rec.FileID, rec.HasFileID, rec.HasMeta = FileID(rec.Domain, rec.RelativePath), true, true
 	switch rec.Mode & 0o170000 {
