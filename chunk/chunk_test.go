@@ -121,7 +121,7 @@ func TestIDDependsOnKeyAndContent(t *testing.T) {
 	a, b := NewHasher([32]byte{1}), NewHasher([32]byte{2})
 	first, again := a.ID([]byte("x")), a.ID([]byte("x"))
 	if first != again || first == a.ID([]byte("y")) || first == b.ID([]byte("x")) {
-		t.Error("IDs do not name content under a key")
+		t.Error("an ID does not depend on exactly the key and the content")
 	}
 }
 

@@ -64,11 +64,11 @@ const backupService = "com.apple.mobilebackup2"
 // neverUnlocked reports whether the device was not unlocked since it was
 // switched on. It tries to start a service, since no value says so.
 func (s *Session) neverUnlocked(ctx context.Context) bool {
-	more := map[string]any{"Service": backupService}
+	fields := map[string]any{"Service": backupService}
 	if s.record != nil && len(s.record.EscrowBag) > 0 {
-		more["EscrowBag"] = s.record.EscrowBag
+		fields["EscrowBag"] = s.record.EscrowBag
 	}
-	_, err := s.ask(ctx, "StartService", more)
+	_, err := s.ask(ctx, "StartService", fields)
 	return errors.Is(err, ErrLocked)
 }
 

@@ -49,12 +49,12 @@ func (m *Mux) dial(ctx context.Context) (*muxConn, error) {
 
 // ask sends a request and returns the answer. The error is a muxResult if
 // usbmuxd refuses.
-func (c *muxConn) ask(ctx context.Context, kind string, more map[string]any) (stream.Dict, error) {
+func (c *muxConn) ask(ctx context.Context, kind string, fields map[string]any) (stream.Dict, error) {
 	msg := map[string]any{
 		"MessageType": kind, "ProgName": "snap", "ClientVersionString": "snap",
 		"BundleID": "com.github.snap-backup.snap", "kLibUSBMuxVersion": 3,
 	}
-	for k, v := range more {
+	for k, v := range fields {
 		msg[k] = v
 	}
 	var d stream.Dict
@@ -106,13 +106,13 @@ func resultOf(d stream.Dict) error {
 }
 
 // ask makes one request on a new connection.
-func (m *Mux) ask(ctx context.Context, kind string, more map[string]any) (stream.Dict, error) {
+func (m *Mux) ask(ctx context.Context, kind string, fields map[string]any) (stream.Dict, error) {
 	c, err := m.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	return c.ask(ctx, kind, more)
+	return c.ask(ctx, kind, fields)
 }
 
 // connect connects to a port of a device.

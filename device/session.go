@@ -82,9 +82,9 @@ func (s *Session) start(ctx context.Context) error {
 
 // ask sends a request and returns the answer. The error is a Refusal if the
 // device refuses.
-func (s *Session) ask(ctx context.Context, request string, more map[string]any) (stream.Dict, error) {
+func (s *Session) ask(ctx context.Context, request string, fields map[string]any) (stream.Dict, error) {
 	msg := map[string]any{"Label": label, "Request": request}
-	for k, v := range more {
+	for k, v := range fields {
 		msg[k] = v
 	}
 	d, err := s.conn.Ask(ctx, msg)
@@ -141,14 +141,14 @@ func (s *Session) Values(ctx context.Context, domain string) (stream.Dict, error
 }
 
 func (s *Session) get(ctx context.Context, domain, key string) (stream.Dict, error) {
-	more := map[string]any{}
+	fields := map[string]any{}
 	if domain != "" {
-		more["Domain"] = domain
+		fields["Domain"] = domain
 	}
 	if key != "" {
-		more["Key"] = key
+		fields["Key"] = key
 	}
-	return s.ask(ctx, "GetValue", more)
+	return s.ask(ctx, "GetValue", fields)
 }
 
 // SetValue changes a value of the device.
@@ -172,11 +172,11 @@ func (s *Session) StartService(ctx context.Context, name string, escrow bool) (n
 }
 
 func (s *Session) startService(ctx context.Context, name string, escrow bool) (net.Conn, error) {
-	more := map[string]any{"Service": name}
+	fields := map[string]any{"Service": name}
 	if escrow && s.record != nil && len(s.record.EscrowBag) > 0 {
-		more["EscrowBag"] = s.record.EscrowBag
+		fields["EscrowBag"] = s.record.EscrowBag
 	}
-	d, err := s.ask(ctx, "StartService", more)
+	d, err := s.ask(ctx, "StartService", fields)
 	if err != nil {
 		return nil, err
 	}

@@ -256,7 +256,7 @@ func TestPlainFormOfHeaderIsLimited(t *testing.T) {
 	}
 	plain := h.Append(nil)
 	if b := compressed(t, plain); len(b) > MaxHeaderSize/2 {
-		t.Errorf("%d bytes: this tests nothing", len(b))
+		t.Errorf("%d bytes are too few for this test", len(b))
 	} else if _, err := expandHeader(b); !errors.Is(err, ErrDamaged) {
 		t.Errorf("%d bytes of plain form: got %v", len(plain), err)
 	}

@@ -7,14 +7,13 @@ import (
 )
 
 // DefaultLocations returns the folders in which Apple's programs keep backups on
-// this system, whether they exist or not: Finder and iTunes on macOS; the two
-// variants of iTunes and Apple Devices on Windows. On other systems the result is
-// empty.
+// this system: Finder and iTunes on macOS; the two variants of iTunes and Apple
+// Devices on Windows. They may not exist. On other systems the result is empty.
 func DefaultLocations() []string {
 	home, _ := os.UserHomeDir()
 	var out []string
-	for _, place := range appleFolders(runtime.GOOS, home, os.Getenv("APPDATA")) {
-		out = append(out, filepath.Join(append(place, "MobileSync", "Backup")...))
+	for _, parent := range appleFolders(runtime.GOOS, home, os.Getenv("APPDATA")) {
+		out = append(out, filepath.Join(append(parent, "MobileSync", "Backup")...))
 	}
 	return out
 }

@@ -116,7 +116,7 @@ func (b *Backup) checkManifest(add addProblem) {
 	case Flat:
 		name = ManifestMBDB
 	case Hashed:
-		if there, err := folder.Exists(b.source, ManifestMBDB); there && err == nil {
+		if exists, err := folder.Exists(b.source, ManifestMBDB); exists && err == nil {
 			add(ProblemBoth, false, "there is a Manifest.db and a Manifest.mbdb; snap uses Manifest.db")
 		}
 	}

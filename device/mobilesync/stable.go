@@ -38,33 +38,33 @@ func (b *Backup) CheckStable(ctx context.Context) error {
 }
 
 func (b *Backup) checkStable(ctx context.Context) error {
-	there, err := folder.Exists(b.source, snapshotDir)
+	exists, err := folder.Exists(b.source, snapshotDir)
 	if err != nil {
 		return err
 	}
-	if there {
-		return &folder.ChangedError{Path: snapshotDir, What: "a backup began, or was interrupted before"}
+	if exists {
+		return &folder.ChangedError{Path: snapshotDir, What: "a backup began, or an earlier one was interrupted"}
 	}
 	for _, name := range []string{StatusPlist, ManifestPlist, ManifestDB, ManifestMBDB, InfoPlist} {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		before, was := b.seen[name]
+		before, seen := b.seen[name]
 		now, err := b.fingerprint(name, before.hashed)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, folder.ErrNotRegular), errors.Is(err, folder.ErrLink):
-			if was {
+			if seen {
 				return &folder.ChangedError{Path: name, What: "it is gone"}
 			}
 			continue
-		case err != nil && !was:
+		case err != nil && !seen:
 			// Open could not read it either.
 			continue
 		case err != nil:
 			return err
-		case !was && b.readErrors[name] == nil, !was && errors.Is(b.readErrors[name], fs.ErrNotExist):
+		case !seen && b.readErrors[name] == nil, !seen && errors.Is(b.readErrors[name], fs.ErrNotExist):
 			return &folder.ChangedError{Path: name, What: "it appeared"}
-		case !was:
+		case !seen:
 			continue
 		}
 		if what := before.differs(now); what != "" {

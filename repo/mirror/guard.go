@@ -69,8 +69,8 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 	if len(lostPacks)+len(lostIndexes) == 0 {
 		return nil
 	}
-	if have, had := sum(src[packs]), sum(dst[packs]); have*2 < had {
-		return &RefusedError{fmt.Sprintf("the source has packs of %d bytes, the target of %d: more than half is gone", have, had),
+	if sourceBytes, targetBytes := sum(src[packs]), sum(dst[packs]); sourceBytes*2 < targetBytes {
+		return &RefusedError{fmt.Sprintf("the source has packs of %d bytes, the target of %d: more than half is gone", sourceBytes, targetBytes),
 			hintPassword}
 	}
 	switch {
@@ -95,15 +95,15 @@ func unlistedLoss(packs int) error {
 // source nor among the target's packs. Since a run copies packs before index files,
 // this file is then an index file that a prune has replaced.
 func (n *notes) pruned(src, dst *listing) bool {
-	here := map[id]bool{}
+	present := map[id]bool{}
 	for _, files := range []map[string]int64{src[packs], src[indexes], dst[packs]} {
 		for name := range files {
 			hash, _ := hashOf(name)
-			here[hash] = true
+			present[hash] = true
 		}
 	}
 	for hash := range n.removable {
-		if !here[hash] {
+		if !present[hash] {
 			return true
 		}
 	}
@@ -121,9 +121,9 @@ func (n *notes) unexplained(files map[string]int64) map[string]int64 {
 
 // guardSnapshots checks the snapshots that are missing in the source.
 func guardSnapshots(src, dst map[string]int64, n notes) error {
-	gone := n.unexplained(without(dst, src))
+	missing := n.unexplained(without(dst, src))
 	foreign := 0
-	for name := range gone {
+	for name := range missing {
 		if hash, _ := hashOf(name); !n.copied[hash] {
 			foreign++
 		}
@@ -132,7 +132,7 @@ func guardSnapshots(src, dst map[string]int64, n notes) error {
 	case foreign > 0:
 		return &RefusedError{fmt.Sprintf("the target has %d snapshots that are not in the source and were not copied from it: another program stored them in the mirror, or it was not made by this command", foreign),
 			"nothing was changed; to keep them, use the target as a separate repository and make another mirror; to remove them, run it again with --accept-removals"}
-	case len(gone) > 0 && 2*len(src) < len(dst):
+	case len(missing) > 0 && 2*len(src) < len(dst):
 		return &RefusedError{fmt.Sprintf("the source has %d snapshots, the target %d: more than half is gone", len(src), len(dst)), hintRemovals}
 	}
 	return nil

@@ -188,14 +188,14 @@ func (r *round) unmarkRemovable(ctx context.Context) error {
 			delete(now.removable, hash)
 		}
 	}
-	rest := ""
+	remaining := ""
 	if len(now.removable) > 0 {
-		if rest, err = putNote(ctx, r.target, removableMagic, now.removable); err != nil {
+		if remaining, err = putNote(ctx, r.target, removableMagic, now.removable); err != nil {
 			return err
 		}
 	}
 	for _, name := range now.removals {
-		if name == rest {
+		if name == remaining {
 			continue
 		}
 		if err := r.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {

@@ -240,7 +240,7 @@ func (s *Set) list(ctx context.Context) ([]file, error) {
 	return out, nil
 }
 
-// read reads from a file as much as can be read. An error means that the store
+// read reads as much of p as can be read. It returns an error only if the store
 // cannot be reached.
 func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	n, err := s.be.ReadAt(ctx, name, p, off)
@@ -251,8 +251,8 @@ func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, 
 		return 0, ctx.Err()
 	}
 	// A bad sector is damage to heal. A missing disk is not.
-	if again, err := s.be.ReadAt(ctx, name, p, off); err == nil {
-		return again, nil
+	if n, err := s.be.ReadAt(ctx, name, p, off); err == nil {
+		return n, nil
 	}
 	if _, unreachable := s.be.Stat(ctx, "config"); unreachable != nil {
 		return 0, fmt.Errorf("read %s: %w", name, err)

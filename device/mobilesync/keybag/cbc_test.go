@@ -89,7 +89,7 @@ func TestEncrypterInPieces(t *testing.T) {
 		t.Error("pieces give other bytes than all at once")
 	}
 	if _, err := w.Write([]byte{1}); err == nil {
-		t.Error("a closed encrypter takes bytes")
+		t.Error("a closed encrypter accepts bytes")
 	}
 }
 
@@ -186,7 +186,7 @@ func TestUnpaddedDecrypterAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := r.ReadAt(make([]byte, 16), 4096); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("source shorter than said: %v", err)
+		t.Errorf("source shorter than its size: %v", err)
 	}
 }
 

@@ -585,7 +585,7 @@ func TestChangePassword(t *testing.T) {
 		t.Error(err)
 	}
 	if err := s.ChangePassword(t.Context(), udid, nil, nil, d, nil); err == nil {
-		t.Error("no password at all was taken")
+		t.Error("two empty passwords were accepted")
 	}
 	s.Close()
 	if err := wait(); err != nil {

@@ -103,7 +103,7 @@ func TestSelectHostileBinary(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Select(bomb, "a"); err == nil {
-		t.Error("an array was taken for a dictionary")
+		t.Error("an array was accepted as a dictionary")
 	}
 }
 

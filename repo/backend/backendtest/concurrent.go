@@ -110,7 +110,7 @@ func neverPartial(p *probe) {
 	want := content(size)
 	done := make(chan struct{})
 	var watchers sync.WaitGroup
-	look := func(name string) {
+	readNew := func(name string) {
 		got, err := backend.ReadAll(p.ctx, p.b, name, size)
 		if err == nil && !bytes.Equal(got, want) {
 			p.failf("%q was read with %d bytes that differ from the %d being put", name, len(got), size)
@@ -126,7 +126,7 @@ func neverPartial(p *probe) {
 				return
 			default:
 			}
-			look("packs/ab/3")
+			readNew("packs/ab/3")
 			err := p.b.List(p.ctx, "", func(info backend.Info) error {
 				if !strings.HasPrefix(info.Name, "packs/ab/") || info.Size != size {
 					return errors.New("it shows " + fmt.Sprint(info))
