@@ -22,7 +22,7 @@ exec 3>"$dir/in"
 said() { # said N TEXT: waits until the simulator has said TEXT N times
   until [ "$(grep -c "$2" "$dir/log")" -ge "$1" ]; do sleep 0.2; done
 }
-said 1 'lists what can be done'
+said 1 'lists the commands'
 
 printf '%-34s %8s %8s %8s %10s\n' "$scale, encryption ${ENCRYPT:-none}" wall_s user_s sys_s memory_MB
 measure() { # measure NAME COMMAND...
