@@ -144,7 +144,7 @@ func diskUsage(dir string) (int64, error) {
 	return total, nil
 }
 
-// installed returns those of the programs that are in PATH.
+// installed returns the programs that are in PATH.
 func installed(names ...string) []string {
 	return slices.DeleteFunc(names, func(name string) bool {
 		_, err := exec.LookPath(name)

@@ -29,8 +29,8 @@ func (pairingRecord) LogValue() slog.Value { return slog.StringValue("pairingRec
 
 // readRecord returns usbmuxd's pairing record for a device.
 func (m *Mux) readRecord(ctx context.Context, e Entry) (*pairingRecord, error) {
-	// Other programs save records under the UDID with a dash, whatever usbmuxd
-	// calls the device.
+	// Other programs save records under the UDID with a dash, even if usbmuxd
+	// lists the device without it.
 	names := []string{e.UDID}
 	if e.serial != "" && e.serial != e.UDID {
 		names = append(names, e.serial)

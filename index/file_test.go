@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// history returns pack headers like those of years of backups and prunes. With
-// deltas, the dictionary of most blocks is a run of chunks, mostly recent ones.
+// history returns pack headers as after years of backups and prunes. With deltas,
+// the dictionary of most blocks is a run of chunks, mostly recent ones.
 func history(chunks int, deltas bool) []pack.Header {
 	rng := mrand.New(mrand.NewPCG(1, 2))
 	var all []chunk.ID

@@ -229,7 +229,8 @@ func BenchmarkLookup(b *testing.B) {
 }
 
 // BenchmarkAdd loads index files of 240,000 chunks: all in full, or five of six in
-// deltas at depths up to 5. Half of the files that need another one come first.
+// deltas at depths up to 5. Half of the files that need another file are loaded
+// before it.
 func BenchmarkAdd(b *testing.B) {
 	const files, packs, blocks, chunks = 8, 15, 250, 8
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)

@@ -8,9 +8,9 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// Index files can list anything. A chunk that needs itself, or more dictionaries
-// than a reader follows, counts as unknown until it is stored again, in whatever
-// order packs are added.
+// Index files can list anything. A chunk that needs itself, or more
+// dictionaries than a reader follows, counts as unknown until it is stored
+// again, whatever the order of packs.
 func TestUndecodable(t *testing.T) {
 	t.Parallel()
 	in := func(ids ...uint32) (out []chunk.ID) {

@@ -7,10 +7,10 @@
 //	…       …       sealed header
 //	end-4   4       length of the sealed header, little-endian
 //
-// A block is the unit of compression and sealing. It has one or more chunks. The header
-// lists all blocks, so a lost index can be rebuilt from packs. A pack's name is the
-// BLAKE3-256 of its bytes, so bit rot can be found without a key. docs/format.md has
-// the bytes and test vectors.
+// A block is the unit of compression and sealing. It has one or more chunks. The
+// header lists all blocks, so a lost index can be rebuilt from packs. A pack's name is
+// the BLAKE3-256 of its bytes, so bit rot can be found without a key. docs/format.md
+// describes the format and has test vectors.
 //
 // Long headers with repeated IDs are compressed (compress.go), like index files.
 //

@@ -316,8 +316,8 @@ func (t *fseTable) begin(code uint8) uint32 {
 	return uint32(t.states[int32((width<<16-m.bits)>>width)+m.from])
 }
 
-// next writes the bits with which a decoder gets from the state of code to the given
-// state, and returns the former.
+// next writes the bits that take a decoder from a state of code to the given state. It
+// returns the state of code.
 func (t *fseTable) next(w *bitWriter, state uint32, code uint8) uint32 {
 	if t.log == 0 {
 		return 0

@@ -40,9 +40,8 @@ type Info struct {
 //
 // Names. Every name satisfies [ValidName]. For any other name, every method returns
 // an error that is [ErrInvalidName] and does nothing. A file's name must not be the
-// folder of another file ("a" beside "a/b"). Callers never do that, and an
-// implementation may return [ErrExist] for it. Other files do not change in any
-// case.
+// folder of another file ("a" beside "a/b"). Callers never store such files, and an
+// implementation may return [ErrExist] for them. Other files must not change.
 //
 // Concurrency. Many goroutines may call all methods at the same time, and many
 // processes may use one store at the same time. All see immediately what one of them

@@ -6,8 +6,8 @@
 //
 //   - Last keeps the newest snapshots.
 //   - Hourly to Yearly keep the newest snapshot of each of the newest periods that
-//     have one. A period is one of the calendar; weeks are those of ISO 8601. As long
-//     as a rule can keep more, it also keeps the oldest snapshot.
+//     have one. Periods are calendar periods; weeks are ISO 8601 weeks. As long as a
+//     rule can keep more, it also keeps the oldest snapshot.
 //   - Within keeps all snapshots younger than a duration, counted from the newest
 //     snapshot. WithinHourly to WithinYearly keep one of each period among these.
 //   - Tags keeps snapshots with certain tags, in addition to the counts.
@@ -111,9 +111,10 @@ func (v *Verdict) keep(format string, args ...any) {
 	v.Reasons = append(v.Reasons, fmt.Sprintf(format, args...))
 }
 
-// Apply judges the snapshots of one device, which may be in any order. The verdicts are
-// in the same order. A snapshot later than now does not count as the newest, so that a
-// wrong clock does not make all others old. Periods are those of the calendar in zone.
+// Apply judges the snapshots of one device, which may be in any order. The verdicts
+// are in the same order. A snapshot later than now does not count as the newest, so
+// that a wrong clock does not make all others old. Periods are calendar periods in
+// zone.
 func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Verdict {
 	verdicts := make([]Verdict, len(list))
 	order := make([]int, len(list)) // newest first

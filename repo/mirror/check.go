@@ -16,10 +16,10 @@ import (
 type CheckReport struct {
 	Files   int64    `json:"files"` // of the target, all read
 	Bytes   int64    `json:"bytes"`
-	Damaged []Damage `json:"damaged"` // files of the target without the hash of their name
+	Damaged []Damage `json:"damaged"` // damaged files of the target that were not healed
 	Healed  []string `json:"healed"`  // files that were damaged and were replaced
-	Missing []string `json:"missing"` // on the target
-	Extra   []string `json:"extra"`   // only on the target
+	Missing []string `json:"missing"` // files of the source that the target lacks
+	Extra   []string `json:"extra"`   // files that only the target has
 }
 
 // Clean reports whether every file of the target is good.

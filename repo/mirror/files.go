@@ -37,9 +37,9 @@ var folders = [classes][]string{
 // listing is the files of a repository: sizes by name.
 type listing [classes]map[string]int64
 
-// list lists the files to mirror. It lists records first. The files that they need
-// are older, so they are listed later, unless another process replaces them
-// meanwhile. Run checks for that.
+// list lists the files to mirror. It lists records first. The files that records
+// need are older, so a later listing shows them, unless another process has
+// replaced them. Run checks for replaced files.
 func list(ctx context.Context, be backend.Backend) (listing, error) {
 	var l listing
 	for c := records; c >= keys; c-- {

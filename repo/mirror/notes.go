@@ -17,7 +17,7 @@ import (
 
 // A mirror has notes. They list the snapshots that were copied from the source: a
 // snapshot that the source does not have was either removed there or stored in the
-// mirror by another program, and only the former may be removed. They also list the
+// mirror by another program. Only a copied one may be removed. They also list the
 // files that a run is about to copy and to remove, so that the next run does not
 // mistake the state after an interruption for a loss of the source.
 //

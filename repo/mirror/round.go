@@ -124,7 +124,7 @@ func (m *mirrorer) checkSpace(ctx context.Context, need int64) error {
 }
 
 // copy copies all files of the round, records last. It returns errChanged if other
-// files of the source changed meanwhile.
+// files of the source change during the copy.
 func (r *round) copy(ctx context.Context) error {
 	// The source may prune the new packs and index files again before a record
 	// that needs them is copied. Only new files are noted: records on the target

@@ -31,8 +31,7 @@ func (s *Set) build(ctx context.Context, percent int, files []file) (parityFile 
 }
 
 // compute reads the files of a header and fills in the hashes of all shards. It
-// returns the parity shards, and the names of files that do not have the hash of
-// their name.
+// returns the parity shards and the names of damaged files.
 func (s *Set) compute(ctx context.Context, h *Header) (parity []byte, bad []string, err error) {
 	h.sums = nil
 	if len(h.files) == 0 {
@@ -132,7 +131,8 @@ func (e *encoder) encode(off int64) error {
 	return nil
 }
 
-// bad returns the names of files that do not have the hash of their name.
+// bad returns the names of damaged files: they do not have the hash of their
+// name.
 func (e *encoder) bad() []string {
 	var names []string
 	for i := range e.h.files {

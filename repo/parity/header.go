@@ -17,9 +17,9 @@ const (
 	shardSize = 64 << 10
 	minShard  = 64
 	maxShard  = 1 << 20
-	// maxFiles is the maximum number of files in a group, and maxParity that of
-	// parity shards in a stripe. Their sum is within the limit of the Reed-Solomon
-	// code.
+	// maxFiles is the maximum number of files in a group, maxParity the maximum
+	// number of parity shards in a stripe. Their sum is within the limit of the
+	// Reed-Solomon code.
 	maxFiles  = 200
 	maxParity = 50
 	// maxMember is the maximum length of a file of a group, in bytes.

@@ -9,9 +9,10 @@
 // each stripe, whichever files they are in. The hash of every shard is stored, so
 // damaged shards are known.
 //
-// The package needs no key: protected files are sealed, and a healed file must have
-// the hash that is its name. It never replaces a file that has this hash.
-// docs/format.md has the bytes, docs/decisions/0016-parity.md the reasons.
+// The package needs no key: protected files are sealed, and a healed file must
+// have the hash that is its name. It never replaces a file that has this hash.
+// docs/format.md describes the format, docs/decisions/0016-parity.md has the
+// reasons.
 package parity
 
 import (
@@ -69,8 +70,8 @@ type group struct {
 	data int64 // offset of its parity shards
 }
 
-// dropSums drops the hashes of shards, since those of all groups would take memory
-// without bound. Healing reads the header again.
+// dropSums drops the hashes of shards, since the hashes of all groups would take
+// unbounded memory. Healing reads the header again.
 func (g *group) dropSums() {
 	g.sums = nil
 	for i := range g.files {

@@ -107,8 +107,8 @@ func TestFinishPrefersReplacementOfConfig(t *testing.T) {
 	}
 }
 
-// An incomplete replacement of config is not used, since a person may have restored config
-// meanwhile.
+// An incomplete replacement of config is not used, since the user may have restored
+// config.
 func TestFinishIgnoresIncompleteConfig(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -45,7 +45,7 @@ func NewBuilder(save Save, old *Outline) *Builder {
 	return &Builder{save: save, old: old, levels: make([]level, 1)}
 }
 
-// Add appends an entry. Its key must be greater than that of the last one.
+// Add appends an entry. Its key must be greater than the previous entry's.
 func (b *Builder) Add(ctx context.Context, e *Entry) error {
 	if err := e.check(); err != nil {
 		return err

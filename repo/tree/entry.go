@@ -50,7 +50,7 @@ type Entry struct {
 	Name   string // path in the domain; empty if unknown
 	Kind   Kind
 	Mode   uint32 // permission bits in the backup folder
-	// ModTime is that of the file in the backup folder, in Unix nanoseconds.
+	// ModTime is the mtime of the file in the backup folder, in Unix nanoseconds.
 	ModTime int64
 
 	// Stat lets a later import recognise the file without reading it; nil if the
@@ -106,8 +106,8 @@ func (FileKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "FileKey(h
 // LogValue hides the key in structured logs.
 func (FileKey) LogValue() slog.Value { return slog.StringValue("FileKey(hidden)") }
 
-// Content is the chunks of a file. At level 0 IDs are those of the chunks, at most
-// MaxInline. At higher levels they are those of content lists, which have the IDs of
+// Content is the chunks of a file. At level 0, IDs has the IDs of the chunks, at most
+// MaxInline. At higher levels, it has the IDs of content lists, which have the IDs of
 // the level below.
 type Content struct {
 	Size  int64 // bytes

@@ -99,7 +99,7 @@ func nameFault(name string) string {
 }
 
 // reserved reports whether Windows reserves name for a device. Most versions
-// do so with any extension too, and with spaces before it.
+// also reserve it with any extension, and with spaces before the extension.
 func reserved(name string) bool {
 	base, _, _ := strings.Cut(name, ".")
 	base = strings.ToUpper(strings.TrimRight(base, " "))

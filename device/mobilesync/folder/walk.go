@@ -14,7 +14,7 @@ import (
 
 // File is one file or directory below the top of a Source.
 type File struct {
-	Path string // relative, slash-separated, bytes as the file system has them
+	Path string // relative, slash-separated, with the bytes of the file system
 	Dir  bool
 	Mode fs.FileMode
 	Size int64 // bytes; 0 for directories

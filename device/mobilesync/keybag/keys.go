@@ -62,7 +62,7 @@ func (k Keys) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
 // password protects.
 //
 // It calls progress, which may be nil, with the rounds done and the total (about ten
-// million, a few seconds). The error is that of ctx if it ends, and ErrWrongPassword
+// million, a few seconds). The error is ctx.Err() if ctx ends, and ErrWrongPassword
 // if no class key can be unwrapped. If some can, the password is correct and the
 // keybag is damaged: Unlock succeeds, and Damaged returns the other classes. The
 // keybag of an unencrypted backup has the empty password.

@@ -45,7 +45,7 @@ func (r *mbdbReader) readAll(ctx context.Context, size int64) (*Records, error) 
 	if string(magic[:]) != mbdbMagic {
 		return nil, fmt.Errorf("%w: it does not begin with mbdb and version 5.0", ErrCorrupt)
 	}
-	// A row in memory is longer than here, since it has the FileID too.
+	// A row in memory is longer than in the file, since it also has the FileID.
 	b := newRecordBuilder(2*size + pageSize)
 	for n := 0; ; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// Kinds of failures, for errors.Is. [ErrNoSpace] is another one.
+// Kinds of failures, for errors.Is. [ErrNoSpace] is also a kind.
 var (
 	// ErrLocked: the device is locked, or its passcode was not entered.
 	ErrLocked = errors.New("the device is locked")

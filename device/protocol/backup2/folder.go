@@ -46,7 +46,7 @@ type Folder interface {
 	// Remove removes a file, or a folder with its content.
 	Remove(ctx context.Context, path string) error
 	// Copy copies a file, or a folder with its content. A device may copy its folder
-	// to a name as in Move before it restores another one.
+	// to a name as in Move before it restores another backup.
 	Copy(ctx context.Context, from, to string) error
 	// Space returns the number of bytes that can be stored. The device does not begin
 	// a larger backup, and counts all bytes of every file. A Folder that stores less

@@ -5,7 +5,7 @@ type Phase string
 
 const (
 	// PhaseWaiting lasts until the device's first message. Since iOS 16 the device
-	// asks for its passcode meanwhile, for up to half an hour.
+	// asks for its passcode during this phase, for up to half an hour.
 	PhaseWaiting Phase = "waiting for the device"
 	// PhasePreparing: the device compares its files with the backup, which can take
 	// minutes.

@@ -73,7 +73,7 @@ type RestoreResult struct {
 const restartPercent = 90
 
 // Restore makes the device restore a backup from the Folder, which changes only if
-// CopyBackup is set. Errors are those of Backup; the device may then have part of
+// CopyBackup is set. Errors are as for Backup; the device may then have a part of
 // the backup.
 func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, o Observer) (RestoreResult, error) {
 	if q.Source == "" {

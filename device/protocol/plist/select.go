@@ -26,10 +26,10 @@ const (
 type Values map[string]any
 
 // Select returns the wanted values of a binary or XML property list whose root
-// is a dictionary. A value of another type than those of Values counts as
-// absent, and of several values with one key the first counts. Select checks
-// that the rest of the list is well-formed and skips it, so that a list full of
-// icons costs little time and no memory.
+// is a dictionary. A value whose type is not one of Values counts as absent. If
+// a key has several values, the first counts. Select checks that the rest of the
+// list is well-formed and skips it, so that a list full of icons costs little
+// time and no memory.
 func Select(data []byte, wanted ...string) (Values, error) {
 	if bplist.Is(data) {
 		return selectBinary(data, wanted)

@@ -119,8 +119,8 @@ func (b *Backend) publish(temp, name string) error {
 		err = b.disk.link(temp, name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		// File systems without hard links return too many different errors to
-		// list. If the reason was another one, renaming fails as well.
+		// File systems without hard links return too many different errors to list.
+		// If link failed for another reason, renaming fails, too.
 		err = b.renameNew(temp, name)
 	}
 	if errors.Is(err, fs.ErrExist) && !b.sameFile(temp, name) {

@@ -98,7 +98,7 @@ type osFile struct {
 func (f osFile) Sync() error { return syncFile(f.File) }
 
 // syncFolder flushes the entries of an open folder. It is not an error if the file
-// system cannot do that, since there is no other way.
+// system does not support it, since nothing else would flush them.
 func syncFolder(f *os.File) error {
 	if err := syncFile(f); err != nil && !isUnsupported(err) {
 		return err
