@@ -21,13 +21,13 @@ type machine struct {
 
 func thisMachine(ctx context.Context) machine {
 	m := machine{System: runtime.GOOS + "/" + runtime.GOARCH, CPU: "unknown", Cores: runtime.NumCPU(), Load: "unknown"}
-	if out := printed(ctx, "uname", "-s", "-r", "-m"); out != "" {
+	if out := outputOf(ctx, "uname", "-s", "-r", "-m"); out != "" {
 		m.System = out
 	}
 	if runtime.GOOS == "darwin" {
-		m.CPU = printed(ctx, "sysctl", "-n", "machdep.cpu.brand_string")
-		m.Memory, _ = strconv.ParseInt(printed(ctx, "sysctl", "-n", "hw.memsize"), 10, 64)
-		m.Load = strings.Trim(printed(ctx, "sysctl", "-n", "vm.loadavg"), "{ }")
+		m.CPU = outputOf(ctx, "sysctl", "-n", "machdep.cpu.brand_string")
+		m.Memory, _ = strconv.ParseInt(outputOf(ctx, "sysctl", "-n", "hw.memsize"), 10, 64)
+		m.Load = strings.Trim(outputOf(ctx, "sysctl", "-n", "vm.loadavg"), "{ }")
 		return m
 	}
 	if name := procField("/proc/cpuinfo", "model name"); name != "" {
@@ -43,8 +43,8 @@ func thisMachine(ctx context.Context) machine {
 	return m
 }
 
-// printed returns the output of a program, or "" if it fails.
-func printed(ctx context.Context, name string, args ...string) string {
+// outputOf returns the output of a program, or "" if it fails.
+func outputOf(ctx context.Context, name string, args ...string) string {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	if err != nil {
 		return ""

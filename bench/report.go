@@ -85,9 +85,9 @@ func (r *report) addSize(t *tool, day int, size int64) {
 	tr.Sizes[day] = append(tr.Sizes[day], size)
 }
 
-func (r *report) addSample(tool string, which step, s sample) {
+func (r *report) addSample(tool string, kind step, s sample) {
 	t := r.tool(tool)
-	t.Samples[which] = append(t.Samples[which], s)
+	t.Samples[kind] = append(t.Samples[kind], s)
 }
 
 // addVerdict records whether a restore was identical.

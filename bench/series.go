@@ -175,12 +175,12 @@ func (b *bench) storeDays(ctx context.Context, series *synthetic.Series) (err er
 
 // storeDay stores the folders with every tool and records the sizes of the repositories.
 func (b *bench) storeDay(ctx context.Context, day int) error {
-	which := stepNext
+	kind := stepNext
 	if day == 0 {
-		which = stepFirst
+		kind = stepFirst
 	}
 	return b.eachRepo(func(r *toolRepo) error {
-		if err := b.store(ctx, r, which, day); err != nil {
+		if err := b.store(ctx, r, kind, day); err != nil {
 			return err
 		}
 		size, err := diskUsage(r.repo)
@@ -204,18 +204,18 @@ func (r *toolRepo) params(device synthetic.Device, day int) params {
 }
 
 // store stores the folders, with one command per device.
-func (b *bench) store(ctx context.Context, r *toolRepo, which step, day int) error {
+func (b *bench) store(ctx context.Context, r *toolRepo, kind step, day int) error {
 	var sum sample
 	for _, d := range b.devices {
 		p := r.params(d, day)
 		b.flush()
 		s, _, err := r.tool.command(r.tool.store(p), p, b.backups).measure(ctx)
 		if err != nil {
-			return fmt.Errorf("%s: %s, day %d: %w", r.tool.name, which, day, err)
+			return fmt.Errorf("%s: %s, day %d: %w", r.tool.name, kind, day, err)
 		}
 		sum = sum.plus(s)
 	}
-	b.report.addSample(r.tool.name, which, sum)
+	b.report.addSample(r.tool.name, kind, sum)
 	return nil
 }
 

@@ -119,9 +119,9 @@ func (r *report) floorUntil(day int) floorSize {
 }
 
 // stepRows returns the rows of one step.
-func (r *report) stepRows(s step, which []figure) []row {
+func (r *report) stepRows(s step, list []figure) []row {
 	var out []row
-	for _, f := range which {
+	for _, f := range list {
 		line := row{title: fmt.Sprintf("%s, %s", s, f.unit), values: map[string]float64{}, prec: f.prec, ratio: true}
 		for _, t := range r.Tools {
 			if samples := t.Samples[s]; len(samples) > 0 {

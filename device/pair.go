@@ -77,22 +77,22 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 // awaitUnlock waits until a device that is paired, but locked, accepts a session.
 func (m *Mux) awaitUnlock(ctx context.Context, e Entry, opt PairOptions) error {
 	opt.On(Locked)
-	patience := ctx
+	waitCtx := ctx
 	if opt.Wait > 0 {
 		var cancel context.CancelFunc
-		patience, cancel = context.WithTimeout(ctx, opt.Wait)
+		waitCtx, cancel = context.WithTimeout(ctx, opt.Wait)
 		defer cancel()
 	}
 	for {
-		if err := pause(patience, opt.Poll); err != nil {
+		if err := pause(waitCtx, opt.Poll); err != nil {
 			return fmt.Errorf("pair with %s: %w", e.UDID, waitEnded(ctx, ErrLocked))
 		}
-		s, err := m.Session(patience, e)
+		s, err := m.Session(waitCtx, e)
 		if err == nil {
 			opt.On(Trusted)
 			return s.Close()
 		}
-		if patience.Err() == nil && !errors.Is(err, ErrLocked) {
+		if waitCtx.Err() == nil && !errors.Is(err, ErrLocked) {
 			return err
 		}
 	}
@@ -149,7 +149,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*pairi
 		"PairingOptions":  map[string]any{"ExtendedPairingErrors": true},
 	}
 	state := Unknown
-	patience := ctx
+	waitCtx := ctx
 	for {
 		d, err := s.ask(ctx, "Pair", request)
 		if err == nil {
@@ -161,7 +161,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*pairi
 		case now == Locked || now == DialogPending:
 			if state == Unknown && opt.Wait > 0 {
 				var cancel context.CancelFunc
-				patience, cancel = context.WithTimeout(ctx, opt.Wait)
+				waitCtx, cancel = context.WithTimeout(ctx, opt.Wait)
 				defer cancel()
 			}
 			if now != state {
@@ -173,7 +173,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*pairi
 		default:
 			return nil, err
 		}
-		if pause(patience, opt.Poll) != nil {
+		if pause(waitCtx, opt.Poll) != nil {
 			return nil, waitEnded(ctx, err)
 		}
 		if s.broken {

@@ -39,7 +39,7 @@ type Sync struct {
 
 	canceled chan struct{}
 	stop     context.CancelFunc
-	heard    sync.WaitGroup
+	listener sync.WaitGroup
 }
 
 // OpenSync opens the connections. A goroutine of Sync calls on, if it is not nil,
@@ -70,7 +70,7 @@ func (m *Mux) OpenSync(ctx context.Context, e Entry, on func(notification string
 	// It listens until Release, even after ctx ended.
 	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
 	y.stop = stop
-	y.heard.Go(func() { y.listen(listen, on) })
+	y.listener.Go(func() { y.listen(listen, on) })
 	return y, nil
 }
 
@@ -159,7 +159,7 @@ func (y *Sync) Release(ctx context.Context) error {
 		y.posted = false
 	}
 	y.stop()
-	y.heard.Wait()
+	y.listener.Wait()
 	_ = y.notify.Close()
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("end the synchronisation with %s: %w", y.entry.UDID, err)

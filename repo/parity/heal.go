@@ -95,15 +95,15 @@ func (h *healer) heal(ctx context.Context, loaded *group) error {
 		complete = complete && good
 	}
 	if !complete {
-		return nil // its parity cannot be computed
+		return nil // the group's parity cannot be computed
 	}
 	return h.remake(ctx, g)
 }
 
 // healFile heals a file of a group if it is damaged, or is a missing pack. It
 // reports whether the file is good afterwards, or would be without DryRun.
-func (h *healer) healFile(ctx context.Context, g *group, which int) (good bool, err error) {
-	f := &g.files[which]
+func (h *healer) healFile(ctx context.Context, g *group, index int) (good bool, err error) {
+	f := &g.files[index]
 	h.report.Files++
 	size, good, err := h.verify(ctx, f.name(), f.id)
 	switch {
@@ -116,7 +116,7 @@ func (h *healer) healFile(ctx context.Context, g *group, which int) (good bool, 
 	case size < 0 && f.kind != 0:
 		return false, nil // forgotten
 	}
-	b, err := h.rebuild(ctx, g, which)
+	b, err := h.rebuild(ctx, g, index)
 	if err != nil {
 		return false, err
 	}
@@ -224,8 +224,8 @@ func (s *Set) verify(ctx context.Context, name string, id [32]byte) (size int64,
 
 // rebuild returns the bytes of a file, from its good shards and, for bad ones, from
 // the other shards of their stripes. It returns nil if too many are bad.
-func (s *Set) rebuild(ctx context.Context, g *group, which int) ([]byte, error) {
-	f := &g.files[which]
+func (s *Set) rebuild(ctx context.Context, g *group, index int) ([]byte, error) {
+	f := &g.files[index]
 	code, err := reedsolomon.New(len(g.files), g.parity, reedsolomon.WithCauchyMatrix())
 	if err != nil {
 		return nil, err
@@ -245,13 +245,13 @@ func (s *Set) rebuild(ctx context.Context, g *group, which int) ([]byte, error) 
 		if err != nil {
 			return nil, err
 		}
-		shards[which] = nil
+		shards[index] = nil
 		need := make([]bool, len(g.files)+g.parity)
-		need[which] = true
+		need[index] = true
 		if err := code.ReconstructSome(shards, need); err != nil {
 			return nil, nil // too few shards are good
 		}
-		if copy(own, shards[which]); sumOf(own) != f.sums[stripe] {
+		if copy(own, shards[index]); sumOf(own) != f.sums[stripe] {
 			return nil, nil
 		}
 	}

@@ -119,9 +119,9 @@ func (b *recordBuilder) finish(ctx context.Context) (*Records, error) {
 	return r, nil
 }
 
-// sort orders refs domain by domain, decoding the paths of one domain at a time.
-// That is several times faster than comparing encoded rows, and needs extra
-// memory for one domain only.
+// sort orders refs domain by domain, decoding the paths of one domain at a
+// time. This is several times faster than comparing encoded rows, and needs
+// extra memory for one domain only.
 func (r *Records) sort(ctx context.Context) error {
 	order := make([]uint32, len(r.domains))
 	for i := range order {
@@ -219,8 +219,8 @@ rows:
 	}
 }
 
-// setFileID parses the text of a FileID. It accepts upper-case digits, since the
-// name of the blob follows from the value, but counts them as odd.
+// setFileID parses the text of a FileID. It accepts upper-case digits, since
+// only the value determines the blob's name, but counts them as odd.
 func (rec *Record) setFileID(text []byte, a *Anomalies) {
 	rec.HasFileID = false
 	if len(text) == 40 {

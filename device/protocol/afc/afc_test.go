@@ -23,25 +23,25 @@ func packet(number, op uint64, fixed, payload []byte) []byte {
 // device returns a client of a device that answers each request with reply.
 func device(t *testing.T, reply func(number, op uint64, body []byte) []byte) *Client {
 	t.Helper()
-	here, there := net.Pipe()
-	t.Cleanup(func() { here.Close(); there.Close() })
+	host, peer := net.Pipe()
+	t.Cleanup(func() { host.Close(); peer.Close() })
 	go func() {
 		for {
 			var head [headerLen]byte
-			if _, err := io.ReadFull(there, head[:]); err != nil {
+			if _, err := io.ReadFull(peer, head[:]); err != nil {
 				return
 			}
 			body := make([]byte, binary.LittleEndian.Uint64(head[8:])-headerLen)
-			if _, err := io.ReadFull(there, body); err != nil {
+			if _, err := io.ReadFull(peer, body); err != nil {
 				return
 			}
 			number := binary.LittleEndian.Uint64(head[24:])
-			if _, err := there.Write(reply(number, binary.LittleEndian.Uint64(head[32:]), body)); err != nil {
+			if _, err := peer.Write(reply(number, binary.LittleEndian.Uint64(head[32:]), body)); err != nil {
 				return
 			}
 		}
 	}()
-	return New(here)
+	return New(host)
 }
 
 func status(number uint64, s Status) []byte { return packet(number, opStatus, u64(uint64(s)), nil) }

@@ -20,8 +20,8 @@ var ErrNoSpace = errors.New("no space left")
 // from a file of Open and writes to an Upload of Create must not block after the
 // context of that call ended.
 //
-// The device is told the kind of an error: fs.ErrNotExist, fs.ErrExist, ErrNoSpace,
-// or an I/O error.
+// The session reports the kind of an error to the device: fs.ErrNotExist,
+// fs.ErrExist, ErrNoSpace, or an I/O error.
 type Folder interface {
 	// Open returns a file with exactly the bytes that were committed. The caller
 	// closes it.

@@ -35,7 +35,7 @@ type operation struct {
 }
 
 var (
-	errStopped = errors.New("the session was told to stop")
+	errStopped = errors.New("the session was stopped")
 	errEnded   = errors.New("the device ended the session")
 )
 
@@ -125,7 +125,7 @@ func (r *operation) refuse(path string, why error) error {
 	return nil
 }
 
-// status returns what the device is told about an error.
+// status returns the status code and text that the device gets for an error.
 func status(err error) (code int64, text string) {
 	switch {
 	case err == nil:
@@ -148,7 +148,7 @@ func (r *operation) writeStatus(err error) error {
 }
 
 // change changes the Folder if check, a method of scope, allows it. It returns a
-// failure, which the device is told, and an error that ends the session.
+// failure to report to the device, and an error that ends the session.
 func (r *operation) change(what, path string, check func(string) error, do func() error) (failure, err error) {
 	if failure = check(path); failure != nil {
 		return failure, r.refuse(path, failure)

@@ -61,11 +61,11 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("%w: it is nested deeper than %d levels", ErrFormat, maxDepth)
 	}
-	if !d.pay(valueCost) {
+	if !d.charge(valueCost) {
 		return nil, errUnfolds
 	}
 	if l, ok := d.doc.Array(r); ok {
-		if !d.pay(containerCost) {
+		if !d.charge(containerCost) {
 			return nil, errUnfolds
 		}
 		out := make([]any, 0, min(l.Len(), d.left/valueCost))
@@ -79,7 +79,7 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 		return out, nil
 	}
 	if m, ok := d.doc.Dict(r); ok {
-		if !d.pay(containerCost + m.Keys.Len()*valueCost) {
+		if !d.charge(containerCost + m.Keys.Len()*valueCost) {
 			return nil, errUnfolds
 		}
 		out := make(map[string]any, m.Keys.Len())
@@ -101,8 +101,8 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 	return d.scalar(r)
 }
 
-// pay takes cost from the budget and reports whether it was enough.
-func (d *binary) pay(cost int) bool {
+// charge takes cost from the budget and reports whether it was enough.
+func (d *binary) charge(cost int) bool {
 	d.left -= cost
 	return d.left >= 0
 }

@@ -16,14 +16,14 @@ import (
 // device returns a connection to a peer that accepts everything, sends raw and closes.
 func device(t testing.TB, raw []byte) net.Conn {
 	t.Helper()
-	here, there := net.Pipe()
-	t.Cleanup(func() { here.Close(); there.Close() })
-	go func() { _, _ = io.Copy(io.Discard, there) }()
+	host, peer := net.Pipe()
+	t.Cleanup(func() { host.Close(); peer.Close() })
+	go func() { _, _ = io.Copy(io.Discard, peer) }()
 	go func() {
-		_, _ = there.Write(raw)
-		there.Close()
+		_, _ = peer.Write(raw)
+		peer.Close()
 	}()
-	return here
+	return host
 }
 
 func messages(t testing.TB, list ...map[string]any) []byte {

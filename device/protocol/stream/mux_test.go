@@ -17,9 +17,9 @@ func TestNoLogs(t *testing.T) {
 	slog.SetDefault(slog.New(slog.NewTextHandler(&logs, nil)))
 	defer slog.SetDefault(before)
 	for range 2 {
-		here, there := net.Pipe()
-		mux, conn := NewMux(here), New(here)
-		there.Close()
+		host, peer := net.Pipe()
+		mux, conn := NewMux(host), New(host)
+		peer.Close()
 		for _, err := range []error{
 			mux.Send(t.Context(), map[string]any{"a": 1}),
 			conn.Send(t.Context(), map[string]any{"a": 1}),
@@ -34,7 +34,7 @@ func TestNoLogs(t *testing.T) {
 		if _, err := conn.Receive(t.Context(), time.Minute); err == nil {
 			t.Error("received from a closed connection")
 		}
-		here.Close()
+		host.Close()
 	}
 	if logs.Len() > 0 {
 		t.Errorf("logged: %s", logs.String())
@@ -42,12 +42,12 @@ func TestNoLogs(t *testing.T) {
 }
 
 func TestMux(t *testing.T) {
-	here, there := net.Pipe()
-	defer here.Close()
+	host, peer := net.Pipe()
+	defer host.Close()
 	go func() { // an echo
-		_, _ = io.Copy(there, there)
+		_, _ = io.Copy(peer, peer)
 	}()
-	m := NewMux(here)
+	m := NewMux(host)
 	for i := range 3 {
 		received := make(chan Dict, 1)
 		go func() {
@@ -62,7 +62,7 @@ func TestMux(t *testing.T) {
 		if err := m.codec.Send(map[string]any{"n": i}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := here.Write(m.io.out.Bytes()); err != nil {
+		if _, err := host.Write(m.io.out.Bytes()); err != nil {
 			t.Fatal(err)
 		}
 		if n, _ := (<-received).Int("n"); n != int64(i) {

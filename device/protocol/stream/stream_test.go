@@ -15,17 +15,17 @@ import (
 // answer returns a Conn whose peer answers one message with reply.
 func answer(t *testing.T, reply []byte) *Conn {
 	t.Helper()
-	here, there := net.Pipe()
-	t.Cleanup(func() { here.Close(); there.Close() })
+	host, peer := net.Pipe()
+	t.Cleanup(func() { host.Close(); peer.Close() })
 	go func() {
 		var size [4]byte
-		if _, err := io.ReadFull(there, size[:]); err != nil {
+		if _, err := io.ReadFull(peer, size[:]); err != nil {
 			return
 		}
-		_, _ = io.CopyN(io.Discard, there, int64(binary.BigEndian.Uint32(size[:])))
-		_, _ = there.Write(reply)
+		_, _ = io.CopyN(io.Discard, peer, int64(binary.BigEndian.Uint32(size[:])))
+		_, _ = peer.Write(reply)
 	}()
-	return New(here)
+	return New(host)
 }
 
 func frame(body []byte) []byte {

@@ -102,10 +102,10 @@ func (b *Backend) crashed(op, name string) error {
 	return fmt.Errorf("%s %s: %s: %w", op, name, b.what, ErrCrashed)
 }
 
-// change runs a Put or Delete. normal runs it completely. under applies its effect
+// change runs a Put or Delete. normal runs it completely. dying applies its effect
 // if the process dies in it, and describes that effect. change holds the lock so
 // that every change is either before the crash or after it.
-func (b *Backend) change(ctx context.Context, op, name string, normal func() error, under func(*rand.Rand) (string, error)) error {
+func (b *Backend) change(ctx context.Context, op, name string, normal func() error, dying func(*rand.Rand) (string, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.dead {
@@ -122,7 +122,7 @@ func (b *Backend) change(ctx context.Context, op, name string, normal func() err
 		return normal()
 	}
 	rng := rand.New(rand.NewPCG(b.plan.Seed, uint64(b.plan.At)))
-	left, err := under(rng)
+	left, err := dying(rng)
 	if err != nil {
 		left = fmt.Sprintf("which failed: %v", err)
 	}

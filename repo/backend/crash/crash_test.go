@@ -184,7 +184,7 @@ func TestRebootKeepsWhatWasDone(t *testing.T) {
 		plan := crash.Plan{At: rapid.IntRange(0, 20).Draw(t, "at"), Seed: rapid.Uint64().Draw(t, "seed")}
 		b := crash.New(memory.New(), plan)
 		want := make(map[string]bool)
-		under := ""
+		interrupted := ""
 		for range 20 {
 			name := rapid.SampledFrom([]string{"a", "b", "c/d", "c/e"}).Draw(t, "name")
 			remove := rapid.Bool().Draw(t, "remove")
@@ -195,16 +195,16 @@ func TestRebootKeepsWhatWasDone(t *testing.T) {
 				err = b.Put(ctx, name, []byte(name))
 			}
 			if errors.Is(err, crash.ErrCrashed) {
-				under = name
+				interrupted = name
 				break
 			}
 			want[name] = !remove
 		}
 		after := b.Reboot()
-		for name, there := range want {
+		for name, exists := range want {
 			got, err := backend.ReadAll(ctx, after, name, 100)
-			if name != under && (err == nil) != there || err == nil && string(got) != name {
-				t.Errorf("%s exists: %v, want %v, content %q (%s)", name, err == nil, there, got, b.Outcome())
+			if name != interrupted && (err == nil) != exists || err == nil && string(got) != name {
+				t.Errorf("%s exists: %v, want %v, content %q (%s)", name, err == nil, exists, got, b.Outcome())
 			}
 		}
 	})

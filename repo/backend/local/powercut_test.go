@@ -57,7 +57,8 @@ func (e expectation) of(name string) [][]byte {
 	return e[name]
 }
 
-// run makes the changes of a script. The contract says what is possible afterwards.
+// run makes the changes of a script, and records the states that the contract allows
+// afterwards.
 func (e expectation) run(b *Backend, script []change) {
 	for _, c := range script {
 		before := e.of(c.name)
@@ -96,17 +97,17 @@ func (e expectation) verify(b *Backend) error {
 			return fmt.Errorf("%s exists but was never put", name)
 		}
 	}
-	for name, may := range e {
+	for name, allowed := range e {
 		size, listed := found[name]
 		got, err := backend.ReadAll(context.Background(), b, name, 1<<30)
 		if listed != (err == nil) || int64(len(got)) != size {
 			return fmt.Errorf("%s: listed %v with %d bytes, read %d bytes, %v", name, listed, size, len(got), err)
 		}
-		ok := slices.ContainsFunc(may, func(want []byte) bool {
+		ok := slices.ContainsFunc(allowed, func(want []byte) bool {
 			return listed == (want != nil) && bytes.Equal(want, got)
 		})
 		if !ok {
-			return fmt.Errorf("%s exists: %v, with %d bytes, which is none of the %d possible states", name, listed, len(got), len(may))
+			return fmt.Errorf("%s exists: %v, with %d bytes, which is none of the %d possible states", name, listed, len(got), len(allowed))
 		}
 	}
 	return nil
@@ -138,8 +139,8 @@ func (l *lockedReader) Read(p []byte) (int, error) {
 // of Put must still be true afterwards.
 func (e expectation) retry(m *machine, noLinks bool) error {
 	b := start(&process{machine: m, noLinks: noLinks})
-	for name, may := range e {
-		for _, data := range may {
+	for name, allowed := range e {
+		for _, data := range allowed {
 			if data == nil {
 				continue
 			}
@@ -150,10 +151,10 @@ func (e expectation) retry(m *machine, noLinks bool) error {
 		}
 	}
 	again := make(expectation)
-	for name, may := range e {
-		there := slices.DeleteFunc(slices.Clone(may), func(data []byte) bool { return data == nil })
-		if len(there) > 0 {
-			again[name] = there
+	for name, allowed := range e {
+		existing := slices.DeleteFunc(slices.Clone(allowed), func(data []byte) bool { return data == nil })
+		if len(existing) > 0 {
+			again[name] = existing
 		}
 	}
 	if _, err := b.RemoveStale(context.Background(), time.Now()); err != nil {
