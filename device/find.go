@@ -122,7 +122,7 @@ func choose(list []Entry, names []string, device string) (Entry, error) {
 	case device == "":
 		return Entry{}, fmt.Errorf("%w: choose one of: %s", kind, choices)
 	case errors.Is(kind, ErrNotFound):
-		return Entry{}, fmt.Errorf("%w: %q; connected are: %s", kind, device, choices)
+		return Entry{}, fmt.Errorf("%w: %q; connected devices: %s", kind, device, choices)
 	}
 	return Entry{}, fmt.Errorf("%w %q: %s", kind, device, choices)
 }

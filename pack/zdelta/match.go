@@ -10,15 +10,16 @@ const (
 	maxLongBits  = 18
 	maxShortBits = 15
 	minBits      = 8
-	// dictStep is the distance of positions of a dictionary in the table. Any match
-	// of at least 8+dictStep-1 bytes is found.
+	// dictStep is the distance between inserted positions of a dictionary. Any match of
+	// at least 8+dictStep-1 bytes is found.
 	dictStep = 4
 	// minMatch is the minimum length of a match that is worth a sequence.
 	minMatch = 5
-	// lazyUpTo is the length of a match from which no better one is searched for.
+	// lazyUpTo is the match length from which find accepts a match without trying the
+	// next positions.
 	lazyUpTo = 64
-	// skipAfter is how fast the steps of the search grow without a match: by one byte
-	// every 64.
+	// skipAfter makes the step of the search grow by 1 for every 1<<skipAfter bytes
+	// without a match.
 	skipAfter = 6
 )
 
@@ -32,7 +33,7 @@ func (e *Encoder) hash5(v uint64) uint32 {
 
 func (e *Encoder) load(at int) uint64 { return binary.LittleEndian.Uint64(e.hist[at:]) }
 
-// index clears the tables and enters the dictionary.
+// index clears the tables and inserts positions of the dictionary.
 func (e *Encoder) index() {
 	size := bits.Len(uint(len(e.hist)))
 	e.longBits = min(max(size-1, minBits), maxLongBits)
@@ -78,21 +79,22 @@ func (e *Encoder) find(from, to int) {
 		at = m.at + m.length
 		anchor = at
 		if at-2 >= from && at+6 <= to {
-			e.enter(at - 2)
+			e.insert(at - 2)
 		}
 	}
 	e.lits = append(e.lits, e.hist[anchor:to]...)
 }
 
-// found is a match: length bytes at a position are equal to those offset bytes before.
-type found struct{ at, length, offset, cost int }
+// candidate is a match: length bytes at a position equal the bytes at the position
+// minus offset.
+type candidate struct{ at, length, offset, cost int }
 
 // gain estimates what a match saves, in quarters of literals.
-func (f found) gain() int { return 4*f.length - f.cost }
+func (f candidate) gain() int { return 4*f.length - f.cost }
 
-// match returns the best match at a position that is cheap to find, and enters the
+// match returns the best match at a position that is cheap to find, and inserts the
 // position.
-func (e *Encoder) match(at, to int, after bool) (best found) {
+func (e *Encoder) match(at, to int, after bool) (best candidate) {
 	v := e.load(at)
 	h8, h5 := e.hash8(v), e.hash5(v)
 	long, short := int(e.long[h8]), int(e.short[h5])
@@ -111,19 +113,20 @@ func (e *Encoder) match(at, to int, after bool) (best found) {
 	return best
 }
 
-func (e *Encoder) better(best found, earlier, at, to, cost int) found {
+// better returns the match with the bytes at earlier if it is better than best, or best.
+func (e *Encoder) better(best candidate, earlier, at, to, cost int) candidate {
 	if best.length > 0 && (at+best.length >= to || e.hist[earlier+best.length] != e.hist[at+best.length]) {
 		return best
 	}
-	f := found{at, e.extend(earlier, at, to), at - earlier, cost}
+	f := candidate{at, e.extend(earlier, at, to), at - earlier, cost}
 	if best.length == 0 || f.gain() > best.gain() {
 		return f
 	}
 	return best
 }
 
-// enter adds a position to the tables.
-func (e *Encoder) enter(at int) {
+// insert adds a position to the tables.
+func (e *Encoder) insert(at int) {
 	v := e.load(at)
 	e.long[e.hash8(v)], e.short[e.hash5(v)] = uint32(at), uint32(at)
 }
@@ -145,7 +148,7 @@ func (e *Encoder) extend(earlier, at, to int) int {
 }
 
 // emit appends a sequence and updates the repeated offsets.
-func (e *Encoder) emit(anchor int, m found) {
+func (e *Encoder) emit(anchor int, m candidate) {
 	e.lits = append(e.lits, e.hist[anchor:m.at]...)
 	offset := m.offset
 	s := sequence{lits: m.at - anchor, match: m.length, offset: uint32(offset) + 3}

@@ -2,9 +2,9 @@
 // database with the same part of the day before as dictionary.
 //
 // The result is an ordinary zstd frame (RFC 8878) with a raw dictionary, which any zstd
-// decoder reads. General encoders enter each position of a dictionary into several
-// tables first, which takes far longer than finding the matches. This one enters at
-// most every fourth position and extends the matches that it finds, since they are
+// decoder reads. General encoders first insert each position of a dictionary into
+// several tables, which takes far longer than finding the matches. This encoder inserts
+// at most every fourth position and extends the matches that it finds, since they are
 // nearly always long.
 //
 // The package never decodes, and knows nothing of blocks, packs or sealing.

@@ -216,8 +216,8 @@ func TestCancelWhileItHangs(t *testing.T) {
 		_, err := p.c.Write(b)
 		return err
 	}
-	// untilClosed reads until the host closes, and returns what the last
-	// message was.
+	// untilClosed reads until the host closes the connection, and returns the name
+	// of the last message.
 	untilClosed := func(p *phone) (last string) {
 		for {
 			m, err := p.ReadMessage()

@@ -53,8 +53,8 @@ func (m *machine) find(name string) (*node, error) {
 	return n, nil
 }
 
-// enter sets an entry of a folder.
-func (m *machine) enter(name string, n *node) error {
+// setEntry sets an entry of a folder.
+func (m *machine) setEntry(name string, n *node) error {
 	dir, err := m.find(path.Dir(name))
 	switch {
 	case err != nil:
@@ -153,7 +153,7 @@ const (
 	none        trouble = iota
 	killBefore          // the process dies before the call
 	killAfter           // the process dies after the call
-	failBefore          // the call fails; a write is done by half
+	failBefore          // the call fails; half of a write is done
 	failAfter           // the call succeeds and returns an error
 	forgetFlush         // a flush does nothing and returns no error
 )
@@ -215,14 +215,14 @@ func isFlush(what string) bool { return strings.HasPrefix(what, "flush") }
 
 func (p *process) create(name string) (file, error) {
 	n := &node{}
-	if err := p.call("create "+label(name), func() error { return p.enter(name, n) }, nil); err != nil {
+	if err := p.call("create "+label(name), func() error { return p.setEntry(name, n) }, nil); err != nil {
 		return nil, err
 	}
 	return &simFile{p, n}, nil
 }
 
 func (p *process) mkdir(name string) error {
-	return p.call("mkdir "+name, func() error { return p.enter(name, newDir()) }, nil)
+	return p.call("mkdir "+name, func() error { return p.setEntry(name, newDir()) }, nil)
 }
 
 func (p *process) link(from, to string) error {
@@ -234,7 +234,7 @@ func (p *process) link(from, to string) error {
 		if err != nil {
 			return err
 		}
-		return p.enter(to, n)
+		return p.setEntry(to, n)
 	}, nil)
 }
 
