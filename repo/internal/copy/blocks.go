@@ -19,42 +19,42 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// errUnlike says that a copy has other entries than its original.
-var errUnlike = errors.New("unlike")
+// errDifferent says that a copy has other entries than its original.
+var errDifferent = errors.New("the copy has other entries")
 
-// prime learns chunk IDs from a snapshot that was copied before: both trees have
-// the same entries, and each entry's chunks are in the same order. So what was
-// copied once need not be read again. Whatever does not fit ends it, since all
-// of it can be found out by reading content.
-func (c *copying) prime(ctx context.Context, here, there *record.Snapshot) error {
-	if c.primed[here.ID] {
+// learnIDs learns the target's chunk IDs from a snapshot that was copied before: both
+// trees have the same entries, and each entry's chunks are in the same order. This
+// saves reading content that was copied before. It stops without an error at the
+// first difference, since reading content gives the IDs, too.
+func (c *copying) learnIDs(ctx context.Context, original, copied *record.Snapshot) error {
+	if c.learned[original.ID] {
 		return nil
 	}
-	c.primed[here.ID] = true
-	next, stop := iter.Pull(contents(ctx, c.to, there))
+	c.learned[original.ID] = true
+	next, stop := iter.Pull(entryChunks(ctx, c.to, copied))
 	defer stop()
-	err := record.Walk(ctx, c.from, here, "", func(e *tree.Entry) error {
+	err := record.Walk(ctx, c.from, original, "", func(e *tree.Entry) error {
 		other, ok := next()
 		if !ok || other.key != e.Key() || other.size != e.Content.Size {
-			return errUnlike
+			return errDifferent
 		}
 		at := 0
 		err := e.Content.Chunks(ctx, c.from.Chunk, func(id chunk.ID) error {
 			if at == len(other.ids) {
-				return errUnlike
+				return errDifferent
 			}
 			to := other.ids[at]
 			at++
 			size, ok := c.from.Index.Size(id)
-			if have, there := c.to.Index.Size(to); !ok || !there || have != size || !c.to.Index.Reusable(to) {
-				return nil // it will be read
+			if have, inTarget := c.to.Index.Size(to); !ok || !inTarget || have != size || !c.to.Index.Reusable(to) {
+				return nil // copy it again
 			}
 			c.ids[id] = to
 			return nil
 		})
 		return err
 	})
-	if errors.Is(err, errUnlike) || errors.Is(err, store.ErrDamaged) {
+	if errors.Is(err, errDifferent) || errors.Is(err, store.ErrDamaged) {
 		return ctx.Err()
 	}
 	return err
@@ -67,30 +67,30 @@ type entryIDs struct {
 	ids  []chunk.ID
 }
 
-// contents gives the entries of a snapshot as far as they can be read.
-func contents(ctx context.Context, r *store.Store, s *record.Snapshot) iter.Seq[entryIDs] {
+// entryChunks yields the entries of a snapshot until one cannot be read.
+func entryChunks(ctx context.Context, r *store.Store, s *record.Snapshot) iter.Seq[entryIDs] {
 	return func(yield func(entryIDs) bool) {
 		_ = record.Walk(ctx, r, s, "", func(e *tree.Entry) error {
-			one := entryIDs{key: e.Key(), size: e.Content.Size}
+			next := entryIDs{key: e.Key(), size: e.Content.Size}
 			err := e.Content.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
-				one.ids = append(one.ids, id)
+				next.ids = append(next.ids, id)
 				return nil
 			})
-			if err == nil && !yield(one) {
-				err = errUnlike
+			if err == nil && !yield(next) {
+				err = errDifferent
 			}
 			return err
 		})
 	}
 }
 
-// content copies chunks. It returns the writer with which the last of them are on
-// their way: the tree may follow them.
+// copyContent copies chunks. It returns the writer that stores the last of them, for
+// the tree to follow.
 //
-// Blocks come in rounds: one whose dictionary is among the chunks to be copied
-// waits until these are durable and in the target's index. So no block of the
-// target ever needs what a killed run has not stored.
-func (c *copying) content(ctx context.Context, need map[chunk.ID]uint32) (*writer.Writer, error) {
+// It copies blocks in rounds: a block whose bases are copied, too, waits until they
+// are durable and in the target's index. So no stored block ever needs a chunk that
+// an interrupted copy did not store.
+func (c *copying) copyContent(ctx context.Context, need map[chunk.ID]uint32) (*writer.Writer, error) {
 	refs := map[index.BlockRef]bool{}
 	for id := range need {
 		loc, ok := c.from.Index.Lookup(id)
@@ -120,8 +120,8 @@ func (c *copying) content(ctx context.Context, need map[chunk.ID]uint32) (*write
 	}
 }
 
-// split divides blocks into those whose dictionary will not get any better, and
-// those that wait.
+// split divides blocks into those that can be copied now and those that must wait
+// for their bases.
 func (c *copying) split(pending []index.BlockRef, need map[chunk.ID]uint32) (ready, later []index.BlockRef) {
 	for _, ref := range pending {
 		_, dict := c.from.Index.Dependencies(ref)
@@ -137,12 +137,12 @@ func (c *copying) split(pending []index.BlockRef, need map[chunk.ID]uint32) (rea
 		}
 	}
 	if len(ready) == 0 {
-		return later, nil // damage: they wait for each other
+		return later, nil // a cycle, by damage: they wait for each other
 	}
 	return ready, later
 }
 
-// blocks copies what is needed of blocks.
+// blocks copies the needed chunks of blocks.
 func (c *copying) blocks(ctx context.Context, w *writer.Writer, refs []index.BlockRef, need map[chunk.ID]uint32) error {
 	g, gctx := errgroup.WithContext(ctx)
 	work := make(chan index.BlockRef)
@@ -180,7 +180,7 @@ type blockCopier struct {
 	hasher *chunk.Hasher
 }
 
-// block copies what is needed of one block.
+// block copies the needed chunks of one block.
 func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 	if err := k.w.Alive(ctx); err != nil {
 		return err
@@ -201,7 +201,7 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 		err = k.check(id, plain, b.Chunks, wanted)
 	}
 	if errors.Is(err, store.ErrDamaged) {
-		return k.oneByOne(ctx, b.Chunks, wanted)
+		return k.copyChunks(ctx, b.Chunks, wanted)
 	}
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 		data := plain[at : at+int(ch.Length)]
 		at += len(data)
 		if wanted[i] {
-			if to, fresh := k.claim(ch.ID, data); fresh {
+			if to, isNew := k.claim(ch.ID, data); isNew {
 				part = append(part, data...)
 				chunks = append(chunks, pack.Chunk{ID: to, Length: ch.Length})
 			}
@@ -223,21 +223,21 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 		return nil
 	}
 	bases, usable := k.bases(b.Dict, len(part))
-	whole := len(chunks) == len(b.Chunks)
+	complete := len(chunks) == len(b.Chunks)
 	switch {
-	case whole && usable:
-		// The same plaintext and the same dictionary: the frame is as good there.
+	case complete && usable:
+		// With the same plaintext and dictionary, the frame can be reused.
 		frame, err := from.BlockSealer.Open(nil, sealed.B, nil)
 		if err != nil {
 			return &store.DamageError{File: layout.PackName(id), Err: err}
 		}
-		return k.place(frame, pack.Block{Encoding: b.Encoding, Dict: bases, Chunks: chunks}, true)
+		return k.addFrame(frame, pack.Block{Encoding: b.Encoding, Dict: bases, Chunks: chunks}, true)
 	case usable && len(bases) > 0:
 		frame, err := k.codec.CompressDelta(part, dict.B)
 		if err != nil {
 			return err
 		}
-		return k.place(frame, pack.Block{Encoding: pack.Delta, Dict: bases, Chunks: chunks}, false)
+		return k.addFrame(frame, pack.Block{Encoding: pack.Delta, Dict: bases, Chunks: chunks}, false)
 	}
 	return k.full(part, chunks)
 }
@@ -267,8 +267,8 @@ func (k *blockCopier) check(id pack.ID, plain []byte, chunks []pack.Chunk, wante
 	return nil
 }
 
-// oneByOne copies chunks whose block is damaged, from wherever else they are.
-func (k *blockCopier) oneByOne(ctx context.Context, chunks []pack.Chunk, wanted []bool) error {
+// copyChunks copies the chunks of a damaged block from their other copies.
+func (k *blockCopier) copyChunks(ctx context.Context, chunks []pack.Chunk, wanted []bool) error {
 	for i, ch := range chunks {
 		if !wanted[i] {
 			continue
@@ -277,7 +277,7 @@ func (k *blockCopier) oneByOne(ctx context.Context, chunks []pack.Chunk, wanted 
 		if err != nil {
 			return err
 		}
-		if to, fresh := k.claim(ch.ID, data); fresh {
+		if to, isNew := k.claim(ch.ID, data); isNew {
 			if err := k.full(data, []pack.Chunk{{ID: to, Length: ch.Length}}); err != nil {
 				return err
 			}
@@ -286,10 +286,11 @@ func (k *blockCopier) oneByOne(ctx context.Context, chunks []pack.Chunk, wanted 
 	return nil
 }
 
-// claim notes the target's ID of a chunk. fresh says that it has to be stored.
-func (k *blockCopier) claim(id chunk.ID, data []byte) (to chunk.ID, fresh bool) {
+// claim records the target's ID of a chunk. isNew reports whether the caller must
+// store it.
+func (k *blockCopier) claim(id chunk.ID, data []byte) (to chunk.ID, isNew bool) {
 	to = k.hasher.ID(data)
-	fresh = k.w.Claim(to, len(data))
+	isNew = k.w.Claim(to, len(data))
 	c := k.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -298,11 +299,12 @@ func (k *blockCopier) claim(id chunk.ID, data []byte) (to chunk.ID, fresh bool) 
 	if c.opts.Progress != nil {
 		c.opts.Progress(c.done, c.total)
 	}
-	return to, fresh
+	return to, isNew
 }
 
-// bases returns a dictionary in the target's IDs if the target has all of it and
-// the chain stays within its bounds. No dictionary is one, too.
+// bases returns a dictionary in the target's IDs, and whether it can be used: the
+// target has all of it and the chain stays within its bounds. An empty dictionary
+// can be used.
 func (k *blockCopier) bases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
 	if len(dict) == 0 {
 		return nil, true
@@ -333,19 +335,20 @@ func (k *blockCopier) full(plain []byte, chunks []pack.Chunk) error {
 	return k.w.AddBlock(pack.Content, sealed, pack.Block{Encoding: encoding, Chunks: chunks})
 }
 
-func (k *blockCopier) place(frame []byte, b pack.Block, taken bool) error {
+// addFrame seals a frame and stores it. reused says that it was not encoded again.
+func (k *blockCopier) addFrame(frame []byte, b pack.Block, reused bool) error {
 	sealed, err := k.codec.SealFrame(nil, frame)
 	if err != nil {
 		return err
 	}
-	k.count(taken)
+	k.count(reused)
 	return k.w.AddBlock(pack.Content, sealed, b)
 }
 
-func (k *blockCopier) count(taken bool) {
+func (k *blockCopier) count(reused bool) {
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
-	if taken {
+	if reused {
 		k.c.report.TakenBlocks++
 	} else {
 		k.c.report.EncodedBlocks++

@@ -1,6 +1,6 @@
 // Package copy stores snapshots in another repository, which has its own keys.
 //
-// It decodes every chunk and compares it with its ID. The source is only read.
+// It decodes every chunk and compares it with its ID. It never changes the source.
 package copy
 
 import (
@@ -19,31 +19,30 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// ErrSameRepository says that a repository was to be copied into itself, or into
-// an exact copy of it.
+// ErrSameRepository says that source and target are the same repository, or that
+// one is an exact copy of the other.
 var ErrSameRepository = errors.New("both are the same repository")
 
-// Options are what CopyTo takes beside snapshots.
+// Options are the options of Run.
 type Options struct {
-	// DryRun only looks. What the target has under other keys is not known
-	// without decoding it, so the forecast is an upper bound.
+	// DryRun stores nothing. The reported sizes are an upper bound: only decoding
+	// a chunk tells its ID in the target, and so whether the target has it.
 	DryRun bool
 	// Passwords copies the kept backup passwords of the snapshots' devices, too.
 	Passwords bool
-	// Progress is told what is done and what there is to do, in bytes of
-	// content; by one goroutine at a time. There is more to do with every
-	// snapshot that is looked at.
+	// Progress, if not nil, is called by one goroutine at a time with bytes of
+	// content. total grows with each snapshot.
 	Progress func(done, total int64)
 }
 
-// What became of a snapshot that was to be copied.
+// The outcomes of a snapshot.
 const (
 	Done    = "copied"
-	Present = "present" // it had been copied before, or it came from there
+	Present = "present" // it was copied before, or came from the target
 	Damaged = "damaged" // it cannot be read, and was left out
 )
 
-// Snapshot is one snapshot of a CopyReport.
+// Snapshot is one snapshot of a Report.
 type Snapshot struct {
 	Snapshot layout.FileID  `json:"snapshot"` // in the source
 	Copy     *layout.FileID `json:"copy,omitempty"`
@@ -56,7 +55,7 @@ type Snapshot struct {
 	StoredBytes int64 `json:"stored_bytes"`
 }
 
-// Report says what CopyTo has done.
+// Report says what Run did, or would do.
 type Report struct {
 	Snapshots     []Snapshot `json:"snapshots"`
 	Copied        int        `json:"copied"`
@@ -64,8 +63,8 @@ type Report struct {
 	Damaged       int        `json:"damaged"`
 	NewBytes      int64      `json:"new_bytes"`
 	StoredBytes   int64      `json:"stored_bytes"`
-	TakenBlocks   int64      `json:"taken_blocks"`   // encoded as they were in the source
-	EncodedBlocks int64      `json:"encoded_blocks"` // that had to be encoded anew
+	TakenBlocks   int64      `json:"taken_blocks"`   // not encoded again
+	EncodedBlocks int64      `json:"encoded_blocks"` // encoded again
 	Passwords     int        `json:"passwords"`
 	DryRun        bool       `json:"dry_run"`
 }
@@ -76,7 +75,7 @@ func Run(ctx context.Context, r *store.Store, to *store.Store, list []*record.Sn
 	if r.Config.ID == to.Config.ID {
 		return rep, ErrSameRepository
 	}
-	c := &copying{from: r, to: to, opts: opts, report: rep, ids: map[chunk.ID]chunk.ID{}, primed: map[layout.FileID]bool{}}
+	c := &copying{from: r, to: to, opts: opts, report: rep, ids: map[chunk.ID]chunk.ID{}, learned: map[layout.FileID]bool{}}
 	var err error
 	if c.source, _, err = record.List(ctx, r); err != nil {
 		return rep, err
@@ -111,21 +110,21 @@ func Run(ctx context.Context, r *store.Store, to *store.Store, list []*record.Sn
 	return rep, damage
 }
 
-// copying is a CopyTo.
+// copying is one Run.
 type copying struct {
 	from, to       *store.Store
 	source, target []*record.Snapshot
 	opts           Options
 	report         *Report
-	primed         map[layout.FileID]bool // snapshots whose chunks are in ids
-	seen           map[layout.FileID]bool // records of the target that were looked at
+	learned        map[layout.FileID]bool // snapshots whose chunks are in ids
+	seen           map[layout.FileID]bool // records of the target that were read
 
-	mu          sync.Mutex            // guards what follows while blocks are copied
-	ids         map[chunk.ID]chunk.ID // of content: there by here; the target has it
+	mu          sync.Mutex            // guards the fields below while blocks are copied
+	ids         map[chunk.ID]chunk.ID // from the source's IDs to the target's, for content in the target
 	done, total int64                 // bytes
 }
 
-// origin returns what a snapshot is, wherever it went.
+// origin identifies a snapshot across all of its copies.
 func origin(r *store.Store, s *record.Snapshot) record.Origin {
 	if s.CopiedFrom != nil {
 		return *s.CopiedFrom
@@ -133,8 +132,8 @@ func origin(r *store.Store, s *record.Snapshot) record.Origin {
 	return record.Origin{Repository: r.Config.ID, Snapshot: s.FirstID(), Root: s.Root}
 }
 
-// copyOf finds the target's copy of a snapshot, nil if there is none. A record
-// that was changed since (by a tag) has another ID and the same content.
+// copyOf returns the target's copy of a snapshot, or nil. It compares roots, too:
+// a record whose labels were changed has another ID but the same content.
 func (c *copying) copyOf(s *record.Snapshot) *record.Snapshot {
 	want := origin(c.from, s)
 	for _, o := range c.target {
@@ -152,7 +151,7 @@ func (c *copying) copyOf(s *record.Snapshot) *record.Snapshot {
 // snapshot copies one snapshot.
 func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
 	line := Snapshot{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Outcome: Done}
-	have, err := c.copyNow(ctx, s)
+	have, err := c.currentCopyOf(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -162,7 +161,7 @@ func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
 	}
 	parent := c.parent(s)
 	if parent != nil {
-		if err := c.prime(ctx, parent, c.copyOf(parent)); err != nil {
+		if err := c.learnIDs(ctx, parent, c.copyOf(parent)); err != nil {
 			return err
 		}
 	}
@@ -173,29 +172,29 @@ func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
 	if c.opts.DryRun {
 		for id, size := range need {
 			line.NewBytes += int64(size)
-			c.ids[id] = id // so that it counts once
+			c.ids[id] = id // count it once
 		}
 		c.copied(&line)
 		return nil
 	}
-	w, err := c.content(ctx, need)
+	w, err := c.copyContent(ctx, need)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
 	copied := c.newRecord(s)
-	var like *record.Snapshot
+	var previous *record.Snapshot
 	if parent != nil {
-		like = c.copyOf(parent)
+		previous = c.copyOf(parent)
 	}
-	if copied.Root, err = c.tree(ctx, w, s, like); err != nil {
+	if copied.Root, err = c.tree(ctx, w, s, previous); err != nil {
 		return err
 	}
-	if have, err = c.copyNow(ctx, s); err != nil {
+	if have, err = c.currentCopyOf(ctx, s); err != nil {
 		return err
 	}
 	if have != nil {
-		c.present(&line, have) // what was stored serves others, or is pruned
+		c.present(&line, have) // a prune removes the stored chunks if nothing needs them
 		return nil
 	}
 	if err := w.Commit(ctx, &copied); err != nil {
@@ -203,8 +202,8 @@ func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
 	}
 	c.target = append(c.target, &copied)
 	c.seen[copied.ID] = true
-	c.primed[s.ID] = true
-	if have, err = c.settle(ctx, s, &copied); err != nil {
+	c.learned[s.ID] = true
+	if have, err = c.removeDuplicates(ctx, s, &copied); err != nil {
 		return err
 	}
 	if have != &copied {
@@ -221,7 +220,7 @@ func (c *copying) newRecord(s *record.Snapshot) record.Snapshot {
 	n := *s
 	from := origin(c.from, s)
 	n.CopiedFrom = &from
-	n.Original, n.Former, n.Changed = nil, nil, nil // IDs and changes of the source's record
+	n.Original, n.Former, n.Changed = nil, nil, nil // they are about the source's record
 	n.Parent = nil
 	if s.Parent == nil {
 		return n
@@ -237,7 +236,7 @@ func (c *copying) newRecord(s *record.Snapshot) record.Snapshot {
 	return n
 }
 
-// copied reports a snapshot that was copied.
+// copied adds a copied snapshot to the report.
 func (c *copying) copied(line *Snapshot) {
 	c.report.Copied++
 	c.report.NewBytes += line.NewBytes
@@ -245,22 +244,22 @@ func (c *copying) copied(line *Snapshot) {
 	c.report.Snapshots = append(c.report.Snapshots, *line)
 }
 
-// parent returns the snapshot of the same device that the target has a copy of
-// and that is likely to share most with s; nil if there is none.
+// parent returns the snapshot of the same device that probably shares most with
+// s, among those that the target has a copy of; or nil.
 func (c *copying) parent(s *record.Snapshot) *record.Snapshot {
 	var best *record.Snapshot
 	for _, p := range c.source {
 		if !record.SameDevice(p.Device.UDID, s.Device.UDID) || !c.from.Index.Has(p.Root) {
 			continue
 		}
-		// What was stored since the indexes were loaded cannot be read.
+		// A copy stored after the index was loaded cannot be read.
 		if o := c.copyOf(p); o == nil || !c.to.Index.Has(o.Root) {
 			continue
 		}
 		if s.Parent != nil && p.Has(*s.Parent) {
 			return p
 		}
-		// The last one before, or else the first one behind.
+		// Prefer the latest earlier snapshot, then the earliest later one.
 		if best == nil || !p.Time.After(s.Time) || best.Time.After(s.Time) && p.Time.Before(best.Time) {
 			best = p
 		}
@@ -268,7 +267,7 @@ func (c *copying) parent(s *record.Snapshot) *record.Snapshot {
 	return best
 }
 
-// need returns the chunks of a snapshot's files that are not known to be on the
+// need returns the chunks of a snapshot's files that are not known to be in the
 // target, with their lengths.
 func (c *copying) need(ctx context.Context, s *record.Snapshot) (map[chunk.ID]uint32, error) {
 	need := map[chunk.ID]uint32{}
@@ -291,12 +290,12 @@ func (c *copying) need(ctx context.Context, s *record.Snapshot) (map[chunk.ID]ui
 	return need, store.TreeDamage(err)
 }
 
-// tree stores a snapshot's tree in the target, whose chunk IDs it has then. Its
-// nodes are stored as differences to those of like.
-func (c *copying) tree(ctx context.Context, w *writer.Writer, s, like *record.Snapshot) (chunk.ID, error) {
+// tree stores a snapshot's tree with the target's chunk IDs. It encodes nodes as
+// deltas to those of previous.
+func (c *copying) tree(ctx context.Context, w *writer.Writer, s, previous *record.Snapshot) (chunk.ID, error) {
 	var old *tree.Outline
-	if like != nil {
-		old = record.Outline(ctx, c.to, like)
+	if previous != nil {
+		old = record.Outline(ctx, c.to, previous)
 	}
 	b := tree.NewBuilder(w.SaveNode, old)
 	err := record.Walk(ctx, c.from, s, "", func(e *tree.Entry) error {
@@ -337,7 +336,7 @@ func (c *copying) passwords(ctx context.Context, list []*record.Snapshot) error 
 		if err != nil {
 			return err
 		}
-		slices.Reverse(kept) // so that the newest is the newest there, too
+		slices.Reverse(kept) // store the newest last, so that it is the newest there, too
 		for _, p := range kept {
 			if err == nil {
 				err = record.KeepDevicePassword(ctx, c.to, p.UDID, p.Password)

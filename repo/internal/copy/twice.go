@@ -11,16 +11,16 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// present notes that the target has a snapshot already.
+// present reports that the target has a snapshot already.
 func (c *copying) present(line *Snapshot, have *record.Snapshot) {
 	line.Outcome, line.Copy = Present, &have.ID
 	c.report.Present++
 	c.report.Snapshots = append(c.report.Snapshots, *line)
 }
 
-// copyNow is copyOf, and takes in what others have stored in the target since it
-// was looked at. Only records that are new are read.
-func (c *copying) copyNow(ctx context.Context, s *record.Snapshot) (*record.Snapshot, error) {
+// currentCopyOf is copyOf after reading the records that other processes have stored in
+// the target since it was last listed.
+func (c *copying) currentCopyOf(ctx context.Context, s *record.Snapshot) (*record.Snapshot, error) {
 	err := c.to.Backend.List(ctx, layout.SnapshotsDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil || c.seen[id] {
@@ -43,21 +43,21 @@ func (c *copying) copyNow(ctx context.Context, s *record.Snapshot) (*record.Snap
 	return c.copyOf(s), nil
 }
 
-// settle leaves one copy of a snapshot where two processes have stored one at the
-// same moment: that with the least ID, which both of them know. It returns it.
+// removeDuplicates removes duplicates if several processes have copied a snapshot at the
+// same time. It keeps and returns the copy with the least ID.
 //
-// At least one of the two sees both, since each looks after it has stored. Whoever
-// does removes the other one, whosesoever it is, so it does not matter which sees
-// it. The least is never removed.
-func (c *copying) settle(ctx context.Context, s, mine *record.Snapshot) (*record.Snapshot, error) {
-	if _, err := c.copyNow(ctx, s); err != nil {
+// Each process lists the target after storing its copy, so at least one of them
+// sees all copies. It removes all but the least, no matter who stored them. All
+// processes agree on the least, so none removes it.
+func (c *copying) removeDuplicates(ctx context.Context, s, copied *record.Snapshot) (*record.Snapshot, error) {
+	if _, err := c.currentCopyOf(ctx, s); err != nil {
 		return nil, err
 	}
 	want := origin(c.from, s)
-	least := mine
+	least := copied
 	var others []*record.Snapshot
 	for _, o := range c.target {
-		// One that has got a tag or a pin since stays as it is.
+		// Keep a copy whose labels were changed since.
 		if o.CopiedFrom == nil || *o.CopiedFrom != want || o.Original != nil {
 			continue
 		}
