@@ -10,7 +10,7 @@ import (
 )
 
 // RepairOptions are the options of repairs.
-type RepairOptions = repair.RepairOptions
+type RepairOptions = repair.Options
 
 // IndexRepair says what RepairIndex found and did, or would do.
 type IndexRepair = repair.IndexRepair

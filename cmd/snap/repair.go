@@ -191,7 +191,7 @@ A snapshot whose record cannot be read is kept unless --remove-damaged is given.
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
 			err := a.repairing(cmd.Context(), "snap repair snapshots", opts.DryRun, func(r *repo.Repo, o repo.RepairOptions) (err error) {
-				opts.RepairOptions = o
+				opts.Options = o
 				rep, err = r.RepairSnapshots(cmd.Context(), opts)
 				return err
 			})
@@ -277,7 +277,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 		if from == nil {
 			return nil
 		}
-		out.Mirror, err = r.HealFromMirror(ctx, from, repo.HealOptions{RepairOptions: opts, Snapshots: o.snapshots})
+		out.Mirror, err = r.HealFromMirror(ctx, from, repo.HealOptions{Options: opts, Snapshots: o.snapshots})
 		if !errors.Is(err, repo.ErrOtherRepository) {
 			return err
 		}

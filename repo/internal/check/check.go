@@ -24,26 +24,25 @@ import (
 	"github.com/snap-backup/snap/repo/parity"
 )
 
-// Options say how thorough Check is.
+// Options say how thorough a check is.
 type Options struct {
-	// ReadData is the part of the packs to read and verify whole, from 0
-	// (structure alone) to 1 (every byte). Those that were read longest ago,
-	// or never, come first; which of them is drawn at random.
+	// ReadData is the fraction of the packs to read and verify, from 0 (structure
+	// only) to 1 (every byte). Packs that were never read, or longest ago, come
+	// first, in random order if their times are equal.
 	ReadData float64
-	// ReadPacks and ReadBytes ask for so many packs or bytes, if they are not
-	// 0, in place of a part.
+	// ReadPacks and ReadBytes, if not 0, give a number of packs or bytes instead
+	// of a fraction.
 	ReadPacks int
 	ReadBytes int64
-	// Seed makes the draw repeatable.
+	// Seed makes the random order repeatable.
 	Seed uint64
-	// DryRun changes nothing: the log of pack checks stays as it is.
+	// DryRun changes nothing, not even the log of pack checks.
 	DryRun bool
-	// Progress, if not nil, is told how many bytes of packs have been read of
-	// how many, from several goroutines.
+	// Progress, if not nil, is called with bytes of packs, by several goroutines.
 	Progress func(done, total int64)
 }
 
-// Problem is one thing that Check found.
+// Problem is one thing that a check found.
 type Problem struct {
 	File  string `json:"file,omitempty"` // in the repository
 	Text  string `json:"text"`
@@ -56,8 +55,8 @@ type Incomplete struct {
 	Snapshot layout.FileID `json:"snapshot"`
 	Device   string        `json:"device"`
 	Time     time.Time     `json:"time"`
-	// Files counts what is lost; if the tree itself is damaged it is a lower
-	// bound and Tree is true.
+	// Files is the number of lost files. If Tree is true, the tree itself is
+	// damaged and Files is a lower bound.
 	Files int64    `json:"files"`
 	Tree  bool     `json:"tree_damaged"`
 	Names []string `json:"names"` // the first few
@@ -66,7 +65,7 @@ type Incomplete struct {
 // maxNames bounds how many lost files are named for each snapshot.
 const maxNames = 20
 
-// Report is the result of Check.
+// Report is the result of a check.
 type Report struct {
 	Snapshots int   `json:"snapshots"`
 	Packs     int   `json:"packs"`
@@ -74,44 +73,44 @@ type Report struct {
 	Chunks    int   `json:"chunks"`
 	ReadPacks int   `json:"read_packs"`
 	ReadBytes int64 `json:"read_bytes"`
-	// UnreadPacks have never been read whole since they were stored, as far as
-	// is known; Oldest is when that one of the others was read whose turn it
-	// is, nil if there is none.
+	// UnreadPacks is the number of packs that no check is known to have read
+	// completely. Oldest is the earliest time at which one of the other packs was
+	// last read, or nil.
 	UnreadPacks int        `json:"unread_packs"`
 	Oldest      *time.Time `json:"oldest_read,omitempty"`
-	// ChainDepth is the length of the longest chain of differences, and
-	// LongChains how many blocks need more than a writer allows: a matter of
-	// speed alone.
+	// ChainDepth is the depth of the longest chain of deltas. LongChains is the
+	// number of blocks whose chain is longer than a writer allows, which costs
+	// only speed.
 	ChainDepth int `json:"chain_depth"`
 	LongChains int `json:"long_chains"`
 
-	// Parity says what is guarded against damage; nil without parity.
+	// Parity says what parity protects; nil without parity.
 	Parity *parity.Status `json:"parity,omitempty"`
 
 	Problems   []Problem    `json:"problems"`
 	Incomplete []Incomplete `json:"suffering"`
-	// Marked are snapshots whose records say what they have lost; of that
-	// nothing is new, and they can be restored without it.
+	// Marked are snapshots whose records say what they have lost. This is no new
+	// damage; the rest of them can be restored.
 	Marked []Incomplete `json:"marked"`
-	// Leftovers are files that nothing refers to, as an interrupted run leaves
-	// them. They are harmless.
+	// Leftovers are harmless files that nothing refers to, such as those that an
+	// interrupted backup leaves.
 	Leftovers []string `json:"leftovers"`
 }
 
-// Clean reports whether nothing is wrong.
+// Clean reports whether nothing is damaged.
 func (c *Report) Clean() bool {
 	return len(c.Incomplete) == 0 && !slices.ContainsFunc(c.Problems, func(p Problem) bool { return p.Fatal })
 }
 
-// Checker gathers what Check finds.
+// Checker is one check and what it has found.
 type Checker struct {
 	Store   *store.Store
 	opts    Options
-	mu      sync.Mutex // guards report, bad and passed while packs are read
+	mu      sync.Mutex // guards Report, bad and skipped while packs are read
 	Report  Report
-	bad     map[chunk.ID]struct{} // chunks that cannot be had
-	passed  []index.BlockRef      // not verified, since their dictionary cannot be had from its first copy
-	orphans []error               // of blocks whose dictionary no pack has
+	bad     map[chunk.ID]struct{} // chunks that cannot be read
+	skipped []index.BlockRef      // not verified yet, since the first copy of their dictionary cannot be read
+	orphans []error               // about blocks whose dictionary is in no pack
 
 	Snapshots        []*record.Snapshot
 	DamagedSnapshots []error
@@ -119,12 +118,12 @@ type Checker struct {
 	runs             []*record.Unfinished
 	damagedRuns      []error
 
-	verified map[pack.ID]bool // packs that were read and are sound
+	verified map[pack.ID]bool // packs that were read and are good
 
 	unlisted int  // packs that no index file lists
 	unknown  bool // a snapshot needs a chunk that no index file lists
 
-	gone error // the whole store could not be read
+	unreachable error // why the store could not be read any longer
 }
 
 // Run checks a repository, as repo.Repo.Check describes.
@@ -136,7 +135,7 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	return &c.Report, nil
 }
 
-// Find is Check, and returns what else it has found out.
+// Find is Run for repairs: it returns everything that the check has found.
 func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}}
 	if err := c.keys(ctx); err != nil {
@@ -152,7 +151,7 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 		return nil, err
 	}
 	for _, err := range r.DamagedIndex {
-		c.damage(err, "its packs were read instead; `snap repair index` writes a new one, and nothing is lost")
+		c.damage(err, "nothing is lost, since its packs were read instead; `snap repair index` writes a new one")
 	}
 	packs, err := c.packs(ctx)
 	if err != nil {
@@ -163,14 +162,14 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 		return nil, err
 	}
 	err = c.readPacks(ctx, c.choose(packs, past))
-	c.remember(ctx, past, packs)
+	c.storeLog(ctx, past, packs)
 	if err != nil {
 		return nil, err
 	}
-	c.spread(ctx)
+	c.markDependents(ctx)
 	c.chains(ctx)
-	if c.gone != nil {
-		return nil, c.gone
+	if c.unreachable != nil {
+		return nil, c.unreachable
 	}
 	if err := c.snapshots(ctx); err != nil {
 		return nil, err
@@ -185,22 +184,21 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 		c.damage(&store.DamageError{File: layout.IndexDir, Err: fmt.Errorf("%d packs are in no index file, and content is missing: an index file was lost", c.unlisted)},
 			"restore the missing files of this folder from a copy of the repository")
 	}
-	c.adopt()
-	c.passOver()
+	c.reportOrphans()
+	c.excuseRetired()
 	slices.SortFunc(c.Report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
-	c.Report.Problems = slices.Compact(c.Report.Problems) // a bad dictionary is met once for each block that needs it
+	c.Report.Problems = slices.Compact(c.Report.Problems) // each block that needs a bad dictionary reports it
 	c.Report.Chunks = r.Index.Len()
 	return c, nil
 }
 
-// adopt makes problems of blocks whose dictionary no pack has, if something is
-// lost. Else nobody needs them: they are waste that a prune has left in packs
-// with other things, while what they were a difference to could go. Where packs are
-// missing, these are named as problems, and the blocks that need them, of which
-// there can be thousands, are counted.
-func (c *Checker) adopt() {
+// reportOrphans reports blocks whose dictionary is in no pack, if something is lost.
+// Otherwise nothing needs them: a prune has left them in packs that hold other
+// blocks, and has removed their bases. If packs are missing, it reports only the
+// number of these blocks, since there can be thousands.
+func (c *Checker) reportOrphans() {
 	if n := len(c.orphans); n > 0 && len(c.Store.Missing) > 0 {
-		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("without it, or others that are missing, %d blocks of other packs cannot be decoded", n)}, missingHint)
+		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("%d blocks of other packs cannot be decoded without it and other missing packs", n)}, missingHint)
 		return
 	}
 	if !c.unknown && len(c.Report.Incomplete) == 0 {
@@ -211,21 +209,21 @@ func (c *Checker) adopt() {
 	}
 }
 
-// passOver takes packs that a prune is about to remove for leftovers: what they
-// need may be gone already. If something is lost they stay problems.
-func (c *Checker) passOver() {
-	going := map[string]bool{}
+// excuseRetired counts retired packs as leftovers, not as problems: a prune may have
+// removed already what they need. They stay problems if something is lost.
+func (c *Checker) excuseRetired() {
+	retired := map[string]bool{}
 	for id := range c.Store.Retiring {
-		going[layout.PackName(id)] = true
+		retired[layout.PackName(id)] = true
 		c.Report.Leftovers = append(c.Report.Leftovers, layout.PackName(id))
 	}
 	slices.Sort(c.Report.Leftovers)
 	if len(c.Report.Incomplete) == 0 {
-		c.Report.Problems = slices.DeleteFunc(c.Report.Problems, func(p Problem) bool { return going[p.File] })
+		c.Report.Problems = slices.DeleteFunc(c.Report.Problems, func(p Problem) bool { return retired[p.File] })
 	}
 }
 
-// damage notes an error as a problem.
+// damage reports an error as a problem.
 func (c *Checker) damage(err error, hint string) {
 	p := Problem{Text: err.Error(), Hint: hint, Fatal: true}
 	var d *store.DamageError
@@ -238,10 +236,10 @@ func (c *Checker) damage(err error, hint string) {
 	c.Report.Problems = append(c.Report.Problems, p)
 }
 
-// packs compares the packs that are there with those that the index lists, and
-// marks the chunks of missing ones.
+// packs compares the packs that exist with those that the index lists. It returns
+// those that can be read.
 func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
-	var sound []backend.Info
+	var readable []backend.Info
 	err := c.Store.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		c.Report.Packs++
 		c.Report.PackBytes += f.Size
@@ -256,16 +254,15 @@ func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
 		case !known && c.Store.Announced[fid]:
 			c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
 		case !known && len(c.Store.DamagedIndex) > 0:
-			c.damage(&store.DamageError{File: f.Name, Err: errors.New("no sound index file lists it, and its own header cannot be read")}, packHint)
+			c.damage(&store.DamageError{File: f.Name, Err: errors.New("no good index file lists it, and its header cannot be read")}, packHint)
 		case !known:
 			c.unlisted++
 			c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
 		case p.Size != f.Size:
 			c.damage(&store.DamageError{File: f.Name, Err: fmt.Errorf("has %d bytes, should have %d", f.Size, p.Size)}, packHint)
-			// Blocks before the end may be sound; reading tells.
-			sound = append(sound, f)
+			readable = append(readable, f) // blocks before the end may be good
 		default:
-			sound = append(sound, f)
+			readable = append(readable, f)
 		}
 		return nil
 	})
@@ -275,10 +272,10 @@ func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
 	for _, id := range c.Store.Missing {
 		c.damage(&store.DamageError{File: layout.PackName(id), Err: errors.New("is missing")}, missingHint)
 	}
-	return sound, nil
+	return readable, nil
 }
 
 const (
-	missingHint = "fetch it from a copy with `snap repair --from COPY`; or import backups that are still at hand with --rescan: what they share with it is stored anew"
-	packHint    = "fetch it from a copy with `snap repair --from COPY`; or run `snap repair packs` and import backups that are still at hand with --rescan: what they share with it is stored anew"
+	missingHint = "fetch it from a copy with `snap repair --from COPY`; or import backups that you still have with --rescan, which stores the content that they share with it again"
+	packHint    = "fetch it from a copy with `snap repair --from COPY`; or run `snap repair packs` and import backups that you still have with --rescan, which stores the content that they share with it again"
 )

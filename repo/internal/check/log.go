@@ -21,40 +21,39 @@ const (
 	checkMagic   = "snapck01"
 	checkVersion = 1
 	maxCheckSize = 64 << 20
-	// maxCheckPacks bounds what one record names: about 17 MB.
+	// maxCheckPacks bounds how many packs one log names: about 17 MB.
 	maxCheckPacks = 1 << 18
-	// rememberTime bounds how long an interrupted check takes to note what it
-	// has read.
-	rememberTime = 10 * time.Second
+	// storeLogTime bounds how long an interrupted check takes to store its log.
+	storeLogTime = 10 * time.Second
 )
 
-// checkLog says when packs were last read and found sound, so that checks that
-// read a part each read everything in turn.
+// checkLog says when packs were last read and found good, so that partial checks
+// read all packs in turn.
 type checkLog struct {
 	Version int         `json:"version"`
 	Reads   []checkRead `json:"reads"`
 }
 
-// checkRead are packs that were read at one time.
+// checkRead names packs that were read at the same time.
 type checkRead struct {
 	Time  time.Time       `json:"time"`
 	Packs []layout.FileID `json:"packs"`
 }
 
-// readTimes is what all records together say.
+// readTimes is what all logs together say.
 type readTimes struct {
 	last  map[layout.FileID]time.Time
-	files []string // that say so; those that cannot be read, too
+	files []string // all log files, damaged ones included
 }
 
-// of returns when a pack was read, the zero time for never.
+// of returns when a pack was last read, or the zero time.
 func (t *readTimes) of(name string) time.Time {
 	id, _ := layout.ParseFileID(name)
 	return t.last[id]
 }
 
-// readLog reads the records. One that is damaged is passed over: what it says
-// is then read again too early, which does no harm.
+// readLog reads all logs. It skips damaged ones: the packs that they name are then
+// read again too early, which does no harm.
 func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 	t := &readTimes{last: map[layout.FileID]time.Time{}}
 	err := r.Backend.List(ctx, layout.ChecksDir, func(f backend.Info) error {
@@ -70,7 +69,7 @@ func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 			}
 		}
 		if errors.Is(err, store.ErrUnsupported) {
-			return nil // another program's, to be kept
+			return nil // keep it for a newer program
 		}
 		if err != nil && !errors.Is(err, store.ErrDamaged) {
 			return err
@@ -88,7 +87,7 @@ func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read when packs were read last: %w", err)
+		return nil, fmt.Errorf("read the log of pack checks: %w", err)
 	}
 	return t, nil
 }
@@ -111,31 +110,31 @@ func parseCheckLog(plain []byte) (checkLog, error) {
 		return checkLog{}, err
 	}
 	if l.Version != checkVersion {
-		return checkLog{}, fmt.Errorf("check record version %d: %w", l.Version, store.ErrUnsupported)
+		return checkLog{}, fmt.Errorf("check log version %d: %w", l.Version, store.ErrUnsupported)
 	}
 	return l, nil
 }
 
-// noteSound notes a pack that was read whole, unless something was found wrong
-// with it. The caller holds c.mu.
-func (c *Checker) noteSound(name string) {
+// noteVerified notes that a pack was read completely. storeLog drops it again if a
+// problem names it. The caller holds c.mu.
+func (c *Checker) noteVerified(name string) {
 	if id, err := layout.ParseFileID(name); err == nil {
 		c.verified[pack.ID(id)] = true
 	}
 }
 
-// remember stores when packs were read, and counts those that never were. Not
-// to be able to is no failure of the check: on a read-only disk it must work,
-// too.
-func (c *Checker) remember(ctx context.Context, past *readTimes, there []backend.Info) {
+// storeLog stores when packs were read, and counts those that were never read. The
+// check does not fail if it cannot store that, since it must work on a read-only
+// disk.
+func (c *Checker) storeLog(ctx context.Context, past *readTimes, files []backend.Info) {
 	for _, p := range c.Report.Problems {
 		if id, err := layout.ParseFileID(p.File); err == nil {
 			delete(c.verified, pack.ID(id))
 		}
 	}
 	now := c.Store.Options.Now().UTC().Truncate(time.Second)
-	last := map[layout.FileID]time.Time{} // without what is there no more
-	for _, f := range there {
+	last := map[layout.FileID]time.Time{} // of packs that still exist
+	for _, f := range files {
 		id, _ := layout.ParseFileID(f.Name)
 		at := past.last[id]
 		if c.verified[pack.ID(id)] {
@@ -153,12 +152,12 @@ func (c *Checker) remember(ctx context.Context, past *readTimes, there []backend
 	if len(c.verified) == 0 || c.opts.DryRun {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rememberTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLogTime)
 	defer cancel()
 	if err := writeLog(ctx, c.Store, last, past.files); err != nil {
 		c.Report.Problems = append(c.Report.Problems, Problem{
-			File: layout.ChecksDir, Text: fmt.Sprintf("it could not be noted which packs were read: %v", err),
-			Hint: "the next check of a part may read the same packs again",
+			File: layout.ChecksDir, Text: fmt.Sprintf("could not store which packs were read: %v", err),
+			Hint: "the next partial check may read the same packs again",
 		})
 	}
 }
@@ -193,7 +192,7 @@ func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.T
 	}
 	for _, name := range old {
 		if name == layout.ChecksDir+id.String() {
-			continue // the same randomness makes the same file
+			continue // equal content and randomness make an equal file
 		}
 		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return err
@@ -202,8 +201,8 @@ func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.T
 	return nil
 }
 
-// chains looks at what has to be decoded for each block. What is deeper than a
-// reader goes is lost.
+// chains measures the chain of each block. A block is lost if its chain is longer
+// than a reader allows.
 func (c *Checker) chains(ctx context.Context) {
 	x := c.Store.Index
 	deep := false
@@ -223,7 +222,7 @@ func (c *Checker) chains(ctx context.Context) {
 				}
 			}
 			if !decodable || depth > pack.MaxDepth {
-				deep = c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) || deep
+				deep = c.markBlock(ref, func(id chunk.ID) bool { return c.hasOtherCopy(ctx, id) }) || deep
 				c.damage(&store.DamageError{File: layout.PackName(p.ID), Err: fmt.Errorf("a chain of more than %d dictionaries", pack.MaxDepth)}, packHint)
 				continue
 			}
@@ -235,11 +234,11 @@ func (c *Checker) chains(ctx context.Context) {
 		}
 	}
 	if deep {
-		c.spread(ctx)
+		c.markDependents(ctx)
 	}
 }
 
-// PacksRead returns of how many packs the log says when they were read.
+// PacksRead returns the number of packs that the logs name.
 func PacksRead(ctx context.Context, r *store.Store) (int, error) {
 	t, err := readLog(ctx, r)
 	if err != nil {

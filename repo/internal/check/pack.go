@@ -24,23 +24,23 @@ type verifier struct {
 	codec  *pack.Codec
 	hasher *chunk.Hasher
 	file   []byte
-	plain  []byte   // of a block that nobody needs
-	spare  [][]byte // memory of blocks that nobody needs any more
+	plain  []byte   // memory for a block that no other block needs
+	spare  [][]byte // memory of blocks that no block needs any more
 }
 
 func (c *Checker) newVerifier(p *plan) *verifier {
 	return &verifier{c: c, plan: p, codec: pack.NewCodec(c.Store.BlockSealer), hasher: c.Store.NewHasher()}
 }
 
-// verify reads a pack and checks every byte of it: its name, its header
-// against the index, and every chunk against its ID, except blocks that are
-// verified with their family. What is wrong goes into the report; an error
-// means that the check cannot go on.
+// verify reads a pack and checks every byte of it: its name, its header against
+// the index, and every chunk against its ID, except in blocks that are verified
+// with their family. It reports damage; an error means that the check cannot
+// continue.
 func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	fid, _ := layout.ParseFileID(f.Name) // f is one of ours, or it were a leftover
+	fid, _ := layout.ParseFileID(f.Name) // packs passes only names of packs
 	id := pack.ID(fid)
 	p, _ := v.c.Store.Index.Pack(id)
 	fail := func(err error) { v.c.damage(&store.DamageError{File: f.Name, Err: err}, packHint) }
@@ -55,11 +55,11 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 	}
 	file := v.file[:f.Size]
 	n := 0
-	err := v.c.stubbornly(ctx, func() (err error) { n, err = v.c.Store.Backend.ReadAt(ctx, f.Name, file, 0); return err })
+	err := v.c.retry(ctx, func() (err error) { n, err = v.c.Store.Backend.ReadAt(ctx, f.Name, file, 0); return err })
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if errors.Is(err, errGone) {
+	if errors.Is(err, errUnreachable) {
 		return fmt.Errorf("read %s: %w", f.Name, err)
 	}
 	if n < len(file) {
@@ -67,11 +67,11 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 		file = file[:n]
 	}
 	if pack.Name(file) != id {
-		fail(errors.New("its bytes are not those that its name stands for"))
+		fail(errors.New("its bytes do not match its name"))
 	} else if h, err := pack.ReadHeader(bytes.NewReader(file), int64(len(file)), v.c.Store.PackSealer); err != nil {
 		fail(err)
 	} else if !v.sameAsIndex(p, h) {
-		fail(errors.New("the index says something else about it than its own header"))
+		fail(errors.New("the index and its header disagree"))
 	}
 	for _, ref := range p.Blocks {
 		if v.plan.inFamily(ref) {
@@ -80,7 +80,7 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := v.alone(file, ref); err != nil {
+		if err := v.block(file, ref); err != nil {
 			v.c.damage(err, packHint)
 			v.c.markBlock(ref, nil)
 		}
@@ -100,8 +100,8 @@ func (v *verifier) sameAsIndex(p index.Pack, h pack.Header) bool {
 	return true
 }
 
-// alone verifies a block that has to do with no other, out of its pack's bytes.
-func (v *verifier) alone(file []byte, ref index.BlockRef) error {
+// block verifies a block that is in no family, from the bytes of its pack.
+func (v *verifier) block(file []byte, ref index.BlockRef) error {
 	id, b := v.c.Store.Index.Block(ref)
 	end := int64(b.Offset) + int64(b.Stored)
 	if end > int64(len(file)) {
@@ -124,15 +124,15 @@ func (v *verifier) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, 
 	rest := plain
 	for _, c := range b.Chunks {
 		if v.hasher.ID(rest[:c.Length]) != c.ID {
-			return nil, &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d: chunk %s has other bytes than its ID says", b.Offset, c.ID.Short())}
+			return nil, &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d: the bytes of chunk %s do not match its ID", b.Offset, c.ID.Short())}
 		}
 		rest = rest[c.Length:]
 	}
 	return plain, nil
 }
 
-// family verifies the blocks of a family, and tells how many sealed bytes each
-// has.
+// family verifies the blocks of a family. It calls done with the sealed bytes of
+// each.
 func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(int64)) error {
 	defer func() { v.spare = nil }()
 	for _, ref := range refs {
@@ -143,7 +143,7 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, errGone) {
+		if errors.Is(err, errUnreachable) {
 			return err
 		}
 		if err != nil {
@@ -156,18 +156,17 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 	return nil
 }
 
-// again verifies the blocks that were passed over because the first copy of a
-// chunk in their dictionary is bad, where another copy is sound. This comes when
-// all else has been verified: until then a block that another copy is in may be
-// in another goroutine's hands.
-func (c *Checker) again(ctx context.Context, p *plan) error {
+// verifySkipped verifies the blocks that were skipped because the first copy of a base is
+// bad, using other copies of the base. Call it after all other blocks were
+// verified: until then another goroutine may use the blocks with the other copies.
+func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 	for id := range c.bad {
-		if c.elsewhere(ctx, id) {
+		if c.hasOtherCopy(ctx, id) {
 			delete(c.bad, id)
 		}
 	}
 	v := c.newVerifier(p)
-	for _, ref := range c.passed {
+	for _, ref := range c.skipped {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -175,7 +174,7 @@ func (c *Checker) again(ctx context.Context, p *plan) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, errGone) {
+		if errors.Is(err, errUnreachable) {
 			return err
 		}
 		if err != nil {
@@ -185,19 +184,18 @@ func (c *Checker) again(ctx context.Context, p *plan) error {
 			} else {
 				c.damage(err, packHint)
 			}
-			c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) })
+			c.markBlock(ref, func(id chunk.ID) bool { return c.hasOtherCopy(ctx, id) })
 		}
 	}
 	return nil
 }
 
-// errGone says that the whole store cannot be read, which is no damage.
-var errGone = errors.New("the repository cannot be read any more")
+// errUnreachable says that nothing in the store can be read, which is not damage.
+var errUnreachable = errors.New("the repository can no longer be read")
 
-// stubbornly tries a read again in which the store fails: what is found damaged
-// may be given up for it. The error is errGone if the rest of the store cannot be
-// read either.
-func (c *Checker) stubbornly(ctx context.Context, read func() error) error {
+// retry retries a read that fails, since a repair may remove what is reported
+// as damaged. The error is errUnreachable if the rest of the store cannot be read either.
+func (c *Checker) retry(ctx context.Context, read func() error) error {
 	var err error
 	for range store.ReadTries {
 		err = read()
@@ -206,42 +204,42 @@ func (c *Checker) stubbornly(ctx context.Context, read func() error) error {
 		}
 	}
 	if _, statErr := c.Store.Backend.Stat(ctx, layout.ConfigName); statErr != nil {
-		return fmt.Errorf("%w: %w", errGone, err)
+		return fmt.Errorf("%w: %w", errUnreachable, err)
 	}
 	return err
 }
 
-// elsewhere reports whether a chunk can be read although the copy that the
-// index gives first cannot. If the whole store cannot be read, gone says so.
-func (c *Checker) elsewhere(ctx context.Context, id chunk.ID) bool {
+// hasOtherCopy reports whether another copy of a chunk than its first can be read. It
+// sets c.unreachable if nothing in the store can be read.
+func (c *Checker) hasOtherCopy(ctx context.Context, id chunk.ID) bool {
 	if len(c.Store.Index.Copies(id)) < 2 {
 		return false
 	}
-	err := c.stubbornly(ctx, func() error { _, err := c.Store.Chunk(ctx, id); return err })
-	if errors.Is(err, errGone) {
-		c.gone = err
+	err := c.retry(ctx, func() error { _, err := c.Store.Chunk(ctx, id); return err })
+	if errors.Is(err, errUnreachable) {
+		c.unreachable = err
 	}
 	return err == nil
 }
 
-// member verifies one block of a family. One whose dictionary is known to be
-// bad, or cannot be had and by is nil, is passed over: again finds it, and
-// spread.
+// member verifies one block of a family. It skips a block whose dictionary is known
+// to be bad. If by is nil, it skips a block whose dictionary cannot be read, too,
+// and notes skipped blocks for verifySkipped.
 func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Detours) (stored int64, err error) {
 	r := v.c.Store
 	id, b := r.Index.Block(ref)
 	stored = int64(b.Stored)
 	if v.c.anyBad(b.Dict) {
 		if by == nil {
-			v.c.passOn(ref)
+			v.c.skip(ref)
 		}
 		return stored, nil
 	}
 	var dict store.Scratch
 	var depth int
-	err = v.c.stubbornly(ctx, func() (err error) { dict, depth, err = r.Dictionary(ctx, b.Dict, 1, by); return err })
+	err = v.c.retry(ctx, func() (err error) { dict, depth, err = r.Dictionary(ctx, b.Dict, 1, by); return err })
 	if by == nil && errors.Is(err, store.ErrDamaged) {
-		v.c.passOn(ref)
+		v.c.skip(ref)
 		return stored, nil
 	}
 	if err != nil {
@@ -250,7 +248,7 @@ func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Deto
 	defer dict.Free()
 	sealed := r.Scratch.Take(int(b.Stored))
 	defer sealed.Free()
-	err = v.c.stubbornly(ctx, func() error { return r.ReadSealed(ctx, id, sealed.B, int64(b.Offset)) })
+	err = v.c.retry(ctx, func() error { return r.ReadSealed(ctx, id, sealed.B, int64(b.Offset)) })
 	if err != nil {
 		return stored, inPack(id, fmt.Errorf("block at %d: %w", b.Offset, err))
 	}
@@ -267,7 +265,7 @@ func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Deto
 	return stored, nil
 }
 
-// inPack names a pack where an error names none.
+// inPack adds the name of a pack to an error that names no file.
 func inPack(id pack.ID, err error) error {
 	if d := (*store.DamageError)(nil); !errors.As(err, &d) {
 		return &store.DamageError{File: layout.PackName(id), Err: err}
@@ -277,8 +275,8 @@ func inPack(id pack.ID, err error) error {
 	return err
 }
 
-// memory returns memory for a block: for one that others need it must be the
-// block's own.
+// memory returns memory for a block. A needed block stays in the cache, so it must
+// not share memory with another.
 func (v *verifier) memory(size int, needed bool) []byte {
 	if !needed {
 		return v.plain
@@ -293,11 +291,11 @@ func (v *verifier) memory(size int, needed bool) []byte {
 	return nil
 }
 
-// maxSpare bounds how many pieces of memory a verifier keeps.
+// maxSpare bounds the length of verifier.spare.
 const maxSpare = 4
 
-// forget drops a block that nobody will need. It was in this goroutine's hands
-// alone, so its memory can be used again.
+// forget drops a block that no other block needs any more. Only this goroutine has
+// used it, so its memory can be used again.
 func (v *verifier) forget(ref index.BlockRef) {
 	if b, ok := v.c.Store.Cache.Remove(ref); ok && len(v.spare) < maxSpare {
 		v.spare = append(v.spare, b.Plain)
@@ -310,15 +308,15 @@ func (c *Checker) markPack(p index.Pack) {
 	}
 }
 
-// markBlock notes that the chunks of a block cannot be had from it, and reports
-// whether any of them was not bad before. A chunk of which Lookup gives another
-// copy is not marked, nor one that but, if not nil, excepts.
-func (c *Checker) markBlock(ref index.BlockRef, but func(chunk.ID) bool) (changed bool) {
+// markBlock marks the chunks of a bad block as bad, and reports whether any of them
+// was not marked before. It leaves out chunks for which Lookup returns another copy
+// and, if except is not nil, chunks for which except returns true.
+func (c *Checker) markBlock(ref index.BlockRef, except func(chunk.ID) bool) (changed bool) {
 	_, b := c.Store.Index.Block(ref)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, ch := range b.Chunks {
-		if loc, ok := c.Store.Index.Lookup(ch.ID); ok && loc.Block == ref && !c.isBad(ch.ID) && (but == nil || !but(ch.ID)) {
+		if loc, ok := c.Store.Index.Lookup(ch.ID); ok && loc.Block == ref && !c.isBad(ch.ID) && (except == nil || !except(ch.ID)) {
 			c.bad[ch.ID] = struct{}{}
 			changed = true
 		}
@@ -326,9 +324,9 @@ func (c *Checker) markBlock(ref index.BlockRef, but func(chunk.ID) bool) (change
 	return changed
 }
 
-// passOn notes a block for again.
-func (c *Checker) passOn(ref index.BlockRef) {
+// skip adds a block to those that verifySkipped verifies.
+func (c *Checker) skip(ref index.BlockRef) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.passed = append(c.passed, ref)
+	c.skipped = append(c.skipped, ref)
 }

@@ -8,21 +8,21 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// plan says in which order a check decodes blocks that are dictionaries or have
-// one. Blocks that need each other, directly or through others, are a family;
-// one goroutine goes through it, every block after those that it needs and
-// near to them, so that most blocks are decoded once and families of any size
-// take little memory. Other blocks are verified where the pack is read.
+// plan is the order in which a check decodes blocks that have a dictionary or are
+// in one. Blocks that are connected in this way, directly or through others, form a
+// family. One goroutine verifies a family, each block soon after the blocks that it
+// needs, so that most blocks are decoded once and large families take little
+// memory. Other blocks are verified when their pack is read.
 type plan struct {
 	x        *index.Index
 	needs    edges   // from a block to those in its dictionary
-	users    edges   // the other way
-	left     []int32 // users of a block that have not been verified
+	users    edges   // the reverse
+	left     []int32 // for each block, how many of its users were not verified yet
 	families [][]index.BlockRef
-	stored   []int64 // sealed bytes of blocks in families, by pack as given
+	stored   []int64 // for each pack, the sealed bytes of its blocks in families
 }
 
-// edges are pairs of blocks in the order of the first.
+// edges are sorted by their first block.
 type edges []edge
 
 type edge struct{ from, to index.BlockRef }
@@ -41,15 +41,15 @@ func (e edges) sort() {
 	slices.SortFunc(e, func(a, b edge) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
 }
 
-// newPlan makes the plan for verifying some packs. What their blocks need from
-// other packs is decoded, but not verified.
+// newPlan makes the plan for verifying some packs. Blocks that they need from other
+// packs are decoded, but not verified.
 func newPlan(x *index.Index, packs []index.Pack) *plan {
 	blocks := 0
 	for _, p := range x.Packs() {
 		blocks += len(p.Blocks)
 	}
 	p := &plan{x: x, left: make([]int32, blocks)}
-	chosen, has := make([]bool, blocks), make([]bool, blocks)
+	chosen, connected := make([]bool, blocks), make([]bool, blocks)
 	for _, pk := range packs {
 		for _, ref := range pk.Blocks {
 			chosen[ref] = true
@@ -58,7 +58,7 @@ func newPlan(x *index.Index, packs []index.Pack) *plan {
 	for _, pk := range packs {
 		for _, ref := range pk.Blocks {
 			_, dict := x.Dependencies(ref)
-			has[ref] = has[ref] || len(dict) > 0
+			connected[ref] = connected[ref] || len(dict) > 0
 			for _, id := range dict {
 				if loc, ok := x.Lookup(id); ok && chosen[loc.Block] && (len(p.needs) == 0 || p.needs[len(p.needs)-1] != edge{ref, loc.Block}) {
 					p.needs = append(p.needs, edge{ref, loc.Block})
@@ -72,41 +72,42 @@ func newPlan(x *index.Index, packs []index.Pack) *plan {
 	for i, e := range p.needs {
 		p.users[i] = edge{e.to, e.from}
 		p.left[e.to]++
-		has[e.to] = true
+		connected[e.to] = true
 	}
 	p.users.sort()
 	p.stored = make([]int64, len(packs))
-	placed := make([]bool, blocks)
+	visited := make([]bool, blocks)
 	for i, pk := range packs {
 		for _, ref := range pk.Blocks {
-			if !has[ref] {
+			if !connected[ref] {
 				continue
 			}
 			n, _ := x.Dependencies(ref)
 			p.stored[i] += int64(n)
-			if !placed[ref] {
-				p.families = append(p.families, p.family(ref, placed))
+			if !visited[ref] {
+				p.families = append(p.families, p.family(ref, visited))
 			}
 		}
 	}
-	// The longest come first, so that no goroutine is left alone with one.
+	// Start with the longest families, so that no goroutine runs on alone at the end.
 	slices.SortStableFunc(p.families, func(a, b []index.BlockRef) int { return cmp.Compare(len(b), len(a)) })
 	return p
 }
 
-// family returns all blocks that are connected with one, in order.
-func (p *plan) family(first index.BlockRef, placed []bool) (order []index.BlockRef) {
+// family returns all blocks that are connected with first, in the order in which to
+// verify them.
+func (p *plan) family(first index.BlockRef, visited []bool) (order []index.BlockRef) {
 	stack := []index.BlockRef{first}
-	var place func(ref index.BlockRef, above int)
-	place = func(ref index.BlockRef, above int) {
-		if placed[ref] {
+	var visit func(ref index.BlockRef, above int)
+	visit = func(ref index.BlockRef, above int) {
+		if visited[ref] {
 			return
 		}
-		placed[ref] = true // before what it needs, which may lead back here
+		visited[ref] = true // first, since damaged blocks may need each other
 		for _, e := range p.needs.of(ref) {
-			// Deeper than that nothing can be decoded anyway.
+			// Blocks that are deeper cannot be decoded in any order.
 			if above < pack.MaxDepth {
-				place(e.to, above+1)
+				visit(e.to, above+1)
 			} else {
 				stack = append(stack, e.to)
 			}
@@ -119,7 +120,7 @@ func (p *plan) family(first index.BlockRef, placed []bool) (order []index.BlockR
 	for len(stack) > 0 {
 		ref := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		place(ref, 0)
+		visit(ref, 0)
 	}
 	return order
 }
@@ -130,8 +131,8 @@ func (p *plan) inFamily(ref index.BlockRef) bool {
 	return len(dict) > 0 || len(p.users.of(ref)) > 0
 }
 
-// verified notes that a block needs those of its dictionary no more, and calls
-// last for each that nobody else needs.
+// verified notes that a block was verified. It calls last for each block that no
+// other block needs any more.
 func (p *plan) verified(ref index.BlockRef, last func(index.BlockRef)) {
 	for _, e := range p.needs.of(ref) {
 		if p.left[e.to]--; p.left[e.to] == 0 {

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// choose picks the packs to read: those that were read longest ago first. Those
-// of the wrong size are always read.
+// choose returns the packs to read: those that were read longest ago, and all that
+// have the wrong size.
 func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
 	if c.opts.ReadData >= 1 {
 		return packs
@@ -27,7 +27,7 @@ func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
 	slices.SortStableFunc(packs, func(a, b backend.Info) int { return past.of(a.Name).Compare(past.of(b.Name)) })
 	want, bytes := c.opts.ReadPacks, int64(0)
 	if c.opts.ReadData > 0 {
-		// Rounded up, or a small part of few packs would never be done.
+		// Round up, or a small fraction of a few packs would be none.
 		want = max(want, int(math.Ceil(float64(len(packs))*c.opts.ReadData-1e-9)))
 	}
 	var out []backend.Info
@@ -42,8 +42,8 @@ func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
 	return out
 }
 
-// readPacks verifies packs: first the families of blocks that have to do with
-// each other, then each pack with its other blocks.
+// readPacks verifies packs: first the families of blocks, then each pack with its
+// other blocks.
 func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 	packs := make([]index.Pack, len(files))
 	total := int64(0)
@@ -59,10 +59,10 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 	}
 	progress(0)
 	p := newPlan(c.Store.Index, packs)
-	var families atomic.Int64 // that were looked at
+	var families atomic.Int64 // that were verified
 	work := make(chan func(context.Context, *verifier) error)
 	g, gctx := errgroup.WithContext(ctx)
-	hand := func(job func(context.Context, *verifier) error) error {
+	submit := func(job func(context.Context, *verifier) error) error {
 		select {
 		case work <- job:
 			return nil
@@ -73,7 +73,7 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 	g.Go(func() error {
 		defer close(work)
 		for _, family := range p.families {
-			if err := hand(func(ctx context.Context, v *verifier) error {
+			if err := submit(func(ctx context.Context, v *verifier) error {
 				defer families.Add(1)
 				return v.family(ctx, family, progress)
 			}); err != nil {
@@ -81,14 +81,14 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 			}
 		}
 		for i, f := range files {
-			if err := hand(func(ctx context.Context, v *verifier) error {
+			if err := submit(func(ctx context.Context, v *verifier) error {
 				if err := v.verify(ctx, f); err != nil {
 					return err
 				}
 				c.mu.Lock()
 				c.Report.ReadPacks++
 				c.Report.ReadBytes += f.Size
-				c.noteSound(f.Name)
+				c.noteVerified(f.Name)
 				c.mu.Unlock()
 				progress(f.Size - p.stored[i])
 				return nil
@@ -100,7 +100,7 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 	})
 	defer func() {
 		if families.Load() < int64(len(p.families)) {
-			clear(c.verified) // blocks of any pack may not have been looked at
+			clear(c.verified) // any pack may have blocks that were not verified
 		}
 	}()
 	for range c.Store.Options.Workers {
@@ -117,18 +117,18 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return c.again(ctx, p)
+	return c.verifySkipped(ctx, p)
 }
 
-// spread marks the chunks of blocks whose dictionary cannot be had, and of
-// those that need these, until there are no more.
-func (c *Checker) spread(ctx context.Context) {
+// markDependents marks the chunks of blocks whose dictionary has a bad chunk, until it
+// finds no more.
+func (c *Checker) markDependents(ctx context.Context) {
 	for changed := true; changed; {
 		changed = false
 		for _, p := range c.Store.Index.Packs() {
 			for _, ref := range p.Blocks {
 				_, dict := c.Store.Index.Dependencies(ref)
-				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref, func(id chunk.ID) bool { return c.elsewhere(ctx, id) }) {
+				if slices.ContainsFunc(dict, c.isLost) && c.markBlock(ref, func(id chunk.ID) bool { return c.hasOtherCopy(ctx, id) }) {
 					changed = true
 				}
 			}
@@ -141,12 +141,12 @@ func (c *Checker) isBad(id chunk.ID) bool {
 	return bad
 }
 
-// anyBad is isBad for several, while packs are read.
+// anyBad is isBad for several chunks. It may be called while packs are read.
 func (c *Checker) anyBad(ids []chunk.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.ContainsFunc(ids, c.isBad)
 }
 
-// isLost is isBad, and counts a chunk that no pack holds.
+// isLost reports whether a chunk is bad or in no pack.
 func (c *Checker) isLost(id chunk.ID) bool { return c.isBad(id) || !c.Store.Index.Has(id) }

@@ -15,7 +15,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// marked notes what a snapshot's record says that it has lost.
+// marked reports what a snapshot's record lists as lost.
 func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
 	l := s.Lost
 	if l == nil {
@@ -26,8 +26,8 @@ func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
 	w := record.NodeWalk{Load: t.Load, OnEntry: func(e *tree.Entry) error { t.NameEntry(e); return nil }}
 	w.OnLost = func(_ record.LostNode, err error) error {
 		c.Report.Problems = append(c.Report.Problems, Problem{
-			File: layout.SnapshotsDir + s.ID.String(), Text: fmt.Sprintf("the list of files that it has lost cannot be read whole: %v", err),
-			Hint: "what it can give back does not suffer; `snap repair snapshots` makes a new list",
+			File: layout.SnapshotsDir + s.ID.String(), Text: fmt.Sprintf("the list of its lost files cannot be read completely: %v", err),
+			Hint: "its other files can be restored; `snap repair snapshots` makes a new list",
 		})
 		return nil
 	}
@@ -36,14 +36,14 @@ func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
 		if err := w.Node(ctx, *l.Tree, -1); err != nil {
 			return err
 		}
-		c.unknown = unknown // what is known to be lost says nothing about the index
+		c.unknown = unknown // known losses say nothing about the index
 	}
 	c.Report.Marked = append(c.Report.Marked, t.Found)
 	return nil
 }
 
-// unfinished looks at the records of unfinished runs. Without a damaged one
-// every snapshot still comes back.
+// unfinished checks the records of unfinished backups. Damage to them is not fatal,
+// since no snapshot needs them.
 func (c *Checker) unfinished(ctx context.Context) error {
 	const hint = "the device sends the files again in its next backup; this file can be removed"
 	for _, err := range c.damagedRuns {
@@ -74,8 +74,8 @@ func (c *Checker) unfinished(ctx context.Context) error {
 	return nil
 }
 
-// secrets looks at every kept password. Without a damaged one every snapshot
-// still comes back, so that is no loss of content.
+// secrets checks the kept passwords. Damage to them is not fatal, since no snapshot
+// needs them to be restored.
 func (c *Checker) secrets(ctx context.Context) error {
 	err := c.Store.Backend.List(ctx, layout.SecretsDir, func(f backend.Info) error {
 		p, err := record.ReadDevicePassword(ctx, c.Store, f.Name)
@@ -96,7 +96,7 @@ func (c *Checker) secrets(ctx context.Context) error {
 	return nil
 }
 
-// parity looks at what is guarded, and, if all data is read, at parity itself.
+// parity reports what is protected and, if all data is read, verifies parity.
 func (c *Checker) parity(ctx context.Context) error {
 	s, err := parity.Load(ctx, c.Store.Backend)
 	if err != nil {
@@ -116,7 +116,7 @@ func (c *Checker) parity(ctx context.Context) error {
 	}
 	for _, name := range st.Damaged {
 		c.Report.Problems = append(c.Report.Problems, Problem{
-			File: name, Text: "is damaged: what it guards is not guarded, or less", Hint: "`snap repair` or `snap parity` makes it anew",
+			File: name, Text: "is damaged, so its files have less protection or none", Hint: "`snap repair` or `snap parity` makes it again",
 		})
 	}
 	return nil
@@ -148,14 +148,13 @@ func (c *Checker) keys(ctx context.Context) error {
 		c.damage(&store.DamageError{File: layout.KeysDir + k.ID.String(), Err: errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
 	}
 	if sound == 0 {
-		c.damage(&store.DamageError{File: layout.KeysDir, Err: errors.New("there is no key slot that works")}, "nobody can open the repository any more: restore a key slot from a copy of the repository")
+		c.damage(&store.DamageError{File: layout.KeysDir, Err: errors.New("no key slot works")}, "nobody can open the repository any more: restore a key slot from a copy of the repository")
 	}
 	return nil
 }
 
-// records reads the records of snapshots and unfinished runs. It comes before
-// the index is loaded, which then has what they need, however many are stored
-// meanwhile.
+// records reads the records of snapshots and unfinished backups. Call it before the
+// index is loaded, which then has what they need, even if more are stored meanwhile.
 func (c *Checker) records(ctx context.Context) (err error) {
 	all, err := record.ReadAll(ctx, c.Store)
 	if err != nil {
@@ -169,8 +168,7 @@ func (c *Checker) records(ctx context.Context) (err error) {
 	return err
 }
 
-// strays notes files in the folders of snapshots and index files that are not
-// named as such.
+// strays reports files whose names do not belong in their folders.
 func (c *Checker) strays(ctx context.Context) error {
 	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir} {
 		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
@@ -184,7 +182,7 @@ func (c *Checker) strays(ctx context.Context) error {
 		}
 	}
 	return c.Store.Backend.List(ctx, layout.HealingDir, func(f backend.Info) error {
-		c.damage(&store.DamageError{File: f.Name, Err: errors.New("a repair was cut off before this file came to its place")}, "run `snap repair` again")
+		c.damage(&store.DamageError{File: f.Name, Err: errors.New("a repair was interrupted before it put this file in place")}, "run `snap repair` again")
 		return nil
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// snapshots walks the trees of all snapshots. Nodes below which all is well
-// are remembered, so many snapshots of alike trees cost little more than one.
+// snapshots walks the trees of all snapshots. It remembers complete nodes, so many
+// similar snapshots cost little more than one.
 func (c *Checker) snapshots(ctx context.Context) error {
 	for _, err := range c.DamagedSnapshots {
 		c.damage(err, "this snapshot is lost unless a copy of the repository has its record: see `snap help repair`")
@@ -34,7 +34,7 @@ func (c *Checker) snapshots(ctx context.Context) error {
 		if t.Found.Files == 0 && !t.Found.Tree {
 			continue
 		}
-		// What was forgotten since it was listed may have been removed.
+		// A snapshot that was forgotten since it was listed may lack content.
 		if _, err := c.Store.Backend.Stat(ctx, layout.SnapshotsDir+s.ID.String()); errors.Is(err, backend.ErrNotExist) {
 			continue
 		} else if err != nil {
@@ -45,14 +45,14 @@ func (c *Checker) snapshots(ctx context.Context) error {
 	return nil
 }
 
-// TreeCheck walks one snapshot's tree.
+// TreeCheck checks one snapshot's tree.
 type TreeCheck struct {
 	Checker *Checker
 	Clean   map[chunk.ID]struct{}
 	Found   Incomplete
 }
 
-// node reports whether all is well at and below a node.
+// node reports whether everything at and below a node is complete.
 func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, error) {
 	if _, ok := t.Clean[id]; ok {
 		return true, nil
@@ -92,8 +92,8 @@ func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, err
 
 var errLost = errors.New("content is lost")
 
-// Entry reports whether the content of an entry is complete. It counts and names what
-// is lost.
+// Entry reports whether the content of an entry is complete. If not, it adds the
+// entry to Found.
 func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
 	size := int64(0)
 	err := e.Content.Chunks(ctx, t.Load, func(id chunk.ID) error {
@@ -103,7 +103,7 @@ func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
 			return errLost
 		}
 		if size += int64(n); size > e.Content.Size {
-			return errLost // before lists that repeat themselves take for ever
+			return errLost // stop, since a damaged list may repeat itself very often
 		}
 		return nil
 	})
@@ -120,7 +120,7 @@ func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
 	return false, nil
 }
 
-// NameEntry notes the name of a lost file, for people.
+// NameEntry adds the name of a lost file to Found.
 func (t *TreeCheck) NameEntry(e *tree.Entry) {
 	if e.Domain != "" {
 		t.name(fmt.Sprintf("%s (%s/%s)", e.Path, e.Domain, e.Name))
@@ -135,7 +135,7 @@ func (t *TreeCheck) name(s string) {
 	}
 }
 
-// Load is Repo.Chunk, but knows what reading the packs has found.
+// Load is Store.Chunk, but fails for chunks that the check has found bad.
 func (t *TreeCheck) Load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	if t.Checker.isBad(id) {
 		return nil, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s is in a damaged pack", id.Short())}

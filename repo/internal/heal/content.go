@@ -16,12 +16,12 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// ContentReport says what HealFromContent has found and done, or would do.
+// ContentReport says what FromContent found and did, or would do.
 type ContentReport struct {
 	Packs         *repair.PackRepair `json:"packs"`
-	MissingChunks int                `json:"missing_chunks"` // of files, before
-	MissingLists  int                `json:"missing_lists"`  // of lists of files: no other repository has them
-	Snapshots     int                `json:"snapshots"`      // of the other repository that were looked at
+	MissingChunks int                `json:"missing_chunks"` // of files, before healing
+	MissingLists  int                `json:"missing_lists"`  // nodes and content lists, which no other repository has
+	Snapshots     int                `json:"snapshots"`      // that were read in the other repository
 	FoundChunks   int                `json:"found_chunks"`
 	FoundBytes    int64              `json:"found_bytes"`
 }
@@ -33,7 +33,7 @@ type contentHealer struct {
 	rep      *ContentReport
 
 	missing map[chunk.ID]bool     // under this repository's key
-	files   map[tree.Key]struct{} // that lack something
+	files   map[tree.Key]struct{} // that lack chunks
 	devices map[string]bool       // that have such files
 	writer  *writer.ContentWriter
 	cutter  *chunk.Cutter
@@ -43,7 +43,7 @@ type contentHealer struct {
 
 // FromContent heals a repository from the content of another one, as
 // repo.Repo.HealFromContent describes.
-func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts repair.RepairOptions) (*ContentReport, error) {
+func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts repair.Options) (*ContentReport, error) {
 	packs, err := repair.Packs(ctx, r, opts)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 		cutter: chunk.NewCutter(r.Config.Polynomial), hasher: r.NewHasher(), buf: make([]byte, chunk.MaxSize),
 	}
 	opts.Tell("looking at snapshots", 0, 0)
-	if err := h.look(ctx); err != nil {
+	if err := h.findMissing(ctx); err != nil {
 		return nil, err
 	}
 	h.rep.MissingChunks = len(h.missing)
@@ -77,15 +77,15 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 		}
 		h.rep.Snapshots++
 		err := record.Walk(ctx, other, s, "", func(e *tree.Entry) error {
-			fresh := false // a chunk that was in no file so far
+			hasNew := false // whether it has a chunk that no earlier file had
 			if err := h.chunks(ctx, e, func(id chunk.ID) bool {
 				_, added, _ := seen.Add(id)
-				fresh = fresh || added
+				hasNew = hasNew || added
 				return added
 			}); err != nil {
 				return err
 			}
-			if _, lacks := h.files[e.Key()]; lacks && fresh && len(h.missing) > 0 {
+			if _, lacks := h.files[e.Key()]; lacks && hasNew && len(h.missing) > 0 {
 				return h.cut(ctx, e)
 			}
 			return nil
@@ -106,13 +106,13 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 	return h.rep, r.LoadIndex(ctx)
 }
 
-// look finds the chunks that are missing here.
-func (h *contentHealer) look(ctx context.Context) error {
+// findMissing finds the chunks that are missing here.
+func (h *contentHealer) findMissing(ctx context.Context) error {
 	list, _, err := record.List(ctx, h.r)
 	if err != nil {
 		return err
 	}
-	damaged := map[chunk.ID]bool{} // in a dry run the damaged packs are still there
+	damaged := map[chunk.ID]bool{} // in a dry run the index still lists damaged packs
 	for _, d := range h.rep.Packs.Damaged {
 		if !h.dryRun {
 			break
@@ -169,17 +169,17 @@ func (h *contentHealer) look(ctx context.Context) error {
 	return nil
 }
 
-// chunks compares the chunks of a file of the other repository, except those
-// that fresh says were met before.
-func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, fresh func(chunk.ID) bool) error {
+// chunks offers the chunks of a file of the other repository for which isNew
+// returns true.
+func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, isNew func(chunk.ID) bool) error {
 	err := e.Content.Chunks(ctx, h.other.Chunk, func(id chunk.ID) error {
-		if !fresh(id) {
+		if !isNew(id) {
 			return nil
 		}
 		b, err := h.other.Chunk(ctx, id)
 		if err != nil {
 			if errors.Is(err, store.ErrDamaged) {
-				return nil // it has lost something as well
+				return nil // the other repository has lost it, too
 			}
 			return err
 		}
@@ -191,13 +191,13 @@ func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, fresh func(ch
 	return err
 }
 
-// cut compares what this repository would cut a file into.
+// cut offers the chunks into which this repository would divide a file.
 func (h *contentHealer) cut(ctx context.Context, e *tree.Entry) error {
 	pr, pw := io.Pipe()
 	defer pr.Close()
 	go func() { pw.CloseWithError(h.other.WriteContent(ctx, pw, &e.Content)) }()
 	if err := h.cutter.Reset(pr); err != nil {
-		return h.passOver(ctx, err)
+		return h.ignoreDamage(ctx, err)
 	}
 	for {
 		b, err := h.cutter.Next(h.buf)
@@ -205,7 +205,7 @@ func (h *contentHealer) cut(ctx context.Context, e *tree.Entry) error {
 			return nil
 		}
 		if err != nil {
-			return h.passOver(ctx, err)
+			return h.ignoreDamage(ctx, err)
 		}
 		if err := h.offer(ctx, b); err != nil {
 			return err
@@ -213,8 +213,8 @@ func (h *contentHealer) cut(ctx context.Context, e *tree.Entry) error {
 	}
 }
 
-// passOver ignores that the other repository is damaged.
-func (h *contentHealer) passOver(ctx context.Context, err error) error {
+// ignoreDamage returns nil for damage of the other repository.
+func (h *contentHealer) ignoreDamage(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -224,7 +224,7 @@ func (h *contentHealer) passOver(ctx context.Context, err error) error {
 	return err
 }
 
-// offer stores bytes if they are a chunk that is missing.
+// offer stores bytes if they are a missing chunk.
 func (h *contentHealer) offer(ctx context.Context, b []byte) error {
 	id := h.hasher.ID(b)
 	if !h.missing[id] {

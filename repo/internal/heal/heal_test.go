@@ -150,7 +150,7 @@ func TestMissingFilesHealFromMirror(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.HealFromMirror(ctx, base, repo.HealOptions{RepairOptions: repo.RepairOptions{DryRun: true}}); err != nil {
+		if _, err := r.HealFromMirror(ctx, base, repo.HealOptions{Options: repo.RepairOptions{DryRun: true}}); err != nil {
 			t.Fatal(err)
 		}
 		if !maps.EqualFunc(dry, repotest.Content(t, be), bytes.Equal) {

@@ -1,7 +1,7 @@
 // Package heal replaces damaged and missing files of a repository by good ones: from
 // a mirror, from parity, or from content in another repository.
 //
-// It compares everything with its name or chunk ID before it stores it.
+// It stores nothing that does not match its name or chunk ID.
 package heal
 
 import (
@@ -23,28 +23,28 @@ import (
 	"github.com/snap-backup/snap/repo/replace"
 )
 
-// Options say how to heal from a copy.
+// Options say how to heal from a mirror.
 type Options struct {
-	repair.RepairOptions
-	// Snapshots fetches snapshots that the copy has and that are not here, too.
-	// They may have been lost, or forgotten on purpose: nobody can tell.
+	repair.Options
+	// Snapshots fetches snapshots that only the mirror has, too. Whether they were
+	// lost here or forgotten cannot be known.
 	Snapshots bool
 }
 
-// Report says what HealFromMirror has found and done, or would do.
+// Report says what FromMirror found and did, or would do.
 type Report struct {
 	Read    int      `json:"read_files"` // here
 	Damaged []string `json:"damaged"`    // here
-	// Fetched are files that came from the copy, in place of damaged ones or
-	// because content was missing.
+	// Fetched are files that came from the mirror: they replace damaged ones or
+	// hold missing content.
 	Fetched      []string `json:"fetched"`
 	FetchedBytes int64    `json:"fetched_bytes"`
-	// Unhealed are damaged files that the copy does not have whole.
+	// Unhealed are files that the mirror lacks or has damaged, too.
 	Unhealed []string            `json:"unhealed"`
 	Index    *repair.IndexRepair `json:"index"`
-	// Elsewhere are snapshots that the copy has and this repository has not.
+	// Elsewhere are snapshots that only the mirror has.
 	Elsewhere []layout.FileID `json:"elsewhere"`
-	// MissingChunks are needed and neither here nor in the copy.
+	// MissingChunks counts needed chunks that are neither here nor in the mirror.
 	MissingChunks int `json:"missing_chunks"`
 }
 
@@ -52,13 +52,13 @@ type Report struct {
 type healer struct {
 	r    *store.Store
 	from backend.Backend
-	m    *store.Store // the copy
+	m    *store.Store // the mirror
 	opts Options
 	rep  Report
-	bad  map[pack.ID]bool // packs here that stay damaged
+	bad  map[pack.ID]bool // packs that stay damaged
 }
 
-// copiedDirs are the folders of which a copy has the same files.
+// copiedDirs returns the folders in which a mirror has the same files.
 func copiedDirs() []string {
 	return []string{layout.KeysDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir}
 }
@@ -84,7 +84,7 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 	if err := h.files(ctx); err != nil {
 		return nil, err
 	}
-	if h.rep.Index, err = repair.Index(ctx, r, opts.RepairOptions); err != nil {
+	if h.rep.Index, err = repair.Index(ctx, r, opts.Options); err != nil {
 		return nil, err
 	}
 	if err := h.m.LoadIndex(ctx); err != nil {
@@ -143,8 +143,8 @@ func (h *healer) files(ctx context.Context) error {
 	return nil
 }
 
-// config puts back a config file that is damaged. That of the copy was opened
-// with this repository's key.
+// config replaces a damaged config by that of the mirror, which this repository's
+// key has opened.
 func (h *healer) config(ctx context.Context) error {
 	f, err := store.ReadConfig(ctx, h.r.Backend)
 	if err == nil {
@@ -161,7 +161,7 @@ func (h *healer) config(ctx context.Context) error {
 	return h.put(ctx, layout.ConfigName, b, true)
 }
 
-// sound reports whether a file here has the bytes that its name stands for.
+// sound reports whether a file here matches its name.
 func (h *healer) sound(ctx context.Context, name string, buf *[]byte) (bool, error) {
 	if id, _ := layout.ParseFileID(name); strings.HasPrefix(name, layout.PacksDir) {
 		text, err := repair.PackDamage(ctx, h.r, index.Pack{ID: pack.ID(id)}, buf)
@@ -174,7 +174,8 @@ func (h *healer) sound(ctx context.Context, name string, buf *[]byte) (bool, err
 	return err == nil, err
 }
 
-// fetch reads a file of the copy, nil if it is not there or damaged, too.
+// fetch reads a file of the mirror. It returns nil if the file is missing or
+// damaged there, too.
 func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
 	b, err := store.ReadNamed(ctx, h.from, name, layout.MaxFileSize)
 	if err == nil {
@@ -184,7 +185,7 @@ func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	if !errors.Is(err, store.ErrDamaged) {
-		// A bad place of its disk, or no disk at all?
+		// Is one sector of its disk bad, or is the disk gone?
 		if _, gone := h.from.Stat(ctx, layout.ConfigName); gone != nil {
 			return nil, fmt.Errorf("read the copy: %w", err)
 		}
@@ -192,7 +193,7 @@ func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
 	return nil, nil
 }
 
-// put stores a file that was fetched, maybe in the place of a damaged one.
+// put stores a fetched file. overwrite says that it replaces a damaged one.
 func (h *healer) put(ctx context.Context, name string, b []byte, overwrite bool) error {
 	h.rep.Fetched = append(h.rep.Fetched, name)
 	h.rep.FetchedBytes += int64(len(b))
@@ -208,8 +209,8 @@ func (h *healer) put(ctx context.Context, name string, b []byte, overwrite bool)
 	return nil
 }
 
-// content fetches packs that hold what is needed and not here, and then the
-// records of snapshots that are to come along.
+// content fetches the packs that hold needed chunks that are missing here, then the
+// records of the mirror's snapshots if asked for.
 func (h *healer) content(ctx context.Context) error {
 	list, _, err := record.List(ctx, h.r)
 	if err != nil {
@@ -223,7 +224,7 @@ func (h *healer) content(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A dry run has not rebuilt the index; what would be in it is here all the same.
+	// In a dry run, the packs that the repaired index would list are in no index.
 	added := map[pack.ID]bool{}
 	for _, id := range h.rep.Index.Added {
 		added[pack.ID(id)] = h.opts.DryRun
@@ -284,8 +285,7 @@ func (h *healer) content(ctx context.Context) error {
 	return nil
 }
 
-// elsewhere finds snapshots of the copy that are not here, and returns those
-// that are to be fetched.
+// elsewhere reports snapshots that only the mirror has, and returns those to fetch.
 func (h *healer) elsewhere(ctx context.Context, here []*record.Snapshot) ([]*record.Snapshot, error) {
 	all, _, err := record.List(ctx, h.m)
 	if err != nil {

@@ -12,18 +12,18 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// need finds what of the copy's packs is needed.
+// need finds the packs to fetch from the mirror.
 type need struct {
 	h       *healer
-	nodes   map[chunk.ID]bool // that were looked at
-	missing map[chunk.ID]bool // neither here nor there
-	blocks  map[block]bool    // whose dictionaries were looked at
-	added   map[pack.ID]bool  // packs here that the index would list
+	nodes   map[chunk.ID]bool // that were read
+	missing map[chunk.ID]bool // neither here nor in the mirror
+	blocks  map[block]bool    // whose dictionaries were followed
+	added   map[pack.ID]bool  // packs here that the repaired index would list
 	packs   map[pack.ID]bool
-	order   []pack.ID // to be fetched
+	order   []pack.ID // to fetch
 }
 
-// block is a block of this repository's index or of the copy's.
+// block is a block of this repository's index or of the mirror's.
 type block struct {
 	ref  index.BlockRef
 	here bool
@@ -46,7 +46,7 @@ func (n *need) snapshot(ctx context.Context, s *record.Snapshot) error {
 	return nil
 }
 
-// chunk notes where a chunk and what it is a difference to can be fetched.
+// chunk finds the packs that a chunk and its bases must be fetched from.
 func (n *need) chunk(id chunk.ID, above int) {
 	x := n.h.r.Index
 	loc, here := x.Lookup(id)
@@ -73,7 +73,7 @@ func (n *need) chunk(id chunk.ID, above int) {
 	}
 }
 
-// load reads a chunk from wherever it is.
+// load reads a chunk from here or from the mirror.
 func (n *need) load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	n.chunk(id, 0)
 	if n.h.r.Index.Has(id) {
@@ -85,7 +85,7 @@ func (n *need) load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return n.h.m.Chunk(ctx, id)
 }
 
-// tree looks at a node and everything below it, once.
+// tree walks a node and everything below it, once.
 func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 	if n.nodes[id] {
 		return nil
@@ -93,12 +93,12 @@ func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 	n.nodes[id] = true
 	node, err := tree.LoadBelow(ctx, n.load, id, above)
 	if err != nil {
-		return n.lost(ctx, err)
+		return n.ignoreDamage(ctx, err)
 	}
 	note := func(id chunk.ID) error { n.chunk(id, 0); return nil }
 	for i := range node.Entries {
 		if err := node.Entries[i].Content.All(ctx, n.load, note, note); err != nil {
-			if err := n.lost(ctx, err); err != nil {
+			if err := n.ignoreDamage(ctx, err); err != nil {
 				return err
 			}
 		}
@@ -111,8 +111,8 @@ func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 	return nil
 }
 
-// lost passes over what can be had nowhere.
-func (n *need) lost(ctx context.Context, err error) error {
+// ignoreDamage returns nil for damage: what neither repository has cannot be healed.
+func (n *need) ignoreDamage(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -16,7 +16,7 @@ func RefreshParity(ctx context.Context, r *store.Store, percent int, progress fu
 		if s, err := parity.Load(ctx, r.Backend); err == nil && percent == 0 && s.Percent() == 0 {
 			return &parity.RefreshReport{Damaged: []string{}}, nil // nobody wants parity
 		}
-		return nil, fmt.Errorf("parity: the index is damaged, so nobody knows which packs are missing; repair it first: %w", r.DamagedIndex[0])
+		return nil, fmt.Errorf("parity: the index is damaged, so it is not known which packs are missing; run `snap repair index` first: %w", r.DamagedIndex[0])
 	}
 	missing := map[string]bool{}
 	for _, id := range r.Missing {
@@ -28,12 +28,12 @@ func RefreshParity(ctx context.Context, r *store.Store, percent int, progress fu
 	})
 }
 
-// RemoveParity removes all parity files, and returns how many there were.
+// RemoveParity removes all parity files and returns their number.
 func RemoveParity(ctx context.Context, r *store.Store) (int, error) {
 	return parity.Remove(ctx, r.Backend)
 }
 
-// ParityStatus says what parity guards.
+// ParityStatus says what parity protects.
 func ParityStatus(ctx context.Context, r *store.Store) (*parity.Status, error) {
 	s, err := parity.Load(ctx, r.Backend)
 	if err != nil {
@@ -42,9 +42,9 @@ func ParityStatus(ctx context.Context, r *store.Store) (*parity.Status, error) {
 	return s.Status(ctx)
 }
 
-// FromParity brings back what parity can. The caller holds a lock of kind
-// LockExclusive, except for a dry run.
-func FromParity(ctx context.Context, r *store.Store, opts repair.RepairOptions) (*parity.HealReport, error) {
+// FromParity rebuilds damaged and missing files from parity, as
+// repo.Repo.HealFromParity describes.
+func FromParity(ctx context.Context, r *store.Store, opts repair.Options) (*parity.HealReport, error) {
 	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,6 @@
-// Package repair removes what is damaged from the index, the packs and the
-// snapshots of a repository, and keeps the rest. What is lost it leaves marked, so
-// that it can come back. It fetches nothing: see package heal.
+// Package repair removes damaged parts from the index, the packs and the snapshots
+// of a repository, and keeps the rest. It marks lost files, so that a later repair
+// can put them back. It fetches nothing: see package heal.
 package repair
 
 import (
@@ -18,58 +18,59 @@ import (
 	"github.com/snap-backup/snap/repo/replace"
 )
 
-// RepairOptions say how to repair.
-type RepairOptions struct {
+// Options say how to repair.
+type Options struct {
 	// DryRun changes nothing.
 	DryRun bool
-	// Progress, if not nil, is told what is being done, and how far it is.
+	// Progress, if not nil, is called with what is being done, and how far it is.
 	Progress func(phase string, done, total int64)
 }
 
-// Tell reports progress, if somebody wants to know.
-func (o *RepairOptions) Tell(phase string, done, total int64) {
+// Tell calls Progress, if it is not nil.
+func (o *Options) Tell(phase string, done, total int64) {
 	if o.Progress != nil {
 		o.Progress(phase, done, total)
 	}
 }
 
-// Begin refuses to change a repository in which others may be at work, and
-// finishes what a repair before has left undone.
+// Begin fails if this process does not hold an exclusive lock. It completes the
+// replacements of files that an interrupted repair has begun. In a dry run it does
+// nothing.
 func Begin(ctx context.Context, r *store.Store, dryRun bool) error {
 	if dryRun {
 		return nil
 	}
 	if !lock.Holds(r, lock.Exclusive) {
-		return errors.New("repair: the repository is not locked for that")
+		return errors.New("repair: the repository is not locked exclusively")
 	}
 	return replace.Finish(ctx, r.Backend)
 }
 
-// IndexRepair says what RepairIndex has found and done, or would do.
+// IndexRepair says what Index found and did, or would do.
 type IndexRepair struct {
 	Packs      int             `json:"packs"`      // in the index now
 	Damaged    []string        `json:"damaged"`    // index files that cannot be read
 	Added      []layout.FileID `json:"added"`      // packs that no index file listed
-	Corrected  []layout.FileID `json:"corrected"`  // packs of which the index said something wrong
-	Dropped    []layout.FileID `json:"dropped"`    // packs that were listed and are not there
-	Unreadable []layout.FileID `json:"unreadable"` // packs that no index file lists and that do not tell what they hold
+	Corrected  []layout.FileID `json:"corrected"`  // packs that the index described wrongly
+	Dropped    []layout.FileID `json:"dropped"`    // packs that were listed and do not exist
+	Unreadable []layout.FileID `json:"unreadable"` // packs in no index file whose header is damaged
 	Written    int             `json:"written_files"`
 	Removed    int             `json:"removed_files"`
 }
 
-// Changed reports whether there was something to repair.
+// Changed reports whether the index differs from the packs.
 func (x *IndexRepair) Changed() bool {
 	return len(x.Damaged)+len(x.Added)+len(x.Corrected)+len(x.Dropped) > 0
 }
 
 // Index makes the index agree with the packs, as repo.Repo.RepairIndex describes.
-func Index(ctx context.Context, r *store.Store, opts RepairOptions) (*IndexRepair, error) {
+func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, error) {
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}
 	x := &indexRepairer{r: r, rep: &IndexRepair{
 		Damaged: []string{}, Added: []layout.FileID{}, Corrected: []layout.FileID{}, Dropped: []layout.FileID{}, Unreadable: []layout.FileID{},
-	}, there: map[pack.ID]bool{}}
+	}, listed: map[pack.ID]bool{}}
 	x.packs = indexfile.NewBuilder(r, func(_ context.Context, file []byte) error { x.files = append(x.files, file); return nil })
 	if err := x.readOld(ctx); err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func Index(ctx context.Context, r *store.Store, opts RepairOptions) (*IndexRepai
 		return nil, err
 	}
 	for _, p := range x.old.Packs() {
-		if !x.there[p.ID] {
+		if !x.listed[p.ID] {
 			x.rep.Dropped = append(x.rep.Dropped, layout.FileID(p.ID))
 		}
 	}
@@ -108,13 +109,13 @@ type indexRepairer struct {
 	rep       *IndexRepair
 	old       *store.IndexFiles
 	oldFiles  []string
-	announced map[layout.FileID]bool // packs that a prune is about to remove
-	there     map[pack.ID]bool       // packs that the new index lists
+	announced map[layout.FileID]bool // packs on prune lists
+	listed    map[pack.ID]bool       // packs that the new index lists
 	packs     *indexfile.Builder
 	files     [][]byte // of the new index
 }
 
-// readOld reads the index files as they are.
+// readOld reads the present index files.
 func (x *indexRepairer) readOld(ctx context.Context) (err error) {
 	if x.old, err = x.r.ReadIndex(ctx, nil); err != nil {
 		return err
@@ -132,8 +133,8 @@ func (x *indexRepairer) readOld(ctx context.Context) (err error) {
 	return err
 }
 
-// list lists the packs. Those that a prune is about to remove come last: whether
-// they belong in the index depends on the others.
+// list lists the packs. Packs on prune lists come last, since whether they belong in
+// the index depends on the others.
 func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err error) {
 	var last []backend.Info
 	err = x.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
@@ -153,30 +154,31 @@ func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err err
 	return append(files, last...), nil
 }
 
-// pack lists a pack in the new index, by its header if that can be read.
+// pack adds a pack to the new index: from its header if that can be read, or else
+// from the old index.
 func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
 	rep := x.rep
 	fid, _ := layout.ParseFileID(f.Name)
 	id := pack.ID(fid)
-	p, listed := x.old.Pack(id)
+	p, known := x.old.Pack(id)
 	h, err := x.r.ReadHeader(ctx, f)
 	size := f.Size
 	switch {
 	case err != nil && !errors.Is(err, store.ErrDamaged):
 		return fmt.Errorf("read the header of %s: %w", f.Name, err)
-	case err != nil && listed:
+	case err != nil && known:
 		h, size = indexfile.HeaderOf(x.old.Index, p), p.Size
 	case err != nil:
 		rep.Unreadable = append(rep.Unreadable, fid)
 		return nil
-	case !listed && x.announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
-		return nil // a prune was cut off before it removed it
-	case !listed:
+	case !known && x.announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
+		return nil // a prune was interrupted before it removed the pack
+	case !known:
 		rep.Added = append(rep.Added, fid)
 	case !indexfile.SameHeader(x.old.Index, p, h) || p.Size != f.Size:
 		rep.Corrected = append(rep.Corrected, fid)
 	}
-	x.there[id] = true
+	x.listed[id] = true
 	rep.Packs++
 	return x.packs.Add(ctx, id, size, &h)
 }

@@ -18,17 +18,17 @@ import (
 	"github.com/snap-backup/snap/repo/internal/writer"
 )
 
-// DamagedPack is a pack that RepairPacks has taken apart.
+// DamagedPack is a damaged pack and what became of its blocks.
 type DamagedPack struct {
 	Pack       layout.FileID `json:"pack"`
 	Text       string        `json:"text"` // what is wrong with it
 	Blocks     int           `json:"blocks"`
 	Saved      int           `json:"saved_blocks"`
-	LostChunks int           `json:"lost_chunks"` // that are nowhere else
+	LostChunks int           `json:"lost_chunks"` // that are in no other block
 	LostBytes  int64         `json:"lost_bytes"`  // of plaintext
 }
 
-// PackRepair says what RepairPacks has found and done, or would do.
+// PackRepair says what Packs found and did, or would do.
 type PackRepair struct {
 	Index   *IndexRepair  `json:"index"`
 	Packs   int           `json:"packs"` // that were read
@@ -37,9 +37,9 @@ type PackRepair struct {
 	Written int64         `json:"written_bytes"`
 }
 
-// Packs takes damaged packs apart and keeps their sound blocks, as
+// Packs saves the sound blocks of damaged packs and retires these packs, as
 // repo.Repo.RepairPacks describes.
-func Packs(ctx context.Context, r *store.Store, opts RepairOptions) (*PackRepair, error) {
+func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, error) {
 	x, err := Index(ctx, r, opts)
 	if err != nil {
 		return nil, err
@@ -79,22 +79,22 @@ func Packs(ctx context.Context, r *store.Store, opts RepairOptions) (*PackRepair
 		return rep, err
 	}
 	var ids []layout.FileID
-	going := map[pack.ID]bool{}
+	retired := map[pack.ID]bool{}
 	for _, p := range bad {
 		ids = append(ids, layout.FileID(p.ID))
-		going[p.ID] = true
+		retired[p.ID] = true
 	}
 	if _, err := r.PutPruneList(ctx, ids); err != nil {
 		return rep, err
 	}
-	if err := indexfile.Unlist(ctx, r, going); err != nil {
+	if err := indexfile.Unlist(ctx, r, retired); err != nil {
 		return rep, err
 	}
 	return rep, r.LoadIndex(ctx)
 }
 
-// PackDamage says what is wrong with a pack, nothing if it is sound. A disk that
-// fails on the pack alone makes it damaged; a store that is gone is an error.
+// PackDamage says how a pack is damaged, or returns "". A pack counts as damaged if
+// it cannot be read; it is an error if nothing in the store can be read.
 func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) (string, error) {
 	name := layout.PackName(p.ID)
 	var failed error
@@ -104,7 +104,7 @@ func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) 
 			return "is missing", nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("look at %s: %w", name, err)
+			return "", fmt.Errorf("stat %s: %w", name, err)
 		}
 		if info.Size > pack.MaxSize {
 			return fmt.Sprintf("has %d bytes, more than any pack", info.Size), nil
@@ -122,19 +122,18 @@ func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) 
 			continue
 		}
 		if pack.ID(blake.Sum(b[:n])) != p.ID {
-			return "its bytes are not those that its name stands for", nil
+			return "its bytes do not match its name", nil
 		}
 		return "", nil
 	}
-	// Is the store itself still there?
+	// Can the store still be read?
 	if _, err := r.Backend.Stat(ctx, layout.ConfigName); err != nil {
 		return "", fmt.Errorf("read %s: %w", name, failed)
 	}
 	return failed.Error(), nil
 }
 
-// salvage stores the sound blocks of damaged packs anew. In the end they are in
-// the index.
+// salvage stores the sound blocks of damaged packs in new packs.
 func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRepair, dryRun bool) error {
 	var w *writer.Writer
 	if !dryRun {
@@ -143,18 +142,18 @@ func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRep
 	}
 	saved := map[chunk.ID]bool{}
 	lost := map[chunk.ID]uint32{}
-	where := map[chunk.ID]int{}
-	suspect := map[pack.ID]bool{}
+	packOf := map[chunk.ID]int{} // position in bad
+	damaged := map[pack.ID]bool{}
 	for _, p := range bad {
-		suspect[p.ID] = true
+		damaged[p.ID] = true
 	}
 	elsewhere := func(id chunk.ID) bool {
-		return slices.ContainsFunc(r.Index.Copies(id), func(l index.Location) bool { return !suspect[l.Pack] })
+		return slices.ContainsFunc(r.Index.Copies(id), func(l index.Location) bool { return !damaged[l.Pack] })
 	}
 	for i, p := range bad {
 		for _, ref := range p.Blocks {
 			_, b := r.Index.Block(ref)
-			// A repair that was cut off may have saved it.
+			// An interrupted repair may have saved it.
 			if !slices.ContainsFunc(b.Chunks, func(c pack.Chunk) bool { return !elsewhere(c.ID) }) {
 				rep.Damaged[i].Saved++
 				continue
@@ -165,7 +164,7 @@ func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRep
 			}
 			if !sound {
 				for _, c := range b.Chunks {
-					lost[c.ID], where[c.ID] = c.Length, i
+					lost[c.ID], packOf[c.ID] = c.Length, i
 				}
 				continue
 			}
@@ -182,8 +181,8 @@ func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRep
 	}
 	for id, size := range lost {
 		if !saved[id] && !elsewhere(id) {
-			rep.Damaged[where[id]].LostChunks++
-			rep.Damaged[where[id]].LostBytes += int64(size)
+			rep.Damaged[packOf[id]].LostChunks++
+			rep.Damaged[packOf[id]].LostBytes += int64(size)
 		}
 	}
 	if w == nil {
@@ -194,9 +193,9 @@ func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRep
 	return err
 }
 
-// readStubborn fills p from a file. It reports false if the file is too short or
-// cannot be read there, and an error if the whole store is gone.
-func readStubborn(ctx context.Context, r *store.Store, name string, p []byte, off int64) (bool, error) {
+// readRetrying fills p from a file. It returns false if the file is too short or
+// cannot be read there, and an error if nothing in the store can be read.
+func readRetrying(ctx context.Context, r *store.Store, name string, p []byte, off int64) (bool, error) {
 	var failed error
 	for range store.ReadTries {
 		n, err := r.Backend.ReadAt(ctx, name, p, off)
@@ -217,13 +216,13 @@ func readStubborn(ctx context.Context, r *store.Store, name string, p []byte, of
 	return false, nil
 }
 
-// SoundBlock returns the sealed bytes of a block if they are those that were
-// written. If its dictionary can be had, its chunks are checked as well; if not,
-// that its seal is unbroken is enough: what it is a difference to may come back.
+// SoundBlock returns the sealed bytes of a block, and whether they are authentic.
+// If its dictionary can be read, it checks the chunks as well. If not, the block
+// still counts as sound, since the dictionary may return.
 func SoundBlock(ctx context.Context, r *store.Store, ref index.BlockRef) (sealed []byte, sound bool, err error) {
 	id, b := r.Index.Block(ref)
 	sealed = make([]byte, b.Stored)
-	if whole, err := readStubborn(ctx, r, layout.PackName(id), sealed, int64(b.Offset)); !whole {
+	if ok, err := readRetrying(ctx, r, layout.PackName(id), sealed, int64(b.Offset)); !ok {
 		return nil, false, err
 	}
 	if _, err := r.BlockSealer.Open(nil, sealed, nil); err != nil {

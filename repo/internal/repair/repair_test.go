@@ -180,7 +180,7 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	if err != nil || len(dry.Damaged) < 2 {
 		t.Fatalf("%+v, %v", dry, err)
 	}
-	drySnapshots, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{RepairOptions: repo.RepairOptions{DryRun: true}})
+	drySnapshots, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{Options: repo.RepairOptions{DryRun: true}})
 	if err != nil || len(drySnapshots.Repaired) != len(lost) {
 		t.Fatalf("%+v, %v", drySnapshots, err)
 	}

@@ -16,29 +16,28 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// RepairedSnapshot is a snapshot of which RepairSnapshots makes a new version.
+// RepairedSnapshot is a snapshot that Snapshots replaced by a new version.
 type RepairedSnapshot struct {
 	check.Incomplete                // what is lost now
 	New              *layout.FileID `json:"new,omitempty"` // the new record; nil in a dry run
-	Regained         int64          `json:"regained"`      // files that had been lost and are whole again
+	Regained         int64          `json:"regained"`      // files that were lost and are complete again
 	Bytes            int64          `json:"bytes"`         // of the lost files
 }
 
-// SnapshotRepair says what RepairSnapshots has found and done, or would do.
+// SnapshotRepair says what Snapshots found and did, or would do.
 type SnapshotRepair struct {
 	Snapshots int                `json:"snapshots"`
 	Repaired  []RepairedSnapshot `json:"repaired"`
-	// Damaged are records that nobody can read: what they had is not known.
+	// Damaged are records that cannot be read. It is not known what they had.
 	Damaged []string `json:"damaged"`
 	Removed int      `json:"removed_records"`
 }
 
-// SnapshotRepairOptions say how RepairSnapshots goes about it.
+// SnapshotRepairOptions are the options of Snapshots.
 type SnapshotRepairOptions struct {
-	RepairOptions
-	// RemoveDamaged removes records that cannot be read. Without a copy these
-	// snapshots are lost anyway, and as long as the records are there nothing
-	// can be pruned.
+	Options
+	// RemoveDamaged removes records that cannot be read. Without a copy, these
+	// snapshots are lost, and a prune refuses to run while the records exist.
 	RemoveDamaged bool
 }
 
@@ -59,25 +58,25 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 			rep.Damaged = append(rep.Damaged, d.File)
 		}
 	}
-	suffers := map[layout.FileID]bool{}
+	incomplete := map[layout.FileID]bool{}
 	for _, s := range c.Report.Incomplete {
-		suffers[s.Snapshot] = true
+		incomplete[s.Snapshot] = true
 	}
-	// What a change or a repair that was cut off has left to do, unless the old
-	// record may be the better one.
+	// Remove superseded records, which an interrupted change or repair leaves,
+	// unless the newer record is incomplete.
 	for _, s := range c.Superseded {
 		newer := slices.IndexFunc(c.Snapshots, func(o *record.Snapshot) bool { return o.FirstID() == s.FirstID() })
-		if opts.DryRun || newer >= 0 && suffers[c.Snapshots[newer].ID] {
+		if opts.DryRun || newer >= 0 && incomplete[c.Snapshots[newer].ID] {
 			continue
 		}
-		// Not Forget, which means all records of the snapshot.
+		// Forget would remove all records of the snapshot.
 		if err := record.Delete(ctx, r, s.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return rep, err
 		}
 	}
 	for i, s := range c.Snapshots {
 		opts.Tell("repairing snapshots", int64(i), int64(len(c.Snapshots)))
-		if !suffers[s.ID] && s.Lost == nil {
+		if !incomplete[s.ID] && s.Lost == nil {
 			continue
 		}
 		b := rebuild{c: c, s: s}
@@ -106,17 +105,17 @@ type rebuild struct {
 	c *check.Checker
 	s *record.Snapshot
 
-	whole, lost *tree.Builder // nil if nothing is stored
-	files       int64
-	bytes       int64
-	out         RepairedSnapshot
-	nodes       []record.LostNode
-	changed     bool
+	complete, lost *tree.Builder // nil while nothing is stored
+	files          int64
+	bytes          int64
+	out            RepairedSnapshot
+	nodes          []record.LostNode
+	changed        bool
 }
 
-// run returns nil if there is nothing to do.
+// run returns nil if nothing has changed.
 func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, error) {
-	// Once to see what there is to do, and once to do it.
+	// The first pass finds out whether anything changes; the second stores it.
 	if err := b.pass(ctx); err != nil {
 		return nil, err
 	}
@@ -130,11 +129,11 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 	w := writer.New(ctx, r)
 	defer w.Close()
 	old := record.Outline(ctx, r, b.s)
-	b.whole, b.lost = tree.NewBuilder(w.SaveNode, old), tree.NewBuilder(w.SaveNode, old)
+	b.complete, b.lost = tree.NewBuilder(w.SaveNode, old), tree.NewBuilder(w.SaveNode, old)
 	if err := b.pass(ctx); err != nil {
 		return nil, err
 	}
-	root, err := b.whole.Finish(ctx)
+	root, err := b.complete.Finish(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +165,8 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 	return &b.out, nil
 }
 
-// pass goes through the entries of the snapshot and of what it had lost before.
+// pass walks the entries of the snapshot and those that it had lost before, in one
+// order.
 func (b *rebuild) pass(ctx context.Context) error {
 	t := check.TreeCheck{Checker: b.c, Clean: map[chunk.ID]struct{}{}}
 	before, nodes, err := b.s.Lost.Entries(ctx, t.Load)
@@ -202,8 +202,8 @@ func (b *rebuild) pass(ctx context.Context) error {
 			b.files++
 			b.bytes += sizeInFolder(e)
 		}
-		if b.whole != nil {
-			return b.whole.Add(ctx, e)
+		if b.complete != nil {
+			return b.complete.Add(ctx, e)
 		}
 		return nil
 	}
@@ -212,7 +212,7 @@ func (b *rebuild) pass(ctx context.Context) error {
 		for ; at < len(before); at++ {
 			c := before[at].Key().Compare(e.Key())
 			if c == 0 {
-				continue // it is there, so it is not lost
+				continue // the snapshot has the file, so it is not lost
 			}
 			if c > 0 {
 				break
@@ -241,7 +241,7 @@ func (b *rebuild) pass(ctx context.Context) error {
 	return nil
 }
 
-// sizeInFolder is the length of a file in the backup folder.
+// sizeInFolder returns the length of a file in the backup folder.
 func sizeInFolder(e *tree.Entry) int64 {
 	if e.Encryption != nil {
 		return e.Content.Size/16*16 + 16 // padded
@@ -249,10 +249,10 @@ func sizeInFolder(e *tree.Entry) int64 {
 	return e.Content.Size
 }
 
-// lostNote begins the problems that repairs write.
+// lostNote is the prefix of the problems that repairs write.
 const lostNote = "lost by the repository: "
 
-// problems are those of the record, with what is lost now.
+// problems returns the record's problems, updated with what is lost now.
 func (b *rebuild) problems(l *record.Lost) []string {
 	out := slices.DeleteFunc(slices.Clone(b.s.Problems), func(p string) bool { return len(p) >= len(lostNote) && p[:len(lostNote)] == lostNote })
 	if l == nil {
