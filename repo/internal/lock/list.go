@@ -15,7 +15,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// State is what is known of a lock's owner.
+// State is what is known about the process that holds a lock.
 type State string
 
 // The states of a lock.
@@ -23,11 +23,11 @@ const (
 	Alive State = "alive"   // its process runs on this machine
 	Dead  State = "dead"    // its process has ended
 	Stale State = "stale"   // it was not refreshed in time
-	Fresh State = "fresh"   // its process is elsewhere and shows itself
-	Bad   State = "damaged" // nobody can say whose it is
+	Fresh State = "fresh"   // its process is elsewhere and refreshes it
+	Bad   State = "damaged" // it cannot be read
 )
 
-// gone reports whether the lock's process does not count any more.
+// gone reports whether the lock's process is known or assumed to have ended.
 func (s State) gone() bool { return s == Dead || s == Stale }
 
 // Info describes a lock in the repository.
@@ -52,7 +52,7 @@ func List(ctx context.Context, r *store.Store) ([]Info, error) {
 	err := r.Backend.List(ctx, layout.LocksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil {
-			return nil // not one of ours
+			return nil // not a lock
 		}
 		info, err := readLock(ctx, r, f.Name)
 		switch {
@@ -63,7 +63,7 @@ func List(ctx context.Context, r *store.Store) ([]Info, error) {
 		case err != nil:
 			return err
 		default:
-			info.State = judge(r, info, self)
+			info.State = stateOf(r, info, self)
 		}
 		info.ID = id
 		out = append(out, info)
@@ -77,14 +77,14 @@ func List(ctx context.Context, r *store.Store) ([]Info, error) {
 	return out, nil
 }
 
-// newestFiles makes one of the files of each lock, of which the newest counts.
+// newestFiles returns the newest file of each lock, with the others in its others.
 func newestFiles(all []Info) []Info {
 	var out []Info
 	at := map[string]int{}
 	for _, l := range all {
-		i, again := at[l.session]
+		i, found := at[l.session]
 		switch {
-		case l.session == "" || !again:
+		case l.session == "" || !found:
 			at[l.session] = len(out)
 			out = append(out, l)
 		case l.Refreshed.After(out[i].Refreshed) || l.Refreshed.Equal(out[i].Refreshed) && len(l.seen) >= len(out[i].seen):
@@ -97,7 +97,8 @@ func newestFiles(all []Info) []Info {
 	return out
 }
 
-func judge(r *store.Store, l Info, self process.Identity) State {
+// stateOf returns the state of a lock.
+func stateOf(r *store.Store, l Info, self process.Identity) State {
 	if r.Guard != nil && l.session == r.Guard.Session {
 		return Alive
 	}
@@ -127,11 +128,12 @@ func NotRead(r *store.Store, locks []Info, list layout.FileID) (out []Info) {
 	return out
 }
 
-// LeftBehind reports whether a lock's process is gone, as far as can be known.
+// LeftBehind reports whether a lock is stale: its process is known or assumed to
+// have ended.
 func LeftBehind(l Info) bool { return l.State.gone() }
 
-// Remove removes some locks and returns them. A process whose lock goes
-// while it runs notices before its snapshot counts, and fails.
+// Remove removes some locks and returns them. A process whose lock is removed while
+// it runs notices that before its snapshot counts, and fails.
 func Remove(ctx context.Context, r *store.Store, which func(Info) bool) ([]Info, error) {
 	locks, err := List(ctx, r)
 	if err != nil {
@@ -150,7 +152,7 @@ func Remove(ctx context.Context, r *store.Store, which func(Info) bool) ([]Info,
 	return removed, nil
 }
 
-// deleteLock removes all files of somebody's lock.
+// deleteLock removes all files of a lock.
 func deleteLock(ctx context.Context, r *store.Store, l Info) error {
 	for _, id := range append(l.others, l.ID) {
 		if err := r.Backend.Delete(ctx, layout.LocksDir+id.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {

@@ -1,7 +1,8 @@
-// Package lock tells the processes that use a repository about each other.
+// Package lock keeps processes that would harm each other from using a repository
+// at the same time.
 //
-// A process that holds a lock keeps others out that would harm it, and learns if
-// its lock was removed. The package never waits for another process.
+// A process learns if its lock was removed. The package never waits for another
+// process.
 package lock
 
 import (
@@ -25,19 +26,19 @@ const (
 	lockMagic   = "snaplk01"
 	lockVersion = 1
 	maxLockSize = 1 << 20
-	// StaleAfter is the age from which the lock of a process about which nothing
-	// is known counts as left behind. If the process wakes up after all, it
-	// finds out before its snapshot counts; see Lock.held.
+	// StaleAfter is the age at which a lock counts as stale if nothing is known
+	// about its process. If the process still runs, it notices that its lock was
+	// removed before its snapshot counts; see Lock.held.
 	StaleAfter = 30 * time.Minute
-	// releaseTime bounds how long Release tries.
+	// releaseTime bounds how long Release takes.
 	releaseTime = 30 * time.Second
 )
 
-// Kind is what a process does, and so which others may be at work beside
-// it.
+// Kind is what a process does with the repository. It decides which other processes
+// may use the repository at the same time.
 type Kind string
 
-// The kinds of locks. Reading, writing and one prune go on side by side.
+// The kinds of locks. Readers, writers and one prune may work at the same time.
 const (
 	Read      Kind = "read"
 	Write     Kind = "write"
@@ -59,30 +60,30 @@ func (e *LockedError) Error() string {
 	}
 	state := "that process is running"
 	if l.State != Alive {
-		state = "it last showed itself at " + l.Refreshed.Local().Format(time.TimeOnly)
+		state = "it last refreshed its lock at " + l.Refreshed.Local().Format(time.TimeOnly)
 	}
-	return fmt.Sprintf("the repository is locked by %q, process %d of %s on %s, at work since %s; %s",
+	return fmt.Sprintf("the repository is locked by %q, process %d of %s on %s, running since %s; %s",
 		l.What, l.Owner.PID, l.Owner.User, l.Owner.Host, l.Since.Local().Format(time.DateTime), state)
 }
 
 // Is makes errors.Is(err, ErrLocked) true.
 func (e *LockedError) Is(target error) bool { return target == store.ErrLocked }
 
-// lockBody is a lock as it is stored.
+// lockBody is the sealed part of a lock file.
 type lockBody struct {
 	Version   int              `json:"version"`
-	Session   string           `json:"session"` // stays while the lock is refreshed
+	Session   string           `json:"session"` // names the lock through all its refreshes
 	Kind      Kind             `json:"kind"`
 	What      string           `json:"what"`
 	Owner     process.Identity `json:"owner"`
 	Since     time.Time        `json:"since"`
 	Refreshed time.Time        `json:"refreshed"`
-	// Seen are the lists of packs to remove that the process has read: it
-	// relies on none of these packs.
+	// Seen are the prune lists that the process has read. It relies on none of
+	// their packs.
 	Seen []layout.FileID `json:"seen,omitempty"`
 }
 
-// Lock is this process's lock. A nil Lock is none: its methods do nothing.
+// Lock is the lock of this process. The methods of a nil Lock do nothing.
 type Lock struct {
 	r    *store.Store
 	stop context.CancelFunc
@@ -91,7 +92,7 @@ type Lock struct {
 	mu   sync.Mutex
 	body lockBody
 	id   layout.FileID
-	last *layout.FileID // the file before that, which stays until the next refresh
+	last *layout.FileID // the file before id, which stays until the next refresh
 	lost bool
 }
 
@@ -113,7 +114,8 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 	if l.id, err = putLock(ctx, r, l.body); err != nil {
 		return nil, fmt.Errorf("lock the repository: %w", err)
 	}
-	// Its own comes first: of two that begin at once, each sees the other's.
+	// List only after storing this lock: if two processes begin at once, at least
+	// one of them sees the other's lock.
 	locks, err := List(ctx, r)
 	if err != nil {
 		_ = l.remove(ctx)
@@ -125,7 +127,7 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 		case o.State.gone():
 			if err := deleteLock(ctx, r, o); err != nil {
 				_ = l.remove(ctx)
-				return nil, fmt.Errorf("remove a lock that was left behind: %w", err)
+				return nil, fmt.Errorf("remove a stale lock: %w", err)
 			}
 		case o.State == Bad && (kind == Prune || kind == Exclusive), o.State != Bad && kind.conflicts(o.Kind):
 			_ = l.remove(ctx)
@@ -139,8 +141,8 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 	return l, nil
 }
 
-// keep refreshes the lock until it is released. A refresh that fails is tried
-// again next time: there are several before the lock counts as stale.
+// keep refreshes the lock until it is released. It ignores failures, since several
+// refreshes follow before the lock counts as stale.
 func (l *Lock) keep(ctx context.Context) {
 	defer close(l.done)
 	if l.r.Options.Refresh < 0 {
@@ -158,15 +160,16 @@ func (l *Lock) keep(ctx context.Context) {
 	}
 }
 
-// refresh puts a newer lock in the place of the last one.
+// refresh replaces the lock by a newer one.
 func (l *Lock) refresh(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.renew(ctx)
 }
 
+// renew is refresh for a caller that holds l.mu.
 func (l *Lock) renew(ctx context.Context) error {
-	if err := l.there(ctx); err != nil {
+	if err := l.stillHeld(ctx); err != nil {
 		return err
 	}
 	body := l.body
@@ -178,8 +181,8 @@ func (l *Lock) renew(ctx context.Context) error {
 	if id == l.id {
 		return nil
 	}
-	// The file before the last one goes, not the last one: a listing that this
-	// happens during could show neither of them then.
+	// Remove the file before the last one, not the last one: a listing made at the
+	// same time could otherwise show none of the lock's files.
 	oldest := l.last
 	last := l.id
 	l.body, l.id, l.last = body, id, &last
@@ -188,7 +191,7 @@ func (l *Lock) renew(ctx context.Context) error {
 	}
 	switch err := l.r.Backend.Delete(ctx, layout.LocksDir+oldest.String()); {
 	case errors.Is(err, backend.ErrNotExist):
-		l.lost = true // somebody took this process for dead in between
+		l.lost = true // another process has removed the lock
 		_ = l.remove(ctx)
 		return store.ErrLockLost
 	case err != nil:
@@ -208,15 +211,15 @@ func (l *Lock) see(ctx context.Context, lists []layout.FileID) error {
 	return l.renew(ctx)
 }
 
-// held returns nil if the lock was there all the time.
+// held returns nil if no process has removed the lock.
 func (l *Lock) held(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.there(ctx)
+	return l.stillHeld(ctx)
 }
 
-// there returns nil if nobody has taken the lock away.
-func (l *Lock) there(ctx context.Context) error {
+// stillHeld is held for a caller that holds l.mu.
+func (l *Lock) stillHeld(ctx context.Context) error {
 	if l.lost {
 		return store.ErrLockLost
 	}
@@ -234,8 +237,8 @@ func (l *Lock) there(ctx context.Context) error {
 	return nil
 }
 
-// files names the files that the lock consists of. Who takes the lock away may
-// have seen one of them alone.
+// files returns the IDs of the lock's files. A process that removes the lock may
+// have seen only one of them.
 func (l *Lock) files() []layout.FileID {
 	if l.last == nil {
 		return []layout.FileID{l.id}
@@ -243,8 +246,8 @@ func (l *Lock) files() []layout.FileID {
 	return []layout.FileID{*l.last, l.id}
 }
 
-// Release removes the lock. It does so even if the context that it was made
-// with has ended. An error can be ignored: what is left behind is recognised.
+// Release removes the lock, even if the context that it was made with has ended.
+// An error can be ignored, since a lock that stays becomes stale.
 func (l *Lock) Release() error {
 	if l == nil {
 		return nil

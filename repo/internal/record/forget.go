@@ -11,11 +11,10 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// Forget removes snapshots. What only they needed stays until the next Prune.
-// That a snapshot is gone already is no error.
+// Forget removes snapshots, as repo.Repo.Forget describes.
 func Forget(ctx context.Context, r *store.Store, ids ...layout.FileID) error {
-	// Who finds a record gone looks again: somebody may have just put another one
-	// in its place.
+	// If a record was gone already, list the records again: another process may
+	// have just replaced it.
 	for range 3 {
 		if len(ids) == 0 {
 			return nil
@@ -28,15 +27,15 @@ func Forget(ctx context.Context, r *store.Store, ids ...layout.FileID) error {
 	return nil
 }
 
-// forget removes all records of snapshots, and returns those of which one was
-// gone already.
+// forget removes all records of snapshots. It returns the snapshots for which a
+// record was gone already.
 func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []layout.FileID, err error) {
 	all, err := ReadAll(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	// Earlier records of a snapshot go first, or one of them would stand for it
-	// again if this were cut off.
+	// Remove earlier records first: after an interruption, one of them would be the
+	// snapshot's current record again.
 	records := slices.Concat(all.Superseded, all.Current)
 	for _, id := range ids {
 		origin := id
@@ -45,17 +44,17 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 				origin = s.FirstID()
 			}
 		}
-		going := []layout.FileID{}
+		remove := []layout.FileID{}
 		for _, s := range records {
 			if s.FirstID() == origin {
-				going = append(going, s.ID)
+				remove = append(remove, s.ID)
 			}
 		}
-		if len(going) == 0 {
-			going = []layout.FileID{id} // its record may be damaged
+		if len(remove) == 0 {
+			remove = []layout.FileID{id} // its record may be damaged
 		}
 		missed := false
-		for _, id := range going {
+		for _, id := range remove {
 			err := Delete(ctx, r, id)
 			if err != nil && !errors.Is(err, backend.ErrNotExist) {
 				return nil, fmt.Errorf("forget snapshot %s: %w", id.Short(), err)

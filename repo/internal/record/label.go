@@ -12,32 +12,33 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// Pin says that a snapshot is to stay.
+// Pin says that a snapshot must not be forgotten.
 type Pin struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason,omitempty"`
 }
 
-// Labels are what can be changed of a snapshot.
+// Labels are the parts of a snapshot that can be changed.
 type Labels struct {
 	Tags []string
 	Pin  *Pin
 	Note string
 }
 
-// Labels returns those of a snapshot.
+// Labels returns a snapshot's labels.
 func (s *Snapshot) Labels() Labels { return Labels{slices.Clone(s.Tags), s.Pin, s.Note} }
 
 const (
-	// MaxLabel bounds each tag, note and reason, and maxTags their number: all
-	// of them fit into a record many times.
+	// MaxLabel bounds the length of each tag, note and reason in bytes, and MaxTags
+	// the number of tags. So all of them fit easily into a record.
 	MaxLabel = 4 << 10
 	MaxTags  = 64
-	// MaxFormer bounds the IDs that a record lists of its predecessors.
+	// MaxFormer bounds how many former IDs a record lists.
 	MaxFormer = 64
 )
 
-// FirstID names the snapshot through all changes of its record.
+// FirstID returns the ID under which the snapshot was first stored. It stays the
+// same when labels change.
 func (s *Snapshot) FirstID() layout.FileID {
 	if s.Original != nil {
 		return *s.Original
@@ -45,7 +46,7 @@ func (s *Snapshot) FirstID() layout.FileID {
 	return s.ID
 }
 
-// Has reports whether a snapshot has an ID, or had it before it was changed.
+// Has reports whether a snapshot has an ID, or had it before a change.
 func (s *Snapshot) Has(id layout.FileID) bool {
 	return s.ID == id || s.FirstID() == id || slices.Contains(s.Former, id)
 }
@@ -54,7 +55,7 @@ func (s *Snapshot) Has(id layout.FileID) bool {
 // describes.
 func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Labels) (*Snapshot, error) {
 	if r.Guard == nil {
-		return nil, errors.New("change a snapshot: the repository is not locked for that")
+		return nil, errors.New("change a snapshot: this process holds no lock")
 	}
 	if err := labels.check(); err != nil {
 		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
@@ -68,7 +69,7 @@ func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Label
 	if err := Replace(ctx, r, s, n); err != nil {
 		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
 	}
-	// What a crash has left of earlier changes.
+	// Remove what earlier changes left when they were interrupted.
 	for _, old := range records.Superseded {
 		if old.FirstID() == s.FirstID() && old.ID != s.ID {
 			if err := Delete(ctx, r, old.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
@@ -79,7 +80,7 @@ func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Label
 	return n, nil
 }
 
-// Successor returns a record that is to replace s, to be changed and stored.
+// Successor returns a record that replaces s. The caller changes and stores it.
 func Successor(r *store.Store, s *Snapshot) *Snapshot {
 	n := *s
 	original := s.FirstID()
@@ -91,7 +92,7 @@ func Successor(r *store.Store, s *Snapshot) *Snapshot {
 	n.Former = n.Former[max(0, len(n.Former)-MaxFormer):]
 	now := r.Options.Now().UTC()
 	if s.Changed != nil && !now.After(*s.Changed) {
-		now = s.Changed.Add(1) // a clock that goes backwards does not bring the old one back
+		now = s.Changed.Add(1) // newer than s, even if the clock went backwards
 	}
 	n.Changed = &now
 	return &n
@@ -129,15 +130,15 @@ func Delete(ctx context.Context, r *store.Store, id layout.FileID) error {
 
 func (l *Labels) check() error {
 	if len(l.Tags) > MaxTags {
-		return fmt.Errorf("%d tags, at most %d are kept", len(l.Tags), MaxTags)
+		return fmt.Errorf("%d tags, more than %d", len(l.Tags), MaxTags)
 	}
-	long := append([]string{l.Note}, l.Tags...)
+	texts := append([]string{l.Note}, l.Tags...)
 	if l.Pin != nil {
-		long = append(long, l.Pin.Reason)
+		texts = append(texts, l.Pin.Reason)
 	}
-	for _, s := range long {
+	for _, s := range texts {
 		if len(s) > MaxLabel {
-			return fmt.Errorf("a text of %d bytes, at most %d are kept", len(s), MaxLabel)
+			return fmt.Errorf("a text of %d bytes, more than %d", len(s), MaxLabel)
 		}
 	}
 	return nil
@@ -150,9 +151,9 @@ type Snapshots struct {
 	Damaged    []error
 }
 
-// settle splits records into those that count and those that a change has
-// replaced and not removed.
-func settle(list []*Snapshot) (current, superseded []*Snapshot) {
+// splitSuperseded separates the current records from those that a newer record
+// supersedes.
+func splitSuperseded(list []*Snapshot) (current, superseded []*Snapshot) {
 	newest := map[layout.FileID]*Snapshot{}
 	for _, s := range list {
 		if o := newest[s.FirstID()]; o == nil || s.newer(o) {
@@ -169,7 +170,7 @@ func settle(list []*Snapshot) (current, superseded []*Snapshot) {
 	return current, superseded
 }
 
-// newer reports whether a record of the same snapshot was made after o.
+// newer reports whether s was made after o, a record of the same snapshot.
 func (s *Snapshot) newer(o *Snapshot) bool {
 	switch {
 	case s.Changed == nil || o.Changed == nil:

@@ -9,13 +9,12 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// MaxLostNodes bounds the lost parts of a file list that a record names.
+// MaxLostNodes bounds how many lost nodes a record names.
 const MaxLostNodes = 4096
 
-// Lost is what a snapshot had once and cannot give back any more, as
-// RepairSnapshots has marked it. Should the content come back, from a copy of
-// the repository or with another backup, the next repair puts the files into
-// their places again.
+// Lost is what a snapshot had and the repository has lost, as marked by a repair.
+// If the content returns, by healing or with another backup, the next repair puts
+// the files back.
 type Lost struct {
 	Time time.Time `json:"time"` // when it was marked
 	// Complete says whether the snapshot was complete before.
@@ -25,21 +24,21 @@ type Lost struct {
 	// Tree is the root of a tree of the lost files: their entries as they were,
 	// with chunks of which at least one is missing. Nil if there are none.
 	Tree *chunk.ID `json:"tree,omitempty"`
-	// Nodes are nodes of the snapshot's tree that could not be read. What was
-	// below them, and how much, nobody knows.
+	// Nodes are nodes of the snapshot's tree that could not be read. It is not
+	// known what was below them.
 	Nodes []LostNode `json:"nodes,omitempty"`
-	// MoreNodes counts those that found no room here.
+	// MoreNodes is the number of such nodes beyond MaxLostNodes.
 	MoreNodes int `json:"more_nodes,omitempty"`
 }
 
-// LostNode is a lost part of a list of files.
+// LostNode is a lost node of a tree.
 type LostNode struct {
 	ID    chunk.ID `json:"id"`
-	Level int      `json:"level"` // of the node that named it; -1 for a root
+	Level int      `json:"level"` // of the node that refers to it; -1 for a root
 }
 
-// Entries returns the entries of lost files whose list can be read, in order,
-// and the nodes that still cannot be read.
+// Entries returns the entries of lost files in order, as far as they can be read,
+// and the nodes that cannot be read.
 func (l *Lost) Entries(ctx context.Context, load tree.Load) (list []tree.Entry, nodes []LostNode, err error) {
 	if l == nil {
 		return nil, nil, nil

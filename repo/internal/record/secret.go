@@ -20,8 +20,8 @@ const (
 	secretMagic     = "snapse01"
 	secretVersion   = 1
 	MaxPasswordSize = 64 << 10
-	// secretUnit is what the plain form is padded to a multiple of, in bytes:
-	// the file's length should not tell that of the password.
+	// secretUnit is the multiple of bytes to which the plain form is padded, so that
+	// the length of the file does not reveal that of the password.
 	secretUnit = 512
 )
 
@@ -42,7 +42,7 @@ type secretBody struct {
 	Added    time.Time `json:"added"`
 }
 
-// Format keeps the password out of whatever is printed, with any verb.
+// Format keeps the password out of printed text, with any verb.
 func (p DevicePassword) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "DevicePassword(%s, hidden)", p.UDID)
 }
@@ -50,8 +50,7 @@ func (p DevicePassword) Format(f fmt.State, _ rune) {
 // LogValue keeps the password out of structured logs.
 func (p DevicePassword) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(p)) }
 
-// KeepDevicePassword stores a password of a device. One that is kept already
-// is not stored again.
+// KeepDevicePassword stores a password of a device, unless it is kept already.
 func KeepDevicePassword(ctx context.Context, r *store.Store, udid string, password []byte) error {
 	kept, err := DevicePasswords(ctx, r, udid)
 	if err != nil {
@@ -85,9 +84,8 @@ func KeepDevicePassword(ctx context.Context, r *store.Store, udid string, passwo
 	return nil
 }
 
-// DevicePasswords returns the passwords kept for a device, the newest first.
-// A file that is damaged is passed over: what it held has to be typed again,
-// and Check tells.
+// DevicePasswords returns the passwords kept for a device, the newest first. It
+// skips damaged files, which a check reports.
 func DevicePasswords(ctx context.Context, r *store.Store, udid string) ([]DevicePassword, error) {
 	var out []DevicePassword
 	err := r.Backend.List(ctx, layout.SecretsDir, func(f backend.Info) error {
@@ -107,8 +105,8 @@ func DevicePasswords(ctx context.Context, r *store.Store, udid string) ([]Device
 	return out, nil
 }
 
-// ForgetDevicePasswords removes all passwords kept for a device and returns
-// how many there were. Copies of the repository may still hold them.
+// ForgetDevicePasswords removes all passwords kept for a device and returns their
+// number. Copies of the repository may still have them.
 func ForgetDevicePasswords(ctx context.Context, r *store.Store, udid string) (int, error) {
 	kept, err := DevicePasswords(ctx, r, udid)
 	if err != nil {
@@ -150,7 +148,7 @@ func openSecret(b []byte, sealer *crypto.Sealer) (DevicePassword, error) {
 	var body secretBody
 	if err := json.Unmarshal(plain, &body); err != nil {
 		clear(body.Password)
-		return DevicePassword{}, errors.New("not JSON") // the reason could quote the secret
+		return DevicePassword{}, errors.New("not JSON") // err could quote the password
 	}
 	if body.Version != secretVersion {
 		clear(body.Password)

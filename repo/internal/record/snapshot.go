@@ -2,7 +2,7 @@
 // their labels, unfinished backups, and kept backup passwords.
 //
 // A record is never changed, only replaced: the new one is durable before the old
-// one goes, and readers show the newer one. The package stores no content.
+// one is removed, and readers show the newer one. The package stores no content.
 package record
 
 import (
@@ -34,8 +34,8 @@ type Snapshot struct {
 	ID layout.FileID `json:"id"`
 
 	Version  int       `json:"version"`
-	Time     time.Time `json:"time"`      // of the backup, by its own account
-	StoredAt time.Time `json:"stored_at"` // when it came into the repository
+	Time     time.Time `json:"time"`      // of the backup, as the backup says
+	StoredAt time.Time `json:"stored_at"` // when the repository stored it
 	Host     string    `json:"host,omitempty"`
 	Program  string    `json:"program,omitempty"`
 
@@ -43,15 +43,15 @@ type Snapshot struct {
 	Source Source `json:"source"`
 
 	Encrypted bool     `json:"encrypted"`          // by the device, with a backup password
-	Unlocked  bool     `json:"unlocked,omitempty"` // encrypted, but stored as what it holds
-	Complete  bool     `json:"complete"`           // as the device finished it
-	Problems  []string `json:"problems,omitempty"` // why not, or what else was noticed
+	Unlocked  bool     `json:"unlocked,omitempty"` // encrypted, but stored decrypted
+	Complete  bool     `json:"complete"`           // the device finished it
+	Problems  []string `json:"problems,omitempty"` // why it is not complete, and other findings
 	Tags      []string `json:"tags,omitempty"`
 	Pin       *Pin     `json:"pin,omitempty"`
 	Note      string   `json:"note,omitempty"`
 
-	// Of a record that has replaced another one: the ID under which the snapshot
-	// was stored, those that it had since, and when it was changed last.
+	// Set if the record has replaced another: the ID under which the snapshot was
+	// first stored, those that it had since, and the time of the last change.
 	Original *layout.FileID  `json:"original,omitempty"`
 	Former   []layout.FileID `json:"former,omitempty"`
 	Changed  *time.Time      `json:"changed,omitempty"`
@@ -66,21 +66,21 @@ type Snapshot struct {
 	CopiedFrom *Origin `json:"copied_from,omitempty"`
 
 	Files int64 `json:"files"`
-	Bytes int64 `json:"bytes"` // as the folder had them
+	Bytes int64 `json:"bytes"` // of files in the backup folder
 
-	// What storing it added to the repository; the record itself, of about
-	// 1 KB, is not counted.
+	// What storing it added to the repository, without the record itself of about
+	// 1 KB.
 	NewChunks   int64 `json:"new_chunks"`
 	NewBytes    int64 `json:"new_bytes"`    // content, before compression
 	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
 }
 
-// Origin is the snapshot of another repository that a snapshot is a copy of: the
-// one that was imported, also if it came by way of a third repository.
+// Origin names the snapshot of another repository that a snapshot is a copy of. It
+// is the imported snapshot, even if the copy came by way of a third repository.
 type Origin struct {
 	Repository string        `json:"repository"` // its ID, as in its Config
 	Snapshot   layout.FileID `json:"snapshot"`
-	Root       chunk.ID      `json:"root"` // by the keys of that repository
+	Root       chunk.ID      `json:"root"` // in that repository
 }
 
 // Device is the device that a backup is of.
@@ -97,10 +97,10 @@ type Device struct {
 type Source struct {
 	Kind     string `json:"kind"`           // "folder" or "device"
 	Path     string `json:"path,omitempty"` // of the folder, as the host named it
-	Folder   string `json:"folder"`         // name of the folder to give back
+	Folder   string `json:"folder"`         // name of the backup folder, for materialize
 	RunID    string `json:"run_id,omitempty"`
-	Full     bool   `json:"full,omitempty"`     // by the device's own account
-	Archived bool   `json:"archived,omitempty"` // set aside by Finder or iTunes
+	Full     bool   `json:"full,omitempty"`     // a full backup, as the device says
+	Archived bool   `json:"archived,omitempty"` // by Finder or iTunes
 }
 
 // Kinds of sources.
@@ -162,9 +162,8 @@ func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return s, nil
 }
 
-// ByID returns the snapshot that has an ID, or had it before it was
-// changed: the parent of another one, say. If there is none, that is
-// ErrNoSnapshot.
+// ByID returns the snapshot that has an ID, or had it before a change. It fails with
+// ErrNoSnapshot if none has.
 func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
 	s, err := Load(ctx, r, id)
 	if !errors.Is(err, backend.ErrNotExist) {
@@ -182,15 +181,15 @@ func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return nil, fmt.Errorf("snapshot %s: %w", id.Short(), store.ErrNoSnapshot)
 }
 
-// List reads all snapshot records, oldest backup first. Records that
-// cannot be read are left out and reported in damaged; they do not hide the
-// others.
+// List reads all snapshot records, oldest backup first. It reports records that
+// cannot be read in damaged.
 func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
 	all, err := ReadAll(ctx, r)
 	return all.Current, all.Damaged, err
 }
 
-// ReadAll is Snapshots, and returns what a change that was cut off has left.
+// ReadAll is List, and also returns superseded records, which interrupted changes
+// leave.
 func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 	var mu sync.Mutex
 	var list []*Snapshot
@@ -201,7 +200,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 		g.Go(func() error {
 			id, err := layout.ParseFileID(f.Name)
 			if err != nil {
-				return nil // not one of ours
+				return nil // not a record
 			}
 			s, err := Load(gctx, r, id)
 			mu.Lock()
@@ -235,17 +234,16 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 		return slices.Compare(a.ID[:], b.ID[:])
 	})
 	slices.SortFunc(damaged, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	all.Current, all.Superseded = settle(list)
+	all.Current, all.Superseded = splitSuperseded(list)
 	all.Damaged = damaged
 	return all, nil
 }
 
-// FindSnapshot finds the snapshot that a person means: a unique beginning of
-// its ID, or of one that it had before it was changed, "latest", or
-// "latest:DEVICE" with a UDID or a device name.
+// FindSnapshot finds a snapshot by what a person writes, as
+// repo.Repo.FindSnapshot describes.
 func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, error) {
 	if what, _, _ := strings.Cut(spec, ":"); what != "latest" {
-		// Mostly that needs one record, and no others can be in the way.
+		// Usually one record is enough, whatever state the others are in.
 		id, err := r.Resolve(ctx, layout.SnapshotsDir, spec)
 		if err == nil {
 			return Load(ctx, r, id)
@@ -266,7 +264,7 @@ func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, 
 	return s, err
 }
 
-// FindIn is FindSnapshot for a list that Snapshots has returned.
+// FindIn is FindSnapshot in a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	what, device, byDevice := strings.Cut(spec, ":")
 	var err error
@@ -285,8 +283,8 @@ func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	return list[len(list)-1], nil
 }
 
-// byID returns the one snapshot whose ID begins with prefix. IDs that snapshots
-// had before count where no present one fits.
+// byID returns the one snapshot whose ID begins with prefix. It looks at former IDs
+// only if no present one fits.
 func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 	if prefix == "" {
 		return nil, nil
@@ -311,7 +309,7 @@ func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 	return found, nil
 }
 
-// minPrefix is how much of a UDID has to be given at least.
+// minPrefix is the least number of digits of a UDID's prefix.
 const minPrefix = 4
 
 // OfDevice returns the snapshots of one device, as repo.OfDevice describes.
@@ -332,27 +330,27 @@ func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 			}
 		}
 		if len(udids) > 1 {
-			return nil, fmt.Errorf("%d devices fit %q, use the whole name or the UDID: %w", len(udids), device, store.ErrAmbiguous)
+			return nil, fmt.Errorf("%d devices fit %q, use the complete name or the UDID: %w", len(udids), device, store.ErrAmbiguous)
 		}
 		if len(udids) == 1 {
-			// All of it, under whatever name it had then.
+			// Include snapshots from when the device had another name.
 			return slices.DeleteFunc(slices.Clone(list), func(s *Snapshot) bool { return !udids[PlainUDID(s.Device.UDID)] }), nil
 		}
 	}
 	return nil, nil
 }
 
-// foldName makes names equal that people take for equal: without case, and with
-// the apostrophe that keyboards have in place of the one that iOS writes.
+// foldName returns a form of a name in which similar names are equal: lower case,
+// and with the apostrophe of keyboards instead of the one that iOS writes.
 func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\u2019", "'")) }
 
 // SameDevice reports whether two UDIDs name one device.
 func SameDevice(a, b string) bool { return PlainUDID(a) == PlainUDID(b) }
 
-// PlainUDID returns a UDID in the one form in which two of them can be compared.
+// PlainUDID returns a UDID in lower case without dashes, for comparisons.
 func PlainUDID(s string) string { return strings.ToLower(strings.ReplaceAll(s, "-", "")) }
 
-// ByDevice parts snapshots by device, the devices in the order of their names.
+// ByDevice groups snapshots by device, in the order of the devices' names.
 func ByDevice(list []*Snapshot) [][]*Snapshot {
 	at := map[string]int{}
 	var groups [][]*Snapshot

@@ -21,12 +21,11 @@ const (
 	unfinishedMagic   = "snaprn01"
 	unfinishedVersion = 1
 	maxUnfinishedSize = 4 << 20
-	// maxParts bounds the trees of one record, and with them the roots that a
-	// reader has to look at.
+	// maxParts bounds the number of trees of one record.
 	maxParts = 1 << 14
 )
 
-// What an Unfinished is of.
+// Kinds of unfinished backups.
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = "backup"
@@ -35,17 +34,16 @@ const (
 	UnfinishedRekey = "rekey"
 )
 
-// Unfinished is the record of files that a device has sent and that no
-// snapshot has: of a backup that was interrupted, above all. The next run goes on
-// from there. It refers to chunks, which have to stay while it is there, but it
-// is no snapshot: nobody else can rely on it, and it may be removed at any time
-// at the price of sending the files again.
+// Unfinished is the record of a device backup that was interrupted, with the files
+// that the device has sent. The next backup continues it. The record keeps its
+// chunks from being pruned. It may be removed at any time; the device sends the
+// files again then.
 type Unfinished struct {
 	ID layout.FileID `json:"-"` // of the file
 
 	Version int       `json:"version"`
 	Kind    string    `json:"kind"`
-	Run     string    `json:"run"` // names the run; later records of it replace earlier ones
+	Run     string    `json:"run"` // names the backup; its later records replace earlier ones
 	UDID    string    `json:"udid"`
 	Device  string    `json:"device,omitempty"` // its name
 	Host    string    `json:"host,omitempty"`
@@ -55,19 +53,19 @@ type Unfinished struct {
 
 	// Parent is the snapshot that the device continues, nil for none.
 	Parent *layout.FileID `json:"parent,omitempty"`
-	// Full says that the device was shown nothing of the parent and sends
-	// everything.
+	// Full says that the device sends everything, since it was shown nothing of the
+	// parent.
 	Full bool `json:"full,omitempty"`
-	// Parts are roots of trees with the files; those of later parts replace
-	// equal paths of earlier ones.
+	// Parts are roots of trees of files. Files of later parts replace files of
+	// earlier parts that have the same path.
 	Parts []chunk.ID `json:"parts"`
-	// Removed are paths that no longer count, whatever part has them.
+	// Removed are paths to ignore in all parts.
 	Removed []string `json:"removed,omitempty"`
 
 	Files int64 `json:"files"` // in all parts, without those that were replaced
 	Bytes int64 `json:"bytes"`
-	// Spooled counts files that wait outside of the repository, for keys that
-	// come at the end, on the computer that received them.
+	// Spooled counts files that are in spools on the computer that received them,
+	// since their keys arrive at the end.
 	Spooled int64 `json:"spooled,omitempty"`
 
 	NewChunks   int64 `json:"new_chunks"` // see Snapshot
@@ -80,14 +78,14 @@ func (u *Unfinished) Stats() WriteStats {
 	return WriteStats{u.NewChunks, u.NewBytes, u.StoredBytes}
 }
 
-// SetStats notes what storing the files has added.
+// SetStats sets what storing the files has added.
 func (u *Unfinished) SetStats(s WriteStats) {
 	u.NewChunks, u.NewBytes, u.StoredBytes = s.Chunks, s.Bytes, s.Stored
 }
 
-// NewUnfinished returns a record of a new run, without files. It is nowhere yet.
+// NewUnfinished returns a new record without files. It stores nothing.
 func NewUnfinished(r *store.Store, kind, udid string) (*Unfinished, error) {
-	id, err := crypto.NewKey(r.Options.Rand) // just randomness
+	id, err := crypto.NewKey(r.Options.Rand) // random bytes, used as a name
 	if err != nil {
 		return nil, err
 	}
@@ -105,43 +103,42 @@ func SaveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 	}
 	plain, err := json.Marshal(u)
 	if err != nil {
-		return fmt.Errorf("save an unfinished run: %w", err)
+		return fmt.Errorf("save an unfinished backup: %w", err)
 	}
 	b, err := r.RunSealer.Seal([]byte(unfinishedMagic), plain, nil)
 	if err != nil {
-		return fmt.Errorf("save an unfinished run: %w", err)
+		return fmt.Errorf("save an unfinished backup: %w", err)
 	}
 	if len(b) > maxUnfinishedSize || len(u.Parts) > maxParts {
-		return fmt.Errorf("save an unfinished run: a record of %d bytes and %d parts is too large", len(b), len(u.Parts))
+		return fmt.Errorf("save an unfinished backup: a record of %d bytes and %d parts is too large", len(b), len(u.Parts))
 	}
 	if err := r.CheckLock(ctx); err != nil {
-		return fmt.Errorf("save an unfinished run: %w", err)
+		return fmt.Errorf("save an unfinished backup: %w", err)
 	}
 	id, err := r.PutNamed(ctx, layout.RunsDir, b)
 	if err != nil {
-		return fmt.Errorf("save an unfinished run: %w", err)
+		return fmt.Errorf("save an unfinished backup: %w", err)
 	}
 	if err := r.CheckLock(ctx); err != nil {
-		// What it needs may have been removed before it was there to be seen.
+		// A prune that did not see the record may have removed what it needs.
 		if id != before {
 			_ = r.Backend.Delete(context.WithoutCancel(ctx), layout.RunsDir+id.String())
 		}
-		return fmt.Errorf("save an unfinished run: %w", err)
+		return fmt.Errorf("save an unfinished backup: %w", err)
 	}
 	u.ID = id
 	if before == (layout.FileID{}) || before == id {
 		return nil
 	}
-	// What is left over here counts for nothing, the newer record does.
+	// If this fails, readers still use the newer record.
 	if err := r.Backend.Delete(ctx, layout.RunsDir+before.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
-		return fmt.Errorf("remove the earlier record of an unfinished run: %w", err)
+		return fmt.Errorf("remove the earlier record of an unfinished backup: %w", err)
 	}
 	return nil
 }
 
-// ListUnfinished returns the records of runs that have not finished, the newest of
-// each run, in the order in which they were saved. Records that cannot be read
-// are left out and reported in damaged: what they had has to be sent again.
+// ListUnfinished returns the newest record of each unfinished backup, in the order in
+// which they were saved. It reports records that cannot be read in damaged.
 func ListUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, damaged []error, err error) {
 	all, damaged, err := AllUnfinished(ctx, r)
 	for _, u := range all {
@@ -158,7 +155,7 @@ func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, dam
 	err = r.Backend.List(ctx, layout.RunsDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil {
-			return nil // not one of ours
+			return nil // not a record
 		}
 		u, err := readUnfinished(ctx, r, id)
 		switch {
@@ -173,7 +170,7 @@ func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, dam
 		return nil
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read unfinished runs: %w", err)
+		return nil, nil, fmt.Errorf("read unfinished backups: %w", err)
 	}
 	slices.SortStableFunc(list, func(a, b *Unfinished) int {
 		if c := a.Saved.Compare(b.Saved); c != 0 {
@@ -212,16 +209,16 @@ func parseUnfinished(plain []byte) (*Unfinished, error) {
 		return nil, err
 	}
 	if u.Version != unfinishedVersion {
-		return nil, fmt.Errorf("version %d of an unfinished run: %w", u.Version, store.ErrUnsupported)
+		return nil, fmt.Errorf("version %d of an unfinished backup: %w", u.Version, store.ErrUnsupported)
 	}
 	if len(u.Parts) > maxParts {
-		return nil, fmt.Errorf("an unfinished run of %d parts", len(u.Parts))
+		return nil, fmt.Errorf("an unfinished backup of %d parts", len(u.Parts))
 	}
 	return &u, nil
 }
 
-// WalkUnfinished calls fn for every file of a record, part by part: a path that
-// comes again replaces what came before. Removed is left to the caller.
+// WalkUnfinished calls fn for every file of a record, part by part. A path that
+// appears again replaces the earlier file. The caller handles Removed.
 func WalkUnfinished(ctx context.Context, r *store.Store, u *Unfinished, fn func(*tree.Entry) error) error {
 	for _, root := range u.Parts {
 		if err := store.TreeDamage(tree.Walk(ctx, r.Chunk, root, fn)); err != nil {
@@ -231,8 +228,8 @@ func WalkUnfinished(ctx context.Context, r *store.Store, u *Unfinished, fn func(
 	return nil
 }
 
-// RemoveUnfinished removes all records of a run. That they are gone already is
-// no error.
+// RemoveUnfinished removes all records of an unfinished backup. It is no error if
+// they do not exist any more.
 func RemoveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 	all, _, err := AllUnfinished(ctx, r)
 	if err != nil {
@@ -243,7 +240,7 @@ func RemoveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error 
 			continue
 		}
 		if err := r.Backend.Delete(ctx, layout.RunsDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return fmt.Errorf("remove an unfinished run: %w", err)
+			return fmt.Errorf("remove an unfinished backup: %w", err)
 		}
 	}
 	u.ID = layout.FileID{}

@@ -43,12 +43,12 @@ func Outline(ctx context.Context, r *store.Store, s *Snapshot) *tree.Outline {
 	return tree.NewOutline(ctx, r.Chunk, s.Root)
 }
 
-// NodeWalk walks a tree in order and goes on behind nodes that are lost.
+// NodeWalk walks a tree in order and skips nodes that are lost.
 type NodeWalk struct {
 	Load    tree.Load
 	OnEntry func(*tree.Entry) error
 	OnLost  func(LostNode, error) error
-	// seen, if not nil, are nodes that need not be looked at again.
+	// Seen, if not nil, are nodes to skip. The walk adds those that it reads.
 	Seen map[chunk.ID]bool
 }
 
