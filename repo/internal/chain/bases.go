@@ -5,8 +5,8 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// maxNear bounds the near dictionary of a block, in bytes: as much as a block has
-// plaintext, and some more.
+// maxNear bounds the near dictionary of a block, in bytes: somewhat above the
+// plaintext of a block.
 const maxNear = 1<<20 + 256<<10
 
 // Base is a chunk that may serve in a dictionary.
@@ -15,14 +15,15 @@ type Base struct {
 	Size uint32
 }
 
-// Bases is a dictionary that is being put together: each chunk once.
+// Bases collects the chunks of a dictionary, each once.
 type Bases struct {
 	List []Base
 	in   map[chunk.ID]struct{}
 	size int
 }
 
-// Fits reports whether more chunks keep the dictionary small.
+// Fits reports whether the dictionary stays within the limits for near dictionaries
+// if chunks are added.
 func (b *Bases) Fits(more []Base) bool {
 	size, n := b.size, len(b.List)
 	for _, m := range more {
@@ -34,7 +35,7 @@ func (b *Bases) Fits(more []Base) bool {
 	return size <= maxNear && n <= pack.MaxDictChunks
 }
 
-// Add takes chunks in as far as the format's limits allow.
+// Add adds chunks as far as the format's limits allow.
 func (b *Bases) Add(more []Base) {
 	if b.in == nil {
 		b.in = map[chunk.ID]struct{}{}

@@ -1,8 +1,7 @@
-// Package chain keeps chains of deltas short: it chooses dictionaries for which a
-// block can be decoded at a bounded cost.
+// Package chain keeps chains of deltas short: it chooses dictionaries with which the
+// cost of decoding a block is bounded.
 //
-// It knows blocks by an index, and by a plan for those that will be written. It
-// reads no packs.
+// It knows blocks from an index, and planned blocks from a plan. It reads no packs.
 package chain
 
 import (
@@ -13,19 +12,19 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// Bounds on chains of deltas. A block's chain is the block and all blocks that
-// have to be decoded to decode it.
+// Bounds on chains of deltas. A block's chain is the block and all blocks that must
+// be decoded to decode it.
 const (
-	// MaxDepth is below what the format allows (pack.MaxDepth), so that
-	// other programs and later versions may go a little farther.
+	// MaxDepth is below the limit of the format (pack.MaxDepth), so that later
+	// versions can raise it.
 	MaxDepth = 8
-	// Factor bounds the stored bytes of a chain, as a multiple of the
-	// block's plaintext; minChain is always allowed.
+	// Factor bounds the stored bytes of a chain, as a multiple of the block's
+	// plaintext. MinStored bytes are always allowed.
 	Factor    = 3
 	MinStored = 2 << 20
 	// MaxJoined bounds the stored bytes of the chain of a block that a chunk of
-	// another file may join. The earlier versions of small files are in a block
-	// each, and a block of many such files would need too much.
+	// another file may join. The earlier versions of small files may each be in
+	// another block, so a block of many such files would need too many.
 	MaxJoined = 256 << 10
 )
 
@@ -34,30 +33,30 @@ func MaxStored(plain int) int { return max(Factor*plain, MinStored) }
 
 // Plan describes blocks that will be written and are in no index yet.
 type Plan interface {
-	// location returns where a chunk will be, if it is in a planned block.
+	// Location returns where a chunk will be, if it is in a planned block.
 	Location(id chunk.ID) (index.Location, bool)
-	// block describes a planned block.
+	// Block describes a planned block.
 	Block(ref index.BlockRef) (b PlannedBlock, ok bool)
-	// unusable reports whether a block must not be needed: it goes, or its own
+	// Unusable reports whether no block may need a block: it will be removed, or its
 	// dictionary is not known yet.
 	Unusable(ref index.BlockRef) bool
 }
 
-// PlannedBlock is what the rules ask about a planned block.
+// PlannedBlock describes a planned block.
 type PlannedBlock struct {
 	Stored uint32 // sealed bytes
 	Plain  int64  // bytes of plaintext
 	Dict   []chunk.ID
 }
 
-// Rule keeps chains within their bounds. plan, if not nil, goes before the
+// Rule keeps chains within their bounds. Plan, if not nil, takes precedence over the
 // index.
 type Rule struct {
 	Index *index.Index
 	Plan  Plan
 }
 
-// lookup is the index's Lookup, with the plan carried out.
+// lookup is the index's Lookup after the plan is carried out.
 func (rule Rule) lookup(id chunk.ID) (index.Location, bool) {
 	if rule.Plan != nil {
 		if loc, ok := rule.Plan.Location(id); ok {
@@ -67,7 +66,7 @@ func (rule Rule) lookup(id chunk.ID) (index.Location, bool) {
 	return rule.Index.Lookup(id)
 }
 
-// needs is the index's Dependencies, with the plan carried out.
+// needs is the index's Dependencies after the plan is carried out.
 func (rule Rule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
 	if rule.Plan != nil {
 		if b, ok := rule.Plan.Block(ref); ok {
@@ -77,7 +76,7 @@ func (rule Rule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
 	return rule.Index.Dependencies(ref)
 }
 
-// plainSize is the index's PlainSize, with the plan carried out.
+// plainSize is the index's PlainSize after the plan is carried out.
 func (rule Rule) plainSize(ref index.BlockRef) int64 {
 	if rule.Plan != nil {
 		if b, ok := rule.Plan.Block(ref); ok {
@@ -87,10 +86,10 @@ func (rule Rule) plainSize(ref index.BlockRef) int64 {
 	return rule.Index.PlainSize(ref)
 }
 
-// Bound returns a dictionary for which the chain stays within its bounds, in
-// stored bytes and in depth. A chunk that lies too deep, or needs too much, is
-// replaced by what is at its place in the dictionary that it was itself
-// encoded with: an older state.
+// Bound returns a dictionary with which the chain stays within its bounds: limit
+// stored bytes, and MaxDepth. It replaces chunks that are too deep, or need too many
+// bytes, by an older version: the chunks at the same position of the dictionary that
+// they were encoded with.
 func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	for range 2 * pack.MaxDepth {
 		c := rule.Walk()
@@ -121,14 +120,14 @@ func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	return nil, false
 }
 
-// Walk looks at what decoding takes.
+// Walk measures what decoding takes.
 type Walk struct {
 	Rule
 	depths map[index.BlockRef]int
-	Stored int // bytes of all blocks met
+	Stored int // sealed bytes of all blocks visited
 }
 
-// NewWalk returns a walk of an index as it is, without a plan.
+// NewWalk returns a walk of an index without a plan.
 func NewWalk(x *index.Index) *Walk { return Rule{Index: x}.Walk() }
 
 // Walk returns a new walk.
@@ -136,7 +135,8 @@ func (rule Rule) Walk() *Walk {
 	return &Walk{Rule: rule, depths: map[index.BlockRef]int{}}
 }
 
-// Depth returns the depth of the block that a chunk is in.
+// Depth returns the depth of the block that a chunk is in. It returns false if that
+// cannot be decoded. above is the number of blocks in the chain that need it.
 func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 	loc, ok := c.lookup(id)
 	if !ok || above > pack.MaxDepth {
@@ -162,7 +162,7 @@ func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 	return depth, true
 }
 
-// DepthOf returns the depth of a block, as far as its dictionary is known.
+// DepthOf returns the depth of a block, ignoring bases that cannot be decoded.
 func (c *Walk) DepthOf(ref index.BlockRef) int {
 	_, dict := c.needs(ref)
 	depth := 0
@@ -174,7 +174,8 @@ func (c *Walk) DepthOf(ref index.BlockRef) int {
 	return depth
 }
 
-// With looks at more chunks and returns the stored bytes of all blocks met.
+// With visits the blocks of more chunks and returns the sealed bytes of all blocks
+// visited.
 func (c *Walk) With(x *index.Index, more []Base) int {
 	if c.depths == nil {
 		c.Index, c.depths = x, map[index.BlockRef]int{}
@@ -185,7 +186,7 @@ func (c *Walk) With(x *index.Index, more []Base) int {
 	return c.Stored
 }
 
-// older replaces the chunks that lie too deep by an older state of their place.
+// older replaces chunks that are too deep by older versions.
 func (c *Walk) older(ids []chunk.ID) []chunk.ID {
 	found := newFound()
 	for _, id := range ids {
@@ -208,15 +209,14 @@ func (c *Walk) shallower(ids []chunk.ID, limit int) []chunk.ID {
 	return found.ids
 }
 
-// found gathers chunks, each once. It knows what has been looked into: chunks
-// of one block lead to the same chunks below, so there are very many ways to
-// each.
+// found collects chunks, each once. It remembers visits, since there can be very many
+// paths to a chunk: chunks of one block need the same bases.
 type found struct {
 	ids  []chunk.ID
 	seen map[visit]struct{}
 }
 
-// visit is a chunk that was looked into for what is at a depth below it.
+// visit is a call of within.
 type visit struct {
 	id    chunk.ID
 	limit int
@@ -224,7 +224,8 @@ type visit struct {
 
 func newFound() *found { return &found{seen: map[visit]struct{}{}} }
 
-// within adds what a chunk leads to at a depth of at most limit.
+// within adds a chunk if its depth is at most limit, or else its older versions at
+// such a depth.
 func (c *Walk) within(f *found, id chunk.ID, limit int) {
 	if _, ok := f.seen[visit{id, limit}]; ok || len(f.ids) > pack.MaxDictChunks {
 		return
@@ -242,11 +243,11 @@ func (c *Walk) within(f *found, id chunk.ID, limit int) {
 	}
 }
 
-// Place returns the part of a block's dictionary that is where a chunk of the
-// block is in the plaintext. Blocks and their dictionaries are in one order, so
-// places correspond, except for what was added or has moved. There is no margin for
-// that: of blocks of small files it would take in all of the dictionary, and
-// dictionaries would grow from state to state.
+// Place returns the chunks of a block's dictionary that are at the same position as a
+// chunk in the block. Blocks and their dictionaries are in the same order, so
+// positions correspond, except for content that was added or has moved. There is no
+// margin for that: in blocks of small files it would include the entire dictionary,
+// and dictionaries would grow from version to version.
 func (c *Walk) Place(loc index.Location) []chunk.ID {
 	_, dict := c.needs(loc.Block)
 	sizes, total := make([]int64, len(dict)), int64(0)
@@ -269,12 +270,11 @@ func (c *Walk) Place(loc index.Location) []chunk.ID {
 	return out
 }
 
-// attach returns the depth at which a new state is to join the chain of a
-// block, whose length has come to its limit. The deltas above are in effect
-// made one: as many as are together smaller than the next. So the deltas of a
-// chain shrink from its base to its end, a change is written again about as
-// often as the logarithm of the number of states, and the limit is reached
-// again only after several more.
+// attach returns the depth at which a new version joins the chain of a block whose
+// depth is at its limit. In effect it merges the deltas above that depth: as many as
+// are together smaller than the next. So deltas shrink from the base of a chain to
+// its end, the limit is reached again only after several versions, and a change is
+// written again about as often as the logarithm of the number of versions.
 func (c *Walk) attach(ref index.BlockRef) int {
 	merged := uint32(0)
 	stored, dict := c.needs(ref)

@@ -1,7 +1,7 @@
 // Package indexfile writes the index files of a repository.
 //
-// New index files are durable before those that they replace go. Package store
-// reads them.
+// New index files are durable before those that they replace are removed. Package
+// store reads them.
 package indexfile
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// HeaderOf is what an index says of a pack, in the form of the pack's header.
+// HeaderOf returns the header of a pack according to an index.
 func HeaderOf(x *index.Index, p index.Pack) pack.Header {
 	h := pack.Header{Kind: p.Kind}
 	for _, ref := range p.Blocks {
@@ -28,7 +28,7 @@ func HeaderOf(x *index.Index, p index.Pack) pack.Header {
 	return h
 }
 
-// SameHeader reports whether an index says of a pack what its header says.
+// SameHeader reports whether an index and the header of a pack agree.
 func SameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
 	if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
 		return false
@@ -43,12 +43,11 @@ func SameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
 	return true
 }
 
-// MaxSize is the length at which an index file is closed, in bytes. One more
-// pack cannot bring it to index.MaxFileSize.
+// MaxSize is the length in bytes at which an index file is complete. With one more
+// pack it is still below index.MaxFileSize.
 const MaxSize = 64 << 20
 
-// Builder gathers packs into index files, of a length that is safe, and
-// hands these to put.
+// Builder collects packs into index files of limited length.
 type Builder struct {
 	sealer *crypto.Sealer
 	put    func(ctx context.Context, file []byte) error
@@ -69,8 +68,8 @@ func (b *Builder) Add(ctx context.Context, id pack.ID, size int64, h *pack.Heade
 	return nil
 }
 
-// Flush hands on the packs that were added since the last time, if any. If put
-// fails, they stay for another try.
+// Flush passes the packs that were added since the last flush to put, if any. If put
+// fails, they stay for the next flush.
 func (b *Builder) Flush(ctx context.Context) error {
 	if b.file.Len() == 0 {
 		return nil
@@ -109,39 +108,38 @@ func Remove(ctx context.Context, r *store.Store, names []string) error {
 }
 
 const (
-	// smallIndex is the size below which index files are worth putting
-	// together, in bytes, and manySmall how many there have to be.
+	// Unlist merges index files below smallIndex bytes if there are at least
+	// manySmall of them.
 	smallIndex = 1 << 20
 	manySmall  = 16
 )
 
-// Unlist replaces the index files that list packs of going, or packs that are
-// gone, by files without them. Where there are many small files, it puts these
-// together.
-func Unlist(ctx context.Context, r *store.Store, going map[pack.ID]bool) error {
+// Unlist removes packs, and packs that do not exist, from the index: it replaces the
+// index files that list them. It merges small index files if there are many.
+func Unlist(ctx context.Context, r *store.Store, packs map[pack.ID]bool) error {
 	names, err := r.NamesIn(ctx, layout.IndexDir)
 	if err != nil {
 		return err
 	}
-	u := &unlister{r: r, going: going, listed: map[pack.ID]bool{}}
-	// After the index: a pack is there before a file lists it, so what is not
-	// there now has been removed.
-	if u.there, err = r.ListPacks(ctx); err != nil {
+	u := &unlister{r: r, unlist: packs, listed: map[pack.ID]bool{}}
+	// List packs after index files. A pack is stored before the file that lists it,
+	// so a listed pack that does not exist now was removed.
+	if u.exists, err = r.ListPacks(ctx); err != nil {
 		return fmt.Errorf("list packs: %w", err)
 	}
 	u.files = NewBuilder(r, func(ctx context.Context, file []byte) error {
 		name, err := Put(ctx, r, file)
-		u.fresh = append(u.fresh, name)
+		u.new = append(u.new, name)
 		return err
 	})
 	for _, name := range names {
-		if err := u.take(ctx, name, false); err != nil {
+		if err := u.rewrite(ctx, name, false); err != nil {
 			return err
 		}
 	}
 	if len(u.small) >= manySmall {
 		for _, name := range u.small {
-			if err := u.take(ctx, name, true); err != nil {
+			if err := u.rewrite(ctx, name, true); err != nil {
 				return err
 			}
 		}
@@ -150,9 +148,9 @@ func Unlist(ctx context.Context, r *store.Store, going map[pack.ID]bool) error {
 		return err
 	}
 	if err := r.CheckLock(ctx); err != nil {
-		// They may list packs that another prune has removed. What else they
-		// list is in the old ones, or in those that the other one has made.
-		for _, name := range u.fresh {
+		// The new files may list packs that another prune has removed. Other packs
+		// are in the old files, or in those that the other prune has stored.
+		for _, name := range u.new {
 			if !slices.Contains(names, name) {
 				_ = r.Backend.Delete(context.WithoutCancel(ctx), name)
 			}
@@ -162,21 +160,21 @@ func Unlist(ctx context.Context, r *store.Store, going map[pack.ID]bool) error {
 	return Remove(ctx, r, u.old)
 }
 
-// unlister is one run of unlist.
+// unlister is one run of Unlist.
 type unlister struct {
 	r      *store.Store
-	going  map[pack.ID]bool
-	there  map[pack.ID]bool // packs that exist
-	listed map[pack.ID]bool // in new files
+	unlist map[pack.ID]bool // packs to remove from the index
+	exists map[pack.ID]bool // packs that exist
+	listed map[pack.ID]bool // packs in new files
 	files  *Builder
-	small  []string // files that can stay, and are small
-	old    []string // files that others replace
-	fresh  []string // new files
+	small  []string // small files that can stay
+	old    []string // files that new ones replace
+	new    []string // new files
 }
 
-// take lists the packs of an index file in a new one, without those that go, if
-// there are any, or if all is set.
-func (u *unlister) take(ctx context.Context, name string, all bool) error {
+// rewrite adds the packs of an index file to a new one, without those to remove. It
+// leaves the file alone if there are none to remove and all is false.
+func (u *unlister) rewrite(ctx context.Context, name string, all bool) error {
 	type entry struct {
 		id   pack.ID
 		size int64
@@ -189,7 +187,7 @@ func (u *unlister) take(ctx context.Context, name string, all bool) error {
 	var entries []entry
 	changed := all
 	err = index.OpenFile(b, u.r.IndexSealer, func(id pack.ID, size int64, h pack.Header) {
-		if u.going[id] || !u.there[id] {
+		if u.unlist[id] || !u.exists[id] {
 			changed = true
 			return
 		}

@@ -50,15 +50,15 @@ const (
 // The files that are in no folder.
 const (
 	ConfigName = "config"
-	// ReserveName is a file that keeps room for what a prune has to write before
-	// it can remove anything: its lock, its list, and new index files.
+	// ReserveName is a file that keeps room for what a prune must write before it
+	// can remove anything: its lock, its prune list, and new index files.
 	ReserveName = "reserve"
 )
 
 // Limits on the length of files, in bytes.
 const (
 	MaxConfigSize = 64 << 10
-	// MaxFileSize is more than any file has. The largest are index files.
+	// MaxFileSize is above the length of any file. The longest are index files.
 	MaxFileSize = 512 << 20
 )
 

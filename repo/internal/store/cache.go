@@ -9,9 +9,9 @@ import (
 	"github.com/snap-backup/snap/index"
 )
 
-// blockCache keeps decoded blocks up to a number of bytes, the least recently
-// used go first. Several readers that want one block at the same time decode
-// it once.
+// blockCache keeps decoded blocks up to a number of bytes. It evicts the least
+// recently used first. Readers that want the same block at the same time decode it
+// once.
 type blockCache struct {
 	mu      sync.Mutex
 	limit   int
@@ -21,9 +21,8 @@ type blockCache struct {
 	loading map[index.BlockRef]*loading
 }
 
-// Decoded is a block's plaintext and its depth (pack.MaxDepth). The depth is
-// kept so that whether a chain is too long does not depend on what happens to
-// be in the cache.
+// Decoded is a block's plaintext and its depth (see pack.MaxDepth). It has the depth
+// because whether a chain is too long must not depend on what is in the cache.
 type Decoded struct {
 	Plain []byte
 	Depth int
@@ -71,12 +70,12 @@ func (c *blockCache) lookup(ref index.BlockRef) (Decoded, bool) {
 	return e.Value.(*cached).block, true
 }
 
-// Put enters a block. Nobody may change it afterwards: it may be in use by
-// readers even when it has left the cache.
+// Put adds a block. The block must not change afterwards: readers may use it even
+// after it was evicted.
 func (c *blockCache) Put(ref index.BlockRef, b Decoded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The capacity is what the block costs, whatever part of it is in use.
+	// The capacity is the memory that the block takes, whatever its length.
 	size := cap(b.Plain)
 	if _, ok := c.blocks[ref]; ok || size > c.limit {
 		return
@@ -90,7 +89,7 @@ func (c *blockCache) Put(ref index.BlockRef, b Decoded) {
 	c.size += size
 }
 
-// Remove takes a block out.
+// Remove removes a block and returns it.
 func (c *blockCache) Remove(ref index.BlockRef) (Decoded, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,9 +103,9 @@ func (c *blockCache) Remove(ref index.BlockRef) (Decoded, bool) {
 	return b, true
 }
 
-// load returns a block from the cache, or waits for the goroutine that is
-// already loading it, or loads it with fn. fn must not call load: two loads
-// could wait for each other.
+// load returns a block from the cache, or waits for the goroutine that is loading
+// it, or loads it with fn. fn must not call load, since two loads could wait for each
+// other.
 func (c *blockCache) load(ctx context.Context, ref index.BlockRef, fn func() (Decoded, error)) (Decoded, error) {
 	for {
 		c.mu.Lock()
@@ -127,7 +126,7 @@ func (c *blockCache) load(ctx context.Context, ref index.BlockRef, fn func() (De
 		case <-ctx.Done():
 			return Decoded{}, ctx.Err()
 		}
-		// That the one who loaded was called off is no reason to fail here.
+		// If the goroutine that loaded it was cancelled, try again.
 		if !errors.Is(l.err, context.Canceled) && !errors.Is(l.err, context.DeadlineExceeded) {
 			return l.block, l.err
 		}

@@ -18,15 +18,15 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// FormatVersion is the version of the repository format that this package
-// writes. It reads this one alone so far.
+// FormatVersion is the only version of the repository format that this package reads
+// and writes.
 const FormatVersion = 1
 
 // knownFeatures are the mandatory features that this package understands. A
 // repository that needs another one is refused.
 var knownFeatures = []string{}
 
-// Config is what a repository says about itself.
+// Config is the settings of a repository.
 type Config struct {
 	Version    int              `json:"format"`
 	Features   []string         `json:"features"` // that a reader must understand
@@ -35,8 +35,8 @@ type Config struct {
 	Polynomial chunk.Polynomial `json:"-"`
 }
 
-// ConfigFile is the JSON form of config. What stands beside Sealed is what a
-// program needs before it has a key, and is authenticated with it.
+// ConfigFile is the JSON form of config. A program needs the other fields before it
+// has a key; Sealed authenticates them.
 type ConfigFile struct {
 	Format   int      `json:"format"`
 	Features []string `json:"features"`
@@ -54,7 +54,7 @@ type configBody struct {
 func NewConfig(opts Options) (Config, error) {
 	var id [16]byte
 	if _, err := io.ReadFull(opts.Rand, id[:]); err != nil {
-		return Config{}, fmt.Errorf("draw a repository ID: %w", err)
+		return Config{}, fmt.Errorf("make a repository ID: %w", err)
 	}
 	pol, err := chunk.NewPolynomial(opts.Rand)
 	if err != nil {
@@ -67,8 +67,7 @@ func NewConfig(opts Options) (Config, error) {
 	}, nil
 }
 
-// ad returns the associated data of the sealed part: the clear part in one
-// fixed form.
+// ad returns the associated data of the sealed part: the clear part in a fixed form.
 func (f *ConfigFile) ad() []byte {
 	return fmt.Appendf(nil, "snap config %d %s", f.Format, strings.Join(f.Features, " "))
 }
@@ -90,13 +89,13 @@ func (c Config) Seal(master crypto.Key, rand io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// ReadConfig reads config as far as that goes without a key, and refuses what
-// this package does not understand.
+// ReadConfig reads the clear part of config. It fails with ErrUnsupported if this
+// package does not understand the repository.
 func ReadConfig(ctx context.Context, be backend.Backend) (*ConfigFile, error) {
 	b, err := backend.ReadAll(ctx, be, layout.ConfigName, layout.MaxConfigSize)
 	if errors.Is(err, backend.ErrNotExist) {
 		if hasFiles(ctx, be, layout.PacksDir) {
-			return nil, &DamageError{layout.ConfigName, errors.New("it is missing, and there are packs")}
+			return nil, &DamageError{layout.ConfigName, errors.New("it is missing, but there are packs")}
 		}
 		return nil, ErrNotFound
 	}
@@ -122,10 +121,10 @@ func parseConfig(b []byte) (*ConfigFile, error) {
 			return nil, fmt.Errorf("it needs the feature %.40q: %w; use a newer one", feature, ErrUnsupported)
 		}
 	}
-	// The file has no hash for a name, and JSON has many spellings. With one
-	// spelling alone no changed byte goes unnoticed.
+	// The file's name is not its hash. Accepting only one of the possible JSON forms
+	// detects every changed byte.
 	if same, err := f.encode(); err != nil || !bytes.Equal(b, same) {
-		return nil, &DamageError{layout.ConfigName, errors.New("it is not spelled as this program writes it")}
+		return nil, &DamageError{layout.ConfigName, errors.New("it is not in the form that snap writes")}
 	}
 	return &f, nil
 }
@@ -161,9 +160,8 @@ func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
 	}, nil
 }
 
-// CheckConfig looks at the config of the repository in a backend as far as that
-// goes without a key: ErrNotFound if there is none, ErrUnsupported if this
-// program is too old for it, ErrDamaged if it is no config.
+// CheckConfig reads the config of a repository without a key, as repo.CheckConfig
+// describes.
 func CheckConfig(ctx context.Context, be backend.Backend) error {
 	_, err := ReadConfig(ctx, be)
 	return err

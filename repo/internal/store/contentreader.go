@@ -26,7 +26,7 @@ type ContentReader struct {
 	pos  int64   // of Read
 
 	mu   sync.Mutex // guards the chunk that was used last
-	last int        // its number plus 1; 0 for none
+	last int        // the number of that chunk plus 1; 0 for none
 	data []byte
 }
 
@@ -35,7 +35,7 @@ type ContentReader struct {
 // index must have been loaded.
 func (r *Store) NewContentReader(ctx context.Context, c *tree.Content) (*ContentReader, error) {
 	f := &ContentReader{ctx: ctx, r: r, size: c.Size}
-	sizeErr := &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes have another length", c.Size)}
+	sizeErr := &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes have a different length", c.Size)}
 	off := int64(0)
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
 		size, ok := r.Index.Size(id)
@@ -104,8 +104,8 @@ func (f *ContentReader) chunk(i int) ([]byte, error) {
 	return data, err
 }
 
-// Read implements io.Reader. It stops at the end of a chunk, since the next one
-// has to be decoded.
+// Read implements io.Reader. It stops at the end of a chunk, since the next one may
+// have to be decoded first.
 func (f *ContentReader) Read(p []byte) (int, error) {
 	i := f.chunkAt(f.pos)
 	if i == len(f.ends) {

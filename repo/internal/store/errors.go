@@ -23,7 +23,7 @@ var (
 	// ErrNoSnapshot says that no snapshot fits what was asked for.
 	ErrNoSnapshot = errors.New("no such snapshot")
 	// ErrChanged says that another process has changed or forgotten a snapshot.
-	ErrChanged = errors.New("somebody else has changed or forgotten it at the same time")
+	ErrChanged = errors.New("another process has changed or forgotten it at the same time")
 	// ErrAmbiguous says that several snapshots, keys or devices fit.
 	ErrAmbiguous = errors.New("ambiguous")
 	// ErrLastKey says that the only key slot cannot be removed.
@@ -35,9 +35,9 @@ var (
 	// ErrLocked says that another process uses the repository. The error is a
 	// *LockedError.
 	ErrLocked = errors.New("the repository is locked")
-	// ErrLockLost says that somebody has removed the lock of this process, so
-	// that what it relies on may be gone.
-	ErrLockLost = errors.New("the lock of this process was removed by somebody else")
+	// ErrLockLost says that another process has removed the lock of this process,
+	// so content that it relies on may be gone.
+	ErrLockLost = errors.New("another process has removed the lock of this process")
 )
 
 // DamageError names a repository file that is missing or wrong. It is

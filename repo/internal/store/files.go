@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// ReadNamed reads a whole file whose name is the hash of its bytes.
+// ReadNamed reads a complete file whose name is the hash of its bytes.
 func (r *Store) ReadNamed(ctx context.Context, name string, limit int64) ([]byte, error) {
 	return ReadNamed(ctx, r.Backend, name, limit)
 }
@@ -33,17 +33,17 @@ func ReadNamed(ctx context.Context, be backend.Backend, name string, limit int64
 		return nil, err
 	}
 	if layout.FileID(blake.Sum(b)) != id {
-		return nil, &DamageError{name, errors.New("its bytes are not those that its name stands for")}
+		return nil, &DamageError{name, errors.New("its bytes do not match its name")}
 	}
 	return b, nil
 }
 
-// PutNamed stores a file under the hash of its bytes and returns that.
+// PutNamed stores a file under the hash of its bytes and returns the hash.
 func (r *Store) PutNamed(ctx context.Context, dir string, b []byte) (layout.FileID, error) {
 	id := layout.FileID(blake.Sum(b))
 	err := r.Backend.Put(ctx, dir+id.String(), b)
 	if r.useReserve && backend.IsNoSpace(err) {
-		if err := r.giveUpReserve(ctx); err != nil {
+		if err := r.removeReserve(ctx); err != nil {
 			return layout.FileID{}, err
 		}
 		err = r.Backend.Put(ctx, dir+id.String(), b)
@@ -54,8 +54,8 @@ func (r *Store) PutNamed(ctx context.Context, dir string, b []byte) (layout.File
 	return id, nil
 }
 
-// ReadTries is how often check and repair try a read that fails before its place
-// on the disk counts as lost.
+// ReadTries is how often check and repair try a read that fails before they count
+// its bytes as lost.
 const ReadTries = 4
 
 // readerAt is a file of a backend as an io.ReaderAt.
@@ -69,8 +69,8 @@ func (f readerAt) ReadAt(p []byte, off int64) (int, error) {
 	return f.be.ReadAt(f.ctx, f.name, p, off)
 }
 
-// Raw returns the bytes of a repository file after checking that they fit its
-// name, for inspection. name is "config" or a folder and an ID.
+// Raw returns the bytes of a repository file after comparing them with its name.
+// name is "config", or a folder and an ID.
 func (r *Store) Raw(ctx context.Context, name string) ([]byte, error) {
 	if name == layout.ConfigName {
 		return backend.ReadAll(ctx, r.Backend, name, layout.MaxConfigSize)
@@ -119,7 +119,7 @@ func (r *Store) NamesIn(ctx context.Context, dir string) ([]string, error) {
 	return names, nil
 }
 
-// hasFiles reports whether there is anything in a folder.
+// hasFiles reports whether a folder has files.
 func hasFiles(ctx context.Context, be backend.Backend, dir string) bool {
 	found := errors.New("found")
 	return errors.Is(be.List(ctx, dir, func(backend.Info) error { return found }), found)

@@ -15,15 +15,10 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// LoadIndex reads all index files. A damaged one does not stop it: packs that
-// no index lists are then read for their headers, and IndexDamage tells. Packs
-// that are not there are left out, so that their chunks count as unknown and
-// are stored anew when they turn up in a backup; so do those of packs that are
-// about to be removed, though they can be read. Nothing else may use the
-// repository meanwhile.
+// LoadIndex reads all index files, as repo.Repo.LoadIndex describes.
 func (r *Store) LoadIndex(ctx context.Context) error {
-	// First: a list of packs to be removed that is written later waits until
-	// this process has read it, if it holds a lock.
+	// Read prune lists before the index. If this process holds a lock, the packs of
+	// a list that is written later are not removed until this process has read it.
 	lists, err := r.PruneLists(ctx)
 	if err != nil {
 		return err
@@ -34,59 +29,60 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 	}
 	if len(damage) > 0 {
 		if err := r.IndexFromPacks(ctx, x); err != nil {
-			return fmt.Errorf("read pack headers in place of a damaged index: %w", err)
+			return fmt.Errorf("read pack headers instead of a damaged index: %w", err)
 		}
 	}
 	var seen []layout.FileID
-	going, announced := map[pack.ID]bool{}, map[layout.FileID]bool{}
+	retiring, announced := map[pack.ID]bool{}, map[layout.FileID]bool{}
 	for _, l := range lists {
 		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
 			announced[id] = true
-			if _, there := x.Pack(pack.ID(id)); there {
+			if _, listed := x.Pack(pack.ID(id)); listed {
 				x.Retire(pack.ID(id))
-				going[pack.ID(id)] = true
+				retiring[pack.ID(id)] = true
 			}
 		}
 	}
 	x.Compact()
-	r.Index, r.DamagedIndex, r.Missing, r.Retiring, r.Announced = x, damage, missing, going, announced
-	r.Cache = newBlockCache(r.Options.Cache) // its keys mean blocks of the old index
+	r.Index, r.DamagedIndex, r.Missing, r.Retiring, r.Announced = x, damage, missing, retiring, announced
+	r.Cache = newBlockCache(r.Options.Cache) // the keys of the old one are blocks of the old index
 	if r.Guard == nil {
 		return nil
 	}
 	return r.Guard.See(ctx, seen)
 }
 
-// settledIndex reads the index files without what they say of packs that are
-// not there, which it returns. While other processes replace index files and
-// remove packs, what was listed can be gone when it is looked for. So that is
-// believed of a file when it is met twice, and nothing new with it: several
-// processes that store beside a prune can be quick enough for more than one try.
+// settledIndex reads the index files without packs that do not exist. It returns the
+// index, damage, and these packs.
+//
+// While it reads, other processes may replace index files and remove packs. So it
+// reads the index again until a reading finds nothing missing that the reading
+// before has not found missing, too.
 func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
-	var lost map[pack.ID]bool // by the try before
-	var gone []string
+	var lost map[pack.ID]bool // missing packs of the reading before
+	var gone []string         // missing index files of the reading before
 	for {
 		x, err := r.ReadIndex(ctx, lost)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		// After the index was read: whatever an index file lists was there
-		// before it.
-		there, err := r.ListPacks(ctx)
+		// List packs after reading the index, since packs are stored before the index
+		// file that lists them.
+		exists, err := r.ListPacks(ctx)
 		if err != nil {
 			return nil, nil, nil, fmt.Errorf("list packs: %w", err)
 		}
 		settled, missing := true, map[pack.ID]bool{}
 		for _, id := range x.without {
-			if there[id] {
+			if exists[id] {
 				settled = false
 			} else {
 				missing[id] = true
 			}
 		}
 		for _, p := range x.Packs() {
-			if !there[p.ID] {
+			if !exists[p.ID] {
 				settled, missing[p.ID] = false, true
 			}
 		}
@@ -101,15 +97,15 @@ func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack
 	}
 }
 
-// IndexFiles is what the index files say, in one reading.
+// IndexFiles is the result of one reading of the index files.
 type IndexFiles struct {
 	*index.Index
 	Damage   []error
-	vanished []string  // files of which that is the damage; others may have replaced them
-	without  []pack.ID // packs that are listed, and were left out
+	vanished []string  // files that disappeared since they were listed, which are in Damage, too
+	without  []pack.ID // listed packs that were left out
 }
 
-// ReadIndex reads all index files but for what they say of some packs.
+// ReadIndex reads all index files. It leaves out the packs in without.
 func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*IndexFiles, error) {
 	x := &IndexFiles{Index: index.New()}
 	add := func(id pack.ID, size int64, h pack.Header) {
@@ -142,20 +138,20 @@ func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*Index
 	return x, nil
 }
 
-// ListPacks returns the packs that are there.
+// ListPacks returns the packs that exist.
 func (r *Store) ListPacks(ctx context.Context) (map[pack.ID]bool, error) {
-	there := map[pack.ID]bool{}
+	exists := map[pack.ID]bool{}
 	err := r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		if id, err := layout.ParseFileID(f.Name); err == nil {
-			there[pack.ID(id)] = true
+			exists[pack.ID(id)] = true
 		}
 		return nil
 	})
-	return there, err
+	return exists, err
 }
 
-// IndexDamage returns what LoadIndex found wrong with index files, and the packs
-// that they list and that are not there.
+// IndexDamage returns the index files that LoadIndex found damaged, and the packs
+// that are missing.
 func (r *Store) IndexDamage() []error {
 	damage := slices.Clone(r.DamagedIndex)
 	for _, id := range r.Missing {
@@ -164,8 +160,8 @@ func (r *Store) IndexDamage() []error {
 	return damage
 }
 
-// UnknownChunk is the error for a chunk that no pack holds, or that cannot be decoded
-// from what the packs hold.
+// UnknownChunk returns the error for a chunk that is in no pack, or that cannot be
+// decoded because others are in no pack.
 func (r *Store) UnknownChunk(id chunk.ID) error {
 	err := fmt.Errorf("chunk %s is in no index", id.Short())
 	switch n := len(r.Missing); n {
@@ -180,9 +176,8 @@ func (r *Store) UnknownChunk(id chunk.ID) error {
 	}
 }
 
-// IndexFromPacks adds all packs that the index lacks from their own headers.
-// Packs whose header cannot be read are left out: their chunks are lost until
-// the pack is repaired, and will be missed by name.
+// IndexFromPacks adds all packs that the index lacks, from their headers. It leaves
+// out packs whose header is damaged: their chunks count as missing.
 func (r *Store) IndexFromPacks(ctx context.Context, x *index.Index) error {
 	return r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)

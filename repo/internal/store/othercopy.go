@@ -9,17 +9,15 @@ import (
 	"github.com/snap-backup/snap/index"
 )
 
-// Detours are the chunks that could not be had from where the index says, met
-// on the way down to one block: where else they are sound, or nil while that is
-// being looked for and if they are nowhere. Copies can need each other in a
-// circle, and every copy can need chunks that have copies; each chunk is looked
-// for once on a way, so the search always ends, and soon. A way with nil for its
-// detours takes none.
+// Detours maps chunks whose first copy cannot be decoded to another copy that can.
+// The value is nil during the search and if there is no such copy. Decoding a block
+// and its bases shares one Detours, so each chunk is searched for once. The search
+// ends quickly even if copies need each other in a cycle. With a nil Detours, only
+// first copies are used.
 type Detours map[chunk.ID]*index.Location
 
-// base returns the block that a chunk of a dictionary is to be taken from, and
-// the place in it: loc, which the index gives, or that of another copy if the
-// block of loc is damaged.
+// base returns the block of a base and where the base is in it. That is loc, which
+// the index gives, or the location of another copy if the block of loc is damaged.
 func (r *Store) base(ctx context.Context, id chunk.ID, loc index.Location, above int, by Detours) (Decoded, index.Location, error) {
 	other, met := by[id]
 	if other != nil {
@@ -58,7 +56,7 @@ func (r *Store) baseBlock(ctx context.Context, ref index.BlockRef, above int, by
 	return b, nil
 }
 
-// otherCopy finds a chunk in another place than the first, whose block ref has
+// otherCopy reads another copy of a chunk after its first copy, in block ref, has
 // failed. Two programs that store at the same time can store a chunk twice.
 func (r *Store) otherCopy(ctx context.Context, id chunk.ID, ref index.BlockRef, first error) ([]byte, error) {
 	if !errors.Is(first, ErrDamaged) {

@@ -16,12 +16,12 @@ const (
 	pruneMagic   = "snappl01"
 	pruneVersion = 1
 	maxPruneSize = 64 << 20
-	// maxPrunePacks is how many packs one list names at most: about 17 MB.
+	// maxPrunePacks bounds how many packs one list names: about 17 MB.
 	maxPrunePacks = 1 << 18
 )
 
-// PruneList names packs that nothing may rely on any more, and that are removed
-// once every process that has not read the list has ended.
+// PruneList names packs that nothing may rely on any more. They are removed once no
+// process runs that has not read the list.
 type PruneList struct {
 	ID      layout.FileID   `json:"-"`
 	Version int             `json:"version"`
@@ -33,7 +33,7 @@ type PruneList struct {
 func (r *Store) PutPruneList(ctx context.Context, packs []layout.FileID) (PruneList, error) {
 	l := PruneList{Version: pruneVersion, Created: r.Options.Now().UTC(), Packs: packs}
 	if len(packs) > maxPrunePacks {
-		return l, fmt.Errorf("a list of %d packs to remove", len(packs))
+		return l, fmt.Errorf("a prune list of %d packs is too long", len(packs))
 	}
 	plain, err := json.Marshal(l)
 	if err != nil {
@@ -44,13 +44,13 @@ func (r *Store) PutPruneList(ctx context.Context, packs []layout.FileID) (PruneL
 		return l, err
 	}
 	if l.ID, err = r.PutNamed(ctx, layout.PrunesDir, b); err != nil {
-		return l, fmt.Errorf("store a list of packs to remove: %w", err)
+		return l, fmt.Errorf("store a prune list: %w", err)
 	}
 	return l, nil
 }
 
-// PruneLists reads the lists of packs that are about to be removed. One that is
-// damaged or gone removes nothing, so it is passed over.
+// PruneLists reads all prune lists. It skips damaged ones, since no pack is removed
+// because of them.
 func (r *Store) PruneLists(ctx context.Context) ([]PruneList, error) {
 	var out []PruneList
 	err := r.Backend.List(ctx, layout.PrunesDir, func(f backend.Info) error {
@@ -64,7 +64,7 @@ func (r *Store) PruneLists(ctx context.Context) ([]PruneList, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the lists of packs to remove: %w", err)
+		return nil, fmt.Errorf("read the prune lists: %w", err)
 	}
 	return out, nil
 }
@@ -113,7 +113,7 @@ func parsePruneList(plain []byte) (PruneList, error) {
 		return l, err
 	}
 	if l.Version != pruneVersion {
-		return l, fmt.Errorf("list version %d: %w", l.Version, ErrUnsupported)
+		return l, fmt.Errorf("prune list version %d: %w", l.Version, ErrUnsupported)
 	}
 	return l, nil
 }

@@ -15,11 +15,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Chunk returns the bytes of a chunk, which the caller must not change. They
-// have been authenticated and have this ID, or there is an error; ErrDamaged
-// if the chunk is missing or wrong.
+// Chunk returns the bytes of a chunk, as repo.Repo.Chunk describes.
 func (r *Store) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
-	// A restore out of the cache must stop as soon as any other.
+	// A read that the cache answers must stop as well.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -38,7 +36,7 @@ func (r *Store) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return data, nil
 }
 
-// cutChunk takes a chunk out of its decoded block and checks its ID.
+// cutChunk returns a chunk of a decoded block after checking its ID.
 func (r *Store) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte, error) {
 	data := plain[loc.Start : loc.Start+loc.Size]
 	if err := r.CheckID(data, loc.Pack, id); err != nil {
@@ -52,13 +50,13 @@ func (r *Store) CheckID(data []byte, from pack.ID, id chunk.ID) error {
 	h, _ := r.hashers.Get().(*chunk.Hasher)
 	defer r.hashers.Put(h)
 	if h.ID(data) != id {
-		return &DamageError{layout.PackName(from), fmt.Errorf("chunk %s has other bytes than its ID says", id.Short())}
+		return &DamageError{layout.PackName(from), fmt.Errorf("the bytes of chunk %s do not match its ID", id.Short())}
 	}
 	return nil
 }
 
-// readBlock reads and decodes one block. above is the number of blocks that are
-// waiting for it as their dictionary; by is shared by all blocks on one way.
+// readBlock reads and decodes one block. above is the number of blocks in the chain
+// that need it.
 func (r *Store) readBlock(ctx context.Context, ref index.BlockRef, above int, by Detours) (Decoded, error) {
 	if above > pack.MaxDepth {
 		return Decoded{}, errTooDeep()
@@ -106,14 +104,13 @@ func (r *Store) Decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dic
 	return plain, err
 }
 
-// Dictionary puts together the chunks that form a block's dictionary, to be
-// given back with free. Their blocks come from the cache or are decoded here;
-// waiting for another goroutine's load could be waiting for oneself. It returns
-// also the depth of the block that uses it.
+// Dictionary returns a block's dictionary, which the caller frees, and the depth of
+// the block that uses it. It takes blocks from the cache or decodes them itself:
+// waiting for another goroutine's load could deadlock.
 //
-// The IDs of these chunks are not checked: those of the chunks that come out of
-// the decoded block are. Whoever keeps what was made with a dictionary without
-// such a check has to call checkDictionary.
+// It does not check the IDs of the chunks, since readers check those of the block
+// that is decoded with the dictionary. A caller that stores something made with the
+// dictionary must call CheckDictionary.
 func (r *Store) Dictionary(ctx context.Context, ids []chunk.ID, above int, by Detours) (dict Scratch, depth int, err error) {
 	if len(ids) == 0 {
 		return Scratch{}, 0, nil
@@ -151,8 +148,7 @@ func (r *Store) Dictionary(ctx context.Context, ids []chunk.ID, above int, by De
 	return dict, depth, nil
 }
 
-// SoundDictionary is dictionary with the IDs of its chunks checked, for what is
-// to be kept.
+// SoundDictionary is Dictionary and CheckDictionary.
 func (r *Store) SoundDictionary(ctx context.Context, ids []chunk.ID) (Scratch, error) {
 	dict, _, err := r.Dictionary(ctx, ids, 1, Detours{})
 	if err != nil {
@@ -180,8 +176,8 @@ func (r *Store) CheckDictionary(ids []chunk.ID, dict []byte) error {
 	return nil
 }
 
-// FindCause finds out why what was decoded from a block is wrong: it returns the
-// first error in the blocks that its dictionary comes from, or err.
+// FindCause finds out why a block could not be decoded, which failed with err. It
+// returns the first error in the blocks of its dictionary, or err.
 func (r *Store) FindCause(ctx context.Context, ref index.BlockRef, err error, seen map[index.BlockRef]bool) error {
 	if seen[ref] || ctx.Err() != nil {
 		return err
@@ -204,8 +200,8 @@ func (r *Store) FindCause(ctx context.Context, ref index.BlockRef, err error, se
 	return err
 }
 
-// writeChunk writes a chunk, checked, to w. One that is a block of its own, as
-// those of photos are, goes past the cache: nobody will ask for it again.
+// writeChunk writes a chunk to w after checking its ID. It does not cache a chunk that
+// is alone in its block, such as those of photos: it will hardly be needed again.
 func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -214,7 +210,7 @@ func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, 
 		if n, err := r.writeAlone(ctx, w, id, loc); !errors.Is(err, ErrDamaged) {
 			return n, err
 		}
-		// Chunk knows what to do about it. Nothing has been written.
+		// Nothing was written. Chunk looks for another copy.
 	}
 	data, err := r.Chunk(ctx, id)
 	if err != nil {
@@ -223,8 +219,8 @@ func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, 
 	return w.Write(data)
 }
 
-// writeAlone is writeChunk for a chunk that is a block of its own. If its error
-// is ErrDamaged, it has written nothing.
+// writeAlone is writeChunk for a chunk that is alone in its block. It writes nothing
+// if it fails with ErrDamaged.
 func (r *Store) writeAlone(ctx context.Context, w io.Writer, id chunk.ID, loc index.Location) (int, error) {
 	_, b := r.Index.Block(loc.Block)
 	sealed := r.Scratch.Take(int(b.Stored))
@@ -244,13 +240,13 @@ func (r *Store) writeAlone(ctx context.Context, w io.Writer, id chunk.ID, loc in
 	return w.Write(data)
 }
 
-// WriteContent writes the bytes of a file to w and checks that they are as
-// many as the content says.
+// WriteContent writes the bytes of a file to w. It checks that their number is that
+// of the content.
 func (r *Store) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
 	written := int64(0)
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
 		if size, ok := r.Index.Size(id); ok && written+int64(size) > c.Size {
-			return &DamageError{"", fmt.Errorf("a file of %d bytes has more in its chunks", c.Size)}
+			return &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes are longer", c.Size)}
 		}
 		n, err := r.writeChunk(ctx, w, id)
 		written += int64(n)
@@ -260,14 +256,13 @@ func (r *Store) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) 
 		return TreeDamage(err)
 	}
 	if written != c.Size {
-		return &DamageError{"", fmt.Errorf("a file of %d bytes has %d in its chunks", c.Size, written)}
+		return &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes have %d", c.Size, written)}
 	}
 	return nil
 }
 
-// SameContent reports whether src holds exactly the bytes of a content. It
-// compares chunk IDs, so nothing of the content itself is read from the
-// repository.
+// SameContent reports whether src has exactly the bytes of a content. It compares
+// chunk IDs and reads no content from the repository.
 func (r *Store) SameContent(ctx context.Context, src io.Reader, c *tree.Content) (bool, error) {
 	h, _ := r.hashers.Get().(*chunk.Hasher)
 	defer r.hashers.Put(h)
@@ -309,7 +304,7 @@ func (r *Store) SameContent(ctx context.Context, src io.Reader, c *tree.Content)
 	return true, nil
 }
 
-// TreeDamage marks a node that was read but makes no sense as damage.
+// TreeDamage turns tree.ErrDamaged into a DamageError.
 func TreeDamage(err error) error {
 	if errors.Is(err, tree.ErrDamaged) && !errors.Is(err, ErrDamaged) {
 		return &DamageError{"", err}

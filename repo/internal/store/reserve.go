@@ -16,9 +16,8 @@ const (
 	maxReserve = 128 << 20
 )
 
-// MakeReserve sees to it that the store has a reserve: as much as all index
-// files take, and 256 KiB, but at least 512 KiB and at most 128 MiB. It can fail
-// with an error that backend.IsNoSpace recognises, which does no harm.
+// MakeReserve makes a reserve if there is none or it has become too small, as
+// repo.Repo.MakeReserve describes.
 func (r *Store) MakeReserve(ctx context.Context) error {
 	size := int64(256 << 10)
 	err := r.Backend.List(ctx, layout.IndexDir, func(f backend.Info) error { size += f.Size; return nil })
@@ -26,19 +25,19 @@ func (r *Store) MakeReserve(ctx context.Context) error {
 		return fmt.Errorf("make the reserve: %w", err)
 	}
 	size = min(max(size, MinReserve), maxReserve)
-	switch there, err := r.Backend.Stat(ctx, layout.ReserveName); {
-	case err == nil && there.Size >= size:
+	switch old, err := r.Backend.Stat(ctx, layout.ReserveName); {
+	case err == nil && old.Size >= size:
 		return nil
 	case err == nil:
-		// With half as much again, it does not have to be made again each time.
+		// Add half, so that it need not be replaced each time.
 		size = min(size*3/2, maxReserve)
-		if err := r.giveUpReserve(ctx); err != nil {
+		if err := r.removeReserve(ctx); err != nil {
 			return err
 		}
 	case !errors.Is(err, backend.ErrNotExist):
 		return fmt.Errorf("make the reserve: %w", err)
 	}
-	// Noise, since some file systems take no room for zeros.
+	// Write random bytes, since some file systems use no space for zeros.
 	var seed [32]byte
 	if _, err := io.ReadFull(r.Options.Rand, seed[:]); err != nil {
 		return err
@@ -51,11 +50,11 @@ func (r *Store) MakeReserve(ctx context.Context) error {
 	return nil
 }
 
-// UseReserve lets the reserve be given up when there is no room for a lock, a
-// list or an index file: for commands that free room in the end.
+// UseReserve lets the reserve be removed when there is no room for a lock, a prune
+// list or an index file. It is for commands that free room.
 func (r *Store) UseReserve() { r.useReserve = true }
 
-func (r *Store) giveUpReserve(ctx context.Context) error {
+func (r *Store) removeReserve(ctx context.Context) error {
 	err := r.Backend.Delete(ctx, layout.ReserveName)
 	if errors.Is(err, backend.ErrNotExist) {
 		return nil
@@ -63,8 +62,8 @@ func (r *Store) giveUpReserve(ctx context.Context) error {
 	return err
 }
 
-// Free returns how many bytes the store can still take; errors.ErrUnsupported
-// if it does not know.
+// Free returns how many bytes the store can still take. The error is
+// errors.ErrUnsupported if it does not know.
 func (r *Store) Free(ctx context.Context) (int64, error) {
 	f, ok := r.Backend.(backend.Freer)
 	if !ok {

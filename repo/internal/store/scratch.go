@@ -2,19 +2,19 @@ package store
 
 import "sync"
 
-// scratchPool lends memory for sealed bytes and dictionaries, which are needed
-// for a moment, once a block.
+// scratchPool lends memory for sealed bytes and dictionaries, which each block needs
+// for a moment.
 type scratchPool struct{ pool sync.Pool } // of *[]byte
 
-// Scratch is lent memory of the length that was asked for. Its bytes are
-// whatever the last user left. The zero value is none.
+// Scratch is lent memory. Its bytes are those of the last user. The zero value has no
+// memory.
 type Scratch struct {
 	B    []byte
 	pool *sync.Pool
 	from *[]byte
 }
 
-// scratchStep is what lent memory is a multiple of, in bytes.
+// scratchStep is the multiple of bytes to which capacities are rounded up.
 const scratchStep = 256 << 10
 
 // Take lends n bytes of memory.
@@ -24,13 +24,13 @@ func (p *scratchPool) Take(n int) Scratch {
 		from = new([]byte)
 	}
 	if cap(*from) < n {
-		// With some room it is likely to be enough for who comes next.
+		// Round up, so that the next user can probably use it, too.
 		*from = make([]byte, n, (n+scratchStep-1)/scratchStep*scratchStep)
 	}
 	return Scratch{(*from)[:n], &p.pool, from}
 }
 
-// Free gives the memory back. Nobody may use it afterwards.
+// Free returns the memory to the pool. It must not be used afterwards.
 func (s Scratch) Free() {
 	if s.from != nil {
 		s.pool.Put(s.from)

@@ -23,23 +23,23 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// Options are what a repository takes from outside. The zero value is what a
-// program wants; tests set the rest.
+// Options are the options of a repository. Programs use the zero value, tests set
+// the rest.
 type Options struct {
 	Rand     io.Reader        // crypto/rand by default
 	Now      func() time.Time // time.Now by default
-	Cost     crypto.Cost      // of guessing a password of a new key slot; crypto.DefaultCost by default
-	Workers  int              // goroutines that compress and seal; as many as cores by default
+	Cost     crypto.Cost      // of deriving the key of a new key slot; crypto.DefaultCost by default
+	Workers  int              // goroutines that compress and seal; GOMAXPROCS by default
 	PackSize int              // bytes, 16 MiB by default, at most 64 MiB
 	Cache    int              // bytes of decoded blocks to keep, 64 MiB by default
-	// Refresh is how often a lock shows that its owner is alive, 5 minutes by
-	// default; never if negative.
+	// Refresh is how often a lock is refreshed, 5 minutes by default; never if
+	// negative.
 	Refresh time.Duration
-	// Owner is who locks the repository: this process, by default.
+	// Owner is the process that locks the repository, this process by default.
 	Owner *process.Identity
 }
 
-// defaultRefresh is how often a lock is refreshed, see Options.Refresh.
+// defaultRefresh is the default of Options.Refresh.
 const defaultRefresh = 5 * time.Minute
 
 // MaxPackSize leaves room below pack.MaxSize for a block and the header.
@@ -73,7 +73,7 @@ func (o Options) WithDefaults() Options {
 	return o
 }
 
-// Store is an open repository. It may be used by several goroutines.
+// Store is an open repository. Several goroutines may use it.
 type Store struct {
 	Backend   backend.Backend
 	Options   Options
@@ -99,31 +99,30 @@ type Store struct {
 
 	Index        *index.Index
 	DamagedIndex []error
-	Missing      []pack.ID // packs that an index file lists and that are not there
+	Missing      []pack.ID // packs that an index file lists and that do not exist
 
-	Retiring  map[pack.ID]bool       // packs that are about to be removed
-	Announced map[layout.FileID]bool // these, and those of them that no index lists
+	Retiring  map[pack.ID]bool       // packs of the index that are on prune lists
+	Announced map[layout.FileID]bool // all packs on prune lists
 
 	Guard *Guard // the lock that this process holds, nil for none
 
-	useReserve bool // when the store is full
+	useReserve bool // see UseReserve
 }
 
-// Guard is what a repository asks the lock of this process.
+// Guard is the lock of this process, as far as a store needs it.
 type Guard struct {
 	Kind    string
 	Session string // names the lock through all its refreshes
-	// held returns nil if the lock was there all the time, else ErrLockLost.
+	// Held returns ErrLockLost if the lock was removed.
 	Held func(context.Context) error
-	// see notes that the process has read some prune lists.
+	// See records in the lock that the process has read some prune lists.
 	See func(ctx context.Context, lists []layout.FileID) error
 }
 
-// CheckLock returns nil if the lock of this process was there all the time, or if it
-// holds none. A writer asks after its snapshot is durable: whoever removes the
-// lock of a process that seems dead does so before it looks for snapshots. So
-// either that snapshot was seen, or its writer finds the lock gone and takes the
-// snapshot back.
+// CheckLock returns ErrLockLost if the lock of this process was removed, and nil if it
+// holds none. A writer calls it after its snapshot is durable. A prune removes the
+// locks of processes that seem dead before it reads the snapshots. So either it sees
+// the snapshot, or the writer finds its lock gone and removes the snapshot again.
 func (r *Store) CheckLock(ctx context.Context) error {
 	if r.Guard == nil {
 		return nil
