@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/protocol/service"
 	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/simulator"
@@ -74,7 +75,7 @@ func TestInfoPlist(t *testing.T) {
 	if !bytes.HasPrefix(raw, []byte("<?xml")) {
 		t.Errorf("%q", raw[:20])
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }
 
 // TestInfoPlistWithoutServices checks that only missing values are omitted.
@@ -175,5 +176,5 @@ func TestDescribe(t *testing.T) {
 	if i, err := r.Describe(t.Context(), e); !errors.Is(err, ErrGone) || i.Trust != Unknown || i.UDID != e.UDID {
 		t.Errorf("%+v %v", i, err)
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }

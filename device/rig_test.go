@@ -73,11 +73,6 @@ func (r *rig) entry() Entry {
 	return e
 }
 
-func blameless(t *testing.T, d *simulator.Device) {
-	t.Helper()
-	devicetest.NoViolations(t, d)
-}
-
 // failIfSlow fails a test that takes minutes, because something waited for a
 // time-out.
 func failIfSlow(t *testing.T) {

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/device/simulator"
@@ -70,7 +72,7 @@ func TestSessionAndService(t *testing.T) {
 				t.Error(err)
 			}
 			speak(t, c) // a service outlives the session that started it
-			blameless(t, d)
+			devicetest.NoViolations(t, d)
 		})
 	}
 }
@@ -95,7 +97,7 @@ func TestRefusals(t *testing.T) {
 	if _, err := r.Service(t.Context(), r.entry(), "echo", false); err == nil {
 		t.Error("an unknown refusal was not an error")
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }
 
 func TestLockedDevices(t *testing.T) {
@@ -232,7 +234,7 @@ func TestPair(t *testing.T) {
 	if err := r.Pair(t.Context(), e, opt); err != nil {
 		t.Fatal(err)
 	}
-	if want := []Trust{Locked, DialogPending, Trusted}; !equal(states, want) {
+	if want := []Trust{Locked, DialogPending, Trusted}; !slices.Equal(states, want) {
 		t.Errorf("%v, want %v", states, want)
 	}
 	record, _ := r.PairRecord(d.UDID())
@@ -243,7 +245,7 @@ func TestPair(t *testing.T) {
 
 	// Pairing again changes nothing.
 	states = nil
-	if err := r.Pair(t.Context(), e, opt); err != nil || !equal(states, []Trust{Trusted}) {
+	if err := r.Pair(t.Context(), e, opt); err != nil || !slices.Equal(states, []Trust{Trusted}) {
 		t.Errorf("%v %v", states, err)
 	}
 	// Pairing a paired device that is locked waits, and keeps the record.
@@ -271,12 +273,12 @@ func TestPair(t *testing.T) {
 		t.Error(err)
 	}
 	if _, ok := r.PairRecord(d.UDID()); ok {
-		t.Error("the record is still there")
+		t.Error("the record was not deleted")
 	}
 	if err := r.Unpair(t.Context(), e); !errors.Is(err, ErrNotPaired) {
 		t.Error(err)
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }
 
 func TestUnpairStale(t *testing.T) {
@@ -288,20 +290,8 @@ func TestUnpairStale(t *testing.T) {
 		t.Error(err)
 	}
 	if _, ok := r.PairRecord(d.UDID()); ok {
-		t.Error("the record is still there")
+		t.Error("the record was not deleted")
 	}
-}
-
-func equal(a, b []Trust) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func TestPairRefused(t *testing.T) {

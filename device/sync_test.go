@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/protocol/afc"
 	"github.com/snap-backup/snap/device/protocol/service"
 	"github.com/snap-backup/snap/device/simulator"
@@ -63,7 +64,7 @@ func TestSyncLock(t *testing.T) {
 	if got := posts(d); !slices.Equal(got, completeSync) || d.Syncing(t.Context()) {
 		t.Errorf("%v, still synchronising: %v", got, d.Syncing(t.Context()))
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }
 
 func TestSyncLockIsReleasedAfterAnInterrupt(t *testing.T) {
@@ -82,7 +83,7 @@ func TestSyncLockIsReleasedAfterAnInterrupt(t *testing.T) {
 	if got := posts(d); !slices.Equal(got, completeSync) || d.Syncing(t.Context()) {
 		t.Errorf("%v", got)
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }
 
 func TestSyncLockTaken(t *testing.T) {
@@ -162,5 +163,5 @@ func TestHeartbeatKeepsWiFi(t *testing.T) {
 	if err := service.Heartbeat(bounded, c); err == nil {
 		t.Error("a heartbeat that stopped was not an error")
 	}
-	blameless(t, d)
+	devicetest.NoViolations(t, d)
 }

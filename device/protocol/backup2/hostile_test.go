@@ -235,7 +235,7 @@ func TestCancelWhileItHangs(t *testing.T) {
 	}
 	tests := []struct {
 		name   string
-		folder func(*odd)
+		folder func(*overridden)
 		device func(*phone) error // after the request
 	}{
 		{"waiting for the passcode", nil, polite},
@@ -277,7 +277,7 @@ func TestCancelWhileItHangs(t *testing.T) {
 			}
 			return nil
 		}},
-		{"a folder that hangs in Create", func(o *odd) {
+		{"a folder that hangs in Create", func(o *overridden) {
 			o.create = func(ctx context.Context, _ string) (Upload, error) { <-ctx.Done(); return nil, ctx.Err() }
 		}, func(p *phone) error {
 			err := beginUpload(p)
@@ -296,7 +296,7 @@ func TestCancelWhileItHangs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			noLeaks(t)
 			m := newMemory(t)
-			f := odd{Folder: m}
+			f := overridden{Folder: m}
 			if test.folder != nil {
 				test.folder(&f)
 			}
@@ -509,7 +509,7 @@ func FuzzConversation(f *testing.F) {
 	f.Add(byte(0), said)
 	f.Add(byte(1), said)
 	f.Add(byte(2), said)
-	odd, greeting := record(f, newMemory(f), asking(func(p *phone) error {
+	unusual, greeting := record(f, newMemory(f), asking(func(p *phone) error {
 		for _, v := range [][]any{
 			{"DLMessageDance"}, {"DLMessagePurgeDiskSpace", 5, 4}, {"DLMessageCopyItem", udid, udid + "-20240131-123456"},
 			{"DLMessageMoveItems", map[string]any{udid + "/x": udid + "/y"}}, {"DLMessageRemoveItems", []string{"../x", udid + "/x"}},
@@ -521,7 +521,7 @@ func FuzzConversation(f *testing.F) {
 		_, _, err := p.download("/etc", udid+"/x", strings.Repeat("x", 5000))
 		return err
 	}))
-	f.Add(byte(3), odd[greeting:])
+	f.Add(byte(3), unusual[greeting:])
 	f.Fuzz(func(t *testing.T, what byte, said []byte) {
 		m := newMemory(t)
 		m.limit = 1 << 20

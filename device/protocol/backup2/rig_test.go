@@ -129,8 +129,8 @@ func (d dir) put(t testing.TB, p, content string) {
 	}
 }
 
-// odd is a Folder with some methods replaced.
-type odd struct {
+// overridden is a Folder with some methods replaced.
+type overridden struct {
 	Folder
 	open   func(p string) (io.ReadCloser, error)
 	create func(ctx context.Context, p string) (Upload, error)
@@ -140,61 +140,61 @@ type odd struct {
 	purge  func(int64) (int64, error)
 }
 
-func (o odd) Open(ctx context.Context, p string) (io.ReadCloser, error) {
+func (o overridden) Open(ctx context.Context, p string) (io.ReadCloser, error) {
 	if o.open == nil {
 		return o.Folder.Open(ctx, p)
 	}
 	return o.open(p)
 }
-func (o odd) Create(ctx context.Context, p string) (Upload, error) {
+func (o overridden) Create(ctx context.Context, p string) (Upload, error) {
 	if o.create == nil {
 		return o.Folder.Create(ctx, p)
 	}
 	return o.create(ctx, p)
 }
-func (o odd) List(ctx context.Context, p string) ([]Item, error) {
+func (o overridden) List(ctx context.Context, p string) ([]Item, error) {
 	if o.list == nil {
 		return o.Folder.List(ctx, p)
 	}
 	return o.list()
 }
-func (o odd) changes(what, p string) error {
+func (o overridden) changes(what, p string) error {
 	if o.change == nil {
 		return nil
 	}
 	return o.change(what, p)
 }
-func (o odd) Mkdir(ctx context.Context, p string) error {
+func (o overridden) Mkdir(ctx context.Context, p string) error {
 	if err := o.changes("mkdir", p); err != nil {
 		return err
 	}
 	return o.Folder.Mkdir(ctx, p)
 }
-func (o odd) Move(ctx context.Context, from, to string) error {
+func (o overridden) Move(ctx context.Context, from, to string) error {
 	if err := o.changes("move", from); err != nil {
 		return err
 	}
 	return o.Folder.Move(ctx, from, to)
 }
-func (o odd) Remove(ctx context.Context, p string) error {
+func (o overridden) Remove(ctx context.Context, p string) error {
 	if err := o.changes("remove", p); err != nil {
 		return err
 	}
 	return o.Folder.Remove(ctx, p)
 }
-func (o odd) Copy(ctx context.Context, from, to string) error {
+func (o overridden) Copy(ctx context.Context, from, to string) error {
 	if err := o.changes("copy", from); err != nil {
 		return err
 	}
 	return o.Folder.Copy(ctx, from, to)
 }
-func (o odd) Space(ctx context.Context) (int64, error) {
+func (o overridden) Space(ctx context.Context) (int64, error) {
 	if o.space == nil {
 		return o.Folder.Space(ctx)
 	}
 	return o.space()
 }
-func (o odd) Purge(ctx context.Context, want int64) (int64, error) {
+func (o overridden) Purge(ctx context.Context, want int64) (int64, error) {
 	if o.purge == nil {
 		return o.Folder.Purge(ctx, want)
 	}

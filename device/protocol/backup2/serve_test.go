@@ -136,7 +136,7 @@ func TestAnswers(t *testing.T) {
 	tests := []struct {
 		name    string
 		do      func(*phone) error
-		folder  odd
+		folder  overridden
 		warning string // in one of the warnings; empty for none
 	}{
 		{name: "unknown", warning: `"DLMessageDance"`, do: func(p *phone) error { return p.want(-1, "DLMessageDance", 1, 2) }},
@@ -182,16 +182,16 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "unreadable folder", warning: "list", folder: odd{list: func() ([]Item, error) { return nil, errors.New("rust") }}, do: func(p *phone) error {
+		{name: "unreadable folder", warning: "list", folder: overridden{list: func() ([]Item, error) { return nil, errors.New("rust") }}, do: func(p *phone) error {
 			return p.want(devicelink.StatusIO, "DLContentsOfDirectory", udid)
 		}},
 		{name: "missing source of a move", warning: "move", do: func(p *phone) error {
 			return p.want(devicelink.StatusNoFile, "DLMessageMoveItems", map[string]any{udid + "/none": udid + "/x"})
 		}},
-		{name: "a file with a folder's name", warning: "make folder", folder: odd{change: func(string, string) error { return fs.ErrExist }}, do: func(p *phone) error {
+		{name: "a file with a folder's name", warning: "make folder", folder: overridden{change: func(string, string) error { return fs.ErrExist }}, do: func(p *phone) error {
 			return p.want(devicelink.StatusExists, "DLMessageCreateDirectory", udid+"/x")
 		}},
-		{name: "what cannot be removed", warning: "rust", folder: odd{change: func(string, string) error { return errors.New("rust") }}, do: func(p *phone) error {
+		{name: "what cannot be removed", warning: "rust", folder: overridden{change: func(string, string) error { return errors.New("rust") }}, do: func(p *phone) error {
 			return p.want(devicelink.StatusIO, "DLMessageRemoveItems", []string{good})
 		}},
 		{name: "files that fail on the device", warning: `could not read all of "/var/x"`, do: func(p *phone) error {
@@ -217,7 +217,7 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "downloads of all kinds", warning: "rust", folder: odd{open: func(p string) (io.ReadCloser, error) {
+		{name: "downloads of all kinds", warning: "rust", folder: overridden{open: func(p string) (io.ReadCloser, error) {
 			switch name := p[len(udid)+1:]; name {
 			case "long":
 				return io.NopCloser(strings.NewReader(strings.Repeat("x", 3*devicelink.MaxFrame+1))), nil
@@ -262,7 +262,7 @@ func TestAnswers(t *testing.T) {
 			}
 			return nil
 		}},
-		{name: "room was made", folder: odd{purge: func(want int64) (int64, error) { return want + 1, nil }}, do: func(p *phone) error {
+		{name: "room was made", folder: overridden{purge: func(want int64) (int64, error) { return want + 1, nil }}, do: func(p *phone) error {
 			s, err := p.ask("DLMessagePurgeDiskSpace", int64(1<<33), 4)
 			if err == nil && (s.Code != 0 || s.Payload != int64(1<<33+1)) {
 				err = fmt.Errorf("%+v", s)
@@ -270,10 +270,10 @@ func TestAnswers(t *testing.T) {
 			return err
 		}},
 		{name: "no room", warning: "which is not possible", do: func(p *phone) error { return p.want(-1, "DLMessagePurgeDiskSpace", 5, 4) }},
-		{name: "unknown room", warning: "free space", folder: odd{space: func() (int64, error) { return 0, errors.New("rust") }}, do: func(p *phone) error {
+		{name: "unknown room", warning: "free space", folder: overridden{space: func() (int64, error) { return 0, errors.New("rust") }}, do: func(p *phone) error {
 			return p.want(-1, "DLMessageGetFreeDiskSpace")
 		}},
-		{name: "negative room", folder: odd{space: func() (int64, error) { return -5, nil }}, do: func(p *phone) error {
+		{name: "negative room", folder: overridden{space: func() (int64, error) { return -5, nil }}, do: func(p *phone) error {
 			s, err := p.ask("DLMessageGetFreeDiskSpace")
 			if err == nil && (s.Code != 0 || s.Payload != int64(0)) {
 				err = fmt.Errorf("%+v", s)
@@ -362,7 +362,7 @@ func TestUploadsThatFail(t *testing.T) {
 				noLeaks(t)
 				var creates, aborts, written int
 				test.u.aborted, test.u.written = &aborts, &written
-				f := odd{Folder: dir(t.TempDir()), create: func(context.Context, string) (Upload, error) {
+				f := overridden{Folder: dir(t.TempDir()), create: func(context.Context, string) (Upload, error) {
 					creates++
 					return test.u, test.err
 				}}
@@ -615,7 +615,7 @@ func TestLongFile(t *testing.T) {
 		p.EndNames()
 		_, err := p.ReadStatus()
 		return err
-	})}.backup(odd{Folder: dir(t.TempDir()), create: func(context.Context, string) (Upload, error) { return &got, nil }})
+	})}.backup(overridden{Folder: dir(t.TempDir()), create: func(context.Context, string) (Upload, error) { return &got, nil }})
 	if err != nil || got.n != 100<<20 || got.commits != 1 || l.last.Bytes != 100<<20 {
 		t.Errorf("%+v %+v %v", got, l.last, err)
 	}
@@ -673,7 +673,7 @@ func benchmarkFiles(b *testing.B, files, size int) {
 	script.WriteMessage(devicelink.ProcessMessage, map[string]any{"MessageName": "Response", "ErrorCode": 0})
 	b.SetBytes(int64(files * size))
 	b.ReportAllocs()
-	f := odd{create: func(context.Context, string) (Upload, error) { return new(countingUpload), nil }}
+	f := overridden{create: func(context.Context, string) (Upload, error) { return new(countingUpload), nil }}
 	for b.Loop() {
 		s := newSession(&replay{r: bytes.NewReader(stream.Bytes())}, Options{})
 		if err := s.Backup(b.Context(), BackupRequest{UDID: udid}, f, nil); err != nil {
