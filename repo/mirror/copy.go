@@ -131,9 +131,9 @@ func (m *mirrorer) isGood(ctx context.Context, name string) (bool, error) {
 	return good, err
 }
 
-// read reads a file and calls fn with its bytes, which are valid until fn returns,
-// or with what is wrong with them. If the file does not exist, it returns
-// errChanged.
+// read reads a file and calls fn with its bytes, which are valid until fn
+// returns, or with a description of its damage. If the file does not exist, it
+// returns errChanged.
 func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, size int64, fn func(b []byte, damage string) error) error {
 	limit := int64(layout.MaxFileSize)
 	if name == layout.ConfigName {

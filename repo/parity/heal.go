@@ -261,7 +261,7 @@ func (s *Set) rebuild(ctx context.Context, g *group, index int) ([]byte, error) 
 	return out, nil
 }
 
-// stripe reads the shards of a stripe. Bad ones are nil.
+// stripe reads the shards of a stripe. Bad shards are nil.
 func (s *Set) stripe(ctx context.Context, g *group, stripe int) ([][]byte, error) {
 	width := g.width(stripe)
 	at := int64(stripe) * int64(g.shard)

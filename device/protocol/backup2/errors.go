@@ -37,8 +37,8 @@ var (
 type DeviceError struct {
 	Code        int64  // of Apple's MBErrorDomain
 	Description string // text of the device, safe to print; may be empty
-	// Cause is an earlier failure on the computer, if there was one. Devices know
-	// little of it.
+	// Cause is an earlier failure on the computer, if there was one. The
+	// device's error does not describe it.
 	Cause error
 }
 

@@ -40,7 +40,7 @@ const (
 	DefaultMaxMessage = 256 << 20
 )
 
-// NoText is how an answer says that it has no text.
+// NoText replaces the text in messages that have none.
 const NoText = "___EmptyParameterString___"
 
 // Names of messages of this package.
