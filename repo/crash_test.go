@@ -100,7 +100,11 @@ func TestCreateSurvivesEveryCrash(t *testing.T) {
 func TestCreateRace(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	for range 20 {
+	rounds := 20
+	if faultpoint.All() {
+		rounds = 50
+	}
+	for range rounds {
 		be := memory.New()
 		done := make(chan error)
 		for i := range 2 {
