@@ -34,8 +34,9 @@ const (
 
 // Options say what Prune may leave and do.
 type Options struct {
-	// MaxUnused returns how many bytes of waste may stay in packs that hold
-	// other things, given how many bytes are in use. Nil allows 5 %.
+	// MaxUnused returns how many unused bytes may stay in packs that are in use,
+	// given how many bytes are in use. Nil allows 5 % of these. The commands always
+	// set it.
 	MaxUnused func(used int64) int64
 	// MaxRepack bounds the bytes that are written anew; negative for no bound.
 	MaxRepack int64
