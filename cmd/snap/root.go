@@ -71,7 +71,7 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")
 	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` instead of a password")
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress and no notes")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print neither progress nor notes")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "print more details")
 	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, while another process locks the repository")
 	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")
@@ -170,9 +170,9 @@ func (e usageError) Unwrap() error { return e.error }
 func usageErrors(cmd *cobra.Command) {
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, argv []string) error {
-		// Cobra does the same after this function, and has no hook for the error.
+		// Cobra validates groups after this function, and has no hook for the error.
 		if err := cmd.ValidateFlagGroups(); err != nil {
-			return usageError{err}
+			return usageError{exclusiveFlags(err)}
 		}
 		if check == nil {
 			return nil
@@ -191,8 +191,19 @@ func usageErrors(cmd *cobra.Command) {
 	}
 }
 
+// exclusiveFlags rewords cobra's error about flags that exclude each other:
+// "if any flags in the group [...] are set ...; [a b] were all set".
+func exclusiveFlags(err error) error {
+	_, set, _ := strings.Cut(err.Error(), "; [")
+	set, _, ok := strings.Cut(set, "] were all set")
+	if !ok {
+		return err
+	}
+	return fmt.Errorf("--%s cannot be combined; use only one", strings.Join(strings.Fields(set), " and --"))
+}
+
 // optional accepts no arguments, or one after a flag whose value is optional. The
-// parser takes "--read-data 3%" for a flag without a value and an argument.
+// parser reads "--read-data 3%" as a flag without a value and an argument.
 func optional(flag string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, argv []string) error {
 		f := cmd.Flags().Lookup(flag)
