@@ -62,11 +62,10 @@ snapshot. What was received is kept, and the next backup continues from there.
 
 Encrypted backups share storage if snap knows the backup password. It tries the
 passwords that the repository keeps ("snap device password set"), and one from the
-flags below, SNAP_BACKUP_PASSWORD, or a prompt. What a device sends waits in the
-spool folder, still encrypted, until its keys arrive at the end. A password is
-tried on the last snapshot first; if none opens what the device sends, the backup
-is stored locked and the exit code is 20. Without any password it is also stored
-locked.`,
+flags below, SNAP_BACKUP_PASSWORD, or a prompt. A password is first tried on the
+last snapshot. What a device sends waits in the spool folder, still encrypted, until
+its keys arrive at the end. The backup is stored locked if there is no password, or
+if no password opens it; then the exit code is 20.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			var err error
@@ -117,14 +116,14 @@ locked.`,
 	}
 	source.register(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a password that opens the backup in the repository, for later backups")
+	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
 	f.BoolVar(&all, "all", false, "back up all connected devices")
 	f.BoolVar(&opt.Full, "full", false, "have the device send all files, not only changed ones")
 	f.StringArrayVar(&opt.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
 	f.StringVar(&host, "host", "", "`name` of this computer in the snapshot")
-	f.StringVar(&checkpoint, "checkpoint", "256M", "save a checkpoint after this `size`, the most that a power cut can lose")
+	f.StringVar(&checkpoint, "checkpoint", "256M", "save a checkpoint each time this `size` was received; a power cut loses at most this much")
 	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` for encrypted files that wait for their keys (default: in the user's cache folder)")
-	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "most that may wait there, a `size` such as 500M or 64G")
+	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "largest `size` of the spool folder, such as 500M or 64G")
 	return cmd
 }
 
@@ -197,10 +196,10 @@ func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry
 	var wait sync.WaitGroup
 	for i, e := range entries {
 		wait.Go(func() {
-			mine := opt
+			own := opt
 			view := board.views[i]
-			mine.Progress, mine.Ask = view.storing, a.askForBackup(board)
-			res, err := h.Backup(ctx, e, mine, view)
+			own.Progress, own.Ask = view.storing, a.askForBackup(board)
+			res, err := h.Backup(ctx, e, own, view)
 			view.done()
 			if err == nil && errors.Is(res.Locked, keybag.ErrWrongPassword) {
 				err = storedLocked{res.Snapshot}
@@ -239,7 +238,7 @@ func (e storedLocked) Error() string {
 }
 
 func (e storedLocked) Hint() string {
-	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup opens this one, too", e.s.Device.UDID)
+	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup decrypts these files, too", e.s.Device.UDID)
 }
 
 // backupOutcome prints the outcome of one device's backup as soon as it has ended.
@@ -309,7 +308,7 @@ func (a *app) describeBackup(w io.Writer, res *host.BackupResult) {
 		return // reported as an error
 	}
 	if res.Locked != nil {
-		a.remark("          stored locked: %s; give snap the backup password with \"snap device password set %s\", so that later backups share storage",
+		a.remark("          stored locked: %s; store the backup password with \"snap device password set %s\", so that later backups share storage",
 			clean(res.Locked.Error()), s.Device.UDID)
 		return
 	}

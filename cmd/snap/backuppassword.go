@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
@@ -86,8 +87,8 @@ func (u *unlocker) close() {
 }
 
 // unlock opens an encrypted backup with the given password, one that the repository
-// keeps, or one from a prompt. Without a password the backup stays locked, which is
-// not an error.
+// keeps, or one from a prompt. Without a password the backup stays locked, without an
+// error.
 func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	if !b.Encrypted() || u.source.opaque {
 		return nil
@@ -121,7 +122,7 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 		err := try(p.Password)
 		if !errors.Is(err, keybag.ErrWrongPassword) {
 			if wrong && err == nil {
-				u.a.warn("%s: the given backup password does not unlock this backup, but one that the repository keeps does", clean(device.Name))
+				u.a.warn("%s: %s", clean(device.Name), host.KeptPasswordUsed)
 			}
 			return u.explain(b, err)
 		}
@@ -178,7 +179,7 @@ func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []
 	return u.explain(b, err)
 }
 
-// explain turns errors that no password can prevent into warnings.
+// explain turns errors that no password can avoid into warnings.
 func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
 	corrupt := errors.Is(err, manifest.ErrCorrupt)
 	switch {

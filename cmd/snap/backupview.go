@@ -35,13 +35,13 @@ type view struct {
 	name    string
 	storing *blob.Progress // of the steps after the device has finished
 
-	mu       sync.Mutex
-	phase    backup2.Phase
-	progress backup2.Progress
-	told     time.Time // time of the last event with --json
-	line     progress
-	over     bool
-	prompted bool
+	mu        sync.Mutex
+	phase     backup2.Phase
+	progress  backup2.Progress
+	lastEvent time.Time // with --json
+	line      progress
+	ended     bool
+	prompted  bool
 }
 
 var _ host.Observer = (*view)(nil)
@@ -125,7 +125,7 @@ func (v *view) text(now time.Time) string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
-	case v.over || v.phase == "":
+	case v.ended || v.phase == "":
 		return ""
 	case v.phase == host.PhaseStoring || v.phase == host.PhaseUnlocking:
 		m := transferMeter(v.storing)
@@ -145,7 +145,7 @@ func (v *view) text(now time.Time) string {
 func (v *view) done() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.over = true
+	v.ended = true
 }
 
 // deviceProgress is a line of standard error with --json.
@@ -187,8 +187,8 @@ func (v *view) Progress(p backup2.Progress) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.progress = p
-	if now := time.Now(); now.Sub(v.told) >= jsonEvery {
-		v.told = now
+	if now := time.Now(); now.Sub(v.lastEvent) >= jsonEvery {
+		v.lastEvent = now
 		v.event("progress", "")
 	}
 }

@@ -14,15 +14,15 @@ func cacheDir(name string) (string, error) {
 	if err != nil {
 		// Another user may have made this folder first.
 		base = filepath.Join(os.TempDir(), fmt.Sprintf("snap-%d", os.Getuid()))
-		if err := ownFolder(base); err != nil {
+		if err := makePrivate(base); err != nil {
 			return "", err
 		}
 	}
 	return filepath.Join(base, "snap", name), nil
 }
 
-// ownFolder makes a private folder, or checks that an existing one is private.
-func ownFolder(dir string) error {
+// makePrivate makes a private folder, or checks that an existing one is private.
+func makePrivate(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make the cache folder: %w", err)
 	}

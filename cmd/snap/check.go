@@ -23,9 +23,9 @@ func (a *app) checkCommand() *cobra.Command {
 exist with the right sizes, and every file of every snapshot has its chunks in
 them. --read-data also reads and verifies every byte.
 
---read-data=10%, =20 (packs) or =5GB reads a part, beginning with what was read
-longest ago or never. The repository remembers that, so that a part a day covers
-everything: 3% a day in 34 days.
+--read-data=10%, =20 (packs) or =5GB reads a part: packs that were never read come
+first, then those that were read longest ago. The repository records this, so that
+a daily run covers everything: 3% a day in 34 days.
 
 If something is damaged, check lists the affected files of each snapshot and
 exits with 13.`,
@@ -151,7 +151,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		if n > 1 {
 			more = ", …"
 		}
-		fmt.Fprintf(w, "%s of an interrupted run that nothing needs (%s%s); they do no harm\n", plural(n, "file"), c.Leftovers[0], more)
+		fmt.Fprintf(w, "%s left by an interrupted run, harmless (%s%s)\n", plural(n, "file"), c.Leftovers[0], more)
 	}
 	if s := c.Parity; s != nil {
 		fmt.Fprintf(w, "parity: %s protected, %s unprotected\n", bytesText(s.Protected), bytesText(s.Unprotected))
@@ -163,9 +163,9 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 	if c.ReadPacks > 0 {
 		fmt.Fprintf(w, "; %s read and verified", plural(c.ReadPacks, "pack"))
 		if c.UnreadPacks > 0 {
-			fmt.Fprintf(w, ", %s never", count(int64(c.UnreadPacks)))
+			fmt.Fprintf(w, ", %s never read", count(int64(c.UnreadPacks)))
 		} else if c.ReadPacks < c.Packs && c.Oldest != nil {
-			fmt.Fprintf(w, ", all since %s", timeText(*c.Oldest))
+			fmt.Fprintf(w, ", all read since %s", timeText(*c.Oldest))
 		}
 	}
 	if c.Clean() {

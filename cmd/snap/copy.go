@@ -23,9 +23,9 @@ type copyTarget struct {
 func (t *copyTarget) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&t.dir, "to", "", "repository `folder` to copy to (or $SNAP_TO_REPOSITORY)")
-	f.StringVar(&t.passwordFile, "to-password-file", "", "read its password from the first line of this `file`")
-	f.StringVar(&t.passwordCommand, "to-password-command", "", "read its password from the output of this shell `command`")
-	f.StringVar(&t.keyFile, "to-key-file", "", "open it with a key `file` instead of a password")
+	f.StringVar(&t.passwordFile, "to-password-file", "", "read that repository's password from the first line of this `file`")
+	f.StringVar(&t.passwordCommand, "to-password-command", "", "read that repository's password from the output of this shell `command`")
+	f.StringVar(&t.keyFile, "to-key-file", "", "open that repository with a key `file` instead of a password")
 	cmd.MarkFlagsMutuallyExclusive("to-password-file", "to-password-command", "to-key-file")
 }
 
@@ -117,7 +117,7 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 			if to.Config().ID == from.Config().ID {
 				return repo.ErrSameRepository
 			}
-			// The list comes first, so that the indexes have all that it needs.
+			// Read the snapshots before the indexes, which then have all their chunks.
 			list, err := a.chosen(ctx, from, &filter, argv)
 			if err != nil {
 				return err
@@ -149,8 +149,8 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 	}
 	target.register(cmd)
 	filter.register(cmd)
-	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "also copy the stored backup passwords of these devices")
-	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be copied at most")
+	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "also copy the stored backup passwords of the copied devices")
+	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be copied")
 	return cmd
 }
 

@@ -120,11 +120,11 @@ func (d *demo) run(ctx context.Context) (err error) {
 		printSnapshots(d.a.stdout, list)
 		fmt.Fprintln(d.a.stdout)
 	}
-	// All of these only read, and often wait for the network.
-	all, both := errgroup.WithContext(ctx)
-	all.Go(func() error { return d.verify(both, list, &res) })
-	all.Go(func() error { return d.check(both) })
-	if err := all.Wait(); err != nil {
+	// Both only read, and often wait for the network.
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.verify(groupCtx, list, &res) })
+	group.Go(func() error { return d.check(groupCtx) })
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	for _, dev := range d.lab.Devices() {
@@ -197,14 +197,14 @@ func (d *demo) store(ctx context.Context) error {
 		}
 		devices := d.lab.Devices()
 		results := make([]*host.BackupResult, len(devices))
-		var both errgroup.Group
+		var group errgroup.Group
 		for i, dev := range devices {
-			both.Go(func() (err error) {
+			group.Go(func() (err error) {
 				results[i], err = d.backup(ctx, dev)
 				return err
 			})
 		}
-		if err := both.Wait(); err != nil {
+		if err := group.Wait(); err != nil {
 			return err
 		}
 		for i, dev := range devices {
@@ -213,7 +213,7 @@ func (d *demo) store(ctx context.Context) error {
 			d.say("  %-16s %s in %s files; sent %s; the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
 				count(res.Import.Files), bytesText(res.Bytes), bytesText(res.Snapshot.StoredBytes))
 			if day == d.days/2 {
-				// It changes on the next day.
+				// The device changes on the next day.
 				var err error
 				if d.middle[dev.UDID()], err = inventory(ctx, dev.Agent.Content()); err != nil {
 					return err
@@ -258,11 +258,11 @@ func (d *demo) verify(ctx context.Context, list []*repo.Snapshot, res *demoResul
 	snapshots, files := make([]*repo.Snapshot, len(devices)), make([]int, len(devices))
 	all, ctx := errgroup.WithContext(ctx)
 	for i, dev := range devices {
-		mine, err := repo.OfDevice(list, dev.UDID())
+		own, err := repo.OfDevice(list, dev.UDID())
 		if err != nil {
 			return err
 		}
-		snapshots[i] = mine[d.days/2]
+		snapshots[i] = own[d.days/2]
 		all.Go(func() (err error) {
 			files[i], err = d.materialize(ctx, dev, snapshots[i])
 			return err
@@ -313,11 +313,11 @@ func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapsho
 
 // restore restores a snapshot to a new device and compares the contents.
 func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints) (sent backup2.Progress, err error) {
-	bought, err := d.lab.AddSpare(ctx, simulator.Spec{Name: "New iPhone"})
+	spare, err := d.lab.AddSpare(ctx, simulator.Spec{Name: "New iPhone"})
 	if err != nil {
 		return sent, err
 	}
-	e, err := d.host.Mux.Find(ctx, bought.UDID())
+	e, err := d.host.Mux.Find(ctx, spare.UDID())
 	if err != nil {
 		return sent, err
 	}
@@ -330,12 +330,12 @@ func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints)
 	if err != nil {
 		return sent, err
 	}
-	got, err := inventory(ctx, bought.Agent.Content())
+	got, err := inventory(ctx, spare.Agent.Content())
 	if err != nil {
 		return sent, err
 	}
 	if err := want.compare(got); err != nil {
-		return sent, fmt.Errorf("%s differs from the snapshot: %w", bought.Name(), err)
+		return sent, fmt.Errorf("%s differs from the snapshot: %w", spare.Name(), err)
 	}
 	return out.Progress, nil
 }

@@ -26,9 +26,9 @@ func (a *app) deviceCommand() *cobra.Command {
 	password := &cobra.Command{
 		Use:   "password",
 		Short: "Keep, forget and test the backup password of a device",
-		Long: `With its backup password snap decrypts an encrypted backup before it stores it, so
-that it shares storage with other days and devices. The repository can keep the
-password, sealed like everything else, for later backups.
+		Long: `With the device's backup password snap decrypts encrypted backups before it stores
+them, so that they share storage with other days and devices. The repository can
+keep the password, sealed like everything else, for later backups.
 
 Snapshots can be materialized without the password. A device needs it to restore
 from them.`,
@@ -48,7 +48,7 @@ type devicePasswordResult struct {
 	Name   string `json:"device_name,omitempty"`
 	Kept   int    `json:"kept"`   // passwords kept for the device after the command
 	Tested int    `json:"tested"` // encrypted snapshots whose keybag was tried
-	Opened int    `json:"opened"` // of those, opened by a password
+	Opened int    `json:"opened"` // how many of these a password opened
 }
 
 func (a *app) devicePasswordSetCommand() *cobra.Command {
@@ -177,7 +177,7 @@ to restore from it.`,
 			err = a.print(res, func(w io.Writer) {
 				fmt.Fprintf(w, "opened %d of %d encrypted snapshots of %s\n", res.Opened, res.Tested, clean(d.name))
 				for _, s := range locked {
-					fmt.Fprintf(w, "  not %s\n", s)
+					fmt.Fprintf(w, "  not opened: %s\n", s)
 				}
 			})
 			if err == nil && res.Opened < res.Tested {
@@ -260,7 +260,7 @@ func (d *knownDevice) encrypted() []*repo.Snapshot {
 }
 
 // openDevice opens the repository and finds a device by UDID or name. It accepts a
-// UDID without snapshots, because the password may come before the first backup.
+// UDID without snapshots, because a password may be stored before the first backup.
 func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) (*repo.Repo, *knownDevice, error) {
 	ctx := cmd.Context()
 	r, err := a.openLocked(cmd, kind)
@@ -272,16 +272,16 @@ func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) 
 		return nil, nil, err
 	}
 	a.warnOfIndex(r)
-	mine, err := repo.OfDevice(list, device)
+	own, err := repo.OfDevice(list, device)
 	if err != nil {
 		return nil, nil, fmt.Errorf("device %q: %w", device, err)
 	}
-	if len(mine) > 0 {
-		d := newest(mine).Device
-		return r, &knownDevice{d.UDID, d.Name, mine}, nil
+	if len(own) > 0 {
+		d := newest(own).Device
+		return r, &knownDevice{d.UDID, d.Name, own}, nil
 	}
 	if !looksLikeUDID(device) {
-		return nil, nil, fmt.Errorf("no device is named %q; use the UDID of a device without snapshots: %w", device, repo.ErrNoSnapshot)
+		return nil, nil, fmt.Errorf("no device is named %q; name a device without snapshots by its UDID: %w", device, repo.ErrNoSnapshot)
 	}
 	return r, &knownDevice{udid: device, name: device}, nil
 }

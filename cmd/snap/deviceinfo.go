@@ -35,8 +35,8 @@ func (a *app) deviceInfoCommand() *cobra.Command {
 		Use:   "info [DEVICE]",
 		Short: "Describe a connected device",
 		Long: `Describes a connected device. DEVICE is its UDID, its name, or the beginning of
-either. It may be omitted if only one device is connected. A device tells most of
-this only to a computer that it trusts.`,
+either. It may be omitted if only one device is connected. Most of the description
+is missing if the device does not trust this computer.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
@@ -148,7 +148,7 @@ pairing.`,
 				name, locked = info.Name, info.Trust == device.Locked
 			}
 			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, Wait: wait, On: func(t device.Trust) {
-				// Printed despite --quiet, because the device waits for a person.
+				// Printed despite --quiet, because the device waits for its user.
 				switch {
 				case t == device.Trusted:
 				case a.json:

@@ -56,7 +56,7 @@ each device's newest snapshot.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "keep reporting devices that come and go until interrupted")
+	cmd.Flags().BoolVar(&watch, "watch", false, "report devices that are attached or detached, until interrupted")
 	return cmd
 }
 
@@ -253,8 +253,8 @@ type deviceEvent struct {
 	Device *deviceJSON   `json:"device,omitempty"`
 }
 
-// watchDevices reports devices that come and go until it is interrupted, which is
-// not an error.
+// watchDevices reports devices that are attached or detached. Ctrl-C ends it without
+// an error.
 func (a *app) watchDevices(ctx context.Context, m *device.Mux, list []*repo.Snapshot) error {
 	names := map[string]string{}
 	err := m.Watch(ctx, func(e device.Event) error {

@@ -79,11 +79,11 @@ var outcomes = []kind{
 	{is(errLostPart), exitDamaged, `"snap check" shows what is lost; "snap repair --from COPY" restores what a copy has`},
 }
 
-// storeCauses are why a repository or mirror could not be used.
+// storeCauses are reasons why a repository or mirror could not be used.
 var storeCauses = []kind{
 	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or create a repository with "snap init"`},
 	{is(repo.ErrLocked), exitInUse, `nothing was changed; wait, for example with --retry-lock 10m, or see "snap unlock"`},
-	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: it uses what was stored, if that still exists"},
+	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: it reuses stored data that still exists"},
 	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with the written recovery key, group by group"},
 	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
 	{is(keybag.ErrWrongPassword), exitWrongBackup, `nothing was stored; try again ("snap import --opaque" stores the backup locked)`},
@@ -97,17 +97,17 @@ var storeCauses = []kind{
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
 }
 
-// damagedFiles are files without which no other command can say more.
+// damagedFiles are files that every command needs.
 var damagedFiles = []kind{
 	{isDamaged("config"), exitDamaged, "without it nothing can be read: copy this file from a mirror or another copy of this repository"},
 	{isDamaged("keys/"), exitDamaged, `open the repository with another key, such as the recovery key, remove the damaged file and add a new key ("snap key add"); or copy keys/ from a mirror or another copy of this repository`},
 }
 
-// contentCauses are why snapshots, keys or backups could not be used.
+// contentCauses are reasons why snapshots, keys or backups could not be used.
 var contentCauses = []kind{
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" shows what is damaged and which snapshots are affected`},
 	{is(ingest.ErrChanged), exitIncomplete, "no snapshot was made; wait until the backup has ended and run the command again"},
-	{is(ingest.ErrIncomplete), exitIncomplete, "nothing was stored; let the backup finish and try again, or store it as it is with --allow-incomplete"},
+	{is(ingest.ErrIncomplete), exitIncomplete, "nothing was stored; let the backup finish and try again, or store it anyway with --allow-incomplete"},
 	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password, or materialize it without --decrypt"},
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "name the folder that has Manifest.plist, or a folder of such folders"},
 	{is(repo.ErrPinned), exitError, `nothing was forgotten; "snap unpin" removes the pin`},
@@ -123,7 +123,7 @@ var contentCauses = []kind{
 	{is(errNoFiles), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
 }
 
-// deviceCauses are why a device could not be used.
+// deviceCauses are reasons why a device could not be used.
 var deviceCauses = []kind{
 	{is(device.ErrNoMux), exitNoDevice, device.MuxHint(runtime.GOOS)},
 	{is(device.ErrNotFound), exitNoDevice, `connect it by cable and unlock it; "snap devices" lists the connected devices`},
@@ -146,7 +146,7 @@ var deviceCauses = []kind{
 	{is(backup2.ErrCancelled), exitCancelled, "run the same command again when you are ready"},
 }
 
-// lastResorts are what can be said of an error without a better known cause.
+// lastResorts are for errors whose cause is not known more precisely.
 var lastResorts = []kind{
 	{isA[*backup2.DeviceError], exitDeviceError, ""},
 	{is(backup2.ErrLinkLost), exitLinkLost, "check the cable or the Wi-Fi connection, unlock the device, and run the same command again"},
@@ -157,17 +157,17 @@ var lastResorts = []kind{
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
 }
 
-// hintContinue is for commands that store.
+// hintContinue is the hint of interrupted commands that store something.
 const hintContinue = "what was stored is kept; run the same command again to continue"
 
-// interruption is a Ctrl-C, and what a person should know then.
+// interruption says that Ctrl-C ended a command. Its hint says what was kept.
 type interruption struct{ hint string }
 
 func (interruption) Error() string        { return "interrupted" }
 func (interruption) Is(target error) bool { return target == context.Canceled }
 func (i interruption) Hint() string       { return i.hint }
 
-// orInterrupted returns err, or an interruption if a Ctrl-C caused it.
+// orInterrupted returns err, or an interruption if Ctrl-C caused it.
 func orInterrupted(ctx context.Context, err error, hint string) error {
 	if err == nil || ctx.Err() == nil || isA[interruption](err) || errors.Is(err, host.ErrHalfRestored) {
 		return err
@@ -184,7 +184,7 @@ func isA[E error](err error) bool {
 	return errors.As(err, &e)
 }
 
-// isCanceled reports whether a Ctrl-C ended a command that says nothing about it.
+// isCanceled reports whether Ctrl-C ended a command that has no message for it.
 func isCanceled(err error) bool {
 	return errors.Is(err, context.Canceled) && !isA[interruption](err)
 }
@@ -198,7 +198,7 @@ func isDamaged(prefix string) func(error) bool {
 	}
 }
 
-// advised is an error whose origin knows better what to do than its kind.
+// advised is an error with a hint that replaces the hint of its kind.
 type advised struct {
 	error
 	hint string

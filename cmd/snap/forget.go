@@ -121,7 +121,7 @@ func (a *app) forgetCommand() *cobra.Command {
 		Long: `Removes the named snapshots or, with --keep-… rules, all snapshots of each device
 that no rule keeps. The rules are those of restic: --keep-daily 7 keeps the newest
 snapshot of each of the last seven days that have one, in this computer's time
-zone. A rule with fewer days than its number also keeps the oldest snapshot. Pinned
+zone. If there are fewer days than that, the oldest snapshot is kept, too. Pinned
 snapshots (snap pin) always stay.
 
 Rules with numbers do not count incomplete snapshots. These are removed unless they
@@ -138,7 +138,7 @@ The last complete snapshot of a device is only removed with --allow-last.
 	f.pruning.register(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.filter.device, "device", "", "only snapshots of this `device` (UDID or name)")
-	fl.StringArrayVar(&f.filter.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of them)")
+	fl.StringArrayVar(&f.filter.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of these tags)")
 	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "only show what would be removed")
 	fl.BoolVar(&f.prune, "prune", false, "also free the space, as \"snap prune\" does")
 	fl.BoolVar(&f.allowLast, "allow-last", false, "also remove the last complete snapshot of a device")
@@ -159,7 +159,7 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	policy := f.policy.policy()
 	switch {
 	case len(specs) == 0 && policy.Empty():
-		return usageError{errors.New("nothing to forget is given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
+		return usageError{errors.New("no snapshots and no rules are given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
 	case len(specs) > 0 && (!policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0):
 		return usageError{errors.New("name snapshots, or give rules with --device and --tag, not both")}
 	}
@@ -271,7 +271,7 @@ func newForgetResult(decided []repo.Retention) *forgetResult {
 func (f *forget) print(w io.Writer, res *forgetResult) {
 	for _, d := range res.Devices {
 		if f.a.quiet && !res.DryRun {
-			break // a nightly job need not mail this
+			break // keep the mail of a nightly job short
 		}
 		fmt.Fprintf(w, "%s (%s)\n", clean(d.Name), clean(d.UDID))
 		var rows []string

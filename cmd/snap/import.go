@@ -71,7 +71,7 @@ stored locked.`,
 	f := cmd.Flags()
 	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without a backup password")
 	defer cmd.MarkFlagsMutuallyExclusive("opaque", "keep-backup-password")
-	f.BoolVar(&source.keep, "keep-backup-password", false, "keep a password that opens the backup in the repository, for later backups")
+	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
 	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "also store incomplete, damaged or changing backups, and mark the snapshot")
 	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, even if they look unchanged")
 	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot if the backup has not changed since the last one")
@@ -161,7 +161,7 @@ func (a *app) describeReport(dir string, res *ingest.Result) {
 	case res.Snapshot.Unlocked:
 		a.describeRaw(res)
 	case res.Snapshot.Encrypted:
-		a.remark("          stored locked: changed files share no storage with other days; give snap the backup password (snap help device password)")
+		a.remark("          stored locked: changed files share no storage with other days; store the backup password (snap help device password)")
 	}
 	if res.Report == nil {
 		return

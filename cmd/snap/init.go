@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) initCommand() *cobra.Command {
-	var guard string
+	var parity string
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create a repository",
@@ -28,9 +28,9 @@ key with "snap key add --recovery" and keep it on paper.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			percent := 0
-			if guard != "" {
+			if parity != "" {
 				var err error
-				if percent, err = parsePercent(guard); err != nil {
+				if percent, err = parsePercent(parity); err != nil {
 					return err
 				}
 			}
@@ -83,7 +83,7 @@ key with "snap key add --recovery" and keep it on paper.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&guard, "parity", "", "protect it against bit rot with this `percentage` of parity, such as 5% (snap help parity)")
+	cmd.Flags().StringVar(&parity, "parity", "", "protect the repository against bit rot with this `percentage` of parity, such as 5% (snap help parity)")
 	return cmd
 }
 

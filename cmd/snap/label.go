@@ -145,7 +145,7 @@ with another --reason.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, a `text`")
+	cmd.Flags().StringVar(&reason, "reason", "", "`text` that says why")
 	return cmd
 }
 

@@ -83,9 +83,9 @@ func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, wh
 }
 
 // acquire locks a repository. It waits for other processes as long as --retry-lock
-// says. If no lock can be written, a reader gets none, and the returned lock is nil:
-// from a read-only medium nothing is removed, and a restore from a full disk must
-// work.
+// says. If no lock can be written, a reader continues without one, and the returned
+// lock is nil: nobody removes files from a read-only medium, and a restore from a
+// full disk must work.
 func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) (*repo.Lock, error) {
 	var deadline time.Time // counts from the first refusal
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {

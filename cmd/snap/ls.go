@@ -18,7 +18,7 @@ type lsItem struct {
 	Domain  string     `json:"domain"`
 	Name    string     `json:"name"`           // path in the domain
 	Path    string     `json:"path,omitempty"` // in the backup folder; files only
-	Files   int64      `json:"files"`          // 1 for a file, below otherwise
+	Files   int64      `json:"files"`          // in it; 1 for a file
 	Size    int64      `json:"size"`
 	Mode    string     `json:"mode,omitempty"`
 	ModTime *time.Time `json:"mtime,omitempty"` // on the device where known, else in the folder
@@ -29,8 +29,8 @@ func (a *app) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls SNAPSHOT [DOMAIN[/PATH]]",
 		Short: "List the files of a snapshot by domain and path",
-		Long: `Without DOMAIN it lists the domains of the device; "-" has the files of the backup
-folder without a domain. With DOMAIN or DOMAIN/PATH it lists the files and folders
+		Long: `Without DOMAIN it lists the domains of the device; "-" stands for files of the backup
+folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the files and folders
 in it; -R lists everything below.
 
 Snapshots that were stored locked have no domains; all files are in "-".`,
@@ -140,8 +140,8 @@ func (l *lister) group(typ, domain, name string, e *tree.Entry) {
 	}
 }
 
-// shown returns the name of a line, with its domain if several are listed.
-func (l *lister) shown(it *lsItem) string {
+// displayName returns the name of a line, with its domain if several are listed.
+func (l *lister) displayName(it *lsItem) string {
 	if l.inside || it.Domain == noDomain {
 		return it.Name
 	}
@@ -155,9 +155,9 @@ func (l *lister) print(w io.Writer) {
 		case "domain":
 			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), plural(it.Files, "file"), clean(it.Domain))
 		case "folder":
-			fmt.Fprintf(w, "%10s  %16s  %s/\n", bytesText(it.Size), plural(it.Files, "file"), clean(l.shown(it)))
+			fmt.Fprintf(w, "%10s  %16s  %s/\n", bytesText(it.Size), plural(it.Files, "file"), clean(l.displayName(it)))
 		default:
-			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), timeText(*it.ModTime), clean(l.shown(it)))
+			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), timeText(*it.ModTime), clean(l.displayName(it)))
 		}
 	}
 }

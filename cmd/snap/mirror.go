@@ -193,12 +193,12 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readO
 		}
 		return memory.New(), nothing, nil
 	}
-	fresh := true
+	created := true
 	be, err := local.Open(dir)
 	if !readOnly {
 		be, err = local.Create(dir)
 		if errors.Is(err, backend.ErrExist) {
-			fresh = false
+			created = false
 			be, err = local.Open(dir)
 		}
 	}
@@ -206,7 +206,7 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readO
 		return nil, nothing, err
 	}
 	done := func() { _ = be.Close() }
-	if fresh || readOnly {
+	if created || readOnly {
 		return be, done, nil
 	}
 	_, err = be.Stat(ctx, "config")
@@ -220,8 +220,8 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readO
 		done()
 		return nil, nothing, err
 	}
-	// Remove what was being written when the drive was unplugged. A failure does
-	// not matter.
+	// Remove files that were incomplete when the drive was unplugged. A failure does
+	// no harm.
 	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter))
 	return be, done, nil
 }

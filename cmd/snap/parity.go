@@ -15,14 +15,15 @@ import (
 )
 
 func (a *app) parityCommand() *cobra.Command {
-	var only bool
+	var statusOnly bool
 	cmd := &cobra.Command{
 		Use:   "parity [PERCENT|off]",
 		Short: "Protect the repository against bit rot without a copy",
-		Long: `Makes or updates parity. With 5% "snap repair" can heal two damaged or missing packs
-of every 40, or any damaged sectors unless three of them are at the same position of
-three packs. Without PERCENT it makes parity for what has none yet, as "snap backup",
-"snap import" and "snap prune" do. "off" removes all parity.
+		Long: `Makes or updates parity, from which "snap repair" can rebuild damaged files. With 5%
+it can rebuild two damaged or missing packs of every 40, or damaged sectors in any
+number of packs unless three packs are damaged at the same position. Without PERCENT
+it adds parity for files that have none yet, as "snap backup", "snap import" and
+"snap prune" do. "off" removes all parity.
 
 Parity does not replace a copy: if the disk dies, parity dies with it.`,
 		Args: cobra.MaximumNArgs(1),
@@ -41,7 +42,7 @@ Parity does not replace a copy: if the disk dies, parity dies with it.`,
 			if err != nil {
 				return err
 			}
-			if !only {
+			if !statusOnly {
 				if err := a.takeLock(ctx, r, repo.LockWrite, cmd.CommandPath()); err != nil {
 					return err
 				}
@@ -51,7 +52,7 @@ Parity does not replace a copy: if the disk dies, parity dies with it.`,
 			}
 			var out parityResult
 			switch {
-			case only:
+			case statusOnly:
 			case off:
 				if out.Removed, err = r.RemoveParity(ctx); err != nil {
 					return err
@@ -67,7 +68,7 @@ Parity does not replace a copy: if the disk dies, parity dies with it.`,
 			return a.print(out, func(w io.Writer) { printParity(w, &out) })
 		},
 	}
-	cmd.Flags().BoolVar(&only, "status", false, "only show what is protected")
+	cmd.Flags().BoolVar(&statusOnly, "status", false, "only show what is protected")
 	return cmd
 }
 

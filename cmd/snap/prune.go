@@ -19,7 +19,7 @@ type pruneFlags struct{ maxUnused, maxRepack string }
 
 func (p *pruneFlags) register(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&p.maxUnused, "max-unused", "5%", "unused bytes that may stay: a `limit` such as 5%, 100M, 0, or unlimited to repack nothing")
+	f.StringVar(&p.maxUnused, "max-unused", "5%", "`limit` of unused bytes that may remain: 5%, 100M, 0, or unlimited to repack nothing")
 	f.StringVar(&p.maxRepack, "max-repack-size", "", "repack at most this `size`, such as 10G")
 }
 
@@ -89,11 +89,11 @@ func (a *app) pruneCommand() *cobra.Command {
 		Use:   "prune",
 		Short: "Free space that no snapshot needs",
 		Long: `Removes what no snapshot and no unfinished backup needs. First it removes packs that
-are not in use at all, so that a full disk has room again. Then it repacks those
-with many unused bytes until no more are left than --max-unused allows.
+are not in use at all, so that a full disk has room again. Then it repacks packs
+with many unused bytes until at most --max-unused of them remain.
 
-Backups can run at the same time. What a running command may need stays until a
-later prune. A prune can be interrupted at any time.`,
+Backups can run at the same time. A prune keeps what running commands may need; a
+later prune removes it. A prune can be interrupted at any time.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -180,7 +180,7 @@ func (res *pruneResult) print(w io.Writer) {
 		fmt.Fprintf(w, "\nfreed %s\n", bytesText(res.FreedBytes-res.WrittenBytes))
 	}
 	if res.KeptUnused > 0 && len(res.Waiting) == 0 {
-		fmt.Fprintf(w, "%s of unused bytes may stay\n", bytesText(res.KeptUnused))
+		fmt.Fprintf(w, "%s of unused bytes may remain\n", bytesText(res.KeptUnused))
 	}
 	if res.AbandonedRuns > 0 {
 		fmt.Fprintf(w, "dropped %s that no backup continued\n", plural(res.AbandonedRuns, "unfinished backup"))

@@ -182,9 +182,9 @@ func (a *app) repairSnapshotsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots",
 		Short: "Mark what snapshots have lost",
-		Long: `Reads everything and replaces each snapshot that has lost files by one without them,
-whose record lists them. The rest can then be restored, and prune works again.
-Files that were marked as lost but exist again are added back.
+		Long: `Reads everything. Each snapshot that has lost files is replaced with one that lacks
+them and lists them in its record. The rest can then be restored, and prune works
+again. Lost files whose content exists again are added back.
 
 A snapshot whose record cannot be read is kept unless --remove-damaged is given.`,
 		Args: cobra.NoArgs,
@@ -363,7 +363,7 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 		}) // fetched packs are no longer missing
 		printIndexRepair(w, &index, dryRun, false)
 		if n := len(m.Elsewhere); n > 0 {
-			fmt.Fprintf(w, "the copy has %s more; --missing-snapshots fetches missing ones\n", plural(n, "snapshot"))
+			fmt.Fprintf(w, "the copy has %s that this repository lacks; --missing-snapshots fetches them\n", plural(n, "snapshot"))
 		}
 		if m.MissingChunks > 0 {
 			fmt.Fprintf(w, "%s in use are in neither repository; \"snap check\" shows which files are lost\n", plural(m.MissingChunks, "chunk"))

@@ -38,8 +38,8 @@ func (a *app) restoreCommand() *cobra.Command {
 		Use:   "restore SNAPSHOT",
 		Short: "Restore a snapshot to a connected device",
 		Long: `Restores a snapshot to its own device, or to another one with --device. The content
-of the snapshot replaces that of the device; what only the device has stays unless
---remove-items-not-restored is given.
+of the snapshot replaces that of the device. Content that only the device has stays
+unless --remove-items-not-restored is given.
 
 First it checks, without changing the device, that its iOS is not older than the
 snapshot's, Find My is off, room and power suffice, the snapshot is complete, and

@@ -73,14 +73,14 @@ lists them all; docs/devices.md shows an example.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.socket, "socket", "", "`path` of the socket, or host:port (default: one in the state folder)")
-	f.StringVar(&s.state, "state", "", "`folder` that keeps the devices; the next run with it continues with them and ignores most other flags (default: a temporary folder)")
+	f.StringVar(&s.state, "state", "", "keep the devices in this `folder`; the next run continues with them and ignores most other flags (default: a temporary folder)")
 	f.IntVar(&s.opt.Devices, "devices", 1, "number of devices")
 	f.BoolVar(&s.spare, "spare", false, "add a device with little content, to restore to")
 	f.StringVar(&s.scale, "scale", "tiny", "`size` of the devices: tiny, small, medium or large")
 	f.StringVar(&s.encrypt, "encrypt", "none", "which devices encrypt their backups: none, all or alternate")
 	f.StringVar(&s.opt.Password, "backup-password", synthetic.DefaultPassword, "`password` of encrypted backups")
 	f.Uint64Var(&s.opt.Seed, "seed", 1, "equal seeds make equal devices")
-	f.BoolVar(&s.opt.Untrusted, "untrusted", false, "devices do not trust this computer yet")
+	f.BoolVar(&s.opt.Untrusted, "untrusted", false, "the devices do not trust this computer yet")
 	f.BoolVar(&s.opt.RealRounds, "real-rounds", false, "backup passwords take seconds to try, as with real devices")
 	f.StringArrayVar(&s.faults, "fault", nil, "`fault` that happens once at the first device, such as upload:3=cut or begin=fail 208 (can be repeated)")
 	return cmd

@@ -19,10 +19,10 @@ type snapshotFilter struct {
 }
 
 func (f *snapshotFilter) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.device, "device", "", "only those of this `device` (UDID or name)")
-	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only those with this `tag` (repeated: with all of them)")
-	cmd.Flags().StringVar(&f.since, "since", "", "only backups made at or after this `time` (2026-01-31, or with 15:04)")
-	cmd.Flags().StringVar(&f.until, "until", "", "only backups made at or before this `time`; a day includes all of it")
+	cmd.Flags().StringVar(&f.device, "device", "", "only snapshots of this `device` (UDID or name)")
+	cmd.Flags().StringArrayVar(&f.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of these tags)")
+	cmd.Flags().StringVar(&f.since, "since", "", "only backups made at or after this `time` (such as 2026-01-31 or \"2026-01-31 15:04\")")
+	cmd.Flags().StringVar(&f.until, "until", "", "only backups made at or before this `time`; a date means the end of that day")
 }
 
 func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) {
@@ -53,14 +53,14 @@ func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) 
 // ofDevice returns the snapshots of a device. Having none is an error, because the
 // name may be mistyped.
 func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
-	mine, err := repo.OfDevice(list, device)
+	own, err := repo.OfDevice(list, device)
 	if err != nil {
 		return nil, fmt.Errorf("device %q: %w", device, err)
 	}
-	if len(mine) == 0 {
+	if len(own) == 0 {
 		return nil, fmt.Errorf("no device has the name or UDID %q: %w", device, repo.ErrNoSnapshot)
 	}
-	return mine, nil
+	return own, nil
 }
 
 // parseTime parses a local time. It returns it and the next day, minute or second,

@@ -37,8 +37,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Long: `Shows the content and size of the repository by device.
 
 --by domain and --by app also show each domain or app: its files in the newest
-snapshots, and the bytes stored for it in all snapshots. Equal content counts where
-it was stored first.
+snapshots, and the bytes stored for it in all snapshots. Shared content counts
+where it was stored first.
 
 --growth also shows what each day (or =week, =month) added, without forgotten
 snapshots. --prune also shows what "snap prune" would free.`,
@@ -157,7 +157,7 @@ func (st *statsResult) printTo(w io.Writer) {
 			bytesText(d.NewestBytes), bytesText(d.LogicalBytes), bytesText(d.StoredBytes)))
 	}
 	if len(rows) > 0 {
-		table(w, "DEVICE\t>SNAPSHOTS\tNEWEST\t>ITS SIZE\t>ALL SIZES\t>ADDED", rows)
+		table(w, "DEVICE\t>SNAPSHOTS\tNEWEST\t>SIZE\t>ALL SIZES\t>ADDED", rows)
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintf(w, "%s, %s in all, stored in %s", plural(st.Snapshots, "snapshot"), bytesText(st.LogicalBytes), bytesText(st.StoredBytes))

@@ -61,15 +61,15 @@ snapshot.`,
 				return err
 			}
 			res := unlockResult{Locks: []lockJSON{}, Removed: []repo.FileID{}}
-			working := 0
+			running := 0
 			for _, l := range locks {
 				res.Locks = append(res.Locks, lockToPrint(l))
 				if l.State == repo.LockAlive || l.State == repo.LockFresh {
-					working++
+					running++
 				}
 			}
-			if all && working > 0 {
-				a.warn("removing %s of running processes; their backups will fail", plural(working, "lock"))
+			if all && running > 0 {
+				a.warn("removing %s of running processes; their backups will fail", plural(running, "lock"))
 			}
 			removed, err := r.RemoveLocks(ctx, func(l repo.LockInfo) bool { return all || repo.LeftBehind(l) })
 			for _, l := range removed {

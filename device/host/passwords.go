@@ -236,11 +236,14 @@ func (p *unlocker) askAfter(ctx context.Context, b *mobilesync.Backup, wrong err
 	return wrong
 }
 
+// KeptPasswordUsed warns that the given password is wrong and a kept one right.
+const KeptPasswordUsed = "the given backup password does not unlock this backup, but one that the repository keeps does"
+
 // unlocked is called when password i has unlocked the backup.
 func (p *unlocker) unlocked(ctx context.Context, i int) {
 	if p.passwords[i].kept {
 		if len(p.opt.Passwords) > 0 {
-			p.o.Warning("the given backup password does not unlock this backup, but one that the repository keeps does")
+			p.o.Warning(KeptPasswordUsed)
 		}
 		return
 	}
