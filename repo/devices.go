@@ -39,9 +39,9 @@ type Unfinished = record.Unfinished
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = record.UnfinishedBackup
-	// UnfinishedRekey is a change of the backup password: files that the
+	// UnfinishedPasswordChange is a change of the backup password: files that the
 	// device has changed in its last backup and that the next one begins with.
-	UnfinishedRekey = record.UnfinishedRekey
+	UnfinishedPasswordChange = record.UnfinishedPasswordChange
 )
 
 // NewUnfinished returns a new record without files. It stores nothing.

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// KeyBag returns the keybag of the encrypted backup that a snapshot is of.
+// KeyBag returns the keybag of a snapshot of an encrypted backup.
 func KeyBag(ctx context.Context, r *repo.Repo, s *repo.Snapshot) ([]byte, error) {
 	e, err := r.Find(ctx, s, tree.Key{Path: mobilesync.ManifestPlist})
 	if err != nil {

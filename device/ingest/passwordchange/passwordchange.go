@@ -1,10 +1,9 @@
-// Package passwordchange is the folder in which a device changes its backup
-// password, and what becomes of the keys that it writes there.
+// Package passwordchange provides the folder that a device sees while its
+// backup password changes, and stores the keys that the device writes there.
 //
-// The device reads Manifest.plist of its last backup and writes it back with new
-// keys. That is kept in a record of its own, from which the next backup
-// continues; snapshots keep the password that they had. Apart from these records
-// the package writes nothing.
+// The device reads Manifest.plist of its last backup and writes it back with
+// new keys. The package stores that in a record of its own, from which the next
+// backup continues; snapshots keep their password. It writes nothing else.
 package passwordchange
 
 import (
@@ -62,7 +61,7 @@ func (k *Folder) begin(ctx context.Context) error {
 		}
 	}
 	if parent == nil {
-		return nil // the device changes its password, and sends everything next time
+		return nil // the password can change; the next backup sends everything
 	}
 	err = Apply(ctx, k.repo, k.udid, parent, func(e *tree.Entry) error {
 		if e.Path == mobilesync.ManifestPlist {
@@ -73,7 +72,7 @@ func (k *Folder) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if k.record, err = k.repo.NewUnfinished(repo.UnfinishedRekey, k.udid); err != nil {
+	if k.record, err = k.repo.NewUnfinished(repo.UnfinishedPasswordChange, k.udid); err != nil {
 		return err
 	}
 	k.record.Device, k.record.Parent = parent.Device.Name, &parent.ID
@@ -84,9 +83,9 @@ func (k *Folder) begin(ctx context.Context) error {
 // backup continues from the last one.
 func (k *Folder) Changed() bool { return k.saved }
 
-var errForeign = fmt.Errorf("%w here", errors.ErrUnsupported)
+var errUnsupported = fmt.Errorf("%w here", errors.ErrUnsupported)
 
-// hasManifest reports whether path is that of Manifest.plist and there is one.
+// hasManifest reports whether path is Manifest.plist and the folder has one.
 func (k *Folder) hasManifest(path string) bool {
 	p, _ := blob.Below(k.udid, path)
 	return k.manifest != nil && p == mobilesync.ManifestPlist
@@ -95,7 +94,7 @@ func (k *Folder) hasManifest(path string) bool {
 // Open implements backup2.Folder.
 func (k *Folder) Open(ctx context.Context, path string) (io.ReadCloser, error) {
 	if _, ok := blob.Below(k.udid, path); !ok {
-		return nil, fmt.Errorf("%s is not below %s: %w", path, k.udid, errForeign)
+		return nil, fmt.Errorf("%s is not below %s: %w", path, k.udid, errUnsupported)
 	}
 	if !k.hasManifest(path) {
 		return nil, fmt.Errorf("open %s: %w", path, fs.ErrNotExist)
@@ -106,7 +105,7 @@ func (k *Folder) Open(ctx context.Context, path string) (io.ReadCloser, error) {
 // Create implements backup2.Folder, for Manifest.plist.
 func (k *Folder) Create(ctx context.Context, path string) (backup2.Upload, error) {
 	if !k.hasManifest(path) {
-		return nil, fmt.Errorf("receive %s during a change of the password: %w", path, errForeign)
+		return nil, fmt.Errorf("receive %s during a change of the password: %w", path, errUnsupported)
 	}
 	return &upload{k: k, ctx: ctx}, nil
 }
@@ -185,7 +184,7 @@ func (k *Folder) List(_ context.Context, path string) ([]backup2.Item, error) {
 	p, ok := blob.Below(k.udid, path)
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%s is not below %s: %w", path, k.udid, errForeign)
+		return nil, fmt.Errorf("%s is not below %s: %w", path, k.udid, errUnsupported)
 	case p != "":
 		return nil, fmt.Errorf("%s: %w", p, fs.ErrNotExist)
 	case k.manifest == nil:
@@ -199,17 +198,17 @@ func (k *Folder) Mkdir(context.Context, string) error { return nil }
 
 // Move implements backup2.Folder. Nothing can be moved.
 func (k *Folder) Move(_ context.Context, from, _ string) error {
-	return fmt.Errorf("move %s during a change of the password: %w", from, errForeign)
+	return fmt.Errorf("move %s during a change of the password: %w", from, errUnsupported)
 }
 
 // Remove implements backup2.Folder. Nothing can be removed.
 func (k *Folder) Remove(_ context.Context, path string) error {
-	return fmt.Errorf("remove %s during a change of the password: %w", path, errForeign)
+	return fmt.Errorf("remove %s during a change of the password: %w", path, errUnsupported)
 }
 
 // Copy implements backup2.Folder. Nothing can be copied.
 func (k *Folder) Copy(_ context.Context, from, _ string) error {
-	return fmt.Errorf("copy %s during a change of the password: %w", from, errForeign)
+	return fmt.Errorf("copy %s during a change of the password: %w", from, errUnsupported)
 }
 
 // space is more than a device asks for.

@@ -9,8 +9,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Parents returns the complete snapshots of a device, the newest first. Its next
-// backup continues from the first of them that it can continue from.
+// Parents returns the complete snapshots of a device, the newest first. Its
+// next backup continues from the first one that makes this possible.
 func Parents(ctx context.Context, r *repo.Repo, udid string) ([]*repo.Snapshot, error) {
 	list, _, err := r.Snapshots(ctx)
 	if err != nil {
@@ -31,7 +31,7 @@ func records(ctx context.Context, r *repo.Repo, udid string) ([]*repo.Unfinished
 	}
 	var out []*repo.Unfinished
 	for _, u := range list {
-		if u.Kind == repo.UnfinishedRekey && repo.SameDevice(u.UDID, udid) {
+		if u.Kind == repo.UnfinishedPasswordChange && repo.SameDevice(u.UDID, udid) {
 			out = append(out, u)
 		}
 	}
@@ -49,7 +49,7 @@ func Apply(ctx context.Context, r *repo.Repo, udid string, parent *repo.Snapshot
 		if u.Parent == nil || !parent.Has(*u.Parent) {
 			continue
 		}
-		// Without a damaged one the device sends everything, and nothing is lost.
+		// If a record is damaged, the device sends everything; nothing is lost.
 		if err := r.WalkUnfinished(ctx, u, fn); err != nil && !errors.Is(err, repo.ErrDamaged) {
 			return err
 		}

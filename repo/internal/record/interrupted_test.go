@@ -26,7 +26,7 @@ func TestUnfinished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := r.NewUnfinished(repo.UnfinishedRekey, "udid")
+	other, err := r.NewUnfinished(repo.UnfinishedPasswordChange, "udid")
 	if err != nil || other.Run == u.Run {
 		t.Fatal(other, err)
 	}
@@ -43,7 +43,7 @@ func TestUnfinished(t *testing.T) {
 		t.Fatal(err)
 	}
 	list, damaged, err := r.Unfinished(ctx)
-	if err != nil || len(damaged) > 0 || len(list) != 2 || list[0].Run != u.Run || list[1].Kind != repo.UnfinishedRekey {
+	if err != nil || len(damaged) > 0 || len(list) != 2 || list[0].Run != u.Run || list[1].Kind != repo.UnfinishedPasswordChange {
 		t.Fatalf("%v, %v, %v", list, damaged, err)
 	}
 	got, err := repotest.Received(ctx, r, list[0])

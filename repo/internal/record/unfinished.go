@@ -29,9 +29,9 @@ const (
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = "backup"
-	// UnfinishedRekey is a change of the backup password: files that the
+	// UnfinishedPasswordChange is a change of the backup password: files that the
 	// device has changed in its last backup and that the next one begins with.
-	UnfinishedRekey = "rekey"
+	UnfinishedPasswordChange = "rekey"
 )
 
 // Unfinished is the record of a device backup that was interrupted, with the files
