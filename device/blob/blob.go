@@ -1,8 +1,8 @@
 // Package blob maps entries of a snapshot to blobs of a backup folder and back.
 //
-// An entry holds plaintext where the backup password was known: then its blob
-// is rebuilt by encrypting that again with the key in the entry. Open, Write,
-// Same and Size do so for every entry, so callers need not distinguish.
+// An entry holds plaintext if the backup password was known. Its blob is then
+// rebuilt by encrypting that again with the key in the entry. Open, Write, Same
+// and Size handle both kinds of entries.
 //
 // All bytes that it returns were authenticated by the repository; damage is an
 // error. It never writes to a repository.
@@ -67,9 +67,9 @@ func Same(ctx context.Context, r *repo.Repo, src io.Reader, e *tree.Entry) (bool
 	return same, err
 }
 
-// Present reports whether has is true of all chunks of a content, including
-// those that list its chunks. A list that cannot be read counts as absent. The
-// only error is that of ctx.
+// Present reports whether has is true for all chunks of a content, including
+// its content lists. A list that cannot be read counts as absent. The only
+// error is that of ctx.
 func Present(ctx context.Context, r *repo.Repo, c *tree.Content, has func(chunk.ID) bool) (bool, error) {
 	absent := errors.New("absent")
 	check := func(id chunk.ID) error {

@@ -75,11 +75,11 @@ func (i Info) Sys() any { return nil }
 
 // encrypting is a reader that encrypts what it reads from src.
 type encrypting struct {
-	src     *File
-	sealer  io.WriteCloser // writes to pending
-	pending bytes.Buffer
-	buf     []byte
-	err     error // returned after pending is empty
+	src       *File
+	encrypter io.WriteCloser // writes to pending
+	pending   bytes.Buffer
+	buf       []byte
+	err       error // returned after pending is empty
 }
 
 // encryptStep is how many bytes are encrypted at a time.
@@ -87,7 +87,7 @@ const encryptStep = 128 << 10
 
 func newEncrypting(src *File, key keybag.FileKey) *encrypting {
 	s := &encrypting{src: src, buf: make([]byte, min(encryptStep, src.Size()+1))}
-	s.sealer = keybag.NewEncrypter(&s.pending, key)
+	s.encrypter = keybag.NewEncrypter(&s.pending, key)
 	return s
 }
 
@@ -100,10 +100,10 @@ func (s *encrypting) Read(p []byte) (int, error) {
 			return 0, s.err
 		}
 		n, err := s.src.Read(s.buf)
-		if _, werr := s.sealer.Write(s.buf[:n]); werr != nil {
+		if _, werr := s.encrypter.Write(s.buf[:n]); werr != nil {
 			s.err = werr
 		} else if errors.Is(err, io.EOF) {
-			if s.err = s.sealer.Close(); s.err == nil {
+			if s.err = s.encrypter.Close(); s.err == nil {
 				s.err = io.EOF
 			}
 		} else if err != nil {

@@ -1,8 +1,8 @@
 // Package catalog holds the paths of a backup folder that is not on a disk:
 // those of a snapshot, and those of files that a device has sent.
 //
-// A Set is the files of a snapshot. A Catalog is a Set and what the device has
-// changed: files received, moved and removed. Memory grows with the number of
+// A Set holds the files of a snapshot. A Catalog is a Set and the changes of a
+// device: files received, moved and removed. Memory grows with the number of
 // paths, about 100 bytes each, not with the size of content. Neither writes to
 // the repository.
 package catalog
@@ -40,13 +40,13 @@ func InSnapshot(path string) (rest string, ok bool) {
 	return strings.CutPrefix(path, snapshotDir+"/")
 }
 
-// Catalog is the paths of the parent that are still there and those of files
-// that were received. Paths are relative to the device's folder.
+// Catalog holds the paths of the parent that still exist, and of received
+// files. Paths are relative to the device's folder.
 type Catalog struct {
-	parent *Set     // nil if there is none
-	gone   []uint64 // bitmap of blobs of the parent that were removed or replaced
+	parent  *Set     // nil if there is none
+	dropped []uint64 // bitmap of blobs of the parent that were removed or replaced
 
-	moved, arrived area // received blobs: at their final path, and in Snapshot
+	moved, arrived blobTable // received blobs: at their final path, and in Snapshot
 	others         map[string]other
 	dirs           map[string]tree.Entry
 
@@ -75,22 +75,22 @@ const (
 // Spooled reports whether the content is in the spool.
 func (f *File) Spooled() bool { return f.State&Spooled != 0 }
 
-// area is blobs by ID, divided by their folder.
-type area [256]map[blob.ID]uint32
+// blobTable is blobs by ID, divided by their folder.
+type blobTable [256]map[blob.ID]uint32
 
-func (a *area) get(id blob.ID) (uint32, bool) {
+func (a *blobTable) get(id blob.ID) (uint32, bool) {
 	n, ok := a[id[0]][id]
 	return n, ok
 }
 
-func (a *area) put(id blob.ID, n uint32) {
+func (a *blobTable) put(id blob.ID, n uint32) {
 	if a[id[0]] == nil {
 		a[id[0]] = map[blob.ID]uint32{}
 	}
 	a[id[0]][id] = n
 }
 
-func (a *area) drop(id blob.ID) { delete(a[id[0]], id) }
+func (a *blobTable) drop(id blob.ID) { delete(a[id[0]], id) }
 
 // other is a file that is not a blob: received, or the parent's.
 type other struct {
@@ -104,7 +104,7 @@ func New(parent *Set) *Catalog {
 	if parent == nil {
 		return n
 	}
-	n.gone = make([]uint64, (len(parent.blobs)+63)/64)
+	n.dropped = make([]uint64, (len(parent.blobs)+63)/64)
 	for path, e := range parent.others {
 		if e.Kind == tree.Dir {
 			n.dirs[path] = *e
@@ -125,17 +125,17 @@ func New(parent *Set) *Catalog {
 	return n
 }
 
-func (n *Catalog) isGone(i int) bool { return n.gone[i/64]&(1<<(i%64)) != 0 }
+func (n *Catalog) isDropped(i int) bool { return n.dropped[i/64]&(1<<(i%64)) != 0 }
 
 // parentBlob returns the number of a blob of the parent that still has its path.
 func (n *Catalog) parentBlob(id blob.ID) (int, bool) {
 	i := n.parent.find(id)
-	return i, i >= 0 && !n.isGone(i)
+	return i, i >= 0 && !n.isDropped(i)
 }
 
 func (n *Catalog) dropParent(id blob.ID) {
 	if i := n.parent.find(id); i >= 0 {
-		n.gone[i/64] |= 1 << (i % 64)
+		n.dropped[i/64] |= 1 << (i % 64)
 	}
 }
 
@@ -196,8 +196,8 @@ func (n *Catalog) Content(f *File) tree.Content {
 	return tree.Content{Size: f.Size, Level: f.level, IDs: n.ids[f.At : f.At+int64(f.n)]}
 }
 
-// Stored returns the number of chunk IDs of all files that were added. Those of
-// a file added later come after it.
+// Stored returns the number of chunk IDs of all files that were added. Files
+// added later have higher positions.
 func (n *Catalog) Stored() int { return len(n.ids) }
 
 // StoredAfter reports whether a received file has chunk IDs after the first count.
@@ -237,7 +237,7 @@ func (n *Catalog) All() iter.Seq[*File] {
 	}
 }
 
-// Put gives a received file a path, in place of the file that has it.
+// Put gives a received file a path. It replaces the file that has the path.
 func (n *Catalog) Put(path string, f uint32, now time.Time) error {
 	if _, ok := n.dirs[path]; ok {
 		return fmt.Errorf("%s is a folder: %w", path, fs.ErrExist)
@@ -255,7 +255,7 @@ func (n *Catalog) Put(path string, f uint32, now time.Time) error {
 		n.moved.put(id, f)
 		return nil
 	}
-	if _, there := n.others[path]; !there && len(n.others) >= maxOthers {
+	if _, exists := n.others[path]; !exists && len(n.others) >= maxOthers {
 		return errTooMany
 	}
 	n.others[path] = other{file: f}
@@ -314,7 +314,7 @@ func (n *Catalog) Dir(path string) (tree.Entry, bool) {
 func (n *Catalog) Move(from, to string, now time.Time) error {
 	f, ok := n.Number(from)
 	if !ok {
-		if _, there := n.Lookup(from); !there {
+		if _, exists := n.Lookup(from); !exists {
 			if _, dir := n.dirs[from]; !dir {
 				return fmt.Errorf("%s: %w", from, fs.ErrNotExist)
 			}
@@ -371,7 +371,7 @@ func (n *Catalog) Remove(path string) bool {
 			n.moved[b] = nil
 			if n.parent != nil {
 				for i := n.parent.first[b]; i < n.parent.first[b+1]; i++ {
-					n.gone[i/64] |= 1 << (i % 64)
+					n.dropped[i/64] |= 1 << (i % 64)
 				}
 			}
 		}

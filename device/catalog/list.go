@@ -29,10 +29,10 @@ func (n *Catalog) Received() []string {
 	return out
 }
 
-// Count counts the received blobs and their bytes, and of all received files
-// those in the spool.
+// Count returns the number of received blobs, their bytes, and the number of
+// received files in the spool.
 func (n *Catalog) Count() (files, bytes, spooled int64) {
-	for _, a := range []*area{&n.arrived, &n.moved} {
+	for _, a := range []*blobTable{&n.arrived, &n.moved} {
 		for b := range a {
 			for _, f := range a[b] {
 				files++
@@ -51,7 +51,7 @@ func (n *Catalog) Count() (files, bytes, spooled int64) {
 	return files, bytes, spooled
 }
 
-// Empty reports whether there are neither files that are not blobs nor folders.
+// Empty reports whether there are no folders and no files except blobs.
 func (n *Catalog) Empty() bool { return len(n.dirs) == 0 && len(n.others) == 0 }
 
 const digits = "0123456789abcdef"
@@ -146,7 +146,7 @@ func (n *Catalog) listReceived(out []Item, blobs map[blob.ID]uint32) []Item {
 
 func (n *Catalog) listParent(out []Item, from, to int) []Item {
 	for i := from; i < to; i++ {
-		if !n.isGone(i) {
+		if !n.isDropped(i) {
 			b := &n.parent.blobs[i]
 			out = append(out, Item{Name: b.id.Path(true), Size: b.size()})
 		}

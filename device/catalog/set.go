@@ -15,9 +15,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Set is the files of a snapshot by their path in the backup folder. Of a blob
-// it keeps the ID, the size and the position of its entry in the tree; Entry
-// loads the entry. A Set may be used by several goroutines.
+// Set holds the files of a snapshot by their path in the backup folder. For a
+// blob it keeps the ID, the size and the position of its entry in the tree,
+// from which Find loads the entry. A Set may be used by several goroutines.
 type Set struct {
 	r      *repo.Repo
 	flat   bool
@@ -55,7 +55,8 @@ const cachedLeaves = 16
 // loaded.
 func NewSet(ctx context.Context, r *repo.Repo, s *repo.Snapshot) (*Set, error) {
 	x := &Set{r: r, others: map[string]*tree.Entry{}}
-	// A folder in the flat layout has its blobs at the top. Only its manifest tells.
+	// A folder in the flat layout has its blobs at the top. Only the name of its
+	// manifest shows that.
 	if e, err := r.Find(ctx, s, tree.Key{Path: mobilesync.ManifestDB}); err != nil {
 		return nil, err
 	} else if e == nil {
@@ -108,7 +109,7 @@ func (x *Set) add(ctx context.Context, id chunk.ID, leaf *tree.Node) error {
 // Flat reports whether the snapshot is of a folder in the flat layout.
 func (x *Set) Flat() bool { return x.flat }
 
-// Lost returns the number of files of which the repository has lost content.
+// Lost returns the number of files whose content the repository has lost.
 func (x *Set) Lost() int { return x.lost }
 
 // find returns the number of a blob, or -1.

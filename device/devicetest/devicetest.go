@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// Server is what answers computers on a listener: a simulator or a lab.
+// Server answers computers on a listener. It is a simulator or a lab.
 type Server interface {
 	Serve(context.Context, net.Listener) error
 }

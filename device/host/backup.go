@@ -30,16 +30,16 @@ type BackupOptions struct {
 	// the repository.
 	KeepPassword bool
 	Workers      int
-	Progress     *blob.Progress // of what remains to be done when the device has finished
+	Progress     *blob.Progress // of the work after the device has finished
 	// CheckpointBytes and CheckpointTime: see receive.Options.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
 }
 
-// BackupResult says what a backup has brought.
+// BackupResult is the outcome of a backup.
 type BackupResult struct {
 	Info   *device.Info
-	Parent *repo.Snapshot // nil for none
+	Parent *repo.Snapshot // nil if there is none
 	*receive.Result
 }
 
@@ -130,7 +130,7 @@ func (h Host) receive(ctx context.Context, e device.Entry, info *device.Info, ke
 	}
 	o.Remark(h.summary(ctx, info, r.Parent(), opt.Full))
 	if old := r.Resumed(); old.Files > 0 {
-		o.Remark(fmt.Sprintf("continuing the backup that was interrupted on %s: %d files (%s) need not be sent again",
+		o.Remark(fmt.Sprintf("continuing the interrupted backup that began on %s: %d files (%s) need not be sent again",
 			old.Since.Local().Format("2006-01-02 15:04"), old.Files, h.bytes(old.Bytes)))
 	}
 	if err := r.SetInfo(plist); err != nil {

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// errTaken says that another process has locked a file.
-var errTaken = errors.New("taken")
+// errLocked says that another process has locked a file.
+var errLocked = errors.New("locked")
 
 // claim keeps other processes of this user from using the device until release is
 // called or the process ends.
@@ -29,7 +29,7 @@ func (h Host) claim(udid string) (release func(), err error) {
 	}
 	if err := lockFile(f); err != nil {
 		_ = f.Close()
-		if errors.Is(err, errTaken) {
+		if errors.Is(err, errLocked) {
 			return nil, fmt.Errorf("device %s: %w", udid, ErrInUse)
 		}
 		return nil, fmt.Errorf("lock the device %s: %w", udid, err)

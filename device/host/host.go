@@ -5,9 +5,9 @@
 // # What it promises
 //
 //   - The device is not touched before everything that can be checked is checked.
-//   - The device is told when it is over, whatever the outcome.
-//   - A backup that fails leaves all snapshots as they were, and says what of it
-//     is kept for the next one.
+//   - The device is told when an operation ends, whatever the outcome.
+//   - A backup that fails leaves all snapshots as they were, and says how much of
+//     it is kept for the next one.
 //   - Only one process of a computer uses a device at a time; among computers, the
 //     device's own lock ensures that.
 //
@@ -93,7 +93,7 @@ var (
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )
 
-// interrupted is the end of the caller's context, in words for people.
+// interrupted wraps the error of the caller's context, in words for people.
 type interrupted struct{ error }
 
 func (interrupted) Error() string   { return "interrupted" }
@@ -215,8 +215,8 @@ func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*connection
 	return c, nil
 }
 
-// close ends the connection, if that has not been done. The device is told even if
-// ctx has ended.
+// close ends the connection, if it is open. The device is told even if ctx has
+// ended.
 func (c *connection) close(ctx context.Context) {
 	if c.closed {
 		return
@@ -233,7 +233,8 @@ func (c *connection) close(ctx context.Context) {
 	c.cancel(nil)
 }
 
-// explain returns an error that says whether, and where, somebody has canceled.
+// explain returns err or, if the caller or the device's owner has canceled, an
+// error that says so.
 func (c *connection) explain(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -248,7 +249,7 @@ func (c *connection) explain(ctx context.Context, err error) error {
 	return err
 }
 
-// linkEnded reports whether an error is that of a connection that has broken.
+// linkEnded reports whether an error is that of a broken connection.
 func linkEnded(err error) bool {
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.EPIPE, syscall.ECONNRESET},
 		func(end error) bool { return errors.Is(err, end) })

@@ -22,9 +22,9 @@ type AskReason int
 const (
 	// PasswordUnknown says that the device encrypts, and that no password is known.
 	PasswordUnknown AskReason = iota
-	// PasswordDoubted says that no known password unlocks the last snapshot. It can
-	// be right nevertheless, if another computer has changed it on the device: an
-	// answer that is given twice is accepted.
+	// PasswordDoubted says that no known password unlocks the last snapshot. A
+	// password can be right nevertheless, if another computer has changed it on
+	// the device, so an answer that is given twice is accepted.
 	PasswordDoubted
 	// PasswordWrong says that no known password unlocks the backup that was sent.
 	PasswordWrong
@@ -33,8 +33,8 @@ const (
 const (
 	// maxAsked bounds how often a person is asked in a row.
 	maxAsked = 3
-	// askTime bounds the wait for an answer when the backup has been received: it
-	// must not wait for a person who has gone away.
+	// askTime bounds the wait for an answer when the backup has been received:
+	// the backup must not wait for a person who is away.
 	askTime = 10 * time.Minute
 )
 
@@ -130,7 +130,7 @@ func (p *unlocker) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error)
 		}
 		if len(p.passwords) > 0 && bytes.Equal(text, p.passwords[0].text) {
 			clear(text)
-			return true, nil // given twice: it was changed on the device
+			return true, nil // typed twice, so it was changed on the device
 		}
 		p.passwords = append([]password{{text: text}}, p.passwords...)
 		if bag == nil {

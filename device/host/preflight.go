@@ -66,8 +66,7 @@ func (h Host) room(ctx context.Context, info *device.Info, last *repo.Snapshot, 
 	return nil
 }
 
-// announcePasscode says that the device will ask for its passcode, if it is known
-// to.
+// announcePasscode says that the device will, or may, ask for its passcode.
 func announcePasscode(info *device.Info, o Observer) {
 	if info.PasscodeSet != nil && !*info.PasscodeSet || compareVersions(info.ProductVersion, "15.7") < 0 {
 		return

@@ -30,11 +30,12 @@ const (
 	restoreBattery = 20
 )
 
-// Plan is what is known before a restore, which has not touched the device.
+// Plan is the outcome of the checks before a restore, which do not touch the
+// device.
 type Plan struct {
 	Info     *device.Info // of the device to restore to
 	Snapshot *repo.Snapshot
-	// Refusals are why the restore cannot be done. Notes are what else a person
+	// Refusals say why the restore cannot be done. Notes say what else a person
 	// should know before agreeing.
 	Refusals []string
 	Notes    []string
@@ -113,7 +114,7 @@ func (p *Plan) read(ctx context.Context, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxInfo))
 }
 
-// plainInfo returns an Info.plist with what a device reads of it.
+// plainInfo returns an Info.plist with the fields that a device reads.
 func plainInfo(s *repo.Snapshot) ([]byte, error) {
 	d := s.Device
 	return plist.EncodeXML(map[string]any{
@@ -135,7 +136,7 @@ func (p *Plan) check(size func(int64) string) {
 		refuse("the repository has lost content of %d files of the snapshot", n)
 	}
 	if from, to := s.Device.ProductVersion, d.ProductVersion; from != "" && to != "" && compareVersions(to, from) < 0 {
-		refuse("it was made with iOS %s, and the device has iOS %s, which is older: update the device first", from, to)
+		refuse("the snapshot was made with iOS %s, but the device has iOS %s, which is older: update the device first", from, to)
 	}
 	if isTrue(d.FindMy) {
 		refuse("Find My is on: switch it off on the device, in Settings, your name, Find My")

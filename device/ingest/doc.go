@@ -1,12 +1,12 @@
-// Package ingest turns a backup into a snapshot: Import one in a folder, Publish
-// one that a device has just sent.
+// Package ingest turns a backup into a snapshot: Import stores one from a
+// folder, Publish one that a device has just sent.
 //
 // Apple's formats (package mobilesync) and storage (package repo) meet here;
-// neither knows of the other. It promises that a snapshot is made only of a
-// backup that was complete and did not change while it was read, or that the
-// snapshot's record says otherwise; and that the blobs of the backup can be
-// rebuilt from the snapshot byte for byte, with all folders, modes and times. It
-// never changes the backup, and prints nothing.
+// neither knows of the other. It makes a snapshot only of a backup that was
+// complete and did not change while it was read; with AllowIncomplete, the
+// snapshot's record says what is wrong. The blobs of the backup can be rebuilt
+// from the snapshot byte for byte, with all folders, modes and times. It never
+// changes the backup, and prints nothing.
 package ingest
 
 import (
@@ -56,13 +56,13 @@ type Result struct {
 	Bytes     int64          `json:"bytes"`
 	ReadFiles int64          `json:"read_files"` // that were not known to be unchanged
 	ReadBytes int64          `json:"read_bytes"`
-	// Of an unlocked backup: the files that are stored decrypted, and those that
-	// had to be stored encrypted.
+	// For an unlocked backup: the files that are stored decrypted, and those
+	// that had to be stored encrypted.
 	Unsealed int64               `json:"unsealed_files"`
 	Raw      map[RawReason]int64 `json:"raw_files,omitempty"`
 	Skipped  []string            `json:"skipped"`  // entries that were left out, with the reason
 	Problems []Problem           `json:"problems"` // of the folder
-	// Report is null if the manifest is unreadable, or was not read because
+	// Report is nil if the manifest is unreadable, or was not read because
 	// nothing has changed since the last import.
 	Report    *mobilesync.Report  `json:"report"` // files compared with the manifest
 	Anomalies *manifest.Anomalies `json:"anomalies"`

@@ -51,8 +51,8 @@ func (j *job) fileKey(e *tree.Entry, row int32) (key keybag.FileKey, encrypted b
 	return key, false, RawBadKey
 }
 
-// storeFile stores an open file: decrypted if it is proven that its bytes can be
-// rebuilt, otherwise as it is.
+// storeFile stores an open file: decrypted if its bytes can provably be
+// rebuilt, otherwise encrypted.
 func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceReader, f *file) error {
 	key, encrypted, reason := j.fileKey(&f.entry, f.row)
 	if encrypted {
@@ -82,12 +82,12 @@ func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceR
 	return err
 }
 
-// storeDecrypted stores the plaintext of an encrypted file and proves at the same
-// time that its bytes can be rebuilt from it. A reason says that they cannot, and
-// that the file must be stored as it is; src is then used up.
+// storeDecrypted stores the plaintext of an encrypted file and verifies that
+// encrypting it again gives the same bytes. If it does not, reason says why;
+// the caller must then rewind src and store the file encrypted.
 func (j *job) storeDecrypted(ctx context.Context, w *repo.ContentWriter, src *sourceReader, key keybag.FileKey, parent *tree.Entry) (content tree.Content, reason RawReason, err error) {
-	// The padding is at the end but is checked first: otherwise a large file with a
-	// bad one would leave all of its content in the repository for nothing.
+	// Check the padding first, although it is at the end: otherwise a large file
+	// with bad padding would leave useless chunks in the repository.
 	_, _, err = keybag.DecrypterAt(src.f, src.size, key)
 	switch {
 	case err == nil:

@@ -15,11 +15,11 @@ type folderSource struct {
 	r      *repo.Repo
 	b      *mobilesync.Backup
 	rescan bool
-	parent *repo.Snapshot // as Parent has found it
+	parent *repo.Snapshot // set by Parent
 }
 
-// Parent returns the snapshot that this backup most likely continues: of the
-// same device, preferably from the same folder, the one stored last.
+// Parent returns the snapshot that this backup most likely continues: the
+// latest of the same device, preferably from the same folder.
 func (f *folderSource) Parent(ctx context.Context) (*repo.Snapshot, error) {
 	list, _, err := f.r.Snapshots(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (f *folderSource) Origin() repo.Source {
 // Written implements Source.
 func (f *folderSource) Written() repo.WriteStats { return repo.WriteStats{} }
 
-// Stored returns what the parent has of a file that has not changed.
+// Stored returns the parent's content of a file that has not changed.
 func (f *folderSource) Stored(ctx context.Context, file File) (*Stored, error) {
 	old := file.Parent
 	if old == nil || f.rescan || file.Size == 0 || !unchanged(old, file.Entry, file.Size) || old.Encryption != nil && !f.b.Unlocked() {
@@ -72,14 +72,15 @@ func (f *folderSource) Stored(ctx context.Context, file File) (*Stored, error) {
 }
 
 // present reports whether all content of an entry of the parent can be relied
-// on. If not, the file is read again, which stores it anew.
+// on. If not, the file is read and stored again.
 func present(ctx context.Context, r *repo.Repo, e *tree.Entry) (bool, error) {
 	return blob.Present(ctx, r, &e.Content, r.Index().Reusable)
 }
 
-// unchanged reports whether a file is the one that the parent has, by everything
-// but its bytes: size, mtime, inode, change time, and the manifest's record. If
-// the system has neither inodes nor change times, that is too little to say yes.
+// unchanged reports whether a file equals the parent's in everything but its
+// bytes: size, mtime, inode, change time, and the manifest's record. It is
+// false on a system without inodes and change times, since the rest proves too
+// little.
 func unchanged(old, e *tree.Entry, size int64) bool {
 	return old.Kind == e.Kind && old.Key() == e.Key() &&
 		blob.Size(old) == size && old.ModTime == e.ModTime &&

@@ -36,8 +36,8 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Option
 }
 
 // Publish is Import for a backup that a device has just sent and that is mostly
-// in the repository. It is refused if a file of the manifest is missing: in a
-// folder that may be an old damage, but here a file was not received.
+// in the repository. It is refused if a file of the manifest is missing: a
+// folder may have lost it long ago, but here it was not received.
 func Publish(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) (*Result, error) {
 	j := newJob(r, b, src, opts)
 	if err := j.begin(ctx); err != nil {
@@ -64,7 +64,7 @@ type job struct {
 	records *manifest.Records
 	parent  *repo.Snapshot
 
-	mu       sync.Mutex // guards what follows, and counters of res, while files are read
+	mu       sync.Mutex // guards the fields below, and counters of res, while files are read
 	problems []string   // for the snapshot's record
 	complete bool
 }
@@ -76,8 +76,8 @@ func newJob(r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) *job {
 	return &job{r: r, b: b, src: src, opts: opts, res: &Result{Skipped: []string{}, Problems: []Problem{}}}
 }
 
-// begin refuses a backup that is incomplete, unless it is allowed, and finds the
-// parent.
+// begin finds the parent. It refuses an incomplete backup unless that is
+// allowed.
 func (j *job) begin(ctx context.Context) error {
 	problems, err := j.b.Problems(ctx)
 	if err != nil {
@@ -100,7 +100,7 @@ func (j *job) begin(ctx context.Context) error {
 	return err
 }
 
-// mark records why the snapshot is not of a complete backup.
+// mark records why the backup is incomplete.
 func (j *job) mark(why string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -108,7 +108,8 @@ func (j *job) mark(why string) {
 	j.problems = append(j.problems, why)
 }
 
-// commit stores what store returns the root of, and writes the snapshot.
+// commit calls store, which stores the tree and returns its root, and writes the
+// snapshot.
 func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writer) (chunk.ID, error)) (*Result, error) {
 	w := j.r.NewWriter(ctx)
 	defer w.Close()
@@ -142,7 +143,7 @@ func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writ
 	return j.res, nil
 }
 
-// snapshot makes the snapshot's record, without what the writer knows.
+// snapshot returns the snapshot's record, without what the writer adds.
 func (j *job) snapshot() *repo.Snapshot {
 	d := j.b.Device()
 	s := &repo.Snapshot{

@@ -34,10 +34,10 @@ type file struct {
 	row     int32       // of the manifest, or -1
 	parent  *tree.Entry // the same file in the parent, or nil
 	read    bool        // its content must be read
-	gone    bool        // it could not be read and is left out
+	leftOut bool        // it could not be read
 }
 
-// store stores all files and their tree and returns its root.
+// store stores all files and their tree, and returns the tree's root.
 func (j *job) store(ctx context.Context, w *repo.Writer) (root chunk.ID, err error) {
 	j.opts.Progress.Enter("reading files")
 	var old *tree.Outline
@@ -92,7 +92,7 @@ func buildTree(ctx context.Context, builder *tree.Builder, order <-chan *batch) 
 			return chunk.ID{}, ctx.Err()
 		}
 		for i := range b.files {
-			if b.files[i].gone {
+			if b.files[i].leftOut {
 				continue
 			}
 			if err := builder.Add(ctx, &b.files[i].entry); err != nil {
@@ -103,9 +103,10 @@ func buildTree(ctx context.Context, builder *tree.Builder, order <-chan *batch) 
 	return builder.Finish(ctx)
 }
 
-// plan divides the items into batches and calls hand for them, in order. Files
-// that are in the repository get their content; the others are marked to be read.
-func (j *job) plan(ctx context.Context, hand func(*batch) error) error {
+// plan divides the items into batches and calls emit for them, in order. Files
+// that are in the repository get their content; the others are marked to be
+// read.
+func (j *job) plan(ctx context.Context, emit func(*batch) error) error {
 	next, stop := iter.Pull2(j.parentEntries(ctx))
 	defer stop()
 	old, err, more := next()
@@ -129,21 +130,22 @@ func (j *job) plan(ctx context.Context, hand func(*batch) error) error {
 		}
 		b.files = append(b.files, f)
 		if len(b.files) >= blob.BatchFiles || b.bytes >= blob.BatchBytes {
-			if err := hand(b); err != nil {
+			if err := emit(b); err != nil {
 				return err
 			}
 			b = newBatch()
 		}
 	}
-	return hand(b)
+	return emit(b)
 }
 
-// decide completes a file with what is stored of it, or marks it to be read.
+// decide sets a file's content if the repository has it, or marks the file to
+// be read.
 func (j *job) decide(ctx context.Context, f *file) error {
 	if f.entry.Kind == tree.Dir {
 		return nil
 	}
-	stored, err := j.takeStored(ctx, f)
+	stored, err := j.useStored(ctx, f)
 	switch {
 	case err != nil:
 		return err
@@ -159,8 +161,8 @@ func (j *job) decide(ctx context.Context, f *file) error {
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
-// parentEntries goes through the parent's tree. If the parent is damaged, it ends
-// early: the other files are then read, which stores anew what was lost.
+// parentEntries iterates over the parent's entries. It ends early if the parent
+// is damaged; the remaining files are then read and stored again.
 func (j *job) parentEntries(ctx context.Context) iter.Seq2[*tree.Entry, error] {
 	return func(yield func(*tree.Entry, error) bool) {
 		if j.parent == nil {
@@ -201,7 +203,7 @@ func (j *job) file(it *item) file {
 	return file{entry: e, size: f.Size, modTime: e.ModTime, row: it.row}
 }
 
-// recordSum hashes what a record says of a file's content.
+// recordSum hashes what a record says about a file's content.
 func recordSum(rec *manifest.Record) uint64 {
 	b := make([]byte, 0, 192)
 	for _, v := range []int64{rec.Size, rec.ModTime, rec.ChangeTime, rec.Birth, int64(rec.Inode), int64(rec.Mode), int64(rec.ProtectionClass)} {

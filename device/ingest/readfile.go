@@ -42,7 +42,7 @@ func (j *job) read(ctx context.Context, w *repo.ContentWriter, b *batch) error {
 
 // leaveOut leaves out a file that cannot be read.
 func (j *job) leaveOut(f *file, why error) {
-	f.gone = true
+	f.leftOut = true
 	j.mark(fmt.Sprintf("left out: %v", why))
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -110,8 +110,8 @@ func (j *job) openError(path string, err error) error {
 	return err
 }
 
-// sourceReader reads a file up to the size that was listed, so that one that
-// grows for ever ends, and keeps its errors apart from those of storing.
+// sourceReader reads a file up to its listed size, so that a growing file ends.
+// It keeps its errors apart from those of storing.
 type sourceReader struct {
 	f    folder.Content
 	size int64 // as listed

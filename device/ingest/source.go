@@ -7,16 +7,16 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Source is what the two origins of a backup, a folder and a device, tell beside
-// its files.
+// Source is the origin of a backup: a folder or a device. It adds what the
+// files themselves do not say.
 type Source interface {
 	// Parent returns the snapshot that the backup continues, nil if there is none.
 	Parent(ctx context.Context) (*repo.Snapshot, error)
 	// Origin describes the source, for the snapshot's record.
 	Origin() repo.Source
-	// Written returns what was written for this backup before.
+	// Written returns what earlier writers have written for this backup.
 	Written() repo.WriteStats
-	// Stored returns what the repository already holds of a file; nil if the file
+	// Stored returns a file's content if the repository has it, nil if the file
 	// must be read. It is called for every file, in the order of the tree.
 	Stored(ctx context.Context, f File) (*Stored, error)
 }
@@ -32,14 +32,14 @@ type File struct {
 type Stored struct {
 	// Entry has the file's Mode, ModTime, Stat, Content and Encryption.
 	Entry tree.Entry
-	// Final says that it was tried before whether the file can be stored
-	// decrypted. Otherwise a file that may be is read.
+	// Final says that storing the file decrypted was tried before. If it was
+	// not, an encrypted file that has a key is read.
 	Final bool
 }
 
-// takeStored completes the entry of a file with what the repository holds of it.
-// It reports false if the file must be read.
-func (j *job) takeStored(ctx context.Context, f *file) (bool, error) {
+// useStored sets a file's content if the repository has it. It reports false if
+// the file must be read.
+func (j *job) useStored(ctx context.Context, f *file) (bool, error) {
 	e := &f.entry
 	s, err := j.src.Stored(ctx, File{Entry: e, Size: f.size, Parent: f.parent})
 	if err != nil || s == nil {

@@ -14,20 +14,20 @@ import (
 // errDiffers ends the comparison with the parent.
 var errDiffers = errors.New("the folder differs from the parent")
 
-// sameAsParent reports whether the folder is, file for file, the one that the
-// parent is of. Then its tree is the parent's, and the manifest need not be read,
-// which takes most of the time of an import that finds nothing new.
+// sameAsParent reports whether the folder has exactly the parent's files. Then
+// the snapshot uses the parent's tree, and the manifest need not be read, which
+// would take most of the time of an import without changes.
 //
-// It compares what folderSource.Stored compares. If the manifest has not changed, its
-// records have not either. Whenever anything is unusual it says no, and the long
-// way reports more.
+// It compares what folderSource.Stored compares. If the manifest has not
+// changed, its records have not either. It returns false if anything is
+// unusual; the complete import then says what.
 func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	p := j.parent
 	if p == nil || j.opts.Rescan || !j.complete || len(j.problems) > 0 ||
 		!p.Complete || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() || p.Unlocked != j.b.Unlocked() {
 		return false, nil
 	}
-	// If the manifest has changed, the folder is listed while it is read.
+	// A changed manifest must be read, and list walks the folder meanwhile.
 	if ok, err := j.sameManifest(ctx); err != nil || !ok {
 		return false, err
 	}
@@ -77,14 +77,14 @@ func (j *job) sameManifest(ctx context.Context) (bool, error) {
 	return info.Size() == blob.Size(old) && info.ModTime().UnixNano() == old.ModTime, nil
 }
 
-// sameFile returns errDiffers unless a file is as the parent has it.
+// sameFile returns errDiffers unless a file equals the parent's.
 func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Result) error {
 	if it.file.Skipped != "" {
 		return errDiffers
 	}
 	f := j.file(it)
 	e := &f.entry
-	// Only the manifest has these.
+	// Only the manifest says these, and it has not changed.
 	e.Domain, e.Name, e.Record = old.Domain, old.Name, old.Record
 	if e.Mode != old.Mode || e.Kind != old.Kind || e.ModTime != old.ModTime {
 		return errDiffers

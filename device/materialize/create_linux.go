@@ -14,7 +14,7 @@ import (
 // createDirect creates a file below folder with one system call that follows no
 // links; writing it takes four more. os.Root takes three times as many, and a
 // backup has a hundred thousand small files. After an error other than
-// fs.ErrExist and fs.ErrNotExist the caller has to use os.Root.
+// fs.ErrExist and fs.ErrNotExist the caller must use os.Root.
 func createDirect(folder *os.File, path string, mode fs.FileMode, exact *exactModes) (created, error) {
 	if folder == nil {
 		return nil, unix.ENOSYS

@@ -8,7 +8,7 @@ import (
 	"os"
 )
 
-// createDirect does not work here.
+// createDirect always fails. The caller then uses os.Root.
 func createDirect(*os.File, string, fs.FileMode, *exactModes) (created, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -25,8 +25,8 @@ const noDomainFolder = "_backup"
 // domain and path, to target/UDID-decrypted. That folder is for people; no device
 // can be restored from it. Otherwise it works like Write.
 //
-// Names that some system cannot have are escaped (%3A for a colon). If two names
-// differ only by case, the second gets "~2".
+// Names that some system does not allow are escaped (%3A for a colon). If two
+// names differ only by case, the second gets "~2".
 func WriteDecrypted(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, opts Options) (*Result, error) {
 	if s.Encrypted && !s.Unlocked {
 		return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), ErrLocked)
@@ -38,7 +38,8 @@ func WriteDecrypted(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target 
 	return write(ctx, r, s, target, name+decryptedSuffix, newDecryptedView, opts)
 }
 
-// view returns the entry to write in place of another. It is used for one walk.
+// view returns the entry to write for an entry of the snapshot, or false for
+// none. Each walk needs its own view.
 type view func(*tree.Entry) (tree.Entry, bool)
 
 // asStored is the view of Write.
@@ -57,9 +58,9 @@ func newDecryptedView() view {
 			out.ModTime = e.Record.ModTime * 1e9
 		}
 		if e.Domain == "" {
-			out.Path = names.place(noDomainFolder + "/" + e.Path)
+			out.Path = names.pathOf(noDomainFolder + "/" + e.Path)
 		} else {
-			out.Path = names.place(e.Domain + "/" + e.Name)
+			out.Path = names.pathOf(e.Domain + "/" + e.Name)
 		}
 		return out, true
 	}
@@ -76,9 +77,9 @@ type folding struct {
 
 func (f *folding) hash(name string) uint64 { return maphash.String(f.seed, strings.ToLower(name)) }
 
-// place returns a path that CheckPath accepts and that differs from all earlier
-// ones by more than case.
-func (f *folding) place(name string) string {
+// pathOf returns a path that CheckPath accepts and that differs from all
+// earlier ones by more than case.
+func (f *folding) pathOf(name string) string {
 	dir, rest := "", name
 	for {
 		part, after, more := strings.Cut(rest, "/")
@@ -86,22 +87,22 @@ func (f *folding) place(name string) string {
 			rest = after
 			continue
 		}
-		here := path.Join(dir, escape(part))
+		current := path.Join(dir, escape(part))
 		if !more {
-			return f.free(here)
+			return f.unused(current)
 		}
-		h := f.hash(here)
+		h := f.hash(current)
 		if known, ok := f.dirs[h]; ok {
-			here = known
+			current = known
 		} else {
-			f.dirs[h] = here
+			f.dirs[h] = current
 		}
-		dir, rest = here, after
+		dir, rest = current, after
 	}
 }
 
-// free returns a name that is not taken.
-func (f *folding) free(name string) string {
+// unused returns name, or name with a number if it is taken.
+func (f *folding) unused(name string) string {
 	h := f.hash(name)
 	f.files[h]++
 	for n := f.files[h]; n > 1; n++ {
@@ -114,7 +115,7 @@ func (f *folding) free(name string) string {
 	return name
 }
 
-// escape returns a name that every system can have, for one element of a path.
+// escape returns a name that every system allows, for one element of a path.
 func escape(name string) string {
 	if name != "" && folder.CheckPath(name) == nil && !strings.Contains(name, "%") {
 		return name

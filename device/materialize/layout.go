@@ -17,16 +17,16 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// layout is the paths of the folder, as hashes since there are hundreds of
-// thousands. The seed is random, so nobody can construct two paths with one hash;
-// if it happened, the second would be refused as a duplicate.
+// layout holds the paths of the folder, as hashes since there are hundreds of
+// thousands. The seed is random, so nobody can construct two paths with one
+// hash. If two had one, the second would be refused as a duplicate.
 type layout struct {
-	seed  maphash.Seed
-	kinds map[uint64]tree.Kind
-	dirs  []tree.Entry
-	odd   []string // that could collide on a file system that ignores case
-	files int64
-	bytes int64
+	seed      maphash.Seed
+	kinds     map[uint64]tree.Kind
+	dirs      []tree.Entry
+	mixedCase []string // paths that could collide on a file system that ignores case
+	files     int64
+	bytes     int64
 }
 
 func newLayout() *layout {
@@ -47,7 +47,7 @@ func (l *layout) add(e *tree.Entry) error {
 		return fmt.Errorf("refused: the snapshot has %q twice", e.Path)
 	}
 	if strings.ToLower(e.Path) != e.Path {
-		l.odd = append(l.odd, e.Path)
+		l.mixedCase = append(l.mixedCase, e.Path)
 	}
 	if e.Kind == tree.Dir {
 		l.dirs = append(l.dirs, *e)
@@ -88,7 +88,7 @@ func (m *job) prepare(ctx context.Context, s *repo.Snapshot) error {
 			return err
 		}
 	}
-	if len(m.layout.odd) == 0 {
+	if len(m.layout.mixedCase) == 0 {
 		return nil
 	}
 	folds, err := m.ignoresCase()
@@ -98,8 +98,8 @@ func (m *job) prepare(ctx context.Context, s *repo.Snapshot) error {
 	return m.refuseTwins(ctx, s)
 }
 
-// sweep removes from the hidden folder everything that is not in the snapshot,
-// links above all.
+// sweep removes everything from the hidden folder that is not in the snapshot,
+// such as links.
 func (m *job) sweep(ctx context.Context) error {
 	return fs.WalkDir(m.root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == "." {
@@ -121,21 +121,21 @@ func (m *job) sweep(ctx context.Context) error {
 	})
 }
 
-// complete counts the files in the hidden folder. Some file systems treat two
-// names as one; then the second file has replaced the first.
-func (m *job) complete(ctx context.Context) error {
-	there := 0
+// checkComplete counts the files in the hidden folder. Some file systems treat
+// two names as one; then the second file has replaced the first.
+func (m *job) checkComplete(ctx context.Context) error {
+	found := 0
 	err := fs.WalkDir(m.root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && path != "." && (d.IsDir() || d.Type().IsRegular()) {
-			there++
+			found++
 		}
 		return errors.Join(err, ctx.Err())
 	})
 	if err != nil {
 		return err
 	}
-	if want := len(m.layout.kinds); there < want {
-		return fmt.Errorf("only %d of %d files and folders exist: this file system treats different names as one; choose another target", there, want)
+	if want := len(m.layout.kinds); found < want {
+		return fmt.Errorf("only %d of %d files and folders exist: this file system treats different names as one; choose another target", found, want)
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func (m *job) complete(ctx context.Context) error {
 // refuseTwins fails if two paths differ only by case.
 func (m *job) refuseTwins(ctx context.Context, s *repo.Snapshot) error {
 	wanted := map[string]bool{}
-	for _, p := range m.layout.odd {
+	for _, p := range m.layout.mixedCase {
 		wanted[strings.ToLower(p)] = true
 	}
 	var paths []string

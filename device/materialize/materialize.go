@@ -55,9 +55,9 @@ type Result struct {
 }
 
 // Write writes a snapshot as target/UDID, a backup folder as Finder, iTunes and
-// idevicebackup2 know it. It writes to a hidden folder beside that and renames it
-// at the end. After an interruption the hidden folder stays; the next call with
-// the same snapshot and target keeps the complete files in it.
+// idevicebackup2 know it. It writes to a hidden folder in target and renames
+// that at the end. After an interruption the hidden folder stays; the next call
+// with the same snapshot and target keeps the complete files in it.
 func Write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, opts Options) (*Result, error) {
 	name, err := folderName(s)
 	if err != nil {
@@ -93,8 +93,8 @@ func write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target, name str
 	return m.res, nil
 }
 
-// makeHidden makes the hidden folder, or finds the one of an interrupted run. It
-// refuses a link, which would lead elsewhere.
+// makeHidden makes the hidden folder, or finds the one of an interrupted run.
+// It refuses a link, which may point elsewhere.
 func makeHidden(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return err
@@ -205,9 +205,9 @@ type job struct {
 
 // walk calls fn for the entries of a snapshot as they will be written.
 func (m *job) walk(ctx context.Context, s *repo.Snapshot, fn func(*tree.Entry) error) error {
-	look := m.newView()
+	entryToWrite := m.newView()
 	return m.r.Walk(ctx, s, "", func(e *tree.Entry) error {
-		if e, ok := look(e); ok {
+		if e, ok := entryToWrite(e); ok {
 			return fn(&e)
 		}
 		return nil
@@ -236,7 +236,7 @@ func (m *job) fill(ctx context.Context, s *repo.Snapshot, dir string) error {
 	if err := m.each(ctx, s, m.file); err != nil {
 		return err
 	}
-	if err := m.complete(ctx); err != nil {
+	if err := m.checkComplete(ctx); err != nil {
 		return err
 	}
 	if m.opts.Verify {

@@ -25,7 +25,7 @@ func (m *job) each(ctx context.Context, s *repo.Snapshot, do func(ctx context.Co
 		defer close(work)
 		var batch []tree.Entry
 		size := int64(0)
-		hand := func() error {
+		send := func() error {
 			select {
 			case work <- batch:
 				batch, size = nil, 0
@@ -41,14 +41,14 @@ func (m *job) each(ctx context.Context, s *repo.Snapshot, do func(ctx context.Co
 			batch = append(batch, *e)
 			size += blob.Size(e)
 			if len(batch) >= blob.BatchFiles || size >= blob.BatchBytes {
-				return hand()
+				return send()
 			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return hand()
+		return send()
 	})
 	for range max(1, m.opts.Workers) {
 		g.Go(func() error {
@@ -121,7 +121,7 @@ func (m *job) file(ctx context.Context, e *tree.Entry) error {
 // created is a new file in the hidden folder.
 type created interface {
 	io.WriteCloser
-	// finish sets what writing changes, and the mode unless the file has it.
+	// finish sets the times, and the mode unless the file has it.
 	finish(mode fs.FileMode, mtime time.Time) error
 }
 
@@ -188,7 +188,7 @@ func (m *job) verify(ctx context.Context, e *tree.Entry) error {
 	return nil
 }
 
-// modeOf returns the mode of an entry, with what the owner needs added.
+// modeOf returns the mode of an entry plus least, which the owner needs.
 func modeOf(e *tree.Entry, least fs.FileMode) fs.FileMode {
 	return fs.FileMode(e.Mode)&fs.ModePerm | least
 }

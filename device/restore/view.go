@@ -1,5 +1,5 @@
-// Package restore is the folder that a device sees while it is restored: one
-// snapshot, read-only.
+// Package restore provides the folder that a device sees while it is restored:
+// one snapshot, read-only.
 //
 // Files are found by name in memory and can be read in any order; those that
 // were encrypted are encrypted again on the way. It never writes, neither to the
@@ -30,7 +30,7 @@ type Options struct {
 	UDID string
 	// Target is the device to restore to, if it is another one.
 	Target string
-	// Info, if not nil, is shown as Info.plist in place of the snapshot's.
+	// Info, if not nil, is shown as Info.plist instead of the snapshot's.
 	Info []byte
 }
 
@@ -61,18 +61,18 @@ func New(ctx context.Context, r *repo.Repo, s *repo.Snapshot, opts Options) (*Vi
 	return &View{repo: r, opts: opts, set: x, names: catalog.New(x)}, nil
 }
 
-// Lost returns the number of files of which the repository has lost content. A
+// Lost returns the number of files whose content the repository has lost. A
 // restore that asks for one of them fails.
 func (v *View) Lost() int { return v.set.Lost() }
 
 // Begun reports whether the device has asked for a file that is not metadata.
-// Before that it changes nothing on itself.
+// Until then, the device has changed nothing.
 func (v *View) Begun() bool { return v.begun.Load() }
 
 // Restart prepares the view for another restore, which has not begun yet.
 func (v *View) Restart() { v.begun.Store(false) }
 
-// isMetadata reports whether a device reads a file to learn about the backup.
+// isMetadata reports whether a file describes the backup.
 func isMetadata(path string) bool {
 	switch path {
 	case mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.InfoPlist, mobilesync.ManifestDB, mobilesync.ManifestMBDB:

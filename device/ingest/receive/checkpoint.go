@@ -11,44 +11,45 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// checkpoint is what the repository knows of an unfinished backup.
+// checkpoint is the state of a running backup that the repository keeps.
 //
-// Its record has the files that were received while the device says "uploading",
-// and does not change from "moving" on: with all files, both manifests and that
-// Status.plist it is a folder in which no file has been moved yet. A backup that
-// is interrupted later continues from there; the device moves and removes again.
+// Received files are added to the record while the device says "uploading". The
+// record is frozen once the device says "moving": with all files, both
+// manifests and that Status.plist, it is a folder in which no file has been
+// moved yet. A backup that is interrupted later continues from there, and the
+// device moves and removes again.
 type checkpoint struct {
-	record *repo.Unfinished
-	fresh  []string // paths that the record does not have yet
-	bytes  int64    // received since the record was saved
-	last   time.Time
-	frozen bool // the device has begun to move files
+	record  *repo.Unfinished
+	pending []string // paths that the record does not have yet
+	bytes   int64    // received since the record was saved
+	last    time.Time
+	frozen  bool // the device has begun to move files
 
 	unsaved  int  // paths removed from the record since it was saved with new ones
 	all      bool // the next save writes all paths
-	allLater bool // the save before files are moved does: the record lacks earlier paths
+	allLater bool // the save before files are moved writes all: the record lacks some
 }
 
 const (
-	// maxFresh bounds the paths that wait for a checkpoint.
-	maxFresh = 1 << 16
-	// maxUnsaved bounds how many paths are removed from the record one by one. Each
-	// time it is written.
+	// maxPending bounds the paths that wait for a checkpoint.
+	maxPending = 1 << 16
+	// maxUnsaved bounds how many paths are removed from the record one by one.
+	// Each removal writes the record.
 	maxUnsaved = 256
-	// maxParts is the number of parts from which a record's parts are merged.
+	// maxParts is the number of parts at which a record's parts are merged.
 	maxParts = 1 << 12
 )
 
 // note adds a path to the next checkpoint.
 func (r *Receiver) note(path string) {
 	if !r.checkpoint.frozen {
-		r.checkpoint.fresh = append(r.checkpoint.fresh, path)
+		r.checkpoint.pending = append(r.checkpoint.pending, path)
 	}
 }
 
-// changing is called before the file at a path changes. If the record has a blob
-// there, it is first removed from it: after an interruption, the next backup must
-// not show the device the name of a version that it has sent anew.
+// changing is called before the file at a path changes. It removes a blob's
+// path from the record: if this backup is interrupted, the next one must not
+// show the device an outdated version of the file.
 func (r *Receiver) changing(ctx context.Context, path string) error {
 	c := &r.checkpoint
 	if c.frozen {
@@ -130,7 +131,7 @@ func (r *Receiver) setStatus(ctx context.Context, s status) error {
 		if err := r.unsaveParts(ctx); err != nil {
 			return err
 		}
-		c.frozen, c.allLater, c.fresh = false, true, []string{mobilesync.StatusPlist}
+		c.frozen, c.allLater, c.pending = false, true, []string{mobilesync.StatusPlist}
 	case c.frozen:
 		return nil
 	}
@@ -159,7 +160,7 @@ func (r *Receiver) due() bool {
 	c := &r.checkpoint
 	before := r.bytes - c.bytes
 	switch {
-	case c.all, len(c.fresh) >= maxFresh, r.opts.Now().Sub(c.last) >= r.opts.CheckpointTime:
+	case c.all, len(c.pending) >= maxPending, r.opts.Now().Sub(c.last) >= r.opts.CheckpointTime:
 		return true
 	case c.bytes >= min(r.opts.CheckpointBytes, max(firstCheckpoint, before)):
 		return true
@@ -187,9 +188,9 @@ func (r *Receiver) rotate(ctx context.Context) error {
 	return nil
 }
 
-// settle makes a received file readable, since its chunks may not be in a pack
+// makeReadable makes a received file readable: its chunks may not be in a pack
 // yet.
-func (r *Receiver) settle(f *file) error {
+func (r *Receiver) makeReadable(f *file) error {
 	if !r.names.StoredAfter(f, r.stored) {
 		return nil
 	}
@@ -199,11 +200,11 @@ func (r *Receiver) settle(f *file) error {
 // save writes the record of all files that were received.
 func (r *Receiver) save(ctx context.Context) error {
 	c := &r.checkpoint
-	if c.frozen || len(c.fresh) == 0 && !c.all {
+	if c.frozen || len(c.pending) == 0 && !c.all {
 		return nil
 	}
 	if c.all || len(c.record.Parts) >= maxParts {
-		c.fresh, c.record.Parts, c.record.Removed = r.names.Received(), nil, nil
+		c.pending, c.record.Parts, c.record.Removed = r.names.Received(), nil, nil
 	}
 	numbers, added, err := r.savePart(ctx)
 	if err != nil {
@@ -225,19 +226,20 @@ func (r *Receiver) save(ctx context.Context) error {
 	for _, i := range numbers {
 		r.names.File(i).State |= saved
 	}
-	c.fresh, c.bytes, c.unsaved, c.all, c.last = c.fresh[:0], 0, 0, false, r.opts.Now()
+	c.pending, c.bytes, c.unsaved, c.all, c.last = c.pending[:0], 0, 0, false, r.opts.Now()
 	return nil
 }
 
-// savePart adds a part with the fresh files to the record. It returns their
-// numbers, and the paths that the part has: those in the spool are in its index.
+// savePart adds a part with the pending files to the record. It returns their
+// numbers, and the paths in the part. Spooled files are in the spool's index
+// instead.
 func (r *Receiver) savePart(ctx context.Context) (numbers []uint32, added map[string]bool, err error) {
 	c := &r.checkpoint
-	slices.Sort(c.fresh)
-	c.fresh = slices.Compact(c.fresh)
+	slices.Sort(c.pending)
+	c.pending = slices.Compact(c.pending)
 	part := tree.NewBuilder(r.writer.SaveNode, nil)
 	added = map[string]bool{}
-	for _, path := range c.fresh {
+	for _, path := range c.pending {
 		number, ok := r.names.Number(path)
 		if !ok {
 			continue

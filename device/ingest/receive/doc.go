@@ -1,5 +1,5 @@
-// Package receive is the folder that a device sees while it is backed up. It is
-// not on a disk: what the device writes goes into the repository.
+// Package receive provides the folder that a device sees during a backup. It is
+// not on a disk: what the device writes is stored in the repository.
 //
 // A [Receiver] shows the device the files of its last snapshot and stores what
 // the device changes. Content becomes chunks as it arrives. Publish makes a
@@ -13,8 +13,7 @@
 //   - Moving, removing and listing files only uses memory.
 //   - Memory grows with the number of files, about 100 bytes each, not with
 //     their size.
-//   - A later backup is shown a file only with the content that the device sent
-//     last under this name.
+//   - A later backup shows the device only the content that it sent last under a name.
 //
 // # What it never does
 //

@@ -12,13 +12,13 @@ import (
 	"github.com/snap-backup/snap/device/protocol/backup2"
 )
 
-var errForeign = fmt.Errorf("%w here", errors.ErrUnsupported)
+var errUnsupported = fmt.Errorf("%w here", errors.ErrUnsupported)
 
 // below returns a path of the device relative to its folder.
 func (r *Receiver) below(path string) (string, error) {
 	rest, ok := blob.Below(r.opts.UDID, path)
 	if !ok {
-		return "", fmt.Errorf("%s is not below %s: %w", path, r.opts.UDID, errForeign)
+		return "", fmt.Errorf("%s is not below %s: %w", path, r.opts.UDID, errUnsupported)
 	}
 	return rest, nil
 }
@@ -54,7 +54,7 @@ func (r *Receiver) open(ctx context.Context, p string) (io.ReadCloser, error) {
 		}
 		return &spooledFile{section, blob.NewInfo(f.File.Size, r.now)}, nil
 	}
-	if err := r.settle(f.File); err != nil {
+	if err := r.makeReadable(f.File); err != nil {
 		return nil, err
 	}
 	c := r.names.Content(f.File)
@@ -164,7 +164,7 @@ func (r *Receiver) Copy(_ context.Context, from, to string) error {
 	defer r.mu.Unlock()
 	f, ok := r.names.Number(src)
 	if !ok {
-		return fmt.Errorf("copy %s: %w", from, errForeign)
+		return fmt.Errorf("copy %s: %w", from, errUnsupported)
 	}
 	if err := r.names.Put(dst, f, r.now); err != nil {
 		return err

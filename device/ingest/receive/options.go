@@ -12,13 +12,14 @@ import (
 type Options struct {
 	UDID   string // of the device, as it writes it
 	Device string // its name, for the record of an interrupted backup
-	// Full shows the device an empty folder, so that it sends everything. That is
-	// still compared with the last snapshot and stored as differences.
+	// Full shows the device an empty folder, so that it sends everything. What
+	// it sends is still compared with the last snapshot, and only differences
+	// are stored.
 	Full bool
 
-	// Encrypted says that the device encrypts what it sends (its WillEncrypt). If a
-	// password is known, files wait in the spool for their keys; otherwise they are
-	// stored as they come.
+	// Encrypted says that the device encrypts what it sends (its WillEncrypt).
+	// If a password is known, files wait in the spool for their keys; otherwise
+	// they are stored as they arrive.
 	Encrypted bool
 	// Unlock unlocks an encrypted backup; nil tries the passwords that the
 	// repository keeps for the device. If its error is keybag.ErrWrongPassword or
@@ -26,16 +27,17 @@ type Options struct {
 	Unlock func(ctx context.Context, b *mobilesync.Backup) error
 	// SpoolDir is a folder for spools, which each have a folder in it; "" spools
 	// nothing. SpoolLimit bounds a spool in bytes; 0 is DefaultSpoolLimit. Files
-	// that do not fit are stored as they come, and decrypted at the end like the
-	// others; that leaves chunks that nothing needs.
+	// that do not fit are stored as they arrive, and decrypted at the end like
+	// the others; that leaves unused chunks.
 	SpoolDir   string
 	SpoolLimit int64
 
-	// A checkpoint is written every CheckpointBytes (256 MiB if 0) or
-	// CheckpointTime (a minute if 0), after a file; in the beginning whenever as
-	// much has come as before, from 32 MiB on. A process that is killed loses no
-	// more than that and one file. The content of the spool is kept even then;
-	// checkpoints protect it only against power failures.
+	// A checkpoint is written after a file, every CheckpointBytes (256 MiB if 0)
+	// or CheckpointTime (a minute if 0). The first ones come earlier: after 32
+	// MiB, then whenever the received bytes have doubled. A killed process loses
+	// no more than the bytes since the last checkpoint and one file. The spool's
+	// content survives a kill anyway; checkpoints protect it against power
+	// failures.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
 
@@ -43,8 +45,8 @@ type Options struct {
 	// the system.
 	Owner *process.Identity
 
-	// SpaceFactor is how many bytes of a backup a free byte of the store is said to
-	// hold; see Space. 0 chooses.
+	// SpaceFactor is how many bytes of a backup Space reports for each free byte
+	// of the store. 0 chooses.
 	SpaceFactor int64
 
 	Host    string // names for the record
@@ -58,7 +60,7 @@ const (
 
 	defaultCheckpointBytes = 256 << 20
 	defaultCheckpointTime  = time.Minute
-	// firstCheckpoint is how many bytes come before the first checkpoint.
+	// firstCheckpoint is how many bytes arrive before the first checkpoint.
 	firstCheckpoint = 32 << 20
 	// firstSpooled is the same if they go to a spool: the next backup finds the
 	// spool only by the record in the repository.

@@ -22,10 +22,10 @@ type PublishOptions struct {
 	Progress *blob.Progress
 }
 
-// Result says what a backup has brought.
+// Result is the outcome of a backup.
 type Result struct {
 	// Import is about all files of the backup, as for an imported folder. Its
-	// ReadFiles are those that waited for their keys.
+	// ReadFiles are those that were in the spool.
 	Import   *ingest.Result
 	Snapshot *repo.Snapshot
 	Resumed  Resumed
@@ -58,8 +58,8 @@ func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, e
 		}
 		return nil, err
 	}
-	// The snapshot is durable. The next backup recognizes as outdated what cannot be
-	// removed now.
+	// The snapshot is durable. If something cannot be removed, the next backup
+	// recognizes it as outdated.
 	if err := r.cleanUp(ctx); err != nil {
 		res.Problems = append(res.Problems, fmt.Sprintf("the snapshot is complete, but temporary data of the backup could not be removed: %v", err))
 	}
@@ -104,11 +104,11 @@ func (r *Receiver) ingest(ctx context.Context, opts PublishOptions, res *Result)
 	}
 	defer b.Close()
 	src.runID = b.StatusUUID()
-	forget, err := r.unlock(ctx, b, res)
+	destroy, err := r.unlock(ctx, b, res)
 	if err != nil {
 		return err
 	}
-	defer forget()
+	defer destroy()
 	if opts.Workers <= 0 {
 		opts.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -123,31 +123,31 @@ func (r *Receiver) ingest(ctx context.Context, opts PublishOptions, res *Result)
 }
 
 // unlock unlocks an encrypted backup, if a password is known. The caller calls
-// forget when the keys are not needed any more.
-func (r *Receiver) unlock(ctx context.Context, b *mobilesync.Backup, res *Result) (forget func(), err error) {
-	forget = func() {}
+// destroy when the keys are no longer needed.
+func (r *Receiver) unlock(ctx context.Context, b *mobilesync.Backup, res *Result) (destroy func(), err error) {
+	destroy = func() {}
 	if !b.Encrypted() {
-		return forget, nil
+		return destroy, nil
 	}
 	if r.opts.Unlock != nil {
 		err = r.opts.Unlock(ctx, b)
 	} else {
-		forget, err = r.unlockKept(ctx, b)
+		destroy, err = r.unlockKept(ctx, b)
 	}
 	if errors.Is(err, keybag.ErrWrongPassword) || errors.Is(err, mobilesync.ErrNotUnlockable) || errors.Is(err, errNoPassword) {
 		res.Locked, err = err, nil
 	}
-	return forget, err
+	return destroy, err
 }
 
 var errNoPassword = errors.New("the backup password is not known")
 
 // unlockKept tries the passwords that the repository keeps.
-func (r *Receiver) unlockKept(ctx context.Context, b *mobilesync.Backup) (forget func(), err error) {
-	forget = func() {}
+func (r *Receiver) unlockKept(ctx context.Context, b *mobilesync.Backup) (destroy func(), err error) {
+	destroy = func() {}
 	kept, err := r.repo.DevicePasswords(ctx, r.opts.UDID)
 	if err != nil {
-		return forget, err
+		return destroy, err
 	}
 	defer func() {
 		for i := range kept {
@@ -164,7 +164,7 @@ func (r *Receiver) unlockKept(ctx context.Context, b *mobilesync.Backup) (forget
 			break
 		}
 	}
-	return forget, err
+	return destroy, err
 }
 
 // cleanUp removes what the snapshot has made unnecessary.

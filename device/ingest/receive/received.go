@@ -59,8 +59,8 @@ func (s *received) Stored(ctx context.Context, file ingest.File) (*ingest.Stored
 	return &ingest.Stored{Entry: *e, Final: r.parent.Unlocked}, nil
 }
 
-// Open implements folder.Store. Files that would have to be encrypted again
-// are not asked for, since Stored returns what the parent has of them.
+// Open implements folder.Store. It is not called for files that would have to
+// be encrypted again, since Stored returns their content.
 func (s *received) Open(path string) (folder.Content, error) {
 	f, err := s.r.open(s.ctx, path)
 	if err != nil {
@@ -111,8 +111,8 @@ func (s *received) List(dir string) ([]folder.File, error) {
 	return out, nil
 }
 
-// fileInfo describes a file. Stored replaces the mode and time of those that the
-// parent has.
+// fileInfo describes a file. Stored replaces the mode and time of the parent's
+// files.
 func (s *received) fileInfo(path string, size int64) folder.File {
 	return folder.File{Path: path, Mode: blob.FileMode, Size: size, ModTime: s.r.now}
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Resumed says what of an interrupted backup need not be sent again.
+// Resumed says how much an interrupted backup received, which need not be sent
+// again.
 type Resumed struct {
 	Files, Bytes int64
 	Since        time.Time // when that backup began
@@ -49,7 +50,7 @@ type Receiver struct {
 	writer  *repo.Writer
 	content *repo.ContentWriter
 	stats   repo.WriteStats // of finished writers
-	stored  int             // chunk IDs of names that those have stored
+	stored  int             // number of chunk IDs of names that those have stored
 	buf     []byte          // of the upload
 	busy    bool            // a file is being received
 	broken  error           // why nothing more can be stored
@@ -66,8 +67,8 @@ type Receiver struct {
 var _ backup2.Folder = (*Receiver)(nil)
 
 // New begins a backup of a device. The device continues from the last complete
-// snapshot that the repository has of it, wherever that came from, and from what
-// an interrupted backup has left.
+// snapshot that the repository has of it, whether imported or received, and
+// from an interrupted backup.
 //
 // The caller must hold a lock of the repository for writing until the Receiver
 // has ended, and must have loaded the index after it got the lock. Otherwise a
@@ -177,7 +178,7 @@ func (r *Receiver) Parent() *repo.Snapshot { return r.parent }
 // Resumed returns what the device is shown of an interrupted backup.
 func (r *Receiver) Resumed() Resumed { return r.resumed }
 
-// Problems returns what went wrong in New and did not stop it.
+// Problems returns the problems that New met without failing.
 func (r *Receiver) Problems() []string { return slices.Clone(r.problems) }
 
 func (r *Receiver) openWriter() {
@@ -185,8 +186,8 @@ func (r *Receiver) openWriter() {
 	r.content = r.writer.NewContentWriter()
 }
 
-// wantsSpool reports whether a spool is of use. Without a password, content could
-// not be decrypted at the end either.
+// wantsSpool reports whether a spool is useful. Without a password, content
+// could not be decrypted at the end either.
 func (r *Receiver) wantsSpool(ctx context.Context) (bool, error) {
 	if !r.opts.Encrypted || r.opts.SpoolDir == "" {
 		return false, nil
@@ -238,9 +239,9 @@ func (r *Receiver) release() {
 	r.closed = true
 }
 
-// Close ends a backup that was not published. The complete files are kept for the
-// next backup; if that fails, those of the last checkpoint are. After Publish it
-// does nothing.
+// Close ends a backup that was not published. It keeps the files that were
+// completely received for the next backup. If that fails, those of the last
+// checkpoint are kept. After Publish it does nothing.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

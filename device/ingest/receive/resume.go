@@ -19,7 +19,7 @@ type file = catalog.File
 
 const saved = catalog.Saved
 
-// resume loads what an interrupted backup has left, or begins anew.
+// resume loads an interrupted backup, or starts a new one.
 func (r *Receiver) resume(ctx context.Context) error {
 	if r.opts.SpoolDir != "" {
 		r.opts.SpoolDir = filepath.Clean(r.opts.SpoolDir)
@@ -50,7 +50,7 @@ func (r *Receiver) resume(ctx context.Context) error {
 		}
 	}
 	if old == nil {
-		if err := r.beginAnew(); err != nil {
+		if err := r.startNew(); err != nil {
 			return err
 		}
 	}
@@ -68,8 +68,8 @@ func (r *Receiver) cannotContinue(err error) {
 	r.problems = append(r.problems, fmt.Sprintf("an interrupted backup cannot be continued: %v", err))
 }
 
-// beginAnew begins with nothing but the parent.
-func (r *Receiver) beginAnew() (err error) {
+// startNew starts a backup with only the parent.
+func (r *Receiver) startNew() (err error) {
 	if r.spool != nil {
 		_ = r.spool.Close()
 		r.spool = nil
@@ -100,9 +100,9 @@ func (r *Receiver) drop(ctx context.Context, u *repo.Unfinished) error {
 	return nil
 }
 
-// load takes over an interrupted backup. It reports false if that makes no sense:
-// the device must continue the same snapshot, and if it had begun to move files,
-// all of them must be present.
+// load continues an interrupted backup. It reports false if that is impossible:
+// the device must continue the same snapshot, and if it had begun to move
+// files, all of them must be present.
 func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	sameParent := (u.Parent == nil) == (r.parent == nil) && (u.Parent == nil || r.parent.Has(*u.Parent))
 	begunFull := u.Full || r.parent == nil
@@ -172,7 +172,7 @@ func (r *Receiver) loadStored(ctx context.Context, u *repo.Unfinished) (lost boo
 }
 
 // spoolExists reports whether the interrupted backup has left a spool here. Its
-// index may have files that came after the last checkpoint.
+// index may have files that arrived after the last checkpoint.
 func (r *Receiver) spoolExists() bool {
 	if r.opts.SpoolDir == "" {
 		return false
@@ -181,8 +181,8 @@ func (r *Receiver) spoolExists() bool {
 	return err == nil && info.IsDir()
 }
 
-// loadSpool takes over the spool of an interrupted backup and returns the number
-// of its files. If the spool is gone or on another computer, the device sends its
+// loadSpool loads the spool of an interrupted backup and returns the number of
+// its files. If the spool is gone or on another computer, the device sends its
 // files again.
 func (r *Receiver) loadSpool(ctx context.Context) (count int64, err error) {
 	if r.opts.SpoolDir == "" {
@@ -196,7 +196,7 @@ func (r *Receiver) loadSpool(ctx context.Context) (count int64, err error) {
 		return 0, err
 	}
 	for path, l := range kept {
-		// Other files are not spooled, and could be folders of those that are.
+		// Other paths are not spooled, and could conflict with folders of blobs.
 		if !tree.CleanPath(path) || !needsKey(path) {
 			continue
 		}

@@ -7,10 +7,10 @@ import (
 )
 
 const (
-	// spaceFactor is how many bytes of a backup the device is told that one free
-	// byte of the store can hold. The device counts every file in full, even those
-	// that are not on it, and does not begin a backup that seems too large. If the
-	// store turns out to be too small, it is full later, which does no harm.
+	// spaceFactor is how many bytes of a backup Space reports for each free byte
+	// of the store. The device counts every file in full, even those that are
+	// not on it, and does not begin a backup that seems too large. If the store
+	// is too small after all, the backup fails later, without harm.
 	spaceFactor = 4
 	// spaceReserve is kept for index files and records.
 	spaceReserve = 64 << 20
@@ -44,6 +44,6 @@ func (r *Receiver) Space(ctx context.Context) (int64, error) {
 	return free * factor, nil
 }
 
-// Purge implements backup2.Folder. It frees nothing: what a repository keeps is
-// for people to decide.
+// Purge implements backup2.Folder. It frees nothing: people decide what a
+// repository keeps.
 func (r *Receiver) Purge(context.Context, int64) (int64, error) { return 0, nil }

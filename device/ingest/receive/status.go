@@ -2,11 +2,11 @@ package receive
 
 import "github.com/snap-backup/snap/device/protocol/plist"
 
-// status is what a device says of its backup in Status.plist.
+// status is what a device says about its backup in Status.plist.
 type status struct {
 	run   string // UUID
 	state string // uploading, moving, removing, finished
-	full  bool   // said at some time of the backup; at its end it says no
+	full  bool   // once true in a backup; the device says false at the end
 }
 
 const (
@@ -18,7 +18,7 @@ const (
 	maxStatus = 64 << 10
 )
 
-// parseStatus returns what a Status.plist says; what it does not say is zero.
+// parseStatus returns what a Status.plist says. Missing values are zero.
 func parseStatus(b []byte) status {
 	d, err := plist.Dict(b)
 	if err != nil {

@@ -18,17 +18,18 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// smallFile is up to how many bytes a file is kept in memory before it is stored.
+// smallFile is the size in bytes up to which a file is collected in memory.
 // Most files are smaller, and need no goroutine.
 const smallFile = 512 << 10
 
-// upload is a file that is being received. It begins in the spool or in a buffer.
-// If it outgrows them, a goroutine stores it as it comes, through a pipe.
+// upload is a file that is being received. It begins in the spool or in a
+// buffer. If it outgrows them, a goroutine stores it as it arrives, through a
+// pipe.
 type upload struct {
 	r    *Receiver
 	ctx  context.Context
 	path string
-	prev *tree.Content // that it probably resembles
+	prev *tree.Content // content that it probably resembles
 
 	spooling bool
 	overflow bool // the spool could not take it
@@ -91,8 +92,8 @@ func needsKey(path string) bool {
 	return ok || path == mobilesync.ManifestDB
 }
 
-// predecessor returns the content that the parent has of a file; nil if that does
-// not help, as with encrypted bytes, which resemble nothing.
+// predecessor returns the parent's content of a file. It returns nil if that
+// does not help, as with encrypted bytes, which resemble nothing.
 func (r *Receiver) predecessor(ctx context.Context, path string) *tree.Content {
 	if r.before == nil || r.opts.Encrypted {
 		return nil
@@ -142,7 +143,8 @@ func (u *upload) Write(p []byte) (int, error) {
 	return n, noSpace(err)
 }
 
-// unspool stores in the repository what the spool has of this file, and the rest.
+// unspool starts to store this file in the repository: what the spool has of
+// it, then the rest.
 func (u *upload) unspool() error {
 	u.spooling, u.overflow = false, true
 	section, err := u.r.spool.Current()
@@ -219,8 +221,8 @@ func (u *upload) store() (uint32, error) {
 	return r.names.Add(&res.content, 0)
 }
 
-// endStream is called when a streamed file was stored, or could not be. What the
-// spool had of it is not needed any more.
+// endStream ends a streamed file, whether or not it was stored. It drops what
+// the spool has of it.
 func (u *upload) endStream() {
 	for _, stop := range u.stop {
 		stop()
@@ -245,8 +247,8 @@ func (u *upload) Abort() {
 		r.spool.Abort()
 	case u.pipe != nil:
 		_ = u.pipe.CloseWithError(errAborted)
-		// A content writer whose source has failed can go on; one that could not
-		// store cannot. It gets a moment to say which, even if ctx has ended.
+		// A content writer can go on if its source failed, but not if storing
+		// failed. Wait briefly to learn which, even if ctx has ended.
 		wait, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), abortTime)
 		defer cancel()
 		err := r.await(wait, func() error { return (<-u.stored).err })
@@ -262,8 +264,8 @@ const abortTime = 5 * time.Second
 
 var errAborted = errors.New("the file was cut off")
 
-// await waits for do until ctx ends, since a store that hangs could keep do for
-// ever. If ctx has ended, do goes on until release.
+// await calls do and waits for it until ctx ends, since a store may hang. do
+// may then run until release.
 func (r *Receiver) await(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	r.tasks.Go(func() { done <- do() })

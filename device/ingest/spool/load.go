@@ -72,7 +72,7 @@ func (s *Spool) loadIndex() (map[string]Line, error) {
 	return kept, nil
 }
 
-// untilDone is a reader that ends with a context.
+// untilDone is a reader that fails when its context ends.
 type untilDone struct {
 	ctx context.Context
 	r   io.Reader

@@ -4,11 +4,11 @@
 // A spool is a folder of three files. Content is appended to "data". "index"
 // gets a line for each file as soon as all of its content is written, so what a
 // killed process has received is kept. Checkpoints flush both, against power
-// failures; a line whose content was lost then has a hash that Load finds to be
-// wrong. "owner" says which process uses the spool.
+// failures; Load finds lost content by its hash. "owner" says which process
+// uses the spool.
 //
-// It promises never to follow a link out of its folder, and not to wait for a
-// pipe that has the name of a file.
+// It never follows a link out of its folder, and never waits for a pipe that
+// has the name of a file.
 package spool
 
 import (
@@ -33,7 +33,7 @@ type Spool struct {
 	data  *os.File
 	index *os.File
 
-	end     int64 // of what is in use
+	end     int64 // of the last file
 	buf     []byte
 	written int64  // bytes before end that are in the file; the rest is in buf
 	fresh   []Line // of committed files that are not in the index yet
@@ -79,7 +79,7 @@ func Open(dir, name string, limit int64, self process.Identity) (*Spool, error) 
 	return s, nil
 }
 
-// open follows no links out of the folder, since what they lead to would be
+// open follows no links out of the folder, since their targets would be
 // overwritten.
 func open(dir, name string, self process.Identity) (*Spool, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -219,7 +219,7 @@ func (s *Spool) Section(off, size int64) (*io.SectionReader, error) {
 	return io.NewSectionReader(s.data, off, size), nil
 }
 
-// Current returns a reader of what the current file has so far.
+// Current returns a reader of the current file's bytes so far.
 func (s *Spool) Current() (*io.SectionReader, error) { return s.Section(s.start, s.size()) }
 
 // Sync makes the committed files durable.
@@ -256,7 +256,7 @@ func (s *Spool) Forget(path string) error {
 	waited := len(kept) < len(s.fresh)
 	s.fresh = kept
 	if waited {
-		return nil // an earlier file of the path was forgotten when this one came
+		return nil // the index has no file of this path: Forget was called before
 	}
 	if err := s.appendIndex(Line{Path: path, Removed: true}); err != nil {
 		return err
@@ -273,7 +273,8 @@ func (s *Spool) ForgetAll() error {
 	return s.syncIndex()
 }
 
-// appendIndex appends lines to the index, over what a failed attempt has written.
+// appendIndex appends lines to the index, overwriting what a failed attempt
+// wrote.
 func (s *Spool) appendIndex(lines ...Line) error {
 	if len(lines) == 0 {
 		return nil

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// staleAge is how old a spool of an unknown backup must be to be removed if
-	// nobody can tell whether its process is alive, as in another container. The
+	// staleAge is the age at which the spool of an unknown backup is removed if
+	// it is unknown whether its process is alive, as in another container. The
 	// spool of a backup that has just begun is younger.
 	staleAge = 24 * time.Hour
 	// foreignAge is the same for a spool of another repository, whose backups are
