@@ -15,15 +15,15 @@ import (
 	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
-// prunePlan is what is to be done.
+// prunePlan is what a round of a prune will do.
 type prunePlan struct {
 	u      *usage.Usage
-	rebase *rebase.Plan    // nil if nothing is to be rebased
-	dead   []layout.FileID // hold nothing in use, or are in no index
-	repack []index.Pack    // are to be written anew
+	rebase *rebase.Plan    // nil for no rebase
+	dead   []layout.FileID // packs that hold nothing in use, or are in no index
+	repack []index.Pack
 }
 
-// rebaseCost estimates by how many bytes rebased blocks will be larger.
+// rebaseCost returns an estimate of how many bytes larger the rebased blocks will be.
 func (plan *prunePlan) rebaseCost() int64 {
 	if plan.rebase == nil {
 		return 0
@@ -31,8 +31,8 @@ func (plan *prunePlan) rebaseCost() int64 {
 	return plan.rebase.Cost
 }
 
-// look finds out what is in use and plans what to do.
-func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
+// makePlan finds out what is in use and plans a round.
+func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 	p.opts.Progress("looking at snapshots", 0, 0)
 	var forget []layout.FileID
 	if p.opts.DryRun {
@@ -70,7 +70,7 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	err = p.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil {
-			return nil // not one of ours
+			return nil // not a pack
 		}
 		rep.Packs++
 		rep.PackBytes += f.Size
@@ -103,8 +103,8 @@ func (p *pruner) look(ctx context.Context) (*prunePlan, error) {
 	return plan, nil
 }
 
-// rebase chooses blocks to store with another dictionary. From then on, what
-// these lean on counts as waste.
+// rebase chooses blocks to store with another dictionary, and adds them to the plan.
+// Chunks that only their old form needs count as unused from then on.
 func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
 	const phase = "looking at leftovers"
 	p.opts.Progress(phase, 0, 0)
@@ -130,17 +130,17 @@ func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
 	return nil
 }
 
-// wasted is a pack with something in use.
+// wasted is a pack that holds something in use.
 type wasted struct {
 	pack           index.Pack
-	used, bases    int64 // bytes, with the part of the header that belongs to it
+	used, bases    int64 // bytes, with their part of the header
 	small, rebased bool
 }
 
 func (w *wasted) waste() int64 { return w.pack.Size - w.used }
 
-// waste estimates how much of a pack is in use. Of a block that is in use in
-// part, it takes the part of its length.
+// waste estimates how much of a pack is in use. A block of which some chunks are in
+// use counts in proportion to their length.
 func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
 	w := wasted{pack: pk}
 	var blocks, used, bases int64
@@ -158,10 +158,9 @@ func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
 	return w
 }
 
-// choose picks the packs to write anew: those with blocks that are to have
-// another dictionary, and then those with most waste for their size, until what
-// is left is allowed. The first go first, since prune writes them before it looks
-// for other waste. Small packs, where there are many, come along.
+// choose chooses the packs to repack: first those with blocks to rebase, since prune
+// writes these first, then those with most waste for their size until the remaining
+// waste is allowed. If there are many small packs, it chooses these, too.
 func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
 	slices.SortFunc(partly, func(a, b wasted) int {
 		if a.rebased != b.rebased {
@@ -175,22 +174,22 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		}
 		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
 	})
-	left, written := int64(0), p.report.WrittenBytes+max(plan.rebaseCost(), 0)
+	remaining, written := int64(0), p.report.WrittenBytes+max(plan.rebaseCost(), 0)
 	for i := range partly {
-		left += partly[i].waste()
+		remaining += partly[i].waste()
 	}
 	allowed := p.opts.MaxUnused(p.report.UsedBytes)
 	for i := range partly {
 		w := &partly[i]
 		merge := w.small && small[w.pack.Kind] >= manyPacks
-		if (left <= allowed || w.waste() == 0) && !merge && !w.rebased {
+		if (remaining <= allowed || w.waste() == 0) && !merge && !w.rebased {
 			continue
 		}
 		if p.opts.MaxRepack >= 0 && written+max(w.used, 1) > p.opts.MaxRepack {
 			continue
 		}
 		written += w.used
-		left -= w.waste()
+		remaining -= w.waste()
 		plan.repack = append(plan.repack, w.pack)
 		p.report.RepackPacks++
 		p.report.RepackBytes += w.used

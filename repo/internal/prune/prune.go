@@ -1,8 +1,8 @@
 // Package prune frees what no snapshot and no unfinished backup needs.
 //
-// Backups may go on meanwhile, and it can be interrupted anywhere: what snapshots
-// need is always there. It never removes a pack that a running process may rely
-// on; docs/decisions says why that holds.
+// Backups may run at the same time, and a prune can be interrupted at any point: the
+// repository always has what snapshots need. It never removes a pack that a running
+// process may rely on; docs/decisions says why that holds.
 package prune
 
 import (
@@ -20,66 +20,66 @@ import (
 )
 
 const (
-	// roundBytes is how much prune rewrites before it removes what it has
-	// replaced: so much more room it takes at most while it works.
+	// roundBytes is how much prune repacks before it removes the old packs. It
+	// bounds the additional space that a prune needs.
 	roundBytes = 256 << 20
 	// maxRounds bounds the rounds of one prune.
 	maxRounds = 4
-	// Packs below a part of the usual size are worth putting together when
-	// there are many of them.
-	smallPack  = 8 // of the usual size, as a divisor
+	// Packs below 1/smallPack of the usual size are merged if there are at least
+	// manyPacks of them.
+	smallPack  = 8
 	manyPacks  = 32
 	defaultAge = 14 * 24 * time.Hour
 )
 
-// Options say what Prune may leave and do.
+// Options say what a prune may do, and what it may leave.
 type Options struct {
-	// MaxUnused returns how many unused bytes may stay in packs that are in use,
-	// given how many bytes are in use. Nil allows 5 % of these. The commands always
-	// set it.
+	// MaxUnused returns how many unused bytes may stay in packs that also hold
+	// something in use, given how many bytes are in use. Nil allows 5 % of these. The
+	// commands always set it.
 	MaxUnused func(used int64) int64
-	// MaxRepack bounds the bytes that are written anew; negative for no bound.
+	// MaxRepack bounds the bytes that are written again; negative for no bound.
 	MaxRepack int64
-	// Abandoned is the age from which a device backup that was interrupted counts as
-	// given up; 14 days by default.
+	// Abandoned is the age at which the record of an unfinished backup is removed;
+	// 14 days by default.
 	Abandoned time.Duration
 	// DryRun changes nothing.
 	DryRun bool
-	// Forget are snapshots that a dry run takes for forgotten.
+	// Forget are snapshots that a dry run treats as forgotten.
 	Forget []layout.FileID
 	// Reserve makes a new reserve at the end, if there is none or it has become
 	// too small. See MakeReserve.
 	Reserve bool
-	// Progress, if not nil, is told what is being done, and how far it is.
+	// Progress, if not nil, is called with what is being done, and how far it is.
 	Progress func(phase string, done, total int64)
 }
 
-// Report says what Prune has found and done, or would do.
+// Report says what Run found and did, or would do.
 type Report struct {
 	Snapshots int   `json:"snapshots"`
 	Packs     int   `json:"packs"`
 	PackBytes int64 `json:"pack_bytes"`
 
 	UsedBytes   int64 `json:"used_bytes"`   // that snapshots need
-	BaseBytes   int64 `json:"base_bytes"`   // of these, needed only to decode others
+	BaseBytes   int64 `json:"base_bytes"`   // the part of UsedBytes that is needed only as bases
 	UnusedBytes int64 `json:"unused_bytes"` // that nothing needs
 
 	RemovePacks int   `json:"remove_packs"` // that hold nothing in use
 	RemoveBytes int64 `json:"remove_bytes"`
-	RepackPacks int   `json:"repack_packs"` // to be written anew without waste
+	RepackPacks int   `json:"repack_packs"` // that hold unused bytes, too, and are repacked
 	RepackBytes int64 `json:"repack_bytes"`
-	Rebased     int   `json:"rebased_blocks"` // stored anew, as a difference to something else or to nothing
+	Rebased     int   `json:"rebased_blocks"` // stored again with other bases or none
 	KeptUnused  int64 `json:"kept_unused_bytes"`
-	FreeBytes   int64 `json:"free_bytes"` // the repository shrinks by this, as far as can be told before
+	FreeBytes   int64 `json:"free_bytes"` // estimate of how much the repository shrinks
 
-	AbandonedRuns int `json:"abandoned_runs"` // unfinished backups that were given up
+	AbandonedRuns int `json:"abandoned_runs"` // unfinished backups whose records were removed
 
 	// What was done.
 	RemovedPacks int   `json:"removed_packs"`
 	FreedBytes   int64 `json:"freed_bytes"`
 	WrittenBytes int64 `json:"written_bytes"`
-	// Packs that go with the next prune, since others are at work that began
-	// before this one.
+	// Packs that only the next prune can remove, since processes still run that
+	// began before this one.
 	PendingPacks int         `json:"pending_packs"`
 	PendingBytes int64       `json:"pending_bytes"`
 	Waiting      []lock.Info `json:"waiting"`
@@ -107,16 +107,16 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	}
 	p := &pruner{r: r, opts: opts, report: Report{Waiting: []lock.Info{}}}
 	if opts.DryRun {
-		_, err := p.look(ctx)
+		_, err := p.makePlan(ctx)
 		return &p.report, err
 	}
 	if !lock.Holds(r, lock.Prune) {
-		return nil, errors.New("prune: the repository is not locked for that")
+		return nil, errors.New("prune: this process holds no prune lock")
 	}
 	err := p.prune(ctx)
 	if err != nil && errors.Is(r.CheckLock(ctx), store.ErrLockLost) && !errors.Is(err, store.ErrLockLost) {
-		// Another prune has gone on meanwhile. What looks like damage is its work.
-		err = fmt.Errorf("prune: %w, after which it failed: %v", store.ErrLockLost, err)
+		// Another prune has run at the same time. It may have removed what is missing.
+		err = fmt.Errorf("prune: %w; then this prune failed: %v", store.ErrLockLost, err)
 	}
 	return &p.report, err
 }
@@ -126,8 +126,7 @@ func (p *pruner) prune(ctx context.Context) error {
 	if err := p.abandon(ctx); err != nil {
 		return err
 	}
-	// Others may store meanwhile, and each round sees what they have added. So the
-	// number of rounds is bounded.
+	// Bound the rounds, since each sees what other processes have stored meanwhile.
 	for range maxRounds {
 		o, err := p.round(ctx)
 		if err != nil {
@@ -145,21 +144,21 @@ func (p *pruner) prune(ctx context.Context) error {
 	return p.pending(ctx)
 }
 
-// outcome says what is left to do after a step of a prune.
+// outcome says how a prune continues after a step.
 type outcome int
 
 const (
-	// finished: what was looked up still holds, and there is nothing more to free.
+	// finished: the plan still holds, and there is nothing more to free.
 	finished outcome = iota
-	// again: another round is needed. The index was loaded anew, so that what was
-	// looked up does not hold any more, or there may be more to free now.
+	// again: another round is needed. The plan does not hold any more, since the
+	// index was loaded again, or there may be more to free now.
 	again
-	// waiting: packs were announced that other processes may rely on. The next
-	// prune removes them.
+	// waiting: other processes may rely on packs on prune lists. The next prune
+	// removes them.
 	waiting
 )
 
-// outcome returns that of a step after which another round is needed or not.
+// outcome returns the outcome of a step. another says that another round is needed.
 func (p *pruner) outcome(another bool) outcome {
 	switch {
 	case len(p.report.Waiting) > 0:
@@ -170,14 +169,13 @@ func (p *pruner) outcome(another bool) outcome {
 	return finished
 }
 
-// round looks at the repository and frees what it can.
+// round makes a plan and frees what it can.
 func (p *pruner) round(ctx context.Context) (outcome, error) {
-	plan, err := p.look(ctx)
+	plan, err := p.makePlan(ctx)
 	if err != nil {
 		return finished, err
 	}
-	// First what goes without anything being written: that makes room on a full
-	// disk.
+	// First remove packs that need no repacking. That frees space on a full disk.
 	if o, err := p.removeDead(ctx, plan); err != nil || o != finished {
 		return o, err
 	}
@@ -193,15 +191,14 @@ func (p *pruner) round(ctx context.Context) (outcome, error) {
 	return p.rewrite(ctx, plan.u, plan.repack, nil, roundBytes)
 }
 
-// abandon removes the records of unfinished backups that nobody will go on
-// with.
+// abandon removes the records of unfinished backups that are too old.
 func (p *pruner) abandon(ctx context.Context) error {
 	runs, _, err := record.ListUnfinished(ctx, p.r)
 	if err != nil {
 		return err
 	}
 	for _, u := range runs {
-		if !p.given(u) {
+		if !p.abandoned(u) {
 			continue
 		}
 		if err := record.RemoveUnfinished(ctx, p.r, u); err != nil {
@@ -212,13 +209,13 @@ func (p *pruner) abandon(ctx context.Context) error {
 	return nil
 }
 
-// given reports whether an unfinished backup was given up. A changed password
-// is kept: the next backup of the device needs it, whenever that is.
-func (p *pruner) given(u *record.Unfinished) bool {
+// abandoned reports whether an unfinished backup is too old to be continued. Records
+// of a password change never are: the next backup of the device needs them.
+func (p *pruner) abandoned(u *record.Unfinished) bool {
 	return u.Kind == record.UnfinishedBackup && p.r.Options.Now().Sub(u.Saved) > p.opts.Abandoned
 }
 
-// pending counts what was announced and could not be removed yet.
+// pending counts the packs on prune lists that could not be removed yet.
 func (p *pruner) pending(ctx context.Context) error {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil {

@@ -22,15 +22,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repack writes what is in use in some packs into new ones, and planned blocks.
-// They are durable and in the index when it returns. It returns the bytes written,
-// and whether a block was stored in full that was a delta before.
+// repack copies what is in use in some packs into new packs, and stores planned
+// blocks. All are durable and in the index when it returns. It returns the bytes
+// written, and whether a delta was stored in full.
 func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock) (written int64, full bool, err error) {
 	w := writer.New(ctx, p.r)
 	defer w.Close()
 	g, gctx := errgroup.WithContext(ctx)
 	work := make(chan func(*copier) error)
-	var alone atomic.Bool
+	var storedFull atomic.Bool
 	g.Go(func() error {
 		defer close(work)
 		for _, pk := range packs {
@@ -47,7 +47,7 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 	})
 	for range p.r.Options.Workers {
 		g.Go(func() error {
-			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.BlockSealer), alone: &alone}
+			c := copier{r: p.r, u: u, w: w, codec: pack.NewCodec(p.r.BlockSealer), storedFull: &storedFull}
 			for kind := range c.writers {
 				c.writers[kind] = w.NewContentWriterOf(pack.Kind(kind))
 			}
@@ -68,10 +68,10 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 	if err == nil {
 		err = w.Finish(ctx)
 	}
-	return w.Stats().Stored, alone.Load(), err
+	return w.Stats().Stored, storedFull.Load(), err
 }
 
-// handOver gives work to a copier that is free.
+// handOver passes work to the next free copier.
 func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*copier) error) error {
 	select {
 	case work <- do:
@@ -81,26 +81,27 @@ func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*cop
 	}
 }
 
-// copier copies what is in use of blocks into a writer's packs.
+// copier copies the chunks in use of blocks into a writer's packs.
 type copier struct {
 	r       *store.Store
 	u       *usage.Usage
 	w       *writer.Writer
 	codec   *pack.Codec
 	writers [2]*writer.ContentWriter // by kind: for chunks of full blocks, which share new blocks
-	alone   *atomic.Bool
+
+	storedFull *atomic.Bool // set when a delta is stored in full
 }
 
-// pack copies what is to be kept of a pack.
+// pack copies the chunks to keep of a pack.
 func (c *copier) pack(ctx context.Context, pk index.Pack) error {
-	whole, err := c.whole(ctx, pk)
+	file, err := c.readPack(ctx, pk)
 	if err != nil {
 		return err
 	}
 	for _, ref := range pk.Blocks {
-		if whole != nil && c.asItIs(ref) {
+		if file != nil && c.unchanged(ref) {
 			_, b := c.r.Index.Block(ref)
-			err = c.w.AddBlock(pk.Kind, whole[b.Offset:b.Offset+b.Stored], b)
+			err = c.w.AddBlock(pk.Kind, file[b.Offset:b.Offset+b.Stored], b)
 		} else {
 			err = c.block(ctx, pk.Kind, ref)
 		}
@@ -111,22 +112,22 @@ func (c *copier) pack(ctx context.Context, pk index.Pack) error {
 	return nil
 }
 
-// maxWhole bounds the packs that are read as a whole, in bytes: each worker holds
-// one.
-const maxWhole = 32 << 20
+// maxRead bounds the length of packs that are read completely, in bytes, since each
+// worker holds one.
+const maxRead = 32 << 20
 
-// whole returns the bytes of a pack of which most is to be copied as it is, if they
-// are those that were once stored, by the pack's name, and hold what the index says. Its blocks need not be decoded
-// then to know them for sound. Otherwise it returns nil: each block is looked at,
-// which tells what is damaged. So it does where a chunk is in several packs, of
-// which only one copy is kept.
-func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
-	if pk.Size > maxWhole || c.u.Duplicates {
+// readPack returns the bytes of a pack if at least half of it can be copied unchanged,
+// its bytes match its name and its header matches the index. Then its blocks are known
+// to be good without decoding them. Otherwise it returns nil, and each block must be
+// decoded, which finds damage. It also returns nil if chunks are in several packs,
+// since only one copy of each is kept.
+func (c *copier) readPack(ctx context.Context, pk index.Pack) ([]byte, error) {
+	if pk.Size > maxRead || c.u.Duplicates {
 		return nil, nil
 	}
 	same := int64(0)
 	for _, ref := range pk.Blocks {
-		if c.asItIs(ref) {
+		if c.unchanged(ref) {
 			stored, _ := c.r.Index.Dependencies(ref)
 			same += int64(stored)
 		}
@@ -134,25 +135,24 @@ func (c *copier) whole(ctx context.Context, pk index.Pack) ([]byte, error) {
 	if same < pk.Size/2 {
 		return nil, nil
 	}
-	whole := make([]byte, pk.Size)
-	err := c.r.ReadSealed(ctx, pk.ID, whole, 0)
+	file := make([]byte, pk.Size)
+	err := c.r.ReadSealed(ctx, pk.ID, file, 0)
 	if err != nil && !errors.Is(err, store.ErrDamaged) {
 		return nil, err
 	}
-	if err != nil || pack.Name(whole) != pk.ID {
+	if err != nil || pack.Name(file) != pk.ID {
 		return nil, nil
 	}
-	// The index may say something else than the pack does.
-	own, err := pack.ReadHeader(bytes.NewReader(whole), pk.Size, c.r.PackSealer)
+	own, err := pack.ReadHeader(bytes.NewReader(file), pk.Size, c.r.PackSealer)
 	listed := indexfile.HeaderOf(c.r.Index, pk)
 	if err != nil || !bytes.Equal(own.Append(nil), listed.Append(nil)) {
 		return nil, nil
 	}
-	return whole, nil
+	return file, nil
 }
 
-// asItIs reports whether all of a block is to be kept, with its dictionary.
-func (c *copier) asItIs(ref index.BlockRef) bool {
+// unchanged reports whether all chunks of a block are kept with its dictionary.
+func (c *copier) unchanged(ref index.BlockRef) bool {
 	_, length, of := c.u.Keep(ref)
 	if length < of || c.u.Replaced(ref) {
 		return false
@@ -161,8 +161,8 @@ func (c *copier) asItIs(ref index.BlockRef) bool {
 	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool { return c.u.InPlan(ch.ID) })
 }
 
-// minOwnBlock is the length from which a planned block without a dictionary stays
-// a block of its own, in bytes. Smaller ones share a block with others.
+// minOwnBlock is the least length of a planned block without a dictionary, in bytes.
+// The chunks of shorter ones share blocks with others.
 const minOwnBlock = writer.BlockTarget / 8
 
 // planned stores a planned block.
@@ -170,7 +170,7 @@ func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 	if u.Sealed != nil {
 		return c.w.AddBlock(u.Kind, u.Sealed, u.PackBlock)
 	}
-	if len(u.Dict) == 0 && u.Size < minOwnBlock { // shares a block with others
+	if len(u.Dict) == 0 && u.Size < minOwnBlock {
 		r, err := rebase.Gather(ctx, c.r, u)
 		if err != nil {
 			return err
@@ -190,7 +190,7 @@ func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 	return c.w.AddBlock(u.Kind, sealed, b)
 }
 
-// block copies what is to be kept of a block, except what is in a planned block.
+// block copies the chunks to keep of a block, except those in planned blocks.
 func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
 	keep, length, of := c.u.Keep(ref)
 	_, listed := c.r.Index.Block(ref)
@@ -217,8 +217,8 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 		}
 		defer dict.Free()
 	}
-	// Decoded even if it is copied as it is: what replaces the only copy must
-	// be known to be sound.
+	// Decode it even if it is copied unchanged: the new copy replaces the only one,
+	// so it must be known to be good.
 	plain, err := c.r.Decode(nil, id, sealed, &b, dict.B)
 	if err != nil {
 		return err
@@ -229,9 +229,9 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	if length == of && !rebased {
 		return c.w.AddBlock(kind, sealed, b)
 	}
-	wants := b.Dict
+	bases := b.Dict
 	if rebased {
-		wants = nil // it may be gone
+		bases = nil // they may be removed
 	}
 	var part []byte
 	var chunks []pack.Chunk
@@ -239,7 +239,7 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	for i, ch := range b.Chunks {
 		switch {
 		case !keep[i]:
-		case len(wants) == 0:
+		case len(bases) == 0:
 			if err := c.writers[kind].AddFull(ctx, plain[at:at+int(ch.Length)], ch); err != nil {
 				return err
 			}
@@ -249,19 +249,19 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 		}
 		at += int(ch.Length)
 	}
-	if len(wants) == 0 {
+	if len(bases) == 0 {
 		return nil
 	}
 	frame, err := c.codec.CompressDelta(part, dict.B)
 	if err != nil {
 		return err
 	}
-	sealed, b, err = writer.SealBlock(c.codec, nil, &writer.Block{Plain: part, Chunks: chunks}, frame, wants)
+	sealed, b, err = writer.SealBlock(c.codec, nil, &writer.Block{Plain: part, Chunks: chunks}, frame, bases)
 	if err != nil {
 		return err
 	}
 	if b.Encoding != pack.Delta {
-		c.alone.Store(true)
+		c.storedFull.Store(true)
 	}
 	return c.w.AddBlock(kind, sealed, b)
 }
@@ -276,9 +276,8 @@ func (c *copier) checkIDs(from pack.ID, plain []byte, chunks []pack.Chunk) error
 	return nil
 }
 
-// rewriteRebased writes the packs with blocks that are to have another
-// dictionary. None of them goes before all are written: until then they may hold
-// what others of them still need.
+// rewriteRebased rewrites the packs with blocks to rebase. It removes none of them
+// before all are written, since blocks of one may need chunks of another.
 func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) (outcome, error) {
 	var packs []index.Pack
 	for _, pk := range p.r.Index.Packs() {
@@ -288,17 +287,17 @@ func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) (outcome, 
 	}
 	_, err := p.rewrite(ctx, plan.u, packs, plan.rebase.Blocks, math.MaxInt64)
 	if backend.IsNoSpace(err) {
-		// The prune goes on without. What was written is unused.
+		// The prune continues without the rebase. What was written is unused.
 		p.report.Rebased, err = 0, nil
 	}
 	return p.outcome(true), err
 }
 
-// rewrite writes packs anew, in parts of about limit bytes, and removes the old
-// ones after each part. Planned blocks come with the first part; limit has to allow
-// for one part alone if there are any.
+// rewrite repacks packs in parts of about limit bytes, and removes the old packs after
+// each part. It stores planned blocks with each part, so if there are any, limit must
+// allow a single part.
 func (p *pruner) rewrite(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock, limit int64) (outcome, error) {
-	another := false // a rewritten block needs its dictionary no more, which may be unused now
+	another := false // a delta was stored in full, so its bases may be unused now
 	total := int64(0)
 	for i := range packs {
 		total += packs[i].Size
@@ -328,7 +327,7 @@ func (p *pruner) rewrite(ctx context.Context, u *usage.Usage, packs []index.Pack
 		if _, err := p.r.PutPruneList(ctx, ids); err != nil {
 			return finished, err
 		}
-		p.r.Index.Compact() // what was copied is found at its new place
+		p.r.Index.Compact() // so that Lookup finds the new copies
 		if o, err := p.sweep(ctx, u); err != nil || o != finished {
 			return o, err
 		}

@@ -18,9 +18,9 @@ import (
 )
 
 // sweep removes the packs of the prune lists that every running process has read,
-// except those that a snapshot needs after all. docs/decisions says why that is
-// safe. u is the usage as it was looked up last. If that is outdated, sweep looks
-// anew and the outcome is again.
+// except packs that a snapshot needs after all. docs/decisions says why that is safe.
+// If u does not count all records any more, sweep finds the usage again and the
+// outcome is again.
 func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil || len(lists) == 0 {
@@ -30,35 +30,35 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	if err != nil || len(ready) == 0 {
 		return p.outcome(false), err
 	}
-	// If this process has slept until another prune took it for dead, that one
-	// may have removed what has just been copied. Whoever begins from here on
-	// reads these lists, and does not take what is on them for a copy.
+	// If this process has slept so long that another prune took it for dead, that
+	// prune may have removed what was just copied. Processes that begin from now on
+	// read these lists, so they do not count the packs on them as copies.
 	if err := p.r.CheckLock(ctx); err != nil {
 		return finished, fmt.Errorf("prune: %w", err)
 	}
-	// From here on nobody who could rely on these packs can store a snapshot
-	// any more, so what is looked up now stays true.
-	looked := u
+	// From now on no process that could rely on these packs can store a snapshot, so
+	// a usage found now stays valid.
+	before := u
 	if u, err = p.upToDate(ctx, u); err != nil || u == nil {
-		return p.outcome(u != looked), err
+		return p.outcome(u != before), err
 	}
-	going := map[pack.ID]bool{}
+	remove := map[pack.ID]bool{}
 	for _, l := range ready {
 		for _, id := range l.Packs {
-			going[pack.ID(id)] = true
+			remove[pack.ID(id)] = true
 		}
 	}
 	for _, known := range p.r.Index.Packs() {
-		if going[known.ID] && !u.Moved[known.ID] && slices.ContainsFunc(known.Blocks, u.Live) {
-			delete(going, known.ID)
+		if remove[known.ID] && !u.Moved[known.ID] && slices.ContainsFunc(known.Blocks, u.Live) {
+			delete(remove, known.ID)
 		}
 	}
-	return p.outcome(u != looked), p.removeListed(ctx, ready, going)
+	return p.outcome(u != before), p.removeListed(ctx, ready, remove)
 }
 
-// upToDate returns a usage that counts every record that is there now: u, or one
-// that it looks up. It returns nil if records change faster than they can be read;
-// the next prune goes on then.
+// upToDate returns a usage that counts every record that exists now: u, or a new one.
+// It returns nil if records change faster than they can be read; the next prune
+// continues then.
 func (p *pruner) upToDate(ctx context.Context, u *usage.Usage) (*usage.Usage, error) {
 	for range usage.MaxReads {
 		current, err := u.UpToDate(ctx)
@@ -76,28 +76,28 @@ func (p *pruner) upToDate(ctx context.Context, u *usage.Usage) (*usage.Usage, er
 }
 
 // removeListed removes packs, and then the prune lists that name them.
-func (p *pruner) removeListed(ctx context.Context, lists []store.PruneList, going map[pack.ID]bool) error {
-	if err := indexfile.Unlist(ctx, p.r, going); err != nil {
+func (p *pruner) removeListed(ctx context.Context, lists []store.PruneList, packs map[pack.ID]bool) error {
+	if err := indexfile.Unlist(ctx, p.r, packs); err != nil {
 		return err
 	}
-	if err := p.guard(ctx, going); err != nil {
+	if err := p.refreshParity(ctx, packs); err != nil {
 		return err
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(going), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) }) {
+	for _, id := range slices.SortedFunc(maps.Keys(packs), func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) }) {
 		if err := p.remove(ctx, id); err != nil {
 			return err
 		}
 	}
 	for _, l := range lists {
 		if err := p.r.Backend.Delete(ctx, layout.PrunesDir+l.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return fmt.Errorf("remove a list of packs to remove: %w", err)
+			return fmt.Errorf("remove a prune list: %w", err)
 		}
 	}
 	return nil
 }
 
-// ready returns the lists that every living process has read, after the locks
-// of the dead were removed. It notes who has not read the others.
+// ready removes stale locks and returns the lists that every running process has
+// read. It reports the locks of processes that have not read the others.
 func (p *pruner) ready(ctx context.Context, lists []store.PruneList) ([]store.PruneList, error) {
 	if _, err := lock.Remove(ctx, p.r, lock.LeftBehind); err != nil {
 		return nil, err
@@ -138,16 +138,17 @@ func (p *pruner) remove(ctx context.Context, id pack.ID) error {
 	return nil
 }
 
-// guard makes parity without packs that are about to be removed. A full disk is
-// no reason to keep them. A damaged file is: what is going may be what heals it.
-func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
+// refreshParity makes parity without packs that are about to be removed. It ignores a
+// full disk. It fails if a file is damaged, since parity may need these packs to heal
+// it.
+func (p *pruner) refreshParity(ctx context.Context, packs map[pack.ID]bool) error {
 	without := map[string]bool{}
-	for id := range going {
+	for id := range packs {
 		without[layout.PackName(id)] = true
 	}
 	rep, err := parity.Refresh(ctx, p.r.Backend, parity.RefreshOptions{Without: func(name string) bool { return without[name] }})
 	if rep != nil && len(rep.Damaged) > 0 {
-		return &store.DamageError{File: rep.Damaged[0], Err: errors.New("no pack was removed, since parity may need it to heal this file; heal first with `snap repair`, then prune again")}
+		return &store.DamageError{File: rep.Damaged[0], Err: errors.New("no pack was removed, since parity may need them to heal this file; heal it with `snap repair`, then prune again")}
 	}
 	if backend.IsNoSpace(err) {
 		return nil
@@ -155,7 +156,7 @@ func (p *pruner) guard(ctx context.Context, going map[pack.ID]bool) error {
 	return err
 }
 
-// removeDead removes what nothing needs, and what earlier runs have announced.
+// removeDead retires the packs that nothing needs, and removes what is on prune lists.
 func (p *pruner) removeDead(ctx context.Context, plan *prunePlan) (outcome, error) {
 	if len(plan.dead) > 0 {
 		if _, err := p.r.PutPruneList(ctx, plan.dead); err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/snap-backup/snap/repo/internal/writer"
 )
 
-// group is leftovers and the dependents that need them.
+// group is connected leftovers and dependents.
 type group struct {
 	root       index.BlockRef
 	weight     int64 // of leftovers, in bytes
-	before     int64 // of what is in use of the dependents
+	before     int64 // of chunks in use of the dependents
 	plain      int64 // its plaintext
 	after      int64 // of the planned blocks that replace them
 	gain       int64 // bytes that replacing them saves
@@ -46,28 +46,28 @@ func (b *rebaser) groups() []*group {
 	})
 }
 
-// packsOf counts the packs that have to be written anew for groups.
+// packsOf counts the packs that must be rewritten for groups.
 type packsOf struct {
-	x     *index.Index
-	sizes map[pack.ID]int64
-	in    map[pack.ID]bool
-	bytes int64
+	x       *index.Index
+	sizes   map[pack.ID]int64
+	counted map[pack.ID]bool
+	bytes   int64
 }
 
 func (b *rebaser) packs() *packsOf {
-	p := &packsOf{x: b.x, sizes: map[pack.ID]int64{}, in: map[pack.ID]bool{}}
+	p := &packsOf{x: b.x, sizes: map[pack.ID]int64{}, counted: map[pack.ID]bool{}}
 	for _, pk := range b.x.Packs() {
-		if slices.ContainsFunc(pk.Blocks, b.u.Live) { // others go without being written
+		if slices.ContainsFunc(pk.Blocks, b.u.Live) { // others are removed, not rewritten
 			p.sizes[pk.ID] = pk.Size
 		}
 	}
 	return p
 }
 
-// more returns the bytes of the packs that a group adds.
+// more returns the bytes of packs that adding a group would add.
 func (p *packsOf) more(g *group) (n int64) {
 	for id := range p.of(g) {
-		if !p.in[id] {
+		if !p.counted[id] {
 			n += p.sizes[id]
 		}
 	}
@@ -76,7 +76,7 @@ func (p *packsOf) more(g *group) (n int64) {
 
 func (p *packsOf) add(g *group) {
 	p.bytes += p.more(g)
-	maps.Copy(p.in, p.of(g))
+	maps.Copy(p.counted, p.of(g))
 }
 
 func (p *packsOf) of(g *group) map[pack.ID]bool {
@@ -88,8 +88,8 @@ func (p *packsOf) of(g *group) map[pack.ID]bool {
 	return in
 }
 
-// within chooses the groups that may be tried within the budget. It reads nothing.
-// It returns the bytes of plaintext to try.
+// within chooses the groups to try within the budget, and returns the bytes of their
+// plaintext. It reads nothing.
 func (b *rebaser) within(groups []*group, budget int64) (plain int64) {
 	packs := b.packs()
 	for _, g := range groups {
@@ -109,10 +109,10 @@ func (b *rebaser) set(g *group, chosen bool) {
 	}
 }
 
-// promising drops the groups that will hardly take less. It estimates without
-// encoding: a chunk with a predecessor will cost what it costs now, any other what
-// it would cost in full. It returns the bytes of plaintext to try, or 0 if all
-// groups together promise too little.
+// promising drops groups that will probably not get smaller. It estimates without
+// encoding: a chunk with a predecessor costs what it costs now, others what they
+// would cost in full. It returns the bytes of plaintext to try, or 0 if the groups
+// together save too little.
 func (b *rebaser) promising(groups []*group) (plain int64) {
 	after := map[index.BlockRef]int64{} // by root
 	for i := range b.newChunks {
@@ -145,9 +145,9 @@ func (b *rebaser) promising(groups []*group) (plain int64) {
 	return plain
 }
 
-// worth reports whether the chosen groups save one part in so many of the packs
-// that have to be written anew. It drops groups that do not save that much of the
-// packs that are written for them alone.
+// worth reports whether the chosen groups save 1/part of the packs that must be
+// rewritten. It drops groups that do not save 1/part of the packs that are rewritten
+// only for them.
 func (b *rebaser) worth(groups []*group, part int64) bool {
 	packs, users := b.packs(), map[pack.ID]int{}
 	chosen := b.chosen(groups)
@@ -185,9 +185,8 @@ func (b *rebaser) chosen(groups []*group) []*group {
 	})
 }
 
-// choose drops the groups whose leftovers and dependents take less than the planned
-// blocks. It reports whether the others are worth writing. With thorough, nearly
-// anything that saves bytes is.
+// choose drops groups whose planned blocks would not save enough, and reports whether
+// the others are worth writing. With thorough, nearly any saving is enough.
 func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) bool {
 	byRoot := map[index.BlockRef]*group{}
 	for _, g := range groups {
@@ -197,7 +196,7 @@ func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) 
 		byRoot[b.group(u.of)].after += int64(u.stored) + int64(writer.DictWeight(u.Dict)) + blockWeight
 	}
 	for _, g := range b.chosen(groups) {
-		// Writing has a cost, too, and leftovers may be a few bytes.
+		// Demand a margin, since writing has a cost, too.
 		g.gain = g.weight + g.before - g.after
 		b.set(g, !l.damaged[g.root] && g.gain > max(g.after-g.before, 0)/8+g.after/32)
 	}

@@ -14,17 +14,18 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// findNewChunks compares each snapshot with the one before it of the same device. Of
-// new chunks that are in dependents, it notes the chunks at the same place before.
+// findNewChunks compares each snapshot with the one before it of the same device. For
+// each new chunk that is in a dependent, it notes the chunks at the same position of
+// the earlier version.
 func (b *rebaser) findNewChunks(ctx context.Context) error {
-	for _, mine := range record.ByDevice(b.u.Snapshots) {
-		slices.SortStableFunc(mine, func(a, b *record.Snapshot) int { return a.Time.Compare(b.Time) })
-		for i := 1; i < len(mine); i++ {
-			err := tree.Diff(ctx, b.u.Store.Chunk, mine[i-1].Root, mine[i].Root, func(old, now *tree.Entry) error {
+	for _, list := range record.ByDevice(b.u.Snapshots) {
+		slices.SortStableFunc(list, func(a, b *record.Snapshot) int { return a.Time.Compare(b.Time) })
+		for i := 1; i < len(list); i++ {
+			err := tree.Diff(ctx, b.u.Store.Chunk, list[i-1].Root, list[i].Root, func(old, now *tree.Entry) error {
 				if old == nil || now == nil || b.ids > maxNewChunks {
 					return nil
 				}
-				return b.file(ctx, mine[i], &old.Content, &now.Content)
+				return b.file(ctx, list[i], &old.Content, &now.Content)
 			})
 			if err != nil {
 				return store.TreeDamage(err)
@@ -41,7 +42,7 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 		return nil
 	}
 	p.Load(ctx)
-	file := &writer.Predecessor{} // stands for p, and is smaller
+	file := &writer.Predecessor{} // identifies p's file, and takes less memory
 	off := int64(0)
 	return store.TreeDamage(now.Chunks(ctx, b.u.Store.Chunk, func(id chunk.ID) error {
 		loc, ok := b.x.Lookup(id)
@@ -50,9 +51,9 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 		}
 		at := off
 		off += int64(loc.Size)
-		_, there := p.Places[id]
+		_, inOld := p.Places[id]
 		l := b.dependents[loc.Block]
-		if _, before := b.met[id]; before || there || l == nil || !l.chosen {
+		if _, known := b.met[id]; known || inOld || l == nil || !l.chosen {
 			p.Met(id, at)
 			return nil
 		}
@@ -70,7 +71,7 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 	}))
 }
 
-// far reports whether a block was encoded with a far dictionary, as when pages have
+// far reports whether a block was encoded with a far dictionary, because pages have
 // moved.
 func (b *rebaser) far(ref index.BlockRef) bool {
 	size := int64(0)
@@ -107,13 +108,13 @@ func (b *rebaser) liveBases(ref index.BlockRef) (found []chain.Base) {
 	return found
 }
 
-// cost returns about how many stored bytes a chunk takes: its part of its block.
-// bottom estimates the same without a dictionary, by how well the full blocks at the
-// end of its chain are compressed.
+// cost estimates how many stored bytes a chunk takes: own is its part of its block.
+// bottom is what it would take without a dictionary, according to how well the full
+// blocks at the end of its chain are compressed.
 func (b *rebaser) cost(id chunk.ID) (own, bottom int64) {
 	walk := chain.NewWalk(b.x)
 	seen := map[chunk.ID]bool{}
-	var mine, stored, plain int64
+	var size, stored, plain int64
 	for open := []chunk.ID{id}; len(open) > 0; {
 		id := open[0]
 		open = open[1:]
@@ -124,7 +125,7 @@ func (b *rebaser) cost(id chunk.ID) (own, bottom int64) {
 		n, dict := b.x.Dependencies(loc.Block)
 		share := int64(n) * int64(loc.Size) / max(b.x.PlainSize(loc.Block), 1)
 		if len(seen) == 0 {
-			own, mine = share, int64(loc.Size)
+			own, size = share, int64(loc.Size)
 		}
 		if len(dict) == 0 {
 			stored, plain = stored+share, plain+int64(loc.Size)
@@ -132,5 +133,5 @@ func (b *rebaser) cost(id chunk.ID) (own, bottom int64) {
 		seen[id] = true
 		open = append(open, walk.Place(loc)...)
 	}
-	return own, stored * mine / max(plain, 1)
+	return own, stored * size / max(plain, 1)
 }

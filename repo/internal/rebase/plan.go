@@ -19,18 +19,18 @@ const (
 	// maxJoined bounds a planned block with chunks of several files, in bytes. Its
 	// chain is as long as the longest of theirs.
 	maxJoined = 64 << 10
-	// keptSealed bounds the sealed blocks that are kept until they are stored, in
-	// bytes. Others are encoded again.
+	// keptSealed bounds the sealed blocks that are kept in memory until they are
+	// stored, in bytes. Others are encoded again.
 	keptSealed = 64 << 20
 )
 
-// Plan is blocks to be replaced, and the planned blocks that replace them.
+// Plan is blocks to replace, and the planned blocks that replace them.
 type Plan struct {
-	goes    map[index.BlockRef]bool
-	Blocks  []*PlannedBlock
-	at      map[chunk.ID]index.Location // in planned blocks
-	damaged map[index.BlockRef]bool     // groups with a block that cannot be read
-	Cost    int64                       // estimate of the bytes by which the new blocks are larger
+	replaced map[index.BlockRef]bool
+	Blocks   []*PlannedBlock
+	at       map[chunk.ID]index.Location // in planned blocks
+	damaged  map[index.BlockRef]bool     // roots of groups with a block that cannot be read
+	Cost     int64                       // estimate of how many bytes larger the planned blocks are
 }
 
 // PlannedBlock is a block that will be written, of chunks that are in other blocks.
@@ -45,7 +45,7 @@ type PlannedBlock struct {
 	PackBlock pack.Block     // describes Sealed
 }
 
-// firstPlanned is the number of the first planned block.
+// firstPlanned is the reference of the first planned block.
 const firstPlanned index.BlockRef = 1 << 31
 
 // Location returns where a chunk will be, if it is in a planned block.
@@ -71,17 +71,17 @@ func (l *Plan) Block(ref index.BlockRef) (chain.PlannedBlock, bool) {
 	return chain.PlannedBlock{Stored: u.stored, Plain: int64(u.Size), Dict: u.Dict}, true
 }
 
-// Unusable reports whether a block must not be needed: it is replaced, or its own
+// Unusable reports whether no block may need a block: it is replaced, or its own
 // dictionary is not known yet.
 func (l *Plan) Unusable(ref index.BlockRef) bool {
 	if u := l.planned(ref); u != nil {
 		return !u.done
 	}
-	return l.goes[ref]
+	return l.replaced[ref]
 }
 
 // Replaces reports whether the plan replaces a block.
-func (l *Plan) Replaces(ref index.BlockRef) bool { return l.goes[ref] }
+func (l *Plan) Replaces(ref index.BlockRef) bool { return l.replaced[ref] }
 
 // Dictionaries calls fn for the dictionary of every planned block.
 func (l *Plan) Dictionaries(fn func(ids []chunk.ID)) {
@@ -91,7 +91,7 @@ func (l *Plan) Dictionaries(fn func(ids []chunk.ID)) {
 }
 
 // Len returns how many blocks the plan replaces.
-func (l *Plan) Len() int { return len(l.goes) }
+func (l *Plan) Len() int { return len(l.replaced) }
 
 // add appends a block.
 func (l *Plan) add(u *PlannedBlock) {
@@ -103,17 +103,17 @@ func (l *Plan) add(u *PlannedBlock) {
 	}
 }
 
-// put notes where a chunk is in the last block.
+// put records where a chunk is in the last block.
 func (l *Plan) put(c pack.Chunk, start uint32) {
 	l.at[c.ID] = index.Location{Block: firstPlanned + index.BlockRef(len(l.Blocks)-1), Start: start, Size: c.Length}
 }
 
 // newPlan returns a plan that replaces the chosen dependents, without new blocks.
 func (b *rebaser) newPlan() *Plan {
-	l := &Plan{goes: map[index.BlockRef]bool{}, at: map[chunk.ID]index.Location{}, damaged: map[index.BlockRef]bool{}}
+	l := &Plan{replaced: map[index.BlockRef]bool{}, at: map[chunk.ID]index.Location{}, damaged: map[index.BlockRef]bool{}}
 	for ref, n := range b.dependents {
 		if n.chosen {
-			l.goes[ref] = true
+			l.replaced[ref] = true
 		}
 	}
 	return l
@@ -121,24 +121,24 @@ func (b *rebaser) newPlan() *Plan {
 
 // only returns the part of the plan for the dependents that are still chosen.
 func (l *Plan) only(b *rebaser) *Plan {
-	left := b.newPlan()
-	left.Cost = l.Cost
-	rule := chain.Rule{Index: b.x, Plan: left}
+	reduced := b.newPlan()
+	reduced.Cost = l.Cost
+	rule := chain.Rule{Index: b.x, Plan: reduced}
 	for _, u := range l.Blocks {
 		if !b.dependents[u.of].chosen {
 			continue
 		}
 		u.done = false
-		left.add(u)
+		reduced.add(u)
 		if u.Dict != nil {
-			// It may have needed a block that is not written now.
+			// It may have needed a block that is not in the plan any more.
 			if dict, ok := rule.Bound(u.Dict, chain.MaxStored(u.Size)); !ok || !slices.Equal(dict, u.Dict) {
 				u.Dict, u.Sealed, u.stored = dict, nil, uint32(u.Size)
 			}
 		}
 		u.done = true
 	}
-	return left
+	return reduced
 }
 
 // planner makes a plan.
@@ -153,8 +153,8 @@ type planner struct {
 }
 
 // plan divides the chunks of all chosen dependents into planned blocks, and encodes
-// these. A block is only given a dictionary from blocks that have theirs, so no
-// block ever needs itself.
+// these. The bases of a block are only in blocks whose dictionary is known, so no block
+// ever needs itself.
 func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, error) {
 	p := &planner{b: b, plan: b.newPlan(), codec: pack.NewCodec(b.u.Store.BlockSealer), tell: tell}
 	p.rule = chain.Rule{Index: b.x, Plan: p.plan}
@@ -168,7 +168,7 @@ func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, erro
 // with its live bases as the dictionary.
 func (p *planner) others(ctx context.Context) error {
 	var refs []index.BlockRef
-	for ref := range p.plan.goes {
+	for ref := range p.plan.replaced {
 		refs = append(refs, ref)
 	}
 	slices.SortFunc(refs, func(x, y index.BlockRef) int {
@@ -190,26 +190,26 @@ func (p *planner) others(ctx context.Context) error {
 			}
 			p.put(u, c)
 		}
-		if err := p.settle(ctx, u); err != nil {
+		if err := p.finish(ctx, u); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// inOrder plans blocks for the other chunks, much as backups would.
+// inOrder plans blocks for the other chunks, in the way in which backups would.
 func (p *planner) inOrder(ctx context.Context) error {
 	var u *PlannedBlock
 	var in *record.Snapshot
 	for i := range p.b.newChunks {
 		n := &p.b.newChunks[i]
-		if !p.plan.goes[n.block] {
+		if !p.plan.replaced[n.block] {
 			continue
 		}
 		size := int(n.chunk.Length)
 		if u == nil || n.in != in || p.b.group(n.block) != p.b.group(u.of) ||
 			n.at.File != u.Region.File && u.Size+size > maxJoined || !u.Takes(p.b.x, size, writer.DeltaTarget, n.near, n.at) {
-			if err := p.settle(ctx, u); err != nil {
+			if err := p.finish(ctx, u); err != nil {
 				return err
 			}
 			u, in = p.begin(n.block), n.in
@@ -217,7 +217,7 @@ func (p *planner) inOrder(ctx context.Context) error {
 		p.put(u, n.chunk)
 		u.Follow(p.b.x, n.near, n.at)
 	}
-	return p.settle(ctx, u)
+	return p.finish(ctx, u)
 }
 
 // begin adds a block for chunks of a dependent.
@@ -235,8 +235,8 @@ func (p *planner) put(u *PlannedBlock, c pack.Chunk) {
 	u.Size += int(c.Length)
 }
 
-// settle gives a block its dictionary, and finds out its size. u may be nil.
-func (p *planner) settle(ctx context.Context, u *PlannedBlock) error {
+// finish gives a block its dictionary, and finds out its size. u may be nil.
+func (p *planner) finish(ctx context.Context, u *PlannedBlock) error {
 	if u == nil {
 		return nil
 	}
@@ -246,7 +246,7 @@ func (p *planner) settle(ctx context.Context, u *PlannedBlock) error {
 	p.tell(p.tried)
 	sealed, block, err := Seal(ctx, p.b.u.Store, p.codec, u)
 	if errors.Is(err, store.ErrDamaged) {
-		// Its group stays for a repair. Other groups can still be rebased.
+		// Leave its group for a repair. Other groups can still be rebased.
 		p.plan.damaged[p.b.group(u.of)] = true
 		return nil
 	}
@@ -273,7 +273,7 @@ func Seal(ctx context.Context, r *store.Store, codec *pack.Codec, u *PlannedBloc
 		dict, err := r.SoundDictionary(ctx, u.Dict)
 		if err == nil {
 			if frame, err = codec.CompressDelta(from.Plain, dict.B); err != nil {
-				frame = nil // as when a backup stores it
+				frame = nil // store it in full, as a backup does
 			}
 			dict.Free()
 		} else if !errors.Is(err, store.ErrDamaged) {

@@ -1,11 +1,11 @@
 // Package rebase plans to store blocks with other dictionaries, or none, so that
-// chunks can go that are kept only to decode others.
+// chunks can be removed that are kept only as bases.
 //
-// Blocks are deltas to what came before. When that is forgotten, it stays as a
-// leftover. And what is kept of many days is in as many small blocks. A rebase
-// stores both anew, in the blocks that backups would have made without the
-// forgotten days: each snapshot has the one before it, of those that are kept, as
-// its predecessor. What has none is stored in full.
+// Blocks are deltas to earlier versions. When the snapshots with these versions are
+// forgotten, their chunks stay as leftovers. A rebase stores the deltas again as
+// backups would have without the forgotten snapshots: the predecessor of each
+// snapshot is the one before it among those that are kept. This also merges the many
+// small deltas of forgotten days. Chunks without a predecessor are stored in full.
 //
 // The package changes nothing: package prune carries out its plans.
 package rebase
@@ -24,15 +24,15 @@ import (
 )
 
 const (
-	// maxNewChunks bounds the IDs that are kept of new chunks and their
-	// predecessors, and so memory. Other chunks get the live bases of their block.
+	// maxNewChunks bounds how many IDs of new chunks and their bases are held in
+	// memory. Other chunks get the live bases of their block.
 	maxNewChunks = 1 << 20
-	// MaxBytes bounds what one rebase writes anew, in bytes of packs, and the
-	// plaintext that it encodes to see what that would take. The old packs can go
-	// only when all is written.
+	// MaxBytes bounds the packs that one rebase rewrites and the plaintext that it
+	// encodes to measure the result, in bytes. The old packs can be removed only
+	// after all new ones are written.
 	MaxBytes = 4 << 30
-	// worthWriting says how much a rebase has to save: one part in so many of what
-	// it writes.
+	// worthWriting says how much a rebase must save: 1/worthWriting of what it
+	// writes.
 	worthWriting = 8
 )
 
@@ -42,10 +42,10 @@ type rebaser struct {
 	x          *index.Index
 	leftovers  map[index.BlockRef]bool           // blocks with leftovers
 	dependents map[index.BlockRef]*dependent     // blocks that need leftovers
-	roots      map[index.BlockRef]index.BlockRef // from such a block to another one of its group
+	roots      map[index.BlockRef]index.BlockRef // union-find: from a block to another of its group
 	newChunks  []newChunk                        // in the order of snapshots
-	met        map[chunk.ID]struct{}             // of these
-	ids        int                               // in all of them
+	met        map[chunk.ID]struct{}             // the IDs of newChunks
+	ids        int                               // number of IDs in newChunks
 }
 
 // dependent is a block that needs leftovers to be decoded.
@@ -61,12 +61,12 @@ type newChunk struct {
 	block index.BlockRef
 	in    *record.Snapshot
 	at    writer.Region
-	near  []chain.Base // chunks at its place in the parent
+	near  []chain.Base // chunks at its position in the parent
 }
 
-// Find plans to store blocks anew where leftovers cost more than they save. The
-// plan is nil if there are none. Find keeps leftovers of up to allowed bytes, and
-// plans to write at most budget bytes of packs.
+// Find plans to store blocks again whose leftovers cost more than they save. The plan
+// is nil if there are none, or leftovers of at most allowed bytes. It rewrites packs
+// of at most budget bytes.
 func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress func(done, total int64)) (*Plan, error) {
 	b := &rebaser{
 		u: u, x: u.Store.Index, leftovers: map[index.BlockRef]bool{}, dependents: map[index.BlockRef]*dependent{},
@@ -99,7 +99,7 @@ func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress f
 	return l.only(b), nil
 }
 
-// findLeftovers finds the blocks with leftovers, and returns the bytes of these.
+// findLeftovers finds the blocks with leftovers, and returns the bytes of leftovers.
 func (b *rebaser) findLeftovers() (weight int64) {
 	for _, p := range b.x.Packs() {
 		for _, ref := range p.Blocks {
@@ -135,12 +135,12 @@ func (b *rebaser) weight(ref index.BlockRef) int64 {
 	return int64(stored) + int64(writer.DictWeight(dict)) + blockWeight
 }
 
-// blockWeight is about the size of a block's description in a pack header and the
-// index, without its chunks and dictionary.
+// blockWeight is the approximate size of a block's description in a pack header and
+// the index, without its chunks and dictionary.
 const blockWeight = 16
 
-// group returns the block that stands for the group of a block: those that depend
-// on the same leftovers.
+// group returns the root of a block's group, which identifies the group. A group is
+// the blocks that are connected by leftovers.
 func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
 	for b.roots[ref] != ref {
 		b.roots[ref] = b.roots[b.roots[ref]]
@@ -149,7 +149,7 @@ func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
 	return ref
 }
 
-// join makes one group of the groups of some blocks.
+// join merges the groups of some blocks.
 func (b *rebaser) join(refs ...index.BlockRef) {
 	for _, ref := range refs[1:] {
 		b.roots[b.group(ref)] = b.group(refs[0])
@@ -157,7 +157,8 @@ func (b *rebaser) join(refs ...index.BlockRef) {
 }
 
 // findDependents finds the blocks that need leftovers, directly or through other
-// blocks. All are stored anew together, so that no other block gets deeper.
+// blocks. All blocks of a group are stored again together, so that no other block gets
+// deeper.
 func (b *rebaser) findDependents() {
 	walk := chain.NewWalk(b.x)
 	type block struct {
@@ -175,32 +176,33 @@ func (b *rebaser) findDependents() {
 	}
 	slices.SortStableFunc(blocks, func(x, y block) int { return x.depth - y.depth })
 	for _, k := range blocks {
-		on := b.under(k.ref)
-		if len(on) == 0 {
+		needs := b.needs(k.ref)
+		if len(needs) == 0 {
 			continue
 		}
 		if _, ok := b.roots[k.ref]; !ok {
 			b.roots[k.ref] = k.ref
 		}
-		b.join(append(on, k.ref)...)
-		// What nothing needs may be needed again: it goes, too.
+		b.join(append(needs, k.ref)...)
+		// Include unused blocks: if they stayed, a backup could reuse them, although
+		// their bases are removed.
 		if b.u.Used.Any(k.ref) || !b.u.Live(k.ref) {
 			b.dependents[k.ref] = &dependent{kind: k.kind, depth: k.depth}
 		}
 	}
 }
 
-// under returns the blocks with leftovers, and the dependents, that a block needs
+// needs returns the blocks with leftovers, and the dependents, that a block needs
 // directly.
-func (b *rebaser) under(ref index.BlockRef) (on []index.BlockRef) {
+func (b *rebaser) needs(ref index.BlockRef) (refs []index.BlockRef) {
 	_, dict := b.x.Dependencies(ref)
 	for _, id := range dict {
 		loc, ok := b.x.Lookup(id)
-		if ok && (b.isLeftover(id, loc) || b.dependents[loc.Block] != nil) && !slices.Contains(on, loc.Block) {
-			on = append(on, loc.Block)
+		if ok && (b.isLeftover(id, loc) || b.dependents[loc.Block] != nil) && !slices.Contains(refs, loc.Block) {
+			refs = append(refs, loc.Block)
 		}
 	}
-	return on
+	return refs
 }
 
 // isLeftover reports whether a chunk is a leftover.

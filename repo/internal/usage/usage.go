@@ -18,39 +18,38 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Usage says what the snapshots and the unfinished runs need, in terms of the
-// index as it was loaded.
+// Usage says what snapshots and unfinished backups need of the loaded index.
 type Usage struct {
 	Store      *store.Store
 	Snapshots  []*record.Snapshot
 	records    []string // names of the records that were counted, sorted
 	Used       *index.ChunkSet
-	bases      *index.ChunkSet  // what is needed only to decode something else, too
-	Duplicates bool             // some chunks are in several packs, of which one copy is marked
-	plan       Plan             // of blocks to be stored anew, or nil
-	Moved      map[pack.ID]bool // packs of which everything in use is in others, too
+	bases      *index.ChunkSet  // needed as bases; some of them are in Used, too
+	Duplicates bool             // some chunks are in several packs; only one copy is marked
+	plan       Plan             // of blocks to store again, or nil
+	Moved      map[pack.ID]bool // packs whose chunks in use are all in other packs, too
 }
 
-// Plan is a plan to store what is in use of some blocks in other blocks.
+// Plan is a plan to store the chunks in use of some blocks in other blocks.
 type Plan interface {
-	// replaces reports whether a block is one of those to be replaced.
+	// Replaces reports whether the plan replaces a block.
 	Replaces(ref index.BlockRef) bool
-	// dictionaries calls fn for the dictionary of every block that is to come.
+	// Dictionaries calls fn for the dictionary of every planned block.
 	Dictionaries(fn func(ids []chunk.ID))
-	// location returns where a chunk will be, if it is in a block that is to come.
+	// Location returns where a chunk will be, if it is in a planned block.
 	Location(id chunk.ID) (index.Location, bool)
 }
 
-// Apply makes the usage that of the repository as it will be when a plan is
-// carried out. What only replaced blocks need counts as unused then.
+// Apply changes the usage to that after a plan is carried out. Chunks that only
+// replaced blocks need then count as unused.
 func (u *Usage) Apply(plan Plan) {
 	u.plan = plan
 	u.findBases()
 }
 
-// Find looks at every snapshot and unfinished run, and loads the index for
-// that. Snapshots in without are left out. It fails if a snapshot cannot be read
-// to its end: what it needs is not known then.
+// Find loads the index and reads the trees of all snapshots and unfinished backups,
+// without the snapshots in without. It fails if a tree of a snapshot cannot be read
+// completely, since then it is not known what the snapshot needs.
 func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage, error) {
 	u := &Usage{Store: r, Moved: map[pack.ID]bool{}}
 	all, runs, err := u.read(ctx)
@@ -59,7 +58,7 @@ func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage
 	}
 	all.Current = slices.DeleteFunc(all.Current, func(s *record.Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
 	all.Superseded = slices.DeleteFunc(all.Superseded, func(s *record.Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
-	// The index comes after: it has then what these need.
+	// Load the index after reading the records, so that it has what they need.
 	if err := r.LoadIndex(ctx); err != nil {
 		return nil, err
 	}
@@ -75,7 +74,7 @@ func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage
 	}
 	for _, run := range runs {
 		for _, root := range run.Parts {
-			// A damaged one is of no use: its device sends the files again.
+			// Ignore damage: the device sends the files again.
 			if err := u.tree(ctx, root, -1); err != nil && !errors.Is(err, store.ErrDamaged) {
 				return nil, fmt.Errorf("unfinished backup of %s: %w", run.UDID, err)
 			}
@@ -85,9 +84,8 @@ func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage
 	return u, nil
 }
 
-// read reads all records. A record that is replaced by another one meanwhile, as
-// when a snapshot gets a tag, could be missed in both forms, so it reads until
-// nothing has changed.
+// read reads all records. If another process replaces a record at the same time, both
+// the old and the new one could be missed. So it reads again until nothing changes.
 func (u *Usage) read(ctx context.Context) (all record.Snapshots, runs []*record.Unfinished, err error) {
 	for range MaxReads {
 		if u.records, err = records(ctx, u.Store); err != nil {
@@ -114,10 +112,10 @@ func (u *Usage) read(ctx context.Context) (all record.Snapshots, runs []*record.
 	return all, nil, errors.New("snapshots change faster than they can be read; try again")
 }
 
-// MaxReads bounds how often records are read anew because others change them.
+// MaxReads bounds how often records are read again because other processes change them.
 const MaxReads = 20
 
-// records lists what makes content needed.
+// records lists the records of snapshots and unfinished backups.
 func records(ctx context.Context, r *store.Store) ([]string, error) {
 	var names []string
 	for _, dir := range []string{layout.SnapshotsDir, layout.RunsDir} {
@@ -133,7 +131,7 @@ func records(ctx context.Context, r *store.Store) ([]string, error) {
 	return names, nil
 }
 
-// UpToDate reports whether there is no record now that was not counted.
+// UpToDate reports whether all present records were counted.
 func (u *Usage) UpToDate(ctx context.Context) (bool, error) {
 	now, err := records(ctx, u.Store)
 	if err != nil {
@@ -147,7 +145,7 @@ func (u *Usage) UpToDate(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// mark notes that a chunk is needed. It reports whether that is news.
+// mark marks a chunk as used. It reports whether the chunk was not marked before.
 func (u *Usage) mark(id chunk.ID) (bool, error) {
 	_, added, ok := u.Used.Add(id)
 	if !ok {
@@ -180,10 +178,10 @@ func (u *Usage) tree(ctx context.Context, id chunk.ID, above int) error {
 	return nil
 }
 
-// Replaced reports whether what is in use of a block is to be stored anew.
+// Replaced reports whether the plan replaces a block.
 func (u *Usage) Replaced(ref index.BlockRef) bool { return u.plan != nil && u.plan.Replaces(ref) }
 
-// InPlan reports whether the plan has a new block for a chunk.
+// InPlan reports whether a chunk is in a planned block.
 func (u *Usage) InPlan(id chunk.ID) bool {
 	if u.plan == nil {
 		return false
@@ -192,8 +190,8 @@ func (u *Usage) InPlan(id chunk.ID) bool {
 	return ok
 }
 
-// findBases marks the chunks that have to be decoded to decode the used ones, as
-// these are to be.
+// findBases marks the bases of used chunks, directly or through other bases, as they
+// are after the plan is carried out.
 func (u *Usage) findBases() {
 	u.bases = u.Store.Index.NewChunkSet()
 	var open []index.BlockRef
@@ -227,11 +225,11 @@ func (u *Usage) findBases() {
 	}
 }
 
-// Live reports whether anything in a block has to stay.
+// Live reports whether a block has chunks in use.
 func (u *Usage) Live(ref index.BlockRef) bool { return u.Used.Any(ref) || u.bases.Any(ref) }
 
-// Keep reports which chunks of a block have to stay, and the length of these
-// and of all.
+// Keep returns which chunks of a block are in use, and the length of these and of all
+// chunks.
 func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, of int64) {
 	keep, length, of = u.Used.Block(ref)
 	bases, _, _ := u.bases.Block(ref)
@@ -245,8 +243,8 @@ func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, of int64) {
 	return keep, length, of
 }
 
-// lost marks what is left of lost files, so that it is there should the rest
-// come back. What is missing is no error here.
+// lost marks the remaining chunks of lost files, in case the others return. It ignores
+// missing chunks.
 func (u *Usage) lost(ctx context.Context, l *record.Lost) error {
 	if l == nil {
 		return nil
@@ -269,9 +267,8 @@ func (u *Usage) lost(ctx context.Context, l *record.Lost) error {
 	return nil
 }
 
-// CheckComplete returns nil if everything is there that the snapshots and unfinished
-// runs need: every chunk is in the index, and every pack that the index lists is
-// there. It reads the trees of all snapshots, no content, and loads the index.
+// CheckComplete returns nil if the index has every chunk that is needed, and every pack
+// of the index exists, as repo.Repo.CheckComplete describes.
 func CheckComplete(ctx context.Context, r *store.Store) error {
 	if _, err := Find(ctx, r); err != nil {
 		return err
