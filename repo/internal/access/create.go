@@ -15,9 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// Create makes a repository in an empty backend and opens it. secret opens its
-// first key slot, which info describes. A crash leaves either no repository or
-// a complete one.
+// Create makes a repository in an empty backend and opens it, as repo.Create
+// describes.
 func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.SlotInfo, opts store.Options) (*store.Store, error) {
 	opts = opts.WithDefaults()
 	stale, err := checkVacant(ctx, be)
@@ -36,7 +35,7 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 	if r.Slot, err = addSlot(ctx, r, secret, info); err != nil {
 		return nil, err
 	}
-	// The config comes last: where it is, the repository is complete.
+	// Store the config last: a repository with a config is complete.
 	b, err := cfg.Seal(master, opts.Rand)
 	if err != nil {
 		return nil, err
@@ -45,16 +44,16 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 		if !errors.Is(err, backend.ErrExist) {
 			return nil, fmt.Errorf("create repository: %w", err)
 		}
-		// Another process was faster, and its repository has no use for this
-		// slot. What fails here is only untidy.
+		// Another process was faster, and this slot does not open its repository. A
+		// slot that stays does no harm.
 		_ = deleteSlot(ctx, r, r.Slot)
 		return nil, fmt.Errorf("create repository: %w", store.ErrExists)
 	}
-	// Only now: before, one of them could have been the slot of a process that
-	// creates a repository here at the same time.
+	// Remove stale slots only now: before, one could have been the slot of a process
+	// that creates a repository here at the same time.
 	for _, id := range stale {
 		if id == r.Slot {
-			continue // the same randomness makes the same slot
+			continue // equal randomness makes an equal slot
 		}
 		if err := deleteSlot(ctx, r, id); err != nil {
 			return nil, fmt.Errorf("the repository was created, but a key slot that an interrupted init left could not be removed: %w", err)
@@ -64,9 +63,9 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 	return r, nil
 }
 
-// checkVacant refuses a backend that holds a repository or what is left of
-// one. Key slots alone are what an interrupted Create leaves; they open
-// nothing, and are returned.
+// checkVacant fails if a backend holds a repository or parts of one. It returns key
+// slots without a repository, which an interrupted Create leaves and which open
+// nothing.
 func checkVacant(ctx context.Context, be backend.Backend) (slots []layout.FileID, err error) {
 	err = be.List(ctx, "", func(f backend.Info) error {
 		switch {

@@ -13,8 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// maxSlots bounds how many key slots are tried with a password, so that a
-// repository cannot keep a machine busy for ever.
+// maxSlots bounds how many key slots are tried with a password, and so the time.
 const maxSlots = 64
 
 // KeyInfo describes a key slot.
@@ -27,11 +26,10 @@ type KeyInfo struct {
 	Damaged string          `json:"damaged,omitempty"`
 }
 
-// unlock tries a secret on every key slot. The slots are tried in order of
-// their IDs and each costs a full derivation, so a wrong password takes at
-// least as long as a right one. What a slot gives counts only if it opens the
-// config: a slot file of another repository that got here by mistake must not
-// hide the right one.
+// unlock tries a secret on the key slots, in order of their IDs, until one opens. Each
+// costs a full derivation, so a wrong password takes at least as long as a right one.
+// A key counts only if it opens the config: a slot of another repository that is here
+// by mistake must not hide the right one.
 func unlock(ctx context.Context, be backend.Backend, secret []byte, config *store.ConfigFile) (crypto.Key, layout.FileID, store.Config, error) {
 	var damage []error
 	tried := 0
@@ -130,7 +128,7 @@ func Keys(ctx context.Context, r *store.Store) ([]KeyInfo, error) {
 		k := KeyInfo{ID: id, Current: id == r.Slot}
 		s, err := readSlot(ctx, r.Backend, f.Name)
 		if err != nil && !errors.Is(err, store.ErrDamaged) {
-			return err // it may be sound all the same
+			return err // the slot may be good
 		}
 		var info crypto.SlotInfo
 		if err == nil {
@@ -149,8 +147,8 @@ func Keys(ctx context.Context, r *store.Store) ([]KeyInfo, error) {
 	return out, nil
 }
 
-// AddKey adds a key slot that opens with secret. If another one does already,
-// that is ErrKeyExists: removing one of them would not do what it seems to.
+// AddKey adds a key slot that opens with secret. It fails with ErrKeyExists if another
+// slot does: with two, removing one would not revoke the secret.
 func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
 	id, found, err := slotOf(ctx, r, secret, layout.FileID{})
 	if err == nil && found {
@@ -162,12 +160,12 @@ func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.Slot
 	return addSlot(ctx, r, secret, info)
 }
 
-// slotOf finds a slot but the one given that opens with a secret.
-func slotOf(ctx context.Context, r *store.Store, secret []byte, but layout.FileID) (slot layout.FileID, found bool, err error) {
+// slotOf finds a slot other than except that opens with a secret.
+func slotOf(ctx context.Context, r *store.Store, secret []byte, except layout.FileID) (slot layout.FileID, found bool, err error) {
 	tried := 0
 	err = r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
-		if err != nil || id == but || tried >= maxSlots || found {
+		if err != nil || id == except || tried >= maxSlots || found {
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -195,7 +193,7 @@ func slotOf(ctx context.Context, r *store.Store, secret []byte, but layout.FileI
 	return slot, found, err
 }
 
-// deleteSlot removes a slot that may be gone already.
+// deleteSlot removes a slot. It is no error if it does not exist any more.
 func deleteSlot(ctx context.Context, r *store.Store, id layout.FileID) error {
 	err := r.Backend.Delete(ctx, layout.KeysDir+id.String())
 	if errors.Is(err, backend.ErrNotExist) {
@@ -204,16 +202,15 @@ func deleteSlot(ctx context.Context, r *store.Store, id layout.FileID) error {
 	return err
 }
 
-// RemoveKey removes the key slot whose ID begins with prefix, unless no sound
-// slot would be left. Who has a copy of the slot's file, or
-// has opened the repository with it before, is not locked out by this.
+// RemoveKey removes the key slot whose ID has a prefix, as repo.Repo.RemoveKey
+// describes.
 func RemoveKey(ctx context.Context, r *store.Store, prefix string) (layout.FileID, error) {
 	keys, err := Keys(ctx, r)
 	if err != nil {
 		return layout.FileID{}, err
 	}
 	var found []KeyInfo
-	left := 0 // sound slots but for the one found
+	left := 0 // good slots without the one found
 	for _, k := range keys {
 		if k.Damaged == "" {
 			left++
@@ -268,8 +265,8 @@ func ChangePassword(ctx context.Context, r *store.Store, secret []byte, kind cry
 	return id, nil
 }
 
-// leftByChange fails unless a slot looks like what a change of the slot with
-// that info leaves if it is cut off.
+// leftByChange fails with ErrKeyExists unless a slot may be from an interrupted change
+// of the slot with that info.
 func leftByChange(ctx context.Context, r *store.Store, id layout.FileID, info crypto.SlotInfo) error {
 	other, err := slotInfo(ctx, r, id)
 	if err != nil {

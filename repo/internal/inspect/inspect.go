@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// PackContent is what a pack's header says, for inspection.
+// PackContent is what the header of a pack says.
 type PackContent struct {
 	ID     layout.FileID  `json:"id"`
 	Size   int64          `json:"size"`
@@ -49,8 +49,7 @@ func packContent(id pack.ID, size int64, h pack.Header) PackContent {
 	return p
 }
 
-// Pack returns what the header of a pack says. prefix is the beginning
-// of its ID.
+// Pack returns what the header of a pack says. prefix is a prefix of its ID.
 func Pack(ctx context.Context, r *store.Store, prefix string) (*PackContent, error) {
 	id, err := r.Resolve(ctx, layout.PacksDir, prefix)
 	if err != nil {
@@ -68,8 +67,7 @@ func Pack(ctx context.Context, r *store.Store, prefix string) (*PackContent, err
 	return &p, nil
 }
 
-// Index returns what an index file lists. prefix is the beginning of
-// its ID.
+// Index returns what an index file lists. prefix is a prefix of its ID.
 func Index(ctx context.Context, r *store.Store, prefix string) ([]PackContent, error) {
 	id, err := r.Resolve(ctx, layout.IndexDir, prefix)
 	if err != nil {
@@ -97,8 +95,8 @@ type KeyContent struct {
 	Info crypto.SlotInfo `json:"info"`
 }
 
-// Key returns a key slot. prefix is the beginning of its ID. Nothing in
-// it is secret.
+// Key returns a key slot, which holds no secret in the clear. prefix is a prefix of its
+// ID.
 func Key(ctx context.Context, r *store.Store, prefix string) (*KeyContent, error) {
 	id, err := r.Resolve(ctx, layout.KeysDir, prefix)
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Share is what the files of one name take: of a domain, or an app.
+// Share is the space that the files of one name take: those of a domain or an app.
 type Share struct {
 	Name        string `json:"name"`
 	Files       int64  `json:"files"`        // in the newest snapshot of each device
-	NewestBytes int64  `json:"newest_bytes"` // of these
+	NewestBytes int64  `json:"newest_bytes"` // of these files
 	StoredBytes int64  `json:"stored_bytes"` // of all snapshots, in packs of content
 }
 
@@ -31,8 +31,7 @@ type sharer struct {
 	stored map[string]float64 // parts of blocks
 }
 
-// FindShares returns what files take, by a name for their domain, as
-// repo.Repo.Shares describes.
+// FindShares returns the space that files take, as repo.Repo.Shares describes.
 func FindShares(ctx context.Context, r *store.Store, list []*record.Snapshot, name func(domain string) string) ([]Share, error) {
 	s := &sharer{r: r, name: name, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
 	for _, snapshot := range list {
@@ -40,8 +39,8 @@ func FindShares(ctx context.Context, r *store.Store, list []*record.Snapshot, na
 			return nil, fmt.Errorf("snapshot %s: %w", snapshot.ID.Short(), err)
 		}
 	}
-	for _, mine := range record.ByDevice(list) {
-		err := record.Walk(ctx, r, mine[len(mine)-1], "", func(e *tree.Entry) error {
+	for _, snapshots := range record.ByDevice(list) {
+		err := record.Walk(ctx, r, snapshots[len(snapshots)-1], "", func(e *tree.Entry) error {
 			if e.Kind != tree.Dir {
 				sh := s.share(e)
 				sh.Files++
@@ -72,7 +71,7 @@ func (s *sharer) share(e *tree.Entry) *Share {
 	return s.shares[name]
 }
 
-// mark reports whether a chunk is met for the first time.
+// mark marks a chunk as counted. It reports whether it was not counted before.
 func (s *sharer) mark(id chunk.ID) (index.Location, bool, error) {
 	loc, added, ok := s.seen.Add(id)
 	if !ok {
@@ -81,7 +80,7 @@ func (s *sharer) mark(id chunk.ID) (index.Location, bool, error) {
 	return loc, added, nil
 }
 
-// tree counts what is at and below a node, once.
+// tree counts a node and everything below it, once.
 func (s *sharer) tree(ctx context.Context, id chunk.ID, above int) error {
 	if _, added, err := s.mark(id); err != nil || !added {
 		return err

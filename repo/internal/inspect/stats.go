@@ -1,5 +1,5 @@
-// Package inspect describes for people what a repository holds and what that takes.
-// It changes nothing.
+// Package inspect describes for people what a repository holds, and how much space that
+// takes. It changes nothing.
 package inspect
 
 import (
@@ -16,11 +16,11 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// Stats is what a repository holds and what that costs. Sizes are in bytes.
+// Stats says what a repository holds and how much space that takes. Sizes are in bytes.
 type Stats struct {
 	Snapshots    int           `json:"snapshots"`
-	LogicalBytes int64         `json:"logical_bytes"` // of all snapshots, as folders had them
-	StoredBytes  int64         `json:"stored_bytes"`  // of all files of the repository but the reserve
+	LogicalBytes int64         `json:"logical_bytes"` // of all snapshots, as backup folders
+	StoredBytes  int64         `json:"stored_bytes"`  // of all repository files except the reserve
 	Ratio        float64       `json:"ratio"`         // logical by stored
 	Packs        int           `json:"packs"`
 	ContentBytes int64         `json:"content_bytes"`  // packs of file content
@@ -39,13 +39,13 @@ type DeviceStats struct {
 	Snapshots    int       `json:"snapshots"`
 	First        time.Time `json:"first"`
 	Last         time.Time `json:"last"`
-	NewestBytes  int64     `json:"newest_bytes"`  // of the newest snapshot alone
+	NewestBytes  int64     `json:"newest_bytes"`  // of the newest snapshot
 	LogicalBytes int64     `json:"logical_bytes"` // of all snapshots
 	StoredBytes  int64     `json:"stored_bytes"`  // what its snapshots added when they were stored
 }
 
-// Count counts snapshots, in the order of Snapshots, and what there is. The index
-// must have been loaded.
+// Count counts snapshots, given in the order of record.List, and files. The index must
+// have been loaded.
 func Count(ctx context.Context, r *store.Store, list []*record.Snapshot) (*Stats, error) {
 	st := &Stats{Chunks: r.Index.Len(), Devices: []DeviceStats{}}
 	err := r.Backend.List(ctx, "", func(f backend.Info) error {

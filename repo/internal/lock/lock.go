@@ -50,7 +50,7 @@ func (k Kind) conflicts(o Kind) bool {
 	return k == Exclusive || o == Exclusive || k == Prune && o == Prune
 }
 
-// LockedError says who has locked the repository. It is ErrLocked.
+// LockedError describes the lock that excludes this process. It is ErrLocked.
 type LockedError struct{ Lock Info }
 
 func (e *LockedError) Error() string {

@@ -15,8 +15,8 @@ import (
 )
 
 // ContentWriter stores files through a Writer. One goroutine uses it at a time.
-// Files that are stored one after another share blocks, so files that are alike or
-// are read together should be stored in a row.
+// Files that are stored one after another share blocks, so files that are similar or
+// read together should follow each other.
 type ContentWriter struct {
 	w      *Writer
 	kind   pack.Kind
@@ -26,19 +26,19 @@ type ContentWriter struct {
 
 	blockTarget, deltaTarget int
 
-	full  Block // new chunks without a predecessor
-	delta Block // new chunks that are likely to resemble others
+	full  Block // open block of new chunks without a predecessor
+	delta Block // open block of new chunks with a predecessor
 }
 
 // Block is a block that is being filled.
 type Block struct {
 	Plain  []byte
-	Size   int // of the plaintext, also where it has not been read
+	Size   int // of the plaintext, even if Plain was not read
 	Chunks []pack.Chunk
-	Near   chain.Bases // chunks at the places where these were before
-	far    chain.Bases // and farther around
+	Near   chain.Bases // near dictionary
+	far    chain.Bases // far dictionary
 	Region Region      // of the last chunk
-	Chain  chain.Walk  // of near
+	Chain  chain.Walk  // of Near
 }
 
 // Region is a region of a file.
@@ -47,9 +47,9 @@ type Region struct {
 	Number int64
 }
 
-// joins reports whether a chunk of another region may join a block of so many
-// bytes. Small files each need another block as their dictionary's, so fewer of
-// them make a block.
+// joins reports whether a chunk of region o may join a block of size bytes that ends
+// with region p. The bases of small files may each be in another block, so a block of
+// several files is shorter.
 func (p Region) joins(o Region, size int) bool {
 	if p.File == o.File {
 		return p.Number == o.Number
@@ -69,9 +69,9 @@ func (w *Writer) NewContentWriterOf(kind pack.Kind) *ContentWriter {
 	return l
 }
 
-// Store reads src to its end and returns its content, of which all that is new
-// is on its way into the repository. prev is content that src is likely to
-// resemble, such as an earlier version of the file; nil if there is none.
+// Store reads src to its end, stores new chunks and returns its content. The chunks are
+// durable after Finish or Commit of the Writer. prev is content that src probably
+// resembles, such as an earlier version of the file, or nil.
 func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tree.Content, error) {
 	if l.cutter == nil {
 		l.cutter = chunk.NewCutter(l.w.r.Config.Polynomial)
@@ -101,12 +101,12 @@ func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Con
 	return tree.NewContent(ctx, l.w.SaveNode, size, ids)
 }
 
-// AddChunk stores data as one chunk, unless it is known.
+// AddChunk stores data as one chunk, unless the repository has it.
 func (l *ContentWriter) AddChunk(ctx context.Context, data []byte) (chunk.ID, error) {
 	return l.add(ctx, data, 0, nil)
 }
 
-// add stores one chunk, which is at offset off of its file, unless it is known.
+// add stores the chunk at offset off of a file, unless the repository has it.
 func (l *ContentWriter) add(ctx context.Context, data []byte, off int64, old *Predecessor) (chunk.ID, error) {
 	if err := l.w.Alive(ctx); err != nil {
 		return chunk.ID{}, err
@@ -123,8 +123,8 @@ func (l *ContentWriter) add(ctx context.Context, data []byte, off int64, old *Pr
 	return id, l.AddFull(ctx, data, c)
 }
 
-// addNode stores a tree node or list. like is the node that it probably
-// resembles.
+// addNode stores a tree node or content list. like, if not nil, is the node that it
+// probably resembles.
 func (l *ContentWriter) addNode(ctx context.Context, data []byte, like *chunk.ID) (chunk.ID, error) {
 	id := l.hasher.ID(data)
 	if !l.w.Claim(id, len(data)) {
@@ -140,7 +140,7 @@ func (l *ContentWriter) addNode(ctx context.Context, data []byte, like *chunk.ID
 	return id, l.AddFull(ctx, data, c)
 }
 
-// AddFull adds a chunk to the block without a dictionary.
+// AddFull adds a chunk to the open block without a dictionary.
 func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) error {
 	if len(data) >= AloneSize {
 		return l.submit(ctx, &Block{Plain: append(l.w.buffers.get(len(data)), data...), Size: len(data), Chunks: []pack.Chunk{c}})
@@ -154,7 +154,7 @@ func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) 
 	return nil
 }
 
-// addDelta adds a chunk to the block that will be encoded as a delta.
+// addDelta adds a chunk to the open block that will be encoded as a delta.
 func (l *ContentWriter) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []chain.Base, at Region) error {
 	if len(l.delta.Chunks) > 0 && !l.delta.Takes(l.w.r.Index, len(data), l.deltaTarget, near, at) {
 		if err := l.flush(ctx, &l.delta); err != nil {
@@ -171,14 +171,14 @@ func (r *Block) fits(size, target int) bool {
 	return r.Size+size <= target && len(r.Chunks) < pack.MaxBlockChunks
 }
 
-// Takes reports whether another chunk, of so many bytes and with chunks at its
-// place before, may join the block.
+// Takes reports whether another chunk of size bytes with the bases near may join the
+// block.
 func (r *Block) Takes(x *index.Index, size, target int, near []chain.Base, at Region) bool {
 	return r.fits(size, target) && r.Near.Fits(near) && r.Region.joins(at, r.Size) &&
 		(at.File == r.Region.File || r.Chain.With(x, near) <= chain.MaxJoined)
 }
 
-// Follow notes what was at the place of the chunk that was added last.
+// Follow adds the bases of the chunk that was added last.
 func (r *Block) Follow(x *index.Index, near []chain.Base, at Region) {
 	r.Chain.With(x, near)
 	r.Near.Add(near)
@@ -194,7 +194,7 @@ func (l *ContentWriter) append(r *Block, data []byte, c pack.Chunk) {
 	r.Chunks = append(r.Chunks, c)
 }
 
-// Flush hands on the open blocks, however small.
+// Flush passes on the open blocks to be encoded, however small.
 func (l *ContentWriter) Flush(ctx context.Context) error {
 	if err := l.flush(ctx, &l.delta); err != nil {
 		return err
@@ -218,15 +218,15 @@ func (l *ContentWriter) submit(ctx context.Context, r *Block) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-l.w.ctx.Done():
-		return fmt.Errorf("storing was given up: %w", context.Cause(l.w.ctx))
+		return fmt.Errorf("storing has stopped: %w", context.Cause(l.w.ctx))
 	}
 }
 
 // bufferSize is the capacity of a usual buffer, in bytes.
 const bufferSize = DeltaTarget
 
-// buffers go round between content writers and encoders. Usual blocks and large chunks
-// are kept apart, or every small block would hold a large buffer.
+// buffers are reused by content writers after encoders are done with them. There are
+// two pools, since small blocks would otherwise hold the large buffers of large chunks.
 type buffers struct{ blocks, chunks sync.Pool }
 
 func (p *buffers) pool(size int) *sync.Pool {

@@ -7,14 +7,14 @@ import (
 	"github.com/snap-backup/snap/repo/internal/chain"
 )
 
-// encodeBlock encodes a block in the way that is best for it, and seals it.
+// encodeBlock encodes a block in full or as a delta, whichever is better, and seals it.
 func (w *Writer) encodeBlock(codec *pack.Codec, dst []byte, r *Block) ([]byte, pack.Block, error) {
 	frame, dict := w.bestDelta(codec, r)
 	return SealBlock(codec, dst, r, frame, dict)
 }
 
-// SealBlock seals the better of two forms of a block: its delta against a
-// dictionary, if there is one, and the full one.
+// SealBlock seals the better form of a block: the delta frame, encoded with dict, or
+// the full form. A nil frame is no delta.
 func SealBlock(codec *pack.Codec, dst []byte, r *Block, frame []byte, dict []chunk.ID) ([]byte, pack.Block, error) {
 	if frame == nil || len(frame) >= len(r.Plain)/goodDelta {
 		full, encoding, err := codec.Encode(dst, r.Plain)
@@ -26,13 +26,13 @@ func SealBlock(codec *pack.Codec, dst []byte, r *Block, frame []byte, dict []chu
 	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.Chunks}, err
 }
 
-// DictWeight is about what the IDs of a dictionary take, in bytes: in the pack's
-// header and in the index, which are compressed to half of that.
+// DictWeight is the approximate number of bytes that the IDs of a dictionary take: in
+// the pack header and in the index, each compressed to half.
 func DictWeight(dict []chunk.ID) int { return len(chunk.ID{}) * len(dict) }
 
-// bestDelta tries the near dictionary and, where that finds little, the far
-// one. Without a usable dictionary the frame is nil. Failing to read one is no
-// failure to store: the block then stands alone.
+// bestDelta tries the near dictionary and, if that saves little, the far one. The
+// frame is nil if no dictionary can be used. If one cannot be read, the block is
+// stored in full.
 func (w *Writer) bestDelta(codec *pack.Codec, r *Block) (frame []byte, dict []chunk.ID) {
 	if len(r.Near.List) == 0 {
 		return nil, nil
@@ -43,7 +43,7 @@ func (w *Writer) bestDelta(codec *pack.Codec, r *Block) (frame []byte, dict []ch
 			return frame, dict
 		}
 		if len(r.far.List) == len(r.Near.List) {
-			return frame, dict // there is nothing farther around
+			return frame, dict // the far dictionary is the same
 		}
 	}
 	far, farDict := w.tryDelta(codec, r, &r.far)
@@ -74,9 +74,8 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *Block, b *chain.Bases) ([]byte, 
 	return frame, ids
 }
 
-// A delta is kept at once when it takes less than one part in goodDelta of the
-// plaintext; otherwise it must be smaller than keepNum/keepDen of the full
-// form.
+// A delta is used without trying the full form if it is shorter than 1/goodDelta of
+// the plaintext. Otherwise it must be at most keepNum/keepDen of the full form.
 const (
 	goodDelta = 8
 	keepNum   = 3

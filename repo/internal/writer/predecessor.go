@@ -12,32 +12,32 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// The near dictionary of a new chunk is what was at its place before; the far
-// one reaches farMargin beyond that, in bytes.
+// FarMargin is how far a far dictionary reaches beyond the near one on both sides, in
+// bytes. The near dictionary of a chunk is what was at its position before.
 const FarMargin = 512 << 10
 
-// maxPredecessor bounds how many chunks of an earlier version are looked at. It
-// is a database of 16 GiB; what is behind is stored in full.
+// maxPredecessor bounds how many chunks of a predecessor are used, enough for a
+// database of 16 GiB. Content beyond that is stored in full.
 const maxPredecessor = 1 << 18
 
-// manyPlaces is the place of a chunk that the predecessor has more than once,
-// such as one of zeros: it tells nothing of where what follows has moved.
+// manyPlaces is the offset of a chunk that the predecessor has more than once, such as
+// one of zeros. It does not show how far content has moved.
 const manyPlaces = -1
 
-// errNoBase ends the look at a predecessor.
+// errNoBase stops loading a predecessor.
 var errNoBase = errors.New("no base")
 
-// Predecessor is an earlier version of content, looked at when it is first
-// needed. A nil predecessor has nothing.
+// Predecessor is an earlier version of content. It is loaded when it is first needed. A
+// nil Predecessor has no chunks.
 type Predecessor struct {
 	r       *store.Store
 	content *tree.Content
-	moved   atomic.Bool // the near dictionary was of no use: pages have moved
+	moved   atomic.Bool // only the far dictionary was useful, since pages have moved
 	loaded  bool
 	chunks  []chain.Base
-	ends    []int64            // offsets behind the chunks
-	Places  map[chunk.ID]int64 // or manyPlaces
-	shift   int64              // of the last chunk that was found at another place
+	ends    []int64            // offset of the end of each chunk
+	Places  map[chunk.ID]int64 // offset of each chunk, or manyPlaces
+	shift   int64              // how far the last chunk that was found has moved
 }
 
 // NewPredecessor returns content as a predecessor, nil if it has no chunks.
@@ -48,8 +48,8 @@ func NewPredecessor(r *store.Store, c *tree.Content) *Predecessor {
 	return &Predecessor{r: r, content: c}
 }
 
-// Load reads where the chunks of the predecessor lie. One that is damaged
-// serves as far as it can be read: it saves space and is not needed.
+// Load reads which chunks the predecessor has, as far as it can be read. Nothing needs
+// it; it only saves space.
 func (p *Predecessor) Load(ctx context.Context) {
 	p.loaded = true
 	p.Places = map[chunk.ID]int64{}
@@ -71,8 +71,8 @@ func (p *Predecessor) Load(ctx context.Context) {
 	})
 }
 
-// Met tells that a chunk of the new content, at offset off, is known. If the
-// predecessor has it elsewhere, what follows has probably moved as far.
+// Met notes a known chunk at offset off of the new content. If the predecessor has it
+// at another offset, the following content has probably moved as far.
 func (p *Predecessor) Met(id chunk.ID, off int64) {
 	if p == nil || !p.loaded {
 		return
@@ -93,8 +93,8 @@ func (p *Predecessor) startsAt(off int64, id chunk.ID) bool {
 	return i < len(p.ends) && p.chunks[i].ID == id && p.ends[i]-int64(p.chunks[i].Size) == off
 }
 
-// Around returns the chunks of the predecessor at the place where size bytes
-// at offset off probably were, and those farther around.
+// Around returns the near and far dictionaries for size bytes at offset off: the chunks
+// of the predecessor where these bytes probably were, and those around as well.
 func (p *Predecessor) Around(ctx context.Context, off int64, size int) (near, far []chain.Base) {
 	if p == nil {
 		return nil, nil
@@ -106,7 +106,7 @@ func (p *Predecessor) Around(ctx context.Context, off int64, size int) (near, fa
 	near = p.between(from, from+int64(size))
 	far = p.between(from-FarMargin, from+int64(size)+FarMargin)
 	if len(near) == 0 && len(p.chunks) > 0 {
-		// Beyond the end: what has grown is most like what it grew from.
+		// Beyond the end, the last chunk is the most similar.
 		near = p.chunks[len(p.chunks)-1:]
 		far = near
 	}

@@ -13,14 +13,15 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-type freshPack struct {
+// unlistedPack is a stored pack that no index file lists yet.
+type unlistedPack struct {
 	id   pack.ID
 	size int64
 	h    pack.Header
 }
 
-// AddBlock adds a sealed block to the pack of its kind and hands on the pack that
-// it does not fit into any more.
+// AddBlock adds a sealed block to the open pack of its kind. If it does not fit, it
+// passes that pack on to be stored and begins another.
 func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
 	w.mu.Lock()
 	var full *pack.Builder
@@ -37,11 +38,11 @@ func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
 	if full == nil {
 		return nil
 	}
-	return w.handOn(full)
+	return w.submitPack(full)
 }
 
-// builderSize is the capacity to begin a pack with: a pack of content usually
-// fills up, one of metadata seldom does.
+// builderSize is the initial capacity of a pack. Packs of content usually fill up, those
+// of metadata seldom do.
 func (w *Writer) builderSize(kind pack.Kind) int {
 	if kind == pack.Content {
 		return w.r.Options.PackSize + w.r.Options.PackSize/16
@@ -49,7 +50,7 @@ func (w *Writer) builderSize(kind pack.Kind) int {
 	return w.r.Options.PackSize / 16
 }
 
-func (w *Writer) handOn(b *pack.Builder) error {
+func (w *Writer) submitPack(b *pack.Builder) error {
 	select {
 	case w.sealed <- b:
 		return nil
@@ -65,7 +66,7 @@ func (w *Writer) flushBuilders() error {
 		w.builders[kind] = nil
 		w.mu.Unlock()
 		if b != nil {
-			if err := w.handOn(b); err != nil {
+			if err := w.submitPack(b); err != nil {
 				return err
 			}
 		}
@@ -73,15 +74,15 @@ func (w *Writer) flushBuilders() error {
 	return nil
 }
 
-// upload finishes packs, stores them, and lists them in index files. When it
-// fails, it still tries to list the packs that are durable: the next run need
-// not store them again.
+// upload finishes packs, stores them, and lists them in index files. If it fails, it
+// still tries to list the packs that are durable, so that the next backup need not
+// store them again.
 func (w *Writer) upload() error {
 	err := w.uploadAll()
-	if err != nil && w.unlisted.Len() > 0 {
+	if err != nil && w.indexFile.Len() > 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), rescueTime)
 		defer cancel()
-		_ = w.unlisted.Flush(ctx) // the first failure is the one to report
+		_ = w.indexFile.Flush(ctx) // the first failure is the one to report
 	}
 	return err
 }
@@ -96,18 +97,18 @@ func (w *Writer) uploadAll() error {
 		if err := w.r.Backend.Put(w.ctx, layout.PackName(id), file); err != nil && !errors.Is(err, backend.ErrExist) {
 			return fmt.Errorf("store a pack: %w", err)
 		}
-		w.fresh = append(w.fresh, freshPack{id, int64(len(file)), h})
+		w.unlisted = append(w.unlisted, unlistedPack{id, int64(len(file)), h})
 		w.count(len(file))
-		if err := w.unlisted.Add(w.ctx, id, int64(len(file)), &h); err != nil {
+		if err := w.indexFile.Add(w.ctx, id, int64(len(file)), &h); err != nil {
 			return err
 		}
-		if w.unlisted.Len() >= indexEvery {
-			if err := w.unlisted.Flush(w.ctx); err != nil {
+		if w.indexFile.Len() >= indexEvery {
+			if err := w.indexFile.Flush(w.ctx); err != nil {
 				return err
 			}
 		}
 	}
-	return w.unlisted.Flush(w.ctx)
+	return w.indexFile.Flush(w.ctx)
 }
 
 func (w *Writer) count(bytes int) {
@@ -116,12 +117,12 @@ func (w *Writer) count(bytes int) {
 	w.mu.Unlock()
 }
 
-// putIndex stores an index file that lists the fresh packs. Only after that may
-// others, in this process too, rely on their chunks: a snapshot must never need a
-// pack that no index lists.
+// putIndex stores an index file that lists the unlisted packs, and then adds them to
+// the index. Only after that may this process and others rely on their chunks, since a
+// snapshot must never need a pack that no index file lists.
 func (w *Writer) putIndex(ctx context.Context, file []byte) error {
-	// A prune that has taken this process for dead removes packs that no index
-	// lists; none is to list them then.
+	// A prune that has taken this process for dead removes packs that no index file
+	// lists. Then no index file may list them.
 	if err := w.r.CheckLock(ctx); err != nil {
 		return fmt.Errorf("store an index file: %w", err)
 	}
@@ -131,14 +132,14 @@ func (w *Writer) putIndex(ctx context.Context, file []byte) error {
 	}
 	if err := w.r.CheckLock(ctx); err != nil {
 		if errors.Is(err, store.ErrLockLost) {
-			_ = w.withdraw(context.WithoutCancel(ctx), name) // the next prune does it, too
+			_ = w.unlistMissing(context.WithoutCancel(ctx), name) // the next prune does it, too
 		}
 		return fmt.Errorf("store an index file: %w", err)
 	}
 	w.count(len(file))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.fresh {
+	for _, p := range w.unlisted {
 		w.r.Index.Add(p.id, p.size, p.h)
 		for i := range p.h.Blocks {
 			for _, c := range p.h.Blocks[i].Chunks {
@@ -146,19 +147,19 @@ func (w *Writer) putIndex(ctx context.Context, file []byte) error {
 			}
 		}
 	}
-	w.fresh = nil
+	w.unlisted = nil
 	return nil
 }
 
-// withdraw replaces an index file by one without the packs that are gone. Those
-// that are there stay listed: somebody may rely on them already.
-func (w *Writer) withdraw(ctx context.Context, name string) error {
-	there, err := w.r.ListPacks(ctx)
+// unlistMissing replaces an index file by one without the packs that do not exist. The
+// others stay listed, since other processes may rely on them already.
+func (w *Writer) unlistMissing(ctx context.Context, name string) error {
+	exists, err := w.r.ListPacks(ctx)
 	if err != nil {
 		return err
 	}
-	left := slices.DeleteFunc(slices.Clone(w.fresh), func(p freshPack) bool { return !there[p.id] })
-	if len(left) == len(w.fresh) {
+	left := slices.DeleteFunc(slices.Clone(w.unlisted), func(p unlistedPack) bool { return !exists[p.id] })
+	if len(left) == len(w.unlisted) {
 		return nil
 	}
 	b := indexfile.NewBuilder(w.r, func(ctx context.Context, file []byte) error { _, err := indexfile.Put(ctx, w.r, file); return err })

@@ -1,8 +1,8 @@
 // Package writer stores content, trees and snapshots in a repository.
 //
-// It cuts files into chunks, encodes these as blocks, against an earlier version
-// where that saves room, and writes packs, index files and snapshot records in
-// this order. It removes only what it wrote itself.
+// It cuts files into chunks, encodes these as blocks, as deltas to an earlier version
+// if that saves space, and writes packs, index files and snapshot records in this
+// order. It removes only files that it wrote itself.
 package writer
 
 import (
@@ -22,25 +22,25 @@ import (
 )
 
 const (
-	// BlockTarget is the plaintext length at which a block of several chunks
-	// is closed, in bytes. Larger blocks compress better by about one percent,
-	// but make chains of deltas dearer, which need whole blocks.
+	// BlockTarget is the greatest length of a block of several chunks, in bytes of
+	// plaintext. Larger blocks compress better by about one percent, but make delta
+	// chains costlier, since they need entire blocks.
 	BlockTarget = 256 << 10
-	// DeltaTarget is the same for blocks that are encoded against others. They
-	// also end with the regions of that length that a file is divided into, so
-	// that a region's versions need each other and nothing else.
+	// DeltaTarget is the same for deltas. A file is divided into regions of that
+	// length, and a delta has chunks of one region only, so that versions of a region
+	// need each other and nothing else.
 	DeltaTarget = 1 << 20
-	// Nodes of a tree that change lie far apart, each in another block.
+	// Nodes have shorter blocks, since changed nodes are usually in different blocks.
 	nodeBlockTarget = 64 << 10
 	nodeDeltaTarget = 256 << 10
-	// AloneSize is the length from which a chunk is a block of its own, in
-	// bytes: there is little to gain from neighbours, and reading it should
-	// not decode them.
+	// AloneSize is the least length of a full chunk that is alone in its block, in
+	// bytes. Neighbours would hardly improve compression, and reading the chunk would
+	// decode them, too.
 	AloneSize = 256 << 10
-	// indexEvery is how many packs are written before an index file lists
-	// them, so that a killed run loses at most about 1 GiB of work.
+	// indexEvery is how many packs are written before an index file lists them, so
+	// that an interrupted backup loses at most about 1 GiB of work.
 	indexEvery = 64
-	// rescueTime bounds how long Close keeps what an interrupted run stored.
+	// rescueTime bounds how long a failed or closed writer takes to list stored packs.
 	rescueTime = 30 * time.Second
 )
 
@@ -61,13 +61,12 @@ type Writer struct {
 
 	buffers buffers
 
-	// The uploader alone uses these: packs that are durable but in no index
-	// file yet.
-	unlisted *indexfile.Builder
-	fresh    []freshPack
+	// Only the uploader uses these: packs that are durable but in no index file yet.
+	indexFile *indexfile.Builder
+	unlisted  []unlistedPack
 
-	mu       sync.Mutex            // guards what follows
-	claimed  map[chunk.ID]struct{} // stored or on their way, not in the repository's index yet
+	mu       sync.Mutex            // guards claimed, builders and stats
+	claimed  map[chunk.ID]struct{} // chunks that are being stored and are not in the index yet
 	builders [2]*pack.Builder      // by kind
 	stats    record.WriteStats
 
@@ -75,7 +74,7 @@ type Writer struct {
 
 	metaMu sync.Mutex     // guards meta
 	meta   *ContentWriter // of tree nodes and lists
-	nodes  Predecessor    // stands for the parent's tree
+	nodes  Predecessor    // identifies the parent's tree
 }
 
 // job is a block to be encoded.
@@ -94,7 +93,7 @@ func New(ctx context.Context, r *store.Store) *Writer {
 		sealed:  make(chan *pack.Builder, 1),
 		claimed: map[chunk.ID]struct{}{},
 	}
-	w.unlisted = indexfile.NewBuilder(r, w.putIndex)
+	w.indexFile = indexfile.NewBuilder(r, w.putIndex)
 	w.meta = w.NewContentWriterOf(pack.Metadata)
 	var encoders sync.WaitGroup
 	for range r.Options.Workers {
@@ -124,10 +123,11 @@ func (w *Writer) pending() int {
 	return len(w.claimed)
 }
 
-// Claim reports whether a chunk is new to the repository. If it is, the caller
-// has to store it.
+// Claim reports whether a chunk is new to the repository. If so, the caller must store
+// it.
 func (w *Writer) Claim(id chunk.ID, size int) bool {
-	// Both under the lock: writeIndex moves chunks from one to the other.
+	// Look in both under the lock, since putIndex moves chunks from claimed to the
+	// index.
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, ok := w.claimed[id]; ok || w.r.Index.Reusable(id) {
@@ -139,7 +139,7 @@ func (w *Writer) Claim(id chunk.ID, size int) bool {
 	return true
 }
 
-// SaveNode stores a tree node or list; it is a tree.Save.
+// SaveNode stores a tree node or content list; it is a tree.Save.
 func (w *Writer) SaveNode(ctx context.Context, node []byte, like *chunk.ID) (chunk.ID, error) {
 	w.metaMu.Lock()
 	defer w.metaMu.Unlock()
@@ -149,7 +149,7 @@ func (w *Writer) SaveNode(ctx context.Context, node []byte, like *chunk.ID) (chu
 	return w.meta.addNode(ctx, node, like)
 }
 
-// Alive returns why nothing can be stored any more.
+// Alive returns an error if nothing can be stored any more.
 func (w *Writer) Alive(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -205,8 +205,8 @@ func (w *Writer) Finish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// All packs are in the index now, so no chunk may be left. Others rely on the
-	// chunks of a content writer that was not flushed, and nobody will store them.
+	// All packs are in the index now, so no claimed chunk may remain. Content refers
+	// to the chunks of a content writer that was not flushed, and nobody stores them.
 	if n := w.pending(); n > 0 {
 		return fmt.Errorf("%d chunks were never stored: a content writer was not flushed", n)
 	}
@@ -238,15 +238,15 @@ func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	if err := w.r.CheckLock(ctx); err != nil {
-		// What it needs may have been removed before it was there to be seen.
+		// A prune that did not see the snapshot may have removed what it needs.
 		_ = w.r.Backend.Delete(context.WithoutCancel(ctx), layout.SnapshotsDir+s.ID.String())
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	return nil
 }
 
-// Close ends a writer without a snapshot. What was stored complete is indexed,
-// so that the next run need not store it again. After Commit it does nothing.
+// Close ends a writer without a snapshot. It lists stored packs in an index file, so
+// that the next backup need not store them again. After Commit it does nothing.
 func (w *Writer) Close() error {
 	timer := time.AfterFunc(rescueTime, func() { w.cancel(context.DeadlineExceeded) })
 	defer timer.Stop()
