@@ -95,8 +95,8 @@ func (r *Repo) NewWriter(ctx context.Context) *Writer {
 }
 
 // ContentWriter stores files through a Writer. One goroutine uses it at a time.
-// Files that are stored one after another share blocks, so files that are alike or
-// are read together should be stored in a row.
+// Files that are stored one after another share blocks, so files that are similar or
+// read together should follow each other.
 type ContentWriter = writer.ContentWriter
 
 // WriteStats counts what a writer has added.

@@ -35,11 +35,11 @@ var (
 	// ErrLocked says that another process uses the repository. The error is a
 	// *LockedError.
 	ErrLocked = store.ErrLocked
-	// ErrLockLost says that somebody has removed the lock of this process, so
-	// that what it relies on may be gone.
+	// ErrLockLost says that another process has removed the lock of this process,
+	// so content that it relies on may be gone.
 	ErrLockLost = store.ErrLockLost
-	// ErrSameRepository says that a repository was to be copied into itself, or into
-	// an exact copy of it.
+	// ErrSameRepository says that source and target are the same repository, or that
+	// one is an exact copy of the other.
 	ErrSameRepository = copy.ErrSameRepository
 	// ErrOtherRepository says that a repository is not a copy of this one.
 	ErrOtherRepository = heal.ErrOtherRepository
@@ -49,5 +49,5 @@ var (
 // ErrDamaged.
 type DamageError = store.DamageError
 
-// LockedError says who has locked the repository. It is ErrLocked.
+// LockedError describes the lock that excludes this process. It is ErrLocked.
 type LockedError = lock.LockedError

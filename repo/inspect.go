@@ -6,7 +6,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/inspect"
 )
 
-// Stats says what a repository holds and what that takes. Sizes are in bytes.
+// Stats says what a repository holds and how much space that takes. Sizes are in bytes.
 type Stats = inspect.Stats
 
 // DeviceStats is the part of one device.
@@ -18,13 +18,13 @@ func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	return inspect.Count(ctx, r.store, list)
 }
 
-// Share is what the files of one name take: those of a domain or an app.
+// Share is the space that the files of one name take: those of a domain or an app.
 type Share = inspect.Share
 
-// Shares returns what files take in the repository, by the name that a function
-// returns for their domain, largest first. A chunk counts once, for the oldest
-// snapshot that has it, with its part of the stored block. The index must have
-// been loaded.
+// Shares returns the space that files take in the repository, largest first. It groups
+// them by the name that a function returns for their domain. A chunk counts once, for
+// the oldest snapshot that has it, with its part of the stored block. The index must
+// have been loaded.
 func (r *Repo) Shares(ctx context.Context, list []*Snapshot, name func(domain string) string) ([]Share, error) {
 	return inspect.FindShares(ctx, r.store, list, name)
 }

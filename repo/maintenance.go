@@ -18,8 +18,8 @@ type PruneReport = prune.Report
 // Prune frees what no snapshot and no unfinished backup needs. Backups may run at
 // the same time. An interrupted prune is continued by the next one.
 //
-// Prune fails with ErrDamaged if something is lost that a snapshot needs, since a
-// repair may need what is left.
+// Prune fails with ErrDamaged if a snapshot needs something that is lost, since a
+// repair may need the remaining files.
 //
 // The caller holds a lock of kind LockPrune, except for a dry run.
 func (r *Repo) Prune(ctx context.Context, opts PruneOptions) (*PruneReport, error) {

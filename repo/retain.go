@@ -38,17 +38,17 @@ type Decision struct {
 // names. Periods are those of the calendar in zone.
 func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Location) []Retention {
 	var out []Retention
-	for _, mine := range record.ByDevice(list) {
-		judged := make([]keep.Snapshot, len(mine))
-		for i, s := range mine {
-			judged[i] = keep.Snapshot{
+	for _, snapshots := range record.ByDevice(list) {
+		candidates := make([]keep.Snapshot, len(snapshots))
+		for i, s := range snapshots {
+			candidates[i] = keep.Snapshot{
 				Time: s.Time, Tags: s.Tags, Complete: s.Complete, Pinned: s.Pin != nil,
 				Lost: !s.Complete && s.Lost != nil && s.Lost.Complete,
 			}
 		}
-		r := newRetention(mine)
-		for i, v := range policy.Apply(judged, now, zone) {
-			r.Snapshots = append(r.Snapshots, Decision{mine[i], v.Keep, v.Reasons})
+		r := newRetention(snapshots)
+		for i, v := range policy.Apply(candidates, now, zone) {
+			r.Snapshots = append(r.Snapshots, Decision{snapshots[i], v.Keep, v.Reasons})
 		}
 		out = append(out, r)
 	}
@@ -58,9 +58,9 @@ func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Loc
 // RetainNone decides to forget all of the snapshots.
 func RetainNone(list []*Snapshot) []Retention {
 	var out []Retention
-	for _, mine := range record.ByDevice(list) {
-		r := newRetention(mine)
-		for _, s := range mine {
+	for _, snapshots := range record.ByDevice(list) {
+		r := newRetention(snapshots)
+		for _, s := range snapshots {
 			r.Snapshots = append(r.Snapshots, Decision{Snapshot: s})
 		}
 		out = append(out, r)
@@ -68,8 +68,8 @@ func RetainNone(list []*Snapshot) []Retention {
 	return out
 }
 
-func newRetention(mine []*Snapshot) Retention {
-	d := mine[len(mine)-1].Device
+func newRetention(snapshots []*Snapshot) Retention {
+	d := snapshots[len(snapshots)-1].Device
 	return Retention{UDID: d.UDID, Device: d.Name}
 }
 
@@ -86,26 +86,25 @@ func Forgotten(list []Retention) []*Snapshot {
 	return out
 }
 
-// CheckRetention returns an error for every pinned snapshot that would be
-// forgotten, and for every device that would lose its last complete snapshot; or
-// its last one, if it never had a complete one. all are the snapshots of the
-// repository.
+// CheckRetention returns an error for every pinned snapshot that would be forgotten,
+// and for every device that would lose its last complete snapshot, or its last one if
+// none is complete. all are the snapshots of the repository.
 func CheckRetention(all []*Snapshot, list []Retention) error {
 	var errs []error
-	going := map[layout.FileID]bool{}
+	forgotten := map[layout.FileID]bool{}
 	for _, s := range Forgotten(list) {
-		going[s.ID] = true
+		forgotten[s.ID] = true
 		if s.Pin != nil {
 			errs = append(errs, fmt.Errorf("snapshot %s of %q: %w", s.ID.Short(), s.Device.Name, ErrPinned))
 		}
 	}
-	for _, mine := range record.ByDevice(all) {
-		var last *Snapshot // that counts and goes
-		left, complete := 0, slices.ContainsFunc(mine, func(s *Snapshot) bool { return s.Complete })
-		for _, s := range mine {
+	for _, snapshots := range record.ByDevice(all) {
+		var last *Snapshot // the last one that counts and would be forgotten
+		left, complete := 0, slices.ContainsFunc(snapshots, func(s *Snapshot) bool { return s.Complete })
+		for _, s := range snapshots {
 			switch {
 			case complete && !s.Complete:
-			case going[s.ID]:
+			case forgotten[s.ID]:
 				last = s
 			default:
 				left++

@@ -59,7 +59,7 @@ func (r *Repo) FindIndexed(ctx context.Context, specs ...string) ([]*Snapshot, e
 	return record.FindIndexed(ctx, r.store, specs...)
 }
 
-// SnapshotsIndexed is Snapshots, and loads the index afterwards; see FindIndexed.
+// SnapshotsIndexed is Snapshots, and then loads the index; see FindIndexed.
 func (r *Repo) SnapshotsIndexed(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
 	return record.ListIndexed(ctx, r.store)
 }

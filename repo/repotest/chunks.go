@@ -59,7 +59,7 @@ func ReadChunks(t testing.TB, r *repo.Repo, chunks ...[]byte) error {
 		case err == nil && !bytes.Equal(got, c):
 			t.Fatalf("chunk %d: wrong bytes", i)
 		case err != nil && !errors.Is(err, repo.ErrDamaged):
-			t.Fatalf("chunk %d: not called damage: %v", i, err)
+			t.Fatalf("chunk %d: the error is not ErrDamaged: %v", i, err)
 		case err != nil:
 			return err
 		}
@@ -67,9 +67,9 @@ func ReadChunks(t testing.TB, r *repo.Repo, chunks ...[]byte) error {
 	return nil
 }
 
-// CountSuffering returns how many snapshots cannot be restored. Check must report
+// CountIncomplete returns how many snapshots cannot be restored. Check must report
 // exactly these.
-func CountSuffering(t testing.TB, be backend.Backend) int {
+func CountIncomplete(t testing.TB, be backend.Backend) int {
 	t.Helper()
 	ctx := context.Background()
 	r := MustOpen(t, be)

@@ -13,10 +13,10 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// DamageSeed makes the places of damage repeatable. Failures name the place, too.
+// DamageSeed makes damage repeatable.
 const DamageSeed = 20260101
 
-// Damages returns damaged forms of a file, by a description.
+// Damages returns damaged versions of a file by their description.
 func Damages(rng *rand.Rand, b []byte) map[string][]byte {
 	out := map[string][]byte{"emptied": {}, "a byte longer": append(bytes.Clone(b), 0), "a byte shorter": b[:len(b)-1]}
 	cut := rng.IntN(len(b))
@@ -68,8 +68,8 @@ func LostFiles(t testing.TB, be backend.Backend) map[int][]string {
 	return lost
 }
 
-// EveryRepair lets a repair fail and die at its steps. The next repair must
-// complete what it left.
+// EveryRepair lets a repair fail or be killed at each step. The next repair must
+// complete it.
 func EveryRepair(t *testing.T, base *memory.Backend, least int, repair func(backend.Backend) error, judge func(*memory.Backend) error) {
 	t.Helper()
 	again := func(be *memory.Backend) error {

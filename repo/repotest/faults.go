@@ -21,24 +21,24 @@ var faultModes = []struct {
 	{"all refused from here on", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
 }
 
-// A Run is an operation on a repository that a test disturbs. It starts from a
-// copy of Base every time.
+// A Run is an operation that a test lets fail. Each time it starts with a copy of
+// Base.
 type Run struct {
 	Base *memory.Backend
 	Do   func(be backend.Backend) error
-	// Least is how many steps Do must have when nothing fails, so that a test
-	// that disturbs nothing does not pass.
+	// Least is the least number of steps of Do if nothing fails, so that a test in
+	// which nothing can fail does not pass.
 	Least int
-	// Want is how many steps to disturb in each way unless SNAP_TEST_ALL is set.
+	// Want is how many steps fail in each way unless SNAP_TEST_ALL is set.
 	Want int
 }
 
-// Steps returns the steps to disturb, counted from 1.
+// Steps returns the steps to let fail, counted from 1.
 func (run Run) Steps(t testing.TB) []int {
 	t.Helper()
 	count := fault.New(run.Base.Clone())
 	if err := run.Do(count); err != nil || count.Count() < run.Least {
-		t.Fatalf("undisturbed, it had %d steps, want at least %d: %v", count.Count(), run.Least, err)
+		t.Fatalf("without a fault, it had %d steps, want at least %d: %v", count.Count(), run.Least, err)
 	}
 	steps := faultpoint.Choose(t, count.Count(), run.Want)
 	for i := range steps {
@@ -47,8 +47,8 @@ func (run Run) Steps(t testing.TB) []int {
 	return steps
 }
 
-// EveryFault lets Do fail at its steps, in every way, and judges what is found
-// after that: be, and the error of Do.
+// EveryFault lets each step of Do fail in every way. It calls judge with the resulting
+// repository and the error of Do.
 func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error) error) {
 	t.Helper()
 	for _, mode := range faultModes {
@@ -58,7 +58,7 @@ func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error)
 			err := run.Do(store)
 			if store.Count() < n {
 				if err != nil {
-					t.Fatalf("undisturbed: %v", err)
+					t.Fatalf("without a fault: %v", err)
 				}
 				continue // this time it had fewer steps
 			}
@@ -75,15 +75,15 @@ func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error)
 	}
 }
 
-// EveryCrash lets the process that runs Do die at its changes, and judges what
-// is found after the restart.
+// EveryCrash kills the process that runs Do at each of its changes. It calls judge with
+// the repository after a restart.
 func EveryCrash(t *testing.T, run Run, judge func(be *memory.Backend) error) {
 	t.Helper()
 	crashes(t, run, 4, false, judge)
 }
 
-// EveryTear is EveryCrash on a disk that breaks its promise to write files
-// completely: the one that was being written may be found damaged.
+// EveryTear is EveryCrash on a disk that does not write files atomically: the file that
+// was being written may be damaged.
 func EveryTear(t *testing.T, run Run, judge func(be *memory.Backend) error) {
 	t.Helper()
 	crashes(t, run, 8, true, judge)
@@ -93,7 +93,7 @@ func crashes(t *testing.T, run Run, outcomes int, torn bool, judge func(be *memo
 	t.Helper()
 	count := crash.New(run.Base.Clone(), crash.Plan{})
 	if err := run.Do(count); err != nil || count.Changes() < run.Least {
-		t.Fatalf("undisturbed, it made %d changes, want at least %d: %v", count.Changes(), run.Least, err)
+		t.Fatalf("without a crash, it made %d changes, want at least %d: %v", count.Changes(), run.Least, err)
 	}
 	rng := faultpoint.Rand(t)
 	for _, point := range faultpoint.Choose(t, count.Changes(), run.Want) {
@@ -109,7 +109,7 @@ func crashes(t *testing.T, run Run, outcomes int, torn bool, judge func(be *memo
 			err := run.Do(process)
 			if !process.Crashed() {
 				if err != nil {
-					t.Fatalf("undisturbed: %v", err)
+					t.Fatalf("without a crash: %v", err)
 				}
 				continue
 			}

@@ -13,8 +13,7 @@ import (
 // Files is the content of a made-up backup, by path.
 type Files map[string][]byte
 
-// Same returns an error that names the first difference between what was read
-// and what was stored.
+// Same returns an error that names a difference, if there is any.
 func (got Files) Same(want Files) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("%d files, want %d", len(got), len(want))
@@ -36,9 +35,9 @@ func Noise(seed uint64, n int) []byte {
 	return b
 }
 
-// Day returns a day of a backup in 300 KB, for tests that store it hundreds of
-// times. With SmallPacks it fills several packs of both kinds, and from the
-// second day on everything in DeltaFiles and some tree nodes become deltas.
+// Day returns the files of a day, 300 KB, for tests that store them hundreds of times.
+// With SmallPacks they fill several packs of both kinds. From the second day on,
+// DeltaFiles and some tree nodes are stored as deltas.
 // TestDaysAreStoredAsDeltas of package check verifies that.
 func Day(day int) Files {
 	f, _ := days.LoadOrStore(day, sync.OnceValue(func() Files { return newDay(day) }))
@@ -64,7 +63,7 @@ func newDay(day int) Files {
 	db := append([]byte("SQLite format 3\x00"), Noise(2, 80<<10)...)
 	copy(db[70<<10:], fmt.Appendf(nil, "row of day %d", day))
 	f["cc/database"] = db
-	// This one is cut by content and grows in front, so all of it moves.
+	// This file is cut by content and grows at the beginning, so all of it moves.
 	text := Noise(3, 40<<10)
 	for d := 1; d <= day; d++ {
 		text = append(fmt.Appendf(nil, "paragraph of day %d. ", d), text...)
@@ -81,8 +80,8 @@ func newDay(day int) Files {
 // DeltaFiles are the files of Day that change a little every day.
 var DeltaFiles = []string{"cc/database", "dd/document", "ee/settings0", "ee/settings1", "ee/settings2"}
 
-// Diary is a device whose database changes in some pages every day, grows, and
-// now and then gets a page inserted. Small settings change beside it.
+// Diary is a device with a database of which some pages change every day. The database
+// grows, and sometimes a page is inserted. A document and small settings change, too.
 type Diary struct {
 	Rng      *rand.Rand
 	DB       []byte
@@ -128,7 +127,7 @@ func (d *Diary) Text(n int) []byte {
 	return b[:n]
 }
 
-// Next changes the device as a day of use does.
+// Next changes the device as if it was used for a day.
 func (d *Diary) Next(day int) {
 	pages := len(d.DB) / DiaryPage
 	for range 5 {

@@ -54,7 +54,7 @@ func PutNamed(t testing.TB, be backend.Backend, dir string, b []byte) repo.FileI
 	return id
 }
 
-// Header returns what an index says of a pack.
+// Header returns the header of a pack according to an index.
 func Header(x *index.Index, p index.Pack) pack.Header {
 	h := pack.Header{Kind: p.Kind}
 	for _, ref := range p.Blocks {
@@ -64,8 +64,8 @@ func Header(x *index.Index, p index.Pack) pack.Header {
 	return h
 }
 
-// ReplaceIndex replaces all index files by one. change, if not nil, may change
-// what it says of each pack.
+// ReplaceIndex replaces all index files by one. change, if not nil, may change the
+// header of each pack in it.
 func ReplaceIndex(t testing.TB, be backend.Backend, change func(*pack.Header)) {
 	t.Helper()
 	x := MustOpen(t, be).Index()
@@ -85,7 +85,7 @@ func ReplaceIndex(t testing.TB, be backend.Backend, change func(*pack.Header)) {
 	Remove(t, be, old...)
 }
 
-// A Block is made by hand, of one encoding or another.
+// A Block is a block made by hand.
 type Block struct {
 	Encoding pack.Encoding
 	Dict     []chunk.ID
@@ -113,7 +113,7 @@ func (b *Block) seal(r *repo.Repo, sealer *crypto.Sealer, level zstd.EncoderLeve
 		blk.Chunks = append(blk.Chunks, pack.Chunk{ID: r.NewHasher().ID(c), Length: uint32(len(c))})
 	}
 	if len(b.With) > 1<<20 {
-		level = zstd.SpeedBestCompression // the others forget the beginning of a long dictionary
+		level = zstd.SpeedBestCompression // lower levels ignore the beginning of a long dictionary
 	}
 	if b.Encoding != pack.Raw {
 		opts := []zstd.EOption{zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithEncoderLevel(level)}

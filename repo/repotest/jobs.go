@@ -20,18 +20,18 @@ import (
 // A Job is an operation that changes a repository of days 1 to 3. It may be run
 // again after it failed, and then ends the same way.
 type Job struct {
-	Name string
-	run  func(be backend.Backend) error
-	may  []int // days that it may remove
-	adds int   // the day that it stores, 0 for none
-	// before, if not nil, prepares the repository; keeps then verifies that
-	// what it stored is not lost.
-	before func(be backend.Backend) error
-	keeps  func(be backend.Backend) error
+	Name      string
+	run       func(be backend.Backend) error
+	mayRemove []int // days
+	adds      int   // the day that it stores, 0 for none
+	// prepare, if not nil, prepares the repository. verify then verifies that
+	// nothing that prepare stored is lost.
+	prepare func(be backend.Backend) error
+	verify  func(be backend.Backend) error
 }
 
-// jobRunner opens a repository, locks it and does a job. Its processes have
-// different seeds, so that none makes a file of the same bytes as another.
+// jobRunner opens a repository, locks it and does a job. Its processes have different
+// seeds, so that they store different files.
 type jobRunner struct{ processes atomic.Uint32 }
 
 func (j *jobRunner) with(kind repo.LockKind, do func(ctx context.Context, r *repo.Repo) error) func(be backend.Backend) error {
@@ -84,15 +84,15 @@ func (j *jobRunner) backupJobs() []Job {
 			}
 			return err
 		})},
-		{Name: "continue", adds: 4, run: write(continueBackup), keeps: keepsArrived,
-			before: write(func(ctx context.Context, r *repo.Repo) error {
+		{Name: "continue", adds: 4, run: write(continueBackup), verify: verifyArrived,
+			prepare: write(func(ctx context.Context, r *repo.Repo) error {
 				u, err := r.NewUnfinished(repo.UnfinishedBackup, JobUDID)
 				if err != nil {
 					return err
 				}
 				return Receive(ctx, r, u, arrived[0], Day(4)[arrived[0]])
 			})},
-		{Name: "forget", may: []int{1, 2}, run: write(func(ctx context.Context, r *repo.Repo) error {
+		{Name: "forget", mayRemove: []int{1, 2}, run: write(func(ctx context.Context, r *repo.Repo) error {
 			return ForgetDays(ctx, r, 1, 2)
 		})},
 		{Name: "tag", run: j.label(repo.Labels{Tags: []string{"weekly"}})},
@@ -101,7 +101,7 @@ func (j *jobRunner) backupJobs() []Job {
 		{Name: "add-key", run: write(func(ctx context.Context, r *repo.Repo) error {
 			_, err := r.AddKey(ctx, OtherSecret, SlotInfo)
 			if errors.Is(err, repo.ErrKeyExists) {
-				return nil // added by the run that died
+				return nil // added by the run that was killed
 			}
 			return err
 		})},
@@ -121,7 +121,7 @@ func (j *jobRunner) backupJobs() []Job {
 // maintenanceJobs do everything else. They copy from source.
 func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 	return []Job{
-		{Name: "prune", may: []int{1, 2}, run: j.with(repo.LockPrune, func(ctx context.Context, r *repo.Repo) error {
+		{Name: "prune", mayRemove: []int{1, 2}, run: j.with(repo.LockPrune, func(ctx context.Context, r *repo.Repo) error {
 			err := ForgetDays(ctx, r, 1, 2)
 			if err == nil {
 				_, err = r.Prune(ctx, NoWaste)
@@ -165,14 +165,14 @@ func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 	}
 }
 
-// Survives lets the job fail and die at want of its steps each, also on a disk
-// that leaves torn files: nothing may be lost, check must name the torn files
-// and no others, and the next run must succeed.
+// Survives lets the job fail, or be killed, at want steps each, with and without torn
+// files. Nothing may be lost, check must report the torn files and no others, and the
+// next run must succeed.
 func (j Job) Survives(t *testing.T, want int) {
 	t.Helper()
 	run := Run{Base: New(t, 1, 2, 3), Do: j.run, Want: want}
-	if j.before != nil {
-		if err := j.before(run.Base); err != nil {
+	if j.prepare != nil {
+		if err := j.prepare(run.Base); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -181,8 +181,8 @@ func (j Job) Survives(t *testing.T, want int) {
 		if err := j.judge(be, false, bad); err != nil {
 			return err
 		}
-		if j.keeps != nil {
-			if err := j.keeps(be); err != nil {
+		if j.verify != nil {
+			if err := j.verify(be); err != nil {
 				return err
 			}
 		}
@@ -196,16 +196,16 @@ func (j Job) Survives(t *testing.T, want int) {
 	EveryTear(t, run, judge)
 }
 
-// judge returns an error unless every listed snapshot can be restored, all days
-// are there that the job does not remove, the day is there that it stores once
-// it is done, and check names only files in bad.
+// judge returns an error unless every listed snapshot can be restored, check reports
+// only files in bad, and all days exist that the job does not remove. If done is true,
+// the day that it stores must exist, too.
 func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	v, err := Examine(be, Secret)
 	if err != nil {
 		return err
 	}
 	for _, day := range []int{1, 2, 3} {
-		if !slices.Contains(v.Days, day) && !slices.Contains(j.may, day) {
+		if !slices.Contains(v.Days, day) && !slices.Contains(j.mayRemove, day) {
 			return fmt.Errorf("day %d is gone: %v", day, v.Days)
 		}
 	}
@@ -217,13 +217,13 @@ func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	}
 	for _, p := range v.Report.Problems {
 		if !slices.Contains(bad, p.File) {
-			return fmt.Errorf("check names %+v, torn are %v", p, bad)
+			return fmt.Errorf("check reports %+v, but only %v are torn", p, bad)
 		}
 	}
 	return nil
 }
 
-// again runs the job once more, after a repair if it asks for one.
+// again runs the job once more, after a repair if it fails with ErrDamaged.
 func (j Job) again(be *memory.Backend) error {
 	RemoveAllLocks(be)
 	err := j.run(be)
@@ -242,8 +242,8 @@ func (j Job) again(be *memory.Backend) error {
 // JobUDID is the device of unfinished backups and kept passwords.
 const JobUDID = "00008110-0011223344556677"
 
-// arrived are the files of day 4 that a device sends, the first one before its
-// backup is interrupted and the others when it is continued.
+// arrived are the files of day 4 that a device sends: the first before its backup is
+// interrupted, the others when it continues.
 var arrived = []string{"bb/new0", "bb/new1", "ee/settings0"}
 
 // Receive stores one more file of an unfinished backup.
@@ -286,9 +286,9 @@ func Received(ctx context.Context, r *repo.Repo, u *repo.Unfinished) (map[string
 	return got, err
 }
 
-// continueBackup continues the unfinished backup of day 4, or starts one. It
-// receives two more files, each with a record that replaces the one before, and
-// then makes a snapshot of these and all other files.
+// continueBackup continues the unfinished backup of day 4, or starts one. It receives
+// two more files and saves the record after each. Then it makes a snapshot of all files
+// of the day.
 func continueBackup(ctx context.Context, r *repo.Repo) error {
 	list, _, err := r.Unfinished(ctx)
 	if err != nil {
@@ -343,10 +343,9 @@ func continueBackup(ctx context.Context, r *repo.Repo) error {
 	return r.RemoveUnfinished(ctx, u)
 }
 
-// keepsArrived returns an error unless there is the snapshot of day 4, or a
-// record of the unfinished backup with the file that had arrived before the job
-// and all others that it names.
-func keepsArrived(be backend.Backend) error {
+// verifyArrived returns an error unless the snapshot of day 4 exists, or a record of
+// the unfinished backup that has the first file and can be read completely.
+func verifyArrived(be backend.Backend) error {
 	ctx := context.Background()
 	r, err := Open(ctx, be, Secret, SmallPacks(3))
 	if err != nil {
@@ -361,14 +360,14 @@ func keepsArrived(be backend.Backend) error {
 	}
 	got, err := Received(ctx, r, list[0])
 	if err != nil {
-		return fmt.Errorf("what had arrived: %w", err)
+		return fmt.Errorf("read the arrived files: %w", err)
 	}
 	if _, ok := got[arrived[0]]; !ok {
 		return fmt.Errorf("%s had arrived and is gone", arrived[0])
 	}
 	for path, b := range got {
 		if b != string(Day(4)[path]) {
-			return fmt.Errorf("%s is not what had arrived", path)
+			return fmt.Errorf("%s has other bytes than those that arrived", path)
 		}
 	}
 	return nil

@@ -2,8 +2,8 @@
 //
 // It uses only the public API of package repo and the backends, so tests of any
 // package may use it. Everything it makes is repeatable: random bytes come from
-// a seed, clocks advance by a fixed step, and key slots cost next to nothing. A
-// test reads like this:
+// a seed, clocks advance by a fixed step, and key slots have the least cost. A test
+// reads like this:
 //
 //	be := repotest.New(t, 1, 2, 3) // a repository with the snapshots of three days
 //	... change or damage it ...
@@ -11,8 +11,8 @@
 //		t.Error(err)
 //	}
 //
-// [EveryFault] and [EveryCrash] run an operation again and again and let it fail
-// or die at its steps; [Jobs] lists the operations that change a repository.
+// [EveryFault] and [EveryCrash] let an operation fail or be killed at each of its steps;
+// [Jobs] lists the operations that change a repository.
 //
 // Functions that take a testing.TB end the test when they fail. The others
 // return errors, because tests make them fail on purpose.
@@ -43,7 +43,7 @@ var (
 // SlotInfo describes the key slots.
 var SlotInfo = crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "test"}
 
-// CheapCost is the least that deriving a key from a password may cost.
+// CheapCost is the least allowed cost of deriving a key from a password.
 var CheapCost = crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}
 
 // Rand returns a seeded source of randomness that several goroutines may read.
@@ -66,9 +66,9 @@ func Clock(start time.Time, step time.Duration) func() time.Time {
 	return func() time.Time { return start.Add(time.Duration(n.Add(1)) * step) }
 }
 
-// Options returns options that make a process repeatable: seeded randomness, a
-// clock that advances a minute a reading from 2026 on, one worker. Processes
-// that store in the same repository need different seeds.
+// Options returns options that make a process repeatable: seeded randomness, a clock
+// that starts in 2026 and advances by a minute at each reading, and one worker.
+// Processes that store in the same repository need different seeds.
 func Options(seed byte) repo.Options {
 	return repo.Options{
 		Rand:     Rand([32]byte{seed}),
@@ -161,8 +161,8 @@ func NewOther(t testing.TB) *memory.Backend {
 	return be
 }
 
-// NewForeign returns a repository with another password and other keys that
-// cuts and encodes the snapshots of some days by itself.
+// NewForeign returns a repository with another password and other keys. It has the
+// snapshots of some days, cut and encoded independently.
 func NewForeign(t testing.TB, days ...int) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()

@@ -19,12 +19,12 @@ import (
 // UDID is the device of the snapshots that Store makes.
 const UDID = "00008110-000A1234567890AB"
 
-// Store writes a snapshot of f that follows no other.
+// Store writes a snapshot of f without a parent.
 func Store(ctx context.Context, r *repo.Repo, f Files, day int) (*repo.Snapshot, error) {
 	return StoreAfter(ctx, r, f, day, nil)
 }
 
-// StoreAfter writes a snapshot of f that follows parent.
+// StoreAfter writes a snapshot of f with a parent.
 func StoreAfter(ctx context.Context, r *repo.Repo, f Files, day int, parent *repo.Snapshot) (*repo.Snapshot, error) {
 	s := &repo.Snapshot{
 		Time:   time.Date(2026, 1, day, 8, 0, 0, 0, time.UTC),
@@ -33,7 +33,7 @@ func StoreAfter(ctx context.Context, r *repo.Repo, f Files, day int, parent *rep
 	return s, StoreSnapshot(ctx, r, f, s, parent)
 }
 
-// MustStoreAfter writes a snapshot of f that follows parent.
+// MustStoreAfter writes a snapshot of f with a parent.
 func MustStoreAfter(t testing.TB, r *repo.Repo, f Files, day int, parent *repo.Snapshot) *repo.Snapshot {
 	t.Helper()
 	s, err := StoreAfter(context.Background(), r, f, day, parent)
@@ -166,18 +166,17 @@ func Forget(ctx context.Context, be backend.Backend, days ...int) error {
 	return ForgetDays(ctx, r, days...)
 }
 
-// mortal is the owner of locks that others find to be stale: a process that has
-// ended.
-func mortal() *process.Identity {
+// endedProcess is the owner of locks that others see as stale.
+func endedProcess() *process.Identity {
 	p := process.Current()
 	p.Started += "0"
 	return &p
 }
 
-// locked is a process that does something under a lock. If it is killed, others
-// can tell.
+// locked is a process that does something under a lock. The lock is stale if the
+// process is killed.
 func locked(ctx context.Context, be backend.Backend, opts repo.Options, kind repo.LockKind, do func(r *repo.Repo) error) error {
-	opts.Owner, opts.Refresh = mortal(), -1
+	opts.Owner, opts.Refresh = endedProcess(), -1
 	r, err := repo.Open(ctx, be, Secret, opts)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// Names of a repository's files and folders, as docs/format.md gives them.
+// Names of a repository's files and folders; see docs/format.md.
 const (
 	ConfigName   = "config"
 	ReserveName  = "reserve"
@@ -37,7 +37,7 @@ func PackName(id pack.ID) string {
 	return PacksDir + s[:2] + "/" + s
 }
 
-// Findings are the state of a repository after something went wrong.
+// Findings describe the state of a repository.
 type Findings struct {
 	Days    []int // snapshots that were restored byte for byte
 	Damaged []error
@@ -55,8 +55,8 @@ func (f Findings) Clean() error {
 	return nil
 }
 
-// Examine restores every snapshot and checks all data. A snapshot that is listed
-// and differs from its Day, or cannot be restored, is an error.
+// Examine restores every snapshot and checks all data. It fails if a listed snapshot
+// cannot be restored or differs from its Day.
 func Examine(be backend.Backend, secret []byte) (Findings, error) {
 	ctx := context.Background()
 	v := Findings{Days: []int{}}
@@ -126,7 +126,7 @@ func FilesIn(t testing.TB, be backend.Backend, dir string) (names []string) {
 	return names
 }
 
-// Size returns how many bytes the files in a folder have.
+// Size returns the total size of the files in a folder.
 func Size(t testing.TB, be backend.Backend, dir string) (n int64) {
 	t.Helper()
 	err := be.List(context.Background(), dir, func(f backend.Info) error { n += f.Size; return nil })
