@@ -276,6 +276,6 @@ func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
 }
 
 const (
-	missingHint = "fetch it from a copy with `snap repair --from COPY`; or import backups that you still have with --rescan, which stores the content that they share with it again"
-	packHint    = "fetch it from a copy with `snap repair --from COPY`; or run `snap repair packs` and import backups that you still have with --rescan, which stores the content that they share with it again"
+	missingHint = "fetch it from a copy with `snap repair --from COPY`; without a copy import the backups that you still have with --rescan, which stores their content again"
+	packHint    = "fetch it from a copy with `snap repair --from COPY`; without a copy run `snap repair packs`, and import the backups that you still have with --rescan, which stores their content again"
 )

@@ -66,7 +66,7 @@ func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, err
 			return false, err
 		}
 		t.Found.Tree = true
-		t.name(fmt.Sprintf("(part of the list of files: %v)", err))
+		t.name(fmt.Sprintf("(a part of the file tree: %v)", err))
 		return false, nil
 	}
 	ok := true

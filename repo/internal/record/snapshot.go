@@ -304,7 +304,7 @@ func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 		}
 	}
 	if len(found) > 1 {
-		return nil, fmt.Errorf("%q fits %d IDs: %w", prefix, len(found), store.ErrAmbiguous)
+		return nil, fmt.Errorf("%w: %d IDs begin with %q", store.ErrAmbiguous, len(found), prefix)
 	}
 	return found, nil
 }
@@ -330,7 +330,7 @@ func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 			}
 		}
 		if len(udids) > 1 {
-			return nil, fmt.Errorf("%d devices fit %q, use the complete name or the UDID: %w", len(udids), device, store.ErrAmbiguous)
+			return nil, fmt.Errorf("%w: %q matches %d devices; use the complete name or the UDID", store.ErrAmbiguous, device, len(udids))
 		}
 		if len(udids) == 1 {
 			// Include snapshots from when the device had another name.

@@ -259,7 +259,7 @@ func (b *rebuild) problems(l *record.Lost) []string {
 		return out
 	}
 	if b.out.Tree {
-		out = append(out, lostNote+"part of the list of files")
+		out = append(out, lostNote+"a part of the file tree")
 	}
 	for _, n := range b.out.Names {
 		out = append(out, lostNote+n)

@@ -94,7 +94,7 @@ func (r *Store) Resolve(ctx context.Context, dir, prefix string) (layout.FileID,
 	case len(found) == 0 || prefix == "":
 		return layout.FileID{}, ErrNoSnapshot
 	case len(found) > 1:
-		return layout.FileID{}, fmt.Errorf("%q fits %d IDs: %w", prefix, len(found), ErrAmbiguous)
+		return layout.FileID{}, fmt.Errorf("%w: %d IDs begin with %q", ErrAmbiguous, len(found), prefix)
 	}
 	return found[0], nil
 }
