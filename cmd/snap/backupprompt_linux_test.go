@@ -144,5 +144,5 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 			}
 		})
 	}
-	blameless(t, l)
+	noViolations(t, l)
 }

@@ -25,9 +25,8 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// breaks are a device that is backed up day by day while something goes wrong,
-// and a second device whose snapshot must not change. snap is a process of its
-// own.
+// breaks backs up a device day by day in separate processes and interrupts them. The
+// snapshot of a second device must not change.
 type breaks struct {
 	*shell
 	lab       *lab.Lab
@@ -41,7 +40,7 @@ type breaks struct {
 
 	mu   sync.Mutex
 	step faults.Step
-	then func() // called once when the device reaches the step; the device waits for it
+	then func() // called once when the device reaches the step, while it waits
 }
 
 func newBreaks(t *testing.T, s *shell, encrypt synthetic.Encryption) *breaks {
@@ -76,8 +75,8 @@ func (b *breaks) on(e lab.Event) {
 	}
 }
 
-// at arranges for a call when the device reaches a step.
-func (b *breaks) at(step faults.Step, then func()) {
+// atStep calls a function when the device reaches a step.
+func (b *breaks) atStep(step faults.Step, then func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.step, b.then = step, then
@@ -211,7 +210,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		p = b.start(checkpoint...)
 	case k.how == "full":
 		filled := false // some steps are not reached, and a spool needs no room at the end
-		b.at(k.step, func() { filled = true; b.fill() })
+		b.atStep(k.step, func() { filled = true; b.fill() })
 		p = b.start(checkpoint...)
 		<-p.ended
 		b.free()
@@ -220,7 +219,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		}
 	case k.step != "":
 		started := make(chan struct{})
-		b.at(k.step, func() {
+		b.atStep(k.step, func() {
 			<-started
 			p.end(signalOf(k.how))
 		})
@@ -241,7 +240,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		p.end(signalOf(k.how))
 	}
 	<-p.ended
-	b.at("", nil)
+	b.atStep("", nil)
 	if err := b.device.Agent.SetScript(nil); err != nil {
 		t.Fatal(err)
 	}

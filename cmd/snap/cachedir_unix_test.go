@@ -11,12 +11,12 @@ import (
 	"testing"
 )
 
-// Without a home the cache is where every user can make folders.
+// Without a home folder the cache is in a folder that every user can write to.
 func TestCacheDirWithoutHome(t *testing.T) {
 	tests := []struct {
 		what  string
 		plant func(dir string) error
-		want  string // in the error, "" if there is none
+		want  string // in the error; "" for success
 	}{
 		{"not there", func(string) error { return nil }, ""},
 		{"one's own", func(dir string) error { return os.Mkdir(dir, 0o700) }, ""},

@@ -166,8 +166,8 @@ to restore from it.`,
 				}
 			}
 			if len(passwords) == 0 {
-				return advised{usageError{fmt.Errorf("no backup password of %s is kept in the repository or given", clean(d.name))},
-					fmt.Sprintf("use --backup-password-file, or keep one with \"snap device password set %s\"", d.udid)}
+				return advised{usageError{fmt.Errorf("the repository keeps no backup password of %s, and none is given", clean(d.name))},
+					fmt.Sprintf("use --backup-password-file, or store one with \"snap device password set %s\"", d.udid)}
 			}
 			res := devicePasswordResult{UDID: d.udid, Name: d.name, Kept: len(kept)}
 			var locked []string

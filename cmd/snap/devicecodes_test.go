@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/backup2"
 )
 
-// Every error that devices are known to report has words, a hint, an exit code,
-// and a row in docs/devices.md; and that has rows for nothing else.
+// Every error that devices are known to report has a text, a hint, an exit code and a
+// row in docs/devices.md, which has no other rows.
 func TestDeviceErrorCodes(t *testing.T) {
 	exit := map[int64]int{
 		105: exitNoSpace, 106: exitNoSpace, 202: exitCancelled, 207: exitWrongBackup, 208: exitUntrusted, 241: exitUntrusted,
@@ -33,7 +33,7 @@ func TestDeviceErrorCodes(t *testing.T) {
 			t.Errorf("error %d: exit code %d, want %d; hint %q", number, code, want, hint)
 		}
 		if !strings.HasPrefix(err.Error(), fmt.Sprintf("the device reports error %d: ", number)) {
-			t.Errorf("error %d has no words: %v", number, err)
+			t.Errorf("error %d has no text: %v", number, err)
 		}
 	}
 	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "devices.md"))
@@ -48,7 +48,7 @@ func TestDeviceErrorCodes(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, ok := exit[n]; !ok || slices.Contains(rows, n) {
-				t.Errorf("docs/devices.md has error %d, which nobody knows, or twice", n)
+				t.Errorf("docs/devices.md lists error %d, which is unknown, or lists it twice", n)
 			}
 			rows = append(rows, n)
 		}

@@ -17,8 +17,8 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// killRig is a repository, a mirror and a copy of it, whose processes are killed,
-// and what the snapshots must hold.
+// killRig has a repository, its mirror and its copy, and what their snapshots must
+// contain. It kills processes that use them.
 type killRig struct {
 	*shell
 	rng     *rand.Rand
@@ -51,19 +51,19 @@ type killAct struct {
 	args   func(g *killRig) []string // returns nil to skip the act
 	// ok are the accepted exit codes of the complete run; 0 always is.
 	ok []int
-	// may returns which of the listed snapshots may be added and removed. Nil
-	// means none.
-	may func(g *killRig, list []killedSnapshot) (added, removed map[string]bool)
+	// changes returns which snapshots the command may add and remove. Nil means
+	// none.
+	changes func(g *killRig, list []killedSnapshot) (added, removed map[string]bool)
 }
 
 func words(s string) func(*killRig) []string {
 	return func(*killRig) []string { return strings.Fields(s) }
 }
 
-// sides returns arguments in which MIRROR and OTHER are replaced by folders.
-func sides(s string) func(*killRig) []string {
+// withFolders returns arguments in which MIRROR and OTHER are replaced by folders.
+func withFolders(s string) func(*killRig) []string {
 	return func(g *killRig) []string {
-		s := strings.NewReplacer("MIRROR", g.at("mirror"), "OTHER", g.at("other")).Replace(s)
+		s := strings.NewReplacer("MIRROR", g.storePath("mirror"), "OTHER", g.storePath("other")).Replace(s)
 		return strings.Fields(s)
 	}
 }
@@ -81,20 +81,20 @@ func killActs() []killAct {
 		}
 	}
 	return []killAct{
-		{name: "import", weight: 30, args: (*killRig).nextDay, may: func(g *killRig, _ []killedSnapshot) (added, removed map[string]bool) {
+		{name: "import", weight: 30, args: (*killRig).nextDay, changes: func(g *killRig, _ []killedSnapshot) (added, removed map[string]bool) {
 			return g.today, nil
 		}},
-		{name: "forget", weight: 4, args: words("forget --keep-last 3"), may: keepLast(3)},
-		{name: "forget and prune", weight: 8, args: words("forget --keep-last 2 --prune --max-unused 0"), may: keepLast(2)},
+		{name: "forget", weight: 4, args: words("forget --keep-last 3"), changes: keepLast(3)},
+		{name: "forget and prune", weight: 8, args: words("forget --keep-last 2 --prune --max-unused 0"), changes: keepLast(2)},
 		{name: "prune", weight: 14, args: words("prune --max-unused 0")},
-		{name: "mirror", weight: 8, args: sides("mirror --accept-removals MIRROR")},
+		{name: "mirror", weight: 8, args: withFolders("mirror --accept-removals MIRROR")},
 		{name: "mirror and heal", weight: 3, args: func(g *killRig) []string {
-			if !exists(filepath.Join(g.at("mirror"), "config")) {
+			if !exists(filepath.Join(g.storePath("mirror"), "config")) {
 				return nil
 			}
-			return []string{"mirror", "--check", "--heal", g.at("mirror")}
+			return []string{"mirror", "--check", "--heal", g.storePath("mirror")}
 		}, ok: []int{exitError}}, // the mirror may be out of date
-		{name: "copy", weight: 8, args: sides("copy --to OTHER")},
+		{name: "copy", weight: 8, args: withFolders("copy --to OTHER")},
 		{name: "repair index", weight: 4, args: words("repair index")},
 		{name: "repair packs", weight: 2, args: words("repair packs")},
 		{name: "repair snapshots", weight: 2, args: words("repair snapshots")},
@@ -110,14 +110,14 @@ func killActs() []killAct {
 		{name: "parity", weight: 4, args: func(g *killRig) []string {
 			return []string{"parity", []string{"10%", "25%", "off"}[g.rng.IntN(3)]}
 		}},
-		{name: "init", weight: 2, args: func(g *killRig) []string { return []string{"init", "-r", g.at("new" + g.number())} },
+		{name: "init", weight: 2, args: func(g *killRig) []string { return []string{"init", "-r", g.storePath("new" + g.number())} },
 			ok: []int{exitExists}},
 	}
 }
 
 func (g *killRig) path(name string) string { return filepath.Join(g.dir, name) }
 
-func (g *killRig) at(name string) string { return filepath.Join(g.store, name) }
+func (g *killRig) storePath(name string) string { return filepath.Join(g.store, name) }
 
 func (g *killRig) number() string { return strconv.Itoa(int(g.rng.Uint32())) }
 
@@ -235,9 +235,9 @@ func (g *killRig) snapshots(repo string) (list []killedSnapshot, keys map[string
 	return list, keys
 }
 
-// sound checks that a repository is clean and that one or all of its snapshots
+// verify checks that a repository is clean and that one or all of its snapshots
 // equal the folders they were made from.
-func (g *killRig) sound(repo string, all bool) {
+func (g *killRig) verify(repo string, all bool) {
 	g.t.Helper()
 	defer g.unlock(g.repo)
 	g.unlock(repo)
@@ -284,8 +284,8 @@ func (g *killRig) compare(repo string, list []killedSnapshot) {
 	}
 }
 
-// listedNow checks that no other snapshots were added or removed.
-func (g *killRig) listedNow(added, removed map[string]bool) {
+// checkListed checks that no other snapshots were added or removed.
+func (g *killRig) checkListed(added, removed map[string]bool) {
 	g.t.Helper()
 	_, now := g.snapshots(g.repo)
 	for key := range g.listed {
@@ -310,9 +310,9 @@ func (g *killRig) round(act killAct, thorough bool) {
 		return
 	}
 	var added, removed map[string]bool
-	if act.may != nil {
+	if act.changes != nil {
 		list, _ := g.snapshots(g.repo)
-		added, removed = act.may(g, list)
+		added, removed = act.changes(g, list)
 	}
 	killed := g.kill(act.name, args)
 	if killed {
@@ -321,13 +321,13 @@ func (g *killRig) round(act killAct, thorough bool) {
 	} else {
 		g.count["not killed in time"]++
 	}
-	g.listedNow(added, removed)
-	g.sound(g.repo, false)
+	g.checkListed(added, removed)
+	g.verify(g.repo, false)
 	if act.name == "copy" {
-		g.sound(g.at("other"), false)
+		g.verify(g.storePath("other"), false)
 	}
-	if records, _ := filepath.Glob(filepath.Join(g.at("mirror"), "snapshots", "*")); act.name == "mirror" && len(records) > 0 {
-		g.sound(g.at("mirror"), false)
+	if records, _ := filepath.Glob(filepath.Join(g.storePath("mirror"), "snapshots", "*")); act.name == "mirror" && len(records) > 0 {
+		g.verify(g.storePath("mirror"), false)
 	}
 
 	begun := time.Now()
@@ -340,9 +340,9 @@ func (g *killRig) round(act killAct, thorough bool) {
 	if took := time.Since(begun); killed {
 		g.takes[act.name] = max(took, g.takes[act.name]*9/10)
 	}
-	g.listedNow(added, removed)
+	g.checkListed(added, removed)
 	if act.name == "copy" {
-		_, now := g.snapshots(g.at("other"))
+		_, now := g.snapshots(g.storePath("other"))
 		g.unlock(g.repo)
 		for key := range g.listed {
 			if !now[key] {
@@ -359,15 +359,15 @@ func (g *killRig) round(act killAct, thorough bool) {
 	if !thorough {
 		return
 	}
-	g.sound(g.repo, true)
-	g.sound(g.at("other"), true)
-	g.unlock(g.at("other"))
-	g.run(0, "forget", "-r", g.at("other"), "--keep-last", "3", "--prune") // bounds its size
-	_, g.copied = g.snapshots(g.at("other"))
+	g.verify(g.repo, true)
+	g.verify(g.storePath("other"), true)
+	g.unlock(g.storePath("other"))
+	g.run(0, "forget", "-r", g.storePath("other"), "--keep-last", "3", "--prune") // bounds its size
+	_, g.copied = g.snapshots(g.storePath("other"))
 	g.unlock(g.repo)
-	g.run(0, "mirror", "--accept-removals", g.at("mirror"))
-	g.run(0, "mirror", "--check", g.at("mirror"))
-	g.sound(g.at("mirror"), true)
+	g.run(0, "mirror", "--accept-removals", g.storePath("mirror"))
+	g.run(0, "mirror", "--check", g.storePath("mirror"))
+	g.verify(g.storePath("mirror"), true)
 }
 
 // TestKills kills processes at random moments. Every listed snapshot must stay
@@ -404,12 +404,12 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 		}
 	}()
 	g.run(0, "init", "--parity", "10%")
-	g.run(0, "init", "-r", g.at("other"))
+	g.run(0, "init", "-r", g.storePath("other"))
 	acts := killActs()
 	begun := time.Now()
 	g.run(0, "snapshots")
-	least := time.Since(begun) // the time of the quickest command
-	g.takes["import"] = 4 * least
+	quickest := time.Since(begun) // the time of the quickest command
+	g.takes["import"] = 4 * quickest
 	g.round(acts[0], false)
 	total := 0
 	for _, a := range acts {
@@ -420,7 +420,7 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 		for _, a := range acts {
 			if pick -= a.weight; pick < 0 {
 				if g.takes[a.name] == 0 {
-					g.takes[a.name] = 3 * least / 2
+					g.takes[a.name] = 3 * quickest / 2
 				}
 				t.Logf("round %d: %s", n, a.name)
 				g.round(a, n%10 == 9)

@@ -24,11 +24,11 @@ func TestNoLockCanBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		why     error
-		kind    repo.LockKind
-		verbose bool
-		says    string
-		goesOn  bool
+		why       error
+		kind      repo.LockKind
+		verbose   bool
+		says      string
+		continues bool
 	}{
 		{fs.ErrPermission, repo.LockRead, false, "", true},
 		{fs.ErrPermission, repo.LockRead, true, "is read-only", true},
@@ -41,7 +41,7 @@ func TestNoLockCanBeWritten(t *testing.T) {
 		var out bytes.Buffer
 		a := &app{stderr: &out, verbose: c.verbose}
 		err := a.takeLock(ctx, r, c.kind, "snap test")
-		if (err == nil) != c.goesOn || err != nil && !errors.Is(err, c.why) {
+		if (err == nil) != c.continues || err != nil && !errors.Is(err, c.why) {
 			t.Errorf("%v, %v: got %v", c.kind, c.why, err)
 		}
 		if got := out.String(); (got == "") != (c.says == "") || !strings.Contains(got, c.says) {

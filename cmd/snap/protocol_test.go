@@ -23,8 +23,8 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// blameless checks that snap did nothing wrong to the devices.
-func blameless(t *testing.T, l *lab.Lab) {
+// noViolations checks that snap did nothing that a real device would not accept.
+func noViolations(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	devicetest.NoViolations(t, l.Devices()...)
 }
@@ -60,8 +60,8 @@ func killBackups(t *testing.T, encrypt synthetic.Encryption) {
 	t.Helper()
 	const (
 		checkpoint = 1 << 20
-		// underWay bounds what is in the buffers of two sockets: sent by the
-		// device, and not read by the process.
+		// underWay bounds what the device has sent and the process has not read:
+		// the buffers of two sockets.
 		underWay = 16 << 20
 	)
 	s := newRepo(t, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
@@ -190,8 +190,8 @@ func hashes(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// judge runs idevicebackup2, a program of other authors.
-func judge(t *testing.T, address string, d *lab.Device, args ...string) {
+// runIdevicebackup2 runs the backup program of libimobiledevice.
+func runIdevicebackup2(t *testing.T, address string, d *lab.Device, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -204,7 +204,7 @@ func judge(t *testing.T, address string, d *lab.Device, args ...string) {
 	}
 }
 
-func needJudge(t *testing.T) {
+func needIdevicebackup2(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("idevicebackup2"); err != nil {
 		if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -218,7 +218,7 @@ func needJudge(t *testing.T) {
 // idevicebackup2 writes of an equal device, except for Info.plist, which depends on
 // the program. idevicebackup2 can restore from it.
 func TestInteropFolder(t *testing.T) {
-	needJudge(t)
+	needIdevicebackup2(t)
 	t.Parallel()
 	for _, encrypt := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
@@ -236,7 +236,7 @@ func TestInteropFolder(t *testing.T) {
 						}
 					}
 				}
-				judge(t, theirs.Address, theirs.Devices()[0], "backup", folders)
+				runIdevicebackup2(t, theirs.Address, theirs.Devices()[0], "backup", folders)
 				s.run(0, "backup")
 				target := filepath.Join(t.TempDir(), "out")
 				s.run(0, "materialize", "latest", target)
@@ -260,11 +260,11 @@ func TestInteropFolder(t *testing.T) {
 				if encrypt != synthetic.EncryptNone {
 					args = append(args, "--password", synthetic.DefaultPassword)
 				}
-				judge(t, ours.Address, ours.Devices()[0], append(args, target)...)
+				runIdevicebackup2(t, ours.Address, ours.Devices()[0], append(args, target)...)
 				holds(t, ours.Devices()[0], onlyChild(t, target))
 			}
-			blameless(t, ours.Lab)
-			blameless(t, theirs.Lab)
+			noViolations(t, ours.Lab)
+			noViolations(t, theirs.Lab)
 		})
 	}
 }

@@ -81,7 +81,7 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r
 	}})
 }
 
-// would begins a passive verb in the report of a dry run.
+// would returns what precedes a passive verb in the report of a dry run.
 func would(dryRun bool) string {
 	if dryRun {
 		return "would be "
@@ -272,7 +272,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 				return err
 			}
 		} else if from == nil {
-			return usageError{errors.New(`the repository has no parity: use --from FOLDER; without a copy see "snap help repair"`)}
+			return advised{usageError{errors.New("the repository has no parity, and --from is not given")}, `use --from FOLDER; without a copy see "snap help repair"`}
 		}
 		if from == nil {
 			return nil

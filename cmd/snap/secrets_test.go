@@ -161,7 +161,7 @@ func classKeys(t *testing.T, folder string, words secretWords) {
 		t.Fatal(err)
 	}
 	kek := deriveByHand(t, bag, secretBackup)
-	words.add("the key that the password gives", kek)
+	words.add("the key derived from the password", kek)
 	n := 0
 	for _, c := range bag.Classes {
 		if c.Wrap&keybag.WrapPassword != 0 {

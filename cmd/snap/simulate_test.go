@@ -42,10 +42,10 @@ const noDevices = "UNIX:/nonexistent/usbmuxd"
 //
 //	simulate start                      a usbmuxd without devices
 //	simulate attach NAME UDID [WORD]... a device; words: trusted, locked, asks, denies,
-//	                                    managed, encrypted, old, ipad, and air in place of a cable
-//	simulate tap NAME                   a person taps Trust in a moment
+//	                                    managed, encrypted, old, ipad, and air for Wi-Fi
+//	simulate tap NAME                   a person taps Trust when it asks
 //	simulate unlock|lock|reset|detach NAME
-//	simulate blameless NAME             snap did nothing wrong to it
+//	simulate no-violations NAME         snap did nothing that it would not accept
 //	simulate lab N [WORD]...            N devices with content; words:
 //	                                    encrypted, alternate, spare, small, real
 //	simulate do COMMAND...              controls them; see package lab
@@ -103,7 +103,7 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 		d.ForgetHosts()
 	case "detach":
 		s.sim.Detach(d)
-	case "blameless":
+	case "no-violations":
 		if v := d.Violations(); len(v) > 0 {
 			ts.Fatalf("%s: violations: %s", name, strings.Join(v, "; "))
 		}

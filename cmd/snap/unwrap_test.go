@@ -42,7 +42,7 @@ func unwrapByHand(t *testing.T, kek, wrapped []byte) []byte {
 		copy(r[i:], b[8:])
 	}
 	if a != 0xa6a6a6a6a6a6a6a6 {
-		t.Fatal("a class key does not open")
+		t.Fatal("a class key does not unwrap")
 	}
 	return r
 }
