@@ -9,9 +9,9 @@ import (
 
 // The kinds of failure that a caller decides on; test with errors.Is.
 var (
-	// ErrNotFound says that there is no repository at the place given.
+	// ErrNotFound says that a backend has no repository.
 	ErrNotFound = store.ErrNotFound
-	// ErrExists says that a repository is there already.
+	// ErrExists says that a backend has a repository already.
 	ErrExists = store.ErrExists
 	// ErrUnsupported says that the repository was made by a newer snap.
 	ErrUnsupported = store.ErrUnsupported
@@ -20,11 +20,11 @@ var (
 	// ErrDamaged says that stored bytes are missing or wrong. The error is a
 	// *DamageError where a file can be named.
 	ErrDamaged = store.ErrDamaged
-	// ErrNoSnapshot says that no snapshot fits what was asked for.
+	// ErrNoSnapshot says that no snapshot matches.
 	ErrNoSnapshot = store.ErrNoSnapshot
 	// ErrChanged says that another process has changed or forgotten a snapshot.
 	ErrChanged = store.ErrChanged
-	// ErrAmbiguous says that several snapshots, keys or devices fit.
+	// ErrAmbiguous says that several snapshots, keys or devices match.
 	ErrAmbiguous = store.ErrAmbiguous
 	// ErrLastKey says that the only key slot cannot be removed.
 	ErrLastKey = store.ErrLastKey

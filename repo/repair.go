@@ -16,9 +16,8 @@ type RepairOptions = repair.Options
 type IndexRepair = repair.IndexRepair
 
 // RepairIndex makes the index agree with the packs. It reads the header of every
-// pack. If index files are damaged, missing, or say something else, it writes new
-// ones and removes the old ones. It trusts the index about a pack whose header is
-// damaged.
+// pack. If index files are damaged, missing or wrong, it writes new ones and removes
+// the old ones. For a pack whose header is damaged, it keeps what the index says.
 //
 // A pack on a prune list that no index file lists is left out, unless index files
 // are damaged or missing: the pack may have been in one of them then, and a
@@ -38,8 +37,8 @@ type DamagedPack = repair.DamagedPack
 
 // RepairPacks reads all packs and stores the sound blocks of damaged packs in new
 // ones. It removes the damaged packs from the index and puts them on a prune list,
-// so that the next prune removes them. Chunks that are lost are stored again when
-// a backup brings them. It begins with RepairIndex.
+// so that the next prune removes them. A backup that has lost chunks stores them
+// again. It begins with RepairIndex.
 //
 // The caller holds a lock of kind LockExclusive, except for a dry run.
 func (r *Repo) RepairPacks(ctx context.Context, opts RepairOptions) (*PackRepair, error) {
@@ -85,10 +84,10 @@ func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts He
 // ContentReport says what HealFromContent found and did, or would do.
 type ContentReport = heal.ContentReport
 
-// HealFromContent stores content that is missing here from another repository,
-// which may have other keys. It looks at snapshots of the same devices there: at
-// the chunks of their files, and at those that this repository would cut the files
-// into. It begins with RepairPacks, so that damaged chunks count as missing.
+// HealFromContent stores content that is missing here from another repository, which
+// may have other keys. It searches the snapshots of the same devices in the other
+// repository: the chunks of their files, and the chunks into which this repository
+// would cut them. It begins with RepairPacks, so that damaged chunks count as missing.
 //
 // It cannot restore lost parts of trees: these name chunks by this repository's
 // key, so only a mirror has them.
@@ -106,9 +105,8 @@ func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.
 }
 
 // RefreshParity makes parity for files that have none yet, and makes it again for
-// groups whose packs were removed. percent, in hundredths, sets how much parity
-// there is; 0 leaves that as it is. Call it after storing. The index must have
-// been loaded.
+// groups whose packs were removed. percent, in hundredths, sets the amount of parity;
+// 0 does not change it. Call it after storing. The index must have been loaded.
 func (r *Repo) RefreshParity(ctx context.Context, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
 	return heal.RefreshParity(ctx, r.store, percent, progress)
 }

@@ -89,10 +89,10 @@ type FileID = layout.FileID
 
 // LoadIndex reads all index files. Nothing else may use the Repo meanwhile.
 //
-// Damaged index files do not stop it: it reads the headers of the packs that no
-// index file lists, and IndexDamage reports the files. It leaves out packs that do
-// not exist, so that their chunks are stored again when a backup brings them. The
-// chunks of packs on prune lists are stored again, too, although they can be read.
+// Damaged index files do not stop it: it reads the headers of the packs that no index
+// file lists, and IndexDamage reports the files. It leaves out packs that do not exist,
+// so that the next backup that has their chunks stores them again. It stores chunks of
+// packs on prune lists again, too, although they can be read.
 func (r *Repo) LoadIndex(ctx context.Context) error {
 	return r.store.LoadIndex(ctx)
 }

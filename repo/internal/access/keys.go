@@ -223,7 +223,7 @@ func RemoveKey(ctx context.Context, r *store.Store, prefix string) (layout.FileI
 	case len(found) == 0:
 		return layout.FileID{}, fmt.Errorf("%q: %w", prefix, store.ErrNoKey)
 	case len(found) > 1:
-		return layout.FileID{}, fmt.Errorf("%q fits %d keys: %w", prefix, len(found), store.ErrAmbiguous)
+		return layout.FileID{}, fmt.Errorf("%q matches %d keys: %w", prefix, len(found), store.ErrAmbiguous)
 	}
 	if found[0].Damaged == "" {
 		left--

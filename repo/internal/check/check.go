@@ -47,7 +47,7 @@ type Problem struct {
 	File  string `json:"file,omitempty"` // in the repository
 	Text  string `json:"text"`
 	Hint  string `json:"hint,omitempty"`
-	Fatal bool   `json:"fatal"` // content cannot be restored, or could be lost next
+	Fatal bool   `json:"fatal"` // content is lost, or may be lost next
 }
 
 // Incomplete is a snapshot that cannot be restored completely.
@@ -89,8 +89,8 @@ type Report struct {
 
 	Problems   []Problem    `json:"problems"`
 	Incomplete []Incomplete `json:"suffering"`
-	// Marked are snapshots whose records say what they have lost. This is no new
-	// damage; the rest of them can be restored.
+	// Marked are snapshots whose records list lost files. This is no new damage;
+	// their other files can be restored.
 	Marked []Incomplete `json:"marked"`
 	// Leftovers are harmless files that nothing refers to, such as those that an
 	// interrupted backup leaves.

@@ -162,8 +162,7 @@ func (c *Checker) storeLog(ctx context.Context, past *readTimes, files []backend
 	}
 }
 
-// writeLog stores when packs were read, then removes the records that it
-// replaces.
+// writeLog stores when packs were read, then removes the logs that it replaces.
 func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.Time, old []string) error {
 	byTime := map[time.Time][]layout.FileID{}
 	n := 0

@@ -105,7 +105,7 @@ func (v *verifier) block(file []byte, ref index.BlockRef) error {
 	id, b := v.c.Store.Index.Block(ref)
 	end := int64(b.Offset) + int64(b.Stored)
 	if end > int64(len(file)) {
-		return &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d is cut off", b.Offset)}
+		return &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d is truncated", b.Offset)}
 	}
 	plain, err := v.decode(v.plain, id, file[b.Offset:end], &b, nil)
 	if err == nil {
@@ -156,9 +156,9 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 	return nil
 }
 
-// verifySkipped verifies the blocks that were skipped because the first copy of a base is
-// bad, using other copies of the base. Call it after all other blocks were
-// verified: until then another goroutine may use the blocks with the other copies.
+// verifySkipped verifies the blocks that were skipped because the first copy of a base
+// is bad, using other copies of the base. Call it after all other blocks were verified:
+// until then another goroutine may use the blocks with the other copies.
 func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 	for id := range c.bad {
 		if c.hasOtherCopy(ctx, id) {
@@ -193,8 +193,8 @@ func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 // errUnreachable says that nothing in the store can be read, which is not damage.
 var errUnreachable = errors.New("the repository can no longer be read")
 
-// retry retries a read that fails, since a repair may remove what is reported
-// as damaged. The error is errUnreachable if the rest of the store cannot be read either.
+// retry retries a read that fails, since a repair may remove what is reported as
+// damaged. The error is errUnreachable if the rest of the store cannot be read either.
 func (c *Checker) retry(ctx context.Context, read func() error) error {
 	var err error
 	for range store.ReadTries {
@@ -209,8 +209,8 @@ func (c *Checker) retry(ctx context.Context, read func() error) error {
 	return err
 }
 
-// hasOtherCopy reports whether another copy of a chunk than its first can be read. It
-// sets c.unreachable if nothing in the store can be read.
+// hasOtherCopy reports whether a chunk with several copies can be read. It sets
+// c.unreachable if nothing in the store can be read.
 func (c *Checker) hasOtherCopy(ctx context.Context, id chunk.ID) bool {
 	if len(c.Store.Index.Copies(id)) < 2 {
 		return false

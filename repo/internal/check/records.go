@@ -131,7 +131,7 @@ func (c *Checker) keys(ctx context.Context) error {
 	}
 	switch {
 	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrUnsupported):
-		c.damage(&store.DamageError{File: layout.ConfigName, Err: err}, "it was sound when this program opened it: restore it from a copy of the repository")
+		c.damage(&store.DamageError{File: layout.ConfigName, Err: err}, "it was good when this program started: restore it from a copy of the repository")
 	case err != nil:
 		return err
 	}

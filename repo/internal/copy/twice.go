@@ -18,8 +18,8 @@ func (c *copying) present(line *Snapshot, have *record.Snapshot) {
 	c.report.Snapshots = append(c.report.Snapshots, *line)
 }
 
-// currentCopyOf is copyOf after reading the records that other processes have stored in
-// the target since it was last listed.
+// currentCopyOf is copyOf after reading the records that other processes have stored
+// in the target since it was last listed.
 func (c *copying) currentCopyOf(ctx context.Context, s *record.Snapshot) (*record.Snapshot, error) {
 	err := c.to.Backend.List(ctx, layout.SnapshotsDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
@@ -43,12 +43,12 @@ func (c *copying) currentCopyOf(ctx context.Context, s *record.Snapshot) (*recor
 	return c.copyOf(s), nil
 }
 
-// removeDuplicates removes duplicates if several processes have copied a snapshot at the
-// same time. It keeps and returns the copy with the least ID.
+// removeDuplicates removes all copies but one if several processes have copied a
+// snapshot at the same time. It keeps and returns the copy with the least ID.
 //
 // Each process lists the target after storing its copy, so at least one of them
-// sees all copies. It removes all but the least, no matter who stored them. All
-// processes agree on the least, so none removes it.
+// sees all copies. It removes all but the least, whichever process stored them. All
+// processes agree on the least, so it stays.
 func (c *copying) removeDuplicates(ctx context.Context, s, copied *record.Snapshot) (*record.Snapshot, error) {
 	if _, err := c.currentCopyOf(ctx, s); err != nil {
 		return nil, err

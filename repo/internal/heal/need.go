@@ -52,8 +52,8 @@ func (n *need) chunk(id chunk.ID, above int) {
 	loc, here := x.Lookup(id)
 	if here = here && !n.h.bad[loc.Pack]; !here {
 		x = n.h.m.Index
-		var there bool
-		if loc, there = x.Lookup(id); !there || above > pack.MaxDepth {
+		var inMirror bool
+		if loc, inMirror = x.Lookup(id); !inMirror || above > pack.MaxDepth {
 			n.missing[id] = true
 			return
 		}

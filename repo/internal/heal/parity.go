@@ -10,11 +10,11 @@ import (
 	"github.com/snap-backup/snap/repo/parity"
 )
 
-// RefreshParity brings parity up to date, as repo.Repo.RefreshParity describes.
+// RefreshParity updates parity, as repo.Repo.RefreshParity describes.
 func RefreshParity(ctx context.Context, r *store.Store, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
 	if len(r.DamagedIndex) > 0 {
 		if s, err := parity.Load(ctx, r.Backend); err == nil && percent == 0 && s.Percent() == 0 {
-			return &parity.RefreshReport{Damaged: []string{}}, nil // nobody wants parity
+			return &parity.RefreshReport{Damaged: []string{}}, nil // parity is not in use
 		}
 		return nil, fmt.Errorf("parity: the index is damaged, so it is not known which packs are missing; run `snap repair index` first: %w", r.DamagedIndex[0])
 	}

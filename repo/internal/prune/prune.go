@@ -47,8 +47,8 @@ type Options struct {
 	DryRun bool
 	// Forget are snapshots that a dry run treats as forgotten.
 	Forget []layout.FileID
-	// Reserve makes a new reserve at the end, if there is none or it has become
-	// too small. See MakeReserve.
+	// Reserve makes a reserve at the end if there is none or it has become too
+	// small; see store.Store.MakeReserve.
 	Reserve bool
 	// Progress, if not nil, is called with what is being done, and how far it is.
 	Progress func(phase string, done, total int64)

@@ -113,7 +113,7 @@ func (b *rebaser) findLeftovers() (weight int64) {
 	return weight
 }
 
-// leftoverBytes returns the bytes of the leftovers in a block, at least 1 if there are any.
+// leftoverBytes returns the bytes of leftovers in a block, at least 1 if it has any.
 func (b *rebaser) leftoverBytes(ref index.BlockRef) int64 {
 	_, keep, of := b.u.Keep(ref)
 	_, used, _ := b.u.Used.Block(ref)

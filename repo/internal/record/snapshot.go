@@ -51,7 +51,7 @@ type Snapshot struct {
 	Note      string   `json:"note,omitempty"`
 
 	// Set if the record has replaced another: the ID under which the snapshot was
-	// first stored, those that it had since, and the time of the last change.
+	// first stored, its later IDs, and the time of the last change.
 	Original *layout.FileID  `json:"original,omitempty"`
 	Former   []layout.FileID `json:"former,omitempty"`
 	Changed  *time.Time      `json:"changed,omitempty"`

@@ -9,9 +9,9 @@ import (
 
 // The kinds of failure that a caller decides on; test with errors.Is.
 var (
-	// ErrNotFound says that there is no repository at the place given.
+	// ErrNotFound says that a backend has no repository.
 	ErrNotFound = errors.New("no repository here")
-	// ErrExists says that a repository is there already.
+	// ErrExists says that a backend has a repository already.
 	ErrExists = errors.New("there is a repository here already")
 	// ErrUnsupported says that the repository was made by a newer snap.
 	ErrUnsupported = errors.New("repository is newer than this snap")
@@ -20,11 +20,11 @@ var (
 	// ErrDamaged says that stored bytes are missing or wrong. The error is a
 	// *DamageError where a file can be named.
 	ErrDamaged = errors.New("repository is damaged")
-	// ErrNoSnapshot says that no snapshot fits what was asked for.
+	// ErrNoSnapshot says that no snapshot matches.
 	ErrNoSnapshot = errors.New("no such snapshot")
 	// ErrChanged says that another process has changed or forgotten a snapshot.
 	ErrChanged = errors.New("another process has changed or forgotten it at the same time")
-	// ErrAmbiguous says that several snapshots, keys or devices fit.
+	// ErrAmbiguous says that several snapshots, keys or devices match.
 	ErrAmbiguous = errors.New("ambiguous")
 	// ErrLastKey says that the only key slot cannot be removed.
 	ErrLastKey = errors.New("this is the last key: nobody could open the repository any more")

@@ -41,8 +41,8 @@ func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
 	return w.submitPack(full)
 }
 
-// builderSize is the initial capacity of a pack. Packs of content usually fill up, those
-// of metadata seldom do.
+// builderSize returns the initial capacity of a pack. Packs of content usually fill up,
+// packs of metadata seldom do.
 func (w *Writer) builderSize(kind pack.Kind) int {
 	if kind == pack.Content {
 		return w.r.Options.PackSize + w.r.Options.PackSize/16
