@@ -130,7 +130,7 @@ func Delete(ctx context.Context, r *store.Store, id layout.FileID) error {
 
 func (l *Labels) check() error {
 	if len(l.Tags) > MaxTags {
-		return fmt.Errorf("%d tags, more than %d", len(l.Tags), MaxTags)
+		return fmt.Errorf("%d tags; at most %d are allowed", len(l.Tags), MaxTags)
 	}
 	texts := append([]string{l.Note}, l.Tags...)
 	if l.Pin != nil {
@@ -138,7 +138,7 @@ func (l *Labels) check() error {
 	}
 	for _, s := range texts {
 		if len(s) > MaxLabel {
-			return fmt.Errorf("a text of %d bytes, more than %d", len(s), MaxLabel)
+			return fmt.Errorf("a text of %d bytes; at most %d are allowed", len(s), MaxLabel)
 		}
 	}
 	return nil

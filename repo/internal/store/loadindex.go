@@ -57,8 +57,8 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 // index, damage, and these packs.
 //
 // While it reads, other processes may replace index files and remove packs. So it
-// reads the index again until a reading finds nothing missing that the reading
-// before has not found missing, too.
+// reads again until it finds the same packs missing as the time before, and no more
+// index files.
 func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
 	var lost map[pack.ID]bool // missing packs of the reading before
 	var gone []string         // missing index files of the reading before
