@@ -140,7 +140,7 @@ func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) 
 }
 
 // RemoveKey removes the key slot whose ID has a prefix, unless it is the last
-// sound one. A person who has a copy of the slot, or has opened the repository
+// good one. A person who has a copy of the slot, or has opened the repository
 // with it before, can still open it.
 func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 	return access.RemoveKey(ctx, r.store, prefix)
