@@ -1,6 +1,8 @@
 // Package copy stores snapshots in another repository, which has its own keys.
 //
-// It decodes every chunk and compares it with its ID. It never changes the source.
+// It decodes every chunk and compares it with its ID. It never changes the source. In the
+// target it removes only records that another process has stored at the same time for
+// the same snapshot.
 package copy
 
 import (

@@ -109,7 +109,12 @@ func TestEditsOverGenerations(t *testing.T) {
 		}
 	})
 	t.Logf("%d delta blocks", deltas)
-	if deltas < 20 && !t.Failed() {
+	// Few runs have few days by chance.
+	least := 20
+	if testing.Short() {
+		least = 1
+	}
+	if deltas < least && !t.Failed() {
 		t.Errorf("only %d delta blocks", deltas)
 	}
 }
