@@ -29,7 +29,7 @@ const (
 // it only for a host that sends its EscrowBag.
 const MobileBackup2 = "com.apple.mobilebackup2"
 
-// Lockdown is lockdownd itself, where events and faults need a service.
+// Lockdown names lockdownd in events and faults.
 const Lockdown = "lockdown"
 
 // Spec describes a device. Empty fields get the values of an ordinary iPhone.
@@ -196,7 +196,8 @@ func (d *Device) Handle(service string, h Handler) {
 }
 
 // Refuse makes StartService answer with an error such as ServiceProhibited, or
-// StartSession if the service is Lockdown. An empty error ends that.
+// StartSession if the service is Lockdown. An empty error lets the service
+// start again.
 func (d *Device) Refuse(service, lockdownError string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Direction is which bytes of a connection count.
+// Direction says which bytes of a connection count.
 type Direction int
 
 const (
@@ -18,12 +18,12 @@ const (
 	ToHost                    // bytes that the device has sent
 )
 
-// Fault is what happens to a connection while a service is used.
+// Fault breaks a connection to a service.
 type Fault struct {
 	Service   string // name of a service, Lockdown, or "" for any
 	Direction Direction
-	// After is the number of bytes from the beginning of the connection that
-	// pass: those of the service without TLS, or for Lockdown those on the wire.
+	// After is the number of bytes that pass before the fault: bytes of the
+	// service without TLS, or for Lockdown bytes on the wire.
 	After int64
 	// Silent stops all bytes but leaves the connection open.
 	Silent bool
@@ -66,7 +66,8 @@ func (d *Device) Inject(f Fault) {
 	}
 }
 
-// Cut breaks the next connection to a service after so many bytes, both ways.
+// Cut breaks the next connection to a service after a number of bytes in both
+// directions.
 func (d *Device) Cut(service string, afterBytes int64) {
 	d.Inject(Fault{Service: service, After: afterBytes})
 }
@@ -134,7 +135,7 @@ func (c *conn) set(f Fault) {
 	c.check()
 }
 
-// check makes the fault happen if it is due. c.mu must be held.
+// check triggers the fault if it is due. c.mu must be held.
 func (c *conn) check() {
 	if c.fault == nil || c.left() > 0 {
 		return
@@ -205,9 +206,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p[:allowed])
 	c.mu.Lock()
-	late := c.silent // since Read waits
+	silenced := c.silent // while Read waited
 	c.mu.Unlock()
-	if late {
+	if silenced {
 		return 0, c.hang()
 	}
 	c.passed(FromHost, n)

@@ -191,7 +191,7 @@ func (s *session) start(request map[string]any) map[string]any {
 		return pairing.Refusal(pairing.InvalidHostID)
 	}
 	if request["SystemBUID"] != host.BUID {
-		s.dev.Violate("StartSession with a SystemBUID that is not that of the pairing")
+		s.dev.Violate("StartSession with the SystemBUID of another pairing")
 		return pairing.Refusal(pairing.InvalidHostID)
 	}
 	s.id, s.host = pairing.NewID(), host
@@ -227,7 +227,7 @@ func (s *session) startService(request map[string]any) map[string]any {
 		case !shown:
 			d.Violate("StartService %s without EscrowBag", service)
 		case !good:
-			d.Violate("StartService %s with an EscrowBag that is not that of the pairing", service)
+			d.Violate("StartService %s with the EscrowBag of another pairing", service)
 		}
 		switch {
 		case lock == NotYetUnlocked && good:
@@ -246,7 +246,7 @@ func (s *session) startService(request map[string]any) map[string]any {
 		p.tls = conf
 		reply["EnableServiceSSL"] = true
 	}
-	number := d.handOut(p)
+	number := d.openPort(p)
 	if s.link != nil && s.link.network != nil {
 		if err := s.link.offer(number); err != nil {
 			return refuse("ServiceLimit")

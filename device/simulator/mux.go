@@ -242,14 +242,14 @@ func (c *client) watch(tag uint32) {
 		delete(s.watchers, w)
 		s.mu.Unlock()
 	}()
-	gone := make(chan struct{})
+	disconnected := make(chan struct{})
 	go func() {
-		defer close(gone)
+		defer close(disconnected)
 		_, _ = io.Copy(io.Discard, c.conn) // ends with the connection
 	}()
 	defer func() {
 		c.conn.Close()
-		<-gone
+		<-disconnected
 	}()
 	for _, l := range present {
 		if c.send(0, l.attached()) != nil {
@@ -262,7 +262,7 @@ func (c *client) watch(tag uint32) {
 			if !ok || c.send(0, event) != nil {
 				return
 			}
-		case <-gone:
+		case <-disconnected:
 			return
 		}
 	}

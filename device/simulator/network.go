@@ -77,7 +77,7 @@ func (l *Link) offer(port uint16) error {
 	return nil
 }
 
-// dialled serves a connection that did not come through usbmuxd.
+// dialled serves a connection that bypasses usbmuxd.
 func (l *Link) dialled(c net.Conn, number uint16) {
 	select {
 	case l.sim.room <- struct{}{}:

@@ -30,9 +30,9 @@ type ports struct {
 	next  uint16
 }
 
-// handOut opens a port for one connection. If there are too many, it closes the
+// openPort opens a port for one connection. If there are too many, it closes the
 // oldest one.
-func (d *Device) handOut(p port) uint16 {
+func (d *Device) openPort(p port) uint16 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.ports.order) == maxPorts {

@@ -31,7 +31,7 @@ func startSession(ctx context.Context, c net.Conn, conf *tls.Config) (*sessionTL
 }
 
 // end ends TLS. A host may send its own close_notify before it continues
-// unencrypted, or not. end reports whether it sends anything else by TLS.
+// unencrypted, or not. end reports false if it sends anything else by TLS.
 func (s *sessionTLS) end() bool {
 	_ = s.CloseWrite()
 	defer func() {

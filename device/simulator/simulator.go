@@ -108,14 +108,14 @@ type Link struct {
 	ID        int // DeviceID of usbmuxd
 	Transport Transport
 
-	sim     *Simulator
-	dev     *Device
-	network *network // nil: reached through usbmuxd only
-	mu      sync.Mutex
-	gone    bool
-	hearts  int                        // running heartbeats
-	cancel  map[int]context.CancelFunc // of open connections
-	lastID  int
+	sim      *Simulator
+	dev      *Device
+	network  *network // nil: reached through usbmuxd only
+	mu       sync.Mutex
+	detached bool
+	hearts   int                        // running heartbeats
+	cancel   map[int]context.CancelFunc // of open connections
+	lastID   int
 }
 
 // Attach attaches a device, and tells clients that listen. A device can be attached
@@ -146,7 +146,7 @@ func (l *Link) Detach() {
 	}
 	l.sim.mu.Unlock()
 	l.mu.Lock()
-	l.gone = true
+	l.detached = true
 	l.mu.Unlock()
 	if l.network != nil {
 		l.network.stop()
@@ -200,7 +200,7 @@ func (l *Link) drop() {
 func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gone {
+	if l.detached {
 		return nil, false
 	}
 	l.lastID++

@@ -19,7 +19,7 @@ type SyncLock interface {
 	// Opened counts handles of the file.
 	Opened(by int)
 	SetLocked(bool)
-	// Lost means that a connection ended that had the lock.
+	// Lost says that the connection with the lock has ended.
 	Lost(byHost bool)
 }
 

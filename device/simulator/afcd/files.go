@@ -19,7 +19,7 @@ const (
 // node is a file or a directory.
 type node struct {
 	dir     bool
-	gone    bool // it was removed; handles may exist
+	removed bool // handles may still exist
 	data    []byte
 	changed time.Time
 	locker  *handle // has the exclusive lock
@@ -107,7 +107,7 @@ func (f *Files) resize(n *node, size int) Status {
 	switch {
 	case n.dir:
 		return IsDirectory
-	case n.gone:
+	case n.removed:
 		return NotFound
 	case size < 0 || size > maxFileBytes || f.bytes-len(n.data)+size > maxFileBytes:
 		return NoSpace
@@ -133,7 +133,7 @@ func (f *Files) writeAt(n *node, b []byte, at int64) Status {
 			return status
 		}
 	}
-	if n.gone {
+	if n.removed {
 		return NotFound
 	}
 	copy(n.data[at:], b)
@@ -164,7 +164,8 @@ func (f *Files) list(p string) ([]string, Status) {
 	return names, OK
 }
 
-// remove removes a node. A directory that is not empty needs all.
+// remove removes a node. With all, it removes a directory that is not empty,
+// too.
 func (f *Files) remove(p string, all bool) Status {
 	p, status := clean(p)
 	if status != OK {
@@ -192,7 +193,7 @@ func (f *Files) remove(p string, all bool) Status {
 func (f *Files) unlink(p string) {
 	n := f.nodes[p]
 	f.bytes -= len(n.data)
-	n.gone = true
+	n.removed = true
 	delete(f.nodes, p)
 }
 

@@ -69,10 +69,10 @@ type Options struct {
 // Agent is the backup agent of a simulated device. It serves one conversation at a
 // time. Its methods may be called from any goroutine.
 type Agent struct {
-	opts  Options
-	me    mobilesync.Device
-	busy  sync.Mutex // held during a conversation
-	count uint64     // conversations begun
+	opts   Options
+	device mobilesync.Device
+	busy   sync.Mutex // held during a conversation
+	count  uint64     // conversations begun
 
 	mu         sync.Mutex
 	content    devicefiles.Source
@@ -112,12 +112,12 @@ func New(o Options) (*Agent, error) {
 	if o.Device.UDID == "" {
 		return nil, errors.New("simulated device: UDID is missing")
 	}
-	return &Agent{opts: o, me: o.Device, content: o.Content, password: []byte(o.Password), faults: faults.NewPlayer(o.Script),
+	return &Agent{opts: o, device: o.Device, content: o.Content, password: []byte(o.Password), faults: faults.NewPlayer(o.Script),
 		backups: map[[sha256.Size]byte]*digests{}}, nil
 }
 
 // Device returns the device.
-func (a *Agent) Device() mobilesync.Device { return a.me }
+func (a *Agent) Device() mobilesync.Device { return a.device }
 
 // Content returns what is on the device now.
 func (a *Agent) Content() devicefiles.Source {
@@ -265,7 +265,7 @@ func (a *Agent) stream(name string, n uint64) io.Reader {
 	mac := hmac.New(sha256.New, b[:])
 	binary.LittleEndian.PutUint64(b[:], n)
 	mac.Write(b[:])
-	mac.Write([]byte(a.me.UDID))
+	mac.Write([]byte(a.device.UDID))
 	mac.Write([]byte(name))
 	return rand.NewChaCha8([32]byte(mac.Sum(nil)))
 }
@@ -295,10 +295,10 @@ func (a *Agent) Serve(ctx context.Context, conn net.Conn) error {
 	t := &session{Client: hostfiles.New(ctx, link, a.violate), agent: a, ctx: ctx, conn: w, link: link, faults: player}
 	err := t.serve()
 	if ctx.Err() != nil {
-		return fmt.Errorf("simulated device %s: %w", a.me.UDID, ctx.Err())
+		return fmt.Errorf("simulated device %s: %w", a.device.UDID, ctx.Err())
 	}
 	if err != nil && !errors.Is(err, hostfiles.ErrOver) {
-		return fmt.Errorf("simulated device %s: %w", a.me.UDID, err)
+		return fmt.Errorf("simulated device %s: %w", a.device.UDID, err)
 	}
 	return nil
 }

@@ -41,8 +41,8 @@ type backup struct {
 func (t *session) folderOf(request map[string]any) (string, error) {
 	target, _ := request["TargetIdentifier"].(string)
 	source, _ := request["SourceIdentifier"].(string)
-	if target != t.agent.me.UDID {
-		t.agent.violate("%s with the target %q on the device %s", t.run.Operation, target, t.agent.me.UDID)
+	if target != t.agent.device.UDID {
+		t.agent.violate("%s with the target %q on the device %s", t.run.Operation, target, t.agent.device.UDID)
 		return "", mberror.Errorf(mberror.Generic, "this device is not %q", target)
 	}
 	if source != "" {
@@ -64,18 +64,18 @@ func (t *session) backup(request map[string]any) error {
 		return err
 	}
 	b := &backup{session: t, dir: dir, work: work}
-	return errors.Join(b.play(), os.RemoveAll(work))
+	return errors.Join(b.perform(), os.RemoveAll(work))
 }
 
-func (b *backup) play() error {
-	if err := b.at(faults.StepStatus); err != nil {
+func (b *backup) perform() error {
+	if err := b.reach(faults.StepStatus); err != nil {
 		return err
 	}
 	status, err := b.readStatus()
 	if err != nil {
 		return err
 	}
-	if err := b.at(faults.StepScan); err != nil {
+	if err := b.reach(faults.StepScan); err != nil {
 		return err
 	}
 	if err := b.begin(status); err != nil {
@@ -103,7 +103,7 @@ func (b *backup) play() error {
 	return nil
 }
 
-// begin decides what kind of run this is.
+// begin begins a new run or continues an interrupted one.
 func (b *backup) begin(s *status) error {
 	switch {
 	case s == nil:
@@ -194,7 +194,7 @@ func (b *backup) oldRecord(id hostfiles.FileID) (manifest.Record, bool) {
 	return b.old.records.At(i), true
 }
 
-// unchanged reports whether the old backup has the file as it is now.
+// unchanged reports whether the old backup has the current version of a file.
 func (b *backup) unchanged(r *manifest.Record) bool {
 	old, ok := b.oldRecord(r.FileID)
 	return ok && old.IsFile() && stateOf(&old) == stateOf(r) && (old.EncryptionKey != nil) == (b.cache.encryption != nil)

@@ -31,7 +31,7 @@ type sent struct {
 	key    []byte          // wrapped; nil in a plain backup
 }
 
-// cache is what a device keeps of a run until the run is complete.
+// cache holds what a device knows about a run until the run is complete.
 type cache struct {
 	uuid       string
 	number     uint64 // of the run, for its randomness
@@ -42,7 +42,7 @@ type cache struct {
 	tries      uint64 // number of file keys drawn
 }
 
-// encryption is the keys of an encrypted backup.
+// encryption holds the keys of an encrypted backup.
 type encryption struct {
 	bag         []byte
 	keys        *keybag.Keys
@@ -50,7 +50,7 @@ type encryption struct {
 	manifestKey []byte // wrapped
 }
 
-// digests is the digests of a complete backup.
+// digests holds the digests of a complete backup.
 type digests struct {
 	parent *digests // has the digests of unchanged files
 	sums   map[hostfiles.FileID][sha1.Size]byte
@@ -65,7 +65,7 @@ func (s *digests) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
 	return sum, false
 }
 
-// expected is what was sent last, and what the host has to return.
+// expected is what was sent last, which the host must return.
 type expected struct {
 	status, plist []byte
 	manifest      [sha256.Size]byte // of Manifest.db
@@ -115,15 +115,15 @@ func (t *session) encrypt(c *cache, password, bag []byte, keys *keybag.Keys) err
 // fileKey draws the key of a file.
 func (c *cache) fileKey(a *Agent, r *manifest.Record) (key keybag.FileKey, wrapped []byte, err error) {
 	c.tries++
-	mac := hmac.New(sha256.New, fmt.Appendf(nil, "%d %d %s %d", a.opts.Seed, c.number, a.me.UDID, c.tries))
+	mac := hmac.New(sha256.New, fmt.Appendf(nil, "%d %d %s %d", a.opts.Seed, c.number, a.device.UDID, c.tries))
 	mac.Write(r.FileID[:])
 	key = keybag.FileKey(mac.Sum(nil))
 	wrapped, err = c.encryption.keys.Wrap(classOf(r), key)
 	return key, wrapped, err
 }
 
-// classOf returns the protection class of a file in an encrypted backup. If the
-// keybag has no key for that of the record, it is the most common one.
+// classOf returns the protection class of a file in an encrypted backup. It is
+// the most common class if the keybag has no key for the record's.
 func classOf(r *manifest.Record) uint32 {
 	if r.ProtectionClass >= keybag.ClassComplete && r.ProtectionClass <= keybag.ClassNone {
 		return r.ProtectionClass
@@ -131,7 +131,7 @@ func classOf(r *manifest.Record) uint32 {
 	return keybag.ClassUntilFirstUnlock
 }
 
-// open opens a file as it is sent: encrypted in an encrypted backup.
+// open opens a file in the form that is sent: encrypted in an encrypted backup.
 func (c *cache) open(ctx context.Context, a *Agent, from devicefiles.Source, r *manifest.Record) (*outgoing, error) {
 	file, err := from.Open(r)
 	if err != nil {

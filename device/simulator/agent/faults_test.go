@@ -165,9 +165,9 @@ func TestBadHosts(t *testing.T) {
 		code  int64
 		says  string
 	}{
-		"status other bytes":   {func(d *device, h *host) { h.mangle[d.own("Status.plist")] = oldStatus }, mberror.Damaged, "Status.plist has other bytes"},
-		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.plist")] = "x" }, mberror.Damaged, "Manifest.plist has other bytes"},
-		"database other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.db")] = "x" }, mberror.Damaged, "Manifest.db has other bytes"},
+		"status other bytes":   {func(d *device, h *host) { h.mangle[d.own("Status.plist")] = oldStatus }, mberror.Damaged, "Status.plist differs"},
+		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.plist")] = "x" }, mberror.Damaged, "Manifest.plist differs"},
+		"database other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.db")] = "x" }, mberror.Damaged, "Manifest.db differs"},
 		"not listed": {func(d *device, h *host) {
 			records, _ := d.Content().Records(context.Background())
 			for _, rec := range records.All() {

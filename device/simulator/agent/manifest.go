@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/manifestdb"
 )
 
-// buildManifest writes the unencrypted manifest of a run to a file: that of the
-// content, with the keys and digests of the files as sent.
+// buildManifest writes the unencrypted manifest of a run to a file. It is the
+// content's manifest with the keys and digests of the sent files.
 func (b *backup) buildManifest(path string) (err error) {
 	if err := writeManifest(b.ctx, b.content, path); err != nil {
 		return err
@@ -85,8 +85,8 @@ func (b *backup) manifestPlist() ([]byte, error) {
 			lockdown[k] = v
 		}
 	}
-	for k, v := range map[string]string{"UniqueDeviceID": a.me.UDID, "DeviceName": a.me.Name, "ProductType": a.me.ProductType,
-		"ProductVersion": a.me.ProductVersion, "BuildVersion": a.me.BuildVersion, "SerialNumber": a.me.SerialNumber} {
+	for k, v := range map[string]string{"UniqueDeviceID": a.device.UDID, "DeviceName": a.device.Name, "ProductType": a.device.ProductType,
+		"ProductVersion": a.device.ProductVersion, "BuildVersion": a.device.BuildVersion, "SerialNumber": a.device.SerialNumber} {
 		if v != "" {
 			lockdown[k] = v
 		}
@@ -112,7 +112,7 @@ func (b *backup) manifestPlist() ([]byte, error) {
 	return plist.EncodeBinary(p)
 }
 
-// encryptedFile opens a file as it is sent.
+// encryptedFile opens a file in the form that is sent.
 func encryptedFile(path string, l *encryption) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -131,7 +131,7 @@ func encryptedFile(path string, l *encryption) (io.ReadCloser, error) {
 type oldBackup struct {
 	records     *manifest.Records
 	bag         []byte
-	keys        *keybag.Keys // of an encrypted one, as is manifestKey
+	keys        *keybag.Keys // of an encrypted backup, like manifestKey
 	manifestKey []byte
 	sum         [sha256.Size]byte
 }

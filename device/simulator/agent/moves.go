@@ -55,7 +55,7 @@ func (m *moves) flush() error {
 	if len(m.batch) == 0 {
 		return nil
 	}
-	if err := m.at(faults.StepMove); err != nil {
+	if err := m.reach(faults.StepMove); err != nil {
 		return err
 	}
 	if err := m.Require(nil, m.name, m.batch, map[string]any{}, 100*float64(m.done)/float64(max(m.total, 1))); err != nil {
@@ -72,19 +72,19 @@ func (b *backup) removeAll() error {
 	if err := b.sendStatus(faults.StepRemoving, "removing", "new", b.cache.full); err != nil {
 		return err
 	}
-	var gone []string
+	var obsolete []string
 	for _, id := range b.names.Sorted() {
 		if _, ok := b.records.ByFileID(id); !ok {
-			gone = append(gone, b.dir+"/"+mobilesync.BlobPath(mobilesync.Hashed, id))
+			obsolete = append(obsolete, b.dir+"/"+mobilesync.BlobPath(mobilesync.Hashed, id))
 		}
 	}
-	b.note(func(r *Run) { r.Removed = len(gone) })
-	for len(gone) > 0 {
-		n := min(maxBatch, len(gone))
-		if err := b.removeItems(gone[:n]...); err != nil {
+	b.note(func(r *Run) { r.Removed = len(obsolete) })
+	for len(obsolete) > 0 {
+		n := min(maxBatch, len(obsolete))
+		if err := b.removeItems(obsolete[:n]...); err != nil {
 			return err
 		}
-		gone = gone[n:]
+		obsolete = obsolete[n:]
 	}
 	return b.removeLeftovers()
 }
@@ -103,7 +103,7 @@ func (b *backup) removeLeftovers() error {
 }
 
 func (b *backup) removeItems(paths ...string) error {
-	if err := b.at(faults.StepRemove); err != nil {
+	if err := b.reach(faults.StepRemove); err != nil {
 		return err
 	}
 	return b.Require(nil, b.removeName(), paths, map[string]any{}, 99.0)

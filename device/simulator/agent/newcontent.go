@@ -18,7 +18,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// newContent creates the new content from what was restored and what stays.
+// newContent creates the new content from the restored files and those that
+// stay.
 func (r *restore) newContent() (devicefiles.Source, error) {
 	path := filepath.Join(r.target, mobilesync.ManifestDB)
 	if err := r.plainManifest(path); err != nil {
@@ -44,7 +45,7 @@ func (r *restore) newContent() (devicefiles.Source, error) {
 		return nil, fmt.Errorf("manifest of the restored content: %w", err)
 	}
 	if err := r.keepOthers(path); err != nil {
-		return nil, fmt.Errorf("what stays on the device: %w", err)
+		return nil, fmt.Errorf("keep other files of the device: %w", err)
 	}
 	if err := r.writePlists(); err != nil {
 		return nil, err
@@ -78,8 +79,9 @@ func (r *restore) plainManifest(path string) (err error) {
 	return errors.Join(err, out.Close())
 }
 
-// keepOthers adds what stays on the device: everything that is not in the backup,
-// unless the host wants it removed, and system files if none were restored.
+// keepOthers adds the files that stay on the device: those that are not in the
+// backup, unless the host wants them removed, and system files if none were
+// restored.
 func (r *restore) keepOthers(path string) error {
 	current, _ := r.agent.current()
 	records, err := current.Records(r.ctx)

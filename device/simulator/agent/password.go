@@ -27,7 +27,7 @@ func (t *session) changePassword(request map[string]any) error {
 	if len(old) == 0 && len(next) == 0 {
 		return mberror.Errorf(mberror.Generic, "neither an old nor a new password")
 	}
-	if err := t.at(faults.StepKeybag); err != nil {
+	if err := t.reach(faults.StepKeybag); err != nil {
 		return err
 	}
 	if err := t.rewrap(dir, old, next); err != nil {

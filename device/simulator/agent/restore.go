@@ -83,10 +83,10 @@ func (t *session) restore(request map[string]any) error {
 	var password []byte
 	r.options, password = restoreOptions(request)
 	t.agent.note(t.run, func(run *Run) { run.Options = r.options })
-	return errors.Join(r.play(password), os.RemoveAll(work))
+	return errors.Join(r.perform(password), os.RemoveAll(work))
 }
 
-func (r *restore) play(password []byte) error {
+func (r *restore) perform(password []byte) error {
 	if err := r.inspect(password); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (r *restore) play(password []byte) error {
 // inspect downloads the four files that describe the backup, and decides whether it
 // can be restored.
 func (r *restore) inspect(password []byte) error {
-	if err := r.at(faults.StepStatus); err != nil {
+	if err := r.reach(faults.StepStatus); err != nil {
 		return err
 	}
 	raw, err := r.SmallFile(r.dir + "/" + mobilesync.StatusPlist)
@@ -122,7 +122,7 @@ func (r *restore) inspect(password []byte) error {
 	if s := parseStatus(raw); s == nil || s.snapshot != "finished" {
 		return mberror.Of(mberror.NoBackup)
 	}
-	if err := r.at(faults.StepManifest); err != nil {
+	if err := r.reach(faults.StepManifest); err != nil {
 		return err
 	}
 	if raw, err = r.SmallFile(r.dir + "/" + mobilesync.ManifestPlist); err != nil {
@@ -177,10 +177,10 @@ func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password 
 
 // compatible compares the version of the backup with that of the device.
 func (r *restore) compatible(info map[string]any) error {
-	mine := r.agent.me.ProductVersion
+	own := r.agent.device.ProductVersion
 	for _, v := range []any{r.manifest["RequiredProductVersion"], info["Product Version"]} {
-		if needed, ok := v.(string); ok && mine != "" && newer(needed, mine) {
-			return mberror.Errorf(mberror.Incompatible, "the backup is of iOS %s, this device has %s", needed, mine)
+		if needed, ok := v.(string); ok && own != "" && newer(needed, own) {
+			return mberror.Errorf(mberror.Incompatible, "the backup is of iOS %s, this device has %s", needed, own)
 		}
 	}
 	return nil
@@ -209,10 +209,10 @@ func (r *restore) safetyCopy() error {
 	if r.options.DontCopy {
 		return nil
 	}
-	if err := r.at(faults.StepCopy); err != nil {
+	if err := r.reach(faults.StepCopy); err != nil {
 		return err
 	}
-	target := r.agent.me.UDID
+	target := r.agent.device.UDID
 	files, others, err := r.List(target)
 	if err != nil || len(files)+len(others) == 0 {
 		return err
@@ -228,7 +228,7 @@ func (r *restore) safetyCopy() error {
 func (r *restore) prepare() error {
 	for {
 		r.agent.restored++
-		r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.me.UDID)
+		r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.device.UDID)
 		if _, err := os.Lstat(filepath.Dir(r.target)); err != nil {
 			break // it is new
 		}
@@ -278,7 +278,7 @@ func (r *restore) getFiles() error {
 }
 
 func (r *restore) getBatch(batch []int, share float64) error {
-	if err := r.at(faults.StepFiles); err != nil {
+	if err := r.reach(faults.StepFiles); err != nil {
 		return err
 	}
 	paths, index := make([]string, len(batch)), map[string]int{}
@@ -356,7 +356,7 @@ func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	want, known := r.known.digest(rec.FileID)
 	switch {
 	case rec.HasDigest && sum != rec.Digest, known && sum != want:
-		r.agent.violate("restore: %s/%s has other bytes than were sent", rec.Domain, rec.RelativePath)
+		r.agent.violate("restore: %s/%s differs from what was sent", rec.Domain, rec.RelativePath)
 		return mberror.Errorf(mberror.Damaged, "%s/%s is not what was backed up", rec.Domain, rec.RelativePath)
 	case !rec.HasDigest && devicefiles.HasDigests(rec.Domain):
 		return mberror.Errorf(mberror.Damaged, "%s/%s has no digest", rec.Domain, rec.RelativePath)

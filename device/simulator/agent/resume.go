@@ -20,11 +20,11 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// loadOld downloads the old backup's manifests and lists its files. b.old stays nil
-// if the run has to be a full one. must says that the old backup is finished, so
-// that a missing manifest is an error.
+// loadOld downloads the old backup's manifests and lists its files. b.old stays
+// nil if the run must be a full one. must says that the old backup is finished,
+// so a missing manifest is an error.
 func (b *backup) loadOld(must bool) error {
-	if err := b.at(faults.StepManifest); err != nil {
+	if err := b.reach(faults.StepManifest); err != nil {
 		return err
 	}
 	raw, err := b.SmallFile(b.dir + "/" + mobilesync.ManifestPlist)
@@ -79,7 +79,7 @@ func (b *backup) loadOld(must bool) error {
 
 // listFiles lists the host's files.
 func (b *backup) listFiles() error {
-	if err := b.at(faults.StepListing); err != nil {
+	if err := b.reach(faults.StepListing); err != nil {
 		return err
 	}
 	names, _, err := b.List(b.dir)
@@ -102,10 +102,10 @@ func (b *backup) compareExpected(raw []byte, sum [sha256.Size]byte) {
 		return // of an older backup
 	}
 	if !bytes.Equal(raw, b.agent.expected.plist) {
-		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestPlist)
+		b.agent.violate("%s differs from what was sent", mobilesync.ManifestPlist)
 	}
 	if sum != b.agent.expected.manifest {
-		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestDB)
+		b.agent.violate("%s differs from what was sent", mobilesync.ManifestDB)
 	}
 }
 
@@ -131,8 +131,9 @@ func (c *countingHash) Write(p []byte) (int, error) {
 	return c.Hash.Write(p)
 }
 
-// parseOld reads the old Manifest.plist. nil means that the new backup has to be
-// a full one: it is unsound, of another version, or encrypted otherwise.
+// parseOld reads the old Manifest.plist. It returns nil if the new backup must
+// be a full one, because the old one is invalid, of another version, or
+// encrypted differently.
 func (b *backup) parseOld(raw []byte) (*oldBackup, error) {
 	password := b.agent.secret()
 	m, err := plist.Dict(raw)
@@ -188,7 +189,7 @@ func (o *oldBackup) readRecords(ctx context.Context, path string, size int64) (_
 // resume continues a run that was interrupted while files were sent.
 func (b *backup) resume(s *status) error {
 	b.note(func(r *Run) { r.Resumed = s.snapshot })
-	if err := b.at(faults.StepListing); err != nil {
+	if err := b.reach(faults.StepListing); err != nil {
 		return err
 	}
 	var err error
@@ -217,10 +218,10 @@ func (b *backup) resume(s *status) error {
 
 // finishInterrupted finishes a run that was interrupted after its files were sent.
 func (b *backup) finishInterrupted(s *status) error {
-	if err := b.at(faults.StepFinishing); err != nil {
+	if err := b.reach(faults.StepFinishing); err != nil {
 		return err
 	}
-	// What the host has decides; the cache of the run is not needed.
+	// Only the host's files matter, not the cache of the run.
 	b.cache = &cache{uuid: s.uuid}
 	if s.snapshot == "moving" {
 		files, others, err := b.List(b.dir + "/Snapshot")
@@ -289,18 +290,18 @@ func (b *backup) removeUnknown() error {
 	if err != nil {
 		return err
 	}
-	var gone []string
+	var obsolete []string
 	for _, id := range files.Sorted() {
 		if _, ok := records.ByFileID(id); !ok {
-			gone = append(gone, fmt.Sprintf("%s/%s", b.dir, mobilesync.BlobPath(mobilesync.Hashed, id)))
+			obsolete = append(obsolete, fmt.Sprintf("%s/%s", b.dir, mobilesync.BlobPath(mobilesync.Hashed, id)))
 		}
 	}
-	for len(gone) > 0 {
-		n := min(maxBatch, len(gone))
-		if err := b.removeItems(gone[:n]...); err != nil {
+	for len(obsolete) > 0 {
+		n := min(maxBatch, len(obsolete))
+		if err := b.removeItems(obsolete[:n]...); err != nil {
 			return err
 		}
-		gone = gone[n:]
+		obsolete = obsolete[n:]
 	}
 	return nil
 }

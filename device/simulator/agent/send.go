@@ -49,7 +49,7 @@ func (b *backup) sendAll() error {
 
 // space checks that the host has enough space.
 func (b *backup) space(size int64) error {
-	if err := b.at(faults.StepSpace); err != nil {
+	if err := b.reach(faults.StepSpace); err != nil {
 		return err
 	}
 	need := size + reserve
@@ -73,7 +73,7 @@ func (b *backup) space(size int64) error {
 }
 
 func (b *backup) folders() error {
-	if err := b.at(faults.StepFolders); err != nil {
+	if err := b.reach(faults.StepFolders); err != nil {
 		return err
 	}
 	for _, top := range []string{b.dir, b.dir + "/Snapshot"} {
@@ -92,7 +92,7 @@ func (b *backup) folders() error {
 // sendFiles sends the files of some records.
 func (b *backup) sendFiles(list []int32) error {
 	for done := 0; done < len(list); done += maxBatch {
-		if err := b.at(faults.StepUpload); err != nil {
+		if err := b.reach(faults.StepUpload); err != nil {
 			return err
 		}
 		batch := list[done:min(done+maxBatch, len(list))]
@@ -186,7 +186,7 @@ func (failing) Read([]byte) (int, error) {
 
 // sendManifests sends Manifest.plist and Manifest.db.
 func (b *backup) sendManifests() error {
-	if err := b.at(faults.StepManifests); err != nil {
+	if err := b.reach(faults.StepManifests); err != nil {
 		return err
 	}
 	path := filepath.Join(b.work, mobilesync.ManifestDB)

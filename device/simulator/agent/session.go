@@ -110,9 +110,10 @@ func (t *session) operate(name string, request map[string]any) error {
 	return t.finish(err)
 }
 
-// unlocked begins an operation that reads the device's files.
+// unlocked begins an operation that reads the device's files. It fails if the
+// device is locked.
 func (t *session) unlocked() error {
-	if err := t.at(faults.StepBegin); err != nil {
+	if err := t.reach(faults.StepBegin); err != nil {
 		return err
 	}
 	if t.agent.opts.Locked != nil && t.agent.opts.Locked() {
@@ -135,7 +136,7 @@ func (t *session) outdated(request map[string]any) error {
 
 func (t *session) finish(err error) error {
 	if err == nil {
-		err = t.at(faults.StepResponse)
+		err = t.reach(faults.StepResponse)
 	}
 	var f *mberror.Error
 	response := map[string]any{"ErrorCode": 0}

@@ -47,7 +47,7 @@ func (b *backup) readStatus() (*status, error) {
 	s := parseStatus(raw)
 	if s != nil && s.uuid == b.agent.expected.uuid && !bytes.Equal(raw, b.agent.expected.status) && b.agent.expected.status != nil {
 		if last := parseStatus(b.agent.expected.status); last != nil && last.uuid == s.uuid && last.snapshot == s.snapshot {
-			b.agent.violate("%s has other bytes than were sent", mobilesync.StatusPlist)
+			b.agent.violate("%s differs from what was sent", mobilesync.StatusPlist)
 		}
 	}
 	return s, nil
@@ -55,7 +55,7 @@ func (b *backup) readStatus() (*status, error) {
 
 // sendStatus sends a Status.plist with the progress of the run.
 func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool) error {
-	if err := b.at(step); err != nil {
+	if err := b.reach(step); err != nil {
 		return err
 	}
 	raw, err := plist.EncodeBinary(map[string]any{
@@ -73,7 +73,7 @@ func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool)
 
 // verify checks at the end of a run that the host has what was sent.
 func (b *backup) verify() error {
-	if err := b.at(faults.StepVerify); err != nil {
+	if err := b.reach(faults.StepVerify); err != nil {
 		return err
 	}
 	for _, f := range []struct {
@@ -85,7 +85,7 @@ func (b *backup) verify() error {
 			return err
 		}
 		if !bytes.Equal(raw, f.want) {
-			b.agent.violate("%s has other bytes than were sent", f.name)
+			b.agent.violate("%s differs from what was sent", f.name)
 			return mberror.Errorf(mberror.Damaged, "%s is not what was sent", f.name)
 		}
 	}
@@ -95,7 +95,7 @@ func (b *backup) verify() error {
 		return err
 	}
 	if !found || [32]byte(sum.Sum(nil)) != b.agent.expected.manifest {
-		b.agent.violate("%s has other bytes than were sent", mobilesync.ManifestDB)
+		b.agent.violate("%s differs from what was sent", mobilesync.ManifestDB)
 		return mberror.Errorf(mberror.Damaged, "%s is not what was sent", mobilesync.ManifestDB)
 	}
 	if b.agent.opts.NoListing {

@@ -14,8 +14,8 @@ type quirks struct {
 	total            int64 // the declared size, if over 0
 }
 
-// at reaches a step: it reports the step and makes the faults happen that are due.
-func (t *session) at(step faults.Step) error {
+// reach reports that a step is reached, and triggers the faults that are due.
+func (t *session) reach(step faults.Step) error {
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
@@ -33,15 +33,15 @@ func (t *session) at(step faults.Step) error {
 		end()
 	}
 	for _, f := range t.faults.Due(step) {
-		if err := t.happen(f); err != nil {
+		if err := t.trigger(f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// happen makes a fault happen.
-func (t *session) happen(f faults.Fault) error {
+// trigger triggers a fault.
+func (t *session) trigger(f faults.Fault) error {
 	switch f.Do {
 	case faults.Cut:
 		t.conn.Cut()
@@ -70,7 +70,7 @@ func (t *session) happen(f faults.Fault) error {
 	case faults.Huge:
 		t.quirks.total = f.Bytes
 	case faults.Attack:
-		target := &hostile.Target{Client: t.Client, Link: t.link, Conn: t.conn, UDID: t.agent.me.UDID, Violate: t.agent.violate}
+		target := &hostile.Target{Client: t.Client, Link: t.link, Conn: t.conn, UDID: t.agent.device.UDID, Violate: t.agent.violate}
 		return hostile.Named(f.Name)(target, f.Bytes)
 	}
 	return nil

@@ -1,7 +1,7 @@
-// Package devicefiles has what is on a simulated device: the content of a backup
-// folder, or generated files.
+// Package devicefiles provides the content of a simulated device: that of a
+// backup folder, or generated files.
 //
-// Content is streamed. It is never changed here.
+// The package streams content and never changes it.
 package devicefiles
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
-// Source is what is on a device, in the clear.
+// Source is the unencrypted content of a device.
 type Source interface {
 	// Device returns the device.
 	Device() mobilesync.Device

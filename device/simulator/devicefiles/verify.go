@@ -66,7 +66,7 @@ func (c *comparison) compare(want, have Source) error {
 		}
 		other := b.At(i)
 		if !SameMetadata(&rec, &other) {
-			c.differ("%s/%s has other metadata", rec.Domain, rec.RelativePath)
+			c.differ("%s/%s differs in metadata", rec.Domain, rec.RelativePath)
 		}
 		if !rec.IsFile() {
 			continue
@@ -75,7 +75,7 @@ func (c *comparison) compare(want, have Source) error {
 		if err != nil {
 			c.differ("%s/%s: %v", rec.Domain, rec.RelativePath, err)
 		} else if !same {
-			c.differ("%s/%s has other content", rec.Domain, rec.RelativePath)
+			c.differ("%s/%s differs in content", rec.Domain, rec.RelativePath)
 		}
 	}
 	return nil

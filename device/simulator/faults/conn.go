@@ -25,8 +25,9 @@ type Conn struct {
 // NewConn returns a connection with the faults of a player.
 func NewConn(c net.Conn, p *Player) *Conn { return &Conn{Conn: c, player: p} }
 
-// Present returns a context that ends when the host disconnects, or sends
-// anything, at a time when a host waits for the device. Call end afterwards.
+// Present returns a context that ends when the host disconnects or sends
+// anything. It is for times when the host waits for the device. Call end
+// afterwards.
 func (c *Conn) Present(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var b [1]byte
@@ -54,20 +55,20 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 	} else {
 		n, err = c.Conn.Read(p)
 	}
-	may, cut := c.player.pass(n)
+	allowed, cut := c.player.pass(n)
 	if cut {
 		c.Cut()
-		return may, hostfiles.ErrCut
+		return allowed, hostfiles.ErrCut
 	}
 	return n, err
 }
 
 func (c *Conn) Write(p []byte) (int, error) {
-	may, cut := c.player.pass(len(p))
+	allowed, cut := c.player.pass(len(p))
 	if !cut {
 		return c.Conn.Write(p)
 	}
-	n, err := c.Conn.Write(p[:may])
+	n, err := c.Conn.Write(p[:allowed])
 	c.Cut()
 	return n, errors.Join(err, hostfiles.ErrCut)
 }
@@ -77,7 +78,7 @@ func (c *Conn) Cut() {
 	c.mu.Lock()
 	c.cut = true
 	c.mu.Unlock()
-	_ = c.Conn.Close() // that is the point
+	_ = c.Conn.Close()
 }
 
 // CloseWrite ends what is sent, if the connection below can do that.

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Player says when the faults of a script are due. A fault that has happened does
-// not happen again, also not in a later conversation.
+// Player says when the faults of a script are due. Each fault happens once,
+// even across conversations.
 type Player struct {
 	mu     sync.Mutex
 	left   Script
@@ -45,13 +45,13 @@ func (p *Player) Due(step Step) Script {
 }
 
 // pass counts n bytes. It returns how many of them may pass before the cut.
-func (p *Player) pass(n int) (may int, cut bool) {
+func (p *Player) pass(n int) (allowed int, cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.cutAt > 0 && p.passed+int64(n) >= p.cutAt {
-		may = int(p.cutAt - p.passed)
+		allowed = int(p.cutAt - p.passed)
 		p.cutAt = 0
-		return may, true
+		return allowed, true
 	}
 	p.passed += int64(n)
 	return n, false

@@ -61,17 +61,17 @@ func (s Script) Check() error {
 func (f Fault) check() error {
 	switch {
 	case !slices.Contains(actions, f.Do):
-		return fmt.Errorf("there is no action %q", f.Do)
+		return fmt.Errorf("unknown action %q", f.Do)
 	case f.At == "" && (f.Do != Cut || f.After <= 0):
-		return errors.New("it needs a step, or has to be a cut after some bytes")
+		return errors.New("want a step, or a cut after a number of bytes")
 	case f.At != "" && !slices.Contains(steps, f.At):
-		return fmt.Errorf("there is no step %q", f.At)
+		return fmt.Errorf("unknown step %q", f.At)
 	case f.Nth < 0 || f.For < 0 || f.Bytes < 0:
 		return errors.New("a number is negative")
 	case f.Do == Fail && f.Code <= 0:
 		return errors.New("it needs an error code")
 	case f.Do == Attack && hostile.Named(f.Name) == nil:
-		return fmt.Errorf("there is no attack %q", f.Name)
+		return fmt.Errorf("unknown attack %q", f.Name)
 	}
 	return nil
 }

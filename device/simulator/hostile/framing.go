@@ -107,7 +107,7 @@ func expectEnd(t *Target, b []byte) error {
 // patience is how long a host may take to notice broken framing.
 const patience = 2 * time.Second
 
-// inUpload writes in the place of the name of an uploaded file.
+// inUpload calls write instead of sending the name of an uploaded file.
 func inUpload(write func(*bytes.Buffer)) Attack {
 	return func(t *Target, _ int64) error {
 		if err := t.Link.WriteMessage("DLMessageUploadFiles", map[string]any{}, -1.0, int64(0)); err != nil {
@@ -119,7 +119,7 @@ func inUpload(write func(*bytes.Buffer)) Attack {
 	}
 }
 
-// inFile writes in the place of a frame of an uploaded file.
+// inFile calls write instead of sending a frame of an uploaded file.
 func inFile(write func(*bytes.Buffer)) Attack {
 	return func(t *Target, size int64) error {
 		return inUpload(func(b *bytes.Buffer) {

@@ -1,5 +1,5 @@
-// Package hostile has a device's attacks on its host: requests with paths outside
-// of the backup folder, broken framing, endless transfers.
+// Package hostile provides a device's attacks on its host: requests with paths
+// outside of the backup folder, broken framing, endless transfers.
 //
 // An attack that a host falls for is reported as a violation.
 package hostile

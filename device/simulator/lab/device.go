@@ -57,7 +57,7 @@ func (d *Device) step(s faults.Step) {
 	}
 }
 
-// locked reports whether an operation has to end with 208.
+// locked reports whether an operation must end with error 208.
 func (d *Device) locked() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -146,7 +146,7 @@ func (d *Device) Unlock() {
 	}
 }
 
-// wouldAsk reports whether the next operation has to wait for the passcode.
+// wouldAsk reports whether the next operation will wait for the passcode.
 func (d *Device) wouldAsk() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

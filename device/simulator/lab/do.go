@@ -36,8 +36,8 @@ var commands = map[string]command{
 	"devices": {"", "list the devices", false, 0, func(_ context.Context, l *Lab, _ *Device, _ []string) (string, error) {
 		return l.list(), nil
 	}},
-	"lock": {"DEVICE", "lock the screen: a backup under way goes on, the next one asks for the passcode", true, 0, change(func(d *Device) { d.SetLock(simulator.Locked) })},
-	"reboot": {"DEVICE", "restart it; it is not unlocked yet", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
+	"lock": {"DEVICE", "lock the screen: a running backup continues, the next one asks for the passcode", true, 0, change(func(d *Device) { d.SetLock(simulator.Locked) })},
+	"reboot": {"DEVICE", "restart it; it stays locked until you unlock it", true, 0, func(_ context.Context, l *Lab, d *Device, _ []string) (string, error) {
 		l.Mux.Detach(d.Device)
 		d.SetLock(simulator.NotYetUnlocked)
 		d.Agent.Forget()
@@ -64,7 +64,7 @@ var commands = map[string]command{
 		return "", d.fault(strings.Join(args, " "))
 	}},
 	"cancel": {"DEVICE", "tap Cancel on it", true, 0, func(_ context.Context, _ *Lab, d *Device, _ []string) (string, error) {
-		return fmt.Sprintf("%d programs listen", d.Notify(simulator.SyncCancelRequest)), nil
+		return fmt.Sprintf("%d programs were told", d.Notify(simulator.SyncCancelRequest)), nil
 	}},
 	"ask":     {"DEVICE", "ask for the passcode before each backup", true, 0, change(func(d *Device) { d.AskPasscode(true) })},
 	"ask-not": {"DEVICE", "remove the passcode", true, 0, change(func(d *Device) { d.AskPasscode(false) })},
@@ -77,7 +77,7 @@ var commands = map[string]command{
 		}
 		return "", nil
 	}},
-	"password": {"DEVICE [PASSWORD]", "another computer sets the backup password; without one, encryption ends", true, 0, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"password": {"DEVICE [PASSWORD]", "set the backup password as another computer does; no PASSWORD ends encryption", true, 0, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		d.Agent.SetPassword(strings.Join(args, " "))
 		return "", nil
 	}},
@@ -85,7 +85,7 @@ var commands = map[string]command{
 	"ios":     {"DEVICE VERSION", "set the version of iOS", true, 1, setting("", "ProductVersion", func(s string) any { return s })},
 	"battery": {"DEVICE PERCENT", "set the charge and unplug the charger", true, 1, battery},
 	"free":    {"DEVICE BYTES", "set the free storage", true, 1, setting(simulator.DomainDiskUsage, "TotalDataAvailable", number)},
-	"busy": {"DEVICE TIMES", "let that many attempts to take the sync lock fail", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"busy": {"DEVICE TIMES", "make that many attempts to take the sync lock fail", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		n, err := strconv.Atoi(args[0])
 		if err == nil {
 			d.SetLockBusy(n)

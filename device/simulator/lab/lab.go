@@ -1,6 +1,6 @@
-// Package lab has simulated devices that are ready to use: with content that changes
-// from day to day, a backup agent, and an owner that lines of text control (Do).
-// Computers find them through the socket of Serve.
+// Package lab provides simulated devices that are ready to use. They have
+// content that changes from day to day, a backup agent, and an owner whom lines
+// of text control (Do). Computers find them through the socket of Serve.
 //
 // "snap simulate", the demo and tests of commands use it. The same options give the
 // same content. It writes only to its folder.
@@ -28,7 +28,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// Options say which devices there are.
+// Options describe the devices.
 type Options struct {
 	// Dir is an existing folder for content and state, which the caller removes.
 	Dir     string
@@ -79,7 +79,7 @@ const (
 	EventPasscode  EventKind = "passcode"  // the device asks for its passcode
 )
 
-// Lab is devices attached to a simulated usbmuxd.
+// Lab holds devices that are attached to a simulated usbmuxd.
 type Lab struct {
 	Mux  *simulator.Simulator
 	opts Options
@@ -145,8 +145,8 @@ func (l *Lab) fill(ctx context.Context) error {
 	return nil
 }
 
-// AddSpare attaches another device with little content, for restores. It chooses an
-// empty UDID and name.
+// AddSpare attaches another device with little content, for restores. It
+// chooses the UDID and the name if they are empty.
 func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error) {
 	l.mu.Lock()
 	n := len(l.devices)

@@ -42,7 +42,7 @@ func TestDo(t *testing.T) {
 		{"ios 1 15.0", "", func() bool { return d.Value("", "ProductVersion") == "15.0" }},
 		{"password 1 two words", "", func() bool { return d.Agent.WillEncrypt() }},
 		{"password 1", "", func() bool { return !d.Agent.WillEncrypt() }},
-		{"cancel 1", "0 programs listen", nil},
+		{"cancel 1", "0 programs were told", nil},
 		{"violations", "none", nil},
 		{"runs 2", "nothing yet", nil},
 		{"cut 1 5000", "", nil},

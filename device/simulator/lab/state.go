@@ -39,13 +39,13 @@ type deviceState struct {
 	Name     string                 `json:"name"`
 	Password string                 `json:"password,omitempty"` // of its backups
 	Asks     bool                   `json:"asks,omitempty"`
-	Restored string                 `json:"restored,omitempty"` // folder below that of the lab
+	Restored string                 `json:"restored,omitempty"` // relative to the lab's folder
 	Memory   simulator.DeviceMemory `json:"memory"`
 }
 
-// Save saves what Resume needs to the lab's folder: the devices, their content, the
-// trusted hosts and the backup passwords. Other changes by Do, such as to a battery,
-// are not saved.
+// Save writes what Resume needs to the lab's folder: the devices, their
+// content, the trusted hosts and the backup passwords. Other changes by Do,
+// such as to a battery, are not saved.
 func (l *Lab) Save() error {
 	st := state{Devices: l.opts.Devices, Scale: l.opts.Scale.String(), Seed: l.opts.Seed, Day: l.Day(), Mux: l.Mux.Memory()}
 	for _, d := range l.Devices() {
@@ -178,11 +178,11 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 	return nil
 }
 
-// stateFolder returns the folder of a device in that of the lab.
+// stateFolder returns the name of a device's folder in the lab's folder.
 func stateFolder(udid string) string { return "state-" + udid }
 
-// removeGenerated removes what is generated again, also after a run that was killed.
-// It does not follow links out of dir.
+// removeGenerated removes files that Resume generates again, including those of
+// a killed run. It does not follow links out of dir.
 func removeGenerated(dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

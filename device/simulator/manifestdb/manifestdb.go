@@ -33,9 +33,9 @@ const (
 	Delete
 )
 
-// Edit changes rows of the Manifest.db at path in place, so that the others stay
-// where they are in the file. decide may change its record; it is called more than
-// once.
+// Edit changes rows of the Manifest.db at path in place, so that the other rows
+// keep their position in the file. decide may change its record; it is called
+// more than once.
 func Edit(ctx context.Context, path string, records *manifest.Records, decide func(*manifest.Record) Change) (err error) {
 	todo := map[int]Change{}
 	for i, rec := range records.All() {
@@ -83,8 +83,8 @@ func Edit(ctx context.Context, path string, records *manifest.Records, decide fu
 	})
 }
 
-// Write writes to the Manifest.db at path in a transaction. It uses no write-ahead
-// log, but sets the header that says so, as on devices.
+// Write writes to the Manifest.db at path in a transaction. It uses no
+// write-ahead log, but the header says so, as on devices.
 func Write(ctx context.Context, path string, work func(*sql.Tx) error) error {
 	if err := setJournal(path, 1); err != nil {
 		return err
@@ -178,7 +178,8 @@ func setJournal(path string, version byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// ExtendedAttributes returns those of a row's metadata, nil if it has none.
+// ExtendedAttributes returns the extended attributes in a row's metadata, nil
+// if it has none.
 func ExtendedAttributes(blob []byte) []byte {
 	doc, err := bplist.Parse(blob)
 	if err != nil {

@@ -1,7 +1,8 @@
-// Package mberror has the errors of Apple's MBErrorDomain, with which a device
-// answers requests for backups, restores and changes of the backup password.
+// Package mberror has the errors of Apple's MBErrorDomain, which a device
+// reports in backups, restores and password changes.
 //
-// It is independent of the host's own table, so that tests find mistakes in it.
+// It is independent of the host's own table, so that tests find mistakes in
+// that table.
 package mberror
 
 import (

@@ -1,5 +1,5 @@
-// Package pairing is the trust of a simulated device in hosts: who may pair, the
-// pairing itself, and the certificates and TLS that result.
+// Package pairing manages the hosts that a simulated device trusts: who may
+// pair, the pairing itself, and the certificates and TLS that result.
 //
 // It reports what a host does wrong, and never keeps more than a fixed number of
 // hosts.

@@ -1,9 +1,9 @@
-// Package synclock follows how a host takes the sync lock of a simulated device,
-// which keeps programs that sync or back up apart.
+// Package synclock follows how a host takes the sync lock of a simulated
+// device. The lock keeps programs from syncing or backing up at the same time.
 //
 // The steps are: syncWillStart, opening the lock file, syncLockRequest, locking
 // the file, syncDidStart, the work, unlocking, syncDidFinish. It reports every
-// step that comes out of order.
+// step that is out of order.
 package synclock
 
 import (
@@ -45,9 +45,9 @@ type Lock struct {
 	change chan struct{} // closed by the next change
 }
 
-// grace is how long a device waits for a notification before it complains about
-// what comes first. Notifications are not confirmed, and they come on another
-// connection than what they announce.
+// grace is how long a device waits for a notification before it reports a step
+// without it. Notifications are not confirmed, and arrive on another connection
+// than the step that they announce.
 const grace = 2 * time.Second
 
 // New returns a lock that nobody has. violate is called with what a host does
@@ -175,7 +175,8 @@ func (s *Lock) SetLocked(locked bool) {
 	s.set(func() { s.locked = locked })
 }
 
-// Lost tells the lock that the connection ended that held it, by the host or not.
+// Lost tells the lock that the connection that held it has ended, and whether
+// the host ended it.
 func (s *Lock) Lost(byHost bool) {
 	if byHost {
 		s.violate("the connection was closed with the sync lock held")

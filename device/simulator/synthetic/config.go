@@ -36,7 +36,7 @@ func ParseScale(name string) (Scale, error) {
 			return Scale(i), nil
 		}
 	}
-	return 0, fmt.Errorf("synthetic: there is no scale %q: want tiny, small, medium, large, crowd or demo", name)
+	return 0, fmt.Errorf("synthetic: unknown scale %q: want tiny, small, medium, large, crowd or demo", name)
 }
 
 // Encryption says which devices make encrypted backups.
@@ -76,8 +76,9 @@ type Config struct {
 	// FullBackupDay is the day (1 or later) of a full backup: every blob is sent again,
 	// and an encrypted device creates a new keybag and new keys. 0 means never.
 	FullBackupDay int
-	// PasswordChangeDay is the day (1 or later) before whose backup encrypted devices
-	// get NewPassword, so that it is a full one with new keys. 0 means never.
+	// PasswordChangeDay is the day (1 or later) from which encrypted devices
+	// have NewPassword. The backup of that day is a full one with new keys. 0
+	// means never.
 	PasswordChangeDay int
 	NewPassword       string
 }
@@ -125,7 +126,8 @@ func (c Config) fullRun(day int, encrypted bool) bool {
 	return day == 0 || day == c.FullBackupDay || encrypted && day == c.PasswordChangeDay
 }
 
-// shape is the numbers of a scale: of things on day 0, and of new things on a day.
+// shape has the numbers of a scale: of files and rows on day 0, and of new ones
+// on a day.
 type shape struct {
 	apps, plistsPerApp, cachesPerApp, homePlists, logs int
 

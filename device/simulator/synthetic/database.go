@@ -68,8 +68,8 @@ func (x *session) exec(query string, args ...any) int64 {
 	return id
 }
 
-// number returns the positive integer that is the result of a query. After an error
-// it is 1, so that it is a valid bound.
+// number returns the positive result of a query. It returns 1 after an error,
+// which is a valid bound.
 func (x *session) number(query string, args ...any) (n int) {
 	if x.err == nil {
 		x.err = x.tx.QueryRowContext(x.ctx, query, args...).Scan(&n)
@@ -83,7 +83,7 @@ func (x *session) at(i, n int) time.Time {
 	return x.from.Add(time.Duration(span*int64(i)/int64(n+1)+int64(x.s.IntN(60))) * time.Second)
 }
 
-// amount returns the number of new things: many on day 0, few later.
+// amount returns the number of new rows: many on day 0, few later.
 func (x *session) amount(first, later int) int {
 	if x.day == 0 {
 		return first
@@ -94,8 +94,8 @@ func (x *session) amount(first, later int) int {
 // cocoa returns a time as Core Data stores it: seconds since 2001.
 func cocoa(t time.Time) int64 { return t.Unix() - 978307200 }
 
-// openLive opens a live database. It switches SQLite's safety off, since an error
-// ends the series.
+// openLive opens a live database. It switches off SQLite's protection against
+// crashes, since an error ends the series.
 func openLive(path string, pragmas ...string) (*sql.DB, error) {
 	query := url.Values{}
 	for _, p := range append([]string{"page_size=4096", "journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16000"}, pragmas...) {

@@ -29,7 +29,7 @@ type device struct {
 
 	root    string // the backup folder, during a run
 	started time.Time
-	sent    int // files of the run, from which mtimes follow
+	sent    int // files of the run, which determine mtimes
 	out     *bufio.Writer
 	sum     hash.Hash
 	copyBuf []byte

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// changes is what a run has to send and to remove, in order.
+// changes lists what a run must send and remove, in order.
 type changes struct {
 	put     []*file // new or changed; folders and symlinks too
 	removed []*file
@@ -21,8 +21,8 @@ func (c *changes) add(f *file) {
 	}
 }
 
-// contents is the content of a device: the rows of its manifest, and the files that
-// may change on a day.
+// contents holds the content of a device: the rows of its manifest, and the
+// files that may change on a day.
 type contents struct {
 	m     *maker
 	shape *shape

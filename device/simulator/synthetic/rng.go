@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// stream is a named random stream. Streams with different names are independent, so
-// that the content of a file does not depend on other files. It has no floating
-// point, which is not the same on every processor.
+// stream is a named random stream. Streams with different names are
+// independent, so that the content of a file does not depend on other files. It
+// avoids floating point, which differs between processors.
 type stream struct {
 	*rand.Rand
 	src *rand.ChaCha8

@@ -10,7 +10,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 )
 
-// filesPerSecond is the speed of the run, from which mtimes follow.
+// filesPerSecond is the speed of the run, which determines mtimes.
 const filesPerSecond = 40
 
 // arrived returns the mtime of the next file, in whole seconds, which every file

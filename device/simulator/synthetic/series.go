@@ -111,8 +111,8 @@ func (s *Series) Next(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Generate creates the backup folders of day 0 and updates them until they have had
-// a number of days.
+// Generate creates backup folders and updates them for a number of days, day 0
+// included.
 func Generate(ctx context.Context, dir string, conf Config, days int) (devices []Device, err error) {
 	s, err := New(conf)
 	if err != nil {

@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// lexicon is the words of texts. Few are frequent and many are rare, so that texts
-// compress like written language.
+// lexicon holds the words of texts. Few are frequent and many are rare, so that
+// texts compress like written language.
 type lexicon struct{ words []string }
 
 const commonWords = `the to and a of i in you is it for that on was have be at me my so we with but this are not what do just up can out
