@@ -64,8 +64,8 @@ Encrypted backups share storage if snap knows the backup password. It tries the
 passwords that the repository keeps ("snap device password set"), and one from the
 flags below, SNAP_BACKUP_PASSWORD, or a prompt. A password is first tried on the
 last snapshot. What a device sends waits in the spool folder, still encrypted, until
-its keys arrive at the end. The backup is stored locked if there is no password, or
-if no password opens it; then the exit code is 20.`,
+its keys arrive at the end. The backup is stored locked if no password is known, or
+if none opens it; in the second case the exit code is 20.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			var err error

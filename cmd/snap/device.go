@@ -17,7 +17,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "device",
-		Short: "Pair, describe and encrypt a device, and keep its backup password",
+		Short: "Pair, describe and encrypt a device, and store its backup password",
 		Args:  suggest,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -25,10 +25,10 @@ func (a *app) deviceCommand() *cobra.Command {
 	}
 	password := &cobra.Command{
 		Use:   "password",
-		Short: "Keep, forget and test the backup password of a device",
+		Short: "Store, forget and test the backup password of a device",
 		Long: `With the device's backup password snap decrypts encrypted backups before it stores
 them, so that they share storage with other days and devices. The repository can
-keep the password, sealed like everything else, for later backups.
+store the password, sealed like everything else, for later backups.
 
 Snapshots can be materialized without the password. A device needs it to restore
 from them.`,
@@ -56,8 +56,8 @@ func (a *app) devicePasswordSetCommand() *cobra.Command {
 	var untested bool
 	cmd := &cobra.Command{
 		Use:   "set DEVICE",
-		Short: "Keep a backup password of a device in the repository",
-		Long: `Keeps a backup password in addition to earlier ones, which older snapshots may
+		Short: "Store a backup password of a device in the repository",
+		Long: `Stores a backup password in addition to earlier ones, which older snapshots may
 need. The password must open the newest encrypted snapshot of the device, if there
 is one; --untested skips that test.`,
 		Args: cobra.ExactArgs(1),
@@ -83,7 +83,7 @@ is one; --untested skips that test.`,
 					return err
 				}
 				if !opens {
-					return advised{wrongBackupPassword{d.name}, "nothing was stored: the password does not open the newest encrypted snapshot; try again, or keep it anyway with --untested"}
+					return advised{wrongBackupPassword{d.name}, "nothing was stored: the password does not open the newest encrypted snapshot; try again, or store it anyway with --untested"}
 				}
 				res.Opened = 1
 			}

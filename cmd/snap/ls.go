@@ -31,7 +31,8 @@ func (a *app) lsCommand() *cobra.Command {
 		Short: "List the files of a snapshot by domain and path",
 		Long: `Without DOMAIN it lists the domains of the device; "-" stands for files of the backup
 folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the files and folders
-in it; -R lists everything below.
+in it; -R lists everything below. SNAPSHOT is the beginning of an ID, "latest", or
+"latest:DEVICE".
 
 Snapshots that were stored locked have no domains; all files are in "-".`,
 		Example: "  snap ls latest\n  snap ls \"latest:Anna's iPhone\" HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",

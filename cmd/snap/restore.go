@@ -46,7 +46,9 @@ snapshot's, Find My is off, room and power suffice, the snapshot is complete, an
 the backup password opens it. Then it shows what it will do and asks for the
 device's name.
 
-At the end the device restarts and reinstalls its apps from the App Store.`,
+At the end the device restarts and reinstalls its apps from the App Store.
+
+SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) (err error) {
 			ctx := cmd.Context()

@@ -181,8 +181,11 @@ func usageErrors(cmd *cobra.Command) {
 		if err == nil || isA[usageError](err) {
 			return err
 		}
-		if !cmd.HasSubCommands() && strings.HasPrefix(err.Error(), "unknown command") {
-			err = fmt.Errorf("unexpected argument %q", argv[0]) // cobra takes it for a command
+		switch text := err.Error(); { // of cobra
+		case !cmd.HasSubCommands() && strings.HasPrefix(text, "unknown command"):
+			err = fmt.Errorf("unexpected argument %q", argv[0])
+		case strings.Contains(text, " arg(s)"):
+			err = errors.New("wrong number of arguments")
 		}
 		return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
 	}
