@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCreateDirect creates files under a umask that takes bits away from some
-// modes: each must end with the mode and time asked for, both times.
+// TestCreateDirect creates files under a umask that removes bits from some
+// modes. Each must get the requested mode and time, both times.
 func TestCreateDirect(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o027))
 	dir := t.TempDir()

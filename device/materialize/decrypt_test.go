@@ -39,7 +39,7 @@ func TestDecryptGivesTheDevicesFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, look := 0, newDecryptedView()
+	files, entryToWrite := 0, newDecryptedView()
 	for _, rec := range records.All() {
 		if !rec.IsFile() {
 			continue
@@ -48,7 +48,7 @@ func TestDecryptGivesTheDevicesFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		placed, _ := look(&tree.Entry{Domain: rec.Domain, Name: rec.RelativePath})
+		placed, _ := entryToWrite(&tree.Entry{Domain: rec.Domain, Name: rec.RelativePath})
 		name := filepath.Join(out.Dir, filepath.FromSlash(placed.Path))
 		if got, err := os.ReadFile(name); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s/%s: %d bytes, %v; want %d", rec.Domain, rec.RelativePath, len(got), err, len(want))
@@ -78,17 +78,16 @@ func TestDecryptRefusesALockedSnapshot(t *testing.T) {
 	}
 }
 
-// TestPlacesAreSafeAndDistinct holds the mapping of names to its promise for
-// any names at all.
-func TestPlacesAreSafeAndDistinct(t *testing.T) {
+// TestPathsAreSafeAndDistinct tests the paths of arbitrary names.
+func TestPathsAreSafeAndDistinct(t *testing.T) {
 	t.Parallel()
 	odd := rapid.SampledFrom([]string{"..", ".", "con", "a:b", "x.", "x ", "%", "é", "A", "a", "a~2", "\xff", "b\\c", "", "name"})
 	rapid.Check(t, func(t *rapid.T) {
-		look := newDecryptedView()
+		entryToWrite := newDecryptedView()
 		seen := map[string]bool{}
 		for range rapid.IntRange(1, 30).Draw(t, "files") {
 			e := tree.Entry{Domain: odd.Draw(t, "domain"), Name: odd.Draw(t, "1") + "/" + odd.Draw(t, "2") + rapid.String().Draw(t, "3"), Path: "aa/blob"}
-			out, ok := look(&e)
+			out, ok := entryToWrite(&e)
 			if !ok {
 				t.Fatal("left out")
 			}

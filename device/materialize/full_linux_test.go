@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk that fills up is told as such; with room again the run goes on.
+// A full disk is reported. The next run continues when there is room again.
 func TestMaterializeOnFullDisk(t *testing.T) {
 	be, s, want := stored(t)
 	target := t.TempDir()
@@ -27,7 +27,7 @@ func TestMaterializeOnFullDisk(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 	if _, err := os.Lstat(filepath.Join(target, foldertest.UDID)); !os.IsNotExist(err) {
-		t.Errorf("the folder is there: %v", err)
+		t.Errorf("the folder exists: %v", err)
 	}
 	if err := unix.Mount("tmpfs", target, "tmpfs", unix.MS_REMOUNT, "size=20m"); err != nil {
 		t.Fatal(err)

@@ -129,7 +129,7 @@ func TestHostileTreesAreRefused(t *testing.T) {
 	}
 }
 
-// The name of the folder comes from a device or a host; it leads nowhere.
+// A folder name from a device or a host cannot point outside the target.
 func TestHostileFolderNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"", ".", "..", "../../x", "/etc/x", `..\x`, "a/b", "a\x00b", "CON", "x ", "C:"} {
@@ -150,8 +150,8 @@ func TestHostileFolderNames(t *testing.T) {
 	}
 }
 
-// Modes and times of every kind are taken or refused, and never more than
-// permission bits.
+// Modes and times of every kind are restored or refused. Of modes, only
+// permission bits are restored.
 func TestOddModesAndTimes(t *testing.T) {
 	t.Parallel()
 	entries := []tree.Entry{directory("dir")}
@@ -196,8 +196,8 @@ func TestOddModesAndTimes(t *testing.T) {
 	}
 }
 
-// Names that a file system takes for one are named before anything is written,
-// and missed at the end where that could not be foreseen.
+// Names that a file system treats as one are reported before anything is
+// written. If that is not possible, their loss is noticed at the end.
 func TestTwins(t *testing.T) {
 	t.Parallel()
 	r := repotest.Create(t, memory.New())
@@ -226,6 +226,6 @@ func TestTwins(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := m.checkComplete(t.Context()); err == nil || !strings.Contains(err.Error(), "4 of 5") {
-		t.Errorf("a file less: %v", err)
+		t.Errorf("one file is missing: %v", err)
 	}
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// stored is a small backup folder in a repository. Some of its files are large enough
-// to have blocks of their own.
+// stored returns a small backup folder in a repository. Some of its files are
+// large enough to have blocks of their own.
 func stored(t testing.TB) (be *memory.Backend, s *repo.Snapshot, want foldertest.Picture) {
 	t.Helper()
 	m := foldertest.New(t)
@@ -39,8 +39,8 @@ func hidden(target string, s *repo.Snapshot) string {
 	return filepath.Join(target, "."+foldertest.UDID+"."+s.ID.Short()+".partial")
 }
 
-// wantFolder wants the folder in target to be as in the picture, and nothing else in
-// target.
+// wantFolder reports an error unless target has only the folder, as in the
+// picture.
 func wantFolder(t testing.TB, target string, want foldertest.Picture) {
 	t.Helper()
 	if err := want.Diff(foldertest.Take(t, filepath.Join(target, foldertest.UDID))); err != nil {
@@ -74,13 +74,13 @@ func TestMaterializeResumes(t *testing.T) {
 		_, err := Write(ctx, r, s, target, Options{Progress: p})
 		cancel()
 		if err == nil {
-			continue // all blocks had been read by then
+			continue // all blocks were read before
 		}
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("stopped at file %d: %v", stop, err)
 		}
 		if _, err := os.Lstat(filepath.Join(target, foldertest.UDID)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("stopped at file %d: the folder is there: %v", stop, err)
+			t.Errorf("stopped at file %d: the folder exists: %v", stop, err)
 		}
 		stops++
 		done := p.Files.Load()
@@ -101,7 +101,7 @@ func TestMaterializeResumes(t *testing.T) {
 	}
 }
 
-// spoil does to an unfinished folder what a crash or another program may do: it
+// spoil changes an unfinished folder as a crash or another program may: it
 // damages one file, truncates one, and adds others.
 func spoil(t testing.TB, dir string) {
 	t.Helper()
@@ -134,7 +134,7 @@ func spoil(t testing.TB, dir string) {
 	}
 }
 
-// Links in the hidden folder, or in its place, are not followed.
+// Links in the hidden folder, or instead of it, are not followed.
 func TestMaterializeFollowsNoLinks(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("making links needs a privilege on Windows")
@@ -176,7 +176,7 @@ func TestMaterializeFollowsNoLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Write(t.Context(), r, s, target, Options{}); err == nil || !strings.Contains(err.Error(), "remove it") {
-		t.Errorf("a link in place of the hidden folder: %v", err)
+		t.Errorf("a link instead of the hidden folder: %v", err)
 	}
 	if err := before.Diff(foldertest.Take(t, outside)); err != nil {
 		t.Errorf("outside the target: %v", err)
@@ -219,7 +219,7 @@ func TestMaterializeReplaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Write(t.Context(), r, s, target, Options{Replace: true}); err == nil || errors.Is(err, ErrTargetExists) {
-		t.Errorf("a file in place of the folder: %v", err)
+		t.Errorf("a file instead of the folder: %v", err)
 	}
 }
 
@@ -286,7 +286,7 @@ func TestMaterializeSurvivesEveryFailure(t *testing.T) {
 			t.Fatalf("fault at operation %d: %v", n, err)
 		}
 		if _, err := os.Lstat(filepath.Join(target, foldertest.UDID)); !errors.Is(err, fs.ErrNotExist) {
-			t.Fatalf("fault at operation %d: the folder is there: %v", n, err)
+			t.Fatalf("fault at operation %d: the folder exists: %v", n, err)
 		}
 		if _, err := Write(t.Context(), r, s, target, Options{}); err != nil {
 			t.Fatalf("after the fault at operation %d: %v", n, err)

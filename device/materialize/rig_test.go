@@ -43,7 +43,7 @@ func mustImport(t testing.TB, r *repo.Repo, dir, password string) *repo.Snapshot
 	return res.Snapshot
 }
 
-// encrypted is a snapshot of a generated encrypted backup.
+// encrypted returns a snapshot of a generated encrypted backup.
 func encrypted(t testing.TB, password string) (*repo.Repo, *repo.Snapshot) {
 	t.Helper()
 	dir := t.TempDir()

@@ -140,7 +140,7 @@ func TestView(t *testing.T) {
 		}
 	}
 	if _, err := v.Create(ctx, u+"x"); err == nil {
-		t.Error("a file was taken")
+		t.Error("a file was accepted")
 	}
 	for _, err := range []error{v.Mkdir(ctx, "OTHER-20260101-101010"), v.Copy(ctx, "OTHER", "OTHER-20260101-101010"), v.Copy(ctx, udid, udid+"-20260101-101010")} {
 		if err != nil {
@@ -156,7 +156,7 @@ func TestView(t *testing.T) {
 	}
 }
 
-// A backup in the flat layout of an old device is shown as it is.
+// A view shows a backup in the flat layout of an old device.
 func TestViewOfFlatBackup(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -133,7 +133,7 @@ func TestPair(t *testing.T) {
 	r.Attach(d, USB)
 	e := r.entry(d.UDID())
 	if _, err := ios.ReadPairRecord(d.UDID()); err == nil {
-		t.Error("a pair record of nobody")
+		t.Error("an unpaired device has a pair record")
 	}
 	if err := ios.Pair(e); err == nil || !strings.Contains(err.Error(), "accept the PairingDialog") {
 		t.Errorf("before the owner has answered: %v", err)
@@ -226,10 +226,10 @@ func TestMayPair(t *testing.T) {
 	}
 	for _, request := range []func(map[string]any) map[string]any{d.hosts.Validate, d.hosts.Unpair} {
 		if got := request(map[string]any{"PairRecord": map[string]any{"HostID": "nobody"}}); got["Error"] != "InvalidHostID" {
-			t.Errorf("of a host that is not known: %v", got)
+			t.Errorf("unknown host: %v", got)
 		}
 		if got := request(map[string]any{"PairRecord": map[string]any{"HostID": "a"}}); len(got) != 0 {
-			t.Errorf("of a host that is known: %v", got)
+			t.Errorf("known host: %v", got)
 		}
 	}
 }

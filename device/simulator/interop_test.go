@@ -157,7 +157,7 @@ func TestInteropPair(t *testing.T) {
 	}
 	r.says(true, "SUCCESS: Unpaired", "idevicepair", "unpair")
 	if _, ok := r.PairRecord(udidA); ok {
-		t.Error("the pair record is still there")
+		t.Error("the pair record still exists")
 	}
 	left := len(d.hosts.All())
 	if left != 0 {

@@ -68,17 +68,17 @@ func TestAFC(t *testing.T) {
 		t.Errorf("list %v %v", names, err)
 	}
 	if _, err := c.Stat("/none"); err == nil {
-		t.Error("a file that is not there has a size")
+		t.Error("a missing file has a size")
 	}
 	if err := c.Remove("/a"); err == nil {
 		t.Error("a directory with content was removed")
 	}
 	check(c.RemoveAll("/a"))
 	if _, ok := d.ReadFile("/a/b/größer"); ok {
-		t.Error("a removed file is there")
+		t.Error("a removed file exists")
 	}
 	if !d.WriteFile("/x/../../y/z", []byte("from the device")) {
-		t.Error("no room")
+		t.Error("a file was not written")
 	}
 	f, err = c.Open("/y/z", afc.READ_ONLY)
 	check(err)
@@ -320,7 +320,7 @@ func TestLockBusy(t *testing.T) {
 	d.sync.Post(synclock.WillStart)
 	d.sync.Post(synclock.LockRequest)
 	if !d.Syncing(t.Context()) {
-		t.Error("the first one has stopped syncing")
+		t.Error("the first host has stopped syncing")
 	}
 	other := r.connect(r.entry(d.UDID()), AFC)
 	m, _, _ := afcCall(t, other, afcd.OpOpen, synclock.File, 2).Numbers(1)

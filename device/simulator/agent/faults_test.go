@@ -31,7 +31,7 @@ func chosen[V any](t *testing.T, cases map[string]V) (names []string) {
 	return names
 }
 
-// passwords returns those of backups to test: none and one, or with -short one.
+// passwords returns the backup passwords to test: none and one, or with -short one.
 func passwords() []string {
 	if testing.Short() {
 		return []string{"secret"}
@@ -39,7 +39,7 @@ func passwords() []string {
 	return []string{"", "secret"}
 }
 
-// TestFaults tests what comes of each fault, and that the next run succeeds.
+// TestFaults tests the effect of each fault, and that the next run succeeds.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
@@ -314,7 +314,7 @@ func TestSameSeed(t *testing.T) {
 	}
 }
 
-// FuzzHost sends the agent anything. The agent must end and not panic.
+// FuzzHost sends the agent arbitrary bytes. The agent must end and not panic.
 func FuzzHost(f *testing.F) {
 	message := func(v ...any) []byte {
 		a, b := net.Pipe()

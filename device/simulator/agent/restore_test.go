@@ -93,17 +93,17 @@ func TestRestoreOptions(t *testing.T) {
 			other = stored.At(i)
 		}
 		if !devicefiles.SameMetadata(&rec, &other) {
-			t.Errorf("%s/%s has other metadata", rec.Domain, rec.RelativePath)
+			t.Errorf("%s/%s differs in metadata", rec.Domain, rec.RelativePath)
 		}
 		if rec.IsFile() {
 			if same, err := devicefiles.SameBytes(t.Context(), d.Content(), &rec, from, &other); err != nil || !same {
-				t.Errorf("%s/%s has other content: %v", rec.Domain, rec.RelativePath, err)
+				t.Errorf("%s/%s differs in content: %v", rec.Domain, rec.RelativePath, err)
 			}
 		}
 	}
 	for _, rec := range today.All() {
 		if _, ok := now.ByFileID(rec.FileID); !ok {
-			t.Errorf("%s/%s is gone", rec.Domain, rec.RelativePath)
+			t.Errorf("%s/%s is missing", rec.Domain, rec.RelativePath)
 		}
 	}
 	if stayed <= ofSystem || ofSystem == 0 {

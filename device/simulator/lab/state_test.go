@@ -52,6 +52,6 @@ func TestRemoveGeneratedStaysInside(t *testing.T) {
 		t.Error(err)
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*", "*")); err != nil || len(left) != 1 {
-		t.Errorf("left are %v, %v", left, err) // through the link
+		t.Errorf("the folder behind the link has %v, %v", left, err) // through the link
 	}
 }

@@ -108,7 +108,7 @@ func TestUpdatesInPlace(t *testing.T) {
 			if _, ok := now[id]; !ok && row.flags == 1 {
 				removed++
 				if _, ok := after[id[:2]+"/"+id]; ok {
-					t.Errorf("%s: removed, but its blob is there", row)
+					t.Errorf("%s: removed, but its blob exists", row)
 				}
 			}
 		}
@@ -128,7 +128,8 @@ func TestUpdatesInPlace(t *testing.T) {
 	}
 }
 
-// encryptions returns those to test: none and all, or with -short one of them.
+// encryptions returns the encryptions to test: none and all, or with -short one
+// of them.
 func encryptions() []Encryption {
 	if testing.Short() {
 		return []Encryption{EncryptAll}
