@@ -109,7 +109,7 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 		}
 	}
 	if len(o.remarks) != 3 || !strings.Contains(o.remarks[0], "does not encrypt") || !strings.Contains(o.remarks[2], "passcode") ||
-		!strings.HasPrefix(o.remarks[1], r.device.Name()+" (iPhone 13, iOS 17.6.1): the first backup, of everything; not encrypted by the device") {
+		!strings.HasPrefix(o.remarks[1], r.device.Name()+" (iPhone 13, iOS 17.6.1): full backup, the first one; not encrypted by the device") {
 		t.Errorf("remarks %q", o.remarks)
 	}
 	r.do("battery 1 5")

@@ -18,13 +18,13 @@ func (h Host) summary(ctx context.Context, info *device.Info, parent *repo.Snaps
 	encrypts := isTrue(info.WillEncrypt)
 	switch {
 	case parent == nil:
-		text += "): the first backup, of everything"
+		text += "): full backup, the first one"
 	case full:
-		text += "): a full backup"
+		text += "): full backup"
 	case info.WillEncrypt != nil && parent.Encrypted != encrypts:
-		text += "): a full backup, since encryption was switched on or off"
+		text += "): full backup, since encryption was switched on or off"
 	default:
-		text += fmt.Sprintf("): what has changed since snapshot %s of %s", parent.ID.Short(), parent.Time.Local().Format("2006-01-02 15:04"))
+		text += fmt.Sprintf("): incremental backup since snapshot %s of %s", parent.ID.Short(), parent.Time.Local().Format("2006-01-02 15:04"))
 	}
 	if info.WillEncrypt != nil && encrypts {
 		text += "; encrypted by the device"
