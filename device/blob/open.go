@@ -14,7 +14,7 @@ import (
 )
 
 // Open returns a reader of a file's bytes as they were in the backup folder. It
-// is a *File, which can be read at any offset, unless the bytes have to be
+// is a *File, which can be read at any offset, unless the bytes must be
 // encrypted again. The reader uses ctx for all of its reads.
 func Open(ctx context.Context, r *repo.Repo, e *tree.Entry) (io.ReadCloser, error) {
 	f, err := OpenContent(ctx, r, &e.Content, time.Unix(0, e.ModTime))

@@ -93,7 +93,7 @@ func (n *Catalog) List(dir string) ([]Item, error) {
 	if dir != "" {
 		above += "/"
 	}
-	// There are few others, and few folders.
+	// Other files and folders are few.
 	for path, o := range n.others {
 		if name, ok := child(above, path); ok {
 			size := int64(0)

@@ -135,7 +135,7 @@ func (j *job) count(decrypted bool, reason RawReason) {
 }
 
 // countStored counts a file that was not read. If it is stored encrypted, the
-// reason has to be guessed from its size.
+// reason is guessed from its size.
 func (j *job) countStored(e *tree.Entry, row int32) {
 	if e.Encryption != nil {
 		j.count(true, "")

@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// item is an entry of the folder before it becomes an entry of the tree.
+// item is an entry of the folder, from which an entry of the tree is made.
 type item struct {
 	file folder.File
 	row  int32 // of the manifest, or -1

@@ -18,7 +18,7 @@ const (
 	ToHost                    // bytes that the device has sent
 )
 
-// Fault breaks a connection to a service.
+// Fault breaks or silences a connection to a service.
 type Fault struct {
 	Service   string // name of a service, Lockdown, or "" for any
 	Direction Direction

@@ -25,7 +25,7 @@ type PublishOptions struct {
 // Result is the outcome of a backup.
 type Result struct {
 	// Import is about all files of the backup, as for an imported folder. Its
-	// ReadFiles are those that were in the spool.
+	// ReadFiles are those that were read again at the end, to decrypt them.
 	Import   *ingest.Result
 	Snapshot *repo.Snapshot
 	Resumed  Resumed

@@ -200,7 +200,7 @@ func (b *backup) unchanged(r *manifest.Record) bool {
 	return ok && old.IsFile() && stateOf(&old) == stateOf(r) && (old.EncryptionKey != nil) == (b.cache.encryption != nil)
 }
 
-// plan returns the records whose files have to be sent, and their size.
+// plan returns the records whose files must be sent, and their size.
 func (b *backup) plan() (list []int32, size int64) {
 	kept, spared, resent := 0, 0, 0
 	for i, rec := range b.records.All() {

@@ -364,7 +364,7 @@ func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	return nil
 }
 
-// applications counts the apps that the device has to install again.
+// applications counts the apps that the device must install again.
 func (r *restore) applications() {
 	var raw []byte
 	ok := r.agent.opts.Applications != nil

@@ -72,7 +72,7 @@ func (c *Client) Answer(name string) (devicelink.Status, error) {
 	return devicelink.Status{Code: code, Text: text, Payload: m[3]}, nil
 }
 
-// Require sends a request that has to succeed, or to fail with one of codes.
+// Require sends a request that must succeed, or fail with one of codes.
 func (c *Client) Require(codes []int64, name string, args ...any) error {
 	s, err := c.Ask(name, args...)
 	if err != nil {
