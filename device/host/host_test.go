@@ -118,7 +118,7 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 	if res, err = r.Backup(t.Context(), r.entry(), BackupOptions{}, o); err != nil || res.Parent == nil {
 		t.Fatal(err)
 	}
-	if len(o.warnings) != 2 || len(o.remarks) != 2 || !strings.Contains(o.remarks[0], "changed since snapshot "+res.Parent.ID.Short()) {
+	if len(o.warnings) != 2 || len(o.remarks) != 2 || !strings.Contains(o.remarks[0], "incremental backup since snapshot "+res.Parent.ID.Short()) {
 		t.Errorf("warnings %q, remarks %q", o.warnings, o.remarks)
 	}
 	r.noViolations()
