@@ -67,6 +67,7 @@ func encode(v any, format int) ([]byte, error) {
 
 func decodeXML(b []byte) (any, error) {
 	s := newXMLScanner(b, maxDepth)
+	s.ignoreTail = true // peers may pad their messages
 	token, err := s.next()
 	if err != nil {
 		return nil, err

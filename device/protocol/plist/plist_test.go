@@ -31,6 +31,16 @@ func TestBothForms(t *testing.T) {
 	}
 }
 
+// A peer may end a message with a newline, a NUL or other padding.
+func TestTailOfXML(t *testing.T) {
+	for _, tail := range []string{"", "\n", "\x00", "\n\x00\x00", "x", "<"} {
+		v, err := Decode([]byte("<plist><string>a</string></plist>" + tail))
+		if err != nil || v != "a" {
+			t.Errorf("with %q after it: %v, error %v", tail, v, err)
+		}
+	}
+}
+
 func TestUnsound(t *testing.T) {
 	for name, in := range map[string]string{
 		"empty":            "",

@@ -53,6 +53,8 @@ type xmlScanner struct {
 	opened bool // <plist> was read
 	closed bool // </plist> was read
 	root   bool // the value of the list was read or began
+	// ignoreTail ends the list at </plist>, whatever follows.
+	ignoreTail bool
 }
 
 func newXMLScanner(data []byte, limit int) *xmlScanner {
@@ -99,6 +101,9 @@ func (s *xmlScanner) next() (xmlToken, error) {
 				return xmlToken{}, s.bad("misplaced <plist>")
 			}
 			s.opened, s.closed = true, form == closing
+			if s.closed && s.root && s.ignoreTail {
+				return xmlToken{kind: tokenEnd}, nil
+			}
 		case !s.opened || s.closed:
 			return xmlToken{}, s.bad("<%s> outside of <plist>", name)
 		case form == closing:
