@@ -224,7 +224,7 @@ func (rig *encryptedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 
 // run is the import of day 2.
 func (rig *encryptedRig) run(least, want int) repotest.Run {
-	return repotest.Run{Base: rig.base, Least: least, Want: want, Do: func(be backend.Backend) error {
+	return repotest.Run{Base: rig.base, Least: least, Want: want, Notices: true, Do: func(be backend.Backend) error {
 		return runUnlocked(be, rig.Dir, rig.password)
 	}}
 }

@@ -69,7 +69,7 @@ func judgeAfter(be backend.Backend, dir string, pictures map[int]foldertest.Pict
 func TestImportSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
 	m, base, pictures := twoDays(t)
-	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 15, Want: 5}
+	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 15, Want: 5, Notices: true}
 	repotest.EveryFault(t, run, func(be *memory.Backend, err error) error {
 		return judgeAfter(be, m.Dir, pictures, err == nil)
 	})

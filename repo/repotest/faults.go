@@ -31,6 +31,9 @@ type Run struct {
 	Least int
 	// Want is how many steps fail in each way unless SNAP_TEST_ALL is set.
 	Want int
+	// Notices says that Do returns an error for at least half of the steps that fail,
+	// in each way. EveryFault verifies that if all steps are tried.
+	Notices bool
 }
 
 // Steps returns the steps to let fail, counted from 1.
@@ -52,7 +55,8 @@ func (run Run) Steps(t testing.TB) []int {
 func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error) error) {
 	t.Helper()
 	for _, mode := range faultModes {
-		for _, n := range run.Steps(t) {
+		noticed, steps := 0, run.Steps(t)
+		for _, n := range steps {
 			be := run.Base.Clone()
 			store := fault.New(be, mode.plan(n))
 			err := run.Do(store)
@@ -68,9 +72,15 @@ func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error)
 			if err != nil && !errors.Is(err, fault.ErrInjected) {
 				t.Errorf("step %d, %s: the error hides its cause: %v", n, mode.name, err)
 			}
+			if err != nil {
+				noticed++
+			}
 			if jerr := judge(be, err); jerr != nil {
 				t.Fatalf("step %d, %s (error %v): %v", n, mode.name, err, jerr)
 			}
+		}
+		if run.Notices && faultpoint.All() && noticed < len(steps)/2 {
+			t.Errorf("%s: only %d of %d faults caused an error", mode.name, noticed, len(steps))
 		}
 	}
 }
