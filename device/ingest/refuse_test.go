@@ -12,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
@@ -143,7 +144,7 @@ func TestSpecialFilesAreLeftOut(t *testing.T) {
 func TestChangingIsRefused(t *testing.T) {
 	t.Parallel()
 	const domain, path = "HomeDomain", "Library/Preferences/p4.plist"
-	for _, test := range []struct {
+	tests := []struct {
 		name   string
 		change func(m *foldertest.Folder, file string)
 		left   int // files that are left out
@@ -167,7 +168,9 @@ func TestChangingIsRefused(t *testing.T) {
 		{"run begins", func(m *foldertest.Folder, _ string) { m.Check(os.Mkdir(filepath.Join(m.Dir, "Snapshot"), 0o755)) }, 0},
 		{"status is rewritten", func(m *foldertest.Folder, _ string) { m.Status("uploading", time.Unix(1.8e9, 0)) }, 0},
 		{"complete backup", func(m *foldertest.Folder, _ string) { m.Put(domain, "new", nil); m.Finish(9) }, 0},
-	} {
+	}
+	for _, i := range faultpoint.Choose(t, len(tests), len(tests)) {
+		test := tests[i]
 		t.Run(test.name, func(t *testing.T) {
 			for _, allow := range []bool{false, true} {
 				m := foldertest.New(t)

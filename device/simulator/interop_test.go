@@ -119,6 +119,9 @@ func TestInteropInfo(t *testing.T) {
 // A new device is paired, used and unpaired. The program creates two keys at each
 // attempt, which takes time.
 func TestInteropPair(t *testing.T) {
+	if testing.Short() {
+		t.Skip("idevicepair makes RSA keys for a second; the default run tries it")
+	}
 	r := newRig(t)
 	d := NewDevice(Spec{UDID: udidA, Key: testKey(t)})
 	r.Attach(d, USB)

@@ -179,11 +179,16 @@ func TestBackupSurvivesEveryFailure(t *testing.T) {
 			if err := g.process(count); err != nil || count.Count() < 50 {
 				t.Fatalf("without faults it had %d steps: %v", count.Count(), err)
 			}
-			for name, plan := range map[string]func(n int) fault.Plan{
-				"refused":        func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) },
-				"done, not told": func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) },
-				"gone":           func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) },
-			} {
+			plans := []struct {
+				name string
+				plan func(n int) fault.Plan
+			}{
+				{"refused", func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) }},
+				{"gone", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
+				{"done, not told", func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) }},
+			}
+			for _, k := range faultpoint.Choose(t, len(plans), len(plans)) {
+				name, plan := plans[k].name, plans[k].plan
 				noticed := 0
 				for _, i := range faultpoint.Choose(t, count.Count(), 4) {
 					store := g.base.Clone()

@@ -33,13 +33,17 @@ func TestSpoolOverflow(t *testing.T) {
 	if err := createRepo(t, be).KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 		t.Fatal(err)
 	}
-	for name, opts := range map[string]Options{
-		"small":    {Encrypted: true, SpoolDir: t.TempDir(), SpoolLimit: 300_000},
-		"nothing":  {Encrypted: true, SpoolDir: t.TempDir(), SpoolLimit: 1},
-		"not told": {SpoolDir: t.TempDir()},
-		"no place": {Encrypted: true},
-	} {
-		be := be.Clone()
+	cases := []struct {
+		name string
+		opts Options
+	}{
+		{"nothing", Options{Encrypted: true, SpoolDir: t.TempDir(), SpoolLimit: 1}},
+		{"not told", Options{SpoolDir: t.TempDir()}},
+		{"no place", Options{Encrypted: true}},
+		{"small", Options{Encrypted: true, SpoolDir: t.TempDir(), SpoolLimit: 300_000}},
+	}
+	for _, i := range faultpoint.Choose(t, len(cases), len(cases)) {
+		name, opts, be := cases[i].name, cases[i].opts, be.Clone()
 		p := newPhone(device.dir)
 		p.step = func(string) error {
 			found, err := filepath.Glob(filepath.Join(opts.SpoolDir, "*", "data"))

@@ -191,7 +191,7 @@ func TestSpoolLost(t *testing.T) {
 	if err := r.KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
+	cases := []struct {
 		step   string
 		n      int
 		damage func(dir string) error
@@ -209,8 +209,9 @@ func TestSpoolLost(t *testing.T) {
 			_, err = f.WriteString(`{"path":"Snapshot/cut`)
 			return err
 		}, 19},
-	} {
-		be := be.Clone()
+	}
+	for _, i := range faultpoint.Choose(t, len(cases), len(cases)) {
+		c, be := cases[i], be.Clone()
 		opts := Options{UDID: device.udid, Encrypted: true, SpoolDir: t.TempDir()}
 		p := newPhone(device.dir)
 		p.step = breakAt(c.step, c.n)
