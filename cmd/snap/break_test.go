@@ -385,6 +385,9 @@ func (b *breaks) playAll(list []breakage, lasts time.Duration, rng *rand.Rand) {
 //
 //	SNAP_TEST_BREAKS=20m go test -run 'TestBrokenBackups|TestFullDisks' -timeout 2h -v ./cmd/snap
 func TestBrokenBackups(t *testing.T) {
+	if testing.Short() && os.Getenv("SNAP_TEST_BREAKS") == "" {
+		t.Skip("TestInterruptedBackup interrupts one as well")
+	}
 	t.Parallel()
 	var lasts time.Duration
 	if text := os.Getenv("SNAP_TEST_BREAKS"); text != "" {

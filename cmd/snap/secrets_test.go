@@ -177,6 +177,9 @@ func classKeys(t *testing.T, folder string, words secretWords) {
 // TestSecretsStayInside runs all commands that use a backup password, and searches
 // everything that they wrote and printed for secrets.
 func TestSecretsStayInside(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs thirty commands; the default run tries it")
+	}
 	t.Parallel()
 	dir := t.TempDir()
 	s := &secretRun{t: t, repo: filepath.Join(dir, "repo"), temp: filepath.Join(dir, "tmp"), printed: map[string][]byte{}}
