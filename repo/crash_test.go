@@ -58,7 +58,7 @@ func judgeTorn(be backend.Backend, bad []string) ([]int, error) {
 	if len(v.Days) < 2 || v.Days[0] != 1 || v.Days[1] != 2 {
 		return nil, fmt.Errorf("snapshots of days %v", v.Days)
 	}
-	if len(v.Report.Incomplete) > 0 {
+	if len(v.Report.Affected) > 0 {
 		return nil, fmt.Errorf("check: %+v", v.Report)
 	}
 	for _, p := range v.Report.Problems {

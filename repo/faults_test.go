@@ -143,7 +143,7 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 			t.Fatalf("cancelled at %d: got %v", n, err)
 		}
 		v, jerr := repotest.Examine(be, repotest.Secret)
-		if jerr != nil || !v.Report.Clean() || len(v.Report.Leftovers) > 0 {
+		if jerr != nil || !v.Report.Clean() || len(v.Report.Unreferenced) > 0 {
 			t.Fatalf("cancelled at %d: %v, %+v", n, jerr, v.Report)
 		}
 		if err == nil {

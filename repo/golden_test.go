@@ -215,7 +215,7 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, err := r.Check(context.Background(), repo.CheckOptions{ReadData: 1})
-	if err != nil || !report.Clean() || len(report.Problems)+len(report.Leftovers) > 0 || report.Snapshots != 2 {
+	if err != nil || !report.Clean() || len(report.Problems)+len(report.Unreferenced) > 0 || report.Snapshots != 2 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 	s, err := repotest.Store(context.Background(), r, repotest.Day(3), 3)

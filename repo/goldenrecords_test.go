@@ -240,7 +240,7 @@ func TestGoldenRecords(t *testing.T) {
 		t.Errorf("parity: %+v, %v", st, err)
 	}
 	rep := recordsWhole(t, be.Clone(), 1, 2, 3)
-	if len(rep.Leftovers) == 0 {
+	if len(rep.Unreferenced) == 0 {
 		t.Error("check names no leftover: a replaced record, at least")
 	}
 

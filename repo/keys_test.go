@@ -288,7 +288,7 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 					}
 				}
 				v, err := repotest.Examine(be, third)
-				if err != nil || !slices.Equal(v.Days, []int{1}) || len(v.Report.Incomplete) > 0 {
+				if err != nil || !slices.Equal(v.Days, []int{1}) || len(v.Report.Affected) > 0 {
 					return fmt.Errorf("days %v, %w", v.Days, err)
 				}
 				var named []string

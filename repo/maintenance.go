@@ -35,8 +35,8 @@ type CheckReport = check.Report
 // Problem is one thing that Check found.
 type Problem = check.Problem
 
-// IncompleteSnapshot is a snapshot that cannot be restored completely.
-type IncompleteSnapshot = check.Incomplete
+// AffectedSnapshot is a snapshot that cannot be restored completely.
+type AffectedSnapshot = check.Affected
 
 // Check verifies the repository: config, keys, kept passwords, index files, that
 // all packs exist with the size in the index, that every chunk of every snapshot

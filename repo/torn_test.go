@@ -52,7 +52,7 @@ func TestRotOfEveryRecord(t *testing.T) {
 			}
 			r := openRecords(t, be)
 			rep, err := r.Check(ctx, repo.CheckOptions{ReadData: 1, DryRun: true})
-			if err != nil || len(rep.Incomplete) > 0 {
+			if err != nil || len(rep.Affected) > 0 {
 				t.Fatalf("%s %s: %+v, %v", name, how, rep, err)
 			}
 			if slices.ContainsFunc(rep.Problems, func(p repo.Problem) bool { return p.File == name }) {

@@ -56,10 +56,10 @@ exits with 13.`,
 				return err
 			}
 			// No list may be null in JSON.
-			report.Leftovers = append([]string{}, report.Leftovers...)
+			report.Unreferenced = append([]string{}, report.Unreferenced...)
 			report.Problems = append([]repo.Problem{}, report.Problems...)
-			report.Marked = append([]repo.IncompleteSnapshot{}, report.Marked...)
-			report.Incomplete = append([]repo.IncompleteSnapshot{}, report.Incomplete...)
+			report.Marked = append([]repo.AffectedSnapshot{}, report.Marked...)
+			report.Affected = append([]repo.AffectedSnapshot{}, report.Affected...)
 			result := struct {
 				*repo.CheckReport
 				Clean bool `json:"clean"`
@@ -120,7 +120,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 			fmt.Fprintf(w, "         %s\n", p.Hint)
 		}
 	}
-	for _, s := range c.Incomplete {
+	for _, s := range c.Affected {
 		what := plural(s.Files, "file") + " cannot be restored"
 		switch {
 		case s.Tree && s.Files == 0:
@@ -146,12 +146,12 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 		fmt.Fprintf(w, "MARKED   snapshot %s (%s, %s) is marked as lacking %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 	}
-	if n := len(c.Leftovers); n > 0 {
+	if n := len(c.Unreferenced); n > 0 {
 		more := ""
 		if n > 1 {
 			more = ", …"
 		}
-		fmt.Fprintf(w, "%s left by an interrupted run, harmless (%s%s)\n", plural(n, "file"), c.Leftovers[0], more)
+		fmt.Fprintf(w, "%s left by an interrupted run, harmless (%s%s)\n", plural(n, "file"), c.Unreferenced[0], more)
 	}
 	if s := c.Parity; s != nil {
 		fmt.Fprintf(w, "parity: %s protected, %s unprotected\n", bytesText(s.Protected), bytesText(s.Unprotected))
@@ -175,6 +175,6 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		if len(c.Problems) > 0 {
 			problems = plural(len(c.Problems), "problem") + "; "
 		}
-		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Incomplete))
+		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Affected))
 	}
 }

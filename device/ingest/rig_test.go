@@ -146,7 +146,7 @@ func judge(be backend.Backend, pictures map[int]foldertest.Picture, torn ...stri
 	if err != nil {
 		return nil, err
 	}
-	if len(report.Incomplete) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(torn, p.File) }) {
+	if len(report.Affected) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(torn, p.File) }) {
 		return nil, fmt.Errorf("check: %+v, torn are %v", report, torn)
 	}
 	return days, nil

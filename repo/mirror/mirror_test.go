@@ -63,7 +63,7 @@ func verifyMirror(be *memory.Backend) error {
 	if err != nil {
 		return err
 	}
-	if len(v.Report.Problems) > 0 || len(v.Report.Incomplete) > 0 || len(v.Damaged) > 0 {
+	if len(v.Report.Problems) > 0 || len(v.Report.Affected) > 0 || len(v.Damaged) > 0 {
 		return fmt.Errorf("check: %+v %v", v.Report, v.Damaged)
 	}
 	return nil

@@ -67,9 +67,9 @@ func ReadChunks(t testing.TB, r *repo.Repo, chunks ...[]byte) error {
 	return nil
 }
 
-// CountIncomplete returns how many snapshots cannot be restored. Check must report
+// CountAffected returns how many snapshots cannot be restored. Check must report
 // exactly these.
-func CountIncomplete(t testing.TB, be backend.Backend) int {
+func CountAffected(t testing.TB, be backend.Backend) int {
 	t.Helper()
 	ctx := context.Background()
 	r := MustOpen(t, be)
@@ -87,12 +87,12 @@ func CountIncomplete(t testing.TB, be backend.Backend) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range report.Incomplete {
+	for _, s := range report.Affected {
 		if !failed[s.Snapshot] {
 			t.Errorf("check reports snapshot %s as damaged, but it can be restored", s.Snapshot.Short())
 		}
 	}
-	if len(report.Incomplete) != len(failed) || report.Clean() && len(failed) > 0 {
+	if len(report.Affected) != len(failed) || report.Clean() && len(failed) > 0 {
 		t.Errorf("%d snapshots cannot be restored; check reports %+v", len(failed), report)
 	}
 	for _, p := range report.Problems {

@@ -62,7 +62,7 @@ func LostFiles(t testing.TB, be backend.Backend) map[int][]string {
 		t.Fatal(err)
 	}
 	lost := map[int][]string{}
-	for _, s := range rep.Incomplete {
+	for _, s := range rep.Affected {
 		lost[s.Time.Day()] = s.Names
 	}
 	return lost

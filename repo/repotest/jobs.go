@@ -212,7 +212,7 @@ func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	if done && j.adds != 0 && !slices.Contains(v.Days, j.adds) {
 		return fmt.Errorf("day %d was not stored: %v", j.adds, v.Days)
 	}
-	if len(v.Report.Incomplete) > 0 {
+	if len(v.Report.Affected) > 0 {
 		return fmt.Errorf("check: %+v", v.Report)
 	}
 	for _, p := range v.Report.Problems {

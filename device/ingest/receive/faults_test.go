@@ -125,7 +125,7 @@ func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
 			}
 		}
 		report, err := r.Check(ctx, repo.CheckOptions{})
-		if err != nil || len(report.Incomplete) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(torn, p.File) }) {
+		if err != nil || len(report.Affected) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(torn, p.File) }) {
 			return 0, fmt.Errorf("check: %+v, torn are %v, %w", report, torn, err)
 		}
 		return len(list), nil

@@ -170,7 +170,7 @@ func traced(be *memory.Backend, want dependants, file string) error {
 		}
 	}
 	suffering := map[repo.FileID]bool{}
-	for _, s := range report.Incomplete {
+	for _, s := range report.Affected {
 		suffering[s.Snapshot] = true
 		if s.Tree != want.trees[s.Snapshot] {
 			return fmt.Errorf("check says of snapshot %s: %+v", s.Snapshot.Short(), s)

@@ -50,8 +50,8 @@ type Problem struct {
 	Fatal bool   `json:"fatal"` // content is lost, or may be lost next
 }
 
-// Incomplete is a snapshot that cannot be restored completely.
-type Incomplete struct {
+// Affected is a snapshot that cannot be restored completely.
+type Affected struct {
 	Snapshot layout.FileID `json:"snapshot"`
 	Device   string        `json:"device"`
 	Time     time.Time     `json:"time"`
@@ -87,19 +87,19 @@ type Report struct {
 	// Parity says what parity protects; nil without parity.
 	Parity *parity.Status `json:"parity,omitempty"`
 
-	Problems   []Problem    `json:"problems"`
-	Incomplete []Incomplete `json:"suffering"`
+	Problems []Problem  `json:"problems"`
+	Affected []Affected `json:"suffering"`
 	// Marked are snapshots whose records list lost files. This is no new damage;
 	// their other files can be restored.
-	Marked []Incomplete `json:"marked"`
-	// Leftovers are harmless files that nothing refers to, such as those that an
+	Marked []Affected `json:"marked"`
+	// Unreferenced are harmless files that nothing refers to, such as those that an
 	// interrupted backup leaves.
-	Leftovers []string `json:"leftovers"`
+	Unreferenced []string `json:"leftovers"`
 }
 
 // Clean reports whether nothing is damaged.
 func (c *Report) Clean() bool {
-	return len(c.Incomplete) == 0 && !slices.ContainsFunc(c.Problems, func(p Problem) bool { return p.Fatal })
+	return len(c.Affected) == 0 && !slices.ContainsFunc(c.Problems, func(p Problem) bool { return p.Fatal })
 }
 
 // Checker is one check and what it has found.
@@ -201,7 +201,7 @@ func (c *Checker) reportOrphans() {
 		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("%d blocks of other packs cannot be decoded without it and other missing packs", n)}, missingHint)
 		return
 	}
-	if !c.unknown && len(c.Report.Incomplete) == 0 {
+	if !c.unknown && len(c.Report.Affected) == 0 {
 		return
 	}
 	for _, err := range c.orphans {
@@ -213,12 +213,12 @@ func (c *Checker) reportOrphans() {
 // removed already what they need. They stay problems if something is lost.
 func (c *Checker) excuseRetired() {
 	retired := map[string]bool{}
-	for id := range c.Store.Retiring {
+	for id := range c.Store.RetiredIndexed {
 		retired[layout.PackName(id)] = true
-		c.Report.Leftovers = append(c.Report.Leftovers, layout.PackName(id))
+		c.Report.Unreferenced = append(c.Report.Unreferenced, layout.PackName(id))
 	}
-	slices.Sort(c.Report.Leftovers)
-	if len(c.Report.Incomplete) == 0 {
+	slices.Sort(c.Report.Unreferenced)
+	if len(c.Report.Affected) == 0 {
 		c.Report.Problems = slices.DeleteFunc(c.Report.Problems, func(p Problem) bool { return retired[p.File] })
 	}
 }
@@ -246,18 +246,18 @@ func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
 		fid, err := layout.ParseFileID(f.Name)
 		id := pack.ID(fid)
 		if err != nil || layout.PackName(id) != f.Name {
-			c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
+			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 			return nil
 		}
 		p, known := c.Store.Index.Pack(id)
 		switch {
-		case !known && c.Store.Announced[fid]:
-			c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
+		case !known && c.Store.Retired[fid]:
+			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 		case !known && len(c.Store.DamagedIndex) > 0:
 			c.damage(&store.DamageError{File: f.Name, Err: errors.New("no good index file lists it, and its header cannot be read")}, packHint)
 		case !known:
 			c.unlisted++
-			c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
+			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 		case p.Size != f.Size:
 			c.damage(&store.DamageError{File: f.Name, Err: fmt.Errorf("has %d bytes, should have %d", f.Size, p.Size)}, packHint)
 			readable = append(readable, f) // blocks before the end may be good

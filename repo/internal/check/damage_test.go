@@ -67,7 +67,7 @@ func assess(be backend.Backend) (aftermath, error) {
 		return a, fmt.Errorf("check: %w", err)
 	}
 	suffering := map[repo.FileID]bool{}
-	for _, s := range a.report.Incomplete {
+	for _, s := range a.report.Affected {
 		suffering[s.Snapshot] = true
 		if !s.Tree && int(s.Files) < len(s.Names) || len(s.Names) == 0 {
 			return a, fmt.Errorf("check: %+v names no file or too many", s)
@@ -243,7 +243,7 @@ func TestForeignFiles(t *testing.T) {
 		}
 	}
 	a, err := assess(be)
-	if err != nil || a.refused != nil || a.sound != 1 || len(a.report.Incomplete) > 0 || len(a.report.Leftovers) < 4 {
+	if err != nil || a.refused != nil || a.sound != 1 || len(a.report.Affected) > 0 || len(a.report.Unreferenced) < 4 {
 		t.Errorf("%+v, %v", a, err)
 	}
 }

@@ -21,7 +21,7 @@ func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
 	if l == nil {
 		return nil
 	}
-	m := Incomplete{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Files: l.Files, Tree: len(l.Nodes)+l.MoreNodes > 0, Names: []string{}}
+	m := Affected{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Files: l.Files, Tree: len(l.Nodes)+l.MoreNodes > 0, Names: []string{}}
 	t := TreeCheck{Checker: c, Found: m}
 	w := record.NodeWalk{Load: t.Load, OnEntry: func(e *tree.Entry) error { t.NameEntry(e); return nil }}
 	w.OnLost = func(_ record.LostNode, err error) error {
@@ -162,7 +162,7 @@ func (c *Checker) records(ctx context.Context) (err error) {
 	}
 	c.Snapshots, c.Superseded, c.DamagedSnapshots = all.Current, all.Superseded, all.Damaged
 	for _, s := range all.Superseded {
-		c.Report.Leftovers = append(c.Report.Leftovers, layout.SnapshotsDir+s.ID.String())
+		c.Report.Unreferenced = append(c.Report.Unreferenced, layout.SnapshotsDir+s.ID.String())
 	}
 	c.runs, c.damagedRuns, err = record.AllUnfinished(ctx, c.Store)
 	return err
@@ -173,7 +173,7 @@ func (c *Checker) strays(ctx context.Context) error {
 	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir} {
 		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
 			if id, err := layout.ParseFileID(f.Name); err != nil || dir+id.String() != f.Name {
-				c.Report.Leftovers = append(c.Report.Leftovers, f.Name)
+				c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 			}
 			return nil
 		})

@@ -24,7 +24,7 @@ func (c *Checker) snapshots(ctx context.Context) error {
 	clean := map[chunk.ID]struct{}{}
 	for _, s := range c.Snapshots {
 		c.Report.Snapshots++
-		t := TreeCheck{Checker: c, Clean: clean, Found: Incomplete{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
+		t := TreeCheck{Checker: c, Clean: clean, Found: Affected{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
 		if _, err := t.node(ctx, s.Root, -1); err != nil {
 			return err
 		}
@@ -40,7 +40,7 @@ func (c *Checker) snapshots(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		c.Report.Incomplete = append(c.Report.Incomplete, t.Found)
+		c.Report.Affected = append(c.Report.Affected, t.Found)
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ func (c *Checker) snapshots(ctx context.Context) error {
 type TreeCheck struct {
 	Checker *Checker
 	Clean   map[chunk.ID]struct{}
-	Found   Incomplete
+	Found   Affected
 }
 
 // node reports whether everything at and below a node is complete.

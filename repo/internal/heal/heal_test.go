@@ -361,7 +361,7 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 					return fmt.Errorf("next run: %w", err)
 				}
 				v, err := repotest.Examine(be, repotest.Secret)
-				if err != nil || len(v.Damaged) > 0 || !slices.Equal(v.Days, []int{1, 2}) || len(v.Report.Incomplete) > 0 {
+				if err != nil || len(v.Damaged) > 0 || !slices.Equal(v.Days, []int{1, 2}) || len(v.Report.Affected) > 0 {
 					return fmt.Errorf("days %v, damaged %v, %w", v.Days, v.Damaged, err)
 				}
 				for _, p := range v.Report.Problems {
@@ -402,7 +402,7 @@ func TestHealFromOtherKeys(t *testing.T) {
 	if err != nil || rep.FoundChunks != rep.MissingChunks || rep.FoundChunks == 0 {
 		t.Fatalf("%+v, %v (lost %v)", rep, err, lost)
 	}
-	if v, err := repotest.Examine(be, repotest.Secret); err != nil || len(v.Report.Incomplete) > 0 || !v.Report.Clean() {
+	if v, err := repotest.Examine(be, repotest.Secret); err != nil || len(v.Report.Affected) > 0 || !v.Report.Clean() {
 		t.Fatalf("%v: %+v", err, v.Report)
 	}
 	if !maps.EqualFunc(repotest.Content(t, from), before, bytes.Equal) {

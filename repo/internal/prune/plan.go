@@ -61,7 +61,7 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 	for _, pk := range p.r.Index.Packs() {
 		known[pk.ID] = pk
 	}
-	announced, err := p.r.AnnouncedPacks(ctx)
+	retired, err := p.r.RetiredPacks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 		rep.PackBytes += f.Size
 		pk, ok := known[pack.ID(id)]
 		if !ok || !slices.ContainsFunc(pk.Blocks, u.Live) {
-			if !announced[id] {
+			if !retired[id] {
 				plan.dead = append(plan.dead, id)
 			}
 			rep.RemovePacks++

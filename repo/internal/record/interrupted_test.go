@@ -152,7 +152,7 @@ func TestDamagedUnfinished(t *testing.T) {
 	}
 	for _, prefix := range []string{repotest.RunsDir, repotest.PacksDir} {
 		v, err := repotest.Examine(lose(prefix), repotest.Secret)
-		if err != nil || len(v.Report.Incomplete) > 0 || !slices.Equal(v.Days, []int{1}) {
+		if err != nil || len(v.Report.Affected) > 0 || !slices.Equal(v.Days, []int{1}) {
 			t.Fatalf("%s: %v, %+v", prefix, err, v)
 		}
 		named := slices.ContainsFunc(v.Report.Problems, func(p repo.Problem) bool { return strings.HasPrefix(p.File, repotest.RunsDir) && !p.Fatal })

@@ -206,7 +206,7 @@ func TestForgetOfTwoRecords(t *testing.T) {
 	}
 	r := repotest.MustOpen(t, be)
 	report, err := r.Check(ctx, repo.CheckOptions{})
-	if err != nil || report.Snapshots != 2 || len(report.Leftovers) != 1 {
+	if err != nil || report.Snapshots != 2 || len(report.Unreferenced) != 1 {
 		t.Fatalf("check: %+v, %v", report, err)
 	}
 	repotest.EveryFault(t, repotest.Run{Base: be, Do: func(be backend.Backend) error { return repotest.Forget(ctx, be, 1) }, Least: 3, Want: 12},

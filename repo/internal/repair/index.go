@@ -105,14 +105,14 @@ func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, err
 
 // indexRepairer is one run of Index.
 type indexRepairer struct {
-	r         *store.Store
-	rep       *IndexRepair
-	old       *store.IndexFiles
-	oldFiles  []string
-	announced map[layout.FileID]bool // packs on prune lists
-	listed    map[pack.ID]bool       // packs that the new index lists
-	packs     *indexfile.Builder
-	files     [][]byte // of the new index
+	r        *store.Store
+	rep      *IndexRepair
+	old      *store.IndexFiles
+	oldFiles []string
+	retired  map[layout.FileID]bool // packs on prune lists
+	listed   map[pack.ID]bool       // packs that the new index lists
+	packs    *indexfile.Builder
+	files    [][]byte // of the new index
 }
 
 // readOld reads the present index files.
@@ -129,7 +129,7 @@ func (x *indexRepairer) readOld(ctx context.Context) (err error) {
 	if x.oldFiles, err = x.r.NamesIn(ctx, layout.IndexDir); err != nil {
 		return err
 	}
-	x.announced, err = x.r.AnnouncedPacks(ctx)
+	x.retired, err = x.r.RetiredPacks(ctx)
 	return err
 }
 
@@ -141,7 +141,7 @@ func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err err
 		id, err := layout.ParseFileID(f.Name)
 		switch {
 		case err != nil || layout.PackName(pack.ID(id)) != f.Name:
-		case x.announced[id]:
+		case x.retired[id]:
 			last = append(last, f)
 		default:
 			files = append(files, f)
@@ -171,7 +171,7 @@ func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
 	case err != nil:
 		rep.Unreadable = append(rep.Unreadable, fid)
 		return nil
-	case !known && x.announced[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
+	case !known && x.retired[fid] && len(rep.Damaged)+len(rep.Added)+len(rep.Unreadable) == 0:
 		return nil // a prune was interrupted before it removed the pack
 	case !known:
 		rep.Added = append(rep.Added, fid)

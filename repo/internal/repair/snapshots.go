@@ -18,10 +18,10 @@ import (
 
 // RepairedSnapshot is a snapshot that Snapshots replaced by a new version.
 type RepairedSnapshot struct {
-	check.Incomplete                // what is lost now
-	New              *layout.FileID `json:"new,omitempty"` // the new record; nil in a dry run
-	Regained         int64          `json:"regained"`      // files that were lost and are complete again
-	Bytes            int64          `json:"bytes"`         // of the lost files
+	check.Affected                // what is lost now
+	New            *layout.FileID `json:"new,omitempty"` // the new record; nil in a dry run
+	Regained       int64          `json:"regained"`      // files that were lost and are complete again
+	Bytes          int64          `json:"bytes"`         // of the lost files
 }
 
 // SnapshotRepair says what Snapshots found and did, or would do.
@@ -59,7 +59,7 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 		}
 	}
 	incomplete := map[layout.FileID]bool{}
-	for _, s := range c.Report.Incomplete {
+	for _, s := range c.Report.Affected {
 		incomplete[s.Snapshot] = true
 	}
 	// Remove superseded records, which an interrupted change or repair leaves,
@@ -174,7 +174,7 @@ func (b *rebuild) pass(ctx context.Context) error {
 		return err
 	}
 	b.files, b.bytes, b.nodes = 0, 0, nodes
-	b.out = RepairedSnapshot{Incomplete: check.Incomplete{Snapshot: b.s.ID, Device: b.s.Device.Name, Time: b.s.Time, Names: []string{}}}
+	b.out = RepairedSnapshot{Affected: check.Affected{Snapshot: b.s.ID, Device: b.s.Device.Name, Time: b.s.Time, Names: []string{}}}
 	if b.s.Lost != nil {
 		b.changed = b.changed || len(nodes) != len(b.s.Lost.Nodes)
 	}

@@ -51,7 +51,7 @@ func TestDeltaChain(t *testing.T) {
 	}
 	repotest.CommitChunks(t, be, 1, versions[:last]...)
 	repotest.CommitChunks(t, be, 2, versions[0], versions[last])
-	if n := repotest.CountIncomplete(t, be); n != 1 {
+	if n := repotest.CountAffected(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer, want the one with the chain that is too long", n)
 	}
 	storeAgain(t, be, versions[last])
@@ -67,7 +67,7 @@ func storeAgain(t testing.TB, be backend.Backend, content []byte) {
 	if err := repotest.ReadChunks(t, repotest.MustOpen(t, be), content); err != nil {
 		t.Errorf("a backup relied on what cannot be read: %v", err)
 	}
-	if n := repotest.CountIncomplete(t, be); n != 0 {
+	if n := repotest.CountAffected(t, be); n != 0 {
 		t.Errorf("%d snapshots suffer from what was stored anew", n)
 	}
 }
@@ -108,7 +108,7 @@ func TestDeltaCycles(t *testing.T) {
 			}
 			repotest.CommitChunks(t, be, 1, v[0], v[3])
 			repotest.CommitChunks(t, be, 2, v[3])
-			if n := repotest.CountIncomplete(t, be); n != 1 {
+			if n := repotest.CountAffected(t, be); n != 1 {
 				t.Errorf("%d snapshots suffer", n)
 			}
 			storeAgain(t, be, v[0])
@@ -130,12 +130,12 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 	}
 	repotest.CommitChunks(t, be, 1, v[2])
 	repotest.CommitChunks(t, be, 2, []byte("beside"))
-	if n := repotest.CountIncomplete(t, be); n != 1 {
+	if n := repotest.CountAffected(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
 	// A check of the structure alone shows it, too.
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
-	if err != nil || len(report.Incomplete) != 1 {
+	if err != nil || len(report.Affected) != 1 {
 		t.Errorf("without reading packs: %+v, %v", report, err)
 	}
 }
@@ -171,7 +171,7 @@ func TestDeltaDictionarySizes(t *testing.T) {
 	}
 	repotest.CommitChunks(t, be, 1, fits)
 	repotest.CommitChunks(t, be, 2, tooMuch)
-	if n := repotest.CountIncomplete(t, be); n != 1 {
+	if n := repotest.CountAffected(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
 }
@@ -191,7 +191,7 @@ func TestDamagedBase(t *testing.T) {
 		repotest.CommitChunks(t, be, 2, v[1], v[3])
 		repotest.CommitChunks(t, be, 3, v[2])
 		repotest.CommitChunks(t, be, 4, v[3])
-		if n := repotest.CountIncomplete(t, be); n != 0 {
+		if n := repotest.CountAffected(t, be); n != 0 {
 			t.Fatalf("%d suffer before the damage", n)
 		}
 		file := repotest.Content(t, be)[base]
@@ -214,18 +214,18 @@ func TestDamagedBase(t *testing.T) {
 		}
 		if want < 0 {
 			// The index knows what the header says, so nothing is lost.
-			if len(report.Incomplete) != 0 {
-				t.Errorf("damaged header: %+v", report.Incomplete)
+			if len(report.Affected) != 0 {
+				t.Errorf("damaged header: %+v", report.Affected)
 			}
 			continue
 		}
-		if n := repotest.CountIncomplete(t, be); n != want {
+		if n := repotest.CountAffected(t, be); n != want {
 			t.Errorf("%d snapshots suffer, want %d", n, want)
 		}
 		if err := be.Delete(context.Background(), base); err != nil {
 			t.Fatal(err)
 		}
-		if n := repotest.CountIncomplete(t, be); n != want {
+		if n := repotest.CountAffected(t, be); n != want {
 			t.Errorf("base deleted: %d snapshots suffer, want %d", n, want)
 		}
 	}
@@ -240,5 +240,5 @@ func TestSecondCopyOfADelta(t *testing.T) {
 	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[1], v[0]))
 	repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[1]))
 	repotest.CommitChunks(t, be, 1, v[1])
-	repotest.CountIncomplete(t, be) // whichever copy counts, report and restore agree
+	repotest.CountAffected(t, be) // whichever copy counts, report and restore agree
 }

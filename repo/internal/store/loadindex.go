@@ -33,19 +33,19 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 		}
 	}
 	var seen []layout.FileID
-	retiring, announced := map[pack.ID]bool{}, map[layout.FileID]bool{}
+	retiredIndexed, retired := map[pack.ID]bool{}, map[layout.FileID]bool{}
 	for _, l := range lists {
 		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
-			announced[id] = true
+			retired[id] = true
 			if _, listed := x.Pack(pack.ID(id)); listed {
 				x.Retire(pack.ID(id))
-				retiring[pack.ID(id)] = true
+				retiredIndexed[pack.ID(id)] = true
 			}
 		}
 	}
 	x.Compact()
-	r.Index, r.DamagedIndex, r.Missing, r.Retiring, r.Announced = x, damage, missing, retiring, announced
+	r.Index, r.DamagedIndex, r.Missing, r.RetiredIndexed, r.Retired = x, damage, missing, retiredIndexed, retired
 	r.Cache = newBlockCache(r.Options.Cache) // the keys of the old one are blocks of the old index
 	if r.Guard == nil {
 		return nil

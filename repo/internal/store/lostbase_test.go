@@ -58,7 +58,7 @@ func TestContentWithoutItsBaseIsStoredAgain(t *testing.T) {
 		}
 	}
 	report, err := r.Check(ctx, repo.CheckOptions{})
-	if err != nil || len(report.Incomplete) != 3 {
+	if err != nil || len(report.Affected) != 3 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 }

@@ -71,7 +71,7 @@ func TestOtherCopyOfABase(t *testing.T) {
 					}
 				}
 			}
-			if n := repotest.CountIncomplete(t, be); n != 0 {
+			if n := repotest.CountAffected(t, be); n != 0 {
 				t.Errorf("%d snapshots suffer", n)
 			}
 			report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{ReadData: 1})
@@ -118,7 +118,7 @@ func TestManyDamagedCopies(t *testing.T) {
 		t.Errorf("%d reads to find that %d copies of %d versions are lost", reads, copies, len(v))
 	}
 	repotest.CommitChunks(t, be, 1, v[len(v)-1])
-	if n := repotest.CountIncomplete(t, be); n != 1 {
+	if n := repotest.CountAffected(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
 }
@@ -140,7 +140,7 @@ func TestCyclicCopies(t *testing.T) {
 		if want > 0 {
 			spoil(t, be, v[1])
 		}
-		if n := repotest.CountIncomplete(t, be); n != want {
+		if n := repotest.CountAffected(t, be); n != want {
 			t.Errorf("%s: %d snapshots suffer, want %d", name, n, want)
 		}
 		if err := repotest.ReadChunks(t, repotest.MustOpen(t, be), v[2]); (err == nil) != (want == 0) {
@@ -168,7 +168,7 @@ func TestOtherCopyAndAPartialCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
-	if err != nil || report.Clean() || len(report.Incomplete) != 0 {
+	if err != nil || report.Clean() || len(report.Affected) != 0 {
 		t.Errorf("%+v, %v", report, err)
 	}
 }

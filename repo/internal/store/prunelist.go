@@ -69,16 +69,16 @@ func (r *Store) PruneLists(ctx context.Context) ([]PruneList, error) {
 	return out, nil
 }
 
-// AnnouncedPacks returns the packs that prune lists name.
-func (r *Store) AnnouncedPacks(ctx context.Context) (map[layout.FileID]bool, error) {
+// RetiredPacks returns the packs that prune lists name.
+func (r *Store) RetiredPacks(ctx context.Context) (map[layout.FileID]bool, error) {
 	lists, err := r.PruneLists(ctx)
-	announced := map[layout.FileID]bool{}
+	retired := map[layout.FileID]bool{}
 	for _, l := range lists {
 		for _, id := range l.Packs {
-			announced[id] = true
+			retired[id] = true
 		}
 	}
-	return announced, err
+	return retired, err
 }
 
 func (r *Store) readPruneList(ctx context.Context, name string) (PruneList, error) {

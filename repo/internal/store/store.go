@@ -101,8 +101,8 @@ type Store struct {
 	DamagedIndex []error
 	Missing      []pack.ID // packs that an index file lists and that do not exist
 
-	Retiring  map[pack.ID]bool       // packs of the index that are on prune lists
-	Announced map[layout.FileID]bool // all packs on prune lists
+	RetiredIndexed map[pack.ID]bool       // packs of the index that are on prune lists
+	Retired        map[layout.FileID]bool // all packs on prune lists
 
 	Guard *Guard // the lock that this process holds, nil for none
 

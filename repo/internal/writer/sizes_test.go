@@ -42,7 +42,7 @@ func roundTrip(t *testing.T, f repotest.Files) (*repo.Repo, *repo.Snapshot) {
 		t.Fatal(err)
 	}
 	report, err := r.Check(ctx, repo.CheckOptions{ReadData: 1})
-	if err != nil || !report.Clean() || len(report.Leftovers) > 0 {
+	if err != nil || !report.Clean() || len(report.Unreferenced) > 0 {
 		t.Errorf("check: %+v, %v", report, err)
 	}
 	return r, s
@@ -194,7 +194,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 	if err := r.WriteContent(ctx, &out, &c); !errors.Is(err, repo.ErrDamaged) || out.Len() > 20 {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}
-	if n := repotest.CountIncomplete(t, be); n != 1 {
+	if n := repotest.CountAffected(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
 }
