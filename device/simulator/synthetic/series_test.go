@@ -20,7 +20,7 @@ func TestSameConfigSameBytes(t *testing.T) {
 	case faultpoint.All():
 		conf.Devices, days = 3, 3
 	case testing.Short():
-		days = 1
+		conf.Devices, conf.Encryption, days = 1, EncryptAll, 1
 	}
 	var runs [2]map[string]state
 	for i := range runs {
