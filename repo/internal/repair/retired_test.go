@@ -12,9 +12,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// announcedRepo returns a repository of three days. A prune has put packs on a
+// retiredRepo returns a repository of three days. A prune has put packs on a
 // list that a backup, which began before, has used for day 2.
-func announcedRepo(t *testing.T) *memory.Backend {
+func retiredRepo(t *testing.T) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
@@ -49,10 +49,10 @@ func announcedRepo(t *testing.T) *memory.Backend {
 
 // If the index is damaged or missing, listed packs that a snapshot needs are in
 // the new index, and the next prune keeps them.
-func TestRepairIndexKeepsAnnounced(t *testing.T) {
+func TestRepairIndexKeepsRetired(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	base := announcedRepo(t)
+	base := retiredRepo(t)
 	for _, gone := range []bool{false, true} {
 		be := base.Clone()
 		for name, b := range repotest.Content(t, be) {
