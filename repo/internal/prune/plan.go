@@ -15,6 +15,13 @@ import (
 	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
+// Packs below 1/smallPack of the usual size are merged if there are at least manyPacks
+// of them.
+const (
+	smallPack = 8
+	manyPacks = 32
+)
+
 // prunePlan is what a round of a prune will do.
 type prunePlan struct {
 	u      *usage.Usage

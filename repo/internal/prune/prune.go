@@ -25,10 +25,7 @@ const (
 	roundBytes = 256 << 20
 	// maxRounds bounds the rounds of one prune.
 	maxRounds = 4
-	// Packs below 1/smallPack of the usual size are merged if there are at least
-	// manyPacks of them.
-	smallPack  = 8
-	manyPacks  = 32
+	// defaultAge is the default of Options.Abandoned.
 	defaultAge = 14 * 24 * time.Hour
 )
 
