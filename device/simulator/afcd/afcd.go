@@ -1,7 +1,7 @@
 // Package afcd is the file service of a simulated device: AFC on files in memory.
 //
-// It tells a SyncLock what happens to the lock file. It never touches the files
-// of this machine, and nothing a host sends makes it allocate without bound.
+// It tells a SyncLock how hosts open and lock the lock file. It never touches the
+// files of this machine. Whatever a host sends, its memory stays bounded.
 package afcd
 
 import (
@@ -10,23 +10,23 @@ import (
 	"net"
 )
 
-// SyncLock follows how hosts lock the lock file.
+// SyncLock is told how hosts use the lock file, and decides who may lock it.
 type SyncLock interface {
-	// AwaitRequest waits a moment until a host has announced that it will lock.
+	// AwaitRequest waits briefly for a host to announce that it will lock the file.
 	AwaitRequest(context.Context)
 	// TryLock reports whether the file may be locked.
 	TryLock() bool
-	// Opened counts handles of the file.
+	// Opened adds by to the number of open handles of the file.
 	Opened(by int)
 	SetLocked(bool)
-	// Lost says that the connection with the lock has ended.
+	// Lost says that the connection that held the lock has ended.
 	Lost(byHost bool)
 }
 
 // Server serves the files of a device.
 type Server struct {
 	Files    *Files
-	Info     func() []string // names and values of OpDeviceInfo, alternating
+	Info     func() []string // returns names and values for OpDeviceInfo, alternating
 	Sync     SyncLock
 	SyncFile string // the lock file
 
@@ -34,8 +34,8 @@ type Server struct {
 	Violate func(format string, args ...any)
 }
 
-// Serve serves a connection until it ends. byHost then reports whether the host
-// has ended it.
+// Serve serves a connection until it ends. Serve then calls byHost, which reports
+// whether the host ended the connection.
 func (s *Server) Serve(ctx context.Context, conn net.Conn, byHost func() bool) {
 	x := &session{Server: s, handles: map[uint64]*handle{}}
 	for {

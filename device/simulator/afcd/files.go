@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Limits of what a host can store. AFC is for lock files and a few small lists
-// here, not for content.
+// Limits of what a host can store. Here AFC serves only lock files and a few small
+// lists, no content.
 const (
 	maxFileBytes = 64 << 20 // of all files together
 	maxNodes     = 10000
@@ -19,14 +19,14 @@ const (
 // node is a file or a directory.
 type node struct {
 	dir     bool
-	removed bool // handles may still exist
+	removed bool // removed from its folder; handles may still exist
 	data    []byte
 	changed time.Time
-	locker  *handle // has the exclusive lock
+	locker  *handle // the handle with the exclusive lock
 	readers map[*handle]struct{}
 }
 
-// Files are the files of a device, in memory. NewFiles makes them.
+// Files holds the files of a device in memory. NewFiles makes one.
 type Files struct {
 	mu    sync.Mutex
 	now   func() time.Time
@@ -43,7 +43,7 @@ func NewFiles(now func() time.Time) *Files {
 	return f
 }
 
-// clean makes a path absolute. No path is outside of the root.
+// clean makes a path absolute. The result is never outside of the root.
 func clean(p string) (string, Status) {
 	if p == "" || len(p) > maxPath {
 		return "", InvalidArgument
@@ -51,7 +51,8 @@ func clean(p string) (string, Status) {
 	return path.Clean("/" + p), OK
 }
 
-// find returns a node. f.mu must be held, as for all unexported methods.
+// find returns the node at a path. This and all other unexported methods need f.mu
+// held.
 func (f *Files) find(p string) (*node, Status) {
 	p, status := clean(p)
 	if status != OK {
@@ -164,8 +165,8 @@ func (f *Files) list(p string) ([]string, Status) {
 	return names, OK
 }
 
-// remove removes a node. With all, it removes a directory that is not empty,
-// too.
+// remove removes a node. If all is set, it also removes a directory that is not
+// empty.
 func (f *Files) remove(p string, all bool) Status {
 	p, status := clean(p)
 	if status != OK {
@@ -245,8 +246,8 @@ func (f *Files) ReadFile(p string) (data []byte, ok bool) {
 	return slices.Clone(n.data), true
 }
 
-// WriteFile writes a file and creates its directories. It reports whether there
-// was space.
+// WriteFile writes a file and creates its directories. It returns false if there
+// was not enough space.
 func (f *Files) WriteFile(p string, data []byte) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

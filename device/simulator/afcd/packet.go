@@ -20,7 +20,7 @@ const (
 	maxFixed  = 64 << 10 // header and arguments
 )
 
-// Operation is what a packet requests or answers.
+// Operation is the operation that a packet requests, or the kind of its answer.
 type Operation uint64
 
 // The operations.
@@ -120,7 +120,7 @@ func (p Packet) Numbers(n int) (found []uint64, rest []byte, ok bool) {
 	return found, p.Args[8*n:], true
 }
 
-// text returns a path. Hosts do not always send the zero byte at its end.
+// text returns the path in b. Not all hosts end a path with a zero byte.
 func text(b []byte) string {
 	s, _, _ := bytes.Cut(b, []byte{0})
 	return string(s)

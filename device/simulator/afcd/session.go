@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxHandles = 256     // of a connection
+	maxHandles = 256     // open files of one connection
 	maxRead    = 4 << 20 // bytes in one reply
 )
 
@@ -22,7 +22,7 @@ type handle struct {
 	append bool
 }
 
-// session is a connection.
+// session is one connection of a host.
 type session struct {
 	*Server
 	handles map[uint64]*handle
@@ -37,7 +37,7 @@ func number(op Operation, n uint64) Packet {
 	return Packet{Op: op, Args: binary.LittleEndian.AppendUint64(nil, n)}
 }
 
-// texts returns a reply with texts, each followed by a zero byte.
+// texts returns a reply that lists texts, with a zero byte after each.
 func texts(list ...string) Packet {
 	p := Packet{Op: OpDataReply}
 	for _, s := range list {
@@ -132,8 +132,8 @@ func (s *session) byPathAndNumber(op Operation, p string, n uint64) Packet {
 }
 
 // open opens a file in one of the modes 1 to 6: read; read and write; truncate and
-// write; truncate, read and write; append; append and read. All but the first
-// create a missing file.
+// write; truncate, read and write; append; append and read. All modes except 1
+// create the file if it is missing.
 func (s *session) open(p string, mode uint64) Packet {
 	h := &handle{read: mode != 3 && mode != 5, write: mode != 1, append: mode >= 5}
 	if mode < 1 || mode > 6 {
@@ -229,7 +229,7 @@ func (s *session) byHandle(p Packet, h *handle) Packet {
 	return status(s.lock(h, arg(1)))
 }
 
-// Kinds of locks: those of flock with the bit for "do not wait".
+// Kinds of locks: the numbers of flock, with the bit for "do not wait" set.
 const (
 	lockShared    = 1 | 4
 	lockExclusive = 2 | 4
@@ -315,7 +315,7 @@ func (s *session) close(h *handle) {
 	s.Log("close", h.path)
 }
 
-// end closes what a connection leaves open.
+// end closes the files that the connection left open.
 func (s *session) end(byHost bool) {
 	s.Files.mu.Lock()
 	defer s.Files.mu.Unlock()

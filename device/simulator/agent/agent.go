@@ -25,44 +25,48 @@ import (
 // Options describe an agent. Content and StateDir are required.
 type Options struct {
 	Content devicefiles.Source
-	// Device is the device; the zero value means that of Content.
+	// Device describes the device; the zero value means the device of Content.
 	Device mobilesync.Device
 	// StateDir is a folder for working copies of manifests and for restored
-	// content, which the agent never removes.
+	// content. The agent never removes restored content.
 	StateDir string
 	// Password is the backup password; empty means unencrypted backups.
 	Password string
-	// RealRounds gives keybags the round counts of real devices, which take seconds
-	// to unlock.
+	// RealRounds gives keybags the round counts of real devices. Such a keybag takes
+	// seconds to unlock.
 	RealRounds bool
 	Seed       uint64
 	Clock      func() time.Time // nil means time.Now
 
-	// Version is that of DeviceLink: 300 as up to iOS 13, or 400; 0 means 300.
+	// Version is the version of DeviceLink: 300 (as up to iOS 13) or 400; 0 means 300.
 	Version int64
-	// OldNames sends MoveFiles and RemoveFiles instead of MoveItems and RemoveItems.
+	// OldNames makes the agent send MoveFiles and RemoveFiles instead of MoveItems and
+	// RemoveItems.
 	OldNames bool
-	// NoListing omits the listings at the end of a run, as some versions of iOS do.
+	// NoListing makes the agent list no folders at the end of a run. Some versions of
+	// iOS do so.
 	NoListing bool
 
-	// Patience is how long the agent waits for the host; 0 means 5 minutes.
+	// Patience is how long the agent waits for an answer of the host; 0 means 5
+	// minutes.
 	Patience time.Duration
-	// Script is the faults.
+	// Script lists the faults that will happen.
 	Script faults.Script
 	// OnStep is called when a conversation reaches a step.
 	OnStep func(faults.Step)
-	// OnBegin is called when an operation begins, where a device asks for its
-	// passcode. Its context ends when the host disconnects.
+	// OnBegin is called when an operation begins. At this point a device asks for its
+	// passcode. The context ends when the host disconnects.
 	OnBegin func(context.Context)
 	// OnViolation is called with each new violation.
 	OnViolation func(text string)
-	// Locked reports whether the device was never unlocked since it was switched
-	// on, so that it cannot read its files; nil means that it can.
+	// Locked reports whether the device has not been unlocked since it was switched
+	// on. Such a device cannot read its files. A nil Locked reports false.
 	Locked func() bool
-	// OnEncryption is called after the backup password was set (true) or removed.
+	// OnEncryption is called after the backup password was set (on is true) or removed
+	// (on is false).
 	OnEncryption func(on bool)
-	// Applications returns the host's /iTunesRestore/RestoreApplications.plist. It
-	// may be nil.
+	// Applications returns /iTunesRestore/RestoreApplications.plist, which the host
+	// writes before a restore. Applications may be nil.
 	Applications func() ([]byte, bool)
 }
 
@@ -72,18 +76,18 @@ type Agent struct {
 	opts   Options
 	device mobilesync.Device
 	busy   sync.Mutex // held during a conversation
-	count  uint64     // conversations begun
+	count  uint64     // number of conversations begun
 
 	mu         sync.Mutex
 	content    devicefiles.Source
-	generation int // of content
+	generation int // number of times that content was replaced
 	password   []byte
 	faults     *faults.Player
 	runs       []*Run
 	violations []string
 
-	// Only used during a conversation.
-	unfinished *cache // of an interrupted run
+	// The fields from here on are used only during a conversation.
+	unfinished *cache // the cache of an interrupted run, or nil
 	backups    map[[sha256.Size]byte]*digests
 	expected   expected
 	restored   int
@@ -131,8 +135,8 @@ func (a *Agent) current() (devicefiles.Source, int) {
 	return a.content, a.generation
 }
 
-// SetContent changes what is on the device, at any time. A running backup sends
-// the changes in a second round. The agent does not close the old content.
+// SetContent replaces what is on the device. It may be called during a backup, which
+// then sends the changes in a second round. The agent does not close the old content.
 func (a *Agent) SetContent(c devicefiles.Source) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -163,8 +167,8 @@ func (a *Agent) secret() []byte {
 // Password returns the backup password; empty means unencrypted backups.
 func (a *Agent) Password() string { return string(a.secret()) }
 
-// SetPassword changes the backup password, as a host without a backup of the device
-// does. An empty password ends encryption.
+// SetPassword changes the backup password but no keybag of an existing backup, like a
+// host that has no backup of the device. An empty password ends encryption.
 func (a *Agent) SetPassword(password string) { a.setPassword([]byte(password)) }
 
 func (a *Agent) setPassword(p []byte) {
@@ -176,15 +180,15 @@ func (a *Agent) setPassword(p []byte) {
 	}
 }
 
-// Forget drops what the agent knows of an interrupted run, as a restart of the
-// device does.
+// Forget drops what the agent knows of an interrupted run. A restart of a device has
+// this effect.
 func (a *Agent) Forget() {
 	a.busy.Lock()
 	defer a.busy.Unlock()
 	a.unfinished = nil
 }
 
-// Violations returns what hosts did wrong, at most the first hundred times.
+// Violations returns what hosts did wrong: the first hundred violations at most.
 func (a *Agent) Violations() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -206,7 +210,8 @@ func (a *Agent) violate(format string, args ...any) {
 	}
 }
 
-// Runs returns the reports of all operations. The last one may be running.
+// Runs returns the reports of all operations. The last operation may still be
+// running.
 func (a *Agent) Runs() []Run {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -229,26 +234,26 @@ func (a *Agent) LastRun() Run {
 // Run is the report of an operation.
 type Run struct {
 	Operation string // as the host named it: Backup, Restore, ChangePassword …
-	UUID      string // of a backup, as in Status.plist
+	UUID      string // the UUID that Status.plist of a backup has
 	Full      bool
 	Resumed   string        // the SnapshotState of the interrupted run, or ""
-	Rounds    int           // of uploads
-	Steps     []faults.Step // consecutive equal steps once
+	Rounds    int           // number of rounds of uploads
+	Steps     []faults.Step // without repeats of the step before
 
-	Files   int   // data files sent, or in a restore received
-	Bytes   int64 // of these files
-	Kept    int   // unchanged files, not sent
-	Resent  int   // files that the interrupted run had sent, too
+	Files   int   // data files sent or, in a restore, received
+	Bytes   int64 // total size of these files
+	Kept    int   // files not sent because they are unchanged
+	Resent  int   // files sent again, although the interrupted run had sent them
 	Spared  int   // files not sent because the interrupted run had sent them
 	Moved   int
 	Removed int // files that the device no longer has
 	Failed  int // files that could not be read
 
-	Options      RestoreOptions // of a restore
-	Applications int            // in RestoreApplications.plist at a restore; -1 without that
+	Options      RestoreOptions // the options of a restore
+	Applications int            // number of apps in RestoreApplications.plist; -1 without that file
 
 	Code int64  // ErrorCode of the response; -1 without a response
-	Err  string // why there was no response, or its error
+	Err  string // the error in the response, or why there was no response
 }
 
 // note changes the report of the running operation.
@@ -258,7 +263,8 @@ func (a *Agent) note(r *Run, change func(*Run)) {
 	change(r)
 }
 
-// stream returns a named random stream. The same options give the same bytes.
+// stream returns the random stream with a name and a number. Equal options give
+// equal bytes.
 func (a *Agent) stream(name string, n uint64) io.Reader {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], a.opts.Seed)
@@ -278,7 +284,7 @@ func (a *Agent) rounds() keybag.NewOptions {
 }
 
 // Serve holds a conversation with a host and closes conn. The error is nil if the
-// conversation ended regularly, with or without an error code in the response.
+// conversation ended regularly, even if the response had an error code.
 func (a *Agent) Serve(ctx context.Context, conn net.Conn) error {
 	a.busy.Lock()
 	defer a.busy.Unlock()
@@ -303,5 +309,6 @@ func (a *Agent) Serve(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// maxMessage is the longest message of a host: a listing of a million files.
+// maxMessage is the greatest length of a host's message, in bytes. It has room for a
+// listing of a million files.
 const maxMessage = 256 << 20

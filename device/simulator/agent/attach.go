@@ -8,7 +8,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 )
 
-// Names that connect the agent with its device.
+// Names of the device's values, notifications and files that the agent uses.
 const (
 	willEncrypt         = "WillEncrypt"
 	domainChanged       = "com.apple.mobile.backup.domain_changed"
@@ -17,8 +17,8 @@ const (
 
 // Attach gives a simulated device a backup agent. The agent takes the device's
 // name and versions, tells lockdown whether backups are encrypted, and adds
-// violations to those of the device. A device that was never unlocked since it was
-// switched on answers with error 208.
+// violations to those of the device. If the device has not been unlocked since it
+// was switched on, the agent answers with error 208.
 func Attach(d *simulator.Device, o Options) (*Agent, error) {
 	text := func(key string) string {
 		s, _ := d.Value("", key).(string)

@@ -16,7 +16,7 @@ const (
 	maxBatch = 128       // files in a message
 	reserve  = 128 << 20 // bytes that must stay free on the host
 	urgency  = 4
-	purge    = 2 << 30 // bytes requested beyond what is needed
+	purge    = 2 << 30 // bytes of space requested beyond the need
 )
 
 // backup is a running backup.
@@ -33,11 +33,11 @@ type backup struct {
 	old      *oldBackup        // nil in a full run
 	names    hostfiles.Listing // files of the old backup on the host; nil if unknown
 	snapshot hostfiles.Listing // files of the interrupted run on the host
-	plainBag []byte            // of an old plain backup
-	aside    string            // where a backup of iOS 9 was moved
+	plainBag []byte            // keybag of an old plain backup
+	aside    string            // folder to which a backup of iOS 9 was moved
 }
 
-// folderOf returns the folder on the host for a request.
+// folderOf returns the folder on the host that a request is about.
 func (t *session) folderOf(request map[string]any) (string, error) {
 	target, _ := request["TargetIdentifier"].(string)
 	source, _ := request["SourceIdentifier"].(string)
@@ -123,7 +123,7 @@ func (b *backup) begin(s *status) error {
 			return err
 		}
 	case s.snapshot == "finished" && s.full:
-		// A host writes this to get a full backup.
+		// A host writes such a status to get a full backup.
 	case s.snapshot == "finished":
 		if err := b.loadOld(true); err != nil {
 			return err
@@ -176,7 +176,7 @@ func (b *backup) removeName() string {
 	return "DLMessageRemoveItems"
 }
 
-// scan reads what is on the device.
+// scan reads the list of files on the device.
 func (b *backup) scan() (err error) {
 	b.content, b.generation = b.agent.current()
 	b.records, err = b.content.Records(b.ctx)

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// fileState tells whether a file has changed.
+// fileState holds the metadata of a file that differ once the file has changed.
 type fileState struct {
 	modified, changed, size int64
 	inode                   uint64
@@ -28,15 +28,15 @@ func stateOf(r *manifest.Record) fileState {
 type sent struct {
 	state  fileState
 	digest [sha1.Size]byte // of the bytes sent
-	key    []byte          // wrapped; nil in a plain backup
+	key    []byte          // wrapped file key; nil in a plain backup
 }
 
 // cache holds what a device knows about a run until the run is complete.
 type cache struct {
 	uuid       string
-	number     uint64 // of the run, for its randomness
+	number     uint64 // number of the run, which selects its random streams
 	full       bool
-	base       *digests    // of the old backup; may be nil
+	base       *digests    // the digests of the old backup; may be nil
 	encryption *encryption // nil in a plain backup
 	sent       map[hostfiles.FileID]sent
 	tries      uint64 // number of file keys drawn
@@ -47,12 +47,12 @@ type encryption struct {
 	bag         []byte
 	keys        *keybag.Keys
 	manifest    keybag.FileKey
-	manifestKey []byte // wrapped
+	manifestKey []byte // wrapped form of manifest
 }
 
 // digests holds the digests of a complete backup.
 type digests struct {
-	parent *digests // has the digests of unchanged files
+	parent *digests // the older digests, for files that sums does not have
 	sums   map[hostfiles.FileID][sha1.Size]byte
 }
 
@@ -65,11 +65,11 @@ func (s *digests) digest(id hostfiles.FileID) (sum [sha1.Size]byte, ok bool) {
 	return sum, false
 }
 
-// expected is what was sent last, which the host must return.
+// expected describes what the last run sent. The host must return the same.
 type expected struct {
 	status, plist []byte
-	manifest      [sha256.Size]byte // of Manifest.db
-	uuid          string            // of the run
+	manifest      [sha256.Size]byte // SHA-256 of Manifest.db
+	uuid          string            // UUID of the run
 }
 
 func (t *session) newCache(full bool) (*cache, error) {
@@ -91,8 +91,8 @@ func newUUID(random io.Reader) (string, error) {
 	return fmt.Sprintf("%X-%X-%X-%X-%X", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }
 
-// encrypt prepares encryption with the keybag of the old backup, or with a new one if
-// bag is nil.
+// encrypt prepares encryption with bag, the keybag of the old backup, or with a new
+// keybag if bag is nil.
 func (t *session) encrypt(c *cache, password, bag []byte, keys *keybag.Keys) error {
 	a := t.agent
 	var err error
@@ -122,8 +122,8 @@ func (c *cache) fileKey(a *Agent, r *manifest.Record) (key keybag.FileKey, wrapp
 	return key, wrapped, err
 }
 
-// classOf returns the protection class of a file in an encrypted backup. It is
-// the most common class if the keybag has no key for the record's.
+// classOf returns the protection class of a file in an encrypted backup. If the
+// keybag has no key for the record's class, classOf returns the most common class.
 func classOf(r *manifest.Record) uint32 {
 	if r.ProtectionClass >= keybag.ClassComplete && r.ProtectionClass <= keybag.ClassNone {
 		return r.ProtectionClass
@@ -131,7 +131,8 @@ func classOf(r *manifest.Record) uint32 {
 	return keybag.ClassUntilFirstUnlock
 }
 
-// open opens a file in the form that is sent: encrypted in an encrypted backup.
+// open opens a file in the form in which it is sent: encrypted if the backup is
+// encrypted.
 func (c *cache) open(ctx context.Context, a *Agent, from devicefiles.Source, r *manifest.Record) (*outgoing, error) {
 	file, err := from.Open(r)
 	if err != nil {

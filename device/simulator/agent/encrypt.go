@@ -8,15 +8,15 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 )
 
-// outgoing is a file that is sent.
+// outgoing is an open file that is being sent.
 type outgoing struct {
 	io.Reader
 	io.Closer
-	sum hash.Hash // of the bytes read
-	key []byte    // wrapped
+	sum hash.Hash // hash of the bytes read so far
+	key []byte    // wrapped file key
 }
 
-// encrypting is a reader of the encrypted form of another reader.
+// encrypting is a reader that encrypts what it reads from another reader.
 type encrypting struct {
 	from      io.Reader
 	encrypter io.WriteCloser

@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/manifestdb"
 )
 
-// buildManifest writes the unencrypted manifest of a run to a file. It is the
-// content's manifest with the keys and digests of the sent files.
+// buildManifest writes the unencrypted manifest of a run to a file. This manifest is
+// the one of the content, with the keys and digests of the sent files.
 func (b *backup) buildManifest(path string) (err error) {
 	if err := writeManifest(b.ctx, b.content, path); err != nil {
 		return err
@@ -37,7 +37,7 @@ func writeManifest(ctx context.Context, from devicefiles.Source, path string) er
 	return errors.Join(err, f.Close())
 }
 
-// row changes a record of the content to that of the backup.
+// row turns a record of the content into the record of the backup.
 func (b *backup) row(rec *manifest.Record) manifestdb.Change {
 	if !rec.IsFile() || !rec.HasFileID || !rec.HasMeta {
 		return manifestdb.Keep
@@ -49,12 +49,12 @@ func (b *backup) row(rec *manifest.Record) manifestdb.Change {
 		digest, key = s.digest, s.key
 		hasDigest = rec.HasDigest || devicefiles.HasDigests(rec.Domain)
 	} else if old, ok := b.oldRecord(rec.FileID); ok && stateOf(&old) != stateOf(rec) {
-		*rec = old // it could not be read, so the old state is kept
+		*rec = old // the file could not be read, so the backup keeps its old version
 		return manifestdb.Update
 	} else if ok {
 		digest, hasDigest, key = old.Digest, old.HasDigest, old.EncryptionKey
 	} else {
-		return manifestdb.Delete // it could not be read
+		return manifestdb.Delete // the file could not be read
 	}
 	if digest == rec.Digest && hasDigest == rec.HasDigest && string(key) == string(rec.EncryptionKey) {
 		return manifestdb.Keep
@@ -112,7 +112,8 @@ func (b *backup) manifestPlist() ([]byte, error) {
 	return plist.EncodeBinary(p)
 }
 
-// encryptedFile opens a file in the form that is sent.
+// encryptedFile opens a file in the form in which it is sent: encrypted, or as it is
+// if l is nil.
 func encryptedFile(path string, l *encryption) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -131,7 +132,7 @@ func encryptedFile(path string, l *encryption) (io.ReadCloser, error) {
 type oldBackup struct {
 	records     *manifest.Records
 	bag         []byte
-	keys        *keybag.Keys // of an encrypted backup, like manifestKey
+	keys        *keybag.Keys // keys and manifestKey are nil in a plain backup
 	manifestKey []byte
 	sum         [sha256.Size]byte
 }

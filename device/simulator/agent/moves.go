@@ -5,7 +5,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 )
 
-// moveAll moves the sent files that are in the manifest out of Snapshot.
+// moveAll moves the sent files from Snapshot to their places, if the manifest has
+// them.
 func (b *backup) moveAll() error {
 	if err := b.sendStatus(faults.StepMoving, "moving", "new", b.cache.full); err != nil {
 		return err
@@ -31,7 +32,7 @@ func (b *backup) moveAll() error {
 	return nil
 }
 
-// moves sends moves in batches.
+// moves collects moves and requests them in batches.
 type moves struct {
 	*session
 	name  string

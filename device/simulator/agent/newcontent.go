@@ -18,14 +18,14 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// newContent creates the new content from the restored files and those that
-// stay.
+// newContent creates the new content from the restored files and from the files of
+// the device that stay.
 func (r *restore) newContent() (devicefiles.Source, error) {
 	path := filepath.Join(r.target, mobilesync.ManifestDB)
 	if err := r.plainManifest(path); err != nil {
 		return nil, err
 	}
-	next := uint64(r.agent.restored) << 32 // inodes; restored files are new files
+	next := uint64(r.agent.restored) << 32 // last inode given; restored files get new inodes
 	now := r.agent.opts.Clock().Unix()
 	err := manifestdb.Edit(r.ctx, path, r.backup.records, func(rec *manifest.Record) manifestdb.Change {
 		if !r.wanted(rec) {
@@ -53,7 +53,7 @@ func (r *restore) newContent() (devicefiles.Source, error) {
 	return devicefiles.OpenFolder(r.ctx, r.target, nil)
 }
 
-// plainManifest writes the backup's Manifest.db unencrypted.
+// plainManifest writes the backup's Manifest.db to path, decrypted if necessary.
 func (r *restore) plainManifest(path string) (err error) {
 	in, err := os.Open(filepath.Join(r.work, mobilesync.ManifestDB))
 	if err != nil {
@@ -79,9 +79,9 @@ func (r *restore) plainManifest(path string) (err error) {
 	return errors.Join(err, out.Close())
 }
 
-// keepOthers adds the files that stay on the device: those that are not in the
-// backup, unless the host wants them removed, and system files if none were
-// restored.
+// keepOthers adds the files that stay on the device. Files that are not in the
+// backup stay unless the host wants them removed. System files stay if the restore
+// does not include system files.
 func (r *restore) keepOthers(path string) error {
 	current, _ := r.agent.current()
 	records, err := current.Records(r.ctx)
@@ -155,7 +155,8 @@ func (r *restore) copyOut(source devicefiles.Source, rec *manifest.Record) (dige
 	return [sha1.Size]byte(sum.Sum(nil)), errors.Join(err, out.Close())
 }
 
-// writePlists makes the folder of the new content a valid backup.
+// writePlists writes the property lists that make the folder of the new content a
+// valid backup.
 func (r *restore) writePlists() error {
 	delete(r.manifest, "ManifestKey")
 	r.manifest["IsEncrypted"] = false

@@ -37,10 +37,11 @@ func (t *session) changePassword(request map[string]any) error {
 	return nil
 }
 
-// rewrap changes the password of the keybag in the host's backup, so that the next
-// backup can be incremental.
+// rewrap changes the password of the keybag in the backup on the host. The next backup
+// can then be incremental.
 func (t *session) rewrap(dir string, old, next []byte) error {
-	// The keybag of an interrupted run is not changed. Its files are sent again.
+	// The keybag of an interrupted run keeps the old password, so the next run sends
+	// its files again.
 	if _, err := t.SmallFile(dir + "/Snapshot/" + mobilesync.ManifestPlist); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (t *session) rewrap(dir string, old, next []byte) error {
 	}
 	wrapped, err := bag.Rewrap(t.ctx, t.agent.stream("rewrap", t.agent.count), old, next)
 	if errors.Is(err, keybag.ErrWrongPassword) {
-		return nil // an older backup; the next one will be full
+		return nil // the backup has an older password; the next backup will be full
 	}
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func (t *session) rewrap(dir string, old, next []byte) error {
 	return nil
 }
 
-// textOf returns a password in a request.
+// textOf returns a password from its value in a request.
 func textOf(v any) []byte {
 	switch p := v.(type) {
 	case string:

@@ -23,12 +23,12 @@ import (
 )
 
 const (
-	maxRestoreBatch = 31 // files
+	maxRestoreBatch = 31 // files in a batch
 	maxRestoreBytes = 64 << 20
 )
 
-// RestoreOptions are the options of a restore, with the device's defaults.
-// PreserveSettings has no effect.
+// RestoreOptions holds the options of a restore. Where the host sent none, it holds
+// the device's default. PreserveSettings has no effect.
 type RestoreOptions struct {
 	System, Reboot, DontCopy, PreserveSettings, RemoveOthers bool
 }
@@ -53,7 +53,7 @@ func restoreOptions(request map[string]any) (o RestoreOptions, password []byte) 
 // restore is a running restore.
 type restore struct {
 	*session
-	dir     string // the host's folder
+	dir     string // the backup folder on the host
 	work    string
 	options RestoreOptions
 
@@ -63,7 +63,7 @@ type restore struct {
 	known    *digests // nil if this agent did not make the backup
 	size     int64
 
-	target string // the new content
+	target string // folder of the new content
 	plain  map[hostfiles.FileID][sha1.Size]byte
 }
 
@@ -230,7 +230,7 @@ func (r *restore) prepare() error {
 		r.agent.restored++
 		r.target = filepath.Join(r.agent.opts.StateDir, fmt.Sprintf("restored-%d", r.agent.restored), r.agent.device.UDID)
 		if _, err := os.Lstat(filepath.Dir(r.target)); err != nil {
-			break // it is new
+			break // the folder does not exist yet
 		}
 	}
 	return os.MkdirAll(r.target, 0o700)
@@ -249,7 +249,7 @@ func (r *restore) create(id hostfiles.FileID) (*os.File, error) {
 	return file, err
 }
 
-// wanted reports whether a row of the backup is restored.
+// wanted reports whether the restore includes a row of the backup.
 func (r *restore) wanted(rec *manifest.Record) bool {
 	return r.options.System || !devicefiles.System(rec.Domain)
 }
@@ -291,12 +291,12 @@ func (r *restore) getBatch(batch []int, share float64) error {
 	var file *os.File
 	defer func() {
 		if file != nil {
-			_ = file.Close() // after an error
+			_ = file.Close() // still open after an error
 		}
 	}()
 	missing, err := r.DownloadAll(paths, 100*share, func(string) (_ io.Writer, err error) {
 		if file != nil {
-			_ = file.Close() // after a file that the host could not read
+			_ = file.Close() // still open if the host could not read the file before
 		}
 		file, err = os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		return file, err
@@ -350,8 +350,8 @@ func (r *restore) addFile(rec *manifest.Record, file *os.File) error {
 	return nil
 }
 
-// check compares a downloaded file with the digest in the manifest, and with what
-// this agent sent in the backup.
+// check compares the sum of a downloaded file with the digest in the manifest, and
+// with the sum of what this agent sent in the backup.
 func (r *restore) check(rec *manifest.Record, sum [sha1.Size]byte) error {
 	want, known := r.known.digest(rec.FileID)
 	switch {

@@ -20,9 +20,9 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// loadOld downloads the old backup's manifests and lists its files. b.old stays
-// nil if the run must be a full one. must says that the old backup is finished,
-// so a missing manifest is an error.
+// loadOld downloads the old backup's manifests and lists its files. b.old stays nil
+// if the run must be a full one. If must is set, the old backup is finished, and a
+// missing manifest is an error.
 func (b *backup) loadOld(must bool) error {
 	if err := b.reach(faults.StepManifest); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (b *backup) compareExpected(raw []byte, sum [sha256.Size]byte) {
 	}
 	was, err := plist.Dict(b.agent.expected.plist)
 	if err != nil || now["Date"] != was["Date"] {
-		return // of an older backup
+		return // the manifests are of an older backup
 	}
 	if !bytes.Equal(raw, b.agent.expected.plist) {
 		b.agent.violate("%s differs from what was sent", mobilesync.ManifestPlist)
@@ -131,9 +131,9 @@ func (c *countingHash) Write(p []byte) (int, error) {
 	return c.Hash.Write(p)
 }
 
-// parseOld reads the old Manifest.plist. It returns nil if the new backup must
-// be a full one, because the old one is invalid, of another version, or
-// encrypted differently.
+// parseOld reads the old Manifest.plist. It returns nil if the old backup is
+// invalid, of another version, or encrypted differently. The new backup must then be
+// a full one.
 func (b *backup) parseOld(raw []byte) (*oldBackup, error) {
 	password := b.agent.secret()
 	m, err := plist.Dict(raw)
@@ -205,7 +205,7 @@ func (b *backup) resume(s *status) error {
 		usable = bytes.Equal(c.encryption.bag, b.old.bag)
 	}
 	if !usable {
-		b.snapshot = nil // these files may have changed since
+		b.snapshot = nil // the files of the interrupted run may have changed since
 		return b.newRun()
 	}
 	b.cache = c
@@ -221,7 +221,7 @@ func (b *backup) finishInterrupted(s *status) error {
 	if err := b.reach(faults.StepFinishing); err != nil {
 		return err
 	}
-	// Only the host's files matter, not the cache of the run.
+	// What remains depends only on the files on the host, not on the cache of the run.
 	b.cache = &cache{uuid: s.uuid}
 	if s.snapshot == "moving" {
 		files, others, err := b.List(b.dir + "/Snapshot")

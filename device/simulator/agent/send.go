@@ -47,7 +47,7 @@ func (b *backup) sendAll() error {
 	}
 }
 
-// space checks that the host has enough space.
+// space checks that the host has enough free space for size bytes.
 func (b *backup) space(size int64) error {
 	if err := b.reach(faults.StepSpace); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (b *backup) sendBatch(batch []int32, progress float64) error {
 	return b.Upload(files, progress, max(total, 1))
 }
 
-// file returns the upload of a record's file.
+// file returns the upload that sends the file of a record.
 func (b *backup) file(rec manifest.Record) hostfiles.Upload {
 	var out *outgoing
 	name := hex.EncodeToString(rec.FileID[:])
@@ -177,7 +177,7 @@ func failHalfway(open func() (io.ReadCloser, error)) func() (io.ReadCloser, erro
 	}
 }
 
-// failing is a reader that fails.
+// failing is a reader that always fails.
 type failing struct{}
 
 func (failing) Read([]byte) (int, error) {

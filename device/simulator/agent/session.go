@@ -24,7 +24,7 @@ type session struct {
 	faults *faults.Player
 	run    *Run
 	quirks quirks
-	reboot bool // after the response
+	reboot bool // the device restarts after the response
 }
 
 func (t *session) serve() error {
@@ -110,8 +110,8 @@ func (t *session) operate(name string, request map[string]any) error {
 	return t.finish(err)
 }
 
-// unlocked begins an operation that reads the device's files. It fails if the
-// device is locked.
+// unlocked begins an operation that reads the device's files. It returns an error if
+// the device is locked.
 func (t *session) unlocked() error {
 	if err := t.reach(faults.StepBegin); err != nil {
 		return err
@@ -162,7 +162,8 @@ func (t *session) finish(err error) error {
 // untilReboot is how long the device waits for a goodbye after a restore.
 const untilReboot = 2 * time.Second
 
-// broken translates an error of the link.
+// broken returns the error of a conversation whose link failed with err. If the host
+// broke the protocol, broken records a violation.
 func (t *session) broken(err error) error {
 	if t.conn.WasCut() {
 		return hostfiles.ErrCut

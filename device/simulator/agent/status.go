@@ -18,13 +18,13 @@ type status struct {
 	full                    bool
 }
 
-// old reports whether the backup is of iOS 9 or earlier.
+// old reports whether iOS 9 or earlier made the backup.
 func (s *status) old() bool {
 	v, err := strconv.ParseFloat(s.version, 64)
 	return err != nil || v < 3.3
 }
 
-// parseStatus parses a Status.plist. It returns nil if that is malformed.
+// parseStatus parses a Status.plist. It returns nil if b is malformed.
 func parseStatus(b []byte) *status {
 	d, err := plist.Dict(b)
 	if err != nil {
@@ -38,7 +38,8 @@ func parseStatus(b []byte) *status {
 	return s
 }
 
-// readStatus downloads Status.plist. It returns nil if there is no valid one.
+// readStatus downloads Status.plist. It returns nil if the host has no valid
+// Status.plist.
 func (b *backup) readStatus() (*status, error) {
 	raw, err := b.SmallFile(b.dir + "/" + mobilesync.StatusPlist)
 	if err != nil || raw == nil {
@@ -71,7 +72,7 @@ func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool)
 	return nil
 }
 
-// verify checks at the end of a run that the host has what was sent.
+// verify checks, at the end of a run, that the host has everything that it was sent.
 func (b *backup) verify() error {
 	if err := b.reach(faults.StepVerify); err != nil {
 		return err
@@ -111,7 +112,7 @@ func (b *backup) verify() error {
 		}
 		if _, sent := b.cache.sent[rec.FileID]; !sent {
 			if _, kept := b.oldRecord(rec.FileID); !kept {
-				continue // the device could not read it
+				continue // the device could not read the file
 			}
 		}
 		b.agent.violate("%s is not listed", mobilesync.BlobPath(mobilesync.Hashed, rec.FileID))

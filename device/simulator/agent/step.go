@@ -8,13 +8,14 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// quirks are the faults of the next batch.
+// quirks holds the faults of the next batch.
 type quirks struct {
 	readError, twice bool
-	total            int64 // the declared size, if over 0
+	total            int64 // size to declare instead of the real one, if over 0
 }
 
-// reach reports that a step is reached, and triggers the faults that are due.
+// reach reports that the operation has reached a step, and triggers the faults that
+// are due there.
 func (t *session) reach(step faults.Step) error {
 	if err := t.ctx.Err(); err != nil {
 		return err
