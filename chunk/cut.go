@@ -31,7 +31,7 @@ type Cutter struct {
 
 	src   io.Reader
 	head  []byte // the beginning of the stream
-	at    int    // bytes of head that Next has returned
+	at    int    // number of bytes of head that Next has returned
 	mode  cutMode
 	ended bool
 }
@@ -49,7 +49,8 @@ func NewCutter(pol Polynomial) *Cutter {
 	return &Cutter{pol: pol, head: make([]byte, 0, MinSize)}
 }
 
-// Reset begins a new stream. It reads up to MinSize bytes to choose how to cut it.
+// Reset begins a new stream. It reads up to MinSize bytes to choose how to cut the
+// stream.
 func (c *Cutter) Reset(src io.Reader) error {
 	c.src, c.at, c.ended = src, 0, false
 	n, err := io.ReadFull(src, c.head[:MinSize])
@@ -75,8 +76,8 @@ func (c *Cutter) Reset(src io.Reader) error {
 }
 
 // Next returns the next chunk, or io.EOF after the last one. An empty stream has no
-// chunks. The chunk is in buf, which should have a capacity of MaxSize, or in a buffer
-// of the cutter. It is valid until the next call.
+// chunks. The returned bytes are in buf or in a buffer of the cutter, and are valid
+// until the next call. buf should have a capacity of MaxSize.
 func (c *Cutter) Next(buf []byte) ([]byte, error) {
 	if c.ended {
 		return nil, io.EOF

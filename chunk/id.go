@@ -2,7 +2,8 @@
 //
 // A chunk's ID is the keyed BLAKE3-256 of its bytes: equal chunks have equal IDs in one
 // repository, and an ID reveals nothing without the key. Boundaries depend only on the
-// content and on the repository's secret polynomial, so an insertion moves few of them.
+// content and on the repository's secret polynomial, so an insertion moves few
+// boundaries.
 //
 // The package never stores anything.
 package chunk

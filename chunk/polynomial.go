@@ -8,8 +8,8 @@ import (
 	"github.com/restic/chunker"
 )
 
-// Polynomial determines where content is cut. It is random for each repository and
-// secret, so that chunk lengths do not identify content.
+// Polynomial determines where content is cut. Each repository has its own, which is
+// random and secret, so that chunk lengths do not identify content.
 type Polynomial = chunker.Pol
 
 // degree is the degree of all polynomials; the cutter's tables require it.
@@ -24,8 +24,8 @@ func NewPolynomial(rand io.Reader) (Polynomial, error) {
 	return p, nil
 }
 
-// ValidPolynomial reports whether p is one that NewPolynomial may draw: of the
-// right degree, and irreducible. It takes microseconds, where p.Irreducible takes
+// ValidPolynomial reports whether NewPolynomial could return p: whether p has the
+// right degree and is irreducible. It takes microseconds; p.Irreducible takes
 // milliseconds.
 func ValidPolynomial(p Polynomial) bool {
 	// The degree is a prime number. So p divides x^(2^degree)-x exactly if it is a

@@ -112,8 +112,8 @@ func (s *Sealer) Seal(dst, plaintext, ad []byte) ([]byte, error) {
 	return s.aead.Seal(dst, nonce, plaintext, ad), nil
 }
 
-// Open appends the plaintext to dst. It returns ErrAuth and no bytes if sealed or ad is
-// not exactly what Seal returned and got.
+// Open appends the plaintext to dst. It returns ErrAuth and no bytes unless Seal
+// returned sealed and was called with the same ad.
 func (s *Sealer) Open(dst, sealed, ad []byte) ([]byte, error) {
 	if len(sealed) < Overhead {
 		return nil, ErrAuth

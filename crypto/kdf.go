@@ -59,8 +59,8 @@ func (p KDF) key(password []byte) (Key, error) {
 	return k, nil
 }
 
-// Cost is how costly it is to guess a password: all parameters of a KDF except the
-// salt.
+// Cost determines how costly it is to guess a password. It has all parameters of a KDF
+// except the salt.
 type Cost struct {
 	Time      uint32
 	MemoryKiB uint32
@@ -69,8 +69,8 @@ type Cost struct {
 
 // DefaultCost returns the cost of new slots: the second recommended option of RFC 9106,
 // three passes over 64 MiB in four lanes. More memory would be too much for a small NAS
-// during a backup. The cost is the same on every machine. If it were measured, it would
-// be too low on a busy machine, or too high for every later command.
+// during a backup. The cost is the same on every machine. A measured cost would be too
+// low if the machine was busy, or too high for every later command.
 func DefaultCost() Cost { return Cost{Time: 3, MemoryKiB: 64 << 10, Threads: 4} }
 
 // withSalt returns a KDF of this cost with a new random salt.

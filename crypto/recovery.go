@@ -34,10 +34,11 @@ func NewRecoveryKey(rand io.Reader) (string, error) {
 	return group(crockford.EncodeToString(b) + recoveryChecksum(b)), nil
 }
 
-// Secret returns the secret of a slot for a typed text. A slot must be made with the
-// returned secret. Groups, case and look-alike letters of a recovery key do not matter.
-// Other texts are returned unchanged, except that six groups of six with several digits
-// are an ErrRecoveryTypo. A passphrase of six words of six letters is not.
+// Secret returns the secret of a slot for a text that a person typed. New slots must be
+// made with the returned secret, too. Groups, case and look-alike letters of a recovery
+// key do not matter. The error is ErrRecoveryTypo if the text looks like a mistyped
+// recovery key: six groups of six with several digits. Any other text is returned
+// unchanged, even a passphrase of six words of six letters.
 func Secret(typed string) ([]byte, error) {
 	s := strings.Map(func(r rune) rune {
 		switch r {

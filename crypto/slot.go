@@ -14,8 +14,8 @@ var ErrWrongPassword = errors.New("wrong password or damaged key slot")
 // SlotKind is the kind of secret that opens a slot.
 type SlotKind string
 
-// The kinds of slots. They differ in how people keep the secret. In the format all are
-// passwords.
+// The kinds of slots. They differ in how people keep the secret. The format treats each
+// secret as a password.
 const (
 	PasswordSlot SlotKind = "password"
 	KeyFileSlot  SlotKind = "key file"
@@ -95,8 +95,8 @@ func NewSlot(rand io.Reader, master Key, secret []byte, cost Cost, info SlotInfo
 	return append(b, '\n'), nil
 }
 
-// ParseSlot parses a slot file. Anyone who can write to the repository can write it, so
-// ParseSlot checks all limits.
+// ParseSlot parses a slot file. Anyone who can write to the repository can write slot
+// files, so ParseSlot checks all limits.
 func ParseSlot(b []byte) (*Slot, error) {
 	if len(b) > MaxSlotSize {
 		return nil, fmt.Errorf("key slot: %d bytes are too many", len(b))

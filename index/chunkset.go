@@ -2,9 +2,9 @@ package index
 
 import "github.com/snap-backup/snap/chunk"
 
-// ChunkSet is a set of chunks of one Index, with a bit for each copy. The copy that
-// was added stays in the set if Compact later chooses another one. A ChunkSet is
-// not safe for concurrent use.
+// ChunkSet is a set of chunks of one Index. It has a bit for each copy of a chunk. A
+// copy that was added stays in the set even if Compact later chooses another copy. A
+// ChunkSet is not safe for concurrent use.
 type ChunkSet struct {
 	x    *Index
 	bits []uint64
@@ -13,8 +13,8 @@ type ChunkSet struct {
 // NewChunkSet returns an empty set.
 func (x *Index) NewChunkSet() *ChunkSet { return &ChunkSet{x: x} }
 
-// Add adds the copy of a chunk that Lookup returns. added is false if the set has
-// it already, ok is false if the chunk is not known.
+// Add adds the copy that Lookup returns for a chunk. added is false if the set already
+// has this copy. ok is false if the chunk is not known.
 func (s *ChunkSet) Add(id chunk.ID) (loc Location, added, ok bool) {
 	s.x.mu.RLock()
 	defer s.x.mu.RUnlock()
@@ -33,7 +33,7 @@ func (s *ChunkSet) Add(id chunk.ID) (loc Location, added, ok bool) {
 	return s.x.location(n), true, true
 }
 
-// Has reports whether the set has the copy of a chunk that Lookup returns.
+// Has reports whether the set has the copy that Lookup returns for a chunk.
 func (s *ChunkSet) Has(id chunk.ID) bool {
 	s.x.mu.RLock()
 	defer s.x.mu.RUnlock()
@@ -41,8 +41,9 @@ func (s *ChunkSet) Has(id chunk.ID) bool {
 	return ok && s.has(n)
 }
 
-// Block reports which chunks of a block are in the set. length is the plaintext
-// length of those chunks, total that of the block, in bytes.
+// Block reports for each chunk of a block whether it is in the set. length is the
+// plaintext length of the chunks in the set, total the plaintext length of the block,
+// in bytes.
 func (s *ChunkSet) Block(ref BlockRef) (members []bool, length, total int64) {
 	s.x.mu.RLock()
 	defer s.x.mu.RUnlock()
@@ -60,7 +61,7 @@ func (s *ChunkSet) Block(ref BlockRef) (members []bool, length, total int64) {
 	return members, length, total
 }
 
-// Any reports whether the set has a chunk of a block.
+// Any reports whether the set has at least one chunk of a block.
 func (s *ChunkSet) Any(ref BlockRef) bool {
 	s.x.mu.RLock()
 	defer s.x.mu.RUnlock()

@@ -20,8 +20,8 @@ const magic = "snapix01"
 var ErrDamaged = errors.New("damaged index file")
 
 // File is one index file: packs and their headers. The headers are in their plain
-// form, and the file is compressed as one, so that an ID in several headers takes
-// space only once.
+// form, and all of them are compressed together, so an ID that is in several
+// headers takes space only once.
 type File struct {
 	packs []byte
 	n     int

@@ -1,10 +1,10 @@
 // Package index maps chunk IDs to the pack, block and offset that hold them.
 //
-// Index holds the map in memory and takes at most about 64 bytes a chunk,
-// whatever the number of packs. Chunks are stored in arrays in the order of their
-// blocks, so a chunk's block is found by binary search and its offset by adding
-// lengths. A table of 4-byte slots finds a chunk by ID. File (file.go) is the form
-// in the repository; several files together are the index.
+// Index holds the map in memory and takes at most about 64 bytes a chunk, however many
+// packs there are. Chunks are stored in arrays in the order of their blocks, so a
+// chunk's block is found by binary search and its offset by adding lengths. A table of
+// 4-byte slots finds a chunk by ID. File (file.go) is the form in the repository;
+// several files together are the index.
 //
 // The package knows nothing of snapshots or storage. An Index is safe for
 // concurrent use.
@@ -22,7 +22,7 @@ import (
 type Location struct {
 	Pack  pack.ID
 	Block BlockRef // a key for caches of blocks
-	Start uint32   // of the chunk in the block's plaintext
+	Start uint32   // where the chunk begins in the block's plaintext
 	Size  uint32   // of the chunk
 }
 
@@ -36,18 +36,18 @@ type Index struct {
 	byID   map[pack.ID]uint32 // pack numbers
 	blocks segmented[blockInfo]
 	chunks segmented[chunkInfo]
-	dicts  []uint32   // runs: a count, then this number of references
+	dicts  []uint32   // runs; a run is a count and then this number of references
 	extra  []chunk.ID // dictionary chunks that were unknown when they were added
 	slots  []uint32   // chunk number + 1; open addressing
-	used   int        // filled slots
+	used   int        // number of filled slots
 
 	duplicates []uint32            // chunk numbers of copies that slots do not name
 	unusable   map[chunk.ID]reason // known chunks that new snapshots may not rely on
 	retired    map[uint32]bool     // pack numbers
 }
 
-// packInfo, blockInfo and chunkInfo describe packs, blocks and chunks. Their numbers are
-// their positions in the arrays of Index.
+// packInfo, blockInfo and chunkInfo describe packs, blocks and chunks. The number of a
+// pack, block or chunk is its position in its array of Index.
 type packInfo struct {
 	id         pack.ID
 	size       int64
@@ -72,14 +72,14 @@ type chunkInfo struct {
 	size uint32
 }
 
-// extraRef marks references of dictionaries into extra.
+// extraRef is set in those references of dictionaries that are positions in extra.
 const extraRef = 1 << 31
 
 // New returns an empty index.
 func New() *Index { return &Index{byID: map[pack.ID]uint32{}} }
 
-// Add adds a pack and its chunks. It ignores a pack that is already known. If
-// several packs hold a chunk, Lookup returns the first copy until Compact chooses.
+// Add adds a pack and its chunks. It ignores a pack that is already known. If several
+// packs hold a chunk, Lookup returns the first copy until Compact has chosen one.
 func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -129,9 +129,9 @@ func (x *Index) addDict(ids []chunk.ID) uint32 {
 	return start
 }
 
-// Compact frees the memory that was needed only because packs were added in random
-// order, chooses between the copies of chunks and finds chunks that cannot be decoded.
-// Call it after all index files have been added.
+// Compact chooses one copy of each chunk and finds chunks that cannot be decoded. It
+// also frees memory that was needed only because packs were added in random order. Call
+// it after all index files have been added.
 func (x *Index) Compact() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -170,8 +170,8 @@ func (x *Index) Retire(id pack.ID) {
 	}
 }
 
-// Reusable reports whether new snapshots may rely on a chunk: it is known and can
-// be decoded without retired packs.
+// Reusable reports whether new snapshots may rely on a chunk: whether it is known and
+// can be decoded without retired packs.
 func (x *Index) Reusable(id chunk.ID) bool {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -261,8 +261,8 @@ func (x *Index) dict(b *blockInfo) []chunk.ID {
 	return out
 }
 
-// Dependencies returns what decoding a block takes: the length of its sealed bytes
-// and the chunks of its dictionary.
+// Dependencies returns the length of a block's sealed bytes and the chunks of its
+// dictionary: all that a reader needs to decode it.
 func (x *Index) Dependencies(ref BlockRef) (stored uint32, dict []chunk.ID) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
@@ -304,8 +304,9 @@ func (x *Index) Duplicates() bool {
 	return len(x.duplicates) > 0
 }
 
-// Copies returns the locations of all copies of a chunk, beginning with the one
-// that Lookup returns. It scans all duplicates: call it when the first copy fails.
+// Copies returns the locations of all copies of a chunk, beginning with the one that
+// Lookup returns. It scans all duplicates, so call it only when the first copy cannot
+// be read.
 func (x *Index) Copies(id chunk.ID) []Location {
 	first, ok := x.Lookup(id)
 	if !ok {

@@ -7,20 +7,20 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// unknownDepth is the depth of a block that cannot be decoded, as far as known.
+// unknownDepth is the depth of a block for which no way to decode it is known.
 const unknownDepth = 1 << 15
 
-// resolve chooses the copy of each chunk that Lookup returns, and finds the
+// resolve chooses, for each chunk, the copy that Lookup returns. It also finds the
 // chunks that cannot be decoded or reused.
 //
 // It chooses the copy whose block has the lowest depth. Two programs that store
-// at the same time can store a chunk twice, each as a delta of chunks of the
-// other: the first copies could then need each other in a circle. A block needs
-// only chunks of lower depth than its own, so the chosen copies never form a
-// circle.
+// at the same time can both store the same chunks, each as deltas of chunks that
+// the other stored. The first copies of these chunks could then need each other
+// in a circle. A block needs only chunks of lower depth than its own, so the
+// chosen copies never form a circle.
 //
-// A chunk is lost if its dictionary, or anything that the dictionary needs, is in
-// no pack, if it needs itself, or if it needs more dictionaries than a reader
+// A chunk is lost in three cases: it needs a chunk, directly or indirectly, that
+// is in no pack; it needs itself; or it needs more dictionaries than a reader
 // follows. A lost chunk counts as unknown until it is stored again. A chunk that
 // needs a retired pack can be read but not reused.
 func (x *Index) resolve() {
@@ -52,7 +52,8 @@ func (x *Index) copiesByID() map[chunk.ID][]uint32 {
 	return copies
 }
 
-// chooseCopies makes the table name the copy in the block of the lowest rank.
+// chooseCopies makes the table name, for each chunk, the copy whose block has the
+// lowest rank.
 func (x *Index) chooseCopies(copies map[chunk.ID][]uint32, rank func(BlockRef) int) {
 	x.duplicates = x.duplicates[:0]
 	for id, list := range copies {
@@ -71,7 +72,7 @@ func (x *Index) chooseCopies(copies map[chunk.ID][]uint32, rank func(BlockRef) i
 	}
 }
 
-// findUnusable fills unusable. lasting are the depths of blocks if retired packs
+// findUnusable fills unusable. lasting has the depths that blocks have if retired packs
 // are not used.
 func (x *Index) findUnusable(depths, lasting []uint16) {
 	for ref := range lasting {
@@ -111,12 +112,13 @@ func (x *Index) decodable(id chunk.ID) (uint32, bool) {
 	return n, ok && x.unusable[id] != lost
 }
 
-// blockDepths returns the lowest possible depth of each block, over all copies
-// of the chunks in its dictionary. It uses no block of the packs in without.
+// blockDepths returns the lowest possible depth of each block, over all copies of the
+// chunks in its dictionary. It ignores the blocks of the packs in without.
 //
 // It begins with blocks without a dictionary and continues one depth at a time,
-// up to the depth that a reader follows. The remaining blocks are deeper, need
-// something that is in no pack, or need themselves. They cannot be decoded.
+// up to the depth that a reader follows. A block that then remains is deeper than
+// that, needs a chunk that is in no pack, or needs itself. Such blocks cannot be
+// decoded.
 func (x *Index) blockDepths(copies map[chunk.ID][]uint32, without map[uint32]bool) []uint16 {
 	f := depthFinder{x: x, copies: copies, depths: make([]uint16, x.blocks.len())}
 	var rest []BlockRef
@@ -142,7 +144,7 @@ func (x *Index) blockDepths(copies map[chunk.ID][]uint32, without map[uint32]boo
 	return f.depths
 }
 
-// depthFinder is a call of blockDepths.
+// depthFinder holds the state of one call of blockDepths.
 type depthFinder struct {
 	x      *Index
 	copies map[chunk.ID][]uint32 // of chunks that have several
@@ -150,8 +152,8 @@ type depthFinder struct {
 	last   BlockRef              // the block that was looked up last
 }
 
-// dictBelow reports whether all chunks of a block's dictionary have a depth below
-// limit.
+// dictBelow reports whether each chunk of a block's dictionary has a copy in a block of
+// a depth below limit.
 func (f *depthFinder) dictBelow(ref BlockRef, limit uint16) bool {
 	run := f.x.dicts[f.x.blocks.at(int(ref)).dict-1:]
 	for _, n := range run[1 : 1+run[0]] {
@@ -162,7 +164,8 @@ func (f *depthFinder) dictBelow(ref BlockRef, limit uint16) bool {
 	return true
 }
 
-// below reports whether a copy of a dictionary's chunk has a depth below limit.
+// below reports whether any copy of a dictionary's chunk is in a block of a depth below
+// limit. ref is the chunk's reference in the dictionary.
 func (f *depthFinder) below(ref uint32, limit uint16) bool {
 	if ref&extraRef != 0 {
 		return false

@@ -1,14 +1,14 @@
 package index
 
-// segmented is an array that grows without copying. At most one segment of it is
-// unused.
+// segmented is an array that grows without copying. Its unused memory is at most one
+// segment.
 type segmented[T any] struct {
 	segs [][]T
 	n    int
 }
 
-// segmentSize is a number of elements. Segments of both element types fill entire
-// pages of memory.
+// segmentSize is the number of elements of a segment. With this number, segments of
+// both element types fill entire pages of memory.
 const segmentSize = 1 << 11
 
 func (s *segmented[T]) len() int { return s.n }

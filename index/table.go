@@ -7,7 +7,7 @@ import (
 	"github.com/snap-backup/snap/chunk"
 )
 
-// find returns the number of the copy of a chunk that the table names.
+// find returns the number of the copy that the table names for a chunk.
 func (x *Index) find(id chunk.ID) (uint32, bool) {
 	if len(x.slots) == 0 {
 		return 0, false
@@ -26,11 +26,12 @@ func (x *Index) find(id chunk.ID) (uint32, bool) {
 	}
 }
 
-// insert adds chunk number n to the table, or to duplicates if the table has its
-// ID.
+// insert adds chunk number n to the table, or to duplicates if the table already has
+// its ID.
 func (x *Index) insert(n uint32) {
 	// A load of at most 0.85 keeps probes short. Growing by a quarter instead of
-	// doubling keeps the promise of the package comment right after growing, too.
+	// doubling keeps memory within the limit in the package comment, even right after
+	// growing.
 	if (x.used+1)*20 > len(x.slots)*17 {
 		x.grow(max(1024, len(x.slots)+len(x.slots)/4))
 	}

@@ -55,15 +55,16 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 func shrinks(compressed, plain []byte) bool { return len(compressed) < len(plain)-len(plain)/64 }
 
 const (
-	// Content of at least probeFrom bytes is probed before it is compressed, since
-	// photos and films are most of a device. A probe is probeCount samples of
-	// probeSize bytes, spread over the content.
+	// Content of at least probeFrom bytes is probed before it is compressed, since most
+	// bytes of a device are photos and films, which compression does not shrink. A
+	// probe is probeCount samples of probeSize bytes, spread over the content.
 	probeFrom  = 128 << 10
 	probeCount = 8
 	probeSize  = 4 << 10
 )
 
-// mayShrink reports whether compression of samples saves space.
+// mayShrink reports whether compression may save space. For long content, it compresses
+// samples to find out.
 func (c *Codec) mayShrink(plain []byte) bool {
 	if len(plain) < probeFrom {
 		return true
@@ -120,8 +121,8 @@ func (c *Codec) SealFrame(dst, frame []byte) ([]byte, error) {
 }
 
 // Decode unseals and decodes a block and appends its plaintext to dst, which should be
-// empty. dict is the block's dictionary, or nil. The error is ErrDamaged unless the
-// plaintext has the length that b says.
+// empty. dict is the block's dictionary, or nil. The error is ErrDamaged if the
+// plaintext does not have the length that b says.
 func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error) {
 	size := b.Size()
 	if size > MaxBlockSize || len(sealed) != int(b.Stored) {
@@ -136,7 +137,8 @@ func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error
 		return nil, fmt.Errorf("%w: block: %w", ErrDamaged, err)
 	}
 	c.scratch = body
-	// The decoder stops at the capacity, so a crafted frame cannot take more memory.
+	// The decoder stops at the capacity of its output, so a crafted frame cannot take
+	// more memory.
 	if cap(dst) < size {
 		dst = make([]byte, 0, size)
 	}
@@ -163,8 +165,8 @@ func (c *Codec) Decode(dst, sealed []byte, b *Block, dict []byte) ([]byte, error
 	return nil, fmt.Errorf("%w: unknown %s", ErrDamaged, b.Encoding)
 }
 
-// deltaDecoder returns the decoder of deltas with a dictionary. It is reused, since a new
-// decoder takes longer to make than a small delta to decode.
+// deltaDecoder returns the decoder of deltas with a dictionary. The decoder is reused,
+// since it takes longer to make a decoder than to decode a small delta.
 func (c *Codec) deltaDecoder(dict []byte) (_ *zstd.Decoder, err error) {
 	set := zstd.WithDecoderDictRaw(0, dict)
 	if c.patcher != nil {

@@ -18,25 +18,25 @@ const (
 )
 
 const (
-	// compressFrom is the minimum length of a plain form to compress, in bytes. A
-	// shorter one is not worth a millisecond and the memory of an encoder, and
-	// compressing a shorter index file would not save a disk block.
+	// compressFrom is the minimum length of a plain form to compress, in bytes.
+	// Compressing a shorter form is not worth a millisecond and the memory of an
+	// encoder. For an index file, it would not even save a disk block.
 	compressFrom = 4 << 10
 	// maxRatio is the maximum compression ratio of zstd: 4 bytes for a block of 128
 	// KiB.
 	maxRatio = 32 << 10
 )
 
-// Compress returns the form of a header or index file to seal: a compressed one if that
-// is clearly smaller, otherwise the plain one. IDs are random, so only repeated IDs, as
-// in dictionaries, make it smaller.
+// Compress returns the form in which a header or index file is sealed: the compressed
+// form if it is clearly smaller, otherwise the plain form. IDs are random, so
+// compression saves space only if IDs are repeated, as in dictionaries.
 func Compress(plain []byte) ([]byte, error) {
 	if len(plain) < compressFrom {
 		return plain, nil
 	}
 	rest := plain[1:]
-	// An ID may repeat after many other IDs, which the default level does not find.
-	// A window no larger than needed saves memory.
+	// The default level does not find an ID that is repeated after many other IDs. A
+	// window no larger than needed saves memory.
 	enc, err := newEncoder(zstd.SpeedBetterCompression,
 		zstd.WithWindowSize(min(MaxBlockSize, 1<<bits.Len(uint(len(rest)-1)))),
 		zstd.WithLowerEncoderMem(true))
@@ -52,9 +52,9 @@ func Compress(plain []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Expand returns the plain form of what Compress returned. The error is ErrDamaged if it
-// has more than limit bytes after its version. Expand returns other versions unchanged,
-// for the parser to check.
+// Expand returns the plain form of a form that Compress returned. The error is
+// ErrDamaged if the plain form has more than limit bytes after its version. Expand
+// returns forms of unknown versions unchanged; their parser checks the version.
 func Expand(b []byte, limit int) ([]byte, error) {
 	if len(b) == 0 || b[0] != compressedVersion {
 		return b, nil
@@ -71,7 +71,8 @@ func Expand(b []byte, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The decoder stops at the capacity, so a crafted frame cannot take more memory.
+	// The decoder stops at the capacity of its output, so a crafted frame cannot take
+	// more memory.
 	out := append(make([]byte, 0, 1+n), PlainVersion)
 	out, err = dec.DecodeAll(frame, out)
 	if err != nil {

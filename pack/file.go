@@ -36,9 +36,9 @@ func (b *Builder) Add(sealed []byte, blk Block) {
 // take up to 5 bytes.
 func listedSize(chunks int) int { return 16 + chunks*(len(chunk.ID{})+5) }
 
-// Fits reports whether a block with this number of sealed bytes and of chunks can be
-// added: the file then has at most size bytes, and its header is within the limits.
-// Many tiny chunks that compress well make long headers.
+// Fits reports whether a block with the given numbers of sealed bytes and chunks can be
+// added without exceeding a limit: size bytes for the file, and half of MaxHeaderSize
+// for its header. Headers are long if blocks have many tiny chunks that compress well.
 func (b *Builder) Fits(sealed, chunks, size int) bool {
 	header := b.listed + listedSize(chunks)
 	return header <= MaxHeaderSize/2 && len(b.buf)+sealed+header <= size
@@ -70,8 +70,8 @@ func (b *Builder) Finish(sealer *crypto.Sealer) ([]byte, Header, error) {
 	return file, b.header, nil
 }
 
-// ReadHeader reads and unseals the header of a pack file of the given size. The error is
-// ErrDamaged unless its blocks fill the file exactly.
+// ReadHeader reads and unseals the header of a pack file of the given size. The error
+// is ErrDamaged if the header's blocks do not fill the file exactly.
 func ReadHeader(r io.ReaderAt, size int64, sealer *crypto.Sealer) (Header, error) {
 	if size < int64(minSize) || size > MaxSize {
 		return Header{}, fmt.Errorf("%w: file of %d bytes", ErrDamaged, size)

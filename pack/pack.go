@@ -31,8 +31,8 @@ import (
 	"github.com/snap-backup/snap/pack/binread"
 )
 
-// Limits of the format. Readers refuse packs that exceed them, so that no pack can make
-// them allocate without bound.
+// Limits of the format. Readers refuse packs that exceed these limits, so no pack can
+// make a reader allocate without bound.
 const (
 	MaxSize        = 128 << 20     // bytes of a pack file
 	MaxHeaderSize  = 32 << 20      // bytes of a sealed header, and of its plain form
@@ -40,9 +40,9 @@ const (
 	MaxBlockChunks = 1 << 16
 	MaxDictChunks  = 256
 	MaxDictSize    = chunk.MaxSize // bytes of a block's dictionary
-	// MaxDepth is the maximum depth of a block. The depth is 0 without a dictionary,
-	// otherwise one more than the maximum depth of the blocks with the dictionary's
-	// chunks.
+	// MaxDepth is the maximum depth of a block. A block without a dictionary has depth
+	// 0. Any other block has a depth of one more than the deepest block that holds a
+	// chunk of its dictionary.
 	MaxDepth = 16
 )
 
@@ -103,7 +103,7 @@ type Chunk struct {
 
 // Block describes one block of a pack.
 type Block struct {
-	Offset   uint32 // of the sealed bytes in the pack
+	Offset   uint32 // where the sealed bytes begin in the pack
 	Stored   uint32 // length of the sealed bytes
 	Encoding Encoding
 	Dict     []chunk.ID // the chunks of the dictionary, in order; only with Delta
@@ -148,8 +148,8 @@ func (h *Header) Append(dst []byte) []byte {
 	return dst
 }
 
-// ParseHeader parses the plain form of a header, which must fill b, and checks the
-// limits.
+// ParseHeader parses the plain form of a header and checks the limits. The header must
+// fill b.
 func ParseHeader(b []byte) (Header, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); v != PlainVersion && r.Err() == nil {
@@ -229,8 +229,8 @@ func readBlock(r *binread.Reader) Block {
 	return b
 }
 
-// maxExpansion is how much longer than its plaintext a sealed block may be. Writers
-// need less, since they store blocks raw that compression would make longer.
+// maxExpansion is the number of bytes by which a sealed block may exceed MaxBlockSize.
+// Writers need less: they store a block raw if compression would make it longer.
 const maxExpansion = 1 << 16
 
 // Name returns the ID of a pack file.

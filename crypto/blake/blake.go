@@ -1,15 +1,15 @@
-// Package blake computes BLAKE3-256 hashes. It is the only package that imports
-// lukechampine.com/blake3, except for tests, which compare with it:
+// Package blake computes BLAKE3-256 hashes:
 //
 //   - Hasher hashes many byte slices, such as chunks
 //   - Sum hashes one byte slice, such as a repository file
 //   - NewStream hashes content that is read in pieces
 //   - DeriveKey derives keys
 //
-// All return the same hashes as lukechampine.com/blake3. That package's streams
-// start a goroutine for each 16 KiB, which costs CPU time and gains nothing for
-// callers that hash several chunks at a time. Hasher and Sum use its vector code
-// without goroutines.
+// It is the only package that imports lukechampine.com/blake3, apart from tests
+// that compare hashes. All functions return the same hashes as that package. Its
+// streams start a goroutine for each 16 KiB, which costs CPU time and gains
+// nothing for callers that hash several chunks at a time. Hasher and Sum use its
+// vector code without goroutines.
 package blake
 
 import (
@@ -27,11 +27,11 @@ func Sum(b []byte) [32]byte { return New().Sum(b) }
 // NewStream returns a hash for content that is read in pieces.
 func NewStream() hash.Hash { return blake3.New(32, nil) }
 
-// DeriveKey fills sub with a key that is derived from key for the purpose that
-// context names.
+// DeriveKey derives a key from key and fills sub with it. context names the purpose of
+// the derived key.
 func DeriveKey(sub []byte, context string, key []byte) { blake3.DeriveKey(sub, context, key) }
 
-// span is how many bytes the vector code hashes at a time.
+// span is the number of bytes that the vector code hashes at a time.
 const span = guts.MaxSIMD * guts.ChunkSize
 
 // Hasher computes keyed hashes, or hashes without a key. It keeps a buffer between
@@ -66,8 +66,8 @@ func (h *Hasher) Sum(b []byte) [32]byte {
 	return out
 }
 
-// node returns the root of the tree of b. counter is the number of its first KiB in
-// the hashed bytes.
+// node returns the root of the tree of b. counter is the offset of b in all hashed
+// bytes, in KiB.
 func (h *Hasher) node(b []byte, counter uint64) guts.Node {
 	switch {
 	case len(b) < span:
@@ -76,7 +76,7 @@ func (h *Hasher) node(b []byte, counter uint64) guts.Node {
 	case len(b) == span:
 		return guts.CompressBuffer((*[span]byte)(b), len(b), &h.key, counter, h.flags)
 	}
-	// The left part is the largest power of two below the length.
+	// The length of the left part is the largest power of two below the length of b.
 	left := 1 << (bits.Len(uint(len(b)-1)) - 1)
 	l := guts.ChainingValue(h.node(b[:left], counter))
 	r := guts.ChainingValue(h.node(b[left:], counter+uint64(left/guts.ChunkSize)))

@@ -1,9 +1,9 @@
 // Package binread reads numbers, texts and IDs from the binary structures of a
 // repository: pack headers, index files, tree nodes.
 //
-// A Reader keeps its first error and returns zero values after it, so a parser can check
-// for errors once at the end. A Reader never returns a count of items that do not fit in
-// the remaining bytes, which limits what a parser allocates.
+// A Reader keeps its first error and returns zero values after it, so a parser can
+// check for errors once at the end. A Reader never returns a count of more items than
+// fit in the remaining bytes. This limits how much memory a parser allocates.
 package binread
 
 import (
@@ -25,7 +25,7 @@ func NewReader(b []byte) *Reader { return &Reader{b: b} }
 // Err returns the first error.
 func (r *Reader) Err() error { return r.err }
 
-// Fail sets the error unless there is one.
+// Fail sets the error unless one is set already.
 func (r *Reader) Fail(format string, args ...any) {
 	if r.err == nil {
 		r.err = fmt.Errorf(format, args...)
@@ -40,7 +40,7 @@ func (r *Reader) End() error {
 	return r.err
 }
 
-// Take returns the next n bytes, as a part of the slice that is read.
+// Take returns the next n bytes, without copying them.
 func (r *Reader) Take(n int) []byte {
 	if r.err != nil || n < 0 || n > len(r.b) {
 		r.Fail("ends early")
@@ -99,7 +99,7 @@ func (r *Reader) UpTo(limit uint64, what string) uint64 {
 	return v
 }
 
-// Count returns a number of items, which take at least size bytes each.
+// Count returns a number of items. Each item takes at least size bytes.
 func (r *Reader) Count(size int) int {
 	v := r.Uvarint()
 	if v > uint64(len(r.b)/size) {

@@ -10,8 +10,8 @@ const (
 	maxLongBits  = 18
 	maxShortBits = 15
 	minBits      = 8
-	// dictStep is the distance between inserted positions of a dictionary. Any match of
-	// at least 8+dictStep-1 bytes is found.
+	// dictStep is the distance between the positions of a dictionary that are put into
+	// the table. Any match of at least 8+dictStep-1 bytes is found.
 	dictStep = 4
 	// minMatch is the minimum length of a match that is worth a sequence.
 	minMatch = 5
@@ -85,15 +85,15 @@ func (e *Encoder) find(from, to int) {
 	e.lits = append(e.lits, e.hist[anchor:to]...)
 }
 
-// candidate is a match: length bytes at a position equal the bytes at the position
-// minus offset.
+// candidate is a match: the length bytes at position at equal those at position
+// at-offset.
 type candidate struct{ at, length, offset, cost int }
 
 // gain estimates what a match saves, in quarters of literals.
 func (f candidate) gain() int { return 4*f.length - f.cost }
 
-// match returns the best match at a position that is cheap to find, and inserts the
-// position.
+// match returns the best match at a position among those that are cheap to find. It
+// adds the position to the tables. after says whether a match ends at the position.
 func (e *Encoder) match(at, to int, after bool) (best candidate) {
 	v := e.load(at)
 	h8, h5 := e.hash8(v), e.hash5(v)
@@ -113,7 +113,8 @@ func (e *Encoder) match(at, to int, after bool) (best candidate) {
 	return best
 }
 
-// better returns the match with the bytes at earlier if it is better than best, or best.
+// better compares best with the match of the bytes at positions earlier and at, and
+// returns the better one.
 func (e *Encoder) better(best candidate, earlier, at, to, cost int) candidate {
 	if best.length > 0 && (at+best.length >= to || e.hist[earlier+best.length] != e.hist[at+best.length]) {
 		return best

@@ -5,16 +5,17 @@ import (
 	"math/bits"
 )
 
-// class encodes a number of a sequence: a class of lengths or offsets, and bits in this
-// class (RFC 8878, 3.1.1.3.2.1.1).
+// class encodes a length or offset of a sequence: the code of its class, and bits that
+// tell it from other values of the class (RFC 8878, 3.1.1.3.2.1.1).
 type class struct {
 	code uint8
 	bits uint8
 	low  uint32 // the bits
 }
 
-// literalBase has the first literal lengths of classes from 16 on, matchBase the first
-// match lengths, less 3, of classes from 32 on. Later classes begin at powers of two.
+// literalBase has the first literal length of each class from class 16 on. matchBase
+// has the first match length minus 3 of each class from class 32 on. Later classes
+// begin at powers of two.
 var (
 	literalBase = [...]uint32{16, 18, 20, 22, 24, 28, 32, 40, 48}
 	matchBase   = [...]uint32{32, 34, 36, 38, 40, 44, 48, 56, 64, 80, 96}
@@ -80,7 +81,7 @@ type codeTables struct {
 	literal, offset, match fseTable
 }
 
-// appendSequences writes the section of a block after the literals.
+// appendSequences writes the sequences of a block. They follow its literals.
 func (e *Encoder) appendSequences(dst []byte) []byte {
 	n := len(e.seqs)
 	switch {
@@ -210,7 +211,7 @@ func normalize(norm []int16, counts []uint32, total, size int) {
 		sum += int(norm[i])
 	}
 	for sum != size {
-		// The largest is the least affected by a difference.
+		// A difference affects the largest number least.
 		big := 0
 		for i := range norm {
 			if norm[i] > norm[big] {
@@ -306,7 +307,7 @@ func (t *fseTable) build(norm []int16, log uint8) {
 	}
 }
 
-// begin returns the final state of a decoder for a class.
+// begin returns the state in which a decoder ends, if the last class is code.
 func (t *fseTable) begin(code uint8) uint32 {
 	if t.log == 0 {
 		return 0
@@ -316,8 +317,8 @@ func (t *fseTable) begin(code uint8) uint32 {
 	return uint32(t.states[int32((width<<16-m.bits)>>width)+m.from])
 }
 
-// next writes the bits that take a decoder from a state of code to the given state. It
-// returns the state of code.
+// next chooses a state of the class code from which a decoder can reach the given
+// state. It writes the bits of this transition and returns the chosen state.
 func (t *fseTable) next(w *bitWriter, state uint32, code uint8) uint32 {
 	if t.log == 0 {
 		return 0

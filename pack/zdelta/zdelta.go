@@ -1,5 +1,5 @@
 // Package zdelta compresses bytes that are mostly in a dictionary, such as a part of a
-// database with the same part of the day before as dictionary.
+// database if the dictionary is the same part from the day before.
 //
 // The result is an ordinary zstd frame (RFC 8878) with a raw dictionary, which any zstd
 // decoder reads. General encoders first insert each position of a dictionary into
@@ -23,7 +23,7 @@ import (
 const (
 	magic = 0xFD2FB528
 	// MaxWindow is the maximum distance of a match, in bytes. If a dictionary and a
-	// content are longer together, a part of the dictionary is out of reach. Every zstd
+	// content together are longer, a part of the dictionary is out of reach. Every zstd
 	// decoder must accept this window.
 	MaxWindow = 8 << 20
 	// windowByte is MaxWindow in a frame header: 2^(10+13).
@@ -34,11 +34,11 @@ const (
 // Encoder compresses with a dictionary. It keeps its tables and buffers between calls and
 // is not safe for concurrent use.
 type Encoder struct {
-	// hist is the dictionary and then the content. Positions are indexes of it.
+	// hist is the dictionary, followed by the content. Positions are indexes of hist.
 	hist  []byte
-	start int // of the content
-	// long and short have the last position of 8 and 5 bytes with a hash. Position 0
-	// means none.
+	start int // position of the content
+	// long maps each hash of 8 bytes to the last position with this hash, short each
+	// hash of 5 bytes. Position 0 means none.
 	long, short         []uint32
 	longBits, shortBits int
 	reps                [3]int // the last offsets
@@ -55,12 +55,13 @@ type sequence struct {
 	offset      uint32 // as encoded: 1 to 3 are repeated offsets
 }
 
-// Encode appends the frame of plain, of at most 8 MiB, with the dictionary dict to dst.
+// Encode compresses plain with the dictionary dict and appends the frame to dst. plain
+// may have at most 8 MiB.
 func (e *Encoder) Encode(dst, plain, dict []byte) ([]byte, error) {
 	if len(plain) == 0 || len(plain) > MaxWindow {
 		return nil, fmt.Errorf("content of %d bytes", len(plain))
 	}
-	// Matches cannot reach further back.
+	// Matches cannot reach further back than MaxWindow.
 	dict = dict[max(0, len(dict)-MaxWindow):]
 	e.hist = slices.Grow(e.hist[:0], len(dict)+len(plain))
 	e.hist = append(append(e.hist, dict...), plain...)
@@ -103,8 +104,8 @@ func blockHeader(size, kind int, last bool) uint32 {
 
 func put24(b []byte, v uint32) { b[0], b[1], b[2] = byte(v), byte(v>>8), byte(v>>16) }
 
-// appendBlock writes the sequences between two positions. If they are not smaller than
-// the bytes, it writes the bytes and clears the sequences.
+// appendBlock writes the sequences between two positions. If the sequences are not
+// smaller than the bytes, it writes the bytes instead and clears the sequences.
 func (e *Encoder) appendBlock(dst []byte, from, to int) ([]byte, error) {
 	last := to == len(e.hist)
 	head := len(dst)
