@@ -23,8 +23,8 @@ import (
 // KeySize is the length of every symmetric key, in bytes.
 const KeySize = 32
 
-// Overhead is how many bytes Seal adds to a plaintext: a nonce of 24 bytes before it and
-// a tag of 16 bytes after it.
+// Overhead is the number of bytes that Seal adds to a plaintext: a nonce of 24 bytes
+// before it and a tag of 16 bytes after it.
 const Overhead = chacha20poly1305.NonceSizeX + chacha20poly1305.Overhead
 
 // ErrAuth says that bytes were not sealed with this key, or were changed since. Open

@@ -4,10 +4,9 @@
 //
 // # What it promises
 //
-// The contract is the documentation of [Backend]. Package backendtest tests every
-// implementation for each of its sentences. In short: a file exists completely or
-// not at all, it never changes, and an operation that returned nil survives a power
-// cut.
+// The contract is the documentation of [Backend]. Package backendtest has a check for
+// each sentence of it. In short: a file exists completely or not at all, it never
+// changes, and an operation that returned nil survives a power cut.
 //
 // # What it never does
 //
@@ -38,14 +37,15 @@ type Info struct {
 
 // Backend stores files under names. Its contract:
 //
-// Names. Every name satisfies [ValidName]. For any other name, every method returns
-// an error that is [ErrInvalidName] and does nothing. A file's name must not be the
-// folder of another file ("a" beside "a/b"). Callers never store such files, and an
-// implementation may return [ErrExist] for them. Other files must not change.
+// Names. Every name satisfies [ValidName]. For any other name, every method returns an
+// error that is [ErrInvalidName] and does nothing. A file's name must not be the folder
+// of another file ("a" beside "a/b"). Callers never store two such files. If they do,
+// an implementation may return [ErrExist] for the second, but must not change existing
+// files.
 //
 // Concurrency. Many goroutines may call all methods at the same time, and many
-// processes may use one store at the same time. All see immediately what one of them
-// has put or deleted.
+// processes may use one store at the same time. When one of them has put or deleted a
+// file, all see that immediately.
 //
 // Cancellation. A method called with a context that is done returns the context's
 // error and does nothing. If the context ends later, the method either returns the
@@ -54,15 +54,16 @@ type Info struct {
 // Full store. If an operation fails because the store is full, [IsNoSpace] reports
 // true for its error.
 type Backend interface {
-	// Put stores a copy of data as a new file. An empty file is a file.
+	// Put stores a copy of data as a new file. data may be empty.
 	//
 	// When Put returns nil, the file is complete and durable: content, name
 	// and all folders above it survive a power cut.
 	//
-	// Put never overwrites. If anything has the name, Put returns ErrExist and
-	// changes nothing. If several Puts of one name run concurrently, exactly one
-	// succeeds. Before Put returns ErrExist, it makes the existing file durable,
-	// so callers whose file names are hashes may treat ErrExist as success.
+	// Put never overwrites. If anything already has the name, Put returns
+	// ErrExist and changes nothing. If several Puts of one name run concurrently,
+	// exactly one succeeds. Before Put returns ErrExist, it makes the existing
+	// file durable, so callers whose file names are hashes may treat ErrExist as
+	// success.
 	//
 	// After any other error, or a crash, the file is either absent or complete.
 	// It is never partial: Stat, ReadAt and List never show a file that is still
@@ -86,11 +87,12 @@ type Backend interface {
 	// after another, sorted by name in byte order. The prefix is "" for all
 	// files, or a folder with its slash ("packs/"). Any other prefix is
 	// ErrInvalidName. A folder that does not exist has no files, which is not an
-	// error. List leaves out invalid names and everything but regular files.
+	// error. List omits files with invalid names and everything that is not a
+	// regular file.
 	//
-	// A file that is put or deleted while List runs may be shown or not. All
-	// others are shown exactly once. fn may call any method of the Backend. An
-	// error of fn ends List, which returns it unchanged.
+	// List may show or omit a file that is put or deleted while List runs. It
+	// shows every other file exactly once. fn may call any method of the Backend.
+	// An error of fn ends List, which returns it unchanged.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
 
 	// Delete removes a file. The error is ErrNotExist if it does not exist. When
@@ -116,7 +118,7 @@ var (
 	ErrTooLarge = errors.New("file is larger than allowed")
 )
 
-// kind is a sentinel error that wraps one of package fs.
+// kind is a sentinel error that wraps an error of package fs.
 type kind struct {
 	text string
 	is   error
@@ -139,9 +141,9 @@ func IsReadOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || isReadOnlyErrno(err)
 }
 
-// ReadAll returns the content of a file of at most limit bytes. The error is
-// ErrTooLarge if the file is larger; ReadAll allocates nothing then. The caller
-// verifies the bytes.
+// ReadAll returns the content of a file of at most limit bytes. If the file is
+// larger, ReadAll allocates nothing and returns ErrTooLarge. The caller verifies
+// the bytes.
 func ReadAll(ctx context.Context, b Backend, name string, limit int64) ([]byte, error) {
 	info, err := b.Stat(ctx, name)
 	if err != nil {

@@ -75,7 +75,7 @@ func elementFault(element string) string {
 }
 
 // isWindowsDevice reports whether Windows opens a device instead of a file of this
-// name. It ignores extensions.
+// name. The extension of the name does not matter.
 func isWindowsDevice(element string) bool {
 	base, _, _ := strings.Cut(element, ".")
 	switch base {

@@ -1,8 +1,8 @@
-// Package backendtest tests implementations of backend.Backend: it has a check for
-// each sentence of the contract. Every implementation calls [Run] in a test, which
-// also runs under the race detector.
+// Package backendtest tests implementations of backend.Backend: it has a check for each
+// sentence of the contract. The tests of every implementation call [Run], and also run
+// under the race detector.
 //
-// It never checks what a single process cannot see, such as durability.
+// The package cannot check what a single process does not see, such as durability.
 package backendtest
 
 import (
@@ -15,16 +15,16 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// Run runs all checks as subtests. It calls open for an empty store for each check.
-// open closes the store with t.Cleanup.
+// Run runs all checks as subtests. For each check, it calls open, which returns an
+// empty store and closes it with t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, !testing.Short())
 }
 
 // RunSmall is Run without the check that stores many files, unless SNAP_TEST_ALL is
-// set. It is for variants of an implementation that Run tests already. With -short
-// Run omits this check, too.
+// set. It is for variants of an implementation that another test already runs Run for.
+// With -short Run omits this check, too.
 func RunSmall(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, faultpoint.All())
@@ -75,8 +75,8 @@ func checks() []check {
 	}
 }
 
-// maxFailures is how many failures one check reports, since a faulty store can fail
-// thousands of times.
+// maxFailures is the maximum number of failures that one check reports. A faulty store
+// can fail thousands of times.
 const maxFailures = 20
 
 func run(ctx context.Context, c check, b backend.Backend) []string {

@@ -72,7 +72,7 @@ func concurrentUse(p *probe) {
 	p.put("config", content(5000))
 	together(8, func(i int) {
 		for j := range 10 {
-			// All make the same folders.
+			// All goroutines make the same folders.
 			name := fmt.Sprintf("packs/%02d/%d", j, i)
 			want := content(100*i + j)
 			p.put(name, want)

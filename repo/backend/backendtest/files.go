@@ -13,7 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// content returns n random bytes, the same for the same n.
+// content returns n random bytes. Two calls with the same n return the same bytes.
 func content(n int) []byte {
 	var seed [32]byte
 	binary.LittleEndian.PutUint64(seed[:], uint64(n))
@@ -135,7 +135,7 @@ func readAtRanges(p *probe) {
 		off  int64
 		size int
 		n    int
-		end  bool // io.EOF and not nil
+		end  bool // whether the error is io.EOF, not nil
 	}{
 		{"packs/ab/cd", 0, 1000, 1000, false},
 		{"packs/ab/cd", 0, 1, 1, false},

@@ -52,7 +52,7 @@ func listSorted(p *probe) {
 	}
 }
 
-// largeList is more than servers commonly return in one response (1000).
+// largeList is more files than servers commonly list in one response (1000).
 const largeList = 1100
 
 func listLarge(p *probe) {

@@ -1,10 +1,10 @@
 // Package crash is a backend whose process dies at a chosen operation, for tests.
 //
 // It simulates a power cut at the level of the backend contract: operations that
-// returned nil are durable, the running one may have an effect or not. It never
-// changes the result of an operation before the crash. A test that a writer survives
-// a power cut at any point counts the changes of an undisturbed run and then tries
-// them:
+// returned nil are durable, and the operation that was running may or may not have an
+// effect. It never changes the result of an operation before the crash. To test that a
+// writer survives a power cut at any point, count the changes of an undisturbed run.
+// Then repeat the run with a crash at one of these changes each time:
 //
 //	for _, n := range faultpoint.Choose(t, changes, 20) {
 //		store := crash.New(memory.New(), crash.Plan{At: n + 1, Seed: seed})
@@ -29,8 +29,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// ErrCrashed is the error of the operation at which the process dies and of all later
-// ones.
+// ErrCrashed is the error of the operation during which the process dies, and of all
+// later operations.
 var ErrCrashed = errors.New("simulated crash")
 
 // Plan says when and how the process dies.
@@ -58,7 +58,8 @@ type Backend struct {
 	what string // outcome of the operation in which the process died
 }
 
-// New returns a process's view of store. Until the crash it passes all operations on.
+// New returns a process's view of store. Until the crash it passes all operations on to
+// store.
 func New(store *memory.Backend, plan Plan) *Backend {
 	return &Backend{store: store, plan: plan}
 }
@@ -102,9 +103,10 @@ func (b *Backend) crashed(op, name string) error {
 	return fmt.Errorf("%s %s: %s: %w", op, name, b.what, ErrCrashed)
 }
 
-// change runs a Put or Delete. normal runs it completely. dying applies its effect
-// if the process dies in it, and describes that effect. change holds the lock so
-// that every change is either before the crash or after it.
+// change runs a Put or Delete. normal runs the operation completely. If the process
+// dies in the operation, change calls dying instead, which applies an effect and
+// describes it. change holds the lock, so that every change is either before the crash
+// or after it.
 func (b *Backend) change(ctx context.Context, op, name string, normal func() error, dying func(*rand.Rand) (string, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

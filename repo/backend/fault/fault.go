@@ -1,9 +1,9 @@
-// Package fault wraps a backend and makes it fail as a test plans: operations that
-// do nothing and return an error, operations that succeed but return an error, a
-// full disk, short or damaged reads. Without a plan it never changes anything.
+// Package fault wraps a backend and makes it fail as a test plans. It simulates
+// operations that do nothing and return an error, operations that succeed but return an
+// error, a full disk, and short or damaged reads. Without a plan it changes nothing.
 //
-// A test of a failure at any point counts the operations of an undisturbed run and
-// then tries them:
+// To test a failure at any point, count the operations of an undisturbed run. Then
+// repeat the run with a failure of one of these operations each time:
 //
 //	for _, n := range faultpoint.Choose(t, operations, 20) {
 //		store := fault.New(memory.New(), fault.Once(n+1, fault.ErrInjected))
@@ -22,7 +22,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// ErrInjected is an error for plans.
+// ErrInjected is an error that plans can return from operations.
 var ErrInjected = errors.New("injected fault")
 
 // Op is a kind of operation, a method of backend.Backend.
@@ -49,10 +49,10 @@ func (o Op) String() string {
 // Call describes an operation to a plan.
 type Call struct {
 	Op   Op
-	Name string // of the file, or the prefix of a List
+	Name string // the file's name, or the prefix of a List
 	Size int    // bytes to put or to read; 0 otherwise
-	N    int    // 1 for the first operation on this Backend
-	OfOp int    // 1 for the first operation of this kind
+	N    int    // number of the operation on this Backend, from 1
+	OfOp int    // number among the operations of this kind, from 1
 }
 
 // Action is what happens to an operation. The zero Action changes nothing.
@@ -62,8 +62,8 @@ type Action struct {
 	// After, if not nil, is returned after the store has done the operation. If the
 	// store itself fails, its error is returned instead.
 	After error
-	// Read, if not nil, changes the result of a ReadAt at offset off: it may
-	// change p[:n] and returns what the caller gets.
+	// Read, if not nil, changes the result of a ReadAt at offset off: it may change
+	// p[:n], and returns the results for the caller.
 	Read func(p []byte, off int64, n int, err error) (int, error)
 }
 

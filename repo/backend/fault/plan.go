@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// merge calls all plans, since they may count operations, and returns the first
-// Action that is not zero.
+// merge returns a plan that calls all plans, since they may count operations, and
+// returns their first Action that is not zero.
 func merge(plans []Plan) Plan {
 	return func(c Call) Action {
 		var chosen Action
@@ -56,8 +56,8 @@ func From(n int, err error) Plan {
 	}
 }
 
-// On applies plan only to operations of one kind on names that begin with prefix. N
-// and OfOp count only these.
+// On applies plan only to operations of one kind on names that begin with prefix. N and
+// OfOp count only these operations.
 func On(op Op, prefix string, plan Plan) Plan {
 	n := 0
 	return func(c Call) Action {
@@ -70,8 +70,8 @@ func On(op Op, prefix string, plan Plan) Plan {
 	}
 }
 
-// Full is a store with room for the given number of bytes: Puts that do not fit fail
-// with [backend.ErrNoSpace]. Deleting frees nothing.
+// Full simulates a store with room for the given number of bytes: Puts that do not fit
+// fail with [backend.ErrNoSpace]. Deleting frees nothing.
 func Full(bytes int64) Plan {
 	left := bytes
 	return func(c Call) Action {
@@ -108,8 +108,8 @@ func Truncate(name string, size int64) Plan {
 	})
 }
 
-// ShortRead makes every read of more than one byte of a file return only half of it
-// without an error, which breaks the contract of ReadAt.
+// ShortRead makes every read of more than one byte of a file return only half of the
+// bytes, without an error. This breaks the contract of ReadAt.
 func ShortRead(name string) Plan {
 	return onRead(name, func(p []byte, _ int64, n int, err error) (int, error) {
 		if n < 2 {

@@ -28,18 +28,18 @@ func (b *Backend) Delete(ctx context.Context, name string) error {
 	if err != nil && !errors.Is(err, backend.ErrNotExist) {
 		return err
 	}
-	// Flush even if the file did not exist: the process that removed it may have
-	// been killed before this line.
+	// Flush even if the file did not exist: the process that removed it may have been
+	// killed before it flushed the folder.
 	if errSync := b.disk.syncDir(path.Dir(name)); errSync != nil && !isMissing(errSync) {
 		return b.fail("delete", name, "flush folder", errSync)
 	}
 	return err
 }
 
-// RemoveStale removes temporary files that crashed or killed processes have left:
-// those last written before the given time. No running Put may have begun before that
-// time, even if the clock of a file server is wrong; a day ago is a good choice. If
-// the file of a running Put is removed, only this Put fails.
+// RemoveStale removes temporary files that crashed or killed processes have left. It
+// removes those that were last written before the given time. Choose a time, such as a
+// day ago, before which no running Put can have begun, even if the clock of a file
+// server is wrong. If the file of a running Put is removed, only this Put fails.
 //
 // RemoveStale returns the number of removed files. It continues after errors.
 func (b *Backend) RemoveStale(ctx context.Context, before time.Time) (removed int, err error) {

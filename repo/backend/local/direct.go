@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDirect opens a regular file below folder with one system call that follows
-// no links. os.Root makes a call for each folder and others to get the file's
-// type, which take much of the time of a small read. ok is false on any error. The
+// openDirect opens a regular file below folder with one system call that follows no
+// links. os.Root makes a call for each folder, and more calls to get the file's type.
+// These calls take much of the time of a small read. ok is false on any error. The
 // caller then uses os.Root, which returns the reason.
 func openDirect(folder *os.File, name string) (c content, ok bool) {
 	if folder == nil {

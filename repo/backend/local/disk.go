@@ -6,22 +6,23 @@ import (
 	"io/fs"
 )
 
-// disk is the part of an operating system that this package uses. Names are slash
-// paths relative to the repository folder, which is ".". Tests use a simulated disk
-// that loses what was not flushed.
+// disk is the part of an operating system that this package uses. Names are slash paths
+// relative to the repository folder, which is ".". Tests use a simulated disk that
+// loses all changes that were not flushed.
 type disk interface {
 	writing
 	reading
 }
 
 type writing interface {
-	// create makes a new file; fs.ErrExist if the name exists.
+	// create makes a new file. The error is fs.ErrExist if the name exists.
 	create(name string) (file, error)
-	// mkdir makes a folder; fs.ErrExist if the name exists.
+	// mkdir makes a folder. The error is fs.ErrExist if the name exists.
 	mkdir(name string) error
-	// link gives a file a second name; fs.ErrExist if that exists.
+	// link gives the file from the second name to. The error is fs.ErrExist if to
+	// exists.
 	link(from, to string) error
-	// rename may overwrite a file.
+	// rename renames a file. It may overwrite another file.
 	rename(from, to string) error
 	// remove removes a file.
 	remove(name string) error
@@ -31,11 +32,11 @@ type writing interface {
 }
 
 type reading interface {
-	// open opens a regular file; errNotRegular if the name is of anything else,
-	// including a link to a regular file.
+	// open opens a regular file. The error is errNotRegular if name is anything else,
+	// even a link to a regular file.
 	open(name string) (content, error)
 	lstat(name string) (fs.FileInfo, error)
-	// same reports whether two results of lstat are of one file.
+	// same reports whether two results of lstat describe the same file.
 	same(x, y fs.FileInfo) bool
 	readDir(name string) ([]fs.DirEntry, error)
 }

@@ -45,8 +45,8 @@ func bare(err error) error {
 	return err
 }
 
-// isMissing reports whether a name does not exist. It cannot exist if a name above
-// it is a file.
+// isMissing reports whether err says that a name does not exist. ENOTDIR says so, too:
+// a name in whose path a file stands for a folder cannot exist.
 func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

@@ -2,8 +2,8 @@ package local
 
 import "golang.org/x/sys/unix"
 
-// fragment returns the unit of the number of blocks. On some file systems Bsize is
-// the size of a transfer instead.
+// fragment returns the size of the blocks that Bavail counts. On some file systems
+// Bsize is the size of a transfer instead.
 func fragment(st *unix.Statfs_t) uint64 {
 	if st.Frsize > 0 {
 		return uint64(st.Frsize)

@@ -11,21 +11,21 @@
 // # Put
 //
 // Put writes the bytes to a new file in tmp and flushes it (fsync). It makes missing
-// folders and flushes the entry of each. It gives the file its name by a hard link,
-// which fails if the name exists, and flushes the folder of the new entry. At the end
-// it removes the name in tmp.
+// folders and flushes the entry of each of them. It gives the file its name by a hard
+// link, which fails if the name exists, and flushes the folder of the new entry. At the
+// end it removes the name in tmp.
 //
-// On file systems without hard links (exFAT, many shares) Put looks the name up and
-// then renames the file. Within one process this is as strict as a link. If two
-// processes put the same name at the same time, both can succeed, and the later file
-// replaces the earlier one. That is harmless for names that are hashes or random.
+// On file systems without hard links (exFAT, many shares) Put checks that the name is
+// free and then renames the file. Within one process this is as strict as a link. If
+// two processes put the same name at the same time, both can succeed, and the later
+// file replaces the earlier one. That is harmless for names that are hashes or random.
 //
 // # Durability
 //
-// Files are as durable as fsync makes them; on macOS that includes the cache of the
-// drive. Where folders cannot be flushed (Windows and some network shares), the
-// system decides when a new name reaches the disk, and Put succeeds. Where files
-// cannot be flushed, Put fails.
+// Files are as durable as fsync makes them. On macOS, Put also flushes the cache of the
+// drive. Where folders cannot be flushed (Windows and some network shares), the system
+// decides when a new name reaches the disk, and Put succeeds. Where files cannot be
+// flushed, Put fails.
 //
 // # What it never does
 //

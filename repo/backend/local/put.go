@@ -16,7 +16,7 @@ import (
 const (
 	tmpFolder = "tmp"
 	tmpPrefix = tmpFolder + "/put-"
-	// defaultWriteSize is how many bytes are written between two checks of the
+	// defaultWriteSize is the number of bytes written between two checks of the
 	// context.
 	defaultWriteSize = 1 << 20
 )
@@ -34,8 +34,8 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	err = b.publish(temp, name)
-	// After a rename the name in tmp does not exist. If removing it fails, it is
-	// harmless, and RemoveStale removes it later.
+	// After a rename the name in tmp no longer exists. If it cannot be removed after a
+	// link, that is harmless: RemoveStale removes it later.
 	_ = b.disk.remove(temp)
 	return err
 }
@@ -87,8 +87,8 @@ func (b *Backend) createTemp() (string, file, error) {
 	return temp, f, err
 }
 
-// writeAll writes data, size bytes at a time, and flushes the file. If it fails,
-// step is the step that failed.
+// writeAll writes data, size bytes at a time, and flushes the file. If that fails, step
+// names the step that failed.
 func writeAll(ctx context.Context, f file, data []byte, size int) (step string, err error) {
 	for len(data) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -135,7 +135,7 @@ func (b *Backend) publish(temp, name string) error {
 	return nil
 }
 
-// renameNew renames temp to name, or returns fs.ErrExist if that is taken.
+// renameNew renames temp to name, or returns fs.ErrExist if name exists.
 func (b *Backend) renameNew(temp, name string) error {
 	b.renameMu.Lock()
 	defer b.renameMu.Unlock()
@@ -149,9 +149,9 @@ func (b *Backend) renameNew(temp, name string) error {
 	return b.disk.rename(temp, name)
 }
 
-// sameFile reports whether both names are of one file. If so, link succeeded
-// although it returned an error, as happens when the response of a file server is
-// lost and the request is repeated.
+// sameFile reports whether both names refer to the same file. If so, link
+// succeeded although it returned an error. This happens if the response of a file
+// server is lost and the request is repeated.
 func (b *Backend) sameFile(temp, name string) bool {
 	x, err := b.disk.lstat(temp)
 	if err != nil {
@@ -162,7 +162,7 @@ func (b *Backend) sameFile(temp, name string) bool {
 }
 
 // ensureFolder makes the folder of a file, if necessary, and flushes the entries of
-// this folder and of those above it.
+// this folder and of all folders above it.
 func (b *Backend) ensureFolder(name string) error {
 	b.folders.mu.Lock()
 	defer b.folders.mu.Unlock()
@@ -178,8 +178,8 @@ func (b *Backend) ensureFolder(name string) error {
 		if err != nil {
 			return b.fail("put", name, "make folder "+b.path(folder), err)
 		}
-		// Flush even if the folder existed: another process may have made it and
-		// been killed before this line.
+		// Flush even if the folder existed: another process may have made it and been
+		// killed before flushing it.
 		if err := b.disk.syncDir(path.Dir(folder)); err != nil {
 			return b.fail("put", name, "flush folder", err)
 		}

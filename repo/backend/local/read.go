@@ -68,8 +68,8 @@ func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) 
 
 var errNegativeOffset = errors.New("negative offset")
 
-// List implements [backend.Backend]. It keeps only the entries of the folders above
-// the current file in memory.
+// List implements [backend.Backend]. In memory, it keeps only the entries of the
+// folders above the current file.
 func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	if err := backend.ValidPrefix(prefix); err != nil {
 		return failure("list", b.dir, "", err, "")
@@ -92,7 +92,8 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 	return b.list(ctx, prefix, fn)
 }
 
-// list shows the files below a folder, given with its slash or as "".
+// list calls fn for all files below a folder. prefix is the folder with a slash at its
+// end, or "" for all files.
 func (b *Backend) list(ctx context.Context, prefix string, fn func(backend.Info) error) error {
 	entries, err := b.disk.readDir(cmp.Or(strings.TrimSuffix(prefix, "/"), "."))
 	if isMissing(err) {
@@ -134,8 +135,8 @@ func (b *Backend) show(name string, e fs.DirEntry, fn func(backend.Info) error) 
 	return fn(backend.Info{Name: name, Size: info.Size()})
 }
 
-// sortKey orders entries like the full names of the files: a folder "a" sorts as
-// "a/", which is after "a-b" and "a.b".
+// sortKey returns a key by which entries are sorted in the order of the full names of
+// files: a folder "a" sorts as "a/", which is after "a-b" and "a.b".
 func sortKey(e fs.DirEntry) string {
 	if e.IsDir() {
 		return e.Name() + "/"

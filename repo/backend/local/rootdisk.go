@@ -97,8 +97,8 @@ type osFile struct {
 
 func (f osFile) Sync() error { return syncFile(f.File) }
 
-// syncFolder flushes the entries of an open folder. It is not an error if the file
-// system does not support it, since nothing else would flush them.
+// syncFolder flushes the entries of an open folder. It returns nil if the file system
+// does not support this, since no other call would flush them.
 func syncFolder(f *os.File) error {
 	if err := syncFile(f); err != nil && !isUnsupported(err) {
 		return err

@@ -17,8 +17,8 @@ func syncFile(f *os.File) error {
 	if err == nil || !isUnsupported(err) {
 		return err
 	}
-	// On macOS Sync also flushes the cache of the drive (F_FULLFSYNC). Shares
-	// without that may still support fsync.
+	// On macOS Sync also flushes the cache of the drive (F_FULLFSYNC). Shares that do
+	// not support this may still support fsync.
 	if unix.Fsync(int(f.Fd())) == nil {
 		return nil
 	}

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Windows flushes only files opened for writing. Folders cannot be.
+// Windows flushes only what is opened for writing. Folders cannot be opened for
+// writing.
 const foldersCanSync = false
 
 // syncFile flushes a file to the disk.

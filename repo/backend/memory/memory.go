@@ -1,6 +1,6 @@
 // Package memory is a backend in memory, for tests. It fulfils the contract of
-// backend.Backend, except that it does not survive its process. It can be cloned, so
-// that a test can return to an earlier state. It never touches a disk.
+// backend.Backend, except that files do not outlive the process. A test can clone a
+// store and return to this state later. The package never touches a disk.
 package memory
 
 import (
@@ -20,7 +20,7 @@ import (
 type Backend struct {
 	mu      sync.RWMutex
 	files   map[string][]byte // contents never change, so clones share them
-	folders map[string]int    // number of files below
+	folders map[string]int    // number of files below a folder
 }
 
 // New returns an empty store.
@@ -36,8 +36,8 @@ func (b *Backend) Clone() *Backend {
 	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders)}
 }
 
-// Set stores a copy of data under a valid name and replaces an existing file. It is
-// not part of the contract. Tests damage a store with it.
+// Set stores a copy of data under a valid name and replaces an existing file. It is not
+// part of the contract. Tests use it to damage a store.
 func (b *Backend) Set(name string, data []byte) error {
 	if err := backend.ValidName(name); err != nil {
 		return fmt.Errorf("set: %w", err)
