@@ -63,7 +63,7 @@ func TestOtherProcessFails(t *testing.T) {
 	}
 }
 
-// One Repo has several writers and readers.
+// Several writers and readers use one Repo.
 func TestTwoWritersOfOneRepo(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -103,7 +103,7 @@ func TestTwoWritersOfOneRepo(t *testing.T) {
 	}
 }
 
-// Several content writers of one Writer store much content in common.
+// Several content writers of one Writer store content that is largely the same.
 func TestManyContentWriters(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -192,8 +192,8 @@ func TestParallelReadersWithTinyCache(t *testing.T) {
 	}
 }
 
-// LoadIndex numbers blocks again, so a block cached under an old number must not
-// be returned for another one.
+// LoadIndex gives blocks new numbers. A block cached under its old number must
+// not be returned for the block that has this number now.
 func TestReloadedIndexForgetsBlocks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -21,7 +21,7 @@ func TestStoreSurvivesEveryCrash(t *testing.T) {
 }
 
 // A disk that loses flushed data can leave a damaged file. Check reports that
-// file and no other, and everything that was there before can be restored.
+// file and no other. Everything that was stored before can be restored.
 func TestStoreSurvivesTornFiles(t *testing.T) {
 	t.Parallel()
 	torn := 0
@@ -48,8 +48,8 @@ func TestStoreSurvivesTornFiles(t *testing.T) {
 	}
 }
 
-// judgeTorn returns an error unless days 1 and 2 are there and only files in bad
-// are reported as damaged.
+// judgeTorn returns an error unless days 1 and 2 can be restored and check
+// reports no damaged files except those in bad.
 func judgeTorn(be backend.Backend, bad []string) ([]int, error) {
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// judgeStore judges a run that stored day 3 after days 1 and 2. Then it stores
-// day 4.
+// judgeStore examines a repository after a run that was to store day 3 after
+// days 1 and 2, and ended with runErr. Then it stores day 4.
 func judgeStore(be backend.Backend, runErr error) error {
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
@@ -73,7 +73,7 @@ func TestStoreSurvivesAFullDisk(t *testing.T) {
 	}
 }
 
-// A run that fails keeps what it has stored: an index file lists its packs, and
+// If a run fails, what it has stored is kept: an index file lists its packs, and
 // the next run does not store their chunks again.
 func TestFailedRunKeepsPacks(t *testing.T) {
 	t.Parallel()
@@ -169,8 +169,8 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 	}
 }
 
-// A content writer that was not flushed has promised chunks to others. No
-// snapshot may be written then, even if the caller continues.
+// A content writer that was not flushed has returned IDs of chunks that are not
+// stored. Then no snapshot may be written, even if the caller continues.
 func TestNoSnapshotWithoutItsChunks(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

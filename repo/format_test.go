@@ -13,7 +13,7 @@ import (
 )
 
 // TestFormatDocument reads the golden repository, by password and by recovery
-// key, and compares with the vectors.
+// key, and compares the values that it reads with the vectors.
 func TestFormatDocument(t *testing.T) {
 	var v struct {
 		Password string
@@ -109,7 +109,7 @@ func TestFormatDocument(t *testing.T) {
 	if got := r.list("snapshots"); !slices.Equal(got, names) {
 		t.Errorf("snapshots %v, want %v", got, names)
 	}
-	// Without any index file, packs tell the same.
+	// The headers of the packs list the same chunks as the index files.
 	indexed := maps.Clone(r.places)
 	clear(r.places)
 	for _, p := range v.Packs {
@@ -123,11 +123,11 @@ func TestFormatDocument(t *testing.T) {
 	}
 }
 
-// recoveryText is section 5.
+// recoveryText encodes a recovery key as section 5 describes.
 func recoveryText(bits []byte) string {
 	const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 	sum := blake3.Sum256(bits)
-	all := append(slices.Clone(bits), sum[:3]...) // 160 bits and 24, of which 20 count
+	all := append(slices.Clone(bits), sum[:3]...) // 160 bits, then 24, of which the first 20 are used
 	var out strings.Builder
 	for i := range 36 {
 		if i > 0 && i%6 == 0 {

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// storeDay stores files after the snapshot of the day before, in a process of
-// its own.
+// storeDay opens the repository, as a new process would, and stores files.
+// parent is the snapshot of the day before.
 func storeDay(t *testing.T, be *local.Backend, files map[string][]byte, parent *repo.Snapshot, opts repo.Options) *repo.Snapshot {
 	t.Helper()
 	ctx := context.Background()
@@ -54,8 +54,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestFormatCompressed makes a repository in which many IDs are listed again and
-// again, as prunes leave it, and reads it by the document alone.
+// TestFormatCompressed makes a repository whose files list many IDs repeatedly,
+// as after many prunes. It reads this repository with the reader written from
+// docs/format.md.
 func TestFormatCompressed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it stores 20 days on a disk")
@@ -77,7 +78,7 @@ func TestFormatCompressed(t *testing.T) {
 		files[fmt.Sprintf("settings/%03d", i)] = []byte(hex.EncodeToString(fmt.Append(nil, rng.Perm(300))))
 	}
 	var snaps []*repo.Snapshot
-	kept := map[string]map[string][]byte{} // by root
+	kept := map[string]map[string][]byte{} // files of each snapshot, by its root
 	for day := range 20 {
 		for name, b := range files {
 			b = bytes.Clone(b)
@@ -104,7 +105,7 @@ func TestFormatCompressed(t *testing.T) {
 	try(r.Prune(ctx, repo.PruneOptions{MaxRepack: -1}))
 	must(t, l.Release())
 
-	// The program reads it as any other one.
+	// Package repo reads it like any other repository.
 	r = try(repo.Open(ctx, be, []byte("secret"), opts))
 	must(t, r.LoadIndex(ctx))
 	report := try(r.Check(ctx, repo.CheckOptions{ReadData: 1}))

@@ -1,10 +1,10 @@
 package repo_test
 
-// A reader of repositories that was written from docs/format.md alone and uses
-// nothing of this project. It proves that the document is complete, and holds
-// the code to it. Numbers in comments are sections of the document. For
-// clarity it panics where a real reader would return an error; the test turns
-// that into a failure.
+// This file is a reader of repositories. It was written from docs/format.md
+// alone and uses no code of this project. It proves that the document is
+// complete, and that the code follows it. Numbers in comments are sections of
+// the document. For clarity it panics where a real reader would return an
+// error. The test then fails.
 
 import (
 	"bytes"
@@ -110,8 +110,8 @@ type block struct {
 	dict           []string
 	chunks         []string
 	lengths        []int
-	plain          []byte // once it was decoded
-	depth          int    // likewise (7)
+	plain          []byte // plaintext; nil until the block is decoded
+	depth          int    // the block's depth (7), set with plain
 }
 
 func parseHeader(b []byte, pack string) (blocks []block) {
@@ -147,7 +147,7 @@ type reader struct {
 	master []byte
 	slots  map[string][]byte // slot keys by name of file
 	places map[string]place
-	plain  map[string]string // of index files, by name of file
+	plain  map[string]string // plain forms of index files, by name of file
 	forms  map[string]byte   // versions of index files and pack headers, by name of file
 }
 
@@ -181,7 +181,7 @@ func hash(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// open does steps 1 to 4 of section 14.
+// open opens a repository: steps 1 to 4 of section 14.
 func open(dir, secret string) *reader {
 	r := &reader{dir: dir, slots: map[string][]byte{}, places: map[string]place{}, plain: map[string]string{}, forms: map[string]byte{}}
 	var config struct {
@@ -255,8 +255,8 @@ func (r *reader) add(blocks []block) {
 	}
 }
 
-// decode returns the plaintext of a block. It decodes each block once: chains
-// that meet would otherwise be decoded again and again.
+// decode returns the plaintext of a block. It decodes each block only once,
+// even if the block is part of many chains.
 func (r *reader) decode(b *block, depth int) []byte {
 	if b.plain != nil {
 		return b.plain
@@ -279,7 +279,7 @@ func (r *reader) decode(b *block, depth int) []byte {
 	return plain
 }
 
-// chunk is step 6 of section 14.
+// chunk reads a chunk: step 6 of section 14.
 func (r *reader) chunk(id string, depth int) []byte {
 	insist(depth <= 16, "chain too long")
 	p, ok := r.places[id]
@@ -301,7 +301,7 @@ func (r *reader) chunk(id string, depth int) []byte {
 	return data
 }
 
-// entry is what is compared with the vectors.
+// entry has the values of an entry that are compared with the vectors.
 type entry struct {
 	Path, Domain, Name string
 	Dir                bool

@@ -33,7 +33,7 @@ const (
 	vectorsFile = "../docs/format-vectors.json"
 )
 
-// hexBytes are written as hex digits.
+// hexBytes are bytes that JSON stores as hex digits.
 type hexBytes []byte
 
 func (h hexBytes) MarshalText() ([]byte, error) { return chunkHex(h), nil }
@@ -47,8 +47,8 @@ func chunkHex(b []byte) []byte {
 	return out
 }
 
-// vectors are the intermediate values of reading the golden repository. The
-// document explains each.
+// vectors are the values that a reader of the golden repository computes, step
+// by step. The document explains each.
 type vectors struct {
 	Repository string              `json:"repository"`
 	Password   string              `json:"password"`
@@ -106,7 +106,7 @@ type blockVector struct {
 	Encoding   string   `json:"encoding"`
 	Dictionary hexBytes `json:"dictionary,omitempty"`
 	Opened     hexBytes `json:"opened"`
-	// Plain is left out for metadata: nodes_and_lists has it.
+	// Plain is omitted for metadata, whose plaintext is in nodes_and_lists.
 	Plain hexBytes `json:"plain,omitempty"`
 }
 
@@ -209,7 +209,7 @@ func TestGolden(t *testing.T) {
 	if size > 100<<10 {
 		t.Errorf("the golden repository has %d bytes", size)
 	}
-	// It is a repository like any other: undamaged, and it takes new snapshots.
+	// The repository is undamaged, and new snapshots can be stored in it.
 	r, err := repotest.Open(context.Background(), be, []byte(goldenPassword), repotest.SmallPacks(5))
 	if err != nil {
 		t.Fatal(err)

@@ -23,18 +23,18 @@ import (
 
 const (
 	goldenPassword = "golden password"
-	goldenRecovery = "0123456789ABCDEFGHJK" // the bytes that stand for 160 random bits
+	goldenRecovery = "0123456789ABCDEFGHJK" // 20 bytes, used instead of 160 random bits
 )
 
 // goldenMaker makes the golden repository, with everything that the format has.
-// It does one thing after another by hand, so that the same randomness is used
-// in the same places every time.
+// It makes every file by hand, one after another, so that every run uses the
+// same random bytes in the same places.
 type goldenMaker struct {
 	t    *testing.T
 	be   *memory.Backend
 	r    *repo.Repo
 	rand io.Reader
-	meta []repotest.Block // metadata that waits for a pack
+	meta []repotest.Block // metadata blocks that no pack has yet
 }
 
 func makeGolden(t *testing.T) *memory.Backend {
@@ -62,8 +62,8 @@ func (g *goldenMaker) must(err error) {
 	}
 }
 
-// day stores one snapshot. Day 2 changes the database, which it stores as a
-// delta, and a plist.
+// day stores one snapshot. On day 2 the database and a plist have changed. The
+// database is stored as a delta.
 func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
 	ctx := context.Background()
 	b := tree.NewBuilder(g.save, nil)
@@ -84,7 +84,8 @@ func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
 		g.pack(pack.Content, repotest.Raw(db[0]), repotest.Raw(db[1]), repotest.Block{Encoding: pack.Zstd, Chunks: plists})
 		g.pack(pack.Content, repotest.Block{Encoding: pack.Zstd, Chunks: tiny})
 	case 2:
-		// Two chunks against two; then one against the result: depth 2.
+		// Two chunks whose dictionary is two chunks; then one chunk whose
+		// dictionary is one of these, so that its depth is 2.
 		old := goldenDatabase(1)
 		two := repotest.Delta(g.r, nil, old[0], old[1])
 		two.Chunks = db
@@ -167,8 +168,8 @@ func (g *goldenMaker) content(chunks ...[]byte) tree.Content {
 	return c
 }
 
-// lists makes content with lists of a level. That is more levels than so few
-// chunks need, which a reader must accept.
+// lists makes content with lists of a level. So few chunks need fewer levels,
+// but a reader must accept more.
 func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
 	c := g.content(chunks...)
 	for c.Level < level {
@@ -186,7 +187,7 @@ func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
 }
 
 // goldenList encodes a list as the document says, since package tree does not
-// make such short ones.
+// make such short lists.
 func goldenList(level uint8, ids []chunk.ID) []byte {
 	b := []byte{1, level, byte(len(ids))} // below 128, a uvarint is one byte
 	for _, id := range ids {

@@ -25,13 +25,13 @@ import (
 
 var updateRecords = flag.Bool("update-records", false, "write the golden repository of all kinds of records anew; only for a new format version")
 
-// recordsDir is a golden repository in the middle of its life, with every kind
-// of file that golden-v1 does not have. It was a mirror once. A backup on
-// another machine uses it, or did, and a prune waits for that backup. A device
-// backup, a change of a record and a repair were interrupted.
+// recordsDir is a golden repository in use, with every kind of file that
+// golden-v1 does not have. It was once a mirror. It has the lock of a backup on
+// another machine, which may have ended, and a prune waits for that backup. A
+// device backup, a change of a record and a repair were interrupted.
 const recordsDir = "testdata/golden-v1-records"
 
-// recordFiles returns a day of a backup in 15 KB.
+// recordFiles returns the files of a day, 15 KB in all.
 func recordFiles(day int) repotest.Files {
 	db := append([]byte("SQLite format 3\x00"), repotest.Noise(1, 6<<10)...)
 	copy(db[3<<10:], fmt.Appendf(nil, "row of day %d", day))
@@ -57,7 +57,8 @@ func recordOptions(seed byte, now time.Time) repo.Options {
 	return o
 }
 
-// mirrorOnce copies one file at a time, so that it is repeatable.
+// mirrorOnce mirrors source, one file at a time so that the result is
+// repeatable.
 func mirrorOnce(source, target backend.Backend) error {
 	_, err := mirror.Run(context.Background(), source, target, mirror.Options{Workers: 1})
 	return err
@@ -101,7 +102,7 @@ func makeRecords(t *testing.T) *memory.Backend {
 	must(err)
 	_, err = r.ChangeSnapshot(ctx, second, recordLabels)
 	must(errors.Join(err, l.Release()))
-	must(be.Put(ctx, repotest.SnapshotsDir+second.ID.String(), record)) // as if it had been cut off
+	must(be.Put(ctx, repotest.SnapshotsDir+second.ID.String(), record)) // as if ChangeSnapshot had been interrupted
 	must(r.KeepDevicePassword(ctx, repotest.JobUDID, []byte("of the phone")))
 	u, err := r.NewUnfinished(repo.UnfinishedBackup, repotest.JobUDID)
 	must(err)
@@ -114,7 +115,8 @@ func makeRecords(t *testing.T) *memory.Backend {
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
 	must(be.Put(ctx, replace.Dir+name, repotest.Content(t, be)[name]))
 
-	// A prune finds this unused, but cannot remove it yet.
+	// A prune finds the packs of this snapshot unused, but cannot remove them
+	// yet.
 	fourth := add(be, 4)
 	elsewhere := recordOptions(40, now.AddDate(0, 0, 6))
 	elsewhere.Owner = &process.Identity{Host: "nas", User: "anna", PID: 4711, Started: "12345", Boot: "1"}
@@ -272,7 +274,7 @@ func TestGoldenRecords(t *testing.T) {
 
 	t.Run("heal", func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(repotest.DamageSeed, 5))
-		// Two packs are newer than the parity and have none.
+		// Two packs are newer than the parity files, which do not protect them.
 		for dir, want := range map[string]int{repotest.PacksDir: 8, repotest.SnapshotsDir: 4} {
 			healed := 0
 			for _, name := range repotest.FilesIn(t, be, dir) {
@@ -312,7 +314,8 @@ func TestGoldenRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		repotest.Remove(t, source, repotest.SnapshotsDir+third.ID.String())
-		// The notes say that it came from the source, so its removal is followed.
+		// The mirror notes say that this record came from the source, so the
+		// mirror removes it, too.
 		if err := mirrorOnce(source, target); err != nil {
 			t.Error(err)
 		}

@@ -37,7 +37,7 @@ func goldenSlot(t *testing.T, name, secret string, b []byte, master crypto.Key) 
 	return slotVector{File: name, Secret: secret, Key: key, Info: string(info)}
 }
 
-// cbc encrypts content as tree.CBC says.
+// cbc encrypts content as tree.CBC describes.
 func cbc(t *testing.T, key, plain []byte) []byte {
 	t.Helper()
 	block, err := aes.NewCipher(key)

@@ -167,13 +167,12 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// keyRuns are the operations on keys, and the secrets that open the repository
-// before and after them. At least one secret must open it at any time, and the
-// second one must once the run reports success.
+// keyRuns are the operations on keys. At any time Secret or after must open the
+// repository. After a run reports success, after must open it, and gone must not.
 var keyRuns = map[string]struct {
 	run   func(ctx context.Context, r *repo.Repo) error
-	after []byte // opens afterwards, for certain
-	gone  []byte // opens no more
+	after []byte // a secret
+	gone  []byte // a secret, or nil
 }{
 	"add": {func(ctx context.Context, r *repo.Repo) error {
 		_, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo)
@@ -274,7 +273,7 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 			}
 			seed, torn := byte(0), 0
 			run := func(be backend.Backend) error {
-				seed++ // two runs never make a slot of the same bytes
+				seed++ // so that no two runs make the same slot
 				r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(60+seed))
 				if err != nil {
 					return err
@@ -313,7 +312,7 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 				if after, err := opens(be, k.after); !before && !after {
 					return fmt.Errorf("neither the old nor the new secret opens: %w", err)
 				}
-				if before { // or it is done
+				if before { // otherwise the run had removed Secret
 					if err := run(be); err != nil && (k.gone != nil || !errors.Is(err, repo.ErrKeyExists)) {
 						return fmt.Errorf("the same again: %w", err)
 					}
@@ -339,7 +338,7 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 				return judge(be, nil)
 			}
 			repotest.EveryTear(t, repotest.Run{Base: base, Do: run, Least: 0, Want: 8}, crashes)
-			if name != "remove" && torn == 0 && faultpoint.All() { // which stores nothing
+			if name != "remove" && torn == 0 && faultpoint.All() { // removing a key writes no slot
 				t.Error("no slot was ever torn")
 			}
 		})
@@ -412,7 +411,7 @@ func TestDamagedKeySlot(t *testing.T) {
 	if err != nil || report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != name {
 		t.Errorf("check: %+v, %v", report, err)
 	}
-	// The damaged slot can be removed. Then the other one is the last.
+	// The damaged slot can be removed. The other slot still opens the repository.
 	if _, err := r.RemoveKey(ctx, currentKey(t, r).String()); err != nil {
 		t.Error(err)
 	}
@@ -443,7 +442,7 @@ func TestForeignKeySlot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	first := 0
-	for seed := range byte(12) { // so that it sorts before and behind the right one
+	for seed := range byte(12) { // so that the foreign slot sorts before the right one for some seeds
 		be := repotest.New(t, 1)
 		own, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(50+seed))
 		if err != nil {

@@ -23,23 +23,23 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// model simulates several processes on several machines that use two stores and
-// share one clock, and knows what must be in the stores. Everything follows from
-// its seed, except the names of files.
+// model simulates several processes on several machines, which use two stores and
+// share one clock. It knows what the stores must contain. Its seed determines
+// everything except the names of files.
 //
-// A process is suspended inside an operation on its store. Meanwhile others run
-// on its stack, and may be suspended in turn. So processes are never concurrent,
-// and every interleaving can be repeated.
+// A process is suspended while an operation on its store calls a function that
+// runs other processes. These may be suspended in the same way. So processes are
+// never concurrent, and every interleaving can be repeated.
 type model struct {
 	rng     *rand.Rand
 	stores  [2]*modelStore // the second one gets copies of the first one's snapshots
 	devices []*repotest.Diary
 	log     []string
 	failure error
-	count   map[string]int // of what has happened
-	started int            // processes
+	count   map[string]int // how often something happened, by its name
+	started int            // number of processes so far
 	copying bool
-	running int // how many are suspended, and the one that runs
+	running int // number of suspended processes, plus the one that runs
 
 	mu  sync.Mutex // guards now, which goroutines of a process read
 	now time.Time
@@ -48,26 +48,26 @@ type model struct {
 // modelStore is a store and what must be in it.
 type modelStore struct {
 	be      *memory.Backend
-	want    map[int64]*wanted // by the time of the backup
-	secrets [][]byte          // of which at least one opens it
+	want    map[int64]*wanted // snapshots, by the time of the backup
+	secrets [][]byte          // at least one of them opens the store
 }
 
 // certainty is what is known of a snapshot.
 type certainty int
 
 const (
-	present certainty = iota // it is there
-	perhaps                  // who stored or forgot it has not finished, or was killed
-	gone                     // it is not there and does not come back
+	present certainty = iota // the snapshot exists
+	perhaps                  // a process that stored or forgot it has not finished, or was killed
+	gone                     // the snapshot does not exist and cannot reappear
 )
 
 // wanted is a snapshot that must be restored unchanged.
 type wanted struct {
 	files   repotest.Files
 	state   certainty
-	touched int  // how often somebody has begun to forget it
-	renewed int  // how often a copy of it was begun, or a change of its record cut off
-	coming  bool // it is being copied
+	touched int  // how often a process has begun to forget it
+	renewed int  // how often a process has begun to copy it, or failed to change its record
+	coming  bool // a process is copying it
 	notes   map[string]bool
 }
 
@@ -77,7 +77,7 @@ type modelProcess struct {
 	*crash.Backend
 	m         *model
 	name      string
-	suspendAt int // 0 for never
+	suspendAt int // number of the operation; 0 for never
 	meanwhile func()
 	begun     time.Time
 	others    int // processes that had been started when this one began
@@ -86,8 +86,9 @@ type modelProcess struct {
 	n  int
 }
 
-// operation is where a process may be suspended. Reads do not count, because
-// several goroutines make them in any order.
+// operation counts an operation and suspends the process if it is number
+// suspendAt. Reads do not count, because several goroutines make them in any
+// order.
 func (p *modelProcess) operation() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -193,7 +194,7 @@ func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess
 	m.started++
 	p := &modelProcess{m: m, name: fmt.Sprintf("%s#%d", what, m.started), begun: m.time(), others: m.started}
 	plan := crash.Plan{}
-	at := 1 + min(m.rng.IntN(60), m.rng.IntN(60)) // near the beginning, mostly: few make so many
+	at := 1 + min(m.rng.IntN(60), m.rng.IntN(60)) // mostly small, since few processes make 60 operations
 	switch kind := m.rng.IntN(10); {
 	case riskless:
 	case kind < 3:
@@ -205,8 +206,8 @@ func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess
 	return p
 }
 
-// meanwhile returns what happens while a process is suspended, for a moment or
-// for so long that its lock becomes stale.
+// meanwhile returns a function that runs while p is suspended: either briefly, or
+// for so long that the lock of p becomes stale.
 func (m *model) meanwhile(p *modelProcess) func() {
 	return func() {
 		m.count["suspended"]++
@@ -238,7 +239,7 @@ func (m *model) step() {
 	}
 	acts := modelActs()
 	if s == m.stores[1] {
-		acts = acts[1:] // nobody stores there but by copying
+		acts = acts[1:] // only copies store there
 	}
 	total := 0
 	for _, a := range acts {
@@ -257,7 +258,7 @@ func (m *model) step() {
 	}
 }
 
-// run lets a process act once and judges how that ends.
+// run lets a process do one act and judges the result.
 func (m *model) run(a modelAct, s *modelStore) {
 	p := m.process(a.name, s, false)
 	m.note("%s on store %d, dies or is suspended at %d", p.name, slices.Index(m.stores[:], s), p.suspendAt)
@@ -296,8 +297,8 @@ func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, hos
 	return r, err
 }
 
-// settle examines a store while no process runs, and resolves what was
-// uncertain.
+// settle examines a store while no process runs, and finds out which of the
+// uncertain snapshots exist.
 func (m *model) settle(s *modelStore, thorough bool) error {
 	ctx := context.Background()
 	s.secrets = slices.DeleteFunc(s.secrets, func(secret []byte) bool {
@@ -344,7 +345,7 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 			return fmt.Errorf("the snapshot of %v is lost", time.Unix(0, key).UTC())
 		}
 		if !there[key] {
-			delete(s.want, key) // nobody can store one of that time again
+			delete(s.want, key) // no process can store another snapshot with this time
 		}
 	}
 	runs, bad, err := r.Unfinished(ctx)
@@ -424,10 +425,10 @@ func (m *model) life(steps int) error {
 	return m.finish()
 }
 
-// TestModel runs lives in which processes that use the same repository interrupt,
-// outlive and kill each other: some lives by default, and as many as fit into the
-// time that SNAP_TEST_MODEL sets, as in "10m". SNAP_TEST_MODEL_SEED runs the life
-// with that seed alone.
+// TestModel runs models whose processes interrupt, outlive and kill each other in
+// the same repository. By default it runs a few models, and with SNAP_TEST_MODEL
+// as many as fit into this time, such as "10m". With SNAP_TEST_MODEL_SEED it runs
+// only the model with this seed.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	lives, length := 6, time.Duration(0)

@@ -36,7 +36,7 @@ func modelActs() []modelAct {
 }
 
 // locked opens a store and locks it while do runs. It lists the snapshots before
-// it loads the index, so that the index has what they need.
+// it loads the index, so that the index has their chunks.
 func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind repo.LockKind, do func(r *repo.Repo, list []*repo.Snapshot) error) (err error) {
 	r, err := m.open(ctx, s, p, p.name)
 	if err != nil {
@@ -69,7 +69,7 @@ func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess
 	which := m.rng.IntN(len(m.devices))
 	d := m.devices[which]
 	d.Next(m.started)
-	m.pass(time.Nanosecond) // so that no two are of the same time
+	m.pass(time.Nanosecond) // so that no two snapshots have the same time
 	rec := &repo.Snapshot{Time: m.time(), Complete: true, Device: repo.Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", which), Name: fmt.Sprint("device ", which)}}
 	w := &wanted{files: d.Files(), state: perhaps, notes: map[string]bool{"": true}}
 	s.want[rec.Time.UnixNano()] = w
@@ -129,7 +129,7 @@ func (m *model) forget(ctx context.Context, s *modelStore, r *repo.Repo, going [
 		return err
 	}
 	for _, o := range going {
-		// It may have a new record by now, or may still get one.
+		// If it was copied or its record changed meanwhile, it may still exist.
 		if w := s.want[o.Time.UnixNano()]; w != nil && !w.coming && renewed[w] == w.renewed {
 			w.state = gone
 		}
@@ -196,8 +196,8 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	return errors.Join(err, l.Release())
 }
 
-// modelCheck returns an error if a check finds anything, whatever happens at the
-// same time.
+// modelCheck returns an error if a check finds anything, whatever other
+// processes do meanwhile.
 func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	opts := repo.CheckOptions{ReadData: float64(m.rng.IntN(3)) / 2, Seed: m.rng.Uint64()}
 	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, _ []*repo.Snapshot) error {
@@ -210,7 +210,7 @@ func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 }
 
 // modelRead returns an error if a snapshot cannot be read to its end, whatever
-// happens at the same time.
+// other processes do meanwhile.
 func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n := m.rng.Uint32()
 	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
@@ -247,7 +247,8 @@ func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 		case errors.Is(err, repo.ErrChanged) && p.alone():
 			w.notes = before
 		case err != nil && !errors.Is(err, repo.ErrChanged):
-			// It may have died between storing the new record and removing the old one.
+			// The process may have died after it stored the new record and
+			// before it removed the old one.
 			if w.renewed++; w.state == gone {
 				w.state = perhaps
 			}
@@ -271,8 +272,8 @@ func modelKey(ctx context.Context, m *model, s *modelStore, p *modelProcess) err
 	return err
 }
 
-// modelBreakOff stores what a device sent before it was unplugged, or continues
-// that backup.
+// modelBreakOff stores an unfinished backup, as if a device was unplugged. Or it
+// removes one, as a backup does that continues it.
 func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	if s != m.stores[0] {
 		return nil
@@ -317,7 +318,7 @@ func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess
 func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) error {
 	from, to := m.stores[0], m.stores[1]
 	if m.copying {
-		return nil // two copies of one snapshot at a time make it twice
+		return nil // two concurrent copies of a snapshot store it twice
 	}
 	m.copying = true
 	defer func() { m.copying = false }()

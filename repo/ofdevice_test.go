@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// Snapshots are found by device as connected devices are: see TestFind of package
-// device.
+// The rules by which a name selects the snapshots of a device are those for
+// connected devices: see TestFind of package device.
 func TestOfDevice(t *testing.T) {
 	t.Parallel()
 	var list []*repo.Snapshot
@@ -24,15 +24,15 @@ func TestOfDevice(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		udid  string // "": none
+		udid  string // "" if no device matches
 		count int
 		err   error
 	}{
 		{"00008110aaaa", "00008110-AAAA", 2, nil},
-		{"anna's iphone", "00008110-AAAA", 2, nil}, // also under the name that it has now
+		{"anna's iphone", "00008110-AAAA", 2, nil}, // two snapshots, one of them under a newer name
 		{"anna's ip", "", 0, repo.ErrAmbiguous},
 		{"anna's ipa", "00008110-BBBB", 1, nil},
-		{"ben", "00008020-CCCC", 1, nil}, // the whole name goes first
+		{"ben", "00008020-CCCC", 1, nil}, // a complete name takes precedence over a prefix
 		{"ben ", "00008020-DDDD", 1, nil},
 		{"be", "", 0, repo.ErrAmbiguous},
 		{"ren", "00008110-AAAA", 2, nil},

@@ -15,8 +15,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// testFiles returns a day of a backup: mostly small text, some noise, a file
-// above every threshold, and an empty one. Days share most of it.
+// testFiles returns the files of a day: mostly small texts, some noise, a file
+// larger than every threshold, and an empty file. Most files are the same on
+// other days.
 func testFiles(day int) repotest.Files {
 	f := repotest.Files{"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil}
 	for i := range 40 {

@@ -51,15 +51,14 @@ func TestCheckRetention(t *testing.T) {
 	if err := repo.CheckRetention(all, got); err != nil {
 		t.Error(err)
 	}
-	// A policy by tags may keep nothing of a device.
+	// A policy with tags may keep no snapshot of a device.
 	if err := repo.CheckRetention(all, repo.Retain(all, &keep.Policy{Tags: [][]string{{"x"}}}, time.Now(), time.UTC)); !errors.Is(err, repo.ErrLastSnapshot) {
 		t.Errorf("a policy that keeps nothing: %v", err)
 	}
 }
 
-// TestRetainIncompleteSnapshots replays what follows a damaged pack: every day is
-// incomplete, a new backup is complete, and the retention policy is applied
-// every night.
+// TestRetainIncompleteSnapshots applies a policy after a pack was damaged: all
+// earlier snapshots are incomplete, and a new one is complete.
 func TestRetainIncompleteSnapshots(t *testing.T) {
 	t.Parallel()
 	day := func(n int) *repo.Snapshot {

@@ -8,7 +8,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// All bytes in content packs are attributed to a device, except pack headers.
+// All bytes of content packs except pack headers are attributed to a device.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

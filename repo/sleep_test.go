@@ -17,14 +17,14 @@ import (
 
 // everySleep lets a process sleep at one of its steps. Meanwhile others find its
 // lock to be stale, remove it, and work. Then the process continues. It may fail
-// with ErrLockLost, and judge returns an error if anything was lost. everySleep
+// with ErrLockLost. judge must return an error if anything was lost. everySleep
 // returns how often the process failed.
 func everySleep(t *testing.T, want int, base *memory.Backend, run func(backend.Backend) error, others func(*memory.Backend) error, judge func(be *memory.Backend, err error) error) (lost int) {
 	t.Helper()
 	ctx := context.Background()
 	for _, n := range (repotest.Run{Base: base, Do: run, Least: 10, Want: want}).Steps(t) {
 		if n == 1 {
-			continue // it has no lock yet
+			continue // the process has no lock yet
 		}
 		be := base.Clone()
 		var failed error
@@ -77,7 +77,8 @@ func storeLocked(ctx context.Context, be backend.Backend, day int) (err error) {
 	return err
 }
 
-// A backup sleeps while others forget what it builds on, and prune.
+// A backup sleeps while others forget the snapshots that it builds on, and
+// prune.
 func TestBackupThatSlept(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -135,7 +136,8 @@ func TestPruneThatSlept(t *testing.T) {
 					if err != nil && !errors.Is(err, repo.ErrLockLost) {
 						return err
 					}
-					// A prune that slept before it forgot anything has forgotten nothing.
+					// If the prune slept before it forgot anything, more days
+					// may be left.
 					if err := repotest.Verify(be, others.days...); err != nil {
 						if v, jerr := repotest.Examine(be, repotest.Secret); jerr != nil || !v.Report.Clean() || len(v.Report.Problems) > 0 || !containsAll(v.Days, others.days) {
 							return errors.Join(err, jerr)
@@ -157,8 +159,8 @@ func containsAll(have, want []int) bool {
 	return !slices.ContainsFunc(want, func(n int) bool { return !slices.Contains(have, n) })
 }
 
-// A run that slept does not save a record of files that may have been removed.
-// The record that it saved before stays.
+// A run that slept does not save a record that lists files which others may have
+// removed. The record that it saved before it slept stays.
 func TestUnfinishedRunThatSlept(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// Every operation that changes a repository may fail or die at any step, also on
-// a disk that leaves torn files: nothing is lost, check names the torn files and
+// Every operation that changes a repository may fail or die at any step, even on
+// a disk that leaves torn files. Nothing is lost, check names the torn files and
 // no others, and the next run succeeds.
 func TestEveryJobSurvivesEverything(t *testing.T) {
 	t.Parallel()
@@ -26,8 +26,8 @@ func TestEveryJobSurvivesEverything(t *testing.T) {
 	}
 }
 
-// Records that no snapshot needs can rot, too. Check names those that matter,
-// and nothing else is affected.
+// Files that no snapshot needs can be damaged, too. Check names them if they
+// contain something of value, and no snapshot is affected.
 func TestRotOfEveryRecord(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -38,7 +38,7 @@ func TestRotOfEveryRecord(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		kind := repotest.Folder(name)
 		if slices.Contains([]string{"config", "keys", "packs", "index", "snapshots"}, kind) {
-			continue // other tests have these
+			continue // other tests damage these
 		}
 		damaged := repotest.Damages(rng, all[name])
 		damaged["gone"] = nil

@@ -20,15 +20,15 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// work is how much a day asks of a store.
+// work is the load of a store on one day.
 type work struct {
 	operations int
 	bytes      int64
 }
 
-// TestYears stores three devices every day, and forgets and prunes every week,
-// for nine weeks; with SNAP_TEST_ALL for a year, and with SNAP_TEST_HUGE for three
-// years with three kinds of content.
+// TestYears stores three devices every day, and forgets and prunes every week. It
+// simulates nine weeks. With SNAP_TEST_ALL it simulates a year, and with
+// SNAP_TEST_HUGE three times three years, each time with other content.
 func TestYears(t *testing.T) {
 	t.Parallel()
 	days, lives := 63, uint64(1)
@@ -45,9 +45,9 @@ func TestYears(t *testing.T) {
 	}
 }
 
-// testYears verifies at the end that everything that was kept can be restored,
-// that no chain is too long, that the store is hardly larger than a fresh one
-// with the same snapshots, and that a day needs about as much work as in the
+// At the end testYears verifies that every kept snapshot can be restored, that no
+// chain is too long, that the store is hardly larger than a fresh one with the
+// same snapshots, and that the last days need about as much work as those in the
 // middle.
 func testYears(t *testing.T, length int, life uint64) {
 	ctx := context.Background()
@@ -64,7 +64,7 @@ func testYears(t *testing.T, length int, life uint64) {
 		}
 	}
 	var days []work
-	most := 0 // files at a time
+	most := 0 // the largest number of files at any time
 	for n := range length {
 		w, err := y.day(ctx, be, n)
 		if err != nil {
@@ -123,18 +123,18 @@ func testYears(t *testing.T, length int, life uint64) {
 	}
 	second, third := median(days[len(days)/3:len(days)*2/3]), median(days[len(days)*2/3:])
 	t.Logf("a day of the second third takes %+v, of the last one %+v", second, third)
-	// In the first year there are more snapshots from month to month.
+	// In the first year the number of snapshots grows every month.
 	if length > 365 && (third.operations > second.operations*5/4 || third.bytes > second.bytes*5/4) {
 		t.Error("days take more and more")
 	}
 }
 
-// yearsRig holds the devices and what was kept of them.
+// yearsRig holds the devices and the files of the snapshots that were kept.
 type yearsRig struct {
 	opts    repo.Options
 	now     time.Time
 	devices []*repotest.Diary
-	want    map[string]repotest.Files // what was kept
+	want    map[string]repotest.Files // files of the snapshots that were kept
 }
 
 func yearsKey(s *repo.Snapshot) string { return s.Device.UDID + s.Time.String() }
@@ -155,7 +155,8 @@ func (y *yearsRig) day(ctx context.Context, be *memory.Backend, n int) (w work, 
 	return w, err
 }
 
-// store stores a snapshot after the newest one of its device.
+// store stores the snapshot s of f. Its parent is the newest snapshot of its
+// device.
 func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *repo.Snapshot, f repotest.Files) error {
 	r, err := repotest.Open(ctx, be, repotest.Secret, y.opts)
 	if err != nil {
@@ -174,7 +175,7 @@ func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *repo.Snapsh
 	return repotest.StoreSnapshot(ctx, r, f, s, parent)
 }
 
-// week forgets by a common policy, and prunes.
+// week forgets snapshots by a common policy, and prunes.
 func (y *yearsRig) week(ctx context.Context, be *memory.Backend) (*repo.PruneReport, error) {
 	r, err := repo.Open(ctx, be, repotest.Secret, y.opts)
 	if err != nil {

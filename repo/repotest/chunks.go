@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Versions returns n versions of a chunk that differ a little.
+// Versions returns n slightly different versions of a chunk.
 func Versions(n int) [][]byte {
 	var out [][]byte
 	for i := range n {
@@ -50,7 +50,8 @@ func CommitChunks(t testing.TB, be backend.Backend, day int, chunks ...[]byte) r
 	return s.ID
 }
 
-// ReadChunks reads chunks and returns the first error, which must be ErrDamaged.
+// ReadChunks reads chunks and returns the first error. The test fails if that is
+// not ErrDamaged.
 func ReadChunks(t testing.TB, r *repo.Repo, chunks ...[]byte) error {
 	t.Helper()
 	for i, c := range chunks {

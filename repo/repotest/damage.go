@@ -16,7 +16,7 @@ import (
 // DamageSeed makes damage repeatable.
 const DamageSeed = 20260101
 
-// Damages returns damaged versions of a file by their description.
+// Damages returns damaged versions of a file. The keys describe the damage.
 func Damages(rng *rand.Rand, b []byte) map[string][]byte {
 	out := map[string][]byte{"emptied": {}, "a byte longer": append(bytes.Clone(b), 0), "a byte shorter": b[:len(b)-1]}
 	cut := rng.IntN(len(b))
@@ -34,8 +34,8 @@ func Damages(rng *rand.Rand, b []byte) map[string][]byte {
 	return out
 }
 
-// NewDamaged returns a repository with a damaged bit in some of its packs, and
-// the files that are lost, by day.
+// NewDamaged returns a repository with a damaged bit in some of its packs. It
+// also returns the files that are lost, by day.
 func NewDamaged(t testing.TB, days ...int) (be *memory.Backend, lost map[int][]string) {
 	t.Helper()
 	be = New(t, days...)

@@ -21,22 +21,22 @@ var faultModes = []struct {
 	{"all refused from here on", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
 }
 
-// A Run is an operation that a test lets fail. Each time it starts with a copy of
-// Base.
+// A Run is an operation that a test lets fail, many times. Each time it starts with a
+// fresh copy of Base.
 type Run struct {
 	Base *memory.Backend
 	Do   func(be backend.Backend) error
-	// Least is the least number of steps of Do if nothing fails, so that a test in
-	// which nothing can fail does not pass.
+	// Least is the minimum number of steps of Do if nothing fails. The test fails if Do
+	// has fewer, since it might test nothing.
 	Least int
 	// Want is how many steps fail in each way unless SNAP_TEST_ALL is set.
 	Want int
 	// Notices says that Do returns an error for at least half of the steps that fail,
-	// in each way. EveryFault verifies that if all steps are tried.
+	// in each way of failing. If all steps are tried, EveryFault verifies this.
 	Notices bool
 }
 
-// Steps returns the steps to let fail, counted from 1.
+// Steps returns the numbers of the steps that a test lets fail. The first step is 1.
 func (run Run) Steps(t testing.TB) []int {
 	t.Helper()
 	count := fault.New(run.Base.Clone())
@@ -64,7 +64,7 @@ func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error)
 				if err != nil {
 					t.Fatalf("without a fault: %v", err)
 				}
-				continue // this time it had fewer steps
+				continue // Do had fewer steps this time
 			}
 			if err == nil && mode.name == "all refused from here on" {
 				t.Fatalf("step %d, %s: no error", n, mode.name)

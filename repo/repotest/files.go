@@ -35,9 +35,9 @@ func Noise(seed uint64, n int) []byte {
 	return b
 }
 
-// Day returns the files of a day, 300 KB, for tests that store them hundreds of times.
-// With SmallPacks they fill several packs of both kinds. From the second day on,
-// DeltaFiles and some tree nodes are stored as deltas.
+// Day returns the files of a day. They have only 300 KB, since tests store them
+// hundreds of times. With SmallPacks they fill several packs of both kinds. From the
+// second day on, DeltaFiles and some tree nodes are stored as deltas.
 // TestDaysAreStoredAsDeltas of package check verifies that.
 func Day(day int) Files {
 	f, _ := days.LoadOrStore(day, sync.OnceValue(func() Files { return newDay(day) }))
@@ -63,7 +63,8 @@ func newDay(day int) Files {
 	db := append([]byte("SQLite format 3\x00"), Noise(2, 80<<10)...)
 	copy(db[70<<10:], fmt.Appendf(nil, "row of day %d", day))
 	f["cc/database"] = db
-	// This file is cut by content and grows at the beginning, so all of it moves.
+	// This file is cut by content. It grows at the beginning, so that all older
+	// content moves.
 	text := Noise(3, 40<<10)
 	for d := 1; d <= day; d++ {
 		text = append(fmt.Appendf(nil, "paragraph of day %d. ", d), text...)

@@ -38,7 +38,7 @@ func MasterKey(t testing.TB, be backend.Backend, secret []byte) crypto.Key {
 	return crypto.Key{}
 }
 
-// Sealer returns the sealer of one purpose.
+// Sealer returns a sealer with the repository's key for a purpose.
 func Sealer(t testing.TB, be backend.Backend, purpose crypto.Purpose) *crypto.Sealer {
 	t.Helper()
 	return crypto.NewSealer(MasterKey(t, be, Secret).Derive(purpose), rand.Reader)
@@ -64,8 +64,8 @@ func Header(x *index.Index, p index.Pack) pack.Header {
 	return h
 }
 
-// ReplaceIndex replaces all index files by one. change, if not nil, may change the
-// header of each pack in it.
+// ReplaceIndex replaces all index files by one. change, if not nil, is called with
+// the header of each pack and may change it.
 func ReplaceIndex(t testing.TB, be backend.Backend, change func(*pack.Header)) {
 	t.Helper()
 	x := MustOpen(t, be).Index()
@@ -93,7 +93,7 @@ type Block struct {
 	Chunks   [][]byte
 }
 
-// Delta returns a block of one chunk whose dictionary is other chunks.
+// Delta returns a block with the chunk plain. Its dictionary is the chunks dict.
 func Delta(r *repo.Repo, plain []byte, dict ...[]byte) Block {
 	b := Block{Encoding: pack.Delta, Chunks: [][]byte{plain}, With: bytes.Join(dict, nil)}
 	for _, d := range dict {
@@ -102,7 +102,7 @@ func Delta(r *repo.Repo, plain []byte, dict ...[]byte) Block {
 	return b
 }
 
-// Raw returns a block of one chunk that is not compressed.
+// Raw returns a block with one chunk, without compression.
 func Raw(plain []byte) Block { return Block{Chunks: [][]byte{plain}} }
 
 // seal encodes and seals the block.
@@ -137,8 +137,8 @@ func PutPack(t testing.TB, r *repo.Repo, be backend.Backend, kind pack.Kind, blo
 	return putPack(t, r, be, MasterKey(t, be, Secret), rand.Reader, zstd.SpeedDefault, kind, blocks)
 }
 
-// PutRepeatablePack is PutPack for golden repositories: with the same key and
-// randomness it stores the same bytes.
+// PutRepeatablePack is PutPack for golden repositories: with the same master key
+// and the same bytes from rand it stores the same pack.
 func PutRepeatablePack(t testing.TB, r *repo.Repo, be backend.Backend, master crypto.Key, rand io.Reader, kind pack.Kind, blocks ...Block) string {
 	t.Helper()
 	// The golden repositories were made with this level, which is slow.

@@ -17,21 +17,21 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// A Job is an operation that changes a repository of days 1 to 3. It may be run
-// again after it failed, and then ends the same way.
+// A Job is an operation that changes a repository with days 1 to 3. If it fails, it can
+// be run again, and then ends as if it had not failed.
 type Job struct {
 	Name      string
 	run       func(be backend.Backend) error
-	mayRemove []int // days
-	adds      int   // the day that it stores, 0 for none
-	// prepare, if not nil, prepares the repository. verify then verifies that
-	// nothing that prepare stored is lost.
+	mayRemove []int // days that it may remove
+	adds      int   // a day that it stores, 0 for none
+	// prepare, if not nil, prepares the repository. verify then returns an error if
+	// anything that prepare stored is lost.
 	prepare func(be backend.Backend) error
 	verify  func(be backend.Backend) error
 }
 
-// jobRunner opens a repository, locks it and does a job. Its processes have different
-// seeds, so that they store different files.
+// jobRunner opens a repository, locks it and does a job. Every time it uses another
+// seed, as different processes would, so that it stores other files.
 type jobRunner struct{ processes atomic.Uint32 }
 
 func (j *jobRunner) with(kind repo.LockKind, do func(ctx context.Context, r *repo.Repo) error) func(be backend.Backend) error {
@@ -72,7 +72,7 @@ func Jobs(t testing.TB) []Job {
 	return append(j.backupJobs(), j.maintenanceJobs(NewForeign(t, 3, 4))...)
 }
 
-// backupJobs store and describe backups.
+// backupJobs returns the jobs that store and describe backups.
 func (j *jobRunner) backupJobs() []Job {
 	type action = func(ctx context.Context, r *repo.Repo) error
 	write := func(do action) func(backend.Backend) error { return j.with(repo.LockWrite, do) }
@@ -118,7 +118,7 @@ func (j *jobRunner) backupJobs() []Job {
 	}
 }
 
-// maintenanceJobs do everything else. They copy from source.
+// maintenanceJobs returns all other jobs. The job "copy" copies from source.
 func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 	return []Job{
 		{Name: "prune", mayRemove: []int{1, 2}, run: j.with(repo.LockPrune, func(ctx context.Context, r *repo.Repo) error {
@@ -165,9 +165,9 @@ func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 	}
 }
 
-// Survives lets the job fail, or be killed, at want steps each, with and without torn
-// files. Nothing may be lost, check must report the torn files and no others, and the
-// next run must succeed.
+// Survives lets the job fail at want steps, and kills it at want steps, with and
+// without torn files. Nothing may be lost, check must report the torn files and no
+// others, and the next run must succeed.
 func (j Job) Survives(t *testing.T, want int) {
 	t.Helper()
 	run := Run{Base: New(t, 1, 2, 3), Do: j.run, Want: want}
@@ -196,9 +196,9 @@ func (j Job) Survives(t *testing.T, want int) {
 	EveryTear(t, run, judge)
 }
 
-// judge returns an error unless every listed snapshot can be restored, check reports
-// only files in bad, and all days exist that the job does not remove. If done is true,
-// the day that it stores must exist, too.
+// judge returns an error unless every listed snapshot can be restored, check reports no
+// files except those in bad, and all days exist that the job may not remove. If done is
+// true, the day that the job stores must exist, too.
 func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	v, err := Examine(be, Secret)
 	if err != nil {
@@ -223,7 +223,8 @@ func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	return nil
 }
 
-// again runs the job once more, after a repair if it fails with ErrDamaged.
+// again runs the job once more. If that fails with ErrDamaged, it repairs the
+// repository and tries again.
 func (j Job) again(be *memory.Backend) error {
 	RemoveAllLocks(be)
 	err := j.run(be)
@@ -343,8 +344,9 @@ func continueBackup(ctx context.Context, r *repo.Repo) error {
 	return r.RemoveUnfinished(ctx, u)
 }
 
-// verifyArrived returns an error unless the snapshot of day 4 exists, or a record of
-// the unfinished backup that has the first file and can be read completely.
+// verifyArrived returns an error unless there is a snapshot of day 4 or a record of the
+// unfinished backup. Such a record must have the first file, and all its files must be
+// readable.
 func verifyArrived(be backend.Backend) error {
 	ctx := context.Background()
 	r, err := Open(ctx, be, Secret, SmallPacks(3))

@@ -36,8 +36,8 @@ import (
 
 // Passwords of the repositories.
 var (
-	Secret      = []byte("correct horse")  // of those that New and Create make
-	OtherSecret = []byte("battery staple") // of those that NewForeign makes
+	Secret      = []byte("correct horse")  // of repositories that New and Create make
+	OtherSecret = []byte("battery staple") // of repositories that NewForeign makes
 )
 
 // SlotInfo describes the key slots.
@@ -80,7 +80,7 @@ func Options(seed byte) repo.Options {
 }
 
 // SmallPacks returns Options with packs so small that a single day fills several
-// of both kinds.
+// content packs and several metadata packs.
 func SmallPacks(seed byte) repo.Options {
 	opts := Options(seed)
 	opts.PackSize = 40 << 10
@@ -106,7 +106,7 @@ func Open(ctx context.Context, be backend.Backend, secret []byte, opts repo.Opti
 	return r, r.LoadIndex(ctx)
 }
 
-// MustOpen opens a repository, to read it.
+// MustOpen is MustOpenWith with Secret and Options(2), for tests that only read.
 func MustOpen(t testing.TB, be backend.Backend) *repo.Repo {
 	t.Helper()
 	return MustOpenWith(t, be, Secret, Options(2))
@@ -125,8 +125,9 @@ func MustOpenWith(t testing.TB, be backend.Backend, secret []byte, opts repo.Opt
 // made holds the repositories that New has made, by their days.
 var made sync.Map
 
-// New returns a repository with the snapshots of some days of [Day], given in
-// ascending order. Each day follows the one before and is encoded against it.
+// New returns a repository with a snapshot of [Day] for each of these days, which must
+// ascend. The parent of each snapshot is the one before it, so files that changed are
+// stored as deltas.
 func New(t testing.TB, days ...int) *memory.Backend {
 	t.Helper()
 	key := fmt.Sprint(days)
@@ -150,8 +151,8 @@ func New(t testing.TB, days ...int) *memory.Backend {
 	return be.Clone()
 }
 
-// NewOther returns an empty repository that has the same password as those of
-// New and other keys.
+// NewOther returns an empty repository. It has the password of the repositories that
+// New makes, but other keys.
 func NewOther(t testing.TB) *memory.Backend {
 	t.Helper()
 	be := memory.New()
@@ -162,7 +163,8 @@ func NewOther(t testing.TB) *memory.Backend {
 }
 
 // NewForeign returns a repository with another password and other keys. It has the
-// snapshots of some days, cut and encoded independently.
+// snapshots of some days. They have no parents, and their content is cut into chunks
+// independently of New.
 func NewForeign(t testing.TB, days ...int) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()

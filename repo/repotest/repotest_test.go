@@ -51,7 +51,7 @@ func TestHandmade(t *testing.T) {
 	}
 }
 
-// Every step is disturbed in every way, each on a fresh copy.
+// Every step fails or is killed in every way, each time on a fresh copy.
 func TestEveryFaultAndCrash(t *testing.T) {
 	t.Setenv("SNAP_TEST_ALL", "1")
 	if !faultpoint.All() {
@@ -66,7 +66,7 @@ func TestEveryFaultAndCrash(t *testing.T) {
 		return nil
 	}
 	run := Run{Base: memory.New(), Do: do, Least: 3, Want: 1}
-	failed := map[int]int{} // by how many files are there
+	failed := map[int]int{} // number of failures, by the number of files that exist then
 	EveryFault(t, run, func(be *memory.Backend, err error) error {
 		if !errors.Is(err, fault.ErrInjected) {
 			t.Errorf("error %v", err)

@@ -16,7 +16,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// UDID is the device of the snapshots that Store makes.
+// UDID identifies the device of the snapshots that Store makes.
 const UDID = "00008110-000A1234567890AB"
 
 // Store writes a snapshot of f without a parent.
@@ -43,7 +43,7 @@ func MustStoreAfter(t testing.TB, r *repo.Repo, f Files, day int, parent *repo.S
 	return s
 }
 
-// StoreSnapshot stores f and the record s, whose counts and root it sets.
+// StoreSnapshot stores f, sets the counts and the root of s, and stores s.
 func StoreSnapshot(ctx context.Context, r *repo.Repo, f Files, s, parent *repo.Snapshot) error {
 	w := r.NewWriter(ctx)
 	defer w.Close()
@@ -76,7 +76,8 @@ func StoreTree(ctx context.Context, r *repo.Repo, w *repo.Writer, f Files, s, pa
 		}
 		s.Files++
 		s.Bytes += c.Size
-		// Many blocks make many packs, and so more steps that can fail.
+		// Each Flush ends a block. More blocks make more packs, and so more
+		// steps that can fail.
 		if c.Size >= 20<<10 {
 			if err := content.Flush(ctx); err != nil {
 				return err
@@ -91,12 +92,14 @@ func StoreTree(ctx context.Context, r *repo.Repo, w *repo.Writer, f Files, s, pa
 	return err
 }
 
-// StoreDay is a process that stores a Day after the latest snapshot.
+// StoreDay opens the repository, as a new process would, and stores Day(day)
+// with the latest snapshot as parent.
 func StoreDay(ctx context.Context, be backend.Backend, day int) (*repo.Snapshot, error) {
 	return StoreFiles(ctx, be, Day(day), day)
 }
 
-// StoreFiles is a process that stores f after the latest snapshot.
+// StoreFiles opens the repository, as a new process would, and stores f with the
+// latest snapshot as parent.
 func StoreFiles(ctx context.Context, be backend.Backend, f Files, day int) (*repo.Snapshot, error) {
 	r, err := Open(ctx, be, Secret, SmallPacks(byte(10+day)))
 	if err != nil {
@@ -157,7 +160,8 @@ func ForgetDays(ctx context.Context, r *repo.Repo, days ...int) error {
 	return nil
 }
 
-// Forget is a process that removes the snapshots of some days.
+// Forget opens the repository, as a new process would, and removes the snapshots
+// of some days.
 func Forget(ctx context.Context, be backend.Backend, days ...int) error {
 	r, err := repo.Open(ctx, be, Secret, SmallPacks(3))
 	if err != nil {
@@ -166,15 +170,16 @@ func Forget(ctx context.Context, be backend.Backend, days ...int) error {
 	return ForgetDays(ctx, r, days...)
 }
 
-// endedProcess is the owner of locks that others see as stale.
+// endedProcess returns an owner whose locks others find to be stale: a process
+// that has ended.
 func endedProcess() *process.Identity {
 	p := process.Current()
 	p.Started += "0"
 	return &p
 }
 
-// locked is a process that does something under a lock. The lock is stale if the
-// process is killed.
+// locked opens the repository, as a new process would, and calls do under a
+// lock. If a test kills this process, others find the lock to be stale.
 func locked(ctx context.Context, be backend.Backend, opts repo.Options, kind repo.LockKind, do func(r *repo.Repo) error) error {
 	opts.Owner, opts.Refresh = endedProcess(), -1
 	r, err := repo.Open(ctx, be, Secret, opts)
@@ -192,7 +197,8 @@ func locked(ctx context.Context, be backend.Backend, opts repo.Options, kind rep
 // NoWaste are options that let a prune remove everything that is unused.
 var NoWaste = repo.PruneOptions{MaxUnused: func(int64) int64 { return 0 }, MaxRepack: -1}
 
-// Prune is a process that forgets some days and prunes.
+// Prune opens the repository, as a new process would, forgets some days, and
+// prunes.
 func Prune(ctx context.Context, be backend.Backend, opts repo.PruneOptions, forget ...int) (rep *repo.PruneReport, err error) {
 	err = locked(ctx, be, SmallPacks(77), repo.LockPrune, func(r *repo.Repo) (err error) {
 		if err := ForgetDays(ctx, r, forget...); err != nil {
@@ -204,24 +210,28 @@ func Prune(ctx context.Context, be backend.Backend, opts repo.PruneOptions, forg
 	return rep, err
 }
 
-// Repair is a process that does something under an exclusive lock.
+// Repair opens the repository, as a new process would, and calls do under an
+// exclusive lock.
 func Repair(ctx context.Context, be backend.Backend, seed byte, do func(r *repo.Repo) error) error {
 	return locked(ctx, be, SmallPacks(seed), repo.LockExclusive, do)
 }
 
-// RepairIndex is a process that repairs the index.
+// RepairIndex opens the repository, as a new process would, and repairs the
+// index.
 func RepairIndex(be backend.Backend) error {
 	ctx := context.Background()
 	return Repair(ctx, be, 91, func(r *repo.Repo) error { _, err := r.RepairIndex(ctx, repo.RepairOptions{}); return err })
 }
 
-// RepairPacks is a process that repairs the packs.
+// RepairPacks opens the repository, as a new process would, and repairs the
+// packs.
 func RepairPacks(be backend.Backend) error {
 	ctx := context.Background()
 	return Repair(ctx, be, 92, func(r *repo.Repo) error { _, err := r.RepairPacks(ctx, repo.RepairOptions{}); return err })
 }
 
-// RepairSnapshots is a process that repairs the snapshots.
+// RepairSnapshots opens the repository, as a new process would, and repairs the
+// snapshots.
 func RepairSnapshots(be backend.Backend) error {
 	ctx := context.Background()
 	return Repair(ctx, be, 93, func(r *repo.Repo) error {
