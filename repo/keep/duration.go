@@ -13,8 +13,8 @@ type Duration struct{ Years, Months, Days, Hours int }
 // maxNumber is the maximum number of each unit, so that no time overflows.
 const maxNumber = 9999
 
-// ParseDuration reads a duration such as 1y6m, 30d or 12h: numbers of years,
-// months, days and hours, each unit once.
+// ParseDuration reads a duration such as 1y6m, 30d or 12h: numbers of years, months,
+// days and hours, each unit at most once.
 func ParseDuration(s string) (Duration, error) {
 	var d Duration
 	wrong := func() (Duration, error) {

@@ -1,26 +1,27 @@
 // Package keep decides which snapshots of a device a retention policy keeps, and why.
-// It sees only times, tags and marks of snapshots. It knows nothing of repositories
-// and never changes anything.
+// The package sees only times, tags and marks of snapshots. It knows nothing of
+// repositories and never changes anything.
 //
 // The rules have the meaning of the options with the same names of restic's forget:
 //
 //   - Last keeps the newest snapshots.
-//   - Hourly to Yearly keep the newest snapshot of each of the newest periods that
-//     have one. Periods are calendar periods; weeks are ISO 8601 weeks. As long as a
-//     rule can keep more, it also keeps the oldest snapshot.
-//   - Within keeps all snapshots younger than a duration, counted from the newest
-//     snapshot. WithinHourly to WithinYearly keep one of each period among these.
-//   - Tags keeps snapshots with certain tags, in addition to the counts.
+//   - Hourly to Yearly keep one snapshot, the newest, of each of the newest periods
+//     that have any. Periods are calendar periods; weeks are ISO 8601 weeks. If a
+//     rule has kept fewer than its number, it also keeps the oldest snapshot.
+//   - Within keeps all snapshots younger than a duration, counted back from the
+//     newest snapshot. WithinHourly to WithinYearly keep one of each period among
+//     these.
+//   - Tags keeps snapshots with certain tags. They do not reduce the numbers above.
 //
 // snap adds:
 //
 //   - Pinned snapshots are kept.
-//   - Incomplete snapshots do not count, so they never displace complete ones. They
-//     are kept if they are newer than all complete ones, since only they have the
-//     newest content, or because of Tags or Within. If no snapshot is complete,
-//     incomplete ones count.
+//   - Incomplete snapshots do not count, so they never displace complete ones. An
+//     incomplete snapshot is kept because of Tags or Within, or if it is newer than
+//     all complete ones, since no complete one has the newest content then. If no
+//     snapshot is complete, incomplete ones count.
 //   - A snapshot that was complete until the repository lost a part of it is kept if
-//     the rules would keep it as a complete one. It does not displace others.
+//     the rules would keep it if it were still complete. It displaces no others.
 package keep
 
 import (
@@ -33,7 +34,7 @@ import (
 // Unlimited is the number of a rule that keeps one snapshot of every period.
 const Unlimited = -1
 
-// Snapshot is what the rules need of a snapshot.
+// Snapshot has the data of a snapshot that the rules need.
 type Snapshot struct {
 	Time     time.Time
 	Tags     []string
@@ -45,7 +46,8 @@ type Snapshot struct {
 // Policy is a set of rules. A snapshot is kept if one of them keeps it. The zero value
 // has no rules and keeps only pinned snapshots.
 type Policy struct {
-	// Last to Yearly are how many to keep of each period, or Unlimited.
+	// Last to Yearly are the numbers of snapshots that the rules of these names keep,
+	// or Unlimited.
 	Last, Hourly, Daily, Weekly, Monthly, Yearly int
 
 	Within                                                               Duration
@@ -66,8 +68,8 @@ func (p *Policy) Empty() bool {
 	return p.Within == Duration{} && len(p.Tags) == 0
 }
 
-// rule keeps the newest snapshot of each period: count of them, or those within a
-// duration.
+// rule keeps the newest snapshot of each period. It keeps count snapshots in total, or,
+// if within is set, all within this duration.
 type rule struct {
 	name   string
 	count  int
@@ -111,10 +113,10 @@ func (v *Verdict) keep(format string, args ...any) {
 	v.Reasons = append(v.Reasons, fmt.Sprintf(format, args...))
 }
 
-// Apply judges the snapshots of one device, which may be in any order. The verdicts
-// are in the same order. A snapshot later than now does not count as the newest, so
-// that a wrong clock does not make all others old. Periods are calendar periods in
-// zone.
+// Apply judges the snapshots of one device, which may be in any order. The verdicts are
+// in the same order. Durations count back from the newest snapshot that is not later
+// than now. So one snapshot with a wrong clock does not make all others old. Periods
+// are calendar periods in zone.
 func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Verdict {
 	verdicts := make([]Verdict, len(list))
 	order := make([]int, len(list)) // newest first
@@ -158,7 +160,8 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 	return verdicts
 }
 
-// applyLost also keeps lost snapshots that the rules would keep as complete ones.
+// applyLost keeps lost snapshots, too, if the rules would keep them if they were
+// complete.
 func (p *Policy) applyLost(list []Snapshot, order []int, verdicts []Verdict, latest time.Time, zone *time.Location) {
 	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !list[i].Complete && !list[i].Lost })
 	asComplete := make([]Verdict, len(list))

@@ -14,7 +14,7 @@ import (
 
 // CheckReport says how a mirror compares with its source.
 type CheckReport struct {
-	Files   int64    `json:"files"` // of the target, all read
+	Files   int64    `json:"files"` // files of the target; Check reads all
 	Bytes   int64    `json:"bytes"`
 	Damaged []Damage `json:"damaged"` // damaged files of the target that were not healed
 	Healed  []string `json:"healed"`  // files that were damaged and were replaced
@@ -28,9 +28,9 @@ func (r *CheckReport) Clean() bool { return len(r.Damaged) == 0 }
 // Same reports whether the target has the files of the source and no others.
 func (r *CheckReport) Same() bool { return len(r.Missing)+len(r.Extra) == 0 }
 
-// Check reads every file of a mirror, compares it with the hash in its name, and
-// compares the names with those of the source. It uses the options Workers,
-// Progress and Heal. Without Heal it changes nothing.
+// Check reads every file of a mirror and compares it with the hash in its name.
+// It also compares the names of the mirror's files with those of the source. It
+// uses the options Workers, Progress and Heal. Without Heal it changes nothing.
 func Check(ctx context.Context, source, target backend.Backend, opts Options) (*CheckReport, error) {
 	if opts.Workers <= 0 {
 		opts.Workers = 2

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// copyAll copies files of one class from src to the target, whose files of this
-// class are dst.
+// copyAll copies files of one class to the target. src and dst are the files of this
+// class in the source and on the target.
 func (m *mirrorer) copyAll(ctx context.Context, names []string, src, dst map[string]int64) error {
 	return m.each(ctx, names, func(ctx context.Context, name string) error {
 		_, replace := dst[name]
@@ -37,7 +37,7 @@ func (m *mirrorer) readAll(ctx context.Context, names []string, src, dst map[str
 	})
 }
 
-// each calls fn for all names, by several goroutines.
+// each calls fn for all names, in several goroutines.
 func (m *mirrorer) each(ctx context.Context, names []string, fn func(ctx context.Context, name string) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(m.opts.Workers)
@@ -53,8 +53,8 @@ func (m *mirrorer) each(ctx context.Context, names []string, fn func(ctx context
 	return ctx.Err()
 }
 
-// copyFile copies a file if it is good. With replace the target has a file of that
-// name, which is damaged.
+// copyFile copies a file if it is good. If replace is set, the target has a damaged
+// file of that name, which is replaced.
 func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replace bool) error {
 	var damage string
 	err := m.read(ctx, m.source, name, size, func(b []byte, text string) error {
@@ -88,7 +88,8 @@ func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replac
 	return nil
 }
 
-// reportDamage notes a damaged file of the source.
+// reportDamage notes a damaged file of the source. onTarget says whether the target has
+// a file of that name.
 func (m *mirrorer) reportDamage(ctx context.Context, name, damage string, size int64, onTarget bool) error {
 	good := false
 	if onTarget {
@@ -131,9 +132,9 @@ func (m *mirrorer) isGood(ctx context.Context, name string) (bool, error) {
 	return good, err
 }
 
-// read reads a file and calls fn with its bytes, which are valid until fn
-// returns, or with a description of its damage. If the file does not exist, it
-// returns errChanged.
+// read reads a file and calls fn. If the file is good, fn gets its bytes, which
+// are valid until fn returns. If it is damaged, fn gets a description of the
+// damage. If it does not exist, read returns errChanged.
 func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, size int64, fn func(b []byte, damage string) error) error {
 	limit := int64(layout.MaxFileSize)
 	if name == layout.ConfigName {

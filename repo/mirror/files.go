@@ -21,12 +21,12 @@ const (
 	config
 	packs
 	indexes
-	records // files that need others, and files that no other needs
+	records // snapshots, runs, secrets and parity: they may need other files, and no file needs them
 	classes
 )
 
-// folders are the folders of a mirror. locks/ and prunes/ are not copied: they are
-// about running processes of the source.
+// folders are the folders of a mirror. locks/ and prunes/ are not copied, since their
+// files are about running processes of the source.
 var folders = [classes][]string{
 	keys:    {layout.KeysDir},
 	packs:   {layout.PacksDir},
@@ -34,7 +34,8 @@ var folders = [classes][]string{
 	records: {layout.SnapshotsDir, layout.RunsDir, layout.SecretsDir, layout.ParityDir},
 }
 
-// listing is the files of a repository: sizes by name.
+// listing has the files of a repository by class. It maps the name of each file to its
+// size.
 type listing [classes]map[string]int64
 
 // list lists the files to mirror. It lists records first. The files that records
@@ -77,8 +78,8 @@ func listClass(ctx context.Context, be backend.Backend, c class) (map[string]int
 	return files, nil
 }
 
-// hashOf returns the hash in a file's name. ok is false if it is not the name of a
-// repository file. Other files are ignored.
+// hashOf returns the hash in a file's name. ok is false if name is not the name of a
+// repository file. Callers ignore other files.
 func hashOf(name string) (hash [32]byte, ok bool) {
 	folder, id, _ := strings.Cut(name, "/")
 	if folder == "packs" {

@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// RefusedError says why a copy would do harm and what to do. It is ErrRefused.
+// RefusedError says why a copy would do harm and what to do. It matches ErrRefused.
 type RefusedError struct{ Why, Do string }
 
 // Hint says what to do.
@@ -28,9 +28,9 @@ const (
 	hintPassword = hintRemovals + ". With the password snap can tell whether a snapshot needs them"
 )
 
-// guard returns a *RefusedError if the target is not a copy of the source, or if
-// the source seems to have lost files: a mirror without these files would lose them
-// as well. Without a key it compares the missing files with those that a prune
+// guard returns a *RefusedError if the target is not a copy of the source, or if the
+// source seems to have lost files. In the second case the mirror must keep these files.
+// Without a key, guard can only compare the missing files with those that a prune
 // removes.
 func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error {
 	if err := m.sameRepository(ctx, src, dst); err != nil {
@@ -53,7 +53,8 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 	}
 	lostPacks, lostIndexes := without(dst[packs], src[packs]), without(dst[indexes], src[indexes])
 	if m.opts.VerifySnapshots != nil {
-		// With the key no evidence is needed.
+		// With the key, the snapshots themselves can be checked, so no other evidence
+		// is needed.
 		if len(lostPacks)+len(lostIndexes) == 0 {
 			return nil
 		}
@@ -83,9 +84,10 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 	return nil
 }
 
-// unlistedLoss is the error for a source that lacks packs but no index files. A
-// prune replaces the index files that list a pack before it removes the pack,
-// except for packs that an interrupted process has left.
+// unlistedLoss is the error for a source that lacks packs but no index files.
+// Before a prune removes a pack, it replaces the index files that list the pack.
+// The exception are packs that an interrupted process has left: no index file
+// lists them.
 func unlistedLoss(packs int) error {
 	return &RefusedError{fmt.Sprintf("%d packs are gone from the source, but all index files that could list them still exist; a prune does not do that", packs),
 		hintPassword}
@@ -110,7 +112,8 @@ func (n *notes) pruned(src, dst *listing) bool {
 	return false
 }
 
-// unexplained removes removable files from files and returns the rest.
+// unexplained removes those files from the map that the notes list as removable, and
+// returns the map.
 func (n *notes) unexplained(files map[string]int64) map[string]int64 {
 	maps.DeleteFunc(files, func(name string, _ int64) bool {
 		hash, _ := hashOf(name)
@@ -172,9 +175,9 @@ func (m *mirrorer) sameRepository(ctx context.Context, src, dst *listing) error 
 	return nil
 }
 
-// Shares reports whether a target without config has files of the source, or the
-// note that a mirror has before the first of them. Callers use it to check a folder
-// before they write to it.
+// Shares reports whether a target without config has a file of the source, or a note
+// that lists one. Run stores such a note before it copies the first pack. Callers use
+// it to check a folder before they write to it.
 func Shares(ctx context.Context, source, target backend.Backend) (bool, error) {
 	src, err := list(ctx, source)
 	if err != nil {

@@ -1,21 +1,21 @@
-// Package mirror keeps an exact copy of a repository in another store: the same files
-// under the same names, so the same keys and snapshots.
+// Package mirror keeps an exact copy of a repository in another store. The copy has the
+// same files under the same names, and so the same keys and snapshots.
 //
 // # What it promises
 //
-// A snapshot on the target always has everything that it needs, even if a run is
-// interrupted: files are copied in the order in which a repository writes them, and
-// removed in the opposite order after all new files are durable. Copied files stay, and
-// the next run continues from there.
+// The target always has all files that its snapshots need, even if a run is
+// interrupted. Files are copied in the order in which a repository writes them. They
+// are removed in the opposite order, after all new files are durable. Files that an
+// interrupted run has copied stay, and the next run copies the others.
 //
 // A file is copied only if it has the hash that is its name. The target is not changed if
 // the source seems to have lost files instead of removing them (guard.go).
 //
 // # What it never does
 //
-// It never changes the source, and never reads what files contain: hashes, names and the
-// order of writing are enough. It needs no key. The caller checks what only a key can
-// tell ([Options.VerifySnapshots]).
+// It never changes the source, and never reads what files contain: hashes, names and
+// the order of writing are enough. It needs no key. The caller makes the checks that
+// need a key ([Options.VerifySnapshots]).
 package mirror
 
 import (
@@ -47,12 +47,13 @@ type Options struct {
 	DryRun bool
 	// VerifySnapshots, if not nil, returns an error if a snapshot of the source
 	// needs something that is missing. Run calls it before it removes any pack or
-	// index file from the target. It needs the key, so the caller provides it.
+	// index file from the target. The check needs a key, so the caller provides
+	// it.
 	VerifySnapshots func(context.Context) error
 	// Heal makes Check replace damaged files of the target by good ones of the
 	// source.
 	Heal bool
-	// Workers is how many files are copied at a time; 16 by default, since workers
+	// Workers is the number of files copied at a time. The default is 16, since workers
 	// mostly wait until written files are durable.
 	Workers int
 	// Progress, if not nil, is called by one goroutine at a time.
@@ -85,8 +86,8 @@ type Report struct {
 	DryRun bool   `json:"dry_run"`
 }
 
-// maxRounds is how often Run starts again because the source has changed. Each
-// round has less to copy.
+// maxRounds is the maximum number of rounds of a Run. If the source changes during a
+// round, Run starts another one. Each round has less to copy.
 const maxRounds = 10
 
 // inFlight is the maximum number of bytes of files in memory.
@@ -113,7 +114,7 @@ func Run(ctx context.Context, source, target backend.Backend, opts Options) (*Re
 	return m.report, fmt.Errorf("%w: the copied files stay; run it again when fewer processes use the repository", ErrChanging)
 }
 
-// mirrorer is a call of Run or Check.
+// mirrorer holds the state of one call of Run or Check.
 type mirrorer struct {
 	source, target backend.Backend
 	opts           Options
@@ -121,7 +122,7 @@ type mirrorer struct {
 	buffers        sync.Pool           // *[]byte
 	hashers        sync.Pool           // *blake.Hasher
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards the fields below
 	report   *Report
 	progress Progress
 	lacking  int // files that are damaged in the source and not good on the target

@@ -15,11 +15,12 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// A mirror has notes. They list the snapshots that were copied from the source: a
-// snapshot that the source does not have was either removed there or stored in the
-// mirror by another program. Only a copied one may be removed. They also list the
-// files that a run is about to copy and to remove, so that the next run does not
-// mistake the state after an interruption for a loss of the source.
+// A mirror has notes of two kinds. The first lists the snapshots that were copied from
+// the source. If the source does not have one of them, the source has removed it, and
+// it may be removed from the mirror. A snapshot that is not listed was stored in the
+// mirror by another program, and must stay. The second kind lists the files that a run
+// is about to copy or to remove. After an interruption they show the next run that the
+// source has not lost these files.
 //
 //	mirrored/HASH   magic "snapmi01", then the IDs of snapshots, ascending
 //	                magic "snapml01", then the IDs of removable files, ascending
@@ -37,11 +38,11 @@ type notes struct {
 	removable map[id]bool // files that may be removed without further evidence
 	files     []string    // the files of all notes
 	removals  []string    // the files of notes that list removable files
-	copies    string      // the file of the note with all copied snapshots; "" if there are several
+	copies    string      // the file of the note that lists all copied snapshots; "" if there are several such notes
 }
 
-// readNotes reads the notes of a target. It ignores notes that are damaged, so that
-// less may be removed.
+// readNotes reads the notes of a target. It ignores damaged notes, which only means
+// that fewer files may be removed.
 func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 	n := notes{copied: map[id]bool{}, removable: map[id]bool{}}
 	lists := 0
@@ -85,7 +86,8 @@ func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 	return n, err
 }
 
-// parseNote returns the magic and the IDs of a note; "" if b is not a note.
+// parseNote returns the magic and the IDs of a note. The magic is "" if b is not a
+// note.
 func parseNote(b []byte) (magic string, ids []id) {
 	if len(b) < 8 || (len(b)-8)%32 != 0 {
 		return "", nil
@@ -132,8 +134,8 @@ func putNote(ctx context.Context, target backend.Backend, magic string, set map[
 	return name, nil
 }
 
-// noteSnapshots notes the snapshots that are about to be copied, together with
-// those that were copied before. It replaces r.notes.
+// noteSnapshots notes the snapshots that are about to be copied, together with those
+// that were copied before. It updates r.notes.
 func (r *round) noteSnapshots(ctx context.Context) error {
 	copied, changed := map[id]bool{}, r.notes.copies == ""
 	for name := range under(r.src[records], layout.SnapshotsDir) {

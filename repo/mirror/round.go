@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// round copies the files that one listing of the source has.
+// round holds the state of one round: it copies the files of one listing of the source.
 type round struct {
 	*mirrorer
 	src, dst listing // at the beginning
@@ -19,8 +19,8 @@ type round struct {
 	todo     [classes][]string // files to copy
 }
 
-// round runs one round. done is false if the source changed so that another round
-// is needed. If last is set, a change of the records does not count.
+// round runs one round. done is false if another round is needed because the source has
+// changed. If last is set, changed records need no other round.
 func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) {
 	r, err := m.begin(ctx)
 	if err != nil {
@@ -55,9 +55,10 @@ func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) 
 		return false, fmt.Errorf("source: %w", err)
 	}
 	if !maps.Equal(now, r.src[records]) {
-		// A new record may replace one that removeAll would remove. A record that
-		// the source has removed was copied in this round, and removeAll would
-		// remove what it needs.
+		// Remove nothing now. A new record may replace a record that removeAll
+		// would remove. If the source has removed a record since the listing,
+		// this round has copied that record, and removeAll might remove files
+		// that it needs.
 		if last {
 			m.report.Kept = "files that the repository has removed stay on the target, since the repository changes all the time"
 		}
@@ -109,8 +110,8 @@ func (r *round) forecast(need int64) {
 	}
 }
 
-// checkSpace fails early if the target has too little space, since all new files
-// are copied before any is removed.
+// checkSpace fails early if the target has too little space for all new files. No file
+// is removed before all of them are copied.
 func (m *mirrorer) checkSpace(ctx context.Context, need int64) error {
 	f, ok := m.target.(backend.Freer)
 	if !ok || need == 0 {
@@ -123,12 +124,12 @@ func (m *mirrorer) checkSpace(ctx context.Context, need int64) error {
 	return fmt.Errorf("the copy needs %d more bytes and the target has %d free: %w", need, free, backend.ErrNoSpace)
 }
 
-// copy copies all files of the round, records last. It returns errChanged if other
-// files of the source change during the copy.
+// copy copies all files of the round, records last. It returns errChanged if files of
+// the source that are not records change during the copy.
 func (r *round) copy(ctx context.Context) error {
 	// The source may prune the new packs and index files again before a record
-	// that needs them is copied. Only new files are noted: records on the target
-	// may need the others.
+	// that needs them is copied. So they are noted as removable. Files that the
+	// target already has are not noted, since its records may need them.
 	added := slices.DeleteFunc(slices.Concat(r.todo[packs], r.todo[indexes]), r.dst.has)
 	if err := r.markRemovable(ctx, slices.Values(added)); err != nil {
 		return fmt.Errorf("target: %w", err)
@@ -143,8 +144,8 @@ func (r *round) copy(ctx context.Context) error {
 			return err
 		}
 	}
-	// If nothing was replaced, all that the listed records need was in the listing
-	// and is now on the target.
+	// If no file was replaced, the listing had all files that its records need, and all
+	// of them are now on the target.
 	for c := keys; c < records; c++ {
 		now, err := listClass(ctx, r.source, c)
 		if err != nil {
@@ -176,7 +177,7 @@ func (r *round) checkIndexes(ctx context.Context) error {
 	return nil
 }
 
-// removeAll removes the files from the target that the source does not have, in the
+// removeAll removes all files that the source does not have from the target, in the
 // opposite order of copying.
 func (r *round) removeAll(ctx context.Context) error {
 	extra := map[string]int64{}

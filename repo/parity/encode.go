@@ -9,7 +9,8 @@ import (
 	"github.com/snap-backup/snap/crypto/blake"
 )
 
-// windowBytes is about how much is read at a time, over all files of a group.
+// windowBytes is the approximate number of bytes that are read at a time from all files
+// of a group together.
 const windowBytes = 32 << 20
 
 // build returns the parity file of a group. It leaves out damaged files and
@@ -35,7 +36,7 @@ func (s *Set) build(ctx context.Context, percent int, files []file) (parityFile 
 func (s *Set) compute(ctx context.Context, h *Header) (parity []byte, bad []string, err error) {
 	h.sums = nil
 	if len(h.files) == 0 {
-		return nil, nil, nil // it only stores the percentage
+		return nil, nil, nil // a group without files only stores the percentage
 	}
 	e, err := newEncoder(h)
 	if err != nil {
@@ -52,15 +53,15 @@ func (s *Set) compute(ctx context.Context, h *Header) (parity []byte, bad []stri
 	return e.parity, e.bad(), nil
 }
 
-// encoder computes the parity of a group, one window at a time: the bytes at
-// the same offsets of all files.
+// encoder computes the parity of a group, one window at a time. A window has the bytes
+// at the same offsets of all files.
 type encoder struct {
 	h      *Header
 	code   reedsolomon.Encoder
 	step   int64       // bytes of a window in one file, a multiple of the shard size
 	window [][]byte    // the bytes of each file, padded with zeros
 	hashes []hash.Hash // of each file
-	short  []bool      // files that ended early
+	short  []bool      // whether each file ended early
 	parity []byte
 }
 
@@ -131,8 +132,8 @@ func (e *encoder) encode(off int64) error {
 	return nil
 }
 
-// bad returns the names of damaged files: they do not have the hash of their
-// name.
+// bad returns the names of damaged files: those that ended early, and those whose hash
+// is not their name.
 func (e *encoder) bad() []string {
 	var names []string
 	for i := range e.h.files {

@@ -41,7 +41,7 @@ func sumOf(b []byte) sum {
 	return sum(h[:sumSize])
 }
 
-// file is a protected file. Its shards are the data shards of its group.
+// file is a protected file. Its shards are data shards of its group.
 type file struct {
 	kind byte
 	id   [32]byte
@@ -51,7 +51,7 @@ type file struct {
 
 // Header describes a parity group: its files and the hash of every shard.
 type Header struct {
-	percent int // hundredths of a percent that the user asked for
+	percent int // the parity that the user asked for, in hundredths of a percent
 	shard   int // bytes
 	parity  int // parity shards in a stripe
 	files   []file
@@ -100,7 +100,7 @@ func (h *Header) append(b []byte) []byte {
 	return b
 }
 
-// ParseHeader parses an encoded header, which must fill b.
+// ParseHeader parses an encoded header. The header must fill b.
 func ParseHeader(b []byte) (*Header, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); v != version {

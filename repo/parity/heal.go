@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/repo/replace"
 )
 
-// maxRemade is the maximum length of parity that is made again, in bytes. A group
-// that this program makes has at most a quarter of it.
+// maxRemade is the maximum length of a group's parity that Heal makes again, in bytes.
+// Groups that this program makes have at most a quarter of this length.
 const maxRemade = 1 << 30
 
 // HealOptions are the options of Heal.
@@ -28,9 +28,9 @@ type HealOptions struct {
 // would do.
 type HealReport struct {
 	Files    int      `json:"files"`    // protected files that were read
-	Healed   []string `json:"healed"`   // files that were damaged or missing
-	Unhealed []string `json:"unhealed"` // too many shards of their groups are bad
-	Remade   int      `json:"remade"`   // damaged parity files that were made again
+	Healed   []string `json:"healed"`   // files that were damaged or missing, and are now good
+	Unhealed []string `json:"unhealed"` // files with too many bad shards in their groups
+	Remade   int      `json:"remade"`   // number of damaged parity files that were made again
 	// Skipped are parity files that were not used: their headers contradict files
 	// that are good, or they are damaged and making them again would take too much
 	// memory.
@@ -62,7 +62,7 @@ func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealRepor
 	return h.report, nil
 }
 
-// healer is a call of Heal.
+// healer holds the state of one call of Heal.
 type healer struct {
 	*Set
 	opts   HealOptions
@@ -153,7 +153,7 @@ func (h *healer) remake(ctx context.Context, g *group) error {
 	}
 	b := header.encode(parity)
 	if hash := hashOf(b); fmt.Sprintf("%s%x", Dir, hash) != g.name {
-		return nil // another program made it; the next Refresh replaces it
+		return nil // another program made this parity file; the next Refresh replaces it
 	}
 	return replace.Put(ctx, h.be, g.name, b)
 }
@@ -196,8 +196,8 @@ func (s *Set) Verify(ctx context.Context) ([]string, error) {
 	return bad, nil
 }
 
-// verify returns the length of a file, -1 if it does not exist, and whether it has
-// the hash id.
+// verify returns the length of a file, and whether the file has the hash id. The length
+// is -1 if the file does not exist.
 func (s *Set) verify(ctx context.Context, name string, id [32]byte) (size int64, good bool, err error) {
 	info, err := s.be.Stat(ctx, name)
 	if errors.Is(err, backend.ErrNotExist) {
@@ -222,8 +222,9 @@ func (s *Set) verify(ctx context.Context, name string, id [32]byte) (size int64,
 	return info.Size, [32]byte(h.Sum(nil)) == id, nil
 }
 
-// rebuild returns the bytes of a file, from its good shards and, for bad ones, from
-// the other shards of their stripes. It returns nil if too many are bad.
+// rebuild returns the bytes of a file. It reads the good shards of the file, and
+// computes the bad ones from the other shards of their stripes. It returns nil if too
+// many shards are bad.
 func (s *Set) rebuild(ctx context.Context, g *group, index int) ([]byte, error) {
 	f := &g.files[index]
 	code, err := reedsolomon.New(len(g.files), g.parity, reedsolomon.WithCauchyMatrix())

@@ -3,11 +3,11 @@
 // records.
 //
 // The files of a parity group are cut into shards of 64 KiB. The shards at the same
-// offset of all files form a stripe. Each stripe gets two parity shards (one, if
-// the group has one file), so any two shards of a stripe can be lost: two files of
-// a group, or one file and one shard in each stripe of the others, or two shards in
-// each stripe, whichever files they are in. The hash of every shard is stored, so
-// damaged shards are known.
+// offset of all files form a stripe. Each stripe gets two parity shards, or one if the
+// group has only one file. With two, any two shards of each stripe can be lost. These
+// can be all shards of two files, or all shards of one file and one more in each
+// stripe, or two in each stripe, in whichever files. The hash of every shard is stored,
+// so that damaged shards can be found.
 //
 // The package needs no key: protected files are sealed, and a healed file must
 // have the hash that is its name. It never replaces a file that has this hash.
@@ -46,7 +46,8 @@ func (m *file) name() string {
 	return kinds[m.kind] + id
 }
 
-// newFile returns a stored file as a protected one; false if it cannot be one.
+// newFile returns the protected file for a stored file. It returns false if the file
+// cannot be protected.
 func newFile(f backend.Info) (file, bool) {
 	for k, dir := range kinds {
 		if !strings.HasPrefix(f.Name, dir) || f.Size < 1 || f.Size > maxMember {
@@ -116,8 +117,8 @@ func Load(ctx context.Context, be backend.Backend) (*Set, error) {
 	return s, nil
 }
 
-// load reads the header at the beginning of a parity file, or else the one at its
-// end.
+// load reads the header at the beginning of a parity file, or, if that one is damaged,
+// the header at its end.
 func (s *Set) load(ctx context.Context, f backend.Info) (*group, error) {
 	front := make([]byte, len(magic)+4)
 	h, err := (*Header)(nil), error(ErrDamaged)
@@ -155,10 +156,10 @@ func (s *Set) header(ctx context.Context, f backend.Info, off int64, n uint32) (
 	return open(b)
 }
 
-// Percent returns how much parity the user asked for, in hundredths of a percent; 0
-// if the repository has none. If groups differ, the percentage of most protected
-// bytes counts, so that one small forged file cannot cause all parity to be
-// computed again. Groups without files count only if there are no others.
+// Percent returns how much parity the user asked for, in hundredths of a percent; 0 if
+// the repository has none. If groups differ, the percentage with the most protected
+// bytes counts, so that one small forged file cannot cause all parity to be computed
+// again. Groups without files count only if there are no others.
 func (s *Set) Percent() int {
 	bytes := map[int]int64{}
 	empty := 0
@@ -241,8 +242,8 @@ func (s *Set) list(ctx context.Context) ([]file, error) {
 	return out, nil
 }
 
-// read reads as much of p as can be read. It returns an error only if the store
-// cannot be reached.
+// read fills as much of p as it can. It returns an error only if the store cannot be
+// reached.
 func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, error) {
 	n, err := s.be.ReadAt(ctx, name, p, off)
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {

@@ -9,7 +9,7 @@ import (
 // files.
 const fullParity = 2
 
-// groupSize returns the number of files of a full group.
+// groupSize returns the maximum number of files of a new group.
 func groupSize(percent int) int { return min(max(fullParity*100_00/max(percent, 1), 2), maxFiles) }
 
 // stripeParity returns the number of parity shards in each stripe of a group of n
@@ -56,7 +56,8 @@ func (s *Set) plan(kind byte, percent int, all []file, lost func(string) bool, k
 			partial = append(partial, g)
 		}
 	}
-	// A partial group is kept if no file was added. Otherwise it is made again.
+	// A group with fewer files is kept if no other file needs a group. Otherwise it is
+	// made again.
 	for _, g := range partial {
 		if len(g.files) == len(p.stored) && p.isComplete(g) {
 			p.claim(g)
@@ -74,7 +75,7 @@ func (p *planner) mayHeal(g *group) bool {
 	})
 }
 
-// isCurrent reports whether a group protects what a new group of its files would.
+// isCurrent reports whether a group protects its files as well as a new group would.
 //
 // If two groups have the same file, one of them is forged or was left by an
 // interrupted run. Neither is trusted: both are removed once a new group is
@@ -84,7 +85,8 @@ func (p *planner) isCurrent(g *group) bool {
 		!slices.ContainsFunc(g.files, func(f file) bool { return p.claims[f.name()] > 1 })
 }
 
-// isComplete reports whether all files of a group are stored and unprotected.
+// isComplete reports whether all files of a group are stored and no kept group protects
+// them.
 func (p *planner) isComplete(g *group) bool {
 	return !slices.ContainsFunc(g.files, func(f file) bool {
 		stored, ok := p.stored[f.name()]
@@ -92,7 +94,7 @@ func (p *planner) isComplete(g *group) bool {
 	})
 }
 
-// claim keeps a group. Its files need no other group.
+// claim keeps a group. The files of the group then need no other group.
 func (p *planner) claim(g *group) {
 	p.keep[g] = true
 	for i := range g.files {

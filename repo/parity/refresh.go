@@ -13,15 +13,16 @@ import (
 
 // RefreshOptions are the options of Refresh.
 type RefreshOptions struct {
-	// Percent changes how much parity there is, in hundredths of a percent. 0 does
-	// not change it.
+	// Percent, if not 0, is the new amount of parity, in hundredths of a percent.
 	Percent int
-	// Without reports whether a file is about to be removed.
+	// Without, if not nil, reports whether a file is about to be removed. Refresh
+	// treats such a file as if it did not exist.
 	Without func(name string) bool
-	// Lost reports whether a file that does not exist should exist. Its group is
-	// kept, since it may restore the file. nil means never.
+	// Lost, if not nil, reports whether a file that does not exist should exist. The
+	// groups of such a file are kept, since they may restore it.
 	Lost func(name string) bool
-	// Progress, if not nil, is called with the number of groups made and to make.
+	// Progress, if not nil, is called with the number of groups made so far and the
+	// number to make.
 	Progress func(done, total int)
 }
 
@@ -35,11 +36,10 @@ type RefreshReport struct {
 	Damaged []string `json:"damaged"`
 }
 
-// Refresh makes parity for files without parity, and makes groups again that are no
-// longer complete. Without parity in the repository it does nothing, unless
-// opts.Percent is given. It removes old groups after all new ones are durable.
-// Other processes may write at the same time. If storing fails, Refresh returns the
-// report so far with the error.
+// Refresh makes parity for files without parity, and makes groups that are no longer
+// complete again. It does nothing if the repository has no parity and opts.Percent is
+// 0. It removes old groups after all new ones are durable. Other processes may write at
+// the same time. If storing fails, Refresh returns the report so far with the error.
 func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*RefreshReport, error) {
 	s, err := Load(ctx, be)
 	if err != nil {
@@ -89,7 +89,7 @@ func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*Ref
 	return r.report, nil
 }
 
-// refresher is a call of Refresh.
+// refresher holds the state of one call of Refresh.
 type refresher struct {
 	*Set
 	percent int
@@ -111,7 +111,7 @@ func (r *refresher) noteDamage(names []string) {
 	}
 }
 
-// keepPercent stores a group without files if there is no other, so that the
+// keepPercent stores a group without files if there is no other group, so that the
 // percentage is not lost.
 func (r *refresher) keepPercent(ctx context.Context) error {
 	if r.report.Made > 0 || len(r.keep) > 0 {

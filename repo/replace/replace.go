@@ -1,5 +1,5 @@
 // Package replace replaces damaged files of a repository by good ones, atomically: an
-// interruption loses neither.
+// interruption loses neither file.
 //
 // A backend never overwrites, so the damaged file must be removed before the good one
 // is stored. The good bytes are therefore stored in another file first:
@@ -7,8 +7,8 @@
 //	healing/NAME   the good bytes of NAME
 //
 // Finish completes interrupted replacements. The package needs no key and never reads
-// what files contain: it handles files that are named by the BLAKE3-256 of their
-// bytes, and config, which it only checks to be complete.
+// what files contain: it handles files that are named by the BLAKE3-256 of their bytes,
+// and the config. For the config it checks only that it is complete.
 package replace
 
 import (
@@ -28,7 +28,8 @@ import (
 // Dir is the folder of good files that replace damaged ones.
 const Dir = layout.HealingDir
 
-// Put replaces the file of a name, if it exists, by data, which must be good.
+// Put stores data under a name, and replaces the file of that name if there is one.
+// data must be good.
 func Put(ctx context.Context, be backend.Backend, name string, data []byte) error {
 	if err := be.Put(ctx, Dir+name, data); err != nil && !errors.Is(err, backend.ErrExist) {
 		return fmt.Errorf("store a good copy of %s: %w", name, err)
@@ -91,8 +92,8 @@ func Finish(ctx context.Context, be backend.Backend) error {
 	return nil
 }
 
-// isCurrent reports whether a file need not be replaced. For config this is only true
-// if the bytes are equal, since the current config was damaged or may be incomplete.
+// isCurrent reports whether a file need not be replaced. For the config, the bytes must
+// be equal, since the current config may be damaged or incomplete.
 func isCurrent(name string, current, replacement []byte) bool {
 	if name == layout.ConfigName {
 		return bytes.Equal(current, replacement)
@@ -100,8 +101,9 @@ func isCurrent(name string, current, replacement []byte) bool {
 	return isGood(name, current)
 }
 
-// isGood reports whether data has the hash that is its name. For config it reports
-// whether data is complete: JSON and a newline, which a file cut short is not.
+// isGood reports whether data has the hash that is its name. For the config it reports
+// whether data is complete: JSON followed by a newline. A config that was cut short is
+// not.
 func isGood(name string, data []byte) bool {
 	if name == layout.ConfigName {
 		return bytes.HasSuffix(data, []byte("\n")) && json.Valid(data)

@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/chunk"
 )
 
-// The shape of trees. Writers use the same numbers so that equal entries make equal
-// trees. Readers do not depend on them.
+// The shape of trees. All writers use the same numbers, so that equal entries make
+// equal trees. Readers do not depend on these numbers.
 const (
 	// leafBits and innerBits make nodes of 64 items on average.
 	leafBits  = 6
@@ -36,7 +36,7 @@ type level struct {
 	node  Node
 	size  int
 	first Key
-	count uint64 // entries below
+	count uint64 // number of entries below
 }
 
 // NewBuilder returns a builder that stores nodes with save. old is the outline of a
@@ -113,8 +113,8 @@ func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 		if len(l.node.Entries)+len(l.node.Children) == 0 {
 			continue
 		}
-		// The hash must not end the top node here, which would add a level with
-		// one child. A hash of all ones ends no node.
+		// If the hash ended the top node here, it would add a level with one child. A
+		// hash of all ones ends no node.
 		if err := b.close(ctx, at, ^uint64(0)); err != nil {
 			return chunk.ID{}, err
 		}
@@ -124,7 +124,7 @@ func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 // Count returns the number of entries added.
 func (b *Builder) Count() uint64 { return b.count }
 
-// ends reports whether a hash ends a node. A hash of zero does not, since otherwise a
+// ends reports whether a hash ends a node. A hash of zero ends no node. Otherwise a
 // crafted path could add levels without end.
 func ends(h uint64, bits int) bool { return h != 0 && h&(1<<bits-1) == 0 }
 

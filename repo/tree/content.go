@@ -9,8 +9,8 @@ import (
 )
 
 // Content lists keep entries small: a large database has thousands of chunks, and few
-// change in a day. The last byte of an ID decides whether it ends a list, so a changed
-// chunk changes one list.
+// change in a day. The last byte of an ID decides whether the ID ends a list, so a
+// changed chunk changes one list.
 const (
 	listVersion = 1
 	listMask    = 0x7f // lists of 128 IDs on average
@@ -48,7 +48,7 @@ func encodeList(level uint8, ids []chunk.ID) []byte {
 	return appendIDs([]byte{listVersion, level}, ids)
 }
 
-// parseList parses a list, which must be of this level.
+// parseList parses a list and checks its level.
 func parseList(b []byte, level uint8) ([]chunk.ID, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); v != listVersion {

@@ -8,8 +8,8 @@ import (
 
 // Diff calls fn for every key at which two trees differ, in order, with the entries of
 // both trees; an entry is nil if a tree does not have the key. It does not load nodes
-// that both trees have, so its cost depends on the differences and not on the size.
-// Entries differ if any of their fields do.
+// that both trees have, so its cost depends on the differences, not on the size of the
+// trees. Entries differ if any of their fields do.
 func Diff(ctx context.Context, load Load, a, b chunk.ID, fn func(a, b *Entry) error) error {
 	x, y := newFrontier(load, a), newFrontier(load, b)
 	for {

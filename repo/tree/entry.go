@@ -1,9 +1,9 @@
 // Package tree stores the entries of a snapshot as a tree of nodes, which are chunks.
 //
 // Entries are sorted by (Domain, Name, Path). The hash of an entry's path decides
-// whether the entry ends a leaf, and more of its bits whether it ends inner nodes, up
-// to one root. Boundaries depend only on paths: changed entries change their leaves
-// and the nodes above, and equal entries make equal trees.
+// whether the entry ends a leaf. Further bits of the hash decide whether it also ends
+// inner nodes. At the top is one root. Boundaries depend only on paths: changed entries
+// change only their leaves and the nodes above, and equal entries make equal trees.
 //
 // The package encodes and decodes nodes. It never touches storage: callers pass
 // functions that save and load chunks. No node can make it panic, loop or allocate
@@ -56,10 +56,10 @@ type Entry struct {
 	// Stat lets a later import recognise the file without reading it; nil if the
 	// source has no such data.
 	Stat *Stat
-	// Record is from the manifest; nil if it does not list the file.
+	// Record is from the manifest; nil if the manifest does not list the file.
 	Record *Record
-	// Encryption says how to encrypt the content to get the file's bytes; nil if
-	// they are equal.
+	// Encryption says how to encrypt the content to get the file's bytes; nil if the
+	// content has the file's bytes.
 	Encryption *Encryption
 
 	Content Content
@@ -71,7 +71,7 @@ type Stat struct {
 	ChangeTime int64 // Unix nanoseconds
 }
 
-// Record is from a row of the manifest.
+// Record has data from a row of the manifest.
 type Record struct {
 	ModTime int64  // on the device, in Unix seconds
 	Sum     uint64 // fingerprint of the row: equal rows have equal sums
@@ -84,15 +84,15 @@ type Cipher uint8
 // encrypts the files of encrypted backups.
 const CBC Cipher = 1
 
-// Encryption is how a file is encrypted: it determines the bytes in the backup folder
-// for a content.
+// Encryption says how a file is encrypted. It and the content determine the bytes in
+// the backup folder.
 type Encryption struct {
 	Cipher Cipher
 	Key    FileKey
 }
 
-// Format hides the key when an Encryption is printed. FileKey.Format is not called for
-// verbs that are not for structs.
+// Format hides the key when an Encryption is printed. For verbs that are not for
+// structs, fmt would not call FileKey.Format.
 func (e Encryption) Format(f fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(f, "Encryption(cipher %d, hidden)", e.Cipher)
 }
@@ -106,9 +106,9 @@ func (FileKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "FileKey(h
 // LogValue hides the key in structured logs.
 func (FileKey) LogValue() slog.Value { return slog.StringValue("FileKey(hidden)") }
 
-// Content is the chunks of a file. At level 0, IDs has the IDs of the chunks, at most
-// MaxInline. At higher levels, it has the IDs of content lists, which have the IDs of
-// the level below.
+// Content refers to the chunks of a file. At level 0, IDs has the IDs of the chunks. At
+// higher levels, IDs has the IDs of content lists; a list has IDs of the level below.
+// IDs has at most MaxInline elements.
 type Content struct {
 	Size  int64 // bytes
 	Level uint8

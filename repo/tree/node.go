@@ -57,7 +57,7 @@ func (c *Child) append(b []byte) []byte {
 }
 
 // ParseNode parses a node. Its entries or children are in order. Only a leaf can have
-// none, as the root of an empty tree.
+// none: it is the root of an empty tree.
 func ParseNode(b []byte) (*Node, error) {
 	r := binread.NewReader(b)
 	if v := r.Byte(); r.Err() == nil && v != nodeVersion {

@@ -7,14 +7,14 @@ import (
 	"github.com/snap-backup/snap/chunk"
 )
 
-// Outline is the first keys of all nodes of a tree. A new tree uses it to store its
+// Outline has the first keys of all nodes of a tree. A new tree uses it to store its
 // nodes as deltas of similar ones.
 type Outline struct {
 	levels [][]Child // by height, each in order
 }
 
-// NewOutline reads the inner nodes of a tree. It leaves out nodes that cannot be read,
-// since an outline only saves space.
+// NewOutline reads the inner nodes of a tree. It omits nodes that cannot be read, since
+// an outline only saves space.
 func NewOutline(ctx context.Context, load Load, root chunk.ID) *Outline {
 	o := &Outline{}
 	o.read(ctx, load, Child{ID: root}, -1)
