@@ -16,15 +16,15 @@ func (r *Repo) NewHasher() *chunk.Hasher {
 	return r.store.NewHasher()
 }
 
-// Chunk returns the bytes of a chunk, which the caller must not change. They were
-// authenticated and have this ID. If the chunk is missing or damaged, the error is
-// ErrDamaged.
+// Chunk returns the bytes of a chunk after authenticating them and verifying their
+// ID. The caller must not change them. If the chunk is missing or damaged, the
+// error is ErrDamaged.
 func (r *Repo) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return r.store.Chunk(ctx, id)
 }
 
-// WriteContent writes the bytes of a file to w. It checks that their number is
-// that of the content.
+// WriteContent writes the bytes of a file to w. It fails if their number is not
+// c.Size.
 func (r *Repo) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
 	return r.store.WriteContent(ctx, w, c)
 }
@@ -38,8 +38,8 @@ func (r *Repo) SameContent(ctx context.Context, src io.Reader, c *tree.Content) 
 // ContentReader reads the content of a file at any offset. Every byte that it
 // returns was authenticated; damage is an error that wraps ErrDamaged.
 //
-// It is an io.ReaderAt, which several goroutines may use, and an io.ReadSeeker,
-// which one may use at a time.
+// Several goroutines may use its ReadAt at the same time, but only one may use Read
+// and Seek.
 type ContentReader = store.ContentReader
 
 // NewContentReader returns a reader of a content. It looks up where the chunks
@@ -65,7 +65,8 @@ func (r *Repo) Leaf(ctx context.Context, id chunk.ID) (*tree.Node, error) {
 	return record.Leaf(ctx, r.store, id)
 }
 
-// Find returns the entry of a snapshot with a key, or nil.
+// Find returns the entry of a snapshot that has the given key, or nil if there is
+// none.
 func (r *Repo) Find(ctx context.Context, s *Snapshot, key tree.Key) (*tree.Entry, error) {
 	return record.Find(ctx, r.store, s, key)
 }
@@ -81,12 +82,12 @@ func (r *Repo) Outline(ctx context.Context, s *Snapshot) *tree.Outline {
 	return record.Outline(ctx, r.store, s)
 }
 
-// Writer stores the content of one snapshot. Goroutines feed it through content
-// writers of their own. It compresses and seals blocks, and stores packs, in other
-// goroutines, with bounded queues between them.
+// Writer stores the content of one snapshot. Each goroutine that passes content to
+// it uses a ContentWriter of its own. The Writer compresses and seals blocks, and
+// stores packs, in other goroutines, with bounded queues between them.
 //
-// A writer ends with Commit or Close. Close keeps the packs that were stored, so
-// that the next backup need not store them again, but writes no snapshot.
+// A writer ends with Commit or Close. Close writes no snapshot, but keeps the packs
+// that were stored, so that the next backup need not store them again.
 type Writer = writer.Writer
 
 // NewWriter starts a writer. The index must have been loaded.

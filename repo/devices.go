@@ -30,17 +30,18 @@ func (r *Repo) ForgetDevicePasswords(ctx context.Context, udid string) (int, err
 }
 
 // Unfinished is the record of a device backup that was interrupted, with the files
-// that the device has sent. The next backup continues it. The record keeps its
-// chunks from being pruned. It may be removed at any time; the device sends the
-// files again then.
+// that the device has sent. The next backup of the device continues from these
+// files. A prune keeps their chunks. The record may be removed at any time: the
+// device then sends the files again.
 type Unfinished = record.Unfinished
 
 // Kinds of unfinished backups.
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = record.UnfinishedBackup
-	// UnfinishedPasswordChange is a change of the backup password: files that the
-	// device has changed in its last backup and that the next one begins with.
+	// UnfinishedPasswordChange is a change of the backup password. The record has
+	// the files of the last backup that the device has changed; the next backup
+	// begins with them.
 	UnfinishedPasswordChange = record.UnfinishedPasswordChange
 )
 
@@ -50,11 +51,12 @@ func (r *Repo) NewUnfinished(kind, udid string) (*Unfinished, error) {
 }
 
 // SaveUnfinished stores a record, then removes the one that it replaces. It sets
-// ID, Version and Saved. What the parts need must be in the index: call it after
-// Finish of the writer that stored them.
+// ID, Version and Saved. All chunks that the parts need must be in the index, so
+// call SaveUnfinished after Finish of the writer that stored the parts.
 //
-// If the lock of this process was removed, the parts may be gone. The new record
-// is removed then, the earlier one stays, and the error is ErrLockLost.
+// If the lock of this process was removed, the parts may be gone. Then
+// SaveUnfinished removes the new record, keeps the earlier one, and returns
+// ErrLockLost.
 func (r *Repo) SaveUnfinished(ctx context.Context, u *Unfinished) error {
 	return record.SaveUnfinished(ctx, r.store, u)
 }
@@ -67,7 +69,8 @@ func (r *Repo) Unfinished(ctx context.Context) (list []*Unfinished, damaged []er
 }
 
 // WalkUnfinished calls fn for every file of a record, part by part. A path that
-// appears again replaces the earlier file. The caller handles Removed.
+// appears again replaces the earlier file. The caller must leave out the paths in
+// Removed.
 func (r *Repo) WalkUnfinished(ctx context.Context, u *Unfinished, fn func(*tree.Entry) error) error {
 	return record.WalkUnfinished(ctx, r.store, u, fn)
 }

@@ -18,7 +18,7 @@ var (
 	// ErrWrongPassword says that no key slot opens with a password.
 	ErrWrongPassword = store.ErrWrongPassword
 	// ErrDamaged says that stored bytes are missing or wrong. The error is a
-	// *DamageError where a file can be named.
+	// *DamageError if a file can be named.
 	ErrDamaged = store.ErrDamaged
 	// ErrNoSnapshot says that no snapshot matches.
 	ErrNoSnapshot = store.ErrNoSnapshot
@@ -45,9 +45,9 @@ var (
 	ErrOtherRepository = heal.ErrOtherRepository
 )
 
-// DamageError names a repository file that is missing or wrong. It is
+// DamageError names a repository file that is missing or wrong. It matches
 // ErrDamaged.
 type DamageError = store.DamageError
 
-// LockedError describes the lock that excludes this process. It is ErrLocked.
+// LockedError describes the lock that excludes this process. It matches ErrLocked.
 type LockedError = lock.LockedError

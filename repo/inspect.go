@@ -9,27 +9,27 @@ import (
 // Stats says what a repository holds and how much space that takes. Sizes are in bytes.
 type Stats = inspect.Stats
 
-// DeviceStats is the part of one device.
+// DeviceStats is the part of Stats for one device.
 type DeviceStats = inspect.DeviceStats
 
-// Stats counts snapshots, given in the order of Snapshots, and files. The index
-// must have been loaded.
+// Stats counts the snapshots in list, which has the order of Snapshots, and the
+// files of the repository. The index must have been loaded.
 func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	return inspect.Count(ctx, r.store, list)
 }
 
-// Share is the space that the files of one name take: those of a domain or an app.
+// Share is the space that the files of one domain or app take.
 type Share = inspect.Share
 
-// Shares returns the space that files take in the repository, largest first. It groups
-// them by the name that a function returns for their domain. A chunk counts once, for
-// the oldest snapshot that has it, with its part of the stored block. The index must
-// have been loaded.
+// Shares returns the space that files take in the repository, the largest share
+// first. It groups the files by the result of name for their domain. Each chunk
+// counts once, for the oldest snapshot that has it, with its part of the stored
+// block. The index must have been loaded.
 func (r *Repo) Shares(ctx context.Context, list []*Snapshot, name func(domain string) string) ([]Share, error) {
 	return inspect.FindShares(ctx, r.store, list, name)
 }
 
-// PackContent is what the header of a pack says.
+// PackContent is the content of a pack, according to its header.
 type PackContent = inspect.PackContent
 
 // BlockContent is one block of a pack.
@@ -38,13 +38,14 @@ type BlockContent = inspect.BlockContent
 // ChunkContent is one chunk of a block.
 type ChunkContent = inspect.ChunkContent
 
-// InspectPack returns what the header of a pack says. prefix is a prefix of its
-// ID.
+// InspectPack returns the content of a pack, according to its header. prefix is a
+// prefix of its ID.
 func (r *Repo) InspectPack(ctx context.Context, prefix string) (*PackContent, error) {
 	return inspect.Pack(ctx, r.store, prefix)
 }
 
-// InspectIndex returns what an index file lists. prefix is a prefix of its ID.
+// InspectIndex returns the packs that an index file lists. prefix is a prefix of
+// its ID.
 func (r *Repo) InspectIndex(ctx context.Context, prefix string) ([]PackContent, error) {
 	return inspect.Index(ctx, r.store, prefix)
 }

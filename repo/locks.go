@@ -50,13 +50,15 @@ func (r *Repo) Locks(ctx context.Context) ([]LockInfo, error) {
 	return lock.List(ctx, r.store)
 }
 
-// LeftBehind reports whether a lock is stale: its process is known to be gone.
+// LeftBehind reports whether a lock is stale: its process is known or assumed to
+// have ended.
 func LeftBehind(l LockInfo) bool {
 	return lock.LeftBehind(l)
 }
 
-// RemoveLocks removes locks and returns them. A process whose lock is removed
-// while it runs notices that before its snapshot counts, and fails.
+// RemoveLocks removes the locks that the function which selects, and returns them.
+// A process that still runs without its lock fails, and removes a snapshot that it
+// has just stored.
 func (r *Repo) RemoveLocks(ctx context.Context, which func(LockInfo) bool) ([]LockInfo, error) {
 	return lock.Remove(ctx, r.store, which)
 }

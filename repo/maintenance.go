@@ -15,8 +15,8 @@ type PruneOptions = prune.Options
 // PruneReport says what Prune found and did, or would do.
 type PruneReport = prune.Report
 
-// Prune frees what no snapshot and no unfinished backup needs. Backups may run at
-// the same time. An interrupted prune is continued by the next one.
+// Prune removes data that no snapshot and no unfinished backup needs. Backups may
+// run at the same time. An interrupted prune is continued by the next one.
 //
 // Prune fails with ErrDamaged if a snapshot needs something that is lost, since a
 // repair may need the remaining files.
@@ -38,9 +38,9 @@ type Problem = check.Problem
 // AffectedSnapshot is a snapshot that cannot be restored completely.
 type AffectedSnapshot = check.Affected
 
-// Check verifies the repository: config, keys, kept passwords, index files, that
-// all packs exist with the size in the index, that every chunk of every snapshot
-// is in the index, and as much of the packs as the options say.
+// Check verifies config, keys, kept passwords and index files. It checks that every
+// pack exists with the size in the index, and that every chunk of every snapshot is
+// in the index. The options say which part of the packs it reads and verifies.
 //
 // The report lists damage; an error means that the check itself failed. Check
 // loads the index.
@@ -72,13 +72,13 @@ const (
 )
 
 // CopyTo stores snapshots in another repository, which has its own keys and chunk
-// IDs. It stores only what the target lacks. It decodes every chunk and compares
-// it with its ID, but encodes a block again only if the target lacks chunks of its
+// IDs. It stores only what the target lacks. It decodes every chunk and verifies
+// its ID. It encodes a block again only if the target lacks chunks of the block's
 // dictionary.
 //
-// A snapshot that the target has already is skipped. One that cannot be read is
-// left out and reported; the others are copied, and the error is ErrDamaged. The
-// report is returned with an error, too.
+// CopyTo skips snapshots that the target has already. If a snapshot cannot be read,
+// CopyTo reports that, copies the others and returns ErrDamaged. It returns the
+// report even if there is an error.
 //
 // Both indexes must have been loaded. The caller holds a read lock here and a
 // write lock on the target.

@@ -19,9 +19,9 @@ type IndexRepair = repair.IndexRepair
 // pack. If index files are damaged, missing or wrong, it writes new ones and removes
 // the old ones. For a pack whose header is damaged, it keeps what the index says.
 //
-// A pack on a prune list that no index file lists is left out, unless index files
-// are damaged or missing: the pack may have been in one of them then, and a
-// snapshot may need it.
+// RepairIndex leaves out a pack that is on a prune list and in no index file. But
+// if index files are damaged or missing, it adds the pack: one of them may have
+// listed it, and a snapshot may need it.
 //
 // The caller holds a lock of kind LockExclusive, except for a dry run. RepairIndex
 // loads the index.
@@ -37,8 +37,8 @@ type DamagedPack = repair.DamagedPack
 
 // RepairPacks reads all packs and stores the sound blocks of damaged packs in new
 // ones. It removes the damaged packs from the index and puts them on a prune list,
-// so that the next prune removes them. A backup that has lost chunks stores them
-// again. It begins with RepairIndex.
+// so that the next prune removes them. If the content of a later backup includes
+// lost chunks, the backup stores them again. RepairPacks begins with RepairIndex.
 //
 // The caller holds a lock of kind LockExclusive, except for a dry run.
 func (r *Repo) RepairPacks(ctx context.Context, opts RepairOptions) (*PackRepair, error) {
@@ -55,9 +55,9 @@ type SnapshotRepair = repair.SnapshotRepair
 type RepairedSnapshot = repair.RepairedSnapshot
 
 // RepairSnapshots replaces every snapshot that cannot be restored completely by a
-// new version without the lost files. The entries of lost files go into a list of
-// their own, and the record says so. Files that were lost before and are complete
-// again return. The old record is removed when the new one is durable.
+// new version without the lost files. The new version lists the lost files
+// separately. It includes again files that an earlier repair marked as lost and
+// that are now complete. The old record is removed once the new one is durable.
 //
 // It reads all packs. The caller holds a lock of kind LockExclusive, except for a
 // dry run.
@@ -72,9 +72,9 @@ type HealOptions = heal.Options
 type HealReport = heal.Report
 
 // HealFromMirror heals the repository from an exact copy, which has the same keys.
-// It reads all files here and replaces damaged ones. Then it fetches the packs
-// that hold content that snapshots need and that is missing here. It compares
-// everything that it fetches with its name.
+// It reads all files here and replaces damaged ones. Then it fetches the packs with
+// content that snapshots need and this repository lacks. It verifies the hash of
+// every file that it fetches.
 //
 // The caller holds a lock of kind LockExclusive, except for a dry run.
 func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts HealOptions) (*HealReport, error) {
@@ -84,13 +84,14 @@ func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts He
 // ContentReport says what HealFromContent found and did, or would do.
 type ContentReport = heal.ContentReport
 
-// HealFromContent stores content that is missing here from another repository, which
-// may have other keys. It searches the snapshots of the same devices in the other
-// repository: the chunks of their files, and the chunks into which this repository
-// would cut them. It begins with RepairPacks, so that damaged chunks count as missing.
+// HealFromContent takes content that is missing here from another repository, which
+// may have other keys. It searches the snapshots of the same devices there. It
+// tries the chunks of their files as stored, and the chunks into which this
+// repository would cut the files. HealFromContent begins with RepairPacks, so that
+// damaged chunks count as missing.
 //
-// It cannot restore lost parts of trees: these name chunks by this repository's
-// key, so only a mirror has them.
+// It cannot restore lost parts of trees: tree nodes name chunks by this
+// repository's key, so only a mirror has them.
 //
 // The other repository's index must have been loaded. The caller holds a lock of
 // kind LockExclusive here, except for a dry run.

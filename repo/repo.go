@@ -16,16 +16,15 @@
 //	healing/NAME    a good file that is about to replace a damaged one
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear
-// complete, never change, and appear in this order: packs, then the index file
-// that lists them, then the snapshot that needs them. An interruption leaves files
-// that nothing refers to, and no snapshot. docs/format.md describes every byte.
+// complete, never change, and appear in this order: packs, then the index file that
+// lists them, then the snapshot that needs them. An interrupted backup leaves no
+// snapshot, only files that nothing refers to. docs/format.md describes every byte.
 //
-// The package promises that what it returns as content was authenticated and has
-// the chunk ID under which it was requested. It knows nothing of Apple's formats
-// and prints nothing.
+// All content that the package returns was authenticated and has the requested
+// chunk ID. The package knows nothing of Apple's formats and prints nothing.
 //
-// It is a facade: the work is done by the packages in repo/internal, and most
-// types here are theirs.
+// It is a facade: the work is done by the packages in repo/internal, and most types
+// here are aliases of theirs.
 package repo
 
 import (
@@ -89,10 +88,11 @@ type FileID = layout.FileID
 
 // LoadIndex reads all index files. Nothing else may use the Repo meanwhile.
 //
-// Damaged index files do not stop it: it reads the headers of the packs that no index
-// file lists, and IndexDamage reports the files. It leaves out packs that do not exist,
-// so that the next backup that has their chunks stores them again. It stores chunks of
-// packs on prune lists again, too, although they can be read.
+// If index files are damaged, LoadIndex reads the headers of the packs that no
+// index file lists, and IndexDamage reports the damaged files. LoadIndex leaves out
+// packs that do not exist, so that a backup with their chunks stores these again. A
+// backup also stores the chunks of packs on prune lists again, although they can be
+// read.
 func (r *Repo) LoadIndex(ctx context.Context) error {
 	return r.store.LoadIndex(ctx)
 }
@@ -107,20 +107,20 @@ func (r *Repo) IndexDamage() []error {
 func (r *Repo) Index() *index.Index { return r.store.Index }
 
 // Free returns how many bytes the store can still take. The error is
-// errors.ErrUnsupported if it does not know.
+// errors.ErrUnsupported if the store does not know.
 func (r *Repo) Free(ctx context.Context) (int64, error) {
 	return r.store.Free(ctx)
 }
 
-// MakeReserve makes a reserve, if there is none or it has become too small: 256
-// KiB and the size of all index files, at least 512 KiB and at most 128 MiB. If
-// there is no room, the error satisfies backend.IsNoSpace, and no harm is done.
+// MakeReserve makes a reserve if there is none, or if it is smaller than 256 KiB
+// plus the size of all index files, at least 512 KiB and at most 128 MiB. If there
+// is no room, which does no harm, the error satisfies backend.IsNoSpace.
 func (r *Repo) MakeReserve(ctx context.Context) error {
 	return r.store.MakeReserve(ctx)
 }
 
-// UseReserve lets the reserve be removed when there is no room for a lock, a prune
-// list or an index file. It is for commands that free room.
+// UseReserve allows this process to remove the reserve if there is no room for a
+// lock, a prune list or an index file. It is for commands that free room.
 func (r *Repo) UseReserve() {
 	r.store.UseReserve()
 }
@@ -139,16 +139,16 @@ func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) 
 	return access.AddKey(ctx, r.store, secret, info)
 }
 
-// RemoveKey removes the key slot whose ID has a prefix, unless it is the last
-// good one. A person who has a copy of the slot, or has opened the repository
-// with it before, can still open it.
+// RemoveKey removes the key slot whose ID begins with prefix, unless no other slot
+// is good. A person who has a copy of the slot, or has opened the repository with
+// it before, can still open the repository.
 func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
 	return access.RemoveKey(ctx, r.store, prefix)
 }
 
-// ChangePassword replaces the key slot that opened the repository by one that
-// opens with secret and has the same label. The new slot is durable before the old
-// one is removed. If that is interrupted, another call with the same secret
+// ChangePassword replaces the key slot that opened the repository by one that opens
+// with secret and has the same label. The new slot is durable before the old one is
+// removed. If ChangePassword is interrupted, another call with the same secret
 // completes it. If another slot opens with secret, the error is ErrKeyExists.
 func (r *Repo) ChangePassword(ctx context.Context, secret []byte, kind crypto.SlotKind) (FileID, error) {
 	return access.ChangePassword(ctx, r.store, secret, kind)

@@ -11,10 +11,10 @@ import (
 	"github.com/snap-backup/snap/repo/keep"
 )
 
-// Why a snapshot is not forgotten; test with errors.Is.
+// Reasons not to forget a snapshot; test with errors.Is.
 var (
-	// ErrLastSnapshot says that a device would have no complete snapshot any
-	// more.
+	// ErrLastSnapshot says that a device would lose its last complete snapshot, or
+	// its last one if none is complete.
 	ErrLastSnapshot = errors.New("a device would lose its last snapshot")
 	// ErrPinned says that a snapshot is pinned.
 	ErrPinned = errors.New("pinned snapshots are not forgotten")
@@ -35,7 +35,7 @@ type Decision struct {
 }
 
 // Retain applies a policy to snapshots, device by device in the order of their
-// names. Periods are those of the calendar in zone.
+// names. Days, weeks and other periods follow the calendar in zone.
 func Retain(list []*Snapshot, policy *keep.Policy, now time.Time, zone *time.Location) []Retention {
 	var out []Retention
 	for _, snapshots := range record.ByDevice(list) {
@@ -99,7 +99,7 @@ func CheckRetention(all []*Snapshot, list []Retention) error {
 		}
 	}
 	for _, snapshots := range record.ByDevice(all) {
-		var last *Snapshot // the last one that counts and would be forgotten
+		var last *Snapshot // the last to be forgotten; incomplete ones count only if none is complete
 		left, complete := 0, slices.ContainsFunc(snapshots, func(s *Snapshot) bool { return s.Complete })
 		for _, s := range snapshots {
 			switch {

@@ -9,11 +9,11 @@ import (
 // Snapshot is the record of one backup.
 type Snapshot = record.Snapshot
 
-// Origin names the snapshot of another repository that a snapshot is a copy of. It
-// is the imported snapshot, even if the copy came by way of a third repository.
+// Origin names the snapshot in another repository from which a snapshot was copied.
+// For a copy of a copy, it names the original snapshot.
 type Origin = record.Origin
 
-// Device is the device that a backup is of.
+// Device describes the device that was backed up.
 type Device = record.Device
 
 // Source is where a backup came from.
@@ -59,20 +59,20 @@ func (r *Repo) FindIndexed(ctx context.Context, specs ...string) ([]*Snapshot, e
 	return record.FindIndexed(ctx, r.store, specs...)
 }
 
-// SnapshotsIndexed is Snapshots, and then loads the index; see FindIndexed.
+// SnapshotsIndexed calls Snapshots, then loads the index; see FindIndexed.
 func (r *Repo) SnapshotsIndexed(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
 	return record.ListIndexed(ctx, r.store)
 }
 
-// FindIn is FindSnapshot in a list of snapshots.
+// FindIn is like FindSnapshot, but searches a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	return record.FindIn(list, spec)
 }
 
-// OfDevice returns the snapshots of one device, in the given order; none if no
+// OfDevice returns the snapshots of one device, in the given order, and none if no
 // device matches. The device is named by its UDID, with or without dashes, by its
-// name, or by a prefix of either. Case does not matter, and a complete name goes
-// before prefixes. If several devices match, that is ErrAmbiguous.
+// name, or by a prefix of either. Case does not matter. A complete name is
+// preferred to prefixes. The error is ErrAmbiguous if several devices match.
 func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	return record.OfDevice(list, device)
 }
@@ -99,14 +99,14 @@ func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (
 	return record.ChangeLabels(ctx, r.store, s, labels)
 }
 
-// Forget removes snapshots. The next Prune frees what only they needed. It is no
-// error if a snapshot does not exist any more.
+// Forget removes snapshots. The next Prune removes the data that only they needed.
+// It is no error if a snapshot does not exist any more.
 func (r *Repo) Forget(ctx context.Context, ids ...FileID) error {
 	return record.Forget(ctx, r.store, ids...)
 }
 
-// Lost is what a snapshot had and the repository has lost, as marked by
-// RepairSnapshots. If the content returns, by healing or with another backup, the
+// Lost lists files of a snapshot that the repository has lost, as marked by
+// RepairSnapshots. If their content returns, by healing or with another backup, the
 // next repair puts the files back.
 type Lost = record.Lost
 

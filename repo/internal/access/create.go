@@ -44,8 +44,8 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 		if !errors.Is(err, backend.ErrExist) {
 			return nil, fmt.Errorf("create repository: %w", err)
 		}
-		// Another process was faster, and this slot does not open its repository. A
-		// slot that stays does no harm.
+		// Another process was faster, and this slot does not open the repository
+		// that it made. If the slot cannot be removed, that does no harm.
 		_ = deleteSlot(ctx, r, r.Slot)
 		return nil, fmt.Errorf("create repository: %w", store.ErrExists)
 	}
@@ -64,8 +64,7 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 }
 
 // checkVacant fails if a backend holds a repository or parts of one. It returns key
-// slots without a repository, which an interrupted Create leaves and which open
-// nothing.
+// slots that an interrupted Create has left, and that open nothing.
 func checkVacant(ctx context.Context, be backend.Backend) (slots []layout.FileID, err error) {
 	err = be.List(ctx, "", func(f backend.Info) error {
 		switch {

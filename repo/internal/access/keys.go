@@ -13,7 +13,8 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// maxSlots bounds how many key slots are tried with a password, and so the time.
+// maxSlots bounds how many key slots are tried with a password, and so how long
+// that takes.
 const maxSlots = 64
 
 // KeyInfo describes a key slot.
@@ -26,10 +27,10 @@ type KeyInfo struct {
 	Damaged string          `json:"damaged,omitempty"`
 }
 
-// unlock tries a secret on the key slots, in order of their IDs, until one opens. Each
-// costs a full derivation, so a wrong password takes at least as long as a right one.
-// A key counts only if it opens the config: a slot of another repository that is here
-// by mistake must not hide the right one.
+// unlock tries a secret on the key slots, in order of their IDs, until one opens.
+// Each attempt derives a key at full cost, so a wrong password takes at least as
+// long as a right one. A key counts only if it opens the config: a slot of another
+// repository that is here by mistake must not hide the right one.
 func unlock(ctx context.Context, be backend.Backend, secret []byte, config *store.ConfigFile) (crypto.Key, layout.FileID, store.Config, error) {
 	var damage []error
 	tried := 0
@@ -147,8 +148,9 @@ func Keys(ctx context.Context, r *store.Store) ([]KeyInfo, error) {
 	return out, nil
 }
 
-// AddKey adds a key slot that opens with secret. It fails with ErrKeyExists if another
-// slot does: with two, removing one would not revoke the secret.
+// AddKey adds a key slot that opens with secret. It fails with ErrKeyExists if
+// another slot opens with it: if two slots did, removing one would not revoke the
+// secret.
 func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
 	id, found, err := slotOf(ctx, r, secret, layout.FileID{})
 	if err == nil && found {
@@ -160,7 +162,7 @@ func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.Slot
 	return addSlot(ctx, r, secret, info)
 }
 
-// slotOf finds a slot other than except that opens with a secret.
+// slotOf finds a slot that opens with a secret and is not except.
 func slotOf(ctx context.Context, r *store.Store, secret []byte, except layout.FileID) (slot layout.FileID, found bool, err error) {
 	tried := 0
 	err = r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
@@ -210,7 +212,7 @@ func RemoveKey(ctx context.Context, r *store.Store, prefix string) (layout.FileI
 		return layout.FileID{}, err
 	}
 	var found []KeyInfo
-	left := 0 // good slots without the one found
+	left := 0 // good slots besides the one found
 	for _, k := range keys {
 		if k.Damaged == "" {
 			left++
@@ -265,8 +267,8 @@ func ChangePassword(ctx context.Context, r *store.Store, secret []byte, kind cry
 	return id, nil
 }
 
-// leftByChange fails with ErrKeyExists unless a slot may be from an interrupted change
-// of the slot with that info.
+// leftByChange returns nil if slot id may be left from an interrupted change of the
+// slot that info describes, and ErrKeyExists if not.
 func leftByChange(ctx context.Context, r *store.Store, id layout.FileID, info crypto.SlotInfo) error {
 	other, err := slotInfo(ctx, r, id)
 	if err != nil {

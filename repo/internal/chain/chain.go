@@ -16,15 +16,15 @@ import (
 // be decoded to decode it.
 const (
 	// MaxDepth is below the limit of the format (pack.MaxDepth), so that later
-	// versions can raise it.
+	// versions of snap can raise it.
 	MaxDepth = 8
 	// Factor bounds the stored bytes of a chain, as a multiple of the block's
 	// plaintext. MinStored bytes are always allowed.
 	Factor    = 3
 	MinStored = 2 << 20
-	// MaxJoined bounds the stored bytes of the chain of a block that a chunk of
-	// another file may join. The earlier versions of small files may each be in
-	// another block, so a block of many such files would need too many.
+	// A chunk of another file may join a block only if the block's chain has at
+	// most MaxJoined stored bytes. The earlier versions of small files may each be
+	// in another block, so a block of many such files would need too many blocks.
 	MaxJoined = 256 << 10
 )
 
@@ -37,8 +37,8 @@ type Plan interface {
 	Location(id chunk.ID) (index.Location, bool)
 	// Block describes a planned block.
 	Block(ref index.BlockRef) (b PlannedBlock, ok bool)
-	// Unusable reports whether no block may need a block: it will be removed, or its
-	// dictionary is not known yet.
+	// Unusable reports whether chunks of a block must not become bases, because the
+	// block will be removed or its own dictionary is not known yet.
 	Unusable(ref index.BlockRef) bool
 }
 
@@ -87,9 +87,10 @@ func (rule Rule) plainSize(ref index.BlockRef) int64 {
 }
 
 // Bound returns a dictionary with which the chain stays within its bounds: limit
-// stored bytes, and MaxDepth. It replaces chunks that are too deep, or need too many
-// bytes, by an older version: the chunks at the same position of the dictionary that
-// they were encoded with.
+// stored bytes, and MaxDepth. It replaces chunks that are too deep, or need too
+// many bytes, by older versions. The older version of a chunk is the chunks at its
+// position in the dictionary that it was encoded with. Bound returns false if there
+// is no such dictionary.
 func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	for range 2 * pack.MaxDepth {
 		c := rule.Walk()
@@ -120,7 +121,7 @@ func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	return nil, false
 }
 
-// Walk measures what decoding takes.
+// Walk measures the cost of decoding chunks.
 type Walk struct {
 	Rule
 	depths map[index.BlockRef]int
@@ -135,8 +136,8 @@ func (rule Rule) Walk() *Walk {
 	return &Walk{Rule: rule, depths: map[index.BlockRef]int{}}
 }
 
-// Depth returns the depth of the block that a chunk is in. It returns false if that
-// cannot be decoded. above is the number of blocks in the chain that need it.
+// Depth returns the depth of the block that a chunk is in. It returns false if the
+// block cannot be decoded. above is the number of blocks in the chain that need it.
 func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 	loc, ok := c.lookup(id)
 	if !ok || above > pack.MaxDepth {
@@ -174,8 +175,8 @@ func (c *Walk) DepthOf(ref index.BlockRef) int {
 	return depth
 }
 
-// With visits the blocks of more chunks and returns the sealed bytes of all blocks
-// visited.
+// With visits the blocks of more chunks. It returns the sealed bytes of all blocks
+// visited so far.
 func (c *Walk) With(x *index.Index, more []Base) int {
 	if c.depths == nil {
 		c.Index, c.depths = x, map[index.BlockRef]int{}
@@ -200,7 +201,7 @@ func (c *Walk) older(ids []chunk.ID) []chunk.ID {
 	return found.ids
 }
 
-// shallower replaces all chunks deeper than limit.
+// shallower replaces all chunks deeper than limit by older versions.
 func (c *Walk) shallower(ids []chunk.ID, limit int) []chunk.ID {
 	found := newFound()
 	for _, id := range ids {
@@ -243,11 +244,11 @@ func (c *Walk) within(f *found, id chunk.ID, limit int) {
 	}
 }
 
-// Place returns the chunks of a block's dictionary that are at the same position as a
-// chunk in the block. Blocks and their dictionaries are in the same order, so
-// positions correspond, except for content that was added or has moved. There is no
-// margin for that: in blocks of small files it would include the entire dictionary,
-// and dictionaries would grow from version to version.
+// Place returns the chunks of a block's dictionary that are at the same position as
+// a chunk in the block. Blocks and their dictionaries are in the same order, so
+// positions correspond, except for content that was added or has moved. Place adds
+// no margin for that: in blocks of small files, a margin would include the entire
+// dictionary, and dictionaries would grow from version to version.
 func (c *Walk) Place(loc index.Location) []chunk.ID {
 	_, dict := c.needs(loc.Block)
 	sizes, total := make([]int64, len(dict)), int64(0)
@@ -271,10 +272,11 @@ func (c *Walk) Place(loc index.Location) []chunk.ID {
 }
 
 // attach returns the depth at which a new version joins the chain of a block whose
-// depth is at its limit. In effect it merges the deltas above that depth: as many as
-// are together smaller than the next. So deltas shrink from the base of a chain to
-// its end, the limit is reached again only after several versions, and a change is
-// written again about as often as the logarithm of the number of versions.
+// depth is at its limit. In effect it merges the deltas above that depth: as many
+// as are together smaller than the next delta. So deltas shrink from the base of a
+// chain to its end, the limit is reached again only after several versions, and a
+// change is written again about as often as the logarithm of the number of
+// versions.
 func (c *Walk) attach(ref index.BlockRef) int {
 	merged := uint32(0)
 	stored, dict := c.needs(ref)

@@ -1,7 +1,7 @@
 // Package indexfile writes the index files of a repository.
 //
-// New index files are durable before those that they replace are removed. Package
-// store reads them.
+// Old index files are removed only after the new ones are durable. Package store
+// reads them.
 package indexfile
 
 import (
@@ -43,8 +43,8 @@ func SameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
 	return true
 }
 
-// MaxSize is the length in bytes at which an index file is complete. With one more
-// pack it is still below index.MaxFileSize.
+// MaxSize is the length in bytes from which a Builder adds no more packs to an
+// index file. Even with one more pack, such a file is below index.MaxFileSize.
 const MaxSize = 64 << 20
 
 // Builder collects packs into index files of limited length.
@@ -68,8 +68,8 @@ func (b *Builder) Add(ctx context.Context, id pack.ID, size int64, h *pack.Heade
 	return nil
 }
 
-// Flush passes the packs that were added since the last flush to put, if any. If put
-// fails, they stay for the next flush.
+// Flush passes to put an index file of the packs added since the last flush, if
+// any. If put fails, the packs stay for the next flush.
 func (b *Builder) Flush(ctx context.Context) error {
 	if b.file.Len() == 0 {
 		return nil
@@ -114,8 +114,9 @@ const (
 	manySmall  = 16
 )
 
-// Unlist removes packs, and packs that do not exist, from the index: it replaces the
-// index files that list them. It merges small index files if there are many.
+// Unlist removes the given packs, and all packs that do not exist, from the index.
+// It replaces the index files that list them. It merges small index files if there
+// are many.
 func Unlist(ctx context.Context, r *store.Store, packs map[pack.ID]bool) error {
 	names, err := r.NamesIn(ctx, layout.IndexDir)
 	if err != nil {
@@ -148,8 +149,9 @@ func Unlist(ctx context.Context, r *store.Store, packs map[pack.ID]bool) error {
 		return err
 	}
 	if err := r.CheckLock(ctx); err != nil {
-		// The new files may list packs that another prune has removed. Other packs
-		// are in the old files, or in those that the other prune has stored.
+		// Remove the new files again: they may list packs that another prune has
+		// removed. The old files, or those of the other prune, list all remaining
+		// packs.
 		for _, name := range u.new {
 			if !slices.Contains(names, name) {
 				_ = r.Backend.Delete(context.WithoutCancel(ctx), name)
@@ -172,8 +174,8 @@ type unlister struct {
 	new    []string // new files
 }
 
-// rewrite adds the packs of an index file to a new one, without those to remove. It
-// leaves the file alone if there are none to remove and all is false.
+// rewrite adds the packs of an index file to a new one, without those to remove. If
+// all is false, it does nothing for a file without packs to remove.
 func (u *unlister) rewrite(ctx context.Context, name string, all bool) error {
 	type entry struct {
 		id   pack.ID

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// PackContent is what the header of a pack says.
+// PackContent is the content of a pack, according to its header.
 type PackContent struct {
 	ID     layout.FileID  `json:"id"`
 	Size   int64          `json:"size"`
@@ -49,7 +49,8 @@ func packContent(id pack.ID, size int64, h pack.Header) PackContent {
 	return p
 }
 
-// Pack returns what the header of a pack says. prefix is a prefix of its ID.
+// Pack returns the content of a pack, according to its header. prefix is a prefix
+// of its ID.
 func Pack(ctx context.Context, r *store.Store, prefix string) (*PackContent, error) {
 	id, err := r.Resolve(ctx, layout.PacksDir, prefix)
 	if err != nil {
@@ -67,7 +68,7 @@ func Pack(ctx context.Context, r *store.Store, prefix string) (*PackContent, err
 	return &p, nil
 }
 
-// Index returns what an index file lists. prefix is a prefix of its ID.
+// Index returns the packs that an index file lists. prefix is a prefix of its ID.
 func Index(ctx context.Context, r *store.Store, prefix string) ([]PackContent, error) {
 	id, err := r.Resolve(ctx, layout.IndexDir, prefix)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Share is the space that the files of one name take: those of a domain or an app.
+// Share is the space that the files of one domain or app take.
 type Share struct {
 	Name        string `json:"name"`
 	Files       int64  `json:"files"`        // in the newest snapshot of each device

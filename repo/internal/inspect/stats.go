@@ -21,7 +21,7 @@ type Stats struct {
 	Snapshots    int           `json:"snapshots"`
 	LogicalBytes int64         `json:"logical_bytes"` // of all snapshots, as backup folders
 	StoredBytes  int64         `json:"stored_bytes"`  // of all repository files except the reserve
-	Ratio        float64       `json:"ratio"`         // logical by stored
+	Ratio        float64       `json:"ratio"`         // LogicalBytes / StoredBytes
 	Packs        int           `json:"packs"`
 	ContentBytes int64         `json:"content_bytes"`  // packs of file content
 	MetaBytes    int64         `json:"metadata_bytes"` // packs of trees
@@ -32,7 +32,7 @@ type Stats struct {
 	Devices      []DeviceStats `json:"devices"`
 }
 
-// DeviceStats is the part of one device.
+// DeviceStats is the part of Stats for one device.
 type DeviceStats struct {
 	UDID         string    `json:"udid"`
 	Name         string    `json:"name"`
@@ -44,8 +44,8 @@ type DeviceStats struct {
 	StoredBytes  int64     `json:"stored_bytes"`  // what its snapshots added when they were stored
 }
 
-// Count counts snapshots, given in the order of record.List, and files. The index must
-// have been loaded.
+// Count counts the snapshots in list, which has the order of record.List, and the
+// files of the repository. The index must have been loaded.
 func Count(ctx context.Context, r *store.Store, list []*record.Snapshot) (*Stats, error) {
 	st := &Stats{Chunks: r.Index.Len(), Devices: []DeviceStats{}}
 	err := r.Backend.List(ctx, "", func(f backend.Info) error {

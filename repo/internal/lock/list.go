@@ -77,7 +77,7 @@ func List(ctx context.Context, r *store.Store) ([]Info, error) {
 	return out, nil
 }
 
-// newestFiles returns the newest file of each lock, with the others in its others.
+// newestFiles returns the newest file of each lock, with its older files in others.
 func newestFiles(all []Info) []Info {
 	var out []Info
 	at := map[string]int{}
@@ -117,8 +117,8 @@ func stateOf(r *store.Store, l Info, self process.Identity) State {
 // Holds reports whether this process holds a lock of a kind.
 func Holds(r *store.Store, kind Kind) bool { return r.Guard != nil && r.Guard.Kind == string(kind) }
 
-// NotRead returns the locks whose processes may rely on the packs of a prune
-// list, since they have not read it.
+// NotRead returns the locks of processes that have not read a prune list, and so
+// may rely on its packs.
 func NotRead(r *store.Store, locks []Info, list layout.FileID) (out []Info) {
 	for _, l := range locks {
 		if l.session != r.Guard.Session && l.Kind != Prune && !slices.Contains(l.seen, list) {
@@ -132,8 +132,9 @@ func NotRead(r *store.Store, locks []Info, list layout.FileID) (out []Info) {
 // have ended.
 func LeftBehind(l Info) bool { return l.State.gone() }
 
-// Remove removes some locks and returns them. A process whose lock is removed while
-// it runs notices that before its snapshot counts, and fails.
+// Remove removes the locks that the function which selects, and returns them. A
+// process that still runs without its lock fails, and removes a snapshot that it
+// has just stored.
 func Remove(ctx context.Context, r *store.Store, which func(Info) bool) ([]Info, error) {
 	locks, err := List(ctx, r)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package lock keeps processes that would harm each other from using a repository
 // at the same time.
 //
-// A process learns if its lock was removed. The package never waits for another
+// A process finds out if its lock was removed. The package never waits for another
 // process.
 package lock
 
@@ -27,8 +27,8 @@ const (
 	lockVersion = 1
 	maxLockSize = 1 << 20
 	// StaleAfter is the age at which a lock counts as stale if nothing is known
-	// about its process. If the process still runs, it notices that its lock was
-	// removed before its snapshot counts; see Lock.held.
+	// about its process. If the process still runs without its lock, it makes no
+	// snapshot; see Lock.held.
 	StaleAfter = 30 * time.Minute
 	// releaseTime bounds how long Release takes.
 	releaseTime = 30 * time.Second
@@ -50,7 +50,7 @@ func (k Kind) conflicts(o Kind) bool {
 	return k == Exclusive || o == Exclusive || k == Prune && o == Prune
 }
 
-// LockedError describes the lock that excludes this process. It is ErrLocked.
+// LockedError describes the lock that excludes this process. It matches ErrLocked.
 type LockedError struct{ Lock Info }
 
 func (e *LockedError) Error() string {
@@ -181,8 +181,8 @@ func (l *Lock) renew(ctx context.Context) error {
 	if id == l.id {
 		return nil
 	}
-	// Remove the file before the last one, not the last one: a listing made at the
-	// same time could otherwise show none of the lock's files.
+	// Keep the last file and remove the one before it. Otherwise a listing made at
+	// the same time could show none of the lock's files.
 	oldest := l.last
 	last := l.id
 	l.body, l.id, l.last = body, id, &last

@@ -137,7 +137,7 @@ func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
 	return nil
 }
 
-// wasted is a pack that holds something in use.
+// wasted describes a pack of which only a part may be in use.
 type wasted struct {
 	pack           index.Pack
 	used, bases    int64 // bytes, with their part of the header
@@ -146,8 +146,8 @@ type wasted struct {
 
 func (w *wasted) waste() int64 { return w.pack.Size - w.used }
 
-// waste estimates how much of a pack is in use. A block of which some chunks are in
-// use counts in proportion to their length.
+// waste estimates how much of a pack is in use. If only some chunks of a block are
+// in use, the block counts in proportion to their length.
 func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
 	w := wasted{pack: pk}
 	var blocks, used, bases int64
@@ -165,9 +165,10 @@ func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
 	return w
 }
 
-// choose chooses the packs to repack: first those with blocks to rebase, since prune
-// writes these first, then those with most waste for their size until the remaining
-// waste is allowed. If there are many small packs, it chooses these, too.
+// choose chooses the packs to repack: first those with blocks to rebase, since
+// prune writes these first. Then it chooses those with the most waste for their
+// size, until the remaining waste is allowed. If there are many small packs, it
+// chooses these, too.
 func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
 	slices.SortFunc(partly, func(a, b wasted) int {
 		if a.rebased != b.rebased {

@@ -1,8 +1,8 @@
-// Package prune frees what no snapshot and no unfinished backup needs.
+// Package prune removes data that no snapshot and no unfinished backup needs.
 //
-// Backups may run at the same time, and a prune can be interrupted at any point: the
-// repository always has what snapshots need. It never removes a pack that a running
-// process may rely on; docs/decisions says why that holds.
+// Backups may run at the same time, and a prune can be interrupted at any point:
+// the repository always has what snapshots need. A prune never removes a pack that
+// a running process may rely on; docs/decisions gives the reasons.
 package prune
 
 import (
@@ -32,10 +32,11 @@ const (
 // Options say what a prune may do, and what it may leave.
 type Options struct {
 	// MaxUnused returns how many unused bytes may stay in packs that also hold
-	// something in use, given how many bytes are in use. Nil allows 5 % of these. The
-	// commands always set it.
+	// something in use, given how many bytes are in use. If it is nil, 5 % of these
+	// may stay. The commands always set it.
 	MaxUnused func(used int64) int64
-	// MaxRepack bounds the bytes that are written again; negative for no bound.
+	// MaxRepack bounds the bytes that are written again; a negative value means no
+	// bound.
 	MaxRepack int64
 	// Abandoned is the age at which the record of an unfinished backup is removed;
 	// 14 days by default.
@@ -47,7 +48,7 @@ type Options struct {
 	// Reserve makes a reserve at the end if there is none or it has become too
 	// small; see store.Store.MakeReserve.
 	Reserve bool
-	// Progress, if not nil, is called with what is being done, and how far it is.
+	// Progress, if not nil, is called with the current phase and how far it is.
 	Progress func(phase string, done, total int64)
 }
 
@@ -63,7 +64,7 @@ type Report struct {
 
 	RemovePacks int   `json:"remove_packs"` // that hold nothing in use
 	RemoveBytes int64 `json:"remove_bytes"`
-	RepackPacks int   `json:"repack_packs"` // that hold unused bytes, too, and are repacked
+	RepackPacks int   `json:"repack_packs"` // that are partly in use, and are repacked
 	RepackBytes int64 `json:"repack_bytes"`
 	Rebased     int   `json:"rebased_blocks"` // stored again with other bases or none
 	KeptUnused  int64 `json:"kept_unused_bytes"`
@@ -75,8 +76,8 @@ type Report struct {
 	RemovedPacks int   `json:"removed_packs"`
 	FreedBytes   int64 `json:"freed_bytes"`
 	WrittenBytes int64 `json:"written_bytes"`
-	// Packs that only the next prune can remove, since processes still run that
-	// began before this one.
+	// Packs that only the next prune can remove, since processes that began before
+	// this prune still run.
 	PendingPacks int         `json:"pending_packs"`
 	PendingBytes int64       `json:"pending_bytes"`
 	Waiting      []lock.Info `json:"waiting"`
@@ -87,7 +88,7 @@ type pruner struct {
 	r      *store.Store
 	opts   Options
 	report Report
-	// rebased says that a rebase was tried. It is tried once.
+	// rebased says that this prune has tried a rebase. It tries only one.
 	rebased bool
 }
 
@@ -123,7 +124,8 @@ func (p *pruner) prune(ctx context.Context) error {
 	if err := p.abandon(ctx); err != nil {
 		return err
 	}
-	// Bound the rounds, since each sees what other processes have stored meanwhile.
+	// Bound the rounds: each may find more to do, since other processes store data
+	// meanwhile.
 	for range maxRounds {
 		o, err := p.round(ctx)
 		if err != nil {
@@ -147,8 +149,8 @@ type outcome int
 const (
 	// finished: the plan still holds, and there is nothing more to free.
 	finished outcome = iota
-	// again: another round is needed. The plan does not hold any more, since the
-	// index was loaded again, or there may be more to free now.
+	// again: another round is needed. Either the index was loaded again, so the
+	// plan does not hold any more, or there may be more to free now.
 	again
 	// waiting: other processes may rely on packs on prune lists. The next prune
 	// removes them.

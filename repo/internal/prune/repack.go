@@ -22,9 +22,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// repack copies what is in use in some packs into new packs, and stores planned
-// blocks. All are durable and in the index when it returns. It returns the bytes
-// written, and whether a delta was stored in full.
+// repack copies the chunks in use of some packs to new packs, and stores planned
+// blocks there. The new packs are durable and in the index when it returns. It
+// returns the bytes written, and whether chunks of a delta were stored in full.
 func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock) (written int64, full bool, err error) {
 	w := writer.New(ctx, p.r)
 	defer w.Close()
@@ -81,13 +81,13 @@ func handOver(ctx context.Context, work chan<- func(*copier) error, do func(*cop
 	}
 }
 
-// copier copies the chunks in use of blocks into a writer's packs.
+// copier copies those chunks of blocks that are in use into a writer's packs.
 type copier struct {
 	r       *store.Store
 	u       *usage.Usage
 	w       *writer.Writer
 	codec   *pack.Codec
-	writers [2]*writer.ContentWriter // by kind: for chunks of full blocks, which share new blocks
+	writers [2]*writer.ContentWriter // by kind: for chunks of full blocks, which it joins in new blocks
 
 	storedFull *atomic.Bool // set when a delta is stored in full
 }
@@ -116,11 +116,11 @@ func (c *copier) pack(ctx context.Context, pk index.Pack) error {
 // worker holds one.
 const maxRead = 32 << 20
 
-// readPack returns the bytes of a pack if at least half of it can be copied unchanged,
-// its bytes match its name and its header matches the index. Then its blocks are known
-// to be good without decoding them. Otherwise it returns nil, and each block must be
-// decoded, which finds damage. It also returns nil if chunks are in several packs,
-// since only one copy of each is kept.
+// readPack returns the bytes of a pack if at least half of it can be copied
+// unchanged, its bytes match its name and its header matches the index. The blocks
+// are then known to be good without decoding them. Otherwise readPack returns nil,
+// and each block must be decoded to find damage. It also returns nil if chunks are
+// in several packs, since only one copy of each is kept.
 func (c *copier) readPack(ctx context.Context, pk index.Pack) ([]byte, error) {
 	if pk.Size > maxRead || c.u.Duplicates {
 		return nil, nil
@@ -151,7 +151,8 @@ func (c *copier) readPack(ctx context.Context, pk index.Pack) ([]byte, error) {
 	return file, nil
 }
 
-// unchanged reports whether all chunks of a block are kept with its dictionary.
+// unchanged reports whether a block is kept unchanged: all of its chunks are in
+// use, and the plan neither replaces the block nor stores its chunks elsewhere.
 func (c *copier) unchanged(ref index.BlockRef) bool {
 	_, length, of := c.u.Keep(ref)
 	if length < of || c.u.Replaced(ref) {
@@ -161,8 +162,8 @@ func (c *copier) unchanged(ref index.BlockRef) bool {
 	return !slices.ContainsFunc(b.Chunks, func(ch pack.Chunk) bool { return c.u.InPlan(ch.ID) })
 }
 
-// minOwnBlock is the least length of a planned block without a dictionary, in bytes.
-// The chunks of shorter ones share blocks with others.
+// minOwnBlock is the least length of a planned block without a dictionary, in
+// bytes. Chunks of shorter ones are joined in blocks with other chunks.
 const minOwnBlock = writer.BlockTarget / 8
 
 // planned stores a planned block.
@@ -276,8 +277,9 @@ func (c *copier) checkIDs(from pack.ID, plain []byte, chunks []pack.Chunk) error
 	return nil
 }
 
-// rewriteRebased rewrites the packs with blocks to rebase. It removes none of them
-// before all are written, since blocks of one may need chunks of another.
+// rewriteRebased rewrites the packs with blocks to rebase. It removes no old pack
+// before all new ones are written, since blocks of one pack may need chunks of
+// another.
 func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) (outcome, error) {
 	var packs []index.Pack
 	for _, pk := range p.r.Index.Packs() {
@@ -287,7 +289,8 @@ func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) (outcome, 
 	}
 	_, err := p.rewrite(ctx, plan.u, packs, plan.rebase.Blocks, math.MaxInt64)
 	if backend.IsNoSpace(err) {
-		// The prune continues without the rebase. What was written is unused.
+		// The prune continues without the rebase. The blocks written so far are
+		// unused.
 		p.report.Rebased, err = 0, nil
 	}
 	return p.outcome(true), err

@@ -17,10 +17,10 @@ import (
 	"github.com/snap-backup/snap/repo/parity"
 )
 
-// sweep removes the packs of the prune lists that every running process has read,
-// except packs that a snapshot needs after all. docs/decisions says why that is safe.
-// If u does not count all records any more, sweep finds the usage again and the
-// outcome is again.
+// Once every running process has read a prune list, sweep removes its packs, except
+// packs that a snapshot needs after all. docs/decisions says why that is safe. If u
+// does not count all records any more, sweep finds the usage again and returns the
+// outcome again.
 func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil || len(lists) == 0 {
@@ -30,9 +30,9 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	if err != nil || len(ready) == 0 {
 		return p.outcome(false), err
 	}
-	// If this process has slept so long that another prune took it for dead, that
-	// prune may have removed what was just copied. Processes that begin from now on
-	// read these lists, so they do not count the packs on them as copies.
+	// If this process slept so long that another prune took it for dead, that prune
+	// may have removed packs that this one just wrote. Processes that begin from
+	// now on read these lists, so they do not rely on the packs on them.
 	if err := p.r.CheckLock(ctx); err != nil {
 		return finished, fmt.Errorf("prune: %w", err)
 	}
@@ -56,9 +56,9 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	return p.outcome(u != before), p.removeListed(ctx, ready, remove)
 }
 
-// upToDate returns a usage that counts every record that exists now: u, or a new one.
-// It returns nil if records change faster than they can be read; the next prune
-// continues then.
+// upToDate returns a usage that counts every record that exists now: u, or a new
+// one. It returns nil if records change faster than they can be read; then the next
+// prune continues.
 func (p *pruner) upToDate(ctx context.Context, u *usage.Usage) (*usage.Usage, error) {
 	for range usage.MaxReads {
 		current, err := u.UpToDate(ctx)
@@ -138,9 +138,9 @@ func (p *pruner) remove(ctx context.Context, id pack.ID) error {
 	return nil
 }
 
-// refreshParity makes parity without packs that are about to be removed. It ignores a
-// full disk. It fails if a file is damaged, since parity may need these packs to heal
-// it.
+// refreshParity makes parity without packs that are about to be removed. It ignores
+// a full disk. It fails if a file is damaged, since healing that file may need
+// these packs.
 func (p *pruner) refreshParity(ctx context.Context, packs map[pack.ID]bool) error {
 	without := map[string]bool{}
 	for id := range packs {
@@ -156,7 +156,8 @@ func (p *pruner) refreshParity(ctx context.Context, packs map[pack.ID]bool) erro
 	return err
 }
 
-// removeDead retires the packs that nothing needs, and removes what is on prune lists.
+// removeDead retires the packs that nothing needs, then removes packs on prune
+// lists.
 func (p *pruner) removeDead(ctx context.Context, plan *prunePlan) (outcome, error) {
 	if len(plan.dead) > 0 {
 		if _, err := p.r.PutPruneList(ctx, plan.dead); err != nil {

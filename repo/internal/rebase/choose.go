@@ -10,12 +10,12 @@ import (
 	"github.com/snap-backup/snap/repo/internal/writer"
 )
 
-// group is connected leftovers and dependents.
+// group is a set of leftovers and dependents that are connected by dictionaries.
 type group struct {
 	root       index.BlockRef
 	weight     int64 // of leftovers, in bytes
-	before     int64 // of chunks in use of the dependents
-	plain      int64 // its plaintext
+	before     int64 // of the chunks in use in the dependents
+	plain      int64 // of the plaintext
 	after      int64 // of the planned blocks that replace them
 	gain       int64 // bytes that replacing them saves
 	dependents []index.BlockRef
@@ -64,7 +64,7 @@ func (b *rebaser) packs() *packsOf {
 	return p
 }
 
-// more returns the bytes of packs that adding a group would add.
+// more returns how many more bytes of packs must be rewritten if a group is added.
 func (p *packsOf) more(g *group) (n int64) {
 	for id := range p.of(g) {
 		if !p.counted[id] {
@@ -110,9 +110,9 @@ func (b *rebaser) set(g *group, chosen bool) {
 }
 
 // promising drops groups that will probably not get smaller. It estimates without
-// encoding: a chunk with a predecessor costs what it costs now, others what they
-// would cost in full. It returns the bytes of plaintext to try, or 0 if the groups
-// together save too little.
+// encoding: a chunk with a predecessor keeps its present cost, and any other chunk
+// has the cost of storing it in full. It returns the bytes of plaintext to try, or
+// 0 if the groups together save too little.
 func (b *rebaser) promising(groups []*group) (plain int64) {
 	after := map[index.BlockRef]int64{} // by root
 	for i := range b.newChunks {
@@ -145,9 +145,9 @@ func (b *rebaser) promising(groups []*group) (plain int64) {
 	return plain
 }
 
-// worth reports whether the chosen groups save 1/part of the packs that must be
-// rewritten. It drops groups that do not save 1/part of the packs that are rewritten
-// only for them.
+// worth reports whether the chosen groups save at least 1/part of the packs that
+// must be rewritten. It drops each group that saves less than 1/part of the packs
+// that are rewritten only for this group.
 func (b *rebaser) worth(groups []*group, part int64) bool {
 	packs, users := b.packs(), map[pack.ID]int{}
 	chosen := b.chosen(groups)
@@ -185,8 +185,9 @@ func (b *rebaser) chosen(groups []*group) []*group {
 	})
 }
 
-// choose drops groups whose planned blocks would not save enough, and reports whether
-// the others are worth writing. With thorough, nearly any saving is enough.
+// choose drops groups whose planned blocks would not save enough, and reports
+// whether the others are worth writing. If thorough is true, nearly any saving is
+// enough.
 func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) bool {
 	byRoot := map[index.BlockRef]*group{}
 	for _, g := range groups {

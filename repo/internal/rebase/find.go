@@ -108,9 +108,9 @@ func (b *rebaser) liveBases(ref index.BlockRef) (found []chain.Base) {
 	return found
 }
 
-// cost estimates how many stored bytes a chunk takes: own is its part of its block.
-// bottom is what it would take without a dictionary, according to how well the full
-// blocks at the end of its chain are compressed.
+// cost estimates the stored bytes of a chunk. own is the chunk's part of its block.
+// bottom is the estimate without a dictionary, assuming the compression ratio of
+// the full blocks at the end of the chain.
 func (b *rebaser) cost(id chunk.ID) (own, bottom int64) {
 	walk := chain.NewWalk(b.x)
 	seen := map[chunk.ID]bool{}

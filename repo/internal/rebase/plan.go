@@ -16,24 +16,25 @@ import (
 )
 
 const (
-	// maxJoined bounds a planned block with chunks of several files, in bytes. Its
-	// chain is as long as the longest of theirs.
+	// maxJoined bounds the bytes of a planned block with chunks of several files.
+	// The block's chain is as long as the longest chain that these chunks need.
 	maxJoined = 64 << 10
-	// keptSealed bounds the sealed blocks that are kept in memory until they are
-	// stored, in bytes. Others are encoded again.
+	// keptSealed bounds the bytes of sealed blocks that are kept in memory until
+	// they are stored. Other blocks are encoded again to store them.
 	keptSealed = 64 << 20
 )
 
-// Plan is blocks to replace, and the planned blocks that replace them.
+// Plan lists blocks to replace, and the planned blocks that replace them.
 type Plan struct {
 	replaced map[index.BlockRef]bool
 	Blocks   []*PlannedBlock
-	at       map[chunk.ID]index.Location // in planned blocks
+	at       map[chunk.ID]index.Location // of chunks in planned blocks
 	damaged  map[index.BlockRef]bool     // roots of groups with a block that cannot be read
 	Cost     int64                       // estimate of how many bytes larger the planned blocks are
 }
 
-// PlannedBlock is a block that will be written, of chunks that are in other blocks.
+// PlannedBlock is a block that will be written, from chunks that are in other
+// blocks now.
 type PlannedBlock struct {
 	writer.Block
 	Kind      pack.Kind
@@ -71,8 +72,8 @@ func (l *Plan) Block(ref index.BlockRef) (chain.PlannedBlock, bool) {
 	return chain.PlannedBlock{Stored: u.stored, Plain: int64(u.Size), Dict: u.Dict}, true
 }
 
-// Unusable reports whether no block may need a block: it is replaced, or its own
-// dictionary is not known yet.
+// Unusable reports whether chunks of a block must not become bases, because the
+// block is replaced or its own dictionary is not known yet.
 func (l *Plan) Unusable(ref index.BlockRef) bool {
 	if u := l.planned(ref); u != nil {
 		return !u.done
@@ -131,7 +132,7 @@ func (l *Plan) only(b *rebaser) *Plan {
 		u.done = false
 		reduced.add(u)
 		if u.Dict != nil {
-			// It may have needed a block that is not in the plan any more.
+			// Its bases may be in a block that is not in the plan any more.
 			if dict, ok := rule.Bound(u.Dict, chain.MaxStored(u.Size)); !ok || !slices.Equal(dict, u.Dict) {
 				u.Dict, u.Sealed, u.stored = dict, nil, uint32(u.Size)
 			}
@@ -153,8 +154,8 @@ type planner struct {
 }
 
 // plan divides the chunks of all chosen dependents into planned blocks, and encodes
-// these. The bases of a block are only in blocks whose dictionary is known, so no block
-// ever needs itself.
+// the planned blocks. The bases of a block are only in blocks whose dictionaries
+// are known, so no block needs itself, directly or indirectly.
 func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, error) {
 	p := &planner{b: b, plan: b.newPlan(), codec: pack.NewCodec(b.u.Store.BlockSealer), tell: tell}
 	p.rule = chain.Rule{Index: b.x, Plan: p.plan}
@@ -197,7 +198,7 @@ func (p *planner) others(ctx context.Context) error {
 	return nil
 }
 
-// inOrder plans blocks for the other chunks, in the way in which backups would.
+// inOrder plans blocks for the other chunks, as backups would.
 func (p *planner) inOrder(ctx context.Context) error {
 	var u *PlannedBlock
 	var in *record.Snapshot
@@ -235,7 +236,8 @@ func (p *planner) put(u *PlannedBlock, c pack.Chunk) {
 	u.Size += int(c.Length)
 }
 
-// finish gives a block its dictionary, and finds out its size. u may be nil.
+// finish gives a block its dictionary, and determines its stored size. u may be
+// nil.
 func (p *planner) finish(ctx context.Context, u *PlannedBlock) error {
 	if u == nil {
 		return nil
@@ -261,8 +263,8 @@ func (p *planner) finish(ctx context.Context, u *PlannedBlock) error {
 	return nil
 }
 
-// Seal encodes and seals a planned block. It stores it in full if its dictionary
-// cannot be read or used.
+// Seal encodes and seals a planned block. It encodes the block in full if the
+// dictionary cannot be read or used.
 func Seal(ctx context.Context, r *store.Store, codec *pack.Codec, u *PlannedBlock) ([]byte, pack.Block, error) {
 	from, err := Gather(ctx, r, u)
 	if err != nil {

@@ -1,11 +1,11 @@
 // Package rebase plans to store blocks with other dictionaries, or none, so that
-// chunks can be removed that are kept only as bases.
+// chunks that are kept only as bases can be removed.
 //
 // Blocks are deltas to earlier versions. When the snapshots with these versions are
-// forgotten, their chunks stay as leftovers. A rebase stores the deltas again as
-// backups would have without the forgotten snapshots: the predecessor of each
-// snapshot is the one before it among those that are kept. This also merges the many
-// small deltas of forgotten days. Chunks without a predecessor are stored in full.
+// forgotten, their chunks stay as leftovers. A rebase stores the deltas again as if
+// the forgotten snapshots had never existed: the predecessor of each kept snapshot
+// is the previous kept snapshot. This also merges the many small deltas of
+// forgotten snapshots. Chunks without a predecessor are stored in full.
 //
 // The package changes nothing: package prune carries out its plans.
 package rebase
@@ -27,12 +27,11 @@ const (
 	// maxNewChunks bounds how many IDs of new chunks and their bases are held in
 	// memory. Other chunks get the live bases of their block.
 	maxNewChunks = 1 << 20
-	// MaxBytes bounds the packs that one rebase rewrites and the plaintext that it
-	// encodes to measure the result, in bytes. The old packs can be removed only
-	// after all new ones are written.
+	// MaxBytes bounds two numbers of bytes: of the packs that one rebase rewrites,
+	// and of the plaintext that it encodes to measure the result. The old packs can
+	// be removed only after all new ones are written.
 	MaxBytes = 4 << 30
-	// worthWriting says how much a rebase must save: 1/worthWriting of what it
-	// writes.
+	// A rebase must save at least 1/worthWriting of the bytes that it writes.
 	worthWriting = 8
 )
 
@@ -55,18 +54,19 @@ type dependent struct {
 	chosen bool
 }
 
-// newChunk is a chunk of a dependent that a snapshot has and its parent has not.
+// newChunk is a chunk of a dependent that is in a snapshot and not in the snapshot
+// before it.
 type newChunk struct {
 	chunk pack.Chunk
 	block index.BlockRef
 	in    *record.Snapshot
 	at    writer.Region
-	near  []chain.Base // chunks at its position in the parent
+	near  []chain.Base // chunks at its position in the snapshot before
 }
 
-// Find plans to store blocks again whose leftovers cost more than they save. The plan
-// is nil if there are none, or leftovers of at most allowed bytes. It rewrites packs
-// of at most budget bytes.
+// Find plans to store again those blocks whose leftovers cost more than they save.
+// The plan rewrites packs of at most budget bytes. It is nil if there are no such
+// blocks, or if all leftovers take at most allowed bytes.
 func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress func(done, total int64)) (*Plan, error) {
 	b := &rebaser{
 		u: u, x: u.Store.Index, leftovers: map[index.BlockRef]bool{}, dependents: map[index.BlockRef]*dependent{},
@@ -184,7 +184,7 @@ func (b *rebaser) findDependents() {
 			b.roots[k.ref] = k.ref
 		}
 		b.join(append(needs, k.ref)...)
-		// Include unused blocks: if they stayed, a backup could reuse them, although
+		// Include unused blocks: if they stayed, a backup could reuse them after
 		// their bases are removed.
 		if b.u.Used.Any(k.ref) || !b.u.Live(k.ref) {
 			b.dependents[k.ref] = &dependent{kind: k.kind, depth: k.depth}
@@ -192,7 +192,7 @@ func (b *rebaser) findDependents() {
 	}
 }
 
-// needs returns the blocks with leftovers, and the dependents, that a block needs
+// needs returns the dependents and the blocks with leftovers that a block needs
 // directly.
 func (b *rebaser) needs(ref index.BlockRef) (refs []index.BlockRef) {
 	_, dict := b.x.Dependencies(ref)

@@ -20,7 +20,7 @@ func FindIndexed(ctx context.Context, r *store.Store, specs ...string) ([]*Snaps
 	return found, r.LoadIndex(ctx)
 }
 
-// ListIndexed is List, and then loads the index, as FindIndexed does.
+// ListIndexed calls List, then loads the index, as FindIndexed does.
 func ListIndexed(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
 	if list, damaged, err = List(ctx, r); err != nil {
 		return nil, nil, err

@@ -12,9 +12,9 @@ import (
 // MaxLostNodes bounds how many lost nodes a record names.
 const MaxLostNodes = 4096
 
-// Lost is what a snapshot had and the repository has lost, as marked by a repair.
-// If the content returns, by healing or with another backup, the next repair puts
-// the files back.
+// Lost lists files of a snapshot that the repository has lost, as marked by a
+// repair. If their content returns, by healing or with another backup, the next
+// repair puts the files back.
 type Lost struct {
 	Time time.Time `json:"time"` // when it was marked
 	// Complete says whether the snapshot was complete before.

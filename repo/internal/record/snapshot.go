@@ -75,15 +75,15 @@ type Snapshot struct {
 	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
 }
 
-// Origin names the snapshot of another repository that a snapshot is a copy of. It
-// is the imported snapshot, even if the copy came by way of a third repository.
+// Origin names the snapshot in another repository from which a snapshot was copied.
+// For a copy of a copy, it names the original snapshot.
 type Origin struct {
 	Repository string        `json:"repository"` // its ID, as in its Config
 	Snapshot   layout.FileID `json:"snapshot"`
 	Root       chunk.ID      `json:"root"` // in that repository
 }
 
-// Device is the device that a backup is of.
+// Device describes the device that was backed up.
 type Device struct {
 	UDID           string `json:"udid"`
 	Name           string `json:"name"`
@@ -264,7 +264,7 @@ func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, 
 	return s, err
 }
 
-// FindIn is FindSnapshot in a list of snapshots.
+// FindIn is like FindSnapshot, but searches a list of snapshots.
 func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	what, device, byDevice := strings.Cut(spec, ":")
 	var err error

@@ -29,15 +29,16 @@ const (
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = "backup"
-	// UnfinishedPasswordChange is a change of the backup password: files that the
-	// device has changed in its last backup and that the next one begins with.
+	// UnfinishedPasswordChange is a change of the backup password. The record has
+	// the files of the last backup that the device has changed; the next backup
+	// begins with them.
 	UnfinishedPasswordChange = "rekey"
 )
 
 // Unfinished is the record of a device backup that was interrupted, with the files
-// that the device has sent. The next backup continues it. The record keeps its
-// chunks from being pruned. It may be removed at any time; the device sends the
-// files again then.
+// that the device has sent. The next backup of the device continues from these
+// files. A prune keeps their chunks. The record may be removed at any time: the
+// device then sends the files again.
 type Unfinished struct {
 	ID layout.FileID `json:"-"` // of the file
 
@@ -218,7 +219,8 @@ func parseUnfinished(plain []byte) (*Unfinished, error) {
 }
 
 // WalkUnfinished calls fn for every file of a record, part by part. A path that
-// appears again replaces the earlier file. The caller handles Removed.
+// appears again replaces the earlier file. The caller must leave out the paths in
+// Removed.
 func WalkUnfinished(ctx context.Context, r *store.Store, u *Unfinished, fn func(*tree.Entry) error) error {
 	for _, root := range u.Parts {
 		if err := store.TreeDamage(tree.Walk(ctx, r.Chunk, root, fn)); err != nil {

@@ -26,7 +26,8 @@ func Leaf(ctx context.Context, r *store.Store, id chunk.ID) (*tree.Node, error) 
 	return n, store.TreeDamage(err)
 }
 
-// Find returns the entry of a snapshot with a key, or nil.
+// Find returns the entry of a snapshot that has the given key, or nil if there is
+// none.
 func Find(ctx context.Context, r *store.Store, s *Snapshot, key tree.Key) (*tree.Entry, error) {
 	e, err := tree.Find(ctx, r.Chunk, s.Root, key)
 	return e, store.TreeDamage(err)

@@ -22,7 +22,7 @@ import (
 type Options struct {
 	// DryRun changes nothing.
 	DryRun bool
-	// Progress, if not nil, is called with what is being done, and how far it is.
+	// Progress, if not nil, is called with the current phase and how far it is.
 	Progress func(phase string, done, total int64)
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/writer"
 )
 
-// DamagedPack is a damaged pack and what became of its blocks.
+// DamagedPack describes a damaged pack and how many of its blocks were saved.
 type DamagedPack struct {
 	Pack       layout.FileID `json:"pack"`
 	Text       string        `json:"text"` // what is wrong with it
@@ -93,8 +93,9 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 	return rep, r.LoadIndex(ctx)
 }
 
-// PackDamage says how a pack is damaged, or returns "". A pack counts as damaged if
-// it cannot be read; it is an error if nothing in the store can be read.
+// PackDamage describes how a pack is damaged, or returns "". A pack that cannot be
+// read counts as damaged, but if nothing in the store can be read, that is an
+// error.
 func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) (string, error) {
 	name := layout.PackName(p.ID)
 	var failed error
@@ -126,7 +127,7 @@ func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) 
 		}
 		return "", nil
 	}
-	// Can the store still be read?
+	// Find out whether anything in the store can be read.
 	if _, err := r.Backend.Stat(ctx, layout.ConfigName); err != nil {
 		return "", fmt.Errorf("read %s: %w", name, failed)
 	}
@@ -153,7 +154,7 @@ func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRep
 	for i, p := range bad {
 		for _, ref := range p.Blocks {
 			_, b := r.Index.Block(ref)
-			// An interrupted repair may have saved it.
+			// An interrupted repair may have saved the block.
 			if !slices.ContainsFunc(b.Chunks, func(c pack.Chunk) bool { return !elsewhere(c.ID) }) {
 				rep.Damaged[i].Saved++
 				continue
@@ -193,8 +194,9 @@ func salvage(ctx context.Context, r *store.Store, bad []index.Pack, rep *PackRep
 	return err
 }
 
-// readRetrying fills p from a file. It returns false if the file is too short or
-// cannot be read there, and an error if nothing in the store can be read.
+// readRetrying fills p with the bytes of a file from off on. It returns false if
+// the file is too short or cannot be read there, and an error if nothing in the
+// store can be read.
 func readRetrying(ctx context.Context, r *store.Store, name string, p []byte, off int64) (bool, error) {
 	var failed error
 	for range store.ReadTries {
@@ -217,8 +219,8 @@ func readRetrying(ctx context.Context, r *store.Store, name string, p []byte, of
 }
 
 // SoundBlock returns the sealed bytes of a block, and whether they are authentic.
-// If its dictionary can be read, it checks the chunks as well. If not, the block
-// still counts as sound, since the dictionary may return.
+// If the block's dictionary can be read, it checks the chunks as well. If not, the
+// block still counts as sound, since the dictionary may be restored later.
 func SoundBlock(ctx context.Context, r *store.Store, ref index.BlockRef) (sealed []byte, sound bool, err error) {
 	id, b := r.Index.Block(ref)
 	sealed = make([]byte, b.Stored)

@@ -28,7 +28,7 @@ type RepairedSnapshot struct {
 type SnapshotRepair struct {
 	Snapshots int                `json:"snapshots"`
 	Repaired  []RepairedSnapshot `json:"repaired"`
-	// Damaged are records that cannot be read. It is not known what they had.
+	// Damaged are records that cannot be read. Which files they had is unknown.
 	Damaged []string `json:"damaged"`
 	Removed int      `json:"removed_records"`
 }
@@ -36,8 +36,8 @@ type SnapshotRepair struct {
 // SnapshotRepairOptions are the options of Snapshots.
 type SnapshotRepairOptions struct {
 	Options
-	// RemoveDamaged removes records that cannot be read. Without a copy, these
-	// snapshots are lost, and a prune refuses to run while the records exist.
+	// RemoveDamaged removes records that cannot be read. Their snapshots are lost
+	// unless there is a copy. A prune refuses to run while such records exist.
 	RemoveDamaged bool
 }
 
@@ -165,8 +165,8 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 	return &b.out, nil
 }
 
-// pass walks the entries of the snapshot and those that it had lost before, in one
-// order.
+// pass walks the entries of the snapshot, merged in order with those that it had
+// lost before.
 func (b *rebuild) pass(ctx context.Context) error {
 	t := check.TreeCheck{Checker: b.c, Clean: map[chunk.ID]struct{}{}}
 	before, nodes, err := b.s.Lost.Entries(ctx, t.Load)

@@ -15,8 +15,8 @@ import (
 // ContentReader reads the content of a file at any offset. Every byte that it
 // returns was authenticated; damage is an error that wraps ErrDamaged.
 //
-// It is an io.ReaderAt, which several goroutines may use, and an io.ReadSeeker,
-// which one may use at a time.
+// Several goroutines may use its ReadAt at the same time, but only one may use Read
+// and Seek.
 type ContentReader struct {
 	ctx  context.Context
 	r    *Store

@@ -18,7 +18,7 @@ var (
 	// ErrWrongPassword says that no key slot opens with a password.
 	ErrWrongPassword = crypto.ErrWrongPassword
 	// ErrDamaged says that stored bytes are missing or wrong. The error is a
-	// *DamageError where a file can be named.
+	// *DamageError if a file can be named.
 	ErrDamaged = errors.New("repository is damaged")
 	// ErrNoSnapshot says that no snapshot matches.
 	ErrNoSnapshot = errors.New("no such snapshot")
@@ -40,7 +40,7 @@ var (
 	ErrLockLost = errors.New("another process has removed the lock of this process")
 )
 
-// DamageError names a repository file that is missing or wrong. It is
+// DamageError names a repository file that is missing or wrong. It matches
 // ErrDamaged.
 type DamageError struct {
 	File string // name in the repository; empty if the damage has no single file
@@ -54,5 +54,5 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("repository file %s is damaged: %v", e.File, e.Err)
 }
 
-// Unwrap makes the error both its cause and ErrDamaged.
+// Unwrap makes errors.Is match both the cause and ErrDamaged.
 func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, e.Err} }

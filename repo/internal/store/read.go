@@ -240,8 +240,8 @@ func (r *Store) writeAlone(ctx context.Context, w io.Writer, id chunk.ID, loc in
 	return w.Write(data)
 }
 
-// WriteContent writes the bytes of a file to w. It checks that their number is that
-// of the content.
+// WriteContent writes the bytes of a file to w. It fails if their number is not
+// c.Size.
 func (r *Store) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) error {
 	written := int64(0)
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {

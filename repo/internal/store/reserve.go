@@ -50,8 +50,8 @@ func (r *Store) MakeReserve(ctx context.Context) error {
 	return nil
 }
 
-// UseReserve lets the reserve be removed when there is no room for a lock, a prune
-// list or an index file. It is for commands that free room.
+// UseReserve allows this process to remove the reserve if there is no room for a
+// lock, a prune list or an index file. It is for commands that free room.
 func (r *Store) UseReserve() { r.useReserve = true }
 
 func (r *Store) removeReserve(ctx context.Context) error {
@@ -63,7 +63,7 @@ func (r *Store) removeReserve(ctx context.Context) error {
 }
 
 // Free returns how many bytes the store can still take. The error is
-// errors.ErrUnsupported if it does not know.
+// errors.ErrUnsupported if the store does not know.
 func (r *Store) Free(ctx context.Context) (int64, error) {
 	f, ok := r.Backend.(backend.Freer)
 	if !ok {

@@ -1,9 +1,8 @@
 // Package store is the core of a repository: its config and keys, its files, the
 // index, and reading chunks.
 //
-// It promises that what it returns as content was authenticated and has the chunk
-// ID under which it was requested. It knows nothing of snapshots, and writes no
-// packs and no index files.
+// All content that it returns was authenticated and has the requested chunk ID. The
+// package knows nothing of snapshots, and writes no packs and no index files.
 package store
 
 import (

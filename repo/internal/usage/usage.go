@@ -18,7 +18,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Usage says what snapshots and unfinished backups need of the loaded index.
+// Usage says which chunks of the loaded index are needed by snapshots and
+// unfinished backups.
 type Usage struct {
 	Store      *store.Store
 	Snapshots  []*record.Snapshot
@@ -30,7 +31,8 @@ type Usage struct {
 	Moved      map[pack.ID]bool // packs whose chunks in use are all in other packs, too
 }
 
-// Plan is a plan to store the chunks in use of some blocks in other blocks.
+// Plan is a plan to copy those chunks of some blocks that are in use to other
+// blocks.
 type Plan interface {
 	// Replaces reports whether the plan replaces a block.
 	Replaces(ref index.BlockRef) bool
@@ -40,16 +42,16 @@ type Plan interface {
 	Location(id chunk.ID) (index.Location, bool)
 }
 
-// Apply changes the usage to that after a plan is carried out. Chunks that only
-// replaced blocks need then count as unused.
+// Apply changes the usage as if a plan had been carried out. Chunks that only
+// replaced blocks need count as unused from then on.
 func (u *Usage) Apply(plan Plan) {
 	u.plan = plan
 	u.findBases()
 }
 
 // Find loads the index and reads the trees of all snapshots and unfinished backups,
-// without the snapshots in without. It fails if a tree of a snapshot cannot be read
-// completely, since then it is not known what the snapshot needs.
+// except the snapshots in without. It fails if the tree of a snapshot cannot be
+// read completely, since the snapshot may need chunks that are then unknown.
 func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage, error) {
 	u := &Usage{Store: r, Moved: map[pack.ID]bool{}}
 	all, runs, err := u.read(ctx)
@@ -190,8 +192,8 @@ func (u *Usage) InPlan(id chunk.ID) bool {
 	return ok
 }
 
-// findBases marks the bases of used chunks, directly or through other bases, as they
-// are after the plan is carried out.
+// findBases marks the direct and indirect bases of used chunks, as if the plan had
+// been carried out.
 func (u *Usage) findBases() {
 	u.bases = u.Store.Index.NewChunkSet()
 	var open []index.BlockRef
@@ -228,8 +230,8 @@ func (u *Usage) findBases() {
 // Live reports whether a block has chunks in use.
 func (u *Usage) Live(ref index.BlockRef) bool { return u.Used.Any(ref) || u.bases.Any(ref) }
 
-// Keep returns which chunks of a block are in use, and the length of these and of all
-// chunks.
+// Keep returns which chunks of a block are in use, and the total lengths of these
+// and of all chunks.
 func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, of int64) {
 	keep, length, of = u.Used.Block(ref)
 	bases, _, _ := u.bases.Block(ref)

@@ -44,12 +44,12 @@ const (
 	rescueTime = 30 * time.Second
 )
 
-// Writer stores the content of one snapshot. Goroutines feed it through content
-// writers of their own. It compresses and seals blocks, and stores packs, in other
-// goroutines, with bounded queues between them.
+// Writer stores the content of one snapshot. Each goroutine that passes content to
+// it uses a ContentWriter of its own. The Writer compresses and seals blocks, and
+// stores packs, in other goroutines, with bounded queues between them.
 //
-// A writer ends with Commit or Close. Close keeps the packs that were stored, so
-// that the next backup need not store them again, but writes no snapshot.
+// A writer ends with Commit or Close. Close writes no snapshot, but keeps the packs
+// that were stored, so that the next backup need not store them again.
 type Writer struct {
 	r      *store.Store
 	ctx    context.Context
