@@ -26,16 +26,16 @@ type backupResult struct {
 	UDID   string        `json:"udid"`
 	Name   string        `json:"device_name,omitempty"`
 	Result *backupReport `json:"result,omitempty"`
-	Kept   *host.Kept    `json:"kept,omitempty"` // of an interrupted backup
+	Kept   *host.Kept    `json:"kept,omitempty"` // files kept from an interrupted backup
 	Error  *jsonError    `json:"error,omitempty"`
 }
 
 // backupReport describes a backup that became a snapshot.
 type backupReport struct {
 	*ingest.Result
-	Received      int64       `json:"received_files"` // from the device in this run
+	Received      int64       `json:"received_files"` // files received from the device in this run
 	ReceivedBytes int64       `json:"received_bytes"`
-	Resumed       int64       `json:"resumed_files"` // from an interrupted run, not sent again
+	Resumed       int64       `json:"resumed_files"` // files from an interrupted run that were not sent again
 	ResumedBytes  int64       `json:"resumed_bytes"`
 	Locked        bool        `json:"locked"` // encrypted, and the password is unknown
 	Parent        repo.FileID `json:"parent,omitzero"`
@@ -127,7 +127,8 @@ if none opens it; in the second case the exit code is 20.`,
 	return cmd
 }
 
-// chosenDevices returns the devices that the arguments name, each once.
+// chosenDevices returns the devices to back up: all, those that argv names (each only
+// once), or the only connected one.
 func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, []device.Entry, error) {
 	if !all && len(argv) < 2 {
 		m, e, err := oneDevice(ctx, argv)
@@ -157,8 +158,8 @@ func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, [
 	return m, list, nil
 }
 
-// newHost returns the host's side of operations with devices. An empty name means
-// that of this computer.
+// newHost returns the Host for operations with devices. If name is empty, it gets
+// this computer's name.
 func (a *app) newHost(m *device.Mux, r *repo.Repo, name string) (host.Host, error) {
 	locks, err := cacheDir("devices")
 	if err != nil {
@@ -170,7 +171,7 @@ func (a *app) newHost(m *device.Mux, r *repo.Repo, name string) (host.Host, erro
 	return host.Host{Mux: m, Repo: r, LockDir: locks, Name: name, Program: "snap " + version, Now: a.now, Random: rand.Reader, Bytes: bytesText}, nil
 }
 
-// openToWrite opens the repository with its index and locks it for writing.
+// openToWrite opens the repository, locks it for writing and loads its index.
 func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(), error) {
 	r, err := a.open(ctx)
 	if err != nil {
@@ -187,8 +188,8 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 	return r, a.releaseLock, nil
 }
 
-// backupAll backs up devices at the same time. The failure of one does not stop the
-// others.
+// backupAll backs up devices at the same time. If one backup fails, the others
+// continue.
 func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry, opt host.BackupOptions) error {
 	results := make([]backupResult, len(entries))
 	errs := make([]error, len(entries))
@@ -241,7 +242,8 @@ func (e storedLocked) Hint() string {
 	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup decrypts these files, too", e.s.Device.UDID)
 }
 
-// backupOutcome prints the outcome of one device's backup as soon as it has ended.
+// backupOutcome returns the outcome of one device's backup. Without --json it also
+// prints the outcome at once.
 func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err error) backupResult {
 	out := backupResult{UDID: e.UDID, Name: v.name}
 	if res != nil {

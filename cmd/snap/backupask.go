@@ -12,7 +12,7 @@ import (
 )
 
 // askForBackup returns a function that asks for a device's backup password during
-// backups. It returns nil without a terminal.
+// backups. It returns nil if standard input is not a terminal, or with --json.
 func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.AskReason) ([]byte, error) {
 	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || a.json {
 		return nil

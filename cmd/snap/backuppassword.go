@@ -20,12 +20,12 @@ import (
 	"golang.org/x/term"
 )
 
-// backupPassword says where the backup password of a device comes from. It differs
-// from the repository's password.
+// backupPassword says where the backup password of a device comes from. The backup
+// password is not the repository's password.
 type backupPassword struct {
 	file, command string
 	opaque        bool // use no password
-	keep          bool // keep a password that opened a backup in the repository
+	keep          bool // store a password in the repository once it has opened a backup
 }
 
 func (p *backupPassword) register(cmd *cobra.Command) {
@@ -34,7 +34,8 @@ func (p *backupPassword) register(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("backup-password-file", "backup-password-command")
 }
 
-// given returns the password from flags or environment, or nil.
+// given returns the password from the flags or the environment, or nil if there is
+// none.
 func (p *backupPassword) given(ctx context.Context, a *app) ([]byte, error) {
 	switch {
 	case p.file != "":
@@ -57,14 +58,15 @@ func (e wrongBackupPassword) Error() string {
 
 func (wrongBackupPassword) Is(target error) bool { return target == keybag.ErrWrongPassword }
 
-// unlocker opens encrypted backups. Deriving a key takes seconds, so backups with the
-// same keybag share the result.
+// unlocker opens encrypted backups. Deriving a key takes seconds, so it is done only
+// once for all backups with the same keybag.
 type unlocker struct {
 	a      *app
 	r      *repo.Repo
 	source backupPassword
 	given  []byte
-	// allowDamaged stores damaged backups, too, locked if necessary.
+	// allowDamaged allows damaged backups. Those that cannot be decrypted are stored
+	// locked.
 	allowDamaged bool
 	keys         map[[32]byte]*keybag.Keys // by hash of the keybag
 }
@@ -78,7 +80,7 @@ func (a *app) newUnlocker(ctx context.Context, r *repo.Repo, source backupPasswo
 	return u, err
 }
 
-// close destroys all keys.
+// close destroys all keys and the given password.
 func (u *unlocker) close() {
 	for _, k := range u.keys {
 		k.Destroy()
@@ -87,8 +89,8 @@ func (u *unlocker) close() {
 }
 
 // unlock opens an encrypted backup with the given password, one that the repository
-// keeps, or one from a prompt. Without a password the backup stays locked, without an
-// error.
+// keeps, or one from a prompt. If there is no password, it returns nil and the backup
+// stays locked.
 func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 	if !b.Encrypted() || u.source.opaque {
 		return nil
@@ -171,7 +173,8 @@ func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try
 	return wrongBackupPassword{name}
 }
 
-// finish keeps a password that opened a backup, if the flags say so.
+// finish stores a password in the repository if it opened the backup (err is nil) and
+// the flags say so.
 func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []byte, err error) error {
 	if err == nil && u.source.keep {
 		err = u.r.KeepDevicePassword(ctx, b.Device().UDID, password)
@@ -179,7 +182,8 @@ func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []
 	return u.explain(b, err)
 }
 
-// explain turns errors that no password can avoid into warnings.
+// explain handles backups that no password opens. It warns if the backup can be
+// stored locked. Otherwise a corrupt backup counts as incomplete.
 func (u *unlocker) explain(b *mobilesync.Backup, err error) error {
 	corrupt := errors.Is(err, manifest.ErrCorrupt)
 	switch {

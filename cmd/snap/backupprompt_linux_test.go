@@ -73,8 +73,8 @@ func TestBackupPasswordPrompt(t *testing.T) {
 	}
 }
 
-// A device backup asks, too: first before the device sends anything, trying the
-// answer on the last snapshot, and again if it does not open what was received.
+// A device backup asks before the device sends anything, and tries the answer on the
+// last snapshot. It asks again if the password does not open the received backup.
 func TestDeviceBackupPasswordPrompt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes nine backups")
@@ -90,7 +90,7 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 	type reply struct{ prompt, text string }
 	for _, test := range []struct {
 		name   string
-		set    string // password of the device, from another computer
+		set    string // backup password that another computer sets first
 		typed  []reply
 		flags  []string
 		says   string

@@ -33,12 +33,12 @@ type view struct {
 	board   *board
 	udid    string
 	name    string
-	storing *blob.Progress // of the steps after the device has finished
+	storing *blob.Progress // progress of the steps after the device has finished
 
 	mu        sync.Mutex
 	phase     backup2.Phase
 	progress  backup2.Progress
-	lastEvent time.Time // with --json
+	lastEvent time.Time // time of the last progress event, with --json
 	line      progress
 	ended     bool
 	prompted  bool
@@ -51,7 +51,7 @@ func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entr
 	b := &board{a: a, end: make(chan struct{})}
 	for _, e := range entries {
 		name := e.UDID
-		// Messages use the name; a failure is reported later.
+		// The name is only for messages. A failure to connect is reported later.
 		if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 			name = info.Name
 		}
@@ -160,7 +160,7 @@ type deviceProgress struct {
 	Text    string  `json:"text,omitempty"`
 }
 
-// event writes a line with --json. The view must be locked.
+// With --json, event writes a line. The caller must hold v.mu.
 func (v *view) event(kind, text string) {
 	if v.board.a.json && !v.board.a.quiet {
 		v.board.say(func() {
@@ -179,7 +179,7 @@ func (v *view) Phase(p backup2.Phase) {
 	}
 }
 
-// jsonEvery is how often progress becomes an event.
+// jsonEvery is the shortest time between two progress events.
 const jsonEvery = time.Second
 
 // Progress implements host.Observer.

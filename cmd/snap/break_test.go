@@ -25,22 +25,22 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// breaks backs up a device day by day in separate processes and interrupts them. The
-// snapshot of a second device must not change.
+// breaks backs up a device day by day, each time in a new process, and interrupts
+// these processes. The snapshot of a second device must not change.
 type breaks struct {
 	*shell
 	lab       *lab.Lab
 	device    *lab.Device
-	guard     string // a folder with the other device's snapshot
+	guard     string // folder with the materialized snapshot of the second device
 	encrypted bool
-	records   devicefiles.Source // of the previous day
+	records   devicefiles.Source // content of the device on the previous day
 
-	fill, free func() // the disk
-	spool      string // a folder other than the default
+	fill, free func() // fill and empty the disk
+	spool      string // spool folder; empty for the default one
 
 	mu   sync.Mutex
 	step faults.Step
-	then func() // called once when the device reaches the step, while it waits
+	then func() // called once, while the device waits at the step
 }
 
 func newBreaks(t *testing.T, s *shell, encrypt synthetic.Encryption) *breaks {
@@ -75,14 +75,14 @@ func (b *breaks) on(e lab.Event) {
 	}
 }
 
-// atStep calls a function when the device reaches a step.
+// atStep makes the device call a function when it next reaches a step.
 func (b *breaks) atStep(step faults.Step, then func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.step, b.then = step, then
 }
 
-// sends returns how many bytes a backup of the device sends.
+// sends returns how many bytes the device has to send in its next backup.
 func (b *breaks) sends(full bool) (sum int64) {
 	b.t.Helper()
 	now, err := b.device.Agent.Content().Records(b.t.Context())
@@ -158,8 +158,8 @@ func (b *breaks) ids() (out []string) {
 
 // breakage is how a backup is interrupted.
 type breakage struct {
-	how  string      // cut, kill, interrupt, full
-	step faults.Step // if empty, after a part of the bytes
+	how  string      // cut, kill, interrupt or full
+	step faults.Step // step to interrupt at; if empty, after a part of the bytes
 	part float64
 }
 
@@ -189,7 +189,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		spools = b.spool
 		args = append(args, "--spool-dir", spools)
 	}
-	// An encrypted backup survives a kill without checkpoints.
+	// An encrypted backup needs no checkpoints to survive a kill.
 	checkpoint := append(slices.Clone(args), "--checkpoint", "256K")
 	if b.encrypted {
 		checkpoint = args
@@ -209,7 +209,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 		}
 		p = b.start(checkpoint...)
 	case k.how == "full":
-		filled := false // some steps are not reached, and a spool needs no room at the end
+		filled := false // not every step is reached; near the end the spool needs no more room
 		b.atStep(k.step, func() { filled = true; b.fill() })
 		p = b.start(checkpoint...)
 		<-p.ended
@@ -247,7 +247,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 	waitFor(t, func() bool { r := b.device.Agent.LastRun(); return r.Err != "" || r.Code >= 0 })
 	after := b.ids()
 	if p.cmd.ProcessState.ExitCode() == 0 {
-		needed = 0 // it ended before the interruption
+		needed = 0 // the backup ended before the interruption
 		before = after
 	}
 	if !slices.Equal(before, after) {
@@ -285,7 +285,7 @@ func signalOf(how string) os.Signal {
 	return os.Interrupt
 }
 
-// done checks the complete repository.
+// done checks the complete repository and the snapshot of the second device.
 func (b *breaks) done() {
 	t := b.t
 	t.Helper()
@@ -306,9 +306,9 @@ var backupSteps = []faults.Step{faults.StepBegin, faults.StepStatus, faults.Step
 	faults.StepFolders, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving,
 	faults.StepRemove, faults.StepFinished, faults.StepVerify, faults.StepResponse}
 
-// breakages returns what to play: at each step a cut, a kill and Ctrl-C, and the
-// same after a part of the bytes. SNAP_TEST_BREAKS and SNAP_TEST_ALL select all of
-// them, otherwise it is a sample.
+// breakages returns the breakages to play: a cut, a kill and Ctrl-C at each step, and
+// each of them after a part of the bytes. It returns all with SNAP_TEST_BREAKS or
+// SNAP_TEST_ALL, otherwise a sample.
 func breakages(t *testing.T, rng *rand.Rand) []breakage {
 	var all []breakage
 	for _, how := range breakHows {
@@ -330,14 +330,14 @@ func breakages(t *testing.T, rng *rand.Rand) []breakage {
 // breakHows are the ways to interrupt a backup at any moment.
 var breakHows = []string{"interrupt", "cut", "kill"}
 
-// playAll plays breakages, alternately of full and incremental backups, and then
-// random ones for some time.
+// playAll plays breakages, alternately of full and of incremental backups. Then it
+// plays random ones for the rest of the given time.
 func (b *breaks) playAll(list []breakage, lasts time.Duration, rng *rand.Rand) {
-	// What the device may send again: after a cut or Ctrl-C, nothing that was
-	// received. After a kill, what came since the last checkpoint, or in an
-	// encrypted backup what was not yet in the repository. After an interruption
-	// within a batch, also what the device wrote to a socket that nothing read. On a
-	// full disk, everything.
+	// The device may send some bytes again. After a cut or Ctrl-C: none of the
+	// received ones. After a kill: those received since the last checkpoint, or in an
+	// encrypted backup those not yet in the repository. After an interruption within
+	// a batch: also those that it wrote to a socket and that nobody read. On a full
+	// disk: all.
 	const killed, underWay = 1500 << 10, 4 << 20
 	b.t.Helper()
 	most := map[string]int64{}

@@ -8,7 +8,8 @@ import (
 	"path/filepath"
 )
 
-// cacheDir returns a folder of the user for files that may be lost.
+// cacheDir returns a folder in the user's cache folder, for files whose loss does no
+// harm.
 func cacheDir(name string) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {

@@ -4,8 +4,8 @@ package main
 
 import "io/fs"
 
-// notPrivate returns why a folder cannot be used, or "". On these systems the folder
-// for temporary files belongs to the user.
+// notPrivate returns the reason why a folder cannot be used, or "" if it can. On
+// these systems the folder for temporary files belongs to the user.
 func notPrivate(info fs.FileInfo) string {
 	if !info.IsDir() {
 		return "is not a folder"

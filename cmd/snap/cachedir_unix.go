@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// notPrivate returns why other users could read or change a folder, or "".
+// notPrivate returns the reason why other users could read or change a folder, or ""
+// if they cannot.
 func notPrivate(info fs.FileInfo) string {
 	if !info.IsDir() {
 		return "is not a folder"

@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Without a home folder the cache is in a folder that every user can write to.
+// Without a home folder the cache is in the folder for temporary files, to which
+// every user can write.
 func TestCacheDirWithoutHome(t *testing.T) {
 	tests := []struct {
 		what  string

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// copyTarget is the repository to copy to, and what opens it.
+// copyTarget names the repository to copy to, and says where its secret comes from.
 type copyTarget struct {
 	dir, passwordFile, passwordCommand, keyFile string
 }
@@ -117,7 +117,8 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 			if to.Config().ID == from.Config().ID {
 				return repo.ErrSameRepository
 			}
-			// Read the snapshots before the indexes, which then have all their chunks.
+			// Read the snapshots before the indexes: then the indexes list all chunks
+			// of these snapshots.
 			list, err := a.chosen(ctx, from, &filter, argv)
 			if err != nil {
 				return err
@@ -154,8 +155,8 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 	return cmd
 }
 
-// chosen returns the snapshots that the arguments name, or all that match the
-// filter.
+// chosen returns the snapshots that match the filter: of those that the arguments
+// name, or of all if there are no arguments.
 func (a *app) chosen(ctx context.Context, r *repo.Repo, filter *snapshotFilter, argv []string) ([]*repo.Snapshot, error) {
 	if len(argv) == 0 {
 		list, damaged, err := r.Snapshots(ctx)

@@ -71,7 +71,7 @@ type demo struct {
 	lab    *lab.Lab
 	host   host.Host
 	repo   *repo.Repo
-	middle map[string]fingerprints // of each device on the middle day, by UDID
+	middle map[string]fingerprints // content of each device on the middle day, by UDID
 	copied int64                   // bytes of full copies of every day
 	day    atomic.Int64            // from 0
 }
@@ -120,7 +120,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 		printSnapshots(d.a.stdout, list)
 		fmt.Fprintln(d.a.stdout)
 	}
-	// Both only read, and often wait for the network.
+	// Both only read the repository and often wait for the network, so they run at
+	// the same time.
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.verify(groupCtx, list, &res) })
 	group.Go(func() error { return d.check(groupCtx) })
@@ -143,7 +144,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return d.a.print(res, func(w io.Writer) { d.conclude(w, &res) })
 }
 
-// connect creates the repository and the devices, which have their own socket.
+// connect creates the repository and the devices, and serves the devices on a socket
+// of their own.
 func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	be, err := local.Create(filepath.Join(d.dir, "repository"))
 	if err != nil {
@@ -213,7 +215,7 @@ func (d *demo) store(ctx context.Context) error {
 			d.say("  %-16s %s in %s files; sent %s; the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
 				count(res.Import.Files), bytesText(res.Bytes), bytesText(res.Snapshot.StoredBytes))
 			if day == d.days/2 {
-				// The device changes on the next day.
+				// Take it now: the content changes on the next day.
 				var err error
 				if d.middle[dev.UDID()], err = inventory(ctx, dev.Agent.Content()); err != nil {
 					return err
@@ -251,8 +253,8 @@ func (d *demo) check(ctx context.Context) error {
 	return nil
 }
 
-// verify materializes the middle day of each device and restores that of the first
-// to a new device, and compares the results.
+// verify materializes the middle snapshot of each device and restores that of the
+// first device to a new one. It compares the results with the content on that day.
 func (d *demo) verify(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
 	devices := d.lab.Devices()
 	snapshots, files := make([]*repo.Snapshot, len(devices)), make([]int, len(devices))
@@ -290,8 +292,8 @@ func (d *demo) verify(ctx context.Context, list []*repo.Snapshot, res *demoResul
 	return nil
 }
 
-// materialize writes a snapshot as a folder, compares it with the device, and returns
-// the number of files and folders.
+// materialize writes a snapshot as a folder, compares the folder with the device's
+// content on that day, and returns the number of files and folders.
 func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapshot) (int, error) {
 	out, err := materialize.Write(ctx, d.repo, s, filepath.Join(d.dir, "materialized"), materialize.Options{Workers: runtime.GOMAXPROCS(0)})
 	if err != nil {
@@ -311,7 +313,8 @@ func (d *demo) materialize(ctx context.Context, dev *lab.Device, s *repo.Snapsho
 	return len(got), nil
 }
 
-// restore restores a snapshot to a new device and compares the contents.
+// restore restores a snapshot to a new device and compares the device's content with
+// want.
 func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints) (sent backup2.Progress, err error) {
 	spare, err := d.lab.AddSpare(ctx, simulator.Spec{Name: "New iPhone"})
 	if err != nil {
@@ -340,8 +343,8 @@ func (d *demo) restore(ctx context.Context, s *repo.Snapshot, want fingerprints)
 	return out.Progress, nil
 }
 
-// removeFolders removes a folder, several subfolders at a time, because it has
-// thousands of files.
+// removeFolders removes a folder that has thousands of files. It removes several
+// subfolders at a time.
 func removeFolders(dir string) error {
 	parts, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	if err != nil {
@@ -355,7 +358,7 @@ func removeFolders(dir string) error {
 	return errors.Join(all.Wait(), os.RemoveAll(dir))
 }
 
-// quietly is an observer that only prints warnings.
+// quietly is an observer that prints only warnings.
 type quietly struct{ a *app }
 
 func (quietly) Phase(backup2.Phase)       {}
@@ -379,10 +382,10 @@ func (d *demo) say(format string, args ...any) {
 	}
 }
 
-// fingerprints are the kind, size, time and content of files, by path.
+// fingerprints has the kind, size, time and content hash of files, by path.
 type fingerprints map[string]string
 
-// inventory returns the fingerprints of what is on a device or in a backup folder.
+// inventory returns the fingerprints of all files on a device or in a backup folder.
 func inventory(ctx context.Context, c devicefiles.Source) (fingerprints, error) {
 	records, err := c.Records(ctx)
 	if err != nil {
@@ -412,7 +415,7 @@ func hashContent(c devicefiles.Source, rec *manifest.Record) (string, error) {
 	return fmt.Sprintf("%d %x", n, h.Sum(nil)), err
 }
 
-// compare returns an error that names a difference.
+// compare returns an error that names a difference, or nil if there is none.
 func (f fingerprints) compare(got fingerprints) error {
 	for path, want := range f {
 		if got[path] != want {

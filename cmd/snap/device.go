@@ -46,9 +46,9 @@ from them.`,
 type devicePasswordResult struct {
 	UDID   string `json:"udid"`
 	Name   string `json:"device_name,omitempty"`
-	Kept   int    `json:"kept"`   // passwords kept for the device after the command
-	Tested int    `json:"tested"` // encrypted snapshots whose keybag was tried
-	Opened int    `json:"opened"` // how many of these a password opened
+	Kept   int    `json:"kept"`   // number of passwords kept for the device after the command
+	Tested int    `json:"tested"` // number of encrypted snapshots whose keybag was tried
+	Opened int    `json:"opened"` // number of these that a password opened
 }
 
 func (a *app) devicePasswordSetCommand() *cobra.Command {
@@ -190,8 +190,8 @@ to restore from it.`,
 	return cmd
 }
 
-// testAll tries passwords on snapshots, each keybag once, and returns the snapshots
-// that none opens.
+// testAll tries passwords on snapshots and returns the snapshots that no password
+// opens. It tries each distinct keybag only once.
 func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, passwords [][]byte, res *devicePasswordResult) ([]string, error) {
 	var locked []string
 	known := map[[32]byte]bool{}
@@ -243,7 +243,8 @@ func (a *app) opens(ctx context.Context, r *repo.Repo, s *repo.Snapshot, passwor
 	return err == nil, err
 }
 
-// knownDevice is a device in the repository, or just a UDID.
+// knownDevice is a device with snapshots in the repository, or only a UDID if there
+// are none.
 type knownDevice struct {
 	udid, name string
 	snapshots  []*repo.Snapshot
@@ -260,7 +261,8 @@ func (d *knownDevice) encrypted() []*repo.Snapshot {
 }
 
 // openDevice opens the repository and finds a device by UDID or name. It accepts a
-// UDID without snapshots, because a password may be stored before the first backup.
+// UDID that has no snapshots, because a password may be stored before the first
+// backup.
 func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) (*repo.Repo, *knownDevice, error) {
 	ctx := cmd.Context()
 	r, err := a.openLocked(cmd, kind)
@@ -286,7 +288,8 @@ func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) 
 	return r, &knownDevice{udid: device, name: device}, nil
 }
 
-// looksLikeUDID reports whether s has as many digits as a UDID: 40, or 8 and 16.
+// looksLikeUDID reports whether s has as many hexadecimal digits as a UDID: 40, or 24
+// (8, a hyphen and 16).
 func looksLikeUDID(s string) bool {
 	digits := 0
 	for _, c := range s {

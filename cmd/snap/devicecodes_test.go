@@ -14,7 +14,7 @@ import (
 )
 
 // Every error that devices are known to report has a text, a hint, an exit code and a
-// row in docs/devices.md, which has no other rows.
+// row in the table of docs/devices.md. The table has no other rows.
 func TestDeviceErrorCodes(t *testing.T) {
 	exit := map[int64]int{
 		105: exitNoSpace, 106: exitNoSpace, 202: exitCancelled, 207: exitWrongBackup, 208: exitUntrusted, 241: exitUntrusted,

@@ -13,7 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// oneDevice returns the device that the argument names, or the only one.
+// oneDevice returns the device that the argument names, or without an argument the
+// only connected device.
 func oneDevice(ctx context.Context, argv []string) (*device.Mux, device.Entry, error) {
 	m, err := mux()
 	if err != nil {

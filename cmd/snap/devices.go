@@ -60,7 +60,7 @@ each device's newest snapshot.`,
 	return cmd
 }
 
-// mux returns the usbmuxd of this computer.
+// mux returns a client of this computer's usbmuxd.
 func mux() (*device.Mux, error) {
 	m, err := device.Open(os.Getenv(device.AddressVariable))
 	if err != nil {
@@ -230,7 +230,7 @@ func ageOf(s *lastSnapshot) string {
 	return ageText(time.Duration(s.AgeSeconds) * time.Second)
 }
 
-// ageText returns how long ago something was, rounded.
+// ageText returns an age in words, rounded down, such as "2 days ago".
 func ageText(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -245,7 +245,7 @@ func ageText(d time.Duration) string {
 	return plural(int64(d/(24*time.Hour)), "day") + " ago"
 }
 
-// deviceEvent is a line of --watch with --json.
+// deviceEvent is a line that --watch prints with --json.
 type deviceEvent struct {
 	Event  device.Change `json:"event"`
 	UDID   string        `json:"udid"`

@@ -13,7 +13,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 )
 
-// lines keeps what is written and calls a function with each write.
+// lines is a writer that keeps everything that is written to it, and calls a function
+// with each write.
 type lines struct {
 	mu    sync.Mutex
 	all   bytes.Buffer

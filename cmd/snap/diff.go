@@ -16,7 +16,7 @@ type diffResult struct {
 	Added    int          `json:"added"`
 	Removed  int          `json:"removed"`
 	Modified int          `json:"modified"`
-	Metadata int          `json:"metadata"` // anything but content, such as times and keys
+	Metadata int          `json:"metadata"` // files that differ only in metadata, such as times or keys
 	Grown    int64        `json:"grown_bytes"`
 	Changes  []diffChange `json:"changes"`
 }
@@ -31,7 +31,7 @@ type diffChange struct {
 	To     int64  `json:"to_size"`
 }
 
-// changeMarks are those of restic.
+// changeMarks are the marks that restic prints for changes.
 var changeMarks = map[string]string{"added": "+", "removed": "-", "modified": "M", "metadata": "U"}
 
 func (a *app) diffCommand() *cobra.Command {
@@ -78,11 +78,12 @@ or key.`,
 	return cmd
 }
 
-// locked reports whether a snapshot was stored encrypted.
+// locked reports whether a snapshot was stored locked: its files are still encrypted.
 func locked(s *repo.Snapshot) bool { return s.Encrypted && !s.Unlocked }
 
-// add counts a difference and lists it, if necessary. It ignores folders, whose times
-// change with every file in them.
+// add counts a difference and lists it. If only metadata differs, it lists the
+// difference only if metadata is true. It ignores folders, whose times change with
+// every file in them.
 func (d *diffResult) add(x, y *tree.Entry, metadata bool) {
 	e := y
 	if e == nil {
@@ -118,7 +119,8 @@ func (d *diffResult) add(x, y *tree.Entry, metadata bool) {
 	}
 }
 
-// fileText returns the name of a file on the device, or else in the backup folder.
+// fileText returns the name of a file on the device, or its path in the backup folder
+// if it has no domain.
 func fileText(domain, name, path string) string {
 	if domain == "" {
 		return path

@@ -18,9 +18,9 @@ import (
 type encryptionResult struct {
 	UDID      string `json:"udid"`
 	Name      string `json:"device_name"`
-	Encrypted bool   `json:"encrypted"` // state of later backups
-	Kept      bool   `json:"kept"`      // the repository keeps the new password
-	Continues bool   `json:"continues"` // the next backup is incremental
+	Encrypted bool   `json:"encrypted"` // whether later backups are encrypted
+	Kept      bool   `json:"kept"`      // whether the repository keeps the new password
+	Continues bool   `json:"continues"` // whether the next backup is incremental
 }
 
 func (a *app) deviceEncryptionCommand() *cobra.Command {
@@ -127,7 +127,8 @@ func (c *passwordChange) run(ctx context.Context, argv []string) error {
 	return c.conclude(ctx, res)
 }
 
-// ask gets the passwords, or the consent to stop encryption.
+// ask gets the passwords. Before encryption is switched off, it asks the user for
+// consent.
 func (c *passwordChange) ask(ctx context.Context) (err error) {
 	name := clean(c.info.Name)
 	if c.hasOld {
@@ -173,7 +174,7 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult) error {
 	out := encryptionResult{UDID: c.entry.UDID, Name: c.info.Name, Encrypted: c.hasNew, Continues: res.Continues}
 	if c.hasNew && c.keep && !c.noKeep {
-		// The device has the new password, so this must not be interrupted.
+		// The device already has the new password, so this must not be interrupted.
 		if err := c.repo.KeepDevicePassword(context.WithoutCancel(ctx), c.entry.UDID, c.newSecret); err != nil {
 			c.a.warn("%s has the new password, but the repository does not keep it: %v", c.info.Name, err)
 		} else {

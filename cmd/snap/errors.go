@@ -24,7 +24,7 @@ import (
 	"github.com/snap-backup/snap/repo/mirror"
 )
 
-// Exit codes. Those that restic has too have restic's numbers.
+// Exit codes. A code that restic also has gets the same number as in restic.
 const (
 	exitOK           = 0
 	exitError        = 1
@@ -55,16 +55,16 @@ const (
 	exitInterrupted  = 130
 )
 
-// kind maps a kind of error to an exit code and what to do next.
+// kind maps a kind of error to an exit code and a hint, which says what to do next.
 type kind struct {
 	fits func(error) bool
 	code int
 	hint string
 }
 
-// kinds is the only place that maps errors to exit codes and hints; docs/guide.md
-// has the same table. An error belongs to the first kind that fits, in the first
-// group that has one. The order within a group does not matter.
+// kinds is the only place that maps errors to exit codes and hints; docs/guide.md has
+// the same table. An error belongs to the kind that fits it in the first group that
+// has such a kind. The order within a group does not matter.
 var kinds = [][]kind{outcomes, storeCauses, damagedFiles, contentCauses, deviceCauses, lastResorts}
 
 // outcomes describe how a command ended, whatever caused it.
@@ -184,13 +184,14 @@ func isA[E error](err error) bool {
 	return errors.As(err, &e)
 }
 
-// isCanceled reports whether Ctrl-C ended a command that has no message for it.
+// isCanceled reports whether Ctrl-C ended a command that has no message of its own
+// for this case.
 func isCanceled(err error) bool {
 	return errors.Is(err, context.Canceled) && !isA[interruption](err)
 }
 
-// isDamaged reports whether a repository cannot be opened because a file with this
-// prefix is damaged.
+// isDamaged returns a function that reports whether an error is about a damaged file
+// whose name begins with prefix.
 func isDamaged(prefix string) func(error) bool {
 	return func(err error) bool {
 		var e *repo.DamageError
@@ -219,8 +220,9 @@ func kindOf(err error) kind {
 	return kind{code: exitError}
 }
 
-// classify returns the exit code and the hint for an error. Advice comes first, then
-// the hint of the kind, then that of the error, such as what a device reports.
+// classify returns the exit code and the hint for an error. The hint of an advised
+// error comes first, then the hint of the kind, then the error's own hint, such as
+// one for a device's error code.
 func classify(err error) (code int, hint string) {
 	k := kindOf(err)
 	var better advised
@@ -234,7 +236,7 @@ func classify(err error) (code int, hint string) {
 	return k.code, k.hint
 }
 
-// silentError has been reported; only its exit code matters.
+// silentError is an error that has already been reported; only its exit code matters.
 type silentError struct{ error }
 
 func (e silentError) Unwrap() error { return e.error }

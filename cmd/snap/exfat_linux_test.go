@@ -9,7 +9,8 @@ import (
 )
 
 // mountExFAT mounts an exFAT drive, with exfat-fuse if the kernel lacks exFAT. It
-// skips the test without root, loop devices or these programs.
+// skips the test if it does not run as root, or without loop devices or the programs
+// for exFAT.
 func mountExFAT(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -44,8 +45,8 @@ func mountExFAT(t *testing.T) string {
 	return drive
 }
 
-// TestKillsOnExFAT is TestKills on a drive without hard links, permissions and
-// precise times.
+// TestKillsOnExFAT does what TestKills does, on a drive that has no hard links, no
+// permissions and no precise times.
 func TestKillsOnExFAT(t *testing.T) {
 	if testing.Short() {
 		t.Skip("each kill takes ten seconds")

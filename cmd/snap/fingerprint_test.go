@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// fingerprint takes the fingerprints of everything in a folder.
+// fingerprint returns the fingerprints of all files and folders in a folder.
 func fingerprint(dir string) (fingerprints, error) {
 	f := fingerprints{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// policyFlags are the rules that say what to keep.
+// policyFlags are the flags for rules that say which snapshots to keep.
 type policyFlags struct {
 	keep.Policy
 	tags []string
@@ -91,7 +91,7 @@ type forgetResult struct {
 	DryRun  bool           `json:"dry_run"`
 	Devices []forgetDevice `json:"devices"`
 	Kept    int            `json:"kept"`
-	Removed []repo.FileID  `json:"removed"` // or would be
+	Removed []repo.FileID  `json:"removed"` // snapshots that were removed, or in a dry run would be
 	Prune   *pruneResult   `json:"prune,omitempty"`
 }
 
@@ -207,8 +207,8 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	return a.print(res, func(w io.Writer) { f.print(w, res) })
 }
 
-// decide returns which snapshots to keep and to remove. It fails if that is not
-// allowed.
+// decide returns the snapshots to keep and those to remove. It fails if one of them
+// may not be removed.
 func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, policy *keep.Policy) ([]repo.Retention, error) {
 	all, damaged, err := r.Snapshots(ctx)
 	if err != nil {

@@ -69,8 +69,8 @@ func TestBackupOnFullDisk(t *testing.T) {
 	noViolations(t, l)
 }
 
-// The disk of the repository or of the spool is full to its last byte from some
-// step of a backup on.
+// From some step of a backup on, the disk of the repository or of the spool is full
+// to its last byte.
 func TestFullDisks(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -79,7 +79,7 @@ func TestFullDisks(t *testing.T) {
 	type disk struct {
 		name    string
 		encrypt synthetic.Encryption
-		spool   bool // the disk is that of the spool
+		spool   bool // the spool's disk becomes full, not the repository's
 	}
 	disks := []disk{{"repository", synthetic.EncryptNone, false}, {"repository, encrypted", synthetic.EncryptAll, false}, {"spool", synthetic.EncryptAll, true}}
 	if os.Getenv("SNAP_TEST_BREAKS") == "" && !faultpoint.All() {
@@ -146,9 +146,9 @@ func stepsToFill(t *testing.T, spool bool) []faults.Step {
 	return steps[i : i+1]
 }
 
-// smallDisk mounts an empty disk of a size. Without root it runs the complete test
-// in a namespace of its own and returns "". It skips the test only where the kernel
-// forbids both; .ci/run knows whether it does.
+// smallDisk mounts an empty disk and returns its folder. Without root it runs the
+// complete test in a process with its own namespace, and returns "". It skips the
+// test only if the kernel allows neither. .ci/run finds out whether the kernel does.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -170,7 +170,7 @@ func smallDisk(t *testing.T, size string) string {
 	return disk
 }
 
-// inNamespace runs the complete test in a process that may mount.
+// inNamespace runs the complete test in a new process that may mount disks.
 func inNamespace(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()

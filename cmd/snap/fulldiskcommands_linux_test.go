@@ -41,7 +41,7 @@ func fillUp(t *testing.T, disk string, leave int64) (empty func()) {
 	}
 }
 
-// fullDisk is a repository of several days on a small disk.
+// fullDisk is a repository with snapshots of several days, on a small disk.
 type fullDisk struct {
 	*killRig
 	disk string
@@ -52,10 +52,11 @@ type onFullDisk struct {
 	name string
 	// prepare changes the repository first; it may be nil.
 	prepare func(g *fullDisk)
-	// args are the command's arguments. GOOD stands for a mirror elsewhere, DISK
-	// and AWAY for folders.
+	// args are the command's arguments. GOOD stands for a mirror on another disk,
+	// DISK for the full disk, and AWAY for a folder on another disk.
 	args string
-	// codes are the exit codes without any room. With some room 0 is right, too.
+	// codes are the accepted exit codes if the disk has no room. If it has some room,
+	// 0 is accepted, too.
 	codes []int
 	// forgets says that snapshots may be removed.
 	forgets bool
@@ -105,9 +106,9 @@ func onFullDisks() []onFullDisk {
 	}
 }
 
-// TestCommandsOnFullDisk runs every command that writes on a disk that is full to
-// its last byte or has little room. The command says so, nothing is lost, and the
-// next run succeeds once there is room.
+// TestCommandsOnFullDisk runs commands on a disk that is full to its last byte or has
+// little room. A command that lacks room says so, nothing is lost, and the next run
+// succeeds once there is room.
 func TestCommandsOnFullDisk(t *testing.T) {
 	t.Parallel()
 	disk, dir := smallDisk(t, "24m"), t.TempDir()

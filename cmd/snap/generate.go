@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// generated is a device that generate made.
+// generated describes a device whose backups generate made.
 type generated struct {
 	UDID      string `json:"udid"`
 	Name      string `json:"name"`

@@ -23,8 +23,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// wideContent is content with a large Manifest.db: it has rows of folders with many
-// extended attributes.
+// wideContent is a device's content with a large Manifest.db. Some rows of this file
+// describe folders with large extended attributes.
 type wideContent struct {
 	devicefiles.Source
 	db      string
@@ -46,8 +46,8 @@ func (w *wideContent) Manifest(_ context.Context, to io.Writer) error {
 // wideRow is how many bytes are added to a row.
 const wideRow = 12_000
 
-// widen adds rows to the Manifest.db of some content until it has about size bytes.
-// Equal content gets equal rows. The lab closes the original content.
+// widen adds rows to the Manifest.db of some content until this file has about size
+// bytes. Equal content gets equal rows. The lab closes the original content.
 func widen(t *testing.T, from devicefiles.Source, size int64) *wideContent {
 	t.Helper()
 	ctx := t.Context()
@@ -56,8 +56,8 @@ func widen(t *testing.T, from devicefiles.Source, size int64) *wideContent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A device's Manifest.db claims a write-ahead log in these bytes; it is written
-	// without one.
+	// These bytes say whether a database has a write-ahead log. A device's
+	// Manifest.db claims to have one, but the rows are added without one.
 	version := func(v byte) {
 		if _, err := f.WriteAt([]byte{v, v}, 18); err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func insertWide(ctx context.Context, tx *sql.Tx, n int) error {
 	stuff, rng := make([]byte, wideRow), rand.NewChaCha8([32]byte{1})
 	for i := range n {
 		rec := manifest.Record{RelativePath: fmt.Sprintf("Library/%06d", i), Mode: 0o40755, ModTime: 1_767_571_200, Inode: uint64(i) + 1e6}
-		// One half of it can be compressed.
+		// Half of these bytes are random; the other half can be compressed.
 		_, _ = rng.Read(stuff[:wideRow/2])
 		id := sha1.Sum([]byte("AppDomain-com.example.wide-" + rec.RelativePath))
 		if _, err := put.ExecContext(ctx, fmt.Sprintf("%x", id), rec.RelativePath, synthetic.MarshalMBFile(&rec, stuff)); err != nil {
@@ -109,9 +109,9 @@ func insertWide(ctx context.Context, tx *sql.Tx, n int) error {
 	return nil
 }
 
-// runPeak runs a command that must succeed, and returns its peak memory. The peak
-// that the system reports when a child has ended would include this process, which
-// forked it.
+// runPeak runs a command that must succeed, and returns its peak memory and CPU time.
+// It reads the memory while the command runs: the peak that the system reports at the
+// end would include the memory of this process, which forked the command.
 func (s *shell) runPeak(args ...string) (peak int64, cpu time.Duration) {
 	s.t.Helper()
 	cmd, out := s.command(args...)
@@ -148,9 +148,9 @@ func peakOf(cmd *exec.Cmd) int64 {
 	return 0
 }
 
-// A Manifest.db of more than a gigabyte needs little memory in a full backup, in the
-// next one, which begins with the device reading it back, and in a restore. That
-// takes 10 GB of disk space and minutes:
+// A Manifest.db of more than a gigabyte needs little memory: in a full backup, in the
+// next backup, at whose beginning the device reads the file back, and in a restore.
+// With this size the test takes 10 GB of disk space and some minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestHugeDeviceManifest -timeout 1h -v ./cmd/snap
 func TestHugeDeviceManifest(t *testing.T) {

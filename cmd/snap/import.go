@@ -79,8 +79,8 @@ stored locked.`,
 	return cmd
 }
 
-// importAll imports folders one after the other. The failure of one does not stop the
-// others; the first failure decides the exit code.
+// importAll imports folders one after the other. If one import fails, the others
+// still run, and the first failure decides the exit code.
 func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []importSource, opts ingest.Options) error {
 	results := []importResult{}
 	var first error
@@ -188,14 +188,16 @@ func (a *app) describeReport(dir string, res *ingest.Result) {
 	}
 }
 
-// importSource is a backup folder, or the error of an argument.
+// importSource is a backup folder to import or, if err is set, an argument that names
+// none.
 type importSource struct {
 	dir string
 	err error
 }
 
-// findBackups returns the backup folders that the arguments name, each once. It fails
-// only if it finds none.
+// findBackups returns the backup folders that the arguments name, each only once.
+// Without arguments it returns those of Apple's programs. It fails only if it finds
+// none.
 func findBackups(folders []string) ([]importSource, error) {
 	if len(folders) > 0 {
 		var found []importSource

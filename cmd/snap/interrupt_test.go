@@ -19,12 +19,12 @@ import (
 type interruptedImport struct {
 	*shell
 	folder string
-	kept   int64  // bytes of packs
+	kept   int64  // size of the packs that it stored
 	out    string // what the import printed
 }
 
-// interruptImport starts imports until one is still running when its first pack is
-// stored, and sends a signal to it.
+// interruptImport starts an import and sends a signal to it once its first pack is
+// stored. If the import ends before the signal, it tries again.
 func interruptImport(t *testing.T, sig os.Signal) *interruptedImport {
 	t.Helper()
 	folder := filepath.Join(t.TempDir(), "Backup")
@@ -41,7 +41,7 @@ func interruptImport(t *testing.T, sig os.Signal) *interruptedImport {
 		}
 		_ = cmd.Wait()
 		if cmd.ProcessState.Success() {
-			continue // it ended before the signal
+			continue // the import ended before the signal
 		}
 		if code := cmd.ProcessState.ExitCode(); sig == os.Interrupt && code != exitInterrupted {
 			t.Fatalf("exit code %d, want %d\n%s", code, exitInterrupted, out)
@@ -57,8 +57,8 @@ func interruptImport(t *testing.T, sig os.Signal) *interruptedImport {
 	return nil
 }
 
-// After Ctrl-C there is no snapshot and the exit code is 130. What was stored
-// stays, and the next import continues from there.
+// After Ctrl-C there is no snapshot and the exit code is 130. Stored packs stay, and
+// the next import continues from there.
 func TestInterruptedImport(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows cannot send Ctrl-C to one process")
@@ -114,8 +114,9 @@ func packBytes(t *testing.T, repo string) (sum int64) {
 	return sum
 }
 
-// Ctrl-C while a device sends makes no snapshot and is reported once, in plain
-// words. What was received is kept, and the next backup continues from there.
+// If Ctrl-C interrupts a backup while the device sends, no snapshot is made. The
+// message says so once, in plain words. Received files are kept, and the next backup
+// continues from there.
 func TestInterruptedBackup(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows cannot send Ctrl-C to one process")
@@ -162,7 +163,7 @@ func TestInterruptedBackup(t *testing.T) {
 	}
 	s.run(0, "check", "--read-data")
 
-	// Ctrl-C while the device asks for its passcode.
+	// Ctrl-C also works while the device asks for its passcode.
 	d.AskPasscode(true)
 	if said := interrupt("upload=wait 0s", faults.StepBegin, "backup"); !strings.Contains(said, "nothing that could be kept was received") {
 		t.Errorf("it says %s", said)

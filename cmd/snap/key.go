@@ -69,7 +69,7 @@ func (f *newKeyFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.command, "new-password-command", "", "read the new password from the output of this shell `command`")
 }
 
-// keyResult is the output of adding a key.
+// keyResult is the output of key add and key passwd.
 type keyResult struct {
 	ID       repo.FileID     `json:"id"`
 	Kind     crypto.SlotKind `json:"kind"`
@@ -182,8 +182,9 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 	return cmd
 }
 
-// newSecret returns the secret for a new key. environment allows SNAP_PASSWORD and
-// similar variables, which otherwise have the current password.
+// newSecret returns the secret for a new key. It may come from SNAP_PASSWORD and
+// similar variables if environment is true; otherwise these variables have the
+// current password.
 func (a *app) newSecret(ctx context.Context, file, command, keyFile string, environment bool) ([]byte, crypto.SlotKind, error) {
 	if keyFile != "" {
 		b, err := readKeyFile(keyFile)
@@ -212,7 +213,7 @@ func (a *app) newSecret(ctx context.Context, file, command, keyFile string, envi
 	defer clear(typed)
 	secret, err := crypto.Secret(string(typed))
 	if errors.Is(err, crypto.ErrRecoveryTypo) {
-		// It would always be taken for a mistyped recovery key.
+		// snap would always take this password for a mistyped recovery key.
 		err = usageError{errors.New("a password must not look like a recovery key; choose another one")}
 	}
 	return secret, crypto.PasswordSlot, err

@@ -17,20 +17,20 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// killRig has a repository, its mirror and its copy, and what their snapshots must
-// contain. It kills processes that use them.
+// killRig has a repository, its mirror and its copy, and knows the content that their
+// snapshots must have. It kills processes that use these repositories.
 type killRig struct {
 	*shell
 	rng     *rand.Rand
 	dir     string // for backup folders and materialized snapshots
 	store   string // for repositories
 	series  *synthetic.Series
-	want    map[string]fingerprints  // of backup folders, by snapshot
-	today   map[string]bool          // snapshots that an import of the folders makes
-	listed  map[string]bool          // snapshots in the repository after the last run
-	copied  map[string]bool          // snapshots in the copy after the last run
-	secrets []string                 // passwords; the first opened the repository last
-	takes   map[string]time.Duration // how long each command runs
+	want    map[string]fingerprints  // fingerprints of backup folders, by key of the snapshot
+	today   map[string]bool          // keys of the snapshots that an import of the folders makes
+	listed  map[string]bool          // keys of the snapshots in the repository after the last run
+	copied  map[string]bool          // keys of the snapshots in the copy after the last run
+	secrets []string                 // passwords; the first is the one that last opened a repository
+	takes   map[string]time.Duration // running time of each command
 	count   map[string]int
 }
 
@@ -41,7 +41,8 @@ type killedSnapshot struct {
 	UDID string    `json:"udid"`
 }
 
-// key identifies the backup of a snapshot; a series makes one backup a day.
+// key identifies the backup of a snapshot: a series makes one backup of each device a
+// day.
 func (k killedSnapshot) key() string { return k.UDID + " " + k.Time.UTC().Format(time.DateOnly) }
 
 // killAct is a command that is killed and then run to completion.
@@ -49,10 +50,10 @@ type killAct struct {
 	name   string
 	weight int
 	args   func(g *killRig) []string // returns nil to skip the act
-	// ok are the accepted exit codes of the complete run; 0 always is.
+	// ok are exit codes that the complete run may have besides 0.
 	ok []int
-	// changes returns which snapshots the command may add and remove. Nil means
-	// none.
+	// changes returns the snapshots that the command may add and those that it may
+	// remove. If it is nil, there are none.
 	changes func(g *killRig, list []killedSnapshot) (added, removed map[string]bool)
 }
 
@@ -100,7 +101,7 @@ func killActs() []killAct {
 		{name: "repair snapshots", weight: 2, args: words("repair snapshots")},
 		{name: "repair", weight: 2, args: words("repair")},
 		{name: "key add", weight: 3, args: func(g *killRig) []string { return []string{"key", "add", "--new-password-file", g.newSecret()} },
-			ok: []int{exitExists}}, // the killed run has added it
+			ok: []int{exitExists}}, // the killed run added the key
 		{name: "key passwd", weight: 3, args: func(g *killRig) []string { return []string{"key", "passwd", "--new-password-file", g.newSecret()} },
 			ok: []int{exitExists}},
 		{name: "key remove", weight: 3, args: (*killRig).removeKey, ok: []int{exitNoSnapshot}},
@@ -139,7 +140,8 @@ func (g *killRig) nextDay() []string {
 	return []string{"import", "--skip-if-unchanged", folder}
 }
 
-// newSecret writes a password that the repository may have from now on to a file.
+// newSecret makes a password, which the repository may have from now on. It writes
+// the password to a file and returns the file's path.
 func (g *killRig) newSecret() string {
 	secret := "secret " + g.number()
 	g.secrets = append(g.secrets, secret)
@@ -183,8 +185,9 @@ func (g *killRig) unlock(repo string) {
 	g.t.Fatalf("none of %q opens %s", g.secrets, repo)
 }
 
-// kill starts a command and kills it at a random moment, half of the time soon
-// after it has locked something. It reports whether the command was still running.
+// kill starts a command and kills it at a random moment. In half of all cases this is
+// soon after the command has locked a repository. It reports whether the command was
+// still running.
 func (g *killRig) kill(name string, args []string) bool {
 	g.t.Helper()
 	locks := func() int {
@@ -208,7 +211,7 @@ func (g *killRig) kill(name string, args []string) bool {
 	select {
 	case <-done:
 	case <-time.After(wait):
-		_ = cmd.Process.Kill() // it may have just ended
+		_ = cmd.Process.Kill() // the command may have just ended
 		<-done
 	}
 	if cmd.ProcessState.Exited() {
@@ -284,7 +287,8 @@ func (g *killRig) compare(repo string, list []killedSnapshot) {
 	}
 }
 
-// checkListed checks that no other snapshots were added or removed.
+// checkListed checks that no snapshots but these were added or removed since the last
+// call.
 func (g *killRig) checkListed(added, removed map[string]bool) {
 	g.t.Helper()
 	_, now := g.snapshots(g.repo)
@@ -336,7 +340,8 @@ func (g *killRig) round(act killAct, thorough bool) {
 	if code := cmd.ProcessState.ExitCode(); code != 0 && !slices.Contains(act.ok, code) {
 		g.t.Fatalf("the next run of snap %s ends with %d\n%s", strings.Join(args, " "), code, out)
 	}
-	// This run had less to do than the killed one.
+	// This run may have had less to do than the killed one, so the time shrinks only
+	// slowly.
 	if took := time.Since(begun); killed {
 		g.takes[act.name] = max(took, g.takes[act.name]*9/10)
 	}
@@ -362,7 +367,7 @@ func (g *killRig) round(act killAct, thorough bool) {
 	g.verify(g.repo, true)
 	g.verify(g.storePath("other"), true)
 	g.unlock(g.storePath("other"))
-	g.run(0, "forget", "-r", g.storePath("other"), "--keep-last", "3", "--prune") // bounds its size
+	g.run(0, "forget", "-r", g.storePath("other"), "--keep-last", "3", "--prune") // keeps it small
 	_, g.copied = g.snapshots(g.storePath("other"))
 	g.unlock(g.repo)
 	g.run(0, "mirror", "--accept-removals", g.storePath("mirror"))
@@ -371,15 +376,15 @@ func (g *killRig) round(act killAct, thorough bool) {
 }
 
 // TestKills kills processes at random moments. Every listed snapshot must stay
-// identical, check must find nothing, and the next run must succeed.
-// SNAP_TEST_KILLS sets the number of rounds, SNAP_TEST_KILLS_SEED what they do;
-// the moment of a kill depends on the machine, too.
+// identical, check must find nothing, and the next run must succeed. SNAP_TEST_KILLS
+// sets the number of rounds, SNAP_TEST_KILLS_SEED the random choices; the moment of a
+// kill depends on the machine, too.
 func TestKills(t *testing.T) {
 	t.Parallel()
 	killRounds(t, t.TempDir(), numberFrom(t, "SNAP_TEST_KILLS", amount(10, 3, 1)))
 }
 
-// killRounds is TestKills with repositories in a folder.
+// killRounds runs rounds of kills on repositories in the folder store.
 func killRounds(t *testing.T, store string, rounds uint64) {
 	t.Helper()
 	seed := numberFrom(t, "SNAP_TEST_KILLS_SEED", faultpoint.Rand(t).Uint64())

@@ -13,13 +13,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// labelResult is the output of the commands below for each snapshot.
+// labelResult is the output of the commands below for one snapshot.
 type labelResult struct {
 	snapshotJSON
 	Was repo.FileID `json:"was"` // the previous ID
 }
 
-// relabel changes the labels of snapshots and prints the new ones.
+// relabel changes the labels of snapshots and prints their new labels.
 func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labels), text func(was repo.Labels, now *repo.Snapshot) string) error {
 	ctx := cmd.Context()
 	r, err := a.openLocked(cmd, repo.LockWrite)

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// openLocked opens the repository and locks it until the program ends. The index must
-// be read after that.
+// openLocked opens the repository and locks it until the program ends. The caller
+// must load the index afterwards, not before.
 func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, error) {
 	ctx := cmd.Context()
 	r, err := a.open(ctx)
@@ -25,7 +25,7 @@ func (a *app) openLocked(cmd *cobra.Command, kind repo.LockKind) (*repo.Repo, er
 }
 
 // openToRead opens the repository and locks it for reading. It returns the snapshots
-// that specs name and loads an index that has all they need.
+// that specs name, and loads an index that lists all their content.
 func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*repo.Snapshot, error) {
 	r, err := a.openLocked(cmd, repo.LockRead)
 	if err != nil {
@@ -39,7 +39,7 @@ func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*re
 	return r, found, nil
 }
 
-// openAll is openToRead with all snapshots.
+// openAll is openToRead for all snapshots.
 func (a *app) openAll(cmd *cobra.Command) (*repo.Repo, []*repo.Snapshot, error) {
 	r, err := a.openLocked(cmd, repo.LockRead)
 	if err != nil {
@@ -56,7 +56,7 @@ func (a *app) openAll(cmd *cobra.Command) (*repo.Repo, []*repo.Snapshot, error) 
 	return r, list, nil
 }
 
-// warnOfIndex prints what is damaged in the loaded index.
+// warnOfIndex prints the damage that was found in the loaded index.
 func (a *app) warnOfIndex(r *repo.Repo) {
 	for _, err := range r.IndexDamage() {
 		a.warn("%v; \"snap check\" shows what is affected", err)
@@ -82,10 +82,10 @@ func (a *app) takeLock(ctx context.Context, r *repo.Repo, kind repo.LockKind, wh
 	return err
 }
 
-// acquire locks a repository. It waits for other processes as long as --retry-lock
-// says. If no lock can be written, a reader continues without one, and the returned
-// lock is nil: nobody removes files from a read-only medium, and a restore from a
-// full disk must work.
+// acquire locks a repository. It waits for other processes, at most as long as
+// --retry-lock says. If the medium is read-only or full, a reader gets a nil lock and
+// continues: nobody removes files from a read-only medium, and a restore from a full
+// disk must work.
 func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, what string) (*repo.Lock, error) {
 	var deadline time.Time // counts from the first refusal
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {

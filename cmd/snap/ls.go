@@ -18,10 +18,10 @@ type lsItem struct {
 	Domain  string     `json:"domain"`
 	Name    string     `json:"name"`           // path in the domain
 	Path    string     `json:"path,omitempty"` // in the backup folder; files only
-	Files   int64      `json:"files"`          // in it; 1 for a file
+	Files   int64      `json:"files"`          // number of files in it; 1 for a file
 	Size    int64      `json:"size"`
 	Mode    string     `json:"mode,omitempty"`
-	ModTime *time.Time `json:"mtime,omitempty"` // on the device where known, else in the folder
+	ModTime *time.Time `json:"mtime,omitempty"` // time on the device if known, otherwise in the backup folder
 }
 
 func (a *app) lsCommand() *cobra.Command {
@@ -117,7 +117,8 @@ func (l *lister) add(e *tree.Entry) error {
 	return nil
 }
 
-// under removes the folder below from a path.
+// under returns a name relative to the folder below, or false if it is not in this
+// folder. If both are equal, it returns their last element.
 func under(name, below string) (string, bool) {
 	if below == "" {
 		return name, true

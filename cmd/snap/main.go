@@ -24,7 +24,7 @@ func start(opts repo.Options) int {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// A second Ctrl-C ends the program at once. A clean stop takes a moment, and
+	// A second Ctrl-C ends the program at once. A clean stop may take some time, and
 	// nothing is lost without it.
 	context.AfterFunc(ctx, stop)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, options: opts}

@@ -84,5 +84,6 @@ by domain and path. This is not a backup: no device can restore from it.`,
 	return cmd
 }
 
-// errLostPart says that a snapshot was written without what the repository lost.
+// errLostPart says that a snapshot was written without a part that the repository has
+// lost.
 var errLostPart = errors.New("the repository has lost a part of it; the written folder lacks this part")

@@ -124,7 +124,7 @@ func (a *app) showMirror(phase string, opts *mirror.Options) (stop func()) {
 	})
 }
 
-// checkApart rejects a target that contains the repository, or the reverse.
+// checkApart rejects a target that contains the repository or is in it.
 func checkApart(dir, target string) error {
 	resolve := func(p string) string {
 		abs, err := filepath.Abs(p)
@@ -152,8 +152,8 @@ func checkApart(dir, target string) error {
 	return nil
 }
 
-// openIfPassword opens the repository and locks it for reading if a password is
-// given. It returns a function that verifies all snapshots, or nil.
+// If a password is given, openIfPassword opens the repository, locks it for reading,
+// and returns a function that verifies all snapshots. Otherwise it returns nil.
 func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string) (verify func(context.Context) error, err error) {
 	secret, err := a.givenSecret(ctx)
 	if err != nil || secret == nil {
@@ -170,7 +170,8 @@ func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what 
 	return r.CheckComplete, nil
 }
 
-// givenSecret returns the secret from flags or environment, or nil.
+// givenSecret returns the secret from the flags or the environment, or nil if there
+// is none.
 func (a *app) givenSecret(ctx context.Context) ([]byte, error) {
 	if a.keyFile != "" {
 		return readKeyFile(a.keyFile)
@@ -220,8 +221,8 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readO
 		done()
 		return nil, nothing, err
 	}
-	// Remove files that were incomplete when the drive was unplugged. A failure does
-	// no harm.
+	// Remove files that were still incomplete when the drive was unplugged. It does
+	// no harm if this fails.
 	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter))
 	return be, done, nil
 }
@@ -249,8 +250,8 @@ func printMirror(w io.Writer, r *mirror.Report) {
 	}
 }
 
-// namedMissing is how many missing files are printed. A mirror that is out of date may
-// lack thousands.
+// namedMissing is the largest number of missing files to print. A mirror that is out
+// of date may lack thousands.
 const namedMissing = 10
 
 // mirrorChecked prints the report of a check and returns its outcome as an error.

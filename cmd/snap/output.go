@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// print writes a command's result as JSON or as human prints it.
+// print writes a command's result: with --json as JSON, otherwise with the function
+// human.
 func (a *app) print(result any, human func(w io.Writer)) error {
 	if a.json {
 		return printJSON(a.stdout, result)
@@ -83,7 +84,7 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", v, units[i])
 }
 
-// count returns a number with separators.
+// count returns a number with commas, as in 1,000.
 func count(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {

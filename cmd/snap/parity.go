@@ -92,7 +92,8 @@ func (a *app) refreshParity(cmd *cobra.Command, r *repo.Repo, percent int) (*par
 	return r.RefreshParity(cmd.Context(), percent, func(d, t int) { done.Store(int64(d)); total.Store(int64(t)) })
 }
 
-// parsePercent parses "5%" to hundredths of a percent.
+// parsePercent parses a percentage, such as "5%", and returns hundredths of a
+// percent.
 func parsePercent(s string) (int, error) {
 	v, err := strconv.ParseFloat(strings.TrimSuffix(s, "%"), 64)
 	if err != nil || !(v >= 1 && v <= 100) {
@@ -118,7 +119,7 @@ func printParity(w io.Writer, out *parityResult) {
 	fmt.Fprintf(w, "parity of %g%%: %s protected by %s in %s, %s unprotected\n", s.Percent, bytesText(s.Protected), bytesText(s.ParityBytes), plural(s.Groups, "file"), bytesText(s.Unprotected))
 }
 
-// updateParity makes parity for what was stored, if the repository has parity. A
+// updateParity makes parity for newly stored files, if the repository has parity. A
 // failure is only a warning.
 func (a *app) updateParity(cmd *cobra.Command, r *repo.Repo) {
 	if _, err := a.refreshParity(cmd, r, 0); err != nil && cmd.Context().Err() == nil {

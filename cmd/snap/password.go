@@ -16,13 +16,14 @@ import (
 	"golang.org/x/term"
 )
 
-// maxKeyFile bounds a key file or password file, in bytes.
+// maxKeyFile is the largest size of a key file or password file, in bytes.
 const maxKeyFile = 1 << 20
 
 // errNoPassword says that a password is empty.
 var errNoPassword = usageError{errors.New("the password is empty")}
 
-// passwordWays are the flags and the variable that give a password without a prompt.
+// passwordWays names the flags and the variable that give a password without a
+// prompt.
 type passwordWays string
 
 const (
@@ -51,8 +52,8 @@ func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
 	return crypto.Secret(string(typed))
 }
 
-// given returns the password from flags or environment, or nil. Flags take
-// precedence.
+// given returns the password from the flags or the environment, or nil if there is
+// none. Flags take precedence.
 func (a *app) given(ctx context.Context, file, command string) ([]byte, error) {
 	switch {
 	case file != "":
@@ -128,8 +129,8 @@ func (a *app) runCommand(ctx context.Context, command string) ([]byte, error) {
 	return firstLine(out)
 }
 
-// ask reads a password without echo from a terminal, or else a line from standard
-// input. If there is none, the error names the other ways to give it.
+// ask reads a password: at a terminal without echo, otherwise as a line of standard
+// input. If there is no line, the error names the other ways to give the password.
 func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte, error) {
 	f, ok := a.stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -168,7 +169,7 @@ func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte
 		}
 		return got.b, nil
 	case <-ctx.Done():
-		// The reader keeps waiting; the echo must be restored.
+		// The goroutine keeps waiting for input, so the echo is restored here.
 		_ = term.Restore(fd, state)
 		fmt.Fprintln(a.stderr)
 		return nil, ctx.Err()

@@ -19,13 +19,14 @@ const (
 // meter is the state that progress shows.
 type meter struct {
 	phase             string
-	percent           int64 // if there are no bytes to count
+	percent           int64 // shown if there are no bytes to count
 	files, totalFiles int64 // 0 if there are none to count
 	bytes, totalBytes int64
 }
 
-// showProgress shows what read returns until the returned function is called: one line
-// that changes on a terminal, otherwise a line every few seconds.
+// showProgress shows the state that read returns, again and again until stop is
+// called. On a terminal this is one line that changes, otherwise a new line every few
+// seconds.
 func (a *app) showProgress(read func() meter) (stop func()) {
 	if a.quiet || a.json {
 		return func() {}
@@ -64,7 +65,7 @@ func (a *app) showProgress(read func() meter) (stop func()) {
 // eraseLine makes a terminal erase the current line.
 const eraseLine = "\r\x1b[K"
 
-// terminal returns standard error if it is a terminal, or nil.
+// terminal returns standard error if it is a terminal, otherwise nil.
 func (a *app) terminal() *os.File {
 	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		return f

@@ -23,13 +23,14 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// noViolations checks that snap did nothing that a real device would not accept.
+// noViolations checks that a real device would have accepted everything that snap
+// did.
 func noViolations(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	devicetest.NoViolations(t, l.Devices()...)
 }
 
-// holds checks that a backup folder has what is on a device.
+// holds checks that a backup folder has the content of a device.
 func holds(t *testing.T, d *lab.Device, folder string) {
 	t.Helper()
 	differences, err := devicefiles.Verify(t.Context(), d.Agent.Content(), folder, []byte(synthetic.DefaultPassword))
@@ -41,8 +42,8 @@ func holds(t *testing.T, d *lab.Device, folder string) {
 	}
 }
 
-// A backup that is killed at any moment changes no snapshot and blocks nothing.
-// The device does not send again what a checkpoint has.
+// A backup that is killed at any moment changes no snapshot and blocks nothing. The
+// device does not send files again that a checkpoint has.
 func TestKilledBackup(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -60,12 +61,12 @@ func killBackups(t *testing.T, encrypt synthetic.Encryption) {
 	t.Helper()
 	const (
 		checkpoint = 1 << 20
-		// underWay bounds what the device has sent and the process has not read:
-		// the buffers of two sockets.
+		// underWay bounds the bytes that the device has sent but the process has not
+		// read. They are in the buffers of two sockets.
 		underWay = 16 << 20
 	)
-	// A device of 30 MB is too small to show by the bytes that it sends that a
-	// checkpoint saves it some; with every point tried, the device is larger.
+	// A device of 30 MB sends too few bytes to show that a checkpoint saves any. With
+	// SNAP_TEST_ALL the device is larger.
 	scale, cut := synthetic.Demo, int64(10<<20)
 	if faultpoint.All() {
 		scale, cut = synthetic.Small, 20<<20
@@ -110,7 +111,7 @@ func killBackups(t *testing.T, encrypt synthetic.Encryption) {
 	s.run(0, "materialize", "latest:"+guard.UDID(), again)
 	sameFolder(t, onlyChild(t, before), onlyChild(t, again))
 	for _, v := range d.Violations() {
-		// A device reports this of every killed process.
+		// A device reports this whenever a process is killed.
 		if v != "the connection was closed with the sync lock held" {
 			t.Errorf("%s: %s", d.Name(), v)
 		}
@@ -141,7 +142,8 @@ func (s *shell) killBackup(d *lab.Device, at int64, args ...string) {
 	if len(d.Agent.Runs()) == runs {
 		s.t.Fatalf("it never reached the device: %s", out)
 	}
-	// The record of the run is complete once the device notices, too.
+	// The device's record of the run is complete once the device has noticed the
+	// kill, too.
 	waitFor(s.t, func() bool { r := d.Agent.LastRun(); return r.Err != "" || r.Code >= 0 })
 }
 
@@ -220,9 +222,9 @@ func needIdevicebackup2(t *testing.T) {
 	}
 }
 
-// A folder that snap backs up and materializes is, byte for byte, the folder that
-// idevicebackup2 writes of an equal device, except for Info.plist, which depends on
-// the program. idevicebackup2 can restore from it.
+// A folder that snap materializes equals, byte for byte, the folder that
+// idevicebackup2 writes of an equal device. Only Info.plist differs, because it
+// depends on the program. idevicebackup2 can restore from snap's folder.
 func TestInteropFolder(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it backs up with two programs for three days; the default run tries it")

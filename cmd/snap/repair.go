@@ -50,8 +50,8 @@ No other process may use the repository during a repair.`,
 	return cmd
 }
 
-// repairing opens the repository, locked for this process alone except in a dry run,
-// and shows progress while do runs.
+// repairing opens the repository and shows progress while do runs. Except in a dry
+// run, it locks the repository for this process alone.
 func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r *repo.Repo, opts repo.RepairOptions) error) (err error) {
 	r, err := a.open(ctx)
 	if err != nil {
@@ -81,7 +81,8 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r
 	}})
 }
 
-// would returns what precedes a passive verb in the report of a dry run.
+// would returns the words before a passive verb in a report: "would be " in a dry
+// run, otherwise "".
 func would(dryRun bool) string {
 	if dryRun {
 		return "would be "
@@ -292,7 +293,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 		return err
 	}
 	if out.Parity != nil && out.Mirror != nil {
-		// The copy may have what parity could not heal.
+		// The copy may have files that parity could not heal.
 		out.Parity.Unhealed = slices.DeleteFunc(out.Parity.Unhealed, func(name string) bool { return slices.Contains(out.Mirror.Fetched, name) })
 	}
 	if err := a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) }); err != nil {

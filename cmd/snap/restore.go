@@ -23,7 +23,7 @@ type restoreResult struct {
 	Refusals []string    `json:"refusals"`
 	Notes    []string    `json:"notes"`
 	Done     bool        `json:"done"`     // false with --dry-run
-	Rebooted bool        `json:"rebooted"` // before it reported the outcome
+	Rebooted bool        `json:"rebooted"` // the device restarted before it reported the outcome
 	Files    int64       `json:"sent_files"`
 	Bytes    int64       `json:"sent_bytes"`
 	Missing  int         `json:"missing_files"`
@@ -160,7 +160,7 @@ func (a *app) describePlan(p *host.Plan, opt *host.RestoreOptions) {
 var errPassword = errors.New("the device was not changed, because it would reject this password")
 
 // restorePassword returns the password that opens a snapshot: the given one, one that
-// the repository keeps, or one from a prompt. It does not need the device.
+// the repository keeps, or one from a prompt. It tries passwords without the device.
 func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapshot, source backupPassword) ([]byte, error) {
 	given, err := source.given(ctx, a)
 	if err != nil {
@@ -224,7 +224,8 @@ func (a *app) confirm(ctx context.Context, d *device.Info) error {
 	return nil
 }
 
-// fold makes typed text comparable with a name.
+// fold removes differences of case, blanks and apostrophes, so that typed text can be
+// compared with a name.
 func fold(s string) string {
 	return strings.Join(strings.Fields(strings.ToLower(strings.ReplaceAll(s, "\u2019", "'"))), " ")
 }

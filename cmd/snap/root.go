@@ -15,11 +15,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// app is what all commands share: standard streams and global flags.
+// app has the state that all commands share, such as standard streams and global
+// flags.
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	lines          *bufio.Reader  // of stdin, unless it is a terminal
+	lines          *bufio.Reader  // reads lines of stdin
 	options        repo.Options   // of every repository that is opened or created
 	store          *local.Backend // of the last opened repository
 
@@ -56,7 +57,7 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          suggest,
-		// Suggest commands that differ by this many letters.
+		// Suggest commands that differ by at most this many letters.
 		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
@@ -141,7 +142,8 @@ func suggest(cmd *cobra.Command, argv []string) error {
 	return usageError{err}
 }
 
-// helpCommand is like that of cobra, but fails if the command is unknown.
+// helpCommand returns a help command like that of Cobra. Unlike that, it fails if the
+// command to explain is unknown.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -165,12 +167,13 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// usageErrors makes errors about arguments and groups of flags usage errors, for a
+// usageErrors turns errors about arguments and flag groups into usage errors, for a
 // command and its subcommands.
 func usageErrors(cmd *cobra.Command) {
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, argv []string) error {
-		// Cobra validates groups after this function, and has no hook for the error.
+		// Cobra validates flag groups only after this function, and its error cannot
+		// be changed there.
 		if err := cmd.ValidateFlagGroups(); err != nil {
 			return usageError{exclusiveFlags(err)}
 		}
@@ -181,7 +184,7 @@ func usageErrors(cmd *cobra.Command) {
 		if err == nil || isA[usageError](err) {
 			return err
 		}
-		switch text := err.Error(); { // of cobra
+		switch text := err.Error(); { // reword errors of Cobra
 		case !cmd.HasSubCommands() && strings.HasPrefix(text, "unknown command"):
 			err = fmt.Errorf("unexpected argument %q", argv[0])
 		case strings.Contains(text, " arg(s)"):
@@ -206,7 +209,7 @@ func exclusiveFlags(err error) error {
 }
 
 // optional accepts no arguments, or one after a flag whose value is optional. The
-// parser reads "--read-data 3%" as a flag without a value and an argument.
+// parser reads "--read-data 3%" as a flag without a value, followed by an argument.
 func optional(flag string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, argv []string) error {
 		f := cmd.Flags().Lookup(flag)
@@ -217,7 +220,7 @@ func optional(flag string) cobra.PositionalArgs {
 	}
 }
 
-// optionalValue returns the value of such a flag.
+// optionalValue returns the value of a flag whose value is optional.
 func optionalValue(value string, argv []string) string {
 	if len(argv) > 0 {
 		return argv[0]
@@ -259,8 +262,8 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	return r, nil
 }
 
-// staleAfter is the age from which a temporary file counts as left by a killed run.
-// No file takes that long to write.
+// staleAfter is the age at which a temporary file counts as left by a killed run.
+// Writing a file never takes that long.
 const staleAfter = 24 * time.Hour
 
 // removeStale removes temporary files that killed runs left. A failure does not stop

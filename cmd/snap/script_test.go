@@ -27,12 +27,12 @@ import (
 	"github.com/snap-backup/snap/repo/backend/local"
 )
 
-// packSizeVariable is the pack size, in bytes, of the test binary running as snap,
-// so that little data makes several packs.
+// packSizeVariable names the variable with the pack size, in bytes, of the test
+// binary that runs as snap. With small packs, little data makes several of them.
 const packSizeVariable = "SNAP_TEST_PACK_SIZE"
 
-// TestMain makes the test binary act as snap when it is called by that name. Its key
-// slots cost almost no time to open.
+// TestMain makes the test binary act as snap when it is called by that name. Opening
+// its key slots takes almost no time.
 func TestMain(m *testing.M) {
 	testscript.Main(inMemory{m}, map[string]func(){
 		"snap": func() {
@@ -42,8 +42,9 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// inMemory runs tests with temporary files in memory: most of the system's time went
-// into syncing small files. CI, which sets SNAP_TEST_ALL, uses the disk.
+// inMemory runs tests with temporary files in memory, because on a disk most of the
+// system's time goes into syncing small files. CI, which sets SNAP_TEST_ALL, uses the
+// disk.
 type inMemory struct{ *testing.M }
 
 func (m inMemory) Run() int {
@@ -117,9 +118,10 @@ func runForCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// checkJSON is "json FILE [PATH[=VALUE]]...": the file, or stdout or stderr, has
-// JSON values with keys that docs/json.md explains. The last value has something
-// at each PATH, such as 0.device.name, and it equals VALUE.
+// checkJSON is "json FILE [PATH[=VALUE]]...": FILE, which may be stdout or stderr,
+// has JSON values, and docs/json.md explains their keys. The last of these values has
+// an item at each PATH, such as 0.device.name. If a VALUE is given, the item equals
+// it.
 func checkJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: json FILE [PATH[=VALUE]]...")
@@ -268,7 +270,8 @@ func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 	if len(files) == 0 {
 		ts.Fatalf("no file matches %s", args[len(args)-1])
 	}
-	// Names are random, and one of two packs may hold trees and the other content.
+	// Names are random, so the size tells packs apart: one of two may hold trees, the
+	// other content.
 	size := func(name string) int64 {
 		info, err := os.Stat(name)
 		ts.Check(err)
@@ -306,8 +309,8 @@ func checkTidy(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// mistypeRecovery is "recovery KEY": it writes the key to files, as people may type
-// it.
+// mistypeRecovery is "recovery KEY": it writes the key to three files, as people may
+// type it: in small letters, without groups, and with a slip.
 func mistypeRecovery(ts *testscript.TestScript, _ bool, args []string) {
 	key := args[0]
 	wrong := "Z"
@@ -336,8 +339,8 @@ func pickLatest(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], jsonText(id))
 }
 
-// leaveLock is "leave KIND AGE": a process on another computer holds a lock that it
-// refreshed some time ago.
+// leaveLock is "leave KIND AGE": it makes a lock of this kind, as if a process on
+// another computer had last refreshed it AGE ago.
 func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: leave KIND AGE")
@@ -352,7 +355,7 @@ func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 		Owner:   &process.Identity{Host: "elsewhere", User: "anna", PID: 4711},
 	})
 	ts.Check(err)
-	// Other locks are moved away for a moment, so that this one can be made.
+	// Other locks are moved aside until this one is made, because they may forbid it.
 	hidden := ts.MkAbs("locks-aside")
 	dir := filepath.Join(ts.Getenv("SNAP_REPOSITORY"), "locks")
 	aside := os.Rename(dir, hidden) == nil

@@ -29,7 +29,8 @@ const (
 	secretText   = "marked words of a message 5tn1"
 )
 
-// secretWords are the forms in which secrets could leak, and what they are.
+// secretWords maps forms in which secrets could leak to descriptions of these
+// secrets.
 type secretWords map[string]string
 
 func (s secretWords) add(what string, secret []byte) {
@@ -43,7 +44,7 @@ func (s secretWords) add(what string, secret []byte) {
 	}
 }
 
-// search returns which secrets are in some data.
+// search returns the secrets that it finds in some data.
 func (s secretWords) search(where string, data []byte) []string {
 	var found []string
 	for form, what := range s {
@@ -54,7 +55,7 @@ func (s secretWords) search(where string, data []byte) []string {
 	return found
 }
 
-// secretRun is a repository, its temporary folder, and the output of all commands.
+// secretRun has a repository, a temporary folder, and the output of all commands.
 type secretRun struct {
 	t       *testing.T
 	repo    string
@@ -129,7 +130,8 @@ func plant(t *testing.T, folder string, words secretWords) {
 	}
 	words.add("planted content", []byte(secretText))
 	classKeys(t, folder, words)
-	// Rows of the manifest. The names are in the output of ls only.
+	// Rows of the manifest are secrets, too, but not the names in them: ls prints
+	// names.
 	file, err := os.ReadFile(filepath.Join(folder, mobilesync.ManifestDB))
 	check(err)
 	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(file), key))
@@ -145,7 +147,8 @@ func plant(t *testing.T, folder string, words secretWords) {
 	words[string(row[:64])] = "a row of Manifest.db in the clear"
 }
 
-// classKeys unwraps the class keys, which the package does not return.
+// classKeys adds the class keys to the secrets. It unwraps them by hand, because
+// package keybag does not return them.
 func classKeys(t *testing.T, folder string, words secretWords) {
 	t.Helper()
 	var manifest struct{ BackupKeyBag []byte }
@@ -225,7 +228,8 @@ func TestSecretsStayInside(t *testing.T) {
 	for kind, folder := range map[string]string{"pack": "packs", "index": "index", "key": "keys"} {
 		s.snap(0, nil, "cat", kind, firstFile(t, filepath.Join(s.repo, folder)))
 	}
-	// Without a temporary folder, so that no temporary file can exist even for a moment.
+	// This import has no temporary folder, so that no temporary file can exist even
+	// for a moment.
 	s.snap(0, []string{"TMPDIR=" + filepath.Join(dir, "none"), "TMP=", "TEMP="}, "import", "--rescan", backups)
 	target := filepath.Join(dir, "out")
 	s.snap(0, nil, "materialize", "--verify", "--json", "latest", target)
@@ -254,7 +258,7 @@ func TestSecretsStayInside(t *testing.T) {
 	if left, err := os.ReadDir(s.temp); err != nil || len(left) > 0 {
 		t.Errorf("%v is left in the temporary folder: %v", left, err)
 	}
-	// The search works.
+	// Check that the search works: it must find a name that ls prints.
 	if out := s.snap(0, nil, "ls", "-R", "--json", "latest"); len(secretWords{"Library": "a name"}.search("ls", []byte(out))) != 1 {
 		t.Error("the search does not find a name")
 	}

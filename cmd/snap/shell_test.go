@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// shell runs snap as a process of its own on one repository.
+// shell runs snap commands on a repository, each as a process of its own.
 type shell struct {
 	t     *testing.T
 	repo  string
@@ -41,7 +41,7 @@ func newRepo(t *testing.T, env ...string) *shell {
 	return s
 }
 
-// lab starts devices with content that the shell's commands find.
+// lab starts simulated devices with content. The shell's commands find these devices.
 func (s *shell) lab(o lab.Options) *lab.Lab {
 	s.t.Helper()
 	l := devicetest.NewLab(s.t, o)
@@ -137,7 +137,8 @@ func onlyChild(t *testing.T, dir string) string {
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
-// numberFrom reads a number from an environment variable.
+// numberFrom reads a number from an environment variable. If that is not set, it
+// returns otherwise.
 func numberFrom(t *testing.T, variable string, otherwise uint64) uint64 {
 	t.Helper()
 	s := os.Getenv(variable)
@@ -163,8 +164,9 @@ func amount(all, usual, short uint64) uint64 {
 	return usual
 }
 
-// encryptions returns whether devices encrypt their backups: no or yes at random, or
-// both with SNAP_TEST_ALL or SNAP_TEST_HUGE.
+// encryptions returns the cases to test: devices that encrypt their backups, or
+// devices that do not, at random. With SNAP_TEST_ALL or SNAP_TEST_HUGE it returns
+// both.
 func encryptions(t *testing.T) []synthetic.Encryption {
 	t.Helper()
 	both := []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll}

@@ -47,7 +47,7 @@ type simulatedDevice struct {
 	Encrypted bool   `json:"encrypted"`
 }
 
-// simulateReply answers a command with --json.
+// simulateReply is the reply to a command, with --json.
 type simulateReply struct {
 	Event   string `json:"event"` // reply
 	Command string `json:"command"`
@@ -267,7 +267,7 @@ func (s *simulateRun) do(ctx context.Context, l *lab.Lab, line string) {
 	})
 }
 
-// tell prints what programs do to the devices.
+// tell prints an event: something that a program did to a device.
 func (s *simulateRun) tell(e lab.Event) {
 	s.print(e, func(w io.Writer) {
 		lead := ""
@@ -288,7 +288,7 @@ func (s *simulateRun) print(v any, human func(w io.Writer)) {
 	human(s.a.stdout)
 }
 
-// cleanLines is clean for several lines.
+// cleanLines does what clean does, for a text of several lines.
 func cleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {

@@ -22,7 +22,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// simulation is the simulated devices of one script.
+// simulation has the simulated devices of one script.
 type simulation struct {
 	sim     *simulator.Simulator
 	devices map[string]*simulator.Device // by name
@@ -32,10 +32,12 @@ type simulation struct {
 
 type simulationKey struct{}
 
-// deviceKey is the key of all attached devices, because making one takes long.
+// deviceKey is the key that all attached devices share, because making a key takes
+// long.
 var deviceKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
-// noDevices keeps a script away from devices connected to the machine.
+// noDevices is an address at which nothing answers. It keeps scripts away from
+// devices that are connected to the machine.
 const noDevices = "UNIX:/nonexistent/usbmuxd"
 
 // simulate is a command of scripts:
@@ -178,7 +180,8 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	}
 }
 
-// startLab starts devices with content. Scripts use the first word of their names.
+// startLab starts devices with content. Scripts call each device by the first word of
+// its name.
 func (s *simulation) startLab(ts *testscript.TestScript, args []string) {
 	n, err := strconv.Atoi(args[0])
 	ts.Check(err)

@@ -50,8 +50,8 @@ func (f *snapshotFilter) apply(list []*repo.Snapshot) ([]*repo.Snapshot, error) 
 	}), nil
 }
 
-// ofDevice returns the snapshots of a device. Having none is an error, because the
-// name may be mistyped.
+// ofDevice returns the snapshots of a device. It is an error if there are none,
+// because the name may be mistyped.
 func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
 	own, err := repo.OfDevice(list, device)
 	if err != nil {
@@ -63,8 +63,8 @@ func ofDevice(list []*repo.Snapshot, device string) ([]*repo.Snapshot, error) {
 	return own, nil
 }
 
-// parseTime parses a local time. It returns it and the next day, minute or second,
-// depending on the precision of the text.
+// parseTime parses a local time that names a day, minute or second. It returns the
+// beginning of this period and that of the next one.
 func parseTime(s string) (from, after time.Time, err error) {
 	if s == "" {
 		return
@@ -135,7 +135,8 @@ password, ! incomplete, ⚑ pinned. NOTE is the note or the reason of the pin.`,
 	return cmd
 }
 
-// snapshotJSON is a snapshot with --json; the most important fields are flat.
+// snapshotJSON is a snapshot as --json prints it. It repeats the most important
+// nested fields at the top level.
 type snapshotJSON struct {
 	*repo.Snapshot
 	ShortID        string `json:"short_id"`

@@ -21,11 +21,11 @@ type statsResult struct {
 
 // growth is what was added to the repository in one period.
 type growth struct {
-	Date      string `json:"date"` // its first day
+	Date      string `json:"date"` // first day of the period
 	Snapshots int    `json:"snapshots"`
 	NewBytes  int64  `json:"new_bytes"`
 	Stored    int64  `json:"stored_bytes"`
-	Total     int64  `json:"total_bytes"` // stored up to its end
+	Total     int64  `json:"total_bytes"` // bytes stored up to the end of the period
 }
 
 func (a *app) statsCommand() *cobra.Command {
@@ -92,7 +92,8 @@ snapshots. --prune also shows what "snap prune" would free.`,
 	return cmd
 }
 
-// shareNames are the functions that return what a file belongs to.
+// shareNames has the functions that return the domain or app of a file, by value of
+// --by.
 var shareNames = map[string]func(domain string) string{
 	"": nil,
 	"domain": func(domain string) string {
@@ -118,7 +119,8 @@ func appOf(domain string) string {
 	return domain
 }
 
-// periods return the first day of the period that contains a time.
+// periods has functions that return the first day of the period that contains a time,
+// by value of --growth.
 var periods = map[string]func(time.Time) time.Time{
 	"":      nil,
 	"day":   func(t time.Time) time.Time { return t },
@@ -206,8 +208,8 @@ const (
 	eighths  = "▏▎▍▌▋▊▉█"
 )
 
-// bar draws a part of most in eighths of a column, at least one eighth if part is
-// positive.
+// bar draws a bar as long as part; the bar for most has barWidth columns. Lengths are
+// rounded down to eighths of a column, but a positive part has at least one eighth.
 func bar(part, most int64) string {
 	n := int(float64(part) / float64(most) * barWidth * 8)
 	if part > 0 {

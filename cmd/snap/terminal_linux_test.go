@@ -52,7 +52,8 @@ func readUntil(t *testing.T, user *os.File, text string) string {
 	return seen
 }
 
-// answer waits for a password prompt to switch the echo off and types an answer.
+// answer waits until a password prompt has switched the echo off. Then it types an
+// answer.
 func answer(t *testing.T, user, program *os.File, text string) {
 	t.Helper()
 	waitFor(t, func() bool { return !echoes(t, program) })

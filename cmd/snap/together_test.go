@@ -11,10 +11,10 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// TestImportsBesidePrunes runs two processes that each import a device day after
-// day, while a third forgets and prunes all the time. No process is refused or
-// waits, and every snapshot that is listed at the end equals its backup.
-// SNAP_TEST_TOGETHER sets the number of days.
+// TestImportsBesidePrunes imports two devices at the same time, day after day, while
+// other processes forget and prune. No process is refused or has to wait. At the end
+// every listed snapshot equals its backup. SNAP_TEST_TOGETHER sets the number of
+// days.
 func TestImportsBesidePrunes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it imports for several days")
@@ -89,7 +89,7 @@ func TestImportsBesidePrunes(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	// Once as the processes left it, and again after a final prune.
+	// Check the repository as the processes left it, and again after a final prune.
 	for range 2 {
 		var list []killedSnapshot
 		s.json(&list, "snapshots")

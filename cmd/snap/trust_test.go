@@ -12,7 +12,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// Every command describes each state of trust in words, and names it with --json.
+// Every command describes each state of trust in words. With --json it gives the name
+// of the state.
 func TestTrustStates(t *testing.T) {
 	l := devicetest.NewLab(t, lab.Options{PlainText: true})
 	t.Setenv(device.AddressVariable, l.Address)

@@ -28,7 +28,7 @@ func lockToPrint(l repo.LockInfo) lockJSON {
 
 // unlockResult is the output of unlock.
 type unlockResult struct {
-	Locks   []lockJSON    `json:"locks"` // before the removal
+	Locks   []lockJSON    `json:"locks"` // all locks before the removal
 	Removed []repo.FileID `json:"removed"`
 }
 

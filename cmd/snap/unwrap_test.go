@@ -25,7 +25,7 @@ func deriveByHand(t *testing.T, bag *keybag.Bag, password string) []byte {
 	return key
 }
 
-// unwrapByHand is section 2.2.2 of RFC 3394.
+// unwrapByHand unwraps a key as in section 2.2.2 of RFC 3394.
 func unwrapByHand(t *testing.T, kek, wrapped []byte) []byte {
 	t.Helper()
 	block, err := aes.NewCipher(kek)
