@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Backs one simulated device up with snap and with idevicebackup2 in turn, in
-# full and after days of use, and prints what each took. It needs
-# idevicebackup2 (libimobiledevice-utils) and GNU time.
+# Backs up one simulated device with snap and idevicebackup2 in turn: first in full,
+# then after each day of use. Prints the time and memory that each backup took. It
+# needs idevicebackup2 (libimobiledevice-utils) and GNU time.
 #
 #   bench/device.sh [SCALE]        tiny, small, medium (default) or large
 #   DAYS=1 bench/device.sh         one day of use, not three
-#   ENCRYPT=all bench/device.sh    a device that encrypts, its password known
+#   ENCRYPT=all bench/device.sh    a device that encrypts; snap knows the password
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scale=${1:-medium}

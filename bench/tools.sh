@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Says which of the programs that bench compares snap with are installed, and
-# how to get the others. With --install it installs those that Debian and Ubuntu
-# package (needs root).
+# Bench compares snap with other programs. This script lists which of them are
+# installed, and says how to get the others. With --install it installs those for
+# which Debian and Ubuntu have packages (needs root).
 #
 #   bench/tools.sh
 #   sudo bench/tools.sh --install
