@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// topFiles are rewritten by every run of a device.
+// topFiles are the files that a device rewrites in every backup.
 var topFiles = []string{"Info.plist", "Manifest.db", "Manifest.plist", "Status.plist"}
 
 func sizes(m *foldertest.Folder, names ...string) (sum int64) {
@@ -27,8 +27,8 @@ func sizes(m *foldertest.Folder, names ...string) (sum int64) {
 	return sum
 }
 
-// awaitClock waits until a file that is changed now gets another change time than
-// all files that exist: the kernel's clock for them is coarse.
+// awaitClock waits until a file that is changed now gets a later change time
+// than all existing files: the kernel's clock for change times is coarse.
 func awaitClock(t *testing.T) {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "clock")
@@ -47,7 +47,7 @@ func awaitClock(t *testing.T) {
 	}
 }
 
-// The second import of a folder reads what changed and nothing else.
+// The second import of a folder reads only the files that changed.
 func TestOnlyChangesAreRead(t *testing.T) {
 	t.Parallel()
 	const domain, path = "HomeDomain", "Library/Preferences/p4.plist"
@@ -56,8 +56,8 @@ func TestOnlyChangesAreRead(t *testing.T) {
 		name   string
 		opts   Options
 		change func(m *foldertest.Folder)
-		files  int64 // read besides topFiles
-		top    bool  // topFiles too
+		files  int64 // number of files read, without topFiles
+		top    bool  // topFiles are read too
 	}{
 		{name: "nothing", change: func(*foldertest.Folder) {}},
 		{name: "nothing, rescan", opts: Options{Rescan: true}, change: func(*foldertest.Folder) {}, files: 12, top: true},
@@ -126,9 +126,9 @@ func TestOnlyChangesAreRead(t *testing.T) {
 	}
 }
 
-// Content that the repository has lost is read and stored again, even if the file
-// looks unchanged, and even if it has so many chunks that its entry does not name
-// them.
+// Content that the repository has lost is read and stored again, even if the
+// file looks unchanged, and even if the file has so many chunks that its entry
+// refers to content lists.
 func TestLostContentIsStoredAnew(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)
@@ -165,7 +165,8 @@ func TestLostContentIsStoredAnew(t *testing.T) {
 	}
 }
 
-// SkipIfUnchanged does not skip a backup of which a pack was lost.
+// SkipIfUnchanged does not skip a backup if the repository has lost a pack that
+// it needs.
 func TestSkipIfUnchanged(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)

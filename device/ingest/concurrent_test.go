@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/local"
 )
 
-// Two processes store two devices in one repository at the same time, day
-// after day.
+// Two processes import backups of two devices into one repository at the same
+// time, on several days.
 func TestTwoImportsAtOnce(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

@@ -1,12 +1,13 @@
-// Package ingest turns a backup into a snapshot: Import stores one from a
-// folder, Publish one that a device has just sent.
+// Package ingest turns a backup into a snapshot: Import stores a backup in a
+// folder, Publish a backup that a device has just sent.
 //
-// Apple's formats (package mobilesync) and storage (package repo) meet here;
-// neither knows of the other. It makes a snapshot only of a backup that was
-// complete and did not change while it was read; with AllowIncomplete, the
-// snapshot's record says what is wrong. The blobs of the backup can be rebuilt
-// from the snapshot byte for byte, with all folders, modes and times. It never
-// changes the backup, and prints nothing.
+// It connects package mobilesync (Apple's formats) and package repo (storage),
+// which do not depend on each other. It makes a snapshot only of a complete
+// backup that did not change while it was read. With AllowIncomplete it also
+// stores other backups, and the snapshot's record says what is wrong. The blobs
+// of the backup can be rebuilt from the snapshot byte for byte, with all
+// folders, modes and times. The package never changes the backup, and prints
+// nothing.
 package ingest
 
 import (
@@ -21,13 +22,13 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// The kinds of failure that a caller decides on; test with errors.Is.
+// Errors that callers may want to handle; test for them with errors.Is.
 var (
 	// ErrIncomplete says that a backup is incomplete and was not stored. The error
-	// is an *IncompleteError.
+	// returned is an *IncompleteError.
 	ErrIncomplete = errors.New("the backup is incomplete")
 	// ErrChanged says that a backup changed while it was read. No snapshot was
-	// made; the next try uses what was stored.
+	// made; the next attempt reuses the content that was stored.
 	ErrChanged = folder.ErrChanged
 )
 
@@ -54,17 +55,18 @@ type Result struct {
 	Unchanged bool           `json:"unchanged"` // SkipIfUnchanged applied: Snapshot is the parent
 	Files     int64          `json:"files"`
 	Bytes     int64          `json:"bytes"`
-	ReadFiles int64          `json:"read_files"` // that were not known to be unchanged
+	ReadFiles int64          `json:"read_files"` // files that were read, since they may have changed
 	ReadBytes int64          `json:"read_bytes"`
-	// For an unlocked backup: the files that are stored decrypted, and those
-	// that had to be stored encrypted.
+	// Of an unlocked backup: the number of files stored decrypted, and the number
+	// stored encrypted, for each reason.
 	Unsealed int64               `json:"unsealed_files"`
 	Raw      map[RawReason]int64 `json:"raw_files,omitempty"`
 	Skipped  []string            `json:"skipped"`  // entries that were left out, with the reason
 	Problems []Problem           `json:"problems"` // of the folder
-	// Report is nil if the manifest is unreadable, or was not read because
-	// nothing has changed since the last import.
-	Report    *mobilesync.Report  `json:"report"` // files compared with the manifest
+	// Report is the result of comparing the files with the manifest. It is nil if
+	// the manifest is unreadable, or was not read because nothing has changed since
+	// the last import.
+	Report    *mobilesync.Report  `json:"report"`
 	Anomalies *manifest.Anomalies `json:"anomalies"`
 }
 
@@ -75,7 +77,7 @@ type Problem struct {
 	Text  string                 `json:"text"`
 }
 
-// IncompleteError says why a backup was refused. It is ErrIncomplete.
+// IncompleteError says why a backup was refused. It matches ErrIncomplete.
 type IncompleteError struct {
 	Dir     string
 	Reasons []string

@@ -77,8 +77,8 @@ var generated = struct {
 	folders map[uint64]string
 }{folders: map[uint64]string{}}
 
-// runSeries imports days of a tiny device, each with the password of its day, or
-// locked.
+// runSeries imports days of a tiny device. If unlock is true, each is imported
+// with the password of its day; otherwise without a password.
 func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seriesRun {
 	t.Helper()
 	conf.StateDir = t.TempDir()
@@ -107,8 +107,8 @@ func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seri
 	return run
 }
 
-// verify materializes every day. It opens the repository anew, so no password of a
-// device is known.
+// verify materializes every day. It opens the repository anew, so no backup
+// password is known.
 func (run *seriesRun) verify(t testing.TB) {
 	t.Helper()
 	r := mustOpen(t, run.be, 9)
@@ -174,7 +174,7 @@ func TestPasswordChangeAddsLittle(t *testing.T) {
 	run.verify(t)
 	before, after := run.results[1].Snapshot, run.results[2].Snapshot
 	t.Logf("before the change %d bytes, after it %d, of %d", before.StoredBytes, after.StoredBytes, after.Bytes)
-	// A tiny device is mostly metadata, all of which has new keys.
+	// The backup of a tiny device is mostly metadata, and all keys in it are new.
 	if after.StoredBytes > before.StoredBytes+after.Bytes/10 {
 		t.Errorf("the day of the change added %d bytes, the day before %d", after.StoredBytes, before.StoredBytes)
 	}
@@ -209,7 +209,8 @@ func TestUnlockingLaterSharesWithPlain(t *testing.T) {
 	}
 }
 
-// TestOddSealedFiles breaks files of an encrypted backup in all ways that were seen.
+// TestOddSealedFiles damages files of an encrypted backup in all ways that were
+// seen in real backups.
 func TestOddSealedFiles(t *testing.T) {
 	t.Parallel()
 	folder := encryptedFolder(t, 21)
@@ -236,7 +237,7 @@ func TestOddSealedFiles(t *testing.T) {
 	}
 	be := memory.New()
 	r := createRepo(t, be)
-	for range 2 { // the second time everything is the parent's
+	for range 2 { // the second import takes everything from the parent
 		res := importUnlocked(t, r, folder, synthetic.DefaultPassword, Options{Workers: 1})
 		if res.Raw[RawLength] != 1 || res.Raw[RawPadding] != 1 || len(res.Raw) != 2 {
 			t.Errorf("raw files: %v", res.Raw)
@@ -254,7 +255,7 @@ func TestOddSealedFiles(t *testing.T) {
 	}
 }
 
-// blobsOf returns the first blobs of over 100 bytes.
+// blobsOf returns the first n blobs that have more than 100 bytes.
 func blobsOf(t testing.TB, folder string, n int) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(folder, "??", "*"))

@@ -26,7 +26,7 @@ import (
 // have not changed keep their key and their bytes.
 type encryptedTwin struct {
 	*foldertest.Folder                    // the twin's own folder
-	plain              *foldertest.Folder // whose content it holds
+	plain              *foldertest.Folder // the folder whose content the twin has
 	rand               *rand.ChaCha8
 	bag                []byte
 	keys               *keybag.Keys
@@ -48,7 +48,7 @@ func newEncryptedTwin(t testing.TB) *encryptedTwin {
 	return s
 }
 
-// newBag sets a password, which gives all files new keys.
+// newBag sets a password. All files get new keys.
 func (s *encryptedTwin) newBag(password string) {
 	s.Helper()
 	var err error
@@ -72,7 +72,7 @@ func (s *encryptedTwin) encrypt(content []byte, key keybag.FileKey) []byte {
 	return out.Bytes()
 }
 
-// day makes the folder the twin of the other one as it is now.
+// day gives the twin the present content of the other folder.
 func (s *encryptedTwin) day(day int) {
 	s.Helper()
 	for name, r := range s.plain.Records {
@@ -154,7 +154,7 @@ func runUnlocked(be backend.Backend, dir, password string) error {
 	return err
 }
 
-// judgeUnlocked is judge for snapshots that are all unlocked.
+// judgeUnlocked is like judge, and wants all snapshots to be unlocked.
 func judgeUnlocked(be backend.Backend, pictures map[int]foldertest.Picture, torn ...string) ([]int, error) {
 	r, err := openRepo(be, 98)
 	if err != nil {
@@ -172,8 +172,8 @@ func judgeUnlocked(be backend.Backend, pictures map[int]foldertest.Picture, torn
 	return judge(be, pictures, torn...)
 }
 
-// encryptedRig is a store with day 1 of an encrypted device, and a folder at day 2,
-// after an ordinary day or a password change.
+// encryptedRig is a store with day 1 of a device that encrypts, and a folder
+// with its backup of day 2, after an ordinary day or a password change.
 type encryptedRig struct {
 	*encryptedTwin
 	password string
@@ -203,8 +203,8 @@ func encryptedRigs(t *testing.T) map[string]*encryptedRig {
 	return rigs
 }
 
-// judgeAfter wants day 1 complete, day 2 complete if it exists, and the next import
-// to succeed.
+// judgeAfter returns an error unless day 1 is complete, day 2 is complete or
+// absent, and the next import succeeds.
 func (rig *encryptedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 	days, err := judgeUnlocked(be, rig.pictures)
 	if err != nil {
@@ -222,7 +222,7 @@ func (rig *encryptedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 	return nil
 }
 
-// run is the import of day 2.
+// run returns a repotest.Run that imports day 2.
 func (rig *encryptedRig) run(least, want int) repotest.Run {
 	return repotest.Run{Base: rig.base, Least: least, Want: want, Notices: true, Do: func(be backend.Backend) error {
 		return runUnlocked(be, rig.Dir, rig.password)

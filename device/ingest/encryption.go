@@ -17,7 +17,7 @@ type RawReason string
 
 // The reasons, as --json shows them.
 const (
-	RawNoKey       RawReason = "no_key"          // its record has none: old iOS versions left some files unencrypted
+	RawNoKey       RawReason = "no_key"          // its record has no key: old iOS versions left some files unencrypted
 	RawUnsupported RawReason = "unsupported_key" // its wrapped key has an unknown form
 	RawNoClass     RawReason = "no_class_key"    // the keybag has no usable key of its class
 	RawBadKey      RawReason = "damaged_key"     // its wrapped key fails the check
@@ -26,8 +26,8 @@ const (
 	RawDifferent   RawReason = "not_canonical"   // encrypting it again gives other bytes
 )
 
-// fileKey returns the key that a file is encrypted with. If there is none, reason
-// says why; it is empty for files that are never encrypted.
+// fileKey returns the key that a file is encrypted with. If there is no key,
+// reason says why; reason is empty for files that are never encrypted.
 func (j *job) fileKey(e *tree.Entry, row int32) (key keybag.FileKey, encrypted bool, reason RawReason) {
 	if !j.b.Unlocked() {
 		return key, false, ""
@@ -51,8 +51,8 @@ func (j *job) fileKey(e *tree.Entry, row int32) (key keybag.FileKey, encrypted b
 	return key, false, RawBadKey
 }
 
-// storeFile stores an open file: decrypted if its bytes can provably be
-// rebuilt, otherwise encrypted.
+// storeFile stores an open file. It stores an encrypted file decrypted if the
+// encrypted bytes can provably be rebuilt.
 func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceReader, f *file) error {
 	key, encrypted, reason := j.fileKey(&f.entry, f.row)
 	if encrypted {
@@ -83,8 +83,8 @@ func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceR
 }
 
 // storeDecrypted stores the plaintext of an encrypted file and verifies that
-// encrypting it again gives the same bytes. If it does not, reason says why;
-// the caller must then rewind src and store the file encrypted.
+// encrypting it again gives the same bytes. If the bytes differ, reason says
+// why; the caller must then rewind src and store the file encrypted.
 func (j *job) storeDecrypted(ctx context.Context, w *repo.ContentWriter, src *sourceReader, key keybag.FileKey, parent *tree.Entry) (content tree.Content, reason RawReason, err error) {
 	// Check the padding first, although it is at the end: otherwise a large file
 	// with bad padding would leave useless chunks in the repository.
@@ -111,8 +111,8 @@ func (j *job) storeDecrypted(ctx context.Context, w *repo.ContentWriter, src *so
 	return tree.Content{}, "", err
 }
 
-// plaintextOf returns the earlier plaintext of a file, nil if the parent does not
-// have it.
+// plaintextOf returns the plaintext that the parent has of a file, nil if it
+// has none.
 func (j *job) plaintextOf(parent *tree.Entry) *tree.Content {
 	if parent == nil || parent.Encryption == nil && j.parent.Encrypted {
 		return nil

@@ -18,7 +18,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// twoDays is a repository with day 1 and a folder at day 2.
+// twoDays returns a repository with the backup of day 1, and a folder with that
+// of day 2.
 func twoDays(t *testing.T) (m *foldertest.Folder, base *memory.Backend, pictures map[int]foldertest.Picture) {
 	m = foldertest.New(t)
 	base = memory.New()
@@ -33,11 +34,11 @@ func twoDays(t *testing.T) (m *foldertest.Folder, base *memory.Backend, pictures
 	return m, base, pictures
 }
 
-// runImport is a process that imports and ends.
+// runImport acts as a process that imports a folder and ends.
 func runImport(be backend.Backend, dir string) error { return runImportAs(be, dir, 20) }
 
-// runImportAs is runImport with other randomness: no two processes make a file of
-// the same bytes, and name.
+// runImportAs is runImport with other randomness, since no two processes write
+// a file with the same bytes and name.
 func runImportAs(be backend.Backend, dir string, seed byte) error {
 	r, err := openRepo(be, seed)
 	if err != nil {
@@ -47,8 +48,8 @@ func runImportAs(be backend.Backend, dir string, seed byte) error {
 	return err
 }
 
-// judgeAfter wants day 1 complete, day 2 complete if it exists, and the next import
-// to succeed. Files that a disk has torn may be damaged.
+// judgeAfter returns an error unless day 1 is complete, day 2 is complete or
+// absent, and the next import succeeds. The torn files may be damaged.
 func judgeAfter(be backend.Backend, dir string, pictures map[int]foldertest.Picture, succeeded bool, torn ...string) error {
 	days, err := judge(be, pictures, torn...)
 	if err != nil {
@@ -82,8 +83,8 @@ func TestImportSurvivesEveryCrash(t *testing.T) {
 	repotest.EveryCrash(t, run, func(be *memory.Backend) error { return judgeAfter(be, m.Dir, pictures, false) })
 }
 
-// A disk that breaks its promise to flush can tear files. Check names those, and no
-// others.
+// A disk that does not flush as promised can tear files. Check reports the torn
+// files, and no others.
 func TestImportSurvivesTornFiles(t *testing.T) {
 	t.Parallel()
 	m, base, pictures := twoDays(t)
@@ -93,8 +94,8 @@ func TestImportSurvivesTornFiles(t *testing.T) {
 	})
 }
 
-// A store that is full at any byte is reported as such. Once it has room again, the
-// import succeeds.
+// An import reports that the store is full, at whatever byte that happens. Once
+// the store has room again, the import succeeds.
 func TestImportSurvivesFullStore(t *testing.T) {
 	t.Parallel()
 	m, base, pictures := twoDays(t)
@@ -121,7 +122,7 @@ func TestImportSurvivesFullStore(t *testing.T) {
 	}
 }
 
-// What an interrupted import stored is used by the next one.
+// The next import uses the content that an interrupted import stored.
 func TestNextImportUsesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	m, base, _ := twoDays(t)

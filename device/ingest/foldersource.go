@@ -26,7 +26,7 @@ func (f *folderSource) Parent(ctx context.Context) (*repo.Snapshot, error) {
 		return nil, err
 	}
 	udid, path := f.b.Device().UDID, f.b.Dir()
-	better := func(a, b *repo.Snapshot) bool { // a than b
+	better := func(a, b *repo.Snapshot) bool { // whether a is a better parent than b
 		if b == nil {
 			return true
 		}
@@ -57,7 +57,8 @@ func (f *folderSource) Origin() repo.Source {
 // Written implements Source.
 func (f *folderSource) Written() repo.WriteStats { return repo.WriteStats{} }
 
-// Stored returns the parent's content of a file that has not changed.
+// Stored returns the content that the parent has of a file, if the file has not
+// changed.
 func (f *folderSource) Stored(ctx context.Context, file File) (*Stored, error) {
 	old := file.Parent
 	if old == nil || f.rescan || file.Size == 0 || !unchanged(old, file.Entry, file.Size) || old.Encryption != nil && !f.b.Unlocked() {
@@ -71,16 +72,16 @@ func (f *folderSource) Stored(ctx context.Context, file File) (*Stored, error) {
 	return &Stored{Entry: e, Final: f.parent.Unlocked == f.b.Unlocked()}, nil
 }
 
-// present reports whether all content of an entry of the parent can be relied
-// on. If not, the file is read and stored again.
+// present reports whether a new snapshot may rely on all content of an entry.
+// If not, the file is read and stored again.
 func present(ctx context.Context, r *repo.Repo, e *tree.Entry) (bool, error) {
 	return blob.Present(ctx, r, &e.Content, r.Index().Reusable)
 }
 
-// unchanged reports whether a file equals the parent's in everything but its
-// bytes: size, mtime, inode, change time, and the manifest's record. It is
-// false on a system without inodes and change times, since the rest proves too
-// little.
+// unchanged reports whether a file has the same metadata as in the parent:
+// size, mtime, inode, change time, and the manifest's record. It returns false
+// on a system without inodes and change times, since the other metadata proves
+// too little.
 func unchanged(old, e *tree.Entry, size int64) bool {
 	return old.Kind == e.Kind && old.Key() == e.Key() &&
 		blob.Size(old) == size && old.ModTime == e.ModTime &&

@@ -14,9 +14,9 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// Import stores the backup in a folder as a snapshot. The repository's index must
-// have been loaded. If it fails, no snapshot was made; the next run uses the
-// content that was stored.
+// Import stores the backup in a folder as a snapshot. The repository's index
+// must have been loaded. If Import fails, no snapshot was made, but the next
+// run reuses the content that was stored.
 func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Options) (*Result, error) {
 	j := newJob(r, b, &folderSource{r: r, b: b, rescan: opts.Rescan}, opts)
 	if err := j.begin(ctx); err != nil {
@@ -35,9 +35,10 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Option
 	return j.commit(ctx, j.store)
 }
 
-// Publish is Import for a backup that a device has just sent and that is mostly
-// in the repository. It is refused if a file of the manifest is missing: a
-// folder may have lost it long ago, but here it was not received.
+// Publish is like Import, but for a backup that a device has just sent. Most of
+// its content is already in the repository. Publish refuses a backup that lacks
+// a file of its manifest: a folder may have lost the file long ago, but here it
+// was not received.
 func Publish(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) (*Result, error) {
 	j := newJob(r, b, src, opts)
 	if err := j.begin(ctx); err != nil {
@@ -76,8 +77,8 @@ func newJob(r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) *job {
 	return &job{r: r, b: b, src: src, opts: opts, res: &Result{Skipped: []string{}, Problems: []Problem{}}}
 }
 
-// begin finds the parent. It refuses an incomplete backup unless that is
-// allowed.
+// begin finds the parent. It refuses an incomplete backup unless
+// AllowIncomplete is set.
 func (j *job) begin(ctx context.Context) error {
 	problems, err := j.b.Problems(ctx)
 	if err != nil {
@@ -108,8 +109,8 @@ func (j *job) mark(why string) {
 	j.problems = append(j.problems, why)
 }
 
-// commit calls store, which stores the tree and returns its root, and writes the
-// snapshot.
+// commit calls store and writes the snapshot. store stores the tree and returns
+// its root.
 func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writer) (chunk.ID, error)) (*Result, error) {
 	w := j.r.NewWriter(ctx)
 	defer w.Close()
@@ -125,8 +126,8 @@ func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writ
 		}
 		j.mark(err.Error())
 	}
-	// If chunks were stored, the repository had lost content of this backup, and
-	// they must be committed.
+	// If the tree is the parent's and chunks were stored nevertheless, the
+	// repository had lost them, and they must be committed.
 	if j.opts.SkipIfUnchanged && j.parent != nil && j.parent.Root == root && w.Stats().Chunks == 0 {
 		j.res.Snapshot, j.res.Unchanged = j.parent, true
 		if err := w.Close(); err != nil {

@@ -18,10 +18,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// TestLargePasswordChange changes the backup password of a device of 3 GB: every file
-// gets a new key and new bytes. Above what the same day adds without a
-// change, next to nothing may be added for it. It needs 15 GB of disk and some
-// minutes:
+// TestLargePasswordChange changes the backup password of a device of 3 GB:
+// every file gets a new key and new bytes. The change may add almost nothing to
+// what the same day adds without it. It needs 15 GB of disk and some minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestLargePasswordChange -timeout 1h -v ./device/ingest
 func TestLargePasswordChange(t *testing.T) {
@@ -40,7 +39,8 @@ func TestLargePasswordChange(t *testing.T) {
 }
 
 // largeDays imports two days of a large device and returns the result of the
-// second, which it materializes and compares if told to.
+// second import. If compare is true, it materializes the second snapshot and
+// compares it with the folder.
 func largeDays(t *testing.T, conf synthetic.Config, compare bool) *Result {
 	t.Helper()
 	ctx := context.Background()
@@ -112,8 +112,9 @@ func sameTree(a, b string) error {
 	return want.Diff(got)
 }
 
-// resetPeak resets the peak of resident memory, and peak returns it in bytes, 0 if
-// the system does not say. It includes the databases of the series.
+// resetPeak resets the peak of resident memory. peak returns the peak in bytes,
+// or 0 if the system does not say. The peak includes the databases of the
+// series.
 func resetPeak() {
 	debug.FreeOSMemory()
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0)

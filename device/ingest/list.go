@@ -16,17 +16,17 @@ import (
 // item is an entry of the folder, from which an entry of the tree is made.
 type item struct {
 	file folder.File
-	row  int32 // of the manifest, or -1
+	row  int32 // in the manifest, -1 if none
 }
 
-// list lists the folder and at the same time reads its manifest, finds the row
-// of each file, and sorts the files.
+// list lists the folder while it reads the manifest. It then finds the row of
+// each file and sorts the files.
 func (j *job) list(ctx context.Context) error {
 	j.opts.Progress.Enter("reading manifest")
 	inner, cancel := context.WithCancel(ctx)
 	walked := make(chan error, 1)
 	go func() {
-		if j.items != nil { // sameAsParent has listed it
+		if j.items != nil { // sameAsParent has listed the folder
 			walked <- nil
 			return
 		}
@@ -117,8 +117,8 @@ func (j *job) match() error {
 	return nil
 }
 
-// skip leaves out links and special files, which devices do not write, and
-// refuses names that Materialize could not write.
+// skip leaves out a link or special file; devices write none. It refuses a name
+// that package materialize could not write.
 func (j *job) skip(f folder.File) error {
 	if err := folder.CheckPath(f.Path); err != nil {
 		if !j.opts.AllowIncomplete {

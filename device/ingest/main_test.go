@@ -8,7 +8,7 @@ import (
 	"github.com/snap-backup/snap/internal/ramtemp"
 )
 
-// shared is a folder for what several tests read.
+// shared is a folder for files that several tests read.
 var shared string
 
 func TestMain(m *testing.M) { os.Exit(withShared(m)) }

@@ -31,7 +31,7 @@ type encryptedBackup struct {
 	dir  string
 	keys *keybag.Keys
 	db   *sql.DB
-	file string // Manifest.db in the clear, beside the folder
+	file string // the decrypted Manifest.db, beside the folder
 
 	manifest map[string]any // Manifest.plist
 }
@@ -97,7 +97,8 @@ func (s *encryptedBackup) exec(query string, args ...any) {
 	s.check(err)
 }
 
-// files returns the fileIDs of files with a key and a blob of some length.
+// files returns the fileIDs of files that have a key and a blob of more than 32
+// bytes.
 func (s *encryptedBackup) files() []string {
 	s.t.Helper()
 	rows, err := s.db.Query(`SELECT fileID, file FROM Files WHERE flags = 1 AND domain LIKE 'AppDomain-%' AND relativePath LIKE '%.plist' ORDER BY fileID`)
@@ -151,8 +152,8 @@ func (a *archive) setKey(key []byte) {
 	a.objs[a.root["EncryptionKey"].(plist.UID)].(map[string]any)["NS.data"] = key
 }
 
-// finish puts the manifest back: it is given the plain database and a fresh
-// key, and returns what becomes Manifest.db.
+// finish writes the manifest back. form gets the plain database and a new key,
+// and returns the content of Manifest.db.
 func (s *encryptedBackup) finish(form func(plain []byte, key keybag.FileKey) []byte) {
 	s.t.Helper()
 	plain, err := os.ReadFile(s.file)
@@ -169,9 +170,9 @@ func (s *encryptedBackup) finish(form func(plain []byte, key keybag.FileKey) []b
 
 func blobOf(id string) string { return id[:2] + "/" + id }
 
-// importTwice imports the folder into a new repository, twice: the second time
-// all is taken over from the first, and told in the same way. Everything has to
-// come back.
+// importTwice imports the folder into a new repository twice. The second import
+// must use all content of the first and return the same result. Both snapshots
+// must be restored exactly.
 func (s *encryptedBackup) importTwice(want func(t testing.TB, r *repo.Repo, res *Result)) {
 	t := s.t
 	t.Helper()
@@ -201,7 +202,7 @@ func wantRaw(t testing.TB, res *Result, want map[RawReason]int64) {
 	}
 }
 
-// TestOddRows has rows of all odd kinds in one manifest.
+// TestOddRows imports a manifest with unusual rows of all kinds.
 func TestOddRows(t *testing.T) {
 	t.Parallel()
 	s := newEncryptedBackup(t, 21)
@@ -210,7 +211,7 @@ func TestOddRows(t *testing.T) {
 		t.Fatalf("only %d files", len(ids))
 	}
 
-	// Unencrypted, as old systems left some files.
+	// An unencrypted file; old systems left some unencrypted.
 	a := s.archive(ids[0])
 	s.write(blobOf(ids[0]), s.open(s.read(blobOf(ids[0])), a.key()))
 	delete(a.root, "EncryptionKey")
@@ -221,7 +222,7 @@ func TestOddRows(t *testing.T) {
 	a.setKey(append(bytes.Clone(a.key()), make([]byte, 172-44)...))
 	s.putArchive(ids[1], a)
 
-	// Of a class that the keybag lacks.
+	// A key of a class that the keybag lacks.
 	a = s.archive(ids[2])
 	key := bytes.Clone(a.key())
 	binary.LittleEndian.PutUint32(key, 17)
@@ -229,36 +230,38 @@ func TestOddRows(t *testing.T) {
 	a.root["ProtectionClass"] = 17
 	s.putArchive(ids[2], a)
 
-	// Of a class that is bound to the device.
+	// A key of a class that is bound to the device.
 	a = s.archive(ids[3])
 	key = bytes.Clone(a.key())
 	binary.LittleEndian.PutUint32(key, keybag.ClassRecovery)
 	a.setKey(key)
 	s.putArchive(ids[3], a)
 
-	// Whose wrap is damaged.
+	// A wrapped key that is damaged.
 	a = s.archive(ids[4])
 	key = bytes.Clone(a.key())
 	key[20] ^= 1
 	a.setKey(key)
 	s.putArchive(ids[4], a)
 
-	// No sense, and nothing at all.
+	// One description that makes no sense, and one that is empty.
 	s.exec(`UPDATE Files SET file = ? WHERE fileID = ?`, []byte("bplist00 but nothing that follows"), ids[5])
 	s.exec(`UPDATE Files SET file = NULL WHERE fileID = ?`, ids[6])
 
-	// The key of another file: the padding does not fit, but for one in 256.
+	// The key of another file: the padding is wrong, except by chance in 1 of 256
+	// cases.
 	a, other := s.archive(ids[7]), s.archive(ids[8])
 	a.setKey(bytes.Clone(other.key()))
 	s.putArchive(ids[7], a)
 
-	// Another size than the padding says: the padding decides.
+	// A size that differs from the size that the padding implies: the padding
+	// decides.
 	a = s.archive(ids[9])
 	a.root["Size"] = 12345
 	s.putArchive(ids[9], a)
 
-	// Two rows with the same sealed bytes, and a third with the same content
-	// under a key of its own.
+	// Two rows with the same encrypted bytes, and a third with the same content but
+	// another key.
 	twin := s.addFile("AppDomain-com.example.twins", "a.bin", s.archive(ids[8]), s.read(blobOf(ids[8])))
 	content := s.open(s.read(blobOf(ids[8])), s.archive(ids[8]).key())
 	a = s.archive(ids[8])
@@ -270,7 +273,7 @@ func TestOddRows(t *testing.T) {
 
 	// The same file twice, once with its ID as a BLOB.
 	s.exec(`INSERT INTO Files SELECT CAST(fileID AS BLOB), domain, relativePath, flags, file FROM Files WHERE fileID = ?`, ids[10])
-	// A row that leads out of the folder: its file is not there.
+	// A row with a path that leads out of the folder. Its blob is missing.
 	s.addRow("HomeDomain", "../../../etc/passwd", s.archive(ids[11]))
 
 	s.finish(s.seal)
@@ -300,7 +303,8 @@ func TestOddRows(t *testing.T) {
 	})
 }
 
-// addRow adds a row that says what another says; addFile a blob, too.
+// addRow adds a row with the description of another file. addFile also adds a
+// blob.
 func (s *encryptedBackup) addRow(domain, path string, like *archive) string {
 	s.t.Helper()
 	sum := sha1.Sum([]byte(domain + "-" + path))
@@ -318,7 +322,7 @@ func (s *encryptedBackup) addFile(domain, path string, like *archive, blob []byt
 	return id
 }
 
-// TestOddManifests has forms of Manifest.db that tools leave behind.
+// TestOddManifests imports Manifest.db in forms that some tools write.
 func TestOddManifests(t *testing.T) {
 	cbc := func(s *encryptedBackup) func([]byte, keybag.FileKey) []byte {
 		return func(plain []byte, key keybag.FileKey) []byte {
@@ -332,12 +336,12 @@ func TestOddManifests(t *testing.T) {
 		raw     map[RawReason]int64
 	}{
 		"without padding": {form: cbc, raw: map[RawReason]int64{RawPadding: 1}},
-		// The last byte of the database is the last of a row, which cannot be
-		// read without it, and looks like padding of one byte.
+		// The last byte of the database looks like padding of one byte. It is the last
+		// byte of a row, which cannot be read without it.
 		"without padding, but as if": {
 			prepare: func(s *encryptedBackup) {
 				id := s.files()[0]
-				for i := range 20 { // the first rows may get pages that were free
+				for i := range 20 { // the first rows may use free pages instead of the last one
 					s.addFile("AppDomain-com.example.last", strconv.Itoa(i), s.endingInOne(id, strconv.Itoa(i)), s.read(blobOf(id)))
 					b, err := os.ReadFile(s.file)
 					s.check(err)
@@ -382,9 +386,8 @@ func TestOddManifests(t *testing.T) {
 	}
 }
 
-// endingInOne returns the archive of a file with so much in it that it fills a
-// page, and that its last byte, of the place where its table of offsets begins,
-// is 1.
+// endingInOne returns an archive that fills a page and whose last byte is 1.
+// That byte is the last one of the position of its offset table.
 func (s *encryptedBackup) endingInOne(id, path string) *archive {
 	s.t.Helper()
 	a := s.archive(id)
@@ -404,8 +407,9 @@ func (s *encryptedBackup) endingInOne(id, path string) *archive {
 }
 
 // TestFormChangesWithThePassword imports a folder locked, unlocked, locked and
-// unlocked again. Each time all files are stored in the new form, and can be
-// restored. The manifest of one folder can be read without the password.
+// unlocked again. Each time all files are stored in the new form and can be
+// restored. The manifest of one of the folders can be read without the
+// password.
 func TestFormChangesWithThePassword(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes eight imports")

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// maxAhead bounds by how many batches the fastest goroutine may be ahead of the
-// slowest.
+// maxAhead is the number of batches by which the fastest goroutine may be ahead
+// of the slowest.
 const maxAhead = 64
 
-// batch is a sequence of neighbouring files, in order, that one goroutine reads.
+// batch is a sequence of neighbouring files that one goroutine reads in order.
 type batch struct {
 	files []file
 	bytes int64         // to read
@@ -29,9 +29,9 @@ type batch struct {
 // file is a file or folder on its way into the tree.
 type file struct {
 	entry   tree.Entry
-	size    int64       // as listed, like entry.ModTime
+	size    int64       // as listed
 	modTime int64       // as listed
-	row     int32       // of the manifest, or -1
+	row     int32       // in the manifest, -1 if none
 	parent  *tree.Entry // the same file in the parent, or nil
 	read    bool        // its content must be read
 	leftOut bool        // it could not be read
@@ -203,7 +203,7 @@ func (j *job) file(it *item) file {
 	return file{entry: e, size: f.Size, modTime: e.ModTime, row: it.row}
 }
 
-// recordSum hashes what a record says about a file's content.
+// recordSum hashes the fields of a record that describe a file's content.
 func recordSum(rec *manifest.Record) uint64 {
 	b := make([]byte, 0, 192)
 	for _, v := range []int64{rec.Size, rec.ModTime, rec.ChangeTime, rec.Birth, int64(rec.Inode), int64(rec.Mode), int64(rec.ProtectionClass)} {

@@ -15,7 +15,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// read reads the files of a batch that must be read.
+// read reads those files of a batch that must be read.
 func (j *job) read(ctx context.Context, w *repo.ContentWriter, b *batch) error {
 	for i := range b.files {
 		f := &b.files[i]
@@ -50,7 +50,7 @@ func (j *job) leaveOut(f *file, why error) {
 	j.res.Bytes -= f.size
 }
 
-// sourceError is a failure of the folder, not of the repository.
+// sourceError is an error of reading the folder, not of the repository.
 type sourceError struct{ error }
 
 func (e *sourceError) Unwrap() error { return e.error }
@@ -82,7 +82,7 @@ func (j *job) readFile(ctx context.Context, w *repo.ContentWriter, f *file) erro
 	if !j.opts.AllowIncomplete {
 		return err
 	}
-	// Without Stat the next import reads it again.
+	// Without Stat, the next import reads the file again.
 	f.entry.Stat = nil
 	j.mark(err.Error())
 	j.mu.Lock()
@@ -110,8 +110,9 @@ func (j *job) openError(path string, err error) error {
 	return err
 }
 
-// sourceReader reads a file up to its listed size, so that a growing file ends.
-// It keeps its errors apart from those of storing.
+// sourceReader reads a file up to its listed size, so that reading ends even if
+// the file grows. It keeps its error in err, to tell it from an error of
+// storing.
 type sourceReader struct {
 	f    folder.Content
 	size int64 // as listed

@@ -17,8 +17,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// Every reason not to trust a folder is refused with its reason and stored
-// nowhere, or taken and marked when that is wanted.
+// A folder that cannot be trusted is refused, with the reason, and nothing is
+// stored. With AllowIncomplete it is imported, and the snapshot is marked as
+// incomplete.
 func TestIncompleteIsRefused(t *testing.T) {
 	t.Parallel()
 	remove := func(name string) func(m *foldertest.Folder) {
@@ -81,13 +82,14 @@ func TestIncompleteIsRefused(t *testing.T) {
 	}
 }
 
-// Doubts that a complete backup may have are noted, and no reason to refuse it.
+// Oddities that a complete backup may have are noted, but the backup is not
+// refused.
 func TestOddIsTaken(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)
 	m.Check(os.Remove(filepath.Join(m.Dir, "Info.plist")))
 	m.Check(os.Remove(m.Blob("CameraRollDomain", "Media/DCIM/a.jpg")))
-	m.Check(os.Truncate(m.Blob("CameraRollDomain", "Media/DCIM/b.jpg"), 0)) // as of a photo that is in a cloud
+	m.Check(os.Truncate(m.Blob("CameraRollDomain", "Media/DCIM/b.jpg"), 0)) // like a photo whose content is in a cloud
 	res := mustImport(t, createRepo(t, memory.New()), m.Dir, Options{})
 	says := strings.Join(res.Snapshot.Problems, "\n")
 	if !res.Snapshot.Complete || !strings.Contains(says, "Info.plist is missing") || !strings.Contains(says, "CameraRollDomain/Media/DCIM/a.jpg") {
@@ -98,7 +100,8 @@ func TestOddIsTaken(t *testing.T) {
 	}
 }
 
-// Links are not followed and pipes not opened; they are left out by name.
+// Links are not followed, and pipes are not opened. They are left out, and the
+// result names them.
 func TestSpecialFilesAreLeftOut(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)
@@ -139,8 +142,9 @@ func TestSpecialFilesAreLeftOut(t *testing.T) {
 	}
 }
 
-// A folder that changes between the listing and the end of reading is refused;
-// with AllowIncomplete it is taken as it was met, and read again next time.
+// A folder that changes after it is listed and before it is completely read is
+// refused. With AllowIncomplete it is stored as it was found, and what changed
+// is read again by the next import.
 func TestChangingIsRefused(t *testing.T) {
 	t.Parallel()
 	const domain, path = "HomeDomain", "Library/Preferences/p4.plist"
@@ -220,7 +224,7 @@ func TestChangingIsRefused(t *testing.T) {
 	}
 }
 
-// A folder that is not one, or not there.
+// Import fails if the folder is empty or missing, or if it is canceled.
 func TestNoBackup(t *testing.T) {
 	t.Parallel()
 	r := createRepo(t, memory.New())

@@ -21,8 +21,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// options make a process repeatable. A later seed is a later process. Packs are
-// small, so that there are several.
+// options returns repository options that make a process repeatable. A larger
+// seed stands for a later process. Packs are small, so that there are several.
 func options(seed byte) repo.Options {
 	opts := repotest.Options(seed)
 	opts.PackSize = 16 << 10
@@ -87,7 +87,7 @@ func materializeSame(r *repo.Repo, s *repo.Snapshot, target string, want foldert
 	return err
 }
 
-// readBack returns the picture of a snapshot without writing it.
+// readBack returns the picture of a snapshot without materializing it.
 func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Picture, error) {
 	ctx := context.Background()
 	p := foldertest.Picture{}
@@ -105,7 +105,7 @@ func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Picture, error) {
 	return p, err
 }
 
-// wantSame compares a snapshot with a picture, without writing it.
+// wantSame compares a snapshot with a picture without materializing it.
 func wantSame(r *repo.Repo, s *repo.Snapshot, want foldertest.Picture) error {
 	got, err := readBack(r, s)
 	if err != nil {
@@ -114,9 +114,10 @@ func wantSame(r *repo.Repo, s *repo.Snapshot, want foldertest.Picture) error {
 	return want.Diff(got)
 }
 
-// judge opens a repository, reads every snapshot and checks everything. pictures
-// are by the day of the snapshot's time; it returns the days. Check may complain
-// about the files in torn, and no others.
+// judge opens a repository, reads every snapshot and checks everything.
+// pictures has the wanted content of each snapshot, by the day of the
+// snapshot's time. judge returns the days. Check may complain only about the
+// files in torn.
 func judge(be backend.Backend, pictures map[int]foldertest.Picture, torn ...string) ([]int, error) {
 	ctx := context.Background()
 	r, err := openRepo(be, 99)
@@ -152,7 +153,8 @@ func judge(be backend.Backend, pictures map[int]foldertest.Picture, torn ...stri
 	return days, nil
 }
 
-// count returns what a snapshot really holds.
+// count reads the tree of a snapshot and returns the number of its files and
+// their bytes.
 func count(t testing.TB, r *repo.Repo, s *repo.Snapshot) (files, bytes int64) {
 	t.Helper()
 	err := r.Walk(context.Background(), s, "", func(e *tree.Entry) error {

@@ -16,8 +16,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// Every day of a series comes back as it was, from a repository that later
-// days were added to, and by a process that did not write it.
+// Every day of a series is restored as it was, even after later days were
+// added, and by another process than the one that stored it.
 func TestSeriesComesBack(t *testing.T) {
 	t.Parallel()
 	days := 4
@@ -102,7 +102,8 @@ func TestOldLayoutComesBack(t *testing.T) {
 	}
 }
 
-// Backups that people made public: odd and trimmed ones.
+// Odd and incomplete backups that people have published are restored as they
+// were.
 func TestSamplesComeBack(t *testing.T) {
 	root := os.Getenv("SNAP_TEST_SAMPLES")
 	if root == "" {
@@ -128,7 +129,7 @@ func TestSamplesComeBack(t *testing.T) {
 	}
 }
 
-// What an archived folder is called decides nothing about its date.
+// The name of an archived folder has no influence on the date of its snapshot.
 func TestArchivedFolder(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)
@@ -145,7 +146,7 @@ func TestArchivedFolder(t *testing.T) {
 	}
 }
 
-// Odd things that a folder may hold beside a backup come back too.
+// Extra files and folders in a backup folder are restored too.
 func TestExtraFilesComeBack(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)
@@ -171,8 +172,8 @@ func TestExtraFilesComeBack(t *testing.T) {
 	}
 }
 
-// A file of 300 chunks has lists of them in the tree, and a folder may hold
-// more files than fit a node or a batch.
+// A file of 300 chunks needs content lists, and a folder can have more files
+// than fit in a node or a batch.
 func TestLargeFileAndHugeDirectory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the file has 20 MiB")

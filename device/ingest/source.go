@@ -7,16 +7,16 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Source is the origin of a backup: a folder or a device. It adds what the
-// files themselves do not say.
+// Source is the origin of a backup: a folder or a device. It provides facts
+// about the backup that are not in its files.
 type Source interface {
 	// Parent returns the snapshot that the backup continues, nil if there is none.
 	Parent(ctx context.Context) (*repo.Snapshot, error)
 	// Origin describes the source, for the snapshot's record.
 	Origin() repo.Source
-	// Written returns what earlier writers have written for this backup.
+	// Written returns statistics of what earlier writers wrote for this backup.
 	Written() repo.WriteStats
-	// Stored returns a file's content if the repository has it, nil if the file
+	// Stored returns a file's content if the repository has it, or nil if the file
 	// must be read. It is called for every file, in the order of the tree.
 	Stored(ctx context.Context, f File) (*Stored, error)
 }
@@ -32,8 +32,8 @@ type File struct {
 type Stored struct {
 	// Entry has the file's Mode, ModTime, Stat, Content and Encryption.
 	Entry tree.Entry
-	// Final says that storing the file decrypted was tried before. If it was
-	// not, an encrypted file that has a key is read.
+	// Final says that storing the file decrypted was tried before. If Final is
+	// false, a file that is stored encrypted is read again if its key is known.
 	Final bool
 }
 

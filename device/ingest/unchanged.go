@@ -11,23 +11,24 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// errDiffers ends the comparison with the parent.
+// errDiffers ends the comparison with the parent early.
 var errDiffers = errors.New("the folder differs from the parent")
 
-// sameAsParent reports whether the folder has exactly the parent's files. Then
-// the snapshot uses the parent's tree, and the manifest need not be read, which
-// would take most of the time of an import without changes.
+// sameAsParent reports whether the folder has exactly the parent's files. If
+// so, the snapshot uses the parent's tree, and the manifest is not read.
+// Reading it would take most of the time of an import without changes.
 //
-// It compares what folderSource.Stored compares. If the manifest has not
-// changed, its records have not either. It returns false if anything is
-// unusual; the complete import then says what.
+// It compares the same properties as folderSource.Stored. If the manifest file
+// has not changed, neither have its records. It returns false if anything is
+// unusual; the complete import then reports what is unusual.
 func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	p := j.parent
 	if p == nil || j.opts.Rescan || !j.complete || len(j.problems) > 0 ||
 		!p.Complete || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() || p.Unlocked != j.b.Unlocked() {
 		return false, nil
 	}
-	// A changed manifest must be read, and list walks the folder meanwhile.
+	// If the manifest has changed, it must be read; list walks the folder
+	// meanwhile.
 	if ok, err := j.sameManifest(ctx); err != nil || !ok {
 		return false, err
 	}
@@ -51,7 +52,7 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case err != nil, len(at) > 0: // also if the parent is damaged
+	case err != nil, len(at) > 0: // err is errDiffers, or the parent is damaged
 		return false, nil
 	}
 	*j.res = res
@@ -84,7 +85,7 @@ func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Resu
 	}
 	f := j.file(it)
 	e := &f.entry
-	// Only the manifest says these, and it has not changed.
+	// These fields come from the manifest, which has not changed.
 	e.Domain, e.Name, e.Record = old.Domain, old.Name, old.Record
 	if e.Mode != old.Mode || e.Kind != old.Kind || e.ModTime != old.ModTime {
 		return errDiffers
@@ -104,7 +105,7 @@ func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Resu
 	case old.Encryption != nil:
 		res.Unsealed++
 	case j.b.Unlocked() && f.size > 0 && (old.Record != nil || old.Path == mobilesync.ManifestDB):
-		return errDiffers // the tree does not say why it is stored encrypted
+		return errDiffers // the tree does not say why the file is stored encrypted
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// An import does not read the manifest of a folder that is the same as its parent;
-// any difference makes it read it.
+// An import does not read the manifest if the folder has not changed since its
+// parent. After any change, it reads the manifest.
 func TestSame(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -56,7 +56,8 @@ func TestSame(t *testing.T) {
 	}
 }
 
-// Lost content is noticed and stored again.
+// Content that the repository has lost is noticed and stored again, even if the
+// folder has not changed.
 func TestSameButLost(t *testing.T) {
 	t.Parallel()
 	m, be := foldertest.New(t), memory.New()

@@ -37,9 +37,9 @@ func KeyBag(ctx context.Context, r *repo.Repo, s *repo.Snapshot) ([]byte, error)
 	return bag, nil
 }
 
-// LastKeyBag returns the keybag that a device's next backup continues from: that
-// of its last complete snapshot, or a newer one of a password change. It returns
-// nil if there is none.
+// LastKeyBag returns the keybag that a device's next backup continues from:
+// that of its last complete snapshot, or a newer one that a password change
+// wrote. It returns nil if there is none.
 func LastKeyBag(ctx context.Context, r *repo.Repo, udid string) ([]byte, error) {
 	k, err := New(ctx, r, udid)
 	if err != nil {

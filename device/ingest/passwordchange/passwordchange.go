@@ -2,8 +2,9 @@
 // backup password changes, and stores the keys that the device writes there.
 //
 // The device reads Manifest.plist of its last backup and writes it back with
-// new keys. The package stores that in a record of its own, from which the next
-// backup continues; snapshots keep their password. It writes nothing else.
+// new keys. The package stores the new file in a separate record, from which
+// the next backup continues. Snapshots keep their password. The package writes
+// nothing else.
 package passwordchange
 
 import (
@@ -22,8 +23,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Folder shows a device its last backup during a change of the password. It has
-// Manifest.plist and nothing else, or nothing if the device has no snapshot.
+// Folder shows a device its last backup during a change of the password. It
+// contains only Manifest.plist. It is empty if the device has no snapshot.
 type Folder struct {
 	repo     *repo.Repo
 	udid     string
@@ -129,8 +130,8 @@ func (u *upload) Write(p []byte) (int, error) {
 // Abort implements backup2.Upload.
 func (u *upload) Abort() { u.done, u.buf = true, nil }
 
-// Commit implements backup2.Upload. When it returns, the next backup will use the
-// new keys.
+// Commit implements backup2.Upload. After it returns nil, the next backup will
+// use the new keys.
 func (u *upload) Commit() error {
 	if u.done {
 		return fs.ErrClosed

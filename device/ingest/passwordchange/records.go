@@ -9,8 +9,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Parents returns the complete snapshots of a device, the newest first. Its
-// next backup continues from the first one that makes this possible.
+// Parents returns the complete snapshots of a device, the newest first. The
+// device's next backup continues from the first usable one.
 func Parents(ctx context.Context, r *repo.Repo, udid string) ([]*repo.Snapshot, error) {
 	list, _, err := r.Snapshots(ctx)
 	if err != nil {

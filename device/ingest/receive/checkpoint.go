@@ -11,23 +11,24 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// checkpoint is the state of a running backup that the repository keeps.
+// checkpoint holds the record of a running backup and what the record still
+// lacks.
 //
-// Received files are added to the record while the device says "uploading". The
-// record is frozen once the device says "moving": with all files, both
-// manifests and that Status.plist, it is a folder in which no file has been
-// moved yet. A backup that is interrupted later continues from there, and the
-// device moves and removes again.
+// Received files are added to the record while the device says "uploading".
+// Once the device says "moving", the record is frozen. It then has all files,
+// both manifests and that Status.plist, as they were before any file was moved.
+// If the backup is interrupted later, the next one continues from this record,
+// and the device moves and removes the files again.
 type checkpoint struct {
 	record  *repo.Unfinished
-	pending []string // paths that the record does not have yet
+	pending []string // received paths that are not in the record yet
 	bytes   int64    // received since the record was saved
 	last    time.Time
 	frozen  bool // the device has begun to move files
 
-	unsaved  int  // paths removed from the record since it was saved with new ones
+	unsaved  int  // number of paths removed from the record since new paths were last saved
 	all      bool // the next save writes all paths
-	allLater bool // the save before files are moved writes all: the record lacks some
+	allLater bool // the save before files are moved writes all paths, since the record lacks some
 }
 
 const (
@@ -64,7 +65,8 @@ func (r *Receiver) changing(ctx context.Context, path string) error {
 	}
 	f := r.names.File(number)
 	if f.Spooled() {
-		// The spool's index has it before the record does.
+		// The spool's index lists the file, even if the record does not count it yet,
+		// so it must be removed from the index.
 		f.State &^= saved
 		return r.spool.Forget(path)
 	}
@@ -125,9 +127,9 @@ func (r *Receiver) setStatus(ctx context.Context, s status) error {
 	c := &r.checkpoint
 	switch {
 	case before.run != "" && before.run != s.run && r.resumed != (Resumed{}):
-		// The device does not continue the interrupted backup. Whether it sends all
-		// files again is not known before it moves them. Until then the record has
-		// only the files of this backup.
+		// The device does not continue the interrupted backup. It is not known yet
+		// whether it sends all files again; that shows when it moves them. Until then
+		// the record has only the files of this backup.
 		if err := r.unsaveParts(ctx); err != nil {
 			return err
 		}
@@ -188,8 +190,8 @@ func (r *Receiver) rotate(ctx context.Context) error {
 	return nil
 }
 
-// makeReadable makes a received file readable: its chunks may not be in a pack
-// yet.
+// makeReadable finishes the packs if a received file has chunks that may not be
+// in a pack yet.
 func (r *Receiver) makeReadable(f *file) error {
 	if !r.names.StoredAfter(f, r.stored) {
 		return nil
@@ -197,7 +199,7 @@ func (r *Receiver) makeReadable(f *file) error {
 	return r.rotate(r.ctx)
 }
 
-// save writes the record of all files that were received.
+// save saves a record that has all received files.
 func (r *Receiver) save(ctx context.Context) error {
 	c := &r.checkpoint
 	if c.frozen || len(c.pending) == 0 && !c.all {
@@ -230,9 +232,9 @@ func (r *Receiver) save(ctx context.Context) error {
 	return nil
 }
 
-// savePart adds a part with the pending files to the record. It returns their
-// numbers, and the paths in the part. Spooled files are in the spool's index
-// instead.
+// savePart adds a part with the pending files to the record. It returns the
+// numbers of the pending files, and the paths in the part. Spooled files are
+// not in the part but in the spool's index.
 func (r *Receiver) savePart(ctx context.Context) (numbers []uint32, added map[string]bool, err error) {
 	c := &r.checkpoint
 	slices.Sort(c.pending)
@@ -264,7 +266,8 @@ func (r *Receiver) savePart(ctx context.Context) (numbers []uint32, added map[st
 	return numbers, added, nil
 }
 
-// fail ends all storing, since chunks of earlier files may be lost.
+// fail records err, after which nothing more is stored, since chunks of earlier
+// files may be lost.
 func (r *Receiver) fail(err error) error {
 	r.broken = noSpace(err)
 	return r.broken

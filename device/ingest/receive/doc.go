@@ -3,9 +3,9 @@
 //
 // A [Receiver] shows the device the files of its last snapshot and stores what
 // the device changes. Content becomes chunks as it arrives. Publish makes a
-// snapshot once the device has said that the backup is complete. A backup that is
-// interrupted leaves all snapshots as they were; what was received is kept, and
-// the next backup need not send it again.
+// snapshot once the device has said that the backup is complete. An interrupted
+// backup changes no snapshot. The received files are kept, and the device need
+// not send them again.
 //
 // # What it promises
 //
@@ -13,10 +13,10 @@
 //   - Moving, removing and listing files only uses memory.
 //   - Memory grows with the number of files, about 100 bytes each, not with
 //     their size.
-//   - A later backup shows the device only the content that it sent last under a name.
+//   - A later backup never shows the device an outdated version of a file.
 //
 // # What it never does
 //
-// It speaks no protocol and asks nobody for passwords. It writes to the
+// It speaks no protocol and asks nobody for passwords. It writes only to the
 // repository and, for encrypted backups, to the spool folder that it is given.
 package receive

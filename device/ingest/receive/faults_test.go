@@ -20,8 +20,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// faultRig is a repository with day 0 of a device that is at day 1, and a process
-// that backs it up.
+// faultRig has a repository with the backup of day 0 of a device, and processes
+// that back up day 1.
 type faultRig struct {
 	t        testing.TB
 	base     *memory.Backend
@@ -30,12 +30,13 @@ type faultRig struct {
 	pictures []map[string]string
 	opts     Options
 
-	// Of the process that ran last.
+	// About the process that ran last.
 	last   *phone
 	spools string
 }
 
-// newFaultRig returns a rig whose device and repository are made once.
+// newFaultRig returns a rig. All rigs of a policy share a device and a
+// repository, which are made once.
 func newFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
 	t.Helper()
 	rigs.Lock()
@@ -84,7 +85,7 @@ func makeFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
 	return g
 }
 
-// process is a process that backs the device up.
+// process acts as a process that backs the device up.
 func (g *faultRig) process(be backend.Backend) error {
 	g.last, g.spools = newPhone(g.phone.dir), g.t.TempDir()
 	r, err := openRepo(be, 20)
@@ -97,8 +98,8 @@ func (g *faultRig) process(be backend.Backend) error {
 	return err
 }
 
-// judge wants day 0 complete, day 1 complete if it exists, no damage except to
-// files that the disk has torn, and the next backup to succeed.
+// judge returns an error unless day 0 is complete, day 1 is complete or absent,
+// only files that the disk has torn are damaged, and the next backup succeeds.
 func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
 	p, torn := g.last, repotest.Misnamed(g.t, be)
 	ctx := context.Background()
@@ -158,7 +159,8 @@ func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
 	return err
 }
 
-// kinds returns the kinds of devices: with -short only the one that does more.
+// kinds returns the kinds of devices to test: with -short, only the kind that
+// covers more code.
 func kinds() map[string]synthetic.Encryption {
 	k := map[string]synthetic.Encryption{"plain": synthetic.EncryptNone, "encrypted": synthetic.EncryptAll}
 	if testing.Short() {
@@ -167,8 +169,8 @@ func kinds() map[string]synthetic.Encryption {
 	return k
 }
 
-// A backup whose last steps fail is complete all the same: they only clean up. So
-// these tests do without the rig of package repotest, which wants an error.
+// A backup succeeds even if its last steps fail, since they only clean up. So
+// these tests cannot use the rig of package repotest, which expects an error.
 
 func TestBackupSurvivesEveryFailure(t *testing.T) {
 	for kind, policy := range kinds() {
@@ -209,7 +211,7 @@ func TestBackupSurvivesEveryFailure(t *testing.T) {
 	}
 }
 
-// crashes lets the process die at its changes.
+// crashes lets the process die at changes to the store, one run for each.
 func (g *faultRig) crashes(t *testing.T, torn bool, want int) (damaged int) {
 	t.Helper()
 	count := crash.New(g.base.Clone(), crash.Plan{})
@@ -223,7 +225,7 @@ func (g *faultRig) crashes(t *testing.T, torn bool, want int) (damaged int) {
 			if err != nil {
 				t.Fatalf("without a crash: %v", err)
 			}
-			continue // this time it made fewer changes
+			continue // this run made fewer changes
 		}
 		be := process.Reboot()
 		damaged += len(repotest.Misnamed(t, be))
@@ -243,7 +245,7 @@ func TestBackupSurvivesEveryCrash(t *testing.T) {
 	}
 }
 
-// A disk that breaks its promise to flush can tear files.
+// A disk that does not flush as promised can tear files.
 func TestBackupSurvivesTornFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("TestBackupSurvivesEveryCrash crashes as well; the default run tries it")
@@ -256,8 +258,8 @@ func TestBackupSurvivesTornFiles(t *testing.T) {
 	}
 }
 
-// A store that is full at any byte is reported to the device as such. Once it has
-// room again, the backup continues.
+// The device is told that the store is full, at whatever byte that happens.
+// Once the store has room again, the backup continues.
 func TestBackupSurvivesFullStore(t *testing.T) {
 	t.Parallel()
 	g := newFaultRig(t, synthetic.EncryptNone)
@@ -289,7 +291,8 @@ func TestBackupSurvivesFullStore(t *testing.T) {
 	if points == 0 && !testing.Short() {
 		t.Error("the store was never full")
 	}
-	// While files arrive, the error is one that the session knows.
+	// While files arrive, the error is backup2.ErrNoSpace, which the session
+	// handles.
 	ctx := context.Background()
 	r, err := openRepo(fault.New(g.base.Clone(), fault.Full(0)), 30)
 	if err != nil {

@@ -45,7 +45,7 @@ func (r *Receiver) open(ctx context.Context, p string) (io.ReadCloser, error) {
 			return nil, err
 		}
 		as := *e
-		as.ModTime = r.now.UnixNano() // as in lists
+		as.ModTime = r.now.UnixNano() // as List reports it
 		return blob.Open(ctx, r.repo, &as)
 	case f.File.Spooled():
 		section, err := r.spool.Section(f.File.At, f.File.Size)

@@ -12,9 +12,9 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// If a process is killed before its first checkpoint, the next backup finds what it
-// received in its spool. If it is killed before the repository knows of it, the next
-// backup removes the spool.
+// If a process is killed early, the next backup finds the received files in the
+// spool. If the process is killed before the repository has a record of its
+// backup, the next backup removes the spool.
 func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()

@@ -24,8 +24,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// Nothing is lost if the spool is too small: the rest is stored in the repository,
-// with the same result, and so it is if the device is not known to encrypt.
+// If the spool is too small, the remaining files are stored in the repository,
+// with the same result. The result is also the same if the host does not know
+// that the device encrypts.
 func TestSpoolOverflow(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -80,8 +81,8 @@ func TestWrongPassword(t *testing.T) {
 	sameAsImport(t, r, s.phone, res.Snapshot, "")
 	old := s.phone.state()
 	s.next()
-	// With the right one, the next day everything is decrypted, including files that
-	// are not sent again.
+	// With the right password, everything is decrypted the next day, including
+	// files that are not sent again.
 	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte(s.Password(0))); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +221,7 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// pattern is endless content that repeats, so that storing it is cheap.
+// pattern is a reader of endless, repeating content, which is cheap to store.
 type pattern struct{ at int }
 
 func (p *pattern) Read(b []byte) (int, error) {
@@ -379,7 +380,7 @@ func TestOddRequests(t *testing.T) {
 	}
 }
 
-// hanging is a store whose Put of packs waits until its context ends.
+// hanging is a store in which Put of a pack waits until its context ends.
 type hanging struct{ backend.Backend }
 
 func (h hanging) Put(ctx context.Context, name string, data []byte) error {
@@ -390,7 +391,7 @@ func (h hanging) Put(ctx context.Context, name string, data []byte) error {
 	return h.Backend.Put(ctx, name, data)
 }
 
-// A store that hangs does not keep an upload for longer than its context.
+// If the store hangs, an upload returns when its context ends.
 func TestHangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		be := memory.New()

@@ -21,7 +21,7 @@ func TestPasswordChange(t *testing.T) {
 	createRepo(t, be)
 	udid := device.udid
 	manifest := udid + "/Manifest.plist"
-	// Without a backup there is nothing to change.
+	// Without a snapshot there is no manifest to change.
 	k, err := passwordchange.New(ctx, mustOpen(t, be, 2), udid)
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestPasswordChange(t *testing.T) {
 	}
 	first := mustRun(t, mustOpen(t, be, 3), device, nil, Options{})
 	old := device.state()
-	lower := strings.ToLower(udid) // the case does not matter
+	lower := strings.ToLower(udid) // upper and lower case do not matter
 	for i, text := range []string{"sealed anew", "and again"} {
 		k, err := passwordchange.New(ctx, mustOpen(t, be, byte(4+i)), lower)
 		if err != nil {

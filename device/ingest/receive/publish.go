@@ -15,7 +15,7 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// PublishOptions say what else to record in a snapshot.
+// PublishOptions say how to publish a backup.
 type PublishOptions struct {
 	Tags     []string
 	Workers  int // goroutines that decrypt spooled files; the number of cores if 0
@@ -24,8 +24,8 @@ type PublishOptions struct {
 
 // Result is the outcome of a backup.
 type Result struct {
-	// Import is about all files of the backup, as for an imported folder. Its
-	// ReadFiles are those that were read again at the end, to decrypt them.
+	// Import covers all files of the backup, as for an imported folder. Its
+	// ReadFiles counts the files that were read again at the end, to decrypt them.
 	Import   *ingest.Result
 	Snapshot *repo.Snapshot
 	Resumed  Resumed
@@ -33,16 +33,16 @@ type Result struct {
 	Bytes    int64
 	// Locked says why an encrypted backup was stored encrypted; nil otherwise.
 	Locked error
-	// Overflow is the number of bytes that the spool could not take; see Options.
+	// Overflow is the number of bytes that did not fit in the spool; see Options.
 	Overflow int64
 	Problems []string
 }
 
-// Publish makes a snapshot of the backup. It is called when the device has said
-// that the backup is complete, and verifies that: Status.plist says so, and every
-// file in the manifest was received. If the backup is incomplete, the error is
-// ingest.ErrIncomplete, and what was received is dropped. After any other failure
-// it is kept.
+// Publish makes a snapshot of the backup. Call it after the device has said
+// that the backup is complete. Publish verifies that Status.plist says so and
+// that every file in the manifest was received. If the backup is incomplete,
+// the error is ingest.ErrIncomplete, and the received files are dropped. After
+// any other error they are kept.
 func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, error) {
 	r.mu.Lock()
 	err := r.finish(ctx)
@@ -58,7 +58,7 @@ func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, e
 		}
 		return nil, err
 	}
-	// The snapshot is durable. If something cannot be removed, the next backup
+	// The snapshot is durable. If temporary data cannot be removed, the next backup
 	// recognizes it as outdated.
 	if err := r.cleanUp(ctx); err != nil {
 		res.Problems = append(res.Problems, fmt.Sprintf("the snapshot is complete, but temporary data of the backup could not be removed: %v", err))
@@ -66,8 +66,8 @@ func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, e
 	return res, nil
 }
 
-// finish returns an error unless the device has finished, and makes everything
-// that was received durable.
+// finish makes everything that was received durable. It returns an error if the
+// device has not finished.
 func (r *Receiver) finish(ctx context.Context) error {
 	switch {
 	case r.closed:
@@ -167,7 +167,8 @@ func (r *Receiver) unlockKept(ctx context.Context, b *mobilesync.Backup) (destro
 	return destroy, err
 }
 
-// cleanUp removes what the snapshot has made unnecessary.
+// cleanUp removes the records and the spool, which the snapshot has made
+// unnecessary.
 func (r *Receiver) cleanUp(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -37,7 +37,7 @@ func (s *received) Origin() repo.Source {
 // Written implements ingest.Source.
 func (s *received) Written() repo.WriteStats { return s.r.stats }
 
-// Stored implements ingest.Source. Only the files in the spool must be read.
+// Stored implements ingest.Source. Only files in the spool must be read.
 func (s *received) Stored(ctx context.Context, file ingest.File) (*ingest.Stored, error) {
 	r := s.r
 	r.mu.Lock()
@@ -111,8 +111,8 @@ func (s *received) List(dir string) ([]folder.File, error) {
 	return out, nil
 }
 
-// fileInfo describes a file. Stored replaces the mode and time of the parent's
-// files.
+// fileInfo describes a file. For files of the parent, Stored later replaces the
+// mode and time.
 func (s *received) fileInfo(path string, size int64) folder.File {
 	return folder.File{Path: path, Mode: blob.FileMode, Size: size, ModTime: s.r.now}
 }

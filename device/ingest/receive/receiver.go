@@ -18,7 +18,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Resumed says how much an interrupted backup received, which need not be sent
+// Resumed describes the part of an interrupted backup that need not be sent
 // again.
 type Resumed struct {
 	Files, Bytes int64
@@ -35,14 +35,14 @@ type Receiver struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // goroutines that use the writer
-	now    time.Time      // of everything that is received
+	now    time.Time      // the time of everything that is received
 
 	parent   *repo.Snapshot // nil if there is none
-	shown    *catalog.Set   // of the parent, if the device continues it
-	before   *catalog.Set   // of the parent, to compare content with
+	shown    *catalog.Set   // files of the parent, nil if the device does not continue it
+	before   *catalog.Set   // files of the parent, to compare content with
 	problems []string
 
-	mu      sync.RWMutex // guards what follows, and names while it changes
+	mu      sync.RWMutex // guards the fields below
 	names   *catalog.Catalog
 	resumed Resumed
 	status  status // the last Status.plist of the device
@@ -50,8 +50,8 @@ type Receiver struct {
 	writer  *repo.Writer
 	content *repo.ContentWriter
 	stats   repo.WriteStats // of finished writers
-	stored  int             // number of chunk IDs of names that those have stored
-	buf     []byte          // of the upload
+	stored  int             // number of chunk IDs in names that finished writers have stored
+	buf     []byte          // of the current upload
 	busy    bool            // a file is being received
 	broken  error           // why nothing more can be stored
 	closed  bool
@@ -66,13 +66,13 @@ type Receiver struct {
 
 var _ backup2.Folder = (*Receiver)(nil)
 
-// New begins a backup of a device. The device continues from the last complete
-// snapshot that the repository has of it, whether imported or received, and
-// from an interrupted backup.
+// New begins a backup of a device. The device continues from its last complete
+// snapshot, whether imported or received, and from an interrupted backup if
+// there is one.
 //
-// The caller must hold a lock of the repository for writing until the Receiver
-// has ended, and must have loaded the index after it got the lock. Otherwise a
-// prune could remove what was received.
+// The caller must lock the repository for writing, then load the index, and
+// keep the lock until the Receiver has ended. Otherwise a prune could remove
+// what was received.
 //
 // If the repository has lost content of that snapshot, the device is shown an
 // empty folder, so that it sends everything.
@@ -106,8 +106,8 @@ func (r *Receiver) begin(ctx context.Context) error {
 	return nil
 }
 
-// findParent chooses the last complete snapshot of the device. If the files of
-// one cannot be listed, it takes an older one.
+// findParent chooses the last complete snapshot of the device. It skips a
+// snapshot whose files cannot be listed.
 func (r *Receiver) findParent(ctx context.Context) error {
 	parents, err := passwordchange.Parents(ctx, r.repo, r.opts.UDID)
 	if err != nil {
@@ -141,8 +141,9 @@ func (r *Receiver) findParent(ctx context.Context) error {
 	return nil
 }
 
-// continuable reports whether a snapshot has the files that a device reads before
-// it continues a backup. With a Status.plist and without a manifest it would fail.
+// continuable reports whether a snapshot has the files that a device reads
+// before it continues a backup. A device that finds a Status.plist but no
+// manifest would fail.
 func continuable(ctx context.Context, x *catalog.Set) (bool, error) {
 	if x.Flat() {
 		return false, nil
@@ -175,10 +176,10 @@ func (r *Receiver) applyPasswordChange(ctx context.Context) error {
 // Parent returns the snapshot that the device continues, nil if there is none.
 func (r *Receiver) Parent() *repo.Snapshot { return r.parent }
 
-// Resumed returns what the device is shown of an interrupted backup.
+// Resumed describes the part of an interrupted backup that the device is shown.
 func (r *Receiver) Resumed() Resumed { return r.resumed }
 
-// Problems returns the problems that New met without failing.
+// Problems returns the problems that New found but that did not make it fail.
 func (r *Receiver) Problems() []string { return slices.Clone(r.problems) }
 
 func (r *Receiver) openWriter() {
@@ -239,9 +240,9 @@ func (r *Receiver) release() {
 	r.closed = true
 }
 
-// Close ends a backup that was not published. It keeps the files that were
-// completely received for the next backup. If that fails, those of the last
-// checkpoint are kept. After Publish it does nothing.
+// Close ends a backup that was not published. It saves the files that were
+// completely received, for the next backup. If saving fails, the files of the
+// last checkpoint remain. After Publish, Close does nothing.
 func (r *Receiver) Close(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -263,9 +264,9 @@ func (r *Receiver) Close(ctx context.Context) error {
 	return nil
 }
 
-// Discard ends a backup and drops what was received, also by the backups that it
-// continues. The next backup begins with the last snapshot. It is for backups
-// that the device itself has called damaged.
+// Discard ends a backup and drops all received files, including those of
+// interrupted backups that it continues. The next backup begins with the last
+// snapshot. Discard is for backups that the device itself has called damaged.
 func (r *Receiver) Discard(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -282,7 +283,7 @@ func (r *Receiver) Discard(ctx context.Context) error {
 	return err
 }
 
-// SetInfo sets Info.plist, which the computer writes and not the device.
+// SetInfo stores Info.plist, which the computer writes, not the device.
 func (r *Receiver) SetInfo(info []byte) error {
 	up, err := r.Create(r.ctx, r.opts.UDID+"/"+mobilesync.InfoPlist)
 	if err != nil {

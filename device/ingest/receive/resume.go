@@ -100,9 +100,9 @@ func (r *Receiver) drop(ctx context.Context, u *repo.Unfinished) error {
 	return nil
 }
 
-// load continues an interrupted backup. It reports false if that is impossible:
+// load continues an interrupted backup. It returns false if that is impossible:
 // the device must continue the same snapshot, and if it had begun to move
-// files, all of them must be present.
+// files, all files must be present.
 func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	sameParent := (u.Parent == nil) == (r.parent == nil) && (u.Parent == nil || r.parent.Has(*u.Parent))
 	begunFull := u.Full || r.parent == nil
@@ -142,8 +142,8 @@ func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	return true, nil
 }
 
-// loadStored adds the files of a record that are in the repository, and reports
-// whether the repository has lost some.
+// loadStored adds those files of a record whose content is in the repository.
+// It reports whether the repository has lost content of other files.
 func (r *Receiver) loadStored(ctx context.Context, u *repo.Unfinished) (lost bool, err error) {
 	removed := map[string]bool{}
 	for _, p := range u.Removed {
@@ -171,8 +171,8 @@ func (r *Receiver) loadStored(ctx context.Context, u *repo.Unfinished) (lost boo
 	return lost, err
 }
 
-// spoolExists reports whether the interrupted backup has left a spool here. Its
-// index may have files that arrived after the last checkpoint.
+// spoolExists reports whether the interrupted backup has left a spool here. The
+// spool's index may list files that arrived after the last checkpoint.
 func (r *Receiver) spoolExists() bool {
 	if r.opts.SpoolDir == "" {
 		return false
@@ -182,8 +182,8 @@ func (r *Receiver) spoolExists() bool {
 }
 
 // loadSpool loads the spool of an interrupted backup and returns the number of
-// its files. If the spool is gone or on another computer, the device sends its
-// files again.
+// files in it. If the spool is gone or on another computer, the device sends
+// its files again.
 func (r *Receiver) loadSpool(ctx context.Context) (count int64, err error) {
 	if r.opts.SpoolDir == "" {
 		return 0, nil

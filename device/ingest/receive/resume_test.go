@@ -16,7 +16,8 @@ import (
 
 var errCable = errors.New("the cable was pulled")
 
-// breakAt interrupts a backup when it comes to a step for the n-th time.
+// breakAt returns a function that interrupts a backup at a step's n-th
+// repetition.
 func breakAt(step string, n int) func(string) error {
 	return func(name string) error {
 		if name == step {
@@ -131,8 +132,9 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// The device is shown neither a file that was cut off nor an earlier version of one
-// that it sent again, since it would think that the host has the last version.
+// The device is shown no file that was cut off, and no earlier version of a
+// file that it sent again. Otherwise it would think that the host has the last
+// version.
 func TestResumeShowsNothingStale(t *testing.T) {
 	for name, policy := range kinds() {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +148,7 @@ func TestResumeShowsNothingStale(t *testing.T) {
 			opts := Options{UDID: device.udid, Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
 			p := newPhone(device.dir)
 			p.again = true
-			p.step = breakAt("again", 5) // the first version of the fifth file is saved
+			p.step = breakAt("again", 5) // the record has only the first version of the fifth file
 			n, err := New(ctx, r, opts)
 			if err != nil {
 				t.Fatal(err)
@@ -248,8 +250,8 @@ func TestSpoolLost(t *testing.T) {
 	}
 }
 
-// An interrupted backup is not continued by another one of the device, nor from
-// another snapshot.
+// An interrupted backup is continued neither if the device begins another run
+// nor if its last snapshot is another one.
 func TestOtherRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs four days of a device")
@@ -266,7 +268,7 @@ func TestOtherRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.next()
-		p.step, p.run, p.sent = nil, "", nil // it has forgotten
+		p.step, p.run, p.sent = nil, "", nil // the phone has forgotten its run
 		p.step = breakAt("file", 30)
 		if _, err := run(mustOpen(t, be, 3), p, nil, Options{}); !errors.Is(err, errCable) {
 			t.Fatal(err)
@@ -295,7 +297,7 @@ func TestOtherRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	importFolder(t, r, p) // another host has stored a newer state meanwhile
+	importFolder(t, r, p) // meanwhile another host has stored a newer backup
 	n, err := New(ctx, mustOpen(t, be, 8), Options{UDID: p.udid})
 	if err != nil {
 		t.Fatal(err)
@@ -323,7 +325,7 @@ func halve(path string) error {
 	return os.Truncate(path, info.Size()/2)
 }
 
-// No device continues a backup in the flat layout of an old device.
+// A backup in the flat layout of old devices is not continued.
 func TestFlatIsNotContinued(t *testing.T) {
 	ctx := t.Context()
 	dir := t.TempDir()

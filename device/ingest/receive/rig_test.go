@@ -29,7 +29,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// options make a process repeatable. A later seed is a later process.
+// options returns repository options that make a process repeatable. A larger
+// seed stands for a later process.
 func options(seed byte) repo.Options {
 	opts := repotest.Options(seed)
 	opts.PackSize = 128 << 10
@@ -60,14 +61,14 @@ func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
 type phone struct {
 	dir  string // of the content
 	udid string
-	// What the phone remembers: the run that it is in, and the content that it
-	// has sent in it.
+	// The phone's memory: the run that it is in, and the content that it has sent
+	// in this run.
 	run  string
 	sent map[string]string
 
-	step    func(name string) error // may break off
+	step    func(name string) error // called at each step; an error interrupts the backup
 	uploads int
-	again   bool // sends a file twice, as when it changed meanwhile
+	again   bool // the phone sends files twice, as if they had changed meanwhile
 }
 
 func newPhone(dir string) *phone { return &phone{dir: dir, udid: filepath.Base(dir)} }
@@ -87,7 +88,7 @@ func (p *phone) read(rel string) []byte {
 	return b
 }
 
-// blobs are the paths of the phone's files.
+// blobs returns the paths of the phone's files.
 func (p *phone) blobs() []string {
 	var out []string
 	for b := range 256 {
@@ -168,8 +169,8 @@ func (p *phone) names(ctx context.Context, f backup2.Folder, below string) (map[
 	return all, nil
 }
 
-// backup is one run. old is what the phone had at its last backup, by path;
-// blobs that are as they were are not sent.
+// backup performs one run. old is the phone's content at its last backup, by
+// path. Blobs that have not changed since are not sent.
 func (p *phone) backup(ctx context.Context, f backup2.Folder, old map[string]string) error {
 	u := p.udid + "/"
 	state, err := get(ctx, f, u+"Status.plist")
@@ -191,7 +192,7 @@ func (p *phone) backup(ctx context.Context, f backup2.Folder, old map[string]str
 	}
 	for path := range old {
 		if !here[path] {
-			old = nil // the backup counts as damaged
+			old = nil // the phone regards the backup as damaged
 			break
 		}
 	}
@@ -316,7 +317,7 @@ func (p *phone) verify(ctx context.Context, f backup2.Folder, mine map[string]bo
 	return p.at("verified")
 }
 
-// state is what the phone has now, to be compared with at the next backup.
+// state returns the phone's present content, which the next backup gets as old.
 func (p *phone) state() map[string]string {
 	out := map[string]string{}
 	for _, path := range p.blobs() {
@@ -435,7 +436,7 @@ func folderPicture(dir string) (map[string]string, error) {
 	return out, err
 }
 
-// snapshotPicture is the same of a snapshot.
+// snapshotPicture is the content of a snapshot by path.
 func snapshotPicture(r *repo.Repo, s *repo.Snapshot) (map[string]string, error) {
 	ctx := context.Background()
 	out := map[string]string{}
@@ -476,8 +477,9 @@ func samePicture(want, got map[string]string) error {
 	return fmt.Errorf("%d differences: %s", len(diff), strings.Join(diff[:min(5, len(diff))], "; "))
 }
 
-// sameAsImport imports the phone's folder beside the snapshot of a run and
-// wants the same entries, but for what the host's file system says.
+// sameAsImport imports the phone's folder beside the snapshot of a run. Both
+// snapshots must have the same entries, except for metadata of the host's file
+// system.
 func sameAsImport(t testing.TB, r *repo.Repo, p *phone, s *repo.Snapshot, password string) repo.FileID {
 	t.Helper()
 	ctx := context.Background()
@@ -495,7 +497,7 @@ func sameAsImport(t testing.TB, r *repo.Repo, p *phone, s *repo.Snapshot, passwo
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Later imports prefer what came from the same folder.
+	// Later imports prefer a parent from the same folder.
 	if s.Parent == nil && (res.Snapshot.Parent == nil || *res.Snapshot.Parent != s.ID) {
 		t.Errorf("the import has parent %v, want %s", res.Snapshot.Parent, s.ID.Short())
 	}

@@ -19,12 +19,12 @@ func checkClean(t testing.TB, be backend.Backend) {
 	}
 }
 
-// Every day of a device is stored as an import of its folder would store it, and
-// later days add only what has changed.
+// A received backup is stored as an import of the device's folder would store
+// it, every day. Later days add only changed content.
 func TestDays(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf     synthetic.Config
-		password bool // known
+		password bool // whether the backup password is known
 	}{
 		"plain":    {synthetic.Config{Seed: 5}, false},
 		"unlocked": {synthetic.Config{Seed: 5, Encryption: synthetic.EncryptAll}, true},

@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// spaceFactor is how many bytes of a backup Space reports for each free byte
-	// of the store. The device counts every file in full, even those that are
-	// not on it, and does not begin a backup that seems too large. If the store
+	// spaceFactor is the number of bytes that Space reports for each free byte of
+	// the store. The device adds up the full sizes of all files, even of files that
+	// are not on it, and does not begin a backup that seems too large. If the store
 	// is too small after all, the backup fails later, without harm.
 	spaceFactor = 4
 	// spaceReserve is kept for index files and records.
@@ -18,9 +18,9 @@ const (
 	spaceUnknown = 1 << 50
 )
 
-// Space implements backup2.Folder. It returns what the store can hold by a
-// generous estimate of deduplication and compression. An encrypted backup without
-// a password does not shrink.
+// Space implements backup2.Folder. It returns a generous estimate of the bytes
+// that the store can hold after deduplication and compression. An encrypted
+// backup does not become smaller if its password is not known.
 func (r *Receiver) Space(ctx context.Context) (int64, error) {
 	free, err := r.repo.Free(ctx)
 	if errors.Is(err, errors.ErrUnsupported) {

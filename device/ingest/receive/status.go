@@ -6,14 +6,14 @@ import "github.com/snap-backup/snap/device/protocol/plist"
 type status struct {
 	run   string // UUID
 	state string // uploading, moving, removing, finished
-	full  bool   // once true in a backup; the device says false at the end
+	full  bool   // was true at some time in this backup; the device says false at the end
 }
 
 const (
 	stateUploading = "uploading"
 	stateMoving    = "moving"
 	stateFinished  = "finished"
-	// maxStatus bounds the bytes that are parsed of a Status.plist. Real ones have
+	// maxStatus bounds how many bytes of a Status.plist are parsed. Real ones have
 	// 189.
 	maxStatus = 64 << 10
 )

@@ -29,14 +29,14 @@ type upload struct {
 	r    *Receiver
 	ctx  context.Context
 	path string
-	prev *tree.Content // content that it probably resembles
+	prev *tree.Content // content that is probably similar
 
 	spooling bool
-	overflow bool // the spool could not take it
+	overflow bool // it did not fit in the spool
 	size     int64
 	head     []byte // the first bytes of Status.plist
 
-	pipe   *io.PipeWriter // nil until it is streamed
+	pipe   *io.PipeWriter // nil until the file is streamed
 	stop   []func() bool  // stop watching contexts
 	stored chan result
 	ended  bool
@@ -92,8 +92,8 @@ func needsKey(path string) bool {
 	return ok || path == mobilesync.ManifestDB
 }
 
-// predecessor returns the parent's content of a file. It returns nil if that
-// does not help, as with encrypted bytes, which resemble nothing.
+// predecessor returns the content that the parent has of a file. It returns nil
+// if that content is no use for deltas, such as encrypted bytes.
 func (r *Receiver) predecessor(ctx context.Context, path string) *tree.Content {
 	if r.before == nil || r.opts.Encrypted {
 		return nil
@@ -143,8 +143,8 @@ func (u *upload) Write(p []byte) (int, error) {
 	return n, noSpace(err)
 }
 
-// unspool starts to store this file in the repository: what the spool has of
-// it, then the rest.
+// unspool starts to store this file in the repository: first the bytes in the
+// spool, then the rest.
 func (u *upload) unspool() error {
 	u.spooling, u.overflow = false, true
 	section, err := u.r.spool.Current()
@@ -155,7 +155,8 @@ func (u *upload) unspool() error {
 	return nil
 }
 
-// stream starts to store begin and what is written to the pipe after it.
+// stream starts to store the bytes of begin, followed by the bytes that are
+// written to the pipe.
 func (u *upload) stream(begin io.Reader) {
 	pr, pw := io.Pipe()
 	u.pipe, u.stored = pw, make(chan result, 1)
@@ -221,8 +222,8 @@ func (u *upload) store() (uint32, error) {
 	return r.names.Add(&res.content, 0)
 }
 
-// endStream ends a streamed file, whether or not it was stored. It drops what
-// the spool has of it.
+// endStream ends a streamed file, whether or not it was stored. It drops the
+// file's bytes in the spool.
 func (u *upload) endStream() {
 	for _, stop := range u.stop {
 		stop()
@@ -264,8 +265,8 @@ const abortTime = 5 * time.Second
 
 var errAborted = errors.New("the file was cut off")
 
-// await calls do and waits for it until ctx ends, since a store may hang. do
-// may then run until release.
+// await calls do and waits until it returns or ctx ends, since a store may
+// hang. If ctx ends first, do may still be running until release.
 func (r *Receiver) await(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	r.tasks.Go(func() { done <- do() })

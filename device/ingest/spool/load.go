@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/crypto/blake"
 )
 
-// Load reads what an interrupted backup has left and returns the files that are
-// complete, by path. It reads all content, which can take minutes.
+// Load reads the spool of an interrupted backup and returns its complete files
+// by path. It reads all content, which can take minutes.
 func (s *Spool) Load(ctx context.Context) (map[string]Line, error) {
 	kept, err := s.loadIndex()
 	if err != nil {
@@ -43,12 +43,12 @@ func (s *Spool) Load(ctx context.Context) (map[string]Line, error) {
 	return kept, nil
 }
 
-// loadIndex reads the index and cuts off a last line that is incomplete, so that
-// it does not become part of the next one.
+// loadIndex reads the index. It cuts off an incomplete last line, so that the
+// next line is not appended to it.
 func (s *Spool) loadIndex() (map[string]Line, error) {
 	kept := map[string]Line{}
 	in := bufio.NewReaderSize(io.NewSectionReader(s.index, 0, math.MaxInt64), 64<<10)
-	valid := int64(0) // bytes
+	valid := int64(0) // length of the valid lines, in bytes
 	for {
 		line, err := in.ReadSlice('\n')
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, bufio.ErrBufferFull) {

@@ -1,14 +1,15 @@
-// Package spool keeps what an encrypted backup sends until the keys arrive, at
-// its end. Everything in a spool is encrypted by the device.
+// Package spool keeps the files of an encrypted backup until the device has
+// sent their keys, at the end of the backup. Everything in a spool is encrypted
+// by the device.
 //
-// A spool is a folder of three files. Content is appended to "data". "index"
-// gets a line for each file as soon as all of its content is written, so what a
-// killed process has received is kept. Checkpoints flush both, against power
-// failures; Load finds lost content by its hash. "owner" says which process
-// uses the spool.
+// A spool is a folder of three files. "data" holds the content. "index" gets a
+// line for each received file as soon as all of its content is in "data", so
+// that the file is kept even if the process is killed. Checkpoints flush both
+// to protect them against power failures. Load detects lost content by its
+// hash. "owner" says which process uses the spool.
 //
-// It never follows a link out of its folder, and never waits for a pipe that
-// has the name of a file.
+// The package never follows a link out of the folder. It never opens a pipe in
+// the place of one of the files, since that could wait for ever.
 package spool
 
 import (
@@ -33,14 +34,14 @@ type Spool struct {
 	data  *os.File
 	index *os.File
 
-	end     int64 // of the last file
+	end     int64 // where the last file ends
 	buf     []byte
-	written int64  // bytes before end that are in the file; the rest is in buf
-	fresh   []Line // of committed files that are not in the index yet
-	indexed int64  // bytes of the index
+	written int64  // how many bytes before end are in the data file; the rest is in buf
+	fresh   []Line // lines of committed files that are not in the index yet
+	indexed int64  // length of the index in bytes
 	synced  bool   // everything in the files is durable
 
-	// Of the file that is being received.
+	// About the file that is being received.
 	start int64
 	sum   hash.Hash
 }
@@ -51,7 +52,7 @@ type Line struct {
 	Offset  int64  `json:"offset,omitempty"`
 	Size    int64  `json:"size,omitempty"`
 	Sum     []byte `json:"sum,omitempty"`     // BLAKE3-256
-	Removed bool   `json:"removed,omitempty"` // earlier lines of the path do not count any more
+	Removed bool   `json:"removed,omitempty"` // the file was removed, so earlier lines of the path are invalid
 }
 
 const (
@@ -59,7 +60,7 @@ const (
 	indexFile  = "index"
 	ownerFile  = "owner"
 	bufferSize = 256 << 10
-	maxFresh   = 1 << 10 // lines that are written to the index at once
+	maxFresh   = 1 << 10 // number of fresh lines at which Commit writes them to the index
 )
 
 // ErrFull says that the spool has reached its limit.
@@ -118,8 +119,8 @@ func open(dir, name string, self process.Identity) (*Spool, error) {
 	return s, nil
 }
 
-// checkRegular returns an error if a name is taken by anything but a regular
-// file: opening a pipe would wait for its other end.
+// checkRegular returns an error if a name exists and is not a regular file.
+// Opening a pipe would wait for its other end.
 func checkRegular(dir *os.Root, name string) error {
 	info, err := dir.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -140,8 +141,8 @@ func (s *Spool) Begin() {
 	s.sum = blake.NewStream()
 }
 
-// Write appends to the current file. It writes nothing if it returns an error,
-// such as ErrFull.
+// Write appends to the current file. If it returns an error, such as ErrFull,
+// nothing was appended.
 func (s *Spool) Write(p []byte) (int, error) {
 	if s.end+int64(len(p)) > s.limit {
 		return 0, ErrFull
@@ -150,12 +151,12 @@ func (s *Spool) Write(p []byte) (int, error) {
 	s.end += int64(len(p))
 	if len(s.buf) >= bufferSize {
 		if err := s.Flush(); err != nil {
-			// The caller may store p elsewhere.
+			// Remove p from the buffer, since the caller may store it elsewhere.
 			s.buf = s.buf[:len(s.buf)-len(p)]
 			s.end -= int64(len(p))
 			return 0, err
 		}
-		// Sync reports an index that cannot be written.
+		// The error is ignored: Sync tries again and reports it.
 		_ = s.indexFresh()
 	}
 	_, _ = s.sum.Write(p)
@@ -189,7 +190,7 @@ func (s *Spool) indexFresh() error {
 // size returns the bytes of the current file.
 func (s *Spool) size() int64 { return s.end - s.start }
 
-// Commit ends the current file and returns its position.
+// Commit ends the current file and returns its offset and size.
 func (s *Spool) Commit(path string) (off, size int64) {
 	s.fresh = append(s.fresh, Line{Path: path, Offset: s.start, Size: s.size(), Sum: s.sum.Sum(nil)})
 	if (s.size() >= bufferSize || len(s.fresh) >= maxFresh) && s.Flush() == nil {
@@ -250,13 +251,14 @@ func (s *Spool) syncIndex() error {
 	return nil
 }
 
-// Forget durably removes a file from the index, before another gets its path.
+// Forget durably removes a file from the index. It must be called before
+// another file gets the path.
 func (s *Spool) Forget(path string) error {
 	kept := slices.DeleteFunc(s.fresh, func(l Line) bool { return l.Path == path })
 	waited := len(kept) < len(s.fresh)
 	s.fresh = kept
 	if waited {
-		return nil // the index has no file of this path: Forget was called before
+		return nil // the line was not in the index yet, and Forget has removed any earlier one
 	}
 	if err := s.appendIndex(Line{Path: path, Removed: true}); err != nil {
 		return err
@@ -264,7 +266,7 @@ func (s *Spool) Forget(path string) error {
 	return s.syncIndex()
 }
 
-// ForgetAll is Forget for all files.
+// ForgetAll durably removes all files from the index.
 func (s *Spool) ForgetAll() error {
 	s.fresh, s.indexed = nil, 0
 	if err := s.index.Truncate(0); err != nil {
@@ -273,7 +275,7 @@ func (s *Spool) ForgetAll() error {
 	return s.syncIndex()
 }
 
-// appendIndex appends lines to the index, overwriting what a failed attempt
+// appendIndex appends lines to the index. It overwrites what a failed attempt
 // wrote.
 func (s *Spool) appendIndex(lines ...Line) error {
 	if len(lines) == 0 {
@@ -295,7 +297,7 @@ func (s *Spool) appendIndex(lines ...Line) error {
 	return nil
 }
 
-// Close closes the files. The next backup finds the spool.
+// Close closes the files. The spool stays for the next backup.
 func (s *Spool) Close() error {
 	return errors.Join(s.data.Close(), s.index.Close())
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/internal/process"
 )
 
-// Open does not follow a link in the place of a spool or its files.
+// Open does not follow a link in the place of a spool or of one of its files.
 func TestSpoolFollowsNoLinkOut(t *testing.T) {
 	const name, precious = "snap-r-x", "precious content of somebody\n"
 	for _, planted := range []string{name, filepath.Join(name, dataFile), filepath.Join(name, indexFile), filepath.Join(name, ownerFile)} {
@@ -41,8 +41,8 @@ func TestSpoolFollowsNoLinkOut(t *testing.T) {
 	}
 }
 
-// Whatever an index says, Load returns no file that is not in the data, and the spool
-// can be appended to.
+// Load returns no file that is not in the data, whatever the index says. The
+// spool can then be appended to.
 func TestSpoolOfANonsensicalIndex(t *testing.T) {
 	dir, self := t.TempDir(), process.Current()
 	s, err := Open(dir, "snap-r-x", 1<<20, self)

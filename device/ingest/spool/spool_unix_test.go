@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Opening a pipe in the place of a file would wait for ever.
+// Open refuses a pipe in the place of a file, since opening it would wait for
+// ever.
 func TestSpoolWaitsForNoPipe(t *testing.T) {
 	const repo, run = "0123456789abcdef0123456789abcdef", "0123456789abcdef"
 	for _, planted := range []string{ownerFile, indexFile, dataFile} {

@@ -14,14 +14,15 @@ import (
 )
 
 const (
-	// staleAge is the age at which the spool of an unknown backup is removed if
-	// it is unknown whether its process is alive, as in another container. The
-	// spool of a backup that has just begun is younger.
+	// staleAge is the age from which the spool of an unknown backup is removed even
+	// if it cannot be determined whether its process is alive, as in another
+	// container. Younger spools stay, since their backup may have just begun.
 	staleAge = 24 * time.Hour
-	// foreignAge is the same for a spool of another repository, whose backups are
-	// not known here. Prune drops unfinished backups after two weeks.
+	// foreignAge is the age from which a spool of another repository is removed.
+	// The unfinished backups of that repository are not known here, but a prune
+	// drops them after two weeks.
 	foreignAge = 30 * 24 * time.Hour
-	// maxOwner bounds the bytes that are read of an owner file.
+	// maxOwner bounds how many bytes of an owner file are read.
 	maxOwner = 16 << 10
 )
 
@@ -45,10 +46,11 @@ func writeOwner(spool *os.Root, self process.Identity) error {
 	return f.Close()
 }
 
-// Sweep removes the spools in dir that no backup will continue: those of unknown
-// backups of this repository whose process is dead or was last active long ago,
-// and those that other repositories left long ago. It never removes the spool of
-// a running process. What it cannot remove stays for the next time.
+// Sweep removes the spools in dir that no backup will continue. It removes a
+// spool of this repository if the backup is unknown and its process is dead or
+// was last active long ago. It removes a spool of another repository if it was
+// last used long ago. It never removes the spool of a running process. Spools
+// that it cannot remove stay until the next call.
 func Sweep(dir, repo string, known map[string]bool, self process.Identity, now time.Time) {
 	spools, err := os.OpenRoot(dir)
 	if err != nil {

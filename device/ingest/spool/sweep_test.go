@@ -29,7 +29,7 @@ func TestSweepSpools(t *testing.T) {
 		what  string
 		repo  string
 		known bool
-		owner *process.Identity // nil for none
+		owner *process.Identity // nil if the spool has no owner file
 		age   time.Duration
 		stays bool
 	}{
@@ -73,7 +73,8 @@ func TestSweepSpools(t *testing.T) {
 	}
 }
 
-// A file that is sent again is removed from the index before its next version comes.
+// A file that is sent again is removed from the index before its next version
+// is written.
 func TestSpoolForgets(t *testing.T) {
 	dir, self := t.TempDir(), process.Current()
 	s, err := Open(dir, "snap-r-x", 1<<20, self)
