@@ -12,9 +12,10 @@ import (
 )
 
 // createDirect creates a file below folder with one system call that follows no
-// links; writing it takes four more. os.Root takes three times as many, and a
-// backup has a hundred thousand small files. After an error other than
-// fs.ErrExist and fs.ErrNotExist the caller must use os.Root.
+// links. Writing the file takes four more calls. os.Root takes three times as
+// many, which matters for a backup with a hundred thousand small files. After
+// an error other than fs.ErrExist and fs.ErrNotExist the caller must use
+// os.Root.
 func createDirect(folder *os.File, path string, mode fs.FileMode, exact *exactModes) (created, error) {
 	if folder == nil {
 		return nil, unix.ENOSYS
@@ -30,8 +31,9 @@ func createDirect(folder *os.File, path string, mode fs.FileMode, exact *exactMo
 	return &directFile{fd, path, exact}, nil
 }
 
-// exactModes remembers which modes new files get exactly. The process's umask or
-// the folder's access list can remove bits, but from all files alike.
+// exactModes remembers, for each mode, whether new files get it unchanged. The
+// process's umask or the folder's access list can remove bits, but removes the
+// same bits from all files.
 type exactModes struct{ known sync.Map } // fs.FileMode to bool
 
 type directFile struct {
@@ -75,8 +77,8 @@ func (f *directFile) finish(mode fs.FileMode, mtime time.Time) error {
 	return f.setTimes(mtime)
 }
 
-// setTimes uses the file's descriptor or, on Linux before 5.8, the descriptor's
-// name.
+// setTimes sets the times through the file's descriptor or, on Linux before
+// 5.8, through its path in /proc.
 func (f *directFile) setTimes(mtime time.Time) error {
 	t, err := unix.TimeToTimespec(mtime)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 )
 
 // TestCreateDirect creates files under a umask that removes bits from some
-// modes. Each must get the requested mode and time, both times.
+// modes. Each file must get the requested mode and time, also if another file
+// had the same mode before.
 func TestCreateDirect(t *testing.T) {
 	defer unix.Umask(unix.Umask(0o027))
 	dir := t.TempDir()
@@ -46,7 +47,7 @@ func TestCreateDirect(t *testing.T) {
 	}
 }
 
-// TestCreateDirectStaysInside tries links: none is followed.
+// TestCreateDirectStaysInside tests that createDirect follows no links.
 func TestCreateDirectStaysInside(t *testing.T) {
 	t.Parallel()
 	outside, dir := t.TempDir(), t.TempDir()

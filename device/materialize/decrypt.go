@@ -14,19 +14,20 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// decryptedSuffix is the end of the folder's name, so that it is not mistaken for
-// a backup.
+// decryptedSuffix is the end of the folder's name, so that the folder is not
+// mistaken for a backup.
 const decryptedSuffix = "-decrypted"
 
-// noDomainFolder has the files without a domain: manifests and extra files.
+// noDomainFolder is the folder of files without a domain: manifests and extra
+// files.
 const noDomainFolder = "_backup"
 
 // WriteDecrypted writes the files of a snapshot as they are on the device, by
-// domain and path, to target/UDID-decrypted. That folder is for people; no device
-// can be restored from it. Otherwise it works like Write.
+// domain and path, to target/UDID-decrypted. That folder is for people; no
+// device can be restored from it. Otherwise WriteDecrypted works like Write.
 //
-// Names that some system does not allow are escaped (%3A for a colon). If two
-// names differ only by case, the second gets "~2".
+// Characters that some system does not allow in names are escaped (%3A for a
+// colon). If two names differ only by case, the second gets "~2".
 func WriteDecrypted(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, opts Options) (*Result, error) {
 	if s.Encrypted && !s.Unlocked {
 		return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), ErrLocked)
@@ -38,8 +39,8 @@ func WriteDecrypted(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target 
 	return write(ctx, r, s, target, name+decryptedSuffix, newDecryptedView, opts)
 }
 
-// view returns the entry to write for an entry of the snapshot, or false for
-// none. Each walk needs its own view.
+// view returns the entry to write for an entry of the snapshot, or false if
+// nothing is written for it. Each walk needs its own view.
 type view func(*tree.Entry) (tree.Entry, bool)
 
 // asStored is the view of Write.
@@ -66,13 +67,14 @@ func newDecryptedView() view {
 	}
 }
 
-// folding chooses paths for the names of a device, which distinguishes case, in a
-// folder that may not. Equal sequences of names get equal paths. It keeps hashes
-// of names, since there may be hundreds of thousands.
+// folding chooses paths for the names of a device. A device distinguishes case,
+// but the target's file system may not. The same sequence of names always gets
+// the same paths. folding keeps hashes of names, since there may be hundreds of
+// thousands.
 type folding struct {
 	seed  maphash.Seed
-	dirs  map[uint64]string // the path of a folder, by its name without case
-	files map[uint64]int    // how many files have a name without case
+	dirs  map[uint64]string // paths of folders, by the hash of the name without case
+	files map[uint64]int    // number of files, by the hash of the name without case
 }
 
 func (f *folding) hash(name string) uint64 { return maphash.String(f.seed, strings.ToLower(name)) }

@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestDecryptGivesTheDevicesFiles compares the decrypted tree with the blobs of
-// the plain twin of the device.
+// TestDecryptGivesTheDevicesFiles compares the decrypted files with the blobs
+// of a device that has the same content and does not encrypt.
 func TestDecryptGivesTheDevicesFiles(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -78,7 +78,8 @@ func TestDecryptRefusesALockedSnapshot(t *testing.T) {
 	}
 }
 
-// TestPathsAreSafeAndDistinct tests the paths of arbitrary names.
+// TestPathsAreSafeAndDistinct tests the paths that are chosen for arbitrary
+// names.
 func TestPathsAreSafeAndDistinct(t *testing.T) {
 	t.Parallel()
 	odd := rapid.SampledFrom([]string{"..", ".", "con", "a:b", "x.", "x ", "%", "é", "A", "a", "a~2", "\xff", "b\\c", "", "name"})

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A full disk is reported. The next run continues when there is room again.
+// A full disk is reported. Once there is room again, the next run continues.
 func TestMaterializeOnFullDisk(t *testing.T) {
 	be, s, want := stored(t)
 	target := t.TempDir()

@@ -19,7 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// storeTree writes a snapshot of made-up entries. data is the content of all files.
+// storeTree writes a snapshot of made-up entries. Every file has data as its
+// content.
 func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, data string) error {
 	ctx := context.Background()
 	w := r.NewWriter(ctx)
@@ -49,8 +50,8 @@ func storeTree(r *repo.Repo, s *repo.Snapshot, entries []tree.Entry, data string
 	return w.Commit(ctx, s)
 }
 
-// guarded runs a test with a target folder between others that nothing may
-// touch.
+// guarded runs a test with a target folder, and reports an error if anything
+// outside the target changes.
 func guarded(t *testing.T, run func(target string)) {
 	t.Helper()
 	around := t.TempDir()
@@ -83,8 +84,8 @@ func guarded(t *testing.T, run func(target string)) {
 func file(path string) tree.Entry      { return tree.Entry{Path: path, Mode: 0o644, ModTime: 1e18} }
 func directory(path string) tree.Entry { return tree.Entry{Path: path, Kind: tree.Dir, Mode: 0o755} }
 
-// A tree that no import writes is refused before a file is written, and
-// nothing outside the target is touched.
+// A tree that no import would write is refused before any file is written.
+// Nothing outside the target is touched.
 func TestHostileTreesAreRefused(t *testing.T) {
 	t.Parallel()
 	in := func(domain string, e tree.Entry) tree.Entry { e.Domain, e.Name = domain, e.Path; return e }
@@ -168,7 +169,8 @@ func TestOddModesAndTimes(t *testing.T) {
 	}
 	r := repotest.Create(t, memory.New())
 	s := &repo.Snapshot{Device: repo.Device{UDID: foldertest.UDID}}
-	// Upper and lower case together would be refused where case is ignored.
+	// Number the files: if names differ only by case, a file system that ignores
+	// case refuses them.
 	for i := range entries {
 		if entries[i].Kind == tree.File {
 			entries[i].Path = entries[i].Path + time.Unix(int64(i), 0).UTC().Format("05")
@@ -196,8 +198,9 @@ func TestOddModesAndTimes(t *testing.T) {
 	}
 }
 
-// Names that a file system treats as one are reported before anything is
-// written. If that is not possible, their loss is noticed at the end.
+// Different names that a file system treats as one are reported before anything
+// is written. If they cannot be recognized then, the lost file is noticed at
+// the end.
 func TestTwins(t *testing.T) {
 	t.Parallel()
 	r := repotest.Create(t, memory.New())

@@ -17,9 +17,10 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// layout holds the paths of the folder, as hashes since there are hundreds of
-// thousands. The seed is random, so nobody can construct two paths with one
-// hash. If two had one, the second would be refused as a duplicate.
+// layout holds hashes of the folder's paths, since there are hundreds of
+// thousands. The seed is random, so nobody can construct two paths with the
+// same hash. If two paths had the same hash, the second would be refused as a
+// duplicate.
 type layout struct {
 	seed      maphash.Seed
 	kinds     map[uint64]tree.Kind
@@ -33,7 +34,8 @@ func newLayout() *layout {
 	return &layout{seed: maphash.MakeSeed(), kinds: map[uint64]tree.Kind{}}
 }
 
-// add adds an entry. It refuses one that conflicts with others.
+// add adds an entry. It returns an error if the entry conflicts with another
+// one.
 func (l *layout) add(e *tree.Entry) error {
 	if err := folder.CheckPath(e.Path); err != nil {
 		return fmt.Errorf("refused: %w", err)
@@ -67,7 +69,8 @@ func (l *layout) put(path string, kind tree.Kind) bool {
 	return true
 }
 
-// has reports whether a path of this type belongs to the folder.
+// has reports whether path belongs to the folder and has the type that mode
+// says.
 func (l *layout) has(path string, mode fs.FileMode) bool {
 	kind, ok := l.kinds[maphash.String(l.seed, path)]
 	return ok && (kind == tree.Dir && mode.IsDir() || kind == tree.File && mode.IsRegular())
@@ -122,7 +125,7 @@ func (m *job) sweep(ctx context.Context) error {
 }
 
 // checkComplete counts the files in the hidden folder. Some file systems treat
-// two names as one; then the second file has replaced the first.
+// two different names as one, so that the second file replaces the first.
 func (m *job) checkComplete(ctx context.Context) error {
 	found := 0
 	err := fs.WalkDir(m.root.FS(), ".", func(path string, d fs.DirEntry, err error) error {

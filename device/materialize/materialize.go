@@ -1,10 +1,10 @@
 // Package materialize writes a snapshot as a folder: a backup folder as Apple's
 // programs know it, or the decrypted files of the device.
 //
-// It promises that a backup folder is byte for byte what was ingested, with all
-// folders, modes and times; that a folder appears complete or not at all; and
-// that nothing is written outside the target, whatever names the snapshot has.
-// It never writes to the repository, and prints nothing.
+// A backup folder is byte for byte the one that was ingested, with all folders,
+// modes and times. A folder appears complete or not at all. Nothing is written
+// outside the target, whatever names the snapshot has. The package never writes
+// to the repository, and prints nothing.
 package materialize
 
 import (
@@ -34,7 +34,7 @@ type Options struct {
 	Progress *blob.Progress
 }
 
-// The kinds of failure that a caller decides on; test with errors.Is.
+// Errors that callers may want to handle; test for them with errors.Is.
 var (
 	// ErrTargetExists says that the folder exists and Replace was not set.
 	ErrTargetExists = errors.New("target exists")
@@ -50,14 +50,15 @@ type Result struct {
 	Dir      string `json:"dir"` // the folder written
 	Files    int64  `json:"files"`
 	Bytes    int64  `json:"bytes"`
-	Kept     int64  `json:"kept_files"` // complete already, from an interrupted run
+	Kept     int64  `json:"kept_files"` // files that an interrupted run had already completed
 	Verified bool   `json:"verified"`
 }
 
 // Write writes a snapshot as target/UDID, a backup folder as Finder, iTunes and
 // idevicebackup2 know it. It writes to a hidden folder in target and renames
-// that at the end. After an interruption the hidden folder stays; the next call
-// with the same snapshot and target keeps the complete files in it.
+// the hidden folder at the end. After an interruption the hidden folder stays;
+// the next call with the same snapshot and target keeps the complete files in
+// it.
 func Write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, opts Options) (*Result, error) {
 	name, err := folderName(s)
 	if err != nil {
@@ -66,7 +67,8 @@ func Write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, o
 	return write(ctx, r, s, target, name, asStored, opts)
 }
 
-// write writes the entries that newView returns as the folder target/name.
+// write writes the snapshot, as seen through a new view, to the folder
+// target/name.
 func write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target, name string, newView func() view, opts Options) (*Result, error) {
 	if opts.Progress == nil {
 		opts.Progress = &blob.Progress{}
@@ -110,8 +112,8 @@ func makeHidden(dir string) error {
 	return err
 }
 
-// vacant returns an error if the name of the folder is taken. With Replace, a
-// folder or a link to one may have it; anything else is not replaced.
+// vacant returns an error if the folder's name is taken. With Replace, it
+// accepts an existing folder, or a link to one, but nothing else.
 func (m *job) vacant() error {
 	_, err := os.Lstat(m.res.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -142,8 +144,8 @@ func folderName(s *repo.Snapshot) (string, error) {
 	return name, nil
 }
 
-// install gives the finished folder its name. The folder that it replaces is
-// removed when the new name is durable.
+// install gives the finished folder its name. A folder that is replaced is
+// removed once the new name is durable.
 func (m *job) install(partial string) error {
 	if err := m.vacant(); err != nil {
 		return err
@@ -195,7 +197,7 @@ type job struct {
 	res  *Result
 	root *os.Root // the hidden folder; everything is opened through it
 
-	folder *os.File   // the same, for createDirect; nil if that does not work
+	folder *os.File   // the hidden folder, for createDirect; nil if it cannot be opened
 	exact  exactModes // for createDirect
 
 	newView   func() view
@@ -224,7 +226,7 @@ func (m *job) fill(ctx context.Context, s *repo.Snapshot, dir string) error {
 	m.root = root
 	if folder, err := root.Open("."); err == nil {
 		defer folder.Close()
-		m.folder = folder // without it writing is slower
+		m.folder = folder // without m.folder, writing is slower
 	}
 	m.opts.Progress.Enter("reading snapshot")
 	if err := m.prepare(ctx, s); err != nil {

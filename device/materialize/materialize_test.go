@@ -51,8 +51,8 @@ func wantFolder(t testing.TB, target string, want foldertest.Picture) {
 	}
 }
 
-// A run that is stopped at any file can be continued: complete files are kept;
-// damaged, incomplete and foreign ones are not.
+// A run can be continued wherever it was stopped. Complete files are kept;
+// damaged, incomplete and foreign files are not.
 func TestMaterializeResumes(t *testing.T) {
 	t.Parallel()
 	be, s, want := stored(t)
@@ -74,7 +74,7 @@ func TestMaterializeResumes(t *testing.T) {
 		_, err := Write(ctx, r, s, target, Options{Progress: p})
 		cancel()
 		if err == nil {
-			continue // all blocks were read before
+			continue // the run had read all blocks before
 		}
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("stopped at file %d: %v", stop, err)
@@ -89,7 +89,7 @@ func TestMaterializeResumes(t *testing.T) {
 		if err != nil {
 			t.Fatalf("continued at file %d: %v", stop, err)
 		}
-		// Two of the complete files were spoiled.
+		// spoil has damaged two of the complete files.
 		if res.Kept < done-2 || res.Kept > done || !res.Verified || res.Files != s.Files || res.Bytes != s.Bytes {
 			t.Errorf("continued at file %d: %+v", done, res)
 		}
@@ -101,8 +101,8 @@ func TestMaterializeResumes(t *testing.T) {
 	}
 }
 
-// spoil changes an unfinished folder as a crash or another program may: it
-// damages one file, truncates one, and adds others.
+// spoil changes an unfinished folder as a crash or another program may. It
+// damages one file, truncates another, and adds others.
 func spoil(t testing.TB, dir string) {
 	t.Helper()
 	spoiled := 0
@@ -197,7 +197,7 @@ func TestMaterializeReplaces(t *testing.T) {
 	}
 	wantFolder(t, target, foldertest.Take(t, dir))
 
-	// Until the new folder is complete, the old one stays.
+	// The old folder stays until the new one is complete.
 	bad := be.Clone()
 	for _, name := range repotest.FilesIn(t, bad, "packs/") {
 		if err := bad.Delete(t.Context(), name); err != nil {
@@ -223,7 +223,7 @@ func TestMaterializeReplaces(t *testing.T) {
 	}
 }
 
-// Verify compares what is on the disk.
+// Verify compares the files on the disk.
 func TestVerifyDetectsChange(t *testing.T) {
 	t.Parallel()
 	be, s, _ := stored(t)
@@ -260,8 +260,8 @@ func TestVerifyDetectsChange(t *testing.T) {
 	}
 }
 
-// Every failure of the store is reported, leaves no folder, and does not prevent the
-// next try.
+// Every failure of the store is reported. It leaves no folder, and the next
+// attempt succeeds.
 func TestMaterializeSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
 	be, s, want := stored(t)

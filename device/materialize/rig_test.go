@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// mustOpen opens a repository with packs so small that there are several.
+// mustOpen opens a repository. Its packs are small, so that there are several.
 func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
 	t.Helper()
 	return repotest.MustOpenWith(t, be, repotest.Secret, repotest.SmallPacks(seed))

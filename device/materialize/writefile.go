@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// each calls do for all files of a snapshot. Neighbours share blocks, so one
-// goroutine gets a sequence of them.
+// each calls do for all files of a snapshot. Neighbouring files share blocks,
+// so each goroutine gets sequences of neighbours.
 func (m *job) each(ctx context.Context, s *repo.Snapshot, do func(ctx context.Context, e *tree.Entry) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	work := make(chan []tree.Entry)
@@ -121,7 +121,7 @@ func (m *job) file(ctx context.Context, e *tree.Entry) error {
 // created is a new file in the hidden folder.
 type created interface {
 	io.WriteCloser
-	// finish sets the times, and the mode unless the file has it.
+	// finish sets the times, and sets the mode if the file does not have it yet.
 	finish(mode fs.FileMode, mtime time.Time) error
 }
 
@@ -188,7 +188,8 @@ func (m *job) verify(ctx context.Context, e *tree.Entry) error {
 	return nil
 }
 
-// modeOf returns the mode of an entry plus least, which the owner needs.
+// modeOf returns the mode of an entry plus the bits of least, which the owner
+// needs.
 func modeOf(e *tree.Entry, least fs.FileMode) fs.FileMode {
 	return fs.FileMode(e.Mode)&fs.ModePerm | least
 }
