@@ -26,8 +26,8 @@ type BackupOptions struct {
 	// encrypts; an empty answer means none. It is called before the device is asked
 	// for anything, and again at the end if no password unlocks the backup.
 	Ask func(ctx context.Context, info *device.Info, why AskReason) ([]byte, error)
-	// KeepPassword stores a given or typed password that has unlocked the backup in
-	// the repository.
+	// KeepPassword says to store in the repository the given or typed password that
+	// has unlocked the backup.
 	KeepPassword bool
 	Workers      int
 	Progress     *blob.Progress // of the work after the device has finished
@@ -43,7 +43,8 @@ type BackupResult struct {
 	*receive.Result
 }
 
-// Kept is what the repository keeps of an interrupted backup for the next one.
+// Kept counts the files and bytes of an interrupted backup that the repository
+// keeps for the next one.
 type Kept struct {
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"`
@@ -64,8 +65,9 @@ func (e *Interrupted) Error() string {
 
 func (e *Interrupted) Unwrap() error { return e.Err }
 
-// Backup backs a device up into a snapshot. If it fails, no snapshot was made, and
-// the error is an *Interrupted once the device has been asked for its files.
+// Backup backs a device up into a snapshot. If it fails, no snapshot was made.
+// If it fails after the device was asked for its files, the error is an
+// *Interrupted.
 func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, observer Observer) (*BackupResult, error) {
 	o := &serialObserver{o: observer}
 	o.Phase(PhaseConnecting)
@@ -102,8 +104,8 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 	return res, nil
 }
 
-// receive talks with the device until it has sent everything. The device is free
-// when it returns.
+// receive talks with the device until the device has sent everything. When
+// receive returns, other programs can use the device.
 func (h Host) receive(ctx context.Context, e device.Entry, info *device.Info, keys *unlocker, opt BackupOptions, o Observer) (*receive.Receiver, error) {
 	c, err := h.dial(ctx, e, o)
 	if err != nil {
@@ -137,8 +139,8 @@ func (h Host) receive(ctx context.Context, e device.Entry, info *device.Info, ke
 		return nil, h.interrupted(ctx, r, info, err, false)
 	}
 	announcePasscode(info, o)
-	// An interrupted full backup is continued. If the device were asked for a full
-	// one, it would send everything again.
+	// To continue an interrupted full backup, do not ask for a full one: the device
+	// would send everything again.
 	full := opt.Full && r.Resumed().Files == 0
 	if err := c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: full}, r, o); err != nil {
 		// A backup that the device calls damaged is not worth continuing.
@@ -162,17 +164,18 @@ func (h Host) newReceiver(ctx context.Context, info *device.Info, keys *unlocker
 	return receive.New(ctx, h.Repo, o)
 }
 
-// closeTime bounds how long it may take to keep what was received.
+// closeTime bounds the time for saving what was received.
 const closeTime = 2 * time.Minute
 
-// interrupted ends a backup and returns an error that says what is kept of it.
+// interrupted ends a backup and returns an error that says how much of it is
+// kept.
 func (h Host) interrupted(ctx context.Context, r *receive.Receiver, info *device.Info, err error, drop bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	if drop {
 		return &Interrupted{Err: errors.Join(err, r.Discard(ctx))}
 	}
-	// Usually this fails for the reason that is already known.
+	// If Close fails, it usually returns the error that is already known.
 	if failed := r.Close(ctx); failed != nil && !errors.Is(err, failed) {
 		err = errors.Join(err, failed)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// A device ends a backup by Wi-Fi if its heartbeat is not answered. This backup takes
-// longer than that.
+// A device ends a backup by Wi-Fi if nobody answers its heartbeat for some
+// time. This backup takes longer than that time.
 func TestHeartbeatKeepsBackupAlive(t *testing.T) {
 	t.Parallel()
 	const interval = 100 * time.Millisecond
@@ -35,7 +35,7 @@ func TestHeartbeatKeepsBackupAlive(t *testing.T) {
 	}
 	r.noViolations()
 
-	// The device has no heartbeat to offer, but expects one.
+	// The device offers no heartbeat service, but expects answers to its heartbeat.
 	r.device.Handle(simulator.Heartbeat, nil)
 	r.do("fault 1 begin=wait 3s")
 	o := &heard{}

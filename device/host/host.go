@@ -1,15 +1,15 @@
-// Package host is the computer's side of a backup, a restore or a password change
-// of one device, from beginning to end: the checks beforehand, the device's
-// services in their order, the protocol, and the outcome.
+// Package host runs a backup, restore or password change of one device from
+// beginning to end. It makes the checks beforehand, connects to the device's
+// services in the right order, speaks the protocol, and returns the outcome.
 //
 // # What it promises
 //
-//   - The device is not touched before everything that can be checked is checked.
+//   - Everything that can be checked is checked before the device is touched.
 //   - The device is told when an operation ends, whatever the outcome.
-//   - A backup that fails leaves all snapshots as they were, and says how much of
-//     it is kept for the next one.
-//   - Only one process of a computer uses a device at a time; among computers, the
-//     device's own lock ensures that.
+//   - A failed backup changes no snapshot. Its error says how much of it is
+//     kept for the next backup.
+//   - Only one process of a computer uses a device at a time. The device's own
+//     lock keeps several computers from using it at once.
 //
 // # What it never does
 //
@@ -41,7 +41,7 @@ const backupService = "com.apple.mobilebackup2"
 type Host struct {
 	Mux  *device.Mux
 	Repo *repo.Repo // with its index loaded
-	// LockDir is a folder of the user for locks that keep two processes from
+	// LockDir is the user's folder for lock files, which keep two processes from
 	// using one device. It is created if missing.
 	LockDir string
 	Name    string // of the computer, for records
@@ -49,7 +49,7 @@ type Host struct {
 	Now     func() time.Time
 	Random  io.Reader // must be cryptographic
 	Limits  backup2.Options
-	// Bytes formats a number of bytes for people. nil writes all digits.
+	// Bytes formats a number of bytes for people. If nil, all digits are shown.
 	Bytes func(int64) string
 }
 
@@ -60,9 +60,9 @@ func (h Host) bytes(n int64) string {
 	return h.Bytes(n)
 }
 
-// Observer is told about progress, by one goroutine at a time. Texts may contain
-// what a device's owner has written, and must be cleaned before they are shown on
-// a terminal.
+// Observer is told about progress, by one goroutine at a time. Texts may
+// contain names that a device's owner has chosen. They must be cleaned before
+// they are shown on a terminal.
 type Observer interface {
 	backup2.Observer
 	// Remark is called for useful information.
@@ -93,13 +93,14 @@ var (
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )
 
-// interrupted wraps the error of the caller's context, in words for people.
+// interrupted wraps the error of the caller's context and replaces its text by
+// one for people.
 type interrupted struct{ error }
 
 func (interrupted) Error() string   { return "interrupted" }
 func (i interrupted) Unwrap() error { return i.error }
 
-// refuse makes an error that is ErrRefused.
+// refuse makes an error that matches ErrRefused.
 func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
 
 type refusal string
@@ -121,7 +122,7 @@ func (h Host) describe(ctx context.Context, e device.Entry) (*device.Info, error
 		if err != nil {
 			return nil, err
 		}
-		_ = s.Close() // it trusts this computer now
+		_ = s.Close() // the device trusts this computer now
 		return h.Mux.Describe(ctx, e)
 	}
 	return info, nil
@@ -159,7 +160,7 @@ type connection struct {
 	*backup2.Session
 	sync *device.Sync
 	o    Observer
-	// ctx ends with that of the caller, and when Cancel is pressed on the device.
+	// ctx ends when the caller's context ends or Cancel is pressed on the device.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	tasks  sync.WaitGroup     // heartbeat and the watch for Cancel
@@ -200,7 +201,8 @@ func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*connection
 		if err != nil {
 			o.Warning(fmt.Sprintf("the Wi-Fi connection cannot be kept alive and may end: %v", err))
 		} else {
-			// If the heartbeat ends, the device ends its connections, which is noticed.
+			// The error is ignored: if the heartbeat ends, the device ends its connections,
+			// and the operation fails.
 			c.tasks.Go(func() { _ = service.Heartbeat(background, conn) })
 		}
 	}

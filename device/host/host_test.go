@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// heard keeps what an observer was told.
+// heard is an Observer that records its calls.
 type heard struct {
 	mu       sync.Mutex
 	phases   []backup2.Phase
@@ -124,7 +124,8 @@ func TestBackupPhasesAndRemarks(t *testing.T) {
 	r.noViolations()
 }
 
-// An interrupted backup says what is kept, and frees the device.
+// The error of an interrupted backup says how much is kept, and the device is
+// free.
 func TestInterruptedBackup(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -148,7 +149,7 @@ func TestInterruptedBackup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the device had sent but this side had not read is sent again.
+	// The device sends again what it had sent but this side had not read.
 	if again := r.device.Agent.LastRun().Resent; res.Resumed.Files != broken.Kept.Files || again > 131-int(broken.Kept.Files) {
 		t.Errorf("resumed %+v, kept %+v, the device sent again %d", res.Resumed, broken.Kept, again)
 	}
@@ -275,8 +276,8 @@ func TestRefusedRestores(t *testing.T) {
 	r.noViolations()
 }
 
-// A failed restore leaves no list of apps on the device. It is ErrHalfRestored only if
-// it had begun.
+// A failed restore leaves no list of apps on the device. The error is
+// ErrHalfRestored only if the device had begun.
 func TestRestoreFails(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -294,7 +295,7 @@ func TestRestoreFails(t *testing.T) {
 	}{
 		{"begin=fail 208", false},
 		{"files:2=fail 102", true},
-		{"begin=fail 208", false}, // the plan can be used again
+		{"begin=fail 208", false}, // the same plan can be used for the next restore
 	} {
 		fault, half := test.fault, test.half
 		r.do("fault 1 " + fault)

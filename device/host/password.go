@@ -15,7 +15,8 @@ type PasswordResult struct {
 }
 
 // Encryption describes a device and refuses a password change that cannot work:
-// setting a password if there is one, or changing or removing one if there is not.
+// setting a password if the device has one, or changing or removing it if the
+// device has none.
 func (h Host) Encryption(ctx context.Context, e device.Entry, hasOld, hasNew bool) (*device.Info, error) {
 	info, err := h.describe(ctx, e)
 	if err != nil {

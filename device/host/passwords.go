@@ -23,8 +23,8 @@ const (
 	// PasswordUnknown says that the device encrypts, and that no password is known.
 	PasswordUnknown AskReason = iota
 	// PasswordDoubted says that no known password unlocks the last snapshot. A
-	// password can be right nevertheless, if another computer has changed it on
-	// the device, so an answer that is given twice is accepted.
+	// password can be right nevertheless, since another computer may have changed
+	// it on the device. So an answer that is given twice is accepted.
 	PasswordDoubted
 	// PasswordWrong says that no known password unlocks the backup that was sent.
 	PasswordWrong
@@ -33,8 +33,8 @@ const (
 const (
 	// maxAsked bounds how often a person is asked in a row.
 	maxAsked = 3
-	// askTime bounds the wait for an answer when the backup has been received:
-	// the backup must not wait for a person who is away.
+	// askTime bounds the wait for an answer after the backup was received: the
+	// backup must not wait for a person who is away.
 	askTime = 10 * time.Minute
 )
 
@@ -57,13 +57,14 @@ type unlocker struct {
 	keys *keybag.Keys
 }
 
-// newUnlocker collects the passwords that are given, that the repository keeps, and
-// that a person types. It returns nil if there are none.
+// newUnlocker collects the passwords of opt, those that the repository keeps,
+// and those that a person types. It returns nil if there are none.
 //
-// Before the device sends anything, they are tried on the keybag that it continues
-// from, if there is one. That finds typing errors before a backup is stored locked.
-// But it refuses nothing: if another computer has changed the password on the
-// device, that keybag is out of date. Only the keybag that the device sends counts.
+// Before the device sends anything, the passwords are tried on the keybag that
+// the backup continues from, if there is one. This finds typing errors before a
+// backup is stored locked. But no password is refused: if another computer has
+// changed the password on the device, that keybag is out of date. Only the
+// keybag that the device sends counts.
 func (h Host) newUnlocker(ctx context.Context, info *device.Info, opt *BackupOptions, o Observer) (*unlocker, error) {
 	kept, err := h.Repo.DevicePasswords(ctx, info.UDID)
 	if err != nil {
@@ -130,7 +131,7 @@ func (p *unlocker) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error)
 		}
 		if len(p.passwords) > 0 && bytes.Equal(text, p.passwords[0].text) {
 			clear(text)
-			return true, nil // typed twice, so it was changed on the device
+			return true, nil // typed twice, so the password was changed on the device
 		}
 		p.passwords = append([]password{{text: text}}, p.passwords...)
 		if bag == nil {
@@ -163,9 +164,9 @@ func (p *unlocker) lastBag(ctx context.Context) (*keybag.Bag, error) {
 	return bag, nil
 }
 
-// fits tries a password on the last keybag. If it fits, it becomes the first one,
-// and its keys are kept: deriving them takes seconds, and the keybag changes only
-// with the password.
+// fits tries a password on the last keybag. If it fits, it becomes the first
+// one, and its keys are kept, since deriving them takes seconds. They usually
+// unlock the new backup too: the keybag changes only with the password.
 func (p *unlocker) fits(ctx context.Context, bag *keybag.Bag, i int) (bool, error) {
 	if bag == nil {
 		return false, nil
@@ -236,7 +237,8 @@ func (p *unlocker) askAfter(ctx context.Context, b *mobilesync.Backup, wrong err
 	return wrong
 }
 
-// KeptPasswordUsed warns that the given password is wrong and a kept one right.
+// KeptPasswordUsed warns that the given password is wrong, and that a kept one
+// is right.
 const KeptPasswordUsed = "the given backup password does not unlock this backup, but one that the repository keeps does"
 
 // unlocked is called when password i has unlocked the backup.

@@ -11,11 +11,12 @@ import (
 )
 
 const (
-	// lowBattery is the charge in percent below which a device that does not
-	// charge is warned about.
+	// lowBattery is the charge in percent below which there is a warning, unless
+	// the device is charging.
 	lowBattery = 20
-	// lowStorage is the free storage in bytes below which devices are known to fail
-	// when they make the file system snapshot that they back up from.
+	// lowStorage is the free storage in bytes below which devices are known to
+	// fail: they first make a snapshot of their file system, from which they back
+	// up.
 	lowStorage = 1 << 30
 )
 
@@ -43,7 +44,8 @@ func (h Host) preflight(ctx context.Context, info *device.Info, o Observer) erro
 			last = s
 		}
 	}
-	// Once for each device, and again after encryption was switched off.
+	// Say this before the first backup of a device, and again after encryption was
+	// switched off.
 	if info.WillEncrypt != nil && !*info.WillEncrypt && (last == nil || last.Encrypted) {
 		o.Remark(fmt.Sprintf("%s does not encrypt its backups, so they lack passwords, health data, Wi-Fi networks and call history; "+
 			"to change that, run \"snap device encryption on %s\"", name, info.UDID))
@@ -58,7 +60,7 @@ func (h Host) room(ctx context.Context, info *device.Info, last *repo.Snapshot, 
 	}
 	free, err := h.Repo.Free(ctx)
 	if err != nil {
-		return nil // not every store knows
+		return nil // not every store knows its free space
 	}
 	if used := info.Storage.Total - info.Storage.Free; free < used/2 {
 		o.Warning(fmt.Sprintf("%s holds %s, including system and apps, but the repository has only %s free", nameOf(info), h.bytes(used), h.bytes(free)))

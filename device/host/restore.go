@@ -25,8 +25,8 @@ var ErrHalfRestored = errors.New("the restore was not completed; the device may 
 const (
 	restoreFolder = "/iTunesRestore"
 	restoreApps   = restoreFolder + "/RestoreApplications.plist"
-	// restoreBattery is the charge in percent that a restore needs without power. A
-	// device that switches off in the middle must be erased.
+	// restoreBattery is the least charge in percent for a restore while the device
+	// is not charging. A device that switches off during a restore must be erased.
 	restoreBattery = 20
 )
 
@@ -40,7 +40,7 @@ type Plan struct {
 	Refusals []string
 	Notes    []string
 	// Room says that the snapshot is larger than the device's free storage; it is
-	// empty if not. See IgnoreRoom.
+	// empty if the snapshot fits. See IgnoreRoom.
 	Room string
 	// NeedsPassword says that the device wants the backup password.
 	NeedsPassword bool
@@ -53,16 +53,16 @@ type Plan struct {
 // Other reports whether the snapshot is of another device.
 func (p *Plan) Other() bool { return !repo.SameDevice(p.Info.UDID, p.Snapshot.Device.UDID) }
 
-// IgnoreRoom turns the lack of room into a note. The device may still refuse. It
-// knows better which of its content the snapshot replaces.
+// IgnoreRoom turns the lack of room into a note. The device may still refuse,
+// since it knows better which of its content the snapshot replaces.
 func (p *Plan) IgnoreRoom() {
 	if p.Room != "" {
 		p.Notes, p.Room = append(p.Notes, p.Room), ""
 	}
 }
 
-// Err returns the refusals as an error, nil if there are none. It is ErrNoRoom if
-// only room is missing.
+// Err returns the refusals as an error, nil if there are none. The error
+// matches ErrNoRoom if lack of room is the only reason.
 func (p *Plan) Err() error {
 	reasons := slices.Clone(p.Refusals)
 	if p.Room != "" {
@@ -90,7 +90,7 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 	}
 	p.info, err = p.read(ctx, mobilesync.InfoPlist)
 	if errors.Is(err, fs.ErrNotExist) {
-		// Some imported folders have none, but a device wants one.
+		// Some imported folders have no Info.plist, but a device needs one.
 		if p.info, err = plainInfo(s); err == nil {
 			p.view, err = restore.New(ctx, h.Repo, s, restore.Options{UDID: s.Device.UDID, Target: info.UDID, Info: p.info})
 		}
@@ -102,7 +102,7 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 	return p, nil
 }
 
-// maxInfo bounds the bytes that are read of an Info.plist.
+// maxInfo bounds how many bytes of an Info.plist are read.
 const maxInfo = 64 << 20
 
 func (p *Plan) read(ctx context.Context, name string) ([]byte, error) {
@@ -176,12 +176,12 @@ func family(productType string) string {
 // RestoreOptions say how to restore.
 type RestoreOptions struct {
 	backup2.RestoreOptions
-	SkipApps bool // do not have the device install its apps
+	SkipApps bool // the device does not install its apps
 	Password []byte
 }
 
-// Restore does a planned restore. If it fails after the device has begun, the error
-// is also ErrHalfRestored.
+// Restore does a planned restore. If it fails after the device has begun, the
+// error matches ErrHalfRestored.
 func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer Observer) (backup2.RestoreResult, error) {
 	o := &serialObserver{o: observer}
 	if err := p.Err(); err != nil {
@@ -248,7 +248,8 @@ func (p *Plan) putApps(ctx context.Context, c *connection) error {
 	return nil
 }
 
-// removeApps removes the list after a failure, if the device can still be reached.
+// removeApps removes the list of apps after a failure, if the device can still
+// be reached.
 func (p *Plan) removeApps(ctx context.Context, c *connection) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

@@ -11,8 +11,9 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// Saved simulated devices look the same to a host in another process: they trust
-// it, the next backup continues, and restored files are present.
+// Simulated devices that were saved look the same to a host in another process:
+// they trust the host, the next backup continues from the last one, and
+// restored files are present.
 func TestSavedDevices(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes two backups and a restore")

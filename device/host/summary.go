@@ -31,7 +31,7 @@ func (h Host) summary(ctx context.Context, info *device.Info, parent *repo.Snaps
 	} else if info.WillEncrypt != nil {
 		text += "; not encrypted by the device"
 	}
-	if free, err := h.Repo.Free(ctx); err == nil { // not every store knows
+	if free, err := h.Repo.Free(ctx); err == nil { // not every store knows its free space
 		text += fmt.Sprintf("; the repository has %s free", h.bytes(free))
 	}
 	return text
