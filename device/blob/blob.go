@@ -1,11 +1,11 @@
 // Package blob maps entries of a snapshot to blobs of a backup folder and back.
 //
 // An entry holds plaintext if the backup password was known. Its blob is then
-// rebuilt by encrypting that again with the key in the entry. Open, Write, Same
-// and Size handle both kinds of entries.
+// rebuilt by encrypting the plaintext again with the key in the entry. Open,
+// Write, Same and Size handle both kinds of entries.
 //
-// All bytes that it returns were authenticated by the repository; damage is an
-// error. It never writes to a repository.
+// The repository has authenticated all bytes that the package returns; damage
+// is an error. The package never writes to a repository.
 package blob
 
 import (
@@ -19,16 +19,16 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// FileMode and DirMode are the modes of what devices send, as idevicebackup2
-// sets them.
+// FileMode and DirMode are the modes of files and folders that a device sends.
+// idevicebackup2 sets the same modes.
 const (
 	FileMode = 0o644
 	DirMode  = 0o755
 )
 
-// BatchFiles and BatchBytes bound how many neighbouring files one goroutine
-// reads or writes in a row: enough to fill blocks with neighbours, and few enough
-// to keep all goroutines busy.
+// BatchFiles and BatchBytes bound a batch: neighbouring files that one
+// goroutine reads or writes. A batch is large enough to fill blocks with
+// neighbours, and small enough to keep all goroutines busy.
 const (
 	BatchFiles = 256
 	BatchBytes = 4 << 20

@@ -13,9 +13,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Open returns a reader of a file's bytes as they were in the backup folder. It
-// is a *File, which can be read at any offset, unless the bytes must be
-// encrypted again. The reader uses ctx for all of its reads.
+// Open returns a reader of a file's bytes as they were in the backup folder.
+// Unless the bytes must be encrypted again, it is a *File, which can be read at
+// any offset. The reader uses ctx for all of its reads.
 func Open(ctx context.Context, r *repo.Repo, e *tree.Entry) (io.ReadCloser, error) {
 	f, err := OpenContent(ctx, r, &e.Content, time.Unix(0, e.ModTime))
 	if err != nil || e.Encryption == nil {
@@ -24,8 +24,8 @@ func Open(ctx context.Context, r *repo.Repo, e *tree.Entry) (io.ReadCloser, erro
 	return newEncrypting(f, keybag.FileKey(e.Encryption.Key)), nil
 }
 
-// File is a file whose content is in the repository as it was sent. It
-// implements folder.Content.
+// File reads a file whose bytes are in the repository as they were in the
+// backup folder. It implements folder.Content.
 type File struct {
 	*repo.ContentReader
 	info Info
@@ -107,7 +107,8 @@ func (s *encrypting) Read(p []byte) (int, error) {
 				s.err = io.EOF
 			}
 		} else if err != nil {
-			// The rest is missing, so what was encrypted must not look like the end.
+			// The rest of the file is missing. Drop the encrypted bytes, which would look
+			// like its end.
 			s.pending.Reset()
 			s.err = err
 		}

@@ -11,9 +11,9 @@ import (
 // ID is the SHA-1 that names a blob.
 type ID [20]byte
 
-// ParsePath returns the ID of the blob with this path in a backup folder. In the
-// flat layout of old devices blobs are at the top, otherwise in the folder of
-// their first two digits.
+// ParsePath returns the ID of the blob with this path in a backup folder. In
+// the flat layout of old devices blobs are at the top, otherwise in the folder
+// named by their first two digits.
 func ParsePath(path string, flat bool) (id ID, ok bool) {
 	name := path
 	if !flat {

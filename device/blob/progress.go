@@ -3,7 +3,7 @@ package blob
 import "sync/atomic"
 
 // Progress counts the files and bytes that were read or written. It is updated
-// while a call runs; others may read it at any time.
+// while a call runs; other goroutines may read it at any time.
 type Progress struct {
 	Files, TotalFiles atomic.Int64
 	Bytes, TotalBytes atomic.Int64

@@ -1,5 +1,5 @@
-// Package catalog holds the paths of a backup folder that is not on a disk:
-// those of a snapshot, and those of files that a device has sent.
+// Package catalog holds the paths of a backup folder that is not on a disk: the
+// paths of a snapshot, and the paths of files that a device has sent.
 //
 // A Set holds the files of a snapshot. A Catalog is a Set and the changes of a
 // device: files received, moved and removed. Memory grows with the number of
@@ -40,8 +40,8 @@ func InSnapshot(path string) (rest string, ok bool) {
 	return strings.CutPrefix(path, snapshotDir+"/")
 }
 
-// Catalog holds the paths of the parent that still exist, and of received
-// files. Paths are relative to the device's folder.
+// Catalog holds the paths of the parent that still exist, and the paths of
+// received files. Paths are relative to the device's folder.
 type Catalog struct {
 	parent  *Set     // nil if there is none
 	dropped []uint64 // bitmap of blobs of the parent that were removed or replaced
@@ -54,7 +54,7 @@ type Catalog struct {
 	ids   []chunk.ID
 }
 
-// File is a file that was received. It takes 24 bytes, and its chunk IDs.
+// File is a file that was received. It takes 24 bytes, plus its chunk IDs.
 type File struct {
 	Size  int64
 	At    int64 // position of its IDs in Catalog.ids, or of its content in the spool
@@ -63,19 +63,19 @@ type File struct {
 	State State
 }
 
-// State says where a received file is known.
+// State says where a received file is stored or listed.
 type State uint8
 
 // The states, which can be combined.
 const (
 	Spooled State = 1 << iota // its content is in the spool
-	Saved                     // the record of the unfinished backup has it
+	Saved                     // it is in the record of the unfinished backup
 )
 
 // Spooled reports whether the content is in the spool.
 func (f *File) Spooled() bool { return f.State&Spooled != 0 }
 
-// blobTable is blobs by ID, divided by their folder.
+// blobTable holds the numbers of blobs by ID, in one map for each folder.
 type blobTable [256]map[blob.ID]uint32
 
 func (a *blobTable) get(id blob.ID) (uint32, bool) {
@@ -196,8 +196,8 @@ func (n *Catalog) Content(f *File) tree.Content {
 	return tree.Content{Size: f.Size, Level: f.level, IDs: n.ids[f.At : f.At+int64(f.n)]}
 }
 
-// Stored returns the number of chunk IDs of all files that were added. Files
-// added later have higher positions.
+// Stored returns the number of chunk IDs of all files that were added. The IDs
+// of files added later have higher positions.
 func (n *Catalog) Stored() int { return len(n.ids) }
 
 // StoredAfter reports whether a received file has chunk IDs after the first count.
@@ -237,7 +237,7 @@ func (n *Catalog) All() iter.Seq[*File] {
 	}
 }
 
-// Put gives a received file a path. It replaces the file that has the path.
+// Put gives a received file a path. It replaces any file that has the path.
 func (n *Catalog) Put(path string, f uint32, now time.Time) error {
 	if _, ok := n.dirs[path]; ok {
 		return fmt.Errorf("%s is a folder: %w", path, fs.ErrExist)
@@ -283,7 +283,7 @@ func (n *Catalog) parents(path string, now time.Time) error {
 	return nil
 }
 
-// Mkdir makes a folder and those above it. One that exists is no error.
+// Mkdir makes a folder and those above it. It is no error if the folder exists.
 func (n *Catalog) Mkdir(path string, now time.Time) error {
 	if path == "" {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Names take about 100 bytes each.
+// Each path takes about 100 bytes of memory.
 func TestNamesAreSmall(t *testing.T) {
 	const count = 200_000
 	heap := func() int64 {

@@ -51,7 +51,7 @@ func (n *Catalog) Count() (files, bytes, spooled int64) {
 	return files, bytes, spooled
 }
 
-// Empty reports whether there are no folders and no files except blobs.
+// Empty reports whether the catalog has no folders, and no files except blobs.
 func (n *Catalog) Empty() bool { return len(n.dirs) == 0 && len(n.others) == 0 }
 
 const digits = "0123456789abcdef"
@@ -93,7 +93,7 @@ func (n *Catalog) List(dir string) ([]Item, error) {
 	if dir != "" {
 		above += "/"
 	}
-	// Other files and folders are few.
+	// There are few folders, and few files that are not blobs.
 	for path, o := range n.others {
 		if name, ok := child(above, path); ok {
 			size := int64(0)
@@ -154,8 +154,9 @@ func (n *Catalog) listParent(out []Item, from, to int) []Item {
 	return out
 }
 
-// child returns the name of what is directly in a folder. above is the folder's
-// path with a slash at the end, or "" for the top.
+// child returns the name of path in a folder, and false if it is not directly
+// in the folder. above is the folder's path with a slash at the end, or "" for
+// the top.
 func child(above, path string) (string, bool) {
 	name, ok := strings.CutPrefix(path, above)
 	return name, ok && name != "" && !strings.Contains(name, "/")

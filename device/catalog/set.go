@@ -56,7 +56,7 @@ const cachedLeaves = 16
 func NewSet(ctx context.Context, r *repo.Repo, s *repo.Snapshot) (*Set, error) {
 	x := &Set{r: r, others: map[string]*tree.Entry{}}
 	// A folder in the flat layout has its blobs at the top. Only the name of its
-	// manifest shows that.
+	// manifest shows the layout.
 	if e, err := r.Find(ctx, s, tree.Key{Path: mobilesync.ManifestDB}); err != nil {
 		return nil, err
 	} else if e == nil {
@@ -125,7 +125,8 @@ func (x *Set) find(id blob.ID) int {
 	return -1
 }
 
-// Find returns the entry of a file; nil if the snapshot has none of this path.
+// Find returns the entry of a file; nil if the snapshot has no file at this
+// path.
 func (x *Set) Find(ctx context.Context, path string) (*tree.Entry, error) {
 	if id, ok := blob.ParsePath(path, x.flat); ok {
 		if i := x.find(id); i >= 0 {

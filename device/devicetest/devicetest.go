@@ -73,8 +73,8 @@ func (l *Lab) Run(t testing.TB, line string) {
 	}
 }
 
-// NoViolations fails the test if a computer did to a device what no real device
-// would tolerate.
+// NoViolations fails the test if a computer did something to a device that a
+// real device would not accept.
 func NoViolations[D interface {
 	Name() string
 	Violations() []string

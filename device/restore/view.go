@@ -1,9 +1,9 @@
 // Package restore provides the folder that a device sees while it is restored:
 // one snapshot, read-only.
 //
-// Files are found by name in memory and can be read in any order; those that
-// were encrypted are encrypted again on the way. It never writes, neither to the
-// repository nor elsewhere.
+// Names are looked up in memory, and files can be read in any order. Files that
+// were encrypted in the backup are encrypted again while they are read. The
+// package writes nothing, neither to the repository nor elsewhere.
 package restore
 
 import (
@@ -25,10 +25,10 @@ import (
 
 // Options say how to show a snapshot to a device.
 type Options struct {
-	// UDID is the name of the folder for which the device asks: that of the device
-	// that was backed up. If empty, it is the snapshot's.
+	// UDID is the name of the folder for which the device asks: the UDID of the
+	// device that was backed up. If empty, the snapshot's UDID is used.
 	UDID string
-	// Target is the device to restore to, if it is another one.
+	// Target is the UDID of the device to restore to, if that is another device.
 	Target string
 	// Info, if not nil, is shown as Info.plist instead of the snapshot's.
 	Info []byte
@@ -69,7 +69,7 @@ func (v *View) Lost() int { return v.set.Lost() }
 // Until then, the device has changed nothing.
 func (v *View) Begun() bool { return v.begun.Load() }
 
-// Restart prepares the view for another restore, which has not begun yet.
+// Restart prepares the view for another restore: Begun returns false again.
 func (v *View) Restart() { v.begun.Store(false) }
 
 // isMetadata reports whether a file describes the backup.
@@ -124,9 +124,9 @@ func (v *View) List(_ context.Context, path string) ([]backup2.Item, error) {
 // copyShape matches the names that devices give to copies of a backup.
 var copyShape = regexp.MustCompile(`^(.+)-\d{8}-\d{6}$`)
 
-// isCopy reports whether a path is in the copy that a device makes of its backup
-// before it is restored. Snapshots make that copy unnecessary, so the view only
-// pretends that it exists.
+// isCopy reports whether a path is in the copy that a device makes of its last
+// backup before a restore. Snapshots make that copy unnecessary, so the view
+// only pretends that it exists.
 func (v *View) isCopy(path string) bool {
 	top, _, _ := strings.Cut(path, "/")
 	m := copyShape.FindStringSubmatch(top)

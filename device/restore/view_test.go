@@ -68,7 +68,7 @@ func filesIn(t *testing.T, dir string) (files []string) {
 	return files
 }
 
-// A restore reads every file by its name, in any order, as it was in the backup.
+// A View returns every file as it was in the backup, in any order.
 func TestView(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
