@@ -9,16 +9,16 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// App is an app that installation_proxy lists.
+// App is an installed app, which installation_proxy lists.
 type App struct {
 	ID       string // bundle identifier
 	Name     string
 	Version  string
-	SINF     []byte // of an app from the store
-	Metadata []byte // of an app from the store, a property list
+	SINF     []byte // nil if the app is not from the store
+	Metadata []byte // property list; nil if the app is not from the store
 }
 
-// appsPerPage is how many apps one message lists.
+// appsPerPage is the number of apps that one message lists.
 const appsPerPage = 5
 
 type apps struct {
@@ -40,7 +40,8 @@ func (d *Device) Apps() []App {
 	return slices.Clone(d.apps.list)
 }
 
-// attributes returns the attributes of an app that a host requested, or all.
+// attributes returns those attributes of the app that wanted requests, or all
+// attributes.
 func (a App) attributes(wanted map[string]any) map[string]any {
 	all := map[string]any{
 		"ApplicationType":            "User",
@@ -68,7 +69,7 @@ func (a App) attributes(wanted map[string]any) map[string]any {
 	return all
 }
 
-// serveApps is the part of installation_proxy that lists apps.
+// serveApps serves the part of installation_proxy that lists apps.
 func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 	d.requests(InstallationProxy, conn, "Command", func(command string, request map[string]any) ([]map[string]any, bool) {
 		options, _ := request["ClientOptions"].(map[string]any)
@@ -105,8 +106,9 @@ func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 	})
 }
 
-// requests answers requests until the connection ends. answer gets the command,
-// which is the value of key, and reports whether it knows the command.
+// requests answers requests until the connection ends. It calls answer with the
+// command, which is the request's value of key, and with the request. answer returns
+// the replies and whether it knows the command.
 func (d *Device) requests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
 	for {
 		request, err := message.Read(conn)

@@ -25,8 +25,8 @@ const (
 	Heartbeat         = "com.apple.mobile.heartbeat"
 )
 
-// MobileBackup2 is the backup service, which Handle adds. A locked device starts
-// it only for a host that sends its EscrowBag.
+// MobileBackup2 is the backup service. A device has it only after Handle adds it. A
+// locked device starts it only for a host that sends its EscrowBag.
 const MobileBackup2 = "com.apple.mobilebackup2"
 
 // Lockdown names lockdownd in events and faults.
@@ -45,14 +45,14 @@ type Spec struct {
 	Capacity  uint64 // bytes of storage
 	Available uint64 // free bytes
 
-	Trust   Trust // the answer to hosts that pair
+	Trust   Trust // the owner's answer to hosts that want to pair
 	Managed bool  // a profile forbids pairing with further hosts
 
 	PlainText         bool          // no TLS
-	MaxTLS            uint16        // newest version of TLS, for old devices; 0 means any
+	MaxTLS            uint16        // newest version of TLS that an old device supports; 0 means no limit
 	HeartbeatInterval time.Duration // 0 means 10 s
-	// Key is the device's identity, RSA of 2048 bits; nil means a new one, which
-	// takes much of a second.
+	// Key is the device's identity, an RSA key of 2048 bits. If it is nil, a new key is
+	// created, which takes much of a second.
 	Key *rsa.PrivateKey
 	Now func() time.Time
 }
@@ -84,7 +84,7 @@ func (s Spec) withDefaults() Spec {
 }
 
 // Handler serves a connection to a service. The connection is closed when Handler
-// returns and when ctx ends.
+// returns or ctx ends.
 type Handler func(ctx context.Context, conn net.Conn)
 
 // Device is a simulated device. Its methods may be called from any goroutine.
@@ -103,7 +103,7 @@ type Device struct {
 	mu       sync.Mutex
 	lock     lockState
 	services map[string]Handler
-	refused  map[string]string // errors by service
+	refused  map[string]string // errors of Refuse by service
 	ports    ports
 }
 
@@ -184,7 +184,7 @@ func (d *Device) UDID() string { return d.spec.UDID }
 // Name returns the device's name.
 func (d *Device) Name() string { return d.text("", "DeviceName") }
 
-// Handle adds a service, or replaces one. A nil handler removes it.
+// Handle adds a service or replaces its handler. A nil handler removes the service.
 func (d *Device) Handle(service string, h Handler) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -195,9 +195,9 @@ func (d *Device) Handle(service string, h Handler) {
 	d.services[service] = h
 }
 
-// Refuse makes StartService answer with an error such as ServiceProhibited, or
-// StartSession if the service is Lockdown. An empty error lets the service
-// start again.
+// Refuse makes StartService of a service fail with an error such as
+// ServiceProhibited. If the service is Lockdown, StartSession fails instead. An empty
+// error ends the refusal.
 func (d *Device) Refuse(service, lockdownError string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -219,8 +219,8 @@ type Lock int
 
 const (
 	Unlocked       Lock = iota
-	Locked              // after it was unlocked
-	NotYetUnlocked      // since the device was switched on
+	Locked              // locked again after it was unlocked
+	NotYetUnlocked      // not unlocked since the device was switched on
 )
 
 func (l Lock) String() string {
@@ -247,7 +247,7 @@ func (d *Device) Lock() Lock {
 	return d.lock.state
 }
 
-// SetLock locks or unlocks the screen. Locking sets a passcode.
+// SetLock locks or unlocks the screen. A device that is locked also gets a passcode.
 func (d *Device) SetLock(l Lock) {
 	d.mu.Lock()
 	d.lock.state = l
@@ -258,15 +258,15 @@ func (d *Device) SetLock(l Lock) {
 	d.SetValue("", "PasswordProtected", l != Unlocked)
 }
 
-// PasscodeSet reports whether the device has a passcode, for which it asks before a
-// backup.
+// PasscodeSet reports whether the device has a passcode. A device with a passcode asks
+// for it before a backup.
 func (d *Device) PasscodeSet() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.lock.passcode
 }
 
-// SetPasscode sets or removes the passcode. A device without one is unlocked.
+// SetPasscode sets or removes the passcode. Removing it also unlocks the device.
 func (d *Device) SetPasscode(set bool) {
 	d.mu.Lock()
 	d.lock.passcode = set

@@ -5,8 +5,8 @@ import (
 	"net"
 )
 
-// serveDiagnostics is the part of diagnostics_relay that says whether there is a
-// passcode.
+// serveDiagnostics serves the part of diagnostics_relay that says whether the device
+// has a passcode.
 func (d *Device) serveDiagnostics(_ context.Context, conn net.Conn) {
 	d.requests(DiagnosticsRelay, conn, "Request", func(command string, request map[string]any) ([]map[string]any, bool) {
 		switch command {

@@ -6,11 +6,11 @@
 // which devices are attached. A Device has values, trusted hosts and services.
 // Device.Handle adds a service; its handler gets the connection after TLS.
 //
-// A device also judges its host. Device.Violations lists what a real device would
-// reject or suffer from silently, and Device.Events everything that happened.
-// Connections can be cut, silenced and delayed (Device.Inject, Device.SetLatency,
-// Simulator.Detach).
+// A device also judges its host. Device.Violations lists the host's mistakes: those
+// that a real device would reject, and those that it would silently suffer from.
+// Device.Events lists everything that happened. Connections can be cut, silenced and
+// delayed (Device.Inject, Device.SetLatency, Simulator.Detach).
 //
-// It never reads or writes files, and nothing that it receives makes it panic or
-// allocate without bound.
+// The package never reads or writes files. Whatever it receives, it does not panic,
+// and its memory stays bounded.
 package simulator

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Direction says which bytes of a connection count.
+// Direction says which bytes of a connection Fault.After counts.
 type Direction int
 
 const (
-	Either   Direction = iota // both
+	Either   Direction = iota // bytes in both directions
 	FromHost                  // bytes that the device has read
 	ToHost                    // bytes that the device has sent
 )
@@ -22,21 +22,21 @@ const (
 type Fault struct {
 	Service   string // name of a service, Lockdown, or "" for any
 	Direction Direction
-	// After is the number of bytes that pass before the fault: bytes of the
-	// service without TLS, or for Lockdown bytes on the wire.
+	// After is the number of bytes that pass before the fault. For Lockdown these are
+	// bytes on the wire, for services the bytes inside TLS.
 	After int64
-	// Silent stops all bytes but leaves the connection open.
+	// Silent makes the fault stop all bytes but leave the connection open.
 	Silent bool
 	// Now applies the fault to open connections instead of the next one.
 	Now bool
 }
 
-// maxFaults bounds how many faults wait for a connection.
+// maxFaults is the greatest number of faults that wait for a connection.
 const maxFaults = 1024
 
 var errCut = errors.New("simulated fault: the connection is cut")
 
-// faults are the faults that wait for a connection, and the open connections.
+// faults holds the faults that wait for a connection, and the open connections.
 type faults struct {
 	mu      sync.Mutex
 	waiting []Fault
@@ -46,8 +46,8 @@ type faults struct {
 
 func (f *Fault) fits(service string) bool { return f.Service == "" || f.Service == service }
 
-// Inject applies a fault to the next connection to its service or, with Now, to
-// the open ones.
+// Inject applies a fault to the next connection to its service. If f.Now is set,
+// Inject applies it to the open connections instead.
 func (d *Device) Inject(f Fault) {
 	d.faults.mu.Lock()
 	var hit []*conn
@@ -66,8 +66,8 @@ func (d *Device) Inject(f Fault) {
 	}
 }
 
-// Cut breaks the next connection to a service after a number of bytes in both
-// directions.
+// Cut breaks the next connection to a service after a number of bytes, counted in
+// both directions together.
 func (d *Device) Cut(service string, afterBytes int64) {
 	d.Inject(Fault{Service: service, After: afterBytes})
 }
@@ -75,7 +75,7 @@ func (d *Device) Cut(service string, afterBytes int64) {
 // Break breaks the open connections to a service.
 func (d *Device) Break(service string) { d.Inject(Fault{Service: service, Now: true}) }
 
-// SetLatency delays every write of the device.
+// SetLatency makes the device wait before every write.
 func (d *Device) SetLatency(by time.Duration) {
 	d.faults.mu.Lock()
 	defer d.faults.mu.Unlock()
@@ -88,7 +88,8 @@ func (f *faults) delay() time.Duration {
 	return f.latency
 }
 
-// add adds an open connection. A waiting fault of its service applies to it.
+// add adds an open connection. If a fault waits for its service, that fault applies
+// to this connection.
 func (f *faults) add(c *conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -111,7 +112,8 @@ func (f *faults) remove(c *conn) {
 	delete(f.open, c)
 }
 
-// conn is a connection to a service after TLS, which may have a fault.
+// conn is a connection to a service. What it reads and writes is inside TLS, if the
+// service has TLS. It may have a fault.
 type conn struct {
 	net.Conn // with TLS if the service has it
 	raw      net.Conn
@@ -162,7 +164,7 @@ func (c *conn) left() int64 {
 	return n
 }
 
-// allow returns how many of n bytes may pass in a direction. The error means that
+// allow returns how many of n bytes may pass in a direction. It returns an error if
 // the connection is unusable.
 func (c *conn) allow(dir Direction, n int) (int, error) {
 	c.mu.Lock()
@@ -181,7 +183,7 @@ func (c *conn) allow(dir Direction, n int) (int, error) {
 	return n, nil
 }
 
-// passed counts bytes.
+// passed counts n bytes that have passed in a direction.
 func (c *conn) passed(dir Direction, n int) {
 	c.mu.Lock()
 	if dir == FromHost {
@@ -193,7 +195,7 @@ func (c *conn) passed(dir Direction, n int) {
 	c.mu.Unlock()
 }
 
-// hang reads what the host sends, and sends nothing, until the connection ends.
+// hang reads and discards what the host sends until the connection ends.
 func (c *conn) hang() error {
 	_, _ = io.Copy(io.Discard, c.raw)
 	return errCut
@@ -206,7 +208,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.Conn.Read(p[:allowed])
 	c.mu.Lock()
-	silenced := c.silent // while Read waited
+	silenced := c.silent // perhaps set while Read waited
 	c.mu.Unlock()
 	if silenced {
 		return 0, c.hang()
@@ -240,8 +242,8 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 }
 
-// endedByHost reports whether the host closed a connection that has ended, rather
-// than a fault or ctx.
+// endedByHost reports whether the host ended the connection c, rather than a fault
+// or ctx. c must have ended.
 func endedByHost(ctx context.Context, c net.Conn) bool {
 	if ctx.Err() != nil {
 		return false

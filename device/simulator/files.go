@@ -9,26 +9,26 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synclock"
 )
 
-// SyncCancelRequest is the notification that the owner tapped "Cancel"; see
-// Notify.
+// SyncCancelRequest is the name of the notification that tells hosts that the owner
+// tapped "Cancel". Notify posts it.
 const SyncCancelRequest = "com.apple.itunes-client.syncCancelRequest"
 
-// ReadFile returns the content of a file as AFC shows it.
+// ReadFile returns the content of a file of AFC, and whether the file exists.
 func (d *Device) ReadFile(p string) ([]byte, bool) { return d.files.ReadFile(p) }
 
-// WriteFile writes a file as AFC shows it, and creates its directories. It
-// reports whether there was space.
+// WriteFile writes a file of AFC and creates its directories. It returns false if
+// there was not enough space.
 func (d *Device) WriteFile(p string, data []byte) bool { return d.files.WriteFile(p, data) }
 
-// SetLockBusy makes the next attempts to take the sync lock fail with "would
-// block", as if another program had it.
+// SetLockBusy makes that many next attempts to take the sync lock fail with "would
+// block", as if another program held the lock.
 func (d *Device) SetLockBusy(attempts int) { d.sync.SetBusy(attempts) }
 
-// Syncing reports whether a host has the sync lock and has said that it started.
-// A backup should run only then.
+// Syncing reports whether a host holds the sync lock and has announced that its sync
+// started. A backup should run only then.
 func (d *Device) Syncing(ctx context.Context) bool { return d.sync.Syncing(ctx) }
 
-// serveAFC is the file service.
+// serveAFC serves the file service, AFC.
 func (d *Device) serveAFC(ctx context.Context, conn net.Conn) {
 	s := afcd.Server{
 		Files: d.files, Info: d.afcInfo, Sync: d.sync, SyncFile: synclock.File,

@@ -8,13 +8,14 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// How many intervals a host has for an answer, and to start a heartbeat.
+// How many intervals a host may take to answer (heartbeatPatience), and to start a
+// heartbeat (heartbeatStart).
 const (
 	heartbeatPatience = 3
 	heartbeatStart    = 10
 )
 
-// expectHeartbeat breaks a network link that is used without a heartbeat.
+// expectHeartbeat breaks a network link if it has no heartbeat for too long.
 func (l *Link) expectHeartbeat(ctx context.Context) {
 	for missed := 0; sleep(ctx, l.dev.spec.HeartbeatInterval); {
 		if l.beating(0) > 0 {
@@ -27,9 +28,9 @@ func (l *Link) expectHeartbeat(ctx context.Context) {
 	}
 }
 
-// serveHeartbeat asks the host for a sign of life in every interval. A host on the
-// network that does not answer loses all connections an interval later, unless it
-// starts another heartbeat.
+// serveHeartbeat asks the host for a sign of life in every interval. If a host on the
+// network does not answer, it loses all connections an interval later, unless it
+// starts another heartbeat before.
 func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
 	interval := d.spec.HeartbeatInterval
 	var link *Link
@@ -49,7 +50,7 @@ func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
 	}
 }
 
-// beat asks once, and reports whether the host answers in time.
+// beat asks once for a sign of life, and reports whether the host answers in time.
 func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	seconds := max(1, int(interval/time.Second))
 	if message.Write(c, map[string]any{"Command": "Marco", "Interval": seconds}) != nil {
@@ -69,7 +70,8 @@ func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	return true
 }
 
-// beating changes the number of heartbeats of a link. A nil link has none.
+// beating adds by to the number of running heartbeats of a link, and returns the new
+// number. For a nil link it returns 0.
 func (l *Link) beating(by int) int {
 	if l == nil {
 		return 0
@@ -80,7 +82,7 @@ func (l *Link) beating(by int) int {
 	return l.hearts
 }
 
-// sleep reports false if ctx ends first.
+// sleep waits for the time d. It returns false if ctx ends earlier.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -19,7 +19,7 @@ type Event struct {
 
 func (e Event) String() string { return e.Service + " " + e.Kind + " " + e.Detail }
 
-// Limits, so that a host cannot fill memory.
+// Limits, so that a host cannot fill the memory.
 const (
 	maxEvents     = 20000
 	maxViolations = 1000
@@ -29,10 +29,10 @@ const (
 type journal struct {
 	mu         sync.Mutex
 	now        func() time.Time
-	first      int // number of the first event
+	first      int // number of the first event that is kept
 	events     []Event
 	violations []string
-	more       chan struct{} // closed and replaced with every event
+	more       chan struct{} // closed and replaced at every event
 }
 
 func newJournal(now func() time.Time) *journal {
@@ -52,7 +52,8 @@ func (j *journal) add(service, kind, detail string) {
 	j.more = make(chan struct{})
 }
 
-// shortened returns a copy of bounded length: hosts choose most of these texts.
+// shortened returns a copy of s, cut to a bounded length because hosts choose most of
+// the texts.
 func shortened(s string) string {
 	const longest = 512
 	if len(s) > longest {
@@ -71,8 +72,8 @@ func (j *journal) violate(format string, args ...any) {
 	j.add("host", "violation", text)
 }
 
-// from returns the events from number n on, the number of the next event, and a
-// channel that is closed by the next event.
+// from returns the events from number n on, the number that the next event will get,
+// and a channel that is closed when that event happens.
 func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -80,15 +81,15 @@ func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
 	return slices.Clone(kept), j.first + len(j.events), j.more
 }
 
-// Events returns what happened, oldest first. The oldest of very many events are
-// dropped.
+// Events returns what happened, oldest first. If there are very many events, the
+// oldest ones are missing.
 func (d *Device) Events() []Event {
 	events, _, _ := d.journal.from(0)
 	return events
 }
 
-// Await returns the first past or future event that matches, or the context's
-// error.
+// Await returns the first event that matches. If no past event matches, it waits for
+// one until ctx ends, and then returns the error of ctx.
 func (d *Device) Await(ctx context.Context, match func(Event) bool) (Event, error) {
 	next := 0
 	for {
@@ -106,7 +107,7 @@ func (d *Device) Await(ctx context.Context, match func(Event) bool) (Event, erro
 	}
 }
 
-// Log adds an event. Services added with Handle call it.
+// Log adds an event. Handlers of services call it, too.
 func (d *Device) Log(service, kind, detail string) { d.journal.add(service, kind, detail) }
 
 // Violations returns what hosts did wrong, oldest first.
@@ -116,5 +117,5 @@ func (d *Device) Violations() []string {
 	return slices.Clone(d.journal.violations)
 }
 
-// Violate records what a host did wrong. Services added with Handle call it.
+// Violate records what a host did wrong. Handlers of services call it, too.
 func (d *Device) Violate(format string, args ...any) { d.journal.violate(format, args...) }

@@ -16,7 +16,7 @@ type session struct {
 	dev  *Device
 	over Transport
 	link *Link  // nil in tests
-	id   string // "" outside of a session
+	id   string // SessionID; "" outside of a session
 	host pairing.Host
 }
 
@@ -27,7 +27,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		s.over, s.link = c.link.Transport, c.link
 	}
 	var stream net.Conn = raw
-	var secure *sessionTLS // while there is a session
+	var secure *sessionTLS // nil if there is no session
 	for {
 		request, err := message.Read(stream)
 		if err != nil {
@@ -42,7 +42,7 @@ func (d *Device) serveLockdown(ctx context.Context, raw net.Conn) {
 		}
 		switch {
 		case name == "StopSession" && reply["Error"] == nil && secure != nil:
-			// What comes next is not encrypted.
+			// The host continues without encryption.
 			if !secure.end() {
 				d.Log(Lockdown, "close", "TLS continues after StopSession")
 				d.Violate("lockdown: TLS after the end of the session")
@@ -256,7 +256,8 @@ func (s *session) startService(request map[string]any) map[string]any {
 	return reply
 }
 
-// framing records a malformed message. The end of a connection is not a violation.
+// framing records a violation if err says that a message was malformed. The end of a
+// connection is no violation.
 func (d *Device) framing(service string, err error) {
 	if errors.Is(err, plist.ErrFormat) || errors.Is(err, message.ErrLength) {
 		d.Violate("%s: %v", service, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// Memory is the state of a Simulator that is kept between runs. It has the private
+// Memory is the state that a Simulator keeps between runs. It contains the private
 // keys of simulated hosts.
 type Memory struct {
 	BUID    string            `json:"buid"`
@@ -25,7 +25,8 @@ func (s *Simulator) Memory() Memory {
 	return Memory{s.buid, maps.Clone(s.records)}
 }
 
-// Remember restores the state of an earlier run. Call it before Serve.
+// Remember restores the state that Memory returned in an earlier run. Call it before
+// Serve.
 func (s *Simulator) Remember(m Memory) error {
 	if m.BUID == "" {
 		return errors.New("simulated usbmuxd: the saved state has no host")
@@ -41,8 +42,8 @@ func (s *Simulator) Remember(m Memory) error {
 	return nil
 }
 
-// DeviceMemory is the state of a device that is kept between runs: its key and the
-// trusted hosts.
+// DeviceMemory is the state that a device keeps between runs: its key and the trusted
+// hosts.
 type DeviceMemory struct {
 	Key   []byte       `json:"key"` // PEM
 	Hosts []HostMemory `json:"hosts"`
@@ -52,7 +53,7 @@ type DeviceMemory struct {
 type HostMemory struct {
 	ID     string `json:"id"`
 	BUID   string `json:"buid"`
-	Device []byte `json:"device"` // certificates, DER
+	Device []byte `json:"device"` // certificate in DER, like Host
 	Host   []byte `json:"host"`
 	Root   []byte `json:"root"`
 	Escrow []byte `json:"escrow"`
@@ -71,8 +72,8 @@ func (d *Device) Memory() (DeviceMemory, error) {
 	return m, nil
 }
 
-// Remember makes a new device trust the hosts of an earlier run. Its key comes from
-// Spec; see DeviceMemory.PrivateKey.
+// Remember makes a new device trust the hosts of an earlier run. It does not set the
+// device's key: set Spec.Key to m.PrivateKey() before.
 func (d *Device) Remember(m DeviceMemory) error {
 	for _, h := range m.Hosts {
 		if err := d.hosts.Add(pairing.Host{ID: h.ID, BUID: h.BUID, Certificates: pairing.Certificates{Device: h.Device, Host: h.Host, Root: h.Root}, EscrowBag: h.Escrow}); err != nil {
@@ -82,7 +83,7 @@ func (d *Device) Remember(m DeviceMemory) error {
 	return nil
 }
 
-// PrivateKey returns the device's key, for Spec.
+// PrivateKey returns the device's key, for Spec.Key.
 func (m DeviceMemory) PrivateKey() (*rsa.PrivateKey, error) {
 	block, _ := pem.Decode(m.Key)
 	if block == nil {

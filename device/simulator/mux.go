@@ -29,7 +29,7 @@ const (
 	resultBadDevice   = 2
 	resultRefused     = 3
 	resultBadVersion  = 6
-	patience          = 30 * time.Second // with a client that does not read
+	patience          = 30 * time.Second // time until a client that does not read is dropped
 	maxQueuedMessages = 256
 )
 
@@ -38,7 +38,8 @@ type muxFrame struct {
 	body               []byte
 }
 
-// readMuxFrame reads exactly one message. What follows Connect is for the device.
+// readMuxFrame reads exactly one message and no byte more, since the bytes after
+// Connect are for the device.
 func readMuxFrame(r io.Reader) (muxFrame, error) {
 	var h [muxHeader]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
@@ -67,7 +68,7 @@ func appendMuxFrame(dst []byte, tag uint32, v map[string]any) ([]byte, error) {
 
 func result(n int) map[string]any { return map[string]any{"MessageType": "Result", "Number": n} }
 
-// client is a connection of a program to usbmuxd.
+// client is the connection of a program to usbmuxd.
 type client struct {
 	sim  *Simulator
 	conn net.Conn
@@ -103,7 +104,7 @@ func (s *Simulator) serveClient(ctx context.Context, conn net.Conn) {
 		}
 		request, err := plist.Dict(f.body)
 		if err != nil {
-			request = nil // an unknown command
+			request = nil // handled like an unknown command
 		}
 		switch request["MessageType"] {
 		case "Listen":
@@ -155,13 +156,13 @@ func (s *Simulator) answer(request map[string]any) map[string]any {
 		if _, ok := s.PairRecord(udid); !ok {
 			return result(resultBadDevice)
 		}
-		_ = s.SetPairRecord(udid, nil) // cannot fail
+		_ = s.SetPairRecord(udid, nil) // removing cannot fail
 		return result(resultOK)
 	}
 	return result(resultBadCommand)
 }
 
-// target returns the link and port that Connect requests.
+// target returns the link and the port to which a Connect request leads.
 func (s *Simulator) target(request map[string]any) (*Link, port, int) {
 	id, _ := request["DeviceID"].(int64)
 	swapped, ok := request["PortNumber"].(int64)
@@ -180,7 +181,7 @@ func (s *Simulator) target(request map[string]any) (*Link, port, int) {
 	return l, p, resultOK
 }
 
-// attached returns the message that describes a link.
+// attached returns the message that tells clients of a link.
 func (l *Link) attached() map[string]any {
 	properties := map[string]any{
 		"ConnectionType": string(l.Transport),
@@ -200,11 +201,11 @@ func (l *Link) attached() map[string]any {
 	return map[string]any{"MessageType": "Attached", "DeviceID": l.ID, "Properties": properties}
 }
 
-// watcher is a client that listens for devices.
+// watcher is a client that listens for devices to come and go.
 type watcher struct{ queue chan map[string]any }
 
-// tell sends an event to all watchers. s.mu must be held, so that events are in
-// order. It closes the queue of a watcher that does not keep up.
+// tell sends an event to all watchers. If a watcher does not keep up, tell closes its
+// queue. s.mu must be held, which keeps events in order.
 func (s *Simulator) tell(event map[string]any) {
 	for w := range s.watchers {
 		select {
@@ -245,7 +246,7 @@ func (c *client) watch(tag uint32) {
 	disconnected := make(chan struct{})
 	go func() {
 		defer close(disconnected)
-		_, _ = io.Copy(io.Discard, c.conn) // ends with the connection
+		_, _ = io.Copy(io.Discard, c.conn) // returns when the connection ends
 	}()
 	defer func() {
 		c.conn.Close()

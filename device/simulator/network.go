@@ -9,21 +9,22 @@ import (
 	"time"
 )
 
-// portOpen is how long the port of a service waits for a host on the network.
+// portOpen is how long the port of a service waits for a host on the network to
+// connect.
 const portOpen = time.Minute
 
-// network is a link's address on the network. libimobiledevice connects directly to
-// devices that are attached by network, without usbmuxd.
+// network is a link's address on the network. libimobiledevice connects to devices on
+// the network directly, not through usbmuxd.
 type network struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	ip   netip.Addr
 }
 
-// AttachNetwork attaches a device by network at an IPv4 address of this machine,
-// such as one of 127.0.0.0/8 on Linux. Its lockdownd listens at its usual port
-// until ctx ends or the link is detached. With Attach a device on the network can
-// only be reached through usbmuxd.
+// AttachNetwork attaches a device by network at an IPv4 address of this machine, such
+// as one of 127.0.0.0/8 on Linux. The device's lockdownd listens at its usual port
+// until ctx ends or the link is detached. If a device is attached with Attach instead,
+// hosts can reach it only through usbmuxd.
 func (s *Simulator) AttachNetwork(ctx context.Context, d *Device, ip netip.Addr) (*Link, error) {
 	if !ip.Is4() {
 		return nil, fmt.Errorf("attach %s by network: %v is not an IPv4 address", d.Name(), ip)
@@ -49,7 +50,7 @@ func (s *Simulator) AttachNetwork(ctx context.Context, d *Device, ip netip.Addr)
 	return l, nil
 }
 
-// listen opens a port that closes with the link.
+// listen opens a port, which is closed when the link ends.
 func (n *network) listen(port uint16) (net.Listener, error) {
 	var conf net.ListenConfig
 	ln, err := conf.Listen(n.ctx, "tcp4", net.JoinHostPort(n.ip.String(), strconv.Itoa(int(port))))
@@ -59,7 +60,7 @@ func (n *network) listen(port uint16) (net.Listener, error) {
 	return ln, err
 }
 
-// offer accepts one connection to a port of a service.
+// offer opens the port of a service and accepts one connection to it.
 func (l *Link) offer(port uint16) error {
 	ln, err := l.network.listen(port)
 	if err != nil {
@@ -94,8 +95,8 @@ func (l *Link) dialled(c net.Conn, number uint16) {
 	l.serve(l.network.ctx, c, p)
 }
 
-// sockaddr returns the link's address as on macOS: 16 bytes that begin with the
-// length and the family.
+// sockaddr returns the link's address in the form of macOS: 16 bytes, which begin with
+// the length and the address family.
 func (l *Link) sockaddr() []byte {
 	ip := [4]byte{127, 0, 0, 1}
 	if l.network != nil {

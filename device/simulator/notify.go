@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	maxObserved = 256 // names of a connection
-	maxName     = 256 // bytes of one
-	maxRelays   = 256 // notifications in its queue
+	maxObserved = 256 // names that one connection observes
+	maxName     = 256 // bytes of one name
+	maxRelays   = 256 // notifications in the queue of one connection
 )
 
 // observer is a connection to notification_proxy.
@@ -21,14 +21,14 @@ type observer struct {
 	queue chan map[string]any
 }
 
-// notices are the connections to notification_proxy.
+// notices holds the open connections to notification_proxy.
 type notices struct {
 	mu   sync.Mutex
 	open map[*observer]struct{}
 }
 
-// Notify posts a notification on the device, such as SyncCancelRequest. It returns
-// how many connections get it.
+// Notify posts a notification on the device, such as SyncCancelRequest. It returns the
+// number of connections that get the notification.
 func (d *Device) Notify(name string) int {
 	d.notices.mu.Lock()
 	defer d.notices.mu.Unlock()
@@ -50,12 +50,12 @@ func (o *observer) relay(name string) bool {
 	select {
 	case o.queue <- map[string]any{"Command": "RelayNotification", "Name": name}:
 		return true
-	default: // a host that does not read
+	default: // the host does not read, so its queue is full
 		return false
 	}
 }
 
-// serveNotifications is notification_proxy.
+// serveNotifications serves notification_proxy.
 func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 	o := &observer{names: map[string]struct{}{}, queue: make(chan map[string]any, maxRelays)}
 	d.notices.mu.Lock()
@@ -70,7 +70,7 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 		for msg := range o.queue {
 			if message.Write(conn, msg) != nil {
 				conn.Close()
-				for range o.queue { // others must not wait for a host that is gone
+				for range o.queue { // empty the queue, so that no poster waits for a host that is gone
 				}
 			}
 		}
@@ -86,8 +86,8 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 	sending.Wait()
 }
 
-// readNotifications reads a host's commands. It reports whether the host shut the
-// service down.
+// readNotifications reads and executes a host's commands. It reports whether the host
+// shut the service down.
 func (d *Device) readNotifications(conn net.Conn, o *observer) bool {
 	for {
 		msg, err := message.Read(conn)

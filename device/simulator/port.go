@@ -12,7 +12,7 @@ const (
 	lockdownPort = 62078
 	firstPort    = 49152
 	lastPort     = 62000
-	maxPorts     = 256 // that wait for a connection
+	maxPorts     = 256 // ports that wait for a connection
 	handshake    = 30 * time.Second
 )
 
@@ -23,14 +23,14 @@ type port struct {
 	tls     *tls.Config // nil: plain text
 }
 
-// ports are the ports of started services. Each accepts one connection.
+// ports holds the ports of started services. Each port accepts one connection.
 type ports struct {
 	open  map[uint16]port
 	order []uint16
 	next  uint16
 }
 
-// openPort opens a port for one connection. If there are too many, it closes the
+// openPort opens a port for one connection. If too many ports are open, it closes the
 // oldest one.
 func (d *Device) openPort(p port) uint16 {
 	d.mu.Lock()

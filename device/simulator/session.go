@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// sessionTLS is the TLS of a session of lockdownd. It ends before the connection.
+// sessionTLS is the TLS connection of a session of lockdownd. It can end before the
+// connection below it.
 type sessionTLS struct {
 	*tls.Conn
 	records *recordConn
@@ -30,18 +31,18 @@ func startSession(ctx context.Context, c net.Conn, conf *tls.Config) (*sessionTL
 	return &sessionTLS{secure, records}, nil
 }
 
-// end ends TLS. A host may send its own close_notify before it continues
-// unencrypted, or not. end reports false if it sends anything else by TLS.
+// end ends TLS. The host may send a close_notify before it continues unencrypted, but
+// need not. end returns false if the host sends anything else through TLS.
 func (s *sessionTLS) end() bool {
 	_ = s.CloseWrite()
 	defer func() {
 		s.records.bounded, s.records.left = false, 0
-		_ = s.records.SetDeadline(time.Time{}) // CloseWrite left one
+		_ = s.records.SetDeadline(time.Time{}) // remove the deadline that CloseWrite set
 	}()
 	for {
 		next, err := s.records.in.Peek(1)
 		if err != nil || next[0] < recordFirst || next[0] > recordLast {
-			return true // the end, or a message, whose length begins with 0
+			return true // the connection has ended, or a message begins: the first byte of its length is 0
 		}
 		n, err := s.Read(make([]byte, 1))
 		if errors.Is(err, io.EOF) {
@@ -53,19 +54,19 @@ func (s *sessionTLS) end() bool {
 	}
 }
 
-// The first byte of a record of TLS.
+// The range of the first byte of a TLS record, and the length of a record's header.
 const (
 	recordFirst  = 20
 	recordLast   = 24
 	recordHeader = 5 // bytes
 )
 
-// recordConn keeps TLS from reading what follows its last record.
+// recordConn keeps TLS from reading bytes that follow the last TLS record.
 type recordConn struct {
 	net.Conn
 	in      *bufio.Reader
 	bounded bool // no read crosses the end of a record
-	left    int  // of the current record
+	left    int  // number of bytes left in the current record
 }
 
 func (c *recordConn) Read(p []byte) (int, error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// Transport is how a device is attached.
+// Transport says how a device is attached.
 type Transport string
 
 const (
@@ -33,8 +33,8 @@ const (
 // Simulator is a simulated usbmuxd with attached devices.
 type Simulator struct {
 	buid string
-	room chan struct{}                   // has room for each connection
-	key  func() (*rsa.PrivateKey, error) // of the host, for Trust
+	room chan struct{}                   // holds one element for each open connection
+	key  func() (*rsa.PrivateKey, error) // returns the host's key, for Trust
 
 	mu       sync.Mutex
 	lastID   int
@@ -46,7 +46,7 @@ type Simulator struct {
 // New returns a usbmuxd without devices.
 func New() *Simulator { return NewWithKey(nil) }
 
-// NewWithKey is like New, but with the host's key, RSA of 2048 bits.
+// NewWithKey is like New, but takes the host's key, an RSA key of 2048 bits.
 func NewWithKey(host *rsa.PrivateKey) *Simulator {
 	return &Simulator{
 		key: sync.OnceValues(func() (*rsa.PrivateKey, error) {
@@ -63,8 +63,8 @@ func NewWithKey(host *rsa.PrivateKey) *Simulator {
 	}
 }
 
-// Address returns the value of USBMUXD_SOCKET_ADDRESS with which clients find a
-// listener: UNIX:///abs/path or host:port, which all clients know.
+// Address returns the value of USBMUXD_SOCKET_ADDRESS that leads clients to a
+// listener: UNIX:///abs/path or host:port. All clients understand these two forms.
 func Address(a net.Addr) string {
 	if a.Network() == "unix" {
 		return "UNIX://" + a.String()
@@ -72,8 +72,8 @@ func Address(a net.Addr) string {
 	return a.String()
 }
 
-// Serve serves clients until ctx ends, and then closes all connections and l. It
-// may be called for several listeners.
+// Serve serves clients until ctx ends. It then closes all connections and l. Serve may
+// be called for several listeners.
 func (s *Simulator) Serve(ctx context.Context, l net.Listener) error {
 	var serving sync.WaitGroup
 	defer serving.Wait()
@@ -103,23 +103,24 @@ func (s *Simulator) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// Link is an attachment of a device.
+// Link is the attachment of a device to usbmuxd.
 type Link struct {
-	ID        int // DeviceID of usbmuxd
+	ID        int // DeviceID in messages of usbmuxd
 	Transport Transport
 
 	sim      *Simulator
 	dev      *Device
-	network  *network // nil: reached through usbmuxd only
+	network  *network // nil if the device can be reached only through usbmuxd
 	mu       sync.Mutex
 	detached bool
-	hearts   int                        // running heartbeats
-	cancel   map[int]context.CancelFunc // of open connections
+	hearts   int                        // number of running heartbeats
+	cancel   map[int]context.CancelFunc // end the open connections
 	lastID   int
 }
 
-// Attach attaches a device, and tells clients that listen. A device can be attached
-// several times, such as by cable and by Wi-Fi. Each link has its own ID.
+// Attach attaches a device, and tells this to clients that listen for devices. A device
+// can be attached several times, such as by cable and by Wi-Fi. Each link has its own
+// ID.
 func (s *Simulator) Attach(d *Device, t Transport) *Link { return s.attach(d, t, nil) }
 
 func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
@@ -136,7 +137,8 @@ func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
 	return l
 }
 
-// Detach ends a link. Its connections break, and clients that listen are told.
+// Detach ends a link. It breaks the link's connections, and tells clients that listen
+// for devices.
 func (l *Link) Detach() {
 	l.sim.mu.Lock()
 	_, was := l.sim.links[l.ID]
@@ -187,7 +189,7 @@ func (s *Simulator) link(id int) *Link {
 	return s.links[id]
 }
 
-// drop breaks the open connections.
+// drop breaks the open connections of a link.
 func (l *Link) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,7 +198,7 @@ func (l *Link) drop() {
 	}
 }
 
-// enter adds a connection. ok is false if the link has ended.
+// enter adds an open connection, which cancel ends. ok is false if the link has ended.
 func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -213,7 +215,8 @@ func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	}, true
 }
 
-// recordKey makes UDIDs with and without dashes the same.
+// recordKey returns the key of a pair record. It is the same for a UDID with and
+// without dashes.
 func recordKey(udid string) string { return strings.ToUpper(strings.ReplaceAll(udid, "-", "")) }
 
 // PairRecord returns the pair record of a device, an XML property list.
@@ -242,7 +245,7 @@ func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 	return nil
 }
 
-// Trust pairs the host with a device.
+// Trust pairs this host with a device, without a Trust dialog.
 func (s *Simulator) Trust(d *Device) error {
 	key, err := s.key()
 	if err != nil {

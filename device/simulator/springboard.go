@@ -14,7 +14,7 @@ import (
 // iconSize is the width and height of an icon in pixels.
 const iconSize = 60
 
-// icon draws the icon of an app, in a colour that depends on its identifier.
+// icon draws the icon of an app in a colour that depends on the app's identifier.
 func icon(app string) ([]byte, error) {
 	h := fnv.New32a()
 	h.Write([]byte(app)) // never fails
@@ -27,7 +27,7 @@ func icon(app string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// serveSpringBoard is the part of springboardservices that has icons.
+// serveSpringBoard serves the part of springboardservices that returns icons.
 func (d *Device) serveSpringBoard(_ context.Context, conn net.Conn) {
 	d.requests(SpringBoard, conn, "command", func(command string, request map[string]any) ([]map[string]any, bool) {
 		switch command {

@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// Domains of lockdownd's values that concern backups. Global values have the empty
-// domain.
+// Domains of those values of lockdownd that concern backups. Global values have the
+// empty domain.
 const (
 	DomainBackup    = "com.apple.mobile.backup"
 	DomainITunes    = "com.apple.mobile.iTunes"
@@ -23,16 +23,16 @@ const (
 const (
 	maxDomains = 64
 	maxKeys    = 512
-	maxHostSet = 4 << 20 // bytes of all values ever set
+	maxHostSet = 4 << 20 // bytes of all values that hosts have ever set
 )
 
 type valueKey struct{ domain, key string }
 
-// valueStore has the values of lockdownd.
+// valueStore holds the values of lockdownd.
 type valueStore struct {
 	mu      sync.Mutex
 	domains map[string]map[string]any
-	hostSet int // bytes that hosts have set
+	hostSet int // number of bytes that hosts have set so far
 }
 
 func (s *valueStore) get(domain, key string) (any, bool) {
@@ -48,7 +48,8 @@ func (s *valueStore) all(domain string) map[string]any {
 	return maps.Clone(s.domains[domain])
 }
 
-// set stores a value. nil removes it. set reports whether there was space.
+// set stores a value, or removes it if v is nil. It returns false if there was not
+// enough space.
 func (s *valueStore) set(domain, key string, v any) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,7 +75,8 @@ func (s *valueStore) set(domain, key string, v any) bool {
 	return true
 }
 
-// setByHost stores a value from a host, within the limits.
+// setByHost stores a value that a host sends. It returns false if the value would
+// exceed a limit.
 func (s *valueStore) setByHost(domain, key string, v any) bool {
 	b, err := plist.EncodeBinary(v)
 	if err != nil {
@@ -87,7 +89,7 @@ func (s *valueStore) setByHost(domain, key string, v any) bool {
 	return !full && s.set(domain, key, v)
 }
 
-// Value returns a value of lockdownd, or nil.
+// Value returns a value of lockdownd, or nil if it is not set.
 func (d *Device) Value(domain, key string) any {
 	v, _ := d.values.get(domain, key)
 	return v
@@ -96,17 +98,18 @@ func (d *Device) Value(domain, key string) any {
 // Values returns all values of a domain.
 func (d *Device) Values(domain string) map[string]any { return d.values.all(domain) }
 
-// SetValue sets a value of lockdownd. nil removes it. v must have a type of property
-// lists: string, bool, number, []byte, time.Time, []any or map[string]any.
+// SetValue sets a value of lockdownd, or removes it if v is nil. Any other v must have
+// a type of property lists: string, bool, number, []byte, time.Time, []any or
+// map[string]any.
 func (d *Device) SetValue(domain, key string, v any) { d.values.set(domain, key, v) }
 
-// text returns a string value.
+// text returns a value that is a string, or "" if it is not.
 func (d *Device) text(domain, key string) string {
 	s, _ := d.Value(domain, key).(string)
 	return s
 }
 
-// public reports whether lockdownd returns a value without a session.
+// public reports whether lockdownd returns a global value outside of a session, too.
 func public(key string) bool {
 	switch key {
 	case "BuildVersion", "CPUArchitecture", "DeviceClass", "DeviceColor", "DeviceName", "DevicePublicKey",
@@ -117,7 +120,7 @@ func public(key string) bool {
 	return false
 }
 
-// writable reports whether a host may set a value.
+// writable reports whether a host may set the value of a key.
 func writable(domain, key string) bool {
 	switch domain {
 	case "":

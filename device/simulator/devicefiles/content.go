@@ -1,4 +1,4 @@
-// Package devicefiles provides the content of a simulated device: that of a
+// Package devicefiles provides the content of a simulated device: the files of a
 // backup folder, or generated files.
 //
 // The package streams content and never changes it.
@@ -17,15 +17,15 @@ import (
 type Source interface {
 	// Device returns the device.
 	Device() mobilesync.Device
-	// Base returns the fields of Manifest.plist other than encryption and date.
-	// The caller may change the map, but not its values.
+	// Base returns the fields of Manifest.plist, except those for encryption and the
+	// date. The caller may change the map, but not its values.
 	Base() map[string]any
 	// Records returns the files, folders and links.
 	Records(ctx context.Context) (*manifest.Records, error)
-	// Manifest writes a Manifest.db with these records.
+	// Manifest writes a Manifest.db with the same records as Records.
 	Manifest(ctx context.Context, w io.Writer) error
-	// Open opens the content of a file. The error is fs.ErrNotExist if the file is
-	// gone.
+	// Open opens the content of a file. The error is fs.ErrNotExist if the file no
+	// longer exists.
 	Open(rec *manifest.Record) (io.ReadCloser, error)
 }
 
@@ -44,8 +44,8 @@ func (r ctxReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// HasDigests reports whether devices record the SHA-1 of the stored bytes for the
-// files of a domain.
+// HasDigests reports whether devices record, for each file of a domain, the SHA-1 of
+// its stored bytes.
 func HasDigests(domain string) bool { return digestDomains[domain] }
 
 var digestDomains = map[string]bool{
@@ -54,8 +54,8 @@ var digestDomains = map[string]bool{
 	"KeychainDomain": true, "MobileDeviceDomain": true, "NetworkDomain": true, "ProtectedDomain": true,
 }
 
-// System reports whether the files of a domain are system files, which a device
-// restores only on request.
+// System reports whether the files of a domain are system files. A device restores
+// system files only on request.
 func System(domain string) bool {
 	switch kind, _, _ := strings.Cut(domain, "-"); kind {
 	case "RootDomain", "WirelessDomain", "SystemPreferencesDomain", "DatabaseDomain", "InstallDomain", "ManagedPreferencesDomain",

@@ -13,16 +13,17 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// Folder is the content of a backup folder. If the files change, it returns the
-// new content for the old records, as a live device does.
+// Folder is the content of a backup folder. If the files in the folder change later,
+// Open returns their new bytes, but Records stays the same. A live device behaves
+// like this too.
 type Folder struct {
 	backup  *mobilesync.Backup
 	base    map[string]any
 	records *manifest.Records
 }
 
-// OpenFolder opens the backup folder dir, of iOS 10 or later. password is only
-// needed if it is encrypted.
+// OpenFolder opens the backup folder dir, which iOS 10 or later must have made.
+// password is needed only if the backup is encrypted.
 func OpenFolder(ctx context.Context, dir string, password []byte) (*Folder, error) {
 	b, err := mobilesync.Open(ctx, dir)
 	if err != nil {
@@ -98,7 +99,8 @@ func (f *Folder) Manifest(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// OpenManifest decrypts a Manifest.db, which some tools write without padding.
+// OpenManifest decrypts a Manifest.db. The padding may be missing, since some tools
+// write none.
 func OpenManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
 	plain, n, err := keybag.DecrypterAt(r, size, key)
 	if errors.Is(err, keybag.ErrPadding) {
@@ -121,7 +123,7 @@ func (f *Folder) Open(rec *manifest.Record) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if info.Size() == 0 { // evicted to a cloud, or an empty file of some tools
+	if info.Size() == 0 { // content evicted to a cloud, or an empty file as some tools store it
 		return file, nil
 	}
 	key, err := f.backup.FileKey(rec)

@@ -17,8 +17,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// Many is content of any number of tiny files; there are phones with 870,000. The
-// files exist only while they are read.
+// Many is content that consists of any number of tiny files; there are phones with
+// 870,000 files. The bytes of a file are generated when it is read.
 type Many struct {
 	device  mobilesync.Device
 	path    string // of Manifest.db
@@ -27,8 +27,8 @@ type Many struct {
 
 const manyDomain = "AppDomain-com.example.many"
 
-// NewMany returns content of n files. It writes the Manifest.db, some 500 bytes
-// for each file, to dir.
+// NewMany returns content of n files. It writes a Manifest.db to dir, which takes
+// some 500 bytes for each file.
 func NewMany(ctx context.Context, dir string, device mobilesync.Device, n int) (*Many, error) {
 	m := &Many{device: device, path: filepath.Join(dir, "many.db")}
 	if err := m.write(ctx, n); err != nil {
@@ -73,7 +73,7 @@ func insertMany(ctx context.Context, tx *sql.Tx, n int) error {
 	return nil
 }
 
-// manyText is the content of file i; every hundredth is empty.
+// manyText returns the content of file i. Every hundredth file is empty.
 func manyText(i int) string {
 	if i%100 == 0 {
 		return ""

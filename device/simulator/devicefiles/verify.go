@@ -11,8 +11,8 @@ import (
 )
 
 // Verify compares the backup folder dir, encrypted or not, with the content of a
-// device: files, folders and links, their bytes and metadata. It returns the
-// first differences.
+// device: the files, folders and links, with their bytes and metadata. It returns
+// the first differences that it finds.
 func Verify(ctx context.Context, source Source, dir string, password []byte) ([]string, error) {
 	b, err := OpenFolder(ctx, dir, password)
 	if err != nil {
@@ -81,8 +81,8 @@ func (c *comparison) compare(want, have Source) error {
 	return nil
 }
 
-// SameMetadata compares two records. It ignores what a backup changes: keys,
-// digests, inode and change time.
+// SameMetadata compares two records. It ignores the fields that a backup changes:
+// keys, digests, inode and change time.
 func SameMetadata(a, b *manifest.Record) bool {
 	return a.Domain == b.Domain && a.RelativePath == b.RelativePath && a.Flags == b.Flags && a.Mode == b.Mode && a.Size == b.Size &&
 		a.ModTime == b.ModTime && a.Birth == b.Birth && a.UserID == b.UserID && a.GroupID == b.GroupID && a.BSDFlags == b.BSDFlags &&

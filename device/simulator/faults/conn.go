@@ -11,12 +11,13 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// Conn is the connection below a conversation. It cuts itself as the script says.
+// Conn is the connection that carries a conversation. It closes itself where the
+// script has a cut after a number of bytes.
 type Conn struct {
 	net.Conn
 	player *Player
 
-	early []byte // read by Present; only used by the conversation
+	early []byte // bytes that Present read; only the conversation's goroutine uses it
 
 	mu  sync.Mutex
 	cut bool
@@ -25,9 +26,8 @@ type Conn struct {
 // NewConn returns a connection with the faults of a player.
 func NewConn(c net.Conn, p *Player) *Conn { return &Conn{Conn: c, player: p} }
 
-// Present returns a context that ends when the host disconnects or sends
-// anything. It is for times when the host waits for the device. Call end
-// afterwards.
+// Present returns a context that ends when the host disconnects or sends anything.
+// Use it while the host has to wait for the device, and then call end.
 func (c *Conn) Present(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var b [1]byte
@@ -81,7 +81,7 @@ func (c *Conn) Cut() {
 	_ = c.Conn.Close()
 }
 
-// CloseWrite ends what is sent, if the connection below can do that.
+// CloseWrite closes the sending side, if the underlying connection can do that.
 func (c *Conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()

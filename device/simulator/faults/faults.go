@@ -1,9 +1,9 @@
-// Package faults describes what goes wrong in a conversation between a simulated
-// device and its host, and says when.
+// Package faults describes which faults happen in a conversation between a simulated
+// device and its host, and when.
 //
-// A Script has faults at a step of an operation or after a number of bytes. Each
-// happens once. The package decides what is due and cuts connections; the agent
-// does the rest.
+// A Script lists faults. Each happens once, at a step of an operation or after a
+// number of bytes. The package decides which faults are due, and cuts connections
+// after a number of bytes. The agent carries out all other faults.
 package faults
 
 // Step is a point that an operation reaches.
@@ -20,12 +20,12 @@ const (
 	StepSpace     Step = "space"
 	StepFolders   Step = "folders"
 	StepUploading Step = "uploading" // before Status.plist says "uploading"; likewise moving, removing, finished
-	StepUpload    Step = "upload"    // each batch of files
+	StepUpload    Step = "upload"    // before each batch of files
 	StepManifests Step = "manifests" // before the new manifests are uploaded
 	StepMoving    Step = "moving"
-	StepMove      Step = "move" // each batch
+	StepMove      Step = "move" // before each batch of moves
 	StepRemoving  Step = "removing"
-	StepRemove    Step = "remove" // each batch
+	StepRemove    Step = "remove" // before each batch of removals
 	StepFinished  Step = "finished"
 	StepVerify    Step = "verify"
 	StepResponse  Step = "response"
@@ -34,7 +34,7 @@ const (
 // Further steps of a restore and of a password change.
 const (
 	StepCopy   Step = "copy"
-	StepFiles  Step = "files" // each batch
+	StepFiles  Step = "files" // before each batch of files
 	StepKeybag Step = "keybag"
 )
 

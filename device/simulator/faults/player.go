@@ -11,7 +11,7 @@ type Player struct {
 	mu     sync.Mutex
 	left   Script
 	seen   map[Step]int
-	cutAt  int64 // bytes; 0 means never
+	cutAt  int64 // number of bytes before the cut; 0 means no cut
 	passed int64
 }
 
@@ -28,7 +28,7 @@ func NewPlayer(s Script) *Player {
 	return p
 }
 
-// Due counts that a step was reached and returns the faults that are due.
+// Due records that a step was reached, and returns the faults that are due there.
 func (p *Player) Due(step Step) Script {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,7 +44,8 @@ func (p *Player) Due(step Step) Script {
 	return now
 }
 
-// pass counts n bytes. It returns how many of them may pass before the cut.
+// pass counts n further bytes. It returns how many of these bytes may pass, and
+// whether the connection must then be cut.
 func (p *Player) pass(n int) (allowed int, cut bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,23 +18,23 @@ type Action string
 const (
 	Cut       Action = "cut"       // the connection is closed without a goodbye
 	Bye       Action = "bye"       // the device sends DLMessageDisconnect
-	Fail      Action = "fail"      // a response with the error Code: 208 locked, 202 cancelled, …
+	Fail      Action = "fail"      // the device responds with the error Code: 208 locked, 202 cancelled, …
 	Wait      Action = "wait"      // the device sends nothing for the time For
-	Ping      Action = "ping"      // DLMessagePing
-	Unknown   Action = "unknown"   // a message with an unknown name
+	Ping      Action = "ping"      // the device sends DLMessagePing
+	Unknown   Action = "unknown"   // the device sends a message with an unknown name
 	ReadError Action = "readerror" // the second half of the batch's first file cannot be read
 	Twice     Action = "twice"     // the first file of the batch is sent twice
-	Huge      Action = "huge"      // Bytes are declared as the batch's size, or at StepSpace as the space needed
-	Attack    Action = "attack"    // the attack Name of package hostile
+	Huge      Action = "huge"      // the declared size of the batch (at StepSpace, the space needed) is Bytes
+	Attack    Action = "attack"    // the device carries out the attack Name of package hostile
 )
 
 var actions = []Action{Cut, Bye, Fail, Wait, Ping, Unknown, ReadError, Twice, Huge, Attack}
 
-// Fault is something that goes wrong once.
+// Fault is a fault that happens once.
 type Fault struct {
-	At    Step  // where; empty for a Cut After bytes
-	Nth   int   // 3: when At is reached for the third time; 0 means the first
-	After int64 // for a Cut without At: after so many bytes of the conversation, both ways
+	At    Step  // step at which the fault happens; empty for a Cut with After
+	Nth   int   // the fault happens when At is reached for the Nth time; 0 means 1
+	After int64 // number of bytes before a Cut without At, in both directions together
 	Do    Action
 
 	Code  int64
@@ -48,7 +48,7 @@ type Script []Fault
 
 var errScript = errors.New("invalid script of faults")
 
-// Check reports what is wrong with a script.
+// Check returns an error if the script is not valid.
 func (s Script) Check() error {
 	for _, f := range s {
 		if err := f.check(); err != nil {
@@ -76,7 +76,7 @@ func (f Fault) check() error {
 	return nil
 }
 
-// String returns the fault as Parse reads it.
+// String returns the fault in the form that Parse reads.
 func (f Fault) String() string {
 	where := "@" + strconv.FormatInt(f.After, 10)
 	if f.At != "" {
@@ -98,7 +98,7 @@ func (f Fault) String() string {
 	return where + "=" + string(f.Do)
 }
 
-// Parse parses a fault as people write it: "upload:3=cut", "begin=fail 208",
+// Parse parses the text form of a fault: "upload:3=cut", "begin=fail 208",
 // "begin=wait 90s", "space=huge 1000000000000", "upload=attack upload-dotdot",
 // "@50000=cut".
 func Parse(text string) (Fault, error) {

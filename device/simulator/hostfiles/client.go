@@ -1,9 +1,8 @@
-// Package hostfiles is a device's view of a host's files: DeviceLink requests to
-// list, download, upload, move and remove them.
+// Package hostfiles gives a device access to a host's files: it sends DeviceLink
+// requests to list, download, upload, move and remove them.
 //
-// It checks that every answer has the right form, and reports those that do not.
-// Downloads go to writers and uploads come from readers; it keeps no file in
-// memory.
+// It reports every answer that does not have the right form. It downloads to writers
+// and uploads from readers, and keeps no whole file in memory.
 package hostfiles
 
 import (
@@ -21,7 +20,7 @@ import (
 var (
 	// ErrOver means that the conversation has ended.
 	ErrOver = errors.New("the conversation is over")
-	// ErrCut means that the device cut the connection, as it was told to.
+	// ErrCut means that the device cut the connection on purpose.
 	ErrCut = fmt.Errorf("%w: the connection was cut on purpose", ErrOver)
 	// ErrLeft means that the host disconnected during an operation.
 	ErrLeft = fmt.Errorf("%w: the host disconnected", ErrOver)
@@ -34,8 +33,8 @@ type Client struct {
 	violate func(format string, args ...any)
 }
 
-// New returns a client on a link. violate is called with what the host does
-// wrong.
+// New returns a client that uses a link. It calls violate for each mistake of the
+// host.
 func New(ctx context.Context, link *devicelink.Conn, violate func(format string, args ...any)) *Client {
 	return &Client{ctx, link, violate}
 }
@@ -72,7 +71,8 @@ func (c *Client) Answer(name string) (devicelink.Status, error) {
 	return devicelink.Status{Code: code, Text: text, Payload: m[3]}, nil
 }
 
-// Require sends a request that must succeed, or fail with one of codes.
+// Require sends a request. It returns an error unless the request succeeds or fails
+// with one of codes.
 func (c *Client) Require(codes []int64, name string, args ...any) error {
 	s, err := c.Ask(name, args...)
 	if err != nil {
@@ -97,7 +97,7 @@ func accept(s devicelink.Status, codes []int64, name string) error {
 	return mberror.Errorf(deviceCode(code), "%s: the host answers %d %s", name, s.Code, text)
 }
 
-// fileCodes returns the codes by path in the payload of a multi status.
+// fileCodes returns the error codes in the payload of a multi status, by path.
 func fileCodes(payload any) map[string]int64 {
 	codes := map[string]int64{}
 	files, _ := payload.(map[string]any)
@@ -110,7 +110,8 @@ func fileCodes(payload any) map[string]int64 {
 	return codes
 }
 
-// deviceCode translates the code of an answer into that of a response.
+// deviceCode translates the error code of a host's answer into the error code of the
+// device's response.
 func deviceCode(status int64) int64 {
 	switch status {
 	case devicelink.StatusNoFile:
@@ -129,13 +130,13 @@ func deviceCode(status int64) int64 {
 	return mberror.Link
 }
 
-// Mkdir creates a folder, which may exist.
+// Mkdir creates a folder. It is no error if the folder exists.
 func (c *Client) Mkdir(path string) error {
 	return c.Require([]int64{devicelink.StatusExists}, "DLMessageCreateDirectory", path, map[string]any{})
 }
 
-// FreeSpace returns how many bytes the host has free. known is false if the host
-// does not say.
+// FreeSpace returns the host's free space in bytes. known is false if the host does
+// not tell it.
 func (c *Client) FreeSpace() (free int64, known bool, err error) {
 	s, err := c.Ask("DLMessageGetFreeDiskSpace")
 	if err != nil || s.Code != devicelink.StatusOK {

@@ -22,13 +22,13 @@ func (l Listing) Has(id FileID) bool {
 	return ok
 }
 
-// Sorted returns the files in order.
+// Sorted returns the names of the files in ascending order.
 func (l Listing) Sorted() []FileID {
 	return slices.SortedFunc(maps.Keys(l), func(a, b FileID) int { return bytes.Compare(a[:], b[:]) })
 }
 
-// List lists a backup folder: the data files in its folders with names of two
-// digits, and the paths of everything else.
+// List lists a backup folder. It returns the data files, which are in subfolders with
+// names of two hexadecimal digits, and the paths of everything else.
 func (c *Client) List(dir string) (files Listing, others map[string]bool, err error) {
 	top, err := c.ListFolder(dir)
 	if err != nil {
@@ -65,7 +65,8 @@ func isHex(s string) bool {
 	return true
 }
 
-// ListFolder returns the names in a folder, and whether they are folders.
+// ListFolder returns the names in a folder. The value of a name is true if it belongs
+// to a folder.
 func (c *Client) ListFolder(dir string) (map[string]bool, error) {
 	const name = "DLContentsOfDirectory"
 	s, err := c.Ask(name, dir, map[string]any{})

@@ -18,8 +18,8 @@ func (c *Client) Download(path string, w io.Writer) (found bool, err error) {
 	return err == nil && len(missing) == 0, err
 }
 
-// SmallFile returns the content of a file that is at most as large as a property
-// list, or nil if the host does not have it.
+// SmallFile returns the content of a file, or nil if the host does not have it. It
+// fails if the file is larger than any property list may be.
 func (c *Client) SmallFile(path string) ([]byte, error) {
 	var b bytes.Buffer
 	found, err := c.Download(path, &limited{w: &b, left: maxPlist})
@@ -44,8 +44,9 @@ func (l *limited) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// DownloadAll downloads files. It writes each to what sink returns and then calls
-// done, if that is not nil. It returns the files that the host does not have.
+// DownloadAll downloads files. For each file it calls sink and writes to the writer
+// that sink returns. It then calls done, if done is not nil. DownloadAll returns the
+// paths of the files that the host does not have.
 func (c *Client) DownloadAll(paths []string, progress float64, sink func(path string) (io.Writer, error), done func(path string) error) (missing []string, err error) {
 	const name = "DLMessageDownloadFiles"
 	if err := c.link.WriteMessage(name, paths, map[string]any{}, progress); err != nil {
@@ -53,7 +54,7 @@ func (c *Client) DownloadAll(paths []string, progress float64, sink func(path st
 	}
 	failedFiles := map[string]string{}
 	next := 0
-	var sinkErr error // returned when the host has sent everything
+	var sinkErr error // kept until the host has sent everything, then returned
 	for {
 		got, err := c.link.ReadName()
 		if err != nil {
@@ -64,7 +65,7 @@ func (c *Client) DownloadAll(paths []string, progress float64, sink func(path st
 		}
 		i := slices.Index(paths[next:], got)
 		if i < 0 && next == 0 && isGoodbye(got) {
-			return nil, ErrLeft // it had not read the request yet
+			return nil, ErrLeft // the host left before it read the request
 		}
 		if i < 0 {
 			return nil, fmt.Errorf("%w: the host sends %q, which was not requested, or is out of order", devicelink.ErrFormat, got)
@@ -99,13 +100,15 @@ func (c *Client) DownloadAll(paths []string, progress float64, sink func(path st
 	return c.checkDownload(name, paths, next, failedFiles, s)
 }
 
-// isGoodbye reports whether what was read as a name is a message that
-// disconnects: both begin with their length.
+// isGoodbye reports whether got, which was read as a name, is a message that
+// disconnects. Names and messages both begin with their length, so a message can be
+// read as a name.
 func isGoodbye(got string) bool {
 	return (strings.HasPrefix(got, "bplist00") || strings.HasPrefix(got, "<?xml")) && strings.Contains(got, "DLMessageDisconnect")
 }
 
-// checkDownload compares the answer with the files that came before it.
+// checkDownload compares the answer, which follows the files, with the files that the
+// host sent.
 func (c *Client) checkDownload(name string, paths []string, seen int, failedFiles map[string]string, s devicelink.Status) (missing []string, err error) {
 	codes := fileCodes(s.Payload)
 	switch {
@@ -133,7 +136,7 @@ func (c *Client) checkDownload(name string, paths []string, seen int, failedFile
 		missing = append(missing, path)
 	}
 	if len(missing) == 0 && s.Code != devicelink.StatusOK {
-		missing = paths[:1] // the host does not say which
+		missing = paths[:1] // the host does not say which file is missing
 	}
 	return missing, nil
 }
@@ -142,12 +145,13 @@ func (c *Client) checkDownload(name string, paths []string, seen int, failedFile
 type Upload struct {
 	DevicePath, HostPath string
 	Open                 func() (io.ReadCloser, error)
-	// Sent, if not nil, is called when the file was sent. err says why it could
-	// not be read.
+	// Sent, if not nil, is called after the file was sent. err is not nil if the file
+	// could not be read.
 	Sent func(n int64, err error)
 }
 
-// Upload uploads files. total is their declared size, 0 for metadata.
+// Upload uploads files. total is the size of all files that the device declares; it
+// is 0 for metadata.
 func (c *Client) Upload(files []Upload, progress float64, total int64) error {
 	const name = "DLMessageUploadFiles"
 	if err := c.link.WriteMessage(name, map[string]any{}, progress, total); err != nil {
@@ -186,7 +190,7 @@ func (c *Client) sendFile(u *Upload) error {
 		return c.link.SendError(devicelink.KindDeviceError, err.Error())
 	}
 	n, err := c.link.SendFile(r)
-	_ = r.Close() // it was only read
+	_ = r.Close() // no error matters after reading
 	var source *devicelink.SourceError
 	if err != nil && !errors.As(err, &source) {
 		return err
@@ -197,7 +201,7 @@ func (c *Client) sendFile(u *Upload) error {
 	return nil
 }
 
-// UploadBytes uploads a file of metadata.
+// UploadBytes uploads b as a file of metadata.
 func (c *Client) UploadBytes(path string, b []byte) error {
 	file := Upload{DevicePath: "/var/.ba/" + path, HostPath: path, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
 	return c.Upload([]Upload{file}, -1, 0)

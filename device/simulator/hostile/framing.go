@@ -23,7 +23,7 @@ func writeFrame(b *bytes.Buffer, kind byte, data []byte) {
 	b.Write(data)
 }
 
-// How much the endless attacks send by default.
+// The default sizes of the endless attacks, in bytes or requests.
 const (
 	endlessBytes    = 64 << 20
 	endlessRequests = 5000
@@ -58,8 +58,8 @@ func framingAttacks() map[string]Attack {
 	}
 }
 
-// bomb returns a small binary property list with 2^40 values: each of 40 arrays
-// has the next one twice.
+// bomb returns a small binary property list that expands to 2^40 values: each of its
+// 40 arrays contains the next array twice.
 func bomb() []byte {
 	const levels = 40
 	b := []byte("bplist00")
@@ -78,13 +78,13 @@ func bomb() []byte {
 	return b
 }
 
-// expectEnd sends bytes that are not DeviceLink and waits until the host ends the
-// conversation.
+// expectEnd sends bytes that are not valid in DeviceLink, and waits until the host
+// ends the conversation.
 func expectEnd(t *Target, b []byte) error {
 	if _, err := t.Conn.Write(b); err != nil {
 		return fmt.Errorf("%w: the host disconnected during the attack: %w", hostfiles.ErrOver, err)
 	}
-	// Until then the host may rightly wait for more.
+	// Until the device stops sending, the host may rightly wait for more bytes.
 	if err := t.Conn.CloseWrite(); err != nil {
 		return fmt.Errorf("%w: %w", hostfiles.ErrOver, err)
 	}
@@ -94,7 +94,7 @@ func expectEnd(t *Target, b []byte) error {
 	for {
 		m, err := t.Link.ReadMessage()
 		if err != nil {
-			return hostfiles.ErrOver // by the host or, if that waits, by the device
+			return hostfiles.ErrOver // the host ended it or, if the host still waits, the device does
 		}
 		if m.Name() == devicelink.StatusResponse {
 			if code, _ := m.Int(1); code == devicelink.StatusOK {
@@ -107,7 +107,8 @@ func expectEnd(t *Target, b []byte) error {
 // patience is how long a host may take to notice broken framing.
 const patience = 2 * time.Second
 
-// inUpload calls write instead of sending the name of an uploaded file.
+// inUpload returns an attack that begins an upload and sends what write writes in
+// place of the name of a file.
 func inUpload(write func(*bytes.Buffer)) Attack {
 	return func(t *Target, _ int64) error {
 		if err := t.Link.WriteMessage("DLMessageUploadFiles", map[string]any{}, -1.0, int64(0)); err != nil {
@@ -119,7 +120,8 @@ func inUpload(write func(*bytes.Buffer)) Attack {
 	}
 }
 
-// inFile calls write instead of sending a frame of an uploaded file.
+// inFile returns an attack that begins an upload and sends what write writes in place
+// of a frame of a file.
 func inFile(write func(*bytes.Buffer)) Attack {
 	return func(t *Target, size int64) error {
 		return inUpload(func(b *bytes.Buffer) {

@@ -1,7 +1,7 @@
-// Package hostile provides a device's attacks on its host: requests with paths
+// Package hostile provides attacks of a device on its host: requests with paths
 // outside of the backup folder, broken framing, endless transfers.
 //
-// An attack that a host falls for is reported as a violation.
+// If an attack succeeds, it is reported as a violation of the host.
 package hostile
 
 import (
@@ -19,7 +19,7 @@ type Conn interface {
 	net.Conn
 	// Cut closes the connection at once, without a goodbye.
 	Cut()
-	// CloseWrite ends what is sent, if the connection can do that.
+	// CloseWrite closes the sending side, if the connection can do that.
 	CloseWrite() error
 }
 
@@ -28,16 +28,16 @@ type Target struct {
 	*hostfiles.Client
 	Link    *devicelink.Conn
 	Conn    Conn
-	UDID    string // of the device
+	UDID    string // UDID of the attacking device
 	Violate func(format string, args ...any)
 }
 
-// Attack attacks a host. size is how many bytes or requests an endless attack
-// sends; 0 means its default. An error ends the conversation; it is ErrOver of
-// package hostfiles if the attack ends it on purpose.
+// Attack attacks a host. size is the number of bytes or requests that an endless
+// attack sends; 0 means the default of the attack. An error ends the conversation. If
+// the attack ends the conversation on purpose, the error is hostfiles.ErrOver.
 type Attack func(t *Target, size int64) error
 
-// Names returns the names of all attacks. Those on paths are called
+// Names returns the names of all attacks. Attacks with paths have names of the form
 // OPERATION-PATH.
 func Names() []string {
 	names := slices.Collect(maps.Keys(framingAttacks()))
@@ -50,7 +50,7 @@ func Names() []string {
 	return names
 }
 
-// Named returns the attack with a name, nil if there is none.
+// Named returns the attack with a name, or nil if no attack has this name.
 func Named(name string) Attack {
 	if a := framingAttacks()[name]; a != nil {
 		return a
@@ -73,6 +73,6 @@ func Named(name string) Attack {
 	}
 }
 
-// Framing reports whether an attack is on the framing, which a host can only
-// answer by ending the conversation.
+// Framing reports whether the attack with a name breaks the framing. A host can
+// answer such an attack only by ending the conversation.
 func Framing(name string) bool { return framingAttacks()[name] != nil }

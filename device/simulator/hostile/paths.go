@@ -8,8 +8,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// badPaths returns paths, by what is wrong with them, that are outside of the
-// backup folder on some system.
+// badPaths returns paths that a host must reject: on some system they are outside of
+// the backup folder or not valid. The keys name the faults of the paths.
 func badPaths(udid string) map[string]string {
 	return map[string]string{
 		"above":     "../hostile",
@@ -26,8 +26,8 @@ func badPaths(udid string) map[string]string {
 	}
 }
 
-// pathAttacks returns the requests that take a path. They report whether the host
-// did what was requested.
+// pathAttacks returns functions that send one request with a path, by operation. A
+// function reports whether the host did what the request asks.
 func pathAttacks() map[string]func(t *Target, path string) (accepted bool, err error) {
 	simple := func(name string, args func(t *Target, path string) []any) func(*Target, string) (bool, error) {
 		return func(t *Target, path string) (bool, error) {

@@ -12,27 +12,27 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// Device is a simulated device with its agent.
+// Device is a simulated device with its backup agent.
 type Device struct {
 	*simulator.Device
 	Agent *agent.Agent
 
 	lab      *Lab
-	password string // at first
+	password string // the first backup password
 	content  []*devicefiles.Folder
 	series   *synthetic.Series
-	folder   string // of the content
+	folder   string // the backup folder with the content of the day
 	links    []*simulator.Link
 
 	mu       sync.Mutex
-	asks     bool          // for the passcode before each operation
-	enter    chan struct{} // closed when it is entered
-	early    bool          // it was entered before the device asked
+	asks     bool          // the device asks for its passcode before each operation
+	enter    chan struct{} // closed when the passcode is entered; nil if the device does not ask
+	early    bool          // the passcode was entered before the device asked
 	timedOut bool          // the passcode was not entered in time
-	last     faults.Step   // that was reported
+	last     faults.Step   // the last step that was reported
 }
 
-// Folder returns the unencrypted backup folder with the content of the day.
+// Folder returns the unencrypted backup folder that holds the content of the day.
 func (d *Device) Folder() string { return d.folder }
 
 func (d *Device) tell(kind EventKind, text string) {
@@ -41,7 +41,7 @@ func (d *Device) tell(kind EventKind, text string) {
 	}
 }
 
-// step reports a step of the agent, which waits for it.
+// step reports a step of the agent. The agent waits until step returns.
 func (d *Device) step(s faults.Step) {
 	run := d.Agent.LastRun()
 	if s == faults.StepBegin {
@@ -49,7 +49,7 @@ func (d *Device) step(s faults.Step) {
 		return
 	}
 	d.mu.Lock()
-	again := d.last == s // the next batch of the same
+	again := d.last == s // the next batch of the same step
 	d.last = s
 	d.mu.Unlock()
 	if !again {
@@ -64,9 +64,8 @@ func (d *Device) locked() bool {
 	return d.timedOut || d.Lock() == simulator.NotYetUnlocked
 }
 
-// askPasscode waits for the passcode if the device asks for it: because of
-// AskPasscode or because the screen is locked. ctx ends when the computer
-// disconnects.
+// askPasscode waits for the passcode if AskPasscode is on or the screen is locked.
+// ctx ends when the computer disconnects.
 func (d *Device) askPasscode(ctx context.Context) {
 	d.mu.Lock()
 	d.timedOut = false
@@ -123,8 +122,8 @@ func (d *Device) Asking() bool {
 	return d.enter != nil
 }
 
-// EnterPasscode enters the passcode. It reports whether the device is asking;
-// otherwise the passcode is entered as soon as the device asks.
+// EnterPasscode enters the passcode. It reports whether the device is asking for it.
+// If not, the passcode is entered as soon as the device asks.
 func (d *Device) EnterPasscode() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -136,7 +135,7 @@ func (d *Device) EnterPasscode() bool {
 	return true
 }
 
-// Unlock unlocks the screen, which also enters the passcode.
+// Unlock unlocks the screen. This also enters the passcode if the device asks for it.
 func (d *Device) Unlock() {
 	d.mu.Lock()
 	defer d.mu.Unlock()

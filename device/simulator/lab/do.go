@@ -12,15 +12,15 @@ import (
 	"github.com/snap-backup/snap/device/simulator/faults"
 )
 
-// ErrCommand means that a line is not a command.
+// ErrCommand means that a line has no command that Do knows.
 var ErrCommand = errors.New("no such command")
 
-// command is something that the owner of a device does or that happens to it.
+// command is an action of a device's owner, or an event that happens to a device.
 type command struct {
 	args string // arguments, for the help
 	help string
-	// device says whether the first argument is a device. need is the number of
-	// required arguments after it.
+	// device says whether the first argument names a device. need is the number of
+	// required arguments, without the device.
 	device bool
 	need   int
 	do     func(ctx context.Context, l *Lab, d *Device, args []string) (string, error)
@@ -109,8 +109,8 @@ var commands = map[string]command{
 	}},
 }
 
-// Do executes a line: a command and, for most, a device and more arguments. The
-// reply may have several lines and may be empty.
+// Do executes a line. The line has a command and, for most commands, a device and
+// further arguments. The reply may be empty or have several lines.
 func (l *Lab) Do(ctx context.Context, line string) (reply string, err error) {
 	words := strings.Fields(line)
 	if len(words) == 0 {
@@ -219,7 +219,7 @@ func battery(_ context.Context, _ *Lab, d *Device, args []string) (string, error
 	return "", nil
 }
 
-// fault sets what goes wrong in the next operation.
+// fault sets the faults of the next operation.
 func (d *Device) fault(text string) error {
 	f, err := faults.Parse(text)
 	if err != nil {

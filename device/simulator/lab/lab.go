@@ -1,9 +1,9 @@
-// Package lab provides simulated devices that are ready to use. They have
-// content that changes from day to day, a backup agent, and an owner whom lines
-// of text control (Do). Computers find them through the socket of Serve.
+// Package lab provides simulated devices that are ready to use. Each has content that
+// changes from day to day, a backup agent, and an owner. Lines of text tell the owner
+// what to do (Do). Computers find the devices through the socket of Serve.
 //
-// "snap simulate", the demo and tests of commands use it. The same options give the
-// same content. It writes only to its folder.
+// "snap simulate", the demo and tests of commands use this package. The same options
+// give the same content. A lab writes only to its folder.
 package lab
 
 import (
@@ -30,30 +30,31 @@ import (
 
 // Options describe the devices.
 type Options struct {
-	// Dir is an existing folder for content and state, which the caller removes.
+	// Dir is an existing folder for content and state. The caller removes it.
 	Dir     string
 	Devices int // 0 means 1
 	Scale   synthetic.Scale
 	Seed    uint64
-	Start   time.Time // of day 0; zero means synthetic.DefaultStart
-	// Encrypt says which devices have a backup password at first: Password, or
-	// synthetic.DefaultPassword.
+	Start   time.Time // time of day 0; zero means synthetic.DefaultStart
+	// Encrypt says which devices have a backup password at first. The password is
+	// Password or, if that is empty, synthetic.DefaultPassword.
 	Encrypt  synthetic.Encryption
 	Password string
-	// RealRounds makes unlocking as slow as with real devices.
+	// RealRounds makes unlocking a backup as slow as with real devices.
 	RealRounds bool
 	CompactDBs bool
 
 	Untrusted bool // the devices do not trust this computer
 	PlainText bool // no TLS
-	// Heartbeat is the interval of heartbeats; 0 means that of real devices.
+	// Heartbeat is the interval of heartbeats; 0 means the interval of real devices.
 	Heartbeat time.Duration
-	// Patience is how long a device waits for its passcode before error 208; 0 means
-	// two minutes.
+	// Patience is how long a device waits for its passcode before it answers with error
+	// 208; 0 means two minutes.
 	Patience time.Duration
 	// Clock is the devices' clock; nil means time.Now.
 	Clock func() time.Time
-	// On, if not nil, is called with every event, from many goroutines.
+	// On, if not nil, is called with every event. Several goroutines may call it at the
+	// same time.
 	On func(Event)
 
 	saved map[string]*deviceState // saved states by UDID, for Resume
@@ -61,12 +62,12 @@ type Options struct {
 
 // Event is something that happens to a device.
 type Event struct {
-	Device string    `json:"device"` // its name
+	Device string    `json:"device"` // the device's name
 	What   EventKind `json:"event"`
 	Text   string    `json:"text"`
 }
 
-// capacity is the storage of the devices, in bytes.
+// capacity is the storage capacity of each device, in bytes.
 const capacity = 128_000_000_000
 
 // EventKind is the kind of an Event.
@@ -74,8 +75,8 @@ type EventKind string
 
 // The kinds of events.
 const (
-	EventStep      EventKind = "step"      // of a backup, restore or password change
-	EventViolation EventKind = "violation" // what a real device would not accept
+	EventStep      EventKind = "step"      // a backup, restore or password change reaches a step
+	EventViolation EventKind = "violation" // a host did what a real device would not accept
 	EventPasscode  EventKind = "passcode"  // the device asks for its passcode
 )
 
@@ -83,7 +84,7 @@ const (
 type Lab struct {
 	Mux  *simulator.Simulator
 	opts Options
-	key  func() (*rsa.PrivateKey, error) // of all devices; creating one takes long
+	key  func() (*rsa.PrivateKey, error) // one key for all devices, as creating a key takes long
 
 	mu      sync.Mutex
 	series  *synthetic.Series
@@ -145,8 +146,8 @@ func (l *Lab) fill(ctx context.Context) error {
 	return nil
 }
 
-// AddSpare attaches another device with little content, for restores. It
-// chooses the UDID and the name if they are empty.
+// AddSpare attaches another device with little content, for restores. If the UDID or
+// the name in spec is empty, AddSpare chooses one.
 func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error) {
 	l.mu.Lock()
 	n := len(l.devices)
@@ -236,8 +237,8 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	return d, nil
 }
 
-// storeApps returns apps from the store, which a device installs again after a
-// restore.
+// storeApps returns apps from the store. After a restore, a device installs such apps
+// again.
 func storeApps() ([]simulator.App, error) {
 	var apps []simulator.App
 	for _, name := range []string{"Weather Vane", "Train Times"} {
@@ -254,7 +255,7 @@ func storeApps() ([]simulator.App, error) {
 // Serve serves the devices on a listener until ctx ends.
 func (l *Lab) Serve(ctx context.Context, on net.Listener) error { return l.Mux.Serve(ctx, on) }
 
-// Devices returns the devices, the spare ones last.
+// Devices returns the devices. Those of AddSpare come last.
 func (l *Lab) Devices() []*Device {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -279,7 +280,7 @@ func (l *Lab) NextDay(ctx context.Context) error {
 		}
 		d.Agent.SetContent(content)
 		d.content = append(d.content, content)
-		// A running backup may read yesterday's content.
+		// Yesterday's content stays open, since a running backup may read it.
 		if n := len(d.content); n > 2 {
 			_ = d.content[0].Close()
 			d.content = d.content[1:]
@@ -302,8 +303,8 @@ func (l *Lab) Close() error {
 	return errors.Join(append(errs, l.series.Close())...)
 }
 
-// Find returns a device by its number, from 1 on, or by the beginning of its name or
-// UDID.
+// Find returns a device by its number, which counts from 1, or by the beginning of its
+// name or UDID.
 func (l *Lab) Find(name string) (*Device, error) {
 	devices := l.Devices()
 	if n, err := strconv.Atoi(name); err == nil && n >= 1 && n <= len(devices) {

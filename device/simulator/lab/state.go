@@ -15,11 +15,13 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// stateFile has the state for Resume. Content is not in it: it is generated again,
-// day by day. Only restored content is kept.
+// stateFile is the name of the file with the state for Resume. Content is not in this
+// file. Resume generates content again, day by day. Only restored content is kept, in
+// its folder.
 const stateFile = "lab.json"
 
-// maxState bounds the state file, in bytes, and maxDays the days to generate.
+// maxState is the greatest length of the state file in bytes, and maxDays is the
+// greatest number of days to generate.
 const (
 	maxState = 16 << 20
 	maxDays  = 10_000
@@ -31,21 +33,21 @@ type state struct {
 	Seed    uint64           `json:"seed"`
 	Day     int              `json:"day"`
 	Mux     simulator.Memory `json:"mux"`
-	Each    []deviceState    `json:"each"` // the spare ones last
+	Each    []deviceState    `json:"each"` // devices, those of AddSpare last
 }
 
 type deviceState struct {
 	UDID     string                 `json:"udid"`
 	Name     string                 `json:"name"`
-	Password string                 `json:"password,omitempty"` // of its backups
+	Password string                 `json:"password,omitempty"` // its backup password
 	Asks     bool                   `json:"asks,omitempty"`
-	Restored string                 `json:"restored,omitempty"` // relative to the lab's folder
+	Restored string                 `json:"restored,omitempty"` // folder of restored content, relative to the lab's folder
 	Memory   simulator.DeviceMemory `json:"memory"`
 }
 
-// Save writes what Resume needs to the lab's folder: the devices, their
-// content, the trusted hosts and the backup passwords. Other changes by Do,
-// such as to a battery, are not saved.
+// Save writes the state that Resume needs to the lab's folder: the devices, the day
+// of their content, the trusted hosts, the backup passwords and AskPasscode. Other
+// changes by Do, such as to a battery, are not saved.
 func (l *Lab) Save() error {
 	st := state{Devices: l.opts.Devices, Scale: l.opts.Scale.String(), Seed: l.opts.Seed, Day: l.Day(), Mux: l.Mux.Memory()}
 	for _, d := range l.Devices() {
@@ -75,8 +77,8 @@ func (l *Lab) Save() error {
 	return os.Rename(path+".new", path)
 }
 
-// Resume creates the devices that Save saved in o.Dir, and reports whether there are
-// any. It ignores what o says about devices.
+// Resume creates the devices that Save saved in o.Dir. found is false if nothing is
+// saved there. Resume ignores the fields of o that describe the devices.
 func Resume(ctx context.Context, o Options) (l *Lab, found bool, err error) {
 	st, err := readState(filepath.Join(o.Dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -178,11 +180,11 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 	return nil
 }
 
-// stateFolder returns the name of a device's folder in the lab's folder.
+// stateFolder returns the name of the folder, in the lab's folder, of a device's agent.
 func stateFolder(udid string) string { return "state-" + udid }
 
-// removeGenerated removes files that Resume generates again, including those of
-// a killed run. It does not follow links out of dir.
+// removeGenerated removes the files that Resume generates again, including those that
+// a killed run left. It does not follow links out of dir.
 func removeGenerated(dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package manifestdb writes plain Manifest.db files of simulated devices: new ones,
-// and changes to rows of those that exist.
+// Package manifestdb creates plain Manifest.db files of simulated devices, and changes
+// rows of existing ones.
 //
 // It rewrites only the rows that change, so that equal content gives equal bytes.
 package manifestdb
@@ -23,7 +23,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-// Change is what Edit does with a row.
+// Change says what Edit does with a row.
 type Change int
 
 // The changes.
@@ -33,9 +33,9 @@ const (
 	Delete
 )
 
-// Edit changes rows of the Manifest.db at path in place, so that the other rows
-// keep their position in the file. decide may change its record; it is called
-// more than once.
+// Edit changes rows of the Manifest.db at path in place. The other rows keep their
+// position in the file. decide says what to do with the row of a record, and may change
+// the record. It may be called more than once for a record.
 func Edit(ctx context.Context, path string, records *manifest.Records, decide func(*manifest.Record) Change) (err error) {
 	todo := map[int]Change{}
 	for i, rec := range records.All() {
@@ -83,14 +83,14 @@ func Edit(ctx context.Context, path string, records *manifest.Records, decide fu
 	})
 }
 
-// Write writes to the Manifest.db at path in a transaction. It uses no
-// write-ahead log, but the header says so, as on devices.
+// Write runs work in a transaction on the Manifest.db at path. It uses no write-ahead
+// log, but afterwards the header says that the file has one, as on devices.
 func Write(ctx context.Context, path string, work func(*sql.Tx) error) error {
 	if err := setJournal(path, 1); err != nil {
 		return err
 	}
 	return write(ctx, path, func(db *sql.DB) error {
-		// Code in a manifest from elsewhere must not run.
+		// A manifest from elsewhere may contain SQL code, which must not run.
 		var foreign int
 		const query = "SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view') OR sql LIKE 'CREATE VIRTUAL%'"
 		if err := db.QueryRowContext(ctx, query).Scan(&foreign); err != nil {
@@ -146,7 +146,7 @@ func write(ctx context.Context, path string, prepare func(*sql.DB) error, work f
 	return tx.Commit()
 }
 
-// ID returns the key of a row.
+// ID returns the fileID that a row of a file has as its key.
 func ID(id [sha1.Size]byte) string { return hex.EncodeToString(id[:]) }
 
 func open(path string) (*sql.DB, error) {
@@ -167,8 +167,8 @@ func open(path string) (*sql.DB, error) {
 	return db, nil
 }
 
-// setJournal sets the two version numbers in a database's header: 1 means a
-// rollback journal, 2 a write-ahead log.
+// setJournal sets both version numbers in a database's header: 1 means a rollback
+// journal, and 2 means a write-ahead log.
 func setJournal(path string, version byte) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -178,8 +178,8 @@ func setJournal(path string, version byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// ExtendedAttributes returns the extended attributes in a row's metadata, nil
-// if it has none.
+// ExtendedAttributes returns the extended attributes in a row's metadata, or nil if
+// there are none.
 func ExtendedAttributes(blob []byte) []byte {
 	doc, err := bplist.Parse(blob)
 	if err != nil {

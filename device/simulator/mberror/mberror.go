@@ -1,8 +1,8 @@
-// Package mberror has the errors of Apple's MBErrorDomain, which a device
-// reports in backups, restores and password changes.
+// Package mberror has the errors of Apple's MBErrorDomain. A device reports them in
+// backups, restores and password changes.
 //
-// It is independent of the host's own table, so that tests find mistakes in
-// that table.
+// The package does not use the host's table of these errors, so that tests can find
+// mistakes in that table.
 package mberror
 
 import (

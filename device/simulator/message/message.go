@@ -1,7 +1,7 @@
 // Package message reads and writes the messages of lockdownd and of most services
 // of a simulated device.
 //
-// Memory grows with what arrives, never with the length that a host announces.
+// Memory grows with the bytes that arrive, never with the length that a host announces.
 package message
 
 import (
@@ -14,15 +14,15 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// maxRequest is the longest message of a host, in bytes. Pair is the longest one,
-// with three certificates.
+// maxRequest is the greatest length of a host's message, in bytes. The longest message
+// is Pair, which has three certificates.
 const maxRequest = 256 << 10
 
 // ErrLength means that a message is empty or too long.
 var ErrLength = errors.New("length of message out of bounds")
 
-// Read reads a message: a big-endian length of 32 bits and a property list that is
-// a dictionary.
+// Read reads a message. A message is a big-endian length of 32 bits, followed by a
+// property list that is a dictionary.
 func Read(r io.Reader) (map[string]any, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -39,8 +39,8 @@ func Read(r io.Reader) (map[string]any, error) {
 	return plist.Dict(b)
 }
 
-// Write writes a message as XML, which every host understands, with one call of
-// w.Write.
+// Write writes a message with one call of w.Write. It encodes v as XML, which every
+// host understands.
 func Write(w io.Writer, v map[string]any) error {
 	b, err := plist.EncodeXML(v)
 	if err != nil {
@@ -51,7 +51,7 @@ func Write(w io.Writer, v map[string]any) error {
 	return err
 }
 
-// ReadBody reads exactly n bytes. Memory grows with what arrives, not with n.
+// ReadBody reads exactly n bytes. Memory grows with the bytes that arrive, not with n.
 func ReadBody(r io.Reader, n int) ([]byte, error) {
 	const step = 64 << 10
 	var b bytes.Buffer

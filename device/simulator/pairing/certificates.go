@@ -16,13 +16,13 @@ import (
 	"github.com/snap-backup/snap/device/protocol/plist"
 )
 
-// keyBits is the size of the keys of devices and hosts.
+// keyBits is the size of the keys of devices and hosts, in bits.
 const keyBits = 2048
 
 // NewKey creates the key of a device or host.
 func NewKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
 
-// PublicKey returns lockdownd's DevicePublicKey: PKCS #1 in PEM.
+// PublicKey returns lockdownd's value DevicePublicKey: the key as PKCS #1 in PEM.
 func (s *Hosts) PublicKey() ([]byte, error) {
 	key, err := s.key()
 	if err != nil {
@@ -34,11 +34,12 @@ func (s *Hosts) PublicKey() ([]byte, error) {
 // Certificates are the certificates of a pairing, in DER.
 type Certificates struct{ Device, Host, Root []byte }
 
-// Certify creates the certificates of a new host for a device's key, as a host
-// does before it pairs. Host and root have the same key.
+// Certify creates the certificates of a new pairing from the device's and the host's
+// key. A host does this before it pairs. The host's and the root certificate have the
+// same key.
 func Certify(device *rsa.PublicKey, host *rsa.PrivateKey, now time.Time) (Certificates, error) {
 	template := func(ca bool) *x509.Certificate {
-		// Random, so that certificates with the same key differ.
+		// The serial number is random, so that certificates with the same key differ.
 		serial := new(big.Int).SetBytes(newEscrowBag()[:16])
 		t := &x509.Certificate{
 			SerialNumber:          serial,
@@ -79,7 +80,7 @@ func KeyPEM(key *rsa.PrivateKey) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 }
 
-// PairNew creates a host that the device trusts, and returns its pair record.
+// PairNew creates a host, makes the device trust it, and returns its pair record.
 func (s *Hosts) PairNew(buid string, hostKey *rsa.PrivateKey, wifi string, now time.Time) ([]byte, error) {
 	key, err := s.key()
 	if err != nil {
@@ -115,8 +116,9 @@ func newEscrowBag() []byte {
 // ErrHostCertificate means that a host uses the certificate of another pairing.
 var ErrHostCertificate = errors.New("the host has a certificate of another pairing")
 
-// TLS returns the device's side of TLS with a host, up to a version. The host may
-// have the host's or the root's certificate of the pairing.
+// TLS returns the device's configuration for TLS with a host. version is the newest
+// version of TLS to use. The host may present the host's or the root certificate of
+// the pairing.
 func (s *Hosts) TLS(h Host, version uint16) (*tls.Config, error) {
 	key, err := s.key()
 	if err != nil {
@@ -127,7 +129,7 @@ func (s *Hosts) TLS(h Host, version uint16) (*tls.Config, error) {
 		ClientAuth:   tls.RequireAnyClientCert,
 		MinVersion:   tls.VersionTLS10,
 		MaxVersion:   version,
-		// A session ticket is not bound to the pairing.
+		// A session ticket is not bound to the pairing, so the host could skip the check.
 		SessionTicketsDisabled: true,
 		VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
 			if len(shown) > 0 && (bytes.Equal(shown[0], h.Certificates.Host) || bytes.Equal(shown[0], h.Certificates.Root)) {

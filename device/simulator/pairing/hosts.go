@@ -1,8 +1,7 @@
-// Package pairing manages the hosts that a simulated device trusts: who may
-// pair, the pairing itself, and the certificates and TLS that result.
+// Package pairing manages the hosts that a simulated device trusts. It decides which
+// hosts may pair, pairs them, and provides the certificates and TLS of a pairing.
 //
-// It reports what a host does wrong, and never keeps more than a fixed number of
-// hosts.
+// It reports the mistakes of hosts, and never keeps more than a fixed number of hosts.
 package pairing
 
 import (
@@ -16,7 +15,7 @@ import (
 	"sync"
 )
 
-// Answer is a device's answer to a host that pairs.
+// Answer is a device's answer to a host that wants to pair.
 type Answer int
 
 // The answers.
@@ -26,7 +25,7 @@ const (
 	Never                // the owner taps "Don't Trust" at once
 )
 
-// maxHosts bounds how many hosts a device trusts.
+// maxHosts is the greatest number of hosts that a device trusts.
 const maxHosts = 64
 
 // Host is a trusted host.
@@ -48,9 +47,9 @@ const (
 	errInvalidPairRecord = "InvalidPairRecord"
 )
 
-// Hosts are the hosts that a device trusts, and its Trust dialog. New makes them.
+// Hosts holds the hosts that a device trusts, and its Trust dialog. New makes one.
 type Hosts struct {
-	key     func() (*rsa.PrivateKey, error) // of the device
+	key     func() (*rsa.PrivateKey, error) // returns the device's key
 	log     func(kind, detail string)
 	violate func(format string, args ...any)
 
@@ -58,17 +57,18 @@ type Hosts struct {
 	policy  Answer
 	managed bool // a profile forbids pairing with further hosts
 	hosts   map[string]Host
-	showing bool   // the dialog
-	answer  *bool  // what the owner tapped
-	refused string // the host that was refused
+	showing bool   // whether the device shows the Trust dialog
+	answer  *bool  // whether the owner tapped "Trust"; nil if the owner tapped nothing
+	refused string // identifier of the host that answer refused
 }
 
-// New returns the hosts of a new device with a key.
+// New returns the Hosts of a new device, which trusts no host yet. key returns the
+// device's key.
 func New(policy Answer, managed bool, key func() (*rsa.PrivateKey, error), log func(kind, detail string), violate func(format string, args ...any)) *Hosts {
 	return &Hosts{key: key, log: log, violate: violate, policy: policy, managed: managed, hosts: map[string]Host{}}
 }
 
-// SetPolicy sets the answer to hosts that pair. Trusted hosts stay trusted.
+// SetPolicy sets the answer to hosts that want to pair. Trusted hosts stay trusted.
 func (s *Hosts) SetPolicy(a Answer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,9 +89,9 @@ func (s *Hosts) Dialog() bool {
 	return s.showing
 }
 
-// Tap taps "Trust" or "Don't Trust" for the host that asks next. A refusal holds
-// for that host until Reconnected. Another host, or one with a new identifier,
-// makes the device ask again.
+// Tap taps "Trust" (yes is true) or "Don't Trust" for the host that asks next. A
+// refusal holds for that host until Reconnected is called. If another host asks, or
+// the same host with a new identifier, the device shows the dialog again.
 func (s *Hosts) Tap(yes bool) {
 	s.mu.Lock()
 	s.answer, s.showing, s.refused = &yes, false, ""
@@ -107,7 +107,7 @@ func (s *Hosts) Forget() {
 	s.answer = nil
 }
 
-// Reconnected drops a refusal.
+// Reconnected drops a refusal, as attaching the device again does.
 func (s *Hosts) Reconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -97,7 +97,7 @@ func (s *Hosts) Unpair(request map[string]any) map[string]any {
 	return map[string]any{}
 }
 
-// refusal returns the error for a host that pairs, "" if it may.
+// refusal returns the error for a host that wants to pair, or "" if it may pair.
 func (s *Hosts) refusal(hostID string, byNetwork, unlocked bool) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -114,7 +114,7 @@ func (s *Hosts) refusal(hostID string, byNetwork, unlocked bool) string {
 	case s.policy == Never:
 		return errUserDenied
 	case s.answer != nil && *s.answer:
-		s.answer = nil // it is for one host
+		s.answer = nil // the answer is for one host only
 		return ""
 	case s.answer != nil && (s.refused == "" || s.refused == hostID):
 		s.refused = hostID

@@ -1,8 +1,8 @@
-// Package synclock follows how a host takes the sync lock of a simulated
-// device. The lock keeps programs from syncing or backing up at the same time.
+// Package synclock checks how a host takes the sync lock of a simulated device. The
+// lock keeps two programs from syncing or backing up at the same time.
 //
-// The steps are: syncWillStart, opening the lock file, syncLockRequest, locking
-// the file, syncDidStart, the work, unlocking, syncDidFinish. It reports every
+// The steps are: syncWillStart, opening the lock file, syncLockRequest, locking the
+// file, syncDidStart, the work, unlocking, syncDidFinish. The package reports every
 // step that is out of order.
 package synclock
 
@@ -23,7 +23,7 @@ const (
 // File is the file that hosts lock, as AFC shows it.
 const File = "/com.apple.itunes.lock_sync"
 
-// phase is how far a host has come.
+// phase says which notifications a host has posted.
 type phase int
 
 const (
@@ -39,19 +39,19 @@ type Lock struct {
 
 	mu     sync.Mutex
 	phase  phase
-	opened int // how often the lock file is open
+	opened int // number of open handles of the lock file
 	locked bool
-	busy   int           // attempts to lock that will fail
-	change chan struct{} // closed by the next change
+	busy   int           // number of next attempts to lock that will fail
+	change chan struct{} // closed at the next change
 }
 
-// grace is how long a device waits for a notification before it reports a step
-// without it. Notifications are not confirmed, and arrive on another connection
-// than the step that they announce.
+// grace is how long a device waits for a notification that is missing before a step.
+// After that time it reports the step. A notification may arrive late: it is not
+// confirmed, and arrives on another connection than the step that it announces.
 const grace = 2 * time.Second
 
-// New returns a lock that nobody has. violate is called with what a host does
-// wrong.
+// New returns a lock that no host holds. The lock calls violate for each mistake of a
+// host.
 func New(violate func(format string, args ...any)) *Lock { return &Lock{violate: violate} }
 
 // set changes the state. s.mu must be held.
@@ -63,8 +63,8 @@ func (s *Lock) set(change func()) {
 	}
 }
 
-// await waits until reached reports true, at most for the time grace. reached is
-// called with s.mu held.
+// await waits until reached returns true, but no longer than grace. It calls reached
+// with s.mu held.
 func (s *Lock) await(ctx context.Context, reached func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
@@ -87,34 +87,34 @@ func (s *Lock) await(ctx context.Context, reached func() bool) bool {
 	}
 }
 
-// SetBusy makes the next attempts to take the lock fail, as if another program
-// had it.
+// SetBusy makes that many next attempts to take the lock fail, as if another program
+// held the lock.
 func (s *Lock) SetBusy(attempts int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.busy = attempts
 }
 
-// Syncing reports whether a host has the lock and has said that it started. A
-// backup should run only then. Syncing waits a moment for a notification that may
-// be under way.
+// Syncing reports whether a host holds the lock and has announced that its sync
+// started. A backup should run only then. Syncing waits briefly, as the notification
+// may be under way.
 func (s *Lock) Syncing(ctx context.Context) bool {
 	return s.await(ctx, func() bool { return s.phase == started && s.locked })
 }
 
-// AwaitRequest waits a moment for the notification LockRequest.
+// AwaitRequest waits briefly for the notification LockRequest.
 func (s *Lock) AwaitRequest(ctx context.Context) {
 	s.await(ctx, func() bool { return s.locked || s.phase == requested })
 }
 
-// Post tells the lock that a host posts a notification.
+// Post tells the lock that a host has posted a notification.
 func (s *Lock) Post(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch name {
 	case WillStart:
 		if s.locked {
-			return // of another program, which will find the lock taken
+			return // the request is of another program, which will find the lock taken
 		}
 		s.set(func() { s.phase = announced })
 	case LockRequest:
@@ -161,7 +161,7 @@ func (s *Lock) TryLock() bool {
 	return true
 }
 
-// Opened counts the handles of the lock file.
+// Opened adds by to the number of open handles of the lock file.
 func (s *Lock) Opened(by int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
