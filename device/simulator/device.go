@@ -49,7 +49,7 @@ type Spec struct {
 	Managed bool  // a profile forbids pairing with further hosts
 
 	PlainText         bool          // no TLS
-	MaxTLS            uint16        // newest version of TLS that an old device supports; 0 means no limit
+	MaxTLS            uint16        // newest version of TLS, for old devices; 0 means no limit
 	HeartbeatInterval time.Duration // 0 means 10 s
 	// Key is the device's identity, an RSA key of 2048 bits. If it is nil, a new key is
 	// created, which takes much of a second.

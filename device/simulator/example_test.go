@@ -28,7 +28,7 @@ func Example() {
 	served := make(chan error, 1)
 	go func() { served <- usbmuxd.Serve(ctx, listener) }()
 
-	// Programs of other authors find it if USBMUXD_SOCKET_ADDRESS is this address.
+	// If USBMUXD_SOCKET_ADDRESS is this address, other programs find the device, too.
 	mux, err := device.Open(simulator.Address(listener.Addr()))
 	if err != nil {
 		log.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// echo answers each byte with a byte.
+// echo answers each byte with one byte.
 func echo(_ context.Context, conn net.Conn) {
 	b := make([]byte, 1)
 	for {
@@ -27,7 +27,7 @@ func echo(_ context.Context, conn net.Conn) {
 	}
 }
 
-// exchange returns how many of n bytes are echoed.
+// exchange sends n bytes and returns how many bytes come back.
 func exchange(c net.Conn, n int) (int, error) {
 	_ = c.SetDeadline(time.Now().Add(2 * time.Minute))
 	for i := range n {
@@ -64,7 +64,7 @@ func TestCut(t *testing.T) {
 				if got != test.want || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("%d bytes came back: %v", got, err)
 				}
-				// Only one connection has the fault.
+				// The fault applied to one connection, so the next connection has none.
 				c := r.connect(e, "echo")
 				if got, err := exchange(c, 10); err != nil {
 					t.Errorf("the next connection: %d %v", got, err)
@@ -123,7 +123,7 @@ func TestDetachBreaksConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Detach(d)
-	// Another goroutine closes the connection, so an answer may still arrive.
+	// Another goroutine closes the connection. Until then, answers may still arrive.
 	for deadline := time.Now().Add(time.Minute); ; {
 		if _, err := exchange(c, 1); err != nil {
 			break

@@ -13,8 +13,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// tape is a connection to a host that sends some bytes, reads everything, and then
-// disconnects.
+// tape is a connection to a host. The host sends some bytes, reads everything, and
+// then disconnects.
 type tape struct {
 	io.Reader
 	io.Writer
@@ -73,7 +73,7 @@ func FuzzLockdown(f *testing.F) {
 	f.Add(framed(f, map[string]any{"Request": "GetValue"}, map[string]any{"Request": "StopSession", "SessionID": "x"}))
 	f.Add(framed(f, map[string]any{"Request": "Pair", "PairRecord": map[string]any{"HostID": "x", "DeviceCertificate": []byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")}}))
 	f.Add(framed(f, map[string]any{"Request": "Unpair", "PairRecord": map[string]any{"HostID": "x"}}, map[string]any{"Request": "ValidatePair"}))
-	// The host "x" is trusted, so that sessions can begin.
+	// The device trusts the host "x", so that sessions can begin.
 	f.Add(framed(f, map[string]any{"Request": "StartSession", "HostID": "x", "SystemBUID": "y"},
 		map[string]any{"Request": "SetValue", "Key": "DeviceName", "Value": "z"},
 		map[string]any{"Request": "StartService", "Service": AFC}))

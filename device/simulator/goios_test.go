@@ -97,7 +97,7 @@ func TestSessionAndValues(t *testing.T) {
 	}
 }
 
-// An added service gets what the host sends, after TLS.
+// The handler of an added service gets the bytes that the host sends inside TLS.
 func TestHandle(t *testing.T) {
 	for _, plain := range []bool{false, true} {
 		r := newRig(t)
@@ -156,7 +156,7 @@ func TestPair(t *testing.T) {
 	r.noViolations(d)
 }
 
-// A device answers a host that pairs, in all states.
+// A device gives the right answer to a host that wants to pair, in each state.
 func TestMayPair(t *testing.T) {
 	key := testKey(t)
 	d := NewDevice(Spec{Key: key})
@@ -192,10 +192,10 @@ func TestMayPair(t *testing.T) {
 	d.AnswerTrust(false)
 	ask("a", USB, "UserDeniedPairing")
 	ask("a", USB, "UserDeniedPairing")
-	ask("x", USB, "PairingDialogResponsePending") // another one was refused
+	ask("x", USB, "PairingDialogResponsePending") // the refusal was for another host
 	d.AnswerTrust(false)
 	ask("x", USB, "UserDeniedPairing")
-	d.AnswerTrust(false) // before a host asks
+	d.AnswerTrust(false) // before the host "y" asks
 	ask("y", USB, "UserDeniedPairing")
 	ask("z", USB, "PairingDialogResponsePending")
 	link.Detach()
@@ -234,8 +234,8 @@ func TestMayPair(t *testing.T) {
 	}
 }
 
-// startBackup starts the backup service with an EscrowBag if that is not nil, and
-// returns lockdownd's error.
+// startBackup starts the backup service and returns lockdownd's error. It sends bag as
+// the EscrowBag if bag is not nil.
 func startBackup(t *testing.T, e ios.DeviceEntry, bag []byte) string {
 	t.Helper()
 	session, err := ios.ConnectLockdownWithSession(e)

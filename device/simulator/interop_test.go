@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// run runs a program of libimobiledevice-utils, which finds the simulator by its
-// environment, and returns its output.
+// run runs a program of libimobiledevice-utils and returns its output. The program
+// finds the simulator through its environment.
 func (r *rig) run(name string, args ...string) (string, error) {
 	r.t.Helper()
 	path, err := exec.LookPath(name)
@@ -33,7 +33,7 @@ func (r *rig) run(name string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// prints runs a program that has to succeed.
+// prints runs a program, which must succeed and print want.
 func (r *rig) prints(want string, name string, args ...string) {
 	r.t.Helper()
 	out, err := r.run(name, args...)
@@ -42,8 +42,8 @@ func (r *rig) prints(want string, name string, args ...string) {
 	}
 }
 
-// says runs a program whose output has to contain something. ok says whether it has
-// to succeed.
+// says runs a program. Its output must contain want. If ok is set, the program must
+// succeed; otherwise it must fail.
 func (r *rig) says(ok bool, want string, name string, args ...string) {
 	r.t.Helper()
 	out, err := r.run(name, args...)
@@ -54,7 +54,7 @@ func (r *rig) says(ok bool, want string, name string, args ...string) {
 
 const (
 	udidA = "00008030-000000000000A11A"
-	udidB = "0123456789abcdef0123456789abcdef01234567" // of the form of older devices
+	udidB = "0123456789abcdef0123456789abcdef01234567" // the form of UDID that older devices have
 )
 
 func TestInteropList(t *testing.T) {
@@ -100,7 +100,7 @@ func TestInteropInfo(t *testing.T) {
 					t.Errorf("%s is missing: %v %s", line, err, out)
 				}
 			}
-			// Without a session, only public values.
+			// Without a session, a program gets only public values.
 			out, err = r.run("ideviceinfo", "-s")
 			if err != nil || !strings.Contains(out, "ProductType: ") || strings.Contains(out, "SerialNumber: ") {
 				t.Errorf("simple: %v %s", err, out)
@@ -116,7 +116,7 @@ func TestInteropInfo(t *testing.T) {
 	}
 }
 
-// A new device is paired, used and unpaired. The program creates two keys at each
+// A program pairs with a new device, uses it, and unpairs. It creates two keys at each
 // attempt, which takes time.
 func TestInteropPair(t *testing.T) {
 	if testing.Short() {
@@ -137,7 +137,7 @@ func TestInteropPair(t *testing.T) {
 	r.says(true, "SUCCESS: Paired with device "+udidA, "idevicepair", "pair")
 	r.says(true, "SUCCESS: Validated pairing", "idevicepair", "validate")
 	r.prints("Simulated iPhone", "idevicename")
-	// go-ios can use the record of libimobiledevice.
+	// go-ios can use the pair record that libimobiledevice made.
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("with the record of another program: %v %v", v["UniqueDeviceID"], err)
 	}
@@ -193,13 +193,13 @@ func TestInteropNetwork(t *testing.T) {
 	r.prints("Simulated iPhone", "ideviceinfo", "-n", "-k", "DeviceName")
 	r.says(true, "", "idevicenotificationproxy", "-n", "post", "org.example.hello")
 	r.await(d, NotificationProxy, "post")
-	// go-ios asks usbmuxd.
+	// go-ios reaches the device through usbmuxd instead.
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("through the mux: %v %v", v["UniqueDeviceID"], err)
 	}
 	r.noViolations(d)
 	link.Detach()
-	// The system may take a while to close the port.
+	// The operating system may take a while to close the port.
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		c, err := net.Dial("tcp", ip.String()+":62078")
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// sharedKey is created once, since that takes long.
+// sharedKey returns a key that is created once, since creating one takes long.
 var sharedKey = sync.OnceValues(pairing.NewKey)
 
 func testKey(t *testing.T) *rsa.PrivateKey {
@@ -29,7 +29,7 @@ func testKey(t *testing.T) *rsa.PrivateKey {
 	return key
 }
 
-// rig is a usbmuxd on a socket. Clients find it by their environment.
+// rig is a simulated usbmuxd on a socket. Clients find it through the environment.
 type rig struct {
 	*Simulator
 	t       *testing.T

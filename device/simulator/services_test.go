@@ -231,7 +231,8 @@ func wantStatus(t *testing.T, p afcd.Packet, want afcd.Status) {
 	}
 }
 
-// A host takes the sync lock in the right order, or omits and swaps steps.
+// A host takes the sync lock in the right order. If it omits or swaps steps, this is a
+// violation.
 func TestSyncOrder(t *testing.T) {
 	const (
 		open, lock, unlock, closeFile, hangUp = "open", "lock", "unlock", "close", "hang up"
@@ -315,7 +316,7 @@ func TestLockBusy(t *testing.T) {
 	for _, want := range []afcd.Status{afcd.WouldBlock, afcd.WouldBlock, afcd.OK} {
 		wantStatus(t, afcCall(t, c, afcd.OpLock, "", n[0], 6), want)
 	}
-	// Another program is too late.
+	// Another program comes too late to take the lock.
 	d.sync.Post(synclock.DidStart)
 	d.sync.Post(synclock.WillStart)
 	d.sync.Post(synclock.LockRequest)
@@ -354,7 +355,7 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 	afcCall(t, files, afcd.OpDeviceInfo, "")
-	// No more answers.
+	// The host stops answering the heartbeat, so its connections end.
 	_ = files.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	if _, err := files.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the session continues: %v", err)

@@ -42,7 +42,7 @@ func (s *sessionTLS) end() bool {
 	for {
 		next, err := s.records.in.Peek(1)
 		if err != nil || next[0] < recordFirst || next[0] > recordLast {
-			return true // the connection has ended, or a message begins: the first byte of its length is 0
+			return true // the end, or a message: its length begins with 0
 		}
 		n, err := s.Read(make([]byte, 1))
 		if errors.Is(err, io.EOF) {

@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/message"
 )
 
-// After StopSession the connection is not encrypted, whether or not the host sends
-// close_notify, and another session can begin.
+// After StopSession the connection is not encrypted, and another session can begin.
+// The host may or may not send close_notify.
 func TestSessionEnds(t *testing.T) {
 	r := newRig(t)
 	d := r.device(Spec{})
@@ -43,12 +43,12 @@ func TestSessionEnds(t *testing.T) {
 	}
 	for _, polite := range []bool{true, false, true} {
 		reply := ask(host, map[string]any{"Request": "StartSession", "HostID": record.HostID, "SystemBUID": record.SystemBUID})
-		// The host must not read beyond its last record either.
+		// The host, too, must not read beyond the last TLS record.
 		records := &recordConn{Conn: host, in: bufio.NewReader(host), bounded: true}
 		secure := tls.Client(records, &tls.Config{Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true})
 		ask(secure, map[string]any{"Request": "GetValue", "Key": "SerialNumber"})
 		ask(secure, map[string]any{"Request": "StopSession", "SessionID": reply["SessionID"]})
-		// The device's goodbye.
+		// The device sends close_notify, so this read fails.
 		if _, err := secure.Read(make([]byte, 1)); err == nil {
 			t.Fatal("the device's TLS continues")
 		}

@@ -103,7 +103,7 @@ func (d *Device) Values(domain string) map[string]any { return d.values.all(doma
 // map[string]any.
 func (d *Device) SetValue(domain, key string, v any) { d.values.set(domain, key, v) }
 
-// text returns a value that is a string, or "" if it is not.
+// text returns a value if it is a string, and "" otherwise.
 func (d *Device) text(domain, key string) string {
 	s, _ := d.Value(domain, key).(string)
 	return s

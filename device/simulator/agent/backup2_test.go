@@ -16,7 +16,7 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// folder is a host as backup2 sees it.
+// folder gives backup2 access to the files of a host.
 type folder struct{ *host }
 
 func (f folder) Open(_ context.Context, p string) (io.ReadCloser, error) {
@@ -79,7 +79,7 @@ func (d *device) ours(do func(context.Context, *backup2.Session) error) error {
 	s, err := backup2.Dial(d.t.Context(), b, backup2.Options{})
 	if err == nil {
 		err = do(d.t.Context(), s)
-		_ = s.Close() // the device may be gone
+		_ = s.Close() // fails if the device is gone
 	}
 	<-served
 	return err
@@ -141,7 +141,7 @@ func TestOurHostAttacked(t *testing.T) {
 	for _, i := range faultpoint.Choose(t, len(names), len(names)) {
 		name := names[i]
 		if name == "endless-names" || testing.Short() && hostile.Framing(name) {
-			continue // a host cannot object to empty files with good names
+			continue // empty files with good names are no reason to reject an upload
 		}
 		before := len(h.files)
 		if err := d.SetScript(faults.Script{{At: faults.StepStatus, Do: faults.Attack, Name: name, Bytes: 500}, {At: faults.StepScan, Do: faults.Fail, Code: 202}}); err != nil {

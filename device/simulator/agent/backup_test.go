@@ -35,7 +35,7 @@ func TestFullAndIncremental(t *testing.T) {
 			d.clean()
 
 			if c.password == "" {
-				// The device changes nothing in the manifest of its content.
+				// The sent manifest must be equal to the manifest of the content.
 				want, err := os.ReadFile(filepath.Join(d.today(), "Manifest.db"))
 				if got := h.files[d.own("Manifest.db")]; err != nil || string(got) != string(want) {
 					t.Errorf("Manifest.db has %d bytes, want %d: %v", len(got), len(want), err)

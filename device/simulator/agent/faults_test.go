@@ -21,7 +21,7 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// chosen returns the names of the cases to run: all of them, or some with -short.
+// chosen returns the names of the cases to run: all cases, or only some with -short.
 func chosen[V any](t *testing.T, cases map[string]V) (names []string) {
 	t.Helper()
 	all := slices.Sorted(maps.Keys(cases))
@@ -31,7 +31,8 @@ func chosen[V any](t *testing.T, cases map[string]V) (names []string) {
 	return names
 }
 
-// passwords returns the backup passwords to test: none and one, or with -short one.
+// passwords returns the backup passwords to test: the empty one and another, or with
+// -short only one of them.
 func passwords() []string {
 	if testing.Short() {
 		return []string{"secret"}
@@ -43,7 +44,7 @@ func passwords() []string {
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
-		code  int64 // of the response, -1 for none
+		code  int64 // error code of the response; -1 for no response
 		check func(*testing.T, *device, *host, Run)
 	}{
 		"begin=fail 208":           {208, nil},
@@ -109,8 +110,8 @@ func TestLocked(t *testing.T) {
 	d.clean()
 }
 
-// TestCutEverywhere cuts a run after some number of bytes. The next run completes
-// the backup.
+// TestCutEverywhere cuts runs after various numbers of bytes. The next run must
+// complete the backup.
 func TestCutEverywhere(t *testing.T) {
 	t.Parallel()
 	const step = 50_000
@@ -190,7 +191,7 @@ func TestBadHosts(t *testing.T) {
 			c := cases[name]
 			d, h := newDevice(t, Options{}), newHost(t)
 			if strings.HasSuffix(name, "other bytes") {
-				// Only what the host returns after the run is wrong.
+				// The host returns other bytes only when the device verifies the run.
 				d.opts.OnStep = func(s faults.Step) {
 					if s == faults.StepVerify {
 						c.spoil(d, h)
@@ -220,7 +221,7 @@ func TestSilentHost(t *testing.T) {
 			return
 		}
 		_ = l.WriteMessage(devicelink.ProcessMessage, d.request("Backup"))
-		_, _ = b.Read(make([]byte, 3)) // and no more
+		_, _ = b.Read(make([]byte, 3)) // the host reads 3 bytes and then stops
 	}()
 	if err := d.Serve(context.Background(), a); err == nil {
 		t.Error("the agent reports no error")
@@ -314,7 +315,8 @@ func TestSameSeed(t *testing.T) {
 	}
 }
 
-// FuzzHost sends the agent arbitrary bytes. The agent must end and not panic.
+// FuzzHost sends arbitrary bytes to the agent. The agent must end the conversation
+// without a panic.
 func FuzzHost(f *testing.F) {
 	message := func(v ...any) []byte {
 		a, b := net.Pipe()

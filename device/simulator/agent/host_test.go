@@ -22,14 +22,14 @@ type host struct {
 	t     *testing.T
 	files map[string][]byte // by path
 	free  int64
-	bytes atomic.Int64 // sent and received
+	bytes atomic.Int64 // number of bytes sent and received
 
-	patience time.Duration // with the device
+	patience time.Duration // how long the host waits for the device
 
 	log     []string          // names of requests
-	mangle  map[string]string // path → what is sent instead of the content
-	hide    map[string]bool   // names left out of listings
-	status  map[string]int64  // request → code of the answer; nothing is done
+	mangle  map[string]string // by path, the bytes to send instead of the content
+	hide    map[string]bool   // names to leave out of listings
+	status  map[string]int64  // by request, the code to answer without doing anything
 	purged  bool
 	refused int
 }
@@ -50,7 +50,7 @@ func (h *host) check(paths ...string) error {
 	return nil
 }
 
-// below returns the names of the files at and below a path, in order.
+// below returns the sorted paths of the files at and below a path.
 func (h *host) below(p string) []string {
 	if _, file := h.files[p]; file {
 		return []string{p}

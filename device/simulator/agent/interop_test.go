@@ -19,15 +19,15 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// bench is a simulated device behind a simulated usbmuxd, and a folder for
-// idevicebackup2.
+// bench is a simulated device behind a simulated usbmuxd, with a folder for the
+// backups of idevicebackup2.
 type bench struct {
 	t       *testing.T
 	agent   *agent.Agent
 	device  *simulator.Device
 	series  *synthetic.Series
-	content string // folder
-	backups string // folder
+	content string // folder of the device's content
+	backups string // folder of the backups
 	socket  string
 }
 
@@ -59,7 +59,7 @@ func newBench(t *testing.T, o agent.Options) *bench {
 	return b
 }
 
-// serve starts the usbmuxd.
+// serve starts the simulated usbmuxd.
 func (b *bench) serve() {
 	dir, err := os.MkdirTemp("", "mux") // t.TempDir can be too long for a socket
 	if err != nil {
@@ -101,7 +101,7 @@ func (b *bench) day() devicefiles.Source {
 	return f
 }
 
-// run runs idevicebackup2, which has to end with an exit status.
+// run runs idevicebackup2 and fails the test unless its exit status is exit.
 func (b *bench) run(exit int, args ...string) agent.Run {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
@@ -119,7 +119,7 @@ func (b *bench) run(exit int, args ...string) agent.Run {
 
 func (b *bench) folder() string { return filepath.Join(b.backups, b.agent.Device().UDID) }
 
-// same compares the folder with what is on the device.
+// same compares the backup in the folder with the content of the device.
 func (b *bench) same(password string) {
 	b.t.Helper()
 	differences, err := devicefiles.Verify(context.Background(), b.agent.Content(), b.folder(), []byte(password))
@@ -129,12 +129,12 @@ func (b *bench) same(password string) {
 	for _, text := range differences {
 		b.t.Error(text)
 	}
-	for _, v := range b.device.Violations() { // those of the agent included
+	for _, v := range b.device.Violations() { // they include those of the agent
 		b.t.Errorf("violation: %s", v)
 	}
 }
 
-// TestInteropBackup backs up with idevicebackup2.
+// TestInteropBackup makes backups with idevicebackup2.
 func TestInteropBackup(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -172,7 +172,7 @@ func TestInteropEncryption(t *testing.T) {
 	b.same("first")
 	b.run(49, "changepw", "wrong", "second", b.backups)
 	b.run(0, "changepw", "first", "second", b.backups)
-	// This host does not send the old keybag, so the next run is a full one.
+	// idevicebackup2 does not return the old keybag, so the next run is a full one.
 	if full := b.run(0, "backup", b.backups); !full.Full {
 		t.Errorf("after the password change: %+v", full)
 	}
@@ -197,7 +197,7 @@ func TestInteropRestore(t *testing.T) {
 		if restored.Files != before.Files || restored.Applications < 0 {
 			t.Errorf("restored: %+v, backed up before: %+v", restored, before)
 		}
-		b.same(password) // the device has what the backup has
+		b.same(password) // the device has the content of the backup
 		if next := b.run(0, "backup", b.backups); next.Files != restored.Files {
 			t.Errorf("the backup after the restore has to send all files: %+v", next)
 		}

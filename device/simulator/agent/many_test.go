@@ -44,10 +44,10 @@ func TestMany(t *testing.T) {
 	t.Logf("%d files: Manifest.db has %d MB, %d MB of memory from the system, host included", n, len(h.files[d.own("Manifest.db")])>>20, m.Sys>>20)
 	d.clean()
 	if n > 10_000 {
-		return // writing so many files takes too long
+		return // it takes too long to write so many files
 	}
 	dir = d.write(h)
-	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // of another device
+	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it is of another device
 		t.Fatal(err)
 	}
 	differences, err := devicefiles.Verify(t.Context(), many, dir, nil)

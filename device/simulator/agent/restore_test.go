@@ -10,8 +10,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/mberror"
 )
 
-// backedUp returns a device with a backup on a host. Its content has changed by a
-// day since.
+// backedUp returns a device and a host with a backup of it. Since the backup, the
+// device's content has changed by a day.
 func backedUp(t *testing.T, password string) (*device, *host) {
 	d, h := newDevice(t, Options{Password: password}), newHost(t)
 	d.must(h, 0, "Backup")
@@ -170,7 +170,7 @@ func TestChangePassword(t *testing.T) {
 	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
 	d.must(h, mberror.Password, "ChangePassword", "NewPassword", "second")
 	d.must(h, 0, "ChangePassword", "OldPassword", "first", "NewPassword", "second")
-	d.same(h, "second") // the keybag was rewrapped on the host
+	d.same(h, "second") // the password change rewrapped the keybag on the host
 	d.SetContent(d.day())
 	if next := d.must(h, 0, "Backup"); next.Full || next.Kept == 0 {
 		t.Errorf("after the change: %+v", next)

@@ -9,7 +9,7 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// script sets the faults.
+// script sets the device's faults.
 func (d *device) script(list ...string) {
 	d.t.Helper()
 	var s faults.Script
@@ -25,7 +25,7 @@ func (d *device) script(list ...string) {
 	}
 }
 
-// breaks runs a backup that has to end without a response.
+// breaks runs a backup, which must end without a response.
 func (d *device) breaks(h *host) Run {
 	d.t.Helper()
 	if response, err := d.do(h, d.request("Backup")); err == nil {
@@ -64,7 +64,7 @@ func TestResume(t *testing.T) {
 				d.SetContent(d.day())
 				switch c.fault {
 				case "upload:2=cut":
-					c.fault = "manifests=cut" // a day is less than two batches
+					c.fault = "manifests=cut" // the changes of a day fill less than two batches
 				case "move:2=cut":
 					c.fault = "move:3=cut"
 				}
@@ -88,8 +88,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestResumeForgotten resumes a backup after the device forgot what it sent, after
-// its files changed, and after the host lost a file.
+// TestResumeForgotten resumes a backup in three cases: the device has forgotten what
+// it sent, its files have changed, and the host has lost a file.
 func TestResumeForgotten(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -132,7 +132,7 @@ func TestResumeForgotten(t *testing.T) {
 	d.clean()
 }
 
-// TestFallBack tests that a backup is a full one if the old one is useless.
+// TestFallBack tests that a backup is a full one if the old backup is unusable.
 func TestFallBack(t *testing.T) {
 	t.Parallel()
 	remove := func(name string) func(*device, *host) {
@@ -176,5 +176,5 @@ func TestFallBack(t *testing.T) {
 	}
 }
 
-// oldStatus is what iOS 9 writes.
+// oldStatus is a Status.plist as iOS 9 writes it.
 const oldStatus = `<plist version="1.0"><dict><key>Version</key><string>2.4</string><key>SnapshotState</key><string>finished</string></dict></plist>`

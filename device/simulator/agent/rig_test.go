@@ -20,8 +20,8 @@ import (
 	"github.com/snap-backup/snap/internal/ramtemp"
 )
 
-// days makes the contents of one synthetic device on consecutive days, once for
-// all tests.
+// days makes the content of one synthetic device for several consecutive days, once
+// for all tests. It returns a folder with one subfolder for each day.
 var days = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "agent-days-")
 	if err != nil {
@@ -45,7 +45,8 @@ var days = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// daysDir is removed at the end. It is empty if no test needed it.
+// daysDir is the folder of days, which is removed at the end. It is "" if no test
+// needed days.
 var daysDir string
 
 func TestMain(m *testing.M) {
@@ -79,7 +80,7 @@ func newDevice(t *testing.T, o Options) *device {
 	return d
 }
 
-// today returns the folder of the day that day returned last.
+// today returns the folder of the content that day returned last.
 func (d *device) today() string {
 	dir, err := days()
 	if err != nil {
@@ -100,7 +101,7 @@ func (d *device) day() devicefiles.Source {
 	return f
 }
 
-// do makes the host send a request, and returns the response.
+// do makes the host send a request to the device, and returns the device's response.
 func (d *device) do(h *host, request map[string]any) (map[string]any, error) {
 	d.t.Helper()
 	a, b := net.Pipe()
@@ -122,7 +123,8 @@ func (d *device) request(name string, more ...any) map[string]any {
 	return r
 }
 
-// must makes the host send a request that has to end with a code.
+// must makes the host send a request, and fails the test unless the response has a
+// code.
 func (d *device) must(h *host, code int64, name string, more ...any) Run {
 	d.t.Helper()
 	response, err := d.do(h, d.request(name, more...))
@@ -135,7 +137,7 @@ func (d *device) must(h *host, code int64, name string, more ...any) Run {
 	return d.LastRun()
 }
 
-// own returns a path in the device's folder on the host.
+// own returns the path of a name in the device's folder on the host.
 func (d *device) own(name string) string { return d.Device().UDID + "/" + name }
 
 // blobs returns the paths of the data files on the host.
@@ -146,7 +148,7 @@ func (d *device) blobs(h *host, under string) []string {
 	})
 }
 
-// write writes the backup on the host to a new folder.
+// write writes the host's backup to a new folder and returns its path.
 func (d *device) write(h *host) string {
 	d.t.Helper()
 	return d.writeTo(&folderCopy{dir: d.t.TempDir(), files: map[string][]byte{}}, h)
@@ -154,7 +156,7 @@ func (d *device) write(h *host) string {
 
 func (d *device) writeTo(c *folderCopy, h *host) string {
 	d.t.Helper()
-	// A host writes Info.plist. This one takes that of the synthetic device.
+	// Info.plist is the host's task. This host takes the one of the synthetic device.
 	info, err := os.ReadFile(filepath.Join(d.today(), "Info.plist"))
 	if err != nil {
 		d.t.Fatal(err)
@@ -166,14 +168,14 @@ func (d *device) writeTo(c *folderCopy, h *host) string {
 	return filepath.Join(c.dir, d.Device().UDID)
 }
 
-// folderCopy is a folder with a backup. It is reused, since most tests write
-// almost the same files.
+// folderCopy is a folder with a copy of a backup. Tests reuse it, since most of them
+// write almost the same files.
 type folderCopy struct {
 	dir   string
-	files map[string][]byte // that are in it, by path
+	files map[string][]byte // files in the folder, by path
 }
 
-// update makes the folder what the host has at and below a path.
+// update makes the folder equal to the files that the host has at and below a path.
 func (c *folderCopy) update(h *host, top string) error {
 	want := map[string]bool{}
 	for _, name := range h.below(top) {
@@ -199,7 +201,7 @@ func (c *folderCopy) update(h *host, top string) error {
 	return nil
 }
 
-// copies are folders for same. Each is used by one test at a time.
+// copies holds the folders that same can use. One test at a time uses a folder.
 var copies = make(chan *folderCopy, 64)
 
 func takeCopy() (*folderCopy, error) {
@@ -216,7 +218,7 @@ func takeCopy() (*folderCopy, error) {
 	return &folderCopy{dir: dir, files: map[string][]byte{}}, err
 }
 
-// same compares the backup on the host with what is on the device.
+// same compares the backup on the host with the content of the device.
 func (d *device) same(h *host, password string) {
 	d.t.Helper()
 	c, err := takeCopy()

@@ -72,7 +72,8 @@ func TestDo(t *testing.T) {
 	}
 }
 
-// A spare device differs from those of the series, and NextDay does not change it.
+// A spare device differs from the devices of the series, and NextDay does not change
+// its content.
 func TestSpare(t *testing.T) {
 	l := testLab(t)
 	d, err := l.AddSpare(t.Context(), simulator.Spec{})

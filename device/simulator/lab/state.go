@@ -41,7 +41,7 @@ type deviceState struct {
 	Name     string                 `json:"name"`
 	Password string                 `json:"password,omitempty"` // its backup password
 	Asks     bool                   `json:"asks,omitempty"`
-	Restored string                 `json:"restored,omitempty"` // folder of restored content, relative to the lab's folder
+	Restored string                 `json:"restored,omitempty"` // folder, relative to the lab's folder
 	Memory   simulator.DeviceMemory `json:"memory"`
 }
 
@@ -180,7 +180,8 @@ func (st *state) fill(ctx context.Context, l *Lab) error {
 	return nil
 }
 
-// stateFolder returns the name of the folder, in the lab's folder, of a device's agent.
+// stateFolder returns the name of the state folder of a device's agent, which is in
+// the lab's folder.
 func stateFolder(udid string) string { return "state-" + udid }
 
 // removeGenerated removes the files that Resume generates again, including those that

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// No state file can name a folder outside of the lab's.
+// A state file cannot name a folder outside of the lab's folder.
 func FuzzParseState(f *testing.F) {
 	f.Add([]byte(`{"devices":1,"scale":"tiny","day":3,"each":[{"udid":"a","restored":"state-a/restored-1/a"}]}`))
 	f.Add([]byte(`{"devices":1,"each":[{"restored":"../../etc"}]}`))
@@ -32,7 +32,7 @@ func FuzzParseState(f *testing.F) {
 	})
 }
 
-// Generated files are removed, but not those behind a link.
+// Generated files are removed, but not files that are reached through a link.
 func TestRemoveGeneratedStaysInside(t *testing.T) {
 	dir, outside := t.TempDir(), t.TempDir()
 	precious := filepath.Join(outside, "run-1")

@@ -129,7 +129,7 @@ func (s *Hosts) TLS(h Host, version uint16) (*tls.Config, error) {
 		ClientAuth:   tls.RequireAnyClientCert,
 		MinVersion:   tls.VersionTLS10,
 		MaxVersion:   version,
-		// A session ticket is not bound to the pairing, so the host could skip the check.
+		// Session tickets are not bound to the pairing, so the device gives none.
 		SessionTicketsDisabled: true,
 		VerifyPeerCertificate: func(shown [][]byte, _ [][]*x509.Certificate) error {
 			if len(shown) > 0 && (bytes.Equal(shown[0], h.Certificates.Host) || bytes.Equal(shown[0], h.Certificates.Root)) {

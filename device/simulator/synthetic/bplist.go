@@ -5,21 +5,22 @@ import (
 	"math/bits"
 )
 
-// Devices write dictionaries in an order that a general property list library does
-// not keep. This small writer of binary property lists keeps it.
+// This is a small writer of binary property lists. It writes dictionaries in the order
+// in which devices write them. A general property list library does not keep this
+// order.
 
 type node any
 
-// Kinds of nodes besides uint64 (an integer) and string.
+// Types of nodes. Further nodes are of the types uint64 (an integer) and string.
 type (
 	plistUID  byte
 	plistData []byte
 	plistList []node
 	plistDict []plistPair
-	// plistOwn is a string that does not share the object of equal ones.
+	// plistOwn is a string that gets an object of its own, even if equal strings exist.
 	plistOwn string
-	// plistLong is an integer of 64 bits, which shares its object only with others of
-	// 64 bits.
+	// plistLong is an integer that is stored in 64 bits. Only equal values of this type
+	// share an object with it.
 	plistLong uint64
 )
 
@@ -28,12 +29,13 @@ type plistPair struct {
 	value node
 }
 
-// plistWriter numbers the objects depth first, the keys of a dictionary before its
-// values. Equal integers and strings are one object.
+// plistWriter collects the objects of a property list. It numbers them depth first. The
+// keys of a dictionary come before its values. Equal integers become one object, and
+// so do equal strings.
 type plistWriter struct {
 	objects []node
 	refs    map[node]int
-	inside  map[int][]int // the numbers of the members of lists and dictionaries
+	inside  map[int][]int // for each list or dictionary, the numbers of its members
 }
 
 // marshalPlist encodes a property list of fewer than 256 objects.

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Scale is how much content a device has.
+// Scale says how much content a device has.
 type Scale int
 
-// The scales, with the size of one device on day 0.
+// The scales. The sizes are those of one device on day 0.
 const (
 	Tiny   Scale = iota // about 3 MB in 200 files, for unit tests
 	Small               // about 60 MB in 2,500 files
@@ -55,30 +55,32 @@ type Config struct {
 	Devices    int // 0 means 1
 	Scale      Scale
 	Encryption Encryption
-	Password   string // of the encrypted devices; empty means DefaultPassword
+	Password   string // password of the encrypted devices; empty means DefaultPassword
 
 	// Start is the time of the first backup of the first device, in whole seconds;
 	// zero means DefaultStart.
 	Start time.Time
-	// StateDir gets a folder with the live databases, which Close removes; empty means
-	// the temporary folder of the system.
+	// StateDir is the folder in which New creates a state folder for the live databases.
+	// Close removes the state folder. Empty means the system's temporary folder.
 	StateDir string
 
-	// CompactDBs stores compacted copies of databases (VACUUM INTO), in which pages
-	// move, as devices are reported to do. Otherwise the live pages are stored.
+	// CompactDBs makes backups have compacted copies of databases (VACUUM INTO), as real
+	// backups are reported to have. Compacting moves pages. Without CompactDBs, backups
+	// have copies of the live pages.
 	CompactDBs bool
-	// RealRounds gives keybags the round counts of real devices, which take seconds to
-	// unlock.
+	// RealRounds gives keybags the round counts of real devices. Such a keybag takes
+	// seconds to unlock.
 	RealRounds bool
-	// EmptyAsZeroBytes stores empty files of encrypted devices as 0 bytes instead of 16.
+	// EmptyAsZeroBytes makes encrypted backups store an empty file as 0 bytes instead of
+	// 16.
 	EmptyAsZeroBytes bool
 
-	// FullBackupDay is the day (1 or later) of a full backup: every blob is sent again,
-	// and an encrypted device creates a new keybag and new keys. 0 means never.
+	// FullBackupDay is the day (1 or later) of a full backup. On that day every blob is
+	// sent again, and an encrypted device creates a new keybag and new keys. 0 means
+	// never.
 	FullBackupDay int
-	// PasswordChangeDay is the day (1 or later) from which encrypted devices
-	// have NewPassword. The backup of that day is a full one with new keys. 0
-	// means never.
+	// PasswordChangeDay is the day (1 or later) from which encrypted devices use
+	// NewPassword. The backup of that day is a full one with new keys. 0 means never.
 	PasswordChangeDay int
 	NewPassword       string
 }
@@ -121,13 +123,13 @@ func (c Config) encrypted(device int) bool {
 	return c.Encryption == EncryptAll || c.Encryption == EncryptAlternate && device%2 == 1
 }
 
-// fullRun reports whether the run of a day sends everything.
+// fullRun reports whether the run of a day is a full one, which sends everything.
 func (c Config) fullRun(day int, encrypted bool) bool {
 	return day == 0 || day == c.FullBackupDay || encrypted && day == c.PasswordChangeDay
 }
 
-// shape has the numbers of a scale: of files and rows on day 0, and of new ones
-// on a day.
+// shape holds the numbers of a scale: the numbers and sizes of files and rows on day
+// 0, and the numbers of new files and rows on each later day.
 type shape struct {
 	apps, plistsPerApp, cachesPerApp, homePlists, logs int
 

@@ -16,7 +16,7 @@ type maker struct {
 	seed   uint64
 	device int
 	words  *lexicon
-	first  time.Time // of the first backup
+	first  time.Time // time of the first backup
 }
 
 func (m *maker) stream(parts ...any) stream {
@@ -58,8 +58,8 @@ func writeAll(w io.Writer, makeBytes func() ([]byte, error)) error {
 var preferenceNames = strings.Fields(`Enabled Version LastSyncDate Identifier LaunchCount Theme SortOrder ShowsPreviews AccountState
 	MigrationVersion CachePolicy BadgeCount WindowState LastViewed Language Region Consent Experiment Cohort Quota Expiry Token`)
 
-// preferences generates a property list of settings. A new version changes a
-// counter, a date, an identifier and sometimes a setting.
+// preferences generates a property list of settings. Each new version of the file
+// changes a counter, a date, an identifier and sometimes a setting.
 func (m *maker) preferences(f *file) func() ([]byte, error) {
 	return func() ([]byte, error) {
 		s := m.stream("plist", f.source)
@@ -114,8 +114,8 @@ func (m *maker) keychain(f *file) func() ([]byte, error) {
 	}
 }
 
-// json generates the cache of an app. A new version changes some records and adds
-// others.
+// json generates the cache of an app. Each new version of the file changes some
+// records and adds others.
 func (m *maker) json(f *file) func() ([]byte, error) {
 	type item struct {
 		ID      string   `json:"id"`
@@ -148,7 +148,8 @@ func (m *maker) json(f *file) func() ([]byte, error) {
 
 var processes = strings.Fields("backupd apsd assetsd cloudd dasd healthd identityservicesd locationd mediaserverd nsurlsessiond photoanalysisd wifid")
 
-// log generates the lines of some days. size is the number of lines a day.
+// log generates the lines of the log's days. The file's size is the number of lines of
+// each day.
 func (m *maker) log(w io.Writer, f *file) error {
 	var b strings.Builder
 	for day := f.since; day <= f.until; day++ {
@@ -174,8 +175,8 @@ var mediaHeads = map[kind][]byte{
 	kindMovie: []byte("\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00qt  \x00\x00\x00\x08wide"),
 }
 
-// media generates an incompressible file with the header of its kind. size is its
-// length in bytes.
+// media generates an incompressible file that begins with the header of its kind. The
+// file's size is its length in bytes.
 func (m *maker) media(w io.Writer, f *file) error {
 	head := append([]byte(nil), mediaHeads[f.kind]...)
 	if f.kind == kindMovie {

@@ -31,8 +31,9 @@ func contentOf(t *testing.T, m *maker, f *file) []byte {
 	return b.Bytes()
 }
 
-// TestContentIsTheSameEverywhere pins content by its hash. Another platform, Go or
-// library version must not change it.
+// TestContentIsTheSameEverywhere compares hashes of the content with fixed ones. The
+// content must be the same on every platform and with every version of Go and of the
+// libraries.
 func TestContentIsTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	m := testMaker(1)
@@ -60,7 +61,8 @@ func TestContentIsTheSameEverywhere(t *testing.T) {
 	}
 }
 
-// TestVersionsDifferLittle checks that a new version of a file is an edit of the one before.
+// TestVersionsDifferLittle checks that each new version of a file differs little from
+// the version before.
 func TestVersionsDifferLittle(t *testing.T) {
 	t.Parallel()
 	m := testMaker(2)
@@ -137,7 +139,7 @@ func TestPlistWriterAgainstLibrary(t *testing.T) {
 	}
 }
 
-// TestOddities finds the special files of a device by what makes them special.
+// TestOddities checks that a device has each kind of odd file.
 func TestOddities(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -262,8 +264,8 @@ func TestGenerateLegacy(t *testing.T) {
 	}
 }
 
-// checkRecord reads the first record of b, opens its blob and returns the rest of
-// b.
+// checkRecord reads the first record of b and checks the blob of the record. It
+// returns the rest of b.
 func checkRecord(t *testing.T, root string, b, rawBag []byte, encrypted bool) []byte {
 	t.Helper()
 	number := func(n int) (v uint64) {
@@ -325,8 +327,8 @@ func checkRecord(t *testing.T, root string, b, rawBag []byte, encrypted bool) []
 	return b
 }
 
-// TestSmallScale checks the size in the documentation. It writes the backup only
-// with SNAP_TEST_ALL.
+// TestSmallScale checks the size that the documentation of Small gives. It writes the
+// backup only with SNAP_TEST_ALL.
 func TestSmallScale(t *testing.T) {
 	t.Parallel()
 	s := newSeries(t, Config{Scale: Small})
@@ -357,7 +359,7 @@ func TestSmallScale(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		size, least = w.n, 35e6 // without databases
+		size, least = w.n, 35e6 // size without databases
 	}
 	if files < 2000 || files > 4000 || size < least || size > 80e6 {
 		t.Errorf("%d files, %d bytes", files, size)

@@ -18,7 +18,7 @@ import (
 type schema struct {
 	domain, path string
 	class        uint32
-	sizeOff      int64 // devices record the length of the live file, not that of the sent one
+	sizeOff      int64 // recorded minus stored length, as devices record that of the live file
 	tables       string
 	change       func(*session)
 }
@@ -29,8 +29,8 @@ type database struct {
 	live string
 }
 
-// session makes the changes of a day to a database. Its methods do nothing after
-// the first error.
+// session makes the changes of one day to a database. After an error its methods do
+// nothing.
 type session struct {
 	ctx   context.Context
 	tx    *sql.Tx
@@ -41,8 +41,8 @@ type session struct {
 	shape       *shape
 	s           stream
 	day         int
-	from, to    time.Time // the times of the changes
-	photos      []*file   // new that day
+	from, to    time.Time // the changes happen between these times
+	photos      []*file   // photos that are new that day
 	attachments []*file
 }
 
@@ -68,8 +68,8 @@ func (x *session) exec(query string, args ...any) int64 {
 	return id
 }
 
-// number returns the positive result of a query. It returns 1 after an error,
-// which is a valid bound.
+// number returns the result of a query if it is positive. Otherwise, and after an
+// error, it returns 1, which callers can use as a bound.
 func (x *session) number(query string, args ...any) (n int) {
 	if x.err == nil {
 		x.err = x.tx.QueryRowContext(x.ctx, query, args...).Scan(&n)
@@ -77,13 +77,14 @@ func (x *session) number(query string, args ...any) (n int) {
 	return max(n, 1)
 }
 
-// at returns the i-th of n times of the day.
+// at returns the i-th of n times that are spread over the day.
 func (x *session) at(i, n int) time.Time {
 	span := int64(x.to.Sub(x.from) / time.Second)
 	return x.from.Add(time.Duration(span*int64(i)/int64(n+1)+int64(x.s.IntN(60))) * time.Second)
 }
 
-// amount returns the number of new rows: many on day 0, few later.
+// amount returns the number of new rows of the day: about first on day 0, and about
+// later on later days.
 func (x *session) amount(first, later int) int {
 	if x.day == 0 {
 		return first
@@ -91,11 +92,11 @@ func (x *session) amount(first, later int) int {
 	return x.s.between(later*2/3, later*4/3+1)
 }
 
-// cocoa returns a time as Core Data stores it: seconds since 2001.
+// cocoa returns a time in the form that Core Data stores: seconds since 2001.
 func cocoa(t time.Time) int64 { return t.Unix() - 978307200 }
 
-// openLive opens a live database. It switches off SQLite's protection against
-// crashes, since an error ends the series.
+// openLive opens a live database. It switches off SQLite's protection against crashes,
+// which is not needed, since an error ends the series.
 func openLive(path string, pragmas ...string) (*sql.DB, error) {
 	query := url.Values{}
 	for _, p := range append([]string{"page_size=4096", "journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16000"}, pragmas...) {
@@ -147,7 +148,7 @@ func (d *database) run(x *session) (err error) {
 	return nil
 }
 
-// snapshot returns the file to send: the live one, or a compacted copy.
+// snapshot returns the path of the file to send: the live file, or a compacted copy.
 func (d *database) snapshot(ctx context.Context, compact bool) (string, error) {
 	if !compact {
 		return d.live, nil
@@ -172,7 +173,8 @@ func (d *database) snapshot(ctx context.Context, compact bool) (string, error) {
 
 const headLen = 100
 
-// copyDatabase copies a database file and sets WAL mode in its header, as on devices.
+// copyDatabase copies a database file and sets WAL mode in the copy's header, as
+// devices do.
 func copyDatabase(w io.Writer, path string, buf []byte) error {
 	in, err := os.Open(path)
 	if err != nil {

@@ -86,7 +86,7 @@ CREATE INDEX ZICNOTEDATA_ZNOTE_INDEX ON ZICNOTEDATA (ZNOTE);`,
 	},
 }
 
-// noteBody returns bytes like the gzip stream of a note.
+// noteBody returns bytes that resemble the gzip stream of a note.
 func noteBody(s stream) []byte {
 	return append([]byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x13"), s.bytes(s.skewed(150, 5000))...)
 }
@@ -112,7 +112,7 @@ CREATE INDEX samples_type_start ON samples (data_type, start_date);`,
 			x.exec(`INSERT INTO quantity_samples (data_id, quantity) VALUES (?, ?)`, id, float64(x.s.IntN(200000))/1000)
 		}
 		if x.day > 0 {
-			// The device removes old samples.
+			// Devices remove old samples.
 			x.exec(`DELETE FROM samples WHERE data_id % 997 = ? AND data_type = 5`, x.day)
 		}
 	},
@@ -139,7 +139,7 @@ CREATE INDEX history_visits__item_time ON history_visits (history_item, visit_ti
 		if x.day == 0 {
 			return
 		}
-		// Old history is removed, and sometimes that of a site.
+		// Old history is removed and, on some days, the history of one site.
 		limit := x.from.Add(-300 * 24 * time.Hour)
 		x.exec(`DELETE FROM history_visits WHERE visit_time < ?`, float64(cocoa(limit)))
 		if x.day%3 == 1 {

@@ -21,15 +21,15 @@ type device struct {
 	Device
 	*contents
 	state string // folder of the live databases
-	flat  bool   // the layout of iOS 9 and earlier
+	flat  bool   // whether backups have the layout of iOS 9 and earlier
 
 	bag         []byte
-	keys        *keybag.Keys // of an encrypted device
+	keys        *keybag.Keys // nil if the device is not encrypted
 	manifestKey []byte
 
-	root    string // the backup folder, during a run
+	root    string // path of the backup folder, set during a run
 	started time.Time
-	sent    int // files of the run, which determine mtimes
+	sent    int // number of files sent in the run, which determines mtimes
 	out     *bufio.Writer
 	sum     hash.Hash
 	copyBuf []byte
@@ -49,7 +49,7 @@ func newDevice(conf *Config, index int, state string, words *lexicon) *device {
 	return d
 }
 
-// models are the models of the devices, in turn.
+// models lists the models of devices. The devices of a series take them in turn.
 var models = []Device{
 	{Name: "Anna’s iPhone", ProductType: "iPhone14,5", ProductVersion: "17.6.1", BuildVersion: "21G93"},
 	{Name: "Büro-iPad 📱", ProductType: "iPad13,18", ProductVersion: "18.2", BuildVersion: "22C152"},
@@ -58,7 +58,7 @@ var models = []Device{
 	{Name: "Küche", ProductType: "iPad11,6", ProductVersion: "17.7", BuildVersion: "21H16"},
 }
 
-// oldModel has a UDID of the form before 2018.
+// oldModel is the index of a model whose UDIDs have the form used before 2018.
 const oldModel = 2
 
 func identity(s stream, index int, encrypted bool) Device {
@@ -213,8 +213,8 @@ func (d *device) sendBlob(ctx context.Context, f *file) error {
 	return nil
 }
 
-// drawKey draws a file key. Its stream is independent of content, so that encryption
-// does not change the content.
+// drawKey draws a file key from a stream of its own, so that encryption does not change
+// the content.
 func (d *device) drawKey(parts ...any) (key keybag.FileKey) {
 	_, _ = d.m.stream(append([]any{"crypto"}, parts...)...).Read(key[:])
 	return key

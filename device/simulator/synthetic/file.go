@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// kind is the kind of a file's content.
+// kind is a kind of content of files.
 type kind uint8
 
 const (
@@ -26,31 +26,31 @@ const (
 	kindSymlink
 )
 
-// flagDataless is SF_DATALESS: the content is in a cloud, and the device does not
-// send it.
+// flagDataless is SF_DATALESS, the flag of a file whose content is only in a cloud. A
+// device does not send such content.
 const flagDataless = 0x40000000
 
-// file is a row of Manifest.db. The seed, the device and the first fields determine
-// its content.
+// file is a row of Manifest.db. The seed, the device and the fields up to until
+// determine its content.
 type file struct {
 	domain, path string
 	kind         kind
-	source       string // files of the same source and version have the same bytes
-	size         int    // bytes or entries, depending on kind
-	version      int    // how often it changed
-	since, until int    // days of a log
+	source       string // files with the same source and version have the same bytes
+	size         int    // number of bytes or entries, depending on kind
+	version      int    // how often the file has changed
+	since, until int    // first and last day of a log
 	class        uint32
 	mode         uint32
 	flags        uint32
 	target       string
-	sizeOff      int64 // difference between Size in the manifest and the stored length
+	sizeOff      int64 // Size in the manifest minus the stored length
 	xattrs       bool
-	born         int64 // Unix seconds, as modified
+	born         int64 // creation time in Unix seconds, like modified
 	modified     int64
 	inode        uint64
 	db           *database
 
-	// Results of the last run.
+	// The fields from here on are results of the last run.
 	length int64
 	key    []byte
 	digest []byte
@@ -58,7 +58,7 @@ type file struct {
 
 func (f *file) name() string { return f.domain + "-" + f.path }
 
-// id returns the fileID, which is the name of the blob.
+// id returns the fileID, which is also the name of the file's blob.
 func (f *file) id() string {
 	sum := sha1.Sum([]byte(f.name()))
 	return hex.EncodeToString(sum[:])
@@ -76,8 +76,8 @@ func parent(p string) string {
 const digestDomains = " HomeDomain RootDomain HealthDomain WirelessDomain SystemPreferencesDomain DatabaseDomain HomeKitDomain " +
 	"InstallDomain ManagedPreferencesDomain KeyboardDomain KeychainDomain "
 
-// hasDigest reports whether devices record the SHA-1 of the stored bytes for files
-// of a domain.
+// hasDigest reports whether devices record, for each file of a domain, the SHA-1 of
+// its stored bytes.
 func hasDigest(domain string) bool { return strings.Contains(digestDomains, " "+domain+" ") }
 
 // row returns the file's metadata in Manifest.db.

@@ -11,8 +11,8 @@ var (
 	extensions  = strings.Fields("ShareExtension WidgetExtension NotificationService IntentsExtension StickerPack QuickLook Keyboard WatchApp")
 )
 
-// firstDay fills an empty device. About 70 % of the rows are folders, as in real
-// manifests.
+// firstDay fills an empty device with the content of day 0. About 70 % of the rows
+// are folders, as in real manifests.
 func (c *contents) firstDay() {
 	c.homeFiles()
 	for i := range c.shape.apps {
@@ -59,7 +59,7 @@ func (c *contents) homeFiles() {
 	c.keychain = c.create(file{domain: "KeychainDomain", path: "keychain-backup.plist", kind: kindKeychain, size: c.shape.keychain, class: 1})
 }
 
-// app adds the container of an app and, for some apps, a shared one.
+// app adds the container of an app and, for some apps, a shared container, too.
 func (c *contents) app(i int) {
 	bundle := fmt.Sprintf("com.%s.%s%d", pick(c.s, vendors), c.m.words.rare(c.s), i)
 	c.bundles = append(c.bundles, bundle)
@@ -74,7 +74,7 @@ func (c *contents) app(i int) {
 		}
 		c.plists = append(c.plists, c.create(file{domain: domain, path: "Library/Preferences/" + name + ".plist", kind: kindPlist, size: c.s.skewed(3, 40)}))
 	}
-	// An app has a few folders of caches with some files each.
+	// An app has a few folders of caches. Each folder has some files.
 	count := c.s.between(c.shape.cachesPerApp/3, c.shape.cachesPerApp*5/3+1)
 	folder := ""
 	for j := range count {
@@ -110,7 +110,7 @@ func (c *contents) oddities() {
 	text("Documents/Re\u0301sume\u0301.txt")          // decomposed
 	text("Documents/Straße/日本語のメモ 📝.txt")             // not Latin
 	text("Documents/a b/ leading and trailing .txt ") // spaces
-	text("Documents/50% off: \"what?\" <now>|\\.txt") // not allowed on other systems
+	text("Documents/50% off: \"what?\" <now>|\\.txt") // name not allowed on some other systems
 	c.create(file{domain: "CameraRollDomain", path: "Media/DCIM/100APPLE/Übung 日本.JPG", kind: kindJPEG, size: 30 << 10})
 	for i := range 3 {
 		c.create(file{domain: docs, path: fmt.Sprintf("Documents/empty-%d", i), kind: kindEmpty})
@@ -123,8 +123,8 @@ func (c *contents) oddities() {
 	c.create(file{domain: "DatabaseDomain", path: "timezone/localtime", kind: kindSymlink, mode: modeSymlink, target: "/var/db/timezone/zoneinfo/Europe/Berlin"})
 }
 
-// plugins adds empty containers of app extensions until 70 % of the rows are
-// folders.
+// plugins adds empty containers of app extensions until folders make up 70 % of the
+// rows.
 func (c *contents) plugins() {
 	files := 0
 	for _, f := range c.order {

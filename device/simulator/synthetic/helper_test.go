@@ -31,7 +31,7 @@ func newSeries(t *testing.T, conf Config) *Series {
 	return s
 }
 
-// advance makes the next n days of s in dir.
+// advance makes the next n days of the series s in dir.
 func advance(t *testing.T, s *Series, dir string, n int) {
 	t.Helper()
 	for range n {
@@ -41,7 +41,7 @@ func advance(t *testing.T, s *Series, dir string, n int) {
 	}
 }
 
-// state is a file as scan finds it.
+// state is the state of a file when scan finds it.
 type state struct {
 	info fs.FileInfo
 	sum  [32]byte
@@ -87,7 +87,7 @@ type manifestRow struct {
 	*record
 }
 
-// backup is a backup folder. It is unlocked if it is encrypted.
+// backup is an open backup folder. If it is encrypted, it is unlocked.
 type backup struct {
 	dir      string
 	rows     []manifestRow
@@ -99,7 +99,7 @@ type backup struct {
 		Lockdown                  struct{ UniqueDeviceID string }
 		Applications              map[string]any
 	}
-	db string // the plain Manifest.db
+	db string // path of the plain Manifest.db
 }
 
 func readPlist(t *testing.T, path string, into any) {
@@ -194,7 +194,7 @@ func (b *backup) stored(t *testing.T, r manifestRow) []byte {
 	return text
 }
 
-// content returns the plain content of a file row.
+// content returns the plain content of the file in a row.
 func (b *backup) content(t *testing.T, r manifestRow) []byte {
 	t.Helper()
 	stored := b.stored(t, r)

@@ -23,8 +23,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// missing skips a test because a program is missing. It fails the test instead if
-// SNAP_TEST_INTEROP is set.
+// missing skips a test because a program is missing. If SNAP_TEST_INTEROP is set, it
+// fails the test instead.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -33,8 +33,8 @@ func missing(t *testing.T, what string) {
 	t.Skipf("%s is missing", what)
 }
 
-// findPython returns a Python that has the modules, or "". The first one in PATH
-// need not have the packages of the distribution.
+// findPython returns the path of a Python that has the modules, or "". It tries
+// several, since the first Python in PATH may not have the distribution's packages.
 var findPython = sync.OnceValue(func() string {
 	for _, name := range []string{"python3", "/usr/bin/python3", "python"} {
 		path, err := exec.LookPath(name)
@@ -71,8 +71,8 @@ func generate(t *testing.T, conf synthetic.Config, days int) (folders []string, 
 	return folders, devices
 }
 
-// judge opens a folder with decrypt.py, and returns the SHA-256 of the content of
-// each file.
+// judge opens a backup folder with decrypt.py. It returns the SHA-256 of the content
+// of each file.
 func judge(t *testing.T, folder, password string) map[string]string {
 	t.Helper()
 	cmd := exec.Command(python(t), filepath.Join("testdata", "decrypt.py"), folder)
@@ -107,8 +107,8 @@ func wantSame(t *testing.T, got, want map[string]string) {
 	}
 }
 
-// roundTrip imports a folder with its password, opens the repository again, and
-// materializes the snapshot without the password.
+// roundTrip imports a backup folder with its password and opens the repository again.
+// It then materializes the snapshot, for which it does not give the password.
 func roundTrip(t *testing.T, folder, password string) string {
 	t.Helper()
 	ctx := context.Background()
@@ -149,8 +149,8 @@ func roundTrip(t *testing.T, folder, password string) string {
 	return out.Dir
 }
 
-// TestInteropDecrypt opens generated and materialized backups with another
-// program, and compares them with the plain backup of the same device.
+// TestInteropDecrypt opens generated and materialized backups with decrypt.py. It
+// compares their content with the plain backup of the same device.
 func TestInteropDecrypt(t *testing.T) {
 	t.Parallel()
 	python(t)
@@ -177,8 +177,8 @@ func TestInteropDecrypt(t *testing.T) {
 	}
 }
 
-// TestInteropDecryptRefuses tests that decrypt.py notices a wrong password and a
-// changed byte.
+// TestInteropDecryptRefuses tests that decrypt.py refuses a wrong password and notices
+// a changed byte.
 func TestInteropDecryptRefuses(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -205,7 +205,7 @@ func TestInteropDecryptRefuses(t *testing.T) {
 	refuses(synthetic.DefaultPassword, "Digest")
 }
 
-// beginWith returns the files of a folder whose first bytes are one of heads.
+// beginWith returns the files in a folder that begin with one of heads.
 func beginWith(t *testing.T, folder string, heads ...string) []string {
 	t.Helper()
 	var found []string
@@ -227,8 +227,8 @@ func beginWith(t *testing.T, folder string, heads ...string) []string {
 	return found
 }
 
-// TestInteropDatabases checks every database with SQLite's own program, after some
-// days of changes.
+// TestInteropDatabases makes some days of changes, and then checks every database with
+// SQLite's own program.
 func TestInteropDatabases(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -253,7 +253,7 @@ func TestInteropDatabases(t *testing.T) {
 				t.Error("Manifest.db is not among them")
 			}
 			for _, path := range databases {
-				// Opening a database may write to its folder.
+				// The test opens a copy, since opening a database may write to its folder.
 				b, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)
@@ -271,8 +271,8 @@ func TestInteropDatabases(t *testing.T) {
 	}
 }
 
-// readPlists prints how many of the property lists that are named on standard
-// input Python can read.
+// readPlists is a Python program that reads paths of property lists from standard
+// input. It prints how many of the files Python can read.
 const readPlists = `
 import plistlib, sys
 n = 0

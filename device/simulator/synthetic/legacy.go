@@ -9,9 +9,9 @@ import (
 	"math"
 )
 
-// GenerateLegacy generates the folder dir/<UDID> of the first device in the layout
-// of iOS 9 and earlier, on day 0: blobs in one folder, Manifest.mbdb instead of
-// Manifest.db, a keybag with one stage.
+// GenerateLegacy generates the folder dir/<UDID> of the first device on day 0, in the
+// layout of iOS 9 and earlier: all blobs are in one folder, Manifest.mbdb replaces
+// Manifest.db, and the keybag has one stage.
 func GenerateLegacy(ctx context.Context, dir string, conf Config) (made Device, err error) {
 	s, err := New(conf)
 	if err != nil {

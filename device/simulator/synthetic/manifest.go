@@ -20,8 +20,8 @@ var manifestTables = []string{
 
 func (d *device) manifestPath() string { return filepath.Join(d.state, "manifest.db") }
 
-// updateManifest updates the live manifest. Rows of unchanged files stay where they
-// are, as on devices.
+// updateManifest updates the live manifest. The rows of unchanged files keep their
+// places in the database, as on devices.
 func (d *device) updateManifest(ctx context.Context) (err error) {
 	db, err := openLive(d.manifestPath(), "auto_vacuum=INCREMENTAL")
 	if err != nil {
@@ -73,7 +73,8 @@ func (d *device) writeRows(ctx context.Context, tx *sql.Tx) error {
 	return nil
 }
 
-// sendManifest writes Manifest.db, on encrypted devices with a new key in every run.
+// sendManifest writes Manifest.db. If the device is encrypted, Manifest.db gets a new
+// key in every run.
 func (d *device) sendManifest() error {
 	content := func(w io.Writer) error { return copyDatabase(w, d.manifestPath(), d.copyBuf) }
 	if !d.Encrypted {

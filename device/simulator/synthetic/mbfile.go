@@ -15,12 +15,12 @@ type record struct {
 	path                     string
 	mode                     uint32
 	size                     int64
-	modified, changed, birth int64 // Unix seconds
+	modified, changed, birth int64 // times in Unix seconds
 	uid, gid                 int64 // -2 is "nobody"
 	inode                    uint64
 	flags                    uint32
 	class                    uint32
-	target                   string // symlinks
+	target                   string // target of a symlink
 	key, digest, xattrs      []byte
 }
 
@@ -35,8 +35,8 @@ func (r *record) manifestFlags() int {
 	return 1
 }
 
-// marshal encodes the record as the archive of an MBFile, with keys and objects in
-// the order of real ones.
+// marshal encodes the record as the archive of an MBFile. Keys and objects have the
+// same order as in real archives.
 func (r *record) marshal() []byte {
 	objects := plistList{"$null", nil, r.path}
 	next := func(n ...node) plistUID {

@@ -12,7 +12,7 @@ import (
 	_ "modernc.org/sqlite" // the driver
 )
 
-// archive is an MBFile as a general property list library sees it.
+// archive is an MBFile as a general property list library decodes it.
 type archive struct {
 	Objects []any `plist:"$objects"`
 }
@@ -53,8 +53,8 @@ func decodeMBFile(t *testing.T, blob []byte) *record {
 	return r
 }
 
-// TestMBFileLikeReal decodes and encodes the MBFiles of a real device, and expects
-// the same bytes.
+// TestMBFileLikeReal decodes the MBFiles of a real device and encodes them again. The
+// bytes must be the same.
 func TestMBFileLikeReal(t *testing.T) {
 	t.Parallel()
 	root := os.Getenv("SNAP_TEST_SAMPLES")

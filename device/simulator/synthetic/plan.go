@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// changes lists what a run must send and remove, in order.
+// changes lists the files that a run must send and remove, in order.
 type changes struct {
-	put     []*file // new or changed; folders and symlinks too
+	put     []*file // new and changed files, folders and symlinks
 	removed []*file
 	queued  map[*file]bool
 }
@@ -32,20 +32,20 @@ type contents struct {
 	order   []*file          // in the order of creation; nil if removed
 	changed *changes
 	inodes  uint64
-	s       stream // of the day
+	s       stream // random stream of the day
 	day     int
-	from    time.Time // the day is from … to
-	to      time.Time
+	from    time.Time // begin of the day
+	to      time.Time // end of the day
 
 	plists, caches, photos, logs, attachments []*file
 	databases                                 []*file
 	bundles                                   []string // bundle ids of apps and plug-ins
-	shots                                     int      // photos taken, deleted ones included
+	shots                                     int      // number of photos taken, even if deleted since
 	keychain                                  *file
 	newPhotos, newAttachments                 []*file
 }
 
-// begin starts the day.
+// begin prepares the changes of a day.
 func (c *contents) begin(day int) {
 	c.day = day
 	c.s = c.m.stream("day", day)
@@ -58,13 +58,13 @@ func (c *contents) begin(day int) {
 	}
 }
 
-// moment returns a random time of the day, or on day 0 of the two years before, in
-// Unix seconds.
+// moment returns a random time of the day, in Unix seconds. On day 0 the time is in
+// the two years before.
 func (c *contents) moment() int64 {
 	return c.from.Unix() + c.s.Int64N(c.to.Unix()-c.from.Unix())
 }
 
-// create adds a new file and its folders.
+// create adds a new file and those of its folders that do not exist.
 func (c *contents) create(f file) *file {
 	if f.born == 0 {
 		f.born = c.moment()
@@ -96,8 +96,8 @@ func (c *contents) create(f file) *file {
 	return made
 }
 
-// touchFolder creates a folder, or changes it because an entry was added, removed or
-// replaced.
+// touchFolder creates a folder. If the folder exists, touchFolder updates its time of
+// modification, since an entry was added, removed or replaced.
 func (c *contents) touchFolder(domain, dir string, at int64) {
 	if f := c.rows[domain+"-"+dir]; f != nil {
 		if at > f.modified {
@@ -113,7 +113,7 @@ func (c *contents) folder(domain, dir string) {
 	c.create(file{domain: domain, path: dir, kind: kindFolder, mode: modeFolder})
 }
 
-// rewrite replaces a file by a new one, as apps do.
+// rewrite replaces a file by a new file with the next version, as apps do.
 func (c *contents) rewrite(f *file) {
 	f.version++
 	f.modified = c.moment()
@@ -123,7 +123,7 @@ func (c *contents) rewrite(f *file) {
 	c.changed.add(f)
 }
 
-// modify changes a file in place, such as databases and logs.
+// modify changes a file in place. Databases and logs change like this.
 func (c *contents) modify(f *file) {
 	f.version++
 	f.modified = c.to.Unix() - c.s.Int64N(7200)
@@ -141,7 +141,8 @@ func (c *contents) remove(f *file) {
 	c.changed.removed = append(c.changed.removed, f)
 }
 
-// takePhotos adds photos with thumbnails, numbered by the camera.
+// takePhotos adds photos with thumbnails. The names have consecutive numbers, as from
+// a camera.
 func (c *contents) takePhotos(n int) {
 	for range n {
 		c.shots++
@@ -171,7 +172,8 @@ func (c *contents) takeMovie() {
 		kind: kindMovie, size: c.s.between(c.shape.videoSize*3/4, c.shape.videoSize*5/4)})
 }
 
-// attach adds message attachments. Half of them are equal to photos of the library.
+// attach adds message attachments. Half of them have the same content as photos of the
+// library.
 func (c *contents) attach(n int) {
 	for range n {
 		original := pick(c.s, c.photos)
@@ -199,7 +201,7 @@ func some(s stream, list []*file, n int) []*file {
 	return picked
 }
 
-// nextDay makes the changes of a day of use.
+// nextDay makes the changes that a day of use causes.
 func (c *contents) nextDay() {
 	for _, f := range some(c.s, c.plists, c.s.between(c.shape.plistsPerDay*3/4, c.shape.plistsPerDay*5/4)) {
 		c.rewrite(f)

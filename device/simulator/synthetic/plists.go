@@ -9,8 +9,8 @@ import (
 	"howett.net/plist"
 )
 
-// sendPlists writes the three property lists. Status.plist is the last one, since it
-// says that the run is complete.
+// sendPlists writes the three property lists. It writes Status.plist last, since this
+// file says that the run is complete.
 func (d *device) sendPlists(full bool) error {
 	version := "3.3"
 	if d.flat {
@@ -50,7 +50,7 @@ func marshalList(value any, format int) ([]byte, error) {
 	return plist.Marshal(value, format)
 }
 
-// finished returns the time of the last blob.
+// finished returns the time at which the last blob was sent.
 func (d *device) finished() time.Time {
 	return d.started.Add(time.Duration(d.sent/filesPerSecond) * time.Second)
 }
@@ -116,7 +116,7 @@ func (d *device) infoPlist() map[string]any {
 			"genre": d.m.words.name(s), "com.apple.iTunesStore.downloadInfo": map[string]any{"purchaseDate": "2024-03-0" + fmt.Sprint(1+s.IntN(9)) + "T10:00:00Z"}}
 		inner, err := plist.Marshal(metadata, plist.BinaryFormat)
 		if err != nil {
-			inner = nil // unreachable: the value is made of strings and integers
+			inner = nil // unreachable, since the value has only strings and integers
 		}
 		apps[bundle] = map[string]any{
 			"ApplicationSINF": s.bytes(d.shape.iconSize / 10),

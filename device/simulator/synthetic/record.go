@@ -9,8 +9,8 @@ import (
 // ManifestSchema returns the statements that create an empty Manifest.db.
 func ManifestSchema() []string { return slices.Clone(manifestTables) }
 
-// MarshalMBFile encodes the metadata of a file, folder or symlink as devices do, for
-// the column file of Manifest.db. xattrs is the property list of its extended
+// MarshalMBFile encodes the metadata of a file, folder or symlink for the column
+// "file" of Manifest.db, as devices do. xattrs is the property list of its extended
 // attributes, or nil.
 func MarshalMBFile(r *manifest.Record, xattrs []byte) []byte {
 	row := &record{

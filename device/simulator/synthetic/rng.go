@@ -9,15 +9,16 @@ import (
 	"strings"
 )
 
-// stream is a named random stream. Streams with different names are
-// independent, so that the content of a file does not depend on other files. It
-// avoids floating point, which differs between processors.
+// stream is a named random stream. Streams with different names are independent, so
+// that the content of a file does not depend on other files. A stream does not use
+// floating point, whose results differ between processors.
 type stream struct {
 	*rand.Rand
 	src *rand.ChaCha8
 }
 
-// newStream returns the stream of a seed and a name. parts are strings and integers.
+// newStream returns the stream of a seed and a name. The name consists of parts, which
+// are strings and integers.
 func newStream(seed uint64, parts ...any) stream {
 	h := sha256.New()
 	var b [8]byte
@@ -41,7 +42,7 @@ func newStream(seed uint64, parts ...any) stream {
 	return stream{Rand: rand.New(src), src: src}
 }
 
-// Read fills p. It makes the stream an endless io.Reader.
+// Read fills p with random bytes. It makes the stream an endless io.Reader.
 func (s stream) Read(p []byte) (int, error) { return s.src.Read(p) }
 
 func (s stream) bytes(n int) []byte {
@@ -57,7 +58,8 @@ func (s stream) between(low, high int) int {
 	return low + s.IntN(high-low)
 }
 
-// skewed draws from [low, high). Small values are much more frequent than large ones.
+// skewed draws a number from [low, high). Small numbers are much more frequent than
+// large ones.
 func (s stream) skewed(low, high int) int {
 	return low + s.IntN(s.between(0, high-low)+1)
 }

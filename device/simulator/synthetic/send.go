@@ -10,19 +10,20 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 )
 
-// filesPerSecond is the speed of the run, which determines mtimes.
+// filesPerSecond is the number of files that a run sends each second of simulated
+// time. It determines mtimes.
 const filesPerSecond = 40
 
-// arrived returns the mtime of the next file, in whole seconds, which every file
+// arrived returns the mtime of the next file. It is in whole seconds, which every file
 // system can store.
 func (d *device) arrived() time.Time {
 	d.sent++
 	return d.started.Add(time.Duration(d.sent/filesPerSecond) * time.Second)
 }
 
-// send writes a file of the backup folder under a temporary name and renames it. The
-// file is encrypted if key is not nil. With sum, d.sum hashes the stored bytes. send
-// returns the length of the plain content.
+// send writes a file of the backup folder under a temporary name and renames it. If
+// key is not nil, send encrypts the file. If sum is set, d.sum hashes the stored
+// bytes. send returns the length of the plain content.
 func (d *device) send(name string, key *keybag.FileKey, sum bool, content func(io.Writer) error) (int64, error) {
 	temp := filepath.Join(d.root, "upload.new")
 	out, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)

@@ -13,7 +13,7 @@ import (
 
 // Device describes a device of a series.
 type Device struct {
-	UDID           string // also the name of its folder
+	UDID           string // also the name of its backup folder
 	Name           string
 	ProductType    string
 	ProductVersion string
@@ -22,20 +22,22 @@ type Device struct {
 	Encrypted      bool
 }
 
-// Series has devices that are backed up every day. It is not safe for concurrent
+// Series is a series of daily backups of some devices. It is not safe for concurrent
 // use.
 type Series struct {
 	conf    Config
 	state   string
 	devices []*device
-	day     int // the day of the next Next
+	day     int // day that the next call of Next makes
 	err     error
 }
 
-// maxParallel bounds how many devices are updated concurrently, and so the memory.
+// maxParallel is the greatest number of devices that are updated concurrently. It also
+// limits the memory.
 const maxParallel = 4
 
-// New begins a series at day 0. It only creates a state folder, which Close removes.
+// New begins a series. It creates only a state folder, which Close removes. The first
+// Next makes day 0.
 func New(conf Config) (*Series, error) {
 	conf, err := conf.complete()
 	if err != nil {
@@ -45,7 +47,7 @@ func New(conf Config) (*Series, error) {
 	if err != nil {
 		return nil, fmt.Errorf("synthetic: state folder: %w", err)
 	}
-	// Databases are opened by URI, which cannot be relative.
+	// Databases are opened by URI, and a URI cannot have a relative path.
 	if state, err = filepath.Abs(state); err != nil {
 		return nil, fmt.Errorf("synthetic: state folder: %w", err)
 	}
@@ -86,9 +88,9 @@ func (s *Series) Password(day int) string {
 	return s.conf.Password
 }
 
-// Next updates dir/<UDID> of every device to the next day; the first call creates
-// day 0, where these folders must not exist. dir must be the same each time. After
-// an error the folders may be anything between two days, and each further call
+// Next updates dir/<UDID> of every device to the next day. The first call creates these
+// folders with day 0; they must not exist before. dir must be the same at each call. If
+// Next fails, a folder may be in any state between two days, and each further call
 // returns the same error.
 func (s *Series) Next(ctx context.Context, dir string) error {
 	if s.err != nil {
@@ -111,8 +113,8 @@ func (s *Series) Next(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Generate creates backup folders and updates them for a number of days, day 0
-// included.
+// Generate creates backup folders and updates them day by day. days is the number of
+// days, including day 0.
 func Generate(ctx context.Context, dir string, conf Config, days int) (devices []Device, err error) {
 	s, err := New(conf)
 	if err != nil {

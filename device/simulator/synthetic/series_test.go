@@ -59,8 +59,8 @@ func compareScans(t *testing.T, a, b map[string]state) {
 	}
 }
 
-// TestUpdatesInPlace compares two days: what is unchanged in the manifest is the
-// same file, and the rest is new.
+// TestUpdatesInPlace compares the backup folders of two days. If a row of the manifest
+// is unchanged, its blob must be the same file; all other blobs must be new.
 func TestUpdatesInPlace(t *testing.T) {
 	t.Parallel()
 	days := 2
@@ -128,8 +128,8 @@ func TestUpdatesInPlace(t *testing.T) {
 	}
 }
 
-// encryptions returns the encryptions to test: none and all, or with -short one
-// of them.
+// encryptions returns the encryption policies to test: EncryptNone and EncryptAll, or
+// with -short only one of them.
 func encryptions() []Encryption {
 	if testing.Short() {
 		return []Encryption{EncryptAll}
@@ -226,7 +226,8 @@ func checkSound(t *testing.T, s *Series, device int, dir string) *backup {
 	return b
 }
 
-// checkContent compares the length with the manifest and opens databases.
+// checkContent compares the length of a file with the manifest, and opens the file if
+// it is a database.
 func checkContent(t *testing.T, b *backup, r manifestRow) {
 	t.Helper()
 	content := b.content(t, r)
@@ -305,8 +306,8 @@ func TestManifestSchema(t *testing.T) {
 	}
 }
 
-// TestEncryptedHoldsThePlainContent compares the plain and the encrypted series
-// of one seed.
+// TestEncryptedHoldsThePlainContent compares the content of a plain and an encrypted
+// series of the same seed.
 func TestEncryptedHoldsThePlainContent(t *testing.T) {
 	t.Parallel()
 	plainDir, encryptedDir := t.TempDir(), t.TempDir()

@@ -4,8 +4,8 @@ import (
 	"strings"
 )
 
-// lexicon holds the words of texts. Few are frequent and many are rare, so that
-// texts compress like written language.
+// lexicon holds the words of which texts consist. Few words are frequent and many are
+// rare, so that the texts compress like written language.
 type lexicon struct{ words []string }
 
 const commonWords = `the to and a of i in you is it for that on was have be at me my so we with but this are not what do just up can out
@@ -20,7 +20,7 @@ var (
 	codas  = strings.Fields("n r s t l m nd rt st ck ng x d")
 )
 
-// newLexicon returns the words, which are the same for every seed.
+// newLexicon returns the lexicon, which is the same for every seed.
 func newLexicon() *lexicon {
 	l := &lexicon{words: strings.Fields(commonWords)}
 	s := newStream(0, "lexicon")
@@ -38,7 +38,7 @@ func newLexicon() *lexicon {
 
 func (l *lexicon) word(s stream) string { return l.words[s.skewed(0, s.between(1, len(l.words)))] }
 
-// rare returns a word that is rare in sentences, for names.
+// rare returns a word for a name. Such words are rare in sentences.
 func (l *lexicon) rare(s stream) string { return l.words[s.between(len(l.words)/10, len(l.words))] }
 
 func (l *lexicon) name(s stream) string {

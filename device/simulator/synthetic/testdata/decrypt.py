@@ -158,8 +158,8 @@ def judge_file(folder, row, keys):
     key, number_of_class = file_key(keys, record["EncryptionKey"])
     if number_of_class != record["ProtectionClass"]:
         raise Fault("class %d, but a key of class %d" % (record["ProtectionClass"], number_of_class))
-    # Content that is only in a cloud was not sent; an empty file may be stored
-    # as nothing.
+    # If the content is only in a cloud, it was not sent. An empty file may be
+    # stored as 0 bytes.
     plain = decrypt(key, stored) if stored else b""
     return hashlib.sha256(plain).hexdigest()
 
