@@ -37,7 +37,7 @@ type backupReport struct {
 	ReceivedBytes int64       `json:"received_bytes"`
 	Resumed       int64       `json:"resumed_files"` // files from an interrupted run that were not sent again
 	ResumedBytes  int64       `json:"resumed_bytes"`
-	Locked        bool        `json:"locked"` // encrypted, and the password is unknown
+	Locked        bool        `json:"locked"` // the backup is encrypted, and its password is unknown
 	Parent        repo.FileID `json:"parent,omitzero"`
 }
 

@@ -170,8 +170,8 @@ func (k breakage) String() string {
 	return fmt.Sprintf("%s after %.0f %%", k.how, 100*k.part)
 }
 
-// play interrupts a backup of the next day, checks the repository, and runs the
-// next backup. It returns how many bytes the device sent twice.
+// play interrupts a backup of the next day, checks the repository, and runs the next
+// backup. It returns the number of bytes that the device sent twice.
 func (b *breaks) play(k breakage, full bool) (again int64) {
 	t := b.t
 	t.Helper()
@@ -294,7 +294,7 @@ func (b *breaks) done() {
 	b.run(0, "materialize", "latest:"+filepath.Base(onlyChild(t, b.guard)), again)
 	sameFolder(t, onlyChild(t, b.guard), onlyChild(t, again))
 	for _, v := range b.device.Violations() {
-		// A device reports this of every killed process.
+		// A device reports this whenever a process is killed.
 		if v != "the connection was closed with the sync lock held" {
 			t.Error(v)
 		}

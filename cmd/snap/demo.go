@@ -72,18 +72,18 @@ type demo struct {
 	host   host.Host
 	repo   *repo.Repo
 	middle map[string]fingerprints // content of each device on the middle day, by UDID
-	copied int64                   // bytes of full copies of every day
-	day    atomic.Int64            // from 0
+	copied int64                   // size that full copies of every day would have
+	day    atomic.Int64            // current day, from 0
 }
 
 // demoResult is the output of demo.
 type demoResult struct {
 	Snapshots   []snapshotJSON `json:"snapshots"`
-	CopiedBytes int64          `json:"copied_bytes"` // of full copies of every day
-	StoredBytes int64          `json:"stored_bytes"` // of the repository
-	Verified    []string       `json:"verified"`     // snapshots materialized and compared
+	CopiedBytes int64          `json:"copied_bytes"` // size that full copies of every day would have
+	StoredBytes int64          `json:"stored_bytes"` // size of the repository
+	Verified    []string       `json:"verified"`     // IDs of snapshots that were materialized and compared
 	Files       int            `json:"verified_files"`
-	Restored    []string       `json:"restored"` // snapshots restored and compared
+	Restored    []string       `json:"restored"` // IDs of snapshots that were restored and compared
 	Seconds     float64        `json:"seconds"`
 	Kept        string         `json:"kept,omitempty"`
 }
@@ -167,7 +167,7 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	end = func() {
 		stop()
 		<-served
-		_ = d.lab.Close() // its files are in a folder that is removed
+		_ = d.lab.Close() // an error does not matter: the folder with its files is removed
 	}
 	m, err := device.Open(simulator.Address(listener.Addr()))
 	if err != nil {

@@ -9,8 +9,7 @@ import (
 )
 
 // mountExFAT mounts an exFAT drive, with exfat-fuse if the kernel lacks exFAT. It
-// skips the test if it does not run as root, or without loop devices or the programs
-// for exFAT.
+// skips the test without root rights, loop devices or the programs for exFAT.
 func mountExFAT(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -148,7 +148,8 @@ func stepsToFill(t *testing.T, spool bool) []faults.Step {
 
 // smallDisk mounts an empty disk and returns its folder. Without root it runs the
 // complete test in a process with its own namespace, and returns "". It skips the
-// test only if the kernel allows neither. .ci/run finds out whether the kernel does.
+// test only if the kernel forbids that, too. .ci/run finds out whether the kernel
+// does.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -43,7 +43,7 @@ func (w *wideContent) Manifest(_ context.Context, to io.Writer) error {
 	return err
 }
 
-// wideRow is how many bytes are added to a row.
+// wideRow is the number of bytes that are added to each row.
 const wideRow = 12_000
 
 // widen adds rows to the Manifest.db of some content until this file has about size
@@ -148,9 +148,9 @@ func peakOf(cmd *exec.Cmd) int64 {
 	return 0
 }
 
-// A Manifest.db of more than a gigabyte needs little memory: in a full backup, in the
-// next backup, at whose beginning the device reads the file back, and in a restore.
-// With this size the test takes 10 GB of disk space and some minutes:
+// A Manifest.db of more than a gigabyte needs little memory in a full backup, in the
+// next backup and in a restore. The next backup begins with the device reading this
+// file back. With this size the test takes 10 GB of disk space and some minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestHugeDeviceManifest -timeout 1h -v ./cmd/snap
 func TestHugeDeviceManifest(t *testing.T) {

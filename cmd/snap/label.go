@@ -16,7 +16,7 @@ import (
 // labelResult is the output of the commands below for one snapshot.
 type labelResult struct {
 	snapshotJSON
-	Was repo.FileID `json:"was"` // the previous ID
+	Was repo.FileID `json:"was"` // ID before the change
 }
 
 // relabel changes the labels of snapshots and prints their new labels.

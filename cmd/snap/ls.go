@@ -17,7 +17,7 @@ type lsItem struct {
 	Type    string     `json:"type"` // domain, folder or file
 	Domain  string     `json:"domain"`
 	Name    string     `json:"name"`           // path in the domain
-	Path    string     `json:"path,omitempty"` // in the backup folder; files only
+	Path    string     `json:"path,omitempty"` // path in the backup folder; only of files
 	Files   int64      `json:"files"`          // number of files in it; 1 for a file
 	Size    int64      `json:"size"`
 	Mode    string     `json:"mode,omitempty"`

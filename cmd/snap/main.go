@@ -31,8 +31,9 @@ func start(opts repo.Options) int {
 	return a.run(ctx, os.Args[1:])
 }
 
-// limitMemory trades CPU time for memory: backups also run on small NAS boxes,
-// beside other work. GOGC and GOMEMLIMIT in the environment take precedence.
+// limitMemory saves memory at the cost of CPU time, because backups also run on small
+// NAS boxes, beside other work. GOGC and GOMEMLIMIT in the environment take
+// precedence.
 func limitMemory() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)

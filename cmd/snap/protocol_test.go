@@ -42,8 +42,8 @@ func holds(t *testing.T, d *lab.Device, folder string) {
 	}
 }
 
-// A backup that is killed at any moment changes no snapshot and blocks nothing. The
-// device does not send files again that a checkpoint has.
+// A backup that is killed at any moment changes no snapshot and blocks nothing. Files
+// that a checkpoint has are not sent again.
 func TestKilledBackup(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -223,7 +223,7 @@ func needIdevicebackup2(t *testing.T) {
 }
 
 // A folder that snap materializes equals, byte for byte, the folder that
-// idevicebackup2 writes of an equal device. Only Info.plist differs, because it
+// idevicebackup2 writes for an equal device. Only Info.plist differs, because it
 // depends on the program. idevicebackup2 can restore from snap's folder.
 func TestInteropFolder(t *testing.T) {
 	if testing.Short() {

@@ -50,7 +50,7 @@ func parseMaxUnused(s string) (func(used int64) int64, error) {
 		if err != nil || !(p >= 0 && p < 100) {
 			return nil, fmt.Errorf("%q is not a percentage below 100%%", s)
 		}
-		// p percent of used and unused bytes together.
+		// The limit is p percent of used and unused bytes together.
 		return func(used int64) int64 { return int64(p / (100 - p) * float64(used)) }, nil
 	}
 	n, err := parseSize(s)

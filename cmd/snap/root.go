@@ -21,8 +21,8 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	lines          *bufio.Reader  // reads lines of stdin
-	options        repo.Options   // of every repository that is opened or created
-	store          *local.Backend // of the last opened repository
+	options        repo.Options   // options of every repository that is opened or created
+	store          *local.Backend // files of the last opened repository
 
 	repoDir         string
 	passwordFile    string
@@ -32,7 +32,7 @@ type app struct {
 	quiet           bool
 	verbose         bool
 
-	lock      *repo.Lock // of the running command
+	lock      *repo.Lock // lock of the running command
 	noLock    bool
 	retryLock time.Duration
 }
@@ -142,8 +142,8 @@ func suggest(cmd *cobra.Command, argv []string) error {
 	return usageError{err}
 }
 
-// helpCommand returns a help command like that of Cobra. Unlike that, it fails if the
-// command to explain is unknown.
+// helpCommand replaces Cobra's help command. It fails if the command to explain is
+// unknown; Cobra's does not.
 func helpCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",

@@ -60,7 +60,7 @@ type secretRun struct {
 	t       *testing.T
 	repo    string
 	temp    string
-	printed map[string][]byte // by command
+	printed map[string][]byte // output by command
 }
 
 // snap runs the program as a process.

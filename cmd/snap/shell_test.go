@@ -137,8 +137,8 @@ func onlyChild(t *testing.T, dir string) string {
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
-// numberFrom reads a number from an environment variable. If that is not set, it
-// returns otherwise.
+// numberFrom reads a number from an environment variable. If the variable is not set,
+// it returns the value of otherwise.
 func numberFrom(t *testing.T, variable string, otherwise uint64) uint64 {
 	t.Helper()
 	s := os.Getenv(variable)

@@ -26,7 +26,7 @@ import (
 type simulation struct {
 	sim     *simulator.Simulator
 	devices map[string]*simulator.Device // by name
-	lab     *lab.Lab                     // of devices with content
+	lab     *lab.Lab                     // with the devices that have content
 	wait    sync.WaitGroup
 }
 
@@ -45,17 +45,17 @@ const noDevices = "UNIX:/nonexistent/usbmuxd"
 //	simulate start                      a usbmuxd without devices
 //	simulate attach NAME UDID [WORD]... a device; words: trusted, locked, asks, denies,
 //	                                    managed, encrypted, old, ipad, and air for Wi-Fi
-//	simulate tap NAME                   a person taps Trust when it asks
+//	simulate tap NAME                   a person taps Trust when the device asks
 //	simulate unlock|lock|reset|detach NAME
-//	simulate no-violations NAME         snap did nothing that it would not accept
+//	simulate no-violations NAME         a real device would have accepted all that snap did
 //	simulate lab N [WORD]...            N devices with content; words:
 //	                                    encrypted, alternate, spare, small, real
-//	simulate do COMMAND...              controls them; see package lab
-//	simulate await NAME STEP            waits until it runs and has reached a step
-//	simulate await-prompt NAME          waits until it asks for its passcode
-//	simulate passcode NAME              the same, and enters it
-//	simulate holds NAME FOLDER [PASSWORD]  the backup folder has what is on the device
-//	simulate runs NAME FIELD=VALUE...   the last run of the agent
+//	simulate do COMMAND...              controls devices with content; see package lab
+//	simulate await NAME STEP            waits until the current run has reached a step
+//	simulate await-prompt NAME          waits until the device asks for its passcode
+//	simulate passcode NAME              waits for that and enters the passcode
+//	simulate holds NAME FOLDER [PASSWORD]  the backup folder has the device's content
+//	simulate runs NAME FIELD=VALUE...   the agent's last run has these values
 func simulate(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: simulate start|attach|tap|unlock|lock|reset|detach ...")

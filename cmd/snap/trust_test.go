@@ -27,11 +27,11 @@ func TestTrustStates(t *testing.T) {
 		return b.String(), code
 	}
 	for _, c := range []struct {
-		state string // in the output with --json
+		state string // name of the state with --json
 		begin func()
-		words string // of devices and info
-		pair  string // of pair
-		code  int    // of pair
+		words string // words for it that devices and device info print
+		pair  string // output of device pair
+		code  int    // exit code of device pair
 	}{
 		{"trusted", func() {}, "", "trusts this computer", exitOK},
 		{"locked", func() { d.SetLock(simulator.NotYetUnlocked) }, "it is locked: unlock it", "it has not been unlocked since it was switched on", exitOK},
