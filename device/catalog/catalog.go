@@ -200,17 +200,19 @@ func (n *Catalog) Content(f *File) tree.Content {
 // of files added later have higher positions.
 func (n *Catalog) Stored() int { return len(n.ids) }
 
-// StoredAfter reports whether a received file has chunk IDs after the first count.
+// StoredAfter reports whether a received file has chunk IDs at position count
+// or later.
 func (n *Catalog) StoredAfter(f *File, count int) bool { return f.At+int64(f.n) > int64(count) }
 
-// Add adds a file that was stored, without a path.
+// Add adds a stored file, which has no path yet, and returns its number.
 func (n *Catalog) Add(c *tree.Content, st State) (uint32, error) {
 	f := File{Size: c.Size, At: int64(len(n.ids)), n: uint8(len(c.IDs)), level: c.Level, State: st}
 	n.ids = append(n.ids, c.IDs...)
 	return n.add(f)
 }
 
-// AddSpooled adds a file in the spool, without a path.
+// AddSpooled adds a file in the spool, which has no path yet, and returns its
+// number.
 func (n *Catalog) AddSpooled(at, size int64, st State) (uint32, error) {
 	return n.add(File{Size: size, At: at, State: Spooled | st})
 }

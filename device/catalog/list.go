@@ -56,7 +56,8 @@ func (n *Catalog) Empty() bool { return len(n.dirs) == 0 && len(n.others) == 0 }
 
 const digits = "0123456789abcdef"
 
-// ByteName returns the two digits of a byte, which name a folder of blobs.
+// ByteName returns the two hexadecimal digits of a byte, which name a folder of
+// blobs.
 func ByteName(b byte) string { return string([]byte{digits[b>>4], digits[b&15]}) }
 
 // byteOf is the inverse of ByteName.

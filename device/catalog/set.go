@@ -15,9 +15,10 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Set holds the files of a snapshot by their path in the backup folder. For a
-// blob it keeps the ID, the size and the position of its entry in the tree,
-// from which Find loads the entry. A Set may be used by several goroutines.
+// Set holds the files of a snapshot by their path in the backup folder. For
+// each blob it keeps the ID, the size, and the position of the entry in the
+// tree. Find loads the entry from the tree. A Set may be used by several
+// goroutines.
 type Set struct {
 	r      *repo.Repo
 	flat   bool

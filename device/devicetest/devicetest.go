@@ -1,7 +1,8 @@
 // Package devicetest serves simulated devices to tests.
 //
-// Everything it starts ends with the test. It never touches the environment: a
-// test that runs programs passes the address on to them.
+// Everything that the package starts ends with the test. The package sets no
+// environment variables: a test that runs programs passes the address on to
+// them.
 package devicetest
 
 import (
@@ -45,8 +46,8 @@ type Lab struct {
 	Address string
 }
 
-// NewLab makes devices with content and serves them. If o.Dir is empty, they use
-// a folder of the test.
+// NewLab makes devices with content and serves them. If o.Dir is empty, the
+// devices use a folder of the test.
 func NewLab(t testing.TB, o lab.Options) *Lab {
 	t.Helper()
 	if o.Dir == "" {

@@ -38,7 +38,7 @@ const (
 	askTime = 10 * time.Minute
 )
 
-// password may unlock the backup.
+// password is a password that may unlock the backup.
 type password struct {
 	text []byte
 	kept bool // by the repository
@@ -165,8 +165,8 @@ func (p *unlocker) lastBag(ctx context.Context) (*keybag.Bag, error) {
 }
 
 // fits tries a password on the last keybag. If it fits, it becomes the first
-// one, and its keys are kept, since deriving them takes seconds. They usually
-// unlock the new backup too: the keybag changes only with the password.
+// password, and its keys are kept, since deriving them takes seconds. They
+// usually unlock the new backup too: the keybag changes only with the password.
 func (p *unlocker) fits(ctx context.Context, bag *keybag.Bag, i int) (bool, error) {
 	if bag == nil {
 		return false, nil

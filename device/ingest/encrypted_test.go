@@ -127,7 +127,7 @@ func (run *seriesRun) verify(t testing.TB) {
 	}
 }
 
-// stored is the size of the repository, in bytes.
+// stored returns the size of the repository in bytes.
 func (run *seriesRun) stored(t testing.TB) int64 {
 	t.Helper()
 	st, err := run.r.Stats(context.Background(), nil)

@@ -154,7 +154,8 @@ func runUnlocked(be backend.Backend, dir, password string) error {
 	return err
 }
 
-// judgeUnlocked is like judge, and wants all snapshots to be unlocked.
+// judgeUnlocked is like judge, but also returns an error unless all snapshots
+// are unlocked.
 func judgeUnlocked(be backend.Backend, pictures map[int]foldertest.Picture, torn ...string) ([]int, error) {
 	r, err := openRepo(be, 98)
 	if err != nil {

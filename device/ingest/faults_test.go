@@ -18,8 +18,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// twoDays returns a repository with the backup of day 1, and a folder with that
-// of day 2.
+// twoDays returns a repository with the backup of day 1, and a folder with the
+// backup of day 2.
 func twoDays(t *testing.T) (m *foldertest.Folder, base *memory.Backend, pictures map[int]foldertest.Picture) {
 	m = foldertest.New(t)
 	base = memory.New()

@@ -20,7 +20,8 @@ import (
 
 // TestLargePasswordChange changes the backup password of a device of 3 GB:
 // every file gets a new key and new bytes. The change may add almost nothing to
-// what the same day adds without it. It needs 15 GB of disk and some minutes:
+// what the same day adds without it. The test needs 15 GB of disk and some
+// minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestLargePasswordChange -timeout 1h -v ./device/ingest
 func TestLargePasswordChange(t *testing.T) {

@@ -244,7 +244,7 @@ func TestOddRows(t *testing.T) {
 	a.setKey(key)
 	s.putArchive(ids[4], a)
 
-	// One description that makes no sense, and one that is empty.
+	// A description that makes no sense, and a missing one.
 	s.exec(`UPDATE Files SET file = ? WHERE fileID = ?`, []byte("bplist00 but nothing that follows"), ids[5])
 	s.exec(`UPDATE Files SET file = NULL WHERE fileID = ?`, ids[6])
 

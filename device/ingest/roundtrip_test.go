@@ -102,8 +102,8 @@ func TestOldLayoutComesBack(t *testing.T) {
 	}
 }
 
-// Odd and incomplete backups that people have published are restored as they
-// were.
+// Odd backups, and backups with files left out, that people have published are
+// restored as they were.
 func TestSamplesComeBack(t *testing.T) {
 	root := os.Getenv("SNAP_TEST_SAMPLES")
 	if root == "" {

@@ -52,7 +52,7 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case err != nil, len(at) > 0: // err is errDiffers, or the parent is damaged
+	case err != nil, len(at) > 0: // they differ, or the parent is damaged
 		return false, nil
 	}
 	*j.res = res
@@ -78,7 +78,8 @@ func (j *job) sameManifest(ctx context.Context) (bool, error) {
 	return info.Size() == blob.Size(old) && info.ModTime().UnixNano() == old.ModTime, nil
 }
 
-// sameFile returns errDiffers unless a file equals the parent's.
+// sameFile counts a file in res if it equals the parent's. Otherwise it returns
+// errDiffers.
 func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Result) error {
 	if it.file.Skipped != "" {
 		return errDiffers

@@ -62,7 +62,7 @@ func TestMaterializeResumes(t *testing.T) {
 		target := filepath.Join(t.TempDir(), "new", "target")
 		ctx, cancel := context.WithCancel(t.Context())
 		p := &blob.Progress{}
-		// Reading a block is the moment at which a run can be stopped.
+		// The test stops a run when it reads a block.
 		store := fault.New(be)
 		r := mustOpen(t, store, 2)
 		store.SetPlan(func(fault.Call) fault.Action {

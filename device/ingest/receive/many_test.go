@@ -16,8 +16,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/local"
 )
 
-// A device with very many files is backed up twice. Its Manifest.db, which is
-// about 500 MB for 870,000 files, is sent in both directions.
+// The test backs up a device with very many files twice. Its Manifest.db, which
+// is about 500 MB for 870,000 files, is sent in both directions.
 func TestManyFiles(t *testing.T) {
 	n := 2_000
 	if os.Getenv("SNAP_TEST_HUGE") != "" {

@@ -17,9 +17,9 @@ type Options struct {
 	// are stored.
 	Full bool
 
-	// Encrypted says that the device encrypts what it sends (its WillEncrypt).
-	// If a password is known, files wait in the spool for their keys; otherwise
-	// they are stored as they arrive.
+	// Encrypted says that the device encrypts what it sends (its setting
+	// WillEncrypt). If a password is known, files wait in the spool for their keys;
+	// otherwise they are stored as they arrive.
 	Encrypted bool
 	// Unlock unlocks an encrypted backup. If nil, the passwords that the repository
 	// keeps for the device are tried. If the error is keybag.ErrWrongPassword or

@@ -118,8 +118,9 @@ func (l *lab) content(day int) devicefiles.Source {
 	return c
 }
 
-// A simulated device is backed up over the protocol, interrupted at its steps, backed
-// up again, given another password, and restored.
+// A simulated device is backed up over the protocol. The backup is interrupted
+// at its steps and repeated. Then the password is changed, and the device is
+// restored.
 func TestProtocol(t *testing.T) {
 	for name, password := range map[string]string{"plain": "", "encrypted": "secret"} {
 		t.Run(name, func(t *testing.T) {

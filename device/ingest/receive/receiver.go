@@ -57,7 +57,7 @@ type Receiver struct {
 	closed  bool
 
 	spool    *spool.Spool // nil if files are not spooled
-	overflow int64        // bytes that the spool could not take
+	overflow int64        // bytes that did not fit in the spool
 
 	checkpoint checkpoint
 	files      int64 // received since New

@@ -16,8 +16,8 @@ import (
 
 var errCable = errors.New("the cable was pulled")
 
-// breakAt returns a function that interrupts a backup at a step's n-th
-// repetition.
+// breakAt returns a function that interrupts a backup when it reaches a step
+// for the n-th time.
 func breakAt(step string, n int) func(string) error {
 	return func(name string) error {
 		if name == step {
@@ -29,8 +29,8 @@ func breakAt(step string, n int) func(string) error {
 	}
 }
 
-// A backup that is interrupted anywhere leaves the last snapshot as it was, and the
-// next one does not receive the same files again.
+// A backup that is interrupted anywhere does not change the last snapshot. The
+// next backup does not receive the same files again.
 func TestResume(t *testing.T) {
 	for name, policy := range kinds() {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestResumeShowsNothingStale(t *testing.T) {
 			opts := Options{UDID: device.udid, Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
 			p := newPhone(device.dir)
 			p.again = true
-			p.step = breakAt("again", 5) // the record has only the first version of the fifth file
+			p.step = breakAt("again", 5) // of the fifth file, only the first version is saved
 			n, err := New(ctx, r, opts)
 			if err != nil {
 				t.Fatal(err)
@@ -250,8 +250,8 @@ func TestSpoolLost(t *testing.T) {
 	}
 }
 
-// An interrupted backup is continued neither if the device begins another run
-// nor if its last snapshot is another one.
+// An interrupted backup is not continued if the device begins another run, or
+// if the device has a newer snapshot.
 func TestOtherRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs four days of a device")

@@ -56,8 +56,8 @@ func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
 	return repotest.MustOpenWith(t, be, repotest.Secret, options(seed))
 }
 
-// phone acts as a device: it has the content of a backup folder, and backs it up to
-// another folder by the steps of real devices.
+// phone acts as a device. It has the content of a backup folder, and backs it
+// up to another folder in the same steps as real devices.
 type phone struct {
 	dir  string // of the content
 	udid string
@@ -326,7 +326,7 @@ func (p *phone) state() map[string]string {
 	return out
 }
 
-// firstDay returns a device on its first day, which tests must not change. Its
+// firstDay returns a device on its first day. Tests must not change it. Its
 // password is synthetic.DefaultPassword.
 func firstDay(t testing.TB, policy synthetic.Encryption) *phone {
 	t.Helper()

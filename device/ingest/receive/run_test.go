@@ -19,8 +19,8 @@ func checkClean(t testing.TB, be backend.Backend) {
 	}
 }
 
-// A received backup is stored as an import of the device's folder would store
-// it, every day. Later days add only changed content.
+// On every day, a received backup is stored as an import of the device's folder
+// would store it. Later days add only changed content.
 func TestDays(t *testing.T) {
 	for name, c := range map[string]struct {
 		conf     synthetic.Config

@@ -266,7 +266,7 @@ const abortTime = 5 * time.Second
 var errAborted = errors.New("the file was cut off")
 
 // await calls do and waits until it returns or ctx ends, since a store may
-// hang. If ctx ends first, do may still be running until release.
+// hang. If ctx ends first, do may go on until release.
 func (r *Receiver) await(ctx context.Context, do func() error) error {
 	done := make(chan error, 1)
 	r.tasks.Go(func() { done <- do() })

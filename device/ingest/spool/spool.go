@@ -34,7 +34,7 @@ type Spool struct {
 	data  *os.File
 	index *os.File
 
-	end     int64 // where the last file ends
+	end     int64 // where the last file ends in the data file
 	buf     []byte
 	written int64  // how many bytes before end are in the data file; the rest is in buf
 	fresh   []Line // lines of committed files that are not in the index yet
@@ -163,7 +163,7 @@ func (s *Spool) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes the buffer to the file.
+// Flush writes the buffer to the data file.
 func (s *Spool) Flush() error {
 	if len(s.buf) == 0 {
 		return nil
