@@ -106,9 +106,9 @@ func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 	})
 }
 
-// requests answers requests until the connection ends. It calls answer with the
-// command, which is the request's value of key, and with the request. answer returns
-// the replies and whether it knows the command.
+// requests answers requests until the connection ends. It calls answer with the command
+// (the request's value for key) and the request. answer returns the replies, and
+// whether it knows the command.
 func (d *Device) requests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
 	for {
 		request, err := message.Read(conn)

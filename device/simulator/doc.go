@@ -4,7 +4,7 @@
 //
 // A Simulator is the usbmuxd: it serves a socket, keeps pair records and knows
 // which devices are attached. A Device has values, trusted hosts and services.
-// Device.Handle adds a service; its handler gets the connection after TLS.
+// Device.Handle adds a service; its handler gets connections with TLS set up.
 //
 // A device also judges its host. Device.Violations lists the host's mistakes: those
 // that a real device would reject, and those that it would silently suffer from.

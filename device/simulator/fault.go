@@ -27,7 +27,7 @@ type Fault struct {
 	After int64
 	// Silent makes the fault stop all bytes but leave the connection open.
 	Silent bool
-	// Now applies the fault to open connections instead of the next one.
+	// Now applies the fault to all open connections instead of the next connection.
 	Now bool
 }
 
@@ -112,8 +112,8 @@ func (f *faults) remove(c *conn) {
 	delete(f.open, c)
 }
 
-// conn is a connection to a service. What it reads and writes is inside TLS, if the
-// service has TLS. It may have a fault.
+// conn is a connection to a service, and may have a fault. If the service has TLS, Read
+// and Write carry the bytes inside TLS.
 type conn struct {
 	net.Conn // with TLS if the service has it
 	raw      net.Conn

@@ -229,7 +229,7 @@ func (s *Simulator) PairRecord(udid string) ([]byte, bool) {
 
 var errRecord = errors.New("no room for the pair record")
 
-// SetPairRecord stores a pair record. nil removes it.
+// SetPairRecord stores the pair record of a device, or removes it if record is nil.
 func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

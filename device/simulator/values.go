@@ -109,7 +109,8 @@ func (d *Device) text(domain, key string) string {
 	return s
 }
 
-// public reports whether lockdownd returns a global value outside of a session, too.
+// public reports whether lockdownd returns the global value of key even outside of a
+// session.
 func public(key string) bool {
 	switch key {
 	case "BuildVersion", "CPUArchitecture", "DeviceClass", "DeviceColor", "DeviceName", "DevicePublicKey",

@@ -11,7 +11,7 @@ import (
 // Limits of what a host can store. Here AFC serves only lock files and a few small
 // lists, no content.
 const (
-	maxFileBytes = 64 << 20 // of all files together
+	maxFileBytes = 64 << 20 // bytes of all files together
 	maxNodes     = 10000
 	maxPath      = 1024
 )
@@ -31,7 +31,7 @@ type Files struct {
 	mu    sync.Mutex
 	now   func() time.Time
 	nodes map[string]*node
-	bytes int // of all files
+	bytes int // total size of all files
 }
 
 // NewFiles returns the folders of a new device.
@@ -235,7 +235,7 @@ func (f *Files) rename(from, to string) Status {
 	return OK
 }
 
-// ReadFile returns the content of a file. ok is false if there is none.
+// ReadFile returns the content of a file. ok is false if the file does not exist.
 func (f *Files) ReadFile(p string) (data []byte, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

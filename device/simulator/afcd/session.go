@@ -37,7 +37,7 @@ func number(op Operation, n uint64) Packet {
 	return Packet{Op: op, Args: binary.LittleEndian.AppendUint64(nil, n)}
 }
 
-// texts returns a reply that lists texts, with a zero byte after each.
+// texts returns a reply with the strings of list, each followed by a zero byte.
 func texts(list ...string) Packet {
 	p := Packet{Op: OpDataReply}
 	for _, s := range list {

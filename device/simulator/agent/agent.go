@@ -60,7 +60,7 @@ type Options struct {
 	// OnViolation is called with each new violation.
 	OnViolation func(text string)
 	// Locked reports whether the device has not been unlocked since it was switched
-	// on. Such a device cannot read its files. A nil Locked reports false.
+	// on. Such a device cannot read its files. If Locked is nil, the device can.
 	Locked func() bool
 	// OnEncryption is called after the backup password was set (on is true) or removed
 	// (on is false).
@@ -167,8 +167,8 @@ func (a *Agent) secret() []byte {
 // Password returns the backup password; empty means unencrypted backups.
 func (a *Agent) Password() string { return string(a.secret()) }
 
-// SetPassword changes the backup password but no keybag of an existing backup, like a
-// host that has no backup of the device. An empty password ends encryption.
+// SetPassword changes the backup password, but not the keybag of any existing backup.
+// An empty password ends encryption.
 func (a *Agent) SetPassword(password string) { a.setPassword([]byte(password)) }
 
 func (a *Agent) setPassword(p []byte) {
@@ -238,7 +238,7 @@ type Run struct {
 	Full      bool
 	Resumed   string        // the SnapshotState of the interrupted run, or ""
 	Rounds    int           // number of rounds of uploads
-	Steps     []faults.Step // without repeats of the step before
+	Steps     []faults.Step // steps reached; repeats in a row count once
 
 	Files   int   // data files sent or, in a restore, received
 	Bytes   int64 // total size of these files

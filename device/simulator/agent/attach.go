@@ -16,7 +16,7 @@ const (
 )
 
 // Attach gives a simulated device a backup agent. The agent takes the device's
-// name and versions, tells lockdown whether backups are encrypted, and adds
+// name and versions, tells lockdown whether backups are encrypted, and adds its
 // violations to those of the device. If the device has not been unlocked since it
 // was switched on, the agent answers with error 208.
 func Attach(d *simulator.Device, o Options) (*Agent, error) {

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// fileState holds the metadata of a file that differ once the file has changed.
+// fileState holds metadata of a file. If the file changes, its fileState differs.
 type fileState struct {
 	modified, changed, size int64
 	inode                   uint64

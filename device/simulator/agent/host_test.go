@@ -17,7 +17,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
-// host is a small host that keeps files in memory. Its fields make it misbehave.
+// host is a small host that keeps files in memory. Tests set its fields to make it
+// misbehave.
 type host struct {
 	t     *testing.T
 	files map[string][]byte // by path

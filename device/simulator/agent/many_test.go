@@ -47,7 +47,7 @@ func TestMany(t *testing.T) {
 		return // it takes too long to write so many files
 	}
 	dir = d.write(h)
-	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it is of another device
+	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it belongs to another device
 		t.Fatal(err)
 	}
 	differences, err := devicefiles.Verify(t.Context(), many, dir, nil)

@@ -27,8 +27,8 @@ const (
 	maxRestoreBytes = 64 << 20
 )
 
-// RestoreOptions holds the options of a restore. Where the host sent none, it holds
-// the device's default. PreserveSettings has no effect.
+// RestoreOptions holds the options of a restore. If the host did not send an option,
+// its field has the device's default. PreserveSettings has no effect.
 type RestoreOptions struct {
 	System, Reboot, DontCopy, PreserveSettings, RemoveOthers bool
 }
@@ -296,7 +296,7 @@ func (r *restore) getBatch(batch []int, share float64) error {
 	}()
 	missing, err := r.DownloadAll(paths, 100*share, func(string) (_ io.Writer, err error) {
 		if file != nil {
-			_ = file.Close() // still open if the host could not read the file before
+			_ = file.Close() // the previous file is still open if the host could not read it
 		}
 		file, err = os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		return file, err

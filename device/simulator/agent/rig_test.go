@@ -156,7 +156,7 @@ func (d *device) write(h *host) string {
 
 func (d *device) writeTo(c *folderCopy, h *host) string {
 	d.t.Helper()
-	// Info.plist is the host's task. This host takes the one of the synthetic device.
+	// A host has to write Info.plist. This host takes the one of the synthetic device.
 	info, err := os.ReadFile(filepath.Join(d.today(), "Info.plist"))
 	if err != nil {
 		d.t.Fatal(err)

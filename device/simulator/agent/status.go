@@ -72,7 +72,7 @@ func (b *backup) sendStatus(step faults.Step, snapshot, state string, full bool)
 	return nil
 }
 
-// verify checks, at the end of a run, that the host has everything that it was sent.
+// verify checks, at the end of a run, that the host has the complete backup.
 func (b *backup) verify() error {
 	if err := b.reach(faults.StepVerify); err != nil {
 		return err

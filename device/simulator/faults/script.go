@@ -30,7 +30,7 @@ const (
 
 var actions = []Action{Cut, Bye, Fail, Wait, Ping, Unknown, ReadError, Twice, Huge, Attack}
 
-// Fault is a fault that happens once.
+// Fault describes one fault, which happens once.
 type Fault struct {
 	At    Step  // step at which the fault happens; empty for a Cut with After
 	Nth   int   // the fault happens when At is reached for the Nth time; 0 means 1

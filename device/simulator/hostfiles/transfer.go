@@ -150,8 +150,8 @@ type Upload struct {
 	Sent func(n int64, err error)
 }
 
-// Upload uploads files. total is the size of all files that the device declares; it
-// is 0 for metadata.
+// Upload uploads files. total is the declared size of all files together; it is 0 for
+// metadata.
 func (c *Client) Upload(files []Upload, progress float64, total int64) error {
 	const name = "DLMessageUploadFiles"
 	if err := c.link.WriteMessage(name, map[string]any{}, progress, total); err != nil {

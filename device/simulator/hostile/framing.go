@@ -107,8 +107,8 @@ func expectEnd(t *Target, b []byte) error {
 // patience is how long a host may take to notice broken framing.
 const patience = 2 * time.Second
 
-// inUpload returns an attack that begins an upload and sends what write writes in
-// place of the name of a file.
+// inUpload returns an attack that begins an upload. In place of a file's name, the
+// attack sends the bytes that write appends.
 func inUpload(write func(*bytes.Buffer)) Attack {
 	return func(t *Target, _ int64) error {
 		if err := t.Link.WriteMessage("DLMessageUploadFiles", map[string]any{}, -1.0, int64(0)); err != nil {
@@ -120,8 +120,8 @@ func inUpload(write func(*bytes.Buffer)) Attack {
 	}
 }
 
-// inFile returns an attack that begins an upload and sends what write writes in place
-// of a frame of a file.
+// inFile returns an attack that begins the upload of a file. In place of a frame, the
+// attack sends the bytes that write appends.
 func inFile(write func(*bytes.Buffer)) Attack {
 	return func(t *Target, size int64) error {
 		return inUpload(func(b *bytes.Buffer) {

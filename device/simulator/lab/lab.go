@@ -84,7 +84,7 @@ const (
 type Lab struct {
 	Mux  *simulator.Simulator
 	opts Options
-	key  func() (*rsa.PrivateKey, error) // one key for all devices, as creating a key takes long
+	key  func() (*rsa.PrivateKey, error) // returns one key for all devices, as creating a key takes long
 
 	mu      sync.Mutex
 	series  *synthetic.Series
@@ -265,7 +265,7 @@ func (l *Lab) Devices() []*Device {
 // Day returns the day of the content, from 0 on.
 func (l *Lab) Day() int { return l.series.Day() }
 
-// NextDay changes the content as a day of use does.
+// NextDay makes the changes that a day of use causes in the content.
 func (l *Lab) NextDay(ctx context.Context) error {
 	if err := l.series.Next(ctx, filepath.Join(l.opts.Dir, "content")); err != nil {
 		return err

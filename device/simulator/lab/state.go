@@ -136,7 +136,7 @@ func (st *state) resume(ctx context.Context, o Options) (*Lab, error) {
 	if err := removeGenerated(o.Dir); err != nil {
 		return nil, err
 	}
-	o.Devices, o.Seed, o.Untrusted = st.Devices, st.Seed, true // the trusted hosts are saved
+	o.Devices, o.Seed, o.Untrusted = st.Devices, st.Seed, true // the trusted hosts come from st instead
 	o.saved = map[string]*deviceState{}
 	for i := range st.Each {
 		o.saved[st.Each[i].UDID] = &st.Each[i]

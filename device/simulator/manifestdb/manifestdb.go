@@ -35,7 +35,7 @@ const (
 
 // Edit changes rows of the Manifest.db at path in place. The other rows keep their
 // position in the file. decide says what to do with the row of a record, and may change
-// the record. It may be called more than once for a record.
+// the record. Edit may call decide more than once for a record.
 func Edit(ctx context.Context, path string, records *manifest.Records, decide func(*manifest.Record) Change) (err error) {
 	todo := map[int]Change{}
 	for i, rec := range records.All() {
@@ -146,7 +146,7 @@ func write(ctx context.Context, path string, prepare func(*sql.DB) error, work f
 	return tx.Commit()
 }
 
-// ID returns the fileID that a row of a file has as its key.
+// ID returns a fileID in the form that rows have as their key.
 func ID(id [sha1.Size]byte) string { return hex.EncodeToString(id[:]) }
 
 func open(path string) (*sql.DB, error) {

@@ -114,7 +114,7 @@ func (s *Lock) Post(name string) {
 	switch name {
 	case WillStart:
 		if s.locked {
-			return // the request is of another program, which will find the lock taken
+			return // it is from another program, which will find the lock taken
 		}
 		s.set(func() { s.phase = announced })
 	case LockRequest:

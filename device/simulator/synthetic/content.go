@@ -148,8 +148,8 @@ func (m *maker) json(f *file) func() ([]byte, error) {
 
 var processes = strings.Fields("backupd apsd assetsd cloudd dasd healthd identityservicesd locationd mediaserverd nsurlsessiond photoanalysisd wifid")
 
-// log generates the lines of the log's days. The file's size is the number of lines of
-// each day.
+// log generates the lines of a log, day by day. The file's size is the number of lines
+// of one day.
 func (m *maker) log(w io.Writer, f *file) error {
 	var b strings.Builder
 	for day := f.since; day <= f.until; day++ {

@@ -18,7 +18,7 @@ import (
 type schema struct {
 	domain, path string
 	class        uint32
-	sizeOff      int64 // recorded minus stored length, as devices record that of the live file
+	sizeOff      int64 // recorded minus stored length; devices record the length of the live file
 	tables       string
 	change       func(*session)
 }
@@ -83,8 +83,8 @@ func (x *session) at(i, n int) time.Time {
 	return x.from.Add(time.Duration(span*int64(i)/int64(n+1)+int64(x.s.IntN(60))) * time.Second)
 }
 
-// amount returns the number of new rows of the day: about first on day 0, and about
-// later on later days.
+// amount returns the number of new rows of the day: first on day 0, and about later on
+// each later day.
 func (x *session) amount(first, later int) int {
 	if x.day == 0 {
 		return first

@@ -30,8 +30,8 @@ const (
 // device does not send such content.
 const flagDataless = 0x40000000
 
-// file is a row of Manifest.db. The seed, the device and the fields up to until
-// determine its content.
+// file is a row of Manifest.db. Its content follows from the seed, the device and the
+// fields from domain to until.
 type file struct {
 	domain, path string
 	kind         kind

@@ -41,7 +41,7 @@ func advance(t *testing.T, s *Series, dir string, n int) {
 	}
 }
 
-// state is the state of a file when scan finds it.
+// state describes a file that scan has found.
 type state struct {
 	info fs.FileInfo
 	sum  [32]byte

@@ -23,8 +23,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// missing skips a test because a program is missing. If SNAP_TEST_INTEROP is set, it
-// fails the test instead.
+// missing skips a test because a program is missing. If SNAP_TEST_INTEROP is set, the
+// test fails instead.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -107,8 +107,8 @@ func wantSame(t *testing.T, got, want map[string]string) {
 	}
 }
 
-// roundTrip imports a backup folder with its password and opens the repository again.
-// It then materializes the snapshot, for which it does not give the password.
+// roundTrip imports a backup folder with its password, and opens the repository again.
+// It then materializes the snapshot without the password of the backup.
 func roundTrip(t *testing.T, folder, password string) string {
 	t.Helper()
 	ctx := context.Background()
