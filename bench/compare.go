@@ -17,7 +17,7 @@ type content struct {
 	sum  [sha256.Size]byte
 }
 
-// contents are all slash-separated paths of a backup folder.
+// contents maps each path of a backup folder, slash-separated, to the content there.
 type contents map[string]content
 
 // bytes returns the total size and the number of files.
@@ -74,7 +74,7 @@ func sumFile(path string) (size int64, sum [sha256.Size]byte, err error) {
 	return size, sum, err
 }
 
-// compare returns an error that names a path in which got differs.
+// compare returns an error that names a path at which got differs; nil if none does.
 func (c contents) compare(got contents) error {
 	for path, want := range c {
 		have, ok := got[path]

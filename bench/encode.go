@@ -16,8 +16,8 @@ type programs struct{}
 // maxDictionary is the maximum window of xz and xdelta3, in bytes.
 const maxDictionary = 512 << 20
 
-// window returns the size of a window for a file. A larger one does not compress
-// better, and takes time to set up for each of thousands of files.
+// window returns the size of a window for a file. A larger window would not compress
+// better, and setting it up for each of thousands of files would take time.
 func window(size int64) string {
 	w := int64(1 << 19) // the minimum of xdelta3
 	for w < size && w < maxDictionary {
@@ -26,8 +26,8 @@ func window(size int64) string {
 	return strconv.FormatInt(w, 10)
 }
 
-// compress uses the older format, which adds 13 bytes to the data. .xz adds about
-// 60.
+// compress uses the older format .lzma, which adds 13 bytes to the data. The format .xz
+// adds about 60.
 func (programs) compress(ctx context.Context, name string, size int64) (int64, error) {
 	return outputSize(exec.CommandContext(ctx, "xz", "--format=lzma", "--lzma1=preset=9,dict="+window(size), "--stdout", "--keep", "--", name))
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// encoder returns how many bytes encoded files take.
+// encoder encodes files. Its methods return the number of bytes that the result takes.
 type encoder interface {
 	// compress encodes a file without an earlier version.
 	compress(ctx context.Context, name string, size int64) (int64, error)
@@ -30,8 +30,8 @@ type encoder interface {
 type floorSize struct {
 	// Each is the sum of all new files, encoded separately.
 	Each int64 `json:"each"`
-	// Together is the same with new files below smallFile as one stream per day,
-	// which compresses property lists far better.
+	// Together is the same sum, but with all new files of the day below smallFile
+	// encoded as one stream. This compresses property lists far better.
 	Together int64 `json:"together"`
 }
 
@@ -39,9 +39,9 @@ type floorSize struct {
 const smallFile = 64 << 10
 
 // floor computes the bytes that a day's changes need if each changed file is stored as
-// a delta to the file of the same path the day before, and each new file is compressed.
-// Content that was seen before, under any name, counts 0 bytes, and so do names,
-// metadata and encryption.
+// a delta to the file at the same path on the day before, and each new file is
+// compressed. Content that was seen before, under any name, counts 0 bytes, and so do
+// names, metadata and encryption.
 type floor struct {
 	encode encoder
 	before string // folder with yesterday's files
@@ -114,7 +114,8 @@ func (f *floor) add(ctx context.Context, live string, now contents) (floorSize, 
 	return size, nil
 }
 
-// newContent returns the sorted paths of files with new content, one for each content.
+// newContent returns the sorted paths of files with new content, one path for each new
+// content.
 func (f *floor) newContent(now contents) []string {
 	var paths []string
 	for path := range now {
@@ -164,11 +165,11 @@ func copyFile(to, from string) (err error) {
 }
 
 // floorSeries computes the floor of a series day by day. Encryption hides what has
-// changed, so if devices encrypt, it uses folders with the same content without
-// encryption.
+// changed. So if the devices encrypt, floorSeries uses folders with the same content
+// that are not encrypted.
 type floorSeries struct {
 	floor *floor
-	plain *synthetic.Series // nil if the folders of the run are plain
+	plain *synthetic.Series // nil if the folders of the run are not encrypted
 	dir   string
 }
 

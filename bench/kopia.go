@@ -14,7 +14,7 @@ func kopiaTool() tool {
 		create: func(p params) [][]string {
 			return [][]string{
 				{"repository", "create", "filesystem", "--path", p.repo},
-				// By default it keeps only the last snapshots of an hour and a day.
+				// By default kopia keeps only the last snapshots of an hour and a day.
 				{"policy", "set", "--global", "--compression", "zstd", "--keep-latest", "100000"},
 			}
 		},

@@ -2,9 +2,9 @@
 //
 // It generates a series of backup folders (package synthetic), stores each day with
 // every installed program, and prints one Markdown table: repository sizes, and wall
-// time, CPU time and peak memory of storing, restoring and checking. For comparison
-// the table has the floor, which is the size of the changed bytes after good delta and
-// compression programs, and the times of cp and checksum programs.
+// time, CPU time and peak memory of storing, restoring and checking. For comparison the
+// table also has the times of cp and checksum programs, and the floor: the size that
+// good delta and compression programs reduce the changes to.
 //
 // All programs store the same folders, take turns, and have their own repositories and
 // caches. bench compares everything that they restore with the original. It never
@@ -46,7 +46,7 @@ func main() {
 	}
 }
 
-// config is the values of the flags.
+// config has the values of the flags.
 type config struct {
 	series synthetic.Config
 	days   int

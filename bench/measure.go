@@ -45,8 +45,8 @@ type command struct {
 }
 
 const (
-	maxOutput = 16 << 20 // of a program, kept for parsing
-	maxErrors = 4 << 10  // of a program, shown when it fails
+	maxOutput = 16 << 20 // bytes of a program's output that are kept for parsing
+	maxErrors = 4 << 10  // bytes of its error output that are shown if it fails
 )
 
 // measure runs a command and returns its resource usage and standard output. An exit

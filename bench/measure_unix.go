@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// measures reports whether this system can measure.
+// measures says whether bench can measure on this system.
 const measures = true
 
 // starterEnv is set for a process that is the starter.

@@ -41,7 +41,7 @@ type toolReport struct {
 	Version  string            `json:"version,omitempty"`
 	Settings string            `json:"settings,omitempty"`
 	Commands map[string]string `json:"commands,omitempty"`
-	Sizes    [][]int64         `json:"repository_bytes,omitempty"` // by day, of all repetitions
+	Sizes    [][]int64         `json:"repository_bytes,omitempty"` // by day, then by repetition
 	Samples  map[step][]sample `json:"samples"`
 	Restored int               `json:"identical_restores"`
 	Wrong    []string          `json:"wrong_restores,omitempty"`

@@ -50,7 +50,7 @@ type bench struct {
 	backups string        // folder of the backup folders
 	rounds  [][]*toolRepo // by repetition, one of each tool
 	days    []contents    // of all backup folders together, by day
-	turn    int           // rounds so far
+	turn    int           // number of rounds so far
 	report  *report
 }
 
@@ -119,8 +119,8 @@ func (b *bench) createRepos(ctx context.Context) error {
 }
 
 // eachRepo calls do for every repository. A round has one repository of each tool. Each
-// round begins with another tool, so that noise and caches favour none, and ends with a
-// call of the functions in after.
+// round begins with another tool, so that noise and caches favour no tool. At the end
+// of each round, eachRepo calls the functions in after.
 func (b *bench) eachRepo(do func(*toolRepo) error, after ...func() error) error {
 	for _, round := range b.rounds {
 		for i := range round {

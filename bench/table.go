@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// figure is a kind of figure of a step.
+// figure is a kind of number that the table shows for a step, such as its CPU time.
 type figure struct {
 	unit string
 	of   func(sample) float64
@@ -22,7 +22,7 @@ var figures = []figure{
 	{"peak MB", func(s sample) float64 { return float64(s.Peak) / 1e6 }, 0},
 }
 
-// times are the figures of steps for comparison.
+// times are the figures of steps that serve only for comparison, such as cp.
 var times = figures[:2]
 
 // row is a line of the table.

@@ -16,14 +16,14 @@ type params struct {
 	repo   string // folder of the repository
 	home   string // folder of the program's settings and caches
 	folder string // name of a device's backup folder, in the working folder of store
-	label  string // of the day, such as day3
+	label  string // label of the day, such as day3
 	before string // label of the day before, empty on the first
-	id     string // of a snapshot
+	id     string // ID of a snapshot
 	target string // where to restore to
 }
 
-// tool describes a backup program and its command lines. They use the program's default
-// settings, except for those named in about.
+// tool describes a backup program and its command lines. The command lines use the
+// program's default settings, except for those named in about.
 type tool struct {
 	name        string
 	about       string // for the report: settings and missing features
@@ -43,7 +43,7 @@ type tool struct {
 // secret is the password of all repositories. Their contents are not secret.
 const secret = "bench"
 
-// snapName is the only tool that is built.
+// snapName is the name of the only tool that bench builds.
 const snapName = "snap"
 
 // allTools lists the tools in the order of the report's columns.
@@ -59,8 +59,8 @@ func toolNames() []string {
 	return names
 }
 
-// findTools returns the tools in c.tools, or else all installed ones, and the names of
-// missing ones.
+// findTools returns the tools in c.tools, or all installed tools if it is nil. missing
+// has the names of tools that are not installed.
 func findTools(ctx context.Context, c config) (found []*tool, missing []string, err error) {
 	for _, name := range c.tools {
 		if !slices.Contains(toolNames(), name) {
@@ -146,7 +146,8 @@ func (t *tool) describe() map[string]string {
 	return out
 }
 
-// snapshotID returns the snapshot ID of a stored day. No step includes its time.
+// snapshotID returns the snapshot ID of a stored day. The time that this takes counts
+// for no step.
 func (t *tool) snapshotID(ctx context.Context, p params, dir string) (string, error) {
 	if t.list == nil {
 		return "", nil

@@ -1,10 +1,10 @@
 // Package faultpoint chooses the points of failure that a test tries.
 //
-// A test that fails or interrupts an operation at each of its steps is thorough
-// and slow. By default it tries a random sample of the steps. With SNAP_TEST_ALL
-// set it tries every step, as CI does; with -short it tries a smaller sample.
-// A sample depends on the test's name and on a seed, which the test logs.
-// SNAP_TEST_SEED replays it.
+// A test that makes an operation fail at each of its steps, or interrupts it
+// there, is thorough but slow. By default it tries a random sample of the steps.
+// If SNAP_TEST_ALL is set, as in CI, it tries every step. With -short it tries a
+// smaller sample. A sample depends on the test's name and on a seed, which the
+// test logs. To repeat a sample, set SNAP_TEST_SEED to that seed.
 package faultpoint
 
 import (
@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// shortDivisor is by how much -short shrinks a sample.
+// shortDivisor is the number by which -short divides the size of a sample.
 const shortDivisor = 4
 
 // seed is the seed of all samples of this process.
@@ -45,9 +45,9 @@ func Rand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed(), h.Sum64()))
 }
 
-// Choose returns the points to try, sorted, out of the n points 0 to n-1: all
-// of them if All returns true, otherwise want points: the last one and others
-// chosen at random.
+// Choose returns the points to try, sorted, out of the n points 0 to n-1. If All
+// returns true, these are all n points. Otherwise they are want points, or fewer
+// with -short: the last point, and others chosen at random.
 func Choose(t testing.TB, n, want int) []int {
 	t.Helper()
 	if testing.Short() {
@@ -63,7 +63,7 @@ func Choose(t testing.TB, n, want int) []int {
 	if want <= 0 {
 		return nil
 	}
-	// The last step is the one that commits.
+	// Always try the last step, since it is the one that commits.
 	rng := Rand(t)
 	rng.Shuffle(n-1, func(i, j int) { points[i], points[j] = points[j], points[i] })
 	points = append(points[:want-1], n-1)

@@ -1,9 +1,10 @@
 // Package process identifies processes and tells whether they still run, so
 // that locks of dead processes can be removed.
 //
-// A process is identified by its number, its start time, its host and that
-// host's boot, and its PID namespace, since each container has its own. The
-// package never claims anything about processes of other hosts and namespaces.
+// A process is identified by its number, its start time, its host, the boot of
+// that host, and its PID namespace. The namespace is needed since each container
+// has its own. The package never says that a process of another host or namespace
+// is alive or dead.
 package process
 
 import (
@@ -27,7 +28,7 @@ type State int
 
 // The states of a process.
 const (
-	Unknown State = iota // it runs elsewhere, or the system does not report it
+	Unknown State = iota // the process runs elsewhere, or the system does not report its state
 	Alive
 	Dead
 )

@@ -1,9 +1,9 @@
 // Package ramtemp keeps the temporary files of tests in memory, where creating
 // files is many times faster than on a disk.
 //
-// It is for tests that do not test the file system. It does nothing if the
-// system has no file system in memory, if that has little free space, or if
-// TMPDIR is set.
+// It is for tests that do not test the file system. It does nothing if the system
+// has no file system in memory, if this file system has too little free space, or
+// if TMPDIR is set.
 package ramtemp
 
 import "os"
@@ -13,8 +13,8 @@ const (
 	need     = 2 << 30 // bytes of free space
 )
 
-// Use makes os.TempDir, and with it testing.T.TempDir, a folder in memory, and
-// returns the function that removes it. Call it in TestMain:
+// Use makes a folder in memory that os.TempDir then returns and testing.T.TempDir uses.
+// The returned function removes the folder. Call Use in TestMain:
 //
 //	func TestMain(m *testing.M) {
 //		defer ramtemp.Use()()

@@ -68,8 +68,8 @@ func (p *Policy) Empty() bool {
 	return p.Within == Duration{} && len(p.Tags) == 0
 }
 
-// rule keeps the newest snapshot of each period. It keeps count snapshots in total, or,
-// if within is set, all within this duration.
+// rule keeps the newest snapshot of each period: of count periods, or, if within is
+// set, of all periods within this duration.
 type rule struct {
 	name   string
 	count  int

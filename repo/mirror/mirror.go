@@ -118,7 +118,7 @@ func Run(ctx context.Context, source, target backend.Backend, opts Options) (*Re
 type mirrorer struct {
 	source, target backend.Backend
 	opts           Options
-	memory         *semaphore.Weighted // bytes of files
+	memory         *semaphore.Weighted // limits the bytes of files in memory
 	buffers        sync.Pool           // *[]byte
 	hashers        sync.Pool           // *blake.Hasher
 
