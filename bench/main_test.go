@@ -20,7 +20,8 @@ import (
 	"github.com/snap-backup/snap/internal/ramtemp"
 )
 
-// allocateEnv makes the test program a child process that uses this many bytes.
+// allocateEnv, if set, makes the test program a child process that uses this number of
+// bytes.
 const allocateEnv = "SNAP_BENCH_TEST_ALLOCATE"
 
 func TestMain(m *testing.M) {
@@ -174,7 +175,7 @@ func TestRunTellsWhatFailed(t *testing.T) {
 func TestParseFlags(t *testing.T) {
 	for _, tt := range []struct {
 		args []string
-		want string // in the error; empty for none
+		want string // text of the error; empty if there is no error
 	}{
 		{nil, ""},
 		{[]string{"-days", "2", "-encrypt", "alternate", "-compact", "-tools", "snap,rsync"}, ""},

@@ -33,7 +33,7 @@ func TestSamplePlus(t *testing.T) {
 	}
 }
 
-// exampleReport returns a report whose table is written in the tests.
+// exampleReport returns a report whose expected table is in the tests.
 func exampleReport() *report {
 	s := func(seconds ...float64) []sample {
 		var out []sample

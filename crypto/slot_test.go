@@ -50,7 +50,7 @@ func TestSlot(t *testing.T) {
 	}
 }
 
-// A slot with swapped sealed fields opens nothing.
+// A slot whose sealed fields were swapped cannot be opened.
 func TestSlotFieldsDoNotMix(t *testing.T) {
 	t.Parallel()
 	var f slotFile
@@ -191,8 +191,8 @@ func TestRecoveryKey(t *testing.T) {
 	}
 }
 
-// A wrong letter and swapped neighbours are found. The checksum of 20 bits can miss
-// some, but not with this seed.
+// The checksum finds a wrong letter and swapped neighbours. Its 20 bits can miss some
+// of these errors, but miss none with this seed.
 func TestRecoveryTypos(t *testing.T) {
 	t.Parallel()
 	text, err := NewRecoveryKey(seeded(9))
@@ -225,7 +225,7 @@ func TestPasswordsAreUnchanged(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
 		"", "x", "correct horse battery staple", " leading and trailing ", "o0O-iIl", "パスワード", "\xff\xfe",
-		// Six words of six letters, out of letters that recovery keys have.
+		// Six words of six letters, all of which recovery keys can have.
 		"copper-magnet-orchid-planet-bronze-simple", "Parrot-badger-canary-ferret-gopher-marmot",
 		"nektar-hamster-2-and-more-words-to-get-to-36", strings.Repeat("a", 36), strings.Repeat("0", 35),
 		"zzzzzz-zzzzzz-zzzzzz-zzzzzz-zzzzzz-zz1234",
@@ -254,7 +254,7 @@ func FuzzSecret(f *testing.F) {
 			}
 			return
 		}
-		// A returned secret must be returned unchanged.
+		// Secret must return its own results unchanged.
 		again, err := Secret(string(got))
 		if err != nil || !bytes.Equal(again, got) {
 			t.Fatal(fmt.Sprintf("%q becomes %q becomes %q", typed, got, again), err)

@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// history returns pack headers as after years of backups and prunes. With deltas,
-// the dictionary of most blocks is a run of chunks, mostly recent ones.
+// history returns pack headers like those of a repository after years of backups and
+// prunes. With deltas, the dictionary of most blocks is a run of mostly recent chunks.
 func history(chunks int, deltas bool) []pack.Header {
 	rng := mrand.New(mrand.NewPCG(1, 2))
 	var all []chunk.ID
@@ -39,8 +39,8 @@ func history(chunks int, deltas bool) []pack.Header {
 	return packs
 }
 
-// seal returns index files with each packs per file, and the length of their
-// plain forms.
+// seal returns index files and the total length of their plain forms. each is the
+// number of packs in a file.
 func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (files [][]byte, plain int) {
 	t.Helper()
 	f := &File{}

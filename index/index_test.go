@@ -74,8 +74,8 @@ func TestModel(t *testing.T) {
 			}
 		}
 		x.Compact()
-		// A chunk is known if a copy of it can be decoded with as many dictionaries
-		// as a reader follows.
+		// A chunk is known if a copy of it can be decoded without more dictionaries
+		// than a reader follows.
 		decodable := map[chunk.ID]bool{}
 		for range pack.MaxDepth + 1 {
 			before := maps.Clone(decodable)
@@ -228,9 +228,9 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-// BenchmarkAdd loads index files of 240,000 chunks: all in full, or five of six in
-// deltas at depths up to 5. Half of the files that need another file are loaded
-// before it.
+// BenchmarkAdd loads index files of 240,000 chunks: all without a dictionary, or five
+// of six in deltas at depths up to 5. Some files need chunks of another file. Half of
+// them are loaded before that file.
 func BenchmarkAdd(b *testing.B) {
 	const files, packs, blocks, chunks = 8, 15, 250, 8
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
@@ -284,7 +284,8 @@ func TestCopiesThatNeedEachOther(t *testing.T) {
 	delta := func(n, base uint32) pack.Header {
 		return pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Delta, Dict: []chunk.ID{id(base)}, Chunks: []pack.Chunk{{ID: id(n), Length: 5}}}}}
 	}
-	// One writer stores 1, 2, 3, each as a delta of the one before, the other 3, 2, 1.
+	// One writer stores chunks 1, 2, 3, the other 3, 2, 1. Each chunk after the first
+	// is a delta of the chunk before.
 	headers := []pack.Header{full(1), delta(2, 1), delta(3, 2), full(3), delta(2, 3), delta(1, 2)}
 	rapid.Check(t, func(t *rapid.T) {
 		x := New()

@@ -20,8 +20,8 @@ func one(dict []chunk.ID, ids ...chunk.ID) pack.Header {
 	return pack.Header{Blocks: []pack.Block{b}}
 }
 
-// A chunk that only a retired pack holds, or that needs one, is not reusable. A
-// copy in another pack is preferred. A chunk that is stored again is reusable.
+// A chunk is not reusable if only a retired pack holds it, or if it needs a retired
+// pack. Copies in other packs are preferred. A chunk that is stored again is reusable.
 func TestRetire(t *testing.T) {
 	t.Parallel()
 	x := New()

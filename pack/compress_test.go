@@ -14,8 +14,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// longHeader returns a header with blocks of four chunks each. With repeats the
-// dictionary of each block is the chunks of the one before.
+// longHeader returns a header with blocks of four chunks each. With repeats, the
+// dictionary of each block has the chunks of the block before.
 func longHeader(blocks int, repeats bool) Header {
 	rng := rand.New(rand.NewPCG(1, 2))
 	h := Header{Blocks: []Block{}}

@@ -119,7 +119,7 @@ func TestCodecRoundTrip(t *testing.T) {
 		if err != nil || !bytes.Equal(got, tc.data) {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
-		// A frame of another length than in the header is refused.
+		// A frame whose length differs from the length in the header is refused.
 		for _, off := range []int{-1, 1} {
 			lying := &Block{Encoding: enc, Stored: b.Stored, Chunks: []Chunk{{Length: uint32(len(tc.data) + off)}}}
 			if _, err := c.Decode(nil, sealed, lying, nil); !errors.Is(err, ErrDamaged) {

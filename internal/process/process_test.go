@@ -35,7 +35,7 @@ func TestState(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	// Until it is waited for, the process is a zombie.
+	// The process is a zombie until Wait is called.
 	in.Close()
 	cmd.Wait()
 	if got := child.State(self); got != Dead {
@@ -62,7 +62,7 @@ func TestState(t *testing.T) {
 	}
 }
 
-// TestSleeper is the process that TestState looks at.
+// TestSleeper runs as the process whose state TestState checks.
 func TestSleeper(t *testing.T) {
 	if os.Getenv("PROCESS_TEST_SLEEPER") == "" {
 		t.Skip("not asked for")

@@ -26,7 +26,7 @@ const (
 type pkg struct {
 	name        string // its Go name
 	comment     string
-	imports     []string // of files that are not tests; this module's packages by path below the module
+	imports     []string // of files that are not tests; a package of this module by its path below the module
 	testImports []string
 	lines       int // without tests
 	functions   []function
@@ -166,8 +166,9 @@ func each(t *testing.T, check func(dir string, r *pkg)) {
 	}
 }
 
-// matches reports whether dir is one of the patterns: a path, a path and "/..."
-// for it and all below it, or "..." for every package.
+// matches reports whether dir matches one of the patterns. A pattern is a path; or a
+// path followed by "/...", which also matches all paths below; or "...", which matches
+// every package.
 func matches(dir string, patterns ...string) bool {
 	for _, p := range patterns {
 		base, below := strings.CutSuffix(p, "/...")

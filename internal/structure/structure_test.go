@@ -13,7 +13,7 @@ import (
 )
 
 // layers are the packages from the bottom to the top. A package imports only
-// packages of its own line and of lines above it here. A package belongs to the
+// packages of its own line here and of earlier lines. A package belongs to the
 // first line that matches it. Packages for tests are in no layer.
 var layers = [][]string{
 	{"internal/..."},
@@ -40,7 +40,7 @@ var layers = [][]string{
 	{"bench", "cmd/..."},
 }
 
-// forbidden are imports that the layers allow but that are wrong.
+// forbidden lists imports that are wrong although the layers allow them.
 var forbidden = []struct {
 	from, to, except []string
 	why              string
@@ -71,8 +71,8 @@ var testPackages = []string{
 	"repo/backend/backendtest", "repo/backend/crash", "repo/backend/fault", "repo/repotest",
 }
 
-// libraryUsers are the packages that may import a library, so that few depend on
-// its peculiarities.
+// libraryUsers lists the only packages that may import a library, so that few packages
+// depend on its peculiarities.
 var libraryUsers = []struct {
 	library string
 	users   []string
@@ -109,7 +109,7 @@ func TestLayers(t *testing.T) {
 	})
 }
 
-// ours are the imports of this module.
+// ours returns the imports that are packages of this module.
 func ours(imports []string) (found []string) {
 	all, _ := packages()
 	for _, to := range imports {

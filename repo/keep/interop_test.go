@@ -96,8 +96,8 @@ func TestInteropRestic(t *testing.T) {
 	}
 }
 
-// keepsOldest reports whether this restic also keeps the oldest snapshot as long as
-// a rule can keep more. Versions since 0.16.0 do.
+// keepsOldest reports whether this restic also keeps the oldest snapshot if a rule has
+// kept fewer than its number. Versions since 0.16.0 do.
 func keepsOldest(t *testing.T) bool {
 	t.Helper()
 	out, err := exec.Command("restic", "version").Output()

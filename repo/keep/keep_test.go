@@ -18,8 +18,9 @@ func at(t testing.TB, text string) time.Time {
 	return time.Time{}
 }
 
-// series parses snapshots, oldest first: a time each, then ! if it is incomplete, ? if it
-// has lost a part, * if it is pinned, and tags after #.
+// series parses a list of snapshots, oldest first. Each is a time, followed by ! if the
+// snapshot is incomplete, ? if it has lost a part, * if it is pinned, and # before its
+// tags.
 func series(t testing.TB, text string) ([]Snapshot, []string) {
 	t.Helper()
 	var list []Snapshot

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// caseless is like some shares: names that differ only in case are one file, and
-// are listed in capitals.
+// caseless is like some shares: names that differ only in case mean the same file, and
+// List shows them in capitals.
 type caseless struct{ backend.Backend }
 
 func (c caseless) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
@@ -41,8 +41,8 @@ func (c caseless) Put(ctx context.Context, name string, b []byte) error {
 	return c.Backend.Put(ctx, strings.ToLower(name), b)
 }
 
-// If a store hides files, as a share that folds names does, a mirror run copies
-// files again and removes nothing.
+// A share that changes the case of names hides files from List. A mirror run then
+// copies these files again and removes nothing.
 func TestMirrorToACaselessStore(t *testing.T) {
 	t.Parallel()
 	source, target := repotest.New(t, 1, 2), memory.New()

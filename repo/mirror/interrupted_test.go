@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// After an interrupted run, the target must keep what the source then loses,
-// since it is the only good copy.
+// If the source loses files after an interrupted run, the target must keep them, since
+// it has the only good copies.
 func TestMirrorNotesDoNotCoverLosses(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -76,7 +76,8 @@ func TestMirrorNotesDoNotCoverLosses(t *testing.T) {
 	}
 }
 
-// With the key, notes of the target do not count.
+// With the key, a run checks the snapshots of the source, whatever the notes of the
+// target say.
 func TestMirrorAsksDespiteNotes(t *testing.T) {
 	t.Parallel()
 	source, target := repotest.New(t, 1, 2, 3), memory.New()
@@ -95,7 +96,8 @@ func TestMirrorAsksDespiteNotes(t *testing.T) {
 	}
 }
 
-// The target needs a torn file that was replaced.
+// A run that replaces a torn file of the target must not note it as removable, since
+// the target needs it.
 func TestMirrorMakesNoNoteOfReplacedFiles(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -147,8 +149,8 @@ func keyed(source backend.Backend, withKey bool) mirror.Options {
 }
 
 // Without the key, the notes of an interrupted run do not make the next run
-// remove packs that the source has lost. It does remove what a prune of the
-// source removed.
+// remove packs that the source has lost. The next run does remove packs that a
+// prune of the source has removed.
 func TestMirrorWithoutKeyAfterAnInterruption(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -221,7 +223,7 @@ func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		// The notes of the run before exist again, listed first or last.
+		// Put the list that the run replaced back. A List shows it first or last.
 		lists := repotest.FilesIn(t, before, "mirrored/")
 		if err := target.Put(ctx, lists[0], repotest.Content(t, before)[lists[0]]); err != nil {
 			t.Fatal(err)
@@ -240,7 +242,7 @@ func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 		if n := len(repotest.FilesIn(t, target, "mirrored/")); n != 1 {
 			t.Errorf("%d lists remain", n)
 		}
-		// Both snapshots added from the source, so both may be removed.
+		// Both added snapshots were copied from the source, so both may be removed.
 		if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,7 @@ func sameRepository(t testing.TB, source, target backend.Backend) error {
 		}
 	}
 	for name := range b {
-		if strings.HasPrefix(name, "mirrored/") || strings.HasPrefix(name, repotest.ChecksDir) { // each remembers its own checks
+		if strings.HasPrefix(name, "mirrored/") || strings.HasPrefix(name, repotest.ChecksDir) { // source and mirror each remember their own checks
 			delete(b, name)
 		}
 	}
@@ -218,7 +218,8 @@ func TestMirrorOfAFailingSource(t *testing.T) {
 		func(be *memory.Backend, _ error) error { return sameRepository(t, source, be) })
 }
 
-// Another process stores or prunes at any step of a mirror run on its source.
+// During a mirror run, at any of its steps, another process stores in the source or
+// prunes it.
 func TestMirrorOfALivelySource(t *testing.T) {
 	t.Parallel()
 	base, older := outdatedMirror(t)
@@ -288,7 +289,7 @@ func TestMirrorRefuses(t *testing.T) {
 		what    string
 		spoil   func(t *testing.T, source, target *memory.Backend)
 		want    string
-		always  bool // also with AcceptRemovals
+		always  bool // refused even with AcceptRemovals
 		withKey bool // also, or only, with the key
 	}{
 		{"config missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, "", 1) }, "no config file", true, false},
@@ -354,7 +355,8 @@ func TestMirrorRefuses(t *testing.T) {
 	}
 }
 
-// A mirror run repeats everything that forget and prune did.
+// A mirror run repeats on the target everything that forget and prune did in the
+// source.
 func TestMirrorFollowsPrunes(t *testing.T) {
 	t.Parallel()
 	for _, forget := range [][]int{{1}, {1, 2}, {3}, {4, 5}} {
@@ -421,7 +423,7 @@ func TestMirrorOfADamagedSource(t *testing.T) {
 			v, err := repotest.Examine(target, repotest.Secret)
 			want := map[bool][]int{true: {1, 2, 3, 4}, false: {}}[!emptyTarget]
 			if dir == repotest.SnapshotsDir && emptyTarget {
-				continue // three of the four
+				continue // the target has three of the four days
 			}
 			if err != nil || !slices.Equal(v.Days, want) {
 				t.Errorf("%s: days %v, want %v, %v", name, v.Days, want, err)

@@ -22,7 +22,8 @@ func forged(percent, shard, parity int, files ...file) []byte {
 	return h.encode(nil)
 }
 
-// plant stores b as a parity file under the name of an undamaged one.
+// plant stores b as a parity file. The name is the hash of b, as that of an undamaged
+// file.
 func plant(t testing.TB, be *memory.Backend, b []byte) string {
 	t.Helper()
 	hash := hashOf(b)
@@ -33,7 +34,8 @@ func plant(t testing.TB, be *memory.Backend, b []byte) string {
 	return name
 }
 
-// Heal makes a damaged parity file without files again and heals other groups.
+// Heal makes the damaged parity file of a group without files again, and heals other
+// groups.
 func TestHealWithDamagedEmptyGroup(t *testing.T) {
 	be := protectedStore(t)
 	want := content(t, be, "packs/")

@@ -80,7 +80,8 @@ func heal(t testing.TB, be backend.Backend) *HealReport {
 // sizes are lengths around those of shards and stripes.
 var sizes = []int{300_000, 300_000, 299_999, shardSize, shardSize + 1, 1, 50, 7 * shardSize, 400_000, 123_456}
 
-// protectedStore returns a store with two full groups and two partial ones.
+// protectedStore returns a store with two groups of the maximum size and two smaller
+// ones.
 func protectedStore(t testing.TB) *memory.Backend {
 	t.Helper()
 	be := withConfig(t)
@@ -187,7 +188,7 @@ func TestRefreshKeepsGroupsThatHeal(t *testing.T) {
 	}
 }
 
-// Heal restores as many files as a stripe can lose, and changes nothing else.
+// Heal restores as many files as a stripe can lose shards, and changes nothing else.
 func TestHeal(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -14,8 +14,8 @@ import (
 	"lukechampine.com/blake3"
 )
 
-// After a crash at any point the damaged or the good file exists, and the good one
-// after Finish.
+// After a crash at any point, the damaged or the good file exists. After Finish, the
+// good file exists.
 func TestPutSurvivesEveryCrash(t *testing.T) {
 	t.Parallel()
 	id := blake3.Sum256(good)
@@ -25,7 +25,7 @@ func TestPutSurvivesEveryCrash(t *testing.T) {
 	}
 }
 
-// good ends like config.
+// good is complete, as a config must be: JSON followed by a newline.
 var good = []byte(`{"good":1}` + "\n")
 
 func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {

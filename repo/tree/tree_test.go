@@ -283,7 +283,7 @@ func TestMissingAndWrongNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaf := top.Children[1].ID
-	// A node that names its own parent's level cannot make a loop.
+	// A child of the same level as its parent, here a root, cannot make a loop.
 	n, _ := LoadNode(ctx, s.load, root)
 	n.Children[0].ID = root
 	looped, _ := s.save(ctx, n.encode(), nil)

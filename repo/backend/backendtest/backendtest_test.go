@@ -60,7 +60,7 @@ func (b *broken) Delete(ctx context.Context, name string) error {
 	return b.Backend.Delete(ctx, name)
 }
 
-// collect returns the files in memory, for stores that list others.
+// collect returns the files of m, for broken stores that list something else.
 func collect(ctx context.Context, m *memory.Backend, prefix string) (infos []backend.Info, err error) {
 	err = m.List(ctx, prefix, func(info backend.Info) error { infos = append(infos, info); return nil })
 	return infos, err

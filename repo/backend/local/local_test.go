@@ -177,8 +177,8 @@ func TestCreateAndOpenRefuse(t *testing.T) {
 		about string
 		open  func(string) (*local.Backend, error)
 		dir   string
-		kind  error  // nil: any
-		text  string // of the hint
+		kind  error  // nil means any kind
+		text  string // text of the hint
 	}{
 		{"Open of a missing folder", local.Open, missing, fs.ErrNotExist, "connect it"},
 		{"Open of a file", local.Open, file, nil, ""},

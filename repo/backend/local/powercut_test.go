@@ -175,7 +175,7 @@ func (e expectation) retry(m *machine, noLinks bool) error {
 }
 
 // attempt runs a script in a process that fails at call p.at, and verifies every state
-// that a power cut after it can leave.
+// that a power cut after the failure can leave.
 func attempt(p *process, script []change, seeds int) error {
 	e := make(expectation)
 	e.run(start(p), script)
@@ -199,7 +199,7 @@ func attempt(p *process, script []change, seeds int) error {
 	}
 	if left, err := p.find(tmpFolder); err == nil && !p.dead && len(left.now) > 0 {
 		switch what {
-		case "create TEMP", "remove TEMP": // their files cannot be removed
+		case "create TEMP", "remove TEMP": // after these failures a temporary file remains
 		default:
 			return fmt.Errorf("call %d, %q: %d temporary files remain", p.at, what, len(left.now))
 		}
@@ -277,8 +277,8 @@ func TestEveryFlushIsNeeded(t *testing.T) {
 	}
 }
 
-// withoutFlush skips one flush and cuts the power after each number of completed
-// changes. It returns the first fault that it finds.
+// withoutFlush cuts the power after each possible number of completed changes, with one
+// flush skipped before. It returns the first fault that it finds.
 func withoutFlush(at int, noLinks bool) error {
 	for n := 1; n <= len(plainScript); n++ {
 		p := &process{machine: newMachine(), at: at, trouble: forgetFlush, noLinks: noLinks}

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/backendtest"
 )
 
-// unflushed is a real disk that does not flush, for fast tests of other things than
+// unflushed is a real disk that does not flush. It makes tests fast that do not test
 // durability.
 type unflushed struct{ rootDisk }
 

@@ -146,7 +146,7 @@ func (m *machine) afterPowerCut(l loss) *machine {
 	return &machine{root: survive(m.root), starts: m.starts}
 }
 
-// trouble is what happens at one call of a process.
+// trouble is the kind of fault at one call of a process.
 type trouble int
 
 const (
