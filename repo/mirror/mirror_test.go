@@ -290,7 +290,7 @@ func TestMirrorRefuses(t *testing.T) {
 		spoil   func(t *testing.T, source, target *memory.Backend)
 		want    string
 		always  bool // refused even with AcceptRemovals
-		withKey bool // also, or only, with the key
+		withKey bool // whether the run has the key
 	}{
 		{"config missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, "", 1) }, "no config file", true, false},
 		{"keys missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.KeysDir, 9) }, "no key slot", true, false},
