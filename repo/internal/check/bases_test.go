@@ -72,8 +72,8 @@ type dependants struct {
 	trees map[repo.FileID]bool            // snapshots of which part of the tree is lost
 }
 
-// needsOf follows blocks to their deltas, and these to the files and trees of
-// each snapshot.
+// needsOf finds the deltas that need bad blocks, and the files and trees of each
+// snapshot that need any of these.
 func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants {
 	t.Helper()
 	bad = maps.Clone(bad)
@@ -120,8 +120,8 @@ func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants
 	return d
 }
 
-// traced returns an error unless exactly what depends on the damage is lost, to
-// check and to restoring, and both name file, and no other, as the cause.
+// traced returns an error unless both check and restore find lost exactly the files
+// and trees in want, and name only the given file as the cause.
 func traced(be *memory.Backend, want dependants, file string) error {
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))

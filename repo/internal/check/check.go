@@ -27,8 +27,8 @@ import (
 // Options say how thorough a check is.
 type Options struct {
 	// ReadData is the fraction of the packs to read and verify, from 0 (structure
-	// only) to 1 (every byte). Packs that were never read, or longest ago, come
-	// first, in random order if their times are equal.
+	// only) to 1 (every byte). Packs that were never read come first, then those
+	// read longest ago. The order is random among packs with equal times.
 	ReadData float64
 	// ReadPacks and ReadBytes, if not 0, give a number of packs or bytes instead
 	// of a fraction.
@@ -47,7 +47,7 @@ type Problem struct {
 	File  string `json:"file,omitempty"` // in the repository
 	Text  string `json:"text"`
 	Hint  string `json:"hint,omitempty"`
-	Fatal bool   `json:"fatal"` // content is lost, or may be lost next
+	Fatal bool   `json:"fatal"` // content is lost, or may be lost soon
 }
 
 // Affected is a snapshot that cannot be restored completely.
@@ -135,7 +135,8 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	return &c.Report, nil
 }
 
-// Find is Run for repairs: it returns everything that the check has found.
+// Find is like Run, but returns everything that the check has found. Repairs use
+// it.
 func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}}
 	if err := c.keys(ctx); err != nil {
@@ -192,10 +193,10 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 	return c, nil
 }
 
-// reportOrphans reports blocks whose dictionary is in no pack, if something is lost.
-// Otherwise nothing needs them: a prune has left them in packs that hold other
-// blocks, and has removed their bases. If packs are missing, it reports only the
-// number of these blocks, since there can be thousands.
+// reportOrphans reports blocks whose dictionary is in no pack, if something is
+// lost. Otherwise nothing needs these blocks: a prune has removed their bases, but
+// not the blocks, since their packs hold others in use. If packs are missing, it
+// reports only the number of these blocks, since there can be thousands.
 func (c *Checker) reportOrphans() {
 	if n := len(c.orphans); n > 0 && len(c.Store.Missing) > 0 {
 		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("%d blocks of other packs cannot be decoded without it and other missing packs", n)}, missingHint)
@@ -209,8 +210,8 @@ func (c *Checker) reportOrphans() {
 	}
 }
 
-// excuseRetired counts retired packs as leftovers, not as problems: a prune may have
-// removed already what they need. They stay problems if something is lost.
+// excuseRetired lists retired packs as unreferenced. It removes problems with them
+// if nothing is lost: a prune may already have removed the bases of their blocks.
 func (c *Checker) excuseRetired() {
 	retired := map[string]bool{}
 	for id := range c.Store.RetiredIndexed {

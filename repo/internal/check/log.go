@@ -40,7 +40,7 @@ type checkRead struct {
 	Packs []layout.FileID `json:"packs"`
 }
 
-// readTimes is what all logs together say.
+// readTimes is the content of all logs together.
 type readTimes struct {
 	last  map[layout.FileID]time.Time
 	files []string // all log files, damaged ones included
@@ -53,7 +53,7 @@ func (t *readTimes) of(name string) time.Time {
 }
 
 // readLog reads all logs. It skips damaged ones: the packs that they name are then
-// read again too early, which does no harm.
+// read again earlier than necessary.
 func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 	t := &readTimes{last: map[layout.FileID]time.Time{}}
 	err := r.Backend.List(ctx, layout.ChecksDir, func(f backend.Info) error {
@@ -115,8 +115,8 @@ func parseCheckLog(plain []byte) (checkLog, error) {
 	return l, nil
 }
 
-// noteVerified notes that a pack was read completely. storeLog drops it again if a
-// problem names it. The caller holds c.mu.
+// noteVerified notes that a pack was read completely. storeLog drops the note if a
+// problem names the pack. The caller holds c.mu.
 func (c *Checker) noteVerified(name string) {
 	if id, err := layout.ParseFileID(name); err == nil {
 		c.verified[pack.ID(id)] = true
@@ -124,8 +124,8 @@ func (c *Checker) noteVerified(name string) {
 }
 
 // storeLog stores when packs were read, and counts those that were never read. The
-// check does not fail if it cannot store that, since it must work on a read-only
-// disk.
+// check does not fail if the log cannot be stored, since it must work on a
+// read-only disk.
 func (c *Checker) storeLog(ctx context.Context, past *readTimes, files []backend.Info) {
 	for _, p := range c.Report.Problems {
 		if id, err := layout.ParseFileID(p.File); err == nil {

@@ -32,10 +32,10 @@ func (c *Checker) newVerifier(p *plan) *verifier {
 	return &verifier{c: c, plan: p, codec: pack.NewCodec(c.Store.BlockSealer), hasher: c.Store.NewHasher()}
 }
 
-// verify reads a pack and checks every byte of it: its name, its header against
-// the index, and every chunk against its ID, except in blocks that are verified
-// with their family. It reports damage; an error means that the check cannot
-// continue.
+// verify reads a pack and checks every byte of it. It compares the name with the
+// hash, the header with the index, and the chunks with their IDs, except chunks of
+// blocks that are verified with their family. It reports damage; an error means
+// that the check cannot continue.
 func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -223,7 +223,7 @@ func (c *Checker) hasOtherCopy(ctx context.Context, id chunk.ID) bool {
 }
 
 // member verifies one block of a family. It skips a block whose dictionary is known
-// to be bad. If by is nil, it skips a block whose dictionary cannot be read, too,
+// to be bad. If by is nil, it also skips a block whose dictionary cannot be read,
 // and notes skipped blocks for verifySkipped.
 func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Detours) (stored int64, err error) {
 	r := v.c.Store

@@ -8,14 +8,14 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// plan is the order in which a check decodes blocks that have a dictionary or are
-// in one. Blocks that are connected in this way, directly or through others, form a
-// family. One goroutine verifies a family, each block soon after the blocks that it
-// needs, so that most blocks are decoded once and large families take little
-// memory. Other blocks are verified when their pack is read.
+// plan is the order in which a check decodes blocks that have a dictionary or
+// chunks in one. Blocks that are connected by dictionaries, directly or through
+// others, form a family. One goroutine verifies a family, each block soon after the
+// blocks that it needs, so that most blocks are decoded once and large families
+// take little memory. Other blocks are verified when their pack is read.
 type plan struct {
 	x        *index.Index
-	needs    edges   // from a block to those in its dictionary
+	needs    edges   // from a block to the blocks of its bases
 	users    edges   // the reverse
 	left     []int32 // for each block, how many of its users were not verified yet
 	families [][]index.BlockRef

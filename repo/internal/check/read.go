@@ -141,7 +141,8 @@ func (c *Checker) isBad(id chunk.ID) bool {
 	return bad
 }
 
-// anyBad is isBad for several chunks. It may be called while packs are read.
+// anyBad reports whether isBad is true for any of several chunks. It may be called
+// while packs are read.
 func (c *Checker) anyBad(ids []chunk.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -153,8 +153,9 @@ func (c *Checker) keys(ctx context.Context) error {
 	return nil
 }
 
-// records reads the records of snapshots and unfinished backups. Call it before the
-// index is loaded, which then has what they need, even if more are stored meanwhile.
+// records reads the records of snapshots and unfinished backups. Call it before
+// loading the index: then the index has the chunks that these records need, even if
+// more records are stored meanwhile.
 func (c *Checker) records(ctx context.Context) (err error) {
 	all, err := record.ReadAll(ctx, c.Store)
 	if err != nil {

@@ -135,7 +135,7 @@ func (t *TreeCheck) name(s string) {
 	}
 }
 
-// Load is Store.Chunk, but fails for chunks that the check has found bad.
+// Load is like Store.Chunk, but fails for chunks that the check has found bad.
 func (t *TreeCheck) Load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	if t.Checker.isBad(id) {
 		return nil, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s is in a damaged pack", id.Short())}

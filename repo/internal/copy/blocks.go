@@ -84,8 +84,8 @@ func entryChunks(ctx context.Context, r *store.Store, s *record.Snapshot) iter.S
 	}
 }
 
-// copyContent copies chunks. It returns the writer that stores the last of them, for
-// the tree to follow.
+// copyContent copies chunks. It returns the writer that stores the last of them.
+// The tree is stored through the same writer.
 //
 // It copies blocks in rounds: a block whose bases are copied, too, waits until they
 // are durable and in the target's index. So no stored block ever needs a chunk that
@@ -171,7 +171,7 @@ func (c *copying) blocks(ctx context.Context, w *writer.Writer, refs []index.Blo
 	return g.Wait()
 }
 
-// blockCopier is one goroutine that copies blocks.
+// blockCopier is the state of one goroutine that copies blocks.
 type blockCopier struct {
 	c      *copying
 	w      *writer.Writer
@@ -303,8 +303,8 @@ func (k *blockCopier) claim(id chunk.ID, data []byte) (to chunk.ID, isNew bool) 
 }
 
 // bases returns a dictionary in the target's IDs, and whether it can be used: the
-// target has all of it and the chain stays within its bounds. An empty dictionary
-// can be used.
+// target must have all of its chunks, and the chain must stay within its bounds. An
+// empty dictionary can be used.
 func (k *blockCopier) bases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
 	if len(dict) == 0 {
 		return nil, true

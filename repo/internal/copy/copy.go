@@ -27,8 +27,8 @@ var ErrSameRepository = errors.New("both are the same repository")
 
 // Options are the options of Run.
 type Options struct {
-	// DryRun stores nothing. The reported sizes are an upper bound: only decoding
-	// a chunk tells its ID in the target, and so whether the target has it.
+	// DryRun stores nothing. The reported sizes are an upper bound: a chunk's ID in
+	// the target, and so whether the target has it, is known only after decoding.
 	DryRun bool
 	// Passwords copies the kept backup passwords of the snapshots' devices, too.
 	Passwords bool
@@ -246,8 +246,8 @@ func (c *copying) copied(line *Snapshot) {
 	c.report.Snapshots = append(c.report.Snapshots, *line)
 }
 
-// parent returns the snapshot of the same device that probably shares most with
-// s, among those that the target has a copy of; or nil.
+// parent returns a snapshot of the same device that the target has a copy of, or
+// nil: the one that probably has most chunks in common with s.
 func (c *copying) parent(s *record.Snapshot) *record.Snapshot {
 	var best *record.Snapshot
 	for _, p := range c.source {

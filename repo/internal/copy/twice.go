@@ -18,8 +18,8 @@ func (c *copying) present(line *Snapshot, have *record.Snapshot) {
 	c.report.Snapshots = append(c.report.Snapshots, *line)
 }
 
-// currentCopyOf is copyOf after reading the records that other processes have stored
-// in the target since it was last listed.
+// currentCopyOf calls copyOf after reading the records that other processes have
+// stored in the target since the target was last listed.
 func (c *copying) currentCopyOf(ctx context.Context, s *record.Snapshot) (*record.Snapshot, error) {
 	err := c.to.Backend.List(ctx, layout.SnapshotsDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
@@ -47,8 +47,8 @@ func (c *copying) currentCopyOf(ctx context.Context, s *record.Snapshot) (*recor
 // snapshot at the same time. It keeps and returns the copy with the least ID.
 //
 // Each process lists the target after storing its copy, so at least one of them
-// sees all copies. It removes all but the least, whichever process stored them. All
-// processes agree on the least, so it stays.
+// sees all copies. This process removes all but the copy with the least ID, no
+// matter which process stored them. All processes keep that copy, so it stays.
 func (c *copying) removeDuplicates(ctx context.Context, s, copied *record.Snapshot) (*record.Snapshot, error) {
 	if _, err := c.currentCopyOf(ctx, s); err != nil {
 		return nil, err

@@ -106,7 +106,7 @@ func TestCopyStoresBothRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	source := repotest.New(t, 1)
-	for seed := range byte(8) { // IDs fall both ways
+	for seed := range byte(8) { // so that either ID is the lesser one
 		target := repotest.NewOther(t)
 		done := false
 		rep, err := copyAll(ctx, source, &putHook{target, func(name string) {

@@ -32,7 +32,7 @@ type contentHealer struct {
 	dryRun   bool
 	rep      *ContentReport
 
-	missing map[chunk.ID]bool     // under this repository's key
+	missing map[chunk.ID]bool     // by their IDs in this repository
 	files   map[tree.Key]struct{} // that lack chunks
 	devices map[string]bool       // that have such files
 	writer  *writer.ContentWriter
@@ -169,8 +169,8 @@ func (h *contentHealer) findMissing(ctx context.Context) error {
 	return nil
 }
 
-// chunks offers the chunks of a file of the other repository for which isNew
-// returns true.
+// chunks calls offer for each chunk of a file of the other repository for which
+// isNew returns true.
 func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, isNew func(chunk.ID) bool) error {
 	err := e.Content.Chunks(ctx, h.other.Chunk, func(id chunk.ID) error {
 		if !isNew(id) {
@@ -191,7 +191,7 @@ func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, isNew func(ch
 	return err
 }
 
-// cut offers the chunks into which this repository would divide a file.
+// cut cuts a file as this repository would, and calls offer for each chunk.
 func (h *contentHealer) cut(ctx context.Context, e *tree.Entry) error {
 	pr, pw := io.Pipe()
 	defer pr.Close()
@@ -224,7 +224,7 @@ func (h *contentHealer) ignoreDamage(ctx context.Context, err error) error {
 	return err
 }
 
-// offer stores bytes if they are a missing chunk.
+// offer stores b if it is a missing chunk.
 func (h *contentHealer) offer(ctx context.Context, b []byte) error {
 	id := h.hasher.ID(b)
 	if !h.missing[id] {

@@ -29,7 +29,8 @@ func healFromMirror(be, from backend.Backend, opts repo.HealOptions) (rep *repo.
 	return rep, err
 }
 
-// rot damages one file in fifty, and one of each kind. It returns their names.
+// rot damages one file in fifty, and at least one of each kind. It returns their
+// names.
 func rot(t testing.TB, be *memory.Backend, rng *rand.Rand, kinds ...string) []string {
 	t.Helper()
 	all := repotest.Content(t, be)
@@ -238,7 +239,7 @@ func TestHealSurvivesEverything(t *testing.T) {
 	repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.PacksDir)[1])
 	heal := func(be backend.Backend) error { _, err := healFromMirror(be, good, repo.HealOptions{}); return err }
 	repotest.EveryRepair(t, be, 30, heal, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
-	// The copy fails.
+	// Let the copy fail.
 	repotest.EveryFault(t, repotest.Run{Base: good, Do: func(from backend.Backend) error {
 		_, err := healFromMirror(be.Clone(), from, repo.HealOptions{})
 		return err
@@ -323,7 +324,7 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 		name string
 		base *memory.Backend
 		heal func(r *repo.Repo) error
-		keep bool // damaged files of the base are left to a prune
+		keep bool // a prune, not the repair, removes damaged files of the base
 	}{
 		{"a copy", spoilt, mirror(repo.HealOptions{}), false},
 		{"snapshots of a copy", forgotten, mirror(repo.HealOptions{Snapshots: true}), false},

@@ -26,8 +26,8 @@ import (
 // Options say how to heal from a mirror.
 type Options struct {
 	repair.Options
-	// Snapshots fetches snapshots that only the mirror has, too. Whether they were
-	// lost here or forgotten cannot be known.
+	// Snapshots also fetches snapshots that only the mirror has. They may have been
+	// lost here, or forgotten.
 	Snapshots bool
 }
 
@@ -39,7 +39,8 @@ type Report struct {
 	// hold missing content.
 	Fetched      []string `json:"fetched"`
 	FetchedBytes int64    `json:"fetched_bytes"`
-	// Unhealed are files that the mirror lacks or has damaged, too.
+	// Unhealed are damaged files that the mirror lacks, or that are damaged there,
+	// too.
 	Unhealed []string            `json:"unhealed"`
 	Index    *repair.IndexRepair `json:"index"`
 	// Elsewhere are snapshots that only the mirror has.
@@ -99,7 +100,7 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 // ErrOtherRepository says that a repository is not a copy of this one.
 var ErrOtherRepository = errors.New("it is another repository, with other keys")
 
-// files heals damaged files by name.
+// files replaces damaged files by files of the same name from the mirror.
 func (h *healer) files(ctx context.Context) error {
 	if err := h.config(ctx); err != nil {
 		return err
@@ -185,7 +186,7 @@ func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	if !errors.Is(err, store.ErrDamaged) {
-		// Is one sector of its disk bad, or is the disk gone?
+		// Find out whether only this file or the entire mirror cannot be read.
 		if _, gone := h.from.Stat(ctx, layout.ConfigName); gone != nil {
 			return nil, fmt.Errorf("read the copy: %w", err)
 		}

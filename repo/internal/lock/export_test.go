@@ -9,7 +9,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// What the tests of package lock_test need of the insides.
+// Unexported parts that the tests of package lock_test need.
 
 // LockGone reports whether a lock in this state may be removed.
 func LockGone(s State) bool { return s.gone() }

@@ -18,7 +18,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// lockRepo returns a process's view of a store, with a clock to set.
+// lockRepo opens a repository as another process would. The test sets its clock.
 func lockRepo(t *testing.T, be backend.Backend, seed byte, now *time.Time) *repo.Repo {
 	t.Helper()
 	opts := repotest.SmallPacks(seed)

@@ -30,7 +30,7 @@ func (b *readHook) ReadAt(ctx context.Context, name string, p []byte, off int64)
 }
 
 // Index files that are replaced while they are read are no damage, however often
-// that happens. A file that is listed and never there is.
+// that happens. A file that is listed and can never be read is damage.
 func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
 	t.Parallel()
 	for times := 1; times <= 4; times++ {
@@ -74,8 +74,8 @@ func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*repo.Prun
 	return rep, errors.Join(err, l.Release())
 }
 
-// A prune sees a lock that is refreshed at any moment, and waits for its
-// process.
+// A prune sees a lock even if it is refreshed at the same moment, and waits for the
+// lock's process.
 func TestPruneSeesALockThatIsRefreshed(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -232,7 +232,7 @@ func TestPruneWhileARunIsSaved(t *testing.T) {
 	n := 0
 	h := &readHook{be, func(name string) {
 		if n < 4 && name == repotest.RunsDir+u.ID.String() {
-			if n++; n > 1 { // those that were given up are looked for first
+			if n++; n > 1 { // the first read looks for abandoned backups
 				u.Files++
 				if err := r.SaveUnfinished(ctx, u); err != nil {
 					t.Error(err)

@@ -79,8 +79,8 @@ func healParityTiny(t *testing.T, be *memory.Backend) {
 	}
 }
 
-// If a pack that is copied as it is does not match its name, the prune stops at
-// the damaged block and removes nothing of it.
+// If a pack whose blocks could be copied unchanged does not match its name, the
+// prune stops at the damaged block and does not remove the pack.
 func TestPruneStopsAtDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -123,8 +123,8 @@ func TestPruneStopsAtDamage(t *testing.T) {
 	}
 }
 
-// If the index contradicts the header of a pack that is copied as it is, the
-// prune fails or succeeds, and nothing is lost.
+// If the index contradicts the header of a pack whose blocks could be copied
+// unchanged, the prune fails or succeeds, and nothing is lost.
 func TestPruneWithAWrongIndex(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3, 4, 5)

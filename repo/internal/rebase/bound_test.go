@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// MaxRepack also bounds what deltas grow to when they are stored without their
-// bases.
+// MaxRepack also bounds the bytes that deltas take when they are stored without
+// their bases.
 func TestRebaseStaysWithinTheBound(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -87,8 +87,9 @@ func TestRebaseIgnoresUnusedPacks(t *testing.T) {
 	}
 }
 
-// A unit that stands alone takes what was measured when it was chosen. In one
-// block with content that does not compress it could take twice as much.
+// A planned block takes as many bytes as were measured when it was chosen. If its
+// chunks were joined with content that does not compress, they could take twice as
+// much.
 func TestRebaseStoresWhatItMeasured(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

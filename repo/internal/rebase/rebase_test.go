@@ -121,8 +121,8 @@ func TestRebaseSkipsDamage(t *testing.T) {
 	}
 }
 
-// The leftovers of many days are each in a block of their own. They are put
-// together as a backup would have done it.
+// The leftovers of many days are in many small blocks. A rebase joins them as a
+// backup would have done.
 func TestRebaseJoinsLeftovers(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -165,7 +165,7 @@ func TestRebaseJoinsLeftovers(t *testing.T) {
 	if rep, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil || rep.Rebased < days-2 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	// The leftovers of day 2 need day 1, which is there, so they are not rebased.
+	// The leftovers of day 2 need day 1, which is kept, so they are not rebased.
 	fresh := repository(1, 9)
 	if got, want := deltas(be), deltas(fresh); got != want+1 {
 		t.Errorf("%d blocks, a fresh repository has %d", got, want)

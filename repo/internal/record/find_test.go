@@ -102,8 +102,8 @@ func TestFindByPrefix(t *testing.T) {
 	}
 }
 
-// A damaged record does not hide others, and is named if it may be the one that
-// was meant.
+// A damaged record does not hide others. The error names it if it may be the one
+// that was meant.
 func TestFindBesideDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

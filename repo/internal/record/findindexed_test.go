@@ -43,7 +43,7 @@ func TestReadersBesideABackup(t *testing.T) {
 		},
 	}
 	for name, find := range find {
-		for at := 1; ; at++ { // the how many-th listing of the reader a backup ends before
+		for at := 1; ; at++ { // a backup ends before listing number at of the reader
 			be := repotest.New(t, 1)
 			lists, stored := 0, false
 			r, err := repo.Open(ctx, &listHook{be, func(string) {

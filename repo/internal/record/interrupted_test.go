@@ -66,7 +66,7 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
-// Whatever happens while a record is replaced, one of the two is there with
+// Whatever happens while a record is replaced, the old or the new one exists with
 // everything that it names, and all snapshots can be restored.
 func TestUnfinishedSurvivesEveryFault(t *testing.T) {
 	t.Parallel()

@@ -69,7 +69,7 @@ func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Label
 	if err := Replace(ctx, r, s, n); err != nil {
 		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
 	}
-	// Remove what earlier changes left when they were interrupted.
+	// Remove records that earlier, interrupted changes have left.
 	for _, old := range records.Superseded {
 		if old.FirstID() == s.FirstID() && old.ID != s.ID {
 			if err := Delete(ctx, r, old.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
@@ -98,7 +98,7 @@ func Successor(r *store.Store, s *Snapshot) *Snapshot {
 	return &n
 }
 
-// Replace stores the record n, then removes that of s.
+// Replace stores the record n, then removes the record of s.
 func Replace(ctx context.Context, r *store.Store, s, n *Snapshot) error {
 	b, err := Seal(r, n)
 	if err != nil {

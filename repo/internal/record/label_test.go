@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// relabel is a process that changes the labels of a day. If it is killed, others
-// can tell.
+// relabel changes the labels of a day as another process would. Its lock names a
+// process that does not run, so it is removed if relabel is killed.
 func relabel(be backend.Backend, day int, labels repo.Labels) (*repo.Snapshot, error) {
 	ctx := context.Background()
 	o := repotest.SmallPacks(byte(60 + len(labels.Note)))
@@ -156,7 +156,7 @@ func judgeLabels(be *memory.Backend, runErr error) error {
 	if err != nil || records != 2 {
 		return fmt.Errorf("%d records, %v", records, err)
 	}
-	// No record of it returns when it is forgotten.
+	// When the snapshot is forgotten, no other record of it becomes visible.
 	if err := r.Forget(ctx, s.ID); err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func TestChangeSurvivesEveryCrash(t *testing.T) {
 }
 
 // A snapshot with two records, because a change was interrupted, does not return
-// when it is forgotten, wherever that stops.
+// when it is forgotten, even if forgetting is interrupted.
 func TestForgetOfTwoRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -21,11 +21,11 @@ type Lost struct {
 	Complete bool  `json:"complete"`
 	Files    int64 `json:"files"`
 	Bytes    int64 `json:"bytes"` // of their content
-	// Tree is the root of a tree of the lost files: their entries as they were,
-	// with chunks of which at least one is missing. Nil if there are none.
+	// Tree is the root of a tree of the lost files, or nil if there are none. Their
+	// entries are unchanged; at least one chunk of each is missing.
 	Tree *chunk.ID `json:"tree,omitempty"`
-	// Nodes are nodes of the snapshot's tree that could not be read. It is not
-	// known what was below them.
+	// Nodes are nodes of the snapshot's tree that could not be read. Which files
+	// were below them is unknown.
 	Nodes []LostNode `json:"nodes,omitempty"`
 	// MoreNodes is the number of such nodes beyond MaxLostNodes.
 	MoreNodes int `json:"more_nodes,omitempty"`

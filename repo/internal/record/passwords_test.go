@@ -306,7 +306,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			}
 		}
 	}
-	// This test can fail.
+	// Show that this test would find a secret.
 	if !strings.Contains(fmt.Sprintf("%+v", struct{ P []byte }{password}), string(words[len(words)-4])) {
 		t.Error("a secret in the open is not found")
 	}

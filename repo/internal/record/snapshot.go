@@ -56,7 +56,8 @@ type Snapshot struct {
 	Former   []layout.FileID `json:"former,omitempty"`
 	Changed  *time.Time      `json:"changed,omitempty"`
 
-	// Lost says what the snapshot had and the repository has lost.
+	// Lost lists files of the snapshot that the repository has lost; nil if there
+	// are none.
 	Lost *Lost `json:"lost,omitempty"`
 
 	Parent *layout.FileID `json:"parent,omitempty"`
@@ -68,8 +69,8 @@ type Snapshot struct {
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"` // of files in the backup folder
 
-	// What storing it added to the repository, without the record itself of about
-	// 1 KB.
+	// What storing the snapshot added to the repository, without this record of
+	// about 1 KB.
 	NewChunks   int64 `json:"new_chunks"`
 	NewBytes    int64 `json:"new_bytes"`    // content, before compression
 	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
@@ -162,8 +163,8 @@ func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return s, nil
 }
 
-// ByID returns the snapshot that has an ID, or had it before a change. It fails with
-// ErrNoSnapshot if none has.
+// ByID returns the snapshot that has an ID, or had it before a change. It fails
+// with ErrNoSnapshot if there is none.
 func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
 	s, err := Load(ctx, r, id)
 	if !errors.Is(err, backend.ErrNotExist) {
@@ -188,8 +189,8 @@ func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []erro
 	return all.Current, all.Damaged, err
 }
 
-// ReadAll is List, and also returns superseded records, which interrupted changes
-// leave.
+// ReadAll is like List, but also returns superseded records, which interrupted
+// changes leave.
 func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 	var mu sync.Mutex
 	var list []*Snapshot
@@ -243,7 +244,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 // repo.Repo.FindSnapshot describes.
 func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, error) {
 	if what, _, _ := strings.Cut(spec, ":"); what != "latest" {
-		// Usually one record is enough, whatever state the others are in.
+		// Usually one record is enough. Then damage to others does not matter.
 		id, err := r.Resolve(ctx, layout.SnapshotsDir, spec)
 		if err == nil {
 			return Load(ctx, r, id)
@@ -284,7 +285,7 @@ func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 }
 
 // byID returns the one snapshot whose ID begins with prefix. It looks at former IDs
-// only if no present one fits.
+// only if no current ID matches.
 func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 	if prefix == "" {
 		return nil, nil
@@ -340,8 +341,8 @@ func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	return nil, nil
 }
 
-// foldName returns a form of a name in which similar names are equal: lower case,
-// and with the apostrophe of keyboards instead of the one that iOS writes.
+// foldName returns a name in lower case, with the apostrophe of keyboards instead
+// of the one that iOS writes, so that similar names become equal.
 func foldName(s string) string { return strings.ToLower(strings.ReplaceAll(s, "\u2019", "'")) }
 
 // SameDevice reports whether two UDIDs name one device.

@@ -74,12 +74,12 @@ type Unfinished struct {
 	StoredBytes int64 `json:"stored_bytes"`
 }
 
-// Stats returns what storing the files has added.
+// Stats returns how much storing the files has added to the repository.
 func (u *Unfinished) Stats() WriteStats {
 	return WriteStats{u.NewChunks, u.NewBytes, u.StoredBytes}
 }
 
-// SetStats sets what storing the files has added.
+// SetStats sets how much storing the files has added to the repository.
 func (u *Unfinished) SetStats(s WriteStats) {
 	u.NewChunks, u.NewBytes, u.StoredBytes = s.Chunks, s.Bytes, s.Stored
 }
@@ -151,7 +151,8 @@ func ListUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, da
 	return list, damaged, err
 }
 
-// AllUnfinished is ListUnfinished, with the earlier records of each backup.
+// AllUnfinished is like ListUnfinished, but also returns the earlier records of
+// each backup.
 func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, damaged []error, err error) {
 	err = r.Backend.List(ctx, layout.RunsDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)

@@ -322,7 +322,7 @@ func TestRepairSnapshotsWithoutLists(t *testing.T) {
 			continue
 		}
 		broken++
-		// The pack is restored.
+		// Put the pack back.
 		if err := be.Set(repotest.PackName(p.ID), repotest.Content(t, base)[repotest.PackName(p.ID)]); err != nil {
 			t.Fatal(err)
 		}

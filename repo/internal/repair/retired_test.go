@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// retiredRepo returns a repository of three days. A prune has put packs on a
-// list that a backup, which began before, has used for day 2.
+// retiredRepo returns a repository of three days. A prune has put packs on a prune
+// list, and a backup that began before has used these packs for day 2.
 func retiredRepo(t *testing.T) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()

@@ -21,8 +21,9 @@ type blockCache struct {
 	loading map[index.BlockRef]*loading
 }
 
-// Decoded is a block's plaintext and its depth (see pack.MaxDepth). It has the depth
-// because whether a chain is too long must not depend on what is in the cache.
+// Decoded is a block's plaintext and its depth (see pack.MaxDepth). The cache keeps
+// the depth too, so that the test for chains that are too long does not depend on
+// which blocks are cached.
 type Decoded struct {
 	Plain []byte
 	Depth int

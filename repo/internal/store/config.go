@@ -35,8 +35,8 @@ type Config struct {
 	Polynomial chunk.Polynomial `json:"-"`
 }
 
-// ConfigFile is the JSON form of config. A program needs the other fields before it
-// has a key; Sealed authenticates them.
+// ConfigFile is the JSON form of config. A program needs the clear fields before it
+// has a key. Sealed authenticates them.
 type ConfigFile struct {
 	Format   int      `json:"format"`
 	Features []string `json:"features"`
@@ -121,8 +121,8 @@ func parseConfig(b []byte) (*ConfigFile, error) {
 			return nil, fmt.Errorf("it needs the feature %.40q: %w; use a newer one", feature, ErrUnsupported)
 		}
 	}
-	// The file's name is not its hash. Accepting only one of the possible JSON forms
-	// detects every changed byte.
+	// The file's name is not its hash. To detect every changed byte, accept only
+	// one of the possible JSON forms.
 	if same, err := f.encode(); err != nil || !bytes.Equal(b, same) {
 		return nil, &DamageError{layout.ConfigName, errors.New("it is not in the form that snap writes")}
 	}

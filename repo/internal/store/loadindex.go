@@ -18,7 +18,8 @@ import (
 // LoadIndex reads all index files, as repo.Repo.LoadIndex describes.
 func (r *Store) LoadIndex(ctx context.Context) error {
 	// Read prune lists before the index. If this process holds a lock, the packs of
-	// a list that is written later are not removed until this process has read it.
+	// a list that is written later are not removed until this process has read that
+	// list.
 	lists, err := r.PruneLists(ctx)
 	if err != nil {
 		return err
@@ -53,15 +54,15 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 	return r.Guard.See(ctx, seen)
 }
 
-// settledIndex reads the index files without packs that do not exist. It returns the
-// index, damage, and these packs.
+// settledIndex reads the index files and leaves out packs that do not exist. It
+// returns the index, the damage found, and the packs left out.
 //
 // While it reads, other processes may replace index files and remove packs. So it
-// reads again until it finds the same packs missing as the time before, and no more
-// index files.
+// reads again until a reading finds the same packs missing as the one before, and
+// no other index files missing.
 func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
-	var lost map[pack.ID]bool // missing packs of the reading before
-	var gone []string         // missing index files of the reading before
+	var lost map[pack.ID]bool // packs missing in the last reading
+	var gone []string         // index files missing in the last reading
 	for {
 		x, err := r.ReadIndex(ctx, lost)
 		if err != nil {
@@ -101,7 +102,7 @@ func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack
 type IndexFiles struct {
 	*index.Index
 	Damage   []error
-	vanished []string  // files that disappeared since they were listed, which are in Damage, too
+	vanished []string  // files that disappeared since they were listed; Damage has them, too
 	without  []pack.ID // listed packs that were left out
 }
 
@@ -161,7 +162,7 @@ func (r *Store) IndexDamage() []error {
 }
 
 // UnknownChunk returns the error for a chunk that is in no pack, or that cannot be
-// decoded because others are in no pack.
+// decoded because its bases are in no pack.
 func (r *Store) UnknownChunk(id chunk.ID) error {
 	err := fmt.Errorf("chunk %s is in no index", id.Short())
 	switch n := len(r.Missing); n {

@@ -10,9 +10,10 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// TestContentWithoutItsBaseIsStoredAgain removes a pack that others are deltas
-// against. Their chunks are there but cannot be decoded, so storing the same
-// content again must store it in full, and repair the snapshots that have it.
+// TestContentWithoutItsBaseIsStoredAgain removes a pack that holds the bases of
+// deltas in other packs. The chunks of these deltas exist but cannot be decoded, so
+// storing the same content again must store it in full, and repair the snapshots
+// that have it.
 func TestContentWithoutItsBaseIsStoredAgain(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -10,14 +10,15 @@ import (
 )
 
 // Detours maps chunks whose first copy cannot be decoded to another copy that can.
-// The value is nil during the search and if there is no such copy. Decoding a block
-// and its bases shares one Detours, so each chunk is searched for once. The search
-// ends quickly even if copies need each other in a cycle. With a nil Detours, only
-// first copies are used.
+// The value is nil during the search and if there is no such copy. A block and its
+// bases are decoded with one Detours, so each chunk is searched for once, and the
+// search ends quickly even if copies need each other in a cycle. With a nil
+// Detours, only first copies are used.
 type Detours map[chunk.ID]*index.Location
 
-// base returns the block of a base and where the base is in it. That is loc, which
-// the index gives, or the location of another copy if the block of loc is damaged.
+// base returns the decoded block of a base and the location of the base. The
+// location is loc, as the index gives it, or that of another copy if the block of
+// loc is damaged.
 func (r *Store) base(ctx context.Context, id chunk.ID, loc index.Location, above int, by Detours) (Decoded, index.Location, error) {
 	other, met := by[id]
 	if other != nil {

@@ -149,7 +149,7 @@ func TestCyclicCopies(t *testing.T) {
 	}
 }
 
-// A snapshot is reported only if no copy can be read, also if the check has not
+// A snapshot is reported only if no copy can be read, even if the check has not
 // read the packs with the other copies.
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
 	t.Parallel()

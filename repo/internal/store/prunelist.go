@@ -20,8 +20,8 @@ const (
 	maxPrunePacks = 1 << 18
 )
 
-// PruneList names packs that nothing may rely on any more. They are removed once no
-// process runs that has not read the list.
+// PruneList names packs that nothing may rely on any more. The packs are removed
+// once every running process has read the list.
 type PruneList struct {
 	ID      layout.FileID   `json:"-"`
 	Version int             `json:"version"`
@@ -49,7 +49,7 @@ func (r *Store) PutPruneList(ctx context.Context, packs []layout.FileID) (PruneL
 	return l, nil
 }
 
-// PruneLists reads all prune lists. It skips damaged ones, since no pack is removed
+// PruneLists reads all prune lists. It skips damaged lists: no pack is removed
 // because of them.
 func (r *Store) PruneLists(ctx context.Context) ([]PruneList, error) {
 	var out []PruneList

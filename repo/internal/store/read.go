@@ -17,7 +17,7 @@ import (
 
 // Chunk returns the bytes of a chunk, as repo.Repo.Chunk describes.
 func (r *Store) Chunk(ctx context.Context, id chunk.ID) ([]byte, error) {
-	// A read that the cache answers must stop as well.
+	// Stop even if the cache could answer the read.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (r *Store) cutChunk(plain []byte, loc index.Location, id chunk.ID) ([]byte,
 	return data, nil
 }
 
-// CheckID compares the bytes of a chunk, from a pack, with its ID.
+// CheckID compares the bytes of a chunk, which were read from a pack, with its ID.
 func (r *Store) CheckID(data []byte, from pack.ID, id chunk.ID) error {
 	h, _ := r.hashers.Get().(*chunk.Hasher)
 	defer r.hashers.Put(h)
@@ -105,8 +105,9 @@ func (r *Store) Decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dic
 }
 
 // Dictionary returns a block's dictionary, which the caller frees, and the depth of
-// the block that uses it. It takes blocks from the cache or decodes them itself:
-// waiting for another goroutine's load could deadlock.
+// the block that uses it. It takes other blocks from the cache or decodes them. It
+// never waits for another goroutine that is loading a block, since that could
+// deadlock.
 //
 // It does not check the IDs of the chunks, since readers check those of the block
 // that is decoded with the dictionary. A caller that stores something made with the
@@ -148,7 +149,7 @@ func (r *Store) Dictionary(ctx context.Context, ids []chunk.ID, above int, by De
 	return dict, depth, nil
 }
 
-// SoundDictionary is Dictionary and CheckDictionary.
+// SoundDictionary calls Dictionary and CheckDictionary.
 func (r *Store) SoundDictionary(ctx context.Context, ids []chunk.ID) (Scratch, error) {
 	dict, _, err := r.Dictionary(ctx, ids, 1, Detours{})
 	if err != nil {
@@ -176,8 +177,8 @@ func (r *Store) CheckDictionary(ids []chunk.ID, dict []byte) error {
 	return nil
 }
 
-// FindCause finds out why a block could not be decoded, which failed with err. It
-// returns the first error in the blocks of its dictionary, or err.
+// FindCause finds out why decoding a block failed with err. It returns the first
+// error in the blocks of its dictionary, or err.
 func (r *Store) FindCause(ctx context.Context, ref index.BlockRef, err error, seen map[index.BlockRef]bool) error {
 	if seen[ref] || ctx.Err() != nil {
 		return err
@@ -200,8 +201,9 @@ func (r *Store) FindCause(ctx context.Context, ref index.BlockRef, err error, se
 	return err
 }
 
-// writeChunk writes a chunk to w after checking its ID. It does not cache a chunk that
-// is alone in its block, such as those of photos: it will hardly be needed again.
+// writeChunk writes a chunk to w after checking its ID. It does not cache a chunk
+// that is alone in its block, such as a chunk of a photo, since it will hardly be
+// needed again.
 func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err

@@ -29,7 +29,7 @@ func (r *Store) MakeReserve(ctx context.Context) error {
 	case err == nil && old.Size >= size:
 		return nil
 	case err == nil:
-		// Add half, so that it need not be replaced each time.
+		// Add half, so that the reserve need not be replaced each time.
 		size = min(size*3/2, maxReserve)
 		if err := r.removeReserve(ctx); err != nil {
 			return err

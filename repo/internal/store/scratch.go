@@ -2,12 +2,12 @@ package store
 
 import "sync"
 
-// scratchPool lends memory for sealed bytes and dictionaries, which each block needs
-// for a moment.
+// scratchPool lends memory for sealed bytes and dictionaries, which each block
+// needs briefly.
 type scratchPool struct{ pool sync.Pool } // of *[]byte
 
-// Scratch is lent memory. Its bytes are those of the last user. The zero value has no
-// memory.
+// Scratch is lent memory. Its bytes are left from the last user. The zero value has
+// no memory.
 type Scratch struct {
 	B    []byte
 	pool *sync.Pool

@@ -31,8 +31,8 @@ type Options struct {
 	Workers  int              // goroutines that compress and seal; GOMAXPROCS by default
 	PackSize int              // bytes, 16 MiB by default, at most 64 MiB
 	Cache    int              // bytes of decoded blocks to keep, 64 MiB by default
-	// Refresh is how often a lock is refreshed, 5 minutes by default; never if
-	// negative.
+	// Refresh is the time between refreshes of a lock, 5 minutes by default. If it
+	// is negative, locks are not refreshed.
 	Refresh time.Duration
 	// Owner is the process that locks the repository, this process by default.
 	Owner *process.Identity
@@ -118,10 +118,11 @@ type Guard struct {
 	See func(ctx context.Context, lists []layout.FileID) error
 }
 
-// CheckLock returns ErrLockLost if the lock of this process was removed, and nil if it
-// holds none. A writer calls it after its snapshot is durable. A prune removes the
-// locks of processes that seem dead before it reads the snapshots. So either it sees
-// the snapshot, or the writer finds its lock gone and removes the snapshot again.
+// CheckLock returns ErrLockLost if the lock of this process was removed, and nil if
+// it holds none. A writer calls it after its snapshot is durable. A prune removes
+// the locks of processes that seem dead before it reads the snapshots. So either
+// the prune sees the snapshot, or the writer finds its lock gone and removes the
+// snapshot again.
 func (r *Store) CheckLock(ctx context.Context) error {
 	if r.Guard == nil {
 		return nil

@@ -81,7 +81,7 @@ func TestEditsOverGenerations(t *testing.T) {
 			if err != nil && !process.Crashed() {
 				t.Fatalf("day %d: %v", day, err)
 			}
-			stored[day] = now // or it is not there
+			stored[day] = now // unless it crashed before the snapshot was stored
 			if err == nil {
 				if list, _, err := mustOpen(t, be).Snapshots(ctx); err != nil || len(list) == 0 || list[len(list)-1].Time.Day() != day {
 					t.Fatalf("day %d was stored and is not there: %v", day, err)

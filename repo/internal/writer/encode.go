@@ -13,8 +13,8 @@ func (w *Writer) encodeBlock(codec *pack.Codec, dst []byte, r *Block) ([]byte, p
 	return SealBlock(codec, dst, r, frame, dict)
 }
 
-// SealBlock seals the better form of a block: the delta frame, encoded with dict, or
-// the full form. A nil frame is no delta.
+// SealBlock seals the better form of a block: the delta frame, encoded with dict,
+// or the full form. If frame is nil, there is no delta.
 func SealBlock(codec *pack.Codec, dst []byte, r *Block, frame []byte, dict []chunk.ID) ([]byte, pack.Block, error) {
 	if frame == nil || len(frame) >= len(r.Plain)/goodDelta {
 		full, encoding, err := codec.Encode(dst, r.Plain)

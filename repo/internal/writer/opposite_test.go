@@ -20,10 +20,10 @@ func versionFiles(v int) repotest.Files {
 	return repotest.Files{"f": b}
 }
 
-// TestWritersInOppositeOrder lets two writers store the same versions of a file
-// at the same time, in opposite order. Each encodes its copies against what the
-// other one encodes against its own. Everything can be restored, whichever
-// copies are used.
+// TestWritersInOppositeOrder lets two writers store the same versions of a file at
+// the same time, in opposite order. So each writer encodes a version as a delta to
+// the version that the other writer encodes as a delta to it. Everything can be
+// restored, whichever copies are used.
 func TestWritersInOppositeOrder(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -12,16 +12,17 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// FarMargin is how far a far dictionary reaches beyond the near one on both sides, in
-// bytes. The near dictionary of a chunk is what was at its position before.
+// FarMargin is how far a far dictionary reaches beyond the near one on both sides,
+// in bytes. The near dictionary of a chunk is the earlier content at its position.
 const FarMargin = 512 << 10
 
 // maxPredecessor bounds how many chunks of a predecessor are used, enough for a
 // database of 16 GiB. Content beyond that is stored in full.
 const maxPredecessor = 1 << 18
 
-// manyPlaces is the offset of a chunk that the predecessor has more than once, such as
-// one of zeros. It does not show how far content has moved.
+// manyPlaces stands for the offset of a chunk that the predecessor has more than
+// once, such as a chunk of zeros. Such a chunk does not show how far content has
+// moved.
 const manyPlaces = -1
 
 // errNoBase stops loading a predecessor.
@@ -48,8 +49,8 @@ func NewPredecessor(r *store.Store, c *tree.Content) *Predecessor {
 	return &Predecessor{r: r, content: c}
 }
 
-// Load reads which chunks the predecessor has, as far as it can be read. Nothing needs
-// it; it only saves space.
+// Load reads which chunks the predecessor has, as far as it can be read. It ignores
+// errors, since a predecessor only saves space.
 func (p *Predecessor) Load(ctx context.Context) {
 	p.loaded = true
 	p.Places = map[chunk.ID]int64{}
@@ -93,8 +94,9 @@ func (p *Predecessor) startsAt(off int64, id chunk.ID) bool {
 	return i < len(p.ends) && p.chunks[i].ID == id && p.ends[i]-int64(p.chunks[i].Size) == off
 }
 
-// Around returns the near and far dictionaries for size bytes at offset off: the chunks
-// of the predecessor where these bytes probably were, and those around as well.
+// Around returns the near and far dictionaries for size bytes at offset off: near
+// has the chunks of the predecessor where these bytes probably were, and far has
+// the chunks around these as well.
 func (p *Predecessor) Around(ctx context.Context, off int64, size int) (near, far []chain.Base) {
 	if p == nil {
 		return nil, nil

@@ -20,8 +20,8 @@ type unlistedPack struct {
 	h    pack.Header
 }
 
-// AddBlock adds a sealed block to the open pack of its kind. If it does not fit, it
-// passes that pack on to be stored and begins another.
+// AddBlock adds a sealed block to the open pack of its kind. If the block does not
+// fit, AddBlock passes that pack on to be stored and begins another.
 func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
 	w.mu.Lock()
 	var full *pack.Builder
@@ -121,8 +121,8 @@ func (w *Writer) count(bytes int) {
 // the index. Only after that may this process and others rely on their chunks, since a
 // snapshot must never need a pack that no index file lists.
 func (w *Writer) putIndex(ctx context.Context, file []byte) error {
-	// A prune that has taken this process for dead removes packs that no index file
-	// lists. Then no index file may list them.
+	// A prune that took this process for dead may have removed these packs, since
+	// no index file lists them. Then no index file may list them later.
 	if err := w.r.CheckLock(ctx); err != nil {
 		return fmt.Errorf("store an index file: %w", err)
 	}

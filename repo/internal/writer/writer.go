@@ -1,8 +1,8 @@
 // Package writer stores content, trees and snapshots in a repository.
 //
-// It cuts files into chunks, encodes these as blocks, as deltas to an earlier version
-// if that saves space, and writes packs, index files and snapshot records in this
-// order. It removes only files that it wrote itself.
+// It cuts files into chunks and encodes these in blocks, as deltas to an earlier
+// version if that saves space. It writes packs, index files and snapshot records in
+// this order. It removes only files that it wrote itself.
 package writer
 
 import (
@@ -33,9 +33,9 @@ const (
 	// Nodes have shorter blocks, since changed nodes are usually in different blocks.
 	nodeBlockTarget = 64 << 10
 	nodeDeltaTarget = 256 << 10
-	// AloneSize is the least length of a full chunk that is alone in its block, in
-	// bytes. Neighbours would hardly improve compression, and reading the chunk would
-	// decode them, too.
+	// AloneSize is the length in bytes from which a chunk stored without a
+	// dictionary is alone in its block. Other chunks in the block would hardly
+	// improve compression, and reading this one would decode them, too.
 	AloneSize = 256 << 10
 	// indexEvery is how many packs are written before an index file lists them, so
 	// that an interrupted backup loses at most about 1 GiB of work.
@@ -126,8 +126,8 @@ func (w *Writer) pending() int {
 // Claim reports whether a chunk is new to the repository. If so, the caller must store
 // it.
 func (w *Writer) Claim(id chunk.ID, size int) bool {
-	// Look in both under the lock, since putIndex moves chunks from claimed to the
-	// index.
+	// Look in claimed and in the index under one lock, since putIndex moves chunks
+	// from claimed to the index.
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, ok := w.claimed[id]; ok || w.r.Index.Reusable(id) {
@@ -205,8 +205,8 @@ func (w *Writer) Finish(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	// All packs are in the index now, so no claimed chunk may remain. Content refers
-	// to the chunks of a content writer that was not flushed, and nobody stores them.
+	// All packs are in the index now, so no claimed chunk may remain. If a content
+	// writer was not flushed, content refers to chunks that are never stored.
 	if n := w.pending(); n > 0 {
 		return fmt.Errorf("%d chunks were never stored: a content writer was not flushed", n)
 	}
