@@ -50,7 +50,7 @@ func (r *Repo) InspectIndex(ctx context.Context, prefix string) ([]PackContent, 
 	return inspect.Index(ctx, r.store, prefix)
 }
 
-// KeyContent is a key slot file and what it says about itself.
+// KeyContent is the name and the content of a key slot file.
 type KeyContent = inspect.KeyContent
 
 // InspectKey returns a key slot, which holds no secret in the clear. prefix is a

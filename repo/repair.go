@@ -16,8 +16,9 @@ type RepairOptions = repair.Options
 type IndexRepair = repair.IndexRepair
 
 // RepairIndex makes the index agree with the packs. It reads the header of every
-// pack. If index files are damaged, missing or wrong, it writes new ones and removes
-// the old ones. For a pack whose header is damaged, it keeps what the index says.
+// pack. If index files are damaged, missing or wrong, it writes new ones and
+// removes the old ones. For a pack whose header is damaged, it keeps the
+// description in the index.
 //
 // RepairIndex leaves out a pack that is on a prune list and in no index file. But
 // if index files are damaged or missing, it adds the pack: one of them may have
@@ -106,8 +107,9 @@ func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.
 }
 
 // RefreshParity makes parity for files that have none yet, and makes it again for
-// groups whose packs were removed. percent, in hundredths, sets the amount of parity;
-// 0 does not change it. Call it after storing. The index must have been loaded.
+// groups whose packs were removed. percent, in hundredths of a percent, is the new
+// amount of parity; 0 does not change the amount. Call it after storing. The index
+// must have been loaded.
 func (r *Repo) RefreshParity(ctx context.Context, percent int, progress func(done, total int)) (*parity.RefreshReport, error) {
 	return heal.RefreshParity(ctx, r.store, percent, progress)
 }

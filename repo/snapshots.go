@@ -50,9 +50,9 @@ func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error)
 }
 
 // FindIndexed finds snapshots as FindSnapshot does, then loads the index. In this
-// order the index has what the snapshots need, even if backups end meanwhile. In
-// the other order, a snapshot that was stored after the index was read would look
-// damaged.
+// order the index has all chunks that the snapshots need, even if backups end
+// meanwhile. In the other order, a snapshot that was stored after the index was
+// read would look damaged.
 //
 // To be safe from a prune, lock the repository first.
 func (r *Repo) FindIndexed(ctx context.Context, specs ...string) ([]*Snapshot, error) {

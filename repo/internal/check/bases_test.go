@@ -69,7 +69,7 @@ func TestDaysAreStoredAsDeltas(t *testing.T) {
 // computed from an undamaged repository.
 type dependants struct {
 	files map[repo.FileID]map[string]bool // by snapshot
-	trees map[repo.FileID]bool            // snapshots of which part of the tree is lost
+	trees map[repo.FileID]bool            // snapshots whose trees are partly lost
 }
 
 // needsOf finds the deltas that need bad blocks, and the files and trees of each

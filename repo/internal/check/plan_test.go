@@ -10,9 +10,9 @@ import (
 )
 
 // TestPlan makes repositories of blocks that need each other at random. Every
-// chosen block that is a dictionary or has one must be in exactly one family,
-// with all that it needs. Unless there are cycles, it comes after what it needs.
-// A block must be released with its last user, and not before.
+// chosen block that has a dictionary or chunks in one must be in exactly one
+// family, with all blocks that it needs. Unless there are cycles, it comes after
+// these blocks. A block must be released with its last user, and not before.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -86,7 +86,7 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	if after := repotest.Content(t, source); len(after) != len(untouched) {
 		t.Errorf("the source had %d files and has %d", len(untouched), len(after))
 	}
-	// What was copied is not read again.
+	// Content that was copied is not read again.
 	if _, err := repotest.StoreDay(ctx, source, 6); err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +113,8 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	}
 }
 
-// Parents and labels are copied. What was copied before is recognized, also on
-// the way back.
+// Parents and labels are copied. Snapshots that were copied before are recognized,
+// even when they are copied back.
 func TestCopyRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -174,7 +174,7 @@ func TestCopyRecords(t *testing.T) {
 	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{}, 3); err != nil || rep.Copied > 0 {
 		t.Errorf("with other tags: %+v, %v", rep, err)
 	}
-	// Copying back, and by way of a third repository.
+	// Copy back, and through a third repository.
 	if rep, err := copyAll(ctx, target, source, repo.CopyOptions{}); err != nil || rep.Copied > 0 || rep.Present != 2 {
 		t.Errorf("back: %+v, %v", rep, err)
 	}

@@ -409,7 +409,7 @@ func TestHealFromOtherKeys(t *testing.T) {
 	if !maps.EqualFunc(repotest.Content(t, from), before, bytes.Equal) {
 		t.Error("the other repository was changed")
 	}
-	// A prune removes what is left of the damage.
+	// A prune removes the remaining damaged files.
 	if _, err := repotest.Prune(context.Background(), be, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func Index(ctx context.Context, r *store.Store, prefix string) ([]PackContent, e
 	return out, nil
 }
 
-// KeyContent is a key slot file and what it says about itself.
+// KeyContent is the name and the content of a key slot file.
 type KeyContent struct {
 	ID   layout.FileID   `json:"id"`
 	File json.RawMessage `json:"file"`

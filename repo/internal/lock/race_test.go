@@ -152,8 +152,8 @@ func TestExclusiveSeesALockThatIsRefreshed(t *testing.T) {
 	}
 }
 
-// A snapshot that is tagged while a prune reads the records keeps what it needs,
-// however often that happens.
+// If snapshots are tagged while a prune reads the records, the prune keeps
+// everything that they need, however often that happens.
 func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -203,8 +203,8 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 	}
 }
 
-// The record of an unfinished backup that is saved while a prune reads it keeps
-// what it needs.
+// If the record of an unfinished backup is saved while a prune reads it, the prune
+// keeps everything that the new record needs.
 func TestPruneWhileARunIsSaved(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

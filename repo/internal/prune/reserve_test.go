@@ -93,7 +93,7 @@ func TestPruneWithoutRoomCanBeRepeated(t *testing.T) {
 	base := repotest.New(t)
 	for day := 1; day <= 2; day++ {
 		f := repotest.Day(day)
-		for i := range 60 { // half of each pack goes with day 1
+		for i := range 60 { // half of each pack is unused without day 1
 			n := i
 			if i%2 == 0 {
 				n += 100 * day

@@ -19,8 +19,8 @@ import (
 
 // Once every running process has read a prune list, sweep removes its packs, except
 // packs that a snapshot needs after all. docs/decisions says why that is safe. If u
-// does not count all records any more, sweep finds the usage again and returns the
-// outcome again.
+// does not count all records any more, sweep finds the usage again, and asks for
+// another round.
 func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil || len(lists) == 0 {
@@ -32,7 +32,7 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	}
 	// If this process slept so long that another prune took it for dead, that prune
 	// may have removed packs that this one just wrote. Processes that begin from
-	// now on read these lists, so they do not rely on the packs on them.
+	// now on read these lists, so they rely on none of the listed packs.
 	if err := p.r.CheckLock(ctx); err != nil {
 		return finished, fmt.Errorf("prune: %w", err)
 	}

@@ -121,7 +121,8 @@ func SaveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 		return fmt.Errorf("save an unfinished backup: %w", err)
 	}
 	if err := r.CheckLock(ctx); err != nil {
-		// A prune that did not see the record may have removed what it needs.
+		// A prune that did not see the record may have removed chunks that the
+		// record needs.
 		if id != before {
 			_ = r.Backend.Delete(context.WithoutCancel(ctx), layout.RunsDir+id.String())
 		}

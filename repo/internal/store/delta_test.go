@@ -213,7 +213,7 @@ func TestDamagedBase(t *testing.T) {
 			}
 		}
 		if want < 0 {
-			// The index knows what the header says, so nothing is lost.
+			// The index has the same information as the header, so nothing is lost.
 			if len(report.Affected) != 0 {
 				t.Errorf("damaged header: %+v", report.Affected)
 			}

@@ -60,7 +60,8 @@ func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage
 	}
 	all.Current = slices.DeleteFunc(all.Current, func(s *record.Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
 	all.Superseded = slices.DeleteFunc(all.Superseded, func(s *record.Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
-	// Load the index after reading the records, so that it has what they need.
+	// Load the index after reading the records, so that it has the chunks that the
+	// records need.
 	if err := r.LoadIndex(ctx); err != nil {
 		return nil, err
 	}

@@ -238,7 +238,8 @@ func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	if err := w.r.CheckLock(ctx); err != nil {
-		// A prune that did not see the snapshot may have removed what it needs.
+		// A prune that did not see the snapshot may have removed chunks that it
+		// needs.
 		_ = w.r.Backend.Delete(context.WithoutCancel(ctx), layout.SnapshotsDir+s.ID.String())
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
