@@ -23,7 +23,7 @@ func parseAddress(s, goos string) (network, address string, err error) {
 	case s == "":
 		return "unix", "/var/run/usbmuxd", nil
 	case named && strings.EqualFold(scheme, "unix"):
-		// UNIX://relative would be a host in a URL.
+		// A URL such as UNIX://relative names a host, not a path.
 		if p, ok := strings.CutPrefix(rest, "//"); ok {
 			rest = p
 		}

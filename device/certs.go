@@ -14,9 +14,9 @@ import (
 // keyBits is a length that all devices accept.
 const keyBits = 2048
 
-// newRecord makes the keys and certificates of a pairing: an authority that
-// signs a certificate for this computer and one for the device's public key.
-// The device sends the escrow bag later.
+// newRecord makes the keys and certificates of a pairing: an authority, which
+// signs a certificate for this computer and a certificate for the device's
+// public key. The device sends the escrow bag later.
 func newRecord(devicePublicKey []byte, opt PairOptions) (*pairingRecord, error) {
 	device, err := parsePublicKey(devicePublicKey)
 	if err != nil {
@@ -37,7 +37,7 @@ func newRecord(devicePublicKey []byte, opt PairOptions) (*pairingRecord, error) 
 	template := func(ca bool) *x509.Certificate {
 		c := &x509.Certificate{
 			SerialNumber: big.NewInt(1),
-			// A device whose clock is slow must accept it too.
+			// A device whose clock is slow must accept the certificate, too.
 			NotBefore: opt.Now.AddDate(0, 0, -1), NotAfter: opt.Now.AddDate(10, 0, 0),
 			SignatureAlgorithm: x509.SHA256WithRSA, BasicConstraintsValid: true, IsCA: ca,
 			KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,

@@ -19,7 +19,7 @@ var (
 	ErrMissing       = errors.New("the device has no such value")
 )
 
-// ErrNone is an ErrNotFound: no device is connected.
+// ErrNone says that no device is connected at all. It is an ErrNotFound.
 var ErrNone error = noDevice{}
 
 type noDevice struct{}
@@ -27,7 +27,7 @@ type noDevice struct{}
 func (noDevice) Error() string        { return "no device is connected" }
 func (noDevice) Is(target error) bool { return target == ErrNotFound }
 
-// refusals are the error texts of lockdownd that callers distinguish.
+// refusals are those error texts of lockdownd that callers distinguish.
 var refusals = map[string]error{
 	"PasswordProtected":                   ErrLocked,
 	"EscrowLocked":                        ErrLocked,

@@ -20,8 +20,8 @@ const (
 	findMyDomain  = "com.apple.fmip"
 )
 
-// Info describes a device. A field is empty or nil if the device did not send it;
-// it sends most of them only to computers that it trusts.
+// Info describes a device. A field is empty or nil if the device did not send its
+// value. A device sends most values only to computers that it trusts.
 type Info struct {
 	UDID           string `json:"udid"`
 	Name           string `json:"device_name"`
@@ -38,7 +38,7 @@ type Info struct {
 	RequiresEncryption *bool `json:"requires_encryption,omitempty"` // its backups must be encrypted
 	CloudBackup        *bool `json:"cloud_backup,omitempty"`        // it backs up to iCloud
 	PasscodeSet        *bool `json:"passcode_set,omitempty"`
-	FindMy             *bool `json:"find_my,omitempty"` // restoring is refused while it is on
+	FindMy             *bool `json:"find_my,omitempty"` // the device refuses a restore while it is on
 
 	Battery    *Battery   `json:"battery,omitempty"`
 	Storage    *Storage   `json:"storage,omitempty"`
@@ -57,12 +57,12 @@ type Storage struct {
 	Free  int64 `json:"free_bytes"`
 }
 
-// backupService is a service that devices start while the screen is locked, but
-// not before they were unlocked for the first time.
+// backupService is a service that a device starts even while its screen is
+// locked, if it has been unlocked since it was switched on.
 const backupService = "com.apple.mobilebackup2"
 
-// neverUnlocked reports whether the device was not unlocked since it was
-// switched on. It tries to start a service, since no value says so.
+// neverUnlocked reports whether the device has not been unlocked since it was
+// switched on. No value of lockdownd says that, so it tries to start a service.
 func (s *Session) neverUnlocked(ctx context.Context) bool {
 	fields := map[string]any{"Service": backupService}
 	if s.record != nil && len(s.record.EscrowBag) > 0 {
@@ -75,9 +75,10 @@ func (s *Session) neverUnlocked(ctx context.Context) bool {
 // describeTimeout limits Describe.
 const describeTimeout = time.Minute
 
-// Describe asks a device about itself. If the device does not trust this
-// computer, that is not an error: Trust says so, and the Info has what a device
-// sends to any computer. If Describe fails, the Info has what is known.
+// Describe asks a device about itself. It is not an error if the device does not
+// trust this computer: Info.Trust says so, and the Info has the values that a
+// device sends to any computer. If Describe fails, it also returns an Info, with
+// the values that it has received.
 func (m *Mux) Describe(ctx context.Context, e Entry) (*Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, describeTimeout)
 	defer cancel()

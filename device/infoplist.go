@@ -31,7 +31,8 @@ const (
 	maxAppNames   = 20_000
 )
 
-// iTunesFolder contains files that a host copies.
+// iTunesFolder is the device's folder with the files that a host copies into an
+// Info.plist.
 const iTunesFolder = "/iTunes_Control/iTunes/"
 
 var iTunesFiles = []string{
@@ -39,15 +40,15 @@ var iTunesFiles = []string{
 	"VoiceMemos.plist", "iPhotoAlbumPrefs", "iTunesApplicationIDs", "iTunesPrefs", "iTunesPrefs.plist",
 }
 
-// oldITunes is the version of iTunes for devices that do not name the version
-// they need, such as some iPads.
+// oldITunes is the version of iTunes in the Info.plist of a device that does not
+// name the version that it needs, such as some iPads.
 const oldITunes = "10.0.1"
 
 // InfoPlist returns the Info.plist of a backup, which the host adds to the files
 // that the device sends. Apple's programs show its values, and a device reads it
-// during a restore. InfoPlist omits what it cannot read, but fails without the
-// device's general values. It opens a connection to the media files if files is
-// nil.
+// during a restore. InfoPlist omits what it cannot read, but fails if it cannot
+// read the device's general values. If files is nil, it opens a connection to
+// the media files itself.
 //
 // An Info.plist contains a phone number, IMEI and serial number.
 func (m *Mux) InfoPlist(ctx context.Context, e Entry, files *afc.Client, opt InfoOptions) ([]byte, error) {
@@ -105,7 +106,8 @@ type gatherer struct {
 	books             []byte
 }
 
-// note reports what is missing because of err. It returns whether err is nil.
+// note reports to opt.Missing that what is missing, unless err is nil or
+// ErrMissing. It returns whether err is nil.
 func (g *gatherer) note(what string, err error) bool {
 	if err != nil && !errors.Is(err, ErrMissing) && g.opt.Missing != nil {
 		g.opt.Missing(what, err)
@@ -115,7 +117,8 @@ func (g *gatherer) note(what string, err error) bool {
 
 var errTooMuch = errors.New("it is larger than any known file or app of this kind")
 
-// reserve reserves n of the bytes that may still be added.
+// reserve subtracts n from the bytes that may still be added. It fails if n is
+// more than these or than limit.
 func (g *gatherer) reserve(n, limit int) error {
 	if n > limit || n > g.left {
 		return errTooMuch

@@ -157,7 +157,7 @@ type Entry struct {
 	serial string // the UDID as usbmuxd writes it
 }
 
-// Link returns the connection to use.
+// Link returns the link to use: USB if there is one.
 func (e Entry) Link() Link { return e.Links[0] }
 
 // maxDevices bounds the list of devices.
@@ -228,8 +228,8 @@ func parseEntry(d stream.Dict) (Entry, bool) {
 	return Entry{UDID: dashed(serial), Links: []Link{{kind, id}}, serial: serial}, true
 }
 
-// isUDID reports whether s can be a UDID, which becomes the name of a folder:
-// letters, digits and dashes.
+// isUDID reports whether s can be a UDID: letters, digits and dashes. It is
+// strict, since a UDID becomes the name of a folder.
 func isUDID(s string) bool {
 	if len(s) < 8 || len(s) > 64 {
 		return false
@@ -242,8 +242,8 @@ func isUDID(s string) bool {
 	return s[0] != '-'
 }
 
-// dashed adds the dash of a UDID of 24 digits, which some versions of usbmuxd
-// omit.
+// dashed adds the dash to a UDID of 24 digits. Some versions of usbmuxd omit the
+// dash.
 func dashed(udid string) string {
 	if len(udid) == 24 && !strings.Contains(udid, "-") {
 		return udid[:8] + "-" + udid[8:]

@@ -50,8 +50,8 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 		opt.On(Trusted)
 		return s.Close()
 	}
-	// Pairing resolves the other states, including a damaged record. A device that
-	// is only locked keeps its record.
+	// Pairing helps in all other states, even if the record is damaged. If the
+	// device is only locked, its record stays valid.
 	if t := trustOf(err); t == Unknown || t == Managed {
 		return err
 	}
@@ -187,7 +187,7 @@ func (m *Mux) askForTrust(ctx context.Context, e Entry, opt PairOptions) (*pairi
 	}
 }
 
-// EnableWiFi makes a paired device reachable by Wi-Fi.
+// EnableWiFi lets this computer reach a paired device by Wi-Fi.
 func (m *Mux) EnableWiFi(ctx context.Context, e Entry) error {
 	s, err := m.Session(ctx, e)
 	if err != nil {
@@ -198,7 +198,7 @@ func (m *Mux) EnableWiFi(ctx context.Context, e Entry) error {
 }
 
 // Unpair removes the pairing from device and computer. If the device refuses this
-// computer, Unpair removes it from the computer only.
+// computer, Unpair removes the pairing from the computer only.
 func (m *Mux) Unpair(ctx context.Context, e Entry) error {
 	r, err := m.readRecord(ctx, e)
 	if errors.Is(err, ErrNotPaired) {

@@ -19,8 +19,8 @@ const lockdownPort = 62078
 // label is snap's name in requests.
 const label = "snap"
 
-// Session is a connection to lockdownd. Devices close idle ones, so it must not be
-// kept open during a backup. One goroutine may use it at a time.
+// Session is a connection to lockdownd. Devices close idle sessions, so a Session
+// must not be kept open during a backup. One goroutine may use it at a time.
 type Session struct {
 	mux    *Mux
 	entry  Entry
@@ -100,7 +100,7 @@ func checkReply(d stream.Dict, request string) (stream.Dict, error) {
 	if code := d.String("Error"); code != "" {
 		return d, refusal(code)
 	}
-	// Devices omit Request sometimes.
+	// Devices sometimes omit Request.
 	if got := d.String("Request"); got != "" && got != request {
 		return nil, fmt.Errorf("%w: the device did not answer %s but another request", plist.ErrFormat, request)
 	}
@@ -110,7 +110,7 @@ func checkReply(d stream.Dict, request string) (stream.Dict, error) {
 	return d, nil
 }
 
-// gone wraps ErrGone around errors of a connection that ended.
+// gone wraps an error in ErrGone if it means that the connection ended.
 func gone(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("%w: %w", ErrGone, err)
@@ -118,7 +118,7 @@ func gone(err error) error {
 	return err
 }
 
-// Value returns a value of a domain; "" is the general one. The error is
+// Value returns a value of a domain; "" is the general domain. The error is
 // ErrMissing if the device does not have the value.
 func (s *Session) Value(ctx context.Context, domain, key string) (any, error) {
 	d, err := s.get(ctx, domain, key)
@@ -161,8 +161,9 @@ func (s *Session) SetValue(ctx context.Context, domain, key string, value any) e
 }
 
 // StartService starts a service and connects to it, with TLS if the device asks
-// for it. With escrow, some services, such as mobilebackup2, start while the
-// screen is locked, if the device was unlocked once since it was switched on.
+// for it. With escrow, some services, such as mobilebackup2, start even while the
+// screen is locked. The device must have been unlocked once since it was switched
+// on.
 func (s *Session) StartService(ctx context.Context, name string, escrow bool) (net.Conn, error) {
 	c, err := s.startService(ctx, name, escrow)
 	if err != nil {

@@ -23,9 +23,9 @@ const (
 )
 
 // Sync holds a device's sync lock during a backup or restore, so that other
-// programs do not interfere, and receives notifications of what users do on the
-// device. Call OpenSync, start the backup service, then call Lock, back up, and
-// call Release.
+// programs do not interfere. It also receives the device's notifications about
+// actions of its user. First call OpenSync, then start the backup service, call
+// Lock, back up, and call Release.
 type Sync struct {
 	mux    *Mux
 	entry  Entry
@@ -34,7 +34,7 @@ type Sync struct {
 	lock   *afc.File // nil if not held
 	posted bool      // syncWillStart was posted
 
-	tries    int // to take the lock
+	tries    int // number of tries to take the lock
 	interval time.Duration
 
 	canceled chan struct{}
@@ -67,7 +67,7 @@ func (m *Mux) OpenSync(ctx context.Context, e Entry, on func(notification string
 		return nil, err
 	}
 	y := &Sync{mux: m, entry: e, notify: notify, files: afc.New(c), canceled: make(chan struct{}), tries: lockTries, interval: lockInterval}
-	// It listens until Release, even after ctx ended.
+	// The goroutine listens until Release, even after ctx ended.
 	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
 	y.stop = stop
 	y.listener.Go(func() { y.listen(listen, on) })
@@ -98,8 +98,8 @@ func (y *Sync) Canceled() <-chan struct{} { return y.canceled }
 // Release.
 func (y *Sync) Files() *afc.Client { return y.files }
 
-// Lock announces the backup and takes the lock. If another program holds it for
-// some seconds, the error is ErrSyncBusy.
+// Lock announces the backup and takes the lock. If another program does not
+// release it within some seconds, the error is ErrSyncBusy.
 func (y *Sync) Lock(ctx context.Context) error {
 	y.posted = true
 	if err := y.post(ctx, service.SyncWillStart); err != nil {
@@ -125,8 +125,8 @@ func (y *Sync) Lock(ctx context.Context) error {
 	return y.post(ctx, service.SyncDidStart)
 }
 
-// post posts a notification over a new session and connection, since the first
-// ones are idle during a backup and devices may have closed them.
+// post posts a notification over a new session and connection. Those of OpenSync
+// are idle during a backup, so the device may have closed them.
 func (y *Sync) post(ctx context.Context, name string) error {
 	c, err := y.mux.Service(ctx, y.entry, service.NotificationProxy, false)
 	if err != nil {
@@ -152,7 +152,7 @@ func (y *Sync) Release(ctx context.Context) error {
 		errs = append(errs, y.lock.Unlock(ctx), y.lock.Close(ctx))
 		y.lock = nil
 	}
-	// An error means that the device closed it already.
+	// An error means that the device has already closed the connection.
 	_ = y.files.Close()
 	if y.posted {
 		errs = append(errs, y.post(ctx, service.SyncDidFinish))

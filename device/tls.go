@@ -10,9 +10,10 @@ import (
 )
 
 // secure wraps a connection to a device in TLS, with the certificate of the
-// pairing record. The certificates have no names to verify: the host ID shows
-// that the device knows this computer, and the key proves this computer's
-// identity. Devices up to iOS 9 have TLS 1.0 and exchange keys by RSA.
+// pairing record. The certificates have no names that could be verified. The
+// host ID shows that the device knows this computer, and the private key
+// proves this computer's identity. Devices up to iOS 9 use TLS 1.0 and
+// exchange keys by RSA.
 func secure(ctx context.Context, c net.Conn, r *pairingRecord) (net.Conn, error) {
 	cert, err := tls.X509KeyPair(r.HostCertificate, r.HostPrivateKey)
 	if err != nil {

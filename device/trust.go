@@ -18,7 +18,8 @@ const (
 	Unknown       Trust = "unknown"
 )
 
-// trustOf returns the state that an error of a session or a pairing means.
+// trustOf returns the state of trust that follows from an error of a session
+// or a pairing.
 func trustOf(err error) Trust {
 	if err == nil {
 		return Trusted
@@ -37,7 +38,7 @@ func trustOf(err error) Trust {
 	return Unknown
 }
 
-// Words describes the state and says what to do, for people.
+// Words describes the state to the user and says what to do.
 func (t Trust) Words() string {
 	switch t {
 	case Trusted:

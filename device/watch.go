@@ -21,18 +21,18 @@ const (
 // Event is a change of one link of a device.
 type Event struct {
 	Change Change
-	Entry  Entry // with the one link
+	Entry  Entry // with only this link
 }
 
-// muxRetry is how often Watch tries to reach usbmuxd after it ended. On Linux
-// it ends when the last device is detached and starts when the next one is
-// attached.
+// muxRetry is how often Watch tries to reach usbmuxd after usbmuxd ended. On
+// Linux, usbmuxd ends when the last device is detached and starts when the
+// next one is attached.
 const muxRetry = 2 * time.Second
 
-// Watch calls on for every device that is attached or detached, first for
-// those that are already connected. It returns the error of ctx when ctx ends,
-// and an error of on. If usbmuxd ends, Watch reports its devices as detached
-// and waits for it to start again.
+// Watch calls on for every device that is already connected, and then for
+// every device that is attached or detached. It returns the error of ctx when
+// ctx ends, and the error of on if on fails. If usbmuxd ends, Watch reports
+// its devices as detached and waits for it to start again.
 func (m *Mux) Watch(ctx context.Context, on func(Event) error) error {
 	w := watcher{on: on, known: map[int64]Entry{}}
 	for first := true; ; first = false {

@@ -32,12 +32,12 @@ type Report struct {
 	Listed int `json:"listed"` // rows that should have a blob
 	Blobs  int `json:"blobs"`  // files that are blobs of a row
 
-	// Faults: content of the manifest that is missing.
+	// Faults: blobs that the manifest lists and that are missing.
 	Missing Finding `json:"missing"`
 
 	// Warnings.
 	Size      Finding `json:"size"`       // blob of another length than the row's size allows
-	Emptied   Finding `json:"emptied"`    // blob of 0 bytes, size greater, and not marked as moved to a cloud
+	Emptied   Finding `json:"emptied"`    // blob of 0 bytes of a row with a greater size, not marked as moved to a cloud
 	NotBlocks Finding `json:"not_blocks"` // encrypted, but its length is not a multiple of 16
 	NotFile   Finding `json:"not_file"`   // blob of a row for a folder or link
 	Extra     Finding `json:"extra"`      // named like a blob, but not listed
@@ -45,8 +45,8 @@ type Report struct {
 
 	// Normal, for completeness.
 	Dataless     int `json:"dataless"`      // blobs of 0 bytes marked as moved to a cloud
-	DatabaseSize int `json:"database_size"` // SQLite files of another length, which the device compacts
-	Unpadded     int `json:"unpadded"`      // encrypted, of a length without padding
+	DatabaseSize int `json:"database_size"` // SQLite files of another length, since the device compacts them
+	Unpadded     int `json:"unpadded"`      // encrypted, but as long as without padding
 }
 
 // Faults returns the number of missing blobs.
@@ -65,7 +65,8 @@ func (b *Backup) NewComparison(records *manifest.Records) *Comparison {
 	return &Comparison{b: b, records: records, have: make([]uint64, (records.Len()+63)/64)}
 }
 
-// Compare compares all files with all rows. An error of files ends it.
+// Compare compares all files with all rows. An error of files ends the
+// comparison.
 func (b *Backup) Compare(files iter.Seq2[folder.File, error], records *manifest.Records) (Report, error) {
 	c := b.NewComparison(records)
 	for f, err := range files {
@@ -77,9 +78,10 @@ func (b *Backup) Compare(files iter.Seq2[folder.File, error], records *manifest.
 	return c.Report(), nil
 }
 
-// Add adds a file, in any order, and returns the row of the regular file whose
-// blob it is. In an unencrypted backup it may read the first bytes of a blob of
-// unexpected length, to recognise databases.
+// Add adds a file. Files may come in any order. If the file is the blob of a
+// regular file, Add returns the row of that file. In an unencrypted backup it
+// may read the first bytes of a blob of unexpected length, to recognise
+// databases.
 func (c *Comparison) Add(f folder.File) (row int, ok bool) {
 	if f.Dir && f.Skipped == "" {
 		return 0, false
@@ -158,7 +160,8 @@ func (c *Comparison) Report() Report {
 			continue
 		}
 		rec := c.records.At(i)
-		// Of several rows with the same FileID the first is marked.
+		// If several rows have the same FileID, only the first is marked in
+		// have.
 		if first, ok := c.records.ByFileID(rec.FileID); ok && c.have[first/64]&(1<<(first%64)) != 0 {
 			continue
 		}
@@ -183,8 +186,8 @@ func blobID(layout Layout, path string) (id [20]byte, ok bool) {
 	return id, err == nil
 }
 
-// ownFile reports whether path is one of the files besides blobs in a backup
-// of this layout.
+// ownFile reports whether path is one of the files other than blobs that a
+// backup of this layout has.
 func ownFile(layout Layout, path string) bool {
 	switch path {
 	case InfoPlist, ManifestPlist, StatusPlist:

@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// Find returns the backup folders at dir: dir itself if it is one, otherwise
-// those of its direct children that are, sorted. Children may be links or
+// Find returns dir if it is a backup folder. Otherwise it returns those direct
+// children of dir that are backup folders, sorted. Children may be links or
 // junctions, since users move backups to other disks that way. The error is
 // ErrNoBackup if there are none.
 func Find(dir string) ([]string, error) {
@@ -76,8 +76,7 @@ func looksLikeBackup(dir string) (bool, error) {
 	return false, nil
 }
 
-// withHint adds to an error of macOS's privacy protection what the user can
-// do.
+// withHint adds advice for the user to an error of macOS's privacy protection.
 func withHint(err error) error { return hintFor(runtime.GOOS, err) }
 
 func hintFor(goos string, err error) error {

@@ -254,16 +254,16 @@ func (b *Backup) Layout() Layout { return b.layout }
 func (b *Backup) Encrypted() bool { return b.encrypted }
 
 // Readable reports whether Records can read the manifest: because it is not
-// encrypted, or because the Backup is unlocked. iOS 10.0 and 10.1 and all flat
-// backups leave the manifest of an encrypted backup unencrypted.
+// encrypted, or because the Backup is unlocked. Encrypted backups of iOS 10.0
+// and 10.1 and all flat ones have an unencrypted manifest.
 func (b *Backup) Readable() bool { return b.layout == Flat || b.plainDB || b.Unlocked() }
 
-// KeyBag returns Manifest.plist's BackupKeyBag, or nil. Unencrypted backups have
-// one too.
+// KeyBag returns the value BackupKeyBag of Manifest.plist, or nil. Unencrypted
+// backups have a keybag, too.
 func (b *Backup) KeyBag() []byte { return b.manifest.Data("BackupKeyBag") }
 
-// ManifestKey returns Manifest.plist's ManifestKey, which wraps the key of
-// Manifest.db, or nil.
+// ManifestKey returns the value ManifestKey of Manifest.plist, or nil. It is the
+// wrapped key of Manifest.db.
 func (b *Backup) ManifestKey() []byte { return b.manifest.Data("ManifestKey") }
 
 // FullBackup returns IsFullBackup of Status.plist, which devices set unreliably.
@@ -303,8 +303,9 @@ func (b *Backup) OpenFile(path string) (folder.Content, error) {
 	return f, nil
 }
 
-// Records reads all rows of the manifest. The error is ErrEncrypted if that
-// needs the backup password, and manifest.ErrCorrupt if the manifest is damaged.
+// Records reads all rows of the manifest. The error is ErrEncrypted if the
+// manifest is encrypted and not unlocked, and manifest.ErrCorrupt if the
+// manifest is damaged.
 func (b *Backup) Records(ctx context.Context) (*manifest.Records, error) {
 	file, size, err := b.OpenManifest()
 	if err != nil {

@@ -28,7 +28,7 @@ func fingerprintOf(st folder.Stat, content []byte) fingerprint {
 // CheckStable returns a *folder.ChangedError if the backup changed since Open: a
 // property list or the manifest changed, appeared or vanished, or a Snapshot
 // folder exists, which means that the device began to write. It compares
-// property lists by content, and the manifest by size, times and inode, so it
+// property lists by content, and the manifest by size, times and inode. So it
 // also detects a backup that began and finished in the meantime.
 func (b *Backup) CheckStable(ctx context.Context) error {
 	if err := b.checkStable(ctx); err != nil {
@@ -58,7 +58,7 @@ func (b *Backup) checkStable(ctx context.Context) error {
 			}
 			continue
 		case err != nil && !seen:
-			// Open could not read it either.
+			// Open could not read this file either.
 			continue
 		case err != nil:
 			return err

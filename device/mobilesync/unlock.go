@@ -20,8 +20,8 @@ var (
 )
 
 // Unlock unlocks an encrypted backup of iOS 10.2 or later with its password, so
-// that Records and FileKey work. Deriving the key takes seconds; it calls
-// progress, which may be nil, with the rounds done and the total.
+// that Records and FileKey work. Deriving the key takes seconds. Meanwhile
+// Unlock calls progress, which may be nil, with the rounds done and the total.
 //
 // The error is keybag.ErrWrongPassword if the password is wrong, and
 // ErrNotUnlockable if the backup is not encrypted, has an older layout, or has a
@@ -45,8 +45,8 @@ func (b *Backup) Unlock(ctx context.Context, password []byte, progress func(done
 	return keys, nil
 }
 
-// UnlockWith unlocks a backup with the keys of its keybag, which another backup
-// with the same keybag has unlocked. The caller keeps and destroys the keys.
+// UnlockWith unlocks a backup with keys that Unlock returned for another backup
+// with the same keybag. The caller keeps and destroys the keys.
 func (b *Backup) UnlockWith(keys *keybag.Keys) error {
 	if err := b.unlockable(); err != nil {
 		return fmt.Errorf("%s: %w", b.dir, err)
@@ -99,9 +99,9 @@ func (b *Backup) tryManifestKey(key keybag.FileKey) error {
 	return nil
 }
 
-// decryptManifest returns a reader of the plaintext of an encrypted
-// Manifest.db, which it decrypts as it is read. Some programs omit the padding.
-// The end of such a database may look like padding, so the size in its header
+// decryptManifest returns a reader of the plaintext of an encrypted Manifest.db,
+// which it decrypts as it is read. Some programs omit the padding. The end of
+// such a database may look like padding. So the size in the database's header
 // decides first.
 func decryptManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
 	all, err := keybag.UnpaddedDecrypterAt(r, size, key)
@@ -138,8 +138,8 @@ func ParseKeyBag(manifestPlist []byte) ([]byte, error) {
 func (b *Backup) Unlocked() bool { return b.keys != nil }
 
 // FileKey returns the key that a row's blob is encrypted with. The error is
-// ErrNoKey if the row has no key, so that the blob is not encrypted, or
-// keybag.ErrNoClass, ErrUnsupportedKey or ErrUnwrap.
+// ErrNoKey if the row has no key, which means that the blob is not encrypted.
+// Other errors are keybag.ErrNoClass, ErrUnsupportedKey and ErrUnwrap.
 func (b *Backup) FileKey(rec *manifest.Record) (keybag.FileKey, error) {
 	switch {
 	case b.keys == nil:
@@ -154,7 +154,8 @@ func (b *Backup) FileKey(rec *manifest.Record) (keybag.FileKey, error) {
 func (b *Backup) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "Backup(%s)", b.dir) }
 
 // ManifestDBKey returns the key that Manifest.db of an unlocked backup is
-// encrypted with. encrypted is false if a program has decrypted it in place.
+// encrypted with. encrypted is false if a program has decrypted Manifest.db in
+// place.
 func (b *Backup) ManifestDBKey() (key keybag.FileKey, encrypted bool) {
 	if b.manifestKey == nil {
 		return key, false

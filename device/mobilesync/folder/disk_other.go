@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// disk opens files below one directory. os.Root keeps every access inside it;
-// checking each component first also refuses links that stay inside.
+// disk opens files below one directory. os.Root keeps every access inside that
+// directory. Links that stay inside are refused by a check of each component.
 type disk struct {
 	root *os.Root
 	path string

@@ -40,8 +40,9 @@ func retry[T any](call func() (T, error)) (T, error) {
 	}
 }
 
-// parent opens the directory that holds the last component of path, and returns
-// both. The caller closes the directory if it is owned.
+// parent opens the directory that holds the last component of path. It returns
+// the directory as fd, and the component as last. The caller closes fd if owned
+// is true.
 func (d *disk) parent(path string) (fd int, owned bool, last string, err error) {
 	fd = int(d.dir.Fd())
 	for {
@@ -169,8 +170,8 @@ func (d *disk) List(path string) ([]Entry, error) {
 	return entries, statAll(dir, entries)
 }
 
-// statAll reads the attributes of all entries of dir, on all processors if
-// there are many: a flat backup has 100,000 files in one directory.
+// statAll reads the attributes of all entries of dir. If there are many, it
+// uses all processors: a flat backup has 100,000 files in one directory.
 func statAll(dir *os.File, entries []Entry) error {
 	const batch = 4096
 	fd := int(dir.Fd())

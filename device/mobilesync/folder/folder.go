@@ -4,8 +4,8 @@
 // It opens regular files, lists directories and walks all of them. It promises
 // that nothing outside the directory is opened, no symbolic link inside it is
 // followed, and no open blocks on a pipe. CheckPath decides which names can be
-// created on every system. It never writes, and knows neither the layout nor the
-// meaning of a backup's files.
+// created on every system. The package never writes. It knows neither the layout
+// nor the meaning of a backup's files.
 package folder
 
 import (
@@ -46,7 +46,7 @@ type Entry struct {
 type Source interface {
 	// Open opens a regular file for reading. It fails for anything else.
 	Open(path string) (Content, Stat, error)
-	// Lstat does not follow links.
+	// Lstat describes a file. It does not follow links.
 	Lstat(path string) (Stat, error)
 	// List returns the entries of a directory, in any order.
 	List(path string) ([]Entry, error)

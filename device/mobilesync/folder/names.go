@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxName = 255  // bytes; the limit of APFS, NTFS (in UTF-16 units, so never less) and ext4
+	maxName = 255  // bytes; the limit of APFS and ext4. NTFS counts UTF-16 units, so it allows at least as much
 	maxPath = 1023 // bytes; macOS' PATH_MAX without the final NUL
 )
 

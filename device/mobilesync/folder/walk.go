@@ -14,13 +14,13 @@ import (
 
 // File is one file or directory below the top of a Source.
 type File struct {
-	Path string // relative, slash-separated, with the bytes of the file system
+	Path string // relative, slash-separated, with the bytes that the file system has
 	Dir  bool
 	Mode fs.FileMode
 	Size int64 // bytes; 0 for directories
 	// ModTime has the precision of the file system.
 	ModTime time.Time
-	// Inode and ChangeTime (ns since 1970) are 0 where the system has none.
+	// Inode and ChangeTime (ns since 1970) are 0 if the system has none.
 	Inode      uint64
 	ChangeTime int64
 	// Skipped says why the file is not part of the backup: it is a link or
@@ -75,8 +75,8 @@ type listing struct {
 }
 
 // walk yields the entries of the directory path and everything below them. It
-// lists directories at the top ahead of time, concurrently, and deeper
-// directories (a normal backup has none) when it reaches them.
+// lists directories at the top ahead of time, concurrently. It lists deeper
+// directories, which a normal backup does not have, when it reaches them.
 func (w *walker) walk(path string, entries []Entry) error {
 	var ahead []*listing
 	next := 0

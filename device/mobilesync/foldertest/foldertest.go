@@ -41,7 +41,7 @@ type Record struct {
 // New returns a folder with some files.
 func New(t testing.TB) *Folder {
 	m := &Folder{TB: t, Dir: filepath.Join(t.TempDir(), UDID), Records: map[string]Record{}}
-	m.Check(os.MkdirAll(filepath.Join(m.Dir, "00"), 0o755)) // one that stays empty
+	m.Check(os.MkdirAll(filepath.Join(m.Dir, "00"), 0o755)) // a folder that stays empty
 	for i := range 9 {
 		m.Put("HomeDomain", fmt.Sprintf("Library/Preferences/p%d.plist", i), bytes.Repeat(fmt.Appendf(nil, "setting %d. ", i), 20+i))
 	}

@@ -14,7 +14,7 @@ import (
 
 // Picture describes everything below a folder, by path: type, mode, mtime,
 // size and content. All modes include the owner's permission to read and
-// write, because materializing a snapshot adds it.
+// write, because materializing a snapshot adds this permission.
 type Picture map[string]string
 
 // Take returns the picture of a folder.

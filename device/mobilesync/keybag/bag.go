@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// Protection classes of files and of the keychain. A keybag may have others: newer
-// systems use 17.
+// Protection classes of files and of the keychain. A keybag may have other
+// classes: newer systems use class 17.
 const (
 	ClassComplete             = 1 // readable while the device is unlocked
 	ClassCompleteUnlessOpen   = 2
@@ -79,7 +79,7 @@ func (b *Bag) TwoStage() bool { return b.hasDPIC && b.DPSL != nil }
 
 // Parse parses a keybag. It accepts unknown tags and class numbers. The error is
 // ErrMalformed if a length exceeds the input, a number does not have 4 bytes or a
-// UUID does not have 16. The Bag does not alias raw.
+// UUID does not have 16. The Bag shares no memory with raw.
 func Parse(raw []byte) (*Bag, error) {
 	bag, err := parse(raw)
 	if err != nil {

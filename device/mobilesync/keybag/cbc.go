@@ -12,16 +12,17 @@ import (
 // cut off, decrypted with the wrong key, or written by a program that omits padding.
 var ErrPadding = errors.New("invalid padding")
 
-// BlockSize is the length of a cipher block. The length of ciphertext is a multiple
-// of it.
+// BlockSize is the length of a cipher block. The length of ciphertext is a multiple of
+// BlockSize.
 const BlockSize = aes.BlockSize
 
 const (
 	blockLen = BlockSize
-	// bufLen is the size of buffers of streams: large enough to hide the cost per
-	// call, small enough for the cache.
+	// bufLen is the size of the buffers of streams: large enough to make the cost per
+	// call small, and small enough for the cache.
 	bufLen = 128 << 10
-	// firstBufLen is their initial size: most files of a backup are smaller.
+	// firstBufLen is the initial size of these buffers: most files of a backup are
+	// smaller.
 	firstBufLen = 4 << 10
 )
 
@@ -47,7 +48,7 @@ type encrypter struct {
 }
 
 // NewEncrypter returns a writer that encrypts with key and writes to w. Close writes
-// the padding, without which the ciphertext is incomplete. It does not close w.
+// the padding, without which the ciphertext is incomplete. Close does not close w.
 func NewEncrypter(w io.Writer, key FileKey) io.WriteCloser {
 	return &encrypter{w: w, mode: cipher.NewCBCEncrypter(newBlock(key), zeroIV[:]), buf: make([]byte, firstBufLen)}
 }
@@ -95,7 +96,7 @@ func (s *encrypter) Close() error {
 	}
 	pad := blockLen - s.n%blockLen
 	for range pad {
-		s.buf[s.n] = byte(pad) // fits: Write never leaves the buffer full
+		s.buf[s.n] = byte(pad) // there is room, since Write never leaves the buffer full
 		s.n++
 	}
 	s.flush()
@@ -115,10 +116,10 @@ type decrypter struct {
 	err   error
 }
 
-// NewDecrypter returns a reader of the plaintext of r. It ends with io.EOF if the
-// padding is valid, and with ErrPadding otherwise, such as for an empty r. Plaintext
-// must not be trusted before io.EOF, and valid padding does not prove that it is
-// undamaged, since CBC does not authenticate.
+// NewDecrypter returns a reader of the plaintext of r. The reader ends with io.EOF if
+// the padding is valid, and with ErrPadding otherwise, such as for an empty r. The
+// plaintext must not be trusted before io.EOF. Even then it may be damaged, since CBC
+// does not authenticate.
 func NewDecrypter(r io.Reader, key FileKey) io.Reader {
 	return &decrypter{r: r, mode: cipher.NewCBCDecrypter(newBlock(key), zeroIV[:]), buf: make([]byte, firstBufLen+blockLen)}
 }

@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// DecrypterAt returns a reader of the plaintext of r, which has size bytes, and the
-// size of the plaintext. It decrypts only what is read. The error is ErrPadding if the
-// padding is not valid. Several goroutines may use the ReaderAt if they may use r.
+// DecrypterAt returns a reader of the plaintext of r, and the size of the plaintext. r
+// has size bytes. It decrypts only what is read. The error is ErrPadding if the
+// padding is not valid. Several goroutines may use plain if they may use r.
 func DecrypterAt(r io.ReaderAt, size int64, key FileKey) (plain io.ReaderAt, plainSize int64, err error) {
 	decrypter, err := newDecrypterAt(r, size, key)
 	if err != nil {
@@ -31,9 +31,9 @@ func DecrypterAt(r io.ReaderAt, size int64, key FileKey) (plain io.ReaderAt, pla
 	return decrypter, decrypter.plainSize, nil
 }
 
-// UnpaddedDecrypterAt is like DecrypterAt for ciphertext without padding, or to read
-// the padding, too. The plaintext has size bytes. The error is ErrPadding if size is
-// not a multiple of 16.
+// UnpaddedDecrypterAt is like DecrypterAt, but returns any padding as plaintext. It is
+// for ciphertext without padding, or to read the padding. The plaintext has size
+// bytes. The error is ErrPadding if size is not a multiple of 16.
 func UnpaddedDecrypterAt(r io.ReaderAt, size int64, key FileKey) (io.ReaderAt, error) {
 	decrypter, err := newDecrypterAt(r, size, key)
 	if err != nil {

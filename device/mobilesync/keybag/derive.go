@@ -18,8 +18,8 @@ const MaxRounds = 100_000_000
 // ErrTooManyRounds says that a keybag has more than MaxRounds rounds.
 var ErrTooManyRounds = errors.New("the keybag has too many rounds")
 
-// roundsPerStep is the number of rounds, some milliseconds, between two checks of
-// the context and two calls of progress.
+// roundsPerStep is the number of rounds after which the context is checked and
+// progress is called. They take some milliseconds.
 const roundsPerStep = 1 << 14
 
 // derivation counts the rounds of all stages of one password.
@@ -37,7 +37,7 @@ func (d *derivation) step(rounds uint64) error {
 	return d.ctx.Err()
 }
 
-// passwordKey derives the key that wraps the class keys from a password.
+// passwordKey derives from a password the key that wraps the class keys.
 func (b *Bag) passwordKey(ctx context.Context, password []byte, progress func(done, total uint64)) (kek [keyLen]byte, err error) {
 	if err := b.checkRounds(); err != nil {
 		return kek, err

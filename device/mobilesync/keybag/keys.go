@@ -62,10 +62,10 @@ func (k Keys) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
 // password protects.
 //
 // It calls progress, which may be nil, with the rounds done and the total (about ten
-// million, a few seconds). The error is ctx.Err() if ctx ends, and ErrWrongPassword
-// if no class key can be unwrapped. If some can, the password is correct and the
-// keybag is damaged: Unlock succeeds, and Damaged returns the other classes. The
-// keybag of an unencrypted backup has the empty password.
+// million, a few seconds). The error is ctx.Err() if ctx ends, and ErrWrongPassword if
+// no class key can be unwrapped. If only some can be unwrapped, the password is
+// correct and the keybag is damaged: Unlock succeeds, and Damaged returns the classes
+// that are missing. The keybag of an unencrypted backup has the empty password.
 func (b *Bag) Unlock(ctx context.Context, password []byte, progress func(done, total uint64)) (*Keys, error) {
 	keys, err := b.unlock(ctx, password, progress)
 	if err != nil {

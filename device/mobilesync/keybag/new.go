@@ -18,7 +18,7 @@ const (
 type NewOptions struct {
 	Iter     uint32 // rounds of the HMAC-SHA1 stage; 0 means DefaultIter
 	DPIC     uint32 // rounds of the HMAC-SHA256 stage, if there is one; 0 means DefaultDPIC
-	OneStage bool   // the form of iOS 10.1 and earlier: no HMAC-SHA256 stage, classes from 11 down
+	OneStage bool   // the form of iOS 10.1 and earlier: no HMAC-SHA256 stage, classes in the order 11 to 1
 }
 
 const (
@@ -31,8 +31,8 @@ const (
 // 1 to 11, wrapped with the password. The same random stream makes the same keybag.
 // The empty password makes the keybag of an unencrypted backup (1,336 bytes), any
 // other password that of an encrypted backup (1,388 bytes, or 1,336 with OneStage).
-// The returned Keys do not have the classes that real keybags bind to the device
-// (WRAP 3).
+// The returned Keys have no keys for the classes that real keybags bind to the
+// device (WRAP 3).
 func New(random io.Reader, password []byte, opt NewOptions) (raw []byte, keys *Keys, err error) {
 	raw, keys, err = newBag(random, password, opt)
 	if err != nil {
@@ -93,7 +93,7 @@ func newBag(random io.Reader, password []byte, opt NewOptions) ([]byte, *Keys, e
 }
 
 // wrapOf returns how devices wrap a class. Classes "on this device only" are bound
-// to the device, and so is the complete keychain in unencrypted backups.
+// to the device. In unencrypted backups all keychain classes are bound to it.
 func wrapOf(class uint32, encrypted bool) uint32 {
 	bound := class == ClassRecovery || class >= ClassKeychainUnlockedThis
 	if !encrypted {

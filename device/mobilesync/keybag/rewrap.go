@@ -8,10 +8,10 @@ import (
 )
 
 // Rewrap returns the keybag with another password, as a device does when the backup
-// password changes: class keys, and so all wrapped file keys, stay the same; salts and
-// wrapped class keys are new. The error is ErrWrongPassword if the old password
-// unwraps no class key, and ErrDamagedClass if it unwraps only some. Unknown records
-// are omitted.
+// password changes. The class keys stay the same, and so all wrapped file keys do.
+// Salts and wrapped class keys are new. The error is ErrWrongPassword if the old
+// password unwraps no class key, and ErrDamagedClass if it unwraps only some. Unknown
+// records are omitted.
 func (b *Bag) Rewrap(ctx context.Context, random io.Reader, old, new []byte) ([]byte, error) {
 	raw, err := b.rewrap(ctx, random, old, new)
 	if err != nil {

@@ -13,8 +13,8 @@ const (
 	keyBlocks  = keyLen / 8
 )
 
-// wrapPrefix is the initial value of RFC 3394 section 2.2.3.1. Unwrapping must restore
-// it, which is the integrity check.
+// wrapPrefix is the initial value of RFC 3394 section 2.2.3.1. The integrity check
+// fails if unwrapping does not restore it.
 var wrapPrefix = [8]byte{0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6}
 
 // wrapKey wraps a 32-byte key by RFC 3394. It is deterministic.
@@ -23,7 +23,7 @@ func wrapKey(kek *[keyLen]byte, key *[keyLen]byte) (out [wrappedLen]byte, err er
 	if err != nil {
 		return out, fmt.Errorf("key wrap: %w", err)
 	}
-	var buf [16]byte // A, then the current block
+	var buf [16]byte // the register A of the RFC, then the current block
 	copy(buf[:8], wrapPrefix[:])
 	copy(out[8:], key[:])
 	for t, round := uint64(1), 0; round < 6; round++ {

@@ -11,10 +11,11 @@ import (
 // ciphertext.
 var ErrNotCanonical = errors.New("encrypting the content again does not restore the same bytes")
 
-// NewVerifier returns a reader of the plaintext of r, like NewDecrypter, that verifies
-// that NewEncrypter restores the same ciphertext: it encrypts what it returns and
-// compares. It ends with io.EOF if they are the same, and otherwise with
-// ErrNotCanonical or ErrPadding. Memory is bounded by a few buffers.
+// NewVerifier returns a reader of the plaintext of r, like NewDecrypter. The reader
+// also verifies that NewEncrypter restores the same ciphertext: it encrypts the
+// plaintext again and compares. It ends with io.EOF if both ciphertexts are the same,
+// and otherwise with ErrNotCanonical or ErrPadding. Memory is bounded by a few
+// buffers.
 func NewVerifier(r io.Reader, key FileKey) io.Reader {
 	v := &verifier{}
 	v.decrypter = NewDecrypter(io.TeeReader(r, &v.expected), key)
@@ -22,7 +23,7 @@ func NewVerifier(r io.Reader, key FileKey) io.Reader {
 	return v
 }
 
-// verifier feeds what it decrypts to an encrypter, which writes to the verifier itself.
+// verifier passes the plaintext to an encrypter, which writes to the verifier itself.
 type verifier struct {
 	decrypter io.Reader
 	encrypter io.WriteCloser
@@ -55,7 +56,7 @@ func (v *verifier) read(b []byte) (int, error) {
 	return n, err
 }
 
-// Write compares what the encrypter writes with the source.
+// Write compares the output of the encrypter with the source.
 func (v *verifier) Write(again []byte) (int, error) {
 	if !bytes.Equal(v.expected.Next(len(again)), again) {
 		return 0, fmt.Errorf("keybag: verify: %w", ErrNotCanonical)

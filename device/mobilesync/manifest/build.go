@@ -32,8 +32,8 @@ type recordBuilder struct {
 }
 
 // newRecordBuilder returns a builder that refuses to grow much beyond source,
-// the size of the manifest in bytes, since a hostile manifest may repeat the
-// same page of rows without end.
+// the size of the manifest in bytes. A hostile manifest may repeat the same
+// page of rows without end.
 func newRecordBuilder(source int64) *recordBuilder {
 	return &recordBuilder{
 		numbers: map[string]uint32{},
@@ -54,7 +54,7 @@ func (b *recordBuilder) add(rec *Record) error {
 		b.budget -= int64(len(name)) + 64
 	}
 	b.scratch = appendRow(b.scratch[:0], rec, number)
-	const perRow = 16 // reference, index and sorting
+	const perRow = 16 // bytes for reference, index and sorting
 	b.budget -= int64(len(b.scratch)) + perRow
 	if b.budget < 0 {
 		return fmt.Errorf("%w: it has more rows than fit into its size", ErrCorrupt)
@@ -220,7 +220,7 @@ rows:
 }
 
 // setFileID parses the text of a FileID. It accepts upper-case digits, since
-// only the value determines the blob's name, but counts them as odd.
+// only the value determines the blob's name. It counts such a FileID as odd.
 func (rec *Record) setFileID(text []byte, a *Anomalies) {
 	rec.HasFileID = false
 	if len(text) == 40 {

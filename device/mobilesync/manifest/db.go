@@ -31,8 +31,9 @@ const (
 // IsSQLite reports whether a file that begins with head is an SQLite database.
 func IsSQLite(head []byte) bool { return bytes.HasPrefix(head, []byte(sqliteMagic)) }
 
-// DatabaseSize returns the size in bytes in the header of an SQLite database,
-// or 0 if the header has none, as in databases of very old versions.
+// DatabaseSize returns the size of an SQLite database according to its header,
+// in bytes. It returns 0 if the header has no size, as in databases of very old
+// versions.
 func DatabaseSize(head []byte) int64 {
 	if len(head) < HeaderLen || binary.BigEndian.Uint32(head[24:]) != binary.BigEndian.Uint32(head[92:]) {
 		return 0
@@ -44,7 +45,7 @@ func DatabaseSize(head []byte) int64 {
 	return page * int64(binary.BigEndian.Uint32(head[28:]))
 }
 
-// ReadDB reads all rows of a decrypted Manifest.db. source holds its size bytes.
+// ReadDB reads all rows of a decrypted Manifest.db. source has size bytes.
 // ReadDB ignores bytes after the last page, which decryption may leave.
 //
 // The database may be hostile: ReadDB reads only an ordinary table named Files
@@ -71,7 +72,8 @@ func readDB(ctx context.Context, source io.ReaderAt, size int64) (_ *Records, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, system.Close()) }()
-	// immutable: no locks and no write-ahead log, so no side files.
+	// With immutable, SQLite uses no locks and no write-ahead log, so it makes
+	// no side files.
 	db, err := sql.Open("sqlite", "file:"+dbName+"?mode=ro&immutable=1&vfs="+name)
 	if err != nil {
 		return nil, err
@@ -164,8 +166,9 @@ func restrict(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// checkSchema refuses a Files that is not a plain table with the five columns: a
-// view, virtual table or generated column would run code of its author.
+// checkSchema refuses a Files that is not a plain table with the five columns. A
+// view, virtual table or generated column would run code of the author of the
+// database.
 func checkSchema(ctx context.Context, conn *sql.Conn) error {
 	var kind string
 	var statement sql.NullString
@@ -250,7 +253,8 @@ func (s *rowScanner) readMeta(blob []byte, a *Anomalies) {
 	}
 }
 
-// text returns the text of a column, and counts one of another type.
+// text returns the text of a column. It counts a column of another type as an
+// anomaly.
 func text(column driver.Value, a *Anomalies) string {
 	var s string
 	switch v := column.(type) {
@@ -269,7 +273,8 @@ func text(column driver.Value, a *Anomalies) string {
 	return s
 }
 
-// sqlError distinguishes a cancelled call from a damaged database.
+// sqlError returns an error that distinguishes a cancelled call from a damaged
+// database.
 func sqlError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

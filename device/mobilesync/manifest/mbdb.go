@@ -15,8 +15,8 @@ import (
 const mbdbMagic = "mbdb\x05\x00"
 
 // ReadMBDB reads all rows of a Manifest.mbdb, the manifest of iOS 9 and earlier.
-// source holds its size bytes. Rows have no Flags and FileID; they are derived
-// from the mode, and from domain and path.
+// source has size bytes. The rows of the file have no Flags and no FileID.
+// ReadMBDB derives Flags from the mode, and FileID from domain and path.
 func ReadMBDB(ctx context.Context, source io.Reader, size int64) (*Records, error) {
 	r := mbdbReader{in: bufio.NewReaderSize(io.LimitReader(source, size), 256<<10)}
 	records, err := r.readAll(ctx, size)
@@ -32,7 +32,7 @@ func IsMBDB(head []byte) bool { return bytes.HasPrefix(head, []byte(mbdbMagic)) 
 type mbdbReader struct {
 	in      *bufio.Reader
 	pos     int64
-	strings [5][]byte // buffers, kept from row to row
+	strings [5][]byte // buffers, reused for every row
 	name    []byte
 	text    []byte
 }

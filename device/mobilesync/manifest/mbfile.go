@@ -5,8 +5,8 @@ import (
 )
 
 const (
-	// maxMeta bounds a row's description in bytes. Real ones are 300 to 600,
-	// and up to about 3 KB with extended attributes.
+	// maxMeta bounds a row's description in bytes. Real ones have 300 to 600
+	// bytes, or up to about 3 KB with extended attributes.
 	maxMeta = 1 << 20
 	// maxKey bounds an EncryptionKey in bytes: 44 in all known backups, 172 in
 	// the device's code.
@@ -14,16 +14,17 @@ const (
 )
 
 // metaReader reads MBFile objects, the keyed archives in the file column. It
-// reuses its buffers; the Record's key points into them until the next read.
+// reuses its buffers. The key of a Record points into them, so it is valid only
+// until the next read.
 type metaReader struct {
 	doc     bplist.Doc
 	objects bplist.List
 	target  []byte
 }
 
-// read fills the fields of rec that the description has. It returns false if
-// blob is not a keyed archive with a dictionary at its root, and skips fields of
-// unexpected type.
+// read fills those fields of rec that the description has, and skips fields of
+// an unexpected type. It returns false if blob is not a keyed archive with a
+// dictionary at its root.
 func (m *metaReader) read(blob []byte, rec *Record) bool {
 	var err error
 	if m.doc, err = bplist.Parse(blob); err != nil {
@@ -121,8 +122,8 @@ func (m *metaReader) small(value bplist.Ref, to *uint32) {
 	}
 }
 
-// data finds data that is in place, behind a reference, or in a dictionary under
-// NS.data, perhaps behind another reference.
+// data returns the bytes of value, which is data, a dictionary with data under
+// NS.data, or a reference to either. NS.data may be a reference, too.
 func (m *metaReader) data(value bplist.Ref) ([]byte, bool) {
 	ref, ok := m.resolve(value)
 	if !ok {

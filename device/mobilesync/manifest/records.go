@@ -5,8 +5,8 @@
 // A manifest may be hostile: only plain columns of a plain table are read,
 // memory is bounded by the size of the manifest, and damage is ErrCorrupt or
 // counted in Anomalies. The package never writes, not even the side files that
-// opening a database usually leaves behind, and it knows no passwords: an
-// encrypted manifest must be decrypted first.
+// opening a database usually leaves behind. It knows no passwords: an encrypted
+// manifest must be decrypted first.
 package manifest
 
 import (
@@ -26,7 +26,7 @@ type Record struct {
 	Domain       string
 	RelativePath string // "" for the root of the domain
 
-	Flags uint32 // 1 file, 2 folder, 4 symbolic link; others occur
+	Flags uint32 // 1 file, 2 folder, 4 symbolic link; other values occur
 	// HasMeta is false if the row has no readable description. The fields below
 	// are empty then.
 	HasMeta bool
@@ -61,7 +61,7 @@ const (
 )
 
 // IsFile reports whether the row is about a regular file, which has a blob. It
-// looks at Mode if Flags is unknown.
+// looks at Mode if Flags has an unknown value.
 func (r *Record) IsFile() bool {
 	switch r.Flags {
 	case FlagFile:
@@ -98,16 +98,16 @@ func (a Anomalies) Total() int {
 
 // Records holds all rows of a manifest, sorted by domain and relative path (in
 // byte order; equal ones by FileID). It does not change and may be used by
-// several goroutines. It takes the bytes of the rows' texts and keys and about
-// 60 bytes per row.
+// several goroutines. In memory it takes the bytes of the rows' texts and keys,
+// and about 60 bytes per row.
 type Records struct {
 	Anomalies Anomalies
 
 	domains []string // by number, in order of appearance
-	ordered []string // the same, sorted
+	ordered []string // domains, sorted
 	pages   []string // encoded rows, see appendRow
 	refs    []rowRef // in sorted order
-	table   []uint32 // open addressing over FileID: index into refs plus 1; 0 is free
+	table   []uint32 // hash table by FileID with open addressing: index into refs plus 1, or 0 if free
 	seed    maphash.Seed
 }
 
@@ -212,8 +212,9 @@ func (r *Records) ByFileID(id [20]byte) (int, bool) {
 }
 
 // A row is encoded as: one byte of has bits, domain number, path length, path,
-// FileID, flags, the numbers of the description (times after the first as
-// differences to it), digest, key and target, each only if its bit is set.
+// FileID, flags, the numbers of the description, digest, key and target. Parts
+// that have a bit are omitted if it is not set. The second and third time are
+// differences from the first.
 const (
 	hasFileID = 1 << iota
 	hasMeta

@@ -1,10 +1,10 @@
 // Package afc is a client of Apple File Conduit, the service for a device's media
-// files and for the sync lock, which keeps programs from backing up or
+// files and for the sync lock. That lock keeps two programs from backing up or
 // synchronising a device at the same time.
 //
-// A client has at most one request in flight, ends it with its context, and
-// bounds what a device sends. After an error other than a Status it can only be
-// closed. docs/decisions/0020-own-afc.md says why snap does not use the client
+// A client sends one request at a time. A request ends with its context, and the
+// replies of a device are bounded. After an error other than a Status it can only
+// be closed. docs/decisions/0020-own-afc.md says why snap does not use the client
 // of go-ios.
 package afc
 
@@ -68,8 +68,8 @@ const (
 	lockRelease   = 12
 )
 
-// Status is the code of a failed request. NotFound is fs.ErrNotExist and Exists
-// is fs.ErrExist.
+// Status is the code of a failed request. For errors.Is, NotFound is
+// fs.ErrNotExist and Exists is fs.ErrExist.
 type Status uint64
 
 // Some of the statuses.
@@ -94,7 +94,7 @@ func (s Status) Error() string {
 	return fmt.Sprintf("the device answered with status %d", uint64(s))
 }
 
-// Is compares with the errors of io/fs.
+// Is makes errors.Is work with the errors of io/fs.
 func (s Status) Is(target error) bool {
 	return s == NotFound && target == fs.ErrNotExist || s == Exists && target == fs.ErrExist
 }
@@ -112,11 +112,12 @@ type Client struct {
 // New returns a client on a connection to Service, which it owns from now on.
 func New(c net.Conn) *Client { return &Client{conn: c} }
 
-// Close closes the connection. The device then releases locks and open files.
+// Close closes the connection. The device then closes its open files and releases
+// their locks.
 func (c *Client) Close() error { return c.conn.Close() }
 
 // request sends an operation with its fixed part and payload. It returns the kind
-// and body of the reply, and a status other than 0 as an error.
+// and body of the reply. A status other than 0 is returned as an error.
 func (c *Client) request(ctx context.Context, op uint64, fixed, payload []byte) (kind uint64, body []byte, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -271,7 +272,8 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	return out, nil
 }
 
-// Mkdir makes a folder and its parents. It is not an error if the folder exists.
+// Mkdir makes a folder and its missing parents. It is not an error if the folder
+// exists.
 func (c *Client) Mkdir(ctx context.Context, path string) error {
 	arg, err := pathArg(path)
 	if err != nil {

@@ -60,8 +60,9 @@ func (f *File) Write(ctx context.Context, b []byte) error {
 	return nil
 }
 
-// Lock takes the exclusive lock of the file. If another program holds it, Lock
-// tries up to tries times, once every interval. The error is then WouldBlock.
+// Lock takes the exclusive lock of the file. It tries up to tries times, once
+// every interval. If another program still holds the lock then, the error is
+// WouldBlock.
 func (f *File) Lock(ctx context.Context, tries int, interval time.Duration) error {
 	for {
 		err := f.c.done(ctx, opLock, u64(f.handle, lockExclusive), nil)
@@ -89,7 +90,8 @@ func (f *File) Close(ctx context.Context) error {
 // ErrTooLarge says that a file is larger than the limit of the caller.
 var ErrTooLarge = errors.New("the file is too large")
 
-// ReadFile returns the content of a file of at most limit bytes.
+// ReadFile returns the content of a file. The error is ErrTooLarge if the file
+// has more than limit bytes.
 func (c *Client) ReadFile(ctx context.Context, path string, limit int) ([]byte, error) {
 	f, err := c.Open(ctx, path, Read)
 	if err != nil {

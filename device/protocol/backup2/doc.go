@@ -1,10 +1,10 @@
 // Package backup2 is the computer's side of mobilebackup2, the protocol that backs
 // up and restores an iPhone or iPad and changes its backup password.
 //
-// After the first request the device makes the requests: it asks the computer to
-// send and receive files, and to list, create, move and remove names. At the end
-// it reports success or an error. The package serves these requests from a
-// [Folder], which need not be a folder on a disk.
+// The computer sends the first request. After that the device sends requests: it
+// asks the computer to send and receive files, and to list, create, move and
+// remove names. At the end the device reports success or an error. The package
+// serves these requests from a [Folder], which need not be a folder on a disk.
 //
 // # Promises
 //
@@ -15,14 +15,14 @@
 //   - A Folder gets only clean, relative paths below the identifiers of the
 //     request.
 //   - Memory is bounded, whatever the device sends.
-//   - A call returns within seconds after its context ended. It sends a goodbye if
-//     the device accepts it, and closes the connection otherwise.
+//   - A call returns within seconds after its context ended. Before that it closes
+//     the connection, after a goodbye if the device accepts one.
 //
 // # Deadlines
 //
-// Package devicelink limits each read and write. A context does not end every
-// read, as in package stream, since only a backup that is interrupted between two
-// requests can be continued. So type interruptConn ends only the wait for a
+// Package devicelink limits each read and write. In package stream, a context ends
+// every read. Here it does not, since only a backup that is interrupted between
+// two requests can be continued. So type interruptConn ends only the wait for a
 // request.
 //
 // # Limits

@@ -17,7 +17,7 @@ import (
 var (
 	// ErrLocked: the device is locked, or its passcode was not entered.
 	ErrLocked = errors.New("the device is locked")
-	// ErrWrongPassword: the backup password is wrong, or is needed.
+	// ErrWrongPassword: the backup password is wrong or missing.
 	ErrWrongPassword = errors.New("wrong backup password")
 	// ErrCancelled: the user cancelled on the device, or the context ended.
 	ErrCancelled = errors.New("cancelled")
@@ -134,7 +134,7 @@ func protocolError(format string, v ...any) error {
 	return &ProtocolError{fmt.Errorf(format, v...)}
 }
 
-// linkError wraps an error of the connection in its kind.
+// linkError adds the kind to an error of the connection.
 func linkError(err error) error {
 	var protocol *ProtocolError
 	switch {

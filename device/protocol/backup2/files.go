@@ -10,7 +10,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// download sends files. A failure of one does not affect the others.
+// download sends files. If one file fails, the others are still sent.
 func (r *operation) download(m devicelink.Message) error {
 	paths, ok := m.Texts(1)
 	r.report.percent(m, 3)
@@ -38,8 +38,8 @@ func (r *operation) download(m devicelink.Message) error {
 	return r.link.WriteStatus(devicelink.StatusOK, "", nil)
 }
 
-// send sends a file. It returns a failure if the device does not get all of the
-// file, and an error that ends the session.
+// send sends a file. failure says why the device did not get all of the file. err
+// ends the session.
 func (r *operation) send(path string) (failure, err error) {
 	var f io.ReadCloser
 	if failure = r.scope.read(path); failure != nil {
@@ -89,8 +89,8 @@ func (r *operation) open(path string) (io.ReadCloser, error) {
 	return r.folder.Open(r.ctx, path)
 }
 
-// source counts bytes read and keeps the error of reading. It returns another
-// error to the link, so that an error cannot look like the end of the file.
+// source counts bytes read and keeps the error of reading. It returns a different
+// error to the link, so that no error can look like the end of the file.
 type source struct {
 	r      io.Reader
 	report *reporter
@@ -136,9 +136,9 @@ func (r *operation) upload(m devicelink.Message) error {
 	}
 }
 
-// receive receives a file, whose name on the device is origin. It returns a failure
-// if the file was not stored in the Folder, and an error that ends the session. If
-// discard is set, it reads the file and does not store it.
+// receive receives a file, whose name on the device is origin. failure says why the
+// file was not stored in the Folder. err ends the session. If discard is set,
+// receive reads the file and does not store it.
 func (r *operation) receive(origin, path string, discard bool) (failure, err error) {
 	sink := sink{report: r.report}
 	if failure = r.scope.write(path); failure != nil {
@@ -182,7 +182,8 @@ func (r *operation) receive(origin, path string, discard bool) (failure, err err
 	return nil, nil
 }
 
-// sink counts bytes written to an upload, or discarded if there is none.
+// sink counts bytes and writes them to an upload. If there is no upload, it
+// discards them.
 type sink struct {
 	u      Upload
 	report *reporter

@@ -8,17 +8,17 @@ import (
 )
 
 // ErrNoSpace says that there is no space left. A [Folder] returns it, wrapped, to
-// tell the device. A [DeviceError] is of this kind if the device reports that it or
-// the computer is full.
+// tell the device. A [DeviceError] is of this kind if the device reports that the
+// device or the computer is full.
 var ErrNoSpace = errors.New("no space left")
 
 // Folder is the backup folder that a device sees. A session checks paths before each
 // call, see [Folder.Open]. The error for a missing file is fs.ErrNotExist.
 //
-// A session calls one method at a time. The context of a call ends some seconds
-// after the context of the session, so that the current request can finish. Reads
-// from a file of Open and writes to an Upload of Create must not block after the
-// context of that call ended.
+// A session calls one method at a time. The context of a call ends some seconds after
+// the context of the session, so that the current request can finish. Reads from a
+// file of Open and writes to an Upload of Create must not block after the context of
+// that Open or Create ended.
 //
 // The session reports the kind of an error to the device: fs.ErrNotExist,
 // fs.ErrExist, ErrNoSpace, or an I/O error.
@@ -27,9 +27,9 @@ type Folder interface {
 	// closes it.
 	//
 	// All paths begin with an identifier of the request ("UDID/Status.plist",
-	// "UDID/ab/ab…"; "UDID" is the device's folder). They have slashes, no empty,
-	// "." or ".." elements, no backslashes and no NULs. They are valid UTF-8 of at
-	// most 4,096 bytes.
+	// "UDID/ab/ab…"; "UDID" is the device's folder). Slashes separate their elements,
+	// of which none is empty, "." or "..". They have no backslashes and no NULs, and
+	// are valid UTF-8 of at most 4,096 bytes.
 	Open(ctx context.Context, path string) (io.ReadCloser, error)
 	// Create begins a file and creates missing parent folders. An existing file does
 	// not change until Commit.
@@ -49,8 +49,8 @@ type Folder interface {
 	// to a name as in Move before it restores another backup.
 	Copy(ctx context.Context, from, to string) error
 	// Space returns the number of bytes that can be stored. The device does not begin
-	// a larger backup, and counts all bytes of every file. A Folder that stores less
-	// may return more than is free.
+	// a backup whose files have more bytes in all. A Folder that stores fewer bytes
+	// than it receives may return more than is free.
 	Space(ctx context.Context) (free int64, err error)
 	// Purge frees at least want bytes if possible, and returns how many it freed.
 	Purge(ctx context.Context, want int64) (freed int64, err error)
@@ -60,8 +60,8 @@ type Folder interface {
 // called.
 type Upload interface {
 	io.Writer
-	// Commit makes the file visible and replaces an existing one. Without Commit, or
-	// if it fails, the file leaves no trace.
+	// Commit makes the file visible and replaces an existing one. If Commit fails or
+	// is not called, the file leaves no trace.
 	Commit() error
 	// Abort discards the file. After Commit it does nothing.
 	Abort()

@@ -7,8 +7,8 @@ import (
 )
 
 // interruptConn is the connection that the link reads and writes. It can
-// interrupt a session that waits for the device's next request, but no other
-// read. It also limits the time of the greeting and the goodbye.
+// interrupt the read of a session that waits for the device's next request, but
+// no other read. It also limits the time of the greeting and the goodbye.
 type interruptConn struct {
 	net.Conn
 	mu      sync.Mutex
@@ -18,7 +18,7 @@ type interruptConn struct {
 	latest  time.Time       // limit of all deadlines; zero means none
 }
 
-// past is a deadline that ends a waiting call.
+// past is a time in the past. As a deadline it ends a waiting call.
 var past = time.Unix(1, 0)
 
 // setWaiting sets whether the session waits for a request now. It returns false
@@ -42,13 +42,14 @@ func (c *interruptConn) stopOn(done <-chan struct{}) {
 	c.done = done
 }
 
-// interrupt ends the session's wait for a request, now or when it next waits.
+// interrupt ends the session's wait for a request. If the session does not wait
+// now, its next wait ends at once.
 func (c *interruptConn) interrupt() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stopped = true
 	if c.waiting {
-		_ = c.Conn.SetReadDeadline(past) // fails only if it is closed
+		_ = c.Conn.SetReadDeadline(past) // fails only if the connection is closed
 	}
 }
 

@@ -66,7 +66,7 @@ const (
 	objAnswer = iota
 	objCode
 	objNames
-	objType // texts from here on
+	objType // the texts that all items share begin here
 	objSize
 	objDate
 	objFolder
@@ -94,7 +94,7 @@ func newListing(items []Item) *listing {
 	return l
 }
 
-// part returns the number of an object of an item.
+// part returns the object number of a part of an item.
 func (l *listing) part(item, part int) int {
 	return objFirstName + len(l.items) + item*partsPerItem + part
 }

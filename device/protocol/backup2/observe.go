@@ -16,13 +16,14 @@ const (
 	PhaseFinishing Phase = "finishing"
 	// PhaseVerifying: the device checks the new backup. It can still fail.
 	PhaseVerifying Phase = "verifying"
-	// PhaseRekeying: the device wraps the backup's keys again.
+	// PhaseRekeying: the device wraps the backup's keys with another password.
 	PhaseRekeying Phase = "changing the password"
 )
 
 // Progress is the progress of a session.
 type Progress struct {
-	// Percent is sent by the device: above 0 and up to 100, or 0 while unknown.
+	// Percent is the percentage that the device has sent: above 0 and up to 100, or
+	// 0 if it has sent none.
 	Percent float64
 	// Files and Bytes count what was received and sent, including metadata.
 	Files, Bytes int64
@@ -33,7 +34,7 @@ type Progress struct {
 type Observer interface {
 	// Phase is called when a phase begins.
 	Phase(Phase)
-	// Progress is called after every file and every few megabytes of a long one.
+	// Progress is called after every file, and every few megabytes of a long file.
 	Progress(Progress)
 	// Warning is called for a failure that does not end the session. The text is
 	// safe to print, and the number of calls is limited.

@@ -34,8 +34,8 @@ func (w *reporter) setPhase(p Phase) {
 	}
 }
 
-// received sets the phase after a message of the device. It has an effect only
-// after the first one.
+// received sets the phase when a message of the device has arrived. Only the
+// first message has an effect.
 func (w *reporter) received(rekeying bool) {
 	switch {
 	case w.phase != PhaseWaiting:

@@ -9,9 +9,10 @@ import (
 
 // BackupRequest asks a device to back itself up.
 type BackupRequest struct {
-	UDID string // of the device, with its dash; the name of its folder
+	UDID string // of the device, with its dash; also the name of its folder
 	// Full asks for all files. Newer devices ignore the option and continue the
-	// previous backup if it has a Status.plist, so that file is hidden as well.
+	// previous backup if it has a Status.plist, so Full also hides this file from
+	// the device.
 	Full bool
 }
 
@@ -20,7 +21,8 @@ type BackupRequest struct {
 //
 // The error is or wraps a *DeviceError, a *ProtocolError, ErrLinkLost or
 // ErrCancelled, or an error of the Folder. The Folder then contains the files that
-// were received completely; its Status.plist says in which state it is.
+// were received completely. The Status.plist in it says in which state the backup
+// is.
 func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o Observer) error {
 	if err := checkIdentifier(q.UDID); err != nil {
 		return err
@@ -37,7 +39,7 @@ func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o 
 }
 
 // RestoreOptions are options of a restore. The zero value is the safest choice. All
-// are sent, since devices have other defaults.
+// options are sent, since the defaults of devices are different.
 type RestoreOptions struct {
 	SystemFiles   bool // also restore system files
 	NoReboot      bool // do not restart the device at the end
@@ -53,7 +55,8 @@ type RestoreRequest struct {
 	Source   string // identifier of the backup's folder; "" for Target
 	Options  RestoreOptions
 	Password []byte // of the backup, if it is encrypted
-	// ApplicationIDs restricts the restore to apps, if the device supports it.
+	// ApplicationIDs restricts the restore to these apps, if the device supports
+	// that.
 	ApplicationIDs []string
 }
 
@@ -73,8 +76,8 @@ type RestoreResult struct {
 const restartPercent = 90
 
 // Restore makes the device restore a backup from the Folder, which changes only if
-// CopyBackup is set. Errors are as for Backup; the device may then have a part of
-// the backup.
+// CopyBackup is set. Errors are as for Backup. After an error the device may have a
+// part of the backup.
 func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, o Observer) (RestoreResult, error) {
 	if q.Source == "" {
 		q.Source = q.Target
@@ -111,8 +114,8 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 
 // ChangePassword sets the password of the device's backups (old is empty), changes
 // it, or turns off encryption (new is empty). The device may ask for its passcode.
-// It wraps the keys of the backup in the Folder again. If the Folder has no backup,
-// the next backup is full.
+// It wraps the keys of the backup in the Folder with the new password. If the
+// Folder has no backup, the next backup is full.
 func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []byte, folder Folder, o Observer) error {
 	if err := checkIdentifier(udid); err != nil {
 		return err

@@ -16,8 +16,8 @@ const maxArchived = 4
 // scope says which paths a device may name in a session.
 type scope struct {
 	ids []string // identifiers of the request, which name folders
-	// readOnly is set for a restore, which changes nothing in the backup. It may
-	// only archive a copy.
+	// readOnly is set for a restore, which must not change the backup. The device
+	// may only copy the backup to an archive.
 	readOnly bool
 	archived map[string]bool // folders that were archived in this session
 }
@@ -26,8 +26,9 @@ func newScope(readOnly bool, ids ...string) *scope {
 	return &scope{ids: ids, readOnly: readOnly, archived: map[string]bool{}}
 }
 
-// ownNames are the names in a device's folder that have a fixed meaning. A name
-// that differs from one only in case would be the same file on some file systems.
+// ownNames are the names in a device's folder that have a fixed meaning. A name that
+// differs from one of these only in case is refused, since it would be the same file
+// on some file systems.
 var ownNames = [...]string{
 	"Status.plist", "Info.plist", "Manifest.plist", "Manifest.db", "Manifest.mbdb", "Manifest.mbdx", "Snapshot",
 }

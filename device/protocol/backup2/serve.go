@@ -24,7 +24,7 @@ type operation struct {
 	folder   Folder
 	scope    *scope
 	report   *reporter
-	hidden   string // a file that does not exist for the device until it sends it
+	hidden   string // path of a file that is hidden from the device until the device sends it
 	rekeying bool
 	refused  int
 	unsent   int  // files that the device asked for and did not get
@@ -39,8 +39,8 @@ var (
 	errEnded   = errors.New("the device ended the session")
 )
 
-// serve serves requests until the device sends its result. The error is one of the
-// link.
+// serve serves requests until the device sends its result. An error is an error of
+// the link.
 func (r *operation) serve() (response, error) {
 	for {
 		m, err := r.next()
@@ -115,7 +115,8 @@ func (r *operation) malformed(m devicelink.Message) error {
 	return r.link.WriteStatus(devicelink.StatusFailed, "malformed request", nil)
 }
 
-// refuse counts a path outside the device's scope. An error ends the session.
+// refuse counts a path outside the device's scope. After maxRefused of them it
+// returns an error, which ends the session.
 func (r *operation) refuse(path string, why error) error {
 	r.refused++
 	r.report.warn("refused %q: %v", printable(path), why)
@@ -147,8 +148,8 @@ func (r *operation) writeStatus(err error) error {
 	return r.link.WriteStatus(code, text, nil)
 }
 
-// change changes the Folder if check, a method of scope, allows it. It returns a
-// failure to report to the device, and an error that ends the session.
+// change calls do, which changes the Folder, if check, a method of scope, allows
+// that. failure is reported to the device. err ends the session.
 func (r *operation) change(what, path string, check func(string) error, do func() error) (failure, err error) {
 	if failure = check(path); failure != nil {
 		return failure, r.refuse(path, failure)
@@ -217,7 +218,7 @@ func (r *operation) copy(m devicelink.Message) error {
 	return r.writeStatus(failure)
 }
 
-// relocate moves or copies from to to with do.
+// relocate calls do, which moves or copies the path from to the path to.
 func (r *operation) relocate(what, from, to string, check func(string) error, do func(ctx context.Context, from, to string) error) (failure, err error) {
 	if failure = check(from); failure != nil {
 		return failure, r.refuse(from, failure)
@@ -228,7 +229,7 @@ func (r *operation) relocate(what, from, to string, check func(string) error, do
 		return failure, err
 	case failure != nil:
 		r.report.warn("%v", failure)
-		if !errors.Is(failure, fs.ErrNotExist) { // the device may expect that
+		if !errors.Is(failure, fs.ErrNotExist) { // the device may expect a missing file
 			r.recordFailure(failure)
 		}
 		return failure, nil
@@ -255,7 +256,7 @@ func (r *operation) remove(m devicelink.Message) error {
 			return err
 		}
 		if errors.Is(failure, fs.ErrNotExist) {
-			continue // already removed
+			continue // the file has already been removed
 		}
 		if failure != nil && !errors.Is(failure, errPath) {
 			r.report.warn("%v", failure)
@@ -270,7 +271,7 @@ func (r *operation) remove(m devicelink.Message) error {
 func (r *operation) space() error {
 	free, err := r.folder.Space(r.ctx)
 	if err != nil {
-		// The device then continues without checking.
+		// After this answer the device continues without checking the space.
 		r.report.warn("free space is unknown: %v", err)
 		return r.link.WriteStatus(devicelink.StatusFailed, "Operation not supported", int64(0))
 	}

@@ -20,13 +20,13 @@ type Options struct {
 	// Write limits the wait until the device accepts what is sent. Default 5
 	// minutes.
 	Write time.Duration
-	// Greeting limits the greeting. Default 1 minute.
+	// Greeting limits the exchange of greetings. Default 1 minute.
 	Greeting time.Duration
 	// Grace is how long the current request may take after the context ended. Then
 	// the connection is closed. Default 5 seconds.
 	Grace time.Duration
-	// MaxMessage is the longest request, in bytes. Default 16 MiB: a list of
-	// half a million names.
+	// MaxMessage is the longest request, in bytes. Default 16 MiB: enough for a
+	// list of half a million names.
 	MaxMessage int
 }
 
@@ -44,7 +44,7 @@ func (o *Options) fill() {
 	}
 }
 
-// goodbye limits the last message.
+// goodbye limits how long the last message may take.
 const goodbye = 2 * time.Second
 
 // Session is a connection to the backup service of a device. One goroutine may use
@@ -142,7 +142,7 @@ type response struct {
 	description string
 }
 
-// readResponse returns false if m is not a response.
+// readResponse reads the response m. It returns false if m is another message.
 func readResponse(m devicelink.Message) (response, bool, error) {
 	fields, ok := m.Dict(1)
 	if name, _ := fields["MessageName"].(string); !ok || m.Name() != devicelink.ProcessMessage || name != "Response" {
@@ -156,9 +156,9 @@ func readResponse(m devicelink.Message) (response, bool, error) {
 	return response{code, printable(description)}, true, nil
 }
 
-// guard ends the session when ctx ends: it wakes the session if it waits for the
-// device, and gives it Grace to finish the current request. work is the context of
-// calls to the Folder. The caller must call end.
+// guard ends the session when ctx ends. A session that waits for the device's next
+// request wakes at once; otherwise it has Grace to finish the current request.
+// work is the context of calls to the Folder. The caller must call end.
 func (s *Session) guard(ctx context.Context) (work context.Context, end func()) {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	s.conn.stopOn(ctx.Done())

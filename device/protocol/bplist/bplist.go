@@ -1,10 +1,10 @@
-// Package bplist gives access to the objects of binary property lists without
-// decoding the list.
+// Package bplist gives access to single objects of a binary property list without
+// decoding all of it.
 //
 // A Doc is a view of bytes that the caller keeps. Each call finds one object
 // through the offset table, checks all bounds and allocates nothing (String and
-// Append copy text). It does not recurse and follows at most one reference, so
-// cycles, shared objects that would expand without end and absurd lengths cost
+// Append copy text). It does not recurse and follows at most one reference. So
+// cycles, shared objects that would expand without end, and absurd lengths cost
 // nothing. The package does not write property lists.
 //
 // Methods accept any Ref and any bytes. They report an object of another type, or
@@ -128,8 +128,8 @@ func (d *Doc) refsExist(refs []byte) bool {
 	return true
 }
 
-// object returns the marker byte of r and all bytes from there to the offset
-// table.
+// object returns the marker byte of r and all bytes between this marker and the
+// offset table.
 func (d *Doc) object(r Ref) (marker byte, body []byte, ok bool) {
 	if uint64(r) >= uint64(d.count) {
 		return 0, nil, false
@@ -142,8 +142,8 @@ func (d *Doc) object(r Ref) (marker byte, body []byte, ok bool) {
 	return d.buf[off], d.buf[off+1:], true
 }
 
-// sized returns the n*unit bytes of content after a marker whose low four bits
-// are low; 15 means that n follows as an integer object.
+// sized returns the n*unit bytes of content after a marker. n is low, the low four
+// bits of the marker; but if low is 15, n follows the marker as an integer object.
 func sized(low int, body []byte, unit int) ([]byte, bool) {
 	n := uint64(low)
 	if low == 0x0f {
@@ -171,8 +171,8 @@ func bigEndian(b []byte) uint64 {
 	return v
 }
 
-// Uint returns the integer r, and a negative one as its two's complement: inode
-// numbers above 2^63 are stored either way.
+// Uint returns the integer r. It returns a negative integer as its two's
+// complement, since inode numbers above 2^63 are stored in both forms.
 func (d *Doc) Uint(r Ref) (uint64, bool) {
 	marker, body, ok := d.object(r)
 	if !ok || marker>>4 != 1 || marker&0x0f > 4 {
@@ -232,7 +232,7 @@ func (d *Doc) Date(r Ref) (time.Time, bool) {
 	}
 	sec := math.Float64frombits(binary.BigEndian.Uint64(body))
 	const (
-		epoch = 978307200    // 2001-01-01, where plist dates count from
+		epoch = 978307200    // 2001-01-01, when dates in property lists begin to count
 		first = -62135596800 // year 1
 		last  = 253402300799 // end of year 9999
 	)

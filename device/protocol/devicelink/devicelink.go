@@ -8,11 +8,12 @@
 //
 // A peer cannot make the package allocate more than the limit of a message, wait
 // longer than the limits of Options, or panic. If storing a file fails, its frames
-// are still read to the end, so that both sides stay in step. The package knows
-// the meaning of the greeting and the status answer only.
+// are still read to the end, so that both sides stay in step. The package knows the
+// meaning of only two kinds of messages: the greeting and the status answer.
 //
-// Files take hours, so Options limits each read and write instead of an exchange,
-// as package stream does. It knows no contexts: closing the connection ends a call.
+// Files take hours, so Options limits each read and each write, and not a whole
+// exchange as package stream does. The package uses no contexts: closing the
+// connection ends a call.
 package devicelink
 
 import (
@@ -77,7 +78,7 @@ type Options struct {
 	Write      time.Duration // wait until the peer accepts what is sent
 	MaxMessage int           // bytes
 	// MaxFrame limits the data in a received frame, in bytes. Devices have little
-	// memory; hosts accept any.
+	// memory; hosts accept frames of any length.
 	MaxFrame int
 	// Device says that this side is the device, whose error frames have another
 	// kind.
@@ -145,7 +146,7 @@ func (l *Conn) write(parts ...[]byte) error {
 func (l *Conn) Close() error { return l.c.Close() }
 
 // length reads the length that begins every message, name and frame. io.EOF means
-// that the peer closed the connection before it.
+// that the peer closed the connection before the length.
 func (l *Conn) length(idle bool) (uint32, error) {
 	var b [4]byte
 	l.idle = idle
@@ -223,8 +224,8 @@ func (l *Conn) WriteMessage(v ...any) error {
 	return l.w.Flush()
 }
 
-// WriteEncoded sends a message that is too large for memory: a property list of
-// size bytes, which list writes.
+// WriteEncoded sends a message that is too large for memory. The message is a
+// property list of size bytes, which list writes.
 func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
 	if size <= 0 || size > math.MaxUint32 {
 		return fmt.Errorf("a message of %d bytes", size)
@@ -262,9 +263,9 @@ func (w *limitedWriter) Write(b []byte) (int, error) {
 // Disconnect tells the peer that the conversation is over.
 func (l *Conn) Disconnect() error { return l.WriteMessage(DisconnectName, NoText) }
 
-// AcceptVersion is the host's part of the greeting: it accepts the version that
-// the device offers, if that is at least 300 as on every device since iOS 4, and
-// waits until the device is ready.
+// AcceptVersion is the host's part of the greeting. It accepts the version that the
+// device offers, and waits until the device is ready. The version must be at least
+// 300, as on every device since iOS 4.
 func (l *Conn) AcceptVersion() (major int64, err error) {
 	m, err := l.ReadMessage()
 	if err != nil {
@@ -288,7 +289,7 @@ func (l *Conn) AcceptVersion() (major int64, err error) {
 }
 
 // OfferVersion is the device's part of the greeting. Some hosts answer with the
-// latest version that they support instead of the one offered.
+// latest version that they support instead of the version that was offered.
 func (l *Conn) OfferVersion(major int64) error {
 	if err := l.WriteMessage(VersionExchange, major, 0); err != nil {
 		return err

@@ -96,8 +96,8 @@ func (l *Conn) errorKind() byte {
 	return KindHostError
 }
 
-// fill reads until b is full, or the end of r. Unlike io.ReadFull it distinguishes
-// the end from an error that wraps io.EOF.
+// fill reads until b is full or r ends. Unlike io.ReadFull it distinguishes the
+// end from an error that wraps io.EOF.
 func fill(r io.Reader, b []byte) (n int, end bool, err error) {
 	for n < len(b) {
 		m, err := r.Read(b[n:])
@@ -122,8 +122,8 @@ func (l *Conn) SendError(kind byte, text string) error {
 	return l.write(append(b, text...))
 }
 
-// ReceiveFile writes the content of a file to w. remote is not empty if the peer
-// could not read all of the file, and says why. The error is a *SinkError if w
+// ReceiveFile writes the content of a file to w. If the peer could not read all of
+// the file, remote says why; otherwise it is empty. The error is a *SinkError if w
 // failed, or one of the connection.
 func (l *Conn) ReceiveFile(w io.Writer) (n int64, remote string, err error) {
 	var sink error

@@ -9,31 +9,32 @@ import (
 
 var errUnfolds = fmt.Errorf("%w: it expands to many times its own size", ErrFormat)
 
-// errNaN is the error for a value that no message has and that cannot be
-// encoded again.
+// errNaN is the error for a real that is not a number. No message has one, and
+// it could not be encoded again.
 var errNaN = fmt.Errorf("%w: a real that is not a number", ErrFormat)
 
 // Approximate memory of decoded values, in bytes.
 const (
-	valueCost     = 16 // of a value besides its content
-	containerCost = 64 // of a container besides its values
-	// maxExpansion limits the memory of a list, in multiples of its length.
-	// Messages of devices need three.
+	valueCost     = 16 // of a value, without its content
+	containerCost = 64 // of a container, without its values
+	// maxExpansion limits the memory of a decoded list, in multiples of its
+	// encoded length. Messages of devices need three.
 	maxExpansion = 8
-	minBudget    = 64 << 10 // always allowed
+	minBudget    = 64 << 10 // this much memory is always allowed
 )
 
 // maxDepth limits the depth of containers. Messages of devices have fewer than
 // ten levels.
 const maxDepth = 128
 
-// binary decodes one list.
+// binary decodes one binary property list.
 type binary struct {
 	doc bplist.Doc
-	// left is about how many more bytes may be allocated. Containers that refer
-	// to each other repeatedly would expand without end.
+	// left is the approximate number of bytes that may still be allocated.
+	// Without this limit, containers that refer to each other repeatedly would
+	// expand without end.
 	left  int
-	texts map[bplist.Ref]string // shared texts are decoded once
+	texts map[bplist.Ref]string // decoded texts, so that a shared text is decoded once
 }
 
 // parseBinary returns b as a Doc and checks all its objects.
@@ -92,7 +93,7 @@ func (d *binary) value(r bplist.Ref, depth int) (any, error) {
 			if err != nil {
 				return nil, err
 			}
-			if _, twice := out[k]; !twice { // as bplist.Doc.Lookup does
+			if _, twice := out[k]; !twice { // the first counts, as in bplist.Doc.Lookup
 				out[k] = v
 			}
 		}
@@ -130,7 +131,7 @@ func (d *binary) scalar(r bplist.Ref) (any, error) {
 		return v, nil
 	}
 	if v, ok := d.doc.Data(r); ok {
-		return v, nil // part of the input, so sharing costs nothing
+		return v, nil // part of the input, so a shared value takes no more memory
 	}
 	return nil, fmt.Errorf("%w: a value of a type that messages do not have", ErrFormat)
 }
@@ -141,7 +142,7 @@ func (d *binary) text(r bplist.Ref) (string, bool) {
 	}
 	s, ok := d.doc.String(r)
 	if ok {
-		d.left -= len(s) + containerCost // noticed with the next value
+		d.left -= len(s) + containerCost // if this was too much, the next charge fails
 		d.texts[r] = s
 	}
 	return s, ok

@@ -3,9 +3,9 @@
 // Decode reads all of a list, such as a message of a device. Select reads a few
 // values of a large list, such as the Info.plist of a backup. Both take lists
 // from a peer that may be hostile: memory is bounded by a small multiple of the
-// input, however a list's objects refer to each other, and no nesting exhausts
-// the stack. Both use package bplist, which gives access to the objects of a
-// binary list.
+// input, however a list's objects refer to each other, and nested containers
+// cannot exhaust the stack. Both use package bplist, which gives access to the
+// objects of a binary list.
 package plist
 
 import (
@@ -46,8 +46,9 @@ func Dict(b []byte) (map[string]any, error) {
 	return d, nil
 }
 
-// EncodeBinary returns v as a binary property list. v consists of the types that
-// Decode returns, other integers and strings, and slices and maps of them.
+// EncodeBinary returns v as a binary property list. v may have the types that
+// Decode returns, any other integer or string type, and slices and maps of all
+// these.
 func EncodeBinary(v any) ([]byte, error) { return encode(v, howett.BinaryFormat) }
 
 // EncodeXML returns v, as described at EncodeBinary, as an XML property list.
@@ -76,7 +77,7 @@ func decodeXML(b []byte) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.next(); err != nil { // only the end can follow
+	if _, err := s.next(); err != nil { // the next token must be the end
 		return nil, err
 	}
 	return v, nil

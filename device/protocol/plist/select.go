@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// maxSelected bounds one selected value in bytes; larger ones count as
+	// maxSelected bounds one selected value, in bytes; a larger value counts as
 	// absent. A keybag has less than 2 KB.
 	maxSelected = 1 << 20
 	// maxSkippedDepth bounds the depth of containers in a list that Select reads.
-	// It skips most of them, so that depth costs little.
+	// Select skips most containers, so that depth costs little.
 	maxSkippedDepth = 512
 )
 
@@ -25,11 +25,11 @@ const (
 // bool, time.Time and []byte.
 type Values map[string]any
 
-// Select returns the wanted values of a binary or XML property list whose root
-// is a dictionary. A value whose type is not one of Values counts as absent. If
-// a key has several values, the first counts. Select checks that the rest of the
-// list is well-formed and skips it, so that a list full of icons costs little
-// time and no memory.
+// Select returns the wanted values of a binary or XML property list whose root is
+// a dictionary. A value whose type is not one of those of Values counts as
+// absent. If a key has several values, the first counts. Select checks that the
+// rest of the list is well-formed and skips it, so that a list full of icons
+// costs little time and no memory.
 func Select(data []byte, wanted ...string) (Values, error) {
 	if bplist.Is(data) {
 		return selectBinary(data, wanted)
@@ -93,7 +93,7 @@ func selectScalar(doc *bplist.Doc, ref bplist.Ref) (any, bool) {
 func selectXML(data []byte, wanted []string) (Values, error) {
 	s := newXMLScanner(data, maxSkippedDepth)
 	out := Values{}
-	var keys [2]string // of the two outer levels
+	var keys [2]string // current keys of the two outer levels
 	for first := true; ; first = false {
 		token, err := s.next()
 		if err != nil {
@@ -133,7 +133,8 @@ func selectXML(data []byte, wanted []string) (Values, error) {
 	}
 }
 
-// Text returns a string or number as text: old lists have versions as numbers.
+// Text returns a string, or a number as text, since old lists have versions as
+// numbers.
 func (v Values) Text(path string) string {
 	switch x := v[path].(type) {
 	case string:

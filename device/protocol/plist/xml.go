@@ -15,7 +15,7 @@ import (
 type tokenKind int
 
 const (
-	tokenEnd    tokenKind = iota // of the property list
+	tokenEnd    tokenKind = iota // the property list ends
 	tokenDict                    // a dictionary begins
 	tokenArray                   // an array begins
 	tokenClose                   // the innermost container ends
@@ -26,25 +26,27 @@ const (
 // xmlToken is one step through an XML property list.
 type xmlToken struct {
 	kind    tokenKind
-	element string // of a scalar
-	raw     []byte // between the tags of a key or scalar; see xmlText
+	element string // name of a scalar's tag
+	raw     []byte // bytes between the tags of a key or scalar; see xmlText
 }
 
 // container is an open dictionary or array.
 type container struct {
 	dict  bool
-	keyed bool // a key has had no value yet
+	keyed bool // the last key has no value yet
 	empty bool // the tag closes itself
 }
 
-// xmlScanner goes through an XML property list once, from tag to tag. Its tokens
-// are well-formed: every value in a dictionary has a key, containers are closed
-// in order, and one value is in the <plist>. Depth is bounded by limit.
+// xmlScanner goes through an XML property list once, from tag to tag. It refuses
+// lists that are not well-formed: every value in a dictionary must have a key,
+// containers must be closed in order, and <plist> must contain one value. limit
+// bounds the depth.
 //
-// It does not use encoding/xml because an Info.plist has up to 10 MB of icons
-// in base64 that no caller selects: skipping their text takes milliseconds,
-// while a general decoder takes most of a second. It refuses document types
-// with an internal subset, so there are no entities but the five of XML.
+// It does not use encoding/xml, since a general decoder is slow. An Info.plist
+// has up to 10 MB of icons in base64, which no caller selects: skipping their
+// text takes milliseconds, while a general decoder takes most of a second. It
+// refuses document types with an internal subset, so the only entities are the
+// five of XML.
 type xmlScanner struct {
 	in     []byte
 	pos    int
@@ -53,7 +55,7 @@ type xmlScanner struct {
 	opened bool // <plist> was read
 	closed bool // </plist> was read
 	root   bool // the value of the list was read or began
-	// ignoreTail ends the list at </plist>, whatever follows.
+	// ignoreTail makes the scanner ignore everything after </plist>.
 	ignoreTail bool
 }
 
@@ -172,7 +174,7 @@ func (s *xmlScanner) element(name string, empty bool) (xmlToken, error) {
 	return xmlToken{}, s.bad("unknown element <%s>", name)
 }
 
-// leaf returns what is before </name> and moves behind it.
+// leaf returns the bytes before </name> and moves pos behind this tag.
 func (s *xmlScanner) leaf(name string) ([]byte, error) {
 	start := s.pos
 	for {
@@ -238,8 +240,8 @@ func (s *xmlScanner) skipMarkup() (bool, error) {
 	return true, nil
 }
 
-// markupEnd returns what ends the markup at the beginning of b, or nil if b
-// begins with something else.
+// markupEnd returns the bytes that end the kind of markup with which b begins,
+// or nil if b does not begin with markup.
 func markupEnd(b []byte) []byte {
 	switch {
 	case bytes.HasPrefix(b, []byte("<?")):
@@ -282,8 +284,8 @@ func (s *xmlScanner) tag() (name string, form tagForm, err error) {
 	return string(body), form, nil
 }
 
-// xmlText returns the text in what an xmlScanner found between two tags: with
-// entities replaced, and without comments and the marks of CDATA.
+// xmlText returns the text of raw, the bytes that an xmlScanner found between
+// two tags. It replaces entities and removes comments and the marks of CDATA.
 func xmlText(raw []byte) (string, error) {
 	var text []byte
 	for {
@@ -304,7 +306,7 @@ func xmlText(raw []byte) (string, error) {
 		if !literal {
 			end = markupEnd(raw)
 		}
-		n := bytes.Index(raw, end) // the scanner has found it before
+		n := bytes.Index(raw, end) // cannot fail, since the scanner has found end before
 		if literal {
 			text = append(text, raw[len(cdataBegin):n]...)
 		}
@@ -363,7 +365,8 @@ func entity(name string) (rune, bool) {
 	return rune(c), err == nil && c != 0 && c <= utf8.MaxRune && utf8.ValidRune(rune(c))
 }
 
-// xmlScalar returns the value of a scalar's text: one of the types of Decode.
+// xmlScalar returns the value of a scalar. Its type is one of those that Decode
+// returns.
 func xmlScalar(element, text string) (any, bool) {
 	switch element {
 	case "string":

@@ -20,8 +20,8 @@ type Apps struct{ conn *stream.Conn }
 // NewApps returns a client on a connection to InstallationProxy.
 func NewApps(c net.Conn) *Apps { return &Apps{stream.New(c)} }
 
-// Browse calls each for every app that the user installed, with the named
-// attributes that the app has.
+// Browse calls each for every app that the user installed. app contains those
+// of the named attributes that the app has.
 func (a *Apps) Browse(ctx context.Context, attributes []string, each func(app stream.Dict) error) error {
 	err := a.conn.Send(ctx, map[string]any{"Command": "Browse", "ClientOptions": map[string]any{
 		"ApplicationType": "User", "ReturnAttributes": attributes,

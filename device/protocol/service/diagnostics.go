@@ -9,8 +9,8 @@ import (
 )
 
 // PasscodeSet asks the diagnostics relay whether the device has a passcode. known
-// is false on newer systems, which do not say. PasscodeSet closes c, a connection
-// to DiagnosticsRelay.
+// is false on newer systems, which do not tell. PasscodeSet closes c, a
+// connection to DiagnosticsRelay.
 func PasscodeSet(ctx context.Context, c net.Conn) (set, known bool, err error) {
 	conn := stream.New(c)
 	defer conn.Close()

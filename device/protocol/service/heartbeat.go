@@ -10,7 +10,7 @@ import (
 )
 
 // The device sends the number of seconds between two beats. Heartbeat waits for
-// three times as long.
+// a beat three times as long.
 const (
 	defaultBeat = 10 * time.Second
 	maxBeat     = 10 * time.Minute

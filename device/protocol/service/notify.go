@@ -14,7 +14,7 @@ const (
 	SyncCancelRequest   = "com.apple.itunes-client.syncCancelRequest" // the user tapped Cancel on the device
 	SyncSuspendRequest  = "com.apple.itunes-client.syncSuspendRequest"
 	SyncResumeRequest   = "com.apple.itunes-client.syncResumeRequest"
-	BackupDomainChanged = "com.apple.mobile.backup.domain_changed" // such as when encryption was turned on
+	BackupDomainChanged = "com.apple.mobile.backup.domain_changed" // a setting of backups changed, such as encryption
 	PromptPresented     = "com.apple.LocalAuthentication.ui.presented"
 	PromptDismissed     = "com.apple.LocalAuthentication.ui.dismissed"
 )
@@ -27,7 +27,7 @@ const (
 	SyncDidFinish   = "com.apple.itunes-mobdev.syncDidFinish"
 )
 
-// shutdownTimeout is how long a device may take to confirm the end.
+// shutdownTimeout is how long a device may take to confirm a shutdown.
 const shutdownTimeout = 5 * time.Second
 
 // Notify is a client of the notification proxy. Call Observe, then Next. To
@@ -79,8 +79,9 @@ func (n *Notify) Next(ctx context.Context) (string, error) {
 	}
 }
 
-// Shutdown asks the device to end, waits for its confirmation and closes the
-// connection. Without it, a device may drop the last notification.
+// Shutdown asks the device to end the service, waits for the confirmation and
+// closes the connection. Without Shutdown, a device may drop the last
+// notification.
 func (n *Notify) Shutdown(ctx context.Context) error {
 	defer n.conn.Close()
 	if err := n.conn.Send(ctx, map[string]any{"Command": "Shutdown"}); err != nil {

@@ -31,7 +31,7 @@ func (d Dict) Has(key string) bool { _, ok := d[key]; return ok }
 // String returns the text of key.
 func (d Dict) String(key string) string { s, _ := d[key].(string); return s }
 
-// Bool returns the boolean of key. Some devices send 0 and 1.
+// Bool returns the boolean of key. Some devices send 0 and 1 instead.
 func (d Dict) Bool(key string) bool {
 	b, ok := d[key].(bool)
 	if !ok {

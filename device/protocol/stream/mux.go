@@ -29,8 +29,8 @@ func NewMux(c net.Conn) *Mux {
 	return &Mux{c, b, ios.NewUsbMuxConnection(ios.NewDeviceConnectionWithRWC(b))}
 }
 
-// muxIO reads from the connection and collects what is written: go-ios would log
-// a failure to write.
+// muxIO reads from the connection, but collects the bytes that go-ios writes,
+// since go-ios would log a failure to write.
 type muxIO struct {
 	io.Reader
 	out bytes.Buffer
@@ -45,7 +45,8 @@ func (m *Mux) Raw() net.Conn { return m.raw }
 // Close closes the connection.
 func (m *Mux) Close() error { return m.raw.Close() }
 
-// Send writes a message, whose values must be of types that property lists have.
+// Send writes a message. Its values must have types that exist in property
+// lists.
 func (m *Mux) Send(ctx context.Context, msg map[string]any) error {
 	m.io.out.Reset()
 	if err := m.codec.Send(msg); err != nil {

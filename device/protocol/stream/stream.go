@@ -3,11 +3,11 @@
 //
 // Do bounds one exchange, such as a request and its answer, by a timeout and a
 // context. Long transfers need other bounds: package devicelink limits each read
-// and write, and package backup2 wakes a session where it waits for a request.
+// and write, and package backup2 ends only the wait for a request.
 //
-// This is the only package that uses go-ios. It uses its frames and not its
-// decoding, which trusts what a device sends. It calls only functions that do
-// not log, since go-ios has one logger for the process.
+// This is the only package that uses go-ios. It uses the framing of go-ios but
+// not its decoding, which trusts what a device sends. It calls only functions
+// that do not log, since go-ios has one logger for the process.
 package stream
 
 import (
@@ -27,7 +27,7 @@ const Timeout = 30 * time.Second
 // ErrTimeout says that a device or usbmuxd did not answer in time.
 var ErrTimeout = errors.New("no answer in time")
 
-// Do runs fn, which reads from and writes to c, and makes it fail when timeout
+// Do runs fn, which reads from and writes to c. It makes fn fail when timeout
 // has passed (0: never) or ctx ends. After a failure c cannot be used, since it
 // may be in the middle of a message. Only one Do may use c at a time.
 func Do(ctx context.Context, c net.Conn, timeout time.Duration, fn func() error) error {
@@ -44,13 +44,12 @@ func Do(ctx context.Context, c net.Conn, timeout time.Duration, fn func() error)
 	cut := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cut)
-		// If this fails, the connection is closed already, which ends fn as
-		// well.
+		// If this fails, the connection is already closed, which also ends fn.
 		_ = c.SetDeadline(time.Unix(1, 0))
 	})
 	err := fn()
 	if !stop() {
-		<-cut // or the deadline would end later calls
+		<-cut // otherwise the deadline could end later calls
 	}
 	switch {
 	case err == nil:
@@ -79,7 +78,8 @@ func (c *Conn) Raw() net.Conn { return c.raw }
 // Close closes the connection.
 func (c *Conn) Close() error { return c.raw.Close() }
 
-// Send writes a message, whose values must be of types that property lists have.
+// Send writes a message. Its values must have types that exist in property
+// lists.
 func (c *Conn) Send(ctx context.Context, msg map[string]any) error {
 	b, err := c.codec.Encode(msg)
 	if err != nil {

@@ -26,8 +26,8 @@ type (
 	UID uint16
 )
 
-// Plist returns a binary property list: no object is shared, and references have
-// two bytes.
+// Plist returns a binary property list in which no object is shared and
+// references have two bytes.
 func Plist(root any) []byte {
 	var w plistWriter
 	w.out = []byte("bplist00")
@@ -58,8 +58,8 @@ func (w *plistWriter) sized(marker byte, n int) {
 
 func (w *plistWriter) refer(at, object int) { binary.BigEndian.PutUint16(w.out[at:], uint16(object)) }
 
-// object writes v and its elements, and returns its number. Containers reserve
-// their references first, since objects may be in any order.
+// object writes v and its elements, and returns the number of v. A container
+// reserves room for its references and writes them after its elements.
 func (w *plistWriter) object(v any) int {
 	n := len(w.offsets)
 	w.offsets = append(w.offsets, len(w.out))
@@ -110,8 +110,8 @@ func (w *plistWriter) object(v any) int {
 	return n
 }
 
-// Archive wraps an MBFile dictionary as NSKeyedArchiver does. More objects follow
-// from number 2 on.
+// Archive wraps an MBFile dictionary as NSKeyedArchiver does. The objects in more
+// are numbered from 2 on.
 func Archive(file Dict, more ...any) []byte {
 	return Plist(Dict{
 		{"$version", 100000},
@@ -196,7 +196,7 @@ func WriteDB(t testing.TB, path, schema string, fill func(tx *sql.Tx) error) {
 // FileID returns the name of the blob of a file.
 func FileID(domain, path string) [20]byte { return sha1.Sum([]byte(domain + "-" + path)) }
 
-// Row returns rec with the fields that depend on domain, path and mode.
+// Row returns rec with all fields set that depend on domain, path and mode.
 func Row(rec manifest.Record) manifest.Record {
 	rec.FileID, rec.HasFileID, rec.HasMeta = FileID(rec.Domain, rec.RelativePath), true, true
 	switch rec.Mode & 0o170000 {
