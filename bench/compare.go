@@ -74,7 +74,8 @@ func sumFile(path string) (size int64, sum [sha256.Size]byte, err error) {
 	return size, sum, err
 }
 
-// compare returns an error that names a path at which got differs; nil if none does.
+// compare returns an error that names a path at which got differs, or nil if both are
+// equal.
 func (c contents) compare(got contents) error {
 	for path, want := range c {
 		have, ok := got[path]

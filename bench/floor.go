@@ -30,8 +30,8 @@ type encoder interface {
 type floorSize struct {
 	// Each is the sum of all new files, encoded separately.
 	Each int64 `json:"each"`
-	// Together is the same sum, but with all new files of the day below smallFile
-	// encoded as one stream. This compresses property lists far better.
+	// Together is the same sum, but with the day's new files that are shorter than
+	// smallFile encoded as one stream. This compresses property lists far better.
 	Together int64 `json:"together"`
 }
 

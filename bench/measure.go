@@ -29,7 +29,7 @@ func (s sample) plus(t sample) sample {
 	return sample{s.Wall + t.Wall, s.CPU + t.CPU, max(s.Peak, t.Peak)}
 }
 
-// rawSample is what the starter reports.
+// rawSample is the report of the starter.
 type rawSample struct {
 	sample
 	Exit  int    `json:"exit"`

@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// referenceName is the column of the floor and of cp.
+// referenceName is the name of the column with the floor and cp.
 const referenceName = "reference"
 
 // report is the result of a run, in the form that -json prints.

@@ -72,7 +72,7 @@ type chunkInfo struct {
 	size uint32
 }
 
-// extraRef is set in those references of dictionaries that are positions in extra.
+// extraRef is the bit that marks a dictionary's reference as a position in extra.
 const extraRef = 1 << 31
 
 // New returns an empty index.
@@ -262,7 +262,7 @@ func (x *Index) dict(b *blockInfo) []chunk.ID {
 }
 
 // Dependencies returns the length of a block's sealed bytes and the chunks of its
-// dictionary: all that a reader needs to decode it.
+// dictionary. A reader needs both to decode the block.
 func (x *Index) Dependencies(ref BlockRef) (stored uint32, dict []chunk.ID) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()

@@ -7,7 +7,7 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// unknownDepth is the depth of a block for which no way to decode it is known.
+// unknownDepth is the depth of blocks that are not known to be decodable.
 const unknownDepth = 1 << 15
 
 // resolve chooses, for each chunk, the copy that Lookup returns. It also finds the
@@ -19,7 +19,7 @@ const unknownDepth = 1 << 15
 // in a circle. A block needs only chunks of lower depth than its own, so the
 // chosen copies never form a circle.
 //
-// A chunk is lost in three cases: it needs a chunk, directly or indirectly, that
+// A chunk is lost in three cases: it needs, directly or indirectly, a chunk that
 // is in no pack; it needs itself; or it needs more dictionaries than a reader
 // follows. A lost chunk counts as unknown until it is stored again. A chunk that
 // needs a retired pack can be read but not reused.

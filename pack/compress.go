@@ -52,7 +52,7 @@ func Compress(plain []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Expand returns the plain form of a form that Compress returned. The error is
+// Expand turns b, which Compress has returned, into the plain form. The error is
 // ErrDamaged if the plain form has more than limit bytes after its version. Expand
 // returns forms of unknown versions unchanged; their parser checks the version.
 func Expand(b []byte, limit int) ([]byte, error) {

@@ -41,7 +41,7 @@ const (
 	MaxDictChunks  = 256
 	MaxDictSize    = chunk.MaxSize // bytes of a block's dictionary
 	// MaxDepth is the maximum depth of a block. A block without a dictionary has depth
-	// 0. Any other block has a depth of one more than the deepest block that holds a
+	// 0. The depth of any other block is one more than that of the deepest block with a
 	// chunk of its dictionary.
 	MaxDepth = 16
 )

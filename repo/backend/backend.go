@@ -39,9 +39,9 @@ type Info struct {
 //
 // Names. Every name satisfies [ValidName]. For any other name, every method returns an
 // error that is [ErrInvalidName] and does nothing. A file's name must not be the folder
-// of another file ("a" beside "a/b"). Callers never store two such files. If they do,
-// an implementation may return [ErrExist] for the second, but must not change existing
-// files.
+// of another file ("a" beside "a/b"). Callers must not store two such files. If they
+// do, an implementation may return [ErrExist] for the second, but must not change
+// existing files.
 //
 // Concurrency. Many goroutines may call all methods at the same time, and many
 // processes may use one store at the same time. When one of them has put or deleted a

@@ -11,7 +11,8 @@
 //   - Within keeps all snapshots younger than a duration, counted back from the
 //     newest snapshot. WithinHourly to WithinYearly keep one of each period among
 //     these.
-//   - Tags keeps snapshots with certain tags. They do not reduce the numbers above.
+//   - Tags keeps snapshots with certain tags, in addition to those that the rules
+//     above keep.
 //
 // snap adds:
 //
@@ -20,8 +21,8 @@
 //     incomplete snapshot is kept because of Tags or Within, or if it is newer than
 //     all complete ones, since no complete one has the newest content then. If no
 //     snapshot is complete, incomplete ones count.
-//   - A snapshot that was complete until the repository lost a part of it is kept if
-//     the rules would keep it if it were still complete. It displaces no others.
+//   - A snapshot that was complete until the repository lost a part of it is judged
+//     as if it were still complete, but displaces no other snapshot.
 package keep
 
 import (
@@ -160,8 +161,8 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 	return verdicts
 }
 
-// applyLost keeps lost snapshots, too, if the rules would keep them if they were
-// complete.
+// applyLost judges lost snapshots as if they were complete, and keeps those that the
+// rules would keep then.
 func (p *Policy) applyLost(list []Snapshot, order []int, verdicts []Verdict, latest time.Time, zone *time.Location) {
 	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !list[i].Complete && !list[i].Lost })
 	asComplete := make([]Verdict, len(list))

@@ -86,7 +86,7 @@ func (m *mirrorer) guard(ctx context.Context, src, dst *listing, n notes) error 
 
 // unlistedLoss is the error for a source that lacks packs but no index files.
 // Before a prune removes a pack, it replaces the index files that list the pack.
-// The exception are packs that an interrupted process has left: no index file
+// Packs that an interrupted process has left are an exception: no index file
 // lists them.
 func unlistedLoss(packs int) error {
 	return &RefusedError{fmt.Sprintf("%d packs are gone from the source, but all index files that could list them still exist; a prune does not do that", packs),
@@ -112,8 +112,8 @@ func (n *notes) pruned(src, dst *listing) bool {
 	return false
 }
 
-// unexplained removes those files from the map that the notes list as removable, and
-// returns the map.
+// unexplained deletes from files all that the notes list as removable. It returns
+// files, which then has the others.
 func (n *notes) unexplained(files map[string]int64) map[string]int64 {
 	maps.DeleteFunc(files, func(name string, _ int64) bool {
 		hash, _ := hashOf(name)

@@ -223,7 +223,7 @@ func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		// Put the list that the run replaced back. A List shows it first or last.
+		// Put back the list that the run replaced. List shows it first or last.
 		lists := repotest.FilesIn(t, before, "mirrored/")
 		if err := target.Put(ctx, lists[0], repotest.Content(t, before)[lists[0]]); err != nil {
 			t.Fatal(err)

@@ -11,7 +11,8 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// round holds the state of one round: it copies the files of one listing of the source.
+// round holds the state of one round. A round copies the files of one listing of the
+// source.
 type round struct {
 	*mirrorer
 	src, dst listing // at the beginning
@@ -177,7 +178,7 @@ func (r *round) checkIndexes(ctx context.Context) error {
 	return nil
 }
 
-// removeAll removes all files that the source does not have from the target, in the
+// removeAll removes from the target all files that the source does not have, in the
 // opposite order of copying.
 func (r *round) removeAll(ctx context.Context) error {
 	extra := map[string]int64{}

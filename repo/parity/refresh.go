@@ -36,8 +36,8 @@ type RefreshReport struct {
 	Damaged []string `json:"damaged"`
 }
 
-// Refresh makes parity for files without parity, and makes groups that are no longer
-// complete again. It does nothing if the repository has no parity and opts.Percent is
+// Refresh makes parity for files without parity, and new parity for groups that are no
+// longer complete. It does nothing if the repository has no parity and opts.Percent is
 // 0. It removes old groups after all new ones are durable. Other processes may write at
 // the same time. If storing fails, Refresh returns the report so far with the error.
 func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*RefreshReport, error) {

@@ -23,8 +23,8 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 }
 
 // RunSmall is Run without the check that stores many files, unless SNAP_TEST_ALL is
-// set. It is for variants of an implementation that another test already runs Run for.
-// With -short Run omits this check, too.
+// set. Use it for variants of an implementation if another test calls Run for the
+// implementation itself. With -short Run omits this check, too.
 func RunSmall(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, faultpoint.All())
