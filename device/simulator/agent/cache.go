@@ -70,6 +70,7 @@ type expected struct {
 	status, plist []byte
 	manifest      [sha256.Size]byte // SHA-256 of Manifest.db
 	uuid          string            // UUID of the run
+	older         map[string]bool   // the Manifest.plist files of earlier runs
 }
 
 func (t *session) newCache(full bool) (*cache, error) {

@@ -218,6 +218,10 @@ func (b *backup) sendManifests() error {
 	if err != nil {
 		return err
 	}
+	if b.agent.expected.older == nil {
+		b.agent.expected.older = map[string]bool{}
+	}
+	b.agent.expected.older[string(b.agent.expected.plist)] = true
 	b.agent.expected.plist, b.agent.expected.manifest, b.agent.expected.uuid = list, [32]byte(sum.Sum(nil)), b.cache.uuid
 	return nil
 }
