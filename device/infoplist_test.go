@@ -30,7 +30,7 @@ func TestInfoPlist(t *testing.T) {
 	d.SetValue("", "PhoneNumber", "+49 170 0000000")
 	d.SetValue("", "InternationalMobileEquipmentIdentity", "35000000")
 	apps := []simulator.App{{ID: "com.example.free"}, {ID: "com.example.half", SINF: []byte("s")}}
-	for _, id := range []string{"a", "b", "c", "d", "e", "f"} { // more than a page
+	for _, id := range []string{"a", "b", "c", "d", "e", "f"} { // more apps than fit into one page of the list
 		apps = append(apps, simulator.App{ID: "com.example." + id, SINF: []byte("sinf " + id), Metadata: []byte("meta " + id)})
 	}
 	apps = append(apps, simulator.App{ID: "com.example.huge", SINF: make([]byte, 3<<20), Metadata: make([]byte, 2<<20)})
@@ -78,7 +78,8 @@ func TestInfoPlist(t *testing.T) {
 	devicetest.NoViolations(t, d)
 }
 
-// TestInfoPlistWithoutServices checks that only missing values are omitted.
+// TestInfoPlistWithoutServices checks that all values except those of the
+// missing services are in the Info.plist.
 func TestInfoPlistWithoutServices(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -113,8 +114,8 @@ func TestInfoPlistWithoutServices(t *testing.T) {
 	}
 }
 
-// TestInfoPlistWithBrokenLinks cuts the connection to one service. The rest must
-// remain.
+// TestInfoPlistWithBrokenLinks cuts the connection to one service. The
+// Info.plist must have all other values.
 func TestInfoPlistWithBrokenLinks(t *testing.T) {
 	t.Parallel()
 	failIfSlow(t)
@@ -162,7 +163,7 @@ func TestDescribe(t *testing.T) {
 	if i, err := r.Describe(t.Context(), r.entry()); err != nil || i.PasscodeSet == nil || *i.PasscodeSet {
 		t.Errorf("%+v %v", i, err)
 	}
-	// Without the service it is unknown.
+	// Without the service it is unknown whether a passcode is set.
 	d.Refuse(service.DiagnosticsRelay, "InvalidService")
 	if i, err := r.Describe(t.Context(), r.entry()); err != nil || i.PasscodeSet != nil {
 		t.Errorf("%+v %v", i, err)

@@ -129,7 +129,7 @@ func TestDamagedMuxAnswers(t *testing.T) {
 		if list, err := serveBytes(t, reply).List(t.Context()); err == nil {
 			t.Errorf("%s: %v", name, list)
 		}
-		// A damaged answer to Connect must not mean "connected".
+		// connect must not treat a damaged answer as success.
 		if name != "list" && name != "empty" {
 			if c, err := serveBytes(t, reply).connect(t.Context(), Link{USB, 1}, 5); err == nil {
 				t.Errorf("%s: connected", name)

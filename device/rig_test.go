@@ -31,7 +31,8 @@ func newRig(t *testing.T) *rig {
 
 var oneKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) })
 
-// key returns the key of all computers and devices. Generating one takes long.
+// key returns the key that all computers and devices in tests have, since
+// generating a key takes long.
 func key(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
 	k, err := oneKey()
@@ -41,7 +42,7 @@ func key(t testing.TB) *rsa.PrivateKey {
 	return k
 }
 
-// cachedKey is key for PairOptions.
+// cachedKey returns the same key as key, as PairOptions.newKey.
 func cachedKey(io.Reader, int) (*rsa.PrivateKey, error) { return oneKey() }
 
 func newDevice(t testing.TB, spec simulator.Spec) *simulator.Device {
@@ -52,7 +53,7 @@ func newDevice(t testing.TB, spec simulator.Spec) *simulator.Device {
 	return simulator.NewDevice(spec)
 }
 
-// device attaches a device by USB that trusts this computer.
+// device attaches, by USB, a device that trusts this computer.
 func (r *rig) device(spec simulator.Spec) *simulator.Device {
 	r.t.Helper()
 	d := newDevice(r.t, spec)
@@ -73,8 +74,8 @@ func (r *rig) entry() Entry {
 	return e
 }
 
-// failIfSlow fails a test that takes minutes, because something waited for a
-// time-out.
+// failIfSlow fails a test that takes minutes. Such a test has probably waited
+// for a time-out.
 func failIfSlow(t *testing.T) {
 	t.Helper()
 	begin := time.Now()

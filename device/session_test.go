@@ -172,7 +172,7 @@ func hostID(t *testing.T, record []byte) string {
 	return d.String("HostID")
 }
 
-// TestCutLinks cuts or silences a connection anywhere in a session. The
+// TestCutLinks cuts or silences the connection at any point of a session. The
 // session must return an error in time, and never hang or panic.
 func TestCutLinks(t *testing.T) {
 	t.Parallel()
@@ -248,7 +248,7 @@ func TestPair(t *testing.T) {
 	if err := r.Pair(t.Context(), e, opt); err != nil || !slices.Equal(states, []Trust{Trusted}) {
 		t.Errorf("%v %v", states, err)
 	}
-	// Pairing a paired device that is locked waits, and keeps the record.
+	// If a paired device is locked, Pair waits and keeps the pairing record.
 	d.SetLock(simulator.NotYetUnlocked)
 	if err := r.Pair(t.Context(), e, opt); err != nil {
 		t.Error(err)

@@ -108,7 +108,8 @@ func TestSyncLockTaken(t *testing.T) {
 	}
 }
 
-// TestSyncLosesTheDevice detaches the device. Release must return, with an error.
+// TestSyncLosesTheDevice detaches the device. Then Release must soon return an
+// error.
 func TestSyncLosesTheDevice(t *testing.T) {
 	t.Parallel()
 	failIfSlow(t)

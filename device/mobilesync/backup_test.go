@@ -186,7 +186,7 @@ func TestCheckStable(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := backupSpec{}.build(t)
-			// An old time, so that any write changes it.
+			// Set an old time, so that any write changes it.
 			old := time.Now().Add(-time.Hour)
 			if err := os.Chtimes(filepath.Join(dir, ManifestDB), old, old); err != nil {
 				t.Fatal(err)

@@ -35,7 +35,7 @@ func TestCompare(t *testing.T) {
 		name      string
 		row       manifest.Record
 		encrypted bool
-		blob      int64 // length to give the blob; keep leaves Size
+		blob      int64 // length of the blob; keep means the row's Size
 		want      func(*Report)
 	}{
 		{"as listed", file("a", 5), false, keep, func(r *Report) { r.Blobs = 1 }},

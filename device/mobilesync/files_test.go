@@ -175,7 +175,7 @@ func TestManyFiles(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes thousands of files")
 	}
-	// A flat folder is read in batches of 4,096.
+	// The attributes in a flat folder are read in batches of 4,096.
 	sizes := map[Layout]int{Hashed: 1_000, Flat: 4_200}
 	if faultpoint.All() {
 		sizes = map[Layout]int{Hashed: 20_000, Flat: 10_000}

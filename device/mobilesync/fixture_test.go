@@ -22,7 +22,7 @@ type backupSpec struct {
 	rows             []manifest.Record
 	encrypted        bool
 	info             []byte
-	manifest, status dict // replace or add single keys
+	manifest, status dict // single keys to replace or add in the property list
 }
 
 func with(base, change dict) dict {
@@ -41,11 +41,12 @@ next:
 
 var testDate = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 
-// build writes the folder. The blob of each file has Size zero bytes.
+// build writes the folder. The blob of each file consists of as many zero bytes
+// as Size says.
 func (s backupSpec) build(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "00008110-000A1234567890AB")
-	// Some of the 256 folders suffice, including empty ones.
+	// Some of the 256 folders are enough; a few stay empty.
 	for _, name := range []string{"00", "aa", "ab", "ff"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
@@ -84,7 +85,8 @@ func (s backupSpec) build(t testing.TB) string {
 	return dir
 }
 
-// emptyDB returns a Manifest.db without rows. Writing one takes a while.
+// emptyDB returns a Manifest.db without rows. It is made only once, since
+// writing one takes a while.
 func emptyDB(t testing.TB) []byte {
 	t.Helper()
 	emptyOnce.Do(func() {

@@ -12,7 +12,7 @@ import (
 )
 
 // samples returns a path in the folder of public sample backups, which are not part
-// of the project. It skips the test if there is none.
+// of the project. It skips the test if this folder is not set.
 func samples(t *testing.T, path ...string) string {
 	t.Helper()
 	dir := os.Getenv("SNAP_TEST_SAMPLES")
@@ -60,9 +60,9 @@ func mustCompare(t *testing.T, b *Backup, records *manifest.Records) Report {
 	return report
 }
 
-// TestSampleRealManifest reads the manifest of a real iOS 14.3 phone, decrypted by a
-// program that kept the padding, without Manifest.plist and Status.plist and with few
-// blobs.
+// TestSampleRealManifest reads the manifest of a real iOS 14.3 phone. A program has
+// decrypted it and kept the padding. The folder has no Manifest.plist, no
+// Status.plist and few blobs.
 func TestSampleRealManifest(t *testing.T) {
 	b := mustOpen(t, samples(t, "mvt", "ios_backup"))
 	if b.Layout() != Hashed || b.Encrypted() || !b.Readable() {

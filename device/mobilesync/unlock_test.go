@@ -37,7 +37,7 @@ func generated(t *testing.T, encrypted bool) string {
 	return dir
 }
 
-// scratch is removed after all tests.
+// scratch is a folder that is removed after all tests.
 var scratch string
 
 func TestMain(m *testing.M) {
@@ -130,7 +130,7 @@ func TestUnlock(t *testing.T) {
 			t.Fatalf("%s: %v", rec.RelativePath, err)
 		}
 		a, b := read(t, encrypted, path), read(t, plain, path)
-		if len(a) == 0 { // moved to a cloud
+		if len(a) == 0 { // the file was moved to a cloud
 			if len(b) != 0 {
 				t.Errorf("%s: no bytes, want %d", rec.RelativePath, len(b))
 			}
@@ -171,7 +171,8 @@ func TestUnlockRefuses(t *testing.T) {
 	if _, err := plain.Unlock(ctx, nil, nil); !errors.Is(err, mobilesync.ErrNotUnlockable) {
 		t.Errorf("not encrypted: %v", err)
 	}
-	// A Manifest.db that the key does not decrypt is damaged; the password is right.
+	// If the key does not decrypt Manifest.db, the file is damaged. The password
+	// is still right.
 	name := filepath.Join(dir, mobilesync.ManifestDB)
 	db, err := os.ReadFile(name)
 	if err != nil {
@@ -187,8 +188,8 @@ func TestUnlockRefuses(t *testing.T) {
 	}
 }
 
-// TestSampleUnlock reads a file of a backup that another project made: ten million
-// rounds, an unpadded Manifest.db, flags 0.
+// TestSampleUnlock reads a file of a backup that another project made. It has ten
+// million rounds, a Manifest.db without padding, and a row with flags 0.
 func TestSampleUnlock(t *testing.T) {
 	samples := os.Getenv("SNAP_TEST_SAMPLES")
 	if samples == "" {
@@ -228,7 +229,8 @@ func TestSampleUnlock(t *testing.T) {
 	}
 }
 
-// TestKeysAreNotPrinted prints unlocked values in every way. No key may appear.
+// TestKeysAreNotPrinted prints values that hold keys, in every way. No key may
+// appear.
 func TestKeysAreNotPrinted(t *testing.T) {
 	ctx := context.Background()
 	b := openBackup(t, generated(t, true))
@@ -241,7 +243,8 @@ func TestKeysAreNotPrinted(t *testing.T) {
 	if !encrypted {
 		t.Fatal("Manifest.db is not encrypted")
 	}
-	// The test has no access to class keys, so it looks for anything of their length.
+	// The test has no access to class keys, so it looks for any number or text as
+	// long as a key.
 	long := regexp.MustCompile(`([0-9]+ ){20}|(0x[0-9a-f]+, ){20}|[0-9a-fA-F]{40}`)
 	forms := []string{string(key[:]), hex.EncodeToString(key[:]), fmt.Sprintf("%d", key[:])}
 	type holder struct {

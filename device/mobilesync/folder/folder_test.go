@@ -46,7 +46,8 @@ func FuzzCheckPath(f *testing.F) {
 		if CheckPath(path) != nil {
 			return
 		}
-		// A good path stays inside any folder, and cleaning does not change it.
+		// A path that passes stays inside any folder, and filepath.Clean does
+		// not change it.
 		if !filepath.IsLocal(path) || filepath.ToSlash(filepath.Clean(filepath.FromSlash(path))) != path || strings.ContainsAny(path, "\\:\x00") {
 			t.Errorf("%q passed", path)
 		}

@@ -18,7 +18,8 @@ func BenchmarkDerive(b *testing.B) {
 	}
 }
 
-// BenchmarkDeriveStandard is the same work by the standard library, which can neither be cancelled nor report progress.
+// BenchmarkDeriveStandard does the same work with the standard library, which
+// can neither be cancelled nor report progress.
 func BenchmarkDeriveStandard(b *testing.B) {
 	for b.Loop() {
 		if _, err := pbkdf2.Key(sha256.New, "pw", []byte("salt"), benchRounds, 32); err != nil {

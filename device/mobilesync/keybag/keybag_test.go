@@ -85,7 +85,8 @@ func TestNewReportsShortRandomness(t *testing.T) {
 	}
 }
 
-// TestPasswordKey compares the derivation with the standard library at counts around the step of progress and cancelling.
+// TestPasswordKey compares the derivation with the standard library, at
+// numbers of rounds around multiples of roundsPerStep.
 func TestPasswordKey(t *testing.T) {
 	for _, rounds := range []uint32{1, 2, roundsPerStep - 1, roundsPerStep, roundsPerStep + 1, roundsPerStep + 2, 2*roundsPerStep + 1} {
 		bag := &Bag{Iter: rounds, Salt: []byte("salt"), hasDPIC: true, DPIC: rounds, DPSL: []byte("longer salt")}
@@ -296,7 +297,7 @@ func TestUnwrapRefuses(t *testing.T) {
 func TestFileKeyIsNeverPrinted(t *testing.T) {
 	key := FileKey{0xab, 0xcd, 0xef}
 	var log bytes.Buffer
-	// Without the time, whose digits can be any.
+	// Omit the time, since its digits may look like a key.
 	timeless := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			return slog.Attr{}

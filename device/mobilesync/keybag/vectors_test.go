@@ -166,7 +166,8 @@ func TestVectorRFC3394(t *testing.T) {
 	}
 }
 
-// sampleDir returns a folder of the public samples; without them the test is skipped, with an incomplete set it fails.
+// sampleDir returns a folder of the public samples. Without samples it skips
+// the test; if only this folder is missing, the test fails.
 func sampleDir(t *testing.T, name string) string {
 	t.Helper()
 	root := os.Getenv("SNAP_TEST_SAMPLES")
@@ -213,7 +214,8 @@ func TestSamplePasswordVectors(t *testing.T) {
 	}
 }
 
-// bagOfHash returns a bag with one class from the hash line of a password cracker.
+// bagOfHash returns a bag with one class. Its values are those of line, a hash
+// for a password cracker.
 func bagOfHash(t *testing.T, line string) *Bag {
 	t.Helper()
 	part := strings.Split(line, "*")
@@ -254,7 +256,7 @@ func TestSampleUnencryptedBag(t *testing.T) {
 	}
 }
 
-// shape returns the tags, lengths and numbers of a bag, without random values.
+// shape returns the tags, lengths and numbers of a bag, but no random values.
 func shape(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	var out []byte
@@ -304,7 +306,8 @@ func TestSampleChain(t *testing.T) {
 	}
 }
 
-// sampleFileKey finds the only wrapped key of a sample: in Manifest.mbdb after its length, in Manifest.db as data of a plist.
+// sampleFileKey finds the only wrapped key of a sample: after its length in
+// Manifest.mbdb, or as data of a property list in Manifest.db.
 func sampleFileKey(t *testing.T, keys *Keys, dir string, manifestKey []byte) FileKey {
 	t.Helper()
 	name, marker := "Manifest.mbdb", []byte{0x00, WrappedFileKeyLen}

@@ -64,8 +64,8 @@ func TestVerifierRefuses(t *testing.T) {
 	}
 }
 
-// TestVerifierCompares checks the comparison itself: it must notice a decrypter
-// that returns wrong bytes, because of a bug or a memory error.
+// TestVerifierCompares gives a verifier a decrypter that returns wrong bytes,
+// as after a bug or a memory error. The verifier must notice that.
 func TestVerifierCompares(t *testing.T) {
 	key := FileKey{1}
 	plain := bytes.Repeat([]byte("some content "), 40_000)

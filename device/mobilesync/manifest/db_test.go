@@ -51,7 +51,7 @@ func TestOddRows(t *testing.T) {
 		{"FileID of another file", []any{id, "D", "q", 1, meta}, manifest.Anomalies{FileIDMismatch: 1}, true},
 		{"domain NULL", []any{id, nil, "p", 1, meta}, manifest.Anomalies{NullText: 1, FileIDMismatch: 1}, true},
 		{"path BLOB", []any{id, "D", []byte("p"), 1, meta}, manifest.Anomalies{NullText: 1}, true},
-		{"path a number", []any{nil, "D", 7, 1, meta}, manifest.Anomalies{OddFileID: 1}, false}, // TEXT affinity
+		{"path a number", []any{nil, "D", 7, 1, meta}, manifest.Anomalies{OddFileID: 1}, false}, // SQLite stores 7 as text, since the column has TEXT affinity
 		{"path too long", []any{id, "D", strings.Repeat("x", 5000), 1, meta}, manifest.Anomalies{LongText: 1, FileIDMismatch: 1}, true},
 		{"flags 0", []any{id, "D", "p", 0, meta}, manifest.Anomalies{OddFlags: 1}, true},
 		{"flags 16", []any{id, "D", "p", 16, meta}, manifest.Anomalies{OddFlags: 1}, true},
@@ -145,7 +145,8 @@ func (f failingAt) ReadAt(p []byte, off int64) (int, error) {
 	return f.Reader.ReadAt(p, off)
 }
 
-// TestBudget reads endless rows, as from pages that refer to the same page.
+// TestBudget reads rows without end, as from a database whose pages all refer
+// to the same page.
 func TestBudget(t *testing.T) {
 	row := manifesttest.Row(manifest.Record{Domain: "D", RelativePath: strings.Repeat("p", 100), Mode: 0o100644})
 	rows := 0
@@ -160,7 +161,8 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestDamagedDatabases reads damaged databases. Each must be an error or have rows.
+// TestDamagedDatabases reads damaged databases. Reading each must return an
+// error or rows.
 func TestDamagedDatabases(t *testing.T) {
 	data := databaseBytes(t, fillMany(300, 0))
 	rounds := faultpoint.Choose(t, 300, 60)
@@ -170,7 +172,7 @@ func TestDamagedDatabases(t *testing.T) {
 		bad := bytes.Clone(data)
 		for range 1 + r.IntN(20) {
 			at := r.IntN(len(bad))
-			if r.IntN(2) == 0 { // page headers matter most
+			if r.IntN(2) == 0 { // damage page headers more often, since they matter most
 				at = at&^4095 + r.IntN(64)
 			}
 			bad[at] = byte(r.Uint32())

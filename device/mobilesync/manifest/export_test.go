@@ -16,7 +16,8 @@ func ReadMeta(blob []byte, rec *Record) bool {
 	return m.read(blob, rec)
 }
 
-// Build adds rows until next returns nil, as a manifest of size bytes.
+// Build builds the Records of a manifest of size bytes. It adds rows until
+// next returns nil.
 func Build(ctx context.Context, size int64, next func() *Record) (*Records, error) {
 	b := newRecordBuilder(size)
 	for rec := next(); rec != nil; rec = next() {

@@ -18,9 +18,9 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// fillMany inserts n rows like those of a device with many files: a third are
-// folders, half are in deep folders of one domain, files have keys and attributes of
-// pad bytes.
+// fillMany inserts n rows like those of a device with many files. A third are
+// folders, and half are in deep folders of one domain. Files have keys, and
+// attributes of pad bytes.
 func fillMany(n, pad int) func(tx *sql.Tx) error {
 	return func(tx *sql.Tx) error {
 		insert, err := tx.Prepare("INSERT OR REPLACE INTO Files VALUES(?,?,?,?,?)")
@@ -103,8 +103,8 @@ func TestManyRows(t *testing.T) {
 }
 
 // TestHugeManifest reads 870,000 rows of a 1.2 GB manifest in a process of its own
-// and measures its peak memory. It takes minutes and as much space in the temporary
-// folder, so it runs only on request:
+// and measures its peak memory. It takes minutes and 1.2 GB in the temporary folder,
+// so it runs only on request:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestHugeManifest -v ./device/mobilesync/manifest
 func TestHugeManifest(t *testing.T) {

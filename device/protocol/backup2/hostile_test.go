@@ -21,7 +21,7 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// replay is a connection on which the device has sent everything already.
+// replay is a connection on which the device has already sent everything.
 type replay struct {
 	net.Conn
 	r io.Reader
@@ -80,7 +80,7 @@ func record(t testing.TB, f Folder, script func(*phone) error) (all []byte, gree
 	return c.said.Bytes(), greeting
 }
 
-// shortBackup has one request of each kind.
+// shortBackup is a script with one request of each kind.
 func shortBackup(p *phone) error {
 	return asking(func(p *phone) error {
 		if _, _, err := p.download(udid + "/Status.plist"); err != nil {
@@ -104,8 +104,8 @@ func shortBackup(p *phone) error {
 	})(p)
 }
 
-// TestCutAnywhere ends the connection at every byte. The session must end, and every
-// file in the folder must be complete.
+// TestCutAnywhere ends the connection after each byte. The session must end, and
+// every file in the folder must be complete.
 func TestCutAnywhere(t *testing.T) {
 	noLeaks(t)
 	all, greeting := record(t, newMemory(t), shortBackup)
@@ -204,7 +204,8 @@ func TestCancelAnywhere(t *testing.T) {
 	}
 }
 
-// TestCancelWhileItHangs cancels sessions in which something hangs. They must end.
+// TestCancelWhileItHangs cancels sessions in which the device or the Folder hangs.
+// The sessions must end.
 func TestCancelWhileItHangs(t *testing.T) {
 	beginUpload := func(p *phone) error {
 		if err := p.WriteMessage("DLMessageUploadFiles", map[string]any{}, 1.0, 0); err != nil {
@@ -236,7 +237,7 @@ func TestCancelWhileItHangs(t *testing.T) {
 	tests := []struct {
 		name   string
 		folder func(*overridden)
-		device func(*phone) error // after the request
+		device func(*phone) error // what the device does after the request
 	}{
 		{"waiting for the passcode", nil, polite},
 		{"between requests", nil, func(p *phone) error {
@@ -350,8 +351,8 @@ func TestCancelledBefore(t *testing.T) {
 	}
 }
 
-// TestHostile serves devices that violate the protocol. The session ends, or answers
-// without harm.
+// TestHostile serves devices that violate the protocol. The session must end, or
+// answer and do no harm.
 func TestHostile(t *testing.T) {
 	upload := func(frames ...any) func(*phone) error {
 		return func(p *phone) error {
@@ -367,7 +368,7 @@ func TestHostile(t *testing.T) {
 					b = append(b, f...)
 				}
 			}
-			p.c.Write(b) // until the host leaves
+			p.c.Write(b) // blocks until the host closes the connection
 			return errEnd
 		}
 	}
@@ -501,8 +502,8 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// FuzzConversation checks that, whatever a device sends after the greeting, the
-// session ends, calls to the folder are valid, and no upload stays open.
+// FuzzConversation lets a device send arbitrary bytes after the greeting. The session
+// must end, calls to the folder must be valid, and no upload may stay open.
 func FuzzConversation(f *testing.F) {
 	all, greeting := record(f, newMemory(f), shortBackup)
 	said := all[greeting:]

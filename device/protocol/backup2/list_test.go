@@ -14,8 +14,8 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// TestListing reads listings with a general decoder, at numbers of items around
-// which references become longer.
+// TestListing reads listings with a general decoder. Some numbers of items are
+// just below and above those from which references are longer.
 func TestListing(t *testing.T) {
 	when := time.Date(2024, 1, 31, 12, 34, 56, 500e6, time.UTC)
 	for _, n := range []int{0, 1, 2, 14, 15, 16, 61, 62, 255, 256, 16_000, 16_382} {

@@ -12,14 +12,15 @@ import (
 	"unicode/utf8"
 )
 
-// memory is a Folder in memory that checks the promises of a session.
+// memory is a Folder in memory. It checks that a session keeps the promises in
+// the package comment.
 type memory struct {
 	t     testing.TB
 	files map[string]string
 	limit int // bytes
-	open  int // uploads begun and neither committed nor aborted
+	open  int // number of uploads that are neither committed nor aborted
 	calls int
-	call  func(n int) // is called for each call, if set
+	call  func(n int) // if not nil, is called at every call, with its number
 }
 
 func newMemory(t testing.TB) *memory {
@@ -139,7 +140,7 @@ func (m *memory) Move(_ context.Context, from, to string) error { return m.trans
 
 func (m *memory) Copy(_ context.Context, from, to string) error {
 	if len(m.files) > 1000 {
-		return ErrNoSpace // a copy of copies grows quickly
+		return ErrNoSpace // repeated copies of a folder into itself grow quickly
 	}
 	return m.transfer(from, to, true)
 }

@@ -249,7 +249,7 @@ func (p *phone) ask(v ...any) (devicelink.Status, error) {
 	return p.ReadStatus()
 }
 
-// want sends a request and returns an error unless the code is as wanted.
+// want sends a request. It returns an error unless the answer has this code.
 func (p *phone) want(code int64, v ...any) error {
 	s, err := p.ask(v...)
 	if err == nil && s.Code != code {
@@ -284,7 +284,7 @@ func (p *phone) names(host string) error {
 	return p.WriteName(host)
 }
 
-// sent is one file of a download.
+// sent is one file that the host sent in a download.
 type sent struct{ path, content, failure string }
 
 func (p *phone) download(paths ...string) ([]sent, devicelink.Status, error) {
@@ -311,7 +311,7 @@ func (p *phone) download(paths ...string) ([]sent, devicelink.Status, error) {
 	return all, s, err
 }
 
-// log is an Observer that keeps everything.
+// log is an Observer that keeps everything that is reported to it.
 type log struct {
 	mu       sync.Mutex
 	phases   []Phase
@@ -336,7 +336,7 @@ func (l *log) Warning(s string) {
 }
 
 // rig connects a host to a device that runs script after the greeting. An error of
-// script fails the test, unless it is errEnd.
+// script fails the test unless the error is errEnd.
 type rig struct {
 	t      testing.TB
 	o      Options
@@ -382,7 +382,8 @@ func (g rig) backup(f Folder) (*log, error) {
 	return &l, err
 }
 
-// asking returns a script that reads the request, calls do and reports success.
+// asking returns a script that reads the host's request, calls do and reports
+// success.
 func asking(do func(*phone) error) func(*phone) error {
 	return func(p *phone) error {
 		if _, err := p.request(); err != nil {

@@ -18,8 +18,8 @@ func TestScope(t *testing.T) {
 	)
 	tests := []struct {
 		path     string
-		want     int // in a backup
-		restored int // in a restore
+		want     int // operations allowed in a backup
+		restored int // operations allowed in a restore
 	}{
 		{udid, all, read},
 		{udid + "/Status.plist", all, read},
@@ -53,7 +53,7 @@ func TestScope(t *testing.T) {
 		{strings.ToLower(udid) + "/Status.plist", none, none},
 		{udid + "/status.plist", none, none},
 		{udid + "/STATUS.PLIST", none, none},
-		{udid + "/\u017fnapshot/ab/x", none, none}, // a long s, which folds to s
+		{udid + "/\u017fnapshot/ab/x", none, none}, // begins with a long s, which case folding turns into s
 		{udid + "/manifest.DB", none, none},
 		{udid + "/ab/status.plist", all, read},
 		{udid + "-20240131-123456", target, target},

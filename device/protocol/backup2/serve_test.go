@@ -130,14 +130,15 @@ func TestFirstBackup(t *testing.T) {
 	}
 }
 
-// TestAnswers sends unusual requests. They must be answered, and the backup continues.
+// TestAnswers sends unusual requests. The host must answer them, and the backup must
+// continue.
 func TestAnswers(t *testing.T) {
 	good := udid + "/Status.plist"
 	tests := []struct {
 		name    string
 		do      func(*phone) error
 		folder  overridden
-		warning string // in one of the warnings; empty for none
+		warning string // text in one of the warnings; empty if there are none
 	}{
 		{name: "unknown", warning: `"DLMessageDance"`, do: func(p *phone) error { return p.want(-1, "DLMessageDance", 1, 2) }},
 		{name: "nothing but a name", warning: "malformed", do: func(p *phone) error { return p.want(-1, "DLMessageMoveItems") }},
@@ -202,7 +203,7 @@ func TestAnswers(t *testing.T) {
 				if err := p.names(udid + "/x"); err != nil {
 					return err
 				}
-				p.SendFile(iotest.TimeoutReader(strings.NewReader(""))) // ends well
+				p.SendFile(iotest.TimeoutReader(strings.NewReader(""))) // sends an empty file without an error
 				if err := p.names(udid + "/x"); err != nil {
 					return err
 				}
@@ -317,7 +318,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// failing is an upload that fails in a chosen method.
+// failing is an Upload whose methods fail as the test chooses.
 type failing struct {
 	io.Writer
 	write, commit    error
@@ -335,8 +336,8 @@ func (f failing) Write(b []byte) (int, error) {
 func (f failing) Commit() error { return f.commit }
 func (f failing) Abort()        { *f.aborted++ }
 
-// TestUploadsThatFail checks that the device is told, that the link stays in step, and
-// that the backup fails even if the device reports success.
+// TestUploadsThatFail checks that the device is told of the failure and that both
+// sides stay in step. The backup must fail even if the device reports success.
 func TestUploadsThatFail(t *testing.T) {
 	full := fmt.Errorf("write: %w", ErrNoSpace)
 	rust := errors.New("rust")
@@ -345,7 +346,7 @@ func TestUploadsThatFail(t *testing.T) {
 		u    failing
 		err  error // of Create
 		code int64
-		// creates is how many of the three files are tried.
+		// creates is the expected number of calls of Create for the three files.
 		creates, aborts int
 	}{
 		{name: "full at create", err: full, code: devicelink.StatusNoSpace, creates: 1},
@@ -434,7 +435,7 @@ func TestRestore(t *testing.T) {
 	changed := map[string]any{
 		"RestoreSystemFiles": true, "RestoreShouldReboot": false, "RestoreDontCopyBackup": false, "RestorePreserveSettings": false, "RemoveItemsNotRestored": true, "Password": "secret",
 	}
-	// get downloads the file and says how far the device is.
+	// get downloads the file and sends percent as the progress of the device.
 	get := func(p *phone, percent float64) error {
 		if err := p.WriteMessage("DLMessageDownloadFiles", []string{data}, map[string]any{}, percent); err != nil {
 			return err
@@ -572,7 +573,8 @@ func TestChangePassword(t *testing.T) {
 		if err := p.respond(0, nil); err != nil {
 			return err
 		}
-		// The session goes on: encryption off, which the device refuses.
+		// In the same session, the next request turns encryption off. The device
+		// refuses it.
 		if q, err := p.request(); err != nil || !reflect.DeepEqual(q, map[string]any{"MessageName": "ChangePassword", "TargetIdentifier": udid, "OldPassword": "b"}) {
 			return fmt.Errorf("%v %v", q, err)
 		}
@@ -599,7 +601,8 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// TestLongFile checks that a file of many frames is counted, and not kept in memory.
+// TestLongFile checks that the bytes of a file of many frames are counted, and that
+// the file is not kept in memory.
 func TestLongFile(t *testing.T) {
 	var got countingUpload
 	l, err := rig{t: t, script: asking(func(p *phone) error {
@@ -659,7 +662,8 @@ func BenchmarkUpload(b *testing.B) { benchmarkFiles(b, 1, 64<<20) }
 // BenchmarkUploadSmall receives small files, like most files of a device.
 func BenchmarkUploadSmall(b *testing.B) { benchmarkFiles(b, 1000, 2000) }
 
-// benchmarkFiles replays recorded bytes, so that it measures only the host.
+// benchmarkFiles replays the recorded bytes of a device, so that it measures only the
+// host.
 func benchmarkFiles(b *testing.B, files, size int) {
 	var stream bytes.Buffer
 	script := devicelink.New(&replay{w: &stream}, devicelink.Options{})

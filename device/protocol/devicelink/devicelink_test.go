@@ -227,8 +227,8 @@ func TestHostileLengths(t *testing.T) {
 	}
 }
 
-// TestAnnouncedMessage checks that an announced message costs only the memory of what
-// arrived.
+// TestAnnouncedMessage announces a long message. It must take only the memory of the
+// bytes that have arrived.
 func TestAnnouncedMessage(t *testing.T) {
 	in := append(binary.BigEndian.AppendUint32(nil, DefaultMaxMessage), "bplist00"...)
 	l := raw(t, in)
@@ -280,7 +280,7 @@ func BenchmarkReceive(b *testing.B) {
 	}
 }
 
-// FuzzPeer reads arbitrary bytes of a peer. Reading must end without a panic.
+// FuzzPeer reads arbitrary bytes from a peer. Reading must end without a panic.
 func FuzzPeer(f *testing.F) {
 	f.Add([]byte("\x00\x00\x00\x04name\x00\x00\x00\x03\x0cab\x00\x00\x00\x01\x00\x00\x00\x00\x00"))
 	f.Add([]byte("\x00\x00\x00\x04name\x00\x00\x00\x03\x0bno\x00\x00\x00\x00"))
@@ -299,7 +299,8 @@ func FuzzPeer(f *testing.F) {
 	})
 }
 
-// TestDeviceSide tests what differs on the side of the device.
+// TestDeviceSide tests a Conn with Options.Device, where it differs from the host's
+// side.
 func TestDeviceSide(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()

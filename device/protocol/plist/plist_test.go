@@ -71,7 +71,8 @@ func TestUnsound(t *testing.T) {
 	}
 }
 
-// objects returns a binary list of the objects; the first one is the root.
+// objects returns a binary property list of these objects; the first one is
+// the root.
 func objects(objs ...string) string {
 	var b bytes.Buffer
 	b.WriteString("bplist00")
@@ -91,7 +92,7 @@ func objects(objs ...string) string {
 	return b.String()
 }
 
-// nested returns n arrays, each in the next.
+// nested returns a list of n arrays, each inside another one.
 func nested(n int) string {
 	var objs []string
 	for i := range n {
@@ -100,7 +101,8 @@ func nested(n int) string {
 	return objects(append(objs, "\xa0")...)
 }
 
-// expanding returns a list of n levels that each refer to the next one twice.
+// expanding returns a list with n levels of arrays, each of which refers twice
+// to the next one.
 func expanding(n int) string {
 	var objs []string
 	for i := range n {

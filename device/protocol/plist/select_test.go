@@ -18,7 +18,8 @@ var someValues = map[string]any{
 	"List":     []any{"a", map[string]any{"Version": "wrong"}},
 }
 
-// TestSelect reads both forms as an independent encoder wrote them.
+// TestSelect reads a binary and an XML property list that an independent
+// encoder wrote.
 func TestSelect(t *testing.T) {
 	want := Values{
 		"Version": "10.0", "Number": int64(-5), "Big": int64(1 << 40), "Yes": true, "No": false, "Real": 1.5,
@@ -82,7 +83,8 @@ func TestSelectXML(t *testing.T) {
 }
 
 func TestSelectHostileBinary(t *testing.T) {
-	// A dictionary that contains itself, and arrays that would expand to 2^40.
+	// A dictionary that contains itself, and arrays that would expand to 2^40
+	// values.
 	self := objects("\xd1\x01\x00", "\x51a")
 	if v, err := Select([]byte(self), "a", "a/a", "a/b"); err != nil || len(v) != 0 {
 		t.Errorf("got %v, %v", v, err)

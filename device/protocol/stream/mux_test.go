@@ -57,7 +57,8 @@ func TestMux(t *testing.T) {
 			}
 			received <- d
 		}()
-		// Do allows one user at a time, so this writes directly.
+		// Only one Do may use the connection at a time, so this writes without
+		// Do.
 		m.io.out.Reset()
 		if err := m.codec.Send(map[string]any{"n": i}); err != nil {
 			t.Fatal(err)

@@ -66,7 +66,7 @@ func TestContextAndTimeout(t *testing.T) {
 	if d := time.Since(begin); d > time.Minute {
 		t.Errorf("it took %v", d)
 	}
-	// A context that ended does not affect a call with another one.
+	// A context that has ended does not affect a call with another context.
 	body, _ := plist.EncodeXML(map[string]any{})
 	c = answer(t, frame(body))
 	if err := c.Send(t.Context(), nil); err != nil {
