@@ -225,7 +225,7 @@ func TestPasswordsAreUnchanged(t *testing.T) {
 	t.Parallel()
 	for _, p := range []string{
 		"", "x", "correct horse battery staple", " leading and trailing ", "o0O-iIl", "パスワード", "\xff\xfe",
-		// Six words of six letters, all of which recovery keys can have.
+		// Six words of six letters. Recovery keys can have all these letters, too.
 		"copper-magnet-orchid-planet-bronze-simple", "Parrot-badger-canary-ferret-gopher-marmot",
 		"nektar-hamster-2-and-more-words-to-get-to-36", strings.Repeat("a", 36), strings.Repeat("0", 35),
 		"zzzzzz-zzzzzz-zzzzzz-zzzzzz-zzzzzz-zz1234",

@@ -13,9 +13,9 @@
 //
 // # What it never does
 //
-// It never changes the source, and never reads what files contain: hashes, names and
-// the order of writing are enough. It needs no key. The caller makes the checks that
-// need a key ([Options.VerifySnapshots]).
+// It never changes the source, and never reads what files contain: it needs only
+// hashes, names and the order of writing. It needs no key. The caller makes the checks
+// that need a key ([Options.VerifySnapshots]).
 package mirror
 
 import (

@@ -19,8 +19,8 @@ type writing interface {
 	create(name string) (file, error)
 	// mkdir makes a folder. The error is fs.ErrExist if the name exists.
 	mkdir(name string) error
-	// link gives the file from the second name to. The error is fs.ErrExist if to
-	// exists.
+	// link gives the file named from a second name, to. The error is fs.ErrExist if the
+	// second name exists.
 	link(from, to string) error
 	// rename renames a file. It may overwrite another file.
 	rename(from, to string) error

@@ -46,7 +46,7 @@ func bare(err error) error {
 }
 
 // isMissing reports whether err says that a name does not exist. ENOTDIR says so, too:
-// a name in whose path a file stands for a folder cannot exist.
+// a part of the path that should be a folder is a file.
 func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

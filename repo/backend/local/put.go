@@ -34,8 +34,8 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 		return err
 	}
 	err = b.publish(temp, name)
-	// After a rename the name in tmp no longer exists. If it cannot be removed after a
-	// link, that is harmless: RemoveStale removes it later.
+	// After a link the name in tmp still exists, after a rename it does not. A failure
+	// to remove it is harmless: RemoveStale removes it later.
 	_ = b.disk.remove(temp)
 	return err
 }

@@ -68,7 +68,7 @@ func (m *machine) setEntry(name string, n *node) error {
 	return nil
 }
 
-// loss decides what a power cut leaves of changes that were not flushed.
+// loss decides which changes that were not flushed survive a power cut.
 type loss struct {
 	name string
 	// entry reports whether a change of an entry of a folder survives.

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// Windows flushes only what is opened for writing. Folders cannot be opened for
+// Windows flushes only files that are open for writing. Folders cannot be opened for
 // writing.
 const foldersCanSync = false
 
