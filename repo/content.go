@@ -49,8 +49,8 @@ func (r *Repo) NewContentReader(ctx context.Context, c *tree.Content) (*ContentR
 	return r.store.NewContentReader(ctx, c)
 }
 
-// Walk calls fn for every entry of a snapshot in order, or for the entries of one
-// domain.
+// Walk calls fn, in order, for the entries of one domain of a snapshot, or for all
+// entries if domain is "".
 func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tree.Entry) error) error {
 	return record.Walk(ctx, r.store, s, domain, fn)
 }

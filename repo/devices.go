@@ -62,8 +62,8 @@ func (r *Repo) SaveUnfinished(ctx context.Context, u *Unfinished) error {
 }
 
 // Unfinished returns the newest record of each unfinished backup, in the order in
-// which they were saved. It reports records that cannot be read in damaged; their
-// files have to be sent again.
+// which they were saved. damaged has an error for each record that cannot be read;
+// the device must send its files again.
 func (r *Repo) Unfinished(ctx context.Context) (list []*Unfinished, damaged []error, err error) {
 	return record.ListUnfinished(ctx, r.store)
 }

@@ -36,13 +36,13 @@ func (r *Repo) SnapshotByID(ctx context.Context, id FileID) (*Snapshot, error) {
 	return record.ByID(ctx, r.store, id)
 }
 
-// Snapshots reads all snapshot records, oldest backup first. It reports records
-// that cannot be read in damaged.
+// Snapshots reads all snapshot records, oldest backup first. damaged has an error
+// for each record that cannot be read.
 func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error, err error) {
 	return record.List(ctx, r.store)
 }
 
-// FindSnapshot finds a snapshot by what a person writes: a unique prefix of its
+// FindSnapshot finds the snapshot that spec names. spec is a unique prefix of its
 // ID, or of an ID that it had before its labels were changed; "latest"; or
 // "latest:DEVICE", with a UDID or device name.
 func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error) {

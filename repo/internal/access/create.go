@@ -49,8 +49,8 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 		_ = deleteSlot(ctx, r, r.Slot)
 		return nil, fmt.Errorf("create repository: %w", store.ErrExists)
 	}
-	// Remove stale slots only now: before, one could have been the slot of a process
-	// that creates a repository here at the same time.
+	// Remove stale slots only now: before the config exists, one could be the slot
+	// of a process that creates a repository here at the same time.
 	for _, id := range stale {
 		if id == r.Slot {
 			continue // equal randomness makes an equal slot

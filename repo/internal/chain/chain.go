@@ -28,7 +28,8 @@ const (
 	MaxJoined = 256 << 10
 )
 
-// MaxStored bounds the stored bytes of the chain of a block, given its plaintext.
+// MaxStored bounds the stored bytes of the chain of a block, given the length of
+// its plaintext.
 func MaxStored(plain int) int { return max(Factor*plain, MinStored) }
 
 // Plan describes blocks that will be written and are in no index yet.

@@ -249,8 +249,8 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 	}
 }
 
-// TestMissingBasesAreTraced removes packs. Their chunks are unknown then, so
-// they are stored again. Check names the pack and all that is lost.
+// TestMissingBasesAreTraced removes packs. Their chunks are then unknown, so a
+// backup stores them again. Check names the pack and all that is lost.
 func TestMissingBasesAreTraced(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

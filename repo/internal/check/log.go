@@ -21,7 +21,8 @@ const (
 	checkMagic   = "snapck01"
 	checkVersion = 1
 	maxCheckSize = 64 << 20
-	// maxCheckPacks bounds how many packs one log names: about 17 MB.
+	// maxCheckPacks bounds how many packs one log names. A log of so many takes
+	// about 17 MB.
 	maxCheckPacks = 1 << 18
 	// storeLogTime bounds how long an interrupted check takes to store its log.
 	storeLogTime = 10 * time.Second

@@ -78,7 +78,7 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 	}
 }
 
-// A check that fails leaves the repository as it was. Its record is valid or
+// A check that fails leaves the repository unchanged. Its log is valid or is
 // ignored.
 func TestCheckSurvivesEveryFault(t *testing.T) {
 	t.Parallel()
@@ -97,7 +97,7 @@ func TestCheckSurvivesEveryFault(t *testing.T) {
 	repotest.EveryFault(t, run, func(be *memory.Backend, _ error) error { return repotest.Verify(be, 1) })
 }
 
-// A damaged record does no harm, and the next check removes it.
+// A damaged log of checks does no harm, and the next check removes it.
 func TestDamagedCheckRecord(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -113,7 +113,8 @@ func TestDamagedCheckRecord(t *testing.T) {
 	}
 }
 
-// A check does not report a backup as damaged that ends while the check runs.
+// If a backup ends while a check runs, the check does not report the backup as
+// damaged.
 func TestCheckBesideBackup(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -111,7 +111,8 @@ func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 	return nil
 }
 
-// ignoreDamage returns nil for damage: what neither repository has cannot be healed.
+// ignoreDamage returns nil for damage, since content that neither repository has
+// cannot be healed.
 func (n *need) ignoreDamage(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -85,7 +85,7 @@ func (b *Builder) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Len returns how many packs wait for a flush.
+// Len returns how many packs were added since the last flush.
 func (b *Builder) Len() int { return b.file.Len() }
 
 // Put stores an index file and returns its name.

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// A prune removes nothing that parity could heal a damaged pack with.
+// A prune removes no data with which parity could heal a damaged pack.
 func TestPruneKeepsDataForParity(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -113,7 +113,8 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 	}
 	err := p.prune(ctx)
 	if err != nil && errors.Is(r.CheckLock(ctx), store.ErrLockLost) && !errors.Is(err, store.ErrLockLost) {
-		// Another prune has run at the same time. It may have removed what is missing.
+		// Another prune has run at the same time. It may have removed the missing
+		// chunks.
 		err = fmt.Errorf("prune: %w; then this prune failed: %v", store.ErrLockLost, err)
 	}
 	return &p.report, err
@@ -168,7 +169,7 @@ func (p *pruner) outcome(another bool) outcome {
 	return finished
 }
 
-// round makes a plan and frees what it can.
+// round makes a plan and carries it out as far as possible.
 func (p *pruner) round(ctx context.Context) (outcome, error) {
 	plan, err := p.makePlan(ctx)
 	if err != nil {

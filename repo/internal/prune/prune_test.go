@@ -139,8 +139,8 @@ func TestPruneSurvivesEveryCrash(t *testing.T) {
 		func(be *memory.Backend) error { return judgePrune(be, 2, 4) })
 }
 
-// A backup that began before a prune and ends at any of its steps, or later, is
-// complete. The next prune removes what the backup does not use.
+// A backup that began before a prune and ends at any step of the prune, or later,
+// is complete. The next prune removes what the backup does not use.
 func TestPruneBesideABackup(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

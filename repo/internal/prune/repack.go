@@ -92,7 +92,7 @@ type copier struct {
 	storedFull *atomic.Bool // set when a delta is stored in full
 }
 
-// pack copies the chunks to keep of a pack.
+// pack copies the chunks of a pack that are kept.
 func (c *copier) pack(ctx context.Context, pk index.Pack) error {
 	file, err := c.readPack(ctx, pk)
 	if err != nil {
@@ -191,7 +191,8 @@ func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 	return c.w.AddBlock(u.Kind, sealed, b)
 }
 
-// block copies the chunks to keep of a block, except those in planned blocks.
+// block copies the chunks of a block that are kept, except chunks in planned
+// blocks.
 func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
 	keep, length, of := c.u.Keep(ref)
 	_, listed := c.r.Index.Block(ref)
@@ -296,9 +297,9 @@ func (p *pruner) rewriteRebased(ctx context.Context, plan *prunePlan) (outcome, 
 	return p.outcome(true), err
 }
 
-// rewrite repacks packs in parts of about limit bytes, and removes the old packs after
-// each part. It stores planned blocks with each part, so if there are any, limit must
-// allow a single part.
+// rewrite repacks packs in parts of about limit bytes, and removes the old packs
+// after each part. It would store planned blocks with each part, so if there are
+// any, limit must allow for all packs in one part.
 func (p *pruner) rewrite(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock, limit int64) (outcome, error) {
 	another := false // a delta was stored in full, so its bases may be unused now
 	total := int64(0)

@@ -139,8 +139,8 @@ func (b *rebaser) weight(ref index.BlockRef) int64 {
 // the index, without its chunks and dictionary.
 const blockWeight = 16
 
-// group returns the root of a block's group, which identifies the group. A group is
-// the blocks that are connected by leftovers.
+// group returns the root of a block's group, which identifies the group. A group
+// consists of the blocks that are connected by leftovers.
 func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
 	for b.roots[ref] != ref {
 		b.roots[ref] = b.roots[b.roots[ref]]

@@ -97,7 +97,7 @@ func TestRebaseMeasuresOnlyWhatItMayWrite(t *testing.T) {
 	}
 }
 
-// A block that cannot be measured is left alone, and the forecast is still made.
+// A block that cannot be measured is not rebased, and the forecast is still made.
 func TestRebaseSkipsDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -182,8 +182,8 @@ func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return nil, fmt.Errorf("snapshot %s: %w", id.Short(), store.ErrNoSnapshot)
 }
 
-// List reads all snapshot records, oldest backup first. It reports records that
-// cannot be read in damaged.
+// List reads all snapshot records, oldest backup first. damaged has an error for
+// each record that cannot be read.
 func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
 	all, err := ReadAll(ctx, r)
 	return all.Current, all.Damaged, err
@@ -240,8 +240,8 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 	return all, nil
 }
 
-// FindSnapshot finds a snapshot by what a person writes, as
-// repo.Repo.FindSnapshot describes.
+// FindSnapshot finds the snapshot that spec names, as repo.Repo.FindSnapshot
+// describes.
 func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, error) {
 	if what, _, _ := strings.Cut(spec, ":"); what != "latest" {
 		// Usually one record is enough. Then damage to others does not matter.
@@ -310,7 +310,7 @@ func byID(list []*Snapshot, prefix string) ([]*Snapshot, error) {
 	return found, nil
 }
 
-// minPrefix is the least number of digits of a UDID's prefix.
+// minPrefix is the least length of a prefix of a UDID that can name a device.
 const minPrefix = 4
 
 // OfDevice returns the snapshots of one device, as repo.OfDevice describes.

@@ -139,8 +139,9 @@ func SaveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 	return nil
 }
 
-// ListUnfinished returns the newest record of each unfinished backup, in the order in
-// which they were saved. It reports records that cannot be read in damaged.
+// ListUnfinished returns the newest record of each unfinished backup, in the order
+// in which they were saved. damaged has an error for each record that cannot be
+// read.
 func ListUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, damaged []error, err error) {
 	all, damaged, err := AllUnfinished(ctx, r)
 	for _, u := range all {

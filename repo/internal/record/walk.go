@@ -9,8 +9,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// Walk calls fn for every entry of a snapshot in order, or for those of one
-// domain.
+// Walk calls fn, in order, for the entries of one domain of a snapshot, or for all
+// entries if domain is "".
 func Walk(ctx context.Context, r *store.Store, s *Snapshot, domain string, fn func(*tree.Entry) error) error {
 	return store.TreeDamage(tree.WalkDomain(ctx, r.Chunk, s.Root, domain, fn))
 }

@@ -47,8 +47,8 @@ func retiredRepo(t *testing.T) *memory.Backend {
 	return be
 }
 
-// If the index is damaged or missing, listed packs that a snapshot needs are in
-// the new index, and the next prune keeps them.
+// If the index is damaged or missing, packs on prune lists that a snapshot needs
+// are in the new index, and the next prune keeps them.
 func TestRepairIndexKeepsRetired(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -133,7 +133,7 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 	if n := repotest.CountAffected(t, be); n != 1 {
 		t.Errorf("%d snapshots suffer", n)
 	}
-	// A check of the structure alone shows it, too.
+	// A check of the structure alone finds the loss, too.
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
 	if err != nil || len(report.Affected) != 1 {
 		t.Errorf("without reading packs: %+v, %v", report, err)

@@ -90,8 +90,8 @@ func TestOtherCopyOfABase(t *testing.T) {
 	}
 }
 
-// If all copies of a base are damaged, there are very many paths through the
-// copies above it. Not all of them may be tried.
+// If all copies of a base are damaged, there are very many paths through the copies
+// above it. A reader must not try all of them.
 func TestManyDamagedCopies(t *testing.T) {
 	t.Parallel()
 	const copies = 4

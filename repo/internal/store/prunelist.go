@@ -16,7 +16,8 @@ const (
 	pruneMagic   = "snappl01"
 	pruneVersion = 1
 	maxPruneSize = 64 << 20
-	// maxPrunePacks bounds how many packs one list names: about 17 MB.
+	// maxPrunePacks bounds how many packs one list names. A list of so many takes
+	// about 17 MB.
 	maxPrunePacks = 1 << 18
 )
 

@@ -246,8 +246,8 @@ func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, of int64) {
 	return keep, length, of
 }
 
-// lost marks the remaining chunks of lost files, in case the others return. It ignores
-// missing chunks.
+// lost marks the remaining chunks of lost files, in case the missing chunks are
+// restored. It ignores missing chunks.
 func (u *Usage) lost(ctx context.Context, l *record.Lost) error {
 	if l == nil {
 		return nil

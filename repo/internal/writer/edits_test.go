@@ -109,7 +109,7 @@ func TestEditsOverGenerations(t *testing.T) {
 		}
 	})
 	t.Logf("%d delta blocks", deltas)
-	// Few runs have few days by chance.
+	// If there are few runs, all of them may have few days by chance.
 	least := 20
 	if testing.Short() {
 		least = 1

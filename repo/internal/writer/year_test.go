@@ -62,8 +62,8 @@ func TestAYearOfDeltas(t *testing.T) {
 	if chains.deltas < days || chains.depth < 2 {
 		t.Errorf("only %d deltas, depth %d", chains.deltas, chains.depth)
 	}
-	// The differences are tiny here. Trees, headers, the index, and above all changes
-	// that are stored again when a chain is full, take more.
+	// The differences are tiny here. Trees, headers, the index, and above all
+	// changes that are stored again when a chain is at its limit, take more.
 	if avg := grown / int64(days-1); avg > 12<<10 {
 		t.Errorf("a day takes %d bytes on average", avg)
 	}
@@ -94,7 +94,7 @@ func TestAYearOfDeltas(t *testing.T) {
 		}
 	}
 	t.Logf("reading the oldest day decodes %v, the newest %v, the dearest of eight in the middle %v", oldest, newest, worst)
-	// Such a small device is little more than its chains.
+	// Most blocks of such a small device are in chains.
 	if newest.bytes > 8*oldest.bytes {
 		t.Errorf("reading the newest day decodes %v, the oldest %v", newest, oldest)
 	}
