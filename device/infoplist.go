@@ -106,8 +106,8 @@ type gatherer struct {
 	books             []byte
 }
 
-// note reports to opt.Missing that what is missing, unless err is nil or
-// ErrMissing. It returns whether err is nil.
+// note calls opt.Missing with what and err, unless err is nil or ErrMissing. It
+// returns whether err is nil.
 func (g *gatherer) note(what string, err error) bool {
 	if err != nil && !errors.Is(err, ErrMissing) && g.opt.Missing != nil {
 		g.opt.Missing(what, err)
@@ -118,7 +118,7 @@ func (g *gatherer) note(what string, err error) bool {
 var errTooMuch = errors.New("it is larger than any known file or app of this kind")
 
 // reserve subtracts n from the bytes that may still be added. It fails if n is
-// more than these or than limit.
+// larger than limit, or larger than the number of these bytes.
 func (g *gatherer) reserve(n, limit int) error {
 	if n > limit || n > g.left {
 		return errTooMuch

@@ -168,8 +168,8 @@ func (g *goldenMaker) content(chunks ...[]byte) tree.Content {
 	return c
 }
 
-// lists makes content with lists of a level. So few chunks need fewer levels,
-// but a reader must accept more.
+// lists makes content with lists of a level. So few chunks do not need so many
+// levels, but a reader must accept them.
 func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
 	c := g.content(chunks...)
 	for c.Level < level {

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// opens reports whether a secret opens a repository. Any failure other than a
-// wrong password is an error.
+// opens reports whether a secret that opens the repository after success opens a
+// repository. Any failure other than a wrong password is an error.
 func opens(be backend.Backend, secret []byte) (bool, error) {
 	_, err := repo.Open(context.Background(), be, secret, repotest.SmallPacks(5))
 	if errors.Is(err, repo.ErrWrongPassword) {
@@ -168,11 +168,12 @@ func TestChangePassword(t *testing.T) {
 }
 
 // keyRuns are the operations on keys. At any time Secret or after must open the
-// repository. After a run reports success, after must open it, and gone must not.
+// repository. When a run has reported success, after must open it, and gone must
+// not.
 var keyRuns = map[string]struct {
 	run   func(ctx context.Context, r *repo.Repo) error
 	after []byte // a secret
-	gone  []byte // a secret, or nil
+	gone  []byte // a secret that no longer opens it after success, or nil
 }{
 	"add": {func(ctx context.Context, r *repo.Repo) error {
 		_, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo)

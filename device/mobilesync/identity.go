@@ -11,7 +11,7 @@ import (
 // Device describes the device of a backup. Fields are empty if no property list
 // has them. All text is valid UTF-8 without control characters.
 type Device struct {
-	UDID           string // 40 lower-case hex digits; or in upper case 8, a dash, and 16
+	UDID           string // 40 lower-case hex digits, or 8, a dash and 16 in upper case
 	Name           string // as set by the owner
 	ProductType    string // "iPhone9,3"
 	ProductName    string // "iPhone 7"; written by the host, often missing
