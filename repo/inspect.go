@@ -53,8 +53,8 @@ func (r *Repo) InspectIndex(ctx context.Context, prefix string) ([]PackContent, 
 // KeyContent is the name and the content of a key slot file.
 type KeyContent = inspect.KeyContent
 
-// InspectKey returns a key slot, which holds no secret in the clear. prefix is a
-// prefix of its ID.
+// InspectKey returns a key slot. A key slot holds no secret in the clear. prefix is
+// a prefix of its ID.
 func (r *Repo) InspectKey(ctx context.Context, prefix string) (*KeyContent, error) {
 	return inspect.Key(ctx, r.store, prefix)
 }

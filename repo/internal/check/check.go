@@ -195,8 +195,8 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 
 // reportOrphans reports blocks whose dictionary is in no pack, if something is
 // lost. Otherwise nothing needs these blocks: a prune has removed their bases, but
-// not the blocks, since their packs hold others in use. If packs are missing, it
-// reports only the number of these blocks, since there can be thousands.
+// not the blocks, since their packs also hold blocks in use. If packs are missing,
+// it reports only the number of these blocks, since there can be thousands.
 func (c *Checker) reportOrphans() {
 	if n := len(c.orphans); n > 0 && len(c.Store.Missing) > 0 {
 		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("%d blocks of other packs cannot be decoded without it and other missing packs", n)}, missingHint)

@@ -248,9 +248,9 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
-// A pack keeps its unused blocks as long as something in it is in use. Their
-// dictionaries may be gone. Check does not report that as damage unless
-// something is lost.
+// A pack keeps its unused blocks as long as something in it is in use. The
+// dictionaries of these blocks may be gone. Check does not report that as damage
+// unless something is lost.
 func TestUnusedDeltaWithoutItsBaseIsNoDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

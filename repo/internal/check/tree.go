@@ -34,7 +34,7 @@ func (c *Checker) snapshots(ctx context.Context) error {
 		if t.Found.Files == 0 && !t.Found.Tree {
 			continue
 		}
-		// A snapshot that was forgotten since it was listed may lack content.
+		// If a snapshot was forgotten after it was listed, its content may be gone.
 		if _, err := c.Store.Backend.Stat(ctx, layout.SnapshotsDir+s.ID.String()); errors.Is(err, backend.ErrNotExist) {
 			continue
 		} else if err != nil {

@@ -100,8 +100,8 @@ func TestCopyAtTheSameTime(t *testing.T) {
 	}
 }
 
-// If two processes look for a copy before either has stored its record, one copy
-// stays, whichever is first.
+// If two processes look for a copy before either has stored its record, exactly one
+// copy stays, no matter which process is first.
 func TestCopyStoresBothRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

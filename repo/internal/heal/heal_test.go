@@ -300,9 +300,9 @@ func stillRestorable(be *memory.Backend, before map[int]repotest.Files) error {
 	return nil
 }
 
-// A disk may tear files that come from another copy. No more is lost, even if
-// the copy never returns. Check names no intact file, and with the copy the next
-// run heals everything.
+// A disk may tear files that come from another copy. Nothing else is lost, even if
+// the copy is never available again. Check names no intact file, and with the copy
+// the next run heals everything.
 func TestHealSurvivesTornFiles(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -96,8 +96,8 @@ type KeyContent struct {
 	Info crypto.SlotInfo `json:"info"`
 }
 
-// Key returns a key slot, which holds no secret in the clear. prefix is a prefix of its
-// ID.
+// Key returns a key slot. A key slot holds no secret in the clear. prefix is a
+// prefix of its ID.
 func Key(ctx context.Context, r *store.Store, prefix string) (*KeyContent, error) {
 	id, err := r.Resolve(ctx, layout.KeysDir, prefix)
 	if err != nil {

@@ -76,7 +76,7 @@ func (c *blockCache) lookup(ref index.BlockRef) (Decoded, bool) {
 func (c *blockCache) Put(ref index.BlockRef, b Decoded) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	// The capacity is the memory that the block takes, whatever its length.
+	// A block takes as much memory as its capacity, not its length.
 	size := cap(b.Plain)
 	if _, ok := c.blocks[ref]; ok || size > c.limit {
 		return

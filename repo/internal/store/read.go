@@ -109,9 +109,9 @@ func (r *Store) Decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dic
 // never waits for another goroutine that is loading a block, since that could
 // deadlock.
 //
-// It does not check the IDs of the chunks, since readers check those of the block
-// that is decoded with the dictionary. A caller that stores something made with the
-// dictionary must call CheckDictionary.
+// It does not check the IDs of the chunks, since readers check the chunk IDs of the
+// block that is decoded with the dictionary. A caller that stores something made
+// with the dictionary must call CheckDictionary.
 func (r *Store) Dictionary(ctx context.Context, ids []chunk.ID, above int, by Detours) (dict Scratch, depth int, err error) {
 	if len(ids) == 0 {
 		return Scratch{}, 0, nil
@@ -212,7 +212,7 @@ func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, 
 		if n, err := r.writeAlone(ctx, w, id, loc); !errors.Is(err, ErrDamaged) {
 			return n, err
 		}
-		// Nothing was written. Chunk looks for another copy.
+		// Nothing was written: let Chunk look for another copy.
 	}
 	data, err := r.Chunk(ctx, id)
 	if err != nil {
@@ -221,8 +221,8 @@ func (r *Store) writeChunk(ctx context.Context, w io.Writer, id chunk.ID) (int, 
 	return w.Write(data)
 }
 
-// writeAlone is writeChunk for a chunk that is alone in its block. It writes nothing
-// if it fails with ErrDamaged.
+// writeAlone is like writeChunk, but for a chunk that is alone in its block. It
+// writes nothing if it fails with ErrDamaged.
 func (r *Store) writeAlone(ctx context.Context, w io.Writer, id chunk.ID, loc index.Location) (int, error) {
 	_, b := r.Index.Block(loc.Block)
 	sealed := r.Scratch.Take(int(b.Stored))

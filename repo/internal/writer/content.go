@@ -47,9 +47,9 @@ type Region struct {
 	Number int64
 }
 
-// joins reports whether a chunk of region o may join a block of size bytes that ends
-// with region p. The bases of small files may each be in another block, so a block of
-// several files is shorter.
+// joins reports whether a chunk of region o may join a block of size bytes that
+// ends with region p. The bases of small files may each be in another block, so a
+// block of several files must be shorter.
 func (p Region) joins(o Region, size int) bool {
 	if p.File == o.File {
 		return p.Number == o.Number

@@ -10,9 +10,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// TestManySmallChanges changes many small files that are far apart. A block of
-// all of them would need all their old blocks, more than a chain may have. They
-// must not be stored in full for that.
+// TestManySmallChanges changes many small files that are far apart. A block of all
+// of them would need all their old blocks, more than a chain may have. The files
+// must not be stored in full for that reason.
 func TestManySmallChanges(t *testing.T) {
 	t.Parallel()
 	be := memory.New()

@@ -21,9 +21,9 @@ func versionFiles(v int) repotest.Files {
 }
 
 // TestWritersInOppositeOrder lets two writers store the same versions of a file at
-// the same time, in opposite order. So each writer encodes a version as a delta to
-// the version that the other writer encodes as a delta to it. Everything can be
-// restored, whichever copies are used.
+// the same time, in opposite order. So one writer stores a version as a delta to
+// the next version, and the other stores the next one as a delta to this version.
+// Everything can be restored, whichever copies are used.
 func TestWritersInOppositeOrder(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -117,9 +117,9 @@ func (w *Writer) count(bytes int) {
 	w.mu.Unlock()
 }
 
-// putIndex stores an index file that lists the unlisted packs, and then adds them to
-// the index. Only after that may this process and others rely on their chunks, since a
-// snapshot must never need a pack that no index file lists.
+// putIndex stores an index file that lists the unlisted packs, and then adds them
+// to the index. This process and others may rely on their chunks only after that,
+// since a snapshot must never need a pack that no index file lists.
 func (w *Writer) putIndex(ctx context.Context, file []byte) error {
 	// A prune that took this process for dead may have removed these packs, since
 	// no index file lists them. Then no index file may list them later.

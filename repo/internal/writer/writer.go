@@ -213,8 +213,8 @@ func (w *Writer) Finish(ctx context.Context) error {
 	return nil
 }
 
-// Continue makes the statistics of the snapshot include what earlier writers
-// have stored for it.
+// Continue adds the statistics of earlier writers of the same snapshot to those of
+// this writer.
 func (w *Writer) Continue(before record.WriteStats) { w.before = before }
 
 // Commit makes everything stored durable, then writes the snapshot record. It fills
