@@ -18,7 +18,7 @@ import (
 )
 
 // Several processes back up into one repository at the same time. They may store
-// a chunk twice. All snapshots can be restored.
+// a chunk twice, but all snapshots can be restored.
 func TestTwoProcesses(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -19,8 +19,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// opens reports whether a secret that opens the repository after success opens a
-// repository. Any failure other than a wrong password is an error.
+// opens reports whether a secret opens a repository. Any failure other than a
+// wrong password is an error.
 func opens(be backend.Backend, secret []byte) (bool, error) {
 	_, err := repo.Open(context.Background(), be, secret, repotest.SmallPacks(5))
 	if errors.Is(err, repo.ErrWrongPassword) {
@@ -172,7 +172,7 @@ func TestChangePassword(t *testing.T) {
 // not.
 var keyRuns = map[string]struct {
 	run   func(ctx context.Context, r *repo.Repo) error
-	after []byte // a secret
+	after []byte // a secret that opens the repository after success
 	gone  []byte // a secret that no longer opens it after success, or nil
 }{
 	"add": {func(ctx context.Context, r *repo.Repo) error {

@@ -77,12 +77,12 @@ type modelProcess struct {
 	*crash.Backend
 	m         *model
 	name      string
-	suspendAt int // number of the operation; 0 for never
+	suspendAt int // number of the operation at which it is suspended; 0 for never
 	meanwhile func()
 	begun     time.Time
-	others    int // processes that had been started when this one began
+	others    int // number of processes started up to this one
 
-	mu sync.Mutex // held while it is suspended
+	mu sync.Mutex // held while the process is suspended
 	n  int
 }
 
@@ -365,8 +365,8 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 	return nil
 }
 
-// finish lets time pass and prunes everything. After that nothing may be left of
-// processes that died.
+// finish lets time pass and prunes everything. After that, the stores may contain
+// nothing that processes left when they died.
 func (m *model) finish() error {
 	m.pass(30 * 24 * time.Hour)
 	for i, s := range m.stores {

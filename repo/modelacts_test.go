@@ -90,7 +90,7 @@ func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess
 	return err
 }
 
-// stored records how storing a snapshot ended.
+// stored records whether storing the snapshot succeeded.
 func (w *wanted) stored(err error) {
 	if err == nil && w.touched == 0 {
 		w.state = present

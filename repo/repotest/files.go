@@ -128,7 +128,7 @@ func (d *Diary) Text(n int) []byte {
 	return b[:n]
 }
 
-// Next changes the device as if it was used for a day.
+// Next changes the device as if a user had used it for a day.
 func (d *Diary) Next(day int) {
 	pages := len(d.DB) / DiaryPage
 	for range 5 {

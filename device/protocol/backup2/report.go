@@ -46,7 +46,7 @@ func (w *reporter) received(rekeying bool) {
 	}
 }
 
-// percent sets the progress to element i of m, a percentage.
+// percent sets the progress to the percentage in element i of m.
 func (w *reporter) percent(m devicelink.Message, i int) {
 	if p, ok := m.Real(i); ok && p > 0 {
 		w.progress.Percent = min(p, 100)

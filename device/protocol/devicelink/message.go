@@ -67,8 +67,8 @@ func (m Message) Texts(i int) ([]string, bool) {
 	return out, true
 }
 
-// Int returns v as an integer if it is one. Some peers write negative codes as
-// unsigned two's complement, or as reals.
+// Int returns v as an integer if v has an integral value. Some peers write
+// negative codes as unsigned two's complement, or as reals.
 func Int(v any) (int64, bool) {
 	switch x := v.(type) {
 	case int64:
