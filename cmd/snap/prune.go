@@ -87,7 +87,7 @@ func (a *app) pruneCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "prune",
-		Short: "Free space that no snapshot needs",
+		Short: "Remove data that no snapshot needs",
 		Long: `Removes what no snapshot and no unfinished backup needs. First it removes packs that
 are not in use at all, so that a full disk has room again. Then it repacks packs
 with many unused bytes until at most --max-unused of them remain.
