@@ -57,8 +57,8 @@ type RepairedSnapshot = repair.RepairedSnapshot
 
 // RepairSnapshots replaces every snapshot that cannot be restored completely by a
 // new version without the lost files. The new version lists the lost files
-// separately. It includes again files that an earlier repair marked as lost and
-// that are now complete. The old record is removed once the new one is durable.
+// separately. Files that an earlier repair marked as lost and that are complete now
+// are in it again. The old record is removed once the new one is durable.
 //
 // It reads all packs. The caller holds a lock of kind LockExclusive, except for a
 // dry run.
@@ -86,9 +86,9 @@ func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts He
 type ContentReport = heal.ContentReport
 
 // HealFromContent takes content that is missing here from another repository, which
-// may have other keys. It searches the snapshots of the same devices there. It
-// tries the chunks of their files as stored, and the chunks into which this
-// repository would cut the files. HealFromContent begins with RepairPacks, so that
+// may have other keys. It searches the snapshots of the same devices there. In
+// their files it looks for the missing chunks, both among the chunks as stored there
+// and among those into which this repository would cut the files. HealFromContent begins with RepairPacks, so that
 // damaged chunks count as missing.
 //
 // It cannot restore lost parts of trees: tree nodes name chunks by this

@@ -60,12 +60,13 @@ device.
 A backup that is interrupted, by Ctrl-C, a pulled cable or a power cut, makes no
 snapshot. What was received is kept, and the next backup continues from there.
 
-Encrypted backups share storage if snap knows the backup password. It tries the
-passwords that the repository keeps ("snap device password set"), and one from the
-flags below, SNAP_BACKUP_PASSWORD, or a prompt. A password is first tried on the
-last snapshot. What a device sends waits in the spool folder, still encrypted, until
-its keys arrive at the end. The backup is stored locked if no password is known, or
-if none opens it; in the second case the exit code is 20.`,
+snap can deduplicate encrypted backups only if it knows the backup password. It
+tries the passwords that the repository keeps ("snap device password set"), and one
+from the flags below, SNAP_BACKUP_PASSWORD, or a prompt. The device sends its keys
+last. Until then snap keeps the received files, still encrypted, in the spool
+folder. If no password is known, the backup is stored as the device encrypted it
+("locked"): it can be restored, but it is not deduplicated. If passwords were tried
+and none was right, it is stored in the same way, and the exit code is 20.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			var err error
@@ -310,7 +311,7 @@ func (a *app) describeBackup(w io.Writer, res *host.BackupResult) {
 		return // reported as an error
 	}
 	if res.Locked != nil {
-		a.remark("          stored locked: %s; store the backup password with \"snap device password set %s\", so that later backups share storage",
+		a.remark("          stored locked: %s; store the backup password with \"snap device password set %s\", so that later backups are deduplicated",
 			clean(res.Locked.Error()), s.Device.UDID)
 		return
 	}

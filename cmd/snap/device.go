@@ -27,7 +27,7 @@ func (a *app) deviceCommand() *cobra.Command {
 		Use:   "password",
 		Short: "Store, forget and test the backup password of a device",
 		Long: `With the device's backup password snap decrypts encrypted backups before it stores
-them, so that they share storage with other days and devices. The repository can
+them, so that they are deduplicated with other days and devices. The repository can
 store the password, sealed like everything else, for later backups.
 
 Snapshots can be materialized without the password. A device needs it to restore

@@ -79,7 +79,7 @@ func (a *app) encryptionSwitch(name, short string, hasOld, hasNew bool) *cobra.C
 	}
 	if hasNew {
 		f.StringVar(&c.newFile, "new-backup-password-file", "", "read the new backup password from the first line of this `file` (or $SNAP_NEW_BACKUP_PASSWORD)")
-		f.BoolVar(&c.keep, "keep-password", true, "store the new password in the repository, so that backups share storage")
+		f.BoolVar(&c.keep, "keep-password", true, "store the new password in the repository, so that backups are deduplicated")
 		f.BoolVar(&c.noKeep, "no-keep-password", false, "do not store the new password")
 		cmd.MarkFlagsMutuallyExclusive("keep-password", "no-keep-password")
 	} else {

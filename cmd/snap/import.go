@@ -37,7 +37,7 @@ Only what changed since the last import is read. A backup that is incomplete or
 changes while it is read is rejected, and no snapshot is made.
 
 With the device's backup password an encrypted backup is decrypted before it is
-stored, so that it shares storage with other days, other devices and unencrypted
+stored, so that it is deduplicated with other days, other devices and unencrypted
 backups. "snap materialize" restores the same encrypted folder without the
 password. The password comes from the flags below, SNAP_BACKUP_PASSWORD, the
 repository ("snap device password set") or a prompt. Without it the backup is
@@ -161,7 +161,7 @@ func (a *app) describeReport(dir string, res *ingest.Result) {
 	case res.Snapshot.Unlocked:
 		a.describeRaw(res)
 	case res.Snapshot.Encrypted:
-		a.remark("          stored locked: changed files share no storage with other days; store the backup password (snap help device password)")
+		a.remark("          stored locked: changed files are not deduplicated with other days; store the backup password (snap help device password)")
 	}
 	if res.Report == nil {
 		return

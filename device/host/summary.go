@@ -8,8 +8,8 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// summary describes a backup that is about to begin: the device, what it continues
-// from, whether it encrypts, and the free space.
+// summary describes a backup that is about to begin: the device, the parent
+// snapshot, whether the device encrypts, and the free space.
 func (h Host) summary(ctx context.Context, info *device.Info, parent *repo.Snapshot, full bool) string {
 	text := fmt.Sprintf("%s (%s, iOS %s", nameOf(info), info.Model, info.ProductVersion)
 	if info.Connection == device.Network {

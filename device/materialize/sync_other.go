@@ -9,8 +9,8 @@ import (
 	"runtime"
 )
 
-// syncTree makes everything below dir durable. This system cannot flush one file
-// system, so each file is flushed.
+// syncTree makes everything below dir durable. Only Linux can flush one file system
+// at once, so here each file is flushed.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

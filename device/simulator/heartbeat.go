@@ -70,15 +70,15 @@ func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	return true
 }
 
-// beating adds by to the number of running heartbeats of a link, and returns the new
-// number. For a nil link it returns 0.
-func (l *Link) beating(by int) int {
+// beating changes the number of running heartbeats of a link by delta, and returns the
+// new number. For a nil link it returns 0.
+func (l *Link) beating(delta int) int {
 	if l == nil {
 		return 0
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hearts += by
+	l.hearts += delta
 	return l.hearts
 }
 

@@ -46,8 +46,8 @@ func (m *file) name() string {
 	return kinds[m.kind] + id
 }
 
-// newFile returns the protected file for a stored file. It returns false if the file
-// cannot be protected.
+// newFile describes the stored file f as one to protect. It returns false if files of
+// its kind are not protected.
 func newFile(f backend.Info) (file, bool) {
 	for k, dir := range kinds {
 		if !strings.HasPrefix(f.Name, dir) || f.Size < 1 || f.Size > maxMember {

@@ -68,7 +68,8 @@ func (r *Receiver) cannotContinue(err error) {
 	r.problems = append(r.problems, fmt.Sprintf("an interrupted backup cannot be continued: %v", err))
 }
 
-// startNew starts a backup with only the parent.
+// startNew starts a backup from the parent snapshot, without any files of an
+// interrupted backup.
 func (r *Receiver) startNew() (err error) {
 	if r.spool != nil {
 		_ = r.spool.Close()

@@ -1,6 +1,6 @@
 // Package memory is a backend in memory, for tests. It fulfils the contract of
 // backend.Backend, except that files do not outlive the process. A test can clone a
-// store and return to this state later. The package never touches a disk.
+// store, change the original, and return to the clone later. The package never touches a disk.
 package memory
 
 import (
