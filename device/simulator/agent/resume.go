@@ -98,8 +98,8 @@ func (b *backup) compareExpected(raw []byte, sum [sha256.Size]byte) {
 		return
 	}
 	was, err := plist.Dict(b.agent.expected.plist)
-	if err != nil || now["Date"] != was["Date"] {
-		return // the manifests are of an older backup
+	if err != nil || now["Date"] != was["Date"] || b.agent.expected.older[string(raw)] {
+		return // the manifests are of an older backup, perhaps of the same second
 	}
 	if !bytes.Equal(raw, b.agent.expected.plist) {
 		b.agent.violate("%s differs from what was sent", mobilesync.ManifestPlist)
