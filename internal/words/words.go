@@ -1,0 +1,22 @@
+// Package words writes numbers with their nouns, for people.
+package words
+
+import "fmt"
+
+// Number returns a number with commas, as in 1,000.
+func Number[N int | int64](n N) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Plural returns a number with its noun, as in 1 file or 1,000 files. The noun must form
+// its plural with an s.
+func Plural[N int | int64](n N, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return Number(n) + " " + one + "s"
+}
