@@ -28,9 +28,9 @@ func NewPolynomial(rand io.Reader) (Polynomial, error) {
 // right degree and is irreducible. It takes microseconds; p.Irreducible takes
 // milliseconds.
 func ValidPolynomial(p Polynomial) bool {
-	// The degree is a prime number. So p divides x^(2^degree)-x exactly if p is
+	// The degree is a prime number. So p divides x^(2^degree)-x if and only if p is
 	// irreducible, or a product of different polynomials of degree 1. p has a factor of
-	// degree 1 exactly if 0 or 1 is a root.
+	// degree 1 if and only if 0 or 1 is a root.
 	f := uint64(p)
 	if bits.Len64(f) != degree+1 || f&1 == 0 || bits.OnesCount64(f)%2 == 0 {
 		return false

@@ -61,18 +61,19 @@ type Purpose string
 
 // The purposes of format version 1.
 const (
-	ForChunkIDs   Purpose = "snap v1 chunk id"
-	ForBlocks     Purpose = "snap v1 block"
-	ForPacks      Purpose = "snap v1 pack header"
-	ForIndexes    Purpose = "snap v1 index"
-	ForSnapshots  Purpose = "snap v1 snapshot"
-	ForConfig     Purpose = "snap v1 config"
-	ForSlotInfo   Purpose = "snap v1 key slot info"
-	ForSecrets    Purpose = "snap v1 secret"
-	ForLocks      Purpose = "snap v1 lock"
-	ForPruneLists Purpose = "snap v1 prune list"
-	ForUnfinished Purpose = "snap v1 run"
-	ForChecks     Purpose = "snap v1 check record"
+	ForChunkIDs     Purpose = "snap v1 chunk id"
+	ForBlocks       Purpose = "snap v1 block"
+	ForPacks        Purpose = "snap v1 pack header"
+	ForIndexes      Purpose = "snap v1 index"
+	ForSnapshots    Purpose = "snap v1 snapshot"
+	ForConfig       Purpose = "snap v1 config"
+	ForSlotInfo     Purpose = "snap v1 key slot info"
+	ForSecrets      Purpose = "snap v1 secret"
+	ForLocks        Purpose = "snap v1 lock"
+	ForPruneLists   Purpose = "snap v1 prune list"
+	ForUnfinished   Purpose = "snap v1 run"
+	ForChecks       Purpose = "snap v1 check record"
+	ForCertificates Purpose = "snap v1 certificate"
 )
 
 // Derive returns the key for a purpose: BLAKE3 in key derivation mode with the purpose as
@@ -112,8 +113,8 @@ func (s *Sealer) Seal(dst, plaintext, ad []byte) ([]byte, error) {
 	return s.aead.Seal(dst, nonce, plaintext, ad), nil
 }
 
-// Open appends the plaintext to dst. It returns ErrAuth and no bytes unless Seal
-// returned sealed and was called with the same ad.
+// Open appends the plaintext to dst. If sealed was not made by Seal with the same key and
+// the same ad, Open returns ErrAuth and no bytes.
 func (s *Sealer) Open(dst, sealed, ad []byte) ([]byte, error) {
 	if len(sealed) < Overhead {
 		return nil, ErrAuth

@@ -37,7 +37,7 @@ func TestSealAndOpen(t *testing.T) {
 		}
 		again, err := s.Seal(nil, plain, ad)
 		if err != nil || bytes.Equal(again, sealed) {
-			t.Fatal("the same bytes were sealed to the same bytes")
+			t.Fatal("sealing the same bytes twice gave the same result")
 		}
 	})
 }

@@ -38,7 +38,7 @@ func (p KDF) Check() error {
 	case p.Threads < 1:
 		return fmt.Errorf("%w: no threads", ErrBadKDF)
 	case p.MemoryKiB < 8*uint32(p.Threads):
-		// RFC 9106 requires it, and other implementations refuse less.
+		// RFC 9106 requires 8 KiB for each thread, and other implementations refuse less.
 		return fmt.Errorf("%w: memory %d KiB for %d threads", ErrBadKDF, p.MemoryKiB, p.Threads)
 	case len(p.Salt) < 16 || len(p.Salt) > 64:
 		return fmt.Errorf("%w: salt of %d bytes", ErrBadKDF, len(p.Salt))
@@ -69,8 +69,9 @@ type Cost struct {
 
 // DefaultCost returns the cost of new slots: the second recommended option of RFC 9106,
 // three passes over 64 MiB in four lanes. More memory would be too much for a small NAS
-// during a backup. The cost is the same on every machine. A measured cost would be too
-// low if the machine was busy, or too high for every later command.
+// during a backup. The cost is the same on every machine. If machines measured it, a
+// slow or busy one would choose too low a cost, and a fast one a cost that delays every
+// later command.
 func DefaultCost() Cost { return Cost{Time: 3, MemoryKiB: 64 << 10, Threads: 4} }
 
 // withSalt returns a KDF of this cost with a new random salt.

@@ -50,6 +50,44 @@ func TestSlot(t *testing.T) {
 	}
 }
 
+// Passwords are text. Key files are bytes.
+func TestSlotsOfPasswords(t *testing.T) {
+	t.Parallel()
+	const composed, decomposed = "p\u00e4ss", "pa\u0308ss"
+	for _, test := range []struct {
+		kind  SlotKind
+		made  string
+		opens map[string]bool
+	}{
+		{PasswordSlot, composed, map[string]bool{composed: true, decomposed: true, "pass": false}},
+		{PasswordSlot, decomposed, map[string]bool{composed: true, decomposed: true, "pass": false}},
+		{PasswordSlot, "\xe4", map[string]bool{"\xe4": true, "\u00e4": false}},
+		{KeyFileSlot, decomposed, map[string]bool{decomposed: true}},
+	} {
+		made := []byte(test.made)
+		b, err := NewSlot(seeded(1), testKey, made, cheap, SlotInfo{Kind: test.kind})
+		if err != nil || string(made) != test.made {
+			t.Fatalf("%q became %q: %v", test.made, made, err)
+		}
+		s, err := ParseSlot(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for typed, opens := range test.opens {
+			if key, err := s.Open([]byte(typed)); (err == nil) != opens || (key == testKey) != opens {
+				t.Errorf("%s %q typed as %q: %v", test.kind, test.made, typed, err)
+			}
+		}
+		// The secret of a new slot is the composed form.
+		if _, err := s.unlock([]byte(composed)); test.kind == PasswordSlot && test.made == decomposed && err != nil {
+			t.Error(err)
+		}
+		if _, err := s.unlock([]byte(decomposed)); test.kind == KeyFileSlot && err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A slot whose sealed fields were swapped cannot be opened.
 func TestSlotFieldsDoNotMix(t *testing.T) {
 	t.Parallel()
@@ -57,12 +95,151 @@ func TestSlotFieldsDoNotMix(t *testing.T) {
 	if err := json.Unmarshal(testSlot(t), &f); err != nil {
 		t.Fatal(err)
 	}
-	s := Slot{KDF: KDF{f.Time, f.MemoryKiB, f.Threads, f.Salt}, master: f.Info, info: f.Master}
+	s := Slot{KDF: KDF{f.Time, f.MemoryKiB, f.Threads, f.Salt}, version: f.Version, master: f.Info, info: f.Master}
 	if _, err := s.Open([]byte("password")); !errors.Is(err, ErrWrongPassword) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := s.Info(testKey); err == nil {
 		t.Error("the sealed master key was taken for info")
+	}
+}
+
+// oldSlot returns a slot of version 1, as older programs made it.
+func oldSlot(t testing.TB, seed byte, secret string, info SlotInfo) *Slot {
+	t.Helper()
+	kdf, err := cheap.withSalt(seeded(seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kek, err := kdf.key([]byte(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := json.Marshal(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Slot{KDF: kdf, version: unboundSlot}
+	if s.master, err = NewSealer(kek, seeded(seed+1)).Seal(nil, testKey[:], []byte("snap v1 key slot master")); err != nil {
+		t.Fatal(err)
+	}
+	if s.info, err = NewSealer(testKey.Derive(ForSlotInfo), seeded(seed+2)).Seal(nil, plain, []byte("snap v1 key slot info")); err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = ParseSlot(b); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The description of a slot opens only with this slot. That of an older one opens with
+// every older one.
+func TestExchangedDescriptions(t *testing.T) {
+	t.Parallel()
+	slot := func(seed byte, secret, label string) *Slot {
+		b, err := NewSlot(seeded(seed), testKey, []byte(secret), cheap, SlotInfo{Kind: PasswordSlot, Label: label})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ParseSlot(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	mother, laptop := slot(1, "mother", "mother"), slot(5, "laptop", "laptop")
+	old, older := oldSlot(t, 10, "old", SlotInfo{Label: "old"}), oldSlot(t, 20, "older", SlotInfo{Label: "older"})
+	for name, s := range map[string]*Slot{
+		"info exchanged":       {laptop.KDF, 2, laptop.master, mother.info},
+		"master key exchanged": {mother.KDF, 2, laptop.master, mother.info},
+		"parameters exchanged": {laptop.KDF, 2, mother.master, mother.info},
+		"cost changed":         {KDF{2, 8, 1, mother.KDF.Salt}, 2, mother.master, mother.info},
+		"called an older slot": {laptop.KDF, 1, laptop.master, mother.info},
+		"info of an older one": {laptop.KDF, 2, laptop.master, old.info},
+		"older, info of new":   {old.KDF, 1, old.master, laptop.info},
+	} {
+		b, err := s.bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err = ParseSlot(b); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := s.Info(testKey); err == nil || s.Bound() != errors.Is(err, ErrExchanged) {
+			t.Errorf("%s: got %+v, %v", name, info, err)
+		}
+	}
+	// A new slot with the description of an older one does not open as an older one.
+	mixed := Slot{laptop.KDF, 1, laptop.master, old.info}
+	if _, err := mixed.Open([]byte("laptop")); !errors.Is(err, ErrWrongPassword) {
+		t.Errorf("a new slot opens as an older one: %v", err)
+	}
+	// This is what newer slots are for:
+	mixed = Slot{older.KDF, 1, older.master, old.info}
+	if info, err := mixed.Info(testKey); err != nil || info.Label != "old" || mixed.Bound() {
+		t.Errorf("got %+v, %v", info, err)
+	}
+}
+
+// A slot has one spelling, so nobody can make another file of it that opens.
+func TestOneSpellingOfASlot(t *testing.T) {
+	t.Parallel()
+	b := testSlot(t)
+	for _, other := range [][]byte{
+		bytes.TrimSuffix(b, []byte("\n")), append(bytes.Clone(b), ' '), bytes.Replace(b, []byte(`{"version"`), []byte(`{ "version"`), 1),
+		bytes.Replace(b, []byte(`{`), []byte(`{"x":1,`), 1), bytes.Replace(b, []byte(`"kdf"`), []byte(`"KDF"`), 1),
+	} {
+		if _, err := ParseSlot(other); err == nil || bytes.Equal(b, other) {
+			t.Errorf("accepted: %s", other)
+		}
+	}
+}
+
+func TestRenew(t *testing.T) {
+	t.Parallel()
+	secret := []byte("pa\u0308ss") // older programs did not normalise
+	old := oldSlot(t, 1, string(secret), SlotInfo{Kind: PasswordSlot, Label: "old"})
+	info, err := old.Info(testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	renew := func(info SlotInfo) (*Slot, string) {
+		o, err := old.Unlock([]byte("p\u00e4ss"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := o.Renew(info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ParseSlot(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s, string(b)
+	}
+	s, b := renew(info)
+	if _, again := renew(info); again != b {
+		t.Error("the same slot is renewed in two ways")
+	}
+	info.Label = "another"
+	other, _ := renew(info)
+	if bytes.Equal(other.info[:24], s.info[:24]) || bytes.Equal(other.master[:24], s.master[:24]) {
+		t.Error("the nonce is used twice")
+	}
+	key, err := s.Open(secret)
+	if err != nil || key != testKey || !s.Bound() || old.Bound() || s.KDF.Time != old.KDF.Time {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if got, err := s.Info(key); err != nil || got.Label != "old" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := other.Open([]byte("wrong")); !errors.Is(err, ErrWrongPassword) {
+		t.Error(err)
 	}
 }
 
@@ -78,10 +255,10 @@ func TestSlotLimits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return b
+		return append(b, '\n')
 	}
 	for name, fn := range map[string]func(*slotFile){
-		"version":         func(f *slotFile) { f.Version = 2 },
+		"version 0":       func(f *slotFile) { f.Version = 0 },
 		"kdf":             func(f *slotFile) { f.KDF = "scrypt" },
 		"no passes":       func(f *slotFile) { f.Time = 0 },
 		"many passes":     func(f *slotFile) { f.Time = MaxTime + 1 },
@@ -101,6 +278,14 @@ func TestSlotLimits(t *testing.T) {
 	}
 	if _, err := ParseSlot(change(func(*slotFile) {})); err != nil {
 		t.Error(err)
+	}
+	for name, newer := range map[string][]byte{
+		"version":       change(func(f *slotFile) { f.Version = boundSlot + 1 }),
+		"other members": []byte(`{"version":4,"kdf":"balloon","time":"long","master":{}}`),
+	} {
+		if _, err := ParseSlot(newer); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a slot of a newer version (%s): got %v", name, err)
+		}
 	}
 	if _, err := ParseSlot(bytes.Repeat([]byte(" "), MaxSlotSize+1)); err == nil {
 		t.Error("a file above the limit was accepted")
@@ -148,6 +333,9 @@ func TestDefaultCost(t *testing.T) {
 
 func FuzzParseSlot(f *testing.F) {
 	f.Add(testSlot(f))
+	if old, err := oldSlot(f, 1, "old", SlotInfo{Kind: PasswordSlot}).bytes(); err == nil {
+		f.Add(old)
+	}
 	f.Add([]byte(`{"version":1,"kdf":"argon2id"}`))
 	f.Add([]byte(strings.Repeat("[", 100)))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -23,7 +23,8 @@ func parseAddress(s, goos string) (network, address string, err error) {
 	case s == "":
 		return "unix", "/var/run/usbmuxd", nil
 	case named && strings.EqualFold(scheme, "unix"):
-		// A URL such as UNIX://relative names a host, not a path.
+		// UNIX:///path is a URL without a host. UNIX://relative has no valid path and is
+		// refused below.
 		if p, ok := strings.CutPrefix(rest, "//"); ok {
 			rest = p
 		}

@@ -77,7 +77,7 @@ func parsePublicKey(b []byte) (*rsa.PublicKey, error) {
 		return nil, fmt.Errorf("%w: %w", errDeviceKey, err)
 	}
 	if n := key.N.BitLen(); n < 1024 || n > 8192 {
-		return nil, fmt.Errorf("%w: of %d bits", errDeviceKey, n)
+		return nil, fmt.Errorf("%w: it has %d bits", errDeviceKey, n)
 	}
 	return key, nil
 }

@@ -17,9 +17,9 @@ const minPrefix = 4
 // nameTimeout is how long a device may take to send its name.
 const nameTimeout = 5 * time.Second
 
-// Find returns the connected device whose UDID, with or without its dash, or
-// whose name is device or begins with it. It ignores case and the kind of
-// apostrophe. "" means the only connected device. The error is ErrNotFound or
+// Find returns a connected device by its name or UDID, or by the beginning of its
+// name or UDID. The dash of a UDID may be missing. Find ignores case and the kind
+// of apostrophe. "" means the only connected device. The error is ErrNotFound or
 // ErrAmbiguous and lists the connected devices.
 func (m *Mux) Find(ctx context.Context, device string) (Entry, error) {
 	list, err := m.List(ctx)

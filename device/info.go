@@ -38,7 +38,7 @@ type Info struct {
 	RequiresEncryption *bool `json:"requires_encryption,omitempty"` // its backups must be encrypted
 	CloudBackup        *bool `json:"cloud_backup,omitempty"`        // it backs up to iCloud
 	PasscodeSet        *bool `json:"passcode_set,omitempty"`
-	FindMy             *bool `json:"find_my,omitempty"` // the device refuses a restore while it is on
+	FindMy             *bool `json:"find_my,omitempty"` // Find My is on; the device then refuses a restore
 
 	Battery    *Battery   `json:"battery,omitempty"`
 	Storage    *Storage   `json:"storage,omitempty"`

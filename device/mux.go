@@ -17,7 +17,10 @@ import (
 var ErrNoMux = errors.New("usbmuxd, which connects devices, does not answer")
 
 // Mux is the address of a usbmuxd. It holds no connection.
-type Mux struct{ network, address string }
+type Mux struct {
+	address string
+	dialer  func(context.Context) (net.Conn, error)
+}
 
 // Open returns a Mux for an address in one of the forms of AddressVariable; "" is
 // the default of the system. It does not connect.
@@ -26,7 +29,16 @@ func Open(address string) (*Mux, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Mux{network, addr}, nil
+	return OpenFunc(addr, func(ctx context.Context) (net.Conn, error) {
+		d := net.Dialer{Timeout: dialTimeout}
+		return d.DialContext(ctx, network, addr)
+	}), nil
+}
+
+// OpenFunc returns a Mux that connects by calling dial, for example to a simulated
+// usbmuxd in this process. The address is only for messages.
+func OpenFunc(address string, dial func(context.Context) (net.Conn, error)) *Mux {
+	return &Mux{address, dial}
 }
 
 // muxConn is a connection to usbmuxd.
@@ -36,8 +48,7 @@ type muxConn struct{ *stream.Mux }
 const dialTimeout = 10 * time.Second
 
 func (m *Mux) dial(ctx context.Context) (*muxConn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	c, err := d.DialContext(ctx, m.network, m.address)
+	c, err := m.dialer(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -64,10 +64,10 @@ func TestListPrefersTheCable(t *testing.T) {
 	if list, err := r.List(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("%v %v", list, err)
 	}
-	d := newDevice(t, simulator.Spec{})
+	d := simulator.NewDevice(simulator.Spec{})
 	air := r.Attach(d, simulator.Network)
 	cable := r.Attach(d, simulator.USB)
-	other := newDevice(t, simulator.Spec{UDID: "00008020-000000000000002E"})
+	other := simulator.NewDevice(simulator.Spec{UDID: "00008020-000000000000002E"})
 	r.Attach(other, simulator.Network)
 	list, err := r.List(t.Context())
 	if err != nil || len(list) != 2 {
@@ -206,13 +206,13 @@ func TestWatchSurvivesRestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDevice(t, simulator.Spec{})
+	d := simulator.NewDevice(simulator.Spec{})
 	serve := func() (end func()) {
 		l, err := net.Listen("unix", socket)
 		if err != nil {
 			t.Fatal(err)
 		}
-		sim := simulator.NewWithKey(key(t))
+		sim := simulator.New()
 		sim.Attach(d, simulator.USB)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
@@ -246,14 +246,14 @@ func TestFind(t *testing.T) {
 	if _, err := r.Find(t.Context(), ""); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
-	anna := newDevice(t, simulator.Spec{UDID: "00008110-338EDF6E0CFEE5BC", Name: "Anna’s iPhone"})
+	anna := simulator.NewDevice(simulator.Spec{UDID: "00008110-338EDF6E0CFEE5BC", Name: "Anna’s iPhone"})
 	r.Attach(anna, simulator.USB)
 	if e, err := r.Find(t.Context(), ""); err != nil || e.UDID != anna.UDID() {
 		t.Errorf("%v %v", e, err)
 	}
-	ben := newDevice(t, simulator.Spec{UDID: "00008110-00112233445566AA", Name: "Ben"})
+	ben := simulator.NewDevice(simulator.Spec{UDID: "00008110-00112233445566AA", Name: "Ben"})
 	r.Attach(ben, simulator.Network)
-	benPad := newDevice(t, simulator.Spec{UDID: "1234567890123456789012345678901234567890", Name: "Ben’s iPad"})
+	benPad := simulator.NewDevice(simulator.Spec{UDID: "1234567890123456789012345678901234567890", Name: "Ben’s iPad"})
 	r.Attach(benPad, simulator.USB)
 	for in, want := range map[string]*simulator.Device{
 		"00008110-338EDF6E0CFEE5BC": anna, "00008110338edf6e0cfee5bc": anna, "anna's iphone": anna, "Anna": anna, "00008110-33": anna,
@@ -293,7 +293,7 @@ func FuzzMux(f *testing.F) {
 				t.Fatalf("%+v", e)
 			}
 		}
-		w := watcher{on: func(Event) error { return nil }, known: map[int64]Entry{}}
+		w := watcher{fn: func(Event) error { return nil }, known: map[int64]Entry{}}
 		_ = w.handle(d)
 	})
 }

@@ -50,12 +50,14 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 		opt.On(Trusted)
 		return s.Close()
 	}
-	// Pairing helps in all other states, even if the record is damaged. If the
-	// device is only locked, its record stays valid.
+	// Pairing does not help if the device is managed or the error is of no known
+	// kind. In all other states it helps.
 	if t := trustOf(err); t == Unknown || t == Managed {
 		return err
 	}
 	if errors.Is(err, ErrLocked) {
+		// The pairing record of a locked device is valid, unless awaitUnlock finds that
+		// it is stale.
 		if err := m.awaitUnlock(ctx, e, opt); !errors.Is(err, ErrStalePairing) {
 			return err
 		}

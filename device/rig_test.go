@@ -1,15 +1,14 @@
 package device
 
 import (
-	"crypto/rand"
 	"crypto/rsa"
 	"io"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
 // rig is a simulated usbmuxd and a client of it.
@@ -21,7 +20,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	sim := simulator.NewWithKey(key(t))
+	sim := simulator.New()
 	m, err := Open(devicetest.Serve(t, sim))
 	if err != nil {
 		t.Fatal(err)
@@ -29,34 +28,13 @@ func newRig(t *testing.T) *rig {
 	return &rig{sim, m, t}
 }
 
-var oneKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) })
-
-// key returns the key that all computers and devices in tests have, since
-// generating a key takes long.
-func key(t testing.TB) *rsa.PrivateKey {
-	t.Helper()
-	k, err := oneKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// cachedKey returns the same key as key, as PairOptions.newKey.
-func cachedKey(io.Reader, int) (*rsa.PrivateKey, error) { return oneKey() }
-
-func newDevice(t testing.TB, spec simulator.Spec) *simulator.Device {
-	t.Helper()
-	if spec.Key == nil {
-		spec.Key = key(t)
-	}
-	return simulator.NewDevice(spec)
-}
+// cachedKey is a PairOptions.newKey that makes no key, since that takes long.
+func cachedKey(io.Reader, int) (*rsa.PrivateKey, error) { return pairing.Key() }
 
 // device attaches, by USB, a device that trusts this computer.
 func (r *rig) device(spec simulator.Spec) *simulator.Device {
 	r.t.Helper()
-	d := newDevice(r.t, spec)
+	d := simulator.NewDevice(spec)
 	r.Attach(d, simulator.USB)
 	if err := r.Trust(d); err != nil {
 		r.t.Fatal(err)

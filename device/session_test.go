@@ -123,7 +123,7 @@ func TestLockedDevices(t *testing.T) {
 func TestSessionFailures(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	d := newDevice(t, simulator.Spec{})
+	d := simulator.NewDevice(simulator.Spec{})
 	at := r.Attach(d, simulator.USB)
 	e := r.entry()
 	if _, err := r.Session(t.Context(), e); !errors.Is(err, ErrNotPaired) {
@@ -195,7 +195,7 @@ func TestCutLinks(t *testing.T) {
 	if failures < 3 {
 		t.Errorf("only %d cuts hit", failures)
 	}
-	d = newDevice(t, simulator.Spec{UDID: "00008020-000000000000002E"})
+	d = simulator.NewDevice(simulator.Spec{UDID: "00008020-000000000000002E"})
 	r.Attach(d, simulator.USB)
 	d.Inject(simulator.Fault{Service: simulator.Lockdown, After: 100, Silent: true})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -217,7 +217,7 @@ func TestCutLinks(t *testing.T) {
 func TestPair(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
-	d := newDevice(t, simulator.Spec{})
+	d := simulator.NewDevice(simulator.Spec{})
 	r.Attach(d, simulator.USB)
 	d.SetLock(simulator.Locked)
 	e := r.entry()
@@ -310,7 +310,7 @@ func TestPairRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.Attach(newDevice(t, tt.spec), tt.by)
+			r.Attach(simulator.NewDevice(tt.spec), tt.by)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			opt := PairOptions{Now: time.Now(), Random: rand.Reader, newKey: cachedKey, Poll: time.Millisecond, On: func(s Trust) {

@@ -42,10 +42,10 @@ type Sync struct {
 	listener sync.WaitGroup
 }
 
-// OpenSync opens the connections. A goroutine of Sync calls on, if it is not nil,
+// OpenSync opens the connections. A goroutine of Sync calls fn, if fn is not nil,
 // with the name of each notification of the device (see package service). The
 // caller must call Release.
-func (m *Mux) OpenSync(ctx context.Context, e Entry, on func(notification string)) (*Sync, error) {
+func (m *Mux) OpenSync(ctx context.Context, e Entry, fn func(notification string)) (*Sync, error) {
 	s, err := m.Session(ctx, e)
 	if err != nil {
 		return nil, err
@@ -70,11 +70,11 @@ func (m *Mux) OpenSync(ctx context.Context, e Entry, on func(notification string
 	// The goroutine listens until Release, even after ctx ended.
 	listen, stop := context.WithCancel(context.WithoutCancel(ctx))
 	y.stop = stop
-	y.listener.Go(func() { y.listen(listen, on) })
+	y.listener.Go(func() { y.listen(listen, fn) })
 	return y, nil
 }
 
-func (y *Sync) listen(ctx context.Context, on func(string)) {
+func (y *Sync) listen(ctx context.Context, fn func(string)) {
 	canceled := false
 	for {
 		name, err := y.notify.Next(ctx)
@@ -85,8 +85,8 @@ func (y *Sync) listen(ctx context.Context, on func(string)) {
 			canceled = true
 			close(y.canceled)
 		}
-		if on != nil {
-			on(name)
+		if fn != nil {
+			fn(name)
 		}
 	}
 }
@@ -142,8 +142,8 @@ func (y *Sync) post(ctx context.Context, name string) error {
 	return ctx.Err()
 }
 
-// Release releases the lock, posts syncDidFinish even if that fails, and closes
-// all connections. It works after ctx ended.
+// Release releases the lock, posts syncDidFinish even if the release failed,
+// and closes all connections. It works after ctx ended.
 func (y *Sync) Release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
@@ -168,8 +168,8 @@ func (y *Sync) Release(ctx context.Context) error {
 }
 
 // SyncLock calls OpenSync and Lock.
-func (m *Mux) SyncLock(ctx context.Context, e Entry, on func(notification string)) (*Sync, error) {
-	y, err := m.OpenSync(ctx, e, on)
+func (m *Mux) SyncLock(ctx context.Context, e Entry, fn func(notification string)) (*Sync, error) {
+	y, err := m.OpenSync(ctx, e, fn)
 	if err != nil {
 		return nil, err
 	}

@@ -129,7 +129,7 @@ func TestHeartbeatKeepsWiFi(t *testing.T) {
 	t.Parallel()
 	failIfSlow(t)
 	r := newRig(t)
-	d := newDevice(t, simulator.Spec{HeartbeatInterval: 200 * time.Millisecond})
+	d := simulator.NewDevice(simulator.Spec{HeartbeatInterval: 200 * time.Millisecond})
 	r.Attach(d, simulator.Network)
 	if err := r.Trust(d); err != nil {
 		t.Fatal(err)

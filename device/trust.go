@@ -8,7 +8,7 @@ type Trust string
 // The states of trust.
 const (
 	Trusted       Trust = "trusted"
-	Locked        Trust = "locked" // it may trust this computer, but was not unlocked since it was switched on
+	Locked        Trust = "locked" // its screen is locked, or it was not unlocked since it was switched on
 	DialogPending Trust = "dialog"
 	Denied        Trust = "denied"
 	Stale         Trust = "stale"

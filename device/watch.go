@@ -18,10 +18,11 @@ const (
 	Paired   Change = "paired"
 )
 
-// Event is a change of one link of a device.
+// Event says that usbmuxd has begun or ceased to list a device on one connection, a
+// cable or Wi-Fi.
 type Event struct {
 	Change Change
-	Entry  Entry // with only this link
+	Entry  Entry // the device, with only this connection
 }
 
 // muxRetry is how often Watch tries to reach usbmuxd after usbmuxd ended. On
@@ -29,12 +30,12 @@ type Event struct {
 // next one is attached.
 const muxRetry = 2 * time.Second
 
-// Watch calls on for every device that is already connected, and then for
-// every device that is attached or detached. It returns the error of ctx when
-// ctx ends, and the error of on if on fails. If usbmuxd ends, Watch reports
+// Watch calls fn for every device that is already connected, and then for
+// every device that is attached, detached or paired. It returns the error of ctx when
+// ctx ends, and the error of fn if fn fails. If usbmuxd ends, Watch reports
 // its devices as detached and waits for it to start again.
-func (m *Mux) Watch(ctx context.Context, on func(Event) error) error {
-	w := watcher{on: on, known: map[int64]Entry{}}
+func (m *Mux) Watch(ctx context.Context, fn func(Event) error) error {
+	w := watcher{fn: fn, known: map[int64]Entry{}}
 	for first := true; ; first = false {
 		c, err := m.dial(ctx)
 		if err == nil {
@@ -63,10 +64,10 @@ func (m *Mux) Watch(ctx context.Context, on func(Event) error) error {
 }
 
 type watcher struct {
-	on        func(Event) error
+	fn        func(Event) error
 	known     map[int64]Entry
 	listening bool
-	failed    error // returned by on
+	failed    error // returned by fn
 }
 
 func (w *watcher) listen(ctx context.Context, c *muxConn) error {
@@ -97,12 +98,12 @@ func (w *watcher) handle(d stream.Dict) error {
 			return nil
 		}
 		w.known[e.Links[0].ID] = e
-		return w.on(Event{Attached, e})
+		return w.fn(Event{Attached, e})
 	case "Detached":
 		return w.forget(id)
 	case "Paired":
 		if e, ok := w.known[id]; ok {
-			return w.on(Event{Paired, e})
+			return w.fn(Event{Paired, e})
 		}
 	}
 	return nil
@@ -114,5 +115,5 @@ func (w *watcher) forget(id int64) error {
 		return nil
 	}
 	delete(w.known, id)
-	return w.on(Event{Detached, e})
+	return w.fn(Event{Detached, e})
 }

@@ -1,20 +1,25 @@
 package index
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/pack"
-	"github.com/snap-backup/snap/pack/binread"
 )
 
 // MaxFileSize is the maximum length of an index file and of its plain form, in
 // bytes.
 const MaxFileSize = 256 << 20
 
-const magic = "snapix01"
+// Magic is how index files of all versions begin.
+const Magic = "snapix"
+
+const magic = Magic + "01"
 
 // ErrDamaged is the error for bytes that this package did not write.
 var ErrDamaged = errors.New("damaged index file")
@@ -73,14 +78,9 @@ func OpenFile(b []byte, sealer *crypto.Sealer, add func(id pack.ID, size int64, 
 	return expand(compressed, add)
 }
 
-// expand reads the compressed form of an index file.
-func expand(compressed []byte, add func(id pack.ID, size int64, h pack.Header)) error {
-	plain, err := pack.Expand(compressed, MaxFileSize)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
-	}
-	return parse(plain, add)
-}
+// listAtOnce is up to how many bytes of headers are held in memory, so that they need
+// not be read twice.
+const listAtOnce = 1 << 20
 
 type listedPack struct {
 	id   pack.ID
@@ -88,31 +88,108 @@ type listedPack struct {
 	h    pack.Header
 }
 
-func parse(b []byte, add func(id pack.ID, size int64, h pack.Header)) error {
-	r := binread.NewReader(b)
-	if v := r.Byte(); v != pack.PlainVersion {
-		r.Fail("unknown version %d", v)
-	}
-	// A pack takes at least 34 bytes.
-	n := r.Count(34)
-	packs := make([]listedPack, 0, n)
-	for range n {
-		p := listedPack{id: pack.ID(r.ID()), size: int64(r.UpTo(pack.MaxSize, "pack size"))}
-		header := r.Take(r.Count(1))
-		if r.Err() != nil {
-			break
+// expand reads the compressed form of an index file. The plain form of a large file and
+// its headers are never in memory at once: expand checks all of them, and then reads
+// them again.
+func expand(compressed []byte, add func(id pack.ID, size int64, h pack.Header)) error {
+	var packs []listedPack
+	total := 0
+	err := scan(compressed, func(id pack.ID, size int64, h pack.Header, length int) {
+		if total += length; total <= listAtOnce {
+			packs = append(packs, listedPack{id, size, h})
+		} else {
+			packs = nil
 		}
-		var err error
-		if p.h, err = pack.ParseHeader(header); err != nil {
-			return fmt.Errorf("%w: pack %s: %w", ErrDamaged, p.id, err)
-		}
-		packs = append(packs, p)
+	})
+	if err != nil {
+		return err
 	}
-	if err := r.End(); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	if total > listAtOnce {
+		return scan(compressed, func(id pack.ID, size int64, h pack.Header, _ int) { add(id, size, h) })
 	}
 	for _, p := range packs {
 		add(p.id, p.size, p.h)
 	}
 	return nil
+}
+
+// scan calls fn for each pack of a file, with the length of its header.
+func scan(compressed []byte, fn func(id pack.ID, size int64, h pack.Header, length int)) error {
+	in, err := pack.NewExpander(compressed, MaxFileSize)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	defer in.Close()
+	r := bufio.NewReaderSize(in, 64<<10)
+	if err := scanPacks(r, fn); err != nil && !errors.Is(err, ErrDamaged) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	} else if err != nil {
+		return err
+	}
+	if _, err := r.ReadByte(); err == nil {
+		return fmt.Errorf("%w: bytes after the last pack", ErrDamaged)
+	} else if !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return nil
+}
+
+func scanPacks(r *bufio.Reader, fn func(id pack.ID, size int64, h pack.Header, length int)) error {
+	v, err := r.ReadByte()
+	if err != nil {
+		return err
+	}
+	if v != pack.PlainVersion {
+		return fmt.Errorf("%w: unknown version %d", ErrDamaged, v)
+	}
+	n, err := readUvarint(r, MaxFileSize, "number of packs")
+	if err != nil {
+		return err
+	}
+	var header []byte
+	for range n {
+		var id pack.ID
+		if _, err := io.ReadFull(r, id[:]); err != nil {
+			return err
+		}
+		size, err := readUvarint(r, pack.MaxSize, "pack size")
+		if err != nil {
+			return err
+		}
+		length, err := readUvarint(r, MaxFileSize, "header size")
+		if err != nil {
+			return err
+		}
+		if header, err = readHeader(r, header, int(length)); err != nil {
+			return err
+		}
+		h, err := pack.ParseHeader(header)
+		if err != nil {
+			return fmt.Errorf("%w: pack %s: %w", ErrDamaged, id, err)
+		}
+		fn(id, int64(size), h, len(header))
+	}
+	return nil
+}
+
+// readHeader reads n bytes. It takes memory only for bytes that are there.
+func readHeader(r io.Reader, buf []byte, n int) ([]byte, error) {
+	const step = 1 << 20
+	buf = buf[:0]
+	for len(buf) < n {
+		at := len(buf)
+		buf = slices.Grow(buf, min(step, n-at))[:at+min(step, n-at)]
+		if _, err := io.ReadFull(r, buf[at:]); err != nil {
+			return nil, err
+		}
+	}
+	return buf, nil
+}
+
+func readUvarint(r io.ByteReader, limit uint64, what string) (uint64, error) {
+	n, err := binary.ReadUvarint(r)
+	if err == nil && n > limit {
+		err = fmt.Errorf("%w: %s %d", ErrDamaged, what, n)
+	}
+	return n, err
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	mrand "math/rand/v2"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"testing"
 
@@ -39,14 +41,14 @@ func history(chunks int, deltas bool) []pack.Header {
 	return packs
 }
 
-// seal returns index files and the total length of their plain forms. each is the
-// number of packs in a file.
-func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, each int) (files [][]byte, plain int) {
+// seal returns index files with perFile packs each, and the total length of their
+// plain forms.
+func seal(t testing.TB, sealer *crypto.Sealer, packs []pack.Header, perFile int) (files [][]byte, plain int) {
 	t.Helper()
 	f := &File{}
 	for i := range packs {
 		f.Add(packID(uint32(i)), 1<<24, &packs[i])
-		if f.Len() < each && i+1 < len(packs) {
+		if f.Len() < perFile && i+1 < len(packs) {
 			continue
 		}
 		b, err := f.Seal(sealer)
@@ -137,25 +139,84 @@ func TestDamagedForms(t *testing.T) {
 	}
 	zeros := compressed(t, make([]byte, 1<<20))
 	for name, bad := range map[string][]byte{
-		"nothing":                        {},
-		"another version":                append([]byte{3}, plain[1:]...),
-		"a compressed header, plain":     plainFile(compressed(t, header)),
-		"the same, compressed":           compressed(t, slices.Concat(plainFile(compressed(t, header)), make([]byte, 8000))),
-		"a compressed header alone":      compressed(t, header),
-		"a byte more than said":          form(n-1, frame),
-		"a byte less than said":          form(n+1, frame),
-		"more than an index file may be": form(MaxFileSize+1, make([]byte, 10_000)),
-		"more than a frame can hold":     form(MaxFileSize, frame[:1000]),
-		"a byte left over":               compressed(t, append(bytes.Clone(plain), 0)),
-		"more packs than there are":      compressed(t, append([]byte{1, 2}, plain[2:]...)),
-		"zeros":                          zeros,
-		"cut off":                        valid[:len(valid)-1],
-		"bytes at the end":               append(bytes.Clone(valid), 1),
+		"nothing":                                  {},
+		"another version":                          append([]byte{3}, plain[1:]...),
+		"a compressed header in a plain file":      plainFile(compressed(t, header)),
+		"a compressed header in a compressed file": compressed(t, slices.Concat(plainFile(compressed(t, header)), make([]byte, 8000))),
+		"a compressed header alone":                compressed(t, header),
+		"a byte more than declared":                form(n-1, frame),
+		"a byte less than declared":                form(n+1, frame),
+		"longer than an index file may be":         form(MaxFileSize+1, make([]byte, 10_000)),
+		"longer than a frame can hold":             form(MaxFileSize, frame[:1000]),
+		"a byte left over":                         compressed(t, append(bytes.Clone(plain), 0)),
+		"more packs than there are":                compressed(t, append([]byte{1, 2}, plain[2:]...)),
+		"zeros":                                    zeros,
+		"cut off":                                  valid[:len(valid)-1],
+		"bytes at the end":                         append(bytes.Clone(valid), 1),
 	} {
 		err := expand(bad, func(pack.ID, int64, pack.Header) { t.Errorf("%s: a pack was read from it", name) })
 		if !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: got %v", name, err)
 		}
+	}
+}
+
+// TestLargeFile reads a file whose headers are too many to be held in memory at once. No
+// pack of it is added if a later one is damaged.
+func TestLargeFile(t *testing.T) {
+	t.Parallel()
+	headers := history(40_000, true)
+	var file File
+	for i := range headers {
+		file.Add(packID(uint32(i)), 100, &headers[i])
+	}
+	if file.Size() <= listAtOnce {
+		t.Fatalf("only %d bytes", file.Size())
+	}
+	plain := append(binary.AppendUvarint([]byte{pack.PlainVersion}, uint64(file.Len())), file.packs...)
+	for name, good := range map[string][]byte{"plain": plain, "compressed": compressed(t, plain)} {
+		i := 0
+		err := expand(good, func(id pack.ID, size int64, h pack.Header) {
+			if id != packID(uint32(i)) || size != 100 || !bytes.Equal(h.Append(nil), headers[i].Append(nil)) {
+				t.Errorf("%s: pack %d differs", name, i)
+			}
+			i++
+		})
+		if err != nil || i != len(headers) {
+			t.Errorf("%s: %d of %d packs, %v", name, i, len(headers), err)
+		}
+		for _, bad := range [][]byte{good[:len(good)-1], append(bytes.Clone(good), 0)} {
+			err := expand(bad, func(pack.ID, int64, pack.Header) { t.Errorf("%s: a pack was read from a damaged file", name) })
+			if !errors.Is(err, ErrDamaged) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// TestLargeFileTakesLittleMemory reads a file of less than a MB that expands to 64 MB.
+func TestLargeFileTakesLittleMemory(t *testing.T) {
+	var one File
+	h := pack.Header{Blocks: []pack.Block{{Stored: 50, Encoding: pack.Zstd, Chunks: []pack.Chunk{{ID: id(1), Length: 5}}}}}
+	one.Add(packID(1), 100, &h)
+	n := (64 << 20) / len(one.packs)
+	if testing.Short() {
+		n /= 4
+	}
+	bomb := compressed(t, append(binary.AppendUvarint([]byte{pack.PlainVersion}, uint64(n)), bytes.Repeat(one.packs, n)...))
+	debug.FreeOSMemory()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	most, packs := uint64(0), 0
+	err := expand(bomb, func(pack.ID, int64, pack.Header) {
+		if packs++; packs%(n/4) == 1 {
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			most = max(most, after.HeapAlloc)
+		}
+	})
+	if err != nil || packs != n || most > before.HeapAlloc+(16<<20) {
+		t.Errorf("%d of %d packs from %d bytes, %d bytes in memory, %v", packs, n, len(bomb), int64(most)-int64(before.HeapAlloc), err)
 	}
 }
 
@@ -178,7 +239,7 @@ func FuzzParse(f *testing.F) {
 }
 
 // BenchmarkLoad loads an index of a million chunks. It also hashes each file, as a
-// repository does to compare it with its name.
+// repository does to compare the hash with the file's name.
 func BenchmarkLoad(b *testing.B) {
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	for name, deltas := range map[string]bool{"full": false, "deltas": true} {

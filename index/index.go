@@ -36,7 +36,7 @@ type Index struct {
 	byID   map[pack.ID]uint32 // pack numbers
 	blocks segmented[blockInfo]
 	chunks segmented[chunkInfo]
-	dicts  []uint32   // runs; a run is a count and then this number of references
+	dicts  []uint32   // runs: a count, then that many references, each a chunk number or, with extraRef, a position in extra
 	extra  []chunk.ID // dictionary chunks that were unknown when they were added
 	slots  []uint32   // chunk number + 1; open addressing
 	used   int        // number of filled slots
@@ -79,7 +79,9 @@ const extraRef = 1 << 31
 func New() *Index { return &Index{byID: map[pack.ID]uint32{}} }
 
 // Add adds a pack and its chunks. It ignores a pack that is already known. If several
-// packs hold a chunk, Lookup returns the first copy until Compact has chosen one.
+// packs hold a chunk, Lookup returns the first copy until Compact has chosen one. But if
+// Compact found the chunk not reusable, or Reject was called, Lookup returns the next copy
+// that is added.
 func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -168,6 +170,20 @@ func (x *Index) Retire(id pack.ID) {
 		}
 		x.retired[n] = true
 	}
+}
+
+// Reject marks a chunk as lost, because the copy of it that Lookup returns cannot be read.
+// It counts as unknown until another copy is added.
+func (x *Index) Reject(id chunk.ID) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if _, ok := x.find(id); !ok {
+		return
+	}
+	if x.unusable == nil {
+		x.unusable = map[chunk.ID]reason{}
+	}
+	x.unusable[id] = lost
 }
 
 // Reusable reports whether new snapshots may rely on a chunk: whether it is known and

@@ -74,8 +74,8 @@ func TestModel(t *testing.T) {
 			}
 		}
 		x.Compact()
-		// A chunk is known if a copy of it can be decoded without more dictionaries
-		// than a reader follows.
+		// A chunk is known if a copy of it can be decoded and is no deeper than a
+		// reader follows.
 		decodable := map[chunk.ID]bool{}
 		for range pack.MaxDepth + 1 {
 			before := maps.Clone(decodable)
@@ -178,7 +178,7 @@ func TestMemory(t *testing.T) {
 			}
 		}
 	}
-	// Memory must not be less than the heap shows.
+	// Memory must report at least about as many bytes as the heap shrinks by.
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -13,16 +13,16 @@ const unknownDepth = 1 << 15
 // resolve chooses, for each chunk, the copy that Lookup returns. It also finds the
 // chunks that cannot be decoded or reused.
 //
-// It chooses the copy whose block has the lowest depth. Two programs that store
-// at the same time can both store the same chunks, each as deltas of chunks that
-// the other stored. The first copies of these chunks could then need each other
-// in a circle. A block needs only chunks of lower depth than its own, so the
-// chosen copies never form a circle.
+// It prefers copies that can be decoded without retired packs. Among these it chooses
+// the copy whose block has the least depth. Two programs that store at the same time
+// can both store the same chunks, each as deltas of chunks that the other stored. The
+// first copies of these chunks could then need each other in a cycle. A block needs
+// only chunks of less depth than its own, so the chosen copies never form a cycle.
 //
 // A chunk is lost in three cases: it needs, directly or indirectly, a chunk that
-// is in no pack; it needs itself; or it needs more dictionaries than a reader
-// follows. A lost chunk counts as unknown until it is stored again. A chunk that
-// needs a retired pack can be read but not reused.
+// is in no pack; it needs itself; or its block is deeper than a reader follows. A
+// lost chunk counts as unknown until it is stored again. A chunk that needs a retired
+// pack can be read but not reused.
 func (x *Index) resolve() {
 	x.unusable = nil
 	if len(x.duplicates) == 0 && len(x.dicts) == 0 && len(x.retired) == 0 {
@@ -112,7 +112,7 @@ func (x *Index) decodable(id chunk.ID) (uint32, bool) {
 	return n, ok && x.unusable[id] != lost
 }
 
-// blockDepths returns the lowest possible depth of each block, over all copies of the
+// blockDepths returns the least possible depth of each block, over all copies of the
 // chunks in its dictionary. It ignores the blocks of the packs in without.
 //
 // It begins with blocks without a dictionary and continues one depth at a time,

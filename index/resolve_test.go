@@ -8,9 +8,9 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// Index files can list anything. A chunk that needs itself, or more
-// dictionaries than a reader follows, counts as unknown until it is stored
-// again, whatever the order of packs.
+// Index files can list anything. A chunk that needs itself, or whose block is deeper
+// than a reader follows, counts as unknown until it is stored again, whatever the order
+// of packs.
 func TestUndecodable(t *testing.T) {
 	t.Parallel()
 	in := func(ids ...uint32) (out []chunk.ID) {
@@ -19,8 +19,8 @@ func TestUndecodable(t *testing.T) {
 		}
 		return out
 	}
-	full := func(ids ...uint32) pack.Header { return one(nil, in(ids...)...) }
-	delta := func(n uint32, dict ...uint32) pack.Header { return one(in(dict...), id(n)) }
+	full := func(ids ...uint32) pack.Header { return oneBlock(nil, in(ids...)...) }
+	delta := func(n uint32, dict ...uint32) pack.Header { return oneBlock(in(dict...), id(n)) }
 	join := func(packs ...pack.Header) (h pack.Header) {
 		for _, p := range packs {
 			h.Blocks = append(h.Blocks, p.Blocks...)
@@ -40,7 +40,7 @@ func TestUndecodable(t *testing.T) {
 	}{
 		{"itself", []pack.Header{delta(1, 1)}, nil, []uint32{1}},
 		{"itself and another", []pack.Header{full(1), delta(2, 1, 2)}, []uint32{1}, []uint32{2}},
-		{"its block", []pack.Header{one(in(2), in(1, 2)...)}, nil, []uint32{1, 2}},
+		{"its block", []pack.Header{oneBlock(in(2), in(1, 2)...)}, nil, []uint32{1, 2}},
 		{"itself, and a good copy", []pack.Header{delta(1, 1), full(1), delta(2, 1)}, []uint32{1, 2}, nil},
 		{"two", []pack.Header{delta(1, 2), delta(2, 1), full(3)}, []uint32{3}, []uint32{1, 2}},
 		{"two in one pack", []pack.Header{join(delta(1, 2), delta(2, 1), full(3))}, []uint32{3}, []uint32{1, 2}},

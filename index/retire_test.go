@@ -7,9 +7,9 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// one returns the header of a pack of one block with these chunks. The block is a
+// oneBlock returns the header of a pack of one block with these chunks. The block is a
 // delta if dict is not empty.
-func one(dict []chunk.ID, ids ...chunk.ID) pack.Header {
+func oneBlock(dict []chunk.ID, ids ...chunk.ID) pack.Header {
 	b := pack.Block{Offset: 8, Stored: 100, Encoding: pack.Zstd, Dict: dict}
 	if len(dict) > 0 {
 		b.Encoding = pack.Delta
@@ -21,14 +21,14 @@ func one(dict []chunk.ID, ids ...chunk.ID) pack.Header {
 }
 
 // A chunk is not reusable if only a retired pack holds it, or if it needs a retired
-// pack. Copies in other packs are preferred. A chunk that is stored again is reusable.
+// pack. Lookup prefers copies in other packs. A chunk that is stored again is reusable.
 func TestRetire(t *testing.T) {
 	t.Parallel()
 	x := New()
 	retired, kept, repacked := packID(1), packID(2), packID(3)
-	x.Add(retired, 200, one(nil, id(1), id(2)))
-	x.Add(kept, 200, one([]chunk.ID{id(2)}, id(3)))
-	x.Add(repacked, 200, one(nil, id(1)))
+	x.Add(retired, 200, oneBlock(nil, id(1), id(2)))
+	x.Add(kept, 200, oneBlock([]chunk.ID{id(2)}, id(3)))
+	x.Add(repacked, 200, oneBlock(nil, id(1)))
 	x.Retire(retired)
 	x.Retire(packID(9)) // not known
 	x.Compact()
@@ -45,7 +45,7 @@ func TestRetire(t *testing.T) {
 	if loc, _ := x.Lookup(id(1)); loc.Pack != repacked {
 		t.Error("Lookup returned the copy in the retired pack")
 	}
-	x.Add(packID(4), 200, one(nil, id(2)))
+	x.Add(packID(4), 200, oneBlock(nil, id(2)))
 	if !x.Reusable(id(2)) {
 		t.Error("a chunk that was stored again is not reusable")
 	}

@@ -16,7 +16,8 @@ import (
 type Codec struct {
 	sealer  *crypto.Sealer
 	level   zstd.EncoderLevel
-	encoder *zstd.Encoder // made when first needed
+	encoder *zstd.Encoder // of blocks up to smallWindow; made when first needed
+	large   *zstd.Encoder // of longer blocks; made when first needed
 	decoder *zstd.Decoder // made when first needed
 	patcher *zstd.Decoder // for frames with a dictionary; made when first needed
 	deltas  *zdelta.Encoder
@@ -33,7 +34,7 @@ func NewCodec(sealer *crypto.Sealer) *Codec {
 // returns only the appended bytes, and their encoding.
 func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	if c.encoder == nil {
-		enc, err := newEncoder(c.level)
+		enc, err := newEncoder(c.level, zstd.WithWindowSize(smallWindow))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -41,7 +42,17 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	}
 	encoding, body := Raw, plaintext
 	if c.mayShrink(plaintext) {
-		c.scratch = c.encoder.EncodeAll(plaintext, c.scratch[:0])
+		enc := c.encoder
+		if len(plaintext) > smallWindow {
+			if c.large == nil {
+				var err error
+				if c.large, err = newEncoder(c.level); err != nil {
+					return nil, 0, err
+				}
+			}
+			enc = c.large
+		}
+		c.scratch = enc.EncodeAll(plaintext, c.scratch[:0])
 		if shrinks(c.scratch, plaintext) {
 			encoding, body = Zstd, c.scratch
 		}
@@ -50,21 +61,17 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	return sealed, encoding, err
 }
 
+// smallWindow is the window of the usual encoder, in bytes. An encoder goes round in memory
+// of twice its window, so one with a small window takes 14 MiB less and stays in the
+// processor's cache. Blocks of at most that length are encoded to the same bytes.
+const smallWindow = 1 << 20
+
 // shrinks reports whether compression saves enough space to be worth the time to
 // decompress: 1/64.
 func shrinks(compressed, plain []byte) bool { return len(compressed) < len(plain)-len(plain)/64 }
 
-const (
-	// Content of at least probeFrom bytes is probed before it is compressed, since most
-	// bytes of a device are photos and films, which compression does not shrink. A
-	// probe is probeCount samples of probeSize bytes, spread over the content.
-	probeFrom  = 128 << 10
-	probeCount = 8
-	probeSize  = 4 << 10
-)
-
-// mayShrink reports whether compression may save space. For long content, it compresses
-// samples to find out.
+// mayShrink reports whether compression may save space. For long content, it looks at
+// samples and, if their bytes do not tell, compresses them to find out.
 func (c *Codec) mayShrink(plain []byte) bool {
 	if len(plain) < probeFrom {
 		return true
@@ -72,10 +79,9 @@ func (c *Codec) mayShrink(plain []byte) bool {
 	if c.probe == nil {
 		c.probe = make([]byte, 0, probeCount*probeSize)
 	}
-	c.probe = c.probe[:0]
-	for i := range probeCount {
-		at := i * (len(plain) - probeSize) / (probeCount - 1)
-		c.probe = append(c.probe, plain[at:at+probeSize]...)
+	c.probe = sample(c.probe[:0], plain)
+	if uneven(c.probe) {
+		return true
 	}
 	c.scratch = c.encoder.EncodeAll(c.probe, c.scratch[:0])
 	return shrinks(c.scratch, c.probe)

@@ -1,14 +1,18 @@
 package pack
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math/bits"
 
 	"github.com/klauspost/compress/zstd"
 )
 
-// The first byte of a pack header or index file is the version of its form.
+// The first byte of an unsealed pack header, index file or certificate is the version
+// of its form.
 const (
 	// PlainVersion is the version of the plain form.
 	PlainVersion = 1
@@ -27,9 +31,9 @@ const (
 	maxRatio = 32 << 10
 )
 
-// Compress returns the form in which a header or index file is sealed: the compressed
-// form if it is clearly smaller, otherwise the plain form. IDs are random, so
-// compression saves space only if IDs are repeated, as in dictionaries.
+// Compress returns the form in which a header, index file or certificate is sealed: the
+// compressed form if it is clearly smaller, otherwise the plain form. IDs are random, so
+// a header or index file is compressed only if IDs are repeated, as in dictionaries.
 func Compress(plain []byte) ([]byte, error) {
 	if len(plain) < compressFrom {
 		return plain, nil
@@ -56,16 +60,9 @@ func Compress(plain []byte) ([]byte, error) {
 // ErrDamaged if the plain form has more than limit bytes after its version. Expand
 // returns forms of unknown versions unchanged; their parser checks the version.
 func Expand(b []byte, limit int) ([]byte, error) {
-	if len(b) == 0 || b[0] != compressedVersion {
-		return b, nil
-	}
-	n, used := binary.Uvarint(b[1:])
-	if used <= 0 {
-		return nil, fmt.Errorf("%w: bad length of a plain form", ErrDamaged)
-	}
-	frame := b[1+used:]
-	if n == 0 || n > uint64(limit) || n > uint64(len(frame))*maxRatio {
-		return nil, fmt.Errorf("%w: a frame of %d bytes for a plain form of %d; at most %d are allowed", ErrDamaged, len(frame), n, limit)
+	frame, n, err := openFrame(b, limit)
+	if err != nil || frame == nil {
+		return b, err
 	}
 	dec, err := newDecoder(zstd.WithDecoderMaxMemory(uint64(limit)))
 	if err != nil {
@@ -78,8 +75,77 @@ func Expand(b []byte, limit int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: compressed form: %w", ErrDamaged, err)
 	}
-	if uint64(len(out)) != 1+n {
+	if len(out) != 1+n {
 		return nil, fmt.Errorf("%w: plain form of %d bytes, want %d", ErrDamaged, len(out)-1, n)
 	}
 	return out, nil
+}
+
+// openFrame returns the compressed frame of b and the length of its plain form, or no frame
+// if b is not compressed.
+func openFrame(b []byte, limit int) (frame []byte, n int, err error) {
+	if len(b) == 0 || b[0] != compressedVersion {
+		return nil, 0, nil
+	}
+	size, used := binary.Uvarint(b[1:])
+	if used <= 0 {
+		return nil, 0, fmt.Errorf("%w: bad length of a plain form", ErrDamaged)
+	}
+	frame = b[1+used:]
+	if size == 0 || size > uint64(limit) || size > uint64(len(frame))*maxRatio {
+		return nil, 0, fmt.Errorf("%w: a frame of %d bytes for a plain form of %d; at most %d are allowed", ErrDamaged, len(frame), size, limit)
+	}
+	return frame, int(size), nil
+}
+
+// NewExpander is like Expand, but returns a reader of the plain form, which is not in
+// memory at once. Its errors wrap ErrDamaged.
+func NewExpander(b []byte, limit int) (io.ReadCloser, error) {
+	frame, n, err := openFrame(b, limit)
+	if err != nil {
+		return nil, err
+	}
+	if frame == nil {
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
+	dec, err := newDecoder()
+	if err != nil {
+		return nil, err
+	}
+	if err := dec.Reset(bytes.NewReader(frame)); err != nil {
+		dec.Close()
+		return nil, fmt.Errorf("%w: compressed form: %w", ErrDamaged, err)
+	}
+	return &expander{dec: dec, version: true, left: n}, nil
+}
+
+// expander reads a plain form: its version and the content of a frame.
+type expander struct {
+	dec     *zstd.Decoder
+	version bool // it has not been read yet
+	left    int  // bytes of the frame that must still come
+}
+
+func (e *expander) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if e.version {
+		e.version, p[0] = false, PlainVersion
+		return 1, nil
+	}
+	n, err := e.dec.Read(p)
+	e.left -= n
+	switch {
+	case e.left < 0, errors.Is(err, io.EOF) && e.left > 0:
+		return 0, fmt.Errorf("%w: plain form of another length than its frame says", ErrDamaged)
+	case err != nil && !errors.Is(err, io.EOF):
+		return n, fmt.Errorf("%w: compressed form: %w", ErrDamaged, err)
+	}
+	return n, err
+}
+
+func (e *expander) Close() error {
+	e.dec.Close()
+	return nil
 }

@@ -180,7 +180,7 @@ func TestDamagedCompressedForm(t *testing.T) {
 		"with a dictionary":            compressedForm(n, frameOf(t, rest, zstd.WithEncoderDictRaw(7, rest))),
 		"a dictionary without an ID":   compressedForm(n, frameOf(t, rest, zstd.WithEncoderDictRaw(0, rest))),
 		"a window of 16 MiB":           compressedForm(n, wideFrame(rest)),
-		"a wrong checksum in the end":  compressedForm(n, append(bytes.Clone(frame[:len(frame)-1]), frame[len(frame)-1]^1)),
+		"a wrong checksum at the end":  compressedForm(n, append(bytes.Clone(frame[:len(frame)-1]), frame[len(frame)-1]^1)),
 		"nothing but a skippable part": compressedForm(n, []byte{0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0}),
 	} {
 		if got, err := expandHeader(bad); !errors.Is(err, ErrDamaged) {
@@ -202,7 +202,7 @@ func TestDamagedCompressedForm(t *testing.T) {
 // packOf returns a pack with this header and blocks of zeros.
 func packOf(t testing.TB, h Header) ([]byte, error) {
 	t.Helper()
-	b := NewBuilder(h.Kind, 0)
+	b := NewBuilder(h.Kind, nil)
 	for _, blk := range h.Blocks {
 		b.Add(make([]byte, blk.Stored), blk)
 	}
@@ -241,7 +241,7 @@ func TestFileWithCompressedHeader(t *testing.T) {
 // form is short.
 func TestPlainFormOfHeaderIsLimited(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it writes the largest header; the default run tries it")
+		t.Skip("it writes the largest header; the test runs without -short")
 	}
 	t.Parallel()
 	h := Header{Blocks: []Block{}}
@@ -259,7 +259,7 @@ func TestPlainFormOfHeaderIsLimited(t *testing.T) {
 	}
 	plain := h.Append(nil)
 	if b := compressed(t, plain); len(b) > MaxHeaderSize/2 {
-		t.Errorf("%d bytes are too few for this test", len(b))
+		t.Errorf("a compressed form of %d bytes is too long for this test", len(b))
 	} else if _, err := expandHeader(b); !errors.Is(err, ErrDamaged) {
 		t.Errorf("%d bytes of plain form: got %v", len(plain), err)
 	}

@@ -26,7 +26,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	b := pack.NewBuilder(pack.Content, 1<<20)
+	b := pack.NewBuilder(pack.Content, nil)
 	b.Add(sealed, pack.Block{
 		Encoding: encoding,
 		Chunks:   []pack.Chunk{{ID: hasher.ID(content), Length: uint32(len(content))}},

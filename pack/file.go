@@ -17,11 +17,10 @@ type Builder struct {
 	listed int // upper bound of the header's length in its plain form
 }
 
-// NewBuilder returns a builder for a pack of about size bytes.
-func NewBuilder(kind Kind, size int) *Builder {
-	b := &Builder{buf: make([]byte, 0, size), header: Header{Kind: kind}}
-	b.buf = append(b.buf, magic...)
-	return b
+// NewBuilder returns a builder for a pack. It builds the pack in the memory of buf, whose
+// content is lost, as long as that is large enough.
+func NewBuilder(kind Kind, buf []byte) *Builder {
+	return &Builder{buf: append(buf[:0], magic...), header: Header{Kind: kind}}
 }
 
 // Add appends a block with its sealed bytes. It sets Offset and Stored.

@@ -12,7 +12,7 @@
 // the BLAKE3-256 of its bytes, so bit rot can be found without a key. docs/format.md
 // describes the format and has test vectors.
 //
-// Long headers with repeated IDs are compressed (compress.go), like index files.
+// Long headers with repeated IDs are compressed, and so are index files (compress.go).
 //
 // Parsed headers are within the limits below, and decoded blocks have the length that
 // their header says. The package never compares chunks with their IDs, since only the
@@ -46,8 +46,11 @@ const (
 	MaxDepth = 16
 )
 
+// Magic is how packs of all versions begin.
+const Magic = "snappk"
+
 const (
-	magic       = "snappk01"
+	magic       = Magic + "01"
 	trailerSize = 4
 	// minSize is the length of a pack without blocks, which is never written.
 	minSize = len(magic) + crypto.Overhead + trailerSize

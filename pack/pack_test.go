@@ -172,7 +172,7 @@ func TestDeltaDecodes(t *testing.T) {
 func testPack(t testing.TB) ([]byte, Header) {
 	t.Helper()
 	c := NewCodec(sealer())
-	b := NewBuilder(Metadata, 1000)
+	b := NewBuilder(Metadata, make([]byte, 1000))
 	for i := range 5 {
 		data := []byte(strings.Repeat(string('a'+rune(i)), 500*(i+1)))
 		sealed, enc, err := c.Encode(nil, data)
@@ -186,6 +186,25 @@ func testPack(t testing.TB) ([]byte, Header) {
 		t.Fatal(err)
 	}
 	return file, h
+}
+
+func TestBuilderUsesTheBuffer(t *testing.T) {
+	t.Parallel()
+	buf := bytes.Repeat([]byte{'x'}, 5000)
+	for _, size := range []int{100, 1000, 6000} { // the last pack needs a larger buffer
+		b := NewBuilder(Content, buf)
+		b.Add(make([]byte, size), Block{Chunks: []Chunk{{ID: id(1), Length: uint32(size - crypto.Overhead)}}})
+		file, h, err := b.Finish(sealer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if inside := &file[0] == &buf[0]; inside != (size < 5000) {
+			t.Errorf("%d bytes are built in the buffer: %v", size, inside)
+		}
+		if got, err := ReadHeader(bytes.NewReader(file), int64(len(file)), sealer()); err != nil || !reflect.DeepEqual(got, h) {
+			t.Errorf("%d bytes: %+v, %v", size, got, err)
+		}
+	}
 }
 
 func TestFileRoundTrip(t *testing.T) {
@@ -309,6 +328,67 @@ func TestDeltaRoundTrip(t *testing.T) {
 	}
 }
 
+// The bytes of samples tell text from noise. For noise of few values, which shrinks as
+// well, they tell, too.
+func TestUnevenBytes(t *testing.T) {
+	t.Parallel()
+	noise := make([]byte, probeCount*probeSize)
+	if _, err := rand.Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	few := bytes.Clone(noise)
+	for i := range few {
+		few[i] &= 0x3f
+	}
+	rising := make([]byte, len(noise)) // shrinks, but only because it repeats itself
+	for i := range rising {
+		rising[i] = byte(i)
+	}
+	for name, test := range map[string]struct {
+		samples []byte
+		want    bool
+	}{
+		"noise": {noise, false}, "rising": {rising, false},
+		"zeros": {make([]byte, len(noise)), true}, "few values": {few, true},
+		"half noise, half zeros": {append(noise[:len(noise)/2:len(noise)/2], make([]byte, len(noise)/2)...), true},
+	} {
+		if got := uneven(test.samples); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// A window does not matter for blocks that fit into it, and long blocks have one that they
+// fit into.
+func TestWindows(t *testing.T) {
+	t.Parallel()
+	whole, err := newEncoder(zstd.SpeedDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := make([]byte, 1<<10)
+	if _, err := rand.Read(words); err != nil {
+		t.Fatal(err)
+	}
+	var part []byte
+	for i := range uint32(smallWindow / 16) {
+		at := i * 2654435761 >> 22 // of 1 KiB
+		part = append(part, words[at&^7:][:8]...)
+	}
+	c := NewCodec(sealer())
+	for _, size := range []int{5000, 300 << 10, smallWindow, smallWindow + 1, 3 * smallWindow} {
+		plain := bytes.Repeat(part, 6)[:size]
+		sealed, enc, err := c.Encode(nil, plain)
+		if err != nil || enc != Zstd {
+			t.Fatalf("%d bytes: %v, %v", size, enc, err)
+		}
+		frame, err := sealer().Open(nil, sealed, nil)
+		if err != nil || !bytes.Equal(frame, whole.EncodeAll(plain, nil)) {
+			t.Errorf("%d bytes: a frame of %d bytes, %v; with the largest window it has %d", size, len(frame), err, len(whole.EncodeAll(plain, nil)))
+		}
+	}
+}
+
 // Content is compressed if any of its samples shrinks.
 func TestProbe(t *testing.T) {
 	t.Parallel()
@@ -316,6 +396,10 @@ func TestProbe(t *testing.T) {
 	noise := make([]byte, 1<<20)
 	if _, err := rand.Read(noise); err != nil {
 		t.Fatal(err)
+	}
+	rising := make([]byte, 1<<20) // every byte is equally frequent
+	for i := range rising {
+		rising[i] = byte(i)
 	}
 	for name, test := range map[string]struct {
 		plain []byte
@@ -325,6 +409,7 @@ func TestProbe(t *testing.T) {
 		"zeros":              {make([]byte, 1<<20), Zstd},
 		"text in its middle": {slices.Concat(noise[:400<<10], bytes.Repeat([]byte("text "), 60<<10), noise[:300<<10]), Zstd},
 		"short noise":        {noise[:1000], Raw},
+		"rising bytes":       {rising, Zstd},
 	} {
 		sealed, got, err := c.Encode(nil, test.plain)
 		if err != nil || got != test.want {

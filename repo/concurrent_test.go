@@ -50,7 +50,7 @@ func TestOtherProcessFails(t *testing.T) {
 		var failed error
 		g.Go(func() { _, failed = repotest.StoreDay(ctx, failing, 2) })
 		if _, err := repotest.StoreDay(ctx, be, 3); err != nil {
-			t.Errorf("fault at %d: the sound process: %v", n, err)
+			t.Errorf("fault at %d: the other process: %v", n, err)
 		}
 		g.Wait()
 		want := []int{1, 3}
@@ -93,7 +93,7 @@ func TestTwoWritersOfOneRepo(t *testing.T) {
 		})
 		g.Go(func() {
 			if got, err := repotest.Restore(ctx, r, first); err != nil || got.Same(repotest.Day(1)) != nil {
-				t.Error("reading beside writing:", err)
+				t.Error("reading while writing:", err)
 			}
 		})
 	}
@@ -237,7 +237,7 @@ func TestReadingCanBeCancelled(t *testing.T) {
 	}
 }
 
-// An I/O error of the store is not reported as damage.
+// A store that does not answer is not reported as damaged.
 func TestStoreFailureIsNotDamage(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -251,15 +251,15 @@ func TestStoreFailureIsNotDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store.SetPlan(fault.On(fault.ReadAt, repotest.PacksDir, fault.From(1, fault.ErrInjected)))
+	store.SetPlan(fault.From(1, fault.ErrInjected))
 	if _, err := repotest.Restore(ctx, r, s); !errors.Is(err, fault.ErrInjected) || errors.Is(err, repo.ErrDamaged) {
 		t.Errorf("restore: got %v", err)
 	}
-	store.SetPlan(fault.On(fault.ReadAt, repotest.SnapshotsDir, fault.From(1, fault.ErrInjected)))
+	store.SetPlan(fault.From(2, fault.ErrInjected)) // after listing
 	if _, damaged, err := r.Snapshots(ctx); !errors.Is(err, fault.ErrInjected) || len(damaged) > 0 {
 		t.Errorf("snapshots: got %v, %v", damaged, err)
 	}
-	store.SetPlan(fault.On(fault.ReadAt, repotest.IndexDir, fault.From(1, fault.ErrInjected)))
+	store.SetPlan(fault.From(3, fault.ErrInjected)) // after listing
 	if err := r.LoadIndex(ctx); !errors.Is(err, fault.ErrInjected) || errors.Is(err, repo.ErrDamaged) {
 		t.Errorf("index: got %v", err)
 	}

@@ -55,6 +55,12 @@ func (r *Repo) Walk(ctx context.Context, s *Snapshot, domain string, fn func(*tr
 	return record.Walk(ctx, r.store, s, domain, fn)
 }
 
+// WalkAll calls fn, in order, for all entries of a snapshot that can be read. For each
+// part of the tree that cannot be read it calls lost, and goes on if that returns nil.
+func (r *Repo) WalkAll(ctx context.Context, s *Snapshot, fn func(*tree.Entry) error, lost func(error) error) error {
+	return record.WalkAll(ctx, r.store, s, fn, lost)
+}
+
 // Leaves calls fn for every leaf of a snapshot's tree; see tree.WalkLeaves.
 func (r *Repo) Leaves(ctx context.Context, s *Snapshot, fn func(id chunk.ID, leaf *tree.Node) error) error {
 	return record.Leaves(ctx, r.store, s, fn)

@@ -27,7 +27,7 @@ func TestStoreSurvivesTornFiles(t *testing.T) {
 	torn := 0
 	repotest.EveryTear(t, repotest.Run{Base: repotest.New(t, 1, 2), Do: func(be backend.Backend) error { _, err := repotest.StoreDay(context.Background(), be, 3); return err }, Least: 5, Want: 8},
 		func(be *memory.Backend) error {
-			bad := repotest.Misnamed(t, be)
+			bad := repotest.DamagedFiles(t, be)
 			torn += len(bad)
 			days, err := judgeTorn(be, bad)
 			if err != nil {
@@ -63,7 +63,7 @@ func judgeTorn(be backend.Backend, bad []string) ([]int, error) {
 	}
 	for _, p := range v.Report.Problems {
 		if !slices.Contains(bad, p.File) {
-			return nil, fmt.Errorf("check names %+v, torn are %v", p, bad)
+			return nil, fmt.Errorf("check names %+v, but only %v are torn", p, bad)
 		}
 	}
 	return v.Days, nil
@@ -87,8 +87,10 @@ func TestCreateSurvivesEveryCrash(t *testing.T) {
 			if err := repotest.Verify(be); err != nil {
 				return err
 			}
-			if keys := len(repotest.Content(t, be)) - 1; keys != 1 {
-				return fmt.Errorf("%d key slots", keys)
+			for _, dir := range []string{repotest.KeysDir, "configs/"} {
+				if n := len(repotest.FilesIn(t, be, dir)); n != 1 {
+					return fmt.Errorf("%d files in %s", n, dir)
+				}
 			}
 			_, err := repotest.StoreDay(ctx, be, 1)
 			return err

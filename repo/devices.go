@@ -35,13 +35,19 @@ func (r *Repo) ForgetDevicePasswords(ctx context.Context, udid string) (int, err
 // device then sends the files again.
 type Unfinished = record.Unfinished
 
+// Complaint is a problem that a device reported without ending its backup.
+type Complaint = record.Complaint
+
+// MaxComplaints bounds the complaints in the record of an unfinished backup.
+const MaxComplaints = record.MaxComplaints
+
 // Kinds of unfinished backups.
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = record.UnfinishedBackup
-	// UnfinishedPasswordChange is a change of the backup password. The record has
-	// the files of the last backup that the device has changed; the next backup
-	// begins with them.
+	// UnfinishedPasswordChange is a change of the backup password. The device writes
+	// files of its last backup again, with new keys. The record has these files, and
+	// the next backup begins with them.
 	UnfinishedPasswordChange = record.UnfinishedPasswordChange
 )
 
@@ -51,7 +57,7 @@ func (r *Repo) NewUnfinished(kind, udid string) (*Unfinished, error) {
 }
 
 // SaveUnfinished stores a record, then removes the one that it replaces. It sets
-// ID, Version and Saved. All chunks that the parts need must be in the index, so
+// ID, Version and Saved. All chunks that u.Parts need must be in the index, so
 // call SaveUnfinished after Finish of the writer that stored the parts.
 //
 // If the lock of this process was removed, the parts may be gone. Then
@@ -70,7 +76,7 @@ func (r *Repo) Unfinished(ctx context.Context) (list []*Unfinished, damaged []er
 
 // WalkUnfinished calls fn for every file of a record, part by part. A path that
 // appears again replaces the earlier file. The caller must leave out the paths in
-// Removed.
+// u.Removed.
 func (r *Repo) WalkUnfinished(ctx context.Context, u *Unfinished, fn func(*tree.Entry) error) error {
 	return record.WalkUnfinished(ctx, r.store, u, fn)
 }

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"github.com/snap-backup/snap/repo/internal/copy"
-	"github.com/snap-backup/snap/repo/internal/heal"
 	"github.com/snap-backup/snap/repo/internal/lock"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
@@ -26,8 +25,15 @@ var (
 	ErrChanged = store.ErrChanged
 	// ErrAmbiguous says that several snapshots, keys or devices match.
 	ErrAmbiguous = store.ErrAmbiguous
+	// ErrReadOnly says that this process may not write to the repository.
+	ErrReadOnly = store.ErrReadOnly
 	// ErrLastKey says that the only key slot cannot be removed.
 	ErrLastKey = store.ErrLastKey
+	// ErrUnprovenKeys says that a key cannot be removed, since it is not known whether
+	// those that would be left open the repository.
+	ErrUnprovenKeys = store.ErrUnprovenKeys
+	// ErrKeyInUse says that a key is the one that opened the repository.
+	ErrKeyInUse = store.ErrKeyInUse
 	// ErrNoKey says that there is no such key slot.
 	ErrNoKey = store.ErrNoKey
 	// ErrKeyExists says that a secret opens a key slot already.
@@ -42,7 +48,7 @@ var (
 	// one is an exact copy of the other.
 	ErrSameRepository = copy.ErrSameRepository
 	// ErrOtherRepository says that a repository is not a copy of this one.
-	ErrOtherRepository = heal.ErrOtherRepository
+	ErrOtherRepository = store.ErrOtherRepository
 )
 
 // DamageError names a repository file that is missing or wrong. It matches

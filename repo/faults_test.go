@@ -16,8 +16,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// judgeStore examines a repository after a run that was to store day 3 after
-// days 1 and 2, and ended with runErr. Then it stores day 4.
+// judgeStore examines a repository with days 1 and 2 after a run that should have
+// stored day 3 and ended with runErr. Then it stores day 4.
 func judgeStore(be backend.Backend, runErr error) error {
 	v, err := repotest.Examine(be, repotest.Secret)
 	if err != nil {
@@ -28,7 +28,7 @@ func judgeStore(be backend.Backend, runErr error) error {
 	case !stored && !slices.Equal(v.Days, []int{1, 2}):
 		return fmt.Errorf("snapshots of days %v", v.Days)
 	case !stored && runErr == nil:
-		return errors.New("the run reported success, but its snapshot is not there")
+		return errors.New("the run reported success, but its snapshot is missing")
 	case !v.Report.Clean() || len(v.Report.Problems) > 0 || len(v.Damaged) > 0:
 		return fmt.Errorf("check: %+v %v", v.Report, v.Damaged)
 	}
@@ -165,7 +165,7 @@ func TestCancelledRunKeepsEverything(t *testing.T) {
 		}
 	}
 	if cheaper == 0 && faultpoint.All() {
-		t.Error("no cancelled run ever spared the next one half of its work")
+		t.Error("no cancelled run saved the next one half of its work")
 	}
 }
 

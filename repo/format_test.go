@@ -33,6 +33,18 @@ func TestFormatDocument(t *testing.T) {
 			File, Plain string
 			Files       []entry
 		} `json:"snapshots"`
+		Bound struct {
+			Master string `json:"master_key"`
+			Slots  []struct {
+				File, Secret, Info string
+				Key                string `json:"derived_key"`
+			} `json:"key_slots"`
+		} `json:"bound_key_slots"`
+		Times []struct {
+			Seconds     int64
+			Nanoseconds int
+			Node        string
+		} `json:"times"`
 	}
 	if err := json.Unmarshal(try(os.ReadFile("../docs/format-vectors.json")), &v); err != nil {
 		t.Fatal(err)
@@ -40,13 +52,19 @@ func TestFormatDocument(t *testing.T) {
 	if got := recoveryText(try(hex.DecodeString(v.Recovery.Bits))); got != v.Recovery.Text {
 		t.Errorf("recovery key %s, want %s", got, v.Recovery.Text)
 	}
-	if len(v.Slots) != 2 || len(v.Snaps) != 2 || len(v.Packs) != 5 || len(v.Index) != 5 {
+	if len(v.Slots) != 2 || len(v.Bound.Slots) != 2 || len(v.Snaps) != 2 || len(v.Packs) != 5 || len(v.Index) != 5 || len(v.Times) != 6 {
 		t.Fatal("the vectors are not complete")
 	}
 	for _, slot := range v.Slots {
 		r := open("testdata/golden-v1", slot.Secret)
 		if hex.EncodeToString(r.slots[slot.File]) != slot.Key || hex.EncodeToString(r.master) != v.Master {
 			t.Errorf("%s: other keys", slot.File)
+		}
+	}
+	for _, slot := range v.Bound.Slots {
+		r := open("testdata/golden-v1-keys", slot.Secret)
+		if hex.EncodeToString(r.slots[slot.File]) != slot.Key || hex.EncodeToString(r.master) != v.Bound.Master || string(r.infos[slot.File]) != slot.Info {
+			t.Errorf("%s: other keys or info", slot.File)
 		}
 	}
 	r := open("testdata/golden-v1", v.Password)
@@ -77,7 +95,7 @@ func TestFormatDocument(t *testing.T) {
 	names := []string{}
 	for _, s := range v.Snaps {
 		names = append(names, s.File)
-		plain := try(unseal(r.key("snap v1 snapshot"), r.named(s.File, "snapsn01"), ""))
+		plain := try(unseal(r.key("snap v1 snapshot"), r.readNamed(s.File, "snapsn01"), ""))
 		if string(plain) != s.Plain {
 			t.Errorf("%s: %s, want %s", s.File, plain, s.Plain)
 		}
@@ -108,6 +126,20 @@ func TestFormatDocument(t *testing.T) {
 	}
 	if got := r.list("snapshots"); !slices.Equal(got, names) {
 		t.Errorf("snapshots %v, want %v", got, names)
+	}
+	for _, m := range v.Times {
+		in := &input{try(hex.DecodeString(m.Node))}
+		if head := in.take(3); string(head) != "\x01\x00\x01" {
+			t.Errorf("node %s", m.Node)
+		}
+		flags := in.uvarint()
+		in.string() // path
+		in.uvarint()
+		seconds, nanoseconds := in.modTime(flags)
+		in.end()
+		if seconds != m.Seconds || nanoseconds != m.Nanoseconds {
+			t.Errorf("time %d s %d ns, want %+v", seconds, nanoseconds, m)
+		}
 	}
 	// The headers of the packs list the same chunks as the index files.
 	indexed := maps.Clone(r.places)

@@ -59,7 +59,7 @@ func must(t *testing.T, err error) {
 // docs/format.md.
 func TestFormatCompressed(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it stores 20 days on a disk")
+		t.Skip("storing 20 days on a disk is slow")
 	}
 	ctx := context.Background()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func TestFormatCompressed(t *testing.T) {
 		Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, Workers: 1,
 	}
 	try(repo.Create(ctx, be, []byte("secret"), crypto.SlotInfo{Kind: crypto.PasswordSlot}, opts))
-	// Files that are small and change a little every day.
+	// Small files that change a little every day.
 	rng := rand.New(rand.NewPCG(1, 2))
 	files := map[string][]byte{}
 	for i := range 150 {
@@ -124,7 +124,7 @@ func TestFormatCompressed(t *testing.T) {
 		forms[fmt.Sprintf("%s %d", folder, form)]++
 	}
 	if forms["index 2"] == 0 || forms["packs 2"] == 0 {
-		t.Errorf("this tests nothing: of each form there are %v", forms)
+		t.Errorf("want both kinds of files in the compressed form, have %v", forms)
 	}
 	names := reader.list("snapshots")
 	if len(names) != len(kept) {
@@ -132,7 +132,7 @@ func TestFormatCompressed(t *testing.T) {
 	}
 	for _, name := range names {
 		var record struct{ Root string }
-		must(t, json.Unmarshal(try(unseal(reader.key("snap v1 snapshot"), reader.named(name, "snapsn01"), "")), &record))
+		must(t, json.Unmarshal(try(unseal(reader.key("snap v1 snapshot"), reader.readNamed(name, "snapsn01"), "")), &record))
 		var got []entry
 		reader.tree(string(try(hex.DecodeString(record.Root))), -1, &got)
 		want := kept[record.Root]

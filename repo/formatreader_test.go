@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -146,6 +147,7 @@ type reader struct {
 	dir    string
 	master []byte
 	slots  map[string][]byte // slot keys by name of file
+	infos  map[string][]byte // opened info of slots
 	places map[string]place
 	plain  map[string]string // plain forms of index files, by name of file
 	forms  map[string]byte   // versions of index files and pack headers, by name of file
@@ -161,8 +163,8 @@ func (r *reader) file(name string) []byte {
 	return try(os.ReadFile(filepath.Join(r.dir, filepath.FromSlash(name))))
 }
 
-// named reads a file whose name is its hash, and removes its magic (1).
-func (r *reader) named(name, magic string) []byte {
+// readNamed reads a file whose name is its hash, and removes its magic (1).
+func (r *reader) readNamed(name, magic string) []byte {
 	b := r.file(name)
 	insist(hash(b) == path.Base(name), "%s has other bytes than its name says", name)
 	insist(strings.HasPrefix(string(b), magic), "%s: magic", name)
@@ -183,7 +185,7 @@ func hash(b []byte) string {
 
 // open opens a repository: steps 1 to 4 of section 14.
 func open(dir, secret string) *reader {
-	r := &reader{dir: dir, slots: map[string][]byte{}, places: map[string]place{}, plain: map[string]string{}, forms: map[string]byte{}}
+	r := &reader{dir: dir, slots: map[string][]byte{}, infos: map[string][]byte{}, places: map[string]place{}, plain: map[string]string{}, forms: map[string]byte{}}
 	var config struct {
 		Format   int
 		Features []string
@@ -203,21 +205,27 @@ func open(dir, secret string) *reader {
 			Salt, Master []byte
 			Info         []byte
 		}
-		if err := json.Unmarshal(r.named(name, ""), &slot); err != nil {
+		if err := json.Unmarshal(r.readNamed(name, ""), &slot); err != nil {
 			panic(err)
 		}
-		insist(slot.Version == 1 && slot.KDF == "argon2id", "%s: version", name)
+		insist((slot.Version == 1 || slot.Version == 2) && slot.KDF == "argon2id", "%s: version", name)
 		key := argon2.IDKey([]byte(secret), slot.Salt, slot.Time, slot.Memory, slot.Threads, 32)
-		if master, err := unseal(key, slot.Master, "snap v1 key slot master"); err == nil {
+		if master, err := unseal(key, slot.Master, fmt.Sprintf("snap v%d key slot master", slot.Version)); err == nil {
 			r.master = master
 			r.slots[name] = key
-			try(unseal(r.key("snap v1 key slot info"), slot.Info, "snap v1 key slot info"))
+			ad := []byte("snap v1 key slot info")
+			if slot.Version == 2 {
+				ad = binary.LittleEndian.AppendUint32([]byte("snap v2 key slot info"), slot.Time)
+				ad = binary.LittleEndian.AppendUint32(ad, slot.Memory)
+				ad = slices.Concat(ad, []byte{slot.Threads, byte(len(slot.Salt))}, slot.Salt, slot.Master)
+			}
+			r.infos[name] = try(unseal(r.key("snap v1 key slot info"), slot.Info, string(ad)))
 		}
 	}
 	insist(r.master != nil, "wrong password")
 	try(unseal(r.key("snap v1 config"), config.Sealed, "snap config 1 "))
 	for _, name := range r.list("index") {
-		form := try(unseal(r.key("snap v1 index"), r.named(name, "snapix01"), ""))
+		form := try(unseal(r.key("snap v1 index"), r.readNamed(name, "snapix01"), ""))
 		plain := plainForm(form, 256<<20)
 		r.plain[name], r.forms[name] = string(plain), form[0]
 		in := &input{plain}
@@ -238,7 +246,7 @@ func open(dir, secret string) *reader {
 
 // header reads a pack's own header and returns its plain form (8, 9).
 func (r *reader) header(pack string) []byte {
-	file := r.named(pack, "")
+	file := r.readNamed(pack, "")
 	insist(string(file[:8]) == "snappk01", "%s: magic", pack)
 	end := len(file) - 4
 	n := int(binary.LittleEndian.Uint32(file[end:]))
@@ -334,13 +342,13 @@ func (r *reader) tree(id string, parent int, out *[]entry) {
 
 func (r *reader) entry(in *input) (e entry) {
 	flags := in.uvarint()
-	insist(flags < 64, "flags")
+	insist(flags < 128, "flags")
 	e.Path = in.string()
 	if flags&2 != 0 {
 		e.Domain, e.Name = in.string(), in.string()
 	}
 	in.uvarint()
-	in.u64()
+	in.modTime(flags)
 	if flags&4 != 0 {
 		in.uvarint()
 		in.u64()
@@ -374,6 +382,23 @@ func (r *reader) entry(in *input) (e entry) {
 	return e
 }
 
+// modTime reads the modification time of an entry (11).
+func (in *input) modTime(flags int) (seconds int64, nanoseconds int) {
+	n := int64(in.u64())
+	if flags&64 == 0 {
+		seconds, nanoseconds = n/1e9, int(n%1e9)
+		if nanoseconds < 0 {
+			seconds, nanoseconds = seconds-1, nanoseconds+1e9
+		}
+		return seconds, nanoseconds
+	}
+	nanoseconds = in.uvarint()
+	insist(nanoseconds < 1e9, "nanoseconds")
+	insist(n < -9223372037 || n == -9223372037 && nanoseconds < 145224192 ||
+		n > 9223372036 || n == 9223372036 && nanoseconds > 854775807, "the time is not wide")
+	return n, nanoseconds
+}
+
 // content puts a file together (12).
 func (r *reader) content(level int, ids []string) (data []byte) {
 	for _, id := range ids {
@@ -388,4 +413,24 @@ func (r *reader) content(level int, ids []string) (data []byte) {
 		in.end()
 	}
 	return data
+}
+
+// certificate has the values of a certificate that the test looks at.
+type certificate struct {
+	opened                       []byte
+	plain                        string
+	Version                      int
+	Snapshot, Root, Kind, Result string
+}
+
+// certificate reads a certificate and returns the version of its form (13h).
+func (r *reader) certificate(name string) (form byte, c certificate) {
+	c.opened = try(unseal(r.key("snap v1 certificate"), r.readNamed(name, "snapce01"), ""))
+	plain := plainForm(c.opened, 64<<20)
+	insist(plain[0] == 1, "%s: form", name)
+	c.plain = string(plain[1:])
+	if err := json.Unmarshal(plain[1:], &c); err != nil {
+		panic(err)
+	}
+	return c.opened[0], c
 }

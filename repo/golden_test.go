@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
@@ -63,6 +65,16 @@ type vectors struct {
 	Indexes    []plainVector       `json:"index_files"`
 	Meta       []chunkVector       `json:"nodes_and_lists"`
 	Snapshots  []snapshotVector    `json:"snapshots"`
+	Findings   findingsVector      `json:"findings"`
+	Bound      keysVector          `json:"bound_key_slots"`
+	Times      []timeVector        `json:"times"`
+}
+
+// timeVector is a tree of one folder with a modification time.
+type timeVector struct {
+	Seconds     int64    `json:"seconds"`
+	Nanoseconds int      `json:"nanoseconds"`
+	Node        hexBytes `json:"node"`
 }
 
 type recoveryVector struct {
@@ -129,7 +141,7 @@ type fileVector struct {
 	Dir    bool     `json:"dir,omitempty"`
 	Size   int64    `json:"size"`
 	Hash   hexBytes `json:"blake3,omitempty"`
-	Sealed hexBytes `json:"sealed_blake3,omitempty"` // of the file made from it
+	Sealed hexBytes `json:"sealed_blake3,omitempty"` // of the content, encrypted as a blob
 }
 
 // loadGolden reads the golden repository into memory.
@@ -138,6 +150,8 @@ func loadGolden(t *testing.T) *memory.Backend { return loadGoldenFrom(t, goldenD
 func loadGoldenFrom(t *testing.T, dir string) *memory.Backend {
 	t.Helper()
 	be := memory.New()
+	be.SetClock(func() time.Time { return time.Now().Add(-24 * time.Hour) })
+	defer be.SetClock(time.Now)
 	root := os.DirFS(dir)
 	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -250,6 +264,14 @@ func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 		v.Keys[string(p)] = key[:]
 	}
 	v.Compressed = readCompressed(t)
+	v.Findings = readFindings(t)
+	v.Bound = readKeys(t)
+	for _, at := range []time.Time{
+		time.Unix(0, -1), time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64),
+		time.Unix(0, math.MinInt64).Add(-1), time.Unix(0, math.MaxInt64).Add(1), time.Date(2400, 1, 1, 0, 0, 0, 5, time.UTC),
+	} {
+		v.addTime(t, at)
+	}
 	all := repotest.Content(t, be)
 	var f struct {
 		Format   int
@@ -292,6 +314,23 @@ func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 		}
 	}
 	return v
+}
+
+func (v *vectors) addTime(t *testing.T, at time.Time) {
+	t.Helper()
+	var node []byte
+	b := tree.NewBuilder(func(_ context.Context, plain []byte, _ *chunk.ID) (chunk.ID, error) {
+		node = bytes.Clone(plain)
+		return chunk.ID{}, nil
+	}, nil)
+	err := b.Add(t.Context(), &tree.Entry{Path: "a", Kind: tree.Dir, Mode: 0o755, ModTime: tree.At(at)})
+	if err == nil {
+		_, err = b.Finish(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Times = append(v.Times, timeVector{at.Unix(), at.Nanosecond(), node})
 }
 
 // readCompressed parses the compressed header of the vectors.

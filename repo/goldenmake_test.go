@@ -26,8 +26,8 @@ const (
 	goldenRecovery = "0123456789ABCDEFGHJK" // 20 bytes, used instead of 160 random bits
 )
 
-// goldenMaker makes the golden repository, with everything that the format has.
-// It makes every file by hand, one after another, so that every run uses the
+// goldenMaker makes the golden repository. Section 16 of docs/format.md lists what is
+// in it. goldenMaker makes every file by hand, one after another, so that every run uses the
 // same random bytes in the same places.
 type goldenMaker struct {
 	t    *testing.T
@@ -50,8 +50,8 @@ func makeGolden(t *testing.T) *memory.Backend {
 	g.must(err)
 	_, err = g.r.AddKey(ctx, []byte(text), crypto.SlotInfo{Kind: crypto.RecoverySlot})
 	g.must(err)
-	first := g.day(1, nil)
-	g.day(2, &first.ID)
+	first := g.addDay(1, nil)
+	g.addDay(2, &first.ID)
 	return g.be
 }
 
@@ -62,14 +62,14 @@ func (g *goldenMaker) must(err error) {
 	}
 }
 
-// day stores one snapshot. On day 2 the database and a plist have changed. The
+// addDay stores one snapshot. On day 2 the database and a plist have changed. The
 // database is stored as a delta.
-func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
+func (g *goldenMaker) addDay(n int, parent *repo.FileID) *repo.Snapshot {
 	ctx := context.Background()
 	b := tree.NewBuilder(g.save, nil)
 	count, size := int64(0), int64(0)
 	add := func(e tree.Entry) {
-		e.ModTime = time.Date(2026, 1, n, 7, 0, 0, 123456789, time.UTC).UnixNano()
+		e.ModTime = tree.At(time.Date(2026, 1, n, 7, 0, 0, 123456789, time.UTC))
 		g.must(b.Add(ctx, &e))
 		if count++; e.Kind == tree.Dir {
 			count--
@@ -81,16 +81,16 @@ func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
 	tiny := goldenTiny()
 	switch n {
 	case 1:
-		g.pack(pack.Content, repotest.Raw(db[0]), repotest.Raw(db[1]), repotest.Block{Encoding: pack.Zstd, Chunks: plists})
-		g.pack(pack.Content, repotest.Block{Encoding: pack.Zstd, Chunks: tiny})
+		g.addPack(pack.Content, repotest.Raw(db[0]), repotest.Raw(db[1]), repotest.Block{Encoding: pack.Zstd, Chunks: plists})
+		g.addPack(pack.Content, repotest.Block{Encoding: pack.Zstd, Chunks: tiny})
 	case 2:
-		// Two chunks whose dictionary is two chunks; then one chunk whose
-		// dictionary is one of these, so that its depth is 2.
+		// The first delta has two chunks, and a dictionary of two chunks. The
+		// dictionary of the second delta is a chunk of the first, so its depth is 2.
 		old := goldenDatabase(1)
 		two := repotest.Delta(g.r, nil, old[0], old[1])
 		two.Chunks = db
 		third := goldenDatabase(3)[0]
-		g.pack(pack.Content, two, repotest.Delta(g.r, third, db[0]), repotest.Block{Encoding: pack.Zstd, Chunks: plists[:1]})
+		g.addPack(pack.Content, two, repotest.Delta(g.r, third, db[0]), repotest.Block{Encoding: pack.Zstd, Chunks: plists[:1]})
 		db = append(db, third)
 	}
 	// Entries come in the order of their keys: domain, name, path.
@@ -112,13 +112,13 @@ func (g *goldenMaker) day(n int, parent *repo.FileID) *repo.Snapshot {
 	}
 	add(tree.Entry{Path: "aa/database", Domain: "HomeDomain", Name: "Library/SMS/sms.db", Mode: 0o644, Content: g.content(db...)})
 	if n == 1 {
-		add(tree.Entry{Path: "bb/lists1", Domain: "HomeDomain", Name: "lists/1", Mode: 0o644, Content: g.lists(1, tiny)})
+		add(tree.Entry{Path: "bb/lists1", Domain: "HomeDomain", Name: "lists/1", Mode: 0o644, Content: g.listContent(1, tiny)})
 	}
-	add(tree.Entry{Path: "bb/lists2", Domain: "HomeDomain", Name: "lists/2", Mode: 0o644, Content: g.lists(2, tiny)})
+	add(tree.Entry{Path: "bb/lists2", Domain: "HomeDomain", Name: "lists/2", Mode: 0o644, Content: g.listContent(2, tiny)})
 
 	root, err := b.Finish(ctx)
 	g.must(err)
-	g.pack(pack.Metadata, g.meta...)
+	g.addPack(pack.Metadata, g.meta...)
 	g.meta = nil
 	s := &repo.Snapshot{
 		Version: 1, Time: time.Date(2026, 1, n, 8, 0, 0, 0, time.UTC), StoredAt: time.Date(2026, 1, n, 8, 5, 0, 0, time.UTC),
@@ -143,8 +143,8 @@ func (g *goldenMaker) save(_ context.Context, node []byte, _ *chunk.ID) (chunk.I
 	return g.r.NewHasher().ID(node), nil
 }
 
-// pack stores a pack and lists it in an index file.
-func (g *goldenMaker) pack(kind pack.Kind, blocks ...repotest.Block) {
+// addPack stores a pack and lists it in an index file.
+func (g *goldenMaker) addPack(kind pack.Kind, blocks ...repotest.Block) {
 	known := index.New()
 	if g.r.Index() != nil {
 		known = g.r.Index()
@@ -168,9 +168,9 @@ func (g *goldenMaker) content(chunks ...[]byte) tree.Content {
 	return c
 }
 
-// lists makes content with lists of a level. So few chunks do not need so many
-// levels, but a reader must accept them.
-func (g *goldenMaker) lists(level uint8, chunks [][]byte) tree.Content {
+// listContent makes content that has lists up to a level. The few chunks do not need
+// that many levels, but a reader must accept them.
+func (g *goldenMaker) listContent(level uint8, chunks [][]byte) tree.Content {
 	c := g.content(chunks...)
 	for c.Level < level {
 		c.Level++

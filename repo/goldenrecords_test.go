@@ -25,10 +25,11 @@ import (
 
 var updateRecords = flag.Bool("update-records", false, "write the golden repository of all kinds of records anew; only for a new format version")
 
-// recordsDir is a golden repository in use, with every kind of file that
-// golden-v1 does not have. It was once a mirror. It has the lock of a backup on
-// another machine, which may have ended, and a prune waits for that backup. A
-// device backup, a change of a record and a repair were interrupted.
+// recordsDir is a golden repository in use. It has every kind of file that
+// golden-v1 does not have, except certificates. It was once a mirror. It has the
+// lock of a backup on another machine. That backup may have ended, but a prune
+// waits for it. A device backup, a change of a record and a repair were
+// interrupted.
 const recordsDir = "testdata/golden-v1-records"
 
 // recordFiles returns the files of a day, 15 KB in all.
@@ -137,18 +138,21 @@ func makeRecords(t *testing.T) *memory.Backend {
 	return be
 }
 
+// goldenRecordsNow is the time at which tests open the repository.
+var goldenRecordsNow = time.Date(2026, 2, 9, 8, 0, 0, 0, time.UTC)
+
 func openRecords(t *testing.T, be backend.Backend) *repo.Repo {
 	t.Helper()
-	r, err := repotest.Open(context.Background(), be, []byte(goldenPassword), recordOptions(50, time.Date(2026, 2, 9, 8, 0, 0, 0, time.UTC)))
+	r, err := repotest.Open(context.Background(), be, []byte(goldenPassword), recordOptions(50, goldenRecordsNow))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-// recordsWhole fails the test unless these days can be restored and check finds
+// verifyRecords fails the test unless these days can be restored and check finds
 // nothing.
-func recordsWhole(t *testing.T, be backend.Backend, days ...int) *repo.CheckReport {
+func verifyRecords(t *testing.T, be backend.Backend, days ...int) *repo.CheckReport {
 	t.Helper()
 	ctx := context.Background()
 	r := openRecords(t, be)
@@ -180,8 +184,8 @@ func recordsWhole(t *testing.T, be backend.Backend, days ...int) *repo.CheckRepo
 	return rep
 }
 
-// TestGoldenRecords reads a repository that an earlier version of the program
-// wrote and that has every kind of record, and uses each of them.
+// TestGoldenRecords reads the repository in recordsDir, which an earlier version of
+// the program wrote, and uses each kind of its files.
 func TestGoldenRecords(t *testing.T) {
 	ctx := context.Background()
 	if *updateRecords {
@@ -200,19 +204,19 @@ func TestGoldenRecords(t *testing.T) {
 		}
 	}
 	if total > 120<<10 {
-		t.Errorf("it has %d bytes", total)
+		t.Errorf("the golden repository has %d bytes", total)
 	}
 	pristine := repotest.Content(t, be)
 
 	r := openRecords(t, be.Clone())
-	onItsWay := repotest.FilesIn(t, be, replace.Dir)
-	if rep, err := r.Check(ctx, repo.CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != onItsWay[0] {
-		t.Errorf("check of a repair that was cut off: %+v, %v", rep, err)
+	replacement := repotest.FilesIn(t, be, replace.Dir)
+	if rep, err := r.Check(ctx, repo.CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != replacement[0] {
+		t.Errorf("check after an interrupted repair: %+v, %v", rep, err)
 	}
 	if err := replace.Finish(ctx, be); err != nil || len(repotest.FilesIn(t, be, replace.Dir)) > 0 {
-		t.Fatal("the repair does not go on:", err)
+		t.Fatal("the repair cannot be completed:", err)
 	}
-	delete(pristine, onItsWay[0])
+	delete(pristine, replacement[0])
 
 	r = openRecords(t, be)
 	locks, err := r.Locks(ctx)
@@ -241,9 +245,9 @@ func TestGoldenRecords(t *testing.T) {
 	if st, err := r.ParityStatus(ctx); err != nil || st.Groups < 2 || st.Percent != 50 || len(st.Damaged)+len(st.Missing) > 0 {
 		t.Errorf("parity: %+v, %v", st, err)
 	}
-	rep := recordsWhole(t, be.Clone(), 1, 2, 3)
+	rep := verifyRecords(t, be.Clone(), 1, 2, 3)
 	if len(rep.Unreferenced) == 0 {
-		t.Error("check names no leftover: a replaced record, at least")
+		t.Error("check reports no unreferenced file, want at least the replaced record")
 	}
 
 	t.Run("prune", func(t *testing.T) {
@@ -266,7 +270,7 @@ func TestGoldenRecords(t *testing.T) {
 		if left := append(repotest.FilesIn(t, be, repotest.LocksDir), repotest.FilesIn(t, be, repotest.PrunesDir)...); len(left) > 0 {
 			t.Errorf("%v are left", left)
 		}
-		recordsWhole(t, be, 2, 3)
+		verifyRecords(t, be, 2, 3)
 		if runs, _, err := openRecords(t, be).Unfinished(ctx); err != nil || len(runs) != 1 {
 			t.Errorf("%d unfinished runs, %v", len(runs), err)
 		}
@@ -315,16 +319,22 @@ func TestGoldenRecords(t *testing.T) {
 		}
 		repotest.Remove(t, source, repotest.SnapshotsDir+third.ID.String())
 		// The mirror notes say that this record came from the source, so the
-		// mirror removes it, too.
+		// mirror removes it, too, when 14 later runs have missed it.
+		for range 14 {
+			if err := mirrorOnce(source, target); err != nil {
+				t.Error(err)
+			}
+			verifyRecords(t, target, 1, 2, 3)
+		}
 		if err := mirrorOnce(source, target); err != nil {
 			t.Error(err)
 		}
-		recordsWhole(t, target, 1, 2)
-		marks := repotest.FilesIn(t, be, "mirrored/")
-		unmarked := be.Clone()
-		repotest.Remove(t, unmarked, append(marks, repotest.FilesIn(t, be, repotest.LocksDir)...)...)
-		if err := mirrorOnce(source, unmarked); !errors.Is(err, mirror.ErrRefused) {
-			t.Errorf("without marks: %v", err)
+		verifyRecords(t, target, 1, 2)
+		notes := repotest.FilesIn(t, be, "mirrored/")
+		withoutNotes := be.Clone()
+		repotest.Remove(t, withoutNotes, append(notes, repotest.FilesIn(t, be, repotest.LocksDir)...)...)
+		if err := mirrorOnce(source, withoutNotes); !errors.Is(err, mirror.ErrRefused) {
+			t.Errorf("without mirror notes: %v", err)
 		}
 	})
 	if !maps.EqualFunc(pristine, repotest.Content(t, be), bytes.Equal) {

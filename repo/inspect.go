@@ -12,8 +12,8 @@ type Stats = inspect.Stats
 // DeviceStats is the part of Stats for one device.
 type DeviceStats = inspect.DeviceStats
 
-// Stats counts the snapshots in list, which has the order of Snapshots, and the
-// files of the repository. The index must have been loaded.
+// Stats counts the snapshots in list and the files of the repository. The list is
+// in the order of Snapshots. The index must have been loaded.
 func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	return inspect.Count(ctx, r.store, list)
 }
@@ -22,11 +22,17 @@ func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 type Share = inspect.Share
 
 // Shares returns the space that files take in the repository, the largest share
-// first. It groups the files by the result of name for their domain. Each chunk
-// counts once, for the oldest snapshot that has it, with its part of the stored
-// block. The index must have been loaded.
+// first. It groups the files by the result of name for their domain. If several
+// files share a chunk, only the first file in the oldest snapshot counts it. A chunk
+// takes a part of the stored bytes of its block. The index must have been loaded.
 func (r *Repo) Shares(ctx context.Context, list []*Snapshot, name func(domain string) string) ([]Share, error) {
 	return inspect.FindShares(ctx, r.store, list, name)
+}
+
+// UniqueSize returns the space that the files of a snapshot take in the repository,
+// and how much of it no other snapshot of list needs. The index must have been loaded.
+func (r *Repo) UniqueSize(ctx context.Context, s *Snapshot, list []*Snapshot) (unique, total int64, err error) {
+	return inspect.FindUnique(ctx, r.store, s, list)
 }
 
 // PackContent is the content of a pack, according to its header.

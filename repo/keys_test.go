@@ -63,9 +63,9 @@ func TestKeys(t *testing.T) {
 		t.Fatal(keys, err)
 	}
 	for _, k := range keys {
-		want := repo.KeyInfo{ID: first, Kind: repotest.SlotInfo.Kind, Label: repotest.SlotInfo.Label, Created: k.Created, Current: true}
+		want := repo.KeyInfo{ID: first, Kind: repotest.SlotInfo.Kind, Label: repotest.SlotInfo.Label, Created: k.Created, Current: true, Bound: true}
 		if k.ID == second {
-			want = repo.KeyInfo{ID: second, Kind: crypto.RecoverySlot, Label: "drawer", Created: k.Created}
+			want = repo.KeyInfo{ID: second, Kind: crypto.RecoverySlot, Label: "drawer", Created: k.Created, Bound: true}
 		}
 		if k != want || k.Created.IsZero() {
 			t.Errorf("got %+v, want %+v", k, want)
@@ -82,8 +82,11 @@ func TestKeys(t *testing.T) {
 	if _, err := r.RemoveKey(ctx, "xyz"); !errors.Is(err, repo.ErrNoKey) {
 		t.Errorf("no such key: got %v", err)
 	}
-	if id, err := r.RemoveKey(ctx, first.String()); err != nil || id != first {
-		t.Errorf("remove the key in use: %v, %v", id, err)
+	if _, err := r.RemoveOtherKey(ctx, first.String()); !errors.Is(err, repo.ErrKeyInUse) {
+		t.Errorf("the key in use: got %v", err)
+	}
+	if gone, err := r.RemoveKey(ctx, first.String()); err != nil || gone.ID != first || len(gone.Doubts)+len(gone.Copies) > 0 {
+		t.Errorf("remove the key in use: %+v, %v", gone, err)
 	}
 	if ok, err := opens(be, repotest.Secret); ok || err != nil {
 		t.Errorf("the removed key: %v, %v", ok, err)
@@ -117,7 +120,7 @@ func TestAmbiguousKey(t *testing.T) {
 		}
 	}
 	if ambiguous == 0 {
-		t.Fatal("no two keys alike")
+		t.Fatal("no two keys begin with the same digit")
 	}
 }
 
@@ -167,13 +170,13 @@ func TestChangePassword(t *testing.T) {
 	}
 }
 
-// keyRuns are the operations on keys. At any time Secret or after must open the
-// repository. When a run has reported success, after must open it, and gone must
-// not.
+// keyRuns are the operations on keys. At any time, Secret or newSecret must open the
+// repository. When a run has reported success, newSecret must open it, and oldSecret
+// must not.
 var keyRuns = map[string]struct {
-	run   func(ctx context.Context, r *repo.Repo) error
-	after []byte // a secret that opens the repository after success
-	gone  []byte // a secret that no longer opens it after success, or nil
+	run       func(ctx context.Context, r *repo.Repo) error
+	newSecret []byte // opens the repository after success
+	oldSecret []byte // does not open it after success; may be nil
 }{
 	"add": {func(ctx context.Context, r *repo.Repo) error {
 		_, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo)
@@ -204,7 +207,7 @@ func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 			ctx := context.Background()
 			base := repotest.New(t, 1)
 			if name == "remove" {
-				if _, err := repotest.MustOpen(t, base).AddKey(ctx, k.after, repotest.SlotInfo); err != nil {
+				if _, err := repotest.MustOpen(t, base).AddKey(ctx, k.newSecret, repotest.SlotInfo); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -220,7 +223,7 @@ func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				after, err := opens(be, k.after)
+				after, err := opens(be, k.newSecret)
 				switch {
 				case err != nil:
 					return err
@@ -228,12 +231,12 @@ func TestKeyOperationsSurviveFaultsAndCrashes(t *testing.T) {
 					return errors.New("nobody can open it")
 				case runErr == nil && !after:
 					return errors.New("success was reported, but the key does not open")
-				case runErr == nil && k.gone != nil && before:
+				case runErr == nil && k.oldSecret != nil && before:
 					return errors.New("success was reported, but the old key opens")
 				}
 				secret := repotest.Secret
 				if after {
-					secret = k.after
+					secret = k.newSecret
 				}
 				if err := repotest.VerifyWith(be, secret, 1); err != nil {
 					return err
@@ -261,11 +264,11 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 			ctx := context.Background()
 			base := repotest.New(t, 1)
 			stay := [][]byte{third}
-			if k.gone == nil {
+			if k.oldSecret == nil {
 				stay = append(stay, repotest.Secret)
 			}
 			if name == "remove" {
-				stay = append(stay, k.after)
+				stay = append(stay, k.newSecret)
 			}
 			for _, secret := range stay {
 				if _, err := repotest.MustOpen(t, base).AddKey(ctx, secret, repotest.SlotInfo); err != nil && !errors.Is(err, repo.ErrKeyExists) {
@@ -296,12 +299,12 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 					named = append(named, p.File)
 				}
 				if slices.Sort(named); !slices.Equal(named, bad) {
-					return fmt.Errorf("check names %v, torn are %v", named, bad)
+					return fmt.Errorf("check names %v, but %v are torn", named, bad)
 				}
 				return nil
 			}
 			crashes := func(be *memory.Backend) error {
-				bad := repotest.Misnamed(t, be)
+				bad := repotest.DamagedFiles(t, be)
 				torn += len(bad)
 				if err := judge(be, bad); err != nil {
 					return err
@@ -310,22 +313,22 @@ func TestKeyOperationsSurviveTornFiles(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if after, err := opens(be, k.after); !before && !after {
+				if after, err := opens(be, k.newSecret); !before && !after {
 					return fmt.Errorf("neither the old nor the new secret opens: %w", err)
 				}
-				if before { // otherwise the run had removed Secret
-					if err := run(be); err != nil && (k.gone != nil || !errors.Is(err, repo.ErrKeyExists)) {
-						return fmt.Errorf("the same again: %w", err)
+				if before { // otherwise the run has removed Secret
+					if err := run(be); err != nil && (k.oldSecret != nil || !errors.Is(err, repo.ErrKeyExists)) {
+						return fmt.Errorf("the next run: %w", err)
 					}
 				}
-				if ok, err := opens(be, k.after); !ok {
-					return fmt.Errorf("after the same again the new secret does not open: %w", err)
+				if ok, err := opens(be, k.newSecret); !ok {
+					return fmt.Errorf("after the next run the new secret does not open: %w", err)
 				}
-				if ok, err := opens(be, repotest.Secret); ok != (k.gone == nil) || err != nil {
-					return fmt.Errorf("after the same again the old secret opens: %v, %v", ok, err)
+				if ok, err := opens(be, repotest.Secret); ok != (k.oldSecret == nil) || err != nil {
+					return fmt.Errorf("after the next run the old secret opens: %v, %v", ok, err)
 				}
 				if err := judge(be, bad); err != nil {
-					return fmt.Errorf("after the same again: %w", err)
+					return fmt.Errorf("after the next run: %w", err)
 				}
 				for _, name := range bad {
 					r, err := repo.Open(ctx, be, third, repotest.SmallPacks(6))
@@ -361,9 +364,9 @@ func TestCreateSurvivesEveryFault(t *testing.T) {
 	})
 }
 
-// A key slot that cannot be read at the moment is not damaged. If it were
-// removed as damaged, nobody might be able to open the repository.
-func TestUnreadableKeyIsNotDamaged(t *testing.T) {
+// A key slot that cannot be read at the moment is listed with the reason. It does not
+// count as a key that opens, so the last key that does is not removed.
+func TestUnreadableKey(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t)
@@ -374,8 +377,12 @@ func TestUnreadableKeyIsNotDamaged(t *testing.T) {
 	}
 	key := currentKey(t, r)
 	store.SetPlan(fault.On(fault.ReadAt, repotest.KeysDir, fault.From(1, fault.ErrInjected)))
+	if keys, err := r.Keys(ctx); err != nil || len(keys) != 1 || !strings.Contains(keys[0].Damaged, fault.ErrInjected.Error()) {
+		t.Errorf("keys: got %+v, %v", keys, err)
+	}
+	store.SetPlan(fault.From(1, fault.ErrInjected))
 	if _, err := r.Keys(ctx); !errors.Is(err, fault.ErrInjected) {
-		t.Errorf("keys: got %v", err)
+		t.Errorf("keys of a store that does not answer: got %v", err)
 	}
 	if _, err := r.RemoveKey(ctx, key.String()); err == nil {
 		t.Error("the last key was removed")
@@ -418,6 +425,46 @@ func TestDamagedKeySlot(t *testing.T) {
 	}
 	if err := repotest.VerifyWith(be, repotest.OtherSecret, 1); err != nil {
 		t.Error(err)
+	}
+}
+
+// A slot of a newer version is no damage, and this program does not judge it.
+func TestNewerKeySlot(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := repotest.New(t, 1)
+	mine := repotest.KeysDir + currentKey(t, repotest.MustOpen(t, be)).String()
+	newer := repotest.PutNamed(t, be, repotest.KeysDir, []byte(`{"version":3,"kdf":"balloon","time":"long"}`))
+	r := repotest.MustOpen(t, be)
+	keys, err := r.Keys(ctx)
+	if err != nil || len(keys) != 2 {
+		t.Fatal(keys, err)
+	}
+	for _, k := range keys {
+		if k.Newer != (k.ID == newer) || k.Damaged != "" || k.Damage() != nil {
+			t.Errorf("got %+v", k)
+		}
+	}
+	if report, err := r.Check(ctx, repo.CheckOptions{}); err != nil || !report.Clean() || len(report.Problems) != 1 || report.Problems[0].File != repotest.KeysDir+newer.String() {
+		t.Errorf("check: %+v, %v", report, err)
+	}
+	if _, err := r.InspectKey(ctx, newer.String()); !errors.Is(err, repo.ErrUnsupported) || errors.Is(err, repo.ErrDamaged) {
+		t.Errorf("inspect: got %v", err)
+	}
+	// It may be good, but nothing proves that.
+	if _, err := r.RemoveKey(ctx, currentKey(t, r).String()); !errors.Is(err, repo.ErrUnprovenKeys) {
+		t.Errorf("remove the key in use: got %v", err)
+	}
+	if _, err := repo.Open(ctx, be, []byte("wrong"), repotest.SmallPacks(3)); !errors.Is(err, repo.ErrWrongPassword) || !errors.Is(err, repo.ErrUnsupported) {
+		t.Errorf("a wrong password: got %v", err)
+	}
+	without := be.Clone()
+	repotest.Remove(t, without, mine)
+	if _, err := repo.Open(ctx, without, repotest.Secret, repotest.SmallPacks(3)); !errors.Is(err, repo.ErrUnsupported) || errors.Is(err, repo.ErrDamaged) {
+		t.Errorf("without another key: got %v", err)
+	}
+	if gone, err := r.RemoveKey(ctx, newer.String()); err != nil || len(gone.Doubts) != 1 {
+		t.Errorf("remove the newer key: %+v, %v", gone, err)
 	}
 }
 
@@ -513,5 +560,82 @@ func TestWrongPasswordCostsADerivation(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if !errors.Is(err, repo.ErrWrongPassword) || after.TotalAlloc-before.TotalAlloc < uint64(opts.Cost.MemoryKiB)<<10 {
 		t.Errorf("a wrong password took %d bytes of memory: %v", after.TotalAlloc-before.TotalAlloc, err)
+	}
+}
+
+// The key slot that a secret opens comes from an exact copy, but none that was removed.
+func TestFetchKey(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	whole := repotest.New(t, 1)
+	second, err := repotest.MustOpen(t, whole).AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := repotest.KeysDir + currentKey(t, repotest.MustOpen(t, whole)).String()
+	other := repotest.KeysDir + second.String()
+	fetch := func(be backend.Backend, secret []byte, dryRun bool) (string, error) {
+		return repo.FetchKey(ctx, be, whole, secret, repotest.SmallPacks(5), dryRun)
+	}
+	flip := func(be *memory.Backend, name string) {
+		b := bytes.Clone(repotest.Content(t, be)[name])
+		b[len(b)/2] ^= 1
+		if err := be.Set(name, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		damage func(*memory.Backend)
+		want   string
+	}{
+		"all are missing": {func(be *memory.Backend) { repotest.Remove(t, be, first, other) }, first},
+		"all are damaged": {func(be *memory.Backend) { flip(be, first); flip(be, other) }, first},
+		"it is damaged":   {func(be *memory.Backend) { flip(be, first) }, first},
+		"no config, either": {func(be *memory.Backend) {
+			repotest.Remove(t, be, first, other, "config")
+			repotest.Remove(t, be, repotest.FilesIn(t, be, "configs/")...)
+		}, first},
+		"it was removed":               {func(be *memory.Backend) { repotest.Remove(t, be, first) }, ""},
+		"it was removed beside damage": {func(be *memory.Backend) { repotest.Remove(t, be, first); flip(be, other) }, first}, // nobody knows
+		"another one is damaged":       {func(be *memory.Backend) { flip(be, other) }, ""},
+		"nothing is wrong":             {func(*memory.Backend) {}, ""},
+	} {
+		base := whole.Clone()
+		c.damage(base)
+		if got, err := fetch(base, repotest.Secret, true); err != nil || got != c.want {
+			t.Errorf("%s: a dry run: %q, %v", name, got, err)
+		}
+		if c.want == "" {
+			continue
+		}
+		judge := func(be *memory.Backend, runErr error) error {
+			if runErr != nil {
+				if _, err := fetch(be, repotest.Secret, false); err != nil {
+					return err
+				}
+			}
+			if ok, err := opens(be, repotest.Secret); !ok || err != nil {
+				return fmt.Errorf("it does not open: %w", err)
+			}
+			return nil
+		}
+		do := func(be backend.Backend) error { _, err := fetch(be, repotest.Secret, false); return err }
+		repotest.EveryFault(t, repotest.Run{Base: base, Do: do, Least: 1, Want: 6}, judge)
+		repotest.EveryCrash(t, repotest.Run{Base: base, Do: do, Least: 1, Want: 4}, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
+	}
+	none := whole.Clone()
+	repotest.Remove(t, none, first, other)
+	if _, err := fetch(none, []byte("wrong"), false); !errors.Is(err, repo.ErrWrongPassword) {
+		t.Errorf("a wrong password: got %v", err)
+	}
+	foreign := memory.New()
+	if _, err := repo.Create(ctx, foreign, repotest.Secret, repotest.SlotInfo, repotest.SmallPacks(77)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := repo.FetchKey(ctx, none, foreign, repotest.Secret, repotest.SmallPacks(5), false); !errors.Is(err, repo.ErrOtherRepository) {
+		t.Errorf("from another repository: got %v", err)
+	}
+	if len(repotest.FilesIn(t, none, repotest.KeysDir)) > 0 {
+		t.Error("a key was stored")
 	}
 }

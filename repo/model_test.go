@@ -23,9 +23,10 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// model simulates several processes on several machines, which use two stores and
-// share one clock. It knows what the stores must contain. Its seed determines
-// everything except the names of files.
+// model simulates several processes on two or three hosts, which use two stores. All
+// hosts have the same name, and each has a clock of its own, which is wrong. The stores
+// have a clock that is wrong in another way, those of the hosts, or none. The model knows
+// what the stores must contain. Its seed determines everything except the names of files.
 //
 // A process is suspended while an operation on its store calls a function that
 // runs other processes. These may be suspended in the same way. So processes are
@@ -41,15 +42,34 @@ type model struct {
 	copying bool
 	running int // number of suspended processes, plus the one that runs
 
+	hosts []*modelHost
+	clock storeClock
+
 	mu  sync.Mutex // guards now, which goroutines of a process read
-	now time.Time
+	now time.Time  // the true time
 }
+
+// modelHost is a host. When it is restarted, its boot changes.
+type modelHost struct {
+	machine, boot string
+	ahead         time.Duration // of the true time
+	suspended     int           // processes of this host that are suspended
+}
+
+// storeClock is the clock that dates the files of the stores.
+type storeClock int
+
+const (
+	serverClock storeClock = iota // one clock
+	driveClock                    // a drive that moves from host to host; only one uses it at a time
+	noClock
+)
 
 // modelStore is a store and what must be in it.
 type modelStore struct {
 	be      *memory.Backend
-	want    map[int64]*wanted // snapshots, by the time of the backup
-	secrets [][]byte          // at least one of them opens the store
+	want    map[string]*wanted // snapshots, by keyOf
+	secrets [][]byte           // at least one of them opens the store
 }
 
 // certainty is what is known of a snapshot.
@@ -57,18 +77,20 @@ type certainty int
 
 const (
 	present certainty = iota // the snapshot exists
-	perhaps                  // a process that stored or forgot it has not finished, or was killed
+	perhaps                  // a process was to store or forget it, and has not finished or was killed
 	gone                     // the snapshot does not exist and cannot reappear
 )
 
 // wanted is a snapshot that must be restored unchanged.
 type wanted struct {
-	files   repotest.Files
-	state   certainty
-	touched int  // how often a process has begun to forget it
-	renewed int  // how often a process has begun to copy it, or failed to change its record
-	coming  bool // a process is copying it
-	notes   map[string]bool
+	files       repotest.Files
+	state       certainty
+	touched     int  // how often a process has begun to forget it
+	storedAgain int  // how often a process has begun to copy it, or failed to change its record
+	coming      bool // a process is copying it
+	notes       map[string]bool
+	// certified says that a certificate of it was stored.
+	certified bool
 }
 
 // modelProcess is a process's view of a store. The process may be suspended at
@@ -76,18 +98,40 @@ type wanted struct {
 type modelProcess struct {
 	*crash.Backend
 	m         *model
+	host      *modelHost
 	name      string
-	suspendAt int // number of the operation at which it is suspended; 0 for never
+	locks     map[string]bool // its lock files
+	suspendAt int             // number of the operation at which it is suspended; 0 for never
 	meanwhile func()
 	begun     time.Time
-	others    int // number of processes started up to this one
+	started   int // processes started so far when this one was, itself included; for a copy, also the one that reads the source
+
+	store *memory.Backend
 
 	mu sync.Mutex // held while the process is suspended
 	n  int
 }
 
-// operation counts an operation and suspends the process if it is number
-// suspendAt. Reads do not count, because several goroutines make them in any
+// now returns the time by the clock of the host.
+func (p *modelProcess) now() time.Time { return p.m.time().Add(p.host.ahead) }
+
+// owner describes the process.
+func (p *modelProcess) owner() *process.Identity {
+	return &process.Identity{Host: "raspberrypi", PID: p.started, Boot: p.host.boot, PIDNamespace: "pid:[4026531836]", Machine: p.host.machine}
+}
+
+// holdsLock returns an error if a process has removed the lock of this one.
+func (p *modelProcess) holdsLock() error {
+	for name := range p.locks {
+		if _, err := p.store.Stat(context.Background(), name); err != nil {
+			return fmt.Errorf("the lock of %s, which runs, was removed: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// operation counts an operation, and suspends the process at number suspendAt.
+// Reads do not count, because several goroutines make them in any
 // order.
 func (p *modelProcess) operation() {
 	p.mu.Lock()
@@ -101,11 +145,18 @@ func (p *modelProcess) wait() { p.mu.Lock(); defer p.mu.Unlock() }
 
 func (p *modelProcess) Put(ctx context.Context, name string, data []byte) error {
 	p.operation()
+	if p.m.clock == driveClock {
+		p.store.SetClock(p.now)
+	}
+	if strings.HasPrefix(name, repotest.LocksDir) {
+		p.locks[name] = true
+	}
 	return p.Backend.Put(ctx, name, data)
 }
 
 func (p *modelProcess) Delete(ctx context.Context, name string) error {
 	p.operation()
+	delete(p.locks, name)
 	return p.Backend.Delete(ctx, name)
 }
 
@@ -130,16 +181,30 @@ var _ backend.Backend = (*modelProcess)(nil)
 func (p *modelProcess) slept() bool { return p.m.time().Sub(p.begun) > lock.StaleAfter }
 
 // alone reports whether no other process has run since this one began.
-func (p *modelProcess) alone() bool { return p.m.started == p.others }
+func (p *modelProcess) alone() bool { return p.m.started == p.started }
 
 func newModel(seed uint64) (*model, error) {
 	m := &model{
 		rng: rand.New(rand.NewPCG(seed, 1)), count: map[string]int{},
 		now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC),
 	}
+	m.clock = storeClock(m.rng.IntN(3))
+	for i := range 2 + m.rng.IntN(2) {
+		m.hosts = append(m.hosts, &modelHost{machine: fmt.Sprint("machine ", i), boot: fmt.Sprint("boot 1 of ", i), ahead: m.skew()})
+	}
+	skew := m.skew()
 	for i := range m.stores {
-		s := &modelStore{be: memory.New(), want: map[int64]*wanted{}, secrets: [][]byte{repotest.Secret}}
-		if _, err := repo.Create(context.Background(), s.be, repotest.Secret, repotest.SlotInfo, m.options("maker")); err != nil {
+		be := memory.New()
+		switch m.clock {
+		case serverClock:
+			be.SetClock(func() time.Time { return m.time().Add(skew) })
+		case driveClock:
+			be.SetClock(m.time)
+		case noClock:
+			be.SetClock(func() time.Time { return time.Time{} })
+		}
+		s := &modelStore{be: be, want: map[string]*wanted{}, secrets: [][]byte{repotest.Secret}}
+		if _, err := repo.Create(context.Background(), s.be, repotest.Secret, repotest.SlotInfo, m.options(m.observer(s))); err != nil {
 			return nil, err
 		}
 		m.stores[i] = s
@@ -149,6 +214,23 @@ func newModel(seed uint64) (*model, error) {
 	}
 	return m, nil
 }
+
+// skew returns how much a clock is ahead.
+func (m *model) skew() time.Duration {
+	if m.chance(20) {
+		return 0
+	}
+	most := []time.Duration{time.Minute, 2 * time.Hour, 72 * time.Hour, 2 * 365 * 24 * time.Hour}[m.rng.IntN(4)]
+	return time.Duration(m.rng.Int64N(int64(2*most))) - most
+}
+
+// observer returns a process that never dies.
+func (m *model) observer(s *modelStore) *modelProcess {
+	return &modelProcess{m: m, host: m.hosts[0], name: "observer", started: m.started, begun: m.time(), store: s.be, locks: map[string]bool{}, Backend: crash.New(s.be, crash.Plan{})}
+}
+
+// keyOf names a snapshot in the model. Its time may be wrong.
+func keyOf(s *repo.Snapshot) string { return s.Device.SerialNumber }
 
 func (m *model) time() time.Time {
 	m.mu.Lock()
@@ -162,17 +244,18 @@ func (m *model) pass(d time.Duration) {
 	m.now = m.now.Add(d)
 }
 
-func (m *model) options(host string) repo.Options {
+func (m *model) options(p *modelProcess) repo.Options {
 	var seed [32]byte
 	for i := range seed {
 		seed[i] = byte(m.rng.Uint32())
 	}
 	opts := repotest.Options(0)
 	opts.Rand = repotest.Rand(seed)
-	opts.Now = m.time
+	begin := m.time()
+	opts.Now, opts.Owner = p.now, p.owner()
+	opts.Elapsed = func() time.Duration { return m.time().Sub(begin) }
 	opts.PackSize = 12 << 10
 	opts.Refresh = -1
-	opts.Owner = &process.Identity{Host: host, PID: 1}
 	return opts
 }
 
@@ -189,10 +272,11 @@ func (m *model) fail(err error) {
 	}
 }
 
-// process starts a process that may die or be suspended.
-func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess {
+// startProcess starts a process that may die or be suspended.
+func (m *model) startProcess(what string, s *modelStore, riskless bool) *modelProcess {
 	m.started++
-	p := &modelProcess{m: m, name: fmt.Sprintf("%s#%d", what, m.started), begun: m.time(), others: m.started}
+	p := m.observer(s)
+	p.name, p.host = fmt.Sprintf("%s#%d", what, m.started), m.chooseHost()
 	plan := crash.Plan{}
 	at := 1 + min(m.rng.IntN(60), m.rng.IntN(60)) // mostly small, since few processes make 60 operations
 	switch kind := m.rng.IntN(10); {
@@ -200,17 +284,33 @@ func (m *model) process(what string, s *modelStore, riskless bool) *modelProcess
 	case kind < 3:
 		plan = crash.Plan{At: at/2 + 1, Seed: m.rng.Uint64()}
 	case kind < 8 && m.running < 3:
-		p.suspendAt, p.meanwhile = at, m.meanwhile(p)
+		p.suspendAt, p.meanwhile = at, m.whileSuspended(p)
 	}
 	p.Backend = crash.New(s.be, plan)
 	return p
 }
 
-// meanwhile returns a function that runs while p is suspended: either briefly, or
-// for so long that the lock of p becomes stale.
-func (m *model) meanwhile(p *modelProcess) func() {
+// chooseHost returns the host of the next process, which may have been restarted before.
+func (m *model) chooseHost() *modelHost {
+	h := m.hosts[m.rng.IntN(len(m.hosts))]
+	for _, o := range m.hosts {
+		if m.clock == driveClock && o.suspended > 0 {
+			h = o // the drive is there
+		}
+	}
+	if h.suspended == 0 && m.chance(20) {
+		h.boot = fmt.Sprintf("boot %d of %s", m.started, h.machine)
+	}
+	return h
+}
+
+// whileSuspended returns the function that runs while p is suspended. The suspension is
+// either brief or so long that the lock of p becomes stale.
+func (m *model) whileSuspended(p *modelProcess) func() {
 	return func() {
 		m.count["suspended"]++
+		p.host.suspended++
+		defer func() { p.host.suspended-- }()
 		if m.chance(50) {
 			m.count["slept"]++
 			m.note("%s sleeps at operation %d", p.name, p.n)
@@ -222,6 +322,10 @@ func (m *model) meanwhile(p *modelProcess) func() {
 			m.step()
 		}
 		m.note("%s goes on", p.name)
+		if !p.slept() {
+			m.count["live locks"] += len(p.locks)
+			m.fail(p.holdsLock())
+		}
 	}
 }
 
@@ -260,8 +364,8 @@ func (m *model) step() {
 
 // run lets a process do one act and judges the result.
 func (m *model) run(a modelAct, s *modelStore) {
-	p := m.process(a.name, s, false)
-	m.note("%s on store %d, dies or is suspended at %d", p.name, slices.Index(m.stores[:], s), p.suspendAt)
+	p := m.startProcess(a.name, s, false)
+	m.note("%s on store %d, is suspended at operation %d", p.name, slices.Index(m.stores[:], s), p.suspendAt)
 	err := a.do(context.Background(), m, s, p)
 	m.note("%s: %v", p.name, err)
 	m.count[a.name]++
@@ -287,10 +391,10 @@ func (m *model) run(a modelAct, s *modelStore) {
 }
 
 // open opens a store with the password that works.
-func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, host string) (r *repo.Repo, err error) {
-	opts := m.options(host)
+func (m *model) open(ctx context.Context, s *modelStore, p *modelProcess) (r *repo.Repo, err error) {
+	opts := m.options(p)
 	for _, secret := range s.secrets {
-		if r, err = repo.Open(ctx, be, secret, opts); !errors.Is(err, repo.ErrWrongPassword) {
+		if r, err = repo.Open(ctx, p, secret, opts); !errors.Is(err, repo.ErrWrongPassword) {
 			break
 		}
 	}
@@ -302,10 +406,10 @@ func (m *model) open(ctx context.Context, s *modelStore, be backend.Backend, hos
 func (m *model) settle(s *modelStore, thorough bool) error {
 	ctx := context.Background()
 	s.secrets = slices.DeleteFunc(s.secrets, func(secret []byte) bool {
-		_, err := repo.Open(ctx, s.be, secret, m.options("judge"))
+		_, err := repo.Open(ctx, s.be, secret, m.options(m.observer(s)))
 		return errors.Is(err, repo.ErrWrongPassword)
 	})
-	r, err := m.open(ctx, s, s.be, "judge")
+	r, err := m.open(ctx, s, m.observer(s))
 	if err == nil {
 		err = r.LoadIndex(ctx)
 	}
@@ -314,11 +418,15 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 	}
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil || len(damaged) > 0 {
-		return fmt.Errorf("snapshots: %w %v", err, damaged)
+		return fmt.Errorf("snapshots: error %v, damaged %v", err, damaged)
 	}
-	there := map[int64]bool{}
+	certificates, bad, err := r.Certificates(ctx)
+	if err != nil || len(bad) > 0 {
+		return fmt.Errorf("certificates: error %v, damaged %v", err, bad)
+	}
+	there := map[string]bool{}
 	for _, snap := range list {
-		key := snap.Time.UnixNano()
+		key := keyOf(snap)
 		w := s.want[key]
 		switch {
 		case w == nil:
@@ -338,11 +446,14 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 		if err != nil {
 			return fmt.Errorf("snapshot %s of %v: %w", snap.ID.Short(), snap.Time, err)
 		}
+		if w.certified && len(repo.CertificatesOf(certificates, snap)) == 0 {
+			return fmt.Errorf("snapshot %s of %v has lost its certificates", snap.ID.Short(), snap.Time)
+		}
 		m.count["snapshots read"]++
 	}
 	for key, w := range s.want {
 		if w.state == present && !there[key] {
-			return fmt.Errorf("the snapshot of %v is lost", time.Unix(0, key).UTC())
+			return fmt.Errorf("the snapshot of process %s is lost", key)
 		}
 		if !there[key] {
 			delete(s.want, key) // no process can store another snapshot with this time
@@ -350,7 +461,7 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 	}
 	runs, bad, err := r.Unfinished(ctx)
 	if err != nil || len(bad) > 0 {
-		return fmt.Errorf("unfinished runs: %w %v", err, bad)
+		return fmt.Errorf("unfinished runs: error %v, damaged %v", err, bad)
 	}
 	m.count["unfinished runs read"] += len(runs)
 	opts := repo.CheckOptions{DryRun: true}
@@ -365,25 +476,14 @@ func (m *model) settle(s *modelStore, thorough bool) error {
 	return nil
 }
 
-// finish lets time pass and prunes everything. After that, the stores may contain
+// finish lets time pass and prunes both stores. After that, the stores may contain
 // nothing that processes left when they died.
 func (m *model) finish() error {
 	m.pass(30 * 24 * time.Hour)
 	for i, s := range m.stores {
-		r, err := m.open(context.Background(), s, s.be, "last")
+		r, err := m.lastPrune(s)
 		if err != nil {
 			return err
-		}
-		l, err := r.Lock(context.Background(), repo.LockPrune, "prune")
-		if err != nil {
-			return err
-		}
-		rep, err := r.Prune(context.Background(), repotest.NoWaste)
-		if err = errors.Join(err, l.Release()); err != nil {
-			return fmt.Errorf("the last prune: %w", err)
-		}
-		if len(rep.Waiting) > 0 || rep.PendingPacks > 0 {
-			return fmt.Errorf("the last prune waits: %+v", rep)
 		}
 		err = s.be.List(context.Background(), "", func(f backend.Info) error {
 			for _, dir := range []string{repotest.LocksDir, repotest.PrunesDir} {
@@ -394,6 +494,9 @@ func (m *model) finish() error {
 			return nil
 		})
 		if err == nil {
+			err = noOrphans(r)
+		}
+		if err == nil {
 			err = m.settle(s, true)
 		}
 		if err != nil {
@@ -403,8 +506,61 @@ func (m *model) finish() error {
 	return nil
 }
 
-// life runs one model to its end.
-func (m *model) life(steps int) error {
+// lastPrune prunes a store. It waits for locks of which no clock tells the age, as a prune
+// with --retry-lock does. No lock lasts for ever.
+func (m *model) lastPrune(s *modelStore) (*repo.Repo, error) {
+	ctx := context.Background()
+	p := m.observer(s)
+	p.host = m.chooseHost()
+	r, err := m.open(ctx, s, p)
+	if err != nil {
+		return nil, err
+	}
+	l, err := r.Lock(ctx, repo.LockPrune, "prune")
+	if errors.Is(err, repo.ErrLocked) {
+		m.count["waited for a lock"]++
+		m.pass(lock.StaleAfter + time.Second)
+		l, err = r.Lock(ctx, repo.LockPrune, "prune")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Locks(ctx); err != nil {
+		return nil, err
+	}
+	m.pass(lock.StaleAfter + time.Second)
+	opts := repotest.NoWaste
+	opts.AllowEmpty = true // the model knows that nothing was lost
+	rep, err := r.Prune(ctx, opts)
+	if err == nil {
+		_, err = r.RemoveLocks(ctx, repo.LeftBehind)
+	}
+	if err = errors.Join(err, l.Release()); err != nil {
+		return nil, fmt.Errorf("the last prune: %w", err)
+	}
+	if len(rep.Waiting) > 0 || rep.PendingPacks > 0 {
+		return nil, fmt.Errorf("the last prune waits: %+v", rep)
+	}
+	return r, nil
+}
+
+// noOrphans returns an error if certificates are of no snapshot.
+func noOrphans(r *repo.Repo) error {
+	list, _, err := r.Snapshots(context.Background())
+	if err != nil {
+		return err
+	}
+	certificates, _, err := r.Certificates(context.Background())
+	for _, c := range certificates {
+		if !slices.ContainsFunc(list, func(s *repo.Snapshot) bool { return s.Has(c.Snapshot) }) {
+			return fmt.Errorf("the certificate %s is of no snapshot", c.ID.Short())
+		}
+	}
+	return err
+}
+
+// runAll runs the model to its end.
+func (m *model) runAll(steps int) error {
 	for m.count["steps"] < steps {
 		m.step()
 		if m.failure != nil {
@@ -426,9 +582,9 @@ func (m *model) life(steps int) error {
 }
 
 // TestModel runs models whose processes interrupt, outlive and kill each other in
-// the same repository. By default it runs a few models, and with SNAP_TEST_MODEL
-// as many as fit into this time, such as "10m". With SNAP_TEST_MODEL_SEED it runs
-// only the model with this seed.
+// the same repository. By default it runs a few models. SNAP_TEST_MODEL is a time,
+// such as "10m", in which it runs as many as it can. With SNAP_TEST_MODEL_SEED it
+// runs only the model with this seed.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	lives, length := 6, time.Duration(0)
@@ -459,7 +615,7 @@ func TestModel(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.life(150); err != nil {
+		if err := m.runAll(150); err != nil {
 			t.Fatalf("SNAP_TEST_MODEL_SEED=%d: %v\n%s", seed, err, strings.Join(m.log[max(0, len(m.log)-60):], "\n"))
 		}
 		total["lives"]++
@@ -473,7 +629,7 @@ func TestModel(t *testing.T) {
 	for _, what := range slices.Sorted(maps.Keys(total)) {
 		t.Logf("%6d %s", total[what], what)
 	}
-	for _, what := range []string{"crashed", "slept", "lock lost", "store", "prune", "copy", "packs removed"} {
+	for _, what := range []string{"crashed", "slept", "lock lost", "store", "prune", "copy", "certificates stored", "packs removed"} {
 		if total[what] == 0 && !only && !testing.Short() {
 			t.Errorf("it never happened: %s", what)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
@@ -30,15 +31,16 @@ func modelActs() []modelAct {
 		{"check", 6, modelCheck},
 		{"read", 6, modelRead},
 		{"label", 10, modelLabel},
+		{"certify", 8, modelCertify},
 		{"key", 3, modelKey},
 		{"break off", 8, modelBreakOff},
 	}
 }
 
-// locked opens a store and locks it while do runs. It lists the snapshots before
+// withLock opens a store and locks it while fn runs. It lists the snapshots before
 // it loads the index, so that the index has their chunks.
-func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind repo.LockKind, do func(r *repo.Repo, list []*repo.Snapshot) error) (err error) {
-	r, err := m.open(ctx, s, p, p.name)
+func (m *model) withLock(ctx context.Context, s *modelStore, p *modelProcess, kind repo.LockKind, fn func(r *repo.Repo, list []*repo.Snapshot) error) (err error) {
+	r, err := m.open(ctx, s, p)
 	if err != nil {
 		return err
 	}
@@ -54,11 +56,11 @@ func (m *model) locked(ctx context.Context, s *modelStore, p *modelProcess, kind
 	if err := r.LoadIndex(ctx); err != nil {
 		return err
 	}
-	return do(r, list)
+	return fn(r, list)
 }
 
-// some picks a snapshot, or returns nil if there are none.
-func some(list []*repo.Snapshot, n uint32) *repo.Snapshot {
+// pick picks a snapshot, or returns nil if there are none.
+func pick(list []*repo.Snapshot, n uint32) *repo.Snapshot {
 	if len(list) == 0 {
 		return nil
 	}
@@ -69,12 +71,13 @@ func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess
 	which := m.rng.IntN(len(m.devices))
 	d := m.devices[which]
 	d.Next(m.started)
-	m.pass(time.Nanosecond) // so that no two snapshots have the same time
-	rec := &repo.Snapshot{Time: m.time(), Complete: true, Device: repo.Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", which), Name: fmt.Sprint("device ", which)}}
+	rec := &repo.Snapshot{Time: p.now(), Complete: true, Device: repo.Device{
+		UDID: fmt.Sprintf("00008110-00000000000000%02d", which), Name: fmt.Sprint("device ", which), SerialNumber: fmt.Sprint(p.started),
+	}}
 	w := &wanted{files: d.Files(), state: perhaps, notes: map[string]bool{"": true}}
-	s.want[rec.Time.UnixNano()] = w
+	s.want[keyOf(rec)] = w
 	orphan := m.chance(10)
-	err := m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
+	err := m.withLock(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
 		var parent *repo.Snapshot
 		for _, o := range list {
 			if repo.SameDevice(o.Device.UDID, rec.Device.UDID) && !orphan {
@@ -86,12 +89,12 @@ func modelStoreDay(ctx context.Context, m *model, s *modelStore, p *modelProcess
 		}
 		return repotest.StoreSnapshot(ctx, r, w.files, rec, parent)
 	})
-	w.stored(err)
+	w.recordStored(err)
 	return err
 }
 
-// stored records whether storing the snapshot succeeded.
-func (w *wanted) stored(err error) {
+// recordStored records whether storing the snapshot succeeded.
+func (w *wanted) recordStored(err error) {
 	if err == nil && w.touched == 0 {
 		w.state = present
 	}
@@ -99,13 +102,13 @@ func (w *wanted) stored(err error) {
 
 func modelForget(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n, k := m.rng.Uint32(), 1+m.rng.IntN(3)
-	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
+	return m.withLock(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) < 3 {
 			return nil
 		}
 		var going []*repo.Snapshot
 		for i := range k {
-			going = append(going, some(list, n+uint32(i)))
+			going = append(going, pick(list, n+uint32(i)))
 		}
 		return m.forget(ctx, s, r, going)
 	})
@@ -113,16 +116,17 @@ func modelForget(ctx context.Context, m *model, s *modelStore, p *modelProcess) 
 
 func (m *model) forget(ctx context.Context, s *modelStore, r *repo.Repo, going []*repo.Snapshot) error {
 	var ids []repo.FileID
-	renewed := map[*wanted]int{}
+	storedAgain := map[*wanted]int{}
 	for _, o := range going {
 		ids = append(ids, o.ID)
-		w := s.want[o.Time.UnixNano()]
+		w := s.want[keyOf(o)]
 		if w != nil && w.state != gone {
 			w.state = perhaps
 			w.touched++
+			w.certified = false
 		}
 		if w != nil {
-			renewed[w] = w.renewed
+			storedAgain[w] = w.storedAgain
 		}
 	}
 	if err := r.Forget(ctx, ids...); err != nil {
@@ -130,7 +134,7 @@ func (m *model) forget(ctx context.Context, s *modelStore, r *repo.Repo, going [
 	}
 	for _, o := range going {
 		// If it was copied or its record changed meanwhile, it may still exist.
-		if w := s.want[o.Time.UnixNano()]; w != nil && !w.coming && renewed[w] == w.renewed {
+		if w := s.want[keyOf(o)]; w != nil && !w.coming && storedAgain[w] == w.storedAgain {
 			w.state = gone
 		}
 	}
@@ -139,13 +143,13 @@ func (m *model) forget(ctx context.Context, s *modelStore, r *repo.Repo, going [
 
 func modelPolicy(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	policy := keep.Policy{Last: 1, Daily: 3, Weekly: 2, Monthly: 2}
-	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
-		going := forgettable(list, policy, m.time())
+	return m.withLock(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
+		going := forgettable(list, policy, p.now())
 		return m.forget(ctx, s, r, going)
 	})
 }
 
-// forgettable returns the snapshots that a policy does not keep, device by device.
+// forgettable returns the snapshots that a policy does not keep, grouped by device.
 func forgettable(list []*repo.Snapshot, policy keep.Policy, now time.Time) []*repo.Snapshot {
 	byDevice := map[string][]*repo.Snapshot{}
 	var order []string
@@ -159,8 +163,8 @@ func forgettable(list []*repo.Snapshot, policy keep.Policy, now time.Time) []*re
 	for _, udid := range order {
 		var judged []keep.Snapshot
 		for _, s := range byDevice[udid] {
-			lost := !s.Complete && s.Lost != nil && s.Lost.Complete
-			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Lost: lost, Pinned: s.Pin != nil})
+			lost := !s.Complete && s.Lost != nil && s.Lost.WasComplete
+			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Lost: lost, Pinned: s.Pin != nil, Misdated: s.Misdated})
 		}
 		for i, v := range policy.Apply(judged, now, time.UTC) {
 			if !v.Keep {
@@ -179,7 +183,7 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	if m.chance(10) {
 		opts.MaxRepack = int64(m.rng.IntN(60 << 10))
 	}
-	r, err := m.open(ctx, s, p, p.name)
+	r, err := m.open(ctx, s, p)
 	if err != nil {
 		return err
 	}
@@ -193,14 +197,18 @@ func modelPrune(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 		m.count["blocks rebased"] += rep.Rebased
 		m.count["prunes that wait"] += min(1, len(rep.Waiting))
 	}
+	if errors.Is(err, repo.ErrNoSnapshots) {
+		m.count["prunes refused"]++
+		err = nil
+	}
 	return errors.Join(err, l.Release())
 }
 
-// modelCheck returns an error if a check finds anything, whatever other
-// processes do meanwhile.
+// modelCheck checks a store. The check must find nothing, whatever other processes
+// do meanwhile, unless this one slept.
 func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	opts := repo.CheckOptions{ReadData: float64(m.rng.IntN(3)) / 2, Seed: m.rng.Uint64()}
-	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, _ []*repo.Snapshot) error {
+	return m.withLock(ctx, s, p, repo.LockRead, func(r *repo.Repo, _ []*repo.Snapshot) error {
 		report, err := r.Check(ctx, opts)
 		if err == nil && !report.Clean() && !p.slept() {
 			err = fmt.Errorf("check finds %+v", report)
@@ -209,16 +217,16 @@ func modelCheck(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	})
 }
 
-// modelRead returns an error if a snapshot cannot be read to its end, whatever
-// other processes do meanwhile.
+// modelRead reads a snapshot. It must be able to read all of it, whatever other
+// processes do meanwhile.
 func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n := m.rng.Uint32()
-	return m.locked(ctx, s, p, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
+	return m.withLock(ctx, s, p, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) == 0 {
 			return nil
 		}
-		o := some(list, n)
-		w := s.want[o.Time.UnixNano()]
+		o := pick(list, n)
+		w := s.want[keyOf(o)]
 		if w == nil {
 			return fmt.Errorf("a snapshot of %v that no process stored", o.Time)
 		}
@@ -232,12 +240,12 @@ func modelRead(ctx context.Context, m *model, s *modelStore, p *modelProcess) er
 
 func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	n, note := m.rng.Uint32(), p.name
-	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
+	return m.withLock(ctx, s, p, repo.LockWrite, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) == 0 {
 			return nil
 		}
-		o := some(list, n)
-		w := s.want[o.Time.UnixNano()]
+		o := pick(list, n)
+		w := s.want[keyOf(o)]
 		before := maps.Clone(w.notes)
 		w.notes[note] = true
 		_, err := r.ChangeSnapshot(ctx, o, repo.Labels{Note: note})
@@ -249,7 +257,7 @@ func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 		case err != nil && !errors.Is(err, repo.ErrChanged):
 			// The process may have died after it stored the new record and
 			// before it removed the old one.
-			if w.renewed++; w.state == gone {
+			if w.storedAgain++; w.state == gone {
 				w.state = perhaps
 			}
 		}
@@ -257,8 +265,26 @@ func modelLabel(ctx context.Context, m *model, s *modelStore, p *modelProcess) e
 	})
 }
 
+func modelCertify(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
+	n := m.rng.Uint32()
+	return m.withLock(ctx, s, p, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
+		if len(list) == 0 {
+			return nil
+		}
+		o := pick(list, n)
+		w := s.want[keyOf(o)]
+		touched := w.touched
+		_, err := repotest.Certify(ctx, r, o)
+		if err == nil && w.state == present && w.touched == touched {
+			w.certified = true
+			m.count["certificates stored"]++
+		}
+		return err
+	})
+}
+
 func modelKey(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
-	r, err := m.open(ctx, s, p, p.name)
+	r, err := m.open(ctx, s, p)
 	if err != nil {
 		return err
 	}
@@ -272,22 +298,22 @@ func modelKey(ctx context.Context, m *model, s *modelStore, p *modelProcess) err
 	return err
 }
 
-// modelBreakOff stores an unfinished backup, as if a device was unplugged. Or it
-// removes one, as a backup does that continues it.
+// modelBreakOff stores an unfinished backup, as if a device had been unplugged. Or
+// it removes one, as the backup that continues it would.
 func modelBreakOff(ctx context.Context, m *model, s *modelStore, p *modelProcess) error {
 	if s != m.stores[0] {
 		return nil
 	}
-	goOn := m.chance(40)
+	remove := m.chance(40)
 	d := m.devices[m.rng.IntN(len(m.devices))]
 	d.Next(m.started)
 	f := d.Files()
-	return m.locked(ctx, s, p, repo.LockWrite, func(r *repo.Repo, _ []*repo.Snapshot) error {
+	return m.withLock(ctx, s, p, repo.LockWrite, func(r *repo.Repo, _ []*repo.Snapshot) error {
 		runs, _, err := r.Unfinished(ctx)
 		if err != nil {
 			return err
 		}
-		if len(runs) > 0 && goOn {
+		if len(runs) > 0 && remove {
 			return r.RemoveUnfinished(ctx, runs[0])
 		}
 		u, err := r.NewUnfinished(repo.UnfinishedBackup, "00008110-0000000000000000")
@@ -323,28 +349,30 @@ func modelCopy(ctx context.Context, m *model, _ *modelStore, p *modelProcess) er
 	m.copying = true
 	defer func() { m.copying = false }()
 	n := m.rng.Uint32()
-	source := m.process("copy from", from, true)
-	p.others++
-	return m.locked(ctx, from, source, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
+	source := m.startProcess("copy from", from, true)
+	source.host = p.host
+	p.started++
+	return m.withLock(ctx, from, source, repo.LockRead, func(r *repo.Repo, list []*repo.Snapshot) error {
 		if len(list) == 0 {
 			return nil
 		}
 		at := int(n) % len(list)
 		list = list[at:min(len(list), at+2)]
 		for _, o := range list {
-			key := o.Time.UnixNano()
+			key := keyOf(o)
 			if to.want[key] == nil || to.want[key].state == gone {
 				to.want[key] = &wanted{files: from.want[key].files, state: perhaps, notes: map[string]bool{}}
 			}
 			to.want[key].notes[o.Note] = true
 			to.want[key].coming = true
-			to.want[key].renewed++
+			to.want[key].storedAgain++
 			defer func() { to.want[key].coming = false }()
 		}
-		return m.locked(ctx, to, p, repo.LockWrite, func(t *repo.Repo, _ []*repo.Snapshot) error {
+		return m.withLock(ctx, to, p, repo.LockWrite, func(t *repo.Repo, _ []*repo.Snapshot) error {
 			rep, err := r.CopyTo(ctx, t, list, repo.CopyOptions{})
 			for _, line := range rep.Snapshots {
-				w := to.want[line.Time.UnixNano()]
+				at := slices.IndexFunc(list, func(o *repo.Snapshot) bool { return o.ID == line.Snapshot })
+				w := to.want[keyOf(list[at])]
 				if line.Outcome == repo.CopyDone && w.touched == 0 {
 					w.state = present
 				}

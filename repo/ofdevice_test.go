@@ -7,8 +7,8 @@ import (
 	"github.com/snap-backup/snap/repo"
 )
 
-// The rules by which a name selects the snapshots of a device are those for
-// connected devices: see TestFind of package device.
+// The rules by which a name selects the snapshots of a device also select a connected
+// device: see TestFind of package device.
 func TestOfDevice(t *testing.T) {
 	t.Parallel()
 	var list []*repo.Snapshot

@@ -15,7 +15,7 @@ func TestSnapshotRecord(t *testing.T) {
 	r := repotest.Create(t, memory.New())
 	w := r.NewWriter(ctx)
 	if err := w.Commit(ctx, &repo.Snapshot{Problems: []string{strings.Repeat("x", 1<<20)}}); err == nil {
-		t.Error("a record was written that no reader would take")
+		t.Error("a record that readers refuse was written")
 	}
 	if err := w.Close(); err != nil {
 		t.Error(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/heal"
 	"github.com/snap-backup/snap/repo/internal/repair"
 	"github.com/snap-backup/snap/repo/parity"
@@ -46,6 +47,18 @@ func (r *Repo) RepairPacks(ctx context.Context, opts RepairOptions) (*PackRepair
 	return repair.Packs(ctx, r.store, opts)
 }
 
+// ConfigRepair says what RepairConfig found and did, or would do.
+type ConfigRepair = access.ConfigRepair
+
+// RepairConfig makes config and its copy those that the key of this repository has
+// opened. A damaged config is removed only after a good copy was stored and read back.
+// Other files in configs/, which the key does not open or which are older, are removed.
+//
+// The caller holds a lock of kind LockExclusive, except for a dry run.
+func (r *Repo) RepairConfig(ctx context.Context, opts RepairOptions) (*ConfigRepair, error) {
+	return repair.Config(ctx, r.store, opts)
+}
+
 // SnapshotRepairOptions are the options of RepairSnapshots.
 type SnapshotRepairOptions = repair.SnapshotRepairOptions
 
@@ -57,11 +70,12 @@ type RepairedSnapshot = repair.RepairedSnapshot
 
 // RepairSnapshots replaces every snapshot that cannot be restored completely by a
 // new version without the lost files. The new version lists the lost files
-// separately. Files that an earlier repair marked as lost and that are complete now
-// are in it again. The old record is removed once the new one is durable.
+// separately. Files that an earlier repair marked as lost are in the new version
+// again if they are complete now. The old record is removed once the new one is
+// durable. Certificates that are damaged are removed.
 //
-// It reads all packs. The caller holds a lock of kind LockExclusive, except for a
-// dry run.
+// RepairSnapshots reads all packs. The caller holds a lock of kind LockExclusive,
+// except for a dry run.
 func (r *Repo) RepairSnapshots(ctx context.Context, opts SnapshotRepairOptions) (*SnapshotRepair, error) {
 	return repair.Snapshots(ctx, r.store, opts)
 }
@@ -73,9 +87,9 @@ type HealOptions = heal.Options
 type HealReport = heal.Report
 
 // HealFromMirror heals the repository from an exact copy, which has the same keys.
-// It reads all files here and replaces damaged ones. Then it fetches the packs with
-// content that snapshots need and this repository lacks. It verifies the hash of
-// every file that it fetches.
+// It reads all files here and replaces damaged ones. Then it fetches what is missing
+// here: packs that snapshots or unfinished backups need, certificates, and snapshots
+// if the options ask for them. It verifies the hash of every file that it fetches.
 //
 // The caller holds a lock of kind LockExclusive, except for a dry run.
 func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts HealOptions) (*HealReport, error) {
@@ -86,13 +100,13 @@ func (r *Repo) HealFromMirror(ctx context.Context, from backend.Backend, opts He
 type ContentReport = heal.ContentReport
 
 // HealFromContent takes content that is missing here from another repository, which
-// may have other keys. It searches the snapshots of the same devices there. In
-// their files it looks for the missing chunks, both among the chunks as stored there
-// and among those into which this repository would cut the files. HealFromContent begins with RepairPacks, so that
-// damaged chunks count as missing.
+// may have other keys. It searches the snapshots of the same devices there. It
+// looks for the missing chunks in their files, both as the other repository has cut
+// them and as this one would cut them. HealFromContent begins with RepairPacks, so
+// that damaged chunks count as missing.
 //
-// It cannot restore lost parts of trees: tree nodes name chunks by this
-// repository's key, so only a mirror has them.
+// It cannot restore lost parts of trees: tree nodes contain chunk IDs, which
+// depend on this repository's key, so only a mirror has the same nodes.
 //
 // The other repository's index must have been loaded. The caller holds a lock of
 // kind LockExclusive here, except for a dry run.
@@ -101,9 +115,24 @@ func (r *Repo) HealFromContent(ctx context.Context, other *Repo, opts RepairOpti
 }
 
 // HealFromParity rebuilds damaged and missing files from parity, as far as
-// possible. The caller holds a lock of kind LockExclusive, except for a dry run.
+// possible, and repairs config. The caller holds a lock of kind LockExclusive, except for a dry run.
 func (r *Repo) HealFromParity(ctx context.Context, opts RepairOptions) (*parity.HealReport, error) {
 	return heal.FromParity(ctx, r.store, opts)
+}
+
+// HealKeys rebuilds damaged key slots from parity. It needs no key, so it can be called
+// before Open, and no lock: a rebuilt file has the hash that is its name. It returns the
+// names of the files.
+func HealKeys(ctx context.Context, be backend.Backend, dryRun bool) ([]string, error) {
+	return parity.HealKeys(ctx, be, dryRun)
+}
+
+// FetchKey fetches the key slot that a secret opens from an exact copy, if the repository
+// has no good slot or a damaged one of the same name: a slot that is missing beside good
+// ones was removed. It returns the name of the slot, or "" if there is none to fetch. It
+// needs no lock: the file has the hash that is its name.
+func FetchKey(ctx context.Context, be, from backend.Backend, secret []byte, opts Options, dryRun bool) (string, error) {
+	return access.FetchSlot(ctx, be, from, secret, opts, dryRun)
 }
 
 // RefreshParity makes parity for files that have none yet, and makes it again for

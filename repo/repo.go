@@ -2,6 +2,7 @@
 // deduplicated, compressed, sealed and immutable files.
 //
 //	config          format version, features, and sealed settings
+//	configs/ID      a copy of config
 //	keys/ID         key slots: the master key sealed under a password
 //	packs/xx/ID     sealed blocks of chunks (package pack)
 //	index/ID        which chunks are in which packs (package index)
@@ -13,6 +14,7 @@
 //	reserve         room that a prune of a full store needs
 //	checks/ID       when each pack was last checked
 //	parity/ID       parity for packs and records (package parity)
+//	certificates/ID what snapshots were found to be worth as device backups
 //	healing/NAME    a good file that is about to replace a damaged one
 //
 // Every file but config is named by the BLAKE3-256 of its bytes. Files appear
@@ -30,10 +32,12 @@ package repo
 import (
 	"context"
 
+	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/access"
+	"github.com/snap-backup/snap/repo/internal/configs"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
@@ -57,7 +61,8 @@ func Create(ctx context.Context, be backend.Backend, secret []byte, info crypto.
 }
 
 // Open opens the repository in a backend with a password, key file or recovery
-// key. It reads config and keys only; LoadIndex reads the index.
+// key. It reads config and keys only; LoadIndex reads the index. If config is damaged or
+// missing, Open uses a copy that the key opens, and ConfigDamage returns the damage.
 func Open(ctx context.Context, be backend.Backend, secret []byte, opts Options) (*Repo, error) {
 	s, err := access.Open(ctx, be, secret, opts)
 	if err != nil {
@@ -76,6 +81,26 @@ type Config = store.Config
 // Config returns the repository's settings.
 func (r *Repo) Config() Config { return r.store.Config }
 
+// ConfigDamage returns what is wrong with the file config, if Open has used a copy of
+// it; otherwise nil. RepairConfig puts the copy in its place.
+func (r *Repo) ConfigDamage() error { return r.store.ConfigDamage }
+
+// ConfigJudgement says what can be told about config without a key.
+type ConfigJudgement = configs.Judgement
+
+// The states of config.
+const (
+	ConfigGood    = configs.Good
+	ConfigDamaged = configs.Damaged
+	ConfigUnknown = configs.Unknown
+)
+
+// JudgeConfig says without a key whether config is good. The error means that the store
+// failed.
+func JudgeConfig(ctx context.Context, be backend.Backend) (*ConfigJudgement, error) {
+	return configs.Judge(ctx, be)
+}
+
 // CheckConfig reads the config of a repository without a key. It fails with
 // ErrNotFound if there is none, ErrUnsupported if this program is too old for it,
 // and ErrDamaged if it is damaged.
@@ -88,19 +113,25 @@ type FileID = layout.FileID
 
 // LoadIndex reads all index files. Nothing else may use the Repo meanwhile.
 //
-// If index files are damaged, LoadIndex reads the headers of the packs that no
-// index file lists, and IndexDamage reports the damaged files. LoadIndex leaves out
-// packs that do not exist, so that a backup with their chunks stores these again. A
-// backup also stores the chunks of packs on prune lists again, although they can be
-// read.
+// If packs are in no good index file, LoadIndex reads their headers, and IndexDamage
+// reports damaged and missing index files. LoadIndex leaves out packs that do not exist,
+// so that a backup stores their chunks again. A backup also stores the chunks of packs on
+// prune lists again, although they can be read, and those of packs that have another size
+// than they should. If index files are missing and none is damaged, it stores again what
+// these listed.
 func (r *Repo) LoadIndex(ctx context.Context) error {
 	return r.store.LoadIndex(ctx)
 }
 
-// IndexDamage returns the index files that LoadIndex found damaged, and the packs
-// that are missing.
-func (r *Repo) IndexDamage() []error {
-	return r.store.IndexDamage()
+// IndexDamage returns the index files that LoadIndex found damaged, and the packs that
+// are missing or have another size than they should. If one of the snapshots needs a pack
+// that no index file lists, it also returns that an index file is missing.
+func (r *Repo) IndexDamage(snapshots ...*Snapshot) []error {
+	roots := make([]chunk.ID, len(snapshots))
+	for i, s := range snapshots {
+		roots[i] = s.Root
+	}
+	return r.store.IndexDamage(roots...)
 }
 
 // Index returns the index that LoadIndex has read.
@@ -112,9 +143,9 @@ func (r *Repo) Free(ctx context.Context) (int64, error) {
 	return r.store.Free(ctx)
 }
 
-// MakeReserve makes a reserve if there is none, or if it is smaller than 256 KiB
-// plus the size of all index files, at least 512 KiB and at most 128 MiB. If there
-// is no room, which does no harm, the error satisfies backend.IsNoSpace.
+// MakeReserve makes a reserve if there is none or it is too small. A reserve needs
+// 256 KiB plus the size of all index files, but at least 512 KiB and at most 128 MiB.
+// If there is no room, the error satisfies backend.IsNoSpace; this does no harm.
 func (r *Repo) MakeReserve(ctx context.Context) error {
 	return r.store.MakeReserve(ctx)
 }
@@ -139,11 +170,34 @@ func (r *Repo) AddKey(ctx context.Context, secret []byte, info crypto.SlotInfo) 
 	return access.AddKey(ctx, r.store, secret, info)
 }
 
-// RemoveKey removes the key slot whose ID begins with prefix, unless no other slot
-// is good. A person who has a copy of the slot, or has opened the repository with
-// it before, can still open the repository.
-func (r *Repo) RemoveKey(ctx context.Context, prefix string) (FileID, error) {
-	return access.RemoveKey(ctx, r.store, prefix)
+// RemovedKey says what RemoveKey has removed, and what it has proven.
+type RemovedKey = access.RemovedKey
+
+// RemoveKey removes the key slot whose ID begins with prefix, and other files that the
+// same secret opens. It fails with ErrLastKey if no other slot is good, and with
+// ErrUnprovenKeys if that is not known. The result says whether it is proven that the
+// secret no longer opens the repository. A person who has a copy of the slot, or has
+// opened the repository with it before, can still open the repository.
+func (r *Repo) RemoveKey(ctx context.Context, prefix string) (*RemovedKey, error) {
+	return access.RemoveKey(ctx, r.store, prefix, true)
+}
+
+// RemoveOtherKey is like RemoveKey, but fails with ErrKeyInUse if the secret that opened
+// the repository would not open it any more.
+func (r *Repo) RemoveOtherKey(ctx context.Context, prefix string) (*RemovedKey, error) {
+	return access.RemoveKey(ctx, r.store, prefix, false)
+}
+
+// KeyRenewal is a key slot that was replaced by one of the newest version.
+type KeyRenewal = access.Renewal
+
+// RenewKey replaces the key slot that opened the repository by one of the newest version
+// for the same secret, if it is of an older version. It returns nil if it is not. The
+// caller holds a lock. An error does no harm: the old slot still opens the repository. Only
+// ErrNoKey means that the key was removed after it opened the repository; it does not come
+// back.
+func (r *Repo) RenewKey(ctx context.Context) (*KeyRenewal, error) {
+	return access.RenewSlot(ctx, r.store)
 }
 
 // ChangePassword replaces the key slot that opened the repository by one that opens

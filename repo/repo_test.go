@@ -15,9 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// testFiles returns the files of a day: mostly small texts, some noise, a file
-// larger than every threshold, and an empty file. Most files are the same on
-// other days.
+// testFiles returns the files of a day: mostly small texts, 1.5 MB of noise, a
+// database, and an empty file. Most files are the same on other days.
 func testFiles(day int) repotest.Files {
 	f := repotest.Files{"Info.plist": fmt.Appendf(nil, "info of day %d", day), "empty": nil}
 	for i := range 40 {
@@ -84,7 +83,7 @@ func TestStoreAndRestore(t *testing.T) {
 	second := mustStore(t, r, 2)
 	third := mustStore(t, repotest.MustOpen(t, be), 3)
 	if second.StoredBytes > first.StoredBytes/3 || third.StoredBytes > first.StoredBytes/3 {
-		t.Errorf("days cost %d, %d and %d bytes: nothing was shared", first.StoredBytes, second.StoredBytes, third.StoredBytes)
+		t.Errorf("days cost %d, %d and %d bytes: nothing was deduplicated", first.StoredBytes, second.StoredBytes, third.StoredBytes)
 	}
 	verify(t, be, 1, 2, 3)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// All bytes of content packs except pack headers are attributed to a device.
+// All bytes of content packs, except pack headers, are part of a share.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -42,6 +42,6 @@ func TestShares(t *testing.T) {
 		t.Errorf("%+v, want %d files of %d bytes", shares, len(repotest.Day(3)), bytes)
 	}
 	if sum.StoredBytes > st.ContentBytes || sum.StoredBytes < st.ContentBytes*9/10 {
-		t.Errorf("%d bytes of %d are attributed", sum.StoredBytes, st.ContentBytes)
+		t.Errorf("the shares have %d bytes of %d", sum.StoredBytes, st.ContentBytes)
 	}
 }

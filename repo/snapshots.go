@@ -2,12 +2,48 @@ package repo
 
 import (
 	"context"
+	"time"
 
+	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/record"
 )
 
 // Snapshot is the record of one backup.
 type Snapshot = record.Snapshot
+
+// Finding is one thing that was found in a backup.
+type Finding = record.Finding
+
+// Consequence says what a finding means for a backup.
+type Consequence = record.Consequence
+
+// The consequences of a finding.
+const (
+	Remark     = record.Remark
+	Damage     = record.Damage
+	Incomplete = record.Incomplete
+)
+
+// MaxFindingNames bounds how many names a finding in a snapshot's record has.
+const MaxFindingNames = record.MaxFindingNames
+
+// BackupTime chooses the time of a backup: the first possible one of the times that the
+// backup states, otherwise the time at which it was stored; see record.BackupTime.
+func BackupTime(stored time.Time, stated ...time.Time) (t time.Time, note string) {
+	return record.BackupTime(stored, stated...)
+}
+
+// ErrTag says that a text cannot be a tag.
+var ErrTag = record.ErrTag
+
+// MaxTags is the largest number of tags of a snapshot.
+const MaxTags = record.MaxTags
+
+// CheckTag returns ErrTag if a text must not become a tag of a snapshot.
+func CheckTag(tag string) error { return record.CheckTag(tag) }
+
+// MoreNames reports whether findings have more names than a record holds.
+func MoreNames(findings []Finding) bool { return record.MoreNames(findings) }
 
 // Origin names the snapshot in another repository from which a snapshot was copied.
 // For a copy of a copy, it names the original snapshot.
@@ -54,8 +90,11 @@ func (r *Repo) FindSnapshot(ctx context.Context, spec string) (*Snapshot, error)
 // meanwhile. In the other order, a snapshot that was stored after the index was
 // read would look damaged.
 //
+// damaged has an error for each record that cannot be read and that a spec, such as
+// "latest", may mean.
+//
 // To be safe from a prune, lock the repository first.
-func (r *Repo) FindIndexed(ctx context.Context, specs ...string) ([]*Snapshot, error) {
+func (r *Repo) FindIndexed(ctx context.Context, specs ...string) (found []*Snapshot, damaged []error, err error) {
 	return record.FindIndexed(ctx, r.store, specs...)
 }
 
@@ -76,6 +115,9 @@ func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 func OfDevice(list []*Snapshot, device string) ([]*Snapshot, error) {
 	return record.OfDevice(list, device)
 }
+
+// ByDevice groups snapshots by device, in the order of the devices' names.
+func ByDevice(list []*Snapshot) [][]*Snapshot { return record.ByDevice(list) }
 
 // SameDevice reports whether two UDIDs name one device.
 func SameDevice(a, b string) bool {
@@ -99,10 +141,10 @@ func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (
 	return record.ChangeLabels(ctx, r.store, s, labels)
 }
 
-// Forget removes snapshots. The next Prune removes the data that only they needed.
-// It is no error if a snapshot does not exist any more.
+// Forget removes snapshots, then their certificates. The next Prune removes the data
+// that only they needed. It is no error if a snapshot does not exist any more.
 func (r *Repo) Forget(ctx context.Context, ids ...FileID) error {
-	return record.Forget(ctx, r.store, ids...)
+	return certificate.Forget(ctx, r.store, ids...)
 }
 
 // Lost lists files of a snapshot that the repository has lost, as marked by

@@ -26,8 +26,8 @@ func TestEveryJobSurvivesEverything(t *testing.T) {
 	}
 }
 
-// Files that no snapshot needs can be damaged, too. Check names them if they
-// contain something of value, and no snapshot is affected.
+// Files that no snapshot needs can be damaged, too. Then no snapshot is affected.
+// Check names those damaged files that contain something of value.
 func TestRotOfEveryRecord(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -27,35 +27,35 @@ type work struct {
 }
 
 // TestYears stores three devices every day, and forgets and prunes every week. It
-// simulates nine weeks. With SNAP_TEST_ALL it simulates a year, and with
-// SNAP_TEST_HUGE three times three years, each time with other content.
+// simulates nine weeks, or a year with SNAP_TEST_ALL. With SNAP_TEST_HUGE it runs three
+// times, each time for three years and with other content.
 func TestYears(t *testing.T) {
 	t.Parallel()
-	days, lives := 63, uint64(1)
+	days, runs := 63, uint64(1)
 	switch {
 	case os.Getenv("SNAP_TEST_HUGE") != "":
-		days, lives = 3*365, 3
+		days, runs = 3*365, 3
 	case faultpoint.All():
 		days = 365
 	case testing.Short():
 		days = 14
 	}
-	for life := range lives {
-		t.Run(fmt.Sprint("life ", life), func(t *testing.T) { testYears(t, days, life) })
+	for run := range runs {
+		t.Run(fmt.Sprint("run ", run), func(t *testing.T) { testYears(t, days, run) })
 	}
 }
 
-// At the end testYears verifies that every kept snapshot can be restored, that no
+// testYears verifies at the end that every kept snapshot can be restored, that no
 // chain is too long, that the store is hardly larger than a fresh one with the
 // same snapshots, and that the last days need about as much work as those in the
 // middle.
-func testYears(t *testing.T, length int, life uint64) {
+func testYears(t *testing.T, length int, run uint64) {
 	ctx := context.Background()
 	y := &yearsRig{now: time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC), want: map[string]repotest.Files{}}
 	y.opts = repotest.Options(1)
 	y.opts.Now, y.opts.PackSize, y.opts.Refresh = func() time.Time { return y.now }, 256<<10, -1
 	for i := range 3 {
-		y.devices = append(y.devices, yearsDiary(uint64(i)+100*life))
+		y.devices = append(y.devices, yearsDiary(uint64(i)+100*run))
 	}
 	be, fresh := memory.New(), memory.New()
 	for _, be := range []*memory.Backend{be, fresh} {
@@ -66,18 +66,18 @@ func testYears(t *testing.T, length int, life uint64) {
 	var days []work
 	most := 0 // the largest number of files at any time
 	for n := range length {
-		w, err := y.day(ctx, be, n)
+		w, err := y.runDay(ctx, be, n)
 		if err != nil {
 			t.Fatalf("day %d: %v", n, err)
 		}
 		days = append(days, w)
 		if n%7 == 6 {
-			rep, err := y.week(ctx, be)
+			rep, err := y.runWeek(ctx, be)
 			if err != nil {
 				t.Fatalf("prune of day %d: %v", n, err)
 			}
 			if n%91 == 90 {
-				t.Logf("day %d: %d bytes in packs: %d in use, %d of them for others alone; %d blocks rebased", n, rep.PackBytes, rep.UsedBytes, rep.BaseBytes, rep.Rebased)
+				t.Logf("day %d: %d bytes in packs, %d in use, %d of them only as bases; %d blocks rebased", n, rep.PackBytes, rep.UsedBytes, rep.BaseBytes, rep.Rebased)
 			}
 			most = max(most, len(repotest.Content(t, be)))
 		}
@@ -106,14 +106,14 @@ func testYears(t *testing.T, length int, life uint64) {
 	}
 	ratio := float64(repotest.Size(t, be, "")) / float64(repotest.Size(t, fresh, ""))
 	t.Logf("%d snapshots in %d bytes, %.3f times a fresh repository of them; at most %d files", len(list), repotest.Size(t, be, ""), ratio, most)
-	for name, be := range map[string]*memory.Backend{"this one": be, "a fresh one": fresh} {
+	for name, be := range map[string]*memory.Backend{"this repository": be, "a fresh repository": fresh} {
 		headers := 0
 		for file, b := range repotest.Content(t, be) {
 			if repotest.Folder(file) == "packs" {
 				headers += int(binary.LittleEndian.Uint32(b[len(b)-4:]))
 			}
 		}
-		t.Logf("of %s, index files have %d bytes and pack headers %d", name, repotest.Size(t, be, repotest.IndexDir), headers)
+		t.Logf("in %s, index files have %d bytes and pack headers %d", name, repotest.Size(t, be, repotest.IndexDir), headers)
 	}
 	if ratio > 1.3 {
 		t.Errorf("%.3f times the size of a fresh repository", ratio)
@@ -125,7 +125,7 @@ func testYears(t *testing.T, length int, life uint64) {
 	t.Logf("a day of the second third takes %+v, of the last one %+v", second, third)
 	// In the first year the number of snapshots grows every month.
 	if length > 365 && (third.operations > second.operations*5/4 || third.bytes > second.bytes*5/4) {
-		t.Error("days take more and more")
+		t.Error("the last days take more work than earlier ones")
 	}
 }
 
@@ -139,15 +139,15 @@ type yearsRig struct {
 
 func yearsKey(s *repo.Snapshot) string { return s.Device.UDID + s.Time.String() }
 
-// day changes all devices and stores them.
-func (y *yearsRig) day(ctx context.Context, be *memory.Backend, n int) (w work, err error) {
+// runDay changes all devices and stores them.
+func (y *yearsRig) runDay(ctx context.Context, be *memory.Backend, n int) (w work, err error) {
 	counted := fault.New(be, func(c fault.Call) fault.Action {
 		w.operations++
 		w.bytes += int64(c.Size)
 		return fault.Action{}
 	})
 	for i, d := range y.devices {
-		use(d, n)
+		useDevice(d, n)
 		s := &repo.Snapshot{Time: y.now, Complete: true, Device: repo.Device{UDID: fmt.Sprintf("00008110-00000000000000%02d", i), Name: "device"}}
 		y.want[yearsKey(s)] = d.Files()
 		err = errors.Join(err, y.store(ctx, counted, s, y.want[yearsKey(s)]))
@@ -175,8 +175,8 @@ func (y *yearsRig) store(ctx context.Context, be backend.Backend, s *repo.Snapsh
 	return repotest.StoreSnapshot(ctx, r, f, s, parent)
 }
 
-// week forgets snapshots by a common policy, and prunes.
-func (y *yearsRig) week(ctx context.Context, be *memory.Backend) (*repo.PruneReport, error) {
+// runWeek forgets snapshots by a common policy, and prunes.
+func (y *yearsRig) runWeek(ctx context.Context, be *memory.Backend) (*repo.PruneReport, error) {
 	r, err := repo.Open(ctx, be, repotest.Secret, y.opts)
 	if err != nil {
 		return nil, err
@@ -218,8 +218,8 @@ func yearsDiary(which uint64) *repotest.Diary {
 	return d
 }
 
-// use changes a device without making it larger.
-func use(d *repotest.Diary, day int) {
+// useDevice changes a device without making it larger.
+func useDevice(d *repotest.Diary, day int) {
 	rng := rand.New(rand.NewPCG(uint64(day), d.Rng.Uint64()))
 	for range 3 {
 		copy(d.DB[100+rng.IntN(len(d.DB)-300):], d.Text(150))

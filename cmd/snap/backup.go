@@ -53,12 +53,19 @@ func (a *app) backupCommand() *cobra.Command {
 snapshot. DEVICE is a UDID, a name, or the beginning of either. It may be omitted
 if only one device is connected. Several devices are backed up at the same time.
 
-A device sends what changed since its last snapshot, even if that was imported
-from a folder. Since iOS 16 it asks for its passcode each time: enter it on the
+A device sends what changed since its last snapshot, even if that snapshot was
+imported from a folder. Since iOS 16 it asks for its passcode each time: enter it on the
 device.
 
 A backup that is interrupted, by Ctrl-C, a pulled cable or a power cut, makes no
-snapshot. What was received is kept, and the next backup continues from there.
+snapshot. What was received is kept, and the next backup continues from there. For a
+device that never finishes its backup, --allow-incomplete also makes a snapshot of
+what was received. It displaces no other snapshot, and the exit code stays that of
+the failure.
+
+A backup that lacks files which the device lists is stored, "snap snapshots" shows
+it with a "!", and the exit code is 3. The next backup continues from the last
+complete snapshot.
 
 snap can deduplicate encrypted backups only if it knows the backup password. It
 tries the passwords that the repository keeps ("snap device password set"), and one
@@ -98,14 +105,10 @@ and none was right, it is stored in the same way, and the exit code is 20.`,
 			defer release()
 			defer a.updateParity(cmd, r)
 			a.removeStale(ctx)
-			given, err := source.given(ctx, a)
-			if err != nil {
+			if opt.Passwords, err = source.toTry(ctx, a); err != nil {
 				return err
 			}
-			defer clear(given)
-			if given != nil {
-				opt.Passwords = [][]byte{given}
-			}
+			defer clearAll(opt.Passwords)
 			opt.KeepPassword = source.keep
 			opt.Workers = max(1, runtime.GOMAXPROCS(0)/len(entries))
 			h, err := a.newHost(m, r, host)
@@ -120,9 +123,11 @@ and none was right, it is stored in the same way, and the exit code is 20.`,
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
 	f.BoolVar(&all, "all", false, "back up all connected devices")
 	f.BoolVar(&opt.Full, "full", false, "have the device send all files, not only changed ones")
-	f.StringArrayVar(&opt.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
+	f.BoolVar(&opt.IgnoreSpace, "ignore-space", false, "go on even if a device asks for more space than the repository has; devices may overestimate what they will send")
+	f.BoolVar(&opt.AllowIncomplete, "allow-incomplete", false, "also store what a device has sent if its backup breaks off or is damaged, and mark the snapshot")
+	f.Var(newTags{&opt.Tags, false}, "tag", "`tag` the snapshots (can be repeated)")
 	f.StringVar(&host, "host", "", "`name` of this computer in the snapshot")
-	f.StringVar(&checkpoint, "checkpoint", "256M", "save a checkpoint each time this `size` was received; a power cut loses at most this much")
+	f.StringVar(&checkpoint, "checkpoint", "256M", "save a checkpoint whenever this `size` has been received; a power cut loses at most this much")
 	f.StringVar(&opt.SpoolDir, "spool-dir", "", "`folder` for encrypted files that wait for their keys (default: in the user's cache folder)")
 	f.StringVar(&limit, "spool-limit", bytesFlag(receive.DefaultSpoolLimit), "largest `size` of the spool folder, such as 500M or 64G")
 	return cmd
@@ -181,11 +186,14 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 	if err := a.takeLock(ctx, r, repo.LockWrite, what); err != nil {
 		return nil, nil, err
 	}
-	if err := r.LoadIndex(ctx); err != nil {
+	list, _, err := r.SnapshotsIndexed(ctx)
+	if err != nil {
 		a.releaseLock()
 		return nil, nil, err
 	}
-	a.warnOfIndex(r)
+	a.warnOfIndex(r, list...)
+	a.warnOfFuture(list)
+	a.warnOfMirror(ctx, a.store)
 	return r, a.releaseLock, nil
 }
 
@@ -203,8 +211,12 @@ func (a *app) backupAll(ctx context.Context, h host.Host, entries []device.Entry
 			own.Progress, own.Ask = view.storing, a.askForBackup(board)
 			res, err := h.Backup(ctx, e, own, view)
 			view.done()
-			if err == nil && errors.Is(res.Locked, keybag.ErrWrongPassword) {
+			switch {
+			case err != nil:
+			case errors.Is(res.Locked, keybag.ErrWrongPassword):
 				err = storedLocked{res.Snapshot}
+			case res.Snapshot.Damaged():
+				err = storedDamaged(res.Snapshot)
 			}
 			results[i], errs[i] = a.backupOutcome(view, e, res, err), err
 		})
@@ -240,7 +252,7 @@ func (e storedLocked) Error() string {
 }
 
 func (e storedLocked) Hint() string {
-	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup decrypts these files, too", e.s.Device.UDID)
+	return fmt.Sprintf("nothing is lost: run \"snap device password set %s\" with the right password, and the next backup is stored decrypted", e.s.Device.UDID)
 }
 
 // backupOutcome returns the outcome of one device's backup. Without --json it also
@@ -266,7 +278,7 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err
 		if errors.Is(err, context.Canceled) {
 			err = stoppedBackup{out.Kept}
 		}
-		code, hint := classify(err)
+		code, hint := classify(a.command, err)
 		out.Error = &jsonError{err.Error(), code, hint}
 		if !a.json {
 			v.board.say(func() { a.printError(errors.New(named(v.name, v.udid, err.Error())), code, hint) })
@@ -298,22 +310,23 @@ func named(name, udid, text string) string {
 
 func (a *app) describeBackup(w io.Writer, res *host.BackupResult) {
 	s := res.Snapshot
+	if a.quiet {
+		w = io.Discard
+	}
 	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
 	fmt.Fprintf(w, "          %s, %s; received %s, %s; added %s\n",
 		plural(res.Import.Files, "file"), bytesText(res.Import.Bytes), plural(res.Files, "file"), bytesText(res.Bytes), bytesText(s.StoredBytes))
 	for _, p := range res.Problems {
 		a.warn("%s", named(s.Device.Name, s.Device.UDID, p))
 	}
-	for _, p := range s.Problems {
-		a.warn("%s", named(s.Device.Name, s.Device.UDID, p))
-	}
+	a.describeFindings(s.Device.Name, res.Import.Findings)
 	if errors.Is(res.Locked, keybag.ErrWrongPassword) {
 		return // reported as an error
 	}
 	if res.Locked != nil {
-		a.remark("          stored locked: %s; store the backup password with \"snap device password set %s\", so that later backups are deduplicated",
-			clean(res.Locked.Error()), s.Device.UDID)
+		a.sayLocked("snapshot %s is stored locked: %s; store the backup password with \"snap device password set %s\", so that later backups are deduplicated",
+			s.ID.Short(), res.Locked, s.Device.UDID)
 		return
 	}
-	a.describeReport(s.Device.Name, res.Import)
+	a.describeReport(res.Import)
 }

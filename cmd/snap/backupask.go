@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
-	"golang.org/x/term"
 )
 
 // askForBackup returns a function that asks for a device's backup password during
 // backups. It returns nil if standard input is not a terminal, or with --json.
 func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.AskReason) ([]byte, error) {
-	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || a.json {
+	if !a.canAsk() {
 		return nil
 	}
 	return func(ctx context.Context, info *device.Info, why host.AskReason) ([]byte, error) {
@@ -26,7 +24,7 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.As
 		b.quiet.Store(true)
 		defer b.quiet.Store(false)
 		name := clean(info.Name)
-		prompt := fmt.Sprintf("backup password of %s (empty: store it locked): ", name)
+		prompt := fmt.Sprintf("backup password of %s (empty: store the backup locked): ", name)
 		b.say(func() {
 			switch why {
 			case host.PasswordDoubted:
@@ -40,6 +38,6 @@ func (a *app) askForBackup(b *board) func(context.Context, *device.Info, host.As
 		if errors.Is(err, errNoPassword) {
 			return nil, nil
 		}
-		return password, err
+		return oldText(password, err)
 	}
 }

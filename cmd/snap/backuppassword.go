@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync/atomic"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 )
 
 // backupPassword says where the backup password of a device comes from. The backup
@@ -36,17 +34,27 @@ func (p *backupPassword) register(cmd *cobra.Command) {
 
 // given returns the password from the flags or the environment, or nil if there is
 // none.
-func (p *backupPassword) given(ctx context.Context, a *app) ([]byte, error) {
+func (p *backupPassword) given(ctx context.Context, a *app) (*typed, error) {
 	switch {
 	case p.file != "":
-		return readPasswordFile(p.file)
+		return a.readPasswordFile(p.file)
 	case p.command != "":
 		return a.runCommand(ctx, p.command)
 	}
-	if pw := os.Getenv("SNAP_BACKUP_PASSWORD"); pw != "" {
-		return []byte(pw), nil
+	return fromVariable("SNAP_BACKUP_PASSWORD")
+}
+
+// toTry returns the passwords to try, from the flags or the environment, or nil if
+// there is none.
+func (p *backupPassword) toTry(ctx context.Context, a *app) ([][]byte, error) {
+	t, err := p.given(ctx, a)
+	if err != nil || t == nil {
+		return nil, err
 	}
-	return nil, nil
+	if list := t.tries(); len(list) > 0 {
+		return list, nil
+	}
+	return nil, t.bad
 }
 
 // wrongBackupPassword says that no known password opens a backup.
@@ -64,7 +72,7 @@ type unlocker struct {
 	a      *app
 	r      *repo.Repo
 	source backupPassword
-	given  []byte
+	given  [][]byte
 	// allowDamaged allows damaged backups. Those that cannot be decrypted are stored
 	// locked.
 	allowDamaged bool
@@ -75,7 +83,7 @@ func (a *app) newUnlocker(ctx context.Context, r *repo.Repo, source backupPasswo
 	u := &unlocker{a: a, r: r, source: source, keys: map[[32]byte]*keybag.Keys{}}
 	var err error
 	if !source.opaque {
-		u.given, err = source.given(ctx, a)
+		u.given, err = source.toTry(ctx, a)
 	}
 	return u, err
 }
@@ -85,14 +93,14 @@ func (u *unlocker) close() {
 	for _, k := range u.keys {
 		k.Destroy()
 	}
-	clear(u.given)
+	clearAll(u.given)
 }
 
 // unlock opens an encrypted backup with the given password, one that the repository
 // keeps, or one from a prompt. If there is no password, it returns nil and the backup
-// stays locked.
+// stays locked. A backup without a manifest has nothing to open.
 func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
-	if !b.Encrypted() || u.source.opaque {
+	if !b.Encrypted() || u.source.opaque || b.Layout() == mobilesync.LayoutUnknown {
 		return nil
 	}
 	bag := sha256.Sum256(b.KeyBag())
@@ -107,14 +115,12 @@ func (u *unlocker) unlock(ctx context.Context, b *mobilesync.Backup) error {
 		}
 		return err
 	}
-	wrong := false
-	if u.given != nil {
-		err := try(u.given)
-		if !errors.Is(err, keybag.ErrWrongPassword) {
-			return u.finish(ctx, b, u.given, err)
+	for _, pw := range u.given {
+		if err := try(pw); !errors.Is(err, keybag.ErrWrongPassword) {
+			return u.finish(ctx, b, pw, err)
 		}
-		wrong = true
 	}
+	wrong := u.given != nil
 	kept, err := u.r.DevicePasswords(ctx, device.UDID)
 	if err != nil {
 		return err
@@ -147,34 +153,35 @@ func clearPasswords(list []repo.DevicePassword) {
 // ask prompts for the password. An empty answer leaves the backup locked.
 func (u *unlocker) ask(ctx context.Context, b *mobilesync.Backup, kept bool, try func([]byte) error) error {
 	name := b.Device().Name
-	if f, ok := u.a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) || u.a.json {
+	if !u.a.canAsk() {
 		if kept {
 			return wrongBackupPassword{name}
 		}
 		return nil
 	}
 	for range 3 {
-		password, err := u.a.ask(ctx, fmt.Sprintf("backup password of %s (empty: store it locked): ", clean(name)), oldBackupPassword)
+		password, err := u.a.ask(ctx, fmt.Sprintf("backup password of %s (empty: store the backup locked): ", clean(name)), oldBackupPassword)
 		if errors.Is(err, errNoPassword) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		err = try(password)
-		if !errors.Is(err, keybag.ErrWrongPassword) {
-			err = u.finish(ctx, b, password, err)
-			clear(password)
-			return err
+		for _, pw := range password.tries() {
+			if err := try(pw); !errors.Is(err, keybag.ErrWrongPassword) {
+				err = u.finish(ctx, b, pw, err)
+				password.clear()
+				return err
+			}
 		}
-		clear(password)
+		password.clear()
 		u.a.warn("this is not the backup password of %s", clean(name))
 	}
 	return wrongBackupPassword{name}
 }
 
 // finish stores a password in the repository if it opened the backup (err is nil) and
-// the flags say so.
+// --keep-backup-password is given.
 func (u *unlocker) finish(ctx context.Context, b *mobilesync.Backup, password []byte, err error) error {
 	if err == nil && u.source.keep {
 		err = u.r.KeepDevicePassword(ctx, b.Device().UDID, password)
@@ -222,11 +229,16 @@ var rawTexts = map[ingest.RawReason]string{
 	ingest.RawLength:      "of a length that encrypted files cannot have",
 	ingest.RawPadding:     "with a truncated or damaged end",
 	ingest.RawDifferent:   "that differ when re-encrypted",
+	ingest.RawDecrypted:   "that a program has decrypted",
 }
 
 // describeRaw prints how many files of an unlocked backup were stored encrypted.
 func (a *app) describeRaw(res *ingest.Result) {
 	for _, reason := range slices.Sorted(maps.Keys(res.Raw)) {
-		a.remark("          note: %s %s, stored encrypted", plural(res.Raw[reason], "file"), rawTexts[reason])
+		what := "stored encrypted"
+		if reason == ingest.RawDecrypted {
+			what = "stored as they are"
+		}
+		a.remark("          note: %s %s, %s", plural(res.Raw[reason], "file"), rawTexts[reason], what)
 	}
 }

@@ -43,7 +43,7 @@ func TestBackupPasswordPrompt(t *testing.T) {
 			}
 			shown := ""
 			for _, word := range test.typed {
-				shown += readUntil(t, user, "(empty: store it locked): ")
+				shown += readUntil(t, user, "(empty: store the backup locked): ")
 				answer(t, user, program, word)
 			}
 			_ = cmd.Wait()
@@ -84,7 +84,7 @@ func TestDeviceBackupPasswordPrompt(t *testing.T) {
 	l := s.lab(lab.Options{Seed: 3, Encrypt: synthetic.EncryptAll, Password: "pears"})
 	device := l.Devices()[0]
 	const (
-		first  = "(empty: store it locked): "
+		first  = "(empty: store the backup locked): "
 		second = "(repeat it if it was changed on the device): "
 	)
 	type reply struct{ prompt, text string }

@@ -159,8 +159,8 @@ func (b *breaks) ids() (out []string) {
 // breakage is how a backup is interrupted.
 type breakage struct {
 	how  string      // cut, kill, interrupt or full
-	step faults.Step // step to interrupt at; if empty, after a part of the bytes
-	part float64
+	step faults.Step // step to interrupt at; empty to interrupt after a part of the bytes
+	part float64     // that part, between 0 and 1
 }
 
 func (k breakage) String() string {
@@ -200,6 +200,7 @@ func (b *breaks) play(k breakage, full bool) (again int64) {
 	if k.step != "" {
 		at = string(k.step)
 	} else {
+		// Besides these files, both sides send manifests and messages: about 600 KiB.
 		at = "@" + strconv.FormatInt(1+int64(k.part*float64(needed+600<<10)), 10)
 	}
 	switch {
@@ -306,8 +307,8 @@ var backupSteps = []faults.Step{faults.StepBegin, faults.StepStatus, faults.Step
 	faults.StepFolders, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving,
 	faults.StepRemove, faults.StepFinished, faults.StepVerify, faults.StepResponse}
 
-// breakages returns the breakages to play: a cut, a kill and Ctrl-C at each step, and
-// each of them after a part of the bytes. It returns all with SNAP_TEST_BREAKS or
+// breakages returns the breakages to play: a cut, a kill and Ctrl-C, each at every step
+// and after a random part of the bytes. It returns all with SNAP_TEST_BREAKS or
 // SNAP_TEST_ALL, otherwise a sample.
 func breakages(t *testing.T, rng *rand.Rand) []breakage {
 	var all []breakage
@@ -333,11 +334,12 @@ var breakHows = []string{"interrupt", "cut", "kill"}
 // playAll plays breakages, alternately of full and of incremental backups. Then it
 // plays random ones for the rest of the given time.
 func (b *breaks) playAll(list []breakage, lasts time.Duration, rng *rand.Rand) {
-	// The device may send some bytes again. After a cut or Ctrl-C: none of the
-	// received ones. After a kill: those received since the last checkpoint, or in an
-	// encrypted backup those not yet in the repository. After an interruption within
-	// a batch: also those that it wrote to a socket and that nobody read. On a full
-	// disk: all.
+	// The device may send these bytes again:
+	//   - after a cut or Ctrl-C, no received bytes;
+	//   - after a kill, the bytes received since the last checkpoint, or, in an
+	//     encrypted backup, those not yet in the repository;
+	//   - after an interruption within a batch, also the bytes that were on their way;
+	//   - on a full disk, all bytes.
 	const killed, underWay = 1500 << 10, 4 << 20
 	b.t.Helper()
 	most := map[string]int64{}
@@ -396,11 +398,7 @@ func TestBrokenBackups(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	both := []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll}
-	if testing.Short() {
-		both = encryptions(t)
-	}
-	for _, encrypt := range both {
+	for _, encrypt := range encryptions(t) {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
 			t.Parallel()
 			rng := faultpoint.Rand(t)

@@ -12,3 +12,6 @@ func notPrivate(info fs.FileInfo) string {
 	}
 	return ""
 }
+
+// readableByAll reports nothing, since modes do not say who can read a file.
+func readableByAll(string, fs.FileInfo) bool { return false }

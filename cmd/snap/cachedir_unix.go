@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -22,4 +23,28 @@ func notPrivate(info fs.FileInfo) string {
 		return fmt.Sprintf("has mode %04o, not 0700", perm)
 	}
 	return ""
+}
+
+// readableByAll reports whether every user of the computer can read an open file: its
+// mode allows it, and so do all folders above it.
+func readableByAll(name string, info fs.FileInfo) bool {
+	if !info.Mode().IsRegular() || info.Mode()&0o004 == 0 {
+		return false
+	}
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return false
+	}
+	if name, err = filepath.EvalSymlinks(name); err != nil {
+		return false
+	}
+	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode()&0o001 == 0 {
+			return false
+		}
+		if dir == filepath.Dir(dir) {
+			return true
+		}
+	}
 }

@@ -52,9 +52,37 @@ func TestCacheDirWithoutHome(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("%q, %v, want %q", dir, err, tt.want)
 			}
-			if _, hint := classify(err); !strings.Contains(hint, "XDG_CACHE_HOME") {
+			if _, hint := classify("", err); !strings.Contains(hint, "XDG_CACHE_HOME") {
 				t.Errorf("hint %q", hint)
 			}
 		})
+	}
+}
+
+// TestReadableByAll checks that only a file that others can reach counts as readable.
+func TestReadableByAll(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "snap-readable")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "password")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		file, dir os.FileMode
+		want      bool
+	}{{0o644, 0o755, true}, {0o600, 0o755, false}, {0o640, 0o755, false}, {0o644, 0o700, false}, {0o604, 0o711, true}} {
+		if err := errors.Join(os.Chmod(file, test.file), os.Chmod(dir, test.dir)); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readableByAll(file, info); got != test.want {
+			t.Errorf("file %v in a folder %v: %v", test.file, test.dir, got)
+		}
 	}
 }

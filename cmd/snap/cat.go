@@ -8,9 +8,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// errNoFile says that no file of the repository has a given ID.
+var errNoFile = errors.New("no such file in the repository")
+
 func (a *app) catCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "cat config | snapshot ID | index ID | pack ID | key ID",
+		Use:   "cat config | snapshot ID | certificate ID | index ID | pack ID | key ID",
 		Short: "Print a file of the repository as JSON",
 		Long: `Prints the content of a file of the repository as JSON. docs/format.md explains the
 fields. An ID may be abbreviated; a snapshot may also be "latest".`,
@@ -30,6 +33,8 @@ fields. An ID may be abbreviated; a snapshot may also be "latest".`,
 				v = r.Config()
 			case "snapshot":
 				v, err = r.FindSnapshot(ctx, argv[1])
+			case "certificate":
+				v, err = r.FindCertificate(ctx, argv[1])
 			case "index":
 				v, err = r.InspectIndex(ctx, argv[1])
 			case "pack":
@@ -37,10 +42,10 @@ fields. An ID may be abbreviated; a snapshot may also be "latest".`,
 			case "key":
 				v, err = r.InspectKey(ctx, argv[1])
 			default:
-				return usageError{fmt.Errorf("%q is not config, snapshot, index, pack or key", argv[0])}
+				return usageError{fmt.Errorf("%q is not config, snapshot, certificate, index, pack or key", argv[0])}
 			}
 			if errors.Is(err, repo.ErrNoSnapshot) && argv[0] != "snapshot" {
-				return fmt.Errorf("no %s has an ID that begins with %q", argv[0], argv[1])
+				return fmt.Errorf("%w: no %s has an ID that begins with %q", errNoFile, argv[0], argv[1])
 			}
 			if err != nil {
 				return err

@@ -7,11 +7,8 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
-	"time"
 
-	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/spf13/cobra"
 )
 
@@ -29,52 +26,50 @@ func (t *copyTarget) register(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("to-password-file", "to-password-command", "to-key-file")
 }
 
-// secret returns the secret that opens the target, from flags, SNAP_TO_PASSWORD or
+// secret returns the secrets that may open the target, from flags, SNAP_TO_PASSWORD or
 // a prompt.
-func (t *copyTarget) secret(ctx context.Context, a *app) ([]byte, error) {
-	var typed []byte
+func (t *copyTarget) secret(ctx context.Context, a *app) (secrets, error) {
+	var pw *typed
 	var err error
 	switch {
 	case t.keyFile != "":
-		return readKeyFile(t.keyFile)
+		return a.keyFileSecret(t.keyFile)
 	case t.passwordFile != "":
-		typed, err = readPasswordFile(t.passwordFile)
+		pw, err = a.readPasswordFile(t.passwordFile)
 	case t.passwordCommand != "":
-		typed, err = a.runCommand(ctx, t.passwordCommand)
-	case os.Getenv("SNAP_TO_PASSWORD") != "":
-		typed = []byte(os.Getenv("SNAP_TO_PASSWORD"))
+		pw, err = a.runCommand(ctx, t.passwordCommand)
 	default:
-		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", t.dir), targetPassword)
+		pw, err = fromVariable("SNAP_TO_PASSWORD")
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || pw == nil {
+		return secrets{}, err
 	}
-	defer clear(typed)
-	return crypto.Secret(string(typed))
+	defer pw.clear()
+	return pw.secrets()
 }
 
 // open opens the target and locks it for writing.
 func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release func(), err error) {
-	be, err := local.Open(t.dir)
+	be, err := a.openFolder(t.dir)
 	if err != nil {
 		return nil, nil, openError(t.dir, err)
 	}
-	if err := repo.CheckConfig(ctx, be); err != nil {
+	if err := checkUsable(ctx, be); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.dir, err) // before a prompt for the password
 	}
-	secret, err := t.secret(ctx, a)
-	if err != nil {
+	given := func(ctx context.Context) (secrets, error) { return t.secret(ctx, a) }
+	if r, err = a.unlock(ctx, be, opening{dir: t.dir, ways: targetPassword, given: given}); err != nil {
 		return nil, nil, err
 	}
-	defer clear(secret)
-	if r, err = repo.Open(ctx, be, secret, a.options); err != nil {
-		return nil, nil, openError(t.dir, err)
+	if damage := r.ConfigDamage(); damage != nil {
+		a.warn("%s: %v; a good copy of it was used, which \"snap repair config -r %s\" puts in place", t.dir, damage, t.dir)
 	}
 	l, err := a.acquire(ctx, r, repo.LockWrite, "snap copy")
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.dir, err)
 	}
-	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter)) // left by killed runs
+	_, _ = be.RemoveStale(ctx, staleAfter) // left by killed runs
+	a.warnOfMirror(ctx, be)
 	return r, func() { _ = l.Release() }, nil
 }
 
@@ -87,7 +82,9 @@ func (a *app) copyCommand() *cobra.Command {
 		Short: "Copy snapshots to another repository",
 		Long: `Copies snapshots, by default all of them, to another repository, which has its own
 passwords and settings ("snap init" creates it). Only missing content is stored,
-and all content is verified. Snapshots that were copied before are skipped.
+and all content is verified. Snapshots that were copied before are skipped if they
+are complete there. If the other repository has lost files of them, these are copied
+again.
 
 The password of the other repository comes from --to-password-file,
 --to-password-command, --to-key-file, SNAP_TO_PASSWORD, or a prompt.
@@ -95,7 +92,7 @@ The password of the other repository comes from --to-password-file,
 Backup passwords of devices are not copied unless --passwords is given, because
 other people may have access to the other repository.
 
-For a copy with the same passwords "snap mirror" is simpler and needs no password.`,
+For a copy with the same passwords, "snap mirror" is simpler and needs no password.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			if target.dir == "" {
@@ -119,7 +116,7 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 			}
 			// Read the snapshots before the indexes: then the indexes list all chunks
 			// of these snapshots.
-			list, err := a.chosen(ctx, from, &filter, argv)
+			list, damaged, err := a.chosen(ctx, from, &filter, argv)
 			if err != nil {
 				return err
 			}
@@ -127,8 +124,9 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 				if err := r.LoadIndex(ctx); err != nil {
 					return err
 				}
-				a.warnOfIndex(r)
 			}
+			a.warnOfIndex(from, list...)
+			a.warnOfIndex(to)
 			var done, total atomic.Int64
 			opts.Progress = func(d, t int64) { done.Store(d); total.Store(t) }
 			stop := a.showProgress(func() meter {
@@ -139,11 +137,20 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 			})
 			rep, err := from.CopyTo(ctx, to, list, opts)
 			stop()
-			if err != nil && rep.Damaged == 0 {
+			for _, name := range rep.TargetDamaged {
+				a.warn("%s: %s cannot be read; it may be a copy of one of these snapshots, which then is copied again; if it can be read later, the next copy removes the second one", target.dir, name)
+			}
+			if err != nil && rep.Damaged+rep.Incomplete == 0 {
 				return err
 			}
-			if perr := a.print(rep, func(w io.Writer) { printCopy(w, rep) }); perr != nil {
+			if perr := a.conclude(rep, rep.DryRun || err != nil, func(w io.Writer) { printCopy(w, rep, target.dir) }); perr != nil {
 				return perr
+			}
+			if err != nil && rep.Damaged == 0 {
+				err = advised{err, fmt.Sprintf("\"snap check --read-data -r %s\" shows what is damaged there; if another repository has these files, copy from it, too; otherwise \"snap repair snapshots\" in both marks what is lost", target.dir)}
+			}
+			if err == nil && len(damaged) > 0 {
+				return fmt.Errorf("%s cannot be copied: %w", plural(len(damaged), "snapshot"), damaged[0])
 			}
 			return err
 		},
@@ -155,45 +162,53 @@ For a copy with the same passwords "snap mirror" is simpler and needs no passwor
 	return cmd
 }
 
-// chosen returns the snapshots that match the filter: of those that the arguments
-// name, or of all if there are no arguments.
-func (a *app) chosen(ctx context.Context, r *repo.Repo, filter *snapshotFilter, argv []string) ([]*repo.Snapshot, error) {
+// chosen returns the snapshots that argv names, or all if argv is empty, without those
+// that the filter excludes. damaged has an error for each record that cannot be read, if
+// all are chosen.
+func (a *app) chosen(ctx context.Context, r *repo.Repo, filter *snapshotFilter, argv []string) (list []*repo.Snapshot, damaged []error, err error) {
 	if len(argv) == 0 {
-		list, damaged, err := r.Snapshots(ctx)
-		if err != nil {
-			return nil, err
+		if list, damaged, err = r.Snapshots(ctx); err != nil {
+			return nil, nil, err
 		}
 		for _, err := range damaged {
 			a.warn("%v", err)
 		}
-		return filter.apply(list)
 	}
-	var list []*repo.Snapshot
 	for _, spec := range argv {
 		s, err := r.FindSnapshot(ctx, spec)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		list = append(list, s)
 	}
-	return filter.apply(list)
+	list, err = filter.apply(list)
+	return list, damaged, err
 }
 
-func printCopy(w io.Writer, r *repo.CopyReport) {
+func printCopy(w io.Writer, r *repo.CopyReport, target string) {
 	var rows []string
 	for _, s := range r.Snapshots {
 		as := ""
 		switch {
-		case s.Copy != nil:
-			as = "as " + s.Copy.Short()
 		case s.Text != "":
 			as = clean(s.Text)
+		case s.Copy != nil:
+			as = "as " + s.Copy.Short()
 		}
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), s.Outcome, bytesText(s.NewBytes), as))
 	}
 	if len(rows) > 0 {
 		table(w, "ID\tDEVICE\tDATE\tOUTCOME\t>NEW\tCOPY", rows)
 		fmt.Fprintln(w)
+	}
+	if n := r.Incomplete; n > 0 {
+		fmt.Fprintf(w, "%s %s incomplete in %s, and this repository lacks the same\n", plural(n, "snapshot"), verbFor(n, "is", "are"), clean(target))
+	}
+	if n := r.Healed; n > 0 && r.DryRun {
+		fmt.Fprintf(w, "%s %s incomplete in %s and would be whole again\n", plural(n, "snapshot"), verbFor(n, "is", "are"), clean(target))
+	} else if n > 0 {
+		fmt.Fprintf(w, "%s %s incomplete in %s and %s whole again; \"snap repair packs -r %[3]s\" removes what is left of damaged files there\n",
+			plural(n, "snapshot"), verbFor(n, "was", "were"), clean(target), verbFor(n, "is", "are"))
 	}
 	if r.DryRun {
 		fmt.Fprintf(w, "would copy %s, at most %s of content; %d already copied\n", plural(r.Copied, "snapshot"), bytesText(r.NewBytes), r.Present)
@@ -203,4 +218,12 @@ func printCopy(w io.Writer, r *repo.CopyReport) {
 	if r.Passwords > 0 {
 		fmt.Fprintf(w, "copied %s of devices\n", plural(r.Passwords, "backup password"))
 	}
+}
+
+// verbFor returns the form of a verb for n things.
+func verbFor(n int, one, several string) string {
+	if n == 1 {
+		return one
+	}
+	return several
 }

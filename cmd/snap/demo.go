@@ -24,7 +24,6 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -35,12 +34,13 @@ func (a *app) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show backups and restores with simulated devices",
-		Long: `Simulates an iPhone and an iPad, down to the socket that programs find devices at.
+		Long: `Simulates an iPhone and an iPad, including the socket where programs look for devices.
 Their databases, photos, settings and logs change a little every day; the iPad
 encrypts its backups. Each day both are backed up, with the protocol of real
 devices, to a repository in a temporary folder. Then the backups of a day in the
 middle are materialized and compared byte by byte, and one is restored to a new
-device. Everything is removed at the end unless --keep is given.`,
+device. At the end the newest backups are verified, and the restore of one is rehearsed
+without a device. Everything is removed at the end unless --keep is given.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if d.size, err = synthetic.ParseScale(scale); err != nil {
@@ -49,7 +49,7 @@ device. Everything is removed at the end unless --keep is given.`,
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&scale, "scale", "demo", "`size` of the devices: tiny, demo, small, medium or large: 3, 30, 60, 600 or 3000 MB each")
+	cmd.Flags().StringVar(&scale, "scale", "demo", "`size` of the devices: tiny (3 MB each), demo (30 MB), small (60 MB), medium (600 MB) or large (3 GB)")
 	cmd.Flags().IntVar(&d.days, "days", 4, "number of days")
 	cmd.Flags().Uint64Var(&d.seed, "seed", 1, "equal seeds make equal devices")
 	cmd.Flags().BoolVar(&d.keep, "keep", false, "keep the folders and the repository")
@@ -84,8 +84,10 @@ type demoResult struct {
 	Verified    []string       `json:"verified"`     // IDs of snapshots that were materialized and compared
 	Files       int            `json:"verified_files"`
 	Restored    []string       `json:"restored"` // IDs of snapshots that were restored and compared
-	Seconds     float64        `json:"seconds"`
-	Kept        string         `json:"kept,omitempty"`
+	// Certificates are those of the verifies and of the drill at the end.
+	Certificates []*repo.Certificate `json:"certificates"`
+	Seconds      float64             `json:"seconds"`
+	Kept         string              `json:"kept,omitempty"`
 }
 
 func (d *demo) run(ctx context.Context) (err error) {
@@ -114,14 +116,14 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	res.Snapshots = snapshotsJSON(list)
+	res.Snapshots = snapshotsJSON(list, nil)
 	if !d.a.json {
 		fmt.Fprintln(d.a.stdout)
-		printSnapshots(d.a.stdout, list)
+		printSnapshots(d.a.stdout, res.Snapshots, time.Now())
 		fmt.Fprintln(d.a.stdout)
 	}
-	// Both only read the repository and often wait for the network, so they run at
-	// the same time.
+	// Both functions only read the repository and often wait for the network, so they
+	// run at the same time.
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return d.verify(groupCtx, list, &res) })
 	group.Go(func() error { return d.check(groupCtx) })
@@ -132,6 +134,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 		if wrong := dev.Violations(); len(wrong) > 0 {
 			return fmt.Errorf("snap did something wrong to %s: %q", dev.Name(), wrong)
 		}
+	}
+	if err := d.prove(ctx, &res); err != nil {
+		return err
 	}
 	st, err := d.repo.Stats(ctx, list)
 	if err != nil {
@@ -147,7 +152,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 // connect creates the repository and the devices, and serves the devices on a socket
 // of their own.
 func (d *demo) connect(ctx context.Context) (end func(), err error) {
-	be, err := local.Create(filepath.Join(d.dir, "repository"))
+	be, err := d.a.createFolder(filepath.Join(d.dir, "repository"))
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +162,7 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: d.size, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock}); err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, unlink, err := listenPrivately()
 	if err != nil {
 		return nil, errors.Join(err, d.lab.Close())
 	}
@@ -167,6 +172,7 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	end = func() {
 		stop()
 		<-served
+		unlink()
 		_ = d.lab.Close() // an error does not matter: the folder with its files is removed
 	}
 	m, err := device.Open(simulator.Address(listener.Addr()))
@@ -180,6 +186,26 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	}
 	d.host.LockDir = d.dir
 	return end, nil
+}
+
+// listenPrivately listens on a socket that only this user can reach: simulated devices
+// obey whoever connects. Windows has no such sockets, so there it is one of this
+// computer.
+func listenPrivately() (l net.Listener, unlink func(), err error) {
+	if runtime.GOOS == "windows" {
+		l, err = net.Listen("tcp", "127.0.0.1:0")
+		return l, func() {}, err
+	}
+	dir, err := os.MkdirTemp("", "snap-demo-") // mode 0700, and a short path: those of sockets are bounded
+	if err != nil {
+		return nil, nil, err
+	}
+	unlink = func() { _ = os.RemoveAll(dir) }
+	if l, err = net.Listen("unix", filepath.Join(dir, "usbmuxd")); err != nil {
+		unlink()
+		return nil, nil, err
+	}
+	return l, unlink, nil
 }
 
 // clock is the clock of the devices; their last day is today.
@@ -212,10 +238,10 @@ func (d *demo) store(ctx context.Context) error {
 		for i, dev := range devices {
 			res := results[i]
 			d.copied += res.Import.Bytes
-			d.say("  %-16s %s in %s files; sent %s; the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
-				count(res.Import.Files), bytesText(res.Bytes), bytesText(res.Snapshot.StoredBytes))
+			d.say("  %-16s %s in %s; sent %s; the repository grew by %s", clean(dev.Name()), bytesText(res.Import.Bytes),
+				plural(res.Import.Files, "file"), bytesText(res.Bytes), bytesText(res.Snapshot.StoredBytes))
 			if day == d.days/2 {
-				// Take it now: the content changes on the next day.
+				// Take the inventory now: the content changes on the next day.
 				var err error
 				if d.middle[dev.UDID()], err = inventory(ctx, dev.Agent.Content()); err != nil {
 					return err
@@ -253,8 +279,8 @@ func (d *demo) check(ctx context.Context) error {
 	return nil
 }
 
-// verify materializes the middle snapshot of each device and restores that of the
-// first device to a new one. It compares the results with the content on that day.
+// verify materializes the middle snapshot of each device, and restores the first
+// device's to a new device. It compares the results with the content on that day.
 func (d *demo) verify(ctx context.Context, list []*repo.Snapshot, res *demoResult) error {
 	devices := d.lab.Devices()
 	snapshots, files := make([]*repo.Snapshot, len(devices)), make([]int, len(devices))

@@ -74,20 +74,25 @@ is one; --untested skips that test.`,
 			if err != nil {
 				return err
 			}
-			defer clear(pw)
+			defer pw.clear()
 			res := devicePasswordResult{UDID: d.udid, Name: d.name}
 			if enc := d.encrypted(); len(enc) > 0 && !untested {
 				res.Tested = 1
-				opens, err := a.opens(ctx, r, enc[len(enc)-1], pw)
+				form, err := a.opensAny(ctx, r, enc[len(enc)-1], pw.tries())
 				if err != nil {
 					return err
 				}
-				if !opens {
+				if form == nil {
 					return advised{wrongBackupPassword{d.name}, "nothing was stored: the password does not open the newest encrypted snapshot; try again, or store it anyway with --untested"}
 				}
 				res.Opened = 1
+				pw.clear()
+				pw = &typed{text: form}
 			}
-			if err := r.KeepDevicePassword(ctx, d.udid, pw); err != nil {
+			if pw.bad != nil {
+				return pw.bad
+			}
+			if err := r.KeepDevicePassword(ctx, d.udid, pw.text); err != nil {
 				return err
 			}
 			kept, err := r.DevicePasswords(ctx, d.udid)
@@ -96,7 +101,7 @@ is one; --untested skips that test.`,
 			}
 			clearPasswords(kept)
 			res.Kept = len(kept)
-			return a.print(res, func(w io.Writer) {
+			return a.conclude(res, false, func(w io.Writer) {
 				tested := ""
 				if res.Opened > 0 {
 					tested = "; it opens the newest snapshot"
@@ -106,7 +111,7 @@ is one; --untested skips that test.`,
 		},
 	}
 	source.register(cmd)
-	cmd.Flags().BoolVar(&untested, "untested", false, "do not try it on a snapshot")
+	cmd.Flags().BoolVar(&untested, "untested", false, "do not try the password on a snapshot")
 	return cmd
 }
 
@@ -124,7 +129,7 @@ func (a *app) devicePasswordForgetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(devicePasswordResult{UDID: d.udid, Name: d.name}, func(w io.Writer) {
+			return a.conclude(devicePasswordResult{UDID: d.udid, Name: d.name}, false, func(w io.Writer) {
 				fmt.Fprintf(w, "forgot %s of %s\n", plural(int64(n), "backup password"), clean(d.name))
 			})
 		},
@@ -152,15 +157,12 @@ to restore from it.`,
 				return err
 			}
 			defer clearPasswords(kept)
-			var passwords [][]byte
-			given, err := source.given(ctx, a)
+			passwords, err := source.toTry(ctx, a)
 			if err != nil {
 				return err
 			}
-			defer clear(given)
-			if given != nil {
-				passwords = append(passwords, given)
-			} else {
+			defer clearAll(passwords)
+			if passwords == nil {
 				for _, p := range kept {
 					passwords = append(passwords, p.Password)
 				}
@@ -174,7 +176,7 @@ to restore from it.`,
 			if locked, err = a.testAll(ctx, r, d.encrypted(), passwords, &res); err != nil {
 				return err
 			}
-			err = a.print(res, func(w io.Writer) {
+			err = a.conclude(res, res.Opened < res.Tested, func(w io.Writer) {
 				fmt.Fprintf(w, "opened %d of %d encrypted snapshots of %s\n", res.Opened, res.Tested, clean(d.name))
 				for _, s := range locked {
 					fmt.Fprintf(w, "  not opened: %s\n", s)
@@ -203,9 +205,12 @@ func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, 
 		sum := sha256.Sum256(bag)
 		opens, ok := known[sum]
 		for i := 0; i < len(passwords) && !ok && !opens; i++ {
-			if opens, err = a.opens(ctx, r, s, passwords[i]); err != nil {
+			form, err := a.opens(ctx, r, s, passwords[i])
+			if err != nil {
 				return nil, err
 			}
+			opens = form != nil
+			clear(form)
 		}
 		known[sum] = opens
 		res.Tested++
@@ -218,29 +223,30 @@ func (a *app) testAll(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, 
 	return locked, nil
 }
 
-// opens reports whether a password opens the keybag of a snapshot.
-func (a *app) opens(ctx context.Context, r *repo.Repo, s *repo.Snapshot, password []byte) (bool, error) {
+// opens tries a password on the keybag of a snapshot. It returns a copy of the form of
+// the password that opens it, or nil if none does.
+func (a *app) opens(ctx context.Context, r *repo.Repo, s *repo.Snapshot, password []byte) (form []byte, err error) {
 	raw, err := passwordchange.KeyBag(ctx, r, s)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	bag, err := keybag.Parse(raw)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	var done, total atomic.Int64
 	stop := a.showProgress(func() meter {
 		return meter{phase: "trying the password", percent: percent(done.Load(), total.Load())}
 	})
 	defer stop()
-	keys, err := bag.Unlock(ctx, password, func(d, t uint64) { done.Store(int64(d)); total.Store(int64(t)) })
+	keys, form, err := bag.UnlockText(ctx, password, func(d, t uint64) { done.Store(int64(d)); total.Store(int64(t)) })
 	if errors.Is(err, keybag.ErrWrongPassword) {
-		return false, nil
+		return nil, nil
 	}
 	if err == nil {
 		keys.Destroy()
 	}
-	return err == nil, err
+	return form, err
 }
 
 // knownDevice is a device with snapshots in the repository, or only a UDID if there
@@ -273,7 +279,7 @@ func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) 
 	if err != nil {
 		return nil, nil, err
 	}
-	a.warnOfIndex(r)
+	a.warnOfIndex(r, list...)
 	own, err := repo.OfDevice(list, device)
 	if err != nil {
 		return nil, nil, fmt.Errorf("device %q: %w", device, err)

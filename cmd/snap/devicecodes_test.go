@@ -23,12 +23,12 @@ func TestDeviceErrorCodes(t *testing.T) {
 		exit[code] = exitDeviceError
 	}
 	unknown := &backup2.DeviceError{Code: 999}
-	if code, hint := classify(unknown); code != exitDeviceError || hint == "" || unknown.Error() != "the device reports error 999" {
+	if code, hint := classify("", unknown); code != exitDeviceError || hint == "" || unknown.Error() != "the device reports error 999" {
 		t.Errorf("an unknown error: code %d, hint %q, %v", code, hint, unknown)
 	}
 	for number, want := range exit {
 		err := &backup2.DeviceError{Code: number}
-		code, hint := classify(fmt.Errorf("backup: %w", err))
+		code, hint := classify("", fmt.Errorf("backup: %w", err))
 		if code != want || len(hint) < 10 || hint == unknown.Hint() {
 			t.Errorf("error %d: exit code %d, want %d; hint %q", number, code, want, hint)
 		}

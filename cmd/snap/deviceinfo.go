@@ -167,7 +167,7 @@ pairing.`,
 					return fmt.Errorf("%s trusts this computer, but Wi-Fi is not enabled: %w", name, err)
 				}
 			}
-			return a.print(res, func(w io.Writer) {
+			return a.conclude(res, locked, func(w io.Writer) {
 				fmt.Fprintf(w, "%s trusts this computer\n", clean(name))
 				if locked {
 					a.remark("unlock it before a backup: it has not been unlocked since it was switched on")
@@ -198,7 +198,7 @@ stored backup passwords stay.`,
 			if err := m.Unpair(cmd.Context(), e); err != nil {
 				return err
 			}
-			return a.print(pairResult{UDID: e.UDID, Trust: device.NotPaired}, func(w io.Writer) {
+			return a.conclude(pairResult{UDID: e.UDID, Trust: device.NotPaired}, false, func(w io.Writer) {
 				fmt.Fprintf(w, "%s and this computer are no longer paired\n", e.UDID)
 			})
 		},

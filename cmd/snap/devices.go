@@ -91,7 +91,7 @@ func (a *app) snapshotsWithoutPrompt(ctx context.Context) ([]*repo.Snapshot, err
 		}
 		if a.keyFile == "" {
 			pw, err := a.given(ctx, a.passwordFile, a.passwordCommand)
-			clear(pw)
+			pw.clear()
 			if err != nil || pw == nil {
 				return nil, err
 			}
@@ -237,12 +237,19 @@ func ageText(d time.Duration) string {
 		return "in the future"
 	case d < time.Minute:
 		return "just now"
-	case d < time.Hour:
-		return plural(int64(d/time.Minute), "minute") + " ago"
-	case d < 48*time.Hour:
-		return plural(int64(d/time.Hour), "hour") + " ago"
 	}
-	return plural(int64(d/(24*time.Hour)), "day") + " ago"
+	return spanText(d) + " ago"
+}
+
+// spanText returns a duration in words, rounded down, such as "2 days".
+func spanText(d time.Duration) string {
+	switch {
+	case d < time.Hour:
+		return plural(int64(d/time.Minute), "minute")
+	case d < 48*time.Hour:
+		return plural(int64(d/time.Hour), "hour")
+	}
+	return plural(int64(d/(24*time.Hour)), "day")
 }
 
 // deviceEvent is a line that --watch prints with --json.
@@ -274,10 +281,10 @@ func (a *app) watchDevices(ctx context.Context, m *device.Mux, list []*repo.Snap
 		}
 		if a.json {
 			printLine(a.stdout, ev)
-			return nil
+			return a.lostOutput()
 		}
 		fmt.Fprintf(a.stdout, "%s %s %s (%s, %s)%s\n", a.now().Local().Format("15:04:05"), e.Change, clean(orUnknown(names[ev.UDID])), ev.UDID, linkText(ev.Link), about)
-		return nil
+		return a.lostOutput()
 	})
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return nil

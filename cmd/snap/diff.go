@@ -74,7 +74,7 @@ or key.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&metadata, "metadata", false, "also list files with different metadata only")
+	cmd.Flags().BoolVar(&metadata, "metadata", false, "also list files that differ only in metadata")
 	return cmd
 }
 

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/internal/password"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -26,14 +26,14 @@ type encryptionResult struct {
 func (a *app) deviceEncryptionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "encryption",
-		Short: "Switch encryption of a device's backups, or change its password",
+		Short: "Switch encryption of a device's backups on or off, or change the backup password",
 		Long: `Only encrypted backups contain saved passwords, health data, Wi-Fi networks and call
 history. The device encrypts them with its backup password, which is not its
 passcode and not the repository's password.
 
 Without this password no backup can be decrypted or restored. If it is forgotten,
-"Reset All Settings" on the device clears it. Older snapshots keep the password
-that they were made with.`,
+"Reset All Settings" on the device clears it. An older snapshot still needs the
+password that the device had when the snapshot was made.`,
 		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -102,7 +102,7 @@ func (c *passwordChange) run(ctx context.Context, argv []string) error {
 	if c.host, err = c.a.newHost(m, r, ""); err != nil {
 		return err
 	}
-	// Check this before a prompt for passwords.
+	// Find out before a prompt for passwords whether the change is possible.
 	if c.info, err = c.host.Encryption(ctx, e, c.hasOld, c.hasNew); err != nil {
 		return err
 	}
@@ -140,16 +140,20 @@ func (c *passwordChange) ask(ctx context.Context) (err error) {
 		if c.confirmed {
 			return nil
 		}
-		c.a.remark("backups of %s will lack passwords, health data, Wi-Fi networks and call history, and the next one will be full", name)
+		c.a.remark("backups of %s will lack passwords, health data, Wi-Fi networks and call history, and the next backup will be a full one: the device sends all files again", name)
 		return c.a.confirm(ctx, c.info)
 	}
-	switch pw := os.Getenv("SNAP_NEW_BACKUP_PASSWORD"); {
-	case c.newFile != "":
-		c.newSecret, err = readPasswordFile(c.newFile)
-	case pw != "":
-		c.newSecret = []byte(pw)
-	default:
-		c.newSecret, err = c.a.askNew(ctx, "backups of "+name, newBackupPassword)
+	var pw *typed
+	if c.newFile != "" {
+		pw, err = c.a.readPasswordFile(c.newFile)
+	} else {
+		pw, err = fromVariable("SNAP_NEW_BACKUP_PASSWORD")
+	}
+	if pw == nil && err == nil {
+		pw, err = c.a.askNew(ctx, "backups of "+name, newBackupPassword)
+	}
+	if err == nil {
+		c.newSecret, err = pw.asNew()
 	}
 	return err
 }
@@ -157,7 +161,7 @@ func (c *passwordChange) ask(ctx context.Context) (err error) {
 func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 	given, err := c.old.given(ctx, c.a)
 	if err != nil || given != nil {
-		return given, err
+		return oldText(given, err)
 	}
 	kept, err := c.repo.DevicePasswords(ctx, c.entry.UDID)
 	if err != nil {
@@ -168,20 +172,31 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 		c.fromKept = true
 		return kept[0].Password, nil
 	}
-	return c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)), oldBackupPassword)
+	return oldText(c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)), oldBackupPassword))
+}
+
+// oldText returns the text of a password that somebody gave for something that exists,
+// without other bytes that could be meant.
+func oldText(t *typed, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return t.text, t.bad
 }
 
 func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult) error {
 	out := encryptionResult{UDID: c.entry.UDID, Name: c.info.Name, Encrypted: c.hasNew, Continues: res.Continues}
 	if c.hasNew && c.keep && !c.noKeep {
 		// The device already has the new password, so this must not be interrupted.
-		if err := c.repo.KeepDevicePassword(context.WithoutCancel(ctx), c.entry.UDID, c.newSecret); err != nil {
+		secret := password.Normal(c.newSecret) // as the device has it
+		defer clear(secret)
+		if err := c.repo.KeepDevicePassword(context.WithoutCancel(ctx), c.entry.UDID, secret); err != nil {
 			c.a.warn("%s has the new password, but the repository does not keep it: %v", c.info.Name, err)
 		} else {
 			out.Kept = true
 		}
 	}
-	return c.a.print(out, func(w io.Writer) {
+	return c.a.conclude(out, out.Encrypted && !out.Kept, func(w io.Writer) {
 		name := clean(c.info.Name)
 		if !out.Encrypted {
 			fmt.Fprintf(w, "%s no longer encrypts its backups\n", name)
@@ -194,7 +209,7 @@ func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult)
 			fmt.Fprintln(w, "write the password down: it cannot be recovered, and a device needs it to restore")
 		}
 		if !out.Continues {
-			fmt.Fprintln(w, "the next backup will be full")
+			fmt.Fprintln(w, "the next backup will be a full one: the device sends all files again")
 		}
 	})
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/drill"
 	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/materialize"
@@ -19,8 +19,10 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/stream"
+	"github.com/snap-backup/snap/internal/abandoned"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/repo/mirror"
 )
 
@@ -53,6 +55,7 @@ const (
 	exitHalfRestored = 30
 	exitNoRoom       = 31
 	exitInterrupted  = 130
+	exitPipe         = 141 // the reader of the output has stopped: died of SIGPIPE
 )
 
 // kind maps a kind of error to an exit code and a hint, which says what to do next.
@@ -63,8 +66,8 @@ type kind struct {
 }
 
 // kinds is the only place that maps errors to exit codes and hints; docs/guide.md has
-// the same table. An error belongs to the kind that fits it in the first group that
-// has such a kind. The order within a group does not matter.
+// the same table. The groups are tried in this order, and the first kind that fits an
+// error counts. The order within a group does not matter.
 var kinds = [][]kind{outcomes, storeCauses, damagedFiles, contentCauses, deviceCauses, lastResorts}
 
 // outcomes describe how a command ended, whatever caused it.
@@ -73,53 +76,80 @@ var outcomes = []kind{
 	{is(errPassword), exitWrongBackup, "try again with the backup password that the device had when the snapshot was made"},
 	{isA[storedLocked], exitWrongBackup, ""},
 	{isA[interruption], exitInterrupted, ""},
+	{isA[outputError], exitError, "the command itself has done what it should; only its output is incomplete"},
 	{isCanceled, exitInterrupted, hintContinue},
 	{is(errPartial), exitPartial, "the others are complete"},
-	{isA[usageError], exitUsage, `"snap help COMMAND" explains a command`},
+	{is(errStoredDamaged), exitPartial, `the other files were stored, and the snapshot displaces no earlier one; "snap restore --allow-incomplete SNAPSHOT" restores them`},
+	{is(errDrillFailed), exitPartial, `an earlier snapshot may pass; "snap show SNAPSHOT" shows what was found`},
+	{is(drill.ErrNoPassword), exitWrongBackup, `store the password with "snap device password set DEVICE"; without it, "snap drill --to FOLDER SNAPSHOT" rehearses the folder`},
+	{is(drill.ErrOld), exitUnfit, `"snap drill --to FOLDER SNAPSHOT" rehearses the folder`},
+	{isA[usageError], exitUsage, `"snap help" lists the commands`},
+	{is(errFlawed), exitDamaged, "everything else was written; an earlier snapshot may have these files intact"},
+	{is(errUnsound), exitPartial, `"snap show SNAPSHOT" lists what was found; "snap snapshots" lists earlier snapshots`},
+	{is(errUnverified), exitPartial, "run the same command again: it continues where this one ended"},
+	{is(errLostBackup), exitDamaged, `"snap check --read-data" shows what is damaged; "snap repair --from COPY" restores what a copy has`},
+	{is(errNotSent), exitDamaged, `everything else was restored; "snap check --read-data" shows what is damaged`},
+	{is(errLacking), exitDamaged, `everything else was written; "snap check --read-data" shows what is damaged, and "snap repair --from COPY" restores what a copy has; an earlier snapshot may have these files intact`},
 	{is(errLostPart), exitDamaged, `"snap check" shows what is lost; "snap repair --from COPY" restores what a copy has`},
 }
 
 // storeCauses are reasons why a repository or mirror could not be used.
 var storeCauses = []kind{
 	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or create a repository with "snap init"`},
-	{is(repo.ErrLocked), exitInUse, `nothing was changed; wait, for example with --retry-lock 10m, or see "snap unlock"`},
+	{is(backend.ErrNotFolder), exitDamaged, `nothing else was changed; if the folder is lost, "snap check" then says how to go on`},
+	{isDamagedFolder, exitDamaged, "nothing was changed"},
+	{is(repo.ErrLocked), exitInUse, ""},
+	{is(errBlocked), exitInUse, ""},
 	{is(repo.ErrLockLost), exitInUse, "no snapshot was made; run the same command again: it reuses stored data that still exists"},
 	{is(crypto.ErrRecoveryTypo), exitWrongPass, "compare it with the written recovery key, group by group"},
 	{is(repo.ErrWrongPassword), exitWrongPass, "nothing was changed; try again, or use another password or the recovery key"},
-	{is(keybag.ErrWrongPassword), exitWrongBackup, `nothing was stored; try again ("snap import --opaque" stores the backup locked)`},
+	{is(keybag.ErrWrongPassword), exitWrongBackup, "try again with another password"},
 	{backend.IsNoSpace, exitNoSpace, "free some space and run the same command again; complete files are kept"},
 	{is(mirror.ErrRefused), exitRefused, ""},
-	{is(repo.ErrSameRepository), exitUsage, `choose another target; "snap mirror" makes exact copies`},
-	{is(mirror.ErrDamaged), exitDamaged, `for the repository: "snap check --read-data" shows what is affected; for the mirror: "snap mirror --check --heal TARGET" replaces damaged files`},
-	{is(mirror.ErrChanging), exitError, "what was copied is kept; run it again with the password, so that a prune waits"},
+	{is(repo.ErrNoSnapshots), exitRefused, `nothing was removed; if all snapshots were forgotten, "snap prune --allow-empty" removes their data; if their records were lost, "snap repair --from COPY --missing-snapshots" brings back those of a copy`},
+	{is(repo.ErrSameRepository), exitUsage, `choose another target; "snap mirror TARGET" makes exact copies`},
+	{is(mirror.ErrDamaged), exitDamaged, `for the repository: "snap check --read-data" shows what is affected; what is damaged there comes back from the mirror with "snap repair --from TARGET"; for the mirror: "snap mirror --check --heal TARGET" replaces damaged files`},
+	{is(mirror.ErrChanging), exitError, "what was copied is kept; run the command again with the password, so that a prune waits for it"},
 	{is(errOutOfDate), exitError, `"snap mirror TARGET" updates it`},
+	{is(errUnjudged), exitError, `run "snap mirror --ask-password TARGET" once; later runs need no password`},
 	{is(repo.ErrOtherRepository), exitError, "nothing was changed"},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
+	{is(local.ErrNoFsync), exitError, "nothing was lost; with --no-fsync or SNAP_NO_FSYNC=1 the command goes on without"},
 }
 
 // damagedFiles are files that every command needs.
 var damagedFiles = []kind{
-	{isDamaged("config"), exitDamaged, "without it nothing can be read: copy this file from a mirror or another copy of this repository"},
-	{isDamaged("keys/"), exitDamaged, `open the repository with another key, such as the recovery key, remove the damaged file and add a new key ("snap key add"); or copy keys/ from a mirror or another copy of this repository`},
+	{isDamaged("config"), exitDamaged, "copy this file from a mirror or another copy of this repository; without one, \"snap repair config\" puts it back or makes a new one, with which everything can be read"},
+	{isDamaged("keys/"), exitDamaged, `"snap repair" heals it if there is parity, and "snap repair --from COPY" if there is a copy; otherwise open the repository with another key, such as the recovery key, remove the damaged file and add a new key ("snap key add")`},
 }
 
 // contentCauses are reasons why snapshots, keys or backups could not be used.
 var contentCauses = []kind{
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" shows what is damaged and which snapshots are affected`},
 	{is(ingest.ErrChanged), exitIncomplete, "no snapshot was made; wait until the backup has ended and run the command again"},
-	{is(ingest.ErrIncomplete), exitIncomplete, "nothing was stored; let the backup finish and try again, or store it anyway with --allow-incomplete"},
-	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password, or materialize it without --decrypt"},
+	{is(ingest.ErrUnreadable), exitError, "no snapshot was made; check who owns the folder, on macOS also Full Disk Access in System Settings, and the disk"},
+	{is(ingest.ErrIncomplete), exitIncomplete, "no snapshot was made; let the backup finish and try again"},
+	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password"},
+	{is(mobilesync.ErrDeadLink), exitNoBackup, "connect the disk that the link leads to, or remove the link"},
+	{is(mobilesync.ErrNoManifest), exitNoBackup, "back up the device again, or move the folder away"},
 	{is(mobilesync.ErrNoBackup), exitNoBackup, "name the folder that has Manifest.plist, or a folder of such folders"},
-	{is(repo.ErrPinned), exitError, `nothing was forgotten; "snap unpin" removes the pin`},
-	{is(repo.ErrLastSnapshot), exitError, "nothing was forgotten; --allow-last removes it anyway"},
+	{is(repo.ErrPinned), exitError, `nothing was forgotten; "snap unpin SNAPSHOT" removes the pin`},
+	{is(repo.ErrLastSnapshot), exitError, `nothing was forgotten; "snap forget --allow-last SNAPSHOT" removes it anyway`},
 	{is(repo.ErrChanged), exitError, `"snap snapshots" shows the current state; then run the command again`},
 	{is(repo.ErrNoSnapshot), exitNoSnapshot, `"snap snapshots" lists the snapshots`},
+	{is(errNoUnfinished), exitNoSnapshot, "nothing was changed; the next backup starts from the last snapshot"},
 	{is(repo.ErrAmbiguous), exitNoSnapshot, "give more digits of the ID, or a UDID"},
+	{is(errNoFile), exitNoSnapshot, "the names of the files in the folders of the repository are their IDs"},
+	{is(errNoLock), exitNoSnapshot, `"snap unlock" lists the locks`},
 	{is(repo.ErrLastKey), exitError, `add another key first with "snap key add"`},
+	{is(repo.ErrKeyInUse), exitUsage, "nothing was changed; open the repository with a key that is to stay"},
+	{is(repo.ErrUnprovenKeys), exitError, "run this command with one of the keys that are to stay; that shows that it opens the repository"},
 	{is(repo.ErrNoKey), exitNoSnapshot, `"snap key list" lists the keys`},
 	{is(repo.ErrKeyExists), exitExists, `nothing was changed; "snap key list" lists the keys`},
 	{is(repo.ErrExists), exitExists, "use the existing repository, or choose another folder"},
-	{is(materialize.ErrTargetExists), exitExists, "choose another target, or replace it with --replace"},
+	{is(materialize.ErrTargetExists), exitExists, "choose another target"},
+	{is(materialize.ErrFileTooLarge), exitError, "choose another target: FAT drives hold files of less than 4 GiB; exFAT, NTFS, APFS and ext4 hold larger ones"},
+	{is(abandoned.ErrInUse), exitInUse, "wait until it has ended, or choose another target"},
 	{is(errNoFiles), exitNoSnapshot, `"snap ls SNAPSHOT" lists the domains, "snap ls -R SNAPSHOT" all files`},
 }
 
@@ -133,12 +163,14 @@ var deviceCauses = []kind{
 	{is(device.ErrLocked), exitUntrusted, "unlock the device and run the same command again"},
 	{is(device.ErrNotPaired), exitUntrusted, `connect it by cable and run "snap device pair DEVICE"`},
 	{is(device.ErrStalePairing), exitUntrusted, `connect it by cable and run "snap device pair DEVICE" again`},
-	{is(device.ErrDenied), exitUntrusted, `run "snap device pair DEVICE" again and tap Trust; if the device does not ask, reconnect it, or reset it in Settings, General, Transfer or Reset, Reset Location & Privacy`},
+	{is(device.ErrDenied), exitUntrusted, `run "snap device pair DEVICE" again and tap Trust; if the device does not ask, reconnect it, or use Settings, General, Transfer or Reset, Reset Location & Privacy on it`},
 	{is(device.ErrManaged), exitUntrusted, "ask the organisation that manages the device to allow pairing with this computer"},
 	{is(device.ErrNeedsCable), exitUntrusted, "connect the device by cable once"},
 	{is(host.ErrInUse), exitDeviceBusy, "wait until it has ended, and run the same command again"},
-	{is(host.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it, or use --ignore-space if the restore replaces what is on it"},
+	{is(host.ErrNoRoom), exitNoRoom, "nothing on the device was changed; free some storage on it"},
+	{is(host.ErrDamaged), exitUnfit, `nothing on the device was changed; choose an earlier snapshot ("snap snapshots" marks damaged ones with !)`},
 	{is(host.ErrRefused), exitUnfit, "nothing on the device was changed"},
+	{is(host.ErrTooManyNames), exitDeviceError, "restart the device and run the same command again: it starts afresh"},
 	{is(host.ErrCancelledOnDevice), exitCancelled, "run the same command again when you are ready"},
 	{is(backup2.ErrNoSpace), exitNoSpace, ""},
 	{is(backup2.ErrLocked), exitUntrusted, ""},
@@ -155,6 +187,26 @@ var lastResorts = []kind{
 	{is(device.ErrBusy), exitError, "close other programs that use the device, or reconnect it"},
 	{is(stream.ErrTimeout), exitError, "unlock and reconnect the device, and run the same command again; restart the device if that does not help"},
 	{is(os.ErrPermission), exitError, "on macOS, give the terminal Full Disk Access in System Settings, Privacy & Security; elsewhere check who owns the folder"},
+}
+
+// commandHints replace the hint of a kind of error in one command, since only this
+// command has the flag that they name.
+var commandHints = []struct {
+	command string // without "snap"
+	err     error
+	hint    string
+}{
+	{"import", keybag.ErrWrongPassword, "no snapshot of this backup was made; try again, or store it locked with --opaque"},
+	{"import", ingest.ErrUnreadable, "no snapshot was made; check who owns the folder, on macOS also Full Disk Access in System Settings, and the disk; or store what can be read with --allow-incomplete"},
+	{"import", ingest.ErrIncomplete, "no snapshot of this backup was made; let the backup finish and try again, or store it anyway with --allow-incomplete"},
+	{"backup", ingest.ErrIncomplete, "no snapshot was made; run the same command again, or store what the device sends with --allow-incomplete"},
+	{"materialize", materialize.ErrLocked, "import the backup again with its backup password, or materialize it without --decrypt"},
+	{"materialize", backend.ErrNoSpace, "free some space there and run the same command again, or choose another target"},
+	{"materialize", materialize.ErrTargetExists, "choose another target, or replace it with --replace"},
+	{"forget", repo.ErrLastSnapshot, "nothing was forgotten; --allow-last removes it anyway"},
+	{"key remove", repo.ErrKeyInUse, "nothing was changed; open the repository with a key that is to stay, or use --yes"},
+	{"restore", host.ErrNoRoom, "nothing on the device was changed; free some storage on it, or use --ignore-space if the restore replaces what is on it"},
+	{"restore", host.ErrDamaged, `nothing on the device was changed; choose an earlier snapshot ("snap snapshots" marks damaged ones with !), or restore what there is with --allow-incomplete`},
 }
 
 // hintContinue is the hint of interrupted commands that store something.
@@ -199,6 +251,13 @@ func isDamaged(prefix string) func(error) bool {
 	}
 }
 
+// isDamagedFolder reports whether an error is about a folder of the repository that is
+// missing. The error itself says what to do.
+func isDamagedFolder(err error) bool {
+	var e *repo.DamageError
+	return errors.As(err, &e) && (e.File == "packs/" || e.File == "snapshots/")
+}
+
 // advised is an error with a hint that replaces the hint of its kind.
 type advised struct {
 	error
@@ -217,17 +276,26 @@ func kindOf(err error) kind {
 			}
 		}
 	}
-	return kind{code: exitError}
+	return kind{fits: func(error) bool { return false }, code: exitError}
 }
 
-// classify returns the exit code and the hint for an error. The hint of an advised
-// error comes first, then the hint of the kind, then the error's own hint, such as
-// one for a device's error code.
-func classify(err error) (code int, hint string) {
+// classify returns the exit code and the hint for an error of a command, such as
+// "device pair". The hint of an advised error comes first, then the hint of the
+// command, then that of the kind, then the error's own hint, such as one for a
+// device's error code.
+func classify(command string, err error) (code int, hint string) {
 	k := kindOf(err)
 	var better advised
 	if errors.As(err, &better) {
 		return k.code, better.hint
+	}
+	if k.code == exitUsage && command != "" && isA[usageError](err) {
+		return k.code, fmt.Sprintf("\"snap help %s\" explains this command", command)
+	}
+	for _, h := range commandHints {
+		if h.command == command && k.fits(h.err) && errors.Is(err, h.err) {
+			return k.code, h.hint
+		}
 	}
 	var h interface{ Hint() string }
 	if k.hint == "" && errors.As(err, &h) {
@@ -248,11 +316,11 @@ func (a *app) report(ctx context.Context, err error) int {
 	}
 	var silent silentError
 	if errors.As(err, &silent) {
-		code, _ := classify(err)
+		code, _ := classify(a.command, err)
 		return code
 	}
 	err = orInterrupted(ctx, err, hintContinue)
-	code, hint := classify(err)
+	code, hint := classify(a.command, err)
 	a.printError(err, code, hint)
 	return code
 }
@@ -296,10 +364,8 @@ func (a *app) warn(format string, args ...any) {
 
 // printLine writes a value as one line of JSON.
 func printLine(w io.Writer, v any) {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
 	// A failure to write to standard error cannot be reported.
-	_ = enc.Encode(v)
+	_ = encode(w, v, "")
 }
 
 // detail prints a note with --verbose.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/drill"
 	"github.com/snap-backup/snap/device/host"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/materialize"
@@ -20,8 +21,10 @@ import (
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/stream"
+	"github.com/snap-backup/snap/internal/abandoned"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/repo/mirror"
 )
 
@@ -42,19 +45,22 @@ func TestExitCodes(t *testing.T) {
 		{repo.ErrWrongPassword, 12, "try again"},
 		{repo.ErrDamaged, 13, "snap check"},
 		{&repo.DamageError{File: "packs/x", Err: errors.New("x")}, 13, "snap check"},
+		{&repo.DamageError{File: "packs/", Err: errors.New("x")}, 13, "nothing was changed"},
+		{backend.ErrNotFolder, 13, "snap check"},
 		{ingest.ErrChanged, 14, "wait until"},
-		{ingest.ErrIncomplete, 14, "--allow-incomplete"},
+		{&ingest.UnreadableError{First: os.ErrPermission}, 1, "check who owns the folder"},
+		{ingest.ErrIncomplete, 14, "let the backup finish"},
 		{&folder.ChangedError{Path: "x"}, 14, "wait until"},
-		{&ingest.IncompleteError{}, 14, "--allow-incomplete"},
+		{&ingest.IncompleteError{}, 14, "let the backup finish"},
 		{repo.ErrNoSnapshot, 15, "snap snapshots"},
 		{repo.ErrAmbiguous, 15, "more digits"},
 		{repo.ErrExists, 16, "another folder"},
-		{materialize.ErrTargetExists, 16, "--replace"},
+		{materialize.ErrTargetExists, 16, "another target"},
 		{backend.ErrNoSpace, 17, "free some space"},
 		{repo.ErrUnsupported, 18, ""},
 		{mobilesync.ErrNoBackup, 19, "Manifest.plist"},
-		{keybag.ErrWrongPassword, 20, "--opaque"},
-		{materialize.ErrLocked, 21, "--decrypt"},
+		{keybag.ErrWrongPassword, 20, "another password"},
+		{materialize.ErrLocked, 21, "import the backup again"},
 		{device.ErrNoMux, 22, "usbmuxd"},
 		{fmt.Errorf("%w: %w", device.ErrNoMux, fs.ErrPermission), 22, "usbmuxd"},
 		{device.ErrNotFound, 22, "snap devices"},
@@ -68,6 +74,7 @@ func TestExitCodes(t *testing.T) {
 		{device.ErrDenied, 23, "snap device pair DEVICE\" again and tap Trust"},
 		{device.ErrManaged, 23, "manages"},
 		{device.ErrNeedsCable, 23, "by cable"},
+		{host.ErrTooManyNames, 28, "starts afresh"},
 		{device.ErrSyncBusy, 25, "Finder"},
 		{device.ErrBusy, 1, "other programs"},
 		{stream.ErrTimeout, 1, "reconnect the device"},
@@ -75,12 +82,42 @@ func TestExitCodes(t *testing.T) {
 		{fs.ErrPermission, 1, "Full Disk Access"},
 	} {
 		for _, err := range []error{test.err, fmt.Errorf("a: %w", fmt.Errorf("b: %w", test.err)), silentError{test.err}} {
-			if code, hint := classify(err); code != test.code || !strings.Contains(hint, test.hint) {
+			if code, hint := classify("", err); code != test.code || !strings.Contains(hint, test.hint) {
 				t.Errorf("%v: code %d, hint %q", err, code, hint)
 			}
 		}
 		if code := fmt.Sprintf(" %d ", test.code); !strings.Contains(documented, code) {
 			t.Errorf("docs/json.md does not explain code %d", test.code)
+		}
+	}
+}
+
+// The hint of some errors depends on the command. The code does not.
+func TestHintsOfCommands(t *testing.T) {
+	for _, test := range []struct {
+		command string
+		err     error
+		code    int
+		hint    string
+	}{
+		{"", usageError{errors.New("x")}, 2, `"snap help" lists the commands`},
+		{"device pair", usageError{errors.New("x")}, 2, `"snap help device pair" explains this command`},
+		{"import", errors.New("anything"), 1, ""},
+		{"import", &ingest.IncompleteError{}, 14, "store it anyway with --allow-incomplete"},
+		{"import", keybag.ErrWrongPassword, 20, "locked with --opaque"},
+		{"import", advised{keybag.ErrWrongPassword, "do y"}, 20, "do y"},
+		{"import", fmt.Errorf("%w: %w", repo.ErrWrongPassword, keybag.ErrWrongPassword), 12, "recovery key"},
+		{"backup", &ingest.IncompleteError{}, 14, "with --allow-incomplete"},
+		{"materialize", materialize.ErrTargetExists, 16, "--replace"},
+		{"materialize", materialize.ErrLocked, 21, "without --decrypt"},
+		{"forget", repo.ErrLastSnapshot, 1, "nothing was forgotten; --allow-last"},
+		{"prune", repo.ErrNoSnapshots, 24, "nothing was removed; if all snapshots were forgotten"},
+		{"restore", host.ErrNoRoom, 31, "--ignore-space"},
+		{"restore", host.ErrDamaged, 29, "--allow-incomplete"},
+		{"restore", fmt.Errorf("%w: %w", host.ErrHalfRestored, host.ErrDamaged), 30, "leave the device"},
+	} {
+		if code, hint := classify(test.command, test.err); code != test.code || !strings.Contains(hint, test.hint) {
+			t.Errorf("%s: %v: code %d, hint %q", test.command, test.err, code, hint)
 		}
 	}
 }
@@ -113,15 +150,16 @@ func TestKindsOfAGroupAreDistinct(t *testing.T) {
 
 // errorExamples has an error of every kind.
 var errorExamples = []error{
-	host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, usageError{errors.New("x")}, errLostPart,
+	host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent,
 	repo.ErrNotFound, repo.ErrLocked, repo.ErrLockLost, crypto.ErrRecoveryTypo, repo.ErrWrongPassword, keybag.ErrWrongPassword, backend.ErrNoSpace,
-	mirror.ErrRefused, &mirror.RefusedError{}, repo.ErrSameRepository, mirror.ErrDamaged, mirror.ErrChanging, errOutOfDate, repo.ErrOtherRepository,
-	repo.ErrUnsupported, &repo.DamageError{File: "config", Err: errors.New("x")}, &repo.DamageError{File: "keys/x", Err: errors.New("x")}, repo.ErrDamaged,
-	ingest.ErrChanged, ingest.ErrIncomplete, materialize.ErrLocked, mobilesync.ErrNoBackup, repo.ErrPinned, repo.ErrLastSnapshot, repo.ErrChanged,
-	repo.ErrNoSnapshot, repo.ErrAmbiguous, repo.ErrLastKey, repo.ErrNoKey, repo.ErrKeyExists, repo.ErrExists, materialize.ErrTargetExists, errNoFiles,
+	drill.ErrNoPassword, drill.ErrOld, errDrillFailed, outputError{errors.New("x")}, errUnverified, errBlocked, errNoFile, errNoLock, local.ErrNoFsync, repo.ErrUnprovenKeys, materialize.ErrFileTooLarge, abandoned.ErrInUse,
+	mirror.ErrRefused, repo.ErrNoSnapshots, &mirror.RefusedError{}, repo.ErrSameRepository, mirror.ErrDamaged, mirror.ErrChanging, errOutOfDate, errUnjudged, repo.ErrOtherRepository,
+	repo.ErrUnsupported, &repo.DamageError{File: "config", Err: errors.New("x")}, &repo.DamageError{File: "keys/x", Err: errors.New("x")}, repo.ErrDamaged, &repo.DamageError{File: "packs/", Err: errors.New("x")}, backend.ErrNotFolder,
+	ingest.ErrChanged, ingest.ErrUnreadable, ingest.ErrIncomplete, materialize.ErrLocked, mobilesync.ErrDeadLink, mobilesync.ErrNoManifest, mobilesync.ErrNoBackup, repo.ErrPinned, repo.ErrLastSnapshot, repo.ErrChanged,
+	repo.ErrNoSnapshot, repo.ErrAmbiguous, repo.ErrLastKey, repo.ErrKeyInUse, repo.ErrNoKey, repo.ErrKeyExists, repo.ErrExists, materialize.ErrTargetExists, errNoFiles, errNoUnfinished,
 	device.ErrNoMux, device.ErrNotFound, device.ErrNone, device.ErrAmbiguous, device.ErrGone, device.ErrDialogPending, device.ErrLocked,
 	&device.Refusal{Code: "EscrowLocked"}, device.ErrNotPaired, device.ErrStalePairing, device.ErrDenied, device.ErrManaged, device.ErrNeedsCable,
-	device.ErrSyncBusy, device.ErrBusy, host.ErrInUse, host.ErrNoRoom, host.ErrRefused, host.ErrCancelledOnDevice, backup2.ErrNoSpace, backup2.ErrLocked,
+	device.ErrSyncBusy, device.ErrBusy, host.ErrInUse, host.ErrNoRoom, host.ErrDamaged, host.ErrRefused, host.ErrCancelledOnDevice, host.ErrTooManyNames, backup2.ErrNoSpace, backup2.ErrLocked,
 	backup2.ErrWrongPassword, backup2.ErrCancelled, &backup2.DeviceError{Code: 1}, &backup2.DeviceError{Code: 207}, backup2.ErrLinkLost,
 	&backup2.ProtocolError{}, stream.ErrTimeout, os.ErrPermission,
 }

@@ -76,12 +76,16 @@ func (p *policyFlags) register(cmd *cobra.Command) {
 		f.Var(keepDuration{r.within}, "keep-within-"+r.name, "keep the newest snapshot of each of the "+r.period+" within this `duration`")
 	}
 	f.Var(keepDuration{&p.Within}, "keep-within", "keep snapshots made within this `duration` (1y6m, 30d, 12h) before the newest")
+	f.Var(keepCount{&p.Verified}, "keep-verified", "keep the newest `n` snapshots that passed a drill or a full verify")
 	f.StringArrayVar(&p.tags, "keep-tag", nil, "keep snapshots with this `tag` (a,b means both; can be repeated)")
 }
 
 func (p *policyFlags) policy() *keep.Policy {
 	for _, tags := range p.tags {
 		p.Tags = append(p.Tags, strings.Split(tags, ","))
+		if strings.Contains(tags, ",") {
+			p.Tags = append(p.Tags, []string{tags}) // earlier versions made tags with a comma
+		}
 	}
 	return &p.Policy
 }
@@ -91,7 +95,7 @@ type forgetResult struct {
 	DryRun  bool           `json:"dry_run"`
 	Devices []forgetDevice `json:"devices"`
 	Kept    int            `json:"kept"`
-	Removed []repo.FileID  `json:"removed"` // snapshots that were removed, or in a dry run would be
+	Removed []repo.FileID  `json:"removed"` // snapshots that were removed, or would be in a dry run
 	Prune   *pruneResult   `json:"prune,omitempty"`
 }
 
@@ -125,12 +129,21 @@ zone. If there are fewer days than that, the oldest snapshot is kept, too. Pinne
 snapshots (snap pin) always stay.
 
 Rules with numbers do not count incomplete snapshots. These are removed unless they
-are newer than the last complete one, or the device has no other. A snapshot that
-was complete until the repository lost a part of it counts as complete.
+are newer than the last complete one, or the device has no complete one. A snapshot
+that was complete until the repository lost a part of it is kept if the rules would
+keep it as a complete one, and displaces no other snapshot.
 
-The last complete snapshot of a device is only removed with --allow-last.
+No rule removes the snapshot of a device that was stored last, or one whose date is
+wrong because a computer's clock was. The latter displaces no other snapshot.
 
-"snap prune" frees the space; --prune does so at once.`,
+The last complete snapshot of a device is only removed with --allow-last. So is the
+last one that passed a drill or, if there is none, the last one that passed a full
+verify.
+
+"snap prune" frees the space; --prune does this at once.
+
+--unfinished DEVICE removes no snapshot. It drops what the repository keeps of an
+interrupted backup of this device, so that the next backup does not continue it.`,
 		Example: "  snap forget 1a2b3c4d\n  snap forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --keep-yearly 10 --dry-run\n  snap forget --device \"Anna's iPhone\" --keep-within 1y --prune",
 		RunE:    func(cmd *cobra.Command, argv []string) error { return f.run(cmd, argv) },
 	}
@@ -141,7 +154,8 @@ The last complete snapshot of a device is only removed with --allow-last.
 	fl.StringArrayVar(&f.filter.tags, "tag", nil, "only snapshots with this `tag` (repeated: with all of these tags)")
 	fl.BoolVarP(&f.dryRun, "dry-run", "n", false, "only show what would be removed")
 	fl.BoolVar(&f.prune, "prune", false, "also free the space, as \"snap prune\" does")
-	fl.BoolVar(&f.allowLast, "allow-last", false, "also remove the last complete snapshot of a device")
+	fl.StringVar(&f.unfinished, "unfinished", "", "instead drop what is kept of an interrupted backup of this `device`")
+	fl.BoolVar(&f.allowLast, "allow-last", false, "also remove the last complete snapshot of a device, and the last one that passed a drill or a full verify")
 	return cmd
 }
 
@@ -152,11 +166,18 @@ type forget struct {
 	filter                   snapshotFilter
 	pruning                  pruneFlags
 	dryRun, prune, allowLast bool
+	unfinished               string // a device
 }
 
 func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	ctx, a := cmd.Context(), f.a
 	policy := f.policy.policy()
+	if cmd.Flags().Changed("unfinished") {
+		if len(specs) > 0 || !policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0 || f.prune || f.allowLast {
+			return usageError{errors.New("--unfinished DEVICE takes only --dry-run: it removes no snapshots")}
+		}
+		return a.dropUnfinished(cmd, f.unfinished, f.dryRun)
+	}
 	switch {
 	case len(specs) == 0 && policy.Empty():
 		return usageError{errors.New("no snapshots and no rules are given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
@@ -195,6 +216,7 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	}
 	if f.prune {
 		opts.DryRun, opts.Forget = f.dryRun, res.Removed
+		opts.AllowEmpty = len(res.Removed) > 0 // nothing was lost if this has removed the last one
 		pruned, err := a.prune(ctx, r, opts)
 		if err != nil {
 			if !f.dryRun {
@@ -204,13 +226,21 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 		}
 		res.Prune = pruned
 	}
-	return a.print(res, func(w io.Writer) { f.print(w, res) })
+	return errors.Join(a.conclude(res, res.DryRun, func(w io.Writer) { f.print(w, res) }), res.Prune.blocked())
 }
 
 // decide returns the snapshots to keep and those to remove. It fails if one of them
 // may not be removed.
 func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, policy *keep.Policy) ([]repo.Retention, error) {
 	all, damaged, err := r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range damaged {
+		f.a.warn("%v", err)
+	}
+	f.a.warnOfFuture(all)
+	certificates, damaged, err := r.Certificates(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -236,9 +266,10 @@ func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, polic
 		if err != nil {
 			return nil, err
 		}
-		decided = repo.Retain(chosen, policy, time.Now(), time.Local)
+		policy.ForgetProven = f.allowLast
+		decided = repo.Retain(all, chosen, certificates, policy, f.a.now(), time.Local)
 	}
-	if err := repo.CheckRetention(all, decided); err != nil {
+	if err := repo.CheckRetention(all, certificates, decided); err != nil {
 		if !f.allowLast || errors.Is(err, repo.ErrPinned) {
 			return nil, err
 		}
@@ -270,9 +301,6 @@ func newForgetResult(decided []repo.Retention) *forgetResult {
 
 func (f *forget) print(w io.Writer, res *forgetResult) {
 	for _, d := range res.Devices {
-		if f.a.quiet && !res.DryRun {
-			break // keep the mail of a nightly job short
-		}
 		fmt.Fprintf(w, "%s (%s)\n", clean(d.Name), clean(d.UDID))
 		var rows []string
 		for _, s := range d.Snapshots {

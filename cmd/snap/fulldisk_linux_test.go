@@ -69,8 +69,8 @@ func TestBackupOnFullDisk(t *testing.T) {
 	noViolations(t, l)
 }
 
-// From some step of a backup on, the disk of the repository or of the spool is full
-// to its last byte.
+// A backup during which the disk of the repository or of the spool becomes full to its
+// last byte changes no snapshot, and the next backup succeeds.
 func TestFullDisks(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -148,8 +148,8 @@ func stepsToFill(t *testing.T, spool bool) []faults.Step {
 
 // smallDisk mounts an empty disk and returns its folder. Without root it runs the
 // complete test in a process with its own namespace, and returns "". It skips the
-// test only if the kernel forbids that, too. .ci/run finds out whether the kernel
-// does.
+// test only if the kernel forbids that, too. .ci/run fails if a test of a full disk is
+// skipped although the kernel allows mounting.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// generated describes a device whose backups generate made.
+// generated is a device for which "snap generate" has made backups.
 type generated struct {
 	UDID      string `json:"udid"`
 	Name      string `json:"name"`
@@ -46,7 +46,7 @@ func (a *app) generateCommand() *cobra.Command {
 			for _, d := range devices {
 				result = append(result, generated{d.UDID, d.Name, d.Encrypted})
 			}
-			return a.print(result, func(w io.Writer) {
+			return a.conclude(result, false, func(w io.Writer) {
 				for _, d := range result {
 					fmt.Fprintf(w, "%s  %s\n", d.UDID, d.Name)
 				}
@@ -57,7 +57,7 @@ func (a *app) generateCommand() *cobra.Command {
 	f.Uint64Var(&conf.Seed, "seed", 1, "equal seeds make equal folders")
 	f.IntVar(&conf.Devices, "devices", 2, "number of devices")
 	f.IntVar(&days, "days", 1, "number of days")
-	f.StringVar(&scale, "scale", "small", "`size` of a device: tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files")
+	f.StringVar(&scale, "scale", "small", "`scale`: "+synthetic.ScaleUsage)
 	f.StringVar(&encryption, "encrypt", "none", "which devices encrypt: none, all or alternate")
 	f.StringVar(&conf.Password, "backup-password", synthetic.DefaultPassword, "`password` of encrypted backups")
 	f.BoolVar(&conf.CompactDBs, "compact", false, "compact the databases, so that pages move")

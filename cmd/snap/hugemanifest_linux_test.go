@@ -149,8 +149,9 @@ func peakOf(cmd *exec.Cmd) int64 {
 }
 
 // A Manifest.db of more than a gigabyte needs little memory in a full backup, in the
-// next backup and in a restore. The next backup begins with the device reading this
-// file back. With this size the test takes 10 GB of disk space and some minutes:
+// next backup, in a verification and in a restore. At the beginning of the next backup,
+// the device reads this file back. With this size the test takes 10 GB of disk space and
+// some minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestHugeDeviceManifest -timeout 1h -v ./cmd/snap
 func TestHugeDeviceManifest(t *testing.T) {
@@ -198,6 +199,8 @@ func TestHugeDeviceManifest(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 			t.Logf("the repository had %d MiB, the second day added %d KiB", before>>20, (packBytes(t, s.repo)-before)>>10)
+			check("quick verify", "verify")
+			check("full verify", "verify", "--level", "full")
 			check("restore", "restore", "--yes", "--remove-items-not-restored", "--system-files", "latest")
 			if r := d.Agent.LastRun(); r.Operation != "Restore" || r.Code != 0 {
 				t.Errorf("%+v", r)

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/repo"
@@ -38,7 +39,7 @@ changes while it is read is rejected, and no snapshot is made.
 
 With the device's backup password an encrypted backup is decrypted before it is
 stored, so that it is deduplicated with other days, other devices and unencrypted
-backups. "snap materialize" restores the same encrypted folder without the
+backups. "snap materialize" writes the same encrypted folder, and needs no
 password. The password comes from the flags below, SNAP_BACKUP_PASSWORD, the
 repository ("snap device password set") or a prompt. Without it the backup is
 stored locked.`,
@@ -62,7 +63,7 @@ stored locked.`,
 				return err
 			}
 			defer u.close()
-			u.allowDamaged = opts.AllowIncomplete
+			u.allowDamaged, a.opaque = opts.AllowIncomplete, source.opaque
 			defer a.updateParity(cmd, r)
 			return a.importAll(ctx, r, u, sources, opts)
 		},
@@ -72,31 +73,39 @@ stored locked.`,
 	f.BoolVar(&source.opaque, "opaque", false, "store encrypted backups locked, without a backup password")
 	defer cmd.MarkFlagsMutuallyExclusive("opaque", "keep-backup-password")
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
-	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "also store incomplete, damaged or changing backups, and mark the snapshot")
+	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "also store unfinished, unreadable or changing backups, and mark the snapshot")
 	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, even if they look unchanged")
 	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot if the backup has not changed since the last one")
-	f.StringArrayVar(&opts.Tags, "tag", nil, "`tag` the snapshots (can be repeated)")
+	f.Var(newTags{&opts.Tags, false}, "tag", "`tag` the snapshots (can be repeated)")
 	return cmd
 }
 
 // importAll imports folders one after the other. If one import fails, the others
 // still run, and the first failure decides the exit code.
-func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []importSource, opts ingest.Options) error {
+func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources []mobilesync.Found, opts ingest.Options) error {
 	results := []importResult{}
 	var first error
 	for _, source := range sources {
-		dir := source.dir
+		dir := source.Dir
 		var res *ingest.Result
-		err := source.err
+		err := source.Err
 		if err == nil {
 			res, err = a.importOne(ctx, r, u, dir, opts)
 		}
 		out := importResult{Folder: dir, Result: res}
+		if err == nil {
+			if !a.json {
+				a.describeImport(a.stdout, dir, res)
+			}
+			if damagedBesides(res.Snapshot, finding.Unreadable) {
+				err = storedDamaged(res.Snapshot)
+			}
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
-			code, hint := classify(err)
+			code, hint := classify(a.command, err)
 			out.Error = &jsonError{err.Error(), code, hint}
 			if !a.json {
 				a.printError(err, code, hint)
@@ -104,8 +113,6 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources 
 			if first == nil {
 				first = silentError{err}
 			}
-		} else if !a.json {
-			a.describeImport(a.stdout, dir, res)
 		}
 		results = append(results, out)
 	}
@@ -142,6 +149,9 @@ func transferMeter(p *blob.Progress) meter {
 
 func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result) {
 	s := res.Snapshot
+	if a.quiet {
+		w = io.Discard
+	}
 	if res.Unchanged {
 		fmt.Fprintf(w, "%s, backup of %s: unchanged since snapshot %s\n", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
 		return
@@ -149,105 +159,101 @@ func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result) {
 	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
 	fmt.Fprintf(w, "          %s, %s; read %s, %s; added %s\n",
 		plural(res.Files, "file"), bytesText(res.Bytes), plural(res.ReadFiles, "file"), bytesText(res.ReadBytes), bytesText(s.StoredBytes))
-	for _, p := range s.Problems {
-		a.warn("%s: %s", dir, clean(p))
-	}
-	a.describeReport(dir, res)
+	a.describeFindings(dir, res.Findings)
+	a.describeReport(res)
 }
 
-// describeReport prints anomalies of the folder.
-func (a *app) describeReport(dir string, res *ingest.Result) {
+// describeReport notes that a backup was stored locked, and files that belong to no
+// backup.
+func (a *app) describeReport(res *ingest.Result) {
 	switch {
 	case res.Snapshot.Unlocked:
 		a.describeRaw(res)
 	case res.Snapshot.Encrypted:
-		a.remark("          stored locked: changed files are not deduplicated with other days; store the backup password (snap help device password)")
+		a.sayLocked("snapshot %s is stored locked, without the backup password: changed files are not deduplicated with other days; store the backup password (\"snap help device password\")", res.Snapshot.ID.Short())
 	}
 	if res.Report == nil {
 		return
 	}
-	for _, f := range []struct {
-		one, many string
-		mobilesync.Finding
-	}{
-		{"differs in size from the manifest", "differ in size from the manifest", res.Report.Size},
-		{"is empty, but not in the manifest", "are empty, but not in the manifest", res.Report.Emptied},
-		{"is named like a backup file, but is not in the manifest (kept)", "are named like backup files, but are not in the manifest (kept)", res.Report.Extra},
-		{"is not part of a backup (kept)", "are not part of a backup (kept)", res.Report.Other},
-	} {
-		switch f.Count {
-		case 0:
-		case 1:
-			a.remark("          note: 1 file %s: %s", f.one, clean(f.Names[0]))
-		default:
-			a.remark("          note: %s files %s, such as %s", count(int64(f.Count)), f.many, clean(f.Names[0]))
-		}
-	}
-	if n := res.Anomalies.Total(); n > 0 {
-		a.remark("          note: unusual rows in the manifest: %s", count(int64(n)))
+	switch o := res.Report.Other; o.Count {
+	case 0:
+	case 1:
+		a.remark("          note: 1 file is not part of a backup (kept): %s", clean(o.Names[0]))
+	default:
+		a.remark("          note: %s files are not part of a backup (kept), such as %s", count(int64(o.Count)), clean(o.Names[0]))
 	}
 }
 
-// importSource is a backup folder to import or, if err is set, an argument that names
-// none.
-type importSource struct {
-	dir string
-	err error
+// sayLocked warns that a backup was stored locked, also with --quiet. With --opaque that is
+// wanted, and only noted.
+func (a *app) sayLocked(format string, args ...any) {
+	if a.opaque {
+		a.remark("          "+format, args...)
+		return
+	}
+	a.warn(format, args...)
 }
 
 // findBackups returns the backup folders that the arguments name, each only once.
-// Without arguments it returns those of Apple's programs. It fails only if it finds
-// none.
-func findBackups(folders []string) ([]importSource, error) {
-	if len(folders) > 0 {
-		var found []importSource
-		var first error
-		for _, f := range folders {
-			dirs, err := mobilesync.Find(f)
-			if errors.Is(err, os.ErrNotExist) {
-				err = fmt.Errorf("%s does not exist: %w", f, mobilesync.ErrNoBackup)
-			}
-			if err != nil {
-				found = append(found, importSource{f, err})
-				if first == nil {
-					first = err
-				}
-			}
-			for _, dir := range dirs {
-				found = append(found, importSource{dir: dir})
-			}
-		}
-		if !slices.ContainsFunc(found, func(s importSource) bool { return s.err == nil }) {
-			return nil, first
-		}
-		return uniq(found), nil
+// Without arguments it returns those of Apple's programs. What cannot be looked at is
+// returned with its error. findBackups fails if it finds no backup.
+func findBackups(folders []string) ([]mobilesync.Found, error) {
+	if len(folders) == 0 {
+		return findInPlaces(mobilesync.DefaultLocations())
 	}
-	var dirs []string
-	places := mobilesync.DefaultLocations()
-	for _, place := range places {
-		found, err := mobilesync.Find(place)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, mobilesync.ErrNoBackup) {
-			return nil, err
+	var found []mobilesync.Found
+	for _, f := range folders {
+		dirs, err := mobilesync.Find(f)
+		if errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%s does not exist: %w", f, mobilesync.ErrNoBackup)
 		}
-		dirs = append(dirs, found...)
-	}
-	if len(dirs) == 0 {
-		if len(places) == 0 {
-			return nil, usageError{errors.New("no folder is given, and this system has no default location of backups")}
+		if err != nil {
+			dirs = []mobilesync.Found{{Dir: f, Err: err}}
 		}
-		return nil, fmt.Errorf("looked in %q: %w", places, mobilesync.ErrNoBackup)
+		found = append(found, dirs...)
 	}
-	var found []importSource
-	for _, dir := range dirs {
-		found = append(found, importSource{dir: dir})
-	}
-	return uniq(found), nil
+	return orErrors(uniq(found))
 }
 
-func uniq(list []importSource) []importSource {
-	var out []importSource
+// findInPlaces returns the backup folders in places that need not exist.
+func findInPlaces(places []string) ([]mobilesync.Found, error) {
+	if len(places) == 0 {
+		return nil, usageError{errors.New("no folder is given, and this system has no default location of backups")}
+	}
+	var found []mobilesync.Found
+	for _, place := range places {
+		dirs, err := mobilesync.Find(place)
+		switch {
+		case errors.Is(err, os.ErrNotExist), errors.Is(err, mobilesync.ErrNoBackup):
+			continue
+		case err != nil:
+			dirs = []mobilesync.Found{{Dir: place, Err: err}}
+		}
+		found = append(found, dirs...)
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("looked in %q: %w", places, mobilesync.ErrNoBackup)
+	}
+	return orErrors(uniq(found))
+}
+
+// orErrors returns found. If every item of it has an error, it returns these errors
+// instead.
+func orErrors(found []mobilesync.Found) ([]mobilesync.Found, error) {
+	var all []error
+	for _, f := range found {
+		if f.Err == nil {
+			return found, nil
+		}
+		all = append(all, f.Err)
+	}
+	return nil, errors.Join(all...)
+}
+
+func uniq(list []mobilesync.Found) []mobilesync.Found {
+	var out []mobilesync.Found
 	for _, s := range list {
-		if !slices.ContainsFunc(out, func(o importSource) bool { return o.dir == s.dir }) {
+		if !slices.ContainsFunc(out, func(o mobilesync.Found) bool { return o.Dir == s.Dir }) {
 			out = append(out, s)
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +24,11 @@ func (a *app) initCommand() *cobra.Command {
 
 The password comes from --password-file, --password-command, SNAP_PASSWORD,
 --key-file or a prompt. Without it the repository cannot be read: add a recovery
-key with "snap key add --recovery" and keep it on paper.`,
+key with "snap key add --recovery" and keep it on paper.
+
+Some network shares do not support fsync, which makes sure that files survive a power
+cut. init notices that, and the repository is used without. An existing repository that
+was moved to such a share, and a mirror on one, need --no-fsync or SNAP_NO_FSYNC=1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -39,7 +44,7 @@ key with "snap key add --recovery" and keep it on paper.`,
 				return err
 			}
 			if be, err := local.Open(dir); err == nil {
-				// Check this before a prompt for the password.
+				// Reject an existing repository before a prompt for the password.
 				if _, err := be.Stat(ctx, "config"); err == nil {
 					return fmt.Errorf("%s: %w", dir, repo.ErrExists)
 				}
@@ -58,7 +63,7 @@ key with "snap key add --recovery" and keep it on paper.`,
 			if err != nil {
 				return err
 			}
-			r, err := repo.Create(ctx, be, secret, crypto.SlotInfo{Kind: kind, Label: whoami()}, a.options)
+			r, err := a.create(ctx, be, secret, kind)
 			if err != nil {
 				return fmt.Errorf("%s: %w", dir, err)
 			}
@@ -74,17 +79,31 @@ key with "snap key add --recovery" and keep it on paper.`,
 				Repository string `json:"repository"`
 				ID         string `json:"id"`
 				Format     int    `json:"format"`
-			}{dir, r.Config().ID, r.Config().Version}
-			return a.print(result, func(w io.Writer) {
+				NoFsync    bool   `json:"no_fsync,omitempty"`
+			}{dir, r.Config().ID, r.Config().Version, r.Config().NoFsync}
+			return a.conclude(result, false, func(w io.Writer) {
 				fmt.Fprintf(w, "created repository %.8s in %s\n", result.ID, dir)
 				if kind == crypto.PasswordSlot {
-					a.remark("Keep the password: without it the repository cannot be read.\nTo get a recovery key, run: snap key add --recovery")
+					a.remark("Keep the password: without it the repository cannot be read.\nTo get a recovery key, run \"snap key add --recovery\".")
 				}
 			})
 		},
 	}
 	cmd.Flags().StringVar(&parity, "parity", "", "protect the repository against bit rot with this `percentage` of parity, such as 5% (snap help parity)")
 	return cmd
+}
+
+// create creates a repository. If the file system does not support fsync, the
+// repository notes that, so that later commands go on.
+func (a *app) create(ctx context.Context, be storage, secret []byte, kind crypto.SlotKind) (*repo.Repo, error) {
+	info, opts := crypto.SlotInfo{Kind: kind, Label: whoami()}, a.options
+	r, err := repo.Create(ctx, be, secret, info, opts)
+	if !errors.Is(err, local.ErrNoFsync) {
+		return r, err
+	}
+	a.warn("%v; the repository notes that and goes on without: check it after a power cut, and keep a mirror on another disk", local.ErrNoFsync)
+	opts.NoFsync = true
+	return repo.Create(ctx, be, secret, info, opts)
 }
 
 // whoami returns user@host.

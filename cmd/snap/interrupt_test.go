@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
@@ -94,6 +95,65 @@ func TestKilledImport(t *testing.T) {
 	sameFolder(t, onlyChild(t, i.folder), onlyChild(t, target))
 }
 
+// A drill that ends early leaves nothing behind, and the next one passes. A killed one may
+// leave a part of its page, which the next one removes.
+func TestInterruptedDrill(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows cannot send Ctrl-C to one process")
+	}
+	t.Parallel()
+	folder, tmp, pages := filepath.Join(t.TempDir(), "Backup"), t.TempDir(), t.TempDir()
+	s := newRepo(t, "TMPDIR="+tmp, "SNAP_BACKUP_PASSWORD=synthetic")
+	s.run(0, "generate", "--scale", "tiny", "--devices", "1", "--encrypt", "all", folder)
+	s.run(0, "import", folder)
+	drill := []string{"drill", "--certificate", filepath.Join(pages, "page.html")}
+	begun := time.Now()
+	s.run(0, drill...)
+	whole := time.Since(begun)
+	certificate := drill[2]
+	for i, sig := range []os.Signal{os.Interrupt, os.Kill, os.Interrupt, os.Interrupt, os.Kill} {
+		if err := os.Remove(certificate); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		cmd, out := s.command(drill...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(whole * time.Duration(i+1) / 6)
+		_ = cmd.Process.Signal(sig) // it may have ended
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); sig == os.Interrupt && code != exitInterrupted && code != exitOK {
+			t.Errorf("exit code %d\n%s", code, out)
+		}
+		for _, name := range append(filesIn(t, tmp), filesIn(t, pages)...) {
+			if name != certificate && (sig != os.Kill || name != partialPage(certificate)) {
+				t.Errorf("%v has left %s", sig, name)
+			}
+		}
+	}
+	if err := os.WriteFile(partialPage(certificate), []byte("left by a killed drill"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run(0, drill...)
+	if left := filesIn(t, pages); !slices.Equal(left, []string{certificate}) {
+		t.Errorf("a drill leaves %v", left)
+	}
+	s.run(0, "check", "--read-data")
+}
+
+// filesIn returns the paths of what is in a folder.
+func filesIn(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		paths = append(paths, filepath.Join(dir, e.Name()))
+	}
+	return paths
+}
+
 // packBytes returns the size of a repository's packs.
 func packBytes(t *testing.T, repo string) (sum int64) {
 	t.Helper()
@@ -104,7 +164,7 @@ func packBytes(t *testing.T, repo string) (sum int64) {
 	for _, p := range packs {
 		info, err := os.Stat(p)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // renamed since
+			continue // renamed in the meantime
 		}
 		if err != nil {
 			t.Fatal(err)

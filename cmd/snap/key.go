@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
@@ -38,24 +39,42 @@ func (a *app) keyListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			a.renewKey(cmd.Context(), r)
 			keys, err := r.Keys(cmd.Context())
 			if err != nil {
 				return err
 			}
 			return a.print(keys, func(w io.Writer) {
 				var rows []string
+				older := 0
 				for _, k := range keys {
 					mark := " "
 					if k.Current {
 						mark = "*"
 					}
-					if k.Damaged != "" {
-						rows = append(rows, fmt.Sprintf("%s%s\tDAMAGED\t%s\t", mark, k.ID.Short(), clean(k.Damaged)))
+					if k.Newer {
+						rows = append(rows, fmt.Sprintf("%s%s\tNEWER\ta newer snap made this key, and this one cannot use it\t", mark, k.ID.Short()))
 						continue
 					}
-					rows = append(rows, fmt.Sprintf("%s%s\t%s\t%s\t%s", mark, k.ID.Short(), k.Kind, timeText(k.Created), clean(k.Label)))
+					if k.Damaged != "" {
+						state := "DAMAGED"
+						if k.Exchanged {
+							state = "EXCHANGED"
+						}
+						rows = append(rows, fmt.Sprintf("%s%s\t%s\t%s\t", mark, k.ID.Short(), state, clean(k.Damaged)))
+						continue
+					}
+					label := clean(k.Label)
+					if !k.Bound {
+						older++
+						label += " (not proven)"
+					}
+					rows = append(rows, fmt.Sprintf("%s%s\t%s\t%s\t%s", mark, k.ID.Short(), k.Kind, timeText(k.Created), strings.TrimSpace(label)))
 				}
 				table(w, " ID\tKIND\tCREATED\tLABEL", rows)
+				if older > 0 {
+					a.remark("%s of an older form: whoever can write to the storage can exchange their kinds and labels. A key is renewed when it is used for \"snap key list\" or to store something.", plural(older, "key"))
+				}
 			})
 		},
 	}
@@ -88,6 +107,9 @@ keep it in a safe place. It is accepted wherever the password is.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
+			if recovery && a.isNowhere() {
+				return usageError{errors.New("nobody would see the recovery key: standard output is closed or the null device; nothing was changed")}
+			}
 			r, err := a.openLocked(cmd, repo.LockWrite)
 			if err != nil {
 				return err
@@ -112,7 +134,7 @@ keep it in a safe place. It is accepted wherever the password is.`,
 			if res.ID, err = r.AddKey(ctx, secret, crypto.SlotInfo{Kind: res.Kind, Label: label}); err != nil {
 				return err
 			}
-			return a.print(res, func(w io.Writer) {
+			err = a.conclude(res, recovery, func(w io.Writer) {
 				if !recovery {
 					fmt.Fprintf(w, "added key %s (%s)\n", res.ID.Short(), res.Kind)
 					return
@@ -121,6 +143,10 @@ keep it in a safe place. It is accepted wherever the password is.`,
 				fmt.Fprintf(w, "    %s\n", res.Recovery)
 				a.remark("\nadded key %s (%s)", res.ID.Short(), res.Kind)
 			})
+			if lost := a.lostOutput(); lost != nil && recovery {
+				return takeBack(ctx, r, res.ID, lost)
+			}
+			return err
 		},
 	}
 	flags.register(cmd)
@@ -131,24 +157,92 @@ keep it in a safe place. It is accepted wherever the password is.`,
 	return cmd
 }
 
+// takeBack removes a recovery key that could not be shown, because nobody has it.
+func takeBack(ctx context.Context, r *repo.Repo, id repo.FileID, cause error) error {
+	if _, err := r.RemoveKey(context.WithoutCancel(ctx), id.String()); err != nil {
+		return advised{errors.Join(cause, fmt.Errorf("key %s, which nobody has seen, could not be removed: %w", id.Short(), err)),
+			fmt.Sprintf("remove it: snap key remove %s", id.Short())}
+	}
+	return advised{cause, "nobody has seen the recovery key, so it was removed again; run the same command again"}
+}
+
 func (a *app) keyRemoveCommand() *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove a key",
-		Args:  cobra.ExactArgs(1),
+		Long: `Removes a key and says whether it is proven that the key no longer opens the
+repository. Older copies of the repository still open with it (docs/threat-model.md).
+
+The key that you have just used is removed only if you confirm that, or with --yes.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			r, err := a.openLocked(cmd, repo.LockWrite)
 			if err != nil {
 				return err
 			}
-			id, err := r.RemoveKey(cmd.Context(), ids[0])
+			gone, err := a.removeKey(cmd.Context(), r, ids[0], yes)
 			if err != nil {
 				return err
 			}
-			return a.print(struct {
-				Removed repo.FileID `json:"removed"`
-			}{id}, func(w io.Writer) { fmt.Fprintf(w, "removed key %s\n", id.Short()) })
+			for _, why := range gone.Doubts {
+				a.warn("it is not proven that the key is shut out: %s", why)
+			}
+			result := struct {
+				Removed repo.FileID     `json:"removed"`
+				Kind    crypto.SlotKind `json:"kind"`
+				Label   string          `json:"label"`
+				Copies  []repo.FileID   `json:"copies"`
+				Proven  bool            `json:"proven"`
+				Doubts  []string        `json:"doubts"`
+			}{gone.ID, gone.Kind, gone.Label, gone.Copies, len(gone.Doubts) == 0, gone.Doubts}
+			return a.conclude(result, false, func(w io.Writer) {
+				what := gone.ID.Short()
+				if gone.Damaged == "" {
+					what = strings.TrimSpace(fmt.Sprintf("%s (%s) %s", what, gone.Kind, clean(gone.Label)))
+				}
+				fmt.Fprintf(w, "removed key %s\n", what)
+				if n := len(gone.Copies); n > 0 {
+					fmt.Fprintf(w, "and %s that the same secret opened\n", plural(n, "other file"))
+				}
+			})
 		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "also remove the key that opened the repository, without a question")
+	return cmd
+}
+
+// removeKey removes a key. If it is the one that opened the repository, a person must
+// agree: that may be the only key whose secret anybody knows.
+func (a *app) removeKey(ctx context.Context, r *repo.Repo, id string, yes bool) (*repo.RemovedKey, error) {
+	if yes {
+		return r.RemoveKey(ctx, id)
+	}
+	gone, err := r.RemoveOtherKey(ctx, id)
+	if !errors.Is(err, repo.ErrKeyInUse) || !a.canAsk() {
+		return gone, err
+	}
+	line, err := a.askLine(ctx, "this key has just opened the repository; without it you need another one. Type yes to remove it: ")
+	if err != nil {
+		return nil, orInterrupted(ctx, err, nothingDone)
+	}
+	if fold(line) != "yes" {
+		return nil, advised{usageError{errors.New("not confirmed: nothing was changed")}, "run the same command again and type yes, or use --yes"}
+	}
+	return r.RemoveKey(ctx, id)
+}
+
+// renewKey replaces the key that opened the repository by one of the newest form. It is
+// no error if that fails, since the key still opens the repository.
+func (a *app) renewKey(ctx context.Context, r *repo.Repo) {
+	k, err := r.RenewKey(ctx)
+	switch {
+	case errors.Is(err, repo.ErrNoKey):
+		a.warn("%v; it does not open the repository again", err)
+	case err != nil && ctx.Err() == nil:
+		a.warn("the key of an older form was not renewed, and still opens the repository: %v", err)
+	case k != nil:
+		a.remark("key %s is now %s: its label %q is bound to it. If this is not the label of your key, the labels of two keys were exchanged.", k.Old.Short(), k.New.Short(), clean(k.Info.Label))
 	}
 }
 
@@ -173,7 +267,7 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(keyResult{ID: id, Kind: kind}, func(w io.Writer) {
+			return a.conclude(keyResult{ID: id, Kind: kind}, false, func(w io.Writer) {
 				fmt.Fprintf(w, "the new password is key %s; the old one no longer opens the repository\n", id.Short())
 			})
 		},
@@ -187,31 +281,35 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 // current password.
 func (a *app) newSecret(ctx context.Context, file, command, keyFile string, environment bool) ([]byte, crypto.SlotKind, error) {
 	if keyFile != "" {
-		b, err := readKeyFile(keyFile)
+		b, err := a.readKeyFile(keyFile)
 		return b, crypto.KeyFileSlot, err
 	}
-	var typed []byte
+	var pw *typed
 	var err error
 	switch {
 	case file != "":
-		typed, err = readPasswordFile(file)
+		pw, err = a.readPasswordFile(file)
 	case command != "":
-		typed, err = a.runCommand(ctx, command)
+		pw, err = a.runCommand(ctx, command)
 	case environment:
-		typed, err = a.given(ctx, "", "")
+		pw, err = a.given(ctx, "", "")
 	}
-	if err == nil && typed == nil {
+	if err == nil && pw == nil {
 		ways := newRepoPassword
 		if environment {
 			ways = repoPassword
 		}
-		typed, err = a.askNew(ctx, "the repository", ways)
+		pw, err = a.askNew(ctx, "the repository", ways)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	defer clear(typed)
-	secret, err := crypto.Secret(string(typed))
+	defer pw.clear()
+	text, err := pw.asNew()
+	if err != nil {
+		return nil, "", err
+	}
+	secret, err := crypto.Secret(string(text))
 	if errors.Is(err, crypto.ErrRecoveryTypo) {
 		// snap would always take this password for a mistyped recovery key.
 		err = usageError{errors.New("a password must not look like a recovery key; choose another one")}

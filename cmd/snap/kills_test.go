@@ -17,9 +17,10 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// killRig has a repository, its mirror and its copy, and knows the content that their
-// snapshots must have. It kills processes that use these repositories.
-type killRig struct {
+// seriesRig has a repository with a series of backups, its mirror and its copy, and knows
+// the content that their snapshots must have. It can kill commands that use these
+// repositories.
+type seriesRig struct {
 	*shell
 	rng     *rand.Rand
 	dir     string // for backup folders and materialized snapshots
@@ -34,8 +35,8 @@ type killRig struct {
 	count   map[string]int
 }
 
-// killedSnapshot is a snapshot in the output of "snap snapshots --json".
-type killedSnapshot struct {
+// listedSnapshot is a snapshot in the output of "snap snapshots --json".
+type listedSnapshot struct {
 	ID   string    `json:"id"`
 	Time time.Time `json:"time"`
 	UDID string    `json:"udid"`
@@ -43,35 +44,35 @@ type killedSnapshot struct {
 
 // key identifies the backup of a snapshot: a series makes one backup of each device a
 // day.
-func (k killedSnapshot) key() string { return k.UDID + " " + k.Time.UTC().Format(time.DateOnly) }
+func (k listedSnapshot) key() string { return k.UDID + " " + k.Time.UTC().Format(time.DateOnly) }
 
 // killAct is a command that is killed and then run to completion.
 type killAct struct {
 	name   string
 	weight int
-	args   func(g *killRig) []string // returns nil to skip the act
+	args   func(g *seriesRig) []string // returns nil to skip the act
 	// ok are exit codes that the complete run may have besides 0.
 	ok []int
 	// changes returns the snapshots that the command may add and those that it may
 	// remove. If it is nil, there are none.
-	changes func(g *killRig, list []killedSnapshot) (added, removed map[string]bool)
+	changes func(g *seriesRig, list []listedSnapshot) (added, removed map[string]bool)
 }
 
-func words(s string) func(*killRig) []string {
-	return func(*killRig) []string { return strings.Fields(s) }
+func argsOf(s string) func(*seriesRig) []string {
+	return func(*seriesRig) []string { return strings.Fields(s) }
 }
 
 // withFolders returns arguments in which MIRROR and OTHER are replaced by folders.
-func withFolders(s string) func(*killRig) []string {
-	return func(g *killRig) []string {
+func withFolders(s string) func(*seriesRig) []string {
+	return func(g *seriesRig) []string {
 		s := strings.NewReplacer("MIRROR", g.storePath("mirror"), "OTHER", g.storePath("other")).Replace(s)
 		return strings.Fields(s)
 	}
 }
 
 func killActs() []killAct {
-	keepLast := func(n int) func(g *killRig, list []killedSnapshot) (added, removed map[string]bool) {
-		return func(_ *killRig, list []killedSnapshot) (added, removed map[string]bool) {
+	keepLast := func(n int) func(g *seriesRig, list []listedSnapshot) (added, removed map[string]bool) {
+		return func(_ *seriesRig, list []listedSnapshot) (added, removed map[string]bool) {
 			removed, left := map[string]bool{}, map[string]int{}
 			for _, s := range slices.Backward(list) {
 				if left[s.UDID]++; left[s.UDID] > n {
@@ -82,47 +83,47 @@ func killActs() []killAct {
 		}
 	}
 	return []killAct{
-		{name: "import", weight: 30, args: (*killRig).nextDay, changes: func(g *killRig, _ []killedSnapshot) (added, removed map[string]bool) {
+		{name: "import", weight: 30, args: (*seriesRig).nextDay, changes: func(g *seriesRig, _ []listedSnapshot) (added, removed map[string]bool) {
 			return g.today, nil
 		}},
-		{name: "forget", weight: 4, args: words("forget --keep-last 3"), changes: keepLast(3)},
-		{name: "forget and prune", weight: 8, args: words("forget --keep-last 2 --prune --max-unused 0"), changes: keepLast(2)},
-		{name: "prune", weight: 14, args: words("prune --max-unused 0")},
+		{name: "forget", weight: 4, args: argsOf("forget --keep-last 3"), changes: keepLast(3)},
+		{name: "forget and prune", weight: 8, args: argsOf("forget --keep-last 2 --prune --max-unused 0"), changes: keepLast(2)},
+		{name: "prune", weight: 14, args: argsOf("prune --max-unused 0")},
 		{name: "mirror", weight: 8, args: withFolders("mirror --accept-removals MIRROR")},
-		{name: "mirror and heal", weight: 3, args: func(g *killRig) []string {
+		{name: "mirror and heal", weight: 3, args: func(g *seriesRig) []string {
 			if !exists(filepath.Join(g.storePath("mirror"), "config")) {
 				return nil
 			}
 			return []string{"mirror", "--check", "--heal", g.storePath("mirror")}
 		}, ok: []int{exitError}}, // the mirror may be out of date
 		{name: "copy", weight: 8, args: withFolders("copy --to OTHER")},
-		{name: "repair index", weight: 4, args: words("repair index")},
-		{name: "repair packs", weight: 2, args: words("repair packs")},
-		{name: "repair snapshots", weight: 2, args: words("repair snapshots")},
-		{name: "repair", weight: 2, args: words("repair")},
-		{name: "key add", weight: 3, args: func(g *killRig) []string { return []string{"key", "add", "--new-password-file", g.newSecret()} },
+		{name: "repair index", weight: 4, args: argsOf("repair index")},
+		{name: "repair packs", weight: 2, args: argsOf("repair packs")},
+		{name: "repair snapshots", weight: 2, args: argsOf("repair snapshots")},
+		{name: "repair", weight: 2, args: argsOf("repair")},
+		{name: "key add", weight: 3, args: func(g *seriesRig) []string { return []string{"key", "add", "--new-password-file", g.newSecret()} },
 			ok: []int{exitExists}}, // the killed run added the key
-		{name: "key passwd", weight: 3, args: func(g *killRig) []string { return []string{"key", "passwd", "--new-password-file", g.newSecret()} },
+		{name: "key passwd", weight: 3, args: func(g *seriesRig) []string { return []string{"key", "passwd", "--new-password-file", g.newSecret()} },
 			ok: []int{exitExists}},
-		{name: "key remove", weight: 3, args: (*killRig).removeKey, ok: []int{exitNoSnapshot}},
-		{name: "check", weight: 3, args: words("check --read-data=50%")},
-		{name: "note", weight: 4, args: words("note latest changed")},
-		{name: "tag", weight: 2, args: words("tag --add weekly latest")},
-		{name: "parity", weight: 4, args: func(g *killRig) []string {
+		{name: "key remove", weight: 3, args: (*seriesRig).removeKey, ok: []int{exitNoSnapshot}},
+		{name: "check", weight: 3, args: argsOf("check --read-data=50%")},
+		{name: "note", weight: 4, args: argsOf("note latest changed")},
+		{name: "tag", weight: 2, args: argsOf("tag --add weekly latest")},
+		{name: "parity", weight: 4, args: func(g *seriesRig) []string {
 			return []string{"parity", []string{"10%", "25%", "off"}[g.rng.IntN(3)]}
 		}},
-		{name: "init", weight: 2, args: func(g *killRig) []string { return []string{"init", "-r", g.storePath("new" + g.number())} },
+		{name: "init", weight: 2, args: func(g *seriesRig) []string { return []string{"init", "-r", g.storePath("new" + g.number())} },
 			ok: []int{exitExists}},
 	}
 }
 
-func (g *killRig) path(name string) string { return filepath.Join(g.dir, name) }
+func (g *seriesRig) path(name string) string { return filepath.Join(g.dir, name) }
 
-func (g *killRig) storePath(name string) string { return filepath.Join(g.store, name) }
+func (g *seriesRig) storePath(name string) string { return filepath.Join(g.store, name) }
 
-func (g *killRig) number() string { return strconv.Itoa(int(g.rng.Uint32())) }
+func (g *seriesRig) number() string { return strconv.Itoa(int(g.rng.Uint32())) }
 
-func (g *killRig) nextDay() []string {
+func (g *seriesRig) nextDay() []string {
 	g.t.Helper()
 	folder := g.path("Backup")
 	if err := g.series.Next(g.t.Context(), folder); err != nil {
@@ -134,7 +135,7 @@ func (g *killRig) nextDay() []string {
 		if err != nil {
 			g.t.Fatal(err)
 		}
-		s := killedSnapshot{UDID: d.UDID, Time: g.series.Time(i, g.series.Day())}
+		s := listedSnapshot{UDID: d.UDID, Time: g.series.Time(i, g.series.Day())}
 		g.want[s.key()], g.today[s.key()] = f, true
 	}
 	return []string{"import", "--skip-if-unchanged", folder}
@@ -142,7 +143,7 @@ func (g *killRig) nextDay() []string {
 
 // newSecret makes a password, which the repository may have from now on. It writes
 // the password to a file and returns the file's path.
-func (g *killRig) newSecret() string {
+func (g *seriesRig) newSecret() string {
 	secret := "secret " + g.number()
 	g.secrets = append(g.secrets, secret)
 	file := g.path("secret")
@@ -152,7 +153,7 @@ func (g *killRig) newSecret() string {
 	return file
 }
 
-func (g *killRig) removeKey() []string {
+func (g *seriesRig) removeKey() []string {
 	var keys []struct {
 		ID      string `json:"id"`
 		Current bool   `json:"current"`
@@ -166,8 +167,8 @@ func (g *killRig) removeKey() []string {
 	return nil
 }
 
-// unlock finds a password that opens a repository and makes it the current one.
-func (g *killRig) unlock(repo string) {
+// findPassword finds a password that opens a repository and makes it the current one.
+func (g *seriesRig) findPassword(repo string) {
 	g.t.Helper()
 	for i, secret := range g.secrets {
 		g.env[0] = "SNAP_PASSWORD=" + secret
@@ -188,7 +189,7 @@ func (g *killRig) unlock(repo string) {
 // kill starts a command and kills it at a random moment. In half of all cases this is
 // soon after the command has locked a repository. It reports whether the command was
 // still running.
-func (g *killRig) kill(name string, args []string) bool {
+func (g *seriesRig) kill(name string, args []string) bool {
 	g.t.Helper()
 	locks := func() int {
 		files, _ := filepath.Glob(filepath.Join(g.store, "*", "locks", "*"))
@@ -224,9 +225,9 @@ func (g *killRig) kill(name string, args []string) bool {
 	return true
 }
 
-func (g *killRig) snapshots(repo string) (list []killedSnapshot, keys map[string]bool) {
+func (g *seriesRig) snapshots(repo string) (list []listedSnapshot, keys map[string]bool) {
 	g.t.Helper()
-	g.unlock(repo)
+	g.findPassword(repo)
 	g.json(&list, "snapshots", "-r", repo)
 	keys = map[string]bool{}
 	for _, s := range list {
@@ -240,10 +241,10 @@ func (g *killRig) snapshots(repo string) (list []killedSnapshot, keys map[string
 
 // verify checks that a repository is clean and that one or all of its snapshots
 // equal the folders they were made from.
-func (g *killRig) verify(repo string, all bool) {
+func (g *seriesRig) verify(repo string, all bool) {
 	g.t.Helper()
-	defer g.unlock(g.repo)
-	g.unlock(repo)
+	defer g.findPassword(g.repo)
+	g.findPassword(repo)
 	args := []string{"check", "-r", repo}
 	if all {
 		args = append(args, "--read-data")
@@ -265,7 +266,7 @@ func (g *killRig) verify(repo string, all bool) {
 }
 
 // compare checks that snapshots equal the folders they were made from.
-func (g *killRig) compare(repo string, list []killedSnapshot) {
+func (g *seriesRig) compare(repo string, list []listedSnapshot) {
 	g.t.Helper()
 	for _, s := range list {
 		want, out := g.want[s.key()], g.path("out")
@@ -287,9 +288,9 @@ func (g *killRig) compare(repo string, list []killedSnapshot) {
 	}
 }
 
-// checkListed checks that no snapshots but these were added or removed since the last
-// call.
-func (g *killRig) checkListed(added, removed map[string]bool) {
+// checkListed checks that since the last call no other snapshots than these were added
+// or removed.
+func (g *seriesRig) checkListed(added, removed map[string]bool) {
 	g.t.Helper()
 	_, now := g.snapshots(g.repo)
 	for key := range g.listed {
@@ -307,7 +308,7 @@ func (g *killRig) checkListed(added, removed map[string]bool) {
 
 // round kills one process, checks the repositories, and runs the same command to
 // completion.
-func (g *killRig) round(act killAct, thorough bool) {
+func (g *seriesRig) round(act killAct, thorough bool) {
 	g.t.Helper()
 	args := act.args(g)
 	if args == nil {
@@ -348,7 +349,7 @@ func (g *killRig) round(act killAct, thorough bool) {
 	g.checkListed(added, removed)
 	if act.name == "copy" {
 		_, now := g.snapshots(g.storePath("other"))
-		g.unlock(g.repo)
+		g.findPassword(g.repo)
 		for key := range g.listed {
 			if !now[key] {
 				g.t.Fatalf("snapshot %s was not copied", key)
@@ -366,10 +367,10 @@ func (g *killRig) round(act killAct, thorough bool) {
 	}
 	g.verify(g.repo, true)
 	g.verify(g.storePath("other"), true)
-	g.unlock(g.storePath("other"))
+	g.findPassword(g.storePath("other"))
 	g.run(0, "forget", "-r", g.storePath("other"), "--keep-last", "3", "--prune") // keeps it small
 	_, g.copied = g.snapshots(g.storePath("other"))
-	g.unlock(g.repo)
+	g.findPassword(g.repo)
 	g.run(0, "mirror", "--accept-removals", g.storePath("mirror"))
 	g.run(0, "mirror", "--check", g.storePath("mirror"))
 	g.verify(g.storePath("mirror"), true)
@@ -381,7 +382,7 @@ func (g *killRig) round(act killAct, thorough bool) {
 // kill depends on the machine, too.
 func TestKills(t *testing.T) {
 	t.Parallel()
-	killRounds(t, t.TempDir(), numberFrom(t, "SNAP_TEST_KILLS", amount(10, 3, 1)))
+	killRounds(t, t.TempDir(), numberFrom(t, "SNAP_TEST_KILLS", amount(10, 2, 1)))
 }
 
 // killRounds runs rounds of kills on repositories in the folder store.
@@ -394,7 +395,7 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 		t.Fatal(err)
 	}
 	defer series.Close()
-	g := &killRig{
+	g := &seriesRig{
 		shell: newShell(t, filepath.Join(store, "repo"), "SNAP_PASSWORD=sesame", "SNAP_TO_PASSWORD=sesame",
 			"SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword, packSizeVariable+"=200000"),
 		rng: rand.New(rand.NewPCG(seed, 1)), dir: dir, store: store, series: series,
@@ -420,6 +421,7 @@ func killRounds(t *testing.T, store string, rounds uint64) {
 	for _, a := range acts {
 		total += a.weight
 	}
+	// If most commands ended before they were killed, run more rounds.
 	for n := uint64(0); n < rounds || n < 4*rounds && g.count["killed"] < int(rounds)/4; n++ {
 		pick := g.rng.IntN(total)
 		for _, a := range acts {

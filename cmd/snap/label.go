@@ -13,6 +13,29 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// newTags is a flag that adds tags to snapshots and can be repeated. Tags are checked
+// before anything is done.
+type newTags struct {
+	tags       *[]string
+	allowEmpty bool // an empty tag stands for none
+}
+
+func (newTags) Type() string     { return "tag" }
+func (f newTags) String() string { return "" }
+
+func (f newTags) Set(tag string) error {
+	if tag != "" || !f.allowEmpty {
+		if err := repo.CheckTag(tag); err != nil {
+			return err
+		}
+	}
+	if len(*f.tags) >= repo.MaxTags {
+		return fmt.Errorf("a snapshot has at most %d tags", repo.MaxTags)
+	}
+	*f.tags = append(*f.tags, tag)
+	return nil
+}
+
 // labelResult is the output of the commands below for one snapshot.
 type labelResult struct {
 	snapshotJSON
@@ -54,9 +77,9 @@ func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labe
 			}
 		}
 		before = append(before, s.Labels())
-		results = append(results, labelResult{snapshotsJSON([]*repo.Snapshot{now})[0], s.ID})
+		results = append(results, labelResult{snapshotsJSON([]*repo.Snapshot{now}, nil)[0], s.ID})
 	}
-	return a.print(results, func(w io.Writer) {
+	return a.conclude(results, false, func(w io.Writer) {
 		for i, res := range results {
 			fmt.Fprintf(w, "%s of %s, %s: %s\n", res.ShortID, clean(res.DeviceName), timeText(res.Time), clean(text(before[i], res.Snapshot)))
 		}
@@ -81,15 +104,8 @@ func (a *app) tagCommand() *cobra.Command {
 			if f.Changed("set") && (f.Changed("add") || f.Changed("remove")) {
 				return usageError{errors.New("--set replaces all tags and cannot be combined with --add or --remove; --set a --set b sets two tags, --set '' removes all")}
 			}
-			for _, tag := range slices.Concat(add, remove) {
-				if tag == "" {
-					return usageError{errors.New("a tag cannot be empty")}
-				}
-			}
-			for _, tag := range slices.Concat(add, set) {
-				if strings.Contains(tag, ",") {
-					return usageError{fmt.Errorf("tag %q: a tag cannot contain a comma", tag)}
-				}
+			if slices.Contains(remove, "") {
+				return usageError{errors.New("--remove: a tag cannot be empty")}
 			}
 			return a.relabel(cmd, specs, func(l *repo.Labels) {
 				if f.Changed("set") {
@@ -110,9 +126,9 @@ func (a *app) tagCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&add, "add", nil, "add this `tag` (can be repeated)")
+	f.Var(newTags{&add, false}, "add", "add this `tag` (can be repeated)")
 	f.StringArrayVar(&remove, "remove", nil, "remove this `tag` (can be repeated)")
-	f.StringArrayVar(&set, "set", nil, "replace all tags with this `tag` (can be repeated; empty for none)")
+	f.Var(newTags{&set, true}, "set", "replace all tags with this `tag` (can be repeated; empty for none)")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -31,11 +32,14 @@ func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*re
 	if err != nil {
 		return nil, nil, err
 	}
-	found, err := r.FindIndexed(cmd.Context(), specs...)
+	found, damaged, err := r.FindIndexed(cmd.Context(), specs...)
 	if err != nil {
 		return nil, nil, err
 	}
-	a.warnOfIndex(r)
+	for _, err := range damaged {
+		a.warn("%v; it may be a later snapshot", err)
+	}
+	a.warnOfIndex(r, found...)
 	return r, found, nil
 }
 
@@ -52,13 +56,14 @@ func (a *app) openAll(cmd *cobra.Command) (*repo.Repo, []*repo.Snapshot, error) 
 	for _, err := range damaged {
 		a.warn("%v", err)
 	}
-	a.warnOfIndex(r)
+	a.warnOfIndex(r, list...)
 	return r, list, nil
 }
 
-// warnOfIndex prints the damage that was found in the loaded index.
-func (a *app) warnOfIndex(r *repo.Repo) {
-	for _, err := range r.IndexDamage() {
+// warnOfIndex prints the damage that was found in the loaded index, which some snapshots
+// need.
+func (a *app) warnOfIndex(r *repo.Repo, snapshots ...*repo.Snapshot) {
+	for _, err := range r.IndexDamage(snapshots...) {
 		a.warn("%v; \"snap check\" shows what is affected", err)
 	}
 }
@@ -69,6 +74,7 @@ func (a *app) noLockFlag(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// The first and the longest pause between two attempts to lock a repository.
 const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 5 * time.Second
@@ -96,6 +102,10 @@ func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, wha
 		left := time.Until(deadline)
 		switch {
 		case err == nil:
+			a.warnOfClock(l.Skew())
+			if kind != repo.LockRead {
+				a.renewKey(ctx, r)
+			}
 			return l, nil
 		case kind == repo.LockRead && backend.IsReadOnly(err):
 			a.detail("the repository is read-only; reading it without a lock")
@@ -108,14 +118,57 @@ func (a *app) acquire(ctx context.Context, r *repo.Repo, kind repo.LockKind, wha
 		case wait == firstRetry:
 			a.remark("%v; waiting for up to %v", err, a.retryLock)
 		}
-		timer := time.NewTimer(min(wait, left))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, ctx.Err()
-		case <-timer.C:
+		if err := sleep(ctx, min(wait, left)); err != nil {
+			return nil, err
 		}
 	}
+}
+
+// waitForLocks waits until these locks are gone or stale, at most as long as
+// --retry-lock says. It reports whether they are.
+func (a *app) waitForLocks(ctx context.Context, r *repo.Repo, locks []repo.LockInfo) (bool, error) {
+	if a.retryLock <= 0 {
+		return false, nil
+	}
+	a.remark("%s of running commands; waiting for up to %v", plural(len(locks), "lock"), a.retryLock)
+	deadline := time.Now().Add(a.retryLock)
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		gone, err := r.LocksGone(ctx, locks)
+		left := time.Until(deadline)
+		if err != nil || gone || left <= 0 {
+			return gone, err
+		}
+		if err := sleep(ctx, min(wait, left)); err != nil {
+			return false, err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// maxSkew is how much the clocks of this computer and of a repository may differ without
+// a warning.
+const maxSkew = 5 * time.Minute
+
+// warnOfClock warns if the clock of this computer is wrong, or that of the repository.
+func (a *app) warnOfClock(ahead time.Duration) {
+	if ahead.Abs() <= maxSkew {
+		return
+	}
+	than := "ahead of"
+	if ahead < 0 {
+		than = "behind"
+	}
+	a.warn("the clock of this computer is %s %s that of the disk or server with the repository; set the one that is wrong, since it dates backups", spanText(ahead.Abs()), than)
 }
 
 // releaseLock removes the lock of takeLock. A lock that cannot be removed becomes
@@ -125,4 +178,20 @@ func (a *app) releaseLock() {
 		a.detail("the lock could not be removed; it becomes stale: %v", err)
 	}
 	a.lock = nil
+}
+
+// warnOfFuture warns if one of all snapshots was stored much later than now: either the
+// clock of this computer is behind, or that of another one was ahead.
+func (a *app) warnOfFuture(all []*repo.Snapshot) {
+	var last *repo.Snapshot
+	var when time.Time
+	for _, s := range all {
+		if stored, ok := s.Future(); ok && stored.After(when) {
+			last, when = s, stored
+		}
+	}
+	if last != nil {
+		a.warn("the clock of this computer says %s, but snapshot %s of %q was stored at %s by %q: one of the two clocks is wrong; set this one if it is, since it dates backups",
+			timeText(a.now()), last.ID.Short(), cmp.Or(last.Device.Name, last.Device.UDID), timeText(when), cmp.Or(last.Host, "an unknown computer"))
+	}
 }

@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/repotest"
 )
 
 // A reader continues if no lock can be written; a writer does not.
@@ -72,6 +76,69 @@ func TestWaitingForALockEnds(t *testing.T) {
 	a := &app{stderr: writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil }), retryLock: 1 << 60}
 	if err := a.takeLock(ctx, other, repo.LockRead, "snap test"); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A prune that waits frees space once it has watched an unknown lock for half an hour.
+func TestPruneWatchesAnUnknownLock(t *testing.T) {
+	ctx := context.Background()
+	be := repotest.New(t, 1, 2)
+	year := time.Now().Add(365 * 24 * time.Hour)
+	be.SetClock(func() time.Time { return year })
+	opts := repotest.SmallPacks(9)
+	opts.Refresh = -1
+	opts.Owner = &process.Identity{Host: "attic", PID: 1}
+	other, err := repotest.Open(ctx, be, repotest.Secret, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Lock(ctx, repo.LockWrite, "snap backup"); err != nil {
+		t.Fatal(err)
+	}
+	be.SetClock(time.Now)
+	if err := repotest.Forget(ctx, be, 1); err != nil {
+		t.Fatal(err)
+	}
+	opts = repotest.SmallPacks(10)
+	var elapsed time.Duration
+	opts.Elapsed = func() time.Duration { elapsed += 10 * time.Minute; return elapsed }
+	r, err := repo.Open(ctx, be, repotest.Secret, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &app{stderr: io.Discard}
+	if err := a.takeLock(ctx, r, repo.LockPrune, "snap prune"); err != nil {
+		t.Fatal(err)
+	}
+	defer a.releaseLock()
+	elapsed = 0
+	res, err := a.prune(ctx, r, repotest.NoWaste)
+	if err != nil || !res.Blocked || len(res.Waiting) != 1 {
+		t.Fatalf("it does not wait: %+v, %v", res.PruneReport, err)
+	}
+	a.retryLock = time.Minute
+	res, err = a.prune(ctx, r, repotest.NoWaste)
+	if err != nil || res.Blocked || len(res.Waiting) != 0 || res.FreedBytes == 0 || res.PendingPacks != 0 {
+		t.Fatalf("it waits: %+v, %v", res.PruneReport, err)
+	}
+}
+
+// A clock that differs from that of the repository by more than five minutes is told.
+func TestWarnOfClock(t *testing.T) {
+	for ahead, want := range map[time.Duration]string{
+		0: "", 5 * time.Minute: "", -4 * time.Minute: "",
+		40 * time.Minute:     "is 40 minutes ahead of",
+		-26 * time.Hour:      "is 26 hours behind",
+		4 * 8766 * time.Hour: "is 1461 days ahead of",
+	} {
+		var text, lines bytes.Buffer
+		(&app{stderr: &text}).warnOfClock(ahead)
+		(&app{stderr: &lines, json: true}).warnOfClock(ahead)
+		for _, got := range []string{text.String(), lines.String()} {
+			if (got == "") != (want == "") || !strings.Contains(strings.ReplaceAll(got, ",", ""), want) {
+				t.Errorf("%v: %q", ahead, got)
+			}
+		}
 	}
 }
 

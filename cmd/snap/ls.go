@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/device/materialize"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 	"github.com/spf13/cobra"
 )
@@ -24,15 +27,24 @@ type lsItem struct {
 	ModTime *time.Time `json:"mtime,omitempty"` // time on the device if known, otherwise in the backup folder
 }
 
+// timeText returns the item's time for people.
+func (it *lsItem) timeText() string {
+	if it.ModTime == nil {
+		return "unknown"
+	}
+	return timeText(*it.ModTime)
+}
+
 func (a *app) lsCommand() *cobra.Command {
 	var recursive bool
 	cmd := &cobra.Command{
 		Use:   "ls SNAPSHOT [DOMAIN[/PATH]]",
 		Short: "List the files of a snapshot by domain and path",
 		Long: `Without DOMAIN it lists the domains of the device; "-" stands for files of the backup
-folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the files and folders
-in it; -R lists everything below. SNAPSHOT is the beginning of an ID, "latest", or
-"latest:DEVICE".
+folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the files and
+folders directly in it; -R lists everything below. Each line that it prints can be given
+as DOMAIN/PATH; so can paths of the backup folder, such as Manifest.db. SNAPSHOT is the
+beginning of an ID, "latest", or "latest:DEVICE".
 
 Snapshots that were stored locked have no domains; all files are in "-".`,
 		Example: "  snap ls latest\n  snap ls \"latest:Anna's iPhone\" HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
@@ -50,21 +62,51 @@ Snapshots that were stored locked have no domains; all files are in "-".`,
 				l.below = strings.Trim(l.below, "/")
 				l.inside = true
 			}
-			only := l.domain
-			if only == noDomain {
-				only = ""
-			}
-			if err := r.Walk(ctx, s, only, l.add); err != nil {
+			lost, err := a.list(ctx, r, s, &l)
+			if err != nil {
 				return err
 			}
-			if l.inside && len(l.items) == 0 {
-				return fmt.Errorf("%q in snapshot %s: %w", argv[1], s.ID.Short(), errNoFiles)
+			if l.inside && len(l.items) == 0 && lost == nil {
+				return l.notListed(argv[1], s)
 			}
-			return a.print(l.items, func(w io.Writer) { l.print(w) })
+			if err := a.print(l.items, func(w io.Writer) { l.print(w) }); err != nil || lost == nil {
+				return err
+			}
+			return fmt.Errorf("the list lacks files of snapshot %s: %w", s.ID.Short(), lost)
 		},
 	}
 	cmd.Flags().BoolVarP(&recursive, "recursive", "R", false, "list everything below")
 	return cmd
+}
+
+// list collects what a lister wants. lost says what of the list cannot be read.
+func (a *app) list(ctx context.Context, r *repo.Repo, s *repo.Snapshot, l *lister) (lost, err error) {
+	only := l.domain
+	if only == noDomain {
+		only = ""
+	}
+	lost = r.Walk(ctx, s, only, l.add)
+	if lost == nil && l.inside && len(l.items) == 0 {
+		l.byPath = true
+		lost = r.Walk(ctx, s, "", l.add)
+	}
+	if !errors.Is(lost, repo.ErrDamaged) {
+		return nil, lost
+	}
+	// List what can be read, whatever its domain; add passes over the rest.
+	l.items = []lsItem{}
+	return lost, r.WalkAll(ctx, s, l.add, func(err error) error { a.warn("%v", err); return nil })
+}
+
+// notListed returns the error for a file or folder that a snapshot does not have.
+func (l *lister) notListed(name string, s *repo.Snapshot) error {
+	if s.Encrypted && !s.Unlocked && l.domain != noDomain {
+		return advised{
+			fmt.Errorf("%q in snapshot %s: %w, so the names of its files are not known", name, s.ID.Short(), materialize.ErrLocked),
+			fmt.Sprintf(`"snap ls %s -" lists the files of the backup folder; import or back up again with the backup password to have names`, s.ID.Short()),
+		}
+	}
+	return fmt.Errorf("%q in snapshot %s: %w", name, s.ID.Short(), errNoFiles)
 }
 
 var errNoFiles = errors.New("no such file or folder")
@@ -78,6 +120,7 @@ type lister struct {
 	recursive     bool
 	inside        bool // a domain was given
 	domain, below string
+	byPath        bool // the domain and below are a path of the backup folder
 	items         []lsItem
 }
 
@@ -85,6 +128,9 @@ func (l *lister) add(e *tree.Entry) error {
 	domain, name := e.Domain, e.Name
 	if domain == "" {
 		domain, name = noDomain, e.Path
+	}
+	if l.byPath {
+		return l.addPath(e, domain, name)
 	}
 	if l.inside && domain != l.domain {
 		return nil
@@ -101,32 +147,47 @@ func (l *lister) add(e *tree.Entry) error {
 		l.group("folder", domain, strings.TrimPrefix(l.below+"/"+first, "/"), e)
 		return nil
 	}
+	l.addLine(e, domain, name)
+	return nil
+}
+
+// addPath adds an entry if the path that was given leads to it or to a folder above it.
+func (l *lister) addPath(e *tree.Entry, domain, name string) error {
+	if _, ok := under(e.Path, strings.Trim(l.domain+"/"+l.below, "/")); ok {
+		l.addLine(e, domain, name)
+	}
+	return nil
+}
+
+// addLine adds a line for an entry.
+func (l *lister) addLine(e *tree.Entry, domain, name string) {
 	item := lsItem{Type: "file", Domain: domain, Name: name, Path: e.Path, Files: 1, Size: e.Content.Size, Mode: fs.FileMode(e.Mode).String()}
 	if e.Kind == tree.Dir {
 		item.Type, item.Files = "folder", 0
 	}
-	t := time.Unix(0, e.ModTime).UTC()
+	t := e.ModTime.Time().UTC()
 	if e.Record != nil {
 		t = time.Unix(e.Record.ModTime, 0).UTC()
 	}
-	item.ModTime = &t
+	if year := t.Year(); 0 <= year && year <= 9999 { // JSON has no other years
+		item.ModTime = &t
+	}
 	if n := len(l.items); n > 0 && l.items[n-1].Type == "folder" && l.items[n-1].Name == name && item.Type == "folder" {
-		return nil
+		return
 	}
 	l.items = append(l.items, item)
-	return nil
 }
 
-// under returns a name relative to the folder below, or false if it is not in this
-// folder. If both are equal, it returns their last element.
-func under(name, below string) (string, bool) {
-	if below == "" {
+// under returns a name relative to a folder, or false if the name is not in that
+// folder. If the name is the folder itself, it returns the last element.
+func under(name, folder string) (string, bool) {
+	if folder == "" {
 		return name, true
 	}
-	if name == below {
+	if name == folder {
 		return name[strings.LastIndexByte(name, '/')+1:], true
 	}
-	return strings.CutPrefix(name, below+"/")
+	return strings.CutPrefix(name, folder+"/")
 }
 
 // group adds an entry to the line of its domain or folder.
@@ -142,9 +203,10 @@ func (l *lister) group(typ, domain, name string, e *tree.Entry) {
 	}
 }
 
-// displayName returns the name of a line, with its domain if several are listed.
-func (l *lister) displayName(it *lsItem) string {
-	if l.inside || it.Domain == noDomain {
+// displayName returns the name of a line as it can be given as an argument. A name that
+// begins with "-/" would look like a flag.
+func (*lister) displayName(it *lsItem) string {
+	if it.Domain == noDomain {
 		return it.Name
 	}
 	return it.Domain + "/" + it.Name
@@ -159,7 +221,7 @@ func (l *lister) print(w io.Writer) {
 		case "folder":
 			fmt.Fprintf(w, "%10s  %16s  %s/\n", bytesText(it.Size), plural(it.Files, "file"), clean(l.displayName(it)))
 		default:
-			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), timeText(*it.ModTime), clean(l.displayName(it)))
+			fmt.Fprintf(w, "%10s  %16s  %s\n", bytesText(it.Size), it.timeText(), clean(l.displayName(it)))
 		}
 	}
 }

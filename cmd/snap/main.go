@@ -11,7 +11,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/snap-backup/snap/repo"
@@ -27,30 +26,35 @@ func start(opts repo.Options) int {
 	// A second Ctrl-C ends the program at once. A clean stop may take some time, and
 	// nothing is lost without it.
 	context.AfterFunc(ctx, stop)
+	keepPipes()
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, options: opts}
-	return a.run(ctx, os.Args[1:])
-}
-
-// limitMemory saves memory at the cost of CPU time, because backups also run on small
-// NAS boxes, beside other work. GOGC and GOMEMLIMIT in the environment take
-// precedence.
-func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+	code := a.run(ctx, os.Args[1:])
+	if code == exitPipe {
+		dieOfPipe()
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(220 << 20)
-	}
+	return code
 }
 
 // run executes one command line and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	a.stdout = &output{w: a.stdout, failed: func() {
+		if changesNothing(a.command) {
+			stop()
+		}
+	}}
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(a.stdin)
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(running)
+	a.runs(cmd) // also if its flags are wrong
 	a.releaseLock()
+	quiet, err := a.outcome(ctx, err)
+	if quiet {
+		return exitPipe
+	}
 	return a.report(ctx, err)
 }

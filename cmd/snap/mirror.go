@@ -9,80 +9,94 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
-	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/mirror"
 	"github.com/spf13/cobra"
 )
 
-// errOutOfDate says that a mirror is undamaged but differs from its source.
-var errOutOfDate = errors.New("the mirror is not up to date")
+var (
+	// errOutOfDate says that a mirror is undamaged but differs from its source.
+	errOutOfDate = errors.New("the mirror is not up to date")
+	// errUnjudged says that no mirror run has had the password yet.
+	errUnjudged = errors.New("everything was copied, but no run has had the password yet, so it is unknown whether the repository is complete and whether anybody can open the mirror")
+)
 
 func (a *app) mirrorCommand() *cobra.Command {
 	var opts mirror.Options
-	var check bool
+	var check, ask bool
 	cmd := &cobra.Command{
 		Use:   "mirror TARGET",
 		Short: "Keep an exact copy of the repository on another disk",
 		Long: `Makes the folder TARGET, on an external drive or a NAS, an exact copy of the
 repository, with the same keys and snapshots. Only new files are copied and
-verified; files that the repository no longer has are removed at the end. If the
-drive is unplugged, the same command continues later, and all snapshots listed in
-the copy are complete. The copy is an ordinary repository: "snap -r TARGET
+verified. If the drive is unplugged, the same command continues later, and all snapshots
+listed in the copy are complete. The copy is an ordinary repository: "snap -r TARGET
 materialize ..." works.
 
-No password is needed or asked for. With a password (flags, environment) a prune
-waits for the copy, and snap verifies that every snapshot is complete before it
-removes anything. Without one it only checks which files exist.
+snap does not ask for a password, unless you use --ask-password. If you give one (there,
+by another flag or by an environment variable), snap opens every new file before it
+copies it, copies exactly the snapshots that are complete, and names the others. A
+concurrent prune keeps what is still to be copied. Without a password snap sees only
+names, so it cannot judge whether the repository is complete or was tampered with. Give
+the password at least for the first run: until a run has had it, mirror exits with 1.
 
-mirror refuses to run if the repository seems to have lost files, or if the copy has
-files of its own. --accept-removals overrides that.
+Files that the repository no longer has stay in the copy for a while, since they may be
+the last good ones. The second run with the password removes them, after it has proven
+that all snapshots in the copy stay complete without them. Without the password, they
+leave the copy after 14 more runs, and removed keys never do. If a recovery key, several
+keys, or all keys but one are gone, mirror refuses to run.
 
---check reads the complete copy and compares it with its file IDs and with the
-repository's files; --check --heal replaces damaged files.`,
+mirror refuses to run if the repository seems to have lost files, if others have
+replaced them, or if snapshots were stored into the copy. --accept-removals says that
+you did this yourself; with the password, what was removed then leaves the copy at once.
+
+--check reads the complete copy and verifies that no file is damaged and that the
+repository has the same files. With the password it also verifies that every file opens
+and every snapshot is complete. --check --heal replaces damaged files.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if check && (opts.DryRun || opts.AcceptRemovals) || opts.Heal && !check {
-				return usageError{errors.New("--heal needs --check, and --check allows no other flag")}
+				return usageError{errors.New("--heal needs --check; --dry-run and --accept-removals exclude --check")}
 			}
-			return a.mirror(cmd, argv[0], opts, check)
+			return a.mirror(cmd, argv[0], opts, check, ask)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.AcceptRemovals, "accept-removals", false, "remove from the copy everything that the repository lacks, even if that looks like a loss")
+	cmd.Flags().BoolVar(&opts.AcceptRemovals, "accept-removals", false, "follow the repository even if it seems to have lost files")
 	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be done")
+	cmd.Flags().BoolVar(&ask, "ask-password", false, "ask for the password if none is given")
 	cmd.Flags().BoolVar(&check, "check", false, "read the copy and compare it with the repository")
 	cmd.Flags().BoolVar(&opts.Heal, "heal", false, "with --check: replace damaged files of the copy")
 	return cmd
 }
 
 // mirror updates or checks the mirror in a folder.
-func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, check bool) error {
+func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, check, ask bool) error {
 	ctx := cmd.Context()
 	dir, err := a.location()
 	if err != nil {
 		return err
 	}
-	source, err := local.Open(dir)
+	source, err := a.openFolder(dir)
 	if err != nil {
 		return openError(dir, err)
 	}
 	defer source.Close()
-	if err := repo.CheckConfig(ctx, source); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
 	if err := checkApart(dir, folder); err != nil {
 		return err
 	}
-	if opts.VerifySnapshots, err = a.openIfPassword(ctx, source, dir, cmd.CommandPath()); err != nil {
+	if opts.Judge, err = a.openIfPassword(ctx, source, dir, cmd.CommandPath(), ask); err != nil {
 		return err
 	}
 	defer a.releaseLock() // before the source is closed
-	target, done, err := mirrorTarget(ctx, source, folder, opts.DryRun || check)
+	if opts.Judge == nil {
+		if err := checkUsable(ctx, source); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	target, done, err := a.mirrorTarget(ctx, source, folder, opts.DryRun || check)
 	if err != nil {
 		return err
 	}
@@ -106,10 +120,38 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 	if err != nil && !errors.Is(err, mirror.ErrDamaged) {
 		return fmt.Errorf("%s: %w", folder, err)
 	}
-	if perr := a.print(rep, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
+	needed := rep.DryRun || err != nil || rep.Kept != "" || len(rep.Removed)+len(rep.Leaving)+len(rep.LeavingOther)+len(rep.Better) > 0
+	if perr := a.conclude(rep, needed, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
 		return perr
 	}
+	if rep.OldKeys > 0 && !rep.Judged {
+		a.warn("%s that the repository no longer has can still open the mirror; a run with the password removes what was removed there", plural(rep.OldKeys, "key"))
+	}
+	if err == nil && rep.Unjudged {
+		return errUnjudged
+	}
 	return err
+}
+
+// checkUsable fails if there is no repository, or if this program is too old for it. It
+// accepts a damaged config that has a good copy.
+func checkUsable(ctx context.Context, be backend.Backend) error {
+	err := repo.CheckConfig(ctx, be)
+	if !errors.Is(err, repo.ErrDamaged) {
+		return err
+	}
+	if j, failed := repo.JudgeConfig(ctx, be); failed != nil || j.State != repo.ConfigDamaged {
+		return errors.Join(err, failed)
+	}
+	return nil
+}
+
+// warnOfMirror warns whoever stores into a mirror. It may be all that is left of a
+// repository, so this is no error.
+func (a *app) warnOfMirror(ctx context.Context, be backend.Backend) {
+	if is, err := mirror.IsMirror(ctx, be); err == nil && is {
+		a.warn(`this is a mirror of another repository: the next "snap mirror" to it stops until that one has the snapshots that are stored here, too ("snap repair --from MIRROR --missing-snapshots" there); if this is to be the repository from now on, remove its folder mirrored, which has only notes`)
+	}
 }
 
 // showMirror shows the progress of a mirror.
@@ -153,40 +195,27 @@ func checkApart(dir, target string) error {
 }
 
 // If a password is given, openIfPassword opens the repository, locks it for reading,
-// and returns a function that verifies all snapshots. Otherwise it returns nil.
-func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string) (verify func(context.Context) error, err error) {
+// and returns a judge that has its keys. Otherwise it returns nil. ask says to ask for a
+// password if none is given.
+func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string, ask bool) (mirror.Judge, error) {
 	secret, err := a.givenSecret(ctx)
-	if err != nil || secret == nil {
+	if err != nil || !secret.given() && !ask {
 		return nil, err
 	}
-	defer clear(secret)
-	r, err := repo.Open(ctx, be, secret, a.options)
+	given := func(context.Context) (secrets, error) { return secret, nil }
+	r, err := a.unlock(ctx, be, opening{dir: dir, ways: repoPassword, given: given})
 	if err != nil {
-		return nil, openError(dir, err)
+		return nil, err
 	}
 	if err := a.takeLock(ctx, r, repo.LockRead, what); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	return r.CheckComplete, nil
-}
-
-// givenSecret returns the secret from the flags or the environment, or nil if there
-// is none.
-func (a *app) givenSecret(ctx context.Context) ([]byte, error) {
-	if a.keyFile != "" {
-		return readKeyFile(a.keyFile)
-	}
-	typed, err := a.given(ctx, a.passwordFile, a.passwordCommand)
-	if err != nil || typed == nil {
-		return nil, err
-	}
-	defer clear(typed)
-	return crypto.Secret(string(typed))
+	return r.MirrorJudge(), nil
 }
 
 // mirrorTarget opens the folder of a mirror or creates it. With readOnly it creates
 // nothing.
-func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readOnly bool) (backend.Backend, func(), error) {
+func (a *app) mirrorTarget(ctx context.Context, source backend.Backend, dir string, readOnly bool) (backend.Backend, func(), error) {
 	nothing := func() {}
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && readOnly {
 		if _, err := os.Stat(filepath.Dir(dir)); err != nil {
@@ -195,12 +224,12 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readO
 		return memory.New(), nothing, nil
 	}
 	created := true
-	be, err := local.Open(dir)
+	be, err := a.openFolder(dir)
 	if !readOnly {
-		be, err = local.Create(dir)
+		be, err = a.createFolder(dir)
 		if errors.Is(err, backend.ErrExist) {
 			created = false
-			be, err = local.Open(dir)
+			be, err = a.openFolder(dir)
 		}
 	}
 	if err != nil {
@@ -223,13 +252,16 @@ func mirrorTarget(ctx context.Context, source backend.Backend, dir string, readO
 	}
 	// Remove files that were still incomplete when the drive was unplugged. It does
 	// no harm if this fails.
-	_, _ = be.RemoveStale(ctx, time.Now().Add(-staleAfter))
+	_, _ = be.RemoveStale(ctx, staleAfter)
 	return be, done, nil
 }
 
 func printMirror(w io.Writer, r *mirror.Report) {
 	for _, d := range r.Damaged {
 		fmt.Fprintf(w, "DAMAGED  %s: %s\n", d.File, clean(d.Text))
+	}
+	if r.Aside != "" {
+		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name config on the mirror: it is now %s\n", r.Aside)
 	}
 	copied, removed := "copied", "removed"
 	if r.DryRun {
@@ -245,8 +277,43 @@ func printMirror(w io.Writer, r *mirror.Report) {
 		}
 	}
 	fmt.Fprintf(w, "\n%s in %s, %s\n", plural(r.Snapshots, "snapshot"), plural(r.Files, "file"), bytesText(r.Bytes))
+	printKept(w, r)
+}
+
+// printKept says what a mirror has beyond its repository.
+func printKept(w io.Writer, r *mirror.Report) {
+	left := "it has left the mirror"
+	if r.DryRun {
+		left = "it would leave the mirror now"
+	}
+	for _, text := range r.Removed {
+		fmt.Fprintf(w, "REMOVED  %s: the repository has it no longer; %s\n", clean(text), left)
+	}
+	for _, text := range r.Leaving {
+		fmt.Fprintf(w, "REMOVED  snapshot %s: the repository has it no longer; it leaves the mirror in the next run with the password\n", clean(text))
+	}
+	for _, text := range r.LeavingOther {
+		fmt.Fprintf(w, "REMOVED  %s: the repository has it no longer; it leaves the mirror in the next run with the password\n", clean(text))
+	}
+	if len(r.Leaving) > 0 {
+		fmt.Fprintln(w, `if you have not forgotten these snapshots, get them back now: "snap repair --from TARGET --missing-snapshots"`)
+	}
+	for _, text := range r.Better {
+		fmt.Fprintf(w, "KEPT     snapshot %s; \"snap repair --from TARGET\" gets them back\n", clean(text))
+	}
+	switch {
+	case r.KeptFiles > 0 && len(r.Better) > 0:
+		fmt.Fprintf(w, "%s, %s, that the repository no longer has stay in the mirror until it has these snapshots again\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes))
+	case r.KeptFiles > 0 && r.Judged:
+		fmt.Fprintf(w, "%s, %s, that the repository no longer has stay in the mirror until the next run with the password\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes))
+	case r.KeptFiles > 0:
+		fmt.Fprintf(w, "%s, %s, that the repository no longer has stay in the mirror; the first of them leave it in %s, or as soon as a run has the password\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes), plural(int64(r.KeptRuns), "run"))
+	}
 	if r.Kept != "" {
 		fmt.Fprintln(w, r.Kept)
+	}
+	if !r.Judged {
+		fmt.Fprintln(w, "not judged, since no password was given: snap cannot tell whether the repository is complete and whether anybody can open it")
 	}
 }
 
@@ -261,7 +328,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		Clean bool `json:"clean"`
 		Same  bool `json:"same"`
 	}{r, r.Clean(), r.Same()}
-	err := a.print(result, func(w io.Writer) {
+	err := a.conclude(result, !r.Clean() || !r.Same() || len(r.Source) > 0, func(w io.Writer) {
 		for _, d := range r.Damaged {
 			fmt.Fprintf(w, "DAMAGED  %s: %s\n", d.File, clean(d.Text))
 		}
@@ -275,9 +342,25 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 			}
 			fmt.Fprintf(w, "MISSING  %s\n", name)
 		}
+		for i, name := range r.Extra {
+			if i == namedMissing {
+				fmt.Fprintf(w, "EXTRA    %d more\n", len(r.Extra)-i)
+				break
+			}
+			fmt.Fprintf(w, "EXTRA    %s\n", name)
+		}
+		for _, d := range r.Source {
+			fmt.Fprintf(w, "SOURCE   %s: damaged in the repository: %s\n", d.File, clean(d.Text))
+		}
 		fmt.Fprintf(w, "%s read, %s; damaged: %d, missing: %d, only on the mirror: %d\n", plural(r.Files, "file"), bytesText(r.Bytes), len(r.Damaged), len(r.Missing), len(r.Extra))
-		if r.Clean() && r.Same() {
-			fmt.Fprintln(w, "the mirror is undamaged and equals the repository")
+		if r.Kept+r.OldKeys > 0 {
+			fmt.Fprintf(w, "%s and %s that the repository no longer has stay in the mirror for now\n", plural(r.Kept, "file"), plural(r.OldKeys, "key"))
+		}
+		switch {
+		case r.Judged && r.Clean():
+			fmt.Fprintln(w, "the mirror is sound: every file opens, and every snapshot is complete")
+		case r.Clean() && r.Same():
+			fmt.Fprintln(w, "the mirror has all files of the repository, and each has the hash that is its name; not judged, since no password was given: whether anybody can open them")
 		}
 	})
 	switch {
@@ -285,8 +368,13 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		return err
 	case !r.Clean():
 		return fmt.Errorf("%w on the mirror: %d", mirror.ErrDamaged, len(r.Damaged))
+	case len(r.Source) > 0:
+		return fmt.Errorf("%w in the repository, not on the mirror: %d", mirror.ErrDamaged, len(r.Source))
+	case len(r.Extra) > 0:
+		err := fmt.Errorf("%w: %s missing, %s only on the mirror", errOutOfDate, plural(len(r.Missing), "file"), plural(len(r.Extra), "file"))
+		return advised{err, `either the repository has removed these files, or it has lost them and the mirror has the last good copy; "snap check" of the repository says whether it lacks anything: if so, "snap repair --from TARGET" gets it back; if not, "snap mirror TARGET" updates the mirror`}
 	case !r.Same():
-		return fmt.Errorf("%w: %s missing, %s only on the mirror", errOutOfDate, plural(len(r.Missing), "file"), plural(len(r.Extra), "file"))
+		return fmt.Errorf("%w: %s missing", errOutOfDate, plural(len(r.Missing), "file"))
 	}
 	return nil
 }

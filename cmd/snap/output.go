@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,23 +9,67 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/snap-backup/snap/internal/words"
 )
 
 // print writes a command's result: with --json as JSON, otherwise with the function
-// human.
+// human. It returns no failure of standard output, since a command then would not say
+// how it ended: method outcome reports that failure.
 func (a *app) print(result any, human func(w io.Writer)) error {
 	if a.json {
-		return printJSON(a.stdout, result)
+		err := printJSON(a.stdout, result)
+		if isA[outputError](err) {
+			return nil
+		}
+		return err
 	}
 	human(a.stdout)
 	return nil
 }
 
+// conclude is print for a command that does something, not one that shows something: with
+// --quiet it is silent if all is well. needed says that a person must know the result.
+func (a *app) conclude(result any, needed bool, human func(w io.Writer)) error {
+	if a.quiet && !a.json && !needed {
+		return nil
+	}
+	return a.print(result, human)
+}
+
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
+	return encode(w, v, "  ")
+}
+
+// encode writes a value as JSON. It escapes characters that terminals obey or that
+// change the direction of text: names come from devices.
+func encode(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", indent)
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escapeUnseen(b.Bytes()))
+	return err
+}
+
+// escapeUnseen escapes characters in JSON, which has all but ASCII only in its strings.
+func escapeUnseen(text []byte) []byte {
+	unseen := func(r rune) bool { return r >= 0x7f && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) }
+	if !bytes.ContainsFunc(text, unseen) {
+		return text
+	}
+	out := make([]byte, 0, len(text)+64)
+	for _, r := range string(text) {
+		if unseen(r) {
+			out = fmt.Appendf(out, "\\u%04x", r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return out
 }
 
 // table prints rows in columns. Tabs separate cells. A heading that begins with ">"
@@ -64,10 +109,7 @@ func table(w io.Writer, header string, rows []string) {
 
 // plural returns a number with its noun.
 func plural[N int | int64](n N, one string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return count(int64(n)) + " " + one + "s"
+	return words.Plural(n, one)
 }
 
 // bytesText returns a size for people, in units of 1024, as restic does.
@@ -86,11 +128,7 @@ func bytesText(n int64) string {
 
 // count returns a number with commas, as in 1,000.
 func count(n int64) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
+	return words.Number(n)
 }
 
 func timeText(t time.Time) string {

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"encoding/json"
+	"io"
+	"maps"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 )
 
 func TestWidth(t *testing.T) {
@@ -24,6 +28,24 @@ func TestWidth(t *testing.T) {
 	} {
 		if got := fit(test.text, test.columns); got != test.want {
 			t.Errorf("fit(%q, %d) = %q, want %q", test.text, test.columns, got, test.want)
+		}
+	}
+}
+
+// TestJSONIsSafeToShow checks that JSON has no characters that a terminal obeys or that
+// change the direction of text, and still means the same.
+func TestJSONIsSafeToShow(t *testing.T) {
+	given := map[string]string{"name": "a\x1b[2J\x7f\u0080\u009b31m\u009f\u202egpj\u2069\u200e\u061c\u2028Bü📱\n<&>\"\\"}
+	for _, print := range []func(w io.Writer, v any){printLine, func(w io.Writer, v any) { _ = printJSON(w, v) }} {
+		var out strings.Builder
+		print(&out, given)
+		text := strings.TrimSuffix(out.String(), "\n")
+		if strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }) || !strings.Contains(text, "Bü📱") {
+			t.Errorf("got %q", text)
+		}
+		var got map[string]string
+		if err := json.Unmarshal([]byte(text), &got); err != nil || !maps.Equal(got, given) {
+			t.Errorf("%q: got %q, %v", text, got, err)
 		}
 	}
 }

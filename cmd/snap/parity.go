@@ -21,7 +21,8 @@ func (a *app) parityCommand() *cobra.Command {
 		Short: "Protect the repository against bit rot without a copy",
 		Long: `Makes or updates parity, from which "snap repair" can rebuild damaged files. With 5%
 it can rebuild two damaged or missing packs of every 40, or damaged sectors in any
-number of packs unless three packs are damaged at the same position. Without PERCENT
+number of packs unless three packs are damaged at the same position. It also protects
+snapshot records, keys and config. Without PERCENT
 it adds parity for files that have none yet, as "snap backup", "snap import" and
 "snap prune" do. "off" removes all parity.
 
@@ -65,7 +66,7 @@ Parity does not replace a copy: if the disk dies, parity dies with it.`,
 			if out.Status, err = r.ParityStatus(ctx); err != nil {
 				return err
 			}
-			return a.print(out, func(w io.Writer) { printParity(w, &out) })
+			return a.conclude(out, statusOnly || out.Refreshed != nil && len(out.Refreshed.Damaged) > 0, func(w io.Writer) { printParity(w, &out) })
 		},
 	}
 	cmd.Flags().BoolVar(&statusOnly, "status", false, "only show what is protected")

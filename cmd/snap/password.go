@@ -10,9 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/crypto"
+	"github.com/snap-backup/snap/internal/password"
 	"golang.org/x/term"
 )
 
@@ -35,54 +37,175 @@ const (
 	newBackupPassword passwordWays = "--new-backup-password-file or SNAP_NEW_BACKUP_PASSWORD"
 )
 
-// secret returns the secret that opens a repository, from flags, the environment or a
-// prompt.
-func (a *app) secret(ctx context.Context, dir string) ([]byte, error) {
-	if a.keyFile != "" {
-		return readKeyFile(a.keyFile)
+// typed is a password as somebody gave it: in a file, in the output of a command, in a
+// variable or at a prompt. All of these follow one rule, that of package password.
+type typed struct {
+	text []byte // nil if it is no text
+	bad  error  // why it is no text
+	from string // what gave it, such as SNAP_PASSWORD; empty if a person typed it
+	// older are other bytes to open something with: those that earlier versions of
+	// snap, which did not know byte order marks, made of the same input.
+	older [][]byte
+}
+
+// newTyped returns the password that text, or the error bad, came from. Empty and
+// equal forms in older are dropped.
+func newTyped(text []byte, bad error, older ...[]byte) (*typed, error) {
+	t := &typed{text: text, bad: bad}
+	for _, b := range older {
+		known := len(b) == 0 || slices.ContainsFunc(t.tries(), func(have []byte) bool { return bytes.Equal(have, b) })
+		if !known {
+			t.older = append(t.older, bytes.Clone(b))
+		}
 	}
-	typed, err := a.given(ctx, a.passwordFile, a.passwordCommand)
-	if err == nil && typed == nil {
-		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", dir), repoPassword)
+	if bad == nil && len(text) == 0 {
+		return nil, errNoPassword
 	}
-	if err != nil {
-		return nil, err
+	return t, nil
+}
+
+// typedLine returns the first line of b as a password.
+func typedLine(b []byte, source string) (*typed, error) {
+	line, err := password.FirstLine(b)
+	return newTyped(line, notText(err, source), password.CutLine(b))
+}
+
+// typedText returns all of b as a password. If it ends with the end of a line, as the
+// last variable of a file that Windows wrote, it is also tried without.
+func typedText(b []byte, source string) (*typed, error) {
+	text, err := password.Text(b)
+	return newTyped(text, notText(err, source), b, bytes.TrimRight(text, "\r\n"))
+}
+
+func notText(err error, source string) error {
+	if err == nil {
+		return nil
 	}
-	defer clear(typed)
-	return crypto.Secret(string(typed))
+	return usageError{fmt.Errorf("%s: %w", source, err)}
+}
+
+// tries returns the bytes to open something with, the most probable first.
+func (t *typed) tries() [][]byte {
+	if t.bad != nil {
+		return t.older
+	}
+	return append([][]byte{t.text}, t.older...)
+}
+
+// asNew returns the text, to make something that it opens.
+func (t *typed) asNew() ([]byte, error) {
+	if t.bad != nil {
+		return nil, t.bad
+	}
+	return t.text, checkNew(t.text)
+}
+
+func (t *typed) clear() {
+	if t != nil {
+		clear(t.text)
+		clearAll(t.older)
+	}
+}
+
+func clearAll(list [][]byte) {
+	for _, b := range list {
+		clear(b)
+	}
+}
+
+// secrets returns the secrets with which to try to open a repository. The error for
+// input that is no text is returned only if nothing opens.
+func (t *typed) secrets() (secrets, error) {
+	s := secrets{bad: t.bad}
+	if t.from != "" {
+		s.source = "password from " + t.from
+	}
+	for i, b := range t.tries() {
+		secret, err := crypto.Secret(string(b))
+		if err != nil && i == 0 {
+			return secrets{}, s.named(err)
+		}
+		if err == nil {
+			s.list = append(s.list, secret)
+		}
+	}
+	return s, nil
+}
+
+// secrets are what a repository may be opened with.
+type secrets struct {
+	list   [][]byte
+	source string // what gave them, or empty
+	isFile bool   // the content of a key file, which nobody types
+	bad    error  // if nothing opens the repository, this is the reason
+}
+
+func (s *secrets) clear() { clearAll(s.list) }
+
+// given reports whether there are any.
+func (s *secrets) given() bool { return s.list != nil || s.bad != nil }
+
+// named adds to an error what gave the secrets.
+func (s *secrets) named(err error) error {
+	if s.source == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", s.source, err)
 }
 
 // given returns the password from the flags or the environment, or nil if there is
 // none. Flags take precedence.
-func (a *app) given(ctx context.Context, file, command string) ([]byte, error) {
+func (a *app) given(ctx context.Context, file, command string) (*typed, error) {
 	switch {
 	case file != "":
-		return readPasswordFile(file)
+		return a.readPasswordFile(file)
 	case command != "":
 		return a.runCommand(ctx, command)
 	}
-	if pw, ok := os.LookupEnv("SNAP_PASSWORD"); ok && pw != "" {
-		return []byte(pw), nil
+	t, err := fromVariable("SNAP_PASSWORD")
+	if t != nil || err != nil {
+		return t, err
 	}
 	if f := os.Getenv("SNAP_PASSWORD_FILE"); f != "" {
-		return readPasswordFile(f)
+		if t, err = a.readPasswordFile(f); t != nil {
+			t.from += " (SNAP_PASSWORD_FILE)"
+		}
+	} else if c := os.Getenv("SNAP_PASSWORD_COMMAND"); c != "" {
+		if t, err = a.runCommand(ctx, c); t != nil {
+			t.from = "SNAP_PASSWORD_COMMAND"
+		}
 	}
-	if c := os.Getenv("SNAP_PASSWORD_COMMAND"); c != "" {
-		return a.runCommand(ctx, c)
-	}
-	return nil, nil
+	return t, err
 }
 
-func readPasswordFile(name string) ([]byte, error) {
-	b, err := readSmall(name)
+// fromVariable returns the password that a variable of the environment has, or nil.
+func fromVariable(name string) (*typed, error) {
+	pw := os.Getenv(name)
+	if pw == "" {
+		return nil, nil
+	}
+	t, err := typedText([]byte(pw), name)
+	if t != nil {
+		t.from = name
+	}
+	return t, err
+}
+
+func (a *app) readPasswordFile(name string) (*typed, error) {
+	b, err := a.readSecretFile(name, "password file")
 	if err != nil {
 		return nil, fmt.Errorf("read the password: %w", err)
 	}
-	return firstLine(b)
+	defer clear(b)
+	t, err := typedLine(b, "password file "+name)
+	if t != nil {
+		t.text, t.from = bytes.Clone(t.text), "file "+name
+	}
+	return t, err
 }
 
-func readKeyFile(name string) ([]byte, error) {
-	b, err := readSmall(name)
+func (a *app) readKeyFile(name string) ([]byte, error) {
+	b, err := a.readSecretFile(name, "key file")
 	if err != nil {
 		return nil, fmt.Errorf("read the key file: %w", err)
 	}
@@ -92,12 +215,17 @@ func readKeyFile(name string) ([]byte, error) {
 	return b, nil
 }
 
-func readSmall(name string) ([]byte, error) {
+// readSecretFile reads a file with a password or key. It warns if other users of the
+// computer can read it, too.
+func (a *app) readSecretFile(name, kind string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && readableByAll(name, info) {
+		a.warn("every user of this computer can read the %s %s; to keep it to yourself: chmod 600 '%s'", kind, name, name)
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err == nil && len(b) > maxKeyFile {
 		err = fmt.Errorf("%s is larger than %d bytes", name, maxKeyFile)
@@ -105,43 +233,93 @@ func readSmall(name string) ([]byte, error) {
 	return b, err
 }
 
-// firstLine returns the first line of b.
-func firstLine(b []byte) ([]byte, error) {
-	line, _, _ := bytes.Cut(b, []byte("\n"))
-	line = bytes.TrimSuffix(line, []byte("\r"))
-	if len(line) == 0 {
-		return nil, errNoPassword
+// checkNew returns an error if a new password has characters that cannot be typed.
+func checkNew(b []byte) error {
+	if err := password.CheckNew(b); err != nil {
+		return usageError{fmt.Errorf("the new password cannot be used: %w", err)}
 	}
-	return line, nil
+	return nil
 }
 
-func (a *app) runCommand(ctx context.Context, command string) ([]byte, error) {
+func (a *app) runCommand(ctx context.Context, command string) (*typed, error) {
 	shell := []string{"sh", "-c", command}
 	if runtime.GOOS == "windows" {
 		shell = []string{"cmd", "/C", command}
 	}
 	c := exec.CommandContext(ctx, shell[0], shell[1:]...)
 	c.Stdin, c.Stderr = a.stdin, a.stderr
+	c.Env = withoutPasswords(os.Environ())
 	out, err := c.Output()
 	if err != nil {
 		return nil, fmt.Errorf("the password command failed: %w", err)
 	}
-	return firstLine(out)
+	const source = "the output of the password command"
+	t, err := typedLine(out, source)
+	if t != nil {
+		t.from = source
+	}
+	return t, err
+}
+
+// withoutPasswords returns an environment without the variables that have passwords,
+// such as SNAP_PASSWORD and SNAP_BACKUP_PASSWORD: a command that finds out one
+// password need not see the others.
+func withoutPasswords(environ []string) []string {
+	return slices.DeleteFunc(environ, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		name = strings.ToUpper(name) // Windows ignores case
+		return strings.HasPrefix(name, "SNAP_") && strings.HasSuffix(name, "PASSWORD")
+	})
+}
+
+// input returns a reader of the lines of standard input. UTF-16 is decoded, because in
+// it the byte that ends a line is a part of other characters, too.
+func (a *app) input() *bufio.Reader {
+	if a.lines != nil {
+		return a.lines
+	}
+	a.lines = bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile))
+	// A second byte is awaited only after one that begins such a mark.
+	if b, err := a.lines.Peek(1); err != nil || b[0] < 0xfe {
+		return a.lines
+	}
+	if b, err := a.lines.Peek(2); err != nil || !password.IsUTF16(b) {
+		return a.lines
+	}
+	all, err := io.ReadAll(a.lines)
+	text, bad := password.Text(all)
+	if err != nil || bad != nil {
+		text = all // and whoever reads a password finds out that it is no text
+	}
+	a.firstRaw = bytes.Clone(password.CutLine(all))
+	a.lines = bufio.NewReader(bytes.NewReader(text))
+	return a.lines
+}
+
+// askInput reads a password as a line of standard input.
+func (a *app) askInput(ways passwordWays) (*typed, error) {
+	lines := a.input()
+	raw := a.firstRaw
+	a.firstRaw = nil
+	line, err := lines.ReadBytes('\n')
+	if len(line) == 0 && err != nil {
+		return nil, usageError{fmt.Errorf("no password: use %s, or run this in a terminal", ways)}
+	}
+	const source = "the password in standard input"
+	text, err := password.FirstLine(line)
+	t, err := newTyped(text, notText(err, source), password.CutLine(line), raw)
+	if t != nil {
+		t.from = "standard input"
+	}
+	return t, err
 }
 
 // ask reads a password: at a terminal without echo, otherwise as a line of standard
 // input. If there is no line, the error names the other ways to give the password.
-func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte, error) {
-	f, ok := a.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		if a.lines == nil {
-			a.lines = bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile))
-		}
-		line, err := a.lines.ReadBytes('\n')
-		if len(line) == 0 && err != nil {
-			return nil, usageError{fmt.Errorf("no password: use %s, or run this in a terminal", ways)}
-		}
-		return firstLine(line)
+func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) (*typed, error) {
+	f := a.keyboard()
+	if f == nil {
+		return a.askInput(ways)
 	}
 	fd := int(f.Fd())
 	state, err := term.GetState(fd)
@@ -164,10 +342,7 @@ func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte
 		if got.err != nil {
 			return nil, got.err
 		}
-		if len(got.b) == 0 {
-			return nil, errNoPassword
-		}
-		return got.b, nil
+		return typedText(got.b, "the password")
 	case <-ctx.Done():
 		// The goroutine keeps waiting for input, so the echo is restored here.
 		_ = term.Restore(fd, state)
@@ -177,42 +352,52 @@ func (a *app) ask(ctx context.Context, prompt string, ways passwordWays) ([]byte
 }
 
 // askNew prompts for a new password, twice at a terminal.
-func (a *app) askNew(ctx context.Context, what string, ways passwordWays) ([]byte, error) {
+func (a *app) askNew(ctx context.Context, what string, ways passwordWays) (*typed, error) {
 	first, err := a.ask(ctx, fmt.Sprintf("new password for %s: ", what), ways)
 	if err != nil {
-		return nil, err
+		return nil, orInterrupted(ctx, err, nothingDone)
 	}
-	if f, ok := a.stdin.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+	if a.keyboard() == nil {
 		return first, nil
 	}
 	again, err := a.ask(ctx, "repeat the password: ", ways)
 	if err != nil {
-		return nil, err
+		return nil, orInterrupted(ctx, err, nothingDone)
 	}
-	defer clear(again)
-	if !bytes.Equal(first, again) {
+	defer again.clear()
+	if !bytes.Equal(first.text, again.text) {
 		return nil, advised{usageError{errors.New("the two passwords differ")},
 			"nothing was changed; run the same command again and type the same password twice"}
 	}
 	return first, nil
 }
 
+// canAsk reports whether there is a person to ask: standard input is a terminal, and
+// --json is not given.
+func (a *app) canAsk() bool { return a.keyboard() != nil && !a.json }
+
+// keyboard returns standard input if it is a terminal, otherwise nil.
+func (a *app) keyboard() *os.File {
+	f, ok := a.stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return f
+}
+
 // askLine prompts for a line that is not secret.
 func (a *app) askLine(ctx context.Context, prompt string) (string, error) {
-	f, ok := a.stdin.(*os.File)
-	if ok && term.IsTerminal(int(f.Fd())) {
+	if a.keyboard() != nil {
 		fmt.Fprint(a.stderr, prompt)
 	}
-	if a.lines == nil {
-		a.lines = bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile))
-	}
+	lines := a.input()
 	type answer struct {
 		line string
 		err  error
 	}
 	read := make(chan answer, 1)
 	go func() {
-		line, err := a.lines.ReadString('\n')
+		line, err := lines.ReadString('\n')
 		read <- answer{line, err}
 	}()
 	select {
@@ -220,7 +405,7 @@ func (a *app) askLine(ctx context.Context, prompt string) (string, error) {
 		if got.err != nil && !errors.Is(got.err, io.EOF) {
 			return "", got.err
 		}
-		return strings.TrimSpace(got.line), nil
+		return strings.TrimSpace(strings.TrimPrefix(got.line, "\ufeff")), nil
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

@@ -24,9 +24,8 @@ type meter struct {
 	bytes, totalBytes int64
 }
 
-// showProgress shows the state that read returns, again and again until stop is
-// called. On a terminal this is one line that changes, otherwise a new line every few
-// seconds.
+// showProgress calls read and shows its result, again and again until stop is called.
+// On a terminal this is one line that changes, otherwise a new line every few seconds.
 func (a *app) showProgress(read func() meter) (stop func()) {
 	if a.quiet || a.json {
 		return func() {}
@@ -100,7 +99,7 @@ func (p *progress) line(m meter, now time.Time) string {
 		parts = append(parts, fmt.Sprintf("%s of %s", bytesText(m.bytes), bytesText(m.totalBytes)))
 	}
 	if m.totalFiles > 0 {
-		parts = append(parts, fmt.Sprintf("%s of %s files", count(m.files), count(m.totalFiles)))
+		parts = append(parts, fmt.Sprintf("%s of %s", count(m.files), plural(m.totalFiles, "file")))
 	}
 	if spent := now.Sub(p.start); spent > time.Second && m.bytes > 0 {
 		speed := float64(m.bytes) / spent.Seconds()

@@ -227,11 +227,11 @@ func needIdevicebackup2(t *testing.T) {
 // depends on the program. idevicebackup2 can restore from snap's folder.
 func TestInteropFolder(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it backs up with two programs for three days; the default run tries it")
+		t.Skip("it backs up with two programs for three days; the test runs without -short")
 	}
 	needIdevicebackup2(t)
 	t.Parallel()
-	for _, encrypt := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
+	for _, encrypt := range encryptions(t) {
 		t.Run(fmt.Sprint("encryption ", encrypt), func(t *testing.T) {
 			s := newRepo(t, "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword)
 			clock := func() time.Time { return time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC) }

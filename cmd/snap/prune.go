@@ -84,7 +84,7 @@ type pruneResult struct {
 
 func (a *app) pruneCommand() *cobra.Command {
 	var flags pruneFlags
-	var dryRun bool
+	var dryRun, allowEmpty bool
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove data that no snapshot needs",
@@ -93,7 +93,13 @@ are not in use at all, so that a full disk has room again. Then it repacks packs
 with many unused bytes until at most --max-unused of them remain.
 
 Backups can run at the same time. A prune keeps what running commands may need; a
-later prune removes it. A prune can be interrupted at any time.`,
+later prune removes it. With --retry-lock it waits for these commands. If it can free
+nothing because of a lock that nobody may hold any more, or for more than a day, it says
+so and exits with 11. A prune can be interrupted at any time.
+
+If no snapshot is left at all, somebody has forgotten them all, or their records were
+lost. Only --allow-empty then removes the data, unless "snap forget --prune" has just
+removed the last snapshot.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -101,7 +107,7 @@ later prune removes it. A prune can be interrupted at any time.`,
 			if err != nil {
 				return err
 			}
-			opts.DryRun = dryRun
+			opts.DryRun, opts.AllowEmpty = dryRun, allowEmpty
 			kind := repo.LockPrune
 			if dryRun {
 				kind = repo.LockRead
@@ -118,11 +124,12 @@ later prune removes it. A prune can be interrupted at any time.`,
 			if err != nil {
 				return err
 			}
-			return a.print(res, func(w io.Writer) { res.print(w) })
+			return errors.Join(a.conclude(res, dryRun, func(w io.Writer) { res.print(w) }), res.blocked())
 		},
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only show what would be freed")
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "remove all data if no snapshot is left")
 	return cmd
 }
 
@@ -142,6 +149,9 @@ func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (
 	})
 	report, err := r.Prune(ctx, opts)
 	stop()
+	if err == nil && len(report.Waiting) > 0 && !opts.DryRun {
+		report, err = a.pruneLater(ctx, r, opts, report)
+	}
 	if err != nil {
 		if report != nil && report.FreedBytes > 0 {
 			err = fmt.Errorf("%w\n%s in %s were freed before that; the next prune continues", err,
@@ -159,6 +169,51 @@ func (a *app) prune(ctx context.Context, r *repo.Repo, opts repo.PruneOptions) (
 	return res, nil
 }
 
+// pruneLater waits for the locks that a prune has to wait for, as long as --retry-lock
+// says. Then it prunes again.
+func (a *app) pruneLater(ctx context.Context, r *repo.Repo, opts repo.PruneOptions, first *repo.PruneReport) (*repo.PruneReport, error) {
+	gone, err := a.waitForLocks(ctx, r, first.Waiting)
+	if err != nil || !gone {
+		return first, err
+	}
+	report, err := r.Prune(ctx, opts)
+	if report != nil {
+		report.RemovedPacks += first.RemovedPacks
+		report.FreedBytes += first.FreedBytes
+		report.WrittenBytes += first.WrittenBytes
+		report.AbandonedRuns += first.AbandonedRuns
+	}
+	return report, err
+}
+
+// errBlocked says that a prune could free nothing because of a lock.
+var errBlocked = errors.New("nothing was freed")
+
+// blocked returns an error if the prune could free nothing because of locks, and may
+// never be able to.
+func (res *pruneResult) blocked() error {
+	if res == nil || !res.Blocked {
+		return nil
+	}
+	l := res.PruneReport.Waiting[0]
+	hint := `let the commands that "snap unlock" shows end, then prune again`
+	for _, w := range res.PruneReport.Waiting {
+		if w.State == repo.LockUnknown || w.State == repo.LockBad {
+			l, hint = w, w.Advice()+"; then prune again"
+			break
+		}
+	}
+	if res.Snapshots == 0 {
+		hint += "; if all snapshots were forgotten, \"snap prune --allow-empty\" then removes the data"
+	}
+	what := "a damaged lock"
+	if l.Kind != "" {
+		what = fmt.Sprintf("the lock of %q, process %d on %s", l.What, l.Owner.PID, l.Owner.Host)
+	}
+	return advised{fmt.Errorf("%w: %s, %s, may be removed only without %s (%s); the repository is as before",
+		errBlocked, plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes), what, l.ID.Short()), hint}
+}
+
 func (res *pruneResult) print(w io.Writer) {
 	fmt.Fprintf(w, "%s are needed by %s", bytesText(res.UsedBytes), plural(res.Snapshots, "snapshot"))
 	if res.BaseBytes > 0 {
@@ -167,11 +222,14 @@ func (res *pruneResult) print(w io.Writer) {
 	fmt.Fprintln(w)
 	if res.DryRun {
 		fmt.Fprintf(w, "%s are unused\n", bytesText(res.UnusedBytes))
-		fmt.Fprintf(w, "would remove %s, %s\n", plural(res.RemovePacks, "pack"), bytesText(res.RemoveBytes))
-		if res.RepackPacks > 0 {
-			fmt.Fprintf(w, "would repack %s, %s\n", plural(res.RepackPacks, "pack"), bytesText(res.RepackBytes))
+		fmt.Fprintf(w, "would remove %s, %s\n", plural(res.PacksToRemove, "pack"), bytesText(res.BytesToRemove))
+		if res.PacksToRepack > 0 {
+			fmt.Fprintf(w, "would repack %s, %s\n", plural(res.PacksToRepack, "pack"), bytesText(res.BytesToRepack))
 		}
-		fmt.Fprintf(w, "would free about %s\n", bytesText(res.FreeBytes))
+		fmt.Fprintf(w, "would free about %s\n", bytesText(res.BytesToFree))
+		if res.Snapshots == 0 && res.PacksToRemove > 0 {
+			fmt.Fprintln(w, "no snapshot is left: only --allow-empty removes all data")
+		}
 	} else {
 		fmt.Fprintf(w, "removed %s, %s", plural(res.RemovedPacks, "pack"), bytesText(res.FreedBytes))
 		if res.WrittenBytes > 0 {
@@ -185,12 +243,15 @@ func (res *pruneResult) print(w io.Writer) {
 	if res.AbandonedRuns > 0 {
 		fmt.Fprintf(w, "dropped %s that no backup continued\n", plural(res.AbandonedRuns, "unfinished backup"))
 	}
-	if res.PendingPacks > 0 {
-		fmt.Fprintf(w, "%s, %s, will be removed by the next prune", plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes))
-		if len(res.Waiting) > 0 {
-			fmt.Fprint(w, ", once these commands have ended")
-		}
-		fmt.Fprintln(w)
+	pending := fmt.Sprintf("%s, %s,", plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes))
+	switch {
+	case res.PendingPacks == 0:
+	case len(res.Waiting) > 0 && res.Snapshots == 0:
+		fmt.Fprintf(w, "%s stay, since no snapshot is left and these commands may need them; once they have ended, \"snap prune\" removes what no snapshot needs or, if there is still no snapshot, \"snap prune --allow-empty\"\n", pending)
+	case len(res.Waiting) > 0:
+		fmt.Fprintf(w, "%s will be removed by the next prune, once these commands have ended\n", pending)
+	default:
+		fmt.Fprintf(w, "%s will be removed by the next prune\n", pending)
 	}
 	if len(res.Waiting) > 0 {
 		printLocks(w, res.Waiting)

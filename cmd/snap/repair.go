@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 
-	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo"
-	"github.com/snap-backup/snap/repo/backend/local"
+	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/parity"
 	"github.com/spf13/cobra"
 )
@@ -29,10 +27,12 @@ it ("snap help parity"), and from OTHER, the folder of another repository:
   fetched by name and verified.
 
   Any other repository with backups of the same devices: missing content is copied
-  from it. File trees cannot be healed that way.
+  from it. File trees cannot be healed in this way.
 
-"snap check --read-data" shows what is damaged. Without a copy run, in this order:
+"snap check --read-data" shows what is damaged. Without a copy, run these commands in
+this order:
 
+    snap repair config       put a good copy of config in place; loses nothing
     snap repair index        rebuild the index from the packs; loses nothing
     snap repair packs        salvage the intact blocks of damaged packs
     snap repair snapshots    mark what cannot be healed
@@ -46,13 +46,13 @@ No other process may use the repository during a repair.`,
 	f.BoolVar(&o.snapshots, "missing-snapshots", false, "also fetch snapshots that only the mirror has: lost or forgotten ones")
 	f.StringVar(&o.passwordFile, "from-password-file", "", "password `file` of the other repository (or $SNAP_FROM_PASSWORD)")
 	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "only show what would be done")
-	cmd.AddCommand(a.repairIndexCommand(), a.repairPacksCommand(), a.repairSnapshotsCommand())
+	cmd.AddCommand(a.repairConfigCommand(), a.repairIndexCommand(), a.repairPacksCommand(), a.repairSnapshotsCommand())
 	return cmd
 }
 
-// repairing opens the repository and shows progress while do runs. Except in a dry
+// repairing opens the repository, calls run and shows its progress. Except in a dry
 // run, it locks the repository for this process alone.
-func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r *repo.Repo, opts repo.RepairOptions) error) (err error) {
+func (a *app) repairing(ctx context.Context, what string, dryRun bool, run func(r *repo.Repo, opts repo.RepairOptions) error) (err error) {
 	r, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (a *app) repairing(ctx context.Context, what string, dryRun bool, do func(r
 		return now
 	})
 	defer stop()
-	return do(r, repo.RepairOptions{DryRun: dryRun, Progress: func(phase string, done, total int64) {
+	return run(r, repo.RepairOptions{DryRun: dryRun, Progress: func(phase string, done, total int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		now = meter{phase: phase}
@@ -96,7 +96,8 @@ func (a *app) repairIndexCommand() *cobra.Command {
 		Use:   "index",
 		Short: "Rebuild the index from the packs",
 		Long: `Reads the headers of all packs, and replaces index files that are damaged, missing or
-wrong. Nothing is lost.`,
+wrong. Nothing is lost. If packs are missing, or some cannot be read, it names them and
+exits with 13.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.IndexRepair
@@ -107,19 +108,37 @@ wrong. Nothing is lost.`,
 			if err != nil {
 				return err
 			}
-			return a.print(rep, func(w io.Writer) { printIndexRepair(w, rep, dryRun, true) })
+			return a.repaired(rep, dryRun, lacksPacks(rep), func(w io.Writer) { printIndexRepair(w, rep, dryRun, true) })
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only show what would be done")
 	return cmd
 }
 
+// repaired prints what a repair has done or, in a dry run, would do. If something is lost
+// or stays damaged, its error says no more than what was printed.
+func (a *app) repaired(result any, dryRun, left bool, human func(w io.Writer)) error {
+	err := a.conclude(result, dryRun || left, func(w io.Writer) {
+		human(w)
+		if dryRun {
+			fmt.Fprintln(w, "nothing was changed")
+		}
+	})
+	if err == nil && left {
+		return silentError{repo.ErrDamaged}
+	}
+	return err
+}
+
+// lacksPacks reports whether packs are missing or cannot be read.
+func lacksPacks(x *repo.IndexRepair) bool { return len(x.Dropped)+len(x.Unreadable) > 0 }
+
 func printIndexRepair(w io.Writer, x *repo.IndexRepair, dryRun, always bool) {
 	for _, f := range x.Damaged {
 		fmt.Fprintf(w, "DAMAGED  %s\n", f)
 	}
 	for _, id := range x.Unreadable {
-		fmt.Fprintf(w, "UNKNOWN  pack %s: its header is damaged and no index file lists it\n", id)
+		fmt.Fprintf(w, "UNKNOWN  pack %s: its header is damaged and no index file lists it; if \"snap check\" finds nothing lost, \"snap prune\" removes it\n", id)
 	}
 	for _, id := range x.Dropped {
 		fmt.Fprintf(w, "MISSING  pack %s\n", id)
@@ -140,7 +159,8 @@ func (a *app) repairPacksCommand() *cobra.Command {
 		Short: "Salvage the intact blocks of damaged packs",
 		Long: `Reads all packs and copies the intact blocks of damaged packs to new packs. The
 damaged packs are removed from the index, and the next "snap prune" removes their
-files. Lost content is stored again when a backup has it ("snap import --rescan").
+files. Lost content is stored again when a backup has it ("snap import --rescan"). If
+something is lost, or a pack stays damaged, the exit code is 13.
 
 Try "snap repair --from COPY" first: it loses nothing.`,
 		Args: cobra.NoArgs,
@@ -153,7 +173,8 @@ Try "snap repair --from COPY" first: it loses nothing.`,
 			if err != nil {
 				return err
 			}
-			return a.print(rep, func(w io.Writer) { printPackRepair(w, rep, dryRun) })
+			left := rep.LostChunks() > 0 || len(rep.Denied) > 0 || lacksPacks(rep.Index)
+			return a.repaired(rep, dryRun, left, func(w io.Writer) { printPackRepair(w, rep, dryRun) })
 		},
 	}
 	cmd.Flags().BoolVarP(&dryRun, "dry-run", "n", false, "only show what would be done")
@@ -162,7 +183,6 @@ Try "snap repair --from COPY" first: it loses nothing.`,
 
 func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
 	printIndexRepair(w, rep.Index, dryRun, false)
-	lost := 0
 	for _, d := range rep.Damaged {
 		fmt.Fprintf(w, "DAMAGED  pack %s: %s\n", d.Pack, clean(d.Text))
 		fmt.Fprintf(w, "         %d of %s %ssalvaged", d.Saved, plural(d.Blocks, "block"), would(dryRun))
@@ -170,11 +190,13 @@ func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
 			fmt.Fprintf(w, "; lost: %s, %s", plural(d.LostChunks, "chunk"), bytesText(d.LostBytes))
 		}
 		fmt.Fprintln(w)
-		lost += d.LostChunks
+	}
+	for _, id := range rep.Denied {
+		fmt.Fprintf(w, "DENIED   pack %s: permission denied; it stays as it is, since its owner may be able to read it\n", id)
 	}
 	fmt.Fprintf(w, "%s read, %s; damaged: %d\n", plural(rep.Packs, "pack"), bytesText(rep.Bytes), len(rep.Damaged))
-	if lost > 0 {
-		fmt.Fprintln(w, `"snap check" shows which files are lost; import available backups with --rescan, then run "snap repair snapshots"`)
+	if rep.LostChunks() > 0 {
+		fmt.Fprintln(w, `"snap check" shows which files are lost; run "snap import --rescan" with the backups that you still have, then "snap repair snapshots"`)
 	}
 }
 
@@ -187,7 +209,11 @@ func (a *app) repairSnapshotsCommand() *cobra.Command {
 them and lists them in its record. The rest can then be restored, and prune works
 again. Lost files whose content exists again are added back.
 
-A snapshot whose record cannot be read is kept unless --remove-damaged is given.`,
+A snapshot whose record cannot be read is kept unless --remove-damaged is given.
+Certificates, kept backup passwords, prune lists and records of unfinished backups are
+removed if they are damaged, since no snapshot needs them.
+
+If a snapshot lacks files now, or a record stays damaged, the exit code is 13.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
@@ -199,7 +225,7 @@ A snapshot whose record cannot be read is kept unless --remove-damaged is given.
 			if err != nil {
 				return err
 			}
-			return a.print(rep, func(w io.Writer) { printSnapshotRepair(w, rep, opts.DryRun) })
+			return a.repaired(rep, opts.DryRun, rep.Lost(), func(w io.Writer) { printSnapshotRepair(w, rep, &opts) })
 		},
 	}
 	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be done")
@@ -207,14 +233,18 @@ A snapshot whose record cannot be read is kept unless --remove-damaged is given.
 	return cmd
 }
 
-func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, dryRun bool) {
+func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.SnapshotRepairOptions) {
+	removed := "REMOVED "
+	if opts.DryRun {
+		removed = "DAMAGED "
+	}
 	for _, s := range rep.Repaired {
 		fmt.Fprintf(w, "%s (%s, %s)", s.Snapshot.Short(), clean(s.Device), timeText(s.Time))
 		if s.New != nil {
 			fmt.Fprintf(w, " is now %s", s.New.Short())
 		}
 		if s.Regained > 0 {
-			fmt.Fprintf(w, "; regained: %s", plural(s.Regained, "file"))
+			fmt.Fprintf(w, "; %sregained: %s", would(opts.DryRun), plural(s.Regained, "file"))
 		}
 		if s.Files > 0 {
 			fmt.Fprintf(w, "; lost: %s, %s", plural(s.Files, "file"), bytesText(s.Bytes))
@@ -231,13 +261,27 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, dryRun bool) {
 		}
 	}
 	for _, name := range rep.Damaged {
-		if rep.Removed > 0 {
-			fmt.Fprintf(w, "REMOVED  %s: it cannot be read\n", name)
+		if opts.RemoveDamaged {
+			fmt.Fprintf(w, "%s %s: it cannot be read%s\n", removed, name, wouldRemove(opts.DryRun))
 		} else {
 			fmt.Fprintf(w, "DAMAGED  %s: it cannot be read; fetch it from a copy, or remove it with --remove-damaged\n", name)
 		}
 	}
-	fmt.Fprintf(w, "%s; %srepaired: %d\n", plural(rep.Snapshots, "snapshot"), would(dryRun), len(rep.Repaired))
+	for _, name := range rep.Certificates {
+		fmt.Fprintf(w, "%s %s: this certificate is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
+	}
+	for _, name := range rep.Records {
+		fmt.Fprintf(w, "%s %s: this record is damaged, and no snapshot needs it%s\n", removed, name, wouldRemove(opts.DryRun))
+	}
+	fmt.Fprintf(w, "%s; %srepaired: %d\n", plural(rep.Snapshots, "snapshot"), would(opts.DryRun), len(rep.Repaired))
+}
+
+// wouldRemove ends a line about a damaged file in a dry run.
+func wouldRemove(dryRun bool) string {
+	if dryRun {
+		return "; it would be removed"
+	}
+	return ""
 }
 
 // healFlags are the flags of repair.
@@ -249,21 +293,36 @@ type healFlags struct {
 // healResult is the output of repair.
 type healResult struct {
 	From    string              `json:"from,omitempty"`
+	Keys    []string            `json:"keys,omitempty"` // that came from the copy before anything else
 	Parity  *parity.HealReport  `json:"parity,omitempty"`
 	Mirror  *repo.HealReport    `json:"mirror,omitempty"`
 	Content *repo.ContentReport `json:"content,omitempty"`
 }
 
 func (a *app) heal(ctx context.Context, o *healFlags) error {
-	var from *local.Backend
+	var from storage
 	if o.from != "" {
 		var err error
-		if from, err = local.Open(o.from); err != nil {
+		if from, err = a.openFolder(o.from); err != nil {
 			return openError(o.from, err)
 		}
+		defer from.Close()
 	}
 	out := healResult{From: o.from}
-	err := a.repairing(ctx, "snap repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
+	if from != nil {
+		a.rescue = func(ctx context.Context, be backend.Backend, secret []byte) (bool, error) {
+			name, err := repo.FetchKey(ctx, be, from, secret, a.options, o.dryRun)
+			if err == nil && name != "" {
+				out.Keys = append(out.Keys, name)
+			}
+			return name != "" && !o.dryRun, err
+		}
+	}
+	keys, err := a.healKeys(ctx, o.dryRun)
+	if err != nil {
+		return err
+	}
+	err = a.repairing(ctx, "snap repair", o.dryRun, func(r *repo.Repo, opts repo.RepairOptions) (err error) {
 		status, err := r.ParityStatus(ctx)
 		if err != nil {
 			return err
@@ -289,56 +348,79 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 		out.Content, err = r.HealFromContent(ctx, other, opts)
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil && o.dryRun && len(keys)+len(out.Keys) > 0 && out.Parity == nil && errors.Is(err, repo.ErrDamaged):
+		a.warn("%v; only when the keys are healed can the rest be looked at", err)
+		if len(keys) > 0 {
+			out.Parity = &parity.HealReport{Files: len(keys), Healed: keys, Unhealed: []string{}, Skipped: []string{}}
+		}
+	case err != nil:
+		for _, name := range out.Keys {
+			a.remark("%s was fetched from the copy", name)
+		}
+		for _, name := range keys {
+			a.remark("%s %shealed from parity", name, would(o.dryRun))
+		}
 		return err
+	case out.Parity != nil && !o.dryRun:
+		out.Parity.Healed = append(keys, out.Parity.Healed...)
 	}
 	if out.Parity != nil && out.Mirror != nil {
 		// The copy may have files that parity could not heal.
 		out.Parity.Unhealed = slices.DeleteFunc(out.Parity.Unhealed, func(name string) bool { return slices.Contains(out.Mirror.Fetched, name) })
 	}
-	if err := a.print(out, func(w io.Writer) { printHeal(w, &out, o.dryRun) }); err != nil {
-		return err
-	}
 	content := out.Content
-	if out.Parity != nil && len(out.Parity.Unhealed) > 0 || out.Mirror != nil && len(out.Mirror.Unhealed)+out.Mirror.MissingChunks > 0 ||
-		content != nil && (content.MissingLists > 0 || content.FoundChunks < content.MissingChunks) {
-		return silentError{repo.ErrDamaged} // so that scripts notice
+	left := out.Parity != nil && len(out.Parity.Unhealed) > 0 || out.Mirror != nil && len(out.Mirror.Unhealed)+out.Mirror.MissingChunks > 0 ||
+		content != nil && (content.MissingLists > 0 || content.FoundChunks < content.MissingChunks)
+	return a.repaired(out, o.dryRun, left, func(w io.Writer) { printHeal(w, &out, o) })
+}
+
+// healKeys heals key slots from parity, before they are needed to open the repository.
+func (a *app) healKeys(ctx context.Context, dryRun bool) ([]string, error) {
+	dir, err := a.location()
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	be, err := a.openFolder(dir)
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	defer be.Close()
+	return repo.HealKeys(ctx, be, dryRun)
 }
 
 // openOther opens the repository to heal from.
-func (a *app) openOther(ctx context.Context, be *local.Backend, o *healFlags) (*repo.Repo, error) {
-	var typed []byte
-	var err error
-	switch {
-	case o.passwordFile != "":
-		typed, err = readPasswordFile(o.passwordFile)
-	case os.Getenv("SNAP_FROM_PASSWORD") != "":
-		typed = []byte(os.Getenv("SNAP_FROM_PASSWORD"))
-	default:
-		typed, err = a.ask(ctx, fmt.Sprintf("password for repository %s: ", o.from), otherPassword)
-	}
+func (a *app) openOther(ctx context.Context, be storage, o *healFlags) (*repo.Repo, error) {
+	r, err := a.unlock(ctx, be, opening{dir: o.from, ways: otherPassword, given: func(context.Context) (s secrets, err error) {
+		var pw *typed
+		if o.passwordFile != "" {
+			pw, err = a.readPasswordFile(o.passwordFile)
+		} else {
+			pw, err = fromVariable("SNAP_FROM_PASSWORD")
+		}
+		if err != nil || pw == nil {
+			return s, err
+		}
+		defer pw.clear()
+		return pw.secrets()
+	}})
 	if err != nil {
 		return nil, err
-	}
-	defer clear(typed)
-	secret, err := crypto.Secret(string(typed))
-	if err != nil {
-		return nil, err
-	}
-	defer clear(secret)
-	r, err := repo.Open(ctx, be, secret, a.options)
-	if err != nil {
-		return nil, openError(o.from, err)
 	}
 	return r, r.LoadIndex(ctx)
 }
 
-func printHeal(w io.Writer, h *healResult, dryRun bool) {
+func printHeal(w io.Writer, h *healResult, o *healFlags) {
+	healed, fetched := "HEALED  ", "FETCHED "
+	if o.dryRun {
+		healed, fetched = "WOULD HEAL", "WOULD FETCH"
+	}
+	for _, f := range h.Keys {
+		fmt.Fprintf(w, "%s %s\n", fetched, f)
+	}
 	if p := h.Parity; p != nil {
 		for _, f := range p.Healed {
-			fmt.Fprintf(w, "HEALED   %s\n", f)
+			fmt.Fprintf(w, "%s %s\n", healed, f)
 		}
 		for _, f := range p.Unhealed {
 			fmt.Fprintf(w, "UNHEALED %s: too much of its parity group is damaged\n", f)
@@ -346,34 +428,24 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 		for _, f := range p.Skipped {
 			fmt.Fprintf(w, "SKIPPED  %s: its header is invalid; remove it and run \"snap parity\"\n", f)
 		}
-		fmt.Fprintf(w, "parity: %s read; %shealed: %d, remade: %d, unhealed: %d\n", plural(p.Files, "file"), would(dryRun), len(p.Healed), p.Remade, len(p.Unhealed))
+		fmt.Fprintf(w, "parity: %s read; %shealed: %d, %sremade: %d, unhealed: %d\n", plural(p.Files, "file"),
+			would(o.dryRun), len(p.Healed), would(o.dryRun), p.Remade, len(p.Unhealed))
 	}
 	if m := h.Mirror; m != nil {
 		for _, f := range m.Damaged {
 			fmt.Fprintf(w, "DAMAGED  %s\n", f)
 		}
+		for _, f := range m.Healed {
+			fmt.Fprintf(w, "%s %s\n", healed, f)
+		}
 		for _, f := range m.Fetched {
-			fmt.Fprintf(w, "FETCHED  %s\n", f)
+			fmt.Fprintf(w, "%s %s\n", fetched, f)
 		}
-		for _, f := range m.Unhealed {
-			fmt.Fprintf(w, "UNHEALED %s: the copy lacks it, too\n", f)
-		}
-		index := *m.Index
-		index.Dropped = slices.DeleteFunc(slices.Clone(index.Dropped), func(id repo.FileID) bool {
-			return slices.ContainsFunc(m.Fetched, func(name string) bool { return strings.HasSuffix(name, "/"+id.String()) })
-		}) // fetched packs are no longer missing
-		printIndexRepair(w, &index, dryRun, false)
-		if n := len(m.Elsewhere); n > 0 {
-			fmt.Fprintf(w, "the copy has %s that this repository lacks; --missing-snapshots fetches them\n", plural(n, "snapshot"))
-		}
-		if m.MissingChunks > 0 {
-			fmt.Fprintf(w, "%s in use are in neither repository; \"snap check\" shows which files are lost\n", plural(m.MissingChunks, "chunk"))
-		}
-		fmt.Fprintf(w, "%s read; damaged: %d; %sfetched: %d, %s\n", plural(m.Read, "file"), len(m.Damaged), would(dryRun), len(m.Fetched), bytesText(m.FetchedBytes))
+		printFromMirror(w, m, o)
 	}
 	if c := h.Content; c != nil {
-		printPackRepair(w, c.Packs, dryRun)
-		fmt.Fprintf(w, "missing: %s; %sfound in %s of the other repository: %d, %s\n", plural(c.MissingChunks, "chunk"), would(dryRun), plural(c.Snapshots, "snapshot"), c.FoundChunks, bytesText(c.FoundBytes))
+		printPackRepair(w, c.Packs, o.dryRun)
+		fmt.Fprintf(w, "missing: %s; %sfound in %s of the other repository: %d, %s\n", plural(c.MissingChunks, "chunk"), would(o.dryRun), plural(c.Snapshots, "snapshot"), c.FoundChunks, bytesText(c.FoundBytes))
 		if c.MissingLists > 0 {
 			fmt.Fprintf(w, "parts of file trees that only a mirror can restore: %d\n", c.MissingLists)
 		}
@@ -381,9 +453,30 @@ func printHeal(w io.Writer, h *healResult, dryRun bool) {
 	switch {
 	case h.Parity != nil && len(h.Parity.Unhealed) > 0 && h.Mirror == nil && h.Content == nil:
 		fmt.Fprintln(w, `a copy may have what parity could not heal: "snap repair --from COPY"; without one see "snap help repair"`)
-	case dryRun:
-		fmt.Fprintln(w, "nothing was changed")
-	default:
+	case !o.dryRun:
 		fmt.Fprintln(w, `"snap check --read-data" shows whether the repository is intact now`)
 	}
+}
+
+// printFromMirror prints the rest of what a mirror could heal.
+func printFromMirror(w io.Writer, m *repo.HealReport, o *healFlags) {
+	for _, f := range m.Unhealed {
+		fmt.Fprintf(w, "UNHEALED %s: the copy lacks it, too\n", f)
+	}
+	index := *m.Index
+	index.Dropped = slices.DeleteFunc(slices.Clone(index.Dropped), func(id repo.FileID) bool {
+		return slices.ContainsFunc(m.Fetched, func(name string) bool { return strings.HasSuffix(name, "/"+id.String()) })
+	}) // fetched packs are no longer missing
+	printIndexRepair(w, &index, o.dryRun, false)
+	if n := len(m.Elsewhere); n > 0 && !o.snapshots {
+		fmt.Fprintf(w, "the copy has %s that this repository lacks; --missing-snapshots fetches them\n", plural(n, "snapshot"))
+	}
+	if m.MissingChunks > 0 {
+		fmt.Fprintf(w, "%s in use are in neither repository; \"snap check\" shows which files are lost\n", plural(m.MissingChunks, "chunk"))
+	}
+	fmt.Fprintf(w, "%s read; damaged: %d; ", plural(m.Read, "file"), len(m.Damaged))
+	if n := len(m.Healed); n > 0 {
+		fmt.Fprintf(w, "%shealed here: %d; ", would(o.dryRun), n)
+	}
+	fmt.Fprintf(w, "%sfetched: %d, %s\n", would(o.dryRun), len(m.Fetched), bytesText(m.FetchedBytes))
 }

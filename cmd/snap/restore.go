@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/host"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -22,18 +26,21 @@ type restoreResult struct {
 	Source   string      `json:"source_udid"`
 	Refusals []string    `json:"refusals"`
 	Notes    []string    `json:"notes"`
-	Done     bool        `json:"done"`     // false with --dry-run
-	Rebooted bool        `json:"rebooted"` // the device restarted before it reported the outcome
-	Files    int64       `json:"sent_files"`
-	Bytes    int64       `json:"sent_bytes"`
-	Missing  int         `json:"missing_files"`
+	// Damage is what is missing or wrong in the snapshot, with the names of all files,
+	// whether it is a reason to refuse or accepted.
+	Damage   []repo.Finding `json:"damage"`
+	Done     bool           `json:"done"`     // false with --dry-run
+	Rebooted bool           `json:"rebooted"` // the device restarted before it reported the outcome
+	Files    int64          `json:"sent_files"`
+	Bytes    int64          `json:"sent_bytes"`
+	Missing  int            `json:"missing_files"`
 }
 
 func (a *app) restoreCommand() *cobra.Command {
 	var opt host.RestoreOptions
 	var source backupPassword
 	var target string
-	var confirmed, dry, ignoreRoom bool
+	var confirmed, dry, ignoreRoom, incomplete bool
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
 		Short: "Restore a snapshot to a connected device",
@@ -42,9 +49,10 @@ of the snapshot replaces that of the device. Content that only the device has st
 unless --remove-items-not-restored is given.
 
 First it checks, without changing the device, that its iOS is not older than the
-snapshot's, Find My is off, room and power suffice, the snapshot is complete, and
-the backup password opens it. Then it shows what it will do and asks for the
-device's name.
+snapshot's, Find My is off, free storage and battery are sufficient, no file of the
+snapshot is known to be missing or damaged, and the backup password opens it. It reads
+all content of the snapshot, so that the repository can give it back. Then it shows what
+it will do and asks you to type the device's name.
 
 At the end the device restarts and reinstalls its apps from the App Store.
 
@@ -73,13 +81,20 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".`,
 			if ignoreRoom {
 				p.IgnoreRoom()
 			}
-			res := restoreResult{Snapshot: s.ID, UDID: e.UDID, Name: p.Info.Name, Source: s.Device.UDID, Refusals: []string{}, Notes: []string{}}
-			res.Refusals, res.Notes = append(res.Refusals, p.Refusals...), append(res.Notes, p.Notes...)
+			if incomplete || len(p.Damage) == 0 {
+				if err := a.readSnapshot(ctx, r, p); err != nil {
+					return err
+				}
+			}
+			if incomplete {
+				p.IgnoreDamage()
+			}
+			res := newRestoreResult(p)
 			if !a.json {
 				a.describePlan(p, &opt)
 			}
 			if err := p.Err(); err != nil {
-				return err
+				return a.refuseRestore(p, res, err)
 			}
 			if p.NeedsPassword {
 				if opt.Password, err = a.restorePassword(ctx, r, s, source); err != nil {
@@ -100,11 +115,15 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".`,
 			board.views[0].done()
 			board.stop()
 			if err != nil {
-				return err
+				return adviseRestore(err, p)
 			}
 			res.Done, res.Rebooted, res.Missing = true, out.Rebooted, out.Missing
 			res.Files, res.Bytes = out.Progress.Files, out.Progress.Bytes
-			return a.print(res, func(w io.Writer) { describeRestore(w, p, &opt, &res) })
+			err = a.conclude(res, opt.NoReboot || out.Rebooted || len(p.Failures()) > 0, func(w io.Writer) { describeRestore(w, p, &opt, res) })
+			if n := len(p.Failures()); err == nil && n > 0 {
+				return fmt.Errorf("snapshot %s: %w (%s)", s.ID.Short(), errNotSent, plural(n, "file"))
+			}
+			return err
 		},
 	}
 	source.register(cmd)
@@ -113,12 +132,106 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".`,
 	f.BoolVar(&confirmed, "yes", false, "do not ask for confirmation")
 	f.BoolVarP(&dry, "dry-run", "n", false, "check everything and change nothing")
 	f.BoolVar(&ignoreRoom, "ignore-space", false, "restore even if the snapshot is larger than the device's free storage")
+	f.BoolVar(&incomplete, "allow-incomplete", false, "also restore a snapshot with missing or damaged files; the device may stop in the middle")
 	f.BoolVar(&opt.RemoveOthers, "remove-items-not-restored", false, "remove apps and data from the device that are not in the snapshot")
 	f.BoolVar(&opt.SystemFiles, "system-files", false, "also restore system files, such as the layout of the home screen")
 	f.BoolVar(&opt.ResetSettings, "settings", false, "replace the device's settings with those of the snapshot")
 	f.BoolVar(&opt.NoReboot, "no-reboot", false, "do not restart the device at the end")
 	f.BoolVar(&opt.SkipApps, "skip-apps", false, "do not reinstall the device's apps")
 	return cmd
+}
+
+// newRestoreResult returns the result of a restore that was planned.
+func newRestoreResult(p *host.Plan) *restoreResult {
+	res := &restoreResult{
+		Snapshot: p.Snapshot.ID, UDID: p.Info.UDID, Name: p.Info.Name, Source: p.Snapshot.Device.UDID,
+		Refusals: append([]string{}, p.Refusals...), Notes: append([]string{}, p.Notes...),
+		Damage: append(append([]repo.Finding{}, p.Damage...), p.Ignored...),
+	}
+	for _, f := range p.Damage {
+		res.Refusals = append(res.Refusals, f.Text)
+	}
+	if p.Room != "" {
+		res.Refusals = append(res.Refusals, p.Room)
+	}
+	return res
+}
+
+// refuseRestore returns the error of a refused restore with advice. Whoever reads JSON
+// gets the names of all files.
+func (a *app) refuseRestore(p *host.Plan, res *restoreResult, err error) error {
+	if errors.Is(err, host.ErrLost) {
+		err = advised{err, "nothing on the device was changed; " + lostRecipe(p.Snapshot) + "; without a copy, choose an earlier snapshot, or restore what there is with --allow-incomplete"}
+	}
+	if a.json {
+		err = errors.Join(err, a.print(res, nil))
+	}
+	return err
+}
+
+// lostRecipe says how to bring back what the repository has lost of a snapshot.
+func lostRecipe(s *repo.Snapshot) string {
+	if s.Lost != nil {
+		return `"snap repair --from COPY" and then "snap repair snapshots" bring back what is lost, if the copy has it`
+	}
+	return `"snap repair --from COPY" or, with parity, "snap repair" brings back what is lost`
+}
+
+// readSnapshot reads all content of a snapshot that could be restored otherwise.
+func (a *app) readSnapshot(ctx context.Context, r *repo.Repo, p *host.Plan) error {
+	if len(p.Refusals) > 0 || p.Room != "" {
+		return nil
+	}
+	read := &blob.Progress{}
+	stop := a.showProgress(func() meter { return transferMeter(read) })
+	defer stop()
+	return p.ReadAll(ctx, r, runtime.GOMAXPROCS(0), read)
+}
+
+// errNotSent says that a restored device lacks files.
+var errNotSent = errors.New("the repository has lost a part of it, which the device did not get")
+
+// codeCannotWrite is the code of a device that cannot write one of its files. After a
+// restart it can.
+const codeCannotWrite = 102
+
+const hintErase = "if the device does not start, erase it with Finder, iTunes or Apple Devices first"
+
+// adviseRestore adds advice to the error of a restore.
+func adviseRestore(err error, p *host.Plan) error {
+	var reported *backup2.DeviceError
+	half := errors.Is(err, host.ErrHalfRestored)
+	var hint string
+	switch {
+	case errors.As(err, &reported) && reported.Code == codeCannotWrite:
+		hint = "restart the device, check that it has free storage, and run the same command again"
+	case len(p.Failures()) > 0 || errors.Is(err, backup2.ErrDamaged):
+		hint = rejectedHint(p, half)
+	default:
+		return err
+	}
+	if half {
+		hint += "; " + hintErase
+	}
+	return advised{err, hint}
+}
+
+// rejectedHint says what to do if a device has stopped because of the snapshot. half says
+// that it may have a part of it.
+func rejectedHint(p *host.Plan, half bool) string {
+	hint := "the same command would end in the same way: "
+	if half {
+		hint = "the device would stop at the same place again: "
+	}
+	switch damage := slices.Concat(p.Damage, p.Ignored); {
+	case len(p.Failures()) > 0, finding.Has(damage, finding.Lost):
+		hint += lostRecipe(p.Snapshot) + "; then restore again; without a copy, restore an earlier snapshot"
+	case len(damage) > 0:
+		hint += "restore an earlier snapshot"
+	default:
+		hint += fmt.Sprintf(`restore an earlier snapshot; "snap drill %s" names what is wrong in this one`, p.Snapshot.ID.Short())
+	}
+	return hint + fmt.Sprintf(`; "snap materialize --decrypt %s FOLDER" writes the files that are whole`, p.Snapshot.ID.Short())
 }
 
 // restoreTarget returns the device to restore to: the named one or the snapshot's own.
@@ -150,62 +263,96 @@ func (a *app) describePlan(p *host.Plan, opt *host.RestoreOptions) {
 	a.remark("device    %s (%s, iOS %s, %s)", clean(d.Name), clean(d.Model), clean(d.ProductVersion), d.UDID)
 	for _, n := range p.Notes {
 		a.remark("note      %s", clean(n))
+		if i := slices.IndexFunc(p.Ignored, func(f repo.Finding) bool { return f.Text == n }); i >= 0 {
+			a.listMore(p.Ignored[i])
+		}
+	}
+	for _, f := range p.Damage {
+		a.remark("damage    %s", clean(f.Text))
+		a.listMore(f)
 	}
 	if opt.RemoveOthers {
 		a.remark("note      everything that is not in the snapshot will be removed from the device")
 	}
 }
 
+// listMore names the files of a finding whose sentence has named the first, unless
+// --quiet is given.
+func (a *app) listMore(f repo.Finding) {
+	if len(f.Names) > 1 && !a.quiet {
+		a.listNames(f.Names[1:], f.Count-1)
+	}
+}
+
 // errPassword says that no known password opens the snapshot to restore.
 var errPassword = errors.New("the device was not changed, because it would reject this password")
 
-// restorePassword returns the password that opens a snapshot: the given one, one that
-// the repository keeps, or one from a prompt. It tries passwords without the device.
+// restorePassword returns the password that opens a snapshot, in the form that the
+// device expects: the given one, one that the repository keeps, or one from a prompt.
+// It tries passwords without the device.
 func (a *app) restorePassword(ctx context.Context, r *repo.Repo, s *repo.Snapshot, source backupPassword) ([]byte, error) {
-	given, err := source.given(ctx, a)
-	if err != nil {
-		return nil, err
+	form, given, err := a.knownPassword(ctx, r, s, source)
+	switch {
+	case err != nil || form != nil:
+		return form, err
+	case !given:
+		form, err = a.askBackupPassword(ctx, r, s)
+	default:
+		err = wrongBackupPassword{s.Device.Name}
 	}
-	try := [][]byte{given}
-	if given == nil {
+	if isA[wrongBackupPassword](err) {
+		err = fmt.Errorf("%w; %w", err, errPassword)
+	}
+	return form, err
+}
+
+// knownPassword returns the password that opens a snapshot, in the form that the device
+// expects: the given one or one that the repository keeps. It returns nil if none does.
+// given reports whether the user gave one.
+func (a *app) knownPassword(ctx context.Context, r *repo.Repo, s *repo.Snapshot, source backupPassword) (form []byte, given bool, err error) {
+	try, err := source.toTry(ctx, a)
+	if err != nil {
+		return nil, false, err
+	}
+	given = try != nil
+	if !given {
 		kept, err := r.DevicePasswords(ctx, s.Device.UDID)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		try = nil
-		for _, k := range slices.Backward(kept) {
+		for _, k := range kept { // the newest first
 			try = append(try, k.Password)
 		}
 	}
-	for i, pw := range try {
-		opens, err := a.opens(ctx, r, s, pw)
-		if err != nil {
-			return nil, err
+	defer clearAll(try)
+	form, err = a.opensAny(ctx, r, s, try)
+	return form, given, err
+}
+
+// opensAny returns the first password that opens a snapshot, in the form that the
+// device expects, or nil.
+func (a *app) opensAny(ctx context.Context, r *repo.Repo, s *repo.Snapshot, try [][]byte) ([]byte, error) {
+	for _, pw := range try {
+		if form, err := a.opens(ctx, r, s, pw); err != nil || form != nil {
+			return form, err
 		}
-		if opens {
-			for _, other := range try[i+1:] {
-				clear(other)
-			}
-			return pw, nil
-		}
-		clear(pw)
 	}
-	wrong := fmt.Errorf("%w; %w", wrongBackupPassword{s.Device.Name}, errPassword)
-	if given != nil {
-		return nil, wrong
-	}
+	return nil, nil
+}
+
+// askBackupPassword asks for the password that opens a snapshot, and returns it in the
+// form that the device expects.
+func (a *app) askBackupPassword(ctx context.Context, r *repo.Repo, s *repo.Snapshot) ([]byte, error) {
 	pw, err := a.ask(ctx, fmt.Sprintf("backup password of %s as of %s: ", clean(s.Device.Name), timeText(s.Time)), oldBackupPassword)
 	if err != nil {
 		return nil, err
 	}
-	if opens, err := a.opens(ctx, r, s, pw); err != nil || !opens {
-		clear(pw)
-		if err == nil {
-			err = wrong
-		}
-		return nil, err
+	form, err := a.opensAny(ctx, r, s, pw.tries())
+	pw.clear()
+	if err == nil && form == nil {
+		err = wrongBackupPassword{s.Device.Name}
 	}
-	return pw, nil
+	return form, err
 }
 
 // errNotConfirmed says that the user did not confirm.

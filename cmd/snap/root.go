@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/spf13/cobra"
 )
@@ -20,24 +22,34 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	lines          *bufio.Reader  // reads lines of stdin
-	options        repo.Options   // options of every repository that is opened or created
-	store          *local.Backend // files of the last opened repository
+	lines          *bufio.Reader // reads lines of stdin; see input
+	firstRaw       []byte        // the first line of stdin before it was decoded
+	options        repo.Options  // options of every repository that is opened or created
+	store          storage       // files of the last opened repository
+	// through, if not nil, changes how the files of repositories are read. Tests let a
+	// disk fail with it.
+	through func(dir string, be storage) storage
+	rescue  func(ctx context.Context, be backend.Backend, secret []byte) (bool, error) // see opening
 
 	repoDir         string
 	passwordFile    string
 	passwordCommand string
 	keyFile         string
+	keyHint         string
 	json            bool
 	quiet           bool
+	opaque          bool // a person wants backups to be stored locked
 	verbose         bool
 
+	command   string     // the running command, such as "device pair"
 	lock      *repo.Lock // lock of the running command
 	noLock    bool
+	noFsync   bool
 	retryLock time.Duration
 }
 
 func (a *app) rootCommand() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:   "snap",
 		Short: "Back up iPhones and iPads, and restore any backup",
@@ -57,12 +69,18 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          suggest,
+
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) { a.runs(cmd) },
 		// Suggest commands that differ by at most this many letters.
 		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return a.printVersion()
+			}
 			return cmd.Help()
 		},
 	}
+	root.Flags().BoolVar(&version, "version", false, "print the version, as \"snap version\" does")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(helpCommand(root))
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -71,9 +89,11 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
 	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")
 	f.StringVar(&a.keyFile, "key-file", "", "open the repository with a key `file` instead of a password")
+	f.StringVar(&a.keyHint, "key-hint", "", "try the key with this `ID` first (or $SNAP_KEY_HINT)")
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
-	f.BoolVarP(&a.quiet, "quiet", "q", false, "print neither progress nor notes")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress, no notes, and no result if all is well")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "print more details")
+	f.BoolVar(&a.noFsync, "no-fsync", false, "go on where the file system does not support fsync; a power cut can lose files there (or $SNAP_NO_FSYNC=1)")
 	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, while another process locks the repository")
 	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")
 	root.AddGroup(
@@ -88,12 +108,14 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 			a.importCommand(),
 			a.noLockFlag(a.materializeCommand()),
 			a.restoreCommand(),
+			a.noLockFlag(a.drillCommand()),
 			a.demoCommand(),
 			a.simulateCommand(),
 		},
 		"see": {
 			a.devicesCommand(),
 			a.noLockFlag(a.snapshotsCommand()),
+			a.noLockFlag(a.showCommand()),
 			a.noLockFlag(a.lsCommand()),
 			a.noLockFlag(a.diffCommand()),
 			a.noLockFlag(a.statsCommand()),
@@ -111,6 +133,7 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 			a.keyCommand(),
 			a.deviceCommand(),
 			a.noLockFlag(a.checkCommand()),
+			a.noLockFlag(a.verifyCommand()),
 			a.repairCommand(),
 			a.parityCommand(),
 			a.pruneCommand(),
@@ -128,6 +151,11 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 	root.InitDefaultCompletionCmd()
 	usageErrors(root)
 	return root
+}
+
+// runs remembers the command that runs.
+func (a *app) runs(cmd *cobra.Command) {
+	_, a.command, _ = strings.Cut(cmd.CommandPath(), " ")
 }
 
 // suggest rejects arguments of a command that has only subcommands.
@@ -239,26 +267,60 @@ func (a *app) location() (string, error) {
 	return "", usageError{errors.New("no repository is given: use -r FOLDER or set SNAP_REPOSITORY")}
 }
 
+// openFolder opens the folder of a repository.
+func (a *app) openFolder(dir string) (storage, error) {
+	be, err := local.Open(dir)
+	return a.opened(dir, be, err)
+}
+
+// createFolder makes the folder of a repository.
+func (a *app) createFolder(dir string) (storage, error) {
+	be, err := local.Create(dir)
+	return a.opened(dir, be, err)
+}
+
+func (a *app) opened(dir string, be storage, err error) (storage, error) {
+	if err != nil {
+		return nil, err
+	}
+	if v := os.Getenv("SNAP_NO_FSYNC"); a.noFsync || v != "" && v != "0" {
+		be.AllowNoFsync()
+	}
+	if a.through != nil {
+		be = a.through(dir, be)
+	}
+	return be, nil
+}
+
+// storage is what the commands need of the folder of a repository.
+type storage interface {
+	backend.Backend
+	backend.Freer
+	AllowNoFsync()
+	RemoveStale(ctx context.Context, age time.Duration) (removed int, err error)
+	Close() error
+}
+
+var _ storage = (*local.Backend)(nil)
+
 // open opens the repository without a lock and without its index.
 func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	dir, err := a.location()
 	if err != nil {
 		return nil, err
 	}
-	be, err := local.Open(dir)
+	be, err := a.openFolder(dir)
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	secret, err := a.secret(ctx, dir)
+	r, err := a.unlock(ctx, be, opening{dir, cmp.Or(a.keyHint, os.Getenv("SNAP_KEY_HINT")), repoPassword, a.givenSecret, a.rescue})
 	if err != nil {
 		return nil, err
 	}
-	defer clear(secret)
-	r, err := repo.Open(ctx, be, secret, a.options)
-	if err != nil {
-		return nil, openError(dir, err)
-	}
 	a.store = be
+	if damage := r.ConfigDamage(); damage != nil && a.command != "repair config" {
+		a.warn("%v; a good copy of it was used, which \"snap repair config\" puts in place", damage)
+	}
 	return r, nil
 }
 
@@ -269,12 +331,15 @@ const staleAfter = 24 * time.Hour
 // removeStale removes temporary files that killed runs left. A failure does not stop
 // the command.
 func (a *app) removeStale(ctx context.Context) {
-	if _, err := a.store.RemoveStale(ctx, time.Now().Add(-staleAfter)); err != nil && ctx.Err() == nil {
+	if _, err := a.store.RemoveStale(ctx, staleAfter); err != nil && ctx.Err() == nil {
 		a.warn("%v", err)
 	}
 }
 
 func openError(dir string, err error) error {
+	if isA[usageError](err) {
+		return err // it is about what was given, not about the folder
+	}
 	if errors.Is(err, os.ErrNotExist) && !errors.Is(err, repo.ErrDamaged) {
 		err = repo.ErrNotFound
 	}

@@ -20,6 +20,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
+	"github.com/snap-backup/snap/device/ingest"
+	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/internal/ramtemp"
@@ -31,8 +34,8 @@ import (
 // binary that runs as snap. With small packs, little data makes several of them.
 const packSizeVariable = "SNAP_TEST_PACK_SIZE"
 
-// TestMain makes the test binary act as snap when it is called by that name. Opening
-// its key slots takes almost no time.
+// TestMain makes the test binary act as snap when it is called by that name. The key
+// slots that it makes open in almost no time.
 func TestMain(m *testing.M) {
 	testscript.Main(inMemory{m}, map[string]func(){
 		"snap": func() {
@@ -61,8 +64,12 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	rng := faultpoint.Rand(t)
+	plain := map[string]bool{}
+	for _, file := range files {
+		plain[strings.TrimSuffix(filepath.Base(file), ".txtar")] = devicetest.Plain(rng)
+	}
 	if testing.Short() {
-		rng := faultpoint.Rand(t)
 		rng.Shuffle(len(files), func(i, j int) { files[i], files[j] = files[j], files[i] })
 		files = files[:2]
 	}
@@ -77,7 +84,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GOMAXPROCS", "1")
 			env.Setenv(device.AddressVariable, noDevices)
-			env.Values[simulationKey{}] = &simulation{}
+			env.Values[simulationKey{}] = &simulation{plain: plain}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -91,9 +98,12 @@ func TestScripts(t *testing.T) {
 			"pick-latest": pickLatest,
 
 			"leave":    leaveLock,
+			"store-at": storeAt,
+			"certify":  certify,
 			"recovery": mistypeRecovery,
 			"only":     onlyFile,
 			"simulate": simulate,
+			"generate": newGeneratedFolders(t).generate,
 		},
 	})
 }
@@ -222,7 +232,7 @@ func lookup(v any, path string) (any, error) {
 		case map[string]any:
 			item, ok := at[step]
 			if !ok {
-				return nil, fmt.Errorf("there is no %q of %q", step, path)
+				return nil, fmt.Errorf("path %q: there is no key %q", path, step)
 			}
 			v = item
 		case []any:
@@ -232,11 +242,11 @@ func lookup(v any, path string) (any, error) {
 			}
 			i, err := strconv.Atoi(step)
 			if err != nil || i < 0 || i >= len(at) {
-				return nil, fmt.Errorf("there is no item %q of %q in a list of %d", step, path, len(at))
+				return nil, fmt.Errorf("path %q: there is no item %q in a list of %d", path, step, len(at))
 			}
 			v = at[i]
 		default:
-			return nil, fmt.Errorf("there is nothing below %q of %q", step, path)
+			return nil, fmt.Errorf("path %q: there is no %q, since the value above it is neither an object nor a list", path, step)
 		}
 	}
 	return v, nil
@@ -270,8 +280,8 @@ func damageFile(ts *testscript.TestScript, neg bool, args []string) {
 	if len(files) == 0 {
 		ts.Fatalf("no file matches %s", args[len(args)-1])
 	}
-	// Names are random, so the size tells packs apart: one of two may hold trees, the
-	// other content.
+	// Names are random. If the first name decided, the damage would hit a pack of trees
+	// in some runs and a pack of content in others.
 	size := func(name string) int64 {
 		info, err := os.Stat(name)
 		ts.Check(err)
@@ -340,13 +350,20 @@ func pickLatest(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // leaveLock is "leave KIND AGE": it makes a lock of this kind, as if a process on
-// another computer had last refreshed it AGE ago.
+// another computer had last refreshed it AGE ago. The kind "empty" is a lock without
+// content.
 func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) != 2 {
 		ts.Fatalf("usage: leave KIND AGE")
 	}
 	age, err := time.ParseDuration(args[1])
 	ts.Check(err)
+	if args[0] == "empty" {
+		name := filepath.Join(ts.Getenv("SNAP_REPOSITORY"), "locks", strings.Repeat("ab", 32))
+		ts.Check(os.WriteFile(name, nil, 0o600))
+		ts.Check(os.Chtimes(name, time.Time{}, time.Now().Add(-age)))
+		return
+	}
 	be, err := local.Open(ts.Getenv("SNAP_REPOSITORY"))
 	ts.Check(err)
 	r, err := repo.Open(context.Background(), be, []byte(ts.Getenv("SNAP_PASSWORD")), repo.Options{
@@ -361,6 +378,12 @@ func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 	aside := os.Rename(dir, hidden) == nil
 	_, err = r.Lock(context.Background(), repo.LockKind(args[0]), "snap test")
 	ts.Check(err)
+	files, err := os.ReadDir(dir)
+	ts.Check(err)
+	for _, f := range files {
+		put := time.Now().Add(-age)
+		ts.Check(os.Chtimes(filepath.Join(dir, f.Name()), put, put))
+	}
 	if aside {
 		made, err := os.ReadDir(dir)
 		ts.Check(err)
@@ -370,6 +393,55 @@ func leaveLock(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.Remove(dir))
 		ts.Check(os.Rename(hidden, dir))
 	}
+}
+
+// storeAt is "store-at SKEW FOLDER TAG [disk]": it imports a backup folder that has no
+// possible date with a clock that is SKEW ahead. With "disk", the file of the snapshot has
+// the time of that clock, too.
+func storeAt(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: store-at SKEW FOLDER TAG [disk]")
+	}
+	ctx := context.Background()
+	skew, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	be, err := local.Open(ts.Getenv("SNAP_REPOSITORY"))
+	ts.Check(err)
+	defer be.Close()
+	now := time.Now().Add(skew)
+	r, err := repo.Open(ctx, be, []byte(ts.Getenv("SNAP_PASSWORD")), repo.Options{Now: func() time.Time { return now }})
+	ts.Check(err)
+	ts.Check(r.LoadIndex(ctx))
+	found, err := findBackups([]string{ts.MkAbs(args[1])})
+	ts.Check(err)
+	b, err := mobilesync.Open(ctx, found[0].Dir)
+	ts.Check(err)
+	defer b.Close()
+	res, err := ingest.Import(ctx, r, b, ingest.Options{Tags: []string{args[2]}})
+	ts.Check(err)
+	if len(args) > 3 {
+		ts.Check(os.Chtimes(filepath.Join(ts.Getenv("SNAP_REPOSITORY"), "snapshots", res.Snapshot.ID.String()), now, now))
+	}
+}
+
+// certify is "certify SNAPSHOT KIND LEVEL RESULT": it stores a certificate of a
+// snapshot.
+func certify(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 4 {
+		ts.Fatalf("usage: certify SNAPSHOT KIND LEVEL RESULT")
+	}
+	ctx := context.Background()
+	be, err := local.Open(ts.Getenv("SNAP_REPOSITORY"))
+	ts.Check(err)
+	defer be.Close()
+	r, err := repo.Open(ctx, be, []byte(ts.Getenv("SNAP_PASSWORD")), repo.Options{})
+	ts.Check(err)
+	s, err := r.FindSnapshot(ctx, args[0])
+	ts.Check(err)
+	_, err = r.WriteCertificate(ctx, &repo.Certificate{
+		Snapshot: s.FirstID(), Root: s.Root, Kind: args[1], Level: args[2], Result: args[3], Files: s.Files, Bytes: s.Bytes,
+	})
+	ts.Check(err)
 }
 
 // onlyFile is "only VARIABLE PATTERN": it sets a variable to the name of the only

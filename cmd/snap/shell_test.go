@@ -81,8 +81,8 @@ func (s *shell) run(code int, args ...string) string {
 	return out.String()
 }
 
-// try runs a command and returns an error if it fails or warns. Unlike run, any
-// goroutine may call it.
+// try runs a command and returns an error if it fails or warns. Any goroutine may
+// call try, but only the goroutine of the test may call run.
 func (s *shell) try(args ...string) error {
 	cmd, out := s.command(args...)
 	_ = cmd.Run()
@@ -138,12 +138,12 @@ func onlyChild(t *testing.T, dir string) string {
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 // numberFrom reads a number from an environment variable. If the variable is not set,
-// it returns the value of otherwise.
-func numberFrom(t *testing.T, variable string, otherwise uint64) uint64 {
+// it returns fallback.
+func numberFrom(t *testing.T, variable string, fallback uint64) uint64 {
 	t.Helper()
 	s := os.Getenv(variable)
 	if s == "" {
-		return otherwise
+		return fallback
 	}
 	var n uint64
 	if _, err := fmt.Sscan(s, &n); err != nil {
@@ -165,12 +165,12 @@ func amount(all, usual, short uint64) uint64 {
 }
 
 // encryptions returns the cases to test: devices that encrypt their backups, or
-// devices that do not, at random. With SNAP_TEST_ALL or SNAP_TEST_HUGE it returns
-// both.
+// devices that do not, at random. With SNAP_TEST_ALL, SNAP_TEST_BREAKS or
+// SNAP_TEST_HUGE it returns both.
 func encryptions(t *testing.T) []synthetic.Encryption {
 	t.Helper()
 	both := []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll}
-	if faultpoint.All() || os.Getenv("SNAP_TEST_HUGE") != "" {
+	if faultpoint.All() || os.Getenv("SNAP_TEST_BREAKS") != "" || os.Getenv("SNAP_TEST_HUGE") != "" {
 		return both
 	}
 	i := faultpoint.Rand(t).IntN(len(both))

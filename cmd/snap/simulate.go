@@ -27,6 +27,7 @@ type simulateRun struct {
 	socket, state  string
 	scale, encrypt string
 	spare          bool
+	anyAddress     bool
 	faults         []string
 	opt            lab.Options
 
@@ -73,6 +74,7 @@ lists them all; docs/devices.md shows an example.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&s.socket, "socket", "", "`path` of the socket, or host:port (default: one in the state folder)")
+	f.BoolVar(&s.anyAddress, "any-address", false, "allow a --socket that other computers can reach; the devices obey whoever connects")
 	f.StringVar(&s.state, "state", "", "keep the devices in this `folder`; the next run continues with them and ignores most other flags (default: a temporary folder)")
 	f.IntVar(&s.opt.Devices, "devices", 1, "number of devices")
 	f.BoolVar(&s.spare, "spare", false, "add a device with little content, to restore to")
@@ -118,7 +120,7 @@ func (s *simulateRun) run(ctx context.Context) (err error) {
 	if s.state == "" {
 		defer func() { err = errors.Join(err, os.RemoveAll(s.opt.Dir)) }()
 	}
-	on, err := s.listen() // fails if another run uses the folder
+	on, err := s.listen() // fails if another run uses the same socket
 	if err != nil {
 		return fmt.Errorf("listen for programs: %w", err)
 	}
@@ -176,7 +178,23 @@ func (s *simulateRun) listen() (net.Listener, error) {
 		}
 		return listenUnix(path)
 	}
+	if err := checkLoopback(s.socket); err != nil && !s.anyAddress {
+		return nil, err
+	}
 	return net.Listen("tcp", s.socket)
+}
+
+// checkLoopback returns an error unless host:port is an address that only programs of
+// this computer can reach.
+func checkLoopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return usageError{fmt.Errorf("--socket %s: %w", address, err)}
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return usageError{fmt.Errorf("--socket %s: other computers could reach the devices, which obey whoever connects; use 127.0.0.1, or --any-address to allow it", address)}
 }
 
 // listenUnix listens on a socket. It replaces a socket that a killed run left.
@@ -288,7 +306,7 @@ func (s *simulateRun) print(v any, human func(w io.Writer)) {
 	human(s.a.stdout)
 }
 
-// cleanLines does what clean does, for a text of several lines.
+// cleanLines is clean for a text of several lines.
 func cleanLines(s string) string {
 	lines := strings.Split(s, "\n")
 	for i := range lines {

@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strconv"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/devicetest"
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/faults"
@@ -27,14 +25,11 @@ type simulation struct {
 	sim     *simulator.Simulator
 	devices map[string]*simulator.Device // by name
 	lab     *lab.Lab                     // with the devices that have content
+	plain   map[string]bool              // whether devices are without TLS, by script
 	wait    sync.WaitGroup
 }
 
 type simulationKey struct{}
-
-// deviceKey is the key that all attached devices share, because making a key takes
-// long.
-var deviceKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 
 // noDevices is an address at which nothing answers. It keeps scripts away from
 // devices that are connected to the machine.
@@ -49,11 +44,11 @@ const noDevices = "UNIX:/nonexistent/usbmuxd"
 //	simulate unlock|lock|reset|detach NAME
 //	simulate no-violations NAME         a real device would have accepted all that snap did
 //	simulate lab N [WORD]...            N devices with content; words:
-//	                                    encrypted, alternate, spare, small, real
+//	                                    encrypted, alternate, spare, small
 //	simulate do COMMAND...              controls devices with content; see package lab
 //	simulate await NAME STEP            waits until the current run has reached a step
 //	simulate await-prompt NAME          waits until the device asks for its passcode
-//	simulate passcode NAME              waits for that and enters the passcode
+//	simulate passcode NAME              waits like await-prompt, then enters the passcode
 //	simulate holds NAME FOLDER [PASSWORD]  the backup folder has the device's content
 //	simulate runs NAME FIELD=VALUE...   the agent's last run has these values
 func simulate(ts *testscript.TestScript, neg bool, args []string) {
@@ -115,7 +110,7 @@ func simulate(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func startSimulation(ts *testscript.TestScript, sim *simulator.Simulator) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := devicetest.Listen()
 	ts.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	s, _ := ts.Value(simulationKey{}).(*simulation)
@@ -132,9 +127,7 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	if len(words) == 0 {
 		ts.Fatalf("usage: simulate attach NAME UDID [WORD]...")
 	}
-	key, err := deviceKey()
-	ts.Check(err)
-	spec := simulator.Spec{Name: name, UDID: words[0], Key: key}
+	spec := simulator.Spec{Name: name, UDID: words[0]}
 	by, trusted, locked, encrypted := simulator.USB, false, false, false
 	for _, w := range words[1:] {
 		switch w {
@@ -176,7 +169,7 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	}
 	s.sim.Attach(d, by)
 	if !strings.EqualFold(d.UDID(), words[0]) {
-		ts.Fatalf("%s is %s", name, d.UDID())
+		ts.Fatalf("%s has UDID %s, want %s", name, d.UDID(), words[0])
 	}
 }
 
@@ -187,7 +180,7 @@ func (s *simulation) startLab(ts *testscript.TestScript, args []string) {
 	ts.Check(err)
 	dir, err := os.MkdirTemp(ts.Getenv("WORK"), "lab")
 	ts.Check(err)
-	o := lab.Options{Dir: dir, Devices: n, Seed: 1}
+	o := lab.Options{Dir: dir, Devices: n, Seed: 1, PlainText: s.plain[ts.Name()]}
 	if slices.Contains(args, "small") {
 		o.Scale = synthetic.Small
 	}

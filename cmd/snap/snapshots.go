@@ -92,9 +92,16 @@ func (a *app) snapshotsCommand() *cobra.Command {
 		Use:   "snapshots [DEVICE]",
 		Short: "List snapshots",
 		Long: `Lists the snapshots of all devices or of one, oldest first. DATE is the time of the
-backup, SIZE that of the backup folder, and ADDED what the snapshot added to the
-repository. FLAGS: E encrypted by the device, L stored locked, without the backup
-password, ! incomplete, ⚑ pinned. NOTE is the note or the reason of the pin.`,
+backup, SIZE is the size of the backup folder, and ADDED is what the snapshot added to
+the repository. NOTE is the note or the reason of the pin. FLAGS has these signs:
+
+  E  encrypted by the device
+  L  stored locked, without the backup password
+  !  unfinished, or some files are missing or damaged: the import, a verify or a
+     drill has found this
+  V  passed a full verify
+  D  passed a drill
+  ⚑  pinned`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if len(argv) > 0 {
@@ -114,14 +121,22 @@ password, ! incomplete, ⚑ pinned. NOTE is the note or the reason of the pin.`,
 			for _, err := range damaged {
 				a.warn("%v", err)
 			}
+			certificates, damaged, err := r.Certificates(cmd.Context())
+			if err != nil {
+				return err
+			}
+			for _, err := range damaged {
+				a.warn("%v", err)
+			}
 			all := len(list)
 			if list, err = filter.apply(list); err != nil {
 				return err
 			}
-			return a.print(snapshotsJSON(list), func(w io.Writer) {
+			shown := snapshotsJSON(list, certificates)
+			return a.print(shown, func(w io.Writer) {
 				switch {
 				case len(list) > 0:
-					printSnapshots(w, list)
+					printSnapshots(w, shown, a.now())
 				case all == 0:
 					fmt.Fprintln(w, "no snapshots yet")
 					a.remark("\"snap backup\" and \"snap import\" make snapshots")
@@ -144,18 +159,40 @@ type snapshotJSON struct {
 	DeviceName     string `json:"device_name"`
 	ProductType    string `json:"product_type"`
 	ProductVersion string `json:"product_version"`
+	// Problems are sentences about all findings.
+	Problems []string `json:"problems,omitempty"`
+	// When it last passed a full verify and a drill.
+	Verified time.Time `json:"verified,omitzero"`
+	Drilled  time.Time `json:"drilled,omitzero"`
+	// When it failed a verify or drill, unless it has passed since.
+	Failed time.Time `json:"failed,omitzero"`
 }
 
-func snapshotsJSON(list []*repo.Snapshot) []snapshotJSON {
+func snapshotsJSON(list []*repo.Snapshot, certificates []*repo.Certificate) []snapshotJSON {
 	out := make([]snapshotJSON, 0, len(list))
 	for _, s := range list {
-		out = append(out, snapshotJSON{s, s.ID.Short(), s.Device.UDID, s.Device.Name, s.Device.ProductType, s.Device.ProductVersion})
+		verified, drilled := repo.LastPassed(certificates, s)
+		var failed time.Time
+		if c := repo.Refuted(certificates, s); c != nil {
+			failed = c.Time
+		}
+		out = append(out, snapshotJSON{s, s.ID.Short(), s.Device.UDID, s.Device.Name, s.Device.ProductType, s.Device.ProductVersion, problems(s), verified, drilled, failed})
 	}
 	return out
 }
 
-func printSnapshots(w io.Writer, list []*repo.Snapshot) {
-	byDevice := map[string][]*repo.Snapshot{}
+// problems returns a sentence for each finding. Records of older programs have
+// sentences only.
+func problems(s *repo.Snapshot) []string {
+	var out []string
+	for _, f := range s.Findings {
+		out = append(out, f.Text)
+	}
+	return append(out, s.Problems...)
+}
+
+func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time) {
+	byDevice := map[string][]snapshotJSON{}
 	var order []string
 	for _, s := range list {
 		key := strings.ToLower(s.Device.UDID)
@@ -180,20 +217,47 @@ func printSnapshots(w io.Writer, list []*repo.Snapshot) {
 				note = s.Pin.Reason
 			}
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
-				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s), clean(strings.Join(s.Tags, ",")), clean(note)))
+				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s.Snapshot)+passedMarks(&s), clean(strings.Join(s.Tags, ",")), clean(note)))
 		}
 		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\tFLAGS\tTAGS"
-		if slices.ContainsFunc(byDevice[key], func(s *repo.Snapshot) bool { return s.Note != "" || s.Pin != nil }) {
+		if slices.ContainsFunc(byDevice[key], func(s snapshotJSON) bool { return s.Note != "" || s.Pin != nil }) {
 			header += "\tNOTE"
 		} else {
 			header += "\t"
 		}
 		table(w, header, rows)
+		fmt.Fprintf(w, "  last verified: %s; last drilled: %s\n",
+			lastPassed(byDevice[key], now, func(s *snapshotJSON) time.Time { return s.Verified }),
+			lastPassed(byDevice[key], now, func(s *snapshotJSON) time.Time { return s.Drilled }))
 	}
 	fmt.Fprintf(w, "\n%s of %s\n", plural(len(list), "snapshot"), plural(len(order), "device"))
 }
 
-func newest(list []*repo.Snapshot) *repo.Snapshot { return list[len(list)-1] }
+func newest[T any](list []T) T { return list[len(list)-1] }
+
+// passedMarks returns the flags for what a snapshot has passed or failed.
+func passedMarks(s *snapshotJSON) string {
+	m := ""
+	if !s.Failed.IsZero() && s.Complete {
+		m += "!"
+	}
+	if !s.Verified.IsZero() {
+		m += "V"
+	}
+	if !s.Drilled.IsZero() {
+		m += "D"
+	}
+	return m
+}
+
+// lastPassed says when a snapshot of the list last passed, and which.
+func lastPassed(list []snapshotJSON, now time.Time, when func(*snapshotJSON) time.Time) string {
+	last := slices.MaxFunc(list, func(a, b snapshotJSON) int { return when(&a).Compare(when(&b)) })
+	if when(&last).IsZero() {
+		return "never"
+	}
+	return fmt.Sprintf("%s (%s)", ageText(now.Sub(when(&last))), last.ShortID)
+}
 
 // marks returns the flags of a snapshot.
 func marks(s *repo.Snapshot) string {

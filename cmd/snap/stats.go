@@ -37,8 +37,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Long: `Shows the content and size of the repository by device.
 
 --by domain and --by app also show each domain or app: its files in the newest
-snapshots, and the bytes stored for it in all snapshots. Shared content counts
-where it was stored first.
+snapshots, and the bytes stored for it in all snapshots. Content that several of them
+share counts only for the first that had it.
 
 --growth also shows what each day (or =week, =month) added, without forgotten
 snapshots. --prune also shows what "snap prune" would free.`,
@@ -208,8 +208,9 @@ const (
 	eighths  = "▏▎▍▌▋▊▉█"
 )
 
-// bar draws a bar as long as part; the bar for most has barWidth columns. Lengths are
-// rounded down to eighths of a column, but a positive part has at least one eighth.
+// bar draws a bar whose length is proportional to part. If part equals most, the bar has
+// barWidth columns. Lengths are rounded down to eighths of a column, but the bar of a
+// positive part has at least one eighth.
 func bar(part, most int64) string {
 	n := int(float64(part) / float64(most) * barWidth * 8)
 	if part > 0 {

@@ -77,13 +77,16 @@ func TestPasswordPrompt(t *testing.T) {
 	t.Parallel()
 	s := newRepo(t)
 	for _, test := range []struct {
-		name, typed string
-		code        int
+		name  string
+		typed []string
+		code  int
+		says  string
 	}{
-		{"right", "sesame", exitOK},
-		{"wrong", "barley", exitWrongPass},
-		{"empty", "", exitUsage},
-		{"interrupt", "", exitInterrupted},
+		{"right", []string{"sesame"}, exitOK, "no snapshots"},
+		{"third try", []string{"barley", "rye", "sesame"}, exitOK, "this password does not open the repository; try again"},
+		{"wrong", []string{"barley", "rye", "oats"}, exitWrongPass, "repo: wrong password"},
+		{"empty", []string{""}, exitUsage, "the password is empty"},
+		{"interrupt", nil, exitInterrupted, "nothing was done"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			user, program := openTerminal(t)
@@ -93,14 +96,17 @@ func TestPasswordPrompt(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			shown := readUntil(t, user, "password for repository "+s.repo+": ")
+			prompt, shown := "password for repository "+s.repo+": ", ""
+			for _, word := range test.typed {
+				shown += readUntil(t, user, prompt)
+				answer(t, user, program, word)
+			}
 			if test.code == exitInterrupted {
+				shown += readUntil(t, user, prompt)
 				waitFor(t, func() bool { return !echoes(t, program) })
 				if err := cmd.Process.Signal(os.Interrupt); err != nil {
 					t.Fatal(err)
 				}
-			} else {
-				answer(t, user, program, test.typed)
 			}
 			_ = cmd.Wait()
 			if code := cmd.ProcessState.ExitCode(); code != test.code {
@@ -113,8 +119,13 @@ func TestPasswordPrompt(t *testing.T) {
 				t.Fatal(err)
 			}
 			shown += readUntil(t, user, "(end)")
-			if test.typed != "" && strings.Contains(shown, test.typed) {
-				t.Errorf("the password is shown: %q", shown)
+			if !strings.Contains(shown, test.says) {
+				t.Errorf("%q is missing: %q", test.says, shown)
+			}
+			for _, word := range test.typed {
+				if word != "" && strings.Contains(shown, word) {
+					t.Errorf("the password is shown: %q", shown)
+				}
 			}
 		})
 	}

@@ -20,7 +20,7 @@ func TestImportsBesidePrunes(t *testing.T) {
 		t.Skip("it imports for several days")
 	}
 	t.Parallel()
-	days := numberFrom(t, "SNAP_TEST_TOGETHER", amount(6, 3, 3))
+	days := numberFrom(t, "SNAP_TEST_TOGETHER", amount(6, 2, 2))
 	dir := t.TempDir()
 	s := newShell(t, filepath.Join(dir, "repo"), "SNAP_BACKUP_PASSWORD="+synthetic.DefaultPassword, packSizeVariable+"=200000")
 	s.run(0, "init", "--parity", "10%")
@@ -42,7 +42,7 @@ func TestImportsBesidePrunes(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			key := killedSnapshot{UDID: udid, Time: series.Time(0, series.Day())}.key()
+			key := listedSnapshot{UDID: udid, Time: series.Time(0, series.Day())}.key()
 			mu.Lock()
 			want[key], last[udid] = f, key
 			mu.Unlock()
@@ -91,7 +91,7 @@ func TestImportsBesidePrunes(t *testing.T) {
 	}
 	// Check the repository as the processes left it, and again after a final prune.
 	for range 2 {
-		var list []killedSnapshot
+		var list []listedSnapshot
 		s.json(&list, "snapshots")
 		var report struct {
 			Clean    bool  `json:"clean"`

@@ -69,7 +69,7 @@ func TestTrustStates(t *testing.T) {
 				t.Errorf("pair: code %d, want %d and %q: %s", code, c.code, c.pair, out)
 			}
 			if strings.Contains(out, "context") || strings.Count(out, "Anna") > 2 {
-				t.Errorf("ugly: %s", out)
+				t.Errorf("the output mentions a context, or names the device more than twice: %s", out)
 			}
 		})
 	}

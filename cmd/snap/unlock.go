@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/repo"
@@ -32,26 +34,41 @@ type unlockResult struct {
 	Removed []repo.FileID `json:"removed"`
 }
 
+// errNoLock says that no lock has a given ID.
+var errNoLock = errors.New("no such lock")
+
 func (a *app) unlockCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
-		Use:   "unlock",
+		Use:   "unlock [LOCK...]",
 		Short: "List locks and remove stale ones",
-		Long: `Lists the locks of the repository, and removes those whose process is gone:
+		Long: `Lists the locks of the repository with their states, and removes dead and stale ones:
 
-  alive    its process runs on this computer
-  fresh    its process, on another computer, refreshed it in the last half hour
-  dead     its process, on this computer, has ended: removed
-  stale    its process, on another computer, did not refresh it for half an hour:
-           removed
-  damaged  it cannot be read
+  alive    the process runs on this computer
+  fresh    the process runs on another computer and refreshed the lock in the last
+           half hour
+  dead     the process ran on this computer and has ended
+  stale    the process ran on another computer and has not refreshed the lock for
+           half an hour
+  unknown  the process runs or ran on another computer, and no clock tells which: the
+           lock has a date in the future, or the repository's disk tells no times
+  damaged  the lock cannot be read, and is not stale yet
 
-Other commands do this, too; dead and stale locks block nothing. --remove-all also
-removes all other locks. A process that is still running notices this and makes no
-snapshot.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+Ages are told by the clock of the disk or server that has the repository. The clocks of
+computers are not compared. Commands remove dead locks, and stale locks that are in
+their way, so these never block a command. To wait for an unknown lock, give a command
+--retry-lock 35m: a lock that does not change for half an hour is stale.
+
+Locks that are named by their IDs are removed in any state, and with --remove-all all
+locks are. A process that is still running then notices that its lock is gone, and
+makes no snapshot.`,
+		Example: "  snap unlock\n  snap unlock 1a2b3c4d",
+		Args:    cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, specs []string) error {
 			ctx := cmd.Context()
+			if all && len(specs) > 0 {
+				return usageError{errors.New("name locks or give --remove-all, not both")}
+			}
 			r, err := a.open(ctx)
 			if err != nil {
 				return err
@@ -60,18 +77,24 @@ snapshot.`,
 			if err != nil {
 				return err
 			}
+			named, err := findLocks(locks, specs)
+			if err != nil {
+				return err
+			}
 			res := unlockResult{Locks: []lockJSON{}, Removed: []repo.FileID{}}
 			running := 0
 			for _, l := range locks {
 				res.Locks = append(res.Locks, lockToPrint(l))
-				if l.State == repo.LockAlive || l.State == repo.LockFresh {
+				if (all || named[l.ID]) && (l.State == repo.LockAlive || l.State == repo.LockFresh) {
 					running++
 				}
 			}
-			if all && running > 0 {
+			if running > 0 {
 				a.warn("removing %s of running processes; their backups will fail", plural(running, "lock"))
 			}
-			removed, err := r.RemoveLocks(ctx, func(l repo.LockInfo) bool { return all || repo.LeftBehind(l) })
+			removed, err := r.RemoveLocks(ctx, func(l repo.LockInfo) bool {
+				return all || named[l.ID] || len(specs) == 0 && repo.LeftBehind(l)
+			})
 			for _, l := range removed {
 				res.Removed = append(res.Removed, l.ID)
 			}
@@ -83,6 +106,28 @@ snapshot.`,
 	}
 	cmd.Flags().BoolVar(&all, "remove-all", false, "also remove locks of running processes")
 	return cmd
+}
+
+// findLocks returns the IDs of the locks that begin with specs.
+func findLocks(locks []repo.LockInfo, specs []string) (map[repo.FileID]bool, error) {
+	named := map[repo.FileID]bool{}
+	for _, spec := range specs {
+		var found []repo.FileID
+		for _, l := range locks {
+			if spec != "" && strings.HasPrefix(l.ID.String(), strings.ToLower(spec)) {
+				found = append(found, l.ID)
+			}
+		}
+		switch len(found) {
+		case 0:
+			return nil, fmt.Errorf("%q: %w", spec, errNoLock)
+		case 1:
+			named[found[0]] = true
+		default:
+			return nil, fmt.Errorf("%q fits %s: %w", spec, plural(len(found), "lock"), repo.ErrAmbiguous)
+		}
+	}
+	return named, nil
 }
 
 func (res *unlockResult) print(w io.Writer) {
@@ -97,7 +142,7 @@ func (res *unlockResult) print(w io.Writer) {
 func printLocks(w io.Writer, locks []lockJSON) {
 	var rows []string
 	for _, l := range locks {
-		if l.State == repo.LockBad {
+		if l.Kind == "" { // it cannot be read
 			rows = append(rows, fmt.Sprintf("%s\t\t\t\t\t\t%s", l.ID.Short(), l.State))
 			continue
 		}

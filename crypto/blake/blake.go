@@ -6,10 +6,10 @@
 //   - DeriveKey derives keys
 //
 // It is the only package that imports lukechampine.com/blake3, apart from tests
-// that compare hashes. All functions return the same hashes as that package. Its
-// streams start a goroutine for each 16 KiB, which costs CPU time and gains
-// nothing for callers that hash several chunks at a time. Hasher and Sum use its
-// vector code without goroutines.
+// that compare hashes. All functions return the same hashes as that package.
+// Hasher and Sum use its vector code without goroutines. Its streams start a goroutine
+// for each 16 KiB: if several chunks are hashed at a time, these goroutines cost CPU
+// time and gain nothing.
 package blake
 
 import (

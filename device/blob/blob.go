@@ -67,13 +67,13 @@ func Same(ctx context.Context, r *repo.Repo, src io.Reader, e *tree.Entry) (bool
 	return same, err
 }
 
-// Present reports whether has is true for all chunks of a content, including
-// its content lists. A list that cannot be read counts as absent. The only
-// error is that of ctx.
-func Present(ctx context.Context, r *repo.Repo, c *tree.Content, has func(chunk.ID) bool) (bool, error) {
+// Present reports whether present returns true for all chunks of a content,
+// including its content lists. A list that cannot be read counts as absent. The
+// only error is that of ctx.
+func Present(ctx context.Context, r *repo.Repo, c *tree.Content, present func(chunk.ID) bool) (bool, error) {
 	absent := errors.New("absent")
 	check := func(id chunk.ID) error {
-		if !has(id) {
+		if !present(id) {
 			return absent
 		}
 		return nil

@@ -17,7 +17,7 @@ import (
 // Unless the bytes must be encrypted again, it is a *File, which can be read at
 // any offset. The reader uses ctx for all of its reads.
 func Open(ctx context.Context, r *repo.Repo, e *tree.Entry) (io.ReadCloser, error) {
-	f, err := OpenContent(ctx, r, &e.Content, time.Unix(0, e.ModTime))
+	f, err := OpenContent(ctx, r, &e.Content, e.ModTime.Time())
 	if err != nil || e.Encryption == nil {
 		return f, err
 	}
@@ -108,7 +108,7 @@ func (s *encrypting) Read(p []byte) (int, error) {
 			}
 		} else if err != nil {
 			// The rest of the file is missing. Drop the encrypted bytes, which would look
-			// like its end.
+			// like the end of the file.
 			s.pending.Reset()
 			s.err = err
 		}

@@ -11,9 +11,9 @@ import (
 // ID is the SHA-1 that names a blob.
 type ID [20]byte
 
-// ParsePath returns the ID of the blob with this path in a backup folder. In
-// the flat layout of old devices blobs are at the top, otherwise in the folder
-// named by their first two digits.
+// ParsePath returns the ID of the blob with this path in a backup folder. In the
+// flat layout of old devices, all blobs are at the top. In the other layout, a
+// blob is in a folder whose name is the first two digits of the ID.
 func ParsePath(path string, flat bool) (id ID, ok bool) {
 	name := path
 	if !flat {
@@ -44,8 +44,8 @@ func (id ID) Path(flat bool) string {
 	return mobilesync.BlobPath(layout, id)
 }
 
-// IsFolderName reports whether name can name a backup folder, as the UDID of a
-// device does.
+// IsFolderName reports whether name can be the name of a backup folder, such as a
+// UDID.
 func IsFolderName(name string) bool {
 	return folder.CheckPath(name) == nil && !strings.Contains(name, "/")
 }

@@ -3,7 +3,7 @@
 //
 // A Set holds the files of a snapshot. A Catalog is a Set and the changes of a
 // device: files received, moved and removed. Memory grows with the number of
-// paths, about 100 bytes each, not with the size of content. Neither writes to
+// paths, about 120 bytes each, not with the size of content. Neither writes to
 // the repository.
 package catalog
 
@@ -32,13 +32,18 @@ const (
 	snapshotDir = "Snapshot"
 )
 
-var errTooMany = errors.New("the device creates more names than any backup has")
+// ErrTooMany says that a device has created more names than any backup has.
+var ErrTooMany = errors.New("the device creates more names than any backup has")
 
 // InSnapshot returns the rest of a path below the folder Snapshot, in which
 // devices put the files that they send before they move them.
 func InSnapshot(path string) (rest string, ok bool) {
 	return strings.CutPrefix(path, snapshotDir+"/")
 }
+
+// SnapshotPath returns the path below the folder Snapshot at which a device puts a file
+// before it moves the file to path.
+func SnapshotPath(path string) string { return snapshotDir + "/" + path }
 
 // Catalog holds the paths of the parent that still exist, and the paths of
 // received files. Paths are relative to the device's folder.
@@ -52,7 +57,21 @@ type Catalog struct {
 
 	files []File // all that were ever received
 	ids   []chunk.ID
+	sums  []Sum // by number of the file; valid if its state has Summed
+
+	overfull bool
 }
+
+// Overfull reports whether a method has returned ErrTooMany.
+func (n *Catalog) Overfull() bool { return n.overfull }
+
+func (n *Catalog) tooMany() error {
+	n.overfull = true
+	return ErrTooMany
+}
+
+// Sum is the SHA-1 of a file.
+type Sum [20]byte
 
 // File is a file that was received. It takes 24 bytes, plus its chunk IDs.
 type File struct {
@@ -70,6 +89,9 @@ type State uint8
 const (
 	Spooled State = 1 << iota // its content is in the spool
 	Saved                     // it is in the record of the unfinished backup
+	Summed                    // its Sum is known
+	Short                     // it is an SQLite database that is cut off or broken
+	Zeros                     // it begins with zeros only
 )
 
 // Spooled reports whether the content is in the spool.
@@ -142,8 +164,9 @@ func (n *Catalog) dropParent(id blob.ID) {
 // Found is the file at a path: a received one, or one of the parent.
 type Found struct {
 	File  *File // nil if it is the parent's
+	Sum   *Sum  // nil if it is not known
 	entry *tree.Entry
-	blob  int // number in the parent, -1 if entry is set
+	blob  int // number in the parent; -1 if File or entry is set
 }
 
 // Lookup finds a file.
@@ -169,7 +192,11 @@ func (n *Catalog) received(i uint32, ok bool) (Found, bool) {
 	if !ok {
 		return Found{}, false
 	}
-	return Found{File: &n.files[i], blob: -1}, true
+	found := Found{File: &n.files[i], blob: -1}
+	if found.File.State&Summed != 0 {
+		found.Sum = &n.sums[i]
+	}
+	return found, true
 }
 
 // Size returns the length of a file in bytes.
@@ -219,10 +246,19 @@ func (n *Catalog) AddSpooled(at, size int64, st State) (uint32, error) {
 
 func (n *Catalog) add(f File) (uint32, error) {
 	if len(n.files) >= maxFiles {
-		return 0, errTooMany
+		return 0, n.tooMany()
 	}
 	n.files = append(n.files, f)
 	return uint32(len(n.files) - 1), nil
+}
+
+// SetSum sets the SHA-1 of a file.
+func (n *Catalog) SetSum(number uint32, sum Sum) {
+	for len(n.sums) <= int(number) {
+		n.sums = append(n.sums, Sum{})
+	}
+	n.sums[number] = sum
+	n.files[number].State |= Summed
 }
 
 // File returns a received file by its number.
@@ -258,7 +294,7 @@ func (n *Catalog) Put(path string, f uint32, now time.Time) error {
 		return nil
 	}
 	if _, exists := n.others[path]; !exists && len(n.others) >= maxOthers {
-		return errTooMany
+		return n.tooMany()
 	}
 	n.others[path] = other{file: f}
 	return nil
@@ -300,9 +336,9 @@ func (n *Catalog) Mkdir(path string, now time.Time) error {
 		return err
 	}
 	if len(n.dirs) >= maxOthers {
-		return errTooMany
+		return n.tooMany()
 	}
-	n.dirs[path] = tree.Entry{Path: path, Kind: tree.Dir, Mode: blob.DirMode, ModTime: now.UnixNano()}
+	n.dirs[path] = tree.Entry{Path: path, Kind: tree.Dir, Mode: blob.DirMode, ModTime: tree.At(now)}
 	return nil
 }
 
@@ -321,7 +357,7 @@ func (n *Catalog) Move(from, to string, now time.Time) error {
 				return fmt.Errorf("%s: %w", from, fs.ErrNotExist)
 			}
 		}
-		return fmt.Errorf("move %s: only files that this backup has sent can be moved: %w", from, errors.ErrUnsupported)
+		return fmt.Errorf("move %s: only files that the device sent in this backup can be moved: %w", from, errors.ErrUnsupported)
 	}
 	if from == to {
 		return nil

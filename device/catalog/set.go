@@ -32,7 +32,8 @@ type Set struct {
 	cache []cachedLeaf // the most recently used is last
 }
 
-// position takes 32 bytes, so a million of them is affordable.
+// position is the position of a blob's entry in the tree. It takes 32 bytes, so a
+// million of them is affordable.
 type position struct {
 	id     blob.ID
 	leaf   uint32

@@ -8,11 +8,15 @@ package devicetest
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/lab"
+	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
 // Server answers computers on a listener. It is a simulator or a lab.
@@ -20,11 +24,38 @@ type Server interface {
 	Serve(context.Context, net.Listener) error
 }
 
-// Serve serves devices on a local port until the test ends. It returns the
+// Listen listens on a Unix socket, as usbmuxd does. It costs less than TCP. Close
+// removes the socket.
+func Listen() (net.Listener, error) {
+	// The path of a socket is limited to about 100 bytes, so the folder is not that of a
+	// test.
+	dir, err := os.MkdirTemp("", "mux")
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return &socket{l, dir}, nil
+}
+
+type socket struct {
+	net.Listener
+	dir string
+}
+
+func (s *socket) Close() error {
+	err := s.Listener.Close()
+	_ = os.Remove(s.dir) // fails if a second Close is late
+	return err
+}
+
+// Serve serves devices on a socket until the test ends. It returns the
 // address of the simulated usbmuxd, as device.Open takes it.
 func Serve(t testing.TB, s Server) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := Listen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +71,11 @@ func Serve(t testing.TB, s Server) string {
 	return simulator.Address(l.Addr())
 }
 
+// Plain reports whether the devices of a test are without TLS, whose handshakes are a
+// quarter of the work of a small backup. Tests of every point of failure always have
+// TLS, other tests at random one in four.
+func Plain(rng *rand.Rand) bool { return !faultpoint.All() && rng.IntN(4) > 0 }
+
 // Lab is a lab that is served until the test ends.
 type Lab struct {
 	*lab.Lab
@@ -47,9 +83,10 @@ type Lab struct {
 }
 
 // NewLab makes devices with content and serves them. If o.Dir is empty, the
-// devices use a folder of the test.
+// devices use a folder of the test. Most tests get devices without TLS; see Plain.
 func NewLab(t testing.TB, o lab.Options) *Lab {
 	t.Helper()
+	o.PlainText = o.PlainText || Plain(faultpoint.Rand(t))
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}

@@ -8,8 +8,10 @@ import (
 
 	"github.com/snap-backup/snap/device"
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/catalog"
 	"github.com/snap-backup/snap/device/ingest/receive"
 	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 )
 
@@ -26,14 +28,20 @@ type BackupOptions struct {
 	// encrypts; an empty answer means none. It is called before the device is asked
 	// for anything, and again at the end if no password unlocks the backup.
 	Ask func(ctx context.Context, info *device.Info, why AskReason) ([]byte, error)
-	// KeepPassword says to store in the repository the given or typed password that
-	// has unlocked the backup.
+	// KeepPassword stores a given or typed password in the repository if it has
+	// unlocked the backup.
 	KeepPassword bool
 	Workers      int
 	Progress     *blob.Progress // of the work after the device has finished
 	// CheckpointBytes and CheckpointTime: see receive.Options.
 	CheckpointBytes int64
 	CheckpointTime  time.Duration
+	// IgnoreSpace backs up although the device wants more space than there is: see
+	// receive.Options.
+	IgnoreSpace bool
+	// AllowIncomplete also stores a backup that breaks off or would otherwise be
+	// refused. The snapshot says that it is not complete.
+	AllowIncomplete bool
 }
 
 // BackupResult is the outcome of a backup.
@@ -54,20 +62,28 @@ type Kept struct {
 type Interrupted struct {
 	Err  error
 	Kept Kept
+	// Afresh is a command that makes the next backup not continue this one. It is set if
+	// this one has itself continued an interrupted one.
+	Afresh string
 }
 
 func (e *Interrupted) Error() string {
 	if e.Kept.Files == 0 {
 		return e.Err.Error()
 	}
-	return fmt.Sprintf("%v; the %d files received so far are kept, and the next backup continues from there", e.Err, e.Kept.Files)
+	text := fmt.Sprintf("%v; what was received so far is kept (%s), and the next backup continues from there", e.Err, words.Plural(e.Kept.Files, "file"))
+	if e.Afresh != "" {
+		text += fmt.Sprintf("; if it fails in the same way again, start afresh with %q", e.Afresh)
+	}
+	return text
 }
 
 func (e *Interrupted) Unwrap() error { return e.Err }
 
-// Backup backs a device up into a snapshot. If it fails, no snapshot was made.
-// If it fails after the device was asked for its files, the error is an
-// *Interrupted.
+// Backup backs a device up into a snapshot. If AllowIncomplete is set, it can return both
+// an error and a result: then it has stored an incomplete snapshot. If it returns only an
+// error, it has made no snapshot. If Backup fails after the device was asked for its
+// files, the error is an *Interrupted.
 func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, observer Observer) (*BackupResult, error) {
 	o := &serialObserver{o: observer}
 	o.Phase(PhaseConnecting)
@@ -88,24 +104,30 @@ func (h Host) Backup(ctx context.Context, e device.Entry, opt BackupOptions, obs
 		return nil, err
 	}
 	defer keys.close()
-	r, err := h.receive(ctx, e, info, keys, opt, o)
-	if err != nil {
-		return nil, err
+	r, broken := h.receive(ctx, e, info, keys, opt, o)
+	if r == nil {
+		return nil, broken
 	}
 	o.Phase(PhaseStoring)
 	res := &BackupResult{Info: info, Parent: r.Parent()}
-	res.Result, err = r.Publish(ctx, receive.PublishOptions{Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress})
+	res.Result, err = r.Publish(ctx, receive.PublishOptions{
+		AllowIncomplete: opt.AllowIncomplete, Broken: broken, Tags: opt.Tags, Workers: opt.Workers, Progress: opt.Progress,
+	})
 	if err != nil {
 		if ctx.Err() != nil {
-			err = interrupted{ctx.Err()}
+			err = canceled{ctx.Err()}
 		}
-		return nil, h.interrupted(ctx, r, info, err, false)
+		return nil, h.endInterrupted(ctx, r, info, errors.Join(broken, err), worthless(broken))
+	}
+	if broken != nil {
+		return res, h.endInterrupted(ctx, r, info, broken, false)
 	}
 	return res, nil
 }
 
 // receive talks with the device until the device has sent everything. When
-// receive returns, other programs can use the device.
+// receive returns, other programs can use the device. If the backup breaks off and
+// what was received is to be stored, receive returns both a Receiver and an error.
 func (h Host) receive(ctx context.Context, e device.Entry, info *device.Info, keys *unlocker, opt BackupOptions, o Observer) (*receive.Receiver, error) {
 	c, err := h.dial(ctx, e, o)
 	if err != nil {
@@ -130,25 +152,40 @@ func (h Host) receive(ctx context.Context, e device.Entry, info *device.Info, ke
 	for _, p := range r.Problems() {
 		o.Warning(p)
 	}
-	o.Remark(h.summary(ctx, info, r.Parent(), opt.Full))
+	o.Remark(h.summary(ctx, info, r.Parent(), r.Full()))
 	if old := r.Resumed(); old.Files > 0 {
-		o.Remark(fmt.Sprintf("continuing the interrupted backup that began on %s: %d files (%s) need not be sent again",
-			old.Since.Local().Format("2006-01-02 15:04"), old.Files, h.bytes(old.Bytes)))
+		o.Remark(fmt.Sprintf("continuing the interrupted backup that began on %s: the device need not send %s (%s) again",
+			old.Since.Local().Format("2006-01-02 15:04"), words.Plural(old.Files, "file"), h.bytes(old.Bytes)))
 	}
 	if err := r.SetInfo(plist); err != nil {
-		return nil, h.interrupted(ctx, r, info, err, false)
+		return nil, h.endInterrupted(ctx, r, info, err, false)
 	}
 	announcePasscode(info, o)
 	// To continue an interrupted full backup, do not ask for a full one: the device
 	// would send everything again.
 	full := opt.Full && r.Resumed().Files == 0
-	if err := c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: full}, r, o); err != nil {
-		// A backup that the device calls damaged is not worth continuing.
-		err, damaged := c.explain(ctx, err), errors.Is(err, backup2.ErrDamaged)
+	if err := c.Backup(c.ctx, backup2.BackupRequest{UDID: e.UDID, Full: full, Complain: r.Complain}, r, o); err != nil {
+		damaged := worthless(err) || r.Overfull()
+		err = c.explain(ctx, err)
+		if r.Overfull() {
+			err = fmt.Errorf("%w (%w)", ErrTooManyNames, err)
+		}
+		if !opt.IgnoreSpace {
+			err = h.explainSpace(ctx, info, r.Wanted(), err)
+		}
 		c.close(ctx)
-		return nil, h.interrupted(ctx, r, info, err, damaged)
+		if opt.AllowIncomplete && r.HasFiles() && ctx.Err() == nil {
+			return r, err
+		}
+		return nil, h.endInterrupted(ctx, r, info, err, damaged)
 	}
 	return r, nil
+}
+
+// worthless reports whether a backup that ended with this error is not worth
+// continuing: the device calls it damaged, or it would fail again.
+func worthless(err error) bool {
+	return errors.Is(err, backup2.ErrDamaged) || errors.Is(err, ErrTooManyNames)
 }
 
 func (h Host) newReceiver(ctx context.Context, info *device.Info, keys *unlocker, opt BackupOptions) (*receive.Receiver, error) {
@@ -156,7 +193,8 @@ func (h Host) newReceiver(ctx context.Context, info *device.Info, keys *unlocker
 		UDID: info.UDID, Device: info.Name, Full: opt.Full,
 		Encrypted: info.WillEncrypt != nil && *info.WillEncrypt,
 		SpoolDir:  opt.SpoolDir, SpoolLimit: opt.SpoolLimit, CheckpointBytes: opt.CheckpointBytes, CheckpointTime: opt.CheckpointTime,
-		Host: h.Name, Program: h.Program, Now: h.Now,
+		IgnoreSpace: opt.IgnoreSpace,
+		Host:        h.Name, Program: h.Program, Now: h.Now,
 	}
 	if keys != nil {
 		o.Unlock = keys.unlock
@@ -164,22 +202,36 @@ func (h Host) newReceiver(ctx context.Context, info *device.Info, keys *unlocker
 	return receive.New(ctx, h.Repo, o)
 }
 
+// ErrTooManyNames says that a device has created more names than any backup has. What
+// it has sent is dropped, since a backup that continues would fail, too.
+var ErrTooManyNames = catalog.ErrTooMany
+
 // closeTime bounds the time for saving what was received.
 const closeTime = 2 * time.Minute
 
-// interrupted ends a backup and returns an error that says how much of it is
+// endInterrupted ends a backup and returns an error that says how much of it is
 // kept.
-func (h Host) interrupted(ctx context.Context, r *receive.Receiver, info *device.Info, err error, drop bool) error {
+func (h Host) endInterrupted(ctx context.Context, r *receive.Receiver, info *device.Info, err error, drop bool) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	if drop {
+		if errors.Is(err, ErrTooManyNames) {
+			err = fmt.Errorf("%w; what it has sent was dropped", err)
+		}
 		return &Interrupted{Err: errors.Join(err, r.Discard(ctx))}
 	}
 	// If Close fails, it usually returns the error that is already known.
 	if failed := r.Close(ctx); failed != nil && !errors.Is(err, failed) {
 		err = errors.Join(err, failed)
 	}
+	old := r.Resumed()
 	out := &Interrupted{Err: err}
+	if old.Files > 0 {
+		out.Afresh = "snap backup --full"
+		if old.Full { // another full one would continue it, too
+			out.Afresh = fmt.Sprintf("snap forget --unfinished %s", info.UDID)
+		}
+	}
 	list, _, listErr := h.Repo.Unfinished(ctx)
 	if listErr != nil {
 		return out

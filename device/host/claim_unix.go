@@ -6,13 +6,17 @@ import (
 	"errors"
 	"os"
 
+	"github.com/snap-backup/snap/internal/filesystem"
 	"golang.org/x/sys/unix"
 )
 
 func lockFile(f *os.File) error {
-	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	err := filesystem.Retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	switch {
+	case errors.Is(err, unix.EWOULDBLOCK):
 		return errLocked
+	case filesystem.IsUnsupported(err), errors.Is(err, unix.ENOLCK):
+		return nil // a home folder on a share without locks; the device refuses a second backup, too
 	}
 	return err
 }

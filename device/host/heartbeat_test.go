@@ -12,8 +12,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/lab"
 )
 
-// A device ends a backup by Wi-Fi if nobody answers its heartbeat for some
-// time. This backup takes longer than that time.
+// A device ends a Wi-Fi backup if nobody answers its heartbeat for some time. The
+// backup in this test takes longer than that time.
 func TestHeartbeatKeepsBackupAlive(t *testing.T) {
 	t.Parallel()
 	const interval = 100 * time.Millisecond

@@ -6,8 +6,8 @@
 //
 //   - Everything that can be checked is checked before the device is touched.
 //   - The device is told when an operation ends, whatever the outcome.
-//   - A failed backup changes no snapshot. Its error says how much of it is
-//     kept for the next backup.
+//   - A failed backup changes no snapshot. The error says how much of the
+//     backup is kept for the next one.
 //   - Only one process of a computer uses a device at a time. The device's own
 //     lock keeps several computers from using it at once.
 //
@@ -42,7 +42,8 @@ type Host struct {
 	Mux  *device.Mux
 	Repo *repo.Repo // with its index loaded
 	// LockDir is the user's folder for lock files, which keep two processes from
-	// using one device. It is created if missing.
+	// using one device. It is created if missing. It may be empty if no other process
+	// can reach the device.
 	LockDir string
 	Name    string // of the computer, for records
 	Program string // and version, for records
@@ -87,18 +88,23 @@ var (
 	// ErrRefused says that a check beforehand has failed. The device was not
 	// touched.
 	ErrRefused = errors.New("refused")
+	// ErrDamaged says that a restore was refused only because files of the snapshot
+	// are missing or damaged, or because the device had not finished the backup.
+	ErrDamaged = errors.New("the backup is not complete")
+	// ErrLost says that the repository has lost a part of the snapshot.
+	ErrLost = errors.New("the repository has lost a part of it")
 	// ErrNoRoom says that a restore was refused only because the device lacks room.
-	ErrNoRoom = errors.New("it does not fit on the device")
+	ErrNoRoom = errors.New("the snapshot does not fit on the device")
 	// ErrCancelledOnDevice says that Cancel was pressed on the device.
 	ErrCancelledOnDevice = errors.New("cancelled on the device")
 )
 
-// interrupted wraps the error of the caller's context and replaces its text by
+// canceled wraps the error of the caller's context and replaces its text by
 // one for people.
-type interrupted struct{ error }
+type canceled struct{ error }
 
-func (interrupted) Error() string   { return "interrupted" }
-func (i interrupted) Unwrap() error { return i.error }
+func (canceled) Error() string   { return "interrupted" }
+func (c canceled) Unwrap() error { return c.error }
 
 // refuse makes an error that matches ErrRefused.
 func refuse(format string, args ...any) error { return refusal(fmt.Sprintf(format, args...)) }
@@ -208,7 +214,9 @@ func (h Host) dial(ctx context.Context, e device.Entry, o Observer) (*connection
 	}
 	conn, err := h.Mux.Service(ctx, e, backupService, true)
 	if err == nil {
-		c.Session, err = backup2.Dial(ctx, conn, h.Limits)
+		limits := h.Limits
+		limits.Bytes = h.Bytes
+		c.Session, err = backup2.Dial(ctx, conn, limits)
 	}
 	if err != nil {
 		c.close(ctx)
@@ -242,7 +250,7 @@ func (c *connection) explain(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return interrupted{ctx.Err()}
+		return canceled{ctx.Err()}
 	case errors.Is(context.Cause(c.ctx), ErrCancelledOnDevice):
 		return ErrCancelledOnDevice
 	case linkEnded(err) && !errors.Is(err, backup2.ErrLinkLost) && !errors.Is(err, repo.ErrDamaged):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
+	"github.com/snap-backup/snap/repo/tree"
 )
 
 // heard is an Observer that records its calls.
@@ -198,6 +200,74 @@ func TestDamagedBackupIsDropped(t *testing.T) {
 	}
 }
 
+// What a device sends that creates more names than any backup has is dropped.
+// Otherwise each later backup would continue it, and fail.
+func TestFloodOfNamesIsDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	flood := faults.Script{{At: faults.StepScan, Do: faults.Attack, Name: "endless-names", Bytes: 66000}}
+	if err := r.device.Agent.SetScript(flood); err != nil {
+		t.Fatal(err)
+	}
+	_, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if !errors.Is(err, ErrTooManyNames) || !strings.Contains(err.Error(), "what it has sent was dropped") {
+		t.Errorf("%v", err)
+	}
+	if left, _, err := r.Repo.Unfinished(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v is left: %v", left, err)
+	}
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if err != nil || res.Resumed.Files > 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// What was sent of it before can be stored; then nothing says that it was dropped.
+func TestFloodOfNamesIsStoredAsIncomplete(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	flood := faults.Script{{At: faults.StepMoving, Do: faults.Attack, Name: "endless-names", Bytes: 66000}}
+	if err := r.device.Agent.SetScript(flood); err != nil {
+		t.Fatal(err)
+	}
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{AllowIncomplete: true}, &heard{})
+	if !errors.Is(err, ErrTooManyNames) || res == nil || strings.Contains(err.Error(), "dropped") {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if left, _, err := r.Repo.Unfinished(t.Context()); err != nil || len(left) > 0 {
+		t.Errorf("%v is left: %v", left, err)
+	}
+}
+
+// A full backup does not continue an interrupted one that was not asked to be full, so
+// that it is a way out.
+func TestFullStartsAfresh(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.do("fault 1 moving=cut")
+	_, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	var broken *Interrupted
+	if !errors.As(err, &broken) || broken.Kept.Files == 0 || strings.Contains(err.Error(), "--full") {
+		t.Fatalf("%v", err)
+	}
+	r.do("fault 1 moving=cut")
+	if _, err = r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{}); err == nil || !strings.Contains(err.Error(), `start afresh with "snap backup --full"`) {
+		t.Errorf("%v", err)
+	}
+	// A full one that is interrupted is continued, whether asked to be full or not.
+	for _, full := range []bool{true, true, false} {
+		r.do("fault 1 moving=cut")
+		_, err := r.Backup(t.Context(), r.entry(), BackupOptions{Full: full}, &heard{})
+		if !errors.As(err, &broken) || broken.Kept.Files == 0 || strings.Contains(err.Error(), "--full") {
+			t.Errorf("full %v: %v", full, err)
+		}
+	}
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{Full: true}, &heard{})
+	if err != nil || res.Resumed.Files == 0 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
 func TestOneAtATime(t *testing.T) {
 	t.Parallel()
 	h := Host{LockDir: t.TempDir()}
@@ -261,11 +331,28 @@ func TestRefusedRestores(t *testing.T) {
 	incomplete.Complete = false
 	incomplete.Bytes = 1 << 60
 	p, err := r.PlanRestore(t.Context(), r.entry(), &incomplete)
-	if err != nil || len(p.Refusals) != 2 {
-		t.Errorf("%q, %v", p.Refusals, err)
+	if err != nil || len(p.Refusals) != 1 || len(p.Damage) != 1 {
+		t.Errorf("%q, %+v, %v", p.Refusals, p.Damage, err)
 	}
 	if runs := r.device.Agent.Runs(); len(runs) != 1 {
 		t.Errorf("the device was asked for %d things", len(runs))
+	}
+	failed := &repo.Certificate{Snapshot: res.Snapshot.FirstID(), Root: res.Snapshot.Root, Kind: repo.CertificateVerify, Level: repo.LevelFull, Result: repo.ResultFailed,
+		Findings: []repo.Finding{{Kind: "database", Consequence: repo.Damage, Text: "a database is damaged"}}}
+	passed := *failed
+	passed.Result, passed.Findings = repo.ResultPassed, nil
+	if _, err := r.Repo.WriteCertificate(t.Context(), failed); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = r.PlanRestore(t.Context(), r.entry(), res.Snapshot); err != nil || !errors.Is(p.Err(), ErrDamaged) || !strings.Contains(p.Err().Error(), "a database is damaged") {
+		t.Errorf("after a failed verify: %v, %v", p.Err(), err)
+	}
+	if p.IgnoreDamage(); p.Err() != nil {
+		t.Error(p.Err())
+	}
+	passed.Time = failed.Time.Add(time.Second)
+	if _, err := r.Repo.WriteCertificate(t.Context(), &passed); err != nil {
+		t.Fatal(err)
 	}
 	if p, err = r.PlanRestore(t.Context(), r.entry(), res.Snapshot); err != nil || p.Err() != nil {
 		t.Fatal(p.Err(), err)
@@ -274,6 +361,83 @@ func TestRefusedRestores(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.noViolations()
+}
+
+// If a file has the name of the folder for the list of apps, the error names the command
+// that works. The file stays.
+func TestFileInPlaceOfAppList(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.device.WriteFile(restoreFolder, []byte("mine")) {
+		t.Fatal("the file cannot be written")
+	}
+	p, err := r.PlanRestore(t.Context(), r.entry(), res.Snapshot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Restore(t.Context(), p, RestoreOptions{}, &heard{})
+	var hint interface{ Hint() string }
+	want := fmt.Sprintf("%q", "snap restore --skip-apps "+res.Snapshot.ID.Short())
+	if !errors.As(err, &hint) || !strings.Contains(hint.Hint(), want) || !strings.Contains(err.Error(), "in the place of the folder /iTunesRestore") {
+		t.Fatal(err)
+	}
+	// The device keeps its file, even if the restore fails.
+	r.do("fault 1 begin=fail 208")
+	if _, err := r.Restore(t.Context(), p, RestoreOptions{SkipApps: true}, &heard{}); err == nil {
+		t.Error("the device did not fail")
+	}
+	if _, err := r.Restore(t.Context(), p, RestoreOptions{SkipApps: true}, &heard{}); err != nil {
+		t.Error(err)
+	}
+	if b, _ := r.device.ReadFile(restoreFolder); string(b) != "mine" {
+		t.Errorf("the file has become %q", b)
+	}
+	r.noViolations()
+}
+
+// Older programs wrote snapshot records that do not mention missing files. A restore
+// of such a snapshot is refused, too.
+func TestRestoreOfAnOldRecord(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	res, err := r.Backup(t.Context(), r.entry(), BackupOptions{}, &heard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := r.Repo.NewWriter(t.Context())
+	defer w.Close()
+	b := tree.NewBuilder(w.SaveNode, nil)
+	err = r.Repo.Walk(t.Context(), res.Snapshot, "", func(e *tree.Entry) error {
+		if strings.HasSuffix(e.Name, "sms.db") {
+			return nil
+		}
+		return b.Add(t.Context(), e)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := *res.Snapshot
+	old.Findings = nil
+	if old.Root, err = b.Finish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Repo.LoadIndex(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.PlanRestore(t.Context(), r.entry(), &old)
+	if err != nil || !errors.Is(p.Err(), ErrDamaged) || !strings.Contains(p.Err().Error(), "Library/SMS/sms.db") {
+		t.Errorf("%v, %v", p.Err(), err)
+	}
+	if runs := r.device.Agent.Runs(); len(runs) != 1 {
+		t.Errorf("the device was asked for %d things", len(runs))
+	}
 }
 
 // A failed restore leaves no list of apps on the device. The error is

@@ -38,8 +38,8 @@ const (
 	askTime = 10 * time.Minute
 )
 
-// password is a password that may unlock the backup.
-type password struct {
+// candidate is a password that may unlock the backup.
+type candidate struct {
 	text []byte
 	kept bool // by the repository
 }
@@ -51,7 +51,7 @@ type unlocker struct {
 	info      *device.Info
 	opt       *BackupOptions
 	o         Observer
-	passwords []password
+	passwords []candidate
 
 	bag  [sha256.Size]byte // hash of the keybag that keys belong to
 	keys *keybag.Keys
@@ -60,9 +60,9 @@ type unlocker struct {
 // newUnlocker collects the passwords of opt, those that the repository keeps,
 // and those that a person types. It returns nil if there are none.
 //
-// Before the device sends anything, the passwords are tried on the keybag that
-// the backup continues from, if there is one. This finds typing errors before a
-// backup is stored locked. But no password is refused: if another computer has
+// Before the device sends anything, the passwords are tried on the keybag of the
+// last backup, if there is one. This finds typing errors before a backup is
+// stored locked. But no password is refused: if another computer has
 // changed the password on the device, that keybag is out of date. Only the
 // keybag that the device sends counts.
 func (h Host) newUnlocker(ctx context.Context, info *device.Info, opt *BackupOptions, o Observer) (*unlocker, error) {
@@ -72,10 +72,10 @@ func (h Host) newUnlocker(ctx context.Context, info *device.Info, opt *BackupOpt
 	}
 	p := &unlocker{h: h, info: info, opt: opt, o: o}
 	for _, g := range opt.Passwords {
-		p.passwords = append(p.passwords, password{text: bytes.Clone(g)})
+		p.passwords = append(p.passwords, candidate{text: bytes.Clone(g)})
 	}
 	for _, k := range kept {
-		p.passwords = append(p.passwords, password{k.Password, true})
+		p.passwords = append(p.passwords, candidate{k.Password, true})
 	}
 	if isTrue(info.WillEncrypt) {
 		if err := p.prepare(ctx); err != nil {
@@ -110,7 +110,7 @@ func (p *unlocker) prepare(ctx context.Context) error {
 	if err != nil || sure || len(p.passwords) == 0 {
 		return err
 	}
-	p.o.Warning("no known backup password unlocks the last snapshot; unless it was changed on the device since, this backup will be stored locked")
+	p.o.Warning("no known backup password unlocks the last snapshot; this backup will be stored locked, unless the password was changed on the device since")
 	return nil
 }
 
@@ -133,7 +133,7 @@ func (p *unlocker) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error)
 			clear(text)
 			return true, nil // typed twice, so the password was changed on the device
 		}
-		p.passwords = append([]password{{text: text}}, p.passwords...)
+		p.passwords = append([]candidate{{text: text}}, p.passwords...)
 		if bag == nil {
 			return true, nil
 		}
@@ -145,7 +145,7 @@ func (p *unlocker) askBefore(ctx context.Context, bag *keybag.Bag) (bool, error)
 	return false, nil
 }
 
-// lastBag returns the keybag that the device continues from, nil if there is no
+// lastBag returns the device's newest keybag in the repository, nil if there is no
 // valid one.
 func (p *unlocker) lastBag(ctx context.Context) (*keybag.Bag, error) {
 	raw, err := passwordchange.LastKeyBag(ctx, p.h.Repo, p.info.UDID)
@@ -171,13 +171,14 @@ func (p *unlocker) fits(ctx context.Context, bag *keybag.Bag, i int) (bool, erro
 	if bag == nil {
 		return false, nil
 	}
-	keys, err := bag.Unlock(ctx, p.passwords[i].text, nil)
+	keys, form, err := bag.UnlockText(ctx, p.passwords[i].text, nil)
 	if err != nil {
 		if ctx.Err() != nil {
 			return false, fmt.Errorf("interrupted: %w", ctx.Err())
 		}
 		return false, nil // wrong, or nothing unlocks this keybag
 	}
+	clear(form)
 	p.keys = keys
 	p.passwords[0], p.passwords[i] = p.passwords[i], p.passwords[0]
 	return true, nil
@@ -225,7 +226,7 @@ func (p *unlocker) askAfter(ctx context.Context, b *mobilesync.Backup, wrong err
 		if err != nil {
 			return err
 		}
-		p.passwords = append(p.passwords, password{text: text})
+		p.passwords = append(p.passwords, candidate{text: text})
 		if p.keys, err = b.Unlock(ctx, text, nil); err == nil {
 			p.unlocked(ctx, len(p.passwords)-1)
 			return nil
@@ -265,7 +266,7 @@ func (p *unlocker) close() {
 	if p.keys != nil {
 		p.keys.Destroy()
 	}
-	for _, password := range p.passwords {
-		clear(password.text)
+	for _, c := range p.passwords {
+		clear(c.text)
 	}
 }

@@ -11,10 +11,13 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/plist"
 	"github.com/snap-backup/snap/device/restore"
+	"github.com/snap-backup/snap/device/verify"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 )
 
@@ -39,6 +42,12 @@ type Plan struct {
 	// should know before agreeing.
 	Refusals []string
 	Notes    []string
+	// Damage says what is missing or wrong in the snapshot, with the names of all files;
+	// see IgnoreDamage. Files of the kind finding.Lost are those that the repository has
+	// lost.
+	Damage []repo.Finding
+	// Ignored is the damage that IgnoreDamage has accepted.
+	Ignored []repo.Finding
 	// Room says that the snapshot is larger than the device's free storage; it is
 	// empty if the snapshot fits. See IgnoreRoom.
 	Room string
@@ -49,6 +58,9 @@ type Plan struct {
 	entry device.Entry
 	info  []byte // Info.plist
 }
+
+// Failures returns the files that Restore could not read from the repository.
+func (p *Plan) Failures() []restore.Failure { return p.view.Failures() }
 
 // Other reports whether the snapshot is of another device.
 func (p *Plan) Other() bool { return !repo.SameDevice(p.Info.UDID, p.Snapshot.Device.UDID) }
@@ -61,10 +73,34 @@ func (p *Plan) IgnoreRoom() {
 	}
 }
 
+// IgnoreDamage turns what is missing or wrong in the snapshot into notes. The
+// device may still refuse it, or stop in the middle.
+func (p *Plan) IgnoreDamage() {
+	if len(p.Damage) == 0 {
+		return
+	}
+	for _, f := range p.Damage {
+		p.Notes = append(p.Notes, f.Text)
+	}
+	p.Notes = append(p.Notes, "the device may refuse a snapshot that lacks files, or stop at the first one; then it has only a part of the snapshot")
+	p.Damage, p.Ignored = nil, p.Damage
+}
+
+// damage adds a finding, unless the same sentence is there.
+func (p *Plan) damage(f repo.Finding) {
+	if f.Consequence != repo.Remark && !slices.ContainsFunc(p.Damage, func(g repo.Finding) bool { return g.Text == f.Text }) {
+		p.Damage = append(p.Damage, f)
+	}
+}
+
 // Err returns the refusals as an error, nil if there are none. The error
-// matches ErrNoRoom if lack of room is the only reason.
+// matches ErrNoRoom or ErrDamaged if that is the only reason, and also ErrLost if
+// the repository has lost a part of the snapshot.
 func (p *Plan) Err() error {
 	reasons := slices.Clone(p.Refusals)
+	for _, f := range p.Damage {
+		reasons = append(reasons, f.Text)
+	}
 	if p.Room != "" {
 		reasons = append(reasons, p.Room)
 	}
@@ -72,7 +108,12 @@ func (p *Plan) Err() error {
 		return nil
 	}
 	err := refusal(fmt.Sprintf("restore snapshot %s to %s: %s", p.Snapshot.ID.Short(), nameOf(p.Info), strings.Join(reasons, "; ")))
-	if len(p.Refusals) == 0 {
+	switch {
+	case len(reasons) == len(p.Damage) && finding.Has(p.Damage, finding.Lost):
+		return fmt.Errorf("%w: %w: %w", ErrDamaged, ErrLost, err)
+	case len(reasons) == len(p.Damage):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	case len(reasons) == 1 && p.Room != "":
 		return fmt.Errorf("%w: %w", ErrNoRoom, err)
 	}
 	return err
@@ -98,8 +139,50 @@ func (h Host) PlanRestore(ctx context.Context, e device.Entry, s *repo.Snapshot)
 	if err != nil {
 		return nil, err
 	}
+	if err := h.verify(ctx, p); err != nil {
+		return nil, err
+	}
 	p.check(h.bytes)
-	return p, nil
+	return p, h.checkCertificates(ctx, p)
+}
+
+// verify turns what a quick verification finds, and the findings of the snapshot's
+// record, into reasons against a restore.
+func (h Host) verify(ctx context.Context, p *Plan) error {
+	rep, err := verify.Verify(ctx, h.Repo, p.Snapshot, verify.Options{Level: verify.Quick})
+	if err != nil {
+		return err
+	}
+	for _, f := range rep.Findings {
+		p.damage(f)
+	}
+	if !p.Snapshot.Complete && len(p.Damage) == 0 {
+		p.damage(repo.Finding{Kind: string(mobilesync.ProblemUnfinished), Consequence: repo.Incomplete, Text: "the snapshot is of an incomplete backup"})
+	}
+	return nil
+}
+
+// checkCertificates adds what a verify or drill found in the snapshot.
+func (h Host) checkCertificates(ctx context.Context, p *Plan) error {
+	list, _, err := h.Repo.Certificates(ctx)
+	if err != nil {
+		return err
+	}
+	c := repo.Refuted(list, p.Snapshot)
+	if c == nil {
+		return nil
+	}
+	for _, f := range c.Findings {
+		if f.Kind == finding.Lost && f.Consequence != repo.Remark {
+			p.Damage = finding.Merge(p.Damage, f)
+			continue
+		}
+		p.damage(f)
+	}
+	if len(p.Damage) == 0 {
+		p.damage(repo.Finding{Kind: finding.Refused, Consequence: repo.Damage, Text: fmt.Sprintf("the snapshot failed a %s of %s", c.Kind, c.Time.Local().Format(time.DateOnly))})
+	}
+	return nil
 }
 
 // maxInfo bounds how many bytes of an Info.plist are read.
@@ -129,12 +212,6 @@ func (p *Plan) check(size func(int64) string) {
 	s, d := p.Snapshot, p.Info
 	refuse := func(format string, args ...any) { p.Refusals = append(p.Refusals, fmt.Sprintf(format, args...)) }
 	note := func(format string, args ...any) { p.Notes = append(p.Notes, fmt.Sprintf(format, args...)) }
-	if !s.Complete {
-		refuse("the snapshot is of an incomplete backup")
-	}
-	if n := p.view.Lost(); n > 0 {
-		refuse("the repository has lost content of %d files of the snapshot", n)
-	}
 	if from, to := s.Device.ProductVersion, d.ProductVersion; from != "" && to != "" && compareVersions(to, from) < 0 {
 		refuse("the snapshot was made with iOS %s, but the device has iOS %s, which is older: update the device first", from, to)
 	}
@@ -150,7 +227,7 @@ func (p *Plan) check(size func(int64) string) {
 		p.Room = fmt.Sprintf("the snapshot has %s, but the device has only %s of free storage", size(s.Bytes), size(st.Free))
 	}
 	if s.Device.ProductVersion == "" {
-		note("the snapshot does not say which iOS it was made with; a device with an older one refuses it")
+		note("the snapshot does not say which iOS it was made with; a device with an older iOS refuses the snapshot")
 	}
 	if !s.Encrypted {
 		note("the backup was not encrypted by the device: it has no passwords, health data, Wi-Fi networks or call history")
@@ -158,13 +235,13 @@ func (p *Plan) check(size func(int64) string) {
 	if p.Other() {
 		note("the snapshot is of another device: what is bound to that device is not restored, such as Apple Pay cards, Face ID, Touch ID, and passwords that never leave a device")
 	}
-	if a, b := family(s.Device.ProductType), family(d.ProductType); a != "" && b != "" && a != b {
+	if a, b := deviceFamily(s.Device.ProductType), deviceFamily(d.ProductType); a != "" && b != "" && a != b {
 		note("the snapshot is of an %s, and this is an %s: apps and settings that only an %s has are left out", a, b, a)
 	}
 }
 
-// family returns iPhone, iPad, iPod or "".
-func family(productType string) string {
+// deviceFamily returns iPhone, iPad, iPod or "".
+func deviceFamily(productType string) string {
 	for _, f := range []string{"iPhone", "iPad", "iPod"} {
 		if strings.HasPrefix(productType, f) {
 			return f
@@ -203,7 +280,7 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 	}
 	if !opt.SkipApps {
 		if err := p.putApps(c.ctx, c); err != nil {
-			return backup2.RestoreResult{}, c.explain(ctx, err)
+			return backup2.RestoreResult{}, c.explain(ctx, p.explainApps(c, err))
 		}
 	}
 	announcePasscode(p.Info, o)
@@ -212,7 +289,9 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 		Target: p.Info.UDID, Source: p.Snapshot.Device.UDID, Options: opt.RestoreOptions, Password: opt.Password,
 	}, p.view, o)
 	if err != nil {
-		p.removeApps(ctx, c)
+		if !opt.SkipApps {
+			p.removeApps(ctx, c)
+		}
 		err = c.explain(ctx, err)
 		if p.view.Begun() {
 			err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
@@ -222,7 +301,7 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 		return res, err
 	}
 	if res.Missing > 0 {
-		o.Warning(fmt.Sprintf("the device asked for %d files that the snapshot does not have", res.Missing))
+		o.Warning(fmt.Sprintf("the device asked for %s that the snapshot does not have", words.Plural(res.Missing, "file")))
 	}
 	return res, nil
 }
@@ -246,6 +325,36 @@ func (p *Plan) putApps(ctx context.Context, c *connection) error {
 		return fmt.Errorf("list the apps to install: %w", err)
 	}
 	return nil
+}
+
+// noAppList says that a device cannot be told which apps to install, because a file
+// has the name of the folder for the list.
+type noAppList struct {
+	error
+	command string // that restores without the list
+}
+
+func (e noAppList) Error() string {
+	return fmt.Sprintf("a file is in the place of the folder %s on the device: %v", restoreFolder, e.error)
+}
+
+func (e noAppList) Unwrap() error { return e.error }
+
+// Hint implements the hints of errors, see backup2.DeviceError.
+func (e noAppList) Hint() string {
+	return fmt.Sprintf("nothing was restored; \"%s\" restores without that folder, and the device reinstalls no apps", e.command)
+}
+
+// explainApps explains why the list of apps could not be written.
+func (p *Plan) explainApps(c *connection, err error) error {
+	if info, failed := c.sync.Files().Stat(c.ctx, restoreFolder); failed != nil || info.Dir {
+		return err
+	}
+	command := "snap restore --skip-apps"
+	if p.Other() {
+		command += " --device " + p.Info.UDID
+	}
+	return noAppList{err, command + " " + p.Snapshot.ID.Short()}
 }
 
 // removeApps removes the list of apps after a failure, if the device can still

@@ -89,14 +89,14 @@ func TestOnlyChangesAreRead(t *testing.T) {
 			m.Records[domain+"-"+path] = r
 			m.Finish(2)
 		}},
-		{name: "file more", files: 1, top: true, change: func(m *foldertest.Folder) { m.Put(domain, "more", []byte("more")); m.Finish(2) }},
-		{name: "file less", top: true, change: func(m *foldertest.Folder) {
+		{name: "a file added", files: 1, top: true, change: func(m *foldertest.Folder) { m.Put(domain, "more", []byte("more")); m.Finish(2) }},
+		{name: "a file removed", top: true, change: func(m *foldertest.Folder) {
 			m.Check(os.Remove(m.Blob(domain, path)))
 			delete(m.Records, domain+"-"+path)
 			m.Finish(2)
 		}},
-		{name: "file beside the manifest", files: 1, change: func(m *foldertest.Folder) { m.Write("notes.txt", []byte("x")) }},
-		{name: "empty file more", change: func(m *foldertest.Folder) { m.Write("empty.txt", nil) }},
+		{name: "file added beside the manifest", files: 1, change: func(m *foldertest.Folder) { m.Write("notes.txt", []byte("x")) }},
+		{name: "an empty file added", change: func(m *foldertest.Folder) { m.Write("empty.txt", nil) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := foldertest.New(t)
@@ -104,7 +104,7 @@ func TestOnlyChangesAreRead(t *testing.T) {
 			mustImport(t, createRepo(t, be), m.Dir, Options{})
 			awaitClock(t)
 			test.change(m)
-			r := mustOpen(t, be, 3)
+			r := mustOpen(t, be, seed(3))
 			res := mustImport(t, r, m.Dir, test.opts)
 			want := test.files
 			if test.top {
@@ -116,10 +116,10 @@ func TestOnlyChangesAreRead(t *testing.T) {
 			if test.name == "nothing" && (res.ReadBytes != 0 || res.Snapshot.NewChunks != 0) {
 				t.Errorf("read %d bytes, stored %d chunks", res.ReadBytes, res.Snapshot.NewChunks)
 			}
-			if test.name == "file less" && res.ReadBytes != sizes(m, topFiles...) {
+			if test.name == "a file removed" && res.ReadBytes != sizes(m, topFiles...) {
 				t.Errorf("read %d bytes, want %d", res.ReadBytes, sizes(m, topFiles...))
 			}
-			if err := wantSame(mustOpen(t, be, 4), res.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
+			if err := wantSame(mustOpen(t, be, seed(4)), res.Snapshot, foldertest.MustRead(t, m.Dir)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -140,21 +140,21 @@ func TestLostContentIsStoredAnew(t *testing.T) {
 	if len(packs) < 6 {
 		t.Fatalf("only %d packs", len(packs))
 	}
-	want := foldertest.Take(t, m.Dir)
+	want := foldertest.MustRead(t, m.Dir)
 	for _, i := range faultpoint.Choose(t, len(packs), 6) {
 		name := packs[i]
 		be := base.Clone()
 		if err := be.Delete(context.Background(), name); err != nil {
 			t.Fatal(err)
 		}
-		r := mustOpen(t, be, 5)
+		r := mustOpen(t, be, seed(5))
 		mustImport(t, r, m.Dir, Options{})
 		list, _, err := r.Snapshots(context.Background())
 		if err != nil || len(list) != 2 {
 			t.Fatalf("%d snapshots: %v", len(list), err)
 		}
 		for _, s := range list {
-			got, err := readBack(mustOpen(t, be, 6), s)
+			got, err := readBack(mustOpen(t, be, seed(6)), s)
 			if err == nil {
 				err = want.Diff(got)
 			}
@@ -173,7 +173,7 @@ func TestSkipIfUnchanged(t *testing.T) {
 	base := memory.New()
 	first := mustImport(t, createRepo(t, base), m.Dir, Options{})
 	skip := Options{SkipIfUnchanged: true}
-	if res := mustImport(t, mustOpen(t, base, 2), m.Dir, skip); !res.Unchanged || res.Snapshot.ID != first.Snapshot.ID {
+	if res := mustImport(t, mustOpen(t, base, seed(2)), m.Dir, skip); !res.Unchanged || res.Snapshot.ID != first.Snapshot.ID {
 		t.Errorf("%+v", res)
 	}
 	if n := len(repotest.FilesIn(t, base, "snapshots/")); n != 1 {
@@ -184,13 +184,13 @@ func TestSkipIfUnchanged(t *testing.T) {
 		if err := be.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
-		res := mustImport(t, mustOpen(t, be, 2), m.Dir, skip)
+		res := mustImport(t, mustOpen(t, be, seed(2)), m.Dir, skip)
 		if res.Unchanged {
 			t.Errorf("without %s: nothing was stored", name)
 		}
 		for _, s := range repotest.FilesIn(t, be, "snapshots/") {
 			spec := strings.TrimPrefix(s, "snapshots/")
-			r := mustOpen(t, be, 3)
+			r := mustOpen(t, be, seed(3))
 			found, err := r.FindSnapshot(t.Context(), spec)
 			if err != nil {
 				t.Fatal(err)
@@ -201,7 +201,7 @@ func TestSkipIfUnchanged(t *testing.T) {
 		}
 	}
 	m.Write("notes.txt", []byte("x"))
-	if res := mustImport(t, mustOpen(t, base, 2), m.Dir, skip); res.Unchanged {
-		t.Error("a change was passed over")
+	if res := mustImport(t, mustOpen(t, base, seed(2)), m.Dir, skip); res.Unchanged {
+		t.Error("a new file was not noticed")
 	}
 }

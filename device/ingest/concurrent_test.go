@@ -29,7 +29,7 @@ func TestTwoImportsAtOnce(t *testing.T) {
 	}
 	defer series.Close()
 	folders := t.TempDir()
-	pictures := map[repo.FileID]foldertest.Picture{}
+	contents := map[repo.FileID]foldertest.Contents{}
 	for day := range 2 {
 		if err := series.Next(ctx, folders); err != nil {
 			t.Fatal(err)
@@ -38,7 +38,7 @@ func TestTwoImportsAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for i, d := range series.Devices() {
 			wg.Go(func() {
-				r, err := openRepo(be, byte(10*day+i+5))
+				r, err := openRepo(be, seed(10*day+i+5))
 				if err != nil {
 					t.Error(err)
 					return
@@ -49,15 +49,15 @@ func TestTwoImportsAtOnce(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				want := foldertest.Take(t, dir)
+				want := foldertest.MustRead(t, dir)
 				mu.Lock()
 				defer mu.Unlock()
-				pictures[res.Snapshot.ID] = want
+				contents[res.Snapshot.ID] = want
 			})
 		}
 		wg.Wait()
 	}
-	r := mustOpen(t, be, 90)
+	r := mustOpen(t, be, seed(90))
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil || len(damaged) > 0 || len(list) != 4 {
 		t.Fatalf("%d snapshots, damaged %v: %v", len(list), damaged, err)
@@ -65,7 +65,7 @@ func TestTwoImportsAtOnce(t *testing.T) {
 	for _, s := range list {
 		got, err := readBack(r, s)
 		if err == nil {
-			err = pictures[s.ID].Diff(got)
+			err = contents[s.ID].Diff(got)
 		}
 		if err != nil {
 			t.Error(fmt.Errorf("snapshot %s: %w", s.ID.Short(), err))

@@ -1,13 +1,15 @@
-// Package ingest turns a backup into a snapshot: Import stores a backup in a
-// folder, Publish a backup that a device has just sent.
+// Package ingest turns a backup into a snapshot: Import stores a backup folder,
+// Publish a backup that a device has just sent.
 //
 // It connects package mobilesync (Apple's formats) and package repo (storage),
-// which do not depend on each other. It makes a snapshot only of a complete
-// backup that did not change while it was read. With AllowIncomplete it also
-// stores other backups, and the snapshot's record says what is wrong. The blobs
-// of the backup can be rebuilt from the snapshot byte for byte, with all
-// folders, modes and times. The package never changes the backup, and prints
-// nothing.
+// which do not depend on each other. It makes a snapshot only of a backup that
+// the device has finished and that did not change while it was read. With
+// AllowIncomplete it also stores other backups. It compares the sizes of all
+// files with the manifest, and verifies the content of the files that it reads.
+// The snapshot's record says what is wrong; a backup with damaged or missing
+// files is stored, too. The blobs of the backup can be rebuilt from the snapshot
+// byte for byte, with all folders, modes and times. The package never changes the
+// backup, and prints nothing.
 package ingest
 
 import (
@@ -37,16 +39,21 @@ type Options struct {
 	// AllowIncomplete stores a backup that is unfinished, damaged or changing,
 	// and marks the snapshot as incomplete.
 	AllowIncomplete bool
+	// Broken, if not nil, says why a device did not finish the backup. It implies
+	// AllowIncomplete.
+	Broken error
 	// Rescan reads all files of a folder, even those that look unchanged.
 	Rescan bool
 	// SkipIfUnchanged makes no snapshot of a backup that has the same files as
 	// its parent.
 	SkipIfUnchanged bool
-	Tags            []string
-	Host            string
-	Program         string // name and version, for the record
-	Workers         int    // goroutines that read, at least 1
-	Progress        *blob.Progress
+	// Complaints are what the device said about its own errors.
+	Complaints []repo.Complaint
+	Tags       []string
+	Host       string
+	Program    string // name and version, for the record
+	Workers    int    // goroutines that read, at least 1
+	Progress   *blob.Progress
 }
 
 // Result says what was done.
@@ -57,12 +64,15 @@ type Result struct {
 	Bytes     int64          `json:"bytes"`
 	ReadFiles int64          `json:"read_files"` // files that were read, since they may have changed
 	ReadBytes int64          `json:"read_bytes"`
-	// Of an unlocked backup: the number of files stored decrypted, and the number
-	// stored encrypted, for each reason.
-	Unsealed int64               `json:"unsealed_files"`
-	Raw      map[RawReason]int64 `json:"raw_files,omitempty"`
-	Skipped  []string            `json:"skipped"`  // entries that were left out, with the reason
-	Problems []Problem           `json:"problems"` // of the folder
+	// Of an unlocked backup: the number of files that were decrypted, and the number
+	// that were stored as they are, for each reason.
+	Decrypted int64               `json:"unsealed_files"`
+	Raw       map[RawReason]int64 `json:"raw_files,omitempty"`
+	Skipped   []string            `json:"skipped"`  // entries that were left out, with the reason
+	Problems  []Problem           `json:"problems"` // of the files at the top of the folder
+	// Findings are everything that is wrong or unusual, with the names of all
+	// affected files.
+	Findings []repo.Finding `json:"findings"`
 	// Report is the result of comparing the files with the manifest. It is nil if
 	// the manifest is unreadable, or was not read because nothing has changed since
 	// the last import.

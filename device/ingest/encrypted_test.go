@@ -38,11 +38,11 @@ func importUnlocked(t testing.TB, r *repo.Repo, dir, password string, opts Optio
 	return res
 }
 
-// seriesRun is a series that was imported day by day.
-type seriesRun struct {
+// importedSeries is a repository into which each day of a series was imported.
+type importedSeries struct {
 	be      *memory.Backend
 	r       *repo.Repo
-	days    []foldertest.Picture
+	days    []foldertest.Contents
 	results []*Result
 }
 
@@ -77,9 +77,9 @@ var generated = struct {
 	folders map[uint64]string
 }{folders: map[uint64]string{}}
 
-// runSeries imports days of a tiny device. If unlock is true, each is imported
-// with the password of its day; otherwise without a password.
-func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seriesRun {
+// importSeries makes a tiny device and imports its backup after each of some days. If
+// unlock is true, each backup is imported with the password of its day; otherwise without a password.
+func importSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *importedSeries {
 	t.Helper()
 	conf.StateDir = t.TempDir()
 	s, err := synthetic.New(conf)
@@ -87,7 +87,7 @@ func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seri
 		t.Fatal(err)
 	}
 	defer s.Close()
-	run := &seriesRun{be: memory.New()}
+	run := &importedSeries{be: memory.New()}
 	run.r = createRepo(t, run.be)
 	dir := t.TempDir()
 	for day := range days {
@@ -101,23 +101,23 @@ func runSeries(t testing.TB, conf synthetic.Config, days int, unlock bool) *seri
 		} else {
 			res = mustImport(t, run.r, folder, Options{Workers: 2})
 		}
-		run.days = append(run.days, foldertest.Take(t, folder))
+		run.days = append(run.days, foldertest.MustRead(t, folder))
 		run.results = append(run.results, res)
 	}
 	return run
 }
 
-// verify materializes every day. It opens the repository anew, so no backup
-// password is known.
-func (run *seriesRun) verify(t testing.TB) {
+// verify materializes the snapshot of every day and compares it with the folder that was
+// imported. It opens the repository anew, so no backup password is known.
+func (run *importedSeries) verify(t testing.TB) {
 	t.Helper()
-	r := mustOpen(t, run.be, 9)
+	r := mustOpen(t, run.be, seed(9))
 	for day, want := range run.days {
 		out, err := materialize.Write(context.Background(), r, run.results[day].Snapshot, t.TempDir(), materialize.Options{Workers: 2, Verify: true})
 		if err != nil {
 			t.Fatalf("day %d: %v", day, err)
 		}
-		if err := want.Diff(foldertest.Take(t, out.Dir)); err != nil {
+		if err := want.Diff(foldertest.MustRead(t, out.Dir)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -128,7 +128,7 @@ func (run *seriesRun) verify(t testing.TB) {
 }
 
 // stored returns the size of the repository in bytes.
-func (run *seriesRun) stored(t testing.TB) int64 {
+func (run *importedSeries) stored(t testing.TB) int64 {
 	t.Helper()
 	st, err := run.r.Stats(context.Background(), nil)
 	if err != nil {
@@ -142,16 +142,16 @@ func TestEncryptedSeriesComesBackAndSharesLikeAPlainOne(t *testing.T) {
 		t.Skip("it imports 12 days")
 	}
 	t.Parallel()
-	plain := runSeries(t, synthetic.Config{Seed: 3}, 4, false)
+	plain := importSeries(t, synthetic.Config{Seed: 3}, 4, false)
 	for name, conf := range map[string]synthetic.Config{
-		"":                    {Seed: 3, Encryption: synthetic.EncryptAll},
-		"empty as zero bytes": {Seed: 3, Encryption: synthetic.EncryptAll, EmptyAsZeroBytes: true},
+		"ordinary":                          {Seed: 3, Encryption: synthetic.EncryptAll},
+		"empty files are stored as 0 bytes": {Seed: 3, Encryption: synthetic.EncryptAll, EmptyAsZeroBytes: true},
 	} {
-		run := runSeries(t, conf, 4, true)
+		run := importSeries(t, conf, 4, true)
 		run.verify(t)
 		for day, res := range run.results {
-			if res.Unsealed < 100 || len(res.Raw) > 0 || !res.Snapshot.Unlocked {
-				t.Errorf("%s: day %d: %d files stored decrypted, raw %v, unlocked %v", name, day, res.Unsealed, res.Raw, res.Snapshot.Unlocked)
+			if res.Decrypted < 100 || len(res.Raw) > 0 || !res.Snapshot.Unlocked {
+				t.Errorf("%s: day %d: %d files stored decrypted, raw files %v, unlocked %v", name, day, res.Decrypted, res.Raw, res.Snapshot.Unlocked)
 			}
 			if day > 0 && res.ReadFiles > res.Files/2 {
 				t.Errorf("%s: day %d: %d of %d files were read", name, day, res.ReadFiles, res.Files)
@@ -170,7 +170,7 @@ func TestPasswordChangeAddsLittle(t *testing.T) {
 		t.Skip("TestPasswordChangeAddsNoContent is quicker")
 	}
 	t.Parallel()
-	run := runSeries(t, synthetic.Config{Seed: 4, Encryption: synthetic.EncryptAll, PasswordChangeDay: 2, NewPassword: "another"}, 3, true)
+	run := importSeries(t, synthetic.Config{Seed: 4, Encryption: synthetic.EncryptAll, PasswordChangeDay: 2, NewPassword: "another"}, 3, true)
 	run.verify(t)
 	before, after := run.results[1].Snapshot, run.results[2].Snapshot
 	t.Logf("before the change %d bytes, after it %d, of %d", before.StoredBytes, after.StoredBytes, after.Bytes)
@@ -185,7 +185,7 @@ func TestUnlockingLaterSharesWithPlain(t *testing.T) {
 		t.Skip("it generates two devices")
 	}
 	t.Parallel()
-	run := runSeries(t, synthetic.Config{Seed: 3}, 1, false)
+	run := importSeries(t, synthetic.Config{Seed: 3}, 1, false)
 	dir := t.TempDir()
 	conf := synthetic.Config{Seed: 3, Encryption: synthetic.EncryptAll, StateDir: t.TempDir()}
 	devices, err := synthetic.Generate(context.Background(), dir, conf, 1)
@@ -196,22 +196,22 @@ func TestUnlockingLaterSharesWithPlain(t *testing.T) {
 	opaque := mustImport(t, run.r, folder, Options{Workers: 1})
 	open := importUnlocked(t, run.r, folder, synthetic.DefaultPassword, Options{Workers: 1})
 	if opaque.Snapshot.StoredBytes < opaque.Bytes/2 || open.Snapshot.StoredBytes > opaque.Snapshot.StoredBytes/10 {
-		t.Errorf("locked it added %d bytes, unlocked %d of %d", opaque.Snapshot.StoredBytes, open.Snapshot.StoredBytes, open.Bytes)
+		t.Errorf("the import without the password added %d bytes, the one with it %d of %d", opaque.Snapshot.StoredBytes, open.Snapshot.StoredBytes, open.Bytes)
 	}
 	for _, s := range []*repo.Snapshot{opaque.Snapshot, open.Snapshot} {
 		out, err := materialize.Write(context.Background(), run.r, s, t.TempDir(), materialize.Options{Workers: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := foldertest.Take(t, folder).Diff(foldertest.Take(t, out.Dir)); err != nil {
+		if err := foldertest.MustRead(t, folder).Diff(foldertest.MustRead(t, out.Dir)); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// TestOddSealedFiles damages files of an encrypted backup in all ways that were
+// TestOddEncryptedFiles damages files of an encrypted backup in all ways that were
 // seen in real backups.
-func TestOddSealedFiles(t *testing.T) {
+func TestOddEncryptedFiles(t *testing.T) {
 	t.Parallel()
 	folder := encryptedFolder(t, 21)
 	blobs := blobsOf(t, folder, 4)
@@ -249,7 +249,7 @@ func TestOddSealedFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := foldertest.Take(t, folder).Diff(foldertest.Take(t, out.Dir)); err != nil {
+		if err := foldertest.MustRead(t, folder).Diff(foldertest.MustRead(t, out.Dir)); err != nil {
 			t.Error(err)
 		}
 	}

@@ -132,7 +132,7 @@ func (s *encryptedTwin) database() []byte {
 
 // runUnlocked is a process that imports with a password.
 func runUnlocked(be backend.Backend, dir, password string) error {
-	r, err := openRepo(be, 20)
+	r, err := openRepo(be, seed(20))
 	if err != nil {
 		return err
 	}
@@ -148,16 +148,16 @@ func runUnlocked(be backend.Backend, dir, password string) error {
 	}
 	defer keys.Destroy()
 	res, err := Import(ctx, r, b, Options{Workers: 1})
-	if err == nil && (len(res.Raw) > 0 || res.Unsealed < 13) {
-		err = fmt.Errorf("%d files were stored decrypted, raw %v", res.Unsealed, res.Raw)
+	if err == nil && (len(res.Raw) > 0 || res.Decrypted < 13) {
+		err = fmt.Errorf("%d files were stored decrypted, raw files %v", res.Decrypted, res.Raw)
 	}
 	return err
 }
 
-// judgeUnlocked is like judge, but also returns an error unless all snapshots
+// judgeUnlocked is like checkDays, but also returns an error unless all snapshots
 // are unlocked.
-func judgeUnlocked(be backend.Backend, pictures map[int]foldertest.Picture, torn ...string) ([]int, error) {
-	r, err := openRepo(be, 98)
+func judgeUnlocked(be backend.Backend, contents map[int]foldertest.Contents, torn ...string) ([]int, error) {
+	r, err := openRepo(be, seed(98))
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func judgeUnlocked(be backend.Backend, pictures map[int]foldertest.Picture, torn
 			return nil, fmt.Errorf("day %d was stored locked", s.Time.Day())
 		}
 	}
-	return judge(be, pictures, torn...)
+	return checkDays(be, contents, torn...)
 }
 
 // encryptedRig is a store with day 1 of a device that encrypts, and a folder
@@ -179,18 +179,18 @@ type encryptedRig struct {
 	*encryptedTwin
 	password string
 	base     *memory.Backend
-	pictures map[int]foldertest.Picture
+	contents map[int]foldertest.Contents
 }
 
 func encryptedRigs(t *testing.T) map[string]*encryptedRig {
 	rigs := map[string]*encryptedRig{}
 	for name, password := range map[string]string{"ordinary day": "first", "password changed": "second"} {
 		s := newEncryptedTwin(t)
-		rig := &encryptedRig{s, password, memory.New(), map[int]foldertest.Picture{}}
+		rig := &encryptedRig{s, password, memory.New(), map[int]foldertest.Contents{}}
 		createRepo(t, rig.base)
 		s.day(1)
 		s.Check(runUnlocked(rig.base, s.Dir, "first"))
-		rig.pictures[1] = foldertest.Take(t, s.Dir)
+		rig.contents[1] = foldertest.MustRead(t, s.Dir)
 		s.plain.Put("HomeDomain", "Library/Preferences/p3.plist", []byte("changed on day 2"))
 		s.plain.Put("HomeDomain", "Library/SMS/sms.db", append([]byte("SQLite format 3\x00"), foldertest.Noise(4, 75<<10)...))
 		s.plain.Put("CameraRollDomain", "Media/DCIM/c.jpg", foldertest.Noise(5, 45<<10))
@@ -198,7 +198,7 @@ func encryptedRigs(t *testing.T) map[string]*encryptedRig {
 			s.newBag(password)
 		}
 		s.day(2)
-		rig.pictures[2] = foldertest.Take(t, s.Dir)
+		rig.contents[2] = foldertest.MustRead(t, s.Dir)
 		rigs[name] = rig
 	}
 	return rigs
@@ -207,7 +207,7 @@ func encryptedRigs(t *testing.T) map[string]*encryptedRig {
 // judgeAfter returns an error unless day 1 is complete, day 2 is complete or
 // absent, and the next import succeeds.
 func (rig *encryptedRig) judgeAfter(be backend.Backend, succeeded bool) error {
-	days, err := judgeUnlocked(be, rig.pictures)
+	days, err := judgeUnlocked(be, rig.contents)
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (rig *encryptedRig) judgeAfter(be backend.Backend, succeeded bool) error {
 	if err := runUnlocked(be, rig.Dir, rig.password); err != nil {
 		return fmt.Errorf("next import: %w", err)
 	}
-	if after, err := judgeUnlocked(be, rig.pictures); err != nil || !slices.Equal(after, append(days, 2)) {
+	if after, err := judgeUnlocked(be, rig.contents); err != nil || !slices.Equal(after, append(days, 2)) {
 		return fmt.Errorf("after the next import: days %v after %v: %w", after, days, err)
 	}
 	return nil

@@ -20,27 +20,27 @@ import (
 
 // twoDays returns a repository with the backup of day 1, and a folder with the
 // backup of day 2.
-func twoDays(t *testing.T) (m *foldertest.Folder, base *memory.Backend, pictures map[int]foldertest.Picture) {
+func twoDays(t *testing.T) (m *foldertest.Folder, base *memory.Backend, contents map[int]foldertest.Contents) {
 	m = foldertest.New(t)
 	base = memory.New()
 	mustImport(t, createRepo(t, base), m.Dir, Options{})
-	pictures = map[int]foldertest.Picture{1: foldertest.Take(t, m.Dir)}
+	contents = map[int]foldertest.Contents{1: foldertest.MustRead(t, m.Dir)}
 	m.Put("HomeDomain", "Library/Preferences/p3.plist", []byte("changed on day 2"))
 	m.Put("HomeDomain", "Library/SMS/sms.db", append([]byte("SQLite format 3\x00"), foldertest.Noise(4, 75<<10)...))
 	m.Put("CameraRollDomain", "Media/DCIM/c.jpg", foldertest.Noise(5, 45<<10))
 	m.Put("CameraRollDomain", "Media/DCIM/d.jpg", foldertest.Noise(6, 45<<10))
 	m.Finish(2)
-	pictures[2] = foldertest.Take(t, m.Dir)
-	return m, base, pictures
+	contents[2] = foldertest.MustRead(t, m.Dir)
+	return m, base, contents
 }
 
 // runImport acts as a process that imports a folder and ends.
-func runImport(be backend.Backend, dir string) error { return runImportAs(be, dir, 20) }
+func runImport(be backend.Backend, dir string) error { return runImportAs(be, dir, seed(20)) }
 
 // runImportAs is runImport with other randomness, since no two processes write
 // a file with the same bytes and name.
-func runImportAs(be backend.Backend, dir string, seed byte) error {
-	r, err := openRepo(be, seed)
+func runImportAs(be backend.Backend, dir string, n seed) error {
+	r, err := openRepo(be, n)
 	if err != nil {
 		return err
 	}
@@ -50,18 +50,18 @@ func runImportAs(be backend.Backend, dir string, seed byte) error {
 
 // judgeAfter returns an error unless day 1 is complete, day 2 is complete or
 // absent, and the next import succeeds. The torn files may be damaged.
-func judgeAfter(be backend.Backend, dir string, pictures map[int]foldertest.Picture, succeeded bool, torn ...string) error {
-	days, err := judge(be, pictures, torn...)
+func judgeAfter(be backend.Backend, dir string, contents map[int]foldertest.Contents, succeeded bool, torn ...string) error {
+	days, err := checkDays(be, contents, torn...)
 	if err != nil {
 		return err
 	}
 	if !slices.Equal(days, []int{1, 2}) && (succeeded || !slices.Equal(days, []int{1})) {
 		return fmt.Errorf("snapshots of days %v", days)
 	}
-	if err := runImportAs(be, dir, 21); err != nil {
+	if err := runImportAs(be, dir, seed(21)); err != nil {
 		return fmt.Errorf("next import: %w", err)
 	}
-	if after, err := judge(be, pictures, torn...); err != nil || !slices.Equal(after, append(days, 2)) {
+	if after, err := checkDays(be, contents, torn...); err != nil || !slices.Equal(after, append(days, 2)) {
 		return fmt.Errorf("after the next import: days %v after %v: %w", after, days, err)
 	}
 	return nil
@@ -69,28 +69,28 @@ func judgeAfter(be backend.Backend, dir string, pictures map[int]foldertest.Pict
 
 func TestImportSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
-	m, base, pictures := twoDays(t)
+	m, base, contents := twoDays(t)
 	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 15, Want: 5, Notices: true}
 	repotest.EveryFault(t, run, func(be *memory.Backend, err error) error {
-		return judgeAfter(be, m.Dir, pictures, err == nil)
+		return judgeAfter(be, m.Dir, contents, err == nil)
 	})
 }
 
 func TestImportSurvivesEveryCrash(t *testing.T) {
 	t.Parallel()
-	m, base, pictures := twoDays(t)
+	m, base, contents := twoDays(t)
 	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 5, Want: 5}
-	repotest.EveryCrash(t, run, func(be *memory.Backend) error { return judgeAfter(be, m.Dir, pictures, false) })
+	repotest.EveryCrash(t, run, func(be *memory.Backend) error { return judgeAfter(be, m.Dir, contents, false) })
 }
 
 // A disk that does not flush as promised can tear files. Check reports the torn
 // files, and no others.
 func TestImportSurvivesTornFiles(t *testing.T) {
 	t.Parallel()
-	m, base, pictures := twoDays(t)
+	m, base, contents := twoDays(t)
 	run := repotest.Run{Base: base, Do: func(be backend.Backend) error { return runImport(be, m.Dir) }, Least: 5, Want: 5}
 	repotest.EveryTear(t, run, func(be *memory.Backend) error {
-		return judgeAfter(be, m.Dir, pictures, false, repotest.Misnamed(t, be)...)
+		return judgeAfter(be, m.Dir, contents, false, repotest.DamagedFiles(t, be)...)
 	})
 }
 
@@ -98,7 +98,7 @@ func TestImportSurvivesTornFiles(t *testing.T) {
 // the store has room again, the import succeeds.
 func TestImportSurvivesFullStore(t *testing.T) {
 	t.Parallel()
-	m, base, pictures := twoDays(t)
+	m, base, contents := twoDays(t)
 	sizes, err := repotest.PutSizes(base, func(be backend.Backend) error { return runImport(be, m.Dir) })
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestImportSurvivesFullStore(t *testing.T) {
 		if err := runImport(fault.New(store, fault.Full(room)), m.Dir); !backend.IsNoSpace(err) {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
-		if err := judgeAfter(store, m.Dir, pictures, false); err != nil {
+		if err := judgeAfter(store, m.Dir, contents, false); err != nil {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestNextImportUsesWhatIsThere(t *testing.T) {
 	t.Parallel()
 	m, base, _ := twoDays(t)
 	added := func(be backend.Backend) int64 {
-		r := mustOpen(t, be, 30)
+		r := mustOpen(t, be, seed(30))
 		return mustImport(t, r, m.Dir, Options{Workers: 1}).Snapshot.StoredBytes
 	}
 	alone := added(base.Clone())
@@ -144,7 +144,7 @@ func TestNextImportUsesWhatIsThere(t *testing.T) {
 // A canceled import makes no snapshot, and says that it was canceled.
 func TestImportCanceled(t *testing.T) {
 	t.Parallel()
-	m, base, pictures := twoDays(t)
+	m, base, contents := twoDays(t)
 	for _, phase := range []string{"index/", "snapshots/", "packs/"} {
 		store := base.Clone()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -173,7 +173,7 @@ func TestImportCanceled(t *testing.T) {
 		if phase != "index/" && !errors.Is(err, context.Canceled) {
 			t.Errorf("canceled at %s: %v", phase, err)
 		}
-		if err := judgeAfter(store, m.Dir, pictures, err == nil); err != nil {
+		if err := judgeAfter(store, m.Dir, contents, err == nil); err != nil {
 			t.Errorf("canceled at %s: %v", phase, err)
 		}
 	}

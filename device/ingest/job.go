@@ -8,13 +8,15 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/finding"
+	"github.com/snap-backup/snap/device/judge"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/repo"
 )
 
-// Import stores the backup in a folder as a snapshot. The repository's index
+// Import stores a backup folder as a snapshot. The repository's index
 // must have been loaded. If Import fails, no snapshot was made, but the next
 // run reuses the content that was stored.
 func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Options) (*Result, error) {
@@ -36,9 +38,7 @@ func Import(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, opts Option
 }
 
 // Publish is like Import, but for a backup that a device has just sent. Most of
-// its content is already in the repository. Publish refuses a backup that lacks
-// a file of its manifest: a folder may have lost the file long ago, but here it
-// was not received.
+// its content is already in the repository.
 func Publish(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) (*Result, error) {
 	j := newJob(r, b, src, opts)
 	if err := j.begin(ctx); err != nil {
@@ -46,10 +46,6 @@ func Publish(ctx context.Context, r *repo.Repo, b *mobilesync.Backup, src Source
 	}
 	if err := j.list(ctx); err != nil {
 		return nil, err
-	}
-	if rep := j.res.Report; rep != nil && rep.Faults() > 0 {
-		return nil, &IncompleteError{b.Dir(), []string{first(rep.Missing.Count, "a file in the manifest was not received",
-			"files in the manifest were not received", rep.Missing.Names[0])}}
 	}
 	return j.commit(ctx, j.store)
 }
@@ -64,17 +60,26 @@ type job struct {
 	items   []item // sorted by key
 	records *manifest.Records
 	parent  *repo.Snapshot
+	log     finding.Log
+	judge   judge.Judge
+	suspect suspects
+	// decrypted says that a program has decrypted the files in the backup folder.
+	decrypted bool
+	unread    unread
+	// unlisted are files and folders that could not be listed.
+	unlisted unreadable
+	special  special
 
-	mu       sync.Mutex // guards the fields below, and counters of res, while files are read
-	problems []string   // for the snapshot's record
-	complete bool
+	mu sync.Mutex // guards counters of res while files are read
 }
 
 func newJob(r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) *job {
 	if opts.Progress == nil {
 		opts.Progress = &blob.Progress{}
 	}
-	return &job{r: r, b: b, src: src, opts: opts, res: &Result{Skipped: []string{}, Problems: []Problem{}}}
+	j := &job{r: r, b: b, src: src, opts: opts, special: special{}, res: &Result{Skipped: []string{}, Problems: []Problem{}}}
+	j.judge = judge.Judge{Log: &j.log, Backup: b, DigestsDecide: true, Unreadable: j.unlisted.has, Replaced: j.special.has}
+	return j
 }
 
 // begin finds the parent. It refuses an incomplete backup unless
@@ -84,38 +89,39 @@ func (j *job) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if j.opts.Broken != nil {
+		j.opts.AllowIncomplete = true
+		j.log.Note(string(mobilesync.ProblemUnfinished), repo.Incomplete, "the backup ended early: "+j.opts.Broken.Error())
+	}
 	var reasons []string
-	j.complete = true
 	for _, p := range problems {
 		j.res.Problems = append(j.res.Problems, Problem(p))
+		c := repo.Remark
 		if p.Fatal {
 			reasons = append(reasons, p.Text)
-			j.complete = false
+			c = repo.Incomplete
 		}
-		j.problems = append(j.problems, p.Text)
+		j.log.Note(string(p.Kind), c, p.Text)
 	}
 	if len(reasons) > 0 && !j.opts.AllowIncomplete {
 		return &IncompleteError{j.b.Dir(), reasons}
 	}
-	j.parent, err = j.src.Parent(ctx)
-	return err
+	j.judgeKeybag()
+	if j.parent, err = j.src.Parent(ctx); err != nil {
+		return err
+	}
+	j.suspect = suspectsOf(j.parent)
+	j.unread = unreadIn(j.parent)
+	return nil
 }
 
-// mark records why the backup is incomplete.
-func (j *job) mark(why string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.complete = false
-	j.problems = append(j.problems, why)
-}
-
-// commit calls store and writes the snapshot. store stores the tree and returns
-// its root.
-func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writer) (chunk.ID, error)) (*Result, error) {
+// commit calls storeTree, which stores the tree and returns its root, and writes
+// the snapshot.
+func (j *job) commit(ctx context.Context, storeTree func(context.Context, *repo.Writer) (chunk.ID, error)) (*Result, error) {
 	w := j.r.NewWriter(ctx)
 	defer w.Close()
 	w.Continue(j.src.Written())
-	root, err := store(ctx, w)
+	root, err := storeTree(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -124,11 +130,18 @@ func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writ
 		if !j.opts.AllowIncomplete || !errors.Is(err, folder.ErrChanged) {
 			return nil, err
 		}
-		j.mark(err.Error())
+		j.log.Note(finding.Changed, repo.Incomplete, err.Error())
 	}
+	j.judgeKeys()
+	t, note := repo.BackupTime(w.Now(), j.b.Dates()...)
+	if note != "" {
+		j.log.Note(finding.Date, repo.Remark, note)
+	}
+	j.noteComplaints()
+	j.res.Findings = j.log.Findings()
 	// If the tree is the parent's and chunks were stored nevertheless, the
 	// repository had lost them, and they must be committed.
-	if j.opts.SkipIfUnchanged && j.parent != nil && j.parent.Root == root && w.Stats().Chunks == 0 {
+	if j.opts.SkipIfUnchanged && j.parent != nil && j.parent.Root == root && w.Stats().Chunks == 0 && j.sameWorth() {
 		j.res.Snapshot, j.res.Unchanged = j.parent, true
 		if err := w.Close(); err != nil {
 			return nil, err
@@ -136,46 +149,57 @@ func (j *job) commit(ctx context.Context, store func(context.Context, *repo.Writ
 		return j.res, nil
 	}
 	s := j.snapshot()
-	s.Root = root
+	s.Time, s.Root = t, root
+	earlier, _, err := j.r.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.Follow(earlier)
 	if err := w.Commit(ctx, s); err != nil {
 		return nil, err
 	}
 	j.res.Snapshot = s
-	return j.res, nil
+	return j.res, j.certify(ctx, s)
+}
+
+// certify stores the names of all affected files, if the snapshot's record has no
+// room for them.
+func (j *job) certify(ctx context.Context, s *repo.Snapshot) error {
+	if !repo.MoreNames(j.res.Findings) {
+		return nil
+	}
+	result := repo.ResultPassed
+	if !s.Complete {
+		result = repo.ResultFailed
+	}
+	_, err := j.r.WriteCertificate(ctx, &repo.Certificate{
+		Snapshot: s.FirstID(), Root: s.Root, Host: s.Host, Program: s.Program,
+		Kind: repo.CertificateImport, Result: result, Findings: j.res.Findings,
+		Files: j.res.Files, Bytes: j.res.Bytes, ReadFiles: j.res.ReadFiles, ReadBytes: j.res.ReadBytes,
+	})
+	if err != nil {
+		return fmt.Errorf("snapshot %s is stored, but not the names of all files with findings: %w", s.ID.Short(), err)
+	}
+	return nil
 }
 
 // snapshot returns the snapshot's record, without what the writer adds.
 func (j *job) snapshot() *repo.Snapshot {
 	d := j.b.Device()
 	s := &repo.Snapshot{
-		Time: j.b.Date().UTC(),
 		Host: j.opts.Host, Program: j.opts.Program,
 		Device: repo.Device{
 			UDID: d.UDID, Name: d.Name, ProductType: d.ProductType,
 			ProductVersion: d.ProductVersion, BuildVersion: d.BuildVersion, SerialNumber: d.SerialNumber,
 		},
 		Source:    j.src.Origin(),
-		Encrypted: j.b.Encrypted(), Unlocked: j.b.Unlocked(), Complete: j.complete,
+		Encrypted: j.b.Encrypted(), Unlocked: j.b.Unlocked(),
+		Complete: finding.Worst(j.res.Findings) == repo.Remark, Findings: j.res.Findings,
 		Tags:  j.opts.Tags,
 		Files: j.res.Files, Bytes: j.res.Bytes,
 	}
-	if rep := j.res.Report; rep != nil && rep.Faults() > 0 {
-		j.problems = append(j.problems, first(rep.Missing.Count, "a file in the manifest is missing", "files in the manifest are missing", rep.Missing.Names[0]))
-	}
-	if n := len(j.res.Skipped); n > 0 {
-		j.problems = append(j.problems, first(n, "an entry of the folder was left out", "entries of the folder were left out", j.res.Skipped[0]))
-	}
-	s.Problems = j.problems
 	if j.parent != nil {
 		s.Parent = &j.parent.ID
 	}
 	return s
-}
-
-// first describes n things of a kind and names the first.
-func first(n int, one, many, name string) string {
-	if n == 1 {
-		return fmt.Sprintf("%s: %s", one, name)
-	}
-	return fmt.Sprintf("%d %s, the first is %s", n, many, name)
 }

@@ -19,8 +19,8 @@ import (
 )
 
 // TestLargePasswordChange changes the backup password of a device of 3 GB:
-// every file gets a new key and new bytes. The change may add almost nothing to
-// what the same day adds without it. The test needs 15 GB of disk and some
+// every file gets a new key and new bytes. The day must add hardly more than the
+// same day without the change. The test needs 15 GB of disk and some
 // minutes:
 //
 //	SNAP_TEST_HUGE=1 go test -run TestLargePasswordChange -timeout 1h -v ./device/ingest
@@ -35,7 +35,7 @@ func TestLargePasswordChange(t *testing.T) {
 	more := changed.Snapshot.StoredBytes - same.Snapshot.StoredBytes
 	t.Logf("the change added %d bytes, %.3f %% of the backup", more, 100*float64(more)/float64(changed.Bytes))
 	if more > changed.Bytes/100 || len(changed.Raw) > 0 {
-		t.Errorf("the change of the password added %d bytes to a backup of %d, raw %v", more, changed.Bytes, changed.Raw)
+		t.Errorf("the change of the password added %d bytes to a backup of %d, raw files %v", more, changed.Bytes, changed.Raw)
 	}
 }
 
@@ -80,8 +80,8 @@ func largeDays(t *testing.T, conf synthetic.Config, compare bool) *Result {
 		resetPeak()
 		begin := time.Now()
 		last = importUnlocked(t, reopen(), folder, series.Password(day), Options{Workers: 2})
-		t.Logf("day %d: %d files, %d bytes; read %d, %d bytes; %d files stored as plain, raw %v; added %d bytes, %.2f %%; %v, peak %d MiB",
-			day, last.Files, last.Bytes, last.ReadFiles, last.ReadBytes, last.Unsealed, last.Raw,
+		t.Logf("day %d: %d files, %d bytes; read %d, %d bytes; %d files stored decrypted, raw files %v; added %d bytes, %.2f %%; %v, peak %d MiB",
+			day, last.Files, last.Bytes, last.ReadFiles, last.ReadBytes, last.Decrypted, last.Raw,
 			last.Snapshot.StoredBytes, 100*float64(last.Snapshot.StoredBytes)/float64(last.Bytes), time.Since(begin).Round(time.Second), peak()>>20)
 	}
 	if !compare {
@@ -102,11 +102,11 @@ func largeDays(t *testing.T, conf synthetic.Config, compare bool) *Result {
 
 // sameTree compares two folders a file at a time.
 func sameTree(a, b string) error {
-	want, err := foldertest.Of(a)
+	want, err := foldertest.Read(a)
 	if err != nil {
 		return err
 	}
-	got, err := foldertest.Of(b)
+	got, err := foldertest.Read(b)
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -41,7 +43,8 @@ func (j *job) list(ctx context.Context) error {
 	if err := cmp.Or(err, walkErr); err != nil {
 		return err
 	}
-	if err := j.match(); err != nil {
+	j.match(ctx)
+	if err := j.judgeMissing(ctx); err != nil {
 		return err
 	}
 	j.opts.Progress.TotalFiles.Store(j.res.Files)
@@ -57,11 +60,11 @@ func (j *job) readRecords(ctx context.Context) error {
 	records, err := j.b.Records(ctx)
 	switch {
 	case err == nil:
-		j.records = records
+		j.records, j.judge.Records = records, records
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case j.opts.AllowIncomplete:
-		j.mark(err.Error())
+		j.log.Note(finding.Manifest, repo.Incomplete, err.Error())
 	case errors.Is(err, manifest.ErrCorrupt):
 		return &IncompleteError{j.b.Dir(), []string{err.Error()}}
 	default:
@@ -71,27 +74,28 @@ func (j *job) readRecords(ctx context.Context) error {
 }
 
 func (j *job) walk(ctx context.Context) error {
-	for f, err := range j.b.Files(ctx) {
+	for f, err := range j.b.FilesPast(ctx, j.unlisted.pass) {
 		if err != nil {
 			return err
 		}
 		j.items = append(j.items, item{f, -1})
 	}
-	return nil
+	return j.judgeUnreadable()
 }
 
 // match finds the row of each file and removes the items that are not stored.
-func (j *job) match() error {
+func (j *job) match(ctx context.Context) {
 	var cmpr *mobilesync.Comparison
 	if j.records != nil {
 		cmpr = j.b.NewComparison(j.records)
+		cmpr.OnDifference = j.judge.Difference
 	}
+	inner := nested{}
 	kept := j.items[:0]
 	for _, it := range j.items {
+		j.special.note(it.file)
 		if it.file.Skipped != "" {
-			if err := j.skip(it.file); err != nil {
-				return err
-			}
+			j.skip(it.file)
 			continue
 		}
 		if cmpr != nil {
@@ -104,30 +108,28 @@ func (j *job) match() error {
 		}
 		kept = append(kept, it)
 		if !it.file.Dir {
+			inner.add(it.file.Path)
 			j.res.Files++
 			j.res.Bytes += it.file.Size
 		}
 	}
 	j.items = kept
+	j.judgeNested(ctx, inner)
 	if cmpr != nil {
 		rep := cmpr.Report()
 		j.res.Report = &rep
 		j.res.Anomalies = &j.records.Anomalies
+		j.decrypted = j.judge.Decrypted()
+		j.judge.Anomalies()
 	}
-	return nil
 }
 
-// skip leaves out a link or special file; devices write none. It refuses a name
-// that package materialize could not write.
-func (j *job) skip(f folder.File) error {
-	if err := folder.CheckPath(f.Path); err != nil {
-		if !j.opts.AllowIncomplete {
-			return &IncompleteError{j.b.Dir(), []string{fmt.Sprintf("%v; rename or remove it", err)}}
-		}
-		j.mark(err.Error())
-	}
-	j.res.Skipped = append(j.res.Skipped, fmt.Sprintf("%s: %s", f.Path, f.Skipped))
-	return nil
+// skip leaves out what no device writes: links, special files, and names that
+// package materialize could not write.
+func (j *job) skip(f folder.File) {
+	text := fmt.Sprintf("%s: %s", f.Path, f.Skipped)
+	j.res.Skipped = append(j.res.Skipped, text)
+	j.log.Remark(finding.Stray, text)
 }
 
 // compare orders items by key. Rows of the manifest are sorted by key, so it

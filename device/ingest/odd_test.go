@@ -45,7 +45,7 @@ func newEncryptedBackup(t testing.TB, seed uint64) *encryptedBackup {
 	s.check(err)
 	s.keys, err = bag.Unlock(context.Background(), []byte(synthetic.DefaultPassword), nil)
 	s.check(err)
-	plain := s.open(s.read(mobilesync.ManifestDB), s.manifest["ManifestKey"].([]byte))
+	plain := s.decrypt(s.read(mobilesync.ManifestDB), s.manifest["ManifestKey"].([]byte))
 	s.check(os.WriteFile(s.file, plain, 0o600))
 	s.db, err = sql.Open("sqlite", "file:"+filepath.ToSlash(s.file)+"?_pragma=journal_mode(DELETE)")
 	s.check(err)
@@ -72,16 +72,16 @@ func (s *encryptedBackup) write(name string, b []byte) {
 	s.check(os.WriteFile(filepath.Join(s.dir, filepath.FromSlash(name)), b, 0o600))
 }
 
-func (s *encryptedBackup) open(sealed, wrapped []byte) []byte {
+func (s *encryptedBackup) decrypt(encrypted, wrapped []byte) []byte {
 	s.t.Helper()
 	key, err := s.keys.Unwrap(wrapped)
 	s.check(err)
-	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(sealed), key))
+	plain, err := io.ReadAll(keybag.NewDecrypter(bytes.NewReader(encrypted), key))
 	s.check(err)
 	return plain
 }
 
-func (s *encryptedBackup) seal(plain []byte, key keybag.FileKey) []byte {
+func (s *encryptedBackup) encrypt(plain []byte, key keybag.FileKey) []byte {
 	s.t.Helper()
 	var out bytes.Buffer
 	w := keybag.NewEncrypter(&out, key)
@@ -178,18 +178,18 @@ func (s *encryptedBackup) importTwice(want func(t testing.TB, r *repo.Repo, res 
 	t.Helper()
 	be := memory.New()
 	r := createRepo(t, be)
-	picture := foldertest.Take(t, s.dir)
+	contents := foldertest.MustRead(t, s.dir)
 	for run := range 2 {
 		res := importUnlocked(t, r, s.dir, synthetic.DefaultPassword, Options{Workers: 1})
 		if run == 1 && res.ReadFiles > 0 {
 			t.Errorf("%d files were read again", res.ReadFiles)
 		}
 		want(t, r, res)
-		if err := materializeSame(mustOpen(t, be, byte(7+run)), res.Snapshot, t.TempDir(), picture); err != nil {
+		if err := materializeSame(mustOpen(t, be, seed(7+run)), res.Snapshot, t.TempDir(), contents); err != nil {
 			t.Error(err)
 		}
 	}
-	report, err := mustOpen(t, be, 9).Check(context.Background(), repo.CheckOptions{ReadData: 1})
+	report, err := mustOpen(t, be, seed(9)).Check(context.Background(), repo.CheckOptions{ReadData: 1})
 	if err != nil || !report.Clean() {
 		t.Errorf("check: %+v, %v", report, err)
 	}
@@ -213,7 +213,7 @@ func TestOddRows(t *testing.T) {
 
 	// An unencrypted file; old systems left some unencrypted.
 	a := s.archive(ids[0])
-	s.write(blobOf(ids[0]), s.open(s.read(blobOf(ids[0])), a.key()))
+	s.write(blobOf(ids[0]), s.decrypt(s.read(blobOf(ids[0])), a.key()))
 	delete(a.root, "EncryptionKey")
 	s.putArchive(ids[0], a)
 
@@ -263,20 +263,20 @@ func TestOddRows(t *testing.T) {
 	// Two rows with the same encrypted bytes, and a third with the same content but
 	// another key.
 	twin := s.addFile("AppDomain-com.example.twins", "a.bin", s.archive(ids[8]), s.read(blobOf(ids[8])))
-	content := s.open(s.read(blobOf(ids[8])), s.archive(ids[8]).key())
+	content := s.decrypt(s.read(blobOf(ids[8])), s.archive(ids[8]).key())
 	a = s.archive(ids[8])
 	fresh := keybag.FileKey(bytes.Repeat([]byte("own key!"), 4))
 	wrapped, err := s.keys.Wrap(keybag.ClassUntilFirstUnlock, fresh)
 	s.check(err)
 	a.setKey(wrapped)
-	third := s.addFile("AppDomain-com.example.twins", "b.bin", a, s.seal(content, fresh))
+	third := s.addFile("AppDomain-com.example.twins", "b.bin", a, s.encrypt(content, fresh))
 
 	// The same file twice, once with its ID as a BLOB.
 	s.exec(`INSERT INTO Files SELECT CAST(fileID AS BLOB), domain, relativePath, flags, file FROM Files WHERE fileID = ?`, ids[10])
 	// A row with a path that leads out of the folder. Its blob is missing.
 	s.addRow("HomeDomain", "../../../etc/passwd", s.archive(ids[11]))
 
-	s.finish(s.seal)
+	s.finish(s.encrypt)
 	s.importTwice(func(t testing.TB, r *repo.Repo, res *Result) {
 		wantRaw(t, res, map[RawReason]int64{RawNoKey: 3, RawUnsupported: 1, RawNoClass: 2, RawBadKey: 1, RawPadding: 1})
 		if res.Anomalies.BadMeta != 1 || res.Anomalies.NullMeta != 1 || res.Anomalies.BlobFileID != 1 || res.Anomalies.DuplicateFileID != 1 {
@@ -295,10 +295,10 @@ func TestOddRows(t *testing.T) {
 			t.Error("the seals of equal content are wrong")
 		}
 		if len(one.Content.IDs) == 0 || one.Content.IDs[0] != two.Content.IDs[0] || one.Content.IDs[0] != three.Content.IDs[0] {
-			t.Error("equal content is not stored once")
+			t.Error("equal content was stored more than once")
 		}
 		if e := entries[blobOf(ids[9])]; e.Encryption == nil {
-			t.Error("a file of another size than its row says was stored locked")
+			t.Error("a file whose size differs from its row was stored encrypted")
 		}
 	})
 }
@@ -326,8 +326,8 @@ func (s *encryptedBackup) addFile(domain, path string, like *archive, blob []byt
 func TestOddManifests(t *testing.T) {
 	cbc := func(s *encryptedBackup) func([]byte, keybag.FileKey) []byte {
 		return func(plain []byte, key keybag.FileKey) []byte {
-			sealed := s.seal(plain, key)
-			return sealed[:len(sealed)-keybag.BlockSize]
+			encrypted := s.encrypt(plain, key)
+			return encrypted[:len(encrypted)-keybag.BlockSize]
 		}
 	}
 	for name, test := range map[string]struct {
@@ -336,9 +336,9 @@ func TestOddManifests(t *testing.T) {
 		raw     map[RawReason]int64
 	}{
 		"without padding": {form: cbc, raw: map[RawReason]int64{RawPadding: 1}},
-		// The last byte of the database looks like padding of one byte. It is the last
-		// byte of a row, which cannot be read without it.
-		"without padding, but as if": {
+		// The last byte of the database looks like one byte of padding. Without this
+		// byte, the last row cannot be read.
+		"without padding, but the end looks like padding": {
 			prepare: func(s *encryptedBackup) {
 				id := s.files()[0]
 				for i := range 20 { // the first rows may use free pages instead of the last one
@@ -378,16 +378,17 @@ func TestOddManifests(t *testing.T) {
 			s.finish(test.form(s))
 			s.importTwice(func(t testing.TB, _ *repo.Repo, res *Result) {
 				wantRaw(t, res, test.raw)
-				if res.Unsealed < 100 || !res.Snapshot.Unlocked || res.Report == nil && res.ReadFiles > 0 {
-					t.Errorf("%d files stored as plain, unlocked %v", res.Unsealed, res.Snapshot.Unlocked)
+				if res.Decrypted < 100 || !res.Snapshot.Unlocked || res.Report == nil && res.ReadFiles > 0 {
+					t.Errorf("%d files stored decrypted, unlocked %v", res.Decrypted, res.Snapshot.Unlocked)
 				}
 			})
 		})
 	}
 }
 
-// endingInOne returns an archive that fills a page and whose last byte is 1.
-// That byte is the last one of the position of its offset table.
+// endingInOne returns an archive that fills a page and whose last byte is 1. A
+// property list ends in the position of its offset table, so a suitable length
+// gives that byte.
 func (s *encryptedBackup) endingInOne(id, path string) *archive {
 	s.t.Helper()
 	a := s.archive(id)
@@ -407,24 +408,24 @@ func (s *encryptedBackup) endingInOne(id, path string) *archive {
 }
 
 // TestFormChangesWithThePassword imports a folder locked, unlocked, locked and
-// unlocked again. Each time all files are stored in the new form and can be
-// restored. The manifest of one of the folders can be read without the
-// password.
+// unlocked again. An import with the password stores all files decrypted, one
+// without it as they are. Every snapshot can be restored. The manifest of one of
+// the two folders can be read without the password.
 func TestFormChangesWithThePassword(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it makes eight imports")
 	}
-	for name, opened := range map[string]bool{"sealed manifest": false, "manifest opened in place": true} {
+	for name, inPlace := range map[string]bool{"encrypted manifest": false, "manifest decrypted in place": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newEncryptedBackup(t, 21)
-			if opened {
+			if inPlace {
 				s.finish(func(plain []byte, _ keybag.FileKey) []byte { return plain })
 			}
 			be := memory.New()
 			r := createRepo(t, be)
-			picture := foldertest.Take(t, s.dir)
-			unsealed := int64(0)
+			contents := foldertest.MustRead(t, s.dir)
+			before := int64(0)
 			for run := range 4 {
 				var res *Result
 				unlock := run%2 == 1
@@ -433,26 +434,26 @@ func TestFormChangesWithThePassword(t *testing.T) {
 				} else {
 					res = mustImport(t, r, s.dir, Options{Workers: 1})
 				}
-				sealed := int64(0)
+				decrypted := int64(0)
 				s.check(r.Walk(context.Background(), res.Snapshot, "", func(e *tree.Entry) error {
 					if e.Encryption != nil {
-						sealed++
+						decrypted++
 					}
 					return nil
 				}))
-				if unlock != res.Snapshot.Unlocked || (sealed > 100) != unlock || sealed != res.Unsealed || len(res.Raw) > 0 {
-					t.Errorf("run %d: %d entries are sealed, %d counted, raw %v", run, sealed, res.Unsealed, res.Raw)
+				if unlock != res.Snapshot.Unlocked || (decrypted > 100) != unlock || decrypted != res.Decrypted || len(res.Raw) > 0 {
+					t.Errorf("run %d: %d entries are stored decrypted, %d counted, raw files %v", run, decrypted, res.Decrypted, res.Raw)
 				}
 				if run >= 2 && res.Snapshot.StoredBytes > res.Bytes/20 {
 					t.Errorf("run %d: %d bytes were added for content that is there", run, res.Snapshot.StoredBytes)
 				}
 				if unlock {
-					if unsealed != 0 && unsealed != sealed {
-						t.Errorf("run %d: %d entries are sealed, %d before", run, sealed, unsealed)
+					if before != 0 && before != decrypted {
+						t.Errorf("run %d: %d entries are stored decrypted, %d before", run, decrypted, before)
 					}
-					unsealed = sealed
+					before = decrypted
 				}
-				if err := materializeSame(mustOpen(t, be, byte(40+run)), res.Snapshot, t.TempDir(), picture); err != nil {
+				if err := materializeSame(mustOpen(t, be, seed(40+run)), res.Snapshot, t.TempDir(), contents); err != nil {
 					t.Error(err)
 				}
 			}

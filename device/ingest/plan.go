@@ -30,11 +30,12 @@ type batch struct {
 type file struct {
 	entry   tree.Entry
 	size    int64       // as listed
-	modTime int64       // as listed
+	modTime tree.Time   // as listed
 	row     int32       // in the manifest, -1 if none
 	parent  *tree.Entry // the same file in the parent, or nil
 	read    bool        // its content must be read
 	leftOut bool        // it could not be read
+	doubts  []string    // kinds of findings about the content; the digest decides what follows
 }
 
 // store stores all files and their tree, and returns the tree's root.
@@ -187,7 +188,7 @@ func (j *job) file(it *item) file {
 	key := j.key(it)
 	e := tree.Entry{
 		Path: f.Path, Domain: key.Domain, Name: key.Name,
-		Mode: uint32(f.Mode.Perm()), ModTime: f.ModTime.UnixNano(),
+		Mode: uint32(f.Mode.Perm()), ModTime: tree.At(f.ModTime),
 	}
 	if f.Dir {
 		e.Kind = tree.Dir

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
@@ -28,6 +30,8 @@ func (j *job) read(ctx context.Context, w *repo.ContentWriter, b *batch) error {
 		case err == nil:
 		case errors.As(err, &bad) && j.opts.AllowIncomplete && ctx.Err() == nil:
 			j.leaveOut(f, bad)
+		case errors.As(err, &bad) && ctx.Err() == nil:
+			return j.readError(bad)
 		default:
 			return err
 		}
@@ -43,7 +47,7 @@ func (j *job) read(ctx context.Context, w *repo.ContentWriter, b *batch) error {
 // leaveOut leaves out a file that cannot be read.
 func (j *job) leaveOut(f *file, why error) {
 	f.leftOut = true
-	j.mark(fmt.Sprintf("left out: %v", why))
+	j.log.File(finding.Unreadable, fmt.Sprintf("%s: %v", nameOf(&f.entry), why))
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.res.Files--
@@ -63,7 +67,7 @@ func (j *job) readFile(ctx context.Context, w *repo.ContentWriter, f *file) erro
 		return &sourceError{j.openError(path, err)}
 	}
 	defer open.Close()
-	src := sourceReader{f: open, size: f.size, left: f.size, p: j.opts.Progress}
+	src := sourceReader{f: open, size: f.size, left: f.size, p: j.opts.Progress, sum: j.newDigest(f)}
 	err = j.storeFile(ctx, w, &src, f)
 	switch {
 	case src.err != nil:
@@ -75,7 +79,8 @@ func (j *job) readFile(ctx context.Context, w *repo.ContentWriter, f *file) erro
 	if err != nil {
 		return &sourceError{err}
 	}
-	if blob.Size(&f.entry) == f.size && info.Size() == f.size && info.ModTime().UnixNano() == f.modTime {
+	if blob.Size(&f.entry) == f.size && info.Size() == f.size && tree.At(info.ModTime()) == f.modTime {
+		j.judgeDigest(f, &src)
 		return nil
 	}
 	err = j.changed(path, "its size or time has changed since it was listed")
@@ -84,7 +89,7 @@ func (j *job) readFile(ctx context.Context, w *repo.ContentWriter, f *file) erro
 	}
 	// Without Stat, the next import reads the file again.
 	f.entry.Stat = nil
-	j.mark(err.Error())
+	j.log.Note(finding.Changed, repo.Incomplete, err.Error())
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.res.Bytes += blob.Size(&f.entry) - f.size
@@ -118,6 +123,7 @@ type sourceReader struct {
 	size int64 // as listed
 	left int64
 	p    *blob.Progress
+	sum  hash.Hash // of what was read, nil if not needed
 	err  error
 }
 
@@ -126,6 +132,9 @@ func (r *sourceReader) rewind() error {
 	if _, err := r.f.Seek(0, io.SeekStart); err != nil {
 		r.err = err
 		return err
+	}
+	if r.sum != nil {
+		r.sum.Reset()
 	}
 	r.p.Bytes.Add(r.left - r.size)
 	r.left = r.size
@@ -138,6 +147,9 @@ func (r *sourceReader) Read(b []byte) (int, error) {
 	}
 	n, err := r.f.Read(b[:min(int64(len(b)), r.left)])
 	r.left -= int64(n)
+	if r.sum != nil {
+		r.sum.Write(b[:n])
+	}
 	r.p.Bytes.Add(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
 		r.err = err

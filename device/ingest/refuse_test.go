@@ -3,16 +3,19 @@ package ingest
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/mobilesync"
-	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
 	"github.com/snap-backup/snap/internal/faultpoint"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
@@ -48,8 +51,6 @@ func TestIncompleteIsRefused(t *testing.T) {
 			clear(b[100:])
 			m.Write("Manifest.db", b)
 		}},
-		{"bad name", "unsafe name", func(m *foldertest.Folder) { m.Write("bad\\name", []byte("x")) }},
-		{"reserved name", "Windows", func(m *foldertest.Folder) { m.Write("ab/aux.txt", []byte("x")) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := foldertest.New(t)
@@ -66,37 +67,96 @@ func TestIncompleteIsRefused(t *testing.T) {
 			}
 			res := mustImport(t, r, m.Dir, Options{AllowIncomplete: true})
 			s := res.Snapshot
-			if s.Complete || !strings.Contains(strings.Join(s.Problems, "\n"), test.says) {
-				t.Errorf("complete is %v, problems are %q", s.Complete, s.Problems)
+			if s.Complete || s.Damaged() || !strings.Contains(texts(s.Findings), test.says) {
+				t.Errorf("complete is %v, findings are %q", s.Complete, texts(s.Findings))
 			}
-			want := foldertest.Take(t, m.Dir)
-			for path := range want {
-				if folder.CheckPath(path) != nil {
-					delete(want, path)
-				}
-			}
-			if err := materializeSame(mustOpen(t, be, 2), s, t.TempDir(), want); err != nil {
+			if err := materializeSame(mustOpen(t, be, seed(2)), s, t.TempDir(), foldertest.MustRead(t, m.Dir)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// Oddities that a complete backup may have are noted, but the backup is not
-// refused.
-func TestOddIsTaken(t *testing.T) {
+// texts returns the sentences of findings, a line each.
+func texts(findings []repo.Finding) string {
+	var out []string
+	for _, f := range findings {
+		out = append(out, string(f.Consequence)+": "+f.Text)
+	}
+	return strings.Join(out, "\n")
+}
+
+// TestFindings imports folders that contradict their own manifest, or that have
+// unusual files. All of them are stored. Damage makes the snapshot incomplete, a
+// remark does not.
+func TestFindings(t *testing.T) {
+	t.Parallel()
+	const jpg = "CameraRollDomain/Media/DCIM/a.jpg"
+	photo := func(m *foldertest.Folder) string { return m.Blob("CameraRollDomain", "Media/DCIM/a.jpg") }
+	for name, test := range map[string]struct {
+		spoil  func(m *foldertest.Folder)
+		second bool // spoil the folder after a first import
+		kind   string
+		want   repo.Consequence
+		says   string
+	}{
+		"no Info.plist": {spoil: func(m *foldertest.Folder) { m.Check(os.Remove(filepath.Join(m.Dir, "Info.plist"))) }, kind: "info-plist", want: repo.Remark, says: "Info.plist is missing"},
+		"never sent":    {spoil: func(m *foldertest.Folder) { m.Check(os.Remove(photo(m))) }, kind: finding.Missing, want: repo.Remark, says: jpg},
+		"lost since":    {spoil: func(m *foldertest.Folder) { m.Check(os.Remove(photo(m))) }, second: true, kind: finding.Missing, want: repo.Damage, says: jpg},
+		"database never sent": {spoil: func(m *foldertest.Folder) {
+			m.Put("HomeDomain", "a.sqlite", nil)
+			m.Finish(1)
+			m.Check(os.Remove(m.Blob("HomeDomain", "a.sqlite")))
+		}, kind: finding.Missing, want: repo.Damage, says: "a.sqlite"},
+		// Imports and verifications have one rule for what was a database; see judge.Ends.
+		"a database without its first bytes": {spoil: func(m *foldertest.Folder) {
+			m.Put("HomeDomain", "a.dat", append([]byte("SQLite f\x00rmat 3"), make([]byte, 1000)...))
+			m.Finish(1)
+		}, kind: finding.Database, want: repo.Damage, says: "a.dat"},
+		"a database of zeros": {spoil: func(m *foldertest.Folder) {
+			m.Put("HomeDomain", "a.sqlite", make([]byte, 4096))
+			m.Finish(1)
+		}, kind: finding.Database, want: repo.Damage, says: "a.sqlite"},
+		"many never sent": {spoil: func(m *foldertest.Folder) {
+			m.Check(os.Remove(photo(m)))
+			m.Check(os.Remove(m.Blob("CameraRollDomain", "Media/DCIM/b.jpg")))
+		}, kind: finding.Missing, want: repo.Damage, says: "2 files"},
+		"a folder in its place": {spoil: func(m *foldertest.Folder) { m.Check(os.Remove(photo(m))); m.Check(os.Mkdir(photo(m), 0o755)) }, second: true, kind: finding.Missing, want: repo.Damage, says: jpg},
+		"emptied":               {spoil: func(m *foldertest.Folder) { m.Check(os.Truncate(photo(m), 0)) }, kind: finding.Emptied, want: repo.Damage, says: jpg},
+		"cut off":               {spoil: func(m *foldertest.Folder) { m.Check(os.Truncate(photo(m), 3)) }, kind: finding.Size, want: repo.Damage, says: jpg},
+		"not listed":            {spoil: func(m *foldertest.Folder) { m.Write("ab/ab"+strings.Repeat("0", 38), []byte("x")) }, kind: finding.Extra, want: repo.Remark, says: "ab/ab00"},
+		"bad name":              {spoil: func(m *foldertest.Folder) { m.Write("bad\\name", []byte("x")) }, kind: finding.Stray, want: repo.Remark, says: "bad"},
+		"reserved name":         {spoil: func(m *foldertest.Folder) { m.Write("ab/aux.txt", []byte("x")) }, kind: finding.Stray, want: repo.Remark, says: "Windows"},
+		"download mark":         {spoil: func(m *foldertest.Folder) { m.Write("Info.plist:Zone.Identifier", []byte("x")) }, kind: finding.Stray, want: repo.Remark, says: "Zone"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, be := foldertest.New(t), memory.New()
+			r := createRepo(t, be)
+			if test.second {
+				mustImport(t, r, m.Dir, Options{})
+			}
+			test.spoil(m)
+			for range 2 { // the second import has nothing new to read
+				s := mustImport(t, r, m.Dir, Options{}).Snapshot
+				i := slices.IndexFunc(s.Findings, func(f repo.Finding) bool { return f.Kind == test.kind && f.Consequence == test.want })
+				if i < 0 || !strings.Contains(s.Findings[i].Text, test.says) || s.Complete != (test.want == repo.Remark) || s.Damaged() != (test.want == repo.Damage) {
+					t.Errorf("complete is %v, findings are %q", s.Complete, texts(s.Findings))
+				}
+			}
+		})
+	}
+}
+
+// Zeros at the beginning do not make a file a broken database: neither an import nor a
+// verification says so.
+func TestZerosAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	m := foldertest.New(t)
-	m.Check(os.Remove(filepath.Join(m.Dir, "Info.plist")))
-	m.Check(os.Remove(m.Blob("CameraRollDomain", "Media/DCIM/a.jpg")))
-	m.Check(os.Truncate(m.Blob("CameraRollDomain", "Media/DCIM/b.jpg"), 0)) // like a photo whose content is in a cloud
-	res := mustImport(t, createRepo(t, memory.New()), m.Dir, Options{})
-	says := strings.Join(res.Snapshot.Problems, "\n")
-	if !res.Snapshot.Complete || !strings.Contains(says, "Info.plist is missing") || !strings.Contains(says, "CameraRollDomain/Media/DCIM/a.jpg") {
-		t.Errorf("complete is %v, problems are %q", res.Snapshot.Complete, says)
-	}
-	if res.Report.Missing.Count != 1 || res.Report.Emptied.Count != 1 {
-		t.Errorf("%+v", res.Report)
+	m.Put("HomeDomain", "a.db", append(make([]byte, 200), []byte(strings.Repeat("an app's own form ", 50))...))
+	m.Finish(1)
+	if s := mustImport(t, createRepo(t, memory.New()), m.Dir, Options{}).Snapshot; !s.Complete {
+		t.Errorf("findings are %q", texts(s.Findings))
 	}
 }
 
@@ -107,7 +167,7 @@ func TestSpecialFilesAreLeftOut(t *testing.T) {
 	m := foldertest.New(t)
 	outside := filepath.Join(t.TempDir(), "secret")
 	m.Check(os.WriteFile(outside, []byte("secret"), 0o600))
-	clean := foldertest.Take(t, m.Dir)
+	clean := foldertest.MustRead(t, m.Dir)
 	link := func(target, name string) {
 		if err := os.Symlink(target, filepath.Join(m.Dir, name)); err != nil {
 			t.Skipf("no links here: %v", err)
@@ -134,11 +194,62 @@ func TestSpecialFilesAreLeftOut(t *testing.T) {
 	if pipe {
 		want++
 	}
-	if len(res.Skipped) != want || res.Report.Missing.Count != 1 || len(res.Snapshot.Problems) != 2 {
-		t.Errorf("left out %q, missing %v, problems %q", res.Skipped, res.Report.Missing, res.Snapshot.Problems)
+	if len(res.Skipped) != want || res.Report.Missing.Count != 1 || len(res.Snapshot.Findings) != 2 {
+		t.Errorf("left out %q, missing %v, findings %q", res.Skipped, res.Report.Missing, texts(res.Snapshot.Findings))
 	}
-	if err := materializeSame(mustOpen(t, be, 2), res.Snapshot, t.TempDir(), clean); err != nil {
+	if err := materializeSame(mustOpen(t, be, seed(2)), res.Snapshot, t.TempDir(), clean); err != nil {
 		t.Error(err)
+	}
+}
+
+// A file of the manifest that is no regular file is never opened, and the
+// snapshot is damaged.
+func TestListedFilesThatAreNoFiles(t *testing.T) {
+	t.Parallel()
+	outside := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(outside, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, make := range map[string]func(name string) bool{
+		"pipe":   makePipe,
+		"folder": func(name string) bool { return os.Mkdir(name, 0o755) == nil },
+		"link":   func(name string) bool { return os.Symlink(outside, name) == nil },
+		"socket": func(name string) bool {
+			// The path of a socket is bounded, so it is made elsewhere.
+			short, err := os.MkdirTemp("", "s")
+			if err != nil {
+				return false
+			}
+			defer os.RemoveAll(short)
+			l, err := net.Listen("unix", filepath.Join(short, "s"))
+			if err != nil {
+				return false
+			}
+			defer l.Close()
+			return os.Rename(filepath.Join(short, "s"), name) == nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, whole := range []bool{false, true} { // the file, or the folder that has it
+				m := foldertest.New(t)
+				place := m.Blob("CameraRollDomain", "Media/DCIM/a.jpg")
+				if whole {
+					place = filepath.Dir(place)
+				}
+				m.Check(os.RemoveAll(place))
+				if !make(place) {
+					t.Skip("there are none here")
+				}
+				if whole && name == "folder" {
+					continue // that is how it should be
+				}
+				res := mustImport(t, createRepo(t, memory.New()), m.Dir, Options{Workers: 1})
+				if res.Report.Missing.Count == 0 || !res.Snapshot.Damaged() {
+					t.Errorf("whole folder %v: missing %v, findings %q", whole, res.Report.Missing, texts(res.Snapshot.Findings))
+				}
+			}
+		})
 	}
 }
 
@@ -180,7 +291,7 @@ func TestChangingIsRefused(t *testing.T) {
 				m := foldertest.New(t)
 				store := memory.New()
 				createRepo(t, store)
-				r := mustOpen(t, store, 3)
+				r := mustOpen(t, store, seed(3))
 				b, err := mobilesync.Open(t.Context(), m.Dir)
 				m.Check(err)
 				j := newJob(r, b, &folderSource{r: r, b: b}, Options{Workers: 1, AllowIncomplete: allow})
@@ -195,12 +306,12 @@ func TestChangingIsRefused(t *testing.T) {
 					continue
 				}
 				if err != nil {
-					t.Errorf("not taken: %v", err)
+					t.Errorf("refused with AllowIncomplete: %v", err)
 					continue
 				}
 				s := j.res.Snapshot
-				if s.Complete || len(s.Problems) == 0 {
-					t.Errorf("complete is %v, problems %q", s.Complete, s.Problems)
+				if s.Complete || len(s.Findings) == 0 {
+					t.Errorf("complete is %v, findings %q", s.Complete, texts(s.Findings))
 				}
 				p, err := readBack(r, s)
 				if err != nil {
@@ -215,8 +326,8 @@ func TestChangingIsRefused(t *testing.T) {
 				m.Check(errors.Join(os.RemoveAll(filepath.Join(m.Dir, "Snapshot")), os.RemoveAll(m.Blob(domain, path))))
 				m.Put(domain, path, []byte("at rest"))
 				m.Finish(10)
-				res := mustImport(t, mustOpen(t, store, 4), m.Dir, Options{})
-				if err := wantSame(mustOpen(t, store, 5), res.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
+				res := mustImport(t, mustOpen(t, store, seed(4)), m.Dir, Options{})
+				if err := wantSame(mustOpen(t, store, seed(5)), res.Snapshot, foldertest.MustRead(t, m.Dir)); err != nil {
 					t.Errorf("the next import: %v", err)
 				}
 			}

@@ -23,29 +23,33 @@ import (
 
 // options returns repository options that make a process repeatable. A larger
 // seed stands for a later process. Packs are small, so that there are several.
-func options(seed byte) repo.Options {
-	opts := repotest.Options(seed)
+// seed is the seed of a process's randomness, and the number of days by which its
+// clock is ahead of 2027-01-01. Each process of a test has another one.
+type seed byte
+
+func options(n seed) repo.Options {
+	opts := repotest.Options(byte(n))
 	opts.PackSize = 16 << 10
-	opts.Now = repotest.Clock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(seed)), time.Minute)
+	opts.Now = repotest.Clock(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(n)), time.Minute)
 	return opts
 }
 
 func createRepo(t testing.TB, be backend.Backend) *repo.Repo {
 	t.Helper()
-	r, err := repo.Create(context.Background(), be, repotest.Secret, repotest.SlotInfo, options(1))
+	r, err := repo.Create(context.Background(), be, repotest.Secret, repotest.SlotInfo, options(seed(1)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func openRepo(be backend.Backend, seed byte) (*repo.Repo, error) {
-	return repotest.Open(context.Background(), be, repotest.Secret, options(seed))
+func openRepo(be backend.Backend, n seed) (*repo.Repo, error) {
+	return repotest.Open(context.Background(), be, repotest.Secret, options(n))
 }
 
-func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
+func mustOpen(t testing.TB, be backend.Backend, n seed) *repo.Repo {
 	t.Helper()
-	return repotest.MustOpenWith(t, be, repotest.Secret, options(seed))
+	return repotest.MustOpenWith(t, be, repotest.Secret, options(n))
 }
 
 func importDir(r *repo.Repo, dir string, opts Options) (*Result, error) {
@@ -67,13 +71,13 @@ func mustImport(t testing.TB, r *repo.Repo, dir string, opts Options) *Result {
 	return res
 }
 
-// materializeSame materializes a snapshot and compares it with a picture.
-func materializeSame(r *repo.Repo, s *repo.Snapshot, target string, want foldertest.Picture) error {
+// materializeSame materializes a snapshot and compares it with the wanted contents.
+func materializeSame(r *repo.Repo, s *repo.Snapshot, target string, want foldertest.Contents) error {
 	res, err := materialize.Write(context.Background(), r, s, target, materialize.Options{Workers: 1})
 	if err != nil {
 		return err
 	}
-	got, err := foldertest.Of(res.Dir)
+	got, err := foldertest.Read(res.Dir)
 	if err != nil {
 		return err
 	}
@@ -87,10 +91,10 @@ func materializeSame(r *repo.Repo, s *repo.Snapshot, target string, want foldert
 	return err
 }
 
-// readBack returns the picture of a snapshot without materializing it.
-func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Picture, error) {
+// readBack returns the contents of a snapshot without materializing it.
+func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Contents, error) {
 	ctx := context.Background()
-	p := foldertest.Picture{}
+	p := foldertest.Contents{}
 	err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
 		mode := fs.FileMode(e.Mode)
 		var content bytes.Buffer
@@ -99,14 +103,14 @@ func readBack(r *repo.Repo, s *repo.Snapshot) (foldertest.Picture, error) {
 		} else if err := blob.Write(ctx, r, &content, e); err != nil {
 			return err
 		}
-		p[e.Path] = foldertest.Describe(mode, e.ModTime, content.Bytes())
+		p[e.Path] = foldertest.Describe(mode, e.ModTime.Time().UnixNano(), content.Bytes())
 		return nil
 	})
 	return p, err
 }
 
-// wantSame compares a snapshot with a picture without materializing it.
-func wantSame(r *repo.Repo, s *repo.Snapshot, want foldertest.Picture) error {
+// wantSame compares a snapshot with the wanted contents without materializing it.
+func wantSame(r *repo.Repo, s *repo.Snapshot, want foldertest.Contents) error {
 	got, err := readBack(r, s)
 	if err != nil {
 		return err
@@ -114,13 +118,13 @@ func wantSame(r *repo.Repo, s *repo.Snapshot, want foldertest.Picture) error {
 	return want.Diff(got)
 }
 
-// judge opens a repository, reads every snapshot and checks everything.
-// pictures has the wanted content of each snapshot, by the day of the
-// snapshot's time. judge returns the days. Check may complain only about the
+// checkDays opens a repository, reads every snapshot and checks everything.
+// contents has the wanted content of each snapshot, by the day of the
+// snapshot's time. checkDays returns the days. Check may complain only about the
 // files in torn.
-func judge(be backend.Backend, pictures map[int]foldertest.Picture, torn ...string) ([]int, error) {
+func checkDays(be backend.Backend, contents map[int]foldertest.Contents, torn ...string) ([]int, error) {
 	ctx := context.Background()
-	r, err := openRepo(be, 99)
+	r, err := openRepo(be, seed(99))
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +140,7 @@ func judge(be backend.Backend, pictures map[int]foldertest.Picture, torn ...stri
 	for _, s := range list {
 		got, err := readBack(r, s)
 		if err == nil {
-			err = pictures[s.Time.Day()].Diff(got)
+			err = contents[s.Time.Day()].Diff(got)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("day %d: %w", s.Time.Day(), err)

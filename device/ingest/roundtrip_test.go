@@ -35,19 +35,19 @@ func TestSeriesComesBack(t *testing.T) {
 	defer series.Close()
 	folders, be := t.TempDir(), memory.New()
 	createRepo(t, be)
-	pictures := map[string]foldertest.Picture{} // by device and date
+	contents := map[string]foldertest.Contents{} // by device and date
 	key := func(udid string, when time.Time) string { return udid + when.UTC().Format(time.RFC3339) }
 	for day := range days {
 		if err := series.Next(ctx, folders); err != nil {
 			t.Fatal(err)
 		}
-		r := mustOpen(t, be, byte(10+day))
+		r := mustOpen(t, be, seed(10+day))
 		for i, d := range series.Devices() {
 			dir := filepath.Join(folders, d.UDID)
 			res := mustImport(t, r, dir, Options{Workers: 2, Host: "h", Program: "p", Tags: []string{"daily"}})
 			s := res.Snapshot
-			pictures[key(d.UDID, s.Time)] = foldertest.Take(t, dir)
-			if !s.Complete || len(s.Problems) > 0 || s.Encrypted != d.Encrypted || s.Device.UDID != d.UDID || s.Device.Name != d.Name ||
+			contents[key(d.UDID, s.Time)] = foldertest.MustRead(t, dir)
+			if !s.Complete || len(s.Findings) > 0 || s.Encrypted != d.Encrypted || s.Device.UDID != d.UDID || s.Device.Name != d.Name ||
 				s.Device.ProductVersion != d.ProductVersion || s.Host != "h" || s.Program != "p" || !slices.Equal(s.Tags, []string{"daily"}) {
 				t.Errorf("day %d: %+v", day, s)
 			}
@@ -62,15 +62,15 @@ func TestSeriesComesBack(t *testing.T) {
 			}
 		}
 	}
-	r := mustOpen(t, be, 2)
+	r := mustOpen(t, be, seed(2))
 	list, _, err := r.Snapshots(ctx)
 	if err != nil || len(list) != 2*days {
 		t.Fatalf("%d snapshots: %v", len(list), err)
 	}
 	for _, s := range list {
-		want := pictures[key(s.Device.UDID, s.Time)]
+		want := contents[key(s.Device.UDID, s.Time)]
 		if want["00"] == "" && s.Device.UDID != "" && len(want) < 256 {
-			t.Fatalf("no foldertest.Picture of %s", s.Time)
+			t.Fatalf("no contents of %s", s.Time)
 		}
 		if err := materializeSame(r, s, t.TempDir(), want); err != nil {
 			t.Error(err)
@@ -84,9 +84,9 @@ func TestSeriesComesBack(t *testing.T) {
 
 func TestOldLayoutComesBack(t *testing.T) {
 	t.Parallel()
-	for _, policy := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
+	for _, encryption := range []synthetic.Encryption{synthetic.EncryptNone, synthetic.EncryptAll} {
 		dir := t.TempDir()
-		d, err := synthetic.GenerateLegacy(context.Background(), dir, synthetic.Config{Scale: synthetic.Tiny, Encryption: policy, StateDir: t.TempDir()})
+		d, err := synthetic.GenerateLegacy(context.Background(), dir, synthetic.Config{Scale: synthetic.Tiny, Encryption: encryption, StateDir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,14 +96,14 @@ func TestOldLayoutComesBack(t *testing.T) {
 		if res.Report == nil || res.Report.Blobs == 0 || res.Snapshot.Encrypted != d.Encrypted || res.Snapshot.Device.UDID != d.UDID {
 			t.Errorf("%+v of %+v", res.Report, res.Snapshot)
 		}
-		if err := materializeSame(mustOpen(t, be, 2), res.Snapshot, t.TempDir(), foldertest.Take(t, filepath.Join(dir, d.UDID))); err != nil {
+		if err := materializeSame(mustOpen(t, be, seed(2)), res.Snapshot, t.TempDir(), foldertest.MustRead(t, filepath.Join(dir, d.UDID))); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// Odd backups, and backups with files left out, that people have published are
-// restored as they were.
+// Backups that people have published are restored as they were, even if they are
+// odd or lack files.
 func TestSamplesComeBack(t *testing.T) {
 	root := os.Getenv("SNAP_TEST_SAMPLES")
 	if root == "" {
@@ -119,9 +119,10 @@ func TestSamplesComeBack(t *testing.T) {
 			}
 			be := memory.New()
 			r := createRepo(t, be)
-			for _, dir := range dirs {
+			for _, found := range dirs {
+				dir := found.Dir
 				res := mustImport(t, r, dir, Options{Workers: 1, AllowIncomplete: true})
-				if err := materializeSame(mustOpen(t, be, 2), res.Snapshot, t.TempDir(), foldertest.Take(t, dir)); err != nil {
+				if err := materializeSame(mustOpen(t, be, seed(2)), res.Snapshot, t.TempDir(), foldertest.MustRead(t, dir)); err != nil {
 					t.Error(err)
 				}
 			}
@@ -141,7 +142,7 @@ func TestArchivedFolder(t *testing.T) {
 	if !s.Source.Archived || s.Source.Folder != filepath.Base(archived) || s.Device.UDID != foldertest.UDID || !s.Time.Equal(time.Date(2026, 1, 1, 8, 0, 0, 0, time.UTC)) {
 		t.Errorf("%+v", s)
 	}
-	if err := materializeSame(mustOpen(t, be, 2), s, t.TempDir(), foldertest.Take(t, archived)); err != nil {
+	if err := materializeSame(mustOpen(t, be, seed(2)), s, t.TempDir(), foldertest.MustRead(t, archived)); err != nil {
 		t.Error(err)
 	}
 }
@@ -164,7 +165,7 @@ func TestExtraFilesComeBack(t *testing.T) {
 	m.Check(os.Chtimes(filepath.Join(m.Dir, "a/b"), time.Time{}, time.Unix(1e9, 987654321)))
 	be := memory.New()
 	res := mustImport(t, createRepo(t, be), m.Dir, Options{Workers: 2})
-	if err := materializeSame(mustOpen(t, be, 2), res.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+	if err := materializeSame(mustOpen(t, be, seed(2)), res.Snapshot, t.TempDir(), foldertest.MustRead(t, m.Dir)); err != nil {
 		t.Error(err)
 	}
 	if res.Report.Other.Count != 9-1 || !res.Snapshot.Complete {
@@ -187,7 +188,7 @@ func TestLargeFileAndHugeDirectory(t *testing.T) {
 	m.Finish(1)
 	be := memory.New()
 	res := mustImport(t, createRepo(t, be), m.Dir, Options{Workers: 2})
-	if err := materializeSame(mustOpen(t, be, 2), res.Snapshot, t.TempDir(), foldertest.Take(t, m.Dir)); err != nil {
+	if err := materializeSame(mustOpen(t, be, seed(2)), res.Snapshot, t.TempDir(), foldertest.MustRead(t, m.Dir)); err != nil {
 		t.Error(err)
 	}
 }

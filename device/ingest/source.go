@@ -35,25 +35,39 @@ type Stored struct {
 	// Final says that storing the file decrypted was tried before. If Final is
 	// false, a file that is stored encrypted is read again if its key is known.
 	Final bool
+	// Sent says that the device has sent the file after it made the parent.
+	Sent bool
+	// Sum is the SHA-1 of the file as it is in the backup, if it is known.
+	Sum *[20]byte
+	// Short says that the file is an SQLite database that is cut off or whose beginning is
+	// damaged. Zeros says that it begins with zeros only. See judge.Ends.
+	Short, Zeros bool
 }
 
 // useStored sets a file's content if the repository has it. It reports false if
 // the file must be read.
 func (j *job) useStored(ctx context.Context, f *file) (bool, error) {
 	e := &f.entry
+	if j.suspect.has(e) {
+		return false, nil
+	}
 	s, err := j.src.Stored(ctx, File{Entry: e, Size: f.size, Parent: f.parent})
 	if err != nil || s == nil {
 		return false, err
 	}
 	e.Mode, e.ModTime, e.Stat = s.Entry.Mode, s.Entry.ModTime, s.Entry.Stat
 	if s.Entry.Encryption == nil && s.Entry.Content.Size > 0 && !s.Final {
-		if _, encrypted, _ := j.fileKey(e, f.row); encrypted {
+		if _, encrypted, _ := j.fileKey(e, f.size, f.row); encrypted {
 			return false, nil
 		}
 	}
+	if s.Sent && s.Sum == nil && j.doubtful(f) {
+		return false, nil
+	}
 	e.Content, e.Encryption = s.Entry.Content, s.Entry.Encryption
 	if j.b.Unlocked() && f.size > 0 {
-		j.countStored(e, f.row)
+		j.countStored(f)
 	}
+	j.judgeStored(f, s)
 	return true, nil
 }

@@ -23,8 +23,8 @@ var errDiffers = errors.New("the folder differs from the parent")
 // unusual; the complete import then reports what is unusual.
 func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	p := j.parent
-	if p == nil || j.opts.Rescan || !j.complete || len(j.problems) > 0 ||
-		!p.Complete || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() || p.Unlocked != j.b.Unlocked() {
+	if p == nil || j.opts.Rescan || len(j.log.Findings()) > 0 ||
+		!p.Complete || p.Findings == nil || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() || p.Unlocked != j.b.Unlocked() {
 		return false, nil
 	}
 	// If the manifest has changed, it must be read; list walks the folder
@@ -33,7 +33,7 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	j.opts.Progress.Enter("looking for changes")
-	if err := j.walk(ctx); err != nil {
+	if err := j.walk(ctx); err != nil || len(j.unlisted.errs) > 0 {
 		return false, err
 	}
 	at := make(map[string]int32, len(j.items))
@@ -56,6 +56,7 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	*j.res = res
+	j.inherit()
 	j.opts.Progress.TotalFiles.Store(res.Files)
 	j.opts.Progress.Files.Store(res.Files)
 	j.opts.Progress.TotalBytes.Store(res.Bytes)
@@ -75,7 +76,7 @@ func (j *job) sameManifest(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, nil
 	}
-	return info.Size() == blob.Size(old) && info.ModTime().UnixNano() == old.ModTime, nil
+	return info.Size() == blob.Size(old) && tree.At(info.ModTime()) == old.ModTime, nil
 }
 
 // sameFile counts a file in res if it equals the parent's. Otherwise it returns
@@ -104,7 +105,7 @@ func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Resu
 	res.Bytes += f.size
 	switch {
 	case old.Encryption != nil:
-		res.Unsealed++
+		res.Decrypted++
 	case j.b.Unlocked() && f.size > 0 && (old.Record != nil || old.Path == mobilesync.ManifestDB):
 		return errDiffers // the tree does not say why the file is stored encrypted
 	}

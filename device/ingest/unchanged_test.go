@@ -10,8 +10,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// An import does not read the manifest if the folder has not changed since its
-// parent. After any change, it reads the manifest.
+// An import does not read the manifest if the folder has not changed since the
+// parent snapshot. After any change, it reads the manifest.
 func TestSame(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -19,21 +19,21 @@ func TestSame(t *testing.T) {
 		opts   Options
 		read   bool
 	}{
-		"nothing":            {change: func(*foldertest.Folder) {}},
-		"rescan":             {change: func(*foldertest.Folder) {}, opts: Options{Rescan: true}, read: true},
-		"mode":               {change: func(m *foldertest.Folder) { m.Check(os.Chmod(m.Blob("HomeDomain", "empty"), 0o600)) }, read: true},
-		"empty folder more":  {change: func(m *foldertest.Folder) { m.Check(os.Mkdir(filepath.Join(m.Dir, "01"), 0o755)) }, read: true},
-		"empty folder less":  {change: func(m *foldertest.Folder) { m.Check(os.Remove(filepath.Join(m.Dir, "00"))) }, read: true},
-		"mode of a folder":   {change: func(m *foldertest.Folder) { m.Check(os.Chmod(filepath.Join(m.Dir, "00"), 0o700)) }, read: true},
-		"link more":          {change: func(m *foldertest.Folder) { m.Check(os.Symlink("x", filepath.Join(m.Dir, "link"))) }, read: true},
-		"file beside":        {change: func(m *foldertest.Folder) { m.Write("notes.txt", []byte("x")) }, read: true},
-		"manifest, as it is": {change: func(m *foldertest.Folder) { m.Finish(2) }, read: true},
+		"nothing":                        {change: func(*foldertest.Folder) {}},
+		"rescan":                         {change: func(*foldertest.Folder) {}, opts: Options{Rescan: true}, read: true},
+		"mode":                           {change: func(m *foldertest.Folder) { m.Check(os.Chmod(m.Blob("HomeDomain", "empty"), 0o600)) }, read: true},
+		"empty folder added":             {change: func(m *foldertest.Folder) { m.Check(os.Mkdir(filepath.Join(m.Dir, "01"), 0o755)) }, read: true},
+		"empty folder removed":           {change: func(m *foldertest.Folder) { m.Check(os.Remove(filepath.Join(m.Dir, "00"))) }, read: true},
+		"mode of a folder":               {change: func(m *foldertest.Folder) { m.Check(os.Chmod(filepath.Join(m.Dir, "00"), 0o700)) }, read: true},
+		"link added":                     {change: func(m *foldertest.Folder) { m.Check(os.Symlink("x", filepath.Join(m.Dir, "link"))) }, read: true},
+		"file added beside the manifest": {change: func(m *foldertest.Folder) { m.Write("notes.txt", []byte("x")) }, read: true},
+		"manifest rewritten":             {change: func(m *foldertest.Folder) { m.Finish(2) }, read: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, be := foldertest.New(t), memory.New()
 			first := mustImport(t, createRepo(t, be), m.Dir, Options{})
 			test.change(m)
-			r := mustOpen(t, be, 3)
+			r := mustOpen(t, be, seed(3))
 			second := mustImport(t, r, m.Dir, test.opts)
 			if read := second.Report != nil; read != test.read {
 				t.Errorf("the manifest was read: %v", read)
@@ -49,7 +49,7 @@ func TestSame(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(m.Dir, "link")); err != nil {
 				t.Fatal(err)
 			}
-			if err := wantSame(r, second.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
+			if err := wantSame(r, second.Snapshot, foldertest.MustRead(t, m.Dir)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -67,9 +67,9 @@ func TestSameButLost(t *testing.T) {
 		if err := c.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
-		r := mustOpen(t, c, 3)
+		r := mustOpen(t, c, seed(3))
 		res := mustImport(t, r, m.Dir, Options{})
-		if err := wantSame(mustOpen(t, c, 4), res.Snapshot, foldertest.Take(t, m.Dir)); err != nil {
+		if err := wantSame(mustOpen(t, c, seed(4)), res.Snapshot, foldertest.MustRead(t, m.Dir)); err != nil {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}

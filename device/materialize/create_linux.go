@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/snap-backup/snap/internal/filesystem"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,11 +22,12 @@ func createDirect(folder *os.File, path string, mode fs.FileMode, exact *exactMo
 	if folder == nil {
 		return nil, unix.ENOSYS
 	}
-	fd, err := unix.Openat2(int(folder.Fd()), path, &unix.OpenHow{
+	how := unix.OpenHow{
 		Flags:   unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC,
 		Mode:    uint64(mode.Perm()),
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
-	})
+	}
+	fd, err := filesystem.RetryValue(func() (int, error) { return unix.Openat2(int(folder.Fd()), path, &how) })
 	if err != nil {
 		return nil, err
 	}
@@ -45,9 +48,8 @@ type directFile struct {
 func (f *directFile) Write(b []byte) (n int, err error) {
 	for n < len(b) {
 		// The system takes no more than 2 GiB at a time.
-		m, err := unix.Write(f.fd, b[n:min(len(b), n+1<<30)])
+		m, err := filesystem.RetryValue(func() (int, error) { return unix.Write(f.fd, b[n:min(len(b), n+1<<30)]) })
 		switch {
-		case err == unix.EINTR:
 		case err != nil:
 			return n, f.fail("write", err)
 		case m == 0:
@@ -59,43 +61,58 @@ func (f *directFile) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-func (f *directFile) finish(mode fs.FileMode, mtime time.Time) error {
+func (f *directFile) finish(mode fs.FileMode, mtime time.Time, refused *refused) error {
 	exact, ok := f.exact.known.Load(mode)
 	if !ok {
 		var stat unix.Stat_t
-		if err := unix.Fstat(f.fd, &stat); err != nil {
+		if err := filesystem.Retry(func() error { return unix.Fstat(f.fd, &stat) }); err != nil {
 			return f.fail("stat", err)
 		}
 		exact = stat.Mode&0o7777 == uint32(mode.Perm())
 		f.exact.known.Store(mode, exact)
 	}
 	if exact != true {
-		if err := unix.Fchmod(f.fd, uint32(mode.Perm())); err != nil {
+		err := filesystem.Retry(func() error { return unix.Fchmod(f.fd, uint32(mode.Perm())) })
+		if err := refused.mode(err); err != nil {
 			return f.fail("chmod", err)
 		}
 	}
-	return f.setTimes(mtime)
-}
-
-// setTimes sets the times through the file's descriptor or, on Linux before
-// 5.8, through its path in /proc.
-func (f *directFile) setTimes(mtime time.Time) error {
-	t, err := unix.TimeToTimespec(mtime)
-	if err != nil {
-		return f.fail("set times", err)
-	}
-	times := []unix.Timespec{t, t}
-	if err = unix.UtimesNanoAt(f.fd, "", times, unix.AT_EMPTY_PATH); err == unix.EINVAL {
-		err = os.Chtimes(fmt.Sprintf("/proc/self/fd/%d", f.fd), mtime, mtime)
-	}
-	if err != nil {
+	if err := refused.time(setTimesOf(f.fd, mtime)); err != nil {
 		return f.fail("set times", err)
 	}
 	return nil
 }
 
+// setTimesOf sets the times through a file's descriptor or, on Linux before 5.8,
+// through its path in /proc.
+func setTimesOf(fd int, mtime time.Time) error {
+	t, err := unix.TimeToTimespec(mtime)
+	if err != nil {
+		// The seconds of 32-bit systems end in 2038.
+		t = unix.NsecToTimespec(math.MaxInt32 * 1e9)
+	}
+	times := []unix.Timespec{t, t}
+	err = filesystem.Retry(func() error { return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH) })
+	if err == unix.EINVAL {
+		err = filesystem.Retry(func() error {
+			return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), times, 0)
+		})
+	}
+	return err
+}
+
+// setWideTime sets times that os.Root.Chtimes cannot express.
+func setWideTime(root *os.Root, path string, mtime time.Time) error {
+	f, err := root.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return setTimesOf(int(f.Fd()), mtime)
+}
+
 func (f *directFile) Close() error {
-	if err := unix.Close(f.fd); err != nil {
+	if err := unix.Close(f.fd); err != nil && err != unix.EINTR { // see filesystem.Close
 		return f.fail("close", err)
 	}
 	return nil

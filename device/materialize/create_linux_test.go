@@ -31,7 +31,7 @@ func TestCreateDirect(t *testing.T) {
 		if _, err := f.Write([]byte(name)); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.finish(mode, at); err != nil {
+		if err := f.finish(mode, at, &refused{}); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.Close(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // createDirect always fails. The caller then uses os.Root.
@@ -14,3 +15,7 @@ func createDirect(*os.File, string, fs.FileMode, *exactModes) (created, error) {
 }
 
 type exactModes struct{}
+
+// setWideTime always fails: the file systems of macOS have the same limits as an
+// int64 of nanoseconds, and Go cannot set such times on Windows.
+func setWideTime(*os.Root, string, time.Time) error { return errors.ErrUnsupported }

@@ -5,13 +5,17 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo/tree"
+	"golang.org/x/text/unicode/norm"
 	"pgregory.net/rapid"
 )
 
@@ -39,7 +43,7 @@ func TestDecryptGivesTheDevicesFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, entryToWrite := 0, newDecryptedView()
+	files, entryToWrite := 0, newDecryptedMapper(func(*tree.Entry) bool { return false }, nil)
 	for _, rec := range records.All() {
 		if !rec.IsFile() {
 			continue
@@ -84,22 +88,63 @@ func TestPathsAreSafeAndDistinct(t *testing.T) {
 	t.Parallel()
 	odd := rapid.SampledFrom([]string{"..", ".", "con", "a:b", "x.", "x ", "%", "é", "A", "a", "a~2", "\xff", "b\\c", "", "name"})
 	rapid.Check(t, func(t *rapid.T) {
-		entryToWrite := newDecryptedView()
-		seen := map[string]bool{}
+		entryToWrite := newDecryptedMapper(func(*tree.Entry) bool { return false }, nil)
+		seen := map[string]tree.Kind{}
 		for range rapid.IntRange(1, 30).Draw(t, "files") {
 			e := tree.Entry{Domain: odd.Draw(t, "domain"), Name: odd.Draw(t, "1") + "/" + odd.Draw(t, "2") + rapid.String().Draw(t, "3"), Path: "aa/blob"}
 			out, ok := entryToWrite(&e)
 			if !ok {
 				t.Fatal("left out")
 			}
-			if err := folder.CheckPath(out.Path); err != nil && len(out.Path) < 900 {
+			if err := folder.CheckPath(out.Path); err != nil {
 				t.Fatalf("%q/%q became %q: %v", e.Domain, e.Name, out.Path, err)
 			}
-			if folded := filepath.ToSlash(out.Path); seen[folded] {
-				t.Fatalf("%q twice", folded)
-			} else {
-				seen[folded] = true
+			folded := norm.NFC.String(strings.ToLower(out.Path))
+			if kind, ok := seen[folded]; ok {
+				t.Fatalf("%q twice, or also a folder: %v", folded, kind)
+			}
+			seen[folded] = tree.File
+			for dir := path.Dir(folded); dir != "."; dir = path.Dir(dir) {
+				if kind, ok := seen[dir]; ok && kind == tree.File {
+					t.Fatalf("%q is a file and a folder", dir)
+				}
+				seen[dir] = tree.Dir
 			}
 		}
 	})
+}
+
+// TestRenamed tests which files are listed because their path differs from their
+// name.
+func TestRenamed(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat(strings.Repeat("d", 200)+"/", 5)
+	for _, test := range []struct{ names, paths []string }{
+		{[]string{"a:b", "c"}, []string{"a%3Ab", "c"}},
+		{[]string{"x", "x/y", "x/z"}, []string{"x", "x~2/y", "x~2/z"}},
+		{[]string{"x/y", "X"}, []string{"x/y", "X~2"}},
+		{[]string{"Foo", "foo/y"}, []string{"Foo", "foo~2/y"}},
+		{[]string{"\u00e9", "e\u0301"}, []string{"\u00e9", "e\u0301~2"}},
+		{[]string{strings.Repeat("n", 300), strings.Repeat("n", 301)}, []string{strings.Repeat("n", 200), strings.Repeat("n", 200) + "~2"}},
+		{[]string{strings.Repeat("n", 255), strings.Repeat("N", 255)}, []string{strings.Repeat("n", 255), strings.Repeat("N", 200) + "~2"}},
+		{[]string{"photo\u202egpj.exe", "\u2066x"}, []string{"photo%E280AEgpj.exe", "%E281A6x"}},
+		{[]string{long + "f.txt", long + "g.txt"}, []string{long[:603] + "~", long[:603] + "~"}},
+	} {
+		var l lists
+		entryToWrite := newDecryptedMapper(func(*tree.Entry) bool { return false }, &l)
+		var paths []string
+		for _, name := range test.names {
+			out, _ := entryToWrite(&tree.Entry{Domain: "D", Name: name, Path: "aa/blob"})
+			paths = append(paths, strings.TrimPrefix(out.Path, "D/"))
+		}
+		for i := range paths {
+			if paths[i] != test.paths[i] && !(strings.HasSuffix(test.paths[i], "~") && strings.HasPrefix(paths[i], test.paths[i])) {
+				t.Errorf("%.40q became %q, want %q", test.names[i], paths[i], test.paths[i])
+			}
+			changed := slices.ContainsFunc(l.renamed, func(r Renamed) bool { return r.Name == "D/"+test.names[i] && r.Path == "D/"+paths[i] })
+			if want := paths[i] != test.names[i] && !strings.Contains(test.names[i], ":"); changed != want {
+				t.Errorf("%.40q, %q: listed is %v", test.names[i], paths[i], changed)
+			}
+		}
+	}
 }

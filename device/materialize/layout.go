@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +30,9 @@ type layout struct {
 	mixedCase []string // paths that could collide on a file system that ignores case
 	files     int64
 	bytes     int64
+
+	largest     int64 // bytes
+	largestPath string
 }
 
 func newLayout() *layout {
@@ -55,8 +60,12 @@ func (l *layout) add(e *tree.Entry) error {
 		l.dirs = append(l.dirs, *e)
 		return nil
 	}
+	size := blob.Size(e)
 	l.files++
-	l.bytes += blob.Size(e)
+	l.bytes += size
+	if size > l.largest {
+		l.largest, l.largestPath = size, describe(e)
+	}
 	return nil
 }
 
@@ -79,12 +88,20 @@ func (l *layout) has(path string, mode fs.FileMode) bool {
 // prepare makes the folders, and refuses names that cannot be written here.
 func (m *job) prepare(ctx context.Context, s *repo.Snapshot) error {
 	m.layout = newLayout()
-	if err := m.walk(ctx, s, m.layout.add); err != nil {
+	var l lists
+	if err := m.walkListing(ctx, s, &l, m.layout.add); err != nil {
 		return err
 	}
+	m.res.Renamed, m.res.NotDecrypted = l.renamed, l.undecrypted
 	m.res.Files, m.res.Bytes = m.layout.files, m.layout.bytes
 	if err := m.sweep(ctx); err != nil {
 		return fmt.Errorf("clean up after an interrupted run: %w", err)
+	}
+	if err := m.checkRoom(ctx); err != nil {
+		return err
+	}
+	if err := m.checkLargest(); err != nil {
+		return err
 	}
 	for i := range m.layout.dirs {
 		if err := m.root.MkdirAll(filepath.FromSlash(m.layout.dirs[i].Path), 0o700); err != nil {
@@ -127,20 +144,71 @@ func (m *job) sweep(ctx context.Context) error {
 // checkComplete counts the files in the hidden folder. Some file systems treat
 // two different names as one, so that the second file replaces the first.
 func (m *job) checkComplete(ctx context.Context) error {
-	found := 0
-	err := fs.WalkDir(m.root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && path != "." && (d.IsDir() || d.Type().IsRegular()) {
-			found++
-		}
-		return errors.Join(err, ctx.Err())
-	})
+	found, err := m.count(ctx, ".")
 	if err != nil {
 		return err
 	}
-	if want := len(m.layout.kinds); found < want {
+	if want := len(m.layout.kinds) - len(m.lost.files); found < want && len(m.lost.parts) == 0 {
 		return fmt.Errorf("only %d of %d files and folders exist: this file system treats different names as one; choose another target", found, want)
 	}
 	return nil
+}
+
+// namesAtOnce is how many names of a folder are read at a time.
+const namesAtOnce = 4096
+
+// count counts the files and folders in a folder and below. It asks the file system only
+// for names, since the layout knows what has which name: the types of 20,000 files would
+// take as many system calls.
+func (m *job) count(ctx context.Context, dir string) (n int, err error) {
+	f, err := m.root.Open(filepath.FromSlash(dir))
+	if err != nil {
+		return 0, err
+	}
+	var folders []string
+	for err == nil {
+		var names []string
+		names, err = f.Readdirnames(namesAtOnce)
+		for _, name := range names {
+			name = path.Join(dir, name)
+			switch kind, ok := m.kindOf(name); {
+			case !ok:
+				continue
+			case kind == tree.Dir:
+				folders = append(folders, name)
+			}
+			n++
+		}
+		err = cmp.Or(ctx.Err(), err)
+	}
+	if cerr := f.Close(); errors.Is(err, io.EOF) {
+		err = cerr
+	}
+	for _, name := range folders {
+		below := 0
+		if err == nil {
+			below, err = m.count(ctx, name)
+		}
+		n += below
+	}
+	return n, err
+}
+
+// kindOf returns whether a name in the hidden folder is a file or a folder; ok is false
+// if it is neither. The layout does not have the names that a file system changes, such
+// as one that stores the letters of Unicode in another form.
+func (m *job) kindOf(name string) (kind tree.Kind, ok bool) {
+	if kind, ok = m.layout.kinds[maphash.String(m.layout.seed, name)]; ok {
+		return kind, true
+	}
+	info, err := m.root.Lstat(filepath.FromSlash(name))
+	switch {
+	case err != nil:
+		return 0, false
+	case info.IsDir():
+		return tree.Dir, true
+	}
+	return tree.File, info.Mode().IsRegular()
 }
 
 // refuseTwins fails if two paths differ only by case.

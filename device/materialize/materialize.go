@@ -14,12 +14,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/internal/abandoned"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -28,10 +27,18 @@ import (
 type Options struct {
 	// Replace replaces an existing folder when the new one is complete.
 	Replace bool
-	// Verify reads back all files.
-	Verify   bool
-	Workers  int // goroutines that write, at least 1
-	Progress *blob.Progress
+	// Verify reads back all files and compares modes and times.
+	Verify bool
+	// Incomplete writes what is whole if the repository has lost a part of the
+	// snapshot; see Result.Lacking.
+	Incomplete bool
+	Workers    int // goroutines that write, at least 1
+	Progress   *blob.Progress
+	// Abandoned is told of folders that interrupted runs have left in the target. Those
+	// whose process has ended are removed.
+	Abandoned func(abandoned.Folder)
+	// Bytes writes a size for people. By default errors have numbers of bytes.
+	Bytes func(int64) string
 }
 
 // Errors that callers may want to handle; test for them with errors.Is.
@@ -52,6 +59,34 @@ type Result struct {
 	Bytes    int64  `json:"bytes"`
 	Kept     int64  `json:"kept_files"` // files that an interrupted run had already completed
 	Verified bool   `json:"verified"`
+	// OtherTimes and OtherModes count the files and folders whose time or mode the
+	// target's file system does not set. With Verify they also count those that it sets
+	// to something else.
+	OtherTimes int64 `json:"other_times,omitempty"`
+	OtherModes int64 `json:"other_modes,omitempty"`
+	// Unflushed says that the file system cannot flush files, so that a power cut may
+	// damage them.
+	Unflushed bool `json:"unflushed,omitempty"`
+
+	// Lacking are files that were not written, because the repository has lost a part
+	// of their content. LostParts counts the parts of the file tree that it has lost: it
+	// is not known which files were in them. If there are any, the name of Dir ends with
+	// mobilesync.IncompleteSuffix.
+	Lacking   []Lacking `json:"lacking,omitempty"`
+	LostParts int       `json:"lost_parts,omitempty"`
+	// Beside are what had the names of incomplete folders already. It was not replaced.
+	Beside []string `json:"beside,omitempty"`
+
+	// Of WriteDecrypted: files that have another path than their name says, and
+	// files that were not written, because they could not be decrypted.
+	Renamed      []Renamed `json:"renamed,omitempty"`
+	NotDecrypted []string  `json:"not_decrypted,omitempty"`
+}
+
+// Renamed is a file that has another path than its name says.
+type Renamed struct {
+	Name string `json:"name"` // on the device, with its domain
+	Path string `json:"path"` // below the folder written
 }
 
 // Write writes a snapshot as target/UDID, a backup folder as Finder, iTunes and
@@ -59,6 +94,10 @@ type Result struct {
 // the hidden folder at the end. After an interruption the hidden folder stays;
 // the next call with the same snapshot and target keeps the complete files in
 // it.
+//
+// If a part of the snapshot is lost, Write fails and writes no folder. With
+// Options.Incomplete it writes everything else as target/UDID-incomplete, or as
+// target/UDID-2-incomplete and so on if that exists and Options.Replace is not set.
 func Write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, opts Options) (*Result, error) {
 	name, err := folderName(s)
 	if err != nil {
@@ -67,49 +106,43 @@ func Write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target string, o
 	return write(ctx, r, s, target, name, asStored, opts)
 }
 
-// write writes the snapshot, as seen through a new view, to the folder
+// write writes the snapshot's entries, changed by a mapper, to the folder
 // target/name.
-func write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target, name string, newView func() view, opts Options) (*Result, error) {
+func write(ctx context.Context, r *repo.Repo, s *repo.Snapshot, target, name string, newMapper func(*lists) mapper, opts Options) (*Result, error) {
 	if opts.Progress == nil {
 		opts.Progress = &blob.Progress{}
 	}
-	m := &job{r: r, opts: opts, newView: newView, res: &Result{Dir: filepath.Join(target, name)}}
+	m := &job{r: r, opts: opts, newMapper: newMapper, res: &Result{Dir: filepath.Join(target, name)}}
 	if err := m.vacant(); err != nil {
 		return nil, err
 	}
-	partial := filepath.Join(target, fmt.Sprintf(".%s.%s.partial", name, s.ID.Short()))
-	if err := makeHidden(partial); err != nil {
+	p, err := m.openPartial(ctx, s, target, name)
+	if err != nil {
 		return nil, fmt.Errorf("materialize %s: %w", s.ID.Short(), err)
 	}
-	if err := m.fill(ctx, s, partial); err != nil {
-		return nil, fmt.Errorf("materialize %s: %w", s.ID.Short(), err)
+	if err := m.complete(ctx, s, p); err != nil {
+		return nil, fmt.Errorf("materialize %s: %w", s.ID.Short(), p.fail(ctx, err, &m.opts))
 	}
-	m.res.Kept = m.keptFiles.Load()
-	opts.Progress.Enter("finishing")
-	if err := syncTree(partial); err != nil {
-		return nil, fmt.Errorf("make %s durable: %w", partial, err)
-	}
-	if err := m.install(partial); err != nil {
-		return nil, err
-	}
+	_ = p.release() // the next run in this target tries again
 	return m.res, nil
 }
 
-// makeHidden makes the hidden folder, or finds the one of an interrupted run.
-// It refuses a link, which may point elsewhere.
-func makeHidden(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+// complete fills the hidden folder, makes it durable and gives it its name.
+func (m *job) complete(ctx context.Context, s *repo.Snapshot, p *partial) error {
+	if err := m.fill(ctx, s, p.dir); err != nil {
 		return err
 	}
-	err := os.Mkdir(dir, 0o700)
-	if !errors.Is(err, fs.ErrExist) {
+	m.res.Kept = m.keptFiles.Load()
+	if err := m.concede(); err != nil {
 		return err
 	}
-	info, err := os.Lstat(dir)
-	if err == nil && !info.IsDir() {
-		err = fmt.Errorf("%s exists and is not a folder; remove it", dir)
+	m.opts.Progress.Enter("finishing")
+	unflushed, err := syncTree(p.dir)
+	if err != nil {
+		return fmt.Errorf("make %s durable: %w", p.dir, err)
 	}
-	return err
+	m.res.Unflushed = unflushed
+	return m.install(p.dir)
 }
 
 // vacant returns an error if the folder's name is taken. With Replace, it
@@ -150,16 +183,19 @@ func (m *job) install(partial string) error {
 	if err := m.vacant(); err != nil {
 		return err
 	}
-	old := partial + ".old"
+	old, replaced := partial+oldSuffix, partial+replacedSuffix
 	if m.opts.Replace {
 		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+		if err := m.proveRename(partial, old); err != nil {
 			return err
 		}
 		if err := os.Rename(m.res.Dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	if err := os.Rename(partial, m.res.Dir); err != nil {
+	if err := renameFolder(partial, m.res.Dir); err != nil {
 		if m.opts.Replace {
 			err = fmt.Errorf("%w; the folder to be replaced is now %s", err, old)
 		}
@@ -168,24 +204,49 @@ func (m *job) install(partial string) error {
 	if err := syncDir(filepath.Dir(m.res.Dir)); err != nil {
 		return fmt.Errorf("make the name of %s durable: %w", m.res.Dir, err)
 	}
-	if m.opts.Replace {
-		return os.RemoveAll(old)
-	}
-	return nil
-}
-
-// syncDir makes names in a folder durable, if the system can flush folders.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
+	if !m.opts.Replace {
 		return nil
 	}
-	f, err := os.Open(dir)
+	// If it cannot be renamed, and this run is killed, later runs only report it.
+	if os.RemoveAll(replaced) == nil && os.Rename(old, replaced) == nil {
+		old = replaced
+	}
+	return os.RemoveAll(old)
+}
+
+// proveRename renames the hidden folder and names it back if there is a folder to be
+// replaced: if the file system loses the content of renamed folders, it loses the new
+// one, which can be written again.
+func (m *job) proveRename(partial, other string) error {
+	if _, err := os.Lstat(m.res.Dir); err != nil {
+		return nil
+	}
+	if err := renameFolder(partial, other); err != nil {
+		return fmt.Errorf("%w; %s is as before", err, m.res.Dir)
+	}
+	return renameFolder(other, partial)
+}
+
+// renameFolder renames a folder and checks that its content came along: file systems of
+// FUSE exist that lose it.
+func renameFolder(from, to string) error {
+	before, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := f.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) {
+	if err := os.Rename(from, to); err != nil {
 		return err
+	}
+	after, err := os.ReadDir(to)
+	if err != nil {
+		return err
+	}
+	return keptContent(to, len(before), len(after))
+}
+
+func keptContent(dir string, before, after int) error {
+	if after < before {
+		return fmt.Errorf("%s has %d of %d files and folders after it was renamed: this file system loses them; remove the folder and choose another target", dir, after, before)
 	}
 	return nil
 }
@@ -200,15 +261,24 @@ type job struct {
 	folder *os.File   // the hidden folder, for createDirect; nil if it cannot be opened
 	exact  exactModes // for createDirect
 
-	newView   func() view
+	newMapper func(*lists) mapper
 	layout    *layout
 	keptFiles atomic.Int64
+	refused   refused
+	lost      losses
+
+	otherTimes, otherModes atomic.Int64 // see Result
 }
 
 // walk calls fn for the entries of a snapshot as they will be written.
 func (m *job) walk(ctx context.Context, s *repo.Snapshot, fn func(*tree.Entry) error) error {
-	entryToWrite := m.newView()
-	return m.r.Walk(ctx, s, "", func(e *tree.Entry) error {
+	return m.walkListing(ctx, s, nil, fn)
+}
+
+// walkListing is like walk, and adds what the mapper reports to l.
+func (m *job) walkListing(ctx context.Context, s *repo.Snapshot, l *lists, fn func(*tree.Entry) error) error {
+	entryToWrite := m.newMapper(l)
+	return m.walkEntries(ctx, s, func(e *tree.Entry) error {
 		if e, ok := entryToWrite(e); ok {
 			return fn(&e)
 		}
@@ -235,7 +305,7 @@ func (m *job) fill(ctx context.Context, s *repo.Snapshot, dir string) error {
 	m.opts.Progress.Enter("writing files")
 	m.opts.Progress.TotalFiles.Store(m.res.Files)
 	m.opts.Progress.TotalBytes.Store(m.res.Bytes)
-	if err := m.each(ctx, s, m.file); err != nil {
+	if err := m.eachFile(ctx, s, m.writeWhole); err != nil {
 		return err
 	}
 	if err := m.checkComplete(ctx); err != nil {
@@ -245,12 +315,25 @@ func (m *job) fill(ctx context.Context, s *repo.Snapshot, dir string) error {
 		m.opts.Progress.Enter("reading back")
 		m.opts.Progress.Files.Store(0)
 		m.opts.Progress.Bytes.Store(0)
-		if err := m.each(ctx, s, m.verify); err != nil {
+		if err := m.eachFile(ctx, s, m.verifyWhole); err != nil {
 			return err
 		}
-		m.res.Verified = true
 	}
-	return m.finishDirs()
+	if err := m.finishDirs(); err != nil {
+		return err
+	}
+	m.res.OtherTimes, m.res.OtherModes = m.refused.times.Load(), m.refused.modes.Load()
+	if !m.opts.Verify {
+		return nil
+	}
+	for i := range m.layout.dirs {
+		if err := m.verifyMeta(&m.layout.dirs[i], 0o700); err != nil {
+			return err
+		}
+	}
+	m.res.Verified = true
+	m.res.OtherTimes, m.res.OtherModes = m.otherTimes.Load(), m.otherModes.Load()
+	return nil
 }
 
 // finishDirs sets modes and times of folders, the deepest first, after

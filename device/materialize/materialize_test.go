@@ -22,7 +22,7 @@ import (
 
 // stored returns a small backup folder in a repository. Some of its files are
 // large enough to have blocks of their own.
-func stored(t testing.TB) (be *memory.Backend, s *repo.Snapshot, want foldertest.Picture) {
+func stored(t testing.TB) (be *memory.Backend, s *repo.Snapshot, want foldertest.Contents) {
 	t.Helper()
 	m := foldertest.New(t)
 	for i := range 8 {
@@ -31,19 +31,19 @@ func stored(t testing.TB) (be *memory.Backend, s *repo.Snapshot, want foldertest
 	m.Finish(1)
 	be = memory.New()
 	repotest.Create(t, be)
-	s = mustImport(t, mustOpen(t, be, 9), m.Dir, "")
-	return be, s, foldertest.Take(t, m.Dir)
+	s = mustImport(t, mustOpen(t, be, seed(9)), m.Dir, "")
+	return be, s, foldertest.MustRead(t, m.Dir)
 }
 
 func hidden(target string, s *repo.Snapshot) string {
 	return filepath.Join(target, "."+foldertest.UDID+"."+s.ID.Short()+".partial")
 }
 
-// wantFolder reports an error unless target has only the folder, as in the
-// picture.
-func wantFolder(t testing.TB, target string, want foldertest.Picture) {
+// wantFolder reports an error unless target has only the backup folder, with the
+// content of want.
+func wantFolder(t testing.TB, target string, want foldertest.Contents) {
 	t.Helper()
-	if err := want.Diff(foldertest.Take(t, filepath.Join(target, foldertest.UDID))); err != nil {
+	if err := want.Diff(foldertest.MustRead(t, filepath.Join(target, foldertest.UDID))); err != nil {
 		t.Error(err)
 	}
 	if left, err := os.ReadDir(target); err != nil || len(left) != 1 {
@@ -64,7 +64,7 @@ func TestMaterializeResumes(t *testing.T) {
 		p := &blob.Progress{}
 		// The test stops a run when it reads a block.
 		store := fault.New(be)
-		r := mustOpen(t, store, 2)
+		r := mustOpen(t, store, seed(2))
 		store.SetPlan(func(fault.Call) fault.Action {
 			if p.Files.Load() >= stop && p.TotalFiles.Load() > 0 {
 				cancel()
@@ -84,8 +84,12 @@ func TestMaterializeResumes(t *testing.T) {
 		}
 		stops++
 		done := p.Files.Load()
+		// A run that wrote nothing leaves no folder.
+		if err := os.MkdirAll(hidden(target, s), 0o700); err != nil {
+			t.Fatal(err)
+		}
 		spoil(t, hidden(target, s))
-		res, err := Write(t.Context(), mustOpen(t, be, 3), s, target, Options{Verify: true})
+		res, err := Write(t.Context(), mustOpen(t, be, seed(3)), s, target, Options{Verify: true})
 		if err != nil {
 			t.Fatalf("continued at file %d: %v", stop, err)
 		}
@@ -140,12 +144,12 @@ func TestMaterializeFollowsNoLinks(t *testing.T) {
 		t.Skip("making links needs a privilege on Windows")
 	}
 	be, s, want := stored(t)
-	r := mustOpen(t, be, 2)
+	r := mustOpen(t, be, seed(2))
 	outside := t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "sentinel"), []byte("untouched"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	before := foldertest.Take(t, outside)
+	before := foldertest.MustRead(t, outside)
 	target := t.TempDir()
 	dir := hidden(target, s)
 	file := ""
@@ -178,7 +182,7 @@ func TestMaterializeFollowsNoLinks(t *testing.T) {
 	if _, err := Write(t.Context(), r, s, target, Options{}); err == nil || !strings.Contains(err.Error(), "remove it") {
 		t.Errorf("a link instead of the hidden folder: %v", err)
 	}
-	if err := before.Diff(foldertest.Take(t, outside)); err != nil {
+	if err := before.Diff(foldertest.MustRead(t, outside)); err != nil {
 		t.Errorf("outside the target: %v", err)
 	}
 }
@@ -186,7 +190,7 @@ func TestMaterializeFollowsNoLinks(t *testing.T) {
 func TestMaterializeReplaces(t *testing.T) {
 	t.Parallel()
 	be, s, want := stored(t)
-	r := mustOpen(t, be, 2)
+	r := mustOpen(t, be, seed(2))
 	target := t.TempDir()
 	dir := filepath.Join(target, foldertest.UDID)
 	if err := os.MkdirAll(filepath.Join(dir, "old"), 0o700); err != nil {
@@ -195,7 +199,7 @@ func TestMaterializeReplaces(t *testing.T) {
 	if _, err := Write(t.Context(), r, s, target, Options{}); !errors.Is(err, ErrTargetExists) {
 		t.Errorf("without Replace: %v", err)
 	}
-	wantFolder(t, target, foldertest.Take(t, dir))
+	wantFolder(t, target, foldertest.MustRead(t, dir))
 
 	// The old folder stays until the new one is complete.
 	bad := be.Clone()
@@ -203,7 +207,7 @@ func TestMaterializeReplaces(t *testing.T) {
 		if err := bad.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Write(t.Context(), mustOpen(t, bad, 3), s, target, Options{Replace: true}); !errors.Is(err, repo.ErrDamaged) {
+		if _, err := Write(t.Context(), mustOpen(t, bad, seed(3)), s, target, Options{Replace: true}); !errors.Is(err, repo.ErrDamaged) {
 			t.Errorf("without %s: %v", name, err)
 		}
 		if _, err := os.Lstat(filepath.Join(dir, "old")); err != nil {
@@ -239,8 +243,8 @@ func TestVerifyDetectsChange(t *testing.T) {
 			return err
 		},
 	} {
-		r := mustOpen(t, be, 2)
-		m := &job{r: r, newView: asStored, opts: Options{Progress: &blob.Progress{}, Verify: true}, res: &Result{}}
+		r := mustOpen(t, be, seed(2))
+		m := &job{r: r, newMapper: asStored, opts: Options{Progress: &blob.Progress{}, Verify: true}, res: &Result{}}
 		dir := t.TempDir()
 		if err := m.fill(t.Context(), s, dir); err != nil || !m.res.Verified {
 			t.Fatalf("verified is %v: %v", m.res.Verified, err)
@@ -254,19 +258,19 @@ func TestVerifyDetectsChange(t *testing.T) {
 		if err := damage(filepath.Join(dir, "Info.plist")); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.each(t.Context(), s, m.verify); !errors.Is(err, ErrVerify) || !strings.Contains(err.Error(), "Info.plist") {
+		if err := m.eachFile(t.Context(), s, m.verify); !errors.Is(err, ErrVerify) || !strings.Contains(err.Error(), "Info.plist") {
 			t.Errorf("got %v", err)
 		}
 	}
 }
 
-// Every failure of the store is reported. It leaves no folder, and the next
+// A store that stops answering at any point is reported. No backup folder appears, and the next
 // attempt succeeds.
 func TestMaterializeSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
 	be, s, want := stored(t)
 	count := fault.New(be)
-	r := mustOpen(t, count, 2)
+	r := mustOpen(t, count, seed(2))
 	before := count.Count()
 	if _, err := Write(t.Context(), r, s, t.TempDir(), Options{}); err != nil {
 		t.Fatal(err)
@@ -278,8 +282,8 @@ func TestMaterializeSurvivesEveryFailure(t *testing.T) {
 	for _, i := range faultpoint.Choose(t, steps, 6) {
 		n := i + 1
 		store := fault.New(be)
-		r := mustOpen(t, store, 2)
-		store.SetPlan(fault.Once(n, fault.ErrInjected))
+		r := mustOpen(t, store, seed(2))
+		store.SetPlan(fault.From(n, fault.ErrInjected))
 		target := t.TempDir()
 		_, err := Write(t.Context(), r, s, target, Options{})
 		if !errors.Is(err, fault.ErrInjected) {
@@ -288,6 +292,7 @@ func TestMaterializeSurvivesEveryFailure(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(target, foldertest.UDID)); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("fault at operation %d: the folder exists: %v", n, err)
 		}
+		store.SetPlan()
 		if _, err := Write(t.Context(), r, s, target, Options{}); err != nil {
 			t.Fatalf("after the fault at operation %d: %v", n, err)
 		}

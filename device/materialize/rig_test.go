@@ -14,10 +14,13 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
+// seed is the seed of a process's randomness. Each process of a test has another one.
+type seed byte
+
 // mustOpen opens a repository. Its packs are small, so that there are several.
-func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
+func mustOpen(t testing.TB, be backend.Backend, n seed) *repo.Repo {
 	t.Helper()
-	return repotest.MustOpenWith(t, be, repotest.Secret, repotest.SmallPacks(seed))
+	return repotest.MustOpenWith(t, be, repotest.Secret, repotest.SmallPacks(byte(n)))
 }
 
 // mustImport imports a folder, with its backup password unless that is "".

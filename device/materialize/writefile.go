@@ -8,66 +8,26 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/internal/filesystem"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
-	"golang.org/x/sync/errgroup"
 )
 
-// each calls do for all files of a snapshot. Neighbouring files share blocks,
-// so each goroutine gets sequences of neighbours.
-func (m *job) each(ctx context.Context, s *repo.Snapshot, do func(ctx context.Context, e *tree.Entry) error) error {
-	g, gctx := errgroup.WithContext(ctx)
-	work := make(chan []tree.Entry)
-	g.Go(func() error {
-		defer close(work)
-		var batch []tree.Entry
-		size := int64(0)
-		send := func() error {
-			select {
-			case work <- batch:
-				batch, size = nil, 0
-				return nil
-			case <-gctx.Done():
-				return gctx.Err()
-			}
+// eachFile calls fn for all files of a snapshot, and counts those for which it succeeds.
+func (m *job) eachFile(ctx context.Context, s *repo.Snapshot, fn func(ctx context.Context, e *tree.Entry) error) error {
+	walk := func(ctx context.Context, add func(*tree.Entry) error) error { return m.walk(ctx, s, add) }
+	return blob.EachFile(ctx, m.opts.Workers, walk, func(ctx context.Context, e *tree.Entry) error {
+		if err := fn(ctx, e); err != nil {
+			return fmt.Errorf("%s: %w", describe(e), err)
 		}
-		err := m.walk(gctx, s, func(e *tree.Entry) error {
-			if e.Kind != tree.File {
-				return nil
-			}
-			batch = append(batch, *e)
-			size += blob.Size(e)
-			if len(batch) >= blob.BatchFiles || size >= blob.BatchBytes {
-				return send()
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		return send()
+		m.opts.Progress.Files.Add(1)
+		return nil
 	})
-	for range max(1, m.opts.Workers) {
-		g.Go(func() error {
-			for batch := range work {
-				for i := range batch {
-					// Reading from the cache does not check ctx.
-					if err := gctx.Err(); err != nil {
-						return err
-					}
-					if err := do(gctx, &batch[i]); err != nil {
-						return fmt.Errorf("%s: %w", describe(&batch[i]), err)
-					}
-					m.opts.Progress.Files.Add(1)
-				}
-			}
-			return nil
-		})
-	}
-	return g.Wait()
 }
 
 // describe names an entry for people.
@@ -78,8 +38,8 @@ func describe(e *tree.Entry) string {
 	return fmt.Sprintf("%s (%s/%s)", e.Path, e.Domain, e.Name)
 }
 
-// file writes a file, unless an interrupted run left it complete.
-func (m *job) file(ctx context.Context, e *tree.Entry) error {
+// writeFile writes a file, unless an interrupted run left it complete.
+func (m *job) writeFile(ctx context.Context, e *tree.Entry) error {
 	path := filepath.FromSlash(e.Path)
 	mode := modeOf(e, 0o600)
 	f, err := m.create(path, mode)
@@ -108,11 +68,11 @@ func (m *job) file(ctx context.Context, e *tree.Entry) error {
 	} else if err != nil {
 		return err
 	}
-	err = blob.Write(ctx, m.r, progressWriter{f, m.opts.Progress}, e)
+	err = explain(blob.Write(ctx, m.r, progressWriter{f, m.opts.Progress}, e), blob.Size(e), m.opts.bytes)
 	if err == nil {
-		err = f.finish(mode, time.Unix(0, e.ModTime))
+		err = f.finish(mode, e.ModTime.Time(), &m.refused)
 	}
-	if cerr := f.Close(); err == nil {
+	if cerr := filesystem.Close(f); err == nil {
 		err = cerr
 	}
 	return err
@@ -121,8 +81,28 @@ func (m *job) file(ctx context.Context, e *tree.Entry) error {
 // created is a new file in the hidden folder.
 type created interface {
 	io.WriteCloser
-	// finish sets the times, and sets the mode if the file does not have it yet.
-	finish(mode fs.FileMode, mtime time.Time) error
+	// finish sets the times, and sets the mode if the file does not have it yet. It
+	// counts what the file system refuses.
+	finish(mode fs.FileMode, mtime time.Time, refused *refused) error
+}
+
+// refused counts the files and folders whose mode or time a file system does not set.
+// FAT drives and network shares may have neither.
+type refused struct{ modes, times atomic.Int64 }
+
+// mode counts an error of setting a mode, and returns nil, if the file system refuses
+// modes.
+func (r *refused) mode(err error) error { return countRefused(&r.modes, err) }
+
+// time does the same for an error of setting times.
+func (r *refused) time(err error) error { return countRefused(&r.times, err) }
+
+func countRefused(n *atomic.Int64, err error) error {
+	if err != nil && filesystem.IsRefused(err) {
+		n.Add(1)
+		return nil
+	}
+	return err
 }
 
 // create creates a file, with createDirect if that works. It fails with
@@ -146,13 +126,8 @@ type rootFile struct {
 	path string
 }
 
-func (f rootFile) finish(mode fs.FileMode, mtime time.Time) error {
-	if mode != 0o600 {
-		if err := f.root.Chmod(f.path, mode); err != nil {
-			return err
-		}
-	}
-	return f.root.Chtimes(f.path, mtime, mtime)
+func (f rootFile) finish(mode fs.FileMode, mtime time.Time, refused *refused) error {
+	return setMeta(f.root, f.path, mode, 0o600, tree.At(mtime), refused)
 }
 
 // same reports whether the file on disk has the content of an entry.
@@ -184,7 +159,43 @@ func (m *job) verify(ctx context.Context, e *tree.Entry) error {
 	if !same {
 		return fmt.Errorf("%w: the file on disk differs from what was written; check the disk", ErrVerify)
 	}
+	if err := m.verifyMeta(e, 0o600); err != nil {
+		return err
+	}
 	m.opts.Progress.Bytes.Add(blob.Size(e))
+	return nil
+}
+
+// verifyMeta compares the mode and the mtime of a file or folder with what was set.
+// If they differ, it sets them once more. If they still differ, the file system
+// cannot hold them, which is counted.
+func (m *job) verifyMeta(e *tree.Entry, least fs.FileMode) error {
+	path := filepath.FromSlash(e.Path)
+	mode := modeOf(e, least)
+	differ := func() (ofTime, ofMode bool, err error) {
+		info, err := m.root.Lstat(path)
+		if err != nil {
+			return false, false, err
+		}
+		// Windows has no permission bits.
+		return tree.At(info.ModTime()) != e.ModTime, runtime.GOOS != "windows" && info.Mode().Perm() != mode, nil
+	}
+	ofTime, ofMode, err := differ()
+	if err != nil || !ofTime && !ofMode {
+		return err
+	}
+	// If setting fails, the value still differs and is counted.
+	_ = filesystem.Retry(func() error { return m.root.Chmod(path, mode) })
+	_ = setTime(m.root, path, e.ModTime)
+	if ofTime, ofMode, err = differ(); err != nil {
+		return err
+	}
+	if ofTime {
+		m.otherTimes.Add(1)
+	}
+	if ofMode {
+		m.otherModes.Add(1)
+	}
 	return nil
 }
 
@@ -196,14 +207,30 @@ func modeOf(e *tree.Entry, least fs.FileMode) fs.FileMode {
 
 // setMeta sets the mode and the mtime of an existing file or folder.
 func (m *job) setMeta(e *tree.Entry, least fs.FileMode) error {
-	path := filepath.FromSlash(e.Path)
-	if mode := modeOf(e, least); mode != least {
-		if err := m.root.Chmod(path, mode); err != nil {
+	return setMeta(m.root, filepath.FromSlash(e.Path), modeOf(e, least), least, e.ModTime, &m.refused)
+}
+
+// setMeta sets the mode, unless it is the one of new files, and the mtime. It counts
+// what the file system refuses.
+func setMeta(root *os.Root, path string, mode, ofNew fs.FileMode, mtime tree.Time, refused *refused) error {
+	if mode != ofNew {
+		err := filesystem.Retry(func() error { return root.Chmod(path, mode) })
+		if err := refused.mode(err); err != nil {
 			return err
 		}
 	}
-	t := time.Unix(0, e.ModTime)
-	return m.root.Chtimes(path, t, t)
+	return refused.time(setTime(root, path, mtime))
+}
+
+// setTime sets the times of a file or folder. If neither Go nor the system can
+// express the time, it sets the nearest that an int64 of nanoseconds can hold.
+func setTime(root *os.Root, path string, mtime tree.Time) error {
+	n, wide := mtime.Nanosecond()
+	if wide && setWideTime(root, path, mtime.Time()) == nil {
+		return nil
+	}
+	t := time.Unix(0, n)
+	return filesystem.Retry(func() error { return root.Chtimes(path, t, t) })
 }
 
 // progressWriter counts written bytes.

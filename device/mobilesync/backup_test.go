@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/foldertest"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
@@ -27,8 +28,8 @@ func TestOpenPlain(t *testing.T) {
 	if b.Device() != want {
 		t.Errorf("device %+v", b.Device())
 	}
-	if !b.Date().Equal(testDate) || b.Archived() || b.Encrypted() || !b.Readable() || !b.FullBackup() || b.StatusUUID() != "0D1C-1" || b.Layout() != Hashed {
-		t.Errorf("date %v archived %v encrypted %v readable %v full %v uuid %q layout %v", b.Date(), b.Archived(), b.Encrypted(), b.Readable(), b.FullBackup(), b.StatusUUID(), b.Layout())
+	if len(b.Dates()) == 0 || !b.Dates()[0].Equal(testDate) || b.Archived() || b.Encrypted() || !b.Readable() || !b.FullBackup() || b.StatusUUID() != "0D1C-1" || b.Layout() != Hashed {
+		t.Errorf("dates %v archived %v encrypted %v readable %v full %v uuid %q layout %v", b.Dates(), b.Archived(), b.Encrypted(), b.Readable(), b.FullBackup(), b.StatusUUID(), b.Layout())
 	}
 	if problems := mustProblems(t, b); len(problems) != 0 {
 		t.Errorf("problems %+v", problems)
@@ -134,6 +135,10 @@ func TestProblems(t *testing.T) {
 		{name: "encrypted, no key", spec: backupSpec{encrypted: true}, change: write(ManifestDB, strings.Repeat("x", 4112)), warning: []ProblemKind{ProblemManifestKey}},
 		{name: "encrypted, cut", spec: backupSpec{encrypted: true}, change: write(ManifestDB, strings.Repeat("x", 4111)), fatal: []ProblemKind{ProblemManifestDamage}},
 		{name: "encrypted, plain manifest", spec: backupSpec{encrypted: true}, warning: []ProblemKind{ProblemEncryption}},
+		{name: "encrypted, iOS 10.1", spec: backupSpec{encrypted: true, manifest: version("10.1")}},
+		{name: "encrypted, iOS 10.0.2", spec: backupSpec{encrypted: true, manifest: version("10.0.2")}},
+		{name: "encrypted, plain manifest of iOS 10.2", spec: backupSpec{encrypted: true, manifest: version("10.2")}, warning: []ProblemKind{ProblemEncryption}},
+		{name: "encrypted, decrypted manifest", spec: backupSpec{encrypted: true, manifest: dict{{"ManifestKey", make([]byte, 44)}}}, warning: []ProblemKind{ProblemEncryption}},
 		{name: "encryption not stated", spec: backupSpec{manifest: dict{{"IsEncrypted", "yes"}}}, warning: []ProblemKind{ProblemEncryption}},
 		{name: "other device", spec: backupSpec{manifest: dict{{"Lockdown", dict{{"UniqueDeviceID", strings.Repeat("a", 40)}}}}}, warning: []ProblemKind{ProblemUDID}},
 		{name: "write-ahead log", change: write(ManifestDB+"-wal", "rows"), warning: []ProblemKind{ProblemWAL}},
@@ -153,6 +158,50 @@ func TestProblems(t *testing.T) {
 				t.Errorf("warnings %v, want %v", problems, tt.warning)
 			}
 		})
+	}
+}
+
+func version(v string) dict {
+	return dict{{"Lockdown", dict{{"UniqueDeviceID", testUDID}, {"ProductVersion", v}}}}
+}
+
+// A backup that cannot be unlocked says why.
+func TestWhyNotUnlockable(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec   backupSpec
+		change func(t *testing.T, dir string)
+		says   string
+	}{
+		"iOS 10.1":           {backupSpec{encrypted: true, manifest: version("10.1")}, nil, "the layout of iOS 10.0 and 10.1"},
+		"decrypted manifest": {backupSpec{encrypted: true, manifest: version("17.5")}, nil, "has no ManifestKey"},
+		"no key":             {backupSpec{encrypted: true}, func(t *testing.T, dir string) { put(t, dir, ManifestDB, make([]byte, 4096)) }, "has no ManifestKey"},
+		"no manifest":        {backupSpec{encrypted: true}, func(t *testing.T, dir string) { os.Remove(filepath.Join(dir, ManifestDB)) }, "it has no Manifest.db"},
+		"iOS 9": {backupSpec{encrypted: true}, func(t *testing.T, dir string) {
+			os.Rename(filepath.Join(dir, ManifestDB), filepath.Join(dir, ManifestMBDB))
+		}, "the layout of iOS 9"},
+	} {
+		dir := c.spec.build(t)
+		if c.change != nil {
+			c.change(t, dir)
+		}
+		if _, err := mustOpen(t, dir).Unlock(t.Context(), []byte("x"), nil); !errors.Is(err, ErrNotUnlockable) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// If rows are missing in Manifest.db because a program left them in the write-ahead
+// log, the error says so.
+func TestManifestInLog(t *testing.T) {
+	dir := backupSpec{rows: manifesttest.Rows()}.build(t)
+	os.Remove(filepath.Join(dir, ManifestDB))
+	manifesttest.WriteDB(t, filepath.Join(dir, ManifestDB), "CREATE TABLE Other(a)", nil)
+	if _, err := mustOpen(t, dir).Records(t.Context()); !errors.Is(err, manifest.ErrCorrupt) || strings.Contains(err.Error(), "-wal") {
+		t.Errorf("without a log: %v", err)
+	}
+	put(t, dir, ManifestDB+"-wal", []byte("rows"))
+	if _, err := mustOpen(t, dir).Records(t.Context()); !errors.Is(err, manifest.ErrCorrupt) || !strings.Contains(err.Error(), "Manifest.db-wal") {
+		t.Errorf("with a log: %v", err)
 	}
 }
 
@@ -210,22 +259,25 @@ func TestIdentity(t *testing.T) {
 	info := func(s string) []byte { return []byte("<plist><dict>" + s + "</dict></plist>") }
 	local := time.Date(2024, 1, 2, 3, 4, 5, 0, time.Local)
 	silent := dict{{"Lockdown", "none"}, {"Date", 7}}
+	// the dates in Manifest.plist and Info.plist, unless a test replaces them
+	before, host := testDate.Add(-time.Minute), time.Date(2024, 5, 6, 7, 0, 0, 0, time.UTC)
+	dates := func(list ...time.Time) []time.Time { return list }
 	tests := []struct {
 		name, folder string
 		spec         backupSpec
 		udid         string
 		fromName     bool
 		archived     bool
-		date         time.Time
+		dates        []time.Time
 	}{
-		{"manifest first", "whatever", backupSpec{}, "00008110-000A1234567890AB", false, false, testDate},
-		{"then target", "x", backupSpec{manifest: silent, info: info("<key>Target Identifier</key><string>" + strings.ToUpper(old) + "</string><key>Unique Identifier</key><string>00008110-000A1234567890AB</string>")}, old, false, false, testDate},
-		{"odd identifier", old, backupSpec{manifest: silent, info: info("<key>Unique Identifier</key><string>../../etc</string>")}, old, true, false, testDate},
-		{"folder", strings.ToUpper(old), backupSpec{manifest: silent, info: info("")}, old, true, false, testDate},
-		{"archived", old + "-20240102-030405", backupSpec{manifest: silent, status: dict{{"Date", "x"}}, info: info("")}, old, true, true, local},
-		{"archived, dated", old + "-20240102-030405", backupSpec{}, "00008110-000A1234567890AB", false, true, testDate},
-		{"no such day", old + "-20241302-030405", backupSpec{manifest: silent, status: dict{{"Date", "x"}}, info: info("")}, old + "-20241302-030405", true, false, time.Time{}},
-		{"lost clock", old, backupSpec{status: dict{{"Date", time.Unix(0, 0)}}}, "00008110-000A1234567890AB", false, false, testDate.Add(-time.Minute)},
+		{"manifest first", "whatever", backupSpec{}, "00008110-000A1234567890AB", false, false, dates(testDate, before, host)},
+		{"then target", "x", backupSpec{manifest: silent, info: info("<key>Target Identifier</key><string>" + strings.ToUpper(old) + "</string><key>Unique Identifier</key><string>00008110-000A1234567890AB</string>")}, old, false, false, dates(testDate)},
+		{"odd identifier", old, backupSpec{manifest: silent, info: info("<key>Unique Identifier</key><string>../../etc</string>")}, old, true, false, dates(testDate)},
+		{"folder", strings.ToUpper(old), backupSpec{manifest: silent, info: info("")}, old, true, false, dates(testDate)},
+		{"archived", old + "-20240102-030405", backupSpec{manifest: silent, status: dict{{"Date", "x"}}, info: info("")}, old, true, true, dates(local)},
+		{"archived, dated", old + "-20240102-030405", backupSpec{}, "00008110-000A1234567890AB", false, true, dates(testDate, before, host, local)},
+		{"no such day", old + "-20241302-030405", backupSpec{manifest: silent, status: dict{{"Date", "x"}}, info: info("")}, old + "-20241302-030405", true, false, nil},
+		{"lost clock", old, backupSpec{status: dict{{"Date", time.Unix(0, 0)}}}, "00008110-000A1234567890AB", false, false, dates(time.Unix(0, 0), before, host)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -235,8 +287,8 @@ func TestIdentity(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := mustOpen(t, moved)
-			if d := b.Device(); d.UDID != tt.udid || d.FromName != tt.fromName || b.Archived() != tt.archived || !b.Date().Equal(tt.date) {
-				t.Errorf("got %+v, archived %v, %v", d, b.Archived(), b.Date())
+			if d := b.Device(); d.UDID != tt.udid || d.FromName != tt.fromName || b.Archived() != tt.archived || !slices.EqualFunc(b.Dates(), tt.dates, time.Time.Equal) {
+				t.Errorf("got %+v, archived %v, %v", d, b.Archived(), b.Dates())
 			}
 		})
 	}
@@ -264,10 +316,10 @@ func TestFind(t *testing.T) {
 	put(t, root, "early/Status.plist", nil)
 	put(t, root, "file", nil)
 	got, err := Find(root)
-	if want := []string{dir, filepath.Join(root, "early")}; err != nil || !slices.Equal(got, want) {
+	if want := []Found{{Dir: dir}, {Dir: filepath.Join(root, "early")}}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
-	if got, err := Find(dir); err != nil || !slices.Equal(got, []string{dir}) {
+	if got, err := Find(dir); err != nil || !slices.Equal(got, []Found{{Dir: dir}}) {
 		t.Errorf("a backup itself: %v, %v", got, err)
 	}
 	if _, err := Find(filepath.Join(root, "another")); !errors.Is(err, ErrNoBackup) {
@@ -280,12 +332,105 @@ func TestFind(t *testing.T) {
 	if err := os.Symlink(dir, link); err != nil {
 		t.Skip(err)
 	}
-	if got, err := Find(root); err != nil || !slices.Contains(got, link) {
+	if got, err := Find(root); err != nil || !slices.Contains(got, Found{Dir: link}) {
 		t.Errorf("through a link: %v, %v", got, err)
 	}
 	if b := mustOpen(t, link); b.Dir() == link || b.Device().UDID == "link" {
 		t.Errorf("link not resolved: %s", b.Dir())
 	}
+}
+
+// Nothing that may be a backup is left out in silence.
+func TestFindNamesFaults(t *testing.T) {
+	good := backupSpec{}.build(t)
+	const udid = "00008110-000A1234567B801E"
+	for name, c := range map[string]struct {
+		make func(t *testing.T, root string)
+		want string // the name that is found beside the good backup
+		err  error
+		// what Find returns without the good backup, if want is ""
+		alone error
+	}{
+		"device without files":    {func(t *testing.T, root string) { mkdir(t, root, udid) }, udid, ErrNoManifest, nil},
+		"archive without files":   {func(t *testing.T, root string) { mkdir(t, root, udid+"-20240102-030405") }, udid + "-20240102-030405", ErrNoManifest, nil},
+		"device with other files": {func(t *testing.T, root string) { put(t, root, udid+"/note.txt", nil) }, udid, ErrNoManifest, nil},
+		"begun":                   {func(t *testing.T, root string) { put(t, root, udid+"/Info.plist", nil) }, udid, nil, nil},
+		"begun, renamed": {func(t *testing.T, root string) {
+			put(t, root, "phone/Info.plist", nil)
+			mkdir(t, root, "phone/Snapshot")
+		}, "phone", nil, nil},
+		"foreign":               {func(t *testing.T, root string) { put(t, root, "app/Info.plist", nil) }, "", nil, ErrNoBackup},
+		"file like device":      {func(t *testing.T, root string) { put(t, root, udid, nil) }, "", nil, ErrNoBackup},
+		"dead link":             {func(t *testing.T, root string) { symlink(t, "nowhere", root, "link") }, "link", ErrDeadLink, nil},
+		"dead link of a system": {func(t *testing.T, root string) { symlink(t, "nowhere", root, ".link") }, "", nil, ErrNoBackup},
+		"link to a file": {func(t *testing.T, root string) {
+			put(t, root, "file", nil)
+			symlink(t, "file", root, "link")
+		}, "", nil, ErrNoBackup},
+		"link to itself":                          {func(t *testing.T, root string) { symlink(t, "link", root, "link") }, "link", errors.ErrUnsupported, nil},
+		"folder that may not be read":             {func(t *testing.T, root string) { lock(t, mkdir(t, root, "mine")) }, "mine", fs.ErrPermission, nil},
+		"folder of a system that may not be read": {func(t *testing.T, root string) { lock(t, mkdir(t, root, "lost+found")) }, "", nil, ErrNoBackup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			c.make(t, root)
+			foldertest.Unprivileged(t, func() {
+				found, err := Find(root)
+				switch {
+				case c.want == "":
+					if !errors.Is(err, c.alone) {
+						t.Errorf("alone: %v, %v", found, err)
+					}
+				case err != nil || len(found) != 1 || !is(found[0], filepath.Join(root, c.want), c.err):
+					t.Errorf("alone: %v, %v", found, err)
+				}
+			})
+			if err := os.CopyFS(filepath.Join(root, "#good"), os.DirFS(good)); err != nil {
+				t.Fatal(err)
+			}
+			foldertest.Unprivileged(t, func() {
+				found, err := Find(root)
+				if err != nil || len(found) == 0 || found[0] != (Found{Dir: filepath.Join(root, "#good")}) {
+					t.Errorf("beside a good one: %v, %v", found, err)
+					return
+				}
+				if rest := found[1:]; c.want == "" && len(rest) > 0 || c.want != "" && (len(rest) != 1 || !is(rest[0], filepath.Join(root, c.want), c.err)) {
+					t.Errorf("beside a good one: %v", rest)
+				}
+			})
+		})
+	}
+}
+
+// is reports whether f is the folder dir, found with err. errors.ErrUnsupported
+// stands for any error.
+func is(f Found, dir string, err error) bool {
+	return f.Dir == dir && (errors.Is(f.Err, err) || err == errors.ErrUnsupported && f.Err != nil)
+}
+
+func mkdir(t *testing.T, root, name string) string {
+	t.Helper()
+	dir := filepath.Join(root, filepath.FromSlash(name))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func symlink(t *testing.T, to, root, name string) {
+	t.Helper()
+	if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+		t.Skip(err)
+	}
+}
+
+// lock makes a folder unreadable for the test.
+func lock(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Chmod(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(dir, 0o755) }) // for the removal of the folder
 }
 
 func TestHint(t *testing.T) {
@@ -314,10 +459,6 @@ func TestLocations(t *testing.T) {
 }
 
 func TestHostileDatabases(t *testing.T) {
-	big := func(tx *sql.Tx) error {
-		_, err := tx.Exec("INSERT INTO Files VALUES('x','d','p',1,zeroblob(5000000))")
-		return err
-	}
 	tests := []struct {
 		name, schema string
 		fill         func(tx *sql.Tx) error
@@ -327,7 +468,6 @@ func TestHostileDatabases(t *testing.T) {
 		{"virtual table", "CREATE VIRTUAL TABLE Files USING fts5(fileID, domain, relativePath, flags, file)", nil},
 		{"computed column", "CREATE TABLE Files(fileID, domain, relativePath AS (printf('%.*c', 1000000, 'x')), flags, file)", nil},
 		{"missing column", "CREATE TABLE Files(fileID, domain, relativePath, flags)", nil},
-		{"huge value", manifesttest.Schema, big},
 		{"long statement", "CREATE TABLE Files(fileID, domain, relativePath, flags, file DEFAULT '" + strings.Repeat("x", 1<<20) + "')", nil},
 	}
 	for _, tt := range tests {

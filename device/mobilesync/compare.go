@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync/folder"
+	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 )
 
@@ -49,20 +50,50 @@ type Report struct {
 	Unpadded     int `json:"unpadded"`      // encrypted, but as long as without padding
 }
 
-// Faults returns the number of missing blobs.
-func (r *Report) Faults() int { return r.Missing.Count }
+// Difference is a way in which a file and a row differ; see Report.
+type Difference int
+
+// The differences, named as the fields of Report.
+const (
+	DiffMissing Difference = iota
+	DiffSize
+	DiffEmptied
+	DiffNotBlocks
+	DiffNotFile
+	DiffExtra
+	DiffOther
+	// DiffPlain: the row has a key, but the length is that of a file that is not
+	// encrypted. The report counts it with NotBlocks.
+	DiffPlain
+)
 
 // Comparison compares files with rows, one file at a time.
 type Comparison struct {
+	// OnDifference, if not nil, is called for each difference. row is -1 if the
+	// file has no row. path is that of the file in the backup folder.
+	OnDifference func(d Difference, row int, path string)
+	// Head, if not nil, returns the first bytes of a file, decrypted if possible. If
+	// nil, they are read from the folder.
+	Head func(path string) []byte
+
 	b       *Backup
 	records *manifest.Records
-	have    []uint64 // bitmap of rows that have a blob
+	hasBlob []uint64 // bitmap of rows that have a blob
 	report  Report
+}
+
+// note counts a difference. name is what the report shows.
+func (c *Comparison) note(d Difference, row int, path, name string) {
+	r := &c.report
+	[]*Finding{&r.Missing, &r.Size, &r.Emptied, &r.NotBlocks, &r.NotFile, &r.Extra, &r.Other, &r.NotBlocks}[d].add(name)
+	if c.OnDifference != nil {
+		c.OnDifference(d, row, path)
+	}
 }
 
 // NewComparison begins a comparison with the rows of this backup.
 func (b *Backup) NewComparison(records *manifest.Records) *Comparison {
-	return &Comparison{b: b, records: records, have: make([]uint64, (records.Len()+63)/64)}
+	return &Comparison{b: b, records: records, hasBlob: make([]uint64, (records.Len()+63)/64)}
 }
 
 // Compare compares all files with all rows. An error of files ends the
@@ -79,9 +110,8 @@ func (b *Backup) Compare(files iter.Seq2[folder.File, error], records *manifest.
 }
 
 // Add adds a file. Files may come in any order. If the file is the blob of a
-// regular file, Add returns the row of that file. In an unencrypted backup it
-// may read the first bytes of a blob of unexpected length, to recognise
-// databases.
+// regular file, Add returns the row of that file. It may read the first bytes
+// of a blob of unexpected length, to recognise databases.
 func (c *Comparison) Add(f folder.File) (row int, ok bool) {
 	if f.Dir && f.Skipped == "" {
 		return 0, false
@@ -89,29 +119,29 @@ func (c *Comparison) Add(f folder.File) (row int, ok bool) {
 	id, shaped := blobID(c.b.layout, f.Path)
 	if f.Skipped != "" || !shaped {
 		if !ownFile(c.b.layout, f.Path) || f.Skipped != "" {
-			c.report.Other.add(f.Path)
+			c.note(DiffOther, -1, f.Path, f.Path)
 		}
 		return 0, false
 	}
 	i, listed := c.records.ByFileID(id)
 	if !listed {
-		c.report.Extra.add(f.Path)
+		c.note(DiffExtra, -1, f.Path, f.Path)
 		return 0, false
 	}
 	rec := c.records.At(i)
 	if !rec.IsFile() {
 		if rec.HasMeta || rec.Flags == manifest.FlagFolder || rec.Flags == manifest.FlagSymlink {
-			c.report.NotFile.add(f.Path)
+			c.note(DiffNotFile, i, f.Path, f.Path)
 			return 0, false
 		}
 	}
 	c.report.Blobs++
-	c.have[i/64] |= 1 << (i % 64)
-	c.checkSize(f, &rec)
+	c.hasBlob[i/64] |= 1 << (i % 64)
+	c.checkSize(f, i, &rec)
 	return i, rec.IsFile()
 }
 
-func (c *Comparison) checkSize(f folder.File, rec *manifest.Record) {
+func (c *Comparison) checkSize(f folder.File, row int, rec *manifest.Record) {
 	encrypted := c.b.encrypted && rec.EncryptionKey != nil
 	want := rec.Size
 	if encrypted && want >= 0 && want < math.MaxInt64-16 {
@@ -125,49 +155,71 @@ func (c *Comparison) checkSize(f folder.File, rec *manifest.Record) {
 	case f.Size == 0 && rec.Dataless():
 		c.report.Dataless++
 	case f.Size == 0:
-		c.report.Emptied.add(f.Path)
+		c.note(DiffEmptied, row, f.Path, f.Path)
+	case encrypted && f.Size%16 != 0 && f.Size == rec.Size:
+		c.note(DiffPlain, row, f.Path, f.Path)
 	case encrypted && f.Size%16 != 0:
-		c.report.NotBlocks.add(f.Path)
+		c.note(DiffNotBlocks, row, f.Path, f.Path)
 	case encrypted && f.Size == want-16 && rec.Size%16 == 0:
 		c.report.Unpadded++
-	case namedLikeDatabase(rec.RelativePath), !encrypted && c.isDatabase(f.Path):
+	case c.isDatabase(f, rec):
 		c.report.DatabaseSize++
 	default:
-		c.report.Size.add(f.Path)
+		c.note(DiffSize, row, f.Path, f.Path)
 	}
 }
 
-func (c *Comparison) isDatabase(path string) bool {
-	file, err := c.b.OpenFile(path)
+// isDatabase reports whether a file begins like an SQLite database. If the file cannot
+// be read or decrypted, its name decides.
+func (c *Comparison) isDatabase(f folder.File, rec *manifest.Record) bool {
+	named := NamedLikeDatabase(rec.RelativePath)
+	if c.Head != nil {
+		head := c.Head(f.Path)
+		return manifest.IsSQLite(head) || named && len(head) == 0
+	}
+	file, err := c.b.OpenFile(f.Path)
 	if err != nil {
-		return false
+		return named
 	}
 	defer file.Close()
 	head := make([]byte, manifest.HeaderLen)
-	n, _ := io.ReadFull(file, head) // a file that cannot be read counts as no database
+	if !c.b.encrypted || rec.EncryptionKey == nil {
+		n, _ := io.ReadFull(file, head)
+		return manifest.IsSQLite(head[:n])
+	}
+	key, err := c.b.FileKey(rec)
+	if err != nil {
+		return named
+	}
+	plain, err := keybag.UnpaddedDecrypterAt(file, f.Size, key)
+	if err != nil {
+		return named
+	}
+	n, _ := plain.ReadAt(head, 0)
 	return manifest.IsSQLite(head[:n])
 }
 
-// Report returns the result, after all files have been added.
+// Report finds the rows without a blob and returns the result, after all files
+// have been added.
 func (c *Comparison) Report() Report {
-	out := c.report
+	c.report.Listed, c.report.Missing = 0, Finding{}
 	for i := range c.records.Len() {
 		if !c.records.ListsFile(i) {
 			continue
 		}
-		out.Listed++
-		if c.have[i/64]&(1<<(i%64)) != 0 {
+		c.report.Listed++
+		if c.hasBlob[i/64]&(1<<(i%64)) != 0 {
 			continue
 		}
 		rec := c.records.At(i)
-		// If several rows have the same FileID, only the first is marked in
-		// have.
-		if first, ok := c.records.ByFileID(rec.FileID); ok && c.have[first/64]&(1<<(first%64)) != 0 {
+		// If several rows have the same FileID, only the first is marked as having
+		// a blob.
+		if first, ok := c.records.ByFileID(rec.FileID); ok && c.hasBlob[first/64]&(1<<(first%64)) != 0 {
 			continue
 		}
-		out.Missing.add(rec.Domain + "/" + rec.RelativePath + " (" + hex.EncodeToString(rec.FileID[:]) + ")")
+		c.note(DiffMissing, i, BlobPath(c.b.layout, rec.FileID), rec.Domain+"/"+rec.RelativePath+" ("+hex.EncodeToString(rec.FileID[:])+")")
 	}
-	return out
+	return c.report
 }
 
 // blobID returns the FileID in the path of a blob.
@@ -200,7 +252,9 @@ func ownFile(layout Layout, path string) bool {
 	return false
 }
 
-func namedLikeDatabase(path string) bool {
+// NamedLikeDatabase reports whether a file's name is one that SQLite databases
+// usually have.
+func NamedLikeDatabase(path string) bool {
 	for _, suffix := range []string{".db", ".sqlite", ".sqlite3", ".sqlitedb", ".storedata"} {
 		if strings.HasSuffix(path, suffix) {
 			return true

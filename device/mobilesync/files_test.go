@@ -104,7 +104,7 @@ func TestOpenFile(t *testing.T) {
 	}
 }
 
-func TestTopFilesAreNotFollowed(t *testing.T) {
+func TestLinksAtTheTopAreNotFollowed(t *testing.T) {
 	dir := backupSpec{}.build(t)
 	other := backupSpec{}.build(t)
 	for _, name := range []string{StatusPlist, ManifestDB} {
@@ -161,7 +161,7 @@ func manyFiles(t testing.TB, n int, layout Layout) string {
 	for i := range n {
 		id := manifesttest.FileID("d", fmt.Sprint(i))
 		path := filepath.Join(dir, filepath.FromSlash(BlobPath(layout, id)))
-		if i < 4096 {
+		if i < 4096 { // by then, each of the 256 folders exists, but for a vanishing chance
 			os.MkdirAll(filepath.Dir(path), 0o755)
 		}
 		if err := os.WriteFile(path, nil, 0o644); err != nil {
@@ -177,7 +177,7 @@ func TestManyFiles(t *testing.T) {
 	}
 	// The attributes in a flat folder are read in batches of 4,096.
 	sizes := map[Layout]int{Hashed: 1_000, Flat: 4_200}
-	if faultpoint.All() {
+	if faultpoint.All() { // SNAP_TEST_ALL
 		sizes = map[Layout]int{Hashed: 20_000, Flat: 10_000}
 	}
 	for layout, n := range sizes {

@@ -32,16 +32,17 @@ var (
 // Manifest.plist, Info.plist and the name of the folder, in this order.
 func (b *Backup) Device() Device { return b.device }
 
-// Date returns when the backup was made, according to Status.plist, else
-// Manifest.plist, else Info.plist, else the local time in the name of an archived
-// folder. It is zero if none of them has a date.
-func (b *Backup) Date() time.Time { return b.date }
+// Dates returns when the backup was made, according to Status.plist, Manifest.plist,
+// Info.plist, and the local time in the name of an archived folder, in this order.
+// Missing dates are left out. The rest may be wrong: a device that lost its clock
+// says 1970 or 2001.
+func (b *Backup) Dates() []time.Time { return b.dates }
 
 // Archived reports whether the folder's name ends in the time at which it was
 // archived. Hosts do not change such a folder.
 func (b *Backup) Archived() bool { return b.archived }
 
-// identify sets device, date and archived. name is the last component of the
+// identify sets device, dates and archived. name is the last component of the
 // path by which the folder was opened.
 func (b *Backup) identify(name string) {
 	// Link and target may have different names; prefer the one with a UDID.
@@ -82,9 +83,8 @@ func (b *Backup) identify(name string) {
 	for _, t := range []time.Time{
 		b.status.Time("Date"), b.manifest.Time("Date"), b.info.Time("Last Backup Date"), archivedAt,
 	} {
-		if plausible(t) {
-			b.date = t
-			break
+		if !t.IsZero() {
+			b.dates = append(b.dates, t)
 		}
 	}
 }
@@ -131,10 +131,6 @@ func splitArchive(name string) (stem string, archivedAt time.Time) {
 	}
 	return m[1], t
 }
-
-// plausible reports whether a backup can have this date. A device that lost its
-// clock says 1970 or 2001.
-func plausible(t time.Time) bool { return t.Year() >= 2005 && t.Year() < 2200 }
 
 // clean makes a text of a property list safe to show: valid UTF-8, one line, no
 // control or invisible direction characters, at most 256 bytes.

@@ -81,7 +81,7 @@ type Backup struct {
 
 	layout   Layout
 	device   Device
-	date     time.Time
+	dates    []time.Time
 	archived bool
 	named    string // UDID in the folder's name, or ""
 
@@ -92,11 +92,13 @@ type Backup struct {
 	seen                   map[string]fingerprint
 
 	encrypted        bool
+	decryptedDB      bool // OpenDecrypted: Manifest.db is encrypted in the backup, but not in the Store
 	statesEncryption bool // Manifest.plist has IsEncrypted
 	plainDB          bool // Manifest.db is not encrypted
 	manifestHeader   []byte
 
 	// Set by Unlock.
+	unlockErr   error
 	keys        *keybag.Keys
 	manifestKey *keybag.FileKey
 }
@@ -134,7 +136,7 @@ func Open(ctx context.Context, dir string) (*Backup, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open backup: %w", withHint(err))
 	}
-	return openSource(source, real, filepath.Base(filepath.Clean(dir)))
+	return openSource(source, real, filepath.Base(filepath.Clean(dir)), false)
 }
 
 // OpenStore is like Open for a backup in a Store. name is the name that its
@@ -143,11 +145,20 @@ func OpenStore(ctx context.Context, store folder.Store, name string) (*Backup, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return openSource(folder.FromStore(store), name, name)
+	return openSource(folder.FromStore(store), name, name, false)
 }
 
-func openSource(source folder.Source, dir, name string) (*Backup, error) {
-	b := &Backup{dir: dir, source: source, readErrors: map[string]error{}, seen: map[string]fingerprint{}}
+// OpenDecrypted is like OpenStore for a store that decrypts Manifest.db. Records
+// then works without Unlock.
+func OpenDecrypted(ctx context.Context, store folder.Store, name string) (*Backup, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return openSource(folder.FromStore(store), name, name, true)
+}
+
+func openSource(source folder.Source, dir, name string, decryptedDB bool) (*Backup, error) {
+	b := &Backup{dir: dir, source: source, decryptedDB: decryptedDB, readErrors: map[string]error{}, seen: map[string]fingerprint{}}
 	if err := b.read(name); err != nil {
 		source.Close()
 		return nil, fmt.Errorf("open backup %s: %w", dir, err)
@@ -277,8 +288,14 @@ func (b *Backup) StatusUUID() string { return clean(b.status.Text("UUID")) }
 
 // Files returns everything below the backup folder: see folder.Walk.
 func (b *Backup) Files(ctx context.Context) iter.Seq2[folder.File, error] {
+	return b.FilesPast(ctx, func(_ string, err error) error { return err })
+}
+
+// FilesPast returns everything below the backup folder that can be read: see
+// folder.Walk.
+func (b *Backup) FilesPast(ctx context.Context, past func(path string, err error) error) iter.Seq2[folder.File, error] {
 	return func(yield func(folder.File, error) bool) {
-		for f, err := range folder.Walk(ctx, b.source) {
+		for f, err := range folder.Walk(ctx, b.source, past) {
 			if err != nil {
 				err = fmt.Errorf("list files of %s: %w", b.dir, err)
 			}
@@ -307,6 +324,25 @@ func (b *Backup) OpenFile(path string) (folder.Content, error) {
 // manifest is encrypted and not unlocked, and manifest.ErrCorrupt if the
 // manifest is damaged.
 func (b *Backup) Records(ctx context.Context) (*manifest.Records, error) {
+	records, err := b.records(ctx)
+	if wal := b.walSize(); errors.Is(err, manifest.ErrCorrupt) && wal > 0 {
+		err = fmt.Errorf("%w; a program has opened Manifest.db and left %d bytes of it in Manifest.db-wal, which snap does not read: "+
+			`back up the device again, or copy the folder and run "sqlite3 Manifest.db 'PRAGMA wal_checkpoint(TRUNCATE)'" in the copy`, err, wal)
+	}
+	return records, err
+}
+
+// walSize returns the size of Manifest.db-wal in bytes, 0 if it does not matter. A
+// program leaves that file if it opens an unencrypted Manifest.db.
+func (b *Backup) walSize() int64 {
+	wal, err := b.source.Lstat(ManifestDB + "-wal")
+	if !b.plainDB || err != nil {
+		return 0
+	}
+	return wal.Size
+}
+
+func (b *Backup) records(ctx context.Context) (*manifest.Records, error) {
 	file, size, err := b.OpenManifest()
 	if err != nil {
 		return nil, err

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"strconv"
+	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
@@ -31,6 +34,7 @@ const (
 	ProblemEncryption  ProblemKind = "encryption"      // Manifest.plist and Manifest.db disagree, or Manifest.plist does not say
 	ProblemManifestKey ProblemKind = "manifest-key"    // encrypted, but the key is missing
 	ProblemWAL         ProblemKind = "write-ahead-log" // Manifest.db-wal has rows that Records does not read
+	ProblemVersion     ProblemKind = "status-version"  // of another version than devices read; fatal if it is too old
 	ProblemBoth        ProblemKind = "two-manifests"   // Manifest.db and Manifest.mbdb exist; Manifest.db is used
 )
 
@@ -61,10 +65,20 @@ func (b *Backup) Problems(ctx context.Context) ([]Problem, error) {
 		add(ProblemInfoPlist, false, "Info.plist %s", fault(err))
 	}
 	b.checkUDID(add)
-	if wal, err := b.source.Lstat(ManifestDB + "-wal"); b.plainDB && err == nil && wal.Size > 0 {
-		add(ProblemWAL, false, "there is a Manifest.db-wal of %d bytes: a program has opened the manifest; snap stores this file but does not read it", wal.Size)
+	if wal := b.walSize(); wal > 0 {
+		add(ProblemWAL, false, "there is a Manifest.db-wal of %d bytes: a program has opened the manifest; snap stores this file but does not read it", wal)
 	}
 	return out, nil
+}
+
+// plainByDevice reports whether the device wrote an unencrypted Manifest.db in an
+// encrypted backup. iOS 10.0 and 10.1 did, and wrote no ManifestKey.
+func (b *Backup) plainByDevice() bool {
+	if !b.encrypted || !b.plainDB || len(b.ManifestKey()) > 0 {
+		return false
+	}
+	v := b.device.ProductVersion
+	return v == "" || v == "10.0" || v == "10.1" || strings.HasPrefix(v, "10.0.") || strings.HasPrefix(v, "10.1.")
 }
 
 type addProblem func(kind ProblemKind, fatal bool, format string, args ...any)
@@ -82,9 +96,30 @@ func (b *Backup) checkStatus(snapshot bool, add addProblem) {
 	case placeholder:
 		add(ProblemPlaceholder, true, "Manifest.plist is empty although Status.plist says finished: a first backup was prepared and never finished")
 	}
+	if b.readErrors[StatusPlist] == nil {
+		if text, refused := StatusVersion(b.status.Text("Version")); text != "" {
+			add(ProblemVersion, refused, "%s", text)
+		}
+	}
 	if snapshot {
 		add(ProblemSnapshot, true, "the folder Snapshot exists: a backup is running or was interrupted")
 	}
+}
+
+// StatusVersion says what is unusual about the Version of a Status.plist; "" if nothing is.
+// Devices read versions 2.4 up to 4.0. refused says that none reads this one: a newer
+// version may be one of a newer iOS.
+func StatusVersion(version string) (text string, refused bool) {
+	v, err := strconv.ParseFloat(version, 64)
+	switch {
+	case version == "":
+		return "Status.plist does not say its version", false
+	case err != nil || math.IsNaN(v) || v < 2.4:
+		return fmt.Sprintf("Status.plist has version %q, which no device reads", clean(version)), true
+	case v >= 4:
+		return fmt.Sprintf("Status.plist has version %q, which is newer than the devices that snap knows", clean(version)), false
+	}
+	return "", false
 }
 
 // stateMeaning describes a folder whose backup stopped in this state.
@@ -139,8 +174,12 @@ func (b *Backup) checkDatabase(size int64, add addProblem) {
 		add(ProblemEncryption, false, "Manifest.plist does not say whether the backup is encrypted")
 	}
 	if b.plainDB {
-		if b.encrypted {
-			add(ProblemEncryption, false, "the backup is encrypted but its Manifest.db is not: iOS 10.0 or 10.1 made it, or a program has decrypted it")
+		switch {
+		case !b.encrypted, b.decryptedDB, b.plainByDevice():
+		case len(b.ManifestKey()) > 0:
+			add(ProblemEncryption, false, "the backup is encrypted but its Manifest.db is not: a program has decrypted it")
+		default:
+			add(ProblemEncryption, false, "the backup is encrypted but its Manifest.db is not, and Manifest.plist has no key for it: a program has changed both")
 		}
 		if need := manifest.DatabaseSize(b.manifestHeader); need > size {
 			add(ProblemManifestDamage, true, "Manifest.db is cut off: it has %d bytes of %d", size, need)

@@ -71,7 +71,7 @@ func TestSampleRealManifest(t *testing.T) {
 	if d := b.Device(); d.ProductType != "iPhone9,3" || d.ProductVersion != "14.3" || d.BuildVersion != "18C66" || len(d.UDID) != 40 || d.FromName {
 		t.Errorf("device %+v", d)
 	}
-	if b.Date().IsZero() {
+	if len(b.Dates()) == 0 {
 		t.Error("no date")
 	}
 	if got, want := kinds(mustProblems(t, b), true), []ProblemKind{ProblemManifestPlist, ProblemStatusPlist}; !slices.Equal(got, want) {

@@ -100,7 +100,7 @@ func (f fingerprint) differs(now fingerprint) string {
 		}
 	case f.Inode != now.Inode:
 		return "it was replaced"
-	case f.ModTime != now.ModTime:
+	case !f.ModTime.Equal(now.ModTime):
 		return "it was written to"
 	case f.Change != now.Change:
 		return "it was written to or its attributes were changed"

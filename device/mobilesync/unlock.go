@@ -20,7 +20,8 @@ var (
 )
 
 // Unlock unlocks an encrypted backup of iOS 10.2 or later with its password, so
-// that Records and FileKey work. Deriving the key takes seconds. Meanwhile
+// that Records and FileKey work. It tries the forms of the password, see package
+// password. Deriving the key takes seconds. Meanwhile
 // Unlock calls progress, which may be nil, with the rounds done and the total.
 //
 // The error is keybag.ErrWrongPassword if the password is wrong, and
@@ -31,13 +32,17 @@ func (b *Backup) Unlock(ctx context.Context, password []byte, progress func(done
 		return nil, fmt.Errorf("%s: %w", b.dir, err)
 	}
 	bag, err := keybag.Parse(b.KeyBag())
+	if err == nil {
+		err = bag.Check()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: its keybag: %w: %w", b.dir, ErrNotUnlockable, err)
 	}
-	keys, err := bag.Unlock(ctx, password, progress)
+	keys, form, err := bag.UnlockText(ctx, password, progress)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", b.dir, err)
 	}
+	clear(form)
 	if err := b.UnlockWith(keys); err != nil {
 		keys.Destroy()
 		return nil, err
@@ -48,6 +53,15 @@ func (b *Backup) Unlock(ctx context.Context, password []byte, progress func(done
 // UnlockWith unlocks a backup with keys that Unlock returned for another backup
 // with the same keybag. The caller keeps and destroys the keys.
 func (b *Backup) UnlockWith(keys *keybag.Keys) error {
+	b.unlockErr = b.unlockWith(keys)
+	return b.unlockErr
+}
+
+// UnlockErr returns why the last call of UnlockWith, or of Unlock with the right password,
+// failed; nil if it did not.
+func (b *Backup) UnlockErr() error { return b.unlockErr }
+
+func (b *Backup) unlockWith(keys *keybag.Keys) error {
 	if err := b.unlockable(); err != nil {
 		return fmt.Errorf("%s: %w", b.dir, err)
 	}
@@ -70,10 +84,14 @@ func (b *Backup) unlockable() error {
 	switch {
 	case !b.encrypted:
 		return fmt.Errorf("%w: it is not encrypted", ErrNotUnlockable)
-	case b.layout != Hashed:
-		return fmt.Errorf("%w: snap stores the layout of iOS 9 and earlier encrypted", ErrNotUnlockable)
+	case b.layout == LayoutUnknown:
+		return fmt.Errorf("%w: it has no Manifest.db", ErrNotUnlockable)
+	case b.layout == Flat:
+		return fmt.Errorf("%w: snap does not decrypt the layout of iOS 9 and earlier", ErrNotUnlockable)
+	case b.plainByDevice():
+		return fmt.Errorf("%w: snap does not decrypt the layout of iOS 10.0 and 10.1", ErrNotUnlockable)
 	case len(b.ManifestKey()) == 0:
-		return fmt.Errorf("%w: snap stores the layout of iOS 10.0 and 10.1 encrypted", ErrNotUnlockable)
+		return fmt.Errorf("%w: Manifest.plist has no ManifestKey", ErrNotUnlockable)
 	}
 	return nil
 }
@@ -99,10 +117,9 @@ func (b *Backup) tryManifestKey(key keybag.FileKey) error {
 	return nil
 }
 
-// decryptManifest returns a reader of the plaintext of an encrypted Manifest.db,
-// which it decrypts as it is read. Some programs omit the padding. The end of
-// such a database may look like padding. So the size in the database's header
-// decides first.
+// decryptManifest returns a reader that decrypts an encrypted Manifest.db. Some
+// programs omit the padding. The end of such a database may look like padding.
+// So the size in the database's header decides first.
 func decryptManifest(r io.ReaderAt, size int64, key keybag.FileKey) (io.ReaderAt, int64, error) {
 	all, err := keybag.UnpaddedDecrypterAt(r, size, key)
 	if err != nil {
@@ -138,8 +155,9 @@ func ParseKeyBag(manifestPlist []byte) ([]byte, error) {
 func (b *Backup) Unlocked() bool { return b.keys != nil }
 
 // FileKey returns the key that a row's blob is encrypted with. The error is
-// ErrNoKey if the row has no key, which means that the blob is not encrypted.
-// Other errors are keybag.ErrNoClass, ErrUnsupportedKey and ErrUnwrap.
+// ErrEncrypted if the backup is not unlocked, and ErrNoKey if the row has no key,
+// which means that the blob is not encrypted. Other errors are keybag.ErrNoClass,
+// ErrUnsupportedKey and ErrUnwrap.
 func (b *Backup) FileKey(rec *manifest.Record) (keybag.FileKey, error) {
 	switch {
 	case b.keys == nil:

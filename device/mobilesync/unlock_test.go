@@ -188,8 +188,9 @@ func TestUnlockRefuses(t *testing.T) {
 	}
 }
 
-// TestSampleUnlock reads a file of a backup that another project made. It has ten
-// million rounds, a Manifest.db without padding, and a row with flags 0.
+// TestSampleUnlock reads a file of a backup that another project made. The keybag
+// needs ten million rounds. The backup has a Manifest.db without padding, and a row
+// with flags 0.
 func TestSampleUnlock(t *testing.T) {
 	samples := os.Getenv("SNAP_TEST_SAMPLES")
 	if samples == "" {

@@ -9,11 +9,14 @@ package restore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/snap-backup/snap/device/blob"
@@ -42,6 +45,51 @@ type View struct {
 	set   *catalog.Set
 	names *catalog.Catalog
 	begun atomic.Bool
+
+	mu       sync.Mutex
+	failures []Failure
+}
+
+// Failure is a file of which the repository could not return all bytes.
+type Failure struct {
+	Path string // in the backup folder
+	Err  error
+}
+
+// maxFailures bounds the failures that a View keeps.
+const maxFailures = 1 << 16
+
+// Failures returns the files that could not be read since the View was made or Restart
+// was called.
+func (v *View) Failures() []Failure {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.failures)
+}
+
+// failed keeps an error and returns it.
+func (v *View) failed(path string, err error) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.failures) < maxFailures {
+		v.failures = append(v.failures, Failure{path, err})
+	}
+	return err
+}
+
+// reader is a file that a device reads.
+type reader struct {
+	io.ReadCloser
+	view *View
+	path string
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = r.view.failed(r.path, err)
+	}
+	return n, err
 }
 
 var _ backup2.Folder = (*View)(nil)
@@ -69,8 +117,14 @@ func (v *View) Lost() int { return v.set.Lost() }
 // Until then, the device has changed nothing.
 func (v *View) Begun() bool { return v.begun.Load() }
 
-// Restart prepares the view for another restore: Begun returns false again.
-func (v *View) Restart() { v.begun.Store(false) }
+// Restart prepares the view for another restore: Begun returns false again, and
+// Failures nothing.
+func (v *View) Restart() {
+	v.begun.Store(false)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.failures = nil
+}
 
 // isMetadata reports whether a file describes the backup.
 func isMetadata(path string) bool {
@@ -95,16 +149,20 @@ func (v *View) Open(ctx context.Context, path string) (io.ReadCloser, error) {
 	}
 	e, err := v.set.Find(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, v.failed(p, err)
 	}
 	if e == nil {
 		return nil, fmt.Errorf("open %s: %w", p, fs.ErrNotExist)
 	}
-	return blob.Open(ctx, v.repo, e)
+	f, err := blob.Open(ctx, v.repo, e)
+	if err != nil {
+		return nil, v.failed(p, err)
+	}
+	return &reader{f, v, p}, nil
 }
 
-// List implements backup2.Folder. If the target is another device, its folder does
-// not exist.
+// List implements backup2.Folder. Only the folder of the device that was backed up
+// exists, even if another device is restored.
 func (v *View) List(_ context.Context, path string) ([]backup2.Item, error) {
 	p, ok := blob.Below(v.opts.UDID, path)
 	if !ok {

@@ -40,9 +40,9 @@ func (d *Device) Apps() []App {
 	return slices.Clone(d.apps.list)
 }
 
-// attributes returns those attributes of the app that wanted requests, or all
-// attributes.
-func (a App) attributes(wanted map[string]any) map[string]any {
+// attributes returns those of the app's attributes that the option ReturnAttributes
+// names, or all of them without this option.
+func (a App) attributes(options map[string]any) map[string]any {
 	all := map[string]any{
 		"ApplicationType":            "User",
 		"CFBundleIdentifier":         a.ID,
@@ -59,7 +59,7 @@ func (a App) attributes(wanted map[string]any) map[string]any {
 	if a.Metadata != nil {
 		all["iTunesMetadata"] = a.Metadata
 	}
-	if names, ok := wanted["ReturnAttributes"].([]any); ok {
+	if names, ok := options["ReturnAttributes"].([]any); ok {
 		for name := range all {
 			if !slices.Contains(names, any(name)) {
 				delete(all, name)
@@ -71,7 +71,7 @@ func (a App) attributes(wanted map[string]any) map[string]any {
 
 // serveApps serves the part of installation_proxy that lists apps.
 func (d *Device) serveApps(_ context.Context, conn net.Conn) {
-	d.requests(InstallationProxy, conn, "Command", func(command string, request map[string]any) ([]map[string]any, bool) {
+	d.answerRequests(InstallationProxy, conn, "Command", func(command string, request map[string]any) ([]map[string]any, bool) {
 		options, _ := request["ClientOptions"].(map[string]any)
 		var list []App
 		if kind, _ := options["ApplicationType"].(string); kind == "" || kind == "User" || kind == "Any" {
@@ -106,10 +106,10 @@ func (d *Device) serveApps(_ context.Context, conn net.Conn) {
 	})
 }
 
-// requests answers requests until the connection ends. It calls answer with the command
-// (the request's value for key) and the request. answer returns the replies, and
-// whether it knows the command.
-func (d *Device) requests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
+// answerRequests answers requests until the connection ends. It calls answer with the
+// command, which is the request's value for key, and with the request. answer returns
+// the replies, and whether it knows the command.
+func (d *Device) answerRequests(service string, conn net.Conn, key string, answer func(string, map[string]any) ([]map[string]any, bool)) {
 	for {
 		request, err := message.Read(conn)
 		if err != nil {

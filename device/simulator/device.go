@@ -51,8 +51,7 @@ type Spec struct {
 	PlainText         bool          // no TLS
 	MaxTLS            uint16        // newest version of TLS, for old devices; 0 means no limit
 	HeartbeatInterval time.Duration // 0 means 10 s
-	// Key is the device's identity, an RSA key of 2048 bits. If it is nil, a new key is
-	// created, which takes much of a second.
+	// Key is the device's identity, an RSA key of 2048 bits; nil means pairing.Key.
 	Key *rsa.PrivateKey
 	Now func() time.Time
 }
@@ -117,12 +116,10 @@ func NewDevice(spec Spec) *Device {
 		ports:   ports{open: map[uint16]port{}, next: firstPort},
 	}
 	d.sync = synclock.New(d.Violate)
-	d.key = sync.OnceValues(func() (*rsa.PrivateKey, error) {
-		if spec.Key != nil {
-			return spec.Key, nil
-		}
-		return pairing.NewKey()
-	})
+	d.key = pairing.Key
+	if spec.Key != nil {
+		d.key = func() (*rsa.PrivateKey, error) { return spec.Key, nil }
+	}
 	d.hosts = pairing.New(spec.Trust, spec.Managed, d.key, func(kind, detail string) { d.Log("trust", kind, detail) }, d.Violate)
 	d.services = map[string]Handler{
 		NotificationProxy: d.serveNotifications,

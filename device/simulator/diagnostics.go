@@ -8,7 +8,7 @@ import (
 // serveDiagnostics serves the part of diagnostics_relay that says whether the device
 // has a passcode.
 func (d *Device) serveDiagnostics(_ context.Context, conn net.Conn) {
-	d.requests(DiagnosticsRelay, conn, "Request", func(command string, request map[string]any) ([]map[string]any, bool) {
+	d.answerRequests(DiagnosticsRelay, conn, "Request", func(command string, request map[string]any) ([]map[string]any, bool) {
 		switch command {
 		case "MobileGestalt":
 			answers := map[string]any{"Status": "Success"}

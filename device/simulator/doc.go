@@ -6,10 +6,10 @@
 // which devices are attached. A Device has values, trusted hosts and services.
 // Device.Handle adds a service; its handler gets connections with TLS set up.
 //
-// A device also judges its host. Device.Violations lists the host's mistakes: those
-// that a real device would reject, and those that it would silently suffer from.
-// Device.Events lists everything that happened. Connections can be cut, silenced and
-// delayed (Device.Inject, Device.SetLatency, Simulator.Detach).
+// A device also judges its host. Device.Violations lists the host's mistakes, even
+// those of which a real device would not inform the host. Device.Events
+// lists everything that happened. Connections can be cut, silenced and delayed
+// (Device.Inject, Device.SetLatency, Simulator.Detach).
 //
 // The package never reads or writes files. Whatever it receives, it does not panic,
 // and its memory stays bounded.

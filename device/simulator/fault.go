@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -88,8 +89,19 @@ func (f *faults) delay() time.Duration {
 	return f.latency
 }
 
-// add adds an open connection. If a fault waits for its service, that fault applies
-// to this connection.
+// take removes the first fault that waits for a service, and returns it.
+func (f *faults) take(service string) *Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, fault := range f.waiting {
+		if fault.fits(service) {
+			f.waiting = slices.Delete(f.waiting, i, i+1)
+			return &fault
+		}
+	}
+	return nil
+}
+
 func (f *faults) add(c *conn) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -97,13 +109,6 @@ func (f *faults) add(c *conn) {
 		f.open = map[*conn]struct{}{}
 	}
 	f.open[c] = struct{}{}
-	for i := range f.waiting {
-		if fault := f.waiting[i]; fault.fits(c.service) {
-			f.waiting = append(f.waiting[:i], f.waiting[i+1:]...)
-			c.fault = &fault
-			return
-		}
-	}
 }
 
 func (f *faults) remove(c *conn) {
@@ -139,7 +144,7 @@ func (c *conn) set(f Fault) {
 
 // check triggers the fault if it is due. c.mu must be held.
 func (c *conn) check() {
-	if c.fault == nil || c.left() > 0 {
+	if c.fault == nil || c.remaining() > 0 {
 		return
 	}
 	if c.fault.Silent {
@@ -152,8 +157,8 @@ func (c *conn) check() {
 	c.dev.Log(c.service, "fault", "")
 }
 
-// left returns the number of bytes until the fault.
-func (c *conn) left() int64 {
+// remaining returns the number of bytes until the fault.
+func (c *conn) remaining() int64 {
 	n := c.fault.After
 	if c.fault.Direction != ToHost {
 		n -= c.in
@@ -171,7 +176,7 @@ func (c *conn) allow(dir Direction, n int) (int, error) {
 	c.check()
 	silent, cut := c.silent, c.cut
 	if c.fault != nil && (c.fault.Direction == Either || c.fault.Direction == dir) {
-		n = int(min(int64(n), c.left()))
+		n = int(min(int64(n), c.remaining()))
 	}
 	c.mu.Unlock()
 	if silent {
@@ -183,8 +188,8 @@ func (c *conn) allow(dir Direction, n int) (int, error) {
 	return n, nil
 }
 
-// passed counts n bytes that have passed in a direction.
-func (c *conn) passed(dir Direction, n int) {
+// addPassed counts n further bytes that have passed in a direction.
+func (c *conn) addPassed(dir Direction, n int) {
 	c.mu.Lock()
 	if dir == FromHost {
 		c.in += int64(n)
@@ -213,7 +218,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if silenced {
 		return 0, c.hang()
 	}
-	c.passed(FromHost, n)
+	c.addPassed(FromHost, n)
 	return n, err
 }
 
@@ -235,7 +240,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		}
 		n, err := c.Conn.Write(p[written : written+allowed])
 		written += n
-		c.passed(ToHost, n)
+		c.addPassed(ToHost, n)
 		if err != nil || written == len(p) {
 			return written, err
 		}

@@ -20,9 +20,9 @@ func (d *Device) ReadFile(p string) ([]byte, bool) { return d.files.ReadFile(p) 
 // there was not enough space.
 func (d *Device) WriteFile(p string, data []byte) bool { return d.files.WriteFile(p, data) }
 
-// SetLockBusy makes that many next attempts to take the sync lock fail with "would
-// block", as if another program held the lock.
-func (d *Device) SetLockBusy(attempts int) { d.sync.SetBusy(attempts) }
+// SetLockBusy makes the next n attempts to take the sync lock fail with "would block",
+// as if another program held the lock.
+func (d *Device) SetLockBusy(n int) { d.sync.SetBusy(n) }
 
 // Syncing reports whether a host holds the sync lock and has announced that its sync
 // started. A backup should run only then.

@@ -65,7 +65,7 @@ func FuzzMux(f *testing.F) {
 }
 
 func FuzzLockdown(f *testing.F) {
-	key, err := sharedKey()
+	key, err := pairing.Key()
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// values returns all values of a session.
+// values returns all values that a device shows in a session.
 func values(e ios.DeviceEntry) (map[string]any, error) { return ios.GetValuesPlist(e) }
 
 func TestListAndListen(t *testing.T) {
@@ -129,7 +129,7 @@ func TestHandle(t *testing.T) {
 
 func TestPair(t *testing.T) {
 	r := newRig(t)
-	d := NewDevice(Spec{Key: testKey(t)})
+	d := NewDevice(Spec{})
 	r.Attach(d, USB)
 	e := r.entry(d.UDID())
 	if _, err := ios.ReadPairRecord(d.UDID()); err == nil {

@@ -15,10 +15,11 @@ const (
 	heartbeatStart    = 10
 )
 
-// expectHeartbeat breaks a network link if it has no heartbeat for too long.
+// expectHeartbeat breaks the connections of a network link if the link has no
+// heartbeat for too long.
 func (l *Link) expectHeartbeat(ctx context.Context) {
 	for missed := 0; sleep(ctx, l.dev.spec.HeartbeatInterval); {
-		if l.beating(0) > 0 {
+		if l.addHeartbeats(0) > 0 {
 			missed = 0
 		} else if missed++; missed == heartbeatStart {
 			l.dev.Log(Heartbeat, "lost", "")
@@ -30,21 +31,21 @@ func (l *Link) expectHeartbeat(ctx context.Context) {
 
 // serveHeartbeat asks the host for a sign of life in every interval. If a host on the
 // network does not answer, it loses all connections an interval later, unless it
-// starts another heartbeat before.
+// starts another heartbeat before then.
 func (d *Device) serveHeartbeat(ctx context.Context, c net.Conn) {
 	interval := d.spec.HeartbeatInterval
 	var link *Link
 	if c, ok := c.(*conn); ok && c.link != nil && c.link.Transport == Network {
 		link = c.link
 	}
-	link.beating(1)
+	link.addHeartbeats(1)
 	for d.beat(c, interval) {
 		if !sleep(ctx, interval) {
 			break
 		}
 	}
 	c.Close()
-	if link.beating(-1) == 0 && link != nil && sleep(ctx, interval) && link.beating(0) == 0 {
+	if link.addHeartbeats(-1) == 0 && link != nil && sleep(ctx, interval) && link.addHeartbeats(0) == 0 {
 		d.Log(Heartbeat, "lost", "")
 		link.drop()
 	}
@@ -70,9 +71,9 @@ func (d *Device) beat(c net.Conn, interval time.Duration) bool {
 	return true
 }
 
-// beating changes the number of running heartbeats of a link by delta, and returns the
+// addHeartbeats changes the number of running heartbeats of a link by delta, and returns the
 // new number. For a nil link it returns 0.
-func (l *Link) beating(delta int) int {
+func (l *Link) addHeartbeats(delta int) int {
 	if l == nil {
 		return 0
 	}

@@ -33,8 +33,8 @@ func (r *rig) run(name string, args ...string) (string, error) {
 	return strings.TrimSpace(out.String()), err
 }
 
-// prints runs a program, which must succeed and print want.
-func (r *rig) prints(want string, name string, args ...string) {
+// mustPrint runs a program, which must succeed and print want.
+func (r *rig) mustPrint(want string, name string, args ...string) {
 	r.t.Helper()
 	out, err := r.run(name, args...)
 	if err != nil || out != want {
@@ -42,9 +42,9 @@ func (r *rig) prints(want string, name string, args ...string) {
 	}
 }
 
-// says runs a program. Its output must contain want. If ok is set, the program must
+// checkRun runs a program. Its output must contain want. If ok is set, the program must
 // succeed; otherwise it must fail.
-func (r *rig) says(ok bool, want string, name string, args ...string) {
+func (r *rig) checkRun(ok bool, want string, name string, args ...string) {
 	r.t.Helper()
 	out, err := r.run(name, args...)
 	if (err == nil) != ok || !strings.Contains(out, want) {
@@ -59,21 +59,21 @@ const (
 
 func TestInteropList(t *testing.T) {
 	r := newRig(t)
-	r.prints("", "idevice_id", "-l")
+	r.mustPrint("", "idevice_id", "-l")
 	a := NewDevice(Spec{UDID: udidA})
 	r.Attach(a, USB)
-	r.prints(udidA, "idevice_id", "-l")
-	r.prints("", "idevice_id", "-n")
+	r.mustPrint(udidA, "idevice_id", "-l")
+	r.mustPrint("", "idevice_id", "-n")
 	b := NewDevice(Spec{UDID: udidB})
 	r.Attach(b, Network)
-	r.prints(udidA, "idevice_id", "-l")
-	r.prints(udidB, "idevice_id", "-n")
+	r.mustPrint(udidA, "idevice_id", "-l")
+	r.mustPrint(udidB, "idevice_id", "-n")
 	link := r.Attach(b, USB)
-	r.prints(udidA+"\n"+udidB, "idevice_id", "-l")
+	r.mustPrint(udidA+"\n"+udidB, "idevice_id", "-l")
 	link.Detach()
 	r.Detach(a)
-	r.prints("", "idevice_id", "-l")
-	r.prints(udidB, "idevice_id", "-n")
+	r.mustPrint("", "idevice_id", "-l")
+	r.mustPrint(udidB, "idevice_id", "-n")
 }
 
 func TestInteropInfo(t *testing.T) {
@@ -85,11 +85,11 @@ func TestInteropInfo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			d := r.device(spec)
-			r.prints(spec.Name, "ideviceinfo", "-k", "DeviceName")
-			r.prints("17.5.1", "ideviceinfo", "-u", spec.UDID, "-k", "ProductVersion")
-			r.prints("false", "ideviceinfo", "-q", DomainBackup, "-k", "WillEncrypt")
+			r.mustPrint(spec.Name, "ideviceinfo", "-k", "DeviceName")
+			r.mustPrint("17.5.1", "ideviceinfo", "-u", spec.UDID, "-k", "ProductVersion")
+			r.mustPrint("false", "ideviceinfo", "-q", DomainBackup, "-k", "WillEncrypt")
 			d.SetValue(DomainBackup, "WillEncrypt", true)
-			r.prints("true", "ideviceinfo", "-q", DomainBackup, "-k", "WillEncrypt")
+			r.mustPrint("true", "ideviceinfo", "-q", DomainBackup, "-k", "WillEncrypt")
 			out, err := r.run("ideviceinfo", "-q", DomainDiskUsage)
 			if err != nil || !slices.Contains(strings.Split(out, "\n"), "TotalDataCapacity: 128000000000") {
 				t.Errorf("disk usage: %v %s", err, out)
@@ -105,9 +105,9 @@ func TestInteropInfo(t *testing.T) {
 			if err != nil || !strings.Contains(out, "ProductType: ") || strings.Contains(out, "SerialNumber: ") {
 				t.Errorf("simple: %v %s", err, out)
 			}
-			r.prints(spec.Name, "idevicename")
-			r.says(true, "", "idevicename", "new name ä")
-			r.prints("new name ä", "idevicename")
+			r.mustPrint(spec.Name, "idevicename")
+			r.checkRun(true, "", "idevicename", "new name ä")
+			r.mustPrint("new name ä", "idevicename")
 			if d.Name() != "new name ä" {
 				t.Errorf("the device is called %q", d.Name())
 			}
@@ -120,23 +120,23 @@ func TestInteropInfo(t *testing.T) {
 // attempt, which takes time.
 func TestInteropPair(t *testing.T) {
 	if testing.Short() {
-		t.Skip("idevicepair makes RSA keys for a second; the default run tries it")
+		t.Skip("idevicepair takes a second to make RSA keys; the test runs without -short")
 	}
 	r := newRig(t)
-	d := NewDevice(Spec{UDID: udidA, Key: testKey(t)})
+	d := NewDevice(Spec{UDID: udidA})
 	r.Attach(d, USB)
-	r.prints("", "idevicepair", "list")
+	r.mustPrint("", "idevicepair", "list")
 	d.SetLock(Locked)
-	r.says(false, "passcode", "idevicepair", "pair")
+	r.checkRun(false, "passcode", "idevicepair", "pair")
 	d.SetLock(Unlocked)
-	r.says(false, "Please accept the trust dialog", "idevicepair", "pair")
+	r.checkRun(false, "Please accept the trust dialog", "idevicepair", "pair")
 	if !d.TrustDialog() {
 		t.Error("no dialog")
 	}
 	d.AnswerTrust(true)
-	r.says(true, "SUCCESS: Paired with device "+udidA, "idevicepair", "pair")
-	r.says(true, "SUCCESS: Validated pairing", "idevicepair", "validate")
-	r.prints("Simulated iPhone", "idevicename")
+	r.checkRun(true, "SUCCESS: Paired with device "+udidA, "idevicepair", "pair")
+	r.checkRun(true, "SUCCESS: Validated pairing", "idevicepair", "validate")
+	r.mustPrint("Simulated iPhone", "idevicename")
 	// go-ios can use the pair record that libimobiledevice made.
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {
 		t.Errorf("with the record of another program: %v %v", v["UniqueDeviceID"], err)
@@ -149,7 +149,7 @@ func TestInteropPair(t *testing.T) {
 	hosts := d.hosts.All()
 	d.ForgetHosts()
 	d.SetTrust(TrustNever)
-	r.says(false, "ERROR", "idevicepair", "validate")
+	r.checkRun(false, "ERROR", "idevicepair", "validate")
 	if err := r.SetPairRecord(udidA, record); err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func TestInteropPair(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.says(true, "SUCCESS: Unpaired", "idevicepair", "unpair")
+	r.checkRun(true, "SUCCESS: Unpaired", "idevicepair", "unpair")
 	if _, ok := r.PairRecord(udidA); ok {
 		t.Error("the pair record still exists")
 	}
@@ -172,7 +172,7 @@ func TestInteropPair(t *testing.T) {
 func TestInteropNotifications(t *testing.T) {
 	r := newRig(t)
 	d := r.device(Spec{UDID: udidA})
-	r.says(true, "", "idevicenotificationproxy", "post", "org.example.hello")
+	r.checkRun(true, "", "idevicenotificationproxy", "post", "org.example.hello")
 	r.await(d, NotificationProxy, "post")
 	r.noViolations(d)
 }
@@ -180,7 +180,7 @@ func TestInteropNotifications(t *testing.T) {
 // libimobiledevice connects directly to a device that is attached by network.
 func TestInteropNetwork(t *testing.T) {
 	r := newRig(t)
-	d := NewDevice(Spec{UDID: udidA, Key: testKey(t)})
+	d := NewDevice(Spec{UDID: udidA})
 	if err := r.Trust(d); err != nil {
 		t.Fatal(err)
 	}
@@ -189,9 +189,9 @@ func TestInteropNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.prints(udidA, "idevice_id", "-n")
-	r.prints("Simulated iPhone", "ideviceinfo", "-n", "-k", "DeviceName")
-	r.says(true, "", "idevicenotificationproxy", "-n", "post", "org.example.hello")
+	r.mustPrint(udidA, "idevice_id", "-n")
+	r.mustPrint("Simulated iPhone", "ideviceinfo", "-n", "-k", "DeviceName")
+	r.checkRun(true, "", "idevicenotificationproxy", "-n", "post", "org.example.hello")
 	r.await(d, NotificationProxy, "post")
 	// go-ios reaches the device through usbmuxd instead.
 	if v, err := values(r.entry(udidA)); err != nil || v["UniqueDeviceID"] != udidA {

@@ -47,14 +47,14 @@ func (j *journal) add(service, kind, detail string) {
 		j.events = append(j.events[:0], j.events[half:]...)
 		j.first += half
 	}
-	j.events = append(j.events, Event{j.now(), shortened(service), shortened(kind), shortened(detail)})
+	j.events = append(j.events, Event{j.now(), shorten(service), shorten(kind), shorten(detail)})
 	close(j.more)
 	j.more = make(chan struct{})
 }
 
-// shortened returns a copy of s, cut to a bounded length because hosts choose most of
-// the texts.
-func shortened(s string) string {
+// shorten returns a copy of s that is cut to a maximum length, since hosts choose most
+// of the texts.
+func shorten(s string) string {
 	const longest = 512
 	if len(s) > longest {
 		return strings.ToValidUTF8(s[:longest], "") + "…"
@@ -63,7 +63,7 @@ func shortened(s string) string {
 }
 
 func (j *journal) violate(format string, args ...any) {
-	text := shortened(fmt.Sprintf(format, args...))
+	text := shorten(fmt.Sprintf(format, args...))
 	j.mu.Lock()
 	if len(j.violations) < maxViolations {
 		j.violations = append(j.violations, text)
@@ -72,9 +72,9 @@ func (j *journal) violate(format string, args ...any) {
 	j.add("host", "violation", text)
 }
 
-// from returns the events from number n on, the number that the next event will get,
-// and a channel that is closed when that event happens.
-func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
+// eventsFrom returns the events from number n on. next is the number of the next event;
+// happened is closed when that event happens.
+func (j *journal) eventsFrom(n int) (events []Event, next int, happened <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	kept := j.events[min(max(n-j.first, 0), len(j.events)):]
@@ -84,7 +84,7 @@ func (j *journal) from(n int) ([]Event, int, <-chan struct{}) {
 // Events returns what happened, oldest first. If there are very many events, the
 // oldest ones are missing.
 func (d *Device) Events() []Event {
-	events, _, _ := d.journal.from(0)
+	events, _, _ := d.journal.eventsFrom(0)
 	return events
 }
 
@@ -95,7 +95,7 @@ func (d *Device) Await(ctx context.Context, match func(Event) bool) (Event, erro
 	for {
 		var events []Event
 		var more <-chan struct{}
-		events, next, more = d.journal.from(next)
+		events, next, more = d.journal.eventsFrom(next)
 		if i := slices.IndexFunc(events, match); i >= 0 {
 			return events[i], nil
 		}

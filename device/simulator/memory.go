@@ -29,7 +29,7 @@ func (s *Simulator) Memory() Memory {
 // Serve.
 func (s *Simulator) Remember(m Memory) error {
 	if m.BUID == "" {
-		return errors.New("simulated usbmuxd: the saved state has no host")
+		return errors.New("simulated usbmuxd: the saved state has no BUID")
 	}
 	s.mu.Lock()
 	s.buid = m.BUID
@@ -53,7 +53,7 @@ type DeviceMemory struct {
 type HostMemory struct {
 	ID     string `json:"id"`
 	BUID   string `json:"buid"`
-	Device []byte `json:"device"` // certificate in DER, like Host
+	Device []byte `json:"device"` // certificate in DER, as are Host and Root
 	Host   []byte `json:"host"`
 	Root   []byte `json:"root"`
 	Escrow []byte `json:"escrow"`

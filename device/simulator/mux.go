@@ -24,12 +24,16 @@ const (
 
 // Numbers of Result messages.
 const (
-	resultOK          = 0
-	resultBadCommand  = 1
-	resultBadDevice   = 2
-	resultRefused     = 3
-	resultBadVersion  = 6
-	patience          = 30 * time.Second // time until a client that does not read is dropped
+	resultOK         = 0
+	resultBadCommand = 1
+	resultBadDevice  = 2
+	resultRefused    = 3
+	resultBadVersion = 6
+)
+
+// Limits for a client that does not read.
+const (
+	patience          = 30 * time.Second // to send one message
 	maxQueuedMessages = 256
 )
 
@@ -134,7 +138,7 @@ func (s *Simulator) answer(request map[string]any) map[string]any {
 	case "ListDevices":
 		list := []any{}
 		for _, l := range s.attachedLinks() {
-			list = append(list, l.attached())
+			list = append(list, l.attachedMessage())
 		}
 		return map[string]any{"DeviceList": list}
 	case "ReadBUID":
@@ -181,8 +185,8 @@ func (s *Simulator) target(request map[string]any) (*Link, port, int) {
 	return l, p, resultOK
 }
 
-// attached returns the message that tells clients of a link.
-func (l *Link) attached() map[string]any {
+// attachedMessage returns the message that tells clients of a link.
+func (l *Link) attachedMessage() map[string]any {
 	properties := map[string]any{
 		"ConnectionType": string(l.Transport),
 		"DeviceID":       l.ID,
@@ -253,7 +257,7 @@ func (c *client) watch(tag uint32) {
 		<-disconnected
 	}()
 	for _, l := range present {
-		if c.send(0, l.attached()) != nil {
+		if c.send(0, l.attachedMessage()) != nil {
 			return
 		}
 	}

@@ -44,7 +44,7 @@ func (s *Simulator) AttachNetwork(ctx context.Context, d *Device, ip netip.Addr)
 				cancel()
 				return
 			}
-			go l.dialled(c, lockdownPort)
+			go l.serveDirect(c, lockdownPort)
 		}
 	}()
 	return l, nil
@@ -72,14 +72,14 @@ func (l *Link) offer(port uint16) error {
 			_ = ln.SetDeadline(time.Now().Add(portOpen))
 		}
 		if c, err := ln.Accept(); err == nil {
-			go l.dialled(c, port)
+			go l.serveDirect(c, port)
 		}
 	}()
 	return nil
 }
 
-// dialled serves a connection that bypasses usbmuxd.
-func (l *Link) dialled(c net.Conn, number uint16) {
+// serveDirect serves a connection that bypasses usbmuxd.
+func (l *Link) serveDirect(c net.Conn, number uint16) {
 	select {
 	case l.sim.room <- struct{}{}:
 		defer func() { <-l.sim.room }()

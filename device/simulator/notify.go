@@ -70,7 +70,7 @@ func (d *Device) serveNotifications(_ context.Context, conn net.Conn) {
 		for msg := range o.queue {
 			if message.Write(conn, msg) != nil {
 				conn.Close()
-				for range o.queue { // empty the queue, so that no poster waits for a host that is gone
+				for range o.queue { // empty the queue, so that ProxyDeath has room in it
 				}
 			}
 		}

@@ -52,7 +52,8 @@ func (d *Device) openPort(p port) uint16 {
 	return n
 }
 
-// connectTo returns the service at a port and closes the port.
+// connectTo returns the service at a port. It closes the port, unless this is
+// lockdownPort.
 func (d *Device) connectTo(n uint16) (port, bool) {
 	if n == lockdownPort {
 		return port{service: Lockdown, handler: d.serveLockdown}, true
@@ -88,6 +89,9 @@ func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
 	defer stop()
 
 	d := l.dev
+	// Take the fault before TLS begins: a host that has set up TLS may close this
+	// connection at once and expect the next fault to hit its next connection.
+	fault := d.faults.take(p.service)
 	var stream net.Conn = raw
 	if p.tls != nil {
 		secure, err := startTLS(ctx, raw, p.tls)
@@ -97,7 +101,7 @@ func (l *Link) serve(ctx context.Context, raw net.Conn, p port) {
 		}
 		stream = secure
 	}
-	c := &conn{Conn: stream, raw: raw, done: ctx.Done(), service: p.service, dev: d, link: l}
+	c := &conn{Conn: stream, raw: raw, done: ctx.Done(), service: p.service, dev: d, link: l, fault: fault}
 	d.faults.add(c)
 	defer d.faults.remove(c)
 	d.Log(p.service, "connect", string(l.Transport))

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,12 +16,9 @@ import (
 	"github.com/snap-backup/snap/device/simulator/pairing"
 )
 
-// sharedKey returns a key that is created once, since creating one takes long.
-var sharedKey = sync.OnceValues(pairing.NewKey)
-
 func testKey(t *testing.T) *rsa.PrivateKey {
 	t.Helper()
-	key, err := sharedKey()
+	key, err := pairing.Key()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +44,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	r := &rig{NewWithKey(testKey(t)), t, Address(l.Addr()), ctx}
+	r := &rig{New(), t, Address(l.Addr()), ctx}
 	done := make(chan error, 1)
 	go func() { done <- r.Serve(ctx, l) }()
 	ios.SetLogger(slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -66,7 +62,6 @@ func newRig(t *testing.T) *rig {
 // device attaches a device that trusts this host.
 func (r *rig) device(spec Spec) *Device {
 	r.t.Helper()
-	spec.Key = testKey(r.t)
 	d := NewDevice(spec)
 	r.Attach(d, USB)
 	if err := r.Trust(d); err != nil {

@@ -337,7 +337,7 @@ func TestLockBusy(t *testing.T) {
 func TestHeartbeat(t *testing.T) {
 	const interval = 200 * time.Millisecond
 	r := newRig(t)
-	d := NewDevice(Spec{HeartbeatInterval: interval, Key: testKey(t)})
+	d := NewDevice(Spec{HeartbeatInterval: interval})
 	if err := r.Trust(d); err != nil {
 		t.Fatal(err)
 	}

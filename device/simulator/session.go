@@ -42,7 +42,7 @@ func (s *sessionTLS) end() bool {
 	for {
 		next, err := s.records.in.Peek(1)
 		if err != nil || next[0] < recordFirst || next[0] > recordLast {
-			return true // the end, or a message: its length begins with 0
+			return true // nothing, or a message, whose length begins with 0
 		}
 		n, err := s.Read(make([]byte, 1))
 		if errors.Is(err, io.EOF) {

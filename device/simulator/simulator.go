@@ -2,7 +2,6 @@ package simulator
 
 import (
 	"context"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"maps"
@@ -33,8 +32,7 @@ const (
 // Simulator is a simulated usbmuxd with attached devices.
 type Simulator struct {
 	buid string
-	room chan struct{}                   // holds one element for each open connection
-	key  func() (*rsa.PrivateKey, error) // returns the host's key, for Trust
+	room chan struct{} // holds one element for each open connection
 
 	mu       sync.Mutex
 	lastID   int
@@ -44,17 +42,8 @@ type Simulator struct {
 }
 
 // New returns a usbmuxd without devices.
-func New() *Simulator { return NewWithKey(nil) }
-
-// NewWithKey is like New, but takes the host's key, an RSA key of 2048 bits.
-func NewWithKey(host *rsa.PrivateKey) *Simulator {
+func New() *Simulator {
 	return &Simulator{
-		key: sync.OnceValues(func() (*rsa.PrivateKey, error) {
-			if host != nil {
-				return host, nil
-			}
-			return pairing.NewKey()
-		}),
 		buid:     pairing.NewID(),
 		room:     make(chan struct{}, maxConnections),
 		links:    map[int]*Link{},
@@ -118,7 +107,7 @@ type Link struct {
 	lastID   int
 }
 
-// Attach attaches a device, and tells this to clients that listen for devices. A device
+// Attach attaches a device, and informs clients that listen for devices. A device
 // can be attached several times, such as by cable and by Wi-Fi. Each link has its own
 // ID.
 func (s *Simulator) Attach(d *Device, t Transport) *Link { return s.attach(d, t, nil) }
@@ -133,11 +122,11 @@ func (s *Simulator) attach(d *Device, t Transport, n *network) *Link {
 	l := &Link{ID: s.lastID, Transport: t, sim: s, dev: d, network: n, cancel: map[int]context.CancelFunc{}}
 	s.links[l.ID] = l
 	d.Log("mux", "attach", string(t))
-	s.tell(l.attached())
+	s.tell(l.attachedMessage())
 	return l
 }
 
-// Detach ends a link. It breaks the link's connections, and tells clients that listen
+// Detach ends a link. It breaks the link's connections, and informs clients that listen
 // for devices.
 func (l *Link) Detach() {
 	l.sim.mu.Lock()
@@ -198,7 +187,8 @@ func (l *Link) drop() {
 	}
 }
 
-// enter adds an open connection, which cancel ends. ok is false if the link has ended.
+// enter adds an open connection. When the link ends, it calls cancel to end the
+// connection. ok is false if the link has ended already.
 func (l *Link) enter(cancel context.CancelFunc) (leave func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -247,7 +237,7 @@ func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 
 // Trust pairs this host with a device, without a Trust dialog.
 func (s *Simulator) Trust(d *Device) error {
-	key, err := s.key()
+	key, err := pairing.Key()
 	if err != nil {
 		return err
 	}

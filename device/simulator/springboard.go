@@ -29,7 +29,7 @@ func icon(app string) ([]byte, error) {
 
 // serveSpringBoard serves the part of springboardservices that returns icons.
 func (d *Device) serveSpringBoard(_ context.Context, conn net.Conn) {
-	d.requests(SpringBoard, conn, "command", func(command string, request map[string]any) ([]map[string]any, bool) {
+	d.answerRequests(SpringBoard, conn, "command", func(command string, request map[string]any) ([]map[string]any, bool) {
 		switch command {
 		case "getIconPNGData":
 			app, _ := request["bundleId"].(string)

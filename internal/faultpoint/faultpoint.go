@@ -32,7 +32,8 @@ var seed = sync.OnceValue(func() uint64 {
 	return rand.Uint64()
 })
 
-// All reports whether tests should try every point of failure.
+// All reports whether SNAP_TEST_ALL is set: whether tests should try every point of
+// failure, or, if they have none, all of their cases and their largest sizes.
 func All() bool { return os.Getenv("SNAP_TEST_ALL") != "" }
 
 // Rand returns the source of a test's random choices, and logs the seed that

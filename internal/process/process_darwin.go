@@ -1,8 +1,10 @@
 package process
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,6 +13,22 @@ func boot() string {
 	id, _ := unix.Sysctl("kern.bootsessionuuid")
 	return id
 }
+
+// startsUnique: a boot always has an ID.
+const startsUnique = false
+
+// hardwareID returns the UUID of the hardware, which ioreg shows as IOPlatformUUID.
+func hardwareID() string {
+	var id [16]byte
+	wait := unix.Timespec{Sec: 1}
+	_, _, errno := unix.Syscall(unix.SYS_GETHOSTUUID, uintptr(unsafe.Pointer(&id)), uintptr(unsafe.Pointer(&wait)), 0)
+	if errno != 0 {
+		return ""
+	}
+	return hex.EncodeToString(id[:])
+}
+
+func contained(string) bool { return false }
 
 func pidNamespace() string { return "" }
 

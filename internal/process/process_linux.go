@@ -14,6 +14,26 @@ func boot() string {
 	return strings.TrimSpace(string(b))
 }
 
+// startsUnique: start times count from the boot.
+const startsUnique = false
+
+// hardwareID returns the ID that systemd or D-Bus gave this system.
+func hardwareID() string {
+	for _, name := range []string{"/etc/machine-id", "/var/lib/dbus/machine-id"} {
+		if b, err := os.ReadFile(name); err == nil && len(bytes.TrimSpace(b)) >= minMachineID {
+			return string(bytes.TrimSpace(b))
+		}
+	}
+	return ""
+}
+
+// hostNamespace is the namespace of processes outside of containers.
+const hostNamespace = "pid:[4026531836]"
+
+// contained reports whether a namespace is that of a container. All containers of an
+// image can have the same machine ID.
+func contained(space string) bool { return space != hostNamespace }
+
 func pidNamespace() string {
 	s, _ := os.Readlink("/proc/self/ns/pid")
 	return s

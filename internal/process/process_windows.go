@@ -5,11 +5,29 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/windows"
+	"golang.org/x/sys/windows/registry"
 )
 
-// No boot ID is needed: a creation time is unique across boots.
-func boot() string         { return "" }
-func pidNamespace() string { return "" }
+// startsUnique: a creation time is unique across boots, so that no boot ID is needed.
+const startsUnique = true
+
+func boot() string          { return "" }
+func pidNamespace() string  { return "" }
+func contained(string) bool { return false }
+
+// hardwareID returns the ID that the setup of Windows made.
+func hardwareID() string {
+	k, err := registry.OpenKey(registry.LOCAL_MACHINE, `SOFTWARE\Microsoft\Cryptography`, registry.QUERY_VALUE|registry.WOW64_64KEY)
+	if err != nil {
+		return ""
+	}
+	defer k.Close()
+	id, _, err := k.GetStringValue("MachineGuid")
+	if err != nil {
+		return ""
+	}
+	return id
+}
 
 const stillActive = 259 // STILL_ACTIVE
 

@@ -65,7 +65,7 @@ var packages = sync.OnceValues(func() (map[string]*pkg, error) {
 	return found, err
 })
 
-// skip leaves out folders that hold no packages of this module.
+// skip returns filepath.SkipDir for folders without packages of this module.
 func skip(dir string) error {
 	if dir == root {
 		return nil
@@ -151,8 +151,8 @@ func buildsCommand(d *ast.FuncDecl) bool {
 	return false
 }
 
-// each calls check for every package, in the order of their paths.
-func each(t *testing.T, check func(dir string, r *pkg)) {
+// eachPackage calls check for every package, in the order of their paths.
+func eachPackage(t *testing.T, check func(dir string, r *pkg)) {
 	t.Helper()
 	all, err := packages()
 	if err != nil {

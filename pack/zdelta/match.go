@@ -85,8 +85,8 @@ func (e *Encoder) find(from, to int) {
 	e.lits = append(e.lits, e.hist[anchor:to]...)
 }
 
-// candidate is a match: the length bytes at position at equal those at position
-// at-offset.
+// candidate is a match: length bytes that begin at position at are equal to those that
+// begin offset bytes earlier. cost is what encoding the offset costs, in the unit of gain.
 type candidate struct{ at, length, offset, cost int }
 
 // gain estimates what a match saves, in quarters of literals.
@@ -113,8 +113,8 @@ func (e *Encoder) match(at, to int, after bool) (best candidate) {
 	return best
 }
 
-// better compares best with the match of the bytes at positions earlier and at, and
-// returns the better one.
+// better returns the match that repeats the bytes from position earlier at position at,
+// or best if best saves at least as much.
 func (e *Encoder) better(best candidate, earlier, at, to, cost int) candidate {
 	if best.length > 0 && (at+best.length >= to || e.hist[earlier+best.length] != e.hist[at+best.length]) {
 		return best

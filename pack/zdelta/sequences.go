@@ -9,8 +9,8 @@ import (
 // tell it from other values of the class (RFC 8878, 3.1.1.3.2.1.1).
 type class struct {
 	code uint8
-	bits uint8
-	low  uint32 // the bits
+	bits uint8  // how many bits follow the code
+	low  uint32 // the value of these bits
 }
 
 // literalBase has the first literal length of each class from class 16 on. matchBase
@@ -307,7 +307,7 @@ func (t *fseTable) build(norm []int16, log uint8) {
 	}
 }
 
-// begin returns the state in which a decoder ends, if the last class is code.
+// begin returns the state in which a decoder ends if the last class is code.
 func (t *fseTable) begin(code uint8) uint32 {
 	if t.log == 0 {
 		return 0

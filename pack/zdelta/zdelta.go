@@ -37,8 +37,8 @@ type Encoder struct {
 	// hist is the dictionary, followed by the content. Positions are indexes of hist.
 	hist  []byte
 	start int // position of the content
-	// long maps each hash of 8 bytes to the last position with this hash, short each
-	// hash of 5 bytes. Position 0 means none.
+	// long maps each hash of 8 bytes to the last position with this hash. short does
+	// the same for hashes of 5 bytes. Position 0 means none.
 	long, short         []uint32
 	longBits, shortBits int
 	reps                [3]int // the last offsets
@@ -70,7 +70,8 @@ func (e *Encoder) Encode(dst, plain, dict []byte) ([]byte, error) {
 	e.index()
 	dst = slices.Grow(dst, len(plain)/8+64) // enough for most deltas
 	dst = binary.LittleEndian.AppendUint32(dst, magic)
-	// A window and a content size of 4 bytes; neither checksum nor ID.
+	// The frame has a window and a content size of 4 bytes, but no checksum or
+	// dictionary ID.
 	dst = append(dst, 2<<6, windowByte)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(plain)))
 	for at := e.start; at < len(e.hist); at += maxBlock {

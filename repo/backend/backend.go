@@ -27,12 +27,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 )
 
 // Info describes one stored file.
 type Info struct {
 	Name string // as given to Put, see [ValidName]
 	Size int64  // in bytes
+	// Modified is when the file was put, by the clock of the store; zero if the
+	// store does not tell. It may be compared with the times of other files of the
+	// store, never with the clock of a host.
+	Modified time.Time
 }
 
 // Backend stores files under names. Its contract:
@@ -40,8 +45,8 @@ type Info struct {
 // Names. Every name satisfies [ValidName]. For any other name, every method returns an
 // error that is [ErrInvalidName] and does nothing. A file's name must not be the folder
 // of another file ("a" beside "a/b"). Callers must not store two such files. If they
-// do, an implementation may return [ErrExist] for the second, but must not change
-// existing files.
+// do, an implementation may return [ErrNotFolder] for the second, or [ErrExist] if it is the
+// folder, but must not change existing files.
 //
 // Concurrency. Many goroutines may call all methods at the same time, and many
 // processes may use one store at the same time. When one of them has put or deleted a
@@ -50,6 +55,12 @@ type Info struct {
 // Cancellation. A method called with a context that is done returns the context's
 // error and does nothing. If the context ends later, the method either returns the
 // context's error or completes.
+//
+// Times. Of two files, the one that was put later is not the older one by more than the
+// resolution of the store's clock, which is at most two seconds. The times that Stat and
+// List return for a file do not differ by more than that. This holds as long as nobody sets that clock and no
+// disk moves to a machine with another clock, so a caller must not lose anything if it
+// does not hold.
 //
 // Full store. If an operation fails because the store is full, [IsNoSpace] reports
 // true for its error.
@@ -75,9 +86,9 @@ type Backend interface {
 
 	// ReadAt reads into p from offset off of the file. It is stricter than
 	// [io.ReaderAt]: the error is nil if n == len(p) and not nil if n < len(p).
-	// It is io.EOF at the end of the file. An empty p reads nothing and returns
-	// no error. A negative offset is an error other than io.EOF. The error is
-	// ErrNotExist if the file does not exist.
+	// If the file ends before p is full, the error is io.EOF. An empty p reads
+	// nothing and returns no error. A negative offset is an error other than
+	// io.EOF. The error is ErrNotExist if the file does not exist.
 	ReadAt(ctx context.Context, name string, p []byte, off int64) (n int, err error)
 
 	// Stat describes a file. The error is ErrNotExist if it does not exist.
@@ -87,11 +98,16 @@ type Backend interface {
 	// after another, sorted by name in byte order. The prefix is "" for all
 	// files, or a folder with its slash ("packs/"). Any other prefix is
 	// ErrInvalidName. A folder that does not exist has no files, which is not an
-	// error. List omits files with invalid names and everything that is not a
-	// regular file.
+	// error. If something else has its name, the error may be ErrNotFolder. List omits files with invalid names and everything that is not a
+	// regular file, such as a link or a pipe. But if something else has a name for
+	// which [IsHashed] is true, a file may have been lost there: List shows it with
+	// size 0, Stat, ReadAt and Put return an error other than ErrNotExist and ErrExist,
+	// and Delete removes it, unless it is a folder that is not empty.
 	//
 	// List may show or omit a file that is put or deleted while List runs. It
-	// shows every other file exactly once. fn may call any method of the Backend.
+	// shows every other file exactly once. It shows a file whose size it cannot find
+	// out with size 0, so that one such file hides no others. fn may call any method of
+	// the Backend.
 	// An error of fn ends List, which returns it unchanged.
 	List(ctx context.Context, prefix string, fn func(Info) error) error
 
@@ -114,6 +130,12 @@ var (
 	// ErrNoSpace says that the store is full. Use [IsNoSpace] to test for it,
 	// since it also knows the errors of operating systems.
 	ErrNoSpace = errors.New("no space left in the store")
+	// ErrNotRegular says that a folder, a link or something else that is not a file has
+	// the name of a file.
+	ErrNotRegular = errors.New("not a regular file")
+	// ErrNotFolder says that a file, a link or something else has the name of a folder.
+	// Nobody knows which files were in the folder.
+	ErrNotFolder = errors.New("this is no folder")
 	// ErrTooLarge says that a file is larger than the reader allows.
 	ErrTooLarge = errors.New("file is larger than allowed")
 )

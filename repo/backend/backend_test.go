@@ -88,7 +88,7 @@ func TestValidName(t *testing.T) {
 			t.Errorf("ValidPrefix(%q) refuses a valid name with a slash", tt.name+"/")
 		}
 		if tt.name != "" && backend.ValidPrefix(tt.name) == nil && !strings.HasSuffix(tt.name, "/") {
-			t.Errorf("ValidPrefix(%q) accepts what does not end with a slash", tt.name)
+			t.Errorf("ValidPrefix(%q) accepts a prefix without a slash at its end", tt.name)
 		}
 	}
 	if err := backend.ValidPrefix(""); err != nil {
@@ -108,7 +108,7 @@ func FuzzValidName(f *testing.F) {
 			return
 		}
 		if path.Clean(name) != name || !filepath.IsLocal(filepath.FromSlash(name)) || !fs.ValidPath(name) {
-			t.Errorf("%q is valid and yet not a plain relative path", name)
+			t.Errorf("%q is valid but is not a plain relative path", name)
 		}
 		if strings.ToLower(name) != name || strings.HasPrefix(name+"/", "tmp/") || len(name) > backend.MaxNameLength {
 			t.Errorf("%q is valid", name)

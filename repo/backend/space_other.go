@@ -10,3 +10,7 @@ import (
 func isNoSpaceErrno(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
+
+func isOutOfReachErrno(error) bool { return false }
+
+func isInUseErrno(error) bool { return false }

@@ -65,7 +65,7 @@ func (d Duration) String() string {
 	return s
 }
 
-// before returns the time d before t.
-func (d Duration) before(t time.Time) time.Time {
+// Before returns the time d before t.
+func (d Duration) Before(t time.Time) time.Time {
 	return t.AddDate(-d.Years, -d.Months, -d.Days).Add(-time.Duration(d.Hours) * time.Hour)
 }

@@ -1,7 +1,11 @@
 package keep
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -13,10 +17,12 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/internal/faultpoint"
+	"golang.org/x/crypto/poly1305" //nolint:staticcheck // restic's own
+	"golang.org/x/crypto/scrypt"
 )
 
-// restic runs restic, which these rules come from, in UTC.
-func restic(t *testing.T, dir string, args ...string) []byte {
+// runRestic runs restic in UTC.
+func runRestic(t *testing.T, dir string, args ...string) []byte {
 	t.Helper()
 	cmd := exec.Command("restic", append([]string{"--no-cache", "--quiet", "--json", "-r", filepath.Join(dir, "repo")}, args...)...)
 	cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=x", "TZ=UTC", "HOME="+dir)
@@ -31,7 +37,8 @@ func restic(t *testing.T, dir string, args ...string) []byte {
 	return out
 }
 
-// TestInteropRestic compares with restic on random snapshots and policies.
+// TestInteropRestic compares what snap and restic keep of random snapshots by random
+// policies.
 func TestInteropRestic(t *testing.T) {
 	if _, err := exec.LookPath("restic"); err != nil {
 		if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -47,7 +54,8 @@ func TestInteropRestic(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	restic(t, dir, "init")
+	runRestic(t, dir, "init")
+	cheapen(t, filepath.Join(dir, "repo", "keys"))
 	keepsOldest := keepsOldest(t)
 	// Gaps of minutes, hours, days and weeks, so that some periods have several
 	// snapshots and some have none.
@@ -63,7 +71,7 @@ func TestInteropRestic(t *testing.T) {
 				args = append(args, "--tag", tag)
 			}
 		}
-		restic(t, dir, args...)
+		runRestic(t, dir, args...)
 		list = append(list, s)
 	}
 	for range 12 {
@@ -73,7 +81,7 @@ func TestInteropRestic(t *testing.T) {
 				Time time.Time `json:"time"`
 			} `json:"keep"`
 		}
-		out := restic(t, dir, append([]string{"forget", "--dry-run"}, flags...)...)
+		out := runRestic(t, dir, append([]string{"forget", "--dry-run"}, flags...)...)
 		if err := json.Unmarshal(out, &groups); err != nil || len(groups) != 1 {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -93,6 +101,61 @@ func TestInteropRestic(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%v of %+v:\ngot  %v\nwant %v", flags, list, got, want)
 		}
+	}
+}
+
+// cheapen replaces the only key of a restic repository by one whose password costs
+// little to try. restic derives keys for half a second in each of its runs.
+func cheapen(t *testing.T, keys string) {
+	t.Helper()
+	files, err := os.ReadDir(keys)
+	if err != nil || len(files) != 1 {
+		t.Fatalf("keys of restic: %v, %v", files, err)
+	}
+	name := filepath.Join(keys, files[0].Name())
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var key map[string]any
+	var p struct {
+		N, R, P    int
+		Salt, Data []byte
+	}
+	if err := errors.Join(json.Unmarshal(text, &key), json.Unmarshal(text, &p)); err != nil {
+		t.Fatal(err)
+	}
+	// The data are an IV, the master key in AES-CTR, and a MAC of Poly1305-AES.
+	derive := func(n int) []byte {
+		k, err := scrypt.Key([]byte("x"), p.Salt, n, p.R, p.P, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	iv, sealed := p.Data[:aes.BlockSize], p.Data[aes.BlockSize:len(p.Data)-poly1305.TagSize]
+	crypt := func(k []byte) {
+		block, _ := aes.NewCipher(k[:32])
+		cipher.NewCTR(block, iv).XORKeyStream(sealed, sealed)
+	}
+	crypt(derive(p.N))
+	const cheap = 2
+	k := derive(cheap)
+	crypt(k)
+	var mac [32]byte
+	copy(mac[:], k[48:])
+	block, _ := aes.NewCipher(k[32:48])
+	block.Encrypt(mac[16:], iv)
+	var tag [poly1305.TagSize]byte
+	poly1305.Sum(&tag, sealed, &mac)
+	copy(p.Data[len(p.Data)-len(tag):], tag[:])
+	key["N"], key["data"] = cheap, p.Data
+	if text, err = json.Marshal(key); err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprintf("%x", sha256.Sum256(text))
+	if err := errors.Join(os.WriteFile(filepath.Join(keys, id), text, 0o600), os.Remove(name)); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package keep decides which snapshots of a device a retention policy keeps, and why.
-// The package sees only times, tags and marks of snapshots. It knows nothing of
+// The package sees only times, tags and flags of snapshots. It knows nothing of
 // repositories and never changes anything.
 //
 // The rules have the meaning of the options with the same names of restic's forget:
@@ -19,13 +19,20 @@
 //   - Pinned snapshots are kept.
 //   - Incomplete snapshots do not count, so they never displace complete ones. An
 //     incomplete snapshot is kept because of Tags or Within, or if it is newer than
-//     all complete ones, since no complete one has the newest content then. If no
+//     all complete ones, since then no complete one has the newest content. If no
 //     snapshot is complete, incomplete ones count.
+//   - Verified keeps the newest snapshots that passed a drill or a full verify.
+//   - The newest snapshot that passed a drill is kept; if there is none, the newest one
+//     that passed a full verify. ForgetProven turns this off.
+//   - A misdated snapshot is kept and does not count: its place among the others is not
+//     known. It would displace each snapshot that comes after it.
+//   - The snapshot that was stored last is kept, whatever its date is.
 //   - A snapshot that was complete until the repository lost a part of it is judged
 //     as if it were still complete, but displaces no other snapshot.
 package keep
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -42,14 +49,27 @@ type Snapshot struct {
 	Complete bool
 	Lost     bool // it was complete until a part of it was lost
 	Pinned   bool
+	// Misdated says that Time is wrong, since a clock was.
+	Misdated bool
+	// LastStored says that it may be the snapshot that was stored last, whatever Time is.
+	LastStored bool
+	// Verified and Drilled are when it last passed a full verify and a drill; zero if
+	// it never did.
+	Verified, Drilled time.Time
 }
 
+// proven reports whether a snapshot passed a drill or a full verify.
+func (s *Snapshot) proven() bool { return !s.Drilled.IsZero() || !s.Verified.IsZero() }
+
 // Policy is a set of rules. A snapshot is kept if one of them keeps it. The zero value
-// has no rules and keeps only pinned snapshots.
+// has no rules: it keeps only pinned snapshots and the one that ForgetProven describes.
 type Policy struct {
 	// Last to Yearly are the numbers of snapshots that the rules of these names keep,
 	// or Unlimited.
 	Last, Hourly, Daily, Weekly, Monthly, Yearly int
+	// Verified is how many snapshots that passed a drill or a full verify are kept, or
+	// Unlimited.
+	Verified int
 
 	Within                                                               Duration
 	WithinHourly, WithinDaily, WithinWeekly, WithinMonthly, WithinYearly Duration
@@ -57,6 +77,10 @@ type Policy struct {
 	// Tags are sets of tags. A snapshot with all tags of a set is kept. A set of one
 	// empty tag means snapshots without tags.
 	Tags [][]string
+
+	// Unless ForgetProven is set, the newest snapshot that passed a drill is kept; if
+	// there is none, the newest one that passed a full verify.
+	ForgetProven bool
 }
 
 // Empty reports whether a policy has no rules.
@@ -66,11 +90,11 @@ func (p *Policy) Empty() bool {
 			return false
 		}
 	}
-	return p.Within == Duration{} && len(p.Tags) == 0
+	return p.Within == Duration{} && len(p.Tags) == 0 && p.Verified == 0
 }
 
-// rule keeps the newest snapshot of each period: of count periods, or, if within is
-// set, of all periods within this duration.
+// rule keeps the newest snapshot of each of count periods or, if within is set, of each
+// period within this duration.
 type rule struct {
 	name   string
 	count  int
@@ -107,6 +131,9 @@ func week(t time.Time) string {
 type Verdict struct {
 	Keep    bool
 	Reasons []string // why it is kept
+	// Spared says that no rule keeps it. It is kept since no rule may remove it: its date
+	// is wrong, or it was stored last.
+	Spared bool
 }
 
 func (v *Verdict) keep(format string, args ...any) {
@@ -114,8 +141,8 @@ func (v *Verdict) keep(format string, args ...any) {
 	v.Reasons = append(v.Reasons, fmt.Sprintf(format, args...))
 }
 
-// Apply judges the snapshots of one device, which may be in any order. The verdicts are
-// in the same order. Durations count back from the newest snapshot that is not later
+// Apply judges the snapshots of one device, which may be in any order. Of those with the
+// same time, the last in the list counts as the newest. The verdicts are in the same order. Durations count back from the newest snapshot that is not later
 // than now. So one snapshot with a wrong clock does not make all others old. Periods
 // are calendar periods in zone.
 func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Verdict {
@@ -124,19 +151,16 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return list[b].Time.Compare(list[a].Time) })
+	slices.SortFunc(order, func(a, b int) int { return cmp.Or(list[b].Time.Compare(list[a].Time), b-a) })
 
 	var latest time.Time
 	for _, i := range order {
-		if !list[i].Time.After(now) {
+		if !list[i].Time.After(now) && !list[i].Misdated {
 			latest = list[i].Time
 			break
 		}
 	}
-	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !list[i].Complete })
-	if len(counted) == 0 {
-		counted = order
-	}
+	counted := countedOf(list, order)
 	for _, i := range order {
 		s, v := &list[i], &verdicts[i]
 		if s.Pinned {
@@ -147,24 +171,82 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 				v.keep("tag %s", strings.Join(tags, ","))
 			}
 		}
-		if p.Within != (Duration{}) && s.Time.After(p.Within.before(latest)) {
+		if p.Within != (Duration{}) && s.Time.After(p.Within.Before(latest)) {
 			v.keep("within %s", p.Within)
 		}
-		if !s.Complete && s.Time.After(list[counted[0]].Time) && !p.Empty() {
+		if !s.Complete && len(counted) > 0 && s.Time.After(list[counted[0]].Time) && !p.Empty() {
 			v.keep("newer than the last complete one")
 		}
 	}
 	for _, r := range p.rules() {
 		r.apply(list, counted, verdicts, latest, zone)
 	}
+	p.applyProven(list, order, verdicts)
 	p.applyLost(list, order, verdicts, latest, zone)
+	p.applyClocks(list, verdicts)
 	return verdicts
 }
 
-// applyLost judges lost snapshots as if they were complete, and keeps those that the
-// rules would keep then.
+// applyClocks spares misdated snapshots and the one that was stored last.
+func (p *Policy) applyClocks(list []Snapshot, verdicts []Verdict) {
+	if p.Empty() {
+		return
+	}
+	for i, s := range list {
+		v := &verdicts[i]
+		switch kept := v.Keep; {
+		case s.Misdated:
+			v.keep("its date is wrong")
+			v.Spared = !kept
+		case s.LastStored && !kept:
+			v.keep("stored last")
+			v.Spared = true
+		}
+	}
+}
+
+// countedOf returns the snapshots that rules with numbers count: the complete ones, or
+// all if none is complete. Misdated ones never count.
+func countedOf(list []Snapshot, order []int) []int {
+	dated := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return list[i].Misdated })
+	counted := slices.DeleteFunc(slices.Clone(dated), func(i int) bool { return !list[i].Complete })
+	if len(counted) == 0 {
+		return dated
+	}
+	return counted
+}
+
+// applyProven keeps snapshots that passed a drill or a full verify.
+func (p *Policy) applyProven(list []Snapshot, order []int, verdicts []Verdict) {
+	left, lastDrilled, lastVerified := p.Verified, -1, -1
+	for _, i := range order {
+		s := &list[i]
+		if s.proven() && left != 0 {
+			verdicts[i].keep("verified")
+			if left != Unlimited {
+				left--
+			}
+		}
+		if lastDrilled < 0 && !s.Drilled.IsZero() {
+			lastDrilled = i
+		}
+		if lastVerified < 0 && !s.Verified.IsZero() {
+			lastVerified = i
+		}
+	}
+	switch {
+	case p.ForgetProven:
+	case lastDrilled >= 0:
+		verdicts[lastDrilled].keep("last drilled")
+	case lastVerified >= 0:
+		verdicts[lastVerified].keep("last verified")
+	}
+}
+
+// applyLost judges snapshots that have lost a part as if they were complete, and keeps
+// those that the rules would keep then.
 func (p *Policy) applyLost(list []Snapshot, order []int, verdicts []Verdict, latest time.Time, zone *time.Location) {
-	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return !list[i].Complete && !list[i].Lost })
+	counted := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return list[i].Misdated || !list[i].Complete && !list[i].Lost })
 	asComplete := make([]Verdict, len(list))
 	for _, r := range p.rules() {
 		r.apply(list, counted, asComplete, latest, zone)
@@ -184,7 +266,7 @@ func (r *rule) apply(list []Snapshot, counted []int, verdicts []Verdict, latest 
 	}
 	left, before := r.count, ""
 	for n, i := range counted {
-		if limited && !list[i].Time.After(r.within.before(latest)) {
+		if limited && !list[i].Time.After(r.within.Before(latest)) {
 			continue
 		}
 		if !limited && left == 0 {

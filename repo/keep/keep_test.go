@@ -19,8 +19,8 @@ func at(t testing.TB, text string) time.Time {
 }
 
 // series parses a list of snapshots, oldest first. Each is a time, followed by ! if the
-// snapshot is incomplete, ? if it has lost a part, * if it is pinned, and # before its
-// tags.
+// snapshot is incomplete, ? if it has lost a part, * if it is pinned, v if it was
+// verified, d if it was drilled, and # before its tags.
 func series(t testing.TB, text string) ([]Snapshot, []string) {
 	t.Helper()
 	var list []Snapshot
@@ -34,7 +34,13 @@ func series(t testing.TB, text string) ([]Snapshot, []string) {
 		s.Complete = !strings.ContainsAny(name, "!?")
 		s.Lost = strings.Contains(name, "?")
 		s.Pinned = strings.Contains(name, "*")
-		name = strings.Trim(name, "!?*")
+		if strings.Contains(name, "v") {
+			s.Verified = time.Unix(1, 0)
+		}
+		if strings.Contains(name, "d") {
+			s.Drilled = time.Unix(1, 0)
+		}
+		name = strings.Trim(name, "!?*vd")
 		s.Time = at(t, name)
 		list, names = append(list, s), append(names, name)
 	}
@@ -82,7 +88,12 @@ func TestApply(t *testing.T) {
 		"one that lost a part stays by the rules":      {"2026-01-01?, 2026-01-02?, 2026-01-03?, 2026-01-04", "2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 3}},
 		"one that lost a part displaces nothing":       {"2026-01-01, 2026-01-02, 2026-01-03?, 2026-01-04?", "2026-01-01, 2026-01-02, 2026-01-03, 2026-01-04", Policy{Last: 2}},
 		"one that lost a part keeps no incomplete one": {"2026-01-01?, 2026-01-02!, 2026-01-03", "2026-01-01, 2026-01-03", Policy{Daily: 2}},
-		"no rules": {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
+		"the last drilled one":                         {"2026-01-01d, 2026-01-02d, 2026-01-03v, 2026-01-04", "2026-01-02, 2026-01-04", Policy{Last: 1}},
+		"the last verified one, without a drill":       {"2026-01-01v, 2026-01-02v, 2026-01-03", "2026-01-02, 2026-01-03", Policy{Last: 1}},
+		"the last proven one is given up":              {"2026-01-01d, 2026-01-02v, 2026-01-03", "2026-01-03", Policy{Last: 1, ForgetProven: true}},
+		"the newest proven ones":                       {"2026-01-01v, 2026-01-02d, 2026-01-03, 2026-01-04v, 2026-01-05vd, 2026-01-06", "2026-01-02, 2026-01-04, 2026-01-05", Policy{Verified: 3}},
+		"all proven ones":                              {"2026-01-01v, 2026-01-02d, 2026-01-03", "2026-01-01, 2026-01-02", Policy{Verified: Unlimited}},
+		"no rules":                                     {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
 	} {
 		list, names := series(t, c.series)
 		for range 2 {
@@ -107,12 +118,13 @@ func TestApply(t *testing.T) {
 
 func TestReasons(t *testing.T) {
 	list, _ := series(t, "2026-01-01*#a, 2026-01-02, 2026-01-03!")
-	p := Policy{Last: 1, Yearly: 2, Within: Duration{Days: 30}, Tags: [][]string{{"a"}}}
+	list[1].Verified, list[0].Drilled = time.Unix(1, 0), time.Unix(1, 0)
+	p := Policy{Last: 1, Verified: 1, Yearly: 2, Within: Duration{Days: 30}, Tags: [][]string{{"a"}}}
 	var got []string
 	for _, v := range p.Apply(list, at(t, "2027-01-01"), time.UTC) {
 		got = append(got, strings.Join(v.Reasons, "; "))
 	}
-	want := []string{"pinned; tag a; within 30d; oldest, yearly", "within 30d; last; yearly", "within 30d; newer than the last complete one"}
+	want := []string{"pinned; tag a; within 30d; oldest, yearly; last drilled", "within 30d; last; yearly; verified", "within 30d; newer than the last complete one"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -148,7 +160,7 @@ func TestEmpty(t *testing.T) {
 	if p := (Policy{}); !p.Empty() {
 		t.Error("a policy without rules is not empty")
 	}
-	for _, p := range []Policy{{Last: 1}, {Yearly: Unlimited}, {Within: Duration{Hours: 1}}, {WithinDaily: Duration{Years: 1}}, {Tags: [][]string{{"a"}}}} {
+	for _, p := range []Policy{{Last: 1}, {Yearly: Unlimited}, {Within: Duration{Hours: 1}}, {WithinDaily: Duration{Years: 1}}, {Tags: [][]string{{"a"}}}, {Verified: 1}} {
 		if p.Empty() {
 			t.Errorf("%+v is empty", p)
 		}
@@ -181,8 +193,60 @@ func FuzzParseDuration(f *testing.F) {
 		if err != nil || again != d {
 			t.Errorf("%q: %v, again %v, %v", s, d, again, err)
 		}
-		if now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC); d.before(now).After(now) {
+		if now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC); d.Before(now).After(now) {
 			t.Errorf("%q is in the future", s)
 		}
 	})
+}
+
+// A snapshot of a clock that was wrong is kept and displaces no other one. Neither does a
+// clock that was behind cost the snapshot that was stored last.
+func TestWrongClocks(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	at := func(y, d int) Snapshot {
+		return Snapshot{Time: time.Date(y, 1, d, 0, 0, 0, 0, time.UTC), Complete: true}
+	}
+	ahead, behind, unfinished := at(2030, 1), at(2020, 1), at(2026, 4)
+	ahead.Misdated = true
+	behind.LastStored = true
+	unfinished.Complete = false
+	list := []Snapshot{behind, at(2026, 1), at(2026, 2), at(2026, 3), unfinished, ahead}
+	for name, c := range map[string]struct {
+		policy Policy
+		list   []Snapshot
+		want   []bool
+	}{
+		"the last":        {Policy{Last: 1}, list, []bool{true, false, false, true, true, true}},
+		"daily":           {Policy{Daily: 2}, list, []bool{true, false, true, true, true, true}},
+		"within":          {Policy{Within: Duration{Days: 2}}, list, []bool{true, false, false, true, true, true}},
+		"by tag":          {Policy{Tags: [][]string{{"x"}}}, list[:4], []bool{true, false, false, false}}, // and the caller refuses that
+		"by tag, no date": {Policy{Tags: [][]string{{"x"}}}, []Snapshot{at(2026, 1), ahead}, []bool{false, true}},
+		"within, beside one that a copied file dates": {Policy{Within: Duration{Days: 2}}, []Snapshot{at(2026, 1), at(2026, 2), {Time: now, Complete: true, Misdated: true}}, []bool{true, true, true}},
+		"all misdated":  {Policy{Last: 1}, []Snapshot{ahead, ahead}, []bool{true, true}},
+		"no policy":     {Policy{}, list, make([]bool, 6)},
+		"no other good": {Policy{Last: 1}, []Snapshot{unfinished, ahead}, []bool{true, true}},
+	} {
+		for i, v := range c.policy.Apply(c.list, now, time.UTC) {
+			if v.Keep != c.want[i] {
+				t.Errorf("%s: snapshot %d: %+v", name, i, v)
+			}
+			if byRule := strings.HasPrefix(name, "by tag"); byRule && v.Spared != v.Keep {
+				t.Errorf("%s: snapshot %d: %+v; no rule keeps it", name, i, v)
+			}
+		}
+	}
+}
+
+// Of snapshots with the same time, the last one counts as the newest.
+func TestTies(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 2, 1, 0, 0, 0, 0, time.UTC)
+	same := Snapshot{Time: now, Complete: true}
+	for name, p := range map[string]Policy{"last": {Last: 1}, "daily": {Daily: 1}, "within": {WithinDaily: Duration{Days: 1}}} {
+		v := p.Apply([]Snapshot{same, same, same}, now, time.UTC)
+		if !v[2].Keep || v[1].Keep {
+			t.Errorf("%s: got %+v", name, v)
+		}
+	}
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
+	"strings"
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
@@ -16,7 +16,7 @@ import (
 // copyAll copies files of one class to the target. src and dst are the files of this
 // class in the source and on the target.
 func (m *mirrorer) copyAll(ctx context.Context, names []string, src, dst map[string]int64) error {
-	return m.each(ctx, names, func(ctx context.Context, name string) error {
+	return m.forEach(ctx, names, func(ctx context.Context, name string) error {
 		_, replace := dst[name]
 		return m.copyFile(ctx, name, src[name], replace)
 	})
@@ -24,12 +24,12 @@ func (m *mirrorer) copyAll(ctx context.Context, names []string, src, dst map[str
 
 // readAll reads files of one class and reports damaged ones.
 func (m *mirrorer) readAll(ctx context.Context, names []string, src, dst map[string]int64) error {
-	return m.each(ctx, names, func(ctx context.Context, name string) error {
-		var damage string
-		if err := m.read(ctx, m.source, name, src[name], func(_ []byte, text string) error { damage = text; return nil }); err != nil {
+	return m.forEach(ctx, names, func(ctx context.Context, name string) error {
+		var damage error
+		if err := m.read(ctx, m.source, name, src[name], func(_ []byte, why error) error { damage = why; return nil }); err != nil {
 			return err
 		}
-		if damage == "" {
+		if damage == nil {
 			return nil
 		}
 		_, onTarget := dst[name]
@@ -37,8 +37,8 @@ func (m *mirrorer) readAll(ctx context.Context, names []string, src, dst map[str
 	})
 }
 
-// each calls fn for all names, in several goroutines.
-func (m *mirrorer) each(ctx context.Context, names []string, fn func(ctx context.Context, name string) error) error {
+// forEach calls fn for all names, in several goroutines.
+func (m *mirrorer) forEach(ctx context.Context, names []string, fn func(ctx context.Context, name string) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(m.opts.Workers)
 	for _, name := range names {
@@ -56,9 +56,9 @@ func (m *mirrorer) each(ctx context.Context, names []string, fn func(ctx context
 // copyFile copies a file if it is good. If replace is set, the target has a damaged
 // file of that name, which is replaced.
 func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replace bool) error {
-	var damage string
-	err := m.read(ctx, m.source, name, size, func(b []byte, text string) error {
-		if damage = text; damage != "" {
+	var damage error
+	err := m.read(ctx, m.source, name, size, func(b []byte, why error) error {
+		if damage = why; damage != nil {
 			return nil
 		}
 		if replace {
@@ -74,7 +74,7 @@ func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replac
 	if err != nil {
 		return err
 	}
-	if damage != "" {
+	if damage != nil {
 		return m.reportDamage(ctx, name, damage, size, replace)
 	}
 	m.mu.Lock()
@@ -90,7 +90,7 @@ func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replac
 
 // reportDamage notes a damaged file of the source. onTarget says whether the target has
 // a file of that name.
-func (m *mirrorer) reportDamage(ctx context.Context, name, damage string, size int64, onTarget bool) error {
+func (m *mirrorer) reportDamage(ctx context.Context, name string, damage error, size int64, onTarget bool) error {
 	good := false
 	if onTarget {
 		var err error
@@ -102,14 +102,28 @@ func (m *mirrorer) reportDamage(ctx context.Context, name, damage string, size i
 	defer m.mu.Unlock()
 	m.advance(size)
 	if good {
-		damage += "; the target has a good copy"
+		damage = fmt.Errorf("%w; the target has a good copy", damage)
 	} else {
-		m.lacking++
+		m.lacking[name] = true
+		damage = fmt.Errorf("%w%s", damage, remedy(name))
 	}
-	if !slices.ContainsFunc(m.report.Damaged, func(d Damage) bool { return d.File == name }) {
-		m.report.Damaged = append(m.report.Damaged, Damage{name, damage})
-	}
+	m.damaged(name, damage)
 	return nil
+}
+
+// remedy says what helps against a damaged file of the source if no copy of it is good.
+func remedy(name string) string {
+	switch folder, _, _ := strings.Cut(name, "/"); folder + "/" {
+	case layout.PacksDir:
+		return "; if \"snap check --read-data\" names no file that needs it, \"snap prune\" removes it"
+	case layout.IndexDir:
+		return "; \"snap repair index\" replaces it"
+	case layout.ParityDir:
+		return "; \"snap parity\" puts new parity in its place"
+	case layout.ConfigsDir:
+		return "; \"snap repair config\" removes it, and puts back what is missing"
+	}
+	return ""
 }
 
 // advance counts a file as done. The caller holds m.mu.
@@ -128,20 +142,16 @@ func (m *mirrorer) isGood(ctx context.Context, name string) (bool, error) {
 		return false, err
 	}
 	good := false
-	err = m.read(ctx, m.target, name, info.Size, func(_ []byte, damage string) error { good = damage == ""; return nil })
+	err = m.read(ctx, m.target, name, info.Size, func(_ []byte, damage error) error { good = damage == nil; return nil })
 	return good, err
 }
 
 // read reads a file and calls fn. If the file is good, fn gets its bytes, which
-// are valid until fn returns. If it is damaged, fn gets a description of the
-// damage. If it does not exist, read returns errChanged.
-func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, size int64, fn func(b []byte, damage string) error) error {
-	limit := int64(layout.MaxFileSize)
-	if name == layout.ConfigName {
-		limit = layout.MaxConfigSize
-	}
-	if size > limit {
-		return fn(nil, fmt.Sprintf("it has %d bytes, more than allowed", size))
+// are valid until fn returns. If it is damaged or cannot be read, fn gets the reason. If it
+// does not exist, read returns errChanged.
+func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, size int64, fn func(b []byte, damage error) error) error {
+	if size > layout.MaxFileSize {
+		return fn(nil, fmt.Errorf("it has %d bytes, more than allowed", size))
 	}
 	weight := min(size, inFlight)
 	if err := m.memory.Acquire(ctx, weight); err != nil {
@@ -158,19 +168,24 @@ func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, si
 	}
 	b := (*buf)[:size]
 	n, err := be.ReadAt(ctx, name, b, 0)
+	if err != nil && ctx.Err() == nil && backend.Unreadable(ctx, be, err) {
+		n, err = be.ReadAt(ctx, name, b, 0) // a file server may have moved it
+	}
 	switch {
 	case errors.Is(err, backend.ErrNotExist):
 		return errChanged
 	case err != nil && n < len(b) && isEnd(err):
-		return fn(nil, fmt.Sprintf("it ends after %d of %d bytes", n, size))
+		return fn(nil, fmt.Errorf("it ends after %d of %d bytes", n, size))
 	case err == nil && n < len(b):
-		return fn(nil, fmt.Sprintf("only %d of %d bytes can be read", n, size))
+		return fn(nil, fmt.Errorf("only %d of %d bytes can be read", n, size))
+	case err != nil && n < len(b) && backend.Unreadable(ctx, be, err):
+		return fn(nil, fmt.Errorf("it cannot be read: %w", err))
 	case err != nil && n < len(b):
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	want, hashed := hashOf(name)
 	if !hashed {
-		return fn(b, "")
+		return fn(b, nil)
 	}
 	h, _ := m.hashers.Get().(*blake.Hasher)
 	if h == nil {
@@ -179,9 +194,9 @@ func (m *mirrorer) read(ctx context.Context, be backend.Backend, name string, si
 	got := h.Sum(b)
 	m.hashers.Put(h)
 	if got != want {
-		return fn(nil, "its bytes do not have the hash that is its name")
+		return fn(nil, errors.New("its bytes do not have the hash that is its name"))
 	}
-	return fn(b, "")
+	return fn(b, strange(name, b))
 }
 
 func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -2,9 +2,10 @@ package mirror
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -17,11 +18,12 @@ type class int
 
 // The classes in the order in which they are copied.
 const (
-	keys class = iota
+	keys   class = iota
+	copies       // of config
 	config
 	packs
 	indexes
-	records // snapshots, runs, secrets and parity: they may need other files, and no file needs them
+	records // snapshots, runs, secrets, parity and certificates: they may need other files, and no file needs them
 	classes
 )
 
@@ -29,9 +31,10 @@ const (
 // files are about running processes of the source.
 var folders = [classes][]string{
 	keys:    {layout.KeysDir},
+	copies:  {layout.ConfigsDir},
 	packs:   {layout.PacksDir},
 	indexes: {layout.IndexDir},
-	records: {layout.SnapshotsDir, layout.RunsDir, layout.SecretsDir, layout.ParityDir},
+	records: {layout.SnapshotsDir, layout.RunsDir, layout.SecretsDir, layout.ParityDir, layout.CertificatesDir},
 }
 
 // listing has the files of a repository by class. It maps the name of each file to its
@@ -80,20 +83,9 @@ func listClass(ctx context.Context, be backend.Backend, c class) (map[string]int
 
 // hashOf returns the hash in a file's name. ok is false if name is not the name of a
 // repository file. Callers ignore other files.
-func hashOf(name string) (hash [32]byte, ok bool) {
-	folder, id, _ := strings.Cut(name, "/")
-	if folder == "packs" {
-		var first string
-		first, id, _ = strings.Cut(id, "/")
-		if len(first) != 2 || !strings.HasPrefix(id, first) {
-			return hash, false
-		}
-	}
-	if len(id) != 2*len(hash) || strings.ToLower(id) != id {
-		return hash, false
-	}
-	_, err := hex.Decode(hash[:], []byte(id))
-	return hash, err == nil
+func hashOf(name string) (hash id, ok bool) {
+	file, err := layout.ParseFileID(name)
+	return id(file), err == nil
 }
 
 // total returns the number of files of a listing and their total length.
@@ -115,9 +107,23 @@ func (l *listing) size(name string) (int64, bool) {
 	return 0, false
 }
 
+// some reports whether a listing has files.
+func (l *listing) some() bool {
+	files, _ := l.total()
+	return files > 0
+}
+
 func (l *listing) has(name string) bool {
 	_, ok := l.size(name)
 	return ok
+}
+
+// judgeable returns the files that a judge opens: all but packs.
+func (l *listing) judgeable() (names []string) {
+	for _, c := range []class{keys, copies, config, indexes, records} {
+		names = slices.AppendSeq(names, maps.Keys(l[c]))
+	}
+	return names
 }
 
 func sum(m map[string]int64) (n int64) {
@@ -127,8 +133,8 @@ func sum(m map[string]int64) (n int64) {
 	return n
 }
 
-// under returns the files in a folder.
-func under(m map[string]int64, folder string) map[string]int64 {
+// inFolder returns the files in a folder.
+func inFolder(m map[string]int64, folder string) map[string]int64 {
 	out := map[string]int64{}
 	for name, size := range m {
 		if strings.HasPrefix(name, folder) {
@@ -138,8 +144,26 @@ func under(m map[string]int64, folder string) map[string]int64 {
 	return out
 }
 
-// without returns the files of a that b does not have.
-func without(a, b map[string]int64) map[string]int64 {
+// noted returns the files that a mirror's notes say were copied.
+func noted(m map[string]int64) map[string]int64 {
+	out := inFolder(m, layout.SnapshotsDir)
+	maps.Copy(out, inFolder(m, layout.CertificatesDir))
+	return out
+}
+
+// extra returns the files of the target that the source does not have. Unless
+// AcceptRemovals is set, it leaves out certificates that were made on the target.
+func (m *mirrorer) extra(src, dst *listing, n *notes, c class) map[string]int64 {
+	out := onlyIn(dst[c], src[c])
+	maps.DeleteFunc(out, func(name string, _ int64) bool {
+		hash, _ := hashOf(name)
+		return strings.HasPrefix(name, layout.CertificatesDir) && !n.copied[hash] && !m.opts.AcceptRemovals
+	})
+	return out
+}
+
+// onlyIn returns the files of a that b does not have.
+func onlyIn(a, b map[string]int64) map[string]int64 {
 	out := map[string]int64{}
 	for name, size := range a {
 		if _, ok := b[name]; !ok {

@@ -1,13 +1,14 @@
 package mirror_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
@@ -66,14 +67,29 @@ func TestMirrorNotesDoNotCoverLosses(t *testing.T) {
 			}
 			removeFiles(t, source, repotest.PacksDir, 1)
 			before := repotest.Content(t, target)
-			if err := mirrorTo(source, target, keyed(source, withKey)); !errors.Is(err, mirror.ErrRefused) {
-				t.Errorf("%s, key %v: %v", how, withKey, err)
+			err := mirrorTo(source, target, keyOptions(t, source, withKey))
+			if withKey {
+				// The judge says that all snapshots can be listed, since the target has the pack.
+				if err := errors.Join(wantDamaged(err), repotest.Verify(target, 1, 2, 3)); err != nil {
+					t.Errorf("%s, with the key: %v", how, err)
+				}
+				continue
+			}
+			if !errors.Is(err, mirror.ErrRefused) {
+				t.Errorf("%s: %v", how, err)
 			}
 			if len(repotest.Content(t, target)) != len(before) {
-				t.Errorf("%s, key %v: the target has changed", how, withKey)
+				t.Errorf("%s: the target has changed", how)
 			}
 		}
 	}
+}
+
+func wantDamaged(err error) error {
+	if errors.Is(err, mirror.ErrDamaged) {
+		return nil
+	}
+	return fmt.Errorf("%w, want %w", err, mirror.ErrDamaged)
 }
 
 // With the key, a run checks the snapshots of the source, whatever the notes of the
@@ -87,12 +103,8 @@ func TestMirrorAsksDespiteNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	removeFiles(t, source, repotest.PacksDir, 1)
-	before := repotest.Content(t, target)
-	if err := mirrorTo(source, target, keyed(source, true)); !errors.Is(err, mirror.ErrRefused) {
+	if err := errors.Join(wantDamaged(mirrorTo(source, target, keyOptions(t, source, true))), repotest.Verify(target, 1, 2, 3)); err != nil {
 		t.Error(err)
-	}
-	if len(repotest.Content(t, target)) != len(before) {
-		t.Error("the target has changed")
 	}
 }
 
@@ -133,17 +145,12 @@ func TestMirrorMakesNoNoteOfReplacedFiles(t *testing.T) {
 	}
 }
 
-// keyed returns options with or without the check that needs the key.
-func keyed(source backend.Backend, withKey bool) mirror.Options {
+// keyOptions returns options, with the judge that has the key if withKey is set.
+func keyOptions(t testing.TB, source backend.Backend, withKey bool) mirror.Options {
+	t.Helper()
 	opts := oneAtATime
 	if withKey {
-		opts.VerifySnapshots = func(ctx context.Context) error {
-			r, err := repo.Open(ctx, source, repotest.Secret, repotest.SmallPacks(5))
-			if err != nil {
-				return err
-			}
-			return r.CheckComplete(ctx)
-		}
+		opts.Judge = repotest.MustOpenWith(t, source, repotest.Secret, repotest.SmallPacks(5)).MirrorJudge()
 	}
 	return opts
 }
@@ -206,8 +213,60 @@ func TestMirrorWithoutKeyAfterAnInterruption(t *testing.T) {
 	}
 }
 
-// An interrupted run may leave two lists of copied snapshots. Both count, also in
-// the next run.
+// A run is interrupted while it copies packs, then the source loses a pack that was
+// copied and one that was not. Without the key, the next run must keep the only good
+// copy, although the notes of the interrupted run list both.
+func TestMirrorWithoutKeyAfterAnInterruptionInThePacks(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for _, hadSnapshot := range []bool{true, false} {
+		source, target := repotest.New(t, 1), memory.New()
+		if hadSnapshot {
+			if err := mirrorTo(source, target, oneAtATime); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, day := range []int{2, 3} {
+			if _, err := repotest.StoreDay(ctx, source, day); err != nil {
+				t.Fatal(err)
+			}
+		}
+		old := repotest.Content(t, target)
+		added := slices.DeleteFunc(repotest.FilesIn(t, source, repotest.PacksDir), func(name string) bool { return old[name] != nil })
+		if len(added) < 3 {
+			t.Fatalf("only %d new packs", len(added))
+		}
+		cut := fault.New(target, fault.On(fault.Put, slices.Max(added), fault.From(1, fault.ErrInjected)))
+		if err := mirrorTo(source, cut, oneAtATime); !errors.Is(err, fault.ErrInjected) {
+			t.Fatal(err)
+		}
+		lossy := source.Clone()
+		for _, name := range []string{slices.Min(added), slices.Max(added)} {
+			if err := lossy.Delete(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := target.Clone()
+		if err := mirrorTo(lossy, target, oneAtATime); !errors.Is(err, mirror.ErrRefused) {
+			t.Errorf("after a loss: %v", err)
+		}
+		if len(repotest.Content(t, target)) != len(repotest.Content(t, before)) {
+			t.Error("the target has changed")
+		}
+		if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
+			t.Fatal(err)
+		}
+		if err := mirrorTo(source, before, oneAtATime); err != nil {
+			t.Errorf("after a prune: %v", err)
+		}
+		if err := repotest.Verify(before, 1, 3); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An interrupted run may leave two lists of copied snapshots. The next run
+// must merge them.
 func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -224,41 +283,52 @@ func TestMirrorRemembersAfterAnInterruption(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Put back the list that the run replaced. List shows it first or last.
-		lists := repotest.FilesIn(t, before, "mirrored/")
+		lists := copyNotes(t, before)
 		if err := target.Put(ctx, lists[0], repotest.Content(t, before)[lists[0]]); err != nil {
 			t.Fatal(err)
 		}
-		both := repotest.FilesIn(t, target, "mirrored/")
+		both := copyNotes(t, target)
 		if len(both) != 2 {
 			t.Fatalf("%d lists", len(both))
 		}
 		be := backend.Backend(target)
 		if !first {
-			be = &backwards{target}
+			be = &reverseList{target}
 		}
 		if err := mirrorTo(source, be, oneAtATime); err != nil {
 			t.Fatal(err)
 		}
-		if n := len(repotest.FilesIn(t, target, "mirrored/")); n != 1 {
+		if n := len(copyNotes(t, target)); n != 1 {
 			t.Errorf("%d lists remain", n)
 		}
 		// Both added snapshots were copied from the source, so both may be removed.
+		if _, err := repotest.StoreDay(ctx, source, 3); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := repotest.Prune(ctx, source, repotest.NoWaste, 2); err != nil {
 			t.Fatal(err)
 		}
 		if err := mirrorTo(source, target, oneAtATime); err != nil {
 			t.Error(err)
 		}
-		if err := repotest.Verify(target, 1); err != nil {
+		if err := errors.Join(followExactly(t, source, target), repotest.Verify(target, 1, 3)); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// backwards lists files in the opposite order.
-type backwards struct{ backend.Backend }
+// copyNotes returns the notes of what was copied.
+func copyNotes(t testing.TB, be *memory.Backend) []string {
+	t.Helper()
+	return slices.DeleteFunc(repotest.FilesIn(t, be, "mirrored/"), func(name string) bool {
+		return !bytes.HasPrefix(repotest.Content(t, be)[name], []byte("snapmi01"))
+	})
+}
 
-func (b *backwards) List(ctx context.Context, dir string, fn func(backend.Info) error) error {
+// reverseList is a store that lists files in reverse order.
+type reverseList struct{ backend.Backend }
+
+func (b *reverseList) List(ctx context.Context, dir string, fn func(backend.Info) error) error {
 	var all []backend.Info
 	if err := b.Backend.List(ctx, dir, func(f backend.Info) error { all = append(all, f); return nil }); err != nil {
 		return err

@@ -13,9 +13,9 @@
 //
 // # What it never does
 //
-// It never changes the source, and never reads what files contain: it needs only
-// hashes, names and the order of writing. It needs no key. The caller makes the checks
-// that need a key ([Options.VerifySnapshots]).
+// It never changes the source, and has no key: of the bytes of a file it sees whether they
+// have the hash that is its name and begin like a file of its folder. A [Judge], if the
+// caller gives it one, opens files.
 package mirror
 
 import (
@@ -45,11 +45,9 @@ type Options struct {
 	AcceptRemovals bool
 	// DryRun changes nothing and reports what would be done.
 	DryRun bool
-	// VerifySnapshots, if not nil, returns an error if a snapshot of the source
-	// needs something that is missing. Run calls it before it removes any pack or
-	// index file from the target. The check needs a key, so the caller provides
-	// it.
-	VerifySnapshots func(context.Context) error
+	// Judge opens files with the repository's key. Without it, nothing that the source
+	// has replaced leaves the target before many runs have missed it.
+	Judge Judge
 	// Heal makes Check replace damaged files of the target by good ones of the
 	// source.
 	Heal bool
@@ -67,7 +65,10 @@ type Progress struct{ Files, TotalFiles, Bytes, TotalBytes int64 }
 type Damage struct {
 	File string `json:"file"`
 	Text string `json:"text"`
+	err  error  // whose text it is
 }
+
+func damage(name string, why error) Damage { return Damage{name, why.Error(), why} }
 
 // Report says what Run has done. After a dry run it says what Run would do.
 type Report struct {
@@ -80,10 +81,32 @@ type Report struct {
 	RemovedFiles int64    `json:"removed_files"`
 	RemovedBytes int64    `json:"removed_bytes"`
 	Damaged      []Damage `json:"damaged"` // files of the source that were not copied
-	// Kept says why files that the source has removed are still on the target;
-	// empty if there are none.
-	Kept   string `json:"kept,omitempty"`
-	DryRun bool   `json:"dry_run"`
+	// Judged says whether the key has judged what was copied and removed.
+	Judged bool `json:"judged"`
+	// Unjudged says that no run has had the key yet, or that a note about this was damaged:
+	// nobody knows whether the target can give anything back.
+	Unjudged bool `json:"unjudged"`
+	// KeptFiles are files that the source no longer has and that stay on the target for
+	// now, KeptBytes their length. KeptRuns is in how many runs without the key the first
+	// of them leaves; 0 if there are none.
+	KeptFiles int64 `json:"kept_files"`
+	KeptBytes int64 `json:"kept_bytes"`
+	KeptRuns  int   `json:"kept_runs"`
+	// Kept says why files stay that could be removed; empty if there are none.
+	Kept string `json:"kept,omitempty"`
+	// Aside is the new name of a folder, link or pipe that had the name of config on the
+	// target.
+	Aside string `json:"aside,omitempty"`
+	// OldKeys are key slots that the source no longer has. They still open the target.
+	OldKeys int64 `json:"old_keys"`
+	// Leaving describes snapshots that the source has lost or forgotten since the last
+	// run with the key, LeavingOther describes keys and backup passwords, and Removed what left the target in this run. Better describes snapshots of which the source has an older record, or has
+	// lost files: they stay. All of them need the key.
+	Leaving      []string `json:"leaving,omitempty"`
+	LeavingOther []string `json:"leaving_other,omitempty"`
+	Removed      []string `json:"removed,omitempty"`
+	Better       []string `json:"better,omitempty"`
+	DryRun       bool     `json:"dry_run"`
 }
 
 // maxRounds is the maximum number of rounds of a Run. If the source changes during a
@@ -104,14 +127,14 @@ func Run(ctx context.Context, source, target backend.Backend, opts Options) (*Re
 		opts.Workers = 16
 	}
 	m := &mirrorer{source: source, target: target, opts: opts, memory: semaphore.NewWeighted(inFlight)}
-	m.report = &Report{Damaged: []Damage{}, DryRun: opts.DryRun}
+	m.report = &Report{Damaged: []Damage{}, DryRun: opts.DryRun, Judged: opts.Judge != nil}
 	for n := range maxRounds {
 		done, err := m.round(ctx, n == maxRounds-1)
 		if err != nil || done {
 			return m.report, err
 		}
 	}
-	return m.report, fmt.Errorf("%w: the copied files stay; run it again when fewer processes use the repository", ErrChanging)
+	return m.report, fmt.Errorf("%w: the copied files stay; run the command again when fewer processes use the repository", ErrChanging)
 }
 
 // mirrorer holds the state of one call of Run or Check.
@@ -125,7 +148,7 @@ type mirrorer struct {
 	mu       sync.Mutex // guards the fields below
 	report   *Report
 	progress Progress
-	lacking  int // files that are damaged in the source and not good on the target
+	lacking  map[string]bool // files that are damaged in the source and not good on the target
 }
 
 // errChanged says that files of the source changed since they were listed.

@@ -16,29 +16,38 @@ func FuzzParseNote(f *testing.F) {
 	f.Add(append(append([]byte(removableMagic), one...), two...))
 	f.Add(append(append([]byte(copiedMagic), two...), one...)) // out of order
 	f.Add([]byte("snapsn01"))
+	f.Add([]byte(unjudgedMagic))
+	f.Add(append([]byte(waitingMagic), one...))
+	f.Add(append([]byte(namedMagic), one...))
+	f.Add(append(append([]byte(keptMagic), one...), 7))
+	f.Add(append(append([]byte(keptMagic), one...), 0)) // counted no run
 	f.Fuzz(func(t *testing.T, b []byte) {
-		magic, ids := parseNote(b)
+		magic, ids, counts := parseNote(b)
 		if magic == "" {
-			if len(ids) > 0 {
+			if len(ids)+len(counts) > 0 {
 				t.Fatal("IDs without a magic")
 			}
 			return
 		}
-		set := map[id]bool{}
-		for _, id := range ids {
+		set, kept := map[id]bool{}, map[id]int{}
+		for i, id := range ids {
 			set[id] = true
+			if magic == keptMagic {
+				kept[id] = counts[i]
+			}
+		}
+		note := listNote(magic, set)
+		if magic == keptMagic {
+			note = keptNote(kept)
 		}
 		be := store.New()
-		name, err := putNote(context.Background(), be, magic, set)
-		if err != nil || len(set) != len(ids) {
+		_, err := putNote(context.Background(), be, note)
+		if err != nil || len(set) != len(ids) || !bytes.Equal(note, b) {
 			t.Fatal(err, len(set), len(ids))
 		}
-		if info, err := be.Stat(context.Background(), name); err != nil || info.Size != int64(len(b)) {
-			t.Fatalf("%d bytes were stored as %v, %v", len(b), info, err)
-		}
 		n, err := readNotes(context.Background(), be)
-		if err != nil || len(n.copied)+len(n.removable) != len(ids) {
-			t.Fatalf("%d IDs, read %d and %d, %v", len(ids), len(n.copied), len(n.removable), err)
+		if want := len(ids); err != nil || magic != unjudgedMagic && len(n.copied)+len(n.removable)+len(n.indexes)+len(n.kept)+len(n.named)+len(n.waiting) != want {
+			t.Fatalf("%d IDs, read %+v, %v", want, n, err)
 		}
 	})
 }

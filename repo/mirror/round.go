@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
@@ -15,62 +16,121 @@ import (
 // source.
 type round struct {
 	*mirrorer
-	src, dst listing // at the beginning
-	notes    notes
-	todo     [classes][]string // files to copy
+	src, dst  listing // at the beginning
+	notes     notes
+	todo      [classes][]string // files to copy
+	excluded  map[string]bool   // new files of the source that do not open, or snapshots that are not whole
+	better    map[string]bool   // snapshots that have left and are better on the target
+	gone      map[string]string // describes what has left, for those who have the key
+	forgotten map[string]Gone   // the snapshots among them
+	config    configState
 }
 
 // round runs one round. done is false if another round is needed because the source has
-// changed. If last is set, changed records need no other round.
+// changed. If last is set, changed records need no further round.
 func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) {
-	r, err := m.begin(ctx)
+	r, err := m.newRound(ctx)
 	if err != nil {
 		return false, err
 	}
-	if err := m.guard(ctx, &r.src, &r.dst, r.notes); err != nil {
-		return false, err
+	if err := r.judge(ctx); err != nil {
+		return false, ignoreChange(err)
 	}
 	need := r.plan()
 	if m.opts.DryRun {
 		r.forecast(need)
-		return true, nil
+		return true, r.outcome("all good files can be copied")
 	}
-	if err := m.checkSpace(ctx, need); err != nil {
+	if err := r.checkSpace(ctx, need); err != nil {
 		return false, err
 	}
-	err = r.copy(ctx)
-	if errors.Is(err, errChanged) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
+	if err := r.copy(ctx); err != nil {
+		return false, ignoreChange(err)
 	}
 	if len(m.report.Damaged) > 0 {
-		if err := m.removeNotes(ctx, r.notes, true); err != nil {
+		if err := r.removeNotes(ctx); err != nil {
 			return false, err
 		}
-		return false, fmt.Errorf("%w in the source: %s; all other files were copied, and nothing was removed", ErrDamaged, damageText(m.report.Damaged))
+		r.reportKept()
+		return false, r.outcome("all other files were copied, and nothing was removed")
 	}
 	now, err := listClass(ctx, m.source, records)
 	if err != nil {
 		return false, fmt.Errorf("source: %w", err)
 	}
 	if !maps.Equal(now, r.src[records]) {
-		// Remove nothing now. A new record may replace a record that removeAll
+		// Remove nothing now. A new record may replace a record that settle
 		// would remove. If the source has removed a record since the listing,
-		// this round has copied that record, and removeAll might remove files
+		// this round has copied that record, and settle might remove files
 		// that it needs.
 		if last {
 			m.report.Kept = "files that the repository has removed stay on the target, since the repository changes all the time"
+			r.reportKept()
 		}
 		return last, nil
 	}
-	return true, r.removeAll(ctx)
+	if err := r.judgeWaiting(ctx); err != nil {
+		return true, err
+	}
+	return true, r.settle(ctx)
 }
 
-// begin lists both stores and reads the target's notes.
-func (m *mirrorer) begin(ctx context.Context) (r *round, err error) {
-	r = &round{mirrorer: m}
+// ignoreChange returns nil for a change of the source, which needs another round.
+func ignoreChange(err error) error {
+	if errors.Is(err, errChanged) {
+		return nil
+	}
+	return err
+}
+
+// judge decides whether the target may follow the source, and which files to copy.
+func (r *round) judge(ctx context.Context) error {
+	r.report.Damaged, r.lacking = []Damage{}, map[string]bool{}
+	if err := r.settleConfig(ctx); err != nil {
+		return err
+	}
+	if r.opts.Judge != nil {
+		if err := r.prove(ctx); err != nil {
+			return err
+		}
+	}
+	err := r.guard(ctx)
+	if !errors.Is(err, ErrRefused) {
+		return err
+	}
+	// Perhaps a prune has removed packs between two listings.
+	if changed := r.unchanged(ctx); changed != nil {
+		return changed
+	}
+	return err
+}
+
+// unchanged returns errChanged if the source has other files than at the beginning.
+func (r *round) unchanged(ctx context.Context) error {
+	now, err := list(ctx, r.source)
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	for c := range classes {
+		if !maps.Equal(now[c], r.src[c]) {
+			return errChanged
+		}
+	}
+	return nil
+}
+
+// outcome returns ErrDamaged if files of the source are damaged.
+func (r *round) outcome(state string) error {
+	if len(r.report.Damaged) == 0 {
+		return nil
+	}
+	return damagedFiles(r.report.Damaged, "in the source: %s; %s", state)
+}
+
+// newRound lists both stores and reads the target's notes.
+func (m *mirrorer) newRound(ctx context.Context) (r *round, err error) {
+	r = &round{mirrorer: m, excluded: map[string]bool{}, better: map[string]bool{}, gone: map[string]string{}}
+	m.report.Better, m.report.Leaving, m.report.LeavingOther, m.report.Removed = nil, nil, nil, nil
 	if r.src, err = list(ctx, m.source); err != nil {
 		return nil, fmt.Errorf("source: %w", err)
 	}
@@ -86,11 +146,18 @@ func (m *mirrorer) begin(ctx context.Context) (r *round, err error) {
 // plan chooses the files to copy and returns their total length.
 func (r *round) plan() (need int64) {
 	r.report.Files, r.report.Bytes = r.src.total()
-	r.report.Snapshots = int64(len(under(r.src[records], layout.SnapshotsDir)))
+	r.report.Snapshots = int64(len(inFolder(r.src[records], layout.SnapshotsDir)))
 	r.progress.TotalFiles, r.progress.TotalBytes = r.progress.Files, r.progress.Bytes
+	if r.config.put || r.config.replace {
+		need += int64(len(r.config.good))
+		r.progress.TotalFiles++
+	}
 	for c := range classes {
+		if c == config {
+			continue // see copyConfig
+		}
 		for _, name := range slices.Sorted(maps.Keys(r.src[c])) {
-			if size, exists := r.dst[c][name]; !exists || size != r.src[c][name] {
+			if r.isNew(c, name) && !r.excluded[name] {
 				r.todo[c] = append(r.todo[c], name)
 				need += r.src[c][name]
 			}
@@ -101,20 +168,33 @@ func (r *round) plan() (need int64) {
 	return need
 }
 
+// isNew reports whether the target lacks a file of the source, or has an incomplete one.
+func (r *round) isNew(c class, name string) bool {
+	if c == config {
+		return r.config.put || r.config.replace
+	}
+	size, exists := r.dst[c][name]
+	return (!exists || size != r.src[c][name]) && (c != copies || r.wantsCopy(name))
+}
+
 // forecast reports what the round would do.
 func (r *round) forecast(need int64) {
 	r.report.CopiedFiles, r.report.CopiedBytes = r.progress.TotalFiles, need
-	for c := range classes {
-		extra := without(r.dst[c], r.src[c])
-		r.report.RemovedFiles += int64(len(extra))
-		r.report.RemovedBytes += sum(extra)
+	due := r.due()
+	r.report.RemovedFiles, r.report.RemovedBytes = int64(len(due)), sum(due)
+	for _, name := range slices.Sorted(maps.Keys(due)) {
+		r.removed(name)
+		for c := range classes {
+			delete(r.dst[c], name)
+		}
 	}
+	r.reportKept()
 }
 
 // checkSpace fails early if the target has too little space for all new files. No file
 // is removed before all of them are copied.
-func (m *mirrorer) checkSpace(ctx context.Context, need int64) error {
-	f, ok := m.target.(backend.Freer)
+func (r *round) checkSpace(ctx context.Context, need int64) error {
+	f, ok := r.target.(backend.Freer)
 	if !ok || need == 0 {
 		return nil
 	}
@@ -122,17 +202,28 @@ func (m *mirrorer) checkSpace(ctx context.Context, need int64) error {
 	if err != nil || free >= need {
 		return ctx.Err() // unknown free space is no obstacle
 	}
-	return fmt.Errorf("the copy needs %d more bytes and the target has %d free: %w", need, free, backend.ErrNoSpace)
+	kept := ""
+	if n := sum(r.left(packs, indexes, records)); n > 0 {
+		kept = fmt.Sprintf(" (%d bytes are of files that the source has removed; a run with the password removes them as soon as it can)", n)
+	}
+	return fmt.Errorf("the copy needs %d more bytes and the target has %d free%s: %w", need, free, kept, backend.ErrNoSpace)
 }
 
 // copy copies all files of the round, records last. It returns errChanged if files of
 // the source that are not records change during the copy.
 func (r *round) copy(ctx context.Context) error {
-	// The source may prune the new packs and index files again before a record
-	// that needs them is copied. So they are noted as removable. Files that the
-	// target already has are not noted, since its records may need them.
-	added := slices.DeleteFunc(slices.Concat(r.todo[packs], r.todo[indexes]), r.dst.has)
-	if err := r.markRemovable(ctx, slices.Values(added)); err != nil {
+	// A prune of the source may remove new packs and index files before a record
+	// that needs them is copied. So these files are noted as removable. Files that
+	// the target already has are not noted, since its records may need them.
+	// The index files among them tell a prune from a loss: it replaces them.
+	newPacks, newIndexes := slices.DeleteFunc(slices.Clone(r.todo[packs]), r.dst.has), slices.DeleteFunc(slices.Clone(r.todo[indexes]), r.dst.has)
+	if err := r.noteFiles(ctx, indexMagic, slices.Values(newIndexes)); err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	if err := r.markRemovable(ctx, slices.Values(slices.Concat(newPacks, newIndexes))); err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	if err := r.noteUnjudged(ctx); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	for c := keys; c < records; c++ {
@@ -140,6 +231,12 @@ func (r *round) copy(ctx context.Context) error {
 			if err := r.checkIndexes(ctx); err != nil {
 				return err
 			}
+		}
+		if c == config {
+			if err := r.copyConfig(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := r.copyAll(ctx, r.todo[c], r.src[c], r.dst[c]); err != nil {
 			return err
@@ -156,7 +253,7 @@ func (r *round) copy(ctx context.Context) error {
 			return errChanged
 		}
 	}
-	if err := r.noteSnapshots(ctx); err != nil {
+	if err := r.noteCopied(ctx); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
 	if err := r.unmarkRemovable(ctx); err != nil {
@@ -165,52 +262,33 @@ func (r *round) copy(ctx context.Context) error {
 	return r.copyAll(ctx, r.todo[records], r.src[records], r.dst[records])
 }
 
-// checkIndexes reads the index files to copy. Either all or none are copied, since
-// some of them may list chunks that cannot be decoded without the others.
+// checkIndexes reads the index files to copy. Without a key, either all or none are
+// copied, since some of them may list chunks that cannot be decoded without the others.
+// A damaged pack then holds back new snapshots for one run.
+// With the key, the snapshots are judged again if files are lacking.
 func (r *round) checkIndexes(ctx context.Context) error {
 	if err := r.readAll(ctx, r.todo[indexes], r.src[indexes], r.dst[indexes]); err != nil {
 		return err
 	}
-	if r.lacking > 0 {
-		// It is unknown which snapshots need these files.
-		return fmt.Errorf("%w in the source: %s; good packs were copied, new snapshots were not, and nothing was removed", ErrDamaged, damageText(r.report.Damaged))
+	if len(r.lacking) == 0 {
+		return nil
 	}
-	return nil
-}
-
-// removeAll removes from the target all files that the source does not have, in the
-// opposite order of copying.
-func (r *round) removeAll(ctx context.Context) error {
-	extra := map[string]int64{}
-	for c := range classes {
-		maps.Copy(extra, without(r.dst[c], r.src[c]))
+	if r.opts.Judge == nil {
+		return r.holdBack(ctx)
 	}
-	if len(extra) == 0 {
-		return r.removeNotes(ctx, r.notes, true)
-	}
-	// Another process may be restoring from the target, or writing to it.
-	locked := false
-	err := r.target.List(ctx, layout.LocksDir, func(backend.Info) error { locked = true; return nil })
-	if err != nil {
-		return fmt.Errorf("target: %w", err)
-	}
-	if locked && !r.opts.AcceptRemovals {
-		r.report.Kept = fmt.Sprintf("%d files that the repository has removed stay on the target, since another process uses it (it has locks)", len(extra))
-		return r.removeNotes(ctx, r.notes, false)
-	}
-	if err := r.markRemovable(ctx, maps.Keys(extra)); err != nil {
-		return fmt.Errorf("target: %w", err)
-	}
-	for _, c := range []class{records, indexes, packs, keys} {
-		for _, name := range slices.Sorted(maps.Keys(without(r.dst[c], r.src[c]))) {
-			if err := r.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
-				return fmt.Errorf("target: %w", err)
-			}
-			r.report.RemovedFiles++
-			r.report.RemovedBytes += r.dst[c][name]
+	var snapshots []string
+	for _, name := range r.todo[records] {
+		if strings.HasPrefix(name, layout.SnapshotsDir) {
+			snapshots = append(snapshots, name)
 		}
 	}
-	return r.removeNotes(ctx, r.notes, true)
+	if err := r.proveSnapshots(ctx, snapshots); err != nil {
+		return err
+	}
+	for c := range r.todo {
+		r.todo[c] = slices.DeleteFunc(r.todo[c], func(name string) bool { return r.excluded[name] || c == int(indexes) && r.lacking[name] })
+	}
+	return nil
 }
 
 func damageText(list []Damage) string {

@@ -50,7 +50,7 @@ func (s *Set) compute(ctx context.Context, h *Header) (parity []byte, bad []stri
 			return nil, nil, err
 		}
 	}
-	return e.parity, e.bad(), nil
+	return e.parity, e.damagedFiles(), nil
 }
 
 // encoder computes the parity of a group, one window at a time. A window has the bytes
@@ -132,9 +132,9 @@ func (e *encoder) encode(off int64) error {
 	return nil
 }
 
-// bad returns the names of damaged files: those that ended early, and those whose hash
-// is not their name.
-func (e *encoder) bad() []string {
+// damagedFiles returns the names of damaged files: those that ended early, and those
+// whose hash is not their name.
+func (e *encoder) damagedFiles() []string {
 	var names []string
 	for i := range e.h.files {
 		f := &e.h.files[i]

@@ -7,10 +7,11 @@ import (
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/pack/binread"
+	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
 const (
-	magic   = "snappa01"
+	magic   = layout.ParityMagic + "01"
 	version = 1
 	// shardSize is the length of a shard, in bytes. A flipped bit makes one shard
 	// useless.
@@ -173,7 +174,7 @@ func open(b []byte) (*Header, error) {
 	}
 	head, want := b[:len(b)-32], b[len(b)-32:]
 	if hash := blake.Sum(head); string(hash[:]) != string(want) {
-		return nil, fmt.Errorf("%w: header does not have its hash", ErrDamaged)
+		return nil, fmt.Errorf("%w: header does not match its hash", ErrDamaged)
 	}
 	return ParseHeader(head)
 }

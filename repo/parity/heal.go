@@ -29,7 +29,7 @@ type HealOptions struct {
 type HealReport struct {
 	Files    int      `json:"files"`    // protected files that were read
 	Healed   []string `json:"healed"`   // files that were damaged or missing, and are now good
-	Unhealed []string `json:"unhealed"` // files with too many bad shards in their groups
+	Unhealed []string `json:"unhealed"` // files that have a stripe with too many bad shards
 	Remade   int      `json:"remade"`   // number of damaged parity files that were made again
 	// Skipped are parity files that were not used: their headers contradict files
 	// that are good, or they are damaged and making them again would take too much
@@ -161,6 +161,9 @@ func (h *healer) remake(ctx context.Context, g *group) error {
 // reload reads the header of a group again, with all hashes.
 func (s *Set) reload(ctx context.Context, g *group) (*group, error) {
 	info, err := s.be.Stat(ctx, g.name)
+	if errors.Is(err, backend.ErrNotExist) || backend.Unreadable(ctx, s.be, err) {
+		err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", g.name, err)
 	}
@@ -202,6 +205,9 @@ func (s *Set) verify(ctx context.Context, name string, id [32]byte) (size int64,
 	info, err := s.be.Stat(ctx, name)
 	if errors.Is(err, backend.ErrNotExist) {
 		return -1, false, nil
+	}
+	if backend.Unreadable(ctx, s.be, err) {
+		return 0, false, nil
 	}
 	if err != nil {
 		return -1, false, err

@@ -11,9 +11,9 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// forged returns a parity file as an attacker without a key could write it: its
+// forge returns a parity file that an attacker without a key could write: its
 // numbers are consistent, and its hashes are zeros.
-func forged(percent, shard, parity int, files ...file) []byte {
+func forge(percent, shard, parity int, files ...file) []byte {
 	h := &Header{percent: percent, shard: shard, parity: parity, files: files}
 	for i := range h.files {
 		h.files[i].sums = make([]sum, shardCount(h.files[i].size, shard))
@@ -22,8 +22,8 @@ func forged(percent, shard, parity int, files ...file) []byte {
 	return h.encode(nil)
 }
 
-// plant stores b as a parity file. The name is the hash of b, as that of an undamaged
-// file.
+// plant stores b as a parity file. Its name is the hash of b, so that it looks
+// undamaged.
 func plant(t testing.TB, be *memory.Backend, b []byte) string {
 	t.Helper()
 	hash := hashOf(b)
@@ -46,7 +46,7 @@ func TestHealWithDamagedEmptyGroup(t *testing.T) {
 	if err := be.Delete(context.Background(), lost); err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, shardSize, 0)
+	b := forge(5_00, shardSize, 0)
 	name := plant(t, be, b)
 	damaged := bytes.Clone(b)
 	damaged[9] ^= 1
@@ -65,7 +65,8 @@ func TestHealWithDamagedEmptyGroup(t *testing.T) {
 	}
 }
 
-// Heal skips a header that contradicts a good file, and takes no memory for it.
+// Heal skips a header that contradicts a good file, and allocates no memory for the
+// group.
 func TestHealSkipsContradictions(t *testing.T) {
 	be := withConfig(t)
 	names := store(t, be, 0, 1, 1000)
@@ -73,7 +74,7 @@ func TestHealSkipsContradictions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, maxShard, maxParity, file{id: [32]byte(id), size: 8 << 20})
+	b := forge(5_00, maxShard, maxParity, file{id: [32]byte(id), size: 8 << 20})
 	name := plant(t, be, b)
 	damaged := bytes.Clone(b)
 	damaged[9] ^= 1
@@ -92,8 +93,8 @@ func TestHealSkipsContradictions(t *testing.T) {
 	}
 }
 
-// Heal does not make a damaged parity file again if it asks for more parity than
-// any group of this program has.
+// Heal does not make a damaged parity file again if the file asks for more parity
+// than any group of this program has.
 func TestHealBoundsRemade(t *testing.T) {
 	be := withConfig(t)
 	const size = maxRemade/maxParity + 1
@@ -102,7 +103,7 @@ func TestHealBoundsRemade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := forged(5_00, maxShard, maxParity, file{id: [32]byte(id), size: size})
+	b := forge(5_00, maxShard, maxParity, file{id: [32]byte(id), size: size})
 	name := plant(t, be, b)
 	b[9] ^= 1
 	if err := be.Set(name, b); err != nil {
@@ -117,7 +118,7 @@ func TestHealBoundsRemade(t *testing.T) {
 func TestLoadKeepsNoSums(t *testing.T) {
 	be := withConfig(t)
 	for i := range 4 {
-		plant(t, be, forged(5_00, minShard, 1, file{id: [32]byte{byte(i)}, size: 16 << 20}))
+		plant(t, be, forge(5_00, minShard, 1, file{id: [32]byte{byte(i)}, size: 16 << 20}))
 	}
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -137,8 +138,8 @@ func TestLoadKeepsNoSums(t *testing.T) {
 // One parity file with another percentage does not change the percentage.
 func TestPercentIsOfMostBytes(t *testing.T) {
 	be := protectedStore(t)
-	plant(t, be, forged(100_00, shardSize, 0))
-	plant(t, be, forged(100_00, shardSize, 1, file{id: [32]byte{1}, size: 1}))
+	plant(t, be, forge(100_00, shardSize, 0))
+	plant(t, be, forge(100_00, shardSize, 1, file{id: [32]byte{1}, size: 1}))
 	s, err := Load(context.Background(), be)
 	if err != nil || s.Percent() != 50_00 {
 		t.Fatal(s.Percent(), err)
@@ -151,8 +152,8 @@ func TestPercentIsOfMostBytes(t *testing.T) {
 	}
 }
 
-// A forged group of the same files does not replace good groups: they are removed
-// only after new ones were made.
+// A forged group does not replace a good group of the same files: the good group is
+// removed only after a new one was made.
 func TestForgedGroupReplacesNothing(t *testing.T) {
 	ctx := context.Background()
 	be := withConfig(t)
@@ -171,7 +172,7 @@ func TestForgedGroupReplacesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for shard := minShard; ; shard++ {
-		b := forged(5_00, shard, 2, slices.Clone(all)...)
+		b := forge(5_00, shard, 2, slices.Clone(all)...)
 		if hash := hashOf(b); Dir+hex.EncodeToString(hash[:]) < s.groups[0].name {
 			plant(t, be, b) // it is listed first
 			break

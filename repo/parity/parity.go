@@ -1,13 +1,12 @@
 // Package parity protects files of a repository against bit rot and loss without a
-// second copy: it stores a Reed-Solomon code over groups of packs and of snapshot
-// records.
+// second copy: it stores a Reed-Solomon code over groups of packs, of snapshot records,
+// of key slots and of copies of config.
 //
 // The files of a parity group are cut into shards of 64 KiB. The shards at the same
 // offset of all files form a stripe. Each stripe gets two parity shards, or one if the
-// group has only one file. With two, any two shards of each stripe can be lost. These
-// can be all shards of two files, or all shards of one file and one more in each
-// stripe, or two in each stripe, in whichever files. The hash of every shard is stored,
-// so that damaged shards can be found.
+// group has only one file. Two parity shards can restore any two lost shards of their
+// stripe. So a group can lose two whole files, or one whole file and one more shard of
+// each stripe. The hash of every shard is stored, so that damaged shards can be found.
 //
 // The package needs no key: protected files are sealed, and a healed file must
 // have the hash that is its name. It never replaces a file that has this hash.
@@ -35,7 +34,10 @@ const Dir = layout.ParityDir
 
 // kinds are the folders of protected files. A file's kind is the index of its
 // folder.
-var kinds = [...]string{layout.PacksDir, layout.SnapshotsDir}
+var kinds = [...]string{layout.PacksDir, layout.SnapshotsDir, layout.KeysDir, layout.ConfigsDir}
+
+// keyKind is the kind of key slots.
+const keyKind = 2
 
 // name returns the name of a file in the repository.
 func (m *file) name() string {
@@ -46,20 +48,15 @@ func (m *file) name() string {
 	return kinds[m.kind] + id
 }
 
-// newFile describes the stored file f as one to protect. It returns false if files of
-// its kind are not protected.
+// newFile describes the stored file f. It returns false if parity cannot protect f:
+// because of its folder, its name or its length.
 func newFile(f backend.Info) (file, bool) {
 	for k, dir := range kinds {
-		if !strings.HasPrefix(f.Name, dir) || f.Size < 1 || f.Size > maxMember {
+		if !strings.HasPrefix(f.Name, dir) || f.Size < 0 || f.Size > maxMember {
 			continue
 		}
-		m := file{kind: byte(k), size: f.Size}
-		id, err := hex.DecodeString(f.Name[strings.LastIndexByte(f.Name, '/')+1:])
-		if err != nil || len(id) != len(m.id) {
-			return m, false
-		}
-		copy(m.id[:], id)
-		return m, m.name() == f.Name
+		id, err := layout.ParseFileID(f.Name)
+		return file{kind: byte(k), size: f.Size, id: id}, err == nil
 	}
 	return file{}, false
 }
@@ -92,14 +89,15 @@ type Set struct {
 func Load(ctx context.Context, be backend.Backend) (*Set, error) {
 	s := &Set{be: be, protected: map[string]*group{}}
 	err := be.List(ctx, Dir, func(f backend.Info) error {
-		if len(f.Name) != len(Dir)+64 {
-			return nil // not a parity file
+		if !layout.IsFile(f.Name) {
+			return nil
 		}
 		g, err := s.load(ctx, f)
 		switch {
-		case errors.Is(err, backend.ErrNotExist):
 		case errors.Is(err, ErrDamaged):
-			s.damaged = append(s.damaged, f.Name)
+			if _, gone := be.Stat(ctx, f.Name); !errors.Is(gone, backend.ErrNotExist) {
+				s.damaged = append(s.damaged, f.Name)
+			}
 		case err != nil:
 			return err
 		default:
@@ -122,7 +120,7 @@ func Load(ctx context.Context, be backend.Backend) (*Set, error) {
 func (s *Set) load(ctx context.Context, f backend.Info) (*group, error) {
 	front := make([]byte, len(magic)+4)
 	h, err := (*Header)(nil), error(ErrDamaged)
-	if _, rerr := s.be.ReadAt(ctx, f.Name, front, 0); rerr != nil && !errors.Is(rerr, io.EOF) {
+	if _, rerr := s.read(ctx, f.Name, front, 0); rerr != nil {
 		return nil, rerr
 	}
 	if string(front[:len(magic)]) == magic {
@@ -130,7 +128,7 @@ func (s *Set) load(ctx context.Context, f backend.Info) (*group, error) {
 	}
 	if err != nil && f.Size > headerOverhead {
 		var n [4]byte
-		if _, rerr := s.be.ReadAt(ctx, f.Name, n[:], f.Size-4); rerr != nil {
+		if _, rerr := s.read(ctx, f.Name, n[:], f.Size-4); rerr != nil {
 			return nil, rerr
 		}
 		length := binary.LittleEndian.Uint32(n[:])
@@ -147,11 +145,12 @@ func (s *Set) header(ctx context.Context, f backend.Info, off int64, n uint32) (
 		return nil, ErrDamaged
 	}
 	b := make([]byte, n+32)
-	if _, err := s.be.ReadAt(ctx, f.Name, b, off); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, ErrDamaged
-		}
+	got, err := s.read(ctx, f.Name, b, off)
+	if err != nil {
 		return nil, err
+	}
+	if got < len(b) {
+		return nil, ErrDamaged
 	}
 	return open(b)
 }
@@ -188,10 +187,10 @@ type Status struct {
 	Percent     float64 `json:"percent"` // as asked for; 0 without parity
 	Groups      int     `json:"groups"`
 	ParityBytes int64   `json:"parity_bytes"`
-	Protected   int64   `json:"protected_bytes"` // of packs and snapshot records
+	Protected   int64   `json:"protected_bytes"` // of packs, snapshot records, key slots and copies of config
 	Unprotected int64   `json:"unprotected_bytes"`
 	// Missing are protected packs that do not exist: they were lost, or removed by
-	// a program without parity.
+	// a program that does not know parity.
 	Missing []string `json:"missing"`
 	// Damaged are parity files that cannot be read.
 	Damaged []string `json:"damaged"`
@@ -256,7 +255,7 @@ func (s *Set) read(ctx context.Context, name string, p []byte, off int64) (int, 
 	if n, err := s.be.ReadAt(ctx, name, p, off); err == nil {
 		return n, nil
 	}
-	if _, unreachable := s.be.Stat(ctx, "config"); unreachable != nil {
+	if !backend.Unreadable(ctx, s.be, err) {
 		return 0, fmt.Errorf("read %s: %w", name, err)
 	}
 	return n, nil

@@ -77,7 +77,7 @@ func heal(t testing.TB, be backend.Backend) *HealReport {
 	return rep
 }
 
-// sizes are lengths around those of shards and stripes.
+// sizes are lengths of files, some of them close to a multiple of the shard size.
 var sizes = []int{300_000, 300_000, 299_999, shardSize, shardSize + 1, 1, 50, 7 * shardSize, 400_000, 123_456}
 
 // protectedStore returns a store with two groups of the maximum size and two smaller
@@ -98,7 +98,7 @@ func TestNoParityWithoutAsking(t *testing.T) {
 	if rep := refresh(t, be, 0); rep.Made != 0 || len(content(t, be, Dir)) != 0 {
 		t.Fatalf("%+v", rep)
 	}
-	// Without files the percentage is stored.
+	// In a repository without files, Refresh stores only the percentage.
 	empty := withConfig(t)
 	refresh(t, empty, 5_00)
 	store(t, empty, 0, 1, 1000)
@@ -188,7 +188,7 @@ func TestRefreshKeepsGroupsThatHeal(t *testing.T) {
 	}
 }
 
-// Heal restores as many files as a stripe can lose shards, and changes nothing else.
+// Heal restores as many files as a stripe has parity shards, and changes nothing else.
 func TestHeal(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -228,7 +228,7 @@ func TestHeal(t *testing.T) {
 				}
 				damaged++
 			}
-			if len(victims) < g.parity { // then a shard of parity may be bad as well
+			if len(victims) < g.parity { // one parity shard may be bad, too
 				b := bytes.Clone(want[g.name])
 				b[rng.IntN(len(b))] ^= 4
 				if err := be.Set(g.name, b); err != nil {
@@ -252,7 +252,7 @@ func TestHeal(t *testing.T) {
 	}
 }
 
-// In groups of any size Heal restores two files, or one file if one more shard of
+// In groups of any size, Heal restores two files, or one file if one more shard of
 // each stripe is bad.
 func TestFewFilesHeal(t *testing.T) {
 	t.Parallel()
@@ -472,4 +472,56 @@ func FuzzParseHeader(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A parity file of which nothing is left is made again, although its name does not change.
+func TestRefreshReplacesEmptyParity(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := withConfig(t)
+	store(t, be, 0, 21, 100_000, 90_000)
+	if _, err := Refresh(ctx, be, RefreshOptions{Percent: 50_00}); err != nil {
+		t.Fatal(err)
+	}
+	good := content(t, be, Dir)
+	for name := range good {
+		if err := be.Set(name, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Refresh(ctx, be, RefreshOptions{Percent: 50_00}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Load(ctx, be)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bad, err := s.Verify(ctx); err != nil || len(bad) > 0 || s.Percent() == 0 && len(s.groups) > 0 {
+		t.Errorf("damaged: %v, %v", bad, err)
+	}
+}
+
+// A pack of which nothing is left is not taken for one that was removed.
+func TestRefreshKeepsParityOfEmptyFiles(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := withConfig(t)
+	names := store(t, be, 0, 22, 100_000, 90_000)
+	if _, err := Refresh(ctx, be, RefreshOptions{Percent: 50_00}); err != nil {
+		t.Fatal(err)
+	}
+	whole := content(t, be, "packs/")[names[0]]
+	if err := be.Set(names[0], nil); err != nil {
+		t.Fatal(err)
+	}
+	rep, err := Refresh(ctx, be, RefreshOptions{})
+	if err != nil || !slices.Contains(rep.Damaged, names[0]) {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if _, err := Heal(ctx, be, HealOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := content(t, be, "packs/")[names[0]]; !bytes.Equal(got, whole) {
+		t.Errorf("%d bytes came back", len(got))
+	}
 }

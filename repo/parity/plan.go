@@ -27,9 +27,10 @@ type planner struct {
 	claims  map[string]int  // number of groups that have a file, by its name
 }
 
-// plan adds the groups to keep to keep and returns the files of each new group.
-func (s *Set) plan(kind byte, percent int, all []file, lost func(string) bool, keep map[*group]bool) [][]file {
-	p := &planner{percent: percent, lost: lost, keep: keep, stored: map[string]file{}, claims: map[string]int{}}
+// plan chooses the groups to keep, adds them to kept, and returns the files of each new
+// group.
+func (s *Set) plan(kind byte, percent int, all []file, lost func(string) bool, kept map[*group]bool) [][]file {
+	p := &planner{percent: percent, lost: lost, keep: kept, stored: map[string]file{}, claims: map[string]int{}}
 	for _, f := range all {
 		if f.kind == kind {
 			p.stored[f.name()] = f
@@ -46,7 +47,7 @@ func (s *Set) plan(kind byte, percent int, all []file, lost func(string) bool, k
 			continue
 		}
 		if p.mayHeal(g) {
-			keep[g] = true // its other files get a new group as well
+			kept[g] = true // its other files get a new group as well
 		}
 		switch {
 		case !p.isCurrent(g):
@@ -85,8 +86,8 @@ func (p *planner) isCurrent(g *group) bool {
 		!slices.ContainsFunc(g.files, func(f file) bool { return p.claims[f.name()] > 1 })
 }
 
-// isComplete reports whether all files of a group are stored and no kept group protects
-// them.
+// isComplete reports whether all files of a group are stored, and none of them is
+// protected by a kept group.
 func (p *planner) isComplete(g *group) bool {
 	return !slices.ContainsFunc(g.files, func(f file) bool {
 		stored, ok := p.stored[f.name()]

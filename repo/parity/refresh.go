@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 // RefreshOptions are the options of Refresh.
@@ -156,7 +157,11 @@ func (r *refresher) removeOld(ctx context.Context) error {
 func (r *refresher) put(ctx context.Context, b []byte) error {
 	hash := hashOf(b)
 	name := Dir + hex.EncodeToString(hash[:])
-	if err := r.be.Put(ctx, name, b); err != nil && !errors.Is(err, backend.ErrExist) {
+	err := r.be.Put(ctx, name, b)
+	if errors.Is(err, backend.ErrExist) && slices.Contains(r.damaged, name) {
+		err = replace.Put(ctx, r.be, name, b) // the same bytes as before the damage
+	}
+	if err != nil && !errors.Is(err, backend.ErrExist) {
 		return fmt.Errorf("store parity: %w", err)
 	}
 	r.stored[name] = true

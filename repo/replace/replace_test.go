@@ -19,7 +19,7 @@ import (
 func TestPutSurvivesEveryCrash(t *testing.T) {
 	t.Parallel()
 	id := blake3.Sum256(good)
-	for _, name := range []string{"packs/xx/" + hex.EncodeToString(id[:]), "config"} {
+	for _, name := range []string{"packs/" + hex.EncodeToString(id[:1]) + "/" + hex.EncodeToString(id[:]), "config"} {
 		t.Run(name[:5], func(t *testing.T) { putSurvivesEveryCrash(t, name, false) })
 		t.Run(name[:5]+" torn", func(t *testing.T) { putSurvivesEveryCrash(t, name, true) })
 	}
@@ -90,7 +90,7 @@ func TestFinishIgnoresDamagedReplacements(t *testing.T) {
 	}
 }
 
-// Nothing tells which of two complete configs is good, so Finish uses the replacement,
+// Finish cannot tell whether the present config is good, so it uses the replacement,
 // which was verified before.
 func TestFinishPrefersReplacementOfConfig(t *testing.T) {
 	t.Parallel()

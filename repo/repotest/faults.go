@@ -21,6 +21,22 @@ var faultModes = []struct {
 	{"all refused from here on", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
 }
 
+// retries finds out whether the file that step n reads is read again later.
+type retries struct {
+	n     int
+	name  string
+	again bool
+}
+
+func (r *retries) plan(c fault.Call) fault.Action {
+	reads := c.Op == fault.ReadAt || c.Op == fault.Stat
+	if c.N == r.n && reads {
+		r.name = c.Name
+	}
+	r.again = r.again || c.N > r.n && reads && c.Name == r.name
+	return fault.Action{}
+}
+
 // A Run is an operation that a test lets fail, many times. Each time it starts with a
 // fresh copy of Base.
 type Run struct {
@@ -31,8 +47,9 @@ type Run struct {
 	Least int
 	// Want is how many steps fail in each way unless SNAP_TEST_ALL is set.
 	Want int
-	// Notices says that Do returns an error for at least half of the steps that fail,
-	// in each way of failing. If all steps are tried, EveryFault verifies this.
+	// Notices says that Do returns an error, or reads the file again, for at least half of
+	// the steps that fail, in each way of failing. If all steps are tried, EveryFault
+	// verifies this.
 	Notices bool
 }
 
@@ -41,7 +58,7 @@ func (run Run) Steps(t testing.TB) []int {
 	t.Helper()
 	count := fault.New(run.Base.Clone())
 	if err := run.Do(count); err != nil || count.Count() < run.Least {
-		t.Fatalf("without a fault, it had %d steps, want at least %d: %v", count.Count(), run.Least, err)
+		t.Fatalf("without a fault, the run had %d steps, want at least %d: %v", count.Count(), run.Least, err)
 	}
 	steps := faultpoint.Choose(t, count.Count(), run.Want)
 	for i := range steps {
@@ -58,7 +75,8 @@ func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error)
 		noticed, steps := 0, run.Steps(t)
 		for _, n := range steps {
 			be := run.Base.Clone()
-			store := fault.New(be, mode.plan(n))
+			read := retries{n: n}
+			store := fault.New(be, mode.plan(n), read.plan)
 			err := run.Do(store)
 			if store.Count() < n {
 				if err != nil {
@@ -72,7 +90,7 @@ func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error)
 			if err != nil && !errors.Is(err, fault.ErrInjected) {
 				t.Errorf("step %d, %s: the error hides its cause: %v", n, mode.name, err)
 			}
-			if err != nil {
+			if err != nil || read.again {
 				noticed++
 			}
 			if jerr := judge(be, err); jerr != nil {
@@ -103,7 +121,7 @@ func crashes(t *testing.T, run Run, outcomes int, torn bool, judge func(be *memo
 	t.Helper()
 	count := crash.New(run.Base.Clone(), crash.Plan{})
 	if err := run.Do(count); err != nil || count.Changes() < run.Least {
-		t.Fatalf("without a crash, it made %d changes, want at least %d: %v", count.Changes(), run.Least, err)
+		t.Fatalf("without a crash, the run made %d changes, want at least %d: %v", count.Changes(), run.Least, err)
 	}
 	rng := faultpoint.Rand(t)
 	for _, point := range faultpoint.Choose(t, count.Changes(), run.Want) {

@@ -81,8 +81,8 @@ func newDay(day int) Files {
 // DeltaFiles are the files of Day that change a little every day.
 var DeltaFiles = []string{"cc/database", "dd/document", "ee/settings0", "ee/settings1", "ee/settings2"}
 
-// Diary is a device with a database of which some pages change every day. The database
-// grows, and sometimes a page is inserted. A document and small settings change, too.
+// Diary is a device on which some pages of a database, a document and small settings
+// change every day. The database grows, and sometimes a page is inserted.
 type Diary struct {
 	Rng      *rand.Rand
 	DB       []byte

@@ -91,6 +91,7 @@ type Block struct {
 	Dict     []chunk.ID
 	With     []byte // the dictionary's bytes
 	Chunks   [][]byte
+	Named    []byte // if not nil, each chunk has the ID of these bytes, not its own
 }
 
 // Delta returns a block with the chunk plain. Its dictionary is the chunks dict.
@@ -110,7 +111,11 @@ func (b *Block) seal(r *repo.Repo, sealer *crypto.Sealer, level zstd.EncoderLeve
 	body := bytes.Join(b.Chunks, nil)
 	blk := pack.Block{Encoding: b.Encoding, Dict: b.Dict}
 	for _, c := range b.Chunks {
-		blk.Chunks = append(blk.Chunks, pack.Chunk{ID: r.NewHasher().ID(c), Length: uint32(len(c))})
+		id := r.NewHasher().ID(c)
+		if b.Named != nil {
+			id = r.NewHasher().ID(b.Named)
+		}
+		blk.Chunks = append(blk.Chunks, pack.Chunk{ID: id, Length: uint32(len(c))})
 	}
 	if len(b.With) > 1<<20 {
 		level = zstd.SpeedBestCompression // lower levels ignore the beginning of a long dictionary
@@ -148,7 +153,7 @@ func PutRepeatablePack(t testing.TB, r *repo.Repo, be backend.Backend, master cr
 func putPack(t testing.TB, r *repo.Repo, be backend.Backend, master crypto.Key, rand io.Reader, level zstd.EncoderLevel, kind pack.Kind, blocks []Block) string {
 	t.Helper()
 	sealer := crypto.NewSealer(master.Derive(crypto.ForBlocks), rand)
-	builder := pack.NewBuilder(kind, 0)
+	builder := pack.NewBuilder(kind, nil)
 	for _, b := range blocks {
 		sealed, blk, err := b.seal(r, sealer, level)
 		if err != nil {

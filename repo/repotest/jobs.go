@@ -17,8 +17,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// A Job is an operation that changes a repository with days 1 to 3. If it fails, it can
-// be run again, and then ends as if it had not failed.
+// A Job is an operation that changes a repository with days 1 to 3, each with a
+// certificate. A job that has failed can be run again, and then ends as if it had not
+// failed.
 type Job struct {
 	Name      string
 	run       func(be backend.Backend) error
@@ -28,6 +29,9 @@ type Job struct {
 	// anything that prepare stored is lost.
 	prepare func(be backend.Backend) error
 	verify  func(be backend.Backend) error
+	// after, if not nil, returns an error if something is wrong after a run that did
+	// not fail.
+	after func(be backend.Backend) error
 }
 
 // jobRunner opens a repository, locks it and does a job. Every time it uses another
@@ -69,7 +73,11 @@ func (j *jobRunner) label(labels repo.Labels) func(be backend.Backend) error {
 func Jobs(t testing.TB) []Job {
 	t.Helper()
 	j := &jobRunner{}
-	return append(j.backupJobs(), j.maintenanceJobs(NewForeign(t, 3, 4))...)
+	source := NewForeign(t, 3, 4)
+	if err := CertifyAll(context.Background(), source, OtherSecret, 97); err != nil {
+		t.Fatal(err)
+	}
+	return append(j.backupJobs(), j.maintenanceJobs(source)...)
 }
 
 // backupJobs returns the jobs that store and describe backups.
@@ -98,6 +106,13 @@ func (j *jobRunner) backupJobs() []Job {
 		{Name: "tag", run: j.label(repo.Labels{Tags: []string{"weekly"}})},
 		{Name: "pin", run: j.label(repo.Labels{Pin: &repo.Pin{Reason: "why"}})},
 		{Name: "note", run: j.label(repo.Labels{Note: "note"})},
+		{Name: "certify", run: j.with(repo.LockRead, func(ctx context.Context, r *repo.Repo) error {
+			s, err := FindDay(ctx, r, 1)
+			if err == nil {
+				_, err = Certify(ctx, r, s)
+			}
+			return err
+		})},
 		{Name: "add-key", run: write(func(ctx context.Context, r *repo.Repo) error {
 			_, err := r.AddKey(ctx, OtherSecret, SlotInfo)
 			if errors.Is(err, repo.ErrKeyExists) {
@@ -121,7 +136,7 @@ func (j *jobRunner) backupJobs() []Job {
 // maintenanceJobs returns all other jobs. The job "copy" copies from source.
 func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 	return []Job{
-		{Name: "prune", mayRemove: []int{1, 2}, run: j.with(repo.LockPrune, func(ctx context.Context, r *repo.Repo) error {
+		{Name: "prune", mayRemove: []int{1, 2}, after: noOrphans, run: j.with(repo.LockPrune, func(ctx context.Context, r *repo.Repo) error {
 			err := ForgetDays(ctx, r, 1, 2)
 			if err == nil {
 				_, err = r.Prune(ctx, NoWaste)
@@ -139,7 +154,7 @@ func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 		{Name: "reserve", run: j.with(repo.LockWrite, func(ctx context.Context, r *repo.Repo) error {
 			return r.MakeReserve(ctx)
 		})},
-		{Name: "copy", run: j.with(repo.LockWrite, func(ctx context.Context, r *repo.Repo) error {
+		{Name: "copy", adds: 4, after: verifyCopied, run: j.with(repo.LockWrite, func(ctx context.Context, r *repo.Repo) error {
 			from, err := Open(ctx, source, OtherSecret, SmallPacks(98))
 			if err != nil {
 				return err
@@ -171,13 +186,16 @@ func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 func (j Job) Survives(t *testing.T, want int) {
 	t.Helper()
 	run := Run{Base: New(t, 1, 2, 3), Do: j.run, Want: want}
+	if err := CertifyAll(context.Background(), run.Base, Secret, 96); err != nil {
+		t.Fatal(err)
+	}
 	if j.prepare != nil {
 		if err := j.prepare(run.Base); err != nil {
 			t.Fatal(err)
 		}
 	}
 	judge := func(be *memory.Backend) error {
-		bad := Misnamed(t, be)
+		bad := DamagedFiles(t, be)
 		if err := j.judge(be, false, bad); err != nil {
 			return err
 		}
@@ -186,10 +204,13 @@ func (j Job) Survives(t *testing.T, want int) {
 				return err
 			}
 		}
-		if err := j.again(be); err != nil {
+		if err := j.rerun(be); err != nil {
 			return err
 		}
-		return j.judge(be, true, bad)
+		if err := j.judge(be, true, bad); err != nil || j.after == nil {
+			return err
+		}
+		return j.after(be)
 	}
 	EveryFault(t, run, func(be *memory.Backend, _ error) error { return judge(be) })
 	EveryCrash(t, run, judge)
@@ -197,7 +218,7 @@ func (j Job) Survives(t *testing.T, want int) {
 }
 
 // judge returns an error unless every listed snapshot can be restored, check reports no
-// files except those in bad, and all days exist that the job may not remove. If done is
+// files except those in bad, and all days that the job may not remove exist. If done is
 // true, the day that the job stores must exist, too.
 func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	v, err := Examine(be, Secret)
@@ -215,6 +236,9 @@ func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	if len(v.Report.Affected) > 0 {
 		return fmt.Errorf("check: %+v", v.Report)
 	}
+	if err := certified(be); err != nil {
+		return err
+	}
 	for _, p := range v.Report.Problems {
 		if !slices.Contains(bad, p.File) {
 			return fmt.Errorf("check reports %+v, but only %v are torn", p, bad)
@@ -223,9 +247,9 @@ func (j Job) judge(be *memory.Backend, done bool, bad []string) error {
 	return nil
 }
 
-// again runs the job once more. If that fails with ErrDamaged, it repairs the
+// rerun runs the job once more. If that fails with ErrDamaged, it repairs the
 // repository and tries again.
-func (j Job) again(be *memory.Backend) error {
+func (j Job) rerun(be *memory.Backend) error {
 	RemoveAllLocks(be)
 	err := j.run(be)
 	if errors.Is(err, repo.ErrDamaged) {
@@ -249,16 +273,23 @@ var arrived = []string{"bb/new0", "bb/new1", "ee/settings0"}
 
 // Receive stores one more file of an unfinished backup.
 func Receive(ctx context.Context, r *repo.Repo, u *repo.Unfinished, path string, data []byte) error {
+	return ReceiveAll(ctx, r, u, map[string][]byte{path: data})
+}
+
+// ReceiveAll is like Receive, for several files in one part.
+func ReceiveAll(ctx context.Context, r *repo.Repo, u *repo.Unfinished, files map[string][]byte) error {
 	w := r.NewWriter(ctx)
 	defer w.Close()
 	content := w.NewContentWriter()
-	c, err := content.Store(ctx, bytes.NewReader(data), nil)
-	if err != nil {
-		return err
-	}
 	b := tree.NewBuilder(w.SaveNode, nil)
-	if err := b.Add(ctx, &tree.Entry{Path: path, Content: c}); err != nil {
-		return err
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		c, err := content.Store(ctx, bytes.NewReader(files[path]), nil)
+		if err != nil {
+			return err
+		}
+		if err := b.Add(ctx, &tree.Entry{Path: path, Content: c}); err != nil {
+			return err
+		}
 	}
 	root, err := b.Finish(ctx)
 	if err != nil {
@@ -345,7 +376,7 @@ func continueBackup(ctx context.Context, r *repo.Repo) error {
 }
 
 // verifyArrived returns an error unless there is a snapshot of day 4 or a record of the
-// unfinished backup. Such a record must have the first file, and all its files must be
+// unfinished backup. The record must have the first file, and all its files must be
 // readable.
 func verifyArrived(be backend.Backend) error {
 	ctx := context.Background()

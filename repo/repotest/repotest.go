@@ -67,12 +67,12 @@ func Clock(start time.Time, step time.Duration) func() time.Time {
 }
 
 // Options returns options that make a process repeatable: seeded randomness, a clock
-// that starts in 2026 and advances by a minute at each reading, and one worker.
+// that starts in 2027, after all days, and advances by a minute at each reading, and one worker.
 // Processes that store in the same repository need different seeds.
 func Options(seed byte) repo.Options {
 	return repo.Options{
 		Rand:     Rand([32]byte{seed}),
-		Now:      Clock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), time.Minute),
+		Now:      Clock(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), time.Minute),
 		Cost:     CheapCost,
 		Workers:  1,
 		PackSize: 256 << 10,
@@ -122,8 +122,8 @@ func MustOpenWith(t testing.TB, be backend.Backend, secret []byte, opts repo.Opt
 	return r
 }
 
-// made holds the repositories that New has made, by their days.
-var made sync.Map
+// madeRepos holds the repositories that New has made, by their days.
+var madeRepos sync.Map
 
 // New returns a repository with a snapshot of [Day] for each of these days, which must
 // ascend. The parent of each snapshot is the one before it, so files that changed are
@@ -131,7 +131,7 @@ var made sync.Map
 func New(t testing.TB, days ...int) *memory.Backend {
 	t.Helper()
 	key := fmt.Sprint(days)
-	build, _ := made.LoadOrStore(key, sync.OnceValues(func() (*memory.Backend, error) {
+	build, _ := madeRepos.LoadOrStore(key, sync.OnceValues(func() (*memory.Backend, error) {
 		ctx := context.Background()
 		be := memory.New()
 		if _, err := repo.Create(ctx, be, Secret, SlotInfo, SmallPacks(1)); err != nil {

@@ -19,14 +19,14 @@ func TestVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := Verify(be, 1, 2, 3); err == nil {
-		t.Error("a day that was not stored was not missed")
+		t.Error("Verify accepts a repository that lacks a day")
 	}
 	FlipBit(t, be, FilesIn(t, be, PacksDir)[0], 20)
 	if err := Verify(be, 1, 2); err == nil {
-		t.Error("damage was not found")
+		t.Error("Verify does not find damage")
 	}
-	if bad := Misnamed(t, be); len(bad) != 1 {
-		t.Errorf("Misnamed = %v, want the damaged file", bad)
+	if bad := DamagedFiles(t, be); len(bad) != 1 {
+		t.Errorf("DamagedFiles = %v, want the damaged file", bad)
 	}
 	if err := Verify(New(t, 1, 2), 1, 2); err != nil {
 		t.Errorf("one test damaged the repository of another: %v", err)
@@ -51,7 +51,8 @@ func TestHandmade(t *testing.T) {
 	}
 }
 
-// Every step fails or is killed in every way, each time on a fresh copy.
+// EveryFault, EveryCrash and EveryTear let every step fail in every way, each time on a
+// fresh copy of the repository.
 func TestEveryFaultAndCrash(t *testing.T) {
 	t.Setenv("SNAP_TEST_ALL", "1")
 	if !faultpoint.All() {
@@ -66,7 +67,7 @@ func TestEveryFaultAndCrash(t *testing.T) {
 		return nil
 	}
 	run := Run{Base: memory.New(), Do: do, Least: 3, Want: 1}
-	failed := map[int]int{} // number of failures, by the number of files that exist then
+	failed := map[int]int{} // number of failures, by the number of files stored by then
 	EveryFault(t, run, func(be *memory.Backend, err error) error {
 		if !errors.Is(err, fault.ErrInjected) {
 			t.Errorf("error %v", err)
@@ -75,7 +76,7 @@ func TestEveryFaultAndCrash(t *testing.T) {
 		return nil
 	})
 	if failed[0] != 2 || failed[1] != 3 || failed[2] != 3 || failed[3] != 1 {
-		t.Errorf("failures by the number of files: %v", failed)
+		t.Errorf("failures, by the number of files stored by then: %v", failed)
 	}
 	died := 0
 	EveryCrash(t, run, func(*memory.Backend) error { died++; return nil })

@@ -170,17 +170,17 @@ func Forget(ctx context.Context, be backend.Backend, days ...int) error {
 	return ForgetDays(ctx, r, days...)
 }
 
-// endedProcess returns an owner whose locks others find to be stale: a process
-// that has ended.
+// endedProcess returns a process that has ended, so that others find its locks to
+// be stale.
 func endedProcess() *process.Identity {
 	p := process.Current()
 	p.Started += "0"
 	return &p
 }
 
-// locked opens the repository, as a new process would, and calls do under a
+// withLock opens the repository, as a new process would, and calls fn under a
 // lock. If a test kills this process, others find the lock to be stale.
-func locked(ctx context.Context, be backend.Backend, opts repo.Options, kind repo.LockKind, do func(r *repo.Repo) error) error {
+func withLock(ctx context.Context, be backend.Backend, opts repo.Options, kind repo.LockKind, fn func(r *repo.Repo) error) error {
 	opts.Owner, opts.Refresh = endedProcess(), -1
 	r, err := repo.Open(ctx, be, Secret, opts)
 	if err != nil {
@@ -190,7 +190,7 @@ func locked(ctx context.Context, be backend.Backend, opts repo.Options, kind rep
 	if err != nil {
 		return err
 	}
-	err = do(r)
+	err = fn(r)
 	return errors.Join(err, l.Release())
 }
 
@@ -200,20 +200,21 @@ var NoWaste = repo.PruneOptions{MaxUnused: func(int64) int64 { return 0 }, MaxRe
 // Prune opens the repository, as a new process would, forgets some days, and
 // prunes.
 func Prune(ctx context.Context, be backend.Backend, opts repo.PruneOptions, forget ...int) (rep *repo.PruneReport, err error) {
-	err = locked(ctx, be, SmallPacks(77), repo.LockPrune, func(r *repo.Repo) (err error) {
+	err = withLock(ctx, be, SmallPacks(77), repo.LockPrune, func(r *repo.Repo) (err error) {
 		if err := ForgetDays(ctx, r, forget...); err != nil {
 			return err
 		}
+		opts.AllowEmpty = opts.AllowEmpty || len(forget) > 0 // as "snap forget --prune"
 		rep, err = r.Prune(ctx, opts)
 		return err
 	})
 	return rep, err
 }
 
-// Repair opens the repository, as a new process would, and calls do under an
+// Repair opens the repository, as a new process would, and calls fn under an
 // exclusive lock.
-func Repair(ctx context.Context, be backend.Backend, seed byte, do func(r *repo.Repo) error) error {
-	return locked(ctx, be, SmallPacks(seed), repo.LockExclusive, do)
+func Repair(ctx context.Context, be backend.Backend, seed byte, fn func(r *repo.Repo) error) error {
+	return withLock(ctx, be, SmallPacks(seed), repo.LockExclusive, fn)
 }
 
 // RepairIndex opens the repository, as a new process would, and repairs the

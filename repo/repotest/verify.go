@@ -18,17 +18,18 @@ import (
 
 // Names of a repository's files and folders; see docs/format.md.
 const (
-	ConfigName   = "config"
-	ReserveName  = "reserve"
-	KeysDir      = "keys/"
-	PacksDir     = "packs/"
-	IndexDir     = "index/"
-	SnapshotsDir = "snapshots/"
-	SecretsDir   = "secrets/"
-	LocksDir     = "locks/"
-	PrunesDir    = "prunes/"
-	RunsDir      = "runs/"
-	ChecksDir    = "checks/"
+	ConfigName      = "config"
+	ReserveName     = "reserve"
+	KeysDir         = "keys/"
+	PacksDir        = "packs/"
+	IndexDir        = "index/"
+	SnapshotsDir    = "snapshots/"
+	SecretsDir      = "secrets/"
+	LocksDir        = "locks/"
+	PrunesDir       = "prunes/"
+	RunsDir         = "runs/"
+	ChecksDir       = "checks/"
+	CertificatesDir = "certificates/"
 )
 
 // PackName returns the name of a pack's file.
@@ -142,8 +143,8 @@ func Folder(name string) string {
 	return dir
 }
 
-// Misnamed returns the files whose names are not the hashes of their bytes.
-func Misnamed(t testing.TB, be backend.Backend) (bad []string) {
+// DamagedFiles returns the files whose names are not the hashes of their bytes.
+func DamagedFiles(t testing.TB, be backend.Backend) (bad []string) {
 	t.Helper()
 	for name, b := range Content(t, be) {
 		id, err := hex.DecodeString(name[strings.LastIndexByte(name, '/')+1:])

@@ -74,7 +74,7 @@ func (b *Builder) Add(ctx context.Context, e *Entry) error {
 // entry's hash without the bits that lower levels have used.
 func (b *Builder) close(ctx context.Context, at int, h uint64) error {
 	l := &b.levels[at]
-	id, err := b.save(ctx, l.node.encode(), b.old.at(at, l.first))
+	id, err := b.save(ctx, l.node.encode(), b.old.nodeAt(at, l.first))
 	if err != nil {
 		return err
 	}
@@ -113,8 +113,8 @@ func (b *Builder) Finish(ctx context.Context) (chunk.ID, error) {
 		if len(l.node.Entries)+len(l.node.Children) == 0 {
 			continue
 		}
-		// If the hash ended the top node here, it would add a level with one child. A
-		// hash of all ones ends no node.
+		// A hash of all ones ends no higher node. The last entry's hash could end the
+		// top node, and so add a level with one child.
 		if err := b.close(ctx, at, ^uint64(0)); err != nil {
 			return chunk.ID{}, err
 		}

@@ -2,7 +2,9 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/pack/binread"
@@ -67,30 +69,96 @@ func parseList(b []byte, level uint8) ([]chunk.ID, error) {
 	return ids, nil
 }
 
-// Chunks calls fn for the ID of every chunk of the content, in order.
+// ErrSkipList is returned by a function that All calls for a list, to leave out the list.
+// All does not return it.
+var ErrSkipList = errors.New("skip this list")
+
+// Chunks calls fn for the ID of every chunk of the content, in order. Lists of few bytes
+// can repeat a chunk more often than anybody can count, so fn must stop at some point,
+// such as the content's size.
 func (c *Content) Chunks(ctx context.Context, load Load, fn func(chunk.ID) error) error {
-	return c.walk(ctx, load, c.Level, c.IDs, nil, fn)
+	each := func(level uint8, id chunk.ID) error {
+		if level > 0 {
+			return nil // a list
+		}
+		return fn(id)
+	}
+	return walkLists(ctx, load, c.Level, c.IDs, each, nil)
 }
 
-// All is like Chunks and also calls list for the ID of every list before it loads it.
+// All calls list for the ID of every list before it loads the list, and fn for the ID of
+// every chunk. It reads each list once, however often the content repeats it. If list is
+// nil, all lists are read.
 func (c *Content) All(ctx context.Context, load Load, list, fn func(chunk.ID) error) error {
-	return c.walk(ctx, load, c.Level, c.IDs, list, fn)
+	var seen map[chunk.ID]struct{}
+	each := func(level uint8, id chunk.ID) error {
+		if level == 0 {
+			return fn(id)
+		}
+		if _, again := seen[id]; again {
+			return ErrSkipList
+		}
+		if seen == nil {
+			seen = map[chunk.ID]struct{}{}
+		}
+		seen[id] = struct{}{}
+		if list == nil {
+			return nil
+		}
+		return list(id)
+	}
+	return walkLists(ctx, load, c.Level, c.IDs, each, nil)
 }
 
-// walk visits IDs of a level. The level decreases with each list, so a list cannot
-// contain itself.
-func (c *Content) walk(ctx context.Context, load Load, level uint8, ids []chunk.ID, list, fn func(chunk.ID) error) error {
-	for _, id := range ids {
+// Measure returns the sum of what size returns for the chunks of the content, at most
+// math.MaxInt64. It reads each list once.
+func (c *Content) Measure(ctx context.Context, load Load, size func(chunk.ID) (int64, error)) (int64, error) {
+	sums := []int64{0} // of the content and of the lists that are being read
+	known := map[chunk.ID]int64{}
+	add := func(n int64) {
+		at := &sums[len(sums)-1]
+		*at += min(n, math.MaxInt64-*at)
+	}
+	each := func(level uint8, id chunk.ID) error {
 		if level == 0 {
-			if err := fn(id); err != nil {
-				return err
-			}
+			n, err := size(id)
+			add(n)
+			return err
+		}
+		if n, again := known[id]; again {
+			add(n)
+			return ErrSkipList
+		}
+		sums = append(sums, 0)
+		return nil
+	}
+	end := func(id chunk.ID) {
+		n := sums[len(sums)-1]
+		sums = sums[:len(sums)-1]
+		known[id] = n
+		add(n)
+	}
+	err := walkLists(ctx, load, c.Level, c.IDs, each, end)
+	return sums[0], err
+}
+
+// walkLists calls each for IDs of a level, of lists (level > 0) before they are read, and
+// end, if not nil, after a list was read. The level decreases with each list, so a list
+// cannot contain itself.
+func walkLists(ctx context.Context, load Load, level uint8, ids []chunk.ID, each func(level uint8, id chunk.ID) error, end func(chunk.ID)) error {
+	for _, id := range ids {
+		err := each(level, id)
+		if level > 0 && errors.Is(err, ErrSkipList) {
 			continue
 		}
-		if list != nil {
-			if err := list(id); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
+		}
+		if level == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		b, err := load(ctx, id)
 		if err != nil {
@@ -100,8 +168,11 @@ func (c *Content) walk(ctx context.Context, load Load, level uint8, ids []chunk.
 		if err != nil {
 			return &NodeError{id, err}
 		}
-		if err := c.walk(ctx, load, level-1, below, list, fn); err != nil {
+		if err := walkLists(ctx, load, level-1, below, each, end); err != nil {
 			return err
+		}
+		if end != nil {
+			end(id)
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ func compare(x, y *frontier, p, q *item, fn func(a, b *Entry) error) error {
 	}
 	x.drop()
 	y.drop()
-	if p.entry.equal(q.entry) {
+	if p.entry.Equal(q.entry) {
 		return nil
 	}
 	return fn(p.entry, q.entry)
@@ -115,8 +115,8 @@ func (f *frontier) expand(ctx context.Context) error {
 	return nil
 }
 
-// equal reports whether two entries have the same encoding.
-func (e *Entry) equal(o *Entry) bool {
+// Equal reports whether two entries have the same encoding.
+func (e *Entry) Equal(o *Entry) bool {
 	return string(e.append(nil)) == string(o.append(nil))
 }
 

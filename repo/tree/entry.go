@@ -45,13 +45,12 @@ const (
 
 // Entry is one file or folder of a backup.
 type Entry struct {
-	Path   string // in the backup folder, slash-separated, relative, clean
-	Domain string // of the file on the device; empty if unknown
-	Name   string // path in the domain; empty if unknown
-	Kind   Kind
-	Mode   uint32 // permission bits in the backup folder
-	// ModTime is the mtime of the file in the backup folder, in Unix nanoseconds.
-	ModTime int64
+	Path    string // in the backup folder, slash-separated, relative, clean
+	Domain  string // of the file on the device; empty if unknown
+	Name    string // path in the domain; empty if unknown
+	Kind    Kind
+	Mode    uint32 // permission bits in the backup folder
+	ModTime Time   // mtime of the file in the backup folder
 
 	// Stat lets a later import recognise the file without reading it; nil if the
 	// source has no such data.
@@ -140,6 +139,7 @@ const (
 	flagSource
 	flagLists
 	flagEncrypted
+	flagWideTime
 	flagsKnown = 1<<iota - 1
 )
 
@@ -193,6 +193,8 @@ func (e *Entry) append(b []byte) []byte {
 	set(flagSource, e.Record != nil)
 	set(flagLists, e.Content.Level > 0)
 	set(flagEncrypted, e.Encryption != nil)
+	mtime, wide := e.ModTime.Nanosecond()
+	set(flagWideTime, wide)
 	b = binary.AppendUvarint(b, flags)
 	b = appendString(b, e.Path)
 	if flags&flagNamed != 0 {
@@ -200,7 +202,12 @@ func (e *Entry) append(b []byte) []byte {
 		b = appendString(b, e.Name)
 	}
 	b = binary.AppendUvarint(b, uint64(e.Mode))
-	b = binary.LittleEndian.AppendUint64(b, uint64(e.ModTime))
+	if wide {
+		b = binary.LittleEndian.AppendUint64(b, uint64(e.ModTime.sec))
+		b = binary.AppendUvarint(b, uint64(e.ModTime.nsec))
+	} else {
+		b = binary.LittleEndian.AppendUint64(b, uint64(mtime))
+	}
 	if e.Stat != nil {
 		b = binary.AppendUvarint(b, e.Stat.Inode)
 		b = binary.LittleEndian.AppendUint64(b, uint64(e.Stat.ChangeTime))
@@ -239,7 +246,7 @@ func readEntry(r *binread.Reader) Entry {
 		r.Fail("mode %d", mode)
 	}
 	e.Mode = uint32(mode)
-	e.ModTime = int64(r.Uint64())
+	e.ModTime = readTime(r, flags&flagWideTime != 0)
 	if flags&flagStat != 0 {
 		e.Stat = &Stat{Inode: r.Uvarint(), ChangeTime: int64(r.Uint64())}
 	}
@@ -270,6 +277,20 @@ func readEntry(r *binread.Reader) Entry {
 		}
 	}
 	return e
+}
+
+// readTime reads a modification time. A wide time that would fit in nanoseconds is
+// refused, so that equal entries have equal bytes.
+func readTime(r *binread.Reader, wide bool) Time {
+	n := int64(r.Uint64())
+	if !wide {
+		return AtNanosecond(n)
+	}
+	t := Time{n, uint32(r.UpTo(nanoseconds-1, "nanoseconds"))}
+	if _, wide := t.Nanosecond(); !wide && r.Err() == nil {
+		r.Fail("%v is not a wide time", t)
+	}
+	return t
 }
 
 func appendString(b []byte, s string) []byte {

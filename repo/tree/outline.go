@@ -40,8 +40,8 @@ func (o *Outline) read(ctx context.Context, load Load, at Child, above int) {
 	}
 }
 
-// at returns the node of a level that would contain a key.
-func (o *Outline) at(level int, key Key) *chunk.ID {
+// nodeAt returns the node of a level that would contain a key.
+func (o *Outline) nodeAt(level int, key Key) *chunk.ID {
 	if o == nil || level >= len(o.levels) || len(o.levels[level]) == 0 {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -42,11 +43,15 @@ func testID(n int) chunk.ID {
 	return sha256.Sum256(binary.LittleEndian.AppendUint64(nil, uint64(n)))
 }
 
+func genTime(t *rapid.T) Time {
+	return Time{rapid.OneOf(rapid.Int64(), rapid.Int64Range(-1<<34, 1<<34)).Draw(t, "seconds"), rapid.Uint32Max(nanoseconds-1).Draw(t, "nanoseconds")}
+}
+
 func genEntry(t *rapid.T) Entry {
 	e := Entry{
 		Path:    rapid.StringMatching(`[a-c]{1,3}(/[a-z]{1,4}){0,2}`).Draw(t, "path"),
 		Mode:    rapid.Uint32().Draw(t, "mode"),
-		ModTime: rapid.Int64().Draw(t, "mtime"),
+		ModTime: genTime(t),
 	}
 	if rapid.Bool().Draw(t, "named") {
 		e.Domain = rapid.SampledFrom([]string{"HomeDomain", "AppDomain-a.b-c", "CameraRollDomain"}).Draw(t, "domain")
@@ -145,7 +150,7 @@ func many(n int) []Entry {
 			Path:    fmt.Sprintf("%x/%x", sum[:1], sum[:20]),
 			Domain:  fmt.Sprintf("AppDomain-com.example.app%d", i/500),
 			Name:    fmt.Sprintf("Library/Application Support/things/%08d.plist", i),
-			ModTime: int64(i) * 1e9, Mode: 0o644,
+			ModTime: AtSecond(int64(i)), Mode: 0o644,
 			Stat:    &Stat{Inode: uint64(i), ChangeTime: int64(i)},
 			Record:  &Record{ModTime: int64(i), Sum: uint64(i)},
 			Content: Content{Size: 5000, IDs: []chunk.ID{testID(i)}},
@@ -256,6 +261,11 @@ func TestContentLists(t *testing.T) {
 		if err != nil || !slices.Equal(got, ids) {
 			t.Fatalf("%d chunks were read as %d, %v", n, len(got), err)
 		}
+		got = got[:0]
+		err = c.Chunks(ctx, s.load, func(id chunk.ID) error { got = append(got, id); return nil })
+		if err != nil || !slices.Equal(got, ids) {
+			t.Fatalf("%d chunks are %d in order, %v", n, len(got), err)
+		}
 		if lists != len(s) {
 			t.Errorf("%d lists visited, %d stored", lists, len(s))
 		}
@@ -283,7 +293,8 @@ func TestMissingAndWrongNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	leaf := top.Children[1].ID
-	// A child of the same level as its parent, here a root, cannot make a loop.
+	// A node that refers to a root cannot make a loop: Walk finds that both have the
+	// same level.
 	n, _ := LoadNode(ctx, s.load, root)
 	n.Children[0].ID = root
 	looped, _ := s.save(ctx, n.encode(), nil)
@@ -297,10 +308,74 @@ func TestMissingAndWrongNodes(t *testing.T) {
 	}
 }
 
+// TestRepeatedLists reads a content whose lists repeat each other 2^30 times.
+func TestRepeatedLists(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := store{}
+	loads := 0
+	load := func(ctx context.Context, id chunk.ID) ([]byte, error) { loads++; return s.load(ctx, id) }
+	c := Content{IDs: []chunk.ID{testID(1)}}
+	for range MaxListLevel {
+		c.Level++
+		list := slices.Repeat(c.IDs, maxList)
+		if c.Level == 1 {
+			list[0] = testID(2)
+		}
+		id, err := s.save(ctx, encodeList(c.Level, list), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.IDs = []chunk.ID{id}
+	}
+	chunks, lists := map[chunk.ID]int{}, 0
+	err := c.All(ctx, load, func(chunk.ID) error { lists++; return nil }, func(id chunk.ID) error { chunks[id]++; return nil })
+	if err != nil || lists != 3 || loads != 3 || chunks[testID(1)] != maxList-1 || chunks[testID(2)] != 1 {
+		t.Errorf("%d lists, %d loads, chunks %v, %v", lists, loads, chunks, err)
+	}
+	for each, want := range map[int64]int64{1: 1 << 30, 1 << 20: 1 << 50, 1 << 40: math.MaxInt64} {
+		loads = 0
+		if got, err := c.Measure(ctx, load, func(chunk.ID) (int64, error) { return each, nil }); got != want || err != nil || loads != 3 {
+			t.Errorf("chunks of %d bytes: %d bytes, %v, %d loads", each, got, err, loads)
+		}
+	}
+	// A list that the caller knows is not read.
+	loads = 0
+	if err := c.All(ctx, load, func(chunk.ID) error { return ErrSkipList }, nil); err != nil || loads != 0 {
+		t.Errorf("%v, %d loads", err, loads)
+	}
+}
+
+// TestRepeatedNodes reads a tree whose nodes repeat each other 2^14 times and more.
+func TestRepeatedNodes(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := store{}
+	id := build(t, s, []Entry{{Path: "a", Kind: Dir}})
+	for level := range uint8(MaxHeight - 1) {
+		n := &Node{Level: level + 1}
+		for i := range 4 {
+			n.Children = append(n.Children, Child{ID: id, First: Key{Path: string(rune('a' + i))}, Entries: 1})
+		}
+		var err error
+		if id, err = s.save(ctx, n.encode(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries := 0
+	if err := Walk(ctx, s.load, id, func(*Entry) error { entries++; return nil }); !errors.Is(err, ErrDamaged) || entries != 1 {
+		t.Errorf("%d entries, %v", entries, err)
+	}
+	if err := WalkLeaves(ctx, s.load, id, func(chunk.ID, *Node) error { entries++; return nil }); !errors.Is(err, ErrDamaged) || entries != 2 {
+		t.Errorf("%d entries, %v", entries, err)
+	}
+}
+
 func FuzzParseNode(f *testing.F) {
 	entries := many(3)
 	f.Add((&Node{Entries: entries}).encode())
 	f.Add((&Node{Entries: []Entry{{Path: "00", Kind: Dir}}}).encode())
+	f.Add((&Node{Entries: []Entry{{Path: "00", Kind: Dir, ModTime: Time{13_569_465_600, 1}}}}).encode())
 	f.Add((&Node{Level: 1, Children: []Child{{ID: testID(1), First: entries[0].Key(), Entries: 5}}}).encode())
 	f.Add(encodeList(1, []chunk.ID{testID(1)}))
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -18,7 +18,13 @@ type NodeError struct {
 	Err error
 }
 
-func (e *NodeError) Error() string { return fmt.Sprintf("tree node %s: %v", e.ID.Short(), e.Err) }
+func (e *NodeError) Error() string {
+	text := e.Err.Error()
+	if strings.Contains(text, e.ID.Short()) {
+		return "tree node: " + text // which names it
+	}
+	return fmt.Sprintf("tree node %s: %s", e.ID.Short(), text)
+}
 
 func (e *NodeError) Unwrap() error { return e.Err }
 
@@ -47,28 +53,46 @@ func Walk(ctx context.Context, load Load, root chunk.ID, fn func(*Entry) error) 
 // WalkDomain is like Walk for the entries of one domain; "" means all. It loads only
 // nodes that can contain such entries.
 func WalkDomain(ctx context.Context, load Load, root chunk.ID, domain string, fn func(*Entry) error) error {
-	return walk(ctx, load, root, -1, domain, fn)
+	w := walker{load: load, domain: domain, leaf: func(_ chunk.ID, leaf *Node) error {
+		for i := range leaf.Entries {
+			if e := &leaf.Entries[i]; domain == "" || e.Domain == domain {
+				if err := fn(e); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}}
+	return w.walk(ctx, root, -1)
 }
 
 // WalkLeaves calls fn for every leaf below root, in order, with its ID. With this ID and
 // an entry's index in the leaf, callers find the entry again by loading one node.
 func WalkLeaves(ctx context.Context, load Load, root chunk.ID, fn func(id chunk.ID, leaf *Node) error) error {
-	return walkLeaves(ctx, load, root, -1, fn)
+	w := walker{load: load, leaf: fn}
+	return w.walk(ctx, root, -1)
 }
 
-func walkLeaves(ctx context.Context, load Load, id chunk.ID, above int, fn func(chunk.ID, *Node) error) error {
-	n, err := LoadBelow(ctx, load, id, above)
-	if err != nil {
-		return err
+// walker goes through the leaves of a tree.
+type walker struct {
+	load   Load
+	domain string // "" means all
+	leaf   func(id chunk.ID, leaf *Node) error
+	last   Key // of the leaf before
+	some   bool
+}
+
+// follows returns an error if a leaf does not come after the one before. A tree whose
+// nodes refer to the same node again and again would have more entries than anybody can
+// read; it fails at the second leaf that repeats.
+func (w *walker) follows(id chunk.ID, leaf *Node) error {
+	if len(leaf.Entries) == 0 {
+		return nil
 	}
-	if n.Level == 0 {
-		return fn(id, n)
+	if first := leaf.Entries[0].Key(); w.some && w.last.Compare(first) >= 0 {
+		return &NodeError{id, fmt.Errorf("%w: %q does not come after %q", ErrDamaged, first, w.last)}
 	}
-	for _, c := range n.Children {
-		if err := walkLeaves(ctx, load, c.ID, int(n.Level), fn); err != nil {
-			return err
-		}
-	}
+	w.last, w.some = leaf.Entries[len(leaf.Entries)-1].Key(), true
 	return nil
 }
 
@@ -86,29 +110,28 @@ func LoadBelow(ctx context.Context, load Load, id chunk.ID, above int) (*Node, e
 }
 
 // walk visits a node. above is the level of its parent, -1 for a root.
-func walk(ctx context.Context, load Load, id chunk.ID, above int, domain string, fn func(*Entry) error) error {
-	n, err := LoadBelow(ctx, load, id, above)
+func (w *walker) walk(ctx context.Context, id chunk.ID, above int) error {
+	n, err := LoadBelow(ctx, w.load, id, above)
 	if err != nil {
 		return err
 	}
-	for i := range n.Entries {
-		if e := &n.Entries[i]; domain == "" || e.Domain == domain {
-			if err := fn(e); err != nil {
-				return err
-			}
+	if n.Level == 0 {
+		if err := w.follows(id, n); err != nil {
+			return err
 		}
+		return w.leaf(id, n)
 	}
 	for i, c := range n.Children {
-		if domain != "" {
+		if w.domain != "" {
 			next := i + 1
-			if strings.Compare(c.First.Domain, domain) > 0 {
+			if strings.Compare(c.First.Domain, w.domain) > 0 {
 				return nil
 			}
-			if next < len(n.Children) && n.Children[next].First.Domain < domain {
+			if next < len(n.Children) && n.Children[next].First.Domain < w.domain {
 				continue
 			}
 		}
-		if err := walk(ctx, load, c.ID, int(n.Level), domain, fn); err != nil {
+		if err := w.walk(ctx, c.ID, int(n.Level)); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,8 @@ import (
 //
 // Received files are added to the record while the device says "uploading".
 // Once the device says "moving", the record is frozen. It then has all files,
-// both manifests and that Status.plist, as they were before any file was moved.
+// both manifests and the Status.plist that says "moving", as they were before any
+// file was moved.
 // If the backup is interrupted later, the next one continues from this record,
 // and the device moves and removes the files again.
 type checkpoint struct {
@@ -113,6 +114,8 @@ func (r *Receiver) unsaveParts(ctx context.Context) error {
 
 func (r *Receiver) saveRecord(ctx context.Context) error {
 	r.checkpoint.record.SetStats(r.stats)
+	list := r.complaints.list()
+	r.checkpoint.record.Complaints = list[:min(len(list), repo.MaxComplaints)]
 	if err := r.repo.SaveUnfinished(ctx, r.checkpoint.record); err != nil {
 		return r.fail(err)
 	}
@@ -127,9 +130,9 @@ func (r *Receiver) setStatus(ctx context.Context, s status) error {
 	c := &r.checkpoint
 	switch {
 	case before.run != "" && before.run != s.run && r.resumed != (Resumed{}):
-		// The device does not continue the interrupted backup. It is not known yet
-		// whether it sends all files again; that shows when it moves them. Until then
-		// the record has only the files of this backup.
+		// The device does not continue the interrupted backup. Whether it sends all
+		// files again is known only when it moves them. Until then the record has only
+		// the files of this backup.
 		if err := r.unsaveParts(ctx); err != nil {
 			return err
 		}
@@ -251,7 +254,7 @@ func (r *Receiver) savePart(ctx context.Context) (numbers []uint32, added map[st
 		if f.Spooled() {
 			continue
 		}
-		if err := part.Add(ctx, &tree.Entry{Path: path, Mode: blob.FileMode, ModTime: r.now.UnixNano(), Content: r.names.Content(f)}); err != nil {
+		if err := part.Add(ctx, &tree.Entry{Path: path, Mode: blob.FileMode, ModTime: tree.At(r.now), Content: r.names.Content(f)}); err != nil {
 			return nil, nil, r.fail(err)
 		}
 		added[path] = true

@@ -11,7 +11,7 @@
 //
 //   - The device reads back exactly the bytes that it wrote.
 //   - Moving, removing and listing files only uses memory.
-//   - Memory grows with the number of files, about 100 bytes each, not with
+//   - Memory grows with the number of files, about 120 bytes each, not with
 //     their size.
 //   - A later backup never shows the device an outdated version of a file.
 //

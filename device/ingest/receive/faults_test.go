@@ -26,25 +26,25 @@ type faultRig struct {
 	t        testing.TB
 	base     *memory.Backend
 	phone    *phone
-	old      map[string]string
-	pictures []map[string]string
+	day0     map[string]string // what the device knows to be in the folder after day 0
+	contents []map[string]string
 	opts     Options
 
-	// About the process that ran last.
+	// About the backup that ran last.
 	last   *phone
 	spools string
 }
 
-// newFaultRig returns a rig. All rigs of a policy share a device and a
-// repository, which are made once.
-func newFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
+// newFaultRig returns a rig. All rigs with the same encryption share a
+// device and a repository, which are made once.
+func newFaultRig(t testing.TB, encryption synthetic.Encryption) *faultRig {
 	t.Helper()
 	rigs.Lock()
 	defer rigs.Unlock()
-	g := rigs.made[policy]
+	g := rigs.made[encryption]
 	if g == nil {
-		g = makeFaultRig(t, policy)
-		rigs.made[policy] = g
+		g = makeFaultRig(t, encryption)
+		rigs.made[encryption] = g
 	}
 	own := *g
 	own.t, own.phone = t, newPhone(g.phone.dir)
@@ -57,77 +57,84 @@ var rigs = struct {
 	made map[synthetic.Encryption]*faultRig
 }{made: map[synthetic.Encryption]*faultRig{}}
 
-func makeFaultRig(t testing.TB, policy synthetic.Encryption) *faultRig {
+func makeFaultRig(t testing.TB, encryption synthetic.Encryption) *faultRig {
 	t.Helper()
 	dir, err := os.MkdirTemp(shared, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSeriesIn(t, synthetic.Config{Seed: 9, Encryption: policy}, dir)
+	s := newSeriesIn(t, synthetic.Config{Seed: 9, Encryption: encryption}, dir)
 	g := &faultRig{base: memory.New(), phone: s.phone}
-	g.opts = Options{Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 400 << 10}
+	g.opts = Options{Encrypted: encryption != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 400 << 10}
 	r := createRepo(t, g.base)
 	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte(s.Password(0))); err != nil {
 		t.Fatal(err)
 	}
 	for day := range 2 {
 		s.next()
-		p, err := folderPicture(s.phone.dir)
+		p, err := folderContents(s.phone.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.pictures = append(g.pictures, p)
+		g.contents = append(g.contents, p)
 		if day == 0 {
 			mustRun(t, r, s.phone, nil, g.opts)
-			g.old = s.phone.state()
+			g.day0 = s.phone.state()
 		}
 	}
 	return g
 }
 
-// process acts as a process that backs the device up.
-func (g *faultRig) process(be backend.Backend) error {
+// backUp backs the device up, as a new process.
+func (g *faultRig) backUp(be backend.Backend) error {
 	g.last, g.spools = newPhone(g.phone.dir), g.t.TempDir()
-	r, err := openRepo(be, 20)
+	r, err := openRepo(be, seed(20))
 	if err != nil {
 		return err
 	}
 	opts := g.opts
 	opts.SpoolDir = g.spools
-	_, err = run(r, g.last, g.old, opts)
+	_, err = run(r, g.last, g.day0, opts)
 	return err
 }
 
 // judge returns an error unless day 0 is complete, day 1 is complete or absent,
-// only files that the disk has torn are damaged, and the next backup succeeds.
+// only files that the disk has damaged are reported, and the next backup succeeds.
+// The disk damages files only if the crash.Plan has Torn.
 func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
-	p, torn := g.last, repotest.Misnamed(g.t, be)
+	p, damaged := g.last, repotest.DamagedFiles(g.t, be)
 	ctx := context.Background()
 	look := func() (int, error) {
-		r, err := openRepo(be, 21)
+		r, err := openRepo(be, seed(21))
 		if err != nil {
 			return 0, err
 		}
-		list, damaged, err := r.Snapshots(ctx)
-		damaged = slices.DeleteFunc(damaged, func(err error) bool {
+		list, unexpected, err := r.Snapshots(ctx)
+		if err != nil {
+			return 0, err
+		}
+		unexpected = slices.DeleteFunc(unexpected, func(err error) bool {
 			var d *repo.DamageError
-			return errors.As(err, &d) && slices.Contains(torn, d.File)
+			return errors.As(err, &d) && slices.Contains(damaged, d.File)
 		})
-		if err != nil || len(damaged) > 0 {
-			return 0, fmt.Errorf("damaged: %v, %w", damaged, err)
+		if len(unexpected) > 0 {
+			return 0, fmt.Errorf("snapshot records: %w", errors.Join(unexpected...))
 		}
 		for i, s := range list {
-			got, err := snapshotPicture(r, s)
+			got, err := snapshotContents(r, s)
 			if err == nil {
-				err = samePicture(g.pictures[min(i, 1)], got)
+				err = sameContents(g.contents[min(i, 1)], got)
 			}
 			if err != nil {
 				return 0, fmt.Errorf("snapshot %d: %w", i, err)
 			}
 		}
 		report, err := r.Check(ctx, repo.CheckOptions{})
-		if err != nil || len(report.Affected) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(torn, p.File) }) {
-			return 0, fmt.Errorf("check: %+v, torn are %v, %w", report, torn, err)
+		if err != nil {
+			return 0, fmt.Errorf("check: %w", err)
+		}
+		if len(report.Affected) > 0 || slices.ContainsFunc(report.Problems, func(p repo.Problem) bool { return !slices.Contains(damaged, p.File) }) {
+			return 0, fmt.Errorf("check finds %+v; the disk has damaged %v", report, damaged)
 		}
 		return len(list), nil
 	}
@@ -138,18 +145,18 @@ func (g *faultRig) judge(be *memory.Backend, succeeded bool) error {
 	if n != 2 && (succeeded || n != 1) {
 		return fmt.Errorf("%d snapshots", n)
 	}
-	old := g.old
+	known := g.day0
 	if n == 2 {
-		old = p.state()
+		known = p.state()
 	}
 	p.step = nil
 	opts := g.opts
 	opts.SpoolDir = g.spools
-	r, err := openRepo(be, 22)
+	r, err := openRepo(be, seed(22))
 	if err != nil {
 		return err
 	}
-	if _, err := run(r, p, old, opts); err != nil {
+	if _, err := run(r, p, known, opts); err != nil {
 		return fmt.Errorf("next backup: %w", err)
 	}
 	after, err := look()
@@ -173,28 +180,28 @@ func kinds() map[string]synthetic.Encryption {
 // these tests cannot use the rig of package repotest, which expects an error.
 
 func TestBackupSurvivesEveryFailure(t *testing.T) {
-	for kind, policy := range kinds() {
+	for kind, encryption := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			g := newFaultRig(t, policy)
+			g := newFaultRig(t, encryption)
 			count := fault.New(g.base.Clone())
-			if err := g.process(count); err != nil || count.Count() < 50 {
+			if err := g.backUp(count); err != nil || count.Count() < 50 {
 				t.Fatalf("without faults it had %d steps: %v", count.Count(), err)
 			}
 			plans := []struct {
 				name string
 				plan func(n int) fault.Plan
 			}{
-				{"refused", func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) }},
-				{"gone", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
-				{"done, not told", func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) }},
+				{"refused once", func(n int) fault.Plan { return fault.Once(n, fault.ErrInjected) }},
+				{"fails from then on", func(n int) fault.Plan { return fault.From(n, fault.ErrInjected) }},
+				{"done, but reported as failed", func(n int) fault.Plan { return fault.OnceAfter(n, fault.ErrInjected) }},
 			}
 			for _, k := range faultpoint.Choose(t, len(plans), len(plans)) {
 				name, plan := plans[k].name, plans[k].plan
 				noticed := 0
 				for _, i := range faultpoint.Choose(t, count.Count(), 4) {
 					store := g.base.Clone()
-					err := g.process(fault.New(store, plan(i+1)))
+					err := g.backUp(fault.New(store, plan(i+1)))
 					if err != nil {
 						noticed++
 						if !errors.Is(err, fault.ErrInjected) {
@@ -215,46 +222,47 @@ func TestBackupSurvivesEveryFailure(t *testing.T) {
 func (g *faultRig) crashes(t *testing.T, torn bool, want int) (damaged int) {
 	t.Helper()
 	count := crash.New(g.base.Clone(), crash.Plan{})
-	if err := g.process(count); err != nil || count.Changes() < 5 {
+	if err := g.backUp(count); err != nil || count.Changes() < 5 {
 		t.Fatalf("without a crash it made %d changes: %v", count.Changes(), err)
 	}
 	for _, i := range faultpoint.Choose(t, count.Changes(), want) {
-		process := crash.New(g.base.Clone(), crash.Plan{At: i + 1, Seed: uint64(i), Torn: torn})
-		err := g.process(process)
-		if !process.Crashed() {
+		dying := crash.New(g.base.Clone(), crash.Plan{At: i + 1, Seed: uint64(i), Torn: torn})
+		err := g.backUp(dying)
+		if !dying.Crashed() {
 			if err != nil {
 				t.Fatalf("without a crash: %v", err)
 			}
 			continue // this run made fewer changes
 		}
-		be := process.Reboot()
-		damaged += len(repotest.Misnamed(t, be))
+		be := dying.Reboot()
+		damaged += len(repotest.DamagedFiles(t, be))
 		if jerr := g.judge(be, false); jerr != nil {
-			t.Fatalf("%s (the backup: %v): %v", process.Outcome(), err, jerr)
+			t.Fatalf("%s (the backup: %v): %v", dying.Outcome(), err, jerr)
 		}
 	}
 	return damaged
 }
 
 func TestBackupSurvivesEveryCrash(t *testing.T) {
-	for kind, policy := range kinds() {
+	for kind, encryption := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			newFaultRig(t, policy).crashes(t, false, 5)
+			newFaultRig(t, encryption).crashes(t, false, 5)
 		})
 	}
 }
 
-// A disk that does not flush as promised can tear files.
+// A disk that does not flush as promised can damage files: a part of their bytes is
+// missing.
 func TestBackupSurvivesTornFiles(t *testing.T) {
 	if testing.Short() {
-		t.Skip("TestBackupSurvivesEveryCrash crashes as well; the default run tries it")
+		t.Skip("TestBackupSurvivesEveryCrash also tests crashes; torn files are tested without -short")
 	}
 	t.Parallel()
-	torn := newFaultRig(t, synthetic.EncryptAll).crashes(t, true, 5)
-	t.Logf("%d files were torn", torn)
-	if torn == 0 && faultpoint.All() {
-		t.Error("no file was torn")
+	damaged := newFaultRig(t, synthetic.EncryptAll).crashes(t, true, 5)
+	t.Logf("%d files were damaged", damaged)
+	if damaged == 0 && faultpoint.All() {
+		t.Error("no file was damaged")
 	}
 }
 
@@ -263,7 +271,7 @@ func TestBackupSurvivesTornFiles(t *testing.T) {
 func TestBackupSurvivesFullStore(t *testing.T) {
 	t.Parallel()
 	g := newFaultRig(t, synthetic.EncryptNone)
-	sizes, err := repotest.PutSizes(g.base, g.process)
+	sizes, err := repotest.PutSizes(g.base, g.backUp)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +283,7 @@ func TestBackupSurvivesFullStore(t *testing.T) {
 	points := 0
 	for _, i := range faultpoint.Choose(t, total/step, 4) {
 		store, room := g.base.Clone(), int64(i*step)
-		err := g.process(fault.New(store, fault.Full(room)))
+		err := g.backUp(fault.New(store, fault.Full(room)))
 		if err == nil {
 			continue
 		}
@@ -287,14 +295,14 @@ func TestBackupSurvivesFullStore(t *testing.T) {
 			t.Fatalf("%d bytes of room: %v", room, err)
 		}
 	}
-	t.Logf("%d sizes of the store", points)
+	t.Logf("the store was full in %d runs", points)
 	if points == 0 && !testing.Short() {
 		t.Error("the store was never full")
 	}
 	// While files arrive, the error is backup2.ErrNoSpace, which the session
 	// handles.
 	ctx := context.Background()
-	r, err := openRepo(fault.New(g.base.Clone(), fault.Full(0)), 30)
+	r, err := openRepo(fault.New(g.base.Clone(), fault.Full(0)), seed(30))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +313,7 @@ func TestBackupSurvivesFullStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close(ctx)
-	if err := newPhone(g.phone.dir).backup(ctx, n, g.old); !errors.Is(err, backup2.ErrNoSpace) {
+	if err := newPhone(g.phone.dir).backup(ctx, n, g.day0); !errors.Is(err, backup2.ErrNoSpace) {
 		t.Errorf("the device hears %v", err)
 	}
 }

@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"time"
 
 	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/repo/tree"
 )
 
 var errUnsupported = fmt.Errorf("%w here", errors.ErrUnsupported)
 
-// below returns a path of the device relative to its folder.
+// below returns a path that the device sent, relative to the device's folder.
 func (r *Receiver) below(path string) (string, error) {
 	rest, ok := blob.Below(r.opts.UDID, path)
 	if !ok {
@@ -45,7 +45,7 @@ func (r *Receiver) open(ctx context.Context, p string) (io.ReadCloser, error) {
 			return nil, err
 		}
 		as := *e
-		as.ModTime = r.now.UnixNano() // as List reports it
+		as.ModTime = tree.At(r.now) // as List reports it
 		return blob.Open(ctx, r.repo, &as)
 	case f.File.Spooled():
 		section, err := r.spool.Section(f.File.At, f.File.Size)
@@ -89,7 +89,7 @@ func (r *Receiver) List(_ context.Context, path string) ([]backup2.Item, error) 
 	for i, it := range items {
 		out[i] = backup2.Item{Name: it.Name, Dir: it.Dir != nil, Size: it.Size, ModTime: r.now}
 		if it.Dir != nil {
-			out[i].ModTime = time.Unix(0, it.Dir.ModTime).UTC()
+			out[i].ModTime = it.Dir.ModTime.Time().UTC()
 		}
 	}
 	return out, nil
@@ -143,6 +143,7 @@ func (r *Receiver) Remove(ctx context.Context, path string) error {
 	if err := r.changing(ctx, p); err != nil {
 		return err
 	}
+	r.complaints.drop(p)
 	if !r.names.Remove(p) {
 		return fmt.Errorf("remove %s: %w", path, fs.ErrNotExist)
 	}

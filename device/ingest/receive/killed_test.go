@@ -12,9 +12,9 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// If a process is killed early, the next backup finds the received files in the
-// spool. If the process is killed before the repository has a record of its
-// backup, the next backup removes the spool.
+// A process is killed during its first backup. If the repository has a record of
+// that backup, the next backup finds the received files in the spool. Otherwise the
+// next backup removes the spool.
 func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -35,7 +35,7 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 		opts := Options{UDID: device.udid, Encrypted: true, SpoolDir: t.TempDir(), Owner: &dead}
 		p := newPhone(device.dir)
 		p.step = breakAt(c.step, c.n)
-		n, err := New(ctx, mustOpen(t, be, 4), opts)
+		n, err := New(ctx, mustOpen(t, be, seed(4)), opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -47,7 +47,7 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 		n.release() // killed
 		n.mu.Unlock()
 		opts.Owner = &self
-		next, err := New(ctx, mustOpen(t, be, 5), opts)
+		next, err := New(ctx, mustOpen(t, be, seed(5)), opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,17 +64,17 @@ func TestKilledBeforeTheFirstCheckpoint(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.step = nil
-		res, err := run(mustOpen(t, be, 6), p, nil, opts)
+		res, err := run(mustOpen(t, be, seed(6)), p, nil, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := folderPicture(p.dir)
+		want, err := folderContents(p.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		have, err := snapshotPicture(mustOpen(t, be, 7), res.Snapshot)
+		have, err := snapshotContents(mustOpen(t, be, seed(7)), res.Snapshot)
 		if err == nil {
-			err = samePicture(want, have)
+			err = sameContents(want, have)
 		}
 		if err != nil {
 			t.Error(err)

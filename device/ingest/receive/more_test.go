@@ -17,8 +17,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/snap-backup/snap/device/finding"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/internal/faultpoint"
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
@@ -55,7 +57,7 @@ func TestSpoolOverflow(t *testing.T) {
 			}
 			return err
 		}
-		r := mustOpen(t, be, 4)
+		r := mustOpen(t, be, seed(4))
 		res := mustRun(t, r, p, nil, opts)
 		if (res.Overflow > 0) != (opts.SpoolLimit > 0) || !res.Snapshot.Unlocked || res.Locked != nil {
 			t.Errorf("%s: %+v", name, res)
@@ -86,7 +88,7 @@ func TestWrongPassword(t *testing.T) {
 	if err := r.KeepDevicePassword(context.Background(), s.phone.udid, []byte(s.Password(0))); err != nil {
 		t.Fatal(err)
 	}
-	r = mustOpen(t, be, 3)
+	r = mustOpen(t, be, seed(3))
 	res = mustRun(t, r, s.phone, old, Options{Encrypted: true, SpoolDir: t.TempDir()})
 	if res.Locked != nil || !res.Snapshot.Unlocked {
 		t.Errorf("%+v", res)
@@ -94,7 +96,7 @@ func TestWrongPassword(t *testing.T) {
 	sameAsImport(t, r, s.phone, res.Snapshot, s.Password(1))
 }
 
-// Publish verifies that the backup is complete. Otherwise it makes no snapshot, and
+// Publish verifies that the device has finished. Otherwise it makes no snapshot, and
 // the next backup begins anew.
 func TestPublishRefuses(t *testing.T) {
 	ctx := context.Background()
@@ -102,7 +104,6 @@ func TestPublishRefuses(t *testing.T) {
 	device, be := firstDay(t, synthetic.EncryptNone), memory.New()
 	createRepo(t, be)
 	reasons := map[string]func(n *Receiver) error{
-		"a file is missing":    func(n *Receiver) error { return n.Remove(ctx, device.udid+"/"+device.blobs()[3]) },
 		"no manifest":          func(n *Receiver) error { return n.Remove(ctx, device.udid+"/Manifest.db") },
 		"Snapshot is left":     func(n *Receiver) error { return n.Mkdir(ctx, device.udid+"/Snapshot") },
 		"unfinished":           func(n *Receiver) error { return device.put(ctx, n, "Status.plist", device.status("removing")) },
@@ -114,7 +115,7 @@ func TestPublishRefuses(t *testing.T) {
 	for _, i := range faultpoint.Choose(t, len(names), len(names)) {
 		name, spoil := names[i], reasons[names[i]]
 		be := be.Clone()
-		n, err := New(ctx, mustOpen(t, be, 3), Options{UDID: device.udid})
+		n, err := New(ctx, mustOpen(t, be, seed(3)), Options{UDID: device.udid})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +130,7 @@ func TestPublishRefuses(t *testing.T) {
 			t.Errorf("%s: %+v", name, res.Snapshot)
 		}
 		_ = n.Close(ctx)
-		r := mustOpen(t, be, 4)
+		r := mustOpen(t, be, seed(4))
 		if list, _, err := r.Snapshots(ctx); err != nil || len(list) > 0 {
 			t.Errorf("%s: %v, %v", name, list, err)
 		}
@@ -138,7 +139,38 @@ func TestPublishRefuses(t *testing.T) {
 	}
 }
 
-// If the repository has lost content of the last snapshot, the device sends it again.
+// A backup that lacks files which the manifest lists is kept, and the snapshot says
+// what is missing.
+func TestPublishWithMissingFiles(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	device := firstDay(t, synthetic.EncryptNone)
+	for _, missing := range []int{1, 30} {
+		n, err := New(ctx, createRepo(t, memory.New()), Options{UDID: device.udid})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := newPhone(device.dir).backup(ctx, n, nil); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range device.blobs()[3 : 3+missing] {
+			if err := n.Remove(ctx, device.udid+"/"+path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		res, err := n.Publish(ctx, PublishOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(res.Snapshot.Findings, func(f repo.Finding) bool { return f.Kind == finding.Missing })
+		if i < 0 || res.Snapshot.Findings[i].Count != int64(missing) || res.Snapshot.Damaged() != (missing > 20) || res.Snapshot.Complete != (missing <= 20) {
+			t.Errorf("%d missing: complete is %v, findings are %+v", missing, res.Snapshot.Complete, res.Snapshot.Findings)
+		}
+	}
+}
+
+// If the repository has lost content of the last snapshot, the device sends all
+// files.
 func TestRepair(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -153,21 +185,21 @@ func TestRepair(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := newPhone(device.dir)
-		res := mustRun(t, mustOpen(t, c, 4), p, p.state(), Options{})
+		res := mustRun(t, mustOpen(t, c, seed(4)), p, p.state(), Options{})
 		if len(res.Problems) > 0 {
 			repaired++
 		}
-		want, _ := folderPicture(p.dir)
-		got, err := snapshotPicture(mustOpen(t, c, 5), res.Snapshot)
+		want, _ := folderContents(p.dir)
+		got, err := snapshotContents(mustOpen(t, c, seed(5)), res.Snapshot)
 		if err == nil {
-			err = samePicture(want, got)
+			err = sameContents(want, got)
 		}
 		if err != nil {
 			t.Errorf("without %s: %v", name, err)
 		}
 	}
 	if repaired == 0 && faultpoint.All() {
-		t.Errorf("the loss of none of %d packs was noticed", len(packs))
+		t.Errorf("%d packs were lost one at a time, and no loss was noticed", len(packs))
 	}
 }
 
@@ -198,8 +230,9 @@ func TestSpace(t *testing.T) {
 		{roomy{be, 1000, nil}, Options{}, 0, false},
 		{roomy{be, 1<<63 - 1, nil}, Options{}, 1<<62 - 1, false},
 		{roomy{be, 0, fs.ErrPermission}, Options{}, 0, true},
+		{roomy{be, 1000, nil}, Options{IgnoreSpace: true}, spaceMost, false},
 	} {
-		r, err := openRepo(c.store, 3)
+		r, err := openRepo(c.store, seed(3))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -214,6 +247,9 @@ func TestSpace(t *testing.T) {
 		}
 		if freed, err := n.Purge(ctx, 5); freed != 0 || err != nil {
 			t.Error(freed, err)
+		}
+		if wanted := n.Wanted(); wanted != 5 {
+			t.Errorf("wanted %d bytes", wanted)
 		}
 		if err := n.Close(ctx); err != nil {
 			t.Error(err)
@@ -337,7 +373,7 @@ func TestOddRequests(t *testing.T) {
 		"unclean":           put("udid/../x"),
 	} {
 		if err == nil {
-			t.Errorf("%s was done", what)
+			t.Errorf("%s was accepted", what)
 		}
 	}
 	if _, err := n.List(ctx, "udid/nothing"); !errors.Is(err, fs.ErrNotExist) {
@@ -351,12 +387,12 @@ func TestOddRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := put("udid/b"); err == nil {
-		t.Error("two files at once")
+		t.Error("a second file was begun before the first ended")
 	}
 	up.Abort()
 	up.Abort()
 	if err := up.Commit(); err == nil {
-		t.Error("commit after abort")
+		t.Error("Commit succeeded after Abort")
 	}
 	if err := n.Move(ctx, blob, "udid/ab/"+strings.Repeat("ab", 20)); err != nil {
 		t.Error(err)
@@ -371,11 +407,11 @@ func TestOddRequests(t *testing.T) {
 		t.Error(err)
 	}
 	if err := put(blob); err == nil {
-		t.Error("a file after the end")
+		t.Error("a file was accepted after Discard")
 	}
 	for _, udid := range []string{"", "a/b", "..", "a:b"} {
-		if _, err := New(ctx, mustOpen(t, be, 3), Options{UDID: udid}); err == nil {
-			t.Errorf("device %q", udid)
+		if _, err := New(ctx, mustOpen(t, be, seed(3)), Options{UDID: udid}); err == nil {
+			t.Errorf("the UDID %q was accepted", udid)
 		}
 	}
 }
@@ -396,7 +432,7 @@ func TestHangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		be := memory.New()
 		createRepo(t, be)
-		r, err := openRepo(hanging{be}, 3)
+		r, err := openRepo(hanging{be}, seed(3))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -49,6 +49,9 @@ type Options struct {
 	// SpaceFactor is the number of bytes that Space reports for each free byte of
 	// the store. If 0, Space chooses it.
 	SpaceFactor int64
+	// IgnoreSpace makes Space report more than any device needs, since devices may
+	// overestimate what they will send. A store that is full still refuses files.
+	IgnoreSpace bool
 
 	Host    string // names for the record
 	Program string

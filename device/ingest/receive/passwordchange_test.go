@@ -22,7 +22,7 @@ func TestPasswordChange(t *testing.T) {
 	udid := device.udid
 	manifest := udid + "/Manifest.plist"
 	// Without a snapshot there is no manifest to change.
-	k, err := passwordchange.New(ctx, mustOpen(t, be, 2), udid)
+	k, err := passwordchange.New(ctx, mustOpen(t, be, seed(2)), udid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,13 +30,13 @@ func TestPasswordChange(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := k.Create(ctx, manifest); err == nil {
-		t.Error("keys of no backup were taken")
+		t.Error("keys were accepted without a backup")
 	}
-	first := mustRun(t, mustOpen(t, be, 3), device, nil, Options{})
+	first := mustRun(t, mustOpen(t, be, seed(3)), device, nil, Options{})
 	old := device.state()
 	lower := strings.ToLower(udid) // upper and lower case do not matter
 	for i, text := range []string{"sealed anew", "and again"} {
-		k, err := passwordchange.New(ctx, mustOpen(t, be, byte(4+i)), lower)
+		k, err := passwordchange.New(ctx, mustOpen(t, be, seed(4+i)), lower)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +52,7 @@ func TestPasswordChange(t *testing.T) {
 		}
 		for _, path := range []string{"Status.plist", "Manifest.db", "ab/" + strings.Repeat("ab", 20)} {
 			if _, err := k.Create(ctx, lower+"/"+path); err == nil {
-				t.Errorf("%s was taken", path)
+				t.Errorf("%s was accepted", path)
 			}
 		}
 		cut, err := k.Create(ctx, lower+"/Manifest.plist")
@@ -62,7 +62,7 @@ func TestPasswordChange(t *testing.T) {
 		_, _ = cut.Write([]byte("half"))
 		cut.Abort()
 		if k.Changed() {
-			t.Error("half a file counts")
+			t.Error("an aborted upload changed the keys")
 		}
 		up, err := k.Create(ctx, lower+"/Manifest.plist")
 		if err != nil {
@@ -79,7 +79,7 @@ func TestPasswordChange(t *testing.T) {
 		}
 	}
 	checkClean(t, be)
-	r := mustOpen(t, be, 7)
+	r := mustOpen(t, be, seed(7))
 	n, err := New(ctx, r, Options{UDID: udid})
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +90,7 @@ func TestPasswordChange(t *testing.T) {
 	if err := n.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := snapshotPicture(r, first.Snapshot); err != nil || got["Manifest.plist"] != "file:"+string(device.read("Manifest.plist")) {
+	if got, err := snapshotContents(r, first.Snapshot); err != nil || got["Manifest.plist"] != "file:"+string(device.read("Manifest.plist")) {
 		t.Error("the snapshot has changed", err)
 	}
 	mustRun(t, r, device, old, Options{})

@@ -150,14 +150,14 @@ func TestProtocol(t *testing.T) {
 				if err := l.a.SetScript(faults.Script{{At: step, Do: faults.Cut}}); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := backUp(t, l.a, mustOpen(t, be, byte(3+i)), opts); err == nil {
+				if _, err := backUp(t, l.a, mustOpen(t, be, seed(3+i)), opts); err == nil {
 					t.Errorf("%s: the cut was not noticed", step)
 				}
 			}
 			if err := l.a.SetScript(nil); err != nil {
 				t.Fatal(err)
 			}
-			r = mustOpen(t, be, 30)
+			r = mustOpen(t, be, seed(30))
 			second, err := backUp(t, l.a, r, opts)
 			if err != nil {
 				t.Fatal(err)
@@ -183,7 +183,7 @@ func TestProtocol(t *testing.T) {
 				password = "another"
 			}
 			l.a.SetContent(l.content(2))
-			r = mustOpen(t, be, 31)
+			r = mustOpen(t, be, seed(31))
 			third, err := backUp(t, l.a, r, opts)
 			if err != nil {
 				t.Fatal(err)
@@ -194,7 +194,7 @@ func TestProtocol(t *testing.T) {
 			}
 			full := opts
 			full.Full = true
-			fourth, err := backUp(t, l.a, mustOpen(t, be, 32), full)
+			fourth, err := backUp(t, l.a, mustOpen(t, be, seed(32)), full)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +202,7 @@ func TestProtocol(t *testing.T) {
 				t.Errorf("%+v, %+v", run, fourth.Snapshot)
 			}
 			for i, snap := range []*repo.Snapshot{third.Snapshot, first.Snapshot} {
-				r := mustOpen(t, be, byte(40+i))
+				r := mustOpen(t, be, seed(40+i))
 				src, err := restore.New(ctx, r, snap, restore.Options{})
 				if err != nil {
 					t.Fatal(err)

@@ -12,11 +12,20 @@ import (
 	"github.com/snap-backup/snap/device/ingest/passwordchange"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/repo"
 )
 
 // PublishOptions say how to publish a backup.
 type PublishOptions struct {
+	// AllowIncomplete also stores a backup that would be refused, and marks the
+	// snapshot as incomplete.
+	AllowIncomplete bool
+	// Broken says why the backup ended before the device has called it complete. What
+	// was received is stored as an incomplete snapshot. It is also kept for the next
+	// backup to continue, unless the device has called it damaged.
+	Broken error
+
 	Tags     []string
 	Workers  int // goroutines that decrypt spooled files; the number of cores if 0
 	Progress *blob.Progress
@@ -39,13 +48,14 @@ type Result struct {
 }
 
 // Publish makes a snapshot of the backup. Call it after the device has said
-// that the backup is complete. Publish verifies that Status.plist says so and
-// that every file in the manifest was received. If the backup is incomplete,
-// the error is ingest.ErrIncomplete, and the received files are dropped. After
-// any other error they are kept.
+// that the backup is complete. Publish verifies that Status.plist says so. If files of
+// the manifest are missing, the snapshot's record says so. An incomplete or damaged
+// snapshot is no parent of the next backup. If the backup cannot be used at all, the
+// error is ingest.ErrIncomplete, and the received files are dropped. After any other
+// error they are kept.
 func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, error) {
 	r.mu.Lock()
-	err := r.finish(ctx)
+	err := r.finish(ctx, opts.AllowIncomplete || opts.Broken != nil)
 	r.mu.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("publish the backup of %s: %w", r.opts.UDID, err)
@@ -58,6 +68,9 @@ func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, e
 		}
 		return nil, err
 	}
+	if opts.Broken != nil && !errors.Is(opts.Broken, backup2.ErrDamaged) && !r.Overfull() {
+		return res, r.Close(ctx)
+	}
 	// The snapshot is durable. If temporary data cannot be removed, the next backup
 	// recognizes it as outdated.
 	if err := r.cleanUp(ctx); err != nil {
@@ -67,8 +80,8 @@ func (r *Receiver) Publish(ctx context.Context, opts PublishOptions) (*Result, e
 }
 
 // finish makes everything that was received durable. It returns an error if the
-// device has not finished.
-func (r *Receiver) finish(ctx context.Context) error {
+// device has not finished, unless incomplete is set.
+func (r *Receiver) finish(ctx context.Context, incomplete bool) error {
 	switch {
 	case r.closed:
 		return fmt.Errorf("the backup has ended: %w", fs.ErrClosed)
@@ -76,12 +89,10 @@ func (r *Receiver) finish(ctx context.Context) error {
 		return errors.New("a file is still being received")
 	case r.broken != nil:
 		return r.broken
-	case r.status.state != stateFinished:
-		return fmt.Errorf("the device has not finished: its Status.plist says %q", r.status.state)
 	}
-	for _, name := range []string{mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.ManifestDB} {
-		if _, ok := r.names.Number(name); !ok {
-			return fmt.Errorf("the device has not sent %s", name)
+	if !incomplete {
+		if err := r.finished(); err != nil {
+			return err
 		}
 	}
 	if err := r.save(ctx); err != nil {
@@ -93,6 +104,19 @@ func (r *Receiver) finish(ctx context.Context) error {
 		}
 	}
 	return r.rotate(ctx)
+}
+
+// finished returns an error if the device has not finished.
+func (r *Receiver) finished() error {
+	if r.status.state != stateFinished {
+		return fmt.Errorf("the device has not finished: its Status.plist says %q", r.status.state)
+	}
+	for _, name := range []string{mobilesync.StatusPlist, mobilesync.ManifestPlist, mobilesync.ManifestDB} {
+		if _, ok := r.names.Number(name); !ok {
+			return fmt.Errorf("the device has not sent %s", name)
+		}
+	}
+	return nil
 }
 
 // ingest makes the snapshot.
@@ -113,6 +137,7 @@ func (r *Receiver) ingest(ctx context.Context, opts PublishOptions, res *Result)
 		opts.Workers = runtime.GOMAXPROCS(0)
 	}
 	res.Import, err = ingest.Publish(ctx, r.repo, b, src, ingest.Options{
+		Complaints: r.complaints.list(), AllowIncomplete: opts.AllowIncomplete, Broken: opts.Broken,
 		Tags: opts.Tags, Host: r.opts.Host, Program: r.opts.Program, Workers: opts.Workers, Progress: opts.Progress,
 	})
 	if err != nil {

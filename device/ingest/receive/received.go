@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/catalog"
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/repo"
@@ -49,8 +49,8 @@ func (s *received) Stored(ctx context.Context, file ingest.File) (*ingest.Stored
 	case f.File != nil && f.File.Spooled():
 		return nil, nil
 	case f.File != nil:
-		e := tree.Entry{Mode: blob.FileMode, ModTime: r.now.UnixNano(), Content: r.names.Content(f.File)}
-		return &ingest.Stored{Entry: e}, nil
+		e := tree.Entry{Mode: blob.FileMode, ModTime: tree.At(r.now), Content: r.names.Content(f.File)}
+		return &ingest.Stored{Entry: e, Sent: true, Sum: (*[20]byte)(f.Sum), Short: f.File.State&catalog.Short != 0, Zeros: f.File.State&catalog.Zeros != 0}, nil
 	}
 	e, err := r.names.Entry(ctx, f)
 	if err != nil {
@@ -118,5 +118,5 @@ func (s *received) fileInfo(path string, size int64) folder.File {
 }
 
 func dirInfo(path string, e *tree.Entry) folder.File {
-	return folder.File{Path: path, Dir: true, Mode: fs.ModeDir | fs.FileMode(e.Mode).Perm(), ModTime: time.Unix(0, e.ModTime)}
+	return folder.File{Path: path, Dir: true, Mode: fs.ModeDir | fs.FileMode(e.Mode).Perm(), ModTime: e.ModTime.Time()}
 }

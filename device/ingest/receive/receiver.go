@@ -14,6 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/ingest/spool"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/protocol/backup2"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -23,6 +24,7 @@ import (
 type Resumed struct {
 	Files, Bytes int64
 	Since        time.Time // when that backup began
+	Full         bool      // that backup was a full one, so a full one continues it, too
 }
 
 // Receiver is the backup folder of a device while it backs up. It ends with
@@ -50,7 +52,7 @@ type Receiver struct {
 	writer  *repo.Writer
 	content *repo.ContentWriter
 	stats   repo.WriteStats // of finished writers
-	stored  int             // number of chunk IDs in names that finished writers have stored
+	stored  int             // chunk IDs that finished writers have stored, counted as in Catalog.Stored
 	buf     []byte          // of the current upload
 	busy    bool            // a file is being received
 	broken  error           // why nothing more can be stored
@@ -59,9 +61,11 @@ type Receiver struct {
 	spool    *spool.Spool // nil if files are not spooled
 	overflow int64        // bytes that did not fit in the spool
 
+	complaints complaints
 	checkpoint checkpoint
 	files      int64 // received since New
 	bytes      int64
+	wanted     int64 // see Wanted
 }
 
 var _ backup2.Folder = (*Receiver)(nil)
@@ -74,7 +78,7 @@ var _ backup2.Folder = (*Receiver)(nil)
 // keep the lock until the Receiver has ended. Otherwise a prune could remove
 // what was received.
 //
-// If the repository has lost content of that snapshot, the device is shown an
+// If the repository has lost content of the last snapshot, the device is shown an
 // empty folder, so that it sends everything.
 func New(ctx context.Context, r *repo.Repo, opts Options) (*Receiver, error) {
 	opts = opts.withDefaults()
@@ -132,7 +136,7 @@ func (r *Receiver) findParent(ctx context.Context) error {
 		r.parent, r.before = s, x
 		switch {
 		case x.Lost() > 0:
-			r.problems = append(r.problems, fmt.Sprintf("the repository has lost content of %d files of snapshot %s, so the device sends everything", x.Lost(), s.ID.Short()))
+			r.problems = append(r.problems, fmt.Sprintf("the repository has lost content of %s of snapshot %s, so the device sends everything", words.Plural(x.Lost(), "file"), s.ID.Short()))
 		case !r.opts.Full:
 			r.shown = x
 		}
@@ -176,10 +180,32 @@ func (r *Receiver) applyPasswordChange(ctx context.Context) error {
 // Parent returns the snapshot that the device continues, nil if there is none.
 func (r *Receiver) Parent() *repo.Snapshot { return r.parent }
 
+// Full reports whether the device sends everything, since it is shown nothing of a
+// snapshot: a full backup was asked for, the interrupted one that it continues was full,
+// or there is no snapshot to continue.
+func (r *Receiver) Full() bool { return r.shown == nil }
+
 // Resumed describes the part of an interrupted backup that the device is shown.
 func (r *Receiver) Resumed() Resumed { return r.resumed }
 
-// Problems returns the problems that New found but that did not make it fail.
+// HasFiles reports whether the device has sent any blob, in this backup or in the
+// interrupted one that it continues. Property lists and the manifest do not count.
+func (r *Receiver) HasFiles() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	files, _, _ := r.names.Count()
+	return files > 0
+}
+
+// Overfull reports whether the device has created more names than any backup has. What
+// was received is then not worth keeping: a backup that continues it would fail, too.
+func (r *Receiver) Overfull() bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.names.Overfull()
+}
+
+// Problems returns the problems that New found and that did not make New fail.
 func (r *Receiver) Problems() []string { return slices.Clone(r.problems) }
 
 func (r *Receiver) openWriter() {
@@ -222,7 +248,7 @@ func (r *Receiver) sweep(records []*repo.Unfinished) {
 	for _, u := range records {
 		known[u.Run] = true
 	}
-	spool.Sweep(r.opts.SpoolDir, r.repo.Config().ID, known, *r.opts.Owner, r.opts.Now())
+	spool.Sweep(r.opts.SpoolDir, r.repo.Config().ID, known, *r.opts.Owner)
 }
 
 // release closes everything without writing a record.

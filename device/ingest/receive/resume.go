@@ -76,12 +76,13 @@ func (r *Receiver) startNew() (err error) {
 		r.spool = nil
 	}
 	r.names, r.resumed, r.status, r.stats = catalog.New(r.shown), Resumed{}, status{}, repo.WriteStats{}
-	r.checkpoint = checkpoint{}
+	r.checkpoint, r.complaints = checkpoint{}, complaints{}
 	if r.checkpoint.record, err = r.repo.NewUnfinished(repo.UnfinishedBackup, r.opts.UDID); err != nil {
 		return err
 	}
 	u := r.checkpoint.record
 	u.Device, u.Host, u.Program = r.opts.Device, r.opts.Host, r.opts.Program
+	u.Full = r.opts.Full
 	if r.parent != nil {
 		u.Parent, u.Full = &r.parent.ID, r.shown == nil
 	}
@@ -103,11 +104,12 @@ func (r *Receiver) drop(ctx context.Context, u *repo.Unfinished) error {
 
 // load continues an interrupted backup. It returns false if that is impossible:
 // the device must continue the same snapshot, and if it had begun to move
-// files, all files must be present.
+// files, all files must be present. A full backup continues only a full one, so that
+// it can start afresh.
 func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	sameParent := (u.Parent == nil) == (r.parent == nil) && (u.Parent == nil || r.parent.Has(*u.Parent))
 	begunFull := u.Full || r.parent == nil
-	if !sameParent || !begunFull && r.shown == nil {
+	if !sameParent || !begunFull && r.shown == nil || r.opts.Full && !u.Full {
 		return false, nil
 	}
 	if begunFull {
@@ -116,7 +118,7 @@ func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	r.checkpoint.record = u
 	r.stats = u.Stats()
 	lost, err := r.loadStored(ctx, u)
-	if errors.Is(err, repo.ErrDamaged) {
+	if errors.Is(err, repo.ErrDamaged) || errors.Is(err, catalog.ErrTooMany) {
 		r.cannotContinue(err)
 		return false, nil
 	}
@@ -126,6 +128,10 @@ func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	r.stored = r.names.Stored()
 	if u.Spooled > 0 || r.spoolExists() {
 		count, err := r.loadSpool(ctx)
+		if errors.Is(err, catalog.ErrTooMany) {
+			r.cannotContinue(err)
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}
@@ -138,8 +144,9 @@ func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	if r.checkpoint.frozen && lost {
 		return false, nil
 	}
+	r.loadComplaints(u)
 	r.resumed.Files, r.resumed.Bytes, _ = r.names.Count()
-	r.resumed.Since = u.Started
+	r.resumed.Since, r.resumed.Full = u.Started, u.Full
 	return true, nil
 }
 
@@ -184,7 +191,7 @@ func (r *Receiver) spoolExists() bool {
 
 // loadSpool loads the spool of an interrupted backup and returns the number of
 // files in it. If the spool is gone or on another computer, the device sends
-// its files again.
+// the spooled files again.
 func (r *Receiver) loadSpool(ctx context.Context) (count int64, err error) {
 	if r.opts.SpoolDir == "" {
 		return 0, nil

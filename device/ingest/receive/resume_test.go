@@ -32,13 +32,13 @@ func breakAt(step string, n int) func(string) error {
 // A backup that is interrupted anywhere does not change the last snapshot. The
 // next backup does not receive the same files again.
 func TestResume(t *testing.T) {
-	for name, policy := range kinds() {
+	for name, encryption := range kinds() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := context.Background()
-			s, base := newSeries(t, synthetic.Config{Seed: 6, Encryption: policy}), memory.New()
+			s, base := newSeries(t, synthetic.Config{Seed: 6, Encryption: encryption}), memory.New()
 			spools := t.TempDir()
-			opts := Options{Encrypted: policy != synthetic.EncryptNone, SpoolDir: spools}
+			opts := Options{Encrypted: encryption != synthetic.EncryptNone, SpoolDir: spools}
 			s.next()
 			r := createRepo(t, base)
 			if opts.Encrypted {
@@ -48,17 +48,17 @@ func TestResume(t *testing.T) {
 			}
 			first := mustRun(t, r, s.phone, nil, opts)
 			old := s.phone.state()
-			before, err := folderPicture(s.phone.dir)
+			before, err := folderContents(s.phone.dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			s.next()
-			after, err := folderPicture(s.phone.dir)
+			after, err := folderContents(s.phone.dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			undisturbed := newPhone(s.phone.dir)
-			mustRun(t, mustOpen(t, base.Clone(), 3), undisturbed, old, opts)
+			mustRun(t, mustOpen(t, base.Clone(), seed(3)), undisturbed, old, opts)
 			cases := []struct {
 				step string
 				n    int
@@ -78,7 +78,7 @@ func TestResume(t *testing.T) {
 						o.CheckpointBytes = 1 // after each file
 					}
 					o.UDID = p.udid
-					n, err := New(ctx, mustOpen(t, be, 4), o)
+					n, err := New(ctx, mustOpen(t, be, seed(4)), o)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -93,14 +93,14 @@ func TestResume(t *testing.T) {
 						t.Fatal(err)
 					}
 					checkClean(t, be)
-					r := mustOpen(t, be, 5)
+					r := mustOpen(t, be, seed(5))
 					snap, err := r.FindSnapshot(ctx, "latest")
 					if err != nil || snap.ID != first.Snapshot.ID {
 						t.Fatalf("%v: %v, %v", c, snap, err)
 					}
-					got, err := snapshotPicture(r, snap)
+					got, err := snapshotContents(r, snap)
 					if err == nil {
-						err = samePicture(before, got)
+						err = sameContents(before, got)
 					}
 					if err != nil {
 						t.Fatalf("%v: %v", c, err)
@@ -113,9 +113,9 @@ func TestResume(t *testing.T) {
 					if p.uploads > c.most+1 || res.Resumed.Files == 0 && c.n > 1 {
 						t.Errorf("%v, killed %v: %d uploads, resumed %+v", c, killed, p.uploads, res.Resumed)
 					}
-					got, err = snapshotPicture(mustOpen(t, be, 6), res.Snapshot)
+					got, err = snapshotContents(mustOpen(t, be, seed(6)), res.Snapshot)
 					if err == nil {
-						err = samePicture(after, got)
+						err = sameContents(after, got)
 					}
 					if err != nil {
 						t.Errorf("%v, killed %v: %v", c, killed, err)
@@ -136,16 +136,16 @@ func TestResume(t *testing.T) {
 // file that it sent again. Otherwise it would think that the host has the last
 // version.
 func TestResumeShowsNothingStale(t *testing.T) {
-	for name, policy := range kinds() {
+	for name, encryption := range kinds() {
 		t.Run(name, func(t *testing.T) {
 			ctx := context.Background()
 			t.Parallel()
-			device, be := firstDay(t, policy), memory.New()
+			device, be := firstDay(t, encryption), memory.New()
 			r := createRepo(t, be)
 			if err := r.KeepDevicePassword(ctx, device.udid, []byte(synthetic.DefaultPassword)); err != nil {
 				t.Fatal(err)
 			}
-			opts := Options{UDID: device.udid, Encrypted: policy != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
+			opts := Options{UDID: device.udid, Encrypted: encryption != synthetic.EncryptNone, SpoolDir: t.TempDir(), CheckpointBytes: 1}
 			p := newPhone(device.dir)
 			p.again = true
 			p.step = breakAt("again", 5) // of the fifth file, only the first version is saved
@@ -165,7 +165,7 @@ func TestResumeShowsNothingStale(t *testing.T) {
 				t.Fatal(err)
 			}
 			n.release() // killed
-			next, err := New(ctx, mustOpen(t, be, 5), opts)
+			next, err := New(ctx, mustOpen(t, be, seed(5)), opts)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -184,7 +184,7 @@ func TestResumeShowsNothingStale(t *testing.T) {
 	}
 }
 
-// If the spool or a part of it is lost, the device sends those files again.
+// If the spool or a part of it is lost, the device sends the lost files again.
 func TestSpoolLost(t *testing.T) {
 	ctx := context.Background()
 	t.Parallel()
@@ -217,7 +217,7 @@ func TestSpoolLost(t *testing.T) {
 		opts := Options{UDID: device.udid, Encrypted: true, SpoolDir: t.TempDir()}
 		p := newPhone(device.dir)
 		p.step = breakAt(c.step, c.n)
-		if _, err := run(mustOpen(t, be, 4), p, nil, opts); !errors.Is(err, errCable) {
+		if _, err := run(mustOpen(t, be, seed(4)), p, nil, opts); !errors.Is(err, errCable) {
 			t.Fatal(err)
 		}
 		left, err := filepath.Glob(filepath.Join(opts.SpoolDir, "*"))
@@ -232,17 +232,17 @@ func TestSpoolLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.step = nil
-		res, err := run(mustOpen(t, be, 5), p, nil, opts)
+		res, err := run(mustOpen(t, be, seed(5)), p, nil, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if c.files >= 0 && res.Resumed.Files != c.files || c.files < 0 && (res.Resumed.Files == 0 || res.Resumed.Files > 18) {
 			t.Errorf("%s: resumed %+v", c.step, res.Resumed)
 		}
-		want, _ := folderPicture(p.dir)
-		got, err := snapshotPicture(mustOpen(t, be, 6), res.Snapshot)
+		want, _ := folderContents(p.dir)
+		got, err := snapshotContents(mustOpen(t, be, seed(6)), res.Snapshot)
 		if err == nil {
-			err = samePicture(want, got)
+			err = sameContents(want, got)
 		}
 		if err != nil {
 			t.Error(err)
@@ -264,16 +264,16 @@ func TestOtherRun(t *testing.T) {
 	p := newPhone(s.phone.dir)
 	for _, step := range []string{"manifests", "finish"} {
 		p.step = breakAt(step, 1)
-		if _, err := run(mustOpen(t, be, 2), p, nil, Options{}); !errors.Is(err, errCable) {
+		if _, err := run(mustOpen(t, be, seed(2)), p, nil, Options{}); !errors.Is(err, errCable) {
 			t.Fatal(err)
 		}
 		s.next()
 		p.step, p.run, p.sent = nil, "", nil // the phone has forgotten its run
 		p.step = breakAt("file", 30)
-		if _, err := run(mustOpen(t, be, 3), p, nil, Options{}); !errors.Is(err, errCable) {
+		if _, err := run(mustOpen(t, be, seed(3)), p, nil, Options{}); !errors.Is(err, errCable) {
 			t.Fatal(err)
 		}
-		n, err := New(ctx, mustOpen(t, be, 4), Options{UDID: p.udid})
+		n, err := New(ctx, mustOpen(t, be, seed(4)), Options{UDID: p.udid})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,20 +285,20 @@ func TestOtherRun(t *testing.T) {
 		}
 	}
 	p.step = nil
-	mustRun(t, mustOpen(t, be, 5), p, nil, Options{})
+	mustRun(t, mustOpen(t, be, seed(5)), p, nil, Options{})
 	old := p.state()
 	s.next()
 	p.step = breakAt("file", 5)
-	if _, err := run(mustOpen(t, be, 6), p, old, Options{}); !errors.Is(err, errCable) {
+	if _, err := run(mustOpen(t, be, seed(6)), p, old, Options{}); !errors.Is(err, errCable) {
 		t.Fatal(err)
 	}
-	r := mustOpen(t, be, 7)
+	r := mustOpen(t, be, seed(7))
 	snap, err := r.FindSnapshot(ctx, "latest")
 	if err != nil {
 		t.Fatal(err)
 	}
 	importFolder(t, r, p) // meanwhile another host has stored a newer backup
-	n, err := New(ctx, mustOpen(t, be, 8), Options{UDID: p.udid})
+	n, err := New(ctx, mustOpen(t, be, seed(8)), Options{UDID: p.udid})
 	if err != nil {
 		t.Fatal(err)
 	}

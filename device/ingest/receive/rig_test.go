@@ -31,29 +31,33 @@ import (
 
 // options returns repository options that make a process repeatable. A larger
 // seed stands for a later process.
-func options(seed byte) repo.Options {
-	opts := repotest.Options(seed)
+// seed is the seed of a process's randomness, and the number of days by which its
+// clock is ahead of 2027-01-01. Each process of a test has another one.
+type seed byte
+
+func options(n seed) repo.Options {
+	opts := repotest.Options(byte(n))
 	opts.PackSize = 128 << 10
-	opts.Now = repotest.Clock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(seed)), time.Second)
+	opts.Now = repotest.Clock(time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(n)), time.Second)
 	return opts
 }
 
 func createRepo(t testing.TB, be backend.Backend) *repo.Repo {
 	t.Helper()
-	r, err := repo.Create(context.Background(), be, repotest.Secret, repotest.SlotInfo, options(1))
+	r, err := repo.Create(context.Background(), be, repotest.Secret, repotest.SlotInfo, options(seed(1)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func openRepo(be backend.Backend, seed byte) (*repo.Repo, error) {
-	return repotest.Open(context.Background(), be, repotest.Secret, options(seed))
+func openRepo(be backend.Backend, n seed) (*repo.Repo, error) {
+	return repotest.Open(context.Background(), be, repotest.Secret, options(n))
 }
 
-func mustOpen(t testing.TB, be backend.Backend, seed byte) *repo.Repo {
+func mustOpen(t testing.TB, be backend.Backend, n seed) *repo.Repo {
 	t.Helper()
-	return repotest.MustOpenWith(t, be, repotest.Secret, options(seed))
+	return repotest.MustOpenWith(t, be, repotest.Secret, options(n))
 }
 
 // phone acts as a device. It has the content of a backup folder, and backs it
@@ -312,7 +316,7 @@ func (p *phone) verify(ctx context.Context, f backup2.Folder, mine map[string]bo
 		return err
 	}
 	if !maps.Equal(here, mine) {
-		return fmt.Errorf("205: %d names are listed, want %d", len(here), len(mine))
+		return fmt.Errorf("a device would fail with error 205: %d names are listed, want %d", len(here), len(mine))
 	}
 	return p.at("verified")
 }
@@ -328,9 +332,9 @@ func (p *phone) state() map[string]string {
 
 // firstDay returns a device on its first day. Tests must not change it. Its
 // password is synthetic.DefaultPassword.
-func firstDay(t testing.TB, policy synthetic.Encryption) *phone {
+func firstDay(t testing.TB, encryption synthetic.Encryption) *phone {
 	t.Helper()
-	dir, err := firstDays[policy == synthetic.EncryptNone]()
+	dir, err := firstDays[encryption == synthetic.EncryptNone]()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +346,7 @@ var firstDays = map[bool]func() (string, error){
 	false: sync.OnceValues(func() (string, error) { return makeFirstDay(synthetic.EncryptAll) }),
 }
 
-func makeFirstDay(policy synthetic.Encryption) (string, error) {
+func makeFirstDay(encryption synthetic.Encryption) (string, error) {
 	dir, err := os.MkdirTemp(shared, "")
 	if err != nil {
 		return "", err
@@ -351,7 +355,7 @@ func makeFirstDay(policy synthetic.Encryption) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	devices, err := synthetic.Generate(context.Background(), dir, synthetic.Config{Seed: 5, Scale: synthetic.Tiny, Encryption: policy, StateDir: state}, 1)
+	devices, err := synthetic.Generate(context.Background(), dir, synthetic.Config{Seed: 5, Scale: synthetic.Tiny, Encryption: encryption, StateDir: state}, 1)
 	if err != nil {
 		return "", err
 	}
@@ -416,8 +420,8 @@ func mustRun(t testing.TB, r *repo.Repo, p *phone, old map[string]string, opts O
 	return res
 }
 
-// folderPicture is the content of a folder by path.
-func folderPicture(dir string) (map[string]string, error) {
+// folderContents is the content of a folder by path.
+func folderContents(dir string) (map[string]string, error) {
 	out := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == dir {
@@ -436,8 +440,8 @@ func folderPicture(dir string) (map[string]string, error) {
 	return out, err
 }
 
-// snapshotPicture is the content of a snapshot by path.
-func snapshotPicture(r *repo.Repo, s *repo.Snapshot) (map[string]string, error) {
+// snapshotContents is the content of a snapshot by path.
+func snapshotContents(r *repo.Repo, s *repo.Snapshot) (map[string]string, error) {
 	ctx := context.Background()
 	out := map[string]string{}
 	err := r.Walk(ctx, s, "", func(e *tree.Entry) error {
@@ -456,7 +460,7 @@ func snapshotPicture(r *repo.Repo, s *repo.Snapshot) (map[string]string, error) 
 	return out, err
 }
 
-func samePicture(want, got map[string]string) error {
+func sameContents(want, got map[string]string) error {
 	var diff []string
 	for p, w := range want {
 		if g, ok := got[p]; !ok {

@@ -12,7 +12,7 @@ import (
 
 func checkClean(t testing.TB, be backend.Backend) {
 	t.Helper()
-	r := mustOpen(t, be, 90)
+	r := mustOpen(t, be, seed(90))
 	report, err := r.Check(context.Background(), repo.CheckOptions{ReadData: 1})
 	if err != nil || !report.Clean() || len(report.Problems) > 0 {
 		t.Errorf("check: %+v, %v", report, err)
@@ -47,7 +47,7 @@ func TestDays(t *testing.T) {
 			}
 			for day := range days {
 				s.next()
-				r := mustOpen(t, be, byte(10+day))
+				r := mustOpen(t, be, seed(10+2*day))
 				opts := Options{Encrypted: c.conf.Encryption != synthetic.EncryptNone, Host: "h", Program: "p", SpoolDir: t.TempDir()}
 				password := ""
 				if c.password {
@@ -64,7 +64,7 @@ func TestDays(t *testing.T) {
 					t.Errorf("day %d: parent %v, want the import %s", day, snap.Parent, imported.Short())
 				}
 				if snap.Source.Kind != repo.FromDevice || snap.Host != "h" || snap.Tags[0] != "tag" || snap.Unlocked != c.password ||
-					(snap.Parent == nil) != (day == 0) || len(snap.Problems) > 0 || len(res.Problems) > 0 {
+					(snap.Parent == nil) != (day == 0) || len(snap.Findings) > 0 || len(res.Problems) > 0 {
 					t.Errorf("day %d: %+v, %+v", day, snap, res)
 				}
 				if (res.Locked != nil) != (opts.Encrypted && !c.password) {
@@ -77,16 +77,16 @@ func TestDays(t *testing.T) {
 				if day > 0 && name != "locked" && snap.StoredBytes > res.Bytes/2+300_000 {
 					t.Errorf("day %d: %d bytes received, %d stored", day, res.Bytes, snap.StoredBytes)
 				}
-				want, err := folderPicture(s.phone.dir)
+				want, err := folderContents(s.phone.dir)
 				if err != nil {
 					t.Fatal(err)
 				}
-				r = mustOpen(t, be, byte(20+day))
-				got, err := snapshotPicture(r, snap)
+				r = mustOpen(t, be, seed(11+2*day))
+				got, err := snapshotContents(r, snap)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := samePicture(want, got); err != nil {
+				if err := sameContents(want, got); err != nil {
 					t.Errorf("day %d: %v", day, err)
 				}
 				imported = sameAsImport(t, r, s.phone, snap, password)

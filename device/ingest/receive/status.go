@@ -6,7 +6,7 @@ import "github.com/snap-backup/snap/device/protocol/plist"
 type status struct {
 	run   string // UUID
 	state string // uploading, moving, removing, finished
-	full  bool   // was true at some time in this backup; the device says false at the end
+	full  bool   // IsFullBackup; setStatus keeps true, since the device says false at the end
 }
 
 const (

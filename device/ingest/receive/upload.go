@@ -3,8 +3,10 @@ package receive
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/catalog"
 	"github.com/snap-backup/snap/device/ingest/spool"
+	"github.com/snap-backup/snap/device/judge"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/repo/backend"
@@ -34,7 +37,10 @@ type upload struct {
 	spooling bool
 	overflow bool // it did not fit in the spool
 	size     int64
-	head     []byte // the first bytes of Status.plist
+	head     []byte     // the first bytes of Status.plist
+	maxHead  int        // how many of them are wanted
+	sum      hash.Hash  // of a blob that is not spooled, nil for others
+	ends     judge.Ends // of a blob that has a sum
 
 	pipe   *io.PipeWriter // nil until the file is streamed
 	stop   []func() bool  // stop watching contexts
@@ -70,11 +76,13 @@ func (r *Receiver) Create(ctx context.Context, path string) (backup2.Upload, err
 	if err := r.changing(ctx, p); err != nil {
 		return nil, err
 	}
+	r.complaints.drop(p)
 	u := &upload{r: r, ctx: ctx, path: p, prev: r.predecessor(ctx, p)}
 	if r.spool != nil && r.opts.Encrypted && needsKey(p) {
 		u.spooling = true
 		r.spool.Begin()
 	}
+	u.observe()
 	if r.buf == nil {
 		r.buf = make([]byte, 0, smallFile)
 	}
@@ -113,8 +121,10 @@ func (u *upload) Write(p []byte) (int, error) {
 	if u.ended {
 		return 0, fs.ErrClosed
 	}
-	if u.path == mobilesync.StatusPlist && len(u.head) < maxStatus {
-		u.head = append(u.head, p[:min(len(p), maxStatus-len(u.head))]...)
+	u.head = append(u.head, p[:min(len(p), u.maxHead-len(u.head))]...)
+	if u.sum != nil {
+		u.sum.Write(p)
+		_, _ = u.ends.Write(p)
 	}
 	u.size += int64(len(p))
 	if u.spooling {
@@ -143,6 +153,32 @@ func (u *upload) Write(p []byte) (int, error) {
 	return n, noSpace(err)
 }
 
+// observe decides what to remember of a file. A file in the spool is read again at the
+// end, and judged then.
+func (u *upload) observe() {
+	switch {
+	case u.path == mobilesync.StatusPlist:
+		u.maxHead = maxStatus
+	case !u.spooling && needsKey(u.path) && finalPath(u.path) != mobilesync.ManifestDB:
+		u.sum = sha1.New()
+	}
+}
+
+// judge remembers what was observed of a file that was received completely.
+func (u *upload) judge(number uint32) {
+	if u.sum == nil {
+		return
+	}
+	u.r.names.SetSum(number, catalog.Sum(u.sum.Sum(nil)))
+	// Its name on the device is not known yet.
+	if u.ends.CutDatabase("") {
+		u.r.names.File(number).State |= catalog.Short
+	}
+	if u.ends.Zeros() {
+		u.r.names.File(number).State |= catalog.Zeros
+	}
+}
+
 // unspool starts to store this file in the repository: first the bytes in the
 // spool, then the rest.
 func (u *upload) unspool() error {
@@ -155,16 +191,16 @@ func (u *upload) unspool() error {
 	return nil
 }
 
-// stream starts to store the bytes of begin, followed by the bytes that are
+// stream starts to store a file: first the bytes of head, then the bytes that are
 // written to the pipe.
-func (u *upload) stream(begin io.Reader) {
+func (u *upload) stream(head io.Reader) {
 	pr, pw := io.Pipe()
 	u.pipe, u.stored = pw, make(chan result, 1)
 	for _, ctx := range []context.Context{u.ctx, u.r.ctx} {
 		u.stop = append(u.stop, context.AfterFunc(ctx, func() { pw.CloseWithError(context.Cause(ctx)) }))
 	}
 	u.r.tasks.Go(func() {
-		c, err := u.r.content.Store(u.r.ctx, io.MultiReader(begin, pr), u.prev)
+		c, err := u.r.content.Store(u.r.ctx, io.MultiReader(head, pr), u.prev)
 		if err != nil {
 			pr.CloseWithError(err)
 		}
@@ -185,6 +221,7 @@ func (u *upload) Commit() error {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", u.path, noSpace(err))
 	}
+	u.judge(number)
 	if err := r.names.Put(u.path, number, r.now); err != nil {
 		return err
 	}
@@ -265,11 +302,11 @@ const abortTime = 5 * time.Second
 
 var errAborted = errors.New("the file was cut off")
 
-// await calls do and waits until it returns or ctx ends, since a store may
-// hang. If ctx ends first, do may go on until release.
-func (r *Receiver) await(ctx context.Context, do func() error) error {
+// await calls fn and waits until it returns or ctx ends, since a store may
+// hang. If ctx ends first, fn may run until release.
+func (r *Receiver) await(ctx context.Context, fn func() error) error {
 	done := make(chan error, 1)
-	r.tasks.Go(func() { done <- do() })
+	r.tasks.Go(func() { done <- fn() })
 	select {
 	case err := <-done:
 		return err

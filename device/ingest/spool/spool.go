@@ -1,6 +1,6 @@
 // Package spool keeps the files of an encrypted backup until the device has
-// sent their keys, at the end of the backup. Everything in a spool is encrypted
-// by the device.
+// sent their keys, at the end of the backup. The files stay encrypted by the
+// device.
 //
 // A spool is a folder of three files. "data" holds the content. "index" gets a
 // line for each received file as soon as all of its content is in "data", so
@@ -24,6 +24,7 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/internal/filesystem"
 	"github.com/snap-backup/snap/internal/process"
 )
 
@@ -234,7 +235,7 @@ func (s *Spool) Sync() error {
 	if s.synced {
 		return nil
 	}
-	if err := s.data.Sync(); err != nil {
+	if err := filesystem.SyncIfSupported(s.data); err != nil {
 		return fmt.Errorf("flush the spool: %w", err)
 	}
 	if err := s.syncIndex(); err != nil {
@@ -245,7 +246,7 @@ func (s *Spool) Sync() error {
 }
 
 func (s *Spool) syncIndex() error {
-	if err := s.index.Sync(); err != nil {
+	if err := filesystem.SyncIfSupported(s.index); err != nil {
 		return fmt.Errorf("flush the index of the spool: %w", err)
 	}
 	return nil

@@ -27,7 +27,7 @@ func TestSpoolWaitsForNoPipe(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() {
-			Sweep(dir, repo, nil, process.Current(), time.Now())
+			Sweep(dir, repo, nil, process.Current())
 			s, err := Open(dir, name, 1<<20, process.Current())
 			if err == nil {
 				_, err = s.Load(t.Context())
@@ -38,10 +38,10 @@ func TestSpoolWaitsForNoPipe(t *testing.T) {
 		select {
 		case err := <-done:
 			if err == nil {
-				t.Errorf("%s: it was used", planted)
+				t.Errorf("%s: the pipe was accepted", planted)
 			}
 		case <-time.After(2 * time.Minute):
-			t.Fatalf("%s: it is waited for", planted)
+			t.Fatalf("%s: opening the pipe did not return", planted)
 		}
 	}
 }

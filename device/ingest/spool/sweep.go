@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"io"
 	"io/fs"
@@ -47,17 +48,23 @@ func writeOwner(spool *os.Root, self process.Identity) error {
 }
 
 // Sweep removes the spools in dir that no backup will continue. It removes a
-// spool of this repository if the backup is unknown and its process is dead or
-// was last active long ago. It removes a spool of another repository if it was
-// last used long ago. It never removes the spool of a running process. Spools
-// that it cannot remove stay until the next call.
-func Sweep(dir, repo string, known map[string]bool, self process.Identity, now time.Time) {
+// spool of this repository if its backup is not in known and its process is
+// dead. If the state of the process is unknown, the spool stays until it has
+// not been used for staleAge. A spool of another repository stays until it has
+// not been used for foreignAge. Sweep never removes the spool of a running
+// process. Spools that it cannot remove stay until the next call. Ages are told by the
+// clock of the file system: the folder may be on a file server.
+func Sweep(dir, repo string, known map[string]bool, self process.Identity) {
 	spools, err := os.OpenRoot(dir)
 	if err != nil {
 		return
 	}
 	defer spools.Close()
 	entries, err := fs.ReadDir(spools.FS(), ".")
+	if err != nil || len(entries) == 0 {
+		return
+	}
+	now, err := fileTime(spools)
 	if err != nil {
 		return
 	}
@@ -76,6 +83,22 @@ func Sweep(dir, repo string, known map[string]bool, self process.Identity, now t
 		}
 		_ = spools.RemoveAll(e.Name())
 	}
+}
+
+// fileTime returns the time by the clock of a file system: that of a new file.
+func fileTime(dir *os.Root) (time.Time, error) {
+	name := "snap-time-" + rand.Text()
+	f, err := dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer func() { _ = dir.Remove(name) }()
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
 }
 
 // ownerState returns the state of the process that last used a spool.

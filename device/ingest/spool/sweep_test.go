@@ -22,9 +22,8 @@ func TestSweepSpools(t *testing.T) {
 	}
 	dead, elsewhere := self, self
 	dead.Started += "1"
-	elsewhere.Host += "x"
+	elsewhere.Boot, elsewhere.Machine = "another", "another" // and of the same name
 	const mine, other = "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
-	now := time.Now()
 	for i, c := range []struct {
 		what  string
 		repo  string
@@ -65,9 +64,18 @@ func TestSweepSpools(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			Sweep(dir, mine, map[string]bool{run: c.known}, self, now.Add(c.age))
+			used := time.Now().Add(-c.age)
+			for _, file := range []string{dataFile, ownerFile, "."} {
+				if err := os.Chtimes(filepath.Join(name, file), used, used); err != nil && !errors.Is(err, os.ErrNotExist) {
+					t.Fatal(err)
+				}
+			}
+			Sweep(dir, mine, map[string]bool{run: c.known}, self)
 			if _, err := os.Stat(name); (err == nil) != c.stays {
 				t.Errorf("it is there: %v, want %v", err == nil, c.stays)
+			}
+			if left, _ := filepath.Glob(filepath.Join(dir, "snap-time-*")); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
 			}
 		})
 	}
@@ -113,7 +121,7 @@ func TestSpoolForgets(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Load(gone); !errors.Is(err, context.Canceled) {
-		t.Errorf("read to no avail: %v", err)
+		t.Errorf("Load with a canceled context: %v", err)
 	}
 	kept, err := s.Load(t.Context())
 	if err != nil || len(kept) != 2 || kept["stays"].Size != 7 || kept["waits"].Size != 6 {

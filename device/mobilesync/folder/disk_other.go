@@ -28,8 +28,8 @@ func openDisk(path string) (*disk, error) {
 // Close implements Source.
 func (d *disk) Close() error { return d.root.Close() }
 
-// checkNoLinks returns an error if a component of a path before the last is
-// not a directory but a link, a junction or another reparse point.
+// checkNoLinks returns an error if a component of path, other than the last, is
+// not a directory. Links, junctions and other reparse points are not directories.
 func (d *disk) checkNoLinks(path string) error {
 	for i := range len(path) {
 		if path[i] != '/' {
@@ -114,27 +114,23 @@ func (d *disk) List(path string) ([]Entry, error) {
 	defer dir.Close()
 	// On Windows the listing has size and times, so Info needs no system call.
 	found, err := dir.ReadDir(-1)
-	if err != nil {
-		return nil, err
-	}
 	entries := make([]Entry, len(found))
 	for i, d := range found {
 		entries[i].Name = d.Name()
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
+		switch info, err := d.Info(); {
+		case errors.Is(err, fs.ErrNotExist):
 			entries[i].Gone = true
-			continue
+		case err != nil:
+			entries[i].Err = err
+		default:
+			entries[i].Stat = fromInfo(info)
 		}
-		if err != nil {
-			return nil, err
-		}
-		entries[i].Stat = fromInfo(info)
 	}
-	return entries, nil
+	return entries, err
 }
 
 func (d *disk) join(path string) string { return filepath.Join(d.path, filepath.FromSlash(path)) }
 
 func fromInfo(info fs.FileInfo) Stat {
-	return Stat{Mode: info.Mode(), Size: info.Size(), ModTime: info.ModTime().UnixNano()}
+	return Stat{Mode: info.Mode(), Size: info.Size(), ModTime: modTime(info)}
 }

@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/snap-backup/snap/internal/filesystem"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,15 +34,6 @@ func openDisk(path string) (*disk, error) {
 // Close implements Source.
 func (d *disk) Close() error { return d.dir.Close() }
 
-func retry[T any](call func() (T, error)) (T, error) {
-	for {
-		v, err := call()
-		if err != unix.EINTR {
-			return v, err
-		}
-	}
-}
-
 // parent opens the directory that holds the last component of path. It returns
 // the directory as fd, and the component as last. The caller closes fd if owned
 // is true.
@@ -56,7 +50,7 @@ func (d *disk) parent(path string) (fd int, owned bool, last string, err error) 
 		if !more {
 			return fd, owned, name, nil
 		}
-		next, err := retry(func() (int, error) {
+		next, err := filesystem.RetryValue(func() (int, error) {
 			return unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		})
 		if owned {
@@ -69,8 +63,8 @@ func (d *disk) parent(path string) (fd int, owned bool, last string, err error) 
 	}
 }
 
-// noFollow maps the errors that systems return for O_NOFOLLOW on a link to
-// ErrLink. ENOTDIR is one of them when O_DIRECTORY is set.
+// noFollow returns ErrLink instead of the errors with which systems refuse to open
+// a link with O_NOFOLLOW. With O_DIRECTORY, ENOTDIR is one of these errors.
 func noFollow(err error) error {
 	if err == unix.ELOOP || err == unix.EMLINK || err == unix.ENOTDIR {
 		return ErrLink
@@ -85,7 +79,7 @@ func (d *disk) openFile(path string) (*os.File, Stat, error) {
 		return nil, Stat{}, pathError("open", d.join(path), err)
 	}
 	var st unix.Stat_t
-	_, err = retry(func() (int, error) { return 0, unix.Fstat(fd, &st) })
+	err = filesystem.Retry(func() error { return unix.Fstat(fd, &st) })
 	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 		err = ErrNotRegular
 	}
@@ -111,7 +105,7 @@ func (d *disk) openNoFollow(path string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	fd, err := retry(func() (int, error) {
+	fd, err := filesystem.RetryValue(func() (int, error) {
 		return unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	})
 	if owned {
@@ -128,7 +122,7 @@ func (d *disk) Lstat(path string) (Stat, error) {
 		return Stat{}, pathError("lstat", d.join(path), err)
 	}
 	var st unix.Stat_t
-	_, err = retry(func() (int, error) { return 0, unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
+	err = filesystem.Retry(func() error { return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) })
 	if owned {
 		unix.Close(dir)
 	}
@@ -148,7 +142,7 @@ func (d *disk) List(path string) ([]Entry, error) {
 			return nil, pathError("open", d.join(path), err)
 		}
 	}
-	fd, err := retry(func() (int, error) {
+	fd, err := filesystem.RetryValue(func() (int, error) {
 		return unix.Openat(up, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	})
 	if owned {
@@ -160,60 +154,51 @@ func (d *disk) List(path string) ([]Entry, error) {
 	dir := os.NewFile(uintptr(fd), d.join(path))
 	defer dir.Close()
 	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
 	entries := make([]Entry, len(names))
 	for i, name := range names {
 		entries[i].Name = name
 	}
-	return entries, statAll(dir, entries)
+	statAll(dir, entries)
+	return entries, err
 }
 
 // statAll reads the attributes of all entries of dir. If there are many, it
 // uses all processors: a flat backup has 100,000 files in one directory.
-func statAll(dir *os.File, entries []Entry) error {
+func statAll(dir *os.File, entries []Entry) {
 	const batch = 4096
 	fd := int(dir.Fd())
-	errs := make([]error, (len(entries)+batch-1)/batch)
-	if len(errs) <= 1 {
-		return statSome(fd, dir.Name(), entries)
+	if len(entries) <= batch {
+		statSome(fd, dir.Name(), entries)
+		return
 	}
 	limit := make(chan struct{}, runtime.GOMAXPROCS(0))
 	var wg sync.WaitGroup
-	for i := range errs {
-		part := entries[i*batch : min((i+1)*batch, len(entries))]
+	for part := range slices.Chunk(entries, batch) {
 		limit <- struct{}{}
 		wg.Go(func() {
-			errs[i] = statSome(fd, dir.Name(), part)
+			statSome(fd, dir.Name(), part)
 			<-limit
 		})
 	}
 	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-func statSome(fd int, dir string, entries []Entry) error {
+func statSome(fd int, dir string, entries []Entry) {
 	for i := range entries {
 		var st unix.Stat_t
-		_, err := retry(func() (int, error) {
-			return 0, unix.Fstatat(fd, entries[i].Name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		err := filesystem.Retry(func() error {
+			return unix.Fstatat(fd, entries[i].Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		})
 		if err == unix.ENOENT {
 			entries[i].Gone = true
 			continue
 		}
 		if err != nil {
-			return pathError("lstat", filepath.Join(dir, entries[i].Name), err)
+			entries[i].Err = pathError("lstat", filepath.Join(dir, entries[i].Name), err)
+			continue
 		}
 		entries[i].Stat = fromStat(&st)
 	}
-	return nil
 }
 
 func (d *disk) join(path string) string { return filepath.Join(d.path, filepath.FromSlash(path)) }
@@ -240,7 +225,7 @@ func fromStat(st *unix.Stat_t) Stat {
 	return Stat{
 		Mode:    mode,
 		Size:    st.Size,
-		ModTime: unix.TimespecToNsec(st.Mtim),
+		ModTime: time.Unix(st.Mtim.Unix()),
 		Change:  unix.TimespecToNsec(st.Ctim),
 		Inode:   uint64(st.Ino),
 	}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // Content is an open file. Only size and time of its Stat are used.
@@ -29,7 +30,7 @@ type Content interface {
 type Stat struct {
 	Mode    fs.FileMode
 	Size    int64
-	ModTime int64  // ns since 1970
+	ModTime time.Time
 	Change  int64  // ns since 1970; 0 if the system has none
 	Inode   uint64 // 0 if the system has none
 }
@@ -38,7 +39,8 @@ type Stat struct {
 type Entry struct {
 	Name string
 	Stat
-	Gone bool // the name vanished before its Stat was read
+	Gone bool  // the name vanished before its Stat was read
+	Err  error // why its Stat cannot be read, nil if it was
 }
 
 // Source holds the files of one backup. Paths are relative and
@@ -48,7 +50,8 @@ type Source interface {
 	Open(path string) (Content, Stat, error)
 	// Lstat describes a file. It does not follow links.
 	Lstat(path string) (Stat, error)
-	// List returns the entries of a directory, in any order.
+	// List returns the entries of a directory, in any order. If it fails, it may
+	// return some of them.
 	List(path string) ([]Entry, error)
 	Close() error
 }

@@ -29,8 +29,8 @@ func (e *NameError) Error() string {
 //
 //   - the empty path, absolute paths, empty components, "." and "..";
 //   - NUL and all other control characters, invalid UTF-8;
-//   - backslash, colon and < > " | ? *, which are separators, name streams or
-//     are invalid on Windows;
+//   - backslash, colon and < > " | ? *: Windows takes them for separators or
+//     for the start of a stream's name, or refuses them;
 //   - a component that ends in a dot or a space, which Windows drops;
 //   - device names of Windows (CON, NUL, COM1, "aux.txt" ...);
 //   - components over 255 bytes and paths over 1,023 bytes.

@@ -32,7 +32,7 @@ func (s storeSource) Open(path string) (Content, Stat, error) {
 		c.Close()
 		return nil, Stat{}, fmt.Errorf("%s: %w", path, err)
 	}
-	return c, Stat{Mode: info.Mode(), Size: info.Size(), ModTime: info.ModTime().UnixNano()}, nil
+	return c, Stat{Mode: info.Mode(), Size: info.Size(), ModTime: info.ModTime()}, nil
 }
 
 func (s storeSource) Lstat(path string) (Stat, error) {
@@ -57,12 +57,12 @@ func (s storeSource) List(path string) ([]Entry, error) {
 }
 
 func statOf(f *File) Stat {
-	st := Stat{Mode: f.Mode.Perm(), Size: f.Size, ModTime: f.ModTime.UnixNano(), Inode: f.Inode, Change: f.ChangeTime}
+	st := Stat{Mode: f.Mode.Perm(), Size: f.Size, ModTime: f.ModTime, Inode: f.Inode, Change: f.ChangeTime}
 	if f.Dir {
 		st.Mode |= fs.ModeDir
 	}
-	if f.ModTime.Equal(time.Time{}) {
-		st.ModTime = 0
+	if f.ModTime.IsZero() {
+		st.ModTime = time.Unix(0, 0)
 	}
 	return st
 }

@@ -29,14 +29,18 @@ type File struct {
 	Skipped string
 }
 
-// Walk goes through everything below the top of source: directories before
-// their content, names of a directory in byte order. Links are not followed.
+// Walk goes through everything below the top of source: directories before their
+// content, names of a directory in byte order. Links are not followed. An entry that
+// vanishes while it is listed ends the sequence with ErrChanged. Memory is bounded by a
+// few of the largest directories.
 //
-// Memory is bounded by a few of the largest directories. An error ends the
-// sequence; an entry that vanishes while it is listed ends it with ErrChanged.
-func Walk(ctx context.Context, source Source) iter.Seq2[File, error] {
+// Walk calls past for each file or directory below the top that cannot be read. If
+// past returns nil, Walk goes on without that file, or without those entries of the
+// directory that it could not list. An error of past ends the sequence. So does a
+// directory that vanished: Walk does not call past for it.
+func Walk(ctx context.Context, source Source, past func(path string, err error) error) iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
-		w := walker{ctx: ctx, source: source, yield: yield}
+		w := walker{ctx: ctx, source: source, yield: yield, past: past}
 		defer w.wg.Wait()
 		entries, err := w.list("")
 		if err == nil {
@@ -54,6 +58,7 @@ type walker struct {
 	ctx    context.Context
 	source Source
 	yield  func(File, error) bool
+	past   func(path string, err error) error
 	wg     sync.WaitGroup
 }
 
@@ -81,6 +86,12 @@ func (w *walker) walk(path string, entries []Entry) error {
 	var ahead []*listing
 	next := 0
 	for i := range entries {
+		if e := &entries[i]; e.Err != nil {
+			if err := w.past(join(path, e.Name), e.Err); err != nil {
+				return err
+			}
+			continue
+		}
 		f, err := w.file(path, &entries[i])
 		if err != nil {
 			return err
@@ -93,30 +104,46 @@ func (w *walker) walk(path string, entries []Entry) error {
 		}
 		if path != "" {
 			children, err := w.list(f.Path)
-			if err == nil {
-				err = w.walk(f.Path, children)
-			}
-			if err != nil {
+			if err := w.enter(f.Path, children, err); err != nil {
 				return err
 			}
 			continue
 		}
 		for next = max(next, i); next < len(entries) && len(ahead) < 2*runtime.GOMAXPROCS(0); next++ {
-			if e := &entries[next]; e.Mode.Type() == fs.ModeDir && CheckPath(e.Name) == nil {
+			if e := &entries[next]; e.Err == nil && e.Mode.Type() == fs.ModeDir && CheckPath(e.Name) == nil {
 				ahead = append(ahead, w.listAhead(e.Name))
 			}
 		}
 		l := ahead[0]
 		ahead = ahead[1:]
 		<-l.done
-		if l.err != nil {
-			return l.err
-		}
-		if err := w.walk(l.path, l.entries); err != nil {
+		if err := w.enter(l.path, l.entries, l.err); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// enter walks through a directory; err is the error of listing it. If the directory
+// has vanished or become something else, the folder is changing, and enter returns err.
+func (w *walker) enter(path string, entries []Entry, err error) error {
+	switch {
+	case err == nil:
+	case w.ctx.Err() != nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrLink):
+		return err
+	default:
+		if err := w.past(path, err); err != nil {
+			return err
+		}
+	}
+	return w.walk(path, entries)
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
 }
 
 func (w *walker) listAhead(path string) *listing {
@@ -129,10 +156,7 @@ func (w *walker) listAhead(path string) *listing {
 }
 
 func (w *walker) file(dir string, e *Entry) (File, error) {
-	path := e.Name
-	if dir != "" {
-		path = dir + "/" + e.Name
-	}
+	path := join(dir, e.Name)
 	if e.Gone {
 		return File{}, &ChangedError{Path: path, What: "it vanished while the folder was listed"}
 	}
@@ -140,7 +164,7 @@ func (w *walker) file(dir string, e *Entry) (File, error) {
 		Path:       path,
 		Dir:        e.Mode.IsDir(),
 		Mode:       e.Mode,
-		ModTime:    time.Unix(0, e.ModTime),
+		ModTime:    e.ModTime,
 		Inode:      e.Inode,
 		ChangeTime: e.Change,
 	}

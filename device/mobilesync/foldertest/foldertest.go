@@ -23,8 +23,8 @@ import (
 // UDID is the device of all folders.
 const UDID = "00008110-000A1234567890AB"
 
-// Folder is a backup folder. Its blobs are changed as devices do it: a new file is
-// renamed over the old one.
+// Folder is a backup folder. Put changes a blob as devices do: it renames a new file
+// over the old one.
 type Folder struct {
 	testing.TB
 	Dir     string
@@ -99,7 +99,8 @@ func (m *Folder) Write(name string, content []byte) {
 	m.Check(os.WriteFile(path, content, 0o644))
 }
 
-// Finish writes the manifest and the property lists of a day of January 2026.
+// Finish writes the manifest and the property lists of a backup made on
+// this day of January 2026.
 func (m *Folder) Finish(day int) {
 	m.Helper()
 	date := time.Date(2026, 1, day, 8, 0, 0, 0, time.UTC)

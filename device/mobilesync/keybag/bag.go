@@ -62,19 +62,19 @@ type Class struct {
 type Bag struct {
 	UUID    [16]byte
 	Version uint32
-	Type    uint32 // TypeBackup for a backup, without the two highest bits
+	Type    uint32 // TypeBackup for a backup; the two highest bits of the record are removed
 	Wrap    uint32
 	Iter    uint32 // rounds of the HMAC-SHA1 stage
 	Salt    []byte
 	DPIC    uint32 // rounds of the HMAC-SHA256 stage
-	DPSL    []byte
+	DPSL    []byte // salt of the HMAC-SHA256 stage
 	Classes []Class
 	Unknown []Record // other records of the header
 
 	hasDPIC bool
 }
 
-// TwoStage reports whether the HMAC-SHA256 stage precedes the HMAC-SHA1 stage.
+// TwoStage reports whether there is an HMAC-SHA256 stage before the HMAC-SHA1 stage.
 func (b *Bag) TwoStage() bool { return b.hasDPIC && b.DPSL != nil }
 
 // Parse parses a keybag. It accepts unknown tags and class numbers. The error is

@@ -1,88 +1,119 @@
 package keybag
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"github.com/snap-backup/snap/internal/aescbc"
 )
 
 // ErrPadding says that ciphertext does not end in valid PKCS#7 padding: it is damaged,
 // cut off, decrypted with the wrong key, or written by a program that omits padding.
 var ErrPadding = errors.New("invalid padding")
 
+// ErrNotCanonical says that encrypting the plaintext again does not restore the
+// ciphertext.
+var ErrNotCanonical = errors.New("encrypting the content again does not restore the same bytes")
+
 // BlockSize is the length of a cipher block. The length of ciphertext is a multiple of
 // BlockSize.
-const BlockSize = aes.BlockSize
+const BlockSize = aescbc.BlockSize
 
 const (
 	blockLen = BlockSize
-	// bufLen is the size of the buffers of streams: large enough to make the cost per
-	// call small, and small enough for the cache.
+	// bufLen is how much of a stream a buffer holds: enough to make the cost per call
+	// small, and little enough for the cache.
 	bufLen = 128 << 10
-	// firstBufLen is the initial size of these buffers: most files of a backup are
-	// smaller.
-	firstBufLen = 4 << 10
 )
 
-var zeroIV [blockLen]byte
+// buffer has room for a piece of a stream and for the block that the piece is chained to.
+type buffer [blockLen + bufLen]byte
+
+// buffers are shared by all streams of the process. Most files are much smaller than a
+// buffer, so a new one for each file would cost more than the cipher.
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // EncryptedSize returns the length of the ciphertext of n bytes.
 func EncryptedSize(n int64) int64 { return (n/blockLen + 1) * blockLen }
 
-func newBlock(key FileKey) cipher.Block {
-	block, err := aes.NewCipher(key[:])
-	if err != nil {
-		panic("keybag: AES refused a 32-byte key: " + err.Error()) // unreachable: the length is a constant
-	}
-	return block
-}
+func newCipher(key FileKey) *aescbc.Cipher { return aescbc.New((*[keyLen]byte)(&key)) }
 
 type encrypter struct {
-	w    io.Writer
-	mode cipher.BlockMode
-	buf  []byte
-	n    int // plaintext bytes in buf
-	err  error
+	w      io.Writer
+	cipher *aescbc.Cipher
+	iv     aescbc.IV
+	part   [blockLen]byte // the plaintext of an incomplete block
+	parts  int            // its length
+	buf    *buffer        // nil until it is needed, and after the end
+	n      int            // bytes of ciphertext in buf
+	err    error
 }
 
 // NewEncrypter returns a writer that encrypts with key and writes to w. Close writes
 // the padding, without which the ciphertext is incomplete. Close does not close w.
 func NewEncrypter(w io.Writer, key FileKey) io.WriteCloser {
-	return &encrypter{w: w, mode: cipher.NewCBCEncrypter(newBlock(key), zeroIV[:]), buf: make([]byte, firstBufLen)}
+	return &encrypter{w: w, cipher: newCipher(key)}
 }
 
 func (s *encrypter) Write(p []byte) (int, error) {
 	written := 0
-	for len(p) > 0 {
-		if s.err != nil {
-			return written, s.err
-		}
-		n := copy(s.buf[s.n:], p)
-		s.n += n
+	for len(p) > 0 && s.err == nil {
+		n := s.write(p)
 		p = p[n:]
-		if s.n == len(s.buf) {
-			s.flush()
-			if s.err != nil {
-				return written, s.err
-			}
-			if len(s.buf) < bufLen && len(p) > 0 {
-				s.buf = make([]byte, bufLen)
-			}
-		}
 		written += n
 	}
 	return written, s.err
 }
 
-// flush encrypts and writes the bytes in the buffer, which are complete blocks.
+// write encrypts some of p, and returns how much, unless that is less than a block.
+func (s *encrypter) write(p []byte) int {
+	if s.parts > 0 || len(p) < blockLen {
+		n := copy(s.part[s.parts:], p)
+		if s.parts += n; s.parts == blockLen {
+			s.parts = 0
+			if s.encrypt(s.part[:]) == 0 {
+				return 0
+			}
+		}
+		return n
+	}
+	return s.encrypt(p[:len(p)/blockLen*blockLen])
+}
+
+// encrypt encrypts as many blocks of p as fit into the buffer, and writes the buffer if
+// it is full. It returns 0 after an error.
+func (s *encrypter) encrypt(p []byte) int {
+	if s.buf == nil {
+		s.buf = buffers.Get().(*buffer)
+	}
+	n := min(len(p), bufLen-s.n)
+	s.cipher.Encrypt(s.buf[s.n:s.n+n], p[:n], &s.iv)
+	if s.n += n; s.n == bufLen {
+		s.flush()
+	}
+	if s.err != nil {
+		return 0
+	}
+	return n
+}
+
+// flush writes the ciphertext in the buffer.
 func (s *encrypter) flush() {
-	s.mode.CryptBlocks(s.buf[:s.n], s.buf[:s.n])
 	if _, err := s.w.Write(s.buf[:s.n]); err != nil {
-		s.err = fmt.Errorf("keybag: encrypt: %w", err)
+		s.fail(fmt.Errorf("keybag: encrypt: %w", err))
 	}
 	s.n = 0
+}
+
+// fail ends the stream.
+func (s *encrypter) fail(err error) {
+	s.err = err
+	if s.buf != nil {
+		buffers.Put(s.buf)
+		s.buf = nil
+	}
 }
 
 var errEncrypterClosed = errors.New("keybag: encrypt: already closed")
@@ -94,26 +125,39 @@ func (s *encrypter) Close() error {
 	if s.err != nil {
 		return s.err
 	}
-	pad := blockLen - s.n%blockLen
-	for range pad {
-		s.buf[s.n] = byte(pad) // there is room, since Write never leaves the buffer full
-		s.n++
+	pad := s.part[s.parts:]
+	for i := range pad {
+		pad[i] = byte(len(pad))
 	}
-	s.flush()
+	s.encrypt(s.part[:])
+	if s.err == nil && s.n > 0 {
+		s.flush()
+	}
 	if s.err != nil {
 		return s.err
 	}
-	s.err = errEncrypterClosed
+	s.fail(errEncrypterClosed)
 	return nil
 }
 
+// opener is what a decrypter needs of a cipher.
+type opener interface {
+	Decrypt(dst, src []byte, iv *aescbc.IV)
+	Restores(plain, ciphertext []byte, iv *aescbc.IV) bool
+}
+
 type decrypter struct {
-	r     io.Reader
-	mode  cipher.BlockMode
-	buf   []byte
-	held  []byte // the last ciphertext block read, which may contain the padding
-	plain []byte // decrypted and not yet returned; part of buf
-	err   error
+	r      io.Reader
+	cipher opener
+	iv     aescbc.IV
+	verify bool
+	buf    *buffer // nil until it is needed, and after the end
+	ready  []byte  // ciphertext to decrypt; part of buf
+	held   []byte  // the last block that was read, which may contain the padding; follows ready
+	one    [blockLen]byte
+	plain  []byte // decrypted and not yet returned; part of one
+	ended  bool   // all of r was read
+	err    error  // returned after plain
 }
 
 // NewDecrypter returns a reader of the plaintext of r. The reader ends with io.EOF if
@@ -121,9 +165,18 @@ type decrypter struct {
 // plaintext must not be trusted before io.EOF. Even then it may be damaged, since CBC
 // does not authenticate.
 func NewDecrypter(r io.Reader, key FileKey) io.Reader {
-	return &decrypter{r: r, mode: cipher.NewCBCDecrypter(newBlock(key), zeroIV[:]), buf: make([]byte, firstBufLen+blockLen)}
+	return &decrypter{r: r, cipher: newCipher(key)}
 }
 
+// NewVerifier returns a reader of the plaintext of r, like NewDecrypter. The reader
+// also verifies that NewEncrypter restores the same ciphertext: it encrypts every block
+// that it has decrypted, the padding too, and compares. It ends with ErrNotCanonical if a
+// block differs, and returns none of the bytes that follow.
+func NewVerifier(r io.Reader, key FileKey) io.Reader {
+	return &decrypter{r: r, cipher: newCipher(key), verify: true}
+}
+
+// Read implements io.Reader. After the end it returns the same error again.
 func (o *decrypter) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -132,46 +185,84 @@ func (o *decrypter) Read(p []byte) (int, error) {
 		if o.err != nil {
 			return 0, o.err
 		}
-		o.fill()
+		switch {
+		case len(o.ready) == 0 && o.ended:
+			o.last()
+		case len(o.ready) == 0:
+			o.fill()
+		case len(p) < blockLen:
+			if o.decrypt(o.one[:], o.ready[:blockLen]) {
+				o.plain, o.ready = o.one[:], o.ready[blockLen:]
+			}
+		default:
+			n := min(len(p)/blockLen*blockLen, len(o.ready))
+			if o.decrypt(p[:n], o.ready[:n]) {
+				o.ready = o.ready[n:]
+				return n, nil
+			}
+		}
 	}
 	n := copy(p, o.plain)
 	o.plain = o.plain[n:]
 	return n, nil
 }
 
-func (o *decrypter) fill() {
-	buf := o.buf
-	if o.held != nil && len(buf) < bufLen {
-		buf = make([]byte, bufLen+blockLen)
+// decrypt decrypts blocks. If they do not prove to be restored from the result, it ends
+// the stream and returns false.
+func (o *decrypter) decrypt(dst, src []byte) bool {
+	before := o.iv
+	o.cipher.Decrypt(dst, src, &o.iv)
+	if o.verify && !o.cipher.Restores(dst, src, &before) {
+		o.end(fmt.Errorf("keybag: verify: %w", ErrNotCanonical))
+		return false
 	}
-	kept := copy(buf, o.held)
-	o.buf = buf
+	return true
+}
+
+// end ends the stream after what is in plain.
+func (o *decrypter) end(err error) {
+	o.err = err
+	if o.buf != nil {
+		buffers.Put(o.buf)
+		o.buf, o.ready, o.held = nil, nil, nil
+	}
+}
+
+// fill reads ciphertext. It holds back the last complete block.
+func (o *decrypter) fill() {
+	if o.buf == nil {
+		o.buf = buffers.Get().(*buffer)
+	}
+	kept := copy(o.buf[:], o.held)
 	n, err := io.ReadFull(o.r, o.buf[kept:])
 	n += kept
 	switch {
 	case err == nil:
-		end := len(o.buf) - blockLen
-		o.plain, o.held = o.buf[:end], o.buf[end:]
-		o.mode.CryptBlocks(o.plain, o.plain)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-		o.plain, o.err = o.last(o.buf[:n])
+		o.ended = true
+		if n == 0 || n%blockLen != 0 {
+			o.end(fmt.Errorf("keybag: decrypt: the length is not a positive multiple of %d: %w", blockLen, ErrPadding))
+			return
+		}
 	default:
-		o.err = fmt.Errorf("keybag: decrypt: %w", err)
+		o.end(fmt.Errorf("keybag: decrypt: %w", err))
+		return
 	}
+	o.ready, o.held = o.buf[:n-blockLen], o.buf[n-blockLen:n]
 }
 
-// last decrypts the end of the stream. If the padding is invalid, it still returns
-// the bytes before the last block.
-func (o *decrypter) last(ciphertext []byte) ([]byte, error) {
-	if len(ciphertext) == 0 || len(ciphertext)%blockLen != 0 {
-		return nil, fmt.Errorf("keybag: decrypt: the length is not a positive multiple of %d: %w", blockLen, ErrPadding)
+// last decrypts the block with the padding.
+func (o *decrypter) last() {
+	if !o.decrypt(o.one[:], o.held) {
+		return
 	}
-	o.mode.CryptBlocks(ciphertext, ciphertext)
-	pad, ok := padding(ciphertext)
+	pad, ok := padding(o.one[:])
 	if !ok {
-		return ciphertext[:len(ciphertext)-blockLen], fmt.Errorf("keybag: decrypt: %w", ErrPadding)
+		o.end(fmt.Errorf("keybag: decrypt: %w", ErrPadding))
+		return
 	}
-	return ciphertext[:len(ciphertext)-pad], io.EOF
+	o.plain = o.one[:blockLen-pad]
+	o.end(io.EOF)
 }
 
 // padding checks the PKCS#7 padding at the end of plain and returns its length, 1 to

@@ -34,7 +34,7 @@ func testBytes(n int) []byte {
 
 // encryptLengths are lengths around the ends of blocks and of the internal
 // buffers.
-var encryptLengths = []int{0, 1, 15, 16, 17, firstBufLen - 16, firstBufLen - 1, firstBufLen, firstBufLen + 1, firstBufLen + 16, bufLen - 17, bufLen - 16, bufLen - 1, bufLen, bufLen + 1, bufLen + 15, bufLen + 16,
+var encryptLengths = []int{0, 1, 15, 16, 17, bufLen - 17, bufLen - 16, bufLen - 1, bufLen, bufLen + 1, bufLen + 15, bufLen + 16,
 	bufLen + 17, 2*bufLen - 1, 2 * bufLen, 3*bufLen + 5}
 
 func TestEncryptRoundTrip(t *testing.T) {

@@ -1,16 +1,17 @@
 package keybag
 
 import (
-	"crypto/cipher"
 	"errors"
 	"fmt"
 	"io"
-	"sync"
+
+	"github.com/snap-backup/snap/internal/aescbc"
 )
 
 // DecrypterAt returns a reader of the plaintext of r, and the size of the plaintext. r
-// has size bytes. It decrypts only what is read. The error is ErrPadding if the
-// padding is not valid. Several goroutines may use plain if they may use r.
+// has size bytes. The reader decrypts only what is read from it. The error is
+// ErrPadding if the padding is not valid. Several goroutines may use plain if they may
+// use r.
 func DecrypterAt(r io.ReaderAt, size int64, key FileKey) (plain io.ReaderAt, plainSize int64, err error) {
 	decrypter, err := newDecrypterAt(r, size, key)
 	if err != nil {
@@ -46,16 +47,13 @@ func newDecrypterAt(r io.ReaderAt, size int64, key FileKey) (*decrypterAt, error
 	if size < 0 || size%blockLen != 0 {
 		return nil, fmt.Errorf("keybag: decrypt: the length %d is not a multiple of %d: %w", size, blockLen, ErrPadding)
 	}
-	decrypter := &decrypterAt{r: r, block: newBlock(key), plainSize: size}
-	decrypter.scratch.New = func() any { return new([bufLen + blockLen]byte) }
-	return decrypter, nil
+	return &decrypterAt{r: r, cipher: newCipher(key), plainSize: size}, nil
 }
 
 type decrypterAt struct {
 	r         io.ReaderAt
-	block     cipher.Block
+	cipher    *aescbc.Cipher
 	plainSize int64
-	scratch   sync.Pool
 }
 
 // ReadAt implements io.ReaderAt.
@@ -70,8 +68,8 @@ func (o *decrypterAt) ReadAt(p []byte, off int64) (int, error) {
 	if short {
 		p = p[:o.plainSize-off]
 	}
-	scratch := o.scratch.Get().(*[bufLen + blockLen]byte)
-	defer o.scratch.Put(scratch)
+	scratch := buffers.Get().(*buffer)
+	defer buffers.Put(scratch)
 	done := 0
 	for done < len(p) {
 		plain, err := o.decrypt(scratch[:], off+int64(done), len(p)-done)
@@ -93,19 +91,18 @@ func (o *decrypterAt) decrypt(scratch []byte, off int64, want int) ([]byte, erro
 	n := (skip + want + blockLen - 1) / blockLen * blockLen
 	n = min(n, len(scratch)-blockLen)
 	ciphertext := scratch[blockLen : blockLen+n]
-	var iv []byte
+	var iv aescbc.IV // zero at the beginning
 	if first == 0 {
-		iv = zeroIV[:]
 		if err := o.readFull(ciphertext, 0); err != nil {
 			return nil, err
 		}
 	} else {
-		iv = scratch[:blockLen]
 		if err := o.readFull(scratch[:blockLen+n], first-blockLen); err != nil {
 			return nil, err
 		}
+		iv = aescbc.IV(scratch)
 	}
-	cipher.NewCBCDecrypter(o.block, iv).CryptBlocks(ciphertext, ciphertext)
+	o.cipher.Decrypt(ciphertext, ciphertext, &iv)
 	return ciphertext[skip:min(n, skip+want)], nil
 }
 

@@ -10,8 +10,8 @@
 // PKCS#7. Encryption is deterministic: the same plaintext and key give the same
 // bytes.
 //
-// No input makes the package panic or allocate without limit. It limits the
-// rounds of keybags that it parses, and a long derivation can be cancelled. No
-// error or printed value contains a password or key. The package does not read or
-// write files, log, or parse property lists or databases.
+// No input makes the package panic or allocate without limit. The package limits
+// the rounds of a derivation, and a long derivation can be cancelled. No error or
+// printed value contains a password or key. The package does not read or write
+// files, log, or parse property lists or databases.
 package keybag

@@ -111,6 +111,31 @@ func TestPasswordKey(t *testing.T) {
 	}
 }
 
+// Devices use the bytes of a password; people know its text.
+func TestUnlockText(t *testing.T) {
+	const composed, decomposed = "p\u00e4ss", "pa\u0308ss"
+	for _, made := range []string{composed, decomposed} {
+		raw, _ := newTestBag(t, made, NewOptions{Iter: 1, DPIC: 1})
+		bag, err := Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, typed := range []string{composed, decomposed} {
+			keys, form, err := bag.UnlockText(t.Context(), []byte(typed), nil)
+			if err != nil || string(form) != made {
+				t.Fatalf("%q typed as %q: %q, %v", made, typed, form, err)
+			}
+			keys.Destroy()
+			if _, err := bag.Unlock(t.Context(), []byte(typed), nil); (err == nil) != (typed == made) {
+				t.Errorf("%q is unlocked by the bytes %q: %v", made, typed, err)
+			}
+		}
+		if _, form, err := bag.UnlockText(t.Context(), []byte("pass"), nil); form != nil || !errors.Is(err, ErrWrongPassword) {
+			t.Errorf("another password: %q, %v", form, err)
+		}
+	}
+}
+
 func TestUnlockCancelled(t *testing.T) {
 	raw, _ := newTestBag(t, "pw", NewOptions{})
 	bag, err := Parse(raw)
@@ -222,16 +247,16 @@ func TestOuterDataRecord(t *testing.T) {
 func TestParseMalformed(t *testing.T) {
 	raw, _ := newTestBag(t, "pw", NewOptions{})
 	cases := map[string][]byte{
-		"empty":         nil,
-		"text":          []byte("not a keybag"),
-		"cut":           raw[:len(raw)-1],
-		"tail":          append(slices.Clone(raw), 1, 2, 3),
-		"huge record":   []byte("VERS\xff\xff\xff\xff"),
-		"short number":  []byte("VERS\x00\x00\x00\x01\x05"),
-		"short uuid":    []byte("UUID\x00\x00\x00\x01\x05"),
-		"too large":     make([]byte, maxBagLen+1),
-		"many classes":  bytes.Repeat(raw[len(raw)-108:len(raw)-84], maxClasses+2),
-		"header lacks ": []byte("VERS\x00\x00\x00\x04\x00\x00\x00\x05"),
+		"empty":        nil,
+		"text":         []byte("not a keybag"),
+		"cut":          raw[:len(raw)-1],
+		"tail":         append(slices.Clone(raw), 1, 2, 3),
+		"huge record":  []byte("VERS\xff\xff\xff\xff"),
+		"short number": []byte("VERS\x00\x00\x00\x01\x05"),
+		"short uuid":   []byte("UUID\x00\x00\x00\x01\x05"),
+		"too large":    make([]byte, maxBagLen+1),
+		"many classes": bytes.Repeat(raw[len(raw)-108:len(raw)-84], maxClasses+2),
+		"no UUID":      []byte("VERS\x00\x00\x00\x04\x00\x00\x00\x05"),
 	}
 	for name, b := range cases {
 		if _, err := Parse(b); !errors.Is(err, ErrMalformed) {

@@ -1,6 +1,7 @@
 package keybag
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+
+	"github.com/snap-backup/snap/internal/password"
 )
 
 // Errors of Unlock, Unwrap and Wrap.
@@ -18,10 +21,10 @@ var (
 	ErrNoClass = errors.New("no key for this protection class")
 	// ErrDeviceBound says that the class key is also wrapped with a key of the device
 	// and cannot be used elsewhere. It is an ErrNoClass.
-	ErrDeviceBound = fmt.Errorf("%w: it never leaves the device", ErrNoClass)
+	ErrDeviceBound = fmt.Errorf("%w: the key never leaves the device", ErrNoClass)
 	// ErrDamagedClass says that the password is correct but does not unwrap this class
 	// key, because the keybag is damaged. It is an ErrNoClass.
-	ErrDamagedClass = fmt.Errorf("%w: the keybag is damaged there", ErrNoClass)
+	ErrDamagedClass = fmt.Errorf("%w: its key is damaged in the keybag", ErrNoClass)
 	// ErrUnsupportedKey says that a wrapped file key does not have the known form of
 	// 4 + 40 bytes. Devices also have an undocumented form of 172 bytes.
 	ErrUnsupportedKey = errors.New("unsupported form of a wrapped file key")
@@ -66,6 +69,9 @@ func (k Keys) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(k)) }
 // no class key can be unwrapped. If only some can be unwrapped, the password is
 // correct and the keybag is damaged: Unlock succeeds, and Damaged returns the classes
 // that are missing. The keybag of an unencrypted backup has the empty password.
+//
+// Unlock uses the bytes of the password as they are, as devices do. UnlockText is for
+// passwords that people give.
 func (b *Bag) Unlock(ctx context.Context, password []byte, progress func(done, total uint64)) (*Keys, error) {
 	keys, err := b.unlock(ctx, password, progress)
 	if err != nil {
@@ -74,15 +80,38 @@ func (b *Bag) Unlock(ctx context.Context, password []byte, progress func(done, t
 	return keys, nil
 }
 
-func (b *Bag) unlock(ctx context.Context, password []byte, progress func(done, total uint64)) (*Keys, error) {
-	protected := 0
-	for i := range b.Classes {
-		if b.Classes[i].Wrap&WrapPassword != 0 {
-			protected++
+// UnlockText is like Unlock, but tries the forms of a password, see package password.
+// It also returns a copy of the form that unlocked the keybag. A device accepts only
+// this form. The caller clears the copy.
+func (b *Bag) UnlockText(ctx context.Context, typed []byte, progress func(done, total uint64)) (keys *Keys, form []byte, err error) {
+	forms := password.Forms(typed)
+	defer password.Clear(forms)
+	for _, form := range forms {
+		keys, err = b.Unlock(ctx, form, progress)
+		if err == nil {
+			return keys, bytes.Clone(form), nil
+		}
+		if !errors.Is(err, ErrWrongPassword) {
+			break
 		}
 	}
-	if protected == 0 {
-		return nil, fmt.Errorf("no class is protected by a password: %w", ErrMalformed)
+	return nil, nil, err
+}
+
+// Check returns an error if no password can unlock the keybag: ErrMalformed or
+// ErrTooManyRounds.
+func (b *Bag) Check() error {
+	for i := range b.Classes {
+		if b.Classes[i].Wrap&WrapPassword != 0 {
+			return b.checkRounds()
+		}
+	}
+	return fmt.Errorf("no class is protected by a password: %w", ErrMalformed)
+}
+
+func (b *Bag) unlock(ctx context.Context, password []byte, progress func(done, total uint64)) (*Keys, error) {
+	if err := b.Check(); err != nil {
+		return nil, err
 	}
 	kek, err := b.passwordKey(ctx, password, progress)
 	if err != nil {
@@ -149,8 +178,8 @@ func (k *Keys) Classes() []uint32 {
 func (k *Keys) Damaged() []uint32 { return slices.Clone(k.damaged) }
 
 // Unwrap unwraps the EncryptionKey of a file or the ManifestKey of a backup. The error
-// is ErrUnsupportedKey if its form is unknown, ErrNoClass if there is no usable key
-// for its class, and ErrUnwrap if the integrity check fails.
+// is ErrUnsupportedKey if the form of blob is unknown, ErrNoClass if there is no usable
+// key for the class in blob, and ErrUnwrap if the integrity check fails.
 func (k *Keys) Unwrap(blob []byte) (FileKey, error) {
 	if len(blob) != WrappedFileKeyLen {
 		return FileKey{}, fmt.Errorf("keybag: unwrap: %d bytes: %w", len(blob), ErrUnsupportedKey)

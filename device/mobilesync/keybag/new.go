@@ -14,7 +14,7 @@ const (
 	DefaultDPIC = 10_000_000
 )
 
-// NewOptions are options of New. The zero value makes a keybag like a current device.
+// NewOptions are options of New. The zero value makes a keybag as current devices do.
 type NewOptions struct {
 	Iter     uint32 // rounds of the HMAC-SHA1 stage; 0 means DefaultIter
 	DPIC     uint32 // rounds of the HMAC-SHA256 stage, if there is one; 0 means DefaultDPIC
@@ -29,10 +29,10 @@ const (
 
 // New makes a keybag as a device does for a full backup: random keys for the classes
 // 1 to 11, wrapped with the password. The same random stream makes the same keybag.
-// The empty password makes the keybag of an unencrypted backup (1,336 bytes), any
-// other password that of an encrypted backup (1,388 bytes, or 1,336 with OneStage).
-// The returned Keys have no keys for the classes that real keybags bind to the
-// device (WRAP 3).
+// The empty password makes the keybag of an unencrypted backup (1,336 bytes). Any
+// other password makes that of an encrypted backup (1,388 bytes, or 1,336 with
+// OneStage). The returned Keys have no keys for the classes that real keybags bind to
+// the device (WRAP 3).
 func New(random io.Reader, password []byte, opt NewOptions) (raw []byte, keys *Keys, err error) {
 	raw, keys, err = newBag(random, password, opt)
 	if err != nil {
@@ -92,8 +92,9 @@ func newBag(random io.Reader, password []byte, opt NewOptions) ([]byte, *Keys, e
 	return bag.marshal(), keys, nil
 }
 
-// wrapOf returns how devices wrap a class. Classes "on this device only" are bound
-// to the device. In unencrypted backups all keychain classes are bound to it.
+// wrapOf returns how devices wrap a class. The recovery class and the classes "on this
+// device only" are bound to the device. In unencrypted backups all other keychain
+// classes are bound to it, too.
 func wrapOf(class uint32, encrypted bool) uint32 {
 	bound := class == ClassRecovery || class >= ClassKeychainUnlockedThis
 	if !encrypted {

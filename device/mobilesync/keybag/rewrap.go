@@ -8,10 +8,10 @@ import (
 )
 
 // Rewrap returns the keybag with another password, as a device does when the backup
-// password changes. The class keys stay the same, and so all wrapped file keys do.
+// password changes. The class keys and all wrapped file keys stay the same.
 // Salts and wrapped class keys are new. The error is ErrWrongPassword if the old
-// password unwraps no class key, and ErrDamagedClass if it unwraps only some. Unknown
-// records are omitted.
+// password unwraps no class key, and ErrDamagedClass if it unwraps only some. Fields
+// of the keybag that this package does not know are omitted.
 func (b *Bag) Rewrap(ctx context.Context, random io.Reader, old, new []byte) ([]byte, error) {
 	raw, err := b.rewrap(ctx, random, old, new)
 	if err != nil {
@@ -33,7 +33,7 @@ func (b *Bag) rewrap(ctx context.Context, random io.Reader, old, new []byte) ([]
 	defer clear(from[:])
 	next := *b
 	next.Salt = make([]byte, len(b.Salt))
-	next.DPSL = slices.Clone(b.DPSL)
+	next.DPSL = slices.Clone(b.DPSL) // nil if there is no second salt
 	if err := fill(random, next.Salt, next.DPSL); err != nil {
 		return nil, err
 	}

@@ -33,11 +33,14 @@ func TestRewrap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if next.UUID != bag.UUID || len(changed) != len(raw) || bytes.Equal(next.Salt, bag.Salt) || bytes.Equal(next.DPSL, bag.DPSL) {
-		t.Error("the bag is not the same one with new salts")
+	if next.UUID != bag.UUID || len(changed) != len(raw) {
+		t.Error("the rewrapped keybag has another UUID or length")
+	}
+	if bytes.Equal(next.Salt, bag.Salt) || bytes.Equal(next.DPSL, bag.DPSL) { // the salts of the two stages
+		t.Error("the rewrapped keybag still has an old salt")
 	}
 	if _, err := next.Unlock(ctx, []byte("old"), nil); !errors.Is(err, ErrWrongPassword) {
-		t.Errorf("the old password still: %v", err)
+		t.Errorf("with the old password, the rewrapped keybag: got %v, want ErrWrongPassword", err)
 	}
 	opened, err := next.Unlock(ctx, []byte("new"), nil)
 	if err != nil {

@@ -214,8 +214,8 @@ func TestSamplePasswordVectors(t *testing.T) {
 	}
 }
 
-// bagOfHash returns a bag with one class. Its values are those of line, a hash
-// for a password cracker.
+// bagOfHash returns a bag with one class and the values of line, a hash for a
+// password cracker.
 func bagOfHash(t *testing.T, line string) *Bag {
 	t.Helper()
 	part := strings.Split(line, "*")
@@ -306,8 +306,8 @@ func TestSampleChain(t *testing.T) {
 	}
 }
 
-// sampleFileKey finds the only wrapped key of a sample: after its length in
-// Manifest.mbdb, or as data of a property list in Manifest.db.
+// sampleFileKey finds the only wrapped key of a sample. In Manifest.mbdb the key
+// follows its length; in Manifest.db it is data in a property list.
 func sampleFileKey(t *testing.T, keys *Keys, dir string, manifestKey []byte) FileKey {
 	t.Helper()
 	name, marker := "Manifest.mbdb", []byte{0x00, WrappedFileKeyLen}

@@ -6,6 +6,8 @@ import (
 	"io"
 	"testing"
 	"testing/iotest"
+
+	"github.com/snap-backup/snap/internal/aescbc"
 )
 
 func encrypt(t testing.TB, plain []byte, key FileKey) []byte {
@@ -23,7 +25,7 @@ func encrypt(t testing.TB, plain []byte, key FileKey) []byte {
 
 func TestVerifierReadsCanonicalBytes(t *testing.T) {
 	key := FileKey{1}
-	for _, n := range []int{0, 1, 15, 16, 17, firstBufLen - 1, firstBufLen, firstBufLen + 1, bufLen, bufLen + 16, 3*bufLen + 5} {
+	for _, n := range []int{0, 1, 15, 16, 17, bufLen - 1, bufLen, bufLen + 16, 3*bufLen + 5} {
 		plain := bytes.Repeat([]byte("canonical "), n/10+1)[:n]
 		encrypted := encrypt(t, plain, key)
 		for name, r := range map[string]io.Reader{
@@ -64,34 +66,47 @@ func TestVerifierRefuses(t *testing.T) {
 	}
 }
 
-// TestVerifierCompares gives a verifier a decrypter that returns wrong bytes,
-// as after a bug or a memory error. The verifier must notice that.
+// TestVerifierCompares gives a verifier a cipher that decrypts wrongly, as after a bug or
+// a memory error. The verifier must notice that, and return none of the wrong bytes.
 func TestVerifierCompares(t *testing.T) {
 	key := FileKey{1}
 	plain := bytes.Repeat([]byte("some content "), 40_000)
 	encrypted := encrypt(t, plain, key)
-	for _, at := range []int{0, 5000, len(plain) - 1} {
-		p := NewVerifier(bytes.NewReader(encrypted), key).(*verifier)
-		p.decrypter = &flipping{r: p.decrypter, at: at}
-		if _, err := io.ReadAll(p); !errors.Is(err, ErrNotCanonical) {
-			t.Errorf("byte %d decrypted wrongly: got %v", at, err)
+	for _, at := range []int{0, 5000, len(plain) - 1, len(encrypted) - 1} {
+		for name, max := range map[string]int{"at once": 1 << 20, "in pieces": 7} {
+			p := NewVerifier(bytes.NewReader(encrypted), key).(*decrypter)
+			p.cipher = &flipping{p.cipher, at}
+			got, err := io.ReadAll(pieces{p, max})
+			if !errors.Is(err, ErrNotCanonical) {
+				t.Errorf("byte %d decrypted wrongly, read %s: got %v", at, name, err)
+			}
+			if len(got) > at || !bytes.HasPrefix(plain, got) {
+				t.Errorf("byte %d decrypted wrongly, read %s: %d bytes returned", at, name, len(got))
+			}
 		}
 	}
 }
 
-// flipping changes one byte of what it reads.
+// pieces reads at most max bytes at a time.
+type pieces struct {
+	r   io.Reader
+	max int
+}
+
+func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), p.max)]) }
+
+// flipping changes one byte of what it decrypts.
 type flipping struct {
-	r  io.Reader
+	opener
 	at int
 }
 
-func (f *flipping) Read(b []byte) (int, error) {
-	n, err := f.r.Read(b)
-	if f.at >= 0 && f.at < n {
-		b[f.at] ^= 1
+func (f *flipping) Decrypt(dst, src []byte, iv *aescbc.IV) {
+	f.opener.Decrypt(dst, src, iv)
+	if f.at >= 0 && f.at < len(dst) {
+		dst[f.at] ^= 1
 	}
-	f.at -= n
-	return n, err
+	f.at -= len(dst)
 }
 
 func FuzzVerifier(f *testing.F) {

@@ -29,6 +29,7 @@ type recordBuilder struct {
 	scratch []byte
 	text    []byte
 	budget  int64 // bytes of encoded rows still allowed
+	odd     int   // anomalies of the rows so far
 }
 
 // newRecordBuilder returns a builder that refuses to grow much beyond source,
@@ -42,9 +43,15 @@ func newRecordBuilder(source int64) *recordBuilder {
 	}
 }
 
-// add copies rec and counts anomalies of its FileID, domain and path.
+// add copies rec and counts anomalies of its FileID and flags.
 func (b *recordBuilder) add(rec *Record) error {
 	b.count(rec)
+	total := b.out.Anomalies.Total()
+	odd := total > b.odd
+	if odd {
+		b.odd = total
+		b.out.keepOdd(rec)
+	}
 	number, ok := b.numbers[rec.Domain]
 	if !ok {
 		name := strings.Clone(rec.Domain)
@@ -53,7 +60,7 @@ func (b *recordBuilder) add(rec *Record) error {
 		b.names = append(b.names, name)
 		b.budget -= int64(len(name)) + 64
 	}
-	b.scratch = appendRow(b.scratch[:0], rec, number)
+	b.scratch = appendRow(b.scratch[:0], rec, number, odd)
 	const perRow = 16 // bytes for reference, index and sorting
 	b.budget -= int64(len(b.scratch)) + perRow
 	if b.budget < 0 {
@@ -212,6 +219,10 @@ rows:
 		for ; r.table[at] != 0; at = (at + 1) & mask {
 			if other := r.row(r.refs[r.table[at]-1]); other.fileID() == id {
 				r.Anomalies.DuplicateFileID++
+				if w.has&isOdd == 0 { // otherwise it is kept already
+					rec := r.At(i)
+					r.keepOdd(&rec)
+				}
 				continue rows
 			}
 		}

@@ -1,49 +1,30 @@
 package manifest
 
 import (
-	"bytes"
 	"context"
-	"database/sql"
 	"database/sql/driver"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
-	"time"
 
+	"github.com/snap-backup/snap/device/mobilesync/database"
 	sqlite "modernc.org/sqlite"
 	sqlitelib "modernc.org/sqlite/lib"
-	"modernc.org/sqlite/vfs"
 )
 
 // ErrCorrupt says that a manifest is damaged or not made by a device.
 var ErrCorrupt = errors.New("the manifest is damaged")
 
-const (
-	dbName      = "Manifest.db"
-	sqliteMagic = "SQLite format 3\x00"
-	// HeaderLen is the length of the header of an SQLite database.
-	HeaderLen = 100
-)
+// HeaderLen is the length of the header of an SQLite database.
+const HeaderLen = database.HeaderLen
 
 // IsSQLite reports whether a file that begins with head is an SQLite database.
-func IsSQLite(head []byte) bool { return bytes.HasPrefix(head, []byte(sqliteMagic)) }
+func IsSQLite(head []byte) bool { return database.Is(head) }
 
-// DatabaseSize returns the size of an SQLite database according to its header,
-// in bytes. It returns 0 if the header has no size, as in databases of very old
-// versions.
-func DatabaseSize(head []byte) int64 {
-	if len(head) < HeaderLen || binary.BigEndian.Uint32(head[24:]) != binary.BigEndian.Uint32(head[92:]) {
-		return 0
-	}
-	page := int64(binary.BigEndian.Uint16(head[16:]))
-	if page == 1 {
-		page = 65536
-	}
-	return page * int64(binary.BigEndian.Uint32(head[28:]))
-}
+// DatabaseSize returns the size of an SQLite database according to its header, in
+// bytes; see database.Size.
+func DatabaseSize(head []byte) int64 { return database.Size(head) }
 
 // ReadDB reads all rows of a decrypted Manifest.db. source has size bytes.
 // ReadDB ignores bytes after the last page, which decryption may leave.
@@ -59,60 +40,98 @@ func ReadDB(ctx context.Context, source io.ReaderAt, size int64) (*Records, erro
 }
 
 func readDB(ctx context.Context, source io.ReaderAt, size int64) (_ *Records, err error) {
-	head := make([]byte, len(sqliteMagic))
+	head := make([]byte, HeaderLen)
 	if n, err := source.ReadAt(head, 0); n < len(head) && err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if !IsSQLite(head) {
 		return nil, fmt.Errorf("%w: not an SQLite database", ErrCorrupt)
 	}
-	disk := &oneFile{source: source, size: size}
-	name, system, err := vfs.New(disk)
-	if err != nil {
-		return nil, err
+	db, err := database.Open(ctx, source, size, database.Limits{
+		Value: maxSchema, Cache: cacheKiB, Steps: minSteps + stepsPerByte*size,
+		Other: map[int]int{
+			sqlitelib.SQLITE_LIMIT_SQL_LENGTH:      16 << 10,
+			sqlitelib.SQLITE_LIMIT_COLUMN:          64,
+			sqlitelib.SQLITE_LIMIT_EXPR_DEPTH:      32,
+			sqlitelib.SQLITE_LIMIT_COMPOUND_SELECT: 4,
+			sqlitelib.SQLITE_LIMIT_FUNCTION_ARG:    8,
+		},
+	})
+	var bad *sqlite.Error
+	if errors.As(err, &bad) || errors.Is(err, database.ErrLimit) {
+		err = sqlError(ctx, err)
 	}
-	defer func() { err = errors.Join(err, system.Close()) }()
-	// With immutable, SQLite uses no locks and no write-ahead log, so it makes
-	// no side files.
-	db, err := sql.Open("sqlite", "file:"+dbName+"?mode=ro&immutable=1&vfs="+name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	records, err := scanFiles(ctx, db, size)
-	if disk.err != nil {
-		return nil, disk.err
+	if failed := db.SourceErr(); errors.Is(failed, database.ErrLimit) {
+		return nil, sqlError(ctx, failed)
+	} else if failed != nil {
+		return nil, failed
 	}
 	return records, err
 }
 
-func scanFiles(ctx context.Context, db *sql.DB, size int64) (*Records, error) {
-	conn, err := db.Conn(ctx)
-	if err != nil {
+// SQLite makes some 20 steps for a row, and 60 if values are long. A row has at least
+// 40 bytes, but for those of a hostile manifest.
+const (
+	minSteps     = 1_000_000
+	stepsPerByte = 4
+)
+
+// maxSchema bounds values while SQLite reads the schema, in bytes.
+const maxSchema = 1 << 20
+
+// cacheKiB bounds the pages that SQLite keeps. Rows are read only once.
+const cacheKiB = 1024
+
+func scanFiles(ctx context.Context, db *database.DB, size int64) (*Records, error) {
+	if err := checkSchema(db); err != nil {
 		return nil, sqlError(ctx, err)
 	}
-	defer conn.Close()
-	if err := restrict(ctx, conn); err != nil {
+	if err := db.Limit(sqlitelib.SQLITE_LIMIT_LENGTH, maxMeta); err != nil {
 		return nil, sqlError(ctx, err)
 	}
-	if err := checkSchema(ctx, conn); err != nil {
-		return nil, sqlError(ctx, err)
+	for _, query := range []string{allRows, boundedRows} {
+		b := newRecordBuilder(size)
+		err := db.Raw(func(raw any) error { return scanRows(ctx, raw, query, b, size) })
+		var e *sqlite.Error
+		if errors.As(err, &e) && e.Code() == sqlitelib.SQLITE_TOOBIG && query == allRows {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return b.finish(ctx)
 	}
-	b := newRecordBuilder(size)
-	if err := conn.Raw(func(raw any) error { return scanRows(ctx, raw, b) }); err != nil {
-		return nil, err
-	}
-	return b.finish(ctx)
+	return nil, ErrCorrupt // not reached
 }
+
+// SQLite ends allRows with an error if a value is longer than its limit.
+// boundedRows is slower, but replaces long values: descriptions and flags by NULL,
+// and a text by maxText+1 zero bytes, which func text refuses as too long.
+const allRows = "SELECT fileID, domain, relativePath, flags, file, NULL FROM main.Files NOT INDEXED"
+
+var boundedRows = func() string {
+	bounded := func(column string, limit int, instead string) string {
+		return fmt.Sprintf("CASE WHEN octet_length(%s) > %d THEN %s ELSE %s END", column, limit, instead, column)
+	}
+	long := fmt.Sprintf("zeroblob(%d)", maxText+1)
+	return fmt.Sprintf("SELECT %s, %s, %s, %s, %s, octet_length(file) FROM main.Files NOT INDEXED",
+		bounded("fileID", maxText, long), bounded("domain", maxText, long), bounded("relativePath", maxText, long),
+		bounded("flags", maxText, "NULL"), bounded("file", maxMeta, "NULL"))
+}()
 
 // scanRows adds all rows of Files to b. It calls the driver directly, because
 // database/sql copies every value once more.
-func scanRows(ctx context.Context, raw any, b *recordBuilder) (err error) {
+func scanRows(ctx context.Context, raw any, query string, b *recordBuilder, size int64) (err error) {
 	driverConn, ok := raw.(driver.QueryerContext)
 	if !ok {
 		return fmt.Errorf("the database driver returns a %T, which has no queries", raw)
 	}
-	rows, err := driverConn.QueryContext(ctx, "SELECT fileID, domain, relativePath, flags, file FROM main.Files NOT INDEXED", nil)
+	rows, err := driverConn.QueryContext(context.WithoutCancel(ctx), query, nil) // see database.DB.Raw
 	if err != nil {
 		return sqlError(ctx, err)
 	}
@@ -121,8 +140,8 @@ func scanRows(ctx context.Context, raw any, b *recordBuilder) (err error) {
 			err = sqlError(ctx, e)
 		}
 	}()
-	s := rowScanner{builder: b}
-	values := make([]driver.Value, 5)
+	s := rowScanner{builder: b, left: size}
+	values := make([]driver.Value, 6)
 	for n := 0; ; n++ {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
@@ -138,51 +157,20 @@ func scanRows(ctx context.Context, raw any, b *recordBuilder) (err error) {
 	}
 }
 
-// restrict disables features that reading a manifest does not need.
-func restrict(ctx context.Context, conn *sql.Conn) error {
-	for limit, value := range map[int]int{
-		sqlitelib.SQLITE_LIMIT_LENGTH:          maxMeta,
-		sqlitelib.SQLITE_LIMIT_SQL_LENGTH:      16 << 10,
-		sqlitelib.SQLITE_LIMIT_COLUMN:          64,
-		sqlitelib.SQLITE_LIMIT_EXPR_DEPTH:      32,
-		sqlitelib.SQLITE_LIMIT_COMPOUND_SELECT: 4,
-		sqlitelib.SQLITE_LIMIT_FUNCTION_ARG:    8,
-		sqlitelib.SQLITE_LIMIT_ATTACHED:        0,
-		sqlitelib.SQLITE_LIMIT_TRIGGER_DEPTH:   1,
-		sqlitelib.SQLITE_LIMIT_WORKER_THREADS:  0,
-	} {
-		if _, err := sqlite.Limit(conn, limit, value); err != nil {
-			return err
-		}
-	}
-	for _, pragma := range []string{
-		"trusted_schema=OFF", "query_only=ON", "cell_size_check=ON", "mmap_size=0", "temp_store=MEMORY",
-		"cache_size=-1024", // KiB
-	} {
-		if _, err := conn.ExecContext(ctx, "PRAGMA "+pragma); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // checkSchema refuses a Files that is not a plain table with the five columns. A
 // view, virtual table or generated column would run code of the author of the
 // database.
-func checkSchema(ctx context.Context, conn *sql.Conn) error {
-	var kind string
-	var statement sql.NullString
-	err := conn.QueryRowContext(ctx, "SELECT type, sql FROM main.sqlite_schema WHERE name = 'Files' COLLATE NOCASE AND type IN ('table','view')").Scan(&kind, &statement)
-	if errors.Is(err, sql.ErrNoRows) {
-		return fmt.Errorf("%w: it has no table Files", ErrCorrupt)
-	}
-	if err != nil {
+func checkSchema(db *database.DB) error {
+	kind, err := db.Kind("Files")
+	switch {
+	case err != nil:
 		return err
-	}
-	if words := strings.Fields(statement.String); kind != "table" || len(words) < 2 || !strings.EqualFold(words[1], "TABLE") {
+	case kind == "":
+		return fmt.Errorf("%w: it has no table Files", ErrCorrupt)
+	case kind != "table":
 		return fmt.Errorf("%w: Files is not an ordinary table", ErrCorrupt)
 	}
-	columns, err := conn.QueryContext(ctx, "SELECT name, hidden FROM pragma_table_xinfo('Files','main')")
+	columns, err := db.Query("SELECT name, hidden FROM pragma_table_xinfo('Files','main')")
 	if err != nil {
 		return err
 	}
@@ -211,11 +199,13 @@ func checkSchema(ctx context.Context, conn *sql.Conn) error {
 // rowScanner turns rows of Files into records.
 type rowScanner struct {
 	builder *recordBuilder
+	left    int64 // bytes of descriptions still allowed; rows of a hostile manifest may share pages
 	meta    metaReader
 	rec     Record
 }
 
-// scan adds a row with the values of fileID, domain, relativePath, flags, file.
+// scan adds a row with the values of fileID, domain, relativePath, flags, file, and
+// perhaps the length of file.
 func (s *rowScanner) scan(values []driver.Value) error {
 	a := &s.builder.out.Anomalies
 	s.rec = Record{}
@@ -236,8 +226,16 @@ func (s *rowScanner) scan(values []driver.Value) error {
 	}
 	switch blob := values[4].(type) {
 	case nil:
-		a.NullMeta++
+		if n, ok := values[5].(int64); ok && n > 0 {
+			a.LongMeta++
+			a.BadMeta++
+		} else {
+			a.NullMeta++
+		}
 	case []byte:
+		if s.left -= int64(len(blob)); s.left < 0 {
+			return fmt.Errorf("%w: its descriptions are longer than the file", ErrCorrupt)
+		}
 		s.readMeta(blob, a)
 	default:
 		a.BadMeta++
@@ -246,6 +244,9 @@ func (s *rowScanner) scan(values []driver.Value) error {
 }
 
 func (s *rowScanner) readMeta(blob []byte, a *Anomalies) {
+	if len(blob) > longMeta {
+		a.LongMeta++
+	}
 	if len(blob) == 0 {
 		a.NullMeta++
 	} else if !s.meta.read(blob, &s.rec) {
@@ -284,42 +285,3 @@ func sqlError(ctx context.Context, err error) error {
 	}
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
-
-// oneFile is a file system for SQLite that has only the database.
-type oneFile struct {
-	source io.ReaderAt
-	size   int64
-	err    error // first failure of source
-}
-
-func (o *oneFile) Open(name string) (fs.File, error) {
-	if name != dbName {
-		return nil, fs.ErrNotExist
-	}
-	return &oneOpenFile{o, io.NewSectionReader(o.source, 0, o.size)}, nil
-}
-
-type oneOpenFile struct {
-	*oneFile
-	*io.SectionReader
-}
-
-func (f *oneOpenFile) Read(p []byte) (int, error) {
-	n, err := f.SectionReader.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && f.err == nil {
-		f.err = err
-	}
-	return n, err
-}
-
-func (f *oneOpenFile) Stat() (fs.FileInfo, error) { return oneInfo{f.size}, nil }
-func (f *oneOpenFile) Close() error               { return nil }
-
-type oneInfo struct{ size int64 }
-
-func (i oneInfo) Name() string     { return dbName }
-func (i oneInfo) Size() int64      { return i.size }
-func (oneInfo) Mode() fs.FileMode  { return 0o400 }
-func (oneInfo) ModTime() time.Time { return time.Time{} }
-func (oneInfo) IsDir() bool        { return false }
-func (oneInfo) Sys() any           { return nil }

@@ -84,6 +84,75 @@ func TestOddRows(t *testing.T) {
 	}
 }
 
+// A value that is too long makes one odd row. The other values of this row and all
+// other rows are read.
+func TestLongValues(t *testing.T) {
+	row := manifesttest.Row(manifest.Record{Domain: "D", RelativePath: "p", Mode: 0o100644, Size: 3, EncryptionKey: bytes.Repeat([]byte{7}, 44)})
+	id, meta := hex.EncodeToString(row.FileID[:]), manifesttest.MBFile(row)
+	long := func(n int) []byte {
+		return manifesttest.MBFile(row, manifesttest.Pair{"ExtendedAttributes", make([]byte, n)})
+	}
+	tests := []struct {
+		name   string
+		values []any
+		want   manifest.Anomalies
+		meta   bool // the description is read
+	}{
+		{"1 MB", []any{id, "D", "p", 1, long(1_000_000)}, manifest.Anomalies{}, true},
+		{"1.2 MB", []any{id, "D", "p", 1, long(1_200_000)}, manifest.Anomalies{LongMeta: 1}, true},
+		{"16 MB", []any{id, "D", "p", 1, long(16_000_000)}, manifest.Anomalies{LongMeta: 1}, true},
+		{"17 MB", []any{id, "D", "p", 1, long(17_000_000)}, manifest.Anomalies{LongMeta: 1, BadMeta: 1}, false},
+		{"100 MB", []any{id, "D", "p", 1, long(100_000_000)}, manifest.Anomalies{LongMeta: 1, BadMeta: 1}, false},
+		{"long text as description", []any{id, "D", "p", 1, strings.Repeat("x", 17<<20)}, manifest.Anomalies{LongMeta: 1, BadMeta: 1}, false},
+		{"long path", []any{id, "D", strings.Repeat("x", 17<<20), 1, meta}, manifest.Anomalies{LongText: 1, NullText: 1, FileIDMismatch: 1}, true},
+		{"long domain", []any{id, strings.Repeat("x", 17<<20), "p", 1, meta}, manifest.Anomalies{LongText: 1, NullText: 1, FileIDMismatch: 1}, true},
+		{"long FileID", []any{strings.Repeat("x", 17<<20), "D", "p", 1, meta}, manifest.Anomalies{OddFileID: 1}, true},
+		{"long flags", []any{id, "D", "p", strings.Repeat("x", 17<<20), meta}, manifest.Anomalies{OddFlags: 1}, true},
+	}
+	others := manifesttest.Rows()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			records, err := readBytes(t, databaseBytes(t, func(tx *sql.Tx) error {
+				if _, err := tx.Exec("INSERT INTO Files VALUES(?,?,?,?,?)", tt.values...); err != nil {
+					return err
+				}
+				return manifesttest.Insert(others)(tx)
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if records.Len() != len(others)+1 || records.Anomalies != tt.want {
+				t.Errorf("%d rows, got %+v, want %+v", records.Len(), records.Anomalies, tt.want)
+			}
+			for _, want := range others {
+				if i, ok := records.ByFileID(want.FileID); !ok || !equalRecords(records.At(i), want) {
+					t.Errorf("%s differs", want.RelativePath)
+				}
+			}
+			if i, ok := records.ByFileID(row.FileID); ok != (tt.want.OddFileID == 0) || ok && (records.At(i).HasMeta != tt.meta || tt.meta && !bytes.Equal(records.At(i).EncryptionKey, row.EncryptionKey)) {
+				t.Errorf("row %v: %+v", ok, records.At(i))
+			}
+		})
+	}
+}
+
+// A row that is odd in two ways is one odd row.
+func TestOddDuplicate(t *testing.T) {
+	row := manifesttest.Row(manifest.Record{Domain: "D", RelativePath: "p", Mode: 0o100644, Size: 3})
+	id, meta := hex.EncodeToString(row.FileID[:]), manifesttest.MBFile(row)
+	records, err := readBytes(t, databaseBytes(t, func(tx *sql.Tx) error {
+		_, err := tx.Exec("INSERT INTO Files VALUES(?,'D','p',1,?), (?,'D','q',1,?)", id, meta, strings.ToUpper(id), meta)
+		return err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := manifest.Anomalies{OddFileID: 1, FileIDMismatch: 1, DuplicateFileID: 1}
+	if records.Anomalies != want || records.Odd != 1 || len(records.OddRows) != 1 || records.OddRows[0].RelativePath != "q" {
+		t.Errorf("%+v, %d odd rows: %+v", records.Anomalies, records.Odd, records.OddRows)
+	}
+}
+
 func TestDuplicates(t *testing.T) {
 	row := manifesttest.Row(manifest.Record{Domain: "D", RelativePath: "p", Mode: 0o100644})
 	id := hex.EncodeToString(row.FileID[:])
@@ -158,6 +227,40 @@ func TestBudget(t *testing.T) {
 	})
 	if !errors.Is(err, manifest.ErrCorrupt) || rows < 700 {
 		t.Errorf("after %d rows: %v", rows, err)
+	}
+}
+
+// TestPretendedTables reads manifests whose Files is no table, or makes work for SQLite.
+// Each is refused, and soon.
+func TestPretendedTables(t *testing.T) {
+	columns := "fileID, domain, relativePath, flags, file"
+	for name, schema := range map[string]string{
+		"fts5":              "CREATE VIRTUAL TABLE Files USING fts5(" + columns + ")",
+		"fts5 in a comment": "CREATE TABLE Files (x); PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql = 'CREATE/* */VIRTUAL TABLE Files USING fts5(" + columns + ")'",
+		"a view":            "CREATE VIEW Files AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT i AS fileID, i AS domain, i AS relativePath, i AS flags, i AS file FROM n",
+		"a computed column": "CREATE TABLE Files (fileID, domain, relativePath, flags, file AS (hex(zeroblob(100000))))",
+		"too few columns":   "CREATE TABLE Files (fileID)",
+		"another name":      "CREATE TABLE Folders (" + columns + ")",
+	} {
+		path := filepath.Join(t.TempDir(), "Manifest.db")
+		manifesttest.WriteDB(t, path, schema, func(*sql.Tx) error { return nil })
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readBytes(t, data); !errors.Is(err, manifest.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// An ordinary table without row numbers is read.
+	path := filepath.Join(t.TempDir(), "Manifest.db")
+	manifesttest.WriteDB(t, path, "CREATE TABLE Files (fileID PRIMARY KEY, domain, relativePath, flags, file) WITHOUT ROWID", manifesttest.Insert(manifesttest.Rows()))
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if records, err := readBytes(t, data); err != nil || records.Len() != len(manifesttest.Rows()) {
+		t.Errorf("without row numbers: %v, %v", records, err)
 	}
 }
 

@@ -7,7 +7,7 @@ const (
 	MaxKey      = maxKey
 	MaxText     = maxText
 	MBDBMagic   = mbdbMagic
-	SQLiteMagic = sqliteMagic
+	SQLiteMagic = "SQLite format 3\x00"
 )
 
 // ReadMeta reads the description of a row.

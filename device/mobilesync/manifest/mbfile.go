@@ -5,11 +5,14 @@ import (
 )
 
 const (
-	// maxMeta bounds a row's description in bytes. Real ones have 300 to 600
-	// bytes, or up to about 3 KB with extended attributes.
-	maxMeta = 1 << 20
-	// maxKey bounds an EncryptionKey in bytes: 44 in all known backups, 172 in
-	// the device's code.
+	// longMeta is a length in bytes. No description that a device writes is longer: real
+	// ones have 300 to 600 bytes, or up to about 3 KB with extended attributes.
+	longMeta = 1 << 20
+	// maxMeta bounds a description in bytes. A longer one is not read, because
+	// reading has it in memory twice for a moment.
+	maxMeta = 16 << 20
+	// maxKey bounds an EncryptionKey in bytes. Keys have 44 bytes in all known
+	// backups; the code of devices also has keys of 172 bytes.
 	maxKey = 1024
 )
 
@@ -142,7 +145,8 @@ func (m *metaReader) data(value bplist.Ref) ([]byte, bool) {
 }
 
 // resolve follows a reference of the archive to its object. Anything else
-// resolves to itself. It follows at most four references, so that a cycle ends.
+// resolves to itself. resolve follows at most four references, so that a cycle
+// ends.
 func (m *metaReader) resolve(ref bplist.Ref) (bplist.Ref, bool) {
 	for range 4 {
 		n, ok := m.doc.UID(ref)

@@ -11,8 +11,10 @@ package manifest
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/maphash"
 	"iter"
+	"strings"
 )
 
 // Record is one row of a manifest: it describes one file, folder or symbolic
@@ -88,13 +90,50 @@ type Anomalies struct {
 	FlagsMismatch   int `json:"flags_mismatch"`    // flags and mode name different types
 	NullMeta        int `json:"null_meta"`         // no description
 	BadMeta         int `json:"bad_meta"`          // the description cannot be read
+	LongMeta        int `json:"long_meta"`         // a description of more than 1 MiB; one of more than 16 MiB is not read
 }
 
 // Total returns the number of all anomalies; a row can have several.
 func (a Anomalies) Total() int {
 	return a.OddFileID + a.BlobFileID + a.FileIDMismatch + a.DuplicateFileID + a.NullText + a.LongText +
-		a.OddFlags + a.FlagsMismatch + a.NullMeta + a.BadMeta
+		a.OddFlags + a.FlagsMismatch + a.NullMeta + a.BadMeta + a.LongMeta
 }
+
+// String counts the anomalies in words, such as "2 without a domain or path".
+func (a Anomalies) String() string {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		what string
+	}{
+		{a.OddFileID, "with an odd FileID"},
+		{a.BlobFileID, "with a FileID of type BLOB"},
+		{a.FileIDMismatch, "whose FileID is not that of their domain and path"},
+		{a.DuplicateFileID, "with the FileID of another row"},
+		{a.NullText, "without a domain or path"},
+		{a.LongText, "with a text that is too long"},
+		{a.OddFlags, "with unknown flags"},
+		{a.FlagsMismatch, "whose flags and mode disagree"},
+		{a.NullMeta, "without a description"},
+		{a.BadMeta, "with a description that cannot be read"},
+		{a.LongMeta, "with a long description"},
+	} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// OddRow is a row that has an anomaly, as far as it can be named.
+type OddRow struct {
+	Domain, RelativePath string
+	FileID               [20]byte
+	HasFileID            bool
+}
+
+// maxOddRows bounds Records.OddRows.
+const maxOddRows = 1000
 
 // Records holds all rows of a manifest, sorted by domain and relative path (in
 // byte order; equal ones by FileID). It does not change and may be used by
@@ -102,6 +141,8 @@ func (a Anomalies) Total() int {
 // and about 60 bytes per row.
 type Records struct {
 	Anomalies Anomalies
+	Odd       int      // rows with anomalies
+	OddRows   []OddRow // the first of them, at most 1,000
 
 	domains []string // by number, in order of appearance
 	ordered []string // domains, sorted
@@ -119,6 +160,13 @@ const (
 	pageSize = 1 << pageBits
 	maxPages = 1 << (32 - pageBits)
 )
+
+// keepOdd keeps a row with an anomaly.
+func (r *Records) keepOdd(rec *Record) {
+	if r.Odd++; len(r.OddRows) < maxOddRows {
+		r.OddRows = append(r.OddRows, OddRow{strings.Clone(rec.Domain), strings.Clone(rec.RelativePath), rec.FileID, rec.HasFileID})
+	}
+}
 
 // Len returns the number of rows.
 func (r *Records) Len() int { return len(r.refs) }
@@ -211,16 +259,17 @@ func (r *Records) ByFileID(id [20]byte) (int, bool) {
 	return 0, false
 }
 
-// A row is encoded as: one byte of has bits, domain number, path length, path,
-// FileID, flags, the numbers of the description, digest, key and target. Parts
-// that have a bit are omitted if it is not set. The second and third time are
-// differences from the first.
+// A row is encoded as: one byte of the bits below, domain number, path length,
+// path, FileID, flags, the numbers of the description, digest, key and target. A
+// part that has a bit is omitted if the bit is not set. The second and third time
+// are differences from the first.
 const (
 	hasFileID = 1 << iota
 	hasMeta
 	hasDigest
 	hasKey
 	hasTarget
+	isOdd // it has an anomaly of its own; see Records.OddRows
 )
 
 // row is a cursor into an encoded row. It checks nothing, since it reads only
@@ -272,7 +321,7 @@ func (w *row) varint() int64 {
 }
 
 // appendRow encodes rec; domain is its domain's number.
-func appendRow(b []byte, rec *Record, domain uint32) []byte {
+func appendRow(b []byte, rec *Record, domain uint32, odd bool) []byte {
 	var has byte
 	set := func(bit byte, on bool) {
 		if on {
@@ -284,6 +333,7 @@ func appendRow(b []byte, rec *Record, domain uint32) []byte {
 	set(hasDigest, rec.HasDigest)
 	set(hasKey, rec.EncryptionKey != nil)
 	set(hasTarget, rec.Target != "")
+	set(isOdd, odd)
 	b = append(b, has)
 	b = binary.AppendUvarint(b, uint64(domain))
 	b = binary.AppendUvarint(b, uint64(len(rec.RelativePath)))

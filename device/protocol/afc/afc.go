@@ -3,8 +3,8 @@
 // synchronising a device at the same time.
 //
 // A client sends one request at a time. A request ends with its context, and the
-// replies of a device are bounded. After an error other than a Status it can only
-// be closed. docs/decisions/0020-own-afc.md says why snap does not use the client
+// length of a reply is bounded. After an error other than a Status, the client can
+// only be closed. docs/decisions/0020-own-afc.md says why snap does not use the client
 // of go-ios.
 package afc
 
@@ -169,8 +169,8 @@ func readReply(r io.Reader, packet uint64) (kind uint64, body []byte, err error)
 	return word(3), body, nil
 }
 
-// done makes a request that is answered by a status.
-func (c *Client) done(ctx context.Context, op uint64, fixed, payload []byte) error {
+// requestStatus makes a request that is answered by a status.
+func (c *Client) requestStatus(ctx context.Context, op uint64, fixed, payload []byte) error {
 	kind, _, err := c.request(ctx, op, fixed, payload)
 	if err == nil && kind != opStatus {
 		err = fmt.Errorf("%w: operation %#x instead of a status", ErrProtocol, kind)
@@ -178,11 +178,11 @@ func (c *Client) done(ctx context.Context, op uint64, fixed, payload []byte) err
 	return err
 }
 
-// data makes a request that is answered by data.
-func (c *Client) data(ctx context.Context, op uint64, fixed []byte) ([]byte, error) {
+// requestData makes a request that is answered by data.
+func (c *Client) requestData(ctx context.Context, op uint64, fixed []byte) ([]byte, error) {
 	kind, body, err := c.request(ctx, op, fixed, nil)
 	if err == nil && kind != opData {
-		// Status 0 instead of data means that there are no data.
+		// Status 0 instead of data means that there is no data.
 		if kind == opStatus {
 			return nil, nil
 		}
@@ -219,7 +219,7 @@ func (c *Client) Stat(ctx context.Context, path string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	b, err := c.data(ctx, opStat, arg)
+	b, err := c.requestData(ctx, opStat, arg)
 	if err != nil {
 		return Info{}, wrap("stat", path, err)
 	}
@@ -259,7 +259,7 @@ func (c *Client) List(ctx context.Context, path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.data(ctx, opList, arg)
+	b, err := c.requestData(ctx, opList, arg)
 	if err != nil {
 		return nil, wrap("list", path, err)
 	}
@@ -279,7 +279,7 @@ func (c *Client) Mkdir(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	err = c.done(ctx, opMkdir, arg, nil)
+	err = c.requestStatus(ctx, opMkdir, arg, nil)
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -292,5 +292,5 @@ func (c *Client) Remove(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	return wrap("remove", path, c.done(ctx, opRemove, arg, nil))
+	return wrap("remove", path, c.requestStatus(ctx, opRemove, arg, nil))
 }

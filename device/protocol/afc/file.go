@@ -41,7 +41,7 @@ func u64(n ...uint64) []byte {
 
 // Read returns the next bytes of the file, or none at its end.
 func (f *File) Read(ctx context.Context) ([]byte, error) {
-	b, err := f.c.data(ctx, opRead, u64(f.handle, transfer))
+	b, err := f.c.requestData(ctx, opRead, u64(f.handle, transfer))
 	if err == nil && len(b) > transfer {
 		err = fmt.Errorf("%w: %d bytes instead of at most %d", ErrProtocol, len(b), transfer)
 	}
@@ -52,7 +52,7 @@ func (f *File) Read(ctx context.Context) ([]byte, error) {
 func (f *File) Write(ctx context.Context, b []byte) error {
 	for len(b) > 0 {
 		n := min(len(b), transfer)
-		if err := f.c.done(ctx, opWrite, u64(f.handle), b[:n]); err != nil {
+		if err := f.c.requestStatus(ctx, opWrite, u64(f.handle), b[:n]); err != nil {
 			return wrap("write", f.path, err)
 		}
 		b = b[n:]
@@ -65,7 +65,7 @@ func (f *File) Write(ctx context.Context, b []byte) error {
 // WouldBlock.
 func (f *File) Lock(ctx context.Context, tries int, interval time.Duration) error {
 	for {
-		err := f.c.done(ctx, opLock, u64(f.handle, lockExclusive), nil)
+		err := f.c.requestStatus(ctx, opLock, u64(f.handle, lockExclusive), nil)
 		if tries--; tries <= 0 || !errors.Is(err, WouldBlock) {
 			return wrap("lock", f.path, err)
 		}
@@ -79,12 +79,12 @@ func (f *File) Lock(ctx context.Context, tries int, interval time.Duration) erro
 
 // Unlock releases the lock.
 func (f *File) Unlock(ctx context.Context) error {
-	return wrap("unlock", f.path, f.c.done(ctx, opLock, u64(f.handle, lockRelease), nil))
+	return wrap("unlock", f.path, f.c.requestStatus(ctx, opLock, u64(f.handle, lockRelease), nil))
 }
 
 // Close closes the file.
 func (f *File) Close(ctx context.Context) error {
-	return wrap("close", f.path, f.c.done(ctx, opClose, u64(f.handle), nil))
+	return wrap("close", f.path, f.c.requestStatus(ctx, opClose, u64(f.handle), nil))
 }
 
 // ErrTooLarge says that a file is larger than the limit of the caller.

@@ -2,9 +2,10 @@
 // up and restores an iPhone or iPad and changes its backup password.
 //
 // The computer sends the first request. After that the device sends requests: it
-// asks the computer to send and receive files, and to list, create, move and
-// remove names. At the end the device reports success or an error. The package
-// serves these requests from a [Folder], which need not be a folder on a disk.
+// asks the computer to send and receive files, to list and make folders, and to
+// move, copy and remove files and folders. At the end the device reports success
+// or an error. The package serves these requests from a [Folder], which need not be
+// a folder on a disk.
 //
 // # Promises
 //
@@ -15,15 +16,15 @@
 //   - A Folder gets only clean, relative paths below the identifiers of the
 //     request.
 //   - Memory is bounded, whatever the device sends.
-//   - A call returns within seconds after its context ended. Before that it closes
-//     the connection, after a goodbye if the device accepts one.
+//   - A call returns within seconds after its context ended. The connection is
+//     closed then, after a goodbye if the device accepts one.
 //
 // # Deadlines
 //
-// Package devicelink limits each read and write. In package stream, a context ends
-// every read. Here it does not, since only a backup that is interrupted between
-// two requests can be continued. So type interruptConn ends only the wait for a
-// request.
+// Package devicelink limits each read and write. In package stream, the end of a
+// context interrupts every read. Here it interrupts only the wait for a request
+// (type interruptConn), since only a backup that is interrupted between two
+// requests can be continued.
 //
 // # Limits
 //

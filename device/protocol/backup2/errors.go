@@ -33,6 +33,10 @@ var (
 	ErrLinkLost = errors.New("the connection to the device was lost")
 )
 
+// CodeHostFull is the code of a [DeviceError] if there is too little space on the
+// computer.
+const CodeHostFull = 105
+
 // DeviceError is an error that a device reports at the end of an operation.
 type DeviceError struct {
 	Code        int64  // of Apple's MBErrorDomain
@@ -85,40 +89,40 @@ const (
 	hintRetry  = "Try again; if it fails again, restart the device first."
 	hintUnlock = "Unlock the device, keep it awake, try again, and enter its passcode on it when it asks."
 	hintLink   = "Check the cable or the Wi-Fi connection and try again."
-	hintBackup = "Back up again, with --full if it fails again. To restore, choose another snapshot."
+	hintBackup = "Back up again, with \"snap backup --full\" if it fails again. To restore, choose another snapshot."
 	hintDevice = "Check that the device has free storage, restart it, and try again."
 	hintSetup  = "Finish setting up the device first, then try again."
 )
 
 // codes are known error codes of Apple's MBErrorDomain.
 var codes = map[int64]code{
-	1:   {"an unspecified failure", hintRetry, nil},
-	2:   {"several failures", hintRetry, nil},
-	3:   {"a file exists already", "An interrupted backup probably left a snapshot on the device. Restart the device and try again.", nil},
-	4:   {"a file is missing", hintBackup, ErrDamaged},
-	5:   {"a path is not a folder", hintBackup, nil},
-	6:   {"a path is a folder", hintBackup, nil},
-	7:   {"links form a loop", hintBackup, nil},
-	9:   {"a file changed while it was read", "Leave the device alone while it is backed up, and try again.", nil},
-	10:  {"a property list cannot be written", hintBackup, nil},
-	11:  {"a property list cannot be read", hintBackup, ErrDamaged},
-	25:  {"it is being restored from iCloud", "Wait until the restore from iCloud is finished, then try again.", ErrNotReady},
-	100: {"the connection failed, or the computer refused a request", hintLink, nil},
-	101: {"it cannot read one of its files", hintDevice, nil},
-	102: {"it cannot write one of its files", hintDevice, nil},
-	103: {"a file of the backup could not be read on the computer", "Check the storage that holds the backup.", nil},
-	104: {"files could not be stored on the computer or read on the device", "Check the storage that holds the backup; then restart the device and try again.", nil},
-	105: {"not enough space on the computer", "Free space where the backup is stored and try again.", ErrNoSpace},
-	106: {"not enough space on the device", "Free space on the device and try again.", ErrNoSpace},
-	202: {"cancelled on the device", "Start again when you are ready.", ErrCancelled},
-	203: {"the device's version of iOS does not support the backup", "Update the device: a backup cannot be restored to an older iOS than it was made with.", ErrIncompatible},
-	204: {"there is no complete backup", hintBackup, ErrDamaged},
-	205: {"the backup is damaged", hintBackup, ErrDamaged},
-	207: {"wrong backup password, or a password is required", "Check the backup password and try again. If it is forgotten, it can only be cleared on the device: Settings, General, Transfer or Reset, Reset All Settings.", ErrWrongPassword},
-	208: {"it is locked, or its passcode was not entered", hintUnlock, ErrLocked},
-	210: {"no account is set up", hintSetup, ErrNotReady},
-	212: {"it is not set up yet", hintSetup, ErrNotReady},
-	241: {"its data is protected until it is unlocked", hintUnlock, ErrLocked},
+	1:            {"an unspecified failure", hintRetry, nil},
+	2:            {"several failures", hintRetry, nil},
+	3:            {"a file exists already", "An interrupted backup probably left a file system snapshot on the device. Restart the device and try again.", nil},
+	4:            {"a file is missing", hintBackup, ErrDamaged},
+	5:            {"a path is not a folder", hintBackup, nil},
+	6:            {"a path is a folder", hintBackup, nil},
+	7:            {"links form a loop", hintBackup, nil},
+	9:            {"a file changed while it was read", "Leave the device alone while it is backed up, and try again.", nil},
+	10:           {"a property list cannot be written", hintBackup, nil},
+	11:           {"a property list cannot be read", hintBackup, ErrDamaged},
+	25:           {"it is being restored from iCloud", "Wait until the restore from iCloud is finished, then try again.", ErrNotReady},
+	100:          {"the connection failed, or the computer refused a request", hintLink, nil},
+	101:          {"it cannot read one of its files", hintDevice, nil},
+	102:          {"it cannot write one of its files", "Restart the device, check that it has free storage, and try again.", nil},
+	103:          {"a file of the backup could not be read on the computer", "Check the storage that holds the backup.", nil},
+	104:          {"files could not be stored on the computer or read on the device", "Check the storage that holds the backup; then restart the device and try again.", nil},
+	CodeHostFull: {"not enough space on the computer", "Free space where the backup is stored and try again.", ErrNoSpace},
+	106:          {"not enough space on the device", "Free space on the device and try again.", ErrNoSpace},
+	202:          {"cancelled on the device", "Start again when you are ready.", ErrCancelled},
+	203:          {"the device's version of iOS does not support the backup", "Update the device: a backup cannot be restored to an older iOS than it was made with.", ErrIncompatible},
+	204:          {"there is no complete backup", hintBackup, ErrDamaged},
+	205:          {"the backup is damaged", hintBackup, ErrDamaged},
+	207:          {"wrong backup password, or a password is required", "Check the backup password and try again. If it is forgotten, it can only be cleared on the device: Settings, General, Transfer or Reset, Reset All Settings.", ErrWrongPassword},
+	208:          {"it is locked, or its passcode was not entered", hintUnlock, ErrLocked},
+	210:          {"no account is set up", hintSetup, ErrNotReady},
+	212:          {"it is not set up yet", hintSetup, ErrNotReady},
+	241:          {"its data is protected until it is unlocked", hintUnlock, ErrLocked},
 }
 
 // ProtocolError says that the device violated the protocol. The connection is

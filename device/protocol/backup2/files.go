@@ -42,7 +42,7 @@ func (r *operation) download(m devicelink.Message) error {
 // ends the session.
 func (r *operation) send(path string) (failure, err error) {
 	var f io.ReadCloser
-	if failure = r.scope.read(path); failure != nil {
+	if failure = r.scope.checkRead(path); failure != nil {
 		if err := r.refuse(path, failure); err != nil {
 			return nil, err
 		}
@@ -141,7 +141,7 @@ func (r *operation) upload(m devicelink.Message) error {
 // receive reads the file and does not store it.
 func (r *operation) receive(origin, path string, discard bool) (failure, err error) {
 	sink := sink{report: r.report}
-	if failure = r.scope.write(path); failure != nil {
+	if failure = r.scope.checkWrite(path); failure != nil {
 		if err := r.refuse(path, failure); err != nil {
 			return nil, err
 		}
@@ -174,6 +174,7 @@ func (r *operation) receive(origin, path string, discard bool) (failure, err err
 	}
 	if remote != "" {
 		r.report.warn("the device could not read all of %q (%q): %s", printable(origin), path, printable(remote))
+		r.complaint(Complaint{path, printable(origin), printable(remote)})
 	}
 	if path == r.hidden {
 		r.hidden = ""

@@ -27,9 +27,9 @@ type Folder interface {
 	// closes it.
 	//
 	// All paths begin with an identifier of the request ("UDID/Status.plist",
-	// "UDID/ab/ab…"; "UDID" is the device's folder). Slashes separate their elements,
-	// of which none is empty, "." or "..". They have no backslashes and no NULs, and
-	// are valid UTF-8 of at most 4,096 bytes.
+	// "UDID/ab/ab…"; "UDID" is the device's folder). Slashes separate their elements.
+	// No element is empty, "." or "..". Paths have no backslashes and no NULs, and are
+	// valid UTF-8 of at most 4,096 bytes.
 	Open(ctx context.Context, path string) (io.ReadCloser, error)
 	// Create begins a file and creates missing parent folders. An existing file does
 	// not change until Commit.
@@ -45,8 +45,9 @@ type Folder interface {
 	Move(ctx context.Context, from, to string) error
 	// Remove removes a file, or a folder with its content.
 	Remove(ctx context.Context, path string) error
-	// Copy copies a file, or a folder with its content. A device may copy its folder
-	// to a name as in Move before it restores another backup.
+	// Copy copies a file, or a folder with its content. Before a device restores
+	// another backup, it may have its own backup copied to a name with a date, as in
+	// Move.
 	Copy(ctx context.Context, from, to string) error
 	// Space returns the number of bytes that can be stored. The device does not begin
 	// a backup whose files have more bytes in all. A Folder that stores fewer bytes

@@ -86,7 +86,7 @@ func shortBackup(p *phone) error {
 		if _, _, err := p.download(udid + "/Status.plist"); err != nil {
 			return err
 		}
-		if err := p.want(0, "DLMessageCreateDirectory", udid+"/ab"); err != nil {
+		if err := p.wantStatus(0, "DLMessageCreateDirectory", udid+"/ab"); err != nil {
 			return err
 		}
 		for _, files := range [][]string{{udid + "/Snapshot/a", "first", udid + "/Snapshot/b", "second", udid + "/Snapshot/a", "again"}, {udid + "/Status.plist", "finished"}} {
@@ -94,13 +94,13 @@ func shortBackup(p *phone) error {
 				return fmt.Errorf("%+v %v", s, err)
 			}
 		}
-		if err := p.want(0, "DLMessageMoveItems", map[string]any{udid + "/Snapshot/a": udid + "/a"}); err != nil {
+		if err := p.wantStatus(0, "DLMessageMoveItems", map[string]any{udid + "/Snapshot/a": udid + "/a"}); err != nil {
 			return err
 		}
-		if err := p.want(0, "DLMessageRemoveItems", []string{udid + "/Snapshot"}); err != nil {
+		if err := p.wantStatus(0, "DLMessageRemoveItems", []string{udid + "/Snapshot"}); err != nil {
 			return err
 		}
-		return p.want(0, "DLContentsOfDirectory", udid)
+		return p.wantStatus(0, "DLContentsOfDirectory", udid)
 	})(p)
 }
 
@@ -241,7 +241,7 @@ func TestCancelWhileItHangs(t *testing.T) {
 	}{
 		{"waiting for the passcode", nil, polite},
 		{"between requests", nil, func(p *phone) error {
-			if err := p.want(0, "DLMessageGetFreeDiskSpace"); err != nil {
+			if err := p.wantStatus(0, "DLMessageGetFreeDiskSpace"); err != nil {
 				return err
 			}
 			return polite(p)
@@ -351,8 +351,8 @@ func TestCancelledBefore(t *testing.T) {
 	}
 }
 
-// TestHostile serves devices that violate the protocol. The session must end, or
-// answer and do no harm.
+// TestHostile serves devices that violate the protocol. The session must end with a
+// ProtocolError and store nothing. It refuses maxRefused paths before it ends.
 func TestHostile(t *testing.T) {
 	upload := func(frames ...any) func(*phone) error {
 		return func(p *phone) error {
@@ -417,17 +417,17 @@ func TestHostile(t *testing.T) {
 			}
 			return err
 		})},
-		{"paths in listings", refused(func(p *phone, path string) error { return p.want(-1, "DLContentsOfDirectory", path) })},
-		{"paths of folders", refused(func(p *phone, path string) error { return p.want(-1, "DLMessageCreateDirectory", path) })},
+		{"paths in listings", refused(func(p *phone, path string) error { return p.wantStatus(-1, "DLContentsOfDirectory", path) })},
+		{"paths of folders", refused(func(p *phone, path string) error { return p.wantStatus(-1, "DLMessageCreateDirectory", path) })},
 		{"paths of moves", refused(func(p *phone, path string) error {
-			return p.want(-1, "DLMessageMoveItems", map[string]any{path: udid + "/x"})
+			return p.wantStatus(-1, "DLMessageMoveItems", map[string]any{path: udid + "/x"})
 		})},
 		{"paths to move to", refused(func(p *phone, path string) error {
-			return p.want(-1, "DLMessageMoveItems", map[string]any{udid + "/x": path})
+			return p.wantStatus(-1, "DLMessageMoveItems", map[string]any{udid + "/x": path})
 		})},
-		{"paths of copies", refused(func(p *phone, path string) error { return p.want(-1, "DLMessageCopyItem", path, udid+"/x") })},
-		{"paths to copy to", refused(func(p *phone, path string) error { return p.want(-1, "DLMessageCopyItem", udid+"/x", path) })},
-		{"paths of removals", refused(func(p *phone, path string) error { return p.want(-1, "DLMessageRemoveItems", []string{path}) })},
+		{"paths of copies", refused(func(p *phone, path string) error { return p.wantStatus(-1, "DLMessageCopyItem", path, udid+"/x") })},
+		{"paths to copy to", refused(func(p *phone, path string) error { return p.wantStatus(-1, "DLMessageCopyItem", udid+"/x", path) })},
+		{"paths of removals", refused(func(p *phone, path string) error { return p.wantStatus(-1, "DLMessageRemoveItems", []string{path}) })},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -453,7 +453,7 @@ func TestHostile(t *testing.T) {
 func TestWarningsAreBounded(t *testing.T) {
 	l, err := rig{t: t, script: asking(func(p *phone) error {
 		for i := range 2 * maxWarnings {
-			if err := p.want(-1, fmt.Sprint("DLMessage", i)); err != nil {
+			if err := p.wantStatus(-1, fmt.Sprint("DLMessage", i)); err != nil {
 				return err
 			}
 		}

@@ -53,9 +53,9 @@ func (c *interruptConn) interrupt() {
 	}
 }
 
-// limit limits the time of all following reads and writes; 0 removes the
-// limit.
-func (c *interruptConn) limit(d time.Duration) {
+// setLimit makes all following reads and writes end within d from now; 0 removes
+// the limit.
+func (c *interruptConn) setLimit(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.latest = time.Time{}

@@ -17,7 +17,7 @@ func (r *operation) list(m devicelink.Message) error {
 	if !ok {
 		return r.malformed(m)
 	}
-	if failure := r.scope.read(path); failure != nil {
+	if failure := r.scope.checkRead(path); failure != nil {
 		if err := r.refuse(path, failure); err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func newListing(items []Item) *listing {
 	for l.count() > 1<<(8*l.refSize) {
 		l.refSize++
 	}
-	_ = l.each(func(object []byte) error { // cannot fail
+	_ = l.eachObject(func(object []byte) error { // cannot fail
 		l.objects += int64(len(object))
 		return nil
 	})
@@ -106,7 +106,7 @@ func (l *listing) write(out io.Writer) error {
 	if _, err := io.WriteString(out, plistMagic); err != nil {
 		return err
 	}
-	err := l.each(func(object []byte) error {
+	err := l.eachObject(func(object []byte) error {
 		_, err := out.Write(object)
 		return err
 	})
@@ -114,7 +114,7 @@ func (l *listing) write(out io.Writer) error {
 		return err
 	}
 	offset, b := uint32(len(plistMagic)), make([]byte, 0, trailerSize)
-	err = l.each(func(object []byte) error {
+	err = l.eachObject(func(object []byte) error {
 		_, err := out.Write(binary.BigEndian.AppendUint32(b, offset))
 		offset += uint32(len(object))
 		return err
@@ -130,13 +130,13 @@ func (l *listing) write(out io.Writer) error {
 	return err
 }
 
-// each calls do with the bytes of each object until do fails. The bytes are valid
-// during the call only.
-func (l *listing) each(do func(object []byte) error) error {
+// eachObject calls fn with the bytes of each object until fn fails. The bytes are
+// valid during the call only.
+func (l *listing) eachObject(fn func(object []byte) error) error {
 	b := make([]byte, 0, 1024)
 	emit := func(object []byte) error {
 		b = object[:0]
-		return do(object)
+		return fn(object)
 	}
 	if err := emit(l.refs(appendHead(b, 0xa0, 4), objStatus, objCode, objNoText, objNames)); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (l *listing) each(do func(object []byte) error) error {
 	for i := range l.items {
 		names = l.refs(names, l.part(i, 0))
 	}
-	if err := do(names); err != nil {
+	if err := fn(names); err != nil {
 		return err
 	}
 	for _, s := range listingTexts {

@@ -15,7 +15,7 @@ import (
 )
 
 // TestListing reads listings with a general decoder. Some numbers of items are
-// just below and above those from which references are longer.
+// just below and above the limits at which references become longer.
 func TestListing(t *testing.T) {
 	when := time.Date(2024, 1, 31, 12, 34, 56, 500e6, time.UTC)
 	for _, n := range []int{0, 1, 2, 14, 15, 16, 61, 62, 255, 256, 16_000, 16_382} {
@@ -89,7 +89,7 @@ func TestListingMemory(t *testing.T) {
 		t.Errorf("a listing of %d names took %d bytes", n, took)
 	}
 	if l.size > devicelink.DefaultMaxMessage*int64(n)/mostNames {
-		t.Errorf("it has %d bytes", l.size)
+		t.Errorf("the listing has %d bytes", l.size)
 	}
 }
 

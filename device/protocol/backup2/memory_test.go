@@ -20,7 +20,7 @@ type memory struct {
 	limit int // bytes
 	open  int // number of uploads that are neither committed nor aborted
 	calls int
-	call  func(n int) // if not nil, is called at every call, with its number
+	call  func(n int) // if not nil, gets the number of each call of a method
 }
 
 func newMemory(t testing.TB) *memory {

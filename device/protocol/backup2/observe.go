@@ -22,8 +22,8 @@ const (
 
 // Progress is the progress of a session.
 type Progress struct {
-	// Percent is the percentage that the device has sent: above 0 and up to 100, or
-	// 0 if it has sent none.
+	// Percent is the progress that the device reported last: above 0 and up to 100, or
+	// 0 if it has reported none.
 	Percent float64
 	// Files and Bytes count what was received and sent, including metadata.
 	Files, Bytes int64

@@ -14,6 +14,19 @@ type BackupRequest struct {
 	// previous backup if it has a Status.plist, so Full also hides this file from
 	// the device.
 	Full bool
+	// Backup calls Complain, if it is not nil, for each complaint of the device. For a
+	// complaint about a file, it does so after the Folder has committed the file.
+	Complain func(Complaint)
+}
+
+// Complaint is a problem that a device reports without ending its backup.
+type Complaint struct {
+	// Path names the file in the Folder that did not arrive completely. It is empty
+	// if the complaint is not about a file.
+	Path string
+	// Origin is the file's name on the device, and Text the device's description of
+	// the problem. Both are safe to print.
+	Origin, Text string
 }
 
 // Backup makes the device back up into the Folder. If it returns nil, the device
@@ -31,15 +44,15 @@ func (s *Session) Backup(ctx context.Context, q BackupRequest, folder Folder, o 
 	if q.Full {
 		fields["Options"] = map[string]any{"ForceFullBackup": true}
 	}
-	r := &operation{folder: folder, scope: newScope(false, q.UDID), report: newReporter(o)}
+	r := &operation{folder: folder, scope: newScope(false, q.UDID), report: newReporter(o), complain: q.Complain}
 	if q.Full {
 		r.hidden = q.UDID + "/Status.plist"
 	}
-	return s.do(ctx, "Backup", "backup", fields, r)
+	return s.run(ctx, "Backup", "backup", fields, r)
 }
 
 // RestoreOptions are options of a restore. The zero value is the safest choice. All
-// options are sent, since the defaults of devices are different.
+// options are sent, since the defaults of devices are not the zero values.
 type RestoreOptions struct {
 	SystemFiles   bool // also restore system files
 	NoReboot      bool // do not restart the device at the end
@@ -102,7 +115,7 @@ func (s *Session) Restore(ctx context.Context, q RestoreRequest, folder Folder, 
 		fields["ApplicationIDs"] = q.ApplicationIDs
 	}
 	r := &operation{folder: folder, scope: newScope(true, slices.Compact([]string{q.Target, q.Source})...), report: newReporter(o)}
-	err := s.do(ctx, "Restore", "restore", fields, r)
+	err := s.run(ctx, "Restore", "restore", fields, r)
 	result := RestoreResult{Missing: r.unsent, Progress: r.report.progress}
 	if errors.Is(err, ErrLinkLost) && r.ended && !q.Options.NoReboot && r.report.phase == PhaseSending &&
 		(result.Progress.Percent == 0 || result.Progress.Percent >= restartPercent) {
@@ -131,17 +144,17 @@ func (s *Session) ChangePassword(ctx context.Context, udid string, old, new []by
 		return errors.New("change the backup password: the old and the new password are empty")
 	}
 	r := &operation{folder: folder, scope: newScope(false, udid), report: newReporter(o), rekeying: true}
-	return s.do(ctx, "ChangePassword", "change the backup password", fields, r)
+	return s.run(ctx, "ChangePassword", "change the backup password", fields, r)
 }
 
-// do sends a request and serves the device until it sends its result. what names
-// the operation in errors.
-func (s *Session) do(ctx context.Context, name, what string, fields map[string]any, r *operation) error {
+// run sends a request and serves the device until the device sends its result. op
+// is the name of the operation, for errors.
+func (s *Session) run(ctx context.Context, name, op string, fields map[string]any, r *operation) error {
 	if s.unusable {
-		return fmt.Errorf("%s: the session has ended", what)
+		return fmt.Errorf("%s: the session has ended", op)
 	}
 	if err := context.Cause(ctx); err != nil {
-		return fmt.Errorf("%s: %w", what, cancelled(ctx))
+		return fmt.Errorf("%s: %w", op, cancelled(ctx))
 	}
 	work, end := s.guard(ctx)
 	defer end()
@@ -161,13 +174,15 @@ func (s *Session) do(ctx context.Context, name, what string, fields map[string]a
 		if r.failed != nil {
 			err = fmt.Errorf("%w; before that: %w", err, r.failed)
 		}
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", op, err)
 	}
 	switch {
 	case last.code != 0:
-		return fmt.Errorf("%s: %w", what, &DeviceError{Code: last.code, Description: last.description, Cause: r.failed})
+		return fmt.Errorf("%s: %w", op, &DeviceError{Code: last.code, Description: s.o.inUnits(last.description), Cause: r.failed})
 	case r.failed != nil:
-		return fmt.Errorf("%s: the device reported success, but: %w", what, r.failed)
+		return fmt.Errorf("%s: the device reported success, but: %w", op, r.failed)
+	case last.description != "":
+		r.complaint(Complaint{Text: s.o.inUnits(last.description)})
 	}
 	return nil
 }

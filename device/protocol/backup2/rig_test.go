@@ -249,8 +249,8 @@ func (p *phone) ask(v ...any) (devicelink.Status, error) {
 	return p.ReadStatus()
 }
 
-// want sends a request. It returns an error unless the answer has this code.
-func (p *phone) want(code int64, v ...any) error {
+// wantStatus sends a request. It returns an error unless the answer has this code.
+func (p *phone) wantStatus(code int64, v ...any) error {
 	s, err := p.ask(v...)
 	if err == nil && s.Code != code {
 		err = fmt.Errorf("%v was answered %+v, not %d", v, s, code)
@@ -382,14 +382,14 @@ func (g rig) backup(f Folder) (*log, error) {
 	return &l, err
 }
 
-// asking returns a script that reads the host's request, calls do and reports
+// asking returns a script that reads the host's request, calls fn and reports
 // success.
-func asking(do func(*phone) error) func(*phone) error {
+func asking(fn func(*phone) error) func(*phone) error {
 	return func(p *phone) error {
 		if _, err := p.request(); err != nil {
 			return err
 		}
-		if err := do(p); err != nil {
+		if err := fn(p); err != nil {
 			return err
 		}
 		return p.respond(0, nil)

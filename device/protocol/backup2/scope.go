@@ -33,19 +33,19 @@ var ownNames = [...]string{
 	"Status.plist", "Info.plist", "Manifest.plist", "Manifest.db", "Manifest.mbdb", "Manifest.mbdx", "Snapshot",
 }
 
-var errPath = errors.New("the device named a path outside its folder")
+var errPath = errors.New("the device may not use this path")
 
-// read returns an error if the device may not read path.
-func (s *scope) read(path string) error {
+// checkRead returns an error if the device may not read path.
+func (s *scope) checkRead(path string) error {
 	first, err := s.clean(path)
 	if err != nil || s.known(first) || s.archived[first] {
 		return err
 	}
-	return fmt.Errorf("%w: it is not below its identifier", errPath)
+	return fmt.Errorf("%w: it is not below the identifier of the device or backup", errPath)
 }
 
-// write returns an error if the device may not change path.
-func (s *scope) write(path string) error {
+// checkWrite returns an error if the device may not change path.
+func (s *scope) checkWrite(path string) error {
 	first, err := s.clean(path)
 	switch {
 	case err != nil:
@@ -53,24 +53,24 @@ func (s *scope) write(path string) error {
 	case s.archived[first]:
 		return nil
 	case !s.known(first):
-		return fmt.Errorf("%w: it is not below its identifier", errPath)
+		return fmt.Errorf("%w: it is not below the identifier of the device or backup", errPath)
 	case s.readOnly:
 		return fmt.Errorf("%w: a restore must not change the backup", errPath)
 	}
 	return nil
 }
 
-// target is like write for the new name of a move or copy, which may begin with the
-// name of an archive.
-func (s *scope) target(path string) error {
+// checkTarget returns an error if path may not be the new name of a move or copy.
+// Unlike checkWrite, it allows a path in an archive that does not exist yet.
+func (s *scope) checkTarget(path string) error {
 	first, err := s.clean(path)
 	if err == nil && !s.archived[first] && s.isArchive(first) {
 		if len(s.archived) >= maxArchived {
-			return fmt.Errorf("%w: it has archived %d folders already", errPath, maxArchived)
+			return fmt.Errorf("%w: the device has archived %d folders already", errPath, maxArchived)
 		}
 		return nil
 	}
-	return s.write(path)
+	return s.checkWrite(path)
 }
 
 // addTarget records path as the new name of a move or copy, and reports whether it

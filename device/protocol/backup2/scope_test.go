@@ -70,7 +70,7 @@ func TestScope(t *testing.T) {
 		for _, readOnly := range []bool{false, true} {
 			s := newScope(readOnly, udid)
 			got := 0
-			for bit, check := range map[int]func(string) error{read: s.read, write: s.write, target: s.target} {
+			for bit, check := range map[int]func(string) error{read: s.checkRead, write: s.checkWrite, target: s.checkTarget} {
 				if err := check(test.path); err == nil {
 					got |= bit
 				} else if !errors.Is(err, errPath) {
@@ -92,14 +92,14 @@ func TestScopeArchive(t *testing.T) {
 	s := newScope(true, udid, "source")
 	for i := range maxArchived {
 		name := "source-20240131-00000" + string(rune('0'+i))
-		if s.write(name) == nil || s.read(name) == nil || s.target(name) != nil || !s.addTarget(name+"/x") || s.write(name+"/y") != nil || s.read(name) != nil {
+		if s.checkWrite(name) == nil || s.checkRead(name) == nil || s.checkTarget(name) != nil || !s.addTarget(name+"/x") || s.checkWrite(name+"/y") != nil || s.checkRead(name) != nil {
 			t.Error(name)
 		}
 	}
-	if s.target("source-20240131-999999") == nil {
+	if s.checkTarget("source-20240131-999999") == nil {
 		t.Error("too many folders were archived")
 	}
-	if s.target("source-20240131-000000/again") != nil {
+	if s.checkTarget("source-20240131-000000/again") != nil {
 		t.Error("an archive cannot be written")
 	}
 	if s.addTarget("source/x") {
@@ -116,8 +116,8 @@ func FuzzPath(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, path string) {
 		s := newScope(false, udid)
-		if s.target(path) != nil {
-			if s.read(path) == nil || s.write(path) == nil {
+		if s.checkTarget(path) != nil {
+			if s.checkRead(path) == nil || s.checkWrite(path) == nil {
 				t.Errorf("%q can be read or written, but is not a valid target", path)
 			}
 			return

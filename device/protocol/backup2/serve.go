@@ -27,8 +27,9 @@ type operation struct {
 	hidden   string // path of a file that is hidden from the device until the device sends it
 	rekeying bool
 	refused  int
-	unsent   int  // files that the device asked for and did not get
-	ended    bool // the device ended the connection between two requests
+	unsent   int             // files that the device asked for and did not get
+	ended    bool            // the device ended the connection between two requests
+	complain func(Complaint) // may be nil
 	// failed is the first failure to store what the device sent. The operation
 	// then fails even if the device reports success.
 	failed error
@@ -121,7 +122,7 @@ func (r *operation) refuse(path string, why error) error {
 	r.refused++
 	r.report.warn("refused %q: %v", printable(path), why)
 	if r.refused > maxRefused {
-		return protocolError("it named %d paths outside its folder, the last one %q", r.refused, printable(path))
+		return protocolError("it named %d paths that it may not use, the last one %q", r.refused, printable(path))
 	}
 	return nil
 }
@@ -148,16 +149,23 @@ func (r *operation) writeStatus(err error) error {
 	return r.link.WriteStatus(code, text, nil)
 }
 
-// change calls do, which changes the Folder, if check, a method of scope, allows
-// that. failure is reported to the device. err ends the session.
-func (r *operation) change(what, path string, check func(string) error, do func() error) (failure, err error) {
+// change calls fn, which changes the Folder. If check, a method of scope, refuses
+// path, change does not call fn. failure is reported to the device; err ends the
+// session.
+func (r *operation) change(what, path string, check func(string) error, fn func() error) (failure, err error) {
 	if failure = check(path); failure != nil {
 		return failure, r.refuse(path, failure)
 	}
-	if failure = do(); failure != nil {
+	if failure = fn(); failure != nil {
 		failure = fmt.Errorf("%s %q: %w", what, path, failure)
 	}
 	return failure, nil
+}
+
+func (r *operation) complaint(c Complaint) {
+	if r.complain != nil {
+		r.complain(c)
+	}
 }
 
 // recordFailure records a failure after which the operation must not succeed.
@@ -172,7 +180,7 @@ func (r *operation) mkdir(m devicelink.Message) error {
 	if !ok {
 		return r.malformed(m)
 	}
-	failure, err := r.change("make folder", path, r.scope.write, func() error { return r.folder.Mkdir(r.ctx, path) })
+	failure, err := r.change("make folder", path, r.scope.checkWrite, func() error { return r.folder.Mkdir(r.ctx, path) })
 	if err != nil {
 		return err
 	}
@@ -194,7 +202,7 @@ func (r *operation) move(m devicelink.Message) error {
 		if !ok {
 			return r.malformed(m)
 		}
-		failure, err := r.relocate("move", from, to, r.scope.write, r.folder.Move)
+		failure, err := r.relocate("move", from, to, r.scope.checkWrite, r.folder.Move)
 		if err != nil {
 			return err
 		}
@@ -211,25 +219,27 @@ func (r *operation) copy(m devicelink.Message) error {
 	if !ok || !ok2 {
 		return r.malformed(m)
 	}
-	failure, err := r.relocate("copy", from, to, r.scope.read, r.folder.Copy)
+	failure, err := r.relocate("copy", from, to, r.scope.checkRead, r.folder.Copy)
 	if err != nil {
 		return err
 	}
 	return r.writeStatus(failure)
 }
 
-// relocate calls do, which moves or copies the path from to the path to.
-func (r *operation) relocate(what, from, to string, check func(string) error, do func(ctx context.Context, from, to string) error) (failure, err error) {
+// relocate calls fn, which moves or copies a file or folder. check, a method of
+// scope, decides whether the device may name the old path. what is the operation,
+// for errors.
+func (r *operation) relocate(what, from, to string, check func(string) error, fn func(ctx context.Context, from, to string) error) (failure, err error) {
 	if failure = check(from); failure != nil {
 		return failure, r.refuse(from, failure)
 	}
-	failure, err = r.change(what+" to", to, r.scope.target, func() error { return do(r.ctx, from, to) })
+	failure, err = r.change(what+" to", to, r.scope.checkTarget, func() error { return fn(r.ctx, from, to) })
 	switch {
 	case err != nil || errors.Is(failure, errPath):
 		return failure, err
 	case failure != nil:
 		r.report.warn("%v", failure)
-		if !errors.Is(failure, fs.ErrNotExist) { // the device may expect a missing file
+		if !errors.Is(failure, fs.ErrNotExist) { // the device may know that the file is missing
 			r.recordFailure(failure)
 		}
 		return failure, nil
@@ -251,7 +261,7 @@ func (r *operation) remove(m devicelink.Message) error {
 	r.report.setPhase(PhaseFinishing)
 	var first error
 	for _, path := range paths {
-		failure, err := r.change("remove", path, r.scope.write, func() error { return r.folder.Remove(r.ctx, path) })
+		failure, err := r.change("remove", path, r.scope.checkWrite, func() error { return r.folder.Remove(r.ctx, path) })
 		if err != nil {
 			return err
 		}
@@ -285,10 +295,10 @@ func (r *operation) purge(m devicelink.Message) error {
 	}
 	freed, err := r.folder.Purge(r.ctx, want)
 	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		r.report.warn("free space: %v", err)
+		r.report.warn("freeing space failed: %v", err)
 	}
 	if err != nil || freed <= 0 {
-		r.report.warn("the device asked to free %d bytes, which is not possible", want)
+		r.report.warn("the device asked to free %s, which is not possible", r.o.bytes(want))
 		return r.link.WriteStatus(devicelink.StatusFailed, "Operation not supported", nil)
 	}
 	return r.link.WriteStatus(devicelink.StatusOK, "", freed)

@@ -45,7 +45,7 @@ func firstBackup(p *phone) error {
 		return fmt.Errorf("space: %+v %v", s, err)
 	}
 	for _, name := range []string{"", "/ab", "/Snapshot", "/Snapshot/ab", "/Snapshot/cd", "/Snapshot"} {
-		if err := p.want(0, "DLMessageCreateDirectory", udid+name, map[string]any{}); err != nil {
+		if err := p.wantStatus(0, "DLMessageCreateDirectory", udid+name, map[string]any{}); err != nil {
 			return err
 		}
 	}
@@ -63,16 +63,16 @@ func firstBackup(p *phone) error {
 		}
 	}
 	moves := map[string]any{a: udid + "/ab/" + sha1A, b: udid + "/cd/" + sha1B, udid + "/Snapshot/Manifest.plist": udid + "/Manifest.plist"}
-	if err := p.want(0, "DLMessageMoveItems", moves, map[string]any{}, 99.0); err != nil {
+	if err := p.wantStatus(0, "DLMessageMoveItems", moves, map[string]any{}, 99.0); err != nil {
 		return err
 	}
-	if err := p.want(0, "DLMessageMoveFiles", map[string]any{udid + "/Snapshot/Manifest.db": udid + "/Manifest.db"}, map[string]any{}, 99.5); err != nil {
+	if err := p.wantStatus(0, "DLMessageMoveFiles", map[string]any{udid + "/Snapshot/Manifest.db": udid + "/Manifest.db"}, map[string]any{}, 99.5); err != nil {
 		return err
 	}
-	if err := p.want(0, "DLMessageRemoveItems", []string{udid + "/Snapshot"}, map[string]any{}, 100.0); err != nil {
+	if err := p.wantStatus(0, "DLMessageRemoveItems", []string{udid + "/Snapshot"}, map[string]any{}, 100.0); err != nil {
 		return err
 	}
-	if err := p.want(0, "DLMessageRemoveFiles", []string{udid + "/Manifest.mbdx"}, map[string]any{}, 100.0); err != nil {
+	if err := p.wantStatus(0, "DLMessageRemoveFiles", []string{udid + "/Manifest.mbdx"}, map[string]any{}, 100.0); err != nil {
 		return err
 	}
 	if s, err := p.upload(udid+"/Status.plist", "finished"); err != nil || s.Code != 0 {
@@ -140,8 +140,8 @@ func TestAnswers(t *testing.T) {
 		folder  overridden
 		warning string // text in one of the warnings; empty if there are none
 	}{
-		{name: "unknown", warning: `"DLMessageDance"`, do: func(p *phone) error { return p.want(-1, "DLMessageDance", 1, 2) }},
-		{name: "nothing but a name", warning: "malformed", do: func(p *phone) error { return p.want(-1, "DLMessageMoveItems") }},
+		{name: "unknown", warning: `"DLMessageDance"`, do: func(p *phone) error { return p.wantStatus(-1, "DLMessageDance", 1, 2) }},
+		{name: "nothing but a name", warning: "malformed", do: func(p *phone) error { return p.wantStatus(-1, "DLMessageMoveItems") }},
 		{name: "ping", do: func(p *phone) error { return p.WriteMessage("DLMessagePing", "are you there?") }},
 		{name: "other message to process", do: func(p *phone) error {
 			return p.WriteMessage(devicelink.ProcessMessage, map[string]any{"MessageName": "Chat"})
@@ -151,7 +151,7 @@ func TestAnswers(t *testing.T) {
 				{"DLMessageCreateDirectory", 5}, {"DLContentsOfDirectory"}, {"DLMessageRemoveItems", []any{good, 5}},
 				{"DLMessageMoveItems", map[string]any{good: 5}}, {"DLMessageCopyItem", good}, {"DLMessagePurgeDiskSpace", "much"}, {"DLMessagePurgeDiskSpace", -5},
 			} {
-				if err := p.want(-1, v...); err != nil {
+				if err := p.wantStatus(-1, v...); err != nil {
 					return err
 				}
 			}
@@ -174,7 +174,7 @@ func TestAnswers(t *testing.T) {
 			if s, err := p.upload(); s.Code != 0 || err != nil {
 				return fmt.Errorf("%v %v", s, err)
 			}
-			return p.want(0, "DLMessageRemoveItems", []string{})
+			return p.wantStatus(0, "DLMessageRemoveItems", []string{})
 		}},
 		{name: "missing folder", do: func(p *phone) error {
 			s, err := p.ask("DLContentsOfDirectory", udid+"/none")
@@ -183,23 +183,23 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "unreadable folder", warning: "list", folder: overridden{list: func() ([]Item, error) { return nil, errors.New("rust") }}, do: func(p *phone) error {
-			return p.want(devicelink.StatusIO, "DLContentsOfDirectory", udid)
+		{name: "unreadable folder", warning: "list", folder: overridden{list: func() ([]Item, error) { return nil, errors.New("fault") }}, do: func(p *phone) error {
+			return p.wantStatus(devicelink.StatusIO, "DLContentsOfDirectory", udid)
 		}},
 		{name: "missing source of a move", warning: "move", do: func(p *phone) error {
-			return p.want(devicelink.StatusNoFile, "DLMessageMoveItems", map[string]any{udid + "/none": udid + "/x"})
+			return p.wantStatus(devicelink.StatusNoFile, "DLMessageMoveItems", map[string]any{udid + "/none": udid + "/x"})
 		}},
 		{name: "a file with a folder's name", warning: "make folder", folder: overridden{change: func(string, string) error { return fs.ErrExist }}, do: func(p *phone) error {
-			return p.want(devicelink.StatusExists, "DLMessageCreateDirectory", udid+"/x")
+			return p.wantStatus(devicelink.StatusExists, "DLMessageCreateDirectory", udid+"/x")
 		}},
-		{name: "what cannot be removed", warning: "rust", folder: overridden{change: func(string, string) error { return errors.New("rust") }}, do: func(p *phone) error {
-			return p.want(devicelink.StatusIO, "DLMessageRemoveItems", []string{good})
+		{name: "what cannot be removed", warning: "fault", folder: overridden{change: func(string, string) error { return errors.New("fault") }}, do: func(p *phone) error {
+			return p.wantStatus(devicelink.StatusIO, "DLMessageRemoveItems", []string{good})
 		}},
 		{name: "files that fail on the device", warning: `could not read all of "/var/x"`, do: func(p *phone) error {
 			if err := p.WriteMessage("DLMessageUploadFiles", map[string]any{}, -1.0, 5); err != nil {
 				return err
 			}
-			for _, reason := range []string{"\x1b[31mrust", ""} {
+			for _, reason := range []string{"\x1b[31mfault", ""} {
 				if err := p.names(udid + "/x"); err != nil {
 					return err
 				}
@@ -218,7 +218,7 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "downloads of all kinds", warning: "rust", folder: overridden{open: func(p string) (io.ReadCloser, error) {
+		{name: "downloads of all kinds", warning: "fault", folder: overridden{open: func(p string) (io.ReadCloser, error) {
 			switch name := p[len(udid)+1:]; name {
 			case "long":
 				return io.NopCloser(strings.NewReader(strings.Repeat("x", 3*devicelink.MaxFrame+1))), nil
@@ -227,9 +227,9 @@ func TestAnswers(t *testing.T) {
 			case "none":
 				return nil, fmt.Errorf("look: %w", fs.ErrNotExist)
 			case "closed":
-				return nil, errors.New("rust")
+				return nil, errors.New("fault")
 			case "cut":
-				return io.NopCloser(io.MultiReader(strings.NewReader("begin"), iotest.ErrReader(errors.New("rust")))), nil
+				return io.NopCloser(io.MultiReader(strings.NewReader("begin"), iotest.ErrReader(errors.New("fault")))), nil
 			case "short":
 				return io.NopCloser(io.MultiReader(strings.NewReader("begin"), iotest.ErrReader(io.ErrUnexpectedEOF))), nil
 			case "eof":
@@ -255,7 +255,7 @@ func TestAnswers(t *testing.T) {
 			}
 			for i, f := range got {
 				if failed := codes[strings.TrimPrefix(f.path, udid+"/")] != 0; f.path != names[i] || failed != (f.failure != "") {
-					return fmt.Errorf("%q is told to fail with %q", f.path, f.failure)
+					return fmt.Errorf("file %d arrived as %q with the failure %q", i, f.path, f.failure)
 				}
 				if strings.HasSuffix(f.path, "/long") && len(f.content) != 3*devicelink.MaxFrame+1 {
 					return fmt.Errorf("long has %d bytes", len(f.content))
@@ -270,9 +270,9 @@ func TestAnswers(t *testing.T) {
 			}
 			return err
 		}},
-		{name: "no room", warning: "which is not possible", do: func(p *phone) error { return p.want(-1, "DLMessagePurgeDiskSpace", 5, 4) }},
-		{name: "unknown room", warning: "free space", folder: overridden{space: func() (int64, error) { return 0, errors.New("rust") }}, do: func(p *phone) error {
-			return p.want(-1, "DLMessageGetFreeDiskSpace")
+		{name: "no room", warning: "which is not possible", do: func(p *phone) error { return p.wantStatus(-1, "DLMessagePurgeDiskSpace", 5, 4) }},
+		{name: "unknown room", warning: "free space", folder: overridden{space: func() (int64, error) { return 0, errors.New("fault") }}, do: func(p *phone) error {
+			return p.wantStatus(-1, "DLMessageGetFreeDiskSpace")
 		}},
 		{name: "negative room", folder: overridden{space: func() (int64, error) { return -5, nil }}, do: func(p *phone) error {
 			s, err := p.ask("DLMessageGetFreeDiskSpace")
@@ -286,19 +286,19 @@ func TestAnswers(t *testing.T) {
 				return fmt.Errorf("%+v %v", s, err)
 			}
 			aside := udid + "-20240131-123456"
-			if err := p.want(-1, "DLMessageRemoveItems", []string{aside}); err != nil {
+			if err := p.wantStatus(-1, "DLMessageRemoveItems", []string{aside}); err != nil {
 				return err // an archive of another session must not be removed
 			}
-			if err := p.want(0, "DLMessageMoveItems", map[string]any{udid: aside}); err != nil {
+			if err := p.wantStatus(0, "DLMessageMoveItems", map[string]any{udid: aside}); err != nil {
 				return err
 			}
 			if s, err := p.ask("DLContentsOfDirectory", aside); err != nil || len(s.Payload.(map[string]any)) != 1 {
 				return fmt.Errorf("%+v %v", s, err)
 			}
-			if err := p.want(0, "DLMessageCopyItem", aside+"/x", aside+"/y"); err != nil {
+			if err := p.wantStatus(0, "DLMessageCopyItem", aside+"/x", aside+"/y"); err != nil {
 				return err
 			}
-			return p.want(0, "DLMessageRemoveItems", []string{aside})
+			return p.wantStatus(0, "DLMessageRemoveItems", []string{aside})
 		}},
 	}
 	for _, test := range tests {
@@ -340,7 +340,7 @@ func (f failing) Abort()        { *f.aborted++ }
 // sides stay in step. The backup must fail even if the device reports success.
 func TestUploadsThatFail(t *testing.T) {
 	full := fmt.Errorf("write: %w", ErrNoSpace)
-	rust := errors.New("rust")
+	fault := errors.New("fault")
 	tests := []struct {
 		name string
 		u    failing
@@ -352,9 +352,9 @@ func TestUploadsThatFail(t *testing.T) {
 		{name: "full at create", err: full, code: devicelink.StatusNoSpace, creates: 1},
 		{name: "full in the middle", u: failing{write: full}, code: devicelink.StatusNoSpace, creates: 1, aborts: 1},
 		{name: "full at the end", u: failing{commit: full}, code: devicelink.StatusNoSpace, creates: 1, aborts: 1},
-		{name: "rust at create", err: rust, code: devicelink.StatusIO, creates: 3},
-		{name: "rust in the middle", u: failing{write: rust}, code: devicelink.StatusIO, creates: 3, aborts: 3},
-		{name: "rust at the end", u: failing{commit: rust}, code: devicelink.StatusIO, creates: 3, aborts: 3},
+		{name: "fault at create", err: fault, code: devicelink.StatusIO, creates: 3},
+		{name: "fault in the middle", u: failing{write: fault}, code: devicelink.StatusIO, creates: 3, aborts: 3},
+		{name: "fault at the end", u: failing{commit: fault}, code: devicelink.StatusIO, creates: 3, aborts: 3},
 		{name: "short", u: failing{short: true}, code: devicelink.StatusIO, creates: 3, aborts: 3},
 	}
 	for _, test := range tests {
@@ -381,7 +381,7 @@ func TestUploadsThatFail(t *testing.T) {
 				if creates != test.creates || aborts != test.aborts {
 					t.Errorf("%d files were tried, %d aborted", creates, aborts)
 				}
-				cause := rust
+				cause := fault
 				switch {
 				case test.code == devicelink.StatusNoSpace:
 					cause = ErrNoSpace
@@ -423,6 +423,40 @@ func TestFull(t *testing.T) {
 	s.Close()
 	if derr := wait(); err != nil || derr != nil {
 		t.Error(err, derr)
+	}
+}
+
+// What the device says about its own errors is passed on, safe to print.
+func TestComplaints(t *testing.T) {
+	t.Parallel()
+	s, wait := rig{t: t, script: func(p *phone) error {
+		if _, err := p.request(); err != nil {
+			return err
+		}
+		if err := p.WriteMessage("DLMessageUploadFiles", map[string]any{}, -1.0, 5); err != nil {
+			return err
+		}
+		if err := p.names(udid + "/x"); err != nil {
+			return err
+		}
+		if err := p.SendError(devicelink.KindDeviceError, "\x1b[31mfault"); err != nil {
+			return err
+		}
+		p.EndNames()
+		if s, err := p.ReadStatus(); err != nil || s.Code != 0 {
+			return fmt.Errorf("%+v %v", s, err)
+		}
+		return p.respond(0, map[string]any{"ErrorDescription": "a file was left out"})
+	}}.session()
+	var got []Complaint
+	q := BackupRequest{UDID: udid, Complain: func(c Complaint) { got = append(got, c) }}
+	err := s.Backup(t.Context(), q, dir(t.TempDir()), nil)
+	s.Close()
+	if derr := wait(); err != nil || derr != nil {
+		t.Error(err, derr)
+	}
+	if want := []Complaint{{udid + "/x", "/var/x", "\uFFFD[31mfault"}, {Text: "a file was left out"}}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -468,7 +502,7 @@ func TestRestore(t *testing.T) {
 			Options:  RestoreOptions{SystemFiles: true, NoReboot: true, CopyBackup: true, ResetSettings: true, RemoveOthers: true},
 			Password: []byte("secret"), ApplicationIDs: []string{"com.example"},
 		}, script: func(p *phone) error {
-			if err := p.want(0, "DLMessageCopyItem", source, source+"-20240131-123456"); err != nil {
+			if err := p.wantStatus(0, "DLMessageCopyItem", source, source+"-20240131-123456"); err != nil {
 				return err
 			}
 			return p.respond(0, nil)
@@ -507,7 +541,7 @@ func TestRestore(t *testing.T) {
 				{"DLMessageRemoveItems", []string{data}}, {"DLMessageMoveItems", map[string]any{data: source + "/x"}},
 				{"DLMessageCreateDirectory", source + "/x"}, {"DLMessageCopyItem", data, source + "/x"}, {"DLMessageMoveItems", map[string]any{source: source + "-20240131-123456"}},
 			} {
-				if err := p.want(-1, v...); err != nil {
+				if err := p.wantStatus(-1, v...); err != nil {
 					return err
 				}
 			}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/devicelink"
@@ -28,6 +31,32 @@ type Options struct {
 	// MaxMessage is the longest request, in bytes. Default 16 MiB: enough for a
 	// list of half a million names.
 	MaxMessage int
+	// Bytes formats a number of bytes for people. If nil, all digits are shown.
+	Bytes func(int64) string
+}
+
+func (o *Options) bytes(n int64) string {
+	if o.Bytes == nil {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	return o.Bytes(n)
+}
+
+// byteCount matches a number of bytes in a device's text.
+var byteCount = regexp.MustCompile(`\b([0-9]{6,18})( bytes)?\b`)
+
+// inUnits formats the large numbers in a device's text about bytes.
+func (o *Options) inUnits(text string) string {
+	if o.Bytes == nil || !strings.Contains(text, "bytes") {
+		return text
+	}
+	return byteCount.ReplaceAllStringFunc(text, func(s string) string {
+		n, err := strconv.ParseInt(strings.TrimSuffix(s, " bytes"), 10, 64)
+		if err != nil {
+			return s
+		}
+		return o.Bytes(n)
+	})
 }
 
 func (o *Options) fill() {
@@ -81,8 +110,8 @@ func newSession(conn net.Conn, o Options) *Session {
 }
 
 func (s *Session) greet() error {
-	s.conn.limit(s.o.Greeting)
-	defer s.conn.limit(0)
+	s.conn.setLimit(s.o.Greeting)
+	defer s.conn.setLimit(0)
 	if _, err := s.link.AcceptVersion(); err != nil {
 		return linkError(err)
 	}
@@ -115,7 +144,7 @@ func (s *Session) send(name string, fields map[string]any) error {
 
 // Close sends a goodbye if possible, and closes the connection.
 func (s *Session) Close() error {
-	s.conn.limit(goodbye)
+	s.conn.setLimit(goodbye)
 	if !s.unusable {
 		s.unusable = true
 		s.link.Disconnect() // best effort
@@ -126,9 +155,10 @@ func (s *Session) Close() error {
 	return nil
 }
 
-// abandon closes the connection after err. It tells the device if that may succeed.
+// abandon closes the connection after err. It says goodbye first, unless the
+// connection is lost.
 func (s *Session) abandon(err error) {
-	s.conn.limit(goodbye)
+	s.conn.setLimit(goodbye)
 	if !errors.Is(err, ErrLinkLost) {
 		s.link.Disconnect() // best effort
 	}

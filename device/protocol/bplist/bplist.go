@@ -70,6 +70,29 @@ func Parse(b []byte) (Doc, error) {
 	}, nil
 }
 
+// Was reports whether a file that does not begin like a binary property list ends like
+// one, or begins with all but one of its first bytes. head and tail are the first and last
+// bytes of its size bytes.
+func Was(head, tail []byte, size int64) bool {
+	if Is(head) || size < headerLen+trailerLen || len(head) < headerLen || len(tail) < trailerLen {
+		return false
+	}
+	wrong := 0 // in the name: other digits are another version
+	for i, c := range []byte("bplist") {
+		if head[i] != c {
+			wrong++
+		}
+	}
+	if wrong == 1 && string(head[6:headerLen]) == "00" {
+		return true
+	}
+	t := tail[len(tail)-trailerLen:]
+	offSize, count, top, table := uint64(t[6]), binary.BigEndian.Uint64(t[8:]), binary.BigEndian.Uint64(t[16:]), binary.BigEndian.Uint64(t[24:])
+	end := uint64(size) - trailerLen
+	return len(bytes.Trim(t[:5], "\x00")) == 0 && offSize >= 1 && offSize <= 8 && t[7] >= 1 && t[7] <= 8 && top < count &&
+		table >= headerLen && table < end && count == (end-table)/offSize && (end-table)%offSize == 0
+}
+
 // Len returns the number of objects.
 func (d *Doc) Len() int { return d.count }
 
@@ -142,8 +165,9 @@ func (d *Doc) object(r Ref) (marker byte, body []byte, ok bool) {
 	return d.buf[off], d.buf[off+1:], true
 }
 
-// sized returns the n*unit bytes of content after a marker. n is low, the low four
-// bits of the marker; but if low is 15, n follows the marker as an integer object.
+// sized returns the content that follows a marker: n units of unit bytes each. low
+// is the low four bits of the marker. n is low or, if low is 15, an integer object
+// after the marker.
 func sized(low int, body []byte, unit int) ([]byte, bool) {
 	n := uint64(low)
 	if low == 0x0f {

@@ -30,9 +30,8 @@ import (
 )
 
 const (
-	// MaxFrame is the largest number of bytes of a file that is sent in a frame.
-	// Devices kill their backup agent, because of its memory, if frames are much
-	// larger.
+	// MaxFrame limits the data in a sent frame, in bytes. Much larger frames make the
+	// device's backup service use so much memory that the device kills it.
 	MaxFrame = 32 << 10
 	// MaxName is the longest name of a file, in bytes.
 	MaxName = 4096
@@ -225,8 +224,8 @@ func (l *Conn) WriteMessage(v ...any) error {
 }
 
 // WriteEncoded sends a message that is too large for memory. The message is a
-// property list of size bytes, which list writes.
-func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
+// property list of size bytes, which encode writes.
+func (l *Conn) WriteEncoded(size int64, encode func(io.Writer) error) error {
 	if size <= 0 || size > math.MaxUint32 {
 		return fmt.Errorf("a message of %d bytes", size)
 	}
@@ -234,11 +233,11 @@ func (l *Conn) WriteEncoded(size int64, list func(io.Writer) error) error {
 		return err
 	}
 	w := &limitedWriter{l: l, left: size}
-	if err := list(w); err != nil {
+	if err := encode(w); err != nil {
 		return err
 	}
 	if w.left != 0 {
-		return fmt.Errorf("a message is %d of %d bytes too short", w.left, size)
+		return fmt.Errorf("a message lacks %d of the %d bytes that were announced", w.left, size)
 	}
 	return l.w.Flush()
 }

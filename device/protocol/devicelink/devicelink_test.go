@@ -23,7 +23,7 @@ func pair(t testing.TB, o Options) (host, device *Conn) {
 	return New(a, o), New(b, o)
 }
 
-// raw returns a connection that receives in.
+// raw returns a connection whose peer sends the bytes of in and closes it.
 func raw(t testing.TB, in []byte) *Conn {
 	a, b := net.Pipe()
 	t.Cleanup(func() { a.Close(); b.Close() })
@@ -227,8 +227,8 @@ func TestHostileLengths(t *testing.T) {
 	}
 }
 
-// TestAnnouncedMessage announces a long message. It must take only the memory of the
-// bytes that have arrived.
+// TestAnnouncedMessage announces a long message and sends its beginning. Reading it
+// must take memory only for the bytes that have arrived.
 func TestAnnouncedMessage(t *testing.T) {
 	in := append(binary.BigEndian.AppendUint32(nil, DefaultMaxMessage), "bplist00"...)
 	l := raw(t, in)

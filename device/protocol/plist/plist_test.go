@@ -41,7 +41,7 @@ func TestTailOfXML(t *testing.T) {
 	}
 }
 
-func TestUnsound(t *testing.T) {
+func TestInvalid(t *testing.T) {
 	for name, in := range map[string]string{
 		"empty":            "",
 		"text":             "hello",
@@ -92,7 +92,7 @@ func objects(objs ...string) string {
 	return b.String()
 }
 
-// nested returns a list of n arrays, each inside another one.
+// nested returns a list with n+1 levels of arrays.
 func nested(n int) string {
 	var objs []string
 	for i := range n {
@@ -123,7 +123,7 @@ func TestSharedText(t *testing.T) {
 // TestXMLNumbers reads numbers as other implementations write them.
 func TestXMLNumbers(t *testing.T) {
 	for in, want := range map[string]any{
-		"<integer>010</integer>": int64(10), "<integer> -0x1F\n</integer>": int64(-31), "<integer>0xffffffffffffffff</integer>": uint64(1<<64 - 1),
+		"<integer>010</integer>": int64(10), "<integer>+7</integer>": int64(7), "<integer> -0x1F\n</integer>": int64(-31), "<integer>0xffffffffffffffff</integer>": uint64(1<<64 - 1),
 		"<integer>-9223372036854775808</integer>": int64(-1 << 63), "<real>1e3</real>": 1000.0, "<data> AA\n E= </data>": []byte{0, 1},
 		"<true></true>": true, "<array><dict/><array/></array>": []any{map[string]any{}, []any{}},
 	} {

@@ -122,7 +122,7 @@ func FuzzSelect(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v, err := Select(data, "Version", "Date", "Lockdown/a")
 		if err != nil && v != nil {
-			t.Error("values with an error")
+			t.Error("Select returned values and an error")
 		}
 		for key := range v {
 			v.Text(key)

@@ -391,6 +391,9 @@ func xmlScalar(element, text string) (any, bool) {
 // xmlInteger parses a decimal number, or a hexadecimal one after "0x".
 func xmlInteger(text string) (any, bool) {
 	digits, negative := strings.CutPrefix(text, "-")
+	if !negative {
+		digits = strings.TrimPrefix(digits, "+")
+	}
 	base := 10
 	if hex, ok := strings.CutPrefix(strings.ToLower(digits), "0x"); ok {
 		base, digits = 16, hex

@@ -20,9 +20,9 @@ type Apps struct{ conn *stream.Conn }
 // NewApps returns a client on a connection to InstallationProxy.
 func NewApps(c net.Conn) *Apps { return &Apps{stream.New(c)} }
 
-// Browse calls each for every app that the user installed. app contains those
+// Browse calls fn for every app that the user installed. app contains those
 // of the named attributes that the app has.
-func (a *Apps) Browse(ctx context.Context, attributes []string, each func(app stream.Dict) error) error {
+func (a *Apps) Browse(ctx context.Context, attributes []string, fn func(app stream.Dict) error) error {
 	err := a.conn.Send(ctx, map[string]any{"Command": "Browse", "ClientOptions": map[string]any{
 		"ApplicationType": "User", "ReturnAttributes": attributes,
 	}})
@@ -52,7 +52,7 @@ func (a *Apps) Browse(ctx context.Context, attributes []string, each func(app st
 			if apps > maxApps || bytes > maxAppBytes {
 				return fmt.Errorf("list apps: %w: more than %d apps or %d MiB", ErrUnexpected, maxApps, maxAppBytes>>20)
 			}
-			if err := each(app); err != nil {
+			if err := fn(app); err != nil {
 				return err
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/stream"
 )
 
-// The device sends the number of seconds between two beats. Heartbeat waits for
-// a beat three times as long.
+// The device sends the number of seconds between two beats. Heartbeat waits
+// three times as long for the next beat.
 const (
 	defaultBeat = 10 * time.Second
 	maxBeat     = 10 * time.Minute

@@ -85,7 +85,7 @@ func (n *Notify) Next(ctx context.Context) (string, error) {
 func (n *Notify) Shutdown(ctx context.Context) error {
 	defer n.conn.Close()
 	if err := n.conn.Send(ctx, map[string]any{"Command": "Shutdown"}); err != nil {
-		return fmt.Errorf("end of notifications: %w", err)
+		return fmt.Errorf("end notifications: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()

@@ -57,8 +57,7 @@ func TestMux(t *testing.T) {
 			}
 			received <- d
 		}()
-		// Only one Do may use the connection at a time, so this writes without
-		// Do.
+		// m.Receive is using the connection in a Do, so write without another Do.
 		m.io.out.Reset()
 		if err := m.codec.Send(map[string]any{"n": i}); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,7 @@
 // Package afcd is the file service of a simulated device: AFC on files in memory.
 //
-// It tells a SyncLock how hosts open and lock the lock file. It never touches the
-// files of this machine. Whatever a host sends, its memory stays bounded.
+// The package tells a SyncLock how hosts open and lock SyncFile. It never touches the
+// files of this machine, and it uses bounded memory whatever a host sends.
 package afcd
 
 import (
@@ -10,14 +10,14 @@ import (
 	"net"
 )
 
-// SyncLock is told how hosts use the lock file, and decides who may lock it.
+// SyncLock is told how hosts use SyncFile, and decides who may lock it.
 type SyncLock interface {
 	// AwaitRequest waits briefly for a host to announce that it will lock the file.
 	AwaitRequest(context.Context)
 	// TryLock reports whether the file may be locked.
 	TryLock() bool
-	// Opened adds by to the number of open handles of the file.
-	Opened(by int)
+	// Opened adds n to the number of open handles of the file.
+	Opened(n int)
 	SetLocked(bool)
 	// Lost says that the connection that held the lock has ended.
 	Lost(byHost bool)
@@ -28,7 +28,7 @@ type Server struct {
 	Files    *Files
 	Info     func() []string // returns names and values for OpDeviceInfo, alternating
 	Sync     SyncLock
-	SyncFile string // the lock file
+	SyncFile string // path of the file that a host locks to take the sync lock
 
 	Log     func(kind, detail string)
 	Violate func(format string, args ...any)

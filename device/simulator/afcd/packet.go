@@ -20,7 +20,7 @@ const (
 	maxFixed  = 64 << 10 // header and arguments
 )
 
-// Operation is the operation that a packet requests, or the kind of its answer.
+// Operation says what a packet requests, or what kind of reply it is.
 type Operation uint64
 
 // The operations.

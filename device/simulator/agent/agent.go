@@ -22,7 +22,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// Options describe an agent. Content and StateDir are required.
+// Options describe an agent. Content and StateDir are required, except for a Rehearsal,
+// which requires Device.
 type Options struct {
 	Content devicefiles.Source
 	// Device describes the device; the zero value means the device of Content.
@@ -44,8 +45,12 @@ type Options struct {
 	// RemoveItems.
 	OldNames bool
 	// NoListing makes the agent list no folders at the end of a run. Some versions of
-	// iOS do so.
+	// iOS do the same.
 	NoListing bool
+
+	// Rehearsal, if not nil, judges what a host sends in a restore. With a Rehearsal the
+	// agent writes nothing, keeps its content, and refuses everything but restores.
+	Rehearsal Rehearsal
 
 	// Patience is how long the agent waits for an answer of the host; 0 means 5
 	// minutes.
@@ -60,7 +65,7 @@ type Options struct {
 	// OnViolation is called with each new violation.
 	OnViolation func(text string)
 	// Locked reports whether the device has not been unlocked since it was switched
-	// on. Such a device cannot read its files. If Locked is nil, the device can.
+	// on. Such a device cannot read its files. nil means always false.
 	Locked func() bool
 	// OnEncryption is called after the backup password was set (on is true) or removed
 	// (on is false).
@@ -95,7 +100,9 @@ type Agent struct {
 
 // New returns an agent.
 func New(o Options) (*Agent, error) {
-	if o.Content == nil || o.StateDir == "" {
+	if o.Rehearsal != nil {
+		o.Content = devicefiles.Empty(o.Device)
+	} else if o.Content == nil || o.StateDir == "" {
 		return nil, errors.New("simulated device: content or state folder is missing")
 	}
 	if err := o.Script.Check(); err != nil {

@@ -16,13 +16,13 @@ const (
 	maxBatch = 128       // files in a message
 	reserve  = 128 << 20 // bytes that must stay free on the host
 	urgency  = 4
-	purge    = 2 << 30 // bytes of space requested beyond the need
+	purge    = 2 << 30 // bytes that the host must free in addition to the need
 )
 
 // backup is a running backup.
 type backup struct {
 	*session
-	dir  string // the host's folder
+	dir  string // the backup folder on the host
 	work string // folder for working copies
 
 	content    devicefiles.Source
@@ -56,7 +56,7 @@ func (t *session) backup(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := t.unlocked(); err != nil {
+	if err := t.beginUnlocked(); err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp(t.agent.opts.StateDir, "run-")

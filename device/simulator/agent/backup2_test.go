@@ -70,8 +70,8 @@ func (silent) Phase(backup2.Phase)       {}
 func (silent) Progress(backup2.Progress) {}
 func (silent) Warning(string)            {}
 
-// ours runs the project's own host against the device.
-func (d *device) ours(do func(context.Context, *backup2.Session) error) error {
+// withOurHost connects snap's host to the device and calls do with the session.
+func (d *device) withOurHost(do func(context.Context, *backup2.Session) error) error {
 	d.t.Helper()
 	a, b := net.Pipe()
 	served := make(chan error, 1)
@@ -85,26 +85,26 @@ func (d *device) ours(do func(context.Context, *backup2.Session) error) error {
 	return err
 }
 
-func (d *device) oursBackup(h *host) error {
-	return d.ours(func(ctx context.Context, s *backup2.Session) error {
+func (d *device) backupToOurHost(h *host) error {
+	return d.withOurHost(func(ctx context.Context, s *backup2.Session) error {
 		return s.Backup(ctx, backup2.BackupRequest{UDID: d.Device().UDID}, folder{h}, silent{})
 	})
 }
 
-// TestOurHost runs the project's own host against the agent: backups, a restore
+// TestOurHost runs snap's host against the agent: backups, a restore
 // and a password change.
 func TestOurHost(t *testing.T) {
 	t.Parallel()
 	for _, password := range passwords() {
 		d, h := newDevice(t, Options{Password: password}), newHost(t)
 		for range 2 {
-			if err := d.oursBackup(h); err != nil {
+			if err := d.backupToOurHost(h); err != nil {
 				t.Fatal(err)
 			}
-			d.same(h, password)
-			d.SetContent(d.day())
+			d.checkSame(h, password)
+			d.SetContent(d.nextDay())
 		}
-		err := d.ours(func(ctx context.Context, s *backup2.Session) error {
+		err := d.withOurHost(func(ctx context.Context, s *backup2.Session) error {
 			_, err := s.Restore(ctx, backup2.RestoreRequest{Target: d.Device().UDID, Password: []byte(password),
 				Options: backup2.RestoreOptions{SystemFiles: true, RemoveOthers: true}}, folder{h}, silent{})
 			return err
@@ -112,47 +112,47 @@ func TestOurHost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d.same(h, password)
-		err = d.ours(func(ctx context.Context, s *backup2.Session) error {
+		d.checkSame(h, password)
+		err = d.withOurHost(func(ctx context.Context, s *backup2.Session) error {
 			return s.ChangePassword(ctx, d.Device().UDID, []byte(password), []byte("next"), folder{h}, silent{})
 		})
 		if err != nil || !d.WillEncrypt() {
 			t.Fatal(err)
 		}
 		if password != "" {
-			d.same(h, "next")
+			d.checkSame(h, "next")
 		}
-		d.script("begin=fail 208")
-		if err := d.oursBackup(h); !errors.Is(err, backup2.ErrLocked) {
+		d.setScript("begin=fail 208")
+		if err := d.backupToOurHost(h); !errors.Is(err, backup2.ErrLocked) {
 			t.Errorf("locked: %v", err)
 		}
-		d.clean()
+		d.noViolations()
 	}
 }
 
-// TestOurHostAttacked tests that the project's own host resists every attack.
+// TestOurHostAttacked tests that snap's host resists every attack.
 func TestOurHostAttacked(t *testing.T) {
 	t.Parallel()
 	d, h := newDevice(t, Options{}), newHost(t)
-	if err := d.oursBackup(h); err != nil {
+	if err := d.backupToOurHost(h); err != nil {
 		t.Fatal(err)
 	}
 	names := hostile.Names()
 	for _, i := range faultpoint.Choose(t, len(names), len(names)) {
 		name := names[i]
 		if name == "endless-names" || testing.Short() && hostile.Framing(name) {
-			continue // empty files with good names are no reason to reject an upload
+			continue // a host need not reject empty files with valid names
 		}
 		before := len(h.files)
 		if err := d.SetScript(faults.Script{{At: faults.StepStatus, Do: faults.Attack, Name: name, Bytes: 500}, {At: faults.StepScan, Do: faults.Fail, Code: 202}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.oursBackup(h); err == nil {
+		if err := d.backupToOurHost(h); err == nil {
 			t.Errorf("%s: the backup counts as complete", name)
 		}
 		if len(h.files) != before {
 			t.Errorf("%s changed something", name)
 		}
 	}
-	d.clean()
+	d.noViolations()
 }

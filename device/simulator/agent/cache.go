@@ -46,8 +46,8 @@ type cache struct {
 type encryption struct {
 	bag         []byte
 	keys        *keybag.Keys
-	manifest    keybag.FileKey
-	manifestKey []byte // wrapped form of manifest
+	manifest    keybag.FileKey // the key of Manifest.db
+	manifestKey []byte         // the same key, wrapped
 }
 
 // digests holds the digests of a complete backup.

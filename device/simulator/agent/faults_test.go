@@ -66,14 +66,14 @@ func TestFaults(t *testing.T) {
 			if r.Files != r.Moved-2+1 {
 				t.Errorf("%+v", r)
 			}
-			d.same(h, "")
+			d.checkSame(h, "")
 		}},
 		"upload=readerror": {0, func(t *testing.T, d *device, h *host, r Run) {
 			if r.Failed != 1 || r.Files != r.Moved-2+1 {
 				t.Errorf("%+v", r)
 			}
-			if next := d.must(h, 0, "Backup"); next.Files != 1 || next.Full {
-				t.Errorf("the run after: %+v", next)
+			if next := d.mustRequest(h, 0, "Backup"); next.Files != 1 || next.Full {
+				t.Errorf("the next run: %+v", next)
 			}
 		}},
 	}
@@ -82,20 +82,20 @@ func TestFaults(t *testing.T) {
 			t.Parallel()
 			c := cases[fault]
 			d, h := newDevice(t, Options{}), newHost(t)
-			d.script(fault)
+			d.setScript(fault)
 			if c.code < 0 {
-				if r := d.breaks(h); r.Code != -1 || r.Err == "" {
+				if r := d.mustBreak(h); r.Code != -1 || r.Err == "" {
 					t.Errorf("%+v", r)
 				}
 			} else {
-				run := d.must(h, c.code, "Backup")
+				run := d.mustRequest(h, c.code, "Backup")
 				if c.check != nil {
 					c.check(t, d, h, run)
 				}
 			}
-			d.must(h, 0, "Backup")
-			d.same(h, "")
-			d.clean()
+			d.mustRequest(h, 0, "Backup")
+			d.checkSame(h, "")
+			d.noViolations()
 		})
 	}
 }
@@ -104,10 +104,10 @@ func TestLocked(t *testing.T) {
 	t.Parallel()
 	locked := true
 	d, h := newDevice(t, Options{Locked: func() bool { return locked }}), newHost(t)
-	d.must(h, mberror.Locked, "Backup")
+	d.mustRequest(h, mberror.Locked, "Backup")
 	locked = false
-	d.must(h, 0, "Backup")
-	d.clean()
+	d.mustRequest(h, 0, "Backup")
+	d.noViolations()
 }
 
 // TestCutEverywhere cuts runs after various numbers of bytes. The next run must
@@ -116,7 +116,7 @@ func TestCutEverywhere(t *testing.T) {
 	t.Parallel()
 	const step = 50_000
 	d, h := newDevice(t, Options{}), newHost(t)
-	d.must(h, 0, "Backup")
+	d.mustRequest(h, 0, "Backup")
 	steps := int(h.bytes.Load() / step)
 	if steps < 20 {
 		t.Fatalf("a backup transfers %d bytes", h.bytes.Load())
@@ -127,12 +127,12 @@ func TestCutEverywhere(t *testing.T) {
 		if err := d.SetScript(faults.Script{{After: after, Do: faults.Cut}}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.do(h, d.request("Backup")); err == nil {
+		if _, err := d.send(h, d.request("Backup")); err == nil {
 			t.Fatalf("a run was not cut after %d bytes", after)
 		}
-		d.must(h, 0, "Backup")
-		d.same(h, "")
-		d.clean()
+		d.mustRequest(h, 0, "Backup")
+		d.checkSame(h, "")
+		d.noViolations()
 	}
 }
 
@@ -145,16 +145,16 @@ func TestChangesMeanwhile(t *testing.T) {
 		d = newDevice(t, Options{Password: password, OnStep: func(s faults.Step) {
 			if s == faults.StepUpload && !changed {
 				changed = true
-				d.SetContent(d.day())
+				d.SetContent(d.nextDay())
 			}
 		}})
 		h := newHost(t)
-		run := d.must(h, 0, "Backup")
+		run := d.mustRequest(h, 0, "Backup")
 		if run.Rounds != 2 {
 			t.Errorf("%+v", run)
 		}
-		d.same(h, password)
-		d.clean()
+		d.checkSame(h, password)
+		d.noViolations()
 	}
 }
 
@@ -166,9 +166,9 @@ func TestBadHosts(t *testing.T) {
 		code  int64
 		says  string
 	}{
-		"status other bytes":   {func(d *device, h *host) { h.mangle[d.own("Status.plist")] = oldStatus }, mberror.Damaged, "Status.plist differs"},
-		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.plist")] = "x" }, mberror.Damaged, "Manifest.plist differs"},
-		"database other bytes": {func(d *device, h *host) { h.mangle[d.own("Manifest.db")] = "x" }, mberror.Damaged, "Manifest.db differs"},
+		"status other bytes":   {func(d *device, h *host) { h.mangle[d.ownPath("Status.plist")] = oldStatus }, mberror.Damaged, "Status.plist differs"},
+		"manifest other bytes": {func(d *device, h *host) { h.mangle[d.ownPath("Manifest.plist")] = "x" }, mberror.Damaged, "Manifest.plist differs"},
+		"database other bytes": {func(d *device, h *host) { h.mangle[d.ownPath("Manifest.db")] = "x" }, mberror.Damaged, "Manifest.db differs"},
 		"not listed": {func(d *device, h *host) {
 			records, _ := d.Content().Records(context.Background())
 			for _, rec := range records.All() {
@@ -200,7 +200,7 @@ func TestBadHosts(t *testing.T) {
 			} else {
 				c.spoil(d, h)
 			}
-			d.must(h, c.code, "Backup")
+			d.mustRequest(h, c.code, "Backup")
 			found := strings.Join(d.Violations(), "\n")
 			if c.says == "" && found != "" || !strings.Contains(found, c.says) {
 				t.Errorf("violations: %s", found)
@@ -248,7 +248,7 @@ func TestAttacks(t *testing.T) {
 		}
 	}
 	d, h := newDevice(t, Options{}), newHost(t)
-	d.must(h, 0, "Backup")
+	d.mustRequest(h, 0, "Backup")
 	before := maps.Clone(h.files)
 	for _, i := range faultpoint.Choose(t, len(names), len(names)) {
 		name := names[i]
@@ -259,7 +259,7 @@ func TestAttacks(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		_, err := d.do(h, d.request("Backup"))
+		_, err := d.send(h, d.request("Backup"))
 		path := !hostile.Framing(name) && !strings.HasSuffix(name, "-long")
 		if path && err != nil {
 			t.Errorf("%s: the conversation ends with %v", name, err)
@@ -268,14 +268,14 @@ func TestAttacks(t *testing.T) {
 			t.Errorf("%s took %v", name, took)
 		}
 		maps.DeleteFunc(h.files, func(p string, _ []byte) bool {
-			return name == "endless-names" && strings.HasPrefix(p, d.own("Snapshot/hostile-"))
+			return name == "endless-names" && strings.HasPrefix(p, d.ownPath("Snapshot/hostile-"))
 		})
 		if !maps.EqualFunc(h.files, before, bytes.Equal) {
 			t.Errorf("%s changed something", name)
 			h.files = maps.Clone(before)
 		}
 	}
-	d.clean()
+	d.noViolations()
 }
 
 // TestAttackSucceeds tests that a host that accepts every path is reported.
@@ -283,8 +283,8 @@ func TestAttackSucceeds(t *testing.T) {
 	t.Parallel()
 	d, h := newDevice(t, Options{}), newHost(t)
 	h.status["DLMessageCreateDirectory"] = 0
-	d.script("scan=attack mkdir-dotdot")
-	d.must(h, 0, "Backup")
+	d.setScript("scan=attack mkdir-dotdot")
+	d.mustRequest(h, 0, "Backup")
 	if v := d.Violations(); len(v) != 1 || !strings.Contains(v[0], "mkdir-dotdot") {
 		t.Errorf("violations: %q", v)
 	}
@@ -299,9 +299,9 @@ func TestSameSeed(t *testing.T) {
 	var first map[string][]byte
 	for range 2 {
 		d, h := newDevice(t, Options{Password: "secret", Seed: 3}), newHost(t)
-		d.must(h, 0, "Backup")
-		d.SetContent(d.day())
-		d.must(h, 0, "Backup")
+		d.mustRequest(h, 0, "Backup")
+		d.SetContent(d.nextDay())
+		d.mustRequest(h, 0, "Backup")
 		if first == nil {
 			first = h.files
 		} else if !maps.EqualFunc(first, h.files, bytes.Equal) {
@@ -309,8 +309,8 @@ func TestSameSeed(t *testing.T) {
 		}
 	}
 	d, h := newDevice(t, Options{Password: "secret", Seed: 4}), newHost(t)
-	d.must(h, 0, "Backup")
-	if bytes.Equal(first[d.own("Manifest.plist")], h.files[d.own("Manifest.plist")]) {
+	d.mustRequest(h, 0, "Backup")
+	if bytes.Equal(first[d.ownPath("Manifest.plist")], h.files[d.ownPath("Manifest.plist")]) {
 		t.Error("another seed changes nothing")
 	}
 }

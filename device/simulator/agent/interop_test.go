@@ -34,7 +34,7 @@ type bench struct {
 func newBench(t *testing.T, o agent.Options) *bench {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("complete backups by another program")
+		t.Skip("slow: complete backups with idevicebackup2")
 	}
 	if _, err := exec.LookPath("idevicebackup2"); err != nil {
 		if os.Getenv("SNAP_TEST_INTEROP") != "" {
@@ -48,7 +48,7 @@ func newBench(t *testing.T, o agent.Options) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.series.Close() })
-	o.Content, o.StateDir, o.Patience = b.day(), t.TempDir(), 5*time.Minute
+	o.Content, o.StateDir, o.Patience = b.nextDay(), t.TempDir(), 5*time.Minute
 	who := o.Content.Device()
 	b.device = simulator.NewDevice(simulator.Spec{UDID: who.UDID, Name: who.Name, ProductType: who.ProductType,
 		ProductVersion: who.ProductVersion, BuildVersion: who.BuildVersion, SerialNumber: who.SerialNumber})
@@ -87,8 +87,8 @@ func (b *bench) serve() {
 	}
 }
 
-// day returns the content of the next day.
-func (b *bench) day() devicefiles.Source {
+// nextDay returns the content of the next day.
+func (b *bench) nextDay() devicefiles.Source {
 	b.t.Helper()
 	if err := b.series.Next(context.Background(), b.content); err != nil {
 		b.t.Fatal(err)
@@ -119,8 +119,8 @@ func (b *bench) run(exit int, args ...string) agent.Run {
 
 func (b *bench) folder() string { return filepath.Join(b.backups, b.agent.Device().UDID) }
 
-// same compares the backup in the folder with the content of the device.
-func (b *bench) same(password string) {
+// checkSame compares the backup in the folder with the content of the device.
+func (b *bench) checkSame(password string) {
 	b.t.Helper()
 	differences, err := devicefiles.Verify(context.Background(), b.agent.Content(), b.folder(), []byte(password))
 	if err != nil {
@@ -129,7 +129,7 @@ func (b *bench) same(password string) {
 	for _, text := range differences {
 		b.t.Error(text)
 	}
-	for _, v := range b.device.Violations() { // they include those of the agent
+	for _, v := range b.device.Violations() { // the violations include the agent's
 		b.t.Errorf("violation: %s", v)
 	}
 }
@@ -147,13 +147,13 @@ func TestInteropBackup(t *testing.T) {
 			if !full.Full || full.Files < 100 || full.Code != 0 {
 				t.Errorf("first run: %+v", full)
 			}
-			b.same("")
-			b.agent.SetContent(b.day())
+			b.checkSame("")
+			b.agent.SetContent(b.nextDay())
 			next := b.run(0, "backup", b.backups)
 			if next.Full || next.Files == 0 || next.Files*2 > full.Files {
 				t.Errorf("second run: %+v", next)
 			}
-			b.same("")
+			b.checkSame("")
 		})
 	}
 }
@@ -169,14 +169,14 @@ func TestInteropEncryption(t *testing.T) {
 	if full := b.run(0, "backup", b.backups); !full.Full {
 		t.Errorf("the first encrypted run: %+v", full)
 	}
-	b.same("first")
+	b.checkSame("first")
 	b.run(49, "changepw", "wrong", "second", b.backups)
 	b.run(0, "changepw", "first", "second", b.backups)
 	// idevicebackup2 does not return the old keybag, so the next run is a full one.
 	if full := b.run(0, "backup", b.backups); !full.Full {
 		t.Errorf("after the password change: %+v", full)
 	}
-	b.same("second")
+	b.checkSame("second")
 	b.run(0, "encryption", "off", "second", b.backups)
 	if b.agent.WillEncrypt() {
 		t.Fatal("encryption is not off")
@@ -192,16 +192,16 @@ func TestInteropRestore(t *testing.T) {
 		if password != "" {
 			args = []string{"restore", "--system", "--settings", "--remove", "--password", password, b.backups}
 		}
-		b.agent.SetContent(b.day())
+		b.agent.SetContent(b.nextDay())
 		restored := b.run(0, args...)
 		if restored.Files != before.Files || restored.Applications < 0 {
 			t.Errorf("restored: %+v, backed up before: %+v", restored, before)
 		}
-		b.same(password) // the device has the content of the backup
+		b.checkSame(password) // the device has the content of the backup
 		if next := b.run(0, "backup", b.backups); next.Files != restored.Files {
 			t.Errorf("the backup after the restore has to send all files: %+v", next)
 		}
-		b.same(password)
+		b.checkSame(password)
 	}
 }
 
@@ -224,5 +224,5 @@ func TestInteropFailures(t *testing.T) {
 	if run := b.run(0, "backup", b.backups); run.Code != 0 {
 		t.Errorf("%+v", run)
 	}
-	b.same("")
+	b.checkSame("")
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/manifestdb"
 )
 
-// buildManifest writes the unencrypted manifest of a run to a file. This manifest is
-// the one of the content, with the keys and digests of the sent files.
+// buildManifest writes the unencrypted manifest of a run to a file: the manifest of
+// the content, with the keys and digests of the sent files.
 func (b *backup) buildManifest(path string) (err error) {
 	if err := writeManifest(b.ctx, b.content, path); err != nil {
 		return err

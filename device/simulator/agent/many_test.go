@@ -32,22 +32,22 @@ func TestMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.patience = 10 * time.Minute
-	run := d.must(h, 0, "Backup")
+	run := d.mustRequest(h, 0, "Backup")
 	if run.Files != n || !run.Full {
 		t.Errorf("%+v", run)
 	}
-	if again := d.must(h, 0, "Backup"); again.Files != 0 || again.Kept != n {
+	if again := d.mustRequest(h, 0, "Backup"); again.Files != 0 || again.Kept != n {
 		t.Errorf("%+v", again)
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	t.Logf("%d files: Manifest.db has %d MB, %d MB of memory from the system, host included", n, len(h.files[d.own("Manifest.db")])>>20, m.Sys>>20)
-	d.clean()
+	t.Logf("%d files: Manifest.db has %d MB, %d MB of memory from the system, host included", n, len(h.files[d.ownPath("Manifest.db")])>>20, m.Sys>>20)
+	d.noViolations()
 	if n > 10_000 {
 		return // it takes too long to write so many files
 	}
-	dir = d.write(h)
-	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // it belongs to another device
+	dir = d.writeBackup(h)
+	if err := os.Remove(filepath.Join(dir, mobilesync.InfoPlist)); err != nil { // writeBackup copied it from another device
 		t.Fatal(err)
 	}
 	differences, err := devicefiles.Verify(t.Context(), many, dir, nil)

@@ -19,6 +19,7 @@ func (b *backup) moveAll() error {
 			}
 		}
 	}
+	// The data files move first, then each manifest in a request of its own.
 	for _, name := range []string{"", mobilesync.ManifestPlist, mobilesync.ManifestDB} {
 		if name != "" {
 			if err := moves.add(b.dir+"/Snapshot/", b.dir+"/", name); err != nil {

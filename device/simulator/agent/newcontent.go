@@ -25,7 +25,7 @@ func (r *restore) newContent() (devicefiles.Source, error) {
 	if err := r.plainManifest(path); err != nil {
 		return nil, err
 	}
-	next := uint64(r.agent.restored) << 32 // last inode given; restored files get new inodes
+	inode := uint64(r.agent.restored) << 32 // the last one given; restored files get new inodes
 	now := r.agent.opts.Clock().Unix()
 	err := manifestdb.Edit(r.ctx, path, r.backup.records, func(rec *manifest.Record) manifestdb.Change {
 		if !r.wanted(rec) {
@@ -34,8 +34,8 @@ func (r *restore) newContent() (devicefiles.Source, error) {
 		if !rec.IsFile() || !rec.HasMeta {
 			return manifestdb.Keep
 		}
-		next++
-		rec.Inode, rec.ChangeTime, rec.EncryptionKey = next, now, nil
+		inode++
+		rec.Inode, rec.ChangeTime, rec.EncryptionKey = inode, now, nil
 		if rec.HasDigest {
 			rec.Digest = r.plain[rec.FileID]
 		}

@@ -17,7 +17,7 @@ func (t *session) changePassword(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := t.unlocked(); err != nil {
+	if err := t.beginUnlocked(); err != nil {
 		return err
 	}
 	old, next := textOf(request["OldPassword"]), textOf(request["NewPassword"])
@@ -40,8 +40,8 @@ func (t *session) changePassword(request map[string]any) error {
 // rewrap changes the password of the keybag in the backup on the host. The next backup
 // can then be incremental.
 func (t *session) rewrap(dir string, old, next []byte) error {
-	// The keybag of an interrupted run keeps the old password, so the next run sends
-	// its files again.
+	// The agent downloads the keybag of an interrupted run, but leaves it under the old
+	// password. The next run sends the files of the interrupted run again.
 	if _, err := t.SmallFile(dir + "/Snapshot/" + mobilesync.ManifestPlist); err != nil {
 		return err
 	}
@@ -77,8 +77,11 @@ func (t *session) rewrap(dir string, old, next []byte) error {
 	if err := t.UploadBytes(path, changed); err != nil {
 		return err
 	}
-	if bytes.Equal(raw, t.agent.expected.plist) {
+	switch {
+	case bytes.Equal(raw, t.agent.expected.plist):
 		t.agent.expected.plist = changed
+	case t.agent.expected.older[string(raw)]:
+		t.agent.expected.older[string(changed)] = true
 	}
 	return nil
 }

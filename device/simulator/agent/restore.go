@@ -61,10 +61,12 @@ type restore struct {
 	info     []byte         // Info.plist
 	backup   *oldBackup
 	known    *digests // nil if this agent did not make the backup
-	size     int64
+	size     int64    // of Manifest.db, as stored on the host
 
-	target string // folder of the new content
-	plain  map[hostfiles.FileID][sha1.Size]byte
+	target string                               // folder of the new content
+	plain  map[hostfiles.FileID][sha1.Size]byte // digests of the decrypted files
+
+	refused error // in a rehearsal, why a device would have stopped
 }
 
 func (t *session) restore(request map[string]any) error {
@@ -72,22 +74,28 @@ func (t *session) restore(request map[string]any) error {
 	if err != nil {
 		return err
 	}
-	if err := t.unlocked(); err != nil {
+	if err := t.beginUnlocked(); err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(t.agent.opts.StateDir, "run-")
-	if err != nil {
-		return err
-	}
-	r := &restore{session: t, dir: dir, work: work, plain: map[hostfiles.FileID][sha1.Size]byte{}}
+	r := &restore{session: t, dir: dir, plain: map[hostfiles.FileID][sha1.Size]byte{}}
 	var password []byte
 	r.options, password = restoreOptions(request)
 	t.agent.note(t.run, func(run *Run) { run.Options = r.options })
-	return errors.Join(r.perform(password), os.RemoveAll(work))
+	if t.agent.opts.Rehearsal != nil {
+		return r.rehearse(password)
+	}
+	if r.work, err = os.MkdirTemp(t.agent.opts.StateDir, "run-"); err != nil {
+		return err
+	}
+	return errors.Join(r.perform(password), os.RemoveAll(r.work))
 }
 
 func (r *restore) perform(password []byte) error {
-	if err := r.inspect(password); err != nil {
+	file, err := os.OpenFile(filepath.Join(r.work, mobilesync.ManifestDB), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.inspect(password, file), file.Close()); err != nil {
 		return err
 	}
 	if err := r.safetyCopy(); err != nil {
@@ -96,7 +104,7 @@ func (r *restore) perform(password []byte) error {
 	if err := r.prepare(); err != nil {
 		return err
 	}
-	if err := r.getFiles(); err != nil {
+	if err := r.getFiles(r.getBatch); err != nil {
 		return err
 	}
 	content, err := r.newContent()
@@ -110,8 +118,8 @@ func (r *restore) perform(password []byte) error {
 }
 
 // inspect downloads the four files that describe the backup, and decides whether it
-// can be restored.
-func (r *restore) inspect(password []byte) error {
+// can be restored. It keeps Manifest.db in file.
+func (r *restore) inspect(password []byte, file Scratch) error {
 	if err := r.reach(faults.StepStatus); err != nil {
 		return err
 	}
@@ -121,6 +129,8 @@ func (r *restore) inspect(password []byte) error {
 	}
 	if s := parseStatus(raw); s == nil || s.snapshot != "finished" {
 		return mberror.Of(mberror.NoBackup)
+	} else if text, refused := mobilesync.StatusVersion(s.version); refused {
+		return mberror.Errorf(mberror.Incompatible, "%s", text)
 	}
 	if err := r.reach(faults.StepManifest); err != nil {
 		return err
@@ -131,8 +141,7 @@ func (r *restore) inspect(password []byte) error {
 	if r.manifest, err = plist.Dict(raw); err != nil {
 		return mberror.Errorf(mberror.Damaged, "%s: %v", mobilesync.ManifestPlist, err)
 	}
-	path := filepath.Join(r.work, mobilesync.ManifestDB)
-	sum, size, found, err := r.downloadTo(r.dir+"/"+mobilesync.ManifestDB, path)
+	sum, size, found, err := r.downloadInto(r.dir+"/"+mobilesync.ManifestDB, file)
 	if err != nil {
 		return err
 	}
@@ -150,22 +159,26 @@ func (r *restore) inspect(password []byte) error {
 		return err
 	}
 	r.known = r.agent.backups[sum]
-	return r.open(path, sum, size, password)
+	return r.open(file, sum, size, password)
 }
 
 // open reads the manifest, with the password if it is encrypted.
-func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password []byte) (err error) {
+func (r *restore) open(file Scratch, sum [sha256.Size]byte, size int64, password []byte) (err error) {
 	r.backup = &oldBackup{sum: sum}
 	if encrypted, _ := r.manifest["IsEncrypted"].(bool); encrypted {
 		if r.backup.keys, err = unlock(r.session, r.manifest, password); err != nil {
 			if r.ctx.Err() != nil {
 				return r.ctx.Err()
 			}
-			return mberror.Errorf(mberror.Password, "%s: %v", mberror.Describe(mberror.Password), err)
+			code := int64(mberror.Damaged)
+			if errors.Is(err, keybag.ErrWrongPassword) {
+				code = mberror.Password
+			}
+			return mberror.Errorf(code, "%s: %v", mberror.Describe(code), err)
 		}
 		r.backup.manifestKey, _ = r.manifest["ManifestKey"].([]byte)
 	}
-	if r.backup.records, err = r.backup.readRecords(r.ctx, path, size); err != nil {
+	if err := r.readManifest(file, size); err != nil {
 		if r.ctx.Err() != nil {
 			return r.ctx.Err()
 		}
@@ -173,6 +186,20 @@ func (r *restore) open(path string, sum [sha256.Size]byte, size int64, password 
 	}
 	r.size = size
 	return nil
+}
+
+func (r *restore) readManifest(file Scratch, size int64) error {
+	plain, size, err := r.backup.decrypted(file, size)
+	if err != nil {
+		return err
+	}
+	if rehearsal := r.agent.opts.Rehearsal; rehearsal != nil {
+		if err := r.collect(rehearsal.Manifest(plain, size)); err != nil {
+			return err
+		}
+	}
+	r.backup.records, err = manifest.ReadDB(r.ctx, plain, size)
+	return err
 }
 
 // compatible compares the version of the backup with that of the device.
@@ -254,8 +281,9 @@ func (r *restore) wanted(rec *manifest.Record) bool {
 	return r.options.System || !devicefiles.System(rec.Domain)
 }
 
-// getFiles downloads the files in batches, in the order of the manifest.
-func (r *restore) getFiles() error {
+// getFiles calls getBatch for batches of files, in the order of the manifest. share is
+// the part of the files that have been downloaded after the batch.
+func (r *restore) getFiles(getBatch func(batch []int, share float64) error) error {
 	var batch []int
 	var size int64
 	total := r.backup.records.Len()
@@ -264,7 +292,7 @@ func (r *restore) getFiles() error {
 			continue
 		}
 		if len(batch) > 0 && (len(batch) == maxRestoreBatch || size+rec.Size >= maxRestoreBytes) {
-			if err := r.getBatch(batch, float64(i)/float64(total)); err != nil {
+			if err := getBatch(batch, float64(i)/float64(total)); err != nil {
 				return err
 			}
 			batch, size = batch[:0], 0
@@ -274,18 +302,28 @@ func (r *restore) getFiles() error {
 	if len(batch) == 0 {
 		return nil
 	}
-	return r.getBatch(batch, 1)
+	return getBatch(batch, 1)
 }
 
-func (r *restore) getBatch(batch []int, share float64) error {
+// beginBatch reaches StepFiles, and returns the paths of a batch's files. index maps each
+// path to the number of its record.
+func (r *restore) beginBatch(batch []int) (paths []string, index map[string]int, err error) {
 	if err := r.reach(faults.StepFiles); err != nil {
-		return err
+		return nil, nil, err
 	}
-	paths, index := make([]string, len(batch)), map[string]int{}
+	paths, index = make([]string, len(batch)), map[string]int{}
 	for i, at := range batch {
 		rec := r.backup.records.At(at)
 		paths[i] = r.dir + "/" + mobilesync.BlobPath(mobilesync.Hashed, rec.FileID)
 		index[paths[i]] = at
+	}
+	return paths, index, nil
+}
+
+func (r *restore) getBatch(batch []int, share float64) error {
+	paths, index, err := r.beginBatch(batch)
+	if err != nil {
+		return err
 	}
 	temp := filepath.Join(r.work, "file")
 	var file *os.File
@@ -335,6 +373,9 @@ func (r *restore) addFile(rec *manifest.Record, file *os.File) error {
 	}
 	sum := sha1.New()
 	n, err := io.Copy(io.MultiWriter(out, sum), plain)
+	if errors.Is(err, keybag.ErrPadding) && rec.HasDigest && [sha1.Size]byte(stored.Sum(nil)) == rec.Digest {
+		err = nil // the device wrote it like that
+	}
 	if cerr := out.Close(); cerr != nil {
 		return cerr
 	}

@@ -14,9 +14,9 @@ import (
 // device's content has changed by a day.
 func backedUp(t *testing.T, password string) (*device, *host) {
 	d, h := newDevice(t, Options{Password: password}), newHost(t)
-	d.must(h, 0, "Backup")
-	d.same(h, password)
-	d.SetContent(d.day())
+	d.mustRequest(h, 0, "Backup")
+	d.checkSame(h, password)
+	d.SetContent(d.nextDay())
 	return d, h
 }
 
@@ -32,17 +32,17 @@ func TestRestore(t *testing.T) {
 	t.Parallel()
 	for _, password := range passwords() {
 		d, h := backedUp(t, password)
-		run := d.must(h, 0, "Restore", "Options", options("Password", password))
+		run := d.mustRequest(h, 0, "Restore", "Options", options("Password", password))
 		if run.Files < 100 || run.Bytes == 0 || !run.Options.Reboot || slices.Contains(run.Steps, faults.StepCopy) {
 			t.Errorf("%+v", run)
 		}
-		d.same(h, password)
-		next := d.must(h, 0, "Backup")
+		d.checkSame(h, password)
+		next := d.mustRequest(h, 0, "Backup")
 		if next.Full || next.Files != run.Files {
-			t.Errorf("the backup after: %+v", next)
+			t.Errorf("the next backup: %+v", next)
 		}
-		d.same(h, password)
-		d.clean()
+		d.checkSame(h, password)
+		d.noViolations()
 	}
 }
 
@@ -54,7 +54,7 @@ func TestRestoreOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	backup, err := devicefiles.OpenFolder(t.Context(), d.write(h), nil)
+	backup, err := devicefiles.OpenFolder(t.Context(), d.writeBackup(h), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestRestoreOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	run := d.must(h, 0, "Restore", "Options", map[string]any{"RestoreSystemFiles": false, "RemoveItemsNotRestored": false, "RestoreShouldReboot": false})
+	run := d.mustRequest(h, 0, "Restore", "Options", map[string]any{"RestoreSystemFiles": false, "RemoveItemsNotRestored": false, "RestoreShouldReboot": false})
 	if run.Options.Reboot || !slices.Contains(run.Steps, faults.StepCopy) {
 		t.Errorf("%+v", run)
 	}
@@ -86,7 +86,7 @@ func TestRestoreOptions(t *testing.T) {
 			}
 			j, inToday := today.ByFileID(rec.FileID)
 			if !inToday {
-				t.Fatalf("%s/%s was in neither", rec.Domain, rec.RelativePath)
+				t.Fatalf("%s/%s was neither in the backup nor on the device", rec.Domain, rec.RelativePath)
 			}
 			from, other = before, today.At(j)
 		} else {
@@ -107,9 +107,9 @@ func TestRestoreOptions(t *testing.T) {
 		}
 	}
 	if stayed <= ofSystem || ofSystem == 0 {
-		t.Errorf("%d stayed, %d of them of the system", stayed, ofSystem)
+		t.Errorf("%d files stayed, %d of them system files", stayed, ofSystem)
 	}
-	d.clean()
+	d.noViolations()
 }
 
 func TestRestoreRefused(t *testing.T) {
@@ -142,7 +142,7 @@ func TestRestoreRefused(t *testing.T) {
 				c.spoil(d, h)
 			}
 			before := d.Content()
-			d.must(h, c.code, "Restore", "Options", c.options)
+			d.mustRequest(h, c.code, "Restore", "Options", c.options)
 			if d.Content() != before {
 				t.Error("the content changed")
 			}
@@ -156,30 +156,30 @@ func TestRestoreRefused(t *testing.T) {
 func TestChangePassword(t *testing.T) {
 	t.Parallel()
 	d, h := newDevice(t, Options{}), newHost(t)
-	d.must(h, 0, "Backup")
-	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "guess", "NewPassword", "first")
-	d.must(h, 0, "ChangePassword", "NewPassword", "first")
+	d.mustRequest(h, 0, "Backup")
+	d.mustRequest(h, mberror.Password, "ChangePassword", "OldPassword", "guess", "NewPassword", "first")
+	d.mustRequest(h, 0, "ChangePassword", "NewPassword", "first")
 	if !d.WillEncrypt() {
 		t.Error("encryption is not on")
 	}
-	full := d.must(h, 0, "Backup")
+	full := d.mustRequest(h, 0, "Backup")
 	if !full.Full {
 		t.Errorf("after encryption was switched on: %+v", full)
 	}
-	d.same(h, "first")
-	d.must(h, mberror.Password, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
-	d.must(h, mberror.Password, "ChangePassword", "NewPassword", "second")
-	d.must(h, 0, "ChangePassword", "OldPassword", "first", "NewPassword", "second")
-	d.same(h, "second") // the password change rewrapped the keybag on the host
-	d.SetContent(d.day())
-	if next := d.must(h, 0, "Backup"); next.Full || next.Kept == 0 {
+	d.checkSame(h, "first")
+	d.mustRequest(h, mberror.Password, "ChangePassword", "OldPassword", "wrong", "NewPassword", "second")
+	d.mustRequest(h, mberror.Password, "ChangePassword", "NewPassword", "second")
+	d.mustRequest(h, 0, "ChangePassword", "OldPassword", "first", "NewPassword", "second")
+	d.checkSame(h, "second") // the password change rewrapped the keybag on the host
+	d.SetContent(d.nextDay())
+	if next := d.mustRequest(h, 0, "Backup"); next.Full || next.Kept == 0 {
 		t.Errorf("after the change: %+v", next)
 	}
-	d.same(h, "second")
-	d.must(h, 0, "ChangePassword", "OldPassword", "second")
-	if off := d.must(h, 0, "Backup"); !off.Full || d.WillEncrypt() {
+	d.checkSame(h, "second")
+	d.mustRequest(h, 0, "ChangePassword", "OldPassword", "second")
+	if off := d.mustRequest(h, 0, "Backup"); !off.Full || d.WillEncrypt() {
 		t.Errorf("after encryption was switched off: %+v", off)
 	}
-	d.same(h, "")
-	d.clean()
+	d.checkSame(h, "")
+	d.noViolations()
 }

@@ -21,9 +21,9 @@ import (
 )
 
 // loadOld downloads the old backup's manifests and lists its files. b.old stays nil
-// if the run must be a full one. If must is set, the old backup is finished, and a
+// if the run must be a full one. If finished is set, the old backup is finished, so a
 // missing manifest is an error.
-func (b *backup) loadOld(must bool) error {
+func (b *backup) loadOld(finished bool) error {
 	if err := b.reach(faults.StepManifest); err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (b *backup) loadOld(must bool) error {
 		return err
 	}
 	if raw == nil {
-		if must {
+		if finished {
 			return mberror.Errorf(mberror.Damaged, "%s is missing", mobilesync.ManifestPlist)
 		}
 		return nil
@@ -60,7 +60,7 @@ func (b *backup) loadOld(must bool) error {
 		}
 		return b.listFiles() // a full run
 	}
-	if must {
+	if finished {
 		if _, err := b.readStatus(); err != nil {
 			return err
 		}
@@ -99,7 +99,7 @@ func (b *backup) compareExpected(raw []byte, sum [sha256.Size]byte) {
 	}
 	was, err := plist.Dict(b.agent.expected.plist)
 	if err != nil || now["Date"] != was["Date"] || b.agent.expected.older[string(raw)] {
-		return // the manifests are of an older backup, perhaps of the same second
+		return // the manifests are of an older backup, perhaps one made in the same second
 	}
 	if !bytes.Equal(raw, b.agent.expected.plist) {
 		b.agent.violate("%s differs from what was sent", mobilesync.ManifestPlist)
@@ -115,9 +115,14 @@ func (t *session) downloadTo(from, path string) (sum [sha256.Size]byte, size int
 	if err != nil {
 		return sum, 0, false, err
 	}
+	sum, size, found, err = t.downloadInto(from, f)
+	return sum, size, found, errors.Join(err, f.Close())
+}
+
+// downloadInto downloads a file to w.
+func (t *session) downloadInto(from string, w io.Writer) (sum [sha256.Size]byte, size int64, found bool, err error) {
 	h := &countingHash{Hash: sha256.New()}
-	found, err = t.Download(from, io.MultiWriter(f, h))
-	err = errors.Join(err, f.Close())
+	found, err = t.Download(from, io.MultiWriter(w, h))
 	return [sha256.Size]byte(h.Sum(nil)), h.n, found, err
 }
 
@@ -173,17 +178,27 @@ func (o *oldBackup) readRecords(ctx context.Context, path string, size int64) (_
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	var from io.ReaderAt = f
-	if o.keys != nil {
-		key, err := o.keys.Unwrap(o.manifestKey)
-		if err != nil {
-			return nil, err
-		}
-		if from, size, err = devicefiles.OpenManifest(f, size, key); err != nil {
-			return nil, err
-		}
+	return o.readRecordsFrom(ctx, f, size)
+}
+
+func (o *oldBackup) readRecordsFrom(ctx context.Context, f io.ReaderAt, size int64) (*manifest.Records, error) {
+	plain, size, err := o.decrypted(f, size)
+	if err != nil {
+		return nil, err
 	}
-	return manifest.ReadDB(ctx, from, size)
+	return manifest.ReadDB(ctx, plain, size)
+}
+
+// decrypted returns the plaintext of a Manifest.db of size bytes, and its length.
+func (o *oldBackup) decrypted(f io.ReaderAt, size int64) (io.ReaderAt, int64, error) {
+	if o.keys == nil {
+		return f, size, nil
+	}
+	key, err := o.keys.Unwrap(o.manifestKey)
+	if err != nil {
+		return nil, 0, err
+	}
+	return devicefiles.OpenManifest(f, size, key)
 }
 
 // resume continues a run that was interrupted while files were sent.
@@ -205,7 +220,7 @@ func (b *backup) resume(s *status) error {
 		usable = bytes.Equal(c.encryption.bag, b.old.bag)
 	}
 	if !usable {
-		b.snapshot = nil // the files of the interrupted run may have changed since
+		b.snapshot = nil // the files of the interrupted run may have changed on the device
 		return b.newRun()
 	}
 	b.cache = c
@@ -221,7 +236,7 @@ func (b *backup) finishInterrupted(s *status) error {
 	if err := b.reach(faults.StepFinishing); err != nil {
 		return err
 	}
-	// What remains depends only on the files on the host, not on the cache of the run.
+	// What remains to do depends only on the files on the host, not on the cache of the run.
 	b.cache = &cache{uuid: s.uuid}
 	if s.snapshot == "moving" {
 		files, others, err := b.List(b.dir + "/Snapshot")

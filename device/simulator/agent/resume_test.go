@@ -9,8 +9,8 @@ import (
 	"github.com/snap-backup/snap/internal/faultpoint"
 )
 
-// script sets the device's faults.
-func (d *device) script(list ...string) {
+// setScript sets the device's faults.
+func (d *device) setScript(list ...string) {
 	d.t.Helper()
 	var s faults.Script
 	for _, text := range list {
@@ -25,10 +25,10 @@ func (d *device) script(list ...string) {
 	}
 }
 
-// breaks runs a backup, which must end without a response.
-func (d *device) breaks(h *host) Run {
+// mustBreak runs a backup, which must end without a response.
+func (d *device) mustBreak(h *host) Run {
 	d.t.Helper()
-	if response, err := d.do(h, d.request("Backup")); err == nil {
+	if response, err := d.send(h, d.request("Backup")); err == nil {
 		d.t.Fatalf("the run ends with %v", response)
 	}
 	return d.LastRun()
@@ -60,8 +60,8 @@ func TestResume(t *testing.T) {
 			t.Parallel()
 			d, h := newDevice(t, Options{Password: c.password}), newHost(t)
 			if c.incremental {
-				d.must(h, 0, "Backup")
-				d.SetContent(d.day())
+				d.mustRequest(h, 0, "Backup")
+				d.SetContent(d.nextDay())
 				switch c.fault {
 				case "upload:2=cut":
 					c.fault = "manifests=cut" // the changes of a day fill less than two batches
@@ -69,9 +69,9 @@ func TestResume(t *testing.T) {
 					c.fault = "move:3=cut"
 				}
 			}
-			d.script(c.fault)
-			broken := d.breaks(h)
-			again := d.must(h, 0, "Backup")
+			d.setScript(c.fault)
+			broken := d.mustBreak(h)
+			again := d.mustRequest(h, 0, "Backup")
 			if again.Resumed != c.resumed {
 				t.Errorf("resumed from %q, want %q", again.Resumed, c.resumed)
 			}
@@ -82,8 +82,8 @@ func TestResume(t *testing.T) {
 			} else if again.Files != 0 || again.Full {
 				t.Errorf("interrupted %+v\nnext %+v", broken, again)
 			}
-			d.same(h, c.password)
-			d.clean()
+			d.checkSame(h, c.password)
+			d.noViolations()
 		})
 	}
 }
@@ -96,50 +96,50 @@ func TestResumeForgotten(t *testing.T) {
 		t.Skip("six backups")
 	}
 	d, h := newDevice(t, Options{}), newHost(t)
-	d.script("manifests=cut")
-	broken := d.breaks(h)
+	d.setScript("manifests=cut")
+	broken := d.mustBreak(h)
 	d.Forget()
-	again := d.must(h, 0, "Backup")
+	again := d.mustRequest(h, 0, "Backup")
 	if again.Spared != 0 || again.Files != broken.Files || !again.Full || again.UUID == broken.UUID {
 		t.Errorf("forgotten: %+v", again)
 	}
-	d.same(h, "")
+	d.checkSame(h, "")
 
-	d.SetContent(d.day())
-	d.script("manifests=cut")
-	broken = d.breaks(h)
-	d.SetContent(d.day())
-	again = d.must(h, 0, "Backup")
+	d.SetContent(d.nextDay())
+	d.setScript("manifests=cut")
+	broken = d.mustBreak(h)
+	d.SetContent(d.nextDay())
+	again = d.mustRequest(h, 0, "Backup")
 	if again.Spared == 0 || again.Spared >= broken.Files || again.Resent == 0 {
 		t.Errorf("changed since: %+v after %+v", again, broken)
 	}
-	d.same(h, "")
+	d.checkSame(h, "")
 
 	// The host lost a file.
-	d.SetContent(d.day())
-	d.script("manifests=cut")
-	broken = d.breaks(h)
+	d.SetContent(d.nextDay())
+	d.setScript("manifests=cut")
+	broken = d.mustBreak(h)
 	files := d.blobs(h, "Snapshot/")
 	if len(files) != broken.Files {
 		t.Fatalf("%d files of %d", len(files), broken.Files)
 	}
 	delete(h.files, files[0])
-	again = d.must(h, 0, "Backup")
+	again = d.mustRequest(h, 0, "Backup")
 	if again.Files != 1 || again.Resent != 1 {
 		t.Errorf("one file lost: %+v", again)
 	}
-	d.same(h, "")
-	d.clean()
+	d.checkSame(h, "")
+	d.noViolations()
 }
 
 // TestFallBack tests that a backup is a full one if the old backup is unusable.
 func TestFallBack(t *testing.T) {
 	t.Parallel()
 	remove := func(name string) func(*device, *host) {
-		return func(d *device, h *host) { delete(h.files, d.own(name)) }
+		return func(d *device, h *host) { delete(h.files, d.ownPath(name)) }
 	}
 	write := func(name, text string) func(*device, *host) {
-		return func(d *device, h *host) { h.files[d.own(name)] = []byte(text) }
+		return func(d *device, h *host) { h.files[d.ownPath(name)] = []byte(text) }
 	}
 	cases := map[string]struct {
 		spoil func(d *device, h *host)
@@ -159,16 +159,16 @@ func TestFallBack(t *testing.T) {
 			t.Parallel()
 			c := cases[name]
 			d, h := newDevice(t, Options{}), newHost(t)
-			d.must(h, 0, "Backup")
+			d.mustRequest(h, 0, "Backup")
 			c.spoil(d, h)
-			run := d.must(h, c.code, "Backup")
+			run := d.mustRequest(h, c.code, "Backup")
 			if c.code != 0 {
 				return
 			}
 			if !run.Full {
 				t.Errorf("%+v", run)
 			}
-			d.same(h, string(d.secret()))
+			d.checkSame(h, string(d.secret()))
 			if len(h.files) != len(h.below(d.Device().UDID)) {
 				t.Error("there are files outside of the backup")
 			}

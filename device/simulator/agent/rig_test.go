@@ -67,7 +67,7 @@ type device struct {
 func newDevice(t *testing.T, o Options) *device {
 	t.Helper()
 	d := &device{t: t}
-	o.Content, o.StateDir = d.day(), t.TempDir()
+	o.Content, o.StateDir = d.nextDay(), t.TempDir()
 	if o.Patience == 0 {
 		o.Patience = 5 * time.Minute
 	}
@@ -80,7 +80,7 @@ func newDevice(t *testing.T, o Options) *device {
 	return d
 }
 
-// today returns the folder of the content that day returned last.
+// today returns the folder of the content that nextDay returned last.
 func (d *device) today() string {
 	dir, err := days()
 	if err != nil {
@@ -89,8 +89,8 @@ func (d *device) today() string {
 	return filepath.Join(dir, fmt.Sprint(d.next-1))
 }
 
-// day returns the content of the next day.
-func (d *device) day() devicefiles.Source {
+// nextDay returns the content of the next day.
+func (d *device) nextDay() devicefiles.Source {
 	d.t.Helper()
 	d.next++
 	f, err := devicefiles.OpenFolder(context.Background(), d.today(), nil)
@@ -101,8 +101,8 @@ func (d *device) day() devicefiles.Source {
 	return f
 }
 
-// do makes the host send a request to the device, and returns the device's response.
-func (d *device) do(h *host, request map[string]any) (map[string]any, error) {
+// send makes the host send a request to the device, and returns the device's response.
+func (d *device) send(h *host, request map[string]any) (map[string]any, error) {
 	d.t.Helper()
 	a, b := net.Pipe()
 	done := make(chan error, 1)
@@ -123,11 +123,11 @@ func (d *device) request(name string, more ...any) map[string]any {
 	return r
 }
 
-// must makes the host send a request, and fails the test unless the response has a
-// code.
-func (d *device) must(h *host, code int64, name string, more ...any) Run {
+// mustRequest makes the host send a request. It fails the test if the response has
+// another code.
+func (d *device) mustRequest(h *host, code int64, name string, more ...any) Run {
 	d.t.Helper()
-	response, err := d.do(h, d.request(name, more...))
+	response, err := d.send(h, d.request(name, more...))
 	if err != nil {
 		d.t.Fatalf("%s: %v (%+v)", name, err, d.LastRun())
 	}
@@ -137,31 +137,31 @@ func (d *device) must(h *host, code int64, name string, more ...any) Run {
 	return d.LastRun()
 }
 
-// own returns the path of a name in the device's folder on the host.
-func (d *device) own(name string) string { return d.Device().UDID + "/" + name }
+// ownPath returns the path of a name in the device's folder on the host.
+func (d *device) ownPath(name string) string { return d.Device().UDID + "/" + name }
 
 // blobs returns the paths of the data files on the host.
 func (d *device) blobs(h *host, under string) []string {
 	return slices.DeleteFunc(h.below(d.Device().UDID), func(p string) bool {
-		ok, _ := path.Match(d.own(under+"??/*"), p)
+		ok, _ := path.Match(d.ownPath(under+"??/*"), p)
 		return !ok
 	})
 }
 
-// write writes the host's backup to a new folder and returns its path.
-func (d *device) write(h *host) string {
+// writeBackup writes the host's backup to a new folder and returns its path.
+func (d *device) writeBackup(h *host) string {
 	d.t.Helper()
 	return d.writeTo(&folderCopy{dir: d.t.TempDir(), files: map[string][]byte{}}, h)
 }
 
 func (d *device) writeTo(c *folderCopy, h *host) string {
 	d.t.Helper()
-	// A host has to write Info.plist. This host takes the one of the synthetic device.
+	// A host has to write Info.plist. This host copies it from the synthetic device.
 	info, err := os.ReadFile(filepath.Join(d.today(), "Info.plist"))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	h.files[d.own("Info.plist")] = info
+	h.files[d.ownPath("Info.plist")] = info
 	if err := c.update(h, d.Device().UDID); err != nil {
 		d.t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func (c *folderCopy) update(h *host, top string) error {
 	return nil
 }
 
-// copies holds the folders that same can use. One test at a time uses a folder.
+// copies holds the folders that checkSame can use. A folder has one user at a time.
 var copies = make(chan *folderCopy, 64)
 
 func takeCopy() (*folderCopy, error) {
@@ -218,8 +218,8 @@ func takeCopy() (*folderCopy, error) {
 	return &folderCopy{dir: dir, files: map[string][]byte{}}, err
 }
 
-// same compares the backup on the host with the content of the device.
-func (d *device) same(h *host, password string) {
+// checkSame compares the backup on the host with the content of the device.
+func (d *device) checkSame(h *host, password string) {
 	d.t.Helper()
 	c, err := takeCopy()
 	if err != nil {
@@ -236,7 +236,7 @@ func (d *device) same(h *host, password string) {
 	}
 }
 
-func (d *device) clean() {
+func (d *device) noViolations() {
 	d.t.Helper()
 	for _, v := range d.Violations() {
 		d.t.Errorf("violation: %s", v)

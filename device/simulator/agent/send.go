@@ -24,7 +24,7 @@ func (b *backup) sendAll() error {
 			return err
 		}
 		list, size := b.plan()
-		if err := b.space(size); err != nil {
+		if err := b.checkSpace(size); err != nil {
 			return err
 		}
 		if err := b.folders(); err != nil {
@@ -47,8 +47,8 @@ func (b *backup) sendAll() error {
 	}
 }
 
-// space checks that the host has enough free space for size bytes.
-func (b *backup) space(size int64) error {
+// checkSpace checks that the host has enough free space for size bytes.
+func (b *backup) checkSpace(size int64) error {
 	if err := b.reach(faults.StepSpace); err != nil {
 		return err
 	}

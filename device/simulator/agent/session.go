@@ -29,7 +29,7 @@ type session struct {
 
 func (t *session) serve() error {
 	if err := t.link.OfferVersion(t.agent.opts.Version); err != nil {
-		return t.broken(fmt.Errorf("greeting: %w", err))
+		return t.linkError(fmt.Errorf("greeting: %w", err))
 	}
 	for greeted := false; ; {
 		m, err := t.link.ReadMessage()
@@ -37,7 +37,7 @@ func (t *session) serve() error {
 			return nil
 		}
 		if err != nil {
-			return t.broken(err)
+			return t.linkError(err)
 		}
 		switch m.Name() {
 		case devicelink.DisconnectName:
@@ -55,7 +55,7 @@ func (t *session) serve() error {
 		name, _ := request["MessageName"].(string)
 		if name == "Hello" {
 			if err := t.hello(request); err != nil {
-				return t.broken(err)
+				return t.linkError(err)
 			}
 			greeted = true
 			continue
@@ -76,7 +76,7 @@ func (t *session) hello(request map[string]any) error {
 			return t.respond(map[string]any{"ErrorCode": 0, "ProtocolVersion": 2.1})
 		}
 	}
-	t.agent.violate("Hello with the versions %v, which are not reals", versions)
+	t.agent.violate("Hello has the versions %v, but not the real 2.0 or 2.1", versions)
 	return t.respond(map[string]any{"ErrorCode": 1, "ErrorDescription": "no common version"})
 }
 
@@ -92,6 +92,9 @@ func (t *session) operate(name string, request map[string]any) error {
 	t.agent.runs = append(t.agent.runs, t.run)
 	t.agent.mu.Unlock()
 	var err error
+	if t.agent.opts.Rehearsal != nil && name != "Restore" {
+		return t.finish(mberror.Errorf(mberror.Generic, "%s is not supported", name))
+	}
 	switch name {
 	case "Backup":
 		err = t.backup(request)
@@ -100,19 +103,19 @@ func (t *session) operate(name string, request map[string]any) error {
 	case "ChangePassword":
 		err = t.changePassword(request)
 	case "Info", "List", "Unback", "Extract":
-		err = t.outdated(request)
+		err = t.serveOld(request)
 	case "EnableCloudBackup", "EraseDevice", "Remove":
 		err = mberror.Errorf(mberror.Generic, "%s is not supported", name)
 	default:
-		t.agent.violate("an operation %q", name)
+		t.agent.violate("an unknown operation %q", name)
 		err = mberror.Errorf(mberror.Generic, "%q is not supported", name)
 	}
 	return t.finish(err)
 }
 
-// unlocked begins an operation that reads the device's files. It returns an error if
+// beginUnlocked begins an operation that reads the device's files. It returns an error if
 // the device is locked.
-func (t *session) unlocked() error {
+func (t *session) beginUnlocked() error {
 	if err := t.reach(faults.StepBegin); err != nil {
 		return err
 	}
@@ -122,8 +125,8 @@ func (t *session) unlocked() error {
 	return nil
 }
 
-// outdated executes operations that need the manifest of iOS 9.
-func (t *session) outdated(request map[string]any) error {
+// serveOld executes operations of iOS 9 and earlier, which read Manifest.mbdb.
+func (t *session) serveOld(request map[string]any) error {
 	dir, err := t.folderOf(request)
 	if err != nil {
 		return err
@@ -148,10 +151,10 @@ func (t *session) finish(err error) error {
 		t.agent.note(t.run, func(r *Run) { r.Code, r.Err = f.Code, f.Text })
 	default:
 		t.agent.note(t.run, func(r *Run) { r.Err = err.Error() })
-		return t.broken(err)
+		return t.linkError(err)
 	}
 	if err := t.respond(response); err != nil {
-		return t.broken(err)
+		return t.linkError(err)
 	}
 	if t.reboot = t.reboot && f == nil; t.reboot {
 		return t.conn.SetReadDeadline(time.Now().Add(untilReboot))
@@ -162,9 +165,9 @@ func (t *session) finish(err error) error {
 // untilReboot is how long the device waits for a goodbye after a restore.
 const untilReboot = 2 * time.Second
 
-// broken returns the error of a conversation whose link failed with err. If the host
-// broke the protocol, broken records a violation.
-func (t *session) broken(err error) error {
+// linkError returns the error of a conversation whose link failed with err. If the host
+// broke the protocol, linkError records a violation.
+func (t *session) linkError(err error) error {
 	if t.conn.WasCut() {
 		return hostfiles.ErrCut
 	}

@@ -32,6 +32,9 @@ func parseStatus(b []byte) *status {
 	}
 	s := &status{}
 	s.version, _ = d["Version"].(string)
+	if v, ok := d["Version"].(float64); ok {
+		s.version = strconv.FormatFloat(v, 'f', -1, 64)
+	}
 	s.uuid, _ = d["UUID"].(string)
 	s.snapshot, _ = d["SnapshotState"].(string)
 	s.full, _ = d["IsFullBackup"].(bool)

@@ -7,6 +7,7 @@ package devicefiles
 import (
 	"context"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/snap-backup/snap/device/mobilesync"
@@ -28,6 +29,18 @@ type Source interface {
 	// longer exists.
 	Open(rec *manifest.Record) (io.ReadCloser, error)
 }
+
+// Empty returns content without files and without a manifest.
+func Empty(d mobilesync.Device) Source { return empty{d} }
+
+type empty struct{ device mobilesync.Device }
+
+func (e empty) Device() mobilesync.Device { return e.device }
+func (empty) Base() map[string]any        { return map[string]any{} }
+
+func (empty) Records(context.Context) (*manifest.Records, error) { return &manifest.Records{}, nil }
+func (empty) Manifest(context.Context, io.Writer) error          { return fs.ErrNotExist }
+func (empty) Open(*manifest.Record) (io.ReadCloser, error)       { return nil, fs.ErrNotExist }
 
 // NewReader returns a reader of r that fails when ctx is cancelled.
 func NewReader(ctx context.Context, r io.Reader) io.Reader { return ctxReader{ctx, r} }

@@ -123,7 +123,7 @@ func (f *Folder) Open(rec *manifest.Record) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if info.Size() == 0 { // content evicted to a cloud, or an empty file as some tools store it
+	if info.Size() == 0 { // the content is only in a cloud, or a tool stored an empty file without padding
 		return file, nil
 	}
 	key, err := f.backup.FileKey(rec)

@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/device/simulator/hostfiles"
 )
 
-// Conn is the connection that carries a conversation. It closes itself where the
-// script has a cut after a number of bytes.
+// Conn is the connection that carries a conversation. If the script has a cut after a
+// number of bytes, Conn closes itself there.
 type Conn struct {
 	net.Conn
 	player *Player

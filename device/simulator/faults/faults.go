@@ -19,7 +19,7 @@ const (
 	StepFinishing Step = "finishing" // before an interrupted run is finished
 	StepSpace     Step = "space"
 	StepFolders   Step = "folders"
-	StepUploading Step = "uploading" // before Status.plist says "uploading"; likewise moving, removing, finished
+	StepUploading Step = "uploading" // before Status.plist says "uploading"; the same holds for moving, removing, finished
 	StepUpload    Step = "upload"    // before each batch of files
 	StepManifests Step = "manifests" // before the new manifests are uploaded
 	StepMoving    Step = "moving"

@@ -39,14 +39,15 @@ type limited struct {
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.left -= int64(len(p)); l.left < 0 {
-		return 0, errors.New("the host sends more bytes than such a file can have")
+		return 0, errors.New("the host sends more bytes than a property list may have")
 	}
 	return l.w.Write(p)
 }
 
 // DownloadAll downloads files. For each file it calls sink and writes to the writer
-// that sink returns. It then calls done, if done is not nil. DownloadAll returns the
-// paths of the files that the host does not have.
+// that sink returns. It then calls done, if done is not nil and the host could send all
+// of the file. missing lists the files that the host does not have. If the host has a
+// file but cannot read it, DownloadAll returns missing and an *mberror.Error.
 func (c *Client) DownloadAll(paths []string, progress float64, sink func(path string) (io.Writer, error), done func(path string) error) (missing []string, err error) {
 	const name = "DLMessageDownloadFiles"
 	if err := c.link.WriteMessage(name, paths, map[string]any{}, progress); err != nil {
@@ -131,14 +132,17 @@ func (c *Client) checkDownload(name string, paths []string, seen int, failedFile
 			continue
 		}
 		if reported && code != devicelink.StatusNoFile {
-			return nil, mberror.Errorf(deviceCode(code), "%s of %s: the host answers %d %s", name, path, code, text)
+			if err == nil {
+				err = mberror.Errorf(deviceCode(code), "%s of %s: the host answers %d %s", name, path, code, text)
+			}
+			continue
 		}
 		missing = append(missing, path)
 	}
-	if len(missing) == 0 && s.Code != devicelink.StatusOK {
+	if len(missing) == 0 && err == nil && s.Code != devicelink.StatusOK {
 		missing = paths[:1] // the host does not say which file is missing
 	}
-	return missing, nil
+	return missing, err
 }
 
 // Upload is a file to upload.
@@ -190,7 +194,7 @@ func (c *Client) sendFile(u *Upload) error {
 		return c.link.SendError(devicelink.KindDeviceError, err.Error())
 	}
 	n, err := c.link.SendFile(r)
-	_ = r.Close() // no error matters after reading
+	_ = r.Close() // an error no longer matters, since the file is read
 	var source *devicelink.SourceError
 	if err != nil && !errors.As(err, &source) {
 		return err

@@ -94,7 +94,7 @@ func expectEnd(t *Target, b []byte) error {
 	for {
 		m, err := t.Link.ReadMessage()
 		if err != nil {
-			return hostfiles.ErrOver // the host ended it or, if the host still waits, the device does
+			return hostfiles.ErrOver // the host ended the conversation, or the device does so now
 		}
 		if m.Name() == devicelink.StatusResponse {
 			if code, _ := m.Int(1); code == devicelink.StatusOK {

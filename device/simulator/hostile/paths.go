@@ -8,8 +8,8 @@ import (
 	"github.com/snap-backup/snap/device/protocol/devicelink"
 )
 
-// badPaths returns paths that a host must reject: on some system they are outside of
-// the backup folder or not valid. The keys name the faults of the paths.
+// badPaths returns paths that a host must reject: on at least one operating system,
+// each is invalid or leads out of the backup folder. The keys say what is wrong.
 func badPaths(udid string) map[string]string {
 	return map[string]string{
 		"above":     "../hostile",

@@ -76,7 +76,7 @@ func (d *Device) askPasscode(ctx context.Context) {
 	enter := make(chan struct{})
 	d.enter = enter
 	if d.early {
-		d.entered()
+		d.endPrompt()
 	}
 	d.mu.Unlock()
 	d.Notify("com.apple.LocalAuthentication.ui.presented")
@@ -97,8 +97,8 @@ func (d *Device) askPasscode(ctx context.Context) {
 	d.Notify("com.apple.LocalAuthentication.ui.dismissed")
 }
 
-// entered ends the passcode prompt. d.mu must be held.
-func (d *Device) entered() {
+// endPrompt ends the passcode prompt. d.mu must be held.
+func (d *Device) endPrompt() {
 	close(d.enter)
 	d.enter, d.early = nil, false
 	if d.Lock() == simulator.Locked {
@@ -131,7 +131,7 @@ func (d *Device) EnterPasscode() bool {
 		d.early = true
 		return false
 	}
-	d.entered()
+	d.endPrompt()
 	return true
 }
 
@@ -141,7 +141,7 @@ func (d *Device) Unlock() {
 	defer d.mu.Unlock()
 	d.SetLock(simulator.Unlocked)
 	if d.enter != nil {
-		d.entered()
+		d.endPrompt()
 	}
 }
 

@@ -54,7 +54,7 @@ var commands = map[string]command{
 	}},
 	"attach": {"DEVICE", "plug it in", true, 0, attach(simulator.USB)},
 	"wifi":   {"DEVICE", "connect it by Wi-Fi", true, 0, attach(simulator.Network)},
-	"cut": {"DEVICE BYTES", "cut the connection after so many bytes of the next backup", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"cut": {"DEVICE BYTES", "cut the connection of the next backup after BYTES bytes", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		if _, err := strconv.ParseUint(args[0], 10, 62); err != nil {
 			return "", fmt.Errorf("%q is not a number of bytes", args[0])
 		}
@@ -77,7 +77,7 @@ var commands = map[string]command{
 		}
 		return "", nil
 	}},
-	"password": {"DEVICE [PASSWORD]", "set the backup password as another computer does; no PASSWORD ends encryption", true, 0, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"password": {"DEVICE [PASSWORD]", "set the backup password as another computer does, or end encryption if PASSWORD is missing", true, 0, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		d.Agent.SetPassword(strings.Join(args, " "))
 		return "", nil
 	}},
@@ -85,7 +85,7 @@ var commands = map[string]command{
 	"ios":     {"DEVICE VERSION", "set the version of iOS", true, 1, setting("", "ProductVersion", func(s string) any { return s })},
 	"battery": {"DEVICE PERCENT", "set the charge and unplug the charger", true, 1, battery},
 	"free":    {"DEVICE BYTES", "set the free storage", true, 1, setting(simulator.DomainDiskUsage, "TotalDataAvailable", number)},
-	"busy": {"DEVICE TIMES", "make that many attempts to take the sync lock fail", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
+	"busy": {"DEVICE TIMES", "refuse the sync lock to the next TIMES attempts", true, 1, func(_ context.Context, _ *Lab, d *Device, args []string) (string, error) {
 		n, err := strconv.Atoi(args[0])
 		if err == nil {
 			d.SetLockBusy(n)
@@ -121,7 +121,7 @@ func (l *Lab) Do(ctx context.Context, line string) (reply string, err error) {
 	}
 	c, ok := commands[words[0]]
 	if !ok {
-		return "", fmt.Errorf("%w: %q; \"help\" lists them", ErrCommand, words[0])
+		return "", fmt.Errorf("%w: %q; \"help\" lists the commands", ErrCommand, words[0])
 	}
 	args := words[1:]
 	var d *Device

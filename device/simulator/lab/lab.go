@@ -1,6 +1,6 @@
 // Package lab provides simulated devices that are ready to use. Each has content that
-// changes from day to day, a backup agent, and an owner. Lines of text tell the owner
-// what to do (Do). Computers find the devices through the socket of Serve.
+// changes from day to day, a backup agent, and an owner. Lab.Do reads commands that tell
+// the owner what to do. Computers reach the devices through the listener of Lab.Serve.
 //
 // "snap simulate", the demo and tests of commands use this package. The same options
 // give the same content. A lab writes only to its folder.
@@ -8,8 +8,6 @@ package lab
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"net"
@@ -84,7 +82,6 @@ const (
 type Lab struct {
 	Mux  *simulator.Simulator
 	opts Options
-	key  func() (*rsa.PrivateKey, error) // returns one key for all devices, as creating a key takes long
 
 	mu      sync.Mutex
 	series  *synthetic.Series
@@ -114,7 +111,6 @@ func newLab(o Options) (*Lab, error) {
 		o.Patience = 2 * time.Minute
 	}
 	l := &Lab{Mux: simulator.New(), opts: o}
-	l.key = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
 	var err error
 	l.series, err = synthetic.New(l.config(o.Seed, o.Devices, o.Scale))
 	return l, err
@@ -186,16 +182,9 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 		spec.Key, spec.Name, password = key, saved.Name, saved.Password
 	}
 	if spec.Capacity == 0 {
-		spec.Capacity, spec.Available = capacity, capacity-1_000_000_000 // little is in use
+		spec.Capacity, spec.Available = capacity, capacity-1_000_000_000 // 1 GB is in use
 	}
 	spec.PlainText, spec.HeartbeatInterval = l.opts.PlainText, l.opts.Heartbeat
-	if spec.Key == nil && !spec.PlainText {
-		key, err := l.key()
-		if err != nil {
-			return nil, err
-		}
-		spec.Key = key
-	}
 	d := &Device{Device: simulator.NewDevice(spec), lab: l, folder: folder, series: series, password: password}
 	if saved != nil {
 		if err := d.Remember(saved.Memory); err != nil {

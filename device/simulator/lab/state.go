@@ -45,7 +45,7 @@ type deviceState struct {
 	Memory   simulator.DeviceMemory `json:"memory"`
 }
 
-// Save writes the state that Resume needs to the lab's folder: the devices, the day
+// Save writes a file to the lab's folder, for Resume. The file has the devices, the day
 // of their content, the trusted hosts, the backup passwords and AskPasscode. Other
 // changes by Do, such as to a battery, are not saved.
 func (l *Lab) Save() error {

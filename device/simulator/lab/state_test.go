@@ -51,7 +51,8 @@ func TestRemoveGeneratedStaysInside(t *testing.T) {
 	if _, err := os.Stat(precious); err != nil {
 		t.Error(err)
 	}
+	// The folder behind the link is left.
 	if left, err := filepath.Glob(filepath.Join(dir, "*", "*")); err != nil || len(left) != 1 {
-		t.Errorf("the folder behind the link has %v, %v", left, err) // through the link
+		t.Errorf("the folder behind the link has %v, %v", left, err)
 	}
 }

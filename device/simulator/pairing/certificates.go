@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"sync"
 	"time"
 
 	"github.com/snap-backup/snap/device/protocol/plist"
@@ -19,8 +20,9 @@ import (
 // keyBits is the size of the keys of devices and hosts, in bits.
 const keyBits = 2048
 
-// NewKey creates the key of a device or host.
-func NewKey() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) }
+// Key returns the key of all devices and hosts of this process. They share one, because
+// making a key takes long. Hosts tell devices apart by their UDIDs.
+var Key = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, keyBits) })
 
 // PublicKey returns lockdownd's value DevicePublicKey: the key as PKCS #1 in PEM.
 func (s *Hosts) PublicKey() ([]byte, error) {

@@ -59,7 +59,7 @@ type Hosts struct {
 	hosts   map[string]Host
 	showing bool   // whether the device shows the Trust dialog
 	answer  *bool  // whether the owner tapped "Trust"; nil if the owner tapped nothing
-	refused string // identifier of the host that answer refused
+	refused string // identifier of the host that was refused
 }
 
 // New returns the Hosts of a new device, which trusts no host yet. key returns the

@@ -40,7 +40,7 @@ func (s *Hosts) readPairRecord(record map[string]any) (Host, error) {
 	h.ID, _ = record["HostID"].(string)
 	h.BUID, _ = record["SystemBUID"].(string)
 	if h.ID == "" || len(h.ID) > 256 || len(h.BUID) > 256 {
-		return h, errors.New("no HostID")
+		return h, errors.New("no HostID, or an identifier is too long")
 	}
 	key, err := s.key()
 	if err != nil {

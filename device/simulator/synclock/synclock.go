@@ -41,13 +41,13 @@ type Lock struct {
 	phase  phase
 	opened int // number of open handles of the lock file
 	locked bool
-	busy   int           // number of next attempts to lock that will fail
+	busy   int           // how many of the next attempts to lock fail
 	change chan struct{} // closed at the next change
 }
 
-// grace is how long a device waits for a notification that is missing before a step.
-// After that time it reports the step. A notification may arrive late: it is not
-// confirmed, and arrives on another connection than the step that it announces.
+// grace is how long a step waits for the notification that must come before it. If the
+// notification still is missing then, the step is a violation. A notification can be
+// late, since it is not confirmed and arrives on another connection.
 const grace = 2 * time.Second
 
 // New returns a lock that no host holds. The lock calls violate for each mistake of a
@@ -87,12 +87,12 @@ func (s *Lock) await(ctx context.Context, reached func() bool) bool {
 	}
 }
 
-// SetBusy makes that many next attempts to take the lock fail, as if another program
-// held the lock.
-func (s *Lock) SetBusy(attempts int) {
+// SetBusy makes the next n attempts to take the lock fail, as if another program held
+// the lock.
+func (s *Lock) SetBusy(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.busy = attempts
+	s.busy = n
 }
 
 // Syncing reports whether a host holds the lock and has announced that its sync
@@ -161,11 +161,11 @@ func (s *Lock) TryLock() bool {
 	return true
 }
 
-// Opened adds by to the number of open handles of the lock file.
-func (s *Lock) Opened(by int) {
+// Opened adds n to the number of open handles of the lock file.
+func (s *Lock) Opened(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.opened += by
+	s.opened += n
 }
 
 // SetLocked tells the lock that the lock file was locked or unlocked.

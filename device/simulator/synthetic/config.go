@@ -17,9 +17,15 @@ const (
 	Large               // about 3 GB in 60,000 files
 	Crowd               // about 530 MB in 100,000 files, nearly all of them small
 	Demo                // about 28 MB in 1,100 files, for the demo
+	Throng              // about 2.5 GB in 500,000 files, nearly all of them small
+
+	lastScale = Throng
 )
 
-var scaleNames = []string{"tiny", "small", "medium", "large", "crowd", "demo"}
+// ScaleUsage describes the scales, for the help of a program's flag.
+const ScaleUsage = "size of the devices: tiny (3 MB each), small (60 MB), medium (600 MB), large (3 GB), crowd (530 MB in 100,000 files) or throng (2.5 GB in 500,000 files)"
+
+var scaleNames = []string{"tiny", "small", "medium", "large", "crowd", "demo", "throng"}
 
 // String returns the name that ParseScale parses.
 func (s Scale) String() string {
@@ -29,14 +35,14 @@ func (s Scale) String() string {
 	return scaleNames[s]
 }
 
-// ParseScale parses "tiny", "small", "medium", "large", "crowd" or "demo".
+// ParseScale parses "tiny", "small", "medium", "large", "crowd", "demo" or "throng".
 func ParseScale(name string) (Scale, error) {
 	for i, n := range scaleNames {
 		if n == name {
 			return Scale(i), nil
 		}
 	}
-	return 0, fmt.Errorf("synthetic: unknown scale %q: want tiny, small, medium, large, crowd or demo", name)
+	return 0, fmt.Errorf("synthetic: unknown scale %q: want tiny, small, medium, large, crowd, demo or throng", name)
 }
 
 // Encryption says which devices make encrypted backups.
@@ -103,7 +109,7 @@ func (c Config) complete() (Config, error) {
 	if c.Devices < 0 || c.Devices > maxDevices {
 		return c, fmt.Errorf("%w: %d devices, want 1 to %d", errConfig, c.Devices, maxDevices)
 	}
-	if c.Scale < Tiny || c.Scale > Demo {
+	if c.Scale < Tiny || c.Scale > lastScale {
 		return c, fmt.Errorf("%w: %v", errConfig, c.Scale)
 	}
 	if c.PasswordChangeDay > 0 && c.NewPassword == "" {
@@ -182,6 +188,13 @@ var shapes = [...]shape{
 	},
 	Crowd: {
 		apps: 1000, plistsPerApp: 45, cachesPerApp: 54, homePlists: 1500, logs: 60,
+		photos: 60, photoMin: 50 << 10, photoMax: 1200 << 10, thumb: 12 << 10, videos: 1, videoSize: 3 << 20, attachments: 30,
+		messages: 8000, assets: 3000, chats: 5000, health: 20000, visits: 2000, notes: 200, calls: 400, contacts: 250,
+		photosPerDay: 2, messagesPerDay: 80, chatsPerDay: 60, healthPerDay: 300, visitsPerDay: 60,
+		plistsPerDay: 250, cachesPerDay: 250, logLines: 200, iconSize: 2 << 10, keychain: 480 << 10,
+	},
+	Throng: {
+		apps: 5000, plistsPerApp: 45, cachesPerApp: 54, homePlists: 1500, logs: 60,
 		photos: 60, photoMin: 50 << 10, photoMax: 1200 << 10, thumb: 12 << 10, videos: 1, videoSize: 3 << 20, attachments: 30,
 		messages: 8000, assets: 3000, chats: 5000, health: 20000, visits: 2000, notes: 200, calls: 400, contacts: 250,
 		photosPerDay: 2, messagesPerDay: 80, chatsPerDay: 60, healthPerDay: 300, visitsPerDay: 60,

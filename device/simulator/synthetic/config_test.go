@@ -40,7 +40,7 @@ func TestTimes(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	t.Parallel()
-	for _, conf := range []Config{{Devices: -1}, {Devices: maxDevices + 1}, {Scale: Demo + 1}, {PasswordChangeDay: 1}} {
+	for _, conf := range []Config{{Devices: -1}, {Devices: maxDevices + 1}, {Scale: lastScale + 1}, {PasswordChangeDay: 1}} {
 		if _, err := New(conf); !errors.Is(err, errConfig) {
 			t.Errorf("%+v: %v", conf, err)
 		}
@@ -85,7 +85,7 @@ func TestRelativeStateDir(t *testing.T) {
 
 func TestScaleNames(t *testing.T) {
 	t.Parallel()
-	for s := Tiny; s <= Demo; s++ {
+	for s := Tiny; s <= lastScale; s++ {
 		if back, err := ParseScale(s.String()); err != nil || back != s {
 			t.Errorf("%v: %v, %v", s, back, err)
 		}

@@ -114,8 +114,8 @@ func (m *maker) keychain(f *file) func() ([]byte, error) {
 	}
 }
 
-// json generates the cache of an app. Each new version of the file changes some
-// records and adds others.
+// json generates the cache of an app. Each version of the file has at most one changed
+// record and up to four additional ones.
 func (m *maker) json(f *file) func() ([]byte, error) {
 	type item struct {
 		ID      string   `json:"id"`
@@ -127,7 +127,7 @@ func (m *maker) json(f *file) func() ([]byte, error) {
 	}
 	return func() ([]byte, error) {
 		s := m.stream("json", f.source)
-		host := "https://api." + m.words.rare(s) + ".example/v2/"
+		host := "https://api." + m.words.rareWord(s) + ".example/v2/"
 		changed := -1
 		if f.version > 0 {
 			changed = m.stream("json", f.source, f.version).IntN(f.size + 1)
@@ -148,8 +148,8 @@ func (m *maker) json(f *file) func() ([]byte, error) {
 
 var processes = strings.Fields("backupd apsd assetsd cloudd dasd healthd identityservicesd locationd mediaserverd nsurlsessiond photoanalysisd wifid")
 
-// log generates the lines of a log, day by day. The file's size is the number of lines
-// of one day.
+// log generates the lines of a log, day by day. f.size is the number of lines of one
+// day.
 func (m *maker) log(w io.Writer, f *file) error {
 	var b strings.Builder
 	for day := f.since; day <= f.until; day++ {
@@ -175,8 +175,8 @@ var mediaHeads = map[kind][]byte{
 	kindMovie: []byte("\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00qt  \x00\x00\x00\x08wide"),
 }
 
-// media generates an incompressible file that begins with the header of its kind. The
-// file's size is its length in bytes.
+// media generates an incompressible file that begins with the header of its kind.
+// f.size is its length in bytes.
 func (m *maker) media(w io.Writer, f *file) error {
 	head := append([]byte(nil), mediaHeads[f.kind]...)
 	if f.kind == kindMovie {

@@ -371,7 +371,7 @@ func TestSmallScale(t *testing.T) {
 func TestCompactCopies(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("six days")
+		t.Skip("it generates six days")
 	}
 	const id = "e74113c185fd8297e140cfcf9c99436c5cc06b57" // Safari's history, from which rows are deleted
 	var pages, visits, free [2]int

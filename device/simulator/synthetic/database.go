@@ -18,7 +18,7 @@ import (
 type schema struct {
 	domain, path string
 	class        uint32
-	sizeOff      int64 // recorded minus stored length; devices record the length of the live file
+	sizeOff      int64 // recorded length, which is that of the live file, minus the stored length
 	tables       string
 	change       func(*session)
 }
@@ -77,14 +77,14 @@ func (x *session) number(query string, args ...any) (n int) {
 	return max(n, 1)
 }
 
-// at returns the i-th of n times that are spread over the day.
-func (x *session) at(i, n int) time.Time {
+// timeAt returns the i-th of n times that are spread over the day.
+func (x *session) timeAt(i, n int) time.Time {
 	span := int64(x.to.Sub(x.from) / time.Second)
 	return x.from.Add(time.Duration(span*int64(i)/int64(n+1)+int64(x.s.IntN(60))) * time.Second)
 }
 
-// amount returns the number of new rows of the day: first on day 0, and about later on
-// each later day.
+// amount returns the number of rows to add: on day 0 first, on any other day a random
+// number near later.
 func (x *session) amount(first, later int) int {
 	if x.day == 0 {
 		return first

@@ -40,7 +40,7 @@ func changePhotos(x *session) {
 			f := x.photos[i-cloud]
 			name, dir, size = path.Base(f.path), path.Dir(f.path)[len("Media/"):], f.size
 		}
-		at := x.at(i, count)
+		at := x.timeAt(i, count)
 		id := x.exec(`INSERT INTO ZASSET (Z_ENT, Z_OPT, ZKIND, ZFAVORITE, ZHIDDEN, ZTRASHEDSTATE, ZWIDTH, ZHEIGHT, ZADDEDDATE, ZDATECREATED, ZMODIFICATIONDATE, ZSORTTOKEN, ZLATITUDE, ZLONGITUDE, ZDIRECTORY, ZFILENAME, ZUNIFORMTYPEIDENTIFIER, ZUUID, ZOVERALLAESTHETICSCORE)
 			VALUES (3, 1, 0, ?, 0, 0, 4032, 3024, ?, ?, ?, ?, ?, ?, ?, ?, 'public.heic', ?, ?)`, x.s.IntN(20)/19, cocoa(at), cocoa(at), cocoa(at)+5, cocoa(at),
 			float64(48000000+x.s.IntN(900000))/1e6, float64(11000000+x.s.IntN(900000))/1e6, dir, name, x.s.uuid(), float64(x.s.IntN(1000))/1000)
@@ -69,7 +69,7 @@ CREATE INDEX ZICNOTEDATA_ZNOTE_INDEX ON ZICNOTEDATA (ZNOTE);`,
 	change: func(x *session) {
 		count := x.amount(x.shape.notes, 1)
 		for i := range count {
-			at := cocoa(x.at(i, count))
+			at := cocoa(x.timeAt(i, count))
 			id := x.exec(`INSERT INTO ZICCLOUDSYNCINGOBJECT (Z_ENT, Z_OPT, ZMARKEDFORDELETION, ZFOLDER, ZCREATIONDATE1, ZMODIFICATIONDATE1, ZTITLE1, ZSNIPPET, ZIDENTIFIER) VALUES (11, 1, 0, 1, ?, ?, ?, ?, ?)`,
 				at, at, x.m.words.sentence(x.s, 3), x.m.words.sentence(x.s, 9), x.s.uuid())
 			x.exec(`INSERT INTO ZICNOTEDATA (Z_ENT, Z_OPT, ZNOTE, ZDATA) VALUES (19, 1, ?, ?)`, id, noteBody(x.s))
@@ -106,7 +106,7 @@ CREATE INDEX samples_type_start ON samples (data_type, start_date);`,
 		}
 		count := x.amount(x.shape.health, x.shape.healthPerDay)
 		for i := range count {
-			at := float64(cocoa(x.at(i, count)))
+			at := float64(cocoa(x.timeAt(i, count)))
 			id := x.exec(`INSERT INTO objects (uuid, provenance, type, creation_date) VALUES (?, 1, 1, ?)`, x.s.bytes(16), at)
 			x.exec(`INSERT INTO samples VALUES (?, ?, ?, ?)`, id, at, at+float64(x.s.IntN(600)), pick(x.s, []int{5, 7, 8, 9, 10, 63}))
 			x.exec(`INSERT INTO quantity_samples (data_id, quantity) VALUES (?, ?)`, id, float64(x.s.IntN(200000))/1000)
@@ -134,7 +134,7 @@ CREATE INDEX history_visits__item_time ON history_visits (history_item, visit_ti
 			x.exec(`INSERT INTO history_items (url, domain_expansion, visit_count, daily_visit_counts, should_recompute_derived_visit_counts) VALUES (?, ?, 1, ?, 0)
 				ON CONFLICT (url) DO UPDATE SET visit_count = visit_count + 1`, url, host, []byte{100, 0, 0, 0})
 			item := x.number(`SELECT id FROM history_items WHERE url = ?`, url)
-			x.exec(`INSERT INTO history_visits (history_item, visit_time, title) VALUES (?, ?, ?)`, item, float64(cocoa(x.at(i, count))), x.m.words.sentence(x.s, 6))
+			x.exec(`INSERT INTO history_visits (history_item, visit_time, title) VALUES (?, ?, ?)`, item, float64(cocoa(x.timeAt(i, count))), x.m.words.sentence(x.s, 6))
 		}
 		if x.day == 0 {
 			return

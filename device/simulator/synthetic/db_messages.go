@@ -60,7 +60,7 @@ func changeMessages(x *session) {
 }
 
 func addMessage(x *session, i, count, chat int) {
-	at := cocoa(x.at(i, count)) * 1e9
+	at := cocoa(x.timeAt(i, count)) * 1e9
 	text := x.m.words.sentence(x.s, x.s.skewed(2, 40))
 	mine := x.s.IntN(5) < 2
 	withFile := i >= count-len(x.attachments)
@@ -108,7 +108,7 @@ func changeChats(x *session) {
 	sessions := x.number(`SELECT max(Z_PK) FROM ZWACHATSESSION`)
 	count := x.amount(x.shape.chats, x.shape.chatsPerDay)
 	for i := range count {
-		chat, at := x.s.skewed(1, sessions), cocoa(x.at(i, count))
+		chat, at := x.s.skewed(1, sessions), cocoa(x.timeAt(i, count))
 		text := x.m.words.sentence(x.s, x.s.skewed(1, 30))
 		id := x.exec(`INSERT INTO ZWAMESSAGE (Z_ENT, Z_OPT, ZISFROMME, ZMESSAGESTATUS, ZMESSAGETYPE, ZSORT, ZCHATSESSION, ZMESSAGEDATE, ZSENTDATE, ZFROMJID, ZSTANZAID, ZTEXT)
 			VALUES (2, 1, ?, 8, 0, ?, ?, ?, ?, 'someone@s.whatsapp.net', ?, ?)`, x.s.IntN(2), i+x.day*100000, chat, at, at, x.s.hex(10), text)

@@ -20,7 +20,7 @@ CREATE INDEX ZCALLRECORD_DATE ON ZCALLRECORD (ZDATE);`,
 		count := x.amount(x.shape.calls, 5)
 		for i := range count {
 			x.exec(`INSERT INTO ZCALLRECORD (Z_ENT, Z_OPT, ZANSWERED, ZCALLTYPE, ZORIGINATED, ZREAD, ZDATE, ZDURATION, ZADDRESS, ZISO_COUNTRY_CODE, ZSERVICE_PROVIDER, ZUNIQUE_ID) VALUES (2, 1, ?, 1, ?, 1, ?, ?, ?, 'de', 'com.apple.Telephony', ?)`,
-				x.s.IntN(2), x.s.IntN(2), float64(cocoa(x.at(i, count))), float64(x.s.skewed(0, 3600)), fmt.Sprintf("+4915%08d", x.s.skewed(0, 100000000)), x.s.uuid())
+				x.s.IntN(2), x.s.IntN(2), float64(cocoa(x.timeAt(i, count))), float64(x.s.skewed(0, 3600)), fmt.Sprintf("+4915%08d", x.s.skewed(0, 100000000)), x.s.uuid())
 		}
 		if x.day > 0 {
 			x.exec(`DELETE FROM ZCALLRECORD WHERE Z_PK <= (SELECT max(Z_PK) FROM ZCALLRECORD) - 1000`)
@@ -38,7 +38,7 @@ CREATE INDEX ABFirstLast ON ABPerson(First, Last);`,
 	change: func(x *session) {
 		count := x.amount(x.shape.contacts, 0)
 		for i := range count {
-			at := cocoa(x.at(i, count))
+			at := cocoa(x.timeAt(i, count))
 			id := x.exec(`INSERT INTO ABPerson (First, Last, Organization, Note, CreationDate, ModificationDate, guid) VALUES (?, ?, ?, ?, ?, ?, ?)`,
 				x.m.words.name(x.s), x.m.words.name(x.s), x.m.words.name(x.s), x.m.words.sentence(x.s, x.s.skewed(1, 20)), at, at, x.s.uuid())
 			x.exec(`INSERT INTO ABMultiValue (record_id, property, identifier, label, value) VALUES (?, 3, 0, 1, ?)`, id, fmt.Sprintf("+4915%08d", x.s.IntN(100000000)))
@@ -60,7 +60,7 @@ CREATE INDEX ZLIVEUSAGE_PROCESS ON ZLIVEUSAGE (ZHASPROCESS);`,
 		at := cocoa(x.to)
 		if x.day == 0 {
 			for range x.shape.apps * 2 {
-				name := x.m.words.rare(x.s)
+				name := x.m.words.rareWord(x.s)
 				id := x.exec(`INSERT INTO ZPROCESS (Z_ENT, Z_OPT, ZFIRSTTIMESTAMP, ZTIMESTAMP, ZBUNDLENAME, ZPROCNAME) VALUES (3, 1, ?, ?, ?, ?)`, at-x.s.Int64N(1e7), at, "com."+name+".app", name)
 				x.exec(`INSERT INTO ZLIVEUSAGE (Z_ENT, Z_OPT, ZHASPROCESS, ZWIFIIN, ZWIFIOUT, ZWWANIN, ZWWANOUT, ZTIMESTAMP) VALUES (2, 1, ?, ?, ?, ?, ?, ?)`,
 					id, float64(x.s.IntN(1e8)), float64(x.s.IntN(1e7)), float64(x.s.IntN(1e7)), float64(x.s.IntN(1e6)), at)

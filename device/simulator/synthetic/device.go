@@ -21,7 +21,8 @@ type device struct {
 	Device
 	*contents
 	state string // folder of the live databases
-	flat  bool   // whether backups have the layout of iOS 9 and earlier
+	cache *dayCache
+	flat  bool // whether backups have the layout of iOS 9 and earlier
 
 	bag         []byte
 	keys        *keybag.Keys // nil if the device is not encrypted
@@ -42,6 +43,7 @@ func newDevice(conf *Config, index int, state string, words *lexicon) *device {
 		contents: &contents{m: m, shape: &shapes[conf.Scale], conf: conf, rows: map[string]*file{}, inodes: 4000},
 		Device:   identity(m.stream("identity"), index, conf.encrypted(index)),
 		state:    state,
+		cache:    cached,
 		out:      bufio.NewWriterSize(nil, 128<<10),
 		sum:      sha1.New(),
 		copyBuf:  make([]byte, 128<<10),
@@ -143,7 +145,7 @@ func (d *device) advanceDatabases(ctx context.Context) error {
 		f.db.live = filepath.Join(d.state, fmt.Sprintf("%d.db", i))
 		x := &session{ctx: ctx, m: d.m, shape: d.shape, s: d.m.stream("database", f.name(), d.day), day: d.day, from: d.from, to: d.to,
 			photos: d.newPhotos, attachments: d.newAttachments}
-		if err := f.db.run(x); err != nil {
+		if err := d.cache.once(d.databaseDay(f.name()), f.db.live, func() error { return f.db.run(x) }); err != nil {
 			return err
 		}
 	}

@@ -9,7 +9,7 @@
 // The content resembles real backups: SQLite databases of which few pages change,
 // photos, attachments equal to photos, thousands of small property lists, rotated
 // logs, caches and empty folders. There are also odd cases: names that differ only by
-// case, Unicode forms, symlinks, empty and dataless files, and a Size that is not the
+// case or by Unicode form, symlinks, empty and dataless files, and a Size that is not the
 // stored length.
 //
 // The same Config gives the same bytes and mtimes on every platform. Encrypted and

@@ -31,7 +31,7 @@ const (
 const flagDataless = 0x40000000
 
 // file is a row of Manifest.db. Its content follows from the seed, the device and the
-// fields from domain to until.
+// fields from domain to modified.
 type file struct {
 	domain, path string
 	kind         kind

@@ -50,10 +50,10 @@ func (c *contents) homeFiles() {
 			domain, dir = "HomeKitDomain", "Library/homed"
 		}
 		c.plists = append(c.plists, c.create(file{domain: domain, kind: kindPlist, size: c.s.skewed(4, 60), class: uint32(3 + c.s.IntN(8)/7),
-			path: fmt.Sprintf("%s/com.apple.%s.%s.plist", dir, c.m.words.rare(c.s), c.m.words.rare(c.s))}))
+			path: fmt.Sprintf("%s/com.apple.%s.%s.plist", dir, c.m.words.rareWord(c.s), c.m.words.rareWord(c.s))}))
 	}
 	for i := range c.shape.logs {
-		c.logs = append(c.logs, c.create(file{domain: "HomeDomain", path: fmt.Sprintf("Library/Logs/%s-%d.log", c.m.words.rare(c.s), i), kind: kindLog,
+		c.logs = append(c.logs, c.create(file{domain: "HomeDomain", path: fmt.Sprintf("Library/Logs/%s-%d.log", c.m.words.rareWord(c.s), i), kind: kindLog,
 			size: c.s.between(c.shape.logLines/2, c.shape.logLines*3/2), since: -i % logDays, modified: c.to.Unix() - c.s.Int64N(7200)}))
 	}
 	c.keychain = c.create(file{domain: "KeychainDomain", path: "keychain-backup.plist", kind: kindKeychain, size: c.shape.keychain, class: 1})
@@ -61,7 +61,7 @@ func (c *contents) homeFiles() {
 
 // app adds the container of an app and, for some apps, a shared container, too.
 func (c *contents) app(i int) {
-	bundle := fmt.Sprintf("com.%s.%s%d", pick(c.s, vendors), c.m.words.rare(c.s), i)
+	bundle := fmt.Sprintf("com.%s.%s%d", pick(c.s, vendors), c.m.words.rareWord(c.s), i)
 	c.bundles = append(c.bundles, bundle)
 	domain := "AppDomain-" + bundle
 	for _, dir := range []string{"Documents", "Library/Preferences", "Library/Cookies", "Library/Application Support", "Library/Saved Application State", "SystemData", "tmp"} {
@@ -70,7 +70,7 @@ func (c *contents) app(i int) {
 	for j := range c.shape.plistsPerApp {
 		name := bundle
 		if j > 0 {
-			name = fmt.Sprintf("com.%s.%s", pick(c.s, vendors), c.m.words.rare(c.s))
+			name = fmt.Sprintf("com.%s.%s", pick(c.s, vendors), c.m.words.rareWord(c.s))
 		}
 		c.plists = append(c.plists, c.create(file{domain: domain, path: "Library/Preferences/" + name + ".plist", kind: kindPlist, size: c.s.skewed(3, 40)}))
 	}
@@ -81,7 +81,7 @@ func (c *contents) app(i int) {
 		if j%6 == 0 {
 			folder = "Library/Application Support/" + c.m.words.name(c.s)
 		}
-		f := file{domain: domain, path: fmt.Sprintf("%s/%s-%d.json", folder, c.m.words.rare(c.s), j), kind: kindJSON, size: c.s.skewed(1, 60)}
+		f := file{domain: domain, path: fmt.Sprintf("%s/%s-%d.json", folder, c.m.words.rareWord(c.s), j), kind: kindJSON, size: c.s.skewed(1, 60)}
 		switch c.s.IntN(8) {
 		case 0:
 			f.path, f.kind, f.size = strings.TrimSuffix(f.path, "json")+"txt", kindText, c.s.skewed(1, 80)
@@ -100,7 +100,7 @@ func (c *contents) app(i int) {
 	}
 }
 
-// oddities adds odd cases.
+// oddities adds files that backup programs easily get wrong.
 func (c *contents) oddities() {
 	const docs = "AppDomain-com.example.documents"
 	text := func(path string) { c.create(file{domain: docs, path: path, kind: kindText, size: 6}) }

@@ -23,9 +23,9 @@ import (
 	"github.com/snap-backup/snap/repo/backend/memory"
 )
 
-// missing skips a test because a program is missing. If SNAP_TEST_INTEROP is set, the
+// skipMissing skips a test because a program is missing. If SNAP_TEST_INTEROP is set, the
 // test fails instead.
-func missing(t *testing.T, what string) {
+func skipMissing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("SNAP_TEST_INTEROP") != "" {
 		t.Fatalf("%s is missing", what)
@@ -52,7 +52,7 @@ func python(t *testing.T) string {
 	}
 	path := findPython()
 	if path == "" {
-		missing(t, "python3 with python3-cryptography")
+		skipMissing(t, "python3 with python3-cryptography")
 	}
 	return path
 }
@@ -71,9 +71,9 @@ func generate(t *testing.T, conf synthetic.Config, days int) (folders []string, 
 	return folders, devices
 }
 
-// judge opens a backup folder with decrypt.py. It returns the SHA-256 of the content
+// decryptFolder opens a backup folder with decrypt.py. It returns the SHA-256 of the content
 // of each file.
-func judge(t *testing.T, folder, password string) map[string]string {
+func decryptFolder(t *testing.T, folder, password string) map[string]string {
 	t.Helper()
 	cmd := exec.Command(python(t), filepath.Join("testdata", "decrypt.py"), folder)
 	cmd.Stdin = strings.NewReader(password + "\n")
@@ -132,8 +132,8 @@ func roundTrip(t *testing.T, folder, password string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if stored.Unsealed < 100 || len(stored.Raw) > 0 {
-		t.Errorf("%d files were stored decrypted, raw %v", stored.Unsealed, stored.Raw)
+	if stored.Decrypted < 100 || len(stored.Raw) > 0 {
+		t.Errorf("%d files were stored decrypted, raw files %v", stored.Decrypted, stored.Raw)
 	}
 	again, err := repo.Open(ctx, be, secret, opts)
 	if err == nil {
@@ -169,9 +169,9 @@ func TestInteropDecrypt(t *testing.T) {
 			test.conf.Encryption = synthetic.EncryptAll
 			encrypted, _ := generate(t, test.conf, test.days)
 			for _, i := range faultpoint.Choose(t, len(plain), 1) {
-				want := judge(t, plain[i], "")
-				wantSame(t, judge(t, encrypted[i], test.password), want)
-				wantSame(t, judge(t, roundTrip(t, encrypted[i], test.password), test.password), want)
+				want := decryptFolder(t, plain[i], "")
+				wantSame(t, decryptFolder(t, encrypted[i], test.password), want)
+				wantSame(t, decryptFolder(t, roundTrip(t, encrypted[i], test.password), test.password), want)
 			}
 		})
 	}
@@ -236,7 +236,7 @@ func TestInteropDatabases(t *testing.T) {
 	}
 	program, err := exec.LookPath("sqlite3")
 	if err != nil {
-		missing(t, "sqlite3")
+		skipMissing(t, "sqlite3")
 	}
 	days := 2
 	if faultpoint.All() {
@@ -272,7 +272,8 @@ func TestInteropDatabases(t *testing.T) {
 }
 
 // readPlists is a Python program that reads paths of property lists from standard
-// input. It prints how many of the files Python can read.
+// input. It reads these files and prints their number. If it cannot read one of them,
+// it fails.
 const readPlists = `
 import plistlib, sys
 n = 0

@@ -11,7 +11,7 @@ import (
 
 // GenerateLegacy generates the folder dir/<UDID> of the first device on day 0, in the
 // layout of iOS 9 and earlier: all blobs are in one folder, Manifest.mbdb replaces
-// Manifest.db, and the keybag has one stage.
+// Manifest.db, no file is in a cloud, and the keybag uses one stage of PBKDF2 instead of two.
 func GenerateLegacy(ctx context.Context, dir string, conf Config) (made Device, err error) {
 	s, err := New(conf)
 	if err != nil {
@@ -70,6 +70,9 @@ func mbdbRecord(f *file) []byte {
 	b = binary.BigEndian.AppendUint64(b, r.inode)
 	for _, v := range []int64{r.uid, r.gid, r.modified, r.changed, r.birth} {
 		b = binary.BigEndian.AppendUint32(b, uint32(v))
+	}
+	if f.kind == kindDataless {
+		r.size = 0 // a row has no flag for it, and iOS 9 moves no files to a cloud
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(r.size))
 	b = append(b, byte(r.class), 0)

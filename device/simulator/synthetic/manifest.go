@@ -22,7 +22,11 @@ func (d *device) manifestPath() string { return filepath.Join(d.state, "manifest
 
 // updateManifest updates the live manifest. The rows of unchanged files keep their
 // places in the database, as on devices.
-func (d *device) updateManifest(ctx context.Context) (err error) {
+func (d *device) updateManifest(ctx context.Context) error {
+	return d.cache.once(d.manifestDay(), d.manifestPath(), func() error { return d.changeManifest(ctx) })
+}
+
+func (d *device) changeManifest(ctx context.Context) (err error) {
 	db, err := openLive(d.manifestPath(), "auto_vacuum=INCREMENTAL")
 	if err != nil {
 		return err

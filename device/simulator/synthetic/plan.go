@@ -34,7 +34,7 @@ type contents struct {
 	inodes  uint64
 	s       stream // random stream of the day
 	day     int
-	from    time.Time // begin of the day
+	from    time.Time // start of the day
 	to      time.Time // end of the day
 
 	plists, caches, photos, logs, attachments []*file
@@ -58,8 +58,8 @@ func (c *contents) begin(day int) {
 	}
 }
 
-// moment returns a random time of the day, in Unix seconds. On day 0 the time is in
-// the two years before.
+// moment returns a random time of the day, in Unix seconds. On day 0 it returns a time
+// in the two years before the first backup.
 func (c *contents) moment() int64 {
 	return c.from.Unix() + c.s.Int64N(c.to.Unix()-c.from.Unix())
 }
@@ -191,8 +191,8 @@ func (c *contents) attach(n int) {
 	}
 }
 
-// some returns n different members of list, or all if there are fewer.
-func some(s stream, list []*file, n int) []*file {
+// sample returns n different members of list, or all if there are fewer.
+func sample(s stream, list []*file, n int) []*file {
 	n = min(n, len(list))
 	picked := make([]*file, 0, n)
 	for _, i := range s.Perm(len(list))[:n] {
@@ -203,10 +203,10 @@ func some(s stream, list []*file, n int) []*file {
 
 // nextDay makes the changes that a day of use causes.
 func (c *contents) nextDay() {
-	for _, f := range some(c.s, c.plists, c.s.between(c.shape.plistsPerDay*3/4, c.shape.plistsPerDay*5/4)) {
+	for _, f := range sample(c.s, c.plists, c.s.between(c.shape.plistsPerDay*3/4, c.shape.plistsPerDay*5/4)) {
 		c.rewrite(f)
 	}
-	for _, f := range some(c.s, c.caches, c.s.between(c.shape.cachesPerDay*3/4, c.shape.cachesPerDay*5/4)) {
+	for _, f := range sample(c.s, c.caches, c.s.between(c.shape.cachesPerDay*3/4, c.shape.cachesPerDay*5/4)) {
 		c.rewrite(f)
 	}
 	c.rewrite(c.keychain)

@@ -25,7 +25,7 @@ func (d *device) sendPlists(full bool) error {
 		{"Info.plist", plist.XMLFormat, d.infoPlist()},
 		{"Status.plist", plist.BinaryFormat, map[string]any{
 			"BackupState":   "new",
-			"Date":          d.finished(),
+			"Date":          d.finishTime(),
 			"IsFullBackup":  full,
 			"SnapshotState": "finished",
 			"UUID":          d.m.stream("status", d.day).uuid(),
@@ -50,8 +50,8 @@ func marshalList(value any, format int) ([]byte, error) {
 	return plist.Marshal(value, format)
 }
 
-// finished returns the time at which the last blob was sent.
-func (d *device) finished() time.Time {
+// finishTime returns the time at which the last blob was sent.
+func (d *device) finishTime() time.Time {
 	return d.started.Add(time.Duration(d.sent/filesPerSecond) * time.Second)
 }
 
@@ -62,7 +62,7 @@ func (d *device) manifestPlist() map[string]any {
 	}
 	p := map[string]any{
 		"Version":              version,
-		"Date":                 d.finished(),
+		"Date":                 d.finishTime(),
 		"SystemDomainsVersion": "24.0",
 		"IsEncrypted":          d.Encrypted,
 		"WasPasscodeSet":       true,
@@ -133,7 +133,7 @@ func (d *device) infoPlist() map[string]any {
 		"ICCID":                  fmt.Sprintf("8949%015d", s.Int64N(1e15)),
 		"IMEI":                   fmt.Sprintf("35%013d", s.Int64N(1e13)),
 		"Installed Applications": installed,
-		"Last Backup Date":       d.finished(),
+		"Last Backup Date":       d.finishTime(),
 		"Phone Number":           fmt.Sprintf("+49 15%d", s.Int64N(1e9)),
 		"Product Name":           strings.TrimRight(d.ProductType, "0123456789,"),
 		"Product Type":           d.ProductType,

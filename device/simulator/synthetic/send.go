@@ -14,9 +14,9 @@ import (
 // time. It determines mtimes.
 const filesPerSecond = 40
 
-// arrived returns the mtime of the next file. It is in whole seconds, which every file
+// nextMTime returns the mtime of the next file. It is in whole seconds, which every file
 // system can store.
-func (d *device) arrived() time.Time {
+func (d *device) nextMTime() time.Time {
 	d.sent++
 	return d.started.Add(time.Duration(d.sent/filesPerSecond) * time.Second)
 }
@@ -39,7 +39,7 @@ func (d *device) send(name string, key *keybag.FileKey, sum bool, content func(i
 		_ = os.Remove(temp)
 		return 0, err
 	}
-	at := d.arrived()
+	at := d.nextMTime()
 	if err := os.Chtimes(temp, at, at); err != nil {
 		return 0, err
 	}

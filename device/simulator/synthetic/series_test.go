@@ -22,15 +22,24 @@ func TestSameConfigSameBytes(t *testing.T) {
 	case testing.Short():
 		conf.Devices, conf.Encryption, days = 1, EncryptAll, 1
 	}
-	var runs [2]map[string]state
-	for i := range runs {
+	// Without a cache; while it is filled; from the cache.
+	cache := newDayCache()
+	var runs [3]map[string]state
+	for i, c := range []*dayCache{nil, cache, cache} {
 		dir := t.TempDir()
 		s := newSeries(t, conf)
+		for _, d := range s.devices {
+			d.cache = c
+		}
 		advance(t, s, dir, days)
 		runs[i] = scan(t, dir)
 		delete(runs[i], ".")
 	}
 	compareScans(t, runs[0], runs[1])
+	compareScans(t, runs[0], runs[2])
+	if len(cache.files) == 0 {
+		t.Error("the cache is empty")
+	}
 	other := t.TempDir()
 	conf.Seed++
 	advance(t, newSeries(t, conf), other, 1)
@@ -97,7 +106,7 @@ func TestUpdatesInPlace(t *testing.T) {
 			default:
 				changed++
 				if os.SameFile(before[path].info, after[path].info) {
-					t.Errorf("%s: changed, but it was overwritten", row)
+					t.Errorf("%s: changed, but its blob was overwritten in place", row)
 				}
 				if encryption == EncryptAll && bytes.Equal(old.key, row.key) {
 					t.Errorf("%s: changed, but it has the old key", row)
@@ -129,7 +138,7 @@ func TestUpdatesInPlace(t *testing.T) {
 }
 
 // encryptions returns the encryption policies to test: EncryptNone and EncryptAll, or
-// with -short only one of them.
+// only EncryptAll with -short.
 func encryptions() []Encryption {
 	if testing.Short() {
 		return []Encryption{EncryptAll}
@@ -347,7 +356,7 @@ func TestEncryptedHoldsThePlainContent(t *testing.T) {
 func TestKeysOverTime(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("four days")
+		t.Skip("it generates four days")
 	}
 	dir := t.TempDir()
 	s := newSeries(t, Config{Seed: 2, Encryption: EncryptAll, PasswordChangeDay: 2, NewPassword: "another", FullBackupDay: 3})

@@ -2,6 +2,7 @@ package synthetic
 
 import (
 	"strings"
+	"sync"
 )
 
 // lexicon holds the words of which texts consist. Few words are frequent and many are
@@ -21,7 +22,7 @@ var (
 )
 
 // newLexicon returns the lexicon, which is the same for every seed.
-func newLexicon() *lexicon {
+var newLexicon = sync.OnceValue(func() *lexicon {
 	l := &lexicon{words: strings.Fields(commonWords)}
 	s := newStream(0, "lexicon")
 	for len(l.words) < 3000 {
@@ -34,15 +35,15 @@ func newLexicon() *lexicon {
 		l.words = append(l.words, w.String())
 	}
 	return l
-}
+})
 
 func (l *lexicon) word(s stream) string { return l.words[s.skewed(0, s.between(1, len(l.words)))] }
 
-// rare returns a word for a name. Such words are rare in sentences.
-func (l *lexicon) rare(s stream) string { return l.words[s.between(len(l.words)/10, len(l.words))] }
+// rareWord returns a word for a name. Such words are rare in sentences.
+func (l *lexicon) rareWord(s stream) string { return l.words[s.between(len(l.words)/10, len(l.words))] }
 
 func (l *lexicon) name(s stream) string {
-	w := l.rare(s)
+	w := l.rareWord(s)
 	return strings.ToUpper(w[:1]) + w[1:]
 }
 

@@ -24,7 +24,7 @@ func Run(t *testing.T, open func(t *testing.T) backend.Backend) {
 
 // RunSmall is Run without the check that stores many files, unless SNAP_TEST_ALL is
 // set. Use it for variants of an implementation if another test calls Run for the
-// implementation itself. With -short Run omits this check, too.
+// implementation itself. With -short, Run omits that check, too.
 func RunSmall(t *testing.T, open func(t *testing.T) backend.Backend) {
 	t.Helper()
 	runChecks(t, open, faultpoint.All())
@@ -65,6 +65,7 @@ func checks() []check {
 		{"ListLarge", listLarge},
 		{"ListEndsWithError", listEndsWithError},
 		{"ListCallsBack", listCallsBack},
+		{"Times", times},
 		{"Delete", deletes},
 		{"Cancelled", cancelled},
 		{"CancelledWhileListing", cancelledWhileListing},

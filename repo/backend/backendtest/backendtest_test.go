@@ -60,7 +60,7 @@ func (b *broken) Delete(ctx context.Context, name string) error {
 	return b.Backend.Delete(ctx, name)
 }
 
-// collect returns the files of m, for broken stores that list something else.
+// collect returns what List shows for m, so that a broken List can change it.
 func collect(ctx context.Context, m *memory.Backend, prefix string) (infos []backend.Info, err error) {
 	err = m.List(ctx, prefix, func(info backend.Info) error { infos = append(infos, info); return nil })
 	return infos, err
@@ -108,7 +108,7 @@ var faults = []struct {
 			if err := backend.ValidName(name); err != nil {
 				return err
 			}
-			if name == "c/d" { // and removes a file to make a folder of the same name
+			if name == "c/d" { // removes the file c to make a folder of that name
 				_ = m.Delete(ctx, "c")
 			}
 			return m.Set(name, data)
@@ -153,6 +153,18 @@ var faults = []struct {
 				return backend.Info{Name: name}, nil
 			}
 			return info, err
+		}
+	}},
+	{"has a clock that goes backwards", []string{"Times"}, func(_ *broken, m *memory.Backend) {
+		now := time.Now()
+		m.SetClock(func() time.Time { now = now.Add(-time.Minute); return now })
+	}},
+	{"lists the time of the listing", []string{"Times"}, func(b *broken, m *memory.Backend) {
+		b.list = func(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+			return m.List(ctx, prefix, func(info backend.Info) error {
+				info.Modified = info.Modified.Add(time.Hour)
+				return fn(info)
+			})
 		}
 	}},
 	{"deletes absent files without an error", []string{"NotExist", "Delete"}, func(b *broken, m *memory.Backend) {

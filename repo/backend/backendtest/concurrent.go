@@ -11,8 +11,8 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// together runs n goroutines that start at the same time.
-func together(n int, run func(i int)) {
+// runTogether runs n goroutines that start at the same time.
+func runTogether(n int, run func(i int)) {
 	start := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range n {
@@ -31,7 +31,7 @@ func concurrentPuts(p *probe) {
 		name := fmt.Sprintf("packs/%02d/same", round)
 		var won atomic.Int32
 		won.Store(-1)
-		together(writers, func(i int) {
+		runTogether(writers, func(i int) {
 			err := p.b.Put(p.ctx, name, content(1000+i))
 			switch {
 			case err == nil && !won.CompareAndSwap(-1, int32(i)):
@@ -43,7 +43,7 @@ func concurrentPuts(p *probe) {
 		if i := won.Load(); i < 0 {
 			p.failf("no Put of %q succeeded", name)
 		} else {
-			p.holds(name, content(1000+int(i)))
+			p.verifyFile(name, content(1000+int(i)))
 		}
 	}
 }
@@ -53,7 +53,7 @@ func concurrentDeletes(p *probe) {
 		name := fmt.Sprintf("locks/%02d", round)
 		p.put(name, content(10))
 		var deleted atomic.Int32
-		together(8, func(int) {
+		runTogether(8, func(int) {
 			switch err := p.b.Delete(p.ctx, name); {
 			case err == nil:
 				deleted.Add(1)
@@ -64,13 +64,13 @@ func concurrentDeletes(p *probe) {
 		if n := deleted.Load(); n < 1 {
 			p.failf("%d of 8 Deletes of %q succeeded", n, name)
 		}
-		p.lacks(name)
+		p.verifyNoFile(name)
 	}
 }
 
 func concurrentUse(p *probe) {
 	p.put("config", content(5000))
-	together(8, func(i int) {
+	runTogether(8, func(i int) {
 		for j := range 10 {
 			// All goroutines make the same folders.
 			name := fmt.Sprintf("packs/%02d/%d", j, i)
@@ -138,7 +138,7 @@ func neverPartial(p *probe) {
 			}
 		}
 	})
-	together(2, func(i int) {
+	runTogether(2, func(i int) {
 		for j := range 4 {
 			p.put(fmt.Sprintf("packs/ab/%d", 4*i+j), want)
 		}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -22,23 +24,25 @@ func content(n int) []byte {
 	return data
 }
 
-// holds checks with every method that a file exists with this content.
-func (p *probe) holds(name string, want []byte) {
+// verifyFile checks with every method that a file exists with this content.
+func (p *probe) verifyFile(name string, want []byte) {
 	info, err := p.b.Stat(p.ctx, name)
-	if err != nil || info != (backend.Info{Name: name, Size: int64(len(want))}) {
+	if err != nil || info.Name != name || info.Size != int64(len(want)) {
 		p.failf("Stat(%q) = %+v, %v, want %d bytes", name, info, err, len(want))
 	}
 	got, err := backend.ReadAll(p.ctx, p.b, name, int64(len(want)))
 	if err != nil || !bytes.Equal(got, want) {
 		p.failf("content of %q: %d bytes, %v, differs from the %d put", name, len(got), err, len(want))
 	}
-	if !slices.Contains(p.list(""), backend.Info{Name: name, Size: int64(len(want))}) {
-		p.failf("List shows no %q of %d bytes", name, len(want))
+	if !slices.ContainsFunc(p.list(""), func(listed backend.Info) bool {
+		return listed.Name == name && listed.Size == info.Size && sameTime(listed, info)
+	}) {
+		p.failf("List shows no %q of %d bytes, put at %v", name, len(want), info.Modified)
 	}
 }
 
-// lacks checks with every method that a file does not exist.
-func (p *probe) lacks(name string) {
+// verifyNoFile checks with every method that a file does not exist.
+func (p *probe) verifyNoFile(name string) {
 	if info, err := p.b.Stat(p.ctx, name); !isNotExist(err) || info != (backend.Info{}) {
 		p.failf("Stat(%q) = %+v, %v, want ErrNotExist", name, info, err)
 	}
@@ -73,11 +77,11 @@ func putStoresContent(p *probe) {
 		p.put(name, content(size))
 	}
 	for name, size := range files {
-		p.holds(name, content(size))
+		p.verifyFile(name, content(size))
 	}
 	longest := strings.Repeat("0123456789abcdef/", 20)[:backend.MaxNameLength-1] + "z"
 	p.put(longest, content(3))
-	p.holds(longest, content(3))
+	p.verifyFile(longest, content(3))
 }
 
 func putCopiesData(p *probe) {
@@ -88,14 +92,14 @@ func putCopiesData(p *probe) {
 		p.failf("Put changed the data that it was given")
 	}
 	clear(data)
-	p.holds("keys/a", want)
+	p.verifyFile("keys/a", want)
 
 	got := make([]byte, len(want))
 	if _, err := p.b.ReadAt(p.ctx, "keys/a", got, 0); err != nil {
 		p.failf("ReadAt = %v", err)
 	}
 	clear(got)
-	p.holds("keys/a", want)
+	p.verifyFile("keys/a", want)
 }
 
 func putNeverOverwrites(p *probe) {
@@ -105,25 +109,25 @@ func putNeverOverwrites(p *probe) {
 		if err := p.b.Put(p.ctx, "packs/ab/one", other); !isExist(err) {
 			p.failf("second Put = %v, want ErrExist", err)
 		}
-		p.holds("packs/ab/one", want)
+		p.verifyFile("packs/ab/one", want)
 	}
 	p.put("packs/ab/empty", nil)
 	if err := p.b.Put(p.ctx, "packs/ab/empty", want); !isExist(err) {
 		p.failf("Put over an empty file = %v, want ErrExist", err)
 	}
-	p.holds("packs/ab/empty", nil)
+	p.verifyFile("packs/ab/empty", nil)
 }
 
 func putBesideFolder(p *probe) {
 	p.put("a/b", content(10))
 	p.put("c", content(20))
 	for _, name := range []string{"a", "c/d", "c/d/e"} {
-		if err := p.b.Put(p.ctx, name, content(30)); err != nil && !isExist(err) {
-			p.failf("Put(%q) = %v, want nil or ErrExist", name, err)
+		if err := p.b.Put(p.ctx, name, content(30)); err != nil && !isExist(err) && !errors.Is(err, backend.ErrNotFolder) {
+			p.failf("Put(%q) = %v, want nil, ErrExist or ErrNotFolder", name, err)
 		}
 	}
-	p.holds("a/b", content(10))
-	p.holds("c", content(20))
+	p.verifyFile("a/b", content(10))
+	p.verifyFile("c", content(20))
 }
 
 func readAtRanges(p *probe) {
@@ -174,7 +178,7 @@ func readAtRanges(p *probe) {
 
 func notExist(p *probe) {
 	absent := func(name string) {
-		p.lacks(name)
+		p.verifyNoFile(name)
 		if err := p.b.Delete(p.ctx, name); !isNotExist(err) {
 			p.failf("Delete(%q) = %v, want ErrNotExist", name, err)
 		}
@@ -186,8 +190,8 @@ func notExist(p *probe) {
 	for _, name := range []string{"packs", "packs/ab", "packs/ab/c", "packs/ab/cde", "packs/ac/cd", "config/x", "config/x/y"} {
 		absent(name)
 	}
-	p.holds("config", content(10))
-	p.holds("packs/ab/cd", content(20))
+	p.verifyFile("config", content(10))
+	p.verifyFile("packs/ab/cd", content(20))
 }
 
 func invalidNames(p *probe) {
@@ -224,6 +228,39 @@ func invalidNames(p *probe) {
 	}
 }
 
+// resolution is the coarsest resolution of a store's clock, that of FAT.
+const resolution = 2 * time.Second
+
+// sameTime reports whether the times of two descriptions of a file are the same.
+func sameTime(x, y backend.Info) bool {
+	return x.Modified.IsZero() == y.Modified.IsZero() && x.Modified.Sub(y.Modified).Abs() <= resolution
+}
+
+// times checks that the times of files follow their order.
+func times(p *probe) {
+	var last backend.Info
+	for i := range 8 {
+		// The names are in the opposite order.
+		name := fmt.Sprintf("locks/%d", 9-i)
+		p.put(name, content(i))
+		info, err := p.b.Stat(p.ctx, name)
+		switch {
+		case err != nil:
+			p.failf("Stat(%q) = %v", name, err)
+		case i > 0 && info.Modified.IsZero() != last.Modified.IsZero():
+			p.failf("the time of %q is %v, that of %q is %v", last.Name, last.Modified, name, info.Modified)
+		case info.Modified.Before(last.Modified.Add(-resolution)):
+			p.failf("%q, put at %v, is older than %q, put before it at %v", name, info.Modified, last.Name, last.Modified)
+		}
+		last = info
+	}
+	for _, info := range p.list("locks/") {
+		if single, err := p.b.Stat(p.ctx, info.Name); err != nil || !sameTime(single, info) {
+			p.failf("List says that %q was put at %v, Stat %v, %v", info.Name, info.Modified, single.Modified, err)
+		}
+	}
+}
+
 func deletes(p *probe) {
 	all := []string{"config", "packs/ab/cd", "packs/ab/ce"}
 	for i, name := range all {
@@ -233,16 +270,16 @@ func deletes(p *probe) {
 		if err := p.b.Delete(p.ctx, name); err != nil {
 			p.failf("Delete(%q) = %v", name, err)
 		}
-		p.lacks(name)
+		p.verifyNoFile(name)
 		if err := p.b.Delete(p.ctx, name); !isNotExist(err) {
 			p.failf("second Delete(%q) = %v, want ErrNotExist", name, err)
 		}
 		for j := i + 1; j < len(all); j++ {
-			p.holds(all[j], content(j+1))
+			p.verifyFile(all[j], content(j+1))
 		}
 	}
 	for _, name := range all {
 		p.put(name, content(50))
-		p.holds(name, content(50))
+		p.verifyFile(name, content(50))
 	}
 }

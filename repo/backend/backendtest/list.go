@@ -27,15 +27,18 @@ func listPrefix(p *probe) {
 		{"packs/a/", nil},
 		{"keys/", nil},
 		{"keys/a/b/", nil},
-		{"config/", nil},
 	}
 	for _, tt := range tests {
 		if got := names(p.list(tt.prefix)); !slices.Equal(got, tt.want) {
 			p.failf("List(%q) shows %q, want %q", tt.prefix, got, tt.want)
 		}
 	}
+	err := p.b.List(p.ctx, "config/", func(info backend.Info) error { p.failf("List of config/ shows %+v", info); return nil })
+	if err != nil && !errors.Is(err, backend.ErrNotFolder) {
+		p.failf("List of config/ = %v, want nil or ErrNotFolder", err)
+	}
 	for _, info := range p.list("packs/") {
-		if stat, err := p.b.Stat(p.ctx, info.Name); err != nil || stat != info {
+		if stat, err := p.b.Stat(p.ctx, info.Name); err != nil || stat.Name != info.Name || stat.Size != info.Size || !sameTime(stat, info) {
 			p.failf("List shows %+v, Stat %+v, %v", info, stat, err)
 		}
 	}
@@ -52,7 +55,8 @@ func listSorted(p *probe) {
 	}
 }
 
-// largeList is more files than servers commonly list in one response (1000).
+// largeList is a number of files that servers cannot list in one response: they
+// commonly list at most 1000.
 const largeList = 1100
 
 func listLarge(p *probe) {
@@ -130,27 +134,27 @@ func cancelled(p *probe) {
 	_, errStat := p.b.Stat(ctx, "config")
 	_, errRead := p.b.ReadAt(ctx, "config", make([]byte, 1), 0)
 	for method, err := range map[string]error{
-		"Put":            p.b.Put(ctx, "keys/a", content(10)),
-		"Put of a taken": p.b.Put(ctx, "config", content(10)),
-		"Stat":           errStat,
-		"ReadAt":         errRead,
-		"Delete":         p.b.Delete(ctx, "config"),
-		"List":           p.b.List(ctx, "", func(backend.Info) error { return errors.New("called") }),
-		"List of none":   p.b.List(ctx, "keys/", func(backend.Info) error { return errors.New("called") }),
+		"Put":                     p.b.Put(ctx, "keys/a", content(10)),
+		"Put of a taken name":     p.b.Put(ctx, "config", content(10)),
+		"Stat":                    errStat,
+		"ReadAt":                  errRead,
+		"Delete":                  p.b.Delete(ctx, "config"),
+		"List":                    p.b.List(ctx, "", func(backend.Info) error { return errors.New("called") }),
+		"List of an empty folder": p.b.List(ctx, "keys/", func(backend.Info) error { return errors.New("called") }),
 	} {
 		if !errors.Is(err, context.Canceled) {
 			p.failf("%s with a cancelled context = %v, want context.Canceled", method, err)
 		}
 	}
-	p.lacks("keys/a")
-	p.holds("config", content(10))
+	p.verifyNoFile("keys/a")
+	p.verifyFile("config", content(10))
 
 	expired, cancel := context.WithTimeout(p.ctx, 0)
 	defer cancel()
 	if err := p.b.Put(expired, "keys/a", nil); !errors.Is(err, context.DeadlineExceeded) {
 		p.failf("Put after the deadline = %v, want context.DeadlineExceeded", err)
 	}
-	p.lacks("keys/a")
+	p.verifyNoFile("keys/a")
 }
 
 func cancelledWhileListing(p *probe) {

@@ -3,8 +3,8 @@
 // It simulates a power cut at the level of the backend contract: operations that
 // returned nil are durable, and the operation that was running may or may not have an
 // effect. It never changes the result of an operation before the crash. To test that a
-// writer survives a power cut at any point, count the changes of an undisturbed run.
-// Then repeat the run with a crash at one of these changes each time:
+// writer survives a power cut at any point, count the changes (Puts and Deletes) of an
+// undisturbed run. Then repeat the run with a crash at one of these changes each time:
 //
 //	for _, n := range faultpoint.Choose(t, changes, 20) {
 //		store := crash.New(memory.New(), crash.Plan{At: n + 1, Seed: seed})

@@ -45,9 +45,9 @@ func TestContractAfterReboot(t *testing.T) {
 
 var content = bytes.Repeat([]byte("content "), 10)
 
-// outcome crashes in a Put of "new" or a Delete of "old", and describes the file
-// afterwards.
-func outcome(t *testing.T, plan crash.Plan, remove bool) string {
+// crashOutcome lets a process die in a Put of "new" or a Delete of "old", and
+// describes the file afterwards.
+func crashOutcome(t *testing.T, plan crash.Plan, remove bool) string {
 	t.Helper()
 	store := memory.New()
 	if err := store.Put(ctx, "old", content); err != nil {
@@ -101,8 +101,8 @@ func TestOutcomes(t *testing.T) {
 		seen := make(map[string]int)
 		for seed := range uint64(200) {
 			plan := crash.Plan{At: 1, Seed: seed, Torn: tt.torn}
-			what := outcome(t, plan, tt.remove)
-			if again := outcome(t, plan, tt.remove); again != what {
+			what := crashOutcome(t, plan, tt.remove)
+			if again := crashOutcome(t, plan, tt.remove); again != what {
 				t.Errorf("seed %d has the outcomes %q and %q", seed, what, again)
 			}
 			seen[what]++
@@ -160,7 +160,7 @@ func TestDeadProcess(t *testing.T) {
 	}
 	after := b.Reboot()
 	if err := after.Delete(ctx, "one"); err != nil {
-		t.Errorf("reading a file put before the crash: %v", err)
+		t.Errorf("deleting a file put before the crash: %v", err)
 	}
 	if _, err := store.Stat(ctx, "one"); err != nil {
 		t.Errorf("a change after the restart reached the old store: %v", err)

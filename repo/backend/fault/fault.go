@@ -119,8 +119,8 @@ func (b *Backend) next(op Op, name string, size int) Action {
 	return b.plan(Call{Op: op, Name: name, Size: size, N: b.n, OfOp: b.ofOp[op]})
 }
 
-// do runs an operation that returns only an error.
-func (b *Backend) do(op Op, name string, size int, call func() error) error {
+// apply applies the plan to an operation that returns only an error.
+func (b *Backend) apply(op Op, name string, size int, call func() error) error {
 	action := b.next(op, name, size)
 	if action.Before != nil {
 		return fmt.Errorf("%v %s: %w", op, name, action.Before)
@@ -136,22 +136,22 @@ func (b *Backend) do(op Op, name string, size int, call func() error) error {
 
 // Put implements [backend.Backend].
 func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
-	return b.do(Put, name, len(data), func() error { return b.inner.Put(ctx, name, data) })
+	return b.apply(Put, name, len(data), func() error { return b.inner.Put(ctx, name, data) })
 }
 
 // Delete implements [backend.Backend].
 func (b *Backend) Delete(ctx context.Context, name string) error {
-	return b.do(Delete, name, 0, func() error { return b.inner.Delete(ctx, name) })
+	return b.apply(Delete, name, 0, func() error { return b.inner.Delete(ctx, name) })
 }
 
 // List implements [backend.Backend].
 func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
-	return b.do(List, prefix, 0, func() error { return b.inner.List(ctx, prefix, fn) })
+	return b.apply(List, prefix, 0, func() error { return b.inner.List(ctx, prefix, fn) })
 }
 
 // Stat implements [backend.Backend].
 func (b *Backend) Stat(ctx context.Context, name string) (info backend.Info, err error) {
-	err = b.do(Stat, name, 0, func() error { info, err = b.inner.Stat(ctx, name); return err })
+	err = b.apply(Stat, name, 0, func() error { info, err = b.inner.Stat(ctx, name); return err })
 	if err != nil {
 		return backend.Info{}, err
 	}

@@ -146,7 +146,7 @@ func TestDamagedReads(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := fault.New(inner, tt.plan)
-		for range 2 { // lasting damage
+		for range 2 { // every read is damaged, not only the first
 			p := make([]byte, tt.size)
 			n, err := b.ReadAt(ctx, "f", p, tt.off)
 			if !bytes.Equal(p[:n], tt.want) || err != tt.err {

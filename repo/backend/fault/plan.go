@@ -2,6 +2,7 @@ package fault
 
 import (
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/repo/backend"
@@ -83,6 +84,25 @@ func Full(bytes int64) Plan {
 		}
 		left -= int64(c.Size)
 		return Action{}
+	}
+}
+
+// Unreadable makes the given operations on one file fail with err, each time. Reads fail
+// if no operation is given. Other files can be read: only a sector of the disk is bad, or
+// the file belongs to another user. A file that replaces it, after a Delete, can be read.
+func Unreadable(name string, err error, ops ...Op) Plan {
+	if len(ops) == 0 {
+		ops = []Op{ReadAt}
+	}
+	deleted := false
+	return func(c Call) Action {
+		if c.Name == name && c.Op == Delete {
+			deleted = true
+		}
+		if c.Name != name || deleted || !slices.Contains(ops, c.Op) {
+			return Action{}
+		}
+		return Action{Before: err}
 	}
 }
 

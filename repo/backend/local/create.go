@@ -11,7 +11,7 @@ import (
 )
 
 // Create returns a new, empty store in dir. It makes dir, but not the folders above
-// it, since a missing one mostly means that a disk is not connected. If dir exists,
+// it: if one of these is missing, a disk is probably not connected. If dir exists,
 // it must have no files other than those that operating systems create
 // (".DS_Store", "lost+found"). Otherwise the error is backend.ErrExist, and nothing
 // has changed.
@@ -19,6 +19,9 @@ func Create(dir string) (*Backend, error) {
 	err := os.Mkdir(dir, 0o700)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, failure("create", dir, "", err, hintCreate(err))
+	}
+	if err == nil {
+		giveAway(dir)
 	}
 	b, err := Open(dir)
 	if err != nil {
@@ -36,7 +39,7 @@ func Create(dir string) (*Backend, error) {
 func (b *Backend) mustBeEmpty() error {
 	entries, err := b.disk.readDir(".")
 	if err != nil {
-		return b.fail("create", ".", "list", err)
+		return b.opError("create", ".", "list", err)
 	}
 	for _, e := range entries {
 		if isSystemEntry(e.Name()) || e.Name() == tmpFolder && e.IsDir() {
@@ -44,7 +47,7 @@ func (b *Backend) mustBeEmpty() error {
 		}
 		file, err := b.firstFile(e.Name(), e)
 		if err != nil {
-			return b.fail("create", e.Name(), "list", err)
+			return b.opError("create", e.Name(), "list", err)
 		}
 		if file != "" {
 			return failure("create", b.dir, "the folder is not empty: it has "+filepath.FromSlash(file),
@@ -54,8 +57,8 @@ func (b *Backend) mustBeEmpty() error {
 	return nil
 }
 
-// firstFile returns the name of a file below e, or "" if there are only folders, which
-// an interrupted attempt can leave.
+// firstFile returns the name of a file below e, or "" if there are only folders. An
+// interrupted attempt to make a repository can leave empty folders.
 func (b *Backend) firstFile(name string, e fs.DirEntry) (string, error) {
 	if !e.IsDir() {
 		return name, nil

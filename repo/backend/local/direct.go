@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/snap-backup/snap/internal/filesystem"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +23,7 @@ func openDirect(folder *os.File, name string) (c content, ok bool) {
 		return nil, false
 	}
 	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err := filesystem.Retry(func() error { return unix.Fstat(fd, &stat) }); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		_ = unix.Close(fd)
 		return nil, false
 	}
@@ -39,9 +40,10 @@ func (f *directFile) Size() int64 { return f.size }
 func (f *directFile) ReadAt(p []byte, off int64) (n int, err error) {
 	for n < len(p) {
 		// Some systems refuse more than 2 GiB at a time.
-		m, err := unix.Pread(f.fd, p[n:min(len(p), n+1<<30)], off+int64(n))
+		m, err := filesystem.RetryValue(func() (int, error) {
+			return unix.Pread(f.fd, p[n:min(len(p), n+1<<30)], off+int64(n))
+		})
 		switch {
-		case err == unix.EINTR:
 		case err != nil:
 			return n, err
 		case m == 0:

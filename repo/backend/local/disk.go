@@ -1,7 +1,6 @@
 package local
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 )
@@ -19,9 +18,9 @@ type writing interface {
 	create(name string) (file, error)
 	// mkdir makes a folder. The error is fs.ErrExist if the name exists.
 	mkdir(name string) error
-	// link gives the file named from a second name, to. The error is fs.ErrExist if the
-	// second name exists.
-	link(from, to string) error
+	// link gives the file oldName a second name, newName. The error is fs.ErrExist if
+	// newName exists.
+	link(oldName, newName string) error
 	// rename renames a file. It may overwrite another file.
 	rename(from, to string) error
 	// remove removes a file.
@@ -32,12 +31,12 @@ type writing interface {
 }
 
 type reading interface {
-	// open opens a regular file. The error is errNotRegular if name is anything else,
+	// open opens a regular file. The error is backend.ErrNotRegular if name is anything else,
 	// even a link to a regular file.
 	open(name string) (content, error)
 	lstat(name string) (fs.FileInfo, error)
-	// same reports whether two results of lstat describe the same file.
-	same(x, y fs.FileInfo) bool
+	// sameInfo reports whether two results of lstat describe the same file.
+	sameInfo(x, y fs.FileInfo) bool
 	readDir(name string) ([]fs.DirEntry, error)
 }
 
@@ -53,5 +52,3 @@ type content interface {
 	io.Closer
 	Size() int64
 }
-
-var errNotRegular = errors.New("not a regular file")

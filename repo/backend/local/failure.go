@@ -13,9 +13,9 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 )
 
-// fail returns the error of an operation on a file: "op path: step: reason (what to
+// opError returns the error of an operation on a file: "op path: step: reason (what to
 // do)".
-func (b *Backend) fail(op, name, step string, err error) error {
+func (b *Backend) opError(op, name, step string, err error) error {
 	return failure(op, b.path(name), step, err, hint(err))
 }
 
@@ -30,12 +30,12 @@ func failure(op, path, step string, err error, hint string) error {
 	if hint != "" {
 		hint = " (" + hint + ")"
 	}
-	return fmt.Errorf("%s %s: %s%w%s", op, path, step, bare(err), hint)
+	return fmt.Errorf("%s %s: %s%w%s", op, path, step, withoutPath(err), hint)
 }
 
-// bare strips the operation and path of the os package, since the message already
-// names both.
-func bare(err error) error {
+// withoutPath removes the operation and path from an error of package os, since the
+// message already names both.
+func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}
@@ -58,7 +58,7 @@ func hint(err error) string {
 		return ""
 	case backend.IsNoSpace(err):
 		return "free some space on that disk"
-	case isReadOnly(err):
+	case backend.IsReadOnly(err) && !errors.Is(err, fs.ErrPermission):
 		return "the disk is read-only; mount it for writing"
 	case errors.Is(err, syscall.EPERM) && runtime.GOOS == "darwin":
 		return "macOS denied access; allow this program in Privacy & Security, Full Disk Access"

@@ -28,11 +28,11 @@ func TestFailureTexts(t *testing.T) {
 		{"open", syscall.EACCES, "put " + path + ": open: " + syscall.EACCES.Error() + " (check the owner and permissions of the repository folder)"},
 	}
 	for _, tt := range tests {
-		err := b.fail("put", "packs/ab/cd", tt.step, tt.err)
+		err := b.opError("put", "packs/ab/cd", tt.step, tt.err)
 		if err.Error() != tt.want {
 			t.Errorf("error text %q, want %q", err, tt.want)
 		}
-		if !errors.Is(err, bare(tt.err)) {
+		if !errors.Is(err, withoutPath(tt.err)) {
 			t.Errorf("%q does not wrap its cause", err)
 		}
 	}

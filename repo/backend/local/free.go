@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 
+	"github.com/snap-backup/snap/internal/filesystem"
 	"github.com/snap-backup/snap/repo/backend"
 )
 
@@ -12,7 +13,7 @@ func (b *Backend) Free(ctx context.Context) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, failure("measure free space", b.dir, "", err, "")
 	}
-	free, err := freeBytes(b.dir)
+	free, err := filesystem.Free(b.dir)
 	if err != nil {
 		return 0, failure("measure free space", b.dir, "", err, "")
 	}

@@ -21,9 +21,9 @@ func TestFree(t *testing.T) {
 	if err != nil || free <= 0 {
 		t.Fatalf("%d bytes free, %v", free, err)
 	}
-	gone, cancel := context.WithCancel(ctx)
+	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := b.Free(gone); !errors.Is(err, context.Canceled) {
+	if _, err := b.Free(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("Free with a cancelled context = %v", err)
 	}
 }

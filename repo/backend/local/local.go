@@ -3,7 +3,8 @@
 // # Files
 //
 // A repository file named "packs/ab/cd" is the file packs/ab/cd below the folder,
-// with exactly the bytes that were put. Files have mode 0600 and folders 0700. The
+// with exactly the bytes that were put. Files have mode 0600 and folders 0700, plus at
+// most the permissions that the repository's folder gives its group; see share. The
 // folder tmp has the files that are being written. If no process is running, all
 // files in tmp were left by crashes. They can be removed by hand or with
 // [Backend.RemoveStale].
@@ -25,12 +26,14 @@
 // Files are as durable as fsync makes them. On macOS, Put also flushes the cache of the
 // drive. Where folders cannot be flushed (Windows and some network shares), the system
 // decides when a new name reaches the disk, and Put succeeds. Where files cannot be
-// flushed, Put fails.
+// flushed, Put fails with [ErrNoFsync], unless [Backend.AllowNoFsync] was called.
 //
 // # What it never does
 //
 // It never opens, makes or removes anything outside its folder, even if the folder
-// has symbolic links. It does not list, read or delete links. A link where a folder
+// has symbolic links. It does not read links, or list or delete them, except for one with
+// the name of a file that is named by a hash: List shows it as a file that cannot be read,
+// and Delete removes it, never its target. A link where a folder
 // is expected is an error if its target is outside. It never changes the mode of
 // existing files. Between operations it keeps only its folder open.
 package local
@@ -41,6 +44,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -51,7 +55,8 @@ type Backend struct {
 	disk      disk
 	random    io.Reader // for names in tmp; safe for concurrent use
 	closer    func() error
-	writeSize int // bytes to write at a time
+	writeSize int         // bytes to write at a time
+	noFsync   atomic.Bool // see AllowNoFsync
 
 	folders  flushedFolders
 	renameMu sync.Mutex // held from checking that a name is free until the rename to it
@@ -81,13 +86,13 @@ func (b *Backend) Close() error { return b.closer() }
 // Dir returns the folder as given to Create or Open.
 func (b *Backend) Dir() string { return b.dir }
 
-// allowed makes the checks with which every operation on a file begins.
-func (b *Backend) allowed(ctx context.Context, op, name string) error {
+// checkCall makes the checks that every operation on a file begins with.
+func (b *Backend) checkCall(ctx context.Context, op, name string) error {
 	if err := backend.ValidName(name); err != nil {
 		return failure(op, b.dir, "", err, "")
 	}
 	if err := ctx.Err(); err != nil {
-		return b.fail(op, name, "", err)
+		return b.opError(op, name, "", err)
 	}
 	return nil
 }

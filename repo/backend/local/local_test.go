@@ -298,7 +298,7 @@ func TestRepositoryBehindLink(t *testing.T) {
 
 func TestRemoveStale(t *testing.T) {
 	b := create(t)
-	if n, err := b.RemoveStale(ctx, time.Now()); n != 0 || err != nil {
+	if n, err := b.RemoveStale(ctx, 24*time.Hour); n != 0 || err != nil {
 		t.Errorf("RemoveStale of a new store = %d, %v", n, err)
 	}
 	put(t, b, "config", "x")
@@ -318,10 +318,10 @@ func TestRemoveStale(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	if n, err := b.RemoveStale(cancelled, now); n != 0 || !errors.Is(err, context.Canceled) {
+	if n, err := b.RemoveStale(cancelled, 0); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled RemoveStale = %d, %v", n, err)
 	}
-	if n, err := b.RemoveStale(ctx, now.Add(-24*time.Hour)); n != 1 || err != nil {
+	if n, err := b.RemoveStale(ctx, 24*time.Hour); n != 1 || err != nil {
 		t.Errorf("RemoveStale = %d, %v, want 1", n, err)
 	}
 	if got, want := onDisk(t, tmp), []string{"foreign", "put-folder/", "put-new"}; !slices.Equal(got, want) {
@@ -437,5 +437,85 @@ func BenchmarkPut(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What is not a file and has the name of one is moved aside, and nothing is lost. What is
+// not a folder and has the name of one holds no files.
+func TestMoveAside(t *testing.T) {
+	b := create(t)
+	put(t, b, "config/inside", "kept")
+	for n := 1; n <= 2; n++ {
+		want := fmt.Sprintf("config.aside-%d", n)
+		if aside, err := b.MoveAside(ctx, "config"); err != nil || aside != want {
+			t.Fatalf("MoveAside = %q, %v, want %s", aside, err, want)
+		}
+		for _, name := range []string{"config", "nothing"} {
+			if aside, err := b.MoveAside(ctx, name); err != nil || aside != "" {
+				t.Errorf("MoveAside(%s) = %q, %v", name, aside, err)
+			}
+		}
+		if err := os.Symlink("nothing", filepath.Join(b.Dir(), "config")); err != nil {
+			t.Skipf("no symbolic links here: %v", err)
+		}
+	}
+	if got, err := backend.ReadAll(ctx, b, "config.aside-1/inside", 10); err != nil || string(got) != "kept" {
+		t.Errorf("%q, %v", got, err)
+	}
+	put(t, b, "file", "good")
+	if aside, err := b.MoveAside(ctx, "file"); err != nil || aside != "" {
+		t.Errorf("MoveAside of a file = %q, %v", aside, err)
+	}
+	for _, name := range []string{"config", "file"} {
+		_, errHas := b.HasFolder(ctx, name+"/")
+		errList := b.List(ctx, name+"/", func(backend.Info) error { return nil })
+		errPut := b.Put(ctx, name+"/below", nil)
+		for _, err := range []error{errHas, errList, errPut} {
+			if !errors.Is(err, backend.ErrNotFolder) || errors.Is(err, backend.ErrExist) || !strings.Contains(err.Error(), "move it away") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A folder or a link that has the name of a file that is named by a hash must not look as
+// if the file had been deleted.
+func TestNotRegular(t *testing.T) {
+	b := create(t)
+	hash := strings.Repeat("0123456789abcdef", 4)
+	put(t, b, "snapshots/"+hash[1:]+"0", "good")
+	kinds := map[string]func(path string) error{
+		"keys/" + hash:       func(path string) error { return os.Mkdir(path, 0o700) },
+		"snapshots/" + hash:  func(path string) error { return os.Symlink(hash[1:]+"0", path) },
+		"packs/01/" + hash:   func(path string) error { return os.Symlink("nothing", path) },
+		"packs/01/" + "file": func(path string) error { return os.Symlink("nothing", path) },
+	}
+	for name, make := range kinds {
+		path := filepath.Join(b.Dir(), filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), make(path)); err != nil {
+			t.Skipf("no symbolic links here: %v", err)
+		}
+	}
+	if got, want := list(t, b, ""), []string{"keys/" + hash, "packs/01/" + hash, "snapshots/" + hash, "snapshots/" + hash[1:] + "0"}; !slices.Equal(got, want) {
+		t.Errorf("List shows %q, want %q", got, want)
+	}
+	for name := range kinds {
+		if !backend.IsHashed(name) {
+			continue
+		}
+		_, errStat := b.Stat(ctx, name)
+		_, errRead := b.ReadAt(ctx, name, make([]byte, 1), 0)
+		for _, err := range []error{errStat, errRead, b.Put(ctx, name, nil)} {
+			if err == nil || errors.Is(err, backend.ErrNotExist) || errors.Is(err, backend.ErrExist) || !strings.Contains(err.Error(), "not a regular file") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := b.Delete(ctx, name); err != nil {
+			t.Errorf("Delete(%s) = %v", name, err)
+		}
+		put(t, b, name, "again")
+	}
+	if got, err := backend.ReadAll(ctx, b, "snapshots/"+hash[1:]+"0", 10); err != nil || string(got) != "good" {
+		t.Errorf("the target of a link has %q, %v", got, err)
 	}
 }

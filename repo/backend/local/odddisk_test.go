@@ -54,8 +54,8 @@ func (d oddDisk) lstat(name string) (fs.FileInfo, error) {
 	return nil, err
 }
 
-// same always reports false, since such a disk invents inode numbers.
-func (oddDisk) same(x, y fs.FileInfo) bool { return false }
+// sameInfo always reports false, since such a disk invents inode numbers.
+func (oddDisk) sameInfo(x, y fs.FileInfo) bool { return false }
 
 type oddInfo struct{ fs.FileInfo }
 

@@ -135,8 +135,8 @@ func (l *lockedReader) Read(p []byte) (int, error) {
 	return l.r.Read(p)
 }
 
-// retry puts all files again after a failure, and then cuts the power. The results
-// of Put must still be true afterwards.
+// retry puts all files again after a failure, and then cuts the power. The files that
+// Put stored or reported as existing must still exist afterwards.
 func (e expectation) retry(m *machine, noLinks bool) error {
 	b := start(&process{machine: m, noLinks: noLinks})
 	for name, allowed := range e {
@@ -157,7 +157,7 @@ func (e expectation) retry(m *machine, noLinks bool) error {
 			again[name] = existing
 		}
 	}
-	if _, err := b.RemoveStale(context.Background(), time.Now()); err != nil {
+	if _, err := b.RemoveStale(context.Background(), 0); err != nil {
 		return err
 	}
 	if tmp, err := m.find(tmpFolder); err == nil && len(tmp.now) > 0 {
@@ -210,8 +210,8 @@ func attempt(p *process, script []change, seeds int) error {
 	return nil
 }
 
-// callsOf returns the number of calls at which a script can fail. A failure can make
-// a script longer.
+// callsOf returns the number of calls at which a script can fail. A script may make
+// more calls after a failure than without one.
 func callsOf(script []change, proto process, noLinks bool) int {
 	for at := 1; ; at++ {
 		p := &process{machine: newMachine(), at: at, trouble: proto.trouble, err: proto.err, noLinks: noLinks}
@@ -255,7 +255,7 @@ func TestTroubleAtEveryCall(t *testing.T) {
 }
 
 // Every flush is needed: if one is omitted, a power cut can break the contract. This
-// also shows that the simulation finds such faults.
+// also shows that the simulation notices an omitted flush.
 func TestEveryFlushIsNeeded(t *testing.T) {
 	t.Parallel()
 	for _, noLinks := range []bool{false, true} {
@@ -277,8 +277,8 @@ func TestEveryFlushIsNeeded(t *testing.T) {
 	}
 }
 
-// withoutFlush cuts the power after each possible number of completed changes, with one
-// flush skipped before. It returns the first fault that it finds.
+// withoutFlush skips one flush, and cuts the power after each possible number of
+// completed changes. It returns the first fault that it finds.
 func withoutFlush(at int, noLinks bool) error {
 	for n := 1; n <= len(plainScript); n++ {
 		p := &process{machine: newMachine(), at: at, trouble: forgetFlush, noLinks: noLinks}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"sync"
 
+	"github.com/snap-backup/snap/internal/filesystem"
 	"github.com/snap-backup/snap/repo/backend"
 )
 
@@ -23,7 +23,7 @@ const (
 
 // Put implements [backend.Backend].
 func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
-	if err := b.allowed(ctx, "put", name); err != nil {
+	if err := b.checkCall(ctx, "put", name); err != nil {
 		return err
 	}
 	if _, err := b.disk.lstat(name); err == nil {
@@ -48,25 +48,28 @@ func (b *Backend) putExisting(name string) error {
 		return err
 	}
 	if err := b.disk.syncDir(path.Dir(name)); err != nil {
-		return b.fail("put", name, "flush folder", err)
+		return b.opError("put", name, "flush folder", err)
 	}
-	return b.fail("put", name, "", backend.ErrExist)
+	if info, err := b.disk.lstat(name); err == nil && !info.Mode().IsRegular() && backend.IsHashed(name) {
+		return b.notRegular("put", name) // the caller must not rely on it
+	}
+	return b.opError("put", name, "", backend.ErrExist)
 }
 
 // writeTemp writes data to a file in tmp and flushes it.
 func (b *Backend) writeTemp(ctx context.Context, name string, data []byte) (temp string, err error) {
 	temp, f, err := b.createTemp()
 	if err != nil {
-		return "", b.fail("put", name, "create temporary file", err)
+		return "", b.opError("put", name, "create temporary file", err)
 	}
-	step, err := writeAll(ctx, f, data, b.writeSize)
-	if errClose := f.Close(); err == nil && errClose != nil {
+	step, err := b.writeAll(ctx, f, data)
+	if errClose := filesystem.Close(f); err == nil && errClose != nil {
 		// Network file systems report here that the server is full.
 		step, err = "close", errClose
 	}
 	if err != nil {
 		_ = b.disk.remove(temp)
-		return "", b.fail("put", name, step, err)
+		return "", b.opError("put", name, step, err)
 	}
 	return temp, nil
 }
@@ -87,20 +90,20 @@ func (b *Backend) createTemp() (string, file, error) {
 	return temp, f, err
 }
 
-// writeAll writes data, size bytes at a time, and flushes the file. If that fails, step
-// names the step that failed.
-func writeAll(ctx context.Context, f file, data []byte, size int) (step string, err error) {
+// writeAll writes data and flushes the file. If that fails, step names the step that
+// failed.
+func (b *Backend) writeAll(ctx context.Context, f file, data []byte) (step string, err error) {
 	for len(data) > 0 {
 		if err := ctx.Err(); err != nil {
 			return "write", err
 		}
-		n := min(size, len(data))
+		n := min(b.writeSize, len(data))
 		if _, err := f.Write(data[:n]); err != nil {
 			return "write", err
 		}
 		data = data[n:]
 	}
-	return "flush", f.Sync()
+	return "flush", b.flush(f)
 }
 
 // publish gives the flushed file temp its name and makes the name durable. It depends
@@ -127,10 +130,10 @@ func (b *Backend) publish(temp, name string) error {
 		return b.putExisting(name)
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return b.fail("put", name, "rename", err)
+		return b.opError("put", name, "rename", err)
 	}
 	if err := b.disk.syncDir(path.Dir(name)); err != nil {
-		return b.fail("put", name, "flush folder", err)
+		return b.opError("put", name, "flush folder", err)
 	}
 	return nil
 }
@@ -158,7 +161,7 @@ func (b *Backend) sameFile(temp, name string) bool {
 		return false
 	}
 	y, err := b.disk.lstat(name)
-	return err == nil && b.disk.same(x, y)
+	return err == nil && b.disk.sameInfo(x, y)
 }
 
 // ensureFolder makes the folder of a file, if necessary, and flushes the entries of
@@ -173,31 +176,23 @@ func (b *Backend) ensureFolder(name string) error {
 		folder := name[:i]
 		err := b.disk.mkdir(folder)
 		if errors.Is(err, fs.ErrExist) {
-			err = b.mustBeFolder(folder)
+			var info fs.FileInfo
+			if info, err = b.disk.lstat(folder); err == nil && !info.IsDir() {
+				return b.notFolder("put", folder, info.Mode())
+			}
 		}
 		if err != nil {
-			return b.fail("put", name, "make folder "+b.path(folder), err)
+			return b.opError("put", name, "make folder "+b.path(folder), err)
 		}
 		// Flush even if the folder existed: another process may have made it and been
 		// killed before flushing it.
 		if err := b.disk.syncDir(path.Dir(folder)); err != nil {
-			return b.fail("put", name, "flush folder", err)
+			return b.opError("put", name, "flush folder", err)
 		}
 		b.folders.add(folder)
 	}
 	return nil
 }
-
-func (b *Backend) mustBeFolder(name string) error {
-	info, err := b.disk.lstat(name)
-	if err == nil && !info.IsDir() {
-		// The contract requires ErrExist for names below a file.
-		err = fmt.Errorf("%w: %w", errNotFolder, backend.ErrExist)
-	}
-	return err
-}
-
-var errNotFolder = errors.New("a file that is not a folder has this name")
 
 // flushedFolders are the folders whose entries this process has flushed, so that it
 // flushes them only once.

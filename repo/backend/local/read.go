@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -18,39 +19,49 @@ func (b *Backend) Stat(ctx context.Context, name string) (backend.Info, error) {
 }
 
 func (b *Backend) stat(ctx context.Context, op, name string) (backend.Info, error) {
-	if err := b.allowed(ctx, op, name); err != nil {
+	if err := b.checkCall(ctx, op, name); err != nil {
 		return backend.Info{}, err
 	}
 	info, err := b.disk.lstat(name)
 	switch {
 	case err == nil && info.Mode().IsRegular():
-		return backend.Info{Name: name, Size: info.Size()}, nil
+		return backend.Info{Name: name, Size: info.Size(), Modified: info.ModTime()}, nil
 	case err == nil:
-		return backend.Info{}, b.fail(op, name, errNotRegular.Error(), backend.ErrNotExist)
+		return backend.Info{}, b.notRegular(op, name)
 	case isMissing(err):
-		return backend.Info{}, b.fail(op, name, "", backend.ErrNotExist)
+		return backend.Info{}, b.opError(op, name, "", backend.ErrNotExist)
 	}
-	return backend.Info{}, b.fail(op, name, "", err)
+	return backend.Info{}, b.opError(op, name, "", err)
+}
+
+// notRegular returns the error for a name that something other than a regular file has. If
+// the name is a hash, a file of the repository was there, and its loss must be noticed.
+// Otherwise there is no file of this name.
+func (b *Backend) notRegular(op, name string) error {
+	if backend.IsHashed(name) {
+		return failure(op, b.path(name), "", backend.ErrNotRegular, "move it away; a file of the repository had this name")
+	}
+	return b.opError(op, name, "", fmt.Errorf("%w: %w", backend.ErrNotRegular, backend.ErrNotExist))
 }
 
 // ReadAt implements [backend.Backend].
 func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
-	if err := b.allowed(ctx, "read", name); err != nil {
+	if err := b.checkCall(ctx, "read", name); err != nil {
 		return 0, err
 	}
 	f, err := b.disk.open(name)
 	switch {
-	case errors.Is(err, errNotRegular):
-		return 0, b.fail("read", name, errNotRegular.Error(), backend.ErrNotExist)
+	case errors.Is(err, backend.ErrNotRegular):
+		return 0, b.notRegular("read", name)
 	case isMissing(err):
-		return 0, b.fail("read", name, "", backend.ErrNotExist)
+		return 0, b.opError("read", name, "", backend.ErrNotExist)
 	case err != nil:
-		return 0, b.fail("read", name, "open", err)
+		return 0, b.opError("read", name, "open", err)
 	}
 	defer f.Close()
 	switch {
 	case off < 0:
-		return 0, b.fail("read", name, "", errNegativeOffset)
+		return 0, b.opError("read", name, "", errNegativeOffset)
 	case len(p) == 0:
 		return 0, nil
 	case off >= f.Size():
@@ -63,7 +74,7 @@ func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) 
 	if errors.Is(err, io.EOF) {
 		return n, io.EOF
 	}
-	return n, b.fail("read", name, "", err)
+	return n, b.opError("read", name, "", err)
 }
 
 var errNegativeOffset = errors.New("negative offset")
@@ -75,7 +86,7 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 		return failure("list", b.dir, "", err, "")
 	}
 	if err := ctx.Err(); err != nil {
-		return b.fail("list", prefix, "", err)
+		return b.opError("list", prefix, "", err)
 	}
 	folder := cmp.Or(strings.TrimSuffix(prefix, "/"), ".")
 	info, err := b.disk.lstat(folder)
@@ -83,13 +94,23 @@ func (b *Backend) List(ctx context.Context, prefix string, fn func(backend.Info)
 	case isMissing(err):
 		return nil
 	case err != nil:
-		return b.fail("list", prefix, "", err)
-	case info.Mode().IsRegular():
-		return nil // no files are below a file
+		return b.opError("list", prefix, "", err)
 	case !info.IsDir():
-		return b.fail("list", prefix, "", errNotFolder)
+		return b.notFolder("list", folder, info.Mode())
 	}
 	return b.list(ctx, prefix, fn)
+}
+
+// notFolder returns the error for something that is not a folder and has the name of one.
+func (b *Backend) notFolder(op, name string, mode fs.FileMode) error {
+	what := "a file"
+	switch {
+	case mode&fs.ModeSymlink != 0:
+		what = "a link, and links are not followed"
+	case !mode.IsRegular():
+		what = "a pipe, a socket or a device"
+	}
+	return failure(op, b.path(name), "", fmt.Errorf("%w, but %s", backend.ErrNotFolder, what), "move it away, and put the folder back in its place")
 }
 
 // list calls fn for all files below a folder. prefix is the folder with a slash at its
@@ -100,18 +121,20 @@ func (b *Backend) list(ctx context.Context, prefix string, fn func(backend.Info)
 		return nil // removed since its entry was read
 	}
 	if err != nil {
-		return b.fail("list", prefix, "", err)
+		return b.opError("list", prefix, "", err)
 	}
 	slices.SortFunc(entries, func(x, y fs.DirEntry) int { return cmp.Compare(sortKey(x), sortKey(y)) })
 	for _, e := range entries {
 		if err := ctx.Err(); err != nil {
-			return b.fail("list", prefix, "", err)
+			return b.opError("list", prefix, "", err)
 		}
 		name := prefix + e.Name()
 		if backend.ValidName(name) != nil {
 			continue
 		}
 		switch {
+		case backend.IsHashed(name) && !e.Type().IsRegular():
+			err = fn(backend.Info{Name: name}) // reading it returns the reason
 		case e.IsDir():
 			err = b.list(ctx, name+"/", fn)
 		case e.Type().IsRegular():
@@ -130,15 +153,17 @@ func (b *Backend) show(name string, e fs.DirEntry, fn func(backend.Info) error) 
 		return nil // removed since its entry was read
 	}
 	if err != nil {
-		return b.fail("list", name, "", err)
+		// The directory has the name, but the file cannot be described: reading it
+		// returns the reason.
+		return fn(backend.Info{Name: name})
 	}
-	return fn(backend.Info{Name: name, Size: info.Size()})
+	return fn(backend.Info{Name: name, Size: info.Size(), Modified: info.ModTime()})
 }
 
 // sortKey returns a key by which entries are sorted in the order of the full names of
 // files: a folder "a" sorts as "a/", which is after "a-b" and "a.b".
 func sortKey(e fs.DirEntry) string {
-	if e.IsDir() {
+	if e.IsDir() && !backend.IsHashed(e.Name()) {
 		return e.Name() + "/"
 	}
 	return e.Name()

@@ -5,12 +5,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/snap-backup/snap/internal/filesystem"
+	"github.com/snap-backup/snap/repo/backend"
 )
 
 // rootDisk is the real disk. os.Root confines all operations to the folder.
 type rootDisk struct {
 	root   *os.Root
-	folder *os.File // the same folder, for openDirect; may be nil
+	folder *os.File // the same folder, for openDirect and share; may be nil
 }
 
 func newRootDisk(root *os.Root) rootDisk {
@@ -33,15 +36,26 @@ func (d rootDisk) create(name string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
+	share(d.folder, f)
 	return osFile{f}, nil
 }
 
-func (d rootDisk) mkdir(name string) error      { return d.root.Mkdir(name, 0o700) }
+func (d rootDisk) mkdir(name string) error {
+	if err := d.root.Mkdir(name, 0o700); err != nil {
+		return err
+	}
+	if f, err := d.root.Open(name); err == nil {
+		share(d.folder, f)
+		_ = f.Close()
+	}
+	return nil
+}
+
 func (d rootDisk) link(from, to string) error   { return d.root.Link(from, to) }
 func (d rootDisk) rename(from, to string) error { return d.root.Rename(from, to) }
 func (d rootDisk) remove(name string) error     { return d.root.Remove(name) }
 func (d rootDisk) syncDir(name string) error {
-	if !foldersCanSync {
+	if !filesystem.FoldersCanSync {
 		return nil
 	}
 	f, err := d.root.Open(name)
@@ -49,7 +63,7 @@ func (d rootDisk) syncDir(name string) error {
 		return err
 	}
 	defer f.Close()
-	return syncFolder(f)
+	return filesystem.SyncFolder(f)
 }
 
 func (d rootDisk) open(name string) (content, error) {
@@ -62,7 +76,7 @@ func (d rootDisk) open(name string) (content, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errNotRegular
+		return nil, backend.ErrNotRegular
 	}
 	f, err := d.root.Open(name)
 	if err != nil {
@@ -72,7 +86,7 @@ func (d rootDisk) open(name string) (content, error) {
 }
 
 func (d rootDisk) lstat(name string) (fs.FileInfo, error) { return d.root.Lstat(name) }
-func (d rootDisk) same(x, y fs.FileInfo) bool             { return os.SameFile(x, y) }
+func (d rootDisk) sameInfo(x, y fs.FileInfo) bool         { return os.SameFile(x, y) }
 
 func (d rootDisk) readDir(name string) ([]fs.DirEntry, error) {
 	f, err := d.root.Open(name)
@@ -95,21 +109,12 @@ type osFile struct {
 	*os.File
 }
 
-func (f osFile) Sync() error { return syncFile(f.File) }
-
-// syncFolder flushes the entries of an open folder. It returns nil if the file system
-// does not support this, since no other call would flush them.
-func syncFolder(f *os.File) error {
-	if err := syncFile(f); err != nil && !isUnsupported(err) {
-		return err
-	}
-	return nil
-}
+func (f osFile) Sync() error { return filesystem.Sync(f.File) }
 
 // syncParent flushes the entry of dir itself. If this process may not read the folder
 // above, it does nothing.
 func syncParent(dir string) error {
-	if !foldersCanSync {
+	if !filesystem.FoldersCanSync {
 		return nil
 	}
 	abs, err := filepath.Abs(dir)
@@ -124,5 +129,5 @@ func syncParent(dir string) error {
 		return err
 	}
 	defer f.Close()
-	return syncFolder(f)
+	return filesystem.SyncFolder(f)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend/backendtest"
 )
 
-// unflushed is a real disk that does not flush. It makes tests fast that do not test
+// unflushed is a real disk that does not flush. It speeds up tests that do not test
 // durability.
 type unflushed struct{ rootDisk }
 
@@ -143,7 +143,7 @@ func TestOpenKinds(t *testing.T) {
 			t.Error(err)
 		}
 		for _, name := range []string{"folder", "link"} {
-			if f, err := d.open(name); err != errNotRegular {
+			if f, err := d.open(name); err != backend.ErrNotRegular {
 				t.Errorf("%s: open(%s) = %v, %v", about, name, f, err)
 			}
 		}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/snap-backup/snap/repo/backend"
 )
 
 // machine is a simulated computer with one disk. For every file and folder it has
@@ -71,9 +73,9 @@ func (m *machine) setEntry(name string, n *node) error {
 // loss decides which changes that were not flushed survive a power cut.
 type loss struct {
 	name string
-	// entry reports whether a change of an entry of a folder survives.
+	// entry reports whether a changed entry of a folder survives.
 	entry func() bool
-	// data returns the content of a file afterwards.
+	// data returns the content of a file after the power cut.
 	data func(flushed, now []byte) []byte
 }
 
@@ -284,7 +286,7 @@ func (p *process) open(name string) (content, error) {
 	var n *node
 	err := p.call("open "+name, func() (err error) {
 		if n, err = p.find(name); err == nil && n.isDir {
-			err = errNotRegular
+			err = backend.ErrNotRegular
 		}
 		return err
 	}, nil)
@@ -303,7 +305,7 @@ func (p *process) lstat(name string) (info fs.FileInfo, err error) {
 	return info, err
 }
 
-func (p *process) same(x, y fs.FileInfo) bool { return x.(simInfo).node == y.(simInfo).node }
+func (p *process) sameInfo(x, y fs.FileInfo) bool { return x.(simInfo).node == y.(simInfo).node }
 
 func (p *process) readDir(name string) (entries []fs.DirEntry, err error) {
 	err = p.call("list "+name, func() error {

@@ -36,7 +36,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// Opening a pipe waits until another process opens it for writing.
+// ReadAt must not wait for a pipe. Usually, opening a pipe waits until another process
+// opens it for writing.
 func TestPipe(t *testing.T) {
 	b := create(t)
 	if err := unix.Mkfifo(filepath.Join(b.Dir(), "config"), 0o600); err != nil {

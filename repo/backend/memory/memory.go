@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
 )
@@ -19,21 +20,35 @@ import (
 // Backend is a store in memory. Use [New]; it must not be copied.
 type Backend struct {
 	mu      sync.RWMutex
-	files   map[string][]byte // contents never change, so clones share them
-	folders map[string]int    // number of files below a folder
+	files   map[string]file
+	folders map[string]int // number of files below a folder
+	clock   func() time.Time
+}
+
+type file struct {
+	data     []byte // never changes, so clones share it
+	modified time.Time
 }
 
 // New returns an empty store.
 func New() *Backend {
-	return &Backend{files: make(map[string][]byte), folders: make(map[string]int)}
+	return &Backend{files: make(map[string]file), folders: make(map[string]int), clock: time.Now}
 }
 
-// Clone returns an independent store with the same files. Contents are shared, not
-// copied.
+// SetClock sets the clock of the store, which tells when files were put. It is not part
+// of the contract. Before, it is time.Now.
+func (b *Backend) SetClock(now func() time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.clock = now
+}
+
+// Clone returns an independent store with the same files and clock. Contents are
+// shared, not copied.
 func (b *Backend) Clone() *Backend {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders)}
+	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders), clock: b.clock}
 }
 
 // Set stores a copy of data under a valid name and replaces an existing file. It is not
@@ -54,7 +69,7 @@ func (b *Backend) set(name string, data []byte) {
 			b.folders[folder]++
 		}
 	}
-	b.files[name] = append(make([]byte, 0, len(data)), data...)
+	b.files[name] = file{append(make([]byte, 0, len(data)), data...), b.clock().Round(0)}
 }
 
 // Put implements [backend.Backend].
@@ -78,10 +93,11 @@ func (b *Backend) Put(ctx context.Context, name string, data []byte) error {
 
 // ReadAt implements [backend.Backend].
 func (b *Backend) ReadAt(ctx context.Context, name string, p []byte, off int64) (int, error) {
-	data, err := b.get(ctx, "read", name)
+	f, err := b.get(ctx, "read", name)
 	if err != nil {
 		return 0, err
 	}
+	data := f.data
 	if off < 0 {
 		return 0, fmt.Errorf("read %s: %w", name, errNegativeOffset)
 	}
@@ -102,11 +118,15 @@ var errNegativeOffset = errors.New("negative offset")
 
 // Stat implements [backend.Backend].
 func (b *Backend) Stat(ctx context.Context, name string) (backend.Info, error) {
-	data, err := b.get(ctx, "stat", name)
+	f, err := b.get(ctx, "stat", name)
 	if err != nil {
 		return backend.Info{}, err
 	}
-	return backend.Info{Name: name, Size: int64(len(data))}, nil
+	return f.info(name), nil
+}
+
+func (f file) info(name string) backend.Info {
+	return backend.Info{Name: name, Size: int64(len(f.data)), Modified: f.modified}
 }
 
 // List implements [backend.Backend]. It shows the files that exist when it is called.
@@ -132,9 +152,9 @@ func (b *Backend) snapshot(prefix string) []backend.Info {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	var infos []backend.Info
-	for name, data := range b.files {
+	for name, f := range b.files {
 		if strings.HasPrefix(name, prefix) {
-			infos = append(infos, backend.Info{Name: name, Size: int64(len(data))})
+			infos = append(infos, f.info(name))
 		}
 	}
 	slices.SortFunc(infos, func(x, y backend.Info) int { return strings.Compare(x.Name, y.Name) })
@@ -160,17 +180,17 @@ func (b *Backend) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-func (b *Backend) get(ctx context.Context, op, name string) ([]byte, error) {
+func (b *Backend) get(ctx context.Context, op, name string) (file, error) {
 	if err := allowed(ctx, name); err != nil {
-		return nil, fmt.Errorf("%s: %w", op, err)
+		return file{}, fmt.Errorf("%s: %w", op, err)
 	}
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	data, ok := b.files[name]
+	f, ok := b.files[name]
 	if !ok {
-		return nil, fmt.Errorf("%s %s: %w", op, name, backend.ErrNotExist)
+		return file{}, fmt.Errorf("%s %s: %w", op, name, backend.ErrNotExist)
 	}
-	return data, nil
+	return f, nil
 }
 
 func allowed(ctx context.Context, name string) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend/memory"
+	"github.com/snap-backup/snap/repo/internal/configs"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
@@ -23,11 +24,20 @@ func TestConfigOfTheFuture(t *testing.T) {
 		r := openHere(t, be)
 		cfg := r.Config
 		change(&cfg)
-		b, err := cfg.Seal(r.MasterKey, r.Options.Rand)
+		f, err := cfg.Seal(r.MasterKey, r.Options.Rand)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := be.Set(layout.ConfigName, b); err != nil {
+		// A newer program stores the copy first. It may not have removed the old one yet.
+		for _, name := range []string{configs.Name(f.Bytes()), layout.ConfigName} {
+			if err := be.Set(name, f.Bytes()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := Open(ctx, be, hereSecret, hereOptions()); !errors.Is(err, store.ErrUnsupported) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		if err := errors.Join(be.Delete(ctx, layout.ConfigName), be.Set(layout.SnapshotsDir+layout.FileID{}.String(), nil)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Open(ctx, be, hereSecret, hereOptions()); !errors.Is(err, store.ErrUnsupported) {
@@ -44,16 +54,22 @@ func TestConfigClearPartIsAuthenticated(t *testing.T) {
 	r := openHere(t, be)
 	cfg := r.Config
 	cfg.Features = []string{"essential"}
-	b, err := cfg.Seal(r.MasterKey, r.Options.Rand)
+	f, err := cfg.Seal(r.MasterKey, r.Options.Rand)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b = bytes.Replace(b, []byte(`["essential"]`), []byte(`[]`), 1)
+	b := bytes.Replace(f.Bytes(), []byte(`["essential"]`), []byte(`[]`), 1)
 	if err := be.Set(layout.ConfigName, b); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(ctx, be, hereSecret, hereOptions()); !errors.Is(err, store.ErrDamaged) {
+	if r, err := Open(ctx, be, hereSecret, hereOptions()); err != nil || !errors.Is(r.ConfigDamage, store.ErrDamaged) {
 		t.Errorf("a feature was taken out: got %v", err)
+	}
+	if err := be.Delete(ctx, configs.Name(r.Sealed.Bytes())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, be, hereSecret, hereOptions()); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("a feature was taken out, and there is no copy: got %v", err)
 	}
 }
 

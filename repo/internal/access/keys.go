@@ -4,18 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/parity"
+	"github.com/snap-backup/snap/repo/replace"
 )
-
-// maxSlots bounds how many key slots are tried with a password, and so how long
-// that takes.
-const maxSlots = 64
 
 // KeyInfo describes a key slot.
 type KeyInfo struct {
@@ -24,81 +22,107 @@ type KeyInfo struct {
 	Label   string          `json:"label"`
 	Created time.Time       `json:"created"`
 	Current bool            `json:"current"` // it opened this repository
-	Damaged string          `json:"damaged,omitempty"`
+	// Bound says that kind, label and time belong to this slot. Those of an older slot
+	// can be exchanged with another one's by whoever can write to the store.
+	Bound   bool   `json:"bound"`
+	Damaged string `json:"damaged,omitempty"`
+	// Exchanged says that the slot may be good, but that its description is not.
+	Exchanged bool `json:"exchanged,omitempty"`
+	// Newer says that a newer program made the slot, so that nothing else is known of it.
+	Newer bool `json:"newer,omitempty"`
+
+	damage error // whose text Damaged is
 }
 
-// unlock tries a secret on the key slots, in order of their IDs, until one opens.
-// Each attempt derives a key at full cost, so a wrong password takes at least as
-// long as a right one. A key counts only if it opens the config: a slot of another
-// repository that is here by mistake must not hide the right one.
-func unlock(ctx context.Context, be backend.Backend, secret []byte, config *store.ConfigFile) (crypto.Key, layout.FileID, store.Config, error) {
-	var damage []error
-	tried := 0
-	var master crypto.Key
-	var slot layout.FileID
-	var cfg store.Config
-	var foreign error
-	done := errors.New("opened")
-	err := be.List(ctx, layout.KeysDir, func(f backend.Info) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if tried >= maxSlots {
-			return nil
-		}
-		s, err := readSlot(ctx, be, f.Name)
-		if err != nil {
-			if errors.Is(err, store.ErrDamaged) {
-				damage = append(damage, err)
-				return nil
+// Damage returns what Damaged says as a *store.DamageError, or nil.
+func (k *KeyInfo) Damage() error {
+	if k.damage == nil {
+		return nil
+	}
+	return &store.DamageError{File: layout.KeysDir + k.ID.String(), Err: k.damage}
+}
+
+// unlocked is what a secret opens.
+type unlocked struct {
+	slot   layout.FileID
+	master crypto.Key
+	sealed *store.ConfigFile // the first one that the master key opens
+	config store.Config
+	made   bool   // sealed is new
+	renew  []byte // see store.Store.RenewedSlot
+}
+
+// unlock tries a secret on the key slots until one opens, see try. Each attempt derives
+// a key at full cost, so a wrong password takes at least as long as a right one. A slot
+// counts only if its master key opens a config: a slot of another repository that is here
+// by mistake must not hide the right one. If there is no such config, lastResort looks for
+// another one.
+func unlock(ctx context.Context, be backend.Backend, secret []byte, found *store.Configs, opts store.Options) (*unlocked, error) {
+	all, err := readSlots(ctx, be)
+	if err != nil {
+		return nil, fmt.Errorf("open a key slot: %w", err)
+	}
+	hinted, err := all.hinted(ctx, be, opts.KeyHint)
+	if err != nil {
+		return nil, fmt.Errorf("open a key slot: %w", err)
+	}
+	var out *unlocked
+	var foreign []opened
+	untried, err := try(ctx, all.good, hinted, secret, func(s slot, o *crypto.Opened) bool {
+		for _, f := range found.Found {
+			if cfg, err := f.Open(o.Master); err == nil {
+				out = opened{s, o}.with(f, cfg)
+				o.Destroy()
+				return true
 			}
-			return err
 		}
-		tried++
-		key, err := s.Open(secret)
-		if errors.Is(err, crypto.ErrWrongPassword) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if cfg, err = config.Open(key); err != nil {
-			foreign = &store.DamageError{File: layout.ConfigName, Err: fmt.Errorf("key slot %s opens, but not with the key of this file: %w", f.Name, err)}
-			return nil
-		}
-		if slot, err = layout.ParseFileID(f.Name); err != nil {
-			return err
-		}
-		master = key
-		return done
+		foreign = append(foreign, opened{s, o})
+		return false
 	})
-	switch {
-	case errors.Is(err, done):
-		return master, slot, cfg, nil
-	case err != nil:
-		err = fmt.Errorf("open a key slot: %w", err)
-	case foreign != nil:
-		err = errors.Join(append([]error{foreign}, damage...)...)
-	case tried == 0 && len(damage) == 0:
-		err = &store.DamageError{File: layout.KeysDir, Err: errors.New("there is no key slot")}
-	case tried == 0:
-		err = errors.Join(damage...)
-	default:
-		err = errors.Join(append([]error{store.ErrWrongPassword}, damage...)...)
+	if out == nil && err == nil {
+		out, err = lastResort(ctx, be, foreign, opts)
 	}
-	return crypto.Key{}, layout.FileID{}, store.Config{}, err
+	for _, o := range foreign {
+		o.Destroy()
+	}
+	if out == nil && err == nil {
+		err = lockedOut(all, untried, found, foreign)
+	} else if err != nil {
+		err = fmt.Errorf("open a key slot: %w", err)
+	}
+	return out, err
 }
 
-func readSlot(ctx context.Context, be backend.Backend, name string) (*crypto.Slot, error) {
-	b, err := store.ReadNamed(ctx, be, name, crypto.MaxSlotSize)
-	if err != nil {
-		return nil, err
+// opened is a slot and what its secret opens.
+type opened struct {
+	slot
+	*crypto.Opened
+}
+
+// with returns what a secret opens, given the config.
+func (o opened) with(f *store.ConfigFile, cfg store.Config) *unlocked {
+	return &unlocked{slot: o.id, master: o.Master, sealed: f, config: cfg, renew: renewed(o.slot, o.Opened, f)}
+}
+
+// lockedOut says why a secret does not open the repository.
+func lockedOut(all *slots, untried []slot, found *store.Configs, foreign []opened) error {
+	var left []error
+	if len(untried)+all.unread > 0 {
+		left = append(left, fmt.Errorf("%w. --key-hint ID tries your key, whose file in keys/ is probably one of the oldest", &untriedError{untried, all.unread}))
 	}
-	s, err := crypto.ParseSlot(b)
-	if err != nil {
-		return nil, &store.DamageError{File: name, Err: err}
+	left = append(left, all.closed...)
+	first := store.ErrWrongPassword
+	switch {
+	case len(foreign) > 0 && found.Damage != nil:
+		first = found.Because(found.Damage)
+	case len(foreign) > 0:
+		first = found.Because(&store.DamageError{File: layout.ConfigName, Err: fmt.Errorf("key slot %s opens, but the key in it does not open this file: %w", foreign[0].name(), crypto.ErrAuth)})
+	case len(all.good) == 0 && len(left) == 0:
+		first = &store.DamageError{File: layout.KeysDir, Err: errors.New("there is no key slot")}
+	case len(all.good) == 0:
+		return errors.Join(left...)
 	}
-	return s, nil
+	return errors.Join(append([]error{first}, left...)...)
 }
 
 func addSlot(ctx context.Context, r *store.Store, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
@@ -107,6 +131,7 @@ func addSlot(ctx context.Context, r *store.Store, secret []byte, info crypto.Slo
 		cost = crypto.DefaultCost()
 	}
 	info.Created = r.Options.Now().UTC().Truncate(time.Second)
+	info.Config = configFor(r.Sealed)
 	b, err := crypto.NewSlot(r.Options.Rand, r.MasterKey, secret, cost, info)
 	if err != nil {
 		return layout.FileID{}, err
@@ -120,37 +145,47 @@ func addSlot(ctx context.Context, r *store.Store, secret []byte, info crypto.Slo
 
 // Keys lists the key slots.
 func Keys(ctx context.Context, r *store.Store) ([]KeyInfo, error) {
-	var out []KeyInfo
-	err := r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
+	keys, _, err := listKeys(ctx, r)
+	return keys, err
+}
+
+// listKeys returns the key slots, and for each the parsed slot, or nil if it is damaged.
+func listKeys(ctx context.Context, r *store.Store) (keys []KeyInfo, parsed []*crypto.Slot, err error) {
+	err = store.List(ctx, r.Backend, layout.KeysDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil {
-			return nil
+			return err
 		}
 		k := KeyInfo{ID: id, Current: id == r.Slot}
 		s, err := readSlot(ctx, r.Backend, f.Name)
-		if err != nil && !errors.Is(err, store.ErrDamaged) {
-			return err // the slot may be good
+		if err != nil && !isAboutSlot(err) {
+			return err
 		}
 		var info crypto.SlotInfo
 		if err == nil {
 			info, err = s.Info(r.MasterKey)
+			k.Bound, k.Exchanged = s.Bound() && err == nil, errors.Is(err, crypto.ErrExchanged)
 		}
-		if err != nil {
+		if k.Newer = errors.Is(err, store.ErrUnsupported); err != nil && !k.Newer {
+			k.damage = err
+			if d := (*store.DamageError)(nil); errors.As(err, &d) {
+				k.damage = d.Err
+			}
 			k.Damaged = err.Error()
 		}
 		k.Kind, k.Label, k.Created = info.Kind, info.Label, info.Created
-		out = append(out, k)
+		keys, parsed = append(keys, k), append(parsed, s)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list keys: %w", err)
+		return nil, nil, fmt.Errorf("list keys: %w", err)
 	}
-	return out, nil
+	return keys, parsed, nil
 }
 
 // AddKey adds a key slot that opens with secret. It fails with ErrKeyExists if
 // another slot opens with it: if two slots did, removing one would not revoke the
-// secret.
+// secret. It fails, too, if there are more slots than can be tried.
 func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.SlotInfo) (layout.FileID, error) {
 	id, found, err := slotOf(ctx, r, secret, layout.FileID{})
 	if err == nil && found {
@@ -162,88 +197,48 @@ func AddKey(ctx context.Context, r *store.Store, secret []byte, info crypto.Slot
 	return addSlot(ctx, r, secret, info)
 }
 
-// slotOf finds a slot that opens with a secret and is not except.
-func slotOf(ctx context.Context, r *store.Store, secret []byte, except layout.FileID) (slot layout.FileID, found bool, err error) {
-	tried := 0
-	err = r.Backend.List(ctx, layout.KeysDir, func(f backend.Info) error {
-		id, err := layout.ParseFileID(f.Name)
-		if err != nil || id == except || tried >= maxSlots || found {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		s, err := readSlot(ctx, r.Backend, f.Name)
-		if errors.Is(err, store.ErrDamaged) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		tried++
-		key, err := s.Open(secret)
-		if errors.Is(err, crypto.ErrWrongPassword) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		key.Destroy()
-		slot, found = id, true
-		return nil
-	})
-	return slot, found, err
-}
-
-// deleteSlot removes a slot. It is no error if it does not exist any more.
-func deleteSlot(ctx context.Context, r *store.Store, id layout.FileID) error {
-	err := r.Backend.Delete(ctx, layout.KeysDir+id.String())
-	if errors.Is(err, backend.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-// RemoveKey removes the key slot whose ID has a prefix, as repo.Repo.RemoveKey
-// describes.
-func RemoveKey(ctx context.Context, r *store.Store, prefix string) (layout.FileID, error) {
-	keys, err := Keys(ctx, r)
+// slotOf finds a slot of this repository other than except that opens with a secret.
+// Slots whose description the master key does not open do not count, and cost nothing. It
+// fails if one that counts was not tried: the secret may open it.
+func slotOf(ctx context.Context, r *store.Store, secret []byte, except layout.FileID) (id layout.FileID, found bool, err error) {
+	all, err := readSlots(ctx, r.Backend)
 	if err != nil {
-		return layout.FileID{}, err
+		return id, false, err
 	}
-	var found []KeyInfo
-	left := 0 // good slots besides the one found
-	for _, k := range keys {
-		if k.Damaged == "" {
-			left++
-		}
-		if prefix != "" && strings.HasPrefix(k.ID.String(), strings.ToLower(prefix)) {
-			found = append(found, k)
-		}
+	list := slices.DeleteFunc(all.good, func(s slot) bool {
+		_, err := s.Info(r.MasterKey)
+		return err != nil || s.id == except
+	})
+	untried, err := try(ctx, list, 0, secret, func(s slot, o *crypto.Opened) bool {
+		o.Destroy()
+		id, found = s.id, true
+		return true
+	})
+	if err == nil && !found && len(untried)+all.unread > 0 {
+		err = fmt.Errorf("nothing was changed, since the secret may open another key: %w; `snap key list` lists the keys, and `snap key remove` removes those that nobody knows", &untriedError{untried, all.unread})
 	}
-	switch {
-	case len(found) == 0:
-		return layout.FileID{}, fmt.Errorf("%q: %w", prefix, store.ErrNoKey)
-	case len(found) > 1:
-		return layout.FileID{}, fmt.Errorf("%q matches %d keys: %w", prefix, len(found), store.ErrAmbiguous)
+	return id, found, err
+}
+
+// deleteSlot removes a key slot, what an interrupted repair has left of it, and the parity
+// that could restore it. Another process may make new parity until the slot is gone, so it
+// looks for parity again then.
+func deleteSlot(ctx context.Context, r *store.Store, id layout.FileID) error {
+	name := layout.KeysDir + id.String()
+	if err := parity.Forget(ctx, r.Backend, name); err != nil {
+		return err
 	}
-	if found[0].Damaged == "" {
-		left--
+	if err := replace.Delete(ctx, r.Backend, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		return err
 	}
-	if left == 0 {
-		return layout.FileID{}, store.ErrLastKey
-	}
-	if err := deleteSlot(ctx, r, found[0].ID); err != nil {
-		return layout.FileID{}, fmt.Errorf("remove a key slot: %w", err)
-	}
-	return found[0].ID, nil
+	return parity.Forget(ctx, r.Backend, name)
 }
 
 // ChangePassword replaces the key slot that opened the repository, as
 // repo.Repo.ChangePassword describes.
 func ChangePassword(ctx context.Context, r *store.Store, secret []byte, kind crypto.SlotKind) (layout.FileID, error) {
 	info, err := slotInfo(ctx, r, r.Slot)
-	if err != nil {
+	if err != nil && !errors.Is(err, crypto.ErrExchanged) {
 		return layout.FileID{}, err
 	}
 	info.Kind = kind
@@ -261,7 +256,7 @@ func ChangePassword(ctx context.Context, r *store.Store, secret []byte, kind cry
 		}
 	}
 	r.Slot = id
-	if err := deleteSlot(ctx, r, old); err != nil {
+	if err := shutOut(ctx, r, old); err != nil {
 		return id, fmt.Errorf("the new password works, but the old one could not be removed: %w", err)
 	}
 	return id, nil

@@ -23,8 +23,8 @@ const (
 	Factor    = 3
 	MinStored = 2 << 20
 	// A chunk of another file may join a block only if the block's chain has at
-	// most MaxJoined stored bytes. The earlier versions of small files may each be
-	// in another block, so a block of many such files would need too many blocks.
+	// most MaxJoined stored bytes. The earlier versions of many small files can be
+	// in many different blocks. Without this bound, a block could need all of them.
 	MaxJoined = 256 << 10
 )
 
@@ -57,7 +57,7 @@ type Rule struct {
 	Plan  Plan
 }
 
-// lookup is the index's Lookup after the plan is carried out.
+// lookup is like the index's Lookup, as if the plan had been carried out.
 func (rule Rule) lookup(id chunk.ID) (index.Location, bool) {
 	if rule.Plan != nil {
 		if loc, ok := rule.Plan.Location(id); ok {
@@ -67,8 +67,8 @@ func (rule Rule) lookup(id chunk.ID) (index.Location, bool) {
 	return rule.Index.Lookup(id)
 }
 
-// needs is the index's Dependencies after the plan is carried out.
-func (rule Rule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
+// dependencies is like the index's Dependencies, as if the plan had been carried out.
+func (rule Rule) dependencies(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
 	if rule.Plan != nil {
 		if b, ok := rule.Plan.Block(ref); ok {
 			return b.Stored, b.Dict
@@ -77,7 +77,7 @@ func (rule Rule) needs(ref index.BlockRef) (stored uint32, dict []chunk.ID) {
 	return rule.Index.Dependencies(ref)
 }
 
-// plainSize is the index's PlainSize after the plan is carried out.
+// plainSize is like the index's PlainSize, as if the plan had been carried out.
 func (rule Rule) plainSize(ref index.BlockRef) int64 {
 	if rule.Plan != nil {
 		if b, ok := rule.Plan.Block(ref); ok {
@@ -88,10 +88,10 @@ func (rule Rule) plainSize(ref index.BlockRef) int64 {
 }
 
 // Bound returns a dictionary with which the chain stays within its bounds: limit
-// stored bytes, and MaxDepth. It replaces chunks that are too deep, or need too
-// many bytes, by older versions. The older version of a chunk is the chunks at its
-// position in the dictionary that it was encoded with. Bound returns false if there
-// is no such dictionary.
+// stored bytes, and MaxDepth. It replaces chunks of ids that are too deep, or need too
+// many bytes, by older versions. The older version of a chunk is what Place returns:
+// the chunks at the same position in the dictionary of the chunk's block. Bound returns
+// false if it finds no dictionary within the bounds.
 func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 	for range 2 * pack.MaxDepth {
 		c := rule.Walk()
@@ -107,13 +107,13 @@ func (rule Rule) Bound(ids []chunk.ID, limit int) ([]chunk.ID, bool) {
 		case len(ids) == 0:
 			return nil, false
 		case deepest >= MaxDepth:
-			ids = c.older(ids)
+			ids = c.replaceDeep(ids)
 		case c.Stored <= limit:
 			return ids, true
 		case deepest == 0:
 			return nil, false
 		default:
-			ids = c.shallower(ids, deepest-1)
+			ids = c.makeShallower(ids, deepest-1)
 		}
 		if len(ids) > pack.MaxDictChunks {
 			return nil, false
@@ -138,7 +138,8 @@ func (rule Rule) Walk() *Walk {
 }
 
 // Depth returns the depth of the block that a chunk is in. It returns false if the
-// block cannot be decoded. above is the number of blocks in the chain that need it.
+// block cannot be decoded. above is the number of blocks that were visited on the way
+// to it.
 func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 	loc, ok := c.lookup(id)
 	if !ok || above > pack.MaxDepth {
@@ -150,7 +151,7 @@ func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 	if c.Plan != nil && c.Plan.Unusable(loc.Block) {
 		return 0, false
 	}
-	stored, dict := c.needs(loc.Block)
+	stored, dict := c.dependencies(loc.Block)
 	c.Stored += int(stored)
 	depth := 0
 	for _, id := range dict {
@@ -166,7 +167,7 @@ func (c *Walk) Depth(id chunk.ID, above int) (int, bool) {
 
 // DepthOf returns the depth of a block, ignoring bases that cannot be decoded.
 func (c *Walk) DepthOf(ref index.BlockRef) int {
-	_, dict := c.needs(ref)
+	_, dict := c.dependencies(ref)
 	depth := 0
 	for _, id := range dict {
 		if d, ok := c.Depth(id, 1); ok {
@@ -176,9 +177,9 @@ func (c *Walk) DepthOf(ref index.BlockRef) int {
 	return depth
 }
 
-// With visits the blocks of more chunks. It returns the sealed bytes of all blocks
+// Visit visits the blocks of more chunks. It returns the sealed bytes of all blocks
 // visited so far.
-func (c *Walk) With(x *index.Index, more []Base) int {
+func (c *Walk) Visit(x *index.Index, more []Base) int {
 	if c.depths == nil {
 		c.Index, c.depths = x, map[index.BlockRef]int{}
 	}
@@ -188,47 +189,47 @@ func (c *Walk) With(x *index.Index, more []Base) int {
 	return c.Stored
 }
 
-// older replaces chunks that are too deep by older versions.
-func (c *Walk) older(ids []chunk.ID) []chunk.ID {
-	found := newFound()
+// replaceDeep replaces chunks that are too deep by older versions.
+func (c *Walk) replaceDeep(ids []chunk.ID) []chunk.ID {
+	found := newCollected()
 	for _, id := range ids {
 		loc, _ := c.lookup(id)
 		limit := MaxDepth
 		if c.depths[loc.Block] >= MaxDepth {
-			limit = c.attach(loc.Block)
+			limit = c.attachDepth(loc.Block)
 		}
-		c.within(found, id, limit)
+		c.addWithin(found, id, limit)
 	}
 	return found.ids
 }
 
-// shallower replaces all chunks deeper than limit by older versions.
-func (c *Walk) shallower(ids []chunk.ID, limit int) []chunk.ID {
-	found := newFound()
+// makeShallower replaces all chunks deeper than limit by older versions.
+func (c *Walk) makeShallower(ids []chunk.ID, limit int) []chunk.ID {
+	found := newCollected()
 	for _, id := range ids {
-		c.within(found, id, limit)
+		c.addWithin(found, id, limit)
 	}
 	return found.ids
 }
 
-// found collects chunks, each once. It remembers visits, since there can be very many
-// paths to a chunk: chunks of one block need the same bases.
-type found struct {
+// collected collects chunks, each once. It remembers visits, since there can be very
+// many paths to a chunk: chunks of one block need the same bases.
+type collected struct {
 	ids  []chunk.ID
 	seen map[visit]struct{}
 }
 
-// visit is a call of within.
+// visit is a call of addWithin.
 type visit struct {
 	id    chunk.ID
 	limit int
 }
 
-func newFound() *found { return &found{seen: map[visit]struct{}{}} }
+func newCollected() *collected { return &collected{seen: map[visit]struct{}{}} }
 
-// within adds a chunk if its depth is at most limit, or else its older versions at
-// such a depth.
-func (c *Walk) within(f *found, id chunk.ID, limit int) {
+// addWithin adds a chunk if its depth is at most limit. Otherwise it adds the newest
+// of its older versions whose depth is at most limit.
+func (c *Walk) addWithin(f *collected, id chunk.ID, limit int) {
 	if _, ok := f.seen[visit{id, limit}]; ok || len(f.ids) > pack.MaxDictChunks {
 		return
 	}
@@ -241,7 +242,7 @@ func (c *Walk) within(f *found, id chunk.ID, limit int) {
 		return
 	}
 	for _, older := range c.Place(loc) {
-		c.within(f, older, limit)
+		c.addWithin(f, older, limit)
 	}
 }
 
@@ -251,7 +252,7 @@ func (c *Walk) within(f *found, id chunk.ID, limit int) {
 // no margin for that: in blocks of small files, a margin would include the entire
 // dictionary, and dictionaries would grow from version to version.
 func (c *Walk) Place(loc index.Location) []chunk.ID {
-	_, dict := c.needs(loc.Block)
+	_, dict := c.dependencies(loc.Block)
 	sizes, total := make([]int64, len(dict)), int64(0)
 	for i, id := range dict {
 		size, _ := c.Index.Size(id)
@@ -272,20 +273,20 @@ func (c *Walk) Place(loc index.Location) []chunk.ID {
 	return out
 }
 
-// attach returns the depth at which a new version joins the chain of a block whose
-// depth is at its limit. In effect it merges the deltas above that depth: as many
-// as are together smaller than the next delta. So deltas shrink from the base of a
-// chain to its end, the limit is reached again only after several versions, and a
-// change is written again about as often as the logarithm of the number of
-// versions.
-func (c *Walk) attach(ref index.BlockRef) int {
+// attachDepth returns the depth at which a new version joins the chain of a block
+// whose depth is at its limit. The new version's delta repeats the changes of all
+// deltas deeper than that. attachDepth goes from the end of the chain towards its base,
+// and stops before a delta that is larger than all deltas behind it together. So deltas
+// shrink from the base of a chain to its end, and the limit is reached again only after
+// several versions. With n versions, a change is written about log n times.
+func (c *Walk) attachDepth(ref index.BlockRef) int {
 	merged := uint32(0)
-	stored, dict := c.needs(ref)
+	stored, dict := c.dependencies(ref)
 	for depth := c.depths[ref]; depth > 1; depth-- {
 		merged += stored
 		for _, id := range dict {
 			if loc, _ := c.lookup(id); c.depths[loc.Block] == depth-1 {
-				stored, dict = c.needs(loc.Block)
+				stored, dict = c.dependencies(loc.Block)
 				break
 			}
 		}

@@ -65,16 +65,16 @@ func TestDaysAreStoredAsDeltas(t *testing.T) {
 	}
 }
 
-// dependants are the files and trees that cannot be read without some blocks,
+// affected lists the files and trees that cannot be read without some blocks,
 // computed from an undamaged repository.
-type dependants struct {
-	files map[repo.FileID]map[string]bool // by snapshot
+type affected struct {
+	files map[repo.FileID]map[string]bool // paths, by snapshot
 	trees map[repo.FileID]bool            // snapshots whose trees are partly lost
 }
 
-// needsOf finds the deltas that need bad blocks, and the files and trees of each
-// snapshot that need any of these.
-func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants {
+// findAffected finds the deltas that need bad blocks, and the files and trees of each
+// snapshot that need a bad block or one of these deltas.
+func findAffected(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) affected {
 	t.Helper()
 	bad = maps.Clone(bad)
 	in := func(id chunk.ID) bool { loc, _ := r.Index().Lookup(id); return bad[loc.Block] }
@@ -89,7 +89,7 @@ func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants
 		}
 	}
 	ctx := context.Background()
-	d := dependants{map[repo.FileID]map[string]bool{}, map[repo.FileID]bool{}}
+	d := affected{map[repo.FileID]map[string]bool{}, map[repo.FileID]bool{}}
 	list, _, err := r.Snapshots(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -120,9 +120,10 @@ func needsOf(t testing.TB, r *repo.Repo, bad map[index.BlockRef]bool) dependants
 	return d
 }
 
-// traced returns an error unless both check and restore find lost exactly the files
-// and trees in want, and name only the given file as the cause.
-func traced(be *memory.Backend, want dependants, file string) error {
+// judgeTraced returns an error unless exactly the files and trees in want are lost,
+// according to both check and restore, and both name only the given file as the
+// cause.
+func judgeTraced(be *memory.Backend, want affected, file string) error {
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
 	if err != nil {
@@ -139,19 +140,19 @@ func traced(be *memory.Backend, want dependants, file string) error {
 			err := r.WriteContent(ctx, &b, &e.Content)
 			switch lost := want.files[s.ID][e.Path]; {
 			case err == nil && lost:
-				return fmt.Errorf("%s needs what is damaged and was read", e.Path)
+				return fmt.Errorf("%s was read, although it needs damaged data", e.Path)
 			case err == nil && !bytes.Equal(b.Bytes(), sound[e.Path]):
 				return fmt.Errorf("%s: wrong bytes", e.Path)
 			case err != nil && !lost:
-				return fmt.Errorf("%s needs nothing that is damaged: %v", e.Path, err)
+				return fmt.Errorf("%s was not read, although it needs no damaged data: %v", e.Path, err)
 			}
-			return names(err, file)
+			return judgeNamed(err, file)
 		})
 		if want.trees[s.ID] {
 			if err == nil {
 				return fmt.Errorf("day %d: all of the tree was read", s.Time.Day())
 			}
-			err = names(err, file)
+			err = judgeNamed(err, file)
 		}
 		if err != nil {
 			return fmt.Errorf("day %d: %w", s.Time.Day(), err)
@@ -169,9 +170,9 @@ func traced(be *memory.Backend, want dependants, file string) error {
 			return fmt.Errorf("check blames %s: %s", p.File, p.Text)
 		}
 	}
-	suffering := map[repo.FileID]bool{}
+	reported := map[repo.FileID]bool{}
 	for _, s := range report.Affected {
-		suffering[s.Snapshot] = true
+		reported[s.Snapshot] = true
 		if s.Tree != want.trees[s.Snapshot] {
 			return fmt.Errorf("check says of snapshot %s: %+v", s.Snapshot.Short(), s)
 		}
@@ -180,29 +181,28 @@ func traced(be *memory.Backend, want dependants, file string) error {
 		}
 	}
 	for id, lost := range want.files {
-		if (len(lost) > 0 || want.trees[id]) != suffering[id] {
-			return fmt.Errorf("check says %v of snapshot %s, lost are %v", suffering[id], id.Short(), lost)
+		if (len(lost) > 0 || want.trees[id]) != reported[id] {
+			return fmt.Errorf("check says %v of snapshot %s, lost are %v", reported[id], id.Short(), lost)
 		}
 	}
 	return nil
 }
 
-// names returns an error if err names no file, or another one than the damaged
-// file.
-func names(err error, file string) error {
+// judgeNamed returns an error unless err is nil or names the damaged file.
+func judgeNamed(err error, file string) error {
 	if err == nil {
 		return nil
 	}
 	var d *repo.DamageError
 	if !errors.As(err, &d) || d.File != file {
-		return fmt.Errorf("damaged is %s, the error names another: %w", file, err)
+		return fmt.Errorf("%s is damaged, but the error does not name it: %w", file, err)
 	}
 	return nil
 }
 
 // TestDamagedBasesAreTraced damages every block of every pack, truncates every
-// pack and empties it. All deltas against the damaged data, direct or indirect,
-// are reported as lost by name, and nothing else is.
+// pack and empties it. Check names all files that need the damaged data, directly or
+// as a base of deltas, and no others.
 func TestDamagedBasesAreTraced(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2, 3, 4)
@@ -217,8 +217,8 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 			if err := be.Set(name, file); err != nil {
 				t.Fatal(err)
 			}
-			want := needsOf(t, r, bad)
-			if err := traced(be, want, name); err != nil {
+			want := findAffected(t, r, bad)
+			if err := judgeTraced(be, want, name); err != nil {
 				t.Fatalf("%s pack %s: %s: %v", p.Kind, name, how, err)
 			}
 			lost := 0
@@ -266,11 +266,11 @@ func TestMissingBasesAreTraced(t *testing.T) {
 		for _, ref := range p.Blocks {
 			bad[ref] = true
 		}
-		want := needsOf(t, r, bad)
-		if err := traced(be, want, name); err != nil {
+		want := findAffected(t, r, bad)
+		if err := judgeTraced(be, want, name); err != nil {
 			t.Fatalf("%s pack %s: %v", p.Kind, name, err)
 		}
-		// Storing the last day again heals its snapshot.
+		// Storing the last day again makes its snapshot complete.
 		if _, err := repotest.StoreDay(ctx, be, 4); err != nil {
 			t.Fatal(err)
 		}

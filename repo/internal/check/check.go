@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,9 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/internal/usage"
 	"github.com/snap-backup/snap/repo/parity"
+	"github.com/snap-backup/snap/repo/tree"
 )
 
 // Options say how thorough a check is.
@@ -36,6 +39,10 @@ type Options struct {
 	ReadBytes int64
 	// Seed makes the random order repeatable.
 	Seed uint64
+	// Sample decodes only a tenth of the packs that are read: those that were never
+	// decoded, then those decoded longest ago. Of the others it compares the bytes with
+	// their hash. If it finds anything damaged, all are decoded.
+	Sample bool
 	// DryRun changes nothing, not even the log of pack checks.
 	DryRun bool
 	// Progress, if not nil, is called with bytes of packs, by several goroutines.
@@ -73,9 +80,15 @@ type Report struct {
 	Chunks    int   `json:"chunks"`
 	ReadPacks int   `json:"read_packs"`
 	ReadBytes int64 `json:"read_bytes"`
+	// DamagedPacks is the number of packs that this check found damaged. They count
+	// neither as verified nor as unread.
+	DamagedPacks int `json:"damaged_packs"`
+	// DecodedPacks is the number of packs whose blocks were decoded and whose chunks were
+	// compared with their IDs. All of them were read.
+	DecodedPacks int `json:"decoded_packs"`
 	// UnreadPacks is the number of packs that no check is known to have read
-	// completely. Oldest is the earliest time at which one of the other packs was
-	// last read, or nil.
+	// completely. Oldest is when the pack read longest ago was last read, or nil if
+	// all packs are unread.
 	UnreadPacks int        `json:"unread_packs"`
 	Oldest      *time.Time `json:"oldest_read,omitempty"`
 	// ChainDepth is the depth of the longest chain of deltas. LongChains is the
@@ -114,16 +127,18 @@ type Checker struct {
 
 	Snapshots        []*record.Snapshot
 	DamagedSnapshots []error
+	Denied           error // about the first file that this process may not read, or nil
 	Superseded       []*record.Snapshot
 	runs             []*record.Unfinished
 	damagedRuns      []error
 
 	verified map[pack.ID]bool // packs that were read and are good
+	decoded  map[pack.ID]bool // packs that were decoded and are good
 
-	unlisted int  // packs that no index file lists
-	unknown  bool // a snapshot needs a chunk that no index file lists
+	unlisted []string // packs that no index file lists
+	unknown  bool     // a snapshot needs a chunk that is in no pack
 
-	unreachable error // why the store could not be read any longer
+	unreachable error // the error that ended reading the store, or nil
 }
 
 // Run checks a repository, as repo.Repo.Check describes.
@@ -138,14 +153,14 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 // Find is like Run, but returns everything that the check has found. Repairs use
 // it.
 func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
-	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}}
-	if err := c.keys(ctx); err != nil {
+	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}, decoded: map[pack.ID]bool{}}
+	if err := c.checkKeys(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.secrets(ctx); err != nil {
+	if err := c.checkPasswords(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.records(ctx); err != nil {
+	if err := c.readRecords(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.LoadIndex(ctx); err != nil {
@@ -154,7 +169,7 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 	for _, err := range r.DamagedIndex {
 		c.damage(err, "nothing is lost, since its packs were read instead; `snap repair index` writes a new one")
 	}
-	packs, err := c.packs(ctx)
+	packs, err := c.listPacks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -162,33 +177,40 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = c.readPacks(ctx, c.choose(packs, past))
+	err = c.readPacks(ctx, c.choose(packs, past), past)
 	c.storeLog(ctx, past, packs)
 	if err != nil {
 		return nil, err
 	}
 	c.markDependents(ctx)
-	c.chains(ctx)
+	c.measureChains(ctx)
 	if c.unreachable != nil {
 		return nil, c.unreachable
 	}
-	if err := c.snapshots(ctx); err != nil {
+	if err := c.checkSnapshots(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.unfinished(ctx); err != nil {
+	if err := c.checkUnfinished(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.parity(ctx); err != nil {
+	if err := c.checkCertificates(ctx); err != nil {
 		return nil, err
 	}
-	if c.unknown && c.unlisted > 0 {
-		c.damage(&store.DamageError{File: layout.IndexDir, Err: fmt.Errorf("%d packs are in no index file, and content is missing: an index file was lost", c.unlisted)},
-			"restore the missing files of this folder from a copy of the repository")
+	if err := c.checkPruneLists(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.checkLocks(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.checkParity(ctx); err != nil {
+		return nil, err
 	}
 	c.reportOrphans()
-	c.excuseRetired()
+	if err := c.judgeUnneeded(ctx); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(c.Report.Problems, func(a, b Problem) int { return strings.Compare(a.File+a.Text, b.File+b.Text) })
-	c.Report.Problems = slices.Compact(c.Report.Problems) // each block that needs a bad dictionary reports it
+	c.Report.Problems = slices.Compact(c.Report.Problems) // several blocks may report the same bad dictionary
 	c.Report.Chunks = r.Index.Len()
 	return c, nil
 }
@@ -199,7 +221,7 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 // it reports only the number of these blocks, since there can be thousands.
 func (c *Checker) reportOrphans() {
 	if n := len(c.orphans); n > 0 && len(c.Store.Missing) > 0 {
-		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("%d blocks of other packs cannot be decoded without it and other missing packs", n)}, missingHint)
+		c.damage(&store.DamageError{File: layout.PackName(c.Store.Missing[0]), Err: fmt.Errorf("%d blocks of other packs cannot be decoded without it and other missing packs", n)}, packHint)
 		return
 	}
 	if !c.unknown && len(c.Report.Affected) == 0 {
@@ -210,22 +232,81 @@ func (c *Checker) reportOrphans() {
 	}
 }
 
-// excuseRetired lists retired packs as unreferenced. It removes problems with them
-// if nothing is lost: a prune may already have removed the bases of their blocks.
-func (c *Checker) excuseRetired() {
-	retired := map[string]bool{}
-	for id := range c.Store.RetiredIndexed {
-		retired[layout.PackName(id)] = true
-		c.Report.Unreferenced = append(c.Report.Unreferenced, layout.PackName(id))
+// judgeUnneeded lists retired and unlisted packs that nothing needs as unreferenced. If
+// something needs an unlisted pack, an index file is missing.
+func (c *Checker) judgeUnneeded(ctx context.Context) error {
+	inUse, err := c.findUsed(ctx)
+	if err != nil {
+		return err
 	}
+	// Remove problems with retired packs that nothing needs: a prune may already have
+	// removed the bases of their blocks. A snapshot may need a retired pack, for example
+	// one that a repair has put back.
+	unused := map[string]bool{}
+	if inUse != nil && len(c.Report.Affected) == 0 {
+		for id := range c.Store.RetiredIndexed {
+			unused[layout.PackName(id)] = !inUse(id)
+		}
+	}
+	c.Report.Problems = slices.DeleteFunc(c.Report.Problems, func(p Problem) bool { return unused[p.File] })
+	maps.DeleteFunc(unused, func(_ string, un bool) bool { return !un })
+
+	// A pack of a backup that was killed, or has not ended yet, is in no index file
+	// either. If what is needed is not known, content that is missing decides.
+	needed := 0
+	for _, name := range c.unlisted {
+		id, _ := layout.ParseFileID(name)
+		switch {
+		case inUse == nil && c.unknown, inUse != nil && inUse(pack.ID(id)) && c.Store.IsUnlisted(pack.ID(id)):
+			needed++
+		case inUse == nil || !inUse(pack.ID(id)):
+			unused[name] = true
+		}
+	}
+	if needed > 0 {
+		c.damage(store.LostIndex(needed), "nothing is lost by this: `snap repair index` lists these packs again")
+	}
+	c.Report.Unreferenced = append(c.Report.Unreferenced, slices.Collect(maps.Keys(unused))...)
 	slices.Sort(c.Report.Unreferenced)
-	if len(c.Report.Affected) == 0 {
-		c.Report.Problems = slices.DeleteFunc(c.Report.Problems, func(p Problem) bool { return retired[p.File] })
+	return nil
+}
+
+// findUsed returns a function that reports whether a pack is in use. It returns nil if that
+// is not known, or if there are no packs of which judgeUnneeded wants to know it.
+func (c *Checker) findUsed(ctx context.Context) (func(pack.ID) bool, error) {
+	if len(c.Store.RetiredIndexed)+len(c.unlisted) == 0 {
+		return nil, nil
 	}
+	u, err := usage.FindUnlisted(ctx, c.Store)
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func(id pack.ID) bool {
+		p, ok := c.Store.Index.Pack(id)
+		return ok && slices.ContainsFunc(p.Blocks, u.InUse)
+	}, nil
+}
+
+// note reports damage that loses no content. A file that cannot be read is fatal all the
+// same, since its disk may be dying.
+func (c *Checker) note(p Problem, err error) {
+	if errors.Is(err, store.ErrUnreadable) {
+		p.Fatal = true
+	}
+	if backend.IsDenied(err) {
+		p.Hint = hintDenied
+	}
+	c.Report.Problems = append(c.Report.Problems, p)
 }
 
 // damage reports an error as a problem.
 func (c *Checker) damage(err error, hint string) {
+	if backend.IsDenied(err) {
+		hint = hintDenied
+	}
 	p := Problem{Text: err.Error(), Hint: hint, Fatal: true}
 	var d *store.DamageError
 	if errors.As(err, &d) {
@@ -234,33 +315,35 @@ func (c *Checker) damage(err error, hint string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if backend.IsDenied(err) && c.Denied == nil {
+		c.Denied = err
+	}
 	c.Report.Problems = append(c.Report.Problems, p)
 }
 
-// packs compares the packs that exist with those that the index lists. It returns
+// listPacks compares the packs that exist with those that the index lists. It returns
 // those that can be read.
-func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
+func (c *Checker) listPacks(ctx context.Context) ([]backend.Info, error) {
 	var readable []backend.Info
 	err := c.Store.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
-		c.Report.Packs++
-		c.Report.PackBytes += f.Size
 		fid, err := layout.ParseFileID(f.Name)
 		id := pack.ID(fid)
-		if err != nil || layout.PackName(id) != f.Name {
+		if err != nil {
 			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 			return nil
 		}
+		c.Report.Packs++
+		c.Report.PackBytes += f.Size
 		p, known := c.Store.Index.Pack(id)
 		switch {
 		case !known && c.Store.Retired[fid]:
 			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 		case !known && len(c.Store.DamagedIndex) > 0:
 			c.damage(&store.DamageError{File: f.Name, Err: errors.New("no good index file lists it, and its header cannot be read")}, packHint)
-		case !known:
-			c.unlisted++
-			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
+		case !known, c.Store.IsUnlisted(id):
+			c.unlisted = append(c.unlisted, f.Name)
 		case p.Size != f.Size:
-			c.damage(&store.DamageError{File: f.Name, Err: fmt.Errorf("has %d bytes, should have %d", f.Size, p.Size)}, packHint)
+			c.damage(store.SizeDamage(p, f.Size), packHint)
 			readable = append(readable, f) // blocks before the end may be good
 		default:
 			readable = append(readable, f)
@@ -271,12 +354,14 @@ func (c *Checker) packs(ctx context.Context) ([]backend.Info, error) {
 		return nil, fmt.Errorf("list packs: %w", err)
 	}
 	for _, id := range c.Store.Missing {
-		c.damage(&store.DamageError{File: layout.PackName(id), Err: errors.New("is missing")}, missingHint)
+		c.damage(&store.DamageError{File: layout.PackName(id), Err: errors.New("it is missing")}, packHint)
 	}
 	return readable, nil
 }
 
 const (
-	missingHint = "fetch it from a copy with `snap repair --from COPY`; without a copy import the backups that you still have with --rescan, which stores their content again"
-	packHint    = "fetch it from a copy with `snap repair --from COPY`; without a copy run `snap repair packs`, and import the backups that you still have with --rescan, which stores their content again"
+	hintDenied = "this user may not read it, but it may be good: change its owner or mode, and run this check again"
+
+	fromCopy = "fetch it from a copy with `snap repair --from COPY`; without a copy "
+	packHint = fromCopy + "run `snap repair packs`, then `snap import --rescan`, which stores again the content of backups that you still have, then `snap repair snapshots`, which marks what is lost"
 )

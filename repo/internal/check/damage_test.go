@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ import (
 
 // aftermath is the state of a damaged repository.
 type aftermath struct {
-	refused error                // by Open
+	refused error                // the error of Open
 	failed  map[repo.FileID]bool // snapshots that are listed and cannot be restored
 	sound   int                  // snapshots that came back byte for byte
 	report  *repo.CheckReport
@@ -66,15 +67,23 @@ func assess(be backend.Backend) (aftermath, error) {
 	if a.report, err = r.Check(ctx, repo.CheckOptions{ReadData: 1}); err != nil {
 		return a, fmt.Errorf("check: %w", err)
 	}
-	suffering := map[repo.FileID]bool{}
+	// A check that decodes only a sample finds the same.
+	sampled, err := r.Check(ctx, repo.CheckOptions{ReadData: 1, Sample: true})
+	if err != nil {
+		return a, fmt.Errorf("check of a sample: %w", err)
+	}
+	if !reflect.DeepEqual(sampled.Problems, a.report.Problems) || !reflect.DeepEqual(sampled.Affected, a.report.Affected) || sampled.ReadPacks != a.report.ReadPacks {
+		return a, fmt.Errorf("check of a sample: %+v\ncheck of all: %+v", sampled, a.report)
+	}
+	reported := map[repo.FileID]bool{}
 	for _, s := range a.report.Affected {
-		suffering[s.Snapshot] = true
+		reported[s.Snapshot] = true
 		if !s.Tree && int(s.Files) < len(s.Names) || len(s.Names) == 0 {
 			return a, fmt.Errorf("check: %+v names no file or too many", s)
 		}
 	}
-	if !maps.Equal(suffering, a.failed) {
-		return a, fmt.Errorf("check says that %d snapshots suffer, restoring failed for %d: %+v", len(suffering), len(a.failed), a.report)
+	if !maps.Equal(reported, a.failed) {
+		return a, fmt.Errorf("check says that %d snapshots are affected, restoring failed for %d: %+v", len(reported), len(a.failed), a.report)
 	}
 	return a, nil
 }
@@ -139,8 +148,9 @@ func TestEveryDamageIsFound(t *testing.T) {
 	})
 }
 
-// A flipped bit of config is noticed when a repository is opened, and by a check
-// of one that was opened before.
+// A flipped bit of config is noticed when a repository is opened: its copy is used, and
+// without a copy opening fails. A check finds the flipped bit, too, if the repository was
+// opened before. Without a key, the copy shows that config is damaged.
 func TestEveryBitOfConfigMatters(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -153,8 +163,16 @@ func TestEveryBitOfConfigMatters(t *testing.T) {
 		if err := be.Set(repotest.ConfigName, flipped); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(1)); !errors.Is(err, repo.ErrDamaged) && !errors.Is(err, repo.ErrUnsupported) {
+		without := be.Clone()
+		repotest.Remove(t, without, repotest.FilesIn(t, without, "configs/")...)
+		if _, err := repo.Open(ctx, without, repotest.Secret, repotest.SmallPacks(1)); !errors.Is(err, repo.ErrDamaged) && !errors.Is(err, repo.ErrUnsupported) {
+			t.Fatalf("bit %d flipped (%q): open without a copy: got %v", bit, flipped[bit/8], err)
+		}
+		if o, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(1)); err != nil || o.ConfigDamage() == nil {
 			t.Fatalf("bit %d flipped (%q): open: got %v", bit, flipped[bit/8], err)
+		}
+		if j, err := repo.JudgeConfig(ctx, be); err != nil || j.State == repo.ConfigGood || j.State == repo.ConfigDamaged && !bytes.Equal(j.Bytes, file) {
+			t.Fatalf("bit %d flipped (%q): judged %+v, %v", bit, flipped[bit/8], j, err)
 		}
 		report, err := r.Check(ctx, repo.CheckOptions{DryRun: true})
 		if err != nil || report.Clean() || report.Problems[0].File != repotest.ConfigName {
@@ -182,7 +200,7 @@ func TestEveryDeletionIsFound(t *testing.T) {
 				err = fmt.Errorf("%d snapshots, %+v", a.sound, a.report)
 			}
 		case repotest.Folder(name) == "index":
-			// The name of a missing file is not known.
+			// Nothing records the name of an index file, so check names the folder.
 			err = a.detected(repotest.IndexDir)
 		default:
 			err = a.detected(name)
@@ -279,5 +297,37 @@ func TestUnusedDeltaWithoutItsBaseIsNoDamage(t *testing.T) {
 	report, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
 	if err != nil || report.Clean() || len(report.Problems) != 2 {
 		t.Errorf("with a pack missing: %+v, %v", report, err)
+	}
+}
+
+// A parity file that is junk, which a repair cannot make again, is named with the command
+// that does away with it.
+func TestJunkInParity(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := repotest.New(t, 1)
+	r := repotest.MustOpen(t, be)
+	for _, percent := range []int{0, 500} {
+		if percent > 0 {
+			if _, err := r.RefreshParity(ctx, percent, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		repotest.PutNamed(t, be, "parity/", []byte("junk"))
+		rep, err := r.Check(ctx, repo.CheckOptions{DryRun: true})
+		if err != nil || len(rep.Problems) != 1 || strings.Contains(rep.Problems[0].Hint, "snap repair") || !strings.Contains(rep.Problems[0].Hint, "`snap parity") {
+			t.Fatalf("%d: %+v, %v", percent, rep, err)
+		}
+		if percent > 0 {
+			_, err = r.RefreshParity(ctx, 0, nil)
+		} else {
+			_, err = r.RemoveParity(ctx)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep, err := r.Check(ctx, repo.CheckOptions{DryRun: true}); err != nil || len(rep.Problems) != 0 {
+			t.Errorf("%d: still there: %+v, %v", percent, rep, err)
+		}
 	}
 }

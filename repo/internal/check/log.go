@@ -14,6 +14,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/chain"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
@@ -21,21 +22,22 @@ const (
 	checkMagic   = "snapck01"
 	checkVersion = 1
 	maxCheckSize = 64 << 20
-	// maxCheckPacks bounds how many packs one log names. A log of so many takes
-	// about 17 MB.
+	// maxCheckPacks bounds how many packs one log names as read, and as decoded. A log
+	// with this many takes about 35 MB.
 	maxCheckPacks = 1 << 18
 	// storeLogTime bounds how long an interrupted check takes to store its log.
 	storeLogTime = 10 * time.Second
 )
 
-// checkLog says when packs were last read and found good, so that partial checks
-// read all packs in turn.
+// checkLog says when packs were last read, and last decoded, and found good, so that
+// partial checks read and decode all packs in turn.
 type checkLog struct {
 	Version int         `json:"version"`
 	Reads   []checkRead `json:"reads"`
+	Decodes []checkRead `json:"decodes,omitempty"` // older programs did not note them
 }
 
-// checkRead names packs that were read at the same time.
+// checkRead names packs that were read, or decoded, at the same time.
 type checkRead struct {
 	Time  time.Time       `json:"time"`
 	Packs []layout.FileID `json:"packs"`
@@ -43,21 +45,23 @@ type checkRead struct {
 
 // readTimes is the content of all logs together.
 type readTimes struct {
-	last  map[layout.FileID]time.Time
-	files []string // all log files, damaged ones included
+	last    map[layout.FileID]time.Time
+	decoded map[layout.FileID]time.Time // when packs were last decoded
+	files   []string                    // all log files, damaged ones included
 }
 
-// of returns when a pack was last read, or the zero time.
-func (t *readTimes) of(name string) time.Time {
+// lastRead returns when a pack was last read, or the zero time.
+func (t *readTimes) lastRead(name string) time.Time {
 	id, _ := layout.ParseFileID(name)
 	return t.last[id]
 }
 
-// readLog reads all logs. It skips damaged ones: the packs that they name are then
-// read again earlier than necessary.
+// readLog reads all logs. It skips damaged ones, and reads that are dated in the future,
+// since a clock was wrong then: the packs are read again earlier than necessary.
+// Otherwise partial checks would not read them for years.
 func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
-	t := &readTimes{last: map[layout.FileID]time.Time{}}
-	err := r.Backend.List(ctx, layout.ChecksDir, func(f backend.Info) error {
+	t := &readTimes{last: map[layout.FileID]time.Time{}, decoded: map[layout.FileID]time.Time{}}
+	err := store.List(ctx, r.Backend, layout.ChecksDir, func(f backend.Info) error {
 		b, err := r.ReadNamed(ctx, f.Name, maxCheckSize)
 		if errors.Is(err, backend.ErrNotExist) {
 			return nil // replaced since it was listed
@@ -75,22 +79,29 @@ func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 		if err != nil && !errors.Is(err, store.ErrDamaged) {
 			return err
 		}
-		if _, err := layout.ParseFileID(f.Name); err == nil {
-			t.files = append(t.files, f.Name)
-		}
-		for _, read := range l.Reads {
-			for _, id := range read.Packs {
-				if read.Time.After(t.last[id]) {
-					t.last[id] = read.Time
-				}
-			}
-		}
+		t.files = append(t.files, f.Name)
+		collect(t.last, l.Reads, r.Options.Now())
+		collect(t.decoded, l.Decodes, r.Options.Now())
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the log of pack checks: %w", err)
 	}
 	return t, nil
+}
+
+// collect sets the newest times of packs, of those that are not after now.
+func collect(last map[layout.FileID]time.Time, reads []checkRead, now time.Time) {
+	for _, read := range reads {
+		if record.Ahead(read.Time, now) {
+			continue
+		}
+		for _, id := range read.Packs {
+			if read.Time.After(last[id]) {
+				last[id] = read.Time
+			}
+		}
+	}
 }
 
 func openCheckLog(b []byte, sealer *crypto.Sealer) (checkLog, error) {
@@ -116,32 +127,55 @@ func parseCheckLog(plain []byte) (checkLog, error) {
 	return l, nil
 }
 
-// noteVerified notes that a pack was read completely. storeLog drops the note if a
-// problem names the pack. The caller holds c.mu.
-func (c *Checker) noteVerified(name string) {
-	if id, err := layout.ParseFileID(name); err == nil {
-		c.verified[pack.ID(id)] = true
-	}
+// noteRead notes that a pack was read completely. storeLog drops the note if a problem
+// names the pack.
+func (c *Checker) noteRead(f backend.Info) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Report.ReadPacks++
+	c.Report.ReadBytes += f.Size
+	c.verified[c.indexed(f).ID] = true
+}
+
+// noteDecoded notes that a pack was decoded completely, as noteRead does.
+func (c *Checker) noteDecoded(f backend.Info) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Report.DecodedPacks++
+	c.decoded[c.indexed(f).ID] = true
 }
 
 // storeLog stores when packs were read, and counts those that were never read. The
 // check does not fail if the log cannot be stored, since it must work on a
 // read-only disk.
 func (c *Checker) storeLog(ctx context.Context, past *readTimes, files []backend.Info) {
+	damaged := map[string]bool{}
 	for _, p := range c.Report.Problems {
 		if id, err := layout.ParseFileID(p.File); err == nil {
 			delete(c.verified, pack.ID(id))
+			damaged[p.File] = true
+			delete(c.decoded, pack.ID(id))
 		}
 	}
 	now := c.Store.Options.Now().UTC().Truncate(time.Second)
-	last := map[layout.FileID]time.Time{} // of packs that still exist
+	last, decoded := map[layout.FileID]time.Time{}, map[layout.FileID]time.Time{} // of packs that still exist
 	for _, f := range files {
 		id, _ := layout.ParseFileID(f.Name)
+		if at := past.decoded[id]; c.decoded[pack.ID(id)] {
+			decoded[id] = now
+		} else if !at.IsZero() {
+			decoded[id] = at
+		}
 		at := past.last[id]
 		if c.verified[pack.ID(id)] {
 			at = now
 		}
 		switch {
+		case damaged[f.Name]:
+			c.Report.DamagedPacks++
+			if at.IsZero() {
+				continue
+			}
 		case at.IsZero():
 			c.Report.UnreadPacks++
 			continue
@@ -155,7 +189,7 @@ func (c *Checker) storeLog(ctx context.Context, past *readTimes, files []backend
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeLogTime)
 	defer cancel()
-	if err := writeLog(ctx, c.Store, last, past.files); err != nil {
+	if err := writeLog(ctx, c.Store, last, decoded, past.files); err != nil {
 		c.Report.Problems = append(c.Report.Problems, Problem{
 			File: layout.ChecksDir, Text: fmt.Sprintf("could not store which packs were read: %v", err),
 			Hint: "the next partial check may read the same packs again",
@@ -163,22 +197,28 @@ func (c *Checker) storeLog(ctx context.Context, past *readTimes, files []backend
 	}
 }
 
-// writeLog stores when packs were read, then removes the logs that it replaces.
-func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.Time, old []string) error {
-	byTime := map[time.Time][]layout.FileID{}
+// byTime returns which packs have which time, in the order of the times.
+func byTime(last map[layout.FileID]time.Time) []checkRead {
+	packs := map[time.Time][]layout.FileID{}
 	n := 0
 	for id, at := range last {
 		if n++; n <= maxCheckPacks {
-			byTime[at] = append(byTime[at], id)
+			packs[at] = append(packs[at], id)
 		}
 	}
-	l := checkLog{Version: checkVersion, Reads: []checkRead{}}
-	for at, ids := range byTime {
+	reads := []checkRead{}
+	for at, ids := range packs {
 		slices.SortFunc(ids, func(a, b layout.FileID) int { return slices.Compare(a[:], b[:]) })
-		l.Reads = append(l.Reads, checkRead{at, ids})
+		reads = append(reads, checkRead{at, ids})
 	}
-	slices.SortFunc(l.Reads, func(a, b checkRead) int { return a.Time.Compare(b.Time) })
-	plain, err := json.Marshal(l)
+	slices.SortFunc(reads, func(a, b checkRead) int { return a.Time.Compare(b.Time) })
+	return reads
+}
+
+// writeLog stores when packs were read and decoded, then removes the logs that it
+// replaces.
+func writeLog(ctx context.Context, r *store.Store, last, decoded map[layout.FileID]time.Time, old []string) error {
+	plain, err := json.Marshal(checkLog{checkVersion, byTime(last), byTime(decoded)})
 	if err != nil {
 		return err
 	}
@@ -192,7 +232,7 @@ func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.T
 	}
 	for _, name := range old {
 		if name == layout.ChecksDir+id.String() {
-			continue // equal content and randomness make an equal file
+			continue // the same content and randomness made the same file again
 		}
 		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return err
@@ -201,9 +241,9 @@ func writeLog(ctx context.Context, r *store.Store, last map[layout.FileID]time.T
 	return nil
 }
 
-// chains measures the chain of each block. A block is lost if its chain is longer
-// than a reader allows.
-func (c *Checker) chains(ctx context.Context) {
+// measureChains measures the chain of each block. A block is lost if its chain is
+// longer than a reader allows.
+func (c *Checker) measureChains(ctx context.Context) {
 	x := c.Store.Index
 	deep := false
 	for _, p := range x.Packs() {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
@@ -32,46 +31,30 @@ func (c *Checker) newVerifier(p *plan) *verifier {
 	return &verifier{c: c, plan: p, codec: pack.NewCodec(c.Store.BlockSealer), hasher: c.Store.NewHasher()}
 }
 
-// verify reads a pack and checks every byte of it. It compares the name with the
+// verifyPack reads a pack and checks every byte of it. It compares the name with the
 // hash, the header with the index, and the chunks with their IDs, except chunks of
 // blocks that are verified with their family. It reports damage; an error means
 // that the check cannot continue.
-func (v *verifier) verify(ctx context.Context, f backend.Info) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	fid, _ := layout.ParseFileID(f.Name) // packs passes only names of packs
-	id := pack.ID(fid)
-	p, _ := v.c.Store.Index.Pack(id)
+func (v *verifier) verifyPack(ctx context.Context, f backend.Info) error {
+	p := v.c.indexed(f)
 	fail := func(err error) { v.c.damage(&store.DamageError{File: f.Name, Err: err}, packHint) }
-
 	if f.Size > pack.MaxSize {
-		fail(fmt.Errorf("has %d bytes, more than any pack", f.Size))
+		fail(fmt.Errorf("it has %d bytes, more than a pack can have", f.Size))
 		v.c.markPack(p)
 		return nil
 	}
-	if int64(cap(v.file)) < f.Size {
-		v.file = make([]byte, f.Size)
-	}
-	file := v.file[:f.Size]
-	n := 0
-	err := v.c.retry(ctx, func() (err error) { n, err = v.c.Store.Backend.ReadAt(ctx, f.Name, file, 0); return err })
+	file, err := v.read(ctx, f)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if errors.Is(err, errUnreachable) {
 		return fmt.Errorf("read %s: %w", f.Name, err)
 	}
-	if n < len(file) {
-		fail(fmt.Errorf("reading stopped after %d of %d bytes: %w", n, len(file), err))
-		file = file[:n]
+	if int64(len(file)) < f.Size {
+		fail(fmt.Errorf("reading stopped after %d of %d bytes: %w", len(file), f.Size, err))
 	}
-	if pack.Name(file) != id {
-		fail(errors.New("its bytes do not match its name"))
-	} else if h, err := pack.ReadHeader(bytes.NewReader(file), int64(len(file)), v.c.Store.PackSealer); err != nil {
+	if err := v.compare(file, p); err != nil {
 		fail(err)
-	} else if !v.sameAsIndex(p, h) {
-		fail(errors.New("the index and its header disagree"))
 	}
 	for _, ref := range p.Blocks {
 		if v.plan.inFamily(ref) {
@@ -80,7 +63,7 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := v.block(file, ref); err != nil {
+		if err := v.verifyBlock(file, ref); err != nil {
 			v.c.damage(err, packHint)
 			v.c.markBlock(ref, nil)
 		}
@@ -88,20 +71,56 @@ func (v *verifier) verify(ctx context.Context, f backend.Info) error {
 	return nil
 }
 
+// indexed returns what the index has of a pack.
+func (c *Checker) indexed(f backend.Info) index.Pack {
+	id, _ := layout.ParseFileID(f.Name) // listPacks returns only names of packs
+	p, _ := c.Store.Index.Pack(pack.ID(id))
+	return p
+}
+
+// read reads a pack, or as much of it as can be read. The bytes are valid until the next
+// call.
+func (v *verifier) read(ctx context.Context, f backend.Info) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if int64(cap(v.file)) < f.Size {
+		v.file = make([]byte, f.Size)
+	}
+	file := v.file[:f.Size]
+	n := 0
+	err := v.c.retry(ctx, func() (err error) { n, err = v.c.Store.Backend.ReadAt(ctx, f.Name, file, 0); return err })
+	return file[:n], err
+}
+
+// compare compares the bytes of a pack with its name, and its header with the index.
+func (v *verifier) compare(file []byte, p index.Pack) error {
+	if pack.Name(file) != p.ID {
+		return errors.New("its bytes do not match its name")
+	}
+	h, err := pack.ReadHeader(bytes.NewReader(file), int64(len(file)), v.c.Store.PackSealer)
+	if err == nil && !v.sameAsIndex(p, h) {
+		err = errors.New("the index and its header disagree")
+	}
+	return err
+}
+
 func (v *verifier) sameAsIndex(p index.Pack, h pack.Header) bool {
 	if p.Kind != h.Kind || len(p.Blocks) != len(h.Blocks) {
 		return false
 	}
 	for i, ref := range p.Blocks {
-		if _, b := v.c.Store.Index.Block(ref); !reflect.DeepEqual(b, h.Blocks[i]) {
+		_, b := v.c.Store.Index.Block(ref)
+		o := &h.Blocks[i]
+		if b.Offset != o.Offset || b.Stored != o.Stored || b.Encoding != o.Encoding || !slices.Equal(b.Dict, o.Dict) || !slices.Equal(b.Chunks, o.Chunks) {
 			return false
 		}
 	}
 	return true
 }
 
-// block verifies a block that is in no family, from the bytes of its pack.
-func (v *verifier) block(file []byte, ref index.BlockRef) error {
+// verifyBlock verifies a block that is in no family, from the bytes of its pack.
+func (v *verifier) verifyBlock(file []byte, ref index.BlockRef) error {
 	id, b := v.c.Store.Index.Block(ref)
 	end := int64(b.Offset) + int64(b.Stored)
 	if end > int64(len(file)) {
@@ -131,15 +150,15 @@ func (v *verifier) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, 
 	return plain, nil
 }
 
-// family verifies the blocks of a family. It calls done with the sealed bytes of
-// each.
-func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(int64)) error {
+// verifyFamily verifies the blocks of a family. It calls done with the number of sealed
+// bytes of each block.
+func (v *verifier) verifyFamily(ctx context.Context, refs []index.BlockRef, done func(int64)) error {
 	defer func() { v.spare = nil }()
 	for _, ref := range refs {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		stored, err := v.member(ctx, ref, nil)
+		stored, err := v.verifyMember(ctx, ref, nil)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -150,15 +169,15 @@ func (v *verifier) family(ctx context.Context, refs []index.BlockRef, done func(
 			v.c.damage(err, packHint)
 			v.c.markBlock(ref, nil)
 		}
-		v.plan.verified(ref, v.forget)
+		v.plan.markVerified(ref, v.forget)
 		done(stored)
 	}
 	return nil
 }
 
 // verifySkipped verifies the blocks that were skipped because the first copy of a base
-// is bad, using other copies of the base. Call it after all other blocks were verified:
-// until then another goroutine may use the blocks with the other copies.
+// is bad. It uses other copies of the base. Call it after all other blocks were
+// verified: until then, another goroutine may use the blocks that hold these copies.
 func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 	for id := range c.bad {
 		if c.hasOtherCopy(ctx, id) {
@@ -170,7 +189,7 @@ func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		_, err := v.member(ctx, ref, store.Detours{})
+		_, err := v.verifyMember(ctx, ref, store.Detours{})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -193,20 +212,22 @@ func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 // errUnreachable says that nothing in the store can be read, which is not damage.
 var errUnreachable = errors.New("the repository can no longer be read")
 
-// retry retries a read that fails, since a repair may remove what is reported as
-// damaged. The error is errUnreachable if the rest of the store cannot be read either.
+// retry retries a read that fails: a fault that passes must not be reported as damage,
+// since a repair may remove what is damaged. The error is errUnreachable if the rest of
+// the store cannot be read either.
 func (c *Checker) retry(ctx context.Context, read func() error) error {
 	var err error
 	for range store.ReadTries {
 		err = read()
-		if err == nil || ctx.Err() != nil || errors.Is(err, store.ErrDamaged) || errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
+		damaged := errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrUnreadable)
+		if err == nil || ctx.Err() != nil || damaged || errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
 			return err
 		}
 	}
-	if _, statErr := c.Store.Backend.Stat(ctx, layout.ConfigName); statErr != nil {
-		return fmt.Errorf("%w: %w", errUnreachable, err)
+	if errors.Is(err, store.ErrDamaged) || backend.Unreadable(ctx, c.Store.Backend, err) || ctx.Err() != nil {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %w", errUnreachable, err)
 }
 
 // hasOtherCopy reports whether a chunk with several copies can be read. It sets
@@ -222,16 +243,16 @@ func (c *Checker) hasOtherCopy(ctx context.Context, id chunk.ID) bool {
 	return err == nil
 }
 
-// member verifies one block of a family. It skips a block whose dictionary is known
-// to be bad. If by is nil, it also skips a block whose dictionary cannot be read,
-// and notes skipped blocks for verifySkipped.
-func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Detours) (stored int64, err error) {
+// verifyMember verifies one block of a family. It skips a block whose dictionary is
+// known to be bad. If by is nil, it also skips a block whose dictionary cannot be
+// read, and notes skipped blocks for verifySkipped.
+func (v *verifier) verifyMember(ctx context.Context, ref index.BlockRef, by store.Detours) (stored int64, err error) {
 	r := v.c.Store
 	id, b := r.Index.Block(ref)
 	stored = int64(b.Stored)
 	if v.c.anyBad(b.Dict) {
 		if by == nil {
-			v.c.skip(ref)
+			v.c.skipBlock(ref)
 		}
 		return stored, nil
 	}
@@ -239,7 +260,7 @@ func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Deto
 	var depth int
 	err = v.c.retry(ctx, func() (err error) { dict, depth, err = r.Dictionary(ctx, b.Dict, 1, by); return err })
 	if by == nil && errors.Is(err, store.ErrDamaged) {
-		v.c.skip(ref)
+		v.c.skipBlock(ref)
 		return stored, nil
 	}
 	if err != nil {
@@ -253,7 +274,7 @@ func (v *verifier) member(ctx context.Context, ref index.BlockRef, by store.Deto
 		return stored, inPack(id, fmt.Errorf("block at %d: %w", b.Offset, err))
 	}
 	needed := v.plan.left[ref] > 0
-	plain, err := v.decode(v.memory(b.Size(), needed), id, sealed.B, &b, dict.B)
+	plain, err := v.decode(v.takeMemory(b.Size(), needed), id, sealed.B, &b, dict.B)
 	switch {
 	case err != nil:
 		return stored, r.FindCause(ctx, ref, err, map[index.BlockRef]bool{})
@@ -275,9 +296,9 @@ func inPack(id pack.ID, err error) error {
 	return err
 }
 
-// memory returns memory for a block. A needed block stays in the cache, so it must
+// takeMemory returns memory for a block. A needed block stays in the cache, so it must
 // not share memory with another.
-func (v *verifier) memory(size int, needed bool) []byte {
+func (v *verifier) takeMemory(size int, needed bool) []byte {
 	if !needed {
 		return v.plain
 	}
@@ -324,8 +345,8 @@ func (c *Checker) markBlock(ref index.BlockRef, except func(chunk.ID) bool) (cha
 	return changed
 }
 
-// skip adds a block to those that verifySkipped verifies.
-func (c *Checker) skip(ref index.BlockRef) {
+// skipBlock adds a block to those that verifySkipped verifies.
+func (c *Checker) skipBlock(ref index.BlockRef) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.skipped = append(c.skipped, ref)

@@ -13,7 +13,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// checkPart is a process that checks a part.
+// checkPart checks part of a repository, as a process of its own would on a given
+// day.
 func checkPart(ctx context.Context, be backend.Backend, day int, opts repo.CheckOptions) (*repo.CheckReport, error) {
 	o := repotest.SmallPacks(byte(day))
 	o.Now = func() time.Time { return time.Date(2026, 2, day, 4, 0, 0, 0, time.UTC) }
@@ -43,7 +44,7 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 			t.Fatalf("day %d: %d packs of %d were never read, want %d", day, rep.UnreadPacks, packs, want)
 		}
 		if n := len(repotest.FilesIn(t, be, repotest.ChecksDir)); n != 1 {
-			t.Fatalf("day %d: %d records", day, n)
+			t.Fatalf("day %d: %d logs", day, n)
 		}
 	}
 	if read < packs {
@@ -53,7 +54,8 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 	if err != nil || rep.ReadPacks != 3 || rep.Oldest == nil {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	// Damage is found when its pack is read, and again until it is repaired.
+	// Damage is found when its pack is read, and by every later check until it is
+	// repaired.
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
 	b := repotest.Content(t, be)[name]
 	b[len(b)/2] ^= 1
@@ -74,7 +76,25 @@ func TestChecksOfPartsReadEverything(t *testing.T) {
 		}
 	}
 	if turns > packs || found < packs {
-		t.Fatalf("found after %d checks, and %d times, of %d packs", turns, found, packs)
+		t.Fatalf("the damage was found after %d checks, and by %d checks, with %d packs", turns, found, packs)
+	}
+}
+
+// A check by a computer whose clock was ahead does not keep packs from being read again.
+func TestPartsReadInTheFuture(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := repotest.New(t, 1, 2, 3)
+	if rep, err := checkPart(ctx, be, 4*366, repo.CheckOptions{ReadPacks: 3}); err != nil || rep.ReadPacks != 3 {
+		t.Fatal(rep, err)
+	}
+	packs := len(repotest.FilesIn(t, be, repotest.PacksDir))
+	rep, err := checkPart(ctx, be, 1, repo.CheckOptions{ReadPacks: packs - 3})
+	if err != nil || rep.UnreadPacks != 3 {
+		t.Fatalf("%d packs count as never read, %v", rep.UnreadPacks, err)
+	}
+	if rep, err = checkPart(ctx, be, 2, repo.CheckOptions{ReadPacks: 3}); err != nil || rep.UnreadPacks != 0 {
+		t.Fatalf("%d packs count as never read, %v", rep.UnreadPacks, err)
 	}
 }
 
@@ -90,7 +110,7 @@ func TestCheckSurvivesEveryFault(t *testing.T) {
 	run := repotest.Run{Base: base, Want: 8, Do: func(be backend.Backend) error {
 		rep, err := checkPart(ctx, be, 2, repo.CheckOptions{ReadPacks: 2})
 		if err == nil && len(rep.Problems) > 0 {
-			err = fault.ErrInjected // it was noticed
+			err = fault.ErrInjected // check noticed the fault and reported it
 		}
 		return err
 	}}
@@ -141,7 +161,8 @@ func TestCheckBesideBackup(t *testing.T) {
 	}
 }
 
-// A check does not miss a snapshot that is forgotten while it runs.
+// If a snapshot is forgotten and pruned while a check runs, the check does not report
+// the snapshot as damaged.
 func TestCheckBesideForget(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -8,15 +8,15 @@ import (
 	"github.com/snap-backup/snap/pack"
 )
 
-// plan is the order in which a check decodes blocks that have a dictionary or
-// chunks in one. Blocks that are connected by dictionaries, directly or through
-// others, form a family. One goroutine verifies a family, each block soon after the
-// blocks that it needs, so that most blocks are decoded once and large families
-// take little memory. Other blocks are verified when their pack is read.
+// plan is the order in which a check verifies blocks that have a dictionary, and
+// blocks that hold bases. Blocks that are connected by dictionaries, directly or
+// through other blocks, form a family. One goroutine verifies a family, each block
+// soon after the blocks that it needs, so that most blocks are decoded once and large
+// families take little memory. Other blocks are verified when their pack is read.
 type plan struct {
 	x        *index.Index
 	needs    edges   // from a block to the blocks of its bases
-	users    edges   // the reverse
+	users    edges   // from a block to the blocks that need it
 	left     []int32 // for each block, how many of its users were not verified yet
 	families [][]index.BlockRef
 	stored   []int64 // for each pack, the sealed bytes of its blocks in families
@@ -27,8 +27,8 @@ type edges []edge
 
 type edge struct{ from, to index.BlockRef }
 
-// of returns the edges from a block.
-func (e edges) of(ref index.BlockRef) edges {
+// startingAt returns the edges that start at a block.
+func (e edges) startingAt(ref index.BlockRef) edges {
 	i, _ := slices.BinarySearchFunc(e, ref, func(e edge, r index.BlockRef) int { return cmp.Compare(e.from, r) })
 	n := i
 	for n < len(e) && e[n].from == ref {
@@ -41,8 +41,8 @@ func (e edges) sort() {
 	slices.SortFunc(e, func(a, b edge) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
 }
 
-// newPlan makes the plan for verifying some packs. Blocks that they need from other
-// packs are decoded, but not verified.
+// newPlan makes the plan for verifying some packs. Bases in other packs are decoded,
+// but not verified.
 func newPlan(x *index.Index, packs []index.Pack) *plan {
 	blocks := 0
 	for _, p := range x.Packs() {
@@ -85,7 +85,7 @@ func newPlan(x *index.Index, packs []index.Pack) *plan {
 			n, _ := x.Dependencies(ref)
 			p.stored[i] += int64(n)
 			if !visited[ref] {
-				p.families = append(p.families, p.family(ref, visited))
+				p.families = append(p.families, p.findFamily(ref, visited))
 			}
 		}
 	}
@@ -94,18 +94,18 @@ func newPlan(x *index.Index, packs []index.Pack) *plan {
 	return p
 }
 
-// family returns all blocks that are connected with first, in the order in which to
+// findFamily returns all blocks that are connected with first, in the order in which to
 // verify them.
-func (p *plan) family(first index.BlockRef, visited []bool) (order []index.BlockRef) {
+func (p *plan) findFamily(first index.BlockRef, visited []bool) (order []index.BlockRef) {
 	stack := []index.BlockRef{first}
 	var visit func(ref index.BlockRef, above int)
 	visit = func(ref index.BlockRef, above int) {
 		if visited[ref] {
 			return
 		}
-		visited[ref] = true // first, since damaged blocks may need each other
-		for _, e := range p.needs.of(ref) {
-			// Blocks that are deeper cannot be decoded in any order.
+		visited[ref] = true // before the loop: damaged blocks may need each other
+		for _, e := range p.needs.startingAt(ref) {
+			// A deeper chain cannot be decoded, whatever the order.
 			if above < pack.MaxDepth {
 				visit(e.to, above+1)
 			} else {
@@ -113,7 +113,7 @@ func (p *plan) family(first index.BlockRef, visited []bool) (order []index.Block
 			}
 		}
 		order = append(order, ref)
-		for _, e := range slices.Backward(p.users.of(ref)) {
+		for _, e := range slices.Backward(p.users.startingAt(ref)) {
 			stack = append(stack, e.to)
 		}
 	}
@@ -128,13 +128,13 @@ func (p *plan) family(first index.BlockRef, visited []bool) (order []index.Block
 // inFamily reports whether a block is verified with its family.
 func (p *plan) inFamily(ref index.BlockRef) bool {
 	_, dict := p.x.Dependencies(ref)
-	return len(dict) > 0 || len(p.users.of(ref)) > 0
+	return len(dict) > 0 || len(p.users.startingAt(ref)) > 0
 }
 
-// verified notes that a block was verified. It calls last for each block that no
+// markVerified notes that a block was verified. It calls last for each block that no
 // other block needs any more.
-func (p *plan) verified(ref index.BlockRef, last func(index.BlockRef)) {
-	for _, e := range p.needs.of(ref) {
+func (p *plan) markVerified(ref index.BlockRef, last func(index.BlockRef)) {
+	for _, e := range p.needs.startingAt(ref) {
 		if p.left[e.to]--; p.left[e.to] == 0 {
 			last(e.to)
 		}

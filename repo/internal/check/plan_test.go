@@ -10,9 +10,9 @@ import (
 )
 
 // TestPlan makes repositories of blocks that need each other at random. Every
-// chosen block that has a dictionary or chunks in one must be in exactly one
-// family, with all blocks that it needs. Unless there are cycles, it comes after
-// these blocks. A block must be released with its last user, and not before.
+// chosen block that has a dictionary or holds bases must be in exactly one family,
+// with all chosen blocks that it needs. Unless there are cycles, it comes after these
+// blocks. A block must be released with its last user, and not before.
 func TestPlan(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -26,7 +26,7 @@ func TestPlan(t *testing.T) {
 				b := pack.Block{Chunks: []pack.Chunk{{ID: chunk.ID{byte(i)}, Length: 1}}}
 				most := i - 1
 				if circles {
-					most = n // which is no block
+					most = n // chunk n is in no block
 				}
 				for range rapid.IntRange(0, min(3, most+1)).Draw(t, "dictionary") {
 					b.Encoding = pack.Delta
@@ -85,7 +85,7 @@ func TestPlan(t *testing.T) {
 		}
 		for _, refs := range p.families {
 			for _, ref := range refs {
-				p.verified(ref, func(base index.BlockRef) { users[base] = -users[base] })
+				p.markVerified(ref, func(base index.BlockRef) { users[base] = -users[base] })
 			}
 		}
 		for ref, n := range users {

@@ -24,10 +24,10 @@ func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
 	packs = slices.Clone(packs)
 	rng := rand.New(rand.NewPCG(c.opts.Seed, 0))
 	rng.Shuffle(len(packs), func(i, j int) { packs[i], packs[j] = packs[j], packs[i] })
-	slices.SortStableFunc(packs, func(a, b backend.Info) int { return past.of(a.Name).Compare(past.of(b.Name)) })
+	slices.SortStableFunc(packs, func(a, b backend.Info) int { return past.lastRead(a.Name).Compare(past.lastRead(b.Name)) })
 	want, bytes := c.opts.ReadPacks, int64(0)
 	if c.opts.ReadData > 0 {
-		// Round up, or a small fraction of a few packs would be none.
+		// Round up: a small fraction of a few packs must not be 0 packs.
 		want = max(want, int(math.Ceil(float64(len(packs))*c.opts.ReadData-1e-9)))
 	}
 	var out []backend.Info
@@ -42,55 +42,72 @@ func (c *Checker) choose(packs []backend.Info, past *readTimes) []backend.Info {
 	return out
 }
 
-// readPacks verifies packs: first the families of blocks, then each pack with its
-// other blocks.
-func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
-	packs := make([]index.Pack, len(files))
-	total := int64(0)
-	for i, f := range files {
-		id, _ := layout.ParseFileID(f.Name)
-		packs[i], _ = c.Store.Index.Pack(pack.ID(id))
-		total += f.Size
+// readPacks reads packs and verifies them, all or, with Options.Sample, a sample of them.
+func (c *Checker) readPacks(ctx context.Context, files []backend.Info, past *readTimes) error {
+	m := &progress{report: c.opts.Progress}
+	m.expect(files)
+	if !c.opts.Sample || !c.proven() {
+		return c.verifyPacks(ctx, files, m)
 	}
-	progress := func(int64) {}
-	if c.opts.Progress != nil && total > 0 {
-		var done atomic.Int64
-		progress = func(n int64) { c.opts.Progress(min(done.Add(n), total), total) }
+	known := len(c.Report.Problems)
+	sample, rest := c.sample(files, past)
+	good, err := c.comparePacks(ctx, rest, m)
+	if err != nil {
+		return err
 	}
-	progress(0)
-	p := newPlan(c.Store.Index, packs)
-	var families atomic.Int64 // that were verified
-	work := make(chan func(context.Context, *verifier) error)
-	g, gctx := errgroup.WithContext(ctx)
-	submit := func(job func(context.Context, *verifier) error) error {
-		select {
-		case work <- job:
-			return nil
-		case <-gctx.Done():
-			return gctx.Err()
+	if good {
+		if err := c.verifyPacks(ctx, sample, m); err != nil {
+			return err
 		}
+		good = len(c.Report.Problems) == known && len(c.bad) == 0
 	}
-	g.Go(func() error {
-		defer close(work)
+	if good {
+		return nil
+	}
+	// Something is damaged. To tell all that is lost, and why, everything must be decoded.
+	c.Report.ReadPacks, c.Report.ReadBytes, c.Report.DecodedPacks = 0, 0, 0
+	c.Report.Problems, c.skipped, c.orphans = c.Report.Problems[:known], nil, nil
+	clear(c.bad)
+	clear(c.verified)
+	clear(c.decoded)
+	m.expect(files)
+	return c.verifyPacks(ctx, files, m)
+}
+
+// verifyPacks verifies packs: first the families of blocks, then each pack with its
+// other blocks.
+func (c *Checker) verifyPacks(ctx context.Context, files []backend.Info, m *progress) error {
+	packs := make([]index.Pack, len(files))
+	for i, f := range files {
+		packs[i] = c.indexed(f)
+	}
+	p := newPlan(c.Store.Index, packs)
+	var families atomic.Int64 // number of verified families
+	defer func() {
+		if families.Load() < int64(len(p.families)) {
+			for _, pk := range packs { // any of them may have blocks that were not verified
+				delete(c.verified, pk.ID)
+				delete(c.decoded, pk.ID)
+			}
+		}
+	}()
+	err := c.work(ctx, p, func(submit func(job) error) error {
 		for _, family := range p.families {
 			if err := submit(func(ctx context.Context, v *verifier) error {
 				defer families.Add(1)
-				return v.family(ctx, family, progress)
+				return v.verifyFamily(ctx, family, m.add)
 			}); err != nil {
 				return err
 			}
 		}
 		for i, f := range files {
 			if err := submit(func(ctx context.Context, v *verifier) error {
-				if err := v.verify(ctx, f); err != nil {
+				if err := v.verifyPack(ctx, f); err != nil {
 					return err
 				}
-				c.mu.Lock()
-				c.Report.ReadPacks++
-				c.Report.ReadBytes += f.Size
-				c.noteVerified(f.Name)
-				c.mu.Unlock()
-				progress(f.Size - p.stored[i])
+				c.noteRead(f)
+				c.noteDecoded(f)
+				m.add(f.Size - p.stored[i])
 				return nil
 			}); err != nil {
 				return err
@@ -98,30 +115,67 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info) error {
 		}
 		return nil
 	})
-	defer func() {
-		if families.Load() < int64(len(p.families)) {
-			clear(c.verified) // any pack may have blocks that were not verified
-		}
-	}()
+	if err != nil {
+		return err
+	}
+	return c.verifySkipped(ctx, p)
+}
+
+// job is a part of a check that a verifier does.
+type job func(context.Context, *verifier) error
+
+// work does the jobs that all submits, several at a time.
+func (c *Checker) work(ctx context.Context, p *plan, all func(submit func(job) error) error) error {
+	jobs := make(chan job)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(jobs)
+		return all(func(j job) error {
+			select {
+			case jobs <- j:
+				return nil
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		})
+	})
 	for range c.Store.Options.Workers {
 		g.Go(func() error {
 			v := c.newVerifier(p)
-			for job := range work {
-				if err := job(gctx, v); err != nil {
+			for j := range jobs {
+				if err := j(gctx, v); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return c.verifySkipped(ctx, p)
+	return g.Wait()
 }
 
-// markDependents marks the chunks of blocks whose dictionary has a bad chunk, until it
-// finds no more.
+// progress tells how many bytes of packs were read. Several goroutines may add.
+type progress struct {
+	report      func(done, total int64)
+	done, total atomic.Int64
+}
+
+// expect adds packs to those to be read.
+func (m *progress) expect(files []backend.Info) {
+	for _, f := range files {
+		m.total.Add(f.Size)
+	}
+	m.add(0)
+}
+
+func (m *progress) add(n int64) {
+	done, total := m.done.Add(n), m.total.Load()
+	if m.report != nil && total > 0 {
+		m.report(min(done, total), total)
+	}
+}
+
+// markDependents marks the chunks of a block as bad if its dictionary has a lost chunk.
+// It goes through all blocks until it marks nothing new.
 func (c *Checker) markDependents(ctx context.Context) {
 	for changed := true; changed; {
 		changed = false

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/access"
+	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
@@ -15,8 +17,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// marked reports what a snapshot's record lists as lost.
-func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
+// reportMarked reports what a snapshot's record lists as lost.
+func (c *Checker) reportMarked(ctx context.Context, s *record.Snapshot) error {
 	l := s.Lost
 	if l == nil {
 		return nil
@@ -42,21 +44,21 @@ func (c *Checker) marked(ctx context.Context, s *record.Snapshot) error {
 	return nil
 }
 
-// unfinished checks the records of unfinished backups. Damage to them is not fatal,
-// since no snapshot needs them.
-func (c *Checker) unfinished(ctx context.Context) error {
-	const hint = "the device sends the files again in its next backup; this file can be removed"
+// checkUnfinished checks the records of unfinished backups. Damage to them is not
+// fatal, since no snapshot needs them.
+func (c *Checker) checkUnfinished(ctx context.Context) error {
+	const again = "nothing else is lost: the device sends the files again in its next backup"
 	for _, err := range c.damagedRuns {
 		var d *store.DamageError
 		if errors.As(err, &d) {
-			c.Report.Problems = append(c.Report.Problems, Problem{File: d.File, Text: d.Err.Error(), Hint: hint})
+			c.note(Problem{File: d.File, Text: d.Err.Error(), Hint: again + "; " + fromCopy + "remove this record with `snap repair snapshots`"}, err)
 		}
 	}
 	for _, u := range c.runs {
 		lost := 0
 		t := TreeCheck{Checker: c, Clean: map[chunk.ID]struct{}{}}
 		for _, root := range u.Parts {
-			good, err := t.node(ctx, root, -1)
+			good, err := t.checkNode(ctx, root, -1)
 			if err != nil {
 				return err
 			}
@@ -66,7 +68,7 @@ func (c *Checker) unfinished(ctx context.Context) error {
 		}
 		if lost > 0 {
 			c.Report.Problems = append(c.Report.Problems, Problem{
-				File: layout.RunsDir + u.ID.String(), Hint: hint,
+				File: layout.RunsDir + u.ID.String(), Hint: again,
 				Text: fmt.Sprintf("an interrupted backup of %s has lost content that was received", u.UDID),
 			})
 		}
@@ -74,20 +76,20 @@ func (c *Checker) unfinished(ctx context.Context) error {
 	return nil
 }
 
-// secrets checks the kept passwords. Damage to them is not fatal, since no snapshot
-// needs them to be restored.
-func (c *Checker) secrets(ctx context.Context) error {
-	err := c.Store.Backend.List(ctx, layout.SecretsDir, func(f backend.Info) error {
+// checkPasswords checks the kept passwords. Damage to them is not fatal, since no
+// snapshot needs them to be restored.
+func (c *Checker) checkPasswords(ctx context.Context) error {
+	err := store.List(ctx, c.Store.Backend, layout.SecretsDir, func(f backend.Info) error {
 		p, err := record.ReadDevicePassword(ctx, c.Store, f.Name)
 		clear(p.Password)
 		var d *store.DamageError
 		if !errors.As(err, &d) {
 			return err
 		}
-		c.Report.Problems = append(c.Report.Problems, Problem{
+		c.note(Problem{
 			File: d.File, Text: d.Err.Error(),
-			Hint: "the backup password of a device is lost: set it again with `snap device password set`, and remove this file",
-		})
+			Hint: fromCopy + "the backup password of a device is lost: remove this record with `snap repair snapshots`, and store the password again with `snap device password set DEVICE`",
+		}, err)
 		return nil
 	})
 	if err != nil {
@@ -96,8 +98,79 @@ func (c *Checker) secrets(ctx context.Context) error {
 	return nil
 }
 
-// parity reports what is protected and, if all data is read, verifies parity.
-func (c *Checker) parity(ctx context.Context) error {
+// checkCertificates checks the certificates. Damage to them is not fatal, since no snapshot
+// needs them.
+func (c *Checker) checkCertificates(ctx context.Context) error {
+	_, damaged, err := certificate.List(ctx, c.Store)
+	if err != nil {
+		return err
+	}
+	for _, err := range damaged {
+		p := Problem{File: layout.CertificatesDir, Text: err.Error(), Hint: "use a newer snap, which can read it"}
+		if d := (*store.DamageError)(nil); errors.As(err, &d) {
+			p = Problem{
+				File: d.File, Text: fmt.Sprintf("%v; a snapshot may have lost the proof that it was verified, but no content", d.Err),
+				Hint: fromCopy + "remove it with `snap repair snapshots`",
+			}
+		}
+		c.note(p, err)
+	}
+	orphans, err := certificate.Orphans(ctx, c.Store)
+	for _, o := range orphans {
+		c.Report.Unreferenced = append(c.Report.Unreferenced, layout.CertificatesDir+o.ID.String())
+	}
+	return err
+}
+
+// checkPruneLists checks the lists of packs to be removed. Damage to them is not fatal:
+// these packs stay until another prune finds that nothing needs them.
+func (c *Checker) checkPruneLists(ctx context.Context) error {
+	names, err := c.Store.NamesIn(ctx, layout.PrunesDir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, err := c.Store.ReadPruneList(ctx, name)
+		var d *store.DamageError
+		switch {
+		case errors.Is(err, backend.ErrNotExist):
+		case errors.As(err, &d):
+			c.note(Problem{
+				File: name, Text: d.Err.Error(), Hint: "nothing is lost: remove this list with `snap repair snapshots`; the next prune makes a new one",
+			}, err)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLocks reports locks that cannot be read. Other damaged locks are left by crashes,
+// and count as stale after some time.
+func (c *Checker) checkLocks(ctx context.Context) error {
+	names, err := c.Store.NamesIn(ctx, layout.LocksDir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, err := c.Store.ReadNamed(ctx, name, layout.MaxFileSize)
+		var d *store.DamageError
+		switch {
+		case errors.Is(err, store.ErrUnreadable) && errors.As(err, &d):
+			id, _ := layout.ParseFileID(name)
+			c.note(Problem{
+				File: name, Text: d.Err.Error(),
+				Hint: "nothing is lost; if no other snap uses the repository, `snap unlock " + id.Short() + "` removes this lock",
+			}, err)
+		case err != nil && !errors.Is(err, store.ErrDamaged):
+			return err
+		}
+	}
+	return nil
+}
+
+// checkParity reports what is protected and, if all data is read, verifies parity.
+func (c *Checker) checkParity(ctx context.Context) error {
 	s, err := parity.Load(ctx, c.Store.Backend)
 	if err != nil {
 		return err
@@ -106,6 +179,7 @@ func (c *Checker) parity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	headless := len(st.Damaged) // the first ones: repair cannot tell what they protect
 	if c.opts.ReadData >= 1 {
 		if st.Damaged, err = s.Verify(ctx); err != nil {
 			return err
@@ -114,26 +188,31 @@ func (c *Checker) parity(ctx context.Context) error {
 	if st.Groups > 0 || len(st.Damaged) > 0 {
 		c.Report.Parity = st
 	}
-	for _, name := range st.Damaged {
-		c.Report.Problems = append(c.Report.Problems, Problem{
-			File: name, Text: "is damaged, so its files have less protection or none", Hint: "`snap repair` or `snap parity` makes it again",
-		})
+	for i, name := range st.Damaged {
+		hint := "`snap repair` makes it again"
+		if i < headless && st.Groups > 0 {
+			hint = "`snap parity` puts new parity in its place"
+		} else if i < headless {
+			hint = "no parity is left: `snap parity 5%` makes it again, `snap parity off` removes it"
+		}
+		_, err := c.Store.ReadNamed(ctx, name, layout.MaxFileSize)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.note(Problem{
+			File: name, Text: "is damaged, so the files that it protects have less protection or none", Hint: hint,
+		}, err)
 	}
 	return nil
 }
 
-func (c *Checker) keys(ctx context.Context) error {
-	f, err := store.ReadConfig(ctx, c.Store.Backend)
-	if err == nil {
-		if _, err = f.Open(c.Store.MasterKey); err != nil {
-			err = &store.DamageError{File: layout.ConfigName, Err: err}
-		}
-	}
-	switch {
-	case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrUnsupported):
-		c.damage(&store.DamageError{File: layout.ConfigName, Err: err}, "it was good when this program started: restore it from a copy of the repository")
-	case err != nil:
+func (c *Checker) checkKeys(ctx context.Context) error {
+	wrong, err := access.CheckConfig(ctx, c.Store)
+	if err != nil {
 		return err
+	}
+	for _, p := range wrong {
+		c.damage(&store.DamageError{File: p.File, Err: p.Err}, "nothing is lost: `snap repair config` puts the good config and its copy in place")
 	}
 	keys, err := access.Keys(ctx, c.Store)
 	if err != nil {
@@ -141,22 +220,31 @@ func (c *Checker) keys(ctx context.Context) error {
 	}
 	sound := 0
 	for _, k := range keys {
-		if k.Damaged == "" {
+		if k.Damaged == "" || k.Exchanged && k.Current {
 			sound++
+		}
+		switch {
+		case k.Newer:
+			c.Report.Problems = append(c.Report.Problems, Problem{File: layout.KeysDir + k.ID.String(), Text: "a newer snap made this key, so this one cannot tell whether it is good", Hint: "use the newer snap"})
+			continue
+		case k.Damaged == "":
+			continue
+		case k.Exchanged:
+			c.damage(k.Damage(), "whoever has the secret of this key can still open the repository: try the keys that you know with `snap key list`, change the one that is exchanged with `snap key passwd`, and remove a key that nobody knows with `snap key remove`")
 			continue
 		}
-		c.damage(&store.DamageError{File: layout.KeysDir + k.ID.String(), Err: errors.New(k.Damaged)}, "this key no longer opens the repository: remove it with `snap key remove` and add a new one")
+		c.damage(k.Damage(), "this key does not open the repository: "+fromCopy+"remove it with `snap key remove "+k.ID.Short()+"`, and add a new one with `snap key add`")
 	}
 	if sound == 0 {
-		c.damage(&store.DamageError{File: layout.KeysDir, Err: errors.New("no key slot works")}, "nobody can open the repository any more: restore a key slot from a copy of the repository")
+		c.damage(&store.DamageError{File: layout.KeysDir, Err: errors.New("no key slot works")}, "nobody can open the repository any more: fetch a key from a copy with `snap repair --from COPY`")
 	}
 	return nil
 }
 
-// records reads the records of snapshots and unfinished backups. Call it before
+// readRecords reads the records of snapshots and unfinished backups. Call it before
 // loading the index: then the index has the chunks that these records need, even if
 // more records are stored meanwhile.
-func (c *Checker) records(ctx context.Context) (err error) {
+func (c *Checker) readRecords(ctx context.Context) (err error) {
 	all, err := record.ReadAll(ctx, c.Store)
 	if err != nil {
 		return err
@@ -169,11 +257,11 @@ func (c *Checker) records(ctx context.Context) (err error) {
 	return err
 }
 
-// strays reports files whose names do not belong in their folders.
-func (c *Checker) strays(ctx context.Context) error {
-	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir} {
+// reportStrays reports files whose names do not belong in their folders.
+func (c *Checker) reportStrays(ctx context.Context) error {
+	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.ConfigsDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir} {
 		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
-			if id, err := layout.ParseFileID(f.Name); err != nil || dir+id.String() != f.Name {
+			if _, err := layout.ParseFileID(f.Name); err != nil {
 				c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 			}
 			return nil
@@ -183,7 +271,11 @@ func (c *Checker) strays(ctx context.Context) error {
 		}
 	}
 	return c.Store.Backend.List(ctx, layout.HealingDir, func(f backend.Info) error {
-		c.damage(&store.DamageError{File: f.Name, Err: errors.New("a repair was interrupted before it put this file in place")}, "run `snap repair` again")
+		if !layout.IsFile(strings.TrimPrefix(f.Name, layout.HealingDir)) {
+			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
+			return nil
+		}
+		c.damage(&store.DamageError{File: f.Name, Err: errors.New("a repair was interrupted before it put this file in place")}, "nothing is lost: `snap repair index` puts it in place")
 		return nil
 	})
 }

@@ -12,23 +12,23 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// snapshots walks the trees of all snapshots. It remembers complete nodes, so many
+// checkSnapshots walks the trees of all snapshots. It remembers complete nodes, so many
 // similar snapshots cost little more than one.
-func (c *Checker) snapshots(ctx context.Context) error {
+func (c *Checker) checkSnapshots(ctx context.Context) error {
 	for _, err := range c.DamagedSnapshots {
-		c.damage(err, "this snapshot is lost unless a copy of the repository has its record: see `snap help repair`")
+		c.damage(err, fromCopy+"this snapshot is lost: remove its record with `snap repair snapshots --remove-damaged`")
 	}
-	if err := c.strays(ctx); err != nil {
+	if err := c.reportStrays(ctx); err != nil {
 		return err
 	}
 	clean := map[chunk.ID]struct{}{}
 	for _, s := range c.Snapshots {
 		c.Report.Snapshots++
 		t := TreeCheck{Checker: c, Clean: clean, Found: Affected{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
-		if _, err := t.node(ctx, s.Root, -1); err != nil {
+		if _, err := t.checkNode(ctx, s.Root, -1); err != nil {
 			return err
 		}
-		if err := c.marked(ctx, s); err != nil {
+		if err := c.reportMarked(ctx, s); err != nil {
 			return err
 		}
 		if t.Found.Files == 0 && !t.Found.Tree {
@@ -50,13 +50,22 @@ type TreeCheck struct {
 	Checker *Checker
 	Clean   map[chunk.ID]struct{}
 	Found   Affected
+
+	seen map[chunk.ID]bool // nodes of this snapshot that are not complete, or not yet known to be
 }
 
-// node reports whether everything at and below a node is complete.
-func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, error) {
+// checkNode reports whether everything at and below a node is complete.
+func (t *TreeCheck) checkNode(ctx context.Context, id chunk.ID, above int) (bool, error) {
 	if _, ok := t.Clean[id]; ok {
 		return true, nil
 	}
+	if t.seen[id] {
+		return false, nil // it was found incomplete before, in this snapshot
+	}
+	if t.seen == nil {
+		t.seen = map[chunk.ID]bool{}
+	}
+	t.seen[id] = true
 	n, err := tree.LoadBelow(ctx, t.Load, id, above)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -78,7 +87,7 @@ func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, err
 		ok = ok && good
 	}
 	for _, child := range n.Children {
-		good, err := t.node(ctx, child.ID, int(n.Level))
+		good, err := t.checkNode(ctx, child.ID, int(n.Level))
 		if err != nil {
 			return false, err
 		}
@@ -86,6 +95,7 @@ func (t *TreeCheck) node(ctx context.Context, id chunk.ID, above int) (bool, err
 	}
 	if ok {
 		t.Clean[id] = struct{}{}
+		delete(t.seen, id)
 	}
 	return ok, nil
 }
@@ -95,17 +105,13 @@ var errLost = errors.New("content is lost")
 // Entry reports whether the content of an entry is complete. If not, it adds the
 // entry to Found.
 func (t *TreeCheck) Entry(ctx context.Context, e *tree.Entry) (bool, error) {
-	size := int64(0)
-	err := e.Content.Chunks(ctx, t.Load, func(id chunk.ID) error {
+	size, err := e.Content.Measure(ctx, t.Load, func(id chunk.ID) (int64, error) {
 		n, known := t.Checker.Store.Index.Size(id)
 		if !known || t.Checker.isBad(id) {
 			t.Checker.unknown = t.Checker.unknown || !known
-			return errLost
+			return 0, errLost
 		}
-		if size += int64(n); size > e.Content.Size {
-			return errLost // stop, since a damaged list may repeat itself very often
-		}
-		return nil
+		return int64(n), nil
 	})
 	switch {
 	case err == nil && size == e.Content.Size:

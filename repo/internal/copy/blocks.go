@@ -24,8 +24,9 @@ var errDifferent = errors.New("the copy has other entries")
 
 // learnIDs learns the target's chunk IDs from a snapshot that was copied before: both
 // trees have the same entries, and each entry's chunks are in the same order. This
-// saves reading content that was copied before. It stops without an error at the
-// first difference, since reading content gives the IDs, too.
+// saves reading content that was copied before. It passes over entries that only one of
+// the trees has, since the other repository has lost them or marked them as lost. It stops
+// without an error at the first entry that differs, since reading content gives the IDs, too.
 func (c *copying) learnIDs(ctx context.Context, original, copied *record.Snapshot) error {
 	if c.learned[original.ID] {
 		return nil
@@ -33,9 +34,17 @@ func (c *copying) learnIDs(ctx context.Context, original, copied *record.Snapsho
 	c.learned[original.ID] = true
 	next, stop := iter.Pull(entryChunks(ctx, c.to, copied))
 	defer stop()
-	err := record.Walk(ctx, c.from, original, "", func(e *tree.Entry) error {
-		other, ok := next()
-		if !ok || other.key != e.Key() || other.size != e.Content.Size {
+	other, more := next()
+	err := walkReadable(ctx, c.from, original, func(e *tree.Entry) error {
+		for more && other.key.Compare(e.Key()) < 0 {
+			other, more = next()
+		}
+		switch {
+		case !more:
+			return errDifferent
+		case other.key != e.Key():
+			return nil
+		case other.size != e.Content.Size:
 			return errDifferent
 		}
 		at := 0
@@ -52,10 +61,25 @@ func (c *copying) learnIDs(ctx context.Context, original, copied *record.Snapsho
 			c.ids[id] = to
 			return nil
 		})
-		return err
+		return unlessDamaged(ctx, err)
 	})
-	if errors.Is(err, errDifferent) || errors.Is(err, store.ErrDamaged) {
+	if errors.Is(err, errDifferent) {
 		return ctx.Err()
+	}
+	return err
+}
+
+// walkReadable calls fn for the entries of a snapshot that can be read.
+func walkReadable(ctx context.Context, r *store.Store, s *record.Snapshot, fn func(*tree.Entry) error) error {
+	w := record.NodeWalk{Load: r.Chunk, OnEntry: fn, Seen: map[chunk.ID]bool{}}
+	w.OnLost = func(record.LostNode, error) error { return nil }
+	return w.Node(ctx, s.Root, -1)
+}
+
+// unlessDamaged returns err, or nil if it is damage.
+func unlessDamaged(ctx context.Context, err error) error {
+	if record.Damaged(ctx, err) {
+		return nil
 	}
 	return err
 }
@@ -67,30 +91,33 @@ type entryIDs struct {
 	ids  []chunk.ID
 }
 
-// entryChunks yields the entries of a snapshot until one cannot be read.
+// entryChunks yields the entries of a snapshot whose lists of chunks can be read.
 func entryChunks(ctx context.Context, r *store.Store, s *record.Snapshot) iter.Seq[entryIDs] {
 	return func(yield func(entryIDs) bool) {
-		_ = record.Walk(ctx, r, s, "", func(e *tree.Entry) error {
+		_ = walkReadable(ctx, r, s, func(e *tree.Entry) error {
 			next := entryIDs{key: e.Key(), size: e.Content.Size}
 			err := e.Content.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
-				next.ids = append(next.ids, id)
+				if next.ids = append(next.ids, id); len(next.ids) > store.MaxChunks {
+					return errDifferent
+				}
 				return nil
 			})
 			if err == nil && !yield(next) {
 				err = errDifferent
 			}
-			return err
+			return unlessDamaged(ctx, err)
 		})
 	}
 }
 
 // copyContent copies chunks. It returns the writer that stores the last of them.
-// The tree is stored through the same writer.
+// The tree is stored through the same writer. It calls lost for each chunk that cannot be
+// read, and goes on if lost returns nil.
 //
-// It copies blocks in rounds: a block whose bases are copied, too, waits until they
-// are durable and in the target's index. So no stored block ever needs a chunk that
-// an interrupted copy did not store.
-func (c *copying) copyContent(ctx context.Context, need map[chunk.ID]uint32) (*writer.Writer, error) {
+// It copies blocks in rounds. If the bases of a block must be copied, too, the block
+// waits until they are durable and in the target's index. So no stored block ever
+// needs a chunk that an interrupted copy did not store.
+func (c *copying) copyContent(ctx context.Context, need map[chunk.ID]uint32, lost func(error) error) (*writer.Writer, error) {
 	refs := map[index.BlockRef]bool{}
 	for id := range need {
 		loc, ok := c.from.Index.Lookup(id)
@@ -104,7 +131,7 @@ func (c *copying) copyContent(ctx context.Context, need map[chunk.ID]uint32) (*w
 		w := writer.New(ctx, c.to)
 		w.Continue(before)
 		ready, later := c.split(pending, need)
-		if err := c.blocks(ctx, w, ready, need); err != nil {
+		if err := c.copyBlocks(ctx, w, ready, need, lost); err != nil {
 			_ = w.Close() // the first failure is the one to report
 			return nil, err
 		}
@@ -137,13 +164,13 @@ func (c *copying) split(pending []index.BlockRef, need map[chunk.ID]uint32) (rea
 		}
 	}
 	if len(ready) == 0 {
-		return later, nil // a cycle, by damage: they wait for each other
+		return later, nil // a cycle, which only damage causes: they wait for each other
 	}
 	return ready, later
 }
 
-// blocks copies the needed chunks of blocks.
-func (c *copying) blocks(ctx context.Context, w *writer.Writer, refs []index.BlockRef, need map[chunk.ID]uint32) error {
+// copyBlocks copies the needed chunks of blocks.
+func (c *copying) copyBlocks(ctx context.Context, w *writer.Writer, refs []index.BlockRef, need map[chunk.ID]uint32, lost func(error) error) error {
 	g, gctx := errgroup.WithContext(ctx)
 	work := make(chan index.BlockRef)
 	g.Go(func() error {
@@ -159,9 +186,9 @@ func (c *copying) blocks(ctx context.Context, w *writer.Writer, refs []index.Blo
 	})
 	for range c.to.Options.Workers {
 		g.Go(func() error {
-			b := blockCopier{c: c, w: w, need: need, codec: pack.NewCodec(c.to.BlockSealer), hasher: c.to.NewHasher()}
+			b := blockCopier{c: c, w: w, need: need, lost: lost, codec: pack.NewCodec(c.to.BlockSealer), hasher: c.to.NewHasher()}
 			for ref := range work {
-				if err := b.block(gctx, ref); err != nil {
+				if err := b.copyBlock(gctx, ref); err != nil {
 					return err
 				}
 			}
@@ -176,12 +203,13 @@ type blockCopier struct {
 	c      *copying
 	w      *writer.Writer
 	need   map[chunk.ID]uint32
-	codec  *pack.Codec // of the target
+	lost   func(error) error // see copyContent
+	codec  *pack.Codec       // of the target
 	hasher *chunk.Hasher
 }
 
-// block copies the needed chunks of one block.
-func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
+// copyBlock copies the needed chunks of one block.
+func (k *blockCopier) copyBlock(ctx context.Context, ref index.BlockRef) error {
 	if err := k.w.Alive(ctx); err != nil {
 		return err
 	}
@@ -195,10 +223,10 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 	}
 	sealed := from.Scratch.Take(int(b.Stored))
 	defer sealed.Free()
-	dict, plain, err := k.open(ctx, id, &b, sealed.B)
+	dict, plain, err := k.openBlock(ctx, id, &b, sealed.B)
 	defer dict.Free()
 	if err == nil {
-		err = k.check(id, plain, b.Chunks, wanted)
+		err = k.checkChunks(id, plain, b.Chunks, wanted)
 	}
 	if errors.Is(err, store.ErrDamaged) {
 		return k.copyChunks(ctx, b.Chunks, wanted)
@@ -222,7 +250,7 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 	if len(chunks) == 0 {
 		return nil
 	}
-	bases, usable := k.bases(b.Dict, len(part))
+	bases, usable := k.targetBases(b.Dict, len(part))
 	complete := len(chunks) == len(b.Chunks)
 	switch {
 	case complete && usable:
@@ -239,11 +267,11 @@ func (k *blockCopier) block(ctx context.Context, ref index.BlockRef) error {
 		}
 		return k.addFrame(frame, pack.Block{Encoding: pack.Delta, Dict: bases, Chunks: chunks}, false)
 	}
-	return k.full(part, chunks)
+	return k.storeFull(part, chunks)
 }
 
-// open reads and decodes a block of the source.
-func (k *blockCopier) open(ctx context.Context, id pack.ID, b *pack.Block, sealed []byte) (dict store.Scratch, plain []byte, err error) {
+// openBlock reads and decodes a block of the source.
+func (k *blockCopier) openBlock(ctx context.Context, id pack.ID, b *pack.Block, sealed []byte) (dict store.Scratch, plain []byte, err error) {
 	from := k.c.from
 	if dict, _, err = from.Dictionary(ctx, b.Dict, 1, store.Detours{}); err != nil {
 		return store.Scratch{}, nil, err
@@ -254,8 +282,8 @@ func (k *blockCopier) open(ctx context.Context, id pack.ID, b *pack.Block, seale
 	return dict, plain, err
 }
 
-// check compares the wanted chunks of a block with their IDs.
-func (k *blockCopier) check(id pack.ID, plain []byte, chunks []pack.Chunk, wanted []bool) error {
+// checkChunks compares the wanted chunks of a block with their IDs.
+func (k *blockCopier) checkChunks(id pack.ID, plain []byte, chunks []pack.Chunk, wanted []bool) error {
 	for i, ch := range chunks {
 		if wanted[i] {
 			if err := k.c.from.CheckID(plain[:ch.Length], id, ch.ID); err != nil {
@@ -274,16 +302,29 @@ func (k *blockCopier) copyChunks(ctx context.Context, chunks []pack.Chunk, wante
 			continue
 		}
 		data, err := k.c.from.Chunk(ctx, ch.ID)
+		if record.Damaged(ctx, err) {
+			if err := k.noteLost(err); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
 		if to, isNew := k.claim(ch.ID, data); isNew {
-			if err := k.full(data, []pack.Chunk{{ID: to, Length: ch.Length}}); err != nil {
+			if err := k.storeFull(data, []pack.Chunk{{ID: to, Length: ch.Length}}); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// noteLost calls lost, one goroutine at a time.
+func (k *blockCopier) noteLost(err error) error {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	return k.lost(err)
 }
 
 // claim records the target's ID of a chunk. isNew reports whether the caller must
@@ -302,10 +343,10 @@ func (k *blockCopier) claim(id chunk.ID, data []byte) (to chunk.ID, isNew bool) 
 	return to, isNew
 }
 
-// bases returns a dictionary in the target's IDs, and whether it can be used: the
+// targetBases returns a dictionary in the target's IDs, and whether it can be used: the
 // target must have all of its chunks, and the chain must stay within its bounds. An
 // empty dictionary can be used.
-func (k *blockCopier) bases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
+func (k *blockCopier) targetBases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
 	if len(dict) == 0 {
 		return nil, true
 	}
@@ -325,8 +366,8 @@ func (k *blockCopier) bases(dict []chunk.ID, size int) ([]chunk.ID, bool) {
 	return out, walk.Stored <= max(chain.Factor*size, chain.MinStored)
 }
 
-// full stores chunks as a block without a dictionary.
-func (k *blockCopier) full(plain []byte, chunks []pack.Chunk) error {
+// storeFull stores chunks as a block without a dictionary.
+func (k *blockCopier) storeFull(plain []byte, chunks []pack.Chunk) error {
 	sealed, encoding, err := k.codec.Encode(nil, plain)
 	if err != nil {
 		return err

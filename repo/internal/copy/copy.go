@@ -1,11 +1,13 @@
 // Package copy stores snapshots in another repository, which has its own keys.
 //
-// It decodes every chunk and compares it with its ID. It never changes the source. In the
-// target it removes only records that another process has stored at the same time for
-// the same snapshot.
+// It decodes every chunk and compares it with its ID. It never changes the source. In
+// the target it removes only records: second copies of a snapshot, which appear if several
+// processes copy it at the same time, or if the record of the first copy could not be
+// read for a while; and records that lack files, after better ones have replaced them.
 package copy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,10 +16,10 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
-	"github.com/snap-backup/snap/repo/internal/writer"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -39,9 +41,11 @@ type Options struct {
 
 // The outcomes of a snapshot.
 const (
-	Done    = "copied"
-	Present = "present" // it was copied before, or came from the target
-	Damaged = "damaged" // it cannot be read, and was left out
+	Done       = "copied"
+	Present    = "present"    // it was copied before, or came from the target
+	Healed     = "healed"     // it was present, but incomplete, and is whole again
+	Incomplete = "incomplete" // it is present, but incomplete, and the source lacks the same
+	Damaged    = "damaged"    // it cannot be read, and was left out
 )
 
 // Snapshot is one snapshot of a Report.
@@ -62,50 +66,92 @@ type Report struct {
 	Snapshots     []Snapshot `json:"snapshots"`
 	Copied        int        `json:"copied"`
 	Present       int        `json:"present"`
+	Healed        int        `json:"healed"`
+	Incomplete    int        `json:"incomplete"`
 	Damaged       int        `json:"damaged"`
 	NewBytes      int64      `json:"new_bytes"`
 	StoredBytes   int64      `json:"stored_bytes"`
-	TakenBlocks   int64      `json:"taken_blocks"`   // not encoded again
+	TakenBlocks   int64      `json:"taken_blocks"`   // copied without encoding them again
 	EncodedBlocks int64      `json:"encoded_blocks"` // encoded again
 	Passwords     int        `json:"passwords"`
-	DryRun        bool       `json:"dry_run"`
+	Certificates  int        `json:"certificates"`
+	// TargetDamaged are records of the target that cannot be read. Each of them may be
+	// the copy of a snapshot that was copied once more.
+	TargetDamaged []string `json:"target_damaged"`
+	DryRun        bool     `json:"dry_run"`
+}
+
+// add adds the line of a snapshot.
+func (r *Report) add(line Snapshot) {
+	switch line.Outcome {
+	case Done:
+		r.Copied++
+	case Present:
+		r.Present++
+	case Healed:
+		r.Healed++
+	case Incomplete:
+		r.Incomplete++
+	default:
+		r.Damaged++
+	}
+	r.NewBytes += line.NewBytes
+	r.StoredBytes += line.StoredBytes
+	r.Snapshots = append(r.Snapshots, line)
 }
 
 // Run copies snapshots, as repo.Repo.CopyTo describes.
 func Run(ctx context.Context, r *store.Store, to *store.Store, list []*record.Snapshot, opts Options) (*Report, error) {
-	rep := &Report{Snapshots: []Snapshot{}, DryRun: opts.DryRun}
+	rep := &Report{Snapshots: []Snapshot{}, TargetDamaged: []string{}, DryRun: opts.DryRun}
 	if r.Config.ID == to.Config.ID {
 		return rep, ErrSameRepository
 	}
-	c := &copying{from: r, to: to, opts: opts, report: rep, ids: map[chunk.ID]chunk.ID{}, learned: map[layout.FileID]bool{}}
+	if to.HasUnlisted() {
+		// A copy must not rely on packs that no index file lists, since a prune may remove
+		// them. If an index file is missing, this stores again what it listed.
+		if err := to.LoadListed(ctx); err != nil {
+			return rep, fmt.Errorf("target: %w", err)
+		}
+	}
+	c := &copying{from: r, to: to, opts: opts, report: rep, ids: map[chunk.ID]chunk.ID{}, learned: map[layout.FileID]bool{}, indexed: map[layout.FileID]bool{}}
 	var err error
 	if c.source, _, err = record.List(ctx, r); err != nil {
 		return rep, err
 	}
-	if c.target, _, err = record.List(ctx, to); err != nil {
+	all, err := record.ReadAll(ctx, to)
+	if err != nil {
 		return rep, fmt.Errorf("target: %w", err)
 	}
-	c.seen = map[layout.FileID]bool{}
-	for _, s := range c.target {
+	for _, err := range all.Damaged {
+		var d *store.DamageError
+		if errors.As(err, &d) {
+			rep.TargetDamaged = append(rep.TargetDamaged, d.File)
+		}
+	}
+	c.target, c.superseded, c.seen = all.Current, all.Superseded, map[layout.FileID]bool{}
+	for _, s := range slices.Concat(all.Current, all.Superseded) {
 		c.seen[s.ID] = true
 	}
-	list = slices.Clone(list)
+	c.judgeAnew()
+	if err := c.readCertificates(ctx); err != nil {
+		return rep, err
+	}
+	list = c.dated(list)
 	slices.SortStableFunc(list, func(a, b *record.Snapshot) int { return a.Time.Compare(b.Time) })
 	var damage error
 	for _, s := range list {
-		err := c.snapshot(ctx, s)
-		if errors.Is(err, store.ErrDamaged) && ctx.Err() == nil {
-			rep.Damaged++
-			rep.Snapshots = append(rep.Snapshots, Snapshot{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Outcome: Damaged, Text: err.Error()})
-			damage = fmt.Errorf("copy snapshot %s: %w", s.ID.Short(), err)
-			continue
-		}
+		line, err := c.copySnapshot(ctx, s)
 		if err != nil {
-			return rep, fmt.Errorf("copy snapshot %s: %w", s.ID.Short(), err)
+			err = fmt.Errorf("copy snapshot %s: %w", s.ID.Short(), err)
+			if !record.Damaged(ctx, err) {
+				return rep, err
+			}
+			damage = err
 		}
+		rep.add(line)
 	}
 	if opts.Passwords && !opts.DryRun {
-		if err := c.passwords(ctx, list); err != nil {
+		if err := c.copyPasswords(ctx, list); err != nil {
 			return rep, err
 		}
 	}
@@ -116,14 +162,32 @@ func Run(ctx context.Context, r *store.Store, to *store.Store, list []*record.Sn
 type copying struct {
 	from, to       *store.Store
 	source, target []*record.Snapshot
+	superseded     []*record.Snapshot // of the target
 	opts           Options
 	report         *Report
-	learned        map[layout.FileID]bool // snapshots whose chunks are in ids
-	seen           map[layout.FileID]bool // records of the target that were read
+	learned        map[layout.FileID]bool     // snapshots whose chunks are in ids
+	seen           map[layout.FileID]bool     // records of the target that were read
+	indexed        map[layout.FileID]bool     // of these, those that were read before the target's index
+	trees          *record.Wholeness          // of the target
+	incomplete     map[layout.FileID]bool     // records of the target before the first was healed; nil until then
+	certified      []*certificate.Certificate // of the source
+	hasCertificate map[made]bool              // certificates of the target
 
 	mu          sync.Mutex            // guards the fields below while blocks are copied
 	ids         map[chunk.ID]chunk.ID // from the source's IDs to the target's, for content in the target
 	done, total int64                 // bytes
+}
+
+// dated returns the snapshots in a list as they are among all of the source. Whether a date
+// is wrong may show only beside the others.
+func (c *copying) dated(list []*record.Snapshot) []*record.Snapshot {
+	list = slices.Clone(list)
+	for i, s := range list {
+		if at := slices.IndexFunc(c.source, func(o *record.Snapshot) bool { return o.ID == s.ID }); at >= 0 {
+			list[i] = c.source[at]
+		}
+	}
+	return list
 }
 
 // origin identifies a snapshot across all of its copies.
@@ -134,52 +198,70 @@ func origin(r *store.Store, s *record.Snapshot) record.Origin {
 	return record.Origin{Repository: r.Config.ID, Snapshot: s.FirstID(), Root: s.Root}
 }
 
-// copyOf returns the target's copy of a snapshot, or nil. It compares roots, too:
-// a record whose labels were changed has another ID but the same content.
-func (c *copying) copyOf(s *record.Snapshot) *record.Snapshot {
+// copyOf returns the target's copy of a snapshot, or nil. Of several it prefers one that
+// lists no files as lost.
+//
+// The same content is not enough: two imports of one backup are two snapshots, each with
+// labels of its own.
+func (c *copying) copyOf(s *record.Snapshot) (found *record.Snapshot) {
 	want := origin(c.from, s)
 	for _, o := range c.target {
 		have := origin(c.to, o)
-		if have.Repository != want.Repository {
+		// Older programs named the ID that the snapshot had when it was copied.
+		same := have.Snapshot == want.Snapshot || s.CopiedFrom == nil && s.Has(have.Snapshot) || o.CopiedFrom == nil && o.Has(want.Snapshot)
+		if have.Repository != want.Repository || !same {
 			continue
 		}
-		if have.Snapshot == want.Snapshot || have.Root == want.Root && o.Time.Equal(s.Time) && record.SameDevice(o.Device.UDID, s.Device.UDID) {
+		if o.Lost == nil {
 			return o
 		}
+		found = cmp.Or(found, o)
 	}
-	return nil
+	return found
 }
 
-// snapshot copies one snapshot.
-func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
-	line := Snapshot{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Outcome: Done}
-	have, err := c.currentCopyOf(ctx, s)
-	if err != nil {
-		return err
+// copySnapshot copies one snapshot, or heals its copy. The line is complete even if the
+// error is damage.
+func (c *copying) copySnapshot(ctx context.Context, s *record.Snapshot) (line Snapshot, err error) {
+	line = Snapshot{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Outcome: Done}
+	have := c.copyOf(s)
+	if have == nil {
+		have, err = c.currentCopyOf(ctx, s)
 	}
-	if have != nil {
-		c.present(&line, have)
-		return nil
+	switch {
+	case err != nil:
+	case have == nil:
+		err = c.copyNew(ctx, s, &line)
+	default:
+		err = c.keepCopy(ctx, s, have, &line)
 	}
-	parent := c.parent(s)
+	if record.Damaged(ctx, err) {
+		line.Text = err.Error()
+		if line.Outcome != Incomplete {
+			line.Outcome = Damaged
+		}
+	}
+	return line, err
+}
+
+// copyNew copies a snapshot that the target lacks.
+func (c *copying) copyNew(ctx context.Context, s *record.Snapshot, line *Snapshot) error {
+	parent := c.findParent(s)
 	if parent != nil {
 		if err := c.learnIDs(ctx, parent, c.copyOf(parent)); err != nil {
 			return err
 		}
 	}
-	need, err := c.need(ctx, s)
+	fail := func(err error) error { return err }
+	need, err := c.neededChunks(ctx, s, fail)
 	if err != nil {
 		return err
 	}
 	if c.opts.DryRun {
-		for id, size := range need {
-			line.NewBytes += int64(size)
-			c.ids[id] = id // count it once
-		}
-		c.copied(&line)
+		c.forecast(line, need)
 		return nil
 	}
-	w, err := c.copyContent(ctx, need)
+	w, err := c.copyContent(ctx, need, fail)
 	if err != nil {
 		return err
 	}
@@ -189,15 +271,16 @@ func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
 	if parent != nil {
 		previous = c.copyOf(parent)
 	}
-	if copied.Root, err = c.tree(ctx, w, s, previous); err != nil {
+	if copied.Root, err = c.copyTree(ctx, w.SaveNode, s, previous); err != nil {
 		return err
 	}
-	if have, err = c.currentCopyOf(ctx, s); err != nil {
+	have, err := c.currentCopyOf(ctx, s)
+	if err != nil {
 		return err
 	}
 	if have != nil {
-		c.present(&line, have) // a prune removes the stored chunks if nothing needs them
-		return nil
+		line.present(have) // a prune removes the stored chunks if nothing needs them
+		return c.copyCertificates(ctx, s, have)
 	}
 	if err := w.Commit(ctx, &copied); err != nil {
 		return err
@@ -209,17 +292,27 @@ func (c *copying) snapshot(ctx context.Context, s *record.Snapshot) error {
 		return err
 	}
 	if have != &copied {
-		c.present(&line, have)
-		return nil
+		line.present(have)
+		return c.copyCertificates(ctx, s, have)
 	}
 	line.Copy, line.NewBytes, line.StoredBytes = &copied.ID, copied.NewBytes, copied.StoredBytes
-	c.copied(&line)
-	return nil
+	return c.copyCertificates(ctx, s, have)
+}
+
+// present says that the target has a snapshot already.
+func (l *Snapshot) present(have *record.Snapshot) { l.Outcome, l.Copy = Present, &have.ID }
+
+// forecast says in a dry run how much content would be copied, and counts it only once.
+func (c *copying) forecast(line *Snapshot, need map[chunk.ID]uint32) {
+	for id, size := range need {
+		line.NewBytes += int64(size)
+		c.ids[id] = id
+	}
 }
 
 // newRecord returns the target's record of a snapshot, without its root.
 func (c *copying) newRecord(s *record.Snapshot) record.Snapshot {
-	n := *s
+	n := s.Transfer(c.target)
 	from := origin(c.from, s)
 	n.CopiedFrom = &from
 	n.Original, n.Former, n.Changed = nil, nil, nil // they are about the source's record
@@ -238,20 +331,13 @@ func (c *copying) newRecord(s *record.Snapshot) record.Snapshot {
 	return n
 }
 
-// copied adds a copied snapshot to the report.
-func (c *copying) copied(line *Snapshot) {
-	c.report.Copied++
-	c.report.NewBytes += line.NewBytes
-	c.report.StoredBytes += line.StoredBytes
-	c.report.Snapshots = append(c.report.Snapshots, *line)
-}
-
-// parent returns a snapshot of the same device that the target has a copy of, or
-// nil: the one that probably has most chunks in common with s.
-func (c *copying) parent(s *record.Snapshot) *record.Snapshot {
+// findParent looks for other snapshots of the same device that the target has copies of. It
+// returns the one that probably has most chunks in common with s, or nil if there are
+// none.
+func (c *copying) findParent(s *record.Snapshot) *record.Snapshot {
 	var best *record.Snapshot
 	for _, p := range c.source {
-		if !record.SameDevice(p.Device.UDID, s.Device.UDID) || !c.from.Index.Has(p.Root) {
+		if p.ID == s.ID || !record.SameDevice(p.Device.UDID, s.Device.UDID) || !c.from.Index.Has(p.Root) {
 			continue
 		}
 		// A copy stored after the index was loaded cannot be read.
@@ -269,18 +355,21 @@ func (c *copying) parent(s *record.Snapshot) *record.Snapshot {
 	return best
 }
 
-// need returns the chunks of a snapshot's files that are not known to be in the
-// target, with their lengths.
-func (c *copying) need(ctx context.Context, s *record.Snapshot) (map[chunk.ID]uint32, error) {
+// neededChunks returns the chunks of a snapshot's files that are not known to be in the
+// target, with their lengths. It calls lost for each damage that it meets, and goes on if
+// lost returns nil.
+func (c *copying) neededChunks(ctx context.Context, s *record.Snapshot, lost func(error) error) (map[chunk.ID]uint32, error) {
 	need := map[chunk.ID]uint32{}
-	err := record.Walk(ctx, c.from, s, "", func(e *tree.Entry) error {
-		return e.Content.Chunks(ctx, c.from.Chunk, func(id chunk.ID) error {
+	w := record.NodeWalk{Load: c.from.Chunk, Seen: map[chunk.ID]bool{}}
+	w.OnLost = func(_ record.LostNode, err error) error { return lost(store.TreeDamage(err)) }
+	w.OnEntry = func(e *tree.Entry) error {
+		err := e.Content.All(ctx, c.from.Chunk, nil, func(id chunk.ID) error {
 			if to, known := c.ids[id]; known && (c.opts.DryRun || c.to.Index.Reusable(to)) {
 				return nil
 			}
 			size, ok := c.from.Index.Size(id)
 			if !ok {
-				return &store.DamageError{File: "", Err: fmt.Errorf("chunk %s is in no index", id.Short())}
+				return lost(c.from.UnknownChunk(id))
 			}
 			if _, twice := need[id]; !twice {
 				need[id] = size
@@ -288,18 +377,22 @@ func (c *copying) need(ctx context.Context, s *record.Snapshot) (map[chunk.ID]ui
 			}
 			return nil
 		})
-	})
-	return need, store.TreeDamage(err)
+		if record.Damaged(ctx, err) {
+			return lost(store.TreeDamage(err))
+		}
+		return err
+	}
+	return need, w.Node(ctx, s.Root, -1)
 }
 
-// tree stores a snapshot's tree with the target's chunk IDs. It encodes nodes as
+// copyTree stores a snapshot's tree with the target's chunk IDs. It encodes nodes as
 // deltas to those of previous.
-func (c *copying) tree(ctx context.Context, w *writer.Writer, s, previous *record.Snapshot) (chunk.ID, error) {
+func (c *copying) copyTree(ctx context.Context, save tree.Save, s, previous *record.Snapshot) (chunk.ID, error) {
 	var old *tree.Outline
 	if previous != nil {
 		old = record.Outline(ctx, c.to, previous)
 	}
-	b := tree.NewBuilder(w.SaveNode, old)
+	b := tree.NewBuilder(save, old)
 	err := record.Walk(ctx, c.from, s, "", func(e *tree.Entry) error {
 		ids := make([]chunk.ID, 0, len(e.Content.IDs))
 		err := e.Content.Chunks(ctx, c.from.Chunk, func(id chunk.ID) error {
@@ -307,14 +400,16 @@ func (c *copying) tree(ctx context.Context, w *writer.Writer, s, previous *recor
 			if !ok {
 				return fmt.Errorf("chunk %s was not copied", id.Short())
 			}
-			ids = append(ids, to)
+			if ids = append(ids, to); len(ids) > store.MaxChunks {
+				return store.ErrTooManyChunks
+			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		entry := *e
-		if entry.Content, err = tree.NewContent(ctx, w.SaveNode, e.Content.Size, ids); err != nil {
+		if entry.Content, err = tree.NewContent(ctx, save, e.Content.Size, ids); err != nil {
 			return err
 		}
 		return b.Add(ctx, &entry)
@@ -325,8 +420,8 @@ func (c *copying) tree(ctx context.Context, w *writer.Writer, s, previous *recor
 	return b.Finish(ctx)
 }
 
-// passwords copies the backup passwords that are kept for the snapshots' devices.
-func (c *copying) passwords(ctx context.Context, list []*record.Snapshot) error {
+// copyPasswords copies the backup passwords that are kept for the snapshots' devices.
+func (c *copying) copyPasswords(ctx context.Context, list []*record.Snapshot) error {
 	seen := map[string]bool{}
 	for _, s := range list {
 		udid := record.PlainUDID(s.Device.UDID)

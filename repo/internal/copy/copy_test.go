@@ -15,8 +15,8 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// copyAll is a process that copies the snapshots of some days, or of all, under
-// the locks that it needs.
+// copyAll copies the snapshots of some days, or of all days, as the command would: it
+// opens and locks both repositories.
 func copyAll(ctx context.Context, source, target backend.Backend, opts repo.CopyOptions, days ...int) (*repo.CopyReport, error) {
 	fromOpts, toOpts := repotest.SmallPacks(50), repotest.SmallPacks(51)
 	fromOpts.Refresh, toOpts.Refresh = -1, -1
@@ -61,9 +61,9 @@ func TestCopyKeepsWhatWasEncoded(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	source, target := repotest.New(t, 1, 2, 3, 4, 5), repotest.NewOther(t)
-	untouched := repotest.Content(t, source)
+	untouched, empty := repotest.Content(t, source), len(repotest.Content(t, target))
 	dry, err := copyAll(ctx, source, target, repo.CopyOptions{DryRun: true})
-	if err != nil || len(repotest.Content(t, target)) != 2 {
+	if err != nil || len(repotest.Content(t, target)) != empty {
 		t.Fatal(err, "a dry run has changed the target")
 	}
 	var done, total int64
@@ -165,10 +165,8 @@ func TestCopyRecords(t *testing.T) {
 		t.Errorf("%v, %v", kept, err)
 	}
 	// A changed record is the same snapshot.
-	changed := s
-	changed.Tags = nil
-	w = from.NewWriter(ctx)
-	if err := w.Commit(ctx, &changed); err != nil {
+	err = repotest.Repair(ctx, source, 94, func(r *repo.Repo) error { _, err := r.ChangeSnapshot(ctx, &s, repo.Labels{}); return err })
+	if err != nil {
 		t.Fatal(err)
 	}
 	if rep, err := copyAll(ctx, source, target, repo.CopyOptions{}, 3); err != nil || rep.Copied > 0 {
@@ -186,10 +184,66 @@ func TestCopyRecords(t *testing.T) {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	if rep, err := copyAll(ctx, source, third, repo.CopyOptions{}, 2, 3); err != nil || rep.Copied > 0 {
-		t.Errorf("the same from its origin: %+v, %v", rep, err)
+		t.Errorf("again from the first repository: %+v, %v", rep, err)
 	}
 	if _, err := copyAll(ctx, source, source.Clone(), repo.CopyOptions{}); !errors.Is(err, repo.ErrSameRepository) {
 		t.Errorf("into a mirror: %v", err)
+	}
+}
+
+// Two imports of one backup are two snapshots. Both are copied, each with its labels,
+// also if one was copied before or was forgotten.
+func TestCopySecondImport(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	source := repotest.New(t, 1)
+	r := repotest.MustOpen(t, source)
+	s, err := repotest.FindDay(ctx, r, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := repotest.NewOther(t)
+	if rep, err := copyAll(ctx, source, before, repo.CopyOptions{}); err != nil || rep.Copied != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	second := *s
+	second.Tags, second.Note, second.Parent = []string{"again"}, "the second import", &s.ID
+	if err := r.NewWriter(ctx).Commit(ctx, &second); err != nil {
+		t.Fatal(err)
+	}
+	labels := func(be backend.Backend) (out []string) {
+		list, _, err := repotest.MustOpen(t, be).Snapshots(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list {
+			out = append(out, fmt.Sprintf("%v %s", s.Tags, s.Note))
+		}
+		slices.Sort(out)
+		return out
+	}
+	want := []string{"[] ", "[again] the second import"}
+	for name, target := range map[string]*memory.Backend{"both": repotest.NewOther(t), "the second": before.Clone()} {
+		size := repotest.Size(t, target, repotest.PacksDir)
+		if _, err := copyAll(ctx, source, target, repo.CopyOptions{}); err != nil || !slices.Equal(labels(target), want) {
+			t.Errorf("%s: %q, %v", name, labels(target), err)
+		}
+		if size > 0 && repotest.Size(t, target, repotest.PacksDir) > size {
+			t.Errorf("%s: content was stored twice", name)
+		}
+		rep, err := copyAll(ctx, source, target, repo.CopyOptions{})
+		if err != nil || rep.Present != 2 {
+			t.Errorf("%s, again: %+v, %v", name, rep, err)
+		}
+		if rep, err := copyAll(ctx, target, source, repo.CopyOptions{}); err != nil || rep.Present != 2 {
+			t.Errorf("%s, back: %+v, %v", name, rep, err)
+		}
+	}
+	if err := r.Forget(ctx, s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := copyAll(ctx, source, before, repo.CopyOptions{}); err != nil || rep.Copied != 1 || !slices.Equal(labels(before), want) {
+		t.Errorf("the first was forgotten: %+v, %q, %v", rep, labels(before), err)
 	}
 }
 
@@ -245,7 +299,7 @@ func judgeCopy(source backend.Backend, be *memory.Backend) error {
 	if !v.Report.Clean() || len(v.Report.Problems) > 0 || len(v.Damaged) > 0 {
 		return fmt.Errorf("check: %+v %v", v.Report, v.Damaged)
 	}
-	// Leftovers of a killed run do not prevent the next one.
+	// A killed run does not prevent the next one.
 	r, err := repo.Open(context.Background(), be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
 		return err

@@ -4,19 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
-
-// present reports that the target has a snapshot already.
-func (c *copying) present(line *Snapshot, have *record.Snapshot) {
-	line.Outcome, line.Copy = Present, &have.ID
-	c.report.Present++
-	c.report.Snapshots = append(c.report.Snapshots, *line)
-}
 
 // currentCopyOf calls copyOf after reading the records that other processes have
 // stored in the target since the target was last listed.
@@ -53,26 +47,48 @@ func (c *copying) removeDuplicates(ctx context.Context, s, copied *record.Snapsh
 	if _, err := c.currentCopyOf(ctx, s); err != nil {
 		return nil, err
 	}
+	return c.keepLeast(ctx, copied, c.unchangedCopies(s))
+}
+
+// removeEqual removes all copies but one if the target has several records of the same
+// copy. So it is if a record could not be read: the snapshot was copied again, since
+// nobody knows what such a record is about, and it should not stop a copy. It cost little,
+// since the content was there. If the record can be read later, one of them is removed.
+func (c *copying) removeEqual(ctx context.Context, s, have *record.Snapshot) (*record.Snapshot, error) {
+	equal := slices.DeleteFunc(c.unchangedCopies(s), func(o *record.Snapshot) bool { return o.Root != have.Root })
+	if c.opts.DryRun || !slices.Contains(equal, have) {
+		return have, nil
+	}
+	return c.keepLeast(ctx, have, equal)
+}
+
+// unchangedCopies returns the target's copies of a snapshot, without those whose labels
+// were changed since.
+func (c *copying) unchangedCopies(s *record.Snapshot) (copies []*record.Snapshot) {
 	want := origin(c.from, s)
-	least := copied
-	var others []*record.Snapshot
 	for _, o := range c.target {
-		// Keep a copy whose labels were changed since.
-		if o.CopiedFrom == nil || *o.CopiedFrom != want || o.Original != nil {
-			continue
+		if o.CopiedFrom != nil && *o.CopiedFrom == want && o.Original == nil {
+			copies = append(copies, o)
 		}
-		others = append(others, o)
+	}
+	return copies
+}
+
+// keepLeast removes all copies but the one with the least ID, which it returns.
+func (c *copying) keepLeast(ctx context.Context, least *record.Snapshot, copies []*record.Snapshot) (*record.Snapshot, error) {
+	for _, o := range copies {
 		if o.ID.String() < least.ID.String() {
 			least = o
 		}
 	}
-	for _, o := range others {
+	for _, o := range copies {
 		if o.ID == least.ID {
 			continue
 		}
 		if err := record.Delete(ctx, c.to, o.ID); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return nil, fmt.Errorf("target: remove the second copy %s: %w", o.ID.Short(), err)
 		}
+		c.target = slices.DeleteFunc(c.target, func(t *record.Snapshot) bool { return t.ID == o.ID })
 	}
 	return least, nil
 }

@@ -32,9 +32,9 @@ type contentHealer struct {
 	dryRun   bool
 	rep      *ContentReport
 
-	missing map[chunk.ID]bool     // by their IDs in this repository
-	files   map[tree.Key]struct{} // that lack chunks
-	devices map[string]bool       // that have such files
+	missing map[chunk.ID]bool     // missing chunks, by their IDs in this repository
+	files   map[tree.Key]struct{} // files that lack chunks
+	devices map[string]bool       // devices with such files
 	writer  *writer.ContentWriter
 	cutter  *chunk.Cutter
 	hasher  *chunk.Hasher
@@ -77,8 +77,8 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 		}
 		h.rep.Snapshots++
 		err := record.Walk(ctx, other, s, "", func(e *tree.Entry) error {
-			hasNew := false // whether it has a chunk that no earlier file had
-			if err := h.chunks(ctx, e, func(id chunk.ID) bool {
+			hasNew := false // whether the file has a chunk that no earlier file had
+			if err := h.offerChunks(ctx, e, func(id chunk.ID) bool {
 				_, added, _ := seen.Add(id)
 				hasNew = hasNew || added
 				return added
@@ -86,7 +86,7 @@ func FromContent(ctx context.Context, r *store.Store, other *store.Store, opts r
 				return err
 			}
 			if _, lacks := h.files[e.Key()]; lacks && hasNew && len(h.missing) > 0 {
-				return h.cut(ctx, e)
+				return h.cutFile(ctx, e)
 			}
 			return nil
 		})
@@ -138,7 +138,7 @@ func (h *contentHealer) findMissing(ctx context.Context) error {
 		w := record.NodeWalk{Load: h.r.Chunk, Seen: seen}
 		w.OnEntry = func(e *tree.Entry) error {
 			lacks := false
-			err := e.Content.Chunks(ctx, h.r.Chunk, func(id chunk.ID) error {
+			err := e.Content.All(ctx, h.r.Chunk, nil, func(id chunk.ID) error {
 				if !h.r.Index.Has(id) || damaged[id] {
 					h.missing[id], lacks = true, true
 				}
@@ -169,10 +169,10 @@ func (h *contentHealer) findMissing(ctx context.Context) error {
 	return nil
 }
 
-// chunks calls offer for each chunk of a file of the other repository for which
-// isNew returns true.
-func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, isNew func(chunk.ID) bool) error {
-	err := e.Content.Chunks(ctx, h.other.Chunk, func(id chunk.ID) error {
+// offerChunks calls offer for the chunks of a file in the other repository, but only
+// for chunks for which isNew returns true.
+func (h *contentHealer) offerChunks(ctx context.Context, e *tree.Entry, isNew func(chunk.ID) bool) error {
+	err := e.Content.All(ctx, h.other.Chunk, nil, func(id chunk.ID) error {
 		if !isNew(id) {
 			return nil
 		}
@@ -191,8 +191,8 @@ func (h *contentHealer) chunks(ctx context.Context, e *tree.Entry, isNew func(ch
 	return err
 }
 
-// cut cuts a file as this repository would, and calls offer for each chunk.
-func (h *contentHealer) cut(ctx context.Context, e *tree.Entry) error {
+// cutFile cuts a file as this repository would, and calls offer for each chunk.
+func (h *contentHealer) cutFile(ctx context.Context, e *tree.Entry) error {
 	pr, pw := io.Pipe()
 	defer pr.Close()
 	go func() { pw.CloseWithError(h.other.WriteContent(ctx, pw, &e.Content)) }()

@@ -19,7 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// healFromMirror is a process that heals from a mirror.
+// healFromMirror heals a repository from a mirror, as the command would.
 func healFromMirror(be, from backend.Backend, opts repo.HealOptions) (rep *repo.HealReport, err error) {
 	ctx := context.Background()
 	err = repotest.Repair(ctx, be, 95, func(r *repo.Repo) (err error) {
@@ -231,6 +231,35 @@ func TestSnapshotsFromMirror(t *testing.T) {
 	}
 }
 
+// A pack that a repair without a copy has removed from the index is fetched once, and is
+// in use again: check does not call it a leftover, and a prune keeps it.
+func TestFetchedPackIsInUse(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1, 2)
+	be := base.Clone()
+	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
+	repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])/3)
+	err := repotest.Repair(ctx, be, 94, func(r *repo.Repo) error { _, err := r.RepairPacks(ctx, repo.RepairOptions{}); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	healed, err := healFromMirror(be, base, repo.HealOptions{})
+	if err != nil || !slices.Equal(healed.Fetched, []string{name}) {
+		t.Fatalf("%+v, %v", healed, err)
+	}
+	rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
+	if err != nil || !rep.Clean() || slices.Contains(rep.Unreferenced, name) {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
+		t.Fatal(err)
+	}
+	if err := repotest.Verify(be, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestHealSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	good := repotest.New(t, 1, 2)
@@ -324,7 +353,7 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 		name string
 		base *memory.Backend
 		heal func(r *repo.Repo) error
-		keep bool // a prune, not the repair, removes damaged files of the base
+		keep bool // damaged files of the base stay until a prune removes them
 	}{
 		{"a copy", spoilt, mirror(repo.HealOptions{}), false},
 		{"snapshots of a copy", forgotten, mirror(repo.HealOptions{Snapshots: true}), false},
@@ -339,16 +368,16 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 		t.Run(strings.ReplaceAll(h.name, " ", "_"), func(t *testing.T) {
 			seed, torn := byte(100), 0
 			heal := func(be backend.Backend) error {
-				seed++ // two runs never make a file of the same bytes
+				seed++ // so that two runs never make a file of the same bytes
 				return repotest.Repair(ctx, be, seed, h.heal)
 			}
 			before, err := restorable(h.base)
 			if err != nil {
 				t.Fatal(err)
 			}
-			old := repotest.Misnamed(t, h.base)
+			old := repotest.DamagedFiles(t, h.base)
 			repotest.EveryTear(t, repotest.Run{Base: h.base, Do: heal, Want: 8}, func(be *memory.Backend) error {
-				bad := repotest.Misnamed(t, be)
+				bad := repotest.DamagedFiles(t, be)
 				torn += len(bad)
 				repotest.RemoveAllLocks(be)
 				alone := be.Clone()
@@ -363,11 +392,11 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 				}
 				v, err := repotest.Examine(be, repotest.Secret)
 				if err != nil || len(v.Damaged) > 0 || !slices.Equal(v.Days, []int{1, 2}) || len(v.Report.Affected) > 0 {
-					return fmt.Errorf("days %v, damaged %v, %w", v.Days, v.Damaged, err)
+					return fmt.Errorf("days %v, damaged %v, error %v", v.Days, v.Damaged, err)
 				}
 				for _, p := range v.Report.Problems {
 					if !slices.Contains(bad, p.File) && !(h.keep && slices.Contains(old, p.File)) {
-						return fmt.Errorf("check names %+v, torn are %v", p, bad)
+						return fmt.Errorf("check reports %+v; the torn files are %v", p, bad)
 					}
 				}
 				return nil

@@ -15,6 +15,8 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
+	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/indexfile"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
@@ -35,6 +37,8 @@ type Options struct {
 type Report struct {
 	Read    int      `json:"read_files"` // here
 	Damaged []string `json:"damaged"`    // here
+	// Healed are config and its copy, if they were put back. That needs no mirror.
+	Healed []string `json:"healed"`
 	// Fetched are files that came from the mirror: they replace damaged ones or
 	// hold missing content.
 	Fetched      []string `json:"fetched"`
@@ -61,7 +65,7 @@ type healer struct {
 
 // copiedDirs returns the folders in which a mirror has the same files.
 func copiedDirs() []string {
-	return []string{layout.KeysDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir}
+	return []string{layout.KeysDir, layout.ConfigsDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir, layout.CertificatesDir}
 }
 
 // FromMirror heals a repository from a mirror, as repo.Repo.HealFromMirror
@@ -71,18 +75,28 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 		return nil, err
 	}
 	h := &healer{r: r, from: from, opts: opts, bad: map[pack.ID]bool{}, rep: Report{
-		Damaged: []string{}, Fetched: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
+		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
 	}}
 	h.m = store.New(from, r.Options, r.Config, r.MasterKey)
-	f, err := store.ReadConfig(ctx, from)
+	found, err := store.FindConfigs(ctx, from)
+	if err == nil && len(found.Found) == 0 {
+		err = found.Because(found.Damage)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the copy: %w", err)
 	}
-	cfg, err := f.Open(r.MasterKey)
-	if err != nil || cfg.ID != r.Config.ID {
-		return nil, fmt.Errorf("the copy: %w", ErrOtherRepository)
+	if !slices.ContainsFunc(found.Found, h.isOurs) {
+		return nil, fmt.Errorf("the copy: %w", store.ErrOtherRepository)
 	}
-	if err := h.files(ctx); err != nil {
+	// Folders may be lost. Records that only the copy has are reported.
+	if f, ok := r.Backend.(backend.Folders); ok && !opts.DryRun {
+		for _, dir := range []string{layout.SnapshotsDir, layout.PacksDir} {
+			if err := f.MakeFolder(ctx, dir); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := h.healFiles(ctx); err != nil {
 		return nil, err
 	}
 	if h.rep.Index, err = repair.Index(ctx, r, opts.Options); err != nil {
@@ -91,18 +105,18 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 	if err := h.m.LoadIndex(ctx); err != nil {
 		return nil, fmt.Errorf("the copy: %w", err)
 	}
-	if err := h.content(ctx); err != nil {
+	if err := h.fetchContent(ctx); err != nil {
 		return nil, err
+	}
+	if opts.DryRun {
+		return &h.rep, r.LoadListed(ctx) // a folder may be missing
 	}
 	return &h.rep, r.LoadIndex(ctx)
 }
 
-// ErrOtherRepository says that a repository is not a copy of this one.
-var ErrOtherRepository = errors.New("it is another repository, with other keys")
-
-// files replaces damaged files by files of the same name from the mirror.
-func (h *healer) files(ctx context.Context) error {
-	if err := h.config(ctx); err != nil {
+// healFiles replaces damaged files by files of the same name from the mirror.
+func (h *healer) healFiles(ctx context.Context) error {
+	if err := h.healConfig(ctx); err != nil {
 		return err
 	}
 	var names []string
@@ -118,7 +132,7 @@ func (h *healer) files(ctx context.Context) error {
 	for i, name := range names {
 		h.opts.Tell("reading all files", int64(i), int64(len(names)))
 		h.rep.Read++
-		sound, err := h.sound(ctx, name, &buf)
+		sound, err := h.isGood(ctx, name, &buf)
 		if err != nil {
 			return err
 		}
@@ -131,7 +145,7 @@ func (h *healer) files(ctx context.Context) error {
 			return err
 		}
 		if b == nil {
-			h.rep.Unhealed = append(h.rep.Unhealed, name)
+			h.unhealed(name)
 			if id, err := layout.ParseFileID(name); err == nil && strings.HasPrefix(name, layout.PacksDir) {
 				h.bad[pack.ID(id)] = true
 			}
@@ -144,29 +158,40 @@ func (h *healer) files(ctx context.Context) error {
 	return nil
 }
 
-// config replaces a damaged config by that of the mirror, which this repository's
-// key has opened.
-func (h *healer) config(ctx context.Context) error {
-	f, err := store.ReadConfig(ctx, h.r.Backend)
-	if err == nil {
-		_, err = f.Open(h.r.MasterKey)
+// unhealed notes a file that the mirror cannot replace.
+func (h *healer) unhealed(name string) {
+	if !slices.Contains(h.rep.Unhealed, name) {
+		h.rep.Unhealed = append(h.rep.Unhealed, name)
 	}
-	if err == nil || !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrUnsupported) {
-		return err
-	}
-	h.rep.Damaged = append(h.rep.Damaged, layout.ConfigName)
-	b, err := backend.ReadAll(ctx, h.from, layout.ConfigName, layout.MaxConfigSize)
-	if err != nil {
-		return fmt.Errorf("the copy: %w", err)
-	}
-	return h.put(ctx, layout.ConfigName, b, true)
 }
 
-// sound reports whether a file here matches its name.
-func (h *healer) sound(ctx context.Context, name string, buf *[]byte) (bool, error) {
+// isOurs reports whether a config is that of this repository.
+func (h *healer) isOurs(f *store.ConfigFile) bool {
+	cfg, err := f.Open(h.r.MasterKey)
+	return err == nil && cfg.ID == h.r.Config.ID
+}
+
+// healConfig replaces a damaged config by the one that this repository's key has opened.
+func (h *healer) healConfig(ctx context.Context) error {
+	x, err := access.RepairConfig(ctx, h.r, h.opts.DryRun)
+	if err != nil {
+		return err
+	}
+	if x.Damage != "" {
+		h.rep.Damaged = append(h.rep.Damaged, layout.ConfigName)
+		h.rep.Healed = append(h.rep.Healed, layout.ConfigName)
+	}
+	if x.Stored {
+		h.rep.Healed = append(h.rep.Healed, x.Copy)
+	}
+	return nil
+}
+
+// isGood reports whether a file here matches its name.
+func (h *healer) isGood(ctx context.Context, name string, buf *[]byte) (bool, error) {
 	if id, _ := layout.ParseFileID(name); strings.HasPrefix(name, layout.PacksDir) {
-		text, err := repair.PackDamage(ctx, h.r, index.Pack{ID: pack.ID(id)}, buf)
-		return text == "", err
+		damage, err := repair.PackDamage(ctx, h.r, index.Pack{ID: pack.ID(id)}, buf)
+		return damage == nil && err == nil, err
 	}
 	_, err := h.r.ReadNamed(ctx, name, layout.MaxFileSize)
 	if errors.Is(err, store.ErrDamaged) {
@@ -186,10 +211,7 @@ func (h *healer) fetch(ctx context.Context, name string) ([]byte, error) {
 		return nil, ctx.Err()
 	}
 	if !errors.Is(err, store.ErrDamaged) {
-		// Find out whether only this file or the entire mirror cannot be read.
-		if _, gone := h.from.Stat(ctx, layout.ConfigName); gone != nil {
-			return nil, fmt.Errorf("read the copy: %w", err)
-		}
+		return nil, fmt.Errorf("read the copy: %w", err)
 	}
 	return nil, nil
 }
@@ -210,14 +232,14 @@ func (h *healer) put(ctx context.Context, name string, b []byte, overwrite bool)
 	return nil
 }
 
-// content fetches the packs that hold needed chunks that are missing here, then the
-// records of the mirror's snapshots if asked for.
-func (h *healer) content(ctx context.Context) error {
+// fetchContent fetches the packs that hold needed chunks that are missing here, then
+// the records of the mirror's snapshots if asked for.
+func (h *healer) fetchContent(ctx context.Context) error {
 	list, _, err := record.List(ctx, h.r)
 	if err != nil {
 		return err
 	}
-	more, err := h.elsewhere(ctx, list)
+	more, err := h.findElsewhere(ctx, list)
 	if err != nil {
 		return err
 	}
@@ -230,16 +252,16 @@ func (h *healer) content(ctx context.Context) error {
 	for _, id := range h.rep.Index.Added {
 		added[pack.ID(id)] = h.opts.DryRun
 	}
-	n := need{h: h, added: added, nodes: map[chunk.ID]bool{}, missing: map[chunk.ID]bool{}, packs: map[pack.ID]bool{}, blocks: map[block]bool{}}
+	n := packFinder{h: h, added: added, nodes: map[chunk.ID]bool{}, missing: map[chunk.ID]bool{}, packs: map[pack.ID]bool{}, blocks: map[block]bool{}}
 	for i, s := range append(slices.Clone(list), more...) {
 		h.opts.Tell("looking at snapshots", int64(i), int64(len(list)+len(more)))
-		if err := n.snapshot(ctx, s); err != nil {
+		if err := n.findSnapshot(ctx, s); err != nil {
 			return err
 		}
 	}
 	for _, run := range runs {
 		for _, root := range run.Parts {
-			if err := n.tree(ctx, root, -1); err != nil {
+			if err := n.findTree(ctx, root, -1); err != nil {
 				return err
 			}
 		}
@@ -249,16 +271,20 @@ func (h *healer) content(ctx context.Context) error {
 	for i, id := range n.order {
 		h.opts.Tell("fetching packs", int64(i), int64(len(n.order)))
 		name := layout.PackName(id)
-		b, err := h.fetch(ctx, name)
-		if err != nil {
-			return err
-		}
-		if b == nil {
-			h.rep.Unhealed = append(h.rep.Unhealed, name)
-			continue
-		}
-		if err := h.put(ctx, name, b, false); err != nil {
-			return err
+		// A pack that a repair has removed from the index may have taken the place of its
+		// damaged file already. Then only the index lacks it.
+		if !slices.Contains(h.rep.Fetched, name) {
+			b, err := h.fetch(ctx, name)
+			if err != nil {
+				return err
+			}
+			if b == nil {
+				h.unhealed(name)
+				continue
+			}
+			if err := h.put(ctx, name, b, false); err != nil {
+				return err
+			}
 		}
 		if h.opts.DryRun {
 			continue
@@ -273,21 +299,47 @@ func (h *healer) content(ctx context.Context) error {
 		return err
 	}
 	for _, s := range more {
-		b, err := h.fetch(ctx, layout.SnapshotsDir+s.ID.String())
-		if err != nil {
+		if err := h.fetchMissing(ctx, layout.SnapshotsDir+s.ID.String()); err != nil {
 			return err
 		}
-		if b != nil {
-			if err := h.put(ctx, layout.SnapshotsDir+s.ID.String(), b, false); err != nil {
-				return err
-			}
+	}
+	return h.fetchCertificates(ctx, append(slices.Clone(list), more...))
+}
+
+// fetchCertificates fetches the certificates that this repository lacks, of the given
+// snapshots. Usually it lacks none: certificates are only removed after their snapshots.
+func (h *healer) fetchCertificates(ctx context.Context, snapshots []*record.Snapshot) error {
+	list, _, err := certificate.List(ctx, h.m)
+	if err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	here, err := h.r.NamesIn(ctx, layout.CertificatesDir)
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		name := layout.CertificatesDir + c.ID.String()
+		if slices.Contains(here, name) || !slices.ContainsFunc(snapshots, func(s *record.Snapshot) bool { return s.Has(c.Snapshot) }) {
+			continue
+		}
+		if err := h.fetchMissing(ctx, name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// elsewhere reports snapshots that only the mirror has, and returns those to fetch.
-func (h *healer) elsewhere(ctx context.Context, here []*record.Snapshot) ([]*record.Snapshot, error) {
+// fetchMissing fetches a file that this repository does not have.
+func (h *healer) fetchMissing(ctx context.Context, name string) error {
+	b, err := h.fetch(ctx, name)
+	if err != nil || b == nil {
+		return err
+	}
+	return h.put(ctx, name, b, false)
+}
+
+// findElsewhere reports snapshots that only the mirror has, and returns those to fetch.
+func (h *healer) findElsewhere(ctx context.Context, here []*record.Snapshot) ([]*record.Snapshot, error) {
 	all, _, err := record.List(ctx, h.m)
 	if err != nil {
 		return nil, fmt.Errorf("the copy: %w", err)

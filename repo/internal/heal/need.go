@@ -12,42 +12,42 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// need finds the packs to fetch from the mirror.
-type need struct {
+// packFinder finds the packs to fetch from the mirror.
+type packFinder struct {
 	h       *healer
-	nodes   map[chunk.ID]bool // that were read
-	missing map[chunk.ID]bool // neither here nor in the mirror
-	blocks  map[block]bool    // whose dictionaries were followed
+	nodes   map[chunk.ID]bool // nodes that were read
+	missing map[chunk.ID]bool // chunks that are neither here nor in the mirror
+	blocks  map[block]bool    // blocks whose dictionaries were followed
 	added   map[pack.ID]bool  // packs here that the repaired index would list
 	packs   map[pack.ID]bool
 	order   []pack.ID // to fetch
 }
 
-// block is a block of this repository's index or of the mirror's.
+// block is a block of this repository's index or of the mirror's index.
 type block struct {
 	ref  index.BlockRef
 	here bool
 }
 
-func (n *need) snapshot(ctx context.Context, s *record.Snapshot) error {
-	if err := n.tree(ctx, s.Root, -1); err != nil || s.Lost == nil {
+func (n *packFinder) findSnapshot(ctx context.Context, s *record.Snapshot) error {
+	if err := n.findTree(ctx, s.Root, -1); err != nil || s.Lost == nil {
 		return err
 	}
 	if s.Lost.Tree != nil {
-		if err := n.tree(ctx, *s.Lost.Tree, -1); err != nil {
+		if err := n.findTree(ctx, *s.Lost.Tree, -1); err != nil {
 			return err
 		}
 	}
 	for _, l := range s.Lost.Nodes {
-		if err := n.tree(ctx, l.ID, l.Level); err != nil {
+		if err := n.findTree(ctx, l.ID, l.Level); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// chunk finds the packs that a chunk and its bases must be fetched from.
-func (n *need) chunk(id chunk.ID, above int) {
+// findChunk finds the packs that a chunk and its bases must be fetched from.
+func (n *packFinder) findChunk(id chunk.ID, above int) {
 	x := n.h.r.Index
 	loc, here := x.Lookup(id)
 	if here = here && !n.h.bad[loc.Pack]; !here {
@@ -69,13 +69,13 @@ func (n *need) chunk(id chunk.ID, above int) {
 	n.blocks[at] = true
 	_, dict := x.Dependencies(loc.Block)
 	for _, base := range dict {
-		n.chunk(base, above+1)
+		n.findChunk(base, above+1)
 	}
 }
 
 // load reads a chunk from here or from the mirror.
-func (n *need) load(ctx context.Context, id chunk.ID) ([]byte, error) {
-	n.chunk(id, 0)
+func (n *packFinder) load(ctx context.Context, id chunk.ID) ([]byte, error) {
+	n.findChunk(id, 0)
 	if n.h.r.Index.Has(id) {
 		b, err := n.h.r.Chunk(ctx, id)
 		if err == nil || !errors.Is(err, store.ErrDamaged) {
@@ -85,8 +85,9 @@ func (n *need) load(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return n.h.m.Chunk(ctx, id)
 }
 
-// tree walks a node and everything below it, once.
-func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
+// findTree finds the packs that a node and everything below it must be fetched from.
+// It walks each node once.
+func (n *packFinder) findTree(ctx context.Context, id chunk.ID, above int) error {
 	if n.nodes[id] {
 		return nil
 	}
@@ -95,7 +96,7 @@ func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 	if err != nil {
 		return n.ignoreDamage(ctx, err)
 	}
-	note := func(id chunk.ID) error { n.chunk(id, 0); return nil }
+	note := func(id chunk.ID) error { n.findChunk(id, 0); return nil }
 	for i := range node.Entries {
 		if err := node.Entries[i].Content.All(ctx, n.load, note, note); err != nil {
 			if err := n.ignoreDamage(ctx, err); err != nil {
@@ -104,7 +105,7 @@ func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 		}
 	}
 	for _, child := range node.Children {
-		if err := n.tree(ctx, child.ID, int(node.Level)); err != nil {
+		if err := n.findTree(ctx, child.ID, int(node.Level)); err != nil {
 			return err
 		}
 	}
@@ -113,7 +114,7 @@ func (n *need) tree(ctx context.Context, id chunk.ID, above int) error {
 
 // ignoreDamage returns nil for damage, since content that neither repository has
 // cannot be healed.
-func (n *need) ignoreDamage(ctx context.Context, err error) error {
+func (n *packFinder) ignoreDamage(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

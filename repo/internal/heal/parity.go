@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/repair"
 	"github.com/snap-backup/snap/repo/internal/store"
@@ -48,7 +49,15 @@ func FromParity(ctx context.Context, r *store.Store, opts repair.Options) (*pari
 	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}
-	return parity.Heal(ctx, r.Backend, parity.HealOptions{DryRun: opts.DryRun, Progress: func(done, total int) {
+	rep, err := parity.Heal(ctx, r.Backend, parity.HealOptions{DryRun: opts.DryRun, Progress: func(done, total int) {
 		opts.Tell("healing from parity", int64(done), int64(total))
 	}})
+	if err != nil {
+		return nil, err
+	}
+	config, err := access.RepairConfig(ctx, r, opts.DryRun)
+	if err == nil && config.Damage != "" {
+		rep.Healed = append(rep.Healed, layout.ConfigName)
+	}
+	return rep, err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 // HeaderOf returns the header of a pack according to an index.
@@ -43,8 +44,8 @@ func SameHeader(x *index.Index, p index.Pack, h pack.Header) bool {
 	return true
 }
 
-// MaxSize is the length in bytes from which a Builder adds no more packs to an
-// index file. Even with one more pack, such a file is below index.MaxFileSize.
+// MaxSize is the length in bytes from which a Builder adds no more packs to an index
+// file. The last pack can make the file longer, but not as long as index.MaxFileSize.
 const MaxSize = 64 << 20
 
 // Builder collects packs into index files of limited length.
@@ -68,8 +69,8 @@ func (b *Builder) Add(ctx context.Context, id pack.ID, size int64, h *pack.Heade
 	return nil
 }
 
-// Flush passes to put an index file of the packs added since the last flush, if
-// any. If put fails, the packs stay for the next flush.
+// Flush makes an index file of the packs that were added since the last flush, if any,
+// and calls put with it. If put fails, the packs stay for the next flush.
 func (b *Builder) Flush(ctx context.Context) error {
 	if b.file.Len() == 0 {
 		return nil
@@ -100,7 +101,7 @@ func Put(ctx context.Context, r *store.Store, file []byte) (string, error) {
 // Remove removes index files that others have replaced.
 func Remove(ctx context.Context, r *store.Store, names []string) error {
 	for _, name := range names {
-		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		if err := replace.Delete(ctx, r.Backend, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return fmt.Errorf("remove an index file: %w", err)
 		}
 	}
@@ -165,9 +166,9 @@ func Unlist(ctx context.Context, r *store.Store, packs map[pack.ID]bool) error {
 // unlister is one run of Unlist.
 type unlister struct {
 	r      *store.Store
-	unlist map[pack.ID]bool // packs to remove from the index
-	exists map[pack.ID]bool // packs that exist
-	listed map[pack.ID]bool // packs in new files
+	unlist map[pack.ID]bool  // packs to remove from the index
+	exists map[pack.ID]int64 // packs that exist, with their sizes
+	listed map[pack.ID]bool  // packs in new files
 	files  *Builder
 	small  []string // small files that can stay
 	old    []string // files that new ones replace
@@ -189,7 +190,7 @@ func (u *unlister) rewrite(ctx context.Context, name string, all bool) error {
 	var entries []entry
 	changed := all
 	err = index.OpenFile(b, u.r.IndexSealer, func(id pack.ID, size int64, h pack.Header) {
-		if u.unlist[id] || !u.exists[id] {
+		if _, ok := u.exists[id]; !ok || u.unlist[id] {
 			changed = true
 			return
 		}

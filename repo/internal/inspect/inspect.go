@@ -10,6 +10,7 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
@@ -108,9 +109,9 @@ func Key(ctx context.Context, r *store.Store, prefix string) (*KeyContent, error
 	if err != nil {
 		return nil, err
 	}
-	s, err := crypto.ParseSlot(b)
+	s, err := access.ParseSlot(name, b)
 	if err != nil {
-		return nil, &store.DamageError{File: name, Err: err}
+		return nil, err
 	}
 	info, err := s.Info(r.MasterKey)
 	if err != nil {

@@ -3,6 +3,7 @@ package inspect
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,16 +27,16 @@ type Share struct {
 type sharer struct {
 	r      *store.Store
 	name   func(domain string) string
-	seen   *index.ChunkSet // chunks that are counted
+	seen   *index.ChunkSet // chunks that were counted
 	shares map[string]*Share
-	stored map[string]float64 // parts of blocks
+	stored map[string]float64 // stored bytes by name; a chunk counts as a part of its block
 }
 
 // FindShares returns the space that files take, as repo.Repo.Shares describes.
 func FindShares(ctx context.Context, r *store.Store, list []*record.Snapshot, name func(domain string) string) ([]Share, error) {
 	s := &sharer{r: r, name: name, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
 	for _, snapshot := range list {
-		if err := s.tree(ctx, snapshot.Root, -1); err != nil {
+		if err := s.countTree(ctx, snapshot.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", snapshot.ID.Short(), err)
 		}
 	}
@@ -80,8 +81,8 @@ func (s *sharer) mark(id chunk.ID) (index.Location, bool, error) {
 	return loc, added, nil
 }
 
-// tree counts a node and everything below it, once.
-func (s *sharer) tree(ctx context.Context, id chunk.ID, above int) error {
+// countTree counts a node and everything below it, once.
+func (s *sharer) countTree(ctx context.Context, id chunk.ID, above int) error {
 	if _, added, err := s.mark(id); err != nil || !added {
 		return err
 	}
@@ -95,7 +96,13 @@ func (s *sharer) tree(ctx context.Context, id chunk.ID, above int) error {
 			continue
 		}
 		name := s.share(e).Name
-		list := func(id chunk.ID) error { _, _, err := s.mark(id); return err }
+		list := func(id chunk.ID) error {
+			_, added, err := s.mark(id)
+			if err == nil && !added {
+				return tree.ErrSkipList
+			}
+			return err
+		}
 		err := e.Content.All(ctx, s.r.Chunk, list, func(id chunk.ID) error {
 			loc, added, err := s.mark(id)
 			if err != nil || !added {
@@ -110,9 +117,39 @@ func (s *sharer) tree(ctx context.Context, id chunk.ID, above int) error {
 		}
 	}
 	for _, child := range n.Children {
-		if err := s.tree(ctx, child.ID, int(n.Level)); err != nil {
+		if err := s.countTree(ctx, child.ID, int(n.Level)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// FindUnique returns the space that the content of a snapshot takes in the
+// repository, and the part of it that no other snapshot needs, as
+// repo.Repo.UniqueSize describes.
+func FindUnique(ctx context.Context, r *store.Store, s *record.Snapshot, list []*record.Snapshot) (unique, total int64, err error) {
+	alone := newSharer(r)
+	if err := alone.countTree(ctx, s.Root, -1); err != nil {
+		return 0, 0, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
+	}
+	beside := newSharer(r)
+	for _, other := range list {
+		if other.ID == s.ID {
+			continue
+		}
+		// Of a damaged snapshot, count what can be read.
+		if err := beside.countTree(ctx, other.Root, -1); err != nil && !errors.Is(err, store.ErrDamaged) {
+			return 0, 0, err
+		}
+	}
+	clear(beside.stored)
+	if err := beside.countTree(ctx, s.Root, -1); err != nil {
+		return 0, 0, err
+	}
+	return int64(beside.stored[""] + 0.5), int64(alone.stored[""] + 0.5), nil
+}
+
+// newSharer returns a sharer that adds up all files.
+func newSharer(r *store.Store) *sharer {
+	return &sharer{r: r, name: func(string) string { return "" }, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
 }

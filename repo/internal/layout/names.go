@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 )
 
@@ -33,19 +34,45 @@ func (id *FileID) UnmarshalText(b []byte) error {
 
 // The folders of a repository, as prefixes of names.
 const (
-	KeysDir      = "keys/"
-	PacksDir     = "packs/"
-	IndexDir     = "index/"
-	SnapshotsDir = "snapshots/"
-	LocksDir     = "locks/"
-	PrunesDir    = "prunes/"
-	SecretsDir   = "secrets/"
-	RunsDir      = "runs/"
-	ChecksDir    = "checks/"
-	ParityDir    = "parity/"
-	HealingDir   = "healing/"
-	MirroredDir  = "mirrored/" // only on the target of a mirror
+	KeysDir         = "keys/"
+	ConfigsDir      = "configs/" // copies of config
+	PacksDir        = "packs/"
+	IndexDir        = "index/"
+	SnapshotsDir    = "snapshots/"
+	LocksDir        = "locks/"
+	PrunesDir       = "prunes/"
+	SecretsDir      = "secrets/"
+	RunsDir         = "runs/"
+	ChecksDir       = "checks/"
+	ParityDir       = "parity/"
+	CertificatesDir = "certificates/"
+	HealingDir      = "healing/"
+	MirroredDir     = "mirrored/" // only on the target of a mirror
 )
+
+// How the files of a folder begin, in all versions of their format. The version follows.
+const (
+	SnapshotMagic    = "snapsn"
+	RunMagic         = "snaprn"
+	SecretMagic      = "snapse"
+	ParityMagic      = "snappa"
+	CertificateMagic = "snapce"
+)
+
+// Magic returns how the files of a folder begin, in all versions of their format. known is
+// false for folders of which nobody needs to know that without a key.
+func Magic(folder string) (magic string, known bool) {
+	magic, known = map[string]string{
+		PacksDir:        pack.Magic,
+		IndexDir:        index.Magic,
+		SnapshotsDir:    SnapshotMagic,
+		RunsDir:         RunMagic,
+		SecretsDir:      SecretMagic,
+		ParityDir:       ParityMagic,
+		CertificatesDir: CertificateMagic,
+	}[folder]
+	return magic, known
+}
 
 // The files that are in no folder.
 const (
@@ -68,9 +95,28 @@ func PackName(id pack.ID) string {
 	return PacksDir + s[:2] + "/" + s
 }
 
-// ParseFileID parses the ID at the end of a file's name.
+// ParseFileID returns the ID in the name of a repository file, which is a folder and an
+// ID, or packs/XX/ and an ID. Any other name is an error: the file is not part of the
+// repository, even if it is in one of its folders.
 func ParseFileID(name string) (FileID, error) {
 	var id FileID
-	err := id.UnmarshalText([]byte(name[strings.LastIndexByte(name, '/')+1:]))
+	dir, hash, _ := strings.Cut(name, "/")
+	if dir+"/" == PacksDir {
+		first, rest, _ := strings.Cut(hash, "/")
+		if hash = rest; len(first) != 2 || !strings.HasPrefix(hash, first) {
+			return id, fmt.Errorf("%.200q is not the name of a pack", name)
+		}
+	}
+	if strings.ToLower(hash) != hash {
+		return id, fmt.Errorf("file ID %.80q: want lower-case hex digits", hash)
+	}
+	err := id.UnmarshalText([]byte(hash))
 	return id, err
+}
+
+// IsFile reports whether a name below the folder of a repository, or below healing/, is
+// one of a file that is part of it.
+func IsFile(name string) bool {
+	_, err := ParseFileID(name)
+	return err == nil || name == ConfigName
 }

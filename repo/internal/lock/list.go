@@ -20,11 +20,12 @@ type State string
 
 // The states of a lock.
 const (
-	Alive State = "alive"   // its process runs on this machine
-	Dead  State = "dead"    // its process has ended
-	Stale State = "stale"   // it was not refreshed in time
-	Fresh State = "fresh"   // its process is elsewhere and refreshes it
-	Bad   State = "damaged" // it cannot be read
+	Alive   State = "alive"   // its process runs on this machine
+	Dead    State = "dead"    // its process has ended
+	Stale   State = "stale"   // it was not refreshed in time
+	Fresh   State = "fresh"   // its process is elsewhere and refreshes it
+	Unknown State = "unknown" // its process is elsewhere, and no clock tells whether it refreshes it
+	Bad     State = "damaged" // it cannot be read
 )
 
 // gone reports whether the lock's process is known or assumed to have ended.
@@ -32,22 +33,52 @@ func (s State) gone() bool { return s == Dead || s == Stale }
 
 // Info describes a lock in the repository.
 type Info struct {
-	ID        layout.FileID    `json:"id"`
-	Kind      Kind             `json:"kind"`
-	What      string           `json:"what"` // the command
+	ID   layout.FileID `json:"id"`
+	Kind Kind          `json:"kind"`
+	What string        `json:"what"` // the command
+	// Owner, Since and Refreshed are what the process says of itself. Its clock may be
+	// wrong, so these times are only for people.
 	Owner     process.Identity `json:"owner"`
 	Since     time.Time        `json:"since"`
 	Refreshed time.Time        `json:"refreshed"`
 	State     State            `json:"state"`
 
-	session string
-	seen    []layout.FileID
-	others  []layout.FileID // older files of the same lock
+	session  string
+	count    int // of refreshes
+	seen     []layout.FileID
+	others   []layout.FileID // older files of the same lock
+	modified time.Time       // when its newest file was put, by the store's clock
 }
 
 // List lists the locks in the repository, the oldest first.
 func List(ctx context.Context, r *store.Store) ([]Info, error) {
-	self := process.Current()
+	if r.Guard != nil {
+		return list(ctx, r, r.Guard.Session)
+	}
+	locks, err := list(ctx, r, "")
+	if err != nil || !slices.ContainsFunc(locks, func(l Info) bool { return l.State == Unknown || l.State == Bad }) {
+		return locks, err
+	}
+	// Only a file that is put now tells what time it is by the store's clock. If none can
+	// be put, the locks stay unknown.
+	probe, err := newBody(r, Read, "snap unlock")
+	if err != nil {
+		return nil, err
+	}
+	id, err := putLock(ctx, r, probe)
+	if err != nil {
+		return locks, ctx.Err()
+	}
+	locks, err = list(ctx, r, probe.Session)
+	if errDelete := r.Backend.Delete(context.WithoutCancel(ctx), layout.LocksDir+id.String()); !errors.Is(errDelete, backend.ErrNotExist) {
+		err = errors.Join(err, errDelete)
+	}
+	return slices.DeleteFunc(locks, func(l Info) bool { return l.session == probe.Session }), err
+}
+
+// list lists the locks. own is the session of this process, whose files tell the time by
+// the store's clock; "" if it has none.
+func list(ctx context.Context, r *store.Store, own string) ([]Info, error) {
 	var out []Info
 	err := r.Backend.List(ctx, layout.LocksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
@@ -62,10 +93,8 @@ func List(ctx context.Context, r *store.Store) ([]Info, error) {
 			info.State = Bad
 		case err != nil:
 			return err
-		default:
-			info.State = stateOf(r, info, self)
 		}
-		info.ID = id
+		info.ID, info.modified = id, f.Modified
 		out = append(out, info)
 		return nil
 	})
@@ -73,6 +102,7 @@ func List(ctx context.Context, r *store.Store) ([]Info, error) {
 		return nil, fmt.Errorf("read locks: %w", err)
 	}
 	out = newestFiles(out)
+	judge(r, out, own)
 	slices.SortFunc(out, func(a, b Info) int { return a.Since.Compare(b.Since) })
 	return out, nil
 }
@@ -83,35 +113,34 @@ func newestFiles(all []Info) []Info {
 	at := map[string]int{}
 	for _, l := range all {
 		i, found := at[l.session]
-		switch {
-		case l.session == "" || !found:
+		if l.session == "" || !found {
 			at[l.session] = len(out)
 			out = append(out, l)
-		case l.Refreshed.After(out[i].Refreshed) || l.Refreshed.Equal(out[i].Refreshed) && len(l.seen) >= len(out[i].seen):
-			l.others = append(out[i].others, out[i].ID)
-			out[i] = l
-		default:
-			out[i].others = append(out[i].others, l.ID)
+			continue
 		}
+		older, newer := l, out[i]
+		if l.newerThan(newer) {
+			older, newer = newer, l
+		}
+		newer.others = append(slices.Clone(out[i].others), older.ID)
+		if newer.modified.Before(older.modified) {
+			newer.modified = older.modified
+		}
+		out[i] = newer
 	}
 	return out
 }
 
-// stateOf returns the state of a lock.
-func stateOf(r *store.Store, l Info, self process.Identity) State {
-	if r.Guard != nil && l.session == r.Guard.Session {
-		return Alive
+// newerThan reports which of two files of a lock was written later. Programs that did
+// not count the refreshes are judged by their own clocks.
+func (i Info) newerThan(o Info) bool {
+	switch {
+	case i.count != o.count:
+		return i.count > o.count
+	case !i.Refreshed.Equal(o.Refreshed):
+		return i.Refreshed.After(o.Refreshed)
 	}
-	switch l.Owner.State(self) {
-	case process.Alive:
-		return Alive
-	case process.Dead:
-		return Dead
-	}
-	if r.Options.Now().Sub(l.Refreshed) > StaleAfter {
-		return Stale
-	}
-	return Fresh
+	return len(i.seen) >= len(o.seen)
 }
 
 // Holds reports whether this process holds a lock of a kind.
@@ -128,21 +157,30 @@ func NotRead(r *store.Store, locks []Info, list layout.FileID) (out []Info) {
 	return out
 }
 
+// Files returns the names of all files of a lock.
+func (i *Info) Files() []string {
+	var names []string
+	for _, id := range append(slices.Clone(i.others), i.ID) {
+		names = append(names, layout.LocksDir+id.String())
+	}
+	return names
+}
+
 // LeftBehind reports whether a lock is stale: its process is known or assumed to
 // have ended.
 func LeftBehind(l Info) bool { return l.State.gone() }
 
-// Remove removes the locks that the function which selects, and returns them. A
-// process that still runs without its lock fails, and removes a snapshot that it
-// has just stored.
-func Remove(ctx context.Context, r *store.Store, which func(Info) bool) ([]Info, error) {
+// Remove removes the locks for which match returns true, and returns them. A process
+// that still runs without its lock fails, and removes a snapshot that it has just
+// stored.
+func Remove(ctx context.Context, r *store.Store, match func(Info) bool) ([]Info, error) {
 	locks, err := List(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	var removed []Info
 	for _, l := range locks {
-		if !which(l) {
+		if !match(l) {
 			continue
 		}
 		if err := deleteLock(ctx, r, l); err != nil {
@@ -155,8 +193,8 @@ func Remove(ctx context.Context, r *store.Store, which func(Info) bool) ([]Info,
 
 // deleteLock removes all files of a lock.
 func deleteLock(ctx context.Context, r *store.Store, l Info) error {
-	for _, id := range append(l.others, l.ID) {
-		if err := r.Backend.Delete(ctx, layout.LocksDir+id.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+	for _, name := range l.Files() {
+		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return err
 		}
 	}
@@ -174,7 +212,7 @@ func readLock(ctx context.Context, r *store.Store, name string) (Info, error) {
 	}
 	return Info{
 		Kind: body.Kind, What: body.What, Owner: body.Owner, Since: body.Since, Refreshed: body.Refreshed,
-		session: body.Session, seen: body.Seen,
+		session: body.Session, count: body.Count, seen: body.Seen,
 	}, nil
 }
 

@@ -27,8 +27,8 @@ const (
 	lockVersion = 1
 	maxLockSize = 1 << 20
 	// StaleAfter is the age at which a lock counts as stale if nothing is known
-	// about its process. If the process still runs without its lock, it makes no
-	// snapshot; see Lock.held.
+	// about its process; see judge. If the process still runs without its lock, it
+	// makes no snapshot; see Lock.held.
 	StaleAfter = 30 * time.Minute
 	// releaseTime bounds how long Release takes.
 	releaseTime = 30 * time.Second
@@ -54,16 +54,39 @@ func (k Kind) conflicts(o Kind) bool {
 type LockedError struct{ Lock Info }
 
 func (e *LockedError) Error() string {
-	l := e.Lock
-	if l.State == Bad {
-		return fmt.Sprintf("the repository has a damaged lock, %s", l.ID.Short())
+	if e.Lock.State == Bad {
+		return "the repository has " + e.Lock.Holder()
 	}
-	state := "that process is running"
-	if l.State != Alive {
-		state = "it last refreshed its lock at " + l.Refreshed.Local().Format(time.TimeOnly)
+	return "the repository is locked by " + e.Lock.Holder()
+}
+
+// Holder says which process holds a lock, and what is known about it.
+func (i *Info) Holder() string {
+	state := "it last refreshed its lock at " + i.Refreshed.Local().Format(time.TimeOnly)
+	switch i.State {
+	case Bad:
+		return "a damaged lock, " + i.ID.Short()
+	case Alive:
+		state = "that process is running"
+	case Unknown:
+		state = "no clock tells whether it is still running"
 	}
-	return fmt.Sprintf("the repository is locked by %q, process %d of %s on %s, running since %s; %s",
-		l.What, l.Owner.PID, l.Owner.User, l.Owner.Host, l.Since.Local().Format(time.DateTime), state)
+	return fmt.Sprintf("%q, process %d of %s on %s, running since %s; %s",
+		i.What, i.Owner.PID, i.Owner.User, i.Owner.Host, i.Since.Local().Format(time.DateTime), state)
+}
+
+// Hint says how to go on.
+func (e *LockedError) Hint() string {
+	if e.Lock.State != Bad && e.Lock.State != Unknown {
+		return `nothing was changed; wait, for example with --retry-lock 10m, or see "snap unlock"`
+	}
+	return "nothing was changed; " + e.Lock.Advice()
+}
+
+// Advice says how to get rid of a lock of which nobody knows whether its process runs.
+func (i *Info) Advice() string {
+	return fmt.Sprintf("--retry-lock 35m waits until the lock counts as stale, unless its process refreshes it; "+
+		"if no other snap uses the repository, \"snap unlock %s\" removes the lock at once", i.ID.Short())
 }
 
 // Is makes errors.Is(err, ErrLocked) true.
@@ -78,6 +101,7 @@ type lockBody struct {
 	Owner     process.Identity `json:"owner"`
 	Since     time.Time        `json:"since"`
 	Refreshed time.Time        `json:"refreshed"`
+	Count     int              `json:"count,omitempty"` // of refreshes
 	// Seen are the prune lists that the process has read. It relies on none of
 	// their packs.
 	Seen []layout.FileID `json:"seen,omitempty"`
@@ -88,12 +112,16 @@ type Lock struct {
 	r    *store.Store
 	stop context.CancelFunc
 	done chan struct{}
+	skew time.Duration
 
 	mu   sync.Mutex
 	body lockBody
 	id   layout.FileID
 	last *layout.FileID // the file before id, which stays until the next refresh
 	lost bool
+	// stuck are earlier files that could not be removed. Whether they are still there says
+	// nothing about the lock.
+	stuck []layout.FileID
 }
 
 // Acquire locks a repository, as repo.Repo.Lock describes.
@@ -101,49 +129,77 @@ func Acquire(ctx context.Context, r *store.Store, kind Kind, what string) (*Lock
 	if r.Guard != nil {
 		return nil, errors.New("lock: this process holds one already")
 	}
-	var session [16]byte
-	if _, err := io.ReadFull(r.Options.Rand, session[:]); err != nil {
+	body, err := newBody(r, kind, what)
+	if err != nil {
 		return nil, err
 	}
-	now := r.Options.Now().UTC()
-	l := &Lock{r: r, done: make(chan struct{}), body: lockBody{
-		Version: lockVersion, Session: hex.EncodeToString(session[:]), Kind: kind, What: what,
-		Owner: *r.Options.Owner, Since: now, Refreshed: now,
-	}}
-	var err error
+	l := &Lock{r: r, done: make(chan struct{}), body: body}
+	before := r.Options.Now()
 	if l.id, err = putLock(ctx, r, l.body); err != nil {
 		return nil, fmt.Errorf("lock the repository: %w", err)
 	}
+	after := r.Options.Now()
 	// List only after storing this lock: if two processes begin at once, at least
 	// one of them sees the other's lock.
-	locks, err := List(ctx, r)
+	locks, err := list(ctx, r, l.body.Session)
 	if err != nil {
 		_ = l.remove(ctx)
 		return nil, err
 	}
 	for _, o := range locks {
 		switch {
+		case o.ID == l.id && o.session == "": // its own file, which cannot be read
 		case o.session == l.body.Session:
-		case o.State.gone():
+			l.skew = skew(before, after, o.modified)
+		case o.State == Dead, o.State == Stale && (o.excludes(kind) || kind == Prune):
 			if err := deleteLock(ctx, r, o); err != nil {
 				_ = l.remove(ctx)
 				return nil, fmt.Errorf("remove a stale lock: %w", err)
 			}
-		case o.State == Bad && (kind == Prune || kind == Exclusive), o.State != Bad && kind.conflicts(o.Kind):
+		case o.State != Stale && o.excludes(kind):
 			_ = l.remove(ctx)
 			return nil, &LockedError{o}
 		}
 	}
-	r.Guard = &store.Guard{Kind: string(kind), Session: l.body.Session, Held: l.held, See: l.see}
+	r.Guard = &store.Guard{Kind: string(kind), Session: l.body.Session, Held: l.held, See: l.noteSeen}
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l.stop = stop
-	go l.keep(inner)
+	go l.keepFresh(inner)
 	return l, nil
 }
 
-// keep refreshes the lock until it is released. It ignores failures, since several
+// newBody returns the content of a new lock of this process.
+func newBody(r *store.Store, kind Kind, what string) (lockBody, error) {
+	var session [16]byte
+	_, err := io.ReadFull(r.Options.Rand, session[:])
+	now := r.Options.Now().UTC()
+	return lockBody{
+		Version: lockVersion, Session: hex.EncodeToString(session[:]), Kind: kind, What: what,
+		Owner: *r.Options.Owner, Since: now, Refreshed: now,
+	}, err
+}
+
+// excludes reports whether a lock forbids a process to do something at the same time. A
+// damaged lock could be of any kind.
+func (i *Info) excludes(k Kind) bool {
+	if i.Kind == "" {
+		return k == Prune || k == Exclusive
+	}
+	return k.conflicts(i.Kind)
+}
+
+// Skew returns how much the clock of this host is ahead of the store's. It is 0 if the
+// store does not tell the time.
+func (l *Lock) Skew() time.Duration {
+	if l == nil {
+		return 0
+	}
+	return l.skew
+}
+
+// keepFresh refreshes the lock until it is released. It ignores failures, since several
 // refreshes follow before the lock counts as stale.
-func (l *Lock) keep(ctx context.Context) {
+func (l *Lock) keepFresh(ctx context.Context) {
 	defer close(l.done)
 	if l.r.Options.Refresh < 0 {
 		return
@@ -167,13 +223,13 @@ func (l *Lock) refresh(ctx context.Context) error {
 	return l.renew(ctx)
 }
 
-// renew is refresh for a caller that holds l.mu.
+// renew does what refresh does. The caller holds l.mu.
 func (l *Lock) renew(ctx context.Context) error {
 	if err := l.stillHeld(ctx); err != nil {
 		return err
 	}
 	body := l.body
-	body.Refreshed = l.r.Options.Now().UTC()
+	body.Refreshed, body.Count = l.r.Options.Now().UTC(), body.Count+1
 	id, err := putLock(ctx, l.r, body)
 	if err != nil {
 		return fmt.Errorf("refresh the lock: %w", err)
@@ -186,6 +242,12 @@ func (l *Lock) renew(ctx context.Context) error {
 	oldest := l.last
 	last := l.id
 	l.body, l.id, l.last = body, id, &last
+	if err := l.removeStuck(ctx); err != nil {
+		if oldest != nil {
+			l.stuck = append(l.stuck, *oldest)
+		}
+		return fmt.Errorf("refresh the lock: %w", err)
+	}
 	if oldest == nil {
 		return nil
 	}
@@ -195,13 +257,27 @@ func (l *Lock) renew(ctx context.Context) error {
 		_ = l.remove(ctx)
 		return store.ErrLockLost
 	case err != nil:
+		l.stuck = append(l.stuck, *oldest)
 		return fmt.Errorf("refresh the lock: %w", err)
 	}
 	return nil
 }
 
-// see notes that the process has read prune lists.
-func (l *Lock) see(ctx context.Context, lists []layout.FileID) error {
+// removeStuck removes the files that could not be removed before.
+func (l *Lock) removeStuck(ctx context.Context) (err error) {
+	l.stuck = slices.DeleteFunc(l.stuck, func(id layout.FileID) bool {
+		failed := l.r.Backend.Delete(ctx, layout.LocksDir+id.String())
+		if errors.Is(failed, backend.ErrNotExist) {
+			failed = nil
+		}
+		err = errors.Join(err, failed)
+		return failed == nil
+	})
+	return err
+}
+
+// noteSeen notes that the process has read prune lists.
+func (l *Lock) noteSeen(ctx context.Context, lists []layout.FileID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if slices.Equal(l.body.Seen, lists) {
@@ -218,7 +294,7 @@ func (l *Lock) held(ctx context.Context) error {
 	return l.stillHeld(ctx)
 }
 
-// stillHeld is held for a caller that holds l.mu.
+// stillHeld does what held does. The caller holds l.mu.
 func (l *Lock) stillHeld(ctx context.Context) error {
 	if l.lost {
 		return store.ErrLockLost
@@ -264,9 +340,10 @@ func (l *Lock) Release() error {
 
 // remove deletes the lock's files.
 func (l *Lock) remove(ctx context.Context) error {
-	var all error
+	ctx = context.WithoutCancel(ctx)
+	all := l.removeStuck(ctx)
 	for _, id := range l.files() {
-		err := l.r.Backend.Delete(context.WithoutCancel(ctx), layout.LocksDir+id.String())
+		err := l.r.Backend.Delete(ctx, layout.LocksDir+id.String())
 		if err != nil && !errors.Is(err, backend.ErrNotExist) {
 			all = errors.Join(all, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/lock"
@@ -75,14 +77,22 @@ func openStore(t *testing.T, be backend.Backend) *store.Store {
 	return s
 }
 
-// leave stores a lock of another process.
-func leave(t *testing.T, be backend.Backend, kind repo.LockKind, o process.Identity, refreshed time.Time) repo.FileID {
+// leave stores a lock of another process, whose clock says refreshed while that of the
+// store says put.
+func leave(t *testing.T, be *memory.Backend, kind repo.LockKind, o process.Identity, refreshed, put time.Time) {
 	t.Helper()
-	id, err := lock.LeaveLock(context.Background(), openStore(t, be), kind, o, refreshed)
-	if err != nil {
+	s := openStore(t, be)
+	be.SetClock(func() time.Time { return put })
+	if _, err := lock.LeaveLock(context.Background(), s, kind, o, refreshed); err != nil {
 		t.Fatal(err)
 	}
-	return id
+}
+
+// elsewhere returns a process of another host.
+func elsewhere() process.Identity {
+	o := process.Current()
+	o.Host, o.Boot, o.Machine = "raspberrypi", "another", "another"
+	return o
 }
 
 func TestStaleLocks(t *testing.T) {
@@ -90,24 +100,34 @@ func TestStaleLocks(t *testing.T) {
 	ctx := context.Background()
 	now := time.Now()
 	self := process.Current()
-	elsewhere := self
-	elsewhere.Host += "-other"
 	ended := self
 	ended.Started += "0"
+	year := 365 * 24 * time.Hour
 	for name, tt := range map[string]struct {
 		owner process.Identity
-		age   time.Duration
+		age   time.Duration // by the clock of its host
+		put   time.Duration // its age by the clock of the store
 		state repo.LockState
 	}{
-		"ended a moment ago":           {ended, 0, repo.LockDead},
-		"runs, and slept for a day":    {self, 24 * time.Hour, repo.LockAlive},
-		"elsewhere, shows itself":      {elsewhere, 10 * time.Minute, repo.LockFresh},
-		"elsewhere, silent":            {elsewhere, 31 * time.Minute, repo.LockStale},
-		"elsewhere, with a fast clock": {elsewhere, -time.Hour, repo.LockFresh},
+		"ended a moment ago":          {ended, 0, 0, repo.LockDead},
+		"ended, dated far ahead":      {ended, -year, -year, repo.LockDead},
+		"runs, and slept for a day":   {self, 24 * time.Hour, 24 * time.Hour, repo.LockAlive},
+		"refreshed":                   {elsewhere(), 10 * time.Minute, 10 * time.Minute, repo.LockFresh},
+		"not refreshed":               {elsewhere(), 31 * time.Minute, 31 * time.Minute, repo.LockStale},
+		"with a slow clock":           {elsewhere(), 40 * time.Minute, time.Minute, repo.LockFresh},
+		"with a fast clock":           {elsewhere(), -20 * time.Minute, time.Minute, repo.LockFresh},
+		"dated far ahead":             {elsewhere(), -year, time.Minute, repo.LockUnknown},
+		"dated far ahead, and left":   {elsewhere(), -year, 31 * time.Minute, repo.LockStale},
+		"on a drive from elsewhere":   {elsewhere(), -year, -year, repo.LockUnknown},
+		"on a drive, a little ahead":  {elsewhere(), -20 * time.Minute, -20 * time.Minute, repo.LockFresh},
+		"on a drive, and not so new":  {elsewhere(), 2 * year, 2 * year, repo.LockStale},
+		"with a slow clock, and left": {elsewhere(), 0, 31 * time.Minute, repo.LockStale},
 	} {
 		be := repotest.New(t)
-		r := lockRepo(t, be, 2, &now)
-		leave(t, be, repo.LockExclusive, tt.owner, now.Add(-tt.age))
+		hostNow := now.Add(3 * year) // says nothing of others
+		r := lockRepo(t, be, 2, &hostNow)
+		leave(t, be, repo.LockExclusive, tt.owner, now.Add(-tt.age), now.Add(-tt.put))
+		be.SetClock(func() time.Time { return now })
 		locks, err := r.Locks(ctx)
 		if err != nil || len(locks) != 1 || locks[0].State != tt.state {
 			t.Errorf("%s: %+v, error %v", name, locks, err)
@@ -119,6 +139,9 @@ func TestStaleLocks(t *testing.T) {
 		if err == nil {
 			if locks, _ := r.Locks(ctx); len(locks) != 1 || locks[0].What != "mine" {
 				t.Errorf("%s is still there: %+v", name, locks)
+			}
+			if got := l.Skew().Round(time.Minute); got != 3*year {
+				t.Errorf("%s: the clock of this host is %v ahead", name, got)
 			}
 		}
 		l.Release()
@@ -133,6 +156,123 @@ func TestStaleLocks(t *testing.T) {
 	}
 }
 
+// noTimes is a store that does not tell when files were put.
+type noTimes struct{ backend.Backend }
+
+func (b noTimes) List(ctx context.Context, prefix string, fn func(backend.Info) error) error {
+	return b.Backend.List(ctx, prefix, func(info backend.Info) error {
+		info.Modified = time.Time{}
+		return fn(info)
+	})
+}
+
+// A lock that no clock can judge is stale when a process has watched it for half an
+// hour. A refresh begins that time anew.
+func TestWatchedLocks(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	now := time.Now()
+	year := 365 * 24 * time.Hour
+	for name, open := range map[string]func(be *memory.Backend) backend.Backend{
+		"a drive from a host with a fast clock": func(be *memory.Backend) backend.Backend {
+			be.SetClock(func() time.Time { return now.Add(-year) })
+			return be
+		},
+		"a store without times": func(be *memory.Backend) backend.Backend { return noTimes{be} },
+	} {
+		be := repotest.New(t)
+		leave(t, be, repo.LockExclusive, elsewhere(), now, now)
+		opts := repotest.SmallPacks(3)
+		opts.Refresh = -1
+		elapsed := time.Hour
+		opts.Elapsed = func() time.Duration { return elapsed }
+		r, err := repotest.Open(ctx, open(be), repotest.Secret, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		try := func(wait time.Duration) error {
+			elapsed += wait
+			l, err := r.Lock(ctx, repo.LockPrune, "prune")
+			l.Release()
+			return err
+		}
+		for range 3 {
+			var locked *repo.LockedError
+			if err := try(20 * time.Minute); !errors.As(err, &locked) || locked.Lock.State != repo.LockUnknown {
+				t.Errorf("%s: %v", name, err)
+			} else if !strings.Contains(locked.Hint(), "snap unlock "+locked.Lock.ID.Short()) {
+				t.Errorf("%s: the hint is %s", name, locked.Hint())
+			}
+			refreshed := now.Add(elapsed)
+			leave(t, be, repo.LockExclusive, elsewhere(), refreshed, refreshed)
+			open(be)
+		}
+		if err := try(0); !errors.Is(err, repo.ErrLocked) {
+			t.Errorf("%s, just refreshed: %v", name, err)
+		}
+		if err := try(lock.StaleAfter); !errors.Is(err, repo.ErrLocked) {
+			t.Errorf("%s, unchanged for half an hour: %v", name, err)
+		}
+		if err := try(time.Second); err != nil {
+			t.Errorf("%s, unchanged for longer: %v", name, err)
+		}
+	}
+}
+
+// A process does not rely on a clock that went backwards before its eyes.
+func TestStoreClockGoesBackwards(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	now := time.Now()
+	be := repotest.New(t)
+	be.SetClock(func() time.Time { return now })
+	r := lockRepo(t, be, 2, &now)
+	l, err := r.Lock(ctx, repo.LockRead, "first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
+	leave(t, be, repo.LockPrune, elsewhere(), now, now.Add(-3*time.Hour))
+	be.SetClock(func() time.Time { return now.Add(-time.Hour) })
+	if _, err := r.Lock(ctx, repo.LockPrune, "second"); !errors.Is(err, repo.ErrLocked) {
+		t.Errorf("the process that saw it: %v", err)
+	}
+	l, err = lockRepo(t, be, 3, &now).Lock(ctx, repo.LockPrune, "other")
+	if err != nil {
+		t.Errorf("another process: %v", err)
+	}
+	l.Release()
+}
+
+// A reader, or a backup beside another one, removes no lock for its age.
+func TestLockInNobodysWay(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	now := time.Now()
+	be := repotest.New(t)
+	leave(t, be, repo.LockWrite, elsewhere(), now, now)
+	be.SetClock(func() time.Time { return now.Add(time.Hour) })
+	r := lockRepo(t, be, 2, &now)
+	for kind, want := range map[repo.LockKind]int{repo.LockRead: 2, repo.LockWrite: 2} {
+		l, err := r.Lock(ctx, kind, "mine")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if locks, err := r.Locks(ctx); err != nil || len(locks) != want {
+			t.Errorf("%s: %+v, %v", kind, locks, err)
+		}
+		l.Release()
+	}
+	l, err := r.Lock(ctx, repo.LockPrune, "mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	if locks, err := r.Locks(ctx); err != nil || len(locks) != 1 {
+		t.Errorf("a prune leaves %+v, %v", locks, err)
+	}
+}
+
 func anyLock(repo.LockInfo) bool { return true }
 
 func TestDamagedLock(t *testing.T) {
@@ -142,15 +282,27 @@ func TestDamagedLock(t *testing.T) {
 	be := repotest.New(t)
 	r := lockRepo(t, be, 2, &now)
 	repotest.PutNamed(t, be, repotest.LocksDir, []byte("snaplk01 nonsense"))
+	repotest.PutNamed(t, be, repotest.LocksDir, nil)
 	l, err := r.Lock(ctx, repo.LockWrite, "backup")
 	if err != nil {
 		t.Fatalf("a damaged lock stops a backup: %v", err)
 	}
 	l.Release()
 	if _, err := r.Lock(ctx, repo.LockPrune, "prune"); !errors.Is(err, repo.ErrLocked) {
-		t.Fatalf("a damaged lock does not stop what removes: %v", err)
+		t.Fatalf("a damaged lock does not stop a prune: %v", err)
 	}
-	if removed, err := r.RemoveLocks(ctx, anyLock); err != nil || len(removed) != 1 {
+	// A power cut can leave an empty lock. It does not block for ever.
+	be.SetClock(func() time.Time { return now.Add(31 * time.Minute) })
+	locks, err := r.Locks(ctx)
+	if err != nil || len(locks) != 2 || locks[0].State != repo.LockStale || locks[1].State != repo.LockStale {
+		t.Errorf("half an hour later: %+v, %v", locks, err)
+	}
+	l, err = r.Lock(ctx, repo.LockPrune, "prune")
+	if err != nil {
+		t.Fatalf("half an hour later: %v", err)
+	}
+	l.Release()
+	if removed, err := r.RemoveLocks(ctx, anyLock); err != nil || len(removed) != 0 {
 		t.Fatal(removed, err)
 	}
 }
@@ -175,6 +327,51 @@ func TestRefresh(t *testing.T) {
 	}
 	if err := l.Release(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A lock remembers the files that it could not remove, and takes their absence for no
+// removal by another process.
+func TestRefreshThatCannotRemove(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, plan := range map[string]fault.Plan{
+		"kept":    fault.Once(1, fault.ErrInjected),
+		"removed": fault.OnceAfter(1, fault.ErrInjected),
+		"thrice":  fault.From(1, fault.ErrInjected),
+	} {
+		now := time.Now()
+		be := fault.New(repotest.New(t))
+		l, err := lockRepo(t, be, 2, &now).Lock(ctx, repo.LockWrite, "backup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := 0
+		be.SetPlan(fault.On(fault.Delete, repotest.LocksDir, plan))
+		for i := range 6 {
+			if i == 4 {
+				be.SetPlan() // the store works again
+			}
+			now = now.Add(time.Minute)
+			switch err := lock.RefreshLock(ctx, l); {
+			case errors.Is(err, fault.ErrInjected):
+				failed++
+			case err != nil:
+				t.Errorf("%s: refresh %d: %v", name, i, err)
+			}
+		}
+		if err := lock.LockHeld(ctx, l); err != nil || failed == 0 {
+			t.Errorf("%s: %d refreshes failed; held: %v", name, failed, err)
+		}
+		if left := repotest.FilesIn(t, be, repotest.LocksDir); len(left) != 2 {
+			t.Errorf("%s: the lock has the files %v", name, left)
+		}
+		if err := l.Release(); err != nil {
+			t.Error(err)
+		}
+		if left := repotest.FilesIn(t, be, repotest.LocksDir); len(left) != 0 {
+			t.Errorf("%s: after the release there are %v", name, left)
+		}
 	}
 }
 
@@ -213,7 +410,7 @@ func TestLostLockMakesNoSnapshot(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	now := time.Now()
-	for name, when := range map[string]string{"before the snapshot": "before", "and it was refreshed since": "refresh", "while the snapshot is written": "during"} {
+	for name, when := range map[string]string{"before the snapshot": "before", "before a refresh": "refresh", "while the snapshot is written": "during"} {
 		mem := repotest.New(t)
 		be := &lockThief{Backend: mem}
 		r := lockRepo(t, be, 2, &now)

@@ -57,7 +57,7 @@ func TestIndexThatIsReplacedWhileItIsRead(t *testing.T) {
 	}
 }
 
-// pruneAt is a process that prunes at a given time.
+// pruneAt prunes at a given time, as another process would.
 func pruneAt(ctx context.Context, be backend.Backend, now time.Time) (*repo.PruneReport, error) {
 	o := repotest.SmallPacks(77)
 	o.Refresh = -1
@@ -205,7 +205,7 @@ func TestPruneWhileSnapshotsAreTagged(t *testing.T) {
 
 // If the record of an unfinished backup is saved while a prune reads it, the prune
 // keeps everything that the new record needs.
-func TestPruneWhileARunIsSaved(t *testing.T) {
+func TestPruneWhileAnUnfinishedBackupIsSaved(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2, 3)
@@ -222,7 +222,7 @@ func TestPruneWhileARunIsSaved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u.Parts = append(u.Parts, list[1].Root) // what only the run needs
+	u.Parts = append(u.Parts, list[1].Root) // no snapshot needs this tree after the forget below
 	if err := r.SaveUnfinished(ctx, u); err != nil {
 		t.Fatal(err)
 	}
@@ -252,5 +252,60 @@ func TestPruneWhileARunIsSaved(t *testing.T) {
 	}
 	if rep, err := x.Check(ctx, repo.CheckOptions{ReadData: 1}); err != nil || len(rep.Problems) > 0 {
 		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+// listHook lists with list, if that is not nil.
+type listHook struct {
+	backend.Backend
+	list func(folder string, found func(backend.Info) error) error
+}
+
+func (b *listHook) List(ctx context.Context, folder string, found func(backend.Info) error) error {
+	if b.list != nil {
+		return b.list(folder, found)
+	}
+	return b.Backend.List(ctx, folder, found)
+}
+
+// No index file counts as lost while other processes store some, or replace all.
+func TestIndexFilesAreNotLostWhileTheyAreListed(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	backup := func(be backend.Backend, folder string, found func(backend.Info) error) error {
+		_, err := repotest.StoreDay(ctx, be, 3)
+		return errors.Join(err, be.List(ctx, folder, found))
+	}
+	// A folder that changes while it is listed may show neither the old files nor the new.
+	replace := func(be backend.Backend, folder string, found func(backend.Info) error) error {
+		if folder != repotest.IndexDir {
+			return be.List(ctx, folder, found)
+		}
+		repotest.ReplaceIndex(t, be, nil)
+		return nil
+	}
+	for _, change := range []func(backend.Backend, string, func(backend.Info) error) error{backup, replace} {
+		for at, lists := 1, 1; at <= lists; at++ {
+			be := repotest.New(t, 1, 2)
+			h := &listHook{Backend: be}
+			r, err := repo.Open(ctx, h, repotest.Secret, repotest.Options(9))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lists = 0
+			h.list = func(folder string, found func(backend.Info) error) error {
+				if lists++; lists == at {
+					return change(be, folder, found)
+				}
+				return be.List(ctx, folder, found)
+			}
+			list, _, err := r.SnapshotsIndexed(ctx)
+			if err != nil || len(list) < 2 {
+				t.Fatalf("%d snapshots, %v", len(list), err)
+			}
+			if damage := r.IndexDamage(list...); len(damage) > 0 {
+				t.Errorf("list %d of %d: %v", at, lists, damage)
+			}
+		}
 	}
 }

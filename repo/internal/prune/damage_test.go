@@ -48,7 +48,7 @@ func TestPruneKeepsDataForParity(t *testing.T) {
 	if !errors.Is(err, repo.ErrDamaged) || !errors.As(err, &d) || d.File != victim || !strings.Contains(err.Error(), "snap repair") || rep.RemovedPacks > 0 {
 		t.Fatalf("%+v, %v", rep, err)
 	}
-	healParityTiny(t, be)
+	healFromParity(t, be)
 	if err := repotest.Verify(be, 3); err != nil {
 		t.Error("healed:", err)
 	}
@@ -60,7 +60,7 @@ func TestPruneKeepsDataForParity(t *testing.T) {
 	}
 }
 
-func healParityTiny(t *testing.T, be *memory.Backend) {
+func healFromParity(t *testing.T, be *memory.Backend) {
 	t.Helper()
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(61))
@@ -115,11 +115,11 @@ func TestPruneStopsAtDamage(t *testing.T) {
 			stopped++
 		}
 		if !slices.Equal(left, before[name]) {
-			t.Errorf("%s was damaged, and is gone", name)
+			t.Errorf("%s was damaged, and the prune removed it", name)
 		}
 	}
 	if stopped == 0 {
-		t.Error("no damage was met")
+		t.Error("no prune stopped at the damage")
 	}
 }
 
@@ -132,8 +132,8 @@ func TestPruneWithAWrongIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, lie := range map[string]func(b *pack.Block){
-		"a block behind the end":   func(b *pack.Block) { b.Stored += 1 << 20 },
-		"another length of chunks": func(b *pack.Block) { b.Chunks[0].Length++ },
+		"a block beyond the end of the pack": func(b *pack.Block) { b.Stored += 1 << 20 },
+		"a wrong chunk length":               func(b *pack.Block) { b.Chunks[0].Length++ },
 	} {
 		noticed := 0
 		packs := len(repotest.FilesIn(t, base, repotest.PacksDir))
@@ -160,7 +160,7 @@ func TestPruneWithAWrongIndex(t *testing.T) {
 			}
 		}
 		if noticed == 0 && faultpoint.All() {
-			t.Errorf("%s: it was never noticed", name)
+			t.Errorf("%s: no prune noticed it", name)
 		}
 	}
 }

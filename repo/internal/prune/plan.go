@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
@@ -22,7 +23,8 @@ const (
 	manyPacks = 32
 )
 
-// prunePlan is what a round of a prune will do.
+// prunePlan is what a round of a prune will do. A prune finds out anew in each round what
+// is in use, since other processes store data meanwhile.
 type prunePlan struct {
 	u      *usage.Usage
 	rebase *rebase.Plan    // nil for no rebase
@@ -58,9 +60,10 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 		Snapshots: len(u.Snapshots), Waiting: []lock.Info{}, AbandonedRuns: done.AbandonedRuns, Rebased: done.Rebased,
 		RemovedPacks: done.RemovedPacks, FreedBytes: done.FreedBytes, WrittenBytes: done.WrittenBytes,
 	}
+	p.spared = spared{}
 	plan := &prunePlan{u: u}
-	if p.opts.DryRun {
-		if err := p.rebase(ctx, plan); err != nil {
+	if p.opts.DryRun { // otherwise, a rebase is planned after unused packs are removed
+		if err := p.planRebase(ctx, plan); err != nil {
 			return nil, err
 		}
 	}
@@ -73,6 +76,7 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 		return nil, err
 	}
 	var partly []wasted
+	var deadBytes int64
 	small := map[pack.Kind]int{}
 	err = p.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
@@ -82,15 +86,16 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 		rep.Packs++
 		rep.PackBytes += f.Size
 		pk, ok := known[pack.ID(id)]
-		if !ok || !slices.ContainsFunc(pk.Blocks, u.Live) {
+		if !ok || !slices.ContainsFunc(pk.Blocks, u.InUse) {
 			if !retired[id] {
 				plan.dead = append(plan.dead, id)
+				deadBytes += f.Size
 			}
-			rep.RemovePacks++
-			rep.RemoveBytes += f.Size
+			rep.PacksToRemove++
+			rep.BytesToRemove += f.Size
 			return nil
 		}
-		w := p.waste(u, pk)
+		w := p.wasteOf(u, pk)
 		rep.UsedBytes += w.used
 		rep.BaseBytes += w.bases
 		if int(pk.Size) < p.r.Options.PackSize/smallPack {
@@ -103,21 +108,56 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list packs: %w", err)
 	}
+	if len(u.Snapshots) == 0 && rep.PacksToRemove > 0 && !p.opts.AllowEmpty && !p.opts.DryRun {
+		if err := p.spare(ctx, plan, deadBytes); err != nil {
+			return nil, err
+		}
+	}
 	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
 	p.choose(plan, partly, small)
-	rep.FreeBytes = max(rep.RemoveBytes+rep.FreeBytes-plan.rebaseCost(), 0)
-	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.FreeBytes-plan.rebaseCost(), 0)
+	rep.BytesToFree = max(rep.BytesToRemove+rep.BytesToFree-plan.rebaseCost(), 0)
+	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.BytesToFree-plan.rebaseCost(), 0)
 	return plan, nil
 }
 
-// rebase chooses blocks to store with another dictionary, and adds them to the plan.
-// Chunks that only their old form needs count as unused from then on.
-func (p *pruner) rebase(ctx context.Context, plan *prunePlan) error {
+// spare takes the packs that nothing needs, of this many bytes, out of a plan: no snapshot
+// is left, and they may be of a first backup. It fails if no process can be storing one.
+func (p *pruner) spare(ctx context.Context, plan *prunePlan, bytes int64) error {
+	rep := &p.report
+	storing, err := p.othersStore(ctx)
+	if err != nil {
+		return err
+	}
+	if len(storing) == 0 {
+		return fmt.Errorf("%w, %s", ErrNoSnapshots, words.Plural(rep.PacksToRemove, "pack"))
+	}
+	p.spared = spared{locks: storing, packs: len(plan.dead), bytes: bytes}
+	plan.dead, rep.PacksToRemove, rep.BytesToRemove = nil, 0, 0
+	return nil
+}
+
+// othersStore returns the locks of other processes that store into the repository.
+func (p *pruner) othersStore(ctx context.Context) ([]lock.Info, error) {
+	locks, err := lock.List(ctx, p.r)
+	return slices.DeleteFunc(locks, func(l lock.Info) bool { return l.Kind != lock.Write || lock.LeftBehind(l) }), err
+}
+
+// spared are packs that were not removed although no snapshot is left, since other
+// processes may be storing the first one.
+type spared struct {
+	locks []lock.Info
+	packs int
+	bytes int64
+}
+
+// planRebase chooses blocks to store with another dictionary, and adds them to the
+// plan. From then on, chunks that only the old blocks need count as unused.
+func (p *pruner) planRebase(ctx context.Context, plan *prunePlan) error {
 	const phase = "looking at leftovers"
 	p.opts.Progress(phase, 0, 0)
 	used := int64(0)
 	for _, pk := range p.r.Index.Packs() {
-		if slices.ContainsFunc(pk.Blocks, plan.u.Live) {
+		if slices.ContainsFunc(pk.Blocks, plan.u.InUse) {
 			used += pk.Size
 		}
 	}
@@ -146,18 +186,18 @@ type wasted struct {
 
 func (w *wasted) waste() int64 { return w.pack.Size - w.used }
 
-// waste estimates how much of a pack is in use. If only some chunks of a block are
+// wasteOf estimates how much of a pack is in use. If only some chunks of a block are
 // in use, the block counts in proportion to their length.
-func (p *pruner) waste(u *usage.Usage, pk index.Pack) wasted {
+func (p *pruner) wasteOf(u *usage.Usage, pk index.Pack) wasted {
 	w := wasted{pack: pk}
 	var blocks, used, bases int64
 	for _, ref := range pk.Blocks {
 		stored, _ := p.r.Index.Dependencies(ref)
 		blocks += int64(stored)
-		_, keep, of := u.Keep(ref)
+		_, keep, total := u.Keep(ref)
 		_, direct, _ := u.Used.Block(ref)
-		used += int64(stored) * keep / max(of, 1)
-		bases += int64(stored) * (keep - direct) / max(of, 1)
+		used += int64(stored) * keep / max(total, 1)
+		bases += int64(stored) * (keep - direct) / max(total, 1)
 		w.rebased = w.rebased || u.Replaced(ref)
 	}
 	w.used = pk.Size * used / max(blocks, 1)
@@ -199,8 +239,8 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		written += w.used
 		remaining -= w.waste()
 		plan.repack = append(plan.repack, w.pack)
-		p.report.RepackPacks++
-		p.report.RepackBytes += w.used
-		p.report.FreeBytes += w.waste()
+		p.report.PacksToRepack++
+		p.report.BytesToRepack += w.used
+		p.report.BytesToFree += w.waste()
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
-// TestChooseForecastsRebasedFirst compares a forecast with the order of the
-// work: packs with blocks to rebase are written first, and others only if there
-// is still too much unused then.
-func TestChooseForecastsRebasedFirst(t *testing.T) {
+// TestChooseRepacksRebasedFirst checks that choose repacks first the packs with blocks to
+// rebase, as a prune does, and other packs only if more bytes than allowed are still
+// unused after that.
+func TestChooseRepacksRebasedFirst(t *testing.T) {
 	t.Parallel()
 	some := func(id byte, used int64, rebased bool) wasted {
 		return wasted{pack: index.Pack{ID: pack.ID{id}, Size: 1000}, used: used, rebased: rebased}
@@ -33,8 +33,8 @@ func TestChooseForecastsRebasedFirst(t *testing.T) {
 		for _, pk := range plan.repack {
 			got = append(got, pk.ID[0])
 		}
-		if string(got) != string(c.packs) || p.report.FreeBytes != c.free {
-			t.Errorf("%s: packs %v, %d bytes free; want %v, %d", name, got, p.report.FreeBytes, c.packs, c.free)
+		if string(got) != string(c.packs) || p.report.BytesToFree != c.free {
+			t.Errorf("%s: packs %v, %d bytes free; want %v, %d", name, got, p.report.BytesToFree, c.packs, c.free)
 		}
 	}
 }

@@ -9,10 +9,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/lock"
 	"github.com/snap-backup/snap/repo/internal/record"
@@ -20,14 +22,20 @@ import (
 )
 
 const (
-	// roundBytes is how much prune repacks before it removes the old packs. It
+	// batchBytes is how much prune repacks before it removes the old packs. It
 	// bounds the additional space that a prune needs.
-	roundBytes = 256 << 20
+	batchBytes = 256 << 20
 	// maxRounds bounds the rounds of one prune.
 	maxRounds = 4
+	// blockedAge is how long packs wait until a prune that cannot remove them counts as
+	// blocked, even by processes that run.
+	blockedAge = 24 * time.Hour
 	// defaultAge is the default of Options.Abandoned.
 	defaultAge = 14 * 24 * time.Hour
 )
+
+// ErrNoSnapshots says that no snapshot is left, so that a prune would remove everything.
+var ErrNoSnapshots = errors.New("no snapshot is left, so a prune would remove everything")
 
 // Options say what a prune may do, and what it may leave.
 type Options struct {
@@ -38,8 +46,8 @@ type Options struct {
 	// MaxRepack bounds the bytes that are written again; a negative value means no
 	// bound.
 	MaxRepack int64
-	// Abandoned is the age at which the record of an unfinished backup is removed;
-	// 14 days by default.
+	// Abandoned is the age at which the record of an unfinished backup is removed, by
+	// the clock of the store; 14 days by default.
 	Abandoned time.Duration
 	// DryRun changes nothing.
 	DryRun bool
@@ -48,6 +56,10 @@ type Options struct {
 	// Reserve makes a reserve at the end if there is none or it has become too
 	// small; see store.Store.MakeReserve.
 	Reserve bool
+	// AllowEmpty also removes data if no snapshot is left. Otherwise Run returns
+	// ErrNoSnapshots: if the records were lost, the data is all that a repair could use.
+	// While another process stores, perhaps the first backup, Run removes nothing instead.
+	AllowEmpty bool
 	// Progress, if not nil, is called with the current phase and how far it is.
 	Progress func(phase string, done, total int64)
 }
@@ -62,13 +74,13 @@ type Report struct {
 	BaseBytes   int64 `json:"base_bytes"`   // the part of UsedBytes that is needed only as bases
 	UnusedBytes int64 `json:"unused_bytes"` // that nothing needs
 
-	RemovePacks int   `json:"remove_packs"` // that hold nothing in use
-	RemoveBytes int64 `json:"remove_bytes"`
-	RepackPacks int   `json:"repack_packs"` // that are partly in use, and are repacked
-	RepackBytes int64 `json:"repack_bytes"`
-	Rebased     int   `json:"rebased_blocks"` // stored again with other bases or none
-	KeptUnused  int64 `json:"kept_unused_bytes"`
-	FreeBytes   int64 `json:"free_bytes"` // estimate of how much the repository shrinks
+	PacksToRemove int   `json:"remove_packs"` // that hold nothing in use
+	BytesToRemove int64 `json:"remove_bytes"`
+	PacksToRepack int   `json:"repack_packs"` // that are partly in use, and are repacked
+	BytesToRepack int64 `json:"repack_bytes"`
+	Rebased       int   `json:"rebased_blocks"` // stored again with other bases or none
+	KeptUnused    int64 `json:"kept_unused_bytes"`
+	BytesToFree   int64 `json:"free_bytes"` // estimate of how much the repository shrinks
 
 	AbandonedRuns int `json:"abandoned_runs"` // unfinished backups whose records were removed
 
@@ -76,11 +88,15 @@ type Report struct {
 	RemovedPacks int   `json:"removed_packs"`
 	FreedBytes   int64 `json:"freed_bytes"`
 	WrittenBytes int64 `json:"written_bytes"`
-	// Packs that only the next prune can remove, since processes that began before
-	// this prune still run.
+	// Packs that only a later prune can remove: processes that began before this prune
+	// still run, or no snapshot is left and processes may be storing the first one.
 	PendingPacks int         `json:"pending_packs"`
 	PendingBytes int64       `json:"pending_bytes"`
 	Waiting      []lock.Info `json:"waiting"`
+	// Blocked says that nothing was removed because of locks in Waiting, and that this
+	// may stay so: nobody knows whether their processes run, or they have prevented
+	// it for longer than a day.
+	Blocked bool `json:"blocked"`
 }
 
 // pruner is one Run.
@@ -90,6 +106,7 @@ type pruner struct {
 	report Report
 	// rebased says that this prune has tried a rebase. It tries only one.
 	rebased bool
+	spared  spared
 }
 
 // Run prunes a repository, as repo.Repo.Prune describes.
@@ -125,10 +142,13 @@ func (p *pruner) prune(ctx context.Context) error {
 	if err := p.abandon(ctx); err != nil {
 		return err
 	}
+	if err := certificate.Sweep(ctx, p.r); err != nil {
+		return err
+	}
 	// Bound the rounds: each may find more to do, since other processes store data
 	// meanwhile.
 	for range maxRounds {
-		o, err := p.round(ctx)
+		o, err := p.runRound(ctx)
 		if err != nil {
 			return err
 		}
@@ -141,7 +161,7 @@ func (p *pruner) prune(ctx context.Context) error {
 			return err
 		}
 	}
-	return p.pending(ctx)
+	return p.countPending(ctx)
 }
 
 // outcome says how a prune continues after a step.
@@ -169,8 +189,8 @@ func (p *pruner) outcome(another bool) outcome {
 	return finished
 }
 
-// round makes a plan and carries it out as far as possible.
-func (p *pruner) round(ctx context.Context) (outcome, error) {
+// runRound makes a plan and carries it out as far as possible.
+func (p *pruner) runRound(ctx context.Context) (outcome, error) {
 	plan, err := p.makePlan(ctx)
 	if err != nil {
 		return finished, err
@@ -181,14 +201,14 @@ func (p *pruner) round(ctx context.Context) (outcome, error) {
 	}
 	if !p.rebased {
 		p.rebased = true
-		if err := p.rebase(ctx, plan); err != nil {
+		if err := p.planRebase(ctx, plan); err != nil {
 			return finished, err
 		}
 		if plan.rebase != nil {
 			return p.rewriteRebased(ctx, plan)
 		}
 	}
-	return p.rewrite(ctx, plan.u, plan.repack, nil, roundBytes)
+	return p.rewrite(ctx, plan.u, plan.repack, nil, batchBytes)
 }
 
 // abandon removes the records of unfinished backups that are too old.
@@ -198,7 +218,7 @@ func (p *pruner) abandon(ctx context.Context) error {
 		return err
 	}
 	for _, u := range runs {
-		if !p.abandoned(u) {
+		if !p.isAbandoned(u) {
 			continue
 		}
 		if err := record.RemoveUnfinished(ctx, p.r, u); err != nil {
@@ -209,18 +229,26 @@ func (p *pruner) abandon(ctx context.Context) error {
 	return nil
 }
 
-// abandoned reports whether an unfinished backup is too old to be continued. Records
+// isAbandoned reports whether an unfinished backup is too old to be continued. Records
 // of a password change never are: the next backup of the device needs them.
-func (p *pruner) abandoned(u *record.Unfinished) bool {
-	return u.Kind == record.UnfinishedBackup && p.r.Options.Now().Sub(u.Saved) > p.opts.Abandoned
+func (p *pruner) isAbandoned(u *record.Unfinished) bool {
+	return u.Kind == record.UnfinishedBackup && lock.Age(p.r, u.Put) > p.opts.Abandoned
 }
 
-// pending counts the packs on prune lists that could not be removed yet.
-func (p *pruner) pending(ctx context.Context) error {
+// countPending counts the packs that could not be removed yet, and finds out whether locks
+// block the prune.
+func (p *pruner) countPending(ctx context.Context) error {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil {
 		return err
 	}
+	p.report.PendingPacks, p.report.PendingBytes = p.spared.packs, p.spared.bytes
+	for _, l := range p.spared.locks {
+		if !slices.ContainsFunc(p.report.Waiting, func(w lock.Info) bool { return w.ID == l.ID }) {
+			p.report.Waiting = append(p.report.Waiting, l)
+		}
+	}
+	blocked := slices.ContainsFunc(p.report.Waiting, func(l lock.Info) bool { return l.State == lock.Unknown || l.State == lock.Bad })
 	for _, l := range lists {
 		for _, id := range l.Packs {
 			info, err := p.r.Backend.Stat(ctx, layout.PackName(pack.ID(id)))
@@ -233,6 +261,12 @@ func (p *pruner) pending(ctx context.Context) error {
 			p.report.PendingPacks++
 			p.report.PendingBytes += info.Size
 		}
+		list, err := p.r.Backend.Stat(ctx, layout.PrunesDir+l.ID.String())
+		if err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return err
+		}
+		blocked = blocked || lock.Age(p.r, list.Modified) > blockedAge
 	}
+	p.report.Blocked = blocked && len(p.report.Waiting) > 0 && p.report.PendingPacks > 0 && p.report.FreedBytes == 0
 	return nil
 }

@@ -7,12 +7,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
+	"github.com/snap-backup/snap/repo/tree"
 )
 
 func TestPruneFreesWhatNothingNeeds(t *testing.T) {
@@ -54,9 +57,9 @@ func TestPruneFreesWhatNothingNeeds(t *testing.T) {
 		}
 		after := repotest.Size(t, be, repotest.PacksDir)
 		freed := before - after
-		t.Logf("forget %v: %d to %d bytes, forecast %d; %+v", forget, before, after, forecast.FreeBytes, *rep)
-		if diff := freed - forecast.FreeBytes; diff < -forecast.FreeBytes/10-4096 || diff > forecast.FreeBytes/10+4096 {
-			t.Errorf("forget %v: freed %d bytes, the forecast was %d", forget, freed, forecast.FreeBytes)
+		t.Logf("forget %v: %d to %d bytes, forecast %d; %+v", forget, before, after, forecast.BytesToFree, *rep)
+		if diff := freed - forecast.BytesToFree; diff < -forecast.BytesToFree/10-4096 || diff > forecast.BytesToFree/10+4096 {
+			t.Errorf("forget %v: freed %d bytes, the forecast was %d", forget, freed, forecast.BytesToFree)
 		}
 		if freed != rep.FreedBytes-rep.WrittenBytes && rep.WrittenBytes == 0 {
 			t.Errorf("forget %v: freed %d bytes, reported %d less %d", forget, freed, rep.FreedBytes, rep.WrittenBytes)
@@ -150,7 +153,7 @@ func TestPruneBesideABackup(t *testing.T) {
 	}}
 	for _, at := range run.Steps(t) {
 		be := repotest.New(t, 1, 2, 3)
-		// The writer has read the index, and day 3 is then forgotten.
+		// Days 2 and 3 are forgotten after the writer has read the index.
 		r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(50))
 		if err != nil {
 			t.Fatal(err)
@@ -221,5 +224,142 @@ func TestPruneRefusesADamagedRepository(t *testing.T) {
 		if after := len(repotest.Content(t, be)); after != before {
 			t.Errorf("damage in %s: %d files of %d are left", dir, after, before)
 		}
+	}
+}
+
+// Unfinished backups are dropped two weeks after the last record, by the clock of the
+// store, whatever those of the computers say.
+func TestAbandonedByTheStoresClock(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	year := 365 * 24 * time.Hour
+	for name, c := range map[string]struct {
+		saved, pruned time.Duration // how much the clocks are ahead
+		age           time.Duration
+		dropped       int
+	}{
+		"saved by a clock that was behind":  {-year, 0, time.Hour, 0},
+		"pruned by a clock that is ahead":   {0, year, 13 * 24 * time.Hour, 0},
+		"saved by a clock that was ahead":   {4 * year, 0, 15 * 24 * time.Hour, 1},
+		"pruned by a clock that is behind":  {0, -year, 15 * 24 * time.Hour, 1},
+		"a store that does not tell a time": {0, 0, -1, 0},
+	} {
+		be := repotest.New(t, 1)
+		at := now
+		be.SetClock(func() time.Time {
+			if c.age < 0 {
+				return time.Time{}
+			}
+			return at
+		})
+		open := func(seed byte, skew time.Duration) *repo.Repo {
+			opts := repotest.SmallPacks(seed)
+			opts.Now, opts.Refresh = func() time.Time { return at.Add(skew) }, -1
+			return repotest.MustOpenWith(t, be, repotest.Secret, opts)
+		}
+		r := open(61, c.saved)
+		u, err := r.NewUnfinished(repo.UnfinishedBackup, repotest.JobUDID)
+		if err == nil {
+			err = repotest.Receive(ctx, r, u, "aa/arrived", repotest.Noise(1, 1000))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at = now.Add(c.age)
+		p := open(62, c.pruned)
+		l, err := p.Lock(ctx, repo.LockPrune, "prune")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rep, err := p.Prune(ctx, repotest.NoWaste)
+		if err != nil || rep.AbandonedRuns != c.dropped {
+			t.Errorf("%s: %+v, %v", name, rep, err)
+		}
+		l.Release()
+	}
+}
+
+// If the records of all snapshots are lost, a prune must not remove what a repair needs.
+func TestPruneWithoutSnapshots(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := repotest.New(t, 1, 2)
+	for _, name := range repotest.FilesIn(t, be, repotest.SnapshotsDir) {
+		repotest.Remove(t, be, name)
+	}
+	packs := repotest.Size(t, be, repotest.PacksDir)
+	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); !errors.Is(err, repo.ErrNoSnapshots) {
+		t.Errorf("prune = %v", err)
+	}
+	if got := repotest.Size(t, be, repotest.PacksDir); got != packs {
+		t.Errorf("%d bytes of packs are left of %d", got, packs)
+	}
+	opts := repotest.NoWaste
+	opts.AllowEmpty = true
+	if rep, err := repotest.Prune(ctx, be, opts); err != nil || rep.RemovedPacks == 0 {
+		t.Errorf("prune that may remove everything = %+v, %v", rep, err)
+	}
+}
+
+// If a chunk of an unfinished backup is lost, a prune keeps the others: the device sends
+// only the file with this chunk again.
+func TestPruneKeepsWhatIsLeftOfUnfinished(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1)
+	before := repotest.FilesIn(t, base, repotest.PacksDir)
+	r := repotest.MustOpenWith(t, base, repotest.Secret, repotest.SmallPacks(61))
+	u, err := r.NewUnfinished(repo.UnfinishedBackup, repotest.JobUDID)
+	files := map[string][]byte{}
+	for i := range 20 {
+		files[fmt.Sprintf("aa/%02d", i)] = repotest.Noise(uint64(i), 100<<10)
+	}
+	if err == nil {
+		err = repotest.ReceiveAll(ctx, r, u, files)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// left returns how many chunks of the files there are; ok is false if its record
+	// cannot be followed.
+	left := func(be backend.Backend) (n int, ok bool) {
+		r := repotest.MustOpenWith(t, be, repotest.Secret, repotest.SmallPacks(62))
+		err := r.WalkUnfinished(ctx, u, func(e *tree.Entry) error {
+			count := func(id chunk.ID) error {
+				if r.Index().Has(id) {
+					n++
+				}
+				return nil
+			}
+			return e.Content.All(ctx, r.Chunk, func(chunk.ID) error { return nil }, count)
+		})
+		return n, err == nil
+	}
+	all, _ := left(base)
+	tried := 0
+	for _, name := range repotest.FilesIn(t, base, repotest.PacksDir) {
+		if slices.Contains(before, name) {
+			continue
+		}
+		be := base.Clone()
+		repotest.Remove(t, be, name)
+		if err := repotest.RepairIndex(be); err != nil {
+			t.Fatal(err)
+		}
+		want, ok := left(be)
+		if !ok || want == 0 {
+			continue
+		}
+		tried++
+		if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := left(be); !ok || got != want {
+			t.Errorf("without %s %d of %d chunks are left, and %d after a prune", name, want, all, got)
+		}
+	}
+	if tried < 3 {
+		t.Errorf("only %d packs were removed, of files of %d chunks", tried, all)
 	}
 }

@@ -34,12 +34,12 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 	g.Go(func() error {
 		defer close(work)
 		for _, pk := range packs {
-			if err := handOver(gctx, work, func(c *copier) error { return c.pack(gctx, pk) }); err != nil {
+			if err := handOver(gctx, work, func(c *copier) error { return c.copyPack(gctx, pk) }); err != nil {
 				return err
 			}
 		}
 		for _, b := range planned {
-			if err := handOver(gctx, work, func(c *copier) error { return c.planned(gctx, b) }); err != nil {
+			if err := handOver(gctx, work, func(c *copier) error { return c.storePlanned(gctx, b) }); err != nil {
 				return err
 			}
 		}
@@ -87,23 +87,23 @@ type copier struct {
 	u       *usage.Usage
 	w       *writer.Writer
 	codec   *pack.Codec
-	writers [2]*writer.ContentWriter // by kind: for chunks of full blocks, which it joins in new blocks
+	writers [2]*writer.ContentWriter // by kind of pack; they join chunks of full blocks in new blocks
 
 	storedFull *atomic.Bool // set when a delta is stored in full
 }
 
-// pack copies the chunks of a pack that are kept.
-func (c *copier) pack(ctx context.Context, pk index.Pack) error {
+// copyPack copies the chunks of a pack that are kept.
+func (c *copier) copyPack(ctx context.Context, pk index.Pack) error {
 	file, err := c.readPack(ctx, pk)
 	if err != nil {
 		return err
 	}
 	for _, ref := range pk.Blocks {
-		if file != nil && c.unchanged(ref) {
+		if file != nil && c.isUnchanged(ref) {
 			_, b := c.r.Index.Block(ref)
 			err = c.w.AddBlock(pk.Kind, file[b.Offset:b.Offset+b.Stored], b)
 		} else {
-			err = c.block(ctx, pk.Kind, ref)
+			err = c.copyBlock(ctx, pk.Kind, ref)
 		}
 		if err != nil {
 			return err
@@ -127,7 +127,7 @@ func (c *copier) readPack(ctx context.Context, pk index.Pack) ([]byte, error) {
 	}
 	same := int64(0)
 	for _, ref := range pk.Blocks {
-		if c.unchanged(ref) {
+		if c.isUnchanged(ref) {
 			stored, _ := c.r.Index.Dependencies(ref)
 			same += int64(stored)
 		}
@@ -151,11 +151,11 @@ func (c *copier) readPack(ctx context.Context, pk index.Pack) ([]byte, error) {
 	return file, nil
 }
 
-// unchanged reports whether a block is kept unchanged: all of its chunks are in
+// isUnchanged reports whether a block is kept unchanged: all of its chunks are in
 // use, and the plan neither replaces the block nor stores its chunks elsewhere.
-func (c *copier) unchanged(ref index.BlockRef) bool {
-	_, length, of := c.u.Keep(ref)
-	if length < of || c.u.Replaced(ref) {
+func (c *copier) isUnchanged(ref index.BlockRef) bool {
+	_, length, total := c.u.Keep(ref)
+	if length < total || c.u.Replaced(ref) {
 		return false
 	}
 	_, b := c.r.Index.Block(ref)
@@ -166,8 +166,8 @@ func (c *copier) unchanged(ref index.BlockRef) bool {
 // bytes. Chunks of shorter ones are joined in blocks with other chunks.
 const minOwnBlock = writer.BlockTarget / 8
 
-// planned stores a planned block.
-func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
+// storePlanned stores a planned block.
+func (c *copier) storePlanned(ctx context.Context, u *rebase.PlannedBlock) error {
 	if u.Sealed != nil {
 		return c.w.AddBlock(u.Kind, u.Sealed, u.PackBlock)
 	}
@@ -191,10 +191,10 @@ func (c *copier) planned(ctx context.Context, u *rebase.PlannedBlock) error {
 	return c.w.AddBlock(u.Kind, sealed, b)
 }
 
-// block copies the chunks of a block that are kept, except chunks in planned
+// copyBlock copies the chunks of a block that are kept, except chunks in planned
 // blocks.
-func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
-	keep, length, of := c.u.Keep(ref)
+func (c *copier) copyBlock(ctx context.Context, kind pack.Kind, ref index.BlockRef) error {
+	keep, length, total := c.u.Keep(ref)
 	_, listed := c.r.Index.Block(ref)
 	for i, ch := range listed.Chunks {
 		if keep[i] && c.u.InPlan(ch.ID) {
@@ -228,12 +228,12 @@ func (c *copier) block(ctx context.Context, kind pack.Kind, ref index.BlockRef) 
 	if err := c.checkIDs(id, plain, b.Chunks); err != nil {
 		return err
 	}
-	if length == of && !rebased {
+	if length == total && !rebased {
 		return c.w.AddBlock(kind, sealed, b)
 	}
 	bases := b.Dict
 	if rebased {
-		bases = nil // they may be removed
+		bases = nil // this prune may remove them
 	}
 	var part []byte
 	var chunks []pack.Chunk

@@ -77,7 +77,7 @@ func TestPruneOfAFullStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := be.Stat(ctx, repotest.ReserveName); err != nil {
-			t.Errorf("no reserve after it: %v", err)
+			t.Errorf("no reserve after the prune: %v", err)
 		}
 		if err := repotest.Verify(be, 3); err != nil {
 			t.Error(err)
@@ -93,7 +93,7 @@ func TestPruneWithoutRoomCanBeRepeated(t *testing.T) {
 	base := repotest.New(t)
 	for day := 1; day <= 2; day++ {
 		f := repotest.Day(day)
-		for i := range 60 { // half of each pack is unused without day 1
+		for i := range 60 { // half of each pack is unused once day 1 is forgotten
 			n := i
 			if i%2 == 0 {
 				n += 100 * day
@@ -259,7 +259,7 @@ func TestPruneForecastAfterForgetting(t *testing.T) {
 	}
 	opts.Forget = nil
 	after, err := repotest.MustOpen(t, be).Prune(ctx, opts)
-	if err != nil || forecast.FreeBytes == 0 || forecast.FreeBytes != after.FreeBytes || forecast.Snapshots != 1 {
+	if err != nil || forecast.BytesToFree == 0 || forecast.BytesToFree != after.BytesToFree || forecast.Snapshots != 1 {
 		t.Errorf("forecast %+v\nafter forgetting %+v, %v", forecast, after, err)
 	}
 }

@@ -17,16 +17,16 @@ import (
 	"github.com/snap-backup/snap/repo/parity"
 )
 
-// Once every running process has read a prune list, sweep removes its packs, except
-// packs that a snapshot needs after all. docs/decisions says why that is safe. If u
-// does not count all records any more, sweep finds the usage again, and asks for
+// sweep removes the packs on each prune list that every running process has read,
+// except packs that a snapshot needs after all. docs/decisions says why that is safe.
+// If u does not count all records any more, sweep finds the usage again, and asks for
 // another round.
 func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 	lists, err := p.r.PruneLists(ctx)
 	if err != nil || len(lists) == 0 {
 		return p.outcome(false), err
 	}
-	ready, err := p.ready(ctx, lists)
+	ready, err := p.readyLists(ctx, lists)
 	if err != nil || len(ready) == 0 {
 		return p.outcome(false), err
 	}
@@ -49,7 +49,7 @@ func (p *pruner) sweep(ctx context.Context, u *usage.Usage) (outcome, error) {
 		}
 	}
 	for _, known := range p.r.Index.Packs() {
-		if remove[known.ID] && !u.Moved[known.ID] && slices.ContainsFunc(known.Blocks, u.Live) {
+		if remove[known.ID] && !u.Moved[known.ID] && slices.ContainsFunc(known.Blocks, u.InUse) {
 			delete(remove, known.ID)
 		}
 	}
@@ -96,9 +96,9 @@ func (p *pruner) removeListed(ctx context.Context, lists []store.PruneList, pack
 	return nil
 }
 
-// ready removes stale locks and returns the lists that every running process has
+// readyLists removes stale locks and returns the lists that every running process has
 // read. It reports the locks of processes that have not read the others.
-func (p *pruner) ready(ctx context.Context, lists []store.PruneList) ([]store.PruneList, error) {
+func (p *pruner) readyLists(ctx context.Context, lists []store.PruneList) ([]store.PruneList, error) {
 	if _, err := lock.Remove(ctx, p.r, lock.LeftBehind); err != nil {
 		return nil, err
 	}
@@ -127,7 +127,7 @@ func (p *pruner) remove(ctx context.Context, id pack.ID) error {
 	if errors.Is(err, backend.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
+	if err == nil || backend.Unreadable(ctx, p.r.Backend, err) {
 		err = p.r.Backend.Delete(ctx, layout.PackName(id))
 	}
 	if err != nil && !errors.Is(err, backend.ErrNotExist) {

@@ -38,7 +38,7 @@ func TestRebaseStaysWithinTheBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	if limit := opts.MaxRepack * 5 / 4; rep.WrittenBytes > limit {
-		t.Errorf("%d bytes are written, at most %d may be: %+v", rep.WrittenBytes, opts.MaxRepack, rep)
+		t.Errorf("%d bytes were written, at most %d are allowed: %+v", rep.WrittenBytes, opts.MaxRepack, rep)
 	}
 }
 
@@ -62,7 +62,7 @@ func TestRebaseIgnoresUnusedPacks(t *testing.T) {
 		}
 		first := save(1, base, nil)
 		var dead []int
-		for day := 2; day < 26; day++ { // half of it new, half of it as on the first day
+		for day := 2; day < 26; day++ { // half of the content is new, half is as on the first day
 			save(day, slices.Concat(base[:31<<10], repotest.Noise(uint64(100+day), 29<<10)), first)
 			dead = append(dead, day)
 		}
@@ -127,7 +127,7 @@ func TestRebaseStoresWhatItMeasured(t *testing.T) {
 		t.Fatalf("%+v, %v", rep, err)
 	}
 	after := repotest.Size(t, be, repotest.PacksDir)
-	if want := before - forecast.FreeBytes; after > want*11/10 {
+	if want := before - forecast.BytesToFree; after > want*11/10 {
 		t.Errorf("%d bytes, and %d after the prune, want about %d", before, after, want)
 	}
 }

@@ -13,11 +13,11 @@ import (
 // group is a set of leftovers and dependents that are connected by dictionaries.
 type group struct {
 	root       index.BlockRef
-	weight     int64 // of leftovers, in bytes
-	before     int64 // of the chunks in use in the dependents
-	plain      int64 // of the plaintext
-	after      int64 // of the planned blocks that replace them
-	gain       int64 // bytes that replacing them saves
+	weight     int64 // bytes of leftovers
+	before     int64 // bytes of the chunks in use in the dependents
+	plain      int64 // bytes of plaintext
+	after      int64 // bytes of the planned blocks that replace the dependents
+	gain       int64 // bytes saved
 	dependents []index.BlockRef
 }
 
@@ -46,27 +46,27 @@ func (b *rebaser) groups() []*group {
 	})
 }
 
-// packsOf counts the packs that must be rewritten for groups.
-type packsOf struct {
+// rewriteSet is the set of packs that must be rewritten for some groups.
+type rewriteSet struct {
 	x       *index.Index
-	sizes   map[pack.ID]int64
-	counted map[pack.ID]bool
-	bytes   int64
+	sizes   map[pack.ID]int64 // of all packs with chunks in use
+	counted map[pack.ID]bool  // the packs in the set
+	bytes   int64             // the sum of their sizes
 }
 
-func (b *rebaser) packs() *packsOf {
-	p := &packsOf{x: b.x, sizes: map[pack.ID]int64{}, counted: map[pack.ID]bool{}}
+func (b *rebaser) newRewriteSet() *rewriteSet {
+	p := &rewriteSet{x: b.x, sizes: map[pack.ID]int64{}, counted: map[pack.ID]bool{}}
 	for _, pk := range b.x.Packs() {
-		if slices.ContainsFunc(pk.Blocks, b.u.Live) { // others are removed, not rewritten
+		if slices.ContainsFunc(pk.Blocks, b.u.InUse) { // others are removed, not rewritten
 			p.sizes[pk.ID] = pk.Size
 		}
 	}
 	return p
 }
 
-// more returns how many more bytes of packs must be rewritten if a group is added.
-func (p *packsOf) more(g *group) (n int64) {
-	for id := range p.of(g) {
+// moreBytes returns how many more bytes of packs must be rewritten if a group is added.
+func (p *rewriteSet) moreBytes(g *group) (n int64) {
+	for id := range p.ofGroup(g) {
 		if !p.counted[id] {
 			n += p.sizes[id]
 		}
@@ -74,12 +74,12 @@ func (p *packsOf) more(g *group) (n int64) {
 	return n
 }
 
-func (p *packsOf) add(g *group) {
-	p.bytes += p.more(g)
-	maps.Copy(p.counted, p.of(g))
+func (p *rewriteSet) add(g *group) {
+	p.bytes += p.moreBytes(g)
+	maps.Copy(p.counted, p.ofGroup(g))
 }
 
-func (p *packsOf) of(g *group) map[pack.ID]bool {
+func (p *rewriteSet) ofGroup(g *group) map[pack.ID]bool {
 	in := map[pack.ID]bool{}
 	for _, ref := range g.dependents {
 		id, _ := p.x.Block(ref)
@@ -88,12 +88,12 @@ func (p *packsOf) of(g *group) map[pack.ID]bool {
 	return in
 }
 
-// within chooses the groups to try within the budget, and returns the bytes of their
-// plaintext. It reads nothing.
-func (b *rebaser) within(groups []*group, budget int64) (plain int64) {
-	packs := b.packs()
+// chooseWithin chooses groups to try, so that their packs stay within the budget. It
+// returns the bytes of their plaintext. It reads nothing.
+func (b *rebaser) chooseWithin(groups []*group, budget int64) (plain int64) {
+	packs := b.newRewriteSet()
 	for _, g := range groups {
-		if len(g.dependents) == 0 || packs.bytes+packs.more(g) > budget || plain+g.plain > MaxBytes {
+		if len(g.dependents) == 0 || packs.bytes+packs.moreBytes(g) > budget || plain+g.plain > MaxBytes {
 			continue
 		}
 		packs.add(g)
@@ -109,11 +109,11 @@ func (b *rebaser) set(g *group, chosen bool) {
 	}
 }
 
-// promising drops groups that will probably not get smaller. It estimates without
+// dropUnpromising drops groups that will probably not get smaller. It estimates without
 // encoding: a chunk with a predecessor keeps its present cost, and any other chunk
 // has the cost of storing it in full. It returns the bytes of plaintext to try, or
 // 0 if the groups together save too little.
-func (b *rebaser) promising(groups []*group) (plain int64) {
+func (b *rebaser) dropUnpromising(groups []*group) (plain int64) {
 	after := map[index.BlockRef]int64{} // by root
 	for i := range b.newChunks {
 		own, _ := b.cost(b.newChunks[i].chunk.ID)
@@ -136,7 +136,7 @@ func (b *rebaser) promising(groups []*group) (plain int64) {
 		g.gain = g.weight + g.before - after[g.root]
 		b.set(g, g.gain > 0)
 	}
-	if !b.worth(groups, worthWriting) {
+	if !b.savesEnough(groups, worthWriting) {
 		return 0
 	}
 	for _, g := range b.chosen(groups) {
@@ -145,14 +145,14 @@ func (b *rebaser) promising(groups []*group) (plain int64) {
 	return plain
 }
 
-// worth reports whether the chosen groups save at least 1/part of the packs that
+// savesEnough reports whether the chosen groups save at least 1/part of the packs that
 // must be rewritten. It drops each group that saves less than 1/part of the packs
 // that are rewritten only for this group.
-func (b *rebaser) worth(groups []*group, part int64) bool {
-	packs, users := b.packs(), map[pack.ID]int{}
+func (b *rebaser) savesEnough(groups []*group, part int64) bool {
+	packs, users := b.newRewriteSet(), map[pack.ID]int{}
 	chosen := b.chosen(groups)
 	for _, g := range chosen {
-		for id := range packs.of(g) {
+		for id := range packs.ofGroup(g) {
 			users[id]++
 		}
 	}
@@ -160,14 +160,14 @@ func (b *rebaser) worth(groups []*group, part int64) bool {
 	saved := int64(0)
 	for _, g := range chosen {
 		alone := int64(0)
-		for id := range packs.of(g) {
+		for id := range packs.ofGroup(g) {
 			if users[id] == 1 {
 				alone += packs.sizes[id]
 			}
 		}
 		if g.gain < alone/part {
 			b.set(g, false)
-			for id := range packs.of(g) {
+			for id := range packs.ofGroup(g) {
 				users[id]--
 			}
 			continue
@@ -194,7 +194,7 @@ func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) 
 		byRoot[g.root] = g
 	}
 	for _, u := range l.Blocks {
-		byRoot[b.group(u.of)].after += int64(u.stored) + int64(writer.DictWeight(u.Dict)) + blockWeight
+		byRoot[b.group(u.dependent)].after += int64(u.stored) + int64(writer.DictWeight(u.Dict)) + blockWeight
 	}
 	for _, g := range b.chosen(groups) {
 		// Demand a margin, since writing has a cost, too.
@@ -202,10 +202,10 @@ func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) 
 		b.set(g, !l.damaged[g.root] && g.gain > max(g.after-g.before, 0)/8+g.after/32)
 	}
 	// Planned blocks may be much larger than the small deltas that they replace.
-	packs, more := b.packs(), int64(0)
+	packs, more := b.newRewriteSet(), int64(0)
 	for _, g := range b.chosen(groups) {
 		grows := max(g.after-g.before, 0)
-		if packs.bytes+packs.more(g)+more+grows > budget {
+		if packs.bytes+packs.moreBytes(g)+more+grows > budget {
 			b.set(g, false)
 			continue
 		}
@@ -216,7 +216,7 @@ func (b *rebaser) choose(groups []*group, l *Plan, budget int64, thorough bool) 
 	if thorough {
 		part *= 16
 	}
-	if !b.worth(groups, part) {
+	if !b.savesEnough(groups, part) {
 		return false
 	}
 	for _, g := range b.chosen(groups) {

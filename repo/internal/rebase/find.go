@@ -2,6 +2,7 @@ package rebase
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
@@ -25,7 +26,7 @@ func (b *rebaser) findNewChunks(ctx context.Context) error {
 				if old == nil || now == nil || b.ids > maxNewChunks {
 					return nil
 				}
-				return b.file(ctx, list[i], &old.Content, &now.Content)
+				return b.noteFile(ctx, list[i], &old.Content, &now.Content)
 			})
 			if err != nil {
 				return store.TreeDamage(err)
@@ -35,16 +36,19 @@ func (b *rebaser) findNewChunks(ctx context.Context) error {
 	return nil
 }
 
-// file notes the new chunks of one file of a snapshot.
-func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.Content) error {
+// noteFile notes the new chunks of one file of a snapshot.
+func (b *rebaser) noteFile(ctx context.Context, in *record.Snapshot, old, now *tree.Content) error {
 	p := writer.NewPredecessor(b.u.Store, old)
 	if p == nil {
 		return nil
 	}
 	p.Load(ctx)
 	file := &writer.Predecessor{} // identifies p's file, and takes less memory
-	off := int64(0)
-	return store.TreeDamage(now.Chunks(ctx, b.u.Store.Chunk, func(id chunk.ID) error {
+	off, count := int64(0), 0
+	err := now.Chunks(ctx, b.u.Store.Chunk, func(id chunk.ID) error {
+		if count++; count > maxNoted {
+			return errNoted
+		}
 		loc, ok := b.x.Lookup(id)
 		if !ok {
 			return b.u.Store.UnknownChunk(id)
@@ -54,11 +58,11 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 		_, inOld := p.Places[id]
 		l := b.dependents[loc.Block]
 		if _, known := b.met[id]; known || inOld || l == nil || !l.chosen {
-			p.Met(id, at)
+			p.NoteKnown(id, at)
 			return nil
 		}
 		near, far := p.Around(ctx, at, int(loc.Size))
-		if b.far(loc.Block) {
+		if b.isFar(loc.Block) {
 			near = far
 		}
 		if len(near) == 0 {
@@ -68,12 +72,22 @@ func (b *rebaser) file(ctx context.Context, in *record.Snapshot, old, now *tree.
 		b.newChunks = append(b.newChunks, newChunk{pack.Chunk{ID: id, Length: loc.Size}, loc.Block, in, writer.Region{File: file, Number: at / writer.DeltaTarget}, slices.Clone(near)})
 		b.ids += 1 + len(near)
 		return nil
-	}))
+	})
+	if errors.Is(err, errNoted) {
+		return nil
+	}
+	return store.TreeDamage(err)
 }
 
-// far reports whether a block was encoded with a far dictionary, because pages have
+// maxNoted bounds the chunks of a file that are noted. What is left out stays a delta
+// against its old bases.
+const maxNoted = 1 << 22
+
+var errNoted = errors.New("enough chunks were noted")
+
+// isFar reports whether a block was encoded with a far dictionary, because pages have
 // moved.
-func (b *rebaser) far(ref index.BlockRef) bool {
+func (b *rebaser) isFar(ref index.BlockRef) bool {
 	size := int64(0)
 	_, dict := b.x.Dependencies(ref)
 	for _, id := range dict {

@@ -38,7 +38,7 @@ type Plan struct {
 type PlannedBlock struct {
 	writer.Block
 	Kind      pack.Kind
-	of        index.BlockRef // one of the dependents that its chunks are in
+	dependent index.BlockRef // one of the dependents that its chunks are in
 	Dict      []chunk.ID     // nil for a full block
 	stored    uint32         // sealed bytes
 	done      bool           // its dictionary is known
@@ -55,7 +55,7 @@ func (l *Plan) Location(id chunk.ID) (index.Location, bool) {
 	return loc, ok
 }
 
-// planned returns a planned block, nil for one of the index.
+// planned returns a planned block, or nil for a block of the index.
 func (l *Plan) planned(ref index.BlockRef) *PlannedBlock {
 	if ref < firstPlanned {
 		return nil
@@ -99,13 +99,13 @@ func (l *Plan) add(u *PlannedBlock) {
 	l.Blocks = append(l.Blocks, u)
 	at := uint32(0)
 	for _, c := range u.Chunks {
-		l.put(c, at)
+		l.putChunk(c, at)
 		at += c.Length
 	}
 }
 
-// put records where a chunk is in the last block.
-func (l *Plan) put(c pack.Chunk, start uint32) {
+// putChunk records where a chunk is in the last block.
+func (l *Plan) putChunk(c pack.Chunk, start uint32) {
 	l.at[c.ID] = index.Location{Block: firstPlanned + index.BlockRef(len(l.Blocks)-1), Start: start, Size: c.Length}
 }
 
@@ -120,13 +120,13 @@ func (b *rebaser) newPlan() *Plan {
 	return l
 }
 
-// only returns the part of the plan for the dependents that are still chosen.
-func (l *Plan) only(b *rebaser) *Plan {
+// stillChosen returns the part of the plan for the dependents that are still chosen.
+func (l *Plan) stillChosen(b *rebaser) *Plan {
 	reduced := b.newPlan()
 	reduced.Cost = l.Cost
 	rule := chain.Rule{Index: b.x, Plan: reduced}
 	for _, u := range l.Blocks {
-		if !b.dependents[u.of].chosen {
+		if !b.dependents[u.dependent].chosen {
 			continue
 		}
 		u.done = false
@@ -148,26 +148,26 @@ type planner struct {
 	plan  *Plan
 	rule  chain.Rule
 	codec *pack.Codec
-	kept  int   // bytes of sealed blocks
-	tried int64 // bytes of plaintext
+	kept  int   // bytes of sealed blocks in memory
+	tried int64 // bytes of plaintext that were encoded
 	tell  func(tried int64)
 }
 
-// plan divides the chunks of all chosen dependents into planned blocks, and encodes
+// makePlan divides the chunks of all chosen dependents into planned blocks, and encodes
 // the planned blocks. The bases of a block are only in blocks whose dictionaries
 // are known, so no block needs itself, directly or indirectly.
-func (b *rebaser) plan(ctx context.Context, tell func(tried int64)) (*Plan, error) {
+func (b *rebaser) makePlan(ctx context.Context, tell func(tried int64)) (*Plan, error) {
 	p := &planner{b: b, plan: b.newPlan(), codec: pack.NewCodec(b.u.Store.BlockSealer), tell: tell}
 	p.rule = chain.Rule{Index: b.x, Plan: p.plan}
-	if err := p.others(ctx); err != nil {
+	if err := p.planOthers(ctx); err != nil {
 		return nil, err
 	}
-	return p.plan, p.inOrder(ctx)
+	return p.plan, p.planInOrder(ctx)
 }
 
-// others plans blocks for the chunks without a predecessor: one for each dependent,
+// planOthers plans blocks for the chunks without a predecessor: one for each dependent,
 // with its live bases as the dictionary.
-func (p *planner) others(ctx context.Context) error {
+func (p *planner) planOthers(ctx context.Context) error {
 	var refs []index.BlockRef
 	for ref := range p.plan.replaced {
 		refs = append(refs, ref)
@@ -189,7 +189,7 @@ func (p *planner) others(ctx context.Context) error {
 				u = p.begin(ref)
 				u.Near.Add(p.b.liveBases(ref))
 			}
-			p.put(u, c)
+			p.putChunk(u, c)
 		}
 		if err := p.finish(ctx, u); err != nil {
 			return err
@@ -198,8 +198,8 @@ func (p *planner) others(ctx context.Context) error {
 	return nil
 }
 
-// inOrder plans blocks for the other chunks, as backups would.
-func (p *planner) inOrder(ctx context.Context) error {
+// planInOrder plans blocks for the other chunks, as backups would.
+func (p *planner) planInOrder(ctx context.Context) error {
 	var u *PlannedBlock
 	var in *record.Snapshot
 	for i := range p.b.newChunks {
@@ -208,30 +208,30 @@ func (p *planner) inOrder(ctx context.Context) error {
 			continue
 		}
 		size := int(n.chunk.Length)
-		if u == nil || n.in != in || p.b.group(n.block) != p.b.group(u.of) ||
-			n.at.File != u.Region.File && u.Size+size > maxJoined || !u.Takes(p.b.x, size, writer.DeltaTarget, n.near, n.at) {
+		if u == nil || n.in != in || p.b.group(n.block) != p.b.group(u.dependent) ||
+			n.at.File != u.Region.File && u.Size+size > maxJoined || !u.MayTake(p.b.x, size, writer.DeltaTarget, n.near, n.at) {
 			if err := p.finish(ctx, u); err != nil {
 				return err
 			}
 			u, in = p.begin(n.block), n.in
 		}
-		p.put(u, n.chunk)
-		u.Follow(p.b.x, n.near, n.at)
+		p.putChunk(u, n.chunk)
+		u.AddBases(p.b.x, n.near, n.at)
 	}
 	return p.finish(ctx, u)
 }
 
 // begin adds a block for chunks of a dependent.
 func (p *planner) begin(ref index.BlockRef) *PlannedBlock {
-	u := &PlannedBlock{Kind: p.b.dependents[ref].kind, of: ref}
+	u := &PlannedBlock{Kind: p.b.dependents[ref].kind, dependent: ref}
 	u.Chain = *p.rule.Walk()
 	p.plan.add(u)
 	return u
 }
 
-// put adds a chunk to the last block.
-func (p *planner) put(u *PlannedBlock, c pack.Chunk) {
-	p.plan.put(c, uint32(u.Size))
+// putChunk adds a chunk to the last block.
+func (p *planner) putChunk(u *PlannedBlock, c pack.Chunk) {
+	p.plan.putChunk(c, uint32(u.Size))
 	u.Chunks = append(u.Chunks, c)
 	u.Size += int(c.Length)
 }
@@ -249,7 +249,7 @@ func (p *planner) finish(ctx context.Context, u *PlannedBlock) error {
 	sealed, block, err := Seal(ctx, p.b.u.Store, p.codec, u)
 	if errors.Is(err, store.ErrDamaged) {
 		// Leave its group for a repair. Other groups can still be rebased.
-		p.plan.damaged[p.b.group(u.of)] = true
+		p.plan.damaged[p.b.group(u.dependent)] = true
 		return nil
 	}
 	if err != nil {

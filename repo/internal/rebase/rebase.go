@@ -5,7 +5,8 @@
 // forgotten, their chunks stay as leftovers. A rebase stores the deltas again as if
 // the forgotten snapshots had never existed: the predecessor of each kept snapshot
 // is the previous kept snapshot. This also merges the many small deltas of
-// forgotten snapshots. Chunks without a predecessor are stored in full.
+// forgotten snapshots. For chunks without a predecessor, the dictionary is the live
+// bases of their old block; if there are none, the chunks are stored in full.
 //
 // The package changes nothing: package prune carries out its plans.
 package rebase
@@ -64,9 +65,9 @@ type newChunk struct {
 	near  []chain.Base // chunks at its position in the snapshot before
 }
 
-// Find plans to store again those blocks whose leftovers cost more than they save.
-// The plan rewrites packs of at most budget bytes. It is nil if there are no such
-// blocks, or if all leftovers take at most allowed bytes.
+// Find plans a rebase of the blocks whose leftovers cost more than they save. The
+// plan rewrites packs of at most budget bytes. It is nil if there are no such blocks,
+// or if all leftovers take at most allowed bytes.
 func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress func(done, total int64)) (*Plan, error) {
 	b := &rebaser{
 		u: u, x: u.Store.Index, leftovers: map[index.BlockRef]bool{}, dependents: map[index.BlockRef]*dependent{},
@@ -77,7 +78,7 @@ func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress f
 	}
 	b.findDependents()
 	groups := b.groups()
-	total := b.within(groups, budget)
+	total := b.chooseWithin(groups, budget)
 	if total == 0 {
 		return nil, nil
 	}
@@ -85,18 +86,18 @@ func Find(ctx context.Context, u *usage.Usage, allowed, budget int64, progress f
 		return nil, err
 	}
 	if allowed > 0 {
-		if total = b.promising(groups); total == 0 {
+		if total = b.dropUnpromising(groups); total == 0 {
 			return nil, nil
 		}
 	}
-	l, err := b.plan(ctx, func(tried int64) { progress(tried, total) })
+	l, err := b.makePlan(ctx, func(tried int64) { progress(tried, total) })
 	if err != nil {
 		return nil, err
 	}
 	if !b.choose(groups, l, budget, allowed == 0) {
 		return nil, nil
 	}
-	return l.only(b), nil
+	return l.stillChosen(b), nil
 }
 
 // findLeftovers finds the blocks with leftovers, and returns the bytes of leftovers.
@@ -115,18 +116,18 @@ func (b *rebaser) findLeftovers() (weight int64) {
 
 // leftoverBytes returns the bytes of leftovers in a block, at least 1 if it has any.
 func (b *rebaser) leftoverBytes(ref index.BlockRef) int64 {
-	_, keep, of := b.u.Keep(ref)
+	_, keep, total := b.u.Keep(ref)
 	_, used, _ := b.u.Used.Block(ref)
 	if keep == used {
 		return 0
 	}
-	return max(b.weight(ref)*(keep-used)/of, 1)
+	return max(b.weight(ref)*(keep-used)/total, 1)
 }
 
 // inUse returns the bytes of a block that are in use by snapshots.
 func (b *rebaser) inUse(ref index.BlockRef) int64 {
-	_, used, of := b.u.Used.Block(ref)
-	return b.weight(ref) * used / max(of, 1)
+	_, used, total := b.u.Used.Block(ref)
+	return b.weight(ref) * used / max(total, 1)
 }
 
 // weight returns the stored bytes of a block, with its description.
@@ -149,8 +150,8 @@ func (b *rebaser) group(ref index.BlockRef) index.BlockRef {
 	return ref
 }
 
-// join merges the groups of some blocks.
-func (b *rebaser) join(refs ...index.BlockRef) {
+// joinGroups merges the groups of some blocks.
+func (b *rebaser) joinGroups(refs ...index.BlockRef) {
 	for _, ref := range refs[1:] {
 		b.roots[b.group(ref)] = b.group(refs[0])
 	}
@@ -176,25 +177,25 @@ func (b *rebaser) findDependents() {
 	}
 	slices.SortStableFunc(blocks, func(x, y block) int { return x.depth - y.depth })
 	for _, k := range blocks {
-		needs := b.needs(k.ref)
+		needs := b.neededBy(k.ref)
 		if len(needs) == 0 {
 			continue
 		}
 		if _, ok := b.roots[k.ref]; !ok {
 			b.roots[k.ref] = k.ref
 		}
-		b.join(append(needs, k.ref)...)
+		b.joinGroups(append(needs, k.ref)...)
 		// Include unused blocks: if they stayed, a backup could reuse them after
 		// their bases are removed.
-		if b.u.Used.Any(k.ref) || !b.u.Live(k.ref) {
+		if b.u.Used.Any(k.ref) || !b.u.InUse(k.ref) {
 			b.dependents[k.ref] = &dependent{kind: k.kind, depth: k.depth}
 		}
 	}
 }
 
-// needs returns the dependents and the blocks with leftovers that a block needs
+// neededBy returns the dependents and the blocks with leftovers that a block needs
 // directly.
-func (b *rebaser) needs(ref index.BlockRef) (refs []index.BlockRef) {
+func (b *rebaser) neededBy(ref index.BlockRef) (refs []index.BlockRef) {
 	_, dict := b.x.Dependencies(ref)
 	for _, id := range dict {
 		loc, ok := b.x.Lookup(id)

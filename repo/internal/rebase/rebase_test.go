@@ -107,7 +107,7 @@ func TestRebaseSkipsDamage(t *testing.T) {
 	}
 	for _, p := range repotest.MustOpen(t, be).Index().Packs() {
 		if p.Kind == pack.Content {
-			repotest.FlipBit(t, be, repotest.PackName(p.ID), 20) // of its first block
+			repotest.FlipBit(t, be, repotest.PackName(p.ID), 20) // in its first block
 		}
 	}
 	opts := repotest.NoWaste
@@ -116,7 +116,7 @@ func TestRebaseSkipsDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rep, err := r.Prune(ctx, opts); err != nil || rep.RemovePacks == 0 {
+	if rep, err := r.Prune(ctx, opts); err != nil || rep.PacksToRemove == 0 {
 		t.Errorf("%+v, %v", rep, err)
 	}
 }
@@ -129,9 +129,9 @@ func TestRebaseJoinsLeftovers(t *testing.T) {
 	const page, days = 64 << 10, 9
 	version := func(day int) repotest.Files {
 		b := append([]byte("SQLite format 3\x00"), repotest.Noise(9, (days+1)*page-16)...)
-		copy(b[100:], fmt.Appendf(nil, "changed on day %d", day)) // every day
+		copy(b[100:], fmt.Appendf(nil, "changed on day %d", day)) // the first page changes every day
 		for n := 2; n <= day; n++ {
-			copy(b[n*page+100:], fmt.Appendf(nil, "changed on day %d", n)) // once
+			copy(b[n*page+100:], fmt.Appendf(nil, "changed on day %d", n)) // page n changes on day n only
 		}
 		return repotest.Files{"file.db": b}
 	}

@@ -31,7 +31,7 @@ func TestFindSnapshot(t *testing.T) {
 	be := memory.New()
 	r := repotest.Create(t, be)
 	if _, err := r.FindSnapshot(ctx, "latest"); !errors.Is(err, repo.ErrNoSnapshot) {
-		t.Errorf("latest of none: got %v", err)
+		t.Errorf("latest of an empty repository: got %v", err)
 	}
 	const anna, bert, carl, dora = "00008110-000A1234567890AB", "abcdef0123456789abcdef0123456789abcdef01", "00008110-000A000000000001", "00008110-000A000000000002"
 	a1 := putRecord(t, r, anna, "Anna's iPhone", 1)
@@ -44,7 +44,7 @@ func TestFindSnapshot(t *testing.T) {
 		"latest:" + anna:                  a9,
 		"latest:00008110000A1234567890AB": a9,
 		"latest:00008110000a1234567890ab": a9,
-		"latest:Anna's iPhone":            a9, // it had that name once
+		"latest:Anna's iPhone":            a9, // the device had that name on day 1
 		"latest:bert":                     b5,
 		"latest:abcd":                     b5,
 		"latest:anna: NEW name":           a9,
@@ -68,7 +68,7 @@ func TestFindSnapshot(t *testing.T) {
 		"latest:nobody":      repo.ErrNoSnapshot,
 		"latest:iPad":        repo.ErrAmbiguous,
 		"../config":          repo.ErrNoSnapshot,
-		"latest:00008110":    repo.ErrAmbiguous,  // so begin three UDIDs
+		"latest:00008110":    repo.ErrAmbiguous,  // three UDIDs begin with it
 		"latest:abc":         repo.ErrNoSnapshot, // too short for the beginning of a UDID
 		a1.ID.String() + "0": repo.ErrNoSnapshot,
 	}
@@ -97,7 +97,7 @@ func TestFindByPrefix(t *testing.T) {
 	for digit, n := range begin {
 		_, err := r.FindSnapshot(ctx, digit)
 		if n > 1 && !errors.Is(err, repo.ErrAmbiguous) || n == 1 && err != nil {
-			t.Errorf("%q fits %d: got %v", digit, n, err)
+			t.Errorf("%q matches %d snapshots: got %v", digit, n, err)
 		}
 	}
 }

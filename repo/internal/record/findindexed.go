@@ -8,16 +8,19 @@ import (
 
 // FindIndexed finds snapshots and loads the index, as repo.Repo.FindIndexed
 // describes.
-func FindIndexed(ctx context.Context, r *store.Store, specs ...string) ([]*Snapshot, error) {
-	found := make([]*Snapshot, 0, len(specs))
+func FindIndexed(ctx context.Context, r *store.Store, specs ...string) (found []*Snapshot, damaged []error, err error) {
+	found = make([]*Snapshot, 0, len(specs))
 	for _, spec := range specs {
-		s, err := FindSnapshot(ctx, r, spec)
+		s, bad, err := findSnapshot(ctx, r, spec)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		found = append(found, s)
+		if len(bad) > 0 {
+			damaged = bad // the same list for each spec
+		}
 	}
-	return found, r.LoadIndex(ctx)
+	return found, damaged, r.LoadIndex(ctx)
 }
 
 // ListIndexed calls List, then loads the index, as FindIndexed does.

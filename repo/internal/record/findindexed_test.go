@@ -28,7 +28,7 @@ func TestReadersBesideABackup(t *testing.T) {
 	ctx := context.Background()
 	find := map[string]func(r *repo.Repo) (*repo.Snapshot, error){
 		"latest": func(r *repo.Repo) (*repo.Snapshot, error) {
-			found, err := r.FindIndexed(ctx, "latest")
+			found, _, err := r.FindIndexed(ctx, "latest")
 			if err != nil {
 				return nil, err
 			}
@@ -43,7 +43,7 @@ func TestReadersBesideABackup(t *testing.T) {
 		},
 	}
 	for name, find := range find {
-		for at := 1; ; at++ { // a backup ends before listing number at of the reader
+		for at := 1; ; at++ { // a backup ends before the reader lists a folder for the at-th time
 			be := repotest.New(t, 1)
 			lists, stored := 0, false
 			r, err := repo.Open(ctx, &listHook{be, func(string) {
@@ -99,7 +99,7 @@ func TestIndexReadBeforeSnapshots(t *testing.T) {
 	if _, err := repotest.Restore(ctx, r, s); err == nil || !strings.Contains(err.Error(), "in no index") {
 		t.Errorf("%v", err)
 	}
-	if found, err := r.FindIndexed(ctx, s.ID.String()); err != nil {
+	if found, _, err := r.FindIndexed(ctx, s.ID.String()); err != nil {
 		t.Error(err)
 	} else if _, err := repotest.Restore(ctx, r, found[0]); err != nil {
 		t.Error(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
-// Forget removes snapshots, as repo.Repo.Forget describes.
+// Forget removes the records of snapshots, as repo.Repo.Forget describes.
 func Forget(ctx context.Context, r *store.Store, ids ...layout.FileID) error {
 	// If a record was gone already, list the records again: another process may
 	// have just replaced it.
@@ -34,8 +34,8 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 	if err != nil {
 		return nil, err
 	}
-	// Remove earlier records first: after an interruption, one of them would be the
-	// snapshot's current record again.
+	// Remove earlier records first. Otherwise one of them would be the snapshot's
+	// current record again after an interruption.
 	records := slices.Concat(all.Superseded, all.Current)
 	for _, id := range ids {
 		origin := id

@@ -101,7 +101,7 @@ func TestUnfinishedSurvivesEveryFault(t *testing.T) {
 		}
 		list, damaged, err := r.Unfinished(ctx)
 		if err != nil || len(damaged) > 0 || len(list) != 1 {
-			return fmt.Errorf("records %v, damaged %v: %w", list, damaged, err)
+			return fmt.Errorf("records %v, damaged %v, error %v", list, damaged, err)
 		}
 		got, err := repotest.Received(ctx, r, list[0])
 		if err != nil || len(got) != len(list[0].Parts) || len(got["a"]) != 30<<10 || runErr == nil && len(got) != 2 {

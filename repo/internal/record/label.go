@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 // Pin says that a snapshot must not be forgotten.
@@ -57,7 +61,7 @@ func ChangeLabels(ctx context.Context, r *store.Store, s *Snapshot, labels Label
 	if r.Guard == nil {
 		return nil, errors.New("change a snapshot: this process holds no lock")
 	}
-	if err := labels.check(); err != nil {
+	if err := labels.check(s.Tags); err != nil {
 		return nil, fmt.Errorf("change snapshot %s: %w", s.ID.Short(), err)
 	}
 	records, err := ReadAll(ctx, r)
@@ -94,7 +98,7 @@ func Successor(r *store.Store, s *Snapshot) *Snapshot {
 	if s.Changed != nil && !now.After(*s.Changed) {
 		now = s.Changed.Add(1) // newer than s, even if the clock went backwards
 	}
-	n.Changed = &now
+	n.Changed, n.Put = &now, time.Time{}
 	return &n
 }
 
@@ -125,14 +129,49 @@ func Replace(ctx context.Context, r *store.Store, s, n *Snapshot) error {
 
 // Delete removes one record of a snapshot; see Forget.
 func Delete(ctx context.Context, r *store.Store, id layout.FileID) error {
-	return r.Backend.Delete(ctx, layout.SnapshotsDir+id.String())
+	return replace.Delete(ctx, r.Backend, layout.SnapshotsDir+id.String())
 }
 
-func (l *Labels) check() error {
+// ErrTag says that a text cannot be a tag.
+var ErrTag = errors.New("not a tag")
+
+// CheckTag returns ErrTag if a text must not become a tag of a snapshot. A tag with a
+// comma could not be named by a rule that keeps tags, since a comma separates tags there.
+func CheckTag(tag string) error {
+	switch {
+	case tag == "":
+		return fmt.Errorf("%w: it is empty", ErrTag)
+	case strings.Contains(tag, ","):
+		return fmt.Errorf("%w: it contains a comma; give each tag by itself", ErrTag)
+	case !utf8.ValidString(tag) || strings.ContainsFunc(tag, isUnseen):
+		return fmt.Errorf("%w: it contains a character that cannot be seen", ErrTag)
+	case strings.TrimSpace(tag) != tag:
+		return fmt.Errorf("%w: it begins or ends with a space", ErrTag)
+	case len(tag) > MaxLabel:
+		return fmt.Errorf("%w: it has %d bytes; at most %d are allowed", ErrTag, len(tag), MaxLabel)
+	}
+	return nil
+}
+
+// isUnseen reports whether nobody can see a character: controls, and those that change
+// the direction of text.
+func isUnseen(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+
+// check returns an error if labels must not be stored. Tags that the snapshot has
+// already may stay whatever they are: earlier versions checked fewer of them.
+func (l *Labels) check(had []string) error {
 	if len(l.Tags) > MaxTags {
 		return fmt.Errorf("%d tags; at most %d are allowed", len(l.Tags), MaxTags)
 	}
-	texts := append([]string{l.Note}, l.Tags...)
+	for _, tag := range l.Tags {
+		if slices.Contains(had, tag) {
+			continue
+		}
+		if err := CheckTag(tag); err != nil {
+			return fmt.Errorf("%q: %w", tag, err)
+		}
+	}
+	texts := []string{l.Note}
 	if l.Pin != nil {
 		texts = append(texts, l.Pin.Reason)
 	}
@@ -156,7 +195,7 @@ type Snapshots struct {
 func splitSuperseded(list []*Snapshot) (current, superseded []*Snapshot) {
 	newest := map[layout.FileID]*Snapshot{}
 	for _, s := range list {
-		if o := newest[s.FirstID()]; o == nil || s.newer(o) {
+		if o := newest[s.FirstID()]; o == nil || s.isNewer(o) {
 			newest[s.FirstID()] = s
 		}
 	}
@@ -170,9 +209,11 @@ func splitSuperseded(list []*Snapshot) (current, superseded []*Snapshot) {
 	return current, superseded
 }
 
-// newer reports whether s was made after o, a record of the same snapshot.
-func (s *Snapshot) newer(o *Snapshot) bool {
+// isNewer reports whether s was made after o, a record of the same snapshot.
+func (s *Snapshot) isNewer(o *Snapshot) bool {
 	switch {
+	case slices.Contains(s.Former, o.ID), slices.Contains(o.Former, s.ID):
+		return slices.Contains(s.Former, o.ID) // whatever the clocks say
 	case s.Changed == nil || o.Changed == nil:
 		return o.Changed == nil && s.Changed != nil
 	case !s.Changed.Equal(*o.Changed):

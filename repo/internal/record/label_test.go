@@ -19,8 +19,9 @@ import (
 	"github.com/snap-backup/snap/repo/repotest"
 )
 
-// relabel changes the labels of a day as another process would. Its lock names a
-// process that does not run, so it is removed if relabel is killed.
+// relabel changes the labels of a day's snapshot, as another process would. The lock
+// names a process that does not run. So if relabel is killed, others see that the
+// lock is stale.
 func relabel(be backend.Backend, day int, labels repo.Labels) (*repo.Snapshot, error) {
 	ctx := context.Background()
 	o := repotest.SmallPacks(byte(60 + len(labels.Note)))
@@ -52,7 +53,7 @@ func TestChangeSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := r.ChangeSnapshot(ctx, before, repo.Labels{}); err == nil {
-		t.Error("a change without a lock")
+		t.Error("labels were changed without a lock")
 	}
 	first, err := relabel(be, 1, repo.Labels{Tags: []string{"a"}, Note: "n", Pin: &repo.Pin{Reason: "why", Since: time.Unix(5, 0).UTC()}})
 	if err != nil {
@@ -63,9 +64,10 @@ func TestChangeSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(repotest.Content(t, be)); second.ID == first.ID || first.ID == before.ID || n == 0 {
-		t.Fatal("the ID stays the same")
+		t.Fatal("the ID did not change")
 	}
-	// It is found by any ID that it has had, and is otherwise unchanged.
+	// The snapshot is found by any ID that it has had. Except for its labels and IDs,
+	// it is unchanged.
 	for _, id := range []repo.FileID{before.ID, first.ID, second.ID} {
 		found, err := r.SnapshotByID(ctx, id)
 		if err != nil || found.ID != second.ID || !found.Has(id) {
@@ -75,6 +77,7 @@ func TestChangeSnapshot(t *testing.T) {
 			t.Fatalf("%s: %v, %v", id.Short(), found, err)
 		}
 		want := *before
+		want.Put = found.Put
 		want.ID, want.Tags, want.Note = second.ID, []string{"b"}, "no"
 		want.Original, want.Former, want.Changed = &before.ID, []repo.FileID{first.ID}, second.Changed
 		if !reflect.DeepEqual(*found, want) {
@@ -87,7 +90,7 @@ func TestChangeSnapshot(t *testing.T) {
 	if err := repotest.Verify(be, 1, 2); err != nil {
 		t.Error(err)
 	}
-	// It can be forgotten by its first ID, too.
+	// The snapshot can be forgotten by its first ID, too.
 	if err := r.Forget(ctx, before.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -102,12 +105,12 @@ func TestLabelsAreBounded(t *testing.T) {
 	long := strings.Repeat("x", record.MaxLabel+1)
 	for _, l := range []repo.Labels{{Note: long}, {Tags: []string{long}}, {Pin: &repo.Pin{Reason: long}}, {Tags: make([]string, record.MaxTags+1)}} {
 		if _, err := relabel(be, 1, l); err == nil {
-			t.Error("too long labels are taken")
+			t.Error("labels that are too long were accepted")
 		}
 	}
 	most := repo.Labels{Note: long[1:], Pin: &repo.Pin{Reason: long[1:]}}
-	for range record.MaxTags {
-		most.Tags = append(most.Tags, long[1:])
+	for i := range record.MaxTags {
+		most.Tags = append(most.Tags, fmt.Sprintf("%02d", i)+long[3:])
 	}
 	changes := record.MaxFormer + 3
 	if testing.Short() {
@@ -120,6 +123,50 @@ func TestLabelsAreBounded(t *testing.T) {
 	}
 	if err := repotest.Verify(be, 1); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestTags(t *testing.T) {
+	t.Parallel()
+	for _, tag := range []string{"before-update", "vor dem Update", "äöü", "漢字", "👍", strings.Repeat("x", record.MaxLabel)} {
+		if err := record.CheckTag(tag); err != nil {
+			t.Errorf("%q: %v", tag, err)
+		}
+	}
+	for _, tag := range []string{"", ",", "a,b", " ", " a", "a ", "a\nb", "a\x00", "a\x9b", "\u0085", "\u202e", "\xff", strings.Repeat("x", record.MaxLabel+1)} {
+		if err := record.CheckTag(tag); !errors.Is(err, record.ErrTag) {
+			t.Errorf("%q: %v", tag, err)
+		}
+	}
+}
+
+// TestOldTagsStay checks that the labels of a snapshot with a tag that is not
+// allowed any more can be changed.
+func TestOldTagsStay(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := repotest.New(t, 1)
+	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := r.Lock(ctx, repo.LockWrite, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	list, _, err := r.Snapshots(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := list[0]
+	s.Tags = []string{"a,b", "c"} // as if the record had them
+	now, err := r.ChangeSnapshot(ctx, s, repo.Labels{Tags: []string{"a,b"}, Note: "new"})
+	if err != nil || !slices.Equal(now.Tags, []string{"a,b"}) {
+		t.Errorf("got %v, %v", now, err)
+	}
+	if _, err := r.ChangeSnapshot(ctx, now, repo.Labels{Tags: []string{"a,b", "c,d"}}); !errors.Is(err, repo.ErrTag) {
+		t.Errorf("a new tag with a comma: %v", err)
 	}
 }
 
@@ -187,8 +234,9 @@ func TestChangeSurvivesEveryCrash(t *testing.T) {
 		func(be *memory.Backend) error { return judgeLabels(be, errors.New("crashed")) })
 }
 
-// A snapshot with two records, because a change was interrupted, does not return
-// when it is forgotten, even if forgetting is interrupted.
+// An interrupted change leaves two records of a snapshot. When the snapshot is
+// forgotten, the older record does not become visible, even if the forget is
+// interrupted.
 func TestForgetOfTwoRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

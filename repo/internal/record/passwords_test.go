@@ -77,7 +77,7 @@ func TestDevicePasswords(t *testing.T) {
 	wantPasswords(t, be, tableUDID, "first")
 	wantPasswords(t, be, "unknown")
 
-	// Device passwords do not depend on the keys of the repository.
+	// Device passwords do not depend on the key slots of the repository.
 	if _, err := r.AddKey(ctx, repotest.OtherSecret, repotest.SlotInfo); err != nil {
 		t.Fatal(err)
 	}
@@ -256,23 +256,23 @@ func TestDevicePasswordsSurviveFaultsAndCrashes(t *testing.T) {
 					return fmt.Errorf("%q are kept", got)
 				}
 				if got, err := passwords(be, tableUDID); err != nil || !slices.Equal(got, []string{"second", "first"}) {
-					return fmt.Errorf("of the other device %q are kept: %w", got, err)
+					return fmt.Errorf("%q are kept for the other device: %w", got, err)
 				}
 				if err := repotest.Verify(be, 1); err != nil {
 					return err
 				}
-				// The same operation succeeds when it is repeated.
+				// The operation succeeds when it is repeated.
 				if err := run(be); err != nil {
-					return fmt.Errorf("again: %w", err)
+					return fmt.Errorf("repeat the operation: %w", err)
 				}
 				if got, err := passwords(be, repotest.JobUDID); err != nil || !slices.Equal(got, s.success) {
-					return fmt.Errorf("after the same again %q are kept: %w", got, err)
+					return fmt.Errorf("%q are kept after the operation was repeated: %w", got, err)
 				}
 				return nil
 			}
 			least := 5
 			repotest.EveryFault(t, repotest.Run{Base: base, Do: run, Least: least, Want: 12}, judge)
-			if name != "keep again" { // which changes nothing
+			if name != "keep again" { // that operation changes nothing
 				repotest.EveryCrash(t, repotest.Run{Base: base, Do: run, Least: 0, Want: 8}, func(be *memory.Backend) error { return judge(be, errors.New("crashed")) })
 			}
 		})
@@ -308,6 +308,6 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 	// Show that this test would find a secret.
 	if !strings.Contains(fmt.Sprintf("%+v", struct{ P []byte }{password}), string(words[len(words)-4])) {
-		t.Error("a secret in the open is not found")
+		t.Error("this test does not find a secret that is printed")
 	}
 }

@@ -14,14 +14,15 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 const (
-	secretMagic     = "snapse01"
+	secretMagic     = layout.SecretMagic + "01"
 	secretVersion   = 1
 	MaxPasswordSize = 64 << 10
-	// secretUnit is the multiple of bytes to which the plain form is padded, so that
-	// the length of the file does not reveal that of the password.
+	// The plaintext is padded to a multiple of secretUnit bytes, so that the length of
+	// the file does not reveal the length of the password.
 	secretUnit = 512
 )
 
@@ -87,9 +88,18 @@ func KeepDevicePassword(ctx context.Context, r *store.Store, udid string, passwo
 // DevicePasswords returns the passwords kept for a device, the newest first. It
 // skips damaged files, which a check reports.
 func DevicePasswords(ctx context.Context, r *store.Store, udid string) ([]DevicePassword, error) {
-	var out []DevicePassword
-	err := r.Backend.List(ctx, layout.SecretsDir, func(f backend.Info) error {
+	kept, _, err := devicePasswords(ctx, r, udid)
+	return kept, err
+}
+
+// devicePasswords also returns an error for each file that cannot be read: it may have
+// a password of the device.
+func devicePasswords(ctx context.Context, r *store.Store, udid string) (out []DevicePassword, unread []error, err error) {
+	err = store.List(ctx, r.Backend, layout.SecretsDir, func(f backend.Info) error {
 		p, err := ReadDevicePassword(ctx, r, f.Name)
+		if errors.Is(err, store.ErrUnreadable) {
+			unread = append(unread, err)
+		}
 		if errors.Is(err, store.ErrDamaged) {
 			return nil
 		}
@@ -99,24 +109,28 @@ func DevicePasswords(ctx context.Context, r *store.Store, udid string) ([]Device
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read device passwords: %w", err)
+		return nil, nil, fmt.Errorf("read device passwords: %w", err)
 	}
 	slices.SortFunc(out, func(a, b DevicePassword) int { return b.Added.Compare(a.Added) })
-	return out, nil
+	return out, unread, nil
 }
 
 // ForgetDevicePasswords removes all passwords kept for a device and returns their
-// number. Copies of the repository may still have them.
+// number. Copies of the repository may still have them. It fails, after removing the
+// others, if a file cannot be read, since that file may have one of them.
 func ForgetDevicePasswords(ctx context.Context, r *store.Store, udid string) (int, error) {
-	kept, err := DevicePasswords(ctx, r, udid)
+	kept, unread, err := devicePasswords(ctx, r, udid)
 	if err != nil {
 		return 0, err
 	}
 	for i, p := range kept {
 		clear(p.Password)
-		if err := r.Backend.Delete(ctx, layout.SecretsDir+p.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		if err := replace.Delete(ctx, r.Backend, layout.SecretsDir+p.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return i, fmt.Errorf("forget a device password: %w", err)
 		}
+	}
+	if len(unread) > 0 {
+		return len(kept), fmt.Errorf("%d passwords were removed, but this device may have another one: %w", len(kept), errors.Join(unread...))
 	}
 	return len(kept), nil
 }

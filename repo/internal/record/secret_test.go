@@ -9,7 +9,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 )
 
-// FuzzDevicePassword parses arbitrary bytes, sealed as this repository seals.
+// FuzzDevicePassword seals arbitrary bytes, then opens and parses them.
 func FuzzDevicePassword(f *testing.F) {
 	sealer := crypto.NewSealer(crypto.Key{1}, rand.Reader)
 	for _, body := range []string{

@@ -6,6 +6,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,7 @@ import (
 )
 
 const (
-	snapshotMagic   = "snapsn01"
+	snapshotMagic   = layout.SnapshotMagic + "01"
 	maxSnapshotSize = 1 << 20
 	SnapshotVersion = 1
 )
@@ -34,21 +35,30 @@ type Snapshot struct {
 	ID layout.FileID `json:"id"`
 
 	Version  int       `json:"version"`
-	Time     time.Time `json:"time"`      // of the backup, as the backup says
+	Time     time.Time `json:"time"`      // of the backup, see BackupTime
 	StoredAt time.Time `json:"stored_at"` // when the repository stored it
-	Host     string    `json:"host,omitempty"`
-	Program  string    `json:"program,omitempty"`
+	// NotBefore is a time that had come, as earlier snapshots of the device showed, when
+	// the repository stored this one; zero if none is known. A StoredAt long before it is
+	// wrong. See Follow.
+	NotBefore time.Time `json:"not_before,omitzero"`
+
+	Host    string `json:"host,omitempty"`
+	Program string `json:"program,omitempty"`
 
 	Device Device `json:"device"`
 	Source Source `json:"source"`
 
 	Encrypted bool     `json:"encrypted"`          // by the device, with a backup password
 	Unlocked  bool     `json:"unlocked,omitempty"` // encrypted, but stored decrypted
-	Complete  bool     `json:"complete"`           // the device finished it
-	Problems  []string `json:"problems,omitempty"` // why it is not complete, and other findings
+	Complete  bool     `json:"complete"`           // all findings are remarks
+	Problems  []string `json:"problems,omitempty"` // the findings of older programs
 	Tags      []string `json:"tags,omitempty"`
 	Pin       *Pin     `json:"pin,omitempty"`
 	Note      string   `json:"note,omitempty"`
+
+	// Findings say what was found in the backup. Each may name only some of the files.
+	// Findings is nil in records of programs that did not look for findings.
+	Findings []Finding `json:"findings,omitzero"`
 
 	// Set if the record has replaced another: the ID under which the snapshot was
 	// first stored, its later IDs, and the time of the last change.
@@ -65,6 +75,9 @@ type Snapshot struct {
 
 	// CopiedFrom is set in a copy of another repository's snapshot.
 	CopiedFrom *Origin `json:"copied_from,omitempty"`
+	// Estimated is set in a copy of a misdated snapshot: Time is an estimate, which the
+	// other repository had evidence for.
+	Estimated bool `json:"estimated,omitempty"`
 
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"` // of files in the backup folder
@@ -74,6 +87,19 @@ type Snapshot struct {
 	NewChunks   int64 `json:"new_chunks"`
 	NewBytes    int64 `json:"new_bytes"`    // content, before compression
 	StoredBytes int64 `json:"stored_bytes"` // in files of the repository
+
+	// Misdated says that the record has a date in the future, or one that is long before
+	// the snapshot can have been stored: the clock of the computer that stored it was wrong, or that of this
+	// one is. Time and StoredAt are estimates if there is evidence; see datesOf. A copy of
+	// such a snapshot is misdated, too; see Estimated.
+	Misdated bool `json:"-"`
+
+	// Put is when the record was put, by the store's clock; zero if that is not known.
+	Put time.Time `json:"-"`
+
+	stated *dates    // as in the record, if Time, StoredAt or Problems differ
+	ahead  bool      // the record has a date in the future
+	floor  time.Time // it was stored then or later, by NotBefore and its ancestors
 }
 
 // Origin names the snapshot in another repository from which a snapshot was copied.
@@ -110,19 +136,28 @@ const (
 	FromDevice = "device"
 )
 
-// Seal returns the bytes of a snapshot file.
+// Seal returns the bytes of a snapshot file. A finding keeps at most MaxFindingNames
+// names, and fewer if the file would be too large otherwise.
 func Seal(r *store.Store, s *Snapshot) ([]byte, error) {
 	plain := *s
-	plain.ID = layout.FileID{} // it is the hash of these bytes
-	b, err := json.Marshal(&plain)
-	if err != nil {
-		return nil, err
+	plain.ID = layout.FileID{} // the ID is the hash of the sealed bytes
+	if d := s.stated; d != nil {
+		plain.Time, plain.StoredAt, plain.Problems = d.time, d.storedAt, d.problems
 	}
-	out, err := r.SnapshotSealer.Seal([]byte(snapshotMagic), b, nil)
-	if err == nil && len(out) > maxSnapshotSize {
-		err = fmt.Errorf("record of %d bytes is too large", len(out))
+	for names := MaxFindingNames; ; names /= 2 {
+		plain.Findings = Clip(s.Findings, names)
+		b, err := json.Marshal(&plain)
+		if err != nil {
+			return nil, err
+		}
+		out, err := r.SnapshotSealer.Seal([]byte(snapshotMagic), b, nil)
+		if err != nil || len(out) <= maxSnapshotSize {
+			return out, err
+		}
+		if names == 0 {
+			return nil, fmt.Errorf("record of %d bytes is too large", len(out))
+		}
 	}
-	return out, err
 }
 
 func openSnapshot(b []byte, sealer *crypto.Sealer) (*Snapshot, error) {
@@ -145,11 +180,28 @@ func parseSnapshot(plain []byte) (*Snapshot, error) {
 	if s.Version != SnapshotVersion {
 		return nil, fmt.Errorf("snapshot version %d: %w", s.Version, store.ErrUnsupported)
 	}
+	s.settleTime()
+	s.Misdated = s.Estimated
 	return &s, nil
 }
 
 // Load reads one snapshot record.
 func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
+	s, err := load(ctx, r, id)
+	now := r.Options.Now()
+	if err != nil || !s.isAhead(now) && !s.StoredAt.Before(s.NotBefore.Add(-aheadSlack)) {
+		return s, err
+	}
+	f, err := r.Backend.Stat(ctx, layout.SnapshotsDir+id.String())
+	if err != nil && !errors.Is(err, backend.ErrNotExist) {
+		return nil, err
+	}
+	s.Put = f.Modified
+	datesOf([]*Snapshot{s}, now)
+	return s, nil
+}
+
+func load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
 	name := layout.SnapshotsDir + id.String()
 	b, err := r.ReadNamed(ctx, name, maxSnapshotSize)
 	if err != nil {
@@ -182,8 +234,8 @@ func ByID(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return nil, fmt.Errorf("snapshot %s: %w", id.Short(), store.ErrNoSnapshot)
 }
 
-// List reads all snapshot records, oldest backup first. damaged has an error for
-// each record that cannot be read.
+// List reads the current records of all snapshots, oldest backup first. damaged has
+// an error for each record that cannot be read.
 func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []error, err error) {
 	all, err := ReadAll(ctx, r)
 	return all.Current, all.Damaged, err
@@ -203,7 +255,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 			if err != nil {
 				return nil // not a record
 			}
-			s, err := Load(gctx, r, id)
+			s, err := load(gctx, r, id)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -213,6 +265,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 			case err != nil:
 				return err
 			default:
+				s.Put = f.Modified
 				list = append(list, s)
 			}
 			return nil
@@ -225,44 +278,55 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 	if err != nil {
 		return Snapshots{}, fmt.Errorf("read snapshots: %w", err)
 	}
-	slices.SortFunc(list, func(a, b *Snapshot) int {
-		if c := a.Time.Compare(b.Time); c != 0 {
-			return c
+	if len(list)+len(damaged) == 0 {
+		if err := r.MustHaveFolder(ctx, layout.SnapshotsDir); err != nil {
+			return Snapshots{}, fmt.Errorf("read snapshots: %w", err)
 		}
-		if c := a.StoredAt.Compare(b.StoredAt); c != 0 {
-			return c
-		}
-		return slices.Compare(a.ID[:], b.ID[:])
-	})
+	}
+	datesOf(list, r.Options.Now())
+	slices.SortFunc(list, Compare)
 	slices.SortFunc(damaged, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	all.Current, all.Superseded = splitSuperseded(list)
 	all.Damaged = damaged
 	return all, nil
 }
 
+// Compare orders snapshots as List does.
+func Compare(a, b *Snapshot) int {
+	return cmp.Or(a.Time.Compare(b.Time), a.StoredAt.Compare(b.StoredAt), slices.Compare(a.ID[:], b.ID[:]))
+}
+
 // FindSnapshot finds the snapshot that spec names, as repo.Repo.FindSnapshot
 // describes.
 func FindSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, error) {
+	s, _, err := findSnapshot(ctx, r, spec)
+	return s, err
+}
+
+// findSnapshot is FindSnapshot. If it needs all records, it also returns an error for
+// each that cannot be read: spec may mean one of them.
+func findSnapshot(ctx context.Context, r *store.Store, spec string) (*Snapshot, []error, error) {
 	if what, _, _ := strings.Cut(spec, ":"); what != "latest" {
 		// Usually one record is enough. Then damage to others does not matter.
 		id, err := r.Resolve(ctx, layout.SnapshotsDir, spec)
 		if err == nil {
-			return Load(ctx, r, id)
+			s, err := Load(ctx, r, id)
+			return s, nil, err
 		}
 		if !errors.Is(err, store.ErrNoSnapshot) {
-			return nil, fmt.Errorf("snapshot %q: %w", spec, err)
+			return nil, nil, fmt.Errorf("snapshot %q: %w", spec, err)
 		}
 	}
 	list, damaged, err := List(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	s, err := FindIn(list, spec)
 	if errors.Is(err, store.ErrNoSnapshot) {
 		// A damaged record may be the one that was meant.
 		err = errors.Join(append([]error{err}, damaged...)...)
 	}
-	return s, err
+	return s, damaged, err
 }
 
 // FindIn is like FindSnapshot, but searches a list of snapshots.
@@ -280,6 +344,9 @@ func FindIn(list []*Snapshot, spec string) (*Snapshot, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %q: %w", spec, err)
+	}
+	if what == "latest" {
+		return lastStored(list, list[len(list)-1]), nil
 	}
 	return list[len(list)-1], nil
 }

@@ -14,6 +14,9 @@ import (
 func FuzzParseSnapshot(f *testing.F) {
 	whole, _ := json.Marshal(&Snapshot{Version: 1, Tags: []string{"a"}, Parent: &layout.FileID{1}})
 	f.Add(whole)
+	findings, _ := json.Marshal(&Snapshot{Version: 1, Findings: []Finding{{Kind: "missing", Consequence: Damage, Count: 2, Names: []string{"HomeDomain/a"}, Text: "2 files are missing"}}})
+	f.Add(findings)
+	f.Add([]byte(`{"version":1,"findings":[{"kind":"x","count":-1},null]}`))
 	f.Add([]byte(`{"version":1,"root":"zz"}`))
 	f.Add([]byte(`{"version":2}`))
 	f.Fuzz(func(t *testing.T, b []byte) {

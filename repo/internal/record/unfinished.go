@@ -14,11 +14,12 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
 const (
-	unfinishedMagic   = "snaprn01"
+	unfinishedMagic   = layout.RunMagic + "01"
 	unfinishedVersion = 1
 	maxUnfinishedSize = 4 << 20
 	// maxParts bounds the number of trees of one record.
@@ -29,9 +30,9 @@ const (
 const (
 	// UnfinishedBackup is a backup that was interrupted.
 	UnfinishedBackup = "backup"
-	// UnfinishedPasswordChange is a change of the backup password. The record has
-	// the files of the last backup that the device has changed; the next backup
-	// begins with them.
+	// UnfinishedPasswordChange is a change of the backup password. The device writes
+	// files of its last backup again, with new keys. The record has these files, and
+	// the next backup begins with them.
 	UnfinishedPasswordChange = "rekey"
 )
 
@@ -52,7 +53,7 @@ type Unfinished struct {
 	Started time.Time `json:"started"`
 	Saved   time.Time `json:"saved"`
 
-	// Parent is the snapshot that the device continues, nil for none.
+	// Parent is the parent of the snapshot that the backup will become, nil for none.
 	Parent *layout.FileID `json:"parent,omitempty"`
 	// Full says that the device sends everything, since it was shown nothing of the
 	// parent.
@@ -69,10 +70,29 @@ type Unfinished struct {
 	// since their keys arrive at the end.
 	Spooled int64 `json:"spooled,omitempty"`
 
+	// Complaints are what the device has said about its own errors, at most
+	// MaxComplaints.
+	Complaints []Complaint `json:"complaints,omitempty"`
+
 	NewChunks   int64 `json:"new_chunks"` // see Snapshot
 	NewBytes    int64 `json:"new_bytes"`
 	StoredBytes int64 `json:"stored_bytes"`
+
+	// Put is when the record was put, by the store's clock; zero if that is not known.
+	Put time.Time `json:"-"`
 }
+
+// Complaint is a problem that a device reported without ending its backup.
+type Complaint struct {
+	// Path names the file in the backup folder that did not arrive completely. It is
+	// empty if the complaint is not about a file.
+	Path   string `json:"path,omitempty"`
+	Origin string `json:"origin,omitempty"` // the file's name on the device
+	Text   string `json:"text"`             // the device's description of the problem
+}
+
+// MaxComplaints bounds the complaints of a record.
+const MaxComplaints = 1000
 
 // Stats returns how much storing the files has added to the repository.
 func (u *Unfinished) Stats() WriteStats {
@@ -98,7 +118,11 @@ func NewUnfinished(r *store.Store, kind, udid string) (*Unfinished, error) {
 // repo.Repo.SaveUnfinished describes.
 func SaveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 	before := u.ID
-	u.Version, u.Saved = unfinishedVersion, r.Options.Now().UTC()
+	now := r.Options.Now().UTC()
+	if !now.After(u.Saved) {
+		now = u.Saved.Add(1) // newer than the record before, even if the clock went backwards
+	}
+	u.Version, u.Saved = unfinishedVersion, now
 	if u.Parts == nil {
 		u.Parts = []chunk.ID{}
 	}
@@ -133,7 +157,7 @@ func SaveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 		return nil
 	}
 	// If this fails, readers still use the newer record.
-	if err := r.Backend.Delete(ctx, layout.RunsDir+before.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+	if err := replace.Delete(ctx, r.Backend, layout.RunsDir+before.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
 		return fmt.Errorf("remove the earlier record of an unfinished backup: %w", err)
 	}
 	return nil
@@ -156,12 +180,8 @@ func ListUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, da
 // AllUnfinished is like ListUnfinished, but also returns the earlier records of
 // each backup.
 func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, damaged []error, err error) {
-	err = r.Backend.List(ctx, layout.RunsDir, func(f backend.Info) error {
-		id, err := layout.ParseFileID(f.Name)
-		if err != nil {
-			return nil // not a record
-		}
-		u, err := readUnfinished(ctx, r, id)
+	err = store.List(ctx, r.Backend, layout.RunsDir, func(f backend.Info) error {
+		u, err := ReadUnfinished(ctx, r, f.Name)
 		switch {
 		case errors.Is(err, backend.ErrNotExist): // replaced since it was listed
 		case errors.Is(err, store.ErrDamaged):
@@ -169,6 +189,7 @@ func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, dam
 		case err != nil:
 			return err
 		default:
+			u.Put = f.Modified
 			list = append(list, u)
 		}
 		return nil
@@ -185,8 +206,8 @@ func AllUnfinished(ctx context.Context, r *store.Store) (list []*Unfinished, dam
 	return list, damaged, nil
 }
 
-func readUnfinished(ctx context.Context, r *store.Store, id layout.FileID) (*Unfinished, error) {
-	name := layout.RunsDir + id.String()
+// ReadUnfinished reads the record of an unfinished backup, given the name of its file.
+func ReadUnfinished(ctx context.Context, r *store.Store, name string) (*Unfinished, error) {
 	b, err := r.ReadNamed(ctx, name, maxUnfinishedSize)
 	if err != nil {
 		return nil, err
@@ -203,8 +224,8 @@ func readUnfinished(ctx context.Context, r *store.Store, id layout.FileID) (*Unf
 	if err != nil {
 		return nil, &store.DamageError{File: name, Err: err}
 	}
-	u.ID = id
-	return u, nil
+	u.ID, err = layout.ParseFileID(name)
+	return u, err
 }
 
 func parseUnfinished(plain []byte) (*Unfinished, error) {
@@ -216,7 +237,7 @@ func parseUnfinished(plain []byte) (*Unfinished, error) {
 		return nil, fmt.Errorf("version %d of an unfinished backup: %w", u.Version, store.ErrUnsupported)
 	}
 	if len(u.Parts) > maxParts {
-		return nil, fmt.Errorf("an unfinished backup of %d parts", len(u.Parts))
+		return nil, fmt.Errorf("an unfinished backup of %d parts; at most %d are allowed", len(u.Parts), maxParts)
 	}
 	return &u, nil
 }
@@ -233,8 +254,8 @@ func WalkUnfinished(ctx context.Context, r *store.Store, u *Unfinished, fn func(
 	return nil
 }
 
-// RemoveUnfinished removes all records of an unfinished backup. It is no error if
-// they do not exist any more.
+// RemoveUnfinished removes all records of an unfinished backup. Missing records are
+// no error.
 func RemoveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error {
 	all, _, err := AllUnfinished(ctx, r)
 	if err != nil {
@@ -244,7 +265,7 @@ func RemoveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error 
 		if o.Run != u.Run {
 			continue
 		}
-		if err := r.Backend.Delete(ctx, layout.RunsDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		if err := replace.Delete(ctx, r.Backend, layout.RunsDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return fmt.Errorf("remove an unfinished backup: %w", err)
 		}
 	}

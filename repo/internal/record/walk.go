@@ -15,6 +15,13 @@ func Walk(ctx context.Context, r *store.Store, s *Snapshot, domain string, fn fu
 	return store.TreeDamage(tree.WalkDomain(ctx, r.Chunk, s.Root, domain, fn))
 }
 
+// WalkAll calls fn for all entries that can be read, and lost for each part of the
+// tree that cannot.
+func WalkAll(ctx context.Context, r *store.Store, s *Snapshot, fn func(*tree.Entry) error, lost func(error) error) error {
+	w := NodeWalk{Load: r.Chunk, OnEntry: fn, OnLost: func(_ LostNode, err error) error { return lost(err) }}
+	return w.Node(ctx, s.Root, -1)
+}
+
 // Leaves calls fn for every leaf of a snapshot's tree; see tree.WalkLeaves.
 func Leaves(ctx context.Context, r *store.Store, s *Snapshot, fn func(id chunk.ID, leaf *tree.Node) error) error {
 	return store.TreeDamage(tree.WalkLeaves(ctx, r.Chunk, s.Root, fn))

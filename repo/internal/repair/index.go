@@ -11,6 +11,7 @@ import (
 
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/indexfile"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/lock"
@@ -46,6 +47,14 @@ func Begin(ctx context.Context, r *store.Store, dryRun bool) error {
 	return replace.Finish(ctx, r.Backend)
 }
 
+// Config repairs config and its copies, as repo.Repo.RepairConfig describes.
+func Config(ctx context.Context, r *store.Store, opts Options) (*access.ConfigRepair, error) {
+	if err := Begin(ctx, r, opts.DryRun); err != nil {
+		return nil, err
+	}
+	return access.RepairConfig(ctx, r, opts.DryRun)
+}
+
 // IndexRepair says what Index found and did, or would do.
 type IndexRepair struct {
 	Packs      int             `json:"packs"`      // in the index now
@@ -53,7 +62,7 @@ type IndexRepair struct {
 	Added      []layout.FileID `json:"added"`      // packs that no index file listed
 	Corrected  []layout.FileID `json:"corrected"`  // packs that the index described wrongly
 	Dropped    []layout.FileID `json:"dropped"`    // packs that were listed and do not exist
-	Unreadable []layout.FileID `json:"unreadable"` // packs in no index file whose header is damaged
+	Unreadable []layout.FileID `json:"unreadable"` // unlisted packs with a damaged header
 	Written    int             `json:"written_files"`
 	Removed    int             `json:"removed_files"`
 }
@@ -68,6 +77,10 @@ func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, err
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}
+	// Without the packs, the index would forget which of them there were.
+	if err := r.MustHaveFolder(ctx, layout.PacksDir); err != nil && !opts.DryRun {
+		return nil, err
+	}
 	x := &indexRepairer{r: r, rep: &IndexRepair{
 		Damaged: []string{}, Added: []layout.FileID{}, Corrected: []layout.FileID{}, Dropped: []layout.FileID{}, Unreadable: []layout.FileID{},
 	}, listed: map[pack.ID]bool{}}
@@ -75,13 +88,13 @@ func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, err
 	if err := x.readOld(ctx); err != nil {
 		return nil, err
 	}
-	packs, err := x.list(ctx)
+	packs, err := x.listPacks(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for i, f := range packs {
 		opts.Tell("reading pack headers", int64(i), int64(len(packs)))
-		if err := x.pack(ctx, f); err != nil {
+		if err := x.addPack(ctx, f); err != nil {
 			return nil, err
 		}
 	}
@@ -94,13 +107,13 @@ func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, err
 		}
 	}
 	if opts.DryRun || !x.rep.Changed() {
-		return x.rep, r.LoadIndex(ctx)
+		return x.rep, r.LoadListed(ctx)
 	}
 	opts.Tell("writing the index", 0, 0)
-	if err := x.write(ctx); err != nil {
+	if err := x.writeFiles(ctx); err != nil {
 		return nil, err
 	}
-	return x.rep, r.LoadIndex(ctx)
+	return x.rep, r.LoadListed(ctx)
 }
 
 // indexRepairer is one run of Index.
@@ -133,14 +146,14 @@ func (x *indexRepairer) readOld(ctx context.Context) (err error) {
 	return err
 }
 
-// list lists the packs. Packs on prune lists come last, since whether they belong in
-// the index depends on the others.
-func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err error) {
+// listPacks lists the packs. Packs on prune lists come last, since whether they
+// belong in the index depends on the others.
+func (x *indexRepairer) listPacks(ctx context.Context) (files []backend.Info, err error) {
 	var last []backend.Info
 	err = x.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		switch {
-		case err != nil || layout.PackName(pack.ID(id)) != f.Name:
+		case err != nil:
 		case x.retired[id]:
 			last = append(last, f)
 		default:
@@ -154,9 +167,9 @@ func (x *indexRepairer) list(ctx context.Context) (files []backend.Info, err err
 	return append(files, last...), nil
 }
 
-// pack adds a pack to the new index: from its header if that can be read, or else
+// addPack adds a pack to the new index: from its header if that can be read, or else
 // from the old index.
-func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
+func (x *indexRepairer) addPack(ctx context.Context, f backend.Info) error {
 	rep := x.rep
 	fid, _ := layout.ParseFileID(f.Name)
 	id := pack.ID(fid)
@@ -183,8 +196,8 @@ func (x *indexRepairer) pack(ctx context.Context, f backend.Info) error {
 	return x.packs.Add(ctx, id, size, &h)
 }
 
-// write stores the new index files, then removes the old ones.
-func (x *indexRepairer) write(ctx context.Context) error {
+// writeFiles stores the new index files, then removes the old ones.
+func (x *indexRepairer) writeFiles(ctx context.Context) error {
 	var keep, old []string
 	for _, b := range x.files {
 		name, err := indexfile.Put(ctx, x.r, b)

@@ -35,6 +35,17 @@ type PackRepair struct {
 	Bytes   int64         `json:"bytes"`
 	Damaged []DamagedPack `json:"damaged"`
 	Written int64         `json:"written_bytes"`
+	// Denied are packs that this process has no permission to read. They stay, since
+	// they may be good.
+	Denied []layout.FileID `json:"denied"`
+}
+
+// LostChunks counts the chunks that are in no other block.
+func (x *PackRepair) LostChunks() (n int) {
+	for _, d := range x.Damaged {
+		n += d.LostChunks
+	}
+	return n
 }
 
 // Packs saves the sound blocks of damaged packs and retires these packs, as
@@ -44,9 +55,12 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 	if err != nil {
 		return nil, err
 	}
-	rep := &PackRepair{Index: x, Damaged: []DamagedPack{}}
+	if !opts.DryRun && len(r.DamagedIndex) > 0 {
+		return nil, r.DamagedIndex[0] // of the new index: packs without headers would be passed over
+	}
+	rep := &PackRepair{Index: x, Damaged: []DamagedPack{}, Denied: []layout.FileID{}}
 	if opts.DryRun && x.Changed() {
-		if err := r.IndexFromPacks(ctx, r.Index); err != nil {
+		if _, err := r.IndexFromPacks(ctx, r.Index, nil); err != nil {
 			return nil, err
 		}
 		r.Index.Compact()
@@ -60,15 +74,19 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 	buf := []byte{}
 	for _, p := range packs {
 		opts.Tell("reading packs", rep.Bytes, total)
-		text, err := PackDamage(ctx, r, p, &buf)
+		damage, err := PackDamage(ctx, r, p, &buf)
 		if err != nil {
 			return nil, err
 		}
 		rep.Packs++
 		rep.Bytes += p.Size
-		if text != "" {
+		switch {
+		case damage == nil:
+		case backend.IsDenied(damage):
+			rep.Denied = append(rep.Denied, layout.FileID(p.ID))
+		default:
 			bad = append(bad, p)
-			rep.Damaged = append(rep.Damaged, DamagedPack{Pack: layout.FileID(p.ID), Text: text, Blocks: len(p.Blocks)})
+			rep.Damaged = append(rep.Damaged, DamagedPack{Pack: layout.FileID(p.ID), Text: damage.Error(), Blocks: len(p.Blocks)})
 		}
 	}
 	if len(bad) == 0 {
@@ -90,48 +108,55 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 	if err := indexfile.Unlist(ctx, r, retired); err != nil {
 		return rep, err
 	}
-	return rep, r.LoadIndex(ctx)
+	return rep, r.LoadListed(ctx)
 }
 
-// PackDamage describes how a pack is damaged, or returns "". A pack that cannot be
-// read counts as damaged, but if nothing in the store can be read, that is an
-// error.
-func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) (string, error) {
+// PackDamage returns what is wrong with a pack, or nil. A pack that cannot be read
+// counts as damaged. It is an error if the store does not answer.
+func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) (damage, err error) {
 	name := layout.PackName(p.ID)
-	var failed error
 	for range store.ReadTries {
-		info, err := r.Backend.Stat(ctx, name)
-		if errors.Is(err, backend.ErrNotExist) {
-			return "is missing", nil
+		if err = readPack(ctx, r, name, buf); err == nil || ctx.Err() != nil || !errors.Is(err, store.ErrUnreadable) {
+			break
 		}
-		if err != nil {
-			return "", fmt.Errorf("stat %s: %w", name, err)
-		}
-		if info.Size > pack.MaxSize {
-			return fmt.Sprintf("has %d bytes, more than any pack", info.Size), nil
-		}
-		if int64(cap(*buf)) < info.Size {
-			*buf = make([]byte, info.Size)
-		}
-		b := (*buf)[:info.Size]
-		n, err := r.Backend.ReadAt(ctx, name, b, 0)
-		if ctx.Err() != nil {
-			return "", ctx.Err()
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			failed = fmt.Errorf("reading stopped after %d of %d bytes: %w", n, len(b), err)
-			continue
-		}
-		if pack.ID(blake.Sum(b[:n])) != p.ID {
-			return "its bytes do not match its name", nil
-		}
-		return "", nil
 	}
-	// Find out whether anything in the store can be read.
-	if _, err := r.Backend.Stat(ctx, layout.ConfigName); err != nil {
-		return "", fmt.Errorf("read %s: %w", name, failed)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, backend.ErrNotExist):
+		return errors.New("it is missing"), nil
+	case errors.Is(err, backend.ErrTooLarge):
+		return fmt.Errorf("it has more bytes than a pack can have: %w", err), nil
+	case err != nil && !errors.Is(err, store.ErrDamaged):
+		return nil, err
+	case err != nil:
+		var d *store.DamageError
+		errors.As(err, &d)
+		return d.Err, nil
+	case pack.ID(blake.Sum(*buf)) != p.ID:
+		return errors.New("its bytes do not match its name"), nil
 	}
-	return failed.Error(), nil
+	return nil, nil
+}
+
+// readPack reads a complete pack into the memory of buf.
+func readPack(ctx context.Context, r *store.Store, name string, buf *[]byte) error {
+	info, err := r.Backend.Stat(ctx, name)
+	if err != nil {
+		return store.Judge(ctx, r.Backend, name, err)
+	}
+	if info.Size > pack.MaxSize {
+		return fmt.Errorf("%d bytes: %w", info.Size, backend.ErrTooLarge)
+	}
+	if int64(cap(*buf)) < info.Size {
+		*buf = make([]byte, info.Size)
+	}
+	*buf = (*buf)[:info.Size]
+	n, err := r.Backend.ReadAt(ctx, name, *buf, 0)
+	if errors.Is(err, io.EOF) {
+		*buf, err = (*buf)[:n], nil
+	}
+	return store.Judge(ctx, r.Backend, name, err)
 }
 
 // salvage stores the sound blocks of damaged packs in new packs.
@@ -210,9 +235,11 @@ func readRetrying(ctx context.Context, r *store.Store, name string, p []byte, of
 		if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
 			return false, nil
 		}
-		failed = err
+		if failed = err; err == nil {
+			failed = io.ErrNoProgress
+		}
 	}
-	if _, err := r.Backend.Stat(ctx, layout.ConfigName); err != nil {
+	if !backend.Unreadable(ctx, r.Backend, failed) {
 		return false, fmt.Errorf("read %s: %w", name, failed)
 	}
 	return false, nil

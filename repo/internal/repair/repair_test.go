@@ -55,7 +55,7 @@ func TestRepairIndex(t *testing.T) {
 			t.Fatalf("%s: dry run: %+v, %v", name, dry, err)
 		}
 		if _, err := r.RepairIndex(ctx, repo.RepairOptions{}); err == nil {
-			t.Fatal("it works without a lock")
+			t.Fatal("the repair worked without a lock")
 		}
 		if err := repotest.RepairIndex(be); err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -117,8 +117,8 @@ func TestRepairIndexSurvivesEverything(t *testing.T) {
 	repotest.EveryRepair(t, base, 15, repotest.RepairIndex, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 }
 
-// judgeLost returns an error unless every snapshot can be restored without the
-// lost files, which its record names, and nothing else is wrong.
+// judgeLost returns an error unless every snapshot can be restored except for the
+// lost files, its record names these files, and nothing else is wrong.
 func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 	ctx := context.Background()
 	r, err := repotest.Open(ctx, be, repotest.Secret, repotest.SmallPacks(2))
@@ -144,7 +144,7 @@ func judgeLost(be *memory.Backend, days []int, lost map[int][]string) error {
 		case day != days[i]:
 			err = fmt.Errorf("want day %d", days[i])
 		case s.Files != int64(len(want)):
-			err = fmt.Errorf("record of %d files, there are %d", s.Files, len(want))
+			err = fmt.Errorf("the record says %d files, but there are %d", s.Files, len(want))
 		case len(lost[day]) == 0 && (s.Lost != nil || !s.Complete || s.Original != nil && false):
 			err = fmt.Errorf("it lost nothing: %+v", s)
 		case len(lost[day]) > 0 && (s.Lost == nil || s.Lost.Files != int64(len(lost[day])) || s.Complete || s.Original == nil):
@@ -245,7 +245,8 @@ func TestRepairPacksAndSnapshots(t *testing.T) {
 	}
 }
 
-// forgetNewest forgets the newest snapshot.
+// forgetNewest forgets the newest of the snapshots that have no parent and were not
+// repaired.
 func forgetNewest(ctx context.Context, be backend.Backend) error {
 	r, err := repo.Open(ctx, be, repotest.Secret, repotest.SmallPacks(3))
 	if err != nil {
@@ -282,7 +283,7 @@ func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
 
 // If parts of a snapshot's tree are lost, everything that can still be found is
 // restored. The lost parts are recorded, and restored if they are found later.
-func TestRepairSnapshotsWithoutLists(t *testing.T) {
+func TestRepairSnapshotsWithoutNodes(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	base := repotest.New(t, 1)
@@ -336,7 +337,7 @@ func TestRepairSnapshotsWithoutLists(t *testing.T) {
 		}
 	}
 	if broken == 0 {
-		t.Error("no list was broken")
+		t.Error("no snapshot has lost a node")
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // retiredRepo returns a repository of three days. A prune has put packs on a prune
-// list, and a backup that began before has used these packs for day 2.
+// list, and a backup that began before the prune has used these packs for day 2.
 func retiredRepo(t *testing.T) *memory.Backend {
 	t.Helper()
 	ctx := context.Background()
@@ -47,8 +47,8 @@ func retiredRepo(t *testing.T) *memory.Backend {
 	return be
 }
 
-// If the index is damaged or missing, packs on prune lists that a snapshot needs
-// are in the new index, and the next prune keeps them.
+// If a snapshot needs packs that are on a prune list, a repair of a damaged or missing
+// index lists these packs, and the next prune keeps them.
 func TestRepairIndexKeepsRetired(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -7,7 +7,9 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/check"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
@@ -31,6 +33,16 @@ type SnapshotRepair struct {
 	// Damaged are records that cannot be read. Which files they had is unknown.
 	Damaged []string `json:"damaged"`
 	Removed int      `json:"removed_records"`
+	// Certificates are damaged certificates. They were removed, except in a dry run.
+	Certificates []string `json:"certificates"`
+	// Records are damaged records that no snapshot needs: kept passwords, unfinished
+	// backups and prune lists. They were removed, except in a dry run.
+	Records []string `json:"records"`
+}
+
+// Lost reports whether a repaired snapshot lacks something, or a record cannot be read.
+func (x *SnapshotRepair) Lost() bool {
+	return len(x.Damaged) > 0 || slices.ContainsFunc(x.Repaired, func(s RepairedSnapshot) bool { return s.Files > 0 || s.Tree })
 }
 
 // SnapshotRepairOptions are the options of Snapshots.
@@ -51,7 +63,10 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if err != nil {
 		return nil, err
 	}
-	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}}
+	if c.Denied != nil && len(c.Report.Affected) > 0 {
+		return nil, fmt.Errorf("no snapshot was marked, since what is lost is not known: %w", c.Denied)
+	}
+	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}}
 	for _, err := range c.DamagedSnapshots {
 		var d *store.DamageError
 		if errors.As(err, &d) {
@@ -88,16 +103,61 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 			rep.Repaired = append(rep.Repaired, *done)
 		}
 	}
+	if rep.Certificates, err = certificate.RemoveDamaged(ctx, r, opts.DryRun); err != nil {
+		return rep, err
+	}
+	if rep.Records, err = removeRecords(ctx, r, opts.DryRun); err != nil {
+		return rep, err
+	}
 	if !opts.RemoveDamaged || opts.DryRun {
 		return rep, nil
 	}
 	for _, name := range rep.Damaged {
+		id, err := layout.ParseFileID(name)
+		if err != nil || !store.Hopeless(ctx, func() error { _, err := record.Load(ctx, r, id); return err }) {
+			continue
+		}
 		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return rep, fmt.Errorf("remove a record that cannot be read: %w", err)
 		}
 		rep.Removed++
 	}
 	return rep, nil
+}
+
+// removeRecords removes damaged records that no snapshot needs, and returns the names of
+// their files. A dry run removes nothing.
+func removeRecords(ctx context.Context, r *store.Store, dryRun bool) ([]string, error) {
+	removed := []string{}
+	for dir, load := range map[string]func(name string) error{
+		layout.SecretsDir: func(name string) error {
+			p, err := record.ReadDevicePassword(ctx, r, name)
+			clear(p.Password)
+			return err
+		},
+		layout.RunsDir:   func(name string) error { _, err := record.ReadUnfinished(ctx, r, name); return err },
+		layout.PrunesDir: func(name string) error { _, err := r.ReadPruneList(ctx, name); return err },
+	} {
+		names, err := r.NamesIn(ctx, dir)
+		if err != nil {
+			return removed, err
+		}
+		for _, name := range names {
+			err := load(name)
+			if !errors.Is(err, store.ErrDamaged) || errors.Is(err, backend.ErrNotExist) || errors.Is(err, store.ErrUnsupported) ||
+				!store.Hopeless(ctx, func() error { return load(name) }) {
+				continue
+			}
+			if !dryRun {
+				if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+					return removed, fmt.Errorf("remove a damaged record: %w", err)
+				}
+			}
+			removed = append(removed, name)
+		}
+	}
+	slices.Sort(removed)
+	return removed, ctx.Err()
 }
 
 // rebuild makes the new version of one snapshot.
@@ -138,11 +198,11 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 		return nil, err
 	}
 	n := record.Successor(r, b.s)
-	complete := n.Complete || n.Lost != nil && n.Lost.Complete
+	complete := n.Complete || n.Lost != nil && n.Lost.WasComplete
 	n.Root, n.Files, n.Bytes, n.Lost, n.Complete = root, b.files, b.bytes, nil, complete
 	if b.out.Files > 0 || b.out.Tree {
 		n.Complete = false
-		n.Lost = &record.Lost{Time: r.Options.Now().UTC(), Complete: complete, Files: b.out.Files, Bytes: b.out.Bytes, Nodes: b.nodes}
+		n.Lost = &record.Lost{Time: r.Options.Now().UTC(), WasComplete: complete, Files: b.out.Files, Bytes: b.out.Bytes, Nodes: b.nodes}
 		if extra := len(b.nodes) - record.MaxLostNodes; extra > 0 {
 			n.Lost.Nodes, n.Lost.MoreNodes = b.nodes[:record.MaxLostNodes], extra
 		}
@@ -154,7 +214,7 @@ func (b *rebuild) run(ctx context.Context, dryRun bool) (*RepairedSnapshot, erro
 			n.Lost.Tree = &lost
 		}
 	}
-	n.Problems = b.problems(n.Lost)
+	n.Problems = b.newProblems(n.Lost)
 	if err := w.Finish(ctx); err != nil {
 		return nil, err
 	}
@@ -249,23 +309,20 @@ func sizeInFolder(e *tree.Entry) int64 {
 	return e.Content.Size
 }
 
-// lostNote is the prefix of the problems that repairs write.
-const lostNote = "lost by the repository: "
-
-// problems returns the record's problems, updated with what is lost now.
-func (b *rebuild) problems(l *record.Lost) []string {
-	out := slices.DeleteFunc(slices.Clone(b.s.Problems), func(p string) bool { return len(p) >= len(lostNote) && p[:len(lostNote)] == lostNote })
+// newProblems returns the record's problems, updated with what is lost now.
+func (b *rebuild) newProblems(l *record.Lost) []string {
+	out := record.WithoutLostNotes(b.s.Problems)
 	if l == nil {
 		return out
 	}
 	if b.out.Tree {
-		out = append(out, lostNote+"a part of the file tree")
+		out = append(out, record.LostNote("a part of the file tree"))
 	}
 	for _, n := range b.out.Names {
-		out = append(out, lostNote+n)
+		out = append(out, record.LostNote(n))
 	}
 	if more := l.Files - int64(len(b.out.Names)); more > 0 {
-		out = append(out, fmt.Sprintf("%s%d more files", lostNote, more))
+		out = append(out, record.LostNote(words.Plural(more, "more file")))
 	}
 	return out
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/internal/configs"
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
@@ -33,21 +34,20 @@ type Config struct {
 	ID         string           `json:"id"`       // 32 random hex digits
 	Created    time.Time        `json:"created"`
 	Polynomial chunk.Polynomial `json:"-"`
+	// NoFsync says that the repository was made on a file system that does not support
+	// fsync.
+	NoFsync bool `json:"no_fsync,omitempty"`
 }
 
-// ConfigFile is the JSON form of config. A program needs the clear fields before it
-// has a key. Sealed authenticates them.
-type ConfigFile struct {
-	Format   int      `json:"format"`
-	Features []string `json:"features"`
-	Sealed   []byte   `json:"sealed"`
-}
+// ConfigFile is config or a copy of it.
+type ConfigFile struct{ configs.File }
 
 // configBody is the sealed part.
 type configBody struct {
 	ID         string    `json:"id"`
 	Created    time.Time `json:"created"`
 	Polynomial string    `json:"polynomial"`
+	NoFsync    bool      `json:"no_fsync,omitempty"`
 }
 
 // NewConfig returns the config of a new repository.
@@ -63,84 +63,148 @@ func NewConfig(opts Options) (Config, error) {
 	return Config{
 		Version: FormatVersion, Features: []string{},
 		ID: fmt.Sprintf("%x", id), Created: opts.Now().UTC().Truncate(time.Second),
-		Polynomial: pol,
+		Polynomial: pol, NoFsync: opts.NoFsync,
 	}, nil
 }
 
-// ad returns the associated data of the sealed part: the clear part in a fixed form.
-func (f *ConfigFile) ad() []byte {
+// associatedData returns Format and Features in a fixed form. The sealed part
+// authenticates it.
+func (f *ConfigFile) associatedData() []byte {
 	return fmt.Appendf(nil, "snap config %d %s", f.Format, strings.Join(f.Features, " "))
 }
 
-// Seal returns the bytes of the config file.
-func (c Config) Seal(master crypto.Key, rand io.Reader) ([]byte, error) {
-	f := ConfigFile{Format: c.Version, Features: c.Features}
-	body, err := json.Marshal(configBody{c.ID, c.Created, fmt.Sprintf("%#x", uint64(c.Polynomial))})
+// Seal returns the config file.
+func (c Config) Seal(master crypto.Key, rand io.Reader) (*ConfigFile, error) {
+	f := &ConfigFile{configs.File{Format: c.Version, Features: c.Features}}
+	body, err := json.Marshal(configBody{c.ID, c.Created, fmt.Sprintf("%#x", uint64(c.Polynomial)), c.NoFsync})
 	if err != nil {
 		return nil, fmt.Errorf("seal config: %w", err)
 	}
-	if f.Sealed, err = crypto.NewSealer(master.Derive(crypto.ForConfig), rand).Seal(nil, body, f.ad()); err != nil {
+	if f.Sealed, err = crypto.NewSealer(master.Derive(crypto.ForConfig), rand).Seal(nil, body, f.associatedData()); err != nil {
 		return nil, fmt.Errorf("seal config: %w", err)
 	}
-	b, err := f.encode()
-	if err != nil {
-		return nil, fmt.Errorf("seal config: %w", err)
-	}
-	return b, nil
+	return f, nil
 }
 
-// ReadConfig reads the clear part of config. It fails with ErrUnsupported if this
+// ReadConfig reads config without unsealing it. It fails with ErrUnsupported if this
 // package does not understand the repository.
 func ReadConfig(ctx context.Context, be backend.Backend) (*ConfigFile, error) {
-	b, err := backend.ReadAll(ctx, be, layout.ConfigName, layout.MaxConfigSize)
-	if errors.Is(err, backend.ErrNotExist) {
-		if hasFiles(ctx, be, layout.PacksDir) {
-			return nil, &DamageError{layout.ConfigName, errors.New("it is missing, but there are packs")}
-		}
-		return nil, ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	return parseConfig(b)
+	_, f, err := readConfig(ctx, be)
+	return f, err
 }
 
-func parseConfig(b []byte) (*ConfigFile, error) {
+func readConfig(ctx context.Context, be backend.Backend) ([]byte, *ConfigFile, error) {
+	b, err := backend.ReadAll(ctx, be, layout.ConfigName, layout.MaxConfigSize)
+	if errors.Is(err, backend.ErrNotExist) {
+		for _, dir := range ContentDirs() {
+			used, failed := HasFiles(ctx, be, dir)
+			if failed != nil {
+				return nil, nil, failed
+			}
+			if used {
+				what := "it is missing"
+				if errors.Is(err, backend.ErrNotRegular) {
+					what = "it is not a file, but a folder, a link or something else"
+				}
+				return nil, nil, &DamageError{layout.ConfigName, fmt.Errorf("%s, and there are files in %s", what, dir)}
+			}
+		}
+		return nil, nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, nil, Judge(ctx, be, layout.ConfigName, err)
+	}
+	f, err := ParseConfig(b)
+	return b, f, err
+}
+
+// ContentDirs returns the folders whose files show that a repository has been used.
+// Without such a file and without config, an interrupted init has left what there is.
+func ContentDirs() []string {
+	return []string{layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir, layout.CertificatesDir}
+}
+
+// Configs are the configs that a repository may have.
+type Configs struct {
+	// Found is config and its copies in configs/, in this order, as far as they are not
+	// damaged. A key tells which of them belong to the repository.
+	Found []*ConfigFile
+	// Damage is what is wrong with config, if it is missing, unreadable or damaged.
+	Damage error
+	copies []configs.Copy
+}
+
+// FindConfigs reads config and its copies without unsealing them. If another program
+// has changed config and this one does not understand it, FindConfigs fails with
+// ErrUnsupported; not so if the copies show that config is damaged.
+func FindConfigs(ctx context.Context, be backend.Backend) (*Configs, error) {
+	var c Configs
+	b, first, err := readConfig(ctx, be)
+	switch {
+	case err == nil:
+		c.Found = append(c.Found, first)
+	case ctx.Err() != nil || errors.Is(err, ErrNotFound):
+		return nil, err
+	}
+	c.Damage = err
+	if c.copies, err = configs.List(ctx, be); err != nil && first == nil {
+		return nil, errors.Join(c.Damage, err)
+	}
+	equal := func(o configs.Copy) bool { return bytes.Equal(o.Bytes, b) }
+	good := slices.DeleteFunc(slices.Clone(c.copies), func(o configs.Copy) bool { return o.Err != nil })
+	if errors.Is(c.Damage, ErrUnsupported) && (len(good) == 0 || slices.ContainsFunc(good, equal)) {
+		return nil, c.Because(c.Damage)
+	}
+	for _, o := range good {
+		f, err := ParseConfig(o.Bytes)
+		switch {
+		case errors.Is(err, ErrUnsupported) && first == nil:
+			return nil, err // config may have been a newer one, too
+		case err == nil && !(first != nil && equal(o)):
+			c.Found = append(c.Found, f)
+		}
+	}
+	return &c, nil
+}
+
+// Because adds to an error about config why its copies cannot be used.
+func (c *Configs) Because(err error) error {
+	for _, o := range c.copies {
+		if o.Err != nil {
+			err = fmt.Errorf("%w; its copy cannot be used: %w", err, o.Err)
+		}
+	}
+	return err
+}
+
+// ParseConfig parses the bytes of a config file.
+func ParseConfig(b []byte) (*ConfigFile, error) {
 	var f ConfigFile
 	if err := json.Unmarshal(b, &f); err != nil {
 		return nil, &DamageError{layout.ConfigName, err}
 	}
 	if f.Format > FormatVersion {
-		return nil, fmt.Errorf("format version %d: %w (it knows %d); use a newer one", f.Format, ErrUnsupported, FormatVersion)
+		return nil, fmt.Errorf("format version %d: %w, which knows version %d; use a newer snap", f.Format, ErrUnsupported, FormatVersion)
 	}
 	if f.Format < 1 {
 		return nil, &DamageError{layout.ConfigName, fmt.Errorf("format version %d", f.Format)}
 	}
 	for _, feature := range f.Features {
 		if !slices.Contains(knownFeatures, feature) {
-			return nil, fmt.Errorf("it needs the feature %.40q: %w; use a newer one", feature, ErrUnsupported)
+			return nil, fmt.Errorf("the repository needs the feature %.40q: %w; use a newer snap", feature, ErrUnsupported)
 		}
 	}
 	// The file's name is not its hash. To detect every changed byte, accept only
 	// one of the possible JSON forms.
-	if same, err := f.encode(); err != nil || !bytes.Equal(b, same) {
+	if !bytes.Equal(b, f.Bytes()) {
 		return nil, &DamageError{layout.ConfigName, errors.New("it is not in the form that snap writes")}
 	}
 	return &f, nil
 }
 
-// encode returns the bytes of the file.
-func (f *ConfigFile) encode() ([]byte, error) {
-	b, err := json.Marshal(f)
-	if err != nil {
-		return nil, err
-	}
-	return append(b, '\n'), nil
-}
-
 // Open unseals the settings with the master key.
 func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
-	b, err := crypto.NewSealer(master.Derive(crypto.ForConfig), nil).Open(nil, f.Sealed, f.ad())
+	b, err := crypto.NewSealer(master.Derive(crypto.ForConfig), nil).Open(nil, f.Sealed, f.associatedData())
 	if err != nil {
 		return Config{}, err
 	}
@@ -156,7 +220,7 @@ func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
 	}
 	return Config{
 		Version: f.Format, Features: f.Features,
-		ID: body.ID, Created: body.Created, Polynomial: pol,
+		ID: body.ID, Created: body.Created, Polynomial: pol, NoFsync: body.NoFsync,
 	}, nil
 }
 
@@ -164,5 +228,15 @@ func (f *ConfigFile) Open(master crypto.Key) (Config, error) {
 // describes.
 func CheckConfig(ctx context.Context, be backend.Backend) error {
 	_, err := ReadConfig(ctx, be)
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return err
+	}
+	j, failed := configs.Judge(ctx, be)
+	switch {
+	case failed != nil:
+		return failed
+	case j.State == configs.Damaged:
+		return &DamageError{layout.ConfigName, j.Why}
+	}
 	return err
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -30,12 +31,20 @@ type ContentReader struct {
 	data []byte
 }
 
+// MaxChunks bounds the chunks of a file whose chunks are all held in memory. It is
+// enough for a database of 256 GiB.
+const MaxChunks = 1 << 22
+
+// ErrTooManyChunks says that a file has more than MaxChunks. Lists of few bytes, which
+// repeat each other, can say so.
+var ErrTooManyChunks error = &DamageError{"", errors.New("a file has more chunks than fit into memory")}
+
 // NewContentReader returns a reader of a content. It looks up where the chunks
 // are and reads none of them. The reader uses ctx for all of its reads. The
 // index must have been loaded.
 func (r *Store) NewContentReader(ctx context.Context, c *tree.Content) (*ContentReader, error) {
 	f := &ContentReader{ctx: ctx, r: r, size: c.Size}
-	sizeErr := &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes have a different length", c.Size)}
+	sizeErr := &DamageError{"", fmt.Errorf("a file has %d bytes, but its chunks have a different length", c.Size)}
 	off := int64(0)
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
 		size, ok := r.Index.Size(id)
@@ -45,7 +54,9 @@ func (r *Store) NewContentReader(ctx context.Context, c *tree.Content) (*Content
 		if off += int64(size); off > c.Size {
 			return sizeErr
 		}
-		f.ids, f.ends = append(f.ids, id), append(f.ends, off)
+		if f.ids, f.ends = append(f.ids, id), append(f.ends, off); len(f.ids) > MaxChunks {
+			return ErrTooManyChunks
+		}
 		return nil
 	})
 	if err == nil && off != c.Size {

@@ -44,7 +44,7 @@ func TestDeltaChain(t *testing.T) {
 		if err := repotest.ReadChunks(t, r, versions[last]); err == nil {
 			t.Errorf("%s: a chain of %d was read", name, last)
 		}
-		// From the end of the chain, with an empty cache.
+		// Read only the end of the chain, with an empty cache.
 		if err := repotest.ReadChunks(t, withCache(t, be, size), versions[last-1]); err != nil {
 			t.Errorf("%s: depth %d at once: %v", name, pack.MaxDepth, err)
 		}
@@ -52,7 +52,7 @@ func TestDeltaChain(t *testing.T) {
 	repotest.CommitChunks(t, be, 1, versions[:last]...)
 	repotest.CommitChunks(t, be, 2, versions[0], versions[last])
 	if n := repotest.CountAffected(t, be); n != 1 {
-		t.Errorf("%d snapshots suffer, want the one with the chain that is too long", n)
+		t.Errorf("%d snapshots are affected, want the one with the chain that is too long", n)
 	}
 	storeAgain(t, be, versions[last])
 }
@@ -68,7 +68,7 @@ func storeAgain(t testing.TB, be backend.Backend, content []byte) {
 		t.Errorf("a backup relied on what cannot be read: %v", err)
 	}
 	if n := repotest.CountAffected(t, be); n != 0 {
-		t.Errorf("%d snapshots suffer from what was stored anew", n)
+		t.Errorf("%d snapshots are affected after the content was stored again", n)
 	}
 }
 
@@ -109,7 +109,7 @@ func TestDeltaCycles(t *testing.T) {
 			repotest.CommitChunks(t, be, 1, v[0], v[3])
 			repotest.CommitChunks(t, be, 2, v[3])
 			if n := repotest.CountAffected(t, be); n != 1 {
-				t.Errorf("%d snapshots suffer", n)
+				t.Errorf("%d snapshots are affected", n)
 			}
 			storeAgain(t, be, v[0])
 		})
@@ -131,7 +131,7 @@ func TestDeltaWithoutDictionary(t *testing.T) {
 	repotest.CommitChunks(t, be, 1, v[2])
 	repotest.CommitChunks(t, be, 2, []byte("beside"))
 	if n := repotest.CountAffected(t, be); n != 1 {
-		t.Errorf("%d snapshots suffer", n)
+		t.Errorf("%d snapshots are affected", n)
 	}
 	// A check of the structure alone finds the loss, too.
 	report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{})
@@ -172,7 +172,7 @@ func TestDeltaDictionarySizes(t *testing.T) {
 	repotest.CommitChunks(t, be, 1, fits)
 	repotest.CommitChunks(t, be, 2, tooMuch)
 	if n := repotest.CountAffected(t, be); n != 1 {
-		t.Errorf("%d snapshots suffer", n)
+		t.Errorf("%d snapshots are affected", n)
 	}
 }
 
@@ -192,7 +192,7 @@ func TestDamagedBase(t *testing.T) {
 		repotest.CommitChunks(t, be, 3, v[2])
 		repotest.CommitChunks(t, be, 4, v[3])
 		if n := repotest.CountAffected(t, be); n != 0 {
-			t.Fatalf("%d suffer before the damage", n)
+			t.Fatalf("%d snapshots are affected before the damage", n)
 		}
 		file := repotest.Content(t, be)[base]
 		want := 3
@@ -220,13 +220,13 @@ func TestDamagedBase(t *testing.T) {
 			continue
 		}
 		if n := repotest.CountAffected(t, be); n != want {
-			t.Errorf("%d snapshots suffer, want %d", n, want)
+			t.Errorf("%d snapshots are affected, want %d", n, want)
 		}
 		if err := be.Delete(context.Background(), base); err != nil {
 			t.Fatal(err)
 		}
 		if n := repotest.CountAffected(t, be); n != want {
-			t.Errorf("base deleted: %d snapshots suffer, want %d", n, want)
+			t.Errorf("base deleted: %d snapshots are affected, want %d", n, want)
 		}
 	}
 }
@@ -240,5 +240,5 @@ func TestSecondCopyOfADelta(t *testing.T) {
 	repotest.PutPack(t, r, be, pack.Content, repotest.Delta(r, v[1], v[0]))
 	repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[1]))
 	repotest.CommitChunks(t, be, 1, v[1])
-	repotest.CountAffected(t, be) // whichever copy counts, report and restore agree
+	repotest.CountAffected(t, be) // check and restore must agree, whichever copy they use
 }

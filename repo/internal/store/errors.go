@@ -20,14 +20,27 @@ var (
 	// ErrDamaged says that stored bytes are missing or wrong. The error is a
 	// *DamageError if a file can be named.
 	ErrDamaged = errors.New("repository is damaged")
+	// ErrUnreadable says that the bytes of a file are unknown, since reading it
+	// failed. The error is a *DamageError, too. The file may be good: other
+	// hardware or another user may be able to read it.
+	ErrUnreadable = errors.New("file cannot be read")
 	// ErrNoSnapshot says that no snapshot matches.
 	ErrNoSnapshot = errors.New("no such snapshot")
 	// ErrChanged says that another process has changed or forgotten a snapshot.
 	ErrChanged = errors.New("another process has changed or forgotten it at the same time")
 	// ErrAmbiguous says that several snapshots, keys or devices match.
 	ErrAmbiguous = errors.New("ambiguous")
+	// ErrReadOnly says that this process may not write to the repository.
+	ErrReadOnly = errors.New("the repository is read-only")
+	// ErrOtherRepository says that a repository is not a copy of this one.
+	ErrOtherRepository = errors.New("it is another repository, with other keys")
 	// ErrLastKey says that the only key slot cannot be removed.
 	ErrLastKey = errors.New("this is the last key: nobody could open the repository any more")
+	// ErrUnprovenKeys says that a key cannot be removed, since it is not known whether
+	// those that would be left open the repository.
+	ErrUnprovenKeys = errors.New("only keys of an older form would be left, and without their passwords nobody can tell whether they open the repository")
+	// ErrKeyInUse says that a key is the one that opened the repository.
+	ErrKeyInUse = errors.New("this key has just opened the repository")
 	// ErrNoKey says that there is no such key slot.
 	ErrNoKey = errors.New("no such key")
 	// ErrKeyExists says that a secret opens a key slot already.
@@ -36,12 +49,12 @@ var (
 	// *LockedError.
 	ErrLocked = errors.New("the repository is locked")
 	// ErrLockLost says that another process has removed the lock of this process,
-	// so content that it relies on may be gone.
+	// so content that this process relies on may be gone.
 	ErrLockLost = errors.New("another process has removed the lock of this process")
 )
 
-// DamageError names a repository file that is missing or wrong. It matches
-// ErrDamaged.
+// DamageError names a repository file that is missing or wrong, or that cannot be read.
+// It matches ErrDamaged.
 type DamageError struct {
 	File string // name in the repository; empty if the damage has no single file
 	Err  error
@@ -51,8 +64,18 @@ func (e *DamageError) Error() string {
 	if e.File == "" {
 		return fmt.Sprintf("repository is damaged: %v", e.Err)
 	}
+	if u, ok := errors.AsType[*unreadableError](e.Err); ok {
+		return fmt.Sprintf("repository file %s cannot be read: %v", e.File, u.err)
+	}
 	return fmt.Sprintf("repository file %s is damaged: %v", e.File, e.Err)
 }
 
 // Unwrap makes errors.Is match both the cause and ErrDamaged.
 func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
+
+// unreadableError is the reason why a file cannot be read.
+type unreadableError struct{ err error }
+
+func (e *unreadableError) Error() string { return fmt.Sprintf("it cannot be read: %v", e.err) }
+
+func (e *unreadableError) Unwrap() []error { return []error{ErrUnreadable, e.err} }

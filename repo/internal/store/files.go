@@ -26,16 +26,52 @@ func ReadNamed(ctx context.Context, be backend.Backend, name string, limit int64
 		return nil, &DamageError{name, errors.New("its name is not a hash")}
 	}
 	b, err := backend.ReadAll(ctx, be, name, limit)
-	switch {
-	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrTooLarge), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, &DamageError{name, err}
-	case err != nil:
-		return nil, err
+	if again(ctx, err) {
+		b, err = backend.ReadAll(ctx, be, name, limit)
+	}
+	if err != nil {
+		return nil, Judge(ctx, be, name, err)
 	}
 	if layout.FileID(blake.Sum(b)) != id {
 		return nil, &DamageError{name, errors.New("its bytes do not match its name")}
 	}
 	return b, nil
+}
+
+// again reports whether to read a file once more after a failure: a file server has moved
+// the file (ESTALE), a signal has interrupted the call, or a cable has a loose contact.
+func again(ctx context.Context, err error) bool {
+	return err != nil && ctx.Err() == nil && !errors.Is(err, backend.ErrNotExist) && !errors.Is(err, backend.ErrTooLarge) && !errors.Is(err, io.EOF)
+}
+
+// Judge returns the error for a file, given the error of reading it: a *DamageError if
+// the file is missing or cannot be read although the store answers, and err otherwise.
+func Judge(ctx context.Context, be backend.Backend, name string, err error) error {
+	switch {
+	case err == nil, errors.Is(err, ErrDamaged):
+		return err
+	case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrTooLarge), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &DamageError{name, err}
+	case backend.Unreadable(ctx, be, err):
+		return &DamageError{name, &unreadableError{err}}
+	}
+	return err
+}
+
+// Hopeless reports whether a damaged file may be removed: load, which reads it, finds
+// wrong bytes, or fails each time. A file that this process has no permission to read
+// stays, since another user may be able to read it.
+func Hopeless(ctx context.Context, load func() error) bool {
+	for range ReadTries {
+		err := load()
+		if !errors.Is(err, ErrDamaged) || backend.IsDenied(err) || ctx.Err() != nil {
+			return false
+		}
+		if !errors.Is(err, ErrUnreadable) {
+			return true
+		}
+	}
+	return true
 }
 
 // PutNamed stores a file under the hash of its bytes and returns the hash.
@@ -104,13 +140,22 @@ func CutMagic(b []byte, magic string) ([]byte, bool) {
 	return bytes.CutPrefix(b, []byte(magic))
 }
 
-// NamesIn lists the files of a folder that are named by a hash.
+// List calls fn for the files of a folder that are part of the repository. It passes
+// over all others, such as those that operating systems and sync programs leave.
+func List(ctx context.Context, be backend.Backend, dir string, fn func(backend.Info) error) error {
+	return be.List(ctx, dir, func(f backend.Info) error {
+		if _, err := layout.ParseFileID(f.Name); err != nil {
+			return nil
+		}
+		return fn(f)
+	})
+}
+
+// NamesIn lists the files of a folder that are part of the repository.
 func (r *Store) NamesIn(ctx context.Context, dir string) ([]string, error) {
 	var names []string
-	err := r.Backend.List(ctx, dir, func(f backend.Info) error {
-		if _, err := layout.ParseFileID(f.Name); err == nil {
-			names = append(names, f.Name)
-		}
+	err := List(ctx, r.Backend, dir, func(f backend.Info) error {
+		names = append(names, f.Name)
 		return nil
 	})
 	if err != nil {
@@ -119,8 +164,12 @@ func (r *Store) NamesIn(ctx context.Context, dir string) ([]string, error) {
 	return names, nil
 }
 
-// hasFiles reports whether a folder has files.
-func hasFiles(ctx context.Context, be backend.Backend, dir string) bool {
+// HasFiles reports whether a folder has files.
+func HasFiles(ctx context.Context, be backend.Backend, dir string) (bool, error) {
 	found := errors.New("found")
-	return errors.Is(be.List(ctx, dir, func(backend.Info) error { return found }), found)
+	err := List(ctx, be, dir, func(backend.Info) error { return found })
+	if errors.Is(err, found) {
+		return true, nil
+	}
+	return false, err
 }

@@ -15,8 +15,22 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// LoadIndex reads all index files, as repo.Repo.LoadIndex describes.
+// LoadIndex reads all index files, as repo.Repo.LoadIndex describes. It fails if the folder
+// of packs is missing.
 func (r *Store) LoadIndex(ctx context.Context) error {
+	if err := r.loadIndex(ctx, true); err != nil || len(r.Index.Packs()) > 0 {
+		return err
+	}
+	return r.MustHaveFolder(ctx, layout.PacksDir)
+}
+
+// LoadListed is like LoadIndex, but if no index file is damaged, it leaves out the packs
+// that none lists. It is for what decides which packs are needed, or repairs the index.
+func (r *Store) LoadListed(ctx context.Context) error {
+	return r.loadIndex(ctx, false)
+}
+
+func (r *Store) loadIndex(ctx context.Context, all bool) error {
 	// Read prune lists before the index. If this process holds a lock, the packs of
 	// a list that is written later are not removed until this process has read that
 	// list.
@@ -24,21 +38,56 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x, damage, missing, err := r.settledIndex(ctx)
-	if err != nil {
-		return err
-	}
-	if len(damage) > 0 {
-		if err := r.IndexFromPacks(ctx, x); err != nil {
-			return fmt.Errorf("read pack headers instead of a damaged index: %w", err)
-		}
-	}
 	var seen []layout.FileID
 	retiredIndexed, retired := map[pack.ID]bool{}, map[layout.FileID]bool{}
 	for _, l := range lists {
 		seen = append(seen, l.ID)
 		for _, id := range l.Packs {
 			retired[id] = true
+		}
+	}
+	x, err := r.settledIndex(ctx, nil)
+	if err != nil {
+		return err
+	}
+	// A pack on a prune list may be in no index file on purpose.
+	inNone := x.packsInNone(retired)
+	if all && len(inNone) > 0 {
+		// Perhaps their index file was stored after it could be read. Leave out the packs
+		// that were stored since then: their index file may follow.
+		before := inNone
+		if x, err = r.settledIndex(ctx, x.missing); err != nil {
+			return err
+		}
+		inNone = x.packsInNone(retired)
+		maps.DeleteFunc(inNone, func(id pack.ID, _ bool) bool { return !before[id] })
+	}
+	missing := slices.SortedFunc(maps.Keys(x.missing), func(a, b pack.ID) int { return bytes.Compare(a[:], b[:]) })
+	resized := map[pack.ID]int64{}
+	for _, p := range x.Packs() {
+		if size := x.sizes[p.ID]; size != p.Size {
+			x.Retire(p.ID) // what can still be read of it is, but nothing new relies on it
+			resized[p.ID] = size
+		}
+	}
+	unlisted := map[pack.ID]bool{}
+	switch {
+	case len(x.Damage) > 0:
+		if _, err := r.IndexFromPacks(ctx, x.Index, nil); err != nil {
+			return fmt.Errorf("read pack headers instead of a damaged index: %w", err)
+		}
+	case all && len(inNone) > 0:
+		added, err := r.IndexFromPacks(ctx, x.Index, inNone)
+		if err != nil {
+			return fmt.Errorf("read the headers of packs that no index file lists: %w", err)
+		}
+		for _, id := range added {
+			x.Retire(id) // a prune may remove it, unless a snapshot needs it
+			unlisted[id] = true
+		}
+	}
+	for _, l := range lists {
+		for _, id := range l.Packs {
 			if _, listed := x.Pack(pack.ID(id)); listed {
 				x.Retire(pack.ID(id))
 				retiredIndexed[pack.ID(id)] = true
@@ -46,55 +95,54 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 		}
 	}
 	x.Compact()
-	r.Index, r.DamagedIndex, r.Missing, r.RetiredIndexed, r.Retired = x, damage, missing, retiredIndexed, retired
-	r.Cache = newBlockCache(r.Options.Cache) // the keys of the old one are blocks of the old index
+	r.Index, r.DamagedIndex, r.Missing, r.resized = x.Index, x.Damage, missing, resized
+	r.RetiredIndexed, r.Retired, r.unlisted = retiredIndexed, retired, unlisted
+	r.Cache = newBlockCache(r.Options.Cache) // the old cache has blocks of the old index
 	if r.Guard == nil {
 		return nil
 	}
 	return r.Guard.See(ctx, seen)
 }
 
-// settledIndex reads the index files and leaves out packs that do not exist. It
-// returns the index, the damage found, and the packs left out.
+// settledIndex reads the index files and leaves out packs that do not exist.
 //
 // While it reads, other processes may replace index files and remove packs. So it
-// reads again until a reading finds the same packs missing as the one before, and
-// no other index files missing.
-func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack.ID, error) {
-	var lost map[pack.ID]bool // packs missing in the last reading
-	var gone []string         // index files missing in the last reading
+// reads again until two readings in a row find the same packs missing, and the second
+// finds no further index file missing. lost are the packs that an earlier call found
+// missing.
+func (r *Store) settledIndex(ctx context.Context, lost map[pack.ID]bool) (*IndexFiles, error) {
+	var gone []string // index files missing in the last reading
 	for {
 		x, err := r.ReadIndex(ctx, lost)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 		// List packs after reading the index, since packs are stored before the index
 		// file that lists them.
-		exists, err := r.ListPacks(ctx)
+		x.sizes, err = r.ListPacks(ctx)
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("list packs: %w", err)
+			return nil, fmt.Errorf("list packs: %w", err)
 		}
-		settled, missing := true, map[pack.ID]bool{}
+		settled := true
 		for _, id := range x.without {
-			if exists[id] {
+			if _, ok := x.sizes[id]; ok {
 				settled = false
 			} else {
-				missing[id] = true
+				x.missing[id] = true
 			}
 		}
 		for _, p := range x.Packs() {
-			if !exists[p.ID] {
-				settled, missing[p.ID] = false, true
+			if _, ok := x.sizes[p.ID]; !ok {
+				settled, x.missing[p.ID] = false, true
 			}
 		}
 		for _, name := range x.vanished {
 			settled = settled && slices.Contains(gone, name)
 		}
 		if settled {
-			byName := func(a, b pack.ID) int { return bytes.Compare(a[:], b[:]) }
-			return x.Index, x.Damage, slices.SortedFunc(maps.Keys(missing), byName), nil
+			return x, nil
 		}
-		lost, gone = missing, x.vanished
+		lost, gone = x.missing, x.vanished
 	}
 }
 
@@ -102,13 +150,26 @@ func (r *Store) settledIndex(ctx context.Context) (*index.Index, []error, []pack
 type IndexFiles struct {
 	*index.Index
 	Damage   []error
-	vanished []string  // files that disappeared since they were listed; Damage has them, too
-	without  []pack.ID // listed packs that were left out
+	vanished []string          // files that disappeared since they were listed; Damage has them, too
+	without  []pack.ID         // listed packs that were left out
+	missing  map[pack.ID]bool  // listed packs that do not exist
+	sizes    map[pack.ID]int64 // of all packs that exist
+}
+
+// packsInNone returns the packs that exist, are in no index file and not in without.
+func (x *IndexFiles) packsInNone(without map[layout.FileID]bool) map[pack.ID]bool {
+	inNone := map[pack.ID]bool{}
+	for id := range x.sizes {
+		if _, listed := x.Pack(id); !listed && !without[layout.FileID(id)] {
+			inNone[id] = true
+		}
+	}
+	return inNone
 }
 
 // ReadIndex reads all index files. It leaves out the packs in without.
 func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*IndexFiles, error) {
-	x := &IndexFiles{Index: index.New()}
+	x := &IndexFiles{Index: index.New(), missing: map[pack.ID]bool{}}
 	add := func(id pack.ID, size int64, h pack.Header) {
 		if without[id] {
 			x.without = append(x.without, id)
@@ -116,7 +177,7 @@ func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*Index
 			x.Add(id, size, h)
 		}
 	}
-	err := r.Backend.List(ctx, layout.IndexDir, func(f backend.Info) error {
+	err := List(ctx, r.Backend, layout.IndexDir, func(f backend.Info) error {
 		b, err := r.ReadNamed(ctx, f.Name, index.MaxFileSize)
 		if err == nil {
 			err = index.OpenFile(b, r.IndexSealer, add)
@@ -139,26 +200,69 @@ func (r *Store) ReadIndex(ctx context.Context, without map[pack.ID]bool) (*Index
 	return x, nil
 }
 
-// ListPacks returns the packs that exist.
-func (r *Store) ListPacks(ctx context.Context) (map[pack.ID]bool, error) {
-	exists := map[pack.ID]bool{}
+// ListPacks returns the packs that exist, with their sizes.
+func (r *Store) ListPacks(ctx context.Context) (map[pack.ID]int64, error) {
+	exists := map[pack.ID]int64{}
 	err := r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		if id, err := layout.ParseFileID(f.Name); err == nil {
-			exists[pack.ID(id)] = true
+			exists[pack.ID(id)] = f.Size
 		}
 		return nil
 	})
 	return exists, err
 }
 
-// IndexDamage returns the index files that LoadIndex found damaged, and the packs
-// that are missing.
-func (r *Store) IndexDamage() []error {
+// IsUnlisted reports whether the loaded index has a pack only because LoadIndex read its
+// header: no index file lists it, and none is damaged.
+func (r *Store) IsUnlisted(id pack.ID) bool { return r.unlisted[id] }
+
+// HasUnlisted reports whether IsUnlisted is true for some pack.
+func (r *Store) HasUnlisted() bool { return len(r.unlisted) > 0 }
+
+// IndexDamage returns the index files that LoadIndex found damaged, and the packs that
+// are missing or have another size than they should. Given the roots of snapshots, it also
+// finds out that an index file is missing: no index file lists the pack of a root.
+func (r *Store) IndexDamage(roots ...chunk.ID) []error {
 	damage := slices.Clone(r.DamagedIndex)
+	if slices.ContainsFunc(roots, func(id chunk.ID) bool { loc, ok := r.Index.Lookup(id); return ok && r.unlisted[loc.Pack] }) {
+		damage = append(damage, LostIndex(len(r.unlisted)))
+	}
 	for _, id := range r.Missing {
-		damage = append(damage, &DamageError{layout.PackName(id), errors.New("is missing")})
+		damage = append(damage, &DamageError{layout.PackName(id), errors.New("it is missing")})
+	}
+	for _, p := range r.Index.Packs() {
+		if size, ok := r.resized[p.ID]; ok {
+			damage = append(damage, SizeDamage(p, size))
+		}
 	}
 	return damage
+}
+
+// LostIndex returns the error for packs that snapshots need and no index file lists.
+func LostIndex(packs int) error {
+	return &DamageError{layout.IndexDir, fmt.Errorf("an index file is missing: no index file lists %d packs that snapshots need; their headers are read instead", packs)}
+}
+
+// SizeDamage returns the error for a pack that has another size than it should.
+func SizeDamage(p index.Pack, size int64) error {
+	return &DamageError{layout.PackName(p.ID), fmt.Errorf("it has %d bytes, but should have %d", size, p.Size)}
+}
+
+// Unsafe returns damage if new snapshots must not rely on a chunk: it is in no pack, or it
+// needs a pack that has a wrong size or will be removed.
+func (r *Store) Unsafe(id chunk.ID) error {
+	if r.Index.Reusable(id) {
+		return nil
+	}
+	loc, ok := r.Index.Lookup(id)
+	if !ok {
+		return r.UnknownChunk(id)
+	}
+	if size, ok := r.resized[loc.Pack]; ok {
+		p, _ := r.Index.Pack(loc.Pack)
+		return SizeDamage(p, size)
+	}
+	return &DamageError{layout.PackName(loc.Pack), fmt.Errorf("chunk %s needs a pack that will be removed or has a wrong size", id.Short())}
 }
 
 // UnknownChunk returns the error for a chunk that is in no pack, or that cannot be
@@ -177,15 +281,16 @@ func (r *Store) UnknownChunk(id chunk.ID) error {
 	}
 }
 
-// IndexFromPacks adds all packs that the index lacks, from their headers. It leaves
-// out packs whose header is damaged: their chunks count as missing.
-func (r *Store) IndexFromPacks(ctx context.Context, x *index.Index) error {
-	return r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
+// IndexFromPacks adds the packs that the index lacks, from their headers, and returns
+// their IDs. It adds only those in only, or all if that is nil. It leaves out packs whose
+// header is damaged: their chunks count as missing.
+func (r *Store) IndexFromPacks(ctx context.Context, x *index.Index, only map[pack.ID]bool) (added []pack.ID, err error) {
+	err = r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil {
 			return nil
 		}
-		if _, known := x.Pack(pack.ID(id)); known {
+		if _, known := x.Pack(pack.ID(id)); known || only != nil && !only[pack.ID(id)] {
 			return nil
 		}
 		h, err := r.ReadHeader(ctx, f)
@@ -196,8 +301,10 @@ func (r *Store) IndexFromPacks(ctx context.Context, x *index.Index) error {
 			return err
 		}
 		x.Add(pack.ID(id), f.Size, h)
+		added = append(added, pack.ID(id))
 		return nil
 	})
+	return added, err
 }
 
 // ReadHeader reads the header of a pack file.
@@ -206,5 +313,5 @@ func (r *Store) ReadHeader(ctx context.Context, f backend.Info) (pack.Header, er
 	if errors.Is(err, pack.ErrDamaged) {
 		return pack.Header{}, &DamageError{f.Name, err}
 	}
-	return h, err
+	return h, Judge(ctx, r.Backend, f.Name, err)
 }

@@ -16,10 +16,10 @@ import (
 // Detours, only first copies are used.
 type Detours map[chunk.ID]*index.Location
 
-// base returns the decoded block of a base and the location of the base. The
+// decodeBase returns the decoded block of a base and the location of the base. The
 // location is loc, as the index gives it, or that of another copy if the block of
 // loc is damaged.
-func (r *Store) base(ctx context.Context, id chunk.ID, loc index.Location, above int, by Detours) (Decoded, index.Location, error) {
+func (r *Store) decodeBase(ctx context.Context, id chunk.ID, loc index.Location, above int, by Detours) (Decoded, index.Location, error) {
 	other, met := by[id]
 	if other != nil {
 		b, err := r.baseBlock(ctx, other.Block, above, by)

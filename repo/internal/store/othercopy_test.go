@@ -39,8 +39,8 @@ func flip(t testing.TB, be *memory.Backend, name string, at int) string {
 	return name
 }
 
-// A block that needs a damaged base is decoded with another copy of it, at any
-// depth, and check reports nothing as lost.
+// A block that needs a damaged base is decoded with another copy of that base, at
+// any depth, and check reports nothing as lost.
 func TestOtherCopyOfABase(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(6)
@@ -72,7 +72,7 @@ func TestOtherCopyOfABase(t *testing.T) {
 				}
 			}
 			if n := repotest.CountAffected(t, be); n != 0 {
-				t.Errorf("%d snapshots suffer", n)
+				t.Errorf("%d snapshots are affected", n)
 			}
 			report, err := repotest.MustOpen(t, be).Check(context.Background(), repo.CheckOptions{ReadData: 1})
 			if err != nil {
@@ -90,8 +90,8 @@ func TestOtherCopyOfABase(t *testing.T) {
 	}
 }
 
-// If all copies of a base are damaged, there are very many paths through the copies
-// above it. A reader must not try all of them.
+// If all copies of a base are damaged, there are very many paths to it, through the
+// copies of the blocks that need it. A reader must not try all of these paths.
 func TestManyDamagedCopies(t *testing.T) {
 	t.Parallel()
 	const copies = 4
@@ -119,7 +119,7 @@ func TestManyDamagedCopies(t *testing.T) {
 	}
 	repotest.CommitChunks(t, be, 1, v[len(v)-1])
 	if n := repotest.CountAffected(t, be); n != 1 {
-		t.Errorf("%d snapshots suffer", n)
+		t.Errorf("%d snapshots are affected", n)
 	}
 }
 
@@ -128,7 +128,7 @@ func TestManyDamagedCopies(t *testing.T) {
 func TestCyclicCopies(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(3)
-	for name, want := range map[string]int{"a whole copy is sound": 0, "none is": 1} {
+	for name, want := range map[string]int{"a full copy is sound": 0, "no full copy is sound": 1} {
 		be := memory.New()
 		r := repotest.Create(t, be)
 		repotest.PutPack(t, r, be, pack.Content, repotest.Raw(v[0]))
@@ -141,7 +141,7 @@ func TestCyclicCopies(t *testing.T) {
 			spoil(t, be, v[1])
 		}
 		if n := repotest.CountAffected(t, be); n != want {
-			t.Errorf("%s: %d snapshots suffer, want %d", name, n, want)
+			t.Errorf("%s: %d snapshots are affected, want %d", name, n, want)
 		}
 		if err := repotest.ReadChunks(t, repotest.MustOpen(t, be), v[2]); (err == nil) != (want == 0) {
 			t.Errorf("%s: %v", name, err)
@@ -149,8 +149,8 @@ func TestCyclicCopies(t *testing.T) {
 	}
 }
 
-// A snapshot is reported only if no copy can be read, even if the check has not
-// read the packs with the other copies.
+// A check reports a snapshot only if no copy of one of its chunks can be read, even
+// if the check does not verify the packs with the other copies.
 func TestOtherCopyAndAPartialCheck(t *testing.T) {
 	t.Parallel()
 	v := repotest.Versions(4)

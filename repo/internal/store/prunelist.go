@@ -16,7 +16,7 @@ const (
 	pruneMagic   = "snappl01"
 	pruneVersion = 1
 	maxPruneSize = 64 << 20
-	// maxPrunePacks bounds how many packs one list names. A list of so many takes
+	// maxPrunePacks bounds how many packs one list names. A list with this many takes
 	// about 17 MB.
 	maxPrunePacks = 1 << 18
 )
@@ -54,8 +54,8 @@ func (r *Store) PutPruneList(ctx context.Context, packs []layout.FileID) (PruneL
 // because of them.
 func (r *Store) PruneLists(ctx context.Context) ([]PruneList, error) {
 	var out []PruneList
-	err := r.Backend.List(ctx, layout.PrunesDir, func(f backend.Info) error {
-		l, err := r.readPruneList(ctx, f.Name)
+	err := List(ctx, r.Backend, layout.PrunesDir, func(f backend.Info) error {
+		l, err := r.ReadPruneList(ctx, f.Name)
 		if errors.Is(err, ErrDamaged) {
 			return nil
 		}
@@ -82,7 +82,8 @@ func (r *Store) RetiredPacks(ctx context.Context) (map[layout.FileID]bool, error
 	return retired, err
 }
 
-func (r *Store) readPruneList(ctx context.Context, name string) (PruneList, error) {
+// ReadPruneList reads the prune list in a file.
+func (r *Store) ReadPruneList(ctx context.Context, name string) (PruneList, error) {
 	b, err := r.ReadNamed(ctx, name, maxPruneSize)
 	if err != nil {
 		return PruneList{}, err

@@ -10,7 +10,6 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
-	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -78,14 +77,18 @@ func (r *Store) readBlock(ctx context.Context, ref index.BlockRef, above int, by
 
 // ReadSealed fills sealed with the bytes of a pack from an offset on.
 func (r *Store) ReadSealed(ctx context.Context, id pack.ID, sealed []byte, offset int64) error {
-	n, err := r.Backend.ReadAt(ctx, layout.PackName(id), sealed, offset)
+	name := layout.PackName(id)
+	n, err := r.Backend.ReadAt(ctx, name, sealed, offset)
+	if n < len(sealed) && again(ctx, err) {
+		n, err = r.Backend.ReadAt(ctx, name, sealed, offset)
+	}
 	if n == len(sealed) {
 		return nil
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, backend.ErrNotExist) {
-		return &DamageError{layout.PackName(id), err}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
 	}
-	return err
+	return Judge(ctx, r.Backend, name, err)
 }
 
 func errTooDeep() error {
@@ -134,7 +137,7 @@ func (r *Store) Dictionary(ctx context.Context, ids []chunk.ID, above int, by De
 	var from index.BlockRef // of base
 	for i, loc := range locs {
 		if i == 0 || loc.Block != from {
-			if base, loc, err = r.base(ctx, ids[i], loc, above, by); err != nil {
+			if base, loc, err = r.decodeBase(ctx, ids[i], loc, above, by); err != nil {
 				dict.Free()
 				return Scratch{}, 0, err
 			}
@@ -248,7 +251,7 @@ func (r *Store) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) 
 	written := int64(0)
 	err := c.Chunks(ctx, r.Chunk, func(id chunk.ID) error {
 		if size, ok := r.Index.Size(id); ok && written+int64(size) > c.Size {
-			return &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes are longer", c.Size)}
+			return &DamageError{"", fmt.Errorf("a file has %d bytes, but its chunks have more", c.Size)}
 		}
 		n, err := r.writeChunk(ctx, w, id)
 		written += int64(n)
@@ -258,7 +261,7 @@ func (r *Store) WriteContent(ctx context.Context, w io.Writer, c *tree.Content) 
 		return TreeDamage(err)
 	}
 	if written != c.Size {
-		return &DamageError{"", fmt.Errorf("the chunks of a file of %d bytes have %d", c.Size, written)}
+		return &DamageError{"", fmt.Errorf("a file has %d bytes, but its chunks have %d", c.Size, written)}
 	}
 	return nil
 }

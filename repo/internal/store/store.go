@@ -22,8 +22,8 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// Options are the options of a repository. Programs use the zero value, tests set
-// the rest.
+// Options are the options of a repository. Programs use the zero value. Tests set
+// some of the fields.
 type Options struct {
 	Rand     io.Reader        // crypto/rand by default
 	Now      func() time.Time // time.Now by default
@@ -34,8 +34,18 @@ type Options struct {
 	// Refresh is the time between refreshes of a lock, 5 minutes by default. If it
 	// is negative, locks are not refreshed.
 	Refresh time.Duration
+	// KeyHint, if not empty, is the beginning of the ID of the key slot to try first.
+	KeyHint string
+	// MakeConfig lets repo.Open make a new config if config and all copies of it are lost.
+	MakeConfig bool
+	// NoFsync makes repo.Create note in the config that the file system does not support
+	// fsync.
+	NoFsync bool
 	// Owner is the process that locks the repository, this process by default.
 	Owner *process.Identity
+	// Elapsed returns the time since a fixed moment. It is not affected if somebody
+	// sets the clock.
+	Elapsed func() time.Duration
 }
 
 // defaultRefresh is the default of Options.Refresh.
@@ -69,6 +79,10 @@ func (o Options) WithDefaults() Options {
 		self := process.Current()
 		o.Owner = &self
 	}
+	if o.Elapsed == nil {
+		start := time.Now()
+		o.Elapsed = func() time.Duration { return time.Since(start) }
+	}
 	return o
 }
 
@@ -79,17 +93,27 @@ type Store struct {
 	Config    Config
 	MasterKey crypto.Key
 	Slot      layout.FileID // the key slot that opened it
+	// RenewedSlot is a file that can replace the key slot, if that is of an older
+	// version; otherwise it is nil.
+	RenewedSlot []byte
+	// Sealed is the config file that Config was read from. ConfigDamage is what is wrong
+	// with the file config, if Sealed is a copy of it; otherwise it is nil.
+	Sealed       *ConfigFile
+	ConfigDamage error
+	// ConfigMade says that Sealed is new and not stored yet, see Options.MakeConfig.
+	ConfigMade bool
 
-	chunkKey       crypto.Key
-	BlockSealer    *crypto.Sealer
-	PackSealer     *crypto.Sealer
-	IndexSealer    *crypto.Sealer
-	SnapshotSealer *crypto.Sealer
-	PasswordSealer *crypto.Sealer
-	LockSealer     *crypto.Sealer
-	PruneSealer    *crypto.Sealer
-	RunSealer      *crypto.Sealer
-	CheckSealer    *crypto.Sealer
+	chunkKey          crypto.Key
+	BlockSealer       *crypto.Sealer
+	PackSealer        *crypto.Sealer
+	IndexSealer       *crypto.Sealer
+	SnapshotSealer    *crypto.Sealer
+	PasswordSealer    *crypto.Sealer
+	LockSealer        *crypto.Sealer
+	PruneSealer       *crypto.Sealer
+	RunSealer         *crypto.Sealer
+	CheckSealer       *crypto.Sealer
+	CertificateSealer *crypto.Sealer
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
@@ -98,12 +122,15 @@ type Store struct {
 
 	Index        *index.Index
 	DamagedIndex []error
-	Missing      []pack.ID // packs that an index file lists and that do not exist
+	Missing      []pack.ID         // packs that an index file lists and that do not exist
+	resized      map[pack.ID]int64 // sizes of packs that have others than they should
 
 	RetiredIndexed map[pack.ID]bool       // packs of the index that are on prune lists
 	Retired        map[layout.FileID]bool // all packs on prune lists
+	unlisted       map[pack.ID]bool       // packs of the index that no index file lists, if none is damaged
 
 	Guard *Guard // the lock that this process holds, nil for none
+	Watch Watch
 
 	useReserve bool // see UseReserve
 }
@@ -116,6 +143,26 @@ type Guard struct {
 	Held func(context.Context) error
 	// See records in the lock that the process has read some prune lists.
 	See func(ctx context.Context, lists []layout.FileID) error
+}
+
+// Watch is what this process has seen of the locks in a repository. Ages of locks are
+// told from it, since the clocks of two hosts cannot be compared.
+type Watch struct {
+	Mutex sync.Mutex
+	// Seen has the locks of others, by their sessions.
+	Seen map[string]Sighting
+	// Own is when the newest file of a lock of this process was put, by the store's
+	// clock; zero if that is not known.
+	Own time.Time
+	// Unreliable says that the store's clock went backwards between two files of this
+	// process.
+	Unreliable bool
+}
+
+// Sighting says since when a lock has not changed.
+type Sighting struct {
+	Files string        // the names of its files
+	Since time.Duration // by Options.Elapsed
 }
 
 // CheckLock returns ErrLockLost if the lock of this process was removed, and nil if
@@ -133,19 +180,23 @@ func (r *Store) CheckLock(ctx context.Context) error {
 // New returns the repository in a backend, given its config and master key. The
 // index has not been loaded.
 func New(be backend.Backend, opts Options, cfg Config, master crypto.Key) *Store {
+	if be, ok := be.(backend.NoFsyncer); ok && cfg.NoFsync {
+		be.AllowNoFsync()
+	}
 	r := &Store{
 		Backend: be, Options: opts, Config: cfg, MasterKey: master,
-		chunkKey:       master.Derive(crypto.ForChunkIDs),
-		BlockSealer:    crypto.NewSealer(master.Derive(crypto.ForBlocks), opts.Rand),
-		PackSealer:     crypto.NewSealer(master.Derive(crypto.ForPacks), opts.Rand),
-		IndexSealer:    crypto.NewSealer(master.Derive(crypto.ForIndexes), opts.Rand),
-		SnapshotSealer: crypto.NewSealer(master.Derive(crypto.ForSnapshots), opts.Rand),
-		PasswordSealer: crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
-		LockSealer:     crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
-		PruneSealer:    crypto.NewSealer(master.Derive(crypto.ForPruneLists), opts.Rand),
-		RunSealer:      crypto.NewSealer(master.Derive(crypto.ForUnfinished), opts.Rand),
-		CheckSealer:    crypto.NewSealer(master.Derive(crypto.ForChecks), opts.Rand),
-		Cache:          newBlockCache(opts.Cache),
+		chunkKey:          master.Derive(crypto.ForChunkIDs),
+		BlockSealer:       crypto.NewSealer(master.Derive(crypto.ForBlocks), opts.Rand),
+		PackSealer:        crypto.NewSealer(master.Derive(crypto.ForPacks), opts.Rand),
+		IndexSealer:       crypto.NewSealer(master.Derive(crypto.ForIndexes), opts.Rand),
+		SnapshotSealer:    crypto.NewSealer(master.Derive(crypto.ForSnapshots), opts.Rand),
+		PasswordSealer:    crypto.NewSealer(master.Derive(crypto.ForSecrets), opts.Rand),
+		LockSealer:        crypto.NewSealer(master.Derive(crypto.ForLocks), opts.Rand),
+		PruneSealer:       crypto.NewSealer(master.Derive(crypto.ForPruneLists), opts.Rand),
+		RunSealer:         crypto.NewSealer(master.Derive(crypto.ForUnfinished), opts.Rand),
+		CheckSealer:       crypto.NewSealer(master.Derive(crypto.ForChecks), opts.Rand),
+		CertificateSealer: crypto.NewSealer(master.Derive(crypto.ForCertificates), opts.Rand),
+		Cache:             newBlockCache(opts.Cache),
 	}
 	r.codecs.New = func() any { return pack.NewCodec(r.BlockSealer) }
 	r.hashers.New = func() any { return r.NewHasher() }

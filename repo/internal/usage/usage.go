@@ -11,10 +11,10 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
-	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -31,7 +31,7 @@ type Usage struct {
 	Moved      map[pack.ID]bool // packs whose chunks in use are all in other packs, too
 }
 
-// Plan is a plan to copy those chunks of some blocks that are in use to other
+// Plan is a plan to replace some blocks: their chunks in use are copied to planned
 // blocks.
 type Plan interface {
 	// Replaces reports whether the plan replaces a block.
@@ -42,8 +42,8 @@ type Plan interface {
 	Location(id chunk.ID) (index.Location, bool)
 }
 
-// Apply changes the usage as if a plan had been carried out. Chunks that only
-// replaced blocks need count as unused from then on.
+// Apply changes the usage as if a plan had been carried out. From then on, a chunk
+// counts as unused if only blocks that the plan replaces need it.
 func (u *Usage) Apply(plan Plan) {
 	u.plan = plan
 	u.findBases()
@@ -51,10 +51,20 @@ func (u *Usage) Apply(plan Plan) {
 
 // Find loads the index and reads the trees of all snapshots and unfinished backups,
 // except the snapshots in without. It fails if the tree of a snapshot cannot be
-// read completely, since the snapshot may need chunks that are then unknown.
+// read completely, since the snapshot may need chunks that are then unknown. So it fails
+// if an index file is missing.
 func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage, error) {
+	return find(ctx, r, r.LoadListed, without)
+}
+
+// FindUnlisted is like Find, but also reads the packs that no index file lists.
+func FindUnlisted(ctx context.Context, r *store.Store) (*Usage, error) {
+	return find(ctx, r, r.LoadIndex, nil)
+}
+
+func find(ctx context.Context, r *store.Store, load func(context.Context) error, without []layout.FileID) (*Usage, error) {
 	u := &Usage{Store: r, Moved: map[pack.ID]bool{}}
-	all, runs, err := u.read(ctx)
+	all, runs, err := u.readRecords(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -62,23 +72,27 @@ func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage
 	all.Superseded = slices.DeleteFunc(all.Superseded, func(s *record.Snapshot) bool { return slices.ContainsFunc(without, s.Has) })
 	// Load the index after reading the records, so that it has the chunks that the
 	// records need.
-	if err := r.LoadIndex(ctx); err != nil {
+	if err := load(ctx); err != nil {
 		return nil, err
+	}
+	if len(r.Index.Packs()) == 0 {
+		if err := r.MustHaveFolder(ctx, layout.PacksDir); err != nil {
+			return nil, err
+		}
 	}
 	u.Snapshots, u.Duplicates = all.Current, r.Index.Duplicates()
 	u.Used = r.Index.NewChunkSet()
 	for _, s := range slices.Concat(all.Current, all.Superseded) {
-		if err := u.tree(ctx, s.Root, -1); err != nil {
+		if err := u.markTree(ctx, s.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
 		}
-		if err := u.lost(ctx, s.Lost); err != nil {
-			return nil, fmt.Errorf("what snapshot %s has lost: %w", s.ID.Short(), err)
+		if err := u.markLost(ctx, s.Lost); err != nil {
+			return nil, fmt.Errorf("lost files of snapshot %s: %w", s.ID.Short(), err)
 		}
 	}
 	for _, run := range runs {
 		for _, root := range run.Parts {
-			// Ignore damage: the device sends the files again.
-			if err := u.tree(ctx, root, -1); err != nil && !errors.Is(err, store.ErrDamaged) {
+			if err := u.markWhole(ctx, root, -1); err != nil {
 				return nil, fmt.Errorf("unfinished backup of %s: %w", run.UDID, err)
 			}
 		}
@@ -87,20 +101,22 @@ func Find(ctx context.Context, r *store.Store, without ...layout.FileID) (*Usage
 	return u, nil
 }
 
-// read reads all records. If another process replaces a record at the same time, both
-// the old and the new one could be missed. So it reads again until nothing changes.
-func (u *Usage) read(ctx context.Context) (all record.Snapshots, runs []*record.Unfinished, err error) {
+// readRecords reads all records. If another process replaces a record at the same
+// time, both the old and the new one could be missed. So it reads again until nothing
+// changes.
+func (u *Usage) readRecords(ctx context.Context) (all record.Snapshots, runs []*record.Unfinished, err error) {
 	for range MaxReads {
-		if u.records, err = records(ctx, u.Store); err != nil {
+		if u.records, err = recordNames(ctx, u.Store); err != nil {
 			return all, nil, err
 		}
 		if all, err = record.ReadAll(ctx, u.Store); err != nil {
 			return all, nil, err
 		}
-		if runs, _, err = record.AllUnfinished(ctx, u.Store); err != nil {
+		var damaged []error
+		if runs, damaged, err = record.AllUnfinished(ctx, u.Store); err != nil {
 			return all, nil, err
 		}
-		after, err := records(ctx, u.Store)
+		after, err := recordNames(ctx, u.Store)
 		if err != nil {
 			return all, nil, err
 		}
@@ -110,6 +126,19 @@ func (u *Usage) read(ctx context.Context) (all record.Snapshots, runs []*record.
 		if len(all.Damaged) > 0 {
 			return all, nil, all.Damaged[0]
 		}
+		// A snapshot whose record a repair was about to replace needs its content.
+		if waiting, err := replace.Waiting(ctx, u.Store.Backend, layout.SnapshotsDir); err != nil {
+			return all, nil, err
+		} else if len(waiting) > 0 {
+			return all, nil, &store.DamageError{File: replace.Dir + waiting[0], Err: errors.New("a repair was interrupted before it put this file in place; `snap repair index` does that")}
+		}
+		// A record with wrong bytes is lost, and its device sends the files again. One
+		// that cannot be read here may be read, and continued, elsewhere.
+		for _, err := range damaged {
+			if errors.Is(err, store.ErrUnreadable) {
+				return all, nil, err
+			}
+		}
 		return all, runs, nil
 	}
 	return all, nil, errors.New("snapshots change faster than they can be read; try again")
@@ -118,17 +147,15 @@ func (u *Usage) read(ctx context.Context) (all record.Snapshots, runs []*record.
 // MaxReads bounds how often records are read again because other processes change them.
 const MaxReads = 20
 
-// records lists the records of snapshots and unfinished backups.
-func records(ctx context.Context, r *store.Store) ([]string, error) {
+// recordNames returns the names of the records of snapshots and unfinished backups.
+func recordNames(ctx context.Context, r *store.Store) ([]string, error) {
 	var names []string
 	for _, dir := range []string{layout.SnapshotsDir, layout.RunsDir} {
-		err := r.Backend.List(ctx, dir, func(f backend.Info) error {
-			names = append(names, f.Name)
-			return nil
-		})
+		in, err := r.NamesIn(ctx, dir)
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", dir, err)
+			return nil, err
 		}
+		names = append(names, in...)
 	}
 	slices.Sort(names)
 	return names, nil
@@ -136,7 +163,7 @@ func records(ctx context.Context, r *store.Store) ([]string, error) {
 
 // UpToDate reports whether all present records were counted.
 func (u *Usage) UpToDate(ctx context.Context) (bool, error) {
-	now, err := records(ctx, u.Store)
+	now, err := recordNames(ctx, u.Store)
 	if err != nil {
 		return false, err
 	}
@@ -152,13 +179,23 @@ func (u *Usage) UpToDate(ctx context.Context) (bool, error) {
 func (u *Usage) mark(id chunk.ID) (bool, error) {
 	_, added, ok := u.Used.Add(id)
 	if !ok {
-		return false, &store.DamageError{File: "", Err: fmt.Errorf("chunk %s is in no index", id.Short())}
+		return false, u.Store.UnknownChunk(id)
 	}
 	return added, nil
 }
 
-// tree marks a node and everything below it, once.
-func (u *Usage) tree(ctx context.Context, id chunk.ID, above int) error {
+// markList marks a list as used. A list that was marked before is skipped.
+func (u *Usage) markList(id chunk.ID) error {
+	added, err := u.mark(id)
+	if err == nil && !added {
+		return tree.ErrSkipList
+	}
+	return err
+}
+
+// markTree marks a node and everything below it as used, unless the node was marked
+// before.
+func (u *Usage) markTree(ctx context.Context, id chunk.ID, above int) error {
 	added, err := u.mark(id)
 	if err != nil || !added {
 		return err
@@ -169,12 +206,12 @@ func (u *Usage) tree(ctx context.Context, id chunk.ID, above int) error {
 	}
 	mark := func(id chunk.ID) error { _, err := u.mark(id); return err }
 	for i := range n.Entries {
-		if err := n.Entries[i].Content.All(ctx, u.Store.Chunk, mark, mark); err != nil {
+		if err := n.Entries[i].Content.All(ctx, u.Store.Chunk, u.markList, mark); err != nil {
 			return store.TreeDamage(err)
 		}
 	}
 	for _, child := range n.Children {
-		if err := u.tree(ctx, child.ID, int(n.Level)); err != nil {
+		if err := u.markTree(ctx, child.ID, int(n.Level)); err != nil {
 			return err
 		}
 	}
@@ -193,7 +230,7 @@ func (u *Usage) InPlan(id chunk.ID) bool {
 	return ok
 }
 
-// findBases marks the direct and indirect bases of used chunks, as if the plan had
+// findBases finds the direct and indirect bases of used chunks, as if the plan had
 // been carried out.
 func (u *Usage) findBases() {
 	u.bases = u.Store.Index.NewChunkSet()
@@ -228,13 +265,13 @@ func (u *Usage) findBases() {
 	}
 }
 
-// Live reports whether a block has chunks in use.
-func (u *Usage) Live(ref index.BlockRef) bool { return u.Used.Any(ref) || u.bases.Any(ref) }
+// InUse reports whether a block has chunks in use.
+func (u *Usage) InUse(ref index.BlockRef) bool { return u.Used.Any(ref) || u.bases.Any(ref) }
 
 // Keep returns which chunks of a block are in use, and the total lengths of these
 // and of all chunks.
-func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, of int64) {
-	keep, length, of = u.Used.Block(ref)
+func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, total int64) {
+	keep, length, total = u.Used.Block(ref)
 	bases, _, _ := u.bases.Block(ref)
 	_, b := u.Store.Index.Block(ref)
 	for i := range keep {
@@ -243,12 +280,54 @@ func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, of int64) {
 			length += int64(b.Chunks[i].Length)
 		}
 	}
-	return keep, length, of
+	return keep, length, total
 }
 
-// lost marks the remaining chunks of lost files, in case the missing chunks are
-// restored. It ignores missing chunks.
-func (u *Usage) lost(ctx context.Context, l *record.Lost) error {
+// markWhole marks what is left of a tree of an unfinished backup as used. It passes over
+// what is lost: the device sends these files again, but not the others.
+func (u *Usage) markWhole(ctx context.Context, id chunk.ID, above int) error {
+	if _, added, ok := u.Used.Add(id); !ok || !added {
+		return nil
+	}
+	n, err := tree.LoadBelow(ctx, u.Store.Chunk, id, above)
+	if err = store.TreeDamage(err); errors.Is(err, store.ErrDamaged) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for i := range n.Entries {
+		if err := u.markContent(ctx, &n.Entries[i].Content); err != nil {
+			return err
+		}
+	}
+	for _, child := range n.Children {
+		if err := u.markWhole(ctx, child.ID, int(n.Level)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markContent marks what is left of a content as used.
+func (u *Usage) markContent(ctx context.Context, c *tree.Content) error {
+	mark := func(id chunk.ID) error { u.Used.Add(id); return nil }
+	list := func(id chunk.ID) error {
+		u.Used.Add(id)
+		if _, err := u.Store.Chunk(ctx, id); errors.Is(err, store.ErrDamaged) {
+			return tree.ErrSkipList // the other lists are not lost
+		}
+		return nil
+	}
+	err := c.All(ctx, u.Store.Chunk, list, mark)
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		return nil
+	}
+	return err
+}
+
+// markLost marks the remaining chunks of lost files as used, in case the missing
+// chunks are restored. It ignores missing chunks.
+func (u *Usage) markLost(ctx context.Context, l *record.Lost) error {
 	if l == nil {
 		return nil
 	}
@@ -256,25 +335,14 @@ func (u *Usage) lost(ctx context.Context, l *record.Lost) error {
 		u.Used.Add(id)
 		return u.Store.Chunk(ctx, id)
 	}
-	mark := func(id chunk.ID) error { u.Used.Add(id); return nil }
 	entries, _, err := l.Entries(ctx, load)
 	if err != nil {
 		return err
 	}
 	for i := range entries {
-		err := entries[i].Content.All(ctx, u.Store.Chunk, mark, mark)
-		if err != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, tree.ErrDamaged) {
+		if err := u.markContent(ctx, &entries[i].Content); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// CheckComplete returns nil if the index has every chunk that is needed, and every pack
-// of the index exists, as repo.Repo.CheckComplete describes.
-func CheckComplete(ctx context.Context, r *store.Store) error {
-	if _, err := Find(ctx, r); err != nil {
-		return err
-	}
-	return errors.Join(r.IndexDamage()...)
 }

@@ -22,7 +22,6 @@ type ContentWriter struct {
 	kind   pack.Kind
 	cutter *chunk.Cutter
 	hasher *chunk.Hasher
-	buf    []byte
 
 	blockTarget, deltaTarget int
 
@@ -30,10 +29,17 @@ type ContentWriter struct {
 	delta Block // open block of new chunks with a predecessor
 }
 
+// cutBuffers are as large as the largest chunk. Content writers share them, since each
+// needs one only during Store.
+var cutBuffers = sync.Pool{New: func() any {
+	b := make([]byte, chunk.MaxSize)
+	return &b
+}}
+
 // Block is a block that is being filled.
 type Block struct {
 	Plain  []byte
-	Size   int // of the plaintext, even if Plain was not read
+	Size   int // of the plaintext; a planned block has no Plain yet
 	Chunks []pack.Chunk
 	Near   chain.Bases // near dictionary
 	far    chain.Bases // far dictionary
@@ -47,10 +53,11 @@ type Region struct {
 	Number int64
 }
 
-// joins reports whether a chunk of region o may join a block of size bytes that
-// ends with region p. The bases of small files may each be in another block, so a
-// block of several files must be shorter.
-func (p Region) joins(o Region, size int) bool {
+// mayJoin reports whether a chunk of region o may join a block of size bytes that
+// ends with region p. A chunk of another file may join only a block that is smaller
+// than BlockTarget: the bases of each file can be in other blocks, and a reader of the
+// block must decode all of these.
+func (p Region) mayJoin(o Region, size int) bool {
 	if p.File == o.File {
 		return p.Number == o.Number
 	}
@@ -75,8 +82,9 @@ func (w *Writer) NewContentWriterOf(kind pack.Kind) *ContentWriter {
 func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Content) (tree.Content, error) {
 	if l.cutter == nil {
 		l.cutter = chunk.NewCutter(l.w.r.Config.Polynomial)
-		l.buf = make([]byte, chunk.MaxSize)
 	}
+	buf := cutBuffers.Get().(*[]byte)
+	defer cutBuffers.Put(buf)
 	if err := l.cutter.Reset(src); err != nil {
 		return tree.Content{}, err
 	}
@@ -84,7 +92,7 @@ func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Con
 	var ids []chunk.ID
 	size := int64(0)
 	for {
-		data, err := l.cutter.Next(l.buf)
+		data, err := l.cutter.Next(*buf)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -113,7 +121,7 @@ func (l *ContentWriter) add(ctx context.Context, data []byte, off int64, old *Pr
 	}
 	id := l.hasher.ID(data)
 	if !l.w.Claim(id, len(data)) {
-		old.Met(id, off)
+		old.NoteKnown(id, off)
 		return id, nil
 	}
 	c := pack.Chunk{ID: id, Length: uint32(len(data))}
@@ -140,7 +148,8 @@ func (l *ContentWriter) addNode(ctx context.Context, data []byte, like *chunk.ID
 	return id, l.AddFull(ctx, data, c)
 }
 
-// AddFull adds a chunk to the open block without a dictionary.
+// AddFull stores a chunk without a dictionary: in the open block of such chunks, or in
+// a block of its own if it is large.
 func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) error {
 	if len(data) >= AloneSize {
 		return l.submit(ctx, &Block{Plain: append(l.w.buffers.get(len(data)), data...), Size: len(data), Chunks: []pack.Chunk{c}})
@@ -156,42 +165,42 @@ func (l *ContentWriter) AddFull(ctx context.Context, data []byte, c pack.Chunk) 
 
 // addDelta adds a chunk to the open block that will be encoded as a delta.
 func (l *ContentWriter) addDelta(ctx context.Context, data []byte, c pack.Chunk, near, far []chain.Base, at Region) error {
-	if len(l.delta.Chunks) > 0 && !l.delta.Takes(l.w.r.Index, len(data), l.deltaTarget, near, at) {
+	if len(l.delta.Chunks) > 0 && !l.delta.MayTake(l.w.r.Index, len(data), l.deltaTarget, near, at) {
 		if err := l.flush(ctx, &l.delta); err != nil {
 			return err
 		}
 	}
 	l.append(&l.delta, data, c)
-	l.delta.Follow(l.w.r.Index, near, at)
+	l.delta.AddBases(l.w.r.Index, near, at)
 	l.delta.far.Add(far)
 	return nil
 }
 
-func (r *Block) fits(size, target int) bool {
-	return r.Size+size <= target && len(r.Chunks) < pack.MaxBlockChunks
+func (b *Block) fits(size, target int) bool {
+	return b.Size+size <= target && len(b.Chunks) < pack.MaxBlockChunks
 }
 
-// Takes reports whether another chunk of size bytes with the bases near may join the
+// MayTake reports whether a chunk of size bytes with the bases near may join the
 // block.
-func (r *Block) Takes(x *index.Index, size, target int, near []chain.Base, at Region) bool {
-	return r.fits(size, target) && r.Near.Fits(near) && r.Region.joins(at, r.Size) &&
-		(at.File == r.Region.File || r.Chain.With(x, near) <= chain.MaxJoined)
+func (b *Block) MayTake(x *index.Index, size, target int, near []chain.Base, at Region) bool {
+	return b.fits(size, target) && b.Near.Fits(near) && b.Region.mayJoin(at, b.Size) &&
+		(at.File == b.Region.File || b.Chain.Visit(x, near) <= chain.MaxJoined)
 }
 
-// Follow adds the bases of the chunk that was added last.
-func (r *Block) Follow(x *index.Index, near []chain.Base, at Region) {
-	r.Chain.With(x, near)
-	r.Near.Add(near)
-	r.Region = at
+// AddBases adds the bases of the chunk that was added last.
+func (b *Block) AddBases(x *index.Index, near []chain.Base, at Region) {
+	b.Chain.Visit(x, near)
+	b.Near.Add(near)
+	b.Region = at
 }
 
-func (l *ContentWriter) append(r *Block, data []byte, c pack.Chunk) {
-	if r.Plain == nil {
-		r.Plain = l.w.buffers.get(max(len(data), bufferSize))
+func (l *ContentWriter) append(b *Block, data []byte, c pack.Chunk) {
+	if b.Plain == nil {
+		b.Plain = l.w.buffers.get(max(len(data), bufferSize))
 	}
-	r.Plain = append(r.Plain, data...)
-	r.Size += len(data)
-	r.Chunks = append(r.Chunks, c)
+	b.Plain = append(b.Plain, data...)
+	b.Size += len(data)
+	b.Chunks = append(b.Chunks, c)
 }
 
 // Flush passes on the open blocks to be encoded, however small.
@@ -202,18 +211,18 @@ func (l *ContentWriter) Flush(ctx context.Context) error {
 	return l.flush(ctx, &l.full)
 }
 
-func (l *ContentWriter) flush(ctx context.Context, r *Block) error {
-	if len(r.Chunks) == 0 {
+func (l *ContentWriter) flush(ctx context.Context, b *Block) error {
+	if len(b.Chunks) == 0 {
 		return nil
 	}
-	full := *r
-	*r = Block{}
-	return l.submit(ctx, &full)
+	ready := *b
+	*b = Block{}
+	return l.submit(ctx, &ready)
 }
 
-func (l *ContentWriter) submit(ctx context.Context, r *Block) error {
+func (l *ContentWriter) submit(ctx context.Context, b *Block) error {
 	select {
-	case l.w.jobs <- job{l.kind, r}:
+	case l.w.jobs <- job{l.kind, b}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

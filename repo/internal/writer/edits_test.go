@@ -15,7 +15,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// edit changes a file in one of the ways in which programs do.
+// edit changes a file in one of the ways in which programs change files.
 func edit(t *rapid.T, b []byte) []byte {
 	b = bytes.Clone(b)
 	at := rapid.IntRange(0, len(b)).Draw(t, "at")

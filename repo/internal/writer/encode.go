@@ -8,22 +8,22 @@ import (
 )
 
 // encodeBlock encodes a block in full or as a delta, whichever is better, and seals it.
-func (w *Writer) encodeBlock(codec *pack.Codec, dst []byte, r *Block) ([]byte, pack.Block, error) {
-	frame, dict := w.bestDelta(codec, r)
-	return SealBlock(codec, dst, r, frame, dict)
+func (w *Writer) encodeBlock(codec *pack.Codec, dst []byte, b *Block) ([]byte, pack.Block, error) {
+	frame, dict := w.bestDelta(codec, b)
+	return SealBlock(codec, dst, b, frame, dict)
 }
 
 // SealBlock seals the better form of a block: the delta frame, encoded with dict,
 // or the full form. If frame is nil, there is no delta.
-func SealBlock(codec *pack.Codec, dst []byte, r *Block, frame []byte, dict []chunk.ID) ([]byte, pack.Block, error) {
-	if frame == nil || len(frame) >= len(r.Plain)/goodDelta {
-		full, encoding, err := codec.Encode(dst, r.Plain)
+func SealBlock(codec *pack.Codec, dst []byte, b *Block, frame []byte, dict []chunk.ID) ([]byte, pack.Block, error) {
+	if frame == nil || len(frame) >= len(b.Plain)/goodDelta {
+		full, encoding, err := codec.Encode(dst, b.Plain)
 		if err != nil || frame == nil || len(frame)*keepDen > (len(full)-crypto.Overhead)*keepNum {
-			return full, pack.Block{Encoding: encoding, Chunks: r.Chunks}, err
+			return full, pack.Block{Encoding: encoding, Chunks: b.Chunks}, err
 		}
 	}
 	sealed, err := codec.SealFrame(dst, frame)
-	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: r.Chunks}, err
+	return sealed, pack.Block{Encoding: pack.Delta, Dict: dict, Chunks: b.Chunks}, err
 }
 
 // DictWeight is the approximate number of bytes that the IDs of a dictionary take: in
@@ -31,34 +31,33 @@ func SealBlock(codec *pack.Codec, dst []byte, r *Block, frame []byte, dict []chu
 func DictWeight(dict []chunk.ID) int { return len(chunk.ID{}) * len(dict) }
 
 // bestDelta tries the near dictionary and, if that saves little, the far one. The
-// frame is nil if no dictionary can be used. If one cannot be read, the block is
-// stored in full.
-func (w *Writer) bestDelta(codec *pack.Codec, r *Block) (frame []byte, dict []chunk.ID) {
-	if len(r.Near.List) == 0 {
+// frame is nil if neither can be read and used. Then the block is stored in full.
+func (w *Writer) bestDelta(codec *pack.Codec, b *Block) (frame []byte, dict []chunk.ID) {
+	if len(b.Near.List) == 0 {
 		return nil, nil
 	}
-	if !r.Region.File.moved.Load() {
-		frame, dict = w.tryDelta(codec, r, &r.Near)
-		if frame != nil && len(frame) < len(r.Plain)/goodDelta {
+	if !b.Region.File.moved.Load() {
+		frame, dict = w.tryDelta(codec, b, &b.Near)
+		if frame != nil && len(frame) < len(b.Plain)/goodDelta {
 			return frame, dict
 		}
-		if len(r.far.List) == len(r.Near.List) {
+		if len(b.far.List) == len(b.Near.List) {
 			return frame, dict // the far dictionary is the same
 		}
 	}
-	far, farDict := w.tryDelta(codec, r, &r.far)
+	far, farDict := w.tryDelta(codec, b, &b.far)
 	if far != nil && (frame == nil || len(far) < len(frame)/2) {
-		r.Region.File.moved.Store(len(far) < len(r.Plain)/goodDelta)
+		b.Region.File.moved.Store(len(far) < len(b.Plain)/goodDelta)
 		return far, farDict
 	}
 	return frame, dict
 }
 
-func (w *Writer) tryDelta(codec *pack.Codec, r *Block, b *chain.Bases) ([]byte, []chunk.ID) {
-	if len(b.List) == 0 {
+func (w *Writer) tryDelta(codec *pack.Codec, b *Block, bases *chain.Bases) ([]byte, []chunk.ID) {
+	if len(bases.List) == 0 {
 		return nil, nil
 	}
-	ids, ok := chain.Rule{Index: w.r.Index}.Bound(b.IDs(), chain.MaxStored(len(r.Plain)))
+	ids, ok := chain.Rule{Index: w.r.Index}.Bound(bases.IDs(), chain.MaxStored(len(b.Plain)))
 	if !ok {
 		return nil, nil
 	}
@@ -67,7 +66,7 @@ func (w *Writer) tryDelta(codec *pack.Codec, r *Block, b *chain.Bases) ([]byte, 
 		return nil, nil
 	}
 	defer dict.Free()
-	frame, err := codec.CompressDelta(r.Plain, dict.B)
+	frame, err := codec.CompressDelta(b.Plain, dict.B)
 	if err != nil {
 		return nil, nil
 	}

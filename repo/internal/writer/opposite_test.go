@@ -73,8 +73,8 @@ func TestWritersInOppositeOrder(t *testing.T) {
 }
 
 // TestScatteredChangesAreFast stores a database in which more than half of
-// all places change every day. There are very many paths down its chains, and
-// the search for an older state must not take all of them.
+// all places change every day. There are very many paths down its chains. The
+// search for older versions of a chunk must not follow all of these paths.
 func TestScatteredChangesAreFast(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -17,7 +17,7 @@ import (
 const FarMargin = 512 << 10
 
 // maxPredecessor bounds how many chunks of a predecessor are used, enough for a
-// database of 16 GiB. Content beyond that is stored in full.
+// database of 16 GiB. The last of these chunks is the base of all content beyond them.
 const maxPredecessor = 1 << 18
 
 // manyPlaces stands for the offset of a chunk that the predecessor has more than
@@ -72,9 +72,10 @@ func (p *Predecessor) Load(ctx context.Context) {
 	})
 }
 
-// Met notes a known chunk at offset off of the new content. If the predecessor has it
-// at another offset, the following content has probably moved as far.
-func (p *Predecessor) Met(id chunk.ID, off int64) {
+// NoteKnown notes a known chunk at offset off of the new content. If the predecessor
+// has it at another offset, the following content has probably moved by the same
+// distance.
+func (p *Predecessor) NoteKnown(id chunk.ID, off int64) {
 	if p == nil || !p.loaded {
 		return
 	}
@@ -105,8 +106,8 @@ func (p *Predecessor) Around(ctx context.Context, off int64, size int) (near, fa
 		p.Load(ctx)
 	}
 	from := off + p.shift
-	near = p.between(from, from+int64(size))
-	far = p.between(from-FarMargin, from+int64(size)+FarMargin)
+	near = p.overlapping(from, from+int64(size))
+	far = p.overlapping(from-FarMargin, from+int64(size)+FarMargin)
 	if len(near) == 0 && len(p.chunks) > 0 {
 		// Beyond the end, the last chunk is the most similar.
 		near = p.chunks[len(p.chunks)-1:]
@@ -115,8 +116,8 @@ func (p *Predecessor) Around(ctx context.Context, off int64, size int) (near, fa
 	return near, far
 }
 
-// between returns the chunks that overlap a range.
-func (p *Predecessor) between(from, to int64) []chain.Base {
+// overlapping returns the chunks that overlap a range.
+func (p *Predecessor) overlapping(from, to int64) []chain.Base {
 	if to <= 0 {
 		return nil
 	}

@@ -195,7 +195,7 @@ func TestListsThatRepeatEachOther(t *testing.T) {
 		t.Errorf("%d bytes, %v", out.Len(), err)
 	}
 	if n := repotest.CountAffected(t, be); n != 1 {
-		t.Errorf("%d snapshots suffer", n)
+		t.Errorf("%d snapshots are affected", n)
 	}
 }
 
@@ -229,7 +229,7 @@ func TestManyTinyFiles(t *testing.T) {
 // Headers grow with the number of chunks, not with their size.
 func TestPacksStayWithinTheLimits(t *testing.T) {
 	t.Parallel()
-	b := pack.NewBuilder(pack.Content, 0)
+	b := pack.NewBuilder(pack.Content, nil)
 	chunks := make([]pack.Chunk, pack.MaxBlockChunks)
 	for i := range chunks {
 		chunks[i] = pack.Chunk{ID: chunk.ID{byte(i), byte(i >> 8)}, Length: 100}

@@ -30,7 +30,7 @@ func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
 		full, cur = cur, nil
 	}
 	if cur == nil {
-		cur = pack.NewBuilder(kind, w.builderSize(kind))
+		cur = pack.NewBuilder(kind, w.packBuffer(kind))
 	}
 	w.builders[kind] = cur
 	cur.Add(sealed, b)
@@ -41,13 +41,31 @@ func (w *Writer) AddBlock(kind pack.Kind, sealed []byte, b pack.Block) error {
 	return w.submitPack(full)
 }
 
-// builderSize returns the initial capacity of a pack. Packs of content usually fill up,
-// packs of metadata seldom do.
-func (w *Writer) builderSize(kind pack.Kind) int {
-	if kind == pack.Content {
-		return w.r.Options.PackSize + w.r.Options.PackSize/16
+// packBuffer returns memory for a pack. Packs of content usually fill up, and their
+// buffers are reused: new memory costs more than what is written to it. Packs of metadata
+// seldom fill up, and there are few.
+func (w *Writer) packBuffer(kind pack.Kind) []byte {
+	size := w.r.Options.PackSize
+	if kind != pack.Content {
+		return make([]byte, 0, size/16)
 	}
-	return w.r.Options.PackSize / 16
+	select {
+	case buf := <-w.spare:
+		return buf
+	default:
+		return make([]byte, 0, size+size/16)
+	}
+}
+
+// reuse keeps the buffer of a pack that was stored, for another pack of content.
+func (w *Writer) reuse(kind pack.Kind, buf []byte) {
+	if kind != pack.Content {
+		return
+	}
+	select {
+	case w.spare <- buf:
+	default:
+	}
 }
 
 func (w *Writer) submitPack(b *pack.Builder) error {
@@ -97,9 +115,11 @@ func (w *Writer) uploadAll() error {
 		if err := w.r.Backend.Put(w.ctx, layout.PackName(id), file); err != nil && !errors.Is(err, backend.ErrExist) {
 			return fmt.Errorf("store a pack: %w", err)
 		}
-		w.unlisted = append(w.unlisted, unlistedPack{id, int64(len(file)), h})
+		size := int64(len(file))
+		w.unlisted = append(w.unlisted, unlistedPack{id, size, h})
 		w.count(len(file))
-		if err := w.indexFile.Add(w.ctx, id, int64(len(file)), &h); err != nil {
+		w.reuse(h.Kind, file)
+		if err := w.indexFile.Add(w.ctx, id, size, &h); err != nil {
 			return err
 		}
 		if w.indexFile.Len() >= indexEvery {
@@ -158,7 +178,7 @@ func (w *Writer) unlistMissing(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	left := slices.DeleteFunc(slices.Clone(w.unlisted), func(p unlistedPack) bool { return !exists[p.id] })
+	left := slices.DeleteFunc(slices.Clone(w.unlisted), func(p unlistedPack) bool { _, ok := exists[p.id]; return !ok })
 	if len(left) == len(w.unlisted) {
 		return nil
 	}

@@ -40,6 +40,9 @@ const (
 	// indexEvery is how many packs are written before an index file lists them, so
 	// that an interrupted backup loses at most about 1 GiB of work.
 	indexEvery = 64
+	// maxSpare is how many buffers for packs are kept. One pack is being filled, one
+	// waits, and one is stored; if storing is slow, encoders wait with more.
+	maxSpare = 3
 	// rescueTime bounds how long a failed or closed writer takes to list stored packs.
 	rescueTime = 30 * time.Second
 )
@@ -60,6 +63,7 @@ type Writer struct {
 	closed bool
 
 	buffers buffers
+	spare   chan []byte // buffers for packs
 
 	// Only the uploader uses these: packs that are durable but in no index file yet.
 	indexFile *indexfile.Builder
@@ -91,6 +95,7 @@ func New(ctx context.Context, r *store.Store) *Writer {
 		r: r, ctx: gctx, cancel: cancel, group: group,
 		jobs:    make(chan job, r.Options.Workers),
 		sealed:  make(chan *pack.Builder, 1),
+		spare:   make(chan []byte, maxSpare),
 		claimed: map[chunk.ID]struct{}{},
 	}
 	w.indexFile = indexfile.NewBuilder(r, w.putIndex)
@@ -115,6 +120,10 @@ func (w *Writer) Stats() record.WriteStats {
 	defer w.mu.Unlock()
 	return w.stats
 }
+
+// Total returns what this writer and earlier ones of the same snapshot have added; see
+// Continue.
+func (w *Writer) Total() record.WriteStats { return w.Stats().Add(w.before) }
 
 // pending counts chunks that were claimed and are in no index yet.
 func (w *Writer) pending() int {
@@ -217,15 +226,18 @@ func (w *Writer) Finish(ctx context.Context) error {
 // this writer.
 func (w *Writer) Continue(before record.WriteStats) { w.before = before }
 
+// Now returns the time of the clock by which Commit dates snapshots.
+func (w *Writer) Now() time.Time { return w.r.Options.Now().UTC() }
+
 // Commit makes everything stored durable, then writes the snapshot record. It fills
 // in the record's statistics and ID. All content writers must have been flushed.
 func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 	if err := w.Finish(ctx); err != nil {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
-	st := w.Stats().Add(w.before)
+	st := w.Total()
 	s.Version = record.SnapshotVersion
-	s.StoredAt = w.r.Options.Now().UTC()
+	s.StoredAt = w.Now()
 	s.NewChunks, s.NewBytes, s.StoredBytes = st.Chunks, st.Bytes, st.Stored
 	b, err := record.Seal(w.r, s)
 	if err != nil {
@@ -238,8 +250,8 @@ func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	if err := w.r.CheckLock(ctx); err != nil {
-		// A prune that did not see the snapshot may have removed chunks that it
-		// needs.
+		// A prune that did not see the snapshot may have removed chunks that the
+		// snapshot needs.
 		_ = w.r.Backend.Delete(context.WithoutCancel(ctx), layout.SnapshotsDir+s.ID.String())
 		return fmt.Errorf("store the snapshot: %w", err)
 	}

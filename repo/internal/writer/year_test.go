@@ -42,7 +42,7 @@ func TestAYearOfDeltas(t *testing.T) {
 	var want []repotest.Files
 	var parent *repo.Snapshot
 	floor, grown := 0, int64(0)
-	chains := chainsHeld{seen: map[pack.ID]bool{}}
+	chains := chainCheck{seen: map[pack.ID]bool{}}
 	for day := range days {
 		if day > 0 {
 			d.Next(day)
@@ -54,7 +54,7 @@ func TestAYearOfDeltas(t *testing.T) {
 			floor += differences(t, want[day-1], f)
 		}
 		snapshots, want = append(snapshots, parent), append(want, f)
-		chains.hold(t, r, day)
+		chains.check(t, r, day)
 	}
 	first := snapshots[0].StoredBytes
 	t.Logf("first day %d bytes, later ones %d on average; what changed, file by file, %d", first, grown/int64(days-1), floor/(days-1))
@@ -93,21 +93,22 @@ func TestAYearOfDeltas(t *testing.T) {
 			worst = c
 		}
 	}
-	t.Logf("reading the oldest day decodes %v, the newest %v, the dearest of eight in the middle %v", oldest, newest, worst)
+	t.Logf("reading the oldest day decodes %v, the newest %v, the costliest of eight in the middle %v", oldest, newest, worst)
 	// Most blocks of such a small device are in chains.
 	if newest.bytes > 8*oldest.bytes {
 		t.Errorf("reading the newest day decodes %v, the oldest %v", newest, oldest)
 	}
 }
 
-// chainsHeld verifies the chains of new blocks.
-type chainsHeld struct {
+// chainCheck verifies the chains of new blocks.
+type chainCheck struct {
 	seen           map[pack.ID]bool
-	deltas, bases  int // how many, and chunks in their dictionaries
-	depth, longest int
+	deltas         int // number of deltas
+	bases          int // number of chunks in their dictionaries
+	depth, longest int // of the deepest and of the longest chain
 }
 
-func (h *chainsHeld) hold(t testing.TB, r *repo.Repo, day int) {
+func (h *chainCheck) check(t testing.TB, r *repo.Repo, day int) {
 	t.Helper()
 	for _, p := range r.Index().Packs() {
 		if h.seen[p.ID] {
@@ -133,8 +134,8 @@ func (h *chainsHeld) hold(t testing.TB, r *repo.Repo, day int) {
 	}
 }
 
-// differences returns the total size of deltas of each file against the day
-// before, whatever reading them would cost.
+// differences adds up the sizes of the deltas of each changed file against the day
+// before, even if reading them would cost too much.
 func differences(t testing.TB, before, after repotest.Files) int {
 	t.Helper()
 	total := 0
@@ -152,7 +153,7 @@ func differences(t testing.TB, before, after repotest.Files) int {
 	return total
 }
 
-// reads are the reads that a snapshot takes with an unlimited cache.
+// reads counts what restoring a snapshot reads.
 type reads struct {
 	blocks int
 	bytes  int64
@@ -199,12 +200,12 @@ func TestADayOfATreeIsSmall(t *testing.T) {
 		list[i] = tree.Entry{
 			Path:   fmt.Sprintf("%02x/%040x", i%256, uint64(i)*0x9e3779b97f4a7c15),
 			Domain: fmt.Sprintf("AppDomain-com.example.app%03d", i/1000), Name: fmt.Sprintf("Library/Application Support/a folder/file %08d.plist", i),
-			ModTime: int64(i) * 1e9, Mode: 0o644,
+			ModTime: tree.AtSecond(int64(i)), Mode: 0o644,
 			Stat:   &tree.Stat{Inode: uint64(i), ChangeTime: int64(i) * 1e9},
 			Record: &tree.Record{ModTime: int64(i), Sum: rng.Uint64()},
 		}
 	}
-	var took time.Duration // of the tree alone
+	var took time.Duration // to store a tree
 	day := func(parent *repo.Snapshot) *repo.Snapshot {
 		w := r.NewWriter(ctx)
 		defer w.Close()
@@ -233,7 +234,7 @@ func TestADayOfATreeIsSmall(t *testing.T) {
 	first := day(nil)
 	for range touched {
 		e := &list[rng.IntN(entries)]
-		e.ModTime, e.Stat, e.Record = rng.Int64(), &tree.Stat{Inode: rng.Uint64(), ChangeTime: rng.Int64()}, &tree.Record{ModTime: rng.Int64(), Sum: rng.Uint64()}
+		e.ModTime, e.Stat, e.Record = tree.AtNanosecond(rng.Int64()), &tree.Stat{Inode: rng.Uint64(), ChangeTime: rng.Int64()}, &tree.Record{ModTime: rng.Int64(), Sum: rng.Uint64()}
 	}
 	second := day(first)
 	t.Logf("the first tree takes %d bytes, %d touched entries of %d another %d in %v", first.StoredBytes, touched, entries, second.StoredBytes, took)

@@ -58,8 +58,9 @@ func (w *plistWriter) sized(marker byte, n int) {
 
 func (w *plistWriter) refer(at, object int) { binary.BigEndian.PutUint16(w.out[at:], uint16(object)) }
 
-// object writes v and its elements, and returns the number of v. A container
-// reserves room for its references and writes them after its elements.
+// object writes v and its elements, and returns the object number of v. In a container
+// it reserves room for the references to the elements, and fills it while it writes the
+// elements.
 func (w *plistWriter) object(v any) int {
 	n := len(w.offsets)
 	w.offsets = append(w.offsets, len(w.out))

@@ -1,0 +1,12 @@
+package stored
+
+import (
+	"testing"
+
+	"github.com/snap-backup/snap/internal/ramtemp"
+)
+
+func TestMain(m *testing.M) {
+	defer ramtemp.Use()()
+	m.Run()
+}

@@ -1,0 +1,28 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/snap-backup/snap/internal/filesystem"
+	"github.com/snap-backup/snap/repo/backend"
+)
+
+// ErrNoFsync says that a file system does not support fsync.
+var ErrNoFsync = errors.New("this file system does not support fsync, so a power cut can lose files that were stored")
+
+var _ backend.NoFsyncer = (*Backend)(nil)
+
+// AllowNoFsync implements [backend.NoFsyncer].
+func (b *Backend) AllowNoFsync() { b.noFsync.Store(true) }
+
+func (b *Backend) flush(f file) error {
+	err := f.Sync()
+	switch {
+	case !filesystem.IsUnsupported(err):
+		return err
+	case b.noFsync.Load():
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrNoFsync, withoutPath(err))
+}

@@ -1,0 +1,61 @@
+package repair_test
+
+import (
+	"context"
+	"syscall"
+	"testing"
+
+	"github.com/snap-backup/snap/repo"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/repotest"
+)
+
+// A file that this process has no permission to read may be good. No repair removes it,
+// while one with a bad sector is given up.
+func TestRepairsKeepDeniedFiles(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1, 2)
+	pack := repotest.FilesIn(t, base, repotest.PacksDir)[0]
+	record := repotest.FilesIn(t, base, repotest.SnapshotsDir)[0]
+	for _, tt := range []struct {
+		err  error
+		kept bool
+	}{{syscall.EACCES, true}, {syscall.EIO, false}} {
+		be := base.Clone()
+		store := fault.New(be, fault.Unreadable(pack, tt.err))
+		err := repotest.Repair(ctx, store, 61, func(r *repo.Repo) error {
+			_, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{Options: repo.RepairOptions{DryRun: !tt.kept}})
+			return err
+		})
+		if (err != nil) != tt.kept || tt.kept && !backend.IsDenied(err) {
+			t.Errorf("%v: repair snapshots: %v", tt.err, err)
+		}
+		err = repotest.Repair(ctx, store, 62, func(r *repo.Repo) error {
+			rep, err := r.RepairPacks(ctx, repo.RepairOptions{})
+			if err == nil && (len(rep.Denied) == 1) != tt.kept {
+				t.Errorf("%v: denied %v, damaged %+v", tt.err, rep.Denied, rep.Damaged)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.kept {
+			if rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1}); err != nil || len(rep.Problems) > 0 || len(rep.Unreferenced)+len(rep.Marked) > 0 {
+				t.Errorf("%v: %+v, %v", tt.err, rep, err)
+			}
+		}
+		err = repotest.Repair(ctx, fault.New(be, fault.Unreadable(record, tt.err)), 63, func(r *repo.Repo) error {
+			_, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{RemoveDamaged: true})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, gone := be.Stat(ctx, record); (gone == nil) != tt.kept {
+			t.Errorf("%v: the record: %v", tt.err, gone)
+		}
+	}
+}
