@@ -4,7 +4,7 @@ func borgTool() tool {
 	archive := func(p params) string { return "::" + p.folder + "-" + p.label }
 	return tool{
 		name: "borg", version: []string{"--version"},
-		about: "repokey-blake2, -C auto,zstd (its default is lz4), with its local cache",
+		about: "with repokey-blake2, -C auto,zstd (default: lz4) and a local cache",
 		env: func(p params) []string {
 			return []string{"BORG_REPO=" + p.repo, "BORG_PASSPHRASE=" + secret, "BORG_BASE_DIR=" + p.home}
 		},

@@ -164,9 +164,9 @@ func copyFile(to, from string) (err error) {
 	return err
 }
 
-// floorSeries computes the floor of a series day by day. Encryption hides what has
-// changed. So if the devices encrypt, floorSeries uses folders with the same content
-// that are not encrypted.
+// floorSeries computes the floor of a series day by day. If the devices encrypt, it
+// uses unencrypted folders with the same content, since encryption hides what has
+// changed.
 type floorSeries struct {
 	floor *floor
 	plain *synthetic.Series // nil if the folders of the run are not encrypted

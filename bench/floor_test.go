@@ -84,7 +84,7 @@ func TestFloorAddsUp(t *testing.T) {
 
 func TestFloorPrograms(t *testing.T) {
 	if testing.Short() {
-		t.Skip("xz needs most of a second for megabytes; the default run tries it")
+		t.Skip("compresses megabytes with xz, which takes most of a second")
 	}
 	if len(installed("xz", "xdelta3")) < 2 {
 		t.Skip("xz or xdelta3 is not installed")

@@ -3,7 +3,7 @@ package main
 func kopiaTool() tool {
 	return tool{
 		name: "kopia", version: []string{"--version"},
-		about: "--compression zstd (its default is none), keeps all snapshots, with its local cache, which its check reads too",
+		about: "with --compression zstd (default: none), a policy that keeps all snapshots, and a local cache, which the check also reads",
 		env: func(p params) []string {
 			return []string{
 				"KOPIA_PASSWORD=" + secret, "KOPIA_CONFIG_PATH=" + p.home + "/kopia.config",
@@ -14,7 +14,7 @@ func kopiaTool() tool {
 		create: func(p params) [][]string {
 			return [][]string{
 				{"repository", "create", "filesystem", "--path", p.repo},
-				// By default kopia keeps only the last snapshots of an hour and a day.
+				// By default kopia removes old snapshots.
 				{"policy", "set", "--global", "--compression", "zstd", "--keep-latest", "100000"},
 			}
 		},

@@ -69,7 +69,7 @@ func parseFlags(args []string, stderr io.Writer) (config, error) {
 	f.SetOutput(stderr)
 	f.IntVar(&c.days, "days", 8, "days of the series")
 	f.IntVar(&c.series.Devices, "devices", 2, "devices of the series")
-	scale := f.String("scale", "small", "tiny, small, medium, large or crowd: 3 MB, 60 MB, 600 MB, 3 GB, or 530 MB in 100,000 files a device")
+	scale := f.String("scale", "small", synthetic.ScaleUsage)
 	encrypt := f.String("encrypt", "none", "devices that encrypt their backups: none, all or alternate")
 	f.Uint64Var(&c.series.Seed, "seed", 1, "equal seeds generate equal folders")
 	f.BoolVar(&c.series.CompactDBs, "compact", false, "compact databases, so that their pages move")
@@ -125,7 +125,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
-	if !measures {
+	if !canMeasure {
 		return errors.New("bench measures only on Unix, since other systems have no wait4")
 	}
 	if c.dir, err = workFolder(c.dir); err != nil {

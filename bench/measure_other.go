@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	measures   = false
+	canMeasure = false
 	starterEnv = "SNAP_BENCH_STARTER"
 )
 

@@ -16,19 +16,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// measures says whether bench can measure on this system.
-const measures = true
+// canMeasure says whether bench can measure on this system.
+const canMeasure = true
 
-// starterEnv is set for a process that is the starter.
+// starterEnv is a variable of the environment. bench sets it when it starts itself as the
+// starter, see isStarter.
 const starterEnv = "SNAP_BENCH_STARTER"
 
 // reportFD is the file that the starter writes its report to.
 const reportFD = 3
 
 // isStarter reports whether this process is the starter: a small process that only
-// starts a program and waits for it. A new process inherits the peak memory of its
-// parent, since Linux counts the memory shared between fork and exec. bench generates
-// databases in memory, so it starts itself as a starter, which starts the program.
+// starts a program and waits for it. bench itself uses much memory, since it generates
+// databases. If bench started the program, Linux would count this memory in the
+// program's peak, because both share it between fork and exec.
 func isStarter() bool { return os.Getenv(starterEnv) != "" }
 
 // starter runs a program and writes its resource usage to reportFD. It returns an exit

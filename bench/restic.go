@@ -3,7 +3,7 @@ package main
 func resticTool() tool {
 	return tool{
 		name: "restic", version: []string{"version"},
-		about: "defaults (repository version 2, compression auto), with its local cache",
+		about: "defaults (repository version 2, compression auto), with a local cache",
 		env: func(p params) []string {
 			return []string{"RESTIC_REPOSITORY=" + p.repo, "RESTIC_PASSWORD=" + secret, "RESTIC_CACHE_DIR=" + p.home + "/cache"}
 		},

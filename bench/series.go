@@ -43,7 +43,7 @@ type bench struct {
 	log   io.Writer
 	// flush waits until all writes of earlier programs are on disk.
 	flush func()
-	// sync is the program that ends stepCopySync.
+	// sync is the program that stepCopySync runs after cp.
 	sync string
 
 	devices []synthetic.Device

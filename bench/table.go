@@ -57,7 +57,7 @@ func (r *report) rows() []row {
 			out = append(out, line)
 		}
 	}
-	out = append(out, r.quotient("speed of the check, against the slower of the two", func(t *toolReport) (float64, float64) {
+	out = append(out, r.quotient("speed of the check, against the slower checksum program", func(t *toolReport) (float64, float64) {
 		return max(r.wall(t, stepSHA256), r.wall(t, stepB3)), r.wall(t, stepCheck)
 	}))
 	return slices.DeleteFunc(out, func(r row) bool { return len(r.values) == 0 })

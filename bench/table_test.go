@@ -92,7 +92,7 @@ func TestMarkdown(t *testing.T) {
 		"| cp -r, s |  |  | 0.30 |",
 		"| time to restore day 3, against cp -r | 2.00x | 4.00x |  |",
 		"| check of all data, s | 1.00 |  |  |",
-		"| speed of the check, against the slower of the two | 0.90x |  |  |",
+		"| speed of the check, against the slower checksum program | 0.90x |  |  |",
 		"Not installed here: kopia.",
 		"- snap: snap 1; defaults; all 9 restores identical. `snap import UDID` `snap check`",
 		"- restic: restic 2; defaults; WRONG: 1 of 9 restores differ, such as day 1: f has other bytes.",

@@ -146,8 +146,8 @@ func (t *tool) describe() map[string]string {
 	return out
 }
 
-// snapshotID returns the snapshot ID of a stored day. The time that this takes counts
-// for no step.
+// snapshotID returns the snapshot ID of a stored day. No step includes the time that
+// this takes.
 func (t *tool) snapshotID(ctx context.Context, p params, dir string) (string, error) {
 	if t.list == nil {
 		return "", nil
