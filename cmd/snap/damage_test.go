@@ -297,7 +297,7 @@ func (p *patient) leaveHealing() {
 }
 
 // damageWays are the kinds of damage.
-var damageWays = []string{"none", "missing", "empty", "cut", "one byte turned", "unreadable", "foreign files beside"}
+var damageWays = []string{"none", "missing", "empty", "cut", "one byte flipped", "unreadable", "foreign files beside"}
 
 // hurt returns a damaged copy of a store. mayRead says that the store can be read again.
 func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend {
@@ -316,7 +316,7 @@ func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend 
 		set(nil)
 	case "cut":
 		set(b[:len(b)/2])
-	case "one byte turned":
+	case "one byte flipped":
 		b = bytes.Clone(b)
 		b[len(b)/2] ^= 0x10
 		set(b)
@@ -518,24 +518,25 @@ func damageText(doc map[string]string) string {
 
 const damageIntro = `# What each command does with a damaged file
 
-One file of a repository is damaged, in each of seven ways, and each command is run. The
-cells have the exit code; "named" says that the output names the file; the last number says
-what there is afterwards: the files that ` + "`materialize`" + ` wrote, and for all others the
-snapshots that can be read completely, in the target of ` + "`copy`" + ` and ` + "`mirror`" + ` or in the
+One file of a repository is damaged, in each of seven ways, and each command is run. A cell
+has the exit code; "named" says that the output names the file; the last number counts what
+there is afterwards: for ` + "`materialize`" + ` the files that it wrote; for ` + "`copy`" + ` and ` + "`mirror`" + ` the
+snapshots in the target that can be read completely; for all other commands those in the
 repository. ` + "`TestDamageMatrix`" + ` of cmd/snap tries a sample of these cells, and with
 SNAP_TEST_ALL=1 all of them; it writes this page with -update-damage.
 
 The repository has two snapshots of one device, parity, two keys, a stored backup password
 and an unfinished backup. A database of the device is damaged, which ` + "`verify`" + ` finds (exit
-code 3). ` + "`repair --from`" + ` has a mirror of it, in which nothing is damaged.
-` + "`copy into it`" + ` copies both snapshots from another repository, which had them from it before.
-Only the newest snapshot needs the damaged packs, one file of it that of content; the
-damaged record is its own, so ` + "`latest`" + ` is the one before it. Exit codes: 13 the repository
-is damaged; 12 no key opens it; 11 it is locked; see [the guide](guide.md#exit-codes).
+code 3). ` + "`repair --from`" + ` reads from an undamaged mirror of the repository. ` + "`copy into it`" + `
+copies both snapshots into the damaged repository from another repository, into which they
+had been copied from it before. Only the newest snapshot needs the damaged packs; the pack of
+content holds one of its files. The damaged record is also that of the newest snapshot, so
+` + "`latest`" + ` then means the older one. Exit codes: 13 the repository is damaged; 12 no key opens
+it; 11 it is locked; see [the guide](guide.md#exit-codes).
 
-No cell means that everything ends. ` + "`TestDamageRules`" + ` verifies for each:
+In no cell does one damaged file make everything fail. ` + "`TestDamageRules`" + ` verifies for each:
 
-- The exit code is that without damage, or it is 13 and the file is named.
+- Either the exit code is the same as without damage, or it is 13 and the file is named.
 - Everything comes back that does not need the file: lists have all other lines (` + "`snapshots`" + `,
   ` + "`ls`" + `, ` + "`diff`" + `, ` + "`key list`" + `), all other files are written, and all other snapshots can be
   read completely.

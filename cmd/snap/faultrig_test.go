@@ -37,7 +37,7 @@ var storageFaults = []struct {
 		}
 		return n / 2, err
 	}},
-	{"one byte turned", syscall.EIO, func(p []byte, _ int64, n int, err error) (int, error) {
+	{"one byte flipped", syscall.EIO, func(p []byte, _ int64, n int, err error) (int, error) {
 		if n > 0 {
 			p[n/2] ^= 0x10
 		}
