@@ -138,7 +138,7 @@ For a copy with the same passwords, "snap mirror" is simpler and needs no passwo
 			rep, err := from.CopyTo(ctx, to, list, opts)
 			stop()
 			for _, name := range rep.TargetDamaged {
-				a.warn("%s: %s cannot be read; it may be a copy of one of these snapshots, which then is copied again; if it can be read later, the next copy removes the second one", target.dir, name)
+				a.warn("%s: %s cannot be read. If it is a copy of one of these snapshots, that snapshot is copied again now; if the old copy can be read later, the next \"snap copy\" removes one of the two", target.dir, name)
 			}
 			if err != nil && rep.Damaged+rep.Incomplete == 0 {
 				return err
@@ -202,7 +202,7 @@ func printCopy(w io.Writer, r *repo.CopyReport, target string) {
 		fmt.Fprintln(w)
 	}
 	if n := r.Incomplete; n > 0 {
-		fmt.Fprintf(w, "%s %s incomplete in %s, and this repository lacks the same\n", plural(n, "snapshot"), verbFor(n, "is", "are"), clean(target))
+		fmt.Fprintf(w, "%s %s incomplete in %s, and this repository lacks the same files\n", plural(n, "snapshot"), verbFor(n, "is", "are"), clean(target))
 	}
 	if n := r.Healed; n > 0 && r.DryRun {
 		fmt.Fprintf(w, "%s %s incomplete in %s and would be whole again\n", plural(n, "snapshot"), verbFor(n, "is", "are"), clean(target))

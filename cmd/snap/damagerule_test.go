@@ -144,10 +144,17 @@ func brokenRule(kind, way, command int, cell, none string) string {
 	return ""
 }
 
-// TestDamageRules verifies that no cell of docs/damage.md means that everything ends, and
-// that each exception is needed.
+// TestDamageRules verifies that in no cell of docs/damage.md one damaged file makes
+// everything fail, that each exception is needed, and that the page has this text.
 func TestDamageRules(t *testing.T) {
 	doc := readDamageDoc(t)
+	page, err := os.ReadFile(damageDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := damageText(doc); !*updateDamage && text != string(page) {
+		t.Errorf("docs/damage.md has another text than this:\n%s", text)
+	}
 	used := make([]bool, len(damageExceptions))
 	for kind := range damageKinds {
 		for command := range damageCommands {

@@ -189,8 +189,8 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 }
 
 // listenPrivately listens on a socket that only this user can reach: simulated devices
-// obey whoever connects. Windows has no such sockets, so there it is one of this
-// computer.
+// obey whoever connects. Windows has no such sockets; there it listens on an address that
+// only programs on this computer can reach.
 func listenPrivately() (l net.Listener, unlink func(), err error) {
 	if runtime.GOOS == "windows" {
 		l, err = net.Listen("tcp", "127.0.0.1:0")

@@ -175,8 +175,8 @@ func (c *passwordChange) findOld(ctx context.Context) ([]byte, error) {
 	return oldText(c.a.ask(ctx, fmt.Sprintf("backup password of %s: ", clean(c.info.Name)), oldBackupPassword))
 }
 
-// oldText returns the text of a password that somebody gave for something that exists,
-// without other bytes that could be meant.
+// oldText returns the text of a password that opens something existing. It ignores the
+// other bytes that earlier versions would have made of the same input.
 func oldText(t *typed, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err

@@ -114,7 +114,7 @@ var storeCauses = []kind{
 	{is(errUnjudged), exitError, `run "snap mirror --ask-password TARGET" once; later runs need no password`},
 	{is(repo.ErrOtherRepository), exitError, "nothing was changed"},
 	{is(repo.ErrUnsupported), exitUnsupported, "nothing was changed"},
-	{is(local.ErrNoFsync), exitError, "nothing was lost; with --no-fsync or SNAP_NO_FSYNC=1 the command goes on without"},
+	{is(local.ErrNoFsync), exitError, "nothing was lost; with --no-fsync or SNAP_NO_FSYNC=1 the command works without fsync"},
 }
 
 // damagedFiles are files that every command needs.

@@ -133,8 +133,8 @@ are newer than the last complete one, or the device has no complete one. A snaps
 that was complete until the repository lost a part of it is kept if the rules would
 keep it as a complete one, and displaces no other snapshot.
 
-No rule removes the snapshot of a device that was stored last, or one whose date is
-wrong because a computer's clock was. The latter displaces no other snapshot.
+No rule removes the last stored snapshot of a device, or a snapshot whose date is wrong
+because a computer's clock was wrong. The latter displaces no other snapshot.
 
 The last complete snapshot of a device is only removed with --allow-last. So is the
 last one that passed a drill or, if there is none, the last one that passed a full

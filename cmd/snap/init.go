@@ -27,8 +27,9 @@ The password comes from --password-file, --password-command, SNAP_PASSWORD,
 key with "snap key add --recovery" and keep it on paper.
 
 Some network shares do not support fsync, which makes sure that files survive a power
-cut. init notices that, and the repository is used without. An existing repository that
-was moved to such a share, and a mirror on one, need --no-fsync or SNAP_NO_FSYNC=1.`,
+cut. init notices that, and snap then uses the repository without fsync. An existing
+repository that was moved to such a share, and a mirror on one, need --no-fsync or
+SNAP_NO_FSYNC=1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -101,7 +102,7 @@ func (a *app) create(ctx context.Context, be storage, secret []byte, kind crypto
 	if !errors.Is(err, local.ErrNoFsync) {
 		return r, err
 	}
-	a.warn("%v; the repository notes that and goes on without: check it after a power cut, and keep a mirror on another disk", local.ErrNoFsync)
+	a.warn("%v; this is recorded, and snap will use the repository without fsync: run \"snap check --read-data\" after a power cut, and keep a mirror on another disk", local.ErrNoFsync)
 	opts.NoFsync = true
 	return repo.Create(ctx, be, secret, info, opts)
 }

@@ -238,7 +238,7 @@ func (a *app) renewKey(ctx context.Context, r *repo.Repo) {
 	k, err := r.RenewKey(ctx)
 	switch {
 	case errors.Is(err, repo.ErrNoKey):
-		a.warn("%v; it does not open the repository again", err)
+		a.warn("%v; it was not renewed, and can no longer open the repository", err)
 	case err != nil && ctx.Err() == nil:
 		a.warn("the key of an older form was not renewed, and still opens the repository: %v", err)
 	case k != nil:

@@ -37,7 +37,7 @@ func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*re
 		return nil, nil, err
 	}
 	for _, err := range damaged {
-		a.warn("%v; it may be a later snapshot", err)
+		a.warn("%v; it may be the record of a later snapshot than the one that is used now", err)
 	}
 	a.warnOfIndex(r, found...)
 	return r, found, nil

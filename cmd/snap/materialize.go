@@ -37,12 +37,12 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE" with a UDID or
 a device name.
 
 The folder appears when it is complete. The same command continues an interrupted
-run and keeps the files that are complete. What ended runs for other snapshots have
-left in TARGET is removed.
+run and keeps the files that are complete. It removes the partial folders that runs for
+other snapshots left in TARGET, if these runs have ended.
 
 If the repository has lost a part of the snapshot, everything else is written to
-TARGET/UDID-incomplete, or to UDID-2-incomplete if that exists. What it lacks is
-listed, and the exit code is 13.
+TARGET/UDID-incomplete, or to UDID-2-incomplete if that exists. The command lists
+what is lacking, and the exit code is 13.
 
 --decrypt writes TARGET/UDID-decrypted instead: the unencrypted files of the device
 by domain and path. This is not a backup: no device can restore from it. Files that
@@ -139,9 +139,9 @@ func (a *app) describeAbandoned(f abandoned.Folder) {
 	case materialize.IsOriginal(f.Path):
 		a.warn("%s (%s) is a folder that an interrupted run was going to replace; it stays, since it may be the only one: rename it, or remove it if you do not need it", f.Path, bytesText(f.Bytes))
 	case f.Owner != nil:
-		a.warn("%s (%s) was not removed: process %d of %s on %s made it; remove it if that has ended", f.Path, bytesText(f.Bytes), f.Owner.PID, f.Owner.User, f.Owner.Host)
+		a.warn("%s (%s) was not removed: process %d of %s on %s made it; remove it if this process has ended", f.Path, bytesText(f.Bytes), f.Owner.PID, f.Owner.User, f.Owner.Host)
 	default:
-		a.warn("%s (%s) was not removed: nothing says which run made it; remove it if none of them runs", f.Path, bytesText(f.Bytes))
+		a.warn("%s (%s) was not removed, since nothing says which run made it; remove it if no other snap writes there", f.Path, bytesText(f.Bytes))
 	}
 }
 

@@ -36,9 +36,9 @@ verified. If the drive is unplugged, the same command continues later, and all s
 listed in the copy are complete. The copy is an ordinary repository: "snap -r TARGET
 materialize ..." works.
 
-snap does not ask for a password, unless you use --ask-password. If you give one (there,
-by another flag or by an environment variable), snap opens every new file before it
-copies it, copies exactly the snapshots that are complete, and names the others. A
+snap does not ask for a password, unless you use --ask-password. If you give a password
+(at the prompt, by another flag or by an environment variable), snap opens every new file
+before it copies it, copies exactly the snapshots that are complete, and names the others. A
 concurrent prune keeps what is still to be copied. Without a password snap sees only
 names, so it cannot judge whether the repository is complete or was tampered with. Give
 the password at least for the first run: until a run has had it, mirror exits with 1.
@@ -46,12 +46,13 @@ the password at least for the first run: until a run has had it, mirror exits wi
 Files that the repository no longer has stay in the copy for a while, since they may be
 the last good ones. The second run with the password removes them, after it has proven
 that all snapshots in the copy stay complete without them. Without the password, they
-leave the copy after 14 more runs, and removed keys never do. If a recovery key, several
+are removed after 14 more runs, and removed keys never are. If a recovery key, several
 keys, or all keys but one are gone, mirror refuses to run.
 
-mirror refuses to run if the repository seems to have lost files, if others have
-replaced them, or if snapshots were stored into the copy. --accept-removals says that
-you did this yourself; with the password, what was removed then leaves the copy at once.
+mirror refuses to run if the repository seems to have lost files, if it has other files
+instead of them, or if snapshots were stored into the copy. Use --accept-removals only if
+you made all of these changes yourself. With the password, it removes at once from the
+copy what the repository no longer has.
 
 --check reads the complete copy and verifies that no file is damaged and that the
 repository has the same files. With the password it also verifies that every file opens
@@ -125,7 +126,7 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 		return perr
 	}
 	if rep.OldKeys > 0 && !rep.Judged {
-		a.warn("%s that the repository no longer has can still open the mirror; a run with the password removes what was removed there", plural(rep.OldKeys, "key"))
+		a.warn("%s that the repository no longer has can still open the mirror; a run with the password removes from the mirror the keys that were removed from the repository", plural(rep.OldKeys, "key"))
 	}
 	if err == nil && rep.Unjudged {
 		return errUnjudged
@@ -150,7 +151,7 @@ func checkUsable(ctx context.Context, be backend.Backend) error {
 // repository, so this is no error.
 func (a *app) warnOfMirror(ctx context.Context, be backend.Backend) {
 	if is, err := mirror.IsMirror(ctx, be); err == nil && is {
-		a.warn(`this is a mirror of another repository: the next "snap mirror" to it stops until that one has the snapshots that are stored here, too ("snap repair --from MIRROR --missing-snapshots" there); if this is to be the repository from now on, remove its folder mirrored, which has only notes`)
+		a.warn(`this is a mirror of another repository. The next "snap mirror" to it will refuse to run until the other repository has the snapshots that you store here, too: run "snap repair --from MIRROR --missing-snapshots" on that repository. To use this mirror as the repository from now on, remove the folder "mirrored" in it, which holds only notes`)
 	}
 }
 

@@ -55,7 +55,8 @@ func encode(w io.Writer, v any, indent string) error {
 	return err
 }
 
-// escapeUnseen escapes characters in JSON, which has all but ASCII only in its strings.
+// escapeUnseen escapes characters in JSON. It need not look for strings: JSON has
+// characters beyond ASCII only there.
 func escapeUnseen(text []byte) []byte {
 	unseen := func(r rune) bool { return r >= 0x7f && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) }
 	if !bytes.ContainsFunc(text, unseen) {

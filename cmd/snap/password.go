@@ -48,8 +48,8 @@ type typed struct {
 	older [][]byte
 }
 
-// newTyped returns the password that text, or the error bad, came from. Empty and
-// equal forms in older are dropped.
+// newTyped returns a typed password with this text, or with the error that says why its
+// input is no text. Empty and equal forms in older are dropped.
 func newTyped(text []byte, bad error, older ...[]byte) (*typed, error) {
 	t := &typed{text: text, bad: bad}
 	for _, b := range older {
@@ -70,8 +70,8 @@ func typedLine(b []byte, source string) (*typed, error) {
 	return newTyped(line, notText(err, source), password.CutLine(b))
 }
 
-// typedText returns all of b as a password. If it ends with the end of a line, as the
-// last variable of a file that Windows wrote, it is also tried without.
+// typedText returns all of b as a password. If b ends with a line break, as the last
+// variable of a file that Windows wrote, the password is also tried without the break.
 func typedText(b []byte, source string) (*typed, error) {
 	text, err := password.Text(b)
 	return newTyped(text, notText(err, source), b, bytes.TrimRight(text, "\r\n"))
@@ -92,7 +92,7 @@ func (t *typed) tries() [][]byte {
 	return append([][]byte{t.text}, t.older...)
 }
 
-// asNew returns the text, to make something that it opens.
+// asNew returns the text for use as a new password, or says why it cannot be one.
 func (t *typed) asNew() ([]byte, error) {
 	if t.bad != nil {
 		return nil, t.bad
@@ -279,7 +279,7 @@ func (a *app) input() *bufio.Reader {
 		return a.lines
 	}
 	a.lines = bufio.NewReader(io.LimitReader(a.stdin, maxKeyFile))
-	// A second byte is awaited only after one that begins such a mark.
+	// Wait for a second byte only if the first one can begin a byte order mark.
 	if b, err := a.lines.Peek(1); err != nil || b[0] < 0xfe {
 		return a.lines
 	}

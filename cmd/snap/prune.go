@@ -94,8 +94,9 @@ with many unused bytes until at most --max-unused of them remain.
 
 Backups can run at the same time. A prune keeps what running commands may need; a
 later prune removes it. With --retry-lock it waits for these commands. If it can free
-nothing because of a lock that nobody may hold any more, or for more than a day, it says
-so and exits with 11. A prune can be interrupted at any time.
+nothing because of a lock whose process may have ended, or if locks have prevented it
+from freeing anything for more than a day, it says so and exits with 11. A prune can be
+interrupted at any time.
 
 If no snapshot is left at all, somebody has forgotten them all, or their records were
 lost. Only --allow-empty then removes the data, unless "snap forget --prune" has just
@@ -210,7 +211,7 @@ func (res *pruneResult) blocked() error {
 	if l.Kind != "" {
 		what = fmt.Sprintf("the lock of %q, process %d on %s", l.What, l.Owner.PID, l.Owner.Host)
 	}
-	return advised{fmt.Errorf("%w: %s, %s, may be removed only without %s (%s); the repository is as before",
+	return advised{fmt.Errorf("%w: %s, %s, can be removed only when %s (%s) is gone; the repository is unchanged",
 		errBlocked, plural(res.PendingPacks, "pack"), bytesText(res.PendingBytes), what, l.ID.Short()), hint}
 }
 

@@ -177,7 +177,7 @@ func lostRecipe(s *repo.Snapshot) string {
 	return `"snap repair --from COPY" or, with parity, "snap repair" brings back what is lost`
 }
 
-// readSnapshot reads all content of a snapshot that could be restored otherwise.
+// readSnapshot reads all content of a snapshot if nothing else prevents its restore.
 func (a *app) readSnapshot(ctx context.Context, r *repo.Repo, p *host.Plan) error {
 	if len(p.Refusals) > 0 || p.Room != "" {
 		return nil
@@ -217,7 +217,7 @@ func adviseRestore(err error, p *host.Plan) error {
 }
 
 // rejectedHint says what to do if a device has stopped because of the snapshot. half says
-// that it may have a part of it.
+// that the device may have a part of the snapshot.
 func rejectedHint(p *host.Plan, half bool) string {
 	hint := "the same command would end in the same way: "
 	if half {
@@ -276,8 +276,8 @@ func (a *app) describePlan(p *host.Plan, opt *host.RestoreOptions) {
 	}
 }
 
-// listMore names the files of a finding whose sentence has named the first, unless
-// --quiet is given.
+// listMore prints the names of a finding's files except the first, which the text of the
+// finding has. With --quiet it prints nothing.
 func (a *app) listMore(f repo.Finding) {
 	if len(f.Names) > 1 && !a.quiet {
 		a.listNames(f.Names[1:], f.Count-1)

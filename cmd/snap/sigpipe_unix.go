@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// keepPipes makes a write to a pipe that nobody reads an error. Otherwise such a write
+// keepPipes turns a write to a pipe without a reader into an error. Otherwise such a write
 // to standard output or standard error would kill the process in the middle of its work.
 func keepPipes() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)

@@ -93,7 +93,7 @@ func (a *app) outcome(ctx context.Context, err error) (quiet bool, _ error) {
 		return false, err
 	}
 	if err != nil && (ctx.Err() != nil || isA[advised](err)) {
-		return false, err // of Ctrl-C, or with what the command has done about it
+		return false, err // it is from Ctrl-C, or its hint says what the command has done
 	}
 	return lost.isPipe() && changesNothing(a.command), lost
 }

@@ -82,7 +82,7 @@ func (a *app) unfinishedOf(ctx context.Context, r *repo.Repo, device string) (ch
 	for _, err := range damaged {
 		a.warn("%v; \"snap repair snapshots\" removes it", err)
 	}
-	// Names of devices are matched as everywhere, also those of their snapshots.
+	// Devices are matched as in every command: the names in their snapshots count, too.
 	list, _, err := r.Snapshots(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -50,12 +50,13 @@ func (a *app) unlockCommand() *cobra.Command {
   dead     the process ran on this computer and has ended
   stale    the process ran on another computer and has not refreshed the lock for
            half an hour
-  unknown  the process runs or ran on another computer, and no clock tells which: the
-           lock has a date in the future, or the repository's disk tells no times
+  unknown  the process is on another computer, and no clock shows whether it still
+           runs: the lock has a date in the future, or the repository's storage has
+           no file times
   damaged  the lock cannot be read, and is not stale yet
 
-Ages are told by the clock of the disk or server that has the repository. The clocks of
-computers are not compared. Commands remove dead locks, and stale locks that are in
+The clock of the disk or server that has the repository tells the age of a lock. The
+clocks of computers are not compared. Commands remove dead locks, and stale locks that are in
 their way, so these never block a command. To wait for an unknown lock, give a command
 --retry-lock 35m: a lock that does not change for half an hour is stale.
 

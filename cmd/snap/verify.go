@@ -70,7 +70,7 @@ that were stored locked. It comes from the flags, SNAP_BACKUP_PASSWORD or the re
 
 Each outcome is stored as a certificate, which "snap show" lists. With --all or a DEVICE,
 snapshots that passed in the last 30 days (--max-age) are left out. --limit ends a full
-verification after a time; the next run continues there. So it does after Ctrl-C.
+verification after a time; the next run continues there, as it does after Ctrl-C.
 
 If files of a backup are missing or damaged, the exit code is 3; if the repository has
 lost them, 13. It is also 3 if the time limit ended before one snapshot was verified
@@ -197,7 +197,8 @@ func (v *verification) one(ctx context.Context, s *repo.Snapshot, listed bool) e
 		v.res.Recent = append(v.res.Recent, s.ID)
 		return nil
 	}
-	// Each run comes further, however short the time.
+	// The first snapshot is always begun, so that each run gets further, however short the
+	// time limit.
 	if len(v.res.Snapshots) > 0 && !v.deadline.IsZero() && time.Now().After(v.deadline) {
 		v.res.Left = append(v.res.Left, s.ID)
 		return nil
@@ -261,9 +262,8 @@ func (v *verification) writeCertificate(ctx context.Context, c *repo.Certificate
 	return v.r.WriteCertificate(ctx, c)
 }
 
-// tryPassword tries a given password that opened nothing so far, since the snapshots
-// that it fits were left out: nobody should believe in a wrong password, or doubt a
-// right one.
+// tryPassword tries a given password that has opened nothing yet, also on snapshots that
+// were left out: a wrong password must be reported, and a right one must not.
 func (v *verification) tryPassword(ctx context.Context, chosen []*repo.Snapshot) error {
 	if v.passwords.given == nil {
 		return nil

@@ -231,7 +231,7 @@ func (j *Judge) unlisted(ctx context.Context, earlier *Earlier) error {
 		text = fmt.Sprintf("%d files are named like backup files, but are not in the manifest (kept)", j.extras)
 	}
 	if len(known) > 0 {
-		text += fmt.Sprintf("; the snapshot before has %d of them, so the device has deleted them, or the manifest has lost their rows", len(known))
+		text += fmt.Sprintf("; the previous snapshot has %d of them, so the device has deleted them, or the manifest has lost their rows", len(known))
 	}
 	j.Log.Add(repo.Finding{Kind: finding.Extra, Consequence: repo.Remark, Count: int64(j.extras), Names: names, Text: text + ": " + names[0]})
 	return nil

@@ -213,7 +213,7 @@ func TestLostRow(t *testing.T) {
 		rep := run(t, r, s, Options{Level: Full, Unlock: unlock(pw)})
 		for _, list := range [][]repo.Finding{s.Findings, rep.Findings} {
 			if finding.Worst(list) != repo.Remark || !slices.ContainsFunc(list, func(f repo.Finding) bool {
-				return f.Kind == finding.Extra && f.Count == 1 && strings.HasPrefix(f.Names[0], "HomeDomain/"+smsDB) && strings.Contains(f.Text, "the snapshot before has 1")
+				return f.Kind == finding.Extra && f.Count == 1 && strings.HasPrefix(f.Names[0], "HomeDomain/"+smsDB) && strings.Contains(f.Text, "the previous snapshot has 1")
 			}) {
 				t.Errorf("%+v", list)
 			}
