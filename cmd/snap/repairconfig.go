@@ -18,8 +18,8 @@ copy by config. The password tells which one is right: the one that the master k
 What is damaged is removed only after the good one was stored and read back. Nothing is
 lost.
 
-Keys hold a copy of config, too. If they have none either, as keys that older programs
-made, a new config is made. Everything can be read with it. But content of new
+Keys hold a copy of config, too, unless an older program made them. If there is no copy
+at all, a new config is made. Everything can be read with it. But content of new
 backups is cut in other places, so it is stored once more; mirrors must be made anew; and
 "snap copy" copies everything again. If you have a mirror, copy its file config here
 instead.`,
