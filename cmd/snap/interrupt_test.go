@@ -109,9 +109,11 @@ func TestInterruptedDrill(t *testing.T) {
 	drill := []string{"drill", "--certificate", filepath.Join(pages, "page.html")}
 	begun := time.Now()
 	s.run(0, drill...)
-	whole := time.Since(begun)
+	step := time.Since(begun) / 6
 	certificate := drill[2]
-	for i, sig := range []os.Signal{os.Interrupt, os.Kill, os.Interrupt, os.Interrupt, os.Kill} {
+	signals := []os.Signal{os.Interrupt, os.Kill, os.Interrupt, os.Interrupt, os.Kill}
+	for i := 0; i < len(signals); i++ {
+		sig := signals[i]
 		if err := os.Remove(certificate); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
@@ -119,10 +121,16 @@ func TestInterruptedDrill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(whole * time.Duration(i+1) / 6)
+		time.Sleep(step * time.Duration(i+1))
 		_ = cmd.Process.Signal(sig) // it may have ended
 		_ = cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); sig == os.Interrupt && code != exitInterrupted && code != exitOK {
+		switch code := cmd.ProcessState.ExitCode(); {
+		case sig == os.Kill, code == exitInterrupted, code == exitOK:
+		case code == -1 && step < time.Minute && out.Len() == 0:
+			// On a busy machine the signal may come before snap can catch it.
+			step *= 2
+			i--
+		default:
 			t.Errorf("exit code %d\n%s", code, out)
 		}
 		for _, name := range append(filesIn(t, tmp), filesIn(t, pages)...) {
