@@ -49,7 +49,7 @@ func (o *Options) check(ctx context.Context) error {
 	return fmt.Errorf("snapshot %s: %w", s.ID.Short(), ErrOld)
 }
 
-// noteDevice says what the simulated device leaves open.
+// noteDevice adds to the report what a simulated device cannot check.
 func (o *Options) noteDevice(r *Report) {
 	add := func(format string, args ...any) { r.NotChecked = append(r.NotChecked, fmt.Sprintf(format, args...)) }
 	if o.Storage == 0 {
@@ -61,7 +61,8 @@ func (o *Options) noteDevice(r *Report) {
 	add("what only a real device knows: whether it is activated, Find My is off, and its apps are still in the App Store")
 }
 
-// restore restores to the simulated device and completes what the log says.
+// restore restores to the simulated device and adds what it finds to the log and the
+// report.
 func (o *Options) restore(ctx context.Context, r *rehearsal, report *Report) error {
 	p, err := o.newPhone(ctx, r)
 	if err != nil {

@@ -155,10 +155,10 @@ func (o *Options) finish(r *Report, j *judge, rechecked bool) {
 	r.ReadFiles, r.ReadBytes, r.DigestFiles, r.DigestBytes = j.files, j.bytes, j.digestFiles, j.digestBytes
 	r.Databases, r.Scratch = j.databases, j.scratch
 	if n := j.files - j.digestFiles; n > 0 && r.Refusal == nil {
-		r.NotChecked = append(r.NotChecked, fmt.Sprintf("the bytes of %s for which the manifest has no digest, except what size, padding and databases show", words.Plural(n, "file")))
+		r.NotChecked = append(r.NotChecked, fmt.Sprintf("the bytes of %s without a digest in the manifest, apart from size, padding, and the integrity of databases and property lists", words.Plural(n, "file")))
 	}
 	if j.unjudged > 0 {
-		r.NotChecked = append(r.NotChecked, fmt.Sprintf("%s, because of functions that only the device has or of the size", words.Plural(j.unjudged, "database")))
+		r.NotChecked = append(r.NotChecked, fmt.Sprintf("%s, completely or in part, because of encryption by an app, functions that only a device has, or too much time", words.Plural(j.unjudged, "database")))
 	}
 	if j.large > 0 {
 		r.NotChecked = append(r.NotChecked, fmt.Sprintf("%s of more than %d MiB", words.Plural(j.large, "property list"), rules.MaxPropertyList>>20))
@@ -177,7 +177,8 @@ func (o *Options) inherit(log *finding.Log, rechecked bool) {
 	known := false
 	for _, f := range o.Snapshot.Findings {
 		known = known || f.Consequence != repo.Remark
-		// The snapshots that showed that a missing file is damage may be gone.
+		// Earlier snapshots decide whether a missing file is damage, and those may be
+		// gone by now.
 		missed := f.Kind == finding.Missing && f.Consequence != repo.Remark && !damaged(log, f.Kind)
 		if !rechecked || !judged[f.Kind] || missed {
 			log.Add(f)

@@ -107,7 +107,8 @@ func (o *Options) workFolder(ctx context.Context, dir string) (work string, remo
 	}, nil
 }
 
-// makeParent makes the folder dir if it does not exist. remove removes it then.
+// makeParent makes the folder dir if it does not exist. If makeParent has made it, remove
+// removes it again.
 func makeParent(dir string) (remove func() error, err error) {
 	err = os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
@@ -181,7 +182,7 @@ func (j *judge) folderManifest(b *mobilesync.Backup) error {
 	var db io.ReaderAt = file
 	if key, encrypted := b.ManifestDBKey(); encrypted {
 		if db, size, err = keybag.DecrypterAt(file, size, key); err != nil {
-			return nil // reading its rows shows it
+			return nil // reading the rows will fail and report it
 		}
 	}
 	_, err = j.manifest(db, size)

@@ -33,7 +33,9 @@ type judge struct {
 	buf       *bufio.Reader
 
 	files, bytes, digestFiles, digestBytes int64
-	databases, unjudged, large             int64 // verified, and those that could not be; property lists that are too large
+	databases                              int64 // that were verified
+	unjudged                               int64 // databases that could not be verified, or only in part
+	large                                  int64 // property lists that were too large to check
 	scratch                                int64 // most bytes on disk at one time
 	missing                                []int // rows
 }
@@ -265,7 +267,7 @@ func (j *judge) size(rec *manifest.Record, n int64) string {
 		return ""
 	case n == 0:
 		return finding.Emptied
-	case rec.HasDigest: // which it fits
+	case rec.HasDigest: // the digest matched, so the device wrote these bytes
 		j.log.Remark(finding.Size, j.name(rec))
 		return ""
 	}

@@ -89,7 +89,8 @@ type rehearsal struct {
 	fatal error // the drill cannot go on, which says nothing about the backup
 }
 
-// verdict keeps an error that is no verdict, and returns it.
+// verdict returns err. If err is not a refusal of the backup, verdict also keeps it in
+// fatal.
 func (r *rehearsal) verdict(err error) error {
 	var refusal *mberror.Error
 	if err != nil && !errors.As(err, &refusal) && r.fatal == nil {
@@ -149,7 +150,8 @@ func (r *rehearsal) File(rec *manifest.Record, stored io.Reader) error {
 	return mberror.Errorf(mberror.Damaged, "%s/%s: %s", rec.Domain, rec.RelativePath, damage)
 }
 
-// Missing implements agent.Rehearsal. What follows is decided at the end.
+// Missing implements agent.Rehearsal. judgeMissing decides at the end whether missing
+// files are damage.
 func (r *rehearsal) Missing(rec *manifest.Record) error {
 	if i, ok := r.records.ByFileID(rec.FileID); ok {
 		r.missing = append(r.missing, i)

@@ -16,7 +16,7 @@ func lockFile(f *os.File) error {
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return errLocked
 	case filesystem.IsUnsupported(err), errors.Is(err, unix.ENOLCK):
-		return nil // a home folder on a share without locks; the device refuses a second backup, too
+		return nil // the home folder may be on a share without locks; the device itself refuses a second backup
 	}
 	return err
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// ReadAll reads all content of the snapshot, with several goroutines. If the repository
-// cannot give back a file, it adds to Damage which: a device that has begun a restore
-// should not find that out. Progress is counted in progress.
+// ReadAll reads all content of the snapshot, with several goroutines. It adds the files
+// that the repository cannot give back to Damage: it is better to know them before a
+// restore begins than in the middle of it. Progress is counted in progress.
 func (p *Plan) ReadAll(ctx context.Context, r *repo.Repo, workers int, progress *blob.Progress) error {
 	progress.Enter("reading the snapshot")
 	progress.TotalFiles.Store(p.Snapshot.Files)
@@ -27,7 +27,8 @@ func (p *Plan) ReadAll(ctx context.Context, r *repo.Repo, workers int, progress 
 			progress.Bytes.Add(e.Content.Size)
 			return err
 		}
-		// The verification has named those whose chunks the index does not have.
+		// If chunks of the file are not in the index, the verification has already named
+		// it.
 		if present, err := blob.Present(ctx, r, &e.Content, r.Index().Has); err != nil || present {
 			log.File(finding.Lost, finding.Name(e.Domain, e.Name, e.Path))
 			return err

@@ -31,7 +31,8 @@ func unreadIn(parent *repo.Snapshot) unread {
 	return u
 }
 
-// keep remembers a file that is the parent's.
+// keep remembers a file that is taken from the parent, if the device could not read it to
+// its end when the parent was made.
 func (u *unread) keep(f *file) {
 	if len(u.before) == 0 || f.parent == nil {
 		return

@@ -85,9 +85,10 @@ func (j *job) storeFile(ctx context.Context, w *repo.ContentWriter, src *sourceR
 	if reason != "" {
 		j.count(f, false, reason)
 	}
+	// What the parent has stored decrypted does not resemble these encrypted bytes.
 	var prev *tree.Content
 	if f.parent != nil && f.parent.Encryption == nil {
-		prev = &f.parent.Content // plaintext does not resemble encrypted bytes
+		prev = &f.parent.Content
 	}
 	var ends judge.Ends
 	content, err := w.Store(ctx, io.TeeReader(src, &ends), prev)

@@ -141,7 +141,7 @@ func (j *job) commit(ctx context.Context, storeTree func(context.Context, *repo.
 	j.res.Findings = j.log.Findings()
 	// If the tree is the parent's and chunks were stored nevertheless, the
 	// repository had lost them, and they must be committed.
-	if j.opts.SkipIfUnchanged && j.parent != nil && j.parent.Root == root && w.Stats().Chunks == 0 && j.sameWorth() {
+	if j.opts.SkipIfUnchanged && j.parent != nil && j.parent.Root == root && w.Stats().Chunks == 0 && j.asCompleteAsParent() {
 		j.res.Snapshot, j.res.Unchanged = j.parent, true
 		if err := w.Close(); err != nil {
 			return nil, err

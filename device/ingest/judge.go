@@ -39,7 +39,8 @@ func (j *job) newDigest(f *file) hash.Hash {
 }
 
 // judgeDigest compares the bytes that were read with the digest in the manifest.
-// With it, what is doubtful about the content is judged.
+// Then it judges the doubts about the content: if the digest proves that the device wrote
+// these bytes, they are only remarks.
 func (j *job) judgeDigest(f *file, src *sourceReader) {
 	proven := false
 	if src.sum != nil && src.left == 0 {
@@ -102,7 +103,7 @@ func (j *job) judgeDatabase(f *file, ends *judge.Ends) {
 // suspects are the files in which the import of the parent found damage. They are
 // read and judged again, even if they look unchanged.
 type suspects struct {
-	all   bool // every file is suspect, since the record does not name all that are
+	all   bool // every file is suspect, since the record does not name all damaged files
 	names map[string]bool
 	odd   map[string]bool // cannot be decrypted, but the device wrote them like that
 }
@@ -144,8 +145,9 @@ func (j *job) inherit() {
 	}
 }
 
-// sameWorth reports whether the findings are as bad as the parent's.
-func (j *job) sameWorth() bool {
+// asCompleteAsParent reports whether this backup and the parent are both complete, or
+// both not.
+func (j *job) asCompleteAsParent() bool {
 	return j.parent.Complete == (finding.Worst(j.res.Findings) == repo.Remark)
 }
 

@@ -74,7 +74,7 @@ func (j *job) readRecords(ctx context.Context) error {
 }
 
 func (j *job) walk(ctx context.Context) error {
-	for f, err := range j.b.FilesPast(ctx, j.unlisted.pass) {
+	for f, err := range j.b.ReadableFiles(ctx, j.unlisted.pass) {
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ type file struct {
 	parent  *tree.Entry // the same file in the parent, or nil
 	read    bool        // its content must be read
 	leftOut bool        // it could not be read
-	doubts  []string    // kinds of findings about the content; the digest decides what follows
+	doubts  []string    // kinds of findings about the content; the digest decides whether they are damage or remarks
 }
 
 // store stores all files and their tree, and returns the tree's root.

@@ -35,12 +35,12 @@ type Stored struct {
 	// Final says that storing the file decrypted was tried before. If Final is
 	// false, a file that is stored encrypted is read again if its key is known.
 	Final bool
-	// Sent says that the device has sent the file after it made the parent.
+	// Sent says that the device has sent the file since the parent was made.
 	Sent bool
 	// Sum is the SHA-1 of the file as it is in the backup, if it is known.
 	Sum *[20]byte
 	// Short says that the file is an SQLite database that is cut off or whose beginning is
-	// damaged. Zeros says that it begins with zeros only. See judge.Ends.
+	// damaged. Zeros says that its first bytes are all zero. See judge.Ends.
 	Short, Zeros bool
 }
 

@@ -80,8 +80,9 @@ func trimText(head []byte) []byte {
 
 // Form returns the form of a file by the name that it has on the device.
 //
-// Some bytes at the beginning can be damaged: then the rest tells. A file of zeros with
-// the name of a database or of a property list was being written.
+// If the first bytes are damaged, the other bytes at the beginning and the end tell what
+// the file was. A file that begins with zeros and has the name of a database or property
+// list counts as broken: it was probably being written.
 func (e *Ends) Form(name string) Form {
 	listed := strings.HasSuffix(name, ".plist")
 	closed := bytes.HasSuffix(bytes.TrimRight(e.tail, " \t\r\n\x00"), []byte("</plist>"))
@@ -103,11 +104,13 @@ func (e *Ends) Form(name string) Form {
 	return Other
 }
 
-// Zeros reports whether the file begins with zeros only. Form says what follows from that.
+// Zeros reports whether the first bytes of the file are all zero. Form says what follows
+// from that.
 func (e *Ends) Zeros() bool { return len(e.head) > 0 && len(bytes.Trim(e.head, "\x00")) == 0 }
 
 // CutDatabase reports whether a file, by the name that it has on the device, is an SQLite
-// database that is cut off or whose beginning is damaged. It looks no further than Form.
+// database that is cut off or whose beginning is damaged. Like Form, it relies only on
+// the size and on the first and last bytes.
 func (e *Ends) CutDatabase(name string) bool {
 	switch e.Form(name) {
 	case Database:

@@ -28,13 +28,14 @@ type Judge struct {
 	Log     *finding.Log
 	Backup  *mobilesync.Backup // not needed for Missing if the layout is Hashed
 	Records *manifest.Records
-	// DigestsDecide says that the caller compares each file that has a digest with
-	// it. A wrong size of such a file is then only a remark.
+	// DigestsDecide says that the caller compares files with their digests. A wrong size
+	// of a file with a digest is then only a remark.
 	DigestsDecide bool
 	// Unreadable, if not nil, reports whether the file at a path of the backup folder
 	// is not there because it could not be read.
 	Unreadable func(path string) bool
-	// Replaced, if not nil, reports whether something that is no file is in its place.
+	// Replaced, if not nil, reports whether something other than a file is where the file
+	// at a path should be.
 	Replaced func(path string) bool
 
 	missing []int    // rows whose blob is missing
@@ -94,8 +95,9 @@ func (j *Judge) noCipher(row int) {
 }
 
 // Decrypted reports whether a program has decrypted the files of a backup in place,
-// and adds a finding. It is called after all differences, and needs at least half of
-// the files whose length tells.
+// and adds a finding. It is called after all differences. It returns true if the blobs
+// that are not encrypted are at least half as many as the files whose length can show
+// this (a length that is not a multiple of 16).
 func (j *Judge) Decrypted() bool {
 	if len(j.plain) == 0 {
 		return false
@@ -118,7 +120,8 @@ func (j *Judge) Decrypted() bool {
 
 // Keybag adds findings about the keybag of an encrypted backup, and about the key of
 // Manifest.db. It needs no password. classes are those of the keybag; nil if it cannot be
-// read. sound reports whether the key of Manifest.db can be one.
+// read. sound reports whether the key of Manifest.db has the right length and, if the
+// keybag can be read, a class that the keybag has.
 func (j *Judge) Keybag() (classes map[uint32]bool, sound bool) {
 	damage := func(format string, args ...any) {
 		j.Log.Note(finding.NoKey, repo.Damage, fmt.Sprintf(format, args...))
@@ -136,7 +139,7 @@ func (j *Judge) Keybag() (classes map[uint32]bool, sound bool) {
 	}
 	key := j.Backup.ManifestKey()
 	switch {
-	case len(key) == 0: // mobilesync.Problem says so if it is one
+	case len(key) == 0: // if this is a problem, mobilesync.Backup.Problems reports it
 		return classes, false
 	case len(key) != keybag.WrappedFileKeyLen:
 		damage("the key of Manifest.db in Manifest.plist has %d bytes instead of %d", len(key), keybag.WrappedFileKeyLen)
@@ -149,8 +152,8 @@ func (j *Judge) Keybag() (classes map[uint32]bool, sound bool) {
 	return classes, true
 }
 
-// Keys adds a finding if many keys of files do not fit the keybag. unfit is the number
-// of these keys, keyed that of all keys.
+// Keys adds a finding if many keys of files do not fit the keybag. unfit is the number of
+// keys that do not fit, keyed the number of files with a key.
 func (j *Judge) Keys(unfit, keyed int64) {
 	if unfit > 1 && unfit*20 > keyed {
 		j.Log.Note(finding.Keys, repo.Damage, fmt.Sprintf("the keybag does not fit the keys of %d of %d files: the backup has parts of two backups with different keys", unfit, keyed))
@@ -212,7 +215,8 @@ func (j *Judge) Missing(ctx context.Context, listed int, earlier *Earlier) error
 }
 
 // unlisted adds a finding about blobs that no row lists. An interrupted backup leaves some
-// behind, and so does damage that removes a row. The last snapshot knows what they were.
+// behind, and so does damage that removes a row. The finding takes the names of blobs
+// from the last earlier snapshot of the device.
 func (j *Judge) unlisted(ctx context.Context, earlier *Earlier) error {
 	if len(j.extra) == 0 {
 		return nil
@@ -274,7 +278,7 @@ func (e *Earlier) Had(ctx context.Context, rec *manifest.Record) (bool, error) {
 	return false, nil
 }
 
-// names returns the names of blobs, by their paths, that the last of the snapshots has.
+// names returns the names that the last of the snapshots has for blobs, by their paths.
 func (e *Earlier) names(ctx context.Context, paths []string) (map[string]string, error) {
 	if err := e.find(ctx); err != nil || len(e.list) == 0 {
 		return nil, err

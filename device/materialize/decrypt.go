@@ -36,9 +36,9 @@ const noDomainFolder = "_backup"
 // device can be restored from it. Otherwise WriteDecrypted works like Write.
 //
 // Characters that some system does not allow in names are escaped (%3A for a
-// colon). A file or folder gets "~2" if its name is taken, also if only case
-// differs. A path that is too long is shortened. Result.Renamed lists the
-// files whose path has such a number or is shortened.
+// colon). A file or folder gets "~2" if its name is taken, even if the two names differ
+// only by case. A path that is too long is shortened. Result.Renamed lists the files
+// whose path has such a number or is shortened.
 //
 // A file that could not be decrypted when it was stored is not written, since
 // it would be noise under the name of a file. Result.NotDecrypted lists such files.

@@ -19,11 +19,10 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// layout holds hashes of the folder's paths, since there are hundreds of
-// thousands. The seed is random, so nobody can construct two paths with the
-// same hash. If two paths had the same hash, the second would be refused as a
-// duplicate.
-type layout struct {
+// pathSet holds hashes of the folder's paths, since there are hundreds of thousands. The
+// seed is random, so nobody can construct two paths with the same hash. If two paths had
+// the same hash, the second would be refused as a duplicate.
+type pathSet struct {
 	seed      maphash.Seed
 	kinds     map[uint64]tree.Kind
 	dirs      []tree.Entry
@@ -35,65 +34,65 @@ type layout struct {
 	largestPath string
 }
 
-func newLayout() *layout {
-	return &layout{seed: maphash.MakeSeed(), kinds: map[uint64]tree.Kind{}}
+func newPathSet() *pathSet {
+	return &pathSet{seed: maphash.MakeSeed(), kinds: map[uint64]tree.Kind{}}
 }
 
 // add adds an entry. It returns an error if the entry conflicts with another
 // one.
-func (l *layout) add(e *tree.Entry) error {
+func (p *pathSet) add(e *tree.Entry) error {
 	if err := folder.CheckPath(e.Path); err != nil {
 		return fmt.Errorf("refused: %w", err)
 	}
 	for i := range len(e.Path) {
-		if e.Path[i] == '/' && !l.put(e.Path[:i], tree.Dir) {
+		if e.Path[i] == '/' && !p.put(e.Path[:i], tree.Dir) {
 			return fmt.Errorf("refused: %q is both a file and a folder", e.Path[:i])
 		}
 	}
-	if !l.put(e.Path, e.Kind) {
+	if !p.put(e.Path, e.Kind) {
 		return fmt.Errorf("refused: the snapshot has %q twice", e.Path)
 	}
 	if strings.ToLower(e.Path) != e.Path {
-		l.mixedCase = append(l.mixedCase, e.Path)
+		p.mixedCase = append(p.mixedCase, e.Path)
 	}
 	if e.Kind == tree.Dir {
-		l.dirs = append(l.dirs, *e)
+		p.dirs = append(p.dirs, *e)
 		return nil
 	}
 	size := blob.Size(e)
-	l.files++
-	l.bytes += size
-	if size > l.largest {
-		l.largest, l.largestPath = size, describe(e)
+	p.files++
+	p.bytes += size
+	if size > p.largest {
+		p.largest, p.largestPath = size, describe(e)
 	}
 	return nil
 }
 
-func (l *layout) put(path string, kind tree.Kind) bool {
-	h := maphash.String(l.seed, path)
-	if old, ok := l.kinds[h]; ok && (old == tree.File || kind == tree.File) {
+func (p *pathSet) put(path string, kind tree.Kind) bool {
+	h := maphash.String(p.seed, path)
+	if old, ok := p.kinds[h]; ok && (old == tree.File || kind == tree.File) {
 		return false
 	}
-	l.kinds[h] = kind
+	p.kinds[h] = kind
 	return true
 }
 
 // has reports whether path belongs to the folder and has the type that mode
 // says.
-func (l *layout) has(path string, mode fs.FileMode) bool {
-	kind, ok := l.kinds[maphash.String(l.seed, path)]
+func (p *pathSet) has(path string, mode fs.FileMode) bool {
+	kind, ok := p.kinds[maphash.String(p.seed, path)]
 	return ok && (kind == tree.Dir && mode.IsDir() || kind == tree.File && mode.IsRegular())
 }
 
 // prepare makes the folders, and refuses names that cannot be written here.
 func (m *job) prepare(ctx context.Context, s *repo.Snapshot) error {
-	m.layout = newLayout()
+	m.paths = newPathSet()
 	var l lists
-	if err := m.walkListing(ctx, s, &l, m.layout.add); err != nil {
+	if err := m.walkListing(ctx, s, &l, m.paths.add); err != nil {
 		return err
 	}
 	m.res.Renamed, m.res.NotDecrypted = l.renamed, l.undecrypted
-	m.res.Files, m.res.Bytes = m.layout.files, m.layout.bytes
+	m.res.Files, m.res.Bytes = m.paths.files, m.paths.bytes
 	if err := m.sweep(ctx); err != nil {
 		return fmt.Errorf("clean up after an interrupted run: %w", err)
 	}
@@ -103,12 +102,12 @@ func (m *job) prepare(ctx context.Context, s *repo.Snapshot) error {
 	if err := m.checkLargest(); err != nil {
 		return err
 	}
-	for i := range m.layout.dirs {
-		if err := m.root.MkdirAll(filepath.FromSlash(m.layout.dirs[i].Path), 0o700); err != nil {
+	for i := range m.paths.dirs {
+		if err := m.root.MkdirAll(filepath.FromSlash(m.paths.dirs[i].Path), 0o700); err != nil {
 			return err
 		}
 	}
-	if len(m.layout.mixedCase) == 0 {
+	if len(m.paths.mixedCase) == 0 {
 		return nil
 	}
 	folds, err := m.ignoresCase()
@@ -128,7 +127,7 @@ func (m *job) sweep(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if m.layout.has(path, d.Type()) {
+		if m.paths.has(path, d.Type()) {
 			return nil
 		}
 		if err := m.root.RemoveAll(filepath.FromSlash(path)); err != nil {
@@ -148,7 +147,7 @@ func (m *job) checkComplete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if want := len(m.layout.kinds) - len(m.lost.files); found < want && len(m.lost.parts) == 0 {
+	if want := len(m.paths.kinds) - len(m.lost.files); found < want && len(m.lost.parts) == 0 {
 		return fmt.Errorf("only %d of %d files and folders exist: this file system treats different names as one; choose another target", found, want)
 	}
 	return nil
@@ -158,8 +157,8 @@ func (m *job) checkComplete(ctx context.Context) error {
 const namesAtOnce = 4096
 
 // count counts the files and folders in a folder and below. It asks the file system only
-// for names, since the layout knows what has which name: the types of 20,000 files would
-// take as many system calls.
+// for names, since the path set knows which names are files and which are folders: asking
+// for the types of 20,000 files would take as many system calls.
 func (m *job) count(ctx context.Context, dir string) (n int, err error) {
 	f, err := m.root.Open(filepath.FromSlash(dir))
 	if err != nil {
@@ -195,10 +194,11 @@ func (m *job) count(ctx context.Context, dir string) (n int, err error) {
 }
 
 // kindOf returns whether a name in the hidden folder is a file or a folder; ok is false
-// if it is neither. The layout does not have the names that a file system changes, such
-// as one that stores the letters of Unicode in another form.
+// if it is neither. Some file systems change names: they store accented letters in
+// another Unicode form. The path set does not have the changed names, so kindOf asks the
+// file system for their types.
 func (m *job) kindOf(name string) (kind tree.Kind, ok bool) {
-	if kind, ok = m.layout.kinds[maphash.String(m.layout.seed, name)]; ok {
+	if kind, ok = m.paths.kinds[maphash.String(m.paths.seed, name)]; ok {
 		return kind, true
 	}
 	info, err := m.root.Lstat(filepath.FromSlash(name))
@@ -214,7 +214,7 @@ func (m *job) kindOf(name string) (kind tree.Kind, ok bool) {
 // refuseTwins fails if two paths differ only by case.
 func (m *job) refuseTwins(ctx context.Context, s *repo.Snapshot) error {
 	wanted := map[string]bool{}
-	for _, p := range m.layout.mixedCase {
+	for _, p := range m.paths.mixedCase {
 		wanted[strings.ToLower(p)] = true
 	}
 	var paths []string

@@ -74,7 +74,8 @@ type Result struct {
 	// mobilesync.IncompleteSuffix.
 	Lacking   []Lacking `json:"lacking,omitempty"`
 	LostParts int       `json:"lost_parts,omitempty"`
-	// Beside are what had the names of incomplete folders already. It was not replaced.
+	// Beside lists files and folders that already had the name of an incomplete folder.
+	// They were not replaced.
 	Beside []string `json:"beside,omitempty"`
 
 	// Of WriteDecrypted: files that have another path than their name says, and
@@ -214,9 +215,9 @@ func (m *job) install(partial string) error {
 	return os.RemoveAll(old)
 }
 
-// proveRename renames the hidden folder and names it back if there is a folder to be
-// replaced: if the file system loses the content of renamed folders, it loses the new
-// one, which can be written again.
+// proveRename does nothing unless there is a folder to be replaced. It renames the hidden
+// folder and then back again: if the file system loses the content of renamed folders, it
+// loses that of the hidden folder, which can be written again.
 func (m *job) proveRename(partial, other string) error {
 	if _, err := os.Lstat(m.res.Dir); err != nil {
 		return nil
@@ -227,8 +228,8 @@ func (m *job) proveRename(partial, other string) error {
 	return renameFolder(other, partial)
 }
 
-// renameFolder renames a folder and checks that its content came along: file systems of
-// FUSE exist that lose it.
+// renameFolder renames a folder and checks that its content came along: some FUSE file
+// systems lose it.
 func renameFolder(from, to string) error {
 	before, err := os.ReadDir(from)
 	if err != nil {
@@ -262,7 +263,7 @@ type job struct {
 	exact  exactModes // for createDirect
 
 	newMapper func(*lists) mapper
-	layout    *layout
+	paths     *pathSet
 	keptFiles atomic.Int64
 	refused   refused
 	lost      losses
@@ -326,8 +327,8 @@ func (m *job) fill(ctx context.Context, s *repo.Snapshot, dir string) error {
 	if !m.opts.Verify {
 		return nil
 	}
-	for i := range m.layout.dirs {
-		if err := m.verifyMeta(&m.layout.dirs[i], 0o700); err != nil {
+	for i := range m.paths.dirs {
+		if err := m.verifyMeta(&m.paths.dirs[i], 0o700); err != nil {
 			return err
 		}
 	}
@@ -339,8 +340,8 @@ func (m *job) fill(ctx context.Context, s *repo.Snapshot, dir string) error {
 // finishDirs sets modes and times of folders, the deepest first, after
 // everything in them is written.
 func (m *job) finishDirs() error {
-	for i := range slices.Backward(m.layout.dirs) {
-		if err := m.setMeta(&m.layout.dirs[i], 0o700); err != nil {
+	for i := range slices.Backward(m.paths.dirs) {
+		if err := m.setMeta(&m.paths.dirs[i], 0o700); err != nil {
 			return err
 		}
 	}

@@ -30,11 +30,13 @@ const (
 	replacedSuffix = ".replaced"
 )
 
-// IsOriginal reports whether a folder that an interrupted run has left is one that it was
-// going to replace. Perhaps it never did, so no run removes such a folder.
+// IsOriginal reports whether a folder that an interrupted run has left is one that the
+// run was going to replace. Perhaps the run did not replace it, so no run removes such a
+// folder.
 func IsOriginal(dir string) bool { return originalName.MatchString(filepath.Base(dir)) }
 
-// UnfinishedError says what an attempt left that failed. The next one continues there.
+// UnfinishedError says what a failed attempt has left. The next attempt continues from
+// there.
 type UnfinishedError struct {
 	Err   error
 	Dir   string // the hidden folder
@@ -56,7 +58,8 @@ type partial struct {
 }
 
 // openPartial claims the hidden folder for this process, and makes it if there is none of
-// an interrupted run. It first removes those of other runs, since they need room.
+// an interrupted run. It first removes the hidden folders that other runs have left,
+// since they need room.
 func (m *job) openPartial(ctx context.Context, s *repo.Snapshot, target, name string) (*partial, error) {
 	self := process.Current()
 	own := fmt.Sprintf(".%s.%s.partial", name, s.ID.Short())
@@ -65,7 +68,7 @@ func (m *job) openPartial(ctx context.Context, s *repo.Snapshot, target, name st
 		case replacedName.MatchString(n):
 			return abandoned.Unused
 		case n != own && partialName.MatchString(n), n != own+oldSuffix && IsOriginal(n):
-			return abandoned.Claimed // nothing claims an original, so it is only reported
+			return abandoned.Claimed // no process claims an original, so Sweep only reports it
 		}
 		return abandoned.Other
 	}

@@ -16,8 +16,8 @@ import (
 // its size.
 var ErrFileTooLarge = errors.New("this file system cannot hold so large a file")
 
-// probeFrom is the size from which checkLargest looks what the file system can hold. Every
-// file system can hold smaller files.
+// probeFrom is the size from which checkLargest checks whether the file system can hold a
+// file. Every file system can hold smaller files.
 const probeFrom = 1<<31 - 1
 
 // NoRoomError says that a file system has too little space. It is backend.ErrNoSpace.
@@ -41,7 +41,7 @@ func (m *job) checkRoom(ctx context.Context) error {
 	if err != nil {
 		return ctx.Err()
 	}
-	need := m.layout.bytes
+	need := m.paths.bytes
 	err = fs.WalkDir(m.root.FS(), ".", func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return errors.Join(err, ctx.Err())
@@ -61,17 +61,17 @@ func (m *job) checkRoom(ctx context.Context) error {
 // checkLargest fails before anything is written if the file system cannot hold the
 // largest file, as far as it tells. FAT holds files of less than 4 GiB.
 func (m *job) checkLargest() error {
-	if m.layout.largest < probeFrom {
+	if m.paths.largest < probeFrom {
 		return nil
 	}
-	if err := m.holds(m.layout.largest); err != nil {
-		return fmt.Errorf("%s has %s: %w", m.layout.largestPath, m.opts.bytes(m.layout.largest), err)
+	if err := m.holds(m.paths.largest); err != nil {
+		return fmt.Errorf("%s has %s: %w", m.paths.largestPath, m.opts.bytes(m.paths.largest), err)
 	}
 	return nil
 }
 
 // holds returns ErrFileTooLarge if the file system says that it cannot hold a file of
-// this size. Systems refuse to seek that far.
+// this size. The system then refuses to seek that far.
 func (m *job) holds(size int64) error {
 	const probe = ".snap-size-probe"
 	f, err := m.root.Create(probe)

@@ -36,7 +36,7 @@ func TestFileTooLarge(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	m := &job{root: root, layout: &layout{largest: 1 << 62, largestPath: "DCIM/video.mov"}}
+	m := &job{root: root, paths: &pathSet{largest: 1 << 62, largestPath: "DCIM/video.mov"}}
 	if err := m.checkLargest(); err == nil {
 		t.Skip("this file system does not tell what it can hold")
 	} else if !errors.Is(err, ErrFileTooLarge) || !strings.Contains(err.Error(), "DCIM/video.mov has 4611686018427387904 bytes") {

@@ -27,7 +27,7 @@ type Found struct {
 
 // IncompleteSuffix is the end of the name of a folder that lacks files, because the
 // repository that it was written from has lost them. It looks like a backup, but Find
-// passes over it. It can be named itself.
+// passes over it. To open it, name the folder itself.
 const IncompleteSuffix = "-incomplete"
 
 // Find returns dir if it is a backup folder. Otherwise it returns those direct

@@ -288,14 +288,14 @@ func (b *Backup) StatusUUID() string { return clean(b.status.Text("UUID")) }
 
 // Files returns everything below the backup folder: see folder.Walk.
 func (b *Backup) Files(ctx context.Context) iter.Seq2[folder.File, error] {
-	return b.FilesPast(ctx, func(_ string, err error) error { return err })
+	return b.ReadableFiles(ctx, func(_ string, err error) error { return err })
 }
 
-// FilesPast returns everything below the backup folder that can be read: see
-// folder.Walk.
-func (b *Backup) FilesPast(ctx context.Context, past func(path string, err error) error) iter.Seq2[folder.File, error] {
+// ReadableFiles returns everything below the backup folder that can be read, and calls
+// skip for the rest: see folder.Walk.
+func (b *Backup) ReadableFiles(ctx context.Context, skip func(path string, err error) error) iter.Seq2[folder.File, error] {
 	return func(yield func(folder.File, error) bool) {
-		for f, err := range folder.Walk(ctx, b.source, past) {
+		for f, err := range folder.Walk(ctx, b.source, skip) {
 			if err != nil {
 				err = fmt.Errorf("list files of %s: %w", b.dir, err)
 			}

@@ -107,8 +107,8 @@ func (b *Backup) checkStatus(snapshot bool, add addProblem) {
 }
 
 // StatusVersion says what is unusual about the Version of a Status.plist; "" if nothing is.
-// Devices read versions 2.4 up to 4.0. refused says that none reads this one: a newer
-// version may be one of a newer iOS.
+// Devices read versions 2.4 up to 4.0. refused says that no device reads this version. A
+// newer version is not refused, since a newer iOS may read it.
 func StatusVersion(version string) (text string, refused bool) {
 	v, err := strconv.ParseFloat(version, 64)
 	switch {

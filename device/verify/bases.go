@@ -25,8 +25,8 @@ type Base struct {
 }
 
 // BasesOf returns the bases for the verification of a snapshot: its own last
-// certificate, and that of the snapshot nearest in time. list has all snapshots. Only
-// certificates count that are not older than since.
+// certificate, and that of the snapshot nearest in time. list has all snapshots.
+// Certificates older than since do not count.
 func BasesOf(s *repo.Snapshot, list []*repo.Snapshot, certificates []*repo.Certificate, since time.Time) []Base {
 	var own, near *Base
 	for _, c := range certificates { // oldest first
@@ -75,7 +75,7 @@ type openBases []*openBase
 
 type openBase struct {
 	Base
-	same     bool // it is the snapshot itself
+	same     bool // the base is the snapshot itself
 	suspects map[string]bool
 	next     func() (change, bool)
 	stop     func()
@@ -83,12 +83,12 @@ type openBase struct {
 	more     bool
 }
 
-// change is an entry of the snapshot that the base has not, or has with another
-// content; before is nil or the base's.
+// change is an entry of the snapshot that the base lacks, or that differs in the base.
+// before is the base's entry, or nil.
 type change struct {
 	key    tree.Key
 	before *tree.Entry
-	failed bool // the rest is not known
+	failed bool // the changes that follow are not known
 }
 
 func (j *job) openBases(ctx context.Context) openBases {
@@ -106,7 +106,7 @@ func (j *job) openBase(ctx context.Context, b Base) *openBase {
 	readable := j.b != nil && j.b.Readable()
 	o := &openBase{Base: b, same: b.Snapshot.Root == j.s.Root, suspects: map[string]bool{}}
 	switch {
-	case b.locked && readable: // it could not check what can be checked now
+	case b.locked && readable: // that verification could not decrypt files that can be decrypted now
 		return nil
 	case b.Snapshot.Encrypted != j.s.Encrypted, b.Snapshot.Unlocked != j.s.Unlocked:
 		return nil
@@ -186,12 +186,13 @@ func (b *openBase) unchanged(j *job, f stored.File, key tree.Key) bool {
 	if !b.more || b.cur.key != key {
 		return true
 	}
-	return sameWorth(j, b.cur.before, f)
+	return unchangedContent(j, b.cur.before, f)
 }
 
-// sameWorth reports whether an entry with other metadata than before needs not be
-// read: its content is the same, and so is all that its row says of the content.
-func sameWorth(j *job, before *tree.Entry, f stored.File) bool {
+// unchangedContent reports whether an entry need not be read although its metadata has
+// changed: its content is the same, and so is everything that its row says about the
+// content.
+func unchangedContent(j *job, before *tree.Entry, f stored.File) bool {
 	e := f.Entry
 	if before == nil || before.Kind != e.Kind || !before.SameContent(e) || (before.Encryption == nil) != (e.Encryption == nil) {
 		return false

@@ -70,7 +70,7 @@ func (j *job) plan(ctx context.Context, stop <-chan struct{}, work chan<- []stor
 	defer bases.close()
 	var batch []stored.File
 	size := int64(0)
-	over := false // at least one batch is read, so that every run comes further
+	over := false // at least one batch is read, so that every run gets further
 	send := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -182,8 +182,9 @@ func (r *reader) judgeContent(ctx context.Context) error {
 	return in.finish(ctx, proven)
 }
 
-// readPlain reads a content that is the device's. Digests are of the bytes in the
-// backup folder, for which it is encrypted again.
+// readPlain reads content that is stored as it is on the device. Digests are of the bytes
+// in the backup folder, so a file that is encrypted there is encrypted again for the
+// digest.
 func (r *reader) readPlain(ctx context.Context, in *inspector, sum hash.Hash) error {
 	e := r.file.Entry
 	var w io.Writer = in

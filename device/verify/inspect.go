@@ -28,12 +28,12 @@ const (
 // the end.
 type inspector struct {
 	*reader
-	ctx  context.Context
-	off  bool // the content is encrypted
-	ends judge.Ends
-	told bool // it is known whether the file is held
-	held []byte
-	took int64 // of memory
+	ctx     context.Context
+	off     bool // the content is encrypted, so nothing is checked
+	ends    judge.Ends
+	decided bool // it was decided whether to hold the file in memory
+	held    []byte
+	took    int64 // bytes of memory that were reserved
 
 	badPadding bool
 }
@@ -49,11 +49,11 @@ func (in *inspector) Write(b []byte) (int, error) {
 	}
 	before := in.ends.Size
 	n, _ := in.ends.Write(b)
-	if !in.told && in.ends.Known() {
-		if err := in.tell(); err != nil {
+	if !in.decided && in.ends.Known() {
+		if err := in.decide(); err != nil {
 			return 0, err
 		}
-		b = b[len(in.ends.Head())-int(before):] // tell has taken the rest
+		b = b[len(in.ends.Head())-int(before):] // decide has copied the head to held
 	}
 	if in.took > 0 {
 		in.held = append(in.held, b...)
@@ -61,9 +61,9 @@ func (in *inspector) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// tell takes memory to hold the file if needed.
-func (in *inspector) tell() error {
-	in.told = true
+// decide decides whether to hold the file in memory, and reserves the memory.
+func (in *inspector) decide() error {
+	in.decided = true
 	n := in.file.Entry.Content.Size
 	if in.ends.MayBe() == judge.Other || n > maxHeld {
 		return nil
@@ -90,8 +90,8 @@ func (in *inspector) finish(ctx context.Context, proven bool) error {
 	if in.off {
 		return nil
 	}
-	if !in.told {
-		if err := in.tell(); err != nil {
+	if !in.decided {
+		if err := in.decide(); err != nil {
 			return err
 		}
 	}

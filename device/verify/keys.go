@@ -21,7 +21,7 @@ type keyCheck struct {
 	records  *manifest.Records
 	classes  map[uint32]bool // of the keybag; nil if there is none
 	keyed    int             // rows with a key
-	unfit    int             // of these, keys that do not fit the keybag, or not the stored key
+	unfit    int             // of these, keys that the keybag does not open, or that differ from the key stored in the entry
 	unkeyed  int             // rows of an encrypted backup without a key
 	mismatch int             // rows whose key is of another class than they say
 }
@@ -48,7 +48,7 @@ func (j *job) checkBag(ctx context.Context) error {
 		return nil // noted when the rows are read
 	}
 	if err == nil && e != nil && e.Encryption != nil && tree.FileKey(got) != e.Encryption.Key {
-		damage("the key of Manifest.db in Manifest.plist is not the one that it was encrypted with")
+		damage("Manifest.plist has another key than the one that Manifest.db was encrypted with")
 	}
 	return err
 }

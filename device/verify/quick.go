@@ -17,8 +17,8 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// quick compares all files with their rows, and looks whether the repository has
-// their content.
+// quick compares all files with their rows, and checks whether the repository has their
+// content.
 func (j *job) quick(ctx context.Context) error {
 	j.opts.Progress.Enter("comparing files")
 	var cur stored.File // for Comparison.Head

@@ -64,7 +64,7 @@ type Report struct {
 	Files    int64       `json:"files"`  // of the snapshot
 	Bytes    int64       `json:"bytes"`
 	// ReadFiles were read by this verification, SharedFiles by an earlier one.
-	// LeftFiles were not read, since the time was over.
+	// LeftFiles were not read, since the time was up.
 	ReadFiles   int64 `json:"read_files"`
 	ReadBytes   int64 `json:"read_bytes"`
 	SharedFiles int64 `json:"shared_files"`
@@ -278,7 +278,8 @@ func (j *job) lost(what string, err error) {
 	j.log.Note(finding.Lost, repo.Damage, fmt.Sprintf("%s: %v", what, err))
 }
 
-// name names an entry. Its row knows more than the entry if it was stored locked.
+// name names an entry. If the snapshot was stored locked, the row of the manifest has the
+// name, and the entry does not.
 func (j *job) name(e *tree.Entry) string {
 	if e.Domain == "" && j.records != nil {
 		if f := j.b.File(e, j.records); f.Row >= 0 {
@@ -307,7 +308,7 @@ func (j *job) inherit() {
 		switch f.Kind {
 		case finding.Changed, finding.DeviceError, finding.Date, finding.Stray, finding.Unreadable, finding.Nested:
 			j.log.Add(f)
-		case finding.Missing: // the snapshots that showed that it is damage may be gone
+		case finding.Missing: // earlier snapshots decide whether it is damage, and those may be gone by now
 			if f.Consequence != repo.Remark && !j.found(f.Kind) {
 				j.log.Add(f)
 			}
@@ -366,13 +367,13 @@ func (j *job) notChecked() {
 		add("%s of more than %d MiB", words.Plural(n, "property list"), judge.MaxPropertyList>>20)
 	}
 	if j.rep.LeftFiles > 0 {
-		add("%s, since the time was over", words.Plural(j.rep.LeftFiles, "file"))
+		add("%s, since the time was up", words.Plural(j.rep.LeftFiles, "file"))
 	}
 }
 
-// Certificate returns the certificate of a verification. If the time was over before
-// all files were read and nothing was found, it is one of a quick verification. It
-// says how far the full one came.
+// Certificate returns the certificate of a verification. If the time was up before all
+// files were read, and nothing was found, the certificate is that of a quick
+// verification. It says how far the full one got.
 func (r *Report) Certificate(s *repo.Snapshot, host, program string) *repo.Certificate {
 	c := &repo.Certificate{
 		Snapshot: s.FirstID(), Root: s.Root, Host: host, Program: program,
@@ -395,5 +396,5 @@ func (r *Report) Certificate(s *repo.Snapshot, host, program string) *repo.Certi
 	return c
 }
 
-// has returns whether the repository has all chunks of a content.
+// has reports whether the index has a chunk.
 func (j *job) has(id chunk.ID) bool { return j.r.Index().Has(id) }

@@ -1,5 +1,5 @@
-// Package page writes the certificate of a drill as a page for the safe: HTML that
-// prints on one sheet of A4 or Letter.
+// Package page writes the certificate of a drill as a page to print and keep in a safe
+// place: HTML that fits on one sheet of A4 or Letter.
 //
 // The page has no script, loads nothing, and contains no secret. All text is escaped,
 // and long lists are cut so that they fit on the sheet.
@@ -110,7 +110,7 @@ func (d *Data) checked() []row {
 	}
 	digest := "none has a digest in the manifest"
 	if c.DigestFiles > 0 {
-		digest = fmt.Sprintf("of %s with a digest in the manifest, %s, those that differ are named below", words.Plural(c.DigestFiles, "file"), d.Bytes(c.DigestBytes))
+		digest = fmt.Sprintf("compared with the manifest: %s, %s; those that differ are named below", words.Plural(c.DigestFiles, "file"), d.Bytes(c.DigestBytes))
 	}
 	return []row{
 		{"How", how},
@@ -157,8 +157,8 @@ func quote(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
-// clip cuts a text that has more than n characters, and replaces characters that have
-// no place on paper.
+// clip cuts a text that has more than n characters, and replaces control characters and
+// characters that change the direction of text.
 func clip(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {

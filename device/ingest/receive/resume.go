@@ -104,8 +104,8 @@ func (r *Receiver) drop(ctx context.Context, u *repo.Unfinished) error {
 
 // load continues an interrupted backup. It returns false if that is impossible:
 // the device must continue the same snapshot, and if it had begun to move
-// files, all files must be present. A full backup continues only a full one, so that
-// it can start afresh.
+// files, all files must be present. A full backup continues only a full one. So --full
+// can start afresh after an interrupted incremental backup.
 func (r *Receiver) load(ctx context.Context, u *repo.Unfinished) (bool, error) {
 	sameParent := (u.Parent == nil) == (r.parent == nil) && (u.Parent == nil || r.parent.Has(*u.Parent))
 	begunFull := u.Full || r.parent == nil

@@ -84,16 +84,16 @@ func Check(ctx context.Context, source io.ReaderAt, size int64) (Verdict, error)
 }
 
 // encryptedByApp reports whether a database is one of SQLCipher that leaves its first 32
-// bytes unencrypted, as apps do whose databases lie in a shared folder. These bytes are
-// those of SQLite, and reserve room for a code in each page. The reserved bytes that
-// follow, which SQLite writes as zeros, are noise.
+// bytes unencrypted, as apps do if their database is in a folder that they share with
+// other apps. These bytes are a normal SQLite header, which reserves room for an
+// authentication code in each page. Bytes 72 to 91 of the header, which SQLite leaves
+// zero, are encrypted and so not zero.
 func encryptedByApp(head []byte) bool {
 	const leastReserved = 32 // bytes of a page, for the code
 	return Is(head) && validStart(head) && head[20] >= leastReserved && len(bytes.Trim(head[72:92], "\x00")) > 0
 }
 
-// validStart reports whether the fields of the first 32 bytes that have few values have
-// one of these.
+// validStart checks those fields in the first 32 bytes that can have only a few values.
 func validStart(head []byte) bool {
 	page := int(binary.BigEndian.Uint16(head[16:]))
 	return (page == 1 || page >= 512 && page&(page-1) == 0) &&

@@ -133,8 +133,9 @@ func (d *DB) Raw(f func(raw any) error) error { return d.conn.Raw(f) }
 // module makes up) or shadow (one that belongs to a virtual one). It returns "" if
 // there is no such object. The SQL text that made an object can pretend anything.
 func (d *DB) Kind(object string) (kind string, err error) {
-	// The pragma also prepares a query of every view and virtual table, which may be
-	// expensive on purpose. Its result does not need them.
+	// The pragma would also prepare a query for every view and virtual table, which a
+	// hostile database can make expensive. The result does not depend on these queries,
+	// so they are refused.
 	if err := d.authorize(onlyPragmas); err != nil {
 		return "", err
 	}

@@ -13,12 +13,12 @@ import (
 )
 
 // stepsPerCall is how many steps SQLite makes between two calls of spend. One step may
-// take long, as one that makes a large value.
+// take long, for example one that makes a large value.
 const stepsPerCall = 100
 
 // budget is how many steps of SQLite's virtual machine a connection may still make.
-// The driver stops a query only in its first step; SQLite calls spend in all steps of
-// all statements, also of those that it prepares itself.
+// The driver can stop a query only in its first step. SQLite calls spend every
+// stepsPerCall steps of any statement, even of those that it prepares itself.
 type budget struct {
 	ctx  context.Context
 	left atomic.Int64

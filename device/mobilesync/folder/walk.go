@@ -34,13 +34,13 @@ type File struct {
 // vanishes while it is listed ends the sequence with ErrChanged. Memory is bounded by a
 // few of the largest directories.
 //
-// Walk calls past for each file or directory below the top that cannot be read. If
-// past returns nil, Walk goes on without that file, or without those entries of the
-// directory that it could not list. An error of past ends the sequence. So does a
-// directory that vanished: Walk does not call past for it.
-func Walk(ctx context.Context, source Source, past func(path string, err error) error) iter.Seq2[File, error] {
+// Walk calls skip for each file or directory below the top that cannot be read. If skip
+// returns nil, Walk goes on without that file, or without those entries of the directory
+// that it could not list. An error of skip ends the sequence. So does a directory that
+// vanished: Walk does not call skip for it.
+func Walk(ctx context.Context, source Source, skip func(path string, err error) error) iter.Seq2[File, error] {
 	return func(yield func(File, error) bool) {
-		w := walker{ctx: ctx, source: source, yield: yield, past: past}
+		w := walker{ctx: ctx, source: source, yield: yield, skip: skip}
 		defer w.wg.Wait()
 		entries, err := w.list("")
 		if err == nil {
@@ -58,7 +58,7 @@ type walker struct {
 	ctx    context.Context
 	source Source
 	yield  func(File, error) bool
-	past   func(path string, err error) error
+	skip   func(path string, err error) error
 	wg     sync.WaitGroup
 }
 
@@ -87,7 +87,7 @@ func (w *walker) walk(path string, entries []Entry) error {
 	next := 0
 	for i := range entries {
 		if e := &entries[i]; e.Err != nil {
-			if err := w.past(join(path, e.Name), e.Err); err != nil {
+			if err := w.skip(join(path, e.Name), e.Err); err != nil {
 				return err
 			}
 			continue
@@ -132,7 +132,7 @@ func (w *walker) enter(path string, entries []Entry, err error) error {
 	case w.ctx.Err() != nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, ErrLink):
 		return err
 	default:
-		if err := w.past(path, err); err != nil {
+		if err := w.skip(path, err); err != nil {
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func TestWalk(t *testing.T) {
 		if c.err == nil && (!slices.Equal(got, want) || !slices.Equal(passed, c.passed)) {
 			t.Errorf("%s: got %q, passed %q", name, got, passed)
 		}
-		// If past returns the error, Walk ends at the first of them.
+		// If skip returns the error, Walk ends at the first of them.
 		for first := range maps.Values(c.lists) {
 			if len(c.lists)+len(c.stats) == 1 {
 				refuse := func(_ string, err error) error { return err }

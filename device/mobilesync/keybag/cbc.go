@@ -67,7 +67,8 @@ func (s *encrypter) Write(p []byte) (int, error) {
 	return written, s.err
 }
 
-// write encrypts some of p, and returns how much, unless that is less than a block.
+// write takes some bytes of p and returns how many. It encrypts whole blocks, and keeps
+// the bytes of an incomplete one for the next call. It returns 0 after an error.
 func (s *encrypter) write(p []byte) int {
 	if s.parts > 0 || len(p) < blockLen {
 		n := copy(s.part[s.parts:], p)
@@ -207,8 +208,8 @@ func (o *decrypter) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// decrypt decrypts blocks. If they do not prove to be restored from the result, it ends
-// the stream and returns false.
+// decrypt decrypts blocks. If verify is set, and encrypting the result does not restore
+// the same blocks, decrypt ends the stream and returns false.
 func (o *decrypter) decrypt(dst, src []byte) bool {
 	before := o.iv
 	o.cipher.Decrypt(dst, src, &o.iv)

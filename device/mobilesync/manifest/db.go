@@ -74,8 +74,8 @@ func readDB(ctx context.Context, source io.ReaderAt, size int64) (_ *Records, er
 	return records, err
 }
 
-// SQLite makes some 20 steps for a row, and 60 if values are long. A row has at least
-// 40 bytes, but for those of a hostile manifest.
+// SQLite makes some 20 steps for a row, and 60 if values are long. A row has at least 40
+// bytes, unless the manifest is hostile.
 const (
 	minSteps     = 1_000_000
 	stepsPerByte = 4
