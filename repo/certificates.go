@@ -65,8 +65,8 @@ func (r *Repo) FindCertificate(ctx context.Context, prefix string) (*Certificate
 func CertificatesOf(list []*Certificate, s *Snapshot) []*Certificate { return certificate.Of(list, s) }
 
 // Refuted returns the newest certificate of a verify or drill that a snapshot failed
-// and has not passed since; nil if there is none. Only a pass of the same kind that
-// looked as deep counts.
+// and has not passed since; nil if there is none. A pass counts only if it is of the same
+// kind and was at least as thorough.
 func Refuted(list []*Certificate, s *Snapshot) *Certificate { return certificate.Refuted(list, s) }
 
 // LastPassed returns when a snapshot last passed a full verify and a drill; zero if it

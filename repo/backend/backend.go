@@ -45,8 +45,8 @@ type Info struct {
 // Names. Every name satisfies [ValidName]. For any other name, every method returns an
 // error that is [ErrInvalidName] and does nothing. A file's name must not be the folder
 // of another file ("a" beside "a/b"). Callers must not store two such files. If they
-// do, an implementation may return [ErrNotFolder] for the second, or [ErrExist] if it is the
-// folder, but must not change existing files.
+// do, an implementation may return [ErrNotFolder] for the second file, or [ErrExist] if
+// the name of the second is a folder of the first, but must not change existing files.
 //
 // Concurrency. Many goroutines may call all methods at the same time, and many
 // processes may use one store at the same time. When one of them has put or deleted a
@@ -56,11 +56,11 @@ type Info struct {
 // error and does nothing. If the context ends later, the method either returns the
 // context's error or completes.
 //
-// Times. Of two files, the one that was put later is not the older one by more than the
-// resolution of the store's clock, which is at most two seconds. The times that Stat and
-// List return for a file do not differ by more than that. This holds as long as nobody sets that clock and no
-// disk moves to a machine with another clock, so a caller must not lose anything if it
-// does not hold.
+// Times. If one file is put after another, its time may be earlier than that of the other
+// by at most the resolution of the store's clock, which is at most two seconds. The times
+// that Stat and List return for a file do not differ by more than that. This holds as
+// long as nobody sets that clock and no disk moves to a machine with another clock, so a
+// caller must not lose anything if it does not hold.
 //
 // Full store. If an operation fails because the store is full, [IsNoSpace] reports
 // true for its error.

@@ -88,8 +88,8 @@ func isWindowsDevice(element string) bool {
 	return false
 }
 
-// IsHashed reports whether the last element of a name is 64 lower-case hex digits. So are
-// the names of files that are named by their hash.
+// IsHashed reports whether the last element of a name is 64 lower-case hex digits. Files
+// that are named by their hash have such names.
 func IsHashed(name string) bool {
 	last := name[strings.LastIndexByte(name, '/')+1:]
 	return len(last) == 64 && strings.Trim(last, "0123456789abcdef") == ""

@@ -25,7 +25,8 @@ type CheckReport struct {
 	// Judged says whether the key has judged the target: everything on it opens, and
 	// every snapshot is whole, except what Damaged lists.
 	Judged bool `json:"judged"`
-	// Source lists files of the source that the target lacks, rightly: they do not open.
+	// Source lists damaged files of the source. The target rightly lacks them, since they
+	// do not open.
 	Source []Damage `json:"source_damaged"`
 	// Kept are files that the source has removed and that stay on the target for now.
 	Kept    int64 `json:"kept_files"`

@@ -17,7 +17,7 @@ import (
 // hintConfig is about a config of which nobody can say whether it is the good one.
 const hintConfig = "nothing was changed. Do not delete or overwrite either config: one of them may be the last good one. Give the password, and snap can tell which (\"snap mirror --ask-password TARGET\"). To copy into another repository, use \"snap copy\""
 
-// hintContested is about a source whose config is not the one of its copies.
+// hintContested is the hint for a source whose config differs from its copies.
 const hintContested = "nothing was changed; \"snap repair config\" asks for the password, finds out which one is right and puts it in place"
 
 // configState says what to do with the config of the target.
@@ -30,7 +30,8 @@ type configState struct {
 
 // settleConfig finds the good config of the source and compares the target's with it. It
 // returns a *RefusedError unless the target is empty or a copy of the source. A damaged
-// config never replaces another one: its copy in configs/ does, or nothing.
+// config of the source never replaces the target's. The good copy in the source's
+// configs/ does, if there is one.
 func (r *round) settleConfig(ctx context.Context) error {
 	src, err := configs.Judge(ctx, r.source)
 	if err != nil {
@@ -110,7 +111,8 @@ func (r *round) settleOther(ctx context.Context, src, dst *configs.Judgement, sh
 		return nil
 	}
 	if dst.State != configs.Good && src.State != configs.Unknown {
-		// A copy of the source's config on the target shows that it was there before.
+		// If configs/ of the target has a copy of the source's config, the target had
+		// this config before its own was damaged.
 		b, err := backend.ReadAll(ctx, r.target, configs.Name(r.config.good), layout.MaxConfigSize)
 		if ctx.Err() != nil {
 			return ctx.Err()

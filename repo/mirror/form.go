@@ -11,8 +11,8 @@ import (
 
 var errStrange = errors.New("it does not begin like a file of its folder: it is a counterfeit, or was stored here by mistake")
 
-// strange says why bytes that have the hash in their name cannot be a file of its folder.
-// That is all that can be seen without a key.
+// strange returns an error if bytes do not begin like the files of the folder in name.
+// Besides the hash, this is all that can be checked without a key.
 func strange(name string, b []byte) error {
 	folder, _, _ := strings.Cut(name, "/")
 	magic, known := layout.Magic(folder + "/")

@@ -32,9 +32,9 @@ const (
 )
 
 // guard returns a *RefusedError if the target is not a copy of the source, or if the
-// source seems to have lost files. It compares identities, not counts: whoever replaces
-// files by as many others has removed the first ones. Without a key, guard knows only
-// names. With the key, the judge has excluded new files that do not open.
+// source seems to have lost files. It compares which files there are, not how many:
+// somebody who replaces files by as many others has removed them. Without a key, guard
+// knows only names. With the key, the judge has excluded new files that do not open.
 func (r *round) guard(ctx context.Context) error {
 	snaps := inFolder(r.src[records], layout.SnapshotsDir)
 	slots := inFolder(r.src[keys], layout.KeysDir)
@@ -159,7 +159,7 @@ func (r *round) guardWithKey(ctx context.Context) error {
 	return stop
 }
 
-// guardJudged reads the records that have left with the key. A policy never removes the
+// guardJudged reads, with the key, the records that have left. A policy never removes the
 // newest snapshot of a device, so a source without it was rolled back or has lost it.
 func (r *round) guardJudged(ctx context.Context) error {
 	left := inFolder(r.left(records), layout.SnapshotsDir)
@@ -265,8 +265,8 @@ func (r *round) namePasswords(ctx context.Context) error {
 	return nil
 }
 
-// leaves notes what people call a file that has left the source, and reports it the first
-// time.
+// leaves keeps text, which is what people call a file that has left the source, and
+// reports it the first time.
 func (r *round) leaves(name, text string) {
 	r.gone[name] = text
 	if !r.counted(name) && !r.opts.AcceptRemovals {
@@ -275,8 +275,9 @@ func (r *round) leaves(name, text string) {
 	}
 }
 
-// known returns the snapshots of the target that the last run with the key left there and
-// did not miss in the source. Until a run has had the key, these are all.
+// known returns the snapshots of the target that a run with the key has judged, and that
+// no earlier run with the key found gone from the source. Until a run has had the key, it
+// returns all snapshots that count as present.
 func (r *round) known() map[string]int64 {
 	out := inFolder(r.present(records), layout.SnapshotsDir)
 	maps.DeleteFunc(out, func(name string, _ int64) bool {

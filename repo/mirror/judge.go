@@ -47,7 +47,7 @@ type Departure struct {
 	Better    map[string]string // the target's record is newer, or has lost fewer files
 	Worse     map[string]error  // records of the source that would hide those of Better, and why not to copy them
 	Newest    map[string]bool   // newer than all snapshots of its device in the source
-	Forgotten map[string]Gone   // the source has no record of it, with those of Newest
+	Forgotten map[string]Gone   // snapshots of which the source has no record, including those in Newest
 	Arrived   map[string]int    // by UDID, how many snapshots of the source are not known
 }
 
@@ -168,8 +168,9 @@ func (*view) Delete(context.Context, string) error      { return errReadOnly }
 var errReadOnly = errors.New("a judge only reads")
 
 // prove judges the new files of the source before any is copied. It opens each of them,
-// and finds out which of the new snapshots the target could list: those that will have
-// there all they need. It returns errChanged if the source changes meanwhile.
+// and finds out which of the new snapshots the target could list: those for which the
+// target will have everything that they need. It returns errChanged if the source changes
+// meanwhile.
 func (r *round) prove(ctx context.Context) error {
 	var names, snapshots []string // new files, and the snapshots among them
 	for _, c := range []class{keys, copies, indexes, records} {

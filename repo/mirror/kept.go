@@ -15,9 +15,9 @@ import (
 )
 
 // What the source no longer has leaves the target later. Until then it stays in its
-// place, so that everything that the target could give back it still can. Runs are the
-// clock, since clocks of hosts prove nothing: a note counts for each file the completed
-// runs that have missed it in the source.
+// place, so that the target can still give back everything that it could give back
+// before. Time is measured in runs, since the clocks of hosts prove nothing: for each
+// file, a note has the number of completed runs that did not find it in the source.
 const (
 	// keepRuns is how many later runs a file stays if none of them has the key.
 	keepRuns = 14
@@ -42,8 +42,9 @@ func (r *round) left(of ...class) map[string]int64 {
 	return out
 }
 
-// counted reports whether an earlier run has missed a file in the source. For a run with
-// the key, only those with the key count: the others have named nothing.
+// counted reports whether an earlier run has already found that a file is gone from the
+// source. A run with the key asks only for earlier runs with the key, since the others
+// did not report the file by its name.
 func (r *round) counted(name string) bool {
 	hash, _ := hashOf(name)
 	if r.opts.Judge != nil {
@@ -76,8 +77,9 @@ func (r *round) present(c class) map[string]int64 {
 	return out
 }
 
-// nameable returns all files that the source no longer has. With the key, they leave
-// the target after such a run has missed them.
+// nameable returns all files that the source no longer has. A run with the key removes
+// them from the target if an earlier run with the key has already reported that they are
+// gone.
 func (r *round) nameable() map[string]int64 {
 	out := r.left(packs, indexes, records)
 	maps.Copy(out, r.oldSlots())
@@ -176,9 +178,9 @@ func (r *round) inUse(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// locks lists the locks of the target. Without the key they cannot be read. Then those count
-// as left behind that are much older than the note that this run has just stored, both by
-// the clock of the target.
+// locks lists the locks of the target. Without the key they cannot be read. In that case,
+// a lock counts as left behind if it is much older than the note that this run has just
+// stored, both by the clock of the target.
 func (r *round) locks(ctx context.Context) ([]Lock, error) {
 	if r.opts.Judge != nil {
 		return r.opts.Judge.Locks(ctx, r.target)
@@ -205,8 +207,8 @@ func (r *round) locks(ctx context.Context) ([]Lock, error) {
 }
 
 // proveRemoval judges the target as it will be without the files that are due. It returns
-// ErrDamaged if a file does not open that the source has, too, or if a snapshot would not
-// be whole.
+// ErrDamaged if a file that is also in the source does not open, or if a snapshot would
+// not be whole.
 func (r *round) proveRemoval(ctx context.Context, due map[string]int64) error {
 	now, err := list(ctx, r.target)
 	if err != nil {

@@ -45,8 +45,8 @@ type Options struct {
 	AcceptRemovals bool
 	// DryRun changes nothing and reports what would be done.
 	DryRun bool
-	// Judge opens files with the repository's key. Without it, nothing that the source
-	// has replaced leaves the target before many runs have missed it.
+	// Judge opens files with the repository's key. Without it, a file that the source has
+	// replaced leaves the target only after many runs that did not find it in the source.
 	Judge Judge
 	// Heal makes Check replace damaged files of the target by good ones of the
 	// source.
@@ -65,7 +65,7 @@ type Progress struct{ Files, TotalFiles, Bytes, TotalBytes int64 }
 type Damage struct {
 	File string `json:"file"`
 	Text string `json:"text"`
-	err  error  // whose text it is
+	err  error  // Text is its text
 }
 
 func damage(name string, why error) Damage { return Damage{name, why.Error(), why} }
@@ -87,8 +87,8 @@ type Report struct {
 	// nobody knows whether the target can give anything back.
 	Unjudged bool `json:"unjudged"`
 	// KeptFiles are files that the source no longer has and that stay on the target for
-	// now, KeptBytes their length. KeptRuns is in how many runs without the key the first
-	// of them leaves; 0 if there are none.
+	// now, KeptBytes their length. KeptRuns says how many more runs without the key it
+	// takes until the first of them leaves the target; 0 if there are none.
 	KeptFiles int64 `json:"kept_files"`
 	KeptBytes int64 `json:"kept_bytes"`
 	KeptRuns  int   `json:"kept_runs"`
@@ -100,8 +100,10 @@ type Report struct {
 	// OldKeys are key slots that the source no longer has. They still open the target.
 	OldKeys int64 `json:"old_keys"`
 	// Leaving describes snapshots that the source has lost or forgotten since the last
-	// run with the key, LeavingOther describes keys and backup passwords, and Removed what left the target in this run. Better describes snapshots of which the source has an older record, or has
-	// lost files: they stay. All of them need the key.
+	// run with the key, LeavingOther describes keys and backup passwords that are gone
+	// since then. Removed describes what left the target in this run. Better describes
+	// snapshots that stay on the target, since the record in the source is older or lists
+	// more lost files. Without the key, all four are empty.
 	Leaving      []string `json:"leaving,omitempty"`
 	LeavingOther []string `json:"leaving_other,omitempty"`
 	Removed      []string `json:"removed,omitempty"`

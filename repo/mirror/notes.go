@@ -20,11 +20,12 @@ import (
 // removed it. One that is not listed was stored in the mirror by another program, and must
 // stay. The second kind lists the files that a run is about to copy. After an interruption
 // they show the next run that the source has not lost these files. The third kind says
-// which of them are index files. The fourth kind counts for each file that has left the
-// source the runs that have missed it there (kept.go). The fifth kind says that no run had
-// the key yet, the sixth lists files that runs without the key have copied since. The
-// seventh lists files that have left the source and that a run with the key has missed and
-// named: runs without the key say nothing about them to somebody who has it.
+// which of them are index files. The fourth kind has, for each file that has left the
+// source, the number of runs that did not find it there (kept.go). The fifth kind says
+// that no run had the key yet, the sixth lists files that runs without the key have
+// copied since. The seventh lists files that have left the source and that a run with the
+// key has reported as gone. Runs without the key cannot report files by name, so they do
+// not add to this note.
 //
 //	mirrored/HASH   magic "snapmi01", then the IDs of snapshots and certificates, ascending
 //	                magic "snapml01", then the IDs of removable files, ascending
@@ -32,7 +33,7 @@ import (
 //	                magic "snapmk01", then IDs, ascending, each with a byte: the runs
 //	                magic "snapmu01"
 //	                magic "snapmw01", then the IDs of files that the key has to judge, ascending
-//	                magic "snapmn01", then the IDs of files that runs with the key have missed, ascending
+//	                magic "snapmn01", then the IDs of files that runs with the key have reported as gone, ascending
 const (
 	copiedMagic    = "snapmi01"
 	removableMagic = "snapml01"
@@ -51,8 +52,8 @@ type notes struct {
 	copied    map[id]bool // snapshots and certificates that were copied from the source
 	removable map[id]bool // files that may be removed without further evidence
 	indexes   map[id]bool // index files that an interrupted run was about to copy
-	kept      map[id]int  // files that have left the source, and how many runs have missed them
-	named     map[id]bool // files that have left the source, and that a run with the key has missed
+	kept      map[id]int  // files that have left the source, and how many runs did not find them there
+	named     map[id]bool // files that have left the source, and that a run with the key has reported as gone
 	waiting   map[id]bool // files that were copied without the key
 	unjudged  string      // name of the note that says that no run had the key; "" if there is none
 	damaged   bool        // there is a note that cannot be used
@@ -108,7 +109,8 @@ func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 			case namedMagic:
 				named[id]++
 			case keptMagic:
-				// An interrupted run leaves two notes. The lower count keeps longer.
+				// An interrupted run leaves two notes. The lower count keeps the file
+				// longer.
 				if old := n.kept[id]; old == 0 || counts[i] < old {
 					n.kept[id] = counts[i]
 				}
@@ -135,7 +137,7 @@ func readNotes(ctx context.Context, target backend.Backend) (notes, error) {
 	if lists > 1 {
 		n.copies = "" // an interrupted run left two, and each may lack what the other lists
 	}
-	// An interrupted run leaves two notes. What only one of them lists is named again.
+	// An interrupted run leaves two notes. What only one of them lists is reported again.
 	for id, count := range named {
 		if count == namings {
 			n.named[id] = true

@@ -215,7 +215,9 @@ func (r *round) copy(ctx context.Context) error {
 	// A prune of the source may remove new packs and index files before a record
 	// that needs them is copied. So these files are noted as removable. Files that
 	// the target already has are not noted, since its records may need them.
-	// The index files among them tell a prune from a loss: it replaces them.
+	// The index files among them are also listed in a note of their own. If one of them
+	// is gone from the source in the next run, a prune has replaced it, so the packs were
+	// removed and not lost.
 	newPacks, newIndexes := slices.DeleteFunc(slices.Clone(r.todo[packs]), r.dst.has), slices.DeleteFunc(slices.Clone(r.todo[indexes]), r.dst.has)
 	if err := r.noteFiles(ctx, indexMagic, slices.Values(newIndexes)); err != nil {
 		return fmt.Errorf("target: %w", err)

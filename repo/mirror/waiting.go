@@ -12,9 +12,10 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// noteUnjudged notes what a run without the key is about to copy, so that the next one
-// that has it judges these files. If the target has nothing yet, it also notes that no run
-// had the key; so it does if a note was damaged, before that one is removed.
+// noteUnjudged notes what a run without the key is about to copy, so that the next run
+// with the key judges these files. If the target has nothing yet, it also notes that no
+// run had the key; it notes the same if a note was damaged, before the damaged note is
+// removed.
 func (r *round) noteUnjudged(ctx context.Context) (err error) {
 	first := r.opts.Judge == nil && len(r.dst[records])+len(r.dst[indexes]) == 0
 	if r.notes.unjudged == "" && (first || r.notes.damaged) {
@@ -52,9 +53,9 @@ func (r *round) noteWaiting(ctx context.Context, names []string) error {
 
 // holdBack decides, without the key, whether files that are lacking keep new snapshots
 // from being copied. It is unknown which snapshots need them. A damaged index file holds
-// back all. A damaged pack holds them back for one run, which notes it: perhaps it is
-// repaired before the next one. After that, a single pack, which may be junk that nothing
-// needs, must not end all backups of the mirror.
+// back all. A damaged pack holds them back for one run, which notes the pack: perhaps
+// somebody repairs it before the next run. From then on the pack holds nothing back: it
+// may be junk that nothing needs, and must not stop the mirror for ever.
 func (r *round) holdBack(ctx context.Context) error {
 	var fresh []string
 	state := ""

@@ -12,7 +12,7 @@ import (
 
 // Forget removes all parity that can restore a file. Call it before a key slot is removed:
 // whoever has the other files of its group could restore the slot. The next Refresh makes
-// new parity for these.
+// new parity for those other files.
 func Forget(ctx context.Context, be backend.Backend, name string) error {
 	s, err := Load(ctx, be)
 	if err != nil {
@@ -28,9 +28,10 @@ func Forget(ctx context.Context, be backend.Backend, name string) error {
 	return nil
 }
 
-// HealKeys replaces damaged key slots, which may be needed to open the repository. If no
-// good one is left, it also restores missing ones; otherwise they were removed. It returns
-// the names of the healed files. Other processes may use the repository.
+// HealKeys replaces damaged key slots, which may be needed to open the repository. It
+// restores missing key slots only if no good one is left. Otherwise it takes them for
+// removed on purpose. It returns the names of the healed files. Other processes may use
+// the repository.
 func HealKeys(ctx context.Context, be backend.Backend, dryRun bool) (healed []string, err error) {
 	s, err := Load(ctx, be)
 	if err != nil {

@@ -68,7 +68,7 @@ func LostFiles(t testing.TB, be backend.Backend) map[int][]string {
 	return lost
 }
 
-// EveryRepair lets a repair fail or be killed at each step. The next repair must
+// EveryRepair makes a repair fail, and kills it, at each step. The next repair must
 // complete it.
 func EveryRepair(t *testing.T, base *memory.Backend, least int, repair func(backend.Backend) error, judge func(*memory.Backend) error) {
 	t.Helper()

@@ -37,7 +37,7 @@ func (r *retries) plan(c fault.Call) fault.Action {
 	return fault.Action{}
 }
 
-// A Run is an operation that a test lets fail, many times. Each time it starts with a
+// A Run is an operation that a test makes fail, many times. Each time it starts with a
 // fresh copy of Base.
 type Run struct {
 	Base *memory.Backend
@@ -53,7 +53,7 @@ type Run struct {
 	Notices bool
 }
 
-// Steps returns the numbers of the steps that a test lets fail. The first step is 1.
+// Steps returns the numbers of the steps that a test makes fail. The first step is 1.
 func (run Run) Steps(t testing.TB) []int {
 	t.Helper()
 	count := fault.New(run.Base.Clone())
@@ -67,7 +67,7 @@ func (run Run) Steps(t testing.TB) []int {
 	return steps
 }
 
-// EveryFault lets each step of Do fail in every way. It calls judge with the resulting
+// EveryFault makes each step of Do fail in every way. It calls judge with the resulting
 // repository and the error of Do.
 func EveryFault(t *testing.T, run Run, judge func(be *memory.Backend, err error) error) {
 	t.Helper()

@@ -180,9 +180,9 @@ func (j *jobRunner) maintenanceJobs(source backend.Backend) []Job {
 	}
 }
 
-// Survives lets the job fail at want steps, and kills it at want steps, with and
-// without torn files. Nothing may be lost, check must report the torn files and no
-// others, and the next run must succeed.
+// Survives makes the job fail at want steps, and kills it at want steps, with and without
+// torn files. Nothing may be lost, check must report the torn files and no others, and
+// the next run must succeed.
 func (j Job) Survives(t *testing.T, want int) {
 	t.Helper()
 	run := Run{Base: New(t, 1, 2, 3), Do: j.run, Want: want}

@@ -11,8 +11,8 @@
 //		t.Error(err)
 //	}
 //
-// [EveryFault] and [EveryCrash] let an operation fail or be killed at each step; [Jobs]
-// lists the operations that change a repository.
+// [EveryFault] makes an operation fail at each step, and [EveryCrash] kills it at each
+// step; [Jobs] lists the operations that change a repository.
 //
 // Functions that take a testing.TB end the test when they fail. The others
 // return errors, because tests make them fail on purpose.

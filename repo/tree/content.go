@@ -142,9 +142,9 @@ func (c *Content) Measure(ctx context.Context, load Load, size func(chunk.ID) (i
 	return sums[0], err
 }
 
-// walkLists calls each for IDs of a level, of lists (level > 0) before they are read, and
-// end, if not nil, after a list was read. The level decreases with each list, so a list
-// cannot contain itself.
+// walkLists calls each for every ID: at level 0 for chunks, at higher levels for lists,
+// before the list is read. It calls end, if not nil, after everything in a list was
+// visited. The level decreases with each list, so a list cannot contain itself.
 func walkLists(ctx context.Context, load Load, level uint8, ids []chunk.ID, each func(level uint8, id chunk.ID) error, end func(chunk.ID)) error {
 	for _, id := range ids {
 		err := each(level, id)

@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// share lets those use a new file or folder who may use the repository: it gets the
-// group of the repository's folder and, of the permissions of that group, those that
-// make sense, and folders get the set-group-ID bit. A process of root also gives it to
-// the owner of the folder. Otherwise, after one import by a member of a group or by a
-// job of root, the others could not even list the repository.
+// share makes a new file or folder accessible to everyone who may use the repository.
+// share gives it the group of the repository's folder and that group's permissions
+// (without execution, for a file). A folder also gets the set-group-ID bit if the
+// repository's folder has it. A process of root also gives the file or folder to the
+// owner of the repository's folder. Otherwise, after one import by a member of a group or
+// by a job of root, the others could not even list the repository.
 //
 // If the group cannot be set, the file stays private, since its permissions would be
 // those of another group. Nothing fails for that: file systems without owners and modes
@@ -50,8 +51,9 @@ func share(folder, f *os.File) {
 }
 
 // giveAway gives a folder that root has just made to the owner and group of the folder
-// that holds it, but gives that group no permissions: people who share a repository say
-// so by its folder. It does nothing for other users. It is no error if this fails.
+// that holds it, but gives that group no permissions: to share a repository, people set
+// the permissions of its folder themselves. It does nothing for other users. It is no
+// error if this fails.
 func giveAway(dir string) {
 	if os.Geteuid() != 0 {
 		return

@@ -36,7 +36,7 @@ func New() *Backend {
 }
 
 // SetClock sets the clock of the store, which tells when files were put. It is not part
-// of the contract. Before, it is time.Now.
+// of the contract. By default the clock is time.Now.
 func (b *Backend) SetClock(now func() time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -44,9 +44,10 @@ func KeepConfig(ctx context.Context, r *store.Store) error {
 	return err
 }
 
-// lastResort returns what slots open for which there is no config: the config that a slot
-// has a copy of or, if the options say so, a new one. The master key must open a record of
-// the repository: it may be that of another one.
+// lastResort finds a config if the secret opens slots in list, but none of their master
+// keys opens a config that was found. It takes the copy of config in a slot or, if the
+// options say so, makes a new one. The master key must open a record of this repository,
+// since the slot may belong to another one.
 func lastResort(ctx context.Context, be backend.Backend, list []opened, opts store.Options) (*unlocked, error) {
 	for _, o := range list {
 		info, _ := o.Info(o.Master)
@@ -113,7 +114,7 @@ func opensRecord(ctx context.Context, be backend.Backend, master crypto.Key) (bo
 }
 
 // RepairConfig replaces a damaged config by the one that the key of this repository has
-// opened, and makes configs/ have this one only.
+// opened, stores a copy of it in configs/, and removes all other files there.
 func RepairConfig(ctx context.Context, r *store.Store, dryRun bool) (*ConfigRepair, error) {
 	good := r.Sealed.Bytes()
 	x := &ConfigRepair{Copy: configs.Name(good), Made: r.ConfigMade, Removed: []string{}}
@@ -154,8 +155,8 @@ func configDamage(ctx context.Context, r *store.Store, err error) error {
 }
 
 // judgeCopies returns the files in configs/ that are not the copy of the good config, and
-// whether there is this copy. The name of a file tells what it is a copy of, so the others
-// need not be read, however many somebody has added.
+// whether the copy of the good config is there. The name of a file tells what it is a
+// copy of, so the others need not be read, however many somebody has added.
 func judgeCopies(ctx context.Context, r *store.Store, good []byte) (extra []string, kept bool, err error) {
 	names, err := configs.Names(ctx, r.Backend)
 	if err != nil {

@@ -31,7 +31,7 @@ type KeyInfo struct {
 	// Newer says that a newer program made the slot, so that nothing else is known of it.
 	Newer bool `json:"newer,omitempty"`
 
-	damage error // whose text Damaged is
+	damage error // its text is in Damaged
 }
 
 // Damage returns what Damaged says as a *store.DamageError, or nil.

@@ -18,8 +18,8 @@ type RemovedKey struct {
 	KeyInfo
 	// Copies are other files in keys/ that the same secret opened. They were removed.
 	Copies []layout.FileID `json:"copies"`
-	// Doubts say why it is not proven that the secret of this key no longer opens the
-	// repository as it is now. Without doubts, it is.
+	// Doubts are reasons why the secret of this key may still open the repository. If
+	// there are none, it is proven that the secret does not open it any more.
 	Doubts []string `json:"doubts"`
 }
 
@@ -31,7 +31,7 @@ func RemoveKey(ctx context.Context, r *store.Store, prefix string, inUse bool) (
 	if err != nil {
 		return nil, err
 	}
-	at, err := findKey(keys, parsed, prefix)
+	at, err := findKey(keys, prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +66,9 @@ func RemoveKey(ctx context.Context, r *store.Store, prefix string, inUse bool) (
 	return out, err
 }
 
-// findKey returns the position of the key whose ID has a prefix. Several keys are one if
-// the same secret opens them.
-func findKey(keys []KeyInfo, parsed []*crypto.Slot, prefix string) (int, error) {
+// findKey returns the position of the key whose ID has a prefix. It fails with
+// ErrAmbiguous if several keys match.
+func findKey(keys []KeyInfo, prefix string) (int, error) {
 	var found []int
 	for i, k := range keys {
 		if prefix != "" && strings.HasPrefix(k.ID.String(), strings.ToLower(prefix)) {
@@ -125,7 +125,8 @@ func shutOut(ctx context.Context, r *store.Store, id layout.FileID) error {
 	return nil
 }
 
-// doubts says why it is not proven that the secret of a removed slot opens nothing.
+// doubts returns the reasons why the secret of a removed slot may still open the
+// repository.
 func doubts(ctx context.Context, r *store.Store, gone KeyInfo, slot *crypto.Slot) ([]string, error) {
 	out := []string{}
 	keys, parsed, err := listKeys(ctx, r)
@@ -148,7 +149,7 @@ func doubts(ctx context.Context, r *store.Store, gone KeyInfo, slot *crypto.Slot
 		case parsed[i] == nil:
 			unreadable = append(unreadable, k.ID.Short())
 		case k.Bound || k.Current:
-			// It is what it says, or is proven to be the key of who removes.
+			// The label of this key is proven, or this key has opened the repository.
 		case !gone.Bound:
 			unproven = append(unproven, fmt.Sprintf("%s (%q)", k.ID.Short(), k.Label))
 		case slot != nil && bytes.Equal(slot.KDF.Salt, parsed[i].KDF.Salt):
@@ -159,7 +160,7 @@ func doubts(ctx context.Context, r *store.Store, gone KeyInfo, slot *crypto.Slot
 		out = append(out, "a key that cannot be read may be a copy of the removed one: "+nameSome(unreadable))
 	}
 	if len(unproven) > 0 {
-		out = append(out, "a key whose label is not proven, either, may be the one that was meant: "+nameSome(unproven)+". When its owner has opened the repository with it to store something, the label is proven")
+		out = append(out, "a key whose label is not proven either may be the one that you wanted to remove: "+nameSome(unproven)+". The label of a key is proven once its owner has opened the repository with it and stored something")
 	}
 	if len(older) > 0 {
 		out = append(out, "a key may be an older version of the removed one: "+nameSome(older))

@@ -94,7 +94,7 @@ type Certificate struct {
 	// CopiedFrom is set in a copy of another repository's certificate.
 	CopiedFrom *Origin `json:"copied_from,omitempty"`
 
-	stated  time.Time // as in the file, if Time is that of the file
+	stated  time.Time // the time that the certificate states, if Time was replaced by the time of its file
 	undated bool      // Time is in the future, and nobody knows a better one
 }
 
@@ -242,17 +242,19 @@ func Find(ctx context.Context, r *store.Store, prefix string) (*Certificate, err
 }
 
 // List reads all certificates, oldest first. One that is dated in the future gets the
-// date of its file. If that is in the future, too, it is listed first, so that it outdoes
-// no other one. damaged has an error for each that cannot be used. Of equal copies, which
-// processes make that copy at the same time, it returns one.
+// date of its file. If that is in the future, too, it is listed first: it counts as older
+// than all others. damaged has an error for each that cannot be used. If several
+// processes have copied a certificate at the same time, List returns one of the equal
+// copies.
 func List(ctx context.Context, r *store.Store) (list []*Certificate, damaged []error, err error) {
 	list, damaged, err = readAll(ctx, r)
 	list, _ = unique(list)
 	return list, damaged, err
 }
 
-// unique returns the certificates of a sorted list without those that are copies of
-// another one's original, about the same snapshot, and these.
+// unique divides a sorted list. Of several copies of the same original about the same
+// snapshot, the first is in first and the others are in again. All other certificates are
+// in first.
 func unique(list []*Certificate) (first, again []*Certificate) {
 	type copied struct {
 		from     Origin
@@ -346,7 +348,7 @@ func Of(list []*Certificate, s *record.Snapshot) []*Certificate {
 // Refuted returns the newest certificate of a verify or drill that the snapshot failed
 // and has not passed since; nil if there is none. A drill looks at what a verify does
 // not, and the other way round. So a pass counts only against an earlier failure of the
-// same kind, and only if it looked as deep. Certificates of the time before the
+// same kind, and only if it was at least as thorough. Certificates of the time before the
 // repository lost a part of the snapshot do not count.
 func Refuted(list []*Certificate, s *record.Snapshot) *Certificate {
 	failed := map[string]*Certificate{} // by kind
@@ -358,7 +360,7 @@ func Refuted(list []*Certificate, s *record.Snapshot) *Certificate {
 			if before == nil || deep(c) || !deep(before) {
 				failed[c.Kind] = c
 			}
-		case c.Locked: // it could not look
+		case c.Locked: // the files could not be judged
 		case before != nil && (deep(c) || !deep(before)):
 			delete(failed, c.Kind)
 		}
@@ -370,7 +372,7 @@ func Refuted(list []*Certificate, s *record.Snapshot) *Certificate {
 	return v
 }
 
-// deep reports whether a certificate is of the level of its kind that looks at more.
+// deep reports whether a certificate has the more thorough of the two levels of its kind.
 func deep(c *Certificate) bool { return c.Level == Full || c.Level == Device }
 
 // LastPassed returns when a snapshot last passed a full verify and a drill; zero if it

@@ -252,7 +252,8 @@ func (c *Checker) judgeUnneeded(ctx context.Context) error {
 	maps.DeleteFunc(unused, func(_ string, un bool) bool { return !un })
 
 	// A pack of a backup that was killed, or has not ended yet, is in no index file
-	// either. If what is needed is not known, content that is missing decides.
+	// either. If it is not known which packs are in use, the packs count as needed if a
+	// snapshot needs a chunk that is in no pack.
 	needed := 0
 	for _, name := range c.unlisted {
 		id, _ := layout.ParseFileID(name)
@@ -271,8 +272,8 @@ func (c *Checker) judgeUnneeded(ctx context.Context) error {
 	return nil
 }
 
-// findUsed returns a function that reports whether a pack is in use. It returns nil if that
-// is not known, or if there are no packs of which judgeUnneeded wants to know it.
+// findUsed returns a function that reports whether a pack is in use. It returns nil if
+// that is not known, or if there are no retired and no unlisted packs.
 func (c *Checker) findUsed(ctx context.Context) (func(pack.ID) bool, error) {
 	if len(c.Store.RetiredIndexed)+len(c.unlisted) == 0 {
 		return nil, nil

@@ -56,9 +56,9 @@ func (t *readTimes) lastRead(name string) time.Time {
 	return t.last[id]
 }
 
-// readLog reads all logs. It skips damaged ones, and reads that are dated in the future,
-// since a clock was wrong then: the packs are read again earlier than necessary.
-// Otherwise partial checks would not read them for years.
+// readLog reads all logs. It skips damaged logs. It also ignores reads that are dated in
+// the future, since a clock was wrong then. So these packs are read again earlier than
+// necessary. Otherwise partial checks would not read them for years.
 func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 	t := &readTimes{last: map[layout.FileID]time.Time{}, decoded: map[layout.FileID]time.Time{}}
 	err := store.List(ctx, r.Backend, layout.ChecksDir, func(f backend.Info) error {
@@ -90,7 +90,8 @@ func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 	return t, nil
 }
 
-// collect sets the newest times of packs, of those that are not after now.
+// collect adds the times of reads to last, which has the newest time of each pack. It
+// ignores times in the future.
 func collect(last map[layout.FileID]time.Time, reads []checkRead, now time.Time) {
 	for _, read := range reads {
 		if record.Ahead(read.Time, now) {

@@ -212,7 +212,7 @@ func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 // errUnreachable says that nothing in the store can be read, which is not damage.
 var errUnreachable = errors.New("the repository can no longer be read")
 
-// retry retries a read that fails: a fault that passes must not be reported as damage,
+// retry retries a read that fails: a temporary failure must not be reported as damage,
 // since a repair may remove what is damaged. The error is errUnreachable if the rest of
 // the store cannot be read either.
 func (c *Checker) retry(ctx context.Context, read func() error) error {

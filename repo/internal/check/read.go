@@ -64,7 +64,7 @@ func (c *Checker) readPacks(ctx context.Context, files []backend.Info, past *rea
 	if good {
 		return nil
 	}
-	// Something is damaged. To tell all that is lost, and why, everything must be decoded.
+	// Something is damaged. To report everything that is lost, and why, decode all packs.
 	c.Report.ReadPacks, c.Report.ReadBytes, c.Report.DecodedPacks = 0, 0, 0
 	c.Report.Problems, c.skipped, c.orphans = c.Report.Problems[:known], nil, nil
 	clear(c.bad)
@@ -124,7 +124,7 @@ func (c *Checker) verifyPacks(ctx context.Context, files []backend.Info, m *prog
 // job is a part of a check that a verifier does.
 type job func(context.Context, *verifier) error
 
-// work does the jobs that all submits, several at a time.
+// work calls all, which submits jobs, and does these jobs, several at a time.
 func (c *Checker) work(ctx context.Context, p *plan, all func(submit func(job) error) error) error {
 	jobs := make(chan job)
 	g, gctx := errgroup.WithContext(ctx)

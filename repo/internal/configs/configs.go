@@ -42,8 +42,8 @@ type Judgement struct {
 	// the state is Unknown.
 	Copy  string
 	Bytes []byte
-	// Contested says that config is no copy of those in configs/, and nothing tells which
-	// one is right.
+	// Contested says that config differs from every copy in configs/, and that nothing
+	// tells which of them is right.
 	Contested bool
 	// Why says what is wrong with config, or why its state is unknown.
 	Why error
@@ -69,7 +69,7 @@ func (f *File) Bytes() []byte {
 var errNoFile = errors.New("a folder, a link or something else that is not a file has its name")
 
 // inForm reports whether bytes have the form of a config: anybody can write such a file,
-// but a cut or overwritten file has not this form.
+// but a file that is cut off or overwritten does not have this form.
 func inForm(b []byte) bool {
 	var f File
 	return json.Unmarshal(b, &f) == nil && f.Format > 0 && len(f.Sealed) > 0 && bytes.Equal(b, f.Bytes())
@@ -228,9 +228,10 @@ func Keep(ctx context.Context, be backend.Backend, config []byte) (name string, 
 	return name, true, nil
 }
 
-// Restore makes config have the bytes given, which the caller knows to be good. It
-// removes what config was only after it has read the good bytes back from their copy. What
-// is not a file, such as a folder or a link, it moves aside, and returns its new name.
+// Restore makes config have the bytes given, which the caller knows to be good. It first
+// stores the bytes as a copy and reads this copy back. Only then does it remove the old
+// config. If config is not a file, but a folder or a link, Restore renames it and returns
+// the new name.
 func Restore(ctx context.Context, be backend.Backend, config []byte) (aside string, err error) {
 	name, _, err := Keep(ctx, be, config)
 	if err != nil {

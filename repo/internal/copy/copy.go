@@ -169,7 +169,7 @@ type copying struct {
 	seen           map[layout.FileID]bool     // records of the target that were read
 	indexed        map[layout.FileID]bool     // of these, those that were read before the target's index
 	trees          *record.Wholeness          // of the target
-	incomplete     map[layout.FileID]bool     // records of the target before the first was healed; nil until then
+	incomplete     map[layout.FileID]bool     // records of the target that were incomplete before any was healed; nil until findIncomplete has run
 	certified      []*certificate.Certificate // of the source
 	hasCertificate map[made]bool              // certificates of the target
 
@@ -178,8 +178,9 @@ type copying struct {
 	done, total int64                 // bytes
 }
 
-// dated returns the snapshots in a list as they are among all of the source. Whether a date
-// is wrong may show only beside the others.
+// dated replaces the snapshots in a list by those of the complete list of the source:
+// only a comparison with the other snapshots may show that a date is wrong, and correct
+// it.
 func (c *copying) dated(list []*record.Snapshot) []*record.Snapshot {
 	list = slices.Clone(list)
 	for i, s := range list {

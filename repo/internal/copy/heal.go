@@ -33,7 +33,7 @@ func (c *copying) keepCopy(ctx context.Context, s, have *record.Snapshot, line *
 		}
 		line.present(have)
 		if c.incomplete[have.ID] {
-			line.Outcome = Healed // with another snapshot, which shares what was lacking
+			line.Outcome = Healed // healing another snapshot has restored what this one lacked
 		}
 		return c.copyCertificates(ctx, s, have)
 	case !record.Damaged(ctx, lacks):
@@ -210,9 +210,10 @@ func (c *copying) replace(ctx context.Context, s, have *record.Snapshot, root ch
 	return n, nil
 }
 
-// keepsAll returns damage unless a tree has all entries that can still be read of a copy, and
-// all files that its record lists as lost. The source says that both are the same
-// snapshot, but only this proves that nothing is lost if one takes the place of the other.
+// keepsAll returns damage unless the tree at root has all entries of the copy that can
+// still be read, and all files that the record of the copy lists as lost. That both are
+// the same snapshot is only a claim of the source. This check proves that nothing is lost
+// if the new tree replaces the old one.
 func (c *copying) keepsAll(ctx context.Context, have *record.Snapshot, root chunk.ID) error {
 	has := func(find func(tree.Key) *tree.Entry, e *tree.Entry) error {
 		if n := find(e.Key()); n == nil || !n.Equal(e) {
@@ -270,10 +271,10 @@ func (c *copying) findIn(ctx context.Context, root chunk.ID, fn func(find func(t
 	return cmp.Or(failed, err)
 }
 
-// removeBroken removes records of a whole copy that it has superseded, and that lack
-// something: an interrupted run, or an interrupted repair, has left them, and a prune would
-// refuse to run. It first replaces the record of the copy by an equal one. So another
-// process that is about to supersede one of them loses nothing.
+// removeBroken removes older records of a copy that are not whole, if the copy itself is.
+// An interrupted run or repair has left them, and a prune would refuse to run because of
+// them. removeBroken first replaces the record of the copy by an equal one. So another
+// process that is about to supersede one of the older records loses nothing.
 func (c *copying) removeBroken(ctx context.Context, have *record.Snapshot) (*record.Snapshot, error) {
 	for _, old := range c.superseded {
 		if old.FirstID() != have.FirstID() || c.opts.DryRun || old.Lost == nil && !record.Damaged(ctx, c.trees.Tree(ctx, old)) {

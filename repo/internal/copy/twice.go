@@ -51,9 +51,11 @@ func (c *copying) removeDuplicates(ctx context.Context, s, copied *record.Snapsh
 }
 
 // removeEqual removes all copies but one if the target has several records of the same
-// copy. So it is if a record could not be read: the snapshot was copied again, since
-// nobody knows what such a record is about, and it should not stop a copy. It cost little,
-// since the content was there. If the record can be read later, one of them is removed.
+// copy. This happens if the record of the copy could not be read for a while. Then the
+// snapshot was copied again: it was not known which snapshot the unreadable record is
+// about, and a copy should not fail because of it. The second copy cost little, since its
+// content was already there. When the first record can be read again, one of the two is
+// removed.
 func (c *copying) removeEqual(ctx context.Context, s, have *record.Snapshot) (*record.Snapshot, error) {
 	equal := slices.DeleteFunc(c.unchangedCopies(s), func(o *record.Snapshot) bool { return o.Root != have.Root })
 	if c.opts.DryRun || !slices.Contains(equal, have) {

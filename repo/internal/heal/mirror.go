@@ -271,8 +271,8 @@ func (h *healer) fetchContent(ctx context.Context) error {
 	for i, id := range n.order {
 		h.opts.Tell("fetching packs", int64(i), int64(len(n.order)))
 		name := layout.PackName(id)
-		// A pack that a repair has removed from the index may have taken the place of its
-		// damaged file already. Then only the index lacks it.
+		// If a repair has removed a pack from the index, healFiles may already have
+		// replaced its damaged file by the good one. Then only the index lacks it.
 		if !slices.Contains(h.rep.Fetched, name) {
 			b, err := h.fetch(ctx, name)
 			if err != nil {

@@ -59,8 +59,8 @@ const (
 	CertificateMagic = "snapce"
 )
 
-// Magic returns how the files of a folder begin, in all versions of their format. known is
-// false for folders of which nobody needs to know that without a key.
+// Magic returns how the files of a folder begin, in all versions of their format. known
+// is false for folders whose files need not be recognised without a key.
 func Magic(folder string) (magic string, known bool) {
 	magic, known = map[string]string{
 		PacksDir:        pack.Magic,

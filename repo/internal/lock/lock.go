@@ -179,7 +179,7 @@ func newBody(r *store.Store, kind Kind, what string) (lockBody, error) {
 	}, err
 }
 
-// excludes reports whether a lock forbids a process to do something at the same time. A
+// excludes reports whether a lock keeps other processes from holding a lock of kind k. A
 // damaged lock could be of any kind.
 func (i *Info) excludes(k Kind) bool {
 	if i.Kind == "" {

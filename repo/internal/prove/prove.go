@@ -77,8 +77,8 @@ type finder struct {
 	trees *record.Wholeness // nil until the index was loaded
 }
 
-// closed notes damaged files that are among those asked for. It returns an error that is
-// no damage.
+// closed adds to the verdict those damaged files that were asked for. It returns the
+// first error that is not about damage.
 func (f *finder) closed(names []string, damaged ...error) error {
 	asked := map[string]bool{}
 	for _, name := range names {

@@ -120,8 +120,9 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 	return plan, nil
 }
 
-// spare takes the packs that nothing needs, of this many bytes, out of a plan: no snapshot
-// is left, and they may be of a first backup. It fails if no process can be storing one.
+// spare removes the packs that nothing needs from a plan; bytes is their length. It is
+// called if no snapshot is left: another process may be storing the first backup into
+// these packs. If no other process is storing, spare fails with ErrNoSnapshots.
 func (p *pruner) spare(ctx context.Context, plan *prunePlan, bytes int64) error {
 	rep := &p.report
 	storing, err := p.othersStore(ctx)

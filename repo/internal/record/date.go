@@ -17,13 +17,12 @@ var earliest = time.Date(2005, 1, 1, 0, 0, 0, 0, time.UTC)
 const clockSlack = 10 * time.Minute
 
 // BackupTime returns the time of a backup that was stored at a given time: the first
-// of the stated times that is possible, else the time of storing. A time is
-// impossible before 2005 and more than 10 minutes after the time of storing. note is
-// a sentence without a full stop if the first stated time does not count, otherwise
-// empty.
+// of the stated times that is possible, else the time of storing. A time is impossible if
+// it is before 2005, or more than 10 minutes after the time of storing. note is a
+// sentence without a full stop if the first stated time does not count, otherwise empty.
 //
-// If the time of storing is before 2005, the computer had no clock, and the first
-// stated time counts that is not before 2005, too.
+// If the time of storing is before 2005, the computer had no clock, and the first stated
+// time that is not before 2005 counts.
 func BackupTime(stored time.Time, stated ...time.Time) (t time.Time, note string) {
 	wrong := time.Time{}
 	for _, t := range stated {
@@ -66,7 +65,7 @@ func (s *Snapshot) settleTime() {
 // are set by hand differ by less.
 const aheadSlack = 24 * time.Hour
 
-// Ahead reports whether a date is in the future, so that a clock was wrong.
+// Ahead reports whether a date is in the future. Then a clock was wrong.
 func Ahead(t, now time.Time) bool { return t.After(now.Add(aheadSlack)) }
 
 // dates are what a record says of its times.
@@ -82,10 +81,11 @@ func (s *Snapshot) isAhead(now time.Time) bool {
 }
 
 // datesOf finds better dates for the snapshots in a list whose date is wrong. Otherwise a
-// snapshot with a date in the future would be the latest for years, and one of a computer
-// without a clock that keeps time while it is off would be the oldest. What can be trusted
-// is the time of the record's file, unless that is in the future, too, and then the order
-// in which snapshots were stored. The result does not depend on the order of the list.
+// snapshot with a date in the future would be the latest for years, and one that was
+// stored by a computer whose clock stops when it is switched off would be the oldest. The
+// time of the record's file can be trusted, unless that is in the future, too. In that
+// case the order in which snapshots were stored is used. The result does not depend on
+// the order of the list.
 //
 // If the clock of this computer is behind, all recent snapshots seem to be ahead.
 // Nothing is dated anew then, since the files are also ahead, and so are the parents.
@@ -128,8 +128,8 @@ func (d *dating) known(id layout.FileID, s *Snapshot) {
 	}
 }
 
-// settle finds out when a snapshot was stored at the earliest, and dates it if its own date
-// is wrong. Its ancestors come first.
+// settle finds the earliest time at which a snapshot can have been stored, and dates the
+// snapshot if its own date is wrong. Its ancestors come first.
 func (d *dating) settle(s *Snapshot) {
 	// Ancestors are collected first: there may be thousands.
 	var line []*Snapshot
@@ -138,8 +138,9 @@ func (d *dating) settle(s *Snapshot) {
 		line = append(line, o)
 	}
 	for _, s := range slices.Backward(line) {
-		// If nothing else is in the future, it is not this clock that is wrong, but that
-		// of the snapshot, gone meanwhile, by which the time was known.
+		// If only NotBefore is in the future, the clock of this computer is right. Then
+		// NotBefore comes from an earlier snapshot, since forgotten, that was stored by a
+		// computer whose clock was ahead, and is ignored.
 		if d.future || !d.isFuture(s.NotBefore) {
 			s.floor = s.NotBefore
 		}
@@ -166,7 +167,7 @@ func (d *dating) parent(s *Snapshot) *Snapshot {
 }
 
 // behind dates a snapshot of a computer whose clock was behind: the date of the record is
-// before the snapshot can have been stored.
+// earlier than the snapshot can have been stored.
 func (d *dating) behind(s *Snapshot) {
 	s.Misdated = true
 	// The backup itself may have the right date, by the clock of another computer.
@@ -186,7 +187,8 @@ func (d *dating) behind(s *Snapshot) {
 }
 
 // byChildren dates snapshots that are ahead, and have no better evidence, by their
-// children. It reports whether there was one: it may date another one now.
+// children. It reports whether it has dated any: then call it again, since a snapshot
+// with a new date can date its own parent.
 func (d *dating) byChildren(list []*Snapshot) bool {
 	first := map[*Snapshot]*Snapshot{}
 	for _, o := range list {
@@ -207,9 +209,10 @@ func (d *dating) byChildren(list []*Snapshot) bool {
 	return len(first) > 0
 }
 
-// proof returns a time that had come when a snapshot was stored; zero if none is known. A
-// misdated snapshot proves nothing by its own date, nor by the time of its file, which may
-// be that of a copy. It hands on what was known before it.
+// proof returns a time before which a snapshot was certainly not stored; zero if none is
+// known. A misdated snapshot proves nothing by its own date, nor by the time of its file,
+// which may be that of a copy. For such a snapshot, proof returns what earlier snapshots
+// prove.
 func (s *Snapshot) proof() time.Time {
 	if s.Misdated {
 		return s.floor
@@ -222,7 +225,8 @@ func (s *Snapshot) proof() time.Time {
 }
 
 // Follow notes in a new snapshot that it is stored after those in a list, as far as they
-// are of its device. So a wrong date is still known to be wrong when they are gone.
+// are of its device. So a wrong date is still known to be wrong when those snapshots are
+// gone.
 func (s *Snapshot) Follow(list []*Snapshot) {
 	var proven, stated time.Time
 	for _, o := range list {
@@ -242,8 +246,9 @@ func (s *Snapshot) Follow(list []*Snapshot) {
 }
 
 // Transfer returns a record of the same backup for another repository, where it will be
-// stored after the snapshots in a list. If s has a wrong date, the copy has the estimate, as
-// the evidence for it stays behind, and says so: it is still misdated.
+// stored after the snapshots in a list. If s has a wrong date, the copy has the estimated
+// date, since the evidence for the estimate stays behind. The copy says so: it is still
+// misdated.
 func (s *Snapshot) Transfer(list []*Snapshot) Snapshot {
 	n := *s
 	n.Put = time.Time{}
@@ -290,7 +295,8 @@ func (s *Snapshot) date(stored time.Time, why string) {
 }
 
 // Future returns when a snapshot was stored, as its record says, if that is in the future
-// and the time of its file does not refute it. Then this clock may be the wrong one.
+// and the time of its file does not refute it. Then the clock of this computer may be the
+// wrong one.
 func (s *Snapshot) Future() (stored time.Time, ok bool) {
 	switch {
 	case !s.ahead:
@@ -302,9 +308,10 @@ func (s *Snapshot) Future() (stored time.Time, ok bool) {
 }
 
 // lastStored follows from a snapshot, which seems to be the latest of a list, to the one
-// that was stored last. It goes to a snapshot that names another as its parent and was
-// stored before it, as the clocks say: one of them was wrong. A backup that is older, but
-// was stored later, such as an archive, does not count.
+// that was stored last. If another snapshot names the current one as its parent, but was
+// stored before it according to the clocks, a clock was wrong, and lastStored goes on to
+// that snapshot. A backup that is older, but was stored later, such as an archive, does
+// not count.
 func lastStored(list []*Snapshot, s *Snapshot) *Snapshot {
 	for range list {
 		var next *Snapshot
@@ -317,7 +324,8 @@ func lastStored(list []*Snapshot, s *Snapshot) *Snapshot {
 			return s
 		}
 		s = next
-		// Later backups may have the right date again, though not a later one.
+		// Go on to the backups that followed. Their dates may be right again, and earlier
+		// than that of the snapshot where the search began.
 		for _, o := range list {
 			if o.Parent != nil && s.Has(*o.Parent) && o.Time.After(s.Time) && !o.StoredAt.Before(s.StoredAt) {
 				s = o
@@ -327,10 +335,10 @@ func lastStored(list []*Snapshot, s *Snapshot) *Snapshot {
 	return s
 }
 
-// LastStored returns the snapshots of a device of which each may be the one that was
-// stored last: by the clocks of the computers that stored them and the order in which
-// they name their parents, by the times of their files, and by what was known when they
-// were stored.
+// LastStored returns the candidates for the snapshot of a device that was stored last,
+// judged by the clocks of the computers that stored them and the order in which they name
+// their parents, by the times of their files, and by what was known when they were
+// stored.
 func LastStored(list []*Snapshot) []*Snapshot {
 	list = slices.SortedFunc(slices.Values(list), Compare)
 	var byClock, byFile, byOrder *Snapshot
@@ -342,7 +350,7 @@ func LastStored(list []*Snapshot) []*Snapshot {
 		if s.Changed == nil && !s.Put.IsZero() && (byFile == nil || s.Put.After(byFile.Put)) {
 			byFile = s
 		}
-		// A time that counts for nothing, see settle, does not count here either.
+		// A NotBefore that settle has ignored does not count here either.
 		if !s.NotBefore.IsZero() && !s.floor.Before(s.NotBefore) && (byOrder == nil || s.NotBefore.After(byOrder.NotBefore)) {
 			byOrder = s
 		}

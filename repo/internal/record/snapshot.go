@@ -37,9 +37,9 @@ type Snapshot struct {
 	Version  int       `json:"version"`
 	Time     time.Time `json:"time"`      // of the backup, see BackupTime
 	StoredAt time.Time `json:"stored_at"` // when the repository stored it
-	// NotBefore is a time that had come, as earlier snapshots of the device showed, when
-	// the repository stored this one; zero if none is known. A StoredAt long before it is
-	// wrong. See Follow.
+	// NotBefore is a time before which the repository cannot have stored this snapshot,
+	// as earlier snapshots of the device show; zero if none is known. A StoredAt long
+	// before it is wrong. See Follow.
 	NotBefore time.Time `json:"not_before,omitzero"`
 
 	Host    string `json:"host,omitempty"`

@@ -77,7 +77,8 @@ func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, err
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}
-	// Without the packs, the index would forget which of them there were.
+	// If the folder of packs is missing, the new index would be empty, and nobody would
+	// know any more which packs there were.
 	if err := r.MustHaveFolder(ctx, layout.PacksDir); err != nil && !opts.DryRun {
 		return nil, err
 	}

@@ -119,7 +119,8 @@ func readConfig(ctx context.Context, be backend.Backend) ([]byte, *ConfigFile, e
 }
 
 // ContentDirs returns the folders whose files show that a repository has been used.
-// Without such a file and without config, an interrupted init has left what there is.
+// If there is neither such a file nor config, the files that exist were left by an
+// interrupted init.
 func ContentDirs() []string {
 	return []string{layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir, layout.CertificatesDir}
 }
@@ -136,7 +137,7 @@ type Configs struct {
 
 // FindConfigs reads config and its copies without unsealing them. If another program
 // has changed config and this one does not understand it, FindConfigs fails with
-// ErrUnsupported; not so if the copies show that config is damaged.
+// ErrUnsupported, unless the copies show that config is damaged.
 func FindConfigs(ctx context.Context, be backend.Backend) (*Configs, error) {
 	var c Configs
 	b, first, err := readConfig(ctx, be)

@@ -35,8 +35,8 @@ type ContentReader struct {
 // enough for a database of 256 GiB.
 const MaxChunks = 1 << 22
 
-// ErrTooManyChunks says that a file has more than MaxChunks. Lists of few bytes, which
-// repeat each other, can say so.
+// ErrTooManyChunks says that a file has more than MaxChunks. A few short lists can amount
+// to so many chunks if they refer to the same lists again and again.
 var ErrTooManyChunks error = &DamageError{"", errors.New("a file has more chunks than fit into memory")}
 
 // NewContentReader returns a reader of a content. It looks up where the chunks

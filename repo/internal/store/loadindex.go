@@ -25,7 +25,8 @@ func (r *Store) LoadIndex(ctx context.Context) error {
 }
 
 // LoadListed is like LoadIndex, but if no index file is damaged, it leaves out the packs
-// that none lists. It is for what decides which packs are needed, or repairs the index.
+// that none lists. It is for callers that decide which packs are needed, or that repair
+// the index.
 func (r *Store) LoadListed(ctx context.Context) error {
 	return r.loadIndex(ctx, false)
 }
@@ -53,8 +54,8 @@ func (r *Store) loadIndex(ctx context.Context, all bool) error {
 	// A pack on a prune list may be in no index file on purpose.
 	inNone := x.packsInNone(retired)
 	if all && len(inNone) > 0 {
-		// Perhaps their index file was stored after it could be read. Leave out the packs
-		// that were stored since then: their index file may follow.
+		// Perhaps the index file of these packs was stored too late to be read. Leave out
+		// the packs that were stored since then: their index file may follow.
 		before := inNone
 		if x, err = r.settledIndex(ctx, x.missing); err != nil {
 			return err
@@ -66,7 +67,7 @@ func (r *Store) loadIndex(ctx context.Context, all bool) error {
 	resized := map[pack.ID]int64{}
 	for _, p := range x.Packs() {
 		if size := x.sizes[p.ID]; size != p.Size {
-			x.Retire(p.ID) // what can still be read of it is, but nothing new relies on it
+			x.Retire(p.ID) // its chunks are still read as far as possible, but new snapshots do not rely on them
 			resized[p.ID] = size
 		}
 	}

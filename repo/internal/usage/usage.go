@@ -283,8 +283,8 @@ func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, total int64) {
 	return keep, length, total
 }
 
-// markWhole marks what is left of a tree of an unfinished backup as used. It passes over
-// what is lost: the device sends these files again, but not the others.
+// markWhole marks as used what remains of a tree of an unfinished backup. It passes over
+// what is lost: the device sends the lost files again, but not the others.
 func (u *Usage) markWhole(ctx context.Context, id chunk.ID, above int) error {
 	if _, added, ok := u.Used.Add(id); !ok || !added {
 		return nil
