@@ -35,7 +35,8 @@ type SlotInfo struct {
 	Kind    SlotKind  `json:"kind"`
 	Label   string    `json:"label,omitempty"`
 	Created time.Time `json:"created"`
-	// Config is a copy of the repository's config file, from which that can be restored.
+	// Config is a copy of the repository's config file. A lost config can be restored
+	// from it.
 	Config []byte `json:"config,omitempty"`
 }
 
@@ -86,7 +87,8 @@ func (s *Slot) SameKey(o *Slot) bool {
 }
 
 // masterAD and infoAD separate the two sealed fields of a slot from each other, and slots
-// of different versions. infoAD also names the slot: it has all that the secret works on.
+// of different versions. infoAD also binds the description to its slot: it includes the
+// KDF's parameters, the salt and the sealed master key.
 func (s *Slot) masterAD() []byte {
 	return fmt.Appendf(nil, "snap v%d key slot master", s.version)
 }
@@ -158,7 +160,7 @@ func ParseSlot(b []byte) (*Slot, error) {
 	if len(b) > MaxSlotSize {
 		return nil, fmt.Errorf("key slot: %d bytes are too many", len(b))
 	}
-	// The other members of a newer version may be of other types.
+	// In a newer version, the other JSON fields may have other types.
 	var kind struct {
 		Version int    `json:"version"`
 		KDF     string `json:"kdf"`
@@ -186,7 +188,8 @@ func ParseSlot(b []byte) (*Slot, error) {
 	if len(s.master) != KeySize+Overhead {
 		return nil, fmt.Errorf("key slot: sealed master key of %d bytes", len(s.master))
 	}
-	// A second spelling would be another file with the same key.
+	// Other JSON text with the same values would be a second file for the same key, so
+	// only the form that snap writes is accepted.
 	if same, err := s.bytes(); s.Bound() && (err != nil || !bytes.Equal(same, b)) {
 		return nil, errors.New("key slot: it is not in the form that snap writes")
 	}
@@ -237,9 +240,9 @@ func (s *Slot) unlock(secret []byte) (*Opened, error) {
 	return &Opened{Key(b), s, kek}, nil
 }
 
-// Renew returns a slot file of the newest version that the same secret opens at the same
-// cost, with a description of its own. The same slot and the same description always
-// give the same bytes, so that several programs can renew a slot at the same time.
+// Renew returns a slot file of the newest version, with the description info. The same
+// secret opens it, at the same cost. The same slot and the same description always give
+// the same bytes, so that several programs can renew a slot at the same time.
 func (o *Opened) Renew(info SlotInfo) ([]byte, error) {
 	material, err := json.Marshal(info)
 	if err != nil {

@@ -78,8 +78,8 @@ func OpenFile(b []byte, sealer *crypto.Sealer, add func(id pack.ID, size int64, 
 	return expand(compressed, add)
 }
 
-// listAtOnce is up to how many bytes of headers are held in memory, so that they need
-// not be read twice.
+// listAtOnce bounds the bytes of headers that are held in memory. Longer headers are read
+// twice.
 const listAtOnce = 1 << 20
 
 type listedPack struct {

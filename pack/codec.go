@@ -61,9 +61,10 @@ func (c *Codec) Encode(dst, plaintext []byte) ([]byte, Encoding, error) {
 	return sealed, encoding, err
 }
 
-// smallWindow is the window of the usual encoder, in bytes. An encoder goes round in memory
-// of twice its window, so one with a small window takes 14 MiB less and stays in the
-// processor's cache. Blocks of at most that length are encoded to the same bytes.
+// smallWindow is the window of the usual encoder, in bytes. An encoder keeps a buffer of
+// twice its window, so one with a small window takes 14 MiB less and stays in the
+// processor's cache. Blocks of at most that length are encoded to the same bytes as with
+// a large window.
 const smallWindow = 1 << 20
 
 // shrinks reports whether compression saves enough space to be worth the time to

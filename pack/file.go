@@ -17,8 +17,8 @@ type Builder struct {
 	listed int // upper bound of the header's length in its plain form
 }
 
-// NewBuilder returns a builder for a pack. It builds the pack in the memory of buf, whose
-// content is lost, as long as that is large enough.
+// NewBuilder returns a builder for a pack. It builds the pack in buf as long as it fits
+// there, and overwrites what buf holds.
 func NewBuilder(kind Kind, buf []byte) *Builder {
 	return &Builder{buf: append(buf[:0], magic...), header: Header{Kind: kind}}
 }

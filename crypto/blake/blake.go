@@ -7,9 +7,9 @@
 //
 // It is the only package that imports lukechampine.com/blake3, apart from tests
 // that compare hashes. All functions return the same hashes as that package.
-// Hasher and Sum use its vector code without goroutines. Its streams start a goroutine
-// for each 16 KiB: if several chunks are hashed at a time, these goroutines cost CPU
-// time and gain nothing.
+// Hasher and Sum use its vector code without goroutines. The hashes of that package,
+// which NewStream returns, start a goroutine for each 16 KiB: if several chunks are
+// hashed at a time, these goroutines cost CPU time and gain nothing.
 package blake
 
 import (

@@ -2,8 +2,9 @@
 //
 // A process that makes a temporary folder claims it: a file beside the folder says which
 // process that is. Sweep removes folders whose process has ended, and those that nobody
-// needs. It never removes a folder of a running process, nor one whose process is unknown,
-// such as that of another computer that uses the same drive; it only reports those.
+// needs. It never removes a folder of a running process. If the process is unknown, such
+// as one of another computer that uses the same drive, Sweep reports the folder and
+// leaves it.
 package abandoned
 
 import (
@@ -103,7 +104,7 @@ type Use int
 // What names say. Sweep passes over Other names.
 const (
 	Other   Use = iota
-	Claimed     // its owner needs it while it runs
+	Claimed     // its owner needs it as long as the owner runs
 	Unused      // nobody needs it any more
 )
 
@@ -118,9 +119,10 @@ func ClaimedIf(fits func(name string) bool) func(name string) Use {
 }
 
 // Sweep removes the temporary folders in dir that ended processes have claimed, and those
-// that nobody needs. use tells them by their names. Sweep calls found for each folder that
-// it has removed, and for each that it could not remove or whose owner is unknown. It says
-// nothing of folders of running processes. dir need not exist.
+// that nobody needs. use says what a folder is, given its name. Sweep calls found for
+// each folder that it has removed, and for each that it could not remove or whose owner
+// is unknown. It does not call found for folders of running processes. dir need not
+// exist.
 func Sweep(ctx context.Context, dir string, use func(name string) Use, self process.Identity, found func(Folder)) error {
 	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -81,9 +81,9 @@ func (c *Cipher) Decrypt(dst, src []byte, iv *IV) {
 	}
 }
 
-// Restores reports whether Encrypt makes ciphertext of plain. It sets iv for the blocks
-// that follow. It takes no longer than Decrypt: since the ciphertext is known, each block
-// is compared without waiting for the one before.
+// Restores reports whether Encrypt would turn plain into ciphertext. It sets iv for the
+// blocks that follow. It takes no longer than Decrypt: since the ciphertext is known,
+// each block is compared without waiting for the one before.
 func (c *Cipher) Restores(plain, ciphertext []byte, iv *IV) bool {
 	blocks := count(plain, ciphertext)
 	if blocks == 0 {

@@ -17,8 +17,8 @@ type roundKeys [(rounds + 1) * 4]uint32
 // schedule is a key, expanded for both directions.
 type schedule struct{ encrypt, decrypt roundKeys }
 
-// expand is the key expansion of FIPS 197. It finds no values in tables, since the time
-// that this takes would depend on the key.
+// expand is the key expansion of FIPS 197. It uses no lookup tables, since the time of a
+// lookup would depend on the key.
 func (s *schedule) expand(key *[KeySize]byte) {
 	w := &s.encrypt
 	for i := range 8 {
@@ -102,7 +102,7 @@ func (s *laneSet) begin(i int, l *Lane) {
 }
 
 // advance moves a lane on by n bytes. At the end of its stream it takes the lane back. No
-// pointer ever points behind a stream.
+// pointer ever points past the end of a stream.
 func (s *laneSet) advance(i, n int) {
 	l := s.stream[i]
 	if s.left[i] -= n; s.left[i] > 0 {

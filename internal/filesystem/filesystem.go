@@ -1,5 +1,5 @@
-// Package filesystem hides how file systems differ: calls that a signal interrupts, calls
-// that a file system does not have, free space that it does not tell.
+// Package filesystem hides how file systems differ: signals interrupt calls, and some
+// file systems lack calls or do not report their free space.
 //
 // FAT, FUSE and network file systems lack much of what local ones have. The package
 // says what is missing and never fails for it; its users decide what follows. It never
@@ -73,7 +73,8 @@ func SyncFolder(f *os.File) error {
 	return SyncIfSupported(f)
 }
 
-// SyncIfSupported is Sync for files that are convenient to have after a power cut.
+// SyncIfSupported is like Sync, but returns nil if the file system cannot flush. It is
+// for files whose loss in a power cut does little harm.
 func SyncIfSupported(f *os.File) error {
 	if err := Sync(f); err != nil && !IsUnsupported(err) {
 		return err

@@ -114,8 +114,9 @@ func CheckNew(password []byte) error {
 	return nil
 }
 
-// IsTypable reports whether a keyboard can give a password: it could be a new one, and
-// it has no byte order mark, which every other way to give it drops.
+// IsTypable reports whether a keyboard can give a password: it could be a new password,
+// and does not begin with a byte order mark. Passwords that are given in another way lose
+// this mark.
 func IsTypable(password []byte) bool {
 	return CheckNew(password) == nil && !bytes.HasPrefix(password, markUTF8)
 }

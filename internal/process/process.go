@@ -2,11 +2,11 @@
 // that locks of dead processes can be removed.
 //
 // A process is identified by its number, its start time, the boot of its machine, and
-// its PID namespace. The namespace is needed since each container has its own. That a
-// process ran before the machine was restarted is known only if both have the same
-// machine ID: the name of a host is no evidence, since all Raspberry Pis are called
-// "raspberrypi". The package never says that a process of another machine or namespace
-// is alive or dead.
+// its PID namespace. The namespace is needed since each container has its own. Whether a
+// process ran before a restart of this machine is known only if its machine ID is that of
+// this process: the name of a host is no evidence, since all Raspberry Pis are called
+// "raspberrypi". The package never says that a process of another machine or namespace is
+// alive or dead.
 package process
 
 import (

@@ -14,7 +14,8 @@ func boot() string {
 	return id
 }
 
-// startsUnique: a boot always has an ID.
+// startsUnique says whether start times differ across boots. It does not matter here,
+// since a boot always has an ID.
 const startsUnique = false
 
 // hardwareID returns the UUID of the hardware, which ioreg shows as IOPlatformUUID.

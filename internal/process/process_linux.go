@@ -14,7 +14,8 @@ func boot() string {
 	return strings.TrimSpace(string(b))
 }
 
-// startsUnique: start times count from the boot.
+// startsUnique says whether start times differ across boots. They do not: they count from
+// the boot.
 const startsUnique = false
 
 // hardwareID returns the ID that systemd or D-Bus gave this system.

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/windows/registry"
 )
 
-// startsUnique: a creation time is unique across boots, so that no boot ID is needed.
+// startsUnique says whether start times differ across boots. They do, so no boot ID is
+// needed.
 const startsUnique = true
 
 func boot() string          { return "" }
