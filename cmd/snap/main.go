@@ -22,9 +22,9 @@ func main() { os.Exit(start(repo.Options{})) }
 func start(opts repo.Options) int {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	// A second Ctrl-C ends the program at once. A clean stop may take some time, and
-	// nothing is lost without it.
+	// nothing is lost without it. A first one that comes when the work is done changes
+	// nothing, so stop is not called at the end.
 	context.AfterFunc(ctx, stop)
 	keepPipes()
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, options: opts}

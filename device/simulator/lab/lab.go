@@ -203,7 +203,7 @@ func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, serie
 	}
 	d.Agent, err = agent.Attach(d.Device, agent.Options{
 		Content: content, StateDir: state, Password: password, RealRounds: l.opts.RealRounds, Seed: l.opts.Seed, Clock: l.opts.Clock,
-		Version: 400, Patience: time.Minute, OnStep: d.step, OnBegin: d.askPasscode, Locked: d.locked,
+		Version: 400, OnStep: d.step, OnBegin: d.askPasscode, Locked: d.locked,
 		OnViolation: func(text string) { d.tell(EventViolation, text) },
 	})
 	if err != nil {
