@@ -527,12 +527,12 @@ SNAP_TEST_ALL=1 all of them; it writes this page with -update-damage.
 
 The repository has two snapshots of one device, parity, two keys, a stored backup password
 and an unfinished backup. A database of the device is damaged, which ` + "`verify`" + ` finds (exit
-code 3). ` + "`repair --from`" + ` reads from an undamaged mirror of the repository. ` + "`copy into it`" + `
-copies both snapshots into the damaged repository from another repository, into which they
-had been copied from it before. Only the newest snapshot needs the damaged packs; the pack of
-content holds one of its files. The damaged record is also that of the newest snapshot, so
-` + "`latest`" + ` then means the older one. Exit codes: 13 the repository is damaged; 12 no key opens
-it; 11 it is locked; see [the guide](guide.md#exit-codes).
+code 3). ` + "`repair --from`" + ` reads from an undamaged mirror of the repository. Before
+the damage, both snapshots were copied from this repository to another one. ` + "`copy into it`" + `
+copies them from there back into the damaged repository. Only the newest snapshot needs the
+damaged packs; the pack of content holds one of its files. The damaged record is also that of
+the newest snapshot, so ` + "`latest`" + ` then means the older one. Exit codes: 13 the repository is
+damaged; 12 no key opens it; 11 it is locked; see [the guide](guide.md#exit-codes).
 
 In no cell does one damaged file make everything fail. ` + "`TestDamageRules`" + ` verifies for each:
 

@@ -36,7 +36,7 @@ var damageExceptions = []struct{ kind, way, command, reason string }{
 	{"index file", "", "prune", "the packs that it lists look unused, so nothing may be removed"},
 	{"pack of file lists", "", "prune", "it is not known what the snapshot needs, so nothing may be removed"},
 	{"pack of content", "missing", "prune", "a content list may be in the pack, so it is not known what the snapshot needs"},
-	{"unfinished backup", "unreadable", "prune", "another computer may be able to read it, and to continue the backup needs what it names"},
+	{"unfinished backup", "unreadable", "prune", "another computer may be able to read the record and continue the backup, and then needs what the record names"},
 	{"index file", "", "parity", "missing packs are not known, and their parity would be removed; the message names `snap repair index`"},
 	{"lock", "", "prune", "the process of the lock may be at work; the message names `snap unlock`"},
 	{"lock", "", "repair --from", "the process of the lock may be at work"},
