@@ -54,8 +54,8 @@ snapshot. DEVICE is a UDID, a name, or the beginning of either. It may be omitte
 if only one device is connected. Several devices are backed up at the same time.
 
 A device sends what changed since its last snapshot, even if that snapshot was
-imported from a folder. Since iOS 16 it asks for its passcode each time: enter it on the
-device.
+imported from a folder. From iOS 15.7 on, except with iOS 16.0, a device with a passcode
+asks for it each time: enter it on the device.
 
 A backup that is interrupted, by Ctrl-C, a pulled cable or a power cut, makes no
 snapshot. What was received is kept, and the next backup continues from there. For a
@@ -63,7 +63,7 @@ device that never finishes its backup, --allow-incomplete also makes a snapshot 
 what was received. It displaces no other snapshot, and the exit code stays that of
 the failure.
 
-A backup that lacks files which the device lists is stored, "snap snapshots" shows
+A backup with missing or damaged files is stored all the same. "snap snapshots" shows
 it with a "!", and the exit code is 3. The next backup continues from the last
 complete snapshot.
 

@@ -147,7 +147,7 @@ For a copy with the same passwords, "snap mirror" is simpler and needs no passwo
 				return perr
 			}
 			if err != nil && rep.Damaged == 0 {
-				err = advised{err, fmt.Sprintf("\"snap check --read-data -r %s\" shows what is damaged there; if another repository has these files, copy from it, too; otherwise \"snap repair snapshots\" in both marks what is lost", target.dir)}
+				err = advised{err, fmt.Sprintf("\"snap check --read-data -r %s\" shows what is damaged there; if another repository has these files, copy from it, too; otherwise run \"snap repair snapshots\" on both repositories: it marks what is lost", target.dir)}
 			}
 			if err == nil && len(damaged) > 0 {
 				return fmt.Errorf("%s cannot be copied: %w", plural(len(damaged), "snapshot"), damaged[0])

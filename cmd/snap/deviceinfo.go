@@ -95,7 +95,7 @@ func printDevice(w io.Writer, d deviceJSON) {
 	line("Trust", trustText(d.Trust)+": "+trustAdvice(d.Trust, d.UDID))
 	known("Encryption", d.WillEncrypt, "on: its backups are encrypted", "off: its backups lack passwords and health data")
 	known("", d.RequiresEncryption, "required by the organisation that manages it", "")
-	known("Passcode", d.PasscodeSet, "set: since iOS 16.1 the device asks for it before a backup", "not set")
+	known("Passcode", d.PasscodeSet, "set: from iOS 15.7 on, except with iOS 16.0, the device asks for it before a backup", "not set")
 	known("Find My", d.FindMy, "on: switch it off before a restore", "off")
 	known("iCloud backup", d.CloudBackup, "on", "off")
 	if d.Battery != nil {

@@ -127,7 +127,7 @@ var damagedFiles = []kind{
 var contentCauses = []kind{
 	{is(repo.ErrDamaged), exitDamaged, `"snap check --read-data" shows what is damaged and which snapshots are affected`},
 	{is(ingest.ErrChanged), exitIncomplete, "no snapshot was made; wait until the backup has ended and run the command again"},
-	{is(ingest.ErrUnreadable), exitError, "no snapshot was made; check who owns the folder, on macOS also Full Disk Access in System Settings, and the disk"},
+	{is(ingest.ErrUnreadable), exitError, "no snapshot was made; check who owns the folder, whether the disk fails and, on macOS, whether the terminal has Full Disk Access (System Settings, Privacy & Security)"},
 	{is(ingest.ErrIncomplete), exitIncomplete, "no snapshot was made; let the backup finish and try again"},
 	{is(materialize.ErrLocked), exitLocked, "import the backup again with its backup password"},
 	{is(mobilesync.ErrDeadLink), exitNoBackup, "connect the disk that the link leads to, or remove the link"},
@@ -197,7 +197,7 @@ var commandHints = []struct {
 	hint    string
 }{
 	{"import", keybag.ErrWrongPassword, "no snapshot of this backup was made; try again, or store it locked with --opaque"},
-	{"import", ingest.ErrUnreadable, "no snapshot was made; check who owns the folder, on macOS also Full Disk Access in System Settings, and the disk; or store what can be read with --allow-incomplete"},
+	{"import", ingest.ErrUnreadable, "no snapshot was made; check who owns the folder, whether the disk fails and, on macOS, whether the terminal has Full Disk Access (System Settings, Privacy & Security); or store what can be read with --allow-incomplete"},
 	{"import", ingest.ErrIncomplete, "no snapshot of this backup was made; let the backup finish and try again, or store it anyway with --allow-incomplete"},
 	{"backup", ingest.ErrIncomplete, "no snapshot was made; run the same command again, or store what the device sends with --allow-incomplete"},
 	{"materialize", materialize.ErrLocked, "import the backup again with its backup password, or materialize it without --decrypt"},

@@ -45,9 +45,9 @@ the password at least for the first run: until a run has had it, mirror exits wi
 
 Files that the repository no longer has stay in the copy for a while, since they may be
 the last good ones. The second run with the password removes them, after it has proven
-that all snapshots in the copy stay complete without them. Without the password, they
-are removed after 14 more runs, and removed keys never are. If a recovery key, several
-keys, or all keys but one are gone, mirror refuses to run.
+that all snapshots in the copy stay complete without them. Without the password, files
+are removed after 14 more runs; keys that were removed from the repository stay in the
+copy. If a recovery key, several keys, or all keys but one are gone, mirror refuses to run.
 
 mirror refuses to run if the repository seems to have lost files, if it has other files
 instead of them, or if snapshots were stored into the copy. Use --accept-removals only if
@@ -304,11 +304,11 @@ func printKept(w io.Writer, r *mirror.Report) {
 	}
 	switch {
 	case r.KeptFiles > 0 && len(r.Better) > 0:
-		fmt.Fprintf(w, "%s, %s, that the repository no longer has stay in the mirror until it has these snapshots again\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes))
+		fmt.Fprintf(w, "no longer in the repository: %s, %s; the mirror keeps them until the repository has these snapshots again\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes))
 	case r.KeptFiles > 0 && r.Judged:
-		fmt.Fprintf(w, "%s, %s, that the repository no longer has stay in the mirror until the next run with the password\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes))
+		fmt.Fprintf(w, "no longer in the repository: %s, %s; the mirror keeps them until the next run with the password\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes))
 	case r.KeptFiles > 0:
-		fmt.Fprintf(w, "%s, %s, that the repository no longer has stay in the mirror; the first of them leave it in %s, or as soon as a run has the password\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes), plural(int64(r.KeptRuns), "run"))
+		fmt.Fprintf(w, "no longer in the repository: %s, %s; the mirror keeps them, and removes the first of them after %s, or as soon as a run has the password\n", plural(r.KeptFiles, "file"), bytesText(r.KeptBytes), plural(int64(r.KeptRuns), "more run"))
 	}
 	if r.Kept != "" {
 		fmt.Fprintln(w, r.Kept)
@@ -355,13 +355,13 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		}
 		fmt.Fprintf(w, "%s read, %s; damaged: %d, missing: %d, only on the mirror: %d\n", plural(r.Files, "file"), bytesText(r.Bytes), len(r.Damaged), len(r.Missing), len(r.Extra))
 		if r.Kept+r.OldKeys > 0 {
-			fmt.Fprintf(w, "%s and %s that the repository no longer has stay in the mirror for now\n", plural(r.Kept, "file"), plural(r.OldKeys, "key"))
+			fmt.Fprintf(w, "no longer in the repository: %s and %s; the mirror keeps them for now\n", plural(r.Kept, "file"), plural(r.OldKeys, "key"))
 		}
 		switch {
 		case r.Judged && r.Clean():
 			fmt.Fprintln(w, "the mirror is sound: every file opens, and every snapshot is complete")
 		case r.Clean() && r.Same():
-			fmt.Fprintln(w, "the mirror has all files of the repository, and each has the hash that is its name; not judged, since no password was given: whether anybody can open them")
+			fmt.Fprintln(w, "the mirror has all files of the repository, and each has the hash that is its name; whether anybody can open them is not known, since no password was given")
 		}
 	})
 	switch {

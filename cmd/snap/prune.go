@@ -248,7 +248,7 @@ func (res *pruneResult) print(w io.Writer) {
 	switch {
 	case res.PendingPacks == 0:
 	case len(res.Waiting) > 0 && res.Snapshots == 0:
-		fmt.Fprintf(w, "%s stay, since no snapshot is left and these commands may need them; once they have ended, \"snap prune\" removes what no snapshot needs or, if there is still no snapshot, \"snap prune --allow-empty\"\n", pending)
+		fmt.Fprintf(w, "%s stay, since no snapshot is left and these commands may need them; once they have ended, run \"snap prune\", which removes what no snapshot needs; if there is still no snapshot then, run \"snap prune --allow-empty\"\n", pending)
 	case len(res.Waiting) > 0:
 		fmt.Fprintf(w, "%s will be removed by the next prune, once these commands have ended\n", pending)
 	default:

@@ -120,7 +120,7 @@ func printShow(w io.Writer, res *showResult) {
 	line("source", "%s", sourceText(s.Snapshot))
 	line("encrypted", "%s", encryptedText(s.Snapshot))
 	line("content", "%s, %s", plural(s.Files, "file"), bytesText(s.Bytes))
-	line("space", "%s in the repository; only this snapshot needs %s of them; storing the snapshot added %s",
+	line("space", "%s in the repository, of which only this snapshot needs %s; storing the snapshot added %s",
 		bytesText(res.StoredSize), bytesText(res.UniqueSize), bytesText(s.StoredBytes))
 	if len(s.Tags) > 0 {
 		line("tags", "%s", strings.Join(s.Tags, ", "))

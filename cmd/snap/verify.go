@@ -83,7 +83,7 @@ completely, 15 if there are no snapshots, and 20 if the given backup password op
 			if v.all && len(argv) > 0 {
 				return usageError{errors.New("--all verifies all snapshots; leave out the arguments or --all")}
 			}
-			return orInterrupted(cmd.Context(), a.verify(cmd, &v, argv), "what is known of verified snapshots is kept, but not what was read of the one in progress; run the same command again: --all leaves out the verified ones")
+			return orInterrupted(cmd.Context(), a.verify(cmd, &v, argv), "the results of the verified snapshots are kept, but not what was read of the one in progress; run the same command again; with --all or a DEVICE, it leaves out the snapshots that passed")
 		},
 	}
 	v.source.register(cmd)
@@ -401,7 +401,7 @@ type bagOpener struct {
 	r      *repo.Repo
 	given  [][]byte
 	keys   map[[32]byte]*keybag.Keys // nil for a keybag that no password opens
-	wrong  string                    // the device of a backup that given does not open
+	wrong  string                    // the device of a backup that none of the passwords in given opens
 	fitted bool                      // given opened a backup
 }
 

@@ -42,7 +42,7 @@ func TestVerifyInterrupted(t *testing.T) {
 		}
 	}}
 	code, messages := run(ctx, out, "verify", "--level", "full", "--all")
-	if code != exitInterrupted || !strings.Contains(messages, "what is known of verified snapshots is kept, but not what was read") || strings.Contains(messages, "FAILED") {
+	if code != exitInterrupted || !strings.Contains(messages, "the results of the verified snapshots are kept, but not what was read") || strings.Contains(messages, "FAILED") {
 		t.Errorf("code %d: %s", code, messages)
 	}
 	again := &lines{wrote: func(string) {}}

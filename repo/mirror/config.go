@@ -154,7 +154,7 @@ func (r *round) proveConfig(ctx context.Context, good []byte, missing error) ([]
 		return b, nil
 	}
 	return nil, &RefusedError{"the key opens neither the config of the source nor a copy of it: " + why.Error(),
-		"nothing was changed; \"snap repair config\" puts back the one that the key has a copy of"}
+		"nothing was changed; \"snap repair config\" puts back the copy of config that is stored in the key slot"}
 }
 
 // copyConfig stores the good config on the target, if it has none or a damaged one.

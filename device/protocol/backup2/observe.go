@@ -4,8 +4,8 @@ package backup2
 type Phase string
 
 const (
-	// PhaseWaiting lasts until the device's first message. Since iOS 16 the device
-	// asks for its passcode during this phase, for up to half an hour.
+	// PhaseWaiting lasts until the device's first message. From iOS 15.7 on, except with
+	// iOS 16.0, the device asks for its passcode during this phase, for up to half an hour.
 	PhaseWaiting Phase = "waiting for the device"
 	// PhasePreparing: the device compares its files with the backup, which can take
 	// minutes.

@@ -93,9 +93,9 @@ type Report struct {
 	PendingPacks int         `json:"pending_packs"`
 	PendingBytes int64       `json:"pending_bytes"`
 	Waiting      []lock.Info `json:"waiting"`
-	// Blocked says that nothing was removed because of locks in Waiting, and that this
-	// may stay so: nobody knows whether their processes run, or they have prevented
-	// it for longer than a day.
+	// Blocked says that nothing was removed because of locks in Waiting, and that waiting
+	// may not help: either nothing tells whether their processes still run, or packs were
+	// retired more than a day ago and still cannot be removed.
 	Blocked bool `json:"blocked"`
 }
 
