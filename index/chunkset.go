@@ -24,7 +24,7 @@ func (s *ChunkSet) Add(id chunk.ID) (loc Location, added, ok bool) {
 	}
 	word, bit := int(n/64), uint64(1)<<(n%64)
 	if word >= len(s.bits) {
-		s.bits = append(s.bits, make([]uint64, (s.x.chunks.len()+63)/64-len(s.bits))...)
+		s.bits = append(s.bits, make([]uint64, (s.x.ids.len()+63)/64-len(s.bits))...)
 	}
 	if s.bits[word]&bit != 0 {
 		return Location{}, false, true
@@ -50,7 +50,7 @@ func (s *ChunkSet) Block(ref BlockRef) (members []bool, length, total int64) {
 	first, end := s.x.blocks.at(int(ref)).first, s.x.end(ref)
 	members = make([]bool, 0, end-first)
 	for n := first; n < end; n++ {
-		size := int64(s.x.chunks.at(int(n)).size)
+		size := int64(s.x.size(n))
 		total += size
 		has := s.has(n)
 		if has {

@@ -1,10 +1,10 @@
 // Package index maps chunk IDs to the pack, block and offset that hold them.
 //
 // Index holds the map in memory and takes at most about 64 bytes a chunk, however many
-// packs there are. Chunks are stored in arrays in the order of their blocks, so a
-// chunk's block is found by binary search and its offset by adding lengths. A table of
-// 4-byte slots finds a chunk by ID. File (file.go) is the form in the repository;
-// several files together are the index.
+// packs there are: about 43 for the chunk and 20 for its block. Chunks are stored in
+// arrays in the order of their blocks, so a chunk's block is found by binary search and
+// its offset by adding lengths. A hash table with slots of 5 bytes finds a chunk by ID.
+// File (file.go) is the form in the repository; several files together are the index.
 //
 // The package knows nothing of snapshots or storage. An Index is safe for
 // concurrent use.
@@ -35,19 +35,19 @@ type Index struct {
 	packs  []packInfo
 	byID   map[pack.ID]uint32 // pack numbers
 	blocks segmented[blockInfo]
-	chunks segmented[chunkInfo]
-	dicts  []uint32   // runs: a count, then that many references, each a chunk number or, with extraRef, a position in extra
-	extra  []chunk.ID // dictionary chunks that were unknown when they were added
-	slots  []uint32   // chunk number + 1; open addressing
-	used   int        // number of filled slots
+	ids    segmented[chunk.ID]
+	sizes  segmented[uint24] // of chunks
+	dicts  []uint32          // runs: a count, then that many references, each a chunk number or, with extraRef, a position in extra
+	extra  []chunk.ID        // dictionary chunks that were unknown when they were added
+	slots  table
 
 	duplicates []uint32            // chunk numbers of copies that slots do not name
 	unusable   map[chunk.ID]reason // known chunks that new snapshots may not rely on
 	retired    map[uint32]bool     // pack numbers
 }
 
-// packInfo, blockInfo and chunkInfo describe packs, blocks and chunks. The number of a
-// pack, block or chunk is its position in its array of Index.
+// packInfo and blockInfo describe packs and blocks. The number of a pack, block or chunk is
+// its position in its array of Index.
 type packInfo struct {
 	id         pack.ID
 	size       int64
@@ -67,9 +67,16 @@ func (b *blockInfo) pack() uint32 { return b.packEnc & (1<<28 - 1) }
 
 func (b *blockInfo) encoding() pack.Encoding { return pack.Encoding(b.packEnc >> 28) }
 
-type chunkInfo struct {
-	id   chunk.ID
-	size uint32
+// uint24 is the length of a chunk.
+type uint24 [3]byte
+
+// No chunk is longer than a uint24 can say.
+const _ = uint(1<<24 - 1 - pack.MaxBlockSize)
+
+// size returns the length of chunk number n.
+func (x *Index) size(n uint32) uint32 {
+	b := x.sizes.at(int(n))
+	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16
 }
 
 // extraRef is the bit that marks a dictionary's reference as a position in extra.
@@ -97,12 +104,13 @@ func (x *Index) Add(id pack.ID, size int64, h pack.Header) {
 			packEnc: n | uint32(b.Encoding)<<28,
 			offset:  b.Offset,
 			stored:  b.Stored,
-			first:   uint32(x.chunks.len()),
+			first:   uint32(x.ids.len()),
 			dict:    x.addDict(b.Dict),
 		})
 		for _, c := range b.Chunks {
-			x.chunks.append(chunkInfo{id: c.ID, size: c.Length})
-			x.insert(uint32(x.chunks.len() - 1))
+			x.ids.append(c.ID)
+			x.sizes.append(uint24{byte(c.Length), byte(c.Length >> 8), byte(c.Length >> 16)})
+			x.insert(uint32(x.ids.len() - 1))
 		}
 	}
 	p.end = uint32(x.blocks.len())
@@ -117,7 +125,7 @@ func (x *Index) addDict(ids []chunk.ID) uint32 {
 	x.dicts = append(x.dicts, uint32(len(ids)))
 	next := uint32(0) // chunks of a dictionary mostly follow each other
 	for _, id := range ids {
-		ref, ok := next, int(next) < x.chunks.len() && x.chunks.at(int(next)).id == id
+		ref, ok := next, int(next) < x.ids.len() && *x.ids.at(int(next)) == id
 		if !ok {
 			ref, ok = x.find(id)
 		}
@@ -214,7 +222,7 @@ func (x *Index) Size(id chunk.ID) (uint32, bool) {
 	if !ok {
 		return 0, false
 	}
-	return x.chunks.at(int(n)).size, true
+	return x.size(n), true
 }
 
 // Lookup returns the location of a known chunk.
@@ -234,13 +242,13 @@ func (x *Index) location(n uint32) Location {
 	b := x.blocks.at(int(ref))
 	start := uint32(0)
 	for i := b.first; i < n; i++ {
-		start += x.chunks.at(int(i)).size
+		start += x.size(i)
 	}
 	return Location{
 		Pack:  x.packs[b.pack()].id,
 		Block: ref,
 		Start: start,
-		Size:  x.chunks.at(int(n)).size,
+		Size:  x.size(n),
 	}
 }
 
@@ -254,8 +262,7 @@ func (x *Index) Block(ref BlockRef) (pack.ID, pack.Block) {
 	end := x.end(ref)
 	out.Chunks = make([]pack.Chunk, 0, end-b.first)
 	for i := b.first; i < end; i++ {
-		e := x.chunks.at(int(i))
-		out.Chunks = append(out.Chunks, pack.Chunk{ID: e.id, Length: e.size})
+		out.Chunks = append(out.Chunks, pack.Chunk{ID: *x.ids.at(int(i)), Length: x.size(i)})
 	}
 	return p.id, out
 }
@@ -271,7 +278,7 @@ func (x *Index) dict(b *blockInfo) []chunk.ID {
 		if ref&extraRef != 0 {
 			out = append(out, x.extra[ref&^extraRef])
 		} else {
-			out = append(out, x.chunks.at(int(ref)).id)
+			out = append(out, *x.ids.at(int(ref)))
 		}
 	}
 	return out
@@ -292,7 +299,7 @@ func (x *Index) PlainSize(ref BlockRef) int64 {
 	defer x.mu.RUnlock()
 	size := int64(0)
 	for i := x.blocks.at(int(ref)).first; i < x.end(ref); i++ {
-		size += int64(x.chunks.at(int(i)).size)
+		size += int64(x.size(i))
 	}
 	return size
 }
@@ -310,7 +317,7 @@ func (x *Index) end(ref BlockRef) uint32 {
 	if int(ref)+1 < x.blocks.len() {
 		return x.blocks.at(int(ref) + 1).first
 	}
-	return uint32(x.chunks.len())
+	return uint32(x.ids.len())
 }
 
 // Duplicates reports whether any chunk has several copies.
@@ -332,7 +339,7 @@ func (x *Index) Copies(id chunk.ID) []Location {
 	defer x.mu.RUnlock()
 	out := []Location{first}
 	for _, n := range x.duplicates {
-		if x.chunks.at(int(n)).id != id {
+		if *x.ids.at(int(n)) != id {
 			continue
 		}
 		if loc := x.location(n); loc != first {
@@ -385,14 +392,14 @@ func (x *Index) pack(n uint32) Pack {
 func (x *Index) Len() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.chunks.len()
+	return x.ids.len()
 }
 
 // Memory returns about how many bytes of memory the index takes.
 func (x *Index) Memory() int {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.chunks.memory(36) + x.blocks.memory(20) + 4*(cap(x.dicts)+cap(x.slots)) + 32*cap(x.extra) + 160*len(x.packs)
+	return x.ids.memory(32) + x.sizes.memory(3) + x.blocks.memory(20) + cap(x.slots.b) + 4*cap(x.dicts) + 32*cap(x.extra) + 160*len(x.packs)
 }
 
 // blockOf returns the block that holds chunk number n.

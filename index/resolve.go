@@ -42,7 +42,7 @@ func (x *Index) resolve() {
 func (x *Index) copiesByID() map[chunk.ID][]uint32 {
 	copies := map[chunk.ID][]uint32{}
 	for _, n := range x.duplicates {
-		id := x.chunks.at(int(n)).id
+		id := *x.ids.at(int(n))
 		if copies[id] == nil {
 			first, _ := x.find(id)
 			copies[id] = []uint32{first}
@@ -80,7 +80,7 @@ func (x *Index) findUnusable(depths, lasting []uint16) {
 			continue
 		}
 		for i := x.blocks.at(ref).first; i < x.end(BlockRef(ref)); i++ {
-			id := x.chunks.at(int(i)).id
+			id := *x.ids.at(int(i))
 			n, _ := x.find(id)
 			chosen := x.blockOf(n)
 			if lasting[chosen] < unknownDepth {
@@ -171,7 +171,7 @@ func (f *depthFinder) below(ref uint32, limit uint16) bool {
 		return false
 	}
 	if len(f.copies) > 0 {
-		if list, ok := f.copies[f.x.chunks.at(int(ref)).id]; ok {
+		if list, ok := f.copies[*f.x.ids.at(int(ref))]; ok {
 			return slices.ContainsFunc(list, func(n uint32) bool { return f.depth(n) < limit })
 		}
 	}

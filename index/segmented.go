@@ -7,8 +7,8 @@ type segmented[T any] struct {
 	n    int
 }
 
-// segmentSize is the number of elements of a segment. With this number, segments of
-// both element types fill entire pages of memory.
+// segmentSize is the number of elements of a segment. With this number, segments of all
+// element types fill the memory that Go allocates for them.
 const segmentSize = 1 << 11
 
 func (s *segmented[T]) len() int { return s.n }
