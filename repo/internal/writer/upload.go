@@ -122,7 +122,7 @@ func (w *Writer) uploadAll() error {
 		if err := w.indexFile.Add(w.ctx, id, size, &h); err != nil {
 			return err
 		}
-		if w.indexFile.Len() >= indexEvery {
+		if w.indexFile.Len() >= indexEvery || w.pending() >= indexChunks {
 			if err := w.indexFile.Flush(w.ctx); err != nil {
 				return err
 			}

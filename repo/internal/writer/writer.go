@@ -40,6 +40,9 @@ const (
 	// indexEvery is how many packs are written before an index file lists them, so
 	// that an interrupted backup loses at most about 1 GiB of work.
 	indexEvery = 64
+	// indexChunks is how many chunks may wait for an index file that lists them. A
+	// waiting chunk takes five times the memory that it takes in the index.
+	indexChunks = 100_000
 	// maxSpare is how many buffers for packs are kept. One pack is being filled, one
 	// waits, and one is stored; if storing is slow, encoders wait with more.
 	maxSpare = 3
