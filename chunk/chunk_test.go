@@ -72,6 +72,44 @@ func TestCutSizes(t *testing.T) {
 	}
 }
 
+// Photos and films are cut at fixed places, and by content if the cutter is told so.
+func TestCutMedia(t *testing.T) {
+	t.Parallel()
+	c := NewCutter(testPol)
+	for _, magic := range []string{"\xff\xd8\xff\xe0", "\x89PNG\r\n\x1a\n", "\x00\x00\x00\x24ftypheic", "\x00\x00\x00\x14ftypqt  "} {
+		for _, n := range []int{len(magic), MinSize - 1, MinSize, MediaSize, MediaSize + 1, 5*MediaSize + 7} {
+			media := random(uint64(n), n)
+			copy(media, magic)
+			got := cutAll(t, c, iotest.HalfReader(bytes.NewReader(media)))
+			if !bytes.Equal(bytes.Join(got, nil), media) || len(got) != (n+MediaSize-1)/MediaSize {
+				t.Errorf("%q, %d bytes: %d chunks", magic, n, len(got))
+			}
+			for _, p := range got[:len(got)-1] {
+				if len(p) != MediaSize {
+					t.Errorf("%q, %d bytes: a chunk of %d bytes", magic, n, len(p))
+				}
+			}
+		}
+	}
+	media := random(1, 20<<20)
+	other := bytes.Clone(media) // cut by content, since it has no magic
+	copy(media, "\xff\xd8\xff")
+	want := cutAll(t, c, bytes.NewReader(other))
+	if err := c.Reset(bytes.NewReader(media)); err != nil || !c.Media() || c.BufferSize() != MediaSize {
+		t.Fatalf("media: %v, %v, a buffer of %d", err, c.Media(), c.BufferSize())
+	}
+	c.CutMediaByContent()
+	buf := make([]byte, c.BufferSize())
+	for i := range want {
+		if p, err := c.Next(buf); err != nil || len(p) != len(want[i]) || i > 0 && !bytes.Equal(p, want[i]) {
+			t.Fatalf("by content: chunk %d has %d bytes, want %d; %v", i, len(p), len(want[i]), err)
+		}
+	}
+	if _, err := c.Next(buf); err != io.EOF {
+		t.Errorf("by content: %v after the last chunk", err)
+	}
+}
+
 func TestInsertionMovesFewBoundaries(t *testing.T) {
 	t.Parallel()
 	data := random(1, 30<<20)
@@ -98,11 +136,9 @@ func TestReadErrorsAreReported(t *testing.T) {
 	t.Parallel()
 	boom := errors.New("boom")
 	for _, n := range []int{0, 100, MinSize, 2 << 20} {
-		for _, db := range []bool{false, true} {
+		for _, magic := range []string{"", sqliteMagic, "\xff\xd8\xff"} {
 			data := random(7, n)
-			if db {
-				copy(data, sqliteMagic)
-			}
+			copy(data, magic)
 			c := NewCutter(testPol)
 			err := c.Reset(io.MultiReader(bytes.NewReader(data), iotest.ErrReader(boom)))
 			buf := make([]byte, MaxSize)
@@ -110,7 +146,7 @@ func TestReadErrorsAreReported(t *testing.T) {
 				_, err = c.Next(buf)
 			}
 			if !errors.Is(err, boom) {
-				t.Errorf("%d bytes, database %v: got %v", n, db, err)
+				t.Errorf("%d bytes, magic %q: got %v", n, magic, err)
 			}
 		}
 	}

@@ -191,24 +191,38 @@ func (h *contentHealer) offerChunks(ctx context.Context, e *tree.Entry, isNew fu
 	return err
 }
 
-// cutFile cuts a file as this repository would, and calls offer for each chunk.
+// cutFile cuts a file as this repository would, and calls offer for each chunk. Photos and
+// films are cut in both ways, since earlier versions cut them by content.
 func (h *contentHealer) cutFile(ctx context.Context, e *tree.Entry) error {
+	media, err := h.cut(ctx, e, false)
+	if err == nil && media && len(h.missing) > 0 {
+		_, err = h.cut(ctx, e, true)
+	}
+	return err
+}
+
+// cut cuts a file in one way. It reports whether the file is a photo or film.
+func (h *contentHealer) cut(ctx context.Context, e *tree.Entry, byContent bool) (media bool, err error) {
 	pr, pw := io.Pipe()
 	defer pr.Close()
 	go func() { pw.CloseWithError(h.other.WriteContent(ctx, pw, &e.Content)) }()
 	if err := h.cutter.Reset(pr); err != nil {
-		return h.ignoreDamage(ctx, err)
+		return false, h.ignoreDamage(ctx, err)
+	}
+	media = h.cutter.Media()
+	if byContent {
+		h.cutter.CutMediaByContent()
 	}
 	for {
 		b, err := h.cutter.Next(h.buf)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return media, nil
 		}
 		if err != nil {
-			return h.ignoreDamage(ctx, err)
+			return media, h.ignoreDamage(ctx, err)
 		}
 		if err := h.offer(ctx, b); err != nil {
-			return err
+			return media, err
 		}
 	}
 }

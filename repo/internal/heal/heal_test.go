@@ -447,6 +447,59 @@ func TestHealFromOtherKeys(t *testing.T) {
 	}
 }
 
+// A film is healed however each of the repositories has cut it: by content, as all films
+// once were, or at fixed places.
+func TestHealMediaFromOtherKeys(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	film := repotest.Noise(1, 5<<20)
+	copy(film, "\x00\x00\x00\x14ftypqt  ")
+	noMagic := bytes.Clone(film)
+	noMagic[4] = 0
+	for _, byContent := range []bool{false, true} {
+		be, from := memory.New(), memory.New()
+		r := repotest.Create(t, be)
+		var before *repo.Snapshot
+		if byContent { // a film is cut like its earlier version
+			before = repotest.MustStoreAfter(t, r, repotest.Files{"film": noMagic}, 1, nil)
+		}
+		repotest.MustStoreAfter(t, r, repotest.Files{"film": film}, 2, before)
+		if _, err := repo.Create(ctx, from, repotest.OtherSecret, repotest.SlotInfo, repotest.SmallPacks(95)); err != nil {
+			t.Fatal(err)
+		}
+		other, err := repotest.Open(ctx, from, repotest.OtherSecret, repotest.SmallPacks(94))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var otherBefore *repo.Snapshot
+		if !byContent {
+			otherBefore = repotest.MustStoreAfter(t, other, repotest.Files{"film": noMagic}, 1, nil)
+		}
+		repotest.MustStoreAfter(t, other, repotest.Files{"film": film}, 2, otherBefore)
+		for _, name := range repotest.FilesIn(t, be, repotest.PacksDir) {
+			if b, err := backend.ReadAll(ctx, be, name, 128<<20); err == nil && len(b) > 100<<10 { // a pack of content
+				repotest.Remove(t, be, name)
+			}
+		}
+		rep, err := healContent(be, from)
+		// The version without magic has a first chunk that the other repository lacks.
+		if err != nil || rep.MissingChunks < 4 || rep.MissingChunks-rep.FoundChunks > 1 {
+			t.Fatalf("cut by content %v: %+v, %v", byContent, rep, err)
+		}
+		s, err := repotest.FindDay(ctx, repotest.MustOpen(t, be), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := repotest.Restore(ctx, repotest.MustOpen(t, be), s)
+		if err == nil {
+			err = got.Same(repotest.Files{"film": film})
+		}
+		if err != nil {
+			t.Errorf("cut by content %v: %v", byContent, err)
+		}
+	}
+}
+
 func TestHealFromOtherKeysSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	be, _ := repotest.NewDamaged(t, 1, 2)

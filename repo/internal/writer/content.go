@@ -22,6 +22,7 @@ type ContentWriter struct {
 	kind   pack.Kind
 	cutter *chunk.Cutter
 	hasher *chunk.Hasher
+	small  []byte // a buffer for chunks; grows to MediaSize
 
 	blockTarget, deltaTarget int
 
@@ -30,7 +31,7 @@ type ContentWriter struct {
 }
 
 // cutBuffers are as large as the largest chunk. Content writers share them, since each
-// needs one only during Store.
+// needs one only while it stores a large file that is cut by content.
 var cutBuffers = sync.Pool{New: func() any {
 	b := make([]byte, chunk.MaxSize)
 	return &b
@@ -83,16 +84,19 @@ func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Con
 	if l.cutter == nil {
 		l.cutter = chunk.NewCutter(l.w.r.Config.Polynomial)
 	}
-	buf := cutBuffers.Get().(*[]byte)
-	defer cutBuffers.Put(buf)
 	if err := l.cutter.Reset(src); err != nil {
 		return tree.Content{}, err
 	}
 	old := NewPredecessor(l.w.r, prev)
+	if l.cutter.Media() && old.cutByContent(ctx) {
+		l.cutter.CutMediaByContent()
+	}
+	buf, done := l.cutBuffer(l.cutter.BufferSize())
+	defer done()
 	var ids []chunk.ID
 	size := int64(0)
 	for {
-		data, err := l.cutter.Next(*buf)
+		data, err := l.cutter.Next(buf)
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -107,6 +111,18 @@ func (l *ContentWriter) Store(ctx context.Context, src io.Reader, prev *tree.Con
 		size += int64(len(data))
 	}
 	return tree.NewContent(ctx, l.w.SaveNode, size, ids)
+}
+
+// cutBuffer returns a buffer of at least size bytes. Call done when it is no longer needed.
+func (l *ContentWriter) cutBuffer(size int) (buf []byte, done func()) {
+	if size > chunk.MediaSize {
+		large := cutBuffers.Get().(*[]byte)
+		return *large, func() { cutBuffers.Put(large) }
+	}
+	if cap(l.small) < size {
+		l.small = make([]byte, size)
+	}
+	return l.small, func() {}
 }
 
 // AddChunk stores data as one chunk, unless the repository has it.

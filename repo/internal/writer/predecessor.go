@@ -72,6 +72,20 @@ func (p *Predecessor) Load(ctx context.Context) {
 	})
 }
 
+// cutByContent reports whether the predecessor of a photo or film was cut by content, as
+// earlier versions did. The new version is then cut in the same way, so that the chunks
+// that they share are stored once.
+func (p *Predecessor) cutByContent(ctx context.Context) bool {
+	if p == nil {
+		return false
+	}
+	if !p.loaded {
+		p.Load(ctx)
+	}
+	return len(p.chunks) > 1 && p.chunks[0].Size != chunk.MediaSize ||
+		len(p.chunks) == 1 && p.chunks[0].Size > chunk.MediaSize
+}
+
 // NoteKnown notes a known chunk at offset off of the new content. If the predecessor
 // has it at another offset, the following content has probably moved by the same
 // distance.
