@@ -51,8 +51,13 @@ func (j *job) noteComplaints() {
 			missing[c.Path] = true
 		}
 	}
-	for i := range j.items {
-		delete(missing, j.items[i].file.Path)
+	for i := range j.items.len() {
+		if len(missing) == 0 {
+			break
+		}
+		if it := j.items.at(i); !it.odd {
+			delete(missing, j.items.path(it))
+		}
 	}
 	reasons := map[string]string{}
 	for _, name := range j.unread.kept {

@@ -57,7 +57,8 @@ type job struct {
 	src     Source
 	opts    Options
 	res     *Result
-	items   []item // sorted by key
+	items   items
+	order   []int32 // numbers of the items that are stored, sorted by key
 	records *manifest.Records
 	parent  *repo.Snapshot
 	log     finding.Log
@@ -77,7 +78,7 @@ func newJob(r *repo.Repo, b *mobilesync.Backup, src Source, opts Options) *job {
 	if opts.Progress == nil {
 		opts.Progress = &blob.Progress{}
 	}
-	j := &job{r: r, b: b, src: src, opts: opts, special: special{}, res: &Result{Skipped: []string{}, Problems: []Problem{}}}
+	j := &job{r: r, b: b, src: src, opts: opts, special: special{}, items: items{flat: b.Layout() == mobilesync.Flat}, res: &Result{Skipped: []string{}, Problems: []Problem{}}}
 	j.judge = judge.Judge{Log: &j.log, Backup: b, DigestsDecide: true, Unreadable: j.unlisted.has, Replaced: j.special.has}
 	return j
 }

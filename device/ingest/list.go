@@ -15,12 +15,6 @@ import (
 	"github.com/snap-backup/snap/repo/tree"
 )
 
-// item is an entry of the folder, from which an entry of the tree is made.
-type item struct {
-	file folder.File
-	row  int32 // in the manifest, -1 if none
-}
-
 // list lists the folder while it reads the manifest. It then finds the row of
 // each file and sorts the files.
 func (j *job) list(ctx context.Context) error {
@@ -28,7 +22,7 @@ func (j *job) list(ctx context.Context) error {
 	inner, cancel := context.WithCancel(ctx)
 	walked := make(chan error, 1)
 	go func() {
-		if j.items != nil { // sameAsParent has listed the folder
+		if j.items.len() > 0 { // sameAsParent has listed the folder
 			walked <- nil
 			return
 		}
@@ -49,7 +43,7 @@ func (j *job) list(ctx context.Context) error {
 	}
 	j.opts.Progress.TotalFiles.Store(j.res.Files)
 	j.opts.Progress.TotalBytes.Store(j.res.Bytes)
-	slices.SortFunc(j.items, j.compare)
+	slices.SortFunc(j.order, j.compare)
 	return nil
 }
 
@@ -78,12 +72,12 @@ func (j *job) walk(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		j.items = append(j.items, item{f, -1})
+		j.items.add(f)
 	}
 	return j.judgeUnreadable()
 }
 
-// match finds the row of each file and removes the items that are not stored.
+// match finds the row of each file, and which items are stored.
 func (j *job) match(ctx context.Context) {
 	var cmpr *mobilesync.Comparison
 	if j.records != nil {
@@ -91,29 +85,30 @@ func (j *job) match(ctx context.Context) {
 		cmpr.OnDifference = j.judge.Difference
 	}
 	inner := nested{}
-	kept := j.items[:0]
-	for _, it := range j.items {
-		j.special.note(it.file)
-		if it.file.Skipped != "" {
-			j.skip(it.file)
+	j.order = make([]int32, 0, j.items.len())
+	for i := range j.items.len() {
+		it := j.items.at(i)
+		f := j.items.file(it)
+		j.special.note(f)
+		if it.odd {
+			j.skip(f)
 			continue
 		}
 		if cmpr != nil {
-			if row, ok := cmpr.Add(it.file); ok {
+			if row, ok := cmpr.Add(f); ok {
 				domain, name := j.records.Name(row)
 				if len(domain) <= tree.MaxName && len(name) <= tree.MaxName {
 					it.row = int32(row)
 				}
 			}
 		}
-		kept = append(kept, it)
-		if !it.file.Dir {
-			inner.add(it.file.Path)
+		j.order = append(j.order, int32(i))
+		if !f.Dir {
+			inner.add(f.Path)
 			j.res.Files++
-			j.res.Bytes += it.file.Size
+			j.res.Bytes += f.Size
 		}
 	}
-	j.items = kept
 	j.judgeNested(ctx, inner)
 	if cmpr != nil {
 		rep := cmpr.Report()
@@ -134,15 +129,16 @@ func (j *job) skip(f folder.File) {
 
 // compare orders items by key. Rows of the manifest are sorted by key, so it
 // suffices to compare their numbers.
-func (j *job) compare(a, b item) int {
+func (j *job) compare(x, y int32) int {
+	a, b := j.items.at(int(x)), j.items.at(int(y))
 	if a.row >= 0 && b.row >= 0 {
 		return cmp.Compare(a.row, b.row)
 	}
-	return j.key(&a).Compare(j.key(&b))
+	return j.key(a).Compare(j.key(b))
 }
 
 func (j *job) key(it *item) tree.Key {
-	k := tree.Key{Path: it.file.Path}
+	k := tree.Key{Path: j.items.path(it)}
 	if it.row >= 0 {
 		k.Domain, k.Name = j.records.Name(int(it.row))
 	}

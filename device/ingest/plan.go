@@ -112,8 +112,8 @@ func (j *job) plan(ctx context.Context, emit func(*batch) error) error {
 	defer stop()
 	old, err, more := next()
 	b := newBatch()
-	for i := range j.items {
-		f := j.file(&j.items[i])
+	for _, i := range j.order {
+		f := j.file(j.items.at(int(i)))
 		for more && err == nil && old.Key().Compare(f.entry.Key()) < 0 {
 			old, err, more = next()
 		}
@@ -184,24 +184,23 @@ func (j *job) parentEntries(ctx context.Context) iter.Seq2[*tree.Entry, error] {
 
 // file makes the file for an item, without content.
 func (j *job) file(it *item) file {
-	f := &it.file
 	key := j.key(it)
 	e := tree.Entry{
-		Path: f.Path, Domain: key.Domain, Name: key.Name,
-		Mode: uint32(f.Mode.Perm()), ModTime: tree.At(f.ModTime),
+		Path: key.Path, Domain: key.Domain, Name: key.Name,
+		Mode: uint32(it.mode), ModTime: it.modTime(),
 	}
-	if f.Dir {
+	if it.dir {
 		e.Kind = tree.Dir
 		return file{entry: e, row: it.row}
 	}
-	if f.Inode != 0 || f.ChangeTime != 0 {
-		e.Stat = &tree.Stat{Inode: f.Inode, ChangeTime: f.ChangeTime}
+	if it.inode != 0 || it.changeTime != 0 {
+		e.Stat = &tree.Stat{Inode: it.inode, ChangeTime: it.changeTime}
 	}
 	if it.row >= 0 {
 		rec := j.records.At(int(it.row))
 		e.Record = &tree.Record{ModTime: rec.ModTime, Sum: recordSum(&rec)}
 	}
-	return file{entry: e, size: f.Size, modTime: e.ModTime, row: it.row}
+	return file{entry: e, size: it.size, modTime: e.ModTime, row: it.row}
 }
 
 // recordSum hashes the fields of a record that describe a file's content.

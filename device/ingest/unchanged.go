@@ -36,23 +36,19 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	if err := j.walk(ctx); err != nil || len(j.unlisted.errs) > 0 {
 		return false, err
 	}
-	at := make(map[string]int32, len(j.items))
-	for i := range j.items {
-		at[j.items[i].file.Path] = int32(i)
-	}
+	here := j.items.finder()
 	res := *j.res
 	err := j.r.Walk(ctx, p, "", func(old *tree.Entry) error {
-		i, ok := at[old.Path]
+		it, ok := here.take(old.Path)
 		if !ok {
 			return errDiffers
 		}
-		delete(at, old.Path)
-		return j.sameFile(ctx, old, &j.items[i], &res)
+		return j.sameFile(ctx, old, it, &res)
 	})
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case err != nil, len(at) > 0: // they differ, or the parent is damaged
+	case err != nil, here.left > 0: // they differ, or the parent is damaged
 		return false, nil
 	}
 	*j.res = res
@@ -82,7 +78,7 @@ func (j *job) sameManifest(ctx context.Context) (bool, error) {
 // sameFile counts a file in res if it equals the parent's. Otherwise it returns
 // errDiffers.
 func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Result) error {
-	if it.file.Skipped != "" {
+	if it.odd {
 		return errDiffers
 	}
 	f := j.file(it)

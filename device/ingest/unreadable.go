@@ -74,8 +74,8 @@ func (j *job) judgeUnreadable() error {
 			return errs[0]
 		}
 		files := int64(0)
-		for i := range j.items {
-			if f := &j.items[i].file; !f.Dir && f.Skipped == "" {
+		for i := range j.items.len() {
+			if it := j.items.at(i); !it.dir && !it.odd {
 				files++
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
 	"hash/maphash"
@@ -27,7 +26,6 @@ type recordBuilder struct {
 	names   []string
 	page    []byte
 	scratch []byte
-	text    []byte
 	budget  int64 // bytes of encoded rows still allowed
 	odd     int   // anomalies of the rows so far
 }
@@ -45,7 +43,8 @@ func newRecordBuilder(source int64) *recordBuilder {
 
 // add copies rec and counts anomalies of its FileID and flags.
 func (b *recordBuilder) add(rec *Record) error {
-	b.count(rec)
+	usual := rec.HasFileID && usualFileID(rec.Domain, rec.RelativePath) == rec.FileID
+	b.count(rec, usual)
 	total := b.out.Anomalies.Total()
 	odd := total > b.odd
 	if odd {
@@ -60,7 +59,7 @@ func (b *recordBuilder) add(rec *Record) error {
 		b.names = append(b.names, name)
 		b.budget -= int64(len(name)) + 64
 	}
-	b.scratch = appendRow(b.scratch[:0], rec, number, odd)
+	b.scratch = appendRow(b.scratch[:0], rec, number, usual, odd)
 	const perRow = 16 // bytes for reference, index and sorting
 	b.budget -= int64(len(b.scratch)) + perRow
 	if b.budget < 0 {
@@ -82,13 +81,10 @@ func (b *recordBuilder) endPage() {
 	b.page = b.page[:0]
 }
 
-func (b *recordBuilder) count(rec *Record) {
+func (b *recordBuilder) count(rec *Record, usual bool) {
 	a := &b.out.Anomalies
-	if rec.HasFileID {
-		b.text = append(append(append(b.text[:0], rec.Domain...), '-'), rec.RelativePath...)
-		if sha1.Sum(b.text) != rec.FileID {
-			a.FileIDMismatch++
-		}
+	if rec.HasFileID && !usual {
+		a.FileIDMismatch++
 	}
 	switch rec.Flags {
 	case FlagFile, FlagFolder, FlagSymlink:
@@ -116,7 +112,7 @@ func flagsOf(mode uint32) uint32 {
 // finish sorts and indexes the rows. The builder must not be used afterwards.
 func (b *recordBuilder) finish(ctx context.Context) (*Records, error) {
 	b.endPage()
-	b.page, b.scratch, b.text, b.numbers = nil, nil, nil, nil
+	b.page, b.scratch, b.numbers = nil, nil, nil
 	r := &b.out
 	r.domains = b.names
 	if err := r.sort(ctx); err != nil {
@@ -191,7 +187,10 @@ func (r *Records) sortPaths(refs []rowRef) {
 			return c
 		}
 		x, y := r.row(a.ref), r.row(b.ref)
-		return cmp.Or(strings.Compare(x.fileID(), y.fileID()), cmp.Compare(a.ref, b.ref))
+		// Rows without a FileID come first: their ID is zero.
+		left, _ := r.fileID(&x)
+		right, _ := r.fileID(&y)
+		return cmp.Or(bytes.Compare(left[:], right[:]), cmp.Compare(a.ref, b.ref))
 	})
 	for i := range rows {
 		refs[i] = rows[i].ref
@@ -211,13 +210,14 @@ func (r *Records) index() {
 rows:
 	for i, ref := range r.refs {
 		w := r.row(ref)
-		id := w.fileID()
-		if id == "" {
+		id, ok := r.fileID(&w)
+		if !ok {
 			continue
 		}
-		at := maphash.String(r.seed, id) & mask
+		at := maphash.Bytes(r.seed, id[:]) & mask
 		for ; r.table[at] != 0; at = (at + 1) & mask {
-			if other := r.row(r.refs[r.table[at]-1]); other.fileID() == id {
+			other := r.row(r.refs[r.table[at]-1])
+			if got, ok := r.fileID(&other); ok && got == id {
 				r.Anomalies.DuplicateFileID++
 				if w.has&isOdd == 0 { // otherwise it is kept already
 					rec := r.At(i)
