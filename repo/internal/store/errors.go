@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/snap-backup/snap/crypto"
 )
@@ -70,8 +71,18 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("repository file %s is damaged: %v", e.File, e.Err)
 }
 
-// Unwrap makes errors.Is match both the cause and ErrDamaged.
-func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
+// Unwrap makes errors.Is match both the cause and ErrDamaged. A file that ends too early is
+// no end of what a reader reads from it, so io.EOF and io.ErrUnexpectedEOF never match.
+func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, notEnd{e.Err}} }
+
+// notEnd is an error that does not match the ends of readers.
+type notEnd struct{ error }
+
+func (e notEnd) Is(target error) bool {
+	return target != io.EOF && target != io.ErrUnexpectedEOF && errors.Is(e.error, target)
+}
+
+func (e notEnd) As(target any) bool { return errors.As(e.error, target) }
 
 // unreadableError is the reason why a file cannot be read.
 type unreadableError struct{ err error }
