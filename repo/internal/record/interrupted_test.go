@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/fault"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
@@ -63,6 +65,33 @@ func TestUnfinished(t *testing.T) {
 	}
 	if list, _, err = r.Unfinished(ctx); err != nil || len(list) != 1 || list[0].Run != other.Run {
 		t.Errorf("%v, %v", list, err)
+	}
+}
+
+// A record that cannot be read any more is removed nevertheless: nobody should be told that
+// it is gone, and then continue it.
+func TestRemoveUnfinishedThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1)
+	store := fault.New(base)
+	r, err := repotest.Open(ctx, store, repotest.Secret, repotest.SmallPacks(5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := r.NewUnfinished(repo.UnfinishedBackup, "udid")
+	if err == nil {
+		err = repotest.Receive(ctx, r, u, "aa/first", []byte("first"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.SetPlan(fault.Unreadable(repotest.FilesIn(t, base, "runs/")[0], syscall.EIO))
+	if err := r.RemoveUnfinished(ctx, u); err != nil {
+		t.Fatal(err)
+	}
+	if left := repotest.FilesIn(t, base, "runs/"); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 

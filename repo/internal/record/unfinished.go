@@ -261,11 +261,19 @@ func RemoveUnfinished(ctx context.Context, r *store.Store, u *Unfinished) error 
 	if err != nil {
 		return err
 	}
+	var ids []layout.FileID
 	for _, o := range all {
-		if o.Run != u.Run {
-			continue
+		if o.Run == u.Run && o.ID != u.ID {
+			ids = append(ids, o.ID)
 		}
-		if err := replace.Delete(ctx, r.Backend, layout.RunsDir+o.ID.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
+	}
+	// The newest record goes last, since it hides the others; and it goes even if reading
+	// it has failed just now.
+	for _, id := range append(ids, u.ID) {
+		if id == (layout.FileID{}) {
+			continue // never stored
+		}
+		if err := replace.Delete(ctx, r.Backend, layout.RunsDir+id.String()); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return fmt.Errorf("remove an unfinished backup: %w", err)
 		}
 	}
