@@ -2,6 +2,7 @@ package mobilesync
 
 import (
 	"encoding/hex"
+	"errors"
 	"io"
 	"iter"
 	"math"
@@ -182,10 +183,14 @@ func (c *Comparison) isDatabase(f folder.File, rec *manifest.Record) bool {
 		return named
 	}
 	defer file.Close()
+	decide := func(head []byte, err error) bool {
+		read := err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		return manifest.IsSQLite(head) || named && !read
+	}
 	head := make([]byte, manifest.HeaderLen)
 	if !c.b.encrypted || rec.EncryptionKey == nil {
-		n, _ := io.ReadFull(file, head)
-		return manifest.IsSQLite(head[:n])
+		n, err := io.ReadFull(file, head)
+		return decide(head[:n], err)
 	}
 	key, err := c.b.FileKey(rec)
 	if err != nil {
@@ -195,8 +200,8 @@ func (c *Comparison) isDatabase(f folder.File, rec *manifest.Record) bool {
 	if err != nil {
 		return named
 	}
-	n, _ := plain.ReadAt(head, 0)
-	return manifest.IsSQLite(head[:n])
+	n, err := plain.ReadAt(head, 0)
+	return decide(head[:n], err)
 }
 
 // Report finds the rows without a blob and returns the result, after all files

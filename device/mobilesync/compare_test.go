@@ -6,8 +6,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/snap-backup/snap/device/mobilesync/folder"
 	"github.com/snap-backup/snap/device/mobilesync/manifest"
 	"github.com/snap-backup/snap/device/mobilesync/manifest/manifesttest"
 )
@@ -78,6 +80,40 @@ func TestCompare(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", count(got), count(want))
 			}
 		})
+	}
+}
+
+// unreadable is a folder whose blobs cannot be read.
+type unreadable struct{ folder.Source }
+
+func (s unreadable) Open(path string) (folder.Content, folder.Stat, error) {
+	c, st, err := s.Source.Open(path)
+	if err == nil && strings.Contains(path, "/") {
+		c = unreadableContent{c}
+	}
+	return c, st, err
+}
+
+type unreadableContent struct{ folder.Content }
+
+func (unreadableContent) Read([]byte) (int, error)          { return 0, syscall.EIO }
+func (unreadableContent) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
+
+// If a file of unexpected length cannot be read, its name says whether it is a database.
+func TestCompareUnreadable(t *testing.T) {
+	var rows []manifest.Record
+	for _, name := range []string{"a.sqlite", "a.jpg"} {
+		rows = append(rows, manifesttest.Row(manifest.Record{Domain: "D", RelativePath: name, Mode: 0o100644, Size: 5}))
+	}
+	dir := backupSpec{rows: rows}.build(t)
+	for _, r := range rows {
+		put(t, dir, BlobPath(Hashed, r.FileID), make([]byte, 4096))
+	}
+	b := mustOpen(t, dir)
+	records := mustRecords(t, b)
+	b.source = unreadable{b.source}
+	if r := mustCompare(t, b, records); r.DatabaseSize != 1 || r.Size.Count != 1 || r.Size.Names[0] != BlobPath(Hashed, rows[1].FileID) {
+		t.Errorf("report %+v", r)
 	}
 }
 

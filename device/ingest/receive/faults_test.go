@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/snap-backup/snap/device/protocol/backup2"
@@ -315,5 +316,50 @@ func TestBackupSurvivesFullStore(t *testing.T) {
 	defer n.Close(ctx)
 	if err := newPhone(g.phone.dir).backup(ctx, n, g.day0); !errors.Is(err, backup2.ErrNoSpace) {
 		t.Errorf("the device hears %v", err)
+	}
+}
+
+// If the repository cannot give back what it has just stored, there is no snapshot that
+// says that the device's files are damaged: the next backup continues this one.
+func TestPublishOfWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	g := newFaultRig(t, synthetic.EncryptNone)
+	be := g.base.Clone()
+	before := repotest.Content(t, be)
+	store := fault.New(be)
+	r, err := openRepo(store, seed(20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, opts := newPhone(g.phone.dir), g.opts
+	opts.UDID = p.udid
+	n, err := New(ctx, r, opts)
+	if err == nil {
+		err = n.SetInfo(p.read("Info.plist"))
+	}
+	if err == nil {
+		err = p.backup(ctx, n, g.day0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.SetPlan(func(c fault.Call) fault.Action {
+		if _, old := before[c.Name]; !old && c.Op == fault.ReadAt && repotest.Folder(c.Name) == "packs" {
+			return fault.Action{Before: syscall.EACCES}
+		}
+		return fault.Action{}
+	})
+	res, err := n.Publish(ctx, PublishOptions{Workers: 1})
+	if !errors.Is(err, repo.ErrDamaged) || !errors.Is(err, syscall.EACCES) || res != nil {
+		t.Errorf("Publish returned %v, %v", res, err)
+	}
+	store.SetPlan()
+	if err := n.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	g.last, g.spools = p, opts.SpoolDir
+	if err := g.judge(be, false); err != nil {
+		t.Error(err)
 	}
 }

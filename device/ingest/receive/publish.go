@@ -121,12 +121,15 @@ func (r *Receiver) finished() error {
 
 // ingest makes the snapshot.
 func (r *Receiver) ingest(ctx context.Context, opts PublishOptions, res *Result) error {
-	src := &received{r: r, ctx: ctx}
+	src := &received{r: r, ctx: ctx, opening: true}
 	b, err := mobilesync.OpenStore(ctx, src, r.opts.UDID)
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if src.opening = false; src.err != nil {
+		return fmt.Errorf("read what was received: %w", src.err)
+	}
 	src.runID = b.StatusUUID()
 	destroy, err := r.unlock(ctx, b, res)
 	if err != nil {

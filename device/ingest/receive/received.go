@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 
 	"github.com/snap-backup/snap/device/blob"
@@ -19,6 +20,9 @@ type received struct {
 	r     *Receiver
 	ctx   context.Context
 	runID string
+
+	opening bool  // the property lists are being read
+	err     error // first failure to read one of them
 }
 
 var (
@@ -71,7 +75,25 @@ func (s *received) Open(path string) (folder.Content, error) {
 		f.Close()
 		return nil, fmt.Errorf("open %s: its content is stored decrypted: %w", path, errors.ErrUnsupported)
 	}
+	if s.opening {
+		c = watched{c, s}
+	}
 	return c, nil
+}
+
+// watched is a property list. It remembers the first failure to read: a list that the
+// repository cannot give back is not one that the device has sent damaged.
+type watched struct {
+	folder.Content
+	s *received
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	n, err := w.Content.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && w.s.err == nil {
+		w.s.err = err
+	}
+	return n, err
 }
 
 // Stat implements folder.Store.
