@@ -60,7 +60,12 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) (err error) {
 			ctx := cmd.Context()
-			defer func() { err = orInterrupted(ctx, err, "the device was not changed; run the same command again") }()
+			asked := false // the device, to restore
+			defer func() {
+				if err = orInterrupted(ctx, err, "the device was not changed; run the same command again"); !asked {
+					err = notAsked(err)
+				}
+			}()
 			r, found, err := a.openToRead(cmd, argv[0])
 			if err != nil {
 				return err
@@ -111,6 +116,7 @@ SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".`,
 				}
 			}
 			board := a.newBoard(ctx, m, []device.Entry{e})
+			asked = true
 			out, err := h.Restore(ctx, p, opt, board.views[0])
 			board.views[0].done()
 			board.stop()
@@ -186,6 +192,20 @@ func (a *app) readSnapshot(ctx context.Context, r *repo.Repo, p *host.Plan) erro
 	stop := a.showProgress(func() meter { return transferMeter(read) })
 	defer stop()
 	return p.ReadAll(ctx, r, runtime.GOMAXPROCS(0), read)
+}
+
+// notAsked adds to the advice of an error that nothing was changed on the device, unless
+// that is clear: the error says it, or is about the command line.
+func notAsked(err error) error {
+	if err == nil || errors.Is(err, errPassword) || isA[interruption](err) || isA[silentError](err) {
+		return err
+	}
+	code, hint := classify("restore", err)
+	clear := []int{exitUsage, exitNoRepo, exitNoSnapshot, exitNoDevice}
+	if slices.Contains(clear, code) || strings.Contains(hint, "was changed") {
+		return err
+	}
+	return advised{err, strings.TrimSuffix("nothing on the device was changed; "+hint, "; ")}
 }
 
 // errNotSent says that a restored device lacks files.

@@ -162,7 +162,9 @@ func (h Host) verify(ctx context.Context, p *Plan) error {
 	return nil
 }
 
-// checkCertificates adds what a verify or drill found in the snapshot.
+// checkCertificates adds what a verify or drill found in the snapshot. What the repository
+// had lost then does not count: a disk or network may have failed for a moment, or a
+// repair may have brought it back. The quick verification and ReadAll find what is lost now.
 func (h Host) checkCertificates(ctx context.Context, p *Plan) error {
 	list, _, err := h.Repo.Certificates(ctx)
 	if err != nil {
@@ -172,14 +174,15 @@ func (h Host) checkCertificates(ctx context.Context, p *Plan) error {
 	if c == nil {
 		return nil
 	}
+	lost := false
 	for _, f := range c.Findings {
 		if f.Kind == finding.Lost && f.Consequence != repo.Remark {
-			p.Damage = finding.Merge(p.Damage, f)
+			lost = true
 			continue
 		}
 		p.damage(f)
 	}
-	if len(p.Damage) == 0 {
+	if len(p.Damage) == 0 && !lost {
 		p.damage(repo.Finding{Kind: finding.Refused, Consequence: repo.Damage, Text: fmt.Sprintf("the snapshot failed a %s of %s", c.Kind, c.Time.Local().Format(time.DateOnly))})
 	}
 	return nil
@@ -258,12 +261,24 @@ type RestoreOptions struct {
 }
 
 // Restore does a planned restore. If it fails after the device has begun, the
-// error matches ErrHalfRestored.
+// error matches ErrHalfRestored. Otherwise it says that nothing was restored.
 func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer Observer) (backup2.RestoreResult, error) {
-	o := &serialObserver{o: observer}
 	if err := p.Err(); err != nil {
 		return backup2.RestoreResult{}, err
 	}
+	res, err := h.restore(ctx, p, opt, &serialObserver{o: observer})
+	switch {
+	case err == nil:
+	case p.view.Begun():
+		err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
+	default:
+		err = fmt.Errorf("nothing of snapshot %s was restored to %s: %w", p.Snapshot.ID.Short(), nameOf(p.Info), err)
+	}
+	return res, err
+}
+
+func (h Host) restore(ctx context.Context, p *Plan, opt RestoreOptions, o Observer) (backup2.RestoreResult, error) {
+	p.view.Restart()
 	release, err := h.claim(p.Info.UDID)
 	if err != nil {
 		return backup2.RestoreResult{}, err
@@ -284,7 +299,6 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 		}
 	}
 	announcePasscode(p.Info, o)
-	p.view.Restart()
 	res, err := c.Session.Restore(c.ctx, backup2.RestoreRequest{
 		Target: p.Info.UDID, Source: p.Snapshot.Device.UDID, Options: opt.RestoreOptions, Password: opt.Password,
 	}, p.view, o)
@@ -292,13 +306,7 @@ func (h Host) Restore(ctx context.Context, p *Plan, opt RestoreOptions, observer
 		if !opt.SkipApps {
 			p.removeApps(ctx, c)
 		}
-		err = c.explain(ctx, err)
-		if p.view.Begun() {
-			err = fmt.Errorf("%w: %w", ErrHalfRestored, err)
-		} else {
-			err = fmt.Errorf("nothing of snapshot %s was restored to %s: %w", p.Snapshot.ID.Short(), nameOf(p.Info), err)
-		}
-		return res, err
+		return res, c.explain(ctx, err)
 	}
 	if res.Missing > 0 {
 		o.Warning(fmt.Sprintf("the device asked for %s that the snapshot does not have", words.Plural(res.Missing, "file")))
