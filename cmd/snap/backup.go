@@ -186,11 +186,12 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 	if err := a.takeLock(ctx, r, repo.LockWrite, what); err != nil {
 		return nil, nil, err
 	}
-	list, _, err := r.SnapshotsIndexed(ctx)
+	list, damaged, err := r.SnapshotsIndexed(ctx)
 	if err != nil {
 		a.releaseLock()
 		return nil, nil, err
 	}
+	a.warnOfRecords(damaged)
 	a.warnOfIndex(r, list...)
 	a.warnOfFuture(list)
 	a.warnOfMirror(ctx, a.store)

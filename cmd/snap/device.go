@@ -275,10 +275,11 @@ func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) 
 	if err != nil {
 		return nil, nil, err
 	}
-	list, _, err := r.SnapshotsIndexed(ctx)
+	list, damaged, err := r.SnapshotsIndexed(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	a.warnOfRecords(damaged)
 	a.warnOfIndex(r, list...)
 	own, err := repo.OfDevice(list, device)
 	if err != nil {

@@ -100,7 +100,9 @@ func (a *app) snapshotsWithoutPrompt(ctx context.Context) ([]*repo.Snapshot, err
 	r, err := a.open(ctx)
 	if err == nil {
 		var list []*repo.Snapshot
-		if list, _, err = r.Snapshots(ctx); err == nil {
+		var damaged []error
+		if list, damaged, err = r.Snapshots(ctx); err == nil {
+			a.warnOfRecords(damaged)
 			return list, nil
 		}
 	}

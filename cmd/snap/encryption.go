@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -185,18 +186,19 @@ func oldText(t *typed, err error) ([]byte, error) {
 }
 
 func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult) error {
+	var notKept error
 	out := encryptionResult{UDID: c.entry.UDID, Name: c.info.Name, Encrypted: c.hasNew, Continues: res.Continues}
 	if c.hasNew && c.keep && !c.noKeep {
 		// The device already has the new password, so this must not be interrupted.
 		secret := password.Normal(c.newSecret) // as the device has it
 		defer clear(secret)
 		if err := c.repo.KeepDevicePassword(context.WithoutCancel(ctx), c.entry.UDID, secret); err != nil {
-			c.a.warn("%s has the new password, but the repository does not keep it: %v", c.info.Name, err)
+			notKept = notKeptError{c.info.Name, c.entry.UDID, err}
 		} else {
 			out.Kept = true
 		}
 	}
-	return c.a.conclude(out, out.Encrypted && !out.Kept, func(w io.Writer) {
+	err := c.a.conclude(out, out.Encrypted && !out.Kept, func(w io.Writer) {
 		name := clean(c.info.Name)
 		if !out.Encrypted {
 			fmt.Fprintf(w, "%s no longer encrypts its backups\n", name)
@@ -212,4 +214,22 @@ func (c *passwordChange) conclude(ctx context.Context, res *host.PasswordResult)
 			fmt.Fprintln(w, "the next backup will be a full one: the device sends all files again")
 		}
 	})
+	return cmp.Or(err, notKept)
+}
+
+// notKeptError says that a device has a new backup password that the repository does not
+// keep.
+type notKeptError struct {
+	name, udid string
+	err        error
+}
+
+func (e notKeptError) Error() string {
+	return fmt.Sprintf("%s has the new password, but the repository does not keep it: %v", e.name, e.err)
+}
+
+func (e notKeptError) Unwrap() error { return e.err }
+
+func (e notKeptError) Hint() string {
+	return fmt.Sprintf("store it with \"snap device password set %s\"; without it, later backups are stored locked", e.udid)
 }

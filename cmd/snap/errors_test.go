@@ -150,7 +150,7 @@ func TestKindsOfAGroupAreDistinct(t *testing.T) {
 
 // errorExamples has an error of every kind.
 var errorExamples = []error{
-	host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent,
+	host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent, errUnread, notKeptError{},
 	repo.ErrNotFound, repo.ErrLocked, repo.ErrLockLost, crypto.ErrRecoveryTypo, repo.ErrWrongPassword, keybag.ErrWrongPassword, backend.ErrNoSpace,
 	drill.ErrNoPassword, drill.ErrOld, errDrillFailed, outputError{errors.New("x")}, errUnverified, errBlocked, errNoFile, errNoLock, local.ErrNoFsync, repo.ErrUnprovenKeys, materialize.ErrFileTooLarge, abandoned.ErrInUse,
 	mirror.ErrRefused, repo.ErrNoSnapshots, &mirror.RefusedError{}, repo.ErrSameRepository, mirror.ErrDamaged, mirror.ErrChanging, errOutOfDate, errUnjudged, repo.ErrOtherRepository,

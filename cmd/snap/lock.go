@@ -43,21 +43,26 @@ func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*re
 	return r, found, nil
 }
 
-// openAll is openToRead for all snapshots.
-func (a *app) openAll(cmd *cobra.Command) (*repo.Repo, []*repo.Snapshot, error) {
-	r, err := a.openLocked(cmd, repo.LockRead)
-	if err != nil {
-		return nil, nil, err
+// openAll is openToRead for all snapshots. unread says which records cannot be read.
+func (a *app) openAll(cmd *cobra.Command) (r *repo.Repo, list []*repo.Snapshot, unread []error, err error) {
+	if r, err = a.openLocked(cmd, repo.LockRead); err != nil {
+		return nil, nil, nil, err
 	}
-	list, damaged, err := r.SnapshotsIndexed(cmd.Context())
-	if err != nil {
-		return nil, nil, err
+	if list, unread, err = r.SnapshotsIndexed(cmd.Context()); err != nil {
+		return nil, nil, nil, err
 	}
-	for _, err := range damaged {
+	for _, err := range unread {
 		a.warn("%v", err)
 	}
 	a.warnOfIndex(r, list...)
-	return r, list, nil
+	return r, list, unread, nil
+}
+
+// warnOfRecords names records of snapshots that cannot be read.
+func (a *app) warnOfRecords(damaged []error) {
+	for _, err := range damaged {
+		a.warn("%v; it may be the latest snapshot of the device", err)
+	}
 }
 
 // warnOfIndex prints the damage that was found in the loaded index, which some snapshots

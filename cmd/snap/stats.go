@@ -54,7 +54,7 @@ snapshots. --prune also shows what "snap prune" would free.`,
 			if !ok {
 				return usageError{fmt.Errorf("--growth takes day, week or month, not %q", period)}
 			}
-			r, list, err := a.openAll(cmd)
+			r, list, _, err := a.openAll(cmd)
 			if err != nil {
 				return err
 			}

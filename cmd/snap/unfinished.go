@@ -83,10 +83,11 @@ func (a *app) unfinishedOf(ctx context.Context, r *repo.Repo, device string) (ch
 		a.warn("%v; \"snap repair snapshots\" removes it", err)
 	}
 	// Devices are matched as in every command: the names in their snapshots count, too.
-	list, _, err := r.Snapshots(ctx)
+	list, records, err := r.Snapshots(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	a.warnOfRecords(records)
 	known = map[string]bool{}
 	for _, u := range all {
 		known[u.Run] = true

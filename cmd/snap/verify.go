@@ -101,6 +101,7 @@ type verification struct {
 	r            *repo.Repo
 	flags        *verifyFlags
 	all          []*repo.Snapshot
+	unread       int // records of snapshots that perhaps should be verified, and cannot be read
 	certificates []*repo.Certificate
 	since        time.Time // certificates before it do not count
 	deadline     time.Time
@@ -115,12 +116,16 @@ func (a *app) verify(cmd *cobra.Command, flags *verifyFlags, argv []string) erro
 		v.deadline = time.Now().Add(flags.limit)
 	}
 	var err error
-	if v.r, v.all, err = a.openAll(cmd); err != nil {
+	var unread []error
+	if v.r, v.all, unread, err = a.openAll(cmd); err != nil {
 		return err
 	}
 	chosen, listed, err := chooseToVerify(v.all, flags.all, argv)
 	if err != nil {
 		return err
+	}
+	if len(argv) == 0 || slices.ContainsFunc(chosen, func(s *repo.Snapshot) bool { return listed[s.ID] }) {
+		v.unread = len(unread)
 	}
 	var damaged []error
 	if v.certificates, damaged, err = v.r.Certificates(ctx); err != nil {
@@ -362,6 +367,7 @@ func (v *verification) printEnd(w io.Writer) {
 var (
 	errUnsound    = errors.New("files of the backup are missing or damaged, or the backup is incomplete")
 	errLostBackup = errors.New("the repository has lost files of the backup")
+	errUnread     = errors.New("not verified, since the record cannot be read")
 	errUnverified = errors.New("the time limit ended before one snapshot was verified completely")
 )
 
@@ -382,6 +388,8 @@ func (v *verification) outcome() error {
 	switch {
 	case len(lost) > 0:
 		return fmt.Errorf("snapshot %s: %w", strings.Join(lost, ", "), errLostBackup)
+	case v.unread > 0:
+		return fmt.Errorf("%s: %w", plural(int64(v.unread), "snapshot"), errUnread)
 	case len(failed) > 0:
 		return fmt.Errorf("snapshot %s: %w", strings.Join(failed, ", "), errUnsound)
 	case v.passwords.wrong != "" && !v.passwords.fitted:
