@@ -336,13 +336,15 @@ func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend 
 	return be
 }
 
-// damageCommands are the commands, in the order of the columns of the table. given
-// counts what comes back.
-var damageCommands = []struct {
+// triedCommand is a command that is run on a patient. given counts what comes back.
+type triedCommand struct {
 	title string
 	line  string
 	given func(p *patient) int
-}{
+}
+
+// damageCommands are the commands, in the order of the columns of the table.
+var damageCommands = []triedCommand{
 	{"snapshots", "snapshots", nil},
 	{"show", "show latest", nil},
 	{"ls", "ls latest", nil},

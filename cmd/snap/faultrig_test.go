@@ -79,6 +79,10 @@ func (f *faultRun) plan(store string) fault.Plan {
 	}
 }
 
+func (f *faultRun) String() string {
+	return fmt.Sprintf("%s of operation %d of %d, %v %s of %s, again %v", storageFaults[f.way].name, f.at, f.n, f.found.Op, f.found.Name, f.store, f.stays)
+}
+
 // fork returns a patient with copies of the stores of base.
 func (p *patient) fork(base map[string]backend.Backend) *patient {
 	one := &patient{t: p.t, dir: p.dir, stores: map[string]backend.Backend{}, seed: 100}
@@ -90,15 +94,18 @@ func (p *patient) fork(base map[string]backend.Backend) *patient {
 
 // runWith runs a command while operations of its stores fail. It returns the outcome
 // and the output.
-func (p *patient) runWith(f *faultRun, command int) (got outcome, text string) {
+func (p *patient) runWith(f *faultRun, c triedCommand) (got outcome, text string) {
 	inner := p.stores
 	p.stores = map[string]backend.Backend{}
 	for name, be := range inner {
 		p.stores[name] = fault.New(be, f.plan(name))
 	}
-	c := damageCommands[command]
 	defer os.RemoveAll(filepath.Join(p.dir, "out"))
-	got.code, text = p.run(strings.Replace(c.line, "FIRST", firstSnapshot(p.t, inner["repo"]), 1))
+	line := c.line
+	if before, after, ok := strings.Cut(line, "FIRST"); ok { // there may be no snapshot
+		line = before + firstSnapshot(p.t, inner["repo"]) + after
+	}
+	got.code, text = p.run(line)
 	p.stores = inner
 	got.given = -1
 	if c.given != nil {
@@ -128,7 +135,7 @@ func TestCommandsSurviveStorageFaults(t *testing.T) {
 	whole := make([]outcome, len(damageCommands))
 	for command := range damageCommands {
 		one, f := p.fork(p.rigBase(command)), &faultRun{}
-		whole[command], _ = one.runWith(f, command)
+		whole[command], _ = one.runWith(f, damageCommands[command])
 		for at := range f.n {
 			points = append(points, point{command, at + 1})
 		}
@@ -138,10 +145,9 @@ func TestCommandsSurviveStorageFaults(t *testing.T) {
 		at := points[i]
 		f := &faultRun{at: at.at, way: rng.IntN(len(storageFaults)), stays: rng.IntN(2) == 0}
 		one := p.fork(p.rigBase(at.command))
-		got, text := one.runWith(f, at.command)
-		where := fmt.Sprintf("%s: %s of operation %d of %d, %v %s of %s, again %v", damageCommands[at.command].title, storageFaults[f.way].name, f.at, f.n, f.found.Op, f.found.Name, f.store, f.stays)
+		got, text := one.runWith(f, damageCommands[at.command])
 		if err := one.survived(f, at.command, got, whole[at.command], text); err != nil {
-			t.Errorf("%s: exit code %d: %v\n%s", where, got.code, err, text)
+			t.Errorf("%s: %v: exit code %d: %v\n%s", damageCommands[at.command].title, f, got.code, err, text)
 		}
 	}
 }
@@ -185,7 +191,7 @@ func (p *patient) survived(f *faultRun, command int, got, whole outcome, text st
 	if code, out := p.run("check --read-data"); code != 0 && !repairs {
 		return fmt.Errorf("check has exit code %d:\n%s", code, out)
 	}
-	again, out := p.runWith(&faultRun{}, command)
+	again, out := p.runWith(&faultRun{}, damageCommands[command])
 	mended := repairs && whole.code == exitDamaged && again.code == exitOK // by the first run, which told of it
 	// If a pack has lost its header, only the index file knew its blocks.
 	unlisted := title == "repair index" && dir == "index" && again.code == exitDamaged
@@ -210,6 +216,26 @@ func oneFile(file string, got, whole outcome, text string) error {
 	return nil
 }
 
+// clockJumps are the jumps of a computer's clock.
+var clockJumps = []time.Duration{time.Hour, -time.Hour, 365 * 24 * time.Hour, -365 * 24 * time.Hour}
+
+// runJumping runs a command while the clock jumps when it is read for the at-th time,
+// from 1; 0 for never. It also returns how often the clock was read.
+func (p *patient) runJumping(c triedCommand, at int, jump time.Duration) (got outcome, readings int, text string) {
+	var mu sync.Mutex // backups read the clock in several goroutines
+	p.jump = func(now time.Time) time.Time {
+		mu.Lock()
+		defer mu.Unlock()
+		if readings++; at > 0 && readings >= at {
+			return now.Add(jump)
+		}
+		return now
+	}
+	defer func() { p.jump = nil }()
+	got, text = p.runWith(&faultRun{}, c)
+	return got, readings, text
+}
+
 // TestCommandsSurviveJumpsOfTheClock lets the clock of the computer jump in the middle of
 // a command, beside a process of another computer. Nothing is lost, the command does the
 // same as without, and the lock of the other process stays.
@@ -217,36 +243,24 @@ func TestCommandsSurviveJumpsOfTheClock(t *testing.T) {
 	p := newDamagePatient(t)
 	p.leaveLock()
 	lock := inFolder("locks/")(t, p.stores["repo"])
-	jumps := []time.Duration{time.Hour, -time.Hour, 365 * 24 * time.Hour, -365 * 24 * time.Hour}
 	titles := []string{"import", "prune", "copy", "forget", "unlock", "tag"}
 	type point struct{ command, at int }
 	var points []point
 	whole := make([]outcome, len(damageCommands))
-	run := func(command, at int, jump time.Duration) (one *patient, got outcome, readings int, text string) {
-		one = p.fork(p.stores)
-		one.jump = func(now time.Time) time.Time {
-			if readings++; at > 0 && readings >= at {
-				return now.Add(jump)
-			}
-			return now
-		}
-		got, text = one.runWith(&faultRun{}, command)
-		one.jump = nil
-		return one, got, readings, text
-	}
 	for command := range damageCommands {
 		if !slices.Contains(titles, damageCommands[command].title) {
 			continue
 		}
-		_, got, n, _ := run(command, 0, 0)
+		got, n, _ := p.fork(p.stores).runJumping(damageCommands[command], 0, 0)
 		whole[command] = got
 		for at := range n {
 			points = append(points, point{command, at + 1})
 		}
 	}
-	for _, i := range faultpoint.Choose(t, len(points)*len(jumps), 20) {
-		at, jump := points[i/len(jumps)], jumps[i%len(jumps)]
-		one, got, _, text := run(at.command, at.at, jump)
+	for _, i := range faultpoint.Choose(t, len(points)*len(clockJumps), 20) {
+		at, jump := points[i/len(clockJumps)], clockJumps[i%len(clockJumps)]
+		one := p.fork(p.stores)
+		got, _, text := one.runJumping(damageCommands[at.command], at.at, jump)
 		where := fmt.Sprintf("%s: jump of %v at reading %d", damageCommands[at.command].title, jump, at.at)
 		if got.code != whole[at.command].code || got.given < whole[at.command].given { // forget may keep more
 			t.Errorf("%s: ends with %+v instead of %+v:\n%s", where, got, whole[at.command], text)
