@@ -7,6 +7,7 @@
 package stored
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,8 @@ type Backup struct {
 
 // Open opens a snapshot. The repository's index must have been loaded. The error is
 // mobilesync.ErrNoBackup if the snapshot has none of the files of a backup, and
-// repo.ErrDamaged if the repository has lost one of them. The caller must
+// repo.ErrDamaged if the repository has lost one of them: a property list that cannot be
+// read is then no fault of the backup. The caller must
 // close the Backup, and can unlock it with the backup password.
 func Open(ctx context.Context, r *repo.Repo, s *repo.Snapshot) (*Backup, error) {
 	db, err := r.Find(ctx, s, tree.Key{Path: mobilesync.ManifestDB})
@@ -51,7 +53,7 @@ func Open(ctx context.Context, r *repo.Repo, s *repo.Snapshot) (*Backup, error) 
 	}
 	top := &topFiles{ctx: ctx, r: r, s: s}
 	b, err := open(ctx, top, name)
-	if failed := top.failure(); failed != nil {
+	if failed := cmp.Or(top.failure(), top.damage); failed != nil {
 		if err == nil {
 			b.Close()
 		}
@@ -140,8 +142,9 @@ type topFiles struct {
 	r   *repo.Repo
 	s   *repo.Snapshot
 
-	mu  sync.Mutex
-	err error // first failure to read, other than damage
+	mu     sync.Mutex
+	err    error // first failure to read, other than damage
+	damage error // first file that the repository has lost
 }
 
 func (t *topFiles) failure() error {
@@ -152,13 +155,17 @@ func (t *topFiles) failure() error {
 
 // keep remembers an error of the repository, and returns it.
 func (t *topFiles) keep(err error) error {
-	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, repo.ErrDamaged) {
+	if err == nil || errors.Is(err, io.EOF) {
 		return err
+	}
+	first := &t.err
+	if errors.Is(err, repo.ErrDamaged) {
+		first = &t.damage
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.err == nil {
-		t.err = err
+	if *first == nil {
+		*first = err
 	}
 	return err
 }
