@@ -440,3 +440,32 @@ func TestRestoreAfterAFailedDrill(t *testing.T) {
 		t.Errorf("the restore has exit code %d:\n%s", code, out)
 	}
 }
+
+// TestVerifyBlamesTheRepository makes one pack unreadable while a backup is verified. That is
+// damage of the repository and not of the backup: it does not hinder a restore later on.
+func TestVerifyBlamesTheRepository(t *testing.T) {
+	g := newDeviceRig(t)
+	needed := 0
+	for _, name := range repotest.FilesIn(t, g.bases["one day"], "packs/") {
+		for _, level := range []string{"quick", "full"} {
+			one := g.begin(&deviceCommand{base: "one day"})
+			inner := one.stores["repo"]
+			one.stores["repo"] = fault.New(inner, fault.Unreadable(name, syscall.EACCES))
+			switch code, out := one.run("verify --level " + level); {
+			case code == exitDamaged:
+				needed++
+			case code != exitOK: // no snapshot needs what the device has sent twice
+				t.Errorf("%s: exit code %d:\n%s", name, code, out)
+			}
+			one.stores["repo"] = inner
+			for _, d := range []string{"anna", "büro"} {
+				if code, out := one.run("restore --dry-run --device spare latest:" + d); code != exitOK {
+					t.Errorf("%s: then a restore has exit code %d:\n%s", name, code, out)
+				}
+			}
+		}
+	}
+	if needed < 10 {
+		t.Errorf("only %d verifications have found damage", needed)
+	}
+}
