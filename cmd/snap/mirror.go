@@ -125,6 +125,9 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 	if perr := a.conclude(rep, needed, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
 		return perr
 	}
+	for _, name := range rep.Foreign {
+		a.warn(`%s is no copy of the config of this repository, and was not copied: perhaps another repository has left it; "snap repair config" asks for the password and removes it`, name)
+	}
 	if rep.OldKeys > 0 && !rep.Judged {
 		a.warn("%s that the repository no longer has can still open the mirror; a run with the password removes from the mirror the keys that were removed from the repository", plural(rep.OldKeys, "key"))
 	}
@@ -262,7 +265,7 @@ func printMirror(w io.Writer, r *mirror.Report) {
 		fmt.Fprintf(w, "DAMAGED  %s: %s\n", d.File, clean(d.Text))
 	}
 	if r.Aside != "" {
-		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name config on the mirror: it is now %s\n", r.Aside)
+		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name of a file on the mirror: it is now %s\n", r.Aside)
 	}
 	copied, removed := "copied", "removed"
 	if r.DryRun {

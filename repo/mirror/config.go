@@ -67,6 +67,13 @@ func (r *round) settleConfig(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", &RefusedError{"the source has no config file that can be read", hintLost}, unreadable)
 	}
 	r.config.good = mine
+	r.report.Foreign = nil
+	for name := range r.src[copies] {
+		if !r.wantsCopy(name) {
+			r.report.Foreign = append(r.report.Foreign, name)
+		}
+	}
+	slices.Sort(r.report.Foreign)
 	switch {
 	case len(r.dst[config]) == 0:
 		r.config.put = true
@@ -110,19 +117,28 @@ func (r *round) settleOther(ctx context.Context, src, dst *configs.Judgement, sh
 		r.config.replace = r.config.why != nil
 		return nil
 	}
+	var failed error
 	if dst.State != configs.Good && src.State != configs.Unknown {
-		// If configs/ of the target has a copy of the source's config, the target had
-		// this config before its own was damaged.
+		// A copy of the source's config on the target shows that it was there before.
 		b, err := backend.ReadAll(ctx, r.target, configs.Name(r.config.good), layout.MaxConfigSize)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err == nil && bytes.Equal(b, r.config.good) {
+		case err == nil && bytes.Equal(b, r.config.good):
 			r.config.replace, r.config.why = true, dst.Why
 			return nil
+		case errors.Is(err, backend.ErrNotExist), errors.Is(err, backend.ErrTooLarge):
+		case err != nil && !backend.Unreadable(ctx, r.target, err):
+			return fmt.Errorf("target: %w", err) // it no longer answers, so nothing is known
+		default:
+			failed = err
 		}
 	}
-	return &RefusedError{"the config of the target is not that of the source, although they have files in common: one of the two is damaged, or was replaced by that of another repository", hintConfig}
+	err := error(&RefusedError{"the config of the target is not that of the source, although they have files in common: one of the two is damaged, or was replaced by that of another repository", hintConfig})
+	if failed != nil {
+		err = fmt.Errorf("%w; its copy cannot be read: %w", err, failed)
+	}
+	return err
 }
 
 // proveConfig returns the config of the source that the key opens: config itself, or one
@@ -160,8 +176,8 @@ func (r *round) proveConfig(ctx context.Context, good []byte, missing error) ([]
 // copyConfig stores the good config on the target, if it has none or a damaged one.
 func (r *round) copyConfig(ctx context.Context) (err error) {
 	if r.config.put || r.config.replace {
-		if r.report.Aside, err = replace.MoveAside(ctx, r.target, layout.ConfigName); err != nil {
-			return fmt.Errorf("target: %w", err)
+		if err := r.moveAside(ctx, layout.ConfigName); err != nil {
+			return err
 		}
 	}
 	switch {

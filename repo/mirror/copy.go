@@ -10,6 +10,7 @@ import (
 	"github.com/snap-backup/snap/crypto/blake"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/replace"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -53,15 +54,33 @@ func (m *mirrorer) forEach(ctx context.Context, names []string, fn func(ctx cont
 	return ctx.Err()
 }
 
-// copyFile copies a file if it is good. If replace is set, the target has a damaged
+// moveAside moves away what is not a file and has the name of one, such as a folder, which
+// could not be removed.
+func (m *mirrorer) moveAside(ctx context.Context, name string) error {
+	aside, err := replace.MoveAside(ctx, m.target, name)
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	if aside != "" {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.report.Aside = aside
+	}
+	return nil
+}
+
+// copyFile copies a file if it is good. If again is set, the target has a damaged
 // file of that name, which is replaced.
-func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replace bool) error {
+func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, again bool) error {
 	var damage error
 	err := m.read(ctx, m.source, name, size, func(b []byte, why error) error {
 		if damage = why; damage != nil {
 			return nil
 		}
-		if replace {
+		if again {
+			if err := m.moveAside(ctx, name); err != nil {
+				return err
+			}
 			if err := m.target.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
 				return fmt.Errorf("target: %w", err)
 			}
@@ -75,14 +94,14 @@ func (m *mirrorer) copyFile(ctx context.Context, name string, size int64, replac
 		return err
 	}
 	if damage != nil {
-		return m.reportDamage(ctx, name, damage, size, replace)
+		return m.reportDamage(ctx, name, damage, size, again)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.advance(size)
 	m.report.CopiedFiles++
 	m.report.CopiedBytes += size
-	if replace {
+	if again {
 		m.report.HealedFiles++
 	}
 	return nil

@@ -94,9 +94,12 @@ type Report struct {
 	KeptRuns  int   `json:"kept_runs"`
 	// Kept says why files stay that could be removed; empty if there are none.
 	Kept string `json:"kept,omitempty"`
-	// Aside is the new name of a folder, link or pipe that had the name of config on the
-	// target.
+	// Aside is the new name of a folder, link or pipe that had the name of a file on the
+	// target; the last one if there were several.
 	Aside string `json:"aside,omitempty"`
+	// Foreign are files in configs/ of the source that are no copies of its config. Without
+	// the key they are not copied; with it they are among Damaged if it does not open them.
+	Foreign []string `json:"foreign,omitempty"`
 	// OldKeys are key slots that the source no longer has. They still open the target.
 	OldKeys int64 `json:"old_keys"`
 	// Leaving describes snapshots that the source has lost or forgotten since the last

@@ -735,6 +735,11 @@ func TestMirrorCheckNamesAForeignConfig(t *testing.T) {
 	// good one, if nobody can tell which one that is.
 	repotest.Remove(t, target, name)
 	source.Set(name, repotest.Content(t, repotest.NewOther(t))["config"])
+	copied := memory.New()
+	plain, err := mirror.Run(ctx, source, copied, oneAtATime)
+	if err != nil || !slices.Equal(plain.Foreign, []string{name}) || slices.Contains(repotest.FilesIn(t, copied, ""), name) {
+		t.Errorf("without the key: %+v, %v", plain, err)
+	}
 	both := source.Clone()
 	both.Set("config", bytes.Replace(repotest.Content(t, both)["config"], []byte(`"sealed":"`), []byte(`"sealed":"AAAA`), 1))
 	for _, tt := range []struct {

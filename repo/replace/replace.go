@@ -49,10 +49,10 @@ func Put(ctx context.Context, be backend.Backend, name string, data []byte) erro
 
 // move stores data under its name and removes its copy in Dir.
 func move(ctx context.Context, be backend.Backend, name string, data []byte) error {
-	if err := remove(ctx, be, name); err != nil {
+	if _, err := MoveAside(ctx, be, name); err != nil { // a folder cannot be removed
 		return err
 	}
-	if _, err := MoveAside(ctx, be, name); err != nil {
+	if err := remove(ctx, be, name); err != nil {
 		return err
 	}
 	if err := be.Put(ctx, name, data); err != nil && !errors.Is(err, backend.ErrExist) {
