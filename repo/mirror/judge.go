@@ -29,6 +29,9 @@ type Judge interface {
 	// Locks says who uses a store, and which locks were left behind. It may store a file
 	// for a moment, to learn what time it is there.
 	Locks(ctx context.Context, be backend.Backend) ([]Lock, error)
+	// Lock excludes every other process from a store until release is called. If one
+	// uses the store, Lock returns its lock instead, and release is nil.
+	Lock(ctx context.Context, be backend.Backend) (release func() error, other *Lock, err error)
 	// Passwords says of which devices kept backup passwords of a store are.
 	Passwords(ctx context.Context, be backend.Backend, names []string) (map[string]string, error)
 }

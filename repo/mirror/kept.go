@@ -109,7 +109,7 @@ func (r *round) due() map[string]int64 {
 
 // settle ends a complete run. It counts the run for the files that have left the source,
 // and removes those that are due, in the opposite order of copying.
-func (r *round) settle(ctx context.Context) error {
+func (r *round) settle(ctx context.Context) (ended error) {
 	due := r.due()
 	if err := r.countRun(ctx); err != nil {
 		return fmt.Errorf("target: %w", err)
@@ -119,14 +119,23 @@ func (r *round) settle(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("target: %w", err)
 		}
+		if why == "" && r.opts.Judge != nil {
+			if err := r.proveRemoval(ctx, due); err != nil {
+				return err
+			}
+			var release func() error
+			if release, why, err = r.lockTarget(ctx); err != nil {
+				return fmt.Errorf("target: %w", err)
+			}
+			defer func() {
+				if failed := release(); ended == nil && failed != nil {
+					ended = fmt.Errorf("target: all is done, but the lock of this run stays for half an hour: %w", failed)
+				}
+			}()
+		}
 		if why != "" {
 			r.report.Kept = fmt.Sprintf("%s that could be removed stay on the target, since %s", words.Plural(len(due), "file"), why)
 			due = nil
-		}
-	}
-	if len(due) > 0 && r.opts.Judge != nil {
-		if err := r.proveRemoval(ctx, due); err != nil {
-			return err
 		}
 	}
 	for _, c := range []class{records, indexes, packs, keys} {
@@ -162,10 +171,8 @@ func (r *round) inUse(ctx context.Context) (string, error) {
 		switch {
 		case !l.Gone && r.opts.Judge == nil:
 			return "there is a lock on it, and only a run with the password can tell whether its process still runs. If no snap uses the target, \"snap -r TARGET unlock\" lists its locks and removes those that were left behind", nil
-		case !l.Gone && l.Unsure:
-			return fmt.Sprintf("another process may use it: %s. If no snap uses the target, \"snap -r TARGET unlock %s\" removes this lock", l.Holder, l.ID), nil
 		case !l.Gone:
-			return fmt.Sprintf("another process uses it: %s. Once it has ended, the next run removes them; \"snap -r TARGET unlock\" lists all locks", l.Holder), nil
+			return l.inUse(), nil
 		}
 	}
 	for _, l := range locks {
@@ -176,6 +183,32 @@ func (r *round) inUse(ctx context.Context) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// lockTarget excludes every other process from the target, if there is a key. A process
+// that begins to read while files are being removed would otherwise find that packs are
+// missing. It returns why the target cannot be locked, if another process uses it. Without
+// room for a lock, files are removed all the same, since that makes room.
+func (r *round) lockTarget(ctx context.Context) (release func() error, why string, err error) {
+	unlocked := func() error { return nil }
+	release, other, err := r.opts.Judge.Lock(ctx, r.target)
+	switch {
+	case backend.IsNoSpace(err):
+		return unlocked, "", nil
+	case err != nil:
+		return unlocked, "", err
+	case other != nil:
+		return unlocked, other.inUse(), nil
+	}
+	return release, "", nil
+}
+
+// inUse says that another process may use the target, and how to go on.
+func (l *Lock) inUse() string {
+	if l.Unsure {
+		return fmt.Sprintf("another process may use it: %s. If no snap uses the target, \"snap -r TARGET unlock %s\" removes this lock", l.Holder, l.ID)
+	}
+	return fmt.Sprintf("another process uses it: %s. Once it has ended, the next run removes them; \"snap -r TARGET unlock\" lists all locks", l.Holder)
 }
 
 // locks lists the locks of the target. Without the key they cannot be read. In that case,

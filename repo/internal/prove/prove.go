@@ -286,9 +286,31 @@ func (j Judge) Slots(ctx context.Context, be backend.Backend) (map[string]mirror
 func (j Judge) Locks(ctx context.Context, be backend.Backend) (out []mirror.Lock, err error) {
 	locks, err := lock.List(ctx, j.open(be))
 	for _, l := range locks {
-		out = append(out, mirror.Lock{Files: l.Files(), Holder: l.Holder(), Gone: lock.LeftBehind(l), Unsure: l.State == lock.Unknown || l.State == lock.Bad, ID: l.ID.Short()})
+		out = append(out, describe(&l))
 	}
 	return out, err
+}
+
+func describe(l *lock.Info) mirror.Lock {
+	return mirror.Lock{Files: l.Files(), Holder: l.Holder(), Gone: lock.LeftBehind(*l), Unsure: l.State == lock.Unknown || l.State == lock.Bad, ID: l.ID.Short()}
+}
+
+// Lock implements [mirror.Judge].
+func (j Judge) Lock(ctx context.Context, be backend.Backend) (release func() error, other *mirror.Lock, err error) {
+	l, err := lock.Acquire(ctx, j.open(be), lock.Exclusive, "snap mirror")
+	if locked, ok := errors.AsType[*lock.LockedError](err); ok {
+		o := describe(&locked.Lock)
+		return nil, &o, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() error {
+		if l.Release() == nil {
+			return nil
+		}
+		return l.Release() // once more, since the lock would exclude readers
+	}, nil, nil
 }
 
 // Passwords implements [mirror.Judge].
