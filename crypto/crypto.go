@@ -74,6 +74,7 @@ const (
 	ForUnfinished   Purpose = "snap v1 run"
 	ForChecks       Purpose = "snap v1 check record"
 	ForCertificates Purpose = "snap v1 certificate"
+	ForLedgers      Purpose = "snap v1 ledger"
 )
 
 // Derive returns the key for a purpose: BLAKE3 in key derivation mode with the purpose as
@@ -111,6 +112,13 @@ func (s *Sealer) Seal(dst, plaintext, ad []byte) ([]byte, error) {
 		return nil, fmt.Errorf("draw a nonce: %w", err)
 	}
 	return s.aead.Seal(dst, nonce, plaintext, ad), nil
+}
+
+// SealAgain appends to dst what Seal made of plaintext and ad, given the nonce that Seal
+// drew then. The caller knows that the bytes are those: with other ones, a nonce would be
+// used twice.
+func (s *Sealer) SealAgain(dst, nonce, plaintext, ad []byte) []byte {
+	return s.aead.Seal(append(dst, nonce...), nonce, plaintext, ad)
 }
 
 // Open appends the plaintext to dst. If sealed was not made by Seal with the same key and

@@ -30,6 +30,7 @@ const (
 	RunsDir         = "runs/"
 	ChecksDir       = "checks/"
 	CertificatesDir = "certificates/"
+	LedgerDir       = "ledger/"
 )
 
 // PackName returns the name of a pack's file.
@@ -164,6 +165,12 @@ func Remove(t testing.TB, be backend.Backend, names ...string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// RemoveLedger makes a repository one that nobody has kept a ledger of.
+func RemoveLedger(t testing.TB, be backend.Backend) {
+	t.Helper()
+	Remove(t, be, FilesIn(t, be, LedgerDir)...)
 }
 
 // FlipBit damages a file.

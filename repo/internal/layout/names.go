@@ -46,6 +46,7 @@ const (
 	ChecksDir       = "checks/"
 	ParityDir       = "parity/"
 	CertificatesDir = "certificates/"
+	LedgerDir       = "ledger/"
 	HealingDir      = "healing/"
 	MirroredDir     = "mirrored/" // only on the target of a mirror
 )
@@ -57,6 +58,7 @@ const (
 	SecretMagic      = "snapse"
 	ParityMagic      = "snappa"
 	CertificateMagic = "snapce"
+	LedgerMagic      = "snaple"
 )
 
 // Magic returns how the files of a folder begin, in all versions of their format. known
@@ -70,6 +72,7 @@ func Magic(folder string) (magic string, known bool) {
 		SecretsDir:      SecretMagic,
 		ParityDir:       ParityMagic,
 		CertificatesDir: CertificateMagic,
+		LedgerDir:       LedgerMagic,
 	}[folder]
 	return magic, known
 }

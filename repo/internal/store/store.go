@@ -114,6 +114,7 @@ type Store struct {
 	RunSealer         *crypto.Sealer
 	CheckSealer       *crypto.Sealer
 	CertificateSealer *crypto.Sealer
+	LedgerSealer      *crypto.Sealer
 
 	codecs  sync.Pool // *pack.Codec
 	hashers sync.Pool // *chunk.Hasher
@@ -131,6 +132,10 @@ type Store struct {
 
 	Guard *Guard // the lock that this process holds, nil for none
 	Watch Watch
+
+	// Parsed has what files are about, by name, so that they need not be read again: a file
+	// never changes. Package ledger uses it.
+	Parsed sync.Map
 
 	useReserve bool // see UseReserve
 }
@@ -196,6 +201,7 @@ func New(be backend.Backend, opts Options, cfg Config, master crypto.Key) *Store
 		RunSealer:         crypto.NewSealer(master.Derive(crypto.ForUnfinished), opts.Rand),
 		CheckSealer:       crypto.NewSealer(master.Derive(crypto.ForChecks), opts.Rand),
 		CertificateSealer: crypto.NewSealer(master.Derive(crypto.ForCertificates), opts.Rand),
+		LedgerSealer:      crypto.NewSealer(master.Derive(crypto.ForLedgers), opts.Rand),
 		Cache:             newBlockCache(opts.Cache),
 	}
 	r.codecs.New = func() any { return pack.NewCodec(r.BlockSealer) }
