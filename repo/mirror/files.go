@@ -23,7 +23,7 @@ const (
 	config
 	packs
 	indexes
-	records // snapshots, runs, secrets, parity and certificates: they may need other files, and no file needs them
+	records // snapshots, runs, secrets, parity, certificates and the ledger: they may need other files, and no file needs them
 	classes
 )
 
@@ -34,7 +34,7 @@ var folders = [classes][]string{
 	copies:  {layout.ConfigsDir},
 	packs:   {layout.PacksDir},
 	indexes: {layout.IndexDir},
-	records: {layout.SnapshotsDir, layout.RunsDir, layout.SecretsDir, layout.ParityDir, layout.CertificatesDir},
+	records: {layout.SnapshotsDir, layout.RunsDir, layout.SecretsDir, layout.ParityDir, layout.CertificatesDir, layout.LedgerDir},
 }
 
 // listing has the files of a repository by class. It maps the name of each file to its

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
@@ -48,11 +49,7 @@ func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) 
 		return false, ignoreChange(err)
 	}
 	if len(m.report.Damaged) > 0 {
-		if err := r.removeNotes(ctx); err != nil {
-			return false, err
-		}
-		r.reportKept()
-		return false, r.outcome("all other files were copied, and nothing was removed")
+		return false, r.endDamaged(ctx)
 	}
 	now, err := listClass(ctx, m.source, records)
 	if err != nil {
@@ -68,6 +65,12 @@ func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) 
 			r.reportKept()
 		}
 		return last, nil
+	}
+	if err := r.copyLedger(ctx); err != nil {
+		return false, ignoreChange(err)
+	}
+	if len(m.report.Damaged) > 0 {
+		return false, r.endDamaged(ctx)
 	}
 	if err := r.judgeWaiting(ctx); err != nil {
 		return true, err
@@ -261,7 +264,44 @@ func (r *round) copy(ctx context.Context) error {
 	if err := r.unmarkRemovable(ctx); err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
-	return r.copyAll(ctx, r.todo[records], r.src[records], r.dst[records])
+	return r.copyAll(ctx, slices.DeleteFunc(slices.Clone(r.todo[records]), isLedger), r.src[records], r.dst[records])
+}
+
+func isLedger(name string) bool { return strings.HasPrefix(name, layout.LedgerDir) }
+
+// copyLedger copies the files of the ledger when the target has all records that they may
+// know. It copies the newest first: one that says that a record was removed is younger than
+// the one that has a copy of it, and after an interruption the record would seem lost. For
+// the same reason it ends with the first damaged file.
+func (r *round) copyLedger(ctx context.Context) error {
+	names := slices.DeleteFunc(slices.Clone(r.todo[records]), func(name string) bool { return !isLedger(name) })
+	put := map[string]time.Time{}
+	for _, name := range names {
+		f, err := r.source.Stat(ctx, name)
+		if errors.Is(err, backend.ErrNotExist) {
+			return errChanged
+		}
+		if err != nil {
+			return fmt.Errorf("source: %w", err)
+		}
+		put[name] = f.Modified
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return put[b].Compare(put[a]) })
+	for _, name := range names {
+		if err := r.copyAll(ctx, []string{name}, r.src[records], r.dst[records]); err != nil || len(r.report.Damaged) > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+// endDamaged ends a run that has found damaged files.
+func (r *round) endDamaged(ctx context.Context) error {
+	if err := r.removeNotes(ctx); err != nil {
+		return err
+	}
+	r.reportKept()
+	return r.outcome("all other files were copied, and nothing was removed")
 }
 
 // checkIndexes reads the index files to copy. Without a key, either all or none are

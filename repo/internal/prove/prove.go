@@ -20,6 +20,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/access"
 	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/lock"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
@@ -57,6 +58,7 @@ func (j Judge) Files(ctx context.Context, be backend.Backend, names []string) (m
 		{layout.SecretsDir, f.secrets},
 		{layout.RunsDir, f.runs},
 		{layout.CertificatesDir, f.certificates},
+		{layout.LedgerDir, f.ledger},
 		{layout.IndexDir, f.indexes},
 		{layout.SnapshotsDir, f.snapshots}, // after the index
 	} {
@@ -174,6 +176,15 @@ func (f *finder) certificates(ctx context.Context, names []string) error {
 		return err
 	}
 	return f.closed(names, damaged...)
+}
+
+func (f *finder) ledger(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if err := f.closed(names, ledger.Check(ctx, f.s, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *finder) load(ctx context.Context) error {
