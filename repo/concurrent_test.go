@@ -45,7 +45,11 @@ func TestOtherProcessFails(t *testing.T) {
 	run := repotest.Run{Base: base, Least: 10, Want: 5, Do: func(be backend.Backend) error { _, err := repotest.StoreDay(ctx, be, 2); return err }}
 	for _, n := range run.Steps(t) {
 		be := base.Clone()
-		failing := fault.New(be, fault.From(n, fault.ErrInjected))
+		stored := false // the record of day 2, before the fault
+		failing := fault.New(be, fault.From(n, fault.ErrInjected), func(c fault.Call) fault.Action {
+			stored = stored || c.Op == fault.Put && c.N < n && repotest.Folder(c.Name) == "snapshots"
+			return fault.Action{}
+		})
 		var g sync.WaitGroup
 		var failed error
 		g.Go(func() { _, failed = repotest.StoreDay(ctx, failing, 2) })
@@ -54,8 +58,10 @@ func TestOtherProcessFails(t *testing.T) {
 		}
 		g.Wait()
 		want := []int{1, 3}
-		if failed == nil {
+		if stored {
 			want = []int{1, 2, 3}
+		} else if failed == nil {
+			t.Errorf("fault at %d: no error, although no snapshot was stored", n)
 		}
 		if err := repotest.Verify(be, want...); err != nil {
 			t.Fatalf("fault at %d: %v", n, err)

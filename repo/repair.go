@@ -72,7 +72,8 @@ type RepairedSnapshot = repair.RepairedSnapshot
 // new version without the lost files. The new version lists the lost files
 // separately. Files that an earlier repair marked as lost are in the new version
 // again if they are complete now. The old record is removed once the new one is
-// durable. Certificates that are damaged are removed.
+// durable. Certificates that are damaged are removed. It begins with storing again the
+// records that are damaged or missing, as far as the ledger has copies of them.
 //
 // RepairSnapshots reads all packs. The caller holds a lock of kind LockExclusive,
 // except for a dry run.

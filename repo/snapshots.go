@@ -78,6 +78,14 @@ func (r *Repo) Snapshots(ctx context.Context) (list []*Snapshot, damaged []error
 	return record.List(ctx, r.store)
 }
 
+// MissingSnapshots returns the snapshots whose records are gone although nobody has removed
+// them, oldest backup first. Forget accepts their IDs, and RepairSnapshots stores the records
+// again.
+func (r *Repo) MissingSnapshots(ctx context.Context) ([]*Snapshot, error) {
+	all, err := record.ReadAll(ctx, r.store)
+	return all.Missing, err
+}
+
 // FindSnapshot finds the snapshot that spec names. spec is a unique prefix of its
 // ID, or of an ID that it had before its labels were changed; "latest"; or
 // "latest:DEVICE", with a UDID or device name.
@@ -141,8 +149,9 @@ func (r *Repo) ChangeSnapshot(ctx context.Context, s *Snapshot, labels Labels) (
 	return record.ChangeLabels(ctx, r.store, s, labels)
 }
 
-// Forget removes snapshots, then their certificates. The next Prune removes the data
-// that only they needed. It is no error if a snapshot does not exist any more.
+// Forget enters in the ledger that snapshots are removed on purpose, then removes them, then
+// their certificates. The next Prune removes the data that only they needed. It is no error
+// if a snapshot does not exist any more.
 func (r *Repo) Forget(ctx context.Context, ids ...FileID) error {
 	return certificate.Forget(ctx, r.store, ids...)
 }

@@ -185,6 +185,7 @@ var damageKinds = []struct {
 	{"copy of config", inFolder("configs/"), nil},
 	{"key", otherKey, nil},
 	{"snapshot record", newestSnapshot, nil},
+	{"file of the ledger", inFolder("ledger/"), nil},
 	{"index file", largest("index/"), nil},
 	{"pack of content", largest("packs/"), nil},
 	{"pack of file lists", smallestPack, nil},

@@ -33,6 +33,7 @@ func damageTold(kind int, title string) bool {
 // way stands for all ways.
 var damageExceptions = []struct{ kind, way, command, reason string }{
 	{"snapshot record", "", "prune", "it is not known what the snapshot needs, so nothing may be removed"},
+	{"file of the ledger", "", "prune", "it may know of snapshots that were lost, so nothing may be removed"},
 	{"index file", "", "prune", "the packs that it lists look unused, so nothing may be removed"},
 	{"pack of file lists", "", "prune", "it is not known what the snapshot needs, so nothing may be removed"},
 	{"pack of content", "missing", "prune", "a content list may be in the pack, so it is not known what the snapshot needs"},

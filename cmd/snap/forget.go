@@ -249,14 +249,13 @@ func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, polic
 	}
 	var decided []repo.Retention
 	if len(specs) > 0 {
-		var chosen []*repo.Snapshot
-		for _, spec := range specs {
-			s, err := repo.FindIn(all, spec)
-			if err != nil {
-				return nil, err
-			}
-			if !slices.Contains(chosen, s) {
-				chosen = append(chosen, s)
+		chosen, err := f.named(ctx, r, all, specs)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range chosen {
+			if !slices.Contains(all, s) {
+				all = append(all, s) // a device must not lose its last snapshot by this, either
 			}
 		}
 		slices.SortStableFunc(chosen, func(x, y *repo.Snapshot) int { return x.Time.Compare(y.Time) })
@@ -275,6 +274,29 @@ func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, polic
 		}
 	}
 	return decided, nil
+}
+
+// named finds the snapshots that are named, also those whose records are missing.
+func (f *forget) named(ctx context.Context, r *repo.Repo, all []*repo.Snapshot, specs []string) (chosen []*repo.Snapshot, _ error) {
+	for _, spec := range specs {
+		s, err := repo.FindIn(all, spec)
+		if errors.Is(err, repo.ErrNoSnapshot) && !strings.HasPrefix(spec, "latest") {
+			missing, merr := r.MissingSnapshots(ctx)
+			if merr != nil {
+				return nil, merr
+			}
+			if m, merr := repo.FindIn(missing, spec); !errors.Is(merr, repo.ErrNoSnapshot) {
+				s, err = m, merr
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(chosen, func(o *repo.Snapshot) bool { return o.ID == s.ID }) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen, nil
 }
 
 func newForgetResult(decided []repo.Retention) *forgetResult {

@@ -267,6 +267,12 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 			fmt.Fprintf(w, "DAMAGED  %s: it cannot be read; fetch it from a copy, or remove it with --remove-damaged\n", name)
 		}
 	}
+	for _, id := range rep.Healed {
+		fmt.Fprintf(w, "%s snapshots/%s: from the ledger\n", map[bool]string{true: "WOULD HEAL", false: "HEALED  "}[opts.DryRun], id)
+	}
+	for _, name := range rep.Ledger {
+		fmt.Fprintf(w, "%s %s: this file of the ledger is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
+	}
 	for _, name := range rep.Certificates {
 		fmt.Fprintf(w, "%s %s: this certificate is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
 	}
@@ -440,6 +446,9 @@ func printHeal(w io.Writer, h *healResult, o *healFlags) {
 		}
 		for _, f := range m.Fetched {
 			fmt.Fprintf(w, "%s %s\n", fetched, f)
+		}
+		for _, f := range m.FromLedger {
+			fmt.Fprintf(w, "%s %s: from the ledger\n", healed, f)
 		}
 		printFromMirror(w, m, o)
 	}

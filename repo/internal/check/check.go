@@ -126,7 +126,8 @@ type Checker struct {
 	orphans []error               // about blocks whose dictionary is in no pack
 
 	Snapshots        []*record.Snapshot
-	DamagedSnapshots []error
+	DamagedSnapshots []error // about records that are damaged or missing
+	damagedLedger    []error
 	Denied           error // about the first file that this process may not read, or nil
 	Superseded       []*record.Snapshot
 	runs             []*record.Unfinished

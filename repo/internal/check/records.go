@@ -169,6 +169,15 @@ func (c *Checker) checkLocks(ctx context.Context) error {
 	return nil
 }
 
+// damageLedger reports a file of the ledger that cannot be used.
+func (c *Checker) damageLedger(err error) {
+	if errors.Is(err, store.ErrUnsupported) {
+		c.Report.Problems = append(c.Report.Problems, Problem{File: layout.LedgerDir, Text: err.Error(), Hint: "use a newer snap, which can read it"})
+		return
+	}
+	c.damage(err, "no snapshot that is listed needs it; but if other snapshots were lost, it may have copies of their records: "+fromCopy+"`snap repair snapshots` removes it, and enters all snapshots that are there")
+}
+
 // checkParity reports what is protected and, if all data is read, verifies parity.
 func (c *Checker) checkParity(ctx context.Context) error {
 	s, err := parity.Load(ctx, c.Store.Backend)
@@ -250,6 +259,7 @@ func (c *Checker) readRecords(ctx context.Context) (err error) {
 		return err
 	}
 	c.Snapshots, c.Superseded, c.DamagedSnapshots = all.Current, all.Superseded, all.Damaged
+	c.damagedLedger = all.LedgerDamage
 	for _, s := range all.Superseded {
 		c.Report.Unreferenced = append(c.Report.Unreferenced, layout.SnapshotsDir+s.ID.String())
 	}
@@ -259,7 +269,7 @@ func (c *Checker) readRecords(ctx context.Context) (err error) {
 
 // reportStrays reports files whose names do not belong in their folders.
 func (c *Checker) reportStrays(ctx context.Context) error {
-	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.ConfigsDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir} {
+	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.ConfigsDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.LedgerDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir} {
 		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
 			if _, err := layout.ParseFileID(f.Name); err != nil {
 				c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)

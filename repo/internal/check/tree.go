@@ -8,6 +8,7 @@ import (
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -16,7 +17,14 @@ import (
 // similar snapshots cost little more than one.
 func (c *Checker) checkSnapshots(ctx context.Context) error {
 	for _, err := range c.DamagedSnapshots {
-		c.damage(err, fromCopy+"this snapshot is lost: remove its record with `snap repair snapshots --remove-damaged`")
+		if m, ok := errors.AsType[*record.MissingError](err); ok {
+			c.Report.Problems = append(c.Report.Problems, Problem{File: layout.SnapshotsDir + m.Snapshot.ID.String(), Text: m.Text(), Hint: m.Hint(), Fatal: true})
+			continue
+		}
+		c.damage(err, "`snap repair snapshots` stores it again if the ledger has a copy; otherwise "+fromCopy+"this snapshot is lost: remove its record with `snap repair snapshots --remove-damaged`")
+	}
+	for _, err := range c.damagedLedger {
+		c.damageLedger(err)
 	}
 	if err := c.reportStrays(ctx); err != nil {
 		return err

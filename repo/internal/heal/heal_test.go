@@ -340,7 +340,9 @@ func TestHealSurvivesTornFiles(t *testing.T) {
 	rot(t, spoilt, rand.New(rand.NewPCG(repotest.DamageSeed, 9)), "packs", "index", "snapshots")
 	repotest.Remove(t, spoilt, repotest.FilesIn(t, spoilt, repotest.PacksDir)[1])
 	forgotten := good.Clone()
-	repotest.Remove(t, forgotten, repotest.FilesIn(t, forgotten, repotest.SnapshotsDir)[0])
+	if err := repotest.ForgetDays(ctx, repotest.MustOpen(t, forgotten), 1); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := repotest.Prune(ctx, forgotten, repotest.NoWaste); err != nil {
 		t.Fatal(err)
 	}

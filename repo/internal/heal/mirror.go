@@ -43,6 +43,8 @@ type Report struct {
 	// hold missing content.
 	Fetched      []string `json:"fetched"`
 	FetchedBytes int64    `json:"fetched_bytes"`
+	// FromLedger are records of snapshots that the ledger had a copy of.
+	FromLedger []string `json:"from_ledger"`
 	// Unhealed are damaged files that the mirror lacks, or that are damaged there,
 	// too.
 	Unhealed []string            `json:"unhealed"`
@@ -65,7 +67,7 @@ type healer struct {
 
 // copiedDirs returns the folders in which a mirror has the same files.
 func copiedDirs() []string {
-	return []string{layout.KeysDir, layout.ConfigsDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir, layout.CertificatesDir}
+	return []string{layout.KeysDir, layout.ConfigsDir, layout.PacksDir, layout.IndexDir, layout.SnapshotsDir, layout.SecretsDir, layout.RunsDir, layout.CertificatesDir, layout.LedgerDir}
 }
 
 // FromMirror heals a repository from a mirror, as repo.Repo.HealFromMirror
@@ -75,7 +77,7 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 		return nil, err
 	}
 	h := &healer{r: r, from: from, opts: opts, bad: map[pack.ID]bool{}, rep: Report{
-		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
+		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
 	}}
 	h.m = store.New(from, r.Options, r.Config, r.MasterKey)
 	found, err := store.FindConfigs(ctx, from)
@@ -99,6 +101,9 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 	if err := h.healFiles(ctx); err != nil {
 		return nil, err
 	}
+	if err := h.healRecords(ctx); err != nil {
+		return nil, err
+	}
 	if h.rep.Index, err = repair.Index(ctx, r, opts.Options); err != nil {
 		return nil, err
 	}
@@ -111,7 +116,24 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 	if opts.DryRun {
 		return &h.rep, r.LoadListed(ctx) // a folder may be missing
 	}
+	// Snapshots that only the copy had count again, also if they were forgotten here.
+	if err := h.healRecords(ctx); err != nil {
+		return nil, err
+	}
 	return &h.rep, r.LoadIndex(ctx)
+}
+
+// healRecords stores again the records that are missing here and of which the ledger has a
+// copy, so that their content is fetched, too.
+func (h *healer) healRecords(ctx context.Context) error {
+	healed, _, err := record.Heal(ctx, h.r, h.opts.DryRun)
+	for _, id := range healed {
+		name := layout.SnapshotsDir + id.String()
+		if !slices.Contains(h.rep.FromLedger, name) {
+			h.rep.FromLedger = append(h.rep.FromLedger, name)
+		}
+	}
+	return err
 }
 
 // healFiles replaces damaged files by files of the same name from the mirror.

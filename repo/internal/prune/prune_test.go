@@ -289,14 +289,20 @@ func TestPruneWithoutSnapshots(t *testing.T) {
 		repotest.Remove(t, be, name)
 	}
 	packs := repotest.Size(t, be, repotest.PacksDir)
+	opts := repotest.NoWaste
+	opts.AllowEmpty = true
+	for _, opts := range []repo.PruneOptions{repotest.NoWaste, opts} {
+		if _, err := repotest.Prune(ctx, be, opts); !errors.Is(err, repo.ErrDamaged) {
+			t.Errorf("prune = %v, although the ledger knows of snapshots", err)
+		}
+	}
+	repotest.RemoveLedger(t, be)
 	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); !errors.Is(err, repo.ErrNoSnapshots) {
 		t.Errorf("prune = %v", err)
 	}
 	if got := repotest.Size(t, be, repotest.PacksDir); got != packs {
 		t.Errorf("%d bytes of packs are left of %d", got, packs)
 	}
-	opts := repotest.NoWaste
-	opts.AllowEmpty = true
 	if rep, err := repotest.Prune(ctx, be, opts); err != nil || rep.RemovedPacks == 0 {
 		t.Errorf("prune that may remove everything = %+v, %v", rep, err)
 	}

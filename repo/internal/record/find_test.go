@@ -133,6 +133,14 @@ func TestForgottenWhileListed(t *testing.T) {
 	r := repotest.Create(t, be)
 	kept := putRecord(t, r, "one", "One", 1)
 	gone := putRecord(t, r, "two", "Two", 2)
+	name := repotest.SnapshotsDir + gone.ID.String()
+	file := repotest.Content(t, be)[name]
+	if err := r.Forget(ctx, gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := be.Set(name, file); err != nil {
+		t.Fatal(err)
+	}
 	r = repotest.MustOpen(t, vanishing{be, repotest.SnapshotsDir + gone.ID.String()})
 	list, damaged, err := r.Snapshots(ctx)
 	if err != nil || len(damaged) > 0 || len(list) != 1 || list[0].ID != kept.ID {

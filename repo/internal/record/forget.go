@@ -8,6 +8,7 @@ import (
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
@@ -36,7 +37,10 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 	}
 	// Remove earlier records first. Otherwise one of them would be the snapshot's
 	// current record again after an interruption.
-	records := slices.Concat(all.Superseded, all.Current)
+	goneBefore := slices.Concat(all.replaced, all.Missing)
+	records := slices.Concat(goneBefore, all.Superseded, all.Current)
+	var every []layout.FileID
+	of := map[layout.FileID]layout.FileID{} // the snapshot of a record, as in ids
 	for _, id := range ids {
 		origin := id
 		for _, s := range records {
@@ -53,15 +57,24 @@ func forget(ctx context.Context, r *store.Store, ids []layout.FileID) (gone []la
 		if len(remove) == 0 {
 			remove = []layout.FileID{id} // its record may be damaged
 		}
-		missed := false
-		for _, id := range remove {
-			err := Delete(ctx, r, id)
-			if err != nil && !errors.Is(err, backend.ErrNotExist) {
-				return nil, fmt.Errorf("forget snapshot %s: %w", id.Short(), err)
-			}
-			missed = missed || err != nil
+		for _, record := range remove {
+			every, of[record] = append(every, record), id
 		}
-		if missed {
+	}
+	l, err := ledger.Read(ctx, r)
+	if err == nil {
+		err = l.Remove(ctx, r, every)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("forget snapshots: %w", err)
+	}
+	for _, record := range every {
+		err := deleteFiles(ctx, r, record)
+		if err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return nil, fmt.Errorf("forget snapshot %s: %w", record.Short(), err)
+		}
+		known := slices.ContainsFunc(goneBefore, func(s *Snapshot) bool { return s.ID == record })
+		if id := of[record]; err != nil && !known && !slices.Contains(gone, id) {
 			gone = append(gone, id)
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
-	"github.com/snap-backup/snap/repo/replace"
 )
 
 // Pin says that a snapshot must not be forgotten.
@@ -116,20 +115,18 @@ func Replace(ctx context.Context, r *store.Store, s, n *Snapshot) error {
 	}
 	err = r.CheckLock(ctx)
 	if err == nil {
-		err = Delete(ctx, r, s.ID)
+		err = enterReplaced(ctx, r, s.ID, b)
+	}
+	if err == nil {
+		err = deleteFiles(ctx, r, s.ID)
 		if errors.Is(err, backend.ErrNotExist) {
 			err = store.ErrChanged
 		}
 	}
 	if errors.Is(err, store.ErrLockLost) || errors.Is(err, store.ErrChanged) {
-		_ = Delete(context.WithoutCancel(ctx), r, n.ID)
+		Withdraw(ctx, r, n.ID)
 	}
 	return err
-}
-
-// Delete removes one record of a snapshot; see Forget.
-func Delete(ctx context.Context, r *store.Store, id layout.FileID) error {
-	return replace.Delete(ctx, r.Backend, layout.SnapshotsDir+id.String())
 }
 
 // ErrTag says that a text cannot be a tag.
@@ -187,7 +184,16 @@ func (l *Labels) check(had []string) error {
 type Snapshots struct {
 	Current    []*Snapshot // oldest backup first
 	Superseded []*Snapshot // by a newer record of the same snapshot
-	Damaged    []error
+	// Missing are records that are gone although nobody has removed them, read from the
+	// ledger.
+	Missing []*Snapshot
+	// Damaged has an error for each record that is damaged or missing.
+	Damaged []error
+	// LedgerDamage has an error for each file of the ledger that cannot be used: it may
+	// know of records that are gone.
+	LedgerDamage []error
+
+	replaced []*Snapshot // gone, and known only to the ledger: see findMissing
 }
 
 // splitSuperseded separates the current records from those that a newer record

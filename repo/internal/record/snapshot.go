@@ -20,6 +20,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"golang.org/x/sync/errgroup"
 )
@@ -244,9 +245,14 @@ func List(ctx context.Context, r *store.Store) (list []*Snapshot, damaged []erro
 // ReadAll is like List, but also returns superseded records, which interrupted
 // changes leave.
 func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
+	known, err := ledger.Read(ctx, r)
+	if err != nil {
+		return Snapshots{}, err
+	}
 	var mu sync.Mutex
 	var list []*Snapshot
 	var damaged []error
+	bad := map[layout.FileID]bool{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	err = r.Backend.List(ctx, layout.SnapshotsDir, func(f backend.Info) error {
@@ -262,6 +268,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 			case errors.Is(err, backend.ErrNotExist): // forgotten since it was listed
 			case errors.Is(err, store.ErrDamaged):
 				damaged = append(damaged, err)
+				bad[id] = true
 			case err != nil:
 				return err
 			default:
@@ -283,11 +290,17 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 			return Snapshots{}, fmt.Errorf("read snapshots: %w", err)
 		}
 	}
+	if all.Missing, all.replaced, err = findMissing(ctx, r, known, list, bad); err != nil {
+		return Snapshots{}, fmt.Errorf("read snapshots: %w", err)
+	}
+	for _, s := range all.Missing {
+		damaged = append(damaged, &store.DamageError{File: layout.SnapshotsDir + s.ID.String(), Err: &MissingError{s}})
+	}
 	datesOf(list, r.Options.Now())
 	slices.SortFunc(list, Compare)
 	slices.SortFunc(damaged, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	all.Current, all.Superseded = splitSuperseded(list)
-	all.Damaged = damaged
+	all.Damaged, all.LedgerDamage = damaged, known.Damaged
 	return all, nil
 }
 

@@ -75,7 +75,9 @@ func TestRepairIndex(t *testing.T) {
 func TestRepairIndexKeepsPacksWithDamagedHeaders(t *testing.T) {
 	t.Parallel()
 	be := repotest.New(t, 1)
-	repotest.Remove(t, be, repotest.FilesIn(t, repotest.New(t, 1), repotest.SnapshotsDir)...)
+	if err := repotest.ForgetDays(context.Background(), repotest.MustOpen(t, be), 1); err != nil {
+		t.Fatal(err)
+	}
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
 	repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])-1)
 	if _, err := repotest.StoreDay(context.Background(), be, 2); err != nil {
@@ -345,7 +347,16 @@ func TestRepairSnapshotsWithDamagedRecords(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
-	repotest.FlipBit(t, be, repotest.FilesIn(t, be, repotest.SnapshotsDir)[0], 60)
+	damaged := repotest.FilesIn(t, be, repotest.SnapshotsDir)[0]
+	repotest.FlipBit(t, be, damaged, 60)
+	if err := repotest.RepairSnapshots(be); err != nil {
+		t.Fatal(err)
+	}
+	if err := repotest.Verify(be, 1, 2); err != nil {
+		t.Fatalf("the ledger has a copy of the record: %v", err)
+	}
+	repotest.RemoveLedger(t, be)
+	repotest.FlipBit(t, be, damaged, 60)
 	if err := repotest.RepairSnapshots(be); err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,11 @@ type SnapshotRepair struct {
 	// Damaged are records that cannot be read. Which files they had is unknown.
 	Damaged []string `json:"damaged"`
 	Removed int      `json:"removed_records"`
+	// Healed are records that were damaged or missing, and were stored again from the
+	// ledger, except in a dry run.
+	Healed []layout.FileID `json:"healed_records"`
+	// Ledger are damaged files of the ledger. They were removed, except in a dry run.
+	Ledger []string `json:"ledger"`
 	// Certificates are damaged certificates. They were removed, except in a dry run.
 	Certificates []string `json:"certificates"`
 	// Records are damaged records that no snapshot needs: kept passwords, unfinished
@@ -59,6 +64,10 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}
+	healed, ledger, err := record.Heal(ctx, r, opts.DryRun)
+	if err != nil {
+		return nil, err
+	}
 	c, err := check.Find(ctx, r, check.Options{ReadData: 1, DryRun: opts.DryRun, Progress: func(done, total int64) { opts.Tell("reading packs", done, total) }})
 	if err != nil {
 		return nil, err
@@ -66,10 +75,10 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if c.Denied != nil && len(c.Report.Affected) > 0 {
 		return nil, fmt.Errorf("no snapshot was marked, since what is lost is not known: %w", c.Denied)
 	}
-	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}}
+	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed...), Ledger: append([]string{}, ledger...)}
 	for _, err := range c.DamagedSnapshots {
 		var d *store.DamageError
-		if errors.As(err, &d) {
+		if errors.As(err, &d) && !rep.heals(d.File) {
 			rep.Damaged = append(rep.Damaged, d.File)
 		}
 	}
@@ -117,12 +126,18 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 		if err != nil || !store.Hopeless(ctx, func() error { _, err := record.Load(ctx, r, id); return err }) {
 			continue
 		}
-		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		if err := record.Delete(ctx, r, id); err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return rep, fmt.Errorf("remove a record that cannot be read: %w", err)
 		}
 		rep.Removed++
 	}
 	return rep, nil
+}
+
+// heals reports whether the record in a file was or would be stored again.
+func (x *SnapshotRepair) heals(file string) bool {
+	id, err := layout.ParseFileID(file)
+	return err == nil && slices.Contains(x.Healed, id)
 }
 
 // removeRecords removes damaged records that no snapshot needs, and returns the names of

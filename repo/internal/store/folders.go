@@ -14,7 +14,7 @@ var needed = map[string]struct {
 	by []string
 	do string
 }{
-	layout.SnapshotsDir: {[]string{layout.IndexDir}, "run `snap repair --from COPY --missing-snapshots`; if there is no copy and no backup was ever completed, make an empty folder of that name"},
+	layout.SnapshotsDir: {[]string{layout.IndexDir}, "run `snap repair snapshots`, which stores again the records of which the ledger has copies, or `snap repair --from COPY --missing-snapshots`; if there is no copy and no backup was ever completed, make an empty folder of that name"},
 	layout.PacksDir:     {[]string{layout.SnapshotsDir, layout.IndexDir}, "run `snap repair --from COPY`; if there is no copy, make an empty folder of that name, and the next backups store again what still exists"},
 }
 

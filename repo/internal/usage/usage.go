@@ -132,6 +132,13 @@ func (u *Usage) readRecords(ctx context.Context) (all record.Snapshots, runs []*
 		} else if len(waiting) > 0 {
 			return all, nil, &store.DamageError{File: replace.Dir + waiting[0], Err: errors.New("a repair was interrupted before it put this file in place; `snap repair index` does that")}
 		}
+		if len(all.LedgerDamage) > 0 { // it may know of lost records
+			err := all.LedgerDamage[0]
+			if !errors.Is(err, store.ErrDamaged) {
+				err = &store.DamageError{File: layout.LedgerDir, Err: err} // a newer program has written it
+			}
+			return all, nil, err
+		}
 		// A record with wrong bytes is lost, and its device sends the files again. One
 		// that cannot be read here may be read, and continued, elsewhere.
 		for _, err := range damaged {

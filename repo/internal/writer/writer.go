@@ -46,7 +46,8 @@ const (
 	// maxSpare is how many buffers for packs are kept. One pack is being filled, one
 	// waits, and one is stored; if storing is slow, encoders wait with more.
 	maxSpare = 3
-	// rescueTime bounds how long a failed or closed writer takes to list stored packs.
+	// rescueTime bounds how long a failed or closed writer takes to list stored packs, and how
+	// long a canceled one takes to enter its snapshot in the ledger.
 	rescueTime = 30 * time.Second
 )
 
@@ -232,10 +233,15 @@ func (w *Writer) Continue(before record.WriteStats) { w.before = before }
 // Now returns the time of the clock by which Commit dates snapshots.
 func (w *Writer) Now() time.Time { return w.r.Options.Now().UTC() }
 
-// Commit makes everything stored durable, then writes the snapshot record. It fills
-// in the record's statistics and ID. All content writers must have been flushed.
+// Commit makes everything stored durable, then writes the snapshot record and enters it in
+// the ledger. It fills in the record's statistics and ID. All content writers must have been
+// flushed. If only the last step fails, the snapshot is stored nevertheless.
 func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 	if err := w.Finish(ctx); err != nil {
+		return fmt.Errorf("store the snapshot: %w", err)
+	}
+	ledger, err := record.EnterOthers(ctx, w.r)
+	if err != nil {
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
 	st := w.Total()
@@ -255,10 +261,23 @@ func (w *Writer) Commit(ctx context.Context, s *record.Snapshot) error {
 	if err := w.r.CheckLock(ctx); err != nil {
 		// A prune that did not see the snapshot may have removed chunks that the
 		// snapshot needs.
-		_ = w.r.Backend.Delete(context.WithoutCancel(ctx), layout.SnapshotsDir+s.ID.String())
+		record.Withdraw(ctx, w.r, s.ID)
 		return fmt.Errorf("store the snapshot: %w", err)
 	}
+	// Who cancels the backup now would make it again, although it is stored.
+	ctx, cancel := canceledLater(ctx)
+	defer cancel()
+	if err := record.Enter(ctx, w.r, ledger, b); err != nil {
+		return fmt.Errorf("snapshot %s is stored, but it could not be entered in the ledger; the next backup enters it: %w", s.ID.Short(), err)
+	}
 	return nil
+}
+
+// canceledLater returns a context that is canceled rescueTime after ctx.
+func canceledLater(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(rescueTime, cancel) })
+	return later, func() { stop(); cancel() }
 }
 
 // Close ends a writer without a snapshot. It lists stored packs in an index file, so
