@@ -89,6 +89,31 @@ func TestHealKeys(t *testing.T) {
 	}
 }
 
+// A damaged file of the ledger is healed. A missing one was merged.
+func TestHealLedger(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := memory.New()
+	files := store(t, be, 4, 1, 700, 1300, 900)
+	if _, err := Refresh(ctx, be, RefreshOptions{Percent: 5_00}); err != nil {
+		t.Fatal(err)
+	}
+	want := content(t, be, "")
+	if err := be.Set(files[0], []byte("damaged")); err != nil {
+		t.Fatal(err)
+	}
+	if err := be.Delete(ctx, files[1]); err != nil {
+		t.Fatal(err)
+	}
+	if rep, err := Heal(ctx, be, HealOptions{}); err != nil || !slices.Equal(rep.Healed, files[:1]) {
+		t.Errorf("%+v, %v", rep, err)
+	}
+	delete(want, files[1])
+	if !maps.EqualFunc(want, content(t, be, ""), bytes.Equal) {
+		t.Error("the files are not as they were")
+	}
+}
+
 // Nothing can restore a key that was removed: not even from the other files of its group.
 func TestForget(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,6 @@
 // Package parity protects files of a repository against bit rot and loss without a
 // second copy: it stores a Reed-Solomon code over groups of packs, of snapshot records,
-// of key slots and of copies of config.
+// of key slots, of copies of config and of files of the ledger.
 //
 // The files of a parity group are cut into shards of 64 KiB. The shards at the same
 // offset of all files form a stripe. Each stripe gets two parity shards, or one if the
@@ -34,7 +34,7 @@ const Dir = layout.ParityDir
 
 // kinds are the folders of protected files. A file's kind is the index of its
 // folder.
-var kinds = [...]string{layout.PacksDir, layout.SnapshotsDir, layout.KeysDir, layout.ConfigsDir}
+var kinds = [...]string{layout.PacksDir, layout.SnapshotsDir, layout.KeysDir, layout.ConfigsDir, layout.LedgerDir}
 
 // keyKind is the kind of key slots.
 const keyKind = 2
@@ -187,7 +187,7 @@ type Status struct {
 	Percent     float64 `json:"percent"` // as asked for; 0 without parity
 	Groups      int     `json:"groups"`
 	ParityBytes int64   `json:"parity_bytes"`
-	Protected   int64   `json:"protected_bytes"` // of packs, snapshot records, key slots and copies of config
+	Protected   int64   `json:"protected_bytes"` // of all files that parity protects
 	Unprotected int64   `json:"unprotected_bytes"`
 	// Missing are protected packs that do not exist: they were lost, or removed by
 	// a program that does not know parity.
