@@ -160,8 +160,10 @@ func (r *reader) key(purpose string) []byte {
 }
 
 func (r *reader) file(name string) []byte {
-	return try(os.ReadFile(filepath.Join(r.dir, filepath.FromSlash(name))))
+	return try(os.ReadFile(r.path(name)))
 }
+
+func (r *reader) path(name string) string { return filepath.Join(r.dir, filepath.FromSlash(name)) }
 
 // readNamed reads a file whose name is its hash, and removes its magic (1).
 func (r *reader) readNamed(name, magic string) []byte {
@@ -433,4 +435,36 @@ func (r *reader) certificate(name string) (form byte, c certificate) {
 		panic(err)
 	}
 	return c.opened[0], c
+}
+
+// ledgerEntry is what the ledger says about one snapshot record (13i).
+type ledgerEntry struct {
+	id      string // hex
+	turn    int
+	removed int64 // in seconds since 1970, if turn is odd
+	head    []byte
+	json    []byte
+}
+
+// ledgerFile reads a file of the ledger (13i).
+func (r *reader) ledgerFile(name string) (opened, plain []byte, entries []ledgerEntry) {
+	opened = try(unseal(r.key("snap v1 ledger"), r.readNamed(name, "snaple01"), ""))
+	plain = plainForm(opened, 64<<20)
+	in := &input{plain}
+	insist(in.byte() == 1, "%s: version", name)
+	for range in.uvarint() {
+		e := ledgerEntry{id: hex.EncodeToString([]byte(in.id())), turn: in.uvarint()}
+		insist(e.turn <= 1<<32, "%s: turn %d", name, e.turn)
+		insist(len(entries) == 0 || entries[len(entries)-1].id < e.id, "%s: order", name)
+		if e.turn%2 == 1 {
+			e.removed = int64(in.uvarint())
+		} else {
+			e.head = in.take(32)
+			e.json = in.take(in.uvarint())
+			insist(len(e.json) <= 1<<20, "%s: %d bytes of JSON", name, len(e.json))
+		}
+		entries = append(entries, e)
+	}
+	in.end()
+	return opened, plain, entries
 }

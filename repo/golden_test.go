@@ -66,6 +66,7 @@ type vectors struct {
 	Meta       []chunkVector       `json:"nodes_and_lists"`
 	Snapshots  []snapshotVector    `json:"snapshots"`
 	Findings   findingsVector      `json:"findings"`
+	Ledger     ledgerVector        `json:"ledger"`
 	Bound      keysVector          `json:"bound_key_slots"`
 	Times      []timeVector        `json:"times"`
 }
@@ -265,6 +266,7 @@ func goldenVectors(t *testing.T, be *memory.Backend) *vectors {
 	}
 	v.Compressed = readCompressed(t)
 	v.Findings = readFindings(t)
+	v.Ledger = readLedger(t)
 	v.Bound = readKeys(t)
 	for _, at := range []time.Time{
 		time.Unix(0, -1), time.Unix(0, math.MinInt64), time.Unix(0, math.MaxInt64),
