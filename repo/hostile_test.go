@@ -134,7 +134,7 @@ func (g *hostileRig) givesBack(be backend.Backend, secrets ...[]byte) error {
 }
 
 // hostileKinds are the files of a repository, by the beginning of their names.
-var hostileKinds = []string{"config", "configs/", "keys/", "packs/", "index/", "snapshots/", "runs/", "secrets/", "certificates/", "parity/", "checks/", "prunes/"}
+var hostileKinds = []string{"config", "configs/", "keys/", "packs/", "index/", "snapshots/", "runs/", "secrets/", "certificates/", "parity/", "checks/", "prunes/", "ledger/"}
 
 // hostileChanges change the files of a kind. all says whether to change one or all.
 var hostileChanges = map[string]func(g *hostileRig, be *memory.Backend, names []string){

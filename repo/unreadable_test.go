@@ -40,6 +40,7 @@ func interrupted(name string) fault.Plan {
 // nothing is removed that it might need.
 func TestUnreadableFiles(t *testing.T) {
 	base := loadGoldenFrom(t, recordsDir)
+	enterRecords(t, base)
 	whole := restoredDays(t, base)
 	var names []string
 	for name := range repotest.Content(t, base) {
@@ -62,6 +63,24 @@ func TestUnreadableFiles(t *testing.T) {
 		if got := restoredDays(t, be); !maps.Equal(got, whole) {
 			t.Errorf("%s: a read was interrupted, and %v came back instead of %v", name, got, whole)
 		}
+	}
+}
+
+// enterRecords gives the golden repository, which is older than the ledger, one.
+func enterRecords(t *testing.T, be *memory.Backend) {
+	t.Helper()
+	ctx := context.Background()
+	r := openRecords(t, be)
+	l, err := r.Lock(ctx, repo.LockWrite, "snap tag")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.FindSnapshot(ctx, "latest")
+	if err == nil {
+		_, err = r.ChangeSnapshot(ctx, s, repo.Labels{Note: recordNote})
+	}
+	if err := errors.Join(err, l.Release()); err != nil || len(repotest.FilesIn(t, be, repotest.LedgerDir)) == 0 {
+		t.Fatal("no ledger: ", err)
 	}
 }
 

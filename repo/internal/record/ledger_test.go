@@ -230,3 +230,48 @@ func TestDamagedLedger(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The only file that says that a snapshot was forgotten is lost, and its data is gone. The
+// snapshot seems missing. A repair brings it back with what is left of it, and it can be
+// forgotten again.
+func TestRemovalIsLost(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	be := repotest.New(t, 1, 2, 3)
+	before := repotest.FilesIn(t, be, repotest.LedgerDir)
+	if err := repotest.ForgetDays(ctx, repotest.MustOpen(t, be), 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range repotest.FilesIn(t, be, repotest.LedgerDir) {
+		if !slices.Contains(before, name) {
+			repotest.Remove(t, be, name)
+		}
+	}
+	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); !errors.Is(err, repo.ErrDamaged) {
+		t.Errorf("prune = %v", err)
+	}
+	back := be.Clone()
+	if err := repotest.RepairSnapshots(back); err != nil {
+		t.Fatal(err)
+	}
+	for _, be := range []*memory.Backend{be, back} { // with and without a repair
+		r := repotest.MustOpen(t, be)
+		missing, err := r.MissingSnapshots(ctx)
+		list, _, lerr := r.Snapshots(ctx)
+		if err := errors.Join(err, lerr); err != nil || len(missing)+len(list) != 3 {
+			t.Fatal(missing, list, err)
+		}
+		if err := r.Forget(ctx, slices.Concat(missing, list)[0].ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := repotest.Prune(ctx, be, repotest.NoWaste); err != nil {
+			t.Error(err)
+		}
+		if err := repotest.Verify(be, 2, 3); err != nil {
+			t.Error(err)
+		}
+	}
+}
