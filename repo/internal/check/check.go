@@ -279,7 +279,12 @@ func (c *Checker) findUsed(ctx context.Context) (func(pack.ID) bool, error) {
 	if len(c.Store.RetiredIndexed)+len(c.unlisted) == 0 {
 		return nil, nil
 	}
-	u, err := usage.FindUnlisted(ctx, c.Store)
+	// If listed packs have all that is needed, no other pack counts as in use. Otherwise a
+	// pack that a backup is storing could: it may have chunks again that are in retired packs.
+	u, err := usage.Find(ctx, c.Store)
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
+		u, err = usage.FindUnlisted(ctx, c.Store)
+	}
 	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
 		return nil, nil
 	}

@@ -217,15 +217,27 @@ func (r *Store) ListPacks(ctx context.Context) (map[pack.ID]int64, error) {
 // header: no index file lists it, and none is damaged.
 func (r *Store) IsUnlisted(id pack.ID) bool { return r.unlisted[id] }
 
+// OnlyUnlisted reports whether a chunk is in packs of which IsUnlisted is true, and in no
+// others. So the index file of one of them is missing, if a snapshot needs the chunk: a
+// backup stores a chunk again if a prune may remove its pack, and does not list the new
+// pack before it ends.
+func (r *Store) OnlyUnlisted(id chunk.ID) bool {
+	loc, ok := r.Index.Lookup(id)
+	if !ok || !r.unlisted[loc.Pack] {
+		return false
+	}
+	return !slices.ContainsFunc(r.Index.Copies(id), func(l index.Location) bool { return !r.unlisted[l.Pack] })
+}
+
 // HasUnlisted reports whether IsUnlisted is true for some pack.
 func (r *Store) HasUnlisted() bool { return len(r.unlisted) > 0 }
 
 // IndexDamage returns the index files that LoadIndex found damaged, and the packs that
 // are missing or have another size than they should. Given the roots of snapshots, it also
-// finds out that an index file is missing: no index file lists the pack of a root.
+// finds out that an index file is missing: no index file lists a pack with a root.
 func (r *Store) IndexDamage(roots ...chunk.ID) []error {
 	damage := slices.Clone(r.DamagedIndex)
-	if slices.ContainsFunc(roots, func(id chunk.ID) bool { loc, ok := r.Index.Lookup(id); return ok && r.unlisted[loc.Pack] }) {
+	if slices.ContainsFunc(roots, r.OnlyUnlisted) {
 		damage = append(damage, LostIndex(len(r.unlisted)))
 	}
 	for _, id := range r.Missing {
