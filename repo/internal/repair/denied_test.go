@@ -48,13 +48,16 @@ func TestRepairsKeepDeniedFiles(t *testing.T) {
 			}
 		}
 		err = repotest.Repair(ctx, fault.New(be, fault.Unreadable(record, tt.err)), 63, func(r *repo.Repo) error {
-			_, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{RemoveDamaged: true})
+			rep, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{RemoveDamaged: true})
+			if err == nil && (len(rep.Healed) == 0) != tt.kept { // the ledger has a copy
+				t.Errorf("%v: healed %v", tt.err, rep.Healed)
+			}
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, gone := be.Stat(ctx, record); (gone == nil) != tt.kept {
+		if _, gone := be.Stat(ctx, record); gone != nil && tt.kept {
 			t.Errorf("%v: the record: %v", tt.err, gone)
 		}
 	}
