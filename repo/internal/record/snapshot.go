@@ -202,6 +202,21 @@ func Load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, err
 	return s, nil
 }
 
+// loadOnce is like load, but does not read a record again that it has read before.
+func loadOnce(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
+	name := layout.SnapshotsDir + id.String()
+	if first, ok := r.Parsed.Load(name); ok {
+		s := *first.(*Snapshot)
+		return &s, nil
+	}
+	s, err := load(ctx, r, id)
+	if err == nil {
+		first := *s
+		r.Parsed.Store(name, &first)
+	}
+	return s, err
+}
+
 func load(ctx context.Context, r *store.Store, id layout.FileID) (*Snapshot, error) {
 	name := layout.SnapshotsDir + id.String()
 	b, err := r.ReadNamed(ctx, name, maxSnapshotSize)
@@ -261,7 +276,7 @@ func ReadAll(ctx context.Context, r *store.Store) (all Snapshots, err error) {
 			if err != nil {
 				return nil // not a record
 			}
-			s, err := load(gctx, r, id)
+			s, err := loadOnce(gctx, r, id)
 			mu.Lock()
 			defer mu.Unlock()
 			switch {

@@ -134,7 +134,7 @@ type Store struct {
 	Watch Watch
 
 	// Parsed has what files are about, by name, so that they need not be read again: a file
-	// never changes. Package ledger uses it.
+	// never changes. Packages ledger and record use it.
 	Parsed sync.Map
 
 	useReserve bool // see UseReserve
