@@ -111,11 +111,11 @@ func unreadFinding(c repo.Consequence, reasons map[string]string, missing int) r
 	case missing > 0 && f.Count == 1:
 		f.Text += ", which is not in the backup: "
 	case missing > 0:
-		f.Text += fmt.Sprintf(", of which %d are not in the backup, the first is ", missing)
+		f.Text += fmt.Sprintf(" (the backup lacks %d of them), such as ", missing)
 	case f.Count == 1:
 		f.Text += ": "
 	default:
-		f.Text += ", the first is "
+		f.Text += ", such as "
 	}
 	f.Text += f.Names[0]
 	if why := reasons[f.Names[0]]; why != "" {
