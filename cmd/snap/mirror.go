@@ -332,7 +332,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		Clean bool `json:"clean"`
 		Same  bool `json:"same"`
 	}{r, r.Clean(), r.Same()}
-	err := a.conclude(result, !r.Clean() || !r.Same() || len(r.Source) > 0, func(w io.Writer) {
+	err := a.conclude(result, !r.Clean() || !r.Same() || len(r.SourceDamaged) > 0, func(w io.Writer) {
 		for _, d := range r.Damaged {
 			fmt.Fprintf(w, "DAMAGED  %s: %s\n", d.File, clean(d.Text))
 		}
@@ -353,7 +353,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 			}
 			fmt.Fprintf(w, "EXTRA    %s\n", name)
 		}
-		for _, d := range r.Source {
+		for _, d := range r.SourceDamaged {
 			fmt.Fprintf(w, "SOURCE   %s: damaged in the repository: %s\n", d.File, clean(d.Text))
 		}
 		fmt.Fprintf(w, "%s read, %s; damaged: %d, missing: %d, only on the mirror: %d\n", plural(r.Files, "file"), bytesText(r.Bytes), len(r.Damaged), len(r.Missing), len(r.Extra))
@@ -372,8 +372,8 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		return err
 	case !r.Clean():
 		return fmt.Errorf("%w on the mirror: %d", mirror.ErrDamaged, len(r.Damaged))
-	case len(r.Source) > 0:
-		return fmt.Errorf("%w in the repository, not on the mirror: %d", mirror.ErrDamaged, len(r.Source))
+	case len(r.SourceDamaged) > 0:
+		return fmt.Errorf("%w in the repository, not on the mirror: %d", mirror.ErrDamaged, len(r.SourceDamaged))
 	case len(r.Extra) > 0:
 		err := fmt.Errorf("%w: %s missing, %s only on the mirror", errOutOfDate, plural(len(r.Missing), "file"), plural(len(r.Extra), "file"))
 		return advised{err, `either the repository has removed these files, or it has lost them and the mirror has the last good copy; "snap check" of the repository says whether it lacks anything: if so, "snap repair --from TARGET" gets it back; if not, "snap mirror TARGET" updates the mirror`}

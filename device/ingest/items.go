@@ -111,7 +111,7 @@ func (l *items) finder() *finder {
 		}
 	}
 	byID := func(a, b int32) int { return compareIDs(&l.at(int(a)).id, &l.at(int(b)).id) }
-	if !slices.IsSortedFunc(f.blobs, byID) { // folders are listed in order, but the two halves of a crafted one may not be
+	if !slices.IsSortedFunc(f.blobs, byID) { // a walk adds them in order, but take must not depend on that
 		slices.SortFunc(f.blobs, byID)
 	}
 	return f

@@ -25,9 +25,9 @@ type CheckReport struct {
 	// Judged says whether the key has judged the target: everything on it opens, and
 	// every snapshot is whole, except what Damaged lists.
 	Judged bool `json:"judged"`
-	// Source lists damaged files of the source. The target rightly lacks them, since they
-	// do not open.
-	Source []Damage `json:"source_damaged"`
+	// SourceDamaged lists damaged files of the source. The target rightly lacks them,
+	// since they do not open.
+	SourceDamaged []Damage `json:"source_damaged"`
 	// Kept are files that the source has removed and that stay on the target for now.
 	Kept    int64 `json:"kept_files"`
 	OldKeys int64 `json:"old_keys"` // key slots that only the target has
@@ -59,8 +59,8 @@ func Check(ctx context.Context, source, target backend.Backend, opts Options) (*
 	if err := r.settleConfig(ctx); err != nil {
 		return nil, err
 	}
-	out := &CheckReport{Damaged: []Damage{}, Healed: []string{}, Missing: []string{}, Extra: []string{}, Source: []Damage{}, Judged: opts.Judge != nil}
-	out.Source = append(out.Source, m.report.Damaged...) // config
+	out := &CheckReport{Damaged: []Damage{}, Healed: []string{}, Missing: []string{}, Extra: []string{}, SourceDamaged: []Damage{}, Judged: opts.Judge != nil}
+	out.SourceDamaged = append(out.SourceDamaged, m.report.Damaged...) // config
 	out.Files, out.Bytes = r.dst.total()
 	m.progress.TotalFiles, m.progress.TotalBytes = out.Files, out.Bytes
 	r.compare(out)
@@ -182,10 +182,10 @@ func (r *round) judgeMirror(ctx context.Context, out *CheckReport) error {
 	}
 	maps.Copy(v.Closed, v.Broken)
 	for name, why := range v.Closed {
-		out.Source = append(out.Source, damage(name, why))
+		out.SourceDamaged = append(out.SourceDamaged, damage(name, why))
 	}
 	out.Missing = slices.DeleteFunc(out.Missing, func(name string) bool { return v.Closed[name] != nil })
-	slices.SortFunc(out.Source, byFile)
+	slices.SortFunc(out.SourceDamaged, byFile)
 	return nil
 }
 

@@ -225,7 +225,7 @@ func (r *round) guardKeys(ctx context.Context) error {
 		if !ok {
 			continue
 		}
-		r.leaves(name, s.Text)
+		r.noteLeaving(name, s.Text)
 		if !s.Damaged && !r.counted(name) {
 			lost[s.Kind]++
 			recovery[s.Kind] = s.Recovery
@@ -260,14 +260,14 @@ func (r *round) namePasswords(ctx context.Context) error {
 		return fmt.Errorf("target: %w", err)
 	}
 	for name, text := range texts {
-		r.leaves(name, text)
+		r.noteLeaving(name, text)
 	}
 	return nil
 }
 
-// leaves keeps text, which is what people call a file that has left the source, and
+// noteLeaving keeps text, which is what people call a file that has left the source, and
 // reports it the first time.
-func (r *round) leaves(name, text string) {
+func (r *round) noteLeaving(name, text string) {
 	r.gone[name] = text
 	if !r.counted(name) && !r.opts.AcceptRemovals {
 		r.report.LeavingOther = append(r.report.LeavingOther, text)

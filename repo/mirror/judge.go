@@ -32,7 +32,7 @@ type Judge interface {
 	// Lock excludes every other process from a store until release is called. If one
 	// uses the store, Lock returns its lock instead, and release is nil.
 	Lock(ctx context.Context, be backend.Backend) (release func() error, other *Lock, err error)
-	// Passwords says of which devices kept backup passwords of a store are.
+	// Passwords says to which devices the named kept backup passwords of a store belong.
 	Passwords(ctx context.Context, be backend.Backend, names []string) (map[string]string, error)
 }
 

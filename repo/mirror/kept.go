@@ -77,10 +77,10 @@ func (r *round) present(c class) map[string]int64 {
 	return out
 }
 
-// nameable returns all files that the source no longer has. A run with the key removes
+// goneFromSource returns all files that the source no longer has. A run with the key removes
 // them from the target if an earlier run with the key has already reported that they are
 // gone.
-func (r *round) nameable() map[string]int64 {
+func (r *round) goneFromSource() map[string]int64 {
 	out := r.left(packs, indexes, records)
 	maps.Copy(out, r.oldSlots())
 	return out
@@ -93,7 +93,7 @@ func (r *round) oldSlots() map[string]int64 {
 
 // due returns the files that may leave the target in this run, if the judge agrees.
 func (r *round) due() map[string]int64 {
-	out := r.nameable()
+	out := r.goneFromSource()
 	maps.DeleteFunc(out, func(name string, _ int64) bool {
 		hash, _ := hashOf(name)
 		switch {
@@ -283,7 +283,7 @@ func (r *round) countRun(ctx context.Context) error {
 		hash, _ := hashOf(name)
 		count[hash] = min(r.notes.kept[hash]+1, maxCount)
 	}
-	for name := range r.nameable() {
+	for name := range r.goneFromSource() {
 		if hash, _ := hashOf(name); r.notes.named[hash] || r.opts.Judge != nil && !r.better[name] {
 			named[hash] = true
 		}

@@ -270,9 +270,10 @@ func (r *round) copy(ctx context.Context) error {
 func isLedger(name string) bool { return strings.HasPrefix(name, layout.LedgerDir) }
 
 // copyLedger copies the files of the ledger when the target has all records that they may
-// know. It copies the newest first: one that says that a record was removed is younger than
-// the one that has a copy of it, and after an interruption the record would seem lost. For
-// the same reason it ends with the first damaged file.
+// know. It copies the newest first: the file that says that a record was removed is newer
+// than the file that has a copy of the record. If only the older one were copied before an
+// interruption, the record would seem lost. For the same reason copyLedger ends with the
+// first damaged file.
 func (r *round) copyLedger(ctx context.Context) error {
 	names := slices.DeleteFunc(slices.Clone(r.todo[records]), func(name string) bool { return !isLedger(name) })
 	put := map[string]time.Time{}

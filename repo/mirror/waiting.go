@@ -51,11 +51,11 @@ func (r *round) noteWaiting(ctx context.Context, names []string) error {
 	return r.dropWaits(ctx, name)
 }
 
-// holdBack decides, without the key, whether files that are lacking keep new snapshots
-// from being copied. It is unknown which snapshots need them. A damaged index file holds
-// back all. A damaged pack holds them back for one run, which notes the pack: perhaps
-// somebody repairs it before the next run. From then on the pack holds nothing back: it
-// may be junk that nothing needs, and must not stop the mirror for ever.
+// holdBack decides, without the key, whether new snapshots are not copied because other
+// files are lacking. It is unknown which snapshots need these files. A damaged index file
+// holds back all new snapshots. A damaged pack holds them back for one run, which notes the
+// pack: perhaps somebody repairs it before the next run. From then on the pack holds nothing
+// back: it may be junk that nothing needs, and must not stop the mirror for ever.
 func (r *round) holdBack(ctx context.Context) error {
 	var fresh []string
 	state := ""

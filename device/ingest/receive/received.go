@@ -81,8 +81,8 @@ func (s *received) Open(path string) (folder.Content, error) {
 	return c, nil
 }
 
-// watched is a property list. It remembers the first failure to read: a list that the
-// repository cannot give back is not one that the device has sent damaged.
+// watched is a property list. It remembers the first failure to read, so that a list that
+// the repository cannot give back is not mistaken for one that the device sent damaged.
 type watched struct {
 	folder.Content
 	s *received

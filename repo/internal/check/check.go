@@ -233,8 +233,8 @@ func (c *Checker) reportOrphans() {
 	}
 }
 
-// judgeUnneeded lists retired and unlisted packs that nothing needs as unreferenced. If
-// something needs an unlisted pack, an index file is missing.
+// judgeUnneeded reports retired and unlisted packs as unreferenced if nothing needs them.
+// If something needs an unlisted pack, an index file is missing.
 func (c *Checker) judgeUnneeded(ctx context.Context) error {
 	inUse, err := c.findUsed(ctx)
 	if err != nil {
@@ -253,8 +253,8 @@ func (c *Checker) judgeUnneeded(ctx context.Context) error {
 	maps.DeleteFunc(unused, func(_ string, un bool) bool { return !un })
 
 	// A pack of a backup that was killed, or has not ended yet, is in no index file
-	// either. If it is not known which packs are in use, the packs count as needed if a
-	// snapshot needs a chunk that is in no pack.
+	// either. If it is not known which packs are in use, all unlisted packs count as needed
+	// as soon as a snapshot needs a chunk that is in no pack.
 	needed := 0
 	for _, name := range c.unlisted {
 		id, _ := layout.ParseFileID(name)
@@ -279,8 +279,9 @@ func (c *Checker) findUsed(ctx context.Context) (func(pack.ID) bool, error) {
 	if len(c.Store.RetiredIndexed)+len(c.unlisted) == 0 {
 		return nil, nil
 	}
-	// If listed packs have all that is needed, no other pack counts as in use. Otherwise a
-	// pack that a backup is storing could: it may have chunks again that are in retired packs.
+	// Try the listed packs alone: if they have all that is needed, no unlisted pack counts
+	// as in use. A pack that a backup is storing could otherwise count, since it may have
+	// copies of chunks that are in retired packs.
 	u, err := usage.Find(ctx, c.Store)
 	if errors.Is(err, store.ErrDamaged) || errors.Is(err, tree.ErrDamaged) {
 		u, err = usage.FindUnlisted(ctx, c.Store)

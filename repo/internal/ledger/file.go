@@ -31,9 +31,9 @@ const (
 // Entry is what the ledger says about one snapshot record.
 type Entry struct {
 	ID layout.FileID
-	// Turn says how often the record was stored and removed: it is even if the record
-	// exists, and odd if it was removed on purpose. Of two entries, the one with the
-	// greater turn counts.
+	// Turn counts how often the record was removed and how often it came back. An even
+	// number means that the record exists, an odd one that it was removed on purpose. Of
+	// two entries, the one with the greater turn counts.
 	Turn uint64
 	// Removed is when the record was removed, in seconds since 1970, by the clock of the
 	// computer that did it. It only decides which removals are left out first.

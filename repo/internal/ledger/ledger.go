@@ -32,7 +32,8 @@ const (
 	// fullFile is the length of the plain form, in bytes, from which a file gets no more
 	// entries. Files that are together longer are not merged.
 	fullFile = 16 << 20
-	// maxRemoved is how many removals a merge keeps, those of records that no file has.
+	// maxRemoved is how many removals a merge keeps. It does not count the removal of a
+	// record of which a file of the ledger still has a copy: all of these are kept.
 	maxRemoved = 4096
 	// maxReads bounds how often the ledger is read again because others change it.
 	maxReads = 20
@@ -191,7 +192,7 @@ func (l *Ledger) Renew(ctx context.Context, r *store.Store, records ...*Entry) e
 	return l.write(ctx, r, add)
 }
 
-// unknown returns the entries of which the ledger has none.
+// unknown returns the entries of those records about which the ledger says nothing yet.
 func (l *Ledger) unknown(records []*Entry) (out []*Entry) {
 	for _, e := range records {
 		if l.entries[e.ID] == nil {

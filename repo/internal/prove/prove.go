@@ -79,9 +79,9 @@ type finder struct {
 	trees *record.Wholeness // nil until the index was loaded
 }
 
-// closed adds to the verdict those damaged files that were asked for. It returns the
+// noteClosed adds to the verdict those damaged files that were asked for. It returns the
 // first error that is not about damage.
-func (f *finder) closed(names []string, damaged ...error) error {
+func (f *finder) noteClosed(names []string, damaged ...error) error {
 	asked := map[string]bool{}
 	for _, name := range names {
 		asked[name] = true
@@ -148,14 +148,14 @@ func (f *finder) keySlots(ctx context.Context, names []string) error {
 	for _, k := range slots {
 		damaged = append(damaged, k.Damage())
 	}
-	return f.closed(names, damaged...)
+	return f.noteClosed(names, damaged...)
 }
 
 func (f *finder) secrets(ctx context.Context, names []string) error {
 	for _, name := range names {
 		p, err := record.ReadDevicePassword(ctx, f.s, name)
 		clear(p.Password)
-		if err := f.closed(names, err); err != nil {
+		if err := f.noteClosed(names, err); err != nil {
 			return err
 		}
 	}
@@ -167,7 +167,7 @@ func (f *finder) runs(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	return f.closed(names, damaged...)
+	return f.noteClosed(names, damaged...)
 }
 
 func (f *finder) certificates(ctx context.Context, names []string) error {
@@ -175,12 +175,12 @@ func (f *finder) certificates(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	return f.closed(names, damaged...)
+	return f.noteClosed(names, damaged...)
 }
 
 func (f *finder) ledger(ctx context.Context, names []string) error {
 	for _, name := range names {
-		if err := f.closed(names, ledger.Check(ctx, f.s, name)); err != nil {
+		if err := f.noteClosed(names, ledger.Check(ctx, f.s, name)); err != nil {
 			return err
 		}
 	}
@@ -207,7 +207,7 @@ func (f *finder) indexes(ctx context.Context, names []string) error {
 	if err := f.load(ctx); err != nil {
 		return err
 	}
-	return f.closed(names, f.s.DamagedIndex...)
+	return f.noteClosed(names, f.s.DamagedIndex...)
 }
 
 // snapshots judges records. One that opens must be whole.
@@ -222,7 +222,7 @@ func (f *finder) snapshots(ctx context.Context, names []string) error {
 			continue
 		}
 		s, err := record.Load(ctx, f.s, id)
-		if err := f.closed(names, err); err != nil {
+		if err := f.noteClosed(names, err); err != nil {
 			return err
 		}
 		if s == nil {

@@ -72,8 +72,8 @@ func enter(ctx context.Context, r *store.Store, wanted func(layout.FileID) bool,
 	return add(ctx, r, entries...)
 }
 
-// enterReplaced enters a new record, given the bytes of its file, and that it replaces
-// another one.
+// enterReplaced enters a new record, given the bytes of its file, and the removal of the
+// record old, which it replaces.
 func enterReplaced(ctx context.Context, r *store.Store, old layout.FileID, file []byte) error {
 	l, err := ledger.Read(ctx, r)
 	if err != nil {
@@ -121,8 +121,8 @@ func Withdraw(ctx context.Context, r *store.Store, id layout.FileID) {
 	}
 }
 
-// MissingError says that a record is gone although nobody has removed it. It is about a
-// *store.DamageError.
+// MissingError says that a record is gone although nobody has removed it. It is the cause
+// in a *store.DamageError, which names the file.
 type MissingError struct{ Snapshot *Snapshot }
 
 // Hint says what to do.
@@ -139,10 +139,10 @@ func (e *MissingError) Text() string {
 
 func (e *MissingError) Error() string { return e.Text() + "; " + e.Hint() }
 
-// findMissing returns the records that the ledger had before the records in list and those
-// in damaged were read, and still has, and that are gone. A record is not missing but replaced
-// if a newer one of the same snapshot is there: a program that does not know the ledger has
-// done that.
+// findMissing returns the missing records: they are neither in list nor in damaged nor in
+// the store, but the ledger has them, both as it was before the records were read and as it
+// is now. A record is not missing but replaced if a newer one of the same snapshot is there:
+// a program that does not know the ledger has done that.
 func findMissing(ctx context.Context, r *store.Store, before *ledger.Ledger, list []*Snapshot, damaged map[layout.FileID]bool) (missing, replaced []*Snapshot, err error) {
 	there := map[layout.FileID]bool{}
 	byFirst := map[layout.FileID][]*Snapshot{}

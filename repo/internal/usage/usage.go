@@ -92,7 +92,7 @@ func find(ctx context.Context, r *store.Store, load func(context.Context) error,
 	}
 	for _, run := range runs {
 		for _, root := range run.Parts {
-			if err := u.markWhole(ctx, root, -1); err != nil {
+			if err := u.markRemaining(ctx, root, -1); err != nil {
 				return nil, fmt.Errorf("unfinished backup of %s: %w", run.UDID, err)
 			}
 		}
@@ -290,9 +290,9 @@ func (u *Usage) Keep(ref index.BlockRef) (keep []bool, length, total int64) {
 	return keep, length, total
 }
 
-// markWhole marks as used what remains of a tree of an unfinished backup. It passes over
+// markRemaining marks as used what remains of a tree of an unfinished backup. It passes over
 // what is lost: the device sends the lost files again, but not the others.
-func (u *Usage) markWhole(ctx context.Context, id chunk.ID, above int) error {
+func (u *Usage) markRemaining(ctx context.Context, id chunk.ID, above int) error {
 	if _, added, ok := u.Used.Add(id); !ok || !added {
 		return nil
 	}
@@ -308,7 +308,7 @@ func (u *Usage) markWhole(ctx context.Context, id chunk.ID, above int) error {
 		}
 	}
 	for _, child := range n.Children {
-		if err := u.markWhole(ctx, child.ID, int(n.Level)); err != nil {
+		if err := u.markRemaining(ctx, child.ID, int(n.Level)); err != nil {
 			return err
 		}
 	}
