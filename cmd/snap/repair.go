@@ -270,9 +270,7 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 	for _, id := range rep.Healed {
 		fmt.Fprintf(w, "%s snapshots/%s: from the ledger\n", map[bool]string{true: "WOULD HEAL", false: "HEALED  "}[opts.DryRun], id)
 	}
-	for _, name := range rep.Ledger {
-		fmt.Fprintf(w, "%s %s: this file of the ledger is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
-	}
+	printRemovedLedger(w, rep.Ledger, opts.DryRun)
 	for _, name := range rep.Certificates {
 		fmt.Fprintf(w, "%s %s: this certificate is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
 	}
@@ -280,6 +278,17 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 		fmt.Fprintf(w, "%s %s: this record is damaged, and no snapshot needs it%s\n", removed, name, wouldRemove(opts.DryRun))
 	}
 	fmt.Fprintf(w, "%s; %srepaired: %d\n", plural(rep.Snapshots, "snapshot"), would(opts.DryRun), len(rep.Repaired))
+}
+
+// printRemovedLedger prints the damaged files of the ledger that a repair removes.
+func printRemovedLedger(w io.Writer, names []string, dryRun bool) {
+	removed := "REMOVED "
+	if dryRun {
+		removed = "DAMAGED "
+	}
+	for _, name := range names {
+		fmt.Fprintf(w, "%s %s: this file of the ledger is damaged%s\n", removed, name, wouldRemove(dryRun))
+	}
 }
 
 // wouldRemove ends a line about a damaged file in a dry run.
@@ -450,6 +459,7 @@ func printHeal(w io.Writer, h *healResult, o *healFlags) {
 		for _, f := range m.FromLedger {
 			fmt.Fprintf(w, "%s %s: from the ledger\n", healed, f)
 		}
+		printRemovedLedger(w, m.Ledger, o.dryRun)
 		printFromMirror(w, m, o)
 	}
 	if c := h.Content; c != nil {

@@ -231,6 +231,40 @@ func TestSnapshotsFromMirror(t *testing.T) {
 	}
 }
 
+// Junk has replaced all files of the ledger, each under its own hash, and a record is lost.
+// The files that the mirror has under other names bring it back, also if the mirror has lost
+// the record, too. A dry run says that the junk is damaged.
+func TestLedgerFromMirror(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1, 2, 3)
+	for what, from := range map[string]*memory.Backend{"the record": base, "only its entry": base.Clone()} {
+		be := base.Clone()
+		s, err := repotest.FindDay(ctx, repotest.MustOpen(t, be), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := repotest.SnapshotsDir + s.ID.String()
+		repotest.Remove(t, be, record)
+		if what == "only its entry" {
+			repotest.Remove(t, from, record)
+		}
+		repotest.RemoveLedger(t, be)
+		junk := "ledger/" + repotest.PutNamed(t, be, "ledger/", append([]byte("snaple01"), repotest.Noise(1, 900)...)).String()
+		rep, err := healFromMirror(be, from, repo.HealOptions{Options: repo.RepairOptions{DryRun: true}})
+		if err != nil || !slices.Contains(rep.Damaged, junk) || !slices.Contains(rep.Ledger, junk) || len(rep.Fetched) == 0 {
+			t.Fatalf("%s: dry run: %+v, %v", what, rep, err)
+		}
+		rep, err = healFromMirror(be, from, repo.HealOptions{})
+		if err != nil || !slices.Contains(rep.FromLedger, record) || !slices.Equal(rep.Ledger, []string{junk}) {
+			t.Fatalf("%s: %+v, %v", what, rep, err)
+		}
+		if err := repotest.Verify(be, 1, 2, 3); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 // A pack that a repair without a copy has removed from the index is fetched once, and is
 // in use again: check does not call it a leftover, and a prune keeps it.
 func TestFetchedPackIsInUse(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/certificate"
 	"github.com/snap-backup/snap/repo/internal/indexfile"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/repair"
 	"github.com/snap-backup/snap/repo/internal/store"
@@ -45,6 +46,9 @@ type Report struct {
 	FetchedBytes int64    `json:"fetched_bytes"`
 	// FromLedger are records of snapshots that the ledger had a copy of.
 	FromLedger []string `json:"from_ledger"`
+	// Ledger are damaged files of the ledger that could not be replaced by those of the
+	// mirror. They were removed, except in a dry run.
+	Ledger []string `json:"ledger"`
 	// Unhealed are damaged files that the mirror lacks, or that are damaged there,
 	// too.
 	Unhealed []string            `json:"unhealed"`
@@ -77,7 +81,7 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 		return nil, err
 	}
 	h := &healer{r: r, from: from, opts: opts, bad: map[pack.ID]bool{}, rep: Report{
-		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
+		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Ledger: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
 	}}
 	h.m = store.New(from, r.Options, r.Config, r.MasterKey)
 	found, err := store.FindConfigs(ctx, from)
@@ -99,6 +103,9 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 		}
 	}
 	if err := h.healFiles(ctx); err != nil {
+		return nil, err
+	}
+	if err := h.fetchLedger(ctx); err != nil {
 		return nil, err
 	}
 	if err := h.healRecords(ctx); err != nil {
@@ -123,10 +130,63 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 	return &h.rep, r.LoadIndex(ctx)
 }
 
+// fetchLedger fetches the mirror's files of the ledger if some are damaged here that no file
+// of the same name can replace: nobody knows what was in them. Of two files that say
+// something about a record, the greatest turn counts, so older files do no harm.
+func (h *healer) fetchLedger(ctx context.Context) error {
+	l, err := ledger.Read(ctx, h.r)
+	if err != nil {
+		return err
+	}
+	lost := false
+	for _, err := range l.Damaged {
+		var d *store.DamageError
+		if !errors.As(err, &d) || slices.Contains(h.rep.Fetched, d.File) {
+			continue
+		}
+		lost = true
+		if !slices.Contains(h.rep.Damaged, d.File) {
+			h.rep.Damaged = append(h.rep.Damaged, d.File)
+		}
+	}
+	if !lost {
+		return nil
+	}
+	here, err := h.r.NamesIn(ctx, layout.LedgerDir)
+	if err != nil {
+		return err
+	}
+	there, err := h.m.NamesIn(ctx, layout.LedgerDir)
+	if err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	for _, name := range there {
+		if slices.Contains(here, name) {
+			continue
+		}
+		switch err := ledger.Check(ctx, h.m, name); {
+		case errors.Is(err, store.ErrDamaged), errors.Is(err, store.ErrUnsupported):
+			continue
+		case err != nil:
+			return fmt.Errorf("the copy: %w", err)
+		}
+		if err := h.fetchMissing(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // healRecords stores again the records that are missing here and of which the ledger has a
 // copy, so that their content is fetched, too.
 func (h *healer) healRecords(ctx context.Context) error {
-	healed, _, err := record.Heal(ctx, h.r, h.opts.DryRun)
+	healed, removed, err := record.Heal(ctx, h.r, h.opts.DryRun)
+	for _, name := range removed {
+		// In a dry run, the good file that would be fetched is not there yet.
+		if !slices.Contains(h.rep.Ledger, name) && !slices.Contains(h.rep.Fetched, name) {
+			h.rep.Ledger = append(h.rep.Ledger, name)
+		}
+	}
 	for _, id := range healed {
 		name := layout.SnapshotsDir + id.String()
 		if !slices.Contains(h.rep.FromLedger, name) {
