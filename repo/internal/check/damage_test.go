@@ -335,3 +335,46 @@ func TestJunkInParity(t *testing.T) {
 		}
 	}
 }
+
+// If a record is missing, check also says whether its content is lost: a repair without a
+// copy would then store it as incomplete.
+func TestMissingRecordOfLostContent(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1, 2)
+	s, err := repotest.FindDay(ctx, repotest.MustOpen(t, base), 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := repotest.SnapshotsDir + s.ID.String()
+	repotest.Remove(t, base, record)
+	lost := 0
+	for _, pack := range append([]string{""}, repotest.FilesIn(t, base, repotest.PacksDir)...) {
+		be := base.Clone()
+		if pack != "" {
+			repotest.Remove(t, be, pack)
+		}
+		rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := slices.ContainsFunc(rep.Affected, func(a repo.AffectedSnapshot) bool { return a.Snapshot == s.ID })
+		at := slices.IndexFunc(rep.Problems, func(p repo.Problem) bool { return p.File == record })
+		if at < 0 || strings.Contains(rep.Problems[at].Hint, "nothing else is lost") == said {
+			t.Fatalf("without %q: %+v", pack, rep)
+		}
+		if err := repotest.RepairSnapshots(be); err != nil {
+			t.Fatal(err)
+		}
+		back, err := repotest.FindDay(ctx, repotest.MustOpen(t, be), 2)
+		if err != nil || (back.Lost != nil) != said {
+			t.Errorf("without %q: check says that content is lost: %v, and the repair: %+v, %v", pack, said, back.Lost, err)
+		}
+		if said {
+			lost++
+		}
+	}
+	if lost == 0 {
+		t.Error("no pack was needed")
+	}
+}

@@ -16,9 +16,10 @@ import (
 // checkSnapshots walks the trees of all snapshots. It remembers complete nodes, so many
 // similar snapshots cost little more than one.
 func (c *Checker) checkSnapshots(ctx context.Context) error {
+	var missing []*record.Snapshot
 	for _, err := range c.DamagedSnapshots {
 		if m, ok := errors.AsType[*record.MissingError](err); ok {
-			c.Report.Problems = append(c.Report.Problems, Problem{File: layout.SnapshotsDir + m.Snapshot.ID.String(), Text: m.Text(), Hint: m.Hint(), Fatal: true})
+			missing = append(missing, m.Snapshot)
 			continue
 		}
 		c.damage(err, "`snap repair snapshots` stores it again if the ledger has a copy; otherwise "+fromCopy+"this snapshot is lost: remove its record with `snap repair snapshots --remove-damaged`")
@@ -32,14 +33,14 @@ func (c *Checker) checkSnapshots(ctx context.Context) error {
 	clean := map[chunk.ID]struct{}{}
 	for _, s := range c.Snapshots {
 		c.Report.Snapshots++
-		t := TreeCheck{Checker: c, Clean: clean, Found: Affected{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
-		if _, err := t.checkNode(ctx, s.Root, -1); err != nil {
+		found, err := c.checkTree(ctx, s, clean)
+		if err != nil {
 			return err
 		}
 		if err := c.reportMarked(ctx, s); err != nil {
 			return err
 		}
-		if t.Found.Files == 0 && !t.Found.Tree {
+		if found.Files == 0 && !found.Tree {
 			continue
 		}
 		// If a snapshot was forgotten after it was listed, its content may be gone.
@@ -48,9 +49,38 @@ func (c *Checker) checkSnapshots(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		c.Report.Affected = append(c.Report.Affected, t.Found)
+		c.Report.Affected = append(c.Report.Affected, found)
+	}
+	for _, s := range missing {
+		if err := c.reportMissing(ctx, s, clean); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// reportMissing reports a snapshot whose record is missing, and whether its content is lost,
+// too: then a repair without a copy cannot bring back all of it.
+func (c *Checker) reportMissing(ctx context.Context, s *record.Snapshot, clean map[chunk.ID]struct{}) error {
+	found, err := c.checkTree(ctx, s, clean)
+	if err != nil {
+		return err
+	}
+	m := &record.MissingError{Snapshot: s}
+	hint := "nothing else is lost: " + m.Hint()
+	if found.Files > 0 || found.Tree {
+		c.Report.Affected = append(c.Report.Affected, found)
+		hint = "content of it is lost, too: " + fromCopy + m.Hint()
+	}
+	c.Report.Problems = append(c.Report.Problems, Problem{File: layout.SnapshotsDir + s.ID.String(), Text: m.Text(), Hint: hint, Fatal: true})
+	return nil
+}
+
+// checkTree finds out what of a snapshot is lost. clean has the nodes that are complete.
+func (c *Checker) checkTree(ctx context.Context, s *record.Snapshot, clean map[chunk.ID]struct{}) (Affected, error) {
+	t := TreeCheck{Checker: c, Clean: clean, Found: Affected{Snapshot: s.ID, Device: s.Device.Name, Time: s.Time, Names: []string{}}}
+	_, err := t.checkNode(ctx, s.Root, -1)
+	return t.Found, err
 }
 
 // TreeCheck checks one snapshot's tree.

@@ -127,7 +127,7 @@ type MissingError struct{ Snapshot *Snapshot }
 
 // Hint says what to do.
 func (e *MissingError) Hint() string {
-	return fmt.Sprintf("nothing else is lost: `snap repair snapshots` stores it again, from the ledger; `snap forget %s` forgets it", e.Snapshot.ID)
+	return fmt.Sprintf("`snap repair snapshots` stores it again, from the ledger; `snap forget %s` forgets it", e.Snapshot.ID)
 }
 
 // Text says what happened.
