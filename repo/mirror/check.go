@@ -173,6 +173,14 @@ func (r *round) judgeMirror(ctx context.Context, out *CheckReport) error {
 		out.Damaged = append(out.Damaged, damage(name, why))
 	}
 	slices.SortFunc(out.Damaged, byFile)
+	missing, err := r.opts.Judge.Missing(ctx, viewOf(part{r.source, r.src[:]}))
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	for name, why := range missing {
+		out.SourceDamaged = append(out.SourceDamaged, damage(name, why))
+	}
+	slices.SortFunc(out.SourceDamaged, byFile)
 	lacks := slices.DeleteFunc(r.src.judgeable(), func(name string) bool { return !slices.Contains(out.Missing, name) })
 	if len(lacks) == 0 {
 		return nil

@@ -24,6 +24,9 @@ type Judge interface {
 	// not in the source. known are the snapshots that the target had when it was judged
 	// last.
 	Leaving(ctx context.Context, source, target backend.Backend, snapshots, known []string) (Departure, error)
+	// Missing names the records of a store that are gone although nobody has removed them,
+	// and says why. The ledger of the store knows that.
+	Missing(ctx context.Context, be backend.Backend) (map[string]error, error)
 	// Slots describes the key slots of a store.
 	Slots(ctx context.Context, be backend.Backend) (map[string]Slot, error)
 	// Locks says who uses a store, and which locks were left behind. It may store a file
@@ -47,7 +50,7 @@ type Verdict struct {
 
 // Departure describes snapshots that only the target has.
 type Departure struct {
-	Better    map[string]string // the target's record is newer, or has lost fewer files
+	Better    map[string]string // the target's record is newer, or has lost fewer files, or the source has lost the record
 	Worse     map[string]error  // records of the source that would hide those of Better, and why not to copy them
 	Newest    map[string]bool   // newer than all snapshots of its device in the source
 	Forgotten map[string]Gone   // snapshots of which the source has no record, including those in Newest

@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -49,5 +50,62 @@ func TestMirrorCopiesTheLedgerLast(t *testing.T) {
 	}
 	if files := repotest.FilesIn(t, damaged, repotest.LedgerDir); len(files) > 0 {
 		t.Errorf("copied although a record was not: %v", files)
+	}
+}
+
+// If the source has lost records, runs with the key say so and remove nothing, also with
+// AcceptRemovals: neither the records nor packs that only they need. They still copy the
+// ledger, so that the mirror can store the records again. Once the source has them
+// again, the mirror follows.
+func TestMirrorOfLostRecords(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1, 2, 3)
+	copied := memory.New()
+	if err := mirrorTo(base, copied, keyOptions(t, base, true)); err != nil {
+		t.Fatal(err)
+	}
+	want := repotest.Content(t, copied)
+	names := repotest.FilesIn(t, base, repotest.SnapshotsDir)
+	for lost := 1; lost <= len(names); lost++ {
+		source, target := base.Clone(), copied.Clone()
+		repotest.Remove(t, source, names[:lost]...)
+		for _, accept := range []bool{false, false, true, false} {
+			opts := keyOptions(t, source, true)
+			opts.AcceptRemovals = accept
+			rep, err := mirror.Run(ctx, source, target, opts)
+			if !errors.Is(err, mirror.ErrDamaged) || len(rep.Damaged) != lost || len(rep.Better) != lost {
+				t.Fatalf("%d lost: %+v, %v", lost, rep, err)
+			}
+			got := repotest.Content(t, target)
+			for name := range want {
+				if got[name] == nil && !strings.HasPrefix(name, "mirrored/") {
+					t.Fatalf("%d lost: the mirror has lost %s", lost, name)
+				}
+			}
+		}
+		rep, err := mirror.Check(ctx, source, target, keyOptions(t, source, true))
+		if err != nil || len(rep.SourceDamaged) != lost {
+			t.Errorf("%d lost: check: %+v, %v", lost, rep, err)
+		}
+		fresh := memory.New()
+		if err := mirrorTo(source, fresh, keyOptions(t, source, true)); !errors.Is(err, mirror.ErrDamaged) {
+			t.Errorf("%d lost: %v", lost, err)
+		}
+		if err := repotest.RepairSnapshots(fresh); err != nil {
+			t.Fatal(err)
+		}
+		if err := repotest.Verify(fresh, 1, 2, 3); err != nil {
+			t.Errorf("%d lost: a mirror that never had the records: %v", lost, err)
+		}
+		if err := repotest.RepairSnapshots(source); err != nil {
+			t.Fatal(err)
+		}
+		if err := mirrorTo(source, target, keyOptions(t, source, true)); err != nil {
+			t.Error(err)
+		}
+		if err := sameRepository(t, source, target); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -20,6 +20,7 @@ type round struct {
 	src, dst  listing // at the beginning
 	notes     notes
 	todo      [classes][]string // files to copy
+	missing   map[string]error  // records that the source has lost, and why they count as lost
 	excluded  map[string]bool   // new files of the source that do not open, or snapshots that are not whole
 	better    map[string]bool   // snapshots that have left and are better on the target
 	gone      map[string]string // describes what has left, for those who have the key
@@ -39,6 +40,7 @@ func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) 
 	}
 	need := r.plan()
 	if m.opts.DryRun {
+		r.nameMissing()
 		r.forecast(need)
 		return true, r.outcome("all good files can be copied")
 	}
@@ -69,6 +71,7 @@ func (m *mirrorer) round(ctx context.Context, last bool) (done bool, err error) 
 	if err := r.copyLedger(ctx); err != nil {
 		return false, ignoreChange(err)
 	}
+	r.nameMissing()
 	if len(m.report.Damaged) > 0 {
 		return false, r.endDamaged(ctx)
 	}
@@ -96,6 +99,9 @@ func (r *round) judge(ctx context.Context) error {
 		if err := r.prove(ctx); err != nil {
 			return err
 		}
+		if err := r.findMissing(ctx); err != nil {
+			return err
+		}
 	}
 	err := r.guard(ctx)
 	if !errors.Is(err, ErrRefused) {
@@ -106,6 +112,26 @@ func (r *round) judge(ctx context.Context) error {
 		return changed
 	}
 	return err
+}
+
+// findMissing finds the records that the source has lost.
+func (r *round) findMissing(ctx context.Context) (err error) {
+	if r.missing, err = r.opts.Judge.Missing(ctx, viewOf(part{r.source, r.src[:]})); err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	if len(r.missing) == 0 {
+		return nil
+	}
+	// Perhaps another process has removed them, or merged the ledger, between two listings.
+	return r.unchanged(ctx)
+}
+
+// nameMissing reports the records that the source has lost as damaged, so nothing is removed.
+// It comes after the ledger is copied: then the mirror, too, has a copy of each.
+func (r *round) nameMissing() {
+	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
+		r.damaged(name, r.missing[name])
+	}
 }
 
 // unchanged returns errChanged if the source has other files than at the beginning.
@@ -298,6 +324,7 @@ func (r *round) copyLedger(ctx context.Context) error {
 
 // endDamaged ends a run that has found damaged files.
 func (r *round) endDamaged(ctx context.Context) error {
+	r.nameMissing()
 	if err := r.removeNotes(ctx); err != nil {
 		return err
 	}

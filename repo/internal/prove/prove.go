@@ -271,9 +271,39 @@ func (j Judge) Leaving(ctx context.Context, source, target backend.Backend, name
 		if err != nil {
 			return d, fmt.Errorf("target: %w", err)
 		}
+		if slices.ContainsFunc(src.Missing, func(m *record.Snapshot) bool { return m.FirstID() == s.FirstID() }) {
+			d.Better[name] = goneOf(s).String() + ": the source has lost its record"
+			continue
+		}
 		judgeLeaving(&d, name, s, src.Current)
 	}
 	return d, nil
+}
+
+// Missing implements [mirror.Judge].
+func (j Judge) Missing(ctx context.Context, be backend.Backend) (map[string]error, error) {
+	s := j.open(be)
+	l, err := ledger.Read(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range l.Existing() {
+		_, err := be.Stat(ctx, layout.SnapshotsDir+e.ID.String())
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, backend.ErrNotExist) {
+			return nil, err
+		}
+		all, err := record.ReadAll(ctx, s)
+		out := map[string]error{}
+		for _, m := range all.Missing {
+			why := (&record.MissingError{Snapshot: m}).Text()
+			out[layout.SnapshotsDir+m.ID.String()] = fmt.Errorf("%s; `snap repair --from TARGET` stores it again, with what else is lost of it; `snap forget %s` forgets it", why, m.ID)
+		}
+		return out, err
+	}
+	return nil, nil
 }
 
 // Slots implements [mirror.Judge].
@@ -352,9 +382,13 @@ func (j Judge) Passwords(ctx context.Context, be backend.Backend, names []string
 	return out, nil
 }
 
+func goneOf(s *record.Snapshot) mirror.Gone {
+	return mirror.Gone{ID: s.ID.Short(), UDID: record.PlainUDID(s.Device.UDID), Device: s.Device.Name, Time: s.Time.Local().Format("2006-01-02 15:04")}
+}
+
 // judgeLeaving says what leaves with a snapshot of the target that is not in the source.
 func judgeLeaving(d *mirror.Departure, name string, s *record.Snapshot, source []*record.Snapshot) {
-	gone := mirror.Gone{ID: s.ID.Short(), UDID: record.PlainUDID(s.Device.UDID), Device: s.Device.Name, Time: s.Time.Local().Format("2006-01-02 15:04")}
+	gone := goneOf(s)
 	text := gone.String()
 	newest := true // of its device
 	for _, o := range source {
