@@ -46,6 +46,9 @@ type Verdict struct {
 	// LostIndex says that an index file is missing, since snapshots need packs that none
 	// lists. It is nil if that is not so.
 	LostIndex error
+	// LostPacks are packs that an index file lists and that are missing or have another
+	// size. It is only filled if snapshots were judged.
+	LostPacks map[string]error
 }
 
 // Departure describes snapshots that only the target has.
@@ -203,7 +206,10 @@ func (r *round) prove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
-	if len(v.Closed)+len(v.Broken) == 0 && v.LostIndex == nil {
+	// A prune replaces the index files that list a pack before it removes the pack.
+	left := r.newlyLeft(packs)
+	maps.DeleteFunc(v.LostPacks, func(name string, _ error) bool { _, ok := left[name]; return !ok })
+	if len(v.Closed)+len(v.Broken)+len(v.LostPacks) == 0 && v.LostIndex == nil {
 		return nil
 	}
 	if err := r.unchanged(ctx); err != nil {
@@ -217,6 +223,9 @@ func (r *round) prove(ctx context.Context) error {
 	}
 	if err := r.proveSnapshots(ctx, snapshots); err != nil {
 		return err
+	}
+	for name, why := range v.LostPacks {
+		r.damaged(name, fmt.Errorf("%w, but an index file lists it, so no prune has removed it; `snap repair --from TARGET` fetches it if a snapshot needs it, and corrects the index", why))
 	}
 	for name, why := range v.Broken {
 		r.damaged(name, fmt.Errorf("%w; the target keeps what it has of it", why)) // unless it was excluded

@@ -109,3 +109,34 @@ func TestMirrorOfLostRecords(t *testing.T) {
 		}
 	}
 }
+
+// The source has lost a record, the ledger, and a pack. An index file still lists the pack, so
+// no prune has removed it. Runs with the key say so and remove nothing, whichever pack it is.
+func TestMirrorOfLostPacks(t *testing.T) {
+	t.Parallel()
+	base := repotest.New(t, 1, 2, 3)
+	copied := memory.New()
+	if err := mirrorTo(base, copied, keyOptions(t, base, true)); err != nil {
+		t.Fatal(err)
+	}
+	r := repotest.MustOpen(t, base)
+	s, err := repotest.FindDay(context.Background(), r, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pack := range repotest.FilesIn(t, base, repotest.PacksDir) {
+		source, target := base.Clone(), copied.Clone()
+		repotest.Remove(t, source, pack, repotest.SnapshotsDir+s.ID.String())
+		repotest.RemoveLedger(t, source)
+		for _, accept := range []bool{false, false, true} {
+			opts := keyOptions(t, source, true)
+			opts.AcceptRemovals = accept
+			if err := mirrorTo(source, target, opts); !errors.Is(err, mirror.ErrDamaged) || !strings.Contains(err.Error(), "nothing was removed") {
+				t.Fatalf("without %s: %v", pack, err)
+			}
+		}
+		if err := repotest.Verify(target, 1, 2, 3); err != nil {
+			t.Errorf("without %s: %v", pack, err)
+		}
+	}
+}

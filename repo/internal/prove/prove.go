@@ -41,7 +41,7 @@ func (j Judge) open(be backend.Backend) *store.Store {
 
 // Files implements [mirror.Judge].
 func (j Judge) Files(ctx context.Context, be backend.Backend, names []string) (mirror.Verdict, error) {
-	v := mirror.Verdict{Closed: map[string]error{}, Broken: map[string]error{}}
+	v := mirror.Verdict{Closed: map[string]error{}, Broken: map[string]error{}, LostPacks: map[string]error{}}
 	byFolder := map[string][]string{}
 	for _, name := range names {
 		folder, _, _ := strings.Cut(name, "/")
@@ -239,8 +239,12 @@ func (f *finder) snapshots(ctx context.Context, names []string) error {
 		}
 	}
 	for _, err := range f.s.IndexDamage(roots...) {
-		if d := (*store.DamageError)(nil); errors.As(err, &d) && d.File == layout.IndexDir {
+		d, ok := errors.AsType[*store.DamageError](err)
+		switch {
+		case ok && d.File == layout.IndexDir:
 			f.v.LostIndex = d.Err
+		case ok && strings.HasPrefix(d.File, layout.PacksDir):
+			f.v.LostPacks[d.File] = d.Err
 		}
 	}
 	return nil
