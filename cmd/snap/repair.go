@@ -270,7 +270,7 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 	for _, id := range rep.Healed {
 		fmt.Fprintf(w, "%s snapshots/%s: from the ledger\n", map[bool]string{true: "WOULD HEAL", false: "HEALED  "}[opts.DryRun], id)
 	}
-	printRemovedLedger(w, rep.Ledger, opts.DryRun)
+	printRemovedLedger(w, rep.Ledger, rep.Aside, opts.DryRun)
 	for _, name := range rep.Certificates {
 		fmt.Fprintf(w, "%s %s: this certificate is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
 	}
@@ -280,14 +280,18 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 	fmt.Fprintf(w, "%s; %srepaired: %d\n", plural(rep.Snapshots, "snapshot"), would(opts.DryRun), len(rep.Repaired))
 }
 
-// printRemovedLedger prints the damaged files of the ledger that a repair removes.
-func printRemovedLedger(w io.Writer, names []string, dryRun bool) {
+// printRemovedLedger prints the damaged files of the ledger that a repair removes, and what it
+// has moved aside.
+func printRemovedLedger(w io.Writer, names, aside []string, dryRun bool) {
 	removed := "REMOVED "
 	if dryRun {
 		removed = "DAMAGED "
 	}
 	for _, name := range names {
 		fmt.Fprintf(w, "%s %s: this file of the ledger is damaged%s\n", removed, name, wouldRemove(dryRun))
+	}
+	for _, name := range aside {
+		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name of a file of the ledger: it is now %s, and snap does not need it\n", name)
 	}
 }
 
@@ -459,7 +463,7 @@ func printHeal(w io.Writer, h *healResult, o *healFlags) {
 		for _, f := range m.FromLedger {
 			fmt.Fprintf(w, "%s %s: from the ledger\n", healed, f)
 		}
-		printRemovedLedger(w, m.Ledger, o.dryRun)
+		printRemovedLedger(w, m.Ledger, m.Aside, o.dryRun)
 		printFromMirror(w, m, o)
 	}
 	if c := h.Content; c != nil {

@@ -49,6 +49,9 @@ type Report struct {
 	// Ledger are damaged files of the ledger that could not be replaced by those of the
 	// mirror. They were removed, except in a dry run.
 	Ledger []string `json:"ledger"`
+	// Aside are the new names of folders, links and other things that had the names of files
+	// of the ledger and could not be replaced, either. A dry run counts them in Ledger.
+	Aside []string `json:"aside"`
 	// Unhealed are damaged files that the mirror lacks, or that are damaged there,
 	// too.
 	Unhealed []string            `json:"unhealed"`
@@ -81,7 +84,7 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 		return nil, err
 	}
 	h := &healer{r: r, from: from, opts: opts, bad: map[pack.ID]bool{}, rep: Report{
-		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Ledger: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
+		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Ledger: []string{}, Aside: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
 	}}
 	h.m = store.New(from, r.Options, r.Config, r.MasterKey)
 	found, err := store.FindConfigs(ctx, from)
@@ -180,14 +183,15 @@ func (h *healer) fetchLedger(ctx context.Context) error {
 // healRecords stores again the records that are missing here and of which the ledger has a
 // copy, so that their content is fetched, too.
 func (h *healer) healRecords(ctx context.Context) error {
-	healed, removed, err := record.Heal(ctx, h.r, h.opts.DryRun)
-	for _, name := range removed {
+	healed, err := record.Heal(ctx, h.r, h.opts.DryRun)
+	h.rep.Aside = append(h.rep.Aside, healed.Aside...)
+	for _, name := range healed.Removed {
 		// In a dry run, the good file that would be fetched is not there yet.
 		if !slices.Contains(h.rep.Ledger, name) && !slices.Contains(h.rep.Fetched, name) {
 			h.rep.Ledger = append(h.rep.Ledger, name)
 		}
 	}
-	for _, id := range healed {
+	for _, id := range healed.Records {
 		name := layout.SnapshotsDir + id.String()
 		if !slices.Contains(h.rep.FromLedger, name) {
 			h.rep.FromLedger = append(h.rep.FromLedger, name)

@@ -184,25 +184,33 @@ func findMissing(ctx context.Context, r *store.Store, before *ledger.Ledger, lis
 	return missing, replaced, nil
 }
 
+// Healed says what Heal did or, in a dry run, would do.
+type Healed struct {
+	Records []layout.FileID // that were stored again
+	Removed []string        // damaged files of the ledger that were removed
+	// Aside are the new names of folders, links and other things that had the names of files
+	// of the ledger. A dry run counts them as Removed.
+	Aside []string
+}
+
 // Heal makes records and ledger agree, as far as they can be healed: it stores again the
 // records that are missing or damaged and of which the ledger has a copy, enters those that
-// the ledger lacks, and removes damaged files of the ledger. It returns the IDs of the
-// records and the names of the files. A dry run changes nothing. Nobody else may write
-// meanwhile.
-func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed []layout.FileID, removed []string, err error) {
+// the ledger lacks, and removes damaged files of the ledger. A dry run changes nothing.
+// Nobody else may write meanwhile. What it returns says what was done before an error.
+func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed Healed, err error) {
 	l, err := ledger.Read(ctx, r)
 	if err != nil {
-		return nil, nil, err
+		return healed, err
 	}
 	// The folder of records may be lost.
 	if f, ok := r.Backend.(backend.Folders); ok && !dryRun && len(l.Existing()) > 0 {
 		if err := f.MakeFolder(ctx, layout.SnapshotsDir); err != nil {
-			return nil, nil, err
+			return healed, err
 		}
 	}
 	all, err := ReadAll(ctx, r)
 	if err != nil {
-		return nil, nil, err
+		return healed, err
 	}
 	var back []*ledger.Entry
 	for _, s := range all.Missing {
@@ -222,14 +230,14 @@ func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed []layout.Fil
 	for _, e := range back {
 		b, err := e.File(r)
 		if err != nil {
-			return healed, nil, err
+			return healed, err
 		}
 		if !dryRun {
 			if err := replace.Put(ctx, r.Backend, layout.SnapshotsDir+e.ID.String(), b); err != nil {
-				return healed, nil, fmt.Errorf("store a snapshot record again: %w", err)
+				return healed, fmt.Errorf("store a snapshot record again: %w", err)
 			}
 		}
-		healed = append(healed, e.ID)
+		healed.Records = append(healed.Records, e.ID)
 	}
 	// A record that was to be removed and is still there, or is there again, counts. So it
 	// must not be lost unnoticed.
@@ -239,28 +247,35 @@ func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed []layout.Fil
 	}
 	if !dryRun {
 		if err := enter(ctx, r, wanted, l.Renew); err != nil {
-			return healed, nil, err
+			return healed, err
 		}
 	}
-	removed, err = removeDamaged(ctx, r, l, dryRun)
-	return healed, removed, err
+	return healed, healed.removeDamaged(ctx, r, l, dryRun)
 }
 
-// removeDamaged removes damaged files of the ledger, and returns their names.
-func removeDamaged(ctx context.Context, r *store.Store, l *ledger.Ledger, dryRun bool) (removed []string, err error) {
+// removeDamaged removes damaged files of the ledger, and moves aside what is no file.
+func (h *Healed) removeDamaged(ctx context.Context, r *store.Store, l *ledger.Ledger, dryRun bool) error {
 	for _, err := range l.Damaged {
 		var d *store.DamageError
-		if errors.As(err, &d) && store.Hopeless(ctx, func() error { return ledger.Check(ctx, r, d.File) }) {
-			removed = append(removed, d.File)
+		if !errors.As(err, &d) || !store.Hopeless(ctx, func() error { return ledger.Check(ctx, r, d.File) }) {
+			continue
 		}
+		if !dryRun {
+			aside, err := replace.MoveAside(ctx, r.Backend, d.File) // a folder cannot be removed
+			if aside != "" {
+				h.Aside = append(h.Aside, aside)
+			}
+			if err == nil && aside == "" {
+				err = r.Backend.Delete(ctx, d.File)
+			}
+			if err != nil && !errors.Is(err, backend.ErrNotExist) {
+				return fmt.Errorf("remove a damaged file of the ledger: %w", err)
+			}
+			if aside != "" {
+				continue
+			}
+		}
+		h.Removed = append(h.Removed, d.File)
 	}
-	for _, name := range removed {
-		if dryRun {
-			break
-		}
-		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return nil, fmt.Errorf("remove a damaged file of the ledger: %w", err)
-		}
-	}
-	return removed, ctx.Err()
+	return ctx.Err()
 }

@@ -38,6 +38,9 @@ type SnapshotRepair struct {
 	Healed []layout.FileID `json:"healed_records"`
 	// Ledger are damaged files of the ledger. They were removed, except in a dry run.
 	Ledger []string `json:"ledger"`
+	// Aside are the new names of folders, links and other things that had the names of files
+	// of the ledger. A dry run counts them in Ledger.
+	Aside []string `json:"aside"`
 	// Certificates are damaged certificates. They were removed, except in a dry run.
 	Certificates []string `json:"certificates"`
 	// Records are damaged records that no snapshot needs: kept passwords, unfinished
@@ -64,7 +67,7 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if err := Begin(ctx, r, opts.DryRun); err != nil {
 		return nil, err
 	}
-	healed, ledger, err := record.Heal(ctx, r, opts.DryRun)
+	healed, err := record.Heal(ctx, r, opts.DryRun)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +78,7 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if c.Denied != nil && len(c.Report.Affected) > 0 {
 		return nil, fmt.Errorf("no snapshot was marked, since what is lost is not known: %w", c.Denied)
 	}
-	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed...), Ledger: append([]string{}, ledger...)}
+	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed.Records...), Ledger: append([]string{}, healed.Removed...), Aside: append([]string{}, healed.Aside...)}
 	for _, err := range c.DamagedSnapshots {
 		var d *store.DamageError
 		if errors.As(err, &d) && !rep.heals(d.File) {
