@@ -213,7 +213,8 @@ A snapshot whose record cannot be read is kept unless --remove-damaged is given.
 Certificates, kept backup passwords, prune lists and records of unfinished backups are
 removed if they are damaged, since no snapshot needs them.
 
-If a snapshot lacks files now, or a record stays damaged, the exit code is 13.`,
+If a snapshot lacks files now, a record stays damaged, or a file of the ledger stays
+since this user may not read it, the exit code is 13.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
@@ -271,6 +272,9 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 		fmt.Fprintf(w, "%s snapshots/%s: from the ledger\n", map[bool]string{true: "WOULD HEAL", false: "HEALED  "}[opts.DryRun], id)
 	}
 	printRemovedLedger(w, rep.Ledger, rep.Aside, opts.DryRun)
+	for _, name := range rep.Denied {
+		fmt.Fprintf(w, "DENIED   %s: permission denied; it stays as it is, since its owner may be able to read it; \"snap prune\" removes nothing until then\n", name)
+	}
 	for _, name := range rep.Certificates {
 		fmt.Fprintf(w, "%s %s: this certificate is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
 	}

@@ -191,6 +191,9 @@ type Healed struct {
 	// Aside are the new names of folders, links and other things that had the names of files
 	// of the ledger. A dry run counts them as Removed.
 	Aside []string
+	// Denied are files of the ledger that this process has no permission to read. They stay,
+	// since they may be good.
+	Denied []string
 }
 
 // Heal makes records and ledger agree, as far as they can be healed: it stores again the
@@ -257,6 +260,10 @@ func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed Healed, err 
 func (h *Healed) removeDamaged(ctx context.Context, r *store.Store, l *ledger.Ledger, dryRun bool) error {
 	for _, err := range l.Damaged {
 		var d *store.DamageError
+		if errors.As(err, &d) && backend.IsDenied(err) {
+			h.Denied = append(h.Denied, d.File)
+			continue
+		}
 		if !errors.As(err, &d) || !store.Hopeless(ctx, func() error { return ledger.Check(ctx, r, d.File) }) {
 			continue
 		}

@@ -2,6 +2,7 @@ package repair_test
 
 import (
 	"context"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -59,6 +60,33 @@ func TestRepairsKeepDeniedFiles(t *testing.T) {
 		}
 		if _, gone := be.Stat(ctx, record); gone != nil && tt.kept {
 			t.Errorf("%v: the record: %v", tt.err, gone)
+		}
+	}
+}
+
+// A file of the ledger that this process has no permission to read stays, too, and is named.
+func TestRepairKeepsDeniedLedger(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	base := repotest.New(t, 1, 2)
+	name := repotest.FilesIn(t, base, repotest.LedgerDir)[0]
+	for _, err := range []error{syscall.EACCES, syscall.EIO} {
+		denied := backend.IsDenied(err)
+		for _, dryRun := range []bool{true, false} {
+			be := base.Clone()
+			err := repotest.Repair(ctx, fault.New(be, fault.Unreadable(name, err)), 64, func(r *repo.Repo) error {
+				rep, err := r.RepairSnapshots(ctx, repo.SnapshotRepairOptions{Options: repo.RepairOptions{DryRun: dryRun}})
+				if err == nil && (slices.Contains(rep.Denied, name) != denied || slices.Contains(rep.Ledger, name) == denied || rep.Lost() != denied) {
+					t.Errorf("denied: %v, got %+v", denied, rep)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			if _, err := be.Stat(ctx, name); (err == nil) != (denied || dryRun) {
+				t.Errorf("denied: %v, dry run: %v, the file: %v", denied, dryRun, err)
+			}
 		}
 	}
 }

@@ -41,6 +41,9 @@ type SnapshotRepair struct {
 	// Aside are the new names of folders, links and other things that had the names of files
 	// of the ledger. A dry run counts them in Ledger.
 	Aside []string `json:"aside"`
+	// Denied are files of the ledger that this process has no permission to read. They stay,
+	// since they may be good, and a prune refuses to run while it cannot read them.
+	Denied []string `json:"denied"`
 	// Certificates are damaged certificates. They were removed, except in a dry run.
 	Certificates []string `json:"certificates"`
 	// Records are damaged records that no snapshot needs: kept passwords, unfinished
@@ -48,9 +51,10 @@ type SnapshotRepair struct {
 	Records []string `json:"records"`
 }
 
-// Lost reports whether a repaired snapshot lacks something, or a record cannot be read.
+// Lost reports whether a repaired snapshot lacks something, or a record or a file of the ledger
+// cannot be read.
 func (x *SnapshotRepair) Lost() bool {
-	return len(x.Damaged) > 0 || slices.ContainsFunc(x.Repaired, func(s RepairedSnapshot) bool { return s.Files > 0 || s.Tree })
+	return len(x.Damaged)+len(x.Denied) > 0 || slices.ContainsFunc(x.Repaired, func(s RepairedSnapshot) bool { return s.Files > 0 || s.Tree })
 }
 
 // SnapshotRepairOptions are the options of Snapshots.
@@ -78,7 +82,7 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if c.Denied != nil && len(c.Report.Affected) > 0 {
 		return nil, fmt.Errorf("no snapshot was marked, since what is lost is not known: %w", c.Denied)
 	}
-	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed.Records...), Ledger: append([]string{}, healed.Removed...), Aside: append([]string{}, healed.Aside...)}
+	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed.Records...), Ledger: append([]string{}, healed.Removed...), Aside: append([]string{}, healed.Aside...), Denied: append([]string{}, healed.Denied...)}
 	for _, err := range c.DamagedSnapshots {
 		var d *store.DamageError
 		if errors.As(err, &d) && !rep.heals(d.File) {
