@@ -287,6 +287,10 @@ func (f *forget) named(ctx context.Context, r *repo.Repo, all []*repo.Snapshot, 
 			}
 			if m, merr := repo.FindIn(missing, spec); !errors.Is(merr, repo.ErrNoSnapshot) {
 				s, err = m, merr
+				if err == nil && m.Pin != nil {
+					return nil, advised{fmt.Errorf("snapshot %s of %q: %w; the record of this one is missing", m.ID.Short(), m.Device.Name, repo.ErrPinned),
+						fmt.Sprintf(`nothing was forgotten; "snap repair snapshots" stores the record again; then "snap unpin %s" removes the pin, and "snap forget %s" forgets the snapshot`, m.ID.Short(), m.ID.Short())}
+				}
 			}
 		}
 		if err != nil {

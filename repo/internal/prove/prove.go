@@ -302,8 +302,8 @@ func (j Judge) Missing(ctx context.Context, be backend.Backend) (map[string]erro
 		all, err := record.ReadAll(ctx, s)
 		out := map[string]error{}
 		for _, m := range all.Missing {
-			why := (&record.MissingError{Snapshot: m}).Text()
-			out[layout.SnapshotsDir+m.ID.String()] = fmt.Errorf("%s; `snap repair --from TARGET` stores it again, with what else is lost of it; `snap forget %s` forgets it", why, m.ID)
+			e := &record.MissingError{Snapshot: m}
+			out[layout.SnapshotsDir+m.ID.String()] = fmt.Errorf("%s; `snap repair --from TARGET` stores it again, with what else is lost of it; %s", e.Text(), e.ForgetHint())
 		}
 		return out, err
 	}

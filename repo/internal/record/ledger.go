@@ -127,7 +127,17 @@ type MissingError struct{ Snapshot *Snapshot }
 
 // Hint says what to do.
 func (e *MissingError) Hint() string {
-	return fmt.Sprintf("`snap repair snapshots` stores it again, from the ledger; `snap forget %s` forgets it", e.Snapshot.ID)
+	return "`snap repair snapshots` stores it again, from the ledger; " + e.ForgetHint()
+}
+
+// ForgetHint says how to forget it. A pin is in the record, so only a record that is there can
+// lose it.
+func (e *MissingError) ForgetHint() string {
+	id := e.Snapshot.ID
+	if e.Snapshot.Pin != nil {
+		return fmt.Sprintf("it is pinned, so to forget it, store it again first; then `snap unpin %s` and `snap forget %s`", id, id)
+	}
+	return fmt.Sprintf("`snap forget %s` forgets it", id)
 }
 
 // Text says what happened.
