@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/repo/internal/certificate"
+	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/record"
 )
 
@@ -85,6 +86,10 @@ func (r *Repo) MissingSnapshots(ctx context.Context) ([]*Snapshot, error) {
 	all, err := record.ReadAll(ctx, r.store)
 	return all.Missing, err
 }
+
+// CanEnter returns an error if no snapshot can be stored, since the ledger cannot be listed. A
+// long backup asks before it begins.
+func (r *Repo) CanEnter(ctx context.Context) error { return ledger.MustList(ctx, r.store) }
 
 // FindSnapshot finds the snapshot that spec names. spec is a unique prefix of its
 // ID, or of an ID that it had before its labels were changed; "latest"; or

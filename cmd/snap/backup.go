@@ -187,6 +187,9 @@ func (a *app) openToWrite(ctx context.Context, what string) (*repo.Repo, func(),
 		return nil, nil, err
 	}
 	list, damaged, err := r.SnapshotsIndexed(ctx)
+	if err == nil {
+		err = r.CanEnter(ctx)
+	}
 	if err != nil {
 		a.releaseLock()
 		return nil, nil, err

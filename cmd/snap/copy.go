@@ -68,6 +68,10 @@ func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release fu
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", t.dir, err)
 	}
+	if err := r.CanEnter(ctx); err != nil {
+		_ = l.Release()
+		return nil, nil, fmt.Errorf("%s: %w", t.dir, err)
+	}
 	_, _ = be.RemoveStale(ctx, staleAfter) // left by killed runs
 	a.warnOfMirror(ctx, be)
 	return r, func() { _ = l.Release() }, nil

@@ -199,9 +199,13 @@ type Status struct {
 // Status compares the parity groups with the stored files.
 func (s *Set) Status(ctx context.Context) (*Status, error) {
 	st := &Status{Percent: float64(s.Percent()) / 100, Groups: len(s.groups), Missing: []string{}, Damaged: append([]string{}, s.damaged...)}
-	stored, err := s.list(ctx)
-	if err != nil {
-		return nil, err
+	var stored []file
+	for _, dir := range kinds {
+		in, err := s.listIn(ctx, dir)
+		if err != nil && (dir != layout.LedgerDir || !backend.Unreadable(ctx, s.be, err)) {
+			return nil, err // nobody needs the ledger to read a snapshot, and a check names it
+		}
+		stored = append(stored, in...)
 	}
 	names := map[string]bool{}
 	for i := range stored {
@@ -228,15 +232,24 @@ func (s *Set) Status(ctx context.Context) (*Status, error) {
 func (s *Set) list(ctx context.Context) ([]file, error) {
 	var out []file
 	for _, dir := range kinds {
-		err := s.be.List(ctx, dir, func(f backend.Info) error {
-			if m, ok := newFile(f); ok {
-				out = append(out, m)
-			}
-			return nil
-		})
+		in, err := s.listIn(ctx, dir)
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", dir, err)
+			return nil, err
 		}
+		out = append(out, in...)
+	}
+	return out, nil
+}
+
+func (s *Set) listIn(ctx context.Context, dir string) (out []file, err error) {
+	err = s.be.List(ctx, dir, func(f backend.Info) error {
+		if m, ok := newFile(f); ok {
+			out = append(out, m)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
 	}
 	return out, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/chunk"
@@ -175,7 +176,17 @@ func (c *Checker) damageLedger(err error) {
 		c.Report.Problems = append(c.Report.Problems, Problem{File: layout.LedgerDir, Text: err.Error(), Hint: "use a newer snap, which can read it"})
 		return
 	}
+	if isUnlistedLedger(err) {
+		c.damage(err, "every snapshot can be read without it; but nothing can be stored and no space can be freed until `ledger` is a folder again: put back the one that you have, or the one of a copy; only without any, make an empty folder of that name")
+		return
+	}
 	c.damage(err, "no snapshot that is listed needs it; but if other snapshots were lost, it may have copies of their records: "+fromCopy+"`snap repair snapshots` removes it, and enters all snapshots that are there")
+}
+
+// isUnlistedLedger reports whether an error says that the files of the ledger cannot be listed.
+func isUnlistedLedger(err error) bool {
+	d, ok := errors.AsType[*store.DamageError](err)
+	return ok && d.File == layout.LedgerDir
 }
 
 // checkParity reports what is protected and, if all data is read, verifies parity.
@@ -276,6 +287,9 @@ func (c *Checker) reportStrays(ctx context.Context) error {
 			}
 			return nil
 		})
+		if err != nil && dir == layout.LedgerDir && slices.ContainsFunc(c.damagedLedger, isUnlistedLedger) {
+			continue // it is reported
+		}
 		if err != nil {
 			return err
 		}

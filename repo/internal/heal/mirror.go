@@ -138,6 +138,9 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 // something about a record, the greatest turn counts, so older files do no harm.
 func (h *healer) fetchLedger(ctx context.Context) error {
 	l, err := ledger.Read(ctx, h.r)
+	if err == nil && l.Unlisted != nil {
+		err = l.Unlisted
+	}
 	if err != nil {
 		return err
 	}

@@ -41,8 +41,12 @@ const (
 
 // Ledger is the ledger as it was when it was read.
 type Ledger struct {
-	// Damaged has an error for each file that cannot be used.
+	// Damaged has an error for each file that cannot be used, and Unlisted if it is not nil.
 	Damaged []error
+	// Unlisted is not nil if nobody knows which files there are: something else has the name
+	// of their folder, or this process may not list it. Then nothing is known, and nothing can
+	// be entered.
+	Unlisted *store.DamageError
 
 	entries map[layout.FileID]*Entry
 	files   map[string]*file // by name
@@ -54,13 +58,14 @@ type file struct {
 	size    int // of its plain form, in bytes
 }
 
-// Read reads the ledger. A file that cannot be used is passed over.
+// Read reads the ledger. A file that cannot be used is passed over. So is the folder: no one
+// needs the ledger to read a snapshot.
 func Read(ctx context.Context, r *store.Store) (*Ledger, error) {
 	l := &Ledger{files: map[string]*file{}}
 	for range maxReads {
 		names, err := r.NamesIn(ctx, layout.LedgerDir)
 		if err != nil {
-			return nil, err
+			return unlisted(ctx, r, err)
 		}
 		if err := l.load(ctx, r, names); err != nil {
 			return nil, fmt.Errorf("read the ledger: %w", err)
@@ -69,7 +74,7 @@ func Read(ctx context.Context, r *store.Store) (*Ledger, error) {
 		// the new one was listed.
 		after, err := r.NamesIn(ctx, layout.LedgerDir)
 		if err != nil {
-			return nil, err
+			return unlisted(ctx, r, err)
 		}
 		if slices.Equal(names, after) {
 			l.unite()
@@ -77,6 +82,30 @@ func Read(ctx context.Context, r *store.Store) (*Ledger, error) {
 		}
 	}
 	return nil, errors.New("the ledger changes faster than it can be read; try again")
+}
+
+// unlisted returns the ledger whose files could not be listed, or an error if the store is out
+// of reach.
+func unlisted(ctx context.Context, r *store.Store, err error) (*Ledger, error) {
+	err = store.Judge(ctx, r.Backend, layout.LedgerDir, err)
+	d, ok := errors.AsType[*store.DamageError](err)
+	if !ok {
+		return nil, err
+	}
+	return &Ledger{Damaged: []error{d}, Unlisted: d}, nil
+}
+
+// MustList returns an error if nothing can be entered, since the files cannot be listed.
+func MustList(ctx context.Context, r *store.Store) error {
+	_, err := r.NamesIn(ctx, layout.LedgerDir)
+	if err == nil {
+		return nil
+	}
+	l, err := unlisted(ctx, r, err)
+	if err != nil {
+		return err
+	}
+	return l.write(ctx, r, nil)
 }
 
 // load reads the named files, and forgets all others. It keeps what was read before.
@@ -222,6 +251,9 @@ func (l *Ledger) Remove(ctx context.Context, r *store.Store, removed []layout.Fi
 
 // write stores entries. If there are many files, it merges them into the new one.
 func (l *Ledger) write(ctx context.Context, r *store.Store, add []*Entry) error {
+	if l.Unlisted != nil {
+		return fmt.Errorf("nothing can be entered in the ledger: %w", l.Unlisted)
+	}
 	if len(add) == 0 {
 		return nil
 	}

@@ -288,6 +288,9 @@ func (j Judge) Leaving(ctx context.Context, source, target backend.Backend, name
 func (j Judge) Missing(ctx context.Context, be backend.Backend) (map[string]error, error) {
 	s := j.open(be)
 	l, err := ledger.Read(ctx, s)
+	if err == nil && l.Unlisted != nil {
+		err = l.Unlisted
+	}
 	if err != nil {
 		return nil, err
 	}

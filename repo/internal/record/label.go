@@ -12,6 +12,7 @@ import (
 
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
+	"github.com/snap-backup/snap/repo/internal/ledger"
 	"github.com/snap-backup/snap/repo/internal/store"
 )
 
@@ -105,6 +106,9 @@ func Successor(r *store.Store, s *Snapshot) *Snapshot {
 func Replace(ctx context.Context, r *store.Store, s, n *Snapshot) error {
 	b, err := Seal(r, n)
 	if err != nil {
+		return err
+	}
+	if err := ledger.MustList(ctx, r); err != nil {
 		return err
 	}
 	if err := r.CheckLock(ctx); err != nil {

@@ -186,6 +186,9 @@ func findMissing(ctx context.Context, r *store.Store, before *ledger.Ledger, lis
 	}
 	// A record that was there until it was removed on purpose is not missing.
 	after, err := ledger.Read(ctx, r)
+	if err == nil && after.Unlisted != nil {
+		err = after.Unlisted
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -212,6 +215,9 @@ type Healed struct {
 // Nobody else may write meanwhile. What it returns says what was done before an error.
 func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed Healed, err error) {
 	l, err := ledger.Read(ctx, r)
+	if err == nil && l.Unlisted != nil {
+		err = l.Unlisted // a person should say what is to become of it
+	}
 	if err != nil {
 		return healed, err
 	}
