@@ -83,12 +83,18 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 		return nil, fmt.Errorf("no snapshot was marked, since what is lost is not known: %w", c.Denied)
 	}
 	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed.Records...), Ledger: append([]string{}, healed.Removed...), Aside: append([]string{}, healed.Aside...), Denied: append([]string{}, healed.Denied...)}
+	var again []string // records that were stored again, but still cannot be read
 	for _, err := range c.DamagedSnapshots {
 		var d *store.DamageError
-		if errors.As(err, &d) && !rep.heals(d.File) {
+		switch {
+		case !errors.As(err, &d):
+		case !rep.heals(d.File):
 			rep.Damaged = append(rep.Damaged, d.File)
+		case !opts.DryRun:
+			rep.Damaged, again = append(rep.Damaged, d.File), append(again, d.File)
 		}
 	}
+	rep.Healed = slices.DeleteFunc(rep.Healed, func(id layout.FileID) bool { return slices.Contains(again, layout.SnapshotsDir+id.String()) })
 	incomplete := map[layout.FileID]bool{}
 	for _, s := range c.Report.Affected {
 		incomplete[s.Snapshot] = true
@@ -130,7 +136,7 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	}
 	for _, name := range rep.Damaged {
 		id, err := layout.ParseFileID(name)
-		if err != nil || !store.Hopeless(ctx, func() error { _, err := record.Load(ctx, r, id); return err }) {
+		if err != nil || slices.Contains(again, name) || !store.Hopeless(ctx, func() error { _, err := record.Load(ctx, r, id); return err }) {
 			continue
 		}
 		if err := record.Delete(ctx, r, id); err != nil && !errors.Is(err, backend.ErrNotExist) {
