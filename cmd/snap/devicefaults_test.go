@@ -116,9 +116,13 @@ func (g *deviceRig) cut(name string) func(p *patient) {
 	}
 }
 
-// reset puts the devices into their first state.
+// reset puts the devices into their first state, and removes what a backup that failed has
+// kept on this computer: backups of all points have the same random IDs.
 func (g *deviceRig) reset() {
 	g.endFaults()
+	if err := os.RemoveAll(os.Getenv("XDG_CACHE_HOME")); err != nil {
+		g.t.Fatal(err)
+	}
 	for _, d := range g.lab.Devices() {
 		d.Agent.Forget()
 	}
