@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 )
 
 // hintNothingDone is the hint if a path cannot be used. Paths are checked before the work.
@@ -41,15 +43,35 @@ func checkFolder(dir string) error {
 	case err == nil && !info.IsDir():
 		return advised{fmt.Errorf("%s is not a folder", dir), hintNothingDone}
 	case err == nil:
-		var f *os.File
-		if f, err = os.CreateTemp(dir, ".snap-*"); err == nil {
-			err = errors.Join(f.Close(), os.Remove(f.Name()))
-		}
+		err = tryFolder(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("the folder %s cannot be used: %w", dir, reason(err))
 	}
 	return nil
+}
+
+// tryFolder creates a file in a folder and removes it.
+func tryFolder(dir string) error {
+	var f *os.File
+	err := whileBusy(func() (err error) { f, err = os.CreateTemp(dir, ".snap-*"); return err })
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), whileBusy(func() error { return os.Remove(f.Name()) }))
+}
+
+// whileBusy calls do again while the server of a share is too busy for it, for three seconds.
+func whileBusy(do func() error) error {
+	err := do()
+	for range 10 {
+		if !errors.Is(err, syscall.EBUSY) {
+			break
+		}
+		time.Sleep(300 * time.Millisecond)
+		err = do()
+	}
+	return err
 }
 
 // reason returns the cause of an error without the call and the path that failed.
