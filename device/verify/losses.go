@@ -182,11 +182,11 @@ func place(name string, records *manifest.Records) (domain, rel string, modTime 
 	}
 	begin, id := name[:i], strings.TrimSuffix(name[i+2:], ")")
 	domain, rel, _ = strings.Cut(begin, "/")
-	var blob [20]byte
-	if n, err := hex.Decode(blob[:], []byte(id)); records == nil || err != nil || n != len(blob) || len(id) != 40 {
+	blob, err := hex.DecodeString(id)
+	if err != nil || len(blob) != 20 || records == nil {
 		return domain, rel, 0
 	}
-	if row, ok := records.ByFileID(blob); ok {
+	if row, ok := records.ByFileID([20]byte(blob)); ok {
 		rec := records.At(row)
 		return rec.Domain, rec.RelativePath, rec.ModTime
 	}

@@ -49,6 +49,7 @@ func TestLossesWithoutRows(t *testing.T) {
 func FuzzPlace(f *testing.F) {
 	f.Add("HomeDomain/Library/a (b) (00112233445566778899aabbccddeeff00112233)")
 	f.Add(" (")
+	f.Add("Library/a (b) (00112233445566778bbccd899aabbccddeeff00112") // longer than an ID
 	f.Fuzz(func(t *testing.T, name string) {
 		if got := losses([]repo.Finding{{Consequence: repo.Damage, Count: 1, Names: []string{name}}}, nil); len(got) != 1 {
 			t.Errorf("%q: %q", name, got)
