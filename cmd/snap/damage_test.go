@@ -521,14 +521,15 @@ func damageText(doc map[string]string) string {
 
 const damageIntro = `# What each command does with a damaged file
 
-One file of a repository is damaged, in each of seven ways, and each command is run. A cell
-has the exit code; "named" says that the output names the file; the last number counts what
-there is afterwards: for ` + "`materialize`" + ` the files that it wrote; for ` + "`copy`" + ` and ` + "`mirror`" + ` the
+One file of a repository is damaged in each of five ways, or files of other programs are put
+beside it, and each command is run. In the column "none" nothing is damaged. A cell has the exit
+code; "named" says that the output names the file. If a command writes something, the last
+number counts what there is afterwards: for ` + "`materialize`" + ` the files that it wrote; for ` + "`copy`" + ` and ` + "`mirror`" + ` the
 snapshots in the target that can be read completely; for all other commands those in the
 repository. ` + "`TestDamageMatrix`" + ` of cmd/snap tries a sample of these cells, and with
 SNAP_TEST_ALL=1 all of them; it writes this page with -update-damage.
 
-The repository has two snapshots of one device, parity, two keys, a stored backup password
+The repository has two snapshots of one device, parity, two keys, a kept backup password
 and an unfinished backup. A database of the device is damaged, which ` + "`verify`" + ` finds (exit
 code 3). ` + "`repair --from`" + ` reads from an undamaged mirror of the repository. Before
 the damage, both snapshots were copied from this repository to another one. ` + "`copy into it`" + `
