@@ -161,7 +161,7 @@ For a copy with the same passwords, "snap mirror" is simpler and needs no passwo
 	}
 	target.register(cmd)
 	filter.register(cmd)
-	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "also copy the stored backup passwords of the copied devices")
+	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "also copy the kept backup passwords of the copied devices")
 	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be copied")
 	return cmd
 }

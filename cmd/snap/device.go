@@ -143,7 +143,7 @@ func (a *app) devicePasswordTestCommand() *cobra.Command {
 		Short: "Try the backup passwords of a device on its snapshots",
 		Long: `Tries the passwords that the repository keeps, or a given one, on the keybag of
 every encrypted snapshot of the device. The device need not be connected. Each
-keybag and password takes a few seconds. A device needs the password of a snapshot
+attempt takes a few seconds. A device needs the password of a snapshot
 to restore from it.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {

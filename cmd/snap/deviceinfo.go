@@ -188,7 +188,7 @@ func (a *app) deviceUnpairCommand() *cobra.Command {
 		Use:   "unpair DEVICE",
 		Short: "Make a device and this computer forget each other",
 		Long: `Ends the pairing of a device with this computer, for all programs. Snapshots and
-stored backup passwords stay.`,
+kept backup passwords stay.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			m, e, err := oneDevice(cmd.Context(), argv)

@@ -57,7 +57,7 @@ func (a *app) generateCommand() *cobra.Command {
 	f.Uint64Var(&conf.Seed, "seed", 1, "equal seeds make equal folders")
 	f.IntVar(&conf.Devices, "devices", 2, "number of devices")
 	f.IntVar(&days, "days", 1, "number of days")
-	f.StringVar(&scale, "scale", "small", "`scale`: "+synthetic.ScaleUsage)
+	f.StringVar(&scale, "scale", "small", synthetic.ScaleUsage)
 	f.StringVar(&encryption, "encrypt", "none", "which devices encrypt: none, all or alternate")
 	f.StringVar(&conf.Password, "backup-password", synthetic.DefaultPassword, "`password` of encrypted backups")
 	f.BoolVar(&conf.CompactDBs, "compact", false, "compact the databases, so that pages move")

@@ -33,7 +33,7 @@ func (a *app) mirrorCommand() *cobra.Command {
 		Long: `Makes the folder TARGET, on an external drive or a NAS, an exact copy of the
 repository, with the same keys and snapshots. Only new files are copied and
 verified. If the drive is unplugged, the same command continues later, and all snapshots
-listed in the copy are complete. The copy is an ordinary repository: "snap -r TARGET
+listed in the mirror are complete. The mirror is an ordinary repository: "snap -r TARGET
 materialize ..." works.
 
 snap does not ask for a password, unless you use --ask-password. If you give a password
@@ -43,18 +43,18 @@ concurrent prune keeps what is still to be copied. Without a password snap sees 
 names, so it cannot judge whether the repository is complete or was tampered with. Give
 the password at least for the first run: until a run has had it, mirror exits with 1.
 
-Files that the repository no longer has stay in the copy for a while, since they may be
+Files that the repository no longer has stay on the mirror for a while, since they may be
 the last good ones. The second run with the password removes them, after it has proven
-that all snapshots in the copy stay complete without them. Without the password, files
-are removed after 14 more runs; keys that were removed from the repository stay in the
-copy. If a recovery key, several keys, or all keys but one are gone, mirror refuses to run.
+that all snapshots on the mirror stay complete without them. Without the password, files
+are removed after 14 more runs; keys that were removed from the repository stay on the
+mirror. If a recovery key, several keys, or all keys but one are gone, mirror refuses to run.
 
 mirror refuses to run if the repository seems to have lost files, if it has other files
-instead of them, or if snapshots were stored into the copy. Use --accept-removals only if
-you made all of these changes yourself. With the password, it removes at once from the
-copy what the repository no longer has.
+instead of them, or if snapshots were stored into the mirror. Use --accept-removals only
+if you made all of these changes yourself. With the password, this flag removes what the
+repository no longer has from the mirror at once.
 
---check reads the complete copy and verifies that no file is damaged and that the
+--check reads the complete mirror and verifies that no file is damaged and that the
 repository has the same files. With the password it also verifies that every file opens
 and every snapshot is complete. --check --heal replaces damaged files.`,
 		Args: cobra.ExactArgs(1),
@@ -68,8 +68,8 @@ and every snapshot is complete. --check --heal replaces damaged files.`,
 	cmd.Flags().BoolVar(&opts.AcceptRemovals, "accept-removals", false, "follow the repository even if it seems to have lost files")
 	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be done")
 	cmd.Flags().BoolVar(&ask, "ask-password", false, "ask for the password if none is given")
-	cmd.Flags().BoolVar(&check, "check", false, "read the copy and compare it with the repository")
-	cmd.Flags().BoolVar(&opts.Heal, "heal", false, "with --check: replace damaged files of the copy")
+	cmd.Flags().BoolVar(&check, "check", false, "read the mirror and compare it with the repository")
+	cmd.Flags().BoolVar(&opts.Heal, "heal", false, "with --check: replace damaged files of the mirror")
 	return cmd
 }
 

@@ -57,7 +57,7 @@ check" finds out whether the repository's own files are intact.) Without argumen
 verifies the latest snapshot of each device. A DEVICE, by UDID or name, means all of its
 snapshots.
 
---level quick looks at lists and keys, and takes seconds: whether all files are there
+--level quick takes seconds. It looks at lists and keys: whether all files are there
 with the right sizes, whether manifests agree, and whether the keys fit. --level full
 also reads all content: it decrypts every file, compares digests, checks all databases
 with SQLite, and parses property lists. What a snapshot shares with another that was
@@ -74,7 +74,8 @@ verification after a time; the next run continues there, as it does after Ctrl-C
 
 If files of a backup are missing or damaged, the exit code is 3; if the repository has
 lost them, 13. It is also 3 if the time limit ended before one snapshot was verified
-completely, 15 if there are no snapshots, and 20 if the given backup password opens none.`,
+completely, 15 if there are no snapshots, and 20 if the given backup password
+opens none of the encrypted backups.`,
 		Example: "  snap verify\n  snap verify --level full latest\n  snap verify --level full --all --limit 2h",
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if v.level != string(verify.Quick) && v.level != string(verify.Full) {
@@ -89,7 +90,7 @@ completely, 15 if there are no snapshots, and 20 if the given backup password op
 	v.source.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&v.all, "all", false, "verify all snapshots")
-	f.StringVar(&v.level, "level", string(verify.Quick), "how much to read: `quick` or full")
+	f.StringVar(&v.level, "level", string(verify.Quick), "`level` of the verification: quick or full")
 	f.Var(keepDuration{&v.maxAge}, "max-age", "rely on what was verified in the last `duration`, such as 30d; 0h reads everything again")
 	f.DurationVar(&v.limit, "limit", 0, "stop reading after this `duration`, such as 2h; the next run continues")
 	return cmd

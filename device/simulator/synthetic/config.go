@@ -23,7 +23,7 @@ const (
 )
 
 // ScaleUsage describes the scales, for the help of a program's flag.
-const ScaleUsage = "size of the devices: tiny (3 MB each), small (60 MB), medium (600 MB), large (3 GB), crowd (530 MB in 100,000 files) or throng (2.5 GB in 500,000 files)"
+const ScaleUsage = "`size` of the devices: tiny (3 MB each), small (60 MB), medium (600 MB), large (3 GB), crowd (530 MB in 100,000 files) or throng (2.5 GB in 500,000 files)"
 
 var scaleNames = []string{"tiny", "small", "medium", "large", "crowd", "demo", "throng"}
 
