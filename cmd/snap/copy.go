@@ -62,7 +62,7 @@ func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release fu
 		return nil, nil, err
 	}
 	if damage := r.ConfigDamage(); damage != nil {
-		a.warn("%s: %v; a good copy of it was used, which \"snap repair config -r %s\" puts in place", t.dir, damage, t.dir)
+		a.warn("%s: %v; a good copy of it was used; \"snap repair config -r %s\" puts the copy in place", t.dir, damage, t.dir)
 	}
 	l, err := a.acquire(ctx, r, repo.LockWrite, "snap copy")
 	if err != nil {

@@ -79,7 +79,7 @@ func (a *app) heal(ctx context.Context, o *healFlags) error {
 	})
 	switch {
 	case err != nil && o.dryRun && len(keys)+len(out.Keys) > 0 && out.Parity == nil && errors.Is(err, repo.ErrDamaged):
-		a.warn("%v; only when the keys are healed can the rest be looked at", err)
+		a.warn("%v; heal the keys first: only then can the rest be read", err)
 		if len(keys) > 0 {
 			out.Parity = &parity.HealReport{Files: len(keys), Healed: keys, Unhealed: []string{}, Skipped: []string{}}
 		}

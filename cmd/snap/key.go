@@ -73,7 +73,7 @@ func (a *app) keyListCommand() *cobra.Command {
 				}
 				table(w, " ID\tKIND\tCREATED\tLABEL", rows)
 				if older > 0 {
-					a.remark("%s of an older form: whoever can write to the storage can exchange their kinds and labels. A key is renewed when it is used for \"snap key list\" or to store something.", plural(older, "key"))
+					a.remark("%s of an older version: whoever can write to the storage can exchange their kinds and labels. A key is renewed when it is used for \"snap key list\" or to store something.", plural(older, "key"))
 				}
 			})
 		},
@@ -186,7 +186,7 @@ The key that you have just used is removed only if you confirm that, or with --y
 				return err
 			}
 			for _, why := range gone.Doubts {
-				a.warn("it is not proven that the key is shut out: %s", why)
+				a.warn("it is not proven that the key no longer opens the repository: %s", why)
 			}
 			result := struct {
 				Removed repo.FileID     `json:"removed"`
@@ -232,7 +232,7 @@ func (a *app) removeKey(ctx context.Context, r *repo.Repo, id string, yes bool) 
 	return r.RemoveKey(ctx, id)
 }
 
-// renewKey replaces the key that opened the repository by one of the newest form. It is
+// renewKey replaces the key that opened the repository by one of the newest version. It is
 // no error if that fails, since the key still opens the repository.
 func (a *app) renewKey(ctx context.Context, r *repo.Repo) {
 	k, err := r.RenewKey(ctx)
@@ -240,7 +240,7 @@ func (a *app) renewKey(ctx context.Context, r *repo.Repo) {
 	case errors.Is(err, repo.ErrNoKey):
 		a.warn("%v; it was not renewed, and can no longer open the repository", err)
 	case err != nil && ctx.Err() == nil:
-		a.warn("the key of an older form was not renewed, and still opens the repository: %v", err)
+		a.warn("the key of an older version was not renewed, and still opens the repository: %v", err)
 	case k != nil:
 		a.remark("key %s is now %s: its label %q is bound to it. If this is not the label of your key, the labels of two keys were exchanged.", k.Old.Short(), k.New.Short(), clean(k.Info.Label))
 	}

@@ -166,7 +166,7 @@ func (a *app) describeDamage(ctx context.Context, r *repo.Repo, s *repo.Snapshot
 }
 
 // errLacking says that the written folder lacks files that the repository has lost.
-var errLacking = errors.New("the repository has lost a part of it, which the written folder lacks")
+var errLacking = errors.New("the repository has lost files of it; the written folder lacks them")
 
 // maxReasons bounds how many reasons for lacking files are printed; --json has all.
 const maxReasons = 5
@@ -191,7 +191,7 @@ func (a *app) describeLacking(res *materialize.Result) {
 		}
 	}
 	if res.LostParts > 0 {
-		a.warn("%s of the list of files cannot be read: the folder also lacks the files in them, whose names are unknown", plural(res.LostParts, "part"))
+		a.warn("%s of the file tree cannot be read: the folder also lacks the files in them, and their names are unknown", plural(res.LostParts, "part"))
 	}
 }
 

@@ -46,7 +46,7 @@ func TestOlderKeysAreRenewed(t *testing.T) {
 	if got := repotest.FilesIn(t, be, repotest.KeysDir); strings.Join(got, " ") != strings.Join(keys, " ") {
 		t.Error("a command that only reads has changed the keys")
 	}
-	expect("key list", 0, `its label "golden" is bound to it`, "(not proven)", "1 key of an older form")
+	expect("key list", 0, `its label "golden" is bound to it`, "(not proven)", "1 key of an older version")
 	if out := expect("key list", 0, "(not proven)"); strings.Contains(out, "bound to it") {
 		t.Error("renewed again:\n" + out)
 	}
@@ -63,7 +63,7 @@ func TestOlderKeysAreRenewed(t *testing.T) {
 			mine = id
 		}
 	}
-	expect("key remove "+mine, 1, "only keys of an older form would be left", "run this command with one of the keys that are to stay")
-	expect("key remove "+older, 0, "it is not proven that the key is shut out", "the key was of an older form", "removed key "+older[:8])
+	expect("key remove "+mine, 1, "only keys of an older version would be left", "run this command with one of the keys that are to stay")
+	expect("key remove "+older, 0, "it is not proven that the key no longer opens the repository", "the key was of an older version", "removed key "+older[:8])
 	expect("check --read-data", 0)
 }

@@ -209,7 +209,7 @@ func notAsked(err error) error {
 }
 
 // errNotSent says that a restored device lacks files.
-var errNotSent = errors.New("the repository has lost a part of it, which the device did not get")
+var errNotSent = errors.New("the repository has lost a part of it; the device did not get this part")
 
 // codeCannotWrite is the code of a device that cannot write one of its files. After a
 // restart it can.

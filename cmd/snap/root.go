@@ -319,7 +319,7 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	}
 	a.store = be
 	if damage := r.ConfigDamage(); damage != nil && a.command != "repair config" {
-		a.warn("%v; a good copy of it was used, which \"snap repair config\" puts in place", damage)
+		a.warn("%v; a good copy of it was used; \"snap repair config\" puts the copy in place", damage)
 	}
 	return r, nil
 }

@@ -158,7 +158,7 @@ func (o *Options) finish(r *Report, j *judge, rechecked bool) {
 		r.NotChecked = append(r.NotChecked, fmt.Sprintf("the bytes of %s without a digest in the manifest, apart from size, padding, and the integrity of databases and property lists", words.Plural(n, "file")))
 	}
 	if j.unjudged > 0 {
-		r.NotChecked = append(r.NotChecked, fmt.Sprintf("%s, completely or in part, because of encryption by an app, functions that only a device has, or too much time", words.Plural(j.unjudged, "database")))
+		r.NotChecked = append(r.NotChecked, fmt.Sprintf("%s, at least in part, for one of these reasons: encryption by an app, functions that only a device has, too much time", words.Plural(j.unjudged, "database")))
 	}
 	if j.large > 0 {
 		r.NotChecked = append(r.NotChecked, fmt.Sprintf("%s of more than %d MiB", words.Plural(j.large, "property list"), rules.MaxPropertyList>>20))

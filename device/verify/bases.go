@@ -62,7 +62,7 @@ func BasesOf(s *repo.Snapshot, list []*repo.Snapshot, certificates []*repo.Certi
 	return out
 }
 
-// lostList reports whether a finding is that a part of the list of files is lost.
+// lostList reports whether a finding is that a part of the file tree is lost.
 func lostList(f repo.Finding) bool { return f.Kind == finding.Lost && len(f.Names) == 0 }
 
 func distance(a, b *repo.Snapshot) time.Duration { return a.Time.Sub(b.Time).Abs() }

@@ -50,7 +50,7 @@ func (j *job) quick(ctx context.Context) error {
 		j.rep.Bytes += blob.Size(e)
 		return j.checkFile(ctx, cur)
 	}, func(err error) error {
-		j.lost("a part of the list of files cannot be read", err)
+		j.lost("a part of the file tree cannot be read", err)
 		return ctx.Err()
 	})
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package verify judges a snapshot as a backup of a device: whether a device could
 // be restored from it.
 //
-// A quick verification looks at the list of files, the manifest, the property lists
+// A quick verification looks at the file tree, the manifest, the property lists
 // and the keys, and reads no content. A full one also reads all content: it decrypts,
 // compares digests, and checks databases and property lists. It does not read again
 // what was verified in another snapshot before.
@@ -187,7 +187,7 @@ func (j *job) open(ctx context.Context) error {
 	}
 	problems, err := j.b.Problems(ctx)
 	if errors.Is(err, repo.ErrDamaged) {
-		j.lost("the list of files is lost in part", err)
+		j.lost("a part of the file tree is lost", err)
 	} else if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (j *job) unlock(ctx context.Context) error {
 	return nil
 }
 
-// readLost reads the list of files that a repair has marked as lost.
+// readLost reads the tree of the files that a repair has marked as lost.
 func (j *job) readLost(ctx context.Context) error {
 	list, nodes, err := j.s.Lost.Entries(ctx, j.r.Chunk)
 	if err != nil {
@@ -267,7 +267,7 @@ func (j *job) readLost(ctx context.Context) error {
 	}
 	if len(nodes) > 0 {
 		j.lostTree = true
-		j.log.Note(finding.Lost, repo.Damage, "a part of the list of files is lost")
+		j.log.Note(finding.Lost, repo.Damage, "a part of the file tree is lost")
 	}
 	return nil
 }
@@ -361,7 +361,7 @@ func (j *job) notChecked() {
 		return
 	}
 	if n := j.content.unjudged.Load(); n > 0 {
-		add("%s, completely or in part, because of encryption by an app, functions that only a device has, or too much time", words.Plural(n, "database"))
+		add("%s, at least in part, for one of these reasons: encryption by an app, functions that only a device has, too much time", words.Plural(n, "database"))
 	}
 	if n := j.content.large.Load(); n > 0 {
 		add("%s of more than %d MiB", words.Plural(n, "property list"), judge.MaxPropertyList>>20)

@@ -84,7 +84,7 @@ func (r *round) guardForeign(left map[string]int64) error {
 		return nil
 	}
 	if n := r.notes.unread; len(n) > 0 {
-		return fmt.Errorf("target: a note that says what was copied cannot be read (if that does not end, remove %s and run the mirror with the password): %w", n[0], r.notes.unreadErr)
+		return fmt.Errorf("target: a note that says what was copied cannot be read (if that happens again, remove %s and run the mirror with the password): %w", n[0], r.notes.unreadErr)
 	}
 	return &RefusedError{fmt.Sprintf("the target has %s that the source does not have and that no mirror run has copied: another program stored into the mirror, or the mirror was not made by this command", words.Plural(foreign, "snapshot")),
 		"nothing was changed. \"snap repair --from TARGET --missing-snapshots\" gets these snapshots into the source; then the mirror goes on. Or use the target as a separate repository and make another mirror. \"snap mirror --accept-removals TARGET\" removes from the target what was stored there"}

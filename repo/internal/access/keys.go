@@ -108,7 +108,7 @@ func (o opened) with(f *store.ConfigFile, cfg store.Config) *unlocked {
 func lockedOut(all *slots, untried []slot, found *store.Configs, foreign []opened) error {
 	var left []error
 	if len(untried)+all.unread > 0 {
-		left = append(left, fmt.Errorf("%w. --key-hint ID tries your key, whose file in keys/ is probably one of the oldest", &untriedError{untried, all.unread}))
+		left = append(left, fmt.Errorf("%w. Use --key-hint with the ID of your key, which is the name of its file in keys/; the file is probably one of the oldest there", &untriedError{untried, all.unread}))
 	}
 	left = append(left, all.closed...)
 	first := store.ErrWrongPassword

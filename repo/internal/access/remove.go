@@ -139,7 +139,7 @@ func doubts(ctx context.Context, r *store.Store, gone KeyInfo, slot *crypto.Slot
 	case slot == nil:
 		out = append(out, "the file was damaged, so nobody knows which key it was")
 	case !gone.Bound:
-		out = append(out, "the key was of an older form, whose label and kind can be exchanged with those of another key. If somebody who can write to the storage has done that, the wrong key was removed")
+		out = append(out, "the key was of an older version: whoever can write to the storage can exchange its label and kind with those of another key. If somebody has done that, the wrong key was removed")
 	}
 	var unreadable, unproven, older []string
 	for i, k := range keys {
@@ -160,7 +160,7 @@ func doubts(ctx context.Context, r *store.Store, gone KeyInfo, slot *crypto.Slot
 		out = append(out, "a key that cannot be read may be a copy of the removed one: "+nameSome(unreadable))
 	}
 	if len(unproven) > 0 {
-		out = append(out, "a key whose label is not proven either may be the one that you wanted to remove: "+nameSome(unproven)+". The label of a key is proven once its owner has opened the repository with it and stored something")
+		out = append(out, "a key whose label is not proven may be the one that you wanted to remove: "+nameSome(unproven)+". The label of a key is proven once its owner has opened the repository with it and stored something")
 	}
 	if len(older) > 0 {
 		out = append(out, "a key may be an older version of the removed one: "+nameSome(older))

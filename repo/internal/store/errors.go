@@ -39,7 +39,7 @@ var (
 	ErrLastKey = errors.New("this is the last key: nobody could open the repository any more")
 	// ErrUnprovenKeys says that a key cannot be removed, since it is not known whether
 	// those that would be left open the repository.
-	ErrUnprovenKeys = errors.New("only keys of an older form would be left, and without their passwords nobody can tell whether they open the repository")
+	ErrUnprovenKeys = errors.New("only keys of an older version would be left, and without their passwords nobody can tell whether they open the repository")
 	// ErrKeyInUse says that a key is the one that opened the repository.
 	ErrKeyInUse = errors.New("this key has just opened the repository")
 	// ErrNoKey says that there is no such key slot.
