@@ -115,8 +115,8 @@ func (s *Sealer) Seal(dst, plaintext, ad []byte) ([]byte, error) {
 }
 
 // SealAgain appends to dst what Seal made of plaintext and ad, given the nonce that Seal
-// drew then. The caller knows that the bytes are those: with other ones, a nonce would be
-// used twice.
+// drew then. The caller must know that plaintext and ad are the same as then. Otherwise two
+// texts would be sealed with one nonce.
 func (s *Sealer) SealAgain(dst, nonce, plaintext, ad []byte) []byte {
 	return s.aead.Seal(append(dst, nonce...), nonce, plaintext, ad)
 }

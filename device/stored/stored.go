@@ -35,9 +35,9 @@ type Backup struct {
 
 // Open opens a snapshot. The repository's index must have been loaded. The error is
 // mobilesync.ErrNoBackup if the snapshot has none of the files of a backup, and
-// repo.ErrDamaged if the repository has lost one of them: a property list that cannot be
-// read is then no fault of the backup. The caller must
-// close the Backup, and can unlock it with the backup password.
+// repo.ErrDamaged if the repository has lost one of them, so that this does not count as a
+// fault of the backup. The caller must close the Backup, and can unlock it with the backup
+// password.
 func Open(ctx context.Context, r *repo.Repo, s *repo.Snapshot) (*Backup, error) {
 	db, err := r.Find(ctx, s, tree.Key{Path: mobilesync.ManifestDB})
 	if err != nil {

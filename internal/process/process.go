@@ -2,10 +2,10 @@
 // that locks of dead processes can be removed.
 //
 // A process is identified by its number, its start time, the boot of its machine, and
-// its PID namespace. The namespace is needed since each container has its own. Whether a
-// process ran before a restart of this machine is known only if its machine ID is that of
-// this process: the name of a host is no evidence, since all Raspberry Pis are called
-// "raspberrypi". The package never says that a process of another machine or namespace is
+// its PID namespace. The namespace is needed since each container has its own. A
+// process counts as dead after a restart of its machine only if that is this machine: both
+// have the same machine ID and name. A name alone is no evidence, since all Raspberry Pis
+// are called "raspberrypi". The package never says that a process of another machine or namespace is
 // alive or dead.
 package process
 

@@ -58,9 +58,9 @@ type Info struct {
 //
 // Times. If one file is put after another, its time may be earlier than that of the other
 // by at most the resolution of the store's clock, which is at most two seconds. The times
-// that Stat and List return for a file do not differ by more than that. This holds as
-// long as nobody sets that clock and no disk moves to a machine with another clock, so a
-// caller must not lose anything if it does not hold.
+// that Stat and List return for a file do not differ by more than that. These
+// rules hold until somebody sets that clock, or moves a disk to a machine with another
+// clock. So a caller must lose nothing if they are broken.
 //
 // Full store. If an operation fails because the store is full, [IsNoSpace] reports
 // true for its error.
@@ -98,11 +98,12 @@ type Backend interface {
 	// after another, sorted by name in byte order. The prefix is "" for all
 	// files, or a folder with its slash ("packs/"). Any other prefix is
 	// ErrInvalidName. A folder that does not exist has no files, which is not an
-	// error. If something else has its name, the error may be ErrNotFolder. List omits files with invalid names and everything that is not a
-	// regular file, such as a link or a pipe. But if something else has a name for
-	// which [IsHashed] is true, a file may have been lost there: List shows it with
-	// size 0, Stat, ReadAt and Put return an error other than ErrNotExist and ErrExist,
-	// and Delete removes it, unless it is a folder that is not empty.
+	// error. If something else has its name, the error may be ErrNotFolder. List omits
+	// files with invalid names and everything that is not a regular file, such as a link
+	// or a pipe. But if something else has a name for which [IsHashed] is true, a file
+	// may have been lost there: List shows it with size 0, Stat, ReadAt and Put return an
+	// error other than ErrNotExist and ErrExist, and Delete removes it, unless it is a
+	// folder that is not empty.
 	//
 	// List may show or omit a file that is put or deleted while List runs. It
 	// shows every other file exactly once. It shows a file whose size it cannot find

@@ -43,8 +43,8 @@ type Judge interface {
 type Verdict struct {
 	Closed map[string]error // do not open with the key: damaged, or counterfeits
 	Broken map[string]error // snapshots that open, but need something that is missing
-	// LostIndex says that an index file is missing, since snapshots need packs that none
-	// lists. It is nil if that is not so.
+	// LostIndex says that an index file is missing: snapshots need packs that no index
+	// file lists. It is nil if none is missing.
 	LostIndex error
 	// LostPacks are packs that an index file lists and that are missing or have another
 	// size. It is only filled if snapshots were judged.

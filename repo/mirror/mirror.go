@@ -13,9 +13,9 @@
 //
 // # What it never does
 //
-// It never changes the source, and has no key: of the bytes of a file it sees whether they
-// have the hash that is its name and begin like a file of its folder. A [Judge], if the
-// caller gives it one, opens files.
+// It never changes the source. It has no key. So it only checks that a file's name is its
+// hash, and that it begins like the other files of its folder. A [Judge], if the caller
+// gives it one, opens files.
 package mirror
 
 import (

@@ -1,5 +1,5 @@
-// Package prove says what of a store belongs to a repository: which files its key opens,
-// and which snapshots are whole. A mirror follows only what was proven.
+// Package prove says which files of a store belong to a repository, since its key opens
+// them, and which snapshots are whole. A mirror relies only on what was proven.
 //
 // The store is not this repository's own. It may be the mirror as it will be after a run,
 // or a source in which someone without the key has replaced files by others of the same

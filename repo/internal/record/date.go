@@ -337,8 +337,7 @@ func lastStored(list []*Snapshot, s *Snapshot) *Snapshot {
 
 // LastStored returns the candidates for the snapshot of a device that was stored last,
 // judged by the clocks of the computers that stored them and the order in which they name
-// their parents, by the times of their files, and by what was known when they were
-// stored.
+// their parents, by the times of their files, and by NotBefore.
 func LastStored(list []*Snapshot) []*Snapshot {
 	list = slices.SortedFunc(slices.Values(list), Compare)
 	var byClock, byFile, byOrder *Snapshot
