@@ -159,7 +159,7 @@ func (d *demo) connect(ctx context.Context) (end func(), err error) {
 	if d.repo, err = repo.Create(ctx, be, []byte(demoPassword), crypto.SlotInfo{Kind: crypto.PasswordSlot, Label: "demo"}, d.a.options); err != nil {
 		return nil, err
 	}
-	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: d.size, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock}); err != nil {
+	if d.lab, err = lab.New(ctx, lab.Options{Dir: d.dir, Devices: 2, Scale: d.size, Seed: d.seed, Encrypt: synthetic.EncryptAlternate, Clock: d.clock, QuickKeys: true}); err != nil {
 		return nil, err
 	}
 	listener, unlink, err := listenPrivately()

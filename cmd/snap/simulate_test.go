@@ -17,6 +17,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
 	"github.com/snap-backup/snap/device/simulator/faults"
 	"github.com/snap-backup/snap/device/simulator/lab"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -127,7 +128,9 @@ func (s *simulation) attach(ts *testscript.TestScript, name string, words []stri
 	if len(words) == 0 {
 		ts.Fatalf("usage: simulate attach NAME UDID [WORD]...")
 	}
-	spec := simulator.Spec{Name: name, UDID: words[0]}
+	key, err := pairing.QuickKey()
+	ts.Check(err)
+	spec := simulator.Spec{Name: name, UDID: words[0], Key: key}
 	by, trusted, locked, encrypted := simulator.USB, false, false, false
 	for _, w := range words[1:] {
 		switch w {
@@ -180,7 +183,7 @@ func (s *simulation) startLab(ts *testscript.TestScript, args []string) {
 	ts.Check(err)
 	dir, err := os.MkdirTemp(ts.Getenv("WORK"), "lab")
 	ts.Check(err)
-	o := lab.Options{Dir: dir, Devices: n, Seed: 1, PlainText: s.plain[ts.Name()]}
+	o := lab.Options{Dir: dir, Devices: n, Seed: 1, PlainText: s.plain[ts.Name()], QuickKeys: true}
 	if slices.Contains(args, "small") {
 		o.Scale = synthetic.Small
 	}

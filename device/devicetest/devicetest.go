@@ -83,10 +83,11 @@ type Lab struct {
 }
 
 // NewLab makes devices with content and serves them. If o.Dir is empty, the
-// devices use a folder of the test. Most tests get devices without TLS; see Plain.
+// devices use a folder of the test. Most tests get devices without TLS; see Plain. The
+// others have small keys.
 func NewLab(t testing.TB, o lab.Options) *Lab {
 	t.Helper()
-	o.PlainText = o.PlainText || Plain(faultpoint.Rand(t))
+	o.PlainText, o.QuickKeys = o.PlainText || Plain(faultpoint.Rand(t)), true
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}

@@ -51,7 +51,8 @@ type Spec struct {
 	PlainText         bool          // no TLS
 	MaxTLS            uint16        // newest version of TLS, for old devices; 0 means no limit
 	HeartbeatInterval time.Duration // 0 means 10 s
-	// Key is the device's identity, an RSA key of 2048 bits; nil means pairing.Key.
+	// Key is the device's identity, an RSA key. nil means pairing.Key or, without TLS,
+	// pairing.QuickKey.
 	Key *rsa.PrivateKey
 	Now func() time.Time
 }
@@ -116,9 +117,13 @@ func NewDevice(spec Spec) *Device {
 		ports:   ports{open: map[uint16]port{}, next: firstPort},
 	}
 	d.sync = synclock.New(d.Violate)
-	d.key = pairing.Key
-	if spec.Key != nil {
+	switch {
+	case spec.Key != nil:
 		d.key = func() (*rsa.PrivateKey, error) { return spec.Key, nil }
+	case spec.PlainText:
+		d.key = pairing.QuickKey
+	default:
+		d.key = pairing.Key
 	}
 	d.hosts = pairing.New(spec.Trust, spec.Managed, d.key, func(kind, detail string) { d.Log("trust", kind, detail) }, d.Violate)
 	d.services = map[string]Handler{

@@ -141,7 +141,7 @@ func TestDetachBreaksConnections(t *testing.T) {
 func TestForeignCertificate(t *testing.T) {
 	d, other := NewDevice(Spec{}), NewDevice(Spec{})
 	hosts := func(d *Device) pairing.Host {
-		if _, err := d.hosts.PairNew("BUID", testKey(t), "", time.Now()); err != nil {
+		if _, err := d.hosts.PairNew("BUID", "", time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		for _, h := range d.hosts.All() {

@@ -237,11 +237,7 @@ func (s *Simulator) SetPairRecord(udid string, record []byte) error {
 
 // Trust pairs this host with a device, without a Trust dialog.
 func (s *Simulator) Trust(d *Device) error {
-	key, err := pairing.Key()
-	if err != nil {
-		return err
-	}
-	record, err := d.hosts.PairNew(s.buid, key, d.spec.WiFiAddress, d.spec.Now())
+	record, err := d.hosts.PairNew(s.buid, d.spec.WiFiAddress, d.spec.Now())
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/snap-backup/snap/device/simulator"
 	"github.com/snap-backup/snap/device/simulator/agent"
 	"github.com/snap-backup/snap/device/simulator/devicefiles"
+	"github.com/snap-backup/snap/device/simulator/pairing"
 	"github.com/snap-backup/snap/device/simulator/synthetic"
 )
 
@@ -44,6 +45,7 @@ type Options struct {
 
 	Untrusted bool // the devices do not trust this computer
 	PlainText bool // no TLS
+	QuickKeys bool // small keys, with which handshakes are quick; other programs may refuse them
 	// Heartbeat is the interval of heartbeats; 0 means the interval of real devices.
 	Heartbeat time.Duration
 	// Patience is how long a device waits for its passcode before it answers with error
@@ -173,6 +175,13 @@ func (l *Lab) AddSpare(ctx context.Context, spec simulator.Spec) (*Device, error
 }
 
 func (l *Lab) add(ctx context.Context, spec simulator.Spec, folder string, series *synthetic.Series, password string) (*Device, error) {
+	if l.opts.QuickKeys {
+		key, err := pairing.QuickKey()
+		if err != nil {
+			return nil, err
+		}
+		spec.Key = key
+	}
 	saved := l.opts.saved[spec.UDID]
 	if saved != nil {
 		key, err := saved.Memory.PrivateKey()
