@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// keyBits is a length that all devices accept.
+// keyBits is the size of the keys of a pairing that all devices accept.
 const keyBits = 2048
 
 // newRecord makes the keys and certificates of a pairing: an authority, which
@@ -22,11 +22,11 @@ func newRecord(devicePublicKey []byte, opt PairOptions) (*pairingRecord, error) 
 	if err != nil {
 		return nil, err
 	}
-	root, err := opt.newKey(opt.Random, keyBits)
+	root, err := rsa.GenerateKey(opt.Random, opt.KeyBits)
 	if err != nil {
 		return nil, err
 	}
-	host, err := opt.newKey(opt.Random, keyBits)
+	host, err := rsa.GenerateKey(opt.Random, opt.KeyBits)
 	if err != nil {
 		return nil, err
 	}

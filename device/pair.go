@@ -2,7 +2,6 @@ package device
 
 import (
 	"context"
-	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -24,8 +23,8 @@ type PairOptions struct {
 	// On, if not nil, is called when a state begins: Locked or DialogPending while
 	// the user has to act on the device, and Trusted at the end.
 	On func(Trust)
-
-	newKey func(random io.Reader, bits int) (*rsa.PrivateKey, error) // nil: rsa.GenerateKey
+	// KeyBits is the size of the keys; 0 means one that all devices accept.
+	KeyBits int
 }
 
 // wirelessDomain holds EnableWifiConnections.
@@ -39,8 +38,8 @@ func (m *Mux) Pair(ctx context.Context, e Entry, opt PairOptions) error {
 	if opt.Poll == 0 {
 		opt.Poll = time.Second
 	}
-	if opt.newKey == nil {
-		opt.newKey = rsa.GenerateKey
+	if opt.KeyBits == 0 {
+		opt.KeyBits = keyBits
 	}
 	if opt.On == nil {
 		opt.On = func(Trust) {}

@@ -1,8 +1,6 @@
 package device
 
 import (
-	"crypto/rsa"
-	"io"
 	"testing"
 	"time"
 
@@ -28,12 +26,10 @@ func newRig(t *testing.T) *rig {
 	return &rig{sim, m, t}
 }
 
-// cachedKey is a PairOptions.newKey that makes no key, since that takes long.
-func cachedKey(io.Reader, int) (*rsa.PrivateKey, error) { return pairing.Key() }
-
 // device attaches, by USB, a device that trusts this computer.
 func (r *rig) device(spec simulator.Spec) *simulator.Device {
 	r.t.Helper()
+	spec.Key, _ = pairing.QuickKey()
 	d := simulator.NewDevice(spec)
 	r.Attach(d, simulator.USB)
 	if err := r.Trust(d); err != nil {

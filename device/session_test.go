@@ -222,7 +222,7 @@ func TestPair(t *testing.T) {
 	d.SetLock(simulator.Locked)
 	e := r.entry()
 	var states []Trust
-	opt := PairOptions{Now: time.Now(), Random: rand.Reader, newKey: cachedKey, Poll: 5 * time.Millisecond, On: func(s Trust) {
+	opt := PairOptions{Now: time.Now(), Random: rand.Reader, KeyBits: 1024, Poll: 5 * time.Millisecond, On: func(s Trust) {
 		states = append(states, s)
 		switch s {
 		case Locked:
@@ -313,7 +313,7 @@ func TestPairRefused(t *testing.T) {
 			r.Attach(simulator.NewDevice(tt.spec), tt.by)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			opt := PairOptions{Now: time.Now(), Random: rand.Reader, newKey: cachedKey, Poll: time.Millisecond, On: func(s Trust) {
+			opt := PairOptions{Now: time.Now(), Random: rand.Reader, KeyBits: 1024, Poll: time.Millisecond, On: func(s Trust) {
 				if name == "ignored" {
 					cancel()
 				}

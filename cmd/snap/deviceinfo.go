@@ -148,7 +148,7 @@ pairing.`,
 			if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 				name, locked = info.Name, info.Trust == device.Locked
 			}
-			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, Wait: wait, On: func(t device.Trust) {
+			err = m.Pair(ctx, e, device.PairOptions{Now: a.now(), Random: rand.Reader, KeyBits: a.keyBits, Wait: wait, On: func(t device.Trust) {
 				// Printed despite --quiet, because the device waits for its user.
 				switch {
 				case t == device.Trusted:

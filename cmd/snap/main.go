@@ -12,14 +12,12 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"github.com/snap-backup/snap/repo"
 )
 
-func main() { os.Exit(start(repo.Options{})) }
+func main() { os.Exit(start(&app{})) }
 
 // start runs the program with the process's arguments and returns the exit code.
-func start(opts repo.Options) int {
+func start(a *app) int {
 	limitMemory()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the program at once. A clean stop may take some time, and
@@ -27,7 +25,7 @@ func start(opts repo.Options) int {
 	// nothing, so stop is not called at the end.
 	context.AfterFunc(ctx, stop)
 	keepPipes()
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, options: opts}
+	a.stdin, a.stdout, a.stderr = os.Stdin, os.Stdout, os.Stderr
 	code := a.run(ctx, os.Args[1:])
 	if code == exitPipe {
 		dieOfPipe()

@@ -25,6 +25,7 @@ type app struct {
 	lines          *bufio.Reader // reads lines of stdin; see input
 	firstRaw       []byte        // the first line of stdin before it was decoded
 	options        repo.Options  // options of every repository that is opened or created
+	keyBits        int           // size of the keys of a new pairing; see device.PairOptions
 	store          storage       // files of the last opened repository
 	// through, if not nil, changes how the files of repositories are read. Tests let a
 	// disk fail with it.

@@ -35,12 +35,12 @@ import (
 const packSizeVariable = "SNAP_TEST_PACK_SIZE"
 
 // TestMain makes the test binary act as snap when it is called by that name. The key
-// slots that it makes open in almost no time.
+// slots that it makes open in almost no time, and pairings have small keys.
 func TestMain(m *testing.M) {
 	testscript.Main(inMemory{m}, map[string]func(){
 		"snap": func() {
 			size, _ := strconv.Atoi(os.Getenv(packSizeVariable)) // 0 means the default
-			os.Exit(start(repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, PackSize: size}))
+			os.Exit(start(&app{keyBits: 1024, options: repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, PackSize: size}}))
 		},
 	})
 }

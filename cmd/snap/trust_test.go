@@ -22,7 +22,7 @@ func TestTrustStates(t *testing.T) {
 	t.Setenv("SNAP_REPOSITORY", "")
 	run := func(args ...string) (out string, code int) {
 		var b strings.Builder
-		a := &app{stdin: strings.NewReader(""), stdout: &b, stderr: &b}
+		a := &app{stdin: strings.NewReader(""), stdout: &b, stderr: &b, keyBits: 1024}
 		code = a.run(context.Background(), args)
 		return b.String(), code
 	}
