@@ -51,9 +51,29 @@ func Rand(t testing.TB) *rand.Rand {
 // with -short: the last point, and others chosen at random.
 func Choose(t testing.TB, n, want int) []int {
 	t.Helper()
-	if testing.Short() {
-		want = (want + shortDivisor - 1) / shortDivisor
+	if n == 0 || want <= 0 && !All() {
+		return nil
 	}
+	// Always try the last step, since it is the one that commits.
+	return append(sample(t, n-1, shorten(want)-1), n-1)
+}
+
+// Sample is like Choose, but chooses all points at random.
+func Sample(t testing.TB, n, want int) []int {
+	t.Helper()
+	return sample(t, n, shorten(want))
+}
+
+// shorten divides the size of a sample with -short.
+func shorten(want int) int {
+	if testing.Short() {
+		return (want + shortDivisor - 1) / shortDivisor
+	}
+	return want
+}
+
+func sample(t testing.TB, n, want int) []int {
+	t.Helper()
 	points := make([]int, n)
 	for i := range points {
 		points[i] = i
@@ -61,13 +81,9 @@ func Choose(t testing.TB, n, want int) []int {
 	if All() || want >= n {
 		return points
 	}
-	if want <= 0 {
-		return nil
-	}
-	// Always try the last step, since it is the one that commits.
 	rng := Rand(t)
-	rng.Shuffle(n-1, func(i, j int) { points[i], points[j] = points[j], points[i] })
-	points = append(points[:want-1], n-1)
+	rng.Shuffle(n, func(i, j int) { points[i], points[j] = points[j], points[i] })
+	points = points[:want]
 	slices.Sort(points)
 	return points
 }

@@ -21,6 +21,9 @@ func TestChoose(t *testing.T) {
 	if b := Choose(t, 100, 8); !slices.Equal(a, b) {
 		t.Errorf("the same seed and test chose %v and %v", a, b)
 	}
+	if b := Sample(t, 100, 8); len(b) != want || !slices.IsSorted(b) || !slices.Equal(b, Sample(t, 100, 8)) {
+		t.Errorf("Sample(100, 8) = %v; want %d sorted points, the same for the same seed", b, want)
+	}
 	if got := Choose(t, 1, 8); !slices.Equal(got, []int{0}) {
 		t.Errorf("Choose(1, 8) = %v", got)
 	}
@@ -30,5 +33,8 @@ func TestChoose(t *testing.T) {
 	t.Setenv("SNAP_TEST_ALL", "1")
 	if got := Choose(t, 100, 1); len(got) != 100 {
 		t.Errorf("with SNAP_TEST_ALL, Choose returned %d points of 100", len(got))
+	}
+	if got := Sample(t, 100, 1); len(got) != 100 {
+		t.Errorf("with SNAP_TEST_ALL, Sample returned %d points of 100", len(got))
 	}
 }
