@@ -218,7 +218,7 @@ func TestDeviceCommandsSurviveStorageFaults(t *testing.T) {
 	type point struct{ command, at int }
 	var points []point
 	whole := make([]outcome, len(commands))
-	for i := range commands {
+	for _, i := range faultpoint.Sample(t, len(commands), 6) {
 		c, f := &commands[i], &faultRun{}
 		one := g.begin(c)
 		var text string
@@ -232,7 +232,7 @@ func TestDeviceCommandsSurviveStorageFaults(t *testing.T) {
 		}
 	}
 	rng := faultpoint.Rand(t)
-	for _, i := range faultpoint.Choose(t, len(points), 15) {
+	for _, i := range faultpoint.Sample(t, len(points), 8) {
 		at := points[i]
 		c := &commands[at.command]
 		f := &faultRun{at: at.at, way: rng.IntN(len(storageFaults)), stays: rng.IntN(2) == 0}
@@ -360,7 +360,7 @@ func TestBackupSurvivesJumpsOfTheClock(t *testing.T) {
 	commands := g.commands()[:6]
 	type point struct{ command, at int }
 	var points []point
-	for i := range commands {
+	for _, i := range faultpoint.Sample(t, len(commands), 2) {
 		_, n, _ := g.begin(&commands[i]).runJumping(commands[i].triedCommand, 0, 0)
 		t.Logf("%s: %d readings", commands[i].title, n)
 		for at := range n {
@@ -368,7 +368,7 @@ func TestBackupSurvivesJumpsOfTheClock(t *testing.T) {
 		}
 	}
 	rng := faultpoint.Rand(t)
-	for _, i := range faultpoint.Choose(t, len(points), 8) {
+	for _, i := range faultpoint.Sample(t, len(points), 4) {
 		at, jump := points[i], clockJumps[rng.IntN(len(clockJumps))]
 		c := &commands[at.command]
 		one := g.begin(c)
@@ -449,27 +449,27 @@ func TestRestoreAfterAFailedDrill(t *testing.T) {
 // damage of the repository and not of the backup: it does not hinder a restore later on.
 func TestVerifyBlamesTheRepository(t *testing.T) {
 	g := newDeviceRig(t)
+	packs, levels := repotest.FilesIn(t, g.bases["one day"], "packs/"), []string{"quick", "full"}
 	needed := 0
-	for _, name := range repotest.FilesIn(t, g.bases["one day"], "packs/") {
-		for _, level := range []string{"quick", "full"} {
-			one := g.begin(&deviceCommand{base: "one day"})
-			inner := one.stores["repo"]
-			one.stores["repo"] = fault.New(inner, fault.Unreadable(name, syscall.EACCES))
-			switch code, out := one.run("verify --level " + level); {
-			case code == exitDamaged:
-				needed++
-			case code != exitOK: // no snapshot needs what the device has sent twice
-				t.Errorf("%s: exit code %d:\n%s", name, code, out)
-			}
-			one.stores["repo"] = inner
-			for _, d := range []string{"anna", "büro"} {
-				if code, out := one.run("restore --dry-run --device spare latest:" + d); code != exitOK {
-					t.Errorf("%s: then a restore has exit code %d:\n%s", name, code, out)
-				}
+	for _, i := range faultpoint.Sample(t, len(packs)*len(levels), 10) {
+		name, level := packs[i/len(levels)], levels[i%len(levels)]
+		one := g.begin(&deviceCommand{base: "one day"})
+		inner := one.stores["repo"]
+		one.stores["repo"] = fault.New(inner, fault.Unreadable(name, syscall.EACCES))
+		switch code, out := one.run("verify --level " + level); {
+		case code == exitDamaged:
+			needed++
+		case code != exitOK: // no snapshot needs what the device has sent twice
+			t.Errorf("%s: exit code %d:\n%s", name, code, out)
+		}
+		one.stores["repo"] = inner
+		for _, d := range []string{"anna", "büro"} {
+			if code, out := one.run("restore --dry-run --device spare latest:" + d); code != exitOK {
+				t.Errorf("%s: then a restore has exit code %d:\n%s", name, code, out)
 			}
 		}
 	}
-	if needed < 10 {
+	if faultpoint.All() && needed < 10 {
 		t.Errorf("only %d verifications have found damage", needed)
 	}
 }

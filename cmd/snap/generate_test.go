@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/snap-backup/snap/device/mobilesync/foldertest"
 )
 
 // generatedFolders remembers what "snap generate" has made. Most scripts begin with the
@@ -52,6 +54,33 @@ func (g *generatedFolders) generate(ts *testscript.TestScript, neg bool, args []
 	from, err := folder()
 	ts.Check(err)
 	ts.Check(copyWithTimes(from, ts.MkAbs(args[len(args)-1])))
+}
+
+// manyFiles makes the backup folder of a device with so many small files that a command
+// reads them in several batches.
+func manyFiles(t testing.TB) string {
+	t.Helper()
+	m := foldertest.New(t)
+	for i := range 800 {
+		m.Put("HomeDomain", fmt.Sprint("many/", i), foldertest.Noise(byte(i), i))
+	}
+	const chats = "Library/SMS/sms.db" // is no real database
+	m.Check(os.Remove(m.Blob("HomeDomain", chats)))
+	delete(m.Records, "HomeDomain-"+chats)
+	m.Finish(1)
+	return m.Dir
+}
+
+// newManyFiles returns the command "many FOLDER", which makes a backup folder of many
+// files; see manyFiles.
+func newManyFiles(t *testing.T) func(*testscript.TestScript, bool, []string) {
+	made := sync.OnceValue(func() string { return manyFiles(t) })
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: many FOLDER")
+		}
+		ts.Check(copyWithTimes(made(), ts.MkAbs(args[0])))
+	}
 }
 
 // copyWithTimes copies a folder of folders and files with their times of modification.

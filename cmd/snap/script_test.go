@@ -104,6 +104,7 @@ func TestScripts(t *testing.T) {
 			"only":     onlyFile,
 			"simulate": simulate,
 			"generate": newGeneratedFolders(t).generate,
+			"many":     newManyFiles(t),
 		},
 	})
 }
