@@ -87,7 +87,8 @@ func (t *tool) locate(ctx context.Context, c config) error {
 	t.program = c.paths[t.name]
 	if t.program == "" && t.name == snapName {
 		t.program = filepath.Join(c.dir, "snap")
-		build := exec.CommandContext(ctx, "go", "build", "-o", t.program, "github.com/snap-backup/snap/cmd/snap")
+		// Unlike "go build", "go run" caches the linked program. Linking takes seconds.
+		build := exec.CommandContext(ctx, "go", "run", "-exec", "cp", "github.com/snap-backup/snap/cmd/snap", t.program)
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build: %w: %s", err, out)
 		}
