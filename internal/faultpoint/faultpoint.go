@@ -17,8 +17,11 @@ import (
 	"testing"
 )
 
-// shortDivisor is the number by which -short divides the size of a sample.
-const shortDivisor = 4
+// With -short, the size of a sample is divided by shortDivisor, but is at least shortLeast.
+const (
+	shortDivisor = 8
+	shortLeast   = 2
+)
 
 // seed is the seed of all samples of this process.
 var seed = sync.OnceValue(func() uint64 {
@@ -64,10 +67,10 @@ func Sample(t testing.TB, n, want int) []int {
 	return sample(t, n, shorten(want))
 }
 
-// shorten divides the size of a sample with -short.
+// shorten returns the size of a sample, which is smaller with -short.
 func shorten(want int) int {
 	if testing.Short() {
-		return (want + shortDivisor - 1) / shortDivisor
+		return max(min(want, shortLeast), want/shortDivisor)
 	}
 	return want
 }

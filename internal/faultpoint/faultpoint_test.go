@@ -9,7 +9,7 @@ func TestChoose(t *testing.T) {
 	t.Setenv("SNAP_TEST_ALL", "")
 	want := 8
 	if testing.Short() {
-		want = 8 / shortDivisor
+		want = shortLeast
 	}
 	a := Choose(t, 100, 8)
 	if len(a) != want || !slices.IsSorted(a) || a[len(a)-1] != 99 {
