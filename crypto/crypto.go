@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/snap-backup/snap/crypto/blake"
 	"golang.org/x/crypto/chacha20poly1305"
@@ -89,8 +90,11 @@ func (k Key) Derive(p Purpose) Key {
 // and have 192 bits, so that processes need not share a counter. A Sealer is safe for
 // concurrent use if its source of randomness is.
 type Sealer struct {
+	key  Key
 	aead cipher.AEAD
 	rand io.Reader
+
+	inVain atomic.Int32 // times that Correct looked for a wrong nonce in vain
 }
 
 // NewSealer returns a sealer for key that draws its nonces from rand.
@@ -99,7 +103,7 @@ func NewSealer(key Key, rand io.Reader) *Sealer {
 	if err != nil {
 		panic("crypto: 32-byte key refused: " + err.Error())
 	}
-	return &Sealer{aead: aead, rand: rand}
+	return &Sealer{key: key, aead: aead, rand: rand}
 }
 
 // Seal appends nonce, ciphertext and tag to dst. It authenticates ad but does not store

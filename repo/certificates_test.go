@@ -158,7 +158,7 @@ func TestCertificatesOfADamagedRecordStay(t *testing.T) {
 	}
 	name := repotest.SnapshotsDir + s.ID.String()
 	good := repotest.Content(t, be)[name]
-	repotest.FlipBit(t, be, name, 100)
+	repotest.Flip(t, be, name, 100)
 	if err := repotest.Forget(ctx, be, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestDamagedCertificate(t *testing.T) {
 	size := len(want)
 	for _, at := range []int{0, 8, 40, size / 2, size - 1} {
 		be := pristine.Clone()
-		repotest.FlipBit(t, be, name, at)
+		repotest.Flip(t, be, name, at)
 		rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{})
 		if err != nil || !rep.Clean() || len(rep.Problems) != 1 || rep.Problems[0].File != name || rep.Problems[0].Hint == "" {
 			t.Fatalf("byte %d: %+v, %v", at, rep, err)

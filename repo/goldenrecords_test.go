@@ -283,7 +283,7 @@ func TestGoldenRecords(t *testing.T) {
 			healed := 0
 			for _, name := range repotest.FilesIn(t, be, dir) {
 				be := be.Clone()
-				repotest.FlipBit(t, be, name, rng.IntN(1<<20))
+				repotest.Flip(t, be, name, rng.IntN(1<<20))
 				r := openRecords(t, be)
 				l, err := r.Lock(ctx, repo.LockExclusive, "repair")
 				if err != nil {

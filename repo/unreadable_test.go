@@ -21,13 +21,14 @@ import (
 
 // unreadables are the ways in which one file cannot be read.
 var unreadables = map[string]func(name string) fault.Plan{
-	"EIO":       func(name string) fault.Plan { return fault.Unreadable(name, syscall.EIO) },
-	"EACCES":    func(name string) fault.Plan { return fault.Unreadable(name, syscall.EACCES) },
-	"ESTALE":    func(name string) fault.Plan { return fault.Unreadable(name, syscall.ESTALE, fault.ReadAt, fault.Stat) },
-	"no length": func(name string) fault.Plan { return fault.Unreadable(name, syscall.EIO, fault.ReadAt, fault.Stat) },
-	"short":     fault.ShortRead,
-	"cut":       func(name string) fault.Plan { return fault.Truncate(name, 20) },
-	"turned":    func(name string) fault.Plan { return fault.FlipBit(name, 20, 3) },
+	"EIO":         func(name string) fault.Plan { return fault.Unreadable(name, syscall.EIO) },
+	"EACCES":      func(name string) fault.Plan { return fault.Unreadable(name, syscall.EACCES) },
+	"ESTALE":      func(name string) fault.Plan { return fault.Unreadable(name, syscall.ESTALE, fault.ReadAt, fault.Stat) },
+	"no length":   func(name string) fault.Plan { return fault.Unreadable(name, syscall.EIO, fault.ReadAt, fault.Stat) },
+	"short":       fault.ShortRead,
+	"cut":         func(name string) fault.Plan { return fault.Truncate(name, 20) },
+	"turned":      func(name string) fault.Plan { return fault.FlipBit(name, 20, 3) },
+	"overwritten": func(name string) fault.Plan { return fault.Overwrite(name, 20) },
 }
 
 // interrupted says that a read fails once, as by a signal.

@@ -298,7 +298,7 @@ func (p *patient) leaveHealing() {
 }
 
 // damageWays are the kinds of damage.
-var damageWays = []string{"none", "missing", "empty", "cut", "one byte flipped", "unreadable", "foreign files beside"}
+var damageWays = []string{"none", "missing", "empty", "cut", "one byte flipped", "16 bytes overwritten", "unreadable", "foreign files beside"}
 
 // hurt returns a damaged copy of a store. mayRead says that the store can be read again.
 func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend {
@@ -320,6 +320,12 @@ func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend 
 	case "one byte flipped":
 		b = bytes.Clone(b)
 		b[len(b)/2] ^= 0x10
+		set(b)
+	case "16 bytes overwritten":
+		b = bytes.Clone(b)
+		for i := len(b) / 2; i < min(len(b)/2+16, len(b)); i++ {
+			b[i] ^= 0x10
+		}
 		set(b)
 	case "unreadable":
 		return fault.New(be, fault.Unreadable(name, syscall.EIO))
@@ -521,7 +527,7 @@ func damageText(doc map[string]string) string {
 
 const damageIntro = `# What each command does with a damaged file
 
-One file of a repository is damaged in each of five ways, or files of other programs are put
+One file of a repository is damaged in each of six ways, or files of other programs are put
 beside it, and each command is run. In the column "none" nothing is damaged. A cell has the exit
 code; "named" says that the output names the file. If a command writes something, the last
 number counts what there is afterwards: for ` + "`materialize`" + ` the files that it wrote; for ` + "`copy`" + ` and ` + "`mirror`" + ` the

@@ -46,7 +46,7 @@ var damageExceptions = []struct{ kind, way, command, reason string }{
 	{"lock", "", "repair snapshots", "the process of the lock may be at work"},
 	{"pack of file lists", "", "materialize", "all names of the snapshot are in this pack"},
 	{"pack of file lists", "", "materialize --decrypt", "all names of the snapshot are in this pack"},
-	{"pack of content", "one byte flipped", "import", "an import does not read again what is stored already; `check --read-data` finds the damage, and `repair packs` and then `import --rescan` store the content again"},
+	{"pack of content", "16 bytes overwritten", "import", "an import does not read again what is stored already; `check --read-data` finds the damage, and `repair packs` and then `import --rescan` store the content again"},
 	{"pack of content", "unreadable", "import", "an import does not read again what is stored already; `check --read-data` finds the damage, and `repair packs` and then `import --rescan` store the content again"},
 	{"interrupted repair", "missing", "check", "without damage, `check` reports this file as the rest of an interrupted repair; without the file, there is nothing to report"},
 	{"interrupted repair", "missing", "check --read-data", "without damage, `check` reports this file as the rest of an interrupted repair; without the file, there is nothing to report"},

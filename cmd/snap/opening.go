@@ -69,6 +69,9 @@ func (a *app) openRepo(ctx context.Context, be backend.Backend, s secrets, o ope
 	var first error
 	opts := a.options
 	opts.KeyHint = o.hint
+	opts.OnCorrected = func(name string) {
+		a.warn("a few wrong bytes of %s were corrected while reading; run \"snap repair packs\" to correct the file, and check the disk, the memory and the cable that they come from", name)
+	}
 	for _, secret := range s.list {
 		r, err := repo.Open(ctx, be, secret, opts)
 		if err != nil && o.rescue != nil && (errors.Is(err, repo.ErrWrongPassword) || isDamaged("keys/")(err)) {

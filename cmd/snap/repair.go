@@ -151,9 +151,10 @@ func (a *app) repairPacksCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "packs",
-		Short: "Salvage the intact blocks of damaged packs",
-		Long: `Reads all packs and copies the intact blocks of damaged packs to new packs. The
-damaged packs are removed from the index, and the next "snap prune" removes their
+		Short: "Correct wrong bytes, and salvage intact blocks of damaged packs",
+		Long: `Reads all packs. If only a few neighbouring bytes are wrong, such as one flipped bit,
+it corrects them, and nothing is lost. It copies the intact blocks of other damaged packs
+to new packs. These damaged packs are removed from the index, and the next "snap prune" removes their
 files. Lost content is stored again when a backup has it ("snap import --rescan"). If
 something is lost, or a pack stays damaged, the exit code is 13.
 
@@ -185,6 +186,9 @@ func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
 			fmt.Fprintf(w, "; lost: %s, %s", plural(d.LostChunks, "chunk"), bytesText(d.LostBytes))
 		}
 		fmt.Fprintln(w)
+	}
+	for _, id := range rep.Corrected {
+		fmt.Fprintf(w, "%s  pack %s: a few of its bytes were wrong; nothing is lost\n", map[bool]string{true: "DAMAGED", false: "CORRECTED"}[dryRun], id)
 	}
 	for _, id := range rep.Denied {
 		fmt.Fprintf(w, "DENIED   pack %s: permission denied; it stays as it is, since its owner may be able to read it\n", id)

@@ -156,7 +156,7 @@ func TestLost(t *testing.T) {
 	found := 0
 	for _, pack := range packs {
 		for name, drill := range drills {
-			be := fault.New(base.Clone(), fault.FlipBit(pack, 4000, 3))
+			be := fault.New(base.Clone(), fault.Overwrite(pack, 4000))
 			report, err := rehearse(t.Context(), be, o, drill, t.TempDir())
 			if errors.Is(err, repo.ErrDamaged) {
 				continue // the tree itself

@@ -45,7 +45,7 @@ func TestIncomplete(t *testing.T) {
 	damages := map[string]func(be *memory.Backend, name string) backend.Backend{
 		"missing": func(be *memory.Backend, name string) backend.Backend { repotest.Remove(t, be, name); return be },
 		"a byte turned": func(be *memory.Backend, name string) backend.Backend {
-			repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])/3)
+			repotest.Flip(t, be, name, len(repotest.Content(t, be)[name])/3)
 			return be
 		},
 		"unreadable": func(be *memory.Backend, name string) backend.Backend {

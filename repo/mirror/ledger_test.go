@@ -43,7 +43,7 @@ func TestMirrorCopiesTheLedgerLast(t *testing.T) {
 		t.Errorf("at the end of %v: %v, want %v", put, got, want)
 	}
 
-	repotest.FlipBit(t, source, repotest.FilesIn(t, source, repotest.SnapshotsDir)[0], 60)
+	repotest.Flip(t, source, repotest.FilesIn(t, source, repotest.SnapshotsDir)[0], 60)
 	damaged := memory.New()
 	if err := mirrorTo(source, damaged, mirror.Options{}); !errors.Is(err, mirror.ErrDamaged) {
 		t.Errorf("got %v", err)

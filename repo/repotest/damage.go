@@ -34,7 +34,7 @@ func Damages(rng *rand.Rand, b []byte) map[string][]byte {
 	return out
 }
 
-// NewDamaged returns a repository with a damaged bit in some of its packs. It
+// NewDamaged returns a repository with two damaged bits in some of its packs. It
 // also returns the files that are lost, by day.
 func NewDamaged(t testing.TB, days ...int) (be *memory.Backend, lost map[int][]string) {
 	t.Helper()
@@ -49,7 +49,7 @@ func NewDamaged(t testing.TB, days ...int) (be *memory.Backend, lost map[int][]s
 			continue
 		}
 		_, b := x.Block(p.Blocks[0])
-		FlipBit(t, be, PackName(p.ID), int(b.Offset)+20)
+		Flip(t, be, PackName(p.ID), int(b.Offset)+20)
 	}
 	return be, LostFiles(t, be)
 }

@@ -21,7 +21,7 @@ func TestVerify(t *testing.T) {
 	if err := Verify(be, 1, 2, 3); err == nil {
 		t.Error("Verify accepts a repository that lacks a day")
 	}
-	FlipBit(t, be, FilesIn(t, be, PacksDir)[0], 20)
+	Flip(t, be, FilesIn(t, be, PacksDir)[0], 20)
 	if err := Verify(be, 1, 2); err == nil {
 		t.Error("Verify does not find damage")
 	}

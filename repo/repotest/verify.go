@@ -173,14 +173,21 @@ func RemoveLedger(t testing.TB, be backend.Backend) {
 	Remove(t, be, FilesIn(t, be, LedgerDir)...)
 }
 
-// FlipBit damages a file.
-func FlipBit(t testing.TB, be *memory.Backend, name string, at int) {
+// Flip damages a file beyond what snap corrects by itself: two bits of it, in the byte at an
+// offset and nine bytes from it.
+func Flip(t testing.TB, be *memory.Backend, name string, at int) {
 	t.Helper()
 	b, err := backend.ReadAll(context.Background(), be, name, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b[at%len(b)] ^= 0x10
+	at %= len(b)
+	b[at] ^= 0x10
+	if at+9 < len(b) {
+		b[at+9] ^= 0x10
+	} else {
+		b[at-9] ^= 0x10
+	}
 	if err := be.Set(name, b); err != nil {
 		t.Fatal(err)
 	}

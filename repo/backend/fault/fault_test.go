@@ -133,6 +133,7 @@ func TestDamagedReads(t *testing.T) {
 		{"flip at an offset", fault.FlipBit("f", 4, 3), 4, 2, flipped[4:6], nil},
 		{"flip elsewhere", fault.FlipBit("f", 4, 3), 5, 5, want[5:], nil},
 		{"flip in another file", fault.FlipBit("g", 4, 3), 0, 10, want, nil},
+		{"overwrite", fault.Overwrite("f", 9), 8, 2, []byte{want[8], want[9] ^ 8}, nil},
 		{"flip behind the end", fault.FlipBit("f", 10, 3), 0, 20, want, io.EOF},
 		{"truncate within", fault.Truncate("f", 6), 2, 8, want[2:6], io.EOF},
 		{"truncate before", fault.Truncate("f", 6), 7, 2, nil, io.EOF},

@@ -116,6 +116,16 @@ func FlipBit(name string, offset int64, bit uint) Plan {
 	})
 }
 
+// Overwrite inverts a bit of each of 16 bytes from an offset on whenever a file is read.
+func Overwrite(name string, offset int64) Plan {
+	return onRead(name, func(p []byte, off int64, n int, err error) (int, error) {
+		for i := max(offset-off, 0); i < min(offset+16-off, int64(n)); i++ {
+			p[i] ^= 8
+		}
+		return n, err
+	})
+}
+
 // Truncate makes a file end at size whenever it is read. Stat and List still show its
 // full size.
 func Truncate(name string, size int64) Plan {

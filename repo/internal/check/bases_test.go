@@ -237,7 +237,8 @@ func TestDamagedBasesAreTraced(t *testing.T) {
 			whole[ref] = true
 			flipped := bytes.Clone(all[name])
 			flipped[int(b.Offset)+int(b.Stored)*(i%3)/3] ^= 1 << (i % 8)
-			try(fmt.Sprintf("bit flipped in block %d", i), flipped, map[index.BlockRef]bool{ref: true})
+			flipped[int(b.Offset)+int(b.Stored)*(i%3)/3+9] ^= 1
+			try(fmt.Sprintf("bits flipped in block %d", i), flipped, map[index.BlockRef]bool{ref: true})
 		}
 		last := p.Blocks[len(p.Blocks)-1]
 		_, b := r.Index().Block(last)

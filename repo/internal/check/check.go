@@ -117,13 +117,15 @@ func (c *Report) Clean() bool {
 
 // Checker is one check and what it has found.
 type Checker struct {
-	Store   *store.Store
-	opts    Options
-	mu      sync.Mutex // guards Report, bad and skipped while packs are read
-	Report  Report
-	bad     map[chunk.ID]struct{} // chunks that cannot be read
-	skipped []index.BlockRef      // not verified yet, since the first copy of their dictionary cannot be read
-	orphans []error               // about blocks whose dictionary is in no pack
+	Store  *store.Store
+	opts   Options
+	mu     sync.Mutex // guards Report, bad and skipped while packs are read
+	Report Report
+	bad    map[chunk.ID]struct{} // chunks that cannot be read
+	// corrected has packs with blocks of which a few wrong bytes were corrected.
+	corrected map[pack.ID]struct{}
+	skipped   []index.BlockRef // not verified yet, since the first copy of their dictionary cannot be read
+	orphans   []error          // about blocks whose dictionary is in no pack
 
 	Snapshots        []*record.Snapshot
 	DamagedSnapshots []error // about records that are damaged or missing
@@ -154,7 +156,7 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 // Find is like Run, but returns everything that the check has found. Repairs use
 // it.
 func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
-	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, verified: map[pack.ID]bool{}, decoded: map[pack.ID]bool{}}
+	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, corrected: map[pack.ID]struct{}{}, verified: map[pack.ID]bool{}, decoded: map[pack.ID]bool{}}
 	if err := c.checkKeys(ctx); err != nil {
 		return nil, err
 	}
@@ -370,6 +372,7 @@ func (c *Checker) listPacks(ctx context.Context) ([]backend.Info, error) {
 const (
 	hintDenied = "this user may not read it, but it may be good: change its owner or mode, and run this check again"
 
-	fromCopy = "fetch it from a copy with `snap repair --from COPY`; without a copy "
-	packHint = fromCopy + "run `snap repair packs`, then `snap import --rescan`, which stores again the content of backups that you still have, then `snap repair snapshots`, which marks what is lost"
+	fromCopy    = "fetch it from a copy with `snap repair --from COPY`; without a copy "
+	correctHint = "run `snap repair packs`, which corrects them; wrong bytes come from a failing disk, memory or cable: check these"
+	packHint    = fromCopy + "run `snap repair packs`, then `snap import --rescan`, which stores again the content of backups that you still have, then `snap repair snapshots`, which marks what is lost"
 )

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/snap-backup/snap/chunk"
+	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
@@ -54,7 +55,12 @@ func (v *verifier) verifyPack(ctx context.Context, f backend.Info) error {
 		fail(fmt.Errorf("reading stopped after %d of %d bytes: %w", len(file), f.Size, err))
 	}
 	if err := v.compare(file, p); err != nil {
-		fail(err)
+		if right := v.c.Store.CorrectPack(file, p, false); right != nil {
+			v.c.damage(&store.DamageError{File: f.Name, Err: errCorrectable}, correctHint)
+			file = right
+		} else {
+			fail(err)
+		}
 	}
 	for _, ref := range p.Blocks {
 		if v.plan.inFamily(ref) {
@@ -137,6 +143,12 @@ func (v *verifier) verifyBlock(file []byte, ref index.BlockRef) error {
 // that is large enough.
 func (v *verifier) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
 	plain, err := v.codec.Decode(dst[:0], sealed, b, dict)
+	if errors.Is(err, crypto.ErrAuth) {
+		if right := v.c.Store.Correct(id, sealed); right != nil {
+			v.c.noteCorrected(id)
+			plain, err = v.codec.Decode(dst[:0], right, b, dict)
+		}
+	}
 	if err != nil {
 		return nil, &store.DamageError{File: layout.PackName(id), Err: fmt.Errorf("block at %d: %w", b.Offset, err)}
 	}
@@ -184,6 +196,7 @@ func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 			delete(c.bad, id)
 		}
 	}
+	c.damageCorrected()
 	v := c.newVerifier(p)
 	for _, ref := range c.skipped {
 		if err := ctx.Err(); err != nil {
@@ -208,6 +221,30 @@ func (c *Checker) verifySkipped(ctx context.Context, p *plan) error {
 	}
 	return nil
 }
+
+// noteCorrected notes a pack that has a block with a few wrong bytes.
+func (c *Checker) noteCorrected(id pack.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.corrected[id] = struct{}{}
+}
+
+// damageCorrected reports packs with wrong bytes that no other problem names.
+func (c *Checker) damageCorrected() {
+	for id := range c.corrected {
+		name := layout.PackName(id)
+		switch {
+		case slices.ContainsFunc(c.Report.Problems, func(p Problem) bool { return p.File == name }):
+		case c.verified[id]: // its name is the hash of the wrong bytes, so snap did not store it
+			c.damage(&store.DamageError{File: name, Err: errors.New("it is named by its bytes, but a few of them are wrong")}, packHint)
+		default:
+			c.damage(&store.DamageError{File: name, Err: errCorrectable}, correctHint)
+		}
+	}
+}
+
+// errCorrectable says what is wrong with a pack that CorrectPack corrects.
+var errCorrectable = errors.New("a few of its bytes are wrong; snap knows the right ones, so nothing is lost")
 
 // errUnreachable says that nothing in the store can be read, which is not damage.
 var errUnreachable = errors.New("the repository can no longer be read")

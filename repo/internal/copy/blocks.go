@@ -256,6 +256,9 @@ func (k *blockCopier) copyBlock(ctx context.Context, ref index.BlockRef) error {
 	case complete && usable:
 		// With the same plaintext and dictionary, the frame can be reused.
 		frame, err := from.BlockSealer.Open(nil, sealed.B, nil)
+		if err != nil { // it was corrected
+			frame, err = from.BlockSealer.Open(nil, from.Correct(id, sealed.B), nil)
+		}
 		if err != nil {
 			return &store.DamageError{File: layout.PackName(id), Err: err}
 		}

@@ -49,7 +49,7 @@ func spoil(t testing.TB, be *memory.Backend, name string) {
 		}
 		for _, ref := range p.Blocks {
 			_, b := x.Block(ref)
-			repotest.FlipBit(t, be, name, int(b.Offset)+20)
+			repotest.Flip(t, be, name, int(b.Offset)+20)
 		}
 	}
 }

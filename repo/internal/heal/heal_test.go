@@ -174,7 +174,7 @@ func TestMirrorAfterRepair(t *testing.T) {
 	base := repotest.New(t, 1, 2, 3)
 	be := base.Clone()
 	for _, name := range repotest.FilesIn(t, be, repotest.PacksDir) {
-		repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])/3)
+		repotest.Flip(t, be, name, len(repotest.Content(t, be)[name])/3)
 	}
 	if err := repotest.RepairAll(be); err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func TestFetchedPackIsInUse(t *testing.T) {
 	base := repotest.New(t, 1, 2)
 	be := base.Clone()
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
-	repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])/3)
+	repotest.Flip(t, be, name, len(repotest.Content(t, be)[name])/3)
 	err := repotest.Repair(ctx, be, 94, func(r *repo.Repo) error { _, err := r.RepairPacks(ctx, repo.RepairOptions{}); return err })
 	if err != nil {
 		t.Fatal(err)
@@ -576,7 +576,7 @@ func TestRotHealsFromParity(t *testing.T) {
 		rot(t, be, rng, "index")
 		for _, kind := range []string{repotest.PacksDir, repotest.SnapshotsDir} {
 			in := repotest.FilesIn(t, be, kind)
-			repotest.FlipBit(t, be, in[rng.IntN(len(in))], rng.IntN(1<<20))
+			repotest.Flip(t, be, in[rng.IntN(len(in))], rng.IntN(1<<20))
 		}
 		rep, err := repotest.MustOpen(t, be).Check(ctx, repo.CheckOptions{ReadData: 1})
 		if err != nil || rep.Clean() || rep.Parity == nil || rep.Parity.Unprotected != 0 {

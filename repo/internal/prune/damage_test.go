@@ -97,7 +97,7 @@ func TestPruneStopsAtDamage(t *testing.T) {
 	stopped := 0
 	for _, name := range packs {
 		damaged := be.Clone()
-		repotest.FlipBit(t, damaged, name, len(repotest.Content(t, be)[name])/3)
+		repotest.Flip(t, damaged, name, len(repotest.Content(t, be)[name])/3)
 		before := repotest.Content(t, damaged)
 		_, err := repotest.Prune(ctx, damaged, repotest.NoWaste)
 		left := repotest.Content(t, damaged)[name]

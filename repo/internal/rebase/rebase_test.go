@@ -107,7 +107,7 @@ func TestRebaseSkipsDamage(t *testing.T) {
 	}
 	for _, p := range repotest.MustOpen(t, be).Index().Packs() {
 		if p.Kind == pack.Content {
-			repotest.FlipBit(t, be, repotest.PackName(p.ID), 20) // in its first block
+			repotest.Flip(t, be, repotest.PackName(p.ID), 20) // in its first block
 		}
 	}
 	opts := repotest.NoWaste

@@ -203,7 +203,7 @@ func TestDamagedLedger(t *testing.T) {
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
 	name := repotest.FilesIn(t, be, repotest.LedgerDir)[0]
-	repotest.FlipBit(t, be, name, 70)
+	repotest.Flip(t, be, name, 70)
 	if _, err := repotest.Prune(ctx, be, repotest.NoWaste); !errors.Is(err, repo.ErrDamaged) {
 		t.Errorf("prune = %v", err)
 	}

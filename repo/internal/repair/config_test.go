@@ -51,7 +51,7 @@ func configDamages(t *testing.T) map[string]struct {
 		"config of the future":      {func(be *memory.Backend) { set(be, repotest.ConfigName, []byte(`{"format":9}`)) }, repo.ConfigDamaged},
 		"config of another":         {func(be *memory.Backend) { set(be, repotest.ConfigName, other[repotest.ConfigName]) }, repo.ConfigUnknown},
 		"copy missing":              {func(be *memory.Backend) { repotest.Remove(t, be, copyOf(be)) }, repo.ConfigUnknown},
-		"copy damaged":              {func(be *memory.Backend) { repotest.FlipBit(t, be, copyOf(be), 9) }, repo.ConfigUnknown},
+		"copy damaged":              {func(be *memory.Backend) { repotest.Flip(t, be, copyOf(be), 9) }, repo.ConfigUnknown},
 		"copy too long":             {func(be *memory.Backend) { set(be, copyOf(be), make([]byte, 1<<20)) }, repo.ConfigUnknown},
 		"copy planted":              {plant, repo.ConfigUnknown},
 		"config lost, copy planted": {func(be *memory.Backend) { plant(be); repotest.Remove(t, be, repotest.ConfigName) }, repo.ConfigUnknown},
@@ -154,7 +154,7 @@ func TestOlderRepositoriesGetACopy(t *testing.T) {
 	copied := repotest.FilesIn(t, be, configsDir)[0]
 	for name, spoil := range map[string]func(){
 		"missing": func() { repotest.Remove(t, be, copied) },
-		"damaged": func() { repotest.FlipBit(t, be, copied, 3) },
+		"damaged": func() { repotest.Flip(t, be, copied, 3) },
 	} {
 		spoil()
 		r := repotest.MustOpen(t, be)

@@ -16,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/internal/writer"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 // DamagedPack describes a damaged pack and how many of its blocks were saved.
@@ -34,7 +35,10 @@ type PackRepair struct {
 	Packs   int           `json:"packs"` // that were read
 	Bytes   int64         `json:"bytes"`
 	Damaged []DamagedPack `json:"damaged"`
-	Written int64         `json:"written_bytes"`
+	// Corrected are packs of which a few bytes were wrong. They are as they were written
+	// again.
+	Corrected []layout.FileID `json:"corrected"`
+	Written   int64           `json:"written_bytes"`
 	// Denied are packs that this process has no permission to read. They stay, since
 	// they may be good.
 	Denied []layout.FileID `json:"denied"`
@@ -58,7 +62,7 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 	if !opts.DryRun && len(r.DamagedIndex) > 0 {
 		return nil, r.DamagedIndex[0] // of the new index: packs without headers would be passed over
 	}
-	rep := &PackRepair{Index: x, Damaged: []DamagedPack{}, Denied: []layout.FileID{}}
+	rep := &PackRepair{Index: x, Damaged: []DamagedPack{}, Corrected: []layout.FileID{}, Denied: []layout.FileID{}}
 	if opts.DryRun && x.Changed() {
 		if _, err := r.IndexFromPacks(ctx, r.Index, nil); err != nil {
 			return nil, err
@@ -71,6 +75,10 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 		total += p.Size
 	}
 	var bad []index.Pack
+	note := func(p index.Pack, damage error) {
+		bad = append(bad, p)
+		rep.Damaged = append(rep.Damaged, DamagedPack{Pack: layout.FileID(p.ID), Text: damage.Error(), Blocks: len(p.Blocks)})
+	}
 	buf := []byte{}
 	for _, p := range packs {
 		opts.Tell("reading packs", rep.Bytes, total)
@@ -84,9 +92,21 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 		case damage == nil:
 		case backend.IsDenied(damage):
 			rep.Denied = append(rep.Denied, layout.FileID(p.ID))
+		case errors.Is(damage, errWrongBytes):
+			right := r.CorrectPack(buf, p, true)
+			if right == nil {
+				note(p, damage)
+				break
+			}
+			rep.Corrected = append(rep.Corrected, layout.FileID(p.ID))
+			if opts.DryRun {
+				break
+			}
+			if err := replace.Put(ctx, r.Backend, layout.PackName(p.ID), right); err != nil {
+				return rep, err
+			}
 		default:
-			bad = append(bad, p)
-			rep.Damaged = append(rep.Damaged, DamagedPack{Pack: layout.FileID(p.ID), Text: damage.Error(), Blocks: len(p.Blocks)})
+			note(p, damage)
 		}
 	}
 	if len(bad) == 0 {
@@ -111,6 +131,9 @@ func Packs(ctx context.Context, r *store.Store, opts Options) (*PackRepair, erro
 	return rep, r.LoadListed(ctx)
 }
 
+// errWrongBytes says that a pack has the bytes of no pack, or of another one.
+var errWrongBytes = errors.New("its bytes do not match its name")
+
 // PackDamage returns what is wrong with a pack, or nil. A pack that cannot be read
 // counts as damaged. It is an error if the store does not answer.
 func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) (damage, err error) {
@@ -134,7 +157,7 @@ func PackDamage(ctx context.Context, r *store.Store, p index.Pack, buf *[]byte) 
 		errors.As(err, &d)
 		return d.Err, nil
 	case pack.ID(blake.Sum(*buf)) != p.ID:
-		return errors.New("its bytes do not match its name"), nil
+		return errWrongBytes, nil
 	}
 	return nil, nil
 }
@@ -255,7 +278,9 @@ func SoundBlock(ctx context.Context, r *store.Store, ref index.BlockRef) (sealed
 		return nil, false, err
 	}
 	if _, err := r.BlockSealer.Open(nil, sealed, nil); err != nil {
-		return nil, false, nil
+		if sealed = r.Correct(id, sealed); sealed == nil {
+			return nil, false, nil
+		}
 	}
 	dict, _, err := r.Dictionary(ctx, b.Dict, 1, store.Detours{})
 	if ctx.Err() != nil {

@@ -39,7 +39,7 @@ func TestRepairIndex(t *testing.T) {
 		"all gone": func(be *memory.Backend) { repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.IndexDir)...) },
 		"one gone": func(be *memory.Backend) { repotest.Remove(t, be, repotest.FilesIn(t, be, repotest.IndexDir)[0]) },
 		"one flipped": func(be *memory.Backend) {
-			repotest.FlipBit(t, be, repotest.FilesIn(t, be, repotest.IndexDir)[1], 50)
+			repotest.Flip(t, be, repotest.FilesIn(t, be, repotest.IndexDir)[1], 50)
 		},
 		"wrong": func(be *memory.Backend) { wrongIndex(t, be) },
 	} {
@@ -79,7 +79,7 @@ func TestRepairIndexKeepsPacksWithDamagedHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	name := repotest.FilesIn(t, be, repotest.PacksDir)[0]
-	repotest.FlipBit(t, be, name, len(repotest.Content(t, be)[name])-1)
+	repotest.Flip(t, be, name, len(repotest.Content(t, be)[name])-1)
 	if _, err := repotest.StoreDay(context.Background(), be, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func TestRepairIndexKeepsPacksWithDamagedHeaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !lists {
-			repotest.FlipBit(t, be, file, 30)
+			repotest.Flip(t, be, file, 30)
 			break
 		}
 	}
@@ -115,7 +115,7 @@ func TestRepairIndexSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	base := repotest.New(t, 1, 2)
 	repotest.Remove(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0])
-	repotest.FlipBit(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0], 40)
+	repotest.Flip(t, base, repotest.FilesIn(t, base, repotest.IndexDir)[0], 40)
 	repotest.EveryRepair(t, base, 15, repotest.RepairIndex, func(be *memory.Backend) error { return repotest.Verify(be, 1, 2) })
 }
 
@@ -308,7 +308,7 @@ func TestRepairSnapshotsWithoutNodes(t *testing.T) {
 		}
 		be := base.Clone()
 		_, b := r.Index().Block(p.Blocks[0])
-		repotest.FlipBit(t, be, repotest.PackName(p.ID), int(b.Offset)+30)
+		repotest.Flip(t, be, repotest.PackName(p.ID), int(b.Offset)+30)
 		if err := repotest.RepairAll(be); err != nil {
 			t.Fatal(err)
 		}
@@ -348,7 +348,7 @@ func TestRepairSnapshotsWithDamagedRecords(t *testing.T) {
 	ctx := context.Background()
 	be := repotest.New(t, 1, 2)
 	damaged := repotest.FilesIn(t, be, repotest.SnapshotsDir)[0]
-	repotest.FlipBit(t, be, damaged, 60)
+	repotest.Flip(t, be, damaged, 60)
 	if err := repotest.RepairSnapshots(be); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +356,7 @@ func TestRepairSnapshotsWithDamagedRecords(t *testing.T) {
 		t.Fatalf("the ledger has a copy of the record: %v", err)
 	}
 	repotest.RemoveLedger(t, be)
-	repotest.FlipBit(t, be, damaged, 60)
+	repotest.Flip(t, be, damaged, 60)
 	if err := repotest.RepairSnapshots(be); err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,7 @@ func flip(t testing.TB, be *memory.Backend, name string, at int) string {
 		t.Fatal(err)
 	}
 	file[at] ^= 16
+	file[at+9] ^= 16
 	if err := be.Set(name, file); err != nil {
 		t.Fatal(err)
 	}

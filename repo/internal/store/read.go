@@ -96,11 +96,16 @@ func errTooDeep() error {
 }
 
 // Decode opens the sealed bytes of a block of pack id. It uses the memory of
-// dst if that is large enough.
+// dst if that is large enough. It corrects a few wrong bytes.
 func (r *Store) Decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
 	codec, _ := r.codecs.Get().(*pack.Codec)
 	defer r.codecs.Put(codec)
 	plain, err := codec.Decode(dst[:0], sealed, b, dict)
+	if errors.Is(err, crypto.ErrAuth) {
+		if right := r.Correct(id, sealed); right != nil {
+			plain, err = codec.Decode(dst[:0], right, b, dict)
+		}
+	}
 	if errors.Is(err, pack.ErrDamaged) || errors.Is(err, crypto.ErrAuth) {
 		return nil, &DamageError{layout.PackName(id), err}
 	}

@@ -41,6 +41,9 @@ type Options struct {
 	// NoFsync makes repo.Create note in the config that the file system does not support
 	// fsync.
 	NoFsync bool
+	// OnCorrected, if not nil, is called with the name of each pack of which Chunk and
+	// others corrected wrong bytes while reading. It may be called by several goroutines.
+	OnCorrected func(name string)
 	// Owner is the process that locks the repository, this process by default.
 	Owner *process.Identity
 	// Elapsed returns the time since a fixed moment. It is not affected if somebody
@@ -116,10 +119,11 @@ type Store struct {
 	CertificateSealer *crypto.Sealer
 	LedgerSealer      *crypto.Sealer
 
-	codecs  sync.Pool // *pack.Codec
-	hashers sync.Pool // *chunk.Hasher
-	Scratch scratchPool
-	Cache   *blockCache
+	codecs    sync.Pool // *pack.Codec
+	corrected sync.Map  // packs that Correct has corrected bytes of
+	hashers   sync.Pool // *chunk.Hasher
+	Scratch   scratchPool
+	Cache     *blockCache
 
 	Index        *index.Index
 	DamagedIndex []error
