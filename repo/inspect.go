@@ -2,7 +2,9 @@ package repo
 
 import (
 	"context"
+	"time"
 
+	"github.com/snap-backup/snap/repo/internal/check"
 	"github.com/snap-backup/snap/repo/internal/inspect"
 )
 
@@ -16,6 +18,12 @@ type DeviceStats = inspect.DeviceStats
 // in the order of Snapshots. The index must have been loaded.
 func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	return inspect.Count(ctx, r.store, list)
+}
+
+// LastRead returns since when all packs have been read by checks, or the zero time if
+// unread packs are left. The index must have been loaded.
+func (r *Repo) LastRead(ctx context.Context) (since time.Time, unread int, err error) {
+	return check.LastRead(ctx, r.store)
 }
 
 // Share is the space that the files of one domain or app take.

@@ -54,6 +54,8 @@ const (
 	exitUnfit        = 29
 	exitHalfRestored = 30
 	exitNoRoom       = 31
+	exitAttention    = 32
+	exitDanger       = 33
 	exitInterrupted  = 130
 	exitPipe         = 141 // the reader of the output has stopped: died of SIGPIPE
 )
@@ -73,6 +75,8 @@ var kinds = [][]kind{outcomes, storeCauses, damagedFiles, contentCauses, deviceC
 // outcomes describe how a command ended, whatever caused it.
 var outcomes = []kind{
 	{is(host.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if the device does not start, erase it with Finder, iTunes or Apple Devices first"},
+	{is(errAttention), exitAttention, ""},
+	{is(errDanger), exitDanger, ""},
 	{is(errPassword), exitWrongBackup, "try again with the backup password that the device had when the snapshot was made"},
 	{isA[storedLocked], exitWrongBackup, ""},
 	{isA[notKeptError], exitPartial, ""},

@@ -115,6 +115,7 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 		},
 		"see": {
 			a.devicesCommand(),
+			a.noLockFlag(a.statusCommand()),
 			a.noLockFlag(a.snapshotsCommand()),
 			a.noLockFlag(a.showCommand()),
 			a.noLockFlag(a.lsCommand()),

@@ -30,6 +30,7 @@ var layers = [][]string{
 	{"repo/internal/copy", "repo/internal/rebase", "repo/internal/repair"},
 	{"repo/internal/heal", "repo/internal/prune"},
 	{"repo"},
+	{"status"},
 	{"device/protocol/...", "device/mobilesync/..."},
 	{"device"},
 	{"device/blob", "device/finding"},

@@ -279,6 +279,26 @@ func (c *Checker) measureChains(ctx context.Context) {
 	}
 }
 
+// LastRead returns when all packs of the index had been read: the time at which the one
+// that was read longest ago was read, or the zero time if some were never read. unread is
+// the number of these. The index must have been loaded.
+func LastRead(ctx context.Context, r *store.Store) (all time.Time, unread int, err error) {
+	t, err := readLog(ctx, r)
+	if err != nil {
+		return time.Time{}, 0, err
+	}
+	for i, p := range r.Index.Packs() {
+		at := t.last[layout.FileID(p.ID)]
+		if at.IsZero() {
+			unread++
+		}
+		if i == 0 || at.Before(all) {
+			all = at
+		}
+	}
+	return all, unread, nil
+}
+
 // PacksRead returns the number of packs that the logs name.
 func PacksRead(ctx context.Context, r *store.Store) (int, error) {
 	t, err := readLog(ctx, r)

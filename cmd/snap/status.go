@@ -1,0 +1,93 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/snap-backup/snap/status"
+	"github.com/spf13/cobra"
+)
+
+var (
+	errAttention = errors.New("something needs attention")
+	errDanger    = errors.New("backups are in danger")
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	rules := status.DefaultRules
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show whether all devices are backed up",
+		Long: `Shows for each device when it was last backed up, verified and drilled, and for the
+repository its size, its growth, and when the disk will be full. "!" marks what needs
+attention, "!!" what is in danger. No device needs to be connected.
+
+The exit code is 0 if all is well, 32 if something needs attention, such as a newest
+backup older than --max-age, and 33 if backups are in danger: the newest one is older
+than four times --max-age, it is damaged, or the disk will be full within a week.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, list, unread, err := a.openAll(cmd)
+			if err != nil {
+				return err
+			}
+			rep, err := status.Judge(cmd.Context(), r, list, unread, rules, a.now())
+			if err != nil {
+				return err
+			}
+			if err := a.conclude(rep, rep.Level > status.OK, func(w io.Writer) { printStatus(w, rep, a.now()) }); err != nil {
+				return err
+			}
+			switch rep.Level {
+			case status.Attention:
+				return silentError{errAttention}
+			case status.Danger:
+				return silentError{errDanger}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Var(keepDuration{&rules.MaxAge}, "max-age", "the newest backup of a device may have this age, a `duration` such as 36h or 7d")
+	return cmd
+}
+
+func printStatus(w io.Writer, rep *status.Report, now time.Time) {
+	alarms := func(list []status.Alarm) {
+		for _, a := range list {
+			fmt.Fprintf(w, "  %-2s %s\n", map[status.Level]string{status.Attention: "!", status.Danger: "!!"}[a.Level], clean(a.Text))
+		}
+	}
+	when := func(t time.Time) string {
+		if t.IsZero() {
+			return "never"
+		}
+		return ageText(now.Sub(t))
+	}
+	for i := range rep.Devices {
+		d := &rep.Devices[i]
+		fmt.Fprintf(w, "%s: backed up %s, %s\n", clean(cmp.Or(d.Name, d.UDID)), when(d.Time), plural(d.Snapshots, "snapshot"))
+		fmt.Fprintf(w, "     verified: %s; drilled: %s\n", when(d.Verified), when(d.Drilled))
+		alarms(d.Alarms)
+	}
+	x := &rep.Repository
+	fmt.Fprintf(w, "repository: %s, grows by %s a week\n", bytesText(x.StoredBytes), bytesText(x.WeekBytes))
+	if x.Free != nil {
+		fmt.Fprintf(w, "     %s free", bytesText(*x.Free))
+		if !x.Full.IsZero() {
+			fmt.Fprintf(w, ", full around %s", x.Full.Local().Format(time.DateOnly))
+		}
+		fmt.Fprintln(w)
+	}
+	if x.Unread > 0 {
+		fmt.Fprintf(w, "     no check has read %s\n", plural(x.Unread, "pack"))
+	} else if !x.Read.IsZero() {
+		fmt.Fprintf(w, "     all packs were read by checks since %s\n", timeText(x.Read))
+	}
+	alarms(x.Alarms)
+	fmt.Fprintln(w, map[status.Level]string{
+		status.OK: "all is well", status.Attention: "something needs attention", status.Danger: "backups are in danger",
+	}[rep.Level])
+}
