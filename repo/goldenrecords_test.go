@@ -213,7 +213,7 @@ func TestGoldenRecords(t *testing.T) {
 	if rep, err := r.Check(ctx, repo.CheckOptions{}); err != nil || len(rep.Problems) != 1 || rep.Problems[0].File != replacement[0] {
 		t.Errorf("check after an interrupted repair: %+v, %v", rep, err)
 	}
-	if err := replace.Finish(ctx, be); err != nil || len(repotest.FilesIn(t, be, replace.Dir)) > 0 {
+	if _, err := replace.Finish(ctx, be); err != nil || len(repotest.FilesIn(t, be, replace.Dir)) > 0 {
 		t.Fatal("the repair cannot be completed:", err)
 	}
 	delete(pristine, replacement[0])

@@ -141,6 +141,9 @@ For a copy with the same passwords, "snap mirror" is simpler and needs no passwo
 			})
 			rep, err := from.CopyTo(ctx, to, list, opts)
 			stop()
+			for _, text := range rep.Unread {
+				a.warn("%s; it was not copied", text)
+			}
 			for _, name := range rep.TargetDamaged {
 				a.warn("%s: %s cannot be read. If it is a copy of one of these snapshots, that snapshot is copied again now; if the old copy can be read later, the next \"snap copy\" removes one of the two", target.dir, name)
 			}

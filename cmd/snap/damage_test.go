@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/local"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
@@ -40,6 +42,12 @@ func (memoryFolder) Free(context.Context) (int64, error)                        
 func (memoryFolder) AllowNoFsync()                                               {}
 func (memoryFolder) RemoveStale(context.Context, time.Duration) (n int, _ error) { return 0, nil }
 func (memoryFolder) Close() error                                                { return nil }
+
+// folderOnDisk is a store in a folder. Commands do not close it, so that what they have left
+// can be read.
+type folderOnDisk struct{ *local.Backend }
+
+func (folderOnDisk) Close() error { return nil }
 
 // patient is a repository on which commands are tried, with a mirror of it, an empty
 // repository, one with copies of its snapshots, and folders for what they write.
@@ -77,12 +85,7 @@ func (p *patient) options() repo.Options {
 func (p *patient) run(line string) (code int, output string) {
 	var out bytes.Buffer
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &out, options: p.options()}
-	a.through = func(dir string, be storage) storage {
-		if s := p.stores[filepath.Base(dir)]; s != nil {
-			return memoryFolder{s}
-		}
-		return be
-	}
+	a.through = p.through
 	args := []string{"-r", filepath.Join(p.dir, "repo")}
 	for _, word := range fields(line) {
 		if name := strings.ToLower(word); word != name && strings.ToUpper(word) == word {
@@ -92,6 +95,18 @@ func (p *patient) run(line string) (code int, output string) {
 	}
 	code = a.run(context.Background(), args)
 	return code, strings.ReplaceAll(out.String(), p.dir+"/", "")
+}
+
+// through returns the store in the place of a folder, or that of the folder if there is none.
+func (p *patient) through(dir string, be storage) storage {
+	switch s := p.stores[filepath.Base(dir)].(type) {
+	case nil:
+		return be
+	case folderOnDisk:
+		return s
+	default:
+		return memoryFolder{s}
+	}
 }
 
 func (p *patient) must(line string) {
@@ -298,9 +313,9 @@ func (p *patient) leaveHealing() {
 }
 
 // damageWays are the kinds of damage.
-var damageWays = []string{"none", "missing", "empty", "cut", "one byte flipped", "16 bytes overwritten", "unreadable", "foreign files beside"}
+var damageWays = []string{"none", "missing", "empty", "cut", "one byte flipped", "16 bytes overwritten", "unreadable", "denied", "a folder", "foreign files beside"}
 
-// hurt returns a damaged copy of a store. mayRead says that the store can be read again.
+// hurt returns a damaged copy of a store.
 func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend {
 	ctx := context.Background()
 	be := base.(*memory.Backend).Clone()
@@ -329,6 +344,10 @@ func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend 
 		set(b)
 	case "unreadable":
 		return fault.New(be, fault.Unreadable(name, syscall.EIO))
+	case "denied":
+		return fault.New(be, fault.Unreadable(name, syscall.EACCES))
+	case "a folder":
+		return withFolder(t, be, name)
 	case "foreign files beside":
 		dir, last := filepath.Split(name)
 		for _, foreign := range []string{"desktop.ini", "._" + last, last + ".sync-conflict-20260301-080000-ABCDEFG", ".nfs000000000000000100000001", last + " (1)", "Thumbs.db"} {
@@ -341,6 +360,39 @@ func hurt(t *testing.T, base backend.Backend, name, way string) backend.Backend 
 		}
 	}
 	return be
+}
+
+// withFolder returns a copy of a store, on disk, in which a file has become a folder with a
+// file in it.
+func withFolder(t *testing.T, be backend.Backend, name string) backend.Backend {
+	dir := t.TempDir()
+	put := func(name string, b []byte) {
+		t.Helper()
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, b, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	modified := map[string]time.Time{}
+	if err := be.List(t.Context(), "", func(f backend.Info) error { modified[f.Name] = f.Modified; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for file, b := range repotest.Content(t, be) {
+		if file == name {
+			continue
+		}
+		put(file, b)
+		if err := os.Chtimes(filepath.Join(dir, filepath.FromSlash(file)), modified[file], modified[file]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(name+"/content", []byte("somebody's"))
+	disk, err := local.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = disk.Close() })
+	return folderOnDisk{disk}
 }
 
 // triedCommand is a command that is run on a patient. given counts what comes back.
@@ -391,6 +443,10 @@ func (p *patient) cell(base map[string]backend.Backend, file, way string, comman
 	one.stores["repo"] = hurt(p.t, base["repo"], file, way)
 	line := strings.Replace(c.line, "FIRST", firstSnapshot(p.t, base["repo"]), 1)
 	defer os.RemoveAll(filepath.Join(p.dir, "out"))
+	if d, ok := one.stores["repo"].(folderOnDisk); ok {
+		defer os.RemoveAll(d.Dir())
+		defer d.Backend.Close()
+	}
 	code, text := one.run(line)
 	cell = fmt.Sprint(code)
 	id := file[strings.LastIndexByte(file, '/')+1:]
@@ -527,10 +583,11 @@ func damageText(doc map[string]string) string {
 
 const damageIntro = `# What each command does with a damaged file
 
-One file of a repository is damaged in each of six ways, or files of other programs are put
-beside it, and each command is run. In the column "none" nothing is damaged. A cell has the exit
-code; "named" says that the output names the file. If a command writes something, the last
-number counts what there is afterwards: for ` + "`materialize`" + ` the files that it wrote; for ` + "`copy`" + ` and ` + "`mirror`" + ` the
+One file of a repository is damaged in each of eight ways, or files of other programs are put
+beside it, and each command is run. In the column "none" nothing is damaged; "denied" says that
+permission to read the file is denied, "a folder" that a folder with a file in it has the file's
+name. A cell has the exit code; "named" says that the output names the file. If a command writes
+something, the last number counts what there is afterwards: for ` + "`materialize`" + ` the files that it wrote; for ` + "`copy`" + ` and ` + "`mirror`" + ` the
 snapshots in the target that can be read completely; for all other commands those in the
 repository. ` + "`TestDamageMatrix`" + ` of cmd/snap tries a sample of these cells, and with
 SNAP_TEST_ALL=1 all of them; it writes this page with -update-damage.

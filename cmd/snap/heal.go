@@ -154,6 +154,7 @@ func printHeal(w io.Writer, h *healResult, o *healFlags) {
 		for _, f := range p.Unhealed {
 			fmt.Fprintf(w, "UNHEALED %s: too much of its parity group is damaged\n", f)
 		}
+		printAside(w, p.Aside)
 		for _, f := range p.Skipped {
 			fmt.Fprintf(w, "SKIPPED  %s: its header is invalid; remove it and run \"snap parity\"\n", f)
 		}

@@ -107,6 +107,7 @@ func printParity(w io.Writer, out *parityResult) {
 		for _, name := range r.Damaged {
 			fmt.Fprintf(w, "DAMAGED  %s: run \"snap repair\"\n", name)
 		}
+		printAside(w, r.Aside)
 	}
 	s := out.Status
 	for _, name := range s.Missing {
@@ -122,7 +123,11 @@ func printParity(w io.Writer, out *parityResult) {
 // updateParity makes parity for newly stored files, if the repository has parity. A
 // failure is only a warning.
 func (a *app) updateParity(cmd *cobra.Command, r *repo.Repo) {
-	if _, err := a.refreshParity(cmd, r, 0); err != nil && cmd.Context().Err() == nil {
+	rep, err := a.refreshParity(cmd, r, 0)
+	if err != nil && cmd.Context().Err() == nil {
 		a.warn("parity was not updated: %v; run \"snap parity\" to try again", err)
+	}
+	if err == nil && len(rep.Aside) > 0 {
+		a.warn("a folder, a link or something else had the name of a parity file: it is now %s, and snap does not need it", rep.Aside[0])
 	}
 }

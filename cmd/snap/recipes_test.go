@@ -32,7 +32,7 @@ func (p *patient) check() checkResult {
 	p.t.Helper()
 	var out, messages bytes.Buffer
 	a := &app{stdin: strings.NewReader(""), stdout: &out, stderr: &messages, options: p.options()}
-	a.through = func(dir string, be storage) storage { return memoryFolder{p.stores[filepath.Base(dir)]} }
+	a.through = p.through
 	a.run(context.Background(), []string{"-r", filepath.Join(p.dir, "repo"), "check", "--read-data", "--json"})
 	var res checkResult
 	if err := json.Unmarshal(out.Bytes(), &res); err != nil {
@@ -66,7 +66,10 @@ func recipe(res checkResult, withCopy bool) []string {
 // it is printed: with a copy, and without. Afterwards check finds nothing.
 func TestRecipes(t *testing.T) {
 	p := newDamagePatient(t)
-	ways := damageWays[1 : len(damageWays)-1] // without none, and foreign files beside
+	// Against a denied permission, no command of snap helps; check says so.
+	ways := slices.DeleteFunc(slices.Clone(damageWays), func(way string) bool {
+		return slices.Contains([]string{"none", "denied", "foreign files beside"}, way)
+	})
 	total := len(damageKinds) * len(ways) * 2
 	for _, i := range faultpoint.Choose(t, total, 40) {
 		withCopy, rest := i%2 == 0, i/2

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/snap-backup/snap/repo"
@@ -132,6 +134,7 @@ func printIndexRepair(w io.Writer, x *repo.IndexRepair, dryRun, always bool) {
 	for _, f := range x.Damaged {
 		fmt.Fprintf(w, "DAMAGED  %s\n", f)
 	}
+	printAside(w, x.Aside)
 	for _, id := range x.Unreadable {
 		fmt.Fprintf(w, "UNKNOWN  pack %s: its header is damaged and no index file lists it; if \"snap check\" finds nothing lost, \"snap prune\" removes it\n", id)
 	}
@@ -212,8 +215,9 @@ A snapshot whose record cannot be read is kept unless --remove-damaged is given.
 Certificates, kept backup passwords, prune lists and records of unfinished backups are
 removed if they are damaged, since no snapshot needs them.
 
-If a snapshot lacks files now, a record stays damaged, or a file of the ledger stays
-since this user may not read it, the exit code is 13.`,
+If a snapshot lacks files now, a record stays damaged, or a file stays since this user
+may not read it, the exit code is 13. A folder, a link or anything else that has the
+name of such a file is moved aside.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
@@ -261,7 +265,7 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 		}
 	}
 	for _, name := range rep.Damaged {
-		if opts.RemoveDamaged {
+		if opts.RemoveDamaged && (opts.DryRun || slices.Contains(rep.Gone, name)) {
 			fmt.Fprintf(w, "%s %s: it cannot be read%s\n", removed, name, wouldRemove(opts.DryRun))
 		} else {
 			fmt.Fprintf(w, "DAMAGED  %s: it cannot be read; fetch it from a copy, or remove it with --remove-damaged\n", name)
@@ -272,7 +276,7 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 	}
 	printRemovedLedger(w, rep.Ledger, rep.Aside, opts.DryRun)
 	for _, name := range rep.Denied {
-		fmt.Fprintf(w, "DENIED   %s: permission denied; it stays as it is, since its owner may be able to read it; \"snap prune\" removes nothing until then\n", name)
+		fmt.Fprintf(w, "DENIED   %s: permission denied; it stays as it is, since its owner may be able to read it; until this user may read it, %s\n", name, whileDenied(name))
 	}
 	for _, name := range rep.Certificates {
 		fmt.Fprintf(w, "%s %s: this certificate is damaged%s\n", removed, name, wouldRemove(opts.DryRun))
@@ -293,8 +297,32 @@ func printRemovedLedger(w io.Writer, names, aside []string, dryRun bool) {
 	for _, name := range names {
 		fmt.Fprintf(w, "%s %s: this file of the ledger is damaged%s\n", removed, name, wouldRemove(dryRun))
 	}
-	for _, name := range aside {
-		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name of a file of the ledger: it is now %s, and snap does not need it\n", name)
+	printAside(w, aside)
+}
+
+// printAside prints the new names of what was no file of the repository.
+func printAside(w io.Writer, names []string) {
+	for _, name := range names {
+		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name of a file in %s: it is now %s, and snap does not need it\n", name[:strings.LastIndexByte(name, '/')+1], name)
+	}
+}
+
+// whileDenied says what follows as long as a file may not be read.
+func whileDenied(name string) string {
+	folder, _, _ := strings.Cut(name, "/")
+	switch folder {
+	case "certificates":
+		return "what it certifies does not count"
+	case "secrets":
+		return "no command can use the backup password in it"
+	case "prunes":
+		return "the packs that it names count as packs like any other"
+	case "runs":
+		return "no backup continues from it, and \"snap prune\" removes nothing"
+	case "snapshots":
+		return "its snapshot cannot be used, and \"snap prune\" removes nothing"
+	default:
+		return "\"snap prune\" removes nothing"
 	}
 }
 

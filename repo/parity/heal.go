@@ -35,14 +35,18 @@ type HealReport struct {
 	// that are good, or they are damaged and making them again would take too much
 	// memory.
 	Skipped []string `json:"skipped"`
+	// Aside are the new names of folders, links and other things that had the names of files.
+	Aside []string `json:"aside,omitempty"`
 }
 
 // Heal reads all protected files, replaces damaged ones and restores missing packs.
 // It does not restore missing snapshot records, since they may have been forgotten.
 // The caller must be the only user of the repository.
 func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealReport, error) {
+	var aside []string
 	if !opts.DryRun {
-		if err := replace.Finish(ctx, be); err != nil {
+		var err error
+		if aside, err = replace.Finish(ctx, be); err != nil {
 			return nil, err
 		}
 	}
@@ -50,7 +54,7 @@ func Heal(ctx context.Context, be backend.Backend, opts HealOptions) (*HealRepor
 	if err != nil {
 		return nil, err
 	}
-	h := &healer{s, opts, &HealReport{Healed: []string{}, Unhealed: []string{}, Skipped: []string{}}}
+	h := &healer{s, opts, &HealReport{Healed: []string{}, Unhealed: []string{}, Skipped: []string{}, Aside: aside}}
 	for i, g := range s.groups {
 		if opts.Progress != nil {
 			opts.Progress(i, len(s.groups))

@@ -82,6 +82,7 @@ type Set struct {
 	be        backend.Backend
 	groups    []*group
 	damaged   []string // parity files without a readable header
+	aside     []string // new names of what had the name of a parity file and was no file
 	protected map[string]*group
 }
 

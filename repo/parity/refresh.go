@@ -35,6 +35,9 @@ type RefreshReport struct {
 	Written int64 `json:"written_bytes"`
 	// Damaged are files that do not have the hash of their name. Heal them first.
 	Damaged []string `json:"damaged"`
+	// Aside are the new names of folders, links and other things that had the names of parity
+	// files.
+	Aside []string `json:"aside,omitempty"`
 }
 
 // Refresh makes parity for files without parity, and new parity for groups that are no
@@ -87,6 +90,7 @@ func Refresh(ctx context.Context, be backend.Backend, opts RefreshOptions) (*Ref
 	if err := r.removeOld(ctx); err != nil {
 		return nil, err
 	}
+	r.report.Aside = s.aside
 	return r.report, nil
 }
 
@@ -157,9 +161,19 @@ func (r *refresher) removeOld(ctx context.Context) error {
 func (r *refresher) put(ctx context.Context, b []byte) error {
 	hash := hashOf(b)
 	name := Dir + hex.EncodeToString(hash[:])
+	damaged := slices.Contains(r.damaged, name) // it had the same bytes before
+	if damaged {
+		aside, err := replace.MoveAside(ctx, r.be, name)
+		if err != nil {
+			return fmt.Errorf("store parity: %w", err)
+		}
+		if aside != "" {
+			r.aside = append(r.aside, aside)
+		}
+	}
 	err := r.be.Put(ctx, name, b)
-	if errors.Is(err, backend.ErrExist) && slices.Contains(r.damaged, name) {
-		err = replace.Put(ctx, r.be, name, b) // the same bytes as before the damage
+	if errors.Is(err, backend.ErrExist) && damaged {
+		err = replace.Put(ctx, r.be, name, b)
 	}
 	if err != nil && !errors.Is(err, backend.ErrExist) {
 		return fmt.Errorf("store parity: %w", err)
@@ -188,7 +202,11 @@ func Remove(ctx context.Context, be backend.Backend) (int, error) {
 }
 
 func (s *Set) remove(ctx context.Context, name string) error {
-	if err := s.be.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+	aside, err := replace.Clear(ctx, s.be, name)
+	if aside != "" {
+		s.aside = append(s.aside, aside)
+	}
+	if err != nil {
 		return fmt.Errorf("remove parity: %w", err)
 	}
 	return nil

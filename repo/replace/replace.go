@@ -114,9 +114,21 @@ func Waiting(ctx context.Context, be backend.Backend, folder string) ([]string, 
 	return waiting, ctx.Err()
 }
 
+// Clear removes a damaged file for good, as Delete does. What is not a file and has its name
+// is moved away instead; then Clear returns its new name.
+func Clear(ctx context.Context, be backend.Backend, name string) (aside string, err error) {
+	if aside, err = MoveAside(ctx, be, name); err != nil || aside != "" { // a folder cannot be removed
+		return aside, err
+	}
+	if err := Delete(ctx, be, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		return "", err
+	}
+	return "", nil
+}
+
 // Finish completes all interrupted Puts. It removes files in Dir that are damaged
-// themselves.
-func Finish(ctx context.Context, be backend.Backend) error {
+// themselves. What is not a file, it moves away, and returns the new names.
+func Finish(ctx context.Context, be backend.Backend) (aside []string, err error) {
 	var names []string
 	if err := be.List(ctx, Dir, func(f backend.Info) error {
 		if name := strings.TrimPrefix(f.Name, Dir); layout.IsFile(name) {
@@ -124,9 +136,17 @@ func Finish(ctx context.Context, be backend.Backend) error {
 		}
 		return nil
 	}); err != nil {
-		return fmt.Errorf("list %s: %w", Dir, err)
+		return nil, fmt.Errorf("list %s: %w", Dir, err)
 	}
 	for _, name := range names {
+		moved, err := MoveAside(ctx, be, Dir+name)
+		if err != nil {
+			return aside, err
+		}
+		if moved != "" {
+			aside = append(aside, moved)
+			continue
+		}
 		data, err := backend.ReadAll(ctx, be, Dir+name, layout.MaxFileSize)
 		if errors.Is(err, backend.ErrNotExist) {
 			continue
@@ -137,31 +157,31 @@ func Finish(ctx context.Context, be backend.Backend) error {
 				continue
 			}
 			if err := remove(ctx, be, Dir+name); err != nil {
-				return err
+				return aside, err
 			}
 			continue
 		}
 		if err != nil && !errors.Is(err, backend.ErrTooLarge) {
-			return err
+			return aside, err
 		}
 		if !isGood(name, data) {
 			if err := remove(ctx, be, Dir+name); err != nil {
-				return err
+				return aside, err
 			}
 			continue
 		}
 		current, err := backend.ReadAll(ctx, be, name, layout.MaxFileSize)
 		if err == nil && (isCurrent(name, current, data) || name == layout.ConfigName && hasCopy(ctx, be, current)) {
 			if err := remove(ctx, be, Dir+name); err != nil {
-				return err
+				return aside, err
 			}
 			continue
 		}
 		if err := move(ctx, be, name, data); err != nil {
-			return err
+			return aside, err
 		}
 	}
-	return nil
+	return aside, nil
 }
 
 // isCurrent reports whether a file need not be replaced. For the config, the bytes must

@@ -50,7 +50,7 @@ func putSurvivesEveryCrash(t *testing.T, name string, torn bool) {
 			be := process.Reboot()
 			before, _ := backend.ReadAll(ctx, be, name, 100)
 			replacement, _ := backend.ReadAll(ctx, be, replace.Dir+name, 100)
-			if err := replace.Finish(ctx, be); err != nil {
+			if _, err := replace.Finish(ctx, be); err != nil {
 				t.Fatal(err)
 			}
 			want := before
@@ -82,7 +82,7 @@ func TestFinishIgnoresDamagedReplacements(t *testing.T) {
 	if err := be.Put(ctx, replace.Dir+name, []byte("damaged")); err != nil {
 		t.Fatal(err)
 	}
-	if err := replace.Finish(ctx, be); err != nil {
+	if _, err := replace.Finish(ctx, be); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := backend.ReadAll(ctx, be, name, 100); err != nil || string(b) != "good" {
@@ -99,7 +99,7 @@ func TestFinishPrefersReplacementOfConfig(t *testing.T) {
 	if err := errors.Join(be.Put(ctx, "config", []byte("damaged")), be.Put(ctx, replace.Dir+"config", good)); err != nil {
 		t.Fatal(err)
 	}
-	if err := replace.Finish(ctx, be); err != nil {
+	if _, err := replace.Finish(ctx, be); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {
@@ -117,7 +117,7 @@ func TestFinishIgnoresIncompleteConfig(t *testing.T) {
 		if err := errors.Join(be.Put(ctx, "config", good), be.Put(ctx, replace.Dir+"config", incomplete)); err != nil {
 			t.Fatal(err)
 		}
-		if err := replace.Finish(ctx, be); err != nil {
+		if _, err := replace.Finish(ctx, be); err != nil {
 			t.Fatal(err)
 		}
 		if b, err := backend.ReadAll(ctx, be, "config", 100); err != nil || !bytes.Equal(b, good) {

@@ -228,7 +228,7 @@ func deleteSlot(ctx context.Context, r *store.Store, id layout.FileID) error {
 	if err := parity.Forget(ctx, r.Backend, name); err != nil {
 		return err
 	}
-	if err := replace.Delete(ctx, r.Backend, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+	if _, err := replace.Clear(ctx, r.Backend, name); err != nil {
 		return err
 	}
 	return parity.Forget(ctx, r.Backend, name)

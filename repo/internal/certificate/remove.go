@@ -85,29 +85,20 @@ func Orphans(ctx context.Context, r *store.Store) ([]*Certificate, error) {
 	}), nil
 }
 
-// RemoveDamaged removes certificates that are damaged, and returns the names of their
-// files. A dry run removes nothing.
-func RemoveDamaged(ctx context.Context, r *store.Store, dryRun bool) ([]string, error) {
+// RemoveDamaged removes certificates that are damaged. A dry run removes nothing.
+func RemoveDamaged(ctx context.Context, r *store.Store, dryRun bool) (c store.Cleared, err error) {
 	_, damaged, err := List(ctx, r)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	names := []string{}
 	for _, err := range damaged {
-		var d *store.DamageError
-		if !errors.As(err, &d) {
+		d, ok := errors.AsType[*store.DamageError](err)
+		if !ok {
 			continue // a newer program can use it
 		}
-		// A second look, in case only reading failed.
-		if !store.Hopeless(ctx, func() error { _, err := Load(ctx, r, d.File); return err }) {
-			continue
+		if err := c.Clear(ctx, r.Backend, d.File, dryRun, func() error { _, err := Load(ctx, r, d.File); return err }); err != nil {
+			return c, err
 		}
-		if !dryRun {
-			if err := Delete(ctx, r, d.File); err != nil {
-				return names, err
-			}
-		}
-		names = append(names, d.File)
 	}
-	return names, nil
+	return c, nil
 }

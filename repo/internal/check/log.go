@@ -16,6 +16,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 const (
@@ -235,7 +236,7 @@ func writeLog(ctx context.Context, r *store.Store, last, decoded map[layout.File
 		if name == layout.ChecksDir+id.String() {
 			continue // the same content and randomness made the same file again
 		}
-		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		if _, err := replace.Clear(ctx, r.Backend, name); err != nil {
 			return err
 		}
 	}

@@ -26,10 +26,14 @@ func madeAt(r *store.Store, c *certificate.Certificate, snapshot layout.FileID) 
 }
 
 // readCertificates reads the certificates of both repositories. It skips damaged
-// ones, which a check reports.
+// ones, and reports those of the source.
 func (c *copying) readCertificates(ctx context.Context) (err error) {
-	if c.certified, _, err = certificate.List(ctx, c.from); err != nil {
+	var damaged []error
+	if c.certified, damaged, err = certificate.List(ctx, c.from); err != nil {
 		return err
+	}
+	for _, err := range damaged {
+		c.report.Unread = append(c.report.Unread, err.Error())
 	}
 	present, _, err := certificate.List(ctx, c.to)
 	if err != nil {

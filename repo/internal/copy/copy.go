@@ -78,7 +78,9 @@ type Report struct {
 	// TargetDamaged are records of the target that cannot be read. Each of them may be
 	// the copy of a snapshot that was copied once more.
 	TargetDamaged []string `json:"target_damaged"`
-	DryRun        bool     `json:"dry_run"`
+	// Unread are certificates of the source that cannot be used, so they were not copied.
+	Unread []string `json:"unread,omitempty"`
+	DryRun bool     `json:"dry_run"`
 }
 
 // add adds the line of a snapshot.

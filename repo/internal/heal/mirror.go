@@ -80,11 +80,12 @@ func copiedDirs() []string {
 // FromMirror heals a repository from a mirror, as repo.Repo.HealFromMirror
 // describes.
 func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts Options) (*Report, error) {
-	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
+	aside, err := repair.Begin(ctx, r, opts.DryRun)
+	if err != nil {
 		return nil, err
 	}
 	h := &healer{r: r, from: from, opts: opts, bad: map[pack.ID]bool{}, rep: Report{
-		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Ledger: []string{}, Aside: []string{}, Unhealed: []string{}, Elsewhere: []layout.FileID{},
+		Damaged: []string{}, Healed: []string{}, Fetched: []string{}, FromLedger: []string{}, Ledger: []string{}, Aside: append([]string{}, aside...), Unhealed: []string{}, Elsewhere: []layout.FileID{},
 	}}
 	h.m = store.New(from, r.Options, r.Config, r.MasterKey)
 	found, err := store.FindConfigs(ctx, from)

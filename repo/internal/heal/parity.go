@@ -46,7 +46,8 @@ func ParityStatus(ctx context.Context, r *store.Store) (*parity.Status, error) {
 // FromParity rebuilds damaged and missing files from parity, as
 // repo.Repo.HealFromParity describes.
 func FromParity(ctx context.Context, r *store.Store, opts repair.Options) (*parity.HealReport, error) {
-	if err := repair.Begin(ctx, r, opts.DryRun); err != nil {
+	aside, err := repair.Begin(ctx, r, opts.DryRun)
+	if err != nil {
 		return nil, err
 	}
 	rep, err := parity.Heal(ctx, r.Backend, parity.HealOptions{DryRun: opts.DryRun, Progress: func(done, total int) {
@@ -55,6 +56,7 @@ func FromParity(ctx context.Context, r *store.Store, opts repair.Options) (*pari
 	if err != nil {
 		return nil, err
 	}
+	rep.Aside = append(aside, rep.Aside...)
 	config, err := access.RepairConfig(ctx, r, opts.DryRun)
 	if err == nil && config.Damage != "" {
 		rep.Healed = append(rep.Healed, layout.ConfigName)

@@ -13,6 +13,7 @@ import (
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/internal/store"
+	"github.com/snap-backup/snap/repo/replace"
 )
 
 // State is what is known about the process that holds a lock.
@@ -191,10 +192,14 @@ func Remove(ctx context.Context, r *store.Store, match func(Info) bool) ([]Info,
 	return removed, nil
 }
 
-// deleteLock removes all files of a lock.
+// deleteLock removes all files of a lock. What is no file, it moves aside.
 func deleteLock(ctx context.Context, r *store.Store, l Info) error {
 	for _, name := range l.Files() {
-		if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
+		aside, err := replace.MoveAside(ctx, r.Backend, name)
+		if err == nil && aside == "" {
+			err = r.Backend.Delete(ctx, name)
+		}
+		if err != nil && !errors.Is(err, backend.ErrNotExist) {
 			return err
 		}
 	}

@@ -54,7 +54,7 @@ func TestInterruptedRepairBringsNothingBack(t *testing.T) {
 	}
 	removed := 0
 	after := repotest.Content(t, be)
-	if err := replace.Finish(ctx, be); err != nil {
+	if _, err := replace.Finish(ctx, be); err != nil {
 		t.Fatal(err)
 	}
 	for name := range before {

@@ -199,14 +199,8 @@ func findMissing(ctx context.Context, r *store.Store, before *ledger.Ledger, lis
 
 // Healed says what Heal did or, in a dry run, would do.
 type Healed struct {
-	Records []layout.FileID // that were stored again
-	Removed []string        // damaged files of the ledger that were removed
-	// Aside are the new names of folders, links and other things that had the names of files
-	// of the ledger. A dry run counts them as Removed.
-	Aside []string
-	// Denied are files of the ledger that this process has no permission to read. They stay,
-	// since they may be good.
-	Denied []string
+	Records       []layout.FileID // that were stored again
+	store.Cleared                 // damaged files of the ledger
 }
 
 // Heal makes records and ledger agree, as far as they can be healed: it stores again the
@@ -275,30 +269,13 @@ func Heal(ctx context.Context, r *store.Store, dryRun bool) (healed Healed, err 
 // removeDamaged removes damaged files of the ledger, and moves aside what is no file.
 func (h *Healed) removeDamaged(ctx context.Context, r *store.Store, l *ledger.Ledger, dryRun bool) error {
 	for _, err := range l.Damaged {
-		var d *store.DamageError
-		if errors.As(err, &d) && backend.IsDenied(err) {
-			h.Denied = append(h.Denied, d.File)
-			continue
+		d, ok := errors.AsType[*store.DamageError](err)
+		if !ok {
+			continue // written by a newer program
 		}
-		if !errors.As(err, &d) || !store.Hopeless(ctx, func() error { return ledger.Check(ctx, r, d.File) }) {
-			continue
+		if err := h.Clear(ctx, r.Backend, d.File, dryRun, func() error { return ledger.Check(ctx, r, d.File) }); err != nil {
+			return err
 		}
-		if !dryRun {
-			aside, err := replace.MoveAside(ctx, r.Backend, d.File) // a folder cannot be removed
-			if aside != "" {
-				h.Aside = append(h.Aside, aside)
-			}
-			if err == nil && aside == "" {
-				err = r.Backend.Delete(ctx, d.File)
-			}
-			if err != nil && !errors.Is(err, backend.ErrNotExist) {
-				return fmt.Errorf("remove a damaged file of the ledger: %w", err)
-			}
-			if aside != "" {
-				continue
-			}
-		}
-		h.Removed = append(h.Removed, d.File)
 	}
 	return ctx.Err()
 }

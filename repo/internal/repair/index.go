@@ -35,24 +35,29 @@ func (o *Options) Tell(phase string, done, total int64) {
 }
 
 // Begin fails if this process does not hold an exclusive lock. It completes the
-// replacements of files that an interrupted repair has begun. In a dry run it does
-// nothing.
-func Begin(ctx context.Context, r *store.Store, dryRun bool) error {
+// replacements of files that an interrupted repair has begun, and returns the new names of
+// what it has moved aside for that. In a dry run it does nothing.
+func Begin(ctx context.Context, r *store.Store, dryRun bool) (aside []string, err error) {
 	if dryRun {
-		return nil
+		return nil, nil
 	}
 	if !lock.Holds(r, lock.Exclusive) {
-		return errors.New("repair: the repository is not locked exclusively")
+		return nil, errors.New("repair: the repository is not locked exclusively")
 	}
 	return replace.Finish(ctx, r.Backend)
 }
 
 // Config repairs config and its copies, as repo.Repo.RepairConfig describes.
 func Config(ctx context.Context, r *store.Store, opts Options) (*access.ConfigRepair, error) {
-	if err := Begin(ctx, r, opts.DryRun); err != nil {
+	aside, err := Begin(ctx, r, opts.DryRun)
+	if err != nil {
 		return nil, err
 	}
-	return access.RepairConfig(ctx, r, opts.DryRun)
+	rep, err := access.RepairConfig(ctx, r, opts.DryRun)
+	if err == nil && rep.Aside == "" && len(aside) > 0 {
+		rep.Aside = aside[0]
+	}
+	return rep, err
 }
 
 // IndexRepair says what Index found and did, or would do.
@@ -65,6 +70,8 @@ type IndexRepair struct {
 	Unreadable []layout.FileID `json:"unreadable"` // unlisted packs with a damaged header
 	Written    int             `json:"written_files"`
 	Removed    int             `json:"removed_files"`
+	// Aside are the new names of folders, links and other things that had the names of files.
+	Aside []string `json:"aside"`
 }
 
 // Changed reports whether the index differs from the packs.
@@ -74,7 +81,8 @@ func (x *IndexRepair) Changed() bool {
 
 // Index makes the index agree with the packs, as repo.Repo.RepairIndex describes.
 func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, error) {
-	if err := Begin(ctx, r, opts.DryRun); err != nil {
+	aside, err := Begin(ctx, r, opts.DryRun)
+	if err != nil {
 		return nil, err
 	}
 	// If the folder of packs is missing, the new index would be empty, and nobody would
@@ -83,7 +91,7 @@ func Index(ctx context.Context, r *store.Store, opts Options) (*IndexRepair, err
 		return nil, err
 	}
 	x := &indexRepairer{r: r, rep: &IndexRepair{
-		Damaged: []string{}, Added: []layout.FileID{}, Corrected: []layout.FileID{}, Dropped: []layout.FileID{}, Unreadable: []layout.FileID{},
+		Damaged: []string{}, Added: []layout.FileID{}, Corrected: []layout.FileID{}, Dropped: []layout.FileID{}, Unreadable: []layout.FileID{}, Aside: append([]string{}, aside...),
 	}, listed: map[pack.ID]bool{}}
 	x.packs = indexfile.NewBuilder(r, func(_ context.Context, file []byte) error { x.files = append(x.files, file); return nil })
 	if err := x.readOld(ctx); err != nil {
@@ -199,7 +207,7 @@ func (x *indexRepairer) addPack(ctx context.Context, f backend.Info) error {
 
 // writeFiles stores the new index files, then removes the old ones.
 func (x *indexRepairer) writeFiles(ctx context.Context) error {
-	var keep, old []string
+	var keep []string
 	for _, b := range x.files {
 		name, err := indexfile.Put(ctx, x.r, b)
 		if err != nil {
@@ -209,10 +217,17 @@ func (x *indexRepairer) writeFiles(ctx context.Context) error {
 		x.rep.Written++
 	}
 	for _, name := range x.oldFiles {
-		if !slices.Contains(keep, name) {
-			old = append(old, name)
+		if slices.Contains(keep, name) {
+			continue
 		}
+		aside, err := replace.Clear(ctx, x.r.Backend, name)
+		if aside != "" {
+			x.rep.Aside = append(x.rep.Aside, aside)
+		}
+		if err != nil {
+			return fmt.Errorf("remove an index file: %w", err)
+		}
+		x.rep.Removed++
 	}
-	x.rep.Removed = len(old)
-	return indexfile.Remove(ctx, x.r, old)
+	return nil
 }

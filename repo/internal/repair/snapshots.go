@@ -15,6 +15,7 @@ import (
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/internal/writer"
+	"github.com/snap-backup/snap/repo/replace"
 	"github.com/snap-backup/snap/repo/tree"
 )
 
@@ -33,16 +34,18 @@ type SnapshotRepair struct {
 	// Damaged are records that cannot be read. Which files they had is unknown.
 	Damaged []string `json:"damaged"`
 	Removed int      `json:"removed_records"`
+	// Gone are those of Damaged that were removed.
+	Gone []string `json:"-"`
 	// Healed are records that were damaged or missing, and were stored again from the
 	// ledger, except in a dry run.
 	Healed []layout.FileID `json:"healed_records"`
 	// Ledger are damaged files of the ledger. They were removed, except in a dry run.
 	Ledger []string `json:"ledger"`
-	// Aside are the new names of folders, links and other things that had the names of files
-	// of the ledger. A dry run counts them in Ledger.
+	// Aside are the new names of folders, links and other things that had the names of files.
+	// A dry run counts them among the files of their kind.
 	Aside []string `json:"aside"`
-	// Denied are files of the ledger that this process has no permission to read. They stay,
-	// since they may be good, and a prune refuses to run while it cannot read them.
+	// Denied are files of the ledger, certificates and records that this process has no
+	// permission to read. They stay, since they may be good.
 	Denied []string `json:"denied"`
 	// Certificates are damaged certificates. They were removed, except in a dry run.
 	Certificates []string `json:"certificates"`
@@ -51,8 +54,7 @@ type SnapshotRepair struct {
 	Records []string `json:"records"`
 }
 
-// Lost reports whether a repaired snapshot lacks something, or a record or a file of the ledger
-// cannot be read.
+// Lost reports whether a repaired snapshot lacks something, or a file cannot be read and stays.
 func (x *SnapshotRepair) Lost() bool {
 	return len(x.Damaged)+len(x.Denied) > 0 || slices.ContainsFunc(x.Repaired, func(s RepairedSnapshot) bool { return s.Files > 0 || s.Tree })
 }
@@ -68,7 +70,8 @@ type SnapshotRepairOptions struct {
 // Snapshots makes new versions of incomplete snapshots, as
 // repo.Repo.RepairSnapshots describes.
 func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) (*SnapshotRepair, error) {
-	if err := Begin(ctx, r, opts.DryRun); err != nil {
+	aside, err := Begin(ctx, r, opts.DryRun)
+	if err != nil {
 		return nil, err
 	}
 	healed, err := record.Heal(ctx, r, opts.DryRun)
@@ -82,12 +85,15 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 	if c.Denied != nil && len(c.Report.Affected) > 0 {
 		return nil, fmt.Errorf("no snapshot was marked, since what is lost is not known: %w", c.Denied)
 	}
-	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed.Records...), Ledger: append([]string{}, healed.Removed...), Aside: append([]string{}, healed.Aside...), Denied: append([]string{}, healed.Denied...)}
+	rep := &SnapshotRepair{Snapshots: len(c.Snapshots), Repaired: []RepairedSnapshot{}, Damaged: []string{}, Certificates: []string{}, Records: []string{}, Healed: append([]layout.FileID{}, healed.Records...), Ledger: append([]string{}, healed.Removed...), Aside: append([]string{}, aside...), Denied: []string{}}
+	rep.leave(&healed.Cleared)
 	var again []string // records that were stored again, but still cannot be read
 	for _, err := range c.DamagedSnapshots {
 		var d *store.DamageError
 		switch {
 		case !errors.As(err, &d):
+		case backend.IsDenied(err):
+			rep.Denied = append(rep.Denied, d.File)
 		case !rep.heals(d.File):
 			rep.Damaged = append(rep.Damaged, d.File)
 		case !opts.DryRun:
@@ -125,26 +131,47 @@ func Snapshots(ctx context.Context, r *store.Store, opts SnapshotRepairOptions) 
 			rep.Repaired = append(rep.Repaired, *done)
 		}
 	}
-	if rep.Certificates, err = certificate.RemoveDamaged(ctx, r, opts.DryRun); err != nil {
+	certificates, err := certificate.RemoveDamaged(ctx, r, opts.DryRun)
+	rep.Certificates = append(rep.Certificates, certificates.Removed...)
+	rep.leave(&certificates)
+	if err != nil {
 		return rep, err
 	}
-	if rep.Records, err = removeRecords(ctx, r, opts.DryRun); err != nil {
+	records, err := removeRecords(ctx, r, opts.DryRun)
+	rep.Records = append(rep.Records, records.Removed...)
+	rep.leave(&records)
+	if err != nil || !opts.RemoveDamaged || opts.DryRun {
 		return rep, err
 	}
-	if !opts.RemoveDamaged || opts.DryRun {
-		return rep, nil
-	}
-	for _, name := range rep.Damaged {
+	return rep, rep.removeDamaged(ctx, r, again)
+}
+
+// leave reports what was not removed, and why.
+func (x *SnapshotRepair) leave(c *store.Cleared) {
+	x.Aside, x.Denied = append(x.Aside, c.Aside...), append(x.Denied, c.Denied...)
+}
+
+// removeDamaged removes the records that cannot be read, except some.
+func (x *SnapshotRepair) removeDamaged(ctx context.Context, r *store.Store, except []string) error {
+	for _, name := range x.Damaged {
 		id, err := layout.ParseFileID(name)
-		if err != nil || slices.Contains(again, name) || !store.Hopeless(ctx, func() error { _, err := record.Load(ctx, r, id); return err }) {
+		if err != nil || slices.Contains(except, name) || !store.Hopeless(ctx, func() error { _, err := record.Load(ctx, r, id); return err }) {
 			continue
 		}
-		if err := record.Delete(ctx, r, id); err != nil && !errors.Is(err, backend.ErrNotExist) {
-			return rep, fmt.Errorf("remove a record that cannot be read: %w", err)
+		aside, err := replace.MoveAside(ctx, r.Backend, name) // a folder cannot be removed
+		if aside != "" {
+			x.Aside = append(x.Aside, aside)
 		}
-		rep.Removed++
+		if err == nil {
+			err = record.Delete(ctx, r, id)
+		}
+		if err != nil && !errors.Is(err, backend.ErrNotExist) {
+			return fmt.Errorf("remove a record that cannot be read: %w", err)
+		}
+		x.Gone = append(x.Gone, name)
+		x.Removed++
 	}
-	return rep, nil
+	return nil
 }
 
 // heals reports whether the record in a file was or would be stored again.
@@ -153,10 +180,8 @@ func (x *SnapshotRepair) heals(file string) bool {
 	return err == nil && slices.Contains(x.Healed, id)
 }
 
-// removeRecords removes damaged records that no snapshot needs, and returns the names of
-// their files. A dry run removes nothing.
-func removeRecords(ctx context.Context, r *store.Store, dryRun bool) ([]string, error) {
-	removed := []string{}
+// removeRecords removes damaged records that no snapshot needs. A dry run removes nothing.
+func removeRecords(ctx context.Context, r *store.Store, dryRun bool) (c store.Cleared, err error) {
 	for dir, load := range map[string]func(name string) error{
 		layout.SecretsDir: func(name string) error {
 			p, err := record.ReadDevicePassword(ctx, r, name)
@@ -168,24 +193,16 @@ func removeRecords(ctx context.Context, r *store.Store, dryRun bool) ([]string, 
 	} {
 		names, err := r.NamesIn(ctx, dir)
 		if err != nil {
-			return removed, err
+			return c, err
 		}
 		for _, name := range names {
-			err := load(name)
-			if !errors.Is(err, store.ErrDamaged) || errors.Is(err, backend.ErrNotExist) || errors.Is(err, store.ErrUnsupported) ||
-				!store.Hopeless(ctx, func() error { return load(name) }) {
-				continue
+			if err := c.Clear(ctx, r.Backend, name, dryRun, func() error { return load(name) }); err != nil {
+				return c, err
 			}
-			if !dryRun {
-				if err := r.Backend.Delete(ctx, name); err != nil && !errors.Is(err, backend.ErrNotExist) {
-					return removed, fmt.Errorf("remove a damaged record: %w", err)
-				}
-			}
-			removed = append(removed, name)
 		}
 	}
-	slices.Sort(removed)
-	return removed, ctx.Err()
+	c.Sort()
+	return c, ctx.Err()
 }
 
 // rebuild makes the new version of one snapshot.

@@ -143,7 +143,7 @@ func (u *Usage) readRecords(ctx context.Context) (all record.Snapshots, runs []*
 		// that cannot be read here may be read, and continued, elsewhere.
 		for _, err := range damaged {
 			if errors.Is(err, store.ErrUnreadable) {
-				return all, nil, err
+				return all, nil, fmt.Errorf("%w; if nobody else can read it, `snap repair snapshots` removes it, and that backup begins anew", err)
 			}
 		}
 		return all, runs, nil
