@@ -176,6 +176,17 @@ var hostileChanges = map[string]func(g *hostileRig, be *memory.Backend, names []
 			}
 		}
 	},
+	// A record is removed with everything that knew it: packs, index files, and the ledger.
+	"removed without a trace": func(g *hostileRig, be *memory.Backend, names []string) {
+		days := g.days[:1]
+		if len(names) > 1 {
+			days = g.days[:2]
+		}
+		if _, err := repotest.Prune(g.t.Context(), be, repotest.NoWaste, days...); err != nil {
+			g.t.Fatal(err)
+		}
+		repotest.RemoveLedger(g.t, be)
+	},
 	"duplicated": func(g *hostileRig, be *memory.Backend, names []string) {
 		for _, name := range names {
 			b := repotest.Content(g.t, be)[name]
@@ -284,6 +295,9 @@ func TestHostileStore(t *testing.T) {
 			for _, act := range sorted(hostileActs) {
 				for n := range 4 {
 					p := point{kind, change, act, n&1 > 0, n&2 > 0}
+					if change == "removed without a trace" && kind != "snapshots/" {
+						continue
+					}
 					if act == "mirror" && (change == "counterfeits" || change == "junk") && (kind == "keys/" || kind == "index/" || kind == "snapshots/") {
 						always = append(always, p)
 						continue
@@ -311,12 +325,7 @@ func TestHostileStore(t *testing.T) {
 		if p.act != "key remove" && !(p.kind == "keys/" && p.withKey) { // the user or the key's owner may have removed them
 			secrets = append(secrets, []byte("first"), []byte("second"))
 		}
-		// A removed record looks like a forgotten one: the first run keeps and names it.
-		runs := 3
-		if p.withKey && (p.change == "removed" || p.change == "rolled back" || p.act == "prune") {
-			runs = 1
-		}
-		for run := range runs {
+		for run := range 3 {
 			before := repotest.Content(t, target)
 			ended := g.follow(source, target, p.withKey)
 			err := g.givesBack(target, secrets...)

@@ -173,14 +173,9 @@ func (r *round) judgeMirror(ctx context.Context, out *CheckReport) error {
 		out.Damaged = append(out.Damaged, damage(name, why))
 	}
 	slices.SortFunc(out.Damaged, byFile)
-	missing, err := r.opts.Judge.Missing(ctx, viewOf(part{r.source, r.src[:]}))
-	if err != nil {
-		return fmt.Errorf("source: %w", err)
+	if err := r.checkMissing(ctx, out); err != nil {
+		return err
 	}
-	for name, why := range missing {
-		out.SourceDamaged = append(out.SourceDamaged, damage(name, why))
-	}
-	slices.SortFunc(out.SourceDamaged, byFile)
 	lacks := slices.DeleteFunc(r.src.judgeable(), func(name string) bool { return !slices.Contains(out.Missing, name) })
 	if len(lacks) == 0 {
 		return nil
@@ -193,6 +188,33 @@ func (r *round) judgeMirror(ctx context.Context, out *CheckReport) error {
 		out.SourceDamaged = append(out.SourceDamaged, damage(name, why))
 	}
 	out.Missing = slices.DeleteFunc(out.Missing, func(name string) bool { return v.Closed[name] != nil })
+	slices.SortFunc(out.SourceDamaged, byFile)
+	return nil
+}
+
+// checkMissing reports the records that the source has lost, as its ledger or that of the
+// target says.
+func (r *round) checkMissing(ctx context.Context, out *CheckReport) error {
+	source := viewOf(part{r.source, r.src[:]})
+	found, err := r.opts.Judge.Missing(ctx, source)
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	missing := map[string]error{}
+	maps.Copy(missing, found)
+	left := inFolder(r.left(records), layout.SnapshotsDir)
+	d, err := r.opts.Judge.Leaving(ctx, source, r.target, slices.Sorted(maps.Keys(left)), nil)
+	if err != nil {
+		return err
+	}
+	if err := r.keepLost(ctx, &d); err != nil && !errors.Is(err, errChanged) {
+		return err
+	} else if err == nil {
+		maps.Copy(missing, r.missing)
+	}
+	for name, why := range missing {
+		out.SourceDamaged = append(out.SourceDamaged, damage(name, why))
+	}
 	slices.SortFunc(out.SourceDamaged, byFile)
 	return nil
 }

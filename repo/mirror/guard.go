@@ -163,12 +163,15 @@ func (r *round) guardWithKey(ctx context.Context) error {
 // newest snapshot of a device, so a source without it was rolled back or has lost it.
 func (r *round) guardJudged(ctx context.Context) error {
 	left := inFolder(r.left(records), layout.SnapshotsDir)
-	if len(left) == 0 {
+	if len(left)+len(inFolder(r.left(records), layout.LedgerDir)) == 0 {
 		return nil
 	}
 	known := r.known()
 	d, err := r.opts.Judge.Leaving(ctx, viewOf(part{r.source, r.src[:]}), r.target, slices.Sorted(maps.Keys(left)), slices.Sorted(maps.Keys(known)))
 	if err != nil {
+		return err
+	}
+	if err := r.keepLost(ctx, &d); err != nil {
 		return err
 	}
 	for name, text := range d.Better {
@@ -192,6 +195,33 @@ func (r *round) guardJudged(ctx context.Context) error {
 		return nil
 	}
 	return r.guardForgotten(&d, known)
+}
+
+// keepLost keeps the snapshots that came from the source and that nobody has removed there on
+// purpose, as the ledgers of both stores say. It also keeps all files of the target's ledger as
+// long as the source's ledger knows less: they are the evidence.
+func (r *round) keepLost(ctx context.Context, d *Departure) error {
+	lost := false
+	for name, why := range d.Lost {
+		if hash, _ := hashOf(name); !r.notes.copied[hash] {
+			continue // stored into the target
+		}
+		r.keepLedger = true
+		g, gone := d.Forgotten[name]
+		if !gone {
+			continue
+		}
+		lost = true
+		delete(d.Forgotten, name)
+		delete(d.Newest, name)
+		d.Better[name] = g.String() + ": the source has lost its record, with the files of the ledger that knew it"
+		r.missing[name] = why
+	}
+	if !lost {
+		return nil
+	}
+	// Perhaps another process has removed them, or merged the ledger, between two listings.
+	return r.unchanged(ctx)
 }
 
 // guardKeys names the key slots that leave, and stops a run that could shut people out:
@@ -332,7 +362,11 @@ func (r *round) allGone() string {
 			list = append(list, r.gone[name])
 		}
 	}
-	return ". These would leave the target: " + strings.Join(list, "; ")
+	text := ". These would leave the target: " + strings.Join(list, "; ")
+	for _, name := range slices.Sorted(maps.Keys(r.missing)) {
+		text += fmt.Sprintf(". %s: %v", name, r.missing[name])
+	}
+	return text
 }
 
 func snapshots(n int) string {

@@ -22,7 +22,7 @@ type Judge interface {
 	Files(ctx context.Context, be backend.Backend, names []string) (Verdict, error)
 	// Leaving says what a mirror would lose with snapshots that are on the target and
 	// not in the source. known are the snapshots that the target had when it was judged
-	// last.
+	// last. The ledgers of both are evidence.
 	Leaving(ctx context.Context, source, target backend.Backend, snapshots, known []string) (Departure, error)
 	// Missing names the records of a store that are gone although nobody has removed them,
 	// and says why. The ledger of the store knows that.
@@ -55,6 +55,7 @@ type Verdict struct {
 type Departure struct {
 	Better    map[string]string // the target's record is newer, or has lost fewer files, or the source has lost the record
 	Worse     map[string]error  // records of the source that would hide those of Better, and why not to copy them
+	Lost      map[string]error  // records that exist according to the target's ledger, while the source's ledger knows nothing of their removal, and what that means if they are gone
 	Newest    map[string]bool   // newer than all snapshots of its device in the source
 	Forgotten map[string]Gone   // snapshots of which the source has no record, including those in Newest
 	Arrived   map[string]int    // by UDID, how many snapshots of the source are not known

@@ -101,6 +101,8 @@ func (r *round) due() map[string]int64 {
 			return r.notes.kept[hash] < keepRuns // key slots are never counted
 		case len(r.better) > 0 && (strings.HasPrefix(name, layout.PacksDir) || strings.HasPrefix(name, layout.IndexDir)):
 			return true // perhaps one of r.better needs it
+		case r.keepLedger && isLedger(name):
+			return true
 		}
 		return r.better[name] || !r.counted(name) && !r.opts.AcceptRemovals
 	})

@@ -386,8 +386,9 @@ func TestMirrorRefuses(t *testing.T) {
 		{"keys missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.KeysDir, 9) }, "no key slot", true, false},
 		{"packs missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.PacksDir, 99) }, "no packs", true, false},
 		{"index missing", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.IndexDir, 99) }, "no index file", true, false},
-		{"snapshots missing", func(t *testing.T, s, _ *memory.Backend) {
+		{"snapshots missing", func(t *testing.T, s, target *memory.Backend) {
 			repotest.RemoveLedger(t, s) // or they would count as lost, see TestMirrorOfLostRecords
+			repotest.RemoveLedger(t, target)
 			removeFiles(t, s, repotest.SnapshotsDir, 99)
 		}, "newest snapshot", false, true},
 		{"snapshots missing, without the key", func(t *testing.T, s, _ *memory.Backend) { removeFiles(t, s, repotest.SnapshotsDir, 99) }, "4 of 4 snapshots", false, false},

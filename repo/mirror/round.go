@@ -25,7 +25,10 @@ type round struct {
 	better    map[string]bool   // snapshots that have left and are better on the target
 	gone      map[string]string // describes what has left, for those who have the key
 	forgotten map[string]Gone   // the snapshots among them
-	config    configState
+	// keepLedger says that files of the ledger stay on the target, since the source's ledger
+	// lacks something that they know.
+	keepLedger bool
+	config     configState
 }
 
 // round runs one round. done is false if another round is needed because the source has
@@ -115,10 +118,12 @@ func (r *round) judge(ctx context.Context) error {
 }
 
 // findMissing finds the records that the source has lost.
-func (r *round) findMissing(ctx context.Context) (err error) {
-	if r.missing, err = r.opts.Judge.Missing(ctx, viewOf(part{r.source, r.src[:]})); err != nil {
+func (r *round) findMissing(ctx context.Context) error {
+	missing, err := r.opts.Judge.Missing(ctx, viewOf(part{r.source, r.src[:]}))
+	if err != nil {
 		return fmt.Errorf("source: %w", err)
 	}
+	maps.Copy(r.missing, missing)
 	if len(r.missing) == 0 {
 		return nil
 	}
@@ -158,7 +163,7 @@ func (r *round) outcome(state string) error {
 
 // newRound lists both stores and reads the target's notes.
 func (m *mirrorer) newRound(ctx context.Context) (r *round, err error) {
-	r = &round{mirrorer: m, excluded: map[string]bool{}, better: map[string]bool{}, gone: map[string]string{}}
+	r = &round{mirrorer: m, excluded: map[string]bool{}, better: map[string]bool{}, missing: map[string]error{}, gone: map[string]string{}}
 	m.report.Better, m.report.Leaving, m.report.LeavingOther, m.report.Removed = nil, nil, nil, nil
 	if r.src, err = list(ctx, m.source); err != nil {
 		return nil, fmt.Errorf("source: %w", err)

@@ -135,8 +135,9 @@ func FromMirror(ctx context.Context, r *store.Store, from backend.Backend, opts 
 }
 
 // fetchLedger fetches the mirror's files of the ledger if some are damaged here that no file
-// of the same name can replace: nobody knows what was in them. Of two files that say
-// something about a record, the greatest turn counts, so older files do no harm.
+// of the same name can replace: nobody knows what was in them. It also does so if the mirror's
+// ledger knows records of which nothing is known here, so that files were lost. Of two files
+// that say something about a record, the greatest turn counts, so older files do no harm.
 func (h *healer) fetchLedger(ctx context.Context) error {
 	l, err := ledger.Read(ctx, h.r)
 	if err == nil && l.Unlisted != nil {
@@ -156,7 +157,11 @@ func (h *healer) fetchLedger(ctx context.Context) error {
 			h.rep.Damaged = append(h.rep.Damaged, d.File)
 		}
 	}
-	if !lost {
+	theirs, err := ledger.Read(ctx, h.m)
+	if err != nil {
+		return fmt.Errorf("the copy: %w", err)
+	}
+	if !lost && len(record.Unexplained(l, theirs)) == 0 {
 		return nil
 	}
 	here, err := h.r.NamesIn(ctx, layout.LedgerDir)

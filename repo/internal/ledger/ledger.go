@@ -202,6 +202,32 @@ func (l *Ledger) Existing() []*Entry {
 	return out
 }
 
+// Lacks returns the entries of records that exist according to another ledger of the same
+// repository, such as that of its mirror, and of which this one says nothing, or less. They
+// are in the order of their IDs.
+func (l *Ledger) Lacks(other *Ledger) []*Entry {
+	return slices.DeleteFunc(other.Existing(), func(e *Entry) bool {
+		own := l.entries[e.ID]
+		return own != nil && (own.Exists() || own.Turn > e.Turn)
+	})
+}
+
+// Dropped reports whether a merge may have dropped the removal of a record that was stored
+// at a time, in seconds since 1970: there are as many removals as a merge keeps, and all of
+// them are later.
+func (l *Ledger) Dropped(stored int64) bool {
+	n := 0
+	for _, e := range l.entries {
+		if e.Exists() {
+			continue
+		}
+		if n++; int64(e.Removed) < stored { //nolint:gosec // a time
+			return false
+		}
+	}
+	return n >= maxRemoved
+}
+
 // Add stores the entries of records that the ledger does not know.
 func (l *Ledger) Add(ctx context.Context, r *store.Store, records ...*Entry) error {
 	return l.write(ctx, r, l.unknown(records))

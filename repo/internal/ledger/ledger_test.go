@@ -247,6 +247,42 @@ func TestRemovalsAreBounded(t *testing.T) {
 	}
 }
 
+// A ledger lacks what another one knows to exist, unless it knows the same, or a later removal.
+// A merge may have dropped the removal of a record only if there are many later removals.
+func TestLacks(t *testing.T) {
+	ctx := t.Context()
+	r, o := testStore(memory.New(), 1), testStore(memory.New(), 2)
+	e := record(t, r, 1)
+	lacks := func() bool { return len(read(t, r).Lacks(read(t, o))) > 0 }
+	must(t, read(t, o).Add(ctx, o, e))
+	if !lacks() {
+		t.Error("it knows nothing, and lacks nothing")
+	}
+	must(t, read(t, r).Add(ctx, r, e))
+	if lacks() {
+		t.Error("both know it")
+	}
+	must(t, read(t, r).Remove(ctx, r, []layout.FileID{e.ID}))
+	if lacks() {
+		t.Error("it was removed")
+	}
+	must(t, read(t, o).Remove(ctx, o, []layout.FileID{e.ID}))
+	must(t, read(t, o).Renew(ctx, o, e))
+	if !lacks() {
+		t.Error("it came back, and only the other one knows that")
+	}
+	l := read(t, r)
+	for i := range maxRemoved - 1 {
+		if l.Dropped(1e9) {
+			t.Fatalf("dropped after %d removals", i+1)
+		}
+		l.count(&Entry{ID: layout.FileID{byte(i), byte(i >> 8), 1}, Turn: 1, Removed: uint64(1e9 + i)})
+	}
+	if !l.Dropped(1e9) || l.Dropped(1e9+1) {
+		t.Error("want that only removals of older records may have been dropped")
+	}
+}
+
 // merging is a store on which another process merges files while this one reads.
 type merging struct {
 	*memory.Backend

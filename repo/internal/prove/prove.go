@@ -252,10 +252,13 @@ func (f *finder) snapshots(ctx context.Context, names []string) error {
 
 // Leaving implements [mirror.Judge].
 func (j Judge) Leaving(ctx context.Context, source, target backend.Backend, names, known []string) (mirror.Departure, error) {
-	d := mirror.Departure{Better: map[string]string{}, Worse: map[string]error{}, Newest: map[string]bool{}, Forgotten: map[string]mirror.Gone{}, Arrived: map[string]int{}}
+	d := mirror.Departure{Better: map[string]string{}, Worse: map[string]error{}, Lost: map[string]error{}, Newest: map[string]bool{}, Forgotten: map[string]mirror.Gone{}, Arrived: map[string]int{}}
 	src, err := record.ReadAll(ctx, j.open(source))
 	if err != nil {
 		return d, fmt.Errorf("source: %w", err)
+	}
+	if err := j.findUnexplained(ctx, source, target, &d); err != nil {
+		return d, err
 	}
 	for _, s := range src.Current {
 		if !slices.ContainsFunc(known, func(name string) bool { id, err := layout.ParseFileID(name); return err == nil && s.Has(id) }) {
@@ -282,6 +285,27 @@ func (j Judge) Leaving(ctx context.Context, source, target backend.Backend, name
 		judgeLeaving(&d, name, s, src.Current)
 	}
 	return d, nil
+}
+
+// findUnexplained finds the records that exist according to the ledger of the target, and of
+// which the ledger of the source does not know that they were removed.
+func (j Judge) findUnexplained(ctx context.Context, source, target backend.Backend, d *mirror.Departure) error {
+	var both [2]*ledger.Ledger
+	for i, be := range []backend.Backend{source, target} {
+		l, err := ledger.Read(ctx, j.open(be))
+		if err == nil && l.Unlisted != nil {
+			err = l.Unlisted
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", []string{"source", "target"}[i], err)
+		}
+		both[i] = l
+	}
+	for _, s := range record.Unexplained(both[0], both[1]) {
+		d.Lost[layout.SnapshotsDir+s.ID.String()] = fmt.Errorf("the source has lost it, with the files of the ledger that knew it: the snapshot of %q of %s was stored, and no ledger says that it was removed; `snap repair --from TARGET` stores it again, with what else is lost of it; if you do not want it, `snap forget %s` then forgets it",
+			s.Device.Name, s.Time.Local().Format("2006-01-02 15:04"), s.ID)
+	}
+	return nil
 }
 
 // Missing implements [mirror.Judge].

@@ -197,6 +197,22 @@ func findMissing(ctx context.Context, r *store.Store, before *ledger.Ledger, lis
 	return missing, replaced, nil
 }
 
+// Unexplained returns the snapshots that exist according to another ledger of the same
+// repository, such as that of its mirror, while the ledger l does not even know that they
+// were removed: whoever removed them has also removed files of the ledger.
+func Unexplained(l, other *ledger.Ledger) []*Snapshot {
+	var out []*Snapshot
+	for _, e := range l.Lacks(other) {
+		s, err := parseSnapshot(e.JSON)
+		if err != nil || l.Get(e.ID) == nil && l.Dropped(s.StoredAt.Unix()) {
+			continue
+		}
+		s.ID = e.ID
+		out = append(out, s)
+	}
+	return out
+}
+
 // Healed says what Heal did or, in a dry run, would do.
 type Healed struct {
 	Records       []layout.FileID // that were stored again
