@@ -245,7 +245,7 @@ func Find(ctx context.Context, r *store.Store, prefix string) (*Certificate, err
 // date of its file. If that is in the future, too, it is listed first: it counts as older
 // than all others. damaged has an error for each that cannot be used. If several
 // processes have copied a certificate at the same time, List returns one of the equal
-// copies.
+// copies. If the folder cannot be listed, damaged has an error for it: no snapshot needs it.
 func List(ctx context.Context, r *store.Store) (list []*Certificate, damaged []error, err error) {
 	list, damaged, err = readAll(ctx, r)
 	list, _ = unique(list)
@@ -279,6 +279,9 @@ func unique(list []*Certificate) (first, again []*Certificate) {
 func readAll(ctx context.Context, r *store.Store) (list []*Certificate, damaged []error, err error) {
 	names, err := r.NamesIn(ctx, layout.CertificatesDir)
 	if err != nil {
+		if err = store.Judge(ctx, r.Backend, layout.CertificatesDir, err); errors.Is(err, store.ErrDamaged) {
+			return nil, []error{err}, nil
+		}
 		return nil, nil, err
 	}
 	var mu sync.Mutex

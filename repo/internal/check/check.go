@@ -141,6 +141,8 @@ type Checker struct {
 	unlisted []string // packs that no index file lists
 	unknown  bool     // a snapshot needs a chunk that is in no pack
 
+	unlistable map[string]bool // folders whose files cannot be listed, and that no snapshot needs
+
 	unreachable error // the error that ended reading the store, or nil
 }
 
@@ -156,11 +158,11 @@ func Run(ctx context.Context, r *store.Store, opts Options) (*Report, error) {
 // Find is like Run, but returns everything that the check has found. Repairs use
 // it.
 func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
-	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, corrected: map[pack.ID]struct{}{}, verified: map[pack.ID]bool{}, decoded: map[pack.ID]bool{}}
+	c := &Checker{Store: r, opts: opts, bad: map[chunk.ID]struct{}{}, corrected: map[pack.ID]struct{}{}, verified: map[pack.ID]bool{}, decoded: map[pack.ID]bool{}, unlistable: map[string]bool{}}
 	if err := c.checkKeys(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.checkPasswords(ctx); err != nil {
+	if err := c.passOver(ctx, layout.SecretsDir, c.checkPasswords(ctx)); err != nil {
 		return nil, err
 	}
 	if err := c.readRecords(ctx); err != nil {
@@ -177,7 +179,7 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 		return nil, err
 	}
 	past, err := readLog(ctx, r)
-	if err != nil {
+	if err := c.passOver(ctx, layout.ChecksDir, err); err != nil {
 		return nil, err
 	}
 	err = c.readPacks(ctx, c.choose(packs, past), past)
@@ -196,17 +198,18 @@ func Find(ctx context.Context, r *store.Store, opts Options) (*Checker, error) {
 	if err := c.checkUnfinished(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.checkCertificates(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.checkPruneLists(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.checkLocks(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.checkParity(ctx); err != nil {
-		return nil, err
+	for _, step := range []struct {
+		dir   string
+		check func(context.Context) error
+	}{
+		{layout.CertificatesDir, c.checkCertificates},
+		{layout.PrunesDir, c.checkPruneLists},
+		{layout.LocksDir, c.checkLocks},
+		{layout.ParityDir, c.checkParity},
+	} {
+		if err := c.passOver(ctx, step.dir, step.check(ctx)); err != nil {
+			return nil, err
+		}
 	}
 	c.reportOrphans()
 	if err := c.judgeUnneeded(ctx); err != nil {

@@ -86,7 +86,7 @@ func readLog(ctx context.Context, r *store.Store) (*readTimes, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the log of pack checks: %w", err)
+		return t, fmt.Errorf("read the log of pack checks: %w", err)
 	}
 	return t, nil
 }

@@ -107,6 +107,9 @@ func (c *Checker) checkCertificates(ctx context.Context) error {
 		return err
 	}
 	for _, err := range damaged {
+		if d, ok := errors.AsType[*store.DamageError](err); ok && d.File == layout.CertificatesDir {
+			return err
+		}
 		p := Problem{File: layout.CertificatesDir, Text: err.Error(), Hint: "use a newer snap, which can read it"}
 		if d := (*store.DamageError)(nil); errors.As(err, &d) {
 			p = Problem{
@@ -275,12 +278,32 @@ func (c *Checker) readRecords(ctx context.Context) (err error) {
 		c.Report.Unreferenced = append(c.Report.Unreferenced, layout.SnapshotsDir+s.ID.String())
 	}
 	c.runs, c.damagedRuns, err = record.AllUnfinished(ctx, c.Store)
-	return err
+	return c.passOver(ctx, layout.RunsDir, err)
 }
+
+// passOver reports that the files of a folder that no snapshot needs cannot be listed, given
+// the error of trying it. The check goes on. It returns any other error.
+func (c *Checker) passOver(ctx context.Context, dir string, err error) error {
+	if err = store.Judge(ctx, c.Store.Backend, dir, err); err == nil {
+		return nil
+	}
+	d, ok := errors.AsType[*store.DamageError](err)
+	if !ok {
+		return err
+	}
+	if !c.unlistable[dir] {
+		c.unlistable[dir] = true
+		c.note(Problem{File: dir, Text: d.Err.Error(), Hint: "every snapshot can be read without it: put the folder back, or make an empty one of that name"}, err)
+	}
+	return nil
+}
+
+// neededDirs are the folders of records without which snapshots cannot be read, or may be lost.
+var neededDirs = []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.ConfigsDir, layout.LedgerDir}
 
 // reportStrays reports files whose names do not belong in their folders.
 func (c *Checker) reportStrays(ctx context.Context) error {
-	for _, dir := range []string{layout.SnapshotsDir, layout.IndexDir, layout.KeysDir, layout.ConfigsDir, layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.LedgerDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir} {
+	for _, dir := range append(slices.Clone(neededDirs), layout.RunsDir, layout.ChecksDir, layout.ParityDir, layout.CertificatesDir, layout.SecretsDir, layout.PrunesDir, layout.LocksDir) {
 		err := c.Store.Backend.List(ctx, dir, func(f backend.Info) error {
 			if _, err := layout.ParseFileID(f.Name); err != nil {
 				c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
@@ -290,16 +313,19 @@ func (c *Checker) reportStrays(ctx context.Context) error {
 		if err != nil && dir == layout.LedgerDir && slices.ContainsFunc(c.damagedLedger, isUnlistedLedger) {
 			continue // it is reported
 		}
+		if !slices.Contains(neededDirs, dir) {
+			err = c.passOver(ctx, dir, err)
+		}
 		if err != nil {
 			return err
 		}
 	}
-	return c.Store.Backend.List(ctx, layout.HealingDir, func(f backend.Info) error {
+	return c.passOver(ctx, layout.HealingDir, c.Store.Backend.List(ctx, layout.HealingDir, func(f backend.Info) error {
 		if !layout.IsFile(strings.TrimPrefix(f.Name, layout.HealingDir)) {
 			c.Report.Unreferenced = append(c.Report.Unreferenced, f.Name)
 			return nil
 		}
 		c.damage(&store.DamageError{File: f.Name, Err: errors.New("a repair was interrupted before it put this file in place")}, "nothing is lost: `snap repair index` puts it in place")
 		return nil
-	})
+	}))
 }

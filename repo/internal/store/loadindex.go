@@ -35,8 +35,9 @@ func (r *Store) loadIndex(ctx context.Context, all bool) error {
 	// Read prune lists before the index. If this process holds a lock, the packs of
 	// a list that is written later are not removed until this process has read that
 	// list.
+	// Lists that cannot be read are passed over, as if this process had not seen them yet.
 	lists, err := r.PruneLists(ctx)
-	if err != nil {
+	if err = Judge(ctx, r.Backend, layout.PrunesDir, err); err != nil && !errors.Is(err, ErrDamaged) {
 		return err
 	}
 	var seen []layout.FileID
