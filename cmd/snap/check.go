@@ -177,13 +177,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 		fmt.Fprintf(w, "MARKED   snapshot %s (%s, %s) is marked as lacking %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 	}
-	if n := len(c.Unreferenced); n > 0 {
-		more := ""
-		if n > 1 {
-			more = ", …"
-		}
-		fmt.Fprintf(w, "%s left by an interrupted run, harmless (%s%s); \"snap prune\" removes what no snapshot needs\n", plural(n, "file"), c.Unreferenced[0], more)
-	}
+	printUnreferenced(w, c.Unreferenced)
 	if s := c.Parity; s != nil {
 		fmt.Fprintf(w, "parity: %s protected, %s unprotected\n", bytesText(s.Protected), bytesText(s.Unprotected))
 		if len(c.Problems) > 0 {
@@ -203,4 +197,28 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Affected))
 	}
+}
+
+// printUnreferenced prints what is in the folders of the repository and no snapshot needs.
+func printUnreferenced(w io.Writer, names []string) {
+	var left, aside []string
+	for _, name := range names {
+		if strings.Contains(name, ".aside-") {
+			aside = append(aside, name)
+		} else {
+			left = append(left, name)
+		}
+	}
+	say := func(names []string, text, then string) {
+		if len(names) == 0 {
+			return
+		}
+		more := ""
+		if len(names) > 1 {
+			more = ", …"
+		}
+		fmt.Fprintf(w, "%s %s (%s%s); %s\n", plural(len(names), "file"), text, clean(names[0]), more, then)
+	}
+	say(left, "left by an interrupted run or by a repair, harmless", `"snap prune" removes what no snapshot needs`)
+	say(aside, "moved aside by a repair", "no command needs or removes them: delete them when you do not need them")
 }
