@@ -12,21 +12,14 @@ import (
 // MaxCorrected is the number of neighbouring bytes that Correct can correct.
 const MaxCorrected = 8
 
-// maxNonceSize is the length of the longest sealed bytes whose nonce Correct corrects if it
-// is to be quick. maxInVain is how often a Sealer looks for a wrong nonce in vain, quickly
-// and thoroughly: a nonce is hardly ever what is wrong.
-const (
-	maxNonceSize = 32 << 10
-
-	maxInVain         = 1
-	maxInVainThorough = 3
-)
+// maxInVain is how often a Sealer looks for a wrong byte of a nonce in vain: a nonce is
+// hardly ever what is wrong.
+const maxInVain = 3
 
 // Correct returns sealed as it was before some of its bytes were changed, if Open fails
 // because of at most MaxCorrected wrong bytes next to each other in the ciphertext or in
-// the tag, or because of one wrong byte in the nonce. It returns nil if the damage is
-// greater. Of long sealed bytes, it corrects the nonce only if thorough is set, since that
-// takes a second for 256 KiB.
+// the tag. It returns nil if the damage is greater. If thorough is set, it also corrects one
+// wrong byte in the nonce, which takes a second for 256 KiB.
 //
 // The tag proves less about corrected bytes than about others, since it was used to find
 // them. So the caller must compare the plaintext with something that does not depend on
@@ -45,11 +38,7 @@ func (s *Sealer) Correct(sealed, ad []byte, thorough bool) []byte {
 	if fixed := s.correctText(sealed, ad); fixed != nil {
 		return fixed
 	}
-	limit := int32(maxInVain)
-	if thorough {
-		limit = maxInVainThorough
-	}
-	if len(sealed) > maxNonceSize && !thorough || s.inVain.Load() >= limit {
+	if !thorough || s.inVain.Load() >= maxInVain {
 		return nil
 	}
 	fixed := s.correctNonce(sealed, ad)

@@ -113,6 +113,8 @@ func TestHintsOfCommands(t *testing.T) {
 		{"forget", repo.ErrLastSnapshot, 1, "nothing was forgotten; --allow-last"},
 		{"prune", repo.ErrNoSnapshots, 24, "nothing was removed; if all snapshots were forgotten"},
 		{"restore", host.ErrNoRoom, 31, "--ignore-space"},
+		{"status", errAttention, 32, ""},
+		{"status", errDanger, 33, ""},
 		{"restore", host.ErrDamaged, 29, "--allow-incomplete"},
 		{"restore", fmt.Errorf("%w: %w", host.ErrHalfRestored, host.ErrDamaged), 30, "leave the device"},
 	} {
@@ -150,7 +152,7 @@ func TestKindsOfAGroupAreDistinct(t *testing.T) {
 
 // errorExamples has an error of every kind.
 var errorExamples = []error{
-	host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent, errUnread, notKeptError{},
+	errAttention, errDanger, host.ErrHalfRestored, errPassword, storedLocked{&repo.Snapshot{}}, interruption{}, context.Canceled, errPartial, errStoredDamaged, errUnsound, errLostBackup, errFlawed, usageError{errors.New("x")}, errLostPart, errLacking, errNotSent, errUnread, notKeptError{},
 	repo.ErrNotFound, repo.ErrLocked, repo.ErrLockLost, crypto.ErrRecoveryTypo, repo.ErrWrongPassword, keybag.ErrWrongPassword, backend.ErrNoSpace,
 	drill.ErrNoPassword, drill.ErrOld, errDrillFailed, outputError{errors.New("x")}, errUnverified, errBlocked, errNoFile, errNoLock, local.ErrNoFsync, repo.ErrUnprovenKeys, materialize.ErrFileTooLarge, abandoned.ErrInUse,
 	mirror.ErrRefused, repo.ErrNoSnapshots, &mirror.RefusedError{}, repo.ErrSameRepository, mirror.ErrDamaged, mirror.ErrChanging, errOutOfDate, errUnjudged, repo.ErrOtherRepository,
