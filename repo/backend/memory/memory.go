@@ -21,6 +21,7 @@ import (
 type Backend struct {
 	mu      sync.RWMutex
 	files   map[string]file
+	names   []string       // of files, sorted
 	folders map[string]int // number of files below a folder
 	clock   func() time.Time
 }
@@ -48,7 +49,7 @@ func (b *Backend) SetClock(now func() time.Time) {
 func (b *Backend) Clone() *Backend {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return &Backend{files: maps.Clone(b.files), folders: maps.Clone(b.folders), clock: b.clock}
+	return &Backend{files: maps.Clone(b.files), names: slices.Clone(b.names), folders: maps.Clone(b.folders), clock: b.clock}
 }
 
 // Set stores a copy of data under a valid name and replaces an existing file. It is not
@@ -68,6 +69,8 @@ func (b *Backend) set(name string, data []byte) {
 		for folder := range foldersOf(name) {
 			b.folders[folder]++
 		}
+		i, _ := slices.BinarySearch(b.names, name)
+		b.names = slices.Insert(b.names, i, name)
 	}
 	b.files[name] = file{append(make([]byte, 0, len(data)), data...), b.clock().Round(0)}
 }
@@ -152,12 +155,13 @@ func (b *Backend) snapshot(prefix string) []backend.Info {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	var infos []backend.Info
-	for name, f := range b.files {
-		if strings.HasPrefix(name, prefix) {
-			infos = append(infos, f.info(name))
+	first, _ := slices.BinarySearch(b.names, prefix)
+	for _, name := range b.names[first:] {
+		if !strings.HasPrefix(name, prefix) {
+			break
 		}
+		infos = append(infos, b.files[name].info(name))
 	}
-	slices.SortFunc(infos, func(x, y backend.Info) int { return strings.Compare(x.Name, y.Name) })
 	return infos
 }
 
@@ -172,6 +176,8 @@ func (b *Backend) Delete(ctx context.Context, name string) error {
 		return fmt.Errorf("delete %s: %w", name, backend.ErrNotExist)
 	}
 	delete(b.files, name)
+	i, _ := slices.BinarySearch(b.names, name)
+	b.names = slices.Delete(b.names, i, i+1)
 	for folder := range foldersOf(name) {
 		if b.folders[folder]--; b.folders[folder] == 0 {
 			delete(b.folders, folder)
