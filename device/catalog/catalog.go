@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"maps"
 	"strings"
 	"time"
 
@@ -52,8 +51,8 @@ type Catalog struct {
 	dropped []uint64 // bitmap of blobs of the parent that were removed or replaced
 
 	moved, arrived blobTable // received blobs: at their final path, and in Snapshot
-	others         map[string]other
-	dirs           map[string]tree.Entry
+	others         pathTable[other]
+	dirs           pathTable[tree.Entry]
 
 	files []File // all that were ever received
 	ids   []chunk.ID
@@ -114,6 +113,70 @@ func (a *blobTable) put(id blob.ID, n uint32) {
 
 func (a *blobTable) drop(id blob.ID) { delete(a[id[0]], id) }
 
+// pathTable holds values by path, in one map for each folder.
+type pathTable[V any] struct {
+	folders map[string]map[string]V // by folder and name
+	count   int
+}
+
+func newPathTable[V any]() pathTable[V] { return pathTable[V]{folders: map[string]map[string]V{}} }
+
+// split returns the folder of a path, "" for the top, and the name in it.
+func split(path string) (folder, name string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:max(i, 0)], path[i+1:]
+}
+
+func (t *pathTable[V]) get(path string) (V, bool) {
+	folder, name := split(path)
+	v, ok := t.folders[folder][name]
+	return v, ok
+}
+
+func (t *pathTable[V]) put(path string, v V) {
+	folder, name := split(path)
+	names := t.folders[folder]
+	if names == nil {
+		names = map[string]V{}
+		t.folders[folder] = names
+	}
+	before := len(names)
+	names[name] = v
+	t.count += len(names) - before
+}
+
+func (t *pathTable[V]) drop(path string) {
+	folder, name := split(path)
+	names := t.folders[folder]
+	before := len(names)
+	delete(names, name)
+	t.count -= before - len(names)
+	if len(names) == 0 {
+		delete(t.folders, folder)
+	}
+}
+
+// dropAll drops all paths for which drop returns true.
+func (t *pathTable[V]) dropAll(drop func(path string) bool) {
+	for path := range t.all() {
+		if drop(path) {
+			t.drop(path)
+		}
+	}
+}
+
+func (t *pathTable[V]) all() iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for folder, names := range t.folders {
+			for name, v := range names {
+				if !yield(strings.TrimPrefix(folder+"/"+name, "/"), v) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // other is a file that is not a blob: received, or the parent's.
 type other struct {
 	file   uint32
@@ -122,25 +185,25 @@ type other struct {
 
 // New returns a catalog with the paths of parent, which may be nil.
 func New(parent *Set) *Catalog {
-	n := &Catalog{parent: parent, others: map[string]other{}, dirs: map[string]tree.Entry{}}
+	n := &Catalog{parent: parent, others: newPathTable[other](), dirs: newPathTable[tree.Entry]()}
 	if parent == nil {
 		return n
 	}
 	n.dropped = make([]uint64, (len(parent.blobs)+63)/64)
 	for path, e := range parent.others {
 		if e.Kind == tree.Dir {
-			n.dirs[path] = *e
+			n.dirs.put(path, *e)
 			continue
 		}
-		n.others[path] = other{parent: e}
+		n.others.put(path, other{parent: e})
 	}
 	for b := range 256 {
 		if parent.flat {
 			break
 		}
 		if dir := ByteName(byte(b)); parent.first[b] < parent.first[b+1] {
-			if _, ok := n.dirs[dir]; !ok {
-				n.dirs[dir] = tree.Entry{Path: dir, Kind: tree.Dir, Mode: blob.DirMode}
+			if _, ok := n.dirs.get(dir); !ok {
+				n.dirs.put(dir, tree.Entry{Path: dir, Kind: tree.Dir, Mode: blob.DirMode})
 			}
 		}
 	}
@@ -181,7 +244,7 @@ func (n *Catalog) Lookup(path string) (Found, bool) {
 		}
 		return n.received(n.moved.get(id))
 	}
-	o, ok := n.others[path]
+	o, ok := n.others.get(path)
 	if ok && o.parent != nil {
 		return Found{entry: o.parent, blob: -1}, true
 	}
@@ -277,7 +340,7 @@ func (n *Catalog) All() iter.Seq[*File] {
 
 // Put gives a received file a path. It replaces any file that has the path.
 func (n *Catalog) Put(path string, f uint32, now time.Time) error {
-	if _, ok := n.dirs[path]; ok {
+	if _, ok := n.dirs.get(path); ok {
 		return fmt.Errorf("%s is a folder: %w", path, fs.ErrExist)
 	}
 	if err := n.parents(path, now); err != nil {
@@ -293,10 +356,10 @@ func (n *Catalog) Put(path string, f uint32, now time.Time) error {
 		n.moved.put(id, f)
 		return nil
 	}
-	if _, exists := n.others[path]; !exists && len(n.others) >= maxOthers {
+	if _, exists := n.others.get(path); !exists && n.others.count >= maxOthers {
 		return n.tooMany()
 	}
-	n.others[path] = other{file: f}
+	n.others.put(path, other{file: f})
 	return nil
 }
 
@@ -309,7 +372,7 @@ func (n *Catalog) Number(path string) (uint32, bool) {
 	} else if id, ok := blob.ParsePath(path, false); ok {
 		return n.moved.get(id)
 	}
-	o, ok := n.others[path]
+	o, ok := n.others.get(path)
 	return o.file, ok && o.parent == nil
 }
 
@@ -326,7 +389,7 @@ func (n *Catalog) Mkdir(path string, now time.Time) error {
 	if path == "" {
 		return nil
 	}
-	if _, ok := n.dirs[path]; ok {
+	if _, ok := n.dirs.get(path); ok {
 		return nil
 	}
 	if _, ok := n.Lookup(path); ok {
@@ -335,17 +398,16 @@ func (n *Catalog) Mkdir(path string, now time.Time) error {
 	if err := n.parents(path, now); err != nil {
 		return err
 	}
-	if len(n.dirs) >= maxOthers {
+	if n.dirs.count >= maxOthers {
 		return n.tooMany()
 	}
-	n.dirs[path] = tree.Entry{Path: path, Kind: tree.Dir, Mode: blob.DirMode, ModTime: tree.At(now)}
+	n.dirs.put(path, tree.Entry{Path: path, Kind: tree.Dir, Mode: blob.DirMode, ModTime: tree.At(now)})
 	return nil
 }
 
 // Dir returns the entry of a folder.
 func (n *Catalog) Dir(path string) (tree.Entry, bool) {
-	e, ok := n.dirs[path]
-	return e, ok
+	return n.dirs.get(path)
 }
 
 // Move renames a received file. Devices move nothing else.
@@ -353,7 +415,7 @@ func (n *Catalog) Move(from, to string, now time.Time) error {
 	f, ok := n.Number(from)
 	if !ok {
 		if _, exists := n.Lookup(from); !exists {
-			if _, dir := n.dirs[from]; !dir {
+			if _, dir := n.dirs.get(from); !dir {
 				return fmt.Errorf("%s: %w", from, fs.ErrNotExist)
 			}
 		}
@@ -384,7 +446,7 @@ func (n *Catalog) RemoveFile(path string) bool {
 		n.moved.drop(id)
 		return true
 	}
-	delete(n.others, path)
+	n.others.drop(path)
 	return true
 }
 
@@ -394,12 +456,12 @@ func (n *Catalog) Remove(path string) bool {
 	if n.RemoveFile(path) {
 		return true
 	}
-	if _, ok := n.dirs[path]; !ok && path != "" {
+	if _, ok := n.dirs.get(path); !ok && path != "" {
 		return false
 	}
 	below := func(p string) bool { return path == "" || p == path || strings.HasPrefix(p, path+"/") }
-	maps.DeleteFunc(n.dirs, func(p string, _ tree.Entry) bool { return below(p) })
-	maps.DeleteFunc(n.others, func(p string, _ other) bool { return below(p) })
+	n.dirs.dropAll(below)
+	n.others.dropAll(below)
 	for b := range 256 {
 		dir := ByteName(byte(b))
 		if below(snapshotDir + "/" + dir) {

@@ -21,7 +21,7 @@ func (n *Catalog) Received() []string {
 			out = append(out, id.Path(false))
 		}
 	}
-	for path, o := range n.others {
+	for path, o := range n.others.all() {
 		if o.parent == nil {
 			out = append(out, path)
 		}
@@ -43,7 +43,7 @@ func (n *Catalog) Count() (files, bytes, spooled int64) {
 			}
 		}
 	}
-	for _, o := range n.others {
+	for _, o := range n.others.all() {
 		if o.parent == nil && n.files[o.file].Spooled() {
 			spooled++
 		}
@@ -52,7 +52,7 @@ func (n *Catalog) Count() (files, bytes, spooled int64) {
 }
 
 // Empty reports whether the catalog has no folders, and no files except blobs.
-func (n *Catalog) Empty() bool { return len(n.dirs) == 0 && len(n.others) == 0 }
+func (n *Catalog) Empty() bool { return n.dirs.count == 0 && n.others.count == 0 }
 
 const digits = "0123456789abcdef"
 
@@ -85,32 +85,21 @@ type Item struct {
 
 // List returns what is in a folder, sorted; "" is the top.
 func (n *Catalog) List(dir string) ([]Item, error) {
-	_, ok := n.dirs[dir]
-	if !ok && dir != "" {
+	if _, ok := n.dirs.get(dir); !ok && dir != "" {
 		return nil, fmt.Errorf("%s: %w", dir, fs.ErrNotExist)
 	}
 	out := n.listBlobs(dir)
-	above := dir
-	if dir != "" {
-		above += "/"
-	}
-	// There are few folders, and few files that are not blobs.
-	for path, o := range n.others {
-		if name, ok := child(above, path); ok {
-			size := int64(0)
-			if o.parent != nil {
-				size = blob.Size(o.parent)
-			} else {
-				size = n.files[o.file].Size
-			}
-			out = append(out, Item{Name: name, Size: size})
+	for name, o := range n.others.folders[dir] {
+		size := int64(0)
+		if o.parent != nil {
+			size = blob.Size(o.parent)
+		} else {
+			size = n.files[o.file].Size
 		}
+		out = append(out, Item{Name: name, Size: size})
 	}
-	for path := range n.dirs {
-		if name, ok := child(above, path); ok {
-			e := n.dirs[path]
-			out = append(out, Item{Name: name, Dir: &e})
-		}
+	for name, e := range n.dirs.folders[dir] {
+		out = append(out, Item{Name: name, Dir: &e})
 	}
 	slices.SortFunc(out, func(a, b Item) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
@@ -153,12 +142,4 @@ func (n *Catalog) listParent(out []Item, from, to int) []Item {
 		}
 	}
 	return out
-}
-
-// child returns the name of path in a folder, and false if it is not directly
-// in the folder. above is the folder's path with a slash at the end, or "" for
-// the top.
-func child(above, path string) (string, bool) {
-	name, ok := strings.CutPrefix(path, above)
-	return name, ok && name != "" && !strings.Contains(name, "/")
 }
