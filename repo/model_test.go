@@ -587,7 +587,7 @@ func (m *model) runAll(steps int) error {
 // runs only the model with this seed.
 func TestModel(t *testing.T) {
 	t.Parallel()
-	lives, length := 6, time.Duration(0)
+	lives, length := 4, time.Duration(0)
 	switch {
 	case faultpoint.All():
 		lives = 40

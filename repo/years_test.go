@@ -27,11 +27,11 @@ type work struct {
 }
 
 // TestYears stores three devices every day, and forgets and prunes every week. It
-// simulates nine weeks, or a year with SNAP_TEST_ALL. With SNAP_TEST_HUGE it runs three
+// simulates six weeks, or a year with SNAP_TEST_ALL. With SNAP_TEST_HUGE it runs three
 // times, each time for three years and with other content.
 func TestYears(t *testing.T) {
 	t.Parallel()
-	days, runs := 63, uint64(1)
+	days, runs := 42, uint64(1)
 	switch {
 	case os.Getenv("SNAP_TEST_HUGE") != "":
 		days, runs = 3*365, 3

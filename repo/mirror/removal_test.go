@@ -118,7 +118,7 @@ func TestMirrorRemovalSurvivesEveryFault(t *testing.T) {
 		t.Run(fmt.Sprint("key ", withKey), func(t *testing.T) {
 			t.Parallel()
 			g := newRemoval(t, withKey)
-			run := repotest.Run{Base: g.target, Least: 20, Want: 12, Do: func(be backend.Backend) error { return mirrorTo(g.source, be, g.opts) }}
+			run := repotest.Run{Base: g.target, Least: 20, Want: 6, Do: func(be backend.Backend) error { return mirrorTo(g.source, be, g.opts) }}
 			repotest.EveryFault(t, run, func(be *memory.Backend, _ error) error { return g.judge(t, be) })
 			run.Least = 5
 			repotest.EveryCrash(t, run, func(be *memory.Backend) error { return g.judge(t, be) })

@@ -363,7 +363,7 @@ func TestSurvivesEveryFault(t *testing.T) {
 	if err := run(steps); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range faultpoint.Choose(t, steps.Count(), 24) {
+	for _, n := range faultpoint.Choose(t, steps.Count(), 12) {
 		be := base.Clone()
 		if err := run(fault.New(be, fault.From(n+1, fault.ErrInjected))); !errors.Is(err, fault.ErrInjected) {
 			t.Fatalf("failing from operation %d: %v", n+1, err)
@@ -372,7 +372,7 @@ func TestSurvivesEveryFault(t *testing.T) {
 			t.Fatalf("failing from operation %d: %v", n+1, err)
 		}
 	}
-	for _, n := range faultpoint.Choose(t, steps.Count(fault.Put, fault.Delete), 24) {
+	for _, n := range faultpoint.Choose(t, steps.Count(fault.Put, fault.Delete), 12) {
 		p := crash.New(base.Clone(), crash.Plan{At: n + 1, Seed: uint64(n)})
 		if err := run(p); !p.Crashed() {
 			t.Fatalf("no crash at change %d: %v", n+1, err)

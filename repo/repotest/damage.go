@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
@@ -21,9 +22,12 @@ func Damages(rng *rand.Rand, b []byte) map[string][]byte {
 	out := map[string][]byte{"emptied": {}, "a byte longer": append(bytes.Clone(b), 0), "a byte shorter": b[:len(b)-1]}
 	cut := rng.IntN(len(b))
 	out[fmt.Sprintf("cut at %d", cut)] = b[:cut]
-	flips := 5
-	if testing.Short() {
-		flips = 2
+	flips := 3
+	switch {
+	case faultpoint.All():
+		flips = 5
+	case testing.Short():
+		flips = 1
 	}
 	for range flips {
 		bit := rng.IntN(8 * len(b))
@@ -78,6 +82,6 @@ func EveryRepair(t *testing.T, base *memory.Backend, least int, repair func(back
 		}
 		return judge(be)
 	}
-	EveryFault(t, Run{Base: base, Do: repair, Least: least, Want: 8}, func(be *memory.Backend, _ error) error { return again(be) })
-	EveryCrash(t, Run{Base: base, Do: repair, Least: 2, Want: 8}, again)
+	EveryFault(t, Run{Base: base, Do: repair, Least: least, Want: 4}, func(be *memory.Backend, _ error) error { return again(be) })
+	EveryCrash(t, Run{Base: base, Do: repair, Least: 2, Want: 4}, again)
 }

@@ -204,7 +204,7 @@ func TestHealingSurvivesEveryFault(t *testing.T) {
 	t.Parallel()
 	source, target := newCopied(t)
 	base := hurt(t, target)
-	run := repotest.Run{Base: base, Least: 15, Want: 8, Do: func(be backend.Backend) error {
+	run := repotest.Run{Base: base, Least: 15, Want: 4, Do: func(be backend.Backend) error {
 		_, err := copyAll(context.Background(), source, be, repo.CopyOptions{})
 		return err
 	}}
@@ -221,7 +221,7 @@ func TestHealingSurvivesEveryFault(t *testing.T) {
 	repotest.EveryFault(t, run, func(be *memory.Backend, _ error) error { return judge(be) })
 	repotest.EveryCrash(t, run, judge)
 	run.Least = 5
-	repotest.EveryFault(t, repotest.Run{Base: source, Least: 15, Want: 8, Do: func(from backend.Backend) error {
+	repotest.EveryFault(t, repotest.Run{Base: source, Least: 15, Want: 4, Do: func(from backend.Backend) error {
 		be := base.Clone()
 		_, err := copyAll(context.Background(), from, be, repo.CopyOptions{})
 		if jerr := judge(be); jerr != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/internal/faultpoint"
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/internal/access"
@@ -194,9 +195,12 @@ func (l *life) end() error {
 // the clocks say. SNAP_TEST_LIVES is how many lives are simulated.
 func TestLives(t *testing.T) {
 	t.Parallel()
-	lives := uint64(150)
-	if testing.Short() {
-		lives = 20
+	lives := uint64(80)
+	switch {
+	case faultpoint.All():
+		lives = 150
+	case testing.Short():
+		lives = 10
 	}
 	if s := os.Getenv("SNAP_TEST_LIVES"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)

@@ -125,7 +125,7 @@ func TestPruneSurvivesEveryFault(t *testing.T) {
 			err = errors.New("nothing was rebased")
 		}
 		return err
-	}, Least: 30, Want: 12},
+	}, Least: 30, Want: 8},
 		func(be *memory.Backend, err error) error { return judgePrune(be, 2, 4) })
 }
 
