@@ -49,7 +49,7 @@ without a device. Everything is removed at the end unless --keep is given.`,
 			return d.run(cmd.Context())
 		},
 	}
-	cmd.Flags().StringVar(&scale, "scale", "demo", "`size` of the devices: tiny (3 MB each), demo (30 MB), small (60 MB), medium (600 MB) or large (3 GB)")
+	cmd.Flags().StringVar(&scale, "scale", "demo", "`size` of the devices: tiny (2 MB each), demo (30 MB), small (60 MB), medium (600 MB) or large (3 GB)")
 	cmd.Flags().IntVar(&d.days, "days", 4, "number of days")
 	cmd.Flags().Uint64Var(&d.seed, "seed", 1, "equal seeds make equal devices")
 	cmd.Flags().BoolVar(&d.keep, "keep", false, "keep the folders and the repository")

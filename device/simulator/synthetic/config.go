@@ -11,7 +11,7 @@ type Scale int
 
 // The scales. The sizes are those of one device on day 0.
 const (
-	Tiny   Scale = iota // about 3 MB in 200 files, for unit tests
+	Tiny   Scale = iota // about 2 MB in 135 files, for unit tests
 	Small               // about 60 MB in 2,500 files
 	Medium              // about 600 MB in 20,000 files
 	Large               // about 3 GB in 60,000 files
@@ -23,7 +23,7 @@ const (
 )
 
 // ScaleUsage describes the scales, for the help of a program's flag.
-const ScaleUsage = "`size` of the devices: tiny (3 MB each), small (60 MB), medium (600 MB), large (3 GB), crowd (530 MB in 100,000 files) or throng (2.5 GB in 500,000 files)"
+const ScaleUsage = "`size` of the devices: tiny (2 MB each), small (60 MB), medium (600 MB), large (3 GB), crowd (530 MB in 100,000 files) or throng (2.5 GB in 500,000 files)"
 
 var scaleNames = []string{"tiny", "small", "medium", "large", "crowd", "demo", "throng"}
 
@@ -153,8 +153,8 @@ type shape struct {
 var shapes = [...]shape{
 	Tiny: {
 		apps: 6, plistsPerApp: 4, cachesPerApp: 6, homePlists: 24, logs: 3,
-		photos: 7, photoMin: 50 << 10, photoMax: 220 << 10, thumb: 6 << 10, videos: 1, videoSize: 300 << 10, attachments: 5,
-		messages: 400, assets: 80, chats: 200, health: 800, visits: 100, notes: 12, calls: 20, contacts: 20,
+		photos: 7, photoMin: 30 << 10, photoMax: 120 << 10, thumb: 3 << 10, videos: 1, videoSize: 280 << 10, attachments: 5,
+		messages: 120, assets: 40, chats: 80, health: 400, visits: 60, notes: 12, calls: 20, contacts: 20,
 		photosPerDay: 1, messagesPerDay: 8, chatsPerDay: 6, healthPerDay: 30, visitsPerDay: 8,
 		plistsPerDay: 8, cachesPerDay: 4, logLines: 40, iconSize: 1 << 10, keychain: 12 << 10,
 	},
