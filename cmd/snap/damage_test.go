@@ -493,7 +493,7 @@ func TestDamageMatrix(t *testing.T) {
 	p := newDamagePatient(t)
 	doc := readDamageDoc(t)
 	cells := len(damageKinds) * len(damageWays) * len(damageCommands)
-	chosen := faultpoint.Choose(t, cells, 200)
+	chosen := faultpoint.Choose(t, cells, 120)
 	if *updateDamage {
 		chosen = slices.Collect(func(yield func(int) bool) {
 			for i := range cells {

@@ -218,7 +218,7 @@ func TestDeviceCommandsSurviveStorageFaults(t *testing.T) {
 	type point struct{ command, at int }
 	var points []point
 	whole := make([]outcome, len(commands))
-	for _, i := range faultpoint.Sample(t, len(commands), 6) {
+	for _, i := range faultpoint.Sample(t, len(commands), 4) {
 		c, f := &commands[i], &faultRun{}
 		one := g.begin(c)
 		var text string
@@ -232,7 +232,7 @@ func TestDeviceCommandsSurviveStorageFaults(t *testing.T) {
 		}
 	}
 	rng := faultpoint.Rand(t)
-	for _, i := range faultpoint.Sample(t, len(points), 8) {
+	for _, i := range faultpoint.Sample(t, len(points), 6) {
 		at := points[i]
 		c := &commands[at.command]
 		f := &faultRun{at: at.at, way: rng.IntN(len(storageFaults)), stays: rng.IntN(2) == 0}
@@ -360,7 +360,7 @@ func TestBackupSurvivesJumpsOfTheClock(t *testing.T) {
 	commands := g.commands()[:6]
 	type point struct{ command, at int }
 	var points []point
-	for _, i := range faultpoint.Sample(t, len(commands), 2) {
+	for _, i := range faultpoint.Sample(t, len(commands), 1) {
 		_, n, _ := g.begin(&commands[i]).runJumping(commands[i].triedCommand, 0, 0)
 		t.Logf("%s: %d readings", commands[i].title, n)
 		for at := range n {
@@ -368,7 +368,7 @@ func TestBackupSurvivesJumpsOfTheClock(t *testing.T) {
 		}
 	}
 	rng := faultpoint.Rand(t)
-	for _, i := range faultpoint.Sample(t, len(points), 4) {
+	for _, i := range faultpoint.Sample(t, len(points), 3) {
 		at, jump := points[i], clockJumps[rng.IntN(len(clockJumps))]
 		c := &commands[at.command]
 		one := g.begin(c)
@@ -452,7 +452,7 @@ func TestVerifyBlamesTheRepository(t *testing.T) {
 	g := newDeviceRig(t)
 	packs, levels := repotest.FilesIn(t, g.bases["one day"], "packs/"), []string{"quick", "full"}
 	needed := 0
-	for _, i := range faultpoint.Sample(t, len(packs)*len(levels), 10) {
+	for _, i := range faultpoint.Sample(t, len(packs)*len(levels), 6) {
 		name, level := packs[i/len(levels)], levels[i%len(levels)]
 		one := g.begin(&deviceCommand{base: "one day"})
 		inner := one.stores["repo"]

@@ -141,7 +141,7 @@ func TestCommandsSurviveStorageFaults(t *testing.T) {
 		}
 	}
 	rng := faultpoint.Rand(t)
-	for _, i := range faultpoint.Choose(t, len(points), 25) {
+	for _, i := range faultpoint.Choose(t, len(points), 16) {
 		at := points[i]
 		f := &faultRun{at: at.at, way: rng.IntN(len(storageFaults)), stays: rng.IntN(2) == 0}
 		one := p.fork(p.rigBase(at.command))
@@ -257,7 +257,7 @@ func TestCommandsSurviveJumpsOfTheClock(t *testing.T) {
 			points = append(points, point{command, at + 1})
 		}
 	}
-	for _, i := range faultpoint.Choose(t, len(points)*len(clockJumps), 20) {
+	for _, i := range faultpoint.Choose(t, len(points)*len(clockJumps), 12) {
 		at, jump := points[i/len(clockJumps)], clockJumps[i%len(clockJumps)]
 		one := p.fork(p.stores)
 		got, _, text := one.runJumping(damageCommands[at.command], at.at, jump)

@@ -155,7 +155,7 @@ func peakOf(cmd *exec.Cmd) int64 {
 //
 //	SNAP_TEST_HUGE=1 go test -run TestHugeDeviceManifest -timeout 1h -v ./cmd/snap
 func TestHugeDeviceManifest(t *testing.T) {
-	size, most := int64(12<<20), int64(300<<20)
+	size, most := int64(8<<20), int64(300<<20)
 	if os.Getenv("SNAP_TEST_HUGE") != "" {
 		size = 1_250 << 20
 	} else if testing.Short() {

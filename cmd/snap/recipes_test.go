@@ -71,7 +71,7 @@ func TestRecipes(t *testing.T) {
 		return slices.Contains([]string{"none", "denied", "foreign files beside"}, way)
 	})
 	total := len(damageKinds) * len(ways) * 2
-	for _, i := range faultpoint.Choose(t, total, 40) {
+	for _, i := range faultpoint.Choose(t, total, 25) {
 		withCopy, rest := i%2 == 0, i/2
 		way, kind := ways[rest%len(ways)], rest/len(ways)
 		base := p.bases(kind)
