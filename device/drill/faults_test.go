@@ -72,7 +72,7 @@ func TestSurvivesEveryFailure(t *testing.T) {
 			var report *Report
 			o, to := *o, t.TempDir()
 			o.Temp, o.memory = t.TempDir(), 1
-			run := repotest.Run{Base: base, Least: 10, Want: 3, Notices: true, Do: func(be backend.Backend) (err error) {
+			run := repotest.Run{Base: base, Least: 10, Want: 2, Notices: true, Do: func(be backend.Backend) (err error) {
 				report, err = rehearse(context.Background(), be, &o, drill, to)
 				return err
 			}}
@@ -121,7 +121,7 @@ func TestInterruption(t *testing.T) {
 			if _, err := rehearse(t.Context(), count, &o, drill, to); err != nil {
 				t.Fatal(err)
 			}
-			for _, n := range faultpoint.Choose(t, count.Count(), 6) {
+			for _, n := range faultpoint.Choose(t, count.Count(), 4) {
 				ctx, cancel := context.WithCancel(t.Context())
 				be := fault.New(base.Clone(), func(c fault.Call) fault.Action {
 					if c.N == n+1 {

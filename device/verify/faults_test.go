@@ -29,7 +29,7 @@ func TestSurvivesEveryFailure(t *testing.T) {
 			repotest.Create(t, base)
 			importInto(t, repotest.MustOpenWith(t, base, repotest.Secret, repotest.SmallPacks(3)), m.write(), atImport)
 			var rep *Report
-			run := repotest.Run{Base: base, Least: 10, Want: 20, Notices: true, Do: func(be backend.Backend) (err error) {
+			run := repotest.Run{Base: base, Least: 10, Want: 8, Notices: true, Do: func(be backend.Backend) (err error) {
 				rep, err = process(be, atImport)
 				return err
 			}}

@@ -200,7 +200,7 @@ func TestBackupSurvivesEveryFailure(t *testing.T) {
 			for _, k := range faultpoint.Choose(t, len(plans), len(plans)) {
 				name, plan := plans[k].name, plans[k].plan
 				noticed := 0
-				for _, i := range faultpoint.Choose(t, count.Count(), 4) {
+				for _, i := range faultpoint.Choose(t, count.Count(), 3) {
 					store := g.base.Clone()
 					err := g.backUp(fault.New(store, plan(i+1)))
 					if err != nil {
@@ -248,7 +248,7 @@ func TestBackupSurvivesEveryCrash(t *testing.T) {
 	for kind, encryption := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			newFaultRig(t, encryption).crashes(t, false, 5)
+			newFaultRig(t, encryption).crashes(t, false, 4)
 		})
 	}
 }
@@ -260,7 +260,7 @@ func TestBackupSurvivesTornFiles(t *testing.T) {
 		t.Skip("TestBackupSurvivesEveryCrash also tests crashes; torn files are tested without -short")
 	}
 	t.Parallel()
-	damaged := newFaultRig(t, synthetic.EncryptAll).crashes(t, true, 5)
+	damaged := newFaultRig(t, synthetic.EncryptAll).crashes(t, true, 4)
 	t.Logf("%d files were damaged", damaged)
 	if damaged == 0 && faultpoint.All() {
 		t.Error("no file was damaged")

@@ -145,7 +145,7 @@ func TestProtocol(t *testing.T) {
 			all := l.a.LastRun().Files
 			l.a.SetContent(l.content(1))
 			steps := []faults.Step{faults.StepListing, faults.StepUploading, faults.StepUpload, faults.StepManifests, faults.StepMoving, faults.StepMove, faults.StepRemoving, faults.StepFinished, faults.StepVerify}
-			for _, i := range faultpoint.Choose(t, len(steps), 4) {
+			for _, i := range faultpoint.Choose(t, len(steps), 3) {
 				step := steps[i]
 				if err := l.a.SetScript(faults.Script{{At: step, Do: faults.Cut}}); err != nil {
 					t.Fatal(err)
