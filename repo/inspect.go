@@ -20,8 +20,9 @@ func (r *Repo) Stats(ctx context.Context, list []*Snapshot) (*Stats, error) {
 	return inspect.Count(ctx, r.store, list)
 }
 
-// LastRead returns since when all packs have been read by checks, or the zero time if
-// unread packs are left. The index must have been loaded.
+// LastRead returns the time since which checks have read all packs: that at which the one
+// read longest ago was read. It returns the zero time if some packs were never read; unread
+// is the number of these. The index must have been loaded.
 func (r *Repo) LastRead(ctx context.Context) (since time.Time, unread int, err error) {
 	return check.LastRead(ctx, r.store)
 }

@@ -128,10 +128,10 @@ func HealKeys(ctx context.Context, be backend.Backend, dryRun bool) ([]string, e
 	return parity.HealKeys(ctx, be, dryRun)
 }
 
-// FetchKey fetches the key slot that a secret opens from an exact copy, if the repository
-// has no good slot or a damaged one of the same name: a slot that is missing beside good
-// ones was removed. It returns the name of the slot, or "" if there is none to fetch. It
-// needs no lock: the file has the hash that is its name.
+// FetchKey fetches, from an exact copy, the key slot that a secret opens. It does so only
+// if the repository has no good slot, or if its own slot of that name is damaged: a slot
+// that is missing beside good ones was removed. It returns the name of the slot, or "" if
+// there is none to fetch. It needs no lock: the file has the hash that is its name.
 func FetchKey(ctx context.Context, be, from backend.Backend, secret []byte, opts Options, dryRun bool) (string, error) {
 	return access.FetchSlot(ctx, be, from, secret, opts, dryRun)
 }

@@ -41,8 +41,8 @@ type Alarm struct {
 
 // Rules say when to raise an alarm.
 type Rules struct {
-	// MaxAge is the greatest age of the newest backup of a device that is no reason for
-	// an alarm. Four times this age is a danger.
+	// MaxAge is how old the newest backup of a device may be without an alarm. Four times
+	// this age is a danger.
 	MaxAge keep.Duration
 }
 

@@ -51,8 +51,8 @@ mirror. If a recovery key, several keys, or all keys but one are gone, mirror re
 
 mirror refuses to run if the repository seems to have lost files, if it has other files
 instead of them, or if snapshots were stored into the mirror. Use --accept-removals only
-if you made all of these changes yourself. With the password, this flag removes what the
-repository no longer has from the mirror at once.
+if you made all of these changes yourself. With the password, this flag removes from the
+mirror at once what the repository no longer has.
 
 --check reads the complete mirror and verifies that no file is damaged and that the
 repository has the same files. With the password it also verifies that every file opens

@@ -216,8 +216,8 @@ Certificates, kept backup passwords, prune lists and records of unfinished backu
 removed if they are damaged, since no snapshot needs them.
 
 If a snapshot lacks files now, a record stays damaged, or a file stays since this user
-may not read it, the exit code is 13. A folder, a link or anything else that has the
-name of such a file is moved aside.`,
+may not read it, the exit code is 13. If a folder, a link or anything else has the name
+of a file that would be removed, it is moved aside.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair

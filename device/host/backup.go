@@ -62,8 +62,8 @@ type Kept struct {
 type Interrupted struct {
 	Err  error
 	Kept Kept
-	// Afresh is a command that makes the next backup not continue this one. It is set if
-	// this one has itself continued an interrupted one.
+	// Afresh is a command for starting afresh, so that the next backup does not continue this
+	// one. It is set if this backup has itself continued an interrupted one.
 	Afresh string
 }
 

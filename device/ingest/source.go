@@ -32,7 +32,7 @@ type File struct {
 type Stored struct {
 	// Entry has the file's Mode, ModTime, Stat, Content and Encryption.
 	Entry tree.Entry
-	// Final says that storing the file decrypted was tried before. If Final is
+	// Final says that snap has tried before to store the file decrypted. If Final is
 	// false, a file that is stored encrypted is read again if its key is known.
 	Final bool
 	// Sent says that the device has sent the file since the parent was made.

@@ -13,9 +13,9 @@ import (
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
 
-// Judge opens files with the key of the source, which this package does not have. Stores
-// that it is given may be compositions of files of the source and the target. It only
-// reads them.
+// Judge opens files with the key of the source, which this package does not have. The
+// stores that it is given may be compositions of files of the source and the target. Only
+// Locks and Lock store anything, and these get the target itself.
 type Judge interface {
 	// Files judges files of a store. Snapshots are judged together with everything
 	// that they need in this store, others alone.
@@ -55,7 +55,7 @@ type Verdict struct {
 type Departure struct {
 	Better    map[string]string // the target's record is newer, or has lost fewer files, or the source has lost the record
 	Worse     map[string]error  // records of the source that would hide those of Better, and why not to copy them
-	Lost      map[string]error  // records that exist according to the target's ledger, while the source's ledger knows nothing of their removal, and what that means if they are gone
+	Lost      map[string]error  // records that the target's ledger has and whose removal the source's ledger does not know; the error is for those that the source lacks
 	Newest    map[string]bool   // newer than all snapshots of its device in the source
 	Forgotten map[string]Gone   // snapshots of which the source has no record, including those in Newest
 	Arrived   map[string]int    // by UDID, how many snapshots of the source are not known

@@ -189,7 +189,7 @@ func (e *untriedError) Error() string {
 	return fmt.Sprintf("%d key slots were not tried, since that would take too long (%s); somebody may have added them", len(e.slots)+e.unread, strings.Join(ids, ", "))
 }
 
-// FetchSlot fetches the key slot that a secret opens from an exact copy, as repo.FetchKey
+// FetchSlot fetches, from an exact copy, the key slot that a secret opens, as repo.FetchKey
 // describes.
 func FetchSlot(ctx context.Context, be, from backend.Backend, secret []byte, opts store.Options, dryRun bool) (string, error) {
 	all, err := readSlots(ctx, be)

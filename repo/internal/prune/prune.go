@@ -40,8 +40,8 @@ var ErrNoSnapshots = errors.New("no snapshot is left, so a prune would remove ev
 // Options say what a prune may do, and what it may leave.
 type Options struct {
 	// MaxUnused returns how many unused bytes may stay in packs that also hold
-	// something in use, given how many bytes are in use. If it is nil, 5 % of these
-	// may stay. The commands always set it.
+	// something in use, given how many bytes are in use. If it is nil, unused bytes may be
+	// 5 % of those in use. The commands always set it.
 	MaxUnused func(used int64) int64
 	// MaxRepack bounds the bytes that are written again; a negative value means no
 	// bound.

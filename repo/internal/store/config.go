@@ -168,7 +168,8 @@ func FindConfigs(ctx context.Context, be backend.Backend) (*Configs, error) {
 	return &c, nil
 }
 
-// Because adds to an error about config why its copies cannot be used.
+// Because returns err, an error about config, and adds why the copies of config cannot be
+// used.
 func (c *Configs) Because(err error) error {
 	for _, o := range c.copies {
 		if o.Err != nil {

@@ -71,8 +71,9 @@ func (e *DamageError) Error() string {
 	return fmt.Sprintf("repository file %s is damaged: %v", e.File, e.Err)
 }
 
-// Unwrap makes errors.Is match both the cause and ErrDamaged. A file that ends too early is
-// no end of what a reader reads from it, so io.EOF and io.ErrUnexpectedEOF never match.
+// Unwrap makes errors.Is match both the cause and ErrDamaged. If a file ends too early, the
+// content that a reader returns has not ended, so io.EOF and io.ErrUnexpectedEOF never
+// match.
 func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, notEnd{e.Err}} }
 
 // notEnd is an error that does not match the ends of readers.

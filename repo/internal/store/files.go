@@ -19,9 +19,9 @@ func (r *Store) ReadNamed(ctx context.Context, name string, limit int64) ([]byte
 	return ReadNamed(ctx, r.Backend, name, limit)
 }
 
-// ReadNamed reads a complete file whose name is the hash of its bytes. It reads a file
-// again that looks damaged: bytes can turn on their way, and a record that is taken for
-// damaged is passed over.
+// ReadNamed reads a complete file whose name is the hash of its bytes. If a file looks
+// damaged, ReadNamed reads it again: bits can flip on the way from the disk, and a record
+// that is taken for damaged is passed over.
 func ReadNamed(ctx context.Context, be backend.Backend, name string, limit int64) ([]byte, error) {
 	id, err := layout.ParseFileID(name)
 	if err != nil {

@@ -218,10 +218,10 @@ func (r *Store) ListPacks(ctx context.Context) (map[pack.ID]int64, error) {
 // header: no index file lists it, and none is damaged.
 func (r *Store) IsUnlisted(id pack.ID) bool { return r.unlisted[id] }
 
-// OnlyUnlisted reports whether a chunk is in packs of which IsUnlisted is true, and in no
-// others. So the index file of one of them is missing, if a snapshot needs the chunk: a
-// backup stores a chunk again if a prune may remove its pack, and does not list the new
-// pack before it ends.
+// OnlyUnlisted reports whether IsUnlisted is true for every pack that has a chunk. If a
+// snapshot needs such a chunk, the index file of one of these packs is missing. One
+// unlisted pack proves nothing: a backup stores a chunk again if a prune may remove its
+// pack, and does not list the new pack before the backup ends.
 func (r *Store) OnlyUnlisted(id chunk.ID) bool {
 	loc, ok := r.Index.Lookup(id)
 	if !ok || !r.unlisted[loc.Pack] {
@@ -296,7 +296,7 @@ func (r *Store) UnknownChunk(id chunk.ID) error {
 }
 
 // IndexFromPacks adds the packs that the index lacks, from their headers, and returns
-// their IDs. It adds only those in only, or all if that is nil. It leaves out packs whose
+// their IDs. If only is not nil, it adds only packs in that set. It leaves out packs whose
 // header is damaged: their chunks count as missing.
 func (r *Store) IndexFromPacks(ctx context.Context, x *index.Index, only map[pack.ID]bool) (added []pack.ID, err error) {
 	err = r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {

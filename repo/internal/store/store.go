@@ -137,8 +137,8 @@ type Store struct {
 	Guard *Guard // the lock that this process holds, nil for none
 	Watch Watch
 
-	// Parsed has what files are about, by name, so that they need not be read again: a file
-	// never changes. Packages ledger and record use it.
+	// Parsed has the parsed content of files, by name, so that they need not be read again:
+	// a file never changes. Packages ledger and record use it.
 	Parsed sync.Map
 
 	useReserve bool // see UseReserve
