@@ -164,7 +164,7 @@ func forgettable(list []*repo.Snapshot, policy keep.Policy, now time.Time) []*re
 		var judged []keep.Snapshot
 		for _, s := range byDevice[udid] {
 			lost := !s.Complete && s.Lost != nil && s.Lost.WasComplete
-			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Lost: lost, Pinned: s.Pin != nil, Misdated: s.Misdated})
+			judged = append(judged, keep.Snapshot{Time: s.Time, Tags: s.Tags, Complete: s.Complete, Open: true, Lost: lost, Pinned: s.Pin != nil, Misdated: s.Misdated})
 		}
 		for i, v := range policy.Apply(judged, now, time.UTC) {
 			if !v.Keep {

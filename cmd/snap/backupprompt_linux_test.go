@@ -29,14 +29,14 @@ func TestBackupPasswordPrompt(t *testing.T) {
 		code  int
 		says  string
 	}{
+		{"empty", []string{""}, exitOK, "stored locked"},
 		{"right", []string{"pears"}, exitOK, "iOS"},
 		{"second try", []string{"apples", "pears"}, exitOK, "this is not the backup password"},
-		{"empty", []string{""}, exitOK, "stored locked"},
 		{"three wrong", []string{"apples", "plums", "figs"}, exitWrongBackup, "wrong backup password for"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			user, program := openTerminal(t)
-			cmd, _ := s.command("import", folder)
+			cmd, _ := s.command("import", "--keep-unchanged", folder)
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = program, program, program
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

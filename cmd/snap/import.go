@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/snap-backup/snap/device/blob"
 	"github.com/snap-backup/snap/device/finding"
@@ -27,6 +28,7 @@ type importResult struct {
 func (a *app) importCommand() *cobra.Command {
 	var opts ingest.Options
 	var source backupPassword
+	var keepUnchanged bool
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
 		Short: "Store backup folders of Finder, iTunes, Apple Devices or idevicebackup2",
@@ -34,15 +36,16 @@ func (a *app) importCommand() *cobra.Command {
 of backup folders, including archived ones. Without FOLDER it imports the backups
 of Finder, iTunes and Apple Devices on this computer.
 
-Only what changed since the last import is read. A backup that is incomplete or
-changes while it is read is rejected, and no snapshot is made.
+Only what changed since the last import is read. A backup that has not changed
+makes no new snapshot. A backup that is incomplete or changes while it is read is
+rejected, and no snapshot is made.
 
 With the device's backup password an encrypted backup is decrypted before it is
 stored, so that it is deduplicated with other days, other devices and unencrypted
 backups. "snap materialize" writes the same encrypted folder, and needs no
 password. The password comes from the flags below, SNAP_BACKUP_PASSWORD, the
 repository ("snap device password set") or a prompt. Without it the backup is
-stored locked.`,
+stored locked, unless nothing has changed since it was stored decrypted.`,
 		RunE: func(cmd *cobra.Command, folders []string) error {
 			ctx := cmd.Context()
 			sources, err := findBackups(folders)
@@ -57,6 +60,7 @@ stored locked.`,
 			opts.Host, _ = os.Hostname()
 			opts.Program = "snap " + version
 			opts.Workers = runtime.GOMAXPROCS(0)
+			opts.SkipIfUnchanged, opts.Locked = !keepUnchanged, keepUnchanged && source.opaque
 			a.removeStale(ctx)
 			u, err := a.newUnlocker(ctx, r, source)
 			if err != nil {
@@ -75,7 +79,9 @@ stored locked.`,
 	f.BoolVar(&source.keep, "keep-backup-password", false, "store the backup password in the repository for later backups, if it opens this one")
 	f.BoolVar(&opts.AllowIncomplete, "allow-incomplete", false, "also store unfinished, unreadable or changing backups, and mark the snapshot")
 	f.BoolVar(&opts.Rescan, "rescan", false, "read all files, even if they look unchanged")
-	f.BoolVar(&opts.SkipIfUnchanged, "skip-if-unchanged", false, "make no snapshot if the backup has not changed since the last one")
+	f.BoolVar(&keepUnchanged, "keep-unchanged", false, "make a snapshot even if the backup has not changed since the last one")
+	f.Bool("skip-if-unchanged", false, "deprecated: this is the default")
+	_ = f.MarkHidden("skip-if-unchanged")
 	f.Var(newTags{&opts.Tags, false}, "tag", "`tag` the snapshots (can be repeated)")
 	return cmd
 }
@@ -95,7 +101,7 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources 
 		out := importResult{Folder: dir, Result: res}
 		if err == nil {
 			if !a.json {
-				a.describeImport(a.stdout, dir, res)
+				a.describeImport(a.stdout, dir, res, opts.Tags)
 			}
 			if damagedBesides(res.Snapshot, finding.Unreadable) {
 				err = storedDamaged(res.Snapshot)
@@ -147,13 +153,13 @@ func transferMeter(p *blob.Progress) meter {
 	}
 }
 
-func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result) {
+func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result, tags []string) {
 	s := res.Snapshot
 	if a.quiet {
 		w = io.Discard
 	}
 	if res.Unchanged {
-		fmt.Fprintf(w, "%s, backup of %s: unchanged since snapshot %s\n", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
+		a.describeUnchanged(w, dir, res, tags)
 		return
 	}
 	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
@@ -161,6 +167,24 @@ func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result) {
 		plural(res.Files, "file"), bytesText(res.Bytes), plural(res.ReadFiles, "file"), bytesText(res.ReadBytes), bytesText(s.StoredBytes))
 	a.describeFindings(dir, res.Findings)
 	a.describeReport(res)
+}
+
+// describeUnchanged describes a backup of which the repository has a snapshot. Of the
+// findings it repeats only damage.
+func (a *app) describeUnchanged(w io.Writer, dir string, res *ingest.Result, tags []string) {
+	s := res.Snapshot
+	fmt.Fprintf(w, "%s, backup of %s: unchanged since snapshot %s", clean(s.Device.Name), timeText(s.Time), s.ID.Short())
+	if res.NoPassword {
+		fmt.Fprint(w, ", which is stored decrypted")
+	}
+	fmt.Fprintln(w)
+	a.describeFindings(dir, slices.DeleteFunc(slices.Clone(res.Findings), func(f repo.Finding) bool {
+		return f.Consequence == repo.Remark && slices.ContainsFunc(s.Findings, func(o repo.Finding) bool { return o.Kind == f.Kind && o.Text == f.Text })
+	}))
+	missing := slices.DeleteFunc(slices.Clone(tags), func(tag string) bool { return slices.Contains(s.Tags, tag) })
+	if len(missing) > 0 {
+		a.remark("          not tagged %s; \"snap tag %s --add TAG\" tags it", clean(strings.Join(missing, ", ")), s.ID.Short())
+	}
 }
 
 // describeReport notes that a backup was stored locked, and files that belong to no

@@ -47,6 +47,9 @@ type Options struct {
 	// SkipIfUnchanged makes no snapshot of a backup that has the same files as
 	// its parent.
 	SkipIfUnchanged bool
+	// Locked stores a locked backup anew, even if its parent is the same backup, stored
+	// decrypted.
+	Locked bool
 	// Complaints are what the device said about its own errors.
 	Complaints []repo.Complaint
 	Tags       []string
@@ -60,10 +63,13 @@ type Options struct {
 type Result struct {
 	Snapshot  *repo.Snapshot `json:"snapshot"`
 	Unchanged bool           `json:"unchanged"` // SkipIfUnchanged applied: Snapshot is the parent
-	Files     int64          `json:"files"`
-	Bytes     int64          `json:"bytes"`
-	ReadFiles int64          `json:"read_files"` // files that were read, since they may have changed
-	ReadBytes int64          `json:"read_bytes"`
+	// NoPassword says that the backup was not unlocked, and that Snapshot is stored decrypted
+	// all the same, since the parent is the same backup and was unlocked.
+	NoPassword bool  `json:"no_password,omitempty"`
+	Files      int64 `json:"files"`
+	Bytes      int64 `json:"bytes"`
+	ReadFiles  int64 `json:"read_files"` // files that were read, since they may have changed
+	ReadBytes  int64 `json:"read_bytes"`
 	// Of an unlocked backup: the number of files that were decrypted, and the number
 	// that were stored as they are, for each reason.
 	Decrypted int64               `json:"unsealed_files"`

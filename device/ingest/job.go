@@ -194,7 +194,7 @@ func (j *job) snapshot() *repo.Snapshot {
 			ProductVersion: d.ProductVersion, BuildVersion: d.BuildVersion, SerialNumber: d.SerialNumber,
 		},
 		Source:    j.src.Origin(),
-		Encrypted: j.b.Encrypted(), Unlocked: j.b.Unlocked(),
+		Encrypted: j.b.Encrypted(), Unlocked: j.b.Unlocked() || j.res.NoPassword,
 		Complete: finding.Worst(j.res.Findings) == repo.Remark, Findings: j.res.Findings,
 		Tags:  j.opts.Tags,
 		Files: j.res.Files, Bytes: j.res.Bytes,

@@ -432,7 +432,7 @@ func TestFormChangesWithThePassword(t *testing.T) {
 				if unlock {
 					res = importUnlocked(t, r, s.dir, synthetic.DefaultPassword, Options{Workers: 1})
 				} else {
-					res = mustImport(t, r, s.dir, Options{Workers: 1})
+					res = mustImport(t, r, s.dir, Options{Workers: 1, Locked: true})
 				}
 				decrypted := int64(0)
 				s.check(r.Walk(context.Background(), res.Snapshot, "", func(e *tree.Entry) error {

@@ -21,10 +21,18 @@ var errDiffers = errors.New("the folder differs from the parent")
 // It compares the same properties as folderSource.Stored. If the manifest file
 // has not changed, neither have its records. It returns false if anything is
 // unusual; the complete import then reports what is unusual.
+//
+// If the parent is stored decrypted and this backup is locked, the complete import could
+// only store all of it again. So files that may have changed are then compared with the
+// parent's, encrypted again.
 func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	p := j.parent
-	if p == nil || j.opts.Rescan || len(j.log.Findings()) > 0 ||
-		!p.Complete || p.Findings == nil || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() || p.Unlocked != j.b.Unlocked() {
+	if p == nil || len(j.log.Findings()) > 0 ||
+		!p.Complete || p.Findings == nil || len(p.Problems) > 0 || p.Encrypted != j.b.Encrypted() {
+		return false, nil
+	}
+	opened := p.Unlocked && !j.b.Unlocked() && !j.opts.Locked
+	if !opened && (j.opts.Rescan || p.Unlocked != j.b.Unlocked()) {
 		return false, nil
 	}
 	// If the manifest has changed, it must be read; list walks the folder
@@ -38,12 +46,16 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	}
 	here := j.items.finder()
 	res := *j.res
+	res.NoPassword = opened
+	doubtful := j.opts.Rescan
 	err := j.r.Walk(ctx, p, "", func(old *tree.Entry) error {
 		it, ok := here.take(old.Path)
 		if !ok {
 			return errDiffers
 		}
-		return j.sameFile(ctx, old, it, &res)
+		proven, err := j.sameFile(ctx, old, it, &res)
+		doubtful = doubtful || !proven
+		return err
 	})
 	switch {
 	case ctx.Err() != nil:
@@ -51,11 +63,17 @@ func (j *job) sameAsParent(ctx context.Context) (bool, error) {
 	case err != nil, here.left > 0: // they differ, or the parent is damaged
 		return false, nil
 	}
+	j.opts.Progress.TotalFiles.Store(res.Files)
+	j.opts.Progress.TotalBytes.Store(res.Bytes)
+	if doubtful {
+		if same, err := j.sameBytes(ctx, &res); !same {
+			j.opts.Progress.Bytes.Store(0)
+			return false, err
+		}
+	}
 	*j.res = res
 	j.inherit()
-	j.opts.Progress.TotalFiles.Store(res.Files)
 	j.opts.Progress.Files.Store(res.Files)
-	j.opts.Progress.TotalBytes.Store(res.Bytes)
 	j.opts.Progress.Bytes.Store(res.Bytes)
 	return true, nil
 }
@@ -76,26 +94,27 @@ func (j *job) sameManifest(ctx context.Context) (bool, error) {
 }
 
 // sameFile counts a file in res if it equals the parent's. Otherwise it returns
-// errDiffers.
-func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Result) error {
+// errDiffers. If only the bytes can tell, proven is false.
+func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Result) (proven bool, err error) {
 	if it.odd {
-		return errDiffers
+		return false, errDiffers
 	}
 	f := j.file(it)
 	e := &f.entry
 	// These fields come from the manifest, which has not changed.
 	e.Domain, e.Name, e.Record = old.Domain, old.Name, old.Record
 	if e.Mode != old.Mode || e.Kind != old.Kind || e.ModTime != old.ModTime {
-		return errDiffers
+		return false, errDiffers
 	}
 	if e.Kind == tree.Dir {
-		return nil
+		return true, nil
 	}
-	if !unchanged(old, e, f.size) {
-		return errDiffers
+	proven = unchanged(old, e, f.size)
+	if !proven && (!res.NoPassword || old.Key() != e.Key() || blob.Size(old) != f.size) {
+		return false, errDiffers
 	}
 	if ok, err := present(ctx, j.r, old); err != nil || !ok {
-		return errDiffers
+		return false, errDiffers
 	}
 	res.Files++
 	res.Bytes += f.size
@@ -103,7 +122,40 @@ func (j *job) sameFile(ctx context.Context, old *tree.Entry, it *item, res *Resu
 	case old.Encryption != nil:
 		res.Decrypted++
 	case j.b.Unlocked() && f.size > 0 && (old.Record != nil || old.Path == mobilesync.ManifestDB):
-		return errDiffers // the tree does not say why the file is stored encrypted
+		return false, errDiffers // the tree does not say why the file is stored encrypted
 	}
-	return nil
+	return proven, nil
+}
+
+// sameBytes reports whether all files have the bytes of the parent's. It counts the files
+// that it reads in res.
+func (j *job) sameBytes(ctx context.Context, res *Result) (bool, error) {
+	j.opts.Progress.Enter("comparing with snapshot " + j.parent.ID.Short())
+	walk := func(ctx context.Context, fn func(*tree.Entry) error) error { return j.r.Walk(ctx, j.parent, "", fn) }
+	err := blob.EachFile(ctx, j.opts.Workers, walk, func(ctx context.Context, old *tree.Entry) error {
+		open, err := j.b.OpenFile(old.Path)
+		if err != nil {
+			return err
+		}
+		defer open.Close()
+		size := blob.Size(old)
+		src := sourceReader{f: open, size: size, left: size, p: j.opts.Progress}
+		same, err := blob.Same(ctx, j.r, &src, old)
+		if err != nil {
+			return err
+		}
+		info, err := open.Stat()
+		if err != nil {
+			return err
+		}
+		if !same || info.Size() != size || tree.At(info.ModTime()) != old.ModTime {
+			return errDiffers
+		}
+		return nil
+	})
+	if err != nil {
+		return false, ctx.Err()
+	}
+	res.ReadFiles, res.ReadBytes = res.Files, res.Bytes
+	return true, nil
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/snap-backup/snap/device/mobilesync/foldertest"
+	"github.com/snap-backup/snap/device/simulator/synthetic"
 	"github.com/snap-backup/snap/repo/backend/memory"
 	"github.com/snap-backup/snap/repo/repotest"
 )
@@ -71,6 +72,98 @@ func TestSameButLost(t *testing.T) {
 		res := mustImport(t, r, m.Dir, Options{})
 		if err := wantSame(mustOpen(t, c, seed(4)), res.Snapshot, foldertest.MustRead(t, m.Dir)); err != nil {
 			t.Errorf("without %s: %v", name, err)
+		}
+	}
+}
+
+// A locked backup that the parent has stored decrypted is not stored a second time. Files
+// that may have changed are compared byte by byte.
+func TestSameWithoutPassword(t *testing.T) {
+	t.Parallel()
+	dir := encryptedFolder(t, 3)
+	base := memory.New()
+	r := createRepo(t, base)
+	first := importUnlocked(t, r, dir, synthetic.DefaultPassword, Options{Workers: 1})
+	if !first.Snapshot.Unlocked || first.Decrypted == 0 {
+		t.Fatalf("%+v", first)
+	}
+	// The largest blob: its ends are in other blocks.
+	var blob string
+	var blobInfo os.FileInfo
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || len(d.Name()) != 40 {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && (blobInfo == nil || info.Size() > blobInfo.Size()) {
+			blob, blobInfo = path, info
+		}
+		return err
+	}))
+	bytes, err := os.ReadFile(blob)
+	check(err)
+	write := func(b []byte) {
+		t.Helper()
+		check(os.WriteFile(blob, b, 0o644))
+		check(os.Chtimes(blob, blobInfo.ModTime(), blobInfo.ModTime()))
+	}
+	flipped := func(at int) []byte {
+		b := append([]byte(nil), bytes...)
+		b[at] ^= 1
+		return b
+	}
+	skip := Options{SkipIfUnchanged: true, Workers: 2}
+	for _, test := range []struct {
+		name   string
+		change func()
+		opts   Options
+		same   bool
+		read   bool
+	}{
+		{name: "nothing", opts: skip, same: true},
+		{name: "rescan", opts: Options{SkipIfUnchanged: true, Rescan: true}, same: true, read: true},
+		{name: "written again", change: func() { write(bytes) }, opts: skip, same: true, read: true},
+		{name: "kept", opts: Options{}, same: true, read: true},
+		{name: "locked", opts: Options{SkipIfUnchanged: true, Locked: true}},
+		{name: "first byte", change: func() { write(flipped(0)) }, opts: skip},
+		{name: "last byte", change: func() { write(flipped(len(bytes) - 1)) }, opts: skip},
+		{name: "longer", change: func() { write(append(flipped(0), bytes...)) }, opts: skip},
+		{name: "mode", change: func() { write(bytes); check(os.Chmod(blob, 0o600)) }, opts: skip},
+	} {
+		if test.change != nil {
+			test.change()
+		}
+		be := base.Clone()
+		r := mustOpen(t, be, seed(3))
+		res := mustImport(t, r, dir, test.opts)
+		if res.NoPassword != test.same || res.Unchanged != (test.same && test.opts.SkipIfUnchanged) || res.Snapshot.Unlocked != test.same {
+			t.Errorf("%s: unchanged %v, without a password %v, decrypted %v", test.name, res.Unchanged, res.NoPassword, res.Snapshot.Unlocked)
+		}
+		if test.same && (res.Snapshot.Root != first.Snapshot.Root || (res.ReadFiles > 0) != test.read || res.Bytes != first.Bytes || res.Files != first.Files) {
+			t.Errorf("%s: %+v", test.name, res)
+		}
+		if err := wantSame(r, res.Snapshot, foldertest.MustRead(t, dir)); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	// What the repository has lost is stored again, although only locked.
+	write(bytes)
+	check(os.Chmod(blob, blobInfo.Mode()))
+	for _, name := range repotest.FilesIn(t, base, "packs/") {
+		be := base.Clone()
+		check(be.Delete(t.Context(), name))
+		for _, rescan := range []bool{false, true} {
+			r := mustOpen(t, be, seed(3))
+			res := mustImport(t, r, dir, Options{SkipIfUnchanged: true, Rescan: rescan})
+			if err := wantSame(mustOpen(t, be, seed(4)), res.Snapshot, foldertest.MustRead(t, dir)); err != nil {
+				t.Errorf("without %s: %v", name, err)
+			}
 		}
 	}
 }

@@ -29,6 +29,8 @@
 //   - The snapshot that was stored last is kept, whatever its date is.
 //   - A snapshot that was complete until the repository lost a part of it is judged
 //     as if it were still complete, but displaces no other snapshot.
+//   - Of complete snapshots with the same time, only one counts, since a device makes one
+//     backup at a time: they are the same backup, stored twice. An open one is preferred.
 package keep
 
 import (
@@ -47,6 +49,7 @@ type Snapshot struct {
 	Time     time.Time
 	Tags     []string
 	Complete bool
+	Open     bool // it is not stored locked
 	Lost     bool // it was complete until a part of it was lost
 	Pinned   bool
 	// Misdated says that Time is wrong, since a clock was.
@@ -142,8 +145,8 @@ func (v *Verdict) keep(format string, args ...any) {
 }
 
 // Apply judges the snapshots of one device, which may be in any order. Of those with the
-// same time, the last in the list counts as the newest. The verdicts are in the same order. Durations count back from the newest snapshot that is not later
-// than now. So one snapshot with a wrong clock does not make all others old. Periods
+// same time, the last in the list counts as the newest. The verdicts are in the same order.
+// Durations count back from the newest snapshot that is not later than now. So one snapshot with a wrong clock does not make all others old. Periods
 // are calendar periods in zone.
 func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Verdict {
 	verdicts := make([]Verdict, len(list))
@@ -160,7 +163,8 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 			break
 		}
 	}
-	counted := countedOf(list, order)
+	again := storedAgain(list, order)
+	counted := slices.DeleteFunc(countedOf(list, order), func(i int) bool { return again[i] })
 	for _, i := range order {
 		s, v := &list[i], &verdicts[i]
 		if s.Pinned {
@@ -171,7 +175,7 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 				v.keep("tag %s", strings.Join(tags, ","))
 			}
 		}
-		if p.Within != (Duration{}) && s.Time.After(p.Within.Before(latest)) {
+		if p.Within != (Duration{}) && !again[i] && s.Time.After(p.Within.Before(latest)) {
 			v.keep("within %s", p.Within)
 		}
 		if !s.Complete && len(counted) > 0 && s.Time.After(list[counted[0]].Time) && !p.Empty() {
@@ -182,7 +186,7 @@ func (p *Policy) Apply(list []Snapshot, now time.Time, zone *time.Location) []Ve
 		r.apply(list, counted, verdicts, latest, zone)
 	}
 	p.applyProven(list, order, verdicts)
-	p.applyLost(list, order, verdicts, latest, zone)
+	p.applyLost(list, slices.DeleteFunc(order, func(i int) bool { return again[i] }), verdicts, latest, zone)
 	p.applyClocks(list, verdicts)
 	return verdicts
 }
@@ -203,6 +207,25 @@ func (p *Policy) applyClocks(list []Snapshot, verdicts []Verdict) {
 			v.Spared = true
 		}
 	}
+}
+
+// storedAgain reports for each snapshot whether another one with the same time counts in
+// its place. order is newest first.
+func storedAgain(list []Snapshot, order []int) []bool {
+	again := make([]bool, len(list))
+	chosen := -1 // among those with the same time
+	for _, i := range order {
+		switch s := &list[i]; {
+		case !s.Complete || s.Misdated:
+		case chosen < 0 || !s.Time.Equal(list[chosen].Time):
+			chosen = i
+		case s.Open && !list[chosen].Open:
+			again[chosen], chosen = true, i
+		default:
+			again[i] = true
+		}
+	}
+	return again
 }
 
 // countedOf returns the snapshots that rules with numbers count: the complete ones, or

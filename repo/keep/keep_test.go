@@ -20,13 +20,13 @@ func at(t testing.TB, text string) time.Time {
 
 // series parses a list of snapshots, oldest first. Each is a time, followed by ! if the
 // snapshot is incomplete, ? if it has lost a part, * if it is pinned, v if it was
-// verified, d if it was drilled, and # before its tags.
+// verified, d if it was drilled, L if it is locked, and # before its tags.
 func series(t testing.TB, text string) ([]Snapshot, []string) {
 	t.Helper()
 	var list []Snapshot
 	var names []string
 	for field := range strings.SplitSeq(text, ", ") {
-		s := Snapshot{Complete: true}
+		s := Snapshot{Complete: true, Open: !strings.Contains(field, "L")}
 		name, tags, tagged := strings.Cut(field, "#")
 		if tagged {
 			s.Tags = strings.Split(tags, "+")
@@ -40,8 +40,10 @@ func series(t testing.TB, text string) ([]Snapshot, []string) {
 		if strings.Contains(name, "d") {
 			s.Drilled = time.Unix(1, 0)
 		}
-		name = strings.Trim(name, "!?*vd")
-		s.Time = at(t, name)
+		s.Time = at(t, strings.Trim(name, "!?*vdL"))
+		if name = strings.Trim(name, "!?*vd"); slices.Contains(names, name) {
+			name += " again"
+		}
 		list, names = append(list, s), append(names, name)
 	}
 	return list, names
@@ -93,7 +95,13 @@ func TestApply(t *testing.T) {
 		"the last proven one is given up":              {"2026-01-01d, 2026-01-02v, 2026-01-03", "2026-01-03", Policy{Last: 1, ForgetProven: true}},
 		"the newest proven ones":                       {"2026-01-01v, 2026-01-02d, 2026-01-03, 2026-01-04v, 2026-01-05vd, 2026-01-06", "2026-01-02, 2026-01-04, 2026-01-05", Policy{Verified: 3}},
 		"all proven ones":                              {"2026-01-01v, 2026-01-02d, 2026-01-03", "2026-01-01, 2026-01-02", Policy{Verified: Unlimited}},
-		"no rules":                                     {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
+		"one of a backup stored twice":                 {"2026-01-01, 2026-01-02, 2026-01-03L, 2026-01-03", "2026-01-02, 2026-01-03", Policy{Last: 2}},
+		"the open one, with any rule":                  {"2026-01-01, 2026-01-01L", "2026-01-01", Policy{Last: 5, Daily: 5, Within: within("1y")}},
+		"also in the middle":                           {"2026-01-01L, 2026-01-01, 2026-01-02", "2026-01-01, 2026-01-02", Policy{Last: 5}},
+		"a locked one that is pinned, tagged, proven":  {"2026-01-01, 2026-01-01*L", "2026-01-01, 2026-01-01*L", Policy{Last: 1}},
+		"an incomplete one is another backup":          {"2026-01-01!, 2026-01-01L", "2026-01-01L", Policy{Last: 2}},
+		"one that lost a part beside the same backup":  {"2026-01-01?, 2026-01-01L, 2026-01-02", "2026-01-01, 2026-01-01L, 2026-01-02", Policy{Last: 3}},
+		"no rules": {"2026-01-01, 2026-01-02*, 2026-01-03!", "2026-01-02", Policy{}},
 	} {
 		list, names := series(t, c.series)
 		for range 2 {
