@@ -236,7 +236,15 @@ func (res *pruneResult) print(w io.Writer) {
 		if res.WrittenBytes > 0 {
 			fmt.Fprintf(w, "; repacked what is in use, %s", bytesText(res.WrittenBytes))
 		}
-		fmt.Fprintf(w, "\nfreed %s\n", bytesText(res.FreedBytes-res.WrittenBytes))
+		fmt.Fprintln(w)
+		switch freed := res.FreedBytes - res.WrittenBytes; {
+		case freed >= 0:
+			fmt.Fprintf(w, "freed %s\n", bytesText(freed))
+		case res.PendingPacks > 0:
+			fmt.Fprintf(w, "the repository grew by %s until old packs can be removed\n", bytesText(-freed))
+		default:
+			fmt.Fprintf(w, "the repository grew by %s, since what is in use compresses less without what was removed\n", bytesText(-freed))
+		}
 	}
 	if res.KeptUnused > 0 && len(res.Waiting) == 0 {
 		fmt.Fprintf(w, "%s of unused bytes may remain\n", bytesText(res.KeptUnused))

@@ -23,6 +23,13 @@ const (
 	manyPacks = 32
 )
 
+// A rebase must free at least 1/worthWriting more of the bytes that it writes than a prune
+// without it. If no unused bytes may remain, 1/worthAnyway is enough.
+const (
+	worthWriting = 16
+	worthAnyway  = 128
+)
+
 // prunePlan is what a round of a prune will do. A prune finds out anew in each round what
 // is in use, since other processes store data meanwhile.
 type prunePlan struct {
@@ -77,7 +84,6 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 	}
 	var partly []wasted
 	var deadBytes int64
-	small := map[pack.Kind]int{}
 	err = p.r.Backend.List(ctx, layout.PacksDir, func(f backend.Info) error {
 		id, err := layout.ParseFileID(f.Name)
 		if err != nil {
@@ -98,10 +104,6 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 		w := p.wasteOf(u, pk)
 		rep.UsedBytes += w.used
 		rep.BaseBytes += w.bases
-		if int(pk.Size) < p.r.Options.PackSize/smallPack {
-			small[pk.Kind]++
-			w.small = true
-		}
 		partly = append(partly, w)
 		return nil
 	})
@@ -114,8 +116,9 @@ func (p *pruner) makePlan(ctx context.Context) (*prunePlan, error) {
 		}
 	}
 	rep.UnusedBytes = rep.PackBytes - rep.UsedBytes
-	p.choose(plan, partly, small)
-	rep.BytesToFree = max(rep.BytesToRemove+rep.BytesToFree-plan.rebaseCost(), 0)
+	chosen := p.choose(partly, plan.rebaseCost())
+	plan.repack, rep.PacksToRepack, rep.BytesToRepack = chosen.packs, len(chosen.packs), chosen.used
+	rep.BytesToFree = max(rep.BytesToRemove+chosen.waste-plan.rebaseCost(), 0)
 	rep.KeptUnused = max(rep.PackBytes-rep.UsedBytes-rep.BytesToFree-plan.rebaseCost(), 0)
 	return plan, nil
 }
@@ -152,30 +155,61 @@ type spared struct {
 }
 
 // planRebase chooses blocks to store with another dictionary, and adds them to the
-// plan. From then on, chunks that only the old blocks need count as unused.
+// plan. From then on, chunks that only the old blocks need count as unused. Some of them may
+// remain, like other unused bytes. So a rebase that saves enough by itself may free little,
+// or less than it writes; then there is none.
 func (p *pruner) planRebase(ctx context.Context, plan *prunePlan) error {
 	const phase = "looking at leftovers"
 	p.opts.Progress(phase, 0, 0)
-	used := int64(0)
-	for _, pk := range p.r.Index.Packs() {
-		if slices.ContainsFunc(pk.Blocks, plan.u.InUse) {
-			used += pk.Size
-		}
-	}
+	without := p.forecast(plan.u, 0)
+	allowed := p.opts.MaxUnused(without.packs)
 	budget := int64(rebase.MaxBytes)
 	if p.opts.MaxRepack >= 0 {
 		budget = min(budget, p.opts.MaxRepack)
 	}
-	l, err := rebase.Find(ctx, plan.u, p.opts.MaxUnused(used)/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) })
+	l, err := rebase.Find(ctx, plan.u, allowed/2, budget, func(done, total int64) { p.opts.Progress(phase, done, total) })
 	if err != nil {
 		return fmt.Errorf("prune: %w", err)
 	}
-	if l != nil {
-		plan.rebase = l
-		plan.u.Apply(l)
-		p.report.Rebased = l.Len()
+	if l == nil {
+		return nil
 	}
+	plan.u.Apply(l)
+	with, worth := p.forecast(plan.u, l.Cost), int64(worthWriting)
+	if allowed == 0 {
+		worth = worthAnyway
+	}
+	if with.freed-without.freed <= max(with.written-without.written, 0)/worth {
+		plan.u.Apply(nil)
+		return nil
+	}
+	plan.rebase = l
+	p.report.Rebased = l.Len()
 	return nil
+}
+
+// forecast is what a prune would do.
+type forecast struct {
+	packs          int64 // bytes of the packs that hold something in use
+	freed, written int64
+}
+
+// forecast estimates what a prune would do that needs these chunks. cost is how many bytes
+// larger it makes blocks.
+func (p *pruner) forecast(u *usage.Usage, cost int64) (f forecast) {
+	var partly []wasted
+	for _, pk := range p.r.Index.Packs() {
+		if !slices.ContainsFunc(pk.Blocks, u.InUse) {
+			f.freed += pk.Size
+			continue
+		}
+		f.packs += pk.Size
+		partly = append(partly, p.wasteOf(u, pk))
+	}
+	chosen := p.choose(partly, cost)
+	f.freed += chosen.waste - cost
+	f.written = chosen.used + max(cost, 0)
+	return f
 }
 
 // wasted describes a pack of which only a part may be in use.
@@ -203,14 +237,21 @@ func (p *pruner) wasteOf(u *usage.Usage, pk index.Pack) wasted {
 	}
 	w.used = pk.Size * used / max(blocks, 1)
 	w.bases = pk.Size * bases / max(blocks, 1)
+	w.small = int(pk.Size) < p.r.Options.PackSize/smallPack
 	return w
+}
+
+// chosen are the packs to repack.
+type chosen struct {
+	packs       []index.Pack
+	used, waste int64 // bytes
 }
 
 // choose chooses the packs to repack: first those with blocks to rebase, since
 // prune writes these first. Then it chooses those with the most waste for their
 // size, until the remaining waste is allowed. If there are many small packs, it
-// chooses these, too.
-func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]int) {
+// chooses these, too. cost is how many bytes larger the rebased blocks are.
+func (p *pruner) choose(partly []wasted, cost int64) (c chosen) {
 	slices.SortFunc(partly, func(a, b wasted) int {
 		if a.rebased != b.rebased {
 			if a.rebased {
@@ -223,11 +264,17 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		}
 		return slices.Compare(a.pack.ID[:], b.pack.ID[:])
 	})
-	remaining, written := int64(0), p.report.WrittenBytes+max(plan.rebaseCost(), 0)
+	remaining, used, written := int64(0), int64(0), p.report.WrittenBytes+max(cost, 0)
+	small := map[pack.Kind]int{}
 	for i := range partly {
-		remaining += partly[i].waste()
+		w := &partly[i]
+		remaining += w.waste()
+		used += w.used
+		if w.small {
+			small[w.pack.Kind]++
+		}
 	}
-	allowed := p.opts.MaxUnused(p.report.UsedBytes)
+	allowed := p.opts.MaxUnused(used)
 	for i := range partly {
 		w := &partly[i]
 		merge := w.small && small[w.pack.Kind] >= manyPacks
@@ -239,9 +286,9 @@ func (p *pruner) choose(plan *prunePlan, partly []wasted, small map[pack.Kind]in
 		}
 		written += w.used
 		remaining -= w.waste()
-		plan.repack = append(plan.repack, w.pack)
-		p.report.PacksToRepack++
-		p.report.BytesToRepack += w.used
-		p.report.BytesToFree += w.waste()
+		c.packs = append(c.packs, w.pack)
+		c.used += w.used
+		c.waste += w.waste()
 	}
+	return c
 }

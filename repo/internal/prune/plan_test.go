@@ -6,7 +6,6 @@ import (
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/internal/store"
-	"github.com/snap-backup/snap/repo/internal/usage"
 )
 
 // TestChooseRepacksRebasedFirst checks that choose repacks first the packs with blocks to
@@ -27,14 +26,13 @@ func TestChooseRepacksRebasedFirst(t *testing.T) {
 		"nothing is rebased":     {[]wasted{some(1, 800, false), some(2, 850, false), some(3, 850, false)}, []byte{1, 2}, 350},
 	} {
 		p := &pruner{r: &store.Store{}, opts: Options{MaxUnused: func(int64) int64 { return 200 }, MaxRepack: -1}}
-		plan := &prunePlan{u: &usage.Usage{}}
-		p.choose(plan, c.partly, map[pack.Kind]int{})
+		chosen := p.choose(c.partly, 0)
 		var got []byte
-		for _, pk := range plan.repack {
+		for _, pk := range chosen.packs {
 			got = append(got, pk.ID[0])
 		}
-		if string(got) != string(c.packs) || p.report.BytesToFree != c.free {
-			t.Errorf("%s: packs %v, %d bytes free; want %v, %d", name, got, p.report.BytesToFree, c.packs, c.free)
+		if string(got) != string(c.packs) || chosen.waste != c.free {
+			t.Errorf("%s: packs %v, %d bytes free; want %v, %d", name, got, chosen.waste, c.packs, c.free)
 		}
 	}
 }

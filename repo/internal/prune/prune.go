@@ -87,7 +87,7 @@ type Report struct {
 	// What was done.
 	RemovedPacks int   `json:"removed_packs"`
 	FreedBytes   int64 `json:"freed_bytes"`
-	WrittenBytes int64 `json:"written_bytes"`
+	WrittenBytes int64 `json:"written_bytes"` // of new packs
 	// Packs that only a later prune can remove: processes that began before this prune
 	// still run, or no snapshot is left and processes may be storing the first one.
 	PendingPacks int         `json:"pending_packs"`

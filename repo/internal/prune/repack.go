@@ -24,7 +24,7 @@ import (
 
 // repack copies the chunks in use of some packs to new packs, and stores planned
 // blocks there. The new packs are durable and in the index when it returns. It
-// returns the bytes written, and whether chunks of a delta were stored in full.
+// returns the bytes of the new packs, and whether chunks of a delta were stored in full.
 func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack, planned []*rebase.PlannedBlock) (written int64, full bool, err error) {
 	w := writer.New(ctx, p.r)
 	defer w.Close()
@@ -68,7 +68,7 @@ func (p *pruner) repack(ctx context.Context, u *usage.Usage, packs []index.Pack,
 	if err == nil {
 		err = w.Finish(ctx)
 	}
-	return w.Stats().Stored, storedFull.Load(), err
+	return w.PackBytes(), storedFull.Load(), err
 }
 
 // handOver passes work to the next free copier.

@@ -188,3 +188,45 @@ func TestRebaseJoinsLeftovers(t *testing.T) {
 		}
 	}
 }
+
+// A rebase that saves bytes frees nothing if what it makes unused may remain. Then there is
+// none.
+func TestRebaseFreesMoreThanItWrites(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	const page = 8 << 10 // several in a pack
+	files := func(content []byte, others int) repotest.Files {
+		f := repotest.Files{"file.db": append([]byte("SQLite format 3\x00"), content...)}
+		for n := range others {
+			f[fmt.Sprint("other", n)] = repotest.Noise(uint64(100+n), 2*page)
+		}
+		return f
+	}
+	second := repotest.Noise(2, page-16)
+	third := slices.Concat(second[:page/2], make([]byte, page/2-16))
+	be := repotest.New(t)
+	for day, f := range []repotest.Files{files(repotest.Noise(1, page-16), 1), files(second, 2), files(third, 2)} {
+		if _, err := repotest.StoreFiles(ctx, be, f, day+1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := repotest.Forget(ctx, be, 2); err != nil {
+		t.Fatal(err)
+	}
+	before := repotest.Size(t, be, repotest.PacksDir)
+	for _, c := range []struct {
+		allowed int64
+		rebased bool
+	}{{page * 5 / 4, false}, {page / 4, true}, {0, true}} {
+		be := be.Clone()
+		opts := repotest.NoWaste
+		opts.MaxUnused = func(int64) int64 { return c.allowed }
+		rep, err := repotest.Prune(ctx, be, opts)
+		if err != nil || (rep.Rebased > 0) != c.rebased {
+			t.Errorf("allowed %d: %d rebased, error %v", c.allowed, rep.Rebased, err)
+		}
+		if after := repotest.Size(t, be, repotest.PacksDir); after > before || rep.WrittenBytes > rep.FreedBytes {
+			t.Errorf("allowed %d: %d bytes after %d; %d freed, %d written", c.allowed, after, before, rep.FreedBytes, rep.WrittenBytes)
+		}
+	}
+}

@@ -118,6 +118,7 @@ func (w *Writer) uploadAll() error {
 		size := int64(len(file))
 		w.unlisted = append(w.unlisted, unlistedPack{id, size, h})
 		w.count(len(file))
+		w.packs.Add(size)
 		w.reuse(h.Kind, file)
 		if err := w.indexFile.Add(w.ctx, id, size, &h); err != nil {
 			return err

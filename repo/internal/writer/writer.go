@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/snap-backup/snap/chunk"
@@ -77,6 +78,7 @@ type Writer struct {
 	claimed  map[chunk.ID]struct{} // chunks that are being stored and are not in the index yet
 	builders [2]*pack.Builder      // by kind
 	stats    record.WriteStats
+	packs    atomic.Int64 // bytes of packs
 
 	before record.WriteStats // of earlier writers of the same snapshot
 
@@ -117,6 +119,9 @@ func New(ctx context.Context, r *store.Store) *Writer {
 	})
 	return w
 }
+
+// PackBytes returns the bytes of the packs that were stored so far.
+func (w *Writer) PackBytes() int64 { return w.packs.Load() }
 
 // Stats returns what has been added so far.
 func (w *Writer) Stats() record.WriteStats {
