@@ -66,6 +66,19 @@ func Secret(typed string) ([]byte, error) {
 	return []byte(typed), nil
 }
 
+// ResemblesRecovery reports whether a text may be a recovery key with a typing error that
+// Secret does not recognise: its groups are not separated as snap writes them. Such a text may
+// be a password, too.
+func ResemblesRecovery(typed string) bool {
+	s := strings.Map(func(r rune) rune {
+		if strings.ContainsRune(" -\t", r) {
+			return -1
+		}
+		return r
+	}, strings.TrimSpace(typed))
+	return len(s) == recoveryLength && looksLikeRecovery(group(s))
+}
+
 // minRecoveryDigits is how many digits a text must have to look like a recovery key. One
 // key in 900 has fewer, and gets a less helpful message if mistyped.
 const minRecoveryDigits = 4

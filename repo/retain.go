@@ -17,9 +17,19 @@ var (
 	// last one if none is complete, or the last one that passed a drill or a full
 	// verify.
 	ErrLastSnapshot = errors.New("a device would lose its last snapshot")
+	// ErrLastProven is the ErrLastSnapshot that says that a device would lose its last
+	// snapshot that passed a drill or a full verify. It may have others.
+	ErrLastProven error = lastProven{}
 	// ErrPinned says that a snapshot is pinned.
 	ErrPinned = errors.New("pinned snapshots are not forgotten")
 )
+
+type lastProven struct{}
+
+func (lastProven) Error() string {
+	return "the device would lose the only snapshot that was proven to be good"
+}
+func (lastProven) Is(target error) bool { return target == ErrLastSnapshot }
 
 // Retention is what will happen to the snapshots of one device.
 type Retention struct {
@@ -133,12 +143,12 @@ func CheckRetention(all []*Snapshot, certificates []*Certificate, list []Retenti
 		// applies.
 		for _, rules := range [][]lastRule{
 			{
-				{"complete snapshot of %q", func(s *Snapshot) bool { return s.Complete && Refuted(certificates, s) == nil }},
-				{"snapshot of %q", func(*Snapshot) bool { return true }},
+				{"complete snapshot of %q", ErrLastSnapshot, func(s *Snapshot) bool { return s.Complete && Refuted(certificates, s) == nil }},
+				{"snapshot of %q", ErrLastSnapshot, func(*Snapshot) bool { return true }},
 			},
 			{
-				{"snapshot of %q that passed a drill", func(s *Snapshot) bool { _, drilled := LastPassed(certificates, s); return !drilled.IsZero() }},
-				{"snapshot of %q that passed a full verify", func(s *Snapshot) bool { verified, _ := LastPassed(certificates, s); return !verified.IsZero() }},
+				{"snapshot of %q that passed a drill", ErrLastProven, func(s *Snapshot) bool { _, drilled := LastPassed(certificates, s); return !drilled.IsZero() }},
+				{"snapshot of %q that passed a full verify", ErrLastProven, func(s *Snapshot) bool { verified, _ := LastPassed(certificates, s); return !verified.IsZero() }},
 			},
 		} {
 			if err := checkLast(snapshots, forgotten, rules); err != nil {
@@ -153,6 +163,7 @@ func CheckRetention(all []*Snapshot, certificates []*Certificate, list []Retenti
 // lastRule says that a device must keep one of the snapshots that fit.
 type lastRule struct {
 	what string // with %q for the name of the device
+	err  error
 	fits func(s *Snapshot) bool
 }
 
@@ -169,7 +180,7 @@ func checkLast(snapshots []*Snapshot, forgotten map[layout.FileID]bool, rules []
 		}
 		last := fitting[len(fitting)-1]
 		return fmt.Errorf("snapshot %s of %s is the last %s: %w",
-			last.ID.Short(), last.Time.Local().Format(time.DateOnly), fmt.Sprintf(rule.what, last.Device.Name), ErrLastSnapshot)
+			last.ID.Short(), last.Time.Local().Format(time.DateOnly), fmt.Sprintf(rule.what, last.Device.Name), rule.err)
 	}
 	return nil
 }

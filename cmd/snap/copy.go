@@ -48,14 +48,22 @@ func (t *copyTarget) secret(ctx context.Context, a *app) (secrets, error) {
 	return pw.secrets()
 }
 
+// advise names --to if there is no repository.
+func (t *copyTarget) advise(err error) error {
+	if errors.Is(err, repo.ErrNotFound) && !isA[advised](err) {
+		return advised{err, fmt.Sprintf("check --to, or create that repository with \"snap init -r %s\"", t.dir)}
+	}
+	return err
+}
+
 // open opens the target and locks it for writing.
 func (t *copyTarget) open(ctx context.Context, a *app) (r *repo.Repo, release func(), err error) {
 	be, err := a.openFolder(t.dir)
 	if err != nil {
-		return nil, nil, openError(t.dir, err)
+		return nil, nil, t.advise(openError(t.dir, err))
 	}
 	if err := checkUsable(ctx, be); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", t.dir, err) // before a prompt for the password
+		return nil, nil, t.advise(openError(t.dir, err)) // before a prompt for the password
 	}
 	given := func(ctx context.Context) (secrets, error) { return t.secret(ctx, a) }
 	if r, err = a.unlock(ctx, be, opening{dir: t.dir, ways: targetPassword, given: given}); err != nil {

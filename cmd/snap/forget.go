@@ -341,13 +341,13 @@ func (f *forget) print(w io.Writer, res *forgetResult) {
 		table(w, "  ID\tDATE\tFLAGS\tTAGS\tACTION\tWHY", rows)
 		fmt.Fprintln(w)
 	}
-	verb, snapshots := "removed", plural(len(res.Removed), "snapshot")
+	verb, kept, snapshots := "removed", "kept", plural(len(res.Removed), "snapshot")
 	if res.DryRun {
-		verb = "would remove"
+		verb, kept = "would remove", "keep"
 	}
 	fmt.Fprintf(w, "%s %s", verb, snapshots)
 	if !f.policy.Empty() {
-		fmt.Fprintf(w, ", kept %s", count(int64(res.Kept)))
+		fmt.Fprintf(w, ", %s %s", kept, count(int64(res.Kept)))
 	}
 	fmt.Fprintln(w)
 	switch {

@@ -15,6 +15,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// checkNewFolder returns an error if no repository can be made in a folder, before anybody
+// invents a password for it.
+func checkNewFolder(dir string) error {
+	if err := checkAddress(dir); err != nil {
+		return err
+	}
+	if program := foreignRepository(dir); program != "" {
+		return foreignError(dir, program, repo.ErrExists)
+	}
+	return checkTarget(dir, false)
+}
+
 func (a *app) initCommand() *cobra.Command {
 	var parity string
 	cmd := &cobra.Command{
@@ -42,6 +54,9 @@ SNAP_NO_FSYNC=1.`,
 			}
 			dir, err := a.location()
 			if err != nil {
+				return err
+			}
+			if err := checkNewFolder(dir); err != nil {
 				return err
 			}
 			if be, err := local.Open(dir); err == nil {

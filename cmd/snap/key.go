@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/snap-backup/snap/crypto"
@@ -196,7 +197,7 @@ The key that you have just used is removed only if you confirm that, or with --y
 				Proven  bool            `json:"proven"`
 				Doubts  []string        `json:"doubts"`
 			}{gone.ID, gone.Kind, gone.Label, gone.Copies, len(gone.Doubts) == 0, gone.Doubts}
-			return a.conclude(result, false, func(w io.Writer) {
+			err = a.conclude(result, false, func(w io.Writer) {
 				what := gone.ID.Short()
 				if gone.Damaged == "" {
 					what = strings.TrimSpace(fmt.Sprintf("%s (%s) %s", what, gone.Kind, clean(gone.Label)))
@@ -206,10 +207,22 @@ The key that you have just used is removed only if you confirm that, or with --y
 					fmt.Fprintf(w, "and %s that the same secret opened\n", plural(n, "other file"))
 				}
 			})
+			if gone.Kind == crypto.RecoverySlot {
+				a.warnOfNoRecovery(cmd.Context(), r)
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "also remove the key that opened the repository, without a question")
 	return cmd
+}
+
+// warnOfNoRecovery warns if the repository has no recovery key.
+func (a *app) warnOfNoRecovery(ctx context.Context, r *repo.Repo) {
+	keys, err := r.Keys(ctx)
+	if err == nil && !slices.ContainsFunc(keys, func(k repo.KeyInfo) bool { return k.Kind == crypto.RecoverySlot }) {
+		a.warn("no recovery key is left; \"snap key add --recovery\" makes one")
+	}
 }
 
 // removeKey removes a key. If it is the one that opened the repository, a person must

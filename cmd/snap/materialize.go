@@ -51,7 +51,7 @@ others are written, and the exit code is 13.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			if err := checkTarget(argv[1], true); err != nil {
+			if err := checkTarget(argv[1], false); err != nil {
 				return err
 			}
 			r, found, err := a.openToRead(cmd, argv[0])

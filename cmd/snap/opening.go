@@ -45,6 +45,10 @@ func (a *app) unlock(ctx context.Context, be backend.Backend, o opening) (*repo.
 		if !wrong || try == maxTries || a.keyboard() == nil {
 			return r, orInterrupted(ctx, err, nothingDone)
 		}
+		if errors.Is(err, crypto.ErrRecoveryTypo) {
+			a.warn("%v; compare it with the written one, group by group, and try again", crypto.ErrRecoveryTypo)
+			continue
+		}
 		a.warn("this password does not open the repository; try again")
 	}
 }
@@ -100,6 +104,9 @@ func (a *app) openRepo(ctx context.Context, be backend.Backend, s secrets, o ope
 	}
 	if s.bad != nil {
 		return nil, s.bad
+	}
+	if s.resembles && errors.Is(first, repo.ErrWrongPassword) {
+		first = fmt.Errorf("%w; %w", first, crypto.ErrRecoveryTypo)
 	}
 	return nil, openError(o.dir, s.named(first))
 }

@@ -113,18 +113,9 @@ func plural[N int | int64](n N, one string) string {
 	return words.Plural(n, one)
 }
 
-// bytesText returns a size for people, in units of 1024, as restic does.
+// bytesText returns a size for people.
 func bytesText(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 && n > -1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v, i := float64(n)/1024, 0
-	for (v >= 1000 || v <= -1000) && i < len(units)-1 {
-		v /= 1024
-		i++
-	}
-	return fmt.Sprintf("%.1f %ciB", v, units[i])
+	return words.Bytes(n)
 }
 
 // count returns a number with commas, as in 1,000.

@@ -121,6 +121,7 @@ func (t *typed) secrets() (secrets, error) {
 		s.source = "password from " + t.from
 	}
 	for i, b := range t.tries() {
+		s.resembles = s.resembles || crypto.ResemblesRecovery(string(b))
 		secret, err := crypto.Secret(string(b))
 		if err != nil && i == 0 {
 			return secrets{}, s.named(err)
@@ -136,8 +137,10 @@ func (t *typed) secrets() (secrets, error) {
 type secrets struct {
 	list   [][]byte
 	source string // what gave them, or empty
-	isFile bool   // the content of a key file, which nobody types
-	bad    error  // if nothing opens the repository, this is the reason
+	// resembles says that it may be a recovery key with a typing error.
+	resembles bool
+	isFile    bool  // the content of a key file, which nobody types
+	bad       error // if nothing opens the repository, this is the reason
 }
 
 func (s *secrets) clear() { clearAll(s.list) }
@@ -194,7 +197,7 @@ func fromVariable(name string) (*typed, error) {
 func (a *app) readPasswordFile(name string) (*typed, error) {
 	b, err := a.readSecretFile(name, "password file")
 	if err != nil {
-		return nil, fmt.Errorf("read the password: %w", err)
+		return nil, notGiven(fmt.Errorf("read the password: %w", err))
 	}
 	defer clear(b)
 	t, err := typedLine(b, "password file "+name)
@@ -207,12 +210,20 @@ func (a *app) readPasswordFile(name string) (*typed, error) {
 func (a *app) readKeyFile(name string) ([]byte, error) {
 	b, err := a.readSecretFile(name, "key file")
 	if err != nil {
-		return nil, fmt.Errorf("read the key file: %w", err)
+		return nil, notGiven(fmt.Errorf("read the key file: %w", err))
 	}
 	if len(b) < 16 {
-		return nil, usageError{fmt.Errorf("key file %s has only %d bytes; it needs at least 16 random bytes", name, len(b))}
+		return nil, usageError{fmt.Errorf("key file %s has only %d bytes; it needs at least 16 random bytes, as from: head -c 32 /dev/urandom >%s", name, len(b), name)}
 	}
 	return b, nil
+}
+
+// notGiven makes it an error of the command line that a file does not exist.
+func notGiven(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return usageError{err}
+	}
+	return err
 }
 
 // readSecretFile reads a file with a password or key. It warns if other users of the

@@ -84,7 +84,7 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 	root.Flags().BoolVar(&version, "version", false, "print the version, as \"snap version\" does")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(helpCommand(root))
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return rewordFlagError(cmd.Name(), err) })
 	f := root.PersistentFlags()
 	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")
 	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
@@ -312,6 +312,12 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 		return nil, err
 	}
 	be, err := a.openFolder(dir)
+	if err == nil { // before a prompt for the password
+		bad := repo.CheckConfig(ctx, be)
+		if errors.Is(bad, repo.ErrNotFound) || bad != nil && foreignRepository(dir) != "" {
+			err = errors.Join(repo.ErrNotFound, be.Close())
+		}
+	}
 	if err != nil {
 		return nil, openError(dir, err)
 	}
@@ -344,6 +350,14 @@ func openError(dir string, err error) error {
 	}
 	if errors.Is(err, os.ErrNotExist) && !errors.Is(err, repo.ErrDamaged) {
 		err = repo.ErrNotFound
+	}
+	if errors.Is(err, repo.ErrNotFound) {
+		if address := checkAddress(dir); address != nil {
+			return address
+		}
+	}
+	if program := foreignRepository(dir); program != "" {
+		return foreignError(dir, program, err)
 	}
 	return fmt.Errorf("%s: %w", dir, err)
 }

@@ -354,7 +354,11 @@ func (v *verification) describe(w io.Writer, s *repo.Snapshot, rep *verify.Repor
 
 func (v *verification) printEnd(w io.Writer) {
 	if n := len(v.res.Recent); n > 0 {
-		fmt.Fprintf(w, "%s passed in the last %s and were left out (--max-age)\n", plural(n, "snapshot"), v.flags.maxAge)
+		were := "were"
+		if n == 1 {
+			were = "was"
+		}
+		fmt.Fprintf(w, "%s passed in the last %s and %s left out (--max-age)\n", plural(n, "snapshot"), v.flags.maxAge, were)
 	}
 	if n := len(v.res.Left); n > 0 {
 		fmt.Fprintf(w, "the time limit has passed: %s left to verify; run the same command again to continue\n", plural(n, "snapshot"))

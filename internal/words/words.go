@@ -1,4 +1,4 @@
-// Package words writes numbers with their nouns, for people.
+// Package words writes numbers with their nouns, and sizes, for people.
 package words
 
 import "fmt"
@@ -19,4 +19,18 @@ func Plural[N int | int64](n N, one string) string {
 		return "1 " + one
 	}
 	return Number(n) + " " + one + "s"
+}
+
+// Bytes returns a size in units of 1024, as restic does.
+func Bytes(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 && n > -1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/1024, 0
+	for (v >= 1000 || v <= -1000) && i < len(units)-1 {
+		v /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %ciB", v, units[i])
 }

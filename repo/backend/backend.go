@@ -130,7 +130,7 @@ var (
 	ErrInvalidName error = &kind{"not a valid file name for a repository", fs.ErrInvalid}
 	// ErrNoSpace says that the store is full. Use [IsNoSpace] to test for it,
 	// since it also knows the errors of operating systems.
-	ErrNoSpace = errors.New("no space left in the store")
+	ErrNoSpace = errors.New("no space left there")
 	// ErrNotRegular says that a folder, a link or something else that is not a file has
 	// the name of a file.
 	ErrNotRegular = errors.New("not a regular file")

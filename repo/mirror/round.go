@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 )
@@ -238,9 +239,9 @@ func (r *round) checkSpace(ctx context.Context, need int64) error {
 	}
 	kept := ""
 	if n := sum(r.left(packs, indexes, records)); n > 0 {
-		kept = fmt.Sprintf(" (%d bytes are of files that the source has removed; a run with the password removes them as soon as it can)", n)
+		kept = fmt.Sprintf(" (%s are of files that the source has removed; a run with the password removes them as soon as it can)", words.Bytes(n))
 	}
-	return fmt.Errorf("the copy needs %d more bytes and the target has %d free%s: %w", need, free, kept, backend.ErrNoSpace)
+	return fmt.Errorf("the copy needs %s more, and the target has only %s free%s: %w", words.Bytes(need), words.Bytes(free), kept, backend.ErrNoSpace)
 }
 
 // copy copies all files of the round, records last. It returns errChanged if files of
