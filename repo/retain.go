@@ -68,7 +68,7 @@ func Retain(all, list []*Snapshot, certificates []*Certificate, policy *keep.Pol
 		for i, s := range snapshots {
 			candidates[i] = keep.Snapshot{
 				Time: s.Time, Tags: s.Tags, Complete: s.Complete && Refuted(certificates, s) == nil, Pinned: s.Pin != nil,
-				Misdated: s.Misdated, Open: s.Unlocked || !s.Encrypted,
+				Misdated: s.Misdated, Open: s.Unlocked || !s.Encrypted, Files: s.Files, Bytes: s.Bytes,
 				Lost: !s.Complete && s.Lost != nil && s.Lost.WasComplete,
 			}
 			candidates[i].Verified, candidates[i].Drilled = LastPassed(certificates, s)

@@ -132,7 +132,7 @@ Rules with numbers do not count incomplete snapshots. These are removed unless t
 are newer than the last complete one, or the device has no complete one. A snapshot
 that was complete until the repository lost a part of it is kept if the rules would
 keep it as a complete one, and displaces no other snapshot. Complete snapshots with the
-same date are the same backup, and count as one.
+same date and size are the same backup, and count as one.
 
 No rule removes the last stored snapshot of a device, or a snapshot whose date is wrong
 because a computer's clock was wrong. The latter displaces no other snapshot.

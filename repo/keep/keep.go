@@ -29,8 +29,8 @@
 //   - The snapshot that was stored last is kept, whatever its date is.
 //   - A snapshot that was complete until the repository lost a part of it is judged
 //     as if it were still complete, but displaces no other snapshot.
-//   - Of complete snapshots with the same time, only one counts, since a device makes one
-//     backup at a time: they are the same backup, stored twice. An open one is preferred.
+//   - Of complete snapshots with the same time and size, only one counts: they are the same
+//     backup, stored twice. An open one is preferred.
 package keep
 
 import (
@@ -50,8 +50,10 @@ type Snapshot struct {
 	Tags     []string
 	Complete bool
 	Open     bool // it is not stored locked
-	Lost     bool // it was complete until a part of it was lost
-	Pinned   bool
+	// Files and Bytes are what the backup folder has.
+	Files, Bytes int64
+	Lost         bool // it was complete until a part of it was lost
+	Pinned       bool
 	// Misdated says that Time is wrong, since a clock was.
 	Misdated bool
 	// LastStored says that it may be the snapshot that was stored last, whatever Time is.
@@ -209,18 +211,23 @@ func (p *Policy) applyClocks(list []Snapshot, verdicts []Verdict) {
 	}
 }
 
-// storedAgain reports for each snapshot whether another one with the same time counts in
+// storedAgain reports for each snapshot whether another one of the same backup counts in
 // its place. order is newest first.
 func storedAgain(list []Snapshot, order []int) []bool {
 	again := make([]bool, len(list))
-	chosen := -1 // among those with the same time
+	type backup struct{ time, files, bytes int64 }
+	chosen := map[backup]int{}
 	for _, i := range order {
-		switch s := &list[i]; {
-		case !s.Complete || s.Misdated:
-		case chosen < 0 || !s.Time.Equal(list[chosen].Time):
-			chosen = i
-		case s.Open && !list[chosen].Open:
-			again[chosen], chosen = true, i
+		s := &list[i]
+		if !s.Complete || s.Misdated {
+			continue
+		}
+		b := backup{s.Time.UnixNano(), s.Files, s.Bytes}
+		switch at, found := chosen[b]; {
+		case !found:
+			chosen[b] = i
+		case s.Open && !list[at].Open:
+			again[at], chosen[b] = true, i
 		default:
 			again[i] = true
 		}

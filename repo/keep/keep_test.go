@@ -20,7 +20,8 @@ func at(t testing.TB, text string) time.Time {
 
 // series parses a list of snapshots, oldest first. Each is a time, followed by ! if the
 // snapshot is incomplete, ? if it has lost a part, * if it is pinned, v if it was
-// verified, d if it was drilled, L if it is locked, and # before its tags.
+// verified, d if it was drilled, L if it is locked, B if it has another size, and # before
+// its tags.
 func series(t testing.TB, text string) ([]Snapshot, []string) {
 	t.Helper()
 	var list []Snapshot
@@ -34,13 +35,14 @@ func series(t testing.TB, text string) ([]Snapshot, []string) {
 		s.Complete = !strings.ContainsAny(name, "!?")
 		s.Lost = strings.Contains(name, "?")
 		s.Pinned = strings.Contains(name, "*")
+		s.Bytes = int64(strings.Count(name, "B"))
 		if strings.Contains(name, "v") {
 			s.Verified = time.Unix(1, 0)
 		}
 		if strings.Contains(name, "d") {
 			s.Drilled = time.Unix(1, 0)
 		}
-		s.Time = at(t, strings.Trim(name, "!?*vdL"))
+		s.Time = at(t, strings.Trim(name, "!?*vdLB"))
 		if name = strings.Trim(name, "!?*vd"); slices.Contains(names, name) {
 			name += " again"
 		}
@@ -97,6 +99,7 @@ func TestApply(t *testing.T) {
 		"all proven ones":                              {"2026-01-01v, 2026-01-02d, 2026-01-03", "2026-01-01, 2026-01-02", Policy{Verified: Unlimited}},
 		"one of a backup stored twice":                 {"2026-01-01, 2026-01-02, 2026-01-03L, 2026-01-03", "2026-01-02, 2026-01-03", Policy{Last: 2}},
 		"the open one, with any rule":                  {"2026-01-01, 2026-01-01L", "2026-01-01", Policy{Last: 5, Daily: 5, Within: within("1y")}},
+		"another size is another backup":               {"2026-01-01, 2026-01-01B, 2026-01-02", "2026-01-01, 2026-01-01B, 2026-01-02", Policy{Last: 5}},
 		"also in the middle":                           {"2026-01-01L, 2026-01-01, 2026-01-02", "2026-01-01, 2026-01-02", Policy{Last: 5}},
 		"a locked one that is pinned, tagged, proven":  {"2026-01-01, 2026-01-01*L", "2026-01-01, 2026-01-01*L", Policy{Last: 1}},
 		"an incomplete one is another backup":          {"2026-01-01!, 2026-01-01L", "2026-01-01L", Policy{Last: 2}},
