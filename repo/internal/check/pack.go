@@ -144,7 +144,7 @@ func (v *verifier) verifyBlock(file []byte, ref index.BlockRef) error {
 func (v *verifier) decode(dst []byte, id pack.ID, sealed []byte, b *pack.Block, dict []byte) ([]byte, error) {
 	plain, err := v.codec.Decode(dst[:0], sealed, b, dict)
 	if errors.Is(err, crypto.ErrAuth) {
-		if right := v.c.Store.Correct(id, sealed); right != nil {
+		if right := v.c.Store.BlockSealer.Correct(sealed, nil, false); right != nil { // the report names it
 			v.c.noteCorrected(id)
 			plain, err = v.codec.Decode(dst[:0], right, b, dict)
 		}
