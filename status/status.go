@@ -95,7 +95,7 @@ type Repository struct {
 // Judge judges a repository whose index was loaded. unread has an error for each record
 // that is missing or could not be read.
 func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []error, rules Rules, now time.Time) (*Report, error) {
-	certificates, _, err := r.Certificates(ctx)
+	certificates, unusable, err := r.Certificates(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +109,9 @@ func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []er
 	}
 	if err := rep.Repository.judge(ctx, r, list, unread, now); err != nil {
 		return nil, err
+	}
+	for _, err := range unusable {
+		rep.Repository.alarm(Attention, "%v", err)
 	}
 	alarms := rep.Repository.Alarms
 	for _, d := range rep.Devices {
@@ -163,16 +166,17 @@ func judgeDevice(own []*repo.Snapshot, certificates []*repo.Certificate, rules R
 	return d
 }
 
+func (x *Repository) alarm(l Level, format string, args ...any) {
+	x.Alarms = append(x.Alarms, Alarm{l, fmt.Sprintf(format, args...)})
+}
+
 // judge judges the repository itself.
 func (x *Repository) judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []error, now time.Time) error {
-	alarm := func(l Level, format string, args ...any) {
-		x.Alarms = append(x.Alarms, Alarm{l, fmt.Sprintf(format, args...)})
-	}
 	for _, err := range slices.Concat(unread, r.IndexDamage(list...)) {
-		alarm(Danger, "%v", err)
+		x.alarm(Danger, "%v", err)
 	}
 	if len(list) == 0 {
-		alarm(Attention, "there are no snapshots")
+		x.alarm(Attention, "there are no snapshots")
 	}
 	var err error
 	if x.Read, x.Unread, err = r.LastRead(ctx); err != nil {
@@ -183,7 +187,8 @@ func (x *Repository) judge(ctx context.Context, r *repo.Repo, list []*repo.Snaps
 		return nil
 	}
 	if err != nil {
-		return err
+		x.alarm(Attention, "the free space of the disk is not known: %v", err)
+		return ctx.Err()
 	}
 	x.Free = &free
 	if x.WeekBytes <= 0 {
@@ -197,9 +202,9 @@ func (x *Repository) judge(ctx context.Context, r *repo.Repo, list []*repo.Snaps
 	x.Full = now.Add(left).Truncate(time.Second)
 	switch {
 	case left < fullDanger:
-		alarm(Danger, "the disk is full in %s", words.Plural(int(left/day), "day"))
+		x.alarm(Danger, "the disk is full in %s", words.Plural(int(left/day), "day"))
 	case left < fullAttention:
-		alarm(Attention, "the disk is full in %s", words.Plural(int(left/day), "day"))
+		x.alarm(Attention, "the disk is full in %s", words.Plural(int(left/day), "day"))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/status"
 	"github.com/spf13/cobra"
 )
@@ -30,7 +31,11 @@ backup older than --max-age, and 33 if backups are in danger: the newest one is 
 than four times --max-age, it is damaged, or the disk will be full within a week.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, list, unread, err := a.openAll(cmd)
+			r, err := a.openLocked(cmd, repo.LockRead)
+			if err != nil {
+				return err
+			}
+			list, unread, err := r.SnapshotsIndexed(cmd.Context())
 			if err != nil {
 				return err
 			}
