@@ -156,10 +156,10 @@ func (a *app) repairPacksCommand() *cobra.Command {
 		Use:   "packs",
 		Short: "Correct wrong bytes, and salvage intact blocks of damaged packs",
 		Long: `Reads all packs. If only a few neighbouring bytes are wrong, such as one flipped bit,
-it corrects them, and nothing is lost. It copies the intact blocks of other damaged packs
-to new packs. These damaged packs are removed from the index, and the next "snap prune" removes their
-files. Lost content is stored again when a backup has it ("snap import --rescan"). If
-something is lost, or a pack stays damaged, the exit code is 13.
+it corrects them, and nothing is lost. Of other damaged packs it copies the intact
+blocks to new packs. It removes these damaged packs from the index, and the next "snap
+prune" removes their files. Lost content is stored again when a backup has it ("snap
+import --rescan"). If something is lost, or a pack stays damaged, the exit code is 13.
 
 Try "snap repair --from COPY" first: it loses nothing.`,
 		Args: cobra.NoArgs,

@@ -35,6 +35,13 @@ func Damages(rng *rand.Rand, b []byte) map[string][]byte {
 		flipped[bit/8] ^= 1 << (bit % 8)
 		out[fmt.Sprintf("bit %d flipped", bit)] = flipped
 	}
+	// More than snap corrects by itself.
+	at := rng.IntN(len(b))
+	overwritten := bytes.Clone(b)
+	for i := at; i < min(at+16, len(b)); i++ {
+		overwritten[i] ^= byte(1 + rng.IntN(255))
+	}
+	out[fmt.Sprintf("16 bytes overwritten at %d", at)] = overwritten
 	return out
 }
 

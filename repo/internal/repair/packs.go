@@ -278,7 +278,7 @@ func SoundBlock(ctx context.Context, r *store.Store, ref index.BlockRef) (sealed
 		return nil, false, err
 	}
 	if _, err := r.BlockSealer.Open(nil, sealed, nil); err != nil {
-		if sealed = r.Correct(id, sealed); sealed == nil {
+		if sealed = r.BlockSealer.Correct(sealed, nil, true); sealed == nil {
 			return nil, false, nil
 		}
 	}

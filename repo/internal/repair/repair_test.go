@@ -274,6 +274,33 @@ func TestRepairPacksSurvivesEverything(t *testing.T) {
 	})
 }
 
+// Packs with one wrong byte get it corrected, and are then as they were.
+func TestCorrectionSurvivesEverything(t *testing.T) {
+	t.Parallel()
+	good := repotest.New(t, 1, 2)
+	be := good.Clone()
+	want := repotest.Content(t, good)
+	for _, name := range repotest.FilesIn(t, be, repotest.PacksDir) {
+		b := slices.Clone(want[name])
+		b[len(b)/2] ^= 4
+		if err := be.Set(name, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := repotest.Verify(be, 1, 2); err == nil {
+		t.Error("a check with all data does not name wrong bytes")
+	}
+	repotest.EveryRepair(t, be, 10, repotest.RepairPacks, func(be *memory.Backend) error {
+		got := repotest.Content(t, be)
+		for _, name := range repotest.FilesIn(t, good, repotest.PacksDir) {
+			if !slices.Equal(got[name], want[name]) {
+				return fmt.Errorf("%s is not as it was", name)
+			}
+		}
+		return repotest.Verify(be, 1, 2)
+	})
+}
+
 func TestRepairSnapshotsSurvivesEverything(t *testing.T) {
 	t.Parallel()
 	be, lost := repotest.NewDamaged(t, 1, 2)
