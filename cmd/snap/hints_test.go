@@ -21,7 +21,7 @@ import (
 
 var (
 	// quotedCommand matches a command line in quotes, as messages show it.
-	quotedCommand = regexp.MustCompile("\"(snap [^\"`]*)\"|`(snap [^`]*)`")
+	quotedCommand = regexp.MustCompile("\"(snap\\s[^\"`]*)\"|`(snap\\s[^`]*)`")
 	// bareFlag matches a flag; a pattern such as --keep-… is none.
 	bareFlag = regexp.MustCompile(`(?:^|[^-\w"])--([a-z][a-z-]*[a-z])(?:[^-a-z…]|$)`)
 	verb     = regexp.MustCompile(`%\[?[0-9]*\]?[sdvqx]`)
