@@ -164,10 +164,20 @@ func IsReadOnly(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || isReadOnlyErrno(err)
 }
 
+// FileReader is a Backend that can read a file in one step, such as one request to a
+// server. ReadAll then needs no Stat.
+type FileReader interface {
+	// ReadFile does what [ReadAll] does.
+	ReadFile(ctx context.Context, name string, limit int64) ([]byte, error)
+}
+
 // ReadAll returns the content of a file of at most limit bytes. If the file is
 // larger, ReadAll allocates nothing and returns ErrTooLarge. The caller verifies
 // the bytes.
 func ReadAll(ctx context.Context, b Backend, name string, limit int64) ([]byte, error) {
+	if b, ok := b.(FileReader); ok {
+		return b.ReadFile(ctx, name, limit)
+	}
 	info, err := b.Stat(ctx, name)
 	if err != nil {
 		return nil, err
