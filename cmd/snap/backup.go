@@ -50,30 +50,32 @@ func (a *app) backupCommand() *cobra.Command {
 		Use:   "backup [DEVICE...]",
 		Short: "Back up connected devices",
 		Long: `Backs up iPhones and iPads that are connected by cable or Wi-Fi, each to a
-snapshot. DEVICE is a UDID, a name, or the beginning of either. It may be omitted
-if only one device is connected. Several devices are backed up at the same time.
+snapshot. DEVICE is a UDID, a name, or the beginning of either. It may be
+omitted if only one device is connected. Several devices are backed up at the
+same time.
 
 A device sends what changed since its last snapshot, even if that snapshot was
-imported from a folder. From iOS 15.7 on, except with iOS 16.0, a device with a passcode
-asks for it each time: enter it on the device.
+imported from a folder. From iOS 15.7 on, except with iOS 16.0, a device with a
+passcode asks for it each time: enter it on the device.
 
 A backup that is interrupted, by Ctrl-C, a pulled cable or a power cut, makes no
-snapshot. What was received is kept, and the next backup continues from there. For a
-device that never finishes its backup, --allow-incomplete also makes a snapshot of
-what was received. It displaces no other snapshot, and the exit code stays that of
-the failure.
+snapshot. What was received is kept, and the next backup continues from there.
+For a device that never finishes its backup, --allow-incomplete also makes a
+snapshot of what was received. It displaces no other snapshot, and the exit code
+stays that of the failure.
 
-A backup with missing or damaged files is stored all the same. "snap snapshots" shows
-it with a "!", and the exit code is 3. The next backup continues from the last
-complete snapshot.
+A backup with missing or damaged files is stored all the same. "snap snapshots"
+shows it with a "!", and the exit code is 3. The next backup continues from the
+last complete snapshot.
 
 snap can deduplicate encrypted backups only if it knows the backup password. It
-tries the passwords that the repository keeps ("snap device password set"), and one
-from the flags below, SNAP_BACKUP_PASSWORD, or a prompt. The device sends its keys
-last. Until then snap keeps the received files, still encrypted, in the spool
-folder. If no password is known, the backup is stored as the device encrypted it
-("locked"): it can be restored, but it is not deduplicated. If passwords were tried
-and none was right, it is stored in the same way, and the exit code is 20.`,
+tries the passwords that the repository keeps ("snap device password set"), and
+one from the flags below, SNAP_BACKUP_PASSWORD, or a prompt. The device sends
+its keys last. Until then snap keeps the received files, still encrypted, in the
+spool folder. If no password is known, the backup is stored as the device
+encrypted it ("locked"): it can be restored, but it is not deduplicated. If
+passwords were tried and none was right, it is stored in the same way, and the
+exit code is 20.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			var err error
@@ -271,7 +273,7 @@ func (a *app) backupOutcome(v *view, e device.Entry, res *host.BackupResult, err
 			out.Result.Parent = res.Parent.ID
 		}
 		if !a.json {
-			v.board.say(func() { a.describeBackup(a.stdout, res) })
+			v.board.say(func() { a.describeBackup(a.human(), res) })
 		}
 	}
 	if err != nil {

@@ -223,7 +223,7 @@ func (v *view) Prompt(on bool) {
 		})
 		return
 	}
-	v.board.say(func() { fmt.Fprintln(v.board.a.stderr, clean(text)) })
+	v.board.say(func() { fmt.Fprintln(v.board.a.messages(), clean(text)) })
 }
 
 // bytesFlag formats a size for parseSize.

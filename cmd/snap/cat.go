@@ -13,10 +13,10 @@ var errNoFile = errors.New("no such file in the repository")
 
 func (a *app) catCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "cat config | snapshot ID | certificate ID | index ID | pack ID | key ID",
+		Use:   "cat config | (snapshot|certificate|index|pack|key) ID",
 		Short: "Print a file of the repository as JSON",
-		Long: `Prints the content of a file of the repository as JSON. docs/format.md explains the
-fields. An ID may be abbreviated; a snapshot may also be "latest".`,
+		Long: `Prints the content of a file of the repository as JSON. docs/format.md explains
+the fields. An ID may be abbreviated; a snapshot may also be "latest".`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()

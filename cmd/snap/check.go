@@ -20,17 +20,17 @@ func (a *app) checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Verify the repository",
-		Long: `Verifies that every snapshot can be restored: keys and index are intact, all packs
-exist with the right sizes, and every file of every snapshot has its chunks in
-them. --read-data also reads every byte. Each pack is named by the hash of its bytes,
-so check finds every byte that has changed since it was written. A tenth of the packs,
-in turn, is also decoded. --decode decodes all that is read, which takes several times
-as long: it would find content that was already stored wrong, by a fault of this
-program or of the computer's memory.
+		Long: `Verifies that every snapshot can be restored: keys and index are intact, all
+packs exist with the right sizes, and every file of every snapshot has its
+chunks in them. --read-data also reads every byte. Each pack is named by the
+hash of its bytes, so check finds every byte that has changed since it was
+written. A tenth of the packs, in turn, is also decoded. --decode decodes all
+that is read, which takes several times as long: it would find content that was
+already stored wrong, by a fault of this program or of the computer's memory.
 
---read-data=10%, =20 (packs) or =5GB reads a part: packs that were never read come
-first, then those that were read longest ago. The repository records this, so that
-daily runs cover everything: with =3%, in 34 days.
+--read-data=10%, =20 (packs) or =5GB reads a part: packs that were never read
+come first, then those that were read longest ago. The repository records this,
+so that daily runs cover everything: with =3%, in 34 days.
 
 If something is damaged, check lists the affected files of each snapshot and
 exits with 13.`,
@@ -161,7 +161,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		}
 		fmt.Fprintf(w, "AFFECTED snapshot %s (%s, %s): %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 		for _, n := range s.Names {
-			fmt.Fprintf(w, "           %s\n", clean(n))
+			fmt.Fprintf(verbatim(w), "           %s\n", clean(n))
 		}
 		if more := s.Files - int64(len(s.Names)); more > 0 {
 			fmt.Fprintf(w, "           and %s more\n", count(more))

@@ -92,11 +92,11 @@ func (a *app) copyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "copy [SNAPSHOT...] --to REPOSITORY",
 		Short: "Copy snapshots to another repository",
-		Long: `Copies snapshots, by default all of them, to another repository, which has its own
-passwords and settings ("snap init" creates it). Only missing content is stored,
-and all content is verified. Snapshots that were copied before are skipped if they
-are complete there. If the other repository has lost files of them, these are copied
-again.
+		Long: `Copies snapshots, by default all of them, to another repository, which has its
+own passwords and settings ("snap init" creates it). Only missing content is
+stored, and all content is verified. Snapshots that were copied before are
+skipped if they are complete there. If the other repository has lost files of
+them, these are copied again.
 
 The password of the other repository comes from --to-password-file,
 --to-password-command, --to-key-file, SNAP_TO_PASSWORD, or a prompt.
@@ -104,7 +104,8 @@ The password of the other repository comes from --to-password-file,
 Backup passwords of devices are not copied unless --passwords is given, because
 other people may have access to the other repository.
 
-For a copy with the same passwords, "snap mirror" is simpler and needs no password.`,
+For a copy with the same passwords, "snap mirror" is simpler and needs no
+password.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
 			if target.dir == "" {
@@ -213,7 +214,7 @@ func printCopy(w io.Writer, r *repo.CopyReport, target string) {
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), s.Outcome, bytesText(s.NewBytes), as))
 	}
 	if len(rows) > 0 {
-		table(w, "ID\tDEVICE\tDATE\tOUTCOME\t>NEW\tCOPY", rows)
+		table(w, "ID\t<DEVICE\tDATE\tOUTCOME\t>NEW\t+COPY", rows)
 		fmt.Fprintln(w)
 	}
 	if n := r.Incomplete; n > 0 {

@@ -34,13 +34,14 @@ func (a *app) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show backups and restores with simulated devices",
-		Long: `Simulates an iPhone and an iPad, including the socket where programs look for devices.
-Their databases, photos, settings and logs change a little every day; the iPad
-encrypts its backups. Each day both are backed up, with the protocol of real
-devices, to a repository in a temporary folder. Then the backups of a day in the
-middle are materialized and compared byte by byte, and one is restored to a new
-device. At the end the newest backups are verified, and the restore of one is rehearsed
-without a device. Everything is removed at the end unless --keep is given.`,
+		Long: `Simulates an iPhone and an iPad, including the socket where programs look for
+devices. Their databases, photos, settings and logs change a little every day;
+the iPad encrypts its backups. Each day both are backed up, with the protocol of
+real devices, to a repository in a temporary folder. Then the backups of a day
+in the middle are materialized and compared byte by byte, and one is restored to
+a new device. At the end the newest backups are verified, and the restore of one
+is rehearsed without a device. Everything is removed at the end unless --keep is
+given.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if d.size, err = synthetic.ParseScale(scale); err != nil {
@@ -118,9 +119,10 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	res.Snapshots = snapshotsJSON(list, nil)
 	if !d.a.json {
-		fmt.Fprintln(d.a.stdout)
-		printSnapshots(d.a.stdout, res.Snapshots, time.Now())
-		fmt.Fprintln(d.a.stdout)
+		w := d.a.human()
+		fmt.Fprintln(w)
+		printSnapshots(w, res.Snapshots, time.Now(), false)
+		fmt.Fprintln(w)
 	}
 	// Both functions only read the repository and often wait for the network, so they
 	// run at the same time.
@@ -404,7 +406,7 @@ func (d *demo) conclude(w io.Writer, res *demoResult) {
 // say prints what happens, unless --json is given.
 func (d *demo) say(format string, args ...any) {
 	if !d.a.json {
-		fmt.Fprintf(d.a.stdout, format+"\n", args...)
+		fmt.Fprintf(d.a.human(), format+"\n", args...)
 	}
 }
 

@@ -83,8 +83,8 @@ func (d *demo) drill(ctx context.Context, s *repo.Snapshot) (*repo.Certificate, 
 	}
 	res.Stored = true
 	if !d.a.json {
-		fmt.Fprint(d.a.stdout, "drill: ")
-		d.a.describeDrill(d.a.stdout, s, res)
+		fmt.Fprint(d.a.human(), "drill: ")
+		d.a.describeDrill(d.a.human(), s, res)
 	}
 	return res.Certificate, nil
 }

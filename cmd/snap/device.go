@@ -17,7 +17,7 @@ import (
 func (a *app) deviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "device",
-		Short: "Pair, describe and encrypt a device, and store its backup password",
+		Short: "Pair, describe, encrypt a device, and store its backup password",
 		Args:  suggest,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 
@@ -26,9 +26,10 @@ func (a *app) deviceCommand() *cobra.Command {
 	password := &cobra.Command{
 		Use:   "password",
 		Short: "Store, forget and test the backup password of a device",
-		Long: `With the device's backup password snap decrypts encrypted backups before it stores
-them, so that they are deduplicated with other days and devices. The repository can
-store the password, sealed like everything else, for later backups.
+		Long: `With the device's backup password snap decrypts encrypted backups before it
+stores them, so that they are deduplicated with other days and devices. The
+repository can store the password, sealed like everything else, for later
+backups.
 
 Snapshots can be materialized without the password. A device needs it to restore
 from them.`,
@@ -58,8 +59,8 @@ func (a *app) devicePasswordSetCommand() *cobra.Command {
 		Use:   "set DEVICE",
 		Short: "Store a backup password of a device in the repository",
 		Long: `Stores a backup password in addition to earlier ones, which older snapshots may
-need. The password must open the newest encrypted snapshot of the device, if there
-is one; --untested skips that test.`,
+need. The password must open the newest encrypted snapshot of the device, if
+there is one; --untested skips that test.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()

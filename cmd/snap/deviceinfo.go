@@ -36,8 +36,8 @@ func (a *app) deviceInfoCommand() *cobra.Command {
 		Use:   "info [DEVICE]",
 		Short: "Describe a connected device",
 		Long: `Describes a connected device. DEVICE is its UDID, its name, or the beginning of
-either. It may be omitted if only one device is connected. Most of the description
-is missing if the device does not trust this computer.`,
+either. It may be omitted if only one device is connected. Most of the
+description is missing if the device does not trust this computer.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
@@ -134,8 +134,8 @@ func (a *app) devicePairCommand() *cobra.Command {
 		Use:   "pair [DEVICE]",
 		Short: "Make a device trust this computer",
 		Long: `Asks a device that is connected by cable to trust this computer, and waits until
-it is unlocked, Trust is tapped and its passcode is entered. Nothing changes if the
-device already trusts this computer. All programs on this computer share the
+it is unlocked, Trust is tapped and its passcode is entered. Nothing changes if
+the device already trusts this computer. All programs on this computer share the
 pairing.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
@@ -155,7 +155,7 @@ pairing.`,
 				case a.json:
 					a.warn("%s: %s", name, t.Words())
 				default:
-					fmt.Fprintf(a.stderr, "%s: %s\n", clean(name), t.Words())
+					fmt.Fprintf(a.messages(), "%s: %s\n", clean(name), t.Words())
 				}
 			}})
 			if err != nil {

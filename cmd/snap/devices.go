@@ -21,9 +21,10 @@ func (a *app) devicesCommand() *cobra.Command {
 		Use:   "devices",
 		Short: "List connected devices",
 		Long: `Lists the iPhones and iPads that are connected by cable or, where the system
-supports it, by Wi-Fi, and whether they trust this computer. With a repository (-r,
-or SNAP_REPOSITORY and a password that needs no prompt) it also shows the age of
-each device's newest snapshot.`,
+supports it, by Wi-Fi, and whether they trust this computer. With a repository
+(-r, or SNAP_REPOSITORY and a password that needs no prompt) it also shows the
+age of each device's newest snapshot. --verbose also shows the UDIDs of the
+devices.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -52,7 +53,7 @@ each device's newest snapshot.`,
 					a.remark("connect one by cable, unlock it, and tap Trust")
 					return
 				}
-				printDevices(w, found)
+				printDevices(w, found, a.verbose)
 			})
 		},
 	}
@@ -150,23 +151,33 @@ func (a *app) now() time.Time {
 	return time.Now()
 }
 
-func printDevices(w io.Writer, found []deviceJSON) {
+// printDevices lists devices. It shows UDIDs if they are wanted, and if names do not tell
+// the devices apart.
+func printDevices(w io.Writer, found []deviceJSON, udids bool) {
 	var rows []string
-	snapshots := false
+	snapshots, names := false, map[string]bool{"": true}
 	for _, d := range found {
 		snapshots = snapshots || d.LastSnapshot != nil
+		udids = udids || names[d.Name]
+		names[d.Name] = true
 	}
 	for _, d := range found {
-		row := []string{clean(orUnknown(d.Name)), clean(d.Model), clean(d.ProductVersion), d.UDID, linkText(d.Connection), trustText(d.Trust),
+		row := []string{clean(orUnknown(d.Name)), clean(d.Model), clean(d.ProductVersion), linkText(d.Connection), trustText(d.Trust),
 			yesNo(d.WillEncrypt), batteryText(d.Battery)}
 		if snapshots {
 			row = append(row, ageOf(d.LastSnapshot))
 		}
+		if udids {
+			row = append(row, d.UDID)
+		}
 		rows = append(rows, strings.Join(row, "\t"))
 	}
-	header := "NAME\tMODEL\tIOS\tUDID\tLINK\tTRUST\tENCRYPTED\t>BATTERY"
+	header := "NAME\t<MODEL\tIOS\tLINK\tTRUST\tENCRYPTED\t->BATTERY"
 	if snapshots {
-		header += "\tLAST SNAPSHOT"
+		header += "\tSNAPSHOT"
+	}
+	if udids {
+		header += "\t+UDID"
 	}
 	table(w, header, rows)
 	for _, d := range found {
@@ -285,7 +296,7 @@ func (a *app) watchDevices(ctx context.Context, m *device.Mux, list []*repo.Snap
 			printLine(a.stdout, ev)
 			return a.lostOutput()
 		}
-		fmt.Fprintf(a.stdout, "%s %s %s (%s, %s)%s\n", a.now().Local().Format("15:04:05"), e.Change, clean(orUnknown(names[ev.UDID])), ev.UDID, linkText(ev.Link), about)
+		fmt.Fprintf(a.human(), "%s %s %s (%s, %s)%s\n", a.now().Local().Format("15:04:05"), e.Change, clean(orUnknown(names[ev.UDID])), ev.UDID, linkText(ev.Link), about)
 		return a.lostOutput()
 	})
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {

@@ -39,9 +39,9 @@ func (a *app) diffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff SNAPSHOT SNAPSHOT",
 		Short: "Show what changed between two snapshots",
-		Long: `Lists the files that differ between two snapshots of the same or different devices:
-+ added, - removed, M modified. --metadata adds U: same content, different times
-or key.`,
+		Long: `Lists the files that differ between two snapshots of the same or different
+devices: + added, - removed, M modified. --metadata adds U: same content,
+different times or key.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
@@ -67,7 +67,7 @@ or key.`,
 			}
 			return a.print(res, func(w io.Writer) {
 				for _, c := range res.Changes {
-					fmt.Fprintf(w, "%s  %s\n", changeMarks[c.Change], clean(fileText(c.Domain, c.Name, c.Path)))
+					fmt.Fprintf(verbatim(w), "%s  %s\n", changeMarks[c.Change], clean(fileText(c.Domain, c.Name, c.Path)))
 				}
 				fmt.Fprintf(w, "%s added, %s removed, %s modified, %s with different metadata; %+.1f MiB\n",
 					count(int64(res.Added)), count(int64(res.Removed)), count(int64(res.Modified)), count(int64(res.Metadata)), float64(res.Grown)/(1<<20))

@@ -45,17 +45,18 @@ func (a *app) drillCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drill [SNAPSHOT]",
 		Short: "Rehearse the restore of a snapshot without a phone",
-		Long: `Restores a snapshot to a simulated device of the same model and iOS version, over the
-real protocol. The device asks for everything, checks every byte, key, digest and
-database, and refuses what a real device refuses. Content is checked while it arrives and
-is not stored. Only the manifest and the databases are held, one at a time: in memory, or
-beyond 16 MiB in a sealed temporary file. So a drill needs room for the largest of them.
+		Long: `Restores a snapshot to a simulated device of the same model and iOS version,
+over the real protocol. The device asks for everything, checks every byte, key,
+digest and database, and refuses what a real device refuses. Content is checked
+while it arrives and is not stored. Only the manifest and the databases are
+held, one at a time: in memory, or beyond 16 MiB in a sealed temporary file. So
+a drill needs room for the largest of them.
 
---to FOLDER rehearses materializing instead: it writes the backup folder into FOLDER,
-reads it back, checks it in the same way, and removes it.
+--to FOLDER rehearses materializing instead: it writes the backup folder into
+FOLDER, reads it back, checks it in the same way, and removes it.
 
-The repository keeps a certificate of what was checked and found. --certificate FILE
-also writes it as an HTML page that prints on one sheet.
+The repository keeps a certificate of what was checked and found. --certificate
+FILE also writes it as an HTML page that prints on one sheet.
 
 An encrypted snapshot needs its backup password, which the repository may keep
 ("snap device password set").

@@ -27,14 +27,14 @@ type encryptionResult struct {
 func (a *app) deviceEncryptionCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "encryption",
-		Short: "Switch encryption of a device's backups on or off, or change the backup password",
-		Long: `Only encrypted backups contain saved passwords, health data, Wi-Fi networks and call
-history. The device encrypts them with its backup password, which is not its
-passcode and not the repository's password.
+		Short: "Switch encryption of backups on or off, or change its password",
+		Long: `Only encrypted backups contain saved passwords, health data, Wi-Fi networks and
+call history. The device encrypts them with its backup password, which is not
+its passcode and not the repository's password.
 
-Without this password no backup can be decrypted or restored. If it is forgotten,
-"Reset All Settings" on the device clears it. An older snapshot still needs the
-password that the device had when the snapshot was made.`,
+Without this password no backup can be decrypted or restored. If it is
+forgotten, "Reset All Settings" on the device clears it. An older snapshot still
+needs the password that the device had when the snapshot was made.`,
 		Args: suggest,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 

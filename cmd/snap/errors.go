@@ -336,15 +336,16 @@ func (a *app) printError(err error, code int, hint string) {
 		printLine(a.stderr, jsonError{err.Error(), code, hint})
 		return
 	}
+	w := a.messages()
 	lead := "snap: "
 	for line := range strings.Lines(err.Error()) {
 		if line = strings.TrimRight(strings.ReplaceAll(line, "\t", "  "), "\n "); line != "" {
-			fmt.Fprintln(a.stderr, lead+clean(line))
+			fmt.Fprintln(w, lead+clean(line))
 			lead = "      "
 		}
 	}
 	if hint != "" {
-		fmt.Fprintf(a.stderr, "      %s\n", hint)
+		fmt.Fprintf(w, "      %s\n", hint)
 	}
 }
 
@@ -365,7 +366,7 @@ func (a *app) warn(format string, args ...any) {
 		}{text})
 		return
 	}
-	fmt.Fprintf(a.stderr, "snap: warning: %s\n", clean(text))
+	fmt.Fprintf(a.messages(), "snap: warning: %s\n", clean(text))
 }
 
 // printLine writes a value as one line of JSON.
@@ -384,6 +385,6 @@ func (a *app) detail(format string, args ...any) {
 // remark prints a note, unless --quiet or --json is given.
 func (a *app) remark(format string, args ...any) {
 	if !a.quiet && !a.json {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+		fmt.Fprintf(a.messages(), format+"\n", args...)
 	}
 }

@@ -50,9 +50,9 @@ func (a *app) listNames(names []string, total int64) {
 	}
 	names = names[:min(len(names), maxNamed)]
 	for _, name := range names {
-		fmt.Fprintf(a.stderr, "               %s\n", clean(name))
+		fmt.Fprintf(verbatim(a.messages()), "               %s\n", clean(name))
 	}
 	if more := total - int64(len(names)); more > 0 {
-		fmt.Fprintf(a.stderr, "               and %s more\n", count(more))
+		fmt.Fprintf(a.messages(), "               and %s more\n", count(more))
 	}
 }

@@ -122,30 +122,32 @@ func (a *app) forgetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "forget [SNAPSHOT...]",
 		Short: "Remove snapshots, by ID or by a retention policy",
-		Long: `Removes the named snapshots or, with --keep-… rules, all snapshots of each device
-that no rule keeps. The rules are those of restic: --keep-daily 7 keeps the newest
-snapshot of each of the last seven days that have one, in this computer's time
-zone. If there are fewer days than that, the oldest snapshot is kept, too. Pinned
-snapshots (snap pin) always stay.
+		Long: `Removes the named snapshots or, with --keep-… rules, all snapshots of each
+device that no rule keeps. The rules are those of restic: --keep-daily 7 keeps
+the newest snapshot of each of the last seven days that have one, in this
+computer's time zone. If there are fewer days than that, the oldest snapshot is
+kept, too. Pinned snapshots (snap pin) always stay.
 
-Rules with numbers do not count incomplete snapshots. These are removed unless they
-are newer than the last complete one, or the device has no complete one. A snapshot
-that was complete until the repository lost a part of it is kept if the rules would
-keep it as a complete one, and displaces no other snapshot. Complete snapshots with the
-same date and size are the same backup, and count as one.
+Rules with numbers do not count incomplete snapshots. These are removed unless
+they are newer than the last complete one, or the device has no complete one. A
+snapshot that was complete until the repository lost a part of it is kept if the
+rules would keep it as a complete one, and displaces no other snapshot. Complete
+snapshots with the same date and size are the same backup, and count as one.
 
-No rule removes the last stored snapshot of a device, or a snapshot whose date is wrong
-because a computer's clock was wrong. The latter displaces no other snapshot.
+No rule removes the last stored snapshot of a device, or a snapshot whose date
+is wrong because a computer's clock was wrong. The latter displaces no other
+snapshot.
 
-The last complete snapshot of a device is only removed with --allow-last. So is the
-last one that passed a drill or, if there is none, the last one that passed a full
-verify.
+The last complete snapshot of a device is only removed with --allow-last. So is
+the last one that passed a drill or, if there is none, the last one that passed
+a full verify.
 
 "snap prune" frees the space; --prune does this at once.
 
---unfinished DEVICE removes no snapshot. It drops what the repository keeps of an
-interrupted backup of this device, so that the next backup does not continue it.`,
-		Example: "  snap forget 1a2b3c4d\n  snap forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --keep-yearly 10 --dry-run\n  snap forget --device \"Anna's iPhone\" --keep-within 1y --prune",
+--unfinished DEVICE removes no snapshot. It drops what the repository keeps of
+an interrupted backup of this device, so that the next backup does not continue
+it.`,
+		Example: "  snap forget 1a2b3c4d\n  snap forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run\n  snap forget --device \"Anna's iPhone\" --keep-within 1y --prune",
 		RunE:    func(cmd *cobra.Command, argv []string) error { return f.run(cmd, argv) },
 	}
 	f.policy.register(cmd)
@@ -338,7 +340,7 @@ func (f *forget) print(w io.Writer, res *forgetResult) {
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s", s.ShortID, timeText(s.Time), s.marks,
 				clean(strings.Join(s.Tags, ",")), what, clean(strings.Join(s.Reasons, "; "))))
 		}
-		table(w, "  ID\tDATE\tFLAGS\tTAGS\tACTION\tWHY", rows)
+		table(w, "  ID\tDATE\tFLAGS\t+TAGS\tACTION\t+WHY", rows)
 		fmt.Fprintln(w)
 	}
 	verb, kept, snapshots := "removed", "kept", plural(len(res.Removed), "snapshot")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,21 +32,22 @@ func (a *app) importCommand() *cobra.Command {
 	var keepUnchanged bool
 	cmd := &cobra.Command{
 		Use:   "import [FOLDER...]",
-		Short: "Store backup folders of Finder, iTunes, Apple Devices or idevicebackup2",
-		Long: `Stores MobileSync backup folders as snapshots. FOLDER is a backup folder or a folder
-of backup folders, including archived ones. Without FOLDER it imports the backups
-of Finder, iTunes and Apple Devices on this computer.
+		Short: "Store backups of Finder, iTunes, Apple Devices or idevicebackup2",
+		Long: `Stores MobileSync backup folders as snapshots. FOLDER is a backup folder or a
+folder of backup folders, including archived ones. Without FOLDER it imports the
+backups of Finder, iTunes and Apple Devices on this computer.
 
 Only what changed since the last import is read. A backup that has not changed
-makes no new snapshot. A backup that is incomplete or changes while it is read is
-rejected, and no snapshot is made.
+makes no new snapshot. A backup that is incomplete or changes while it is read
+is rejected, and no snapshot is made.
 
 With the device's backup password an encrypted backup is decrypted before it is
-stored, so that it is deduplicated with other days, other devices and unencrypted
-backups. "snap materialize" writes the same encrypted folder, and needs no
-password. The password comes from the flags below, SNAP_BACKUP_PASSWORD, the
-repository ("snap device password set") or a prompt. Without it the backup is
-stored locked, unless nothing has changed since it was stored decrypted.`,
+stored, so that it is deduplicated with other days, other devices and
+unencrypted backups. "snap materialize" writes the same encrypted folder, and
+needs no password. The password comes from the flags below,
+SNAP_BACKUP_PASSWORD, the repository ("snap device password set") or a prompt.
+Without it the backup is stored locked, unless nothing has changed since it was
+stored decrypted.`,
 		RunE: func(cmd *cobra.Command, folders []string) error {
 			ctx := cmd.Context()
 			sources, err := findBackups(folders)
@@ -101,7 +103,7 @@ func (a *app) importAll(ctx context.Context, r *repo.Repo, u *unlocker, sources 
 		out := importResult{Folder: dir, Result: res}
 		if err == nil {
 			if !a.json {
-				a.describeImport(a.stdout, dir, res, opts.Tags)
+				a.describeImport(a.human(), dir, res, opts.Tags)
 			}
 			if damagedBesides(res.Snapshot, finding.Unreadable) {
 				err = storedDamaged(res.Snapshot)
@@ -162,7 +164,7 @@ func (a *app) describeImport(w io.Writer, dir string, res *ingest.Result, tags [
 		a.describeUnchanged(w, dir, res, tags)
 		return
 	}
-	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(s.Device.Name), clean(s.Device.ProductVersion), timeText(s.Time))
+	fmt.Fprintf(w, "%s  %s, iOS %s, backup of %s\n", s.ID.Short(), clean(cmp.Or(s.Device.Name, s.Device.UDID)), clean(cmp.Or(s.Device.ProductVersion, "unknown")), timeText(s.Time))
 	fmt.Fprintf(w, "          %s, %s; read %s, %s; added %s\n",
 		plural(res.Files, "file"), bytesText(res.Bytes), plural(res.ReadFiles, "file"), bytesText(res.ReadBytes), bytesText(s.StoredBytes))
 	a.describeFindings(dir, res.Findings)

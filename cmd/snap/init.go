@@ -38,10 +38,10 @@ The password comes from --password-file, --password-command, SNAP_PASSWORD,
 --key-file or a prompt. Without it the repository cannot be read: add a recovery
 key with "snap key add --recovery" and keep it on paper.
 
-Some network shares do not support fsync, which makes sure that files survive a power
-cut. init notices that, and snap then uses the repository without fsync. An existing
-repository that was moved to such a share, and a mirror on one, need --no-fsync or
-SNAP_NO_FSYNC=1.`,
+Some network shares do not support fsync, which makes sure that files survive a
+power cut. init notices that, and snap then uses the repository without fsync.
+An existing repository that was moved to such a share, and a mirror on one, need
+--no-fsync or SNAP_NO_FSYNC=1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()

@@ -54,7 +54,7 @@ func (a *app) keyListCommand() *cobra.Command {
 						mark = "*"
 					}
 					if k.Newer {
-						rows = append(rows, fmt.Sprintf("%s%s\tNEWER\ta newer snap made this key, and this one cannot use it\t", mark, k.ID.Short()))
+						rows = append(rows, fmt.Sprintf("%s%s\tNEWER\t\ta newer snap made this key, and this one cannot use it", mark, k.ID.Short()))
 						continue
 					}
 					if k.Damaged != "" {
@@ -62,7 +62,7 @@ func (a *app) keyListCommand() *cobra.Command {
 						if k.Exchanged {
 							state = "EXCHANGED"
 						}
-						rows = append(rows, fmt.Sprintf("%s%s\t%s\t%s\t", mark, k.ID.Short(), state, clean(k.Damaged)))
+						rows = append(rows, fmt.Sprintf("%s%s\t%s\t\t%s", mark, k.ID.Short(), state, clean(k.Damaged)))
 						continue
 					}
 					label := clean(k.Label)
@@ -72,7 +72,7 @@ func (a *app) keyListCommand() *cobra.Command {
 					}
 					rows = append(rows, fmt.Sprintf("%s%s\t%s\t%s\t%s", mark, k.ID.Short(), k.Kind, timeText(k.Created), strings.TrimSpace(label)))
 				}
-				table(w, " ID\tKIND\tCREATED\tLABEL", rows)
+				table(w, " ID\tKIND\tCREATED\t+LABEL", rows)
 				if older > 0 {
 					a.remark("%s of an older version: whoever can write to the storage can exchange their kinds and labels. A key is renewed when it is used for \"snap key list\" or to store something.", plural(older, "key"))
 				}
@@ -173,9 +173,11 @@ func (a *app) keyRemoveCommand() *cobra.Command {
 		Use:   "remove ID",
 		Short: "Remove a key",
 		Long: `Removes a key and says whether it is proven that the key no longer opens the
-repository. Older copies of the repository still open with it (docs/threat-model.md).
+repository. Older copies of the repository still open with it
+(docs/threat-model.md).
 
-The key that you have just used is removed only if you confirm that, or with --yes.`,
+The key that you have just used is removed only if you confirm that, or with
+--yes.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			r, err := a.openLocked(cmd, repo.LockWrite)

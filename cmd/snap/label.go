@@ -137,9 +137,9 @@ func (a *app) pinCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin SNAPSHOT...",
 		Short: "Protect snapshots from being forgotten",
-		Long: `A pinned snapshot is never forgotten, neither by a policy nor by its ID, until it
-is unpinned. "snap snapshots" marks it with ⚑. To change the reason, pin it again
-with another --reason.`,
+		Long: `A pinned snapshot is never forgotten, neither by a policy nor by its ID, until
+it is unpinned. "snap snapshots" marks it with ⚑. To change the reason, pin it
+again with another --reason.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, specs []string) error {
 			return a.relabel(cmd, specs, func(l *repo.Labels) {

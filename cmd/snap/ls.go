@@ -40,11 +40,11 @@ func (a *app) lsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls SNAPSHOT [DOMAIN[/PATH]]",
 		Short: "List the files of a snapshot by domain and path",
-		Long: `Without DOMAIN it lists the domains of the device; "-" stands for files of the backup
-folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the files and
-folders directly in it; -R lists everything below. Each line that it prints can be given
-as DOMAIN/PATH; so can paths of the backup folder, such as Manifest.db. SNAPSHOT is the
-beginning of an ID, "latest", or "latest:DEVICE".
+		Long: `Without DOMAIN it lists the domains of the device; "-" stands for files of the
+backup folder that belong to no domain. With DOMAIN or DOMAIN/PATH it lists the
+files and folders directly in it; -R lists everything below. Each line that it
+prints can be given as DOMAIN/PATH; so can paths of the backup folder, such as
+Manifest.db. SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE".
 
 Snapshots that were stored locked have no domains; all files are in "-".`,
 		Example: "  snap ls latest\n  snap ls \"latest:Anna's iPhone\" HomeDomain/Library/SMS\n  snap ls 1a2b3c4d -R CameraRollDomain",
@@ -213,6 +213,7 @@ func (*lister) displayName(it *lsItem) string {
 }
 
 func (l *lister) print(w io.Writer) {
+	w = verbatim(w) // so that a path can be copied
 	for i := range l.items {
 		it := &l.items[i]
 		switch it.Type {

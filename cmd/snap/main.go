@@ -37,11 +37,14 @@ func start(a *app) int {
 func (a *app) run(ctx context.Context, args []string) int {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
+	stdout := a.stdout
 	a.stdout = &output{w: a.stdout, failed: func() {
 		if changesNothing(a.command) {
 			stop()
 		}
 	}}
+	a.screen = newScreen(a.stdout, stdout)
+	a.errScreen = newScreen(a.stderr, a.stderr)
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(a.stdin)

@@ -29,25 +29,25 @@ func (a *app) materializeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "materialize SNAPSHOT TARGET",
 		Short: "Write a snapshot as a standard backup folder",
-		Long: `Writes TARGET/UDID, byte for byte the original backup folder. Finder, iTunes, Apple
-Devices and idevicebackup2 can restore from it. For Finder, TARGET is
+		Long: `Writes TARGET/UDID, byte for byte the original backup folder. Finder, iTunes,
+Apple Devices and idevicebackup2 can restore from it. For Finder, TARGET is
 ~/Library/Application Support/MobileSync/Backup.
 
 SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE" with a UDID or
 a device name.
 
-The folder appears when it is complete. The same command continues an interrupted
-run and keeps the files that are complete. It removes the partial folders that runs for
-other snapshots left in TARGET, if these runs have ended.
+The folder appears when it is complete. The same command continues an
+interrupted run and keeps the files that are complete. It removes the partial
+folders that runs for other snapshots left in TARGET, if these runs have ended.
 
 If the repository has lost a part of the snapshot, everything else is written to
-TARGET/UDID-incomplete, or to UDID-2-incomplete if that exists. The command lists
-what is lacking, and the exit code is 13.
+TARGET/UDID-incomplete, or to UDID-2-incomplete if that exists. The command
+lists what is lacking, and the exit code is 13.
 
---decrypt writes TARGET/UDID-decrypted instead: the unencrypted files of the device
-by domain and path. This is not a backup: no device can restore from it. Files that
-are missing or damaged in the backup, or that could not be decrypted, are named; the
-others are written, and the exit code is 13.`,
+--decrypt writes TARGET/UDID-decrypted instead: the unencrypted files of the
+device by domain and path. This is not a backup: no device can restore from it.
+Files that are missing or damaged in the backup, or that could not be decrypted,
+are named; the others are written, and the exit code is 13.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()

@@ -32,31 +32,35 @@ func (a *app) mirrorCommand() *cobra.Command {
 		Short: "Keep an exact copy of the repository on another disk",
 		Long: `Makes the folder TARGET, on an external drive or a NAS, an exact copy of the
 repository, with the same keys and snapshots. Only new files are copied and
-verified. If the drive is unplugged, the same command continues later, and all snapshots
-listed in the mirror are complete. The mirror is an ordinary repository: "snap -r TARGET
-materialize ..." works.
+verified. If the drive is unplugged, the same command continues later, and all
+snapshots listed in the mirror are complete. The mirror is an ordinary
+repository: "snap -r TARGET materialize ..." works.
 
-snap does not ask for a password, unless you use --ask-password. If you give a password
-(at the prompt, by another flag or by an environment variable), snap opens every new file
-before it copies it, copies exactly the snapshots that are complete, and names the others. A
-concurrent prune keeps what is still to be copied. Without a password snap sees only
-names, so it cannot judge whether the repository is complete or was tampered with. Give
-the password at least for the first run: until a run has had it, mirror exits with 1.
+snap does not ask for a password, unless you use --ask-password. If you give a
+password (at the prompt, by another flag or by an environment variable), snap
+opens every new file before it copies it, copies exactly the snapshots that are
+complete, and names the others. A concurrent prune keeps what is still to be
+copied. Without a password snap sees only names, so it cannot judge whether the
+repository is complete or was tampered with. Give the password at least for the
+first run: until a run has had it, mirror exits with 1.
 
-Files that the repository no longer has stay on the mirror for a while, since they may be
-the last good ones. The second run with the password removes them, after it has proven
-that all snapshots on the mirror stay complete without them. Without the password, files
-are removed after 14 more runs; keys that were removed from the repository stay on the
-mirror. If a recovery key, several keys, or all keys but one are gone, mirror refuses to run.
+Files that the repository no longer has stay on the mirror for a while, since
+they may be the last good ones. The second run with the password removes them,
+after it has proven that all snapshots on the mirror stay complete without them.
+Without the password, files are removed after 14 more runs; keys that were
+removed from the repository stay on the mirror. If a recovery key, several keys,
+or all keys but one are gone, mirror refuses to run.
 
-mirror refuses to run if the repository seems to have lost files, if it has other files
-instead of them, or if snapshots were stored into the mirror. Use --accept-removals only
-if you made all of these changes yourself. With the password, this flag removes from the
-mirror at once what the repository no longer has.
+mirror refuses to run if the repository seems to have lost files, if it has
+other files instead of them, or if snapshots were stored into the mirror. Use
+--accept-removals only if you made all of these changes yourself. With the
+password, this flag removes from the mirror at once what the repository no
+longer has.
 
---check reads the complete mirror and verifies that no file is damaged and that the
-repository has the same files. With the password it also verifies that every file opens
-and every snapshot is complete. --check --heal replaces damaged files.`,
+--check reads the complete mirror and verifies that no file is damaged and that
+the repository has the same files. With the password it also verifies that every
+file opens and every snapshot is complete. --check --heal replaces damaged
+files.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if check && (opts.DryRun || opts.AcceptRemovals) || opts.Heal && !check {

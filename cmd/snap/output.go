@@ -24,7 +24,7 @@ func (a *app) print(result any, human func(w io.Writer)) error {
 		}
 		return err
 	}
-	human(a.stdout)
+	human(a.human())
 	return nil
 }
 
@@ -71,41 +71,6 @@ func escapeUnseen(text []byte) []byte {
 		}
 	}
 	return out
-}
-
-// table prints rows in columns. Tabs separate cells. A heading that begins with ">"
-// aligns its column to the right.
-func table(w io.Writer, header string, rows []string) {
-	lines := [][]string{strings.Split(header, "\t")}
-	for _, r := range rows {
-		lines = append(lines, strings.Split(r, "\t"))
-	}
-	right := make([]bool, len(lines[0]))
-	for i := range lines[0] {
-		lines[0][i], right[i] = strings.CutPrefix(lines[0][i], ">")
-	}
-	widths := make([]int, len(right))
-	for _, cells := range lines {
-		for i, c := range cells {
-			widths[i] = max(widths[i], width(c))
-		}
-	}
-	for _, cells := range lines {
-		line := ""
-		for i, c := range cells {
-			pad := strings.Repeat(" ", widths[i]-width(c))
-			if right[i] {
-				c = pad + c
-			} else {
-				c += pad
-			}
-			if i > 0 {
-				line += "  "
-			}
-			line += c
-		}
-		fmt.Fprintln(w, strings.TrimRight(line, " "))
-	}
 }
 
 // plural returns a number with its noun.

@@ -19,11 +19,12 @@ func (a *app) parityCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "parity [PERCENT|off]",
 		Short: "Protect the repository against bit rot without a copy",
-		Long: `Makes or updates parity, from which "snap repair" can rebuild damaged files. With 5%
-it can rebuild two damaged or missing packs of every 40, or damaged sectors in any
-number of packs unless three packs are damaged at the same position. It also protects
-snapshot records, keys, config and the ledger. Without PERCENT it adds parity for files
-that have none yet, as "snap backup", "snap import" and "snap prune" do. "off" removes all parity.
+		Long: `Makes or updates parity, from which "snap repair" can rebuild damaged files.
+With 5% it can rebuild two damaged or missing packs of every 40, or damaged
+sectors in any number of packs unless three packs are damaged at the same
+position. It also protects snapshot records, keys, config and the ledger.
+Without PERCENT it adds parity for files that have none yet, as "snap backup",
+"snap import" and "snap prune" do. "off" removes all parity.
 
 Parity does not replace a copy: if the disk dies, parity dies with it.`,
 		Args: cobra.MaximumNArgs(1),

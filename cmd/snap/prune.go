@@ -88,19 +88,19 @@ func (a *app) pruneCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove data that no snapshot needs",
-		Long: `Removes what no snapshot and no unfinished backup needs. First it removes packs that
-are not in use at all, so that a full disk has room again. Then it repacks packs
-with many unused bytes until at most --max-unused of them remain.
+		Long: `Removes what no snapshot and no unfinished backup needs. First it removes packs
+that are not in use at all, so that a full disk has room again. Then it repacks
+packs with many unused bytes until at most --max-unused of them remain.
 
-Backups can run at the same time. A prune keeps what running commands may need; a
-later prune removes it. With --retry-lock it waits for these commands. If it can free
-nothing because of a lock whose process may have ended, or if locks have prevented it
-from freeing anything for more than a day, it says so and exits with 11. A prune can be
-interrupted at any time.
+Backups can run at the same time. A prune keeps what running commands may need;
+a later prune removes it. With --retry-lock it waits for these commands. If it
+can free nothing because of a lock whose process may have ended, or if locks
+have prevented it from freeing anything for more than a day, it says so and
+exits with 11. A prune can be interrupted at any time.
 
-If no snapshot is left at all, somebody has forgotten them all, or their records were
-lost. Only --allow-empty then removes the data, unless "snap forget --prune" has just
-removed the last snapshot.`,
+If no snapshot is left at all, somebody has forgotten them all, or their records
+were lost. Only --allow-empty then removes the data, unless "snap forget
+--prune" has just removed the last snapshot.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()

@@ -17,17 +17,17 @@ func (a *app) repairCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair [--from OTHER]",
 		Short: "Heal a damaged repository",
-		Long: `Heals damaged or missing files without any loss: with parity, if the repository has
-it ("snap help parity"), and from OTHER, the folder of another repository:
+		Long: `Heals damaged or missing files without any loss: with parity, if the repository
+has it ("snap help parity"), and from OTHER, the folder of another repository:
 
-  A mirror (same keys): damaged files, and missing packs that a snapshot needs, are
-  fetched by name and verified.
+  A mirror (same keys): damaged files, and missing packs that a snapshot needs,
+  are fetched by name and verified.
 
-  Any other repository with backups of the same devices: missing content is copied
-  from it. File trees cannot be healed in this way.
+  Any other repository with backups of the same devices: missing content is
+  copied from it. File trees cannot be healed in this way.
 
-"snap check --read-data" shows what is damaged. Without a copy, run these commands in
-this order:
+"snap check --read-data" shows what is damaged. Without a copy, run these
+commands in this order:
 
     snap repair config       put a good copy of config in place; loses nothing
     snap repair index        rebuild the index from the packs; loses nothing
@@ -92,9 +92,9 @@ func (a *app) repairIndexCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "index",
 		Short: "Rebuild the index from the packs",
-		Long: `Reads the headers of all packs, and replaces index files that are damaged, missing or
-wrong. Nothing is lost. If packs are missing, or some cannot be read, it names them and
-exits with 13.`,
+		Long: `Reads the headers of all packs, and replaces index files that are damaged,
+missing or wrong. Nothing is lost. If packs are missing, or some cannot be read,
+it names them and exits with 13.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.IndexRepair
@@ -155,11 +155,12 @@ func (a *app) repairPacksCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "packs",
 		Short: "Correct wrong bytes, and salvage intact blocks of damaged packs",
-		Long: `Reads all packs. If only a few neighbouring bytes are wrong, such as one flipped bit,
-it corrects them, and nothing is lost. Of other damaged packs it copies the intact
-blocks to new packs. It removes these damaged packs from the index, and the next "snap
-prune" removes their files. Lost content is stored again when a backup has it ("snap
-import --rescan"). If something is lost, or a pack stays damaged, the exit code is 13.
+		Long: `Reads all packs. If only a few neighbouring bytes are wrong, such as one flipped
+bit, it corrects them, and nothing is lost. Of other damaged packs it copies the
+intact blocks to new packs. It removes these damaged packs from the index, and
+the next "snap prune" removes their files. Lost content is stored again when a
+backup has it ("snap import --rescan"). If something is lost, or a pack stays
+damaged, the exit code is 13.
 
 Try "snap repair --from COPY" first: it loses nothing.`,
 		Args: cobra.NoArgs,
@@ -207,17 +208,17 @@ func (a *app) repairSnapshotsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots",
 		Short: "Mark what snapshots have lost",
-		Long: `Reads everything. Each snapshot that has lost files is replaced with one that lacks
-them and lists them in its record. The rest can then be restored, and prune works
-again. Lost files whose content exists again are added back.
+		Long: `Reads everything. Each snapshot that has lost files is replaced with one that
+lacks them and lists them in its record. The rest can then be restored, and
+prune works again. Lost files whose content exists again are added back.
 
 A snapshot whose record cannot be read is kept unless --remove-damaged is given.
-Certificates, kept backup passwords, prune lists and records of unfinished backups are
-removed if they are damaged, since no snapshot needs them.
+Certificates, kept backup passwords, prune lists and records of unfinished
+backups are removed if they are damaged, since no snapshot needs them.
 
-If a snapshot lacks files now, a record stays damaged, or a file stays since this user
-may not read it, the exit code is 13. If a folder, a link or anything else has the name
-of a file that would be removed, it is moved aside.`,
+If a snapshot lacks files now, a record stays damaged, or a file stays since
+this user may not read it, the exit code is 13. If a folder, a link or anything
+else has the name of a file that would be removed, it is moved aside.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.SnapshotRepair
@@ -258,7 +259,7 @@ func printSnapshotRepair(w io.Writer, rep *repo.SnapshotRepair, opts *repo.Snaps
 		}
 		fmt.Fprintln(w)
 		for _, n := range s.Names {
-			fmt.Fprintf(w, "           %s\n", clean(n))
+			fmt.Fprintf(verbatim(w), "           %s\n", clean(n))
 		}
 		if more := s.Files - int64(len(s.Names)); more > 0 {
 			fmt.Fprintf(w, "           and %s more\n", count(more))

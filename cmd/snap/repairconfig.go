@@ -13,16 +13,16 @@ func (a *app) repairConfigCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Put a good copy of config in place",
-		Long: `Replaces a damaged or missing config by its copy in configs/, and a damaged or missing
-copy by config. The password tells which one is right: the one that the master key opens.
-What is damaged is removed only after the good one was stored and read back. Nothing is
-lost.
+		Long: `Replaces a damaged or missing config by its copy in configs/, and a damaged or
+missing copy by config. The password tells which one is right: the one that the
+master key opens. What is damaged is removed only after the good one was stored
+and read back. Nothing is lost.
 
-Keys hold a copy of config, too, unless an older program made them. If there is no copy
-at all, a new config is made. Everything can be read with it. But content of new
-backups is cut in other places, so it is stored once more; mirrors must be made anew; and
-"snap copy" copies everything again. If you have a mirror, copy its file config here
-instead.`,
+Keys hold a copy of config, too, unless an older program made them. If there is
+no copy at all, a new config is made. Everything can be read with it. But
+content of new backups is cut in other places, so it is stored once more;
+mirrors must be made anew; and "snap copy" copies everything again. If you have
+a mirror, copy its file config here instead.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var rep *repo.ConfigRepair

@@ -44,15 +44,16 @@ func (a *app) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore SNAPSHOT",
 		Short: "Restore a snapshot to a connected device",
-		Long: `Restores a snapshot to its own device, or to another one with --device. The content
-of the snapshot replaces that of the device. Content that only the device has stays
-unless --remove-items-not-restored is given.
+		Long: `Restores a snapshot to its own device, or to another one with --device. The
+content of the snapshot replaces that of the device. Content that only the
+device has stays unless --remove-items-not-restored is given.
 
 First it checks, without changing the device, that its iOS is not older than the
-snapshot's, Find My is off, free storage and battery are sufficient, no file of the
-snapshot is known to be missing or damaged, and the backup password opens it. It reads
-all content of the snapshot, to find out whether the repository can give it back. Then
-it shows what it will do and asks you to type the device's name.
+snapshot's, Find My is off, free storage and battery are sufficient, no file of
+the snapshot is known to be missing or damaged, and the backup password opens
+it. It reads all content of the snapshot, to find out whether the repository can
+give it back. Then it shows what it will do and asks you to type the device's
+name.
 
 At the end the device restarts and reinstalls its apps from the App Store.
 

@@ -22,6 +22,8 @@ import (
 type app struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	screen         *screen       // standard output for people; see human
+	errScreen      *screen       // standard error for people; see messages
 	lines          *bufio.Reader // reads lines of stdin; see input
 	firstRaw       []byte        // the first line of stdin before it was decoded
 	options        repo.Options  // options of every repository that is opened or created
@@ -54,10 +56,10 @@ func (a *app) rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "snap",
 		Short: "Back up iPhones and iPads, and restore any backup",
-		Long: `snap keeps many backups of many iPhones and iPads in one deduplicated, compressed
-and encrypted repository. It restores any of them byte for byte, to a device or
-as a folder. It backs up connected devices, and imports the backup folders of
-Finder, iTunes, Apple Devices and idevicebackup2.
+		Long: `snap keeps many backups of many iPhones and iPads in one deduplicated,
+compressed and encrypted repository. It restores any of them byte for byte, to a
+device or as a folder. It backs up connected devices, and imports the backup
+folders of Finder, iTunes, Apple Devices and idevicebackup2.
 
     snap init -r /path/to/repo        create a repository
     snap backup                       back up the connected iPhone
@@ -84,6 +86,7 @@ Finder, iTunes, Apple Devices and idevicebackup2.
 	root.Flags().BoolVar(&version, "version", false, "print the version, as \"snap version\" does")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(helpCommand(root))
+	root.SetUsageFunc(a.usage)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return rewordFlagError(cmd.Name(), err) })
 	f := root.PersistentFlags()
 	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")

@@ -30,11 +30,12 @@ func (a *app) showCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show SNAPSHOT",
 		Short: "Show everything about one snapshot",
-		Long: `Shows a snapshot: its device, where it came from, how much space it takes and shares
-with other snapshots, what was found in the backup, and the result of each verify and drill.
+		Long: `Shows a snapshot: its device, where it came from, how much space it takes and
+shares with other snapshots, what was found in the backup, and the result of
+each verify and drill.
 
-SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE". --json names all
-files that a finding affects.`,
+SNAPSHOT is the beginning of an ID, "latest", or "latest:DEVICE". --json names
+all files that a finding affects.`,
 		Example: "  snap show latest\n  snap show --json \"latest:Anna's iPhone\"",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
@@ -190,7 +191,7 @@ func printFindings(w io.Writer, s *repo.Snapshot, findings []repo.Finding) {
 		}
 		names := f.Names[1:min(len(f.Names), maxNamed)]
 		for _, name := range names {
-			fmt.Fprintf(w, "      %s\n", clean(name))
+			fmt.Fprintf(verbatim(w), "      %s\n", clean(name))
 		}
 		if more := f.Count - 1 - int64(len(names)); more > 0 {
 			fmt.Fprintf(w, "      and %s more; --json names all\n", count(more))
@@ -214,5 +215,5 @@ func printCertificates(w io.Writer, s *repo.Snapshot, certificates []*repo.Certi
 		return
 	}
 	fmt.Fprintln(w)
-	table(w, "  DATE\tKIND\tLEVEL\tRESULT\tFINDINGS\tHOST", rows)
+	table(w, "  DATE\tKIND\tLEVEL\tRESULT\tFINDINGS\t<HOST", rows)
 }

@@ -62,13 +62,13 @@ func (a *app) simulateCommand() *cobra.Command {
 		Use:   "simulate",
 		Short: "Simulate iPhones and iPads",
 		Long: `Simulates iPhones and iPads on a socket, and prints the line that makes snap and
-other programs such as idevicebackup2 find them. Their content is generated; they
-back up, restore, encrypt and fail as real devices do.
+other programs such as idevicebackup2 find them. Their content is generated;
+they back up, restore, encrypt and fail as real devices do.
 
 It runs until Ctrl-C or the end of its input. It reads commands from standard
-input, one a line, such as "next" (the next day), "lock 1", "cut 1 1000000" (break
-the connection after a million bytes) or "enter 1" (enter the passcode). "help"
-lists them all; docs/devices.md shows an example.`,
+input, one a line, such as "next" (the next day), "lock 1", "cut 1 1000000"
+(break the connection after a million bytes) or "enter 1" (enter the passcode).
+"help" lists them all; docs/devices.md shows an example.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return s.run(cmd.Context()) },
 	}
@@ -276,7 +276,7 @@ func (s *simulateRun) do(ctx context.Context, l *lab.Lab, line string) {
 	s.print(out, func(w io.Writer) {
 		switch {
 		case err != nil:
-			fmt.Fprintln(s.a.stderr, "snap:", clean(err.Error()))
+			fmt.Fprintln(s.a.messages(), "snap:", clean(err.Error()))
 		case reply != "":
 			fmt.Fprintln(w, cleanLines(reply))
 		case strings.TrimSpace(line) != "":
@@ -303,7 +303,7 @@ func (s *simulateRun) print(v any, human func(w io.Writer)) {
 		printLine(s.a.stdout, v)
 		return
 	}
-	human(s.a.stdout)
+	human(s.a.human())
 }
 
 // cleanLines is clean for a text of several lines.

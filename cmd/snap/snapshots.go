@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -91,9 +92,10 @@ func (a *app) snapshotsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots [DEVICE]",
 		Short: "List snapshots",
-		Long: `Lists the snapshots of all devices or of one, oldest first. DATE is the time of the
-backup, SIZE is the size of the backup folder, and ADDED is what the snapshot added to
-the repository. NOTE is the note or the reason of the pin. FLAGS has these signs:
+		Long: `Lists the snapshots of all devices or of one, oldest first. DATE is the time of
+the backup, SIZE is the size of the backup folder, and ADDED is what the
+snapshot added to the repository. NOTE is the note or the reason of the pin.
+--verbose also shows the UDIDs of devices. FLAGS has these signs:
 
   E  encrypted by the device
   L  stored locked, without the backup password
@@ -136,7 +138,7 @@ the repository. NOTE is the note or the reason of the pin. FLAGS has these signs
 			return a.print(shown, func(w io.Writer) {
 				switch {
 				case len(list) > 0:
-					printSnapshots(w, shown, a.now())
+					printSnapshots(w, shown, a.now(), a.verbose)
 				case all == 0:
 					fmt.Fprintln(w, "no snapshots yet")
 					a.remark("\"snap backup\" and \"snap import\" make snapshots")
@@ -191,7 +193,9 @@ func problems(s *repo.Snapshot) []string {
 	return append(out, s.Problems...)
 }
 
-func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time) {
+// printSnapshots lists snapshots by device. It shows UDIDs if they are wanted, and where
+// the name does not tell devices apart. A device without a name has its UDID instead.
+func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time, udids bool) {
 	byDevice := map[string][]snapshotJSON{}
 	var order []string
 	for _, s := range list {
@@ -204,12 +208,20 @@ func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time) {
 	slices.SortStableFunc(order, func(a, b string) int {
 		return strings.Compare(newest(byDevice[a]).Device.Name, newest(byDevice[b]).Device.Name)
 	})
+	names := map[string]int{}
+	for _, key := range order {
+		names[newest(byDevice[key]).Device.Name]++
+	}
 	for i, key := range order {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
 		d := newest(byDevice[key]).Device
-		fmt.Fprintf(w, "%s (%s, %s)\n", clean(d.Name), clean(d.ProductType), clean(d.UDID))
+		about := []string{clean(cmp.Or(d.ProductType, "unknown model"))}
+		if d.Name != "" && (udids || names[d.Name] > 1) {
+			about = append(about, clean(d.UDID))
+		}
+		fmt.Fprintf(w, "%s (%s)\n", clean(cmp.Or(d.Name, d.UDID)), strings.Join(about, ", "))
 		var rows []string
 		for _, s := range byDevice[key] {
 			note := s.Note
@@ -219,9 +231,9 @@ func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time) {
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
 				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s.Snapshot)+passedMarks(&s), clean(strings.Join(s.Tags, ",")), clean(note)))
 		}
-		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\tFLAGS\tTAGS"
+		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\tFLAGS\t+TAGS"
 		if slices.ContainsFunc(byDevice[key], func(s snapshotJSON) bool { return s.Note != "" || s.Pin != nil }) {
-			header += "\tNOTE"
+			header += "\t+NOTE"
 		} else {
 			header += "\t"
 		}

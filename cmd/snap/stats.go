@@ -37,8 +37,8 @@ func (a *app) statsCommand() *cobra.Command {
 		Long: `Shows the content and size of the repository by device.
 
 --by domain and --by app also show each domain or app: its files in the newest
-snapshots, and the bytes stored for it in all snapshots. Content that several of them
-share counts only for the first that had it.
+snapshots, and the bytes stored for it in all snapshots. Content that several of
+them share counts only for the first that had it.
 
 --growth also shows what each day (or =week, =month) added, without forgotten
 snapshots. --prune also shows what "snap prune" would free.`,
@@ -159,7 +159,7 @@ func (st *statsResult) printTo(w io.Writer) {
 			bytesText(d.NewestBytes), bytesText(d.LogicalBytes), bytesText(d.StoredBytes)))
 	}
 	if len(rows) > 0 {
-		table(w, "DEVICE\t>SNAPSHOTS\tNEWEST\t>SIZE\t>ALL SIZES\t>ADDED", rows)
+		table(w, "<DEVICE\t>SNAPSHOTS\tNEWEST\t>SIZE\t>ALL SIZES\t>ADDED", rows)
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintf(w, "%s, %s in all, stored in %s", plural(st.Snapshots, "snapshot"), bytesText(st.LogicalBytes), bytesText(st.StoredBytes))
@@ -177,7 +177,7 @@ func (st *statsResult) printTo(w io.Writer) {
 		for _, s := range st.Shares {
 			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", clean(s.Name), count(s.Files), bytesText(s.NewestBytes), bytesText(s.StoredBytes)))
 		}
-		table(w, "NAME\t>FILES NOW\t>SIZE NOW\t>STORED", rows)
+		table(w, "<NAME\t>FILES NOW\t>SIZE NOW\t>STORED", rows)
 	}
 	if st.Growth != nil {
 		fmt.Fprintln(w)

@@ -22,13 +22,14 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show whether all devices are backed up",
-		Long: `Shows for each device when it was last backed up, verified and drilled, and for the
-repository its size, its growth, and when the disk will be full. "!" marks what needs
-attention, "!!" what is in danger. No device needs to be connected.
+		Long: `Shows for each device when it was last backed up, verified and drilled, and for
+the repository its size, its growth, and when the disk will be full. "!" marks
+what needs attention, "!!" what is in danger. No device needs to be connected.
 
-The exit code is 0 if all is well, 32 if something needs attention, such as a newest
-backup older than --max-age, and 33 if backups are in danger: the newest one is older
-than four times --max-age, it is damaged, or the disk will be full within a week.`,
+The exit code is 0 if all is well, 32 if something needs attention, such as a
+newest backup older than --max-age, and 33 if backups are in danger: the newest
+one is older than four times --max-age, it is damaged, or the disk will be full
+within a week.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := a.openLocked(cmd, repo.LockRead)

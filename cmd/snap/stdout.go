@@ -84,6 +84,7 @@ func changesNothing(command string) bool {
 // of the command itself is more important. quiet is true if a reader has ended a
 // command that only prints: this is no error of the command, and it says nothing.
 func (a *app) outcome(ctx context.Context, err error) (quiet bool, _ error) {
+	a.screen.flush()
 	var lost outputError
 	if !errors.As(a.stdout.(*output).close(), &lost) {
 		return false, err

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/snap-backup/snap/device"
 	"golang.org/x/sys/unix"
 )
 
@@ -128,5 +129,55 @@ func TestPasswordPrompt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// onTerminal runs a command on a terminal of 80 columns and returns what it prints there.
+// The terminal ends lines with \r\n.
+func (s *shell) onTerminal(code int, args ...string) string {
+	s.t.Helper()
+	user, program := openTerminal(s.t)
+	if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: 80}); err != nil {
+		s.t.Fatal(err)
+	}
+	cmd, _ := s.command(args...)
+	cmd.Stdout, cmd.Stderr = program, program
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() {
+		_ = cmd.Wait()
+		_, _ = io.WriteString(program, "(end)")
+	}()
+	shown := readUntil(s.t, user, "(end)")
+	if got := cmd.ProcessState.ExitCode(); got != code {
+		s.t.Errorf("%v: exit code %d, want %d", args, got, code)
+	}
+	return strings.ReplaceAll(strings.TrimSuffix(shown, "(end)"), "\r\n", "\n")
+}
+
+// checkFits reports lines that are wider than a terminal.
+func checkFits(t *testing.T, shown string) {
+	t.Helper()
+	for line := range strings.Lines(shown) {
+		if n := width(strings.TrimRight(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}
+
+// On a terminal, messages and tables fit its width. Without one, a message is one line.
+func TestFitsTerminal(t *testing.T) {
+	t.Parallel()
+	s := newRepo(t)
+	for _, args := range [][]string{{"help", "backup"}, {"key", "list"}, {"check"}, {"status"}, {"stats"}, {"snapshots", "--device", "x", "y"}} {
+		code := map[string]int{"snapshots": exitUsage, "status": exitAttention}[args[0]]
+		checkFits(t, s.onTerminal(code, args...))
+	}
+	s.env = append(s.env, device.AddressVariable+"=UNIX:/nonexistent/usbmuxd")
+	shown := s.onTerminal(exitNoDevice, "devices")
+	checkFits(t, shown)
+	if plain := s.run(exitNoDevice, "devices"); strings.Count(plain, "\n") >= strings.Count(shown, "\n") {
+		t.Errorf("on a terminal %q, elsewhere %q", shown, plain)
 	}
 }

@@ -42,27 +42,29 @@ func (a *app) unlockCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unlock [LOCK...]",
 		Short: "List locks and remove stale ones",
-		Long: `Lists the locks of the repository with their states, and removes dead and stale ones:
+		Long: `Lists the locks of the repository with their states, and removes dead and stale
+ones:
 
   alive    the process runs on this computer
-  fresh    the process runs on another computer and refreshed the lock in the last
-           half hour
+  fresh    the process runs on another computer and refreshed the lock in the
+           last half hour
   dead     the process ran on this computer and has ended
-  stale    the process ran on another computer and has not refreshed the lock for
-           half an hour
-  unknown  the process is on another computer, and no clock shows whether it still
-           runs: the lock has a date in the future, or the repository's storage has
-           no file times
+  stale    the process ran on another computer and has not refreshed the lock
+           for half an hour
+  unknown  the process is on another computer, and no clock shows whether it
+           still runs: the lock has a date in the future, or the repository's
+           storage has no file times
   damaged  the lock cannot be read, and is not stale yet
 
-The clock of the disk or server that has the repository tells the age of a lock. The
-clocks of computers are not compared. Commands remove dead locks, and stale locks that are in
-their way, so these never block a command. To wait for an unknown lock, give a command
---retry-lock 35m: a lock that does not change for half an hour is stale.
+The clock of the disk or server that has the repository tells the age of a lock.
+The clocks of computers are not compared. Commands remove dead locks, and stale
+locks that are in their way, so these never block a command. To wait for an
+unknown lock, give a command --retry-lock 35m: a lock that does not change for
+half an hour is stale.
 
-Locks that are named by their IDs are removed in any state, and with --remove-all all
-locks are. A process that is still running then notices that its lock is gone, and
-makes no snapshot.`,
+Locks that are named by their IDs are removed in any state, and with
+--remove-all all locks are. A process that is still running then notices that
+its lock is gone, and makes no snapshot.`,
 		Example: "  snap unlock\n  snap unlock 1a2b3c4d",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, specs []string) error {
@@ -150,5 +152,5 @@ func printLocks(w io.Writer, locks []lockJSON) {
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", l.ID.Short(), clean(l.Command),
 			clean(l.User+"@"+l.Host), fmt.Sprint(l.PID), timeText(l.Since), timeText(l.Refreshed), l.State))
 	}
-	table(w, "ID\tCOMMAND\tWHO\t>PROCESS\tSINCE\tLAST SEEN\tSTATE", rows)
+	table(w, "ID\tCOMMAND\t<WHO\t->PROCESS\tSINCE\t-LAST SEEN\t+STATE", rows)
 }

@@ -52,30 +52,32 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [SNAPSHOT|DEVICE]...",
 		Short: "Verify that snapshots are sound backups that would restore",
-		Long: `Judges snapshots as backups of a device: would a restore get everything back? ("snap
-check" finds out whether the repository's own files are intact.) Without arguments it
-verifies the latest snapshot of each device. A DEVICE, by UDID or name, means all of its
-snapshots.
+		Long: `Judges snapshots as backups of a device: would a restore get everything back?
+("snap check" finds out whether the repository's own files are intact.) Without
+arguments it verifies the latest snapshot of each device. A DEVICE, by UDID or
+name, means all of its snapshots.
 
---level quick takes seconds. It looks at lists and keys: whether all files are there
-with the right sizes, whether manifests agree, and whether the keys fit. --level full
-also reads all content: it decrypts every file, compares digests, checks all databases
-with SQLite, and parses property lists. What a snapshot shares with another that was
-read in the last 30 days (--max-age) is not read again, so all snapshots of a month take
-little longer than one.
+--level quick takes seconds. It looks at lists and keys: whether all files are
+there with the right sizes, whether manifests agree, and whether the keys fit.
+--level full also reads all content: it decrypts every file, compares digests,
+checks all databases with SQLite, and parses property lists. What a snapshot
+shares with another that was read in the last 30 days (--max-age) is not read
+again, so all snapshots of a month take little longer than one.
 
-Encrypted backups need the backup password to check keys, and to look into snapshots
-that were stored locked. It comes from the flags, SNAP_BACKUP_PASSWORD or the repository
-("snap device password set"); otherwise the report says what was not checked.
+Encrypted backups need the backup password to check keys, and to look into
+snapshots that were stored locked. It comes from the flags, SNAP_BACKUP_PASSWORD
+or the repository ("snap device password set"); otherwise the report says what
+was not checked.
 
-Each outcome is stored as a certificate, which "snap show" lists. With --all or a DEVICE,
-snapshots that passed in the last 30 days (--max-age) are left out. --limit ends a full
-verification after a time; the next run continues there, as it does after Ctrl-C.
+Each outcome is stored as a certificate, which "snap show" lists. With --all or
+a DEVICE, snapshots that passed in the last 30 days (--max-age) are left out.
+--limit ends a full verification after a time; the next run continues there, as
+it does after Ctrl-C.
 
-If files of a backup are missing or damaged, the exit code is 3; if the repository has
-lost them, 13. It is also 3 if the time limit ended before one snapshot was verified
-completely, 15 if there are no snapshots, and 20 if the given backup password
-opens none of the encrypted backups.`,
+If files of a backup are missing or damaged, the exit code is 3; if the
+repository has lost them, 13. It is also 3 if the time limit ended before one
+snapshot was verified completely, 15 if there are no snapshots, and 20 if the
+given backup password opens none of the encrypted backups.`,
 		Example: "  snap verify\n  snap verify --level full latest\n  snap verify --level full --all --limit 2h",
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if v.level != string(verify.Quick) && v.level != string(verify.Full) {
