@@ -140,7 +140,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 	for _, p := range c.Problems {
 		lead := "NOTE    "
 		if p.Fatal {
-			lead = "DAMAGED "
+			lead = paint(w, bad, "DAMAGED ")
 		}
 		if p.File != "" {
 			fmt.Fprintf(w, "%s %s: %s\n", lead, p.File, clean(p.Text))
@@ -148,7 +148,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 			fmt.Fprintf(w, "%s %s\n", lead, clean(p.Text))
 		}
 		if p.Hint != "" {
-			fmt.Fprintf(w, "         %s\n", p.Hint)
+			fmt.Fprintf(w, "         %s\n", paint(w, faint, p.Hint))
 		}
 	}
 	for _, s := range c.Affected {
@@ -159,7 +159,7 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		case s.Tree:
 			what = "a part of its file tree is lost, and at least " + what
 		}
-		fmt.Fprintf(w, "AFFECTED snapshot %s (%s, %s): %s\n", s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
+		fmt.Fprintf(w, "%s snapshot %s (%s, %s): %s\n", paint(w, bad, "AFFECTED"), s.Snapshot.Short(), clean(s.Device), timeText(s.Time), what)
 		for _, n := range s.Names {
 			fmt.Fprintf(verbatim(w), "           %s\n", clean(n))
 		}
@@ -189,13 +189,13 @@ func printCheck(w io.Writer, c *repo.CheckReport) {
 		fmt.Fprint(w, "\nno snapshot is left: if a backup was interrupted, run it again; if records were lost, \"snap repair --from COPY --missing-snapshots\" brings back those of a copy")
 	}
 	if c.Clean() {
-		fmt.Fprintln(w, "\nno errors were found")
+		fmt.Fprintln(w, "\n"+paint(w, good, "no errors were found"))
 	} else {
 		problems := ""
 		if len(c.Problems) > 0 {
 			problems = plural(len(c.Problems), "problem") + "; "
 		}
-		fmt.Fprintf(w, "\nthe repository is damaged: %saffected snapshots: %d\n", problems, len(c.Affected))
+		fmt.Fprintf(w, "\n%s: %saffected snapshots: %d\n", paint(w, bad, "the repository is damaged"), problems, len(c.Affected))
 	}
 }
 

@@ -317,9 +317,9 @@ func (w *drillWatch) meter() meter {
 }
 
 func (a *app) describeDrill(w io.Writer, s *repo.Snapshot, res *drillResult) {
-	verdict := "passed the drill"
+	verdict := paint(w, good, "passed the drill")
 	if res.Result != repo.ResultPassed {
-		verdict = "did not pass the drill"
+		verdict = paint(w, bad, "did not pass the drill")
 	}
 	fmt.Fprintf(w, "snapshot %s of %s (%s) %s\n", s.ID.Short(), clean(s.Device.Name), timeText(s.Time), verdict)
 	how := "wrote the folder and read it back"
@@ -330,7 +330,7 @@ func (a *app) describeDrill(w io.Writer, s *repo.Snapshot, res *drillResult) {
 	for _, f := range res.Findings {
 		sign := "-"
 		if f.Consequence != repo.Remark {
-			sign = "!"
+			sign = paint(w, bad, "!")
 		}
 		fmt.Fprintf(w, "  %s %s\n", sign, clean(f.Text))
 	}

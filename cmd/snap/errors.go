@@ -337,7 +337,7 @@ func (a *app) printError(err error, code int, hint string) {
 		return
 	}
 	w := a.messages()
-	lead := "snap: "
+	lead := paint(w, bad, "snap:") + " "
 	for line := range strings.Lines(err.Error()) {
 		if line = strings.TrimRight(strings.ReplaceAll(line, "\t", "  "), "\n "); line != "" {
 			fmt.Fprintln(w, lead+clean(line))
@@ -345,7 +345,7 @@ func (a *app) printError(err error, code int, hint string) {
 		}
 	}
 	if hint != "" {
-		fmt.Fprintf(w, "      %s\n", hint)
+		fmt.Fprintf(w, "      %s\n", paint(w, faint, hint))
 	}
 }
 
@@ -366,7 +366,8 @@ func (a *app) warn(format string, args ...any) {
 		}{text})
 		return
 	}
-	fmt.Fprintf(a.messages(), "snap: warning: %s\n", clean(text))
+	w := a.messages()
+	fmt.Fprintf(w, "snap: %s %s\n", paint(w, caution, "warning:"), clean(text))
 }
 
 // printLine writes a value as one line of JSON.

@@ -43,8 +43,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 			stop()
 		}
 	}}
-	a.screen = newScreen(a.stdout, stdout)
-	a.errScreen = newScreen(a.stderr, a.stderr)
+	a.screen = newScreen(a.stdout, stdout, a.coloured)
+	a.errScreen = newScreen(a.stderr, a.stderr, a.coloured)
 	root := a.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(a.stdin)

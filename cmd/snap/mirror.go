@@ -266,7 +266,7 @@ func (a *app) mirrorTarget(ctx context.Context, source backend.Backend, dir stri
 
 func printMirror(w io.Writer, r *mirror.Report) {
 	for _, d := range r.Damaged {
-		fmt.Fprintf(w, "DAMAGED  %s: %s\n", d.File, clean(d.Text))
+		fmt.Fprintf(w, "%s  %s: %s\n", paint(w, bad, "DAMAGED"), d.File, clean(d.Text))
 	}
 	if r.Aside != "" {
 		fmt.Fprintf(w, "MOVED    a folder, a link or something else had the name of a file on the mirror: it is now %s\n", r.Aside)
@@ -338,7 +338,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 	}{r, r.Clean(), r.Same()}
 	err := a.conclude(result, !r.Clean() || !r.Same() || len(r.SourceDamaged) > 0, func(w io.Writer) {
 		for _, d := range r.Damaged {
-			fmt.Fprintf(w, "DAMAGED  %s: %s\n", d.File, clean(d.Text))
+			fmt.Fprintf(w, "%s  %s: %s\n", paint(w, bad, "DAMAGED"), d.File, clean(d.Text))
 		}
 		for _, name := range r.Healed {
 			fmt.Fprintf(w, "HEALED   %s\n", name)
@@ -348,7 +348,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 				fmt.Fprintf(w, "MISSING  %d more\n", len(r.Missing)-i)
 				break
 			}
-			fmt.Fprintf(w, "MISSING  %s\n", name)
+			fmt.Fprintf(w, "%s  %s\n", paint(w, bad, "MISSING"), name)
 		}
 		for i, name := range r.Extra {
 			if i == namedMissing {
@@ -366,7 +366,7 @@ func (a *app) mirrorChecked(r *mirror.CheckReport) error {
 		}
 		switch {
 		case r.Judged && r.Clean():
-			fmt.Fprintln(w, "the mirror is sound: every file opens, and every snapshot is complete")
+			fmt.Fprintln(w, paint(w, good, "the mirror is sound")+": every file opens, and every snapshot is complete")
 		case r.Clean() && r.Same():
 			fmt.Fprintln(w, "the mirror has all files of the repository, and each has the hash that is its name; whether anybody can open them is not known, since no password was given")
 		}

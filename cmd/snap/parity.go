@@ -106,13 +106,13 @@ func parsePercent(s string) (int, error) {
 func printParity(w io.Writer, out *parityResult) {
 	if r := out.Refreshed; r != nil {
 		for _, name := range r.Damaged {
-			fmt.Fprintf(w, "DAMAGED  %s: run \"snap repair\"\n", name)
+			fmt.Fprintf(w, "%s  %s: run \"snap repair\"\n", paint(w, bad, "DAMAGED"), name)
 		}
 		printAside(w, r.Aside)
 	}
 	s := out.Status
 	for _, name := range s.Missing {
-		fmt.Fprintf(w, "MISSING  %s: run \"snap repair\"\n", name)
+		fmt.Fprintf(w, "%s  %s: run \"snap repair\"\n", paint(w, bad, "MISSING"), name)
 	}
 	if s.Groups == 0 {
 		fmt.Fprintln(w, "no parity; \"snap parity 5%\" makes it")

@@ -64,9 +64,10 @@ func (a *app) showProgress(read func() meter) (stop func()) {
 // eraseLine makes a terminal erase the current line.
 const eraseLine = "\r\x1b[K"
 
-// terminal returns standard error if it is a terminal, otherwise nil.
+// terminal returns standard error if it is a terminal on which a line can be erased,
+// otherwise nil.
 func (a *app) terminal() *os.File {
-	if f, ok := a.stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := a.stderr.(*os.File); ok && obeys(f) {
 		return f
 	}
 	return nil

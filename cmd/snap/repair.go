@@ -132,14 +132,14 @@ func lacksPacks(x *repo.IndexRepair) bool { return len(x.Dropped)+len(x.Unreadab
 
 func printIndexRepair(w io.Writer, x *repo.IndexRepair, dryRun, always bool) {
 	for _, f := range x.Damaged {
-		fmt.Fprintf(w, "DAMAGED  %s\n", f)
+		fmt.Fprintf(w, "%s  %s\n", paint(w, bad, "DAMAGED"), f)
 	}
 	printAside(w, x.Aside)
 	for _, id := range x.Unreadable {
 		fmt.Fprintf(w, "UNKNOWN  pack %s: its header is damaged and no index file lists it; if \"snap check\" finds nothing lost, \"snap prune\" removes it\n", id)
 	}
 	for _, id := range x.Dropped {
-		fmt.Fprintf(w, "MISSING  pack %s\n", id)
+		fmt.Fprintf(w, "%s  pack %s\n", paint(w, bad, "MISSING"), id)
 	}
 	switch {
 	case x.Changed():
@@ -184,7 +184,7 @@ Try "snap repair --from COPY" first: it loses nothing.`,
 func printPackRepair(w io.Writer, rep *repo.PackRepair, dryRun bool) {
 	printIndexRepair(w, rep.Index, dryRun, false)
 	for _, d := range rep.Damaged {
-		fmt.Fprintf(w, "DAMAGED  pack %s: %s\n", d.Pack, clean(d.Text))
+		fmt.Fprintf(w, "%s  pack %s: %s\n", paint(w, bad, "DAMAGED"), d.Pack, clean(d.Text))
 		fmt.Fprintf(w, "         %d of %s %ssalvaged", d.Saved, plural(d.Blocks, "block"), would(dryRun))
 		if d.LostChunks > 0 {
 			fmt.Fprintf(w, "; lost: %s, %s", plural(d.LostChunks, "chunk"), bytesText(d.LostBytes))

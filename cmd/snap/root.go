@@ -43,6 +43,7 @@ type app struct {
 	quiet           bool
 	opaque          bool // a person wants backups to be stored locked
 	verbose         bool
+	colour          colourMode
 
 	command   string     // the running command, such as "device pair"
 	lock      *repo.Lock // lock of the running command
@@ -97,6 +98,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 	f.BoolVar(&a.json, "json", false, "print results as JSON (docs/json.md)")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "print no progress, no notes, and no result if all is well")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "print more details")
+	f.Var(&a.colour, "color", "use colours: auto, always or never; auto uses them on a terminal, unless $NO_COLOR is set")
 	f.BoolVar(&a.noFsync, "no-fsync", false, "go on where the file system does not support fsync; a power cut can lose files there (or $SNAP_NO_FSYNC=1)")
 	f.DurationVar(&a.retryLock, "retry-lock", 0, "wait up to this `duration`, such as 5m, while another process locks the repository")
 	root.MarkFlagsMutuallyExclusive("password-file", "password-command", "key-file")

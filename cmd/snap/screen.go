@@ -14,16 +14,17 @@ import (
 // it breaks lines at words. Elsewhere it does not, so that programs find a message on one
 // line.
 type screen struct {
-	w    io.Writer
-	file *os.File // nil if it is no file
+	w       io.Writer
+	colours func(*os.File) bool // whether to use colours in the file
+	file    *os.File            // nil if it is no file
 
 	mu   sync.Mutex
 	held []byte // the beginning of a line
 }
 
-func newScreen(w io.Writer, to io.Writer) *screen {
+func newScreen(w io.Writer, to io.Writer, colours func(*os.File) bool) *screen {
 	f, _ := to.(*os.File)
-	return &screen{w: w, file: f}
+	return &screen{w: w, file: f, colours: colours}
 }
 
 func (s *screen) Write(b []byte) (int, error) {

@@ -170,20 +170,20 @@ func encryptedText(s *repo.Snapshot) string {
 }
 
 func printFindings(w io.Writer, s *repo.Snapshot, findings []repo.Finding) {
-	state := "complete"
+	state, c := "complete", good
 	switch {
 	case s.Lost != nil:
-		state = "the repository has lost a part of the snapshot"
+		state, c = "the repository has lost a part of the snapshot", bad
 	case s.Damaged():
-		state = "files are missing or damaged"
+		state, c = "files are missing or damaged", bad
 	case !s.Complete:
-		state = "not complete"
+		state, c = "not complete", bad
 	}
-	fmt.Fprintf(w, "\n%-14s%s\n", "findings", state)
+	fmt.Fprintf(w, "\n%-14s%s\n", "findings", paint(w, c, state))
 	for _, f := range findings {
 		lead := "  - "
 		if f.Consequence != repo.Remark {
-			lead = "  ! "
+			lead = "  " + paint(w, bad, "!") + " "
 		}
 		fmt.Fprintf(w, "%s%s\n", lead, clean(f.Text))
 		if len(f.Names) < 2 {

@@ -229,7 +229,7 @@ func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time, udids bool)
 				note = s.Pin.Reason
 			}
 			rows = append(rows, fmt.Sprintf("  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", s.ID.Short(), timeText(s.Time), clean(s.Device.ProductVersion),
-				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), marks(s.Snapshot)+passedMarks(&s), clean(strings.Join(s.Tags, ",")), clean(note)))
+				count(s.Files), bytesText(s.Bytes), bytesText(s.StoredBytes), paintMarks(w, marks(s.Snapshot)+passedMarks(&s)), clean(strings.Join(s.Tags, ",")), clean(note)))
 		}
 		header := "  ID\tDATE\tIOS\t>FILES\t>SIZE\t>ADDED\tFLAGS\t+TAGS"
 		if slices.ContainsFunc(byDevice[key], func(s snapshotJSON) bool { return s.Note != "" || s.Pin != nil }) {
@@ -246,6 +246,15 @@ func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time, udids bool)
 }
 
 func newest[T any](list []T) T { return list[len(list)-1] }
+
+// paintMarks shows the flag of an incomplete or failed snapshot in red.
+func paintMarks(w io.Writer, m string) string {
+	before, after, found := strings.Cut(m, "!")
+	if !found {
+		return m
+	}
+	return before + paint(w, bad, "!") + after
+}
 
 // passedMarks returns the flags for what a snapshot has passed or failed.
 func passedMarks(s *snapshotJSON) string {

@@ -63,7 +63,7 @@ within a week.`,
 func printStatus(w io.Writer, rep *status.Report, now time.Time) {
 	alarms := func(list []status.Alarm) {
 		for _, a := range list {
-			fmt.Fprintf(w, "  %-2s %s\n", map[status.Level]string{status.Attention: "!", status.Danger: "!!"}[a.Level], clean(a.Text))
+			fmt.Fprintf(w, "  %s %s\n", map[status.Level]string{status.OK: "  ", status.Attention: paint(w, caution, "! "), status.Danger: paint(w, bad, "!!")}[a.Level], clean(a.Text))
 		}
 	}
 	when := func(t time.Time) string {
@@ -94,6 +94,8 @@ func printStatus(w io.Writer, rep *status.Report, now time.Time) {
 	}
 	alarms(x.Alarms)
 	fmt.Fprintln(w, map[status.Level]string{
-		status.OK: "all is well", status.Attention: "something needs attention", status.Danger: "backups are in danger",
+		status.OK:        paint(w, good, "all is well"),
+		status.Attention: paint(w, caution, "something needs attention"),
+		status.Danger:    paint(w, bad, "backups are in danger"),
 	}[rep.Level])
 }

@@ -181,3 +181,35 @@ func TestFitsTerminal(t *testing.T) {
 		t.Errorf("on a terminal %q, elsewhere %q", shown, plain)
 	}
 }
+
+// Colours need a terminal that obeys them, and a user who wants them.
+func TestColoursOnTerminal(t *testing.T) {
+	t.Parallel()
+	s := newRepo(t)
+	for _, test := range []struct {
+		name, env string
+		args      []string
+		want      bool
+	}{
+		{"terminal", "TERM=xterm", nil, true},
+		{"NO_COLOR", "NO_COLOR=1", nil, false},
+		{"empty NO_COLOR", "NO_COLOR=", nil, true},
+		{"dumb", "TERM=dumb", nil, false},
+		{"never", "TERM=xterm", []string{"--color", "never"}, false},
+		{"always", "NO_COLOR=1", []string{"--color=always"}, true},
+		{"json", "TERM=xterm", []string{"--json", "--color=always"}, false},
+	} {
+		one := *s
+		one.env = append([]string{"TERM=xterm"}, test.env)
+		shown := one.onTerminal(exitOK, append([]string{"check"}, test.args...)...)
+		if got := strings.Contains(shown, string(good)); got != test.want {
+			t.Errorf("%s: colours: %v: %q", test.name, got, shown)
+		}
+	}
+	if shown := s.run(exitUsage, "check", "--color=green"); !strings.Contains(shown, "auto, always or never") {
+		t.Errorf("got %q", shown)
+	}
+	if shown := s.run(exitOK, "check", "--color=always"); !strings.Contains(shown, string(good)) {
+		t.Errorf("--color=always in a pipe: %q", shown)
+	}
+}

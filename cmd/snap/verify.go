@@ -318,16 +318,16 @@ func (v *verification) passed(s *repo.Snapshot) bool {
 }
 
 func (v *verification) describe(w io.Writer, s *repo.Snapshot, rep *verify.Report) {
-	verdict := "passed"
+	verdict, c := "passed", good
 	switch {
 	case rep.Lost():
-		verdict = "FAILED: the repository has lost files"
+		verdict, c = "FAILED: the repository has lost files", bad
 	case !rep.Passed:
-		verdict = "FAILED"
+		verdict, c = "FAILED", bad
 	case rep.LeftFiles > 0:
-		verdict = "not finished"
+		verdict, c = "not finished", caution
 	}
-	fmt.Fprintf(w, "%s  %s, backup of %s: %s (%s)\n", s.ID.Short(), clean(s.Device.Name), timeText(s.Time), verdict, rep.Level)
+	fmt.Fprintf(w, "%s  %s, backup of %s: %s (%s)\n", s.ID.Short(), clean(s.Device.Name), timeText(s.Time), paint(w, c, verdict), rep.Level)
 	fmt.Fprintf(w, "          %s, %s", plural(rep.Files, "file"), bytesText(rep.Bytes))
 	if rep.Level == verify.Full {
 		fmt.Fprintf(w, "; read %s, %s", plural(rep.ReadFiles, "file"), bytesText(rep.ReadBytes))

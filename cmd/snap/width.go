@@ -1,6 +1,7 @@
 package main
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/rivo/uniseg"
@@ -97,6 +98,9 @@ func hanging(line string, columns int) int {
 	return max(2, indent)
 }
 
+// sizeUnit matches the unit of a size, which stays with its number.
+var sizeUnit = regexp.MustCompile(`^ ([KMGTPE]i)?B\b[^ ]*`)
+
 // pieces splits a line where it can be broken. Each piece but the first begins with
 // spaces. What is in double quotes is one piece if it takes at most so many columns.
 func pieces(line string, columns int) []string {
@@ -112,6 +116,9 @@ func pieces(line string, columns int) []string {
 					end = whole
 				}
 			}
+		}
+		if unit := sizeUnit.FindString(line[end:]); unit != "" {
+			end += len(unit)
 		}
 		out, line = append(out, line[:end]), line[end:]
 	}

@@ -24,6 +24,7 @@ func TestWrap(t *testing.T) {
 		{"long word", "wrote /Volumes/Backup/phones/restored/today: 3 files", []string{"wrote", "  /Volumes/Backup/phones/restored/today:", "  3 files"}},
 		{"wide", "電話 電話 電話 電話 電話 電話 電話 電話", []string{"電話 電話 電話 電話 電話 電話", "  電話 電話"}},
 		{"colours", "snap: " + escape + "33mwarning:" + escape + "0m the disk has room", []string{"snap: " + escape + "33mwarning:" + escape + "0m the disk has", "      room"}},
+		{"size", "snapshots need, in all, 17.1 MiB of it", []string{"snapshots need, in all,", "  17.1 MiB of it"}},
 		{"two spaces", "a  b", []string{"a  b"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
