@@ -6,6 +6,7 @@ require (
 	github.com/danielpaulus/go-ios v1.3.2
 	github.com/klauspost/compress v1.20.3
 	github.com/klauspost/reedsolomon v1.12.4
+	github.com/maruel/natural v1.3.0
 	github.com/restic/chunker v0.4.0
 	github.com/rivo/uniseg v0.4.7
 	github.com/rogpeppe/go-internal v1.16.0

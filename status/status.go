@@ -107,6 +107,7 @@ func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []er
 	for _, own := range repo.ByDevice(list) {
 		rep.Devices = append(rep.Devices, judgeDevice(own, certificates, rules, now))
 	}
+	slices.SortStableFunc(rep.Devices, func(a, b Device) int { return words.Compare(a.Name, b.Name) })
 	if err := rep.Repository.judge(ctx, r, list, unread, now); err != nil {
 		return nil, err
 	}

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
@@ -126,6 +128,7 @@ func (a *app) describeAll(ctx context.Context, m *device.Mux, entries []device.E
 		})
 	}
 	_ = g.Wait() // errors are in Problem
+	slices.SortStableFunc(found, func(a, b deviceJSON) int { return words.Compare(a.Name, b.Name) })
 	return found, ctx.Err()
 }
 

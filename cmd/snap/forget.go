@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/keep"
 	"github.com/spf13/cobra"
@@ -325,6 +326,7 @@ func newForgetResult(decided []repo.Retention) *forgetResult {
 		}
 		res.Devices = append(res.Devices, out)
 	}
+	slices.SortStableFunc(res.Devices, func(a, b forgetDevice) int { return words.Compare(a.Name, b.Name) })
 	return res
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/spf13/cobra"
 )
@@ -206,7 +207,7 @@ func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time, udids bool)
 		byDevice[key] = append(byDevice[key], s)
 	}
 	slices.SortStableFunc(order, func(a, b string) int {
-		return strings.Compare(newest(byDevice[a]).Device.Name, newest(byDevice[b]).Device.Name)
+		return words.Compare(newest(byDevice[a]).Device.Name, newest(byDevice[b]).Device.Name)
 	})
 	names := map[string]int{}
 	for _, key := range order {

@@ -1,7 +1,19 @@
-// Package words writes numbers with their nouns, and sizes, for people.
+// Package words writes numbers with their nouns, and sizes, for people. It also puts names
+// in the order that people expect.
 package words
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/maruel/natural"
+)
+
+// Compare orders names as Finder does: "iPhone 2" comes before "iphone 10".
+func Compare(a, b string) int {
+	return cmp.Or(natural.Compare(strings.ToLower(a), strings.ToLower(b)), strings.Compare(a, b))
+}
 
 // Number returns a number with commas, as in 1,000.
 func Number[N int | int64](n N) string {

@@ -3,12 +3,14 @@
 package inspect
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/pack"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
@@ -96,6 +98,8 @@ func Count(ctx context.Context, r *store.Store, list []*record.Snapshot) (*Stats
 	if st.StoredBytes > 0 {
 		st.Ratio = float64(st.LogicalBytes) / float64(st.StoredBytes)
 	}
-	slices.SortFunc(st.Devices, func(a, b DeviceStats) int { return strings.Compare(a.Name+a.UDID, b.Name+b.UDID) })
+	slices.SortFunc(st.Devices, func(a, b DeviceStats) int {
+		return cmp.Or(words.Compare(a.Name, b.Name), strings.Compare(a.UDID, b.UDID))
+	})
 	return st, nil
 }
