@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +21,7 @@ type board struct {
 	views []*view
 
 	mu     sync.Mutex  // held while printing
+	drawn  int         // lines of progress on the terminal
 	asking sync.Mutex  // held during a prompt
 	quiet  atomic.Bool // a prompt is open: print no progress
 
@@ -55,7 +56,7 @@ func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entr
 		if info, err := m.Describe(ctx, e); err == nil && info.Name != "" {
 			name = info.Name
 		}
-		b.views = append(b.views, &view{board: b, udid: e.UDID, name: name, storing: &blob.Progress{}, line: progress{start: time.Now()}})
+		b.views = append(b.views, &view{board: b, udid: e.UDID, name: name, storing: &blob.Progress{}})
 	}
 	if a.quiet || a.json {
 		return b
@@ -79,10 +80,8 @@ func (a *app) newBoard(ctx context.Context, m *device.Mux, entries []device.Entr
 	return b
 }
 
-// terminal reports whether progress is one line that is redrawn.
-func (b *board) terminal() bool {
-	return len(b.views) == 1 && b.a.terminal() != nil
-}
+// terminal reports whether progress is redrawn in place: a line for each device.
+func (b *board) terminal() bool { return b.a.terminal() != nil }
 
 func (b *board) stop() {
 	close(b.end)
@@ -94,30 +93,60 @@ func (b *board) stop() {
 func (b *board) say(print func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.terminal() && !b.a.quiet && !b.a.json {
-		fmt.Fprint(b.a.stderr, eraseLine)
-	}
+	b.erase()
 	print()
+}
+
+// erase removes the lines of progress from the terminal. The caller must hold b.mu.
+func (b *board) erase() {
+	switch {
+	case b.drawn == 1:
+		fmt.Fprint(b.a.stderr, eraseLine)
+	case b.drawn > 1:
+		fmt.Fprintf(b.a.stderr, "\r\x1b[%dA\x1b[J", b.drawn-1)
+	}
+	b.drawn = 0
 }
 
 func (b *board) show(now time.Time) {
 	if b.quiet.Load() {
 		return
 	}
+	var lines []string
 	for _, v := range b.views {
 		line := v.text(now)
 		if line == "" {
 			continue
 		}
-		if !b.terminal() {
-			if len(b.views) > 1 {
-				line = clean(v.name) + ": " + line
+		if len(b.views) > 1 {
+			const widest = 20 // of names, so that the time left is visible at 80 columns
+			name := clean(v.name)
+			if b.terminal() {
+				name = shorten(name, widest)
 			}
-			b.say(func() { fmt.Fprintln(b.a.stderr, line) })
-			continue
+			line = name + ": " + line
 		}
-		b.say(func() { fmt.Fprint(b.a.stderr, fitTerminal(line, b.a.terminal())) })
+		lines = append(lines, line)
 	}
+	if len(lines) == 0 {
+		return
+	}
+	if !b.terminal() {
+		b.say(func() { fmt.Fprintln(b.a.stderr, strings.Join(lines, "\n")) })
+		return
+	}
+	if rows := terminalHeight(b.a.terminal()); rows > 1 && len(lines) >= rows { // it must not scroll
+		hidden := len(lines) - (rows - 2)
+		lines = append(lines[:rows-2], fmt.Sprintf("and %s", plural(hidden, "more device")))
+	}
+	for i := range lines {
+		lines[i] = fitTerminal(lines[i], b.a.terminal())
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.erase()
+	fmt.Fprint(b.a.stderr, strings.Join(lines, "\n"))
+	b.drawn = len(lines)
 }
 
 // text returns the line of a device.
@@ -134,12 +163,13 @@ func (v *view) text(now time.Time) string {
 		}
 		return v.line.line(m, now)
 	}
-	m := meter{phase: string(v.phase), percent: int64(math.Round(v.progress.Percent)), bytes: v.progress.Bytes, files: v.progress.Files}
-	line := v.line.line(m, now)
-	if m.files > 0 {
-		line += fmt.Sprintf(", %s, %s", plural(m.files, "file"), bytesText(m.bytes))
+	// The device does not say how many bytes it will send, so only its percentage is known.
+	// It often reports 100 % long before the end.
+	m := meter{phase: string(v.phase), bytes: v.progress.Bytes, files: v.progress.Files}
+	if v.progress.Percent < 100 {
+		m.percent = int64(v.progress.Percent)
 	}
-	return line
+	return v.line.line(m, now)
 }
 
 func (v *view) done() {

@@ -100,20 +100,3 @@ func TestParseTime(t *testing.T) {
 		}
 	}
 }
-
-func TestProgressLine(t *testing.T) {
-	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	p := &progress{start: start, phase: "reading files"}
-	m := meter{phase: "reading files", files: 1000, totalFiles: 4000, bytes: 100 << 20, totalBytes: 400 << 20}
-	const want = "reading files  25%, 100.0 MiB of 400.0 MiB, 1,000 of 4,000 files, 10.0 MiB/s, ETA 30s"
-	if got := p.line(m, start.Add(10*time.Second)); got != want {
-		t.Errorf("got  %q\nwant %q", got, want)
-	}
-	m.phase = "finishing"
-	if got := p.line(m, start.Add(20*time.Second)); !strings.HasPrefix(got, "finishing") || strings.Contains(got, "ETA") {
-		t.Errorf("a new phase: %q", got)
-	}
-	if got := p.line(meter{phase: "reading manifest"}, start); got != "reading manifest" {
-		t.Errorf("without counts: %q", got)
-	}
-}

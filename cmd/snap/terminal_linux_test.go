@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/snap-backup/snap/device"
+	"github.com/snap-backup/snap/device/blob"
+	"github.com/snap-backup/snap/device/protocol/backup2"
 	"golang.org/x/sys/unix"
 )
 
@@ -211,5 +213,40 @@ func TestColoursOnTerminal(t *testing.T) {
 	}
 	if shown := s.run(exitOK, "check", "--color=always"); !strings.Contains(shown, string(good)) {
 		t.Errorf("--color=always in a pipe: %q", shown)
+	}
+}
+
+// Progress has a line for each device, which is redrawn in place. A message goes above it.
+func TestProgressOfDevices(t *testing.T) {
+	user, program := openTerminal(t)
+	if err := unix.IoctlSetWinsize(int(program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 4, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TERM", "xterm")
+	a := &app{stderr: program}
+	b := &board{a: a}
+	for _, name := range []string{"Anna", "a device with a long name"} {
+		b.views = append(b.views, &view{board: b, name: name, phase: "receiving", storing: &blob.Progress{}})
+	}
+	start := time.Now()
+	b.show(start)
+	b.views[0].progress = backup2.Progress{Percent: 99.9, Bytes: 3 << 20, Files: 2}
+	b.show(start.Add(3 * time.Second))
+	b.say(func() { fmt.Fprintln(program, "a message") })
+	b.views[0].done()
+	b.show(start.Add(4 * time.Second))
+	for range 3 {
+		b.views = append(b.views, &view{board: b, name: "more", phase: "sending", storing: &blob.Progress{}})
+	}
+	b.show(start.Add(5 * time.Second))
+	b.say(func() { fmt.Fprint(program, "(end)") })
+	const up = "\r\x1b[1A\x1b[J"
+	want := "Anna: receiving\r\na device with a lon…: receiving" +
+		up + "Anna: receiving  99%, 3.0 MiB, 1.0 MiB/s, 2 files\r\na device with a lon…: receiving" +
+		up + "a message\r\na device with a lon…: receiving" +
+		eraseLine + "a device with a lon…: receiving\r\nmore: sending\r\nand 2 more devices" +
+		"\r\x1b[2A\x1b[J(end)"
+	if shown := readUntil(t, user, "(end)"); shown != want {
+		t.Errorf("got\n%q\nwant\n%q", shown, want)
 	}
 }
