@@ -38,6 +38,16 @@ func (r *Repo) Shares(ctx context.Context, list []*Snapshot, name func(domain st
 	return inspect.FindShares(ctx, r.store, list, name)
 }
 
+// Part is the space that the files of one domain or app of a snapshot take.
+type Part = inspect.Part
+
+// Parts returns the space that the files of a snapshot take in the repository, and how
+// much of it no other snapshot of list needs, the largest part first. It groups the files
+// as Shares does. The index must have been loaded.
+func (r *Repo) Parts(ctx context.Context, s *Snapshot, list []*Snapshot, name func(domain string) string) ([]Part, error) {
+	return inspect.FindParts(ctx, r.store, s, list, name)
+}
+
 // UniqueSize returns the space that the files of a snapshot take in the repository,
 // and how much of it no other snapshot of list needs. The index must have been loaded.
 func (r *Repo) UniqueSize(ctx context.Context, s *Snapshot, list []*Snapshot) (unique, total int64, err error) {

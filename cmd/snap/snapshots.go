@@ -90,6 +90,7 @@ func parseTime(s string) (from, after time.Time, err error) {
 
 func (a *app) snapshotsCommand() *cobra.Command {
 	var filter snapshotFilter
+	var latest int
 	cmd := &cobra.Command{
 		Use:   "snapshots [DEVICE]",
 		Short: "List snapshots",
@@ -113,6 +114,9 @@ snapshot added to the repository. NOTE is the note or the reason of the pin.
 				}
 				filter.device = argv[0]
 			}
+			if cmd.Flags().Changed("latest") && latest < 1 {
+				return usageError{fmt.Errorf("--latest takes a number from 1 on, not %d", latest)}
+			}
 			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err
@@ -135,6 +139,9 @@ snapshot added to the repository. NOTE is the note or the reason of the pin.
 			if list, err = filter.apply(list); err != nil {
 				return err
 			}
+			if latest > 0 {
+				list = latestOf(list, latest)
+			}
 			shown := snapshotsJSON(list, certificates)
 			return a.print(shown, func(w io.Writer) {
 				switch {
@@ -150,7 +157,22 @@ snapshot added to the repository. NOTE is the note or the reason of the pin.
 		},
 	}
 	filter.register(cmd)
+	cmd.Flags().IntVar(&latest, "latest", 0, "only the last `N` snapshots of each device")
 	return cmd
+}
+
+// latestOf returns the last n snapshots of each device. The list is sorted by time.
+func latestOf(list []*repo.Snapshot, n int) []*repo.Snapshot {
+	seen := map[string]int{}
+	var out []*repo.Snapshot
+	for _, s := range slices.Backward(list) {
+		key := strings.ToLower(s.Device.UDID)
+		if seen[key]++; seen[key] <= n {
+			out = append(out, s)
+		}
+	}
+	slices.Reverse(out)
+	return out
 }
 
 // snapshotJSON is a snapshot as --json prints it. It repeats the most important
@@ -239,11 +261,26 @@ func printSnapshots(w io.Writer, list []snapshotJSON, now time.Time, udids bool)
 			header += "\t"
 		}
 		table(w, header, rows)
+		fmt.Fprintf(w, "  %s\n", summary(byDevice[key]))
 		fmt.Fprintf(w, "  last verified: %s; last drilled: %s\n",
 			lastPassed(byDevice[key], now, func(s *snapshotJSON) time.Time { return s.Verified }),
 			lastPassed(byDevice[key], now, func(s *snapshotJSON) time.Time { return s.Drilled }))
 	}
 	fmt.Fprintf(w, "\n%s of %s\n", plural(len(list), "snapshot"), plural(len(order), "device"))
+}
+
+// summary describes the listed snapshots of a device.
+func summary(list []snapshotJSON) string {
+	added := int64(0)
+	for _, s := range list {
+		added += s.StoredBytes
+	}
+	date := func(s snapshotJSON) string { text, _, _ := strings.Cut(timeText(s.Time), " "); return text }
+	when := date(list[0])
+	if last := date(newest(list)); last != when {
+		when += " to " + last
+	}
+	return fmt.Sprintf("%s, %s, added %s", plural(len(list), "snapshot"), when, bytesText(added))
 }
 
 func newest[T any](list []T) T { return list[len(list)-1] }

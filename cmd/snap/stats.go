@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -32,8 +34,8 @@ func (a *app) statsCommand() *cobra.Command {
 	var by, period string
 	var prune bool
 	cmd := &cobra.Command{
-		Use:   "stats",
-		Short: "Show the content and size of the repository",
+		Use:   "stats [SNAPSHOT]",
+		Short: "Show the content and size of the repository or of a snapshot",
 		Long: `Shows the content and size of the repository by device.
 
 --by domain and --by app also show each domain or app: its files in the newest
@@ -41,11 +43,17 @@ snapshots, and the bytes stored for it in all snapshots. Content that several of
 them share counts only for the first that had it.
 
 --growth also shows what each day (or =week, =month) added, without forgotten
-snapshots. --prune also shows what "snap prune" would free.`,
-		Args: optional("growth"),
+snapshots. --prune also shows what "snap prune" would free.
+
+With SNAPSHOT it shows what this snapshot holds: its files, their size, the
+bytes stored for them, and the unique bytes, which no other snapshot needs. It
+names the ten largest domains; --by domain and --by app name all.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			period := optionalValue(period, argv)
+			if f := cmd.Flags().Lookup("growth"); len(argv) > 0 && f.Changed && period == f.NoOptDefVal {
+				period, argv = argv[0], nil // as in "--growth week"
+			}
 			name, ok := shareNames[by]
 			if !ok {
 				return usageError{fmt.Errorf("--by takes domain or app, not %q", by)}
@@ -53,6 +61,12 @@ snapshots. --prune also shows what "snap prune" would free.`,
 			begin, ok := periods[period]
 			if !ok {
 				return usageError{fmt.Errorf("--growth takes day, week or month, not %q", period)}
+			}
+			if len(argv) > 0 {
+				if prune || begin != nil {
+					return usageError{errors.New("--growth and --prune are about the repository: give them without SNAPSHOT")}
+				}
+				return a.snapshotStats(cmd, argv[0], name)
 			}
 			r, list, _, err := a.openAll(cmd)
 			if err != nil {
@@ -90,6 +104,61 @@ snapshots. --prune also shows what "snap prune" would free.`,
 	f.Lookup("growth").NoOptDefVal = "day"
 	f.BoolVar(&prune, "prune", false, "also show what a prune would free")
 	return cmd
+}
+
+// snapshotStatsResult is the output of stats for one snapshot. Sizes are in bytes.
+type snapshotStatsResult struct {
+	ID         repo.FileID `json:"id"`
+	UDID       string      `json:"udid"`
+	DeviceName string      `json:"device_name"`
+	Time       time.Time   `json:"time"`
+	Files      int64       `json:"files"`
+	Bytes      int64       `json:"bytes"`
+	Stored     int64       `json:"stored_bytes"`
+	Unique     int64       `json:"unique_bytes"`
+	Parts      []repo.Part `json:"parts"`
+}
+
+// snapshotStats shows what a snapshot holds. name groups its files; if it is nil, they are
+// grouped by domain, and only the largest are printed.
+func (a *app) snapshotStats(cmd *cobra.Command, spec string, name func(domain string) string) error {
+	ctx := cmd.Context()
+	r, found, err := a.openToRead(cmd, spec)
+	if err != nil {
+		return err
+	}
+	list, _, err := r.Snapshots(ctx) // openToRead has named damaged records
+	if err != nil {
+		return err
+	}
+	shown := math.MaxInt
+	if name == nil {
+		name, shown = shareNames["domain"], 10
+	}
+	s := found[0]
+	parts, err := r.Parts(ctx, s, list, name)
+	if err != nil {
+		return err
+	}
+	res := snapshotStatsResult{ID: s.ID, UDID: s.Device.UDID, DeviceName: s.Device.Name, Time: s.Time, Files: s.Files, Bytes: s.Bytes, Parts: parts}
+	for _, p := range parts {
+		res.Stored += p.StoredBytes
+		res.Unique += p.UniqueBytes
+	}
+	return a.print(res, func(w io.Writer) { res.printTo(w, shown) })
+}
+
+func (res *snapshotStatsResult) printTo(w io.Writer, shown int) {
+	fmt.Fprintf(w, "snapshot %s of %s, backup of %s\n", res.ID.Short(), clean(orUnknown(res.DeviceName)), timeText(res.Time))
+	fmt.Fprintf(w, "%s, %s, stored in %s, of which only this snapshot needs %s\n\n", plural(res.Files, "file"), bytesText(res.Bytes), bytesText(res.Stored), bytesText(res.Unique))
+	var rows []string
+	for _, p := range res.Parts[:min(shown, len(res.Parts))] {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", clean(p.Name), count(p.Files), bytesText(p.Bytes), bytesText(p.StoredBytes), bytesText(p.UniqueBytes)))
+	}
+	table(w, "<NAME\t>FILES\t>SIZE\t>STORED\t>UNIQUE", rows)
+	if more := len(res.Parts) - shown; more > 0 {
+		fmt.Fprintf(w, "and %s; \"snap stats %s --by domain\" shows all\n", plural(more, "smaller domain"), res.ID.Short())
+	}
 }
 
 // shareNames has the functions that return the domain or app of a file, by value of

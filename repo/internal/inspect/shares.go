@@ -10,6 +10,7 @@ import (
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/index"
+	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo/internal/record"
 	"github.com/snap-backup/snap/repo/internal/store"
 	"github.com/snap-backup/snap/repo/tree"
@@ -34,7 +35,7 @@ type sharer struct {
 
 // FindShares returns the space that files take, as repo.Repo.Shares describes.
 func FindShares(ctx context.Context, r *store.Store, list []*record.Snapshot, name func(domain string) string) ([]Share, error) {
-	s := &sharer{r: r, name: name, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
+	s := newSharer(r, name)
 	for _, snapshot := range list {
 		if err := s.countTree(ctx, snapshot.Root, -1); err != nil {
 			return nil, fmt.Errorf("snapshot %s: %w", snapshot.ID.Short(), err)
@@ -124,32 +125,79 @@ func (s *sharer) countTree(ctx context.Context, id chunk.ID, above int) error {
 	return nil
 }
 
+// Part is the space that the files of one domain or app of a snapshot take.
+type Part struct {
+	Name        string `json:"name"`
+	Files       int64  `json:"files"`
+	Bytes       int64  `json:"bytes"`        // of these files
+	StoredBytes int64  `json:"stored_bytes"` // in packs of content
+	UniqueBytes int64  `json:"unique_bytes"` // the part of StoredBytes that no other snapshot needs
+}
+
+// FindParts returns the space that the files of a snapshot take, as repo.Repo.Parts
+// describes.
+func FindParts(ctx context.Context, r *store.Store, s *record.Snapshot, list []*record.Snapshot, name func(domain string) string) ([]Part, error) {
+	alone, beside := newSharer(r, name), newSharer(r, name)
+	if err := measure(ctx, s, list, alone, beside); err != nil {
+		return nil, err
+	}
+	parts := map[string]*Part{}
+	err := record.Walk(ctx, r, s, "", func(e *tree.Entry) error {
+		if e.Kind == tree.Dir {
+			return nil
+		}
+		n := name(e.Domain)
+		if parts[n] == nil {
+			parts[n] = &Part{Name: n, StoredBytes: int64(alone.stored[n] + 0.5), UniqueBytes: int64(beside.stored[n] + 0.5)}
+		}
+		parts[n].Files++
+		parts[n].Bytes += e.Content.Size
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := []Part{}
+	for _, p := range parts {
+		out = append(out, *p)
+	}
+	slices.SortFunc(out, func(a, b Part) int {
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), words.Compare(a.Name, b.Name))
+	})
+	return out, nil
+}
+
 // FindUnique returns the space that the content of a snapshot takes in the
 // repository, and the part of it that no other snapshot needs, as
 // repo.Repo.UniqueSize describes.
 func FindUnique(ctx context.Context, r *store.Store, s *record.Snapshot, list []*record.Snapshot) (unique, total int64, err error) {
-	alone := newSharer(r)
-	if err := alone.countTree(ctx, s.Root, -1); err != nil {
-		return 0, 0, fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
+	all := func(string) string { return "" }
+	alone, beside := newSharer(r, all), newSharer(r, all)
+	if err := measure(ctx, s, list, alone, beside); err != nil {
+		return 0, 0, err
 	}
-	beside := newSharer(r)
+	return int64(beside.stored[""] + 0.5), int64(alone.stored[""] + 0.5), nil
+}
+
+// measure adds up what a snapshot needs in alone, and what it needs beside the other
+// snapshots in beside.
+func measure(ctx context.Context, s *record.Snapshot, list []*record.Snapshot, alone, beside *sharer) error {
+	if err := alone.countTree(ctx, s.Root, -1); err != nil {
+		return fmt.Errorf("snapshot %s: %w", s.ID.Short(), err)
+	}
 	for _, other := range list {
 		if other.ID == s.ID {
 			continue
 		}
 		// Of a damaged snapshot, count what can be read.
 		if err := beside.countTree(ctx, other.Root, -1); err != nil && !errors.Is(err, store.ErrDamaged) {
-			return 0, 0, err
+			return err
 		}
 	}
 	clear(beside.stored)
-	if err := beside.countTree(ctx, s.Root, -1); err != nil {
-		return 0, 0, err
-	}
-	return int64(beside.stored[""] + 0.5), int64(alone.stored[""] + 0.5), nil
+	return beside.countTree(ctx, s.Root, -1)
 }
 
-// newSharer returns a sharer that adds up all files.
-func newSharer(r *store.Store) *sharer {
-	return &sharer{r: r, name: func(string) string { return "" }, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
+func newSharer(r *store.Store, name func(domain string) string) *sharer {
+	return &sharer{r: r, name: name, seen: r.Index.NewChunkSet(), shares: map[string]*Share{}, stored: map[string]float64{}}
 }
