@@ -85,7 +85,6 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 		},
 	}
 	root.Flags().BoolVar(&version, "version", false, "print the version, as \"snap version\" does")
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(helpCommand(root))
 	root.SetUsageFunc(a.usage)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return rewordFlagError(cmd.Name(), err) })

@@ -155,7 +155,7 @@ func (res *snapshotStatsResult) printTo(w io.Writer, shown int) {
 	for _, p := range res.Parts[:min(shown, len(res.Parts))] {
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", clean(p.Name), count(p.Files), bytesText(p.Bytes), bytesText(p.StoredBytes), bytesText(p.UniqueBytes)))
 	}
-	table(w, "<NAME\t>FILES\t>SIZE\t>STORED\t>UNIQUE", rows)
+	table(w, "<NAME\t->FILES\t>SIZE\t->STORED\t>UNIQUE", rows)
 	if more := len(res.Parts) - shown; more > 0 {
 		fmt.Fprintf(w, "and %s; \"snap stats %s --by domain\" shows all\n", plural(more, "smaller domain"), res.ID.Short())
 	}
@@ -246,7 +246,7 @@ func (st *statsResult) printTo(w io.Writer) {
 		for _, s := range st.Shares {
 			rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", clean(s.Name), count(s.Files), bytesText(s.NewestBytes), bytesText(s.StoredBytes)))
 		}
-		table(w, "<NAME\t>FILES NOW\t>SIZE NOW\t>STORED", rows)
+		table(w, "<NAME\t->FILES NOW\t>SIZE NOW\t>STORED", rows)
 	}
 	if st.Growth != nil {
 		fmt.Fprintln(w)

@@ -141,13 +141,12 @@ func (t *tableText) printRow(w io.Writer, cells []string) {
 	fmt.Fprintln(w, strings.TrimRight(line, " "))
 }
 
-// printBelow prints the columns that do not fit beside the others, with their titles in
-// small letters.
+// printBelow prints the columns that do not fit beside the others, with their titles.
 func (t *tableText) printBelow(w io.Writer, cells []string, columns int) {
 	var parts []string
 	for i, cell := range cells {
 		if t.columns[i].below && cell != "" {
-			parts = append(parts, strings.ToLower(t.columns[i].title)+": "+cell)
+			parts = append(parts, t.columns[i].title+": "+cell)
 		}
 	}
 	if len(parts) == 0 {

@@ -69,15 +69,15 @@ func TestFitTable(t *testing.T) {
 			"Pad               7  iPad (10th gen)\n",
 		50: "NAME           SIZE  MODEL            LINK\n" +
 			"Anna’s iPhone     5  iPhone 13 mini   cable\n" +
-			"               note: before the repair\n" +
+			"               NOTE: before the repair\n" +
 			"Pad               7  iPad (10th gen)\n",
 		40: "NAME           SIZE  MODEL\n" +
 			"Anna’s iPhone     5  iPhone 13 mini\n" +
-			"               note: before the repair\n" +
+			"               NOTE: before the repair\n" +
 			"Pad               7  iPad (10th gen)\n",
 		33: "NAME           SIZE  MODEL\n" +
 			"Anna’s iPhone     5  iPhone 13 m…\n" +
-			"               note: before the\n" +
+			"               NOTE: before the\n" +
 			"               repair\n" +
 			"Pad               7  iPad (10th …\n",
 	} {
