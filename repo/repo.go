@@ -101,6 +101,13 @@ func JudgeConfig(ctx context.Context, be backend.Backend) (*ConfigJudgement, err
 	return configs.Judge(ctx, be)
 }
 
+// Fingerprint returns a text that is the same for a repository and its mirrors, and another
+// one for other repositories. It needs no key. Whoever can write to the store can make the
+// fingerprint that of another repository, so it proves nothing.
+func Fingerprint(ctx context.Context, be backend.Backend) (string, error) {
+	return configs.Fingerprint(ctx, be)
+}
+
 // CheckConfig reads the config of a repository without a key. It fails with
 // ErrNotFound if there is none, ErrUnsupported if this program is too old for it,
 // and ErrDamaged if it is damaged.

@@ -78,8 +78,17 @@ passwords were tried and none was right, it is stored in the same way, and the
 exit code is 20.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			var err error
-			if opt.SpoolLimit, err = parseSize(limit); err != nil {
+			if _, err := a.fill(cmd, "spool-dir"); err != nil {
+				return err
+			}
+			ofFile, err := a.fill(cmd, "spool-limit")
+			if err != nil {
+				return err
+			}
+			if opt.SpoolLimit, err = parseSize(limit); err != nil && ofFile {
+				return usageError{fmt.Errorf("spool-limit in %s: %w", a.settings.profileFile(), err)}
+			}
+			if err != nil {
 				return usageError{fmt.Errorf("--spool-limit: %w", err)}
 			}
 			if opt.CheckpointBytes, err = parseSize(checkpoint); err != nil {
@@ -88,7 +97,7 @@ exit code is 20.`,
 			if all && len(argv) > 0 {
 				return usageError{errors.New("name devices or give --all, not both")}
 			}
-			m, entries, err := chosenDevices(ctx, argv, all)
+			m, entries, err := a.chosenDevices(ctx, a.deviceNames(argv), all)
 			if err != nil {
 				return err
 			}
@@ -137,9 +146,9 @@ exit code is 20.`,
 
 // chosenDevices returns the devices to back up: all, those that argv names (each only
 // once), or the only connected one.
-func chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, []device.Entry, error) {
+func (a *app) chosenDevices(ctx context.Context, argv []string, all bool) (*device.Mux, []device.Entry, error) {
 	if !all && len(argv) < 2 {
-		m, e, err := oneDevice(ctx, argv)
+		m, e, err := a.oneDevice(ctx, argv)
 		return m, []device.Entry{e}, err
 	}
 	m, err := mux()

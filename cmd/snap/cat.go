@@ -32,7 +32,7 @@ the fields. An ID may be abbreviated; a snapshot may also be "latest".`,
 			case "config":
 				v = r.Config()
 			case "snapshot":
-				v, err = r.FindSnapshot(ctx, argv[1])
+				v, err = r.FindSnapshot(ctx, a.spec(argv[1]))
 			case "certificate":
 				v, err = r.FindCertificate(ctx, argv[1])
 			case "index":

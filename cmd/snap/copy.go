@@ -90,7 +90,7 @@ func (a *app) copyCommand() *cobra.Command {
 	var filter snapshotFilter
 	var opts repo.CopyOptions
 	cmd := &cobra.Command{
-		Use:   "copy [SNAPSHOT...] --to REPOSITORY",
+		Use:   "copy [SNAPSHOT...] [--to REPOSITORY]",
 		Short: "Copy snapshots to another repository",
 		Long: `Copies snapshots, by default all of them, to another repository, which has its
 own passwords and settings ("snap init" creates it). Only missing content is
@@ -101,74 +101,26 @@ them, these are copied again.
 The password of the other repository comes from --to-password-file,
 --to-password-command, --to-key-file, SNAP_TO_PASSWORD, or a prompt.
 
+Without --to, the copies in the configuration file are updated, each if it is
+mounted.
+
 Backup passwords of devices are not copied unless --passwords is given, because
 other people may have access to the other repository.
 
 For a copy with the same passwords, "snap mirror" is simpler and needs no
 password.`,
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			ctx := cmd.Context()
 			if target.dir == "" {
 				target.dir = os.Getenv("SNAP_TO_REPOSITORY")
 			}
-			if target.dir == "" {
-				return usageError{errors.New("no target is given: use --to FOLDER or set SNAP_TO_REPOSITORY")}
+			if target.dir != "" {
+				return a.copyTo(cmd, &target, &filter, opts, argv)
 			}
-			from, err := a.openLocked(cmd, repo.LockRead)
-			if err != nil {
-				return err
-			}
-			to, release, err := target.open(ctx, a)
-			if err != nil {
-				return err
-			}
-			defer release()
-			defer a.updateParity(cmd, to)
-			if to.Config().ID == from.Config().ID {
-				return repo.ErrSameRepository
-			}
-			// Read the snapshots before the indexes: then the indexes list all chunks
-			// of these snapshots.
-			list, damaged, err := a.chosen(ctx, from, &filter, argv)
-			if err != nil {
-				return err
-			}
-			for _, r := range []*repo.Repo{from, to} {
-				if err := r.LoadIndex(ctx); err != nil {
-					return err
-				}
-			}
-			a.warnOfIndex(from, list...)
-			a.warnOfIndex(to)
-			var done, total atomic.Int64
-			opts.Progress = func(d, t int64) { done.Store(d); total.Store(t) }
-			stop := a.showProgress(func() meter {
-				if total.Load() == 0 {
-					return meter{phase: "reading snapshots"}
-				}
-				return meter{phase: "copying", bytes: done.Load(), totalBytes: total.Load()}
+			return a.eachTarget("copies", "--to FOLDER or SNAP_TO_REPOSITORY", func(folder string) error {
+				one := target
+				one.dir = folder
+				return a.copyTo(cmd, &one, &filter, opts, argv)
 			})
-			rep, err := from.CopyTo(ctx, to, list, opts)
-			stop()
-			for _, text := range rep.Unread {
-				a.warn("%s; it was not copied", text)
-			}
-			for _, name := range rep.TargetDamaged {
-				a.warn("%s: %s cannot be read. If it is a copy of one of these snapshots, that snapshot is copied again now; if the old copy can be read later, the next \"snap copy\" removes one of the two", target.dir, name)
-			}
-			if err != nil && rep.Damaged+rep.Incomplete == 0 {
-				return err
-			}
-			if perr := a.conclude(rep, rep.DryRun || err != nil, func(w io.Writer) { printCopy(w, rep, target.dir) }); perr != nil {
-				return perr
-			}
-			if err != nil && rep.Damaged == 0 {
-				err = advised{err, fmt.Sprintf("\"snap check --read-data -r %s\" shows what is damaged there; if another repository has these files, copy from it, too; otherwise run \"snap repair snapshots\" on both repositories: it marks what is lost", target.dir)}
-			}
-			if err == nil && len(damaged) > 0 {
-				return fmt.Errorf("%s cannot be copied: %w", plural(len(damaged), "snapshot"), damaged[0])
-			}
-			return err
 		},
 	}
 	target.register(cmd)
@@ -176,6 +128,71 @@ password.`,
 	cmd.Flags().BoolVar(&opts.Passwords, "passwords", false, "also copy the kept backup passwords of the copied devices")
 	cmd.Flags().BoolVarP(&opts.DryRun, "dry-run", "n", false, "only show what would be copied")
 	return cmd
+}
+
+// copyTo copies snapshots to one repository.
+func (a *app) copyTo(cmd *cobra.Command, target *copyTarget, filter *snapshotFilter, opts repo.CopyOptions, argv []string) error {
+	ctx := cmd.Context()
+	from, err := a.openLocked(cmd, repo.LockRead)
+	if err != nil {
+		return err
+	}
+	defer a.releaseLock()
+	to, release, err := target.open(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer a.updateParity(cmd, to)
+	if to.Config().ID == from.Config().ID {
+		return repo.ErrSameRepository
+	}
+	// Read the snapshots before the indexes: then the indexes list all chunks
+	// of these snapshots.
+	list, damaged, err := a.chosen(ctx, from, filter, argv)
+	if err != nil {
+		return err
+	}
+	for _, r := range []*repo.Repo{from, to} {
+		if err := r.LoadIndex(ctx); err != nil {
+			return err
+		}
+	}
+	a.warnOfIndex(from, list...)
+	a.warnOfIndex(to)
+	var done, total atomic.Int64
+	opts.Progress = func(d, t int64) { done.Store(d); total.Store(t) }
+	stop := a.showProgress(func() meter {
+		if total.Load() == 0 {
+			return meter{phase: "reading snapshots"}
+		}
+		return meter{phase: "copying", bytes: done.Load(), totalBytes: total.Load()}
+	})
+	rep, err := from.CopyTo(ctx, to, list, opts)
+	stop()
+	for _, text := range rep.Unread {
+		a.warn("%s; it was not copied", text)
+	}
+	for _, name := range rep.TargetDamaged {
+		a.warn("%s: %s cannot be read. If it is a copy of one of these snapshots, that snapshot is copied again now; if the old copy can be read later, the next \"snap copy\" removes one of the two", target.dir, name)
+	}
+	if err != nil && rep.Damaged+rep.Incomplete == 0 {
+		return err
+	}
+	result := struct {
+		Target string `json:"target"`
+		*repo.CopyReport
+	}{target.dir, rep}
+	if perr := a.conclude(result, rep.DryRun || err != nil, func(w io.Writer) { printCopy(w, rep, target.dir) }); perr != nil {
+		return perr
+	}
+	if err != nil && rep.Damaged == 0 {
+		err = advised{err, fmt.Sprintf("\"snap check --read-data -r %s\" shows what is damaged there; if another repository has these files, copy from it, too; otherwise run \"snap repair snapshots\" on both repositories: it marks what is lost", target.dir)}
+	}
+	if err == nil && len(damaged) > 0 {
+		return fmt.Errorf("%s cannot be copied: %w", plural(len(damaged), "snapshot"), damaged[0])
+	}
+	return err
 }
 
 // chosen returns the snapshots that argv names, or all if argv is empty, without those
@@ -191,7 +208,7 @@ func (a *app) chosen(ctx context.Context, r *repo.Repo, filter *snapshotFilter, 
 		}
 	}
 	for _, spec := range argv {
-		s, err := r.FindSnapshot(ctx, spec)
+		s, err := r.FindSnapshot(ctx, a.spec(spec))
 		if err != nil {
 			return nil, nil, err
 		}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/snap-backup/snap/config"
 	"github.com/snap-backup/snap/device/ingest/passwordchange"
 	"github.com/snap-backup/snap/device/mobilesync/keybag"
 	"github.com/snap-backup/snap/repo"
@@ -272,6 +273,7 @@ func (d *knownDevice) encrypted() []*repo.Snapshot {
 // backup.
 func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) (*repo.Repo, *knownDevice, error) {
 	ctx := cmd.Context()
+	device = a.deviceName(device)
 	r, err := a.openLocked(cmd, kind)
 	if err != nil {
 		return nil, nil, err
@@ -290,23 +292,8 @@ func (a *app) openDevice(cmd *cobra.Command, kind repo.LockKind, device string) 
 		d := newest(own).Device
 		return r, &knownDevice{d.UDID, d.Name, own}, nil
 	}
-	if !looksLikeUDID(device) {
+	if !config.IsUDID(device) {
 		return nil, nil, fmt.Errorf("no device is named %q; name a device without snapshots by its UDID: %w", device, repo.ErrNoSnapshot)
 	}
 	return r, &knownDevice{udid: device, name: device}, nil
-}
-
-// looksLikeUDID reports whether s has as many hexadecimal digits as a UDID: 40, or 24
-// (8, a hyphen and 16).
-func looksLikeUDID(s string) bool {
-	digits := 0
-	for _, c := range s {
-		switch {
-		case '0' <= c && c <= '9', 'a' <= c && c <= 'f', 'A' <= c && c <= 'F':
-			digits++
-		case c != '-':
-			return false
-		}
-	}
-	return digits == 24 || digits == 40
 }

@@ -15,14 +15,14 @@ import (
 
 // oneDevice returns the device that the argument names, or without an argument the
 // only connected device.
-func oneDevice(ctx context.Context, argv []string) (*device.Mux, device.Entry, error) {
+func (a *app) oneDevice(ctx context.Context, argv []string) (*device.Mux, device.Entry, error) {
 	m, err := mux()
 	if err != nil {
 		return nil, device.Entry{}, err
 	}
 	name := ""
 	if len(argv) > 0 {
-		name = argv[0]
+		name = a.deviceName(argv[0])
 		if strings.TrimSpace(name) == "" {
 			return nil, device.Entry{}, usageError{errors.New("the device's name is empty")}
 		}
@@ -41,7 +41,7 @@ description is missing if the device does not trust this computer.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			m, e, err := oneDevice(ctx, argv)
+			m, e, err := a.oneDevice(ctx, argv)
 			if err != nil {
 				return err
 			}
@@ -140,7 +140,7 @@ pairing.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			ctx := cmd.Context()
-			m, e, err := oneDevice(ctx, argv)
+			m, e, err := a.oneDevice(ctx, argv)
 			if err != nil {
 				return err
 			}
@@ -191,7 +191,7 @@ func (a *app) deviceUnpairCommand() *cobra.Command {
 kept backup passwords stay.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
-			m, e, err := oneDevice(cmd.Context(), argv)
+			m, e, err := a.oneDevice(cmd.Context(), argv)
 			if err != nil {
 				return err
 			}

@@ -89,18 +89,15 @@ type lastSnapshot struct {
 // without a prompt. Commands for devices also work without a repository.
 func (a *app) snapshotsWithoutPrompt(ctx context.Context) ([]*repo.Snapshot, error) {
 	if a.repoDir == "" {
-		if os.Getenv("SNAP_REPOSITORY") == "" {
+		if _, err := a.location(); err != nil {
 			return nil, nil
 		}
-		if a.keyFile == "" {
-			pw, err := a.given(ctx, a.passwordFile, a.passwordCommand)
-			pw.clear()
-			if err != nil || pw == nil {
-				return nil, err
-			}
-		}
+		a.neverAsk = true
 	}
 	r, err := a.open(ctx)
+	if errors.Is(err, errNotAsked) {
+		return nil, nil
+	}
 	if err == nil {
 		var list []*repo.Snapshot
 		var damaged []error

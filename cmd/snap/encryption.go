@@ -90,7 +90,7 @@ func (a *app) encryptionSwitch(name, short string, hasOld, hasNew bool) *cobra.C
 }
 
 func (c *passwordChange) run(ctx context.Context, argv []string) error {
-	m, e, err := oneDevice(ctx, argv)
+	m, e, err := c.a.oneDevice(ctx, argv)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/snap-backup/snap/device/protocol/backup2"
 	"github.com/snap-backup/snap/device/protocol/stream"
 	"github.com/snap-backup/snap/internal/abandoned"
+	"github.com/snap-backup/snap/internal/keyring"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/backend/local"
@@ -77,6 +78,7 @@ var outcomes = []kind{
 	{is(host.ErrHalfRestored), exitHalfRestored, "leave the device as it is and run the same command again; if the device does not start, erase it with Finder, iTunes or Apple Devices first"},
 	{is(errAttention), exitAttention, ""},
 	{is(errDanger), exitDanger, ""},
+	{is(errMistakes), exitError, ""},
 	{is(errPassword), exitWrongBackup, "try again with the backup password that the device had when the snapshot was made"},
 	{isA[storedLocked], exitWrongBackup, ""},
 	{isA[notKeptError], exitPartial, ""},
@@ -101,7 +103,8 @@ var outcomes = []kind{
 
 // storeCauses are reasons why a repository or mirror could not be used.
 var storeCauses = []kind{
-	{is(repo.ErrNotFound), exitNoRepo, `check -r or SNAP_REPOSITORY, or create a repository with "snap init"`},
+	{is(keyring.ErrUnavailable), exitError, ""},
+	{is(repo.ErrNotFound), exitNoRepo, `check -r, SNAP_REPOSITORY and "snap config show", or create a repository with "snap init"`},
 	{is(backend.ErrNotFolder), exitDamaged, `nothing else was changed; if the folder is lost, "snap check" then says how to go on`},
 	{isDamagedFolder, exitDamaged, "nothing was changed"},
 	{is(repo.ErrLocked), exitInUse, ""},

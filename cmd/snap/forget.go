@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/snap-backup/snap/config"
 	"github.com/snap-backup/snap/internal/words"
 	"github.com/snap-backup/snap/repo"
 	"github.com/snap-backup/snap/repo/keep"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // policyFlags are the flags for rules that say which snapshots to keep.
@@ -96,7 +98,8 @@ type forgetResult struct {
 	DryRun  bool           `json:"dry_run"`
 	Devices []forgetDevice `json:"devices"`
 	Kept    int            `json:"kept"`
-	Removed []repo.FileID  `json:"removed"` // snapshots that were removed, or would be in a dry run
+	Removed []repo.FileID  `json:"removed"`         // snapshots that were removed, or would be in a dry run
+	Rules   []string       `json:"rules,omitempty"` // of the configuration file, as flags, if it decided
 	Prune   *pruneResult   `json:"prune,omitempty"`
 }
 
@@ -143,6 +146,9 @@ The last complete snapshot of a device is only removed with --allow-last. So is
 the last one that passed a drill or, if there is none, the last one that passed
 a full verify.
 
+Without rules, those of the configuration file apply, if it has any (snap config
+show).
+
 "snap prune" frees the space; --prune does this at once.
 
 --unfinished DEVICE removes no snapshot. It drops what the repository keeps of
@@ -170,11 +176,47 @@ type forget struct {
 	filter                   snapshotFilter
 	pruning                  pruneFlags
 	dryRun, prune, allowLast bool
-	unfinished               string // a device
+	unfinished               string   // a device
+	rules                    []string // of the configuration file
+}
+
+// fillRules takes the rules of the configuration file if neither rules nor snapshots are
+// given, and says so.
+func (f *forget) fillRules(cmd *cobra.Command, specs []string) error {
+	given := len(specs) > 0 || cmd.Flags().Changed("unfinished")
+	cmd.Flags().Visit(func(fl *pflag.Flag) { given = given || strings.HasPrefix(fl.Name, "keep-") })
+	if given {
+		return nil
+	}
+	for _, key := range config.Keys() {
+		if !strings.HasPrefix(key, "keep-") {
+			continue
+		}
+		filled, err := f.a.fill(cmd, key)
+		if err != nil {
+			return err
+		}
+		if v, _ := f.a.fromFile(key); filled {
+			items := v.List
+			if items == nil {
+				items = []string{v.Text}
+			}
+			for _, item := range items {
+				f.rules = append(f.rules, "--"+key+" "+item)
+			}
+		}
+	}
+	if len(f.rules) > 0 {
+		f.a.remark("rules of %s: %s", f.a.settings.profileFile(), strings.Join(f.rules, " "))
+	}
+	return nil
 }
 
 func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	ctx, a := cmd.Context(), f.a
+	if err := f.fillRules(cmd, specs); err != nil {
+		return err
+	}
 	policy := f.policy.policy()
 	if cmd.Flags().Changed("unfinished") {
 		if len(specs) > 0 || !policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0 || f.prune || f.allowLast {
@@ -184,7 +226,7 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 	}
 	switch {
 	case len(specs) == 0 && policy.Empty():
-		return usageError{errors.New("no snapshots and no rules are given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12")}
+		return usageError{errors.New("no snapshots and no rules are given: name snapshots, or say what to keep, as in --keep-daily 7 --keep-monthly 12; the configuration file has no rules for this repository")}
 	case len(specs) > 0 && (!policy.Empty() || f.filter.device != "" || len(f.filter.tags) > 0):
 		return usageError{errors.New("name snapshots, or give rules with --device and --tag, not both")}
 	}
@@ -212,7 +254,7 @@ func (f *forget) run(cmd *cobra.Command, specs []string) error {
 		return err
 	}
 	res := newForgetResult(decided)
-	res.DryRun = f.dryRun
+	res.DryRun, res.Rules = f.dryRun, f.rules
 	if !f.dryRun {
 		if err := r.Forget(ctx, res.Removed...); err != nil {
 			return err
@@ -282,7 +324,7 @@ func (f *forget) decide(ctx context.Context, r *repo.Repo, specs []string, polic
 
 // named finds the snapshots that are named, also those whose records are missing.
 func (f *forget) named(ctx context.Context, r *repo.Repo, all []*repo.Snapshot, specs []string) (chosen []*repo.Snapshot, _ error) {
-	for _, spec := range specs {
+	for _, spec := range f.a.specs(specs) {
 		s, err := repo.FindIn(all, spec)
 		if errors.Is(err, repo.ErrNoSnapshot) && !strings.HasPrefix(spec, "latest") {
 			missing, merr := r.MissingSnapshots(ctx)

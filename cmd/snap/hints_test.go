@@ -149,7 +149,7 @@ func TestBadAdviceIsNoticed(t *testing.T) {
 	t.Parallel()
 	for line, complete := range map[string]bool{
 		"snap frobnicate": false, "snap backup --frobnicate": false, "snap help frobnicate": false, "snap key frobnicate": false,
-		"snap unpin": true, "snap mirror": true, "snap restore latest more": true,
+		"snap unpin": true, "snap materialize latest": true, "snap restore latest more": true,
 	} {
 		if err := followCommand(line, complete); err == nil {
 			t.Errorf("%q is accepted", line)

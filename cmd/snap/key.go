@@ -26,7 +26,7 @@ repository (docs/threat-model.md).`,
 
 		SuggestionsMinimumDistance: 2,
 	}
-	cmd.AddCommand(a.keyListCommand(), a.keyAddCommand(), a.keyRemoveCommand(), a.keyPasswdCommand())
+	cmd.AddCommand(a.keyListCommand(), a.keyAddCommand(), a.keyRemoveCommand(), a.keyPasswdCommand(), a.keyRememberCommand(), a.keyForgetHereCommand())
 	return cmd
 }
 
@@ -308,6 +308,10 @@ func (a *app) newSecret(ctx context.Context, file, command, keyFile string, envi
 		pw, err = a.runCommand(ctx, command)
 	case environment:
 		pw, err = a.given(ctx, "", "")
+	}
+	if v, ok := a.fromFile("key-file"); ok && environment && err == nil && pw == nil {
+		b, err := a.readKeyFile(v.Text)
+		return b, crypto.KeyFileSlot, err
 	}
 	if err == nil && pw == nil {
 		ways := newRepoPassword

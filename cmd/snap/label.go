@@ -58,7 +58,7 @@ func (a *app) relabel(cmd *cobra.Command, specs []string, change func(*repo.Labe
 	}
 	var chosen []*repo.Snapshot
 	for _, spec := range specs {
-		s, err := repo.FindIn(list, spec)
+		s, err := repo.FindIn(list, a.spec(spec))
 		if err != nil {
 			return err
 		}

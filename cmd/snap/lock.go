@@ -32,7 +32,7 @@ func (a *app) openToRead(cmd *cobra.Command, specs ...string) (*repo.Repo, []*re
 	if err != nil {
 		return nil, nil, err
 	}
-	found, damaged, err := r.FindIndexed(cmd.Context(), specs...)
+	found, damaged, err := r.FindIndexed(cmd.Context(), a.specs(specs)...)
 	if err != nil {
 		return nil, nil, err
 	}

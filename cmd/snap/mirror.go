@@ -28,7 +28,7 @@ func (a *app) mirrorCommand() *cobra.Command {
 	var opts mirror.Options
 	var check, ask bool
 	cmd := &cobra.Command{
-		Use:   "mirror TARGET",
+		Use:   "mirror [TARGET]",
 		Short: "Keep an exact copy of the repository on another disk",
 		Long: `Makes the folder TARGET, on an external drive or a NAS, an exact copy of the
 repository, with the same keys and snapshots. Only new files are copied and
@@ -51,6 +51,9 @@ Without the password, files are removed after 14 more runs; keys that were
 removed from the repository stay on the mirror. If a recovery key, several keys,
 or all keys but one are gone, mirror refuses to run.
 
+Without TARGET, the mirrors in the configuration file are updated, each if it is
+mounted. The first time, name the folder.
+
 mirror refuses to run if the repository seems to have lost files, if it has
 other files instead of them, or if snapshots were stored into the mirror. Use
 --accept-removals only if you made all of these changes yourself. With the
@@ -61,12 +64,15 @@ longer has.
 the repository has the same files. With the password it also verifies that every
 file opens and every snapshot is complete. --check --heal replaces damaged
 files.`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, argv []string) error {
 			if check && (opts.DryRun || opts.AcceptRemovals) || opts.Heal && !check {
 				return usageError{errors.New("--heal needs --check; --dry-run and --accept-removals exclude --check")}
 			}
-			return a.mirror(cmd, argv[0], opts, check, ask)
+			if len(argv) == 1 {
+				return a.mirror(cmd, argv[0], opts, check, ask)
+			}
+			return a.eachTarget("mirrors", "TARGET", func(folder string) error { return a.mirror(cmd, folder, opts, check, ask) })
 		},
 	}
 	cmd.Flags().BoolVar(&opts.AcceptRemovals, "accept-removals", false, "follow the repository even if it seems to have lost files")
@@ -118,7 +124,7 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 		if err != nil {
 			return fmt.Errorf("%s: %w", folder, err)
 		}
-		return a.mirrorChecked(rep)
+		return a.mirrorChecked(folder, rep)
 	}
 	rep, err := mirror.Run(ctx, source, target, opts)
 	stop()
@@ -126,7 +132,11 @@ func (a *app) mirror(cmd *cobra.Command, folder string, opts mirror.Options, che
 		return fmt.Errorf("%s: %w", folder, err)
 	}
 	needed := rep.DryRun || err != nil || rep.Kept != "" || len(rep.Removed)+len(rep.Leaving)+len(rep.LeavingOther)+len(rep.Better) > 0
-	if perr := a.conclude(rep, needed, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
+	result := struct {
+		Target string `json:"target"`
+		*mirror.Report
+	}{folder, rep}
+	if perr := a.conclude(result, needed, func(w io.Writer) { printMirror(w, rep) }); perr != nil {
 		return perr
 	}
 	for _, name := range rep.Foreign {
@@ -207,6 +217,13 @@ func checkApart(dir, target string) error {
 // password if none is given.
 func (a *app) openIfPassword(ctx context.Context, be backend.Backend, dir, what string, ask bool) (mirror.Judge, error) {
 	secret, err := a.givenSecret(ctx)
+	if err == nil && !secret.given() {
+		secret, err = a.rememberedSecret(ctx, be)
+		if err != nil && ctx.Err() == nil {
+			a.warn("%v", err)
+			err = nil
+		}
+	}
 	if err != nil || !secret.given() && !ask {
 		return nil, err
 	}
@@ -330,12 +347,13 @@ func printKept(w io.Writer, r *mirror.Report) {
 const namedMissing = 10
 
 // mirrorChecked prints the report of a check and returns its outcome as an error.
-func (a *app) mirrorChecked(r *mirror.CheckReport) error {
+func (a *app) mirrorChecked(folder string, r *mirror.CheckReport) error {
 	result := struct {
+		Target string `json:"target"`
 		*mirror.CheckReport
 		Clean bool `json:"clean"`
 		Same  bool `json:"same"`
-	}{r, r.Clean(), r.Same()}
+	}{folder, r, r.Clean(), r.Same()}
 	err := a.conclude(result, !r.Clean() || !r.Same() || len(r.SourceDamaged) > 0, func(w io.Writer) {
 		for _, d := range r.Damaged {
 			fmt.Fprintf(w, "%s  %s: %s\n", paint(w, bad, "DAMAGED"), d.File, clean(d.Text))

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/internal/password"
@@ -25,6 +28,8 @@ type opening struct {
 	// given returns the secrets of flags or variables. If there are none, a person is
 	// asked.
 	given func(context.Context) (secrets, error)
+	// keyring says that the keyring of the system may have the password.
+	keyring bool
 	// rescue, if not nil, is called if no key slot opens and some are missing or damaged.
 	// It reports whether another attempt may succeed.
 	rescue func(ctx context.Context, be backend.Backend, secret []byte) (bool, error)
@@ -38,6 +43,15 @@ func (a *app) unlock(ctx context.Context, be backend.Backend, o opening) (*repo.
 	}
 	if s.given() {
 		return a.openRepo(ctx, be, s, o)
+	}
+	if o.keyring {
+		r, err := a.openRemembered(ctx, be, o)
+		if r != nil || err != nil {
+			return r, err
+		}
+	}
+	if a.neverAsk {
+		return nil, errNotAsked
 	}
 	for try := 1; ; try++ {
 		r, err := a.askAndOpen(ctx, be, o)
@@ -93,6 +107,9 @@ func (a *app) openRepo(ctx context.Context, be backend.Backend, s secrets, o ope
 			a.warn("the password of this repository has bytes that no keyboard can type, such as a byte order mark; change it with \"snap key passwd\"")
 		}
 		if err == nil {
+			if a.opener != nil {
+				*a.opener = opener{bytes.Clone(secret), s.isFile}
+			}
 			return r, nil
 		}
 		if !errors.Is(err, repo.ErrWrongPassword) {
@@ -108,16 +125,40 @@ func (a *app) openRepo(ctx context.Context, be backend.Backend, s secrets, o ope
 	if s.resembles && errors.Is(first, repo.ErrWrongPassword) {
 		first = fmt.Errorf("%w; %w", first, crypto.ErrRecoveryTypo)
 	}
-	return nil, openError(o.dir, s.named(first))
+	err := openError(o.dir, s.named(first))
+	if s.hint != "" && errors.Is(err, repo.ErrWrongPassword) {
+		err = advised{err, s.hint}
+	}
+	return nil, err
 }
 
-// givenSecret returns the secrets from the flags or the environment. There are none if
-// neither has a password.
+// opener is the secret that has opened a repository.
+type opener struct {
+	secret []byte
+	isFile bool // the content of a key file
+}
+
+// errNotAsked says that a password is needed that only a person could give.
+var errNotAsked = usageError{errors.New("the repository cannot be opened without a question for its password")}
+
+// givenKeyHint returns the beginning of the ID of the key to try first.
+func (a *app) givenKeyHint() string {
+	v, _ := a.fromFile("key-hint")
+	return cmp.Or(a.keyHint, os.Getenv("SNAP_KEY_HINT"), v.Text)
+}
+
+// givenSecret returns the secrets from the flags, the environment or the configuration
+// file. There are none if none of these has a password.
 func (a *app) givenSecret(ctx context.Context) (secrets, error) {
 	if a.keyFile != "" {
 		return a.keyFileSecret(a.keyFile)
 	}
 	t, err := a.given(ctx, a.passwordFile, a.passwordCommand)
+	if v, ok := a.fromFile("key-file"); ok && err == nil && t == nil {
+		s, err := a.keyFileSecret(v.Text)
+		s.source += " (" + a.settings.place(v) + ")"
+		return s, err
+	}
 	if err != nil || t == nil {
 		return secrets{}, err
 	}

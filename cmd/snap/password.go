@@ -139,8 +139,9 @@ type secrets struct {
 	source string // what gave them, or empty
 	// resembles says that it may be a recovery key with a typing error.
 	resembles bool
-	isFile    bool  // the content of a key file, which nobody types
-	bad       error // if nothing opens the repository, this is the reason
+	isFile    bool   // the content of a key file, which nobody types
+	bad       error  // if nothing opens the repository, this is the reason
+	hint      string // what to do if they are wrong, if that depends on their source
 }
 
 func (s *secrets) clear() { clearAll(s.list) }
@@ -156,8 +157,8 @@ func (s *secrets) named(err error) error {
 	return fmt.Errorf("%s: %w", s.source, err)
 }
 
-// given returns the password from the flags or the environment, or nil if there is
-// none. Flags take precedence.
+// given returns the password from the flags, the environment or the configuration file, or
+// nil if there is none. Flags take precedence, then the environment.
 func (a *app) given(ctx context.Context, file, command string) (*typed, error) {
 	switch {
 	case file != "":
@@ -176,6 +177,14 @@ func (a *app) given(ctx context.Context, file, command string) (*typed, error) {
 	} else if c := os.Getenv("SNAP_PASSWORD_COMMAND"); c != "" {
 		if t, err = a.runCommand(ctx, c); t != nil {
 			t.from = "SNAP_PASSWORD_COMMAND"
+		}
+	} else if v, ok := a.fromFile("password-file"); ok {
+		if t, err = a.readPasswordFile(v.Text); t != nil {
+			t.from += " (" + a.settings.place(v) + ")"
+		}
+	} else if v, ok := a.fromFile("password-command"); ok {
+		if t, err = a.runCommand(ctx, v.Text); t != nil {
+			t.from = "the password-command of " + a.settings.place(v)
 		}
 	}
 	return t, err

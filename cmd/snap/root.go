@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,6 +44,12 @@ type app struct {
 	verbose         bool
 	colour          colourMode
 
+	settings  settings        // of the configuration file
+	keyring   passwordKeyring // nil means that of the system
+	neverAsk  bool            // open the repository without a question, or not at all
+	forgetful bool            // do not use a remembered password
+	opener    *opener         // if not nil, gets the secret that opens the repository
+
 	command   string     // the running command, such as "device pair"
 	lock      *repo.Lock // lock of the running command
 	noLock    bool
@@ -74,7 +79,10 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 		SilenceUsage:  true,
 		Args:          suggest,
 
-		PersistentPreRun: func(cmd *cobra.Command, _ []string) { a.runs(cmd) },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			a.runs(cmd)
+			return a.configure(cmd)
+		},
 		// Suggest commands that differ by at most this many letters.
 		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -89,6 +97,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 	root.SetUsageFunc(a.usage)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return rewordFlagError(cmd.Name(), err) })
 	f := root.PersistentFlags()
+	a.settings.register(root)
 	f.StringVarP(&a.repoDir, "repo", "r", "", "repository `folder` (or $SNAP_REPOSITORY)")
 	f.StringVar(&a.passwordFile, "password-file", "", "read the repository password from the first line of this `file` (or $SNAP_PASSWORD_FILE)")
 	f.StringVar(&a.passwordCommand, "password-command", "", "read the repository password from the output of this shell `command` (or $SNAP_PASSWORD_COMMAND)")
@@ -137,6 +146,7 @@ folders of Finder, iTunes, Apple Devices and idevicebackup2.
 		"care": {
 			a.initCommand(),
 			a.keyCommand(),
+			a.configCommand(),
 			a.deviceCommand(),
 			a.noLockFlag(a.checkCommand()),
 			a.noLockFlag(a.verifyCommand()),
@@ -270,7 +280,17 @@ func (a *app) location() (string, error) {
 	if dir := os.Getenv("SNAP_REPOSITORY"); dir != "" {
 		return dir, nil
 	}
-	return "", usageError{errors.New("no repository is given: use -r FOLDER or set SNAP_REPOSITORY")}
+	if v, ok := a.fromFile("repository"); ok {
+		return v.Text, nil
+	}
+	if s := &a.settings; s.file != nil && s.profile == nil && len(s.file.Profiles) > 0 {
+		var names []string
+		for _, p := range s.file.Profiles {
+			names = append(names, p.Name)
+		}
+		return "", usageError{fmt.Errorf("%s has several profiles (%s), and none is the default: choose one with --profile NAME or SNAP_PROFILE", s.file.Path, strings.Join(names, ", "))}
+	}
+	return "", usageError{errors.New("no repository is given: use -r FOLDER or set SNAP_REPOSITORY, or write a configuration file with \"snap config init\"")}
 }
 
 // openFolder opens the folder of a repository.
@@ -325,7 +345,7 @@ func (a *app) open(ctx context.Context) (*repo.Repo, error) {
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	r, err := a.unlock(ctx, be, opening{dir, cmp.Or(a.keyHint, os.Getenv("SNAP_KEY_HINT")), repoPassword, a.givenSecret, a.rescue})
+	r, err := a.unlock(ctx, be, opening{dir: dir, hint: a.givenKeyHint(), ways: repoPassword, given: a.givenSecret, keyring: true, rescue: a.rescue})
 	if err != nil {
 		return nil, err
 	}

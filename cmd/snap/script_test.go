@@ -24,6 +24,7 @@ import (
 	"github.com/snap-backup/snap/device/ingest"
 	"github.com/snap-backup/snap/device/mobilesync"
 	"github.com/snap-backup/snap/internal/faultpoint"
+	"github.com/snap-backup/snap/internal/keyring"
 	"github.com/snap-backup/snap/internal/process"
 	"github.com/snap-backup/snap/internal/ramtemp"
 	"github.com/snap-backup/snap/repo"
@@ -34,13 +35,63 @@ import (
 // binary that runs as snap. With small packs, little data makes several of them.
 const packSizeVariable = "SNAP_TEST_PACK_SIZE"
 
+// keyringVariable names the variable with the folder that the test binary uses as keyring
+// when it runs as snap.
+const keyringVariable = "SNAP_TEST_KEYRING"
+
+// folderKeyring is a keyring whose passwords are files of a folder. A folder that does not
+// exist is a keyring that cannot be used.
+type folderKeyring string
+
+func (k folderKeyring) file(name string) string { return filepath.Join(string(k), name) }
+
+func (k folderKeyring) check() error {
+	if _, err := os.Stat(string(k)); err != nil {
+		return fmt.Errorf("%w: there is no session bus", keyring.ErrUnavailable)
+	}
+	return nil
+}
+
+func (k folderKeyring) Get(_ context.Context, name string) (string, error) {
+	if err := k.check(); err != nil {
+		return "", err
+	}
+	b, err := os.ReadFile(k.file(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", keyring.ErrNotFound
+	}
+	return string(b), err
+}
+
+func (k folderKeyring) Set(_ context.Context, name, password string) error {
+	if err := k.check(); err != nil {
+		return err
+	}
+	return os.WriteFile(k.file(name), []byte(password), 0o600)
+}
+
+func (k folderKeyring) Delete(_ context.Context, name string) error {
+	if err := k.check(); err != nil {
+		return err
+	}
+	err := os.Remove(k.file(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return keyring.ErrNotFound
+	}
+	return err
+}
+
 // TestMain makes the test binary act as snap when it is called by that name. The key
 // slots that it makes open in almost no time, and pairings have small keys.
 func TestMain(m *testing.M) {
 	testscript.Main(inMemory{m}, map[string]func(){
 		"snap": func() {
 			size, _ := strconv.Atoi(os.Getenv(packSizeVariable)) // 0 means the default
-			os.Exit(start(&app{keyBits: 1024, options: repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, PackSize: size}}))
+			a := &app{keyBits: 1024, options: repo.Options{Cost: crypto.Cost{Time: 1, MemoryKiB: 8, Threads: 1}, PackSize: size}}
+			if dir := os.Getenv(keyringVariable); dir != "" {
+				a.keyring = folderKeyring(dir)
+			}
+			os.Exit(start(a))
 		},
 	})
 }
@@ -51,6 +102,10 @@ func TestMain(m *testing.M) {
 type inMemory struct{ *testing.M }
 
 func (m inMemory) Run() int {
+	// The tests must not read the configuration of whoever runs them.
+	if err := errors.Join(os.Setenv("SNAP_CONFIG", os.DevNull), os.Unsetenv("SNAP_PROFILE")); err != nil {
+		panic(err)
+	}
 	if !faultpoint.All() {
 		defer ramtemp.Use()()
 	}
@@ -80,6 +135,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SNAP_REPOSITORY", filepath.Join(env.WorkDir, "repo"))
 			env.Setenv("SNAP_PASSWORD", "sesame")
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "home", "config"))
+			// The keyring of whoever runs the tests is not for them.
+			env.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path="+filepath.Join(env.WorkDir, "no-bus"))
 			env.Setenv("TMPDIR", env.WorkDir)
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GOMAXPROCS", "1")

@@ -112,7 +112,7 @@ snapshot added to the repository. NOTE is the note or the reason of the pin.
 				if cmd.Flags().Changed("device") {
 					return usageError{errors.New("name the device or give --device, not both")}
 				}
-				filter.device = argv[0]
+				filter.device = a.deviceName(argv[0])
 			}
 			if cmd.Flags().Changed("latest") && latest < 1 {
 				return usageError{fmt.Errorf("--latest takes a number from 1 on, not %d", latest)}

@@ -32,6 +32,9 @@ one is older than four times --max-age, it is damaged, or the disk will be full
 within a week.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if _, err := a.fill(cmd, "max-age"); err != nil {
+				return err
+			}
 			r, err := a.openLocked(cmd, repo.LockRead)
 			if err != nil {
 				return err

@@ -77,7 +77,7 @@ func changesNothing(command string) bool {
 	case "devices", "snapshots", "show", "ls", "diff", "stats", "cat", "check", "simulate", "version", "help", "completion", "":
 		return true
 	}
-	return command == "key list" || command == "device info"
+	return command == "key list" || command == "device info" || command == "config show" || command == "config check"
 }
 
 // outcome returns the error of a command whose output may have been lost. The error

@@ -123,7 +123,7 @@ func (a *app) verify(cmd *cobra.Command, flags *verifyFlags, argv []string) erro
 	if v.r, v.all, unread, err = a.openAll(cmd); err != nil {
 		return err
 	}
-	chosen, listed, err := chooseToVerify(v.all, flags.all, argv)
+	chosen, listed, err := chooseToVerify(v.all, flags.all, a.deviceNames(a.specs(argv)))
 	if err != nil {
 		return err
 	}

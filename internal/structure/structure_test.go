@@ -22,6 +22,7 @@ var layers = [][]string{
 	{"index/..."},
 	{"repo/backend/..."},
 	{"repo/internal/layout", "repo/keep", "repo/replace", "repo/tree"},
+	{"config"},
 	{"repo/internal/configs"},      // needs no key
 	{"repo/mirror", "repo/parity"}, // need no key
 	{"repo/internal/store"},
@@ -80,11 +81,14 @@ var libraryUsers = []struct {
 	library string
 	users   []string
 }{
+	{"github.com/BurntSushi/toml", []string{"config"}},
 	{"github.com/danielpaulus/go-ios", []string{"device/protocol/stream"}},
+	{"github.com/godbus/dbus", []string{"internal/keyring"}},
 	{"github.com/klauspost/compress", []string{"pack/...", "repo/repotest"}},
 	{"github.com/klauspost/reedsolomon", []string{"repo/parity"}},
 	{"github.com/restic/chunker", []string{"chunk"}},
 	{"github.com/spf13/cobra", []string{"cmd/..."}},
+	{"github.com/zalando/go-keyring", []string{"internal/keyring"}},
 	{"howett.net/plist", []string{"device/mobilesync/foldertest", "device/protocol/plist", "device/simulator/..."}},
 	{"lukechampine.com/blake3", []string{"crypto/blake"}},
 	{"modernc.org/sqlite", []string{"device/mobilesync/...", "device/simulator/..."}},

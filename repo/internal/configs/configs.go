@@ -144,6 +144,23 @@ func nameSome(copies []Copy) string {
 	return strings.Join(names, ", ")
 }
 
+// Fingerprint returns the name that the copy of the right config has, as
+// repo.Fingerprint describes.
+func Fingerprint(ctx context.Context, be backend.Backend) (string, error) {
+	j, err := Judge(ctx, be)
+	if err != nil {
+		return "", err
+	}
+	if j.Copy != "" {
+		return j.Copy, nil
+	}
+	b, err := backend.ReadAll(ctx, be, layout.ConfigName, layout.MaxConfigSize)
+	if err != nil {
+		return "", fmt.Errorf("read config: %w", err)
+	}
+	return Name(b), nil
+}
+
 // maxCopies bounds how many files in configs/ are read. Others are ignored.
 const maxCopies = 64
 

@@ -1,0 +1,194 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/snap-backup/snap/repo/keep"
+)
+
+// key is a key of a profile.
+type key struct {
+	parse func(p *parser, v any) (Value, error)
+}
+
+// keys are the keys of a profile. Those that are also flags have the names of the flags.
+var keys = map[string]*key{
+	"repository":       {pathValue},
+	"password-file":    {pathValue},
+	"password-command": {textValue},
+	"key-file":         {pathValue},
+	"key-hint":         {textValue},
+	"keyring":          {boolValue},
+	"no-fsync":         {boolValue},
+	"retry-lock":       {waitValue},
+	"max-age":          {durationValue},
+	"spool-dir":        {pathValue},
+	"spool-limit":      {textValue},
+	"mirrors":          {listOf(pathValue)},
+	"copies":           {listOf(pathValue)},
+
+	"keep-last":     {countValue},
+	"keep-hourly":   {countValue},
+	"keep-daily":    {countValue},
+	"keep-weekly":   {countValue},
+	"keep-monthly":  {countValue},
+	"keep-yearly":   {countValue},
+	"keep-verified": {countValue},
+	"keep-tag":      {listOf(textValue)},
+
+	"keep-within":         {durationValue},
+	"keep-within-hourly":  {durationValue},
+	"keep-within-daily":   {durationValue},
+	"keep-within-weekly":  {durationValue},
+	"keep-within-monthly": {durationValue},
+	"keep-within-yearly":  {durationValue},
+}
+
+// Keys returns the names of the keys of a profile, sorted.
+func Keys() []string { return slices.Sorted(maps.Keys(keys)) }
+
+func textValue(_ *parser, v any) (Value, error) {
+	s, ok := v.(string)
+	switch {
+	case !ok:
+		return Value{}, errors.New("its value is not a text in quotes")
+	case strings.TrimSpace(s) == "":
+		return Value{}, errors.New("its value is empty")
+	case strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
+		return Value{}, errors.New("its value has a line break or a control character")
+	}
+	return Value{Text: s}, nil
+}
+
+func pathValue(p *parser, v any) (Value, error) {
+	out, err := textValue(p, v)
+	if err == nil {
+		out.Text, err = resolve(out.Text, p.base, p.home)
+	}
+	return out, err
+}
+
+// resolve returns an absolute path. A relative one begins at the folder of the file, not
+// at the working directory, which is another one in a scheduled job.
+func resolve(path, base, home string) (string, error) {
+	rest, tilde := strings.CutPrefix(path, "~")
+	switch {
+	case tilde && rest != "" && rest[0] != '/' && rest[0] != '\\':
+		return "", fmt.Errorf("%q begins with the home folder of another user; write the path in full", path)
+	case tilde && home == "":
+		return "", fmt.Errorf("%q needs a home folder, and HOME is not set; write the path in full", path)
+	case tilde:
+		return filepath.Join(home, filepath.FromSlash(rest)), nil
+	case filepath.IsAbs(path) || strings.Contains(path, "://"):
+		// An address is refused where the path is used, with advice.
+		return path, nil
+	}
+	return filepath.Join(base, filepath.FromSlash(path)), nil
+}
+
+func boolValue(_ *parser, v any) (Value, error) {
+	b, ok := v.(bool)
+	if !ok {
+		return Value{}, errors.New("its value is neither true nor false")
+	}
+	return Value{Text: strconv.FormatBool(b)}, nil
+}
+
+func countValue(_ *parser, v any) (Value, error) {
+	n, ok := v.(int64)
+	switch {
+	case v == "unlimited":
+		return Value{Text: "unlimited"}, nil
+	case !ok || n < 1 || n > 1<<30:
+		return Value{}, errors.New(`its value is neither a number of at least 1 nor "unlimited"`)
+	}
+	return Value{Text: strconv.FormatInt(n, 10)}, nil
+}
+
+func durationValue(p *parser, v any) (Value, error) {
+	out, err := textValue(p, v)
+	if err == nil {
+		_, err = keep.ParseDuration(out.Text)
+	}
+	return out, err
+}
+
+func waitValue(p *parser, v any) (Value, error) {
+	out, err := textValue(p, v)
+	if err != nil {
+		return out, err
+	}
+	if d, err := time.ParseDuration(out.Text); err != nil || d < 0 {
+		return out, fmt.Errorf("%q is not a duration such as 5m or 90s", out.Text)
+	}
+	return out, nil
+}
+
+func listOf(one func(*parser, any) (Value, error)) func(*parser, any) (Value, error) {
+	return func(p *parser, v any) (Value, error) {
+		items, ok := v.([]any)
+		if !ok {
+			return Value{}, errors.New(`its value is not a list such as ["one", "two"]`)
+		}
+		out := Value{List: []string{}}
+		for _, item := range items {
+			x, err := one(p, item)
+			if err != nil {
+				return Value{}, err
+			}
+			if slices.Contains(out.List, x.Text) {
+				return Value{}, fmt.Errorf("%q is in the list twice", x.Text)
+			}
+			out.List = append(out.List, x.Text)
+		}
+		out.Text = strings.Join(out.List, ", ")
+		return out, nil
+	}
+}
+
+// suggest returns "; did you mean …?" if a name is close to one of others.
+func suggest(name string, others []string) string {
+	best, least := "", 3 // more than two wrong letters are no typing error
+	for _, o := range others {
+		if d := distance(strings.ToLower(strings.ReplaceAll(name, "_", "-")), o); d < least {
+			best, least = o, d
+		}
+	}
+	for _, o := range others {
+		if best == "" && len(name) >= 3 && (strings.HasPrefix(o, name) || strings.HasPrefix(name, o)) {
+			best = o
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance returns how many letters must be changed, added or removed to make one text of
+// another.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		above := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := above
+			if a[i] != b[j] {
+				cost = 1 + min(above, row[j], row[j+1])
+			}
+			above, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
+}
