@@ -31,6 +31,7 @@ package repo
 
 import (
 	"context"
+	"time"
 
 	"github.com/snap-backup/snap/chunk"
 	"github.com/snap-backup/snap/crypto"
@@ -99,6 +100,19 @@ const (
 // failed.
 func JudgeConfig(ctx context.Context, be backend.Backend) (*ConfigJudgement, error) {
 	return configs.Judge(ctx, be)
+}
+
+// Records returns the IDs of the snapshot records that a repository or a mirror has, and
+// when each was put by the clock of the store. It needs no key, and reads no record.
+func Records(ctx context.Context, be backend.Backend) (map[FileID]time.Time, error) {
+	found := map[FileID]time.Time{}
+	err := be.List(ctx, layout.SnapshotsDir, func(info backend.Info) error {
+		if id, err := layout.ParseFileID(info.Name); err == nil {
+			found[id] = info.Modified
+		}
+		return nil
+	})
+	return found, err
 }
 
 // Fingerprint returns a text that is the same for a repository and its mirrors, and another

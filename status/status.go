@@ -1,7 +1,8 @@
 // Package status judges whether devices are backed up, from what a repository holds.
 //
 // It needs no device and no memory of earlier runs, so any computer that can open the
-// repository comes to the same judgement.
+// repository comes to the same judgement about it. What it says about copies on other disks
+// depends on which disks are connected.
 package status
 
 import (
@@ -44,7 +45,12 @@ type Rules struct {
 	// MaxAge is how old the newest backup of a device may be without an alarm. Four times
 	// this age is a danger.
 	MaxAge keep.Duration
+	// Expected are the devices that somebody has given a name. Each must have a backup.
+	Expected []Expected
 }
+
+// Expected is a device that must have a backup.
+type Expected struct{ Alias, UDID string }
 
 // DefaultRules are the rules of snap status without flags.
 var DefaultRules = Rules{MaxAge: keep.Duration{Days: 7}}
@@ -63,17 +69,19 @@ type Report struct {
 	Level      Level      `json:"level"`
 	Devices    []Device   `json:"devices"`
 	Repository Repository `json:"repository"`
+	Copies     []Copy     `json:"copies,omitempty"` // see Add
 }
 
 // Device is the part of a Report about one device.
 type Device struct {
 	UDID      string      `json:"udid"`
 	Name      string      `json:"name"`
+	Alias     string      `json:"alias,omitempty"`
 	Model     string      `json:"product_type"`
 	Snapshots int         `json:"snapshots"`
-	Newest    repo.FileID `json:"newest"`
-	Time      time.Time   `json:"time"` // of the newest backup
-	Stored    time.Time   `json:"stored_at"`
+	Newest    repo.FileID `json:"newest,omitzero"`
+	Time      time.Time   `json:"time,omitzero"` // of the newest backup; zero if there is none
+	Stored    time.Time   `json:"stored_at,omitzero"`
 	Age       float64     `json:"age_days"`
 	Verified  time.Time   `json:"verified,omitzero"` // when the last of its snapshots passed a full verify
 	Drilled   time.Time   `json:"drilled,omitzero"`
@@ -108,6 +116,7 @@ func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []er
 		rep.Devices = append(rep.Devices, judgeDevice(own, certificates, rules, now))
 	}
 	slices.SortStableFunc(rep.Devices, func(a, b Device) int { return words.Compare(a.Name, b.Name) })
+	rep.expect(rules.Expected)
 	if err := rep.Repository.judge(ctx, r, list, unread, now); err != nil {
 		return nil, err
 	}
@@ -122,6 +131,18 @@ func Judge(ctx context.Context, r *repo.Repo, list []*repo.Snapshot, unread []er
 		rep.Level = max(rep.Level, a.Level)
 	}
 	return rep, nil
+}
+
+// expect adds the names of devices, and the devices that have no backup.
+func (rep *Report) expect(expected []Expected) {
+	for _, e := range expected {
+		i := slices.IndexFunc(rep.Devices, func(d Device) bool { return repo.SameDevice(d.UDID, e.UDID) })
+		if i >= 0 {
+			rep.Devices[i].Alias = e.Alias
+			continue
+		}
+		rep.Devices = append(rep.Devices, Device{UDID: e.UDID, Alias: e.Alias, Alarms: []Alarm{{Attention, "there is no backup of this device"}}})
+	}
 }
 
 // judgeDevice judges a device by its snapshots, of which the last one is the newest.
@@ -192,20 +213,10 @@ func (x *Repository) judge(ctx context.Context, r *repo.Repo, list []*repo.Snaps
 		return ctx.Err()
 	}
 	x.Free = &free
-	if x.WeekBytes <= 0 {
-		return nil
-	}
-	weeks := float64(free) / float64(x.WeekBytes)
-	if weeks > 52*20 {
-		return nil
-	}
-	left := time.Duration(weeks * float64(7*day))
-	x.Full = now.Add(left).Truncate(time.Second)
-	switch {
-	case left < fullDanger:
-		x.alarm(Danger, "the disk is full in %s", words.Plural(int(left/day), "day"))
-	case left < fullAttention:
-		x.alarm(Attention, "the disk is full in %s", words.Plural(int(left/day), "day"))
+	var level Level
+	var text string
+	if x.Full, level, text = fullAt(free, x.WeekBytes, now); level > OK {
+		x.alarm(level, "%s", text)
 	}
 	return nil
 }
