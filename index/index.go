@@ -368,6 +368,14 @@ func (x *Index) Pack(id pack.ID) (Pack, bool) {
 	return x.pack(n), true
 }
 
+// IsMetadata reports whether a pack is known to have metadata.
+func (x *Index) IsMetadata(id pack.ID) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	n, ok := x.byID[id]
+	return ok && x.packs[n].kind == pack.Metadata
+}
+
 // Packs returns all known packs, in the order in which they were added.
 func (x *Index) Packs() []Pack {
 	x.mu.RLock()

@@ -19,6 +19,7 @@
 //   - memory: for tests
 //   - fault: wraps another backend and fails as a test plans
 //   - crash: a store whose process dies at a chosen operation
+//   - cache: keeps copies of another store's files on this computer
 package backend
 
 import (
@@ -169,6 +170,33 @@ func IsReadOnly(err error) bool {
 type FileReader interface {
 	// ReadFile does what [ReadAll] does.
 	ReadFile(ctx context.Context, name string, limit int64) ([]byte, error)
+}
+
+// RangeLister is a Backend that lists several folders as easily as one.
+type RangeLister interface {
+	// ListRange is like List, for all files whose names are not before from and before to.
+	// If to is empty, they may be any from from on.
+	ListRange(ctx context.Context, from, to string, fn func(Info) error) error
+}
+
+// Surveyor is a Backend that can list all folders but that of the packs ahead, in few
+// requests.
+type Surveyor interface {
+	// Survey lists these folders. The next List of each of them calls fn for the files that
+	// Survey has found, without asking the store. This ends when this process changes
+	// something in the folder. A caller that must see what others did later lists twice,
+	// or calls Survey again.
+	Survey(ctx context.Context) error
+}
+
+// Keeper is a Backend that can keep copies of files near, see package cache.
+type Keeper interface {
+	// Kept returns the names of the files in a folder of which it has copies. Some may
+	// not exist any more.
+	Kept(folder string) []string
+	// ReadKept is like ReadAt, and may keep a copy of the file: its reader expects that
+	// more of it is read, now or by a later command.
+	ReadKept(ctx context.Context, name string, p []byte, off int64) (n int, err error)
 }
 
 // ReadAll returns the content of a file of at most limit bytes. If the file is

@@ -10,6 +10,7 @@ import (
 	"github.com/snap-backup/snap/crypto"
 	"github.com/snap-backup/snap/index"
 	"github.com/snap-backup/snap/pack"
+	"github.com/snap-backup/snap/repo/backend"
 	"github.com/snap-backup/snap/repo/internal/layout"
 	"github.com/snap-backup/snap/repo/tree"
 )
@@ -78,9 +79,13 @@ func (r *Store) readBlock(ctx context.Context, ref index.BlockRef, above int, by
 // ReadSealed fills sealed with the bytes of a pack from an offset on.
 func (r *Store) ReadSealed(ctx context.Context, id pack.ID, sealed []byte, offset int64) error {
 	name := layout.PackName(id)
-	n, err := r.Backend.ReadAt(ctx, name, sealed, offset)
+	read := r.Backend.ReadAt
+	if near, ok := r.Backend.(backend.Keeper); ok && r.Index != nil && r.Index.IsMetadata(id) {
+		read = near.ReadKept
+	}
+	n, err := read(ctx, name, sealed, offset)
 	if n < len(sealed) && again(ctx, err) {
-		n, err = r.Backend.ReadAt(ctx, name, sealed, offset)
+		n, err = read(ctx, name, sealed, offset)
 	}
 	if n == len(sealed) {
 		return nil

@@ -1,0 +1,344 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/snap-backup/snap/crypto/blake"
+	"github.com/snap-backup/snap/repo/backend"
+	"github.com/snap-backup/snap/repo/backend/backendtest"
+	"github.com/snap-backup/snap/repo/backend/fault"
+	"github.com/snap-backup/snap/repo/backend/memory"
+)
+
+// named returns the name of a file in a folder.
+func named(folder string, data []byte) string {
+	sum := blake.Sum(data)
+	if folder == packsFolder {
+		folder += hex.EncodeToString(sum[:1]) + "/"
+	}
+	return folder + hex.EncodeToString(sum[:])
+}
+
+// store is a store with a config and a cache in front of it.
+type store struct {
+	*memory.Backend
+	asked *fault.Backend
+	be    backend.Backend
+	root  string
+}
+
+func newStore(t *testing.T) *store {
+	t.Helper()
+	mem := memory.New()
+	if err := mem.Put(t.Context(), configName, []byte("the config")); err != nil {
+		t.Fatal(err)
+	}
+	s := &store{Backend: mem, asked: fault.New(mem), root: filepath.Join(t.TempDir(), "caches")}
+	s.reopen(t)
+	return s
+}
+
+// reopen makes the cache as another process would.
+func (s *store) reopen(t *testing.T) {
+	t.Helper()
+	s.be = New(t.Context(), s.asked, s.root)
+	if _, err := backend.ReadAll(t.Context(), s.be, configName, maxConfigSize); err != nil {
+		t.Fatal(err)
+	}
+	s.asked.SetPlan()
+}
+
+func (s *store) path(name string) string {
+	sum := blake.Sum([]byte("the config"))
+	return filepath.Join(s.root, hex.EncodeToString(sum[:16]), filepath.FromSlash(name))
+}
+
+// read reads a file and returns how often the store was asked.
+func (s *store) read(t *testing.T, name string, want []byte) int {
+	t.Helper()
+	s.asked.SetPlan()
+	got, err := backend.ReadAll(t.Context(), s.be, name, 1<<20)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%s: got %q, %v", name, got, err)
+	}
+	return s.asked.Count()
+}
+
+func TestContract(t *testing.T) {
+	t.Parallel()
+	backendtest.Run(t, func(t *testing.T) backend.Backend {
+		root := t.TempDir()
+		return &Backend{Backend: memory.New(), dir: filepath.Join(root, "x"), locks: map[string][]byte{}}
+	})
+}
+
+func TestReadOnce(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	for _, folder := range folders {
+		data := []byte("content in " + folder)
+		name := named(folder, data)
+		if err := s.Put(t.Context(), name, data); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.read(t, name, data); n != 2 {
+			t.Errorf("%s: the store was asked %d times, want a Stat and a ReadAt", folder, n)
+		}
+		s.reopen(t)
+		if n := s.read(t, name, data); n != 0 {
+			t.Errorf("%s: the store was asked %d times for a file in the cache", folder, n)
+		}
+	}
+}
+
+func TestOthersAreNotKept(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	data := []byte("content")
+	for _, name := range []string{"reserve", named("locks/", data), named("runs/", data), named("parity/", data), named(packsFolder, data), "index/readme"} {
+		if err := s.Put(t.Context(), name, data); err != nil {
+			t.Fatal(err)
+		}
+		want, _ := backend.ReadAll(t.Context(), s.Backend, name, 1<<20)
+		for range 2 {
+			if n := s.read(t, name, want); n != 2 {
+				t.Errorf("%s: the store was asked %d times", name, n)
+			}
+		}
+	}
+}
+
+// A copy with other bytes than it should have counts as none.
+func TestDamagedCopies(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	data := []byte("an index file")
+	name := named("index/", data)
+	if err := s.be.Put(t.Context(), name, data); err != nil {
+		t.Fatal(err)
+	}
+	for _, forged := range [][]byte{nil, []byte("an index fil"), []byte("An index file"), bytes.Repeat(data, 100)} {
+		if n := s.read(t, name, data); n != 0 {
+			t.Errorf("a file that was put was asked for %d times", n)
+		}
+		if err := os.WriteFile(s.path(name), forged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.read(t, name, data); n != 2 {
+			t.Errorf("%q: the store was asked %d times", forged, n)
+		}
+	}
+	if err := os.Remove(s.path(name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(s.path(name), "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.read(t, name, data); n != 2 {
+		t.Errorf("a folder: the store was asked %d times", n)
+	}
+}
+
+// Wrong bytes of the store are not kept.
+func TestDamagedFilesAreNotKept(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	name := named("snapshots/", []byte("a record"))
+	if err := s.Put(t.Context(), name, []byte("other bytes")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if n := s.read(t, name, []byte("other bytes")); n != 2 {
+			t.Errorf("the store was asked %d times", n)
+		}
+	}
+}
+
+// What the store does not have any more leaves the cache.
+func TestSweep(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ctx := t.Context()
+	a, b, c := named("ledger/", []byte("a")), named("ledger/", []byte("b")), named("index/", []byte("c"))
+	for name, data := range map[string]string{a: "a", b: "b", c: "c"} {
+		if err := s.be.Put(ctx, name, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Backend.Delete(ctx, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.be.List(ctx, "ledger/", func(backend.Info) error { return errors.New("stop") }); err == nil {
+		t.Fatal("no error")
+	}
+	if _, err := os.Stat(s.path(a)); err != nil {
+		t.Error("a listing that did not end removed a copy")
+	}
+	if err := s.be.List(ctx, "ledger/", func(backend.Info) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.path(a)); err == nil {
+		t.Error("the copy of a file that is gone stayed")
+	}
+	if n := s.read(t, b, []byte("b")) + s.read(t, c, []byte("c")); n != 0 {
+		t.Error("other copies went, too")
+	}
+	if err := s.be.Delete(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backend.ReadAll(ctx, s.be, c, 100); !errors.Is(err, backend.ErrNotExist) {
+		t.Errorf("a deleted file: got %v", err)
+	}
+}
+
+func TestPacks(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ctx := t.Context()
+	data := bytes.Repeat([]byte("0123456789"), 1000)
+	name := named(packsFolder, data)
+	if err := s.Put(ctx, name, data); err != nil {
+		t.Fatal(err)
+	}
+	k, ok := s.be.(backend.Keeper)
+	if !ok {
+		t.Fatal("it keeps nothing")
+	}
+	var wait sync.WaitGroup
+	for i := range 20 {
+		wait.Go(func() {
+			p := make([]byte, 10)
+			if n, err := k.ReadKept(ctx, name, p, int64(i)); n != 10 || err != nil || !bytes.Equal(p, data[i:i+10]) {
+				t.Error(i, n, err, string(p))
+			}
+		})
+	}
+	wait.Wait()
+	s.reopen(t)
+	p := make([]byte, 5000)
+	if n, err := s.be.ReadAt(ctx, name, p, 5000); n != 5000 || err != nil || s.asked.Count() > 0 {
+		t.Errorf("%d bytes, %v, after asking the store %d times", n, err, s.asked.Count())
+	}
+	if _, err := s.be.ReadAt(ctx, name, p, 6000); err == nil {
+		t.Error("read beyond the end")
+	}
+	s.reopen(t)
+	if err := os.WriteFile(s.path(name), bytes.Repeat([]byte("x"), len(data)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := k.ReadKept(ctx, name, p[:3], 1); n != 3 || err != nil {
+		t.Error(n, err) // proven before, by the same process
+	}
+	k, _ = s.be.(backend.Keeper)
+	if _, err := k.ReadKept(ctx, name, p[:3], 1); err != nil || string(p[:3]) != "123" {
+		t.Errorf("a forged pack: got %q, %v", p[:3], err)
+	}
+}
+
+// A cache that cannot be written changes nothing.
+func TestNoRoom(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	if err := os.RemoveAll(s.root); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.root, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data := []byte("a key slot")
+	name := named("keys/", data)
+	if err := s.be.Put(t.Context(), name, data); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.read(t, name, data); n != 2 {
+		t.Errorf("the store was asked %d times", n)
+	}
+	if be := New(t.Context(), s.asked, s.root); be != backend.Backend(s.asked) {
+		t.Error("a cache without a folder")
+	}
+	if be := New(t.Context(), memory.New(), t.TempDir()); be == nil {
+		t.Error("no store")
+	}
+}
+
+func TestTrim(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ctx := t.Context()
+	var names []string
+	for i := range 10 {
+		data := bytes.Repeat([]byte{byte(i)}, 100)
+		name := named("index/", data)
+		names = append(names, name)
+		if err := s.be.Put(ctx, name, data); err != nil {
+			t.Fatal(err)
+		}
+		used := time.Now().Add(time.Duration(i-100) * time.Hour)
+		if err := os.Chtimes(s.path(name), used, used); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u, err := List(s.root); err != nil || len(u) != 1 || u[0].Files != 10 || u[0].Bytes != 1000 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	s.read(t, names[0], bytes.Repeat([]byte{0}, 100)) // now it is the one that was used last
+	for range 2 {
+		if err := Trim(s.root, 350); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, name := range names {
+		_, err := os.Stat(s.path(name))
+		if kept := i == 0 || i > 7; kept != (err == nil) {
+			t.Errorf("copy %d: %v", i, err)
+		}
+	}
+	other := filepath.Join(s.root, "not a cache")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Clear(s.root); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := List(s.root); err != nil || len(u) > 0 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error("Clear removed a file of others")
+	}
+	if err := Clear(filepath.Join(s.root, "none")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A lock of this process is read from memory, as long as the store lists it.
+func TestOwnLock(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	ctx := context.Background()
+	data := []byte("a lock")
+	name := named(locksFolder, data)
+	if err := s.be.Put(ctx, name, data); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.read(t, name, data); n != 0 {
+		t.Errorf("the store was asked %d times", n)
+	}
+	if _, err := s.be.Stat(ctx, name); err != nil || s.asked.Count() != 1 {
+		t.Error("Stat did not ask the store", err)
+	}
+	if err := s.be.Delete(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backend.ReadAll(ctx, s.be, name, 100); !errors.Is(err, backend.ErrNotExist) {
+		t.Error(err)
+	}
+}
